@@ -1,0 +1,123 @@
+"""What moves: a start, a one-step rule and a clock. Optimisers, integrators and processes are all of this kind.
+
+For implementers of a new `Dynamics` (a few lines; nothing else of the library is touched):
+
+1. `parts` names the pieces of the state, the position `"x"` first; each is a component-first array of `dim` rows.
+2. `coefficients` names the numbers that may change from step to step; `coefficient_values(steps)` gives them, one row a step.
+3. `rule(state, oracle, *coefficients) -> state` is plain branch-free arithmetic; `oracle(x)` is a noisy gradient at `x`. Every call
+   of the oracle within one step sees the same draws (the same minibatch). The same text runs on NumPy arrays (the
+   reference) and on symbols (traced into a kernel), so no `if` on values, no `np.where` (use `sdetools.select`), no in-place change.
+4. `start(x0, z)` is the state before the first step, `z` the numbers that `start_draws` asks for.
+5. `step_time` is the time one step advances; only dynamics that meet at common times can be compared.
+
+    class SignMomentum(st.Dynamics):
+        parts, coefficients = ("x", "m"), ("eta", "beta")
+
+        @staticmethod
+        def rule(state, oracle, eta, beta):
+            x, m = state
+            m = beta * m + (1 - beta) * oracle(x)
+            return x - eta * m / np.sqrt(1 + m * m), m
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from sdetools import _check
+from sdetools.noise.base import Draws, Normal
+from sdetools.noise.oracle import NoisyOracle
+from sdetools.schedules import Plan
+
+State = tuple[np.ndarray, ...]
+Oracle = Callable[[np.ndarray], np.ndarray]
+
+
+class Dynamics:
+    """A one-step rule with its oracle, its plan and its clock (`step_time`, by default the plan's base eta: t = k eta).
+
+    `momentum` starts the parts after `x`: None for zero, a vector, or a pair (mean, covariance) for a Gaussian draw.
+    ValueError when the parts do not fit together.
+    """
+
+    parts: ClassVar[tuple[str, ...]] = ("x",)
+    coefficients: ClassVar[tuple[str, ...]] = ("eta",)
+    formula: ClassVar[str] = ""
+
+    def __init__(self, oracle: NoisyOracle, plan: Plan, momentum: Any = None, step_time: float | None = None) -> None:
+        if not isinstance(oracle, NoisyOracle):
+            raise ValueError(f"`oracle` must be a NoisyOracle; got {oracle!r}. Make one with st.NoisyOracle(loss, noise, sigma=...).")
+        if not isinstance(plan, Plan):
+            raise ValueError(f"`plan` must be a schedule; got {plan!r}. Make one with st.schedules.constant(eta=..., beta=...).")
+        self.oracle, self.plan = oracle, plan
+        self.step_time = plan.eta if step_time is None else _check.positive("step_time", step_time)
+        self.momentum_mean, self.momentum_root = _initial(momentum, oracle.dim, self.parts)
+
+    @staticmethod
+    def rule(state: State, oracle: Oracle, *coefficients: Any) -> State:
+        """The state after one step."""
+        raise TypeError("a dynamics must define `rule(state, oracle, *coefficients)`")
+
+    @property
+    def dim(self) -> int:
+        """Coordinates of the position."""
+        return self.oracle.dim
+
+    @property
+    def name(self) -> str:
+        """The name of the rule in tables and reports."""
+        return type(self).__name__
+
+    @property
+    def start_draws(self) -> tuple[Draws, ...]:
+        """What the start consumes: normals for a drawn momentum."""
+        return () if self.momentum_root is None else (Normal(self.momentum_root.shape[1]),)
+
+    def start(self, x0: np.ndarray, z: np.ndarray | None = None) -> State:
+        """The state before the first step; `z`: the start's draws, `(n,)` or `(n, paths)`, zeros when left out."""
+        momentum = self.momentum_mean
+        if self.momentum_root is not None and z is not None:
+            momentum = (momentum if np.ndim(z) == 1 else momentum[:, None]) + self.momentum_root @ z
+        return (np.asarray(x0, dtype=float), *(momentum for _ in self.parts[1:]))
+
+    def coefficient_values(self, steps: int) -> np.ndarray:
+        """The rule's coefficients in each step, `(steps, len(coefficients))`: eta_k and beta_k from the plan."""
+        series = {"eta": self.plan.etas, "beta": self.plan.betas}
+        unknown = [c for c in self.coefficients if c not in series]
+        if unknown:
+            raise ValueError(
+                f"`coefficients` of {self.name} must be eta or beta, or `coefficient_values` must be overridden; got {', '.join(unknown)}."
+            )
+        return np.column_stack([series[c](steps) for c in self.coefficients]) if self.coefficients else np.empty((steps, 0))
+
+    def memory(self, steps: int) -> np.ndarray | None:
+        """c_k, k = 0 ... steps, such that x_k - c_k m_k moves as memoryless SGD on the averaged schedule; None where there is no such thing."""
+        return None
+
+    def fading(self, steps: int) -> np.ndarray | None:
+        """The factor by which step k damps what the momentum held before it, beside `memory`."""
+        return None
+
+    @property
+    def identity(self) -> str:
+        """A short text that, with the numbers, says which experiment this is."""
+        return f"{type(self).__module__}.{type(self).__qualname__}"
+
+    def __repr__(self) -> str:
+        return f"{self.name}({self.oracle!r}, {self.plan!r})"
+
+
+def _initial(momentum: Any, dim: int, parts: Sequence[str]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Mean and root of the initial momentum."""
+    if momentum is None:
+        return np.zeros(dim), None
+    if len(parts) < 2:
+        raise ValueError("`momentum` must be left out for a dynamics without momentum; use SGDM, or drop the argument.")
+    if isinstance(momentum, tuple) and len(momentum) == 2 and np.ndim(momentum[1]) in (1, 2):
+        mean, covariance = _check.point("momentum mean", momentum[0], dim), _check.covariance("momentum covariance", momentum[1], dim)
+        values, vectors = np.linalg.eigh(covariance)
+        return mean, (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+    return _check.point("momentum", momentum, dim), None

@@ -1,0 +1,119 @@
+"""A chunk of paths: the unit of work. A task is plain data and an import path, so that it runs on any executor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sdetools.simulation.philox import stream_key
+from sdetools.simulation.program import Program
+from sdetools.simulation.source import LANES, NotTraceable, Source, write
+
+START_STREAM = 1 << 32
+"""Streams from here on belong to the starts, so that a start never shares draws with a step."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Everything a chunk needs beside its index: the kernel's text and its arguments, or the program itself for the NumPy reference."""
+
+    text: str
+    stages: dict[str, Callable[..., Any]]
+    data: tuple[np.ndarray, ...]
+    arguments: tuple[np.ndarray, ...]
+    shape: tuple[int, int, int]
+    members: int
+    position_rows: int
+    paths: int
+    blocks: int
+    keep: bool
+    program: Program | None = None
+
+
+@dataclass(frozen=True)
+class ChunkResult:
+    """Sums over a chunk's paths `(records, columns, statistics)`, paths, lost paths and the first step of a loss for each member."""
+
+    sums: np.ndarray
+    paths: int
+    lost: np.ndarray
+    first: np.ndarray
+    points: np.ndarray
+
+
+NEVER = np.iinfo(np.int64).max
+
+
+def make_task(program: Program, seed: int, stream: int, paths: int, blocks: int, keep: bool, backend: str) -> Task:
+    """The task of a program; ValueError where a part forbids the backend."""
+    shape = (len(program.record), program.columns, len(program.statistics))
+    rows = sum(m.dim for m in program.members)
+    keys = np.array([*(stream_key(seed, stream + s) for s in range(len(program.noise.sets))), stream_key(seed, START_STREAM + stream)], np.uint64)
+    if backend in ("auto", "numba"):
+        try:
+            source = write(program)
+        except NotTraceable as error:
+            if backend == "numba":
+                raise ValueError(f"backend 'numba' cannot run this: {error}. Use backend='numpy'.") from error
+        else:
+            arguments = (keys, *_arrays(program, source))
+            return Task(source.text, source.stages, source.data, arguments, shape, len(program.members), rows, paths, blocks, keep)
+    elif backend != "numpy":
+        raise ValueError(f"`backend` must be 'auto', 'numba' or 'numpy'; got {backend!r}.")
+    return Task("", {}, (), (keys,), shape, len(program.members), rows, paths, blocks, keep, program)
+
+
+def _arrays(program: Program, source: Source) -> tuple[np.ndarray, ...]:
+    start = np.zeros(source.rows)
+    draws = program.start_plan.rows
+    root = np.zeros((source.rows if draws else 0, draws))
+    at = 0
+    for i, (member, x0) in enumerate(zip(program.members, program.x0)):
+        own, offset = sum(d.n for d in member.start_draws), program.start_offset(i)
+        mean = np.concatenate(member.start(x0, np.zeros(own)))
+        start[at : at + len(mean)] = mean
+        for n in range(own):
+            root[at : at + len(mean), offset + n] = np.concatenate(member.start(x0, np.eye(own)[n])) - mean
+        at += len(mean)
+    actions = np.full((program.steps + 1, 2), -1, np.int64)
+    actions[program.record, 0] = np.arange(len(program.record))
+    records, control = len(program.record), program.control
+    if control is not None:
+        actions[:, 1] = control.anchor_slot
+        slots, factors, memory = control.slot.astype(np.int64), np.column_stack([control.factor, control.fading]), control.memory
+    else:
+        slots, factors, memory = np.zeros(records, np.int64), np.zeros((records, 2)), np.zeros(1)
+    return program.coefficients, program.parameters, start, root, actions, slots, np.ascontiguousarray(factors), np.ascontiguousarray(memory)
+
+
+def run_chunk(task: Task, index: int) -> ChunkResult:
+    """Advances the paths of chunk `index` and sums what is recorded."""
+    size = task.blocks * LANES
+    first = index * size
+    paths = min(size, task.paths - first)
+    points = np.empty((task.position_rows, paths if task.keep else 0))
+    if task.program is not None:
+        from sdetools.simulation.reference import run_reference
+
+        return run_reference(task, first, paths, points)
+    from sdetools.simulation import lanes
+    from sdetools.simulation.kernel import load
+
+    run = load(task.text, task.stages)
+    blocks = -(-paths // LANES)
+    sums, lost, seen = np.zeros(task.shape), np.zeros(task.members, np.int64), np.full(task.members, NEVER)
+    keys, coefficients, parameters, start, root, actions, slots, factors, memory = task.arguments
+
+    def call(watch: bool, sums: np.ndarray, lost: np.ndarray, points: np.ndarray) -> None:
+        run(
+            np.uint64(first), blocks, paths, keys, watch, coefficients, parameters, start, root, actions, slots, factors, memory,
+            sums, lost, seen, points, lanes.REAL, lanes.BITS, *task.data,
+        )  # fmt: skip
+
+    call(False, sums, lost, points)
+    if lost.any():  # the same paths once more, looking at every step: draws have addresses, so this is exact
+        call(True, np.zeros(task.shape), np.zeros(task.members, np.int64), np.empty((task.position_rows, 0)))
+    return ChunkResult(sums, paths, lost, seen, points)

@@ -1,0 +1,146 @@
+"""Addressed noise: a draw is a function of (seed, stream, path, step, slot), by Philox4x32-10.
+
+    address  =  counter of 128 bits   path: 42 bits,  step: 42 bits,  slot: 44 bits
+    key      =  64 bits made from (seed, stream) by one Philox call
+
+One call gives two 64-bit words. What a word becomes:
+
+    normal    one word, two independent normals by Box-Muller: 40 bits of radius, 22 of angle within a quadrant, 2 of sign
+              r = sqrt(-log u),  z = (s0 r (cos a - sin a), s1 r (cos a + sin a)),  a in (-pi/4, pi/4)
+    uniform   one word, one number in the open interval (0, 1) from 52 bits
+    sign      one bit, +1 or -1
+
+so that nothing is consumed in order: any path, step or slot can be drawn alone, by any thread, and is the same.
+This file is the plain NumPy twin; `lanes.py` holds what the compiled kernels use, and a test holds them together.
+
+Source: J. K. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sdetools.noise.base import Normal, Sign, Uniform
+
+M0, M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
+W0, W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
+LOW = np.uint64(0xFFFFFFFF)
+SIGN_SLOT = 1 << 40
+"""Slots from here on hold sign words, so that signs and other draws never share an address."""
+
+
+def philox(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]) -> tuple[np.ndarray, ...]:
+    """Philox4x32-10 on 32-bit words held in unsigned 64-bit arrays (broadcast against each other).
+
+    >>> [hex(int(w)) for w in philox((0, 0, 0, 0), (0, 0))]
+    ['0x6627e8d5', '0xe169c58d', '0xbc57ac4c', '0x9b00dbd8']
+    """
+    c0, c1, c2, c3 = (np.asarray(c, dtype=np.uint64) for c in counter)
+    k0, k1 = (np.asarray(k, dtype=np.uint64) for k in key)
+    shift = np.uint64(32)
+    for _ in range(10):
+        p0, p1 = M0 * c0, M1 * c2
+        c0, c1, c2, c3 = (p1 >> shift) ^ c1 ^ k0, p1 & LOW, (p0 >> shift) ^ c3 ^ k1, p0 & LOW
+        k0, k1 = (k0 + W0) & LOW, (k1 + W1) & LOW
+    return c0, c1, c2, c3
+
+
+def stream_key(seed: int, stream: int) -> int:
+    """The 64-bit key of one stream of one seed: streams of a seed, and seeds of a stream, are independent."""
+    c0, c1, _, _ = philox((stream & 0xFFFFFFFF, stream >> 32, 0, 0), (seed & 0xFFFFFFFF, seed >> 32))
+    return (int(c0) << 32) | int(c1)
+
+
+def words(key: int, path: Any, step: int, slot: int) -> tuple[np.ndarray, np.ndarray]:
+    """The two 64-bit words at an address; `path` may be an array."""
+    shift, path = np.uint64(32), np.asarray(path, dtype=np.uint64)
+    top = np.uint64(((step >> 32) << 10) | ((slot >> 32) << 20))
+    counter = (path & LOW, step & 0xFFFFFFFF, slot & 0xFFFFFFFF, (path >> shift) | top)
+    c0, c1, c2, c3 = philox(counter, (key & 0xFFFFFFFF, key >> 32))
+    return (c0 << shift) | c1, (c2 << shift) | c3
+
+
+def normals(word: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two independent standard normals from each word."""
+    bits = np.uint64
+    u = 1.0 - (np.asarray(word >> bits(24), dtype=float) + 0.5) * 2.0**-40
+    angle = ((np.asarray(word & bits(0x3FFFFF), dtype=float) + 0.5) * 2.0**-22 - 0.5) * (np.pi / 2)
+    radius, sine, cosine = np.sqrt(-np.log(u)), np.sin(angle), np.cos(angle)
+    first = 1.0 - 2.0 * np.asarray((word >> bits(23)) & bits(1), dtype=float)
+    second = 1.0 - 2.0 * np.asarray((word >> bits(22)) & bits(1), dtype=float)
+    return first * radius * (cosine - sine), second * radius * (cosine + sine)
+
+
+def uniform(word: np.ndarray) -> np.ndarray:
+    """A number in the open interval (0, 1) from the upper 52 bits of each word."""
+    return (np.asarray(word >> np.uint64(12), dtype=float) + 0.5) * 2.0**-52
+
+
+@dataclass(frozen=True)
+class WordPlan:
+    """Where the draws of one step find their bits: `calls` Philox calls a step, or one call for two steps when one word suffices.
+
+    `words` counts the 64-bit words that normals and uniforms take in a step, `signs` the sign bits; `rows` the draws in all.
+    A sign word lasts `64 // signs` steps; with more than 64 signs a step, each step takes `ceil(signs / 64)` words.
+    """
+
+    draws: tuple[Any, ...]
+
+    @property
+    def rows(self) -> int:
+        return sum(d.n for d in self.draws)
+
+    @property
+    def words(self) -> int:
+        return sum((d.n + 1) // 2 if isinstance(d, Normal) else d.n for d in self.draws if not isinstance(d, Sign))
+
+    @property
+    def signs(self) -> int:
+        return sum(d.n for d in self.draws if isinstance(d, Sign))
+
+    @property
+    def sign_steps(self) -> int:
+        """For how many steps one sign word lasts."""
+        return max(1, 64 // max(1, self.signs))
+
+    @property
+    def sign_words(self) -> int:
+        """How many sign words a step reads."""
+        return -(-self.signs // 64)
+
+
+def fill(plan: WordPlan, key: int, path: Any, step: int) -> np.ndarray:
+    """The draws of one step for an array of paths: shape `(rows, paths)`."""
+    path = np.asarray(path)
+    taken: list[np.ndarray] = []
+    if plan.words == 1:
+        taken = [words(key, path, step // 2, 0)[step % 2]]
+    elif plan.words:
+        for slot in range((plan.words + 1) // 2):
+            taken += words(key, path, step, slot)
+    signs: list[np.ndarray] = []
+    if plan.sign_words == 1:
+        block, within = divmod(step, plan.sign_steps)
+        word = words(key, path, block // 2, SIGN_SLOT)[block % 2] >> np.uint64(within * plan.signs)
+        signs = [(word >> np.uint64(i)) & np.uint64(1) for i in range(plan.signs)]
+    elif plan.sign_words:
+        for slot in range((plan.sign_words + 1) // 2):
+            for word in words(key, path, step, SIGN_SLOT + slot):
+                signs += [(word >> np.uint64(i)) & np.uint64(1) for i in range(64)]
+    out, w, s = np.empty((plan.rows, *path.shape)), iter(taken), iter(signs)
+    row = 0
+    for draw in plan.draws:
+        for i in range(draw.n):
+            if isinstance(draw, Normal):
+                if i % 2 == 0:
+                    pair = normals(next(w))
+                out[row] = pair[i % 2]
+            elif isinstance(draw, Uniform):
+                out[row] = uniform(next(w))
+            else:
+                out[row] = 1.0 - 2.0 * next(s).astype(float)
+            row += 1
+    return out

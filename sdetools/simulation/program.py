@@ -1,0 +1,168 @@
+"""What is to be computed: one dynamics or a coupled pair, its driving noise, what is recorded and when."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+
+from sdetools.dynamics.base import Dynamics
+from sdetools.noise.base import Normal
+from sdetools.simulation.philox import WordPlan
+
+SINGLE = ("h", "h2")
+PAIR = ("x", "z", "d", "x2", "z2", "d2", "c", "c2", "dc")
+"""What is summed over paths for each recorded step and observable: h(x), h(z), d = h(x) - h(z), the control C, squares, d C."""
+
+
+class Observable(Protocol):
+    """What the engine asks of a test function h."""
+
+    name: str
+
+    def value(self, x: Any) -> Any: ...
+
+    def gradient(self, x: Any) -> Any: ...
+
+
+class Functional(Protocol):
+    """What the engine asks of an additive functional of the path: its increment over one step."""
+
+    name: str
+
+    def increment(self, before: Any, after: Any) -> Any: ...
+
+
+@dataclass(frozen=True)
+class DrivingNoise:
+    """The noise behind a pair: one set of draws that both take (coupled), or one set each (independent).
+
+    Members of equal steps share draws address by address. Coupled members must consume the same draws in a step.
+    """
+
+    sets: tuple[WordPlan, ...]
+    member_set: tuple[int, ...]
+
+    @staticmethod
+    def of(members: Sequence[Dynamics], coupled: bool) -> DrivingNoise:
+        plans = [WordPlan(m.oracle.draws) for m in members]
+        if len(plans) == 1:
+            return DrivingNoise((plans[0],), (0,))
+        if not coupled:
+            return DrivingNoise(tuple(plans), (0, 1))
+        longer = max(plans, key=lambda p: p.rows)
+        for plan in plans:
+            if plan.draws not in ((), longer.draws):
+                raise ValueError(
+                    f"the two dynamics must consume the same draws to be coupled; got {_told(plans[0])} against {_told(plans[1])}. "
+                    "Pass coupled=False to run them independently."
+                )
+        return DrivingNoise((longer,), (0, 0))
+
+
+def _told(plan: WordPlan) -> str:
+    return " + ".join(f"{type(d).__name__}({d.n})" for d in plan.draws) or "none"
+
+
+@dataclass(frozen=True)
+class Control:
+    """The control variate of a momentum pair: C_k = c_k grad h(y_a) . (E_k - rho E_a), E the noise that the momentum holds.
+
+    `anchor_slot[k]`: where to keep (y_k, E_k) at step k, -1 for nowhere; `slot`, `factor` c_k and `fading` rho of each recorded step.
+    """
+
+    anchor_slot: np.ndarray
+    slot: np.ndarray
+    factor: np.ndarray
+    fading: np.ndarray
+    memory: np.ndarray
+
+    @property
+    def slots(self) -> int:
+        return int(self.anchor_slot.max(initial=0)) + 1
+
+
+@dataclass(frozen=True)
+class Program:
+    """One experiment's work on a path: members, start, steps, recorded steps, observables, functionals, control, driving noise."""
+
+    members: tuple[Dynamics, ...]
+    x0: tuple[np.ndarray, ...]
+    steps: int
+    record: np.ndarray
+    observables: tuple[Any, ...]
+    functionals: tuple[Any, ...] = ()
+    control: Control | None = None
+    coupled: bool = True
+
+    @property
+    def pair(self) -> bool:
+        return len(self.members) == 2
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        return PAIR if self.pair else SINGLE
+
+    @property
+    def columns(self) -> int:
+        """Recorded quantities: observables, then functionals."""
+        return len(self.observables) + len(self.functionals)
+
+    @cached_property
+    def noise(self) -> DrivingNoise:
+        return DrivingNoise.of(self.members, self.coupled)
+
+    @cached_property
+    def start_plan(self) -> WordPlan:
+        """Normals for drawn momenta: shared by coupled members, one after the other's for independent ones."""
+        counts = [sum(d.n for d in m.start_draws) for m in self.members]
+        n = (max(counts) if self.coupled else sum(counts)) if counts else 0
+        return WordPlan((Normal(n),) if n else ())
+
+    def start_offset(self, member: int) -> int:
+        """Where the start draws of a member begin."""
+        return 0 if self.coupled or member == 0 else sum(d.n for d in self.members[0].start_draws)
+
+    @cached_property
+    def coefficients(self) -> np.ndarray:
+        """All coefficients of all members, `(steps, n)`."""
+        return np.ascontiguousarray(np.hstack([m.coefficient_values(self.steps) for m in self.members]), dtype=float)
+
+    @cached_property
+    def parameters(self) -> np.ndarray:
+        """All numbers that oracles and observables read, one after another."""
+        parts = [m.oracle.parameters for m in self.members] + [getattr(o, "parameters", np.empty(0)) for o in self.observables]
+        return np.concatenate([np.asarray(p, dtype=float) for p in parts])
+
+    def parameter_offset(self, index: int) -> int:
+        """Where the numbers of member `index`, or of observable `index - len(members)`, begin."""
+        sizes = [len(m.oracle.parameters) for m in self.members] + [len(getattr(o, "parameters", ())) for o in self.observables]
+        return sum(sizes[:index])
+
+    def fingerprint(self, *more: Any) -> str:
+        """A hash of everything that decides the numbers."""
+        digest = hashlib.sha256()
+
+        def add(value: Any) -> None:
+            if isinstance(value, np.ndarray):
+                digest.update(f"{value.dtype}{value.shape}".encode() + np.ascontiguousarray(value).tobytes())
+            else:
+                digest.update(repr(value).encode())
+            digest.update(b"|")
+
+        for member, x0 in zip(self.members, self.x0):
+            for value in (member.identity, member.oracle.loss.identity, member.oracle.noise.identity, x0, member.momentum_mean):
+                add(value)
+            add(member.momentum_root if member.momentum_root is not None else 0)
+        for value in (self.steps, self.record, self.coefficients, self.parameters, self.coupled, *more):
+            add(value)
+        for item in (*self.observables, *self.functionals):
+            add(getattr(item, "identity", item.name))
+        if self.control is not None:
+            for value in (self.control.anchor_slot, self.control.slot, self.control.factor, self.control.fading):
+                add(value)
+        return digest.hexdigest()

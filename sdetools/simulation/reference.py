@@ -1,0 +1,94 @@
+"""The reference: the same programs by plain NumPy on arrays of paths, with no compilation. Slow, obvious, and the twin of every kernel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sdetools.simulation.philox import fill
+from sdetools.simulation.program import Program
+
+if TYPE_CHECKING:
+    from sdetools.simulation.chunks import ChunkResult, Task
+
+
+def run_reference(task: Task, first: int, paths: int, points: np.ndarray) -> ChunkResult:
+    """A chunk by NumPy: see `chunks.run_chunk`."""
+    from sdetools.simulation.chunks import NEVER, ChunkResult
+
+    program, keys = task.program, task.arguments[0]
+    assert program is not None
+    path = np.arange(first, first + paths)
+    sums, seen = np.zeros(task.shape), np.full(task.members, NEVER)
+    with np.errstate(all="ignore"):
+        states = _starts(program, fill(program.start_plan, int(keys[-1]), path, 0))
+        held = np.zeros((program.members[0].dim, paths))
+        totals = np.zeros((len(program.members), len(program.functionals), paths))
+        anchors: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        record = {int(k): t for t, k in enumerate(program.record)}
+        for k in range(program.steps + 1):
+            if program.control is not None and program.control.anchor_slot[k] >= 0:
+                x, m = states[0][:2]
+                anchors[int(program.control.anchor_slot[k])] = (x - program.control.memory[k] * m, held.copy())
+            if k in record:
+                sums[record[k]] = _record(program, record[k], states, held, totals, anchors)
+            if k == program.steps:
+                break
+            draws = [fill(plan, int(keys[s]), path, k) for s, plan in enumerate(program.noise.sets)]
+            held = _step(program, k, states, held, totals, draws)
+            for i, state in enumerate(states):
+                if seen[i] == NEVER and not all(np.isfinite(part).all() for part in state):
+                    seen[i] = k + 1
+    lost = np.array([(~np.isfinite(np.concatenate(s)).all(axis=0)).sum() for s in states], dtype=np.int64)
+    if task.keep:
+        points[:] = np.concatenate([s[0] for s in states])
+    return ChunkResult(sums, paths, lost, seen, points)
+
+
+def _starts(program: Program, z: np.ndarray) -> list[tuple[np.ndarray, ...]]:
+    out = []
+    for i, (member, x0) in enumerate(zip(program.members, program.x0)):
+        own, offset = sum(d.n for d in member.start_draws), program.start_offset(i)
+        start = member.start(x0, z[offset : offset + own]) if own else member.start(x0)
+        out.append(tuple(np.array(np.broadcast_to(p if np.ndim(p) == 2 else p[:, None], (len(p), z.shape[1]))) for p in start))
+    return out
+
+
+def _step(program: Program, k: int, states: list[Any], held: np.ndarray, totals: np.ndarray, draws: list[np.ndarray]) -> np.ndarray:
+    at = 0
+    new_held = held
+    for i, member in enumerate(program.members):
+        oracle, z = member.oracle, draws[program.noise.member_set[i]][: member.oracle.noise.n_draws]
+        coefficients = program.coefficients[k, at : at + len(member.coefficients)]
+        at += len(member.coefficients)
+        before = states[i]
+        states[i] = tuple(np.asarray(p) for p in member.rule(before, lambda x: oracle(x, z), *coefficients))
+        if i == 0 and program.control is not None:
+            noise = oracle.sigma * oracle.noise.value(before[0], z)
+            new_held = member.rule((before[0], held), lambda _: noise, *coefficients)[1]
+        for f, functional in enumerate(program.functionals):
+            totals[i, f] += functional.increment(before[0], states[i][0])
+    return new_held
+
+
+def _record(program: Program, t: int, states: list[Any], held: np.ndarray, totals: np.ndarray, anchors: dict[int, Any]) -> np.ndarray:
+    rows, control = [], program.control
+    lost = [0.0 * s[0].sum(axis=0) for s in states]
+    for o, h in enumerate([*program.observables, *program.functionals]):
+        if o < len(program.observables):
+            values = [np.asarray(h.value(s[0])) + dead for s, dead in zip(states, lost)]
+        else:
+            values = list(totals[:, o - len(program.observables)])
+        if not program.pair:
+            rows.append([values[0].sum(), (values[0] ** 2).sum()])
+            continue
+        c = np.zeros_like(values[0])
+        if control is not None and o < len(program.observables) and getattr(h, "value_stage", None) is None:
+            y, kept = anchors[int(control.slot[t])]
+            c = control.factor[t] * (h.gradient(y) * (held - control.fading[t] * kept)).sum(axis=0)
+            c = np.where(c - c == 0.0, c, 0.0)
+        x, z = values
+        d = x - z
+        rows.append([v.sum() for v in (x, z, d, x * x, z * z, d * d, c, c * c, d * c)])
+    return np.array(rows)

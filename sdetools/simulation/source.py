@@ -1,0 +1,466 @@
+"""From a program to the source text of its kernel: rules, oracles and observables traced into loops over lanes.
+
+One block of `LANES` paths at a time, for each step: fill words, turn them into draws, run the lane loops of the step, and at recorded
+steps the lane loops of the observables. All state lies in one flat array, row r at `S[r * LANES]`: constant distances let LLVM see that
+rows do not overlap. The text holds structure only; every number that may change comes in through an argument.
+
+A loss or noise that is not worth tracing runs as a *stage*, a compiled function over the block; the lane loop is cut there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sdetools.dynamics.base import Dynamics
+from sdetools.noise.base import Normal, Uniform
+from sdetools.simulation.philox import SIGN_SLOT, WordPlan
+from sdetools.simulation.program import Program
+from sdetools.simulation.trace import Tape, Traced, TracingError, symbols
+
+LANES = 256
+LARGEST = 6000
+"""Lines of straight code beyond which a kernel costs more to compile than it saves."""
+
+
+class NotTraceable(TypeError):
+    """This program has a part that neither traces nor compiles; the message names the part."""
+
+
+@dataclass
+class Source:
+    """The text of a kernel and what it needs at run time: stage functions by name and their data."""
+
+    text: str
+    stages: dict[str, Callable[..., Any]]
+    data: tuple[np.ndarray, ...]
+    rows: int
+    draws: int
+
+
+@dataclass
+class _Build:
+    """Rows of the state array, stage functions and their data, while a source is written."""
+
+    program: Program
+    tape: Tape = field(default_factory=Tape)
+    rows: int = 0
+    stages: dict[str, Callable[..., Any]] = field(default_factory=dict)
+    data: list[np.ndarray] = field(default_factory=list)
+    outputs: list[tuple[Any, Any]] = field(default_factory=list)
+
+    def take(self, count: int) -> int:
+        """Reserves rows of the state array."""
+        self.rows += count
+        return self.rows - count
+
+    def stage(self, stage: Any) -> tuple[str, str]:
+        """The name of a stage's function in the text, and its data arguments."""
+        for name, known in self.stages.items():
+            if known is stage.function:
+                break
+        else:
+            name = f"stage{len(self.stages)}"
+            self.stages[name] = stage.function
+        arguments = []
+        for array in stage.data:
+            for i, known_array in enumerate(self.data):
+                if known_array is array:
+                    break
+            else:
+                i = len(self.data)
+                self.data.append(array)
+            arguments.append(f"d{i}")
+        return name, "".join(f", {a}" for a in arguments)
+
+
+def row(r: int) -> str:
+    """The text of lane j of row r of the state."""
+    return f"S[{r * LANES} + j]"
+
+
+def write(program: Program) -> Source:
+    """The source of a program's kernel; NotTraceable when a part of it needs another backend."""
+    build = _Build(program)
+    dims = [m.dim for m in program.members]
+    first = [build.take(len(m.parts) * m.dim) for m in program.members]
+    held = build.take(dims[0]) if program.control is not None else 0
+    sums = build.take(len(program.functionals) * len(program.members))
+    scalars = _scalars(program)
+    draw_rows = np.cumsum([0, *(p.rows for p in program.noise.sets)])
+
+    for i, member in enumerate(program.members):
+        base = int(draw_rows[program.noise.member_set[i]])
+        oracle = _Oracle(build, member, i, base)
+        state = tuple(symbols(build.tape, [row(first[i] + q * member.dim + d) for d in range(member.dim)]) for q in range(len(member.parts)))
+        coefficients = [build.tape.load(f"c{i}_{name}") for name in member.coefficients]
+        new = _trace(member.rule, f"the rule of {member.name}", state, oracle, *coefficients)
+        if len(new) != len(state):
+            raise ValueError(f"the rule of {member.name} must return {len(state)} parts ({', '.join(member.parts)}); it returned {len(new)}.")
+        for q, part in enumerate(new):
+            values = np.broadcast_to(np.asarray(part, dtype=object), (member.dim,))
+            for d in range(member.dim):
+                build.outputs.append((row(first[i] + q * member.dim + d), values[d]))
+        if i == 0 and program.control is not None:
+            _held_noise(build, member, state, oracle, coefficients, held)
+        for f, functional in enumerate(program.functionals):
+            target = row(sums + f * len(program.members) + i)
+            step = _trace(functional.increment, f"the functional {functional.name}", state[0], np.asarray(new[0], dtype=object))
+            build.outputs.append((target, build.tape.load(target) + step))
+
+    spill_start = build.rows
+    bodies, spilled = build.tape.segments(build.outputs, lambda n: row(spill_start + n))
+    build.take(spilled)
+    if sum(map(len, bodies)) > LARGEST:
+        raise NotTraceable(f"the step takes {sum(map(len, bodies))} lines of straight code, more than {LARGEST}")
+
+    record = _record_text(build, first, held, sums)
+    step = _step_text(bodies, build.tape.calls)
+    text = _TEMPLATE.format(
+        arguments="".join(f", d{i}" for i in range(len(build.data))),
+        rows=build.rows,
+        lanes=LANES,
+        draws=max(1, int(draw_rows[-1])),
+        words=max(1, sum(_word_rows(p) for p in program.noise.sets)),
+        slots=program.control.slots if program.control is not None else 1,
+        dim=dims[0],
+        columns=max(1, program.columns),
+        stats=len(program.statistics),
+        start=_start_text(program, first, held, build.rows),
+        scalars=_indent(scalars, 4),
+        coefficients=_indent([f"c{i}_{name} = C[k, {n}]" for n, (i, name) in enumerate(_coefficient_names(program))], 12),
+        fills=_indent(_fill_text(program), 12),
+        step=_indent(step, 12),
+        snapshot=_indent(_snapshot_text(program, first, held), 16),
+        record=_indent(record, 4),
+        record_scalars=_indent(scalars, 4),
+        lost=_indent(_lost_text(program, first), 16),
+        watch=_indent(_watch_text(program, first), 20),
+        points=_indent(_points_text(program, first), 12),
+        imports="".join(_import_line(name, function) for name, function in build.stages.items()),
+        cache=all(_importable(f) for f in build.stages.values()),
+    )
+    return Source(text, build.stages, tuple(build.data), build.rows, int(draw_rows[-1]))
+
+
+class _Oracle:
+    """What a traced rule calls: binds loss and noise of one member, traced or by stages, on the step's draws."""
+
+    def __init__(self, build: _Build, member: Dynamics, index: int, base: int) -> None:
+        self.build, self.oracle, self.base = build, member.oracle, base
+        self.offset = build.program.parameter_offset(index)
+        self.draws = symbols(build.tape, [f"Z[{(base + r) * LANES} + j]" for r in range(self.oracle.noise.n_draws)])
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        loss, noise, tape = self.oracle.loss, self.oracle.noise, self.build.tape
+        p = symbols(tape, [f"p{self.offset + i}" for i in range(len(self.oracle.parameters))])
+        whole = noise.oracle_stage(self.oracle.sigma)
+        if whole is not None:
+            sigma = f"p{self.offset}"
+            return self._run(whole, x, lambda at, out: f"{at}, {self._draw_view()}, {sigma}, {out}")
+        split = 1 + len(loss.parameters)
+        if loss.stage is not None:
+            gradient = self._run(loss.stage, x, lambda at, out: f"{at}, {out}")
+        else:
+            gradient = _trace(loss.gradient, f"the gradient of {loss.label}", x, p[1:split])
+        return gradient + p[0] * self.deviation(x, p)
+
+    def deviation(self, x: np.ndarray, p: np.ndarray | None = None) -> np.ndarray:
+        """The noise v at `x` on the step's draws, without sigma."""
+        loss, noise = self.oracle.loss, self.oracle.noise
+        if p is None:
+            p = symbols(self.build.tape, [f"p{self.offset + i}" for i in range(len(self.oracle.parameters))])
+        if noise.stage is not None:
+            return self._run(noise.stage, x, lambda at, out: f"{at}, {self._draw_view()}, {out}")
+        return _trace(noise.value, f"the noise {noise.label}", x, self.draws, p[1 + len(loss.parameters) :])
+
+    def _draw_view(self) -> str:
+        return f"Z2[{self.base}:{self.base + self.oracle.noise.n_draws}]"
+
+    def _run(self, stage: Any, x: np.ndarray, arguments: Callable[[str, str], str]) -> np.ndarray:
+        build, dim = self.build, len(x)
+        at, out = build.take(dim), build.take(dim)
+        segment = len(build.tape.calls)
+        build.outputs += [((segment, row(at + i)), value) for i, value in enumerate(x)]
+        name, data = build.stage(stage)
+        build.tape.cut(f"{name}({arguments(f'S2[{at}:{at + dim}]', f'S2[{out}:{out + dim}]')}{data})")
+        return symbols(build.tape, [row(out + i) for i in range(dim)])
+
+
+def _held_noise(build: _Build, member: Dynamics, state: Any, oracle: _Oracle, coefficients: Any, held: int) -> None:
+    """One step of E, the noise alone in the momentum: the same rule, fed with sigma v instead of the gradient."""
+    if member.oracle.noise.oracle_stage(member.oracle.sigma) is not None or member.oracle.noise.stage is not None:
+        raise NotTraceable("the control variate of a noise that runs as a stage")
+    tape, dim = build.tape, member.dim
+    sigma = tape.load(f"p{oracle.offset}")
+    own = symbols(tape, [row(held + d) for d in range(dim)])
+    noise = sigma * oracle.deviation(state[0])
+    _, new = member.rule((state[0], own), lambda _: noise, *coefficients)
+    build.outputs += [(row(held + d), value) for d, value in enumerate(np.asarray(new, dtype=object))]
+
+
+def _trace(function: Callable[..., Any], part: str, *arguments: Any) -> Any:
+    try:
+        with np.errstate(all="ignore"):
+            return function(*arguments)
+    except (TracingError, TypeError, AttributeError, RecursionError) as error:
+        raise NotTraceable(f"{part} cannot be traced ({error})") from error
+
+
+def _coefficient_names(program: Program) -> list[tuple[int, str]]:
+    return [(i, name) for i, m in enumerate(program.members) for name in m.coefficients]
+
+
+def _scalars(program: Program) -> list[str]:
+    return [f"p{i} = P[{i}]" for i in range(len(program.parameters))]
+
+
+def _word_rows(plan: WordPlan) -> int:
+    """Rows of words that a set of draws keeps: an even number for each kind, as a call gives two."""
+    return 2 * ((plan.words + 1) // 2) + 2 * ((plan.sign_words + 1) // 2)
+
+
+def _fill_text(program: Program) -> list[str]:
+    out: list[str] = []
+    word, target = 0, 0
+    for s, plan in enumerate(program.noise.sets):
+        own, sign = word, word + 2 * ((plan.words + 1) // 2)
+        if plan.words == 1:
+            out += [f"if k & 1 == 0 or k == 0:\n    lanes.fill_words(keys[{s}], at, u64(k >> 1), u64(0), W, {own * LANES})"]
+        else:
+            out += [f"lanes.fill_words(keys[{s}], at, u64(k), u64({c}), W, {(own + 2 * c) * LANES})" for c in range((plan.words + 1) // 2)]
+        if plan.sign_words == 1:
+            period = 2 * plan.sign_steps
+            out += [f"if k % {period} == 0:\n    lanes.fill_words(keys[{s}], at, u64(k // {period}), u64({SIGN_SLOT}), W, {sign * LANES})"]
+        else:
+            for c in range((plan.sign_words + 1) // 2):
+                out += [f"lanes.fill_words(keys[{s}], at, u64(k), u64({SIGN_SLOT + c}), W, {(sign + 2 * c) * LANES})"]
+        taken = signed = 0
+        for draw in plan.draws:
+            if isinstance(draw, Normal):
+                for i in range(0, draw.n, 2):
+                    source = f"{own * LANES} + (k & 1) * {LANES}" if plan.words == 1 else f"{(own + taken) * LANES}"
+                    out.append(f"lanes.fill_normals(W, {source}, Z, {(target + i) * LANES}, {i + 1 < draw.n}, real, bits)")
+                    taken += 1
+            elif isinstance(draw, Uniform):
+                for i in range(draw.n):
+                    source = f"{own * LANES} + (k & 1) * {LANES}" if plan.words == 1 else f"{(own + taken) * LANES}"
+                    out.append(f"lanes.fill_uniforms(W, {source}, Z, {(target + i) * LANES})")
+                    taken += 1
+            else:
+                done = 0
+                while done < draw.n:
+                    if plan.sign_words == 1:
+                        size = draw.n - done
+                        source = f"{sign * LANES} + (k // {plan.sign_steps} & 1) * {LANES}"
+                        shift = f"k % {plan.sign_steps} * {plan.signs} + {signed}"
+                    else:
+                        size = min(draw.n - done, 64 - signed % 64)
+                        source, shift = f"{(sign + signed // 64) * LANES}", f"{signed % 64}"
+                    out.append(f"lanes.fill_signs(W, {source}, {shift}, {size}, Z, {(target + done) * LANES})")
+                    done, signed = done + size, signed + size
+            target += draw.n
+        word += _word_rows(plan)
+    return out
+
+
+def _step_text(bodies: list[list[str]], calls: list[str]) -> list[str]:
+    out: list[str] = []
+    for i, body in enumerate(bodies):
+        if body:
+            out.append(f"for j in range({LANES}):\n" + "\n".join(f"    {line}" for line in body))
+        if i < len(calls):
+            out.append(calls[i])
+    return out
+
+
+def _start_text(program: Program, first: list[int], held: int, rows: int) -> str:
+    out = [f"for r in range({rows}):\n    for j in range({LANES}):\n        S[r * {LANES} + j] = start[r]"]
+    pairs = (program.start_plan.words + 1) // 2
+    if program.start_plan.rows:
+        out += [f"lanes.fill_words(keys[{len(program.noise.sets)}], at, u64(0), u64({c}), W2, {2 * c * LANES})" for c in range(pairs)]
+        count = program.start_plan.rows
+        out += [f"lanes.fill_normals(W2, {i // 2 * LANES}, Z3, {i * LANES}, {i + 1 < count}, real, bits)" for i in range(0, count, 2)]
+        out.append(
+            f"for r in range(root.shape[0]):\n    for i in range({count}):\n        if root[r, i] != 0.0:\n"
+            f"            for j in range({LANES}):\n                S[r * {LANES} + j] += root[r, i] * Z3[i * {LANES} + j]"
+        )
+        out.insert(0, f"W2 = np.empty({2 * pairs * LANES}, np.uint64)\nZ3 = np.empty({(count + 1) * LANES})")
+    return _indent(out, 8)
+
+
+def _snapshot_text(program: Program, first: list[int], held: int) -> list[str]:
+    if program.control is None:
+        return ["pass"]
+    dim = program.members[0].dim
+    body = [f"V[slot + {d * LANES} + j] = {row(first[0] + d)} - memory[k] * {row(first[0] + dim + d)}" for d in range(dim)]
+    body += [f"V[slot + {(dim + d) * LANES} + j] = {row(held + d)}" for d in range(dim)]
+    return [f"slot *= {2 * dim * LANES}", f"for j in range({LANES}):\n" + "\n".join(f"    {b}" for b in body)]
+
+
+def _record_text(build: _Build, first: list[int], held: int, sums: int) -> list[str]:
+    """Lane loops that write h(x), h(z) and C of each recorded quantity into H, three rows each (one for a single dynamics)."""
+    program = build.program
+    out: list[str] = []
+    width = 3 if program.pair else 1
+    for o, observable in enumerate(program.observables):
+        offset = program.parameter_offset(len(program.members) + o)
+        for i, member in enumerate(program.members):
+            position = list(range(first[i], first[i] + member.dim))
+            target = f"H[{(width * o + i) * LANES} + j]"
+            stage = getattr(observable, "value_stage", None)
+            if stage is not None:
+                name, data = build.stage(stage)
+                at = (width * o + i) * LANES
+                out.append(f"{name}(S2[{position[0]}:{position[-1] + 1}], H[{at}:{at + LANES}]{data})")
+            else:
+                tape = Tape()
+                x = symbols(tape, [row(r) for r in position])
+                p = symbols(tape, [f"p{offset + n}" for n in range(len(getattr(observable, "parameters", ())))])
+                arguments = (x, p) if len(p) else (x,)
+                value = _trace(observable.value, f"the observable {observable.name}", *arguments)
+                out += _loop(tape, [(target, _scalar(value, observable.name))])
+            out.append(
+                f"for j in range({LANES}):\n    H[{(width * o + i) * LANES} + j] += " + " + ".join(f"{row(r)} * 0.0" for r in position)
+            )
+        if program.control is not None:
+            out += _control_text(build, observable, o, offset, held)
+    for f in range(len(program.functionals)):
+        for i in range(len(program.members)):
+            target = (width * (len(program.observables) + f) + i) * LANES
+            out.append(f"for j in range({LANES}):\n    H[{target} + j] = {row(sums + f * len(program.members) + i)}")
+    if program.pair:
+        bare = range(program.columns) if program.control is None else range(len(program.observables), program.columns)
+        bare = [*bare, *(o for o, h in enumerate(program.observables) if program.control is not None and _no_gradient(h))]
+        out += [f"for j in range({LANES}):\n    H[{(width * o + 2) * LANES} + j] = 0.0" for o in bare]
+    reduce = "reduce_pair" if program.pair else "reduce_single"
+    out += [f"lanes.{reduce}(H, {width * c * LANES}, valid, H, {width * program.columns * LANES}, out[{c}])" for c in range(program.columns)]
+    return out
+
+
+def _no_gradient(observable: Any) -> bool:
+    return getattr(observable, "value_stage", None) is not None
+
+
+def _control_text(build: _Build, observable: Any, o: int, offset: int, held: int) -> list[str]:
+    if _no_gradient(observable):
+        return []
+    dim, tape = build.program.members[0].dim, Tape()
+    y = symbols(tape, [f"V[slot + {d * LANES} + j]" for d in range(dim)])
+    p = symbols(tape, [f"p{offset + n}" for n in range(len(getattr(observable, "parameters", ())))])
+    slope = _trace(observable.gradient, f"the gradient of {observable.name}", *((y, p) if len(p) else (y,)))
+    noise = [tape.load(row(held + d)) - tape.load("rho") * tape.load(f"V[slot + {(dim + d) * LANES} + j]") for d in range(dim)]
+    total: Any = 0.0
+    for s, n in zip(slope, noise):
+        total = total + s * n
+    if isinstance(total, Traced):
+        total = tape.load("c") * total
+        total = (total - total == 0.0).select(total, 0.0)  # a kink or a lost path gives no control
+    return _loop(tape, [(f"H[{(3 * o + 2) * LANES} + j]", total)])
+
+
+def _scalar(value: Any, name: str) -> Any:
+    value = np.asarray(value, dtype=object)
+    if value.shape not in ((), (1,)):
+        raise ValueError(f"the observable {name} must give one number a path; it gave an array of shape {value.shape}.")
+    return value.reshape(-1)[0]
+
+
+def _loop(tape: Tape, outputs: list[tuple[str, Any]]) -> list[str]:
+    (body,), _ = tape.segments(outputs, row)
+    return [f"for j in range({LANES}):\n" + "\n".join(f"    {line}" for line in body)]
+
+
+def _lost_text(program: Program, first: list[int]) -> list[str]:
+    return [
+        f"lost[{i}] += lanes.count_lost(S, {first[i]}, {first[i] + len(m.parts) * m.dim}, valid)" for i, m in enumerate(program.members)
+    ]
+
+
+def _watch_text(program: Program, first: list[int]) -> list[str]:
+    out = []
+    for i, m in enumerate(program.members):
+        rows = f"{first[i]}, {first[i] + len(m.parts) * m.dim}"
+        out.append(f"if k + 1 < seen[{i}] and lanes.count_lost(S, {rows}, valid) > 0:\n    seen[{i}] = k + 1")
+    return out
+
+
+def _points_text(program: Program, first: list[int]) -> list[str]:
+    out, at = [], 0
+    for i, m in enumerate(program.members):
+        out += [f"for j in range(valid):\n    points[{at + d}, b * {LANES} + j] = {row(first[i] + d)}" for d in range(m.dim)]
+        at += m.dim
+    return out
+
+
+def _importable(function: Callable[..., Any]) -> bool:
+    """Whether a compiled function of this library: only these are imported by the text, and their kernels cached on disk."""
+    return getattr(function, "__module__", "").startswith("sdetools.")
+
+
+def _import_line(name: str, function: Callable[..., Any]) -> str:
+    if _importable(function):
+        return f"from {function.__module__} import {function.__name__} as {name}\n"
+    return f"{name} = None  # set by the loader\n"
+
+
+def _indent(lines: list[str], by: int) -> str:
+    pad = " " * by
+    return "\n".join(pad + part for line in lines for part in line.split("\n")) or pad + "pass"
+
+
+_TEMPLATE = '''"""A kernel that sdetools generated; safe to delete."""
+import math
+
+import numpy as np
+from numba import njit
+
+from sdetools.simulation import lanes
+{imports}
+u64 = np.uint64
+
+
+@njit(cache={cache}, **lanes.FAST)
+def record(S, S2, V, H, slot, c, rho, valid, P, out{arguments}):
+{record_scalars}
+{record}
+
+
+@njit(cache={cache}, **lanes.FAST)
+def run(first, blocks, paths, keys, watch, C, P, start, root, actions, slots, factors, memory, sums, lost, seen, points, real, bits{arguments}):
+    S = np.empty({rows} * {lanes})
+    S2 = S.reshape({rows}, {lanes})
+    Z = np.empty({draws} * {lanes})
+    Z2 = Z.reshape({draws}, {lanes})
+    W = np.empty({words} * {lanes}, np.uint64)
+    V = np.empty({slots} * 2 * {dim} * {lanes})
+    H = np.empty((3 * {columns} + 9) * {lanes})
+    steps = C.shape[0]
+{scalars}
+    for b in range(blocks):
+        at = first + u64(b * {lanes})
+        valid = min({lanes}, paths - b * {lanes})
+{start}
+        for k in range(steps + 1):
+            slot = actions[k, 1]
+            if slot >= 0:
+{snapshot}
+            t = actions[k, 0]
+            if t >= 0 and not watch:
+                record(S, S2, V, H, slots[t] * (2 * {dim} * {lanes}), factors[t, 0], factors[t, 1], valid, P, sums[t]{arguments})
+            if k == steps:
+                break
+{coefficients}
+{fills}
+{step}
+            if watch:
+{watch}
+        if not watch:
+            if True:
+{lost}
+        if points.shape[1] > 0:
+{points}
+'''

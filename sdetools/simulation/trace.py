@@ -1,0 +1,303 @@
+"""Symbols that write down what is done to them: how a rule given as Python text becomes straight-line code for a kernel.
+
+A `Tape` collects one line an operation, in the order in which the rule wrote them, so a kernel computes what the NumPy reference
+computes, up to fused multiply-adds. Equal lines are written once. A `Traced` is the name of one line; arrays of them (object
+arrays, component first) go through the same formulas as numbers do. What needs a value to decide (an `if`, `float(x)`,
+`np.where`) raises `TracingError`, and the caller falls back on another way to run the formula.
+
+A tape may be *cut*: a stage (a compiled function over a block of lanes, such as a gradient from data) runs between two
+segments. What a later segment needs of an earlier one is kept in scratch rows.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+class TracingError(TypeError):
+    """The formula needs a value where there is only a symbol."""
+
+
+@dataclass
+class Line:
+    """`name = text` in a segment; `uses` are the names in it; a `load` may be repeated anywhere."""
+
+    name: str
+    text: str
+    uses: tuple[str, ...]
+    segment: int
+    load: bool = False
+
+
+@dataclass
+class Tape:
+    """Straight-line code under construction."""
+
+    lines: list[Line] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
+    _known: dict[tuple[str, int], str] = field(default_factory=dict)
+    _segment: int = 0
+
+    def load(self, text: str) -> Traced:
+        """A symbol that is read from memory or from a scalar of the kernel."""
+        return self._write(text, (), load=True)
+
+    def operation(self, template: str, *operands: Any) -> Traced:
+        """`template.format(...)` of operands, which are symbols or numbers."""
+        texts = [_text(o) for o in operands]
+        return self._write(template.format(*texts), tuple(o.name for o in operands if isinstance(o, Traced)))
+
+    def cut(self, call: str) -> None:
+        """Ends the segment; `call` runs between it and the next."""
+        self.calls.append(call)
+        self._segment += 1
+
+    def _write(self, text: str, uses: tuple[str, ...], load: bool = False) -> Traced:
+        # a load is the same value in every segment; an operation is found again wherever it stands
+        known = self._known.get((text, 0))
+        if known is None:
+            known = f"v{len(self.lines)}"
+            self.lines.append(Line(known, text, uses, self._segment, load))
+            self._known[text, 0] = known
+        return Traced(self, known)
+
+    def segments(self, outputs: Sequence[tuple[str, Any]], spill: Callable[[int], str]) -> tuple[list[list[str]], int]:
+        """The body of each segment's lane loop, with `outputs` (target, value) stored at the end of the last, and the number of scratch rows.
+
+        An output whose target is a pair `(segment, target)` is stored at the end of that segment.
+        """
+        by_name = {line.name: line for line in self.lines}
+        last = self._segment
+        stores: list[tuple[int, str, Any]] = [(t[0], t[1], v) if isinstance(t, tuple) else (last, t, v) for t, v in outputs]
+        spilled: dict[str, str] = {}
+        needed: list[set[str]] = [set() for _ in range(last + 1)]
+
+        def need(name: str, segment: int) -> None:
+            if name in needed[segment]:
+                return
+            needed[segment].add(name)
+            line = by_name[name]
+            if line.load:
+                return
+            if line.segment == segment:
+                for use in line.uses:
+                    need(use, segment)
+            else:
+                spilled.setdefault(name, spill(len(spilled)))
+                need(name, line.segment)
+
+        for segment, _, value in stores:
+            if isinstance(value, Traced):
+                need(value.name, segment)
+        bodies = []
+        for segment in range(last + 1):
+            body = []
+            for line in self.lines:
+                if line.name not in needed[segment]:
+                    continue
+                if line.load or line.segment == segment:
+                    body.append(f"{line.name} = {line.text}")
+                    if line.name in spilled:
+                        body.append(f"{spilled[line.name]} = {line.name}")
+                else:
+                    body.append(f"{line.name} = {spilled[line.name]}")
+            body += [f"{target} = {_text(value)}" for where, target, value in stores if where == segment]
+            bodies.append(body)
+        return bodies, len(spilled)
+
+
+class Traced:
+    """The name of a value on a tape; arithmetic on it writes lines."""
+
+    __slots__ = ("name", "tape")
+
+    def __init__(self, tape: Tape, name: str) -> None:
+        self.tape, self.name = tape, name
+
+    def _two(self, template: str, a: Any, b: Any) -> Any:
+        if not all(isinstance(o, (Traced, numbers.Real)) for o in (a, b)):
+            return NotImplemented
+        return self.tape.operation(template, a, b)
+
+    def __add__(self, other: Any) -> Any:
+        return self if _is(other, 0) else self._two("{} + {}", self, other)
+
+    def __radd__(self, other: Any) -> Any:
+        return self if _is(other, 0) else self._two("{} + {}", other, self)
+
+    def __sub__(self, other: Any) -> Any:
+        return self if _is(other, 0) else self._two("{} - {}", self, other)
+
+    def __rsub__(self, other: Any) -> Any:
+        return self._two("{} - {}", other, self)
+
+    def __mul__(self, other: Any) -> Any:
+        return self if _is(other, 1) else self._two("{} * {}", self, other)
+
+    def __rmul__(self, other: Any) -> Any:
+        return self if _is(other, 1) else self._two("{} * {}", other, self)
+
+    def __truediv__(self, other: Any) -> Any:
+        if isinstance(other, numbers.Real) and float(other) in (2.0, 4.0, 8.0, 0.5, 0.25):
+            return self * (1.0 / float(other))  # exact
+        return self if _is(other, 1) else self._two("{} / {}", self, other)
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return self._two("{} / {}", other, self)
+
+    def __neg__(self) -> Traced:
+        return self.tape.operation("-{}", self)
+
+    def __pos__(self) -> Traced:
+        return self
+
+    def __abs__(self) -> Traced:
+        return self.tape.operation("math.fabs({})", self)
+
+    def __pow__(self, power: Any) -> Any:
+        if isinstance(power, Traced):
+            return (power * self.log()).exp()
+        if not isinstance(power, numbers.Real):
+            return NotImplemented
+        power = float(power)
+        if power < 0:
+            return 1.0 / self**-power
+        whole, half = divmod(power, 1.0)
+        if half not in (0.0, 0.5) or whole > 64:
+            return (power * self.log()).exp()
+        out: Any = self.sqrt() if half else None
+        square, n = self, int(whole)
+        while n:
+            if n & 1:
+                out = square if out is None else out * square
+            n >>= 1
+            if n:
+                square = square * square
+        return 1.0 if out is None else out
+
+    def __rpow__(self, base: Any) -> Any:
+        if not isinstance(base, numbers.Real) or base <= 0:
+            raise TracingError(f"a power with base {base!r} and a varying exponent cannot be traced; write it with exp and log")
+        return (float(np.log(base)) * self).exp()
+
+    def __lt__(self, other: Any) -> Condition:
+        return self._compare("<", other)
+
+    def __le__(self, other: Any) -> Condition:
+        return self._compare("<=", other)
+
+    def __gt__(self, other: Any) -> Condition:
+        return self._compare(">", other)
+
+    def __ge__(self, other: Any) -> Condition:
+        return self._compare(">=", other)
+
+    def __eq__(self, other: Any) -> Condition:  # type: ignore[override]
+        return self._compare("==", other)
+
+    def __ne__(self, other: Any) -> Condition:  # type: ignore[override]
+        return self._compare("!=", other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _compare(self, sign: str, other: Any) -> Condition:
+        if not isinstance(other, (Traced, numbers.Real)):
+            raise TracingError(f"a symbol cannot be compared with {type(other).__name__}")
+        return Condition(self.tape, f"({{}} {sign} {{}})", (self, other))
+
+    def __bool__(self) -> bool:
+        raise TracingError("the formula branches on a value; write `sdetools.select(condition, yes, no)` instead of `if`")
+
+    def __float__(self) -> float:
+        raise TracingError("the formula turns a coordinate into a number; use NumPy functions (np.exp, ...) instead of math's")
+
+    __int__ = __index__ = __float__  # type: ignore[assignment]
+
+    def __iter__(self) -> Any:
+        raise TracingError("a coordinate is one number and cannot be iterated over")
+
+    def sqrt(self) -> Traced:
+        return self.tape.operation("math.sqrt({})", self)
+
+    def square(self) -> Traced:
+        return self * self
+
+    def sign(self) -> Traced:
+        return (self > 0).select(1.0, (self < 0).select(-1.0, self * 0.0))
+
+    def conjugate(self) -> Traced:
+        return self
+
+    def arctan(self) -> Traced:
+        return self.tape.operation("math.atan({})", self)
+
+    def arcsin(self) -> Traced:
+        return self.tape.operation("math.asin({})", self)
+
+    def arccos(self) -> Traced:
+        return self.tape.operation("math.acos({})", self)
+
+
+def _elementary(name: str) -> Callable[[Traced], Traced]:
+    def method(self: Traced) -> Traced:
+        return self.tape.operation(f"lanes.v{name}({{}})", self)
+
+    return method
+
+
+for _name in ("exp", "log", "sin", "cos", "tan", "tanh", "sinh", "cosh", "log1p", "expm1"):
+    setattr(Traced, _name, _elementary(_name))
+
+
+class Condition:
+    """A comparison between symbols, to be used in `select`; `&`, `|` and `~` combine conditions."""
+
+    __slots__ = ("operands", "tape", "template")
+
+    def __init__(self, tape: Tape, template: str, operands: tuple[Any, ...]) -> None:
+        self.tape, self.template, self.operands = tape, template, operands
+
+    def select(self, yes: Any, no: Any) -> Traced:
+        return self.tape.operation(f"({{}} if {self.template} else {{}})", yes, *self.operands, no)
+
+    def __and__(self, other: Condition) -> Condition:
+        return Condition(self.tape, f"({self.template} & {other.template})", self.operands + other.operands)
+
+    def __or__(self, other: Condition) -> Condition:
+        return Condition(self.tape, f"({self.template} | {other.template})", self.operands + other.operands)
+
+    def __invert__(self) -> Condition:
+        return Condition(self.tape, f"(not {self.template})", self.operands)
+
+    def __bool__(self) -> bool:
+        raise TracingError("the formula branches on a comparison; write `sdetools.select(condition, yes, no)` instead of `if`")
+
+
+def symbols(tape: Tape, texts: Sequence[str]) -> np.ndarray:
+    """An object array of loads."""
+    out = np.empty(len(texts), dtype=object)
+    for i, text in enumerate(texts):
+        out[i] = tape.load(text)
+    return out
+
+
+def _is(value: Any, number: float) -> bool:
+    return isinstance(value, numbers.Real) and float(value) == number
+
+
+def _text(operand: Any) -> str:
+    if isinstance(operand, Traced):
+        return operand.name
+    if not isinstance(operand, numbers.Real):
+        raise TracingError(f"cannot trace a value of type {type(operand).__name__}")
+    value = float(operand)
+    if value != value:
+        return "np.nan"
+    if value in (float("inf"), float("-inf")):
+        return "np.inf" if value > 0 else "(-np.inf)"
+    return repr(value) if value >= 0 else f"({value!r})"
