@@ -10,7 +10,7 @@ import numpy as np
 
 from sdetools.simulation.philox import stream_key
 from sdetools.simulation.program import Program
-from sdetools.simulation.source import LANES, NotTraceable, Source, write
+from sdetools.simulation.source import LANES, NotTraceable, Source, importable, write
 
 START_STREAM = 1 << 32
 """Streams from here on belong to the starts, so that a start never shares draws with a step."""
@@ -60,7 +60,8 @@ def make_task(program: Program, seed: int, stream: int, paths: int, blocks: int,
                 raise ValueError(f"backend 'numba' cannot run this: {error}. Use backend='numpy'.") from error
         else:
             arguments = (keys, *_arrays(program, source))
-            return Task(source.text, source.stages, source.data, arguments, shape, len(program.members), rows, paths, blocks, keep)
+            foreign = {name: f for name, f in source.stages.items() if not importable(f)}
+            return Task(source.text, foreign, source.data, arguments, shape, len(program.members), rows, paths, blocks, keep)
     elif backend != "numpy":
         raise ValueError(f"`backend` must be 'auto', 'numba' or 'numpy'; got {backend!r}.")
     return Task("", {}, (), (keys,), shape, len(program.members), rows, paths, blocks, keep, program)

@@ -53,10 +53,9 @@ def _library_key() -> str:
 
 
 def load(text: str, stages: dict[str, Callable[..., Any]]) -> Callable[..., Any]:
-    """The compiled `run` of a source text. Compiling waits for the first call."""
-    foreign = {name: f for name, f in stages.items() if f"{name} = None" in text}
-    if foreign:
-        return _with_foreign(text, tuple(foreign.items()))
+    """The compiled `run` of a source text; `stages` are the user's compiled functions in it. Compiling waits for the first call."""
+    if stages:
+        return _with_foreign(text, tuple(stages.items()))
     return _from_file(text)
 
 

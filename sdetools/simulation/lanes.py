@@ -147,15 +147,6 @@ def fill_uniforms(words, source, out, at):
         out[at + j] = sub_exact(m, 1.0) + 1.1102230246251565e-16
 
 
-@njit(cache=True, **FAST)
-def fill_signs(words, source, shift, count, out, at):
-    """`count` rows of +-1.0 from the bits `shift`, `shift + 1`, ... of a row of words."""
-    for i in range(count):
-        left, row = u64(63 - shift - i), at + i * LANES
-        for j in range(LANES):
-            out[row + j] = float_of(((words[source + j] << left) & SIGN_BIT) | ONE_BITS)
-
-
 # Elementary functions for traced formulas, accurate to a few units in the last place.
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from sdetools.dynamics.base import Dynamics
-from sdetools.noise.base import Normal, Uniform
+from sdetools.noise.base import Normal, Sign
 from sdetools.simulation.philox import SIGN_SLOT, WordPlan
 from sdetools.simulation.program import Program
 from sdetools.simulation.trace import Tape, Traced, TracingError, symbols
@@ -51,6 +51,7 @@ class _Build:
     stages: dict[str, Callable[..., Any]] = field(default_factory=dict)
     data: list[np.ndarray] = field(default_factory=list)
     outputs: list[tuple[Any, Any]] = field(default_factory=list)
+    draw_texts: list[list[str]] = field(default_factory=list)
 
     def take(self, count: int) -> int:
         """Reserves rows of the state array."""
@@ -91,6 +92,7 @@ def write(program: Program) -> Source:
     sums = build.take(len(program.functionals) * len(program.members))
     scalars = _scalars(program)
     draw_rows = np.cumsum([0, *(p.rows for p in program.noise.sets)])
+    fills, build.draw_texts = _fill_text(program)
 
     for i, member in enumerate(program.members):
         base = int(draw_rows[program.noise.member_set[i]])
@@ -132,7 +134,7 @@ def write(program: Program) -> Source:
         start=_start_text(program, first, held, build.rows),
         scalars=_indent(scalars, 4),
         coefficients=_indent([f"c{i}_{name} = C[k, {n}]" for n, (i, name) in enumerate(_coefficient_names(program))], 12),
-        fills=_indent(_fill_text(program), 12),
+        fills=_indent(fills, 12),
         step=_indent(step, 12),
         snapshot=_indent(_snapshot_text(program, first, held), 16),
         record=_indent(record, 4),
@@ -141,7 +143,7 @@ def write(program: Program) -> Source:
         watch=_indent(_watch_text(program, first), 20),
         points=_indent(_points_text(program, first), 12),
         imports="".join(_import_line(name, function) for name, function in build.stages.items()),
-        cache=all(_importable(f) for f in build.stages.values()),
+        cache=all(importable(f) for f in build.stages.values()),
     )
     return Source(text, build.stages, tuple(build.data), build.rows, int(draw_rows[-1]))
 
@@ -152,7 +154,8 @@ class _Oracle:
     def __init__(self, build: _Build, member: Dynamics, index: int, base: int) -> None:
         self.build, self.oracle, self.base = build, member.oracle, base
         self.offset = build.program.parameter_offset(index)
-        self.draws = symbols(build.tape, [f"Z[{(base + r) * LANES} + j]" for r in range(self.oracle.noise.n_draws)])
+        texts = build.draw_texts[build.program.noise.member_set[index]]
+        self.draws = symbols(build.tape, texts[: self.oracle.noise.n_draws])
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         loss, noise, tape = self.oracle.loss, self.oracle.noise, self.build.tape
@@ -223,48 +226,59 @@ def _word_rows(plan: WordPlan) -> int:
     return 2 * ((plan.words + 1) // 2) + 2 * ((plan.sign_words + 1) // 2)
 
 
-def _fill_text(program: Program) -> list[str]:
-    out: list[str] = []
+def _fill_text(program: Program) -> tuple[list[str], list[list[str]]]:
+    """Lines that fill words and draws before a step, and the text by which lane j reads each draw of each set.
+
+    Signs are read from their word where they are used: storing them would cost more than making them. Noises that run as stages
+    read rows of numbers, so for them the signs are written out too.
+    """
+    lines: list[str] = []
+    texts: list[list[str]] = []
     word, target = 0, 0
     for s, plan in enumerate(program.noise.sets):
         own, sign = word, word + 2 * ((plan.words + 1) // 2)
+        written = any(m.oracle.noise.stage is not None for m, of in zip(program.members, program.noise.member_set) if of == s)
         if plan.words == 1:
-            out += [f"if k & 1 == 0 or k == 0:\n    lanes.fill_words(keys[{s}], at, u64(k >> 1), u64(0), W, {own * LANES})"]
+            lines += [f"if k & 1 == 0:\n    lanes.fill_words(keys[{s}], at, u64(k >> 1), u64(0), W, {own * LANES})"]
         else:
-            out += [f"lanes.fill_words(keys[{s}], at, u64(k), u64({c}), W, {(own + 2 * c) * LANES})" for c in range((plan.words + 1) // 2)]
+            lines += [f"lanes.fill_words(keys[{s}], at, u64(k), u64({c}), W, {(own + 2 * c) * LANES})" for c in range((plan.words + 1) // 2)]
         if plan.sign_words == 1:
             period = 2 * plan.sign_steps
-            out += [f"if k % {period} == 0:\n    lanes.fill_words(keys[{s}], at, u64(k // {period}), u64({SIGN_SLOT}), W, {sign * LANES})"]
+            lines += [f"if k % {period} == 0:\n    lanes.fill_words(keys[{s}], at, u64(k // {period}), u64({SIGN_SLOT}), W, {sign * LANES})"]
+            lines += [f"sign{s} = {sign * LANES} + (k // {plan.sign_steps} & 1) * {LANES}"]
+            lines += [f"left{s} = u64(63 - k % {plan.sign_steps} * {plan.signs})"]
         else:
             for c in range((plan.sign_words + 1) // 2):
-                out += [f"lanes.fill_words(keys[{s}], at, u64(k), u64({SIGN_SLOT + c}), W, {(sign + 2 * c) * LANES})"]
+                lines += [f"lanes.fill_words(keys[{s}], at, u64(k), u64({SIGN_SLOT + c}), W, {(sign + 2 * c) * LANES})"]
         taken = signed = 0
+        own_texts: list[str] = []
         for draw in plan.draws:
-            if isinstance(draw, Normal):
-                for i in range(0, draw.n, 2):
-                    source = f"{own * LANES} + (k & 1) * {LANES}" if plan.words == 1 else f"{(own + taken) * LANES}"
-                    out.append(f"lanes.fill_normals(W, {source}, Z, {(target + i) * LANES}, {i + 1 < draw.n}, real, bits)")
-                    taken += 1
-            elif isinstance(draw, Uniform):
-                for i in range(draw.n):
-                    source = f"{own * LANES} + (k & 1) * {LANES}" if plan.words == 1 else f"{(own + taken) * LANES}"
-                    out.append(f"lanes.fill_uniforms(W, {source}, Z, {(target + i) * LANES})")
-                    taken += 1
-            else:
-                done = 0
-                while done < draw.n:
+            if isinstance(draw, Sign):
+                for i in range(signed, signed + draw.n):
                     if plan.sign_words == 1:
-                        size = draw.n - done
-                        source = f"{sign * LANES} + (k // {plan.sign_steps} & 1) * {LANES}"
-                        shift = f"k % {plan.sign_steps} * {plan.signs} + {signed}"
+                        bits = f"W[sign{s} + j] << (left{s} - u64({i}))"
                     else:
-                        size = min(draw.n - done, 64 - signed % 64)
-                        source, shift = f"{(sign + signed // 64) * LANES}", f"{signed % 64}"
-                    out.append(f"lanes.fill_signs(W, {source}, {shift}, {size}, Z, {(target + done) * LANES})")
-                    done, signed = done + size, signed + size
-            target += draw.n
+                        bits = f"W[{(sign + i // 64) * LANES} + j] << u64({63 - i % 64})"
+                    text = f"lanes.float_of((({bits}) & lanes.SIGN_BIT) | lanes.ONE_BITS)"
+                    at = (target + len(own_texts)) * LANES
+                    if written:
+                        lines.append(f"for j in range({LANES}):\n    Z[{at} + j] = {text}")
+                    own_texts.append(f"Z[{at} + j]" if written else text)
+                signed += draw.n
+                continue
+            per_word = 2 if isinstance(draw, Normal) else 1
+            for i in range(0, draw.n, per_word):
+                source = f"{own * LANES} + (k & 1) * {LANES}" if plan.words == 1 else f"{(own + taken) * LANES}"
+                at, taken = (target + len(own_texts)) * LANES, taken + 1
+                if isinstance(draw, Normal):
+                    lines.append(f"lanes.fill_normals(W, {source}, Z, {at}, {i + 1 < draw.n}, real, bits)")
+                else:
+                    lines.append(f"lanes.fill_uniforms(W, {source}, Z, {at})")
+                own_texts += [f"Z[{at + n * LANES} + j]" for n in range(min(per_word, draw.n - i))]
+        texts.append(own_texts)
+        target += plan.rows
         word += _word_rows(plan)
-    return out
+    return lines, texts
 
 
 def _step_text(bodies: list[list[str]], calls: list[str]) -> list[str]:
@@ -396,13 +410,13 @@ def _points_text(program: Program, first: list[int]) -> list[str]:
     return out
 
 
-def _importable(function: Callable[..., Any]) -> bool:
+def importable(function: Callable[..., Any]) -> bool:
     """Whether a compiled function of this library: only these are imported by the text, and their kernels cached on disk."""
     return getattr(function, "__module__", "").startswith("sdetools.")
 
 
 def _import_line(name: str, function: Callable[..., Any]) -> str:
-    if _importable(function):
+    if importable(function):
         return f"from {function.__module__} import {function.__name__} as {name}\n"
     return f"{name} = None  # set by the loader\n"
 

@@ -1,0 +1,157 @@
+"""Runs a program's chunks on threads or on any executor, and adds their sums in a fixed order.
+
+Chunk c goes to group c mod 256; chunks are added in the order of their index, so the result has the same bits whatever the number of
+threads, the executor, or the interruptions. Memory does not grow with the number of paths.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+import numpy as np
+
+from sdetools import _check
+from sdetools.simulation.chunks import NEVER, ChunkResult, Task, make_task, run_chunk
+from sdetools.simulation.program import Program
+from sdetools.simulation.source import LANES
+from sdetools.simulation.store import Store
+
+GROUPS = 256
+CHUNKS = 1024
+"""About how many chunks a large run has."""
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What the paths added up to: `groups` of shape `(256, records, columns, statistics)`, paths in each group, and lost paths.
+
+    `lost` counts the paths of each member that left the finite range, `first` is the first step at which one did (-1 for never).
+    `points` holds the last positions, `(rows, paths)`, when they were kept.
+    """
+
+    groups: np.ndarray
+    counts: np.ndarray
+    lost: np.ndarray
+    first: np.ndarray
+    points: np.ndarray | None
+
+    @property
+    def paths(self) -> int:
+        return int(self.counts.sum())
+
+
+def available_threads() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def blocks_per_chunk(paths: int) -> int:
+    """Blocks of `LANES` paths in a chunk: a function of the number of paths alone, for results must not depend on the machine."""
+    return max(1, -(-(-(-paths // LANES)) // CHUNKS))
+
+
+def execute(
+    program: Program,
+    paths: int,
+    seed: int,
+    stream: int = 0,
+    threads: int | None = None,
+    executor: Executor | None = None,
+    store: Store | None = None,
+    keep: bool = False,
+    backend: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> Sums:
+    """All chunks of a program. `progress(done, total)` is called after each chunk, in paths."""
+    paths = _check.count("paths", paths, hint="Every estimate needs at least one path.")
+    seed = _check.count("seed", seed, least=0)
+    if seed >= 1 << 64:
+        raise ValueError(f"`seed` must be below 2**64; got seed={seed}.")
+    threads = available_threads() if threads is None else _check.count("threads", threads)
+    blocks = blocks_per_chunk(paths)
+    task = make_task(program, seed, stream, paths, blocks, keep, backend)
+    chunks = -(-paths // (blocks * LANES))
+    adder = _Adder(task, paths if keep else 0)
+    key = ""
+    finished: dict[int, ChunkResult] = {}
+    if store is not None:
+        key = program.fingerprint(seed, stream, paths, blocks, keep, "numpy" if task.program is not None else "kernel")
+        finished = store.load(key)
+
+    def accept(index: int, result: ChunkResult, fresh: bool) -> None:
+        if fresh and store is not None:
+            store.save(key, index, result)
+        adder.add(index, result)
+        if progress is not None:
+            progress(adder.paths, paths)
+
+    for index in sorted(finished):
+        if index < chunks:
+            accept(index, finished[index], fresh=False)
+    waiting = [i for i in range(chunks) if i not in finished]
+    try:
+        if executor is None and (threads == 1 or len(waiting) <= 1):
+            for index in waiting:
+                accept(index, run_chunk(task, index), fresh=True)
+        elif executor is None:
+            with ThreadPoolExecutor(threads, thread_name_prefix="sdetools") as pool:
+                _feed(pool, task, waiting, threads, accept)
+        else:
+            _feed(executor, task, waiting, 2 * getattr(executor, "_max_workers", 8), accept)
+    finally:
+        if store is not None:
+            store.commit()
+    return adder.result()
+
+
+def _feed(pool: Executor, task: Task, waiting: list[int], workers: int, accept: Callable[[int, ChunkResult, bool], None]) -> None:
+    """Keeps the pool busy with a bounded number of chunks in flight."""
+    pending: dict[Future[ChunkResult], int] = {}
+    order = iter(waiting)
+    try:
+        while True:
+            while len(pending) < 3 * workers and (index := next(order, None)) is not None:
+                pending[pool.submit(run_chunk, task, index)] = index
+            if not pending:
+                return
+            done, _ = wait(pending, return_when=FIRST_COMPLETED)
+            for future in sorted(done, key=pending.__getitem__):
+                accept(pending.pop(future), future.result(), True)
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+class _Adder:
+    """Adds chunk sums to their groups in index order, holding back what comes early."""
+
+    def __init__(self, task: Task, kept_paths: int) -> None:
+        self.groups = np.zeros((GROUPS, *task.shape))
+        self.counts = np.zeros(GROUPS, np.int64)
+        self.lost = np.zeros(task.members, np.int64)
+        self.first = np.full(task.members, NEVER)
+        self.points = np.empty((task.position_rows, kept_paths)) if task.keep else None
+        self.size = task.blocks * LANES
+        self.paths = 0
+        self._next = 0
+        self._early: dict[int, ChunkResult] = {}
+
+    def add(self, index: int, result: ChunkResult) -> None:
+        self.paths += result.paths
+        if self.points is not None:
+            self.points[:, index * self.size : index * self.size + result.paths] = result.points
+        self._early[index] = result
+        while (ready := self._early.pop(self._next, None)) is not None:
+            group = self._next % GROUPS
+            self.groups[group] += ready.sums
+            self.counts[group] += ready.paths
+            self.lost += ready.lost
+            self.first = np.minimum(self.first, ready.first)
+            self._next += 1
+
+    def result(self) -> Sums:
+        first = np.where(self.first == NEVER, -1, self.first)
+        return Sums(self.groups, self.counts, self.lost, first, self.points)
