@@ -29,6 +29,7 @@ import numpy as np
 
 from sdetools import _check
 from sdetools.noise.base import Draws, Normal
+from sdetools.noise.identity import function_identity
 from sdetools.noise.oracle import NoisyOracle
 from sdetools.schedules import Plan
 
@@ -104,7 +105,7 @@ class Dynamics:
     @property
     def identity(self) -> str:
         """A short text that, with the numbers, says which experiment this is."""
-        return f"{type(self).__module__}.{type(self).__qualname__}"
+        return function_identity(self.rule)
 
     def __repr__(self) -> str:
         return f"{self.name}({self.oracle!r}, {self.plan!r})"

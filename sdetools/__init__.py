@@ -1,0 +1,79 @@
+"""pytest for theorems about stochastic optimisation: simulate optimisers over very many paths, and measure how close they are.
+
+>>> import sdetools as st
+>>> loss = st.losses.from_expression("(x*y - 1)**2 / 2", variables="x y")
+>>> oracle = st.NoisyOracle(loss, st.noise.gaussian(dim=2), sigma=0.01**-0.5)
+>>> plan = st.schedules.constant(eta=0.01, beta=0.9)
+>>> gap = st.weak_gap(st.SGDM(oracle, plan), st.SGD(oracle, plan.averaged()), x0=[2.0, 0.5], horizon=0.1, paths=5_000, observe=["x**2 + y**2"])
+>>> gap.paths
+5000
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sdetools import exact, losses, noise, schedules, weak
+    from sdetools._arrays import components, select
+    from sdetools.claims import claim, verify
+    from sdetools.dynamics import SGD, SGDM, Auxiliary, Dynamics, HeavyBall
+    from sdetools.noise.oracle import NoisyOracle, svag
+    from sdetools.schedules import Plan
+    from sdetools.simulation.store import Store, StoreError
+    from sdetools.weak import (
+        Accumulate,
+        Estimate,
+        LossVariation,
+        PathLength,
+        SquaredIncrements,
+        order_study,
+        simulate,
+        weak_gap,
+    )
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "components": "_arrays",
+    "select": "_arrays",
+    "claim": "claims",
+    "verify": "claims",
+    "SGD": "dynamics",
+    "SGDM": "dynamics",
+    "Auxiliary": "dynamics",
+    "Dynamics": "dynamics",
+    "HeavyBall": "dynamics",
+    "NoisyOracle": "noise.oracle",
+    "svag": "noise.oracle",
+    "Plan": "schedules",
+    "Store": "simulation.store",
+    "StoreError": "simulation.store",
+    "Accumulate": "weak",
+    "Estimate": "weak",
+    "LossVariation": "weak",
+    "PathLength": "weak",
+    "SquaredIncrements": "weak",
+    "order_study": "weak",
+    "simulate": "weak",
+    "weak_gap": "weak",
+}
+_ROOMS = ("exact", "losses", "noise", "schedules", "weak", "claims", "report", "plots")
+
+__all__ = [*sorted(_HOME), "exact", "losses", "noise", "schedules"]
+
+
+def __getattr__(name: str) -> Any:
+    """Rooms and names are loaded when they are first asked for, so that `import sdetools` is quick."""
+    if name in _ROOMS:
+        return import_module(f"sdetools.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'sdetools' has no attribute {name!r}")
+    value = getattr(import_module(f"sdetools.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *_ROOMS]

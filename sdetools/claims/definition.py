@@ -1,0 +1,233 @@
+"""What a claim is, and how claims are collected from files."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import hashlib
+import importlib.util
+import inspect
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .run import Run
+
+_ID = re.compile(r"[a-z][a-z0-9]*(?:[.-][a-z0-9]+)*")
+_DECORATED = re.compile(r"^\s*@(?:\w+\.)*claim\s*\(", re.MULTILINE)
+_SKIPPED_FOLDERS = {"__pycache__", "node_modules", "site-packages"}
+
+# What an absent module is called in an install command.
+_EXTRAS = {
+    "torch": "torch",
+    "torchsde": "torch",
+    "torchvision": "vision",
+    "transformers": "text",
+    "datasets": "text",
+    "dask": "distributed",
+    "distributed": "distributed",
+    "diffrax": "bench",
+    "jax": "bench",
+}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement, where it comes from, and the function that measures it; calling it with a `Run` runs it."""
+
+    id: str
+    statement: str
+    source: str
+    function: Callable[[Run], Any]
+    path: Path
+    line: int
+
+    def __call__(self, run: Run) -> Any:
+        return self.function(run)
+
+
+def claim(id: str, *, statement: str, source: str = "") -> Callable[[Callable[[Run], Any]], Claim]:
+    r"""Mark a function of one argument, the `Run`, as the measurement of a claim.
+
+    `id` is made of lower-case words joined by dashes or dots and is unique within a run; `statement` is text with
+    formulas between dollar signs; `source` says where the claim comes from. Raises `ValueError` for a bad id, an empty
+    statement, an odd number of dollar signs, and a function that does not take exactly one argument.
+
+    >>> @claim("mean-of-nothing", statement=r"The mean is $\mu = 0$.", source="Lemma 1")
+    ... def mean_of_nothing(run):
+    ...     run.measure("mean", 0.0, expected=0.0, tolerance=1e-12)
+    >>> mean_of_nothing.id, mean_of_nothing.source
+    ('mean-of-nothing', 'Lemma 1')
+    """
+    if not isinstance(id, str) or not _ID.fullmatch(id):
+        raise ValueError(
+            f"a claim's id must be lower-case words joined by dashes or dots; got {id!r}. Try something like `theorem-3.5-smooth`."
+        )
+    if not isinstance(statement, str) or not statement.strip():
+        raise ValueError(f"the claim `{id}` must have a statement; got statement={statement!r}. Say in words what it claims.")
+    if len(re.findall(r"(?<!\\)\$", statement)) % 2:
+        raise ValueError(
+            rf"the statement of `{id}` must close every formula with a dollar sign; got {statement!r}. Write \$ for the sign itself."
+        )
+    if not isinstance(source, str):
+        raise ValueError(f"the source of `{id}` must be text; got source={source!r}. Write for example source='Theorem 3.5'.")
+
+    def mark(function: Callable[[Run], Any]) -> Claim:
+        if not callable(function):
+            raise ValueError(f"`@claim` must mark a function; got {function!r} for the claim `{id}`.")
+        try:
+            inspect.signature(function).bind(None)
+        except TypeError:
+            raise ValueError(
+                f"the function of the claim `{id}` must take one argument, the run; "
+                f"got {function.__name__}{inspect.signature(function)}. Write `def {function.__name__}(run):`."
+            ) from None
+        code = inspect.unwrap(function).__code__
+        return Claim(id, statement.strip(), source.strip(), function, Path(code.co_filename), code.co_firstlineno)
+
+    return mark
+
+
+def collect(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Claim]:
+    """The claims of files and folders, in file order.
+
+    A file is imported as it is, under a private module name; of a folder, every `*.py` file below it that marks a
+    function with `@claim(...)`, in alphabetical order, without tests (`test_*.py`, `conftest.py`) and hidden folders.
+    A file that needs an extra which is not installed yields one claim, named after the file, that reports this.
+
+    Raises `ValueError` for a path that does not exist, a file that cannot be imported (with its line), a file or
+    folder without claims, and an id that is used twice.
+    """
+    given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    if not given:
+        raise ValueError("`paths` must name at least one file or folder of claims; got none. Try the folder `paper_checks`.")
+    files: dict[Path, None] = {}
+    for path in map(Path, given):
+        files.update(dict.fromkeys(_files(path)))
+    claims: list[Claim] = []
+    for file in files:
+        found = _load(file)
+        if not found:
+            raise ValueError(f"the file {file} must hold at least one claim; got none. Mark a function with `@st.claim(...)`.")
+        claims.extend(found)
+    seen: dict[str, Claim] = {}
+    for item in claims:
+        if item.id in seen:
+            first = seen[item.id]
+            raise ValueError(
+                f"the id of a claim must be unique within a run; got `{item.id}` in {first.path}, line {first.line}, "
+                f"and in {item.path}, line {item.line}. Rename one of them."
+            )
+        seen[item.id] = item
+    return claims
+
+
+def select(claims: Sequence[Claim], pattern: str | None) -> list[Claim]:
+    """The claims whose id matches `pattern`: a part of the id, or a shell pattern with `*` and `?`.
+
+    Raises `ValueError` when none does.
+    """
+    if pattern is None:
+        return list(claims)
+    shell = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
+    found = [item for item in claims if fnmatch.fnmatchcase(item.id, shell)]
+    if not found:
+        known = ", ".join(item.id for item in claims[:5]) + (", ..." if len(claims) > 5 else "")
+        raise ValueError(f"`only` must match the id of a claim; got {pattern!r}, and the claims are {known}.")
+    return found
+
+
+def install_line(error: ModuleNotFoundError) -> str:
+    """The command that brings the missing module: the one the error names, or the extra that holds the module."""
+    named = re.search(r"pip install [^\s`]+", str(error))
+    if named:
+        return named.group(0).rstrip(".")
+    module = (error.name or "").split(".")[0]
+    return f"pip install 'sdetools[{_EXTRAS[module]}]'" if module in _EXTRAS else f"pip install {module or 'the missing package'}"
+
+
+@contextlib.contextmanager
+def beside(path: Path) -> Iterator[None]:
+    """While it lasts, modules that lie beside `path` can be imported, as by a script that runs there."""
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):
+            sys.path.remove(folder)
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        found = sorted(file for file in path.rglob("*.py") if _belongs(file, path))
+        if not found:
+            raise ValueError(
+                f"the folder {path} must hold at least one file with claims; got none. Mark a function in it with `@st.claim(...)`."
+            )
+    elif not path.exists():
+        raise ValueError(f"the path of a claim file or folder must exist; got {str(path)!r}, which does not. Check its spelling.")
+    elif path.suffix != ".py":
+        raise ValueError(f"a claim file must be a Python file named *.py; got {str(path)!r}.")
+    else:
+        found = [path]
+    return [file.resolve() for file in found]
+
+
+def _belongs(file: Path, folder: Path) -> bool:
+    inside = file.relative_to(folder)
+    if any(part.startswith(".") or part in _SKIPPED_FOLDERS for part in inside.parts):
+        return False
+    if file.name.startswith("test_") or file.name == "conftest.py":
+        return False
+    try:
+        return _DECORATED.search(file.read_text(encoding="utf-8", errors="replace")) is not None
+    except OSError:
+        return False
+
+
+def _load(file: Path) -> list[Claim]:
+    # A private name: two files may be called the same, and none may hide an installed module.
+    name = f"_sdetools_claims_{hashlib.sha256(str(file).encode()).hexdigest()[:16]}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        with beside(file):
+            spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in _EXTRAS:
+            return [_absent(file, error)]
+        raise ValueError(_complaint(file, error)) from error
+    found = [value for value in vars(module).values() if isinstance(value, Claim) and value.function.__module__ == name]
+    return list({id(item): item for item in found}.values())
+
+
+def _absent(file: Path, error: ModuleNotFoundError) -> Claim:
+    """Stands for the claims of a file that cannot be imported without an extra."""
+
+    def absent(run: Run) -> None:
+        raise error
+
+    words = re.findall(r"[a-z0-9]+", file.stem.lower())
+    stem = "-".join(words if words and words[0][0].isalpha() else ["file", *words])
+    return Claim(stem, f"The claims of {file.name}.".replace("$", r"\$"), "", absent, file, 1)
+
+
+def _complaint(file: Path, error: BaseException) -> str:
+    what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, SyntaxError):
+        where, line, what = error.filename or str(file), error.lineno, f"{type(error).__name__}: {error.msg}"
+    else:
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+        where, line = str(file), frames[-1].lineno if frames else None
+    what = " ".join(what.split())
+    return f"the file {where} could not be imported{f': line {line}' if line else ''}: {what}"

@@ -1,0 +1,51 @@
+"""The folder a run writes into."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..simulation.store import Store
+
+
+def check_folder(out: str | os.PathLike[str]) -> Path:
+    """A path at which a folder is or can be made; raises `ValueError` for anything else."""
+    folder = Path(out)
+    for place in (folder, *folder.absolute().parents):
+        if place.exists():
+            if not place.is_dir():
+                raise ValueError(f"`out` must be a folder; got {str(out)!r}, and {place} is a file. Choose another name.")
+            if not os.access(place, os.W_OK):
+                raise ValueError(f"`out` must be a folder that can be written; got {str(out)!r}, and {place} is read-only.")
+            break
+    return folder
+
+
+def open_store(folder: Path, identity: Mapping[str, Any], resume: bool) -> Store:
+    """The store of finished chunks in `folder`, which is made: the one that is there if `resume` says so, else a new one.
+
+    Raises `StoreError`, a `ValueError`, when the store that is there is damaged, foreign, or of a run with another identity.
+    """
+    from ..simulation.store import Store
+
+    folder.mkdir(parents=True, exist_ok=True)
+    return Store(folder / "store.sqlite", json.dumps(identity, sort_keys=True), resume)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all, and make its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

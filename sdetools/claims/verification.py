@@ -1,0 +1,122 @@
+"""Run claims, judge them together, write what they found."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from .._check import count
+from .definition import Claim, beside, collect, install_line, select
+from .folder import check_folder, open_store
+from .run import BUDGETS, Missing, Run
+from .verdict import ERROR, NOT_RUN, Outcome, Results, judge
+
+
+def verify(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *,
+    budget: str = "quick",
+    out: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    executor: Any = None,
+    resume: bool = False,
+    only: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    watch: Callable[[int, int, Claim], None] | None = None,
+) -> Results:
+    """Run the claims of files and folders and judge them together; what `sdetools verify` does, without the report page.
+
+    With `out`, the folder gets `store.sqlite` (the finished chunks, from which `resume=True` goes on), `results.json` and
+    the figures; it is made only after every argument and every claim file has been checked. `executor` is any
+    `concurrent.futures.Executor`; `watch(position, total, claim)` is called before each claim,
+    `progress(done, total)` while one simulates, in paths.
+
+    Raises `ValueError` for bad arguments and for everything that `collect` refuses. A claim that raises an error gets the
+    verdict `error` and the others go on.
+    """
+    if budget not in BUDGETS:
+        raise ValueError(f"`budget` must be one of {', '.join(BUDGETS)}; got {budget!r}.")
+    seed = count("seed", seed, least=0)
+    threads = None if threads is None else count("threads", threads)
+    if resume and out is None:
+        raise ValueError("`resume` must go with `out`, the folder with the store of the earlier run; got out=None.")
+    folder = None if out is None else check_folder(out)
+    claims = select(collect(paths), only)
+
+    with contextlib.ExitStack() as stack:
+        store = None
+        if folder is not None:
+            store = open_store(folder, {"version": version(), "seed": seed, "budget": budget}, resume)
+            stack.callback(store.close)
+        outcomes = []
+        for position, item in enumerate(claims, 1):
+            if watch is not None:
+                watch(position, len(claims), item)
+            run = Run(
+                item.id,
+                budget=budget,
+                seed=seed,
+                executor=executor,
+                threads=threads,
+                store=store,
+                resume=resume,
+                progress=progress,
+            )
+            outcomes.append(_carry_out(item, run))
+    alpha, judged = judge(outcomes)
+    results = Results(version(), seed, budget, alpha, judged)
+    if folder is not None:
+        results.write(folder)
+    return results
+
+
+def version() -> str:
+    """The version of sdetools that runs."""
+    import sdetools
+
+    return str(getattr(sdetools, "__version__", "0"))
+
+
+def _carry_out(item: Claim, run: Run) -> Outcome:
+    outcome = Outcome(item, run.book, run.seed)
+    began = time.perf_counter()
+    try:
+        with beside(item.path):
+            item(run)
+    except Missing as error:
+        outcome.verdict = NOT_RUN
+        outcome.reason = f"{error} is missing{f': {error.remedy}' if error.remedy else '.'}"
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "sdetools":
+            _broke(outcome, error)
+        else:
+            outcome.verdict = NOT_RUN
+            outcome.reason = f"{error.name or error} is not installed: {install_line(error)}"
+    except (Exception, SystemExit) as error:
+        if _is_store_error(error):
+            raise
+        _broke(outcome, error)
+    outcome.seconds = round(time.perf_counter() - began, 3)
+    return outcome
+
+
+def _broke(outcome: Outcome, error: BaseException) -> None:
+    path = str(outcome.claim.path)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    where = f" ({outcome.claim.path.name}, line {frames[-1].lineno})" if frames else ""
+    outcome.verdict = ERROR
+    outcome.reason = f"{type(error).__name__}: {' '.join(str(error).split())}{where}"
+    outcome.traceback = "".join(traceback.format_exception(error))
+
+
+def _is_store_error(error: BaseException) -> bool:
+    if not isinstance(error, ValueError):
+        return False
+    from ..simulation.store import StoreError
+
+    return isinstance(error, StoreError)

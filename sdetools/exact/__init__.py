@@ -1,0 +1,31 @@
+r"""Exact references, cheap and without Monte Carlo: moment recursions, closed forms, quadrature.
+
+`moments`, `expectation` and `gap` serve linear rules on quadratic losses, at finite eta; `transfer` one-dimensional SGD on
+any loss; `warmup`, `stationary_variance` and `local_orders` are formulas.
+"""
+
+from __future__ import annotations
+
+from sdetools.exact.closed_forms import Warmup, local_orders, stationary_variance, warmup
+from sdetools.exact.expectations import expectation, gap
+from sdetools.exact.gaussian import absolute_moment, probability_below, raw_moment
+from sdetools.exact.moments import Moments, moments
+from sdetools.exact.observables import Absolute, Below
+from sdetools.exact.quadrature import transfer
+
+__all__ = [
+    "Absolute",
+    "Below",
+    "Moments",
+    "Warmup",
+    "absolute_moment",
+    "expectation",
+    "gap",
+    "local_orders",
+    "moments",
+    "probability_below",
+    "raw_moment",
+    "stationary_variance",
+    "transfer",
+    "warmup",
+]

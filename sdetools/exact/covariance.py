@@ -1,0 +1,80 @@
+r"""The mean of a noise covariance that is a quadratic polynomial of the point: E Sigma(u) from the mean and covariance of u.
+
+    Sigma(u) = S0 + S1 (u - o) + 1/2 (u - o)^T S2 (u - o)   gives   E Sigma(u) = Sigma(E u) + 1/2 sum_ij S2_ij Cov(u)_ij,
+
+for any law of u. Constant noise and minibatch least squares are of this kind.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+_PROBES = 8
+_LARGEST = 40  # coordinates; S2 has dim^4 entries
+
+
+@dataclass(frozen=True, eq=False)
+class QuadraticCovariance:
+    """Coefficients about `origin`: `constant` (dim^2,), `linear` (dim^2, dim), `second` (dim^2, dim^2); None where zero."""
+
+    origin: np.ndarray
+    constant: np.ndarray
+    linear: np.ndarray | None
+    second: np.ndarray | None
+
+    @property
+    def is_constant(self) -> bool:
+        return self.linear is None
+
+    def mean(self, mu: np.ndarray, spread: np.ndarray) -> np.ndarray:
+        """E Sigma(u) for E u = mu, Cov u = spread: shape `(dim, dim)`."""
+        dim = len(self.origin)
+        if self.linear is None or self.second is None:
+            return self.constant.reshape(dim, dim)
+        shift = mu - self.origin
+        flat = self.constant + self.linear @ shift + 0.5 * (self.second @ (spread + np.outer(shift, shift)).ravel())
+        return flat.reshape(dim, dim)
+
+
+def quadratic_covariance(covariance, origin: np.ndarray) -> QuadraticCovariance:
+    """Read the polynomial off `covariance(x) -> (dim, dim, paths)` by exact second differences about `origin`.
+
+    `ValueError` when random probes show that it is neither constant nor quadratic, or when it is quadratic in more than
+    40 coordinates.
+    """
+    dim = len(origin)
+
+    def at(shifts: np.ndarray) -> np.ndarray:
+        x = origin[:, None] + shifts
+        values = np.asarray(covariance(x), dtype=float)
+        return np.broadcast_to(values, (dim, dim, x.shape[1])).reshape(dim * dim, -1)
+
+    rng = np.random.default_rng(20240602)
+    random = rng.standard_normal((dim, _PROBES)) * 10.0 ** rng.uniform(-1, 1.5, size=_PROBES)
+    with np.errstate(all="ignore"):
+        constant, probed = at(np.zeros((dim, 1)))[:, 0], at(random)
+    scale = max(np.abs(constant).max(), np.abs(probed).max(), np.finfo(float).tiny)
+    if np.abs(probed - constant[:, None]).max() <= 1e-13 * scale:
+        return QuadraticCovariance(origin, constant, None, None)
+    if dim > _LARGEST:
+        raise ValueError(
+            f"exact moments with noise that depends on the point must have at most {_LARGEST} coordinates; got {dim}. "
+            "Simulate it instead."
+        )
+    with np.errstate(all="ignore"):
+        plus, minus = at(np.eye(dim)), at(-np.eye(dim))
+        pairs = at(np.repeat(np.eye(dim), dim, axis=1) + np.tile(np.eye(dim), dim)).reshape(dim * dim, dim, dim)
+    linear = (plus - minus) / 2
+    second = pairs - plus[:, :, None] - plus[:, None, :] + constant[:, None, None]
+    diagonal = np.arange(dim)
+    second[:, diagonal, diagonal] = plus + minus - 2 * constant[:, None]
+    expected = constant[:, None] + linear @ random + 0.5 * np.einsum("aij,ip,jp->ap", second, random, random)
+    rounding = np.abs(constant)[:, None] + np.abs(plus).max() * (1 + np.abs(random).sum(axis=0)) ** 2
+    if not np.all(np.abs(probed - expected) <= 1e-9 * rounding):  # also catches NaN
+        raise ValueError(
+            "exact moments must have a noise covariance that is constant or quadratic in the point; random probes of "
+            "`oracle.covariance` show that it is neither. Simulate it, or in one dimension use `exact.transfer`."
+        )
+    return QuadraticCovariance(origin, constant, linear, second.reshape(dim * dim, dim * dim))

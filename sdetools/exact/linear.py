@@ -1,0 +1,121 @@
+r"""One step of a linear rule as matrices, read off the rule itself by calling it once with a batch of unit inputs.
+
+For a fixed row of coefficients a linear rule is  s' = A0 s + sum_j G_j g_j + b0,  where g_j is the answer to its j-th
+oracle call, at the point  u_j = U_j s + sum_{i<j} K_ji g_i + d_j.  On a quadratic loss g_j = H u_j + c + v, with one
+deviation v shared by all calls of a step, so that
+
+    s' = A s + b + N v,        u_1 = U s + d.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+_PROBES = 6
+_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class OpenStep:
+    """s' = state[0] + state[1] s + sum_j answers[j] g_j;  u_j = points[j] likewise (constant, in s, in the earlier g_i)."""
+
+    constant: np.ndarray
+    matrix: np.ndarray
+    answers: tuple[np.ndarray, ...]
+    points: tuple[tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """s' = A s + b + N v and the first oracle point u = U s + d (None for a rule that asks for no gradient)."""
+
+    A: np.ndarray
+    b: np.ndarray
+    N: np.ndarray
+    point: tuple[np.ndarray, np.ndarray] | None
+    calls: int
+
+
+def open_step(rule: Callable, sizes: Sequence[int], dim: int, coefficients: Sequence[float]) -> OpenStep:
+    """The matrices of `rule` for one row of coefficients; `sizes` are the lengths of the parts of its state.
+
+    `ValueError` for a rule that is not linear in the state and the answers of the oracle (found by random probes).
+    """
+    n = sum(sizes)
+    calls = len(_call(rule, sizes, np.zeros((n, 1)), (), coefficients, dim)[1])
+    inputs = n + calls * dim
+    rng = np.random.default_rng(20240601)
+    random = rng.standard_normal((inputs, _PROBES)) * 10.0 ** rng.uniform(-1, 2, size=_PROBES)
+    columns = np.concatenate([np.zeros((inputs, 1)), np.eye(inputs), random], axis=1)
+    with np.errstate(all="ignore"):
+        after, asked = _call(rule, sizes, columns[:n], columns[n:].reshape(calls, dim, -1), coefficients, dim)
+        if len(asked) != calls:
+            raise ValueError(
+                f"{_name(rule)} must ask the oracle equally often in every step; got {calls} and {len(asked)} calls."
+            )
+        maps = [_affine(values, columns, random, rule) for values in (after, *asked)]
+    (constant, matrix), points = maps[0], maps[1:]
+    split = [slice(n + j * dim, n + (j + 1) * dim) for j in range(calls)]
+    return OpenStep(
+        constant,
+        matrix[:, :n],
+        tuple(matrix[:, part] for part in split),
+        tuple((d, U[:, :n], tuple(U[:, part] for part in split[:j])) for j, (d, U) in enumerate(points)),
+    )
+
+
+def close(step: OpenStep, hessian: np.ndarray, linear: np.ndarray) -> Step:
+    """Put g_j = H u_j + c + v into the open step."""
+    dim, n = len(linear), len(step.constant)
+    given: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # each answer as (constant, in s, in v)
+    A, b, N = step.matrix.copy(), step.constant.copy(), np.zeros((n, dim))
+    for answer, (d, U, earlier) in zip(step.answers, step.points, strict=True):
+        u0, us, uv = d.copy(), U.copy(), np.zeros((dim, dim))
+        for K, (g0, gs, gv) in zip(earlier, given, strict=True):
+            u0, us, uv = u0 + K @ g0, us + K @ gs, uv + K @ gv
+        g0, gs, gv = hessian @ u0 + linear, hessian @ us, hessian @ uv + np.eye(dim)
+        given.append((g0, gs, gv))
+        A, b, N = A + answer @ gs, b + answer @ g0, N + answer @ gv
+    point = (step.points[0][1], step.points[0][0]) if step.points else None
+    return Step(A, b, N, point, len(step.points))
+
+
+def _call(
+    rule: Callable, sizes: Sequence[int], state: np.ndarray, answers: Any, coefficients: Sequence[float], dim: int
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """New states and points asked at, for columns of states; the j-th oracle call is answered by `answers[j]` (zeros beyond)."""
+    asked: list[np.ndarray] = []
+
+    def oracle(x: np.ndarray) -> np.ndarray:
+        asked.append(np.array(np.broadcast_to(x, (dim, state.shape[1])), dtype=float))
+        return np.array(answers[len(asked) - 1]) if len(asked) <= len(answers) else np.zeros((dim, state.shape[1]))
+
+    parts = np.split(state, np.cumsum(sizes)[:-1])
+    with np.errstate(all="ignore"):
+        new = rule(tuple(np.array(part) for part in parts), oracle, *(float(value) for value in coefficients))
+    new = [np.broadcast_to(np.asarray(part, dtype=float), (size, state.shape[1])) for part, size in zip(new, sizes, strict=True)]
+    return np.concatenate(new), asked
+
+
+def _affine(values: np.ndarray, columns: np.ndarray, random: np.ndarray, rule: Callable) -> tuple[np.ndarray, np.ndarray]:
+    """(constant, matrix) of an affine map from its values at 0, at the unit inputs and at random inputs (the check)."""
+    constant = values[:, 0]
+    units = values[:, 1 : 1 + len(columns)]
+    matrix = units - constant[:, None]
+    expected = constant[:, None] + matrix @ random
+    scale = np.abs(constant)[:, None] + np.abs(matrix) @ np.abs(random) + np.finfo(float).tiny
+    error = np.abs(values[:, 1 + len(columns) :] - expected) / scale
+    if not (np.isfinite(units).all() and np.isfinite(error).all() and error.max(initial=0.0) < _TOLERANCE):
+        raise ValueError(
+            f"{_name(rule)} must be linear in the state and the gradient to have exact moments; "
+            "a random probe does not follow its unit responses. Simulate it instead."
+        )
+    return constant, matrix
+
+
+def _name(rule: Callable) -> str:
+    return f"the rule `{getattr(rule, '__qualname__', type(rule).__name__)}`"

@@ -1,0 +1,207 @@
+r"""Means and covariances of linear rules on quadratic losses, step by step, without Monte Carlo.
+
+The rule itself gives s' = A_k s + b_k + N_k v (see `exact.linear`), with E[v | u] = 0 and Cov[v | u] = Sigma(u) at the
+point u = U s + d where the gradient is asked for. Hence, for noise of any law,
+
+    mu_{k+1} = A mu_k + b,        C_{k+1} = A C_k A^T + N E[Sigma(u)] N^T,
+
+closed when Sigma is constant or a quadratic polynomial (minibatch least squares).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from sdetools import _check
+from sdetools.exact.covariance import QuadraticCovariance, quadratic_covariance
+from sdetools.exact.linear import Step, close, open_step
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Moments:
+    r"""Mean and covariance of a dynamics at recorded steps.
+
+    `steps`, `times`: shape `(times,)`, with times = steps * step_time. `mean` `(times, dim)` and `covariance`
+    `(times, dim, dim)` belong to the point x; `state_mean`, `state_covariance` to the whole state (parts in order), and
+    `part(name)` to one part. `gaussian`: is the law normal at every step? `names`: the coordinates of x.
+    """
+
+    steps: np.ndarray
+    times: np.ndarray
+    state_mean: np.ndarray
+    state_covariance: np.ndarray
+    parts: dict[str, int]
+    names: tuple[str, ...]
+    gaussian: bool
+
+    @property
+    def dim(self) -> int:
+        return next(iter(self.parts.values()))
+
+    @property
+    def mean(self) -> np.ndarray:
+        return self.state_mean[:, : self.dim]
+
+    @property
+    def covariance(self) -> np.ndarray:
+        return self.state_covariance[:, : self.dim, : self.dim]
+
+    def part(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """(mean, covariance) of one part of the state, such as "x" or "m". `ValueError` for an unknown name."""
+        if name not in self.parts:
+            raise ValueError(
+                f"`name` must be one of {', '.join(self.parts)}; got name={name!r}. These are the parts of the state."
+            )
+        end = np.cumsum(list(self.parts.values()))[list(self.parts).index(name)]
+        inside = slice(end - self.parts[name], end)
+        return self.state_mean[:, inside], self.state_covariance[:, inside, inside]
+
+    def __repr__(self) -> str:
+        law = "Gaussian" if self.gaussian else "not Gaussian"
+        return (
+            f"Moments({len(self.steps)} times up to t={self.times[-1]:.6g}, state {'+'.join(self.parts)}, dim={self.dim}, {law})"
+        )
+
+
+def moments(dynamics: Any, x0: Sequence[float], steps: int, record: Sequence[int] | None = None) -> Moments:
+    r"""Exact mean and covariance of every part of the state after 0, ..., `steps` steps (or at the steps in `record`).
+
+    For a linear rule on a quadratic loss, with noise of any law whose covariance is constant or quadratic in x; several
+    gradients in one step share their draw and then need noise that does not depend on x. `x0`: shape `(dim,)`.
+    `ValueError` for a loss that is not quadratic, a rule that is not linear, another covariance, or a start that is drawn
+    from anything but Normal or Sign draws entering linearly.
+
+    >>> import sdetools as st
+    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=2.0)
+    >>> m = moments(st.SGDM(oracle, st.schedules.constant(0.5, beta=0.5)), x0=[1.0], steps=2)
+    >>> m.mean.ravel(), m.covariance.ravel()
+    (array([1.    , 0.75  , 0.4375]), array([0.      , 0.25    , 0.640625]))
+    """
+    oracle = dynamics.oracle
+    x0 = _check.point("x0", x0, oracle.loss.dim)
+    steps = _check.count("steps", steps, least=0)
+    kept = recorded(record, steps)
+    quadratic = oracle.loss.quadratic()
+    if quadratic is None:
+        raise ValueError(
+            f"exact moments must have a quadratic loss; got {getattr(oracle.loss, 'label', '') or type(oracle.loss).__name__!r}. "
+            "Simulate it, or in one dimension use `exact.transfer`."
+        )
+    mean, spread, sizes, normal_start = _start(dynamics, x0)
+    noise = quadratic_covariance(oracle.covariance, x0)
+    state_mean, state_covariance = np.empty((len(kept), len(mean))), np.empty((len(kept), len(mean), len(mean)))
+    at = 0
+    with np.errstate(over="ignore", invalid="ignore"):  # an unstable rule ends in infinities, as its simulation would
+        if kept[0] == 0:
+            state_mean[0], state_covariance[0], at = mean, spread, 1
+        for step, count, ends in _segments(dynamics, quadratic, sizes, noise, kept):
+            mean, spread = _advance(step, noise, mean, spread, count)
+            if ends:
+                state_mean[at], state_covariance[at] = mean, spread
+                at += 1
+    silent = not np.any(noise.constant) and noise.is_constant
+    return Moments(
+        steps=kept,
+        times=kept * dynamics.step_time,
+        state_mean=state_mean,
+        state_covariance=state_covariance,
+        parts=dict(zip(dynamics.parts, sizes, strict=True)),
+        names=tuple(oracle.loss.names),
+        gaussian=normal_start and (silent or (noise.is_constant and oracle.noise.gaussian)),
+    )
+
+
+def recorded(record: Sequence[int] | None, steps: int) -> np.ndarray:
+    """The recorded steps, checked: increasing whole numbers in 0..steps; all of them for None."""
+    if record is None:
+        return np.arange(steps + 1)
+    out = np.array([_check.count("record", k, least=0) for k in np.asarray(record).ravel().tolist()], dtype=int)
+    if not len(out) or np.any(np.diff(out) <= 0) or out[-1] > steps:
+        raise ValueError(
+            f"`record` must hold increasing steps between 0 and steps={steps}; got {_short(out)}. Leave it out for all."
+        )
+    return out
+
+
+def _segments(
+    dynamics: Any, quadratic: tuple, sizes: Sequence[int], noise: QuadraticCovariance, kept: np.ndarray
+) -> Iterator[tuple[Step, int, bool]]:
+    """(step matrices, how many times, does a recorded step end here?) for runs of equal coefficients between recorded steps."""
+    total = int(kept[-1])
+    rows = np.asarray(dynamics.coefficient_values(total), dtype=float).reshape(total, -1)
+    hessian, linear = (np.asarray(part, dtype=float) for part in quadratic[:2])
+    changes = np.flatnonzero((rows[1:] != rows[:-1]).any(axis=1)) + 1
+    marks = set(kept.tolist())
+    cuts = np.unique(np.concatenate([[0, total], changes, kept[kept > 0]])).astype(int).tolist()
+    known: dict[bytes, Step] = {}
+    for first, last in pairwise(cuts):
+        key = rows[first].tobytes()
+        if key not in known:
+            if len(known) >= 256:
+                known.clear()
+            known[key] = close(open_step(dynamics.rule, sizes, len(linear), rows[first]), hessian, linear)
+            if known[key].calls > 1 and (dynamics.oracle.noise.state_dependent or not noise.is_constant):
+                raise ValueError(  # one draw gives two deviations then, and their joint law is not in the covariance
+                    f"exact moments of a rule with several gradients a step must have noise that does not depend on the point; "
+                    f"got {known[key].calls} oracle calls and {dynamics.oracle.noise!r}. Simulate it instead."
+                )
+        yield known[key], last - first, last in marks
+
+
+def _advance(
+    step: Step, noise: QuadraticCovariance, mean: np.ndarray, spread: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """`count` equal steps; for constant noise by repeated doubling of the affine map."""
+    A, b, N = step.A, step.b, step.N
+    if noise.is_constant:
+        Q = N @ noise.constant.reshape(N.shape[1], -1) @ N.T
+        while count:
+            if count & 1:
+                mean, spread = A @ mean + b, A @ spread @ A.T + Q
+            count >>= 1
+            if count:
+                A, b, Q = A @ A, A @ b + b, A @ Q @ A.T + Q
+        return mean, (spread + spread.T) / 2
+    for _ in range(count):
+        if step.point is None:
+            mean, spread = A @ mean + b, A @ spread @ A.T
+        else:
+            U, d = step.point
+            Q = noise.mean(U @ mean + d, U @ spread @ U.T)
+            mean, spread = A @ mean + b, A @ spread @ A.T + N @ Q @ N.T
+        spread = (spread + spread.T) / 2
+    return mean, spread
+
+
+def _start(dynamics: Any, x0: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[int], bool]:
+    """Mean and covariance of the first state, the sizes of its parts, and whether it is Gaussian."""
+    draws = tuple(getattr(dynamics, "start_draws", ()) or ())
+    if not draws:
+        parts = [np.asarray(part, dtype=float) for part in dynamics.start(x0)]
+        mean = np.concatenate(parts)
+        return mean, np.zeros((len(mean), len(mean))), [len(part) for part in parts], True
+    kinds = {type(draw).__name__ for draw in draws}
+    if not kinds <= {"Normal", "Sign"}:
+        raise ValueError(
+            f"exact moments must start from Normal or Sign draws; got {', '.join(sorted(kinds))}. Simulate it instead."
+        )
+    n = sum(draw.n for draw in draws)
+    parts = [np.asarray(part, dtype=float) for part in dynamics.start(x0, np.zeros(n))]
+    mean = np.concatenate(parts)
+    root = np.stack([np.concatenate(dynamics.start(x0, unit)) - mean for unit in np.eye(n)], axis=1)
+    probe = np.random.default_rng(20240603).standard_normal(n)
+    error = np.abs(np.concatenate(dynamics.start(x0, probe)) - mean - root @ probe)
+    if not np.all(error <= 1e-9 * (np.abs(mean) + np.abs(root) @ np.abs(probe) + np.finfo(float).tiny)):
+        raise ValueError(
+            "exact moments must start from draws that enter linearly; a random probe of `start` does not. Simulate it."
+        )
+    return mean, root @ root.T, [len(part) for part in parts], kinds == {"Normal"}
+
+
+def _short(values: np.ndarray) -> str:
+    return np.array2string(values, threshold=6, separator=", ")

@@ -1,0 +1,238 @@
+r"""Which observables have an exact expectation, found from the observable itself.
+
+Polynomials of degree <= 2 need only the mean and covariance. For a Gaussian law an expression may also add up terms
+c f(w . x + b) with f one of |.|^p, (.)^n, exp, sin, cos, sign, or the indicator of `Below`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from sdetools import _check
+from sdetools._arrays import select
+from sdetools.exact.gaussian import absolute_moment, probability_below, raw_moment
+
+
+@dataclass(frozen=True)
+class Absolute:
+    r"""h(x) = |x_i - a|^p, i = `coordinate`: the observables at which Theorem 3.5's rate is attained (p <= 1, a = x_0).
+
+    `value(x)` takes one point, many paths or traced symbols. `ValueError` for p <= 0.
+
+    >>> Absolute(1.0, p=0.5).value(np.array([[1.0, 5.0]]))
+    array([0., 2.])
+    """
+
+    a: float
+    p: float = 1.0
+    coordinate: int = 0
+
+    def __post_init__(self) -> None:
+        _check.number("a", self.a)
+        _check.positive("p", self.p)
+        _check.count("coordinate", self.coordinate, least=0)
+
+    def value(self, x: np.ndarray) -> Any:
+        return abs(x[self.coordinate] - self.a) ** self.p
+
+
+@dataclass(frozen=True)
+class Below:
+    r"""h(x) = 1 where x_i <= a and 0 elsewhere, i = `coordinate`: E h is the distribution function.
+
+    >>> Below(0.0).value(np.array([[-1.0, 0.0, 2.0]]))
+    array([1., 1., 0.])
+    """
+
+    a: float
+    coordinate: int = 0
+
+    def __post_init__(self) -> None:
+        _check.number("a", self.a)
+        _check.count("coordinate", self.coordinate, least=0)
+
+    def value(self, x: np.ndarray) -> Any:
+        return select(x[self.coordinate] <= self.a, 1.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Term:
+    """scale * f(weights . x + offset), where `mean(m, v)` is E f of a N(m, v) variable."""
+
+    scale: float
+    weights: tuple[float, ...]
+    offset: float
+    mean: Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Closed:
+    """constant + linear . x + x^T second x / 2 + terms: an observable whose Gaussian expectation is a formula."""
+
+    constant: float
+    linear: np.ndarray
+    second: np.ndarray
+    terms: tuple[Term, ...] = ()
+
+    def expectation(self, mean: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+        """From means `(times, dim)` and covariances `(times, dim, dim)`: shape `(times,)`."""
+        moment = covariance + mean[:, :, None] * mean[:, None, :]
+        out = self.constant + mean @ self.linear + 0.5 * np.einsum("tij,ij->t", moment, self.second)
+        for term in self.terms:
+            w = np.array(term.weights)
+            variance = np.maximum(np.einsum("tij,i,j->t", covariance, w, w), 0.0)
+            out = out + term.scale * term.mean(mean @ w + term.offset, variance)
+        return out
+
+
+def closed(observable: Any, names: tuple[str, ...], origin: np.ndarray) -> Closed | None:
+    """The closed form of an expression string, an `Absolute` or `Below`, or an object whose `value` is quadratic; else None."""
+    dim = len(names)
+    if isinstance(observable, (Absolute, Below)):
+        if observable.coordinate >= dim:
+            raise ValueError(
+                f"`coordinate` must lie in 0..{dim - 1}; got {observable.coordinate}. The loss has {dim} coordinates."
+            )
+        weights = tuple(np.eye(dim)[observable.coordinate])
+        below = isinstance(observable, Below)
+        mean = partial(probability_below, a=0.0) if below else partial(absolute_moment, a=0.0, p=observable.p)
+        return Closed(0.0, np.zeros(dim), np.zeros((dim, dim)), (Term(1.0, weights, -observable.a, mean),))
+    text = _text(observable)
+    found = None if text is None else _from_text(text, names)
+    if found is None and hasattr(observable, "value"):
+        found = _from_values(observable.value, origin)
+    return found
+
+
+def value_of(observable: Any, names: tuple[str, ...]) -> Callable[[np.ndarray], np.ndarray]:
+    """The function x -> h(x) of an observable given as an expression string, an object with `value`, or a callable."""
+    if isinstance(observable, str):
+        from sdetools.losses.parser import parse
+        from sdetools.losses.program import compile as compile_expressions
+
+        function = compile_expressions([parse(observable, names)], names, ())
+        return lambda x: function(x)[0]
+    if hasattr(observable, "value"):
+        return observable.value
+    if callable(observable):
+        return observable
+    raise ValueError(
+        f"an observable must be an expression or have a `value(x)` method; got {observable!r}. "
+        "Write it like 'x**2' or use `exact.Absolute`."
+    )
+
+
+def _text(observable: Any) -> str | None:
+    if isinstance(observable, str):
+        return observable
+    text = getattr(observable, "text", None)
+    return text if isinstance(text, str) else None
+
+
+def _from_values(value: Callable, origin: np.ndarray) -> Closed | None:
+    """A polynomial of degree <= 2 by exact second differences about `origin`, checked at random points near and far."""
+    dim = len(origin)
+
+    def at(shifts: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(np.asarray(value(origin[:, None] + shifts), dtype=float), (shifts.shape[1],))
+
+    rng = np.random.default_rng(20240604)
+    random = rng.standard_normal((dim, 24)) * np.repeat(10.0 ** np.arange(-1.0, 3.0), 6)
+    with np.errstate(all="ignore"):
+        base, probed = at(np.zeros((dim, 1)))[0], at(random)
+        plus, minus = at(np.eye(dim)), at(-np.eye(dim))
+        pairs = at(np.repeat(np.eye(dim), dim, axis=1) + np.tile(np.eye(dim), dim)).reshape(dim, dim)
+        slope, second = (plus - minus) / 2, pairs - plus[:, None] - plus[None, :] + base
+        np.fill_diagonal(second, plus + minus - 2 * base)
+        expected = base + slope @ random + 0.5 * np.einsum("ij,ip,jp->p", second, random, random)
+        rounding = np.abs(base) + (np.abs(plus).max() + np.abs(minus).max()) * (1 + np.abs(random).sum(axis=0)) ** 2
+        if not np.all(np.abs(probed - expected) <= 1e-10 * rounding):
+            return None
+    linear = slope - second @ origin
+    return Closed(float(base - slope @ origin + 0.5 * origin @ second @ origin), linear, second)
+
+
+def _from_text(text: str, names: tuple[str, ...]) -> Closed | None:
+    """Split an expression into a quadratic polynomial and closed terms; None where a term is neither."""
+    import sympy
+
+    from sdetools.losses.parser import Larger, Magnitude, parse, symbol
+
+    symbols = [symbol(name) for name in names]
+    expression = parse(text, names).replace(Larger, lambda u, v: (u + v + Magnitude(u - v)) / 2)
+    return _from_sum(expression, symbols) or _from_sum(sympy.expand(expression), symbols)
+
+
+def _from_sum(expression: Any, symbols: list) -> Closed | None:
+    import sympy
+
+    dim = len(symbols)
+    constant, linear, second, terms = 0.0, np.zeros(dim), np.zeros((dim, dim)), []
+    for part in sympy.Add.make_args(expression):
+        if part.is_polynomial(*symbols) and sympy.Poly(part, *symbols).total_degree() <= 2:
+            for powers, coefficient in sympy.Poly(part, *symbols).terms():
+                at = [i for i, power in enumerate(powers) for _ in range(power)]
+                if not at:
+                    constant += float(coefficient)
+                elif len(at) == 1:
+                    linear[at[0]] += float(coefficient)
+                else:
+                    second[at[0], at[1]] += float(coefficient)
+                    second[at[1], at[0]] += float(coefficient)
+            continue
+        term = _term(part, symbols)
+        if term is None:
+            return None
+        terms.append(term)
+    return Closed(constant, linear, second, tuple(terms))
+
+
+def _term(part: Any, symbols: list) -> Term | None:
+    import sympy
+
+    from sdetools.losses.parser import Magnitude, Signum
+
+    scale, kernel = part.as_independent(*symbols, as_Add=False)
+    base, power = kernel.as_base_exp()
+    if isinstance(kernel, sympy.exp):
+        inner, mean = kernel.args[0], _mean_exp
+    elif isinstance(base, Magnitude) and power.is_number and power > 0:
+        inner, mean = base.args[0], partial(absolute_moment, a=0.0, p=float(power))
+    elif isinstance(kernel, Signum):
+        inner, mean = kernel.args[0], _mean_sign
+    elif isinstance(kernel, sympy.cos):
+        inner, mean = kernel.args[0], _mean_cos
+    elif isinstance(kernel, sympy.sin):
+        inner, mean = kernel.args[0], _mean_sin
+    elif power.is_Integer and power > 2:
+        inner, mean = base, partial(raw_moment, n=int(power))
+    else:
+        return None
+    if not inner.is_polynomial(*symbols):
+        return None
+    polynomial = sympy.Poly(inner, *symbols)
+    if polynomial.total_degree() != 1:
+        return None
+    weights = tuple(float(polynomial.coeff_monomial(symbol)) for symbol in symbols)
+    return Term(float(scale), weights, float(polynomial.coeff_monomial(1)), mean)
+
+
+def _mean_exp(m: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.exp(m + v / 2)
+
+
+def _mean_cos(m: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.cos(m) * np.exp(-v / 2)
+
+
+def _mean_sin(m: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.sin(m) * np.exp(-v / 2)
+
+
+def _mean_sign(m: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.where(v == 0, np.sign(m), 1 - 2 * probability_below(m, v, 0.0))

@@ -1,0 +1,194 @@
+"""Losses with data in them: generalised linear models L(x) = mean_i phi(a_i . x, y_i) + l2/2 |x|^2."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import _check
+from .base import Loss, Stage, contract, coordinate_names, digest, scalar
+
+
+class LinearModel(Loss):
+    """The mean over samples of L_i(x) = phi(a_i . x, y_i) + l2/2 |x|^2; build it with `least_squares` or `logistic`.
+
+    Attributes: `features` a `(samples, dim)`, `targets` y `(samples,)`, `l2`, `kind` ("least_squares" or "logistic"), `samples`.
+    All derivatives are exact: they are sums of phi', phi'', phi''' times products of features.
+    """
+
+    def __init__(self, features: Any, targets: Any, l2: float, kind: str) -> None:
+        self.features = np.ascontiguousarray(_check.finite("features", features))
+        if self.features.ndim != 2 or 0 in self.features.shape:
+            raise ValueError(
+                f"`features` must have shape (samples, dim), neither of them 0; got shape {self.features.shape}. "
+                "A single feature is a column: features[:, None]."
+            )
+        self.samples, self.dim = self.features.shape
+        name = "labels" if kind == "logistic" else "targets"
+        self.targets = np.ascontiguousarray(_check.finite(name, targets))
+        if self.targets.shape != (self.samples,):
+            raise ValueError(
+                f"`{name}` must have shape ({self.samples},), one number a row of `features`; got shape {self.targets.shape}."
+            )
+        self.l2 = _check.number("l2", l2)
+        if self.l2 < 0:
+            raise ValueError(f"`l2` must be at least 0; got l2={l2!r}.")
+        self.kind = kind
+        self.names = coordinate_names(None, self.dim)
+        self.parameters = np.empty(0)
+        self.label = f"{kind}(samples={self.samples}, dim={self.dim})"
+        phi = r"\log(1 + e^{-y_i a_i^\top x})" if kind == "logistic" else r"\tfrac12 (a_i^\top x - y_i)^2"
+        self.latex = rf"\frac{{1}}{{n}} \sum_{{i=1}}^{{n}} {phi}" + (rf" + \frac{{{self.l2:g}}}{{2}} |x|^2" if self.l2 else "")
+
+    @property
+    def identity(self) -> str:
+        return f"{self.kind}:{digest(self.features, self.targets)}:l2={self.l2!r}"
+
+    @property
+    def stage(self) -> Stage:
+        from . import kernels
+
+        function = kernels.logistic_gradient if self.kind == "logistic" else kernels.least_squares_gradient
+        return Stage(function, (self.features, self.targets, np.array([self.l2])))
+
+    @property
+    def value_stage(self) -> Stage:
+        from . import kernels
+
+        function = kernels.logistic_value if self.kind == "logistic" else kernels.least_squares_value
+        return Stage(function, (self.features, self.targets, np.array([self.l2])))
+
+    def slope(self, margins: Any) -> np.ndarray:
+        """phi'(m_i, y_i) for margins m = features @ x, `(samples, *paths)`."""
+        y = _spread(self.targets, margins)
+        if self.kind == "least_squares":
+            return margins - y
+        size = np.abs(margins)
+        return -y * np.exp(-(size + y * margins) / 2) / (1 + np.exp(-size))
+
+    def curvature(self, margins: Any) -> np.ndarray:
+        """phi''(m_i, y_i), `(samples, *paths)`."""
+        if self.kind == "least_squares":
+            return margins * 0 + 1.0
+        size = np.exp(-np.abs(margins))
+        return size / (1 + size) ** 2
+
+    def value(self, x: Any, p: Any = None) -> Any:
+        x = self._point(x)
+        with np.errstate(all="ignore"):
+            margins = self.features @ x
+            y = _spread(self.targets, margins)
+            if self.kind == "least_squares":
+                phi = (margins - y) ** 2 / 2
+            else:
+                size = np.abs(margins)
+                phi = size / 2 - y / 2 * margins + np.log1p(np.exp(-size))
+            return scalar(phi.sum(axis=0) / self.samples + (self.l2 / 2 * x * x).sum(axis=0), x)
+
+    def gradient(self, x: Any, p: Any = None) -> np.ndarray:
+        x = self._point(x)
+        with np.errstate(all="ignore"):
+            return self.features.T @ self.slope(self.features @ x) / self.samples + self.l2 * x
+
+    def sample_gradients(self, x: Any) -> np.ndarray:
+        """grad L_i(x) for every sample at one point `(dim,)`: `(samples, dim)`; their mean is `gradient(x)`."""
+        x = _check.point("x", x, self.dim)
+        return self.slope(self.features @ x)[:, None] * self.features + self.l2 * x
+
+    def hessian(self, x: Any, p: Any = None) -> np.ndarray:
+        x = self._point(x)
+        with np.errstate(all="ignore"):
+            weights = self.curvature(self.features @ x)
+            out = np.stack([self.features.T @ (_spread(a, weights) * weights) for a in self.features.T], axis=1) / self.samples
+        return out + _spread(self.l2 * np.eye(self.dim), out)
+
+    def hessian_product(self, x: Any, v: Any, p: Any = None) -> np.ndarray:
+        """Matrix-free: features^T (phi'' * (features v)) / samples + l2 v."""
+        x, v = self._point(x), self._point(v)
+        x, v = _spread(x, v), _spread(v, x)
+        with np.errstate(all="ignore"):
+            return self.features.T @ (self.curvature(self.features @ x) * (self.features @ v)) / self.samples + self.l2 * v
+
+    def third(self, x: Any, p: Any = None) -> np.ndarray:
+        x = self._point(x)
+        a = self.features
+        return contract("si,sj,sl,s...->ijl...", a, a, a, self._jerk(a @ x)) / self.samples
+
+    def third_contracted(self, x: Any, matrix: Any, p: Any = None) -> np.ndarray:
+        """Matrix-free: mean of phi''' (a^T M a) a."""
+        x = self._point(x)
+        a, matrix = self.features, np.asarray(matrix)
+        forms = contract("si,sj,ij...->s...", a, a, matrix)
+        jerk = self._jerk(a @ x)
+        return a.T @ (_spread(jerk, forms) * _spread(forms, jerk)) / self.samples
+
+    def quadratic(self) -> tuple[np.ndarray, np.ndarray, float] | None:
+        if self.kind != "least_squares":
+            return None
+        a, y = self.features, self.targets
+        return a.T @ a / self.samples + self.l2 * np.eye(self.dim), -a.T @ y / self.samples, float(y @ y / 2 / self.samples)
+
+    def minimiser(self) -> np.ndarray:
+        """The minimiser `(dim,)`, the one of least norm where there are many.
+
+        Raises ValueError when there is none: logistic loss without `l2` on data that a hyperplane separates.
+        """
+        if self.kind == "least_squares":
+            a = np.vstack([self.features, np.sqrt(self.samples * self.l2) * np.eye(self.dim)])
+            return np.linalg.lstsq(a, np.append(self.targets, np.zeros(self.dim)), rcond=None)[0]
+        from scipy.optimize import minimize
+
+        found = minimize(
+            self.value, np.zeros(self.dim), jac=self.gradient, hess=self.hessian, method="trust-exact", options={"gtol": 1e-10}
+        )
+        scale = np.abs(self.features).max(initial=1.0)
+        separated = self.l2 == 0 and np.all(self.targets * (self.features @ found.x) > 0)
+        if separated or np.abs(found.jac).max() > 1e-7 * scale:
+            raise ValueError(
+                f"The logistic loss must have a minimiser; none was found (|gradient| = {np.abs(found.jac).max():.1e}). "
+                "Give `l2` > 0: data that a hyperplane separates push the minimiser to infinity."
+            )
+        return found.x
+
+    def _jerk(self, margins: Any) -> np.ndarray:
+        """phi'''(m_i, y_i)."""
+        return margins * 0 if self.kind == "least_squares" else -self.curvature(margins) * np.tanh(margins / 2)
+
+
+def _spread(a: Any, like: Any) -> np.ndarray:
+    """`a` with as many axes as `like`, new ones last, so that it spreads over the paths of `like`."""
+    a = np.asarray(a)
+    return a.reshape(a.shape + (1,) * (np.ndim(like) - a.ndim))
+
+
+def least_squares(features: Any, targets: Any, l2: float = 0.0) -> LinearModel:
+    r"""L(x) = 1/(2n) sum_i (a_i . x - y_i)^2 + l2/2 |x|^2.
+
+    `features` a `(n, dim)`, `targets` y `(n,)`. Raises ValueError for wrong shapes and for numbers that are not finite.
+
+    >>> loss = least_squares([[1.0, 0.0], [0.0, 2.0]], [1.0, 2.0])
+    >>> loss.gradient([0.0, 0.0]), loss.minimiser()
+    (array([-0.5, -2. ]), array([1., 1.]))
+    """
+    return LinearModel(features, targets, l2, "least_squares")
+
+
+def logistic(features: Any, labels: Any, l2: float = 0.0) -> LinearModel:
+    r"""L(x) = 1/n sum_i log(1 + exp(-y_i a_i . x)) + l2/2 |x|^2.
+
+    `features` a `(n, dim)`, `labels` `(n,)` in {0, 1} or {-1, 1}, kept as y = -1, 1 in `targets`. Raises ValueError for other
+    labels, wrong shapes and numbers that are not finite.
+
+    >>> loss = logistic([[1.0], [2.0]], [0, 1])
+    >>> loss.targets, loss.gradient([0.0])
+    (array([-1.,  1.]), array([-0.25]))
+    """
+    labels = _check.finite("labels", labels)
+    found = set(np.unique(labels).tolist())
+    if not (found <= {0.0, 1.0} or found <= {-1.0, 1.0}):
+        raise ValueError(
+            f"`labels` must be 0 and 1, or -1 and 1; got {', '.join(f'{v:g}' for v in sorted(found)[:5])}. "
+            "Encode two classes as 0 and 1."
+        )
+    return LinearModel(features, 2 * labels - 1 if found <= {0.0, 1.0} else labels, l2, "logistic")

@@ -1,0 +1,164 @@
+"""Losses from text: exact derivatives by SymPy, compiled once for each text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from itertools import combinations_with_replacement, product
+from typing import Any
+
+import numpy as np
+import sympy as sp
+
+from .. import _check
+from .._arrays import components
+from .base import Loss, scalar
+from .parser import Larger, Magnitude, Signum, free_names, identifiers, parse, symbol, tidy
+from .program import Program, compile
+
+__all__ = ["ExpressionLoss", "Program", "compile", "derivatives", "from_expression", "latex", "parse", "variables_of"]
+
+PROBES = 3
+
+
+@lru_cache(maxsize=4096)
+def derivatives(expr: sp.Expr, names: tuple[str, ...], order: int) -> dict[tuple[int, ...], sp.Expr]:
+    """The partial derivatives of one order, by sorted coordinate indices.
+
+    >>> derivatives(parse("x**2 * y", "x y"), ("x", "y"), 2)
+    {(0, 0): 2*y, (0, 1): 2*x, (1, 1): 0}
+    """
+    if order == 0:
+        return {(): expr}
+    before = derivatives(expr, names, order - 1)
+    indices = combinations_with_replacement(range(len(names)), order)
+    return {index: _partial(before[index[:-1]], symbol(names[index[-1]])) for index in indices}
+
+
+def _partial(expr: sp.Expr, s: sp.Symbol) -> sp.Expr:
+    return tidy(sp.Add(*(sp.diff(term, s) for term in sp.Add.make_args(expr) if s in term.free_symbols)))
+
+
+@lru_cache(maxsize=4096)
+def _derivative(expr: sp.Expr, names: tuple[str, ...], parameter_names: tuple[str, ...], order: int) -> tuple[Program, list[int]]:
+    """The program for all derivatives of one order, and where each entry of the full tensor stands among its components."""
+    partials = derivatives(expr, names, order)
+    place = {index: i for i, index in enumerate(partials)}
+    full = [place[tuple(sorted(index))] for index in product(range(len(names)), repeat=order)]
+    return compile(tuple(partials.values()), names, parameter_names), full
+
+
+def latex(expr: sp.Expr) -> str:
+    """The expression as LaTeX.
+
+    >>> latex(parse("abs(x)/2", "x"))
+    '\\\\frac{\\\\left|{x}\\\\right|}{2}'
+    """
+    return sp.latex(expr)
+
+
+class ExpressionLoss(Loss):
+    """A loss given by text; see `from_expression`. Plain data: it pickles, and compiles again where it is unpickled.
+
+    `expr` is the SymPy expression, `parameter_names` name the entries of `parameters`.
+    """
+
+    def __init__(self, text: str, names: tuple[str, ...], parameters: Mapping[str, float]) -> None:
+        self.names, self.dim = names, len(names)
+        self.text = self.label = " ".join(text.split())
+        self.expr = parse(text, names, parameters)
+        self.parameter_names = tuple(name for name in parameters if symbol(name) in self.expr.free_symbols)
+        self.parameters = np.array([parameters[name] for name in self.parameter_names])
+        self.constants = dict(parameters)
+        self.latex = latex(self.expr)
+
+    @property
+    def identity(self) -> str:
+        constants = ",".join(f"{name}={value!r}" for name, value in self.constants.items())
+        return f"expression:{self.text}:{' '.join(self.names)}:{constants}"
+
+    def value(self, x: Any, p: Any = None) -> Any:
+        x = self._point(x)
+        return scalar(self._evaluate(0, x, p)[0], x)
+
+    def gradient(self, x: Any, p: Any = None) -> np.ndarray:
+        x = self._point(x)
+        return components(self._evaluate(1, x, p), x)
+
+    def hessian(self, x: Any, p: Any = None) -> np.ndarray:
+        return self._tensor(2, x, p)
+
+    def third(self, x: Any, p: Any = None) -> np.ndarray:
+        return self._tensor(3, x, p)
+
+    def quadratic(self) -> tuple[np.ndarray, np.ndarray, float] | None:
+        if self.expr.has(Magnitude, Signum, Larger):
+            return None
+        probes = np.random.default_rng(0).uniform(0.5, 2.0, (self.dim, PROBES))
+        seen = self.hessian(probes)
+        if not np.allclose(seen, seen[..., :1], rtol=1e-9, atol=1e-12):
+            return None
+        origin = {symbol(name): 0 for name in self.names}
+        entries = [sp.expand(h) for h in derivatives(self.expr, self.names, 2).values()]
+        slopes = [sp.expand(g).subs(origin) for g in derivatives(self.expr, self.names, 1).values()]
+        level = sp.expand(self.expr).subs(origin)
+        if any(h.free_symbols & origin.keys() for h in entries) or any(t.has(sp.nan, sp.zoo, sp.oo) for t in (*slopes, level)):
+            return None
+        values = np.array(compile([*entries, *slopes, level], (), self.parameter_names)((), self.parameters))
+        full = _derivative(self.expr, self.names, self.parameter_names, 2)[1]
+        hessian = values[: len(entries)][full].reshape(self.dim, self.dim)
+        return hessian, values[len(entries) : -1], float(values[-1])
+
+    def _evaluate(self, order: int, x: np.ndarray, p: Any) -> list[Any]:
+        return _derivative(self.expr, self.names, self.parameter_names, order)[0](x, self._parameters(p))
+
+    def _tensor(self, order: int, x: Any, p: Any) -> np.ndarray:
+        x = self._point(x)
+        values = self._evaluate(order, x, p)
+        full = _derivative(self.expr, self.names, self.parameter_names, order)[1]
+        return components([values[i] for i in full], x).reshape((self.dim,) * order + x.shape[1:])
+
+
+def variables_of(text: str, parameters: Mapping[str, float]) -> tuple[str, ...]:
+    """The coordinates of a text that names none: x0, x1, ... without a gap, or else its free names in alphabetical order."""
+    found = free_names(text) - set(parameters)
+    if not found:
+        raise ValueError(f"`variables` must name the coordinates of a formula without any; got `{text}`. Pass variables='x'.")
+    if "x0" in found or all(name[0] == "x" and name[1:].isdigit() for name in found):
+        names = tuple(f"x{i}" for i in range(len(found)))
+        if found != set(names):
+            raise ValueError(
+                f"`variables` must be given where the names are not x0, x1, ... in a row; got {', '.join(sorted(found))}. "
+                "Pass variables='x0 x1 x2', all coordinates in order."
+            )
+        return names
+    return tuple(sorted(found))
+
+
+def from_expression(
+    text: str, variables: str | Sequence[str] | None = None, parameters: Mapping[str, float] | None = None
+) -> ExpressionLoss:
+    """A loss L(x) from its formula, with exact derivatives.
+
+    `variables` name the coordinates in order ("x y", or a list); by default they are x0, x1, ... or, if the formula has no such
+    names, all its names in alphabetical order. `parameters` are constants by name: they go to `loss.parameters` and can change
+    without compiling again, but for those in an exponent, which become part of the formula. See `parse` for what a formula may
+    hold; all else raises ValueError.
+
+    >>> loss = from_expression("a * (x*y - 1)**2 / 2", variables="x y", parameters={"a": 1.0})
+    >>> loss.gradient([2.0, 1.0])
+    array([1., 2.])
+    >>> loss.hessian([2.0, 1.0])
+    array([[1., 3.],
+           [3., 4.]])
+    >>> loss.gradient([2.0, 1.0], p=[10.0])
+    array([10., 20.])
+    """
+    constants = {name: _check.number(f"parameters[{name!r}]", value) for name, value in dict(parameters or {}).items()}
+    names = variables_of(text, constants) if variables is None else identifiers("variables", variables)
+    if not names:
+        raise ValueError("`variables` must name at least one coordinate; got none. Pass variables='x'.")
+    unused = constants.keys() - free_names(text)
+    if unused:
+        raise ValueError(f"`parameters` must stand in the formula; `{min(unused)}` does not stand in `{text}`. Leave it out.")
+    return ExpressionLoss(text, names, constants)

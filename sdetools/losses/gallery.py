@@ -1,0 +1,229 @@
+"""A gallery of losses whose limits are known in closed form; small ones are formulas, so that they are traced and exact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import _check
+from .._arrays import components
+from .base import Loss, Stage, coordinate_names, digest, scalar
+
+if TYPE_CHECKING:
+    from .expression import ExpressionLoss
+
+TRACED = 16  # the largest dimension whose matrix is traced entry by entry
+
+
+class QuadraticLoss(Loss):
+    """L(x) = (x - c)^T H (x - c) / 2 + b^T (x - c); build it with `quadratic` or `linear`.
+
+    Attributes: `matrix` H `(dim, dim)`, `center` c and `slope` b `(dim,)`. Up to 16 coordinates the entries that are not zero are
+    `parameters` (H row by row from its diagonal, then c, then b), so that other numbers in the same places compile nothing;
+    above, `stage` computes the gradient.
+    """
+
+    def __init__(self, matrix: np.ndarray, center: np.ndarray, slope: np.ndarray, names: Sequence[str] | None = None) -> None:
+        self.dim = len(center)
+        self.names = coordinate_names(names, self.dim)
+        self.matrix, self.center, self.slope = matrix, center, slope
+        self.traced = self.dim <= TRACED
+        rows, columns = np.nonzero(np.triu(matrix))
+        self._pattern = rows, columns, np.flatnonzero(center), np.flatnonzero(slope)
+        self.parameters = self._pack() if self.traced else np.empty(0)
+        curved = bool(rows.size)
+        self.label = f"quadratic(dim={self.dim})" if curved else f"linear(dim={self.dim})"
+        shifted = "(x - c)" if self._pattern[2].size else "x"
+        self.latex = rf"\tfrac12 {shifted}^\top H {shifted}" if curved else ""
+        if self._pattern[3].size or not curved:
+            self.latex += (" + " if curved else "") + rf"b^\top {shifted}"
+
+    @property
+    def identity(self) -> str:
+        return f"quadratic:{digest(self.matrix, self.center, self.slope)}"
+
+    @property
+    def stage(self) -> Stage | None:
+        if self.traced:
+            return None
+        from . import kernels
+
+        return Stage(kernels.quadratic_gradient, (self.matrix, self.center, self.slope))
+
+    @property
+    def value_stage(self) -> Stage | None:
+        if self.traced:
+            return None
+        from . import kernels
+
+        return Stage(kernels.quadratic_value, (self.matrix, self.center, self.slope))
+
+    def value(self, x: Any, p: Any = None) -> Any:
+        x = self._point(x)
+        _, c, b = self._unpack(p)
+        curved = self._curvature(x, p)
+        return scalar(sum((curved[i] / 2 + b[i]) * (x[i] - c[i]) for i in range(self.dim)), x)
+
+    def gradient(self, x: Any, p: Any = None) -> np.ndarray:
+        x = self._point(x)
+        return components([h + b for h, b in zip(self._curvature(x, p), self._unpack(p)[2], strict=True)], x)
+
+    def hessian(self, x: Any, p: Any = None) -> np.ndarray:
+        x = self._point(x)
+        return components(list(self._unpack(p)[0].ravel()), x).reshape(self.dim, self.dim, *x.shape[1:])
+
+    def hessian_product(self, x: Any, v: Any, p: Any = None) -> np.ndarray:
+        x, v = self._point(x), np.asarray(v)
+        product = self._unpack(p)[0] @ v
+        return components(list(product), x if x.ndim >= v.ndim else v)
+
+    def third(self, x: Any, p: Any = None) -> np.ndarray:
+        x = self._point(x)
+        return components([0.0] * self.dim**3, x).reshape((self.dim,) * 3 + x.shape[1:])
+
+    def third_contracted(self, x: Any, matrix: Any, p: Any = None) -> np.ndarray:
+        return components([0.0] * self.dim, self._point(x))
+
+    def quadratic(self) -> tuple[np.ndarray, np.ndarray, float]:
+        pull = self.matrix @ self.center
+        level = self.center @ pull / 2 - self.slope @ self.center
+        return self.matrix.copy(), self.slope - pull, float(level)
+
+    def minimiser(self) -> np.ndarray:
+        """The minimiser `(dim,)` nearest to the centre; ValueError if L is not bounded below."""
+        low = np.linalg.eigvalsh(self.matrix)[0]
+        step = np.linalg.lstsq(self.matrix, -self.slope, rcond=None)[0]
+        scale = max(np.abs(self.matrix).max(), np.abs(self.slope).max(), 1e-300)
+        if low < -1e-12 * scale or np.abs(self.matrix @ step + self.slope).max() > 1e-9 * scale:
+            raise ValueError(f"{self.label} must be bounded below to have a minimiser; its lowest curvature is {low:.3g}.")
+        return self.center + step
+
+    def _curvature(self, x: np.ndarray, p: Any) -> Sequence[Any]:
+        """The components of H (x - c)."""
+        H, c, _ = self._unpack(p)
+        if not self.traced:
+            return H @ (x - c.reshape(-1, *[1] * (x.ndim - 1)))
+        rows, columns = self._pattern[:2]
+        pairs = sorted({*zip(rows.tolist(), columns.tolist(), strict=True), *zip(columns.tolist(), rows.tolist(), strict=True)})
+        out: list[Any] = [None] * self.dim
+        for i, j in pairs:
+            term = H[i, j] * (x[j] - c[j])
+            out[i] = term if out[i] is None else out[i] + term
+        return [0.0 if h is None else h for h in out]
+
+    def _pack(self) -> np.ndarray:
+        rows, columns, centers, slopes = self._pattern
+        return np.concatenate([self.matrix[rows, columns], self.center[centers], self.slope[slopes]])
+
+    def _unpack(self, p: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """H, c and b with the numbers (or symbols) of `p` in the places of the pattern."""
+        p = self._parameters(p)
+        if p is self.parameters or not self.traced:
+            return self.matrix, self.center, self.slope
+        rows, columns, centers, slopes = self._pattern
+        H, c, b = (np.zeros(shape, dtype=p.dtype) for shape in (self.matrix.shape, self.dim, self.dim))
+        entries, at, by = np.split(p, [len(rows), len(rows) + len(centers)])
+        H[rows, columns] = entries
+        H[columns, rows] = entries
+        c[centers], b[slopes] = at, by
+        return H, c, b
+
+
+def quadratic(H: Any, center: Any = 0.0, names: Sequence[str] | None = None) -> QuadraticLoss:
+    """L(x) = (x - c)^T H (x - c) / 2.
+
+    `H` is a symmetric matrix `(dim, dim)`, its diagonal `(dim,)`, or one number; `center` c is `(dim,)` or one number. With a
+    number for `H`, `center` gives the dimension. Raises ValueError for a matrix that is not symmetric and for wrong shapes.
+
+    >>> quadratic([[2.0, 1.0], [1.0, 2.0]], center=[1.0, 0.0]).gradient([2.0, 1.0])
+    array([3., 3.])
+    """
+    H, center = _check.finite("H", H), _check.finite("center", center)
+    if H.ndim > 2 or center.ndim > 1 or 0 in H.shape or 0 in center.shape:
+        raise ValueError(
+            f"`H` must be a matrix, a diagonal or a number, and `center` a point; got shapes {H.shape}, {center.shape}."
+        )
+    dim = max(len(H) if H.ndim else 1, len(center) if center.ndim else 1)
+    if H.ndim < 2 and H.size in (1, dim):
+        H = np.diag(np.broadcast_to(H, dim))
+    if H.shape != (dim, dim):
+        raise ValueError(f"`H` must have shape ({dim}, {dim}), that of `center` squared; got shape {H.shape}.")
+    asymmetry = np.abs(H - H.T).max()
+    if asymmetry > 1e-12 * np.abs(H).max():
+        raise ValueError(
+            f"`H` must be symmetric; its largest asymmetry is {asymmetry:.3g}. Take (H + H.T) / 2: it has the same loss."
+        )
+    if center.ndim and len(center) != dim:
+        raise ValueError(f"`center` must have shape ({dim},), one number a coordinate; got shape {center.shape}.")
+    return QuadraticLoss(np.ascontiguousarray((H + H.T) / 2), np.broadcast_to(center, dim).copy(), np.zeros(dim), names)
+
+
+def linear(c: Any, names: Sequence[str] | None = None) -> QuadraticLoss:
+    """L(x) = c^T x: a constant gradient, as in the warm-up of section 3.1 (there the m_k and x_k are Gaussian).
+
+    >>> linear([1.0, -2.0]).gradient([5.0, 5.0])
+    array([ 1., -2.])
+    """
+    c = np.atleast_1d(_check.finite("c", c))
+    if c.ndim != 1 or not c.size:
+        raise ValueError(f"`c` must be a vector, one number a coordinate; got shape {c.shape}.")
+    return QuadraticLoss(np.zeros((len(c), len(c))), np.zeros(len(c)), c.copy(), names)
+
+
+def double_well() -> ExpressionLoss:
+    """L(x) = (x^2 - 1)^2 / 4: minima at -1 and 1, a barrier of 1/4 at 0.
+
+    >>> double_well().gradient([2.0])
+    array([6.])
+    """
+    return _expression("(x**2 - 1)**2 / 4", "x")
+
+
+def hyperbola() -> ExpressionLoss:
+    """L(x, y) = (x y - 1)^2 / 2: minimisers xy = 1; the gradient flow conserves x^2 - y^2.
+
+    >>> hyperbola().gradient([2.0, 1.0])
+    array([1., 2.])
+    """
+    return _expression("(x*y - 1)**2 / 2", "x y")
+
+
+def exponential_valley(c: float = 1.0) -> ExpressionLoss:
+    """L(x, y) = e^{c x} y^2 / 2: minimisers y = 0; the gradient flow projects to Phi(x, y) = (x - c y^2/4 + ..., 0).
+
+    On the slow clock with Sigma = I, X_t ~ N(x_0 - c t/4, t).
+
+    >>> exponential_valley(2.0).gradient([0.0, 3.0])
+    array([9., 3.])
+    """
+    return _expression("exp(c*x) * y**2 / 2", "x y", {"c": _check.number("c", c)})
+
+
+def sphere(dim: int) -> ExpressionLoss:
+    """L(x) = (|x|^2 - 1)^2 / 4: minimisers the unit sphere, Phi(x) = x / |x|.
+
+    On the slow clock with Sigma = I, X is Brownian motion on the sphere: E X_t = e^{-(dim-1) t/2} x_0.
+
+    >>> sphere(2).gradient([2.0, 0.0])
+    array([6., 0.])
+    """
+    dim = _check.count("dim", dim)
+    names = [f"x{i}" for i in range(dim)]
+    return _expression(f"({' + '.join(f'{name}**2' for name in names)} - 1)**2 / 4", names)
+
+
+def label_noise_valley() -> ExpressionLoss:
+    """L(x, y) = f^2 / 2 with f = sqrt(1 + x^2) y: minimisers y = 0, where label noise pushes x to 0, the flattest.
+
+    >>> label_noise_valley().gradient([1.0, 2.0])
+    array([4., 4.])
+    """
+    return _expression("(sqrt(1 + x**2) * y)**2 / 2", "x y")
+
+
+def _expression(text: str, variables: str | list[str], parameters: dict[str, float] | None = None) -> ExpressionLoss:
+    from .expression import from_expression
+
+    return from_expression(text, variables, parameters)

@@ -1,0 +1,151 @@
+"""A noise law of one's own: the function door."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import _check
+from .._arrays import components
+from .base import Draws, Noise, Normal, Sign, Uniform, over_paths, sample_draws
+from .gallery import RootedNoise, gaussian
+from .identity import function_identity
+
+CHECK_PATHS = 200_000
+CHECK_ERRORS = 6.0
+
+
+class FunctionNoise(Noise):
+    """v = value(x, z) with a covariance that the user states; made by `from_function`."""
+
+    latex = r"v(x, \xi)"
+
+    def __init__(
+        self,
+        value: Callable[[Any, Any], Any],
+        dim: int,
+        draws: tuple[Draws, ...],
+        covariance: np.ndarray | Callable[[Any], Any],
+        state_dependent: bool,
+        gaussian: bool,
+    ) -> None:
+        self.function, self.stated = value, covariance
+        self.dim, self.draws = dim, draws
+        self.state_dependent, self.gaussian = state_dependent, gaussian
+        name = function_identity(covariance) if callable(covariance) else "constant"
+        self.identity = f"function({dim}, {draws}; {function_identity(value)}; {name})"
+        self.label = f"noise {getattr(value, '__name__', 'of a function')}"
+
+    def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:
+        return components(self.function(x, z), x)
+
+    def covariance(self, x: Any, p: Any = None) -> np.ndarray:
+        if not callable(self.stated):
+            return over_paths(self.stated, x)
+        return np.stack([components(row, x) for row in self.stated(x)])
+
+    def as_gaussian(self) -> Noise:
+        if self.gaussian:
+            return self
+        if callable(self.stated):
+            raise ValueError(
+                f"`as_gaussian` must know a square root of the covariance; got {self.label}, whose covariance is a function. "
+                "Make the Gaussian noise with noise.gaussian(dim, root=...)."
+            )
+        return _gaussian_of(self.stated)
+
+
+def from_function(
+    value: Callable[[Any, Any], Any],
+    dim: int,
+    draws: Draws | Sequence[Draws],
+    covariance: Any,
+    *,
+    state_dependent: bool = True,
+    gaussian: bool = False,
+    at: Any = None,
+    check: bool = True,
+) -> FunctionNoise:
+    """A noise from `value(x, z) -> sequence of dim components`, plain arithmetic on the components of x and of the draws z.
+
+    `covariance` is a matrix (a number, a diagonal) or a function `covariance(x) -> dim rows of dim entries`. Unless
+    `check=False`, E v = 0 and Cov v = covariance(x) are tested at the door on 200,000 fixed draws at the point `at` (by default
+    a fixed random one): a deviation of more than 6 standard errors is a ValueError (about 2e-9 an entry for a right law whose
+    fourth moments exist).
+
+    >>> noise = from_function(lambda x, z: [z[0] * z[1]], dim=1, draws=Sign(2), covariance=1.0)
+    >>> noise.value(np.array([0.0]), np.array([1.0, -1.0]))
+    array([-1.])
+    >>> from_function(lambda x, z: [z[0] + 0.5], dim=1, draws=Normal(1), covariance=1.0)
+    Traceback (most recent call last):
+    ...
+    ValueError: `value` must have mean zero; got a mean of 0.5 (standard error 0.0022) in coordinate 0. Subtract it.
+    """
+    dim = _check.count("dim", dim)
+    wanted = tuple(draws) if isinstance(draws, (list, tuple)) else (draws,)
+    if not wanted or not all(isinstance(d, (Normal, Sign, Uniform)) for d in wanted):
+        raise ValueError(f"`draws` must be Normal(n), Sign(n), Uniform(n) or several of them; got {draws!r}.")
+    if not callable(value):
+        raise ValueError(
+            f"`value` must be a function of (x, z); got {value!r}. A constant root goes to noise.gaussian(root=...)."
+        )
+    if not callable(covariance):
+        matrix = _check.finite("covariance", covariance)
+        covariance = _check.covariance("covariance", np.full(dim, float(matrix)) if matrix.ndim == 0 else matrix, dim)
+    noise = FunctionNoise(value, dim, wanted, covariance, bool(state_dependent), bool(gaussian))
+    if check:
+        _check_moments(noise, at)
+    return noise
+
+
+def _check_moments(noise: FunctionNoise, at: Any) -> None:
+    generator = np.random.default_rng(20240101)
+    at = generator.uniform(0.2, 1.0, noise.dim) if at is None else _check.point("at", at, noise.dim)
+    z = sample_draws(noise.draws, generator, CHECK_PATHS)
+    x = np.repeat(at[:, None], CHECK_PATHS, axis=1)
+    try:
+        returned = noise.function(x, z)
+    except (IndexError, TypeError) as error:
+        raise ValueError(
+            f"`value` must take (x, z) with {noise.dim} coordinates and {noise.n_draws} draws; "
+            f"calling it raised {type(error).__name__}: {error}."
+        ) from error
+    if len(returned) != noise.dim:
+        raise ValueError(f"`value` must return {noise.dim} components, one a coordinate; got {len(returned)}.")
+    v = components(returned, x)
+    if not np.all(np.isfinite(v)):
+        raise ValueError(f"`value` must be finite; got a NaN or an infinity at x={at.tolist()}. Give at= a point of its domain.")
+    stated = _stated(noise, at)
+    rounding = 1e-12 * max(float(np.abs(v).max()), 1e-300)
+    for i in range(noise.dim):
+        mean, stderr = v[i].mean(), v[i].std() / CHECK_PATHS**0.5
+        if abs(mean) > CHECK_ERRORS * stderr + rounding:
+            raise ValueError(
+                f"`value` must have mean zero; got a mean of {mean:.2g} (standard error {stderr:.2g}) "
+                f"in coordinate {i}. Subtract it."
+            )
+        for j in range(i, noise.dim):
+            product = v[i] * v[j]
+            seen, stderr = product.mean(), product.std() / CHECK_PATHS**0.5
+            if abs(seen - stated[i, j]) > CHECK_ERRORS * stderr + rounding * (1 + np.abs(v).max()):
+                raise ValueError(
+                    f"`covariance` must be that of `value`; got {stated[i, j]:.4g} in entry ({i}, {j}) at x={at.tolist()}, where "
+                    f"{CHECK_PATHS} draws give {seen:.4g} (standard error {stderr:.2g}). Correct one of the two."
+                )
+
+
+def _stated(noise: FunctionNoise, at: np.ndarray) -> np.ndarray:
+    rows = noise.stated(at) if callable(noise.stated) else noise.stated
+    try:
+        out = np.array([[float(entry) for entry in row] for row in rows])
+    except TypeError:
+        out = np.zeros(0)
+    if out.shape != (noise.dim, noise.dim):
+        raise ValueError(f"`covariance` must return {noise.dim} rows of {noise.dim} entries; got {rows!r}.")
+    return _check.covariance("covariance", out, noise.dim)
+
+
+def _gaussian_of(covariance: np.ndarray) -> RootedNoise:
+    return gaussian(covariance=covariance)

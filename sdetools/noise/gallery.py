@@ -1,0 +1,313 @@
+"""The gallery of noises v = R(x) u: a law of independent entries u (mean 0, variance 1) and a root R, so Cov v = R R^T.
+
+All constructors take the same doors for R: nothing (the identity), `covariance=` (its symmetric root; a number, a diagonal or a
+matrix, degenerate allowed), or `root=`: a number, a diagonal, a `(dim, r)` matrix, rows of expressions with `variables=` (and
+`parameters=` for named numbers), or a function `root(x) -> dim rows of r entries`. `at=` is a point where a state-dependent root
+is defined, for the check at the door.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .. import _check
+from .._arrays import components, select
+from ..losses.base import Stage
+from .base import Draws, Noise, Normal, Sign, Uniform, over_paths
+from .roots import ConstantRoot, Root, make_root
+
+STAGED_FROM = 17
+"""Constant roots of at least this many coordinates also have a compiled stage: tracing them would make long code."""
+
+
+@dataclass(frozen=True)
+class Law:
+    """The law of one entry of u: mean 0, variance 1, third moment `skewness`.
+
+    `entry(z, p)` makes it from `per_entry` draws, `p` holding the law's own `numbers`; `code` names it in the compiled stage.
+    """
+
+    name: str
+    draw: type
+    entry: Callable[[Sequence[Any], Any], Any]
+    code: int
+    skewness: float
+    latex: str
+    per_entry: int = 1
+    numbers: tuple[float, ...] = ()
+
+    def entries(self, z: Any, rank: int, p: Any) -> list[Any]:
+        """`rank` independent entries; entry i uses the draws i, rank + i, ... of `z`."""
+        return [self.entry([z[i + rank * k] for k in range(self.per_entry)], p) for i in range(rank)]
+
+
+def _own(z: Sequence[Any], p: Any) -> Any:
+    return z[0]
+
+
+def _uniform(z: Sequence[Any], p: Any) -> Any:
+    return math.sqrt(12.0) * (z[0] - 0.5)
+
+
+def _three_point(z: Sequence[Any], p: Any) -> Any:
+    return select(z[0] < 1 / 6, -math.sqrt(3.0), select(z[0] < 5 / 6, 0.0, math.sqrt(3.0)))
+
+
+def _centred_exponential(z: Sequence[Any], p: Any) -> Any:
+    return -np.log(z[0]) - 1.0
+
+
+def _two_point(z: Sequence[Any], p: Any) -> Any:
+    return select(z[0] < p[0], p[1], p[2])
+
+
+def _student_t(z: Sequence[Any], p: Any) -> Any:
+    return np.sqrt(p[0] * np.expm1(p[1] * np.log(z[0]))) * np.cos(2 * math.pi * z[1])
+
+
+NORMAL = Law("gaussian", Normal, _own, 0, 0.0, r"\mathcal N(0, 1)")
+SIGN = Law("rademacher", Sign, _own, 0, 0.0, r"\pm 1")
+UNIFORM = Law("uniform", Uniform, _uniform, 1, 0.0, r"\mathcal U(-\sqrt 3, \sqrt 3)")
+THREE_POINT = Law("three_point", Uniform, _three_point, 2, 0.0, r"\pm\sqrt 3 \text{ w.p. } 1/6, 0 \text{ w.p. } 2/3")
+CENTRED_EXPONENTIAL = Law("centred_exponential", Uniform, _centred_exponential, 3, 2.0, r"\mathrm{Exp}(1) - 1")
+TWO_POINT = Law("two_point", Uniform, _two_point, 4, math.nan, r"\text{two-point}")
+STUDENT_T = Law("student_t", Uniform, _student_t, 5, math.nan, r"\text{scaled } t", per_entry=2)
+
+
+class RootedNoise(Noise):
+    """v = R(x) u with independent entries u_k of one law; Cov v = R(x) R(x)^T.
+
+    `parameters` holds the law's numbers, then the root's. `root` and `law` are public: an SDE reads its diffusion from `root`.
+
+    >>> from sdetools.noise import rademacher
+    >>> noise = rademacher(root=[[1.0], [2.0]])
+    >>> noise.value(np.zeros(2), np.array([-1.0]))
+    array([-1., -2.])
+    >>> noise.covariance(np.zeros(2))
+    array([[1., 2.],
+           [2., 4.]])
+    """
+
+    def __init__(self, law: Law, root: Root) -> None:
+        self.law, self.root = law, root
+        self.dim = root.dim
+        self.draws: tuple[Draws, ...] = (law.draw(law.per_entry * root.rank),)
+        self.parameters = np.concatenate([np.array(law.numbers, dtype=float), root.parameters])
+        self.parameters.setflags(write=False)
+        self.identity = f"{law.name}[{root.identity}]"
+        self.state_dependent = not root.constant
+        self.gaussian = law is NORMAL or law == NORMAL
+        self.names = root.names
+        self.label = f"{law.name} noise in {self.dim} coordinate{'s' if self.dim != 1 else ''}"
+
+    @property
+    def latex(self) -> str:  # type: ignore[override]
+        """The noise as a formula."""
+        return rf"{self.root.latex}u, \quad u_k \sim {self.law.latex}"
+
+    @property
+    def skewness(self) -> float:
+        """Third moment of one entry of u (nan where it does not exist): the cumulant that low skewness asks to be small."""
+        return self.law.skewness
+
+    def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:
+        p = self.parameters if p is None else p
+        own = len(self.law.numbers)
+        return components(self.root.times(self.law.entries(z, self.root.rank, p[:own]), x, p[own:]), x)
+
+    def covariance(self, x: Any, p: Any = None) -> np.ndarray:
+        if isinstance(self.root, ConstantRoot) and p is None and np.asarray(x).dtype != object:
+            matrix = self.root.matrix()
+            return over_paths(matrix @ matrix.T, x)
+        return self.root.covariance(x, (self.parameters if p is None else p)[len(self.law.numbers) :])
+
+    def as_gaussian(self) -> RootedNoise:
+        return self if self.gaussian else RootedNoise(NORMAL, self.root)
+
+    def combined_stage(self, weights: Sequence[float]) -> Stage | None:
+        if not isinstance(self.root, ConstantRoot) or self.dim < STAGED_FROM:
+            return None
+        from . import kernels
+
+        structure = {"identity": 0, "diagonal": 1, "dense": 2}[self.root.structure]
+        shape = {0: (0, 0), 1: (self.dim, 1), 2: (self.dim, self.root.rank)}[structure]
+        root = np.ascontiguousarray(self.root.parameters.reshape(shape))
+        settings = np.array([self.law.code, structure, self.root.rank, self.law.per_entry], dtype=np.int64)
+        return Stage(kernels.rooted, (root, np.array((*self.law.numbers, 0.0)), np.array(weights, dtype=float), settings))
+
+
+class NoNoise(Noise):
+    """v = 0: no draws, full-batch gradients.
+
+    >>> NoNoise(2).covariance(np.zeros(2))
+    array([[0., 0.],
+           [0., 0.]])
+    """
+
+    state_dependent = False
+    gaussian = True
+    latex = "0"
+    label = "no noise"
+
+    def __init__(self, dim: int) -> None:
+        self.dim = _check.count("dim", dim)
+        self.draws: tuple[Draws, ...] = ()
+        self.identity = f"none({self.dim})"
+
+    def value(self, x: Any, z: Any = (), p: Any = None) -> np.ndarray:
+        return components([0.0] * self.dim, x)
+
+    def covariance(self, x: Any, p: Any = None) -> np.ndarray:
+        return over_paths(np.zeros((self.dim, self.dim)), x)
+
+    def as_gaussian(self) -> NoNoise:
+        return self
+
+
+def gaussian(
+    dim: int | None = None,
+    covariance: Any = None,
+    root: Any = None,
+    *,
+    variables: str | Sequence[str] | None = None,
+    parameters: Mapping[str, float] | None = None,
+    at: Any = None,
+) -> RootedNoise:
+    """v = R(x) xi, xi ~ N(0, I): the noise of the paper's SDEs. ValueError when the covariance is not positive semidefinite.
+
+    >>> noise = gaussian(root=[["1 + 0.3*sin(x)"]], variables="x")
+    >>> noise.covariance(np.array([0.0])), noise.draws
+    (array([[1.]]), (Normal(n=1),))
+    >>> gaussian(covariance=[[4.0, 0.0], [0.0, 0.0]]).value(np.zeros(2), np.array([1.0, 1.0]))
+    array([2., 0.])
+    """
+    return RootedNoise(NORMAL, make_root(dim, covariance, root, variables, parameters, at))
+
+
+def rademacher(
+    dim: int | None = None,
+    root: Any = None,
+    *,
+    covariance: Any = None,
+    variables: str | Sequence[str] | None = None,
+    parameters: Mapping[str, float] | None = None,
+    at: Any = None,
+) -> RootedNoise:
+    """v = R(x) s with independent signs s: symmetric and bounded, 64 draws from one random word.
+
+    >>> rademacher(2).value(np.zeros(2), np.array([1.0, -1.0]))
+    array([ 1., -1.])
+    """
+    return RootedNoise(SIGN, make_root(dim, covariance, root, variables, parameters, at))
+
+
+def uniform(
+    dim: int | None = None,
+    root: Any = None,
+    *,
+    covariance: Any = None,
+    variables: str | Sequence[str] | None = None,
+    parameters: Mapping[str, float] | None = None,
+    at: Any = None,
+) -> RootedNoise:
+    """v = R(x) u, u uniform on (-sqrt 3, sqrt 3).
+
+    >>> uniform(1).value(np.zeros(1), np.array([0.5]))
+    array([0.])
+    """
+    return RootedNoise(UNIFORM, make_root(dim, covariance, root, variables, parameters, at))
+
+
+def three_point(
+    dim: int | None = None,
+    root: Any = None,
+    *,
+    covariance: Any = None,
+    variables: str | Sequence[str] | None = None,
+    parameters: Mapping[str, float] | None = None,
+    at: Any = None,
+) -> RootedNoise:
+    """v = R(x) u, u = +-sqrt 3 with probability 1/6 each, else 0: it has the moments of N(0, 1) up to the fifth.
+
+    >>> three_point(1).value(np.zeros((1, 3)), np.array([[0.1, 0.5, 0.9]])).round(3).tolist()
+    [[-1.732, 0.0, 1.732]]
+    """
+    return RootedNoise(THREE_POINT, make_root(dim, covariance, root, variables, parameters, at))
+
+
+def centred_exponential(
+    dim: int | None = None,
+    root: Any = None,
+    *,
+    covariance: Any = None,
+    variables: str | Sequence[str] | None = None,
+    parameters: Mapping[str, float] | None = None,
+    at: Any = None,
+) -> RootedNoise:
+    """v = R(x) u, u = Exp(1) - 1: third moment 2, which breaks the low-skewness condition of Malladi et al. (2022).
+
+    >>> centred_exponential(1).skewness
+    2.0
+    """
+    return RootedNoise(CENTRED_EXPONENTIAL, make_root(dim, covariance, root, variables, parameters, at))
+
+
+def two_point(
+    dim: int | None = None,
+    probability: float = 0.1,
+    root: Any = None,
+    *,
+    covariance: Any = None,
+    variables: str | Sequence[str] | None = None,
+    parameters: Mapping[str, float] | None = None,
+    at: Any = None,
+) -> RootedNoise:
+    """v = R(x) u, u = sqrt(q/p) with probability p, -sqrt(p/q) with q = 1 - p: third moment (1 - 2p)/sqrt(p q).
+
+    >>> noise = two_point(1, probability=0.2)
+    >>> noise.value(np.zeros((1, 2)), np.array([[0.1, 0.9]])), round(noise.skewness, 12)
+    (array([[ 2. , -0.5]]), 1.5)
+    """
+    p = _check.number("probability", probability, "lie in (0, 1)")
+    if not 0 < p < 1:
+        raise ValueError(f"`probability` must lie in (0, 1); got probability={probability!r}. At 0.5 the law is `rademacher`.")
+    spread = math.sqrt(p * (1 - p))
+    law = replace(TWO_POINT, numbers=(p, (1 - p) / spread, -p / spread), skewness=(1 - 2 * p) / spread)
+    return RootedNoise(law, make_root(dim, covariance, root, variables, parameters, at))
+
+
+def student_t(
+    dim: int | None = None,
+    degrees: float = 5.0,
+    root: Any = None,
+    *,
+    covariance: Any = None,
+    variables: str | Sequence[str] | None = None,
+    parameters: Mapping[str, float] | None = None,
+    at: Any = None,
+) -> RootedNoise:
+    """v = R(x) u, u a t-law with `degrees` nu > 2 scaled to unit variance, by Bailey's polar formula (Math. Comp. 62, 1994):
+    u = sqrt((nu - 2) (a^(-2/nu) - 1)) cos(2 pi b) with uniforms a, b. Moments of order nu and above do not exist.
+
+    >>> student_t(1, degrees=4).value(np.zeros(1), np.array([0.25, 1.0])).round(12)
+    array([1.41421356])
+    """
+    nu = _check.number("degrees", degrees, "be a number above 2")
+    if nu <= 2:
+        raise ValueError(f"`degrees` must be a number above 2; got degrees={degrees!r}. At 2 and below the variance is infinite.")
+    law = replace(STUDENT_T, numbers=(nu - 2, -2 / nu), skewness=0.0 if nu > 3 else math.nan)
+    return RootedNoise(law, make_root(dim, covariance, root, variables, parameters, at))
+
+
+def none(dim: int) -> NoNoise:
+    """v = 0.
+
+    >>> none(2).draws
+    ()
+    """
+    return NoNoise(dim)

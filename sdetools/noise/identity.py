@@ -1,0 +1,38 @@
+"""Identity of a user's function: experiments are addressed by what they compute."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+
+def function_identity(function: Callable[..., Any]) -> str:
+    """Import path and a digest of code, defaults and closure: it changes when the function does.
+
+    >>> function_identity(function_identity).split("#")[0]
+    'sdetools.noise.identity.function_identity'
+    """
+    function = getattr(function, "py_func", function)
+    code = getattr(function, "__code__", None)
+    name = f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', type(function).__qualname__)}"
+    if code is None:
+        return name
+    closure = [_content(cell.cell_contents) for cell in function.__closure__ or ()]
+    text = repr((_code_text(code), list(map(_content, function.__defaults__ or ())), closure))
+    return f"{name}#{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _code_text(code: Any) -> tuple[Any, ...]:
+    constants = [_code_text(c) if hasattr(c, "co_code") else repr(c) for c in code.co_consts]
+    return code.co_code.hex(), constants, code.co_names, code.co_varnames
+
+
+def _content(value: Any) -> str:
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return f"{value.dtype}{value.shape}{hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()}"
+    if isinstance(value, (int, float, complex, str, bytes, bool, type(None), tuple, list)):
+        return repr(value)
+    return function_identity(value) if callable(value) else type(value).__qualname__

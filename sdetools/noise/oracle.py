@@ -1,0 +1,155 @@
+"""The noisy gradient oracle with scale parameter (NGOS): a triple (L, Sigma, Z_sigma) of the paper's Def. 2.1; SVAG of one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import _check
+from ..losses.base import Loss
+from .base import Draws, Noise, check_draws
+
+if TYPE_CHECKING:
+    from ..losses.base import Stage
+
+
+class NoisyOracle:
+    """g(x) = grad L(x) + sigma v, v ~ Z(x), E v = 0, Cov v = Sigma(x); Sigma does not depend on sigma.
+
+    `draws` is what one gradient consumes; `parameters` is [sigma, the loss's numbers, the noise's numbers], and `p` in a call
+    is an array of that layout (of traced symbols, while a kernel is made). ValueError when the dimensions differ, when `sigma` is
+    negative or not finite, or when a noise made from data meets a loss on other data.
+
+    >>> from sdetools.losses import from_expression
+    >>> from sdetools.noise import gaussian
+    >>> oracle = NoisyOracle(from_expression("(x*y - 1)**2 / 2", variables="x y"), gaussian(dim=2), sigma=10.0)
+    >>> oracle(np.array([2.0, 1.0]), np.array([0.1, 0.0]))
+    array([2., 2.])
+    >>> oracle.covariance(np.array([2.0, 1.0]))
+    array([[100.,   0.],
+           [  0., 100.]])
+    """
+
+    def __init__(self, loss: Loss, noise: Noise, sigma: float = 1.0) -> None:
+        if not isinstance(loss, Loss):
+            raise ValueError(f"`loss` must be a loss of `sdetools.losses`; got {loss!r}. Try losses.from_expression('x**2 / 2').")
+        if not isinstance(noise, Noise):
+            raise ValueError(f"`noise` must be a noise of `sdetools.noise`; got {noise!r}. Try `noise.gaussian(dim={loss.dim})`.")
+        if loss.dim != noise.dim:
+            raise ValueError(
+                f"`noise` must have the dimension of the loss, {loss.dim}; got a noise of dimension {noise.dim}. "
+                f"Make it with dim={loss.dim}."
+            )
+        if noise.names is not None and set(noise.names) == set(loss.names) and noise.names != tuple(loss.names):
+            raise ValueError(
+                f"`noise` must name the coordinates in the loss's order, {' '.join(loss.names)}; got {' '.join(noise.names)}. "
+                f"Write variables={' '.join(loss.names)!r} in both."
+            )
+        if noise.loss is not None and noise.loss.identity != loss.identity:
+            raise ValueError(
+                f"`noise` must be made from the loss of the oracle; got {noise.label} made from another loss. "
+                "Give the same loss object to both."
+            )
+        self.loss, self.noise = loss, noise
+        self.sigma = _check.number("sigma", sigma, "be a finite number, 0 or above")
+        if self.sigma < 0:
+            raise ValueError(
+                f"`sigma` must be a finite number, 0 or above; got sigma={sigma!r}. For the noise -v flip the sign of its root."
+            )
+        self.dim = noise.dim
+
+    @property
+    def draws(self) -> tuple[Draws, ...]:
+        """What one gradient consumes."""
+        return self.noise.draws
+
+    @property
+    def parameters(self) -> np.ndarray:
+        """[sigma, *loss.parameters, *noise.parameters]."""
+        return np.concatenate([[self.sigma], self.loss.parameters, self.noise.parameters])
+
+    def __call__(self, x: Any, z: Any, p: Any = None, sigma: Any = None) -> np.ndarray:
+        """One noisy gradient at `x` from the draws `z`; `sigma` here overrides the oracle's own."""
+        check_draws(z, self.noise)
+        if p is None:
+            g, v = self.loss.gradient(x), self.noise.value(x, z)
+            return g + (self.sigma if sigma is None else sigma) * v
+        own = 1 + len(self.loss.parameters)
+        return self.loss.gradient(x, p[1:own]) + (p[0] if sigma is None else sigma) * self.noise.value(x, z, p[own:])
+
+    def covariance(self, x: Any) -> np.ndarray:
+        """sigma^2 Sigma(x): `(dim, dim, paths)`."""
+        return self.sigma**2 * self.noise.covariance(x)
+
+    def with_sigma(self, sigma: float) -> NoisyOracle:
+        """The same oracle at another noise scale."""
+        return NoisyOracle(self.loss, self.noise, sigma)
+
+    def __repr__(self) -> str:
+        return f"NoisyOracle({self.loss.label}, {self.noise.label}, sigma={self.sigma:g})"
+
+
+class SVAGNoise(Noise):
+    """v = (r_1 v_1 + r_2 v_2) / sqrt(l) from two independent copies of a noise: covariance Sigma as before, skewness smaller by
+
+    (r_1^3 + r_2^3) / l^(3/2) = (3 l - 1) / (2 l^(3/2)).
+
+    Its numbers are [r_1 / sqrt(l), r_2 / sqrt(l)], then those of the inner noise, so a sweep over l compiles once.
+    """
+
+    def __init__(self, inner: Noise, l: int) -> None:
+        spread = math.sqrt(2 * l - 1)
+        self.inner = inner
+        self.weights = tuple(r / math.sqrt(l) for r in ((1 - spread) / 2, (1 + spread) / 2))
+        self.dim, self.draws = inner.dim, inner.draws + inner.draws
+        self.identity = f"svag[{inner.identity}]"
+        self.parameters = np.concatenate([self.weights, inner.parameters])
+        self.state_dependent, self.gaussian = inner.state_dependent, inner.gaussian
+        self.names, self.loss = inner.names, inner.loss
+        self.label = f"SVAG (l={l}) of {inner.label}"
+
+    @property
+    def latex(self) -> str:  # type: ignore[override]
+        """The noise as a formula."""
+        return rf"{self.weights[0]:.4g}\,v_1 + {self.weights[1]:.4g}\,v_2, \quad v_i = {self.inner.latex}"
+
+    def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:
+        p = self.parameters if p is None else p
+        half = self.inner.n_draws
+        first, second = (self.inner.value(x, part, p[2:]) for part in (z[:half], z[half:]))
+        return p[0] * first + p[1] * second
+
+    def covariance(self, x: Any, p: Any = None) -> np.ndarray:
+        return self.inner.covariance(x, None if p is None else p[2:])
+
+    def as_gaussian(self) -> Noise:
+        return self.inner.as_gaussian()
+
+    def combined_stage(self, weights: Sequence[float]) -> Stage | None:
+        return self.inner.combined_stage(self._both(weights))
+
+    def oracle_stage(self, sigma: float, weights: Sequence[float] = (1.0,)) -> Stage | None:
+        return self.inner.oracle_stage(sigma, self._both(weights))
+
+    def _both(self, weights: Sequence[float]) -> tuple[float, ...]:
+        return tuple(w * r for w in weights for r in self.weights)
+
+
+def svag(oracle: NoisyOracle, l: int) -> NoisyOracle:
+    """The paper's Def. 5.1: ghat = r_1 g_1 + r_2 g_2, r_i = (1 + (-1)^i sqrt(2 l - 1)) / 2, two independent gradients.
+
+    r_1 + r_2 = 1 and r_1^2 + r_2^2 = l: the mean is kept, the covariance is multiplied by l exactly. Here sigma becomes
+    sigma sqrt(l) and the noise keeps its Sigma. Run it with eta / l for l times the steps; at l = 1 it is `oracle` itself, on the
+    second draw.
+
+    >>> from sdetools.losses import from_expression
+    >>> from sdetools.noise import gaussian
+    >>> oracle = NoisyOracle(from_expression("x**2 / 2", variables="x"), gaussian(dim=1))
+    >>> svag(oracle, 4).covariance(np.array([1.0]))
+    array([[4.]])
+    """
+    l = _check.count("l", l, hint="Take l = 1 for the oracle itself.")
+    return NoisyOracle(oracle.loss, SVAGNoise(oracle.noise, l), oracle.sigma * math.sqrt(l))

@@ -1,0 +1,430 @@
+"""Square roots of covariances: v = R(x) u, where u has independent entries of mean 0 and variance 1, so Cov v = R R^T.
+
+Three doors, as for losses: a constant matrix (its numbers are parameters, its structure is compiled), rows of expressions, a
+function `root(x)` that returns `dim` rows of `rank` entries.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .. import _check
+from .identity import function_identity
+
+
+class Root(ABC):
+    """R(x), of shape `(dim, rank)`."""
+
+    dim: int
+    rank: int
+    parameters: np.ndarray
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """Coordinate names, where the root is written in expressions."""
+        return getattr(self, "variables", None)
+
+    @property
+    def constant(self) -> bool:
+        """Whether R does not depend on x."""
+        return isinstance(self, ConstantRoot)
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """A short text that fixes the structure."""
+
+    @property
+    @abstractmethod
+    def latex(self) -> str:
+        """The root as a formula; empty for the identity."""
+
+    @abstractmethod
+    def entries(self, x: Any, p: Any) -> Sequence[Sequence[Any]]:
+        """`dim` rows of `rank` entries: numbers, rows of paths or traced symbols."""
+
+    def times(self, u: Sequence[Any], x: Any, p: Any) -> list[Any]:
+        """R(x) u as a list of `dim` components; entries that are the numbers 0 and 1 cost nothing."""
+        return [_dot(row, u) for row in self.entries(x, p)]
+
+    def covariance(self, x: Any, p: Any) -> np.ndarray:
+        """R(x) R(x)^T."""
+        rows = self.entries(x, p)
+        like = np.asarray(x)
+        out = np.empty((self.dim, self.dim, *like.shape[1:]), dtype=object if like.dtype == object else float)
+        for i, row in enumerate(rows):
+            for j in range(i, self.dim):
+                out[i, j] = out[j, i] = _dot(row, rows[j])
+        return out
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ConstantRoot(Root):
+    """A constant root; `structure` is what is compiled, `parameters` are its numbers (none, the diagonal, or the rows)."""
+
+    dim: int
+    rank: int
+    structure: str
+    parameters: np.ndarray
+
+    @property
+    def identity(self) -> str:
+        return f"{self.structure}({self.dim}x{self.rank})"
+
+    @property
+    def latex(self) -> str:
+        if self.structure == "identity":
+            return ""
+        if self.structure == "diagonal" and self.dim <= 6:
+            return r"\mathrm{diag}(" + ", ".join(f"{v:.4g}" for v in self.parameters) + r")\,"
+        if self.structure == "dense" and self.dim * self.rank <= 16:
+            return _matrix_latex([[f"{v:.4g}" for v in row] for row in self.matrix()])
+        return r"R\,"
+
+    def entries(self, x: Any, p: Any) -> Sequence[Sequence[Any]]:
+        if self.structure == "dense":
+            return [[p[i * self.rank + j] for j in range(self.rank)] for i in range(self.dim)]
+        diagonal = np.ones(self.dim) if self.structure == "identity" else p
+        return [[diagonal[i] if i == j else 0.0 for j in range(self.dim)] for i in range(self.dim)]
+
+    def times(self, u: Sequence[Any], x: Any, p: Any) -> list[Any]:
+        if self.structure == "identity":
+            return list(u)
+        if self.structure == "diagonal":
+            return [p[i] * u[i] for i in range(self.dim)]
+        if np.asarray(p).dtype != object and np.asarray(u[0]).dtype != object:
+            return list(np.reshape(p, (self.dim, self.rank)) @ np.asarray(u))
+        return [sum((p[i * self.rank + j] * u[j] for j in range(1, self.rank)), p[i * self.rank] * u[0]) for i in range(self.dim)]
+
+    def matrix(self) -> np.ndarray:
+        """R as an array `(dim, rank)`."""
+        if self.structure == "dense":
+            return self.parameters.reshape(self.dim, self.rank)
+        return np.eye(self.dim) if self.structure == "identity" else np.diag(self.parameters)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ExpressionRoot(Root):
+    """Rows of expressions in the coordinates `variables` and in the named numbers `constants`: plain data, so it pickles.
+
+    A named number is a parameter, but for one in an exponent, which is part of the formula (see `losses.expression.parse`).
+    """
+
+    rows: tuple[tuple[str, ...], ...]
+    variables: tuple[str, ...]
+    constants: tuple[tuple[str, float], ...]
+    dim: int = field(init=False)
+    rank: int = field(init=False)
+    parameters: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dim", len(self.rows))
+        object.__setattr__(self, "rank", len(self.rows[0]))
+        object.__setattr__(self, "parameters", _used(self._texts, self.variables, self.constants)[1])
+
+    @property
+    def _texts(self) -> tuple[str, ...]:
+        return tuple(entry for row in self.rows for entry in row)
+
+    @property
+    def identity(self) -> str:
+        return f"expression({self.dim}x{self.rank}; {_structure(self._texts, self.variables, self.constants)})"
+
+    @property
+    def latex(self) -> str:
+        from ..losses.expression import latex
+
+        entries = [latex(e) for e in _parsed(self._texts, self.variables, self.constants)]
+        return _matrix_latex([entries[i * self.rank : (i + 1) * self.rank] for i in range(self.dim)])
+
+    def entries(self, x: Any, p: Any) -> Sequence[Sequence[Any]]:
+        flat = _compiled(self._texts, self.variables, self.constants, 0)(x, p)
+        return [flat[i * self.rank : (i + 1) * self.rank] for i in range(self.dim)]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LabelRoot(Root):
+    """R = factor [grad f_1 ... grad f_n] for models f_i given by expressions; `factor` is the first parameter."""
+
+    models: tuple[str, ...]
+    variables: tuple[str, ...]
+    constants: tuple[tuple[str, float], ...]
+    factor: float
+    dim: int = field(init=False)
+    rank: int = field(init=False)
+    parameters: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dim", len(self.variables))
+        object.__setattr__(self, "rank", len(self.models))
+        own = _used(self.models, self.variables, self.constants)[1]
+        object.__setattr__(self, "parameters", np.concatenate([[self.factor], own]))
+
+    @property
+    def identity(self) -> str:
+        return f"gradients({self.dim}x{self.rank}; {_structure(self.models, self.variables, self.constants)})"
+
+    @property
+    def latex(self) -> str:
+        from ..losses.expression import latex
+
+        models = [rf"\nabla\left({latex(f)}\right)" for f in _parsed(self.models, self.variables, self.constants)]
+        return rf"{self.factor:.4g}\," + (models[0] + r"\," if len(models) == 1 else _matrix_latex([models]))
+
+    def entries(self, x: Any, p: Any) -> Sequence[Sequence[Any]]:
+        flat = _compiled(self.models, self.variables, self.constants, 1)(x, p[1:])
+        scaled = [entry if _is_number(entry, 0) else p[0] * entry for entry in flat]
+        return [[scaled[k * self.dim + i] for k in range(self.rank)] for i in range(self.dim)]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FunctionRoot(Root):
+    """A function `root(x) -> dim rows of rank entries`, plain arithmetic on the components of x."""
+
+    function: Callable[[Any], Any]
+    dim: int
+    rank: int
+    parameters: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+    @property
+    def identity(self) -> str:
+        return f"function({self.dim}x{self.rank}; {function_identity(self.function)})"
+
+    @property
+    def latex(self) -> str:
+        return r"R(x)\,"
+
+    def entries(self, x: Any, p: Any) -> Sequence[Sequence[Any]]:
+        return self.function(x)
+
+
+def make_root(
+    dim: int | None = None,
+    covariance: Any = None,
+    root: Any = None,
+    variables: str | Sequence[str] | None = None,
+    parameters: Mapping[str, float] | None = None,
+    at: Any = None,
+) -> Root:
+    """The root that a noise's arguments ask for: the identity, a root of `covariance`, or `root` through one of its doors."""
+    if dim is not None:
+        dim = _check.count("dim", dim)
+    if covariance is not None and root is not None:
+        raise ValueError(
+            "`covariance` and `root` must not both be given; got both. Give the root R alone: the covariance is R R^T."
+        )
+    if covariance is not None:
+        return _constant(_symmetric_root(dim, covariance))
+    if root is None:
+        if dim is None:
+            raise ValueError("`dim` must be given where neither `covariance` nor `root` is; got none of the three. Try dim=2.")
+        return ConstantRoot(dim, dim, "identity", np.zeros(0))
+    if callable(root):
+        return _function(root, dim, at)
+    if _holds_text(root):
+        return _expressions(root, dim, variables, parameters, at)
+    return _constant(_matrix(dim, root))
+
+
+def variable_names(
+    texts: Sequence[str], variables: str | Sequence[str] | None, constants: Mapping[str, float]
+) -> tuple[str, ...]:
+    """Coordinate names of expressions: those given, or as for a loss x0, x1, ..., or the free names in alphabetical order.
+
+    >>> variable_names(["y", "x"], "x y", {}), variable_names(["x0 + x1"], None, {})
+    (('x', 'y'), ('x0', 'x1'))
+    """
+    from ..losses.expression import variables_of
+    from ..losses.parser import identifiers
+
+    if variables is None:
+        return variables_of(" + ".join(f"({text})" for text in texts), constants)
+    return identifiers("variables", variables)
+
+
+def named_numbers(parameters: Mapping[str, float] | None) -> dict[str, float]:
+    """Names and finite values of the numbers in expressions, in the order given."""
+    return {name: _check.number(f"parameters[{name!r}]", value) for name, value in dict(parameters or {}).items()}
+
+
+def check_root(root: Root, at: Any) -> Root:
+    """`root`, after one evaluation at each of a few points: right shape, and finite at one of them at least."""
+    points = [np.full(root.dim, 0.7), np.linspace(-0.4, 0.3, root.dim), np.zeros(root.dim)]
+    if at is not None:
+        points = [_check.point("at", at, root.dim)]
+    for x in points:
+        with np.errstate(all="ignore"):
+            rows = root.entries(x, root.parameters)
+        if _shape(rows) != (root.dim, root.rank):
+            raise ValueError(
+                f"`root` must return {root.dim} rows of equal length, one row a coordinate; got {_told(rows)}. "
+                "Return nested sequences: [[r00, r01], [r10, r11]]."
+            )
+        try:
+            values = np.array([[float(entry) for entry in row] for row in rows])
+        except (TypeError, ValueError):
+            raise ValueError(f"`root` must return numbers where x holds numbers; got {rows!r}.") from None
+        if np.all(np.isfinite(values)):
+            return root
+    raise ValueError(
+        f"`root` must be finite; got a NaN or an infinity at x={points[0].tolist()}. "
+        "If it is defined elsewhere only, give at= a point of its domain."
+    )
+
+
+def _function(function: Callable[[Any], Any], dim: int | None, at: Any) -> Root:
+    if dim is None:
+        if at is None:
+            raise ValueError(
+                "`dim` must be given with a function as `root`; got dim=None. A function does not tell its dimension."
+            )
+        dim = len(_check.finite("at", at))
+    first = np.full(dim, 0.7) if at is None else _check.point("at", at, dim)
+    try:
+        with np.errstate(all="ignore"):
+            rows = function(first)
+    except (IndexError, TypeError) as error:
+        raise ValueError(
+            f"`root` must take a point of {dim} coordinates and return {dim} rows; "
+            f"calling it raised {type(error).__name__}: {error}. "
+            "Write root(x) with x[0], x[1], ... and return nested sequences."
+        ) from error
+    shape = _shape(rows)
+    if shape is None or shape[0] != dim or shape[1] < 1:
+        raise ValueError(
+            f"`root` must return {dim} rows of equal length, one row a coordinate; got {_told(rows)}. "
+            "Return nested sequences: [[r00, r01], [r10, r11]]."
+        )
+    return check_root(FunctionRoot(function, dim, shape[1]), at)
+
+
+def _expressions(
+    root: Any, dim: int | None, variables: str | Sequence[str] | None, parameters: Mapping[str, float] | None, at: Any
+) -> Root:
+    rows = [[root]] if isinstance(root, str) else [[row] if isinstance(row, str) else list(row) for row in root]
+    rows = [[entry if isinstance(entry, str) else repr(_check.number("root", entry)) for entry in row] for row in rows]
+    width = {len(row) for row in rows}
+    if len(width) != 1 or 0 in width or (dim is not None and len(rows) != dim):
+        want = f"{dim} rows" if dim is not None else "rows"
+        raise ValueError(f"`root` must be {want} of equal length; got rows of {[len(r) for r in rows]} expressions.")
+    texts = [entry for row in rows for entry in row]
+    constants = named_numbers(parameters)
+    names = variable_names(texts, variables, constants)
+    if len(names) != len(rows):
+        raise ValueError(
+            f"`root` must have one row for each of the coordinates {' '.join(names)}; got {len(rows)} rows. "
+            "Name the coordinates that do not occur too: variables='x y'."
+        )
+    return check_root(ExpressionRoot(tuple(map(tuple, rows)), names, tuple(constants.items())), at)
+
+
+def _matrix(dim: int | None, root: Any) -> np.ndarray:
+    matrix = _check.finite("root", root)
+    if matrix.ndim == 0:
+        matrix = np.full(dim or 1, float(matrix))
+    if matrix.ndim == 1:
+        matrix = np.diag(matrix)
+    if matrix.ndim != 2 or 0 in matrix.shape or (dim is not None and len(matrix) != dim):
+        want = "(dim, r)" if dim is None else f"({dim}, r)"
+        raise ValueError(f"`root` must be a matrix of shape {want}; got shape {np.shape(root)}. A vector is taken as a diagonal.")
+    return matrix
+
+
+def _symmetric_root(dim: int | None, covariance: Any) -> np.ndarray:
+    """S with S S = covariance, S symmetric positive semidefinite, by eigen-decomposition: degenerate covariances are welcome."""
+    given = _check.finite("covariance", covariance)
+    matrix = _check.covariance("covariance", np.full(dim or 1, float(given)) if given.ndim == 0 else given, dim)
+    if np.array_equal(matrix, np.diag(np.diag(matrix))):
+        return np.diag(np.sqrt(np.maximum(np.diag(matrix), 0.0)))
+    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+    return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+
+
+def _constant(matrix: np.ndarray) -> ConstantRoot:
+    dim, rank = matrix.shape
+    if dim == rank and np.array_equal(matrix, np.diag(np.diag(matrix))):
+        if np.array_equal(matrix, np.eye(dim)):
+            return ConstantRoot(dim, rank, "identity", np.zeros(0))
+        return ConstantRoot(dim, rank, "diagonal", np.diag(matrix).copy())
+    return ConstantRoot(dim, rank, "dense", np.ascontiguousarray(matrix).ravel())
+
+
+def _is_number(value: Any, number: float) -> bool:
+    return isinstance(value, (int, float)) and value == number
+
+
+def _dot(row: Sequence[Any], u: Sequence[Any]) -> Any:
+    total = None
+    for a, b in zip(row, u, strict=True):
+        if _is_number(a, 0) or _is_number(b, 0):
+            continue
+        term = b if _is_number(a, 1) else a if _is_number(b, 1) else a * b
+        total = term if total is None else total + term
+    return 0.0 if total is None else total
+
+
+def _holds_text(root: Any) -> bool:
+    if isinstance(root, str):
+        return True
+    if isinstance(root, (list, tuple)):
+        return any(_holds_text(row) for row in root)
+    return False
+
+
+def _shape(rows: Any) -> tuple[int, int] | None:
+    try:
+        lengths = {len(row) for row in rows}
+        return (len(rows), lengths.pop()) if len(lengths) == 1 else None
+    except TypeError:
+        return None
+
+
+def _told(rows: Any) -> str:
+    shape = _shape(rows)
+    return f"{shape[0]} rows of {shape[1]}" if shape else f"{rows!r}"[:80]
+
+
+def _matrix_latex(rows: Sequence[Sequence[str]]) -> str:
+    return r"\begin{pmatrix} " + r" \\ ".join(" & ".join(row) for row in rows) + r" \end{pmatrix}\,"
+
+
+Constants = tuple[tuple[str, float], ...]
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed(texts: tuple[str, ...], names: tuple[str, ...], constants: Constants) -> tuple[Any, ...]:
+    from ..losses.expression import parse
+
+    return tuple(parse(text, names, dict(constants)) for text in texts)
+
+
+def _used(texts: tuple[str, ...], names: tuple[str, ...], constants: Constants) -> tuple[tuple[str, ...], np.ndarray]:
+    """Names and values of the constants that are parameters of the parsed expressions."""
+    free = {str(s) for e in _parsed(texts, names, constants) for s in e.free_symbols}
+    kept = [(name, value) for name, value in constants if name in free]
+    return tuple(name for name, _ in kept), np.array([value for _, value in kept])
+
+
+def _structure(texts: tuple[str, ...], names: tuple[str, ...], constants: Constants) -> str:
+    """The texts, and a digest of what they parse to: numbers in exponents are part of it, parameters are not."""
+    import sympy
+
+    parsed = "; ".join(sympy.srepr(e) for e in _parsed(texts, names, constants))
+    return f"{list(texts)}; {' '.join(names)}; {hashlib.sha256(parsed.encode()).hexdigest()[:16]}"
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(texts: tuple[str, ...], names: tuple[str, ...], constants: Constants, order: int) -> Callable[..., Any]:
+    """The expressions, or (order 1) their gradients, one expression after another."""
+    from ..losses.expression import compile, derivatives
+
+    parsed = _parsed(texts, names, constants)
+    wanted = [d for e in parsed for d in derivatives(e, names, order).values()]
+    return compile(wanted, names, _used(texts, names, constants)[0])

@@ -1,0 +1,9 @@
+"""What a person sees: the report page, and plots in one style."""
+
+from __future__ import annotations
+
+from .page import render, write
+from sdetools.plots import gap_curve, loglog_orders
+from .typeset import typeset
+
+__all__ = ["gap_curve", "loglog_orders", "render", "typeset", "write"]

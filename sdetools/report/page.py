@@ -1,0 +1,186 @@
+"""The report: one HTML page that holds everything it shows."""
+
+from __future__ import annotations
+
+import base64
+import importlib.resources
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .typeset import typeset
+
+if TYPE_CHECKING:
+    from ..claims import ClaimResult, MeasurementResult, Results
+
+MARKS = {
+    "supported": ("✓", "supported"),
+    "contradicted": ("✗", "contradicted"),
+    "inconclusive": ("?", "inconclusive"),
+    "not run": ("–", "not-run"),
+    "error": ("!", "error"),
+}
+
+
+def render(results: Results) -> str:
+    """The page as text. It needs nothing from outside: style, figures and formulas are in it, and there is no script.
+
+    >>> from sdetools.claims import Results
+    >>> page = render(Results("1.0", 0, "quick", 1e-3, ()))
+    >>> page.startswith("<!DOCTYPE html>")
+    True
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        loader=jinja2.FunctionLoader(_text),
+    )
+    environment.filters.update(typeset=typeset, cell=cell, seconds=seconds)
+    environment.globals.update(
+        marks=MARKS,
+        bar=interval_bar,
+        value=quoted_value,
+        interval=quoted_interval,
+        wanted=wanted,
+        picture=_picture,
+        why=_why,
+        style=_text("style.css"),
+    )
+    return environment.get_template("template.html").render(results=results).lstrip()
+
+
+def write(results: Results, out: str | os.PathLike[str]) -> Path:
+    """Write `report.html` into the folder `out`, whole or not at all, and return its path."""
+    from ..claims.folder import write_text
+
+    path = Path(out) / "report.html"
+    write_text(path, render(results))
+    return path
+
+
+def interval_bar(item: MeasurementResult) -> Any:
+    """The interval (line and dot) against the accepted range (band), as a small SVG that follows the page's colours."""
+    from markupsafe import Markup
+
+    width, height, pad = 220.0, 26.0, 10.0
+    shown = [
+        v
+        for v in (item.value, item.low, item.high, item.accept_low, item.accept_high, item.expected)
+        if v is not None and math.isfinite(v)
+    ]
+    if not shown:
+        return Markup("")
+    left, right = min(shown), max(shown)
+    room = 0.12 * (right - left) or abs(left) * 1e-9 or 1.0
+    # A one-sided range goes on beyond the picture, and so needs some room to be seen in.
+    open_room = 0.35 * (right - left) or room
+    left -= open_room if math.isinf(item.accept_low) else room
+    right += open_room if math.isinf(item.accept_high) else room
+
+    def at(v: float) -> float:
+        if math.isinf(v):
+            return 0.0 if v < 0 else width
+        return pad + (width - 2 * pad) * (v - left) / (right - left)
+
+    a, b, low, high = (at(v) for v in (item.accept_low, item.accept_high, item.low, item.high))
+    parts = [
+        f'<line class="axis" x1="0" x2="{width:g}" y1="13" y2="13"/>',
+        f'<rect class="accept" x="{a:.1f}" y="4" width="{max(b - a, 1.5):.1f}" height="18" rx="2"/>',
+    ]
+    if item.expected is not None and math.isfinite(item.expected):
+        parts.append(f'<line class="expected" x1="{at(item.expected):.1f}" x2="{at(item.expected):.1f}" y1="4" y2="22"/>')
+    parts.append(f'<line class="interval" x1="{low:.1f}" x2="{max(high, low + 0.1):.1f}" y1="13" y2="13"/>')
+    for end, value in ((low, item.low), (high, item.high)):
+        if math.isfinite(value) and item.low != item.high:
+            parts.append(f'<line class="end" x1="{end:.1f}" x2="{end:.1f}" y1="9" y2="17"/>')
+    if math.isfinite(item.value):
+        parts.append(f'<circle class="dot" cx="{at(item.value):.1f}" cy="13" r="3.6"/>')
+    where = {"inside": "inside", "disjoint": "outside", "across": "across an edge of"}[item.state]
+    svg = f'<svg class="bar {item.state}" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{{}}">{"".join(parts)}</svg>'
+    return Markup(svg).format(f"the interval lies {where} the tolerance")
+
+
+def quoted_value(item: MeasurementResult) -> str:
+    """The value, to the digits that its interval supports."""
+    return _number(item.value, item.high - item.low)
+
+
+def quoted_interval(item: MeasurementResult) -> str:
+    if item.low == item.high:
+        return "exact"
+    if not (math.isfinite(item.low) and math.isfinite(item.high)):
+        return "no finite interval"
+    spread = item.high - item.low
+    return f"[{_number(item.low, spread)}, {_number(item.high, spread)}]"
+
+
+def wanted(item: MeasurementResult) -> str:
+    """What the claim says about the value."""
+    if math.isinf(item.accept_low):
+        return f"≤ {_number(item.accept_high)}"
+    if math.isinf(item.accept_high):
+        return f"≥ {_number(item.accept_low)}"
+    expected = 0.5 * (item.accept_low + item.accept_high) if item.expected is None else item.expected
+    return f"{_number(expected)} ± {_number(0.5 * (item.accept_high - item.accept_low))}"
+
+
+def cell(value: Any) -> str:
+    """A cell of a table."""
+    return _number(float(value)) if isinstance(value, float) else str(value)
+
+
+def seconds(value: float) -> str:
+    """A duration in words.
+
+    >>> seconds(0.4), seconds(75.0)
+    ('0.4 s', '1 min 15 s')
+    """
+    if value < 60:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _number(value: float, spread: float = 0.0) -> str:
+    """A number with a true minus sign and powers of ten, to two digits of its spread or to six digits.
+
+    >>> _number(-0.0123456, 0.0002), _number(1.5), _number(2.5e-7)
+    ('−0.01235', '1.5', '2.5·10⁻⁷')
+    """
+    if math.isnan(value):
+        return "not a number"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    digits = 6
+    if 0 < spread < math.inf:
+        size = abs(value) if value else spread
+        digits = min(12, max(2, math.floor(math.log10(size)) - math.floor(math.log10(spread / 2)) + 2))
+    if value and not 1e-4 <= abs(value) < 1e6:
+        mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
+        if not 0 < spread < math.inf:
+            mantissa = mantissa.rstrip("0").rstrip(".")
+        text = f"{mantissa}·10{str(int(exponent)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+    elif 0 < spread < math.inf:
+        text = f"{value:.{max(0, min(12, 1 - math.floor(math.log10(spread / 2))))}f}"
+    else:
+        text = f"{value:.{digits}g}"
+    return text.replace("-", "−")
+
+
+def _why(item: ClaimResult) -> Any:
+    """The reason; names of measurements in it may hold formulas, but the text of an exception is no LaTeX."""
+    return item.reason if item.verdict in ("error", "not run") else typeset(item.reason)
+
+
+def _picture(svg: str) -> str:
+    """As a data address: ids of several drawings cannot clash, and nothing in a drawing can run."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+
+
+def _text(name: str) -> str:
+    return importlib.resources.files(__package__).joinpath(name).read_text(encoding="utf-8")

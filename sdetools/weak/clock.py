@@ -1,0 +1,89 @@
+"""When things are recorded, where dynamics meet, and where the control variate takes its anchors."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from sdetools import _check
+from sdetools.dynamics.base import Dynamics
+from sdetools.simulation.program import Control
+
+DENSE = 512
+"""At most so many of the first steps are recorded one by one (evenly thinned out beyond)."""
+GROWTH = 1.1
+LAG = 3.0
+"""Lag of the control variate in units of the momentum's memory 1 / (1 - beta)."""
+
+
+def steps_to(horizon: float, step_time: float, name: str = "horizon") -> int:
+    """The number of steps to a time; ValueError when it is not a whole number of them."""
+    horizon = _check.positive(name, horizon)
+    steps = horizon / step_time
+    whole = round(steps)
+    if whole < 1 or abs(steps - whole) > 1e-9 * max(1.0, steps):
+        near = max(1, whole) * step_time
+        raise ValueError(
+            f"`{name}` must be a whole number of steps; got {name}={horizon!r}, which is {steps:.6g} steps of {step_time:.6g}. "
+            f"Take {name}={near!r} ({max(1, whole)} steps), or another step_time."
+        )
+    return whole
+
+
+def recorded_steps(times: Any, steps: int, step_time: float, memory: float) -> np.ndarray:
+    """The steps to record: as `times` asks ("all", or a list of times), or each of the first 8 / (1 - beta) and then geometrically."""
+    if isinstance(times, str):
+        if times != "all":
+            raise ValueError(f"`times` must be a list of times, 'all' or None; got {times!r}.")
+        return np.arange(steps + 1)
+    if times is not None:
+        asked = np.atleast_1d(_check.finite("times", times))
+        if asked.ndim != 1 or not len(asked) or asked.min() < 0 or asked.max() > steps * step_time * (1 + 1e-9):
+            raise ValueError(f"`times` must be a list of times between 0 and the horizon {steps * step_time:.6g}; got {times!r}.")
+        return np.unique([0 if t == 0 else steps_to(t, step_time, "times") for t in asked.tolist()])
+    dense = min(steps, math.ceil(8 * memory))
+    chosen = set(np.unique(np.linspace(0, dense, min(dense, DENSE) + 1).round().astype(int)).tolist()) | {steps}
+    k = float(max(dense, 10))
+    while k < steps:
+        chosen.add(round(k))
+        k *= GROWTH
+    return np.array(sorted(k for k in chosen if k <= steps))
+
+
+def longest_memory(*members: Dynamics) -> float:
+    """1 / (1 - beta) of the slowest momentum, in steps."""
+    return max(m.plan.longest_memory for m in members)
+
+
+def plan_control(member: Dynamics, steps: int, record: np.ndarray) -> Control | None:
+    """Anchors for the control variate of a momentum method, with a lag between 3 and 4.5 memories; None without momentum.
+
+    For a recorded step k the anchor a is the last step at which (y, E) was kept and that lies at least a lag before k (or the start).
+    """
+    memory, fading = member.memory(steps), member.fading(steps)
+    if memory is None or fading is None or not memory.any():
+        return None
+    lag = math.ceil(LAG * longest_memory(member))
+    anchors: list[list[int]] = []  # step, last use
+    used = np.empty(len(record), np.int64)
+    for t, k in enumerate(record.tolist()):
+        want = max(0, k - lag)
+        if not anchors or want - anchors[-1][0] > lag // 2:
+            anchors.append([want, k])
+        anchors[-1][1] = k
+        used[t] = len(anchors) - 1
+    slot_of, free_at = np.empty(len(anchors), np.int64), []
+    anchor_slot = np.full(steps + 1, -1, np.int64)
+    for a, (start, last) in enumerate(anchors):
+        slot = next((s for s, end in enumerate(free_at) if end < start), None)
+        if slot is None:
+            slot = len(free_at)
+            free_at.append(last)
+        free_at[slot] = last
+        slot_of[a] = slot
+        anchor_slot[start] = slot
+    starts = np.array([a[0] for a in anchors])[used]
+    rho = np.array([np.prod(fading[a:k]) for a, k in zip(starts.tolist(), record.tolist())])
+    return Control(anchor_slot, slot_of[used], memory[record], rho, memory)

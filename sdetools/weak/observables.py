@@ -1,0 +1,153 @@
+"""Test functions h: expressions, functions, losses; and additive functionals of the whole path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sdetools._arrays import components
+from sdetools.losses.base import Loss
+
+STEP = 1e-5
+"""Step of the central differences that give a function's gradient to the control variate (which is unbiased whatever they give)."""
+
+
+@dataclass(frozen=True)
+class Observable:
+    """h with its gradient, for kernels and for people: `value(x)` and `gradient(x)` on component-first arrays or symbols."""
+
+    name: str
+    value: Callable[..., Any]
+    gradient: Callable[..., Any]
+    identity: str
+    parameters: np.ndarray = field(default_factory=lambda: np.empty(0))
+    value_stage: Any = None
+    latex: str = ""
+
+
+def observable(spec: Any, loss: Loss, name: str = "") -> Observable:
+    """An observable from an expression in the loss's coordinates, a loss, a function h(x), or an object with `value(x)`.
+
+    ValueError for an unknown name in an expression, for anything else that is not an observable, and for a value that is not one number a path.
+
+    >>> from sdetools.losses import from_expression
+    >>> observable("x**2 + y**2", from_expression("x*y", variables="x y")).value(np.array([3.0, 4.0]))
+    25.0
+    """
+    if isinstance(spec, Observable):
+        return spec
+    if isinstance(spec, str):
+        from sdetools.losses.expression import from_expression
+
+        found: Any = from_expression(spec, variables=loss.names)
+        made = Observable(name or found.label, found.value, found.gradient, found.identity, found.parameters, latex=found.latex)
+    elif isinstance(spec, Loss):
+        if spec.dim != loss.dim:
+            raise ValueError(f"an observable must take {loss.dim} coordinates; got the loss {spec.label} with {spec.dim}.")
+        made = Observable(name or spec.label, spec.value, spec.gradient, spec.identity, spec.parameters, spec.value_stage, spec.latex)
+    elif callable(getattr(spec, "value", None)):
+        label = name or getattr(spec, "name", "") or repr(spec)
+        gradient = getattr(spec, "gradient", None) or _differences(spec.value)
+        made = Observable(label, spec.value, gradient, getattr(spec, "identity", repr(spec)))
+    elif callable(spec):
+        from sdetools.noise.identity import function_identity
+
+        made = Observable(name or getattr(spec, "__name__", "h"), spec, _differences(spec), function_identity(spec))
+    else:
+        raise ValueError(f"an observable must be an expression, a function of x, or a loss; got {spec!r}. Write it like 'x**2'.")
+    with np.errstate(all="ignore"):
+        shape = np.shape(made.value(np.full((loss.dim, 2), 0.5)))
+    if shape not in ((2,), ()):
+        raise ValueError(f"the observable {made.name} must give one number a path, shape (paths,); for 2 paths it gave shape {shape}.")
+    return made
+
+
+def observables(specs: Any, loss: Loss) -> tuple[Observable, ...]:
+    """Observables from one spec, a list, or a dict of names; names must differ."""
+    if isinstance(specs, (str, Loss)) or callable(specs) or hasattr(specs, "value"):
+        specs = [specs]
+    if isinstance(specs, Mapping):
+        made = tuple(observable(spec, loss, name) for name, spec in specs.items())
+    elif isinstance(specs, Sequence):
+        made = tuple(observable(spec, loss) for spec in specs)
+    else:
+        raise ValueError(f"`observe` must be an expression, a list of them, or a dict name -> observable; got {specs!r}.")
+    names = [o.name for o in made]
+    if len(set(names)) < len(names):
+        raise ValueError(f"`observe` must name each observable once; got {', '.join(names)}. Pass a dict with names of your own.")
+    return made
+
+
+def _differences(value: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def gradient(x: Any) -> np.ndarray:
+        out = []
+        for i in range(len(x)):
+            up, down = np.array(x, copy=True), np.array(x, copy=True)
+            up[i], down[i] = x[i] + STEP, x[i] - STEP
+            out.append((value(up) - value(down)) * (0.5 / STEP))
+        return components(out, x)
+
+    return gradient
+
+
+class PathLength:
+    """sum_k |x_{k+1} - x_k|_2, the length of the path so far."""
+
+    name = "path length"
+
+    def increment(self, before: Any, after: Any) -> Any:
+        step = [a - b for a, b in zip(after, before)]
+        return np.sqrt(sum(s * s for s in step))
+
+
+@dataclass(frozen=True)
+class LossVariation:
+    """sum_k |L(x_{k+1}) - L(x_k)|, the variation of a loss along the path so far."""
+
+    loss: Loss
+
+    @property
+    def name(self) -> str:
+        return "loss variation"
+
+    @property
+    def identity(self) -> str:
+        return f"loss variation of {self.loss.identity} {self.loss.parameters.tolist()}"
+
+    def increment(self, before: Any, after: Any) -> Any:
+        return abs(self.loss.value(after) - self.loss.value(before))
+
+
+@dataclass(frozen=True)
+class SquaredIncrements:
+    """sum_k (x_{k+1,i} - x_{k,i})^2 of coordinate `coordinate`: the quadratic variation so far."""
+
+    coordinate: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"squared increments of x{self.coordinate}"
+
+    def increment(self, before: Any, after: Any) -> Any:
+        step = after[self.coordinate] - before[self.coordinate]
+        return step * step
+
+
+@dataclass(frozen=True)
+class Accumulate:
+    """sum_k f(x_k, x_{k+1}) for a function f of two points, written in plain arithmetic."""
+
+    name: str
+    function: Callable[[Any, Any], Any]
+
+    @property
+    def identity(self) -> str:
+        from sdetools.noise.identity import function_identity
+
+        return function_identity(self.function)
+
+    def increment(self, before: Any, after: Any) -> Any:
+        return self.function(before, after)

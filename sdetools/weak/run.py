@@ -1,0 +1,179 @@
+"""One dynamics over many paths: means of observables with their errors."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sdetools import _check
+from sdetools.dynamics.base import Dynamics
+from sdetools.simulation.program import Program
+from sdetools.weak.clock import longest_memory, recorded_steps, steps_to
+from sdetools.weak.estimate import Estimate
+from sdetools.weak.observables import observables
+from sdetools.weak.statistics import SingleStatistics
+from sdetools.weak.work import Options, paths_for_precision
+
+if TYPE_CHECKING:
+    import xarray
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """Means of observables along one dynamics. `data`: an xarray.Dataset over (time, observable); `at(h, time)`: an Estimate.
+
+    `times` `(records,)`, `names` of the columns, `final` the last points `(dim, paths)` if they were kept, `diverged` the number of paths
+    that left the finite range and `first_divergence` the first step at which one did (-1: none).
+    """
+
+    dynamics: Dynamics
+    times: np.ndarray
+    steps: np.ndarray
+    names: tuple[str, ...]
+    statistics: SingleStatistics
+    confidence: float = 0.95
+
+    @property
+    def paths(self) -> int:
+        return self.statistics.sums.paths
+
+    @property
+    def diverged(self) -> int:
+        return int(self.statistics.sums.lost[0])
+
+    @property
+    def first_divergence(self) -> int:
+        return int(self.statistics.sums.first[0])
+
+    @property
+    def final(self) -> np.ndarray | None:
+        return self.statistics.sums.points
+
+    def at(self, observable: str | int = 0, time: float | None = None) -> Estimate:
+        """E h at a recorded time (the last one by default)."""
+        o, t = _column(self.names, observable), _moment(self.times, time)
+        value, stderr = float(self.statistics.mean[t, o]), float(self.statistics.stderr[t, o])
+        name = f"E[{self.names[o]}] at t={self.times[t]:g}"
+        return Estimate(value, stderr, self.paths, self.confidence, name, self.diverged, self.first_divergence)
+
+    @cached_property
+    def data(self) -> xarray.Dataset:
+        """`mean`, `stderr`, `variance` over (time, observable), with `step` beside `time`."""
+        import xarray
+
+        dims = ("time", "observable")
+        fields = {"mean": self.statistics.mean, "stderr": self.statistics.stderr, "variance": self.statistics.variance}
+        return xarray.Dataset(
+            {name: (dims, values) for name, values in fields.items()},
+            coords={"time": self.times, "observable": list(self.names), "step": ("time", self.steps)},
+            attrs={"paths": self.paths, "diverged": self.diverged, "first_divergence": self.first_divergence},
+        )
+
+    def __repr__(self) -> str:
+        lines = [f"{self.dynamics.name}: {self.paths:,} paths, {self.steps[-1]} steps to t={self.times[-1]:g}"]
+        if self.diverged:
+            lines.append(f"  {self.diverged:,} paths left the finite range, first at step {self.first_divergence}")
+        return "\n  ".join([*lines, *(repr(self.at(name)) for name in self.names)])
+
+
+def simulate(
+    dynamics: Dynamics,
+    x0: Any,
+    horizon: float,
+    paths: int | None = None,
+    observe: Any = (),
+    *,
+    precision: float | None = None,
+    times: Any = None,
+    functionals: Any = (),
+    keep_final: bool = False,
+    confidence: float = 0.95,
+    seed: int = 0,
+    threads: int | None = None,
+    executor: Executor | None = None,
+    store: Any = None,
+    resume: bool = False,
+    progress: Any = False,
+    backend: str = "auto",
+) -> Simulation:
+    r"""E h(x_k) along one dynamics, k step_time = t up to `horizon`, from `paths` independent paths that start at `x0`.
+
+    `observe`: expressions, functions, losses, or a dict of them; `functionals`: additive functionals of the path (`st.PathLength()`, ...).
+    `precision` instead of `paths`: the half-width that every recorded mean shall reach, by a pilot run. `times`: when to record (by
+    default the first 8 / (1 - beta) steps and then geometrically; "all" for every step). `keep_final` keeps the last points.
+    The draws depend on `seed` alone: threads, executor and interruptions change no bit. `store` keeps finished chunks in a file,
+    `resume=True` takes them up. Units of time are those of `dynamics.step_time`. ValueError for anything that does not fit.
+
+    >>> import sdetools as st
+    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.none(dim=1))
+    >>> run = st.simulate(st.SGD(oracle, st.schedules.constant(eta=0.5)), x0=[1.0], horizon=1.0, paths=10, observe=["x**2"], backend="numpy")
+    >>> run.at("x**2")
+    E[x**2] at t=1 = 0.0625 (exact)
+    """
+    program, record, step_time = make_program((dynamics,), x0, horizon, observe, times, functionals, control=False, coupled=True)
+    options = Options(seed, threads, executor, store, resume, progress, backend)
+    paths = chosen_paths(paths, precision, program, confidence, lambda sums: SingleStatistics(sums).stderr, options)
+    sums = options.run(program, paths, keep=keep_final)
+    names = tuple(o.name for o in (*program.observables, *program.functionals))
+    return Simulation(dynamics, record * step_time, record, names, SingleStatistics(sums), confidence)
+
+
+def make_program(
+    members: tuple[Dynamics, ...], x0: Any, horizon: float, observe: Any, times: Any, functionals: Any, control: Any, coupled: bool
+) -> tuple[Program, np.ndarray, float]:
+    """The program of one dynamics or a pair, its recorded steps and the clock; all input is checked here."""
+    from sdetools.weak.clock import plan_control
+
+    for member in members:
+        if not isinstance(member, Dynamics):
+            raise ValueError(f"a dynamics was expected, such as st.SGD(oracle, plan); got {member!r}.")
+    first = members[0]
+    if len(members) == 2:
+        if members[0].dim != members[1].dim:
+            raise ValueError(f"the two dynamics must have one dimension; got {members[0].dim} and {members[1].dim}.")
+        a, b = (m.step_time for m in members)
+        if abs(a - b) > 1e-12 * max(a, b):
+            raise ValueError(
+                f"the two dynamics must advance the clock by equal steps; got step_time={a:g} and {b:g}. "
+                "Give both the same step_time=, or plans of the same base eta."
+            )
+    start = _check.point("x0", x0, first.dim)
+    steps = steps_to(horizon, first.step_time)
+    record = recorded_steps(times, steps, first.step_time, longest_memory(*members))
+    wanted = observables(observe, first.oracle.loss)
+    functionals = tuple(functionals) if isinstance(functionals, (list, tuple)) else (functionals,)
+    if not wanted and not functionals:
+        raise ValueError("`observe` must name at least one observable; got none. Pass for example observe=['x**2'].")
+    stages = any(m.oracle.noise.stage is not None or m.oracle.noise.oracle_stage(m.oracle.sigma) is not None for m in members[:1])
+    planned = plan_control(first, steps, record) if control and coupled and not stages and len(members) == 2 else None
+    return Program(members, (start,) * len(members), steps, record, wanted, functionals, planned, coupled), record, first.step_time
+
+
+def chosen_paths(paths: Any, precision: Any, program: Program, confidence: float, stderr_of: Any, options: Options) -> int:
+    """`paths` as given, or as `precision` asks; exactly one of them."""
+    if (paths is None) == (precision is None):
+        raise ValueError("give either `paths` or `precision`, one of them; for example paths=100_000.")
+    if paths is not None:
+        return _check.count("paths", paths, hint="Every estimate needs at least one path.")
+    return paths_for_precision(program, precision, confidence, stderr_of, options)
+
+
+def _column(names: tuple[str, ...], observable: str | int) -> int:
+    if isinstance(observable, str):
+        if observable not in names:
+            raise ValueError(f"`observable` must be one of {', '.join(map(repr, names))}; got {observable!r}.")
+        return names.index(observable)
+    return range(len(names))[observable]
+
+
+def _moment(times: np.ndarray, time: float | None) -> int:
+    if time is None:
+        return len(times) - 1
+    found = int(np.argmin(np.abs(times - time)))
+    if abs(times[found] - time) > 1e-9 * max(1.0, abs(time)):
+        raise ValueError(f"`time` must be a recorded time; got {time!r}, and the nearest is {times[found]:.10g}. Ask for it by times=.")
+    return found

@@ -1,0 +1,160 @@
+"""The decorator, and how claims are found in files and folders."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from sdetools.claims import claim, collect, select
+from sdetools.claims.definition import install_line
+
+HEAD = "from sdetools.claims import claim\n"
+ONE = '@claim("{id}", statement="A statement.")\ndef {name}(run):\n    run.measure("q", 1.0, at_most=2.0)\n'
+
+
+def write(path: Path, *ids: str, head: str = HEAD) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(head + "\n".join(ONE.format(id=id, name=f"f{i}") for i, id in enumerate(ids)))
+    return path
+
+
+@pytest.mark.parametrize("id", ["", "Theorem", "two words", "a_b", "-a", "a-", "a..b", "3.5", "a/b", "é", None])
+def test_bad_ids(id):
+    with pytest.raises(ValueError, match="a claim's id must be lower-case words joined by dashes or dots"):
+        claim(id, statement="s")
+
+
+@pytest.mark.parametrize("id", ["a", "theorem-3.5", "a.b-c1", "lemma2"])
+def test_good_ids(id):
+    assert claim(id, statement="s")(lambda run: None).id == id
+
+
+@pytest.mark.parametrize("statement", ["", "  ", None])
+def test_a_claim_must_say_something(statement):
+    with pytest.raises(ValueError, match="must have a statement"):
+        claim("a", statement=statement)
+
+
+def test_formulas_must_be_closed():
+    with pytest.raises(ValueError, match="must close every formula"):
+        claim("a", statement=r"an open $\eta formula")
+    claim("a", statement=r"it costs \$5 and $\eta$")
+
+
+def test_a_claim_takes_the_run_and_nothing_else():
+    for function in (lambda: None, lambda run, other: None):
+        with pytest.raises(ValueError, match="must take one argument, the run"):
+            claim("a", statement="s")(function)
+    assert claim("a", statement="s")(lambda run, extra=3: extra)(None) == 3
+
+
+def test_a_file_yields_its_claims_in_order(tmp_path):
+    path = write(tmp_path / "some file.py", "z", "a", "m")
+    found = collect(path)
+    assert [item.id for item in found] == ["z", "a", "m"]
+    assert [item.line for item in found] == [2, 6, 10]
+    assert all(item.path == path.resolve() for item in found)
+
+
+def test_a_folder_is_searched_in_alphabetical_order_without_tests_and_strangers(tmp_path):
+    write(tmp_path / "b.py", "b")
+    write(tmp_path / "a" / "x.py", "a")
+    write(tmp_path / "test_c.py", "c")
+    write(tmp_path / ".hidden" / "d.py", "d")
+    write(tmp_path / "__pycache__" / "e.py", "e")
+    (tmp_path / "script.py").write_text("raise SystemExit('a script must not run because it lies there')")
+    assert [item.id for item in collect([tmp_path])] == ["a", "b"]
+    assert [item.id for item in collect([tmp_path / "test_c.py"])] == ["c"]
+
+
+def test_a_file_that_is_named_twice_is_collected_once(tmp_path):
+    path = write(tmp_path / "a.py", "a")
+    assert [item.id for item in collect([path, tmp_path, str(path)])] == ["a"]
+
+
+def test_files_of_one_name_and_imported_claims_do_not_clash(tmp_path):
+    one, two = write(tmp_path / "one" / "claims.py", "a"), write(tmp_path / "two" / "claims.py", "b")
+    assert [item.id for item in collect([one, two])] == ["a", "b"]
+    write(tmp_path / "one" / "user.py", "c", head=HEAD + "from claims import f0 as other\n")
+    assert [item.id for item in collect([tmp_path / "one" / "user.py"])] == ["c"]
+    sys.modules.pop("claims", None)
+
+
+def test_the_search_path_is_left_as_it_was(tmp_path):
+    before = list(sys.path)
+    collect(write(tmp_path / "a.py", "a"))
+    assert sys.path == before
+
+
+def test_errors_of_import_name_file_and_line(tmp_path):
+    cases = {
+        "value = 1\nvalue / 0\n": r"line 2: ZeroDivisionError: division by zero",
+        "x = (\n": r"line 1: SyntaxError",
+        "import a_module_that_nobody_has\n": r"line 1: ModuleNotFoundError: No module named 'a_module_that_nobody_has'",
+        HEAD + "@claim('Bad Id', statement='s')\ndef f(run): ...\n": r"line 2: a claim's id must be lower-case words",
+        "raise SystemExit(3)\n": r"line 1: SystemExit: 3",
+    }
+    for i, (text, words) in enumerate(cases.items()):
+        path = tmp_path / f"broken{i}.py"
+        path.write_text(text)
+        with pytest.raises(ValueError, match=rf"the file {re.escape(str(path))} could not be imported: {words}") as caught:
+            collect(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_what_cannot_be_collected(tmp_path):
+    with pytest.raises(ValueError, match="must exist; got .*nowhere"):
+        collect(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="must hold at least one file with claims"):
+        collect(tmp_path)
+    (tmp_path / "empty.py").write_text("")
+    with pytest.raises(ValueError, match="must hold at least one claim"):
+        collect(tmp_path / "empty.py")
+    (tmp_path / "text.txt").write_text("")
+    with pytest.raises(ValueError, match="must be a Python file"):
+        collect(tmp_path / "text.txt")
+    with pytest.raises(ValueError, match="got none"):
+        collect([])
+
+
+def test_an_id_is_unique_within_a_run(tmp_path):
+    write(tmp_path / "a.py", "same")
+    write(tmp_path / "b.py", "other", "same")
+    with pytest.raises(ValueError, match=r"got `same` in .*a.py, line 2, and in .*b.py, line 6"):
+        collect(tmp_path)
+
+
+def test_a_file_that_needs_an_absent_extra_stands_as_one_claim(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchsde", None)
+    path = write(tmp_path / "With_Torch.py", "a", head=HEAD + "import torchsde\n")
+    (item,) = collect(path)
+    assert item.id == "with-torch"
+    with pytest.raises(ModuleNotFoundError):
+        item(None)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ModuleNotFoundError("No module named 'torch'", name="torch"), "pip install 'sdetools[torch]'"),
+        (ModuleNotFoundError("No module named 'torchvision.x'", name="torchvision.x"), "pip install 'sdetools[vision]'"),
+        (ModuleNotFoundError("No module named 'foo'", name="foo"), "pip install foo"),
+        (ModuleNotFoundError("this needs torch: pip install 'sdetools[text]'."), "pip install 'sdetools[text]'"),
+    ],
+)
+def test_the_line_that_installs(error, line):
+    assert install_line(error) == line
+
+
+def test_select(tmp_path):
+    found = collect(write(tmp_path / "a.py", "theorem-3.5.smooth", "theorem-3.5.kink", "lemma-2.4"))
+    assert [item.id for item in select(found, None)] == [item.id for item in found]
+    assert [item.id for item in select(found, "3.5")] == ["theorem-3.5.smooth", "theorem-3.5.kink"]
+    assert [item.id for item in select(found, "lemma*")] == ["lemma-2.4"]
+    with pytest.raises(
+        ValueError, match="`only` must match the id of a claim; got 'corollary', and the claims are theorem-3.5.smooth"
+    ):
+        select(found, "corollary")

@@ -1,0 +1,272 @@
+"""The report page, its formulas and its plots."""
+
+from __future__ import annotations
+
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from sdetools.claims import Claim, Results, Run
+from sdetools.claims.run import svg_text
+from sdetools.claims.verdict import Outcome, judge
+from sdetools.report import gap_curve, loglog_orders, render, typeset, write
+from sdetools.report.page import interval_bar
+
+HOSTILE = """<script>alert(1)</script>"><img src=x onerror=alert(1)> & '{{ 7*7 }}' %s \\"""
+VOID = {"meta", "img", "br", "hr", "input", "link"}
+
+
+class Page(HTMLParser):
+    """Checks that tags nest, and gathers tags, attributes and text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def estimate(value: float, half: float, n: int = 1000, diverged: int = 0) -> SimpleNamespace:
+    return SimpleNamespace(
+        value=value, low=value - half, high=value + half, n=n, diverged=diverged, interval=lambda _: (value - half, value + half)
+    )
+
+
+def results(*writers, statement: str = r"The gap is $O(\sqrt{\eta / (1 - \beta)})$.", source: str = "Theorem 3.5") -> Results:
+    outcomes = []
+    for i, write_down in enumerate(writers):
+        run = Run(f"claim-{i}")
+        write_down(run)
+        outcomes.append(Outcome(Claim(run.id, statement, source, write_down, Path("c.py"), 1), run.book, run.seed, seconds=1.5))
+    alpha, judged = judge(outcomes)
+    return Results("1.0", 0, "quick", alpha, judged)
+
+
+def full(run: Run) -> None:
+    run.measure("order", estimate(1.0, 0.05), expected=1.0, tolerance=0.2)
+    run.measure("gap", estimate(0.01, 0.002, diverged=4), at_most=0.05)
+    run.measure("exact", 0.3, at_least=0.1)
+    run.measure("lost", math.nan, expected=0.0, tolerance=1.0)
+    with run.control("a wrong rate $2\\eta$"):
+        run.measure("order", estimate(2.0, 0.05), expected=1.0, tolerance=0.2)
+    run.figure("gaps", loglog_orders([0.1, 0.05], [0.2, 0.1]), r"Gaps against $\eta$.")
+    run.table("values", [[0.1, 12], [0.05, 13]], [r"$\eta$", "n"])
+    run.note("A note.")
+
+
+def test_the_page_shows_everything_and_nests():
+    page = Page(render(results(full)))
+    for words in (
+        "claim-0",
+        "Theorem 3.5",
+        "inconclusive",
+        "a wrong rate",
+        "failed, as it must",
+        "4 diverged",
+        "Gaps against",
+        "A note.",
+    ):
+        assert words in page.text
+    for words in ("1.000", "[0.950, 1.050]", "1 ± 0.2", "≤ 0.05", "≥ 0.1", "not a number", "1.5 s"):
+        assert words in page.text
+    assert sum(tag == "math" for tag, _ in page.tags) >= 4
+    assert [attributes["alt"] for tag, attributes in page.tags if tag == "img"] == ["gaps"]
+
+
+def test_the_page_needs_nothing_from_outside():
+    text = render(results(full))
+    assert not re.search(r"https?:|//\w|@import|url\(", re.sub(r"base64,[\w+/=]+", "", text))
+    page = Page(text)
+    assert {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "base", "form"} == set()
+    for tag, attributes in page.tags:
+        for name in ("src", "href"):
+            value = attributes.get(name)
+            assert value is None or value.startswith("#" if tag == "a" else "data:image/svg+xml;base64,")
+        assert not any(name.startswith("on") for name in attributes)
+
+
+def test_hostile_text_stays_text():
+    def hostile(run):
+        run.measure(HOSTILE, 1.0, at_most=2.0)
+        with run.control(HOSTILE):
+            run.measure(HOSTILE, 3.0, at_most=2.0)
+        run.table(HOSTILE, [[HOSTILE, 1]], [HOSTILE, "n"])
+        run.note(HOSTILE)
+        run.figure(HOSTILE, gap_curve([0, 1], [0, 1]), HOSTILE)
+
+    found = results(hostile, statement=HOSTILE + r" $\href{javascript:alert(1)}{x}$ $<script>$", source=HOSTILE)
+    page = Page(render(found))
+    assert all(tag not in ("script", "iframe") for tag, _ in page.tags)
+    assert sum(tag == "img" for tag, _ in page.tags) == 1
+    assert not any(
+        name.startswith("on") or "javascript" in (value or "")
+        for _, a in page.tags
+        for name, value in a.items()
+        if name != "aria-label"
+    )
+    assert "49" not in page.text.split("How to read")[0].replace(str(found.claims[0].seed), "")
+    broken = Outcome(
+        Claim("b", "s", "", print, Path("c.py"), 1), Run("b").book, 1, verdict="error", reason=HOSTILE, traceback=HOSTILE
+    )
+    page = Page(render(Results("1", 0, "quick", 1e-3, judge([broken])[1])))
+    assert "<script>alert(1)</script>" in page.text
+
+
+def test_every_verdict_has_a_word_a_sign_and_a_class():
+    text = render(
+        results(
+            lambda run: run.measure("q", 1.0, at_most=2.0),
+            lambda run: run.measure("q", 3.0, at_most=2.0),
+            lambda run: run.measure("q", math.nan, at_most=2.0),
+        )
+    )
+    for sign, word in (("✓", "supported"), ("✗", "contradicted"), ("?", "inconclusive")):
+        assert f'<span class="badge {word}"><span aria-hidden="true">{sign}</span> {word}</span>' in text
+        assert f"<b>1</b> {word}" in text
+
+
+def test_formulas_in_reasons_are_typeset_but_not_those_in_errors():
+    text = render(results(lambda run: run.measure(r"order of $\eta$", 3.0, at_most=2.0)))
+    assert "$" not in text
+    broken = Outcome(Claim("b", "s", "", print, Path("c.py"), 1), Run("b").book, 1, verdict="error", reason="KeyError: '$HOME$'")
+    assert "KeyError: &#39;$HOME$&#39;" in render(Results("1", 0, "quick", 1e-3, judge([broken])[1]))
+
+
+def test_a_run_without_claims_is_a_page_too():
+    Page(render(Results("1", 0, "quick", 1e-3, ())))
+
+
+def test_write(tmp_path):
+    found = results(full)
+    path = write(found, tmp_path)
+    assert path == tmp_path / "report.html"
+    assert path.read_text(encoding="utf-8") == render(found)
+    assert [item.name for item in tmp_path.iterdir()] == ["report.html"]
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("plain & <b>", ["plain &amp; &lt;b&gt;"]),
+        (r"order $\eta^{1/2}$ at rate $\beta$", ["<msup>", "<mi>η</mi>", "<mi>β</mi>"]),
+        (r"$$\max_k |\mathbb{E} h(x_k)|$$", ['display="block"', "<munder><mo>max</mo>"]),
+        (r"\emph{sharp} and \textbf{bold}, 5\% of \$3", ["<em>sharp</em>", "<strong>bold</strong>", "5% of $3"]),
+        ("pages 3--5", ["3–5"]),
+        (r"bad $\frac{$ formula", [r"<code>\frac{</code>"]),
+        ("", [""]),
+    ],
+)
+def test_typeset(text, pieces):
+    out = str(typeset(text))
+    for piece in pieces:
+        assert piece in out
+    Page(out)
+    assert "xmlns" not in out
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        r"\bar\eta_k = (1 - \beta_k) \sum_{s \ge k} \eta_s \prod_{t=k+1}^{s} \beta_t",
+        r"\mathrm{d}X_t = -\lambda_t(\nabla L(X_t)\,\mathrm{d}t + \sigma\sqrt{\eta}\,\Sigma^{1/2}(X_t)\,\mathrm{d}W_t)",
+        r"\max_{k \le T/\eta} \left|\mathbb{E}\,h(x_k) - \mathbb{E}\,h(z_k)\right| \le C\,\eta^{(1-\alpha)/2}",
+        r"\partial\Phi(X)\Sigma^{1/2}, \quad \tfrac12 \partial^2\Phi(X)[\Sigma]",
+        r"\operatorname{tr}(H) \approx \widehat{H}, \ \text{for all } x \in \Gamma, \ \|x\|^2",
+        r"\begin{pmatrix} a & b \\ c & d \end{pmatrix}",
+    ],
+)
+def test_the_formulas_of_the_field_are_typeset(formula):
+    out = str(typeset(f"${formula}$"))
+    assert out.startswith("<math")
+    assert "<code>" not in out
+    assert "\\" not in Page(out).text
+
+
+def test_bars_stay_in_their_frame():
+    def measured(value, half, **criterion):
+        return results(lambda run: run.measure("q", estimate(value, half), **criterion)).claims[0].measurements[0]
+
+    cases = [
+        measured(1.0, 0.1, expected=1.0, tolerance=0.5),
+        measured(1e6, 0.1, expected=1.0, tolerance=0.5),
+        measured(1.0, 1e6, expected=1.0, tolerance=1e-6),
+        measured(1.0, 0.1, at_most=2.0),
+        measured(1.0, 0.1, at_least=2.0),
+        measured(0.0, 0.0, at_most=0.0),
+        measured(math.nan, 0.1, at_most=0.0),
+        measured(1.0, math.inf, expected=1.0, tolerance=0.1),
+    ]
+    for item in cases:
+        svg = str(interval_bar(item))
+        Page(svg)
+        assert "nan" not in svg
+        assert all(-0.1 <= float(x) <= 220.2 for x in re.findall(r'\b(?:x1|x2|x|cx)="([^"]*)"', svg))
+
+
+def test_plots_are_the_same_text_every_time():
+    def draw():
+        return loglog_orders(
+            [0.1, 0.05, 0.025],
+            {"$x^2$": [0.2, 0.11, 0.06], "|x|": [0.3, 0.2, 0.001]},
+            low={"$x^2$": [0.19, 0.1, 0.05], "|x|": [0.25, 0.15, -0.01]},
+            high={"$x^2$": [0.21, 0.12, 0.07], "|x|": [0.35, 0.25, 0.02]},
+            exact={"$x^2$": [0.2, 0.1, 0.05]},
+        )
+
+    assert svg_text(draw()) == svg_text(draw())
+    assert "<dc:date>" not in svg_text(draw())
+
+
+def test_plots_leave_no_global_state():
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    svg_text(
+        gap_curve([0, 1, 2], {"a": [0, 1, 0.5]}, low={"a": [0, 0.9, 0.4]}, high={"a": [0, 1.1, 0.6]}, exact={"a": [0, 1, 0.5]})
+    )
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_an_unresolved_point_is_drawn_hollow():
+    axes = loglog_orders([0.1, 0.05], [0.2, 0.01], low=[0.1, -0.01], high=[0.3, 0.03]).axes[0]
+    faces = {line.get_markerfacecolor(): len(line.get_xdata()) for line in axes.lines if line.get_marker() == "o"}
+    assert faces["white"] == 1
+
+
+@pytest.mark.parametrize(("draw", "axis"), [(loglog_orders, [0.1, 0.05]), (gap_curve, [0.0, 1.0])])
+def test_plots_refuse_lengths_that_differ(draw, axis):
+    with pytest.raises(ValueError, match="`values` must have 2 entries"):
+        draw(axis, [1.0])
+    with pytest.raises(ValueError, match="`low` must have 2 entries"):
+        draw(axis, [1.0, 2.0], low=np.ones(3))
+
+
+def test_a_logarithmic_axis_needs_positive_steps():
+    with pytest.raises(ValueError, match="`etas` must be positive step sizes"):
+        loglog_orders([0.1, 0.0], [1.0, 1.0])
+
+
+def test_nothing_above_the_floor_is_a_figure_too():
+    svg_text(loglog_orders([0.1, 0.05], [-0.1, 0.0]))

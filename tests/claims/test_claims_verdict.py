@@ -1,0 +1,303 @@
+"""Judging, on synthetic estimates: every state of a measurement, a control and a claim."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import NormalDist
+
+import pytest
+
+from sdetools.claims import Claim, Run
+from sdetools.claims.verdict import FAMILY, Outcome, judge, judge_measurement
+
+
+@dataclass
+class Estimate:
+    """A normal estimate; it remembers at which confidences it was asked."""
+
+    value: float
+    stderr: float
+    n: int = 1000
+    diverged: int = 0
+    first_divergence: object = None
+    asked: list[float] = field(default_factory=list)
+
+    def interval(self, confidence: float) -> tuple[float, float]:
+        self.asked.append(confidence)
+        half = NormalDist().inv_cdf(0.5 + confidence / 2) * self.stderr
+        return self.value - half, self.value + half
+
+    @property
+    def low(self) -> float:
+        return self.value - 1.96 * self.stderr
+
+    @property
+    def high(self) -> float:
+        return self.value + 1.96 * self.stderr
+
+
+def outcome(write, id: str = "a-claim") -> Outcome:
+    run = Run(id)
+    write(run)
+    return Outcome(Claim(id, "A statement.", "", write, Path("claims.py"), 1), run.book, run.seed)
+
+
+def verdict(write):
+    return judge([outcome(write)])[1][0]
+
+
+# half-width at level 1 - 1e-3 of a single interval
+HALF = NormalDist().inv_cdf(1 - FAMILY / 2)
+
+
+@pytest.mark.parametrize(
+    ("value", "criterion", "expected"),
+    [
+        (1.0, {"expected": 1.0, "tolerance": 0.5}, "supported"),
+        (1.4, {"expected": 1.0, "tolerance": 0.5}, "inconclusive"),
+        (1.6, {"expected": 1.0, "tolerance": 0.5}, "inconclusive"),
+        (2.0, {"expected": 1.0, "tolerance": 0.5}, "contradicted"),
+        (0.0, {"expected": 1.0, "tolerance": 0.5}, "contradicted"),
+        (10.2, {"expected": 10.0, "relative": 0.1}, "supported"),
+        (-10.2, {"expected": -10.0, "relative": 0.1}, "supported"),
+        (-12.0, {"expected": -10.0, "relative": 0.1}, "contradicted"),
+        (1.0, {"at_most": 1.5}, "supported"),
+        (1.4, {"at_most": 1.5}, "inconclusive"),
+        (2.0, {"at_most": 1.5}, "contradicted"),
+        (2.0, {"at_least": 1.5}, "supported"),
+        (1.6, {"at_least": 1.5}, "inconclusive"),
+        (1.0, {"at_least": 1.5}, "contradicted"),
+    ],
+)
+def test_one_measurement(value, criterion, expected):
+    assert verdict(lambda run: run.measure("q", Estimate(value, 0.3 / HALF), **criterion)).verdict == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(1.0, "supported"), (1.5, "supported"), (0.5, "supported"), (math.nextafter(1.5, 2), "contradicted"), (0.0, "contradicted")],
+)
+def test_a_plain_number_is_exact_and_ranges_are_closed(value, expected):
+    result = verdict(lambda run: run.measure("q", value, expected=1.0, tolerance=0.5))
+    assert result.verdict == expected
+    assert result.measurements[0].paths is None
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("criterion", [{"expected": 1.0, "tolerance": 0.5}, {"at_most": 1.0}, {"at_least": -1.0}])
+def test_what_is_not_finite_is_never_decided(value, criterion):
+    for estimate in (value, Estimate(value, 0.1)):
+        result = verdict(lambda run, estimate=estimate: run.measure("q", estimate, **criterion))
+        assert result.verdict == "inconclusive"
+        assert "not a finite number" in result.reason
+        assert (result.measurements[0].low, result.measurements[0].high) == (-math.inf, math.inf)
+
+
+def test_an_interval_that_is_not_finite_is_not_decided():
+    result = verdict(lambda run: run.measure("q", Estimate(1.0, math.nan), expected=1.0, tolerance=0.5))
+    assert result.verdict == "inconclusive"
+    assert result.measurements[0].paths_needed is None
+
+
+def test_paths_that_would_decide():
+    # half-width 0.4 against a slack of 0.1: sixteen times the paths.
+    result = verdict(lambda run: run.measure("q", Estimate(1.4, 0.4 / HALF, n=1000), expected=1.0, tolerance=0.5))
+    assert result.measurements[0].paths_needed == pytest.approx(16_000, abs=1)
+    assert "about 16,000 paths would decide" in result.reason
+    more = verdict(
+        lambda run: run.measure("q", Estimate(1.4, 0.4 / HALF / math.sqrt(16.1), n=16_100), expected=1.0, tolerance=0.5)
+    )
+    assert more.verdict == "supported"
+
+
+def test_on_the_edge_no_number_of_paths_decides():
+    result = verdict(lambda run: run.measure("q", Estimate(1.5, 0.1), expected=1.0, tolerance=0.5))
+    assert result.measurements[0].paths_needed is None
+    assert "on the edge" in result.reason
+
+
+def control(run, value: float, stderr: float = 0.01, name: str = "wrong rate") -> None:
+    with run.control(name):
+        run.measure("q", Estimate(value, stderr), expected=1.0, tolerance=0.5)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "stderr", "expected", "words"),
+    [
+        (3.0, 0.01, "supported", "the control failed as it must"),
+        (1.0, 0.01, "contradicted", "the control wrong rate passed"),
+        (1.6, 0.1, "inconclusive", "the control wrong rate neither fails nor passes"),
+        (math.nan, 0.1, "inconclusive", "neither fails nor passes"),
+    ],
+)
+def test_controls(wrong, stderr, expected, words):
+    def write(run):
+        run.measure("q", Estimate(1.0, 0.01), expected=1.0, tolerance=0.5)
+        control(run, wrong, stderr)
+
+    result = verdict(write)
+    assert result.verdict == expected
+    assert words.lower() in result.reason.lower()
+    assert result.controls[0].failed is (expected == "supported")
+
+
+def test_one_failing_measurement_is_enough_for_a_control():
+    def write(run):
+        run.measure("q", 1.0, at_most=2.0)
+        with run.control("c"):
+            run.measure("same", 1.0, at_most=2.0)
+            run.measure("other", 3.0, at_most=2.0)
+
+    assert verdict(write).verdict == "supported"
+
+
+def test_every_control_must_fail():
+    def write(run):
+        run.measure("q", 1.0, at_most=2.0)
+        control(run, 3.0, name="a")
+        control(run, 1.0, name="b")
+
+    assert verdict(write).verdict == "contradicted"
+
+
+def test_a_control_without_measurements_is_no_control():
+    def write(run):
+        run.measure("q", 1.0, at_most=2.0)
+        with run.control("idle"):
+            pass
+
+    result = verdict(write)
+    assert result.verdict == "inconclusive"
+    assert "measured nothing" in result.reason
+
+
+def test_a_claim_that_measures_nothing_or_only_controls_is_not_supported():
+    assert verdict(lambda run: None).verdict == "inconclusive"
+    assert verdict(lambda run: control(run, 3.0)).verdict == "inconclusive"
+
+
+def test_contradiction_outranks_what_is_open():
+    def write(run):
+        run.measure("open", Estimate(1.5, 0.1), expected=1.0, tolerance=0.5)
+        run.measure("wrong", 3.0, expected=1.0, tolerance=0.5)
+
+    result = verdict(write)
+    assert result.verdict == "contradicted"
+    assert "wrong" in result.reason
+    assert "open" not in result.reason
+
+
+def test_diverged_paths_forbid_support_but_not_in_a_control():
+    def lost(run):
+        run.measure("a", Estimate(1.0, 0.01, diverged=3, first_divergence="path 7, step 12"), expected=1.0, tolerance=0.5)
+
+    result = verdict(lost)
+    assert result.verdict == "inconclusive"
+    assert result.diverged_paths == 3
+    assert "3 paths diverged (the first: path 7, step 12)" in result.reason
+
+    def lost_in_control(run):
+        run.measure("a", Estimate(1.0, 0.01), expected=1.0, tolerance=0.5)
+        with run.control("c"):
+            run.measure("a", Estimate(3.0, 0.01, diverged=3), expected=1.0, tolerance=0.5)
+
+    assert verdict(lost_in_control).verdict == "supported"
+
+
+def test_quantities_of_one_simulation_count_its_lost_paths_once():
+    def write(run):
+        for name in "abc":
+            run.measure(name, Estimate(1.0, 0.01, diverged=3, first_divergence=(7, 12)), expected=1.0, tolerance=0.5)
+        run.measure("d", Estimate(1.0, 0.01, diverged=2, first_divergence=(9, 1)), expected=1.0, tolerance=0.5)
+
+    assert verdict(write).diverged_paths == 5
+
+
+def test_every_interval_of_the_run_shares_one_error_rate():
+    estimates = [Estimate(1.0, 0.01) for _ in range(4)]
+
+    def first(run):
+        run.measure("a", estimates[0], expected=1.0, tolerance=0.5)
+        run.measure("b", estimates[1], at_most=2.0)
+        run.measure("exact", 1.0, at_most=2.0)
+        run.measure("exact too", Estimate(1.0, 0.0), at_most=2.0)
+        with run.control("c"):
+            run.measure("a", estimates[2], at_most=0.5)
+
+    alpha, results = judge([outcome(first, "one"), outcome(lambda run: run.measure("a", estimates[3], at_most=2.0), "two")])
+    assert alpha == FAMILY / 4
+    assert all(estimate.asked == [1 - FAMILY / 4] for estimate in estimates)
+    assert [item.verdict for item in results] == ["supported", "supported"]
+
+
+def test_without_random_measurements_the_rate_is_that_of_the_family():
+    assert judge([])[0] == FAMILY
+    assert judge([outcome(lambda run: run.measure("a", 1.0, at_most=2.0))])[0] == FAMILY
+
+
+def test_false_alarms_of_a_run_are_as_rare_as_stated():
+    """Ten true claims, each interval centred at random: the share of runs with a false contradiction stays below the rate."""
+    import numpy as np
+
+    generator = np.random.default_rng(5)
+    runs, alarms = 4000, 0
+    for _ in range(runs):
+        values = generator.normal(size=10)
+        # A true claim in the worst place: the truth sits on the edge of what is accepted.
+        items = [Run("x") for _ in values]
+        for run, value in zip(items, values, strict=True):
+            run.measure("q", Estimate(float(value), 1.0), at_most=0.0)
+        alpha = FAMILY / len(values)
+        alarms += any(judge_measurement(run.book.measurements[0], alpha).state == "disjoint" for run in items)
+    # One-sided, so half the rate is expected: 2 alarms; 11 or more has probability below 1e-5.
+    assert alarms < 11
+
+
+@pytest.mark.parametrize(
+    ("criterion", "words"),
+    [
+        ({}, "exactly one criterion; got none"),
+        ({"at_most": 1.0, "at_least": 0.0}, "exactly one criterion"),
+        ({"expected": 1.0, "tolerance": 0.1, "at_most": 1.0}, "exactly one criterion"),
+        ({"expected": 1.0}, "must have a `tolerance` or a `relative` one; got none"),
+        ({"expected": 1.0, "tolerance": 0.1, "relative": 0.1}, "got both"),
+        ({"expected": 1.0, "tolerance": 0.0}, "`tolerance` must be a positive number"),
+        ({"expected": 1.0, "tolerance": -1.0}, "`tolerance` must be a positive number"),
+        ({"expected": 0.0, "relative": 0.1}, "must not stand beside expected=0"),
+        ({"expected": math.nan, "tolerance": 0.1}, "`expected` must be a finite number"),
+        ({"at_most": math.inf}, "`at_most` must be a finite number"),
+        ({"at_most": 1.0, "tolerance": 0.1}, "must go with `expected`"),
+    ],
+)
+def test_bad_criteria_are_refused(criterion, words):
+    with pytest.raises(ValueError, match=words.replace("(", r"\(")):
+        Run("a").measure("q", 1.0, **criterion)
+
+
+def test_bad_measurements_are_refused():
+    run = Run("a")
+    run.measure("q", 1.0, at_most=2.0)
+    with pytest.raises(ValueError, match="unique within the claim `a`; got 'q' twice"):
+        run.measure("q", 1.0, at_most=2.0)
+    with pytest.raises(ValueError, match="must have a name"):
+        run.measure(" ", 1.0, at_most=2.0)
+    with pytest.raises(ValueError, match="by an Estimate or a number; got list"):
+        run.measure("list", [1.0], at_most=2.0)
+    with run.control("c"), pytest.raises(ValueError, match="must not lie inside another"), run.control("d"):
+        pass
+    with pytest.raises(ValueError, match="unique within the claim"), run.control("c"):
+        pass
+    with pytest.raises(ValueError, match="must have 2 cells"):
+        run.table("t", [[1, 2, 3]], ["a", "b"])
+    with pytest.raises(ValueError, match="must be a matplotlib Figure"):
+        run.figure("f", 3)
+
+
+def test_a_control_ends_even_when_it_raises():
+    run = Run("a")
+    with pytest.raises(ZeroDivisionError), run.control("c"):
+        _ = 1 / 0
+    run.measure("q", 1.0, at_most=2.0)
+    assert [item.name for item in run.book.measurements] == ["q"]

@@ -1,0 +1,265 @@
+"""A whole run: budgets, seeds, verdicts of claims that break, and the files it leaves."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from sdetools.claims import BUDGETS, Run, verify
+from sdetools.claims.run import claim_seed
+from sdetools.simulation.store import Store, StoreError
+
+CLAIMS = '''
+import math
+import random
+from sdetools.claims import claim
+
+class Estimate:
+    """A mean of drawn numbers."""
+    diverged, first_divergence = 0, None
+
+    def __init__(self, seed, n, mean=1.0):
+        draws = random.Random(seed)
+        values = [draws.gauss(mean, 1.0) for _ in range(n)]
+        self.n, self.value, self.stderr = n, sum(values) / n, 1 / math.sqrt(n)
+        self.low, self.high = self.interval(0.95)
+
+    def interval(self, confidence):
+        from statistics import NormalDist
+        half = NormalDist().inv_cdf(0.5 + confidence / 2) * self.stderr
+        return self.value - half, self.value + half
+
+@claim("mean", statement=r"The mean is $\\mu = 1$.", source="Lemma 1")
+def mean(run):
+    run.measure("mean", Estimate(run.seed, 4000), expected=1.0, tolerance=0.2)
+    with run.control("wrong mean"):
+        run.measure("mean", Estimate(run.seed, 4000, mean=2.0), expected=1.0, tolerance=0.2)
+    def draw():
+        from matplotlib.figure import Figure
+        figure = Figure()
+        figure.add_subplot().plot([1, 2], [3, 4])
+        return figure
+    run.figure("A plot", draw, "with a caption")
+    run.table("some numbers", [{"a": 1, "b": 2.5}])
+    run.note("a note on $x$")
+
+@claim("false", statement="The mean is three.")
+def false(run):
+    run.measure("mean", Estimate(run.seed, 4000), expected=3.0, tolerance=0.2)
+
+@claim("open", statement="The mean is one, nearly.")
+def open_(run):
+    run.measure("mean", Estimate(run.seed, 100), expected=1.0, tolerance=0.3)
+
+@claim("broken", statement="This divides by zero.")
+def broken(run):
+    run.measure("before", 1.0, at_most=2.0)
+    1 / 0
+
+@claim("absent", statement="This needs a package.")
+def absent(run):
+    raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+@claim("no-data", statement="This needs data.")
+def no_data(run):
+    run.missing("the data set CIFAR-10", "python fetch.py")
+'''
+
+
+@pytest.fixture(autouse=True)
+def opened(monkeypatch):
+    """Every store that was opened: its path, identity, whether to resume, and whether it was there."""
+    seen = []
+
+    class Watched(Store):
+        def __init__(self, path, identity, resume=False):
+            seen.append((Path(path), json.loads(identity), resume, Path(path).exists()))
+            super().__init__(path, identity, resume)
+
+    monkeypatch.setattr("sdetools.simulation.store.Store", Watched)
+    return seen
+
+
+@pytest.fixture
+def claims(tmp_path):
+    path = tmp_path / "claims.py"
+    path.write_text(CLAIMS)
+    return path
+
+
+def test_all_verdicts(claims):
+    results = verify(claims)
+    assert {item.id: item.verdict for item in results.claims} == {
+        "mean": "supported",
+        "false": "contradicted",
+        "open": "inconclusive",
+        "broken": "error",
+        "absent": "not run",
+        "no-data": "not run",
+    }
+    reasons = {item.id: item.reason for item in results.claims}
+    assert reasons["absent"] == "torch is not installed: pip install 'sdetools[torch]'"
+    assert reasons["no-data"] == "the data set CIFAR-10 is missing: python fetch.py"
+    line = CLAIMS[: CLAIMS.index("1 / 0")].count("\n") + 1
+    assert reasons["broken"] == f"ZeroDivisionError: division by zero (claims.py, line {line})"
+    assert results.counts == {"supported": 1, "contradicted": 1, "inconclusive": 1, "not run": 2, "error": 1}
+    assert results.exit_code == 1
+    # mean, its control, false, open; what is exact does not count
+    assert results.alpha_per_interval == 1e-3 / 4
+
+
+@pytest.mark.parametrize(("only", "code"), [("mean", 0), ("open", 0), ("absent", 0), ("no-data", 0), ("false", 1), ("broken", 1)])
+def test_exit_codes(claims, only, code):
+    assert verify(claims, only=only).exit_code == code
+
+
+def test_a_broken_claim_keeps_what_it_measured_and_its_traceback(claims):
+    (result,) = verify(claims, only="broken").claims
+    assert [item.name for item in result.measurements] == ["before"]
+    assert "ZeroDivisionError" in result.traceback
+
+
+def test_a_user_error_inside_a_claim_is_an_error_of_that_claim(tmp_path):
+    (tmp_path / "a.py").write_text(
+        "from sdetools.claims import claim\n@claim('a', statement='s')\ndef a(run):\n    run.measure('q', 1.0)\n"
+    )
+    (result,) = verify(tmp_path).claims
+    assert result.verdict == "error"
+    assert "exactly one criterion" in result.reason
+    assert "(a.py, line 4)" in result.reason
+
+
+def test_a_store_error_ends_the_run(tmp_path):
+    (tmp_path / "a.py").write_text(
+        "from sdetools.claims import claim\n@claim('a', statement='s')\ndef a(run):\n"
+        "    from sdetools.simulation.store import StoreError\n    raise StoreError('another run lives here')\n"
+    )
+    with pytest.raises(StoreError, match="another run"):
+        verify(tmp_path)
+
+
+def test_results_are_reproducible_to_the_bit_but_for_the_seconds(claims, tmp_path):
+    texts = []
+    for name in ("one", "two"):
+        verify(claims, out=tmp_path / name, seed=3)
+        record = json.loads((tmp_path / name / "results.json").read_text())
+        for item in record["claims"]:
+            assert item.pop("seconds") >= 0
+        texts.append((json.dumps(record), (tmp_path / name / "figures" / "mean" / "a-plot.svg").read_bytes()))
+    assert texts[0] == texts[1]
+
+
+def test_the_schema_of_results(claims, tmp_path):
+    verify(claims, out=tmp_path / "out", seed=3)
+    text = (tmp_path / "out" / "results.json").read_text()
+    assert "NaN" not in text
+    record = json.loads(text)
+    assert list(record) == ["version", "seed", "budget", "alpha_per_interval", "claims"]
+    assert (record["seed"], record["budget"]) == (3, "quick")
+    first = record["claims"][0]
+    assert {"id", "statement", "source", "verdict", "measurements", "controls", "seconds", "diverged_paths"} <= set(first)
+    assert (first["id"], first["source"], first["statement"]) == ("mean", "Lemma 1", r"The mean is $\mu = 1$.")
+    measured = first["measurements"][0]
+    assert {"name", "value", "low", "high", "expected", "paths"} <= set(measured)
+    assert measured["low"] < measured["value"] < measured["high"]
+    assert (measured["expected"], measured["paths"], measured["state"]) == (1.0, 4000, "inside")
+    assert first["controls"][0]["failed_as_it_must"] is True
+
+
+def test_adding_a_claim_changes_no_other_value(claims):
+    alone, together = verify(claims, only="mean").claims[0], verify(claims).claims[0]
+    assert alone.seed == together.seed
+    assert alone.measurements[0].value == together.measurements[0].value
+
+
+def test_seeds_differ_between_claims_and_runs():
+    seeds = {claim_seed(seed, id) for seed in range(20) for id in ("a", "b", "theorem-3.5")}
+    assert len(seeds) == 60
+    assert all(0 <= seed < 2**53 for seed in seeds)
+    assert Run("a", seed=1).seed == claim_seed(1, "a")
+
+
+@pytest.mark.parametrize(("name", "paths"), [("quick", 20_000), ("standard", 1_000_000), ("full", 10_000_000)])
+def test_budgets(name, paths):
+    run = Run("a", budget=name, threads=3, executor="pool", store="store", resume=True, progress=print)
+    assert run.paths == BUDGETS[name].paths == paths
+    assert run.budget == name
+    assert run.scale(quick="quick", standard="standard", full="full") == name
+    assert run.options() == {
+        "paths": paths,
+        "seed": run.seed,
+        "executor": "pool",
+        "threads": 3,
+        "store": "store",
+        "resume": True,
+        "progress": print,
+    }
+    assert run.options(paths=10, times=[1.0])["paths"] == 10
+    assert run.options(paths=10, times=[1.0])["times"] == [1.0]
+
+
+def test_the_store_is_replaced_unless_the_run_resumes(claims, tmp_path, opened):
+    out = tmp_path / "out"
+    for resume in (False, False, True):
+        verify(claims, out=out, only="mean", resume=resume)
+    existed = [(resume, there) for _, _, resume, there in opened]
+    assert existed == [(False, False), (False, True), (True, True)]
+    path, identity, _, _ = opened[0]
+    assert path == out / "store.sqlite"
+    assert (identity["seed"], identity["budget"]) == (0, "quick")
+    assert "version" in identity
+
+
+def test_bad_input_writes_nothing(claims, tmp_path, opened):
+    out = tmp_path / "out"
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    (tmp_path / "bad.py").write_text("1 / 0\n")
+    cases = [
+        (claims, {"budget": "huge"}, "`budget` must be one of quick, standard, full; got 'huge'"),
+        (claims, {"seed": -1}, "`seed` must be at least 0"),
+        (claims, {"threads": 0}, "`threads` must be at least 1"),
+        (claims, {"only": "nothing"}, "`only` must match"),
+        (tmp_path / "bad.py", {}, "could not be imported"),
+        (tmp_path / "nowhere.py", {}, "must exist"),
+        (claims, {"out": blocked}, "`out` must be a folder; got .* is a file"),
+        (claims, {"out": blocked / "below"}, "`out` must be a folder; got .* is a file"),
+        (claims, {"out": None, "resume": True}, "`resume` must go with `out`"),
+    ]
+    for path, options, words in cases:
+        with pytest.raises(ValueError, match=words):
+            verify(path, **({"out": out} | options))
+    assert not out.exists()
+    assert not opened
+
+
+def test_an_interrupt_closes_the_store_and_passes(tmp_path, monkeypatch):
+    (tmp_path / "a.py").write_text(
+        "from sdetools.claims import claim\n@claim('a', statement='s')\ndef a(run):\n    run.store.users = 1\n    raise KeyboardInterrupt\n"
+    )
+    closed = []
+    monkeypatch.setattr(Store, "close", lambda self: closed.append(True))
+    with pytest.raises(KeyboardInterrupt):
+        verify(tmp_path, out=tmp_path / "out")
+    assert closed == [True]
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_a_claim_may_import_what_lies_beside_it(tmp_path):
+    (tmp_path / "helper_of_claims.py").write_text("limit = 2.0\n")
+    (tmp_path / "a.py").write_text(
+        "from sdetools.claims import claim\n@claim('a', statement='s')\ndef a(run):\n"
+        "    from helper_of_claims import limit\n    run.measure('q', 1.0, at_most=limit)\n"
+    )
+    assert verify(tmp_path).claims[0].verdict == "supported"
+    sys.modules.pop("helper_of_claims", None)
+
+
+def test_watch_sees_every_claim(claims):
+    seen = []
+    verify(claims, watch=lambda position, total, item: seen.append((position, total, item.id)))
+    assert seen[0] == (1, 6, "mean")
+    assert len(seen) == 6

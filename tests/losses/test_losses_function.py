@@ -1,0 +1,215 @@
+"""Losses from functions: the check at the door, differences, functions that take one point only, Numba functions."""
+
+import pickle
+from itertools import permutations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numba import njit
+
+from sdetools.losses import from_expression, from_function
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def value(x):
+    return (x[0] * x[1] - 1) ** 2 / 2
+
+
+def gradient(x):
+    r = x[0] * x[1] - 1
+    return [r * x[1], r * x[0]]
+
+
+def hessian(x):
+    off = 2 * x[0] * x[1] - 1
+    return [[x[1] ** 2, off], [off, x[0] ** 2]]
+
+
+@njit
+def compiled_gradient(x):
+    r = x[0] * x[1] - 1
+    return r * x[1], r * x[0]
+
+
+@njit
+def compiled_point_gradient(x):
+    out = np.empty(2)
+    r = x[0] * x[1] - 1
+    out[0] = r * x[1]
+    out[1] = r * x[0]
+    return out
+
+
+def mixing_gradient(x):
+    return x * np.sum(x**2) - x  # for one point only: on (dim, paths) it would sum over the paths
+
+
+def test_against_the_expression():
+    exact = from_expression("(x0*x1 - 1)**2 / 2")
+    x = np.random.default_rng(0).standard_normal((2, 6))
+    before = x.copy()
+    full, part = from_function(gradient, 2, value, hessian), from_function(gradient, 2)
+    for loss, second, third in ((full, 1e-15, 1e-9), (part, 1e-9, 1e-6)):
+        np.testing.assert_allclose(loss.gradient(x), exact.gradient(x), rtol=1e-14)
+        np.testing.assert_allclose(loss.hessian(x), exact.hessian(x), atol=10 * second)
+        np.testing.assert_allclose(loss.third(x), exact.third(x), atol=10 * third)
+        for method in (loss.gradient, loss.hessian, loss.third):
+            np.testing.assert_allclose(method(x)[..., 3], method(x[:, 3]), rtol=1e-12, atol=1e-12)
+        at = loss.third(x[:, 0])
+        assert all(np.allclose(at, at.transpose(o), rtol=1e-13, atol=1e-13) for o in permutations(range(3)))
+        np.testing.assert_allclose(loss.hessian_product(x, x), exact.hessian_product(x, x), atol=1e-7)
+        np.testing.assert_allclose(loss.third_contracted(x, np.eye(2)), exact.third_contracted(x, np.eye(2)), atol=1e-5)
+    np.testing.assert_allclose(full.value(x), exact.value(x), rtol=1e-14)
+    assert full.value(x).shape == (6,) and np.ndim(full.value(x[:, 0])) == 0
+    np.testing.assert_array_equal(x, before)
+    assert full.quadratic() is None and full.names == ("x0", "x1") and full.batched and not full.compiled
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda x: [(x[0] * x[1] - 1) * x[1], -(x[0] * x[1] - 1) * x[0]],
+        lambda x: [(x[0] * x[1] - 1) * x[1], 2 * (x[0] * x[1] - 1) * x[0]],
+        lambda x: [(x[0] * x[1] - 1) * x[1], (x[0] * x[1] - 1) * x[0] + 1e-5],
+        lambda x: [(x[0] * x[1] - 1) * x[1], np.nan],
+    ],
+)
+def test_a_wrong_gradient_is_caught(wrong):
+    with pytest.raises(ValueError, match=r"`gradient` must be the derivative of `value`; at x = .* its coordinate q is .* give"):
+        from_function(wrong, 2, value, names="p q")
+
+
+def test_the_worst_coordinate_is_named():
+    with pytest.raises(ValueError, match=r"coordinate c is 9.* where central differences give 0"):
+        from_function(lambda x: [x[0], x[1] + 1, 9.0], 3, lambda x: (x[0] ** 2 + x[1] ** 2) / 2 + 0 * x[2], names=["a", "b", "c"])
+
+
+def test_a_wrong_hessian_is_caught():
+    with pytest.raises(ValueError, match=r"`hessian` must be the derivative of `gradient`.*x1, x1"):
+        from_function(gradient, 2, hessian=lambda x: [hessian(x)[0], [hessian(x)[1][0], 2 * x[0] ** 2]])
+
+
+def test_without_a_value_there_is_no_check():
+    loss = from_function(lambda x: [x[1], -x[0]], 2)  # no gradient of anything
+    assert loss.gradient([1.0, 2.0]).tolist() == [2.0, -1.0]
+    with pytest.raises(ValueError, match=r"`value` of the loss <lambda> was not given.*value="):
+        loss.value([1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("g", "f"),
+    [
+        (lambda x: [np.exp(x[0])], lambda x: np.exp(x[0])),
+        (lambda x: [1e6 * x[0]], lambda x: 1e6 * x[0] ** 2 / 2),
+        (lambda x: [1e-6 * x[0]], lambda x: 1e-6 * x[0] ** 2 / 2),
+        (lambda x: [x[0]], lambda x: 1e6 + x[0] ** 2 / 2),
+        (lambda x: [1 / x[0]], lambda x: np.log(x[0])),
+        (lambda x: [40 * np.cos(40 * x[0])], lambda x: np.sin(40 * x[0])),
+        (lambda x: [np.sign(x[0])], lambda x: abs(x[0])),
+        (lambda x: [x[0] ** 9], lambda x: x[0] ** 10 / 10),
+    ],
+)
+def test_right_gradients_pass(g, f):
+    assert from_function(g, 1, f).dim == 1
+
+
+@given(st.lists(st.floats(-3, 3), min_size=4, max_size=4), st.integers(0, 3), st.floats(0.001, 2))
+@settings(max_examples=30, deadline=None)
+def test_any_cubic_passes_and_any_false_one_fails(c, which, error):
+    def f(x):
+        return c[0] * x[0] + c[1] * x[0] ** 2 + c[2] * x[0] ** 3 + c[3] * np.sin(x[0])
+
+    def g(x, wrong=()):
+        d = [v + (error if i in wrong else 0) for i, v in enumerate(c)]
+        return [d[0] + 2 * d[1] * x[0] + 3 * d[2] * x[0] ** 2 + d[3] * np.cos(x[0])]
+
+    from_function(g, 1, f)
+    with pytest.raises(ValueError, match="coordinate x0"):
+        from_function(lambda x: g(x, (which,)), 1, f)
+
+
+@pytest.mark.parametrize(("function", "batched"), [(compiled_gradient, True), (compiled_point_gradient, False)])
+def test_numba_functions(function, batched):
+    loss = from_function(function, 2, value)
+    x = np.random.default_rng(1).standard_normal((2, 5))
+    assert loss.function is function and loss.compiled is hasattr(function, "py_func") and loss.batched is batched
+    np.testing.assert_allclose(loss.gradient(x), gradient(x), rtol=1e-14)
+    np.testing.assert_allclose(loss.gradient(x[:, 0]), gradient(x[:, 0]), rtol=1e-14)
+    np.testing.assert_allclose(loss.hessian(x), np.array(hessian(x)), atol=1e-8)
+
+
+def test_a_function_for_one_point_is_called_path_by_path():
+    loss = from_function(mixing_gradient, 3, lambda x: np.sum(x**2) ** 2 / 4 - np.sum(x**2) / 2)
+    x = np.random.default_rng(2).standard_normal((3, 4))
+    assert not loss.batched
+    for j in range(4):
+        np.testing.assert_allclose(loss.gradient(x)[:, j], mixing_gradient(x[:, j]), rtol=1e-14)
+        np.testing.assert_allclose(loss.value(x)[j], loss.value(x[:, j]), rtol=1e-14)
+
+
+def test_a_function_that_writes_into_its_argument_cannot_harm():
+    def rude(x):
+        x[0] = 2 * x[0]
+        return [x[0]]
+
+    x = np.ones((1, 3))
+    assert from_function(rude, 1).gradient(x).tolist() == [[2, 2, 2]] and x.tolist() == [[1, 1, 1]]
+
+
+def test_symbols():
+    sympy = pytest.importorskip("sympy")
+    x = np.array(sympy.symbols("x y"), dtype=object)
+    for function in (gradient, compiled_gradient):
+        loss = from_function(function, 2, value)
+        traced = loss.gradient(x)
+        assert traced.dtype == object and traced[0] == (x[0] * x[1] - 1) * x[1]
+        with pytest.raises(ValueError, match="cannot be traced"):
+            loss.hessian(x)
+    assert loss.value(x) == (x[0] * x[1] - 1) ** 2 / 2
+    assert from_function(gradient, 2, hessian=hessian).hessian(x)[0, 0] == x[1] ** 2
+
+
+def test_constant_components():
+    loss = from_function(lambda x: [1.0, x[1]], 2, lambda x: x[0] + x[1] ** 2 / 2, hessian=lambda x: [[0, 0], [0, 1]])
+    assert loss.gradient(np.zeros((2, 3))).tolist() == [[1, 1, 1], [0, 0, 0]]
+    assert loss.hessian(np.zeros((2, 3))).shape == (2, 2, 3)
+    assert from_function(lambda x: [0.0], 1, lambda x: 3.0).value(np.zeros((1, 2))).tolist() == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ((3.0, 2), "gradient"),
+        ((gradient, 0), "dim"),
+        ((gradient, 2, 5), "value"),
+        ((lambda x: [x[0]], 2), "2 components"),
+        ((lambda x: x[0], 2), "2 components"),
+        ((gradient, 2, value, lambda x: [1.0, 2.0]), "2 components"),
+        ((gradient, 2, value, None, ["a"]), "names"),
+        ((None, 2), "gradient"),
+    ],
+)
+def test_refusals(arguments, word):
+    with pytest.raises(ValueError, match=word):
+        from_function(*arguments)
+
+
+def test_identity_and_pickle():
+    loss = from_function(gradient, 2, value, hessian)
+    again = pickle.loads(pickle.dumps(loss))
+    assert again.identity == loss.identity
+    np.testing.assert_array_equal(again.gradient([1.0, 2.0]), loss.gradient([1.0, 2.0]))
+
+    def scaled(a):
+        return from_function(lambda x: [np.sum(a) * x[0]], 1)
+
+    def recursive(x, n=2):
+        return [x[0]] if n == 0 else recursive(x, n - 1)
+
+    assert scaled(1.0).identity == scaled(1.0).identity != scaled(2.0).identity
+    assert scaled(np.ones(1)).identity == scaled(np.ones(1)).identity != scaled(np.zeros(1)).identity
+    assert from_function(recursive, 1).identity
+    assert from_function(gradient, 2).identity != loss.identity

@@ -1,0 +1,437 @@
+"""The gallery: exact moments of every law, roots through their three doors, tracing, refusals."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import pickle
+
+import numpy as np
+import pytest
+from scipy.integrate import quad
+
+from sdetools import noise
+from sdetools.noise import Normal, Sign, Uniform
+
+FAMILIES = [
+    noise.gaussian,
+    noise.rademacher,
+    noise.uniform,
+    noise.three_point,
+    noise.centred_exponential,
+    noise.two_point,
+    noise.student_t,
+]
+MATRIX = [[1.0, 0.5, 0.0], [-0.3, 2.0, 1.0]]
+
+
+def function_root(x):
+    return [[1 + 0.3 * np.sin(x[0]), 0.0], [x[0] * x[1], 1.0]]
+
+
+def drifting_root(x):
+    return [[1.0, x[1]], [x[0]]]
+
+
+def nan_root(x):
+    return [[np.log(-1 - x[0] ** 2)]]
+
+
+def gallery():
+    for family in FAMILIES:
+        yield family(dim=2)
+        yield family(root=MATRIX)
+        yield family(root=[2.0, 0.5])
+        yield family(covariance=[[2.0, 0.6], [0.6, 1.0]])
+        yield family(root=[["1 + a*sin(x)", "0"], ["x*y", "1"]], variables="x y", parameters={"a": 0.3})
+        yield family(dim=2, root=function_root)
+    yield noise.none(2)
+    yield noise.label_noise(model="sqrt(1 + x**2)*y", std=0.5, variables="x y")
+    yield noise.label_noise(model=["x*y", "x - a*y"], std=0.5, size=2, kind="gaussian", variables="x y", parameters={"a": 3.0})
+
+
+GALLERY = list(gallery())
+IDS = [n.identity[:60] for n in GALLERY]
+
+
+# -- the laws of one entry, exactly ---------------------------------------------------------------------------------------------
+
+
+def cells(law, breaks):
+    """(probability, value) of a law that is constant on the cells between `breaks`."""
+    edges = [0.0, *breaks, 1.0]
+    for a, b in itertools.pairwise(edges):
+        yield b - a, law.value(np.zeros(1), np.array([(a + b) / 2]))[0]
+
+
+@pytest.mark.parametrize(
+    ("law", "breaks", "fourth"),
+    [
+        (noise.three_point(1), [1 / 6, 5 / 6], 3.0),
+        (noise.two_point(1, probability=0.1), [0.1], None),
+        (noise.two_point(1, probability=0.7), [0.7], None),
+    ],
+    ids=["three", "two .1", "two .7"],
+)
+def test_discrete_laws_have_their_moments_exactly(law, breaks, fourth):
+    moments = [sum(p * v**k for p, v in cells(law, breaks)) for k in range(5)]
+    assert moments[:3] == pytest.approx([1, 0, 1], abs=1e-14)
+    assert moments[3] == pytest.approx(law.skewness, abs=1e-13)
+    if fourth is not None:
+        assert moments[4] == pytest.approx(fourth, abs=1e-13)
+
+
+def test_two_point_skewness_is_the_formula():
+    for p in (0.01, 0.1, 0.5, 0.9):
+        assert noise.two_point(1, probability=p).skewness == pytest.approx((1 - 2 * p) / math.sqrt(p * (1 - p)), rel=1e-14)
+
+
+@pytest.mark.parametrize("law", [noise.uniform(1), noise.centred_exponential(1)], ids=["uniform", "exponential"])
+def test_continuous_laws_have_their_moments_by_quadrature(law):
+    def moment(k):
+        return quad(lambda u: law.value(np.zeros(1), np.array([u]))[0] ** k, 0, 1, epsabs=1e-11, limit=200)[0]
+
+    assert [moment(k) for k in (1, 2, 3)] == pytest.approx([0.0, 1.0, law.skewness], abs=1e-9)
+
+
+@pytest.mark.parametrize("degrees", [2.5, 5.0, 30.0])
+def test_student_t_has_unit_variance_and_the_t_kurtosis(degrees):
+    law = noise.student_t(1, degrees=degrees)
+    turn = (np.arange(64) + 0.5) / 64  # the periodic midpoint rule is exact for low powers of a cosine
+
+    def moment(k):
+        def inner(s):  # u = s^m smooths the singularity at 0
+            u = np.full(64, s**12)
+            return 12 * s**11 * (law.value(np.zeros((1, 64)), np.stack([u, turn]))[0] ** k).mean()
+
+        return quad(inner, 0, 1, epsabs=1e-12, limit=200)[0]
+
+    assert moment(1) == pytest.approx(0.0, abs=1e-12)
+    assert moment(2) == pytest.approx(1.0, rel=1e-8)
+    if degrees > 4:
+        assert moment(4) == pytest.approx(3 + 6 / (degrees - 4), rel=1e-8)
+
+
+def test_student_t_has_the_t_distribution():
+    """Its distribution function at a few points, by quadrature over the angle: P(r(u) cos(2 pi b) > t)."""
+    from scipy.stats import t as student
+
+    degrees, scale = 5.0, math.sqrt(3 / 5)
+    for t in (0.3, 1.0, 2.5):
+
+        def radius_tail(b, t=t):
+            c = math.cos(2 * math.pi * b)
+            # r > t / c  <=>  u < (1 + (t/c)^2 / (nu - 2))^(-nu/2)
+            return (1 + (t / c) ** 2 / (degrees - 2)) ** (-degrees / 2) if c > 0 else 0.0
+
+        seen = 2 * quad(radius_tail, 0, 0.25, epsabs=1e-12)[0]
+        assert seen == pytest.approx(student.sf(t / scale, degrees), rel=1e-8)
+        law = noise.student_t(1, degrees=degrees)
+        u = radius_tail(0.1)
+        assert law.value(np.zeros(1), np.array([u, 0.1]))[0] == pytest.approx(t, rel=1e-12)
+
+
+# -- covariance is R R^T --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: noise.rademacher(root=MATRIX),
+        lambda: noise.rademacher(dim=2, root=function_root),
+        lambda: noise.rademacher(root=[["1 + 0.3*sin(x)", "0"], ["x*y", "1"]], variables="x y"),
+        lambda: noise.label_noise(model=["x*y", "x - 3*y", "y**2"], std=0.5, size=2, variables="x y"),
+        lambda: noise.rademacher(covariance=[[1.0, 1.0], [1.0, 1.0]]),
+    ],
+    ids=["matrix", "function", "expression", "labels", "degenerate"],
+)
+def test_covariance_by_enumeration_of_signs(make):
+    law, x = make(), np.array([0.7, -1.3])
+    values = np.array([law.value(x, np.array(s)) for s in itertools.product([-1.0, 1.0], repeat=law.n_draws)])
+    assert values.mean(axis=0) == pytest.approx([0.0, 0.0], abs=1e-15)
+    np.testing.assert_allclose(values.T @ values / len(values), law.covariance(x), atol=1e-14)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_covariance_does_not_depend_on_the_law(family):
+    np.testing.assert_allclose(family(root=MATRIX).covariance(np.zeros(2)), np.array(MATRIX) @ np.array(MATRIX).T, rtol=1e-14)
+    x = np.random.default_rng(0).normal(size=(2, 3))
+    expected = np.stack([np.array(function_root(c)) @ np.array(function_root(c)).T for c in x.T], axis=-1)
+    np.testing.assert_allclose(family(dim=2, root=function_root).covariance(x), expected, rtol=1e-14)
+
+
+def test_the_three_doors_agree():
+    text = noise.gaussian(root=[["1 + a*sin(x)", "0"], ["x*y", "1"]], variables="x y", parameters={"a": 0.3})
+    function = noise.gaussian(dim=2, root=function_root)
+    x, z = np.random.default_rng(1).normal(size=(2, 2, 5))
+    np.testing.assert_allclose(text.value(x, z), function.value(x, z), rtol=1e-15)
+    assert text.parameters.tolist() == [0.3]
+    np.testing.assert_allclose(text.value(x, z, p=[0.0])[0], z[0])
+
+
+@pytest.mark.parametrize("covariance", [np.zeros((2, 2)), [[1.0, 1.0], [1.0, 1.0]], [4.0, 0.0], [[2.0, 0.5], [0.5, 1.0]]])
+def test_degenerate_covariances_have_symmetric_roots(covariance):
+    law = noise.gaussian(covariance=covariance)
+    wanted = np.diag(covariance) if np.ndim(covariance) == 1 else np.array(covariance)
+    np.testing.assert_allclose(law.covariance(np.zeros(2)), wanted, atol=1e-15)
+    root = law.root.matrix()
+    np.testing.assert_allclose(root, root.T, atol=1e-15)
+
+
+def test_a_number_is_a_multiple_of_the_identity():
+    np.testing.assert_allclose(noise.gaussian(3, covariance=4.0).covariance(np.zeros(3)), 4 * np.eye(3))
+    np.testing.assert_allclose(noise.gaussian(3, root=2.0).covariance(np.zeros(3)), 4 * np.eye(3))
+
+
+def test_label_noise_of_a_model_is_minus_std_times_its_gradient():
+    law = noise.label_noise(model="sqrt(1 + x**2)*y", std=0.5, variables="x y")
+    x, y = 0.8, -1.7
+    gradient = np.array([x * y / math.sqrt(1 + x * x), math.sqrt(1 + x * x)])
+    np.testing.assert_allclose(law.value(np.array([x, y]), np.array([1.0])), -0.5 * gradient, rtol=1e-15)
+    assert law.draws == (Sign(1),) and law.parameters.tolist() == [-0.5]
+
+
+def test_label_noise_with_every_label_is_the_full_batch_with_perturbed_labels():
+    models, x = ["x*y", "x - 3*y", "y**2"], np.array([0.7, -1.3])
+    law = noise.label_noise(model=models, std=0.2, size=3, variables="x y")
+    gradients = np.array([[x[1], x[0]], [1.0, -3.0], [0.0, 2 * x[1]]])
+    signs = np.array([1.0, -1.0, 1.0])
+    np.testing.assert_allclose(law.value(x, signs), -(0.2 * signs[:, None] * gradients).mean(axis=0), rtol=1e-14)
+
+
+# -- one text for numbers, rows and symbols --------------------------------------------------------------------------------------
+
+
+class Symbol:
+    """A traced symbol: it records operations as closures over a table of numbers, and counts multiplications."""
+
+    products = 0
+
+    def __init__(self, run):
+        self.run = run
+
+    def __bool__(self):
+        raise TypeError("a traced symbol has no truth value")
+
+    def select(self, yes, no):
+        return Symbol(lambda t: lift(yes)(t) if self.run(t) else lift(no)(t))
+
+
+def lift(value):
+    return value.run if isinstance(value, Symbol) else lambda t: value
+
+
+def _binary(name, operation):
+    def forward(self, other):
+        if name == "mul":
+            Symbol.products += 1
+        return Symbol(lambda t: operation(self.run(t), lift(other)(t)))
+
+    def backward(self, other):
+        if name == "mul":
+            Symbol.products += 1
+        return Symbol(lambda t: operation(lift(other)(t), self.run(t)))
+
+    setattr(Symbol, f"__{name}__", forward)
+    if name not in ("lt", "gt", "le", "ge"):
+        setattr(Symbol, f"__r{name}__", backward)
+
+
+for _name, _operation in {
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "truediv": lambda a, b: a / b,
+    "pow": lambda a, b: a**b,
+    "lt": lambda a, b: a < b,
+    "gt": lambda a, b: a > b,
+    "le": lambda a, b: a <= b,
+    "ge": lambda a, b: a >= b,
+}.items():
+    _binary(_name, _operation)
+Symbol.__neg__ = lambda self: Symbol(lambda t: -self.run(t))
+for _name in ("exp", "log", "sqrt", "sin", "cos", "expm1"):
+    setattr(Symbol, _name, lambda self, f=_name: Symbol(lambda t: getattr(np, f)(self.run(t))))
+
+
+def symbols(stem, n):
+    out = np.empty(n, dtype=object)
+    for i in range(n):
+        out[i] = Symbol(lambda t, i=i: t[stem][i])
+    return out
+
+
+@pytest.mark.parametrize("law", GALLERY, ids=IDS)
+def test_tracing_agrees_with_numbers_and_reads_parameters(law):
+    generator = np.random.default_rng(7)
+    x, z = generator.normal(size=2), noise.sample_draws(law.draws, generator, 1)[:, 0]
+    X, Z, P = symbols("x", 2), symbols("z", law.n_draws), symbols("p", len(law.parameters))
+    traced = law.value(X, Z, P)
+    assert traced.dtype == object and traced.shape == (2,)
+    tables = {"x": x, "z": z, "p": law.parameters}
+    np.testing.assert_allclose([lift(v)(tables) for v in traced], law.value(x, z), rtol=1e-14, atol=1e-16)
+    sigma = law.covariance(X, P)
+    np.testing.assert_allclose(np.array([[lift(e)(tables) for e in r] for r in sigma]), law.covariance(x), rtol=1e-14, atol=1e-16)
+    if len(P) and law.identity.startswith(("gaussian[diagonal", "gaussian[dense")):
+        tables["p"] = 2 * law.parameters
+        np.testing.assert_allclose([lift(v)(tables) for v in traced], 2 * law.value(x, z), rtol=1e-14)
+
+
+@pytest.mark.parametrize(("root", "products"), [(None, 0), ([2.0, 3.0], 2), (MATRIX, 6)])
+def test_structure_decides_the_traced_multiplications(root, products):
+    law = noise.gaussian(dim=2) if root is None else noise.gaussian(root=root)
+    Symbol.products = 0
+    law.value(symbols("x", 2), symbols("z", law.n_draws), symbols("p", len(law.parameters)))
+    assert Symbol.products == products
+
+
+def test_ones_and_zeros_of_a_root_are_not_multiplied():
+    law = noise.gaussian(root=[["1", "0"], ["x", "1"]], variables="x y")
+    Symbol.products = 0
+    law.value(symbols("x", 2), symbols("z", 2), symbols("p", 0))
+    assert Symbol.products == 1
+
+
+@pytest.mark.parametrize("law", GALLERY, ids=IDS)
+def test_paths_agree_with_one_path_and_inputs_stay(law):
+    generator = np.random.default_rng(3)
+    x, z = generator.normal(size=(2, 4)), noise.sample_draws(law.draws, generator, 4)
+    kept = copy.deepcopy((x, z))
+    many, sigma = law.value(x, z), law.covariance(x)
+    assert many.shape == (2, 4) and sigma.shape == (2, 2, 4) and len(z) == law.n_draws
+    for j in range(4):
+        np.testing.assert_allclose(law.value(x[:, j], z[:, j]), many[:, j], rtol=1e-14, atol=1e-15)
+        np.testing.assert_allclose(law.covariance(x[:, j]), sigma[..., j], rtol=1e-14, atol=1e-15)
+    np.testing.assert_array_equal(x, kept[0])
+    np.testing.assert_array_equal(z, kept[1])
+
+
+@pytest.mark.parametrize("law", GALLERY, ids=IDS)
+def test_pickles_and_keeps_its_identity(law):
+    again = pickle.loads(pickle.dumps(law))
+    x, z = np.array([0.3, 0.4]), noise.sample_draws(law.draws, np.random.default_rng(0), 1)[:, 0]
+    np.testing.assert_array_equal(again.value(x, z), law.value(x, z))
+    assert again.identity == law.identity and again.parameters.tolist() == law.parameters.tolist()
+    assert law.latex and repr(law) == law.label
+
+
+@pytest.mark.parametrize("law", GALLERY, ids=IDS)
+def test_the_gaussian_version_keeps_the_covariance(law):
+    twin, x = law.as_gaussian(), np.array([[0.3, 1.0], [0.4, -2.0]])
+    assert twin.gaussian and twin.as_gaussian() is twin
+    np.testing.assert_allclose(twin.covariance(x), law.covariance(x), rtol=1e-14)
+
+
+def test_identity_is_structure_and_parameters_are_numbers():
+    assert noise.gaussian(covariance=[1.0, 2.0]).identity == noise.gaussian(covariance=[3.0, 2.0]).identity
+    assert noise.gaussian(covariance=[1.0, 2.0]).identity != noise.gaussian(dim=2).identity
+    assert noise.gaussian(dim=2).identity != noise.rademacher(dim=2).identity
+    assert noise.two_point(1, probability=0.1).identity == noise.two_point(1, probability=0.2).identity
+    text = [["1 + a*x**b"]]
+    one, other, third = (
+        noise.gaussian(root=text, variables="x", parameters=p)
+        for p in ({"a": 1.0, "b": 2.0}, {"a": 5.0, "b": 2.0}, {"a": 1.0, "b": 3.0})
+    )
+    assert one.identity == other.identity != third.identity
+    assert one.parameters.tolist() == [1.0]
+    assert (
+        noise.gaussian(dim=2, root=function_root).identity
+        != noise.gaussian(dim=2, root=lambda x: [[1.0, 0.0], [0.0, 1.0]]).identity
+    )
+
+
+def test_names_may_be_left_out():
+    assert noise.gaussian(root=[["1 + 0.3*sin(x)"]]).names == ("x",)
+    assert noise.gaussian(root=[["x1", "0"], ["0", "x0"]]).names == ("x0", "x1")
+    assert noise.gaussian(root="1 + x**2").dim == 1
+
+
+# -- draws, by simulation -------------------------------------------------------------------------------------------------------
+
+
+def worst_z(values, expected):
+    """Largest |mean - expected| in standard errors over the rows of `values`."""
+    error = values.std(axis=1) / math.sqrt(values.shape[1])
+    return np.max(np.abs(values.mean(axis=1) - expected) / error)
+
+
+def test_simulated_moments_with_a_control():
+    """Seven laws, five moments each: |z| < 5 has a false-alarm rate below 35 * 6e-7 = 2e-5. A root wrong by 5 % must be seen."""
+    generator, paths = np.random.default_rng(11), 40_000
+    x = np.array([[0.5], [1.1]]) + np.zeros((2, paths))
+    for family in FAMILIES:
+        law = family(dim=2, root=function_root)
+        v = law.value(x, noise.sample_draws(law.draws, generator, paths))
+        sigma = law.covariance(x[:, 0])
+        assert worst_z(v, 0) < 5
+        if family in (noise.rademacher, noise.student_t):
+            continue  # the square is constant, or has no fourth moment of its own variance
+        products = np.stack([v[0] ** 2, v[0] * v[1], v[1] ** 2])
+        expected = np.array([sigma[0, 0], sigma[0, 1], sigma[1, 1]])
+        assert worst_z(products, expected) < 5
+        assert worst_z(1.05**2 * products, expected) > 5
+
+
+def test_sampled_draws_are_what_they_say():
+    z = noise.sample_draws((Normal(2), Sign(3), Uniform(4)), np.random.default_rng(0), 1000)
+    assert z.shape == (9, 1000)
+    assert set(np.unique(z[2:5])) == {-1.0, 1.0}
+    assert z[5:].min() > 0 and z[5:].max() < 1
+
+
+# -- refusals -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: noise.gaussian(), "`dim` must be given"),
+        (lambda: noise.gaussian(dim=0), "`dim` must be at least 1"),
+        (lambda: noise.gaussian(dim=2.5), "`dim` must be a whole number"),
+        (lambda: noise.gaussian(dim=3, covariance=np.eye(2)), "covariance matrix of shape"),
+        (lambda: noise.gaussian(covariance=[[1.0, 2.0], [2.0, 1.0]]), "positive semidefinite"),
+        (lambda: noise.gaussian(covariance=[[1.0, 0.5], [0.2, 1.0]]), "symmetric"),
+        (lambda: noise.gaussian(covariance=-1.0), "positive semidefinite"),
+        (lambda: noise.gaussian(covariance=[[np.nan]]), "finite numbers"),
+        (lambda: noise.gaussian(covariance=np.eye(2), root=np.eye(2)), "must not both be given"),
+        (lambda: noise.gaussian(dim=3, root=MATRIX), "matrix of shape"),
+        (lambda: noise.gaussian(root=[]), "matrix of shape"),
+        (lambda: noise.gaussian(root=[[1.0, np.inf]]), "finite numbers"),
+        (lambda: noise.gaussian(root=np.zeros((2, 2, 2))), "matrix of shape"),
+        (lambda: noise.gaussian(root=[["x", "1"], ["y"]], variables="x y"), "equal length"),
+        (lambda: noise.gaussian(dim=1, root=[["x", "1"], ["y", "1"]], variables="x y"), "equal length"),
+        (lambda: noise.gaussian(root=[["x"]], variables="x y"), "one row for each"),
+        (lambda: noise.gaussian(root=[["x.__class__"]], variables="x"), "piece"),
+        (lambda: noise.gaussian(root=[["q*x"]], variables="x"), "q"),
+        (lambda: noise.gaussian(root=[["log(-1 - x**2)"]], variables="x"), "must be finite"),
+        (lambda: noise.gaussian(root=[["sqrt(x - 5)"]], variables="x"), "give at="),
+        (lambda: noise.gaussian(root=[["a*x"]], variables="x", parameters={"a": np.nan}), "finite number"),
+        (lambda: noise.gaussian(root=function_root), "`dim` must be given with a function"),
+        (lambda: noise.gaussian(dim=1, root=function_root), "calling it raised IndexError"),
+        (lambda: noise.gaussian(dim=3, root=function_root), "3 rows of equal length"),
+        (lambda: noise.gaussian(dim=2, root=drifting_root), "2 rows of equal length"),
+        (lambda: noise.gaussian(dim=1, root=nan_root), "must be finite"),
+        (lambda: noise.gaussian(dim=1, root=lambda x: x[0]), "rows of equal length"),
+        (lambda: noise.gaussian(dim=1, root=lambda x: [["a"]]), "numbers"),
+        (lambda: noise.two_point(1, probability=0.0), "lie in (0, 1)"),
+        (lambda: noise.two_point(1, probability=1.5), "lie in (0, 1)"),
+        (lambda: noise.student_t(1, degrees=2.0), "above 2"),
+        (lambda: noise.student_t(1, degrees=np.nan), "above 2"),
+        (lambda: noise.label_noise(), "neither"),
+        (lambda: noise.label_noise(model="x", std=-1.0, variables="x"), "0 or above"),
+        (lambda: noise.label_noise(model="x", std=1.0, kind="cauchy", variables="x"), "rademacher"),
+        (lambda: noise.label_noise(model=[], std=1.0), "expression"),
+        (lambda: noise.label_noise(model="sqrt(-1 - x**2)", variables="x"), "must be finite"),
+        (lambda: Normal(0), "at least 1"),
+        (lambda: noise.sample_draws((3,), np.random.default_rng(0), 1), "Normal(n)"),
+    ],
+)
+def test_wrong_input_is_refused_in_words(call, words):
+    with pytest.raises(ValueError, match=r"^`") as error:
+        call()
+    assert words in str(error.value)
+
+
+def test_at_opens_a_root_with_a_far_domain():
+    assert noise.gaussian(root=[["sqrt(x - 5)"]], variables="x", at=[6.0]).covariance(np.array([9.0])) == pytest.approx(4.0)

@@ -1,0 +1,340 @@
+"""Noise from data: exact covariances by enumeration, the sampling of subsets, compiled stages against their NumPy twins."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import pickle
+
+import numpy as np
+import pytest
+from scipy.stats import chi2
+
+from sdetools import losses, noise
+from sdetools.noise import NoisyOracle, Normal, Sign, Uniform, svag
+from sdetools.noise.minibatch import batch_indices
+
+RNG = np.random.default_rng(5)
+FEATURES = RNG.normal(size=(4, 2))
+SMALL = {
+    "least_squares": losses.least_squares(FEATURES, RNG.normal(size=4), l2=0.3),
+    "logistic": losses.logistic(FEATURES, [0, 1, 1, 0], l2=0.3),
+}
+BIG_FEATURES = RNG.normal(size=(50, 7))
+BIG = {
+    "least_squares": losses.least_squares(BIG_FEATURES, RNG.normal(size=50), l2=0.1),
+    "logistic": losses.logistic(BIG_FEATURES, RNG.integers(0, 2, 50), l2=0.1),
+}
+X = np.array([0.7, -1.3])
+
+
+def uniforms_for_every_outcome(n, size, replace):
+    """One vector of uniforms, at cell centres, for each equally likely outcome of the index draws."""
+    ends = [n if replace else n - size + b + 1 for b in range(size)]
+    return np.array([[(k + 0.5) / m for k, m in zip(ks, ends, strict=True)] for ks in itertools.product(*map(range, ends))])
+
+
+# -- which samples --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("n", "size"), [(1, 1), (4, 1), (4, 2), (5, 3), (6, 6), (7, 4)])
+def test_floyd_makes_every_subset_equally_likely(n, size):
+    cells = uniforms_for_every_outcome(n, size, replace=False)
+    seen = np.sort(batch_indices(cells.T, n, replace=False).T, axis=1)
+    subsets, counts = np.unique(seen, axis=0, return_counts=True)
+    assert len(subsets) == math.comb(n, size)
+    assert len(set(counts)) == 1
+    assert all(len(set(s)) == size for s in subsets.tolist())
+
+
+def test_replacement_makes_every_index_equally_likely():
+    seen = batch_indices(uniforms_for_every_outcome(5, 2, replace=True).T, 5, replace=True)
+    assert sorted(map(tuple, seen.T.tolist())) == list(itertools.product(range(5), repeat=2))
+
+
+@pytest.mark.parametrize("replace", [True, False])
+def test_indices_stay_in_range_at_the_ends_of_the_interval(replace):
+    for n in (3, 7, 1000):
+        ends = np.array([[2.0**-60, 1 - 2.0**-53]] * 3)
+        seen = batch_indices(ends, n, replace)
+        assert seen.min() >= 0 and seen.max() <= n - 1
+
+
+def frequencies(n, size, paths, bias=0.0):
+    u = np.random.default_rng(17).random((size, paths)) * (1 - bias)
+    code = (np.sort(batch_indices(u, n, replace=False), axis=0) * (n ** np.arange(size))[:, None]).sum(axis=0)
+    return np.unique(code, return_counts=True)[1]
+
+
+def test_subsets_by_chi_square_with_a_control():
+    """False-alarm rate 1e-6; uniforms that fall 2 % short must be seen."""
+    paths, cells = 200_000, math.comb(7, 3)
+    limit = chi2.isf(1e-6, cells - 1)
+    fair, biased = (frequencies(7, 3, paths, b) for b in (0.0, 0.02))
+    assert len(fair) == cells
+    assert ((fair - paths / cells) ** 2).sum() / (paths / cells) < limit
+    assert ((biased - paths / cells) ** 2).sum() / (paths / cells) > limit
+
+
+# -- exact covariances ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("replace", [True, False])
+@pytest.mark.parametrize("size", [1, 2, 4])
+@pytest.mark.parametrize("kind", SMALL)
+def test_minibatch_moments_by_full_enumeration(kind, size, replace):
+    loss = SMALL[kind]
+    law = noise.minibatch(loss, size=size, replace=replace)
+    u = uniforms_for_every_outcome(4, size, replace)
+    v = law.value(np.repeat(X[:, None], len(u), axis=1), u.T)
+    np.testing.assert_allclose(v.mean(axis=1), 0.0, atol=1e-14)
+    np.testing.assert_allclose(v @ v.T / len(u), law.covariance(X), atol=1e-14)
+    g = loss.sample_gradients(X) - loss.gradient(X)
+    finite = 1.0 if replace else (4 - size) / 3
+    np.testing.assert_allclose(law.covariance(X), g.T @ g / 4 / size * finite, atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_a_batch_gradient_is_the_mean_of_its_sample_gradients(kind):
+    loss = SMALL[kind]
+    oracle = NoisyOracle(loss, noise.minibatch(loss, size=3))
+    u = np.array([0.1, 0.6, 0.9])
+    np.testing.assert_allclose(oracle(X, u), loss.sample_gradients(X)[[0, 2, 3]].mean(axis=0), rtol=1e-13)
+
+
+def test_one_sample_and_the_whole_data_have_no_noise():
+    one = losses.least_squares([[2.0]], [1.0])
+    for replace in (True, False):
+        law = noise.minibatch(one, size=1, replace=replace)
+        assert law.covariance(np.array([3.0])) == 0 and law.value(np.array([3.0]), np.array([0.4])) == 0
+    whole = noise.minibatch(SMALL["logistic"], size=4, replace=False)
+    np.testing.assert_allclose(whole.value(X, np.array([0.3, 0.9, 0.2, 0.7])), 0.0, atol=1e-15)
+
+
+@pytest.mark.parametrize("replace", [True, False])
+@pytest.mark.parametrize("batch", [True, False])
+def test_label_noise_moments_by_full_enumeration(batch, replace):
+    loss, std, size = SMALL["least_squares"], 0.5, 2
+    law = noise.label_noise(loss, std=std, size=size, batch=batch, replace=replace)
+    assert law.draws == (Uniform(2), Sign(2))
+    outcomes = uniforms_for_every_outcome(4, size, replace)
+    z = np.array([[*u, *s] for u in outcomes for s in itertools.product([-1.0, 1.0], repeat=size)])
+    v = law.value(np.repeat(X[:, None], len(z), axis=1), z.T)
+    np.testing.assert_allclose(v.mean(axis=1), 0.0, atol=1e-14)
+    np.testing.assert_allclose(v @ v.T / len(z), law.covariance(X), atol=1e-14)
+    hessian = loss.hessian(X) - 0.3 * np.eye(2)
+    expected = std**2 / size * hessian
+    if batch:
+        expected = expected + noise.minibatch(loss, size, replace).covariance(X)
+    np.testing.assert_allclose(law.covariance(X), expected, atol=1e-14)
+    assert law.state_dependent is batch
+
+
+def test_a_batch_with_label_noise_is_the_batch_gradient_of_perturbed_labels():
+    std, u, s = 0.5, np.array([0.1, 0.9]), np.array([1.0, -1.0])
+    loss = SMALL["least_squares"]
+    oracle = NoisyOracle(loss, noise.label_noise(loss, std=std, size=2, batch=True))
+    perturbed = losses.least_squares(FEATURES[[0, 3]], loss.targets[[0, 3]] + std * s, l2=0.3)
+    np.testing.assert_allclose(oracle(X, np.array([*u, *s])), perturbed.gradient(X), rtol=1e-13)
+
+
+def test_label_noise_of_a_loss_and_of_its_models_have_one_covariance():
+    loss = SMALL["least_squares"]
+    models = [f"{a!r}*x0 + {b!r}*x1" for a, b in FEATURES.tolist()]
+    of_models = noise.label_noise(model=models, std=0.5, size=3)
+    np.testing.assert_allclose(of_models.covariance(X), noise.label_noise(loss, std=0.5, size=3).covariance(X), rtol=1e-14)
+
+
+def laws(loss):
+    yield noise.minibatch(loss, size=5)
+    yield noise.minibatch(loss, size=5, replace=False)
+    yield noise.minibatch(loss, size=5).as_gaussian()
+    yield noise.minibatch(loss, size=5, replace=False).as_gaussian()
+    if loss.kind == "least_squares":
+        yield noise.label_noise(loss, std=0.7, size=5)
+        yield noise.label_noise(loss, std=0.7, size=5, kind="gaussian", replace=False)
+        yield noise.label_noise(loss, std=0.7, size=5, batch=True)
+        yield noise.label_noise(loss, std=0.7, size=5, batch=True, kind="gaussian", replace=False)
+        yield noise.label_noise(loss, std=0.7, size=5, batch=True).as_gaussian()
+
+
+LAWS = [law for loss in BIG.values() for law in laws(loss)]
+IDS = [f"{law.loss.kind}-{law.label}" for law in LAWS]
+
+
+@pytest.mark.parametrize("kind", SMALL)
+@pytest.mark.parametrize("replace", [True, False])
+def test_the_gaussian_version_has_the_covariance_of_the_batch_exactly(kind, replace):
+    """It is linear in its normals: the unit vectors give its root."""
+    law = noise.minibatch(SMALL[kind], 2, replace)
+    twin = law.as_gaussian()
+    root = twin.value(np.repeat(X[:, None], 4, axis=1), np.eye(4))
+    np.testing.assert_allclose(root @ root.T, law.covariance(X), atol=1e-15)
+    assert twin.gaussian and twin.draws == (Normal(4),)
+
+
+def test_the_gaussian_version_has_the_label_part_too():
+    law = noise.label_noise(SMALL["least_squares"], std=0.5, size=2, batch=True)
+    twin = law.as_gaussian()
+    root = twin.value(np.repeat(X[:, None], 8, axis=1), np.eye(8))
+    np.testing.assert_allclose(root @ root.T, law.covariance(X), atol=1e-15)
+    plain = noise.label_noise(SMALL["least_squares"], std=0.5, size=2)
+    np.testing.assert_allclose(plain.as_gaussian().covariance(X), plain.covariance(X), atol=1e-15)
+
+
+@pytest.mark.parametrize("law", LAWS, ids=IDS)
+def test_paths_agree_with_one_path_pickle_and_leave_their_inputs(law):
+    generator = np.random.default_rng(2)
+    x, z = generator.normal(size=(7, 3)), noise.sample_draws(law.draws, generator, 3)
+    kept = x.copy(), z.copy()
+    many, sigma = law.value(x, z), law.covariance(x)
+    assert many.shape == (7, 3) and sigma.shape == (7, 7, 3)
+    for j in range(3):
+        np.testing.assert_allclose(law.value(x[:, j], z[:, j]), many[:, j], rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(law.covariance(x[:, j]), sigma[..., j], rtol=1e-12, atol=1e-14)
+    np.testing.assert_array_equal((x, z[: len(z)])[0], kept[0])
+    np.testing.assert_array_equal(z, kept[1])
+    again = pickle.loads(pickle.dumps(law))
+    assert again.identity == law.identity
+    np.testing.assert_array_equal(again.value(x, z), many)
+
+
+def test_identity_knows_the_data_and_the_size():
+    loss = SMALL["least_squares"]
+    other = losses.least_squares(FEATURES, loss.targets + 1e-9, l2=0.3)
+    seen = {noise.minibatch(loss, 2).identity, noise.minibatch(loss, 3).identity, noise.minibatch(loss, 2, False).identity}
+    assert len(seen | {noise.minibatch(other, 2).identity}) == 4
+
+
+def test_simulated_covariance_with_a_control():
+    """28 entries: |z| < 6 has a false-alarm rate below 28 * 2e-9; the factor without replacement must be refused with it."""
+    loss, paths = BIG["logistic"], 40_000
+    law, wrong = noise.minibatch(loss, 10), noise.minibatch(loss, 10, replace=False)
+    x = np.linspace(-1, 1, 7)
+    v = law.value(np.repeat(x[:, None], paths, axis=1), noise.sample_draws(law.draws, np.random.default_rng(3), paths))
+    i, j = np.triu_indices(7)
+    products = v[i] * v[j]
+    error = products.std(axis=1) / math.sqrt(paths)
+    assert np.abs(v.mean(axis=1) / (v.std(axis=1) / math.sqrt(paths))).max() < 6
+    assert np.abs((products.mean(axis=1) - law.covariance(x)[i, j]) / error).max() < 6
+    assert np.abs((products.mean(axis=1) - wrong.covariance(x)[i, j]) / error).max() > 6
+
+
+# -- compiled stages ------------------------------------------------------------------------------------------------------------
+
+
+def run(stage, x, z, *more):
+    out = np.full(x.shape, np.nan)
+    stage.function(np.ascontiguousarray(x), np.ascontiguousarray(z), *more, out, *stage.data)
+    return out
+
+
+def close(a, b):
+    np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12 * np.abs(b).max())
+
+
+@pytest.mark.parametrize("law", LAWS, ids=IDS)
+def test_stage_agrees_with_its_twin(law):
+    generator = np.random.default_rng(9)
+    x, z = 3 * generator.normal(size=(7, 33)), noise.sample_draws(law.draws, generator, 33)
+    close(run(law.stage, x, z), law.value(x, z))
+    both = noise.SVAGNoise(law, 3)
+    zz = noise.sample_draws(both.draws, generator, 33)
+    close(run(both.stage, x, zz), both.value(x, zz))
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.5, 1.0, 4.0])
+@pytest.mark.parametrize("law", [law for law in LAWS if isinstance(law, noise.Minibatch)], ids=lambda law: law.label)
+def test_oracle_stage_agrees_with_the_oracle(law, sigma):
+    generator = np.random.default_rng(10)
+    oracle = NoisyOracle(law.loss, law, sigma)
+    x, z = 3 * generator.normal(size=(7, 33)), noise.sample_draws(law.draws, generator, 33)
+    close(run(law.oracle_stage(sigma), x, z, sigma), oracle(x, z))
+    for l in (1, 3, 7):
+        big = svag(oracle, l)
+        zz = noise.sample_draws(big.draws, generator, 33)
+        close(run(big.noise.oracle_stage(big.sigma), x, zz, big.sigma), big(x, zz))
+
+
+@pytest.mark.parametrize("l", [0, 1, 2, 3, 5, 17, 1000])
+def test_no_full_gradient_at_sigma_one(l):
+    """Samples outside the batch are poisoned: the result stays finite only if they are not read."""
+    loss = BIG["least_squares"]
+    oracle = NoisyOracle(loss, noise.minibatch(loss, size=2), 1.0)
+    oracle = svag(oracle, l) if l else oracle
+    u = np.full((oracle.noise.n_draws, 4), 0.25)
+    features, *rest = oracle.noise.oracle_stage(oracle.sigma).data
+    poisoned = np.full_like(features, np.nan)
+    poisoned[12] = features[12]
+    out, x = np.empty((7, 4)), np.ones((7, 4))
+    function = oracle.noise.oracle_stage(oracle.sigma).function
+    function(x, u, oracle.sigma, out, poisoned, *rest)
+    assert np.all(np.isfinite(out))
+    close(out, np.repeat(loss.sample_gradients(np.ones(7))[12][:, None], 4, axis=1))
+    function(x, u, 1.01 * oracle.sigma, out, poisoned, *rest)
+    assert not np.any(np.isfinite(out))
+
+
+def test_stages_keep_nans_in_their_lane():
+    law = noise.minibatch(BIG["logistic"], size=3)
+    x = np.ones((7, 5))
+    x[2, 3] = np.nan
+    out = run(law.stage, x, np.full((3, 5), 0.4))
+    assert np.isnan(out[:, 3]).all() and np.isfinite(out[:, [0, 1, 2, 4]]).all()
+
+
+@pytest.mark.parametrize("structure", ["identity", "diagonal", "dense", "wide"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        noise.gaussian,
+        noise.rademacher,
+        noise.uniform,
+        noise.three_point,
+        noise.centred_exponential,
+        noise.two_point,
+        noise.student_t,
+    ],
+)
+def test_constant_roots_of_many_coordinates_have_a_stage(family, structure):
+    generator = np.random.default_rng(4)
+    root = {"identity": 1.0, "diagonal": generator.normal(size=20), "dense": generator.normal(size=(20, 20))}
+    law = family(dim=20, root=root.get(structure, generator.normal(size=(20, 25))))
+    x, z = np.zeros((20, 9)), noise.sample_draws(law.draws, generator, 9)
+    close(run(law.stage, x, z), law.value(x, z))
+    both = noise.SVAGNoise(law, 3)
+    zz = noise.sample_draws(both.draws, generator, 9)
+    close(run(both.stage, x, zz), both.value(x, zz))
+    assert law.oracle_stage(1.0) is None and family(dim=2).stage is None
+
+
+def test_stages_pickle():
+    law = noise.minibatch(BIG["logistic"], size=3)
+    again = pickle.loads(pickle.dumps(law.oracle_stage(1.0)))
+    x, z = np.ones((7, 5)), np.full((3, 5), 0.4)
+    np.testing.assert_array_equal(run(again, x, z, 1.0), run(law.oracle_stage(1.0), x, z, 1.0))
+
+
+# -- refusals -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: noise.minibatch(losses.from_expression("x**2"), size=1), "must hold data"),
+        (lambda: noise.minibatch(None, size=1), "must hold data"),
+        (lambda: noise.minibatch(SMALL["logistic"], size=0), "at least 1"),
+        (lambda: noise.minibatch(SMALL["logistic"], size=1.5), "whole number"),
+        (lambda: noise.minibatch(SMALL["logistic"], size=5, replace=False), "at most the number of samples, 4"),
+        (lambda: noise.minibatch(SMALL["logistic"], size=2, replace="no"), "True or False"),
+        (lambda: noise.label_noise(SMALL["logistic"], std=1.0), "least-squares"),
+        (lambda: noise.label_noise(SMALL["least_squares"], std=math.nan), "0 or above"),
+        (lambda: noise.label_noise(SMALL["least_squares"], model="x"), "both"),
+        (lambda: noise.minibatch(SMALL["logistic"], size=2).value(np.array([None, None]), np.zeros(2)), "compiled stage"),
+        (lambda: noise.minibatch(SMALL["logistic"], size=2).value(X, np.zeros(3)), "must have 2 rows"),
+    ],
+)
+def test_wrong_input_is_refused_in_words(call, words):
+    with pytest.raises(ValueError, match=r"^`") as error:
+        call()
+    assert words in str(error.value)

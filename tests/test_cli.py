@@ -1,0 +1,418 @@
+"""The command line: exit codes, what goes to which stream, and that bad input writes nothing. Stand-ins take the place of the
+simulation, so that what is tested is the command line alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import sdetools
+from sdetools.cli import main
+
+CLAIMS = """
+from sdetools.claims import claim
+
+@claim("good", statement="One is at most two.", source="Arithmetic [1]")
+def good(run):
+    print("chatter")
+    run.measure("one", 1.0, at_most=2.0)
+
+@claim("bad", statement="Three is at most two.")
+def bad(run):
+    run.measure("three", 3.0, at_most=2.0)
+
+@claim("stopped", statement="Someone presses Ctrl-C.")
+def stopped(run):
+    raise KeyboardInterrupt
+
+@claim("foreign-store", statement="The store is that of another run.")
+def foreign(run):
+    from sdetools.simulation.store import StoreError
+    raise StoreError("the store belongs to another run")
+
+@claim("crash", statement="This breaks.")
+def crash(run):
+    1 / 0
+"""
+
+
+@pytest.fixture
+def claims(tmp_path):
+    path = tmp_path / "claims.py"
+    path.write_text(CLAIMS)
+    return path
+
+
+def call(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_verify_writes_its_files_and_prints_the_table_alone(claims, tmp_path):
+    out = tmp_path / "out"
+    result = call("verify", claims, "--only", "good", "--out", out)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
+        "verdict    claim  source          why",
+        "supported  good   Arithmetic [1]  Its interval lies inside its tolerance.",
+    ]
+    assert "chatter" in result.stderr
+    assert sorted(item.name for item in out.iterdir()) == ["report.html", "results.json", "store.sqlite"]
+    assert json.loads((out / "results.json").read_text())["claims"][0]["verdict"] == "supported"
+    assert "One is at most two." in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("only", "code", "words"), [("good", 0, "supported"), ("bad", 1, "contradicted"), ("crash", 1, "ZeroDivisionError")]
+)
+def test_exit_codes_of_verdicts(claims, tmp_path, only, code, words):
+    result = call("verify", claims, "--only", only, "--out", tmp_path / "out")
+    assert result.exit_code == code
+    assert words in result.stdout
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["verify", "nowhere.py"], "sdetools: the path of a claim file or folder must exist"),
+        (["verify", "CLAIMS", "--only", "zzz"], "sdetools: `only` must match the id of a claim"),
+        (["verify", "CLAIMS", "--budget", "huge"], "Invalid value for '--budget'"),
+        (["verify", "CLAIMS", "--seed", "-1"], "Invalid value for '--seed'"),
+        (["verify", "CLAIMS", "--threads", "0"], "Invalid value for '--threads'"),
+        (["verify", "CLAIMS", "--nonsense"], "No such option"),
+        (["verify", "BROKEN"], "line 1: ZeroDivisionError"),
+        (["verify", "CLAIMS", "--out", "CLAIMS"], "sdetools: `out` must be a folder"),
+        (["nonsense"], "No such command"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_code_2_and_writes_nothing(claims, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    before = sorted(tmp_path.iterdir())
+    names = {"CLAIMS": str(claims), "BROKEN": str(tmp_path / "broken.py")}
+    result = call(*(names.get(argument, argument) for argument in arguments))
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    if words.startswith("sdetools: "):
+        assert result.stderr.count("\n") == 1
+    assert [item for item in sorted(tmp_path.iterdir()) if item.name != "__pycache__"] == before
+
+
+def test_a_store_error_is_bad_input(claims, tmp_path):
+    result = call("verify", claims, "--only", "foreign-store", "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert result.stderr.strip() == "sdetools: the store belongs to another run"
+
+
+def test_a_store_is_resumed_by_its_own_run_only(claims, tmp_path):
+    out = tmp_path / "out"
+    assert call("verify", claims, "--only", "good", "--out", out).exit_code == 0
+    assert call("verify", claims, "--only", "good", "--out", out, "--resume").exit_code == 0
+    record = (out / "results.json").read_bytes()
+    result = call("verify", claims, "--only", "good", "--out", out, "--resume", "--seed", 1)
+    assert result.exit_code == 2
+    assert "belongs to another experiment" in result.stderr
+    assert (out / "results.json").read_bytes() == record
+    assert call("verify", claims, "--only", "good", "--out", out, "--seed", 1).exit_code == 0
+
+
+def test_a_file_that_is_no_store_is_left_alone(claims, tmp_path):
+    (tmp_path / "store.sqlite").write_text("a poem, not a data base")
+    result = call("verify", claims, "--only", "good", "--out", tmp_path)
+    assert result.exit_code == 2
+    assert (tmp_path / "store.sqlite").read_text() == "a poem, not a data base"
+
+
+def test_an_interrupt_says_how_to_go_on(claims, tmp_path):
+    out = tmp_path / "my out"
+    result = call("verify", claims, "--only", "stopped", "--out", out)
+    assert result.exit_code == 130
+    assert "interrupted" in result.stderr
+    assert f"sdetools verify {claims} --only stopped --out '{out}' --resume" in result.stderr
+    again = call("verify", claims, "--only", "stopped", "--out", out, "--resume")
+    assert again.stderr.count("--resume") == 1
+
+
+def test_list_writes_nothing(claims, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = call("verify", ".", "--list", "--only", "*d")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[1:] == [
+        "good     Arithmetic [1]  One is at most two.",
+        "bad                      Three is at most two.",
+        "stopped                  Someone presses Ctrl-C.",
+    ]
+    assert not (tmp_path / "sdetools-report").exists()
+
+
+def test_processes_are_an_executor(claims, tmp_path):
+    (tmp_path / "pool.py").write_text(
+        "from sdetools.claims import claim\n@claim('pool', statement='s')\ndef pool(run):\n"
+        "    run.measure('workers', float(run.executor._max_workers), expected=2.0, tolerance=0.1)\n"
+        "    run.measure('threads', float(run.threads is None), at_least=1.0)\n"
+    )
+    result = call("verify", tmp_path / "pool.py", "--executor", "processes", "--threads", 2, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("command", [[], ["verify"], ["gap"]])
+def test_help_has_an_example(command):
+    for flag in ("--help", "-h"):
+        result = call(*command, flag)
+        assert result.exit_code == 0
+        assert "Example:" in result.stdout
+        assert "sdetools " + " ".join(command) in result.stdout
+
+
+def test_version(monkeypatch):
+    monkeypatch.setattr(sdetools, "__version__", "9.9", raising=False)
+    assert call("--version").stdout == "sdetools 9.9\n"
+
+
+def test_bench_hands_its_arguments_on(monkeypatch):
+    seen = []
+    module = types.ModuleType("sdetools.benchmarking")
+    module.main = lambda arguments: seen.append(arguments) or 3
+    monkeypatch.setitem(sys.modules, "sdetools.benchmarking", module)
+    assert call("bench", "--help", "x", "--n=3").exit_code == 3
+    assert seen == [["--help", "x", "--n=3"]]
+
+
+class Study:
+    """What `order_study` returns, as far as the command line knows it."""
+
+    def __init__(self, etas):
+        self.data = SimpleNamespace(to_dataframe=self._frame)
+        self.etas = etas
+
+    def _frame(self):
+        import pandas as pd
+
+        return pd.DataFrame({"mean": [0.1] * len(self.etas)}, index=pd.Index(self.etas, name="eta"))
+
+    def table(self):
+        return [{"eta": eta, "observable": "x**2", "gap": 0.1} for eta in self.etas]
+
+    def order(self, observable):
+        return SimpleNamespace(value=0.9, low=0.8, high=1.0)
+
+    def plot(self):
+        from sdetools.report import loglog_orders
+
+        return loglog_orders(self.etas, [0.1] * len(self.etas))
+
+    def to_json(self):
+        return "{}"
+
+
+@pytest.fixture
+def face(monkeypatch):
+    """Stand-ins for the library's face, which record how they were called."""
+    calls = []
+
+    def record(name, **attributes):
+        def made(*arguments, **options):
+            calls.append((name, arguments, options))
+            return SimpleNamespace(name=name, arguments=arguments, options=options, **attributes)
+
+        return made
+
+    def from_expression(text, variables=None, parameters=None):
+        if "^" in text:
+            raise ValueError(f"a formula must use ** for powers; got {text!r}.")
+        names = tuple((variables or "x").split())
+        return SimpleNamespace(dim=len(names), names=names)
+
+    def order_study(
+        pair, etas, x0, horizon, observe, seed, executor, threads, store, resume, progress, paths=None, precision=None
+    ):
+        calls.append(("order_study", (), {"paths": paths, "precision": precision, "x0": x0, "observe": observe, "seed": seed}))
+        calls.append(("store", (), {"store": store, "resume": resume, "threads": threads, "horizon": horizon}))
+        pair(etas[0])
+        return Study(etas)
+
+    def plan(name):
+        def make(*arguments, **options):
+            calls.append((name, arguments, options))
+            return SimpleNamespace(
+                name=name,
+                longest_memory=10.0,
+                betas=lambda steps: np.full(steps, 0.9),
+                eta_values=np.array([0.1]),
+                eta=0.1,
+                averaged=lambda: SimpleNamespace(name=f"averaged {name}"),
+            )
+
+        return make
+
+    noises = ("gaussian", "rademacher", "uniform", "three_point", "centred_exponential", "two_point", "student_t", "none")
+    schedules = ("constant", "scaled", "from_functions", "from_arrays")
+    replaced = {
+        "losses": SimpleNamespace(from_expression=from_expression),
+        "noise": SimpleNamespace(**{name: record(name) for name in noises}),
+        "schedules": SimpleNamespace(**{name: plan(name) for name in schedules}),
+        "order_study": order_study,
+        **{name: record(name) for name in ("NoisyOracle", "SGD", "SGDM", "LimitSDE", "EulerMaruyama")},
+    }
+    for name, value in replaced.items():
+        monkeypatch.setattr(sdetools, name, value, raising=False)
+    # `from sdetools.losses.expression import parse` must find the stand-in, whatever the real package holds.
+    expression = types.ModuleType("sdetools.losses.expression")
+    expression.parse = lambda text, names, parameters: from_expression(text)
+    package = types.ModuleType("sdetools.losses")
+    package.expression, package.__path__ = expression, []
+    monkeypatch.setitem(sys.modules, "sdetools.losses", package)
+    monkeypatch.setitem(sys.modules, "sdetools.losses.expression", expression)
+    monkeypatch.setattr(sdetools, "losses", replaced["losses"], raising=False)
+    return calls
+
+
+GAP = ["gap", "--loss", "(x*y - 1)**2 / 2", "--variables", "x y", "--x0", "2,0.5", "--eta", "0.1,0.05"]
+
+
+def named(calls, name):
+    return [(arguments, options) for found, arguments, options in calls if found == name]
+
+
+def test_gap_prints_the_study_and_writes_only_when_asked(face, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = call(*GAP, "--observe", "x**2")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == [
+        "eta   observable  gap",
+        "0.1   x**2        0.1",
+        "0.05  x**2        0.1",
+        "order of x**2: 0.900 in [0.800, 1.000]",
+    ]
+    assert list(tmp_path.iterdir()) == []
+    ((_, asked),) = named(face, "order_study")
+    assert asked == {"paths": 100_000, "precision": None, "x0": [2.0, 0.5], "observe": ["x**2"], "seed": 0}
+    out = tmp_path / "out"
+    assert call(*GAP, "--out", out).exit_code == 0
+    assert sorted(item.name for item in out.iterdir()) == ["gap.csv", "gap.json", "gap.svg", "store.sqlite"]
+    assert (out / "gap.csv").read_text().splitlines() == ["eta,mean", "0.1,0.1", "0.05,0.1"]
+
+
+def test_gap_of_one_eta_has_no_order(face):
+    result = call(*GAP[:-1], "0.1")
+    assert result.exit_code == 0
+    assert "order" not in result.stdout
+
+
+def test_gap_defaults_and_choices_reach_the_library(face):
+    assert call(*GAP).exit_code == 0
+    assert named(face, "constant")[0] == ((0.1,), {"beta": 0.9})
+    assert named(face, "NoisyOracle")[0][1] == {"sigma": 0.1**-0.5}
+    assert named(face, "order_study")[0][1]["observe"] == ["(x*y - 1)**2 / 2"]
+    assert named(face, "SGD")[0][0][1].name == "averaged constant"
+    face.clear()
+    assert call(*GAP, "--alpha", 0.5, "--damping", 0.4, "--sigma", 2, "--precision", 1e-3, "--against", "sde").exit_code == 0
+    assert named(face, "scaled")[0] == ((0.1,), {"alpha": 0.5, "damping": 0.4})
+    assert named(face, "NoisyOracle")[0][1] == {"sigma": 2.0}
+    assert named(face, "order_study")[0][1] | {"x0": 0} == {
+        "paths": None,
+        "precision": 1e-3,
+        "x0": 0,
+        "observe": ["(x*y - 1)**2 / 2"],
+        "seed": 0,
+    }
+    assert named(face, "EulerMaruyama")[0][1] == {"dt": 0.1}
+    face.clear()
+    assert call(*GAP, "--ripple", 0.5, "--against", "sgd-unaveraged").exit_code == 0
+    (eta, beta, steps), options = named(face, "from_functions")[0]
+    assert (eta(0), eta(1), beta, steps, options) == (pytest.approx(0.15), pytest.approx(0.05), 0.9, 410, {"base": 0.1})
+    assert named(face, "SGD")[0][0][1].name == "from_arrays"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "options"),
+    [
+        ([], "gaussian", {"covariance": None}),
+        (["--noise", "rademacher", "--covariance", "1,2"], "rademacher", {"covariance": [1.0, 2.0]}),
+        (["--noise", "uniform", "--covariance", "1,0.5;0.5,2"], "uniform", {"covariance": [[1.0, 0.5], [0.5, 2.0]]}),
+        (["--noise", "three-point"], "three_point", {"covariance": None}),
+        (["--noise", "exponential"], "centred_exponential", {"covariance": None}),
+        (["--noise", "two-point", "--probability", "0.2"], "two_point", {"probability": 0.2, "covariance": None}),
+        (["--noise", "student-t", "--degrees", "4"], "student_t", {"degrees": 4.0, "covariance": None}),
+        (["--noise", "none"], "none", {}),
+    ],
+)
+def test_gap_noises(face, arguments, name, options):
+    assert call(*GAP, *arguments).exit_code == 0
+    assert named(face, name) == [((2,), options)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--beta", "0.9", "--alpha", "0.5"], "--beta and --alpha say the same thing"),
+        (["--paths", "10", "--precision", "0.1"], "--paths and --precision say the same thing"),
+        (["--damping", "0.4"], "--damping needs --alpha"),
+        (["--resume"], "--resume needs --out"),
+        (["--eta", "0.1,zero"], "sdetools: `eta` must be numbers with commas between them; got '0.1,zero'. Write"),
+        (["--eta", "-0.1"], "sdetools: `eta` must be a positive number"),
+        (["--eta", ""], "sdetools: `eta` must be numbers with commas between them"),
+        (["--x0", "1"], "sdetools: `x0` must have shape (2,)"),
+        (["--sigma", "loud"], "sdetools: `sigma` must be a number or auto"),
+        (["--horizon", "0"], "sdetools: `horizon` must be a positive number"),
+        (["--ripple", "2"], "sdetools: `ripple` must lie in [0, 1]"),
+        (["--precision", "-1"], "sdetools: `precision` must be a positive number"),
+        (["--observe", "x^2"], "sdetools: a formula must use ** for powers"),
+        (["--noise", "pink"], "Invalid value for '--noise'"),
+    ],
+)
+def test_gap_refuses_before_it_writes(face, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    out = [] if arguments == ["--resume"] else ["--out", "out"]
+    result = call(*GAP, *arguments, *out)
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert result.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_package_is_named_with_its_install_line(face, monkeypatch):
+    def absent(*_, **__):
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr(sdetools, "order_study", absent)
+    result = call(*GAP)
+    assert result.exit_code == 2
+    assert "sdetools: torch is not installed; install it with pip install 'sdetools[torch]'" in result.stderr
+
+
+def run_python(*arguments, cwd):
+    root = Path(sdetools.__path__[0]).parent
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_as_a_process(tmp_path):
+    done = run_python("-m", "sdetools.cli", "verify", "nowhere", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("sdetools: ")
+    done = run_python("-m", "sdetools.cli", "verify", "--help", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_help_imports_nothing_heavy(tmp_path):
+    text = (
+        "import sys\nfrom sdetools.cli import main\ntry:\n    main(['verify', '--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'sympy', 'numba', 'xarray', 'matplotlib', 'pandas', 'scipy.stats', 'rich', 'jinja2', 'torch'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = run_python("-c", text, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
