@@ -100,8 +100,8 @@ def run_chunk(task: Task, index: int) -> ChunkResult:
         from sdetools.simulation.reference import run_reference
 
         return run_reference(task, first, paths, points)
-    from sdetools.simulation import lanes
     from sdetools.simulation.kernel import load
+    from sdetools.simulation.library import ADDRESSES
 
     run = load(task.text, task.stages)
     blocks = -(-paths // LANES)
@@ -111,7 +111,7 @@ def run_chunk(task: Task, index: int) -> ChunkResult:
     def call(watch: bool, sums: np.ndarray, lost: np.ndarray, points: np.ndarray) -> None:
         run(
             np.uint64(first), blocks, paths, keys, watch, coefficients, parameters, start, root, actions, slots, factors, memory,
-            sums, lost, seen, points, lanes.REAL, lanes.BITS, *task.data,
+            sums, lost, seen, points, ADDRESSES, *task.data,
         )  # fmt: skip
 
     call(False, sums, lost, points)

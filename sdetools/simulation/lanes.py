@@ -1,10 +1,9 @@
 """What the compiled kernels stand on: addressed noise and elementary functions that LLVM turns into vector code.
 
 A kernel advances a block of `LANES` paths at a time; every loop over lanes is innermost, straight-line and free of libm calls.
-Three habits keep them vector code: numbers that a polynomial needs are *arguments* (tuples `REAL`, `BITS`), because literals
-are loaded afresh each time round while arguments stay in registers or on the stack; conversions between integers and
-floats go through bit patterns, because the 64-bit conversions need AVX-512; and loops are short, so that the processor
-can overlap many turns of them. `sub_exact` is a subtraction that fast-math may not touch.
+Three habits keep them vector code: conversions between integers and floats go through bit patterns, because the 64-bit conversions need
+AVX-512; loops are short, so that their constants stay in registers and the processor overlaps many turns of them; and rows lie at
+constant distances in one array, so that LLVM sees that they do not overlap. `sub_exact` is a subtraction that fast-math may not touch.
 
 `FLAGS` names the liberties taken: fused multiply-add, and no care for the sign of zero. NaN and infinity keep their meaning,
 for a path that leaves the finite range has to be seen.
@@ -29,26 +28,6 @@ ONE_BITS = u64(0x3FF0000000000000)
 SIGN_BIT = u64(1 << 63)
 _M0, _M1 = u64(0xD2511F53), u64(0xCD9E8D57)
 _W0, _W1 = u64(0x9E3779B9), u64(0xBB67AE85)
-
-# Minimax polynomials (relative error): sin and cos of a quarter turn t in [-1/2, 1/2], by powers of t^2; -2 atanh(f) / f by powers of f^2.
-_SIN = (1.5707963267948895, -0.6459640975042397, 0.07969262615353437, -0.004681752566775282, 0.00016042915250834877, -3.556206574116599e-06)
-_COS = (0.9999999999999999, -1.2337005501361489, 0.25366950789975307, -0.02086348073305851, 0.000919259935579931, -2.5200084137183358e-05, 4.6546176702782693e-07)  # fmt: skip
-_LOG = (-2.0000000000000004, -0.6666666666655222, -0.40000000062016494, -0.2857141598122734, -0.22223437162244242, -0.18121855428921346, -0.16838554998839272)  # fmt: skip
-_LN2 = 0.6931471805599453
-_EXPONENT = 4503599627370496.0 + 1024.0
-REAL = (*_SIN, *_COS, *_LOG, _LN2, _EXPONENT, 2.0, 1.5, 1.0)
-BITS = (
-    ONE_BITS | u64(0x800),  # 1.0 with half a unit of the 40 bits of radius
-    ONE_BITS | u64(1 << 29),  # 1.0 with half a unit of the 22 bits of angle
-    u64(0x000FFFFFFFFFF000),  # the 40 bits of radius in the mantissa
-    u64(0x3FFFFF << 30),  # the 22 bits of angle in the mantissa
-    u64((1024 << 52) - 0x3FE6A09E667F3BCD),  # exponent offset that puts the mantissa into [sqrt(1/2), sqrt(2))
-    u64(0x4330000000000000),  # 2^52
-    SIGN_BIT,
-    u64(0xFFF0000000000000),  # sign and exponent
-    u64(1024 << 52),
-)
-
 
 @intrinsic
 def bits_of(typingctx, x):
@@ -81,6 +60,30 @@ def low_product(typingctx, x, y):
     return types.uint64(types.uint64, types.uint64), lambda ctx, b, sig, a: b.mul(b.and_(a[0], low), a[1])
 
 
+@intrinsic
+def float_pointer(typingctx, address):
+    """An address as a pointer to floats."""
+    return types.CPointer(types.float64)(types.int64), lambda ctx, b, sig, a: b.inttoptr(a[0], ir.DoubleType().as_pointer())
+
+
+@intrinsic
+def word_pointer(typingctx, address):
+    """An address as a pointer to 64-bit words."""
+    return types.CPointer(types.uint64)(types.int64), lambda ctx, b, sig, a: b.inttoptr(a[0], ir.IntType(64).as_pointer())
+
+
+@intrinsic
+def call(typingctx, address, a, b, c, d, e, f):
+    """Calls the function of `library.py` at an address."""
+
+    def codegen(context, builder, signature, arguments):
+        word = ir.IntType(64)
+        function = builder.inttoptr(arguments[0], ir.FunctionType(word, [word] * 6).as_pointer())
+        return builder.call(function, arguments[1:])
+
+    return types.int64(*[types.int64] * 7), codegen
+
+
 @njit(inline="always")
 def philox_words(k0, k1, c0, c1, c2, c3):
     """Philox4x32-10; the two 64-bit words at a counter. Upper halves stay dirty until the end: only lower ones are read."""
@@ -104,38 +107,52 @@ def fill_words(key, first, step, slot, out, at):
         out[at + LANES + j] = b
 
 
+# Box-Muller on one word, in two loops: each then needs few enough constants to keep them in registers. Minimax polynomials (relative
+# error): sin and cos of t quarter turns, |t| <= 1/2, in powers of t^2, and 2 atanh(f) / f in powers of f^2.
+
+
 @njit(inline="always")
-def normal_pair(w, real, bits):
-    """Two standard normals from one word (see `philox.py`); `real`, `bits` are REAL and BITS."""
-    i = bits_of(real[22] - float_of(((w >> u64(12)) & bits[2]) | bits[0]))
-    t = float_of(((w << u64(30)) & bits[3]) | bits[1]) - real[23]
-    s = t * t
-    q = s * s
-    sn = t * ((real[0] + real[1] * s) + q * ((real[2] + real[3] * s) + q * (real[4] + real[5] * s)))
-    cs = (real[6] + real[7] * s) + q * ((real[8] + real[9] * s) + q * ((real[10] + real[11] * s) + q * real[12]))
-    e = i + bits[4]
-    m = float_of(i - (e & bits[7]) + bits[8])
-    e = sub_exact(float_of((e >> u64(52)) | bits[5]), real[21])
-    f = (m - real[24]) / (m + real[24])
+def radius(w):
+    """sqrt(-log u) for the u in (0, 1) given by the upper 40 bits of a word."""
+    i = bits_of(2.0 - float_of(((w >> u64(12)) & u64(0x000FFFFFFFFFF000)) | u64(0x3FF0000000000800)))
+    e = i + u64((1024 << 52) - 0x3FE6A09E667F3BCD)
+    m = float_of(i - (e & u64(0xFFF0000000000000)) + u64(1024 << 52))
+    e = sub_exact(float_of((e >> u64(52)) | u64(0x4330000000000000)), 4503599627370496.0 + 1024.0)
+    f = (m - 1.0) / (m + 1.0)
     s = f * f
     q = s * s
-    p = (real[13] + s * real[14]) + q * ((real[15] + s * real[16]) + q * ((real[17] + s * real[18]) + q * real[19]))
-    r = math.sqrt(f * p - e * real[20])
-    a, b = r * (cs - sn), r * (cs + sn)
-    return float_of(bits_of(a) ^ ((w << u64(40)) & bits[6])), float_of(bits_of(b) ^ ((w << u64(41)) & bits[6]))
+    low = (2.0000000000000004 + s * 0.6666666666655222) + q * (0.40000000062016494 + s * 0.2857141598122734)
+    high = (0.22223437162244242 + s * 0.18121855428921346) + q * 0.16838554998839272
+    return math.sqrt(-f * (low + (q * q) * high) - e * 0.6931471805599453)
+
+
+@njit(inline="always")
+def turned(w, r):
+    """r (cos a - sin a) and r (cos a + sin a) with signs: the angle a in (-pi/4, pi/4) and the signs from the lower 24 bits of a word."""
+    t = float_of(((w << u64(30)) & u64(0x3FFFFF << 30)) | u64((0x3FF << 52) | (1 << 29))) - 1.5
+    s = t * t
+    q = s * s
+    sine = (1.5707963267948895 - s * 0.6459640975042397) + q * (0.07969262615353437 - s * 0.004681752566775282)
+    sine = t * (sine + (q * q) * (0.00016042915250834877 - s * 3.556206574116599e-06))
+    cosine = (0.9999999999999999 - s * 1.2337005501361489) + q * (0.25366950789975307 - s * 0.02086348073305851)
+    cosine = cosine + (q * q) * ((0.000919259935579931 - s * 2.5200084137183358e-05) + q * 4.6546176702782693e-07)
+    a, b = r * (cosine - sine), r * (cosine + sine)
+    return float_of(bits_of(a) ^ ((w << u64(40)) & SIGN_BIT)), float_of(bits_of(b) ^ ((w << u64(41)) & SIGN_BIT))
 
 
 @njit(cache=True, **FAST)
-def fill_normals(words, source, out, at, both, real, bits):
+def fill_normals(words, source, out, at, both):
     """One or two rows of normals from one row of words."""
+    for j in range(LANES):
+        out[at + j] = radius(words[source + j])
     if both:
         for j in range(LANES):
-            a, b = normal_pair(words[source + j], real, bits)
+            a, b = turned(words[source + j], out[at + j])
             out[at + j] = a
             out[at + LANES + j] = b
     else:
         for j in range(LANES):
-            a, b = normal_pair(words[source + j], real, bits)
+            a, b = turned(words[source + j], out[at + j])
             out[at + j] = a
 
 
@@ -288,54 +305,52 @@ def vcosh(x):
     return 0.5 * e + 0.5 / e
 
 
-# Sums over lanes: a fixed binary tree, so that they are the same bits every time.
+# Sums over lanes. Here LLVM may regroup additions, so that sums run in vector registers; the order is then fixed in the compiled
+# function, the same for every block, thread and process on one kind of processor.
+
+SUMS = FAST | dict(fastmath=FLAGS | {"reassoc"})
 
 
-@njit(cache=True, **FAST)
-def tree_sum(rows, at):
-    """Sum of LANES numbers from `at`, by halving in place."""
-    half = LANES // 2
-    while half > 0:
-        for j in range(half):
-            rows[at + j] += rows[at + half + j]
-        half //= 2
-    return rows[at]
-
-
-@njit(cache=True, **FAST)
-def reduce_single(values, at, valid, scratch, to, out):
+@njit(cache=True, **SUMS)
+def reduce_single(values, at, valid, out):
     """Adds sum h and sum h^2 over the first `valid` lanes to `out`."""
-    for j in range(LANES):
-        h = values[at + j] if j < valid else 0.0
-        scratch[to + j] = h
-        scratch[to + LANES + j] = h * h
-    for i in range(2):
-        out[i] += tree_sum(scratch, to + i * LANES)
+    s = s2 = 0.0
+    for j in range(valid):
+        h = values[at + j]
+        s += h
+        s2 += h * h
+    out[0] += s
+    out[1] += s2
 
 
-@njit(cache=True, **FAST)
-def reduce_pair(values, at, valid, scratch, to, out):
+@njit(cache=True, **SUMS)
+def reduce_pair(values, at, valid, out):
     """Adds the sums of h(x), h(z), d, their squares, C, C^2 and d C over the first `valid` lanes to `out`.
 
     Rows of `values` from `at`: h(x), h(z), C; d = h(x) - h(z).
     """
-    for j in range(LANES):
-        inside = j < valid
-        x = values[at + j] if inside else 0.0
-        z = values[at + LANES + j] if inside else 0.0
-        c = values[at + 2 * LANES + j] if inside else 0.0
+    sx = sz = sd = sc = sx2 = sz2 = sd2 = sc2 = sdc = 0.0
+    for j in range(valid):
+        x, z, c = values[at + j], values[at + LANES + j], values[at + 2 * LANES + j]
         d = x - z
-        scratch[to + j] = x
-        scratch[to + LANES + j] = z
-        scratch[to + 2 * LANES + j] = d
-        scratch[to + 3 * LANES + j] = x * x
-        scratch[to + 4 * LANES + j] = z * z
-        scratch[to + 5 * LANES + j] = d * d
-        scratch[to + 6 * LANES + j] = c
-        scratch[to + 7 * LANES + j] = c * c
-        scratch[to + 8 * LANES + j] = d * c
-    for i in range(9):
-        out[i] += tree_sum(scratch, to + i * LANES)
+        sx += x
+        sz += z
+        sd += d
+        sc += c
+        sx2 += x * x
+        sz2 += z * z
+        sd2 += d * d
+        sc2 += c * c
+        sdc += d * c
+    out[0] += sx
+    out[1] += sz
+    out[2] += sd
+    out[3] += sx2
+    out[4] += sz2
+    out[5] += sd2
+    out[6] += sc
+    out[7] += sc2
+    out[8] += sdc
 
 
 @njit(cache=True, **FAST)

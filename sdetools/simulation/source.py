@@ -22,6 +22,10 @@ from sdetools.simulation.program import Program
 from sdetools.simulation.trace import Tape, Traced, TracingError, symbols
 
 LANES = 256
+ROW = 8 * LANES
+"""Bytes of a row."""
+WORDS, NORMALS, UNIFORMS, REDUCE_SINGLE, REDUCE_PAIR, LOST = range(6)
+"""Where `library.ADDRESSES` holds what (repeated here, so that writing a source does not import Numba; a test compares)."""
 LARGEST = 6000
 """Lines of straight code beyond which a kernel costs more to compile than it saves."""
 
@@ -139,8 +143,8 @@ def write(program: Program) -> Source:
         snapshot=_indent(_snapshot_text(program, first, held), 16),
         record=_indent(record, 4),
         record_scalars=_indent(scalars, 4),
-        lost=_indent(_lost_text(program, first), 16),
-        watch=_indent(_watch_text(program, first), 20),
+        lost=_indent(_lost_text(program, first), 12),
+        watch=_indent(_watch_text(program, first), 16),
         points=_indent(_points_text(program, first), 12),
         imports="".join(_import_line(name, function) for name, function in build.stages.items()),
         cache=all(importable(f) for f in build.stages.values()),
@@ -239,17 +243,17 @@ def _fill_text(program: Program) -> tuple[list[str], list[list[str]]]:
         own, sign = word, word + 2 * ((plan.words + 1) // 2)
         written = any(m.oracle.noise.stage is not None for m, of in zip(program.members, program.noise.member_set) if of == s)
         if plan.words == 1:
-            lines += [f"if k & 1 == 0:\n    lanes.fill_words(keys[{s}], at, u64(k >> 1), u64(0), W, {own * LANES})"]
+            lines += ["if k & 1 == 0:\n    " + _words(s, "k >> 1", 0, own)]
         else:
-            lines += [f"lanes.fill_words(keys[{s}], at, u64(k), u64({c}), W, {(own + 2 * c) * LANES})" for c in range((plan.words + 1) // 2)]
+            lines += [_words(s, "k", c, own + 2 * c) for c in range((plan.words + 1) // 2)]
         if plan.sign_words == 1:
             period = 2 * plan.sign_steps
-            lines += [f"if k % {period} == 0:\n    lanes.fill_words(keys[{s}], at, u64(k // {period}), u64({SIGN_SLOT}), W, {sign * LANES})"]
+            lines += [f"if k % {period} == 0:\n    " + _words(s, f"k // {period}", SIGN_SLOT, sign)]
             lines += [f"sign{s} = {sign * LANES} + (k // {plan.sign_steps} & 1) * {LANES}"]
             lines += [f"left{s} = u64(63 - k % {plan.sign_steps} * {plan.signs})"]
         else:
             for c in range((plan.sign_words + 1) // 2):
-                lines += [f"lanes.fill_words(keys[{s}], at, u64(k), u64({SIGN_SLOT + c}), W, {(sign + 2 * c) * LANES})"]
+                lines += [_words(s, "k", SIGN_SLOT + c, sign + 2 * c)]
         taken = signed = 0
         own_texts: list[str] = []
         for draw in plan.draws:
@@ -268,17 +272,25 @@ def _fill_text(program: Program) -> tuple[list[str], list[list[str]]]:
                 continue
             per_word = 2 if isinstance(draw, Normal) else 1
             for i in range(0, draw.n, per_word):
-                source = f"{own * LANES} + (k & 1) * {LANES}" if plan.words == 1 else f"{(own + taken) * LANES}"
+                source = f"w + {own * ROW} + (k & 1) * {ROW}" if plan.words == 1 else f"w + {(own + taken) * ROW}"
                 at, taken = (target + len(own_texts)) * LANES, taken + 1
                 if isinstance(draw, Normal):
-                    lines.append(f"lanes.fill_normals(W, {source}, Z, {at}, {i + 1 < draw.n}, real, bits)")
+                    lines.append(_normals(source, f"z + {at * 8}", i + 1 < draw.n))
                 else:
-                    lines.append(f"lanes.fill_uniforms(W, {source}, Z, {at})")
+                    lines.append(f"lanes.call(lib[{UNIFORMS}], {source}, z + {at * 8}, 0, 0, 0, 0)")
                 own_texts += [f"Z[{at + n * LANES} + j]" for n in range(min(per_word, draw.n - i))]
         texts.append(own_texts)
         target += plan.rows
         word += _word_rows(plan)
     return lines, texts
+
+
+def _words(s: int, step: str, slot: int, target: int) -> str:
+    return f"lanes.call(lib[{WORDS}], keys[{s}], at, {step}, {slot}, w + {target * ROW}, 0)"
+
+
+def _normals(source: str, target: str, both: bool) -> str:
+    return f"lanes.call(lib[{NORMALS}], {source}, {target}, {int(both)}, 0, 0, 0)"
 
 
 def _step_text(bodies: list[list[str]], calls: list[str]) -> list[str]:
@@ -295,9 +307,10 @@ def _start_text(program: Program, first: list[int], held: int, rows: int) -> str
     out = [f"for r in range({rows}):\n    for j in range({LANES}):\n        S[r * {LANES} + j] = start[r]"]
     pairs = (program.start_plan.words + 1) // 2
     if program.start_plan.rows:
-        out += [f"lanes.fill_words(keys[{len(program.noise.sets)}], at, u64(0), u64({c}), W2, {2 * c * LANES})" for c in range(pairs)]
+        key = f"keys[{len(program.noise.sets)}]"
+        out += [f"lanes.call(lib[{WORDS}], {key}, at, 0, {c}, W2.ctypes.data + {2 * c * ROW}, 0)" for c in range(pairs)]
         count = program.start_plan.rows
-        out += [f"lanes.fill_normals(W2, {i // 2 * LANES}, Z3, {i * LANES}, {i + 1 < count}, real, bits)" for i in range(0, count, 2)]
+        out += [_normals(f"W2.ctypes.data + {i // 2 * ROW}", f"Z3.ctypes.data + {i * ROW}", i + 1 < count) for i in range(0, count, 2)]
         out.append(
             f"for r in range(root.shape[0]):\n    for i in range({count}):\n        if root[r, i] != 0.0:\n"
             f"            for j in range({LANES}):\n                S[r * {LANES} + j] += root[r, i] * Z3[i * {LANES} + j]"
@@ -316,56 +329,54 @@ def _snapshot_text(program: Program, first: list[int], held: int) -> list[str]:
 
 
 def _record_text(build: _Build, first: list[int], held: int, sums: int) -> list[str]:
-    """Lane loops that write h(x), h(z) and C of each recorded quantity into H, three rows each (one for a single dynamics)."""
+    """Lane loops that write h(x), h(z) and C of each recorded quantity into H, three rows each (one for a single dynamics).
+
+    A lost path makes h NaN whatever h is: sums over survivors would be wrong in silence.
+    """
     program = build.program
     out: list[str] = []
     width = 3 if program.pair else 1
     for o, observable in enumerate(program.observables):
         offset = program.parameter_offset(len(program.members) + o)
+        tape, outputs = Tape(), []
+        p = symbols(tape, [f"p{offset + n}" for n in range(len(getattr(observable, "parameters", ())))])
+        stage = getattr(observable, "value_stage", None)
         for i, member in enumerate(program.members):
-            position = list(range(first[i], first[i] + member.dim))
-            target = f"H[{(width * o + i) * LANES} + j]"
-            stage = getattr(observable, "value_stage", None)
+            position, target = range(first[i], first[i] + member.dim), width * o + i
+            x = symbols(tape, [row(r) for r in position])
             if stage is not None:
                 name, data = build.stage(stage)
-                at = (width * o + i) * LANES
-                out.append(f"{name}(S2[{position[0]}:{position[-1] + 1}], H[{at}:{at + LANES}]{data})")
+                at = target * LANES
+                out.append(f"{name}(S2[{position.start}:{position.stop}], H[{at}:{at + LANES}]{data})")
+                value: Any = tape.load(f"H[{at} + j]")
             else:
-                tape = Tape()
-                x = symbols(tape, [row(r) for r in position])
-                p = symbols(tape, [f"p{offset + n}" for n in range(len(getattr(observable, "parameters", ())))])
-                arguments = (x, p) if len(p) else (x,)
-                value = _trace(observable.value, f"the observable {observable.name}", *arguments)
-                out += _loop(tape, [(target, _scalar(value, observable.name))])
-            out.append(
-                f"for j in range({LANES}):\n    H[{(width * o + i) * LANES} + j] += " + " + ".join(f"{row(r)} * 0.0" for r in position)
-            )
-        if program.control is not None:
-            out += _control_text(build, observable, o, offset, held)
+                value = _scalar(_trace(observable.value, f"the observable {observable.name}", x, *_given(p)), observable.name)
+            for coordinate in x:
+                value = value + coordinate * 0.0
+            outputs.append((f"H[{target * LANES} + j]", value))
+        if program.pair:
+            c = _control(build, observable, tape, p, held) if program.control is not None and stage is None else 0.0
+            outputs.append((f"H[{(width * o + 2) * LANES} + j]", c))
+        out += _loop(tape, outputs)
     for f in range(len(program.functionals)):
-        for i in range(len(program.members)):
-            target = (width * (len(program.observables) + f) + i) * LANES
-            out.append(f"for j in range({LANES}):\n    H[{target} + j] = {row(sums + f * len(program.members) + i)}")
-    if program.pair:
-        bare = range(program.columns) if program.control is None else range(len(program.observables), program.columns)
-        bare = [*bare, *(o for o, h in enumerate(program.observables) if program.control is not None and _no_gradient(h))]
-        out += [f"for j in range({LANES}):\n    H[{(width * o + 2) * LANES} + j] = 0.0" for o in bare]
-    reduce = "reduce_pair" if program.pair else "reduce_single"
-    out += [f"lanes.{reduce}(H, {width * c * LANES}, valid, H, {width * program.columns * LANES}, out[{c}])" for c in range(program.columns)]
+        tape, at = Tape(), width * (len(program.observables) + f)
+        rows = [row(sums + f * len(program.members) + i) for i in range(len(program.members))]
+        outputs = [(f"H[{(at + i) * LANES} + j]", tape.load(text)) for i, text in enumerate(rows)]
+        out += _loop(tape, [*outputs, (f"H[{(at + 2) * LANES} + j]", 0.0)] if program.pair else outputs)
+    reduce = REDUCE_PAIR if program.pair else REDUCE_SINGLE
+    out.append(f"lanes.call(lib[{reduce}], H.ctypes.data, {program.columns}, valid, out.ctypes.data, 0, 0)")
     return out
 
 
-def _no_gradient(observable: Any) -> bool:
-    return getattr(observable, "value_stage", None) is not None
+def _given(p: np.ndarray) -> tuple[np.ndarray, ...]:
+    return (p,) if len(p) else ()
 
 
-def _control_text(build: _Build, observable: Any, o: int, offset: int, held: int) -> list[str]:
-    if _no_gradient(observable):
-        return []
-    dim, tape = build.program.members[0].dim, Tape()
+def _control(build: _Build, observable: Any, tape: Tape, p: np.ndarray, held: int) -> Any:
+    """C = c grad h(y_a) . (E - rho E_a)."""
+    dim = build.program.members[0].dim
     y = symbols(tape, [f"V[slot + {d * LANES} + j]" for d in range(dim)])
-    p = symbols(tape, [f"p{offset + n}" for n in range(len(getattr(observable, "parameters", ())))])
-    slope = _trace(observable.gradient, f"the gradient of {observable.name}", *((y, p) if len(p) else (y,)))
+    slope = _trace(observable.gradient, f"the gradient of {observable.name}", y, *_given(p))
     noise = [tape.load(row(held + d)) - tape.load("rho") * tape.load(f"V[slot + {(dim + d) * LANES} + j]") for d in range(dim)]
     total: Any = 0.0
     for s, n in zip(slope, noise):
@@ -373,7 +384,7 @@ def _control_text(build: _Build, observable: Any, o: int, offset: int, held: int
     if isinstance(total, Traced):
         total = tape.load("c") * total
         total = (total - total == 0.0).select(total, 0.0)  # a kink or a lost path gives no control
-    return _loop(tape, [(f"H[{(3 * o + 2) * LANES} + j]", total)])
+    return total
 
 
 def _scalar(value: Any, name: str) -> Any:
@@ -390,7 +401,7 @@ def _loop(tape: Tape, outputs: list[tuple[str, Any]]) -> list[str]:
 
 def _lost_text(program: Program, first: list[int]) -> list[str]:
     return [
-        f"lost[{i}] += lanes.count_lost(S, {first[i]}, {first[i] + len(m.parts) * m.dim}, valid)" for i, m in enumerate(program.members)
+        f"lost[{i}] += lanes.call(lib[{LOST}], S.ctypes.data, {first[i]}, {first[i] + len(m.parts) * m.dim}, valid, 0, 0)" for i, m in enumerate(program.members)
     ]
 
 
@@ -398,7 +409,7 @@ def _watch_text(program: Program, first: list[int]) -> list[str]:
     out = []
     for i, m in enumerate(program.members):
         rows = f"{first[i]}, {first[i] + len(m.parts) * m.dim}"
-        out.append(f"if k + 1 < seen[{i}] and lanes.count_lost(S, {rows}, valid) > 0:\n    seen[{i}] = k + 1")
+        out.append(f"if k + 1 < seen[{i}] and lanes.call(lib[{LOST}], S.ctypes.data, {rows}, valid, 0, 0) > 0:\n    seen[{i}] = k + 1")
     return out
 
 
@@ -438,21 +449,22 @@ u64 = np.uint64
 
 
 @njit(cache={cache}, **lanes.FAST)
-def record(S, S2, V, H, slot, c, rho, valid, P, out{arguments}):
+def record(S, S2, V, H, lib, slot, c, rho, valid, P, out{arguments}):
 {record_scalars}
 {record}
 
 
 @njit(cache={cache}, **lanes.FAST)
-def run(first, blocks, paths, keys, watch, C, P, start, root, actions, slots, factors, memory, sums, lost, seen, points, real, bits{arguments}):
+def run(first, blocks, paths, keys, watch, C, P, start, root, actions, slots, factors, memory, sums, lost, seen, points, lib{arguments}):
     S = np.empty({rows} * {lanes})
     S2 = S.reshape({rows}, {lanes})
     Z = np.empty({draws} * {lanes})
     Z2 = Z.reshape({draws}, {lanes})
     W = np.empty({words} * {lanes}, np.uint64)
     V = np.empty({slots} * 2 * {dim} * {lanes})
-    H = np.empty((3 * {columns} + 9) * {lanes})
+    H = np.empty(3 * {columns} * {lanes})
     steps = C.shape[0]
+    w, z = W.ctypes.data, Z.ctypes.data
 {scalars}
     for b in range(blocks):
         at = first + u64(b * {lanes})
@@ -464,7 +476,7 @@ def run(first, blocks, paths, keys, watch, C, P, start, root, actions, slots, fa
 {snapshot}
             t = actions[k, 0]
             if t >= 0 and not watch:
-                record(S, S2, V, H, slots[t] * (2 * {dim} * {lanes}), factors[t, 0], factors[t, 1], valid, P, sums[t]{arguments})
+                record(S, S2, V, H, lib, slots[t] * (2 * {dim} * {lanes}), factors[t, 0], factors[t, 1], valid, P, sums[t]{arguments})
             if k == steps:
                 break
 {coefficients}
@@ -473,7 +485,6 @@ def run(first, blocks, paths, keys, watch, C, P, start, root, actions, slots, fa
             if watch:
 {watch}
         if not watch:
-            if True:
 {lost}
         if points.shape[1] > 0:
 {points}
