@@ -17,6 +17,26 @@ if TYPE_CHECKING:
 STYLES = {"supported": "green", "contradicted": "red", "inconclusive": "yellow", "not run": "dim", "error": "magenta"}
 
 
+class Wrong(click.ClickException):
+    """A mistake in the arguments, told in one sentence."""
+
+    exit_code = 2
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"sdetools: {' '.join(self.format_message().split())}", err=True)
+
+
+@contextlib.contextmanager
+def _one_sentence() -> Iterator[None]:
+    try:
+        yield
+    except click.exceptions.NoArgsIsHelpError:
+        raise
+    except click.UsageError as error:
+        command = f" See `{error.ctx.command_path} --help`." if error.ctx is not None else ""
+        raise Wrong(error.format_message() + command) from error
+
+
 class Commands(click.Group):
     """Turns what a person did wrong into one sentence and exit code 2, and Ctrl-C into advice and exit code 130."""
 
@@ -24,9 +44,14 @@ class Commands(click.Group):
         ctx.meta["arguments"] = list(args)
         return super().parse_args(ctx, args)
 
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        with _one_sentence():
+            return super().make_context(*args, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with _one_sentence():
+                return super().invoke(ctx)
         except BrokenPipeError:
             raise
         except KeyboardInterrupt:
@@ -177,13 +202,13 @@ def verify(
 @click.option("--horizon", type=float, default=1.0, show_default=True, help="The final time; step k is at time k * eta.")
 @click.option("--observe", multiple=True, help="A formula whose mean is compared; may be given again. [default: the loss]")
 @click.option("--paths", type=click.IntRange(min=2), help="Paths for each step size. [default: 100000]")
-@click.option("--precision", type=float, help="Instead of --paths: run until the standard error is this small.")
+@click.option("--precision", type=float, help="Instead of --paths: the half-width of the 95 % interval wanted for every recorded gap.")
 @click.option(
     "--against",
-    type=click.Choice(["sgd", "sgd-unaveraged", "sde"]),
+    type=click.Choice(["sgd", "sgd-unaveraged"]),
     default="sgd",
     show_default=True,
-    help="What SGD with momentum is compared with: SGD on the averaged schedule, SGD on the schedule as it is, or the limiting SDE.",
+    help="What SGD with momentum is compared with: SGD on the averaged schedule, or SGD on the schedule as it is.",
 )
 @click.option("--out", type=click.Path(), help="Folder for gap.csv, gap.json, gap.svg and the store.")
 @_compute_options
@@ -228,15 +253,7 @@ def gap(ctx: click.Context, **options: Any) -> None:
             resume=options["resume"],
             progress=progress,
         )
-    table = study.table()
-    if isinstance(table, str):
-        click.echo(table)
-    else:
-        _print_table(list(table[0]), [[_cell(value) for value in row.values()] for row in table])
-    if len(arguments["etas"]) > 1:
-        for name in arguments["observe"]:
-            order = study.order(name)
-            click.echo(f"order of {name}: {order.value:.3f} in [{order.low:.3f}, {order.high:.3f}]")
+    click.echo(study.table())
     if folder is not None:
         write_text(folder / "gap.csv", study.data.to_dataframe().reset_index().to_csv(index=False))
         write_text(folder / "gap.json", study.to_json())
@@ -282,9 +299,7 @@ def _gap_arguments(options: dict[str, Any]) -> dict[str, Any]:
     def pair(eta: float) -> tuple[Any, Any]:
         own = plan(eta)
         oracle = st.NoisyOracle(loss, noise, sigma=eta**-0.5 if sigma is None else sigma)
-        if options["against"] == "sde":
-            other = st.EulerMaruyama(st.LimitSDE(oracle, own), dt=eta)
-        elif options["against"] == "sgd-unaveraged":
+        if options["against"] == "sgd-unaveraged":
             other = st.SGD(oracle, st.schedules.from_arrays(own.eta_values, base=own.eta))
         else:
             other = st.SGD(oracle, own.averaged())
@@ -334,10 +349,6 @@ def _numbers(name: str, text: str) -> list[float]:
     if not numbers:
         raise ValueError(f"`{name}` must be numbers with commas between them; got {text!r}. Write for example 0.1,0.05.")
     return numbers
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 @main.command(

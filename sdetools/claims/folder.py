@@ -33,7 +33,6 @@ def open_store(folder: Path, identity: Mapping[str, Any], resume: bool) -> Store
     """
     from ..simulation.store import Store
 
-    folder.mkdir(parents=True, exist_ok=True)
     return Store(folder / "store.sqlite", json.dumps(identity, sort_keys=True), resume)
 
 

@@ -92,6 +92,7 @@ class ClaimResult:
     tables: tuple[Table, ...] = ()
     notes: tuple[str, ...] = ()
     traceback: str = ""
+    bad_input: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -126,7 +127,9 @@ class Results:
 
     @property
     def exit_code(self) -> int:
-        """0 if nothing is contradicted and nothing broke, 1 otherwise."""
+        """0 if nothing is contradicted and nothing broke, 2 if a claim was given bad input, 1 otherwise."""
+        if any(item.bad_input for item in self.claims):
+            return 2
         return int(any(item.verdict in (CONTRADICTED, ERROR) for item in self.claims))
 
     def to_dict(self) -> dict[str, Any]:
@@ -160,6 +163,7 @@ class Outcome:
     verdict: str | None = None
     reason: str = ""
     traceback: str = field(default="", repr=False)
+    bad_input: bool = False
 
 
 def judge(outcomes: list[Outcome]) -> tuple[float, tuple[ClaimResult, ...]]:
@@ -246,6 +250,7 @@ def _judge_claim(outcome: Outcome, alpha: float) -> ClaimResult:
         tables=tuple(outcome.book.tables),
         notes=tuple(outcome.book.notes),
         traceback=outcome.traceback,
+        bad_input=outcome.bad_input,
     )
 
 

@@ -36,8 +36,8 @@ def verify(
     `concurrent.futures.Executor`; `watch(position, total, claim)` is called before each claim,
     `progress(done, total)` while one simulates, in paths.
 
-    Raises `ValueError` for bad arguments and for everything that `collect` refuses. A claim that raises an error gets the
-    verdict `error` and the others go on.
+    Raises `ValueError` for bad arguments, for everything that `collect` refuses, and when every claim was given bad input; nothing is
+    written then. A claim that raises an error gets the verdict `error` and the others go on.
     """
     if budget not in BUDGETS:
         raise ValueError(f"`budget` must be one of {', '.join(BUDGETS)}; got {budget!r}.")
@@ -68,6 +68,10 @@ def verify(
                 progress=progress,
             )
             outcomes.append(_carry_out(item, run))
+        if all(outcome.bad_input for outcome in outcomes):
+            if store is not None:
+                store.discard()
+            raise ValueError(outcomes[0].reason.removeprefix("ValueError: "))
     alpha, judged = judge(outcomes)
     results = Results(version(), seed, budget, alpha, judged)
     if folder is not None:
@@ -110,6 +114,7 @@ def _broke(outcome: Outcome, error: BaseException) -> None:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
     where = f" ({outcome.claim.path.name}, line {frames[-1].lineno})" if frames else ""
     outcome.verdict = ERROR
+    outcome.bad_input = isinstance(error, ValueError)
     outcome.reason = f"{type(error).__name__}: {' '.join(str(error).split())}{where}"
     outcome.traceback = "".join(traceback.format_exception(error))
 

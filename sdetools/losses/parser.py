@@ -9,7 +9,7 @@ import operator
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import sympy as sp
@@ -254,7 +254,7 @@ class _Reader:
             apply = operator.mul if kind is ast.Mult else operator.truediv
             if b == 0 and kind is ast.Div:
                 raise ValueError(f"`text` must not divide by zero; got {self.piece(node)}.")
-            total = self.checked(node, lambda a=a, b=b, f=apply: f(a, b), lambda u=u, v=v, f=apply: f(u, v), u, v)
+            total = self.checked(node, partial(apply, a, b), partial(apply, u, v), u, v)
         return total
 
     def power(self, node: ast.expr, base: Parsed, exponent: Parsed) -> Parsed:

@@ -27,31 +27,42 @@ class StoreError(ValueError):
 class Store:
     """`Store(path, identity, resume)`: a new store at `path`, or with `resume=True` the one that is there (a new one if none is).
 
-    `identity` is a text that says which run this is. StoreError (a ValueError) when the file is no store, is damaged, or belongs to
+    `identity` is a text that says which run this is. Nothing is written before the first chunk is saved. StoreError (a ValueError) when the file is no store, is damaged, or belongs to
     another run; the file is then left as it is.
     """
 
     def __init__(self, path: str | Path, identity: str, resume: bool = False) -> None:
         self.path, self.identity = Path(path), identity
+        self._connection: sqlite3.Connection | None = None
+        self._fresh, self._made = True, False
         if self.path.exists() and self.path.stat().st_size:
             self._check(resume)
-            if not resume:
-                self.path.unlink()
-                for suffix in ("-journal", "-wal", "-shm"):
-                    Path(f"{self.path}{suffix}").unlink(missing_ok=True)
-        elif not self.path.parent.is_dir():
-            raise StoreError(f"`store` must lie in a folder that exists; {self.path.parent} does not. Create it first.")
-        self._connection = sqlite3.connect(self.path)
-        self._connection.execute(f"PRAGMA application_id = {_APPLICATION}")
-        self._connection.execute("PRAGMA synchronous = NORMAL")
-        self._connection.execute("CREATE TABLE IF NOT EXISTS run (identity TEXT)")
-        self._connection.execute(
-            "CREATE TABLE IF NOT EXISTS chunks (experiment TEXT, chunk INTEGER, crc INTEGER, payload BLOB, PRIMARY KEY (experiment, chunk)) WITHOUT ROWID"
-        )
-        if self._connection.execute("SELECT count(*) FROM run").fetchone()[0] == 0:
-            self._connection.execute("INSERT INTO run VALUES (?)", (identity,))
-        self._connection.commit()
+            self._fresh = not resume
+        elif self.path.exists() and resume:
+            raise StoreError(f"{self.path} is empty or truncated and cannot be resumed from. Remove it, or run without resuming.")
         self._committed = time.monotonic()
+
+    def _open(self) -> sqlite3.Connection:
+        """The connection; a new store's file is made when the first chunk is there to keep."""
+        if self._connection is None:
+            if self._fresh:
+                self._made = True
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                for suffix in ("", "-journal", "-wal", "-shm"):
+                    Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+            connection = self._connection = sqlite3.connect(self.path)
+            connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("CREATE TABLE IF NOT EXISTS run (identity TEXT)")
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS chunks (experiment TEXT, chunk INTEGER, crc INTEGER, payload BLOB, "
+                "PRIMARY KEY (experiment, chunk)) WITHOUT ROWID"
+            )
+            if connection.execute("SELECT count(*) FROM run").fetchone()[0] == 0:
+                connection.execute("INSERT INTO run VALUES (?)", (str(self.identity),))
+            connection.commit()
+            self._fresh = False
+        return self._connection
 
     def _check(self, resume: bool) -> None:
         try:
@@ -72,7 +83,7 @@ class Store:
             ) from error
         if verdict != "ok" or row is None:
             raise StoreError(f"{self.path} is damaged or truncated and cannot be resumed from. Remove it, or run without resuming.")
-        if row[0] != self.identity:
+        if row[0] != str(self.identity):
             raise StoreError(
                 f"{self.path} belongs to another experiment ({row[0]}), not to this one ({self.identity}). "
                 "Give the same settings, or another store, or run without resuming."
@@ -80,8 +91,11 @@ class Store:
 
     def load(self, experiment: str) -> dict[int, ChunkResult]:
         """All finished chunks of an experiment."""
-        out = {}
-        for chunk, crc, payload in self._connection.execute("SELECT chunk, crc, payload FROM chunks WHERE experiment = ?", (experiment,)):
+        out: dict[int, ChunkResult] = {}
+        if self._fresh:
+            return out
+        rows = self._open().execute("SELECT chunk, crc, payload FROM chunks WHERE experiment = ?", (experiment,))
+        for chunk, crc, payload in rows:
             if zlib.crc32(payload) != crc:
                 raise StoreError(f"{self.path} is damaged (chunk {chunk}) and cannot be resumed from. Remove it, or run without resuming.")
             out[chunk] = _unpack(payload)
@@ -90,19 +104,29 @@ class Store:
     def save(self, experiment: str, chunk: int, result: ChunkResult) -> None:
         """Keeps a finished chunk."""
         payload = _pack(result)
-        self._connection.execute("INSERT OR REPLACE INTO chunks VALUES (?, ?, ?, ?)", (experiment, chunk, zlib.crc32(payload), payload))
+        row = (experiment, chunk, zlib.crc32(payload), payload)
+        self._open().execute("INSERT OR REPLACE INTO chunks VALUES (?, ?, ?, ?)", row)
         if time.monotonic() - self._committed > _COMMIT_EVERY:
             self.commit()
 
     def commit(self) -> None:
         """Makes what was saved so far survive a kill."""
-        self._connection.commit()
+        if self._connection is not None:
+            self._connection.commit()
         self._committed = time.monotonic()
 
     def close(self) -> None:
         """Commits and closes."""
-        self.commit()
-        self._connection.close()
+        if self._connection is not None:
+            self.commit()
+            self._connection.close()
+            self._connection = None
+
+    def discard(self) -> None:
+        """Closes, and removes the file if this run made it."""
+        self.close()
+        if self._made:
+            self.path.unlink(missing_ok=True)
 
     def __enter__(self) -> Store:
         return self

@@ -24,7 +24,7 @@ def steps_to(horizon: float, step_time: float, name: str = "horizon") -> int:
     steps = horizon / step_time
     whole = round(steps)
     if whole < 1 or abs(steps - whole) > 1e-9 * max(1.0, steps):
-        near = max(1, whole) * step_time
+        near = float(f"{max(1, whole) * step_time:.12g}")
         raise ValueError(
             f"`{name}` must be a whole number of steps; got {name}={horizon!r}, which is {steps:.6g} steps of {step_time:.6g}. "
             f"Take {name}={near!r} ({max(1, whole)} steps), or another step_time."

@@ -16,7 +16,7 @@ from sdetools import _check
 from sdetools.dynamics.base import Dynamics
 from sdetools.weak.estimate import RESOLVED, Estimate, SupEstimate, multiplier_noise
 from sdetools.weak.gap import LEAST_GROUPS, WeakGap, weak_gap
-from sdetools.weak.run import _column
+from sdetools.weak.run import _column, make_program
 
 if TYPE_CHECKING:
     import xarray
@@ -244,6 +244,7 @@ def order_study(
         made = pair(eta)
         if not isinstance(made, (tuple, list)) or len(made) != 2:
             raise ValueError(f"`pair` must return two dynamics; for eta={eta:g} it returned {made!r}.")
+        make_program(tuple(made), x0, horizon, observe, options.get("times"), options.get("functionals", ()), False, False)
         members.append(made)
     gaps = []
     for i, (eta, (first, second)) in enumerate(zip(rates.tolist(), members)):

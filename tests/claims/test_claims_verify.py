@@ -125,9 +125,11 @@ def test_a_broken_claim_keeps_what_it_measured_and_its_traceback(claims):
 def test_a_user_error_inside_a_claim_is_an_error_of_that_claim(tmp_path):
     (tmp_path / "a.py").write_text(
         "from sdetools.claims import claim\n@claim('a', statement='s')\ndef a(run):\n    run.measure('q', 1.0)\n"
+        "@claim('b', statement='s')\ndef b(run):\n    run.measure('q', 1.0, at_most=2.0)\n"
     )
-    (result,) = verify(tmp_path).claims
-    assert result.verdict == "error"
+    results = verify(tmp_path)
+    result = results.claims[0]
+    assert (result.verdict, results.claims[1].verdict, results.exit_code) == ("error", "supported", 2)
     assert "exactly one criterion" in result.reason
     assert "(a.py, line 4)" in result.reason
 
@@ -205,8 +207,7 @@ def test_the_store_is_replaced_unless_the_run_resumes(claims, tmp_path, opened):
     out = tmp_path / "out"
     for resume in (False, False, True):
         verify(claims, out=out, only="mean", resume=resume)
-    existed = [(resume, there) for _, _, resume, there in opened]
-    assert existed == [(False, False), (False, True), (True, True)]
+    assert [resume for _, _, resume, _ in opened] == [False, False, True]
     path, identity, _, _ = opened[0]
     assert path == out / "store.sqlite"
     assert (identity["seed"], identity["budget"]) == (0, "quick")
