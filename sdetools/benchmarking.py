@@ -1,10 +1,10 @@
 """What `sdetools bench` measures: the core loop beside its peers, and what coupling and the control variate save.
 
 The core loop is 2-D SGDM on the hyperbola with Gaussian noise in double precision, the same arithmetic in every way: through
-`st.simulate` with one recorded time (everything that a user waits for, tracing and sums too), in NumPy and in torch at their best block
-size, in Numba one path at a time, and as torchsde's Euler scheme on the SDE with the same drift and diffusion. Each way is compiled and
-sized before the clock runs; then all take turns (A B C A B C ...), so that a slow minute of the machine hits all of them. The ratio of
-medians on equally many threads is what to quote; nanoseconds are this machine's.
+`st.simulate` with one recorded time (everything that a user waits for, tracing and sums too), in NumPy and in torch at their best
+block size, in Numba one path at a time, and as torchsde's Euler scheme on the SDE with the same drift and diffusion. Each way is
+compiled and sized before the clock runs; then all take turns (A B C A B C ...), so that a slow minute of the machine hits all of
+them. The ratio of medians on equally many threads is what to quote; nanoseconds are this machine's.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PEERS = "pip install 'sdetools[bench]'"
 
 @dataclass
 class Way:
-    """One way to run the core loop: `run(paths)`, for a multiple of `block`, on `threads` threads; `seconds` is what each turn took."""
+    """One way to run the core loop: `run(paths)` for a multiple of `block`; `seconds` is what each turn took."""
 
     name: str
     threads: int
@@ -275,7 +275,7 @@ def speed(threads: Sequence[int], quick: bool = False) -> tuple[list[dict[str, A
 
 
 def reductions(paths: int, exponents: Sequence[int], threads: int | None) -> list[dict[str, Any]]:
-    """Variance of independent sampling over that of the coupled gap, without and with the control: beta = 0.9, sigma = eta^-1/2, T = 1."""
+    """Variance of independent sampling over that of the coupled gap, without and with the control; sigma = eta^-1/2, T = 1."""
     import sdetools as st
 
     quadratic = st.losses.from_expression("x**2 / 2")
@@ -376,7 +376,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         table = reductions(*((20_000, (7, 9)) if options.quick else (200_000, (7, 8, 9, 10, 11))), most)
         report["variance_reduction"] = table
         _show(
-            f"Variance of independent sampling over that of the gap: beta = {BETA}, sigma = eta^-1/2, T = 1, {table[0]['paths']:,} paths",
+            f"Variance of independent sampling over the gap's: beta = 0.9, sigma = eta^-1/2, T = 1, {table[0]['paths']:,} paths",
             ["loss", "noise", "h", "eta", "coupled, at T", "with control", "coupled, at the maximum", "with control"],
             [
                 [r["loss"], r["noise"], r["observable"], f"2^{round(np.log2(r['eta']))}",

@@ -251,7 +251,7 @@ def gap(ctx: click.Context, **options: Any) -> None:
             threads=lanes,
             store=store,
             resume=options["resume"],
-            progress=progress,
+            progress=progress or (None if options["precision"] is None else lambda done, total: None),
         )
     click.echo(study.table())
     if folder is not None:

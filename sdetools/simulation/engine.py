@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -73,6 +73,9 @@ def execute(
     threads = available_threads() if threads is None else _check.count("threads", threads)
     blocks = blocks_per_chunk(paths)
     task = make_task(program, seed, stream, paths, blocks, keep, backend)
+    if task.program is not None:
+        blocks = max(blocks, min(16, paths // (64 * LANES)))  # NumPy wants long rows
+        task = replace(task, blocks=blocks)
     chunks = -(-paths // (blocks * LANES))
     adder = _Adder(task, paths if keep else 0)
     key = ""

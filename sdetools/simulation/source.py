@@ -17,6 +17,7 @@ import numpy as np
 
 from sdetools.dynamics.base import Dynamics
 from sdetools.noise.base import Normal, Sign
+from sdetools.simulation.foreign import gradient_stage
 from sdetools.simulation.philox import SIGN_SLOT, WordPlan
 from sdetools.simulation.program import Program
 from sdetools.simulation.trace import Tape, Traced, TracingError, symbols
@@ -172,8 +173,20 @@ class _Oracle:
         if loss.stage is not None:
             gradient = self._run(loss.stage, x, lambda at, out: f"{at}, {out}")
         else:
-            gradient = _trace(loss.gradient, f"the gradient of {loss.label}", x, p[1:split])
+            gradient = self._gradient(x, p[1:split])
         return gradient + p[0] * self.deviation(x, p)
+
+    def _gradient(self, x: np.ndarray, p: np.ndarray) -> np.ndarray:
+        """The gradient traced, or else the user's function compiled as a stage."""
+        loss = self.oracle.loss
+        try:
+            return _trace(loss.gradient, f"the gradient of {loss.label}", x, p)
+        except NotTraceable:
+            function = getattr(loss, "function", None)
+            stage = gradient_stage(function, loss.dim) if function is not None else None
+            if stage is None:
+                raise
+        return self._run(stage, x, lambda at, out: f"{at}, {out}")
 
     def deviation(self, x: np.ndarray, p: np.ndarray | None = None) -> np.ndarray:
         """The noise v at `x` on the step's draws, without sigma."""
@@ -423,7 +436,7 @@ def _points_text(program: Program, first: list[int]) -> list[str]:
 
 def importable(function: Callable[..., Any]) -> bool:
     """Whether a compiled function of this library: only these are imported by the text, and their kernels cached on disk."""
-    return getattr(function, "__module__", "").startswith("sdetools.")
+    return getattr(function, "__module__", "").startswith("sdetools.") and "<locals>" not in function.__qualname__
 
 
 def _import_line(name: str, function: Callable[..., Any]) -> str:

@@ -81,6 +81,6 @@ def paths_for_precision(
     seconds = time.perf_counter() - begin
     worst = float(np.nanmax(np.where(np.isfinite(stderr := stderr_of(pilot)), stderr, 0.0)))
     paths = max(2, int(np.ceil(pilot.paths * (quantile(confidence, 10**9) * worst / precision) ** 2)))
-    if options.progress and sys.stderr.isatty():
+    if options.progress:
         print(f"{paths:,} paths for a half-width of {precision:g}: about {seconds * paths / pilot.paths:.3g} s", file=sys.stderr)
     return paths

@@ -1,0 +1,32 @@
+"""User functions that do not trace, compiled as stages of a kernel: `@njit` gradients, or plain ones that Numba understands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from sdetools.losses.base import Stage
+
+
+@lru_cache(maxsize=256)
+def gradient_stage(function: Callable[..., Any], dim: int) -> Stage | None:
+    """A stage that calls `gradient(x)` path by path, x of shape `(dim,)`; None when Numba cannot compile it."""
+    import numba
+    import numpy as np
+    from numba import njit
+
+    own = function if hasattr(function, "py_func") else njit(function)
+
+    @njit(nogil=True, error_model="numpy")
+    def stage(x: np.ndarray, out: np.ndarray) -> None:
+        for j in range(x.shape[1]):
+            g = own(x[:, j].copy())
+            for i in range(x.shape[0]):
+                out[i, j] = g[i]
+
+    try:
+        stage(np.full((dim, 1), 0.5), np.empty((dim, 1)))
+    except numba.core.errors.NumbaError:
+        return None
+    return Stage(stage)
