@@ -18,6 +18,7 @@ import numpy as np
 from sdetools.dynamics.base import Dynamics
 from sdetools.noise.base import Normal, Sign
 from sdetools.simulation.foreign import gradient_stage
+from sdetools.simulation.loops import Item, lane_loops
 from sdetools.simulation.philox import SIGN_SLOT, WordPlan
 from sdetools.simulation.program import Program
 from sdetools.simulation.trace import Tape, Traced, TracingError, symbols
@@ -63,6 +64,14 @@ class _Build:
         self.rows += count
         return self.rows - count
 
+    def rows_of(self, x: Any) -> int | None:
+        """The first of the consecutive state rows that `x` consists of, if it is nothing but state."""
+        texts = [self.tape.text_of(value) for value in x]
+        for r in range(self.rows - len(texts) + 1):
+            if texts[0] == row(r):
+                return r if texts == [row(r + i) for i in range(len(texts))] else None
+        return None
+
     def stage(self, stage: Any) -> tuple[str, str]:
         """The name of a stage's function in the text, and its data arguments."""
         for name, known in self.stages.items():
@@ -107,22 +116,24 @@ def write(program: Program) -> Source:
         new = _trace(member.rule, f"the rule of {member.name}", state, oracle, *coefficients)
         if len(new) != len(state):
             raise ValueError(f"the rule of {member.name} must return {len(state)} parts ({', '.join(member.parts)}); it returned {len(new)}.")
+        # A member is stored at the end of its own last segment: what follows belongs to the next member, which does not read this one.
+        segment = len(build.tape.calls)
         for q, part in enumerate(new):
             values = np.broadcast_to(np.asarray(part, dtype=object), (member.dim,))
             for d in range(member.dim):
-                build.outputs.append((row(first[i] + q * member.dim + d), values[d]))
+                build.outputs.append(((segment, row(first[i] + q * member.dim + d)), values[d]))
         if i == 0 and program.control is not None:
             _held_noise(build, member, state, oracle, coefficients, held)
         for f, functional in enumerate(program.functionals):
             target = row(sums + f * len(program.members) + i)
             step = _trace(functional.increment, f"the functional {functional.name}", state[0], np.asarray(new[0], dtype=object))
-            build.outputs.append((target, build.tape.load(target) + step))
+            build.outputs.append(((segment, target), build.tape.load(target) + step))
 
     spill_start = build.rows
     bodies, spilled = build.tape.segments(build.outputs, lambda n: row(spill_start + n))
     build.take(spilled)
-    if sum(map(len, bodies)) > LARGEST:
-        raise NotTraceable(f"the step takes {sum(map(len, bodies))} lines of straight code, more than {LARGEST}")
+    if len(build.tape.lines) > LARGEST:
+        raise NotTraceable(f"the step takes {len(build.tape.lines)} lines of straight code, more than {LARGEST}")
 
     record = _record_text(build, first, held, sums)
     step = _step_text(bodies, build.tape.calls)
@@ -202,9 +213,11 @@ class _Oracle:
 
     def _run(self, stage: Any, x: np.ndarray, arguments: Callable[[str, str], str]) -> np.ndarray:
         build, dim = self.build, len(x)
-        at, out = build.take(dim), build.take(dim)
-        segment = len(build.tape.calls)
-        build.outputs += [((segment, row(at + i)), value) for i, value in enumerate(x)]
+        out, at = build.take(dim), build.rows_of(x)
+        if at is None:
+            at = build.take(dim)
+            segment = len(build.tape.calls)
+            build.outputs += [((segment, row(at + i)), value) for i, value in enumerate(x)]
         name, data = build.stage(stage)
         build.tape.cut(f"{name}({arguments(f'S2[{at}:{at + dim}]', f'S2[{out}:{out + dim}]')}{data})")
         return symbols(build.tape, [row(out + i) for i in range(dim)])
@@ -219,7 +232,8 @@ def _held_noise(build: _Build, member: Dynamics, state: Any, oracle: _Oracle, co
     own = symbols(tape, [row(held + d) for d in range(dim)])
     noise = sigma * oracle.deviation(state[0])
     _, new = member.rule((state[0], own), lambda _: noise, *coefficients)
-    build.outputs += [(row(held + d), value) for d, value in enumerate(np.asarray(new, dtype=object))]
+    segment = len(tape.calls)
+    build.outputs += [((segment, row(held + d)), value) for d, value in enumerate(np.asarray(new, dtype=object))]
 
 
 def _trace(function: Callable[..., Any], part: str, *arguments: Any) -> Any:
@@ -306,13 +320,11 @@ def _normals(source: str, target: str, both: bool) -> str:
     return f"lanes.call(lib[{NORMALS}], {source}, {target}, {int(both)}, 0, 0, 0)"
 
 
-def _step_text(bodies: list[list[str]], calls: list[str]) -> list[str]:
+def _step_text(bodies: list[tuple[list[Item], list[Item]]], calls: list[str]) -> list[str]:
     out: list[str] = []
-    for i, body in enumerate(bodies):
-        if body:
-            out.append(f"for j in range({LANES}):\n" + "\n".join(f"    {line}" for line in body))
-        if i < len(calls):
-            out.append(calls[i])
+    for i, (lines, stores) in enumerate(bodies):
+        out += lane_loops(lines, stores)
+        out += calls[i : i + 1]
     return out
 
 
@@ -352,6 +364,7 @@ def _record_text(build: _Build, first: list[int], held: int, sums: int) -> list[
     for o, observable in enumerate(program.observables):
         offset = program.parameter_offset(len(program.members) + o)
         tape, outputs = Tape(), []
+        dead: list[str] = []
         p = symbols(tape, [f"p{offset + n}" for n in range(len(getattr(observable, "parameters", ())))])
         stage = getattr(observable, "value_stage", None)
         for i, member in enumerate(program.members):
@@ -364,13 +377,17 @@ def _record_text(build: _Build, first: list[int], held: int, sums: int) -> list[
                 value: Any = tape.load(f"H[{at} + j]")
             else:
                 value = _scalar(_trace(observable.value, f"the observable {observable.name}", x, *_given(p)), observable.name)
-            for coordinate in x:
-                value = value + coordinate * 0.0
+            if member.dim <= 8:
+                for coordinate in x:
+                    value = value + coordinate * 0.0
+            else:
+                rows = f"S[{position.start * LANES} + q + j]"
+                dead.append(f"for q in range(0, {member.dim * LANES}, {LANES}):\n    for j in range({LANES}):\n        H[{target * LANES} + j] += {rows} * 0.0")
             outputs.append((f"H[{target * LANES} + j]", value))
         if program.pair:
             c = _control(build, observable, tape, p, held) if program.control is not None and stage is None else 0.0
             outputs.append((f"H[{(width * o + 2) * LANES} + j]", c))
-        out += _loop(tape, outputs)
+        out += _loop(tape, outputs) + dead
     for f in range(len(program.functionals)):
         tape, at = Tape(), width * (len(program.observables) + f)
         rows = [row(sums + f * len(program.members) + i) for i in range(len(program.members))]
@@ -408,8 +425,8 @@ def _scalar(value: Any, name: str) -> Any:
 
 
 def _loop(tape: Tape, outputs: list[tuple[str, Any]]) -> list[str]:
-    (body,), _ = tape.segments(outputs, row)
-    return [f"for j in range({LANES}):\n" + "\n".join(f"    {line}" for line in body)]
+    ((lines, stores),), _ = tape.segments(outputs, row)
+    return lane_loops(lines, stores)
 
 
 def _lost_text(program: Program, first: list[int]) -> list[str]:
@@ -429,7 +446,8 @@ def _watch_text(program: Program, first: list[int]) -> list[str]:
 def _points_text(program: Program, first: list[int]) -> list[str]:
     out, at = [], 0
     for i, m in enumerate(program.members):
-        out += [f"for j in range(valid):\n    points[{at + d}, b * {LANES} + j] = {row(first[i] + d)}" for d in range(m.dim)]
+        source = f"S[({first[i]} + d) * {LANES} + j]"
+        out.append(f"for d in range({m.dim}):\n    for j in range(valid):\n        points[{at} + d, b * {LANES} + j] = {source}")
         at += m.dim
     return out
 

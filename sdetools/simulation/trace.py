@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from sdetools.simulation.loops import Item
+
 
 class TracingError(TypeError):
     """The formula needs a value where there is only a symbol."""
@@ -52,6 +54,10 @@ class Tape:
         texts = [_text(o) for o in operands]
         return self._write(template.format(*texts), tuple(o.name for o in operands if isinstance(o, Traced)))
 
+    def text_of(self, value: Any) -> str:
+        """The text of a symbol's line; of anything else, its own."""
+        return next(line.text for line in self.lines if line.name == value.name) if isinstance(value, Traced) else str(value)
+
     def cut(self, call: str) -> None:
         """Ends the segment; `call` runs between it and the next."""
         self.calls.append(call)
@@ -66,8 +72,8 @@ class Tape:
             self._known[text, 0] = known
         return Traced(self, known)
 
-    def segments(self, outputs: Sequence[tuple[str, Any]], spill: Callable[[int], str]) -> tuple[list[list[str]], int]:
-        """The body of each segment's lane loop, with `outputs` (target, value) stored at the end of the last, and the number of scratch rows.
+    def segments(self, outputs: Sequence[tuple[Any, Any]], spill: Callable[[int], str]) -> tuple[list[tuple[list[Item], list[Item]]], int]:
+        """Lines and stores of each segment, with `outputs` (target, value) stored at the end of the last, and the number of scratch rows.
 
         An output whose target is a pair `(segment, target)` is stored at the end of that segment.
         """
@@ -78,37 +84,42 @@ class Tape:
         needed: list[set[str]] = [set() for _ in range(last + 1)]
 
         def need(name: str, segment: int) -> None:
-            if name in needed[segment]:
-                return
-            needed[segment].add(name)
-            line = by_name[name]
-            if line.load:
-                return
-            if line.segment == segment:
-                for use in line.uses:
-                    need(use, segment)
-            else:
-                spilled.setdefault(name, spill(len(spilled)))
-                need(name, line.segment)
+            todo = [(name, segment)]
+            while todo:
+                name, segment = todo.pop()
+                if name in needed[segment]:
+                    continue
+                needed[segment].add(name)
+                line = by_name[name]
+                if line.load:
+                    continue
+                if line.segment == segment:
+                    todo += [(use, segment) for use in line.uses]
+                else:
+                    spilled.setdefault(name, spill(len(spilled)))
+                    todo.append((name, line.segment))
 
         for segment, _, value in stores:
             if isinstance(value, Traced):
                 need(value.name, segment)
-        bodies = []
+        out: list[tuple[list[Item], list[Item]]] = []
         for segment in range(last + 1):
-            body = []
+            lines: list[Item] = []
+            kept: list[Item] = []
             for line in self.lines:
                 if line.name not in needed[segment]:
                     continue
                 if line.load or line.segment == segment:
-                    body.append(f"{line.name} = {line.text}")
-                    if line.name in spilled:
-                        body.append(f"{spilled[line.name]} = {line.name}")
+                    lines.append(Item(line.name, line.text, line.uses))
+                    if line.name in spilled and line.segment == segment:
+                        kept.append(Item(spilled[line.name], line.name, (line.name,)))
                 else:
-                    body.append(f"{line.name} = {spilled[line.name]}")
-            body += [f"{target} = {_text(value)}" for where, target, value in stores if where == segment]
-            bodies.append(body)
-        return bodies, len(spilled)
+                    lines.append(Item(line.name, spilled[line.name], ()))
+            for where, target, value in stores:
+                if where == segment:
+                    kept.append(Item(target, _text(value), (value.name,) if isinstance(value, Traced) else ()))
+            out.append((lines, kept))
+        return out, len(spilled)
 
 
 class Traced:
