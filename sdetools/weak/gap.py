@@ -68,6 +68,15 @@ class WeakGap:
     def sup(self, observable: str | int = 0) -> SupEstimate:
         """max_k |gap_k| over the recorded steps, with its simultaneous band."""
         o = _column(self.names, observable)
+        if o not in self._sups:
+            self._sups[o] = self._supremum(o)
+        return self._sups[o]
+
+    @cached_property
+    def _sups(self) -> dict[int, SupEstimate]:
+        return {}
+
+    def _supremum(self, o: int) -> SupEstimate:
         curve, errors = self.statistics.gap[:, o], self.statistics.stderr[:, o]
         argmax = int(np.nanargmax(np.abs(curve))) if np.isfinite(curve).any() else 0
         residuals = self.statistics.residuals(o)

@@ -77,7 +77,16 @@ class OrderStudy:
 
     def order(self, observable: str | int = 0, time: float | None = None) -> OrderEstimate:
         """The order of the gap in eta: the least-squares slope over resolved points. NaN, with an infinite interval, if there are fewer than two."""
-        o = _column(self.names, observable)
+        key = (_column(self.names, observable), time)
+        if key not in self._orders:
+            self._orders[key] = self._fit(*key)
+        return self._orders[key]
+
+    @cached_property
+    def _orders(self) -> dict[tuple[int, float | None], OrderEstimate]:
+        return {}
+
+    def _fit(self, o: int, time: float | None) -> OrderEstimate:
         points = self.estimates(o, time)
         kept = [i for i, e in enumerate(points) if e.resolved]
         n, lost, first = self.gaps[0].paths, self.diverged, min((g.first_divergence for g in self.gaps if g.diverged), default=-1)

@@ -1,0 +1,182 @@
+r"""Behind Theorem 3.5: y_k = x_k - c_k m_k moves without memory, path by path, and SGDM stays sqrt(eta / (1 - beta)) near it.
+
+With c_k = sum_{s >= k} eta_s prod_{t=k..s} beta_t and the averaged rates etabar_k of the theorem,
+
+    y_{k+1} = y_k - etabar_k g_k      for every schedule, every loss, every noise, g_k being the gradient taken at x_k.
+
+The distance is known as well: E |x_k - y_k|^2 = c_k^2 E |m_k|^2, and at sigma = eta^-1/2 the noise that the momentum holds makes
+up nearly all of it, (beta^2 / (1 + beta)) eta / (1 - beta). This strong gap is what the rate of the theorem comes from.
+"""
+
+import math
+
+import numpy as np
+
+import sdetools as st
+
+HORIZON, START = 1.0, [1.5]
+WELLS = st.losses.from_expression("x**2/2 + cos(2*x)/2")
+LIPSCHITZ = 3.0  # |L''| = |1 - 2 cos 2x|
+
+
+class Memoryless(st.Auxiliary):
+    """The same SGDM run (x, m), with y carried by its own recursion, y_{k+1} = y_k - rate_k g_k, not read off x and m."""
+
+    coefficients = ("eta", "beta", "rate")
+
+    @staticmethod
+    def rule(state, oracle, eta, beta, rate):
+        y, x, m = state
+        g = oracle(x)
+        m = beta * m + (1 - beta) * g
+        return y - rate * g, x - eta * m, m
+
+    def coefficient_values(self, steps):
+        return np.column_stack([self.plan.etas(steps), self.plan.betas(steps), self.rates(steps)])
+
+    def rates(self, steps):
+        return self.plan.averaged().etas(steps)
+
+
+class Unaveraged(Memoryless):
+    """With eta_k where etabar_k belongs."""
+
+    def rates(self, steps):
+        return self.plan.etas(steps)
+
+
+@st.claim(
+    "auxiliary-process-recursion",
+    statement=r"$y_k = x_k - c_k m_k$ obeys $y_{k+1} = y_k - \bar\eta_k g_k$, path by path and for every schedule.",
+    source="Proof of Theorem 3.5",
+)
+def recursion(run):
+    random, eta = np.random.default_rng(run.seed), 1 / 64
+    steps = round(HORIZON / eta)
+    plan = st.schedules.from_arrays(eta=eta * random.uniform(0, 2, steps), beta=random.uniform(0, 0.98, steps), base=eta)
+    oracle = st.NoisyOracle(WELLS, st.noise.gaussian(dim=1), sigma=eta**-0.5)
+    drawn = ([1.0], [[1.0]])  # the momentum's start is random too
+    bridge = st.Auxiliary(oracle, plan, momentum=drawn)
+    options = run.options(paths=min(run.paths, 100_000), keep_final=True, control=False, times=[HORIZON])
+
+    def distance(other):
+        gap = st.weak_gap(bridge, other, START, HORIZON, observe=["x"], **options)
+        return float(np.abs(gap.final[0] - gap.final[1]).max()), float(np.abs(gap.final).max())
+
+    found, size = distance(Memoryless(oracle, plan, momentum=drawn))
+    # at most 8 roundings a step, kept by the momentum for 1 / (1 - beta) steps, grown by exp(Lip sum eta_k) at most (Gronwall)
+    growth = math.exp(LIPSCHITZ * plan.etas(steps).sum())
+    allowed = 8 * steps * np.finfo(float).eps * size / (1 - plan.betas(steps).max()) * growth
+    run.measure("largest distance of the two y", found, at_most=allowed)
+    with run.control("eta_k in place of its average"):
+        run.measure("largest distance of the two y", distance(Unaveraged(oracle, plan, momentum=drawn))[0], at_most=allowed)
+    run.figure(
+        "rates",
+        lambda: draw_rates(plan, steps),
+        r"The random schedule $\eta_k$ and its average $\bar\eta_k$, by which $y$ moves: no smoother, $\beta_k$ being random.",
+    )
+
+
+def draw_rates(plan, steps):
+    from sdetools.plots import COLOURS, INK, canvas
+
+    figure, axes = canvas(6.4, 3.2)
+    axes.step(range(steps), plan.etas(steps), where="mid", color=COLOURS[4], label=r"$\eta_k$")
+    axes.step(range(steps), plan.averaged().etas(steps), where="mid", color=COLOURS[1], label=r"$\bar\eta_k$")
+    axes.set_xlabel("$k$", color=INK)
+    axes.set_ylabel("learning rate", color=INK)
+    axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+    return figure
+
+
+class Distance(st.SGDM):
+    """An SGDM run (x, m) that shows x_k - y_k = c_k m_k as its position."""
+
+    parts, coefficients = ("distance", "x", "m"), ("eta", "beta", "c")
+
+    @staticmethod
+    def rule(state, oracle, eta, beta, c):
+        _, x, m = state
+        m = beta * m + (1 - beta) * oracle(x)
+        return c * m, x - eta * m, m
+
+    def start(self, x0, z=None):
+        x, m, _ = super().start(x0, z)
+        return 0 * m, x, m
+
+    def coefficient_values(self, steps):
+        return np.column_stack([self.plan.etas(steps), self.plan.betas(steps), self.plan.memory(steps)[1:]])
+
+
+def distance(eta: float, beta: float) -> Distance:
+    oracle = st.NoisyOracle(st.losses.quadratic(1.0, names=["x"]), st.noise.gaussian(dim=1), sigma=eta**-0.5)
+    return Distance(oracle, st.schedules.constant(eta=eta, beta=beta))
+
+
+def mean_square(dynamics: Distance) -> float:
+    """E |x_k - y_k|^2 = c_k^2 E |m_k|^2 at the horizon, from the moments of an ordinary SGDM."""
+    steps = round(HORIZON / dynamics.step_time)
+    mean, covariance = st.exact.moments(st.SGDM(dynamics.oracle, dynamics.plan), START, steps, record=[steps]).part("m")
+    return float(dynamics.memory(steps)[-1] ** 2 * (mean[0, 0] ** 2 + covariance[0, 0, 0]))
+
+
+@st.claim(
+    "auxiliary-process-strong-gap",
+    statement=r"At $\sigma = \eta^{-1/2}$, $E|x_k - y_k|^2 = c_k^2\, E|m_k|^2 \approx \frac{\beta^2}{1+\beta} "
+    r"\frac{\eta}{1-\beta}$: the path-wise distance is of order one half in $\eta/(1-\beta)$.",
+    source="Proof of Theorem 3.5",
+)
+def strong_gap(run):
+    etas, betas = [2.0**-k for k in (4, 6, 8)], (0.5, 0.75, 0.9)
+    measured, exact = {}, {}
+    for beta in betas:
+        for eta in etas:
+            dynamics = distance(eta, beta)
+            found = st.simulate(dynamics, START, HORIZON, observe=["x**2"], **run.options(times=[HORIZON])).at("x**2")
+            measured[beta, eta], exact[beta, eta] = found, mean_square(dynamics)
+            # no interval of a run is wider than 5 standard errors to a side, so ten of them hold a true value and its interval
+            run.measure(f"E |x - y|^2, beta={beta}, eta={eta:g}", found, exact[beta, eta], tolerance=10 * found.stderr)
+    for beta in betas:
+        # E |m|^2 exceeds what its noise brings by E |grad L|^2 and by the x it pulls along, both a part eta / (1 - beta) of it
+        fine = [2.0**-k for k in (13, 14)]
+        squares = [mean_square(distance(eta, beta)) for eta in fine]
+        left = fine[0] / (1 - beta)
+        order = st.exact.local_orders([eta / (1 - beta) for eta in fine], np.sqrt(squares))[0]
+        run.measure(f"order of the exact distance in eta / (1 - beta), beta={beta}", order, expected=0.5, tolerance=2 * left)
+        law = beta**2 / (1 + beta) * fine[1] / (1 - beta)
+        run.measure(f"exact E |x - y|^2 over the law, beta={beta}", squares[1] / law, expected=1.0, tolerance=5 * left)
+    with run.control("order one"):
+        run.measure("order of the exact distance", order, expected=1.0, tolerance=0.25)
+    with run.control("c_k^2 forgotten"):
+        beta, eta = betas[-1], etas[-1]
+        found = measured[beta, eta]
+        c = distance(eta, beta).memory(1)[-1]
+        run.measure("E |x - y|^2", found, expected=exact[beta, eta] / c**2, tolerance=10 * found.stderr)
+    run.figure(
+        "strong gap",
+        lambda: draw_strong_gap(measured, exact),
+        r"$\sqrt{E|x_k - y_k|^2}$ at $t = 1$, three $\beta$ and three $\eta$: measured (marks), exact (crosses), and the law for "
+        r"small $\eta$, a line of slope one half for each $\beta$.",
+    )
+
+
+def draw_strong_gap(measured, exact):
+    from sdetools.plots import COLOURS, FAINT, INK, MARKERS, canvas
+
+    figure, axes = canvas()
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    betas = sorted({b for b, _ in measured})
+    for i, beta in enumerate(betas):
+        last = beta == betas[-1]
+        points = [(eta / (1 - b), math.sqrt(e.value), math.sqrt(exact[b, eta])) for (b, eta), e in measured.items() if b == beta]
+        ratios, found, true = np.transpose(points)
+        axes.plot(ratios, found, MARKERS[i], color=COLOURS[i], markersize=6, label=rf"$\beta = {beta}$")
+        axes.plot(ratios, true, "x", color=INK, markersize=4, label="exact" if last else None)
+        line = beta / math.sqrt(1 + beta) * np.sqrt(ratios)
+        law = r"$\beta\, (1+\beta)^{-1/2} \sqrt{\eta / (1-\beta)}$"
+        axes.plot(ratios, line, linestyle=":", color=FAINT, label=law if last else None)
+    axes.set_xlabel(r"$\eta / (1 - \beta)$", color=INK)
+    axes.set_ylabel("distance", color=INK)
+    axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+    return figure

@@ -1,0 +1,199 @@
+r"""Momentum shrinks every single step, not the spread of the endpoint: section 3.1 on a linear loss, number by number.
+
+Gradients g_k ~ N(c, I) that do not depend on x, momentum at rest in law, m_0 ~ N(c, r I) with r = (1 - beta) / (1 + beta). Then
+
+    one step    z' - z ~ N(-eta c, eta^2 I),                          x' - x ~ N(-eta c, r eta^2 I)
+    endpoint    z_k ~ N(z_0 - k eta c, k eta^2 I),                    x_k has k eta^2 - 2 beta eta^2 (1 - beta^k) / (1 - beta^2)
+
+and the turbulence of the path shrinks as well. In two dimensions, with s^2 = 1 for SGD and s^2 = r for SGDM,
+
+    mean length of a step       eta s sqrt(pi / 2) 1F1(-1/2; 1; - |c|^2 / (2 s^2))    (mean of a Rice law, Rayleigh's for c = 0)
+    mean variation of the loss  eta E |X|,  X ~ N(|c|^2, s^2 |c|^2)                   (mean of a folded normal law)
+
+Starting from x_0 = k eta c puts the mean endpoint at the origin, so E |x_k|^2 / 2 is the endpoint's variance in one coordinate.
+"""
+
+from dataclasses import replace
+from math import pi, sqrt
+
+import numpy as np
+
+import sdetools as st
+from sdetools.plots import COLOURS, FAINT, INK, canvas
+
+ETA, BETA, STEPS = 1 / 16, 0.9, 64
+R = (1 - BETA) / (1 + BETA)
+HORIZON = STEPS * ETA
+SPREAD = "(x0**2 + x1**2) / 2"
+DIRECTION = np.array([0.6, 0.8])
+Z = 10  # no interval of a run is wider than 5 standard errors to a side, so ten of them hold a true value and its interval
+
+
+def linear(size: float):
+    """The oracle with slope |c| = `size`, the start that ends at the origin, and the two plans."""
+    c = size * DIRECTION
+    oracle = st.NoisyOracle(st.losses.linear(c), st.noise.gaussian(dim=2))
+    return oracle, HORIZON * c, st.schedules.constant(eta=ETA, beta=BETA)
+
+
+def sgd(size: float) -> st.SGD:
+    oracle, _, plan = linear(size)
+    return st.SGD(oracle, plan.averaged())
+
+
+def sgdm(size: float, at_rest: bool = True) -> st.SGDM:
+    oracle, _, plan = linear(size)
+    return st.SGDM(oracle, plan, momentum=(size * DIRECTION * at_rest, R * np.eye(2) * at_rest))
+
+
+def walk(run, dynamics: st.Dynamics, size: float, seed: int = 0) -> st.weak.Simulation:
+    turbulence = [st.SquaredIncrements(0), st.PathLength(), st.LossVariation(dynamics.oracle.loss)]
+    options = run.options(seed=run.seed + seed, functionals=turbulence, times=[HORIZON])
+    return st.simulate(dynamics, linear(size)[1], HORIZON, observe=["x0", SPREAD], **options)
+
+
+def scaled(estimate: st.Estimate, unit: float, shift: float = 0.0) -> st.Estimate:
+    """estimate / unit - shift."""
+    return replace(estimate, value=estimate.value / unit - shift, stderr=estimate.stderr / unit)
+
+
+def ratio(above: st.Estimate, below: st.Estimate) -> st.Estimate:
+    """The ratio of two independent estimates, its error to first order."""
+    value = above.value / below.value
+    return replace(above, value=value, stderr=value * np.hypot(above.stderr / above.value, below.stderr / below.value))
+
+
+@st.claim(
+    "section-3.1-one-step",
+    statement=r"The variance of a single step is $\eta^2$ for SGD and $\frac{1-\beta}{1+\beta} \eta^2$ for SGDM with "
+    r"$m_0 \sim N(c, \frac{1-\beta}{1+\beta} I)$, at every step.",
+    source="Section 3.1",
+)
+def one_step(run):
+    size = 0.25
+
+    def variance(dynamics):
+        """The mean over all steps of (x_{k+1} - x_k)^2, less the square of its mean eta c."""
+        total = walk(run, dynamics, size).at("squared increments of x0")
+        return scaled(total, STEPS * ETA**2, shift=(size * DIRECTION[0]) ** 2)
+
+    for name, dynamics, exact in (("SGD", sgd(size), 1.0), ("SGDM", sgdm(size), R)):
+        found = variance(dynamics)
+        run.measure(f"variance of a step / eta^2, {name}", found, expected=exact, tolerance=Z * found.stderr)
+    with run.control("m_0 = 0 in place of the draw at rest"):
+        found = variance(sgdm(size, at_rest=False))
+        run.measure("variance of a step / eta^2, SGDM", found, expected=R, tolerance=Z * found.stderr)
+    with run.control("SGDM's step as loud as SGD's"):
+        found = variance(sgdm(size))
+        run.measure("variance of a step / eta^2, SGDM", found, expected=1.0, tolerance=(1 - R) / 2)
+
+
+@st.claim(
+    "section-3.1-endpoint",
+    statement=r"$z_k$ has variance $k\eta^2$ and $x_k$ has $k\eta^2 - 2\beta\eta^2 \frac{1-\beta^k}{1-\beta^2}$, with the same "
+    r"mean; the two differ by at most $\frac{2\eta^2}{1-\beta}$, whatever $k$ (and even by less than half of that).",
+    source="Section 3.1",
+)
+def endpoint(run):
+    size, warmup = 1.0, st.exact.warmup(ETA, BETA, STEPS)
+    correction = warmup.endpoint_sgd - warmup.endpoint_sgdm
+    ends = {}
+    for name, dynamics, exact in (("SGD", sgd(size), warmup.endpoint_sgd), ("SGDM", sgdm(size), warmup.endpoint_sgdm)):
+        end = ends[name] = walk(run, dynamics, size)
+        recursion = st.exact.moments(dynamics, linear(size)[1], STEPS).covariance[-1]
+        run.measure(f"variance by moment recursion, {name}", recursion[0, 0], expected=exact, tolerance=1e-12)
+        run.measure(f"variance of the endpoint, {name}", end.at(SPREAD), expected=exact, tolerance=correction / 2)
+        mean = end.at("x0")
+        run.measure(f"mean of the endpoint, {name}", mean, expected=0.0, tolerance=Z * mean.stderr)
+
+    with run.control("the correction left out"):
+        run.measure("variance of the endpoint, SGDM", ends["SGDM"].at(SPREAD), warmup.endpoint_sgd, tolerance=correction / 2)
+    with run.control("the steps taken for independent"):
+        run.measure("variance of the endpoint, SGDM", ends["SGDM"].at(SPREAD), STEPS * R * ETA**2, tolerance=correction / 2)
+
+    # SGDM and SGD on the same gradients: the difference itself, along the whole path
+    gap = st.weak_gap(sgdm(0.0), sgd(0.0), [0.0, 0.0], HORIZON, observe=[SPREAD], **run.options(times="all"))
+    largest, bound = gap.sup(SPREAD), 2 * ETA**2 / (1 - BETA)
+    run.measure("largest difference of the variances", largest, expected=correction, tolerance=correction / 2)
+    run.measure("largest difference of the variances, within the bound", largest, at_most=bound)
+    with run.control("a quarter of the bound"):
+        run.measure("largest difference of the variances", largest, at_most=bound / 4)
+    parts = [
+        (w.endpoint_sgd - w.endpoint_sgdm) * (1 - beta) / 2
+        for beta in (0.1, 0.5, 0.9, 0.99, 0.999)
+        for w in (st.exact.warmup(1.0, beta, k) for k in (1, 10, 100, 1000, 10_000))
+    ]
+    run.measure("largest difference over its bound, by formula, all beta and k", max(parts), at_most=0.5)
+    run.figure("difference", lambda: draw_difference(gap, bound), "The variance of $x_k$ less that of $z_k$; dashed: exact.")
+
+
+def draw_difference(gap: st.weak.WeakGap, bound: float):
+    warmups = [st.exact.warmup(ETA, BETA, k) for k in gap.steps.tolist()]
+    figure = gap.plot(SPREAD, exact=np.array([w.endpoint_sgdm - w.endpoint_sgd for w in warmups]))
+    axes = figure.axes[0]
+    axes.axhline(-bound, color=FAINT, linestyle=":")
+    axes.annotate(r"$-2\eta^2/(1-\beta)$", (HORIZON, -bound), xytext=(-4, 4), textcoords="offset points", ha="right", color=FAINT)
+    axes.set_ylabel("difference of variances", color=INK)
+    return figure
+
+
+def mean_length(size: float, variance: float) -> float:
+    """E |m| for m ~ N(c, variance I) in the plane, |c| = size."""
+    from scipy.special import hyp1f1
+
+    return sqrt(variance * pi / 2) * float(hyp1f1(-0.5, 1.0, -(size**2) / (2 * variance)))
+
+
+def mean_change(size: float, variance: float) -> float:
+    """E |c . m|."""
+    return float(st.exact.absolute_moment(size**2, variance * size**2))
+
+
+@st.claim(
+    "section-3.1-turbulence",
+    statement=r"The length of the path and the variation of the loss along it are smaller under momentum, by the factors that "
+    r"the laws of Rice and of the folded normal give: $\sqrt{\frac{1-\beta}{1+\beta}}$ for the length when $c = 0$, nearer to 1 "
+    r"the larger $|c|$.",
+    source="Section 3.1",
+)
+def turbulence(run):
+    sizes, formulas = (0.0, 0.25, 1.0, 4.0), {"path length": mean_length, "loss variation": mean_change}
+    seen = {name: {} for name in formulas}
+    for size in sizes:
+        loud, quiet = walk(run, sgd(size), size), walk(run, sgdm(size), size, seed=1)  # other draws: a ratio of independent means
+        for name, formula in formulas.items():
+            if size == 0 and name == "loss variation":
+                continue  # a flat loss does not vary
+            exact = formula(size, 1.0) * STEPS * ETA, formula(size, R) * STEPS * ETA
+            share = seen[name][size] = ratio(quiet.at(name), loud.at(name))
+            run.measure(f"{name}, SGD, |c|={size}", loud.at(name), expected=exact[0], tolerance=Z * loud.at(name).stderr)
+            run.measure(f"{name}, SGDM, |c|={size}", quiet.at(name), expected=exact[1], tolerance=Z * quiet.at(name).stderr)
+            run.measure(f"{name}, SGDM over SGD, |c|={size}", share, expected=exact[1] / exact[0], tolerance=Z * share.stderr)
+    length = seen["path length"]
+    with run.control("the length shrinks like the variance of a step"):
+        run.measure("path length, SGDM over SGD, c=0", length[0.0], expected=R, tolerance=Z * length[0.0].stderr)
+    with run.control("c does not matter"):
+        run.measure("path length, SGDM over SGD, |c|=1", length[1.0], expected=sqrt(R), tolerance=Z * length[1.0].stderr)
+    run.figure(
+        "turbulence",
+        lambda: draw_turbulence(seen, formulas),
+        r"How much of SGD's turbulence is left under momentum, $\beta = 0.9$: measured (marks) and by formula (dashed).",
+    )
+
+
+def draw_turbulence(seen, formulas):
+    figure, axes = canvas()
+    sizes = np.linspace(1e-3, 4.2, 200)
+    for i, (name, points) in enumerate(seen.items()):
+        exact = [formulas[name](s, R) / formulas[name](s, 1.0) for s in sizes]
+        axes.plot(sizes, exact, color=INK, linewidth=1.1, linestyle=(0, (5, 3)), label="exact" if i == 0 else None)
+        measured = [[e.value, e.half_width] for e in points.values()]
+        axes.errorbar(list(points), *np.transpose(measured), fmt="os"[i], markersize=5.5, color=COLOURS[i], label=name)
+    axes.axhline(sqrt(R), color=FAINT, linestyle=":")
+    label = {"xytext": (0, 4), "textcoords": "offset points", "ha": "right", "color": FAINT}
+    axes.annotate(r"$\sqrt{(1-\beta)/(1+\beta)}$", (4.2, sqrt(R)), **label)
+    axes.set_xlabel("$|c|$", color=INK)
+    axes.set_ylabel("SGDM over SGD", color=INK)
+    axes.set_ylim(0, 1.05)
+    axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+    return figure

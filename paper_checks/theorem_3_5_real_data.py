@@ -1,0 +1,100 @@
+r"""Theorem 3.5 on real data: in logistic regression with minibatch noise SGDM and SGD share their loss curves as eta falls.
+
+The data: scikit-learn's breast cancer set, 569 patients, the ten mean features, 400 patients for training, the rest for testing.
+Two regimes. (i) A batch of 8 at every eta, sigma = 1: both tend to gradient flow, and the gap to that of the noise-free methods.
+(ii) SVAG with l = 1/eta, sigma = eta^-1/2: the same minibatches, the largest noise that the theorem allows; both tend to an SDE.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from _common import limit, pair
+
+import sdetools as st
+from sdetools.plots import loglog_orders
+
+BETA, BATCH, RIDGE, HORIZON = 0.9, 8, 0.01, 1.0
+ETAS = [2.0**-k for k in (4, 5, 6, 7)]
+TIMES = [0.0, 0.125, 0.25, 0.5, 1.0]  # a loss reads every patient, so few times are recorded
+
+
+def losses(run):
+    """Training and test loss on standardised features."""
+    try:
+        from sklearn.datasets import load_breast_cancer
+    except ModuleNotFoundError:
+        run.missing("the data sets of scikit-learn", "pip install 'sdetools[data]'")
+    features, labels = load_breast_cancer(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(labels))
+    train, test = order[:400], order[400:]
+    means = features[:, :10]
+    means = (means - means[train].mean(axis=0)) / means[train].std(axis=0)
+    return st.losses.logistic(means[train], labels[train], l2=RIDGE), st.losses.logistic(means[test], labels[test], l2=RIDGE)
+
+
+def study(run, oracle, observe, share=1.0, wrong=False):
+    """Few paths do, for a loss varies little between them, and least where the batch is fixed."""
+    paths = round(share * run.scale(quick=2_000, standard=10_000, full=100_000))
+
+    def dynamics(eta):
+        sgdm, sgd = pair(oracle(eta), st.schedules.constant(eta, beta=BETA))
+        return (sgdm, st.SGD(oracle(eta), st.schedules.constant((1 - BETA) * eta), step_time=eta)) if wrong else (sgdm, sgd)
+
+    return st.order_study(dynamics, ETAS, np.zeros(10), HORIZON, observe=observe, times=TIMES, **run.options(paths=paths))
+
+
+def noise_free(train, observe, eta, horizon=HORIZON, times=TIMES):
+    """The gap without noise: one path says it all."""
+    plan = st.schedules.constant(eta, beta=BETA)
+    quiet = st.NoisyOracle(train, st.noise.none(10))
+    return st.weak_gap(*pair(quiet, plan), np.zeros(10), horizon, 1, observe, times=times, backend="numpy")
+
+
+@st.claim(
+    "theorem-3.5-real-data",
+    statement=r"In logistic regression on real data with minibatch noise the training and the test loss of SGDM meet those of SGD "
+    r"at the same learning rate, at least as fast as $\eta^{1/2}$: with a fixed batch, $\sigma = 1$, and with SVAG, "
+    r"$\sigma = \eta^{-1/2}$.",
+    source="Theorem 3.5, section 6",
+)
+def theorem_3_5_real_data(run):
+    train, test = losses(run)
+    noise = st.noise.minibatch(train, BATCH)
+    batch = st.NoisyOracle(train, noise)
+    observe = {"train loss": train, "test loss": test}
+
+    flow = study(run, lambda eta: batch, observe, share=0.25)
+    scaled = study(run, lambda eta: st.svag(batch, round(1 / eta)), observe)
+    for name, found in (("batch of 8", flow), ("SVAG", scaled)):
+        for h in observe:
+            run.measure(f"{name}, {h}: fitted order", found.order(h), at_least=0.5)
+    # Noise adds at most lam_max / 2 times the trace of the iterate's covariance to the mean of a loss, and that is at most eta T Sigma.
+    # Both lam_max and Sigma are largest at the start, where no patient is classified yet.
+    start = np.zeros(10)
+    room = np.linalg.eigvalsh(train.hessian(start)).max() / 2 * float(np.trace(noise.covariance(start))) * HORIZON
+    quiet = {h: [] for h in observe}
+    for eta in flow.etas:
+        gap = noise_free(train, observe, eta)
+        for h in observe:
+            quiet[h].append(gap.sup(h).value)
+            name = f"batch of 8, {h} at eta = {eta:g}, beside the noise-free gap"
+            run.measure(name, flow.sup(h, eta), quiet[h][-1], eta * room)
+    deep = [2.0**-k for k in (7, 8, 9, 10)]
+    gaps = [noise_free(train, observe, eta, horizon=0.5, times="all") for eta in deep]
+    for h in observe:
+        value, tolerance = limit(st.exact.local_orders(deep, [gap.sup(h).value for gap in gaps]))
+        run.measure(f"limit of the local order of the noise-free gap, {h}", value, 1.0, tolerance)
+    run.figure("losses", drawn({"batch of 8": flow, "SVAG": scaled}, quiet), r"Largest gaps; dashed: a batch of 8 without noise.")
+    for name, oracle in (("batch of 8", lambda eta: batch), ("SVAG", lambda eta: st.svag(batch, round(1 / eta)))):
+        with run.control(f"{name}, SGD at the wrong learning rate, (1 - beta) eta, on the same clock"):
+            apart = study(run, oracle, observe, share=0.25, wrong=True)
+            for h in observe:
+                run.measure(f"{h}: fitted order, at least half of the theorem's", apart.order(h), at_least=0.25)
+
+
+def drawn(studies, quiet):
+    points = {f"{h}, {name}": study.estimates(h) for name, study in studies.items() for h in quiet}
+    value, low, high = (
+        {key: [getattr(e, part) for e in row] for key, row in points.items()} for part in ("value", "low", "high")
+    )
+    return loglog_orders(sorted(ETAS, reverse=True), value, low, high, {f"{h}, batch of 8": quiet[h] for h in quiet})

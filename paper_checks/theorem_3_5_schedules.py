@@ -1,0 +1,79 @@
+r"""Theorem 3.5, moving schedules: SGDM under warm-up, step decay and a moving beta stays close to SGD on the averaged schedule.
+
+The averaged schedule is etabar_k = (1 - beta_k) sum_{s>=k} eta_s prod_{t=k+1..s} beta_t. Averaging keeps sum eta_k and changes
+sum eta_k^2, so a schedule that alternates shows whether it was done: eta_k = eta (1 + (-1)^k / 2) has mean square 1.25 eta^2
+raw and 1.00 eta^2 averaged (beta = 0.9). At alpha = 1 the theorem ends: the two have different limits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from _common import LIPSCHITZ, OBSERVE, SMOOTH, START, exact_curves, measure_study, pair, quadratic, sups
+
+import sdetools as st
+
+ETAS = [2.0**-k for k in range(5, 9)]
+TESTS = (*SMOOTH, LIPSCHITZ)
+HALF = 0.25
+"""Half of the theorem's order (1 - alpha)/2 at alpha = 0: a gap that does not vanish has order 0."""
+
+
+def training(eta):
+    """Warm-up until 1/8, then full speed, a third of it from 1/2 on; 1 - beta falls from 0.3 to 0.1."""
+
+    def rate(t):
+        return min(1.0, 0.25 + 6 * t) if t < 0.5 else 1 / 3
+
+    return st.schedules.scaled(eta, alpha=0.0, rate=rate, damping=lambda t: 0.3 - 0.2 * t, horizon=1.0)
+
+
+def alternating(eta):
+    return st.schedules.from_functions(lambda k: eta * (1 + (-1) ** k / 2), 0.9, steps=round(1 / eta) + 100, base=eta)
+
+
+def not_averaged(oracle, plan):
+    """SGDM and SGD on the raw rates."""
+    return st.SGDM(oracle, plan), st.SGD(oracle, st.schedules.from_arrays(plan.eta_values, base=plan.eta))
+
+
+def study(run, make):
+    paths = run.scale(quick=run.paths, standard=run.paths // 4, full=run.paths // 4)
+    return st.order_study(make, ETAS, START, 1.0, observe=OBSERVE, **run.options(paths=paths))
+
+
+def measure(run, name, found):
+    exact = {h: sups(curves) for h, curves in exact_curves(found.gaps).items()}
+    measure_study(run, name, found, exact, TESTS)
+    for h in TESTS:
+        run.measure(f"{name}, {h}: fitted order, at least half of the theorem's", found.order(h), at_least=HALF)
+    return exact
+
+
+@st.claim(
+    "theorem-3.5-schedules",
+    statement=r"With warm-up, step decay and a moving $\beta_k$, and with a rate that alternates, the weak gap between SGDM and "
+    r"SGD on the averaged schedule $\bar\eta_k = (1-\beta_k)\sum_{s \ge k} \eta_s \prod_{t=k+1}^{s} \beta_t$ vanishes with $\eta$ and "
+    r"lies on its exact curve.",
+    source="Theorem 3.5",
+)
+def theorem_3_5_schedules(run):
+    found = study(run, lambda eta: pair(quadratic(eta), training(eta)))
+    exact = measure(run, "warm-up and decay", found)
+    run.figure(
+        "warm-up and decay", found.plot(exact=exact), "Warm-up, step decay and moving momentum against the averaged schedule."
+    )
+
+    measure(run, "alternating", study(run, lambda eta: pair(quadratic(eta), alternating(eta))))
+    plan, steps = alternating(ETAS[-1]), round(1 / ETAS[-1])
+    left = (0.5 * (1 - 0.9) / (1 + 0.9)) ** 2  # the averaged rate alternates by eta (1 - beta)/(1 + beta)/2
+    for name, rates, expected in (("raw", plan, 1.25), ("averaged", plan.averaged(), 1.0 + left)):
+        squares = np.mean((rates.etas(steps) / ETAS[-1]) ** 2)
+        run.measure(f"mean square of the alternating rate, {name}", squares, expected, tolerance=0.9**100)
+
+    with run.control("the alternating schedule, not averaged"):
+        raw = study(run, lambda eta: not_averaged(quadratic(eta), alternating(eta)))
+        run.measure("order of x**2, at least half of the theorem's", raw.order("x**2", time=1.0), at_least=HALF)
+    with run.control("alpha = 1: 1 - beta = 2 eta"):
+        kinetic = study(run, lambda eta: pair(quadratic(eta), st.schedules.scaled(eta, alpha=1.0, damping=2.0)))
+        run.measure("order of x, at least half of the theorem's at alpha = 0", kinetic.order("x"), at_least=HALF)
+        run.measure("order of |x - 1|, at least half of the theorem's at alpha = 0", kinetic.order(LIPSCHITZ), at_least=HALF)

@@ -1,0 +1,180 @@
+"""What every dynamics promises: shapes, no changed inputs, both layouts, its clock, its coefficients, and its algebraic identities."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import sdetools as st
+from sdetools.noise import Normal
+
+RNG = np.random.default_rng(1)
+ETAS, BETAS = RNG.uniform(0.02, 0.2, 6), RNG.uniform(0.1, 0.95, 6)
+MOVING = st.schedules.from_arrays(ETAS, BETAS)
+ORACLE = st.NoisyOracle(st.losses.hyperbola(), st.noise.gaussian(root=[["1 + x**2/9", "0"], ["y", "1"]], variables="x y"), sigma=0.3)
+X0 = np.array([2.0, 0.5])
+DRAWN = ([0.1, -0.1], [[1.0, 0.4], [0.4, 2.0]])
+
+ALL = {
+    "SGD": lambda: st.SGD(ORACLE, MOVING.averaged()),
+    "SGDM": lambda: st.SGDM(ORACLE, MOVING),
+    "SGDM, vector": lambda: st.SGDM(ORACLE, MOVING, momentum=[0.3, -0.2]),
+    "SGDM, drawn": lambda: st.SGDM(ORACLE, MOVING, momentum=DRAWN),
+    "HeavyBall": lambda: st.HeavyBall(ORACLE, gamma=0.02, beta=0.9),
+    "HeavyBall, moving": lambda: st.HeavyBall(ORACLE, gamma=ETAS, beta=BETAS),
+    "Auxiliary": lambda: st.Auxiliary(ORACLE, MOVING, momentum=[0.3, -0.2]),
+    "Auxiliary, drawn": lambda: st.Auxiliary(ORACLE, MOVING, momentum=DRAWN),
+}
+
+
+def start_of(dynamics, paths=None, seed=0):
+    n = sum(d.n for d in dynamics.start_draws)
+    z = np.random.default_rng(seed).standard_normal((n,) if paths is None else (n, paths))
+    state = dynamics.start(X0, z) if n else dynamics.start(X0)
+    if paths is None:
+        return state
+    return tuple(np.array(np.broadcast_to(p if np.ndim(p) == 2 else p[:, None], (2, paths))) for p in state)
+
+
+def walk(dynamics, steps, paths=None, seed=0):
+    """States after 0 ... steps steps, on NumPy draws."""
+    rng = np.random.default_rng(100 + seed)
+    states = [start_of(dynamics, paths, seed)]
+    for row in dynamics.coefficient_values(steps):
+        z = rng.standard_normal((2,) if paths is None else (2, paths))
+        states.append(dynamics.rule(states[-1], lambda x, z=z: dynamics.oracle(x, z), *row))
+    return states
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_shapes_parts_and_clock(name):
+    d = ALL[name]()
+    assert d.dim == 2 and d.parts[0] in ("x", "y") and len(set(d.parts)) == len(d.parts)
+    assert len(start_of(d)) == len(d.parts) and all(p.shape == (2,) for p in start_of(d))
+    for steps in (1, 4, 9):
+        assert d.coefficient_values(steps).shape == (steps, len(d.coefficients))
+    np.testing.assert_array_equal(d.coefficient_values(9)[:4], d.coefficient_values(4))
+    assert d.step_time > 0 and all(isinstance(draw, Normal) for draw in d.start_draws)
+    assert repr(d).startswith(type(d).__name__) and d.formula and type(d).__doc__
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_step_changes_no_input_and_keeps_shapes(name):
+    d = ALL[name]()
+    for paths in (None, 5):
+        state = start_of(d, paths)
+        copies = [np.array(p, copy=True) for p in state]
+        for p in state:
+            p.setflags(write=False)
+        coefficients = d.coefficient_values(1)[0]
+        coefficients.setflags(write=False)
+        z = np.ones((2,) if paths is None else (2, paths))
+        new = d.rule(state, lambda x: d.oracle(x, z), *coefficients)
+        assert len(new) == len(d.parts) and all(np.shape(p) == np.shape(c) for p, c in zip(new, copies))
+        for p, c in zip(state, copies):
+            np.testing.assert_array_equal(p, c)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_rows_of_paths_are_the_paths_one_by_one(name):
+    d, paths = ALL[name](), 3
+    together = start_of(d, paths)
+    z = np.random.default_rng(2).standard_normal((2, paths))
+    row = d.coefficient_values(1)[0]
+    new = d.rule(together, lambda x: d.oracle(x, z), *row)
+    for j in range(paths):
+        alone = d.rule(tuple(p[:, j] for p in together), lambda x, j=j: d.oracle(x, z[:, j]), *row)
+        for a, b in zip(new, alone):
+            np.testing.assert_allclose(a[:, j], b, rtol=1e-15)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_start_takes_zeros_one_path_and_many(name):
+    d = ALL[name]()
+    n = sum(draw.n for draw in d.start_draws)
+    for z in (None, np.zeros(n), np.zeros((n, 4))):
+        parts = d.start(X0, z) if n else d.start(X0)
+        for part in parts:
+            assert np.shape(part) in ((2,), (2, 4))
+    np.testing.assert_array_equal(d.start(X0)[d.parts.index("x")], X0)
+    np.testing.assert_array_equal(X0, [2.0, 0.5])
+
+
+# -- identities -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("momentum", [None, [0.3, -0.2]])
+def test_the_auxiliary_process_is_memoryless_for_every_schedule(momentum):
+    """y_{k+1} = y_k - etabar_k g_k and y_k = x_k - c_k m_k, path by path, with g_k taken at x_k: to 1e-14."""
+    steps, d = 12, st.Auxiliary(ORACLE, MOVING, momentum=momentum)
+    states, x = walk(d, steps), walk(st.SGDM(ORACLE, MOVING, momentum=momentum), steps)
+    flat, memory = MOVING.averaged().etas(steps), MOVING.memory(steps)
+    rng = np.random.default_rng(100)
+    for k in range(steps):
+        np.testing.assert_array_equal(states[k][1], x[k][0])
+        np.testing.assert_allclose(states[k][0], x[k][0] - memory[k] * x[k][1], rtol=1e-13)
+        g = ORACLE(x[k][0], rng.standard_normal(2))
+        np.testing.assert_allclose(states[k + 1][0], states[k][0] - flat[k] * g, rtol=0, atol=1e-14)
+
+
+def test_raw_rates_do_not_make_it_memoryless():
+    """Negative control: eta_k instead of etabar_k misses by far."""
+    states, x = walk(st.Auxiliary(ORACLE, MOVING), 6), walk(st.SGDM(ORACLE, MOVING), 6)
+    rng = np.random.default_rng(100)
+    misses = [np.abs(states[k + 1][0] - states[k][0] + ETAS[k] * ORACLE(x[k][0], rng.standard_normal(2))).max() for k in range(6)]
+    assert max(misses) > 1e-3
+
+
+def test_the_two_forms_of_momentum_have_the_same_iterates():
+    """eta = gamma / (1 - beta), m_EMA = (1 - beta) m_HB, also from a start that is not zero."""
+    beta, gamma = 0.9, 0.01
+    heavy = walk(st.HeavyBall(ORACLE, gamma=gamma, beta=beta, momentum=[3.0, -2.0]), 30)
+    ema = walk(st.SGDM(ORACLE, st.schedules.constant(gamma / (1 - beta), beta), momentum=[0.3, -0.2]), 30)
+    for h, e in zip(heavy, ema):
+        np.testing.assert_allclose(h[0], e[0], rtol=1e-12)
+        np.testing.assert_allclose((1 - beta) * h[1], e[1], rtol=1e-11)
+
+
+def test_heavy_ball_bridges_to_its_own_averaged_plan():
+    """x_k - c_k m_k moves by averaged() for moving gamma and beta."""
+    d = st.HeavyBall(ORACLE, gamma=ETAS, beta=BETAS)
+    states, memory, flat = walk(d, 9), d.memory(9), d.averaged().etas(9)
+    rng = np.random.default_rng(100)
+    for k in range(9):
+        y, later = (states[n][0] - memory[n] * states[n][1] for n in (k, k + 1))
+        np.testing.assert_allclose(later, y - flat[k] * ORACLE(states[k][0], rng.standard_normal(2)), atol=1e-13)
+
+
+def test_without_beta_momentum_is_sgd():
+    plan = st.schedules.constant(0.1)
+    for a, b in zip(walk(st.SGDM(ORACLE, plan), 8), walk(st.SGD(ORACLE, plan), 8)):
+        np.testing.assert_allclose(a[0], b[0], rtol=1e-15)
+
+
+def test_drawn_momenta_have_their_mean_and_covariance():
+    """The root of the covariance squares to it exactly; no sampling needed."""
+    d = st.SGDM(ORACLE, MOVING, momentum=DRAWN)
+    root = np.array([d.start(X0, unit)[1] - d.start(X0, np.zeros(2))[1] for unit in np.eye(2)]).T
+    np.testing.assert_allclose(root @ root.T, DRAWN[1], rtol=1e-13)
+    np.testing.assert_array_equal(d.start(X0, np.zeros(2))[1], DRAWN[0])
+
+
+def test_every_gradient_of_a_step_sees_the_same_draw():
+    """Two oracle calls at one point give one value: the same minibatch."""
+
+    class Twice(st.Dynamics):
+        @staticmethod
+        def rule(state, oracle, eta):
+            a, b = oracle(state[0]), oracle(state[0])
+            return (state[0] + (a - b),)
+
+    for backend in ("numpy", "numba"):
+        run = st.simulate(Twice(ORACLE, st.schedules.constant(0.25)), X0, 1.0, 40, ["x"], keep_final=True, backend=backend, threads=1)
+        np.testing.assert_array_equal(run.final, np.repeat(X0[:, None], 40, axis=1))
+
+
+def test_step_time_is_the_plans_eta_or_what_is_said():
+    assert st.SGDM(ORACLE, st.schedules.constant(0.1, 0.9)).step_time == 0.1
+    assert st.SGDM(ORACLE, st.schedules.constant(0.1, 0.9), step_time=0.01).step_time == 0.01
+    assert st.HeavyBall(ORACLE, gamma=0.01, beta=0.9).step_time == pytest.approx(0.1)
+    assert st.HeavyBall(ORACLE, gamma=0.01, beta=0.9, step_time=3.0).averaged().eta == 3.0

@@ -1,0 +1,89 @@
+"""Paths that leave the finite range: counted, first seen at the right step, never averaged away."""
+
+from __future__ import annotations
+
+import math
+
+import naive
+import numpy as np
+import pytest
+
+import sdetools as st
+
+ETA, STEPS, PATHS, SIGMA = 0.25, 24, 300, 3.5
+LOSS = st.losses.from_expression("x**4/4 - x**2/2", variables="x")
+ORACLE = st.NoisyOracle(LOSS, st.noise.gaussian(dim=1), sigma=SIGMA)
+PLAN = st.schedules.constant(ETA, 0.5)
+PAIR = (st.SGDM(ORACLE, PLAN), st.SGD(ORACLE, PLAN.averaged()))
+GIVEN = dict(x0=[1.0], horizon=STEPS * ETA, paths=PATHS, observe=["x**2", "1/(1 + x**2)"], times="all", threads=1, seed=5)
+
+
+def twin(beta):
+    """(paths lost, first step of a loss) by pure Python."""
+    key, first = naive.key_of(5, 0), []
+
+    def gradient(x, z):
+        return [x[0] * x[0] * x[0] - x[0] + SIGMA * z[0]]
+
+    for path in range(PATHS):
+        points = naive.sgdm([1.0], [0.0], gradient, [ETA] * STEPS, [beta] * STEPS, lambda k, path=path: naive.normals(key, path, k, 1))
+        first += [next((k for k, x in enumerate(points) if not math.isfinite(x[0])), None)]
+    lost = [k for k in first if k is not None]
+    return len(lost), min(lost, default=-1)
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return twin(0.5), twin(0.0)
+
+
+@pytest.mark.parametrize("backend", ["numba", "numpy"])
+def test_lost_paths_and_the_first_step_are_the_twins(backend, expected):
+    gap = st.weak_gap(*PAIR, backend=backend, **GIVEN)
+    (momentum, plain) = expected
+    assert 0 < plain[0] < PATHS  # the case is worth its name: some are lost, some are not
+    assert gap.statistics.sums.lost.tolist() == [momentum[0], plain[0]]
+    assert gap.statistics.sums.first.tolist() == [momentum[1], plain[1]]
+    assert gap.diverged == momentum[0] + plain[0]
+    assert gap.first_divergence == min(k for _, k in expected if k >= 0)
+
+
+@pytest.mark.parametrize("backend", ["numba", "numpy"])
+def test_estimates_are_finite_before_and_nan_after(backend, expected):
+    """Also for an observable that is bounded, whose value at an infinite point would look harmless."""
+    gap = st.weak_gap(*PAIR, backend=backend, **GIVEN)
+    first = gap.first_divergence
+    for h in gap.names:
+        assert np.isfinite(gap.statistics.gap[:first, gap.names.index(h)]).all()
+        assert np.isnan(gap.statistics.gap[first:, gap.names.index(h)]).all()
+        late = gap.at(h)
+        assert math.isnan(late.value) and late.interval(0.9) == (-math.inf, math.inf) and not late.resolved
+        assert "left the finite range" in repr(late)
+        assert gap.at(h, gap.times[first - 1]).value != 0
+        assert math.isnan(gap.sup(h).value) and gap.sup(h).interval(0.95) == (-math.inf, math.inf)
+
+
+def test_a_single_dynamics_too(expected):
+    run = st.simulate(PAIR[1], **GIVEN)
+    assert (run.diverged, run.first_divergence) == expected[1]
+    assert math.isnan(run.at("1/(1 + x**2)").value)
+    assert np.isfinite(run.statistics.mean[: run.first_divergence]).all()
+    assert f"{run.diverged} paths" in repr(run)
+
+
+def test_a_stable_run_loses_none():
+    """Negative control: at a quarter of the learning rate nothing is lost, and nothing is NaN."""
+    plan = st.schedules.constant(ETA / 4, 0.5)
+    run = st.simulate(st.SGD(ORACLE, plan.averaged()), **GIVEN)
+    assert (run.diverged, run.first_divergence) == (0, -1)
+    assert np.isfinite(run.statistics.mean).all()
+
+
+def test_a_study_with_lost_paths_is_unresolved_there():
+    study = st.order_study(
+        lambda eta: (st.SGDM(ORACLE, st.schedules.constant(eta, 0.5)), st.SGD(ORACLE, st.schedules.constant(eta))),
+        etas=[0.25, 0.0625], **{k: v for k, v in GIVEN.items() if k != "times"},
+    )  # fmt: skip
+    assert study.gaps[0].diverged > 0 and study.gaps[1].diverged == 0
+    assert math.isnan(study.order("x**2").value)
+    assert "diverged" in study.table()

@@ -1,0 +1,230 @@
+"""Addressed noise: published vectors, the compiled twin bit for bit, addresses that never meet, and the laws of the draws.
+
+Statistical tests: every |z| < 4.5 (false-alarm rate 7e-6 each, about 40 of them: 3e-4 for the file) and every Kolmogorov-Smirnov or
+chi-square p > 1e-5. Seeds are fixed, so they pass or fail for good.
+"""
+
+from __future__ import annotations
+
+import naive
+import numpy as np
+import pytest
+from numba import njit
+from scipy import stats
+
+from sdetools.noise import Normal, Sign, Uniform
+from sdetools.simulation import lanes, philox
+from sdetools.simulation.philox import SIGN_SLOT, WordPlan, fill, stream_key
+from sdetools.simulation.source import LANES
+
+KNOWN = [
+    ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+    ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+    ((0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), (0xA4093822, 0x299F31D0), (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1)),
+]
+FAR = [0, 1, LANES, (1 << 32) - LANES, 1 << 32, (1 << 32) + 7 * LANES, (1 << 42) - LANES]
+STEPS = [0, 1, (1 << 32) - 1, 1 << 32, (1 << 42) - 1]
+SLOTS = [0, 5, (1 << 32) - 1, 1 << 32, SIGN_SLOT, SIGN_SLOT + (1 << 32), (1 << 44) - 1]
+
+
+@njit
+def compiled_words(key, counters):
+    out = np.empty((len(counters), 2), np.uint64)
+    for i in range(len(counters)):
+        c = counters[i]
+        out[i] = lanes.philox_words(key[0], key[1], c[0], c[1], c[2], c[3])
+    return out
+
+
+@pytest.mark.parametrize(("counter", "key", "answer"), KNOWN)
+def test_published_vectors(counter, key, answer):
+    """Random123's kat_vectors for philox4x32-10, from all three implementations."""
+    assert naive.philox4x32(counter, key) == answer
+    assert tuple(int(w) for w in philox.philox(counter, key)) == answer
+    (words,) = compiled_words(np.array(key, np.uint64), np.array([counter], np.uint64))
+    assert [int(w) for w in words] == [answer[0] << 32 | answer[1], answer[2] << 32 | answer[3]]
+
+
+def test_nine_rounds_fail_the_published_vectors():
+    """Negative control."""
+    assert all(naive.philox4x32(c, k, rounds=9) != a for c, k, a in KNOWN)
+
+
+@pytest.mark.parametrize("first", FAR)
+def test_three_twins_agree_bit_for_bit_at_far_addresses(first):
+    """Python integers, NumPy, and compiled lanes, at paths, steps and slots beyond 2^32."""
+    key, out = stream_key(12345678901234567890, 3), np.empty(2 * LANES, np.uint64)
+    for step in STEPS:
+        for slot in SLOTS:
+            lanes.fill_words(np.uint64(key), np.uint64(first), np.uint64(step), np.uint64(slot), out, 0)
+            plain = philox.words(key, np.arange(first, first + LANES), step, slot)
+            np.testing.assert_array_equal(out.reshape(2, LANES), plain)
+            for lane in (0, 1, LANES - 1):
+                assert naive.words(key, first + lane, step, slot) == (int(plain[0][lane]), int(plain[1][lane]))
+
+
+def counter_of(path: int, step: int, slot: int, monkeypatch: pytest.MonkeyPatch) -> tuple[int, ...]:
+    seen = []
+    with monkeypatch.context() as patch:
+        patch.setattr(philox, "philox", lambda counter, key: seen.append(tuple(np.asarray(c).item() for c in counter)) or (np.zeros(1, np.uint64),) * 4)
+        philox.words(0, path, step, slot)
+    return seen[0]
+
+
+def test_addresses_never_meet(monkeypatch):
+    """The counter is one to one in (path, step, slot): each of the 42 + 42 + 44 bits has its own bit among the 128."""
+    owners: dict[int, tuple[str, int]] = {}
+    for field, width in (("path", 42), ("step", 42), ("slot", 44)):
+        for bit in range(width):
+            place = {"path": 0, "step": 0, "slot": 0, field: 1 << bit}
+            c = counter_of(**place, monkeypatch=monkeypatch)
+            whole = sum(w << 32 * i for i, w in enumerate(c))
+            assert whole.bit_count() == 1, (field, bit)
+            owners.setdefault(whole, (field, bit))
+            assert owners[whole] == (field, bit)
+    assert len(owners) == 128
+    top = {"path": (1 << 42) - 1, "step": (1 << 42) - 1, "slot": (1 << 44) - 1}
+    assert counter_of(**top, monkeypatch=monkeypatch) == (0xFFFFFFFF,) * 4
+
+
+def test_words_of_neighbouring_addresses_are_all_different():
+    key = stream_key(0, 0)
+    path = np.concatenate([np.arange(64), (1 << 32) + np.arange(64)])
+    seen = np.concatenate([np.concatenate(philox.words(key, path, step, slot)) for step in (0, 1, 2, 1 << 32) for slot in (0, 1, SIGN_SLOT)])
+    assert len(np.unique(seen)) == len(seen) == 128 * 12 * 2
+
+
+def test_keys_of_seeds_and_streams_differ():
+    """Philox is a bijection, so streams of a seed cannot meet; seeds of a stream could, and do not among these."""
+    big = 1 << 32
+    keys = [stream_key(seed, stream) for seed in (0, 1, 2, big, big + 1, 2**64 - 1) for stream in (0, 1, 4, 1 << 16, big, big + 4)]
+    assert len(set(keys)) == len(keys)
+    assert keys[0] == naive.key_of(0, 0) and stream_key(big + 5, big + 9) == naive.key_of(big + 5, big + 9)
+
+
+# -- from words to draws --------------------------------------------------------------------------------------------------------
+
+HARD_WORDS = np.array([0, 2**64 - 1, 1, 1 << 24, (1 << 24) - 1, 1 << 63, 0x3FFFFF, 1 << 22, 1 << 23, 0xFFFFFFFFFF000000, 0xFFFFFF], np.uint64)
+
+
+def some_words(count: int, seed: int = 0) -> np.ndarray:
+    return np.concatenate(philox.words(stream_key(seed, 0), np.arange(count // 2), 0, 0))
+
+
+def compiled_normals(word: np.ndarray) -> np.ndarray:
+    padded = np.resize(word, -(-len(word) // LANES) * LANES)
+    out = np.empty((2, len(padded)))
+    block = np.empty(2 * LANES)
+    for at in range(0, len(padded), LANES):
+        lanes.fill_normals(padded[at : at + LANES], 0, block, 0, True)
+        out[:, at : at + LANES] = block.reshape(2, LANES)
+    return out[:, : len(word)]
+
+
+def test_normals_of_three_twins():
+    """Extreme words and random ones: to 4e-15 of the radius (a few roundings of log, sqrt, sin, cos)."""
+    word = np.concatenate([HARD_WORDS, some_words(20_000)])
+    plain, fast = np.array(philox.normals(word)), compiled_normals(word)
+    slow = np.array([naive.normal_pair(int(w)) for w in word]).T
+    radius = np.hypot(*plain)
+    assert np.isfinite(plain).all() and radius.min() > 0 and radius.max() < 7.6
+    assert (np.abs(plain - slow) / radius).max() < 4e-15
+    assert (np.abs(fast - plain) / radius).max() < 4e-15
+
+
+def test_one_row_of_normals_is_the_first_of_two():
+    word, both, one = some_words(LANES), np.empty(2 * LANES), np.empty(LANES)
+    lanes.fill_normals(word, 0, both, 0, True)
+    lanes.fill_normals(word, 0, one, 0, False)
+    np.testing.assert_allclose(one, both[:LANES], rtol=0, atol=4e-15 * 7.6)
+
+
+def test_uniforms_are_the_same_bits_and_never_0_or_1():
+    word = np.resize(np.concatenate([HARD_WORDS, some_words(4 * LANES)]), 5 * LANES)
+    plain = philox.uniform(word)
+    out = np.empty(LANES)
+    for at in range(0, len(word), LANES):
+        lanes.fill_uniforms(word[at : at + LANES], 0, out, 0)
+        np.testing.assert_array_equal(out, plain[at : at + LANES])
+    assert 0 < plain.min() and plain.max() < 1
+    assert plain[0] == 2.0**-53 and plain[1] == 1 - 2.0**-53
+    assert plain[:20].tolist() == [naive.uniform(int(w)) for w in word[:20]]
+
+
+PLANS = [(Normal(1),), (Normal(2),), (Normal(3),), (Normal(5),), (Sign(1),), (Sign(3),), (Sign(64),), (Uniform(1),), (Uniform(3),)]
+
+
+@pytest.mark.parametrize("draws", PLANS, ids=str)
+def test_draws_of_a_step_against_the_naive_twin(draws):
+    (draw,), key, path = draws, stream_key(5, 0), np.array([0, 3, 1 << 33])
+    twin = {Normal: naive.normals, Sign: naive.signs, Uniform: naive.uniforms}[type(draw)]
+    for step in (0, 1, 2, 7, 63, 64, 65, 129, 1 << 33):
+        expected = [twin(key, int(p), step, draw.n) for p in path]
+        np.testing.assert_allclose(fill(WordPlan(draws), key, path, step).T, expected, rtol=2e-14, atol=0)
+
+
+@pytest.mark.parametrize(
+    "draws", [(Normal(1), Sign(2), Uniform(1)), (Sign(70),), (Uniform(2), Normal(3)), (Sign(3), Sign(5)), (Normal(1), Normal(1))], ids=str
+)
+def test_no_draw_is_used_twice(draws):
+    """Rows and steps are pairwise uncorrelated: |corr| sqrt(n) < 5.5 (4e-8 each, under 6e3 pairs: 2e-4 in all)."""
+    plan, key, n = WordPlan(draws), stream_key(9, 0), 20_000
+    rows = np.concatenate([fill(plan, key, np.arange(n), step) for step in (0, 1, 2, 3)])[:110]
+    rows = (rows - rows.mean(axis=1, keepdims=True)) / rows.std(axis=1, keepdims=True)
+    correlation = rows @ rows.T / n - np.eye(len(rows))
+    assert np.abs(correlation).max() * np.sqrt(n) < 5.5
+    assert np.abs((rows[0] * rows[0]).mean()) * np.sqrt(n) > 20  # a row with itself is far outside
+
+
+# -- laws -----------------------------------------------------------------------------------------------------------------------
+
+N = 2_000_000
+
+
+@pytest.fixture(scope="module")
+def gaussians() -> np.ndarray:
+    return compiled_normals(some_words(N // 2, seed=11)).ravel()
+
+
+def z_of(sample: np.ndarray, mean: float, variance: float) -> float:
+    return float((sample.mean() - mean) / np.sqrt(variance / sample.size))
+
+
+@pytest.mark.parametrize(("power", "mean", "second"), [(1, 0, 1), (2, 1, 3), (3, 0, 15), (4, 3, 105), (6, 15, 10395)])
+def test_moments_of_normals(gaussians, power, mean, second):
+    assert abs(z_of(gaussians**power, mean, second - mean**2)) < 4.5
+
+
+def test_one_percent_of_scale_would_be_seen(gaussians):
+    """Negative control of the moments and of the Kolmogorov-Smirnov test."""
+    assert abs(z_of((1.01 * gaussians) ** 2, 1, 2)) > 20
+    assert stats.kstest(1.01 * gaussians, "norm").pvalue < 1e-5
+
+
+def test_normals_pass_kolmogorov_smirnov_and_a_tail_count(gaussians):
+    assert stats.kstest(gaussians, "norm").pvalue > 1e-5
+    for edge in (2.0, 3.0, 4.0, 4.5):
+        p = 2 * stats.norm.sf(edge)
+        seen = np.count_nonzero(np.abs(gaussians) > edge)
+        assert stats.binomtest(seen, gaussians.size, p).pvalue > 1e-5
+
+
+def test_the_two_normals_of_a_word_are_independent(gaussians):
+    a, b = gaussians.reshape(2, -1)
+    assert abs(z_of(a * b, 0, 1)) < 4.5
+    assert abs(z_of(a**2 * b**2, 1, 8)) < 4.5
+    assert abs(z_of(a**3 * b, 0, 15)) < 4.5
+    angle = np.arctan2(b, a)
+    assert stats.kstest(angle, stats.uniform(-np.pi, 2 * np.pi).cdf).pvalue > 1e-5
+
+
+def test_uniforms_and_signs():
+    u = philox.uniform(some_words(N // 2, seed=12))
+    assert stats.kstest(u, "uniform").pvalue > 1e-5
+    assert abs(z_of(u, 0.5, 1 / 12)) < 4.5 and abs(z_of(u**2, 1 / 3, 4 / 45)) < 4.5
+    assert stats.kstest(u**1.01, "uniform").pvalue < 1e-5  # negative control
+    bits = [fill(WordPlan((Sign(1),)), stream_key(13, 0), np.arange(20_000), step)[0] for step in range(64)]
+    for row in bits:  # each bit of the word by itself
+        assert abs(z_of(row, 0, 1)) < 4.5
+    runs = np.array(bits)
+    assert abs(z_of(runs[1:] * runs[:-1], 0, 1)) < 4.5

@@ -1,0 +1,124 @@
+"""The same bits whatever runs the chunks: threads, processes (forked and spawned), backends, orders of arrival."""
+
+from __future__ import annotations
+
+import multiprocessing
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+
+import naive
+import numpy as np
+import pytest
+
+import sdetools as st
+from sdetools.simulation.engine import GROUPS, blocks_per_chunk
+
+PATHS, ETA = 5000, 0.125
+
+
+def gap(backend="auto", seed=1, paths=PATHS, **how):
+    """Everything a user may write at module level, in one pair: gradient, root and observable by functions."""
+    loss = st.losses.from_function(naive.user_gradient, 2, value=naive.user_value)
+    oracle = st.NoisyOracle(loss, st.noise.gaussian(dim=2, root=naive.user_root), sigma=0.7)
+    plan = st.schedules.constant(ETA, 0.8)
+    return st.weak_gap(
+        st.SGDM(oracle, plan), st.SGD(oracle, plan.averaged()), [1.2, 0.7], 7 * ETA, paths,
+        {"f": naive.user_observable, "x1": "x1"}, seed=seed, backend=backend, keep_final=True, **how,
+    )  # fmt: skip
+
+
+def assert_same(a, b):
+    for field in ("groups", "counts", "lost", "first", "points"):
+        np.testing.assert_array_equal(getattr(a.statistics.sums, field), getattr(b.statistics.sums, field), err_msg=field)
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    return gap(threads=1)
+
+
+def test_another_seed_gives_other_bits(one_thread):
+    """Negative control."""
+    other = gap(threads=1, seed=2)
+    assert not np.array_equal(other.statistics.sums.groups, one_thread.statistics.sums.groups)
+
+
+@pytest.mark.parametrize("threads", [2, 5, None])
+def test_threads(one_thread, threads):
+    assert_same(gap(threads=threads), one_thread)
+
+
+@pytest.mark.parametrize("how", ["fork", "spawn"])
+def test_processes(one_thread, how):
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context(how)) as pool:
+        assert_same(gap(executor=pool), one_thread)
+        if how == "spawn":  # the reference's tasks carry the program itself: it must pickle too
+            assert_same(gap(executor=pool, backend="numpy", paths=600), gap(threads=1, backend="numpy", paths=600))
+
+
+def test_numpy_backend_on_one_and_two_threads(one_thread):
+    slow = gap(backend="numpy", threads=1)
+    assert_same(gap(backend="numpy", threads=2), slow)
+    np.testing.assert_allclose(slow.final, one_thread.final, rtol=1e-10)
+
+
+class Backwards(Executor):
+    """Runs what it is given only when someone waits, last first: the worst order of arrival."""
+
+    _max_workers = 2
+
+    def __init__(self):
+        self.pool, self.held = ThreadPoolExecutor(1), []
+
+    def submit(self, fn, /, *args, **kwargs):
+        future: Future = Future()
+        self.held.append((future, fn, args))
+        if len(self.held) == 6 or args[1] == 19:
+            for f, run, a in reversed(self.held):
+                f.set_running_or_notify_cancel()
+                f.set_result(run(*a))
+            self.held = []
+        return future
+
+
+def test_any_order_of_arrival(one_thread):
+    chunks = -(-PATHS // 256)
+    assert blocks_per_chunk(PATHS) == 1 and chunks == 20
+    assert_same(gap(executor=Backwards()), one_thread)
+
+
+def test_a_users_compiled_gradient_reaches_spawned_workers():
+    loss = st.losses.from_function(naive.user_compiled_gradient, 2)
+    plan = st.schedules.constant(ETA, 0.5)
+    moving = st.SGDM(st.NoisyOracle(loss, st.noise.gaussian(dim=2)), plan)
+    given = dict(x0=[1.2, 0.7], horizon=4 * ETA, paths=600, observe=["x0"], keep_final=True)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        apart = st.simulate(moving, executor=pool, **given)
+    here = st.simulate(moving, threads=1, **given)
+    np.testing.assert_array_equal(apart.final, here.final)
+    np.testing.assert_array_equal(apart.statistics.sums.groups, here.statistics.sums.groups)
+
+
+def test_groups_are_filled_in_turn():
+    """Chunk c adds to group c mod 256, whatever the size of the chunks; counts say so."""
+    oracle = st.NoisyOracle(st.losses.linear([1.0]), st.noise.rademacher(1))
+    paths = 256 * 1024 + 700  # two blocks a chunk, 514 of them
+    run = st.simulate(st.SGD(oracle, st.schedules.constant(1.0)), [0.0], 1.0, paths, ["x0**2"])
+    size = 256 * blocks_per_chunk(paths)
+    counts = np.zeros(GROUPS, int)
+    for chunk in range(-(-paths // size)):
+        counts[chunk % GROUPS] += min(size, paths - chunk * size)
+    np.testing.assert_array_equal(run.statistics.sums.counts, counts)
+    assert run.paths == paths
+
+
+def test_an_error_in_a_worker_arrives_and_nothing_hangs():
+    class Broken(Executor):
+        _max_workers = 1
+
+        def submit(self, fn, /, *args, **kwargs):
+            future: Future = Future()
+            future.set_exception(OSError("worker lost"))
+            return future
+
+    with pytest.raises(OSError, match="worker lost"):
+        gap(executor=Broken())

@@ -1,0 +1,291 @@
+"""Traced formulas against NumPy: hostile operations, refusals, cuts with their spills, and what must not be merged.
+
+The tape is judged twice: as Python text played with NumPy numbers (so that tracing alone is tested), and compiled with the kernels' flags.
+"""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
+from numba import njit
+
+import sdetools as st
+from sdetools.simulation import lanes
+from sdetools.simulation.trace import Tape, TracingError, symbols
+
+PLAIN = SimpleNamespace(**{f"v{n}": getattr(np, n) for n in ("exp", "log", "sin", "cos", "tan", "tanh", "sinh", "cosh", "log1p", "expm1")})
+PLAIN_MATH = SimpleNamespace(fabs=abs, sqrt=np.sqrt, atan=np.arctan, asin=np.arcsin, acos=np.arccos)
+
+
+def text_of(segments):
+    """Each segment's lines and stores as text."""
+    return [[f"{item.target} = {item.text}" for item in (*lines, *stores)] for lines, stores in segments]
+
+
+def body_of(formula, dim):
+    tape = Tape()
+    values = np.atleast_1d(np.asarray(formula(symbols(tape, [f"X[{i}, j]" for i in range(dim)])), dtype=object))
+    segments, spilled = tape.segments([(f"OUT[{i}, j]", v) for i, v in enumerate(values)], lambda n: "never")
+    (body,) = text_of(segments)
+    assert spilled == 0
+    return body, len(values)
+
+
+def played(formula, x):
+    """The traced text, run by Python on NumPy numbers."""
+    body, rows = body_of(formula, len(x))
+    out = np.empty((rows, x.shape[1]))
+    text = "\n".join(body)
+    for j in range(x.shape[1]):
+        with np.errstate(all="ignore"):
+            exec(text, {"X": x, "OUT": out, "j": j, "lanes": PLAIN, "math": PLAIN_MATH, "np": np})
+    return out
+
+
+def compiled(formula, x):
+    """The traced text, compiled as a kernel compiles it."""
+    body, rows = body_of(formula, len(x))
+    text = "def loop(X, OUT):\n    for j in range(X.shape[1]):\n" + "\n".join(f"        {line}" for line in body)
+    space = {"lanes": lanes, "math": math, "np": np}
+    exec(text, space)
+    out = np.empty((rows, x.shape[1]))
+    njit(**lanes.FAST)(space["loop"])(x, out)
+    return out
+
+
+def numbers(dim=2, paths=40, seed=0):
+    x = np.random.default_rng(seed).normal(0, 1.5, (dim, paths))
+    x[:, :6] = [[0.0, 1.0, -1.0, 2.0, -2.0, 0.5]] * dim
+    return x
+
+
+
+FORMULAS = {
+    "arithmetic": lambda x: [x[0] + 2 - x[1] * 3 / 7 - (-x[0]), 1 - x[0] / 4, 2 / (x[1] + 10), +x[0]],
+    "neutral elements": lambda x: [0 + x[0] - 0, 1 * x[1] * 1 / 1, 0 - x[0], x[0] * 0 + x[1]],
+    "whole powers": lambda x: [x[0] ** 2, x[0] ** 3, x[0] ** 7, x[1] ** 0, x[1] ** 1, x[0] ** 13, (x[0] ** 2) ** 3],
+    "negative powers": lambda x: [x[0] ** -1, x[1] ** -2, x[0] ** -3.0],
+    "half powers": lambda x: [abs(x[0]) ** 0.5, abs(x[0]) ** 2.5, abs(x[1]) ** -0.5, x[0] ** 1.5],
+    "real powers": lambda x: [abs(x[0]) ** 0.3, abs(x[1]) ** 1.7, abs(x[0]) ** -0.25, abs(x[0]) ** 2.2],
+    "large powers": lambda x: [x[0] ** 64, x[0] ** 65, x[0] ** 66, (x[1] / 3) ** 101],
+    "base a number": lambda x: [2.0 ** x[0], 0.5 ** x[1]],
+    "varying power": lambda x: [abs(x[0]) ** x[1], (x[0] * x[0]) ** (x[1] * 0)],
+    "kinks": lambda x: [abs(x[0]), np.abs(x[1]), st.select(x[0] > 0, x[0], -3 * x[1]), st.select(x[0] <= x[1], 1.0, x[1])],
+    "conditions": lambda x: [
+        st.select((x[0] > 0) & (x[1] < 1), x[0], 0.0),
+        st.select((x[0] > 1) | (x[1] >= 0), 1.0, -1.0),
+        st.select(~(x[0] == 1), 2.0, x[1]),
+        st.select(x[0] != x[1], 1.0, 0.0),
+        st.select(x[0] > 0, st.select(x[1] > 0, 1.0, 2.0), st.select(x[1] > 0, 3.0, 4.0)),
+    ],
+    "elementary": lambda x: [
+        np.exp(x[0]), np.log(abs(x[0]) + 0.1), np.sqrt(abs(x[1])), np.sin(x[0]), np.cos(x[1]), np.tan(x[0]), np.tanh(x[1]), np.sinh(x[0]),
+        np.cosh(x[1]), np.arctan(x[0]), np.log1p(x[0] ** 2), np.expm1(x[1]), np.square(x[0]), np.arcsin(x[0] / 9), np.arccos(x[1] / 9),
+    ],
+    "numpy on whole arrays": lambda x: [*np.exp(x), *(np.tanh(x) * 2.0 + x), *np.power(x, 3)],
+    "constants": lambda x: [3.0, np.float64(2.5), math.pi, x[0] * np.float64(1e-300), np.float32(0.1) * x[1], x[0] * True, 7 // 2],
+    "extreme constants": lambda x: [x[0] * 1e308, x[1] * 5e-324, x[0] + (-1e-5), x[0] * np.inf, x[0] + np.nan, x[1] * -np.inf, -0.0 * x[0]],
+    "singular": lambda x: [1 / x[0], x[1] / x[0], np.log(x[0]), np.sqrt(x[1]), x[0] ** -2, np.log1p(x[0] - 1)],
+    "dot and sum": lambda x: [(x * x).sum(axis=0), x[0] * x[1] + (x * np.array([2.0, -1.0]).reshape(2, *[1] * (np.ndim(x) - 1))).sum(axis=0)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_traced_text_says_what_numpy_does(name):
+    """To 1e-13 (log-exp forms of real powers lose a digit or two; everything else a rounding)."""
+    formula, x = FORMULAS[name], numbers()
+    with np.errstate(all="ignore"):
+        expected = np.array([np.broadcast_to(v, x.shape[1:]) for v in formula(x)], dtype=float)
+        np.testing.assert_allclose(played(formula, x), expected, rtol=1e-13, atol=1e-300)
+
+
+def test_compiled_text_says_what_numpy_does():
+    """All formulas in one compiled loop; fused multiply-adds leave cancellation errors relative to the terms, hence the absolute 1e-13."""
+
+    def everything(x):
+        return [v for name, formula in FORMULAS.items() if "extreme" not in name for v in formula(x)]
+
+    x = numbers(seed=1)
+    with np.errstate(all="ignore"):
+        expected = np.array([np.broadcast_to(v, x.shape[1:]) for v in everything(x)], dtype=float)
+    np.testing.assert_allclose(compiled(everything, x), expected, rtol=1e-12, atol=1e-13)
+
+
+def test_a_traced_sign_is_numpys():
+    sign = lambda x: [x[0].sign() if hasattr(x[0], "sign") else np.sign(x[0])]  # noqa: E731
+    x = np.array([[0.0, -0.0, 3.0, -1e-320, np.inf, -np.inf, np.nan]])
+    np.testing.assert_array_equal(played(sign, x), np.sign(x))
+
+
+def test_numpys_sign_and_comparisons_of_whole_arrays_are_traced():
+    """`np.sign(m)` and `select(m > 0, ...)` on the vector m: the natural way to write a sign method."""
+    x = numbers()
+    for formula in (lambda x: list(np.sign(x)), lambda x: list(st.select(x > 0, x, -2.0 * x))):
+        np.testing.assert_allclose(played(formula, x), formula(x))
+
+
+@settings(max_examples=60, deadline=None)
+@given(some.data())
+def test_random_formulas(data):
+    """Random trees of operations, traced and played: bit for bit NumPy's, but for powers and divisions rewritten by an ulp or two."""
+    leaves = [lambda x: x[0], lambda x: x[1], *(lambda x, c=c: c for c in (0, 1, -2.5, 0.3))]
+
+    def grow(depth):
+        if depth == 0 or data.draw(some.integers(0, 4)) == 0:
+            return data.draw(some.sampled_from(leaves))
+        kind = data.draw(some.sampled_from(["+", "-", "*", "neg", "abs", "sin", "square", "select", "tanh"]))
+        a, b = grow(depth - 1), grow(depth - 1)
+        return {
+            "+": lambda x: a(x) + b(x),
+            "-": lambda x: a(x) - b(x),
+            "*": lambda x: a(x) * b(x),
+            "neg": lambda x: -a(x),
+            "abs": lambda x: abs(a(x)),
+            "sin": lambda x: np.sin(a(x)),
+            "square": lambda x: a(x) ** 2,
+            "select": lambda x: st.select(x[0] > x[1], a(x), b(x)),
+            "tanh": lambda x: np.tanh(a(x)),
+        }[kind]
+
+    tree, x = grow(5), numbers(paths=12)
+    with np.errstate(all="ignore"):
+        expected = np.broadcast_to(np.asarray(tree(x), dtype=float), x.shape[1:])
+        np.testing.assert_allclose(played(lambda s: [tree(s)], x)[0], expected, rtol=1e-13, atol=1e-300)
+
+
+def test_a_wrong_formula_is_noticed():
+    """Negative control."""
+    x = numbers()
+    assert np.abs(played(lambda s: [s[0] ** 3], x)[0] - x[0] ** 3 * (1 + 1e-12)).max() > 1e-12
+
+
+# -- refusals -------------------------------------------------------------------------------------------------------------------
+
+REFUSED = {
+    "if": lambda x: x[0] if x[0] > 0 else -x[0],
+    "and": lambda x: x[0] > 0 and x[1] > 0,
+    "truth": lambda x: 1.0 if x[0] else 0.0,
+    "float": lambda x: math.exp(x[0]),
+    "int": lambda x: [1, 2, 3][x[0]],
+    "max": lambda x: max(x[0], x[1]),
+    "np.maximum": lambda x: np.maximum(x[0], x[1]),
+    "np.where": lambda x: np.where(x[0] > 0, 1.0, 2.0),
+    "iterate": lambda x: sum(x[0]),
+    "base": lambda x: (-2.0) ** x[0],
+    "compare": lambda x: st.select(x[0] > "a", 1.0, 0.0),
+    "text": lambda x: st.select(x[0] > 0, "a", 0.0),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_needs_a_value_is_refused(name):
+    with pytest.raises(TracingError):
+        REFUSED[name](symbols(Tape(), ["a", "b"]))
+
+
+def test_a_symbol_has_no_hash_so_it_cannot_be_a_key():
+    with pytest.raises(TypeError):
+        {symbols(Tape(), ["a"])[0]: 1}
+
+
+class Branching(st.Dynamics):
+    @staticmethod
+    def rule(state, oracle, eta):
+        g = oracle(state[0])
+        return (state[0] - eta * (g if np.all(np.abs(g) < 1e9) else 0 * g),)
+
+
+def test_a_branching_rule_runs_on_numpy_and_is_refused_by_numba():
+    oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+    moving = Branching(oracle, st.schedules.constant(0.25))
+    given_ = dict(x0=[1.0], horizon=1.0, paths=20, observe=["x0"], threads=1)
+    assert st.simulate(moving, **given_).paths == 20
+    with pytest.raises(ValueError, match="rule of Branching cannot be traced"):
+        st.simulate(moving, backend="numba", **given_)
+
+
+# -- equal lines are written once, different ones never merged -------------------------------------------------------------------
+
+
+def test_equal_operations_are_written_once():
+    tape = Tape()
+    a, b = symbols(tape, ["A", "B"])
+    total = (a * b + 1) + (a * b + 1) * (b * a)
+    (body,) = text_of(tape.segments([("OUT", total)], str)[0])
+    assert sum("A" in line for line in body) == 1  # the load
+    assert len(body) == 2 + 4 + 1 + 1  # loads; a*b, +1, b*a, product, sum; store
+    assert body[-1].startswith("OUT = ")
+
+
+def test_dead_lines_are_left_out():
+    tape = Tape()
+    a, b = symbols(tape, ["A", "B"])
+    _ = (a + b).exp()
+    (body,) = text_of(tape.segments([("OUT", a)], str)[0])
+    assert len(body) == 2
+
+
+def test_values_are_spilled_over_a_cut_and_loads_are_not():
+    tape = Tape()
+    a = tape.load("A")
+    before = a * 3.0
+    unused = a * 5.0
+    tape.cut("stage(A, B)")
+    b = tape.load("B")
+    after = before + b * a
+    tape.cut("stage(B, C)")
+    last = before - tape.load("C") + unused * 0.0 + after
+    bodies, spilled = texts_of(tape, [((0, "IN0"), a), ((1, "IN1"), after), ("OUT", last)], lambda n: f"T[{n}]")
+    bodies = text_of(bodies)
+    assert spilled == 3  # before, unused, after
+    memory = {"A": 2.0, "B": 10.0, "C": 100.0, "T": {}}
+    for body in bodies:
+        exec("\n".join(body), memory)
+    assert memory["IN0"] == 2.0 and memory["IN1"] == 6.0 + 20.0 and memory["OUT"] == 6.0 - 100.0 + 26.0
+
+
+def test_one_operation_used_on_both_sides_of_a_cut_keeps_its_early_value():
+    """The same text `a * b` is found again after the cut, where it must be the spilled value, not a new one."""
+    tape = Tape()
+    a, b = symbols(tape, ["A", "B"])
+    early = a * b
+    tape.cut("call")
+    late = a * b + 1.0
+    bodies, spilled = texts_of(tape, [("OUT", late)], lambda n: f"T[{n}]")
+    bodies = text_of(bodies)
+    assert spilled == 1 and any(line.startswith("T[0] = ") for line in bodies[0]) and early.name
+
+
+class ThreeGradients(st.Dynamics):
+    """Three oracle calls: at x, at a look-ahead point, and at x again; the momentum is used before and after each cut."""
+
+    parts, coefficients = ("x", "m"), ("eta", "beta")
+
+    @staticmethod
+    def rule(state, oracle, eta, beta):
+        x, m = state
+        first = oracle(x)
+        ahead = x - eta * (m + first)
+        second = oracle(ahead)
+        again = oracle(x)
+        m = beta * m + (1 - beta) * (0.5 * first + second - 0.25 * again * first)
+        return x - eta * m + 0.01 * (ahead - x) * m, m
+
+
+@pytest.mark.parametrize("staged", ["loss", "oracle", "both"])
+def test_a_rule_with_three_gradients_over_staged_parts(staged):
+    """A staged loss, a staged oracle (minibatch), staged loss and noise: kernel and reference agree path by path to 1e-11."""
+    rng = np.random.default_rng(2)
+    dim = 18 if staged == "both" else 3
+    loss = st.losses.least_squares(rng.standard_normal((7, dim)), rng.standard_normal(7))
+    noise = st.noise.minibatch(loss, size=2) if staged == "oracle" else st.noise.gaussian(dim=dim)
+    moving = ThreeGradients(st.NoisyOracle(loss, noise, sigma=0.5), st.schedules.constant(0.125, 0.8))
+    given_ = dict(x0=np.linspace(-1, 1, dim), horizon=0.75, paths=300, observe={"L": loss}, keep_final=True, threads=1)
+    fast, slow = (st.simulate(moving, backend=backend, **given_) for backend in ("numba", "numpy"))
+    np.testing.assert_allclose(fast.final, slow.final, rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(fast.statistics.mean, slow.statistics.mean, rtol=1e-11)

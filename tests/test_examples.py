@@ -1,0 +1,51 @@
+"""The examples run as they stand, and what they print is what they promise."""
+
+import math
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+
+def _output(name: str, capsys: pytest.CaptureFixture[str]) -> str:
+    runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    return capsys.readouterr().out
+
+
+def test_every_example_is_here():
+    assert {f.stem for f in EXAMPLES.glob("*.py")} == {"first_gap", "own_loss", "own_noise", "own_dynamics", "own_claims"}
+
+
+def test_first_gap(capsys):
+    printed = _output("first_gap", capsys)
+    order = float(re.search(r"order of x\*\*2 \+ y\*\*2: ([\d.]+)", printed).group(1))
+    assert 0.4 < order < 1.0  # local slopes rise from 0.45 to 1 as eta falls
+    assert "save a factor" in printed
+
+
+def test_own_loss(capsys):
+    lines = [re.findall(r"= ([\d.]+)", line) for line in _output("own_loss", capsys).splitlines()[:3]]
+    # The same draws through three doors: equal to rounding, which 50 steps of a contraction do not amplify.
+    values = [[float(v) for v in line] for line in lines]
+    assert values[1] == pytest.approx(values[0], rel=1e-11) and values[2] == pytest.approx(values[0], rel=1e-11)
+
+
+def test_own_noise(capsys):
+    ratios = [float(line.split()[-3]) for line in _output("own_noise", capsys).splitlines()[1:]]
+    # Leading order: -skewness * (root at most 3/2)^3 * int_0^1 exp(-3 (1 - s)) ds.
+    skewness = (1 - 2 * 0.05) / (0.05 * 0.95) ** 0.5
+    assert all(-skewness * 1.5**3 * (1 - math.exp(-3)) / 3 < ratio < 0 for ratio in ratios)
+    # Over a factor of 4 in eta, order 1/2 keeps this at 1 where order 0 gives 1/2 and order 1 gives 2.
+    assert 2**-0.5 < ratios[0] / ratios[-1] < 2**0.5
+
+
+def test_own_dynamics(capsys):
+    gaps = [float(g) for g in re.findall(r"sup gap of x0?\*\*2 = ([\d.]+)", _output("own_dynamics", capsys))]
+    assert gaps[0] > gaps[1] > gaps[2] and gaps[3] > 2 * gaps[2]
+
+
+def test_own_claims(capsys):
+    assert [line.split()[0] for line in _output("own_claims", capsys).splitlines()] == ["supported", "supported"]

@@ -1,0 +1,298 @@
+"""Things about the project itself: the arrows between its rooms, what an import costs, its words, its two commands."""
+
+import ast
+import importlib
+import inspect
+import os
+import re
+import runpy
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import sdetools as st
+
+TOP = Path(__file__).resolve().parent.parent
+PACKAGE = TOP / "sdetools"
+
+BELOW_DYNAMICS = {"losses", "noise", "schedules", "manifold"}
+BELOW_WEAK = BELOW_DYNAMICS | {"dynamics", "simulation", "exact"}
+MAY_KNOW = {
+    "losses": set(),
+    "noise": {"losses"},
+    "schedules": set(),
+    "manifold": {"losses", "noise"},
+    "dynamics": BELOW_DYNAMICS,
+    "simulation": BELOW_DYNAMICS | {"dynamics"},
+    "exact": BELOW_DYNAMICS | {"dynamics"},
+    "weak": BELOW_WEAK,
+    "claims": BELOW_WEAK | {"weak", "face"},  # the face for its version
+    "bridge": BELOW_WEAK | {"weak", "claims", "face"},
+    "plots": set(),
+    "_arrays": set(),
+    "_check": set(),
+}
+"""What each room may know; whoever is not named here (the report, the commands, the face) may know everything."""
+EVERYBODY = {"plots", "_arrays", "_check"}
+HEAVY = {"sympy", "numba", "xarray", "pandas", "matplotlib", "torch", "scipy.stats"}
+TEXTS = {".py", ".md", ".toml", ".txt", ".yaml", ".html", ".css", ".json", ""}
+TORCH = {"torch", "torchsde", "torchvision", "transformers"}
+
+
+def _room(module: str) -> str:
+    return [*module.split("."), "face"][1]
+
+
+def _imports(text: str, module: str, is_package: bool, known: set[str]) -> Iterator[tuple[str, int]]:
+    """The modules that a file's text imports, wherever in it, with their lines."""
+    package = module if is_package else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*parents, *([base] if base else [])])
+            for alias in node.names:
+                yield (f"{base}.{alias.name}" if f"{base}.{alias.name}" in known else base), node.lineno
+
+
+def _modules() -> dict[str, Path]:
+    found = {}
+    for file in PACKAGE.rglob("*.py"):
+        parts = file.relative_to(TOP).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return found
+
+
+def _wrong_arrows(module: str, text: str, is_package: bool, known: set[str]) -> list[str]:
+    room = _room(module)
+    wrong = []
+    for target, line in _imports(text, module, is_package, known):
+        other = _room(target)
+        allowed = MAY_KNOW.get(room)
+        if target.split(".")[0] == "sdetools" and other != room and allowed is not None and other not in allowed | EVERYBODY:
+            wrong.append(f"{module}, line {line}: {room} knows {other}")
+    return wrong
+
+
+def test_arrows_point_one_way():
+    modules = _modules()
+    wrong = [
+        row
+        for name, file in modules.items()
+        for row in _wrong_arrows(name, file.read_text(encoding="utf-8"), file.name == "__init__.py", set(modules))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from sdetools.weak import simulate",
+        "from ..dynamics import SGD",
+        "import sdetools as st",
+        "def f():\n    from .. import weak",
+    ],
+)
+def test_an_arrow_that_runs_backwards_is_seen(text):
+    assert _wrong_arrows("sdetools.losses.new", text, False, {"sdetools.weak", "sdetools.dynamics"})
+
+
+def test_torch_is_imported_only_where_it_may_be():
+    wrong = []
+    for name, file in _modules().items():
+        may = file.name.startswith("torch") or "bridge" in file.parts or file.name == "benchmarking.py"
+        targets = {target.split(".")[0] for target, _ in _imports(file.read_text(encoding="utf-8"), name, True, set())}
+        if not may and targets & TORCH:
+            wrong.append(name)
+    assert not wrong
+
+
+def _python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=TOP, check=True)
+    return done.stdout.strip()
+
+
+def test_import_is_quick_and_light():
+    code = "import sys, time; t = time.perf_counter(); import sdetools; print(time.perf_counter() - t, *sys.modules)"
+    # The best of three: the machine may be busy.
+    seconds, loaded = min((float(words[0]), words[1:]) for words in (_python(code).split() for _ in range(3)))
+    assert seconds < 1.5
+    assert not HEAVY & set(loaded)
+
+
+def test_every_public_name_is_there_and_listed():
+    for name in st.__all__:
+        assert getattr(st, name) is not None
+    assert set(st.__all__) <= set(dir(st))
+    # What a type checker sees is what a person gets.
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    block = next(n for n in tree.body if isinstance(n, ast.If) and getattr(n.test, "id", "") == "TYPE_CHECKING")
+    typed = {alias.asname or alias.name for node in block.body for alias in node.names}
+    assert set(st.__all__) - set(st._ROOMS) <= typed
+
+
+def _public() -> Iterator[tuple[str, object]]:
+    yield "st", st
+    for name in sorted(set(dir(st)) - {"report", "plots"}):
+        thing = getattr(st, name)
+        yield f"st.{name}", thing
+        if inspect.ismodule(thing):
+            for inner in getattr(
+                thing, "__all__", [n for n, v in vars(thing).items() if getattr(v, "__module__", "") == thing.__name__]
+            ):
+                if not inner.startswith("_"):
+                    yield f"st.{name}.{inner}", getattr(thing, inner)
+
+
+def test_every_public_name_has_a_docstring():
+    lacking = [name for name, thing in _public() if not _docstring(thing)]
+    assert not lacking, ", ".join(lacking)
+
+
+def _docstring(thing: object) -> str:
+    text = inspect.getdoc(thing) or ""
+    # What dataclasses and their kin write by themselves says nothing.
+    return "" if text.startswith(f"{getattr(thing, '__name__', '')}(") else text
+
+
+def test_every_public_function_shows_an_example():
+    # These work on files of claims: the documents' blocks and tests/claims run them.
+    on_files = {"st.verify", "st.claims.verify", "st.claims.collect", "st.claims.select"}
+    functions = [(name, thing) for name, thing in _public() if inspect.isfunction(thing) and name not in on_files]
+    assert len(functions) > 40
+    lacking = [name for name, thing in functions if ">>>" not in (thing.__doc__ or "")]
+    assert not lacking, ", ".join(lacking)
+
+
+def test_public_signatures_swallow_no_typos():
+    for name, thing in _public():
+        if inspect.isfunction(thing) and not name.endswith("order_study"):
+            kinds = [p.kind for p in inspect.signature(thing).parameters.values()]
+            assert inspect.Parameter.VAR_KEYWORD not in kinds, name
+
+
+def test_order_study_hands_its_options_to_weak_gap_which_knows_them():
+    oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+
+    def pair(eta: float) -> tuple[st.Dynamics, st.Dynamics]:
+        plan = st.schedules.constant(eta=eta)
+        return st.SGD(oracle, plan), st.SGD(oracle, plan)
+
+    with pytest.raises(TypeError, match="thread"):
+        st.order_study(pair, [0.5], x0=[1.0], horizon=1.0, paths=2, observe=["x0"], thread=1)
+
+
+def _texts() -> Iterator[Path]:
+    """Every text file of the project as git sees it; without git, every file outside hidden folders."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=TOP,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    names = listed.stdout.split("\0") if listed.returncode == 0 else [str(f.relative_to(TOP)) for f in TOP.rglob("*.*")]
+    for name in names:
+        file = TOP / name
+        hidden = any(part.startswith(".") and part != ".ci" for part in Path(name).parts[:-1])
+        if name and not hidden and file.is_file() and file.suffix in TEXTS:
+            yield file
+
+
+def test_no_file_knows_a_machine():
+    # Written in pieces, or this file would be the first to be found.
+    places = re.compile("|".join("/" + name + "/" for name in ("work", "root", "farm", "tmp/w", "home/[a-z]+")))
+    found = [
+        f"{file.relative_to(TOP)}, line {number}"
+        for file in _texts()
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
+        if places.search(line)
+    ]
+    assert not found, "\n".join(found)
+
+
+def _settings() -> dict:
+    return tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def test_the_version_is_written_once():
+    settings = _settings()
+    assert "version" in settings["project"]["dynamic"]
+    source = (TOP / settings["tool"]["hatch"]["version"]["path"]).read_text(encoding="utf-8")
+    assert re.search(r'^__version__ = "(.+)"$', source, re.MULTILINE).group(1) == st.__version__
+    assert f"## {st.__version__}" in (TOP / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_package_carries_its_data():
+    for name in ("py.typed", "report/template.html", "report/style.css"):
+        assert (PACKAGE / name).is_file()
+
+
+def _requirement(line: str) -> str:
+    return re.match(r"[A-Za-z0-9._-]+", line).group(0).lower()
+
+
+def test_what_the_two_commands_install_is_pinned():
+    project = _settings()["project"]
+    extras = project["optional-dependencies"]
+    wanted = {_requirement(line) for line in [*project["dependencies"], *extras["data"], *extras["test"], *extras["torch"]]}
+    lines = [line for line in (TOP / "constraints.txt").read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*", line) for line in lines)
+    assert wanted <= {_requirement(line) for line in lines}
+
+
+def _blocks(file: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", (TOP / file).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def test_the_two_commands_of_the_readme_and_the_ci_script_agree():
+    first, second = (
+        line for block in _blocks("README.md", "sh") for line in block.splitlines() if line.startswith("python3 -m venv")
+    )
+    assert first.endswith(".venv/bin/sdetools verify paper_checks --budget quick")
+    assert "pytest" in second and "-c constraints.txt" in first and "-c constraints.txt" in second
+    shown = subprocess.run([TOP / ".ci" / "run", "--show"], capture_output=True, text=True, check=True).stdout
+    assert shown.strip() == second
+    assert os.access(TOP / ".ci" / "run", os.X_OK)
+
+
+@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md"])
+def test_the_code_in_the_documents_runs(file, tmp_path, monkeypatch, capsys):
+    """Each block is complete; a block with claims is also run by `verify`, as the text around it says."""
+    monkeypatch.chdir(tmp_path)
+    blocks = _blocks(file, "python")
+    assert blocks
+    for i, block in enumerate(blocks):
+        path = tmp_path / f"block_{i}.py"
+        path.write_text(block, encoding="utf-8")
+        if "@st.claim" in block:
+            results = st.verify(path)
+            assert [item.verdict for item in results.claims] == ["supported"] * len(results.claims), results.claims
+        else:
+            runpy.run_path(str(path), run_name="__main__")
+            printed = capsys.readouterr().out
+            for line in re.findall(r"^# prints: (.+)$", block, re.MULTILINE):
+                assert line in printed
+
+
+def test_the_readme_knows_every_room():
+    text = (TOP / "README.md").read_text(encoding="utf-8")
+    rooms = {p.name for p in PACKAGE.iterdir() if p.is_dir() and (p / "__init__.py").exists()} | {"schedules.py", "cli.py"}
+    assert not [room for room in rooms if f"`{room}" not in text]
+
+
+def test_every_module_says_what_it_is():
+    lacking = [name for name, file in _modules().items() if not ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))]
+    assert not lacking
+
+
+def test_modules_import_alone():
+    for name in ("losses", "noise", "schedules", "dynamics", "weak", "exact", "claims", "report", "plots"):
+        assert importlib.import_module(f"sdetools.{name}").__doc__
