@@ -17,6 +17,7 @@ from sdetools.plots import COLOURS, INK, MARKERS, canvas
 ETA = 2.0**-8
 BETAS = [0.5, 0.8, 0.9, 0.95, 0.98, 0.99]  # at beta = 0 SGDM is SGD
 TESTS = ["x", "x**2", LIPSCHITZ]
+SYMBOLS = dict(zip(TESTS, ("$x$", "$x^2$", "$|x - x_0|$"), strict=True))
 
 
 def bound(beta):
@@ -91,7 +92,7 @@ def drawn(gaps, curves):
             [e.half_width for e in found],
             fmt=marker,
             color=colour,
-            label=f"${h}$".replace("**", "^"),
+            label=SYMBOLS[h],
         )
         axes.plot(r, [endpoint(curve) for curve in curves[h]], color=INK, linewidth=1, linestyle=(0, (5, 3)))
     axes.plot(r, [bound(beta) for beta in BETAS], color=INK, linestyle=":")

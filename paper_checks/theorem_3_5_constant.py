@@ -148,5 +148,7 @@ def local_orders_figure(local, tests):
     axes.set_ylim(0.3, 1.08)
     axes.set_xlabel(r"$\eta$")
     axes.set_ylabel(r"local order / $(1-\alpha)$")
-    axes.legend(frameon=False, fontsize=9, title="solid $x$, dashed $x^2$, dash-dot $|x-1|$", title_fontsize=9, loc="center left")
+    axes.legend(
+        frameon=False, fontsize=9, title="solid $x$, dashed $x^2$, dash-dot $|x-1|$", title_fontsize=9, ncols=4, loc=(0.08, 0.34)
+    )
     return figure

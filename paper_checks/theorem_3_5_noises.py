@@ -1,7 +1,7 @@
 r"""Theorem 3.5 asks little of the noise: it may be discrete, skewed or heavy-tailed, and it may depend on where the iterate is.
 
 On L = x^2/2 the iterate is a weighted sum of draws, x_k = E x_k - eta sigma sum_j a_j v_j, so E |x_k - 1| is exact for any law
-with a known characteristic function phi: with Y = x_k - 1 and P beyond the reach of Y, the Fourier series of the triangle wave gives
+with a known characteristic function phi: with Y = x_k - 1 and P beyond the reach of Y, the series of the triangle wave gives
 
     E |Y| = P/2 - (4 P / pi^2) sum_{n odd} Re phi_Y(n pi / P) / n^2,      phi_Y(u) = e^{i u E Y} prod_j phi(-eta sigma a_j u).
 

@@ -52,8 +52,8 @@ def noise_free(train, observe, eta, horizon=HORIZON, times=TIMES):
 
 @st.claim(
     "theorem-3.5-real-data",
-    statement=r"In logistic regression on real data with minibatch noise the training and the test loss of SGDM meet those of SGD "
-    r"at the same learning rate, at least as fast as $\eta^{1/2}$: with a fixed batch, $\sigma = 1$, and with SVAG, "
+    statement=r"In logistic regression on real data with minibatch noise the training and the test loss of SGDM meet those of "
+    r"SGD at the same learning rate, at least as fast as $\eta^{1/2}$: with a fixed batch, $\sigma = 1$, and with SVAG, "
     r"$\sigma = \eta^{-1/2}$.",
     source="Theorem 3.5, section 6",
 )
@@ -68,7 +68,7 @@ def theorem_3_5_real_data(run):
     for name, found in (("batch of 8", flow), ("SVAG", scaled)):
         for h in observe:
             run.measure(f"{name}, {h}: fitted order", found.order(h), at_least=0.5)
-    # Noise adds at most lam_max / 2 times the trace of the iterate's covariance to the mean of a loss, and that is at most eta T Sigma.
+    # Noise adds at most lam_max / 2 times the trace of the iterate's covariance to the mean of a loss; that is at most eta T Sigma.
     # Both lam_max and Sigma are largest at the start, where no patient is classified yet.
     start = np.zeros(10)
     room = np.linalg.eigvalsh(train.hessian(start)).max() / 2 * float(np.trace(noise.covariance(start))) * HORIZON

@@ -52,8 +52,8 @@ def measure(run, name, found):
 @st.claim(
     "theorem-3.5-schedules",
     statement=r"With warm-up, step decay and a moving $\beta_k$, and with a rate that alternates, the weak gap between SGDM and "
-    r"SGD on the averaged schedule $\bar\eta_k = (1-\beta_k)\sum_{s \ge k} \eta_s \prod_{t=k+1}^{s} \beta_t$ vanishes with $\eta$ and "
-    r"lies on its exact curve.",
+    r"SGD on the averaged schedule $\bar\eta_k = (1-\beta_k)\sum_{s \ge k} \eta_s \prod_{t=k+1}^{s} \beta_t$ vanishes with $\eta$ "
+    r"and lies on its exact curve.",
     source="Theorem 3.5",
 )
 def theorem_3_5_schedules(run):

@@ -202,7 +202,9 @@ def verify(
 @click.option("--horizon", type=float, default=1.0, show_default=True, help="The final time; step k is at time k * eta.")
 @click.option("--observe", multiple=True, help="A formula whose mean is compared; may be given again. [default: the loss]")
 @click.option("--paths", type=click.IntRange(min=2), help="Paths for each step size. [default: 100000]")
-@click.option("--precision", type=float, help="Instead of --paths: the half-width of the 95 % interval wanted for every recorded gap.")
+@click.option(
+    "--precision", type=float, help="Instead of --paths: the half-width of the 95 % interval wanted for every recorded gap."
+)
 @click.option(
     "--against",
     type=click.Choice(["sgd", "sgd-unaveraged"]),

@@ -1,4 +1,4 @@
-"""Slow, obvious twins of the fast code: one path at a time, Python integers and the `math` module, nothing imported from sdetools.
+"""Slow, obvious twins of the fast code: one path at a time, Python integers, the `math` module, nothing imported from sdetools.
 
 Written from the documentation alone (Random123's paper, the address layout and the laws described in `simulation/philox.py`).
 At the end: things that a user would write at module level, which spawned workers import by name.
@@ -53,7 +53,7 @@ def uniform(word: int) -> float:
 
 
 def normals(key: int, path: int, step: int, count: int) -> list[float]:
-    """The normals of a step that takes `count` of them and nothing else: two a word; a step of one word shares its call with the next."""
+    """The normals of a step that takes `count` and nothing else: two a word; a step of one word shares its call with the next."""
     n = (count + 1) // 2
     if n == 1:
         taken = [words(key, path, step // 2, 0)[step % 2]]
@@ -78,7 +78,9 @@ def uniforms(key: int, path: int, step: int, count: int) -> list[float]:
 Gradient = Callable[[list[float], list[float]], list[float]]
 
 
-def sgdm(x: Sequence[float], m: Sequence[float], gradient: Gradient, etas: Sequence[float], betas: Sequence[float], draw: Callable) -> list[list[float]]:
+def sgdm(
+    x: Sequence[float], m: Sequence[float], gradient: Gradient, etas: Sequence[float], betas: Sequence[float], draw: Callable
+) -> list[list[float]]:
     """All points of one path of Def. 2.3; `gradient(x, z)` is noisy, `draw(k)` the draws z of step k."""
     x, m = list(x), list(m)
     out = [x]

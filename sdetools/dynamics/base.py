@@ -50,7 +50,9 @@ class Dynamics:
 
     def __init__(self, oracle: NoisyOracle, plan: Plan, momentum: Any = None, step_time: float | None = None) -> None:
         if not isinstance(oracle, NoisyOracle):
-            raise ValueError(f"`oracle` must be a NoisyOracle; got {oracle!r}. Make one with st.NoisyOracle(loss, noise, sigma=...).")
+            raise ValueError(
+                f"`oracle` must be a NoisyOracle; got {oracle!r}. Make one with st.NoisyOracle(loss, noise, sigma=...)."
+            )
         if not isinstance(plan, Plan):
             raise ValueError(f"`plan` must be a schedule; got {plan!r}. Make one with st.schedules.constant(eta=..., beta=...).")
         self.oracle, self.plan = oracle, plan
@@ -118,7 +120,10 @@ def _initial(momentum: Any, dim: int, parts: Sequence[str]) -> tuple[np.ndarray,
     if len(parts) < 2:
         raise ValueError("`momentum` must be left out for a dynamics without momentum; use SGDM, or drop the argument.")
     if isinstance(momentum, tuple) and len(momentum) == 2 and np.ndim(momentum[1]) in (1, 2):
-        mean, covariance = _check.point("momentum mean", momentum[0], dim), _check.covariance("momentum covariance", momentum[1], dim)
+        mean, covariance = (
+            _check.point("momentum mean", momentum[0], dim),
+            _check.covariance("momentum covariance", momentum[1], dim),
+        )
         values, vectors = np.linalg.eigh(covariance)
         return mean, (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
     return _check.point("momentum", momentum, dim), None

@@ -51,7 +51,10 @@ def make_task(program: Program, seed: int, stream: int, paths: int, blocks: int,
     """The task of a program; ValueError where a part forbids the backend."""
     shape = (len(program.record), program.columns, len(program.statistics))
     rows = sum(m.dim for m in program.members)
-    keys = np.array([*(stream_key(seed, stream + s) for s in range(len(program.noise.sets))), stream_key(seed, START_STREAM + stream)], np.uint64)
+    keys = np.array(
+        [*(stream_key(seed, stream + s) for s in range(len(program.noise.sets))), stream_key(seed, START_STREAM + stream)],
+        np.uint64,
+    )
     if backend in ("auto", "numba"):
         try:
             source = write(program)
@@ -87,7 +90,16 @@ def _arrays(program: Program, source: Source) -> tuple[np.ndarray, ...]:
         slots, factors, memory = control.slot.astype(np.int64), np.column_stack([control.factor, control.fading]), control.memory
     else:
         slots, factors, memory = np.zeros(records, np.int64), np.zeros((records, 2)), np.zeros(1)
-    return program.coefficients, program.parameters, start, root, actions, slots, np.ascontiguousarray(factors), np.ascontiguousarray(memory)
+    return (
+        program.coefficients,
+        program.parameters,
+        start,
+        root,
+        actions,
+        slots,
+        np.ascontiguousarray(factors),
+        np.ascontiguousarray(memory),
+    )
 
 
 def run_chunk(task: Task, index: int) -> ChunkResult:

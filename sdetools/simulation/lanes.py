@@ -29,6 +29,7 @@ SIGN_BIT = u64(1 << 63)
 _M0, _M1 = u64(0xD2511F53), u64(0xCD9E8D57)
 _W0, _W1 = u64(0x9E3779B9), u64(0xBB67AE85)
 
+
 @intrinsic
 def bits_of(typingctx, x):
     """The bits of a float."""

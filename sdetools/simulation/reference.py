@@ -55,7 +55,9 @@ def _starts(program: Program, z: np.ndarray) -> list[tuple[np.ndarray, ...]]:
     return out
 
 
-def _step(program: Program, k: int, states: list[Any], held: np.ndarray, totals: np.ndarray, draws: list[np.ndarray]) -> np.ndarray:
+def _step(
+    program: Program, k: int, states: list[Any], held: np.ndarray, totals: np.ndarray, draws: list[np.ndarray]
+) -> np.ndarray:
     at = 0
     new_held = held
     for i, member in enumerate(program.members):
@@ -72,7 +74,9 @@ def _step(program: Program, k: int, states: list[Any], held: np.ndarray, totals:
     return new_held
 
 
-def _record(program: Program, t: int, states: list[Any], held: np.ndarray, totals: np.ndarray, anchors: dict[int, Any]) -> np.ndarray:
+def _record(
+    program: Program, t: int, states: list[Any], held: np.ndarray, totals: np.ndarray, anchors: dict[int, Any]
+) -> np.ndarray:
     rows, control = [], program.control
     lost = [0.0 * s[0].sum(axis=0) for s in states]
     for o, h in enumerate([*program.observables, *program.functionals]):

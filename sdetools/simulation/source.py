@@ -16,18 +16,26 @@ from typing import Any
 import numpy as np
 
 from sdetools.dynamics.base import Dynamics
-from sdetools.noise.base import Normal, Sign
 from sdetools.simulation.foreign import gradient_stage
+from sdetools.simulation.frame import (
+    LANES,
+    REDUCE_PAIR,
+    REDUCE_SINGLE,
+    TEMPLATE,
+    fill_text,
+    indent,
+    lost_text,
+    points_text,
+    row,
+    snapshot_text,
+    start_text,
+    watch_text,
+    word_rows,
+)
 from sdetools.simulation.loops import Item, lane_loops
-from sdetools.simulation.philox import SIGN_SLOT, WordPlan
 from sdetools.simulation.program import Program
 from sdetools.simulation.trace import Tape, Traced, TracingError, symbols
 
-LANES = 256
-ROW = 8 * LANES
-"""Bytes of a row."""
-WORDS, NORMALS, UNIFORMS, REDUCE_SINGLE, REDUCE_PAIR, LOST = range(6)
-"""Where `library.ADDRESSES` holds what (repeated here, so that writing a source does not import Numba; a test compares)."""
 LARGEST = 6000
 """Lines of straight code beyond which a kernel costs more to compile than it saves."""
 
@@ -92,11 +100,6 @@ class _Build:
         return name, "".join(f", {a}" for a in arguments)
 
 
-def row(r: int) -> str:
-    """The text of lane j of row r of the state."""
-    return f"S[{r * LANES} + j]"
-
-
 def write(program: Program) -> Source:
     """The source of a program's kernel; NotTraceable when a part of it needs another backend."""
     build = _Build(program)
@@ -106,16 +109,20 @@ def write(program: Program) -> Source:
     sums = build.take(len(program.functionals) * len(program.members))
     scalars = _scalars(program)
     draw_rows = np.cumsum([0, *(p.rows for p in program.noise.sets)])
-    fills, build.draw_texts = _fill_text(program)
+    fills, build.draw_texts = fill_text(program)
 
     for i, member in enumerate(program.members):
         base = int(draw_rows[program.noise.member_set[i]])
         oracle = _Oracle(build, member, i, base)
-        state = tuple(symbols(build.tape, [row(first[i] + q * member.dim + d) for d in range(member.dim)]) for q in range(len(member.parts)))
+        state = tuple(
+            symbols(build.tape, [row(first[i] + q * member.dim + d) for d in range(member.dim)]) for q in range(len(member.parts))
+        )
         coefficients = [build.tape.load(f"c{i}_{name}") for name in member.coefficients]
         new = _trace(member.rule, f"the rule of {member.name}", state, oracle, *coefficients)
         if len(new) != len(state):
-            raise ValueError(f"the rule of {member.name} must return {len(state)} parts ({', '.join(member.parts)}); it returned {len(new)}.")
+            raise ValueError(
+                f"the rule of {member.name} must return {len(state)} parts ({', '.join(member.parts)}); it returned {len(new)}."
+            )
         # A member is stored at the end of its own last segment: what follows belongs to the next member, which does not read this one.
         segment = len(build.tape.calls)
         for q, part in enumerate(new):
@@ -137,27 +144,27 @@ def write(program: Program) -> Source:
 
     record = _record_text(build, first, held, sums)
     step = _step_text(bodies, build.tape.calls)
-    text = _TEMPLATE.format(
+    text = TEMPLATE.format(
         arguments="".join(f", d{i}" for i in range(len(build.data))),
         rows=build.rows,
         lanes=LANES,
         draws=max(1, int(draw_rows[-1])),
-        words=max(1, sum(_word_rows(p) for p in program.noise.sets)),
+        words=max(1, sum(word_rows(p) for p in program.noise.sets)),
         slots=program.control.slots if program.control is not None else 1,
         dim=dims[0],
         columns=max(1, program.columns),
         stats=len(program.statistics),
-        start=_start_text(program, first, held, build.rows),
-        scalars=_indent(scalars, 4),
-        coefficients=_indent([f"c{i}_{name} = C[k, {n}]" for n, (i, name) in enumerate(_coefficient_names(program))], 12),
-        fills=_indent(fills, 12),
-        step=_indent(step, 12),
-        snapshot=_indent(_snapshot_text(program, first, held), 16),
-        record=_indent(record, 4),
-        record_scalars=_indent(scalars, 4),
-        lost=_indent(_lost_text(program, first), 12),
-        watch=_indent(_watch_text(program, first), 16),
-        points=_indent(_points_text(program, first), 12),
+        start=start_text(program, first, held, build.rows),
+        scalars=indent(scalars, 4),
+        coefficients=indent([f"c{i}_{name} = C[k, {n}]" for n, (i, name) in enumerate(_coefficient_names(program))], 12),
+        fills=indent(fills, 12),
+        step=indent(step, 12),
+        snapshot=indent(snapshot_text(program, first, held), 16),
+        record=indent(record, 4),
+        record_scalars=indent(scalars, 4),
+        lost=indent(lost_text(program, first), 12),
+        watch=indent(watch_text(program, first), 16),
+        points=indent(points_text(program, first), 12),
         imports="".join(_import_line(name, function) for name, function in build.stages.items()),
         cache=all(importable(f) for f in build.stages.values()),
     )
@@ -252,105 +259,12 @@ def _scalars(program: Program) -> list[str]:
     return [f"p{i} = P[{i}]" for i in range(len(program.parameters))]
 
 
-def _word_rows(plan: WordPlan) -> int:
-    """Rows of words that a set of draws keeps: an even number for each kind, as a call gives two."""
-    return 2 * ((plan.words + 1) // 2) + 2 * ((plan.sign_words + 1) // 2)
-
-
-def _fill_text(program: Program) -> tuple[list[str], list[list[str]]]:
-    """Lines that fill words and draws before a step, and the text by which lane j reads each draw of each set.
-
-    Signs are read from their word where they are used: storing them would cost more than making them. Noises that run as stages
-    read rows of numbers, so for them the signs are written out too.
-    """
-    lines: list[str] = []
-    texts: list[list[str]] = []
-    word, target = 0, 0
-    for s, plan in enumerate(program.noise.sets):
-        own, sign = word, word + 2 * ((plan.words + 1) // 2)
-        written = any(m.oracle.noise.stage is not None for m, of in zip(program.members, program.noise.member_set) if of == s)
-        if plan.words == 1:
-            lines += ["if k & 1 == 0:\n    " + _words(s, "k >> 1", 0, own)]
-        else:
-            lines += [_words(s, "k", c, own + 2 * c) for c in range((plan.words + 1) // 2)]
-        if plan.sign_words == 1:
-            period = 2 * plan.sign_steps
-            lines += [f"if k % {period} == 0:\n    " + _words(s, f"k // {period}", SIGN_SLOT, sign)]
-            lines += [f"sign{s} = {sign * LANES} + (k // {plan.sign_steps} & 1) * {LANES}"]
-            lines += [f"left{s} = u64(63 - k % {plan.sign_steps} * {plan.signs})"]
-        else:
-            for c in range((plan.sign_words + 1) // 2):
-                lines += [_words(s, "k", SIGN_SLOT + c, sign + 2 * c)]
-        taken = signed = 0
-        own_texts: list[str] = []
-        for draw in plan.draws:
-            if isinstance(draw, Sign):
-                for i in range(signed, signed + draw.n):
-                    if plan.sign_words == 1:
-                        bits = f"W[sign{s} + j] << (left{s} - u64({i}))"
-                    else:
-                        bits = f"W[{(sign + i // 64) * LANES} + j] << u64({63 - i % 64})"
-                    text = f"lanes.float_of((({bits}) & lanes.SIGN_BIT) | lanes.ONE_BITS)"
-                    at = (target + len(own_texts)) * LANES
-                    if written:
-                        lines.append(f"for j in range({LANES}):\n    Z[{at} + j] = {text}")
-                    own_texts.append(f"Z[{at} + j]" if written else text)
-                signed += draw.n
-                continue
-            per_word = 2 if isinstance(draw, Normal) else 1
-            for i in range(0, draw.n, per_word):
-                source = f"w + {own * ROW} + (k & 1) * {ROW}" if plan.words == 1 else f"w + {(own + taken) * ROW}"
-                at, taken = (target + len(own_texts)) * LANES, taken + 1
-                if isinstance(draw, Normal):
-                    lines.append(_normals(source, f"z + {at * 8}", i + 1 < draw.n))
-                else:
-                    lines.append(f"lanes.call(lib[{UNIFORMS}], {source}, z + {at * 8}, 0, 0, 0, 0)")
-                own_texts += [f"Z[{at + n * LANES} + j]" for n in range(min(per_word, draw.n - i))]
-        texts.append(own_texts)
-        target += plan.rows
-        word += _word_rows(plan)
-    return lines, texts
-
-
-def _words(s: int, step: str, slot: int, target: int) -> str:
-    return f"lanes.call(lib[{WORDS}], keys[{s}], at, {step}, {slot}, w + {target * ROW}, 0)"
-
-
-def _normals(source: str, target: str, both: bool) -> str:
-    return f"lanes.call(lib[{NORMALS}], {source}, {target}, {int(both)}, 0, 0, 0)"
-
-
 def _step_text(bodies: list[tuple[list[Item], list[Item]]], calls: list[str]) -> list[str]:
     out: list[str] = []
     for i, (lines, stores) in enumerate(bodies):
         out += lane_loops(lines, stores)
         out += calls[i : i + 1]
     return out
-
-
-def _start_text(program: Program, first: list[int], held: int, rows: int) -> str:
-    out = [f"for r in range({rows}):\n    for j in range({LANES}):\n        S[r * {LANES} + j] = start[r]"]
-    pairs = (program.start_plan.words + 1) // 2
-    if program.start_plan.rows:
-        key = f"keys[{len(program.noise.sets)}]"
-        out += [f"lanes.call(lib[{WORDS}], {key}, at, 0, {c}, W2.ctypes.data + {2 * c * ROW}, 0)" for c in range(pairs)]
-        count = program.start_plan.rows
-        out += [_normals(f"W2.ctypes.data + {i // 2 * ROW}", f"Z3.ctypes.data + {i * ROW}", i + 1 < count) for i in range(0, count, 2)]
-        out.append(
-            f"for r in range(root.shape[0]):\n    for i in range({count}):\n        if root[r, i] != 0.0:\n"
-            f"            for j in range({LANES}):\n                S[r * {LANES} + j] += root[r, i] * Z3[i * {LANES} + j]"
-        )
-        out.insert(0, f"W2 = np.empty({2 * pairs * LANES}, np.uint64)\nZ3 = np.empty({(count + 1) * LANES})")
-    return _indent(out, 8)
-
-
-def _snapshot_text(program: Program, first: list[int], held: int) -> list[str]:
-    if program.control is None:
-        return ["pass"]
-    dim = program.members[0].dim
-    body = [f"V[slot + {d * LANES} + j] = {row(first[0] + d)} - memory[k] * {row(first[0] + dim + d)}" for d in range(dim)]
-    body += [f"V[slot + {(dim + d) * LANES} + j] = {row(held + d)}" for d in range(dim)]
-    return [f"slot *= {2 * dim * LANES}", f"for j in range({LANES}):\n" + "\n".join(f"    {b}" for b in body)]
 
 
 def _record_text(build: _Build, first: list[int], held: int, sums: int) -> list[str]:
@@ -382,7 +296,9 @@ def _record_text(build: _Build, first: list[int], held: int, sums: int) -> list[
                     value = value + coordinate * 0.0
             else:
                 rows = f"S[{position.start * LANES} + q + j]"
-                dead.append(f"for q in range(0, {member.dim * LANES}, {LANES}):\n    for j in range({LANES}):\n        H[{target * LANES} + j] += {rows} * 0.0")
+                dead.append(
+                    f"for q in range(0, {member.dim * LANES}, {LANES}):\n    for j in range({LANES}):\n        H[{target * LANES} + j] += {rows} * 0.0"
+                )
             outputs.append((f"H[{target * LANES} + j]", value))
         if program.pair:
             c = _control(build, observable, tape, p, held) if program.control is not None and stage is None else 0.0
@@ -429,29 +345,6 @@ def _loop(tape: Tape, outputs: list[tuple[str, Any]]) -> list[str]:
     return lane_loops(lines, stores)
 
 
-def _lost_text(program: Program, first: list[int]) -> list[str]:
-    return [
-        f"lost[{i}] += lanes.call(lib[{LOST}], S.ctypes.data, {first[i]}, {first[i] + len(m.parts) * m.dim}, valid, 0, 0)" for i, m in enumerate(program.members)
-    ]
-
-
-def _watch_text(program: Program, first: list[int]) -> list[str]:
-    out = []
-    for i, m in enumerate(program.members):
-        rows = f"{first[i]}, {first[i] + len(m.parts) * m.dim}"
-        out.append(f"if k + 1 < seen[{i}] and lanes.call(lib[{LOST}], S.ctypes.data, {rows}, valid, 0, 0) > 0:\n    seen[{i}] = k + 1")
-    return out
-
-
-def _points_text(program: Program, first: list[int]) -> list[str]:
-    out, at = [], 0
-    for i, m in enumerate(program.members):
-        source = f"S[({first[i]} + d) * {LANES} + j]"
-        out.append(f"for d in range({m.dim}):\n    for j in range(valid):\n        points[{at} + d, b * {LANES} + j] = {source}")
-        at += m.dim
-    return out
-
-
 def importable(function: Callable[..., Any]) -> bool:
     """Whether a compiled function of this library: only these are imported by the text, and their kernels cached on disk."""
     return getattr(function, "__module__", "").startswith("sdetools.") and "<locals>" not in function.__qualname__
@@ -461,62 +354,3 @@ def _import_line(name: str, function: Callable[..., Any]) -> str:
     if importable(function):
         return f"from {function.__module__} import {function.__name__} as {name}\n"
     return f"{name} = None  # set by the loader\n"
-
-
-def _indent(lines: list[str], by: int) -> str:
-    pad = " " * by
-    return "\n".join(pad + part for line in lines for part in line.split("\n")) or pad + "pass"
-
-
-_TEMPLATE = '''"""A kernel that sdetools generated; safe to delete."""
-import math
-
-import numpy as np
-from numba import njit
-
-from sdetools.simulation import lanes
-{imports}
-u64 = np.uint64
-
-
-@njit(cache={cache}, **lanes.FAST)
-def record(S, S2, V, H, lib, slot, c, rho, valid, P, out{arguments}):
-{record_scalars}
-{record}
-
-
-@njit(cache={cache}, **lanes.FAST)
-def run(first, blocks, paths, keys, watch, C, P, start, root, actions, slots, factors, memory, sums, lost, seen, points, lib{arguments}):
-    S = np.empty({rows} * {lanes})
-    S2 = S.reshape({rows}, {lanes})
-    Z = np.empty({draws} * {lanes})
-    Z2 = Z.reshape({draws}, {lanes})
-    W = np.empty({words} * {lanes}, np.uint64)
-    V = np.empty({slots} * 2 * {dim} * {lanes})
-    H = np.empty(3 * {columns} * {lanes})
-    steps = C.shape[0]
-    w, z = W.ctypes.data, Z.ctypes.data
-{scalars}
-    for b in range(blocks):
-        at = first + u64(b * {lanes})
-        valid = min({lanes}, paths - b * {lanes})
-{start}
-        for k in range(steps + 1):
-            slot = actions[k, 1]
-            if slot >= 0:
-{snapshot}
-            t = actions[k, 0]
-            if t >= 0 and not watch:
-                record(S, S2, V, H, lib, slots[t] * (2 * {dim} * {lanes}), factors[t, 0], factors[t, 1], valid, P, sums[t]{arguments})
-            if k == steps:
-                break
-{coefficients}
-{fills}
-{step}
-            if watch:
-{watch}
-        if not watch:
-{lost}
-        if points.shape[1] > 0:
-{points}
-'''

@@ -82,7 +82,9 @@ class Store:
                 f"{self.path} is damaged or truncated ({error}) and cannot be resumed from. Remove it, or run without resuming."
             ) from error
         if verdict != "ok" or row is None:
-            raise StoreError(f"{self.path} is damaged or truncated and cannot be resumed from. Remove it, or run without resuming.")
+            raise StoreError(
+                f"{self.path} is damaged or truncated and cannot be resumed from. Remove it, or run without resuming."
+            )
         if row[0] != str(self.identity):
             raise StoreError(
                 f"{self.path} belongs to another experiment ({row[0]}), not to this one ({self.identity}). "
@@ -97,7 +99,9 @@ class Store:
         rows = self._open().execute("SELECT chunk, crc, payload FROM chunks WHERE experiment = ?", (experiment,))
         for chunk, crc, payload in rows:
             if zlib.crc32(payload) != crc:
-                raise StoreError(f"{self.path} is damaged (chunk {chunk}) and cannot be resumed from. Remove it, or run without resuming.")
+                raise StoreError(
+                    f"{self.path} is damaged (chunk {chunk}) and cannot be resumed from. Remove it, or run without resuming."
+                )
             out[chunk] = _unpack(payload)
         return out
 

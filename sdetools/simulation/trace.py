@@ -72,7 +72,9 @@ class Tape:
             self._known[text, 0] = known
         return Traced(self, known)
 
-    def segments(self, outputs: Sequence[tuple[Any, Any]], spill: Callable[[int], str]) -> tuple[list[tuple[list[Item], list[Item]]], int]:
+    def segments(
+        self, outputs: Sequence[tuple[Any, Any]], spill: Callable[[int], str]
+    ) -> tuple[list[tuple[list[Item], list[Item]]], int]:
         """Lines and stores of each segment, with `outputs` (target, value) stored at the end of the last, and the number of scratch rows.
 
         An output whose target is a pair `(segment, target)` is stored at the end of that segment.

@@ -95,7 +95,9 @@ class Estimate:
     def __repr__(self) -> str:
         name = f"{self.name} = " if self.name else ""
         if not math.isfinite(self.value):
-            lost = f", {self.diverged} paths left the finite range, first at step {self.first_divergence}" if self.diverged else ""
+            lost = (
+                f", {self.diverged} paths left the finite range, first at step {self.first_divergence}" if self.diverged else ""
+            )
             return f"{name}{self.value} ({self.n} paths{lost})"
         if self.stderr == 0:
             return f"{name}{self.value:.10g} (exact)"

@@ -63,7 +63,8 @@ class WeakGap:
         o, t = _column(self.names, observable), _moment(self.times, time)
         value, stderr = float(self.statistics.gap[t, o]), float(self.statistics.stderr[t, o])
         name = f"gap of {self.names[o]} at t={self.times[t]:g}"
-        return Estimate(value, stderr, self.paths, self.confidence, name, self.diverged, self.first_divergence)
+        lost = self.diverged if 0 <= self.first_divergence <= self.steps[t] else 0
+        return Estimate(value, stderr, self.paths, self.confidence, name, lost, self.first_divergence if lost else -1)
 
     def sup(self, observable: str | int = 0) -> SupEstimate:
         """max_k |gap_k| over the recorded steps, with its simultaneous band."""
@@ -125,7 +126,9 @@ class WeakGap:
 
     def __repr__(self) -> str:
         how = "coupled, with the control variate" if self.controlled else "coupled" if self.coupled else "independent"
-        lines = [f"{self.first.name} - {self.second.name}: {self.paths:,} paths ({how}), {self.steps[-1]} steps to t={self.times[-1]:g}"]
+        lines = [
+            f"{self.first.name} - {self.second.name}: {self.paths:,} paths ({how}), {self.steps[-1]} steps to t={self.times[-1]:g}"
+        ]
         if self.diverged:
             lines.append(f"{self.diverged:,} paths left the finite range, first at step {self.first_divergence}")
         return "\n  ".join([*lines, *(repr(self.sup(name)) for name in self.names)])

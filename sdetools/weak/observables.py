@@ -47,7 +47,9 @@ def observable(spec: Any, loss: Loss, name: str = "") -> Observable:
     elif isinstance(spec, Loss):
         if spec.dim != loss.dim:
             raise ValueError(f"an observable must take {loss.dim} coordinates; got the loss {spec.label} with {spec.dim}.")
-        made = Observable(name or spec.label, spec.value, spec.gradient, spec.identity, spec.parameters, spec.value_stage, spec.latex)
+        made = Observable(
+            name or spec.label, spec.value, spec.gradient, spec.identity, spec.parameters, spec.value_stage, spec.latex
+        )
     elif callable(getattr(spec, "value", None)):
         label = name or getattr(spec, "name", "") or repr(spec)
         gradient = getattr(spec, "gradient", None) or _differences(spec.value)
@@ -61,7 +63,9 @@ def observable(spec: Any, loss: Loss, name: str = "") -> Observable:
     with np.errstate(all="ignore"):
         shape = np.shape(made.value(np.full((loss.dim, 2), 0.5)))
     if shape not in ((2,), ()):
-        raise ValueError(f"the observable {made.name} must give one number a path, shape (paths,); for 2 paths it gave shape {shape}.")
+        raise ValueError(
+            f"the observable {made.name} must give one number a path, shape (paths,); for 2 paths it gave shape {shape}."
+        )
     return made
 
 

@@ -58,7 +58,8 @@ class Simulation:
         o, t = _column(self.names, observable), _moment(self.times, time)
         value, stderr = float(self.statistics.mean[t, o]), float(self.statistics.stderr[t, o])
         name = f"E[{self.names[o]}] at t={self.times[t]:g}"
-        return Estimate(value, stderr, self.paths, self.confidence, name, self.diverged, self.first_divergence)
+        lost = self.diverged if 0 <= self.first_divergence <= self.steps[t] else 0
+        return Estimate(value, stderr, self.paths, self.confidence, name, lost, self.first_divergence if lost else -1)
 
     @cached_property
     def data(self) -> xarray.Dataset:
@@ -99,6 +100,7 @@ def simulate(
     resume: bool = False,
     progress: Any = False,
     backend: str = "auto",
+    stream: int = 0,
 ) -> Simulation:
     r"""E h(x_k) along one dynamics, k step_time = t up to `horizon`, from `paths` independent paths that start at `x0`.
 
@@ -106,7 +108,7 @@ def simulate(
     `precision` instead of `paths`: the half-width that every recorded mean shall reach, by a pilot run. `times`: when to record (by
     default the first 8 / (1 - beta) steps and then geometrically; "all" for every step). `keep_final` keeps the last points.
     The draws depend on `seed` alone: threads, executor and interruptions change no bit. `store` keeps finished chunks in a file,
-    `resume=True` takes them up. Units of time are those of `dynamics.step_time`. ValueError for anything that does not fit.
+    `resume=True` takes them up; `stream` is another set of draws of the same seed (a multiple of 4). Units of time are those of `dynamics.step_time`. ValueError for anything that does not fit.
 
     >>> import sdetools as st
     >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.none(dim=1))
@@ -117,13 +119,20 @@ def simulate(
     program, record, step_time = make_program((dynamics,), x0, horizon, observe, times, functionals, control=False, coupled=True)
     options = Options(seed, threads, executor, store, resume, progress, backend)
     paths = chosen_paths(paths, precision, program, confidence, lambda sums: SingleStatistics(sums).stderr, options)
-    sums = options.run(program, paths, keep=keep_final)
+    sums = options.run(program, paths, stream, keep=keep_final)
     names = tuple(o.name for o in (*program.observables, *program.functionals))
     return Simulation(dynamics, record * step_time, record, names, SingleStatistics(sums), confidence)
 
 
 def make_program(
-    members: tuple[Dynamics, ...], x0: Any, horizon: float, observe: Any, times: Any, functionals: Any, control: Any, coupled: bool
+    members: tuple[Dynamics, ...],
+    x0: Any,
+    horizon: float,
+    observe: Any,
+    times: Any,
+    functionals: Any,
+    control: Any,
+    coupled: bool,
 ) -> tuple[Program, np.ndarray, float]:
     """The program of one dynamics or a pair, its recorded steps and the clock; all input is checked here."""
     from sdetools.weak.clock import plan_control
@@ -150,7 +159,11 @@ def make_program(
         raise ValueError("`observe` must name at least one observable; got none. Pass for example observe=['x**2'].")
     stages = any(m.oracle.noise.stage is not None or m.oracle.noise.oracle_stage(m.oracle.sigma) is not None for m in members[:1])
     planned = plan_control(first, steps, record) if control and coupled and not stages and len(members) == 2 else None
-    return Program(members, (start,) * len(members), steps, record, wanted, functionals, planned, coupled), record, first.step_time
+    return (
+        Program(members, (start,) * len(members), steps, record, wanted, functionals, planned, coupled),
+        record,
+        first.step_time,
+    )
 
 
 def chosen_paths(paths: Any, precision: Any, program: Program, confidence: float, stderr_of: Any, options: Options) -> int:
@@ -175,5 +188,7 @@ def _moment(times: np.ndarray, time: float | None) -> int:
         return len(times) - 1
     found = int(np.argmin(np.abs(times - time)))
     if abs(times[found] - time) > 1e-9 * max(1.0, abs(time)):
-        raise ValueError(f"`time` must be a recorded time; got {time!r}, and the nearest is {times[found]:.10g}. Ask for it by times=.")
+        raise ValueError(
+            f"`time` must be a recorded time; got {time!r}, and the nearest is {times[found]:.10g}. Ask for it by times=."
+        )
     return found

@@ -257,6 +257,9 @@ def order_study(
         members.append(made)
     gaps = []
     for i, (eta, (first, second)) in enumerate(zip(rates.tolist(), members)):
-        own = {"paths": paths(eta) if callable(paths) else paths, "precision": precision(eta) if callable(precision) else precision}
+        own = {
+            "paths": paths(eta) if callable(paths) else paths,
+            "precision": precision(eta) if callable(precision) else precision,
+        }
         gaps.append(weak_gap(first, second, x0, horizon, observe=observe, confidence=confidence, stream=4 * i, **own, **options))
     return OrderStudy(rates, tuple(gaps), expected, confidence)

@@ -1,4 +1,4 @@
-"""What every dynamics promises: shapes, no changed inputs, both layouts, its clock, its coefficients, and its algebraic identities."""
+"""What every dynamics promises: shapes, untouched inputs, both layouts, clock, coefficients, and its algebraic identities."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from sdetools.noise import Normal
 RNG = np.random.default_rng(1)
 ETAS, BETAS = RNG.uniform(0.02, 0.2, 6), RNG.uniform(0.1, 0.95, 6)
 MOVING = st.schedules.from_arrays(ETAS, BETAS)
-ORACLE = st.NoisyOracle(st.losses.hyperbola(), st.noise.gaussian(root=[["1 + x**2/9", "0"], ["y", "1"]], variables="x y"), sigma=0.3)
+ORACLE = st.NoisyOracle(
+    st.losses.hyperbola(), st.noise.gaussian(root=[["1 + x**2/9", "0"], ["y", "1"]], variables="x y"), sigma=0.3
+)
 X0 = np.array([2.0, 0.5])
 DRAWN = ([0.1, -0.1], [[1.0, 0.4], [0.4, 2.0]])
 
@@ -69,9 +71,9 @@ def test_a_step_changes_no_input_and_keeps_shapes(name):
         coefficients = d.coefficient_values(1)[0]
         coefficients.setflags(write=False)
         z = np.ones((2,) if paths is None else (2, paths))
-        new = d.rule(state, lambda x: d.oracle(x, z), *coefficients)
-        assert len(new) == len(d.parts) and all(np.shape(p) == np.shape(c) for p, c in zip(new, copies))
-        for p, c in zip(state, copies):
+        new = d.rule(state, lambda x, z=z: d.oracle(x, z), *coefficients)
+        assert len(new) == len(d.parts) and all(np.shape(p) == np.shape(c) for p, c in zip(new, copies, strict=True))
+        for p, c in zip(state, copies, strict=True):
             np.testing.assert_array_equal(p, c)
 
 
@@ -84,7 +86,7 @@ def test_rows_of_paths_are_the_paths_one_by_one(name):
     new = d.rule(together, lambda x: d.oracle(x, z), *row)
     for j in range(paths):
         alone = d.rule(tuple(p[:, j] for p in together), lambda x, j=j: d.oracle(x, z[:, j]), *row)
-        for a, b in zip(new, alone):
+        for a, b in zip(new, alone, strict=True):
             np.testing.assert_allclose(a[:, j], b, rtol=1e-15)
 
 
@@ -130,7 +132,7 @@ def test_the_two_forms_of_momentum_have_the_same_iterates():
     beta, gamma = 0.9, 0.01
     heavy = walk(st.HeavyBall(ORACLE, gamma=gamma, beta=beta, momentum=[3.0, -2.0]), 30)
     ema = walk(st.SGDM(ORACLE, st.schedules.constant(gamma / (1 - beta), beta), momentum=[0.3, -0.2]), 30)
-    for h, e in zip(heavy, ema):
+    for h, e in zip(heavy, ema, strict=True):
         np.testing.assert_allclose(h[0], e[0], rtol=1e-12)
         np.testing.assert_allclose((1 - beta) * h[1], e[1], rtol=1e-11)
 
@@ -147,7 +149,7 @@ def test_heavy_ball_bridges_to_its_own_averaged_plan():
 
 def test_without_beta_momentum_is_sgd():
     plan = st.schedules.constant(0.1)
-    for a, b in zip(walk(st.SGDM(ORACLE, plan), 8), walk(st.SGD(ORACLE, plan), 8)):
+    for a, b in zip(walk(st.SGDM(ORACLE, plan), 8), walk(st.SGD(ORACLE, plan), 8), strict=True):
         np.testing.assert_allclose(a[0], b[0], rtol=1e-15)
 
 
@@ -169,7 +171,9 @@ def test_every_gradient_of_a_step_sees_the_same_draw():
             return (state[0] + (a - b),)
 
     for backend in ("numpy", "numba"):
-        run = st.simulate(Twice(ORACLE, st.schedules.constant(0.25)), X0, 1.0, 40, ["x"], keep_final=True, backend=backend, threads=1)
+        run = st.simulate(
+            Twice(ORACLE, st.schedules.constant(0.25)), X0, 1.0, 40, ["x"], keep_final=True, backend=backend, threads=1
+        )
         np.testing.assert_array_equal(run.final, np.repeat(X0[:, None], 40, axis=1))
 
 

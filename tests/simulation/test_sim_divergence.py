@@ -26,7 +26,9 @@ def twin(beta):
         return [x[0] * x[0] * x[0] - x[0] + SIGMA * z[0]]
 
     for path in range(PATHS):
-        points = naive.sgdm([1.0], [0.0], gradient, [ETA] * STEPS, [beta] * STEPS, lambda k, path=path: naive.normals(key, path, k, 1))
+        points = naive.sgdm(
+            [1.0], [0.0], gradient, [ETA] * STEPS, [beta] * STEPS, lambda k, path=path: naive.normals(key, path, k, 1)
+        )
         first += [next((k for k, x in enumerate(points) if not math.isfinite(x[0])), None)]
     lost = [k for k in first if k is not None]
     return len(lost), min(lost, default=-1)

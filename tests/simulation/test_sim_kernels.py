@@ -103,8 +103,12 @@ PATH = (st.PathLength(), st.SquaredIncrements(0))
 CASES = {
     # one coordinate, state-dependent root, drawn momentum, control
     "double well": lambda: (
-        pair_of(oracle(st.losses.double_well(), st.noise.gaussian(root=[["1 + 0.3*sin(x)"]], variables="x")), momentum=([0.2], [[0.5]])),
-        [1.5], dict(observe=["x**2", "cos(2*x)"]),
+        pair_of(
+            oracle(st.losses.double_well(), st.noise.gaussian(root=[["1 + 0.3*sin(x)"]], variables="x")),
+            momentum=([0.2], [[0.5]]),
+        ),
+        [1.5],
+        dict(observe=["x**2", "cos(2*x)"]),
     ),
     "gaussian": lambda: (ema_pair(st.noise.gaussian(root=ROOT2), momentum=SPREAD), X2, dict(observe=MOMENTS)),
     "rademacher": lambda: (ema_pair(st.noise.rademacher(root=ROOT2)), X2, dict(observe=MOMENTS, control=False)),
@@ -112,73 +116,131 @@ CASES = {
     "centred exponential": lambda: (ema_pair(st.noise.centred_exponential(root=ROOT2)), X2, dict(observe=MOMENTS, control=False)),
     "two point": lambda: (valley(st.noise.two_point(2, probability=0.3)), X2, dict(observe=["x + y**2"], functionals=PATH)),
     "three point": lambda: (
-        (st.Auxiliary(oracle(st.losses.sphere(3), st.noise.three_point(3)), MOVING, momentum=[0.1, 0.2, 0.3]),
-         st.SGD(oracle(st.losses.sphere(3), st.noise.three_point(3)), MOVING.averaged())),
-        X3, dict(observe=["x0 + x1*x2"]),
+        (
+            st.Auxiliary(oracle(st.losses.sphere(3), st.noise.three_point(3)), MOVING, momentum=[0.1, 0.2, 0.3]),
+            st.SGD(oracle(st.losses.sphere(3), st.noise.three_point(3)), MOVING.averaged()),
+        ),
+        X3,
+        dict(observe=["x0 + x1*x2"]),
     ),
     "student": lambda: (
-        (st.SGDM(oracle(st.losses.hyperbola(), st.noise.student_t(2, degrees=4.0)), MOVING),), X2,
-        dict(observe=["x*y"], functionals=(st.PathLength(), st.LossVariation(st.losses.hyperbola()), st.Accumulate("f", lambda a, b: a[0] * b[1]))),
+        (st.SGDM(oracle(st.losses.hyperbola(), st.noise.student_t(2, degrees=4.0)), MOVING),),
+        X2,
+        dict(
+            observe=["x*y"],
+            functionals=(st.PathLength(), st.LossVariation(st.losses.hyperbola()), st.Accumulate("f", lambda a, b: a[0] * b[1])),
+        ),
     ),
     "label noise of a model": lambda: (
-        (st.SGDM(oracle(st.losses.label_noise_valley(), st.noise.label_noise(model="sqrt(1 + x**2)*y", std=0.5, variables="x y")), FIXED),),
-        X2, dict(observe=["x", "y**2"]),
+        (
+            st.SGDM(
+                oracle(st.losses.label_noise_valley(), st.noise.label_noise(model="sqrt(1 + x**2)*y", std=0.5, variables="x y")),
+                FIXED,
+            ),
+        ),
+        X2,
+        dict(observe=["x", "y**2"]),
     ),
     "degenerate root": lambda: (
-        (st.SGD(oracle(st.losses.linear([0.5, -1.0]), st.noise.gaussian(root=[[1.0], [2.0]])), MOVING.averaged()),), X2, dict(observe=MOMENTS),
+        (st.SGD(oracle(st.losses.linear([0.5, -1.0]), st.noise.gaussian(root=[[1.0], [2.0]])), MOVING.averaged()),),
+        X2,
+        dict(observe=MOMENTS),
     ),
     "many signs": lambda: (
         (st.SGD(oracle(st.losses.linear([0.5]), st.noise.rademacher(root=np.linspace(0.01, 1, 70)[None])), MOVING.averaged()),),
-        [1.0], dict(observe=["x0"]),
+        [1.0],
+        dict(observe=["x0"]),
     ),
-    "no noise": lambda: ((st.HeavyBall(oracle(st.losses.hyperbola(), st.noise.none(2)), gamma=ETA * 0.1, beta=0.9),), X2, dict(observe=["x*y"])),
+    "no noise": lambda: (
+        (st.HeavyBall(oracle(st.losses.hyperbola(), st.noise.none(2)), gamma=ETA * 0.1, beta=0.9),),
+        X2,
+        dict(observe=["x*y"]),
+    ),
     "twenty coordinates": lambda: (
-        pair_of(oracle(st.losses.quadratic(np.linspace(0.2, 1.5, 20)), st.noise.gaussian(root=RNG.standard_normal((20, 3)) / 2)), FIXED),
-        X20, dict(observe=["x0", "x3*x19"]),
+        pair_of(
+            oracle(st.losses.quadratic(np.linspace(0.2, 1.5, 20)), st.noise.gaussian(root=RNG.standard_normal((20, 3)) / 2)),
+            FIXED,
+        ),
+        X20,
+        dict(observe=["x0", "x3*x19"]),
     ),
     "a ring of forty": lambda: forty(Ring),
     "forty in a row": lambda: forty(Shift),
     "forty alike": lambda: forty(Alike),
     "twenty signs, SVAG": lambda: (
-        (st.SGDM(st.svag(oracle(st.losses.quadratic(np.diag(np.linspace(0.2, 1.5, 20)) + 0.01), st.noise.rademacher(20)), 3), FIXED),),
-        X20, dict(observe=["x0*x1"]),
+        (
+            st.SGDM(
+                st.svag(oracle(st.losses.quadratic(np.diag(np.linspace(0.2, 1.5, 20)) + 0.01), st.noise.rademacher(20)), 3), FIXED
+            ),
+        ),
+        X20,
+        dict(observe=["x0*x1"]),
     ),
     "minibatch": lambda: (pair_of(oracle(REGRESSION, st.noise.minibatch(REGRESSION, size=2), 1.0)), X3, dict(observe=BATCH3)),
     "minibatch without replacement, SVAG": lambda: (
         (st.SGDM(st.svag(oracle(REGRESSION, st.noise.minibatch(REGRESSION, size=2, replace=False), 1.7), 2), MOVING),),
-        X3, dict(observe={"L": REGRESSION, "x0": "x0"}),
+        X3,
+        dict(observe={"L": REGRESSION, "x0": "x0"}),
     ),
-    "logistic": lambda: ((st.SGD(oracle(CLASSES, st.noise.minibatch(CLASSES, size=2), 1.0), MOVING.averaged()),), X3, dict(observe={"L": CLASSES})),
+    "logistic": lambda: (
+        (st.SGD(oracle(CLASSES, st.noise.minibatch(CLASSES, size=2), 1.0), MOVING.averaged()),),
+        X3,
+        dict(observe={"L": CLASSES}),
+    ),
     "labels of a batch": lambda: (
         pair_of(oracle(REGRESSION, st.noise.label_noise(REGRESSION, std=0.5, kind="gaussian", size=3, batch=True), 1.0)),
-        X3, dict(observe=BATCH3),
+        X3,
+        dict(observe=BATCH3),
     ),
     "labels": lambda: (pair_of(oracle(REGRESSION, st.noise.label_noise(REGRESSION, std=0.5, size=3))), X3, dict(observe=BATCH3)),
     "gaussian of a minibatch": lambda: (
-        pair_of(oracle(REGRESSION, st.noise.minibatch(REGRESSION, size=2).as_gaussian())), X3, dict(observe=BATCH3),
+        pair_of(oracle(REGRESSION, st.noise.minibatch(REGRESSION, size=2).as_gaussian())),
+        X3,
+        dict(observe=BATCH3),
     ),
     "functions": lambda: (
-        pair_of(oracle(st.losses.from_function(naive.user_gradient, 2, value=naive.user_value), st.noise.gaussian(dim=2, root=naive.user_root))),
-        X2, dict(observe={"f": naive.user_observable, "x1": "x1"}),
+        pair_of(
+            oracle(
+                st.losses.from_function(naive.user_gradient, 2, value=naive.user_value),
+                st.noise.gaussian(dim=2, root=naive.user_root),
+            )
+        ),
+        X2,
+        dict(observe={"f": naive.user_observable, "x1": "x1"}),
     ),
     "noise by a function": lambda: (
-        (st.SGDM(oracle(st.losses.from_expression("a*x**2/2 + y**4/4", variables="x y", parameters={"a": 1.3}), bending_noise()), MOVING),),
-        X2, dict(observe=["x*y"]),
+        (
+            st.SGDM(
+                oracle(st.losses.from_expression("a*x**2/2 + y**4/4", variables="x y", parameters={"a": 1.3}), bending_noise()),
+                MOVING,
+            ),
+        ),
+        X2,
+        dict(observe=["x*y"]),
     ),
     "compiled gradient": lambda: (
-        (st.SGDM(oracle(st.losses.from_function(naive.user_compiled_gradient, 2), st.noise.gaussian(dim=2)), MOVING),), X2, dict(observe=["x0"]),
+        (st.SGDM(oracle(st.losses.from_function(naive.user_compiled_gradient, 2), st.noise.gaussian(dim=2)), MOVING),),
+        X2,
+        dict(observe=["x0"]),
     ),
     "independent": lambda: (independent(), [1.5], dict(observe=["x**2"], coupled=False, functionals=PATH)),
-}  # fmt: skip
+}
 
 
 def bending_noise():
-    return st.noise.from_function(bending, dim=2, draws=(st.noise.Normal(2),), covariance=lambda x: [[(1 + 0.2 * x[0] ** 2) ** 2, 0 * x[0]], [0 * x[0], np.cos(x[0]) ** 2]])
+    return st.noise.from_function(
+        bending,
+        dim=2,
+        draws=(st.noise.Normal(2),),
+        covariance=lambda x: [[(1 + 0.2 * x[0] ** 2) ** 2, 0 * x[0]], [0 * x[0], np.cos(x[0]) ** 2]],
+    )
 
 
 def both(case, backend, seed=3):
     members, x0, more = case
-    given = dict(x0=x0, horizon=STEPS * ETA, paths=PATHS, times="all", keep_final=True, threads=1, seed=seed, backend=backend) | more
+    given = (
+        dict(x0=x0, horizon=STEPS * ETA, paths=PATHS, times="all", keep_final=True, threads=1, seed=seed, backend=backend) | more
+    )
     return st.simulate(*members, **given) if len(members) == 1 else st.weak_gap(*members, **given)
 
 

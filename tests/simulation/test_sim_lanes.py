@@ -45,10 +45,14 @@ MODERATE = RNG.uniform(0, 40, 1500)
 NEAR_MULTIPLES = np.concatenate([k * np.pi / 2 + 10.0 ** RNG.uniform(-16, -1, 20) for k in (1, 2, 3, 100, 99_999, 600_000)])
 RANGES = {
     "exp": both_signs(np.concatenate([SMALL, MODERATE, RNG.uniform(0, 708, 1500)])),
-    "log": np.concatenate([SMALL, MODERATE[1:], 10.0 ** RNG.uniform(0, 300, 1500), 1 + both_signs(10.0 ** RNG.uniform(-16, -0.5, 1500))]),
+    "log": np.concatenate(
+        [SMALL, MODERATE[1:], 10.0 ** RNG.uniform(0, 300, 1500), 1 + both_signs(10.0 ** RNG.uniform(-16, -0.5, 1500))]
+    ),
     "sin": both_signs(np.concatenate([SMALL, MODERATE, RNG.uniform(0, 1e6, 1500), NEAR_MULTIPLES])),
     "tanh": both_signs(np.concatenate([SMALL, MODERATE, RNG.uniform(0.5, 0.75, 1500)])),
-    "log1p": np.concatenate([both_signs(SMALL * 0.999), 10.0 ** RNG.uniform(0, 300, 1500), -1 + 10.0 ** RNG.uniform(-15, 0, 1500)]),
+    "log1p": np.concatenate(
+        [both_signs(SMALL * 0.999), 10.0 ** RNG.uniform(0, 300, 1500), -1 + 10.0 ** RNG.uniform(-15, 0, 1500)]
+    ),
     "expm1": both_signs(np.concatenate([SMALL, MODERATE, RNG.uniform(0.4, 1.2, 1500), RNG.uniform(40, 700, 500)])),
     "sinh": both_signs(np.concatenate([SMALL, MODERATE, RNG.uniform(0.4, 1.2, 1500), RNG.uniform(40, 700, 500)])),
 }
@@ -60,7 +64,7 @@ def ulps(name: str, x: np.ndarray, computed: np.ndarray) -> np.ndarray:
     with mpmath.workdps(40):
         truth = [getattr(mpmath, name)(mpmath.mpf(float(v))) for v in x]
         rounded = np.array([float(t) for t in truth])
-        rest = np.array([float(mpmath.mpf(float(c)) - t) for c, t in zip(computed, truth)])
+        rest = np.array([float(mpmath.mpf(float(c)) - t) for c, t in zip(computed, truth, strict=True)])
     unit = np.maximum(np.spacing(np.abs(rounded)), np.finfo(float).tiny * np.finfo(float).eps)
     return np.abs(rest) / unit
 

@@ -18,7 +18,9 @@ PLAN = st.schedules.from_arrays(ETAS, BETAS, base=ETA)
 
 
 def paths_of(members, x0, backend):
-    given = dict(x0=x0, horizon=STEPS * ETA, paths=PATHS, observe=["1.0*x"], keep_final=True, seed=SEED, threads=1, backend=backend)
+    given = dict(
+        x0=x0, horizon=STEPS * ETA, paths=PATHS, observe=["1.0*x"], keep_final=True, seed=SEED, threads=1, backend=backend
+    )
     return (st.simulate(*members, **given) if len(members) == 1 else st.weak_gap(*members, **given)).final[:, LOOK]
 
 
@@ -53,9 +55,12 @@ def test_other_draws_in_two_coordinates(law, backend):
         "signs": (st.noise.rademacher(2), naive.signs, 2, lambda z: z),
         "uniforms": (st.noise.uniform(2), naive.uniforms, 2, lambda z: [math.sqrt(12) * (u - 0.5) for u in z]),
         "three normals": (
-            st.noise.gaussian(root=[[1.0, 0.5, 0.0], [0.0, -1.0, 2.0]]), naive.normals, 3, lambda z: [z[0] + z[1] / 2, 2 * z[2] - z[1]],
+            st.noise.gaussian(root=[[1.0, 0.5, 0.0], [0.0, -1.0, 2.0]]),
+            naive.normals,
+            3,
+            lambda z: [z[0] + z[1] / 2, 2 * z[2] - z[1]],
         ),
-    }[law]  # fmt: skip
+    }[law]
     oracle, key = st.NoisyOracle(loss, noise, sigma=0.4), naive.key_of(SEED, 0)
     got = paths_of((st.SGDM(oracle, PLAN),), [1.0, -1.0], backend)
 

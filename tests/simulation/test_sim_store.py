@@ -8,10 +8,8 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
-
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import sdetools as st
@@ -131,7 +129,9 @@ def test_a_killed_process_resumes_to_the_same_bits(tmp_path, whole, when):
 # -- refusals -------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("change", [{"seed": 4}, {"paths": 6000}, {"x0": [1.5]}, {"horizon": 1.0}, {"observe": ["x**2"]}, {"times": [1.0]}], ids=str)
+@pytest.mark.parametrize(
+    "change", [{"seed": 4}, {"paths": 6000}, {"x0": [1.5]}, {"horizon": 1.0}, {"observe": ["x**2"]}, {"times": [1.0]}], ids=str
+)
 def test_a_store_of_another_experiment_is_refused(tmp_path, change):
     store = tmp_path / "run.db"
     gap(store=store)

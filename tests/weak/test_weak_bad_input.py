@@ -164,7 +164,10 @@ def test_misspelt_options_are_not_swallowed():
             call(pahts=3)
 
 
-@pytest.mark.parametrize("change", [{"x0": [1.0]}, {"horizon": 1.01}, {"observe": ["y"]}, {"seed": -1}, {"threads": 0}, {"backend": "jax"}, {"paths": 0}])
+@pytest.mark.parametrize(
+    "change",
+    [{"x0": [1.0]}, {"horizon": 1.01}, {"observe": ["y"]}, {"seed": -1}, {"threads": 0}, {"backend": "jax"}, {"paths": 0}],
+)
 def test_nothing_is_written_for_bad_input(tmp_path, change):
     store = tmp_path / "run.db"
     with pytest.raises(ValueError):

@@ -68,7 +68,7 @@ def scores(pair, x0, seed, paths=PATHS, coupled=True, truth=None):
     names = names_of(pair[0].oracle)
     gap = st.weak_gap(*pair, x0, STEPS * ETA, paths, names, times=TIMES, control=False, coupled=coupled, seed=seed)
     out = []
-    for which, exact_of in zip("xz", truth or pair):
+    for which, exact_of in zip("xz", truth or pair, strict=True):
         mean, variance = gap.statistics.member(which)
         m = st.exact.moments(exact_of, x0, STEPS, record=RECORD)
         exact = np.column_stack([st.exact.expectation(m, h) for h in names])
@@ -118,7 +118,7 @@ def test_drawn_momentum():
 
 @pytest.mark.parametrize("law", [*LAWS, *ON_DATA])
 def test_a_tenth_of_the_noise_variance_is_seen(law):
-    """Negative control: from the minimiser, exact moments for sigma^2 1.1 times larger are missed by more than 20 standard errors."""
+    """Negative control: from the minimiser, exact moments for 1.1 sigma^2 are missed by more than 20 standard errors."""
     right, wrong = oracle_of(law), oracle_of(law, 1.5 * np.sqrt(1.1))
     start, paths = (CENTRE if right.dim == 2 else np.zeros(3)), PATHS * (1 if law != "student, 12 degrees" else 2)
     z = scores(pair_of(right, FIXED, momentum=False), start, 11, paths, truth=pair_of(wrong, FIXED, momentum=False))
@@ -142,6 +142,6 @@ def test_nonlinear_sgd_against_quadrature():
     observables = ["x**2", "cos(2*x)", "abs(x)"]
     run = st.simulate(sgd, [1.5], STEPS * ETA, PATHS, observables, times=TIMES, seed=13)
     for h in observables:
-        for t, answer in zip(TIMES, st.exact.transfer(sgd, [1.5], STEPS, h, record=RECORD).tolist()):
+        for t, answer in zip(TIMES, st.exact.transfer(sgd, [1.5], STEPS, h, record=RECORD).tolist(), strict=True):
             assert abs(run.at(h, t).z(answer)) < 4.5
             assert abs(run.at(h, t).z(answer * 1.02)) > 4.5  # negative control

@@ -41,7 +41,11 @@ def coverages(repetitions, paths):
         sup = gap.sup("x**2")
         low, high = sup.band(0.95)
         e = gap.at("x**2")
-        hits += [e.low <= truth[-1] <= e.high, bool(((low <= truth) & (truth <= high)).all()), sup.low <= np.abs(truth).max() <= sup.high]
+        hits += [
+            e.low <= truth[-1] <= e.high,
+            bool(((low <= truth) & (truth <= high)).all()),
+            sup.low <= np.abs(truth).max() <= sup.high,
+        ]
     return hits
 
 
@@ -76,7 +80,7 @@ def test_intervals_half_as_wide_do_not_cover():
 
 
 def test_pointwise_intervals_do_not_cover_the_curve():
-    """Negative control of the band: intervals of one time each hold the whole curve too rarely; the band is wider for a reason."""
+    """Negative control of the band: intervals of one time each hold the whole curve too rarely."""
     truth, hits = exact("x**2"), 0
     for seed in range(200):
         gap = gap_of(5120, seed)
@@ -95,7 +99,7 @@ def test_few_paths_still_cover(paths):
 
 @pytest.mark.parametrize("paths", [1, 2])
 def test_one_or_two_paths_claim_nothing(paths):
-    """One path has no spread, two are always on a line with the control: the interval is the whole line, and nothing is 'exact'."""
+    """One path has no spread, two lie on a line with the control: the interval is the whole line, nothing is 'exact'."""
     for e in (gap_of(paths, 0).at("x"), gap_of(paths, 0).sup("x"), gap_of(paths, 0, coupled=False).at("x")):
         if paths == 2 and "sup" not in e.name and e.stderr > 1e-3:
             continue  # two independent paths have a spread
@@ -169,7 +173,9 @@ def test_paths_needed_brings_the_error_to_a_quarter_of_the_gap(pilot):
 
 
 def study_of(paths, **more):
-    return st.order_study(pair_of, [2.0**-3, 2.0**-4, 2.0**-5, 2.0**-6], [1.0], 0.5, paths, OBSERVE, threads=1, times=[0.5], **more)
+    return st.order_study(
+        pair_of, [2.0**-3, 2.0**-4, 2.0**-5, 2.0**-6], [1.0], 0.5, paths, OBSERVE, threads=1, times=[0.5], **more
+    )
 
 
 def exact_at_half(eta, h):
@@ -196,15 +202,15 @@ def test_a_study_plans_for_its_unresolved_points():
 def test_a_study_plans_for_what_it_is_told_to_expect():
     study = study_of(60, control=False, expected={"x": lambda eta: eta})
     needed = study.paths_needed("x")
-    for eta, point, n in zip(study.etas, study.estimates("x"), needed):
+    for eta, point, n in zip(study.etas, study.estimates("x"), needed, strict=True):
         size = abs(point.value) if point.resolved else eta
         assert n == math.ceil(60 * (point.stderr / (size / 4)) ** 2)
-    for point, n in zip(study.estimates("x**2"), study.paths_needed("x**2")):
+    for point, n in zip(study.estimates("x**2"), study.paths_needed("x**2"), strict=True):
         assert point.resolved or n == 0 or len(study.order("x**2").etas) >= 2
 
 
 def test_the_order_is_the_exact_gaps_order():
-    """The fitted slope agrees with the same fit on exact gaps: |z| < 4.5; with the slope plus 0.1 that of x does not (beyond 10)."""
+    """The fitted slope agrees with the same fit on exact gaps: |z| < 4.5; for x, 0.1 more is beyond 10."""
     study = study_of(40_000)
     for h in OBSERVE:
         truth = [exact_at_half(e, h) for e in study.etas]
@@ -213,7 +219,7 @@ def test_the_order_is_the_exact_gaps_order():
         slope = order.fit(truth)
         assert abs(order.value - slope) < 4.5 * order.stderr
         assert h != "x" or abs(order.value - slope - 0.1) > 10 * order.stderr  # negative control
-        for local, a, b in zip(order.local, truth, truth[1:]):
+        for local, a, b in zip(order.local, truth[:-1], truth[1:], strict=True):
             assert abs(local.value - math.log2(a / b)) < 4.5 * local.stderr
 
 
