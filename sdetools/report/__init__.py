@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from .page import render, write
 from sdetools.plots import gap_curve, loglog_orders
+
+from .page import render, write
 from .typeset import typeset
 
 __all__ = ["gap_curve", "loglog_orders", "render", "typeset", "write"]

@@ -54,7 +54,7 @@ def _formula(latex: str, display: bool) -> Any:
 
     try:
         tree = ElementTree.fromstring(convert(latex, display="block" if display else "inline").replace(_NAMESPACE, "", 1))
-    except Exception:  # noqa: BLE001  (the converter's errors have no common base, and StopIteration and IndexError slip out of it)
+    except Exception:
         return Markup("<code>{}</code>").format(latex)
     for node in tree.iter():
         # No link and no style may come out of a formula.

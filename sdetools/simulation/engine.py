@@ -70,6 +70,11 @@ def execute(
     seed = _check.count("seed", seed, least=0)
     if seed >= 1 << 64:
         raise ValueError(f"`seed` must be below 2**64; got seed={seed}.")
+    stream = _check.count("stream", stream, least=0)
+    if executor is not None and not isinstance(executor, Executor):
+        raise ValueError(
+            f"`executor` must be a concurrent.futures.Executor; got {executor!r}. For threads of our own pass threads=."
+        )
     threads = available_threads() if threads is None else _check.count("threads", threads)
     blocks = blocks_per_chunk(paths)
     task = make_task(program, seed, stream, paths, blocks, keep, backend)

@@ -167,7 +167,7 @@ def weak_gap(
     Both dynamics must advance the clock by equal steps. ValueError for anything that does not fit.
 
     >>> import sdetools as st
-    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=0.1**-0.5)
+    >>> oracle = st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.gaussian(dim=1), sigma=0.1**-0.5)
     >>> plan = st.schedules.constant(eta=0.1, beta=0.5)
     >>> gap = st.weak_gap(st.SGDM(oracle, plan), st.SGD(oracle, plan.averaged()), x0=[1.0], horizon=1.0, paths=20_000, observe=["x"])
     >>> gap.sup("x").resolved

@@ -35,7 +35,7 @@ def observable(spec: Any, loss: Loss, name: str = "") -> Observable:
 
     >>> from sdetools.losses import from_expression
     >>> observable("x**2 + y**2", from_expression("x*y", variables="x y")).value(np.array([3.0, 4.0]))
-    25.0
+    np.float64(25.0)
     """
     if isinstance(spec, Observable):
         return spec
@@ -52,12 +52,12 @@ def observable(spec: Any, loss: Loss, name: str = "") -> Observable:
         )
     elif callable(getattr(spec, "value", None)):
         label = name or getattr(spec, "name", "") or repr(spec)
-        gradient = getattr(spec, "gradient", None) or _differences(spec.value)
+        gradient = getattr(spec, "gradient", None) or _Differences(spec.value)
         made = Observable(label, spec.value, gradient, getattr(spec, "identity", repr(spec)))
     elif callable(spec):
         from sdetools.noise.identity import function_identity
 
-        made = Observable(name or getattr(spec, "__name__", "h"), spec, _differences(spec), function_identity(spec))
+        made = Observable(name or getattr(spec, "__name__", "h"), spec, _Differences(spec), function_identity(spec))
     else:
         raise ValueError(f"an observable must be an expression, a function of x, or a loss; got {spec!r}. Write it like 'x**2'.")
     with np.errstate(all="ignore"):
@@ -85,20 +85,27 @@ def observables(specs: Any, loss: Loss) -> tuple[Observable, ...]:
     return made
 
 
-def _differences(value: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def gradient(x: Any) -> np.ndarray:
+@dataclass(frozen=True)
+class _Differences:
+    """The gradient of a function by central differences, traced or not."""
+
+    value: Callable[[Any], Any]
+
+    def __call__(self, x: Any) -> np.ndarray:
         out = []
         for i in range(len(x)):
             up, down = np.array(x, copy=True), np.array(x, copy=True)
             up[i], down[i] = x[i] + STEP, x[i] - STEP
-            out.append((value(up) - value(down)) * (0.5 / STEP))
+            out.append((self.value(up) - self.value(down)) * (0.5 / STEP))
         return components(out, x)
-
-    return gradient
 
 
 class PathLength:
-    """sum_k |x_{k+1} - x_k|_2, the length of the path so far."""
+    """sum_k |x_{k+1} - x_k|_2, the length of the path so far.
+
+    >>> PathLength().increment(np.array([0.0, 0.0]), np.array([3.0, 4.0]))
+    np.float64(5.0)
+    """
 
     name = "path length"
 
@@ -127,7 +134,11 @@ class LossVariation:
 
 @dataclass(frozen=True)
 class SquaredIncrements:
-    """sum_k (x_{k+1,i} - x_{k,i})^2 of coordinate `coordinate`: the quadratic variation so far."""
+    """sum_k (x_{k+1,i} - x_{k,i})^2 of coordinate `coordinate`: the quadratic variation so far.
+
+    >>> SquaredIncrements(1).increment(np.array([0.0, 0.0]), np.array([3.0, 4.0]))
+    np.float64(16.0)
+    """
 
     coordinate: int = 0
 

@@ -111,7 +111,7 @@ def simulate(
     `resume=True` takes them up; `stream` is another set of draws of the same seed (a multiple of 4). Units of time are those of `dynamics.step_time`. ValueError for anything that does not fit.
 
     >>> import sdetools as st
-    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.none(dim=1))
+    >>> oracle = st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.none(dim=1))
     >>> run = st.simulate(st.SGD(oracle, st.schedules.constant(eta=0.5)), x0=[1.0], horizon=1.0, paths=10, observe=["x**2"], backend="numpy")
     >>> run.at("x**2")
     E[x**2] at t=1 = 0.0625 (exact)
@@ -155,6 +155,9 @@ def make_program(
     record = recorded_steps(times, steps, first.step_time, longest_memory(*members))
     wanted = observables(observe, first.oracle.loss)
     functionals = tuple(functionals) if isinstance(functionals, (list, tuple)) else (functionals,)
+    for functional in functionals:
+        if not callable(getattr(functional, "increment", None)):
+            raise ValueError(f"`functionals` must have `increment(before, after)`; got {functional!r}. Try st.PathLength().")
     if not wanted and not functionals:
         raise ValueError("`observe` must name at least one observable; got none. Pass for example observe=['x**2'].")
     stages = any(m.oracle.noise.stage is not None or m.oracle.noise.oracle_stage(m.oracle.sigma) is not None for m in members[:1])
@@ -180,6 +183,8 @@ def _column(names: tuple[str, ...], observable: str | int) -> int:
         if observable not in names:
             raise ValueError(f"`observable` must be one of {', '.join(map(repr, names))}; got {observable!r}.")
         return names.index(observable)
+    if observable not in range(-len(names), len(names)):
+        raise ValueError(f"`observable` must be a name or an index below {len(names)}; got {observable!r}.")
     return range(len(names))[observable]
 
 

@@ -13,8 +13,9 @@ from sdetools.simulation.program import PAIR, SINGLE
 
 def _variance(square: np.ndarray, total: np.ndarray, n: int) -> np.ndarray:
     """Unbiased variance from sums; 0 where rounding would make it negative or where it is below rounding."""
-    out = (square - total**2 / n) / max(1, n - 1)
-    return np.where(np.abs(out) * n <= 1e-14 * np.abs(square), 0.0, np.maximum(out, 0.0))
+    with np.errstate(all="ignore"):  # sums of lost paths are not finite, and stay so
+        out = (square - total**2 / n) / max(1, n - 1)
+        return np.where(np.abs(out) * n <= 1e-14 * np.abs(square), 0.0, np.maximum(out, 0.0))
 
 
 @dataclass(frozen=True)
@@ -58,15 +59,16 @@ class PairStatistics:
     def slope(self) -> np.ndarray:
         """The regression coefficient a of the control; 0 without one."""
         t, n = self.total, self.sums.paths
-        spread = t["c2"] - t["c"] ** 2 / n
-        both = t["dc"] - t["d"] * t["c"] / n
         with np.errstate(all="ignore"):
+            spread = t["c2"] - t["c"] ** 2 / n
+            both = t["dc"] - t["d"] * t["c"] / n
             return np.where(spread > 1e-14 * t["c2"], both / spread, 0.0)
 
     @cached_property
     def gap(self) -> np.ndarray:
         """Estimate of E h(x) - E h(z)."""
-        return (self.total["d"] - self.slope * self.total["c"]) / self.sums.paths
+        with np.errstate(all="ignore"):
+            return (self.total["d"] - self.slope * self.total["c"]) / self.sums.paths
 
     @cached_property
     def variance(self) -> np.ndarray:
@@ -98,5 +100,6 @@ class PairStatistics:
     def residuals(self, column: int) -> np.ndarray:
         """Centred sums of the residual in each group that has paths, `(groups, records)`: what bootstraps resample."""
         groups = dict(zip(PAIR, np.moveaxis(self.sums.groups[:, :, column], -1, 0)))
-        own = groups["d"] - self.slope[:, column] * groups["c"] - self.sums.counts[:, None] * self.gap[:, column]
+        with np.errstate(all="ignore"):
+            own = groups["d"] - self.slope[:, column] * groups["c"] - self.sums.counts[:, None] * self.gap[:, column]
         return own[self.sums.counts > 0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -88,7 +87,7 @@ class OrderStudy:
 
     def _fit(self, o: int, time: float | None) -> OrderEstimate:
         points = self.estimates(o, time)
-        kept = [i for i, e in enumerate(points) if e.resolved]
+        kept = [i for i, e in enumerate(points) if e.resolved and not e.diverged]
         n, lost, first = self.gaps[0].paths, self.diverged, min((g.first_divergence for g in self.gaps if g.diverged), default=-1)
         name = f"order of the gap of {self.names[o]}"
         if len(kept) < 2:
@@ -237,14 +236,16 @@ def order_study(
     coupled, threads, executor, store, resume, progress, ...). ValueError for anything that does not fit.
 
     >>> import sdetools as st
-    >>> oracle = lambda eta: st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=eta**-0.5)
+    >>> oracle = lambda eta: st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.gaussian(dim=1), sigma=eta**-0.5)
     >>> plan = lambda eta: st.schedules.constant(eta=eta, beta=0.5)
     >>> pair = lambda eta: (st.SGDM(oracle(eta), plan(eta)), st.SGD(oracle(eta), plan(eta).averaged()))
     >>> study = st.order_study(pair, etas=[0.1, 0.05], x0=[1.0], horizon=1.0, paths=20_000, observe=["x"])
     >>> 0.8 < study.order("x").value < 1.2
     True
     """
-    rates = _check.finite("etas", list(etas))
+    if not callable(pair):
+        raise ValueError(f"`pair` must be a function of eta that returns two dynamics; got {pair!r}.")
+    rates = np.atleast_1d(_check.finite("etas", etas if np.ndim(etas) else [etas]))
     if rates.ndim != 1 or len(rates) == 0 or len(np.unique(rates)) < len(rates) or rates.min() <= 0:
         raise ValueError(f"`etas` must be a list of different positive learning rates; got {etas!r}.")
     rates = np.sort(rates)[::-1]
