@@ -65,7 +65,10 @@ def test_verify_writes_its_files_and_prints_the_table_alone(claims, tmp_path):
         "supported  good   Arithmetic [1]  Its interval lies inside its tolerance.",
     ]
     assert "chatter" in result.stderr
-    assert sorted(item.name for item in out.iterdir()) == ["report.html", "results.json"]  # nothing was simulated, so there is no store
+    assert sorted(item.name for item in out.iterdir()) == [
+        "report.html",
+        "results.json",
+    ]  # nothing was simulated, so there is no store
     assert json.loads((out / "results.json").read_text())["claims"][0]["verdict"] == "supported"
     assert "One is at most two." in (out / "report.html").read_text()
 
@@ -335,7 +338,10 @@ def test_gap_defaults_and_choices_reach_the_library(face):
     assert named(face, "order_study")[0][1]["observe"] == ["(x*y - 1)**2 / 2"]
     assert named(face, "SGD")[0][0][1].name == "averaged constant"
     face.clear()
-    assert call(*GAP, "--alpha", 0.5, "--damping", 0.4, "--sigma", 2, "--precision", 1e-3, "--against", "sgd-unaveraged").exit_code == 0
+    assert (
+        call(*GAP, "--alpha", 0.5, "--damping", 0.4, "--sigma", 2, "--precision", 1e-3, "--against", "sgd-unaveraged").exit_code
+        == 0
+    )
     assert named(face, "scaled")[0] == ((0.1,), {"alpha": 0.5, "damping": 0.4})
     assert named(face, "NoisyOracle")[0][1] == {"sigma": 2.0}
     assert named(face, "order_study")[0][1] | {"x0": 0} == {

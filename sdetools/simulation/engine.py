@@ -6,6 +6,7 @@ threads, the executor, or the interruptions. Memory does not grow with the numbe
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
@@ -50,7 +51,7 @@ def available_threads() -> int:
 
 def blocks_per_chunk(paths: int) -> int:
     """Blocks of `LANES` paths in a chunk: a function of the number of paths alone, for results must not depend on the machine."""
-    return max(1, -(-(-(-paths // LANES)) // CHUNKS))
+    return max(1, math.ceil(math.ceil(paths / LANES) / CHUNKS))
 
 
 def execute(

@@ -30,10 +30,10 @@ def folder() -> Path:
     for candidate in (base, Path(tempfile.gettempdir()) / f"sdetools-{os.getuid() if hasattr(os, 'getuid') else 'cache'}"):
         try:
             (candidate / "kernels").mkdir(parents=True, exist_ok=True)
-            probe = tempfile.NamedTemporaryFile(dir=candidate / "kernels")
+            with tempfile.NamedTemporaryFile(dir=candidate / "kernels"):
+                pass
         except OSError:
             continue
-        probe.close()
         return candidate / "kernels"
     raise OSError(f"no folder for compiled kernels: neither {base} nor the temporary folder can be written; set SDETOOLS_CACHE.")
 

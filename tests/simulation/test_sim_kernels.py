@@ -87,9 +87,9 @@ class Alike(st.Dynamics):
         return x - eta * m / np.sqrt(v + 0.1), m, v
 
 
-def forty(kind):
-    loss = st.losses.quadratic(np.full(40, 0.8), center=np.linspace(-1, 1, 40))
-    return (kind(oracle(loss, st.noise.gaussian(dim=40)), MOVING),), np.linspace(-1, 1, 40), dict(observe=["x0*x1 + x39"])
+def coupled_twenty(kind):
+    loss = st.losses.quadratic(np.full(20, 0.8), center=np.linspace(-1, 1, 20))
+    return (kind(oracle(loss, st.noise.gaussian(dim=20)), MOVING),), np.linspace(-1, 1, 20), dict(observe=["x0*x1 + x19"])
 
 
 def bending(x, z):
@@ -164,15 +164,11 @@ CASES = {
         X20,
         dict(observe=["x0", "x3*x19"]),
     ),
-    "a ring of forty": lambda: forty(Ring),
-    "forty in a row": lambda: forty(Shift),
-    "forty alike": lambda: forty(Alike),
+    "a ring of twenty": lambda: coupled_twenty(Ring),
+    "twenty in a row": lambda: coupled_twenty(Shift),
+    "twenty alike": lambda: coupled_twenty(Alike),
     "twenty signs, SVAG": lambda: (
-        (
-            st.SGDM(
-                st.svag(oracle(st.losses.quadratic(np.diag(np.linspace(0.2, 1.5, 20)) + 0.01), st.noise.rademacher(20)), 3), FIXED
-            ),
-        ),
+        (st.SGDM(st.svag(oracle(st.losses.quadratic(np.linspace(0.2, 1.5, 20)), st.noise.rademacher(20)), 3), FIXED),),
         X20,
         dict(observe=["x0*x1"]),
     ),
