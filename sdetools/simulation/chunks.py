@@ -102,6 +102,12 @@ def _arrays(program: Program, source: Source) -> tuple[np.ndarray, ...]:
     )
 
 
+def prepare(task: Task) -> None:
+    """Compiles the task's kernel, or loads it, in the calling thread: threads then share it, and none compiles beside another."""
+    if task.program is None:
+        _kernel(task, 0, 0, np.empty((task.position_rows, 0)))
+
+
 def run_chunk(task: Task, index: int) -> ChunkResult:
     """Advances the paths of chunk `index` and sums what is recorded."""
     size = task.blocks * LANES
@@ -112,6 +118,10 @@ def run_chunk(task: Task, index: int) -> ChunkResult:
         from sdetools.simulation.reference import run_reference
 
         return run_reference(task, first, paths, points)
+    return _kernel(task, first, paths, points)
+
+
+def _kernel(task: Task, first: int, paths: int, points: np.ndarray) -> ChunkResult:
     from sdetools.simulation.kernel import load
     from sdetools.simulation.library import ADDRESSES
 

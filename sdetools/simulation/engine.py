@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sdetools import _check
-from sdetools.simulation.chunks import NEVER, ChunkResult, Task, make_task, run_chunk
+from sdetools.simulation.chunks import NEVER, ChunkResult, Task, make_task, prepare, run_chunk
 from sdetools.simulation.program import Program
 from sdetools.simulation.source import LANES
 from sdetools.simulation.store import Store
@@ -106,6 +106,7 @@ def execute(
             for index in waiting:
                 accept(index, run_chunk(task, index), fresh=True)
         elif executor is None:
+            prepare(task)
             with ThreadPoolExecutor(threads, thread_name_prefix="sdetools") as pool:
                 _feed(pool, task, waiting, threads, accept)
         else:
