@@ -26,6 +26,7 @@ import sdetools as st
 from sdetools.plots import COLOURS, FAINT, canvas
 
 DAMPING = {0.0: 0.1, 0.25: 0.2, 0.5: 0.4, 0.75: 0.8}
+"""lambda for each alpha: all four families start from the same pair, beta = 0.9 at eta = 2^-4."""
 ETAS = [2.0**-k for k in range(4, 9)]
 DEEP = [2.0**-k for k in range(12, 21, 2)]
 

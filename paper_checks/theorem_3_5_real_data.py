@@ -68,7 +68,7 @@ def theorem_3_5_real_data(run):
     for name, found in (("batch of 8", flow), ("SVAG", scaled)):
         for h in observe:
             run.measure(f"{name}, {h}: fitted order", found.order(h), at_least=0.5)
-    # Noise adds at most lam_max / 2 times the trace of the iterate's covariance to the mean of a loss; that is at most eta T Sigma.
+    # Noise adds at most lam_max / 2 times the trace of the iterate's covariance, at most eta T Sigma, to the mean of a loss.
     # Both lam_max and Sigma are largest at the start, where no patient is classified yet.
     start = np.zeros(10)
     room = np.linalg.eigvalsh(train.hessian(start)).max() / 2 * float(np.trace(noise.covariance(start))) * HORIZON
@@ -87,7 +87,7 @@ def theorem_3_5_real_data(run):
     run.figure("losses", drawn({"batch of 8": flow, "SVAG": scaled}, quiet), r"Largest gaps; dashed: a batch of 8 without noise.")
     for name, oracle in (("batch of 8", lambda eta: batch), ("SVAG", lambda eta: st.svag(batch, round(1 / eta)))):
         with run.control(f"{name}, SGD at the wrong learning rate, (1 - beta) eta, on the same clock"):
-            apart = study(run, oracle, observe, share=0.25, wrong=True)
+            apart = study(run, oracle, observe, share=0.1, wrong=True)
             for h in observe:
                 run.measure(f"{h}: fitted order, at least half of the theorem's", apart.order(h), at_least=0.25)
 

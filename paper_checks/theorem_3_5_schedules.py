@@ -51,7 +51,7 @@ def measure(run, name, found):
 
 @st.claim(
     "theorem-3.5-schedules",
-    statement=r"With warm-up, step decay and a moving $\beta_k$, and with a rate that alternates, the weak gap between SGDM and "
+    statement=r"With warm-up, step decay and a moving $\beta_k$, or a rate that alternates, the weak gap between SGDM and "
     r"SGD on the averaged schedule $\bar\eta_k = (1-\beta_k)\sum_{s \ge k} \eta_s \prod_{t=k+1}^{s} \beta_t$ vanishes with $\eta$ "
     r"and lies on its exact curve.",
     source="Theorem 3.5",

@@ -69,12 +69,16 @@ def fill_text(program: Program) -> tuple[list[str], list[list[str]]]:
                 continue
             per_word = 2 if isinstance(draw, Normal) else 1
             for i in range(0, draw.n, per_word):
-                source = f"w + {own * ROW} + (k & 1) * {ROW}" if plan.words == 1 else f"w + {(own + taken) * ROW}"
+                source = (
+                    f"W.ctypes.data + {own * ROW} + (k & 1) * {ROW}"
+                    if plan.words == 1
+                    else f"W.ctypes.data + {(own + taken) * ROW}"
+                )
                 at, taken = (target + len(own_texts)) * LANES, taken + 1
                 if isinstance(draw, Normal):
-                    lines.append(_normals(source, f"z + {at * 8}", i + 1 < draw.n))
+                    lines.append(_normals(source, f"Z.ctypes.data + {at * 8}", i + 1 < draw.n))
                 else:
-                    lines.append(f"lanes.call(lib[{UNIFORMS}], {source}, z + {at * 8}, 0, 0, 0, 0)")
+                    lines.append(f"lanes.call(lib[{UNIFORMS}], {source}, Z.ctypes.data + {at * 8}, 0, 0, 0, 0)")
                 own_texts += [f"Z[{at + n * LANES} + j]" for n in range(min(per_word, draw.n - i))]
         texts.append(own_texts)
         target += plan.rows
@@ -83,7 +87,7 @@ def fill_text(program: Program) -> tuple[list[str], list[list[str]]]:
 
 
 def _words(s: int, step: str, slot: int, target: int) -> str:
-    return f"lanes.call(lib[{WORDS}], keys[{s}], at, {step}, {slot}, w + {target * ROW}, 0)"
+    return f"lanes.call(lib[{WORDS}], keys[{s}], at, {step}, {slot}, W.ctypes.data + {target * ROW}, 0)"
 
 
 def _normals(source: str, target: str, both: bool) -> str:
@@ -104,7 +108,6 @@ def start_text(program: Program, first: list[int], held: int, rows: int) -> str:
             f"for r in range(root.shape[0]):\n    for i in range({count}):\n        if root[r, i] != 0.0:\n"
             f"            for j in range({LANES}):\n                S[r * {LANES} + j] += root[r, i] * Z3[i * {LANES} + j]"
         )
-        out.insert(0, f"W2 = np.empty({2 * pairs * LANES}, np.uint64)\nZ3 = np.empty({(count + 1) * LANES})")
     return indent(out, 8)
 
 
@@ -175,7 +178,9 @@ def run(first, blocks, paths, keys, watch, C, P, start, root, actions, slots, fa
     V = np.empty({slots} * 2 * {dim} * {lanes})
     H = np.empty(3 * {columns} * {lanes})
     steps = C.shape[0]
-    w, z = W.ctypes.data, Z.ctypes.data
+    # Rows are handed on by address: an array must be used inside the loop, or Numba frees it before the loop ends.
+    W2 = np.empty({start_words} * {lanes}, np.uint64)
+    Z3 = np.empty({start_draws} * {lanes})
 {scalars}
     for b in range(blocks):
         at = first + u64(b * {lanes})

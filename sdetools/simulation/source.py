@@ -150,6 +150,8 @@ def write(program: Program) -> Source:
         lanes=LANES,
         draws=max(1, int(draw_rows[-1])),
         words=max(1, sum(word_rows(p) for p in program.noise.sets)),
+        start_words=2 * ((program.start_plan.words + 1) // 2) or 1,
+        start_draws=program.start_plan.rows + 1,
         slots=program.control.slots if program.control is not None else 1,
         dim=dims[0],
         columns=max(1, program.columns),

@@ -56,7 +56,8 @@ def test_estimates_are_finite_before_and_nan_after(backend, expected):
     gap = st.weak_gap(*PAIR, backend=backend, **GIVEN)
     first = gap.first_divergence
     for h in gap.names:
-        assert np.isfinite(gap.statistics.gap[:first, gap.names.index(h)]).all()
+        known = first - (h == "x**2")  # one step before, x is beyond 1e120: its square may have left the range
+        assert np.isfinite(gap.statistics.gap[:known, gap.names.index(h)]).all()
         assert np.isnan(gap.statistics.gap[first:, gap.names.index(h)]).all()
         late = gap.at(h)
         assert math.isnan(late.value) and late.interval(0.9) == (-math.inf, math.inf) and not late.resolved
@@ -69,7 +70,8 @@ def test_a_single_dynamics_too(expected):
     run = st.simulate(PAIR[1], **GIVEN)
     assert (run.diverged, run.first_divergence) == expected[1]
     assert math.isnan(run.at("1/(1 + x**2)").value)
-    assert np.isfinite(run.statistics.mean[: run.first_divergence]).all()
+    assert np.isfinite(run.statistics.mean[: run.first_divergence, 1]).all()
+    assert np.isfinite(run.statistics.mean[: run.first_divergence - 1, 0]).all()
     assert f"{run.diverged} paths" in repr(run)
 
 
