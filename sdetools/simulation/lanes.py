@@ -306,13 +306,11 @@ def vcosh(x):
     return 0.5 * e + 0.5 / e
 
 
-# Sums over lanes. Here LLVM may regroup additions, so that sums run in vector registers; the order is then fixed in the compiled
-# function, the same for every block, thread and process on one kind of processor.
-
-SUMS = FAST | dict(fastmath=FLAGS | {"reassoc"})
+# Sums over lanes. Where they are inlined (`library.py`) LLVM may regroup additions, so that sums run in vector registers; the order is
+# then fixed in that one compiled function, the same for every block, thread and process on one kind of processor.
 
 
-@njit(cache=True, **SUMS)
+@njit(inline="always")
 def reduce_single(values, at, valid, out):
     """Adds sum h and sum h^2 over the first `valid` lanes to `out`."""
     s = s2 = 0.0
@@ -324,7 +322,7 @@ def reduce_single(values, at, valid, out):
     out[1] += s2
 
 
-@njit(cache=True, **SUMS)
+@njit(inline="always")
 def reduce_pair(values, at, valid, out):
     """Adds the sums of h(x), h(z), d, their squares, C, C^2 and d C over the first `valid` lanes to `out`.
 

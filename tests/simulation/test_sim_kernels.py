@@ -61,19 +61,6 @@ class Ring(st.Dynamics):
         return x - eta * m + 0.01 * np.roll(m, 3, axis=0) * x, m
 
 
-class Shift(st.Dynamics):
-    """Coordinates alike, each reading the next one: a loop over them must run in the right direction, or not be one."""
-
-    parts, coefficients = ("x", "m"), ("eta", "beta")
-
-    @staticmethod
-    def rule(state, oracle, eta, beta):
-        x, m = state
-        following = np.concatenate([x[1:], 0.0 * x[:1]])
-        m = beta * m + (1 - beta) * (oracle(x) + following * following)
-        return x - eta * m, m
-
-
 class Alike(st.Dynamics):
     """Coordinates alike and by themselves: loops over lanes roll up."""
 
@@ -165,7 +152,6 @@ CASES = {
         dict(observe=["x0", "x3*x19"]),
     ),
     "a ring of twenty": lambda: coupled_twenty(Ring),
-    "twenty in a row": lambda: coupled_twenty(Shift),
     "twenty alike": lambda: coupled_twenty(Alike),
     "twenty signs, SVAG": lambda: (
         (st.SGDM(st.svag(oracle(st.losses.quadratic(np.linspace(0.2, 1.5, 20)), st.noise.rademacher(20)), 3), FIXED),),

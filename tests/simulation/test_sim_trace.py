@@ -316,10 +316,13 @@ class ThreeGradients(st.Dynamics):
 @pytest.mark.parametrize("staged", ["loss", "oracle", "both"])
 def test_a_rule_with_three_gradients_over_staged_parts(staged):
     """A staged loss, a staged oracle (minibatch), staged loss and noise: kernel and reference agree path by path to 1e-11."""
-    rng = np.random.default_rng(2)
-    dim = 18 if staged == "both" else 3
+    rng, dim = np.random.default_rng(2), 3
     loss = st.losses.least_squares(rng.standard_normal((7, dim)), rng.standard_normal(7))
-    noise = st.noise.minibatch(loss, size=2) if staged == "oracle" else st.noise.gaussian(dim=dim)
+    noise = {
+        "loss": lambda: st.noise.gaussian(dim=dim),
+        "oracle": lambda: st.noise.minibatch(loss, size=2),
+        "both": lambda: st.noise.label_noise(loss, std=0.5, size=2),
+    }[staged]()
     moving = ThreeGradients(st.NoisyOracle(loss, noise, sigma=0.5), st.schedules.constant(0.125, 0.8))
     given_ = dict(x0=np.linspace(-1, 1, dim), horizon=0.75, paths=300, observe={"L": loss}, keep_final=True, threads=1)
     fast, slow = (st.simulate(moving, backend=backend, **given_) for backend in ("numba", "numpy"))
