@@ -72,10 +72,12 @@ def verify(
             if store is not None:
                 store.discard()
             raise ValueError(outcomes[0].reason.removeprefix("ValueError: "))
-    alpha, judged = judge(outcomes)
-    results = Results(version(), seed, budget, alpha, judged)
-    if folder is not None:
-        results.write(folder)
+        alpha, judged = judge(outcomes)
+        results = Results(version(), seed, budget, alpha, judged)
+        if folder is not None:
+            results.write(folder)
+        if store is not None:
+            store.finish()
     return results
 
 

@@ -21,8 +21,8 @@ from sdetools.simulation.source import LANES
 from sdetools.simulation.store import Store
 
 GROUPS = 256
-CHUNKS = 1024
-"""About how many chunks a large run has."""
+CHUNKS = 256
+"""At most so many chunks in a run: one for each group, so that a store stays small."""
 
 
 @dataclass(frozen=True)

@@ -126,6 +126,13 @@ class Store:
             self._connection.close()
             self._connection = None
 
+    def finish(self) -> None:
+        """Drops the chunks of a run that is complete: they are of no more use. What is left says which run this was."""
+        if self._connection is not None:
+            self._connection.execute("DELETE FROM chunks")
+            self._connection.commit()
+            self._connection.execute("VACUUM")
+
     def discard(self) -> None:
         """Closes, and removes the file if this run made it."""
         self.close()

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import subprocess
+import sys
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
 
 import naive
 import numpy as np
@@ -122,3 +126,24 @@ def test_an_error_in_a_worker_arrives_and_nothing_hangs():
 
     with pytest.raises(OSError, match="worker lost"):
         gap(executor=Broken())
+
+
+SCRIPT = """
+import hashlib, sys
+import sdetools as st
+oracle = st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.gaussian(dim=1), sigma=2.0)
+plan = st.schedules.constant(0.125, 0.8)
+gap = st.weak_gap(st.SGDM(oracle, plan), st.SGD(oracle, plan.averaged()), [1.0], 1.0, 700, ["x**2", "x"], threads=1)
+print(hashlib.sha256(gap.statistics.sums.groups.tobytes()).hexdigest())
+"""
+
+
+def test_a_kernel_compiled_now_and_one_from_the_cache(tmp_path):
+    """Two new processes: the first compiles, the second loads what the first left on disk."""
+    env = os.environ | {"SDETOOLS_CACHE": str(tmp_path), "PYTHONPATH": str(Path(st.__file__).parents[1])}
+    outputs = [
+        subprocess.run([sys.executable, "-c", SCRIPT], env=env, capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    ]
+    assert len(outputs[0]) == 65 and outputs[0] == outputs[1]
+    assert list(tmp_path.rglob("*.nbi"))
