@@ -283,6 +283,7 @@ def vlog1p(x):
     u = add_exact(1.0, x)
     tail = sub_exact(x, sub_exact(u, 1.0)) / u
     out = vlog(u) + (tail if u > 0.0 else 0.0)
+    out = u if u > 1.7976931348623157e308 else out
     return x if u == 1.0 else out
 
 
@@ -295,15 +296,30 @@ def vexpm1(x):
 
 @njit(inline="always")
 def vsinh(x):
-    e = vexpm1(math.fabs(x))
-    h = 0.5 * (e + e / (e + 1.0)) if e < 1e300 else e
+    """sinh x: by e^x - 1 where that is safe, by (e^(x/2))^2 / 2 to the end of the range."""
+    a = math.fabs(x)
+    e, t = vexpm1(a), vexp(0.5 * a)
+    h = 0.5 * (e + e / (e + 1.0)) if a < 300.0 else (0.5 * t) * t
     return float_of(bits_of(h) | (bits_of(x) & SIGN_BIT))
 
 
 @njit(inline="always")
 def vcosh(x):
-    e = vexp(math.fabs(x))
-    return 0.5 * e + 0.5 / e
+    """cosh x, likewise."""
+    a = math.fabs(x)
+    e, t = vexp(a), vexp(0.5 * a)
+    return 0.5 * e + 0.5 / e if a < 300.0 else (0.5 * t) * t
+
+
+@njit(inline="always")
+def vpow(x, y):
+    """x**y as NumPy has it: real powers of negative numbers are NaN, but for whole y; 0**0 = 1."""
+    whole = math.floor(y) == y
+    odd = whole and math.floor(0.5 * y) != 0.5 * y
+    size = vexp(y * vlog(math.fabs(x)))
+    signed = -size if (odd and x < 0.0) else size
+    out = np.nan if (x < 0.0 and not whole) else signed
+    return 1.0 if (y == 0.0 or x == 1.0) else out
 
 
 # Sums over lanes. Where they are inlined (`library.py`) LLVM may regroup additions, so that sums run in vector registers; the order is

@@ -35,7 +35,12 @@ class Store:
         self.path, self.identity = Path(path), identity
         self._connection: sqlite3.Connection | None = None
         self._fresh, self._made = True, False
+        if self.path.is_dir():
+            raise StoreError(f"{self.path} is not a store of sdetools but a folder; it is left as it is. Name a file.")
         if self.path.exists() and self.path.stat().st_size:
+            with self.path.open("rb") as file:
+                if not b"SQLite format 3\0".startswith(file.read(16)):
+                    raise StoreError(f"{self.path} is not a store of sdetools; it is left as it is. Name another file.")
             self._check(resume)
             self._fresh = not resume
         elif self.path.exists() and resume:

@@ -174,15 +174,15 @@ class Traced:
 
     def __pow__(self, power: Any) -> Any:
         if isinstance(power, Traced):
-            return (power * self.log()).exp()
+            return self.tape.operation("lanes.vpow({}, {})", self, power)
         if not isinstance(power, numbers.Real):
             return NotImplemented
         power = float(power)
         if power < 0:
             return 1.0 / self**-power
         whole, half = divmod(power, 1.0)
-        if half not in (0.0, 0.5) or whole > 64:
-            return (power * self.log()).exp()
+        if half not in (0.0, 0.5) or whole > 2**20:
+            return self.tape.operation("lanes.vpow({}, {})", self, power)
         out: Any = self.sqrt() if half else None
         square, n = self, int(whole)
         while n:
@@ -291,12 +291,33 @@ class Condition:
         raise TracingError("the formula branches on a comparison; write `sdetools.select(condition, yes, no)` instead of `if`")
 
 
-def symbols(tape: Tape, texts: Sequence[str]) -> np.ndarray:
-    """An object array of loads."""
+COMPARISONS = {np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal}
+
+
+class TracedArray(np.ndarray):
+    """An object array of symbols: NumPy would ask its comparisons and signs for truth values, which symbols do not have."""
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        plain = [np.asarray(i) if isinstance(i, TracedArray) else i for i in inputs]
+        if "out" in options:
+            options["out"] = tuple(np.asarray(o) if isinstance(o, TracedArray) else o for o in options["out"])
+        if ufunc is np.sign and method == "__call__":
+            found: Any = np.empty(plain[0].shape, dtype=object)
+            for index, value in np.ndenumerate(plain[0]):
+                found[index] = value.sign() if isinstance(value, Traced) else float(np.sign(value))
+        else:
+            if ufunc in COMPARISONS:
+                options["dtype"] = object
+            found = getattr(ufunc, method)(*plain, **options)
+        return found.view(TracedArray) if isinstance(found, np.ndarray) and found.dtype == object else found
+
+
+def symbols(tape: Tape, texts: Sequence[str]) -> TracedArray:
+    """An array of loads."""
     out = np.empty(len(texts), dtype=object)
     for i, text in enumerate(texts):
         out[i] = tape.load(text)
-    return out
+    return out.view(TracedArray)
 
 
 def _is(value: Any, number: float) -> bool:

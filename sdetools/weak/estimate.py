@@ -32,6 +32,7 @@ class Estimate:
     """A Monte-Carlo value with its standard error from `n` paths, and the interval `[low, high]` at `confidence`.
 
     `diverged` counts paths that left the finite range before this was recorded, `first_divergence` the first such step (-1: none).
+    `fitted` counts the numbers estimated beside the error (the mean; a control's slope), which few paths feel in Student's t.
     A value that rests on lost paths is NaN, with an infinite interval: survivors alone would give a wrong number.
 
     >>> e = Estimate(0.5, 0.1, 10_000, name="E x")
@@ -48,6 +49,7 @@ class Estimate:
     name: str = ""
     diverged: int = 0
     first_divergence: int = -1
+    fitted: int = 1
 
     @classmethod
     def exact(cls, value: float, name: str = "") -> Estimate:
@@ -60,7 +62,7 @@ class Estimate:
             return -math.inf, math.inf
         if self.stderr == 0:
             return self.value, self.value
-        half = quantile(confidence, self.n) * self.stderr
+        half = quantile(confidence, self.n + 1 - self.fitted) * self.stderr
         return self.value - half, self.value + half
 
     @property
@@ -79,7 +81,7 @@ class Estimate:
     @property
     def resolved(self) -> bool:
         """Whether the standard error is at most a quarter of the value."""
-        return math.isfinite(self.value) and self.stderr * RESOLVED <= abs(self.value)
+        return math.isfinite(self.value) and bool(self.stderr * RESOLVED <= abs(self.value))
 
     def paths_for(self, stderr: float) -> int:
         """How many paths bring the standard error down to `stderr`."""
@@ -102,6 +104,8 @@ class Estimate:
         if self.stderr == 0:
             return f"{name}{self.value:.10g} (exact)"
         half = self.half_width
+        if not math.isfinite(half):
+            return f"{name}{self.value:.4g} +- inf ({self.n} paths: too few for an error)"
         digits = max(0, 1 - math.floor(math.log10(half))) if half > 0 else 6
         told = f"{self.value:.{digits}f} +- {half:.{digits}f}" if digits < 7 else f"{self.value:.4g} +- {half:.2g}"
         return f"{name}{told} ({100 * self.confidence:g} %, {self.n} paths)"
@@ -125,7 +129,7 @@ class SupEstimate(Estimate):
     def critical(self, confidence: float) -> float:
         """The band's half-width in standard errors: from the bootstrap, never above Bonferroni's, which also serves where draws end."""
         tests = max(1, int(np.count_nonzero(self.errors)))
-        bound = quantile(confidence, self.n, tests)
+        bound = quantile(confidence, self.n + 1 - self.fitted, tests)
         if len(self.draws) * (1 - confidence) < 10:
             return bound
         return min(bound, float(np.quantile(self.draws, confidence)))
@@ -152,7 +156,7 @@ class SupEstimate(Estimate):
         return np.abs(self.curve + noise * self.errors).max(axis=1)
 
     def interval(self, confidence: float) -> tuple[float, float]:
-        if not np.isfinite(self.curve).all():
+        if not np.isfinite(self.curve).all() or not np.isfinite(self.errors).all():
             return -math.inf, math.inf
         low, high = self.band(confidence)
         least = np.where((low <= 0) & (high >= 0), 0.0, np.minimum(np.abs(low), np.abs(high)))

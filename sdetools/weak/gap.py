@@ -13,13 +13,13 @@ from sdetools.dynamics.base import Dynamics
 from sdetools.weak.estimate import Estimate, SupEstimate, multiplier_maxima
 from sdetools.weak.run import _column, _moment, chosen_paths, make_program
 from sdetools.weak.statistics import PairStatistics
-from sdetools.weak.work import Options
+from sdetools.weak.work import Options, opened
 
 if TYPE_CHECKING:
     import xarray
     from matplotlib.figure import Figure
 
-LEAST_GROUPS = 20
+LEAST_GROUPS = 40
 """With fewer groups the bootstrap knows too little of the correlations; the band is then Bonferroni's."""
 
 
@@ -64,7 +64,9 @@ class WeakGap:
         value, stderr = float(self.statistics.gap[t, o]), float(self.statistics.stderr[t, o])
         name = f"gap of {self.names[o]} at t={self.times[t]:g}"
         lost = self.diverged if 0 <= self.first_divergence <= self.steps[t] else 0
-        return Estimate(value, stderr, self.paths, self.confidence, name, lost, self.first_divergence if lost else -1)
+        return Estimate(
+            value, stderr, self.paths, self.confidence, name, lost, self.first_divergence if lost else -1, 1 + self.controlled
+        )
 
     def sup(self, observable: str | int = 0) -> SupEstimate:
         """max_k |gap_k| over the recorded steps, with its simultaneous band."""
@@ -86,7 +88,7 @@ class WeakGap:
         value = float(np.abs(curve).max())
         return SupEstimate(
             value, float(errors[argmax]), self.paths, self.confidence, f"sup gap of {self.names[o]}", self.diverged,
-            self.first_divergence, curve, errors, draws, argmax, float(self.times[argmax]),
+            self.first_divergence, 1 + self.controlled, curve, errors, draws, argmax, float(self.times[argmax]),
         )  # fmt: skip
 
     def band(self, observable: str | int = 0, confidence: float | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -175,9 +177,10 @@ def weak_gap(
     """
     program, record, step_time = make_program((first, second), x0, horizon, observe, times, functionals, control, coupled)
     program.noise  # noqa: B018  refuses draws that cannot be shared, before anything runs
-    options = Options(seed, threads, executor, store, resume, progress, backend)
-    paths = chosen_paths(paths, precision, program, confidence, lambda sums: PairStatistics(sums).stderr, options)
-    sums = options.run(program, paths, stream, keep=keep_final)
+    with opened(store, resume, program.fingerprint(seed, stream, paths, precision)) as kept:
+        options = Options(seed, threads, executor, kept, progress, backend)
+        paths = chosen_paths(paths, precision, program, confidence, lambda sums: PairStatistics(sums).stderr, options)
+        sums = options.run(program, paths, stream, keep=keep_final)
     names = tuple(o.name for o in (*program.observables, *program.functionals))
     controlled = program.control is not None
     return WeakGap(first, second, record * step_time, record, names, PairStatistics(sums), coupled, controlled, confidence)

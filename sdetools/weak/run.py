@@ -16,7 +16,7 @@ from sdetools.weak.clock import longest_memory, recorded_steps, steps_to
 from sdetools.weak.estimate import Estimate
 from sdetools.weak.observables import observables
 from sdetools.weak.statistics import SingleStatistics
-from sdetools.weak.work import Options, paths_for_precision
+from sdetools.weak.work import Options, opened, paths_for_precision
 
 if TYPE_CHECKING:
     import xarray
@@ -117,9 +117,10 @@ def simulate(
     E[x**2] at t=1 = 0.0625 (exact)
     """
     program, record, step_time = make_program((dynamics,), x0, horizon, observe, times, functionals, control=False, coupled=True)
-    options = Options(seed, threads, executor, store, resume, progress, backend)
-    paths = chosen_paths(paths, precision, program, confidence, lambda sums: SingleStatistics(sums).stderr, options)
-    sums = options.run(program, paths, stream, keep=keep_final)
+    with opened(store, resume, program.fingerprint(seed, stream, paths, precision)) as kept:
+        options = Options(seed, threads, executor, kept, progress, backend)
+        paths = chosen_paths(paths, precision, program, confidence, lambda sums: SingleStatistics(sums).stderr, options)
+        sums = options.run(program, paths, stream, keep=keep_final)
     names = tuple(o.name for o in (*program.observables, *program.functionals))
     return Simulation(dynamics, record * step_time, record, names, SingleStatistics(sums), confidence)
 
@@ -144,6 +145,12 @@ def make_program(
     if len(members) == 2:
         if members[0].dim != members[1].dim:
             raise ValueError(f"the two dynamics must have one dimension; got {members[0].dim} and {members[1].dim}.")
+        names = [m.oracle.loss.names for m in members]
+        if set(names[0]) == set(names[1]) and names[0] != names[1]:
+            raise ValueError(
+                f"the two losses must name their coordinates in one order; got {' '.join(names[0])} and {' '.join(names[1])}. "
+                "Pass the same variables= to both."
+            )
         a, b = (m.step_time for m in members)
         if abs(a - b) > 1e-12 * max(a, b):
             raise ValueError(
@@ -158,6 +165,8 @@ def make_program(
     for functional in functionals:
         if not callable(getattr(functional, "increment", None)):
             raise ValueError(f"`functionals` must have `increment(before, after)`; got {functional!r}. Try st.PathLength().")
+        if not 0 <= getattr(functional, "coordinate", 0) < first.dim:
+            raise ValueError(f"`coordinate` of {functional.name} must lie in 0..{first.dim - 1}; got {functional.coordinate}.")
     if not wanted and not functionals:
         raise ValueError("`observe` must name at least one observable; got none. Pass for example observe=['x**2'].")
     stages = any(m.oracle.noise.stage is not None or m.oracle.noise.oracle_stage(m.oracle.sigma) is not None for m in members[:1])
@@ -171,6 +180,8 @@ def make_program(
 
 def chosen_paths(paths: Any, precision: Any, program: Program, confidence: float, stderr_of: Any, options: Options) -> int:
     """`paths` as given, or as `precision` asks; exactly one of them."""
+    if not 0 < _check.number("confidence", confidence) < 1:
+        raise ValueError(f"`confidence` must lie strictly between 0 and 1; got confidence={confidence!r}. For 95 % write 0.95.")
     if (paths is None) == (precision is None):
         raise ValueError("give either `paths` or `precision`, one of them; for example paths=100_000.")
     if paths is not None:
@@ -192,7 +203,7 @@ def _moment(times: np.ndarray, time: float | None) -> int:
     if time is None:
         return len(times) - 1
     found = int(np.argmin(np.abs(times - time)))
-    if abs(times[found] - time) > 1e-9 * max(1.0, abs(time)):
+    if not abs(times[found] - time) <= 1e-9 * max(1.0, abs(time)):
         raise ValueError(
             f"`time` must be a recorded time; got {time!r}, and the nearest is {times[found]:.10g}. Ask for it by times=."
         )

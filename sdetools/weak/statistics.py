@@ -12,10 +12,15 @@ from sdetools.simulation.program import PAIR, SINGLE
 
 
 def _variance(square: np.ndarray, total: np.ndarray, n: int) -> np.ndarray:
-    """Unbiased variance from sums; 0 where rounding would make it negative or where it is below rounding."""
+    """Unbiased variance from sums, at least what their rounding can hide; 0 where every value is the same; NaN for one path."""
+    if n < 2:
+        return np.full_like(square, np.nan)
     with np.errstate(all="ignore"):  # sums of lost paths are not finite, and stay so
-        out = (square - total**2 / n) / max(1, n - 1)
-        return np.where(np.abs(out) * n <= 1e-14 * np.abs(square), 0.0, np.maximum(out, 0.0))
+        out = (square - total**2 / n) / (n - 1)
+        rounding = 4e-16 * np.abs(square) / n
+        # equal values leave a difference of a few units in the last place of the sums, whatever their number
+        equal = np.abs(square * n - total**2) <= 8e-16 * np.abs(square) * n
+        return np.where(equal, 0.0, np.maximum(out, rounding))
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ class PairStatistics:
         own = _variance(t["d2"], t["d"], n)
         with np.errstate(all="ignore"):
             explained = self.slope * (t["dc"] - t["d"] * t["c"] / n) / max(1, n - 1)
-            left = own - explained
+            left = np.where(self.slope != 0, (own - explained) * ((n - 1) / (n - 2) if n > 2 else np.nan), own)
             return np.where(left <= 1e-14 * own, np.where(own > 0, 1e-14 * own, 0.0), left)
 
     @cached_property

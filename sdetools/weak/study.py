@@ -16,6 +16,7 @@ from sdetools.dynamics.base import Dynamics
 from sdetools.weak.estimate import RESOLVED, Estimate, SupEstimate, multiplier_noise
 from sdetools.weak.gap import LEAST_GROUPS, WeakGap, weak_gap
 from sdetools.weak.run import _column, make_program
+from sdetools.weak.work import opened
 
 if TYPE_CHECKING:
     import xarray
@@ -87,7 +88,7 @@ class OrderStudy:
 
     def _fit(self, o: int, time: float | None) -> OrderEstimate:
         points = self.estimates(o, time)
-        kept = [i for i, e in enumerate(points) if e.resolved and not e.diverged]
+        kept = [i for i, e in enumerate(points) if e.resolved and not e.diverged and e.value != 0]
         n, lost, first = self.gaps[0].paths, self.diverged, min((g.first_divergence for g in self.gaps if g.diverged), default=-1)
         name = f"order of the gap of {self.names[o]}"
         if len(kept) < 2:
@@ -102,7 +103,7 @@ class OrderStudy:
             value, spread = np.log(values[a] / values[b]) / width, (logs[:, a] - logs[:, b]) / width
             local.append(Estimate(float(value), float(spread.std()), n, self.confidence, f"slope {etas[a]:.4g} to {etas[b]:.4g}"))
         return OrderEstimate(
-            slope(etas, values), float(errors.std()), n, self.confidence, name, lost, first, etas, values, tuple(local)
+            slope(etas, values), float(errors.std()), n, self.confidence, name, lost, first, 1, etas, values, tuple(local)
         )  # fmt: skip
 
     def _draws(self, i: int, o: int, point: Estimate) -> np.ndarray:
@@ -245,22 +246,29 @@ def order_study(
     """
     if not callable(pair):
         raise ValueError(f"`pair` must be a function of eta that returns two dynamics; got {pair!r}.")
-    rates = np.atleast_1d(_check.finite("etas", etas if np.ndim(etas) else [etas]))
+    if np.ndim(etas) == 0 or isinstance(etas, str):
+        raise ValueError(f"`etas` must be a list of learning rates; got {etas!r}. For one, write [{etas!r}].")
+    rates = _check.finite("etas", list(etas))
     if rates.ndim != 1 or len(rates) == 0 or len(np.unique(rates)) < len(rates) or rates.min() <= 0:
         raise ValueError(f"`etas` must be a list of different positive learning rates; got {etas!r}.")
     rates = np.sort(rates)[::-1]
-    members = []
+    members: list[Any] = []
+    prints: list[str] = []
     for eta in rates.tolist():
         made = pair(eta)
         if not isinstance(made, (tuple, list)) or len(made) != 2:
             raise ValueError(f"`pair` must return two dynamics; for eta={eta:g} it returned {made!r}.")
-        make_program(tuple(made), x0, horizon, observe, options.get("times"), options.get("functionals", ()), False, False)
+        own = (options.get("times"), options.get("functionals", ()))
+        program, *_ = make_program(tuple(made), x0, horizon, observe, *own, False, False)
         members.append(made)
+        prints.append(program.fingerprint(options.get("seed", 0)))
     gaps = []
-    for i, (eta, (first, second)) in enumerate(zip(rates.tolist(), members)):
-        own = {
-            "paths": paths(eta) if callable(paths) else paths,
-            "precision": precision(eta) if callable(precision) else precision,
-        }
-        gaps.append(weak_gap(first, second, x0, horizon, observe=observe, confidence=confidence, stream=4 * i, **own, **options))
+    with opened(options.pop("store", None), options.pop("resume", False), f"order study {prints}") as store:
+        for i, (eta, (first, second)) in enumerate(zip(rates.tolist(), members)):
+            much = {
+                "paths": paths(eta) if callable(paths) else paths,
+                "precision": precision(eta) if callable(precision) else precision,
+            }
+            given = {"observe": observe, "confidence": confidence, "store": store, "stream": 4 * i}
+            gaps.append(weak_gap(first, second, x0, horizon, **given, **much, **options))
     return OrderStudy(rates, tuple(gaps), expected, confidence)

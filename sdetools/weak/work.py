@@ -30,26 +30,26 @@ class Options:
     seed: int = 0
     threads: int | None = None
     executor: Executor | None = None
-    store: Any = None
-    resume: bool = False
+    store: Store | None = None
     progress: Any = False
     backend: str = "auto"
 
     def run(self, program: Program, paths: int, stream: int = 0, keep: bool = False, label: str = "paths") -> Sums:
         """The sums of a program over `paths` paths."""
-        with _opened(self.store, program, (self.seed, paths), self.resume) as store, _shown(self.progress, paths, label) as shown:
-            return execute(program, paths, self.seed, stream, self.threads, self.executor, store, keep, self.backend, shown)
+        with _shown(self.progress, paths, label) as shown:
+            return execute(program, paths, self.seed, stream, self.threads, self.executor, self.store, keep, self.backend, shown)
 
 
 @contextmanager
-def _opened(store: Any, program: Program, more: tuple[Any, ...], resume: bool) -> Iterator[Store | None]:
+def opened(store: Any, resume: bool, identity: str) -> Iterator[Store | None]:
+    """The store of a run, opened if it is given as a path: one file for all that the run computes."""
     if store is None or isinstance(store, Store):
         yield store
         return
     if not isinstance(store, (str, Path)):
         raise ValueError(f"`store` must be a file's path or None; got {store!r}.")
-    with Store(store, program.fingerprint(*more), resume) as opened:
-        yield opened
+    with Store(store, identity, resume) as kept:
+        yield kept
 
 
 @contextmanager
@@ -57,6 +57,8 @@ def _shown(progress: Any, paths: int, label: str) -> Iterator[Callable[[int, int
     if callable(progress):
         yield progress
         return
+    if not isinstance(progress, (bool, type(None))):
+        raise ValueError(f"`progress` must be True, False or a function of (done, total); got {progress!r}.")
     if not progress or not sys.stderr.isatty():
         yield None
         return

@@ -18,9 +18,8 @@ import sdetools as st
 from sdetools.simulation import lanes
 from sdetools.simulation.trace import Tape, TracingError, symbols
 
-PLAIN = SimpleNamespace(
-    **{f"v{n}": getattr(np, n) for n in ("exp", "log", "sin", "cos", "tan", "tanh", "sinh", "cosh", "log1p", "expm1")}
-)
+NAMES = ("exp", "log", "sin", "cos", "tan", "tanh", "sinh", "cosh", "log1p", "expm1")
+PLAIN = SimpleNamespace(vpow=lambda x, y: np.float64(x) ** y, **{f"v{n}": getattr(np, n) for n in NAMES})
 PLAIN_MATH = SimpleNamespace(fabs=abs, sqrt=np.sqrt, atan=np.arctan, asin=np.arcsin, acos=np.arccos)
 
 
