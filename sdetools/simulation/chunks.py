@@ -30,12 +30,14 @@ class Task:
     paths: int
     blocks: int
     keep: bool
+    steps: int
+    kept: int
     program: Program | None = None
 
 
 @dataclass(frozen=True)
 class ChunkResult:
-    """Sums over a chunk's paths `(records, columns, statistics)`, paths, lost paths and the first step of a loss for each member."""
+    """Moments over a chunk's paths `(records, columns, statistics)`, paths, lost paths and the first step of a loss for each member."""
 
     sums: np.ndarray
     paths: int
@@ -51,6 +53,7 @@ def make_task(program: Program, seed: int, stream: int, paths: int, blocks: int,
     """The task of a program; ValueError where a part forbids the backend."""
     shape = (len(program.record), program.columns, len(program.statistics))
     rows = sum(m.dim for m in program.members)
+    kept = program.control.slots if program.control is not None else 0
     keys = np.array(
         [*(stream_key(seed, stream + s) for s in range(len(program.noise.sets))), stream_key(seed, START_STREAM + stream)],
         np.uint64,
@@ -64,10 +67,11 @@ def make_task(program: Program, seed: int, stream: int, paths: int, blocks: int,
         else:
             arguments = (keys, *_arrays(program, source))
             foreign = {name: f for name, f in source.stages.items() if not importable(f)}
-            return Task(source.text, foreign, source.data, arguments, shape, len(program.members), rows, paths, blocks, keep)
+            common = (shape, len(program.members), rows, paths, blocks, keep, program.steps, kept)
+            return Task(source.text, foreign, source.data, arguments, *common)
     elif backend != "numpy":
         raise ValueError(f"`backend` must be 'auto', 'numba' or 'numpy'; got {backend!r}.")
-    return Task("", {}, (), (keys,), shape, len(program.members), rows, paths, blocks, keep, program)
+    return Task("", {}, (), (keys,), shape, len(program.members), rows, paths, blocks, keep, program.steps, kept, program)
 
 
 def _arrays(program: Program, source: Source) -> tuple[np.ndarray, ...]:
@@ -82,24 +86,18 @@ def _arrays(program: Program, source: Source) -> tuple[np.ndarray, ...]:
         for n in range(own):
             root[at : at + len(mean), offset + n] = np.concatenate(member.start(x0, np.eye(own)[n])) - mean
         at += len(mean)
-    actions = np.full((program.steps + 1, 2), -1, np.int64)
-    actions[program.record, 0] = np.arange(len(program.record))
     records, control = len(program.record), program.control
-    if control is not None:
-        actions[:, 1] = control.anchor_slot
-        slots, factors, memory = control.slot.astype(np.int64), np.column_stack([control.factor, control.fading]), control.memory
+    taken = np.flatnonzero(control.anchor_slot >= 0) if control is not None else np.zeros(0, np.int64)
+    busy = np.union1d(program.record, taken)
+    events = np.full((len(busy) + 1, 3), -1, np.int64)  # step, which record, which slot; the last row is never reached
+    events[:-1, 0] = busy
+    events[np.searchsorted(busy, program.record), 1] = np.arange(records)
+    if control is None:
+        slots, factors, memory = np.zeros(records, np.int64), np.zeros((records, 2)), np.zeros(len(busy))
     else:
-        slots, factors, memory = np.zeros(records, np.int64), np.zeros((records, 2)), np.zeros(1)
-    return (
-        program.coefficients,
-        program.parameters,
-        start,
-        root,
-        actions,
-        slots,
-        np.ascontiguousarray(factors),
-        np.ascontiguousarray(memory),
-    )
+        events[:-1, 2] = control.anchor_slot[busy]
+        slots, factors, memory = control.slot.astype(np.int64), np.column_stack([control.factor, control.fading]), control.memory[busy]
+    return program.coefficients, program.parameters, start, root, events, memory, slots, np.ascontiguousarray(factors)
 
 
 def prepare(task: Task) -> None:
@@ -128,12 +126,12 @@ def _kernel(task: Task, first: int, paths: int, points: np.ndarray) -> ChunkResu
     run = load(task.text, task.stages)
     blocks = -(-paths // LANES)
     sums, lost, seen = np.zeros(task.shape), np.zeros(task.members, np.int64), np.full(task.members, NEVER)
-    keys, coefficients, parameters, start, root, actions, slots, factors, memory = task.arguments
+    keys, *arguments = task.arguments
 
     def call(watch: bool, sums: np.ndarray, lost: np.ndarray, points: np.ndarray) -> None:
         run(
-            np.uint64(first), blocks, paths, keys, watch, coefficients, parameters, start, root, actions, slots, factors, memory,
-            sums, lost, seen, points, ADDRESSES, *task.data,
+            np.uint64(first), blocks, paths, keys, watch, task.steps, *arguments, task.kept, sums, lost, seen, points, ADDRESSES,
+            *task.data,
         )  # fmt: skip
 
     call(False, sums, lost, points)

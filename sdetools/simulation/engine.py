@@ -1,7 +1,7 @@
-"""Runs a program's chunks on threads or on any executor, and adds their sums in a fixed order.
+"""Runs a program's chunks on threads or on any executor, and gathers their moments.
 
-Chunk c goes to group c mod 256; chunks are added in the order of their index, so the result has the same bits whatever the number of
-threads, the executor, or the interruptions. Memory does not grow with the number of paths.
+Each chunk is a group of its own, so the result has the same bits whatever the number of threads, the executor, or the interruptions.
+Memory does not grow with the number of paths.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ from sdetools.simulation.source import LANES
 from sdetools.simulation.store import Store
 
 GROUPS = 256
-CHUNKS = 256
-"""At most so many chunks in a run: one for each group, so that a store stays small."""
+"""At most so many chunks in a run, each a group of paths for the bootstrap."""
 
 
 @dataclass(frozen=True)
 class Sums:
-    """What the paths added up to: `groups` of shape `(256, records, columns, statistics)`, paths in each group, and lost paths.
+    """What the paths came to: moments of each group, `(256, records, columns, statistics)`, paths in each group, and lost paths.
 
     `lost` counts the paths of each member that left the finite range, `first` is the first step at which one did (-1 for never).
     `points` holds the last positions, `(rows, paths)`, when they were kept.
@@ -51,7 +50,7 @@ def available_threads() -> int:
 
 def blocks_per_chunk(paths: int) -> int:
     """Blocks of `LANES` paths in a chunk: a function of the number of paths alone, for results must not depend on the machine."""
-    return max(1, math.ceil(math.ceil(paths / LANES) / CHUNKS))
+    return max(1, math.ceil(math.ceil(paths / LANES) / GROUPS))
 
 
 def execute(
@@ -83,19 +82,19 @@ def execute(
         blocks = max(blocks, min(16, paths // (64 * LANES)))  # NumPy wants long rows
         task = replace(task, blocks=blocks)
     chunks = -(-paths // (blocks * LANES))
-    adder = _Adder(task, paths if keep else 0)
+    gathered = _Gatherer(task, paths if keep else 0)
     key = ""
     finished: dict[int, ChunkResult] = {}
     if store is not None:
-        key = program.fingerprint(seed, stream, paths, blocks, keep, "numpy" if task.program is not None else "kernel")
+        key = program.fingerprint(seed, stream, paths, blocks, keep, "numpy" if task.program is not None else "kernel", "moments")
         finished = store.load(key)
 
     def accept(index: int, result: ChunkResult, fresh: bool) -> None:
         if fresh and store is not None:
             store.save(key, index, result)
-        adder.add(index, result)
+        gathered.add(index, result)
         if progress is not None:
-            progress(adder.paths, paths)
+            progress(gathered.paths, paths)
 
     for index in sorted(finished):
         if index < chunks:
@@ -114,7 +113,7 @@ def execute(
     finally:
         if store is not None:
             store.commit()
-    return adder.result()
+    return gathered.result()
 
 
 def _feed(pool: Executor, task: Task, waiting: list[int], workers: int, accept: Callable[[int, ChunkResult, bool], None]) -> None:
@@ -135,8 +134,8 @@ def _feed(pool: Executor, task: Task, waiting: list[int], workers: int, accept: 
             future.cancel()
 
 
-class _Adder:
-    """Adds chunk sums to their groups in index order, holding back what comes early."""
+class _Gatherer:
+    """Puts chunks at their place, in whatever order they come."""
 
     def __init__(self, task: Task, kept_paths: int) -> None:
         self.groups = np.zeros((GROUPS, *task.shape))
@@ -146,21 +145,14 @@ class _Adder:
         self.points = np.empty((task.position_rows, kept_paths)) if task.keep else None
         self.size = task.blocks * LANES
         self.paths = 0
-        self._next = 0
-        self._early: dict[int, ChunkResult] = {}
 
     def add(self, index: int, result: ChunkResult) -> None:
         self.paths += result.paths
         if self.points is not None:
             self.points[:, index * self.size : index * self.size + result.paths] = result.points
-        self._early[index] = result
-        while (ready := self._early.pop(self._next, None)) is not None:
-            group = self._next % GROUPS
-            self.groups[group] += ready.sums
-            self.counts[group] += ready.paths
-            self.lost += ready.lost
-            self.first = np.minimum(self.first, ready.first)
-            self._next += 1
+        self.groups[index], self.counts[index] = result.sums, result.paths
+        self.lost += result.lost
+        self.first = np.minimum(self.first, result.first)
 
     def result(self) -> Sums:
         first = np.where(self.first == NEVER, -1, self.first)

@@ -55,16 +55,14 @@ def fill_text(program: Program) -> tuple[list[str], list[list[str]]]:
         own_texts: list[str] = []
         for draw in plan.draws:
             if isinstance(draw, Sign):
-                for i in range(signed, signed + draw.n):
-                    if plan.sign_words == 1:
-                        bits = f"W[sign{s} + j] << (left{s} - u64({i}))"
-                    else:
-                        bits = f"W[{(sign + i // 64) * LANES} + j] << u64({63 - i % 64})"
-                    text = f"lanes.float_of((({bits}) & lanes.SIGN_BIT) | lanes.ONE_BITS)"
-                    at = (target + len(own_texts)) * LANES
-                    if written:
-                        lines.append(f"for j in range({LANES}):\n    Z[{at} + j] = {text}")
-                    own_texts.append(f"Z[{at} + j]" if written else text)
+                if written:
+                    at = target + len(own_texts)
+                    lines.append(_sign_rows(plan.sign_words == 1, s, sign, signed, at, draw.n))
+                    own_texts += [f"Z[{(at + n) * LANES} + j]" for n in range(draw.n)]
+                else:
+                    for i in range(signed, signed + draw.n):
+                        word_of = f"W[{(sign + i // 64) * LANES} + j] << u64({63 - i % 64})"
+                        own_texts.append(_sign(f"W[sign{s} + j] << (left{s} - u64({i}))" if plan.sign_words == 1 else word_of))
                 signed += draw.n
                 continue
             per_word = 2 if isinstance(draw, Normal) else 1
@@ -84,6 +82,17 @@ def fill_text(program: Program) -> tuple[list[str], list[list[str]]]:
         target += plan.rows
         word += word_rows(plan)
     return lines, texts
+
+
+def _sign(bits: str) -> str:
+    return f"lanes.float_of((({bits}) & lanes.SIGN_BIT) | lanes.ONE_BITS)"
+
+
+def _sign_rows(one_word: bool, s: int, sign: int, first: int, target: int, n: int) -> str:
+    """Loops that write signs `first` ... of set `s` to rows from `target` on."""
+    bits = f"W[sign{s} + j] << (left{s} - u64(i))" if one_word else f"W[({sign} + i // 64) * {LANES} + j] << u64(63 - i % 64)"
+    place = f"Z[({target - first} + i) * {LANES} + j]"
+    return f"for i in range({first}, {first + n}):\n    for j in range({LANES}):\n        {place} = {_sign(bits)}"
 
 
 def _words(s: int, step: str, slot: int, target: int) -> str:
@@ -115,7 +124,7 @@ def snapshot_text(program: Program, first: list[int], held: int) -> list[str]:
     if program.control is None:
         return ["pass"]
     dim = program.members[0].dim
-    body = [f"V[slot + {d * LANES} + j] = {row(first[0] + d)} - memory[k] * {row(first[0] + dim + d)}" for d in range(dim)]
+    body = [f"V[slot + {d * LANES} + j] = {row(first[0] + d)} - memory[e] * {row(first[0] + dim + d)}" for d in range(dim)]
     body += [f"V[slot + {(dim + d) * LANES} + j] = {row(held + d)}" for d in range(dim)]
     return [f"slot *= {2 * dim * LANES}", f"for j in range({LANES}):\n" + "\n".join(f"    {b}" for b in body)]
 
@@ -163,21 +172,21 @@ u64 = np.uint64
 
 
 @njit(cache={cache}, **lanes.FAST)
-def record(S, S2, V, H, lib, slot, c, rho, valid, P, out{arguments}):
+def record(S, S2, V, H, lib, slot, c, rho, before, valid, P, out{arguments}):
 {record_scalars}
 {record}
 
 
 @njit(cache={cache}, **lanes.FAST)
-def run(first, blocks, paths, keys, watch, C, P, start, root, actions, slots, factors, memory, sums, lost, seen, points, lib{arguments}):
+def run(first, blocks, paths, keys, watch, steps, C, P, start, root, events, memory, slots, factors, kept, sums, lost, seen, points, lib{arguments}):
     S = np.empty({rows} * {lanes})
     S2 = S.reshape({rows}, {lanes})
     Z = np.empty({draws} * {lanes})
     Z2 = Z.reshape({draws}, {lanes})
     W = np.empty({words} * {lanes}, np.uint64)
-    V = np.empty({slots} * 2 * {dim} * {lanes})
+    V = np.empty(kept * 2 * {dim} * {lanes})
     H = np.empty(3 * {columns} * {lanes})
-    steps = C.shape[0]
+    changing = 1 if C.shape[0] > 1 else 0
     # Rows are handed on by address: an array must be used inside the loop, or Numba frees it before the loop ends.
     W2 = np.empty({start_words} * {lanes}, np.uint64)
     Z3 = np.empty({start_draws} * {lanes})
@@ -186,13 +195,16 @@ def run(first, blocks, paths, keys, watch, C, P, start, root, actions, slots, fa
         at = first + u64(b * {lanes})
         valid = min({lanes}, paths - b * {lanes})
 {start}
+        e = 0
         for k in range(steps + 1):
-            slot = actions[k, 1]
-            if slot >= 0:
+            if k == events[e, 0]:
+                slot, t = events[e, 2], events[e, 1]
+                if slot >= 0:
 {snapshot}
-            t = actions[k, 0]
-            if t >= 0 and not watch:
-                record(S, S2, V, H, lib, slots[t] * (2 * {dim} * {lanes}), factors[t, 0], factors[t, 1], valid, P, sums[t]{arguments})
+                if t >= 0 and not watch:
+                    c, rho = factors[t, 0], factors[t, 1]
+                    record(S, S2, V, H, lib, slots[t] * (2 * {dim} * {lanes}), c, rho, b * {lanes}, valid, P, sums[t]{arguments})
+                e += 1
             if k == steps:
                 break
 {coefficients}

@@ -322,32 +322,41 @@ def vpow(x, y):
     return 1.0 if (y == 0.0 or x == 1.0) else out
 
 
-# Sums over lanes. Where they are inlined (`library.py`) LLVM may regroup additions, so that sums run in vector registers; the order is
-# then fixed in that one compiled function, the same for every block, thread and process on one kind of processor.
+# Moments over lanes. Where they are inlined (`library.py`) LLVM may regroup additions, so that sums run in vector registers; the order is
+# then fixed in that one compiled function, the same for every block, thread and process on one kind of processor. Each block is summed
+# about its first lane and joined to the blocks before it by the update of Chan, Golub and LeVeque (1983): a spread far below the value
+# itself keeps its digits, and equal values have a spread of exactly zero.
 
 
 @njit(inline="always")
-def reduce_single(values, at, valid, out):
-    """Adds sum h and sum h^2 over the first `valid` lanes to `out`."""
+def reduce_single(values, at, valid, before, out):
+    """Joins the first `valid` lanes to `out`, the mean of h and the sum of squares about it of `before` lanes so far."""
+    pivot, n = values[at], float(valid)
     s = s2 = 0.0
     for j in range(valid):
-        h = values[at + j]
+        h = sub_exact(values[at + j], pivot)
         s += h
         s2 += h * h
-    out[0] += s
-    out[1] += s2
+    share, earlier = n / (before + n), before * n / (before + n)
+    step = pivot + s / n - out[0]
+    out[0] += share * step
+    out[1] += _spread(s2, s, s, n) + _between(earlier, step, step)
 
 
 @njit(inline="always")
-def reduce_pair(values, at, valid, out):
-    """Adds the sums of h(x), h(z), d, their squares, C, C^2 and d C over the first `valid` lanes to `out`.
+def reduce_pair(values, at, valid, before, out):
+    """The same for h(x), h(z), d = h(x) - h(z) and C: `out` has sums of squares of x, z, d in 3..5, the mean of C, then C^2 and d C.
 
-    Rows of `values` from `at`: h(x), h(z), C; d = h(x) - h(z).
+    Rows of `values` from `at`: h(x), h(z), C.
     """
+    n = float(valid)
+    px, pz, pc = values[at], values[at + LANES], values[at + 2 * LANES]
+    pd = sub_exact(px, pz)
     sx = sz = sd = sc = sx2 = sz2 = sd2 = sc2 = sdc = 0.0
     for j in range(valid):
-        x, z, c = values[at + j], values[at + LANES + j], values[at + 2 * LANES + j]
-        d = x - z
+        x, z, c = values[at + j], values[at + LANES + j], sub_exact(values[at + 2 * LANES + j], pc)
+        d = sub_exact(sub_exact(x, z), pd)
+        x, z = sub_exact(x, px), sub_exact(z, pz)
         sx += x
         sz += z
         sd += d
@@ -357,15 +366,29 @@ def reduce_pair(values, at, valid, out):
         sd2 += d * d
         sc2 += c * c
         sdc += d * c
-    out[0] += sx
-    out[1] += sz
-    out[2] += sd
-    out[3] += sx2
-    out[4] += sz2
-    out[5] += sd2
-    out[6] += sc
-    out[7] += sc2
-    out[8] += sdc
+    share, earlier = n / (before + n), before * n / (before + n)
+    x, z, d, c = px + sx / n - out[0], pz + sz / n - out[1], pd + sd / n - out[2], pc + sc / n - out[6]
+    out[0] += share * x
+    out[1] += share * z
+    out[2] += share * d
+    out[3] += _spread(sx2, sx, sx, n) + _between(earlier, x, x)
+    out[4] += _spread(sz2, sz, sz, n) + _between(earlier, z, z)
+    out[5] += _spread(sd2, sd, sd, n) + _between(earlier, d, d)
+    out[6] += share * c
+    out[7] += _spread(sc2, sc, sc, n) + _between(earlier, c, c)
+    out[8] += _spread(sdc, sd, sc, n) + _between(earlier, d, c)
+
+
+@njit(inline="always")
+def _spread(product, a, b, n):
+    """Sum of products about the means, from sums about a pivot."""
+    return product - a * b / n
+
+
+@njit(inline="always")
+def _between(earlier, a, b):
+    """What two means that lie apart add; nothing for the first block, whatever its size."""
+    return earlier * a * b if earlier > 0.0 else 0.0
 
 
 @njit(cache=True, **FAST)

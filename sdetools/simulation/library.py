@@ -41,20 +41,20 @@ def _uniforms(source, out, _a, _b, _c, _d):
 
 
 @cfunc(_SIGNATURE, **_SUMS)
-def _reduce_single(values, columns, valid, out, _a, _b):
-    """Sums of all columns of a single dynamics."""
+def _reduce_single(values, columns, valid, out, before, _):
+    """Moments of all columns of a single dynamics."""
     rows, sums = carray(float_pointer(values), columns * LANES), carray(float_pointer(out), (columns, 2))
     for c in range(columns):
-        lanes.reduce_single(rows, c * LANES, valid, sums[c])
+        lanes.reduce_single(rows, c * LANES, valid, before, sums[c])
     return 0
 
 
 @cfunc(_SIGNATURE, **_SUMS)
-def _reduce_pair(values, columns, valid, out, _a, _b):
-    """Sums of all columns of a pair."""
+def _reduce_pair(values, columns, valid, out, before, _):
+    """Moments of all columns of a pair."""
     rows, sums = carray(float_pointer(values), 3 * columns * LANES), carray(float_pointer(out), (columns, 9))
     for c in range(columns):
-        lanes.reduce_pair(rows, 3 * c * LANES, valid, sums[c])
+        lanes.reduce_pair(rows, 3 * c * LANES, valid, before, sums[c])
     return 0
 
 

@@ -16,7 +16,8 @@ from sdetools.simulation.philox import WordPlan
 
 SINGLE = ("h", "h2")
 PAIR = ("x", "z", "d", "x2", "z2", "d2", "c", "c2", "dc")
-"""What is summed over paths for each recorded step and observable: h(x), h(z), d = h(x) - h(z), the control C, squares, d C."""
+"""Moments over paths for each recorded step and observable: the means of h(x), h(z), d = h(x) - h(z) and the control C, and the sums of
+squares and of d C about those means."""
 
 
 class Observable(Protocol):
@@ -129,8 +130,9 @@ class Program:
 
     @cached_property
     def coefficients(self) -> np.ndarray:
-        """All coefficients of all members, `(steps, n)`."""
-        return np.ascontiguousarray(np.hstack([m.coefficient_values(self.steps) for m in self.members]), dtype=float)
+        """All coefficients of all members, `(steps, n)`, or `(1, n)` when they never change."""
+        values = np.hstack([m.coefficient_values(self.steps) for m in self.members])
+        return np.array(values[:1] if (values == values[:1]).all() else values, dtype=float, order="C")
 
     @cached_property
     def parameters(self) -> np.ndarray:

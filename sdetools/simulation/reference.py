@@ -62,7 +62,7 @@ def _step(
     new_held = held
     for i, member in enumerate(program.members):
         oracle, z = member.oracle, draws[program.noise.member_set[i]][: member.oracle.noise.n_draws]
-        coefficients = program.coefficients[k, at : at + len(member.coefficients)]
+        coefficients = program.coefficients[min(k, len(program.coefficients) - 1), at : at + len(member.coefficients)]
         at += len(member.coefficients)
         before = states[i]
         states[i] = tuple(np.asarray(p) for p in member.rule(before, lambda x: oracle(x, z), *coefficients))
@@ -85,14 +85,21 @@ def _record(
         else:
             values = list(totals[:, o - len(program.observables)])
         if not program.pair:
-            rows.append([values[0].sum(), (values[0] ** 2).sum()])
+            mean, own = _centred(values[0])
+            rows.append([mean, (own**2).sum()])
             continue
         c = np.zeros_like(values[0])
         if control is not None and o < len(program.observables) and getattr(h, "value_stage", None) is None:
             y, kept = anchors[int(control.slot[t])]
             c = control.factor[t] * (h.gradient(y) * (held - control.fading[t] * kept)).sum(axis=0)
             c = np.where(c - c == 0.0, c, 0.0)
-        x, z = values
-        d = x - z
-        rows.append([v.sum() for v in (x, z, d, x * x, z * z, d * d, c, c * c, d * c)])
+        (mx, x), (mz, z), (md, d), (mc, c) = (_centred(v) for v in (*values, values[0] - values[1], c))
+        rows.append([mx, mz, md, (x * x).sum(), (z * z).sum(), (d * d).sum(), mc, (c * c).sum(), (d * c).sum()])
     return np.array(rows)
+
+
+def _centred(values: np.ndarray) -> tuple[float, np.ndarray]:
+    """The mean, and the values about it: about the first value first, so that equal values give exactly zero."""
+    own = values - values[0]
+    shift = own.mean()
+    return values[0] + shift, own - shift

@@ -9,6 +9,7 @@ A loss or noise that is not worth tracing runs as a *stage*, a compiled function
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,6 +37,7 @@ from sdetools.simulation.loops import Item, lane_loops
 from sdetools.simulation.program import Program
 from sdetools.simulation.trace import Tape, Traced, TracingError, symbols
 
+_PARAMETER = re.compile(r"\bp(\d+)\b")
 LARGEST = 6000
 """Lines of straight code beyond which a kernel costs more to compile than it saves."""
 
@@ -107,7 +109,6 @@ def write(program: Program) -> Source:
     first = [build.take(len(m.parts) * m.dim) for m in program.members]
     held = build.take(dims[0]) if program.control is not None else 0
     sums = build.take(len(program.functionals) * len(program.members))
-    scalars = _scalars(program)
     draw_rows = np.cumsum([0, *(p.rows for p in program.noise.sets)])
     fills, build.draw_texts = fill_text(program)
 
@@ -152,18 +153,17 @@ def write(program: Program) -> Source:
         words=max(1, sum(word_rows(p) for p in program.noise.sets)),
         start_words=2 * ((program.start_plan.words + 1) // 2) or 1,
         start_draws=program.start_plan.rows + 1,
-        slots=program.control.slots if program.control is not None else 1,
         dim=dims[0],
         columns=max(1, program.columns),
         stats=len(program.statistics),
         start=start_text(program, first, held, build.rows),
-        scalars=indent(scalars, 4),
-        coefficients=indent([f"c{i}_{name} = C[k, {n}]" for n, (i, name) in enumerate(_coefficient_names(program))], 12),
+        scalars=indent(_scalars(program, step), 4),
+        coefficients=indent([f"c{i}_{name} = C[k * changing, {n}]" for n, (i, name) in enumerate(_coefficient_names(program))], 12),
         fills=indent(fills, 12),
         step=indent(step, 12),
-        snapshot=indent(snapshot_text(program, first, held), 16),
+        snapshot=indent(snapshot_text(program, first, held), 20),
         record=indent(record, 4),
-        record_scalars=indent(scalars, 4),
+        record_scalars=indent(_scalars(program, record), 4),
         lost=indent(lost_text(program, first), 12),
         watch=indent(watch_text(program, first), 16),
         points=indent(points_text(program, first), 12),
@@ -257,8 +257,10 @@ def _coefficient_names(program: Program) -> list[tuple[int, str]]:
     return [(i, name) for i, m in enumerate(program.members) for name in m.coefficients]
 
 
-def _scalars(program: Program) -> list[str]:
-    return [f"p{i} = P[{i}]" for i in range(len(program.parameters))]
+def _scalars(program: Program, lines: list[str]) -> list[str]:
+    """Reads the parameters that occur in `lines`."""
+    used = set(_PARAMETER.findall("\n".join(lines)))
+    return [f"p{i} = P[{i}]" for i in range(len(program.parameters)) if str(i) in used]
 
 
 def _step_text(bodies: list[tuple[list[Item], list[Item]]], calls: list[str]) -> list[str]:
@@ -312,7 +314,7 @@ def _record_text(build: _Build, first: list[int], held: int, sums: int) -> list[
         outputs = [(f"H[{(at + i) * LANES} + j]", tape.load(text)) for i, text in enumerate(rows)]
         out += _loop(tape, [*outputs, (f"H[{(at + 2) * LANES} + j]", 0.0)] if program.pair else outputs)
     reduce = REDUCE_PAIR if program.pair else REDUCE_SINGLE
-    out.append(f"lanes.call(lib[{reduce}], H.ctypes.data, {program.columns}, valid, out.ctypes.data, 0, 0)")
+    out.append(f"lanes.call(lib[{reduce}], H.ctypes.data, {program.columns}, valid, out.ctypes.data, before, 0)")
     return out
 
 

@@ -14,6 +14,8 @@ from sdetools.simulation.program import Control
 DENSE = 512
 """At most so many of the first steps are recorded one by one (evenly thinned out beyond)."""
 GROWTH = 1.1
+LONGEST = 10**8
+"""Steps of a run at most: schedules are held step by step while a run is planned, a few gigabytes at this length."""
 LAG = 3.0
 """Lag of the control variate in units of the momentum's memory 1 / (1 - beta)."""
 
@@ -22,6 +24,11 @@ def steps_to(horizon: float, step_time: float, name: str = "horizon") -> int:
     """The number of steps to a time; ValueError when it is not a whole number of them."""
     horizon = _check.positive(name, horizon)
     steps = horizon / step_time
+    if steps > LONGEST:
+        raise ValueError(
+            f"`{name}` must be at most {LONGEST:,} steps; got {name}={horizon!r}, which is {steps:.6g} steps of {step_time:.6g}. "
+            "Take an earlier time or longer steps."
+        )
     whole = round(steps)
     if whole < 1 or abs(steps - whole) > 1e-9 * max(1.0, steps):
         near = float(f"{max(1, whole) * step_time:.12g}")

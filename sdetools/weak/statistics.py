@@ -1,4 +1,4 @@
-"""From group sums to means, gaps and their errors: the only place where sums become numbers."""
+"""From the moments of groups to means, gaps and their errors: the only place where moments become estimates."""
 
 from __future__ import annotations
 
@@ -11,16 +11,22 @@ from sdetools.simulation.engine import Sums
 from sdetools.simulation.program import PAIR, SINGLE
 
 
-def _variance(square: np.ndarray, total: np.ndarray, n: int) -> np.ndarray:
-    """Unbiased variance from sums, at least what their rounding can hide; 0 where every value is the same; NaN for one path."""
-    if n < 2:
-        return np.full_like(square, np.nan)
-    with np.errstate(all="ignore"):  # sums of lost paths are not finite, and stay so
-        out = (square - total**2 / n) / (n - 1)
-        rounding = 4e-16 * np.abs(square) / n
-        # equal values leave a difference of a few units in the last place of the sums, whatever their number
-        equal = np.abs(square * n - total**2) <= 8e-16 * np.abs(square) * n
-        return np.where(equal, 0.0, np.maximum(out, rounding))
+def _variance(squares: np.ndarray, n: int) -> np.ndarray:
+    """Unbiased variance from the sum of squares about the mean; NaN for one path."""
+    return np.maximum(squares, 0.0) / (n - 1) if n > 1 else np.full_like(squares, np.nan)
+
+
+def _joined(sums: Sums, names: tuple[str, ...], means: tuple[str, ...], products: dict[str, tuple[str, str]]) -> dict[str, np.ndarray]:
+    """The moments of all groups together: means by weight, sums of products about the means by the rule of parallel axes."""
+    used = sums.counts > 0
+    weight = sums.counts[used][:, None, None] / sums.paths
+    groups = dict(zip(names, np.moveaxis(sums.groups[used], -1, 0)))
+    with np.errstate(all="ignore"):  # moments of lost paths are not finite, and stay so
+        total = {m: groups[m][0] + (weight * (groups[m] - groups[m][0])).sum(axis=0) for m in means}
+        apart = {m: groups[m] - total[m] for m in means}
+        return total | {
+            p: groups[p].sum(axis=0) + sums.paths * (weight * apart[a] * apart[b]).sum(axis=0) for p, (a, b) in products.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -31,16 +37,17 @@ class SingleStatistics:
 
     @cached_property
     def total(self) -> dict[str, np.ndarray]:
-        return dict(zip(SINGLE, np.moveaxis(self.sums.groups.sum(axis=0), -1, 0)))
+        """Mean of h and sum of squares about it."""
+        return _joined(self.sums, SINGLE, ("h",), {"h2": ("h", "h")})
 
     @cached_property
     def mean(self) -> np.ndarray:
-        return self.total["h"] / self.sums.paths
+        return self.total["h"]
 
     @cached_property
     def variance(self) -> np.ndarray:
         """Variance over paths."""
-        return _variance(self.total["h2"], self.total["h"], self.sums.paths)
+        return _variance(self.total["h2"], self.sums.paths)
 
     @cached_property
     def stderr(self) -> np.ndarray:
@@ -58,30 +65,29 @@ class PairStatistics:
 
     @cached_property
     def total(self) -> dict[str, np.ndarray]:
-        return dict(zip(PAIR, np.moveaxis(self.sums.groups.sum(axis=0), -1, 0)))
+        """Means, and sums of squares and products about them: see `program.PAIR`."""
+        products = {"x2": ("x", "x"), "z2": ("z", "z"), "d2": ("d", "d"), "c2": ("c", "c"), "dc": ("d", "c")}
+        return _joined(self.sums, PAIR, ("x", "z", "d", "c"), products)
 
     @cached_property
     def slope(self) -> np.ndarray:
         """The regression coefficient a of the control; 0 without one."""
-        t, n = self.total, self.sums.paths
         with np.errstate(all="ignore"):
-            spread = t["c2"] - t["c"] ** 2 / n
-            both = t["dc"] - t["d"] * t["c"] / n
-            return np.where(spread > 1e-14 * t["c2"], both / spread, 0.0)
+            return np.where(self.total["c2"] > 0, self.total["dc"] / self.total["c2"], 0.0)
 
     @cached_property
     def gap(self) -> np.ndarray:
         """Estimate of E h(x) - E h(z)."""
         with np.errstate(all="ignore"):
-            return (self.total["d"] - self.slope * self.total["c"]) / self.sums.paths
+            return self.total["d"] - self.slope * self.total["c"]
 
     @cached_property
     def variance(self) -> np.ndarray:
         """Variance of the residual d - a C over paths."""
         t, n = self.total, self.sums.paths
-        own = _variance(t["d2"], t["d"], n)
+        own = _variance(t["d2"], n)
         with np.errstate(all="ignore"):
-            explained = self.slope * (t["dc"] - t["d"] * t["c"] / n) / max(1, n - 1)
+            explained = self.slope * t["dc"] / max(1, n - 1)
             left = np.where(self.slope != 0, (own - explained) * ((n - 1) / (n - 2) if n > 2 else np.nan), own)
             return np.where(left <= 1e-14 * own, np.where(own > 0, 1e-14 * own, 0.0), left)
 
@@ -91,20 +97,20 @@ class PairStatistics:
 
     def member(self, which: str) -> tuple[np.ndarray, np.ndarray]:
         """Mean and variance over paths of h under one member, "x" or "z"."""
-        t, n = self.total, self.sums.paths
-        return t[which] / n, _variance(t[which + "2"], t[which], n)
+        return self.total[which], _variance(self.total[which + "2"], self.sums.paths)
 
     @cached_property
     def reductions(self) -> tuple[np.ndarray, np.ndarray]:
         """Variance of independent sampling over that of coupling alone, and over that of coupling with the control."""
         independent = self.member("x")[1] + self.member("z")[1]
-        coupled = _variance(self.total["d2"], self.total["d"], self.sums.paths)
+        coupled = _variance(self.total["d2"], self.sums.paths)
         with np.errstate(all="ignore"):
             return independent / coupled, independent / self.variance
 
     def residuals(self, column: int) -> np.ndarray:
         """Centred sums of the residual in each group that has paths, `(groups, records)`: what bootstraps resample."""
-        groups = dict(zip(PAIR, np.moveaxis(self.sums.groups[:, :, column], -1, 0)))
+        used = self.sums.counts > 0
+        groups = dict(zip(PAIR, np.moveaxis(self.sums.groups[used, :, column], -1, 0)))
         with np.errstate(all="ignore"):
-            own = groups["d"] - self.slope[:, column] * groups["c"] - self.sums.counts[:, None] * self.gap[:, column]
-        return own[self.sums.counts > 0]
+            apart = (groups["d"] - self.total["d"][:, column]) - self.slope[:, column] * (groups["c"] - self.total["c"][:, column])
+            return self.sums.counts[used][:, None] * apart

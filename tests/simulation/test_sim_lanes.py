@@ -110,16 +110,35 @@ def test_exp_underflows_gradually():
 
 @pytest.mark.parametrize("valid", [1, 2, 255, LANES])
 def test_reductions_leave_out_lanes_beyond_the_last_path(valid):
-    rows = RNG.standard_normal((3, LANES))
-    rows[:, valid:] = np.nan
-    out = np.zeros(9)
-    lanes.reduce_pair(rows.copy().ravel(), 0, valid, out)
-    x, z, c = rows[:, :valid]
+    """Two blocks joined, the second cut off: moments of all their paths, and nothing of the lanes beyond."""
+    blocks = RNG.standard_normal((2, 3, LANES)) + 1e3
+    blocks[1, :, valid:] = np.nan
+    out, single = np.zeros(9), np.zeros(2)
+    for before, n, rows in zip((0, LANES), (LANES, valid), blocks):
+        lanes.reduce_pair(rows.copy().ravel(), 0, n, before, out)
+        lanes.reduce_single(rows[0].copy(), 0, n, before, single)
+    x, z, c = np.hstack([blocks[0], blocks[1, :, :valid]])
     d = x - z
-    np.testing.assert_allclose(out, [v.sum() for v in (x, z, d, x * x, z * z, d * d, c, c * c, d * c)], rtol=1e-12, atol=1e-12)
-    single = np.zeros(2)
-    lanes.reduce_single(rows[0].copy(), 0, valid, single)
-    np.testing.assert_allclose(single, [x.sum(), (x * x).sum()], rtol=1e-12, atol=1e-12)
+    own = {name: v - v.mean() for name, v in dict(x=x, z=z, d=d, c=c).items()}
+    squares = [(own["x"] ** 2).sum(), (own["z"] ** 2).sum(), (own["d"] ** 2).sum()]
+    expected = [x.mean(), z.mean(), d.mean(), *squares, c.mean(), (own["c"] ** 2).sum(), (own["d"] * own["c"]).sum()]
+    np.testing.assert_allclose(out, expected, rtol=1e-10, atol=1e-9)
+    np.testing.assert_allclose(single, [x.mean(), (own["x"] ** 2).sum()], rtol=1e-10)
+
+
+@pytest.mark.parametrize("backend", ["numba", "numpy"])
+@pytest.mark.parametrize("sigma", [1e-5, 1e-9, 1e-12])
+def test_a_spread_far_below_the_value_keeps_its_digits(backend, sigma):
+    """Raw sums of squares would lose the variance at sigma = 1e-9, and call the mean exact."""
+    import sdetools as st
+
+    noisy = st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.gaussian(dim=1), sigma=sigma)
+    sgd = st.SGD(noisy, st.schedules.constant(eta=0.5))
+    run = st.simulate(sgd, [1.0], 0.5, 100_000, ["x", "1 + 0*x"], times=[0.5], backend=backend)
+    got = run.at("x")
+    assert abs(got.stderr / (0.5 * sigma / np.sqrt(100_000)) - 1) < max(0.01, 1e-15 / sigma)  # 1 %: 4.5 standard errors of a variance
+    assert abs(got.z(0.5)) < 4.5 + 1e-15 / got.stderr
+    assert run.at("1 + 0*x").stderr == 0.0 and run.at("1 + 0*x").value == 1.0
 
 
 def test_count_lost_sees_infinities_and_nan_in_any_row():

@@ -88,6 +88,7 @@ BAD = {
     "horizon NaN": (lambda: run(horizon=NAN), "horizon"),
     "horizon inf": (lambda: run(horizon=math.inf), "horizon"),
     "horizon below a step": (lambda: run(horizon=0.01), "horizon"),
+    "horizon too far": (lambda: run(horizon=1e12), "100,000,000 steps"),
     "paths = 0": (lambda: run(paths=0), "paths"),
     "paths < 0": (lambda: run(paths=-5), "paths"),
     "paths a fraction": (lambda: run(paths=10.5), "paths"),
