@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sdetools.simulation.philox import stream_key
-from sdetools.simulation.program import Program
+from sdetools.simulation.program import NEVER, Program
 from sdetools.simulation.source import LANES, NotTraceable, Source, importable, write
 
 START_STREAM = 1 << 32
@@ -44,9 +44,6 @@ class ChunkResult:
     lost: np.ndarray
     first: np.ndarray
     points: np.ndarray
-
-
-NEVER = np.iinfo(np.int64).max
 
 
 def make_task(program: Program, seed: int, stream: int, paths: int, blocks: int, keep: bool, backend: str) -> Task:
@@ -96,7 +93,11 @@ def _arrays(program: Program, source: Source) -> tuple[np.ndarray, ...]:
         slots, factors, memory = np.zeros(records, np.int64), np.zeros((records, 2)), np.zeros(len(busy))
     else:
         events[:-1, 2] = control.anchor_slot[busy]
-        slots, factors, memory = control.slot.astype(np.int64), np.column_stack([control.factor, control.fading]), control.memory[busy]
+        slots, factors, memory = (
+            control.slot.astype(np.int64),
+            np.column_stack([control.factor, control.fading]),
+            control.memory[busy],
+        )
     return program.coefficients, program.parameters, start, root, events, memory, slots, np.ascontiguousarray(factors)
 
 
@@ -115,7 +116,8 @@ def run_chunk(task: Task, index: int) -> ChunkResult:
     if task.program is not None:
         from sdetools.simulation.reference import run_reference
 
-        return run_reference(task, first, paths, points)
+        sums, lost, seen = run_reference(task.program, task.arguments[0], first, paths, points)
+        return ChunkResult(sums, paths, lost, seen, points)
     return _kernel(task, first, paths, points)
 
 

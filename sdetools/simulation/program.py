@@ -20,6 +20,10 @@ PAIR = ("x", "z", "d", "x2", "z2", "d2", "c", "c2", "dc")
 squares and of d C about those means."""
 
 
+NEVER = np.iinfo(np.int64).max
+"""The first step of a loss where there was none."""
+
+
 class Observable(Protocol):
     """What the engine asks of a test function h."""
 

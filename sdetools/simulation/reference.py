@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from sdetools.simulation.philox import fill
-from sdetools.simulation.program import Program
-
-if TYPE_CHECKING:
-    from sdetools.simulation.chunks import ChunkResult, Task
+from sdetools.simulation.program import NEVER, Program
 
 
-def run_reference(task: Task, first: int, paths: int, points: np.ndarray) -> ChunkResult:
-    """A chunk by NumPy: see `chunks.run_chunk`."""
-    from sdetools.simulation.chunks import NEVER, ChunkResult
-
-    program, keys = task.program, task.arguments[0]
-    assert program is not None
+def run_reference(
+    program: Program, keys: np.ndarray, first: int, paths: int, points: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Moments, lost paths and first losses of the paths from `first` on; the last positions go to `points` if it has room for them."""
     path = np.arange(first, first + paths)
-    sums, seen = np.zeros(task.shape), np.full(task.members, NEVER)
+    sums = np.zeros((len(program.record), program.columns, len(program.statistics)))
+    seen = np.full(len(program.members), NEVER)
     with np.errstate(all="ignore"):
         states = _starts(program, fill(program.start_plan, int(keys[-1]), path, 0))
         held = np.zeros((program.members[0].dim, paths))
@@ -41,9 +37,9 @@ def run_reference(task: Task, first: int, paths: int, points: np.ndarray) -> Chu
                 if seen[i] == NEVER and not all(np.isfinite(part).all() for part in state):
                     seen[i] = k + 1
     lost = np.array([(~np.isfinite(np.concatenate(s)).all(axis=0)).sum() for s in states], dtype=np.int64)
-    if task.keep:
+    if points.shape[1]:
         points[:] = np.concatenate([s[0] for s in states])
-    return ChunkResult(sums, paths, lost, seen, points)
+    return sums, lost, seen
 
 
 def _starts(program: Program, z: np.ndarray) -> list[tuple[np.ndarray, ...]]:

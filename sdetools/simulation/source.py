@@ -158,7 +158,9 @@ def write(program: Program) -> Source:
         stats=len(program.statistics),
         start=start_text(program, first, held, build.rows),
         scalars=indent(_scalars(program, step), 4),
-        coefficients=indent([f"c{i}_{name} = C[k * changing, {n}]" for n, (i, name) in enumerate(_coefficient_names(program))], 12),
+        coefficients=indent(
+            [f"c{i}_{name} = C[k * changing, {n}]" for n, (i, name) in enumerate(_coefficient_names(program))], 12
+        ),
         fills=indent(fills, 12),
         step=indent(step, 12),
         snapshot=indent(snapshot_text(program, first, held), 20),

@@ -16,7 +16,9 @@ def _variance(squares: np.ndarray, n: int) -> np.ndarray:
     return np.maximum(squares, 0.0) / (n - 1) if n > 1 else np.full_like(squares, np.nan)
 
 
-def _joined(sums: Sums, names: tuple[str, ...], means: tuple[str, ...], products: dict[str, tuple[str, str]]) -> dict[str, np.ndarray]:
+def _joined(
+    sums: Sums, names: tuple[str, ...], means: tuple[str, ...], products: dict[str, tuple[str, str]]
+) -> dict[str, np.ndarray]:
     """The moments of all groups together: means by weight, sums of products about the means by the rule of parallel axes."""
     used = sums.counts > 0
     weight = sums.counts[used][:, None, None] / sums.paths
@@ -112,5 +114,7 @@ class PairStatistics:
         used = self.sums.counts > 0
         groups = dict(zip(PAIR, np.moveaxis(self.sums.groups[used, :, column], -1, 0)))
         with np.errstate(all="ignore"):
-            apart = (groups["d"] - self.total["d"][:, column]) - self.slope[:, column] * (groups["c"] - self.total["c"][:, column])
+            apart = (groups["d"] - self.total["d"][:, column]) - self.slope[:, column] * (
+                groups["c"] - self.total["c"][:, column]
+            )
             return self.sums.counts[used][:, None] * apart

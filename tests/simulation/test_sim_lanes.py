@@ -136,7 +136,9 @@ def test_a_spread_far_below_the_value_keeps_its_digits(backend, sigma):
     sgd = st.SGD(noisy, st.schedules.constant(eta=0.5))
     run = st.simulate(sgd, [1.0], 0.5, 100_000, ["x", "1 + 0*x"], times=[0.5], backend=backend)
     got = run.at("x")
-    assert abs(got.stderr / (0.5 * sigma / np.sqrt(100_000)) - 1) < max(0.01, 1e-15 / sigma)  # 1 %: 4.5 standard errors of a variance
+    assert abs(got.stderr / (0.5 * sigma / np.sqrt(100_000)) - 1) < max(
+        0.01, 1e-15 / sigma
+    )  # 1 %: 4.5 standard errors of a variance
     assert abs(got.z(0.5)) < 4.5 + 1e-15 / got.stderr
     assert run.at("1 + 0*x").stderr == 0.0 and run.at("1 + 0*x").value == 1.0
 
