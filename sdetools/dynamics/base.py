@@ -9,6 +9,7 @@ For implementers of a new `Dynamics` (a few lines; nothing else of the library i
    reference) and on symbols (traced into a kernel), so no `if` on values, no `np.where` (use `sdetools.select`), no in-place change.
 4. `start(x0, z)` is the state before the first step, `z` the numbers that `start_draws` asks for.
 5. `step_time` is the time one step advances; only dynamics that meet at common times can be compared.
+6. `extra_draws` names draws of the method's own, beside the oracle's; the rule finds their numbers in `oracle.extra`.
 
     class SignMomentum(st.Dynamics):
         parts, coefficients = ("x", "m"), ("eta", "beta")
@@ -37,6 +38,19 @@ State = tuple[np.ndarray, ...]
 Oracle = Callable[[np.ndarray], np.ndarray]
 
 
+class BoundOracle:
+    """A noisy gradient on the draws `z` of one step: what a rule calls. `extra` holds the rows of the method's own draws."""
+
+    __slots__ = ("extra", "oracle", "p", "z")
+
+    def __init__(self, oracle: NoisyOracle, z: Any, p: Any = None) -> None:
+        n = oracle.noise.n_draws
+        self.oracle, self.z, self.p, self.extra = oracle, z[:n], p, z[n:]
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return self.oracle(x, self.z, self.p)
+
+
 class Dynamics:
     """A one-step rule with its oracle, its plan and its clock (`step_time`, by default the plan's base eta: t = k eta).
 
@@ -46,6 +60,7 @@ class Dynamics:
 
     parts: ClassVar[tuple[str, ...]] = ("x",)
     coefficients: ClassVar[tuple[str, ...]] = ("eta",)
+    extra_draws: ClassVar[tuple[Draws, ...]] = ()
     formula: ClassVar[str] = ""
 
     def __init__(self, oracle: NoisyOracle, plan: Plan, momentum: Any = None, step_time: float | None = None) -> None:
@@ -68,6 +83,42 @@ class Dynamics:
     def dim(self) -> int:
         """Coordinates of the position."""
         return self.oracle.dim
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the coordinates in expressions."""
+        return tuple(self.oracle.loss.names)
+
+    @property
+    def draws(self) -> tuple[Draws, ...]:
+        """What one step consumes."""
+        return (*self.oracle.draws, *self.extra_draws)
+
+    @property
+    def brownian(self) -> int:
+        """How many of the draws are increments of Brownian motions, which steps of another length can share; 0 if not all are."""
+        noise = self.oracle.noise
+        return noise.n_draws if noise.gaussian and not self.extra_draws and all(isinstance(d, Normal) for d in noise.draws) else 0
+
+    @property
+    def staged(self) -> bool:
+        """Whether the noise runs as a compiled stage instead of being traced."""
+        noise = self.oracle.noise
+        return noise.stage is not None or noise.oracle_stage(self.oracle.sigma) is not None
+
+    @property
+    def parameters(self) -> np.ndarray:
+        """The numbers that `bind` reads from `p`."""
+        return self.oracle.parameters
+
+    @property
+    def longest_memory(self) -> float:
+        """In how many steps a start is forgotten: what the default grid of recorded times resolves."""
+        return self.plan.longest_memory
+
+    def bind(self, z: Any, p: Any = None) -> Any:
+        """What the rule calls in a step with the draws `z`, with the numbers `p` (its own by default)."""
+        return BoundOracle(self.oracle, z, p)
 
     @property
     def name(self) -> str:
@@ -107,7 +158,7 @@ class Dynamics:
     @property
     def identity(self) -> str:
         """A short text that, with the numbers, says which experiment this is."""
-        return function_identity(self.rule)
+        return f"{function_identity(self.rule)} {self.oracle.loss.identity} {self.oracle.noise.identity}"
 
     def __repr__(self) -> str:
         return f"{self.name}({self.oracle!r}, {self.plan!r})"

@@ -27,30 +27,33 @@ def word_rows(plan: WordPlan) -> int:
     return 2 * ((plan.words + 1) // 2) + 2 * ((plan.sign_words + 1) // 2)
 
 
-def fill_text(program: Program) -> tuple[list[str], list[list[str]]]:
-    """Lines that fill words and draws before a step, and the text by which lane j reads each draw of each set.
+def fill_text(program: Program) -> tuple[list[list[str]], list[list[str]]]:
+    """For each set the lines that fill its words and draws before a step, and the texts by which lane j reads each draw.
 
     Signs are read from their word where they are used: storing them would cost more than making them. Noises that run as stages
     read rows of numbers, so for them the signs are written out too.
     """
-    lines: list[str] = []
+    fills: list[list[str]] = []
     texts: list[list[str]] = []
     word, target = 0, 0
     for s, plan in enumerate(program.noise.sets):
         own, sign = word, word + 2 * ((plan.words + 1) // 2)
-        written = any(m.oracle.noise.stage is not None for m, of in zip(program.members, program.noise.member_set) if of == s)
+        lines, k = [], "k" if program.noise.every(s) == 1 else "n"
+        if k == "n":
+            lines.append("n = k // every")
+        written = any(m.staged for m, of in zip(program.members, program.noise.member_set) if of == s)
         if plan.words == 1:
-            lines += ["if k & 1 == 0:\n    " + _words(s, "k >> 1", 0, own)]
+            lines += [f"if {k} & 1 == 0:\n    " + _words(s, f"{k} >> 1", 0, own)]
         else:
-            lines += [_words(s, "k", c, own + 2 * c) for c in range((plan.words + 1) // 2)]
+            lines += [_words(s, k, c, own + 2 * c) for c in range((plan.words + 1) // 2)]
         if plan.sign_words == 1:
             period = 2 * plan.sign_steps
-            lines += [f"if k % {period} == 0:\n    " + _words(s, f"k // {period}", SIGN_SLOT, sign)]
-            lines += [f"sign{s} = {sign * LANES} + (k // {plan.sign_steps} & 1) * {LANES}"]
-            lines += [f"left{s} = u64(63 - k % {plan.sign_steps} * {plan.signs})"]
+            lines += [f"if {k} % {period} == 0:\n    " + _words(s, f"{k} // {period}", SIGN_SLOT, sign)]
+            lines += [f"sign{s} = {sign * LANES} + ({k} // {plan.sign_steps} & 1) * {LANES}"]
+            lines += [f"left{s} = u64(63 - {k} % {plan.sign_steps} * {plan.signs})"]
         else:
             for c in range((plan.sign_words + 1) // 2):
-                lines += [_words(s, "k", SIGN_SLOT + c, sign + 2 * c)]
+                lines += [_words(s, k, SIGN_SLOT + c, sign + 2 * c)]
         taken = signed = 0
         own_texts: list[str] = []
         for draw in plan.draws:
@@ -68,7 +71,7 @@ def fill_text(program: Program) -> tuple[list[str], list[list[str]]]:
             per_word = 2 if isinstance(draw, Normal) else 1
             for i in range(0, draw.n, per_word):
                 source = (
-                    f"W.ctypes.data + {own * ROW} + (k & 1) * {ROW}"
+                    f"W.ctypes.data + {own * ROW} + ({k} & 1) * {ROW}"
                     if plan.words == 1
                     else f"W.ctypes.data + {(own + taken) * ROW}"
                 )
@@ -79,9 +82,10 @@ def fill_text(program: Program) -> tuple[list[str], list[list[str]]]:
                     lines.append(f"lanes.call(lib[{UNIFORMS}], {source}, Z.ctypes.data + {at * 8}, 0, 0, 0, 0)")
                 own_texts += [f"Z[{at + n * LANES} + j]" for n in range(min(per_word, draw.n - i))]
         texts.append(own_texts)
+        fills.append(lines)
         target += plan.rows
         word += word_rows(plan)
-    return lines, texts
+    return fills, texts
 
 
 def _sign(bits: str) -> str:
@@ -118,6 +122,28 @@ def start_text(program: Program, first: list[int], held: int, rows: int) -> str:
             f"            for j in range({LANES}):\n                S[r * {LANES} + j] += root[r, i] * Z3[i * {LANES} + j]"
         )
     return indent(out, 8)
+
+
+def gather_text(program: Program, gathered: int) -> list[str]:
+    """Adds a step's draws to what the longer steps of the other member will read: increments, and their integrals where asked for.
+
+    In units of the short step h: A = sum of dW_i, I = sum of (dZ_i + the increments before), dZ_i = (z + z' / sqrt 3) / 2.
+    """
+    rows, motions = program.noise.gathered, program.noise.motions
+    if not rows:
+        return []
+    z, total = f"Z[{LANES} * i + j]", f"S[{LANES} * ({gathered} + i) + j]"
+    body = [f"{total} += {z}"]
+    if rows > motions:
+        area, second = f"S[{LANES} * ({gathered + motions} + i) + j]", f"Z[{LANES} * ({motions} + i) + j]"
+        body.insert(0, f"{area} += {total} + 0.5 * {z} + {0.5 / 3**0.5!r} * {second}")
+    return [f"for i in range({motions}):\n    for j in range({LANES}):\n" + "\n".join(f"        {b}" for b in body)]
+
+
+def forget_text(program: Program, gathered: int) -> list[str]:
+    """Empties what was gathered, after a long step."""
+    rows = program.noise.gathered
+    return [f"for j in range({rows * LANES}):\n    S[{gathered * LANES} + j] = 0.0"] if rows else []
 
 
 def snapshot_text(program: Program, first: list[int], held: int) -> list[str]:
@@ -208,7 +234,6 @@ def run(first, blocks, paths, keys, watch, steps, C, P, start, root, events, mem
             if k == steps:
                 break
 {coefficients}
-{fills}
 {step}
             if watch:
 {watch}

@@ -46,31 +46,55 @@ class Functional(Protocol):
 class DrivingNoise:
     """The noise behind a pair: one set of draws that both take (coupled), or one set each (independent).
 
-    Members of equal steps share draws address by address. Coupled members must consume the same draws in a step.
+    Members of equal steps share draws address by address. Of members with steps h and r h the longer one takes what the short steps
+    add up to: sqrt(1/r) sum z_i is the increment of the same Brownian motion, and likewise its integral over the step. Other draws
+    have no such sum; they are refused, or run independently.
     """
 
     sets: tuple[WordPlan, ...]
     member_set: tuple[int, ...]
+    steps: tuple[int, ...]
+    motions: int = 0
+    gathered: int = 0
+
+    def every(self, s: int) -> int:
+        """After how many short steps set `s` is drawn anew."""
+        return self.steps[self.member_set.index(s)] if len(self.sets) > 1 else 1
+
+    def shares_sums(self, member: int) -> bool:
+        """Whether a member reads sums of the other's draws."""
+        return self.gathered > 0 and self.steps[member] > 1
 
     @staticmethod
-    def of(members: Sequence[Dynamics], coupled: bool) -> DrivingNoise:
-        plans = [WordPlan(m.oracle.draws) for m in members]
+    def of(members: Sequence[Dynamics], coupled: bool, every: tuple[int, ...]) -> DrivingNoise:
+        plans = [WordPlan(tuple(m.draws)) for m in members]
         if len(plans) == 1:
-            return DrivingNoise((plans[0],), (0,))
+            return DrivingNoise((plans[0],), (0,), every)
         if not coupled:
-            return DrivingNoise(tuple(plans), (0, 1))
+            return DrivingNoise(tuple(plans), (0, 1), every)
         longer = max(plans, key=lambda p: p.rows)
+        motions = {m.brownian for m in members}
+        same = len(motions) == 1 and 0 not in motions
+        if every != (1, 1) and 0 not in [p.rows for p in plans]:
+            if not same:
+                raise ValueError(
+                    f"two dynamics with steps of different length can share nothing but Brownian increments, as many for each; got "
+                    f"{_told(plans[0], members[0])} against {_told(plans[1], members[1])}. Pass coupled=False to run them independently."
+                )
+            coarse = plans[int(every[1] > 1)]
+            return DrivingNoise((longer,), (0, 0), every, motions.pop(), coarse.rows)
         for plan in plans:
-            if plan.draws not in ((), longer.draws):
+            if plan.draws not in ((), longer.draws) and not same:
                 raise ValueError(
                     f"the two dynamics must consume the same draws to be coupled; got {_told(plans[0])} against {_told(plans[1])}. "
                     "Pass coupled=False to run them independently."
                 )
-        return DrivingNoise((longer,), (0, 0))
+        return DrivingNoise((longer,), (0, 0), (1, 1))
 
 
-def _told(plan: WordPlan) -> str:
-    return " + ".join(f"{type(d).__name__}({d.n})" for d in plan.draws) or "none"
+def _told(plan: WordPlan, member: Dynamics | None = None) -> str:
+    told = " + ".join(f"{type(d).__name__}({d.n})" for d in plan.draws) or "none"
+    return told if member is None else f"{told} ({member.brownian or 'no'} Brownian motions)"
 
 
 @dataclass(frozen=True)
@@ -103,6 +127,8 @@ class Program:
     functionals: tuple[Any, ...] = ()
     control: Control | None = None
     coupled: bool = True
+    every: tuple[int, ...] = (1, 1)
+    """How many of the program's steps each member takes at once."""
 
     @property
     def pair(self) -> bool:
@@ -119,7 +145,7 @@ class Program:
 
     @cached_property
     def noise(self) -> DrivingNoise:
-        return DrivingNoise.of(self.members, self.coupled)
+        return DrivingNoise.of(self.members, self.coupled, self.every[: len(self.members)])
 
     @cached_property
     def start_plan(self) -> WordPlan:
@@ -135,19 +161,22 @@ class Program:
     @cached_property
     def coefficients(self) -> np.ndarray:
         """All coefficients of all members, `(steps, n)`, or `(1, n)` when they never change."""
-        values = np.hstack([m.coefficient_values(self.steps) for m in self.members])
+        values = np.hstack(
+            [np.repeat(m.coefficient_values(self.steps // r), r, axis=0) for m, r in zip(self.members, self.every)]
+        )
         return np.array(values[:1] if (values == values[:1]).all() else values, dtype=float, order="C")
 
     @cached_property
     def parameters(self) -> np.ndarray:
-        """All numbers that oracles and observables read, one after another."""
-        parts = [m.oracle.parameters for m in self.members] + [getattr(o, "parameters", np.empty(0)) for o in self.observables]
+        """All numbers that members and observables read, one after another; the length of the longer steps before them, if any."""
+        scale = [np.array([max(self.every), max(self.every) ** -0.5])] if max(self.every) > 1 else []
+        parts = scale + [m.parameters for m in self.members] + [getattr(o, "parameters", np.empty(0)) for o in self.observables]
         return np.concatenate([np.asarray(p, dtype=float) for p in parts])
 
     def parameter_offset(self, index: int) -> int:
         """Where the numbers of member `index`, or of observable `index - len(members)`, begin."""
-        sizes = [len(m.oracle.parameters) for m in self.members] + [len(getattr(o, "parameters", ())) for o in self.observables]
-        return sum(sizes[:index])
+        sizes = [len(m.parameters) for m in self.members] + [len(getattr(o, "parameters", ())) for o in self.observables]
+        return (2 if max(self.every) > 1 else 0) + sum(sizes[:index])
 
     def fingerprint(self, *more: Any) -> str:
         """A hash of everything that decides the numbers."""
@@ -161,10 +190,10 @@ class Program:
             digest.update(b"|")
 
         for member, x0 in zip(self.members, self.x0):
-            for value in (member.identity, member.oracle.loss.identity, member.oracle.noise.identity, x0, member.momentum_mean):
+            for value in (member.identity, x0, member.momentum_mean):
                 add(value)
             add(member.momentum_root if member.momentum_root is not None else 0)
-        for value in (self.steps, self.record, self.coefficients, self.parameters, self.coupled, *more):
+        for value in (self.steps, self.record, self.coefficients, self.parameters, self.coupled, self.every, *more):
             add(value)
         for item in (*self.observables, *self.functionals):
             add(getattr(item, "identity", item.name))

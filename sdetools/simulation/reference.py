@@ -21,6 +21,7 @@ def run_reference(
         states = _starts(program, fill(program.start_plan, int(keys[-1]), path, 0))
         held = np.zeros((program.members[0].dim, paths))
         totals = np.zeros((len(program.members), len(program.functionals), paths))
+        gathered = np.zeros((program.noise.gathered, paths))
         anchors: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         record = {int(k): t for t, k in enumerate(program.record)}
         for k in range(program.steps + 1):
@@ -31,8 +32,14 @@ def run_reference(
                 sums[record[k]] = _record(program, record[k], states, held, totals, anchors)
             if k == program.steps:
                 break
-            draws = [fill(plan, int(keys[s]), path, k) for s, plan in enumerate(program.noise.sets)]
-            held = _step(program, k, states, held, totals, draws)
+            draws = [
+                fill(plan, int(keys[s]), path, k // program.noise.every(s))
+                if (k + 1) % program.noise.every(s) == 0
+                else np.zeros(0)
+                for s, plan in enumerate(program.noise.sets)
+            ]
+            _gather(program, gathered, draws[0])
+            held = _step(program, k, states, held, totals, draws, gathered)
             for i, state in enumerate(states):
                 if seen[i] == NEVER and not all(np.isfinite(part).all() for part in state):
                     seen[i] = k + 1
@@ -51,19 +58,45 @@ def _starts(program: Program, z: np.ndarray) -> list[tuple[np.ndarray, ...]]:
     return out
 
 
+def _gather(program: Program, gathered: np.ndarray, z: np.ndarray) -> None:
+    """Adds a step's draws to what a longer step will read; see `frame.gather_text`."""
+    n = program.noise.motions
+    if len(gathered) > n:
+        gathered[n:] += gathered[:n] + 0.5 * z[:n] + 0.5 / 3**0.5 * z[n:]
+    gathered[:n] += z[:n]
+
+
+def _sums(program: Program, gathered: np.ndarray) -> np.ndarray:
+    """The draws of a longer step, of variance 1 again; emptied for the next one."""
+    n, share = program.noise.motions, max(program.every) ** -0.5
+    total = gathered[:n] * share
+    area = gathered[n:] * share**3
+    gathered[:] = 0.0
+    return np.concatenate([total, 3**0.5 * (2 * area - total)]) if len(area) else total
+
+
 def _step(
-    program: Program, k: int, states: list[Any], held: np.ndarray, totals: np.ndarray, draws: list[np.ndarray]
+    program: Program,
+    k: int,
+    states: list[Any],
+    held: np.ndarray,
+    totals: np.ndarray,
+    draws: list[np.ndarray],
+    gathered: np.ndarray,
 ) -> np.ndarray:
     at = 0
     new_held = held
     for i, member in enumerate(program.members):
-        oracle, z = member.oracle, draws[program.noise.member_set[i]][: member.oracle.noise.n_draws]
         coefficients = program.coefficients[min(k, len(program.coefficients) - 1), at : at + len(member.coefficients)]
         at += len(member.coefficients)
+        if (k + 1) % program.every[i]:
+            continue
+        z = draws[program.noise.member_set[i]]
+        z = (_sums(program, gathered) if program.noise.shares_sums(i) else z)[: sum(d.n for d in member.draws)]
         before = states[i]
-        states[i] = tuple(np.asarray(p) for p in member.rule(before, lambda x: oracle(x, z), *coefficients))
+        states[i] = tuple(np.asarray(p) for p in member.rule(before, member.bind(z), *coefficients))
         if i == 0 and program.control is not None:
-            noise = oracle.sigma * oracle.noise.value(before[0], z)
+            noise = member.oracle.sigma * member.oracle.noise.value(before[0], z)
             new_held = member.rule((before[0], held), lambda _: noise, *coefficients)[1]
         for f, functional in enumerate(program.functionals):
             totals[i, f] += functional.increment(before[0], states[i][0])

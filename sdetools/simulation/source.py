@@ -9,6 +9,7 @@ A loss or noise that is not worth tracing runs as a *stage*, a compiled function
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from sdetools.simulation.frame import (
     REDUCE_SINGLE,
     TEMPLATE,
     fill_text,
+    forget_text,
+    gather_text,
     indent,
     lost_text,
     points_text,
@@ -68,6 +71,7 @@ class _Build:
     data: list[np.ndarray] = field(default_factory=list)
     outputs: list[tuple[Any, Any]] = field(default_factory=list)
     draw_texts: list[list[str]] = field(default_factory=list)
+    draw_rows: list[int] = field(default_factory=list)
 
     def take(self, count: int) -> int:
         """Reserves rows of the state array."""
@@ -105,46 +109,35 @@ class _Build:
 def write(program: Program) -> Source:
     """The source of a program's kernel; NotTraceable when a part of it needs another backend."""
     build = _Build(program)
-    dims = [m.dim for m in program.members]
     first = [build.take(len(m.parts) * m.dim) for m in program.members]
-    held = build.take(dims[0]) if program.control is not None else 0
+    held = build.take(program.members[0].dim) if program.control is not None else 0
     sums = build.take(len(program.functionals) * len(program.members))
+    gathered = build.take(program.noise.gathered)
     draw_rows = np.cumsum([0, *(p.rows for p in program.noise.sets)])
     fills, build.draw_texts = fill_text(program)
+    build.draw_rows = draw_rows.tolist()
 
-    for i, member in enumerate(program.members):
-        base = int(draw_rows[program.noise.member_set[i]])
-        oracle = _Oracle(build, member, i, base)
-        state = tuple(
-            symbols(build.tape, [row(first[i] + q * member.dim + d) for d in range(member.dim)]) for q in range(len(member.parts))
-        )
-        coefficients = [build.tape.load(f"c{i}_{name}") for name in member.coefficients]
-        new = _trace(member.rule, f"the rule of {member.name}", state, oracle, *coefficients)
-        if len(new) != len(state):
-            raise ValueError(
-                f"the rule of {member.name} must return {len(state)} parts ({', '.join(member.parts)}); it returned {len(new)}."
-            )
-        # A member is stored at the end of its own last segment: what follows belongs to the next member, which does not read this one.
-        segment = len(build.tape.calls)
-        for q, part in enumerate(new):
-            values = np.broadcast_to(np.asarray(part, dtype=object), (member.dim,))
-            for d in range(member.dim):
-                build.outputs.append(((segment, row(first[i] + q * member.dim + d)), values[d]))
-        if i == 0 and program.control is not None:
-            _held_noise(build, member, state, oracle, coefficients, held)
-        for f, functional in enumerate(program.functionals):
-            target = row(sums + f * len(program.members) + i)
-            step = _trace(functional.increment, f"the functional {functional.name}", state[0], np.asarray(new[0], dtype=object))
-            build.outputs.append(((segment, target), build.tape.load(target) + step))
-
-    spill_start = build.rows
-    bodies, spilled = build.tape.segments(build.outputs, lambda n: row(spill_start + n))
-    build.take(spilled)
-    if len(build.tape.lines) > LARGEST:
-        raise NotTraceable(f"the step takes {len(build.tape.lines)} lines of straight code, more than {LARGEST}")
+    step = [line for s, lines in enumerate(fills) if program.noise.every(s) == 1 for line in lines]
+    spent = 0
+    for every in sorted(set(program.every)):
+        build.tape, build.outputs = Tape(), []
+        for i in (i for i in range(len(program.members)) if program.every[i] == every):
+            _member(build, i, first, held, sums, gathered)
+        spill_start = build.rows
+        bodies, spilled = build.tape.segments(build.outputs, lambda n, start=spill_start: row(start + n))
+        build.take(spilled)
+        spent += len(build.tape.lines)
+        lines = _step_text(bodies, build.tape.calls)
+        if every == 1:
+            step += lines
+            continue
+        own = [line for s, filled in enumerate(fills) if program.noise.every(s) == every for line in filled]
+        step += gather_text(program, gathered)
+        step.append("if (k + 1) % every == 0:\n" + indent([*own, *lines, *forget_text(program, gathered)], 4))
+    if spent > LARGEST:
+        raise NotTraceable(f"the step takes {spent} lines of straight code, more than {LARGEST}")
 
     record = _record_text(build, first, held, sums)
-    step = _step_text(bodies, build.tape.calls)
     text = TEMPLATE.format(
         arguments="".join(f", d{i}" for i in range(len(build.data))),
         rows=build.rows,
@@ -153,15 +146,13 @@ def write(program: Program) -> Source:
         words=max(1, sum(word_rows(p) for p in program.noise.sets)),
         start_words=2 * ((program.start_plan.words + 1) // 2) or 1,
         start_draws=program.start_plan.rows + 1,
-        dim=dims[0],
+        dim=program.members[0].dim,
         columns=max(1, program.columns),
-        stats=len(program.statistics),
         start=start_text(program, first, held, build.rows),
         scalars=indent(_scalars(program, step), 4),
         coefficients=indent(
             [f"c{i}_{name} = C[k * changing, {n}]" for n, (i, name) in enumerate(_coefficient_names(program))], 12
         ),
-        fills=indent(fills, 12),
         step=indent(step, 12),
         snapshot=indent(snapshot_text(program, first, held), 20),
         record=indent(record, 4),
@@ -175,18 +166,62 @@ def write(program: Program) -> Source:
     return Source(text, build.stages, tuple(build.data), build.rows, int(draw_rows[-1]))
 
 
+def _member(build: _Build, i: int, first: list[int], held: int, sums: int, gathered: int) -> None:
+    """One step of member `i` on the current tape: its new state, its functionals, and the noise that a control holds."""
+    program, tape = build.program, build.tape
+    member = program.members[i]
+    dim = member.dim
+    field = (
+        _Oracle(build, member, i, gathered) if member.oracle is not None else member.bind(*_inputs(build, member, i, gathered))
+    )
+    state = tuple(symbols(tape, [row(first[i] + q * dim + d) for d in range(dim)]) for q in range(len(member.parts)))
+    coefficients = [tape.load(f"c{i}_{name}") for name in member.coefficients]
+    new = _trace(member.rule, f"the rule of {member.name}", state, field, *coefficients)
+    if len(new) != len(state):
+        raise ValueError(
+            f"the rule of {member.name} must return {len(state)} parts ({', '.join(member.parts)}); it returned {len(new)}."
+        )
+    # A member is stored at the end of its own last segment: what follows belongs to the next member, which does not read this one.
+    segment = len(tape.calls)
+    for q, part in enumerate(new):
+        values = np.broadcast_to(np.asarray(part, dtype=object), (dim,))
+        build.outputs += [((segment, row(first[i] + q * dim + d)), values[d]) for d in range(dim)]
+    if i == 0 and program.control is not None:
+        _held_noise(build, member, state, field, coefficients, held)
+    for f, functional in enumerate(program.functionals):
+        target = row(sums + f * len(program.members) + i)
+        step = _trace(functional.increment, f"the functional {functional.name}", state[0], np.asarray(new[0], dtype=object))
+        build.outputs.append(((segment, target), tape.load(target) + step))
+
+
+def _inputs(build: _Build, member: Dynamics, index: int, gathered: int) -> tuple[np.ndarray, np.ndarray]:
+    """The symbols of a member's draws and of its numbers."""
+    program, tape = build.program, build.tape
+    offset = program.parameter_offset(index)
+    p = symbols(tape, [f"p{offset + n}" for n in range(len(member.parameters))])
+    count = sum(d.n for d in member.draws)
+    if not program.noise.shares_sums(index):
+        return symbols(tape, build.draw_texts[program.noise.member_set[index]][:count]), p
+    motions, share = member.brownian, tape.load("share")
+    total = symbols(tape, [row(gathered + n) for n in range(motions)]) * share
+    if count == motions:
+        return total, p
+    area = symbols(tape, [row(gathered + motions + n) for n in range(motions)]) * (share * share * share)
+    return np.concatenate([total, math.sqrt(3.0) * (2.0 * area - total)]).view(type(total)), p
+
+
 class _Oracle:
     """What a traced rule calls: binds loss and noise of one member, traced or by stages, on the step's draws."""
 
-    def __init__(self, build: _Build, member: Dynamics, index: int, base: int) -> None:
-        self.build, self.oracle, self.base = build, member.oracle, base
+    def __init__(self, build: _Build, member: Dynamics, index: int, gathered: int) -> None:
+        self.build, self.oracle = build, member.oracle
+        self.base = build.draw_rows[build.program.noise.member_set[index]]
         self.offset = build.program.parameter_offset(index)
-        texts = build.draw_texts[build.program.noise.member_set[index]]
-        self.draws = symbols(build.tape, texts[: self.oracle.noise.n_draws])
+        draws, self.p = _inputs(build, member, index, gathered)
+        self.draws, self.extra = draws[: self.oracle.noise.n_draws], draws[self.oracle.noise.n_draws :]
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        loss, noise, tape = self.oracle.loss, self.oracle.noise, self.build.tape
-        p = symbols(tape, [f"p{self.offset + i}" for i in range(len(self.oracle.parameters))])
+        loss, noise, p = self.oracle.loss, self.oracle.noise, self.p
         whole = noise.oracle_stage(self.oracle.sigma)
         if whole is not None:
             sigma = f"p{self.offset}"
@@ -196,7 +231,7 @@ class _Oracle:
             gradient = self._run(loss.stage, x, lambda at, out: f"{at}, {out}")
         else:
             gradient = self._gradient(x, p[1:split])
-        return gradient + p[0] * self.deviation(x, p)
+        return gradient + p[0] * self.deviation(x)
 
     def _gradient(self, x: np.ndarray, p: np.ndarray) -> np.ndarray:
         """The gradient traced, or else the user's function compiled as a stage."""
@@ -210,11 +245,9 @@ class _Oracle:
                 raise
         return self._run(stage, x, lambda at, out: f"{at}, {out}")
 
-    def deviation(self, x: np.ndarray, p: np.ndarray | None = None) -> np.ndarray:
+    def deviation(self, x: np.ndarray) -> np.ndarray:
         """The noise v at `x` on the step's draws, without sigma."""
-        loss, noise = self.oracle.loss, self.oracle.noise
-        if p is None:
-            p = symbols(self.build.tape, [f"p{self.offset + i}" for i in range(len(self.oracle.parameters))])
+        loss, noise, p = self.oracle.loss, self.oracle.noise, self.p
         if noise.stage is not None:
             return self._run(noise.stage, x, lambda at, out: f"{at}, {self._draw_view()}, {out}")
         return _trace(noise.value, f"the noise {noise.label}", x, self.draws, p[1 + len(loss.parameters) :])
@@ -236,7 +269,7 @@ class _Oracle:
 
 def _held_noise(build: _Build, member: Dynamics, state: Any, oracle: _Oracle, coefficients: Any, held: int) -> None:
     """One step of E, the noise alone in the momentum: the same rule, fed with sigma v instead of the gradient."""
-    if member.oracle.noise.oracle_stage(member.oracle.sigma) is not None or member.oracle.noise.stage is not None:
+    if member.staged:
         raise NotTraceable("the control variate of a noise that runs as a stage")
     tape, dim = build.tape, member.dim
     sigma = tape.load(f"p{oracle.offset}")
@@ -262,7 +295,8 @@ def _coefficient_names(program: Program) -> list[tuple[int, str]]:
 def _scalars(program: Program, lines: list[str]) -> list[str]:
     """Reads the parameters that occur in `lines`."""
     used = set(_PARAMETER.findall("\n".join(lines)))
-    return [f"p{i} = P[{i}]" for i in range(len(program.parameters)) if str(i) in used]
+    scale = ["every = int(P[0])", "share = P[1]"] if any("every" in line for line in lines) else []
+    return scale + [f"p{i} = P[{i}]" for i in range(len(program.parameters)) if str(i) in used]
 
 
 def _step_text(bodies: list[tuple[list[Item], list[Item]]], calls: list[str]) -> list[str]:

@@ -61,7 +61,7 @@ def recorded_steps(times: Any, steps: int, step_time: float, memory: float) -> n
 
 def longest_memory(*members: Dynamics) -> float:
     """1 / (1 - beta) of the slowest momentum, in steps."""
-    return max(m.plan.longest_memory for m in members)
+    return max(m.longest_memory for m in members)
 
 
 def plan_control(member: Dynamics, steps: int, record: np.ndarray) -> Control | None:

@@ -28,8 +28,8 @@ class Observable:
     latex: str = ""
 
 
-def observable(spec: Any, loss: Loss, name: str = "") -> Observable:
-    """An observable from an expression in the loss's coordinates, a loss, a function h(x), or an object with `value(x)`.
+def observable(spec: Any, space: Any, name: str = "") -> Observable:
+    """An observable from an expression in the coordinates of `space` (a dynamics or a loss: `names`, `dim`), a loss, a function h(x), or an object with `value(x)`.
 
     ValueError for an unknown name in an expression, for anything else that is not an observable, and for a value that is not one number a path.
 
@@ -42,11 +42,11 @@ def observable(spec: Any, loss: Loss, name: str = "") -> Observable:
     if isinstance(spec, str):
         from sdetools.losses.expression import from_expression
 
-        found: Any = from_expression(spec, variables=loss.names)
+        found: Any = from_expression(spec, variables=space.names)
         made = Observable(name or found.label, found.value, found.gradient, found.identity, found.parameters, latex=found.latex)
     elif isinstance(spec, Loss):
-        if spec.dim != loss.dim:
-            raise ValueError(f"an observable must take {loss.dim} coordinates; got the loss {spec.label} with {spec.dim}.")
+        if spec.dim != space.dim:
+            raise ValueError(f"an observable must take {space.dim} coordinates; got the loss {spec.label} with {spec.dim}.")
         made = Observable(
             name or spec.label, spec.value, spec.gradient, spec.identity, spec.parameters, spec.value_stage, spec.latex
         )
@@ -61,7 +61,7 @@ def observable(spec: Any, loss: Loss, name: str = "") -> Observable:
     else:
         raise ValueError(f"an observable must be an expression, a function of x, or a loss; got {spec!r}. Write it like 'x**2'.")
     with np.errstate(all="ignore"):
-        shape = np.shape(made.value(np.full((loss.dim, 2), 0.5)))
+        shape = np.shape(made.value(np.full((space.dim, 2), 0.5)))
     if shape not in ((2,), ()):
         raise ValueError(
             f"the observable {made.name} must give one number a path, shape (paths,); for 2 paths it gave shape {shape}."
@@ -69,14 +69,14 @@ def observable(spec: Any, loss: Loss, name: str = "") -> Observable:
     return made
 
 
-def observables(specs: Any, loss: Loss) -> tuple[Observable, ...]:
+def observables(specs: Any, space: Any) -> tuple[Observable, ...]:
     """Observables from one spec, a list, or a dict of names; names must differ."""
     if isinstance(specs, (str, Loss)) or callable(specs) or hasattr(specs, "value"):
         specs = [specs]
     if isinstance(specs, Mapping):
-        made = tuple(observable(spec, loss, name) for name, spec in specs.items())
+        made = tuple(observable(spec, space, name) for name, spec in specs.items())
     elif isinstance(specs, Sequence):
-        made = tuple(observable(spec, loss) for spec in specs)
+        made = tuple(observable(spec, space) for spec in specs)
     else:
         raise ValueError(f"`observe` must be an expression, a list of them, or a dict name -> observable; got {specs!r}.")
     names = [o.name for o in made]

@@ -145,7 +145,7 @@ def make_program(
     if len(members) == 2:
         if members[0].dim != members[1].dim:
             raise ValueError(f"the two dynamics must have one dimension; got {members[0].dim} and {members[1].dim}.")
-        names = [m.oracle.loss.names for m in members]
+        names = [m.names for m in members]
         if set(names[0]) == set(names[1]) and names[0] != names[1]:
             raise ValueError(
                 f"the two losses must name their coordinates in one order; got {' '.join(names[0])} and {' '.join(names[1])}. "
@@ -160,7 +160,7 @@ def make_program(
     start = _check.point("x0", x0, first.dim)
     steps = steps_to(horizon, first.step_time)
     record = recorded_steps(times, steps, first.step_time, longest_memory(*members))
-    wanted = observables(observe, first.oracle.loss)
+    wanted = observables(observe, first)
     functionals = tuple(functionals) if isinstance(functionals, (list, tuple)) else (functionals,)
     for functional in functionals:
         if not callable(getattr(functional, "increment", None)):
@@ -169,8 +169,7 @@ def make_program(
             raise ValueError(f"`coordinate` of {functional.name} must lie in 0..{first.dim - 1}; got {functional.coordinate}.")
     if not wanted and not functionals:
         raise ValueError("`observe` must name at least one observable; got none. Pass for example observe=['x**2'].")
-    stages = any(m.oracle.noise.stage is not None or m.oracle.noise.oracle_stage(m.oracle.sigma) is not None for m in members[:1])
-    planned = plan_control(first, steps, record) if control and coupled and not stages and len(members) == 2 else None
+    planned = plan_control(first, steps, record) if control and coupled and not first.staged and len(members) == 2 else None
     return (
         Program(members, (start,) * len(members), steps, record, wanted, functionals, planned, coupled),
         record,
