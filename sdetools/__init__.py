@@ -18,7 +18,30 @@ if TYPE_CHECKING:
     from sdetools import exact, losses, noise, schedules, weak
     from sdetools._arrays import components, select
     from sdetools.claims import claim, verify
-    from sdetools.dynamics import SGD, SGDM, Auxiliary, Dynamics, HeavyBall
+    from sdetools.dynamics import (
+        BAOAB,
+        OBABO,
+        RI1,
+        SDE,
+        SGD,
+        SGDM,
+        SRA1,
+        UBU,
+        Auxiliary,
+        Dynamics,
+        EulerMaruyama,
+        GradientFlow,
+        HamiltonianSDE,
+        HeavyBall,
+        Heun,
+        Integrator,
+        KineticSDE,
+        LimitSDE,
+        Milstein,
+        ModifiedMomentumSDE,
+        ModifiedSDE,
+        Platen,
+    )
     from sdetools.noise.oracle import NoisyOracle, svag
     from sdetools.schedules import Plan
     from sdetools.simulation.store import Store, StoreError
@@ -40,11 +63,14 @@ _HOME = {
     "select": "_arrays",
     "claim": "claims",
     "verify": "claims",
-    "SGD": "dynamics",
-    "SGDM": "dynamics",
-    "Auxiliary": "dynamics",
-    "Dynamics": "dynamics",
-    "HeavyBall": "dynamics",
+    **dict.fromkeys(
+        (
+            *("SGD", "SGDM", "Auxiliary", "Dynamics", "HeavyBall"),
+            *("GradientFlow", "HamiltonianSDE", "KineticSDE", "LimitSDE", "ModifiedMomentumSDE", "ModifiedSDE", "SDE"),
+            *("BAOAB", "OBABO", "RI1", "SRA1", "UBU", "EulerMaruyama", "Heun", "Integrator", "Milstein", "Platen"),
+        ),
+        "dynamics",
+    ),
     "NoisyOracle": "noise.oracle",
     "svag": "noise.oracle",
     "Plan": "schedules",

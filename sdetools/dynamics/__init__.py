@@ -1,6 +1,13 @@
 """Everything that moves, as a one-step rule with a clock."""
 
 from sdetools.dynamics.base import Dynamics
+from sdetools.dynamics.integrators import BAOAB, OBABO, RI1, SRA1, UBU, EulerMaruyama, Heun, Integrator, Milstein, Platen
+from sdetools.dynamics.limits import GradientFlow, HamiltonianSDE, KineticSDE, LimitSDE, ModifiedMomentumSDE, ModifiedSDE
 from sdetools.dynamics.optimisers import SGD, SGDM, Auxiliary, HeavyBall
+from sdetools.dynamics.sde import SDE
 
-__all__ = ["SGD", "SGDM", "Auxiliary", "Dynamics", "HeavyBall"]
+__all__ = [
+    *("SGD", "SGDM", "Auxiliary", "Dynamics", "HeavyBall"),
+    *("GradientFlow", "HamiltonianSDE", "KineticSDE", "LimitSDE", "ModifiedMomentumSDE", "ModifiedSDE", "SDE"),
+    *("BAOAB", "OBABO", "RI1", "SRA1", "UBU", "EulerMaruyama", "Heun", "Integrator", "Milstein", "Platen"),
+]

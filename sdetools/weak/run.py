@@ -12,7 +12,7 @@ import numpy as np
 from sdetools import _check
 from sdetools.dynamics.base import Dynamics
 from sdetools.simulation.program import Program
-from sdetools.weak.clock import longest_memory, recorded_steps, steps_to
+from sdetools.weak.clock import recorded_steps, steps_to
 from sdetools.weak.estimate import Estimate
 from sdetools.weak.observables import observables
 from sdetools.weak.statistics import SingleStatistics
@@ -151,15 +151,12 @@ def make_program(
                 f"the two losses must name their coordinates in one order; got {' '.join(names[0])} and {' '.join(names[1])}. "
                 "Pass the same variables= to both."
             )
-        a, b = (m.step_time for m in members)
-        if abs(a - b) > 1e-12 * max(a, b):
-            raise ValueError(
-                f"the two dynamics must advance the clock by equal steps; got step_time={a:g} and {b:g}. "
-                "Give both the same step_time=, or plans of the same base eta."
-            )
+    every = nested(members)
+    longest = max(every)
+    step_time = max(m.step_time for m in members)  # the clock on which they meet
     start = _check.point("x0", x0, first.dim)
-    steps = steps_to(horizon, first.step_time)
-    record = recorded_steps(times, steps, first.step_time, longest_memory(*members))
+    steps = steps_to(horizon, step_time)
+    record = recorded_steps(times, steps, step_time, max(m.longest_memory * r / longest for m, r in zip(members, every)))
     wanted = observables(observe, first)
     functionals = tuple(functionals) if isinstance(functionals, (list, tuple)) else (functionals,)
     for functional in functionals:
@@ -169,12 +166,25 @@ def make_program(
             raise ValueError(f"`coordinate` of {functional.name} must lie in 0..{first.dim - 1}; got {functional.coordinate}.")
     if not wanted and not functionals:
         raise ValueError("`observe` must name at least one observable; got none. Pass for example observe=['x**2'].")
-    planned = plan_control(first, steps, record) if control and coupled and not first.staged and len(members) == 2 else None
-    return (
-        Program(members, (start,) * len(members), steps, record, wanted, functionals, planned, coupled),
-        record,
-        first.step_time,
+    planned = plan_control(first, steps, record) if control and coupled and not first.staged and every == (1, 1) else None
+    program = Program(
+        members, (start,) * len(members), steps * longest, record * longest, wanted, functionals, planned, coupled, every
     )
+    return program, record, step_time
+
+
+def nested(members: tuple[Dynamics, ...]) -> tuple[int, ...]:
+    """How many of the shortest steps each member takes at once; ValueError where the grids do not nest."""
+    shortest = min(m.step_time for m in members)
+    ratios = [m.step_time / shortest for m in members]
+    every = tuple(round(r) for r in ratios)
+    if any(abs(r - n) > 1e-9 * r for r, n in zip(ratios, every)):
+        a, b = (m.step_time for m in members)
+        raise ValueError(
+            f"the steps of the two dynamics must nest, one a whole multiple of the other; got step_time={a:g} and {b:g}. "
+            "Give both the same step_time=, plans of the same base eta, or an integrator a dt that divides the other's step."
+        )
+    return every
 
 
 def chosen_paths(paths: Any, precision: Any, program: Program, confidence: float, stderr_of: Any, options: Options) -> int:
