@@ -7,6 +7,7 @@ any loss; `warmup`, `stationary_variance` and `local_orders` are formulas.
 from __future__ import annotations
 
 from sdetools.exact.closed_forms import Warmup, local_orders, stationary_variance, warmup
+from sdetools.exact.equations import solution
 from sdetools.exact.expectations import expectation, gap
 from sdetools.exact.gaussian import absolute_moment, probability_below, raw_moment
 from sdetools.exact.moments import Moments, moments
@@ -25,6 +26,7 @@ __all__ = [
     "moments",
     "probability_below",
     "raw_moment",
+    "solution",
     "stationary_variance",
     "transfer",
     "warmup",

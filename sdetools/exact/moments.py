@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from sdetools import _check
+from sdetools.dynamics.integrators import Integrator
 from sdetools.exact.covariance import QuadraticCovariance, quadratic_covariance
 from sdetools.exact.linear import Step, close, open_step
 
@@ -74,7 +75,7 @@ def moments(dynamics: Any, x0: Sequence[float], steps: int, record: Sequence[int
     For a linear rule on a quadratic loss, with noise of any law whose covariance is constant or quadratic in x; several
     gradients in one step share their draw and then need noise that does not depend on x. `x0`: shape `(dim,)`.
     `ValueError` for a loss that is not quadratic, a rule that is not linear, another covariance, or a start that is drawn
-    from anything but Normal or Sign draws entering linearly.
+    from anything but Normal or Sign draws entering linearly. For an integrator on a linear SDE see `exact.equations`.
 
     >>> import sdetools as st
     >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=2.0)
@@ -82,6 +83,10 @@ def moments(dynamics: Any, x0: Sequence[float], steps: int, record: Sequence[int
     >>> m.mean.ravel(), m.covariance.ravel()
     (array([1.    , 0.75  , 0.4375]), array([0.      , 0.25    , 0.640625]))
     """
+    if isinstance(dynamics, Integrator):
+        from sdetools.exact.equations import integrator_moments
+
+        return integrator_moments(dynamics, x0, steps, record)
     oracle = dynamics.oracle
     x0 = _check.point("x0", x0, oracle.loss.dim)
     steps = _check.count("steps", steps, least=0)

@@ -1,0 +1,160 @@
+r"""Moments of linear SDEs, and of integrators on them: exact in time, and exact at a finite step.
+
+With Y = (1, y) a linear SDE is dY = A Y dt + sum_j B_j Y dW_j (Ito), so the second moments P = E[Y Y^T], which hold the mean too, obey
+
+    P' = A P + P A^T + sum_j B_j P B_j^T,
+
+solved by one matrix exponential. An integrator's step on it is Y' = M(z) Y with a random matrix that is a polynomial in the draws z,
+so P' = E[M P M^T] is a finite sum: Gauss-Hermite nodes for normal draws, the atoms themselves for the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from sdetools import _check
+from sdetools.dynamics.integrators import Integrator
+from sdetools.dynamics.sde import SDE
+from sdetools.exact.moments import Moments, recorded
+from sdetools.noise.base import Normal, Sign
+
+NODES = 7
+"""Gauss-Hermite nodes a draw: exact for polynomials up to degree 13, more than a squared step of weak order 2 has."""
+MOST = 200_000
+_TOLERANCE = 1e-9
+
+
+def solution(sde: SDE, x0: Sequence[float], times: Sequence[float], pieces: int = 1) -> Moments:
+    r"""Exact mean and covariance of the solution of a linear SDE at `times` (increasing, from 0 on).
+
+    Time-dependent coefficients are held over `pieces` equal pieces between two times, at their value in the middle: exact for those
+    that are constant on each piece. ValueError for an SDE that is not linear in its state.
+
+    >>> import sdetools as st
+    >>> ou = st.SDE(drift=["-x"], diffusion=["1"], variables="x")
+    >>> m = solution(ou, x0=[1.0], times=[1.0])
+    >>> m.mean.ravel().round(6), m.covariance.ravel().round(6)
+    (array([0.367879]), array([0.432332]))
+    """
+    from scipy.linalg import expm
+
+    if not isinstance(sde, SDE):
+        raise ValueError(f"`sde` must be an SDE; got {sde!r}. Make one with st.SDE(drift=..., diffusion=...).")
+    times = np.atleast_1d(_check.finite("times", times))
+    if times.ndim != 1 or np.any(np.diff(times) <= 0) or times[0] < 0:
+        raise ValueError(f"`times` must increase from 0 on; got {times!r}.")
+    pieces = _check.count("pieces", pieces)
+    sizes, second = _begin(sde, x0)
+    kept, now = [], 0.0
+    for until in times.tolist():
+        h = (until - now) / pieces
+        for n in range(pieces if h > 0 else 0):
+            signals = sde.signal_values(np.array([now + n * h]), 0.5, h)[0] if sde.signals else ()
+            A, B = _linear(sde, signals)
+            eye = np.eye(len(A))
+            flow = np.kron(eye, A) + np.kron(A, eye) + sum(np.kron(b, b) for b in B)
+            second = (expm(flow * h) @ second.ravel()).reshape(second.shape)
+        kept.append(second)
+        now = until
+    gaussian = sde.noise_class in ("none", "additive")
+    return _moments(np.arange(len(times)), times, np.array(kept), sde, sizes, gaussian)
+
+
+def integrator_moments(dynamics: Integrator, x0: Sequence[float], steps: int, record: Sequence[int] | None = None) -> Moments:
+    """Mean and covariance of an integrator on a linear SDE after each recorded step, at its finite dt."""
+    steps = _check.count("steps", steps, least=0)
+    kept = recorded(record, steps)
+    sizes, second = _begin(dynamics.sde, x0)
+    nodes, weights = _nodes(dynamics)
+    rows = dynamics.coefficient_values(max(1, int(kept[-1])))
+    out: list[np.ndarray] = [second] if kept[0] == 0 else []
+    marks = set(kept.tolist())
+    known: tuple[bytes, np.ndarray] | None = None
+    for k in range(int(kept[-1])):
+        key = rows[k].tobytes()
+        if known is None or known[0] != key:
+            known = key, _step_map(dynamics, nodes, weights, rows[k])
+        second = (known[1] @ second.ravel()).reshape(second.shape)
+        if k + 1 in marks:
+            out.append(second)
+    gaussian = dynamics.sde.noise_class == "none" or (dynamics.sde.noise_class == "additive" and dynamics.law == "normal")
+    return _moments(kept, kept * dynamics.step_time, np.array(out), dynamics.sde, sizes, gaussian)
+
+
+def _begin(sde: SDE, x0: Sequence[float]) -> tuple[list[int], np.ndarray]:
+    parts = [np.asarray(p, dtype=float) for p in sde.start(_check.point("x0", x0, sde.dim))]
+    y = np.concatenate([[1.0], *parts])
+    return [len(p) for p in parts], np.outer(y, y)
+
+
+def _linear(sde: SDE, signals: Sequence[float]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The matrices of Ito's form on (1, y)."""
+    n = sde.dim * len(sde.parts)
+    A = _affine(lambda y: sde.drift(y, None, signals), n, "drift")
+    units = np.eye(sde.noise_dim)
+    B = [_affine(lambda y, u=u: sde.diffusion(y, u, None, signals), n, "diffusion") for u in units]
+    if sde.calculus == "stratonovich":
+        A = A + 0.5 * sum(b @ b for b in B)
+    return A, B
+
+
+def _affine(function: Any, n: int, name: str) -> np.ndarray:
+    """The matrix of an affine function on (1, y), probed for being one."""
+    out = np.zeros((n + 1, n + 1))
+    out[1:, 0] = function(np.zeros(n))
+    out[1:, 1:] = np.stack([function(e) for e in np.eye(n)], axis=1) - out[1:, :1]
+    probe = np.random.default_rng(20240605).standard_normal(n)
+    error = np.abs(function(probe) - out[1:] @ np.concatenate([[1.0], probe]))
+    if not np.all(error <= _TOLERANCE * (1 + np.abs(out).max()) * (1 + np.abs(probe).max())):
+        raise ValueError(f"exact moments must be of an SDE that is linear in its state; a probe of the {name} is not. Simulate it.")
+    return out
+
+
+def _nodes(dynamics: Integrator) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes `(rows, n)` and weights of the draws of one step."""
+    hermite, weights = np.polynomial.hermite_e.hermegauss(NODES)
+    options: list[tuple[np.ndarray, np.ndarray]] = []
+    for draw in dynamics.draws:
+        if isinstance(draw, Normal):
+            one = (hermite, weights / weights.sum())
+        elif isinstance(draw, Sign):
+            one = (np.array([-1.0, 1.0]), np.array([0.5, 0.5]))
+        else:  # the uniform behind a three-point draw
+            one = (np.array([1 / 12, 0.5, 11 / 12]), np.array([1 / 6, 2 / 3, 1 / 6]))
+        options += [one] * draw.n
+    count = int(np.prod([len(o[0]) for o in options])) if options else 1
+    if count > MOST:
+        raise ValueError(f"exact moments must have at most {MOST:,} nodes a step; {dynamics.name} here takes {count:,}. Simulate it.")
+    points = np.array(list(product(*(o[0] for o in options)))).reshape(count, -1).T
+    joint = np.array(list(product(*(o[1] for o in options)))).reshape(count, -1).prod(axis=1)
+    return points, joint
+
+
+def _step_map(dynamics: Integrator, nodes: np.ndarray, weights: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+    """E[M kron M], M the matrix of one step on (1, y)."""
+    n, parts, count = dynamics.dim * len(dynamics.sde.parts), len(dynamics.sde.parts), nodes.shape[1]
+    probe = np.random.default_rng(20240606).standard_normal(n)
+    answers = []
+    for y in (np.zeros(n), *np.eye(n), probe):
+        state = tuple(np.repeat(part[:, None], count, axis=1) for part in np.split(y, parts))
+        new = dynamics.rule(state, dynamics.bind(nodes), *coefficients)
+        answers.append(np.concatenate([np.broadcast_to(p, (dynamics.dim, count)) for p in new]))
+    M = np.zeros((count, n + 1, n + 1))
+    M[:, 0, 0] = 1.0
+    M[:, 1:, 0] = answers[0].T
+    for i in range(n):
+        M[:, 1:, i + 1] = (answers[i + 1] - answers[0]).T
+    error = np.abs(answers[-1].T - M[:, 1:, 0] - M[:, 1:, 1:] @ probe)
+    if not np.all(error <= _TOLERANCE * (1 + np.abs(M).max()) * (1 + np.abs(probe).max())):
+        raise ValueError(f"exact moments must be of an SDE that is linear in its state; a probe of {dynamics.name} is not. Simulate it.")
+    return np.einsum("c,cij,ckl->ikjl", weights, M, M).reshape((n + 1) ** 2, (n + 1) ** 2)
+
+
+def _moments(steps: np.ndarray, times: np.ndarray, second: np.ndarray, sde: SDE, sizes: list[int], gaussian: bool) -> Moments:
+    mean = second[:, 1:, 0]
+    covariance = second[:, 1:, 1:] - mean[:, :, None] * mean[:, None, :]
+    return Moments(steps, times, mean, covariance, dict(zip(sde.parts, sizes, strict=True)), tuple(sde.names), gaussian)
