@@ -67,6 +67,8 @@ class Integrator(Dynamics):
     laws: ClassVar[tuple[str, ...]] = ("normal",)
     levels: ClassVar[int] = 1
     stages: ClassVar[tuple[float, ...]] = (0.0,)
+    paired: ClassVar[bool] = True
+    """Whether the draws are the increment of a path and, with two levels, its integral over the step."""
 
     oracle = None  # type: ignore[assignment]
     plan = None  # type: ignore[assignment]
@@ -115,7 +117,7 @@ class Integrator(Dynamics):
 
     @property
     def brownian(self) -> int:
-        return self.sde.noise_dim if self.law == "normal" and not self.private_signs and self.levels <= 2 else 0
+        return self.sde.noise_dim if self.law == "normal" and not self.private_signs and self.paired else 0
 
     @property
     def staged(self) -> bool:
@@ -394,6 +396,7 @@ class OBABO(_Splitting):
     """O(h/2) B(h/2) A(h) B(h/2) O(h/2): weak order 2. Source: G. Bussi, M. Parrinello, Phys. Rev. E 75 (2007)."""
 
     levels = 2
+    paired = False
 
     def _flow(self, gamma: float, kappa: float, h: float) -> np.ndarray:
         return _ornstein_uhlenbeck(gamma, kappa, h / 2)
@@ -431,6 +434,7 @@ class UBU(_Splitting):
 
     classes = ("none", "additive")
     levels = 4
+    paired = False
 
     def _flow(self, gamma: float, kappa: float, h: float) -> np.ndarray:
         return _joint_flow(gamma, kappa, h / 2)
