@@ -40,24 +40,25 @@ def solution(sde: SDE, x0: Sequence[float], times: Sequence[float], pieces: int 
     >>> m.mean.ravel().round(6), m.covariance.ravel().round(6)
     (array([0.367879]), array([0.432332]))
     """
-    from scipy.linalg import expm
-
     if not isinstance(sde, SDE):
         raise ValueError(f"`sde` must be an SDE; got {sde!r}. Make one with st.SDE(drift=..., diffusion=...).")
     times = np.atleast_1d(_check.finite("times", times))
-    if times.ndim != 1 or np.any(np.diff(times) <= 0) or times[0] < 0:
+    if times.ndim != 1 or not len(times) or np.any(np.diff(times) <= 0) or times[0] < 0:
         raise ValueError(f"`times` must increase from 0 on; got {times!r}.")
     pieces = _check.count("pieces", pieces)
     sizes, second = _begin(sde, x0)
     kept, now = [], 0.0
+    flows: dict[tuple[str, bytes], np.ndarray] = {}
     for until in times.tolist():
         h = (until - now) / pieces
         for n in range(pieces if h > 0 else 0):
-            signals = sde.signal_values(np.array([now + n * h]), 0.5, h)[0] if sde.signals else ()
-            A, B = _linear(sde, signals)
-            eye = np.eye(len(A))
-            flow = np.kron(eye, A) + np.kron(A, eye) + sum(np.kron(b, b) for b in B)
-            second = (expm(flow * h) @ second.ravel()).reshape(second.shape)
+            signals = sde.signal_values(np.array([now + n * h]), 0.5, h)[0] if sde.signals else np.zeros(0)
+            key = f"{h:.13g}", np.asarray(signals).tobytes()  # equal steps differ by rounding only
+            if key not in flows:
+                if len(flows) >= 256:
+                    flows.clear()
+                flows[key] = _flow(sde, signals, h)
+            second = (flows[key] @ second.ravel()).reshape(second.shape)
         kept.append(second)
         now = until
     gaussian = sde.noise_class in ("none", "additive")
@@ -78,7 +79,8 @@ def integrator_moments(dynamics: Integrator, x0: Sequence[float], steps: int, re
         key = rows[k].tobytes()
         if known is None or known[0] != key:
             known = key, _step_map(dynamics, nodes, weights, rows[k])
-        second = (known[1] @ second.ravel()).reshape(second.shape)
+        with np.errstate(over="ignore", invalid="ignore"):  # an unstable step ends in infinities, as its simulation would
+            second = (known[1] @ second.ravel()).reshape(second.shape)
         if k + 1 in marks:
             out.append(second)
     gaussian = dynamics.sde.noise_class == "none" or (dynamics.sde.noise_class == "additive" and dynamics.law == "normal")
@@ -89,6 +91,15 @@ def _begin(sde: SDE, x0: Sequence[float]) -> tuple[list[int], np.ndarray]:
     parts = [np.asarray(p, dtype=float) for p in sde.start(_check.point("x0", x0, sde.dim))]
     y = np.concatenate([[1.0], *parts])
     return [len(p) for p in parts], np.outer(y, y)
+
+
+def _flow(sde: SDE, signals: Sequence[float], h: float) -> np.ndarray:
+    """exp(h G), G the generator of the second moments."""
+    from scipy.linalg import expm
+
+    A, B = _linear(sde, signals)
+    eye = np.eye(len(A))
+    return expm((np.kron(eye, A) + np.kron(A, eye) + sum(np.kron(b, b) for b in B)) * h)
 
 
 def _linear(sde: SDE, signals: Sequence[float]) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -105,11 +116,12 @@ def _linear(sde: SDE, signals: Sequence[float]) -> tuple[np.ndarray, list[np.nda
 def _affine(function: Any, n: int, name: str) -> np.ndarray:
     """The matrix of an affine function on (1, y), probed for being one."""
     out = np.zeros((n + 1, n + 1))
-    out[1:, 0] = function(np.zeros(n))
-    out[1:, 1:] = np.stack([function(e) for e in np.eye(n)], axis=1) - out[1:, :1]
-    probe = np.random.default_rng(20240605).standard_normal(n)
-    error = np.abs(function(probe) - out[1:] @ np.concatenate([[1.0], probe]))
-    if not np.all(error <= _TOLERANCE * (1 + np.abs(out).max()) * (1 + np.abs(probe).max())):
+    with np.errstate(all="ignore"):  # what is not finite fails the probe
+        out[1:, 0] = function(np.zeros(n))
+        out[1:, 1:] = np.stack([function(e) for e in np.eye(n)], axis=1) - out[1:, :1]
+        probe = np.random.default_rng(20240605).standard_normal(n)
+        error = np.abs(function(probe) - out[1:] @ np.concatenate([[1.0], probe]))
+    if not (np.isfinite(out).all() and np.all(error <= _TOLERANCE * (1 + np.abs(out).max()) * (1 + np.abs(probe).max()))):
         raise ValueError(f"exact moments must be of an SDE that is linear in its state; a probe of the {name} is not. Simulate it.")
     return out
 
@@ -139,22 +151,24 @@ def _step_map(dynamics: Integrator, nodes: np.ndarray, weights: np.ndarray, coef
     n, parts, count = dynamics.dim * len(dynamics.sde.parts), len(dynamics.sde.parts), nodes.shape[1]
     probe = np.random.default_rng(20240606).standard_normal(n)
     answers = []
-    for y in (np.zeros(n), *np.eye(n), probe):
-        state = tuple(np.repeat(part[:, None], count, axis=1) for part in np.split(y, parts))
-        new = dynamics.rule(state, dynamics.bind(nodes), *coefficients)
-        answers.append(np.concatenate([np.broadcast_to(p, (dynamics.dim, count)) for p in new]))
     M = np.zeros((count, n + 1, n + 1))
     M[:, 0, 0] = 1.0
-    M[:, 1:, 0] = answers[0].T
-    for i in range(n):
-        M[:, 1:, i + 1] = (answers[i + 1] - answers[0]).T
-    error = np.abs(answers[-1].T - M[:, 1:, 0] - M[:, 1:, 1:] @ probe)
-    if not np.all(error <= _TOLERANCE * (1 + np.abs(M).max()) * (1 + np.abs(probe).max())):
+    with np.errstate(all="ignore"):  # what is not finite fails the probe
+        for y in (np.zeros(n), *np.eye(n), probe):
+            state = tuple(np.repeat(part[:, None], count, axis=1) for part in np.split(y, parts))
+            new = dynamics.rule(state, dynamics.bind(nodes), *coefficients)
+            answers.append(np.concatenate([np.broadcast_to(p, (dynamics.dim, count)) for p in new]))
+        M[:, 1:, 0] = answers[0].T
+        for i in range(n):
+            M[:, 1:, i + 1] = (answers[i + 1] - answers[0]).T
+        error = np.abs(answers[-1].T - M[:, 1:, 0] - M[:, 1:, 1:] @ probe)
+    if not (np.isfinite(M).all() and np.all(error <= _TOLERANCE * (1 + np.abs(M).max()) * (1 + np.abs(probe).max()))):
         raise ValueError(f"exact moments must be of an SDE that is linear in its state; a probe of {dynamics.name} is not. Simulate it.")
     return np.einsum("c,cij,ckl->ikjl", weights, M, M).reshape((n + 1) ** 2, (n + 1) ** 2)
 
 
 def _moments(steps: np.ndarray, times: np.ndarray, second: np.ndarray, sde: SDE, sizes: list[int], gaussian: bool) -> Moments:
     mean = second[:, 1:, 0]
-    covariance = second[:, 1:, 1:] - mean[:, :, None] * mean[:, None, :]
+    with np.errstate(over="ignore", invalid="ignore"):
+        covariance = second[:, 1:, 1:] - mean[:, :, None] * mean[:, None, :]
     return Moments(steps, times, mean, covariance, dict(zip(sde.parts, sizes, strict=True)), tuple(sde.names), gaussian)

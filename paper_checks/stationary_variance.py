@@ -1,0 +1,46 @@
+r"""Stationary variance on a quadratic: momentum removes only what the curvature adds, by the factor (1 - beta) / (1 + beta).
+
+Var = eta s^2 / (lam (2 - eta lam (1 - beta)/(1 + beta))) for curvature lam and noise of variance s^2 per gradient; the SDE has
+eta s^2 / (2 lam) whatever beta is. So the excess over the SDE's value, relative to it, is about (eta lam / 2) (1 - beta)/(1 + beta).
+"""
+
+from __future__ import annotations
+
+import sdetools as st
+
+LAM, ETA, S = 1.0, 0.5, 1.0
+BETAS = [0.0, 0.5, 0.9]
+
+
+def dynamics(beta):
+    oracle = st.NoisyOracle(st.losses.quadratic(LAM), st.noise.gaussian(dim=1), sigma=S)
+    return st.SGDM(oracle, st.schedules.constant(ETA, beta))
+
+
+@st.claim(
+    "stationary-variance",
+    statement=r"On a quadratic of curvature $\lambda$ the stationary variance is "
+    r"$\eta s^2 / (\lambda(2 - \eta\lambda\frac{1-\beta}{1+\beta}))$: momentum takes away only the excess over the SDE's "
+    r"$\eta s^2/2\lambda$, by the factor $(1-\beta)/(1+\beta)$.",
+    source="Section 6",
+)
+def stationary(run):
+    limit = ETA * S**2 / (2 * LAM)
+    rows = []
+    for i, beta in enumerate(BETAS):
+        one = dynamics(beta)
+        steps = round(60 / (ETA * LAM) + 60 / (1 - beta))  # what is left of the start is below e^-60
+        exact = st.exact.stationary_variance(ETA, beta, LAM, S**2)
+        far = st.exact.moments(one, [0.0], steps, record=[steps]).covariance[0, 0, 0]
+        run.measure(f"variance after {steps} steps by moment recursion, beta = {beta:g}", far, expected=exact, tolerance=1e-12)
+        options = run.options(paths=run.scale(quick=10 * run.paths, standard=run.paths, full=run.paths))
+        found = st.simulate(one, [0.0], steps * ETA, observe=["x0**2"], times=[steps * ETA], stream=4 * i, **options).at("x0**2")
+        run.measure(f"simulated, beta = {beta:g}", found, expected=exact, tolerance=10 * found.stderr)
+        rows.append((beta, exact, found.value, exact / limit - 1))
+    run.table("stationary variance", rows, ["beta", "exact", "simulated", "excess over the SDE"])
+    excess = {beta: 1 - limit / exact for beta, exact, *_ in rows}
+    for beta in BETAS[1:]:
+        factor = excess[beta] / excess[0.0]
+        run.measure(f"factor on the excess, beta = {beta:g}", factor, expected=(1 - beta) / (1 + beta), tolerance=1e-12)
+    with run.control("momentum takes away the variance itself"):
+        run.measure("variance at beta = 0.9 over that at beta = 0", rows[2][1] / rows[0][1], expected=0.1 / 1.9, tolerance=0.1)

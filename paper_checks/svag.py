@@ -1,0 +1,116 @@
+r"""SVAG: ghat = r_1 g_1 + r_2 g_2 at eta / l for l times the steps tends to the SDE at rate 1/l, whatever the law of the noise.
+
+r_i = (1 + (-1)^i sqrt(2l - 1)) / 2 keep the mean and multiply the covariance by l, so the diffusion stays (eta Sigma)^{1/2} while the step
+shrinks. The noise need not be Gaussian: its skewness falls with l too. In Lemma 2.4, summed over the l steps that replace one, the descent
+and noise terms stay and the curvature term is divided by l.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from _common import limit
+
+import sdetools as st
+from sdetools.weak import Estimate
+
+ETA, SIGMA = 0.25, 1.0
+START, HORIZON = [1.0], 1.0
+LEVELS = [1, 2, 4, 8]
+DEEP = [8, 32, 128, 512]
+
+
+def oracle(noise=None):
+    return st.NoisyOracle(st.losses.from_expression("x**2/2"), noise or st.noise.two_point(dim=1, probability=0.1), sigma=SIGMA)
+
+
+def run_at(l, noise=None):
+    return st.SGD(st.svag(oracle(noise), l), st.schedules.constant(ETA / l))
+
+
+def limit_moments(times):
+    sde = st.LimitSDE(oracle(), st.schedules.constant(ETA))
+    return st.exact.solution(sde, START, times)
+
+
+def exact_gap(l, h="x**2", scaled=True):
+    """The gap to the SDE at T; without the factor l in the covariance it tends elsewhere."""
+    one = run_at(l) if scaled else st.SGD(oracle(), st.schedules.constant(ETA / l))
+    steps = round(HORIZON / one.step_time)
+    moved = st.exact.moments(one, START, steps, record=[steps])
+    return float((st.exact.expectation(moved, h) - st.exact.expectation(limit_moments([HORIZON]), h))[0])
+
+
+@st.claim(
+    "svag-to-sde",
+    statement=r"At a fixed $\eta$ SVAG tends to the SDE with diffusion $(\eta\Sigma)^{1/2}$ at rate $1/l$, for skewed noise as well.",
+    source="Definition 5.1; Li, Malladi, Arora (2021)",
+)
+def svag_to_sde(run):
+    mean, variance = limit_moments([HORIZON]).mean[0, 0], limit_moments([HORIZON]).covariance[0, 0, 0]
+    third = mean**3 + 3 * mean * variance
+    for i, l in enumerate(LEVELS):
+        options = run.options(paths=run.scale(quick=10 * run.paths, standard=run.paths, full=run.paths))
+        found = st.simulate(run_at(l), START, HORIZON, observe=["x**2", "x**3"], times=[HORIZON], stream=4 * i, **options)
+        square, cube = found.at("x**2"), found.at("x**3")
+        # ten standard errors: six for an interval at the level of a whole run, four for where it falls
+        run.measure(f"gap of x^2, l = {l}", shifted(square, mean**2 + variance), exact_gap(l), tolerance=10 * square.stderr)
+        run.measure(f"gap of x^3, l = {l}", shifted(cube, third), third_gap(l, third), tolerance=10 * cube.stderr)
+    for h, gaps in (("x^2", [abs(exact_gap(l)) for l in DEEP]), ("x^3", [abs(third_gap(l, third)) for l in DEEP])):
+        value, tolerance = limit(st.exact.local_orders([1 / l for l in DEEP], gaps))
+        run.measure(f"limit of the exact local order in 1/l, {h}", value, expected=1.0, tolerance=tolerance + 0.01)
+    with run.control("the small step without the scaled noise"):
+        gaps = [abs(exact_gap(l, scaled=False)) for l in DEEP]
+        run.measure("last local order in 1/l", st.exact.local_orders([1 / l for l in DEEP], gaps)[-1], at_least=0.5)
+    with run.control("skewness ten times too large at l = 4"):
+        run.measure("gap of x^3", shifted(cube_at(run, 4), third), third_gap(4, third, 10.0), tolerance=10 * cube_at(run, 4).stderr)
+
+
+def cube_at(run, l):
+    options = run.options(paths=run.scale(quick=10 * run.paths, standard=run.paths, full=run.paths))
+    return st.simulate(run_at(l), START, HORIZON, observe=["x**3"], times=[HORIZON], stream=400, **options).at("x**3")
+
+
+def shifted(e, by):
+    """An estimate less a number."""
+    return Estimate(e.value - by, e.stderr, e.n, e.confidence, e.name, e.diverged, e.first_divergence)
+
+
+def third_gap(l, target, factor=1.0):
+    """E x^3 of SVAG less that of the SDE, by the exact recursion of the third cumulant."""
+    noise = st.noise.two_point(dim=1, probability=0.1)
+    step, skew = ETA / l, factor * noise.skewness * (3 * l - 1) / (2 * l**1.5)
+    mean, variance, third = START[0], 0.0, 0.0
+    for _ in range(round(HORIZON / step)):
+        mean, variance, third = (
+            (1 - step) * mean,
+            (1 - step) ** 2 * variance + step**2 * l * SIGMA**2,
+            (1 - step) ** 3 * third - step**3 * l**1.5 * SIGMA**3 * skew,
+        )
+    return mean**3 + 3 * mean * variance + third - target
+
+
+@st.claim(
+    "svag-divides-the-curvature-term",
+    statement=r"Over the $l$ steps of SVAG that replace one of SGD, $E\,L$ changes by the descent term "
+    r"$-\eta|\nabla L|^2$ and the noise term $\frac{\eta^2}{2}\mathrm{tr}(\nabla^2 L\,\Sigma)$ as before, and by $1/l$ of the "
+    r"curvature term $\frac{\eta^2}{2}\nabla L^\top\nabla^2 L\,\nabla L$.",
+    source="Lemma 2.4 under Definition 5.1",
+)
+def svag_lemma(run):
+    H, z = np.array([[2.0, 0.5], [0.5, 1.0]]), np.array([1.0, -0.5])
+    loss, root = st.losses.quadratic(H), [[1.0, 0.0], [0.6, 0.8]]
+    base = st.NoisyOracle(loss, st.noise.two_point(dim=2, probability=0.1, root=root), sigma=2.0)
+    g, spread = loss.gradient(z), base.covariance(z)
+    for i, l in enumerate(LEVELS):
+        sgd = st.SGD(st.svag(base, l), st.schedules.constant(ETA / l))
+        terms = -ETA * g @ g, ETA**2 / 2 * np.trace(H @ spread), ETA**2 / (2 * l) * g @ H @ g
+        options = run.options(paths=run.scale(quick=50 * run.paths, standard=10 * run.paths, full=run.paths))
+        found = st.simulate(sgd, z, ETA / l, observe={"L": loss}, stream=4 * i, **options).at("L")
+        change = shifted(found, float(loss.value(z)))
+        per_unit = Estimate(l * change.value, l * change.stderr, change.n)  # the lemma is about one step; l of them to first order
+        run.measure(f"l steps, l = {l}", per_unit, expected=sum(terms), tolerance=abs(terms[2]) / 2 + 10 * per_unit.stderr)
+        moved = st.exact.moments(sgd, z, 1, record=[1])
+        exact = l * (st.exact.expectation(moved, loss)[0] - float(loss.value(z)))
+        run.measure(f"the same by moment recursion, l = {l}", exact, expected=sum(terms), tolerance=1e-12)
+    with run.control("the curvature term not divided, l = 8"):
+        run.measure("l steps by moment recursion", exact, expected=sum(terms[:2]) + 8 * terms[2], tolerance=1e-6)
