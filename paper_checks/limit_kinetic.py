@@ -109,7 +109,9 @@ def alpha_above_1(run):
     run.figure("Hamiltonian", lambda: oscillation(tau), r"$E X$ of SGDM at $\alpha = 1.5$ for falling $\eta$, and $\cos\tau$.")
     with run.control("twice the lambda"):
         wrong = [2.0**-8]
-        far = st.order_study(lambda e: hamiltonian(e, 2.0), wrong, START, 2.0, observe=["x"], times=[2.0], **run.options(paths=paths))
+        far = st.order_study(
+            lambda e: hamiltonian(e, 2.0), wrong, START, 2.0, observe=["x"], times=[2.0], **run.options(paths=paths)
+        )
         exact = math.cos(2.0) - math.cos(2.0 * math.sqrt(2.0))
         run.measure("gap of E X at tau = 2, eta = 2^-8", far.estimates("x")[0], at_most=abs(exact) / 4)
 

@@ -89,7 +89,11 @@ def sgd_to_sde(run):
     options = run.options(paths=many(run))
     found = st.order_study(sgd, ETAS, START, 1.0, observe=OBSERVE, **options)
     true = measure(run, "SGD", found, SMOOTH)
-    run.figure("SGD against its SDE", found.plot(exact=true), "The largest gap between SGD and its SDE; dashed: exact, to the SDE itself.")
+    run.figure(
+        "SGD against its SDE",
+        found.plot(exact=true),
+        "The largest gap between SGD and its SDE; dashed: exact, to the SDE itself.",
+    )
     for optimiser, name in ((sgd, "SGD"), (sgdm, "SGDM")):
         for h in SMOOTH:
             gaps = [np.abs(deep_gap(optimiser, eta, h)).max() for eta in DEEP]
@@ -135,13 +139,17 @@ def schedules(run):
 
     etas = ETAS[1:]
     found = st.order_study(scheduled, etas, START, 1.0, observe=["x", "x**2"], **run.options(paths=many(run)))
-    exact = {h: sups(st.exact.gap(g.first, g.second, START, int(g.steps[-1]), h, record=g.steps) for g in found.gaps) for h in SMOOTH}
+    exact = {
+        h: sups(st.exact.gap(g.first, g.second, START, int(g.steps[-1]), h, record=g.steps) for g in found.gaps) for h in SMOOTH
+    }
     for h in SMOOTH:
         estimates = found.estimates(h)
         room = 10 * max(e.stderr / value for e, value in zip(estimates, exact[h], strict=True))
         run.measure(f"{h}: farthest from the exact gap", off_exact(estimates, exact[h]), at_most=room)
         run.measure(f"{h}: fitted order", found.order(h), at_least=0.5)
-    run.figure("schedules", found.plot(exact=exact), r"SGDM with a moving schedule against the SDE with $\lambda_t$; dashed: exact.")
+    run.figure(
+        "schedules", found.plot(exact=exact), r"SGDM with a moving schedule against the SDE with $\lambda_t$; dashed: exact."
+    )
     with run.control("lambda = 1 throughout"):
         wrong = st.order_study(lambda eta: scheduled(eta, False), etas, START, 1.0, observe=["x"], **run.options(paths=run.paths))
         run.measure("order of x", wrong.order("x"), at_least=0.5)
@@ -159,7 +167,9 @@ def gradient_flow(run):
         return st.SGDM(oracle, plan), st.RI1(st.GradientFlow(oracle, plan), dt=eta)
 
     for beta in (0.0, 0.5):
-        found = st.order_study(lambda eta, b=beta: flow(eta, b), ETAS, START, 1.0, observe=["x", "x**2"], **run.options(paths=many(run)))
+        found = st.order_study(
+            lambda eta, b=beta: flow(eta, b), ETAS, START, 1.0, observe=["x", "x**2"], **run.options(paths=many(run))
+        )
         for h in ("x", "x**2"):
             exact = sups(st.exact.gap(g.first, g.second, START, int(g.steps[-1]), h, record=g.steps) for g in found.gaps)
             estimates = found.estimates(h)
@@ -167,7 +177,9 @@ def gradient_flow(run):
             run.measure(f"beta = {beta:g}, {h}: farthest from the exact gap", off_exact(estimates, exact), at_most=room)
             run.measure(f"beta = {beta:g}, {h}: fitted order", found.order(h), at_least=0.75)
     with run.control("sigma = eta^-1/2, whose limit is not deterministic"):
-        loud = st.order_study(lambda eta: flow(eta, 0.5, eta**-0.5), ETAS, START, 1.0, observe=["x**2"], **run.options(paths=run.paths))
+        loud = st.order_study(
+            lambda eta: flow(eta, 0.5, eta**-0.5), ETAS, START, 1.0, observe=["x**2"], **run.options(paths=run.paths)
+        )
         run.measure("order of x**2", loud.order("x**2"), at_least=0.75)
 
 
@@ -201,7 +213,13 @@ def skewed(run):
     for i, eta in enumerate(etas):
         oracle = quadratic(eta, st.noise.centred_exponential(dim=1))
         run_at = st.simulate(
-            st.SGD(oracle, st.schedules.constant(eta)), START, HALF_TIME, observe=["x**3"], times=[HALF_TIME], stream=4 * i, **run.options(paths=run.paths)
+            st.SGD(oracle, st.schedules.constant(eta)),
+            START,
+            HALF_TIME,
+            observe=["x**3"],
+            times=[HALF_TIME],
+            stream=4 * i,
+            **run.options(paths=run.paths),
         )
         found = run_at.at("x**3")
         measured.append(Estimate(found.value - target, found.stderr, found.n, name=found.name))

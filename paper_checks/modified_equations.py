@@ -79,8 +79,14 @@ def modified_equations(run):
         room = 10 * max(e.stderr / value for e, value in zip(estimates, exact, strict=True))
         run.measure(f"SGD, order {order}: farthest from the exact gap", off_exact(estimates, exact), at_most=room)
         fitted = found.order(LOSS)
-        run.measure(f"SGD, order {order}: fitted order", fitted, fitted.fit(exact[np.isin(found.etas, fitted.etas)]), tolerance=0.2)
-        run.figure(f"order {order}", found.plot(exact={LOSS: exact}, slopes=(1.0, 2.0)), f"SGD against its modified equation of order {order}.")
+        run.measure(
+            f"SGD, order {order}: fitted order", fitted, fitted.fit(exact[np.isin(found.etas, fitted.etas)]), tolerance=0.2
+        )
+        run.figure(
+            f"order {order}",
+            found.plot(exact={LOSS: exact}, slopes=(1.0, 2.0)),
+            f"SGD against its modified equation of order {order}.",
+        )
     with run.control("the first-order equation taken for the second"):
         local = st.exact.local_orders(deep, [exact_sup(sgd, eta, 1) for eta in deep])
         run.measure("last exact local order", local[-1], at_least=1.5)
@@ -91,6 +97,7 @@ def exact_sup_formula(eta=0.1):
     lam = np.diag(H)
     solved = st.exact.solution(sgd(eta, 1)[1], X0, times)
     formula = [
-        0.5 * (lam * np.exp(-2 * lam * t) * np.square(X0)).sum() + eta / 4 * (lam**2 * (1 - np.exp(-2 * lam * t))).sum() for t in times
+        0.5 * (lam * np.exp(-2 * lam * t) * np.square(X0)).sum() + eta / 4 * (lam**2 * (1 - np.exp(-2 * lam * t))).sum()
+        for t in times
     ]
     return float(np.abs(st.exact.expectation(solved, LOSS) - formula).max())

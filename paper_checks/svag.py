@@ -62,7 +62,9 @@ def svag_to_sde(run):
         gaps = [abs(exact_gap(l, scaled=False)) for l in DEEP]
         run.measure("last local order in 1/l", st.exact.local_orders([1 / l for l in DEEP], gaps)[-1], at_least=0.5)
     with run.control("skewness ten times too large at l = 4"):
-        run.measure("gap of x^3", shifted(cube_at(run, 4), third), third_gap(4, third, 10.0), tolerance=10 * cube_at(run, 4).stderr)
+        run.measure(
+            "gap of x^3", shifted(cube_at(run, 4), third), third_gap(4, third, 10.0), tolerance=10 * cube_at(run, 4).stderr
+        )
 
 
 def cube_at(run, l):
@@ -107,7 +109,9 @@ def svag_lemma(run):
         options = run.options(paths=run.scale(quick=50 * run.paths, standard=10 * run.paths, full=run.paths))
         found = st.simulate(sgd, z, ETA / l, observe={"L": loss}, stream=4 * i, **options).at("L")
         change = shifted(found, float(loss.value(z)))
-        per_unit = Estimate(l * change.value, l * change.stderr, change.n)  # the lemma is about one step; l of them to first order
+        per_unit = Estimate(
+            l * change.value, l * change.stderr, change.n
+        )  # the lemma is about one step; l of them to first order
         run.measure(f"l steps, l = {l}", per_unit, expected=sum(terms), tolerance=abs(terms[2]) / 2 + 10 * per_unit.stderr)
         moved = st.exact.moments(sgd, z, 1, record=[1])
         exact = l * (st.exact.expectation(moved, loss)[0] - float(loss.value(z)))

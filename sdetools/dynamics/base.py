@@ -90,6 +90,11 @@ class Dynamics:
         return tuple(self.oracle.loss.names)
 
     @property
+    def loss(self) -> Any:
+        """The loss that is minimised; None for an SDE without one."""
+        return self.oracle.loss
+
+    @property
     def draws(self) -> tuple[Draws, ...]:
         """What one step consumes."""
         return (*self.oracle.draws, *self.extra_draws)

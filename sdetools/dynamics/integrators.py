@@ -75,7 +75,9 @@ class Integrator(Dynamics):
 
     def __init__(self, sde: SDE, dt: float, law: str = "normal") -> None:
         if not isinstance(sde, SDE):
-            raise ValueError(f"`sde` must be an SDE; got {sde!r}. Make one with st.SDE(drift=..., diffusion=...) or st.LimitSDE(oracle, plan).")
+            raise ValueError(
+                f"`sde` must be an SDE; got {sde!r}. Make one with st.SDE(drift=..., diffusion=...) or st.LimitSDE(oracle, plan)."
+            )
         name = type(self).__name__
         if sde.noise_class not in self.classes:
             raise ValueError(
@@ -103,6 +105,10 @@ class Integrator(Dynamics):
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self.sde.names)
+
+    @property
+    def loss(self) -> Any:
+        return getattr(self.sde, "loss", None)
 
     @property
     def private_signs(self) -> int:
@@ -293,7 +299,7 @@ class Platen(Integrator):
         for r in range(q):
             up, down = base + root * columns[r], base - root * columns[r]
             plus, minus = 0.25 * w[r], (0.25 / root) * (w[r] * w[r] - h)
-            new = new + _times(eq, up, r, plus + minus) + _times(eq, down, r, plus - minus)
+            new = new + _times(eq, up, r, plus + minus, 1) + _times(eq, down, r, plus - minus, 1)
             others = [j for j in range(q) if j != r]
             if others:
                 up, down = y + root * columns[r], y - root * columns[r]
@@ -368,8 +374,10 @@ class _Splitting(Integrator):
     def coefficient_values(self, steps: int) -> np.ndarray:
         h = self.step_time
         r, gamma, kappa = self.sde.signal_values(np.arange(steps) * h, 0.5, h).T
-        flow = np.stack([self._flow(g, k, h) for g, k in zip(gamma, kappa)]) if steps <= 1 or _moves(gamma, kappa) else np.broadcast_to(
-            self._flow(gamma[0], kappa[0], h), (steps, self._flow(gamma[0], kappa[0], h).shape[0])
+        flow = (
+            np.stack([self._flow(g, k, h) for g, k in zip(gamma, kappa)])
+            if steps <= 1 or _moves(gamma, kappa)
+            else np.broadcast_to(self._flow(gamma[0], kappa[0], h), (steps, self._flow(gamma[0], kappa[0], h).shape[0]))
         )
         return np.column_stack([r * h, kappa * h, flow])
 
@@ -478,7 +486,9 @@ def _joint_flow(gamma: float, kappa: float, t: float) -> np.ndarray:
     phi = t * _mean_decay(gamma * t)
     first, both = t * _mean_decay(2 * gamma * t), phi * phi / 2
     x = gamma * t
-    second = (t - 2 * phi + first) / gamma**2 if x > 1e-2 else t**3 * (1 / 3 - x / 4 + 7 * x**2 / 60 - x**3 / 24 + 31 * x**4 / 2520)
+    second = (
+        (t - 2 * phi + first) / gamma**2 if x > 1e-2 else t**3 * (1 / 3 - x / 4 + 7 * x**2 / 60 - x**3 / 24 + 31 * x**4 / 2520)
+    )
     spread = math.sqrt(first)
     cross = both / spread
     own = math.sqrt(max(0.0, second - cross * cross))

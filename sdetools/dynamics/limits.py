@@ -33,7 +33,9 @@ class OracleSDE(SDE):
 
     def __init__(self, oracle: NoisyOracle, scale: float, own: Sequence[float] = (), silent: bool = False) -> None:
         if not isinstance(oracle, NoisyOracle):
-            raise ValueError(f"`oracle` must be a NoisyOracle; got {oracle!r}. Make one with st.NoisyOracle(loss, noise, sigma=...).")
+            raise ValueError(
+                f"`oracle` must be a NoisyOracle; got {oracle!r}. Make one with st.NoisyOracle(loss, noise, sigma=...)."
+            )
         self.oracle, self.loss, self.noise = oracle, oracle.loss, oracle.noise.as_gaussian()
         self.dim, self.names = oracle.dim, tuple(oracle.loss.names)
         if not all(isinstance(d, Normal) for d in self.noise.draws):

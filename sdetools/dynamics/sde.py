@@ -115,8 +115,15 @@ class SDE:
 class _Field:
     """A drift or a diffusion: a root whose entries may use the time."""
 
-    def __init__(self, root: Root, place: int | None, function: Callable[..., Any] | None, names: tuple[str, ...] | None) -> None:
-        self.root, self.place, self.function, self.names = root, place, function, names
+    def __init__(
+        self,
+        root: Root,
+        place: int | None = None,
+        function: Callable[..., Any] | None = None,
+        names: tuple[str, ...] | None = None,
+        vector: bool = False,
+    ) -> None:
+        self.root, self.place, self.function, self.names, self.vector = root, place, function, names, vector
 
     @property
     def timed(self) -> bool:
@@ -131,7 +138,7 @@ class _Field:
     def rows(self, y: Any, p: Any, s: Sequence[Any]) -> Sequence[Sequence[Any]]:
         if self.function is not None:
             rows = self.function(y, s[0])
-            return [[row] if self.root.rank == 1 and np.ndim(row) == np.ndim(y) - 1 else row for row in rows]
+            return [[row] for row in rows] if self.vector else rows
         return self.root.entries(y, self._at_time(p, s))
 
     def times(self, u: Sequence[Any], y: Any, p: Any, s: Sequence[Any]) -> list[Any]:
@@ -163,14 +170,18 @@ def _field(
             return _function_field(given, dim, at, vector)
         if isinstance(given, str):
             given = [given]
-        rows: Any = list(given) if not np.isscalar(given) else given
+        rows: Any = given.tolist() if isinstance(given, np.ndarray) else list(given) if isinstance(given, tuple) else given
+        if vector and isinstance(rows, list) and any(isinstance(row, (list, tuple)) and len(row) != 1 for row in rows):
+            raise ValueError(f"`{name}` must have one component a coordinate; got {given!r}. For A X write drift=lambda x: A @ x.")
         if _textual(rows):
             if all(isinstance(row, (str, int, float)) for row in rows):
                 n = len(rows)
                 rows = [[r] for r in rows] if vector else [[r if i == j else "0" for j in range(n)] for i, r in enumerate(rows)]
             return _expression_field([[e if isinstance(e, str) else repr(float(e)) for e in row] for row in rows], dim, variables, parameters, at)
-        matrix = np.asarray(rows, dtype=float)
-        return _Field(make_root(dim, root=matrix.reshape(-1, 1) if vector else matrix), None, None, None)
+        matrix = _check.finite(name, rows)
+        if vector:
+            matrix = np.reshape(matrix if matrix.ndim else np.full(dim or 1, float(matrix)), (-1, 1))
+        return _Field(make_root(dim, root=matrix))
     except ValueError as error:
         raise ValueError(str(error).replace("`root`", f"`{name}`").replace("root(x)", f"{name}(x)")) from None
 
@@ -200,8 +211,8 @@ def _function_field(function: Callable[..., Any], dim: int | None, at: Any, vect
 
     root = make_root(dim, root=shown, at=at)
     if timed:
-        return _Field(root, None, function, None)
-    return _Field(_Columns(root, function, vector), None, None, None)
+        return _Field(root, function=function, vector=vector)
+    return _Field(_Columns(root, function, vector))
 
 
 class _Columns:
@@ -239,16 +250,16 @@ def classify(sde: SDE, declared: str | None, at: Any = None) -> str:
     found = _probed(sde, at)
     if declared is None:
         return found or "general"
-    if found is not None and not _within(found, declared):
+    if found is not None and not _within(found, declared, sde.dim * len(sde.parts)):
         raise ValueError(f"`noise` must be wide enough for the diffusion; got noise={declared!r} for a diffusion that is {found}.")
     return declared
 
 
-def _within(inner: str, outer: str) -> bool:
-    """Whether every noise of class `inner` is of class `outer`."""
-    if inner == outer or outer == "general" or inner == "none":
+def _within(inner: str, outer: str, n: int) -> bool:
+    """Whether a noise of class `inner` in `n` coordinates may be treated as one of class `outer`."""
+    if inner in (outer, "none") or outer == "general" or (inner == "additive" and outer != "none"):
         return True
-    return outer == "commutative" and inner in ("additive", "scalar", "diagonal")
+    return (outer == "commutative" and inner in ("scalar", "diagonal")) or (n == 1 and (inner, outer) == ("scalar", "diagonal"))
 
 
 def _probed(sde: SDE, at: Any) -> str | None:
@@ -281,6 +292,7 @@ def _probed(sde: SDE, at: Any) -> str | None:
             return "diagonal"
     for b, s in zip(values, slopes):
         moved = np.einsum("aj,ika->ijk", b, s)  # (b_j . grad) b_k
-        if np.abs(moved - moved.swapaxes(1, 2)).max() > 1e-6 * (np.abs(moved).max() + 1e-300):
+        terms = np.einsum("aj,ika->ijk", np.abs(b), np.abs(s))  # they may cancel
+        if np.abs(moved - moved.swapaxes(1, 2)).max() > 1e-6 * terms.max():
             return "general"
     return "commutative"

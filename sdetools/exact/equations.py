@@ -122,7 +122,9 @@ def _affine(function: Any, n: int, name: str) -> np.ndarray:
         probe = np.random.default_rng(20240605).standard_normal(n)
         error = np.abs(function(probe) - out[1:] @ np.concatenate([[1.0], probe]))
     if not (np.isfinite(out).all() and np.all(error <= _TOLERANCE * (1 + np.abs(out).max()) * (1 + np.abs(probe).max()))):
-        raise ValueError(f"exact moments must be of an SDE that is linear in its state; a probe of the {name} is not. Simulate it.")
+        raise ValueError(
+            f"exact moments must be of an SDE that is linear in its state; a probe of the {name} is not. Simulate it."
+        )
     return out
 
 
@@ -140,7 +142,9 @@ def _nodes(dynamics: Integrator) -> tuple[np.ndarray, np.ndarray]:
         options += [one] * draw.n
     count = int(np.prod([len(o[0]) for o in options])) if options else 1
     if count > MOST:
-        raise ValueError(f"exact moments must have at most {MOST:,} nodes a step; {dynamics.name} here takes {count:,}. Simulate it.")
+        raise ValueError(
+            f"exact moments must have at most {MOST:,} nodes a step; {dynamics.name} here takes {count:,}. Simulate it."
+        )
     points = np.array(list(product(*(o[0] for o in options)))).reshape(count, -1).T
     joint = np.array(list(product(*(o[1] for o in options)))).reshape(count, -1).prod(axis=1)
     return points, joint
@@ -163,7 +167,9 @@ def _step_map(dynamics: Integrator, nodes: np.ndarray, weights: np.ndarray, coef
             M[:, 1:, i + 1] = (answers[i + 1] - answers[0]).T
         error = np.abs(answers[-1].T - M[:, 1:, 0] - M[:, 1:, 1:] @ probe)
     if not (np.isfinite(M).all() and np.all(error <= _TOLERANCE * (1 + np.abs(M).max()) * (1 + np.abs(probe).max()))):
-        raise ValueError(f"exact moments must be of an SDE that is linear in its state; a probe of {dynamics.name} is not. Simulate it.")
+        raise ValueError(
+            f"exact moments must be of an SDE that is linear in its state; a probe of {dynamics.name} is not. Simulate it."
+        )
     return np.einsum("c,cij,ckl->ikjl", weights, M, M).reshape((n + 1) ** 2, (n + 1) ** 2)
 
 

@@ -1,6 +1,6 @@
 """What is minimised: losses with their value, gradient, Hessian and third derivative.
 
-Three doors: `from_expression` (text, exact derivatives), `from_function` (Python or `@njit`), and the galleries. SymPy and Numba
+Doors: `from_expression` (text, exact derivatives), `from_function` (Python or `@njit`), `from_torch` (a torch function), the galleries. SymPy and Numba
 are imported when a loss that needs them is first asked for.
 """
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         quadratic,
         sphere,
     )
+    from .torch_function import from_torch
 
 _HOME = {
     "ExpressionLoss": "expression",
@@ -35,6 +36,7 @@ _HOME = {
     "exponential_valley": "gallery",
     "from_expression": "expression",
     "from_function": "function",
+    "from_torch": "torch_function",
     "hyperbola": "gallery",
     "label_noise_valley": "gallery",
     "least_squares": "data",
@@ -55,6 +57,7 @@ __all__ = [
     "exponential_valley",
     "from_expression",
     "from_function",
+    "from_torch",
     "hyperbola",
     "label_noise_valley",
     "least_squares",

@@ -86,6 +86,16 @@ class Loss(ABC):
         return None
 
     @property
+    def torch_stage(self) -> Stage | None:
+        """The gradient on rows of torch tensors, for losses given as torch functions."""
+        return None
+
+    @property
+    def torch_value_stage(self) -> Stage | None:
+        """The value on rows of torch tensors, likewise."""
+        return None
+
+    @property
     def value_stage(self) -> Stage | None:
         """The compiled value, for losses not worth tracing."""
         return None

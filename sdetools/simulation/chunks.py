@@ -33,6 +33,7 @@ class Task:
     steps: int
     kept: int
     program: Program | None = None
+    backend: str = "numpy"
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,12 @@ def make_task(program: Program, seed: int, stream: int, paths: int, blocks: int,
             foreign = {name: f for name, f in source.stages.items() if not importable(f)}
             common = (shape, len(program.members), rows, paths, blocks, keep, program.steps, kept)
             return Task(source.text, foreign, source.data, arguments, *common)
-    elif backend != "numpy":
-        raise ValueError(f"`backend` must be 'auto', 'numba' or 'numpy'; got {backend!r}.")
-    return Task("", {}, (), (keys,), shape, len(program.members), rows, paths, blocks, keep, program.steps, kept, program)
+    elif backend != "numpy" and backend.split(":")[0] != "torch":
+        raise ValueError(f"`backend` must be 'auto', 'numba', 'numpy', or 'torch' with or without a device; got {backend!r}.")
+    common = (shape, len(program.members), rows, paths, blocks, keep, program.steps, kept)
+    if backend == "auto" and any(getattr(m.loss, "torch_stage", None) is not None for m in program.members):
+        backend = "torch"  # a loss given as a torch function
+    return Task("", {}, (), (keys,), *common, program, "numpy" if backend == "auto" else backend)
 
 
 def _arrays(program: Program, source: Source) -> tuple[np.ndarray, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
@@ -17,7 +17,7 @@ import numpy as np
 from sdetools import _check
 from sdetools.simulation.chunks import NEVER, ChunkResult, Task, make_task, prepare, run_chunk
 from sdetools.simulation.program import Program
-from sdetools.simulation.source import LANES
+from sdetools.simulation.source import LANES, NotTraceable
 from sdetools.simulation.store import Store
 
 GROUPS = 256
@@ -78,7 +78,7 @@ def execute(
     threads = available_threads() if threads is None else _check.count("threads", threads)
     blocks = blocks_per_chunk(paths)
     task = make_task(program, seed, stream, paths, blocks, keep, backend)
-    if task.program is not None:
+    if task.backend == "numpy" and task.program is not None:
         blocks = max(blocks, min(16, paths // (64 * LANES)))  # NumPy wants long rows
         task = replace(task, blocks=blocks)
     chunks = -(-paths // (blocks * LANES))
@@ -86,7 +86,9 @@ def execute(
     key = ""
     finished: dict[int, ChunkResult] = {}
     if store is not None:
-        key = program.fingerprint(seed, stream, paths, blocks, keep, "numpy" if task.program is not None else "kernel", "moments")
+        key = program.fingerprint(
+            seed, stream, paths, blocks, keep, task.backend if task.program is not None else "kernel", "moments"
+        )
         finished = store.load(key)
 
     def accept(index: int, result: ChunkResult, fresh: bool) -> None:
@@ -101,7 +103,10 @@ def execute(
             accept(index, finished[index], fresh=False)
     waiting = [i for i in range(chunks) if i not in finished]
     try:
-        if executor is None and (threads == 1 or len(waiting) <= 1):
+        if task.backend.startswith("torch") and task.program is not None:
+            for index, result in _on_torch(task, waiting):
+                accept(index, result, fresh=True)
+        elif executor is None and (threads == 1 or len(waiting) <= 1):
             for index in waiting:
                 accept(index, run_chunk(task, index), fresh=True)
         elif executor is None:
@@ -114,6 +119,22 @@ def execute(
         if store is not None:
             store.commit()
     return gathered.result()
+
+
+def _on_torch(task: Task, waiting: list[int]) -> Iterator[tuple[int, ChunkResult]]:
+    """Chunks in batches on one device."""
+    try:
+        from sdetools.simulation.torch_run import Runner
+    except ImportError as error:
+        raise ValueError(
+            f"the torch backend must have torch; got {error}. Install it: pip install -c constraints.txt 'sdetools[torch]'."
+        ) from error
+    try:
+        runner = Runner(task)
+    except NotTraceable as error:
+        raise ValueError(f"backend {task.backend!r} cannot run this: {error}. Use backend='numpy'.") from error
+    for batch in runner.batches(waiting):
+        yield from zip(batch, runner.run(batch))
 
 
 def _feed(pool: Executor, task: Task, waiting: list[int], workers: int, accept: Callable[[int, ChunkResult, bool], None]) -> None:

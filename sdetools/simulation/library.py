@@ -7,10 +7,12 @@ one signature, six 64-bit integers; arrays are passed as addresses. A kernel get
 from __future__ import annotations
 
 import numpy as np
-from numba import carray, cfunc
+from numba import carray, cfunc, njit
 
+from sdetools.noise.base import Normal, Sign
 from sdetools.simulation import lanes
 from sdetools.simulation.lanes import FLAGS, LANES, float_pointer, u64, word_pointer
+from sdetools.simulation.philox import SIGN_SLOT, WordPlan
 
 WORDS, NORMALS, UNIFORMS, REDUCE_SINGLE, REDUCE_PAIR, LOST = range(6)
 
@@ -66,3 +68,58 @@ def _lost(state, start, stop, valid, _a, _b):
 
 ADDRESSES = np.array([f.address for f in (_words, _normals, _uniforms, _reduce_single, _reduce_pair, _lost)], dtype=np.int64)
 """Addresses of the functions above, in the order of their names."""
+
+
+def fill_draws(plan: WordPlan, key: int, first: int, paths: int, step: int) -> np.ndarray:
+    """What `philox.fill` gives for consecutive paths from `first` (a multiple of LANES) on, by the compiled lane functions."""
+    kinds = np.concatenate([np.full(d.n, 0 if isinstance(d, Normal) else 1 if isinstance(d, Sign) else 2) for d in plan.draws])
+    begins = np.cumsum([0, *(d.n for d in plan.draws)])
+    firsts = np.isin(np.arange(len(kinds)), begins[:-1])  # a draw of normals begins a new word
+    blocks = -(-paths // LANES)
+    out = np.empty((plan.rows, blocks * LANES))
+    signs = plan.signs if plan.sign_words == 1 else 0
+    _fill_rows(u64(key), u64(first), step, kinds, firsts, plan.words, signs, plan.sign_steps, plan.sign_words, out)
+    return out[:, :paths]
+
+
+@njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")
+def _fill_rows(key, first, step, kinds, firsts, words, signs, sign_steps, sign_words, out):
+    W, row = np.empty(2 * LANES, np.uint64), np.empty(2 * LANES)
+    flat = out.shape[1]
+    for b in range(flat // LANES):
+        at = first + u64(b * LANES)
+        taken, sign, r = 0, 0, 0
+        while r < kinds.shape[0]:
+            if kinds[r] == 1:
+                if sign % 64 == 0:
+                    if signs > 0:
+                        block = step // sign_steps
+                        lanes.fill_words(key, at, u64(block // 2), u64(SIGN_SLOT), W, 0)
+                        half, shift = block % 2, (step % sign_steps) * signs
+                    else:
+                        lanes.fill_words(key, at, u64(step), u64(SIGN_SLOT + sign // 128), W, 0)
+                        half, shift = sign // 64 % 2, 0
+                for j in range(LANES):
+                    bit = (W[half * LANES + j] >> u64(shift + sign % 64)) & u64(1)
+                    out[r, b * LANES + j] = 1.0 - 2.0 * np.float64(bit)
+                sign += 1
+                r += 1
+                continue
+            if words == 1:
+                lanes.fill_words(key, at, u64(step // 2), u64(0), W, 0)
+                half = step % 2
+            else:
+                lanes.fill_words(key, at, u64(step), u64(taken // 2), W, 0)
+                half = taken % 2
+            taken += 1
+            if kinds[r] == 2:
+                lanes.fill_uniforms(W, half * LANES, row, 0)
+                out[r, b * LANES : (b + 1) * LANES] = row[:LANES]
+                r += 1
+                continue
+            both = r + 1 < kinds.shape[0] and kinds[r + 1] == 0 and not firsts[r + 1]
+            lanes.fill_normals(W, half * LANES, row, 0, both)
+            out[r, b * LANES : (b + 1) * LANES] = row[:LANES]
+            if both:
+                out[r + 1, b * LANES : (b + 1) * LANES] = row[LANES:]
+            r += 2 if both else 1

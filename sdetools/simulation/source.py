@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,7 +61,7 @@ class Source:
 
 
 @dataclass
-class _Build:
+class Build:
     """Rows of the state array, stage functions and their data, while a source is written."""
 
     program: Program
@@ -72,11 +72,22 @@ class _Build:
     outputs: list[tuple[Any, Any]] = field(default_factory=list)
     draw_texts: list[list[str]] = field(default_factory=list)
     draw_rows: list[int] = field(default_factory=list)
+    torch: bool = False
+    """Whether stages are torch functions where there are any."""
 
     def take(self, count: int) -> int:
         """Reserves rows of the state array."""
         self.rows += count
         return self.rows - count
+
+    def gradient_stage(self, loss: Any) -> Any:
+        """The stage of a loss's gradient, if it has one for this backend."""
+        return (loss.torch_stage if self.torch else None) or loss.stage
+
+    def value_stage(self, observable: Any) -> Any:
+        """The stage of an observable's value, likewise."""
+        own = getattr(observable, "torch_value_stage", None) if self.torch else None
+        return own or getattr(observable, "value_stage", None)
 
     def rows_of(self, x: Any) -> int | None:
         """The first of the consecutive state rows that `x` consists of, if it is nothing but state."""
@@ -108,26 +119,17 @@ class _Build:
 
 def write(program: Program) -> Source:
     """The source of a program's kernel; NotTraceable when a part of it needs another backend."""
-    build = _Build(program)
-    first = [build.take(len(m.parts) * m.dim) for m in program.members]
-    held = build.take(program.members[0].dim) if program.control is not None else 0
-    sums = build.take(len(program.functionals) * len(program.members))
-    gathered = build.take(program.noise.gathered)
+    build = Build(program)
+    first, held, sums, gathered = layout(build)
     draw_rows = np.cumsum([0, *(p.rows for p in program.noise.sets)])
     fills, build.draw_texts = fill_text(program)
     build.draw_rows = draw_rows.tolist()
 
     step = [line for s, lines in enumerate(fills) if program.noise.every(s) == 1 for line in lines]
     spent = 0
-    for every in sorted(set(program.every)):
-        build.tape, build.outputs = Tape(), []
-        for i in (i for i in range(len(program.members)) if program.every[i] == every):
-            _member(build, i, first, held, sums, gathered)
-        spill_start = build.rows
-        bodies, spilled = build.tape.segments(build.outputs, lambda n, start=spill_start: row(start + n))
-        build.take(spilled)
+    for every, bodies, calls in passes(build, first, held, sums, gathered):
         spent += len(build.tape.lines)
-        lines = _step_text(bodies, build.tape.calls)
+        lines = _step_text(bodies, calls)
         if every == 1:
             step += lines
             continue
@@ -166,7 +168,30 @@ def write(program: Program) -> Source:
     return Source(text, build.stages, tuple(build.data), build.rows, int(draw_rows[-1]))
 
 
-def _member(build: _Build, i: int, first: list[int], held: int, sums: int, gathered: int) -> None:
+def layout(build: Build) -> tuple[list[int], int, int, int]:
+    """First rows of the members' states, of the held noise, of the functionals' sums and of the gathered draws."""
+    program = build.program
+    first = [build.take(len(m.parts) * m.dim) for m in program.members]
+    held = build.take(program.members[0].dim) if program.control is not None else 0
+    return first, held, build.take(len(program.functionals) * len(program.members)), build.take(program.noise.gathered)
+
+
+def passes(
+    build: Build, first: list[int], held: int, sums: int, gathered: int
+) -> Iterator[tuple[int, list[tuple[list[Item], list[Item]]], list[str]]]:
+    """For each length of step: after how many short steps it ends, its segments of lines and stores, and the calls between them."""
+    program = build.program
+    for every in sorted(set(program.every)):
+        build.tape, build.outputs = Tape(), []
+        for i in (i for i in range(len(program.members)) if program.every[i] == every):
+            _member(build, i, first, held, sums, gathered)
+        spill_start = build.rows
+        bodies, spilled = build.tape.segments(build.outputs, lambda n, start=spill_start: row(start + n))
+        build.take(spilled)
+        yield every, bodies, build.tape.calls
+
+
+def _member(build: Build, i: int, first: list[int], held: int, sums: int, gathered: int) -> None:
     """One step of member `i` on the current tape: its new state, its functionals, and the noise that a control holds."""
     program, tape = build.program, build.tape
     member = program.members[i]
@@ -194,7 +219,7 @@ def _member(build: _Build, i: int, first: list[int], held: int, sums: int, gathe
         build.outputs.append(((segment, target), tape.load(target) + step))
 
 
-def _inputs(build: _Build, member: Dynamics, index: int, gathered: int) -> tuple[np.ndarray, np.ndarray]:
+def _inputs(build: Build, member: Dynamics, index: int, gathered: int) -> tuple[np.ndarray, np.ndarray]:
     """The symbols of a member's draws and of its numbers."""
     program, tape = build.program, build.tape
     offset = program.parameter_offset(index)
@@ -213,7 +238,7 @@ def _inputs(build: _Build, member: Dynamics, index: int, gathered: int) -> tuple
 class _Oracle:
     """What a traced rule calls: binds loss and noise of one member, traced or by stages, on the step's draws."""
 
-    def __init__(self, build: _Build, member: Dynamics, index: int, gathered: int) -> None:
+    def __init__(self, build: Build, member: Dynamics, index: int, gathered: int) -> None:
         self.build, self.oracle = build, member.oracle
         self.base = build.draw_rows[build.program.noise.member_set[index]]
         self.offset = build.program.parameter_offset(index)
@@ -227,8 +252,9 @@ class _Oracle:
             sigma = f"p{self.offset}"
             return self._run(whole, x, lambda at, out: f"{at}, {self._draw_view()}, {sigma}, {out}")
         split = 1 + len(loss.parameters)
-        if loss.stage is not None:
-            gradient = self._run(loss.stage, x, lambda at, out: f"{at}, {out}")
+        stage = self.build.gradient_stage(loss)
+        if stage is not None:
+            gradient = self._run(stage, x, lambda at, out: f"{at}, {out}")
         else:
             gradient = self._gradient(x, p[1:split])
         return gradient + p[0] * self.deviation(x)
@@ -267,7 +293,7 @@ class _Oracle:
         return symbols(build.tape, [row(out + i) for i in range(dim)])
 
 
-def _held_noise(build: _Build, member: Dynamics, state: Any, oracle: _Oracle, coefficients: Any, held: int) -> None:
+def _held_noise(build: Build, member: Dynamics, state: Any, oracle: _Oracle, coefficients: Any, held: int) -> None:
     """One step of E, the noise alone in the momentum: the same rule, fed with sigma v instead of the gradient."""
     if member.staged:
         raise NotTraceable("the control variate of a noise that runs as a stage")
@@ -307,7 +333,7 @@ def _step_text(bodies: list[tuple[list[Item], list[Item]]], calls: list[str]) ->
     return out
 
 
-def _record_text(build: _Build, first: list[int], held: int, sums: int) -> list[str]:
+def _record_text(build: Build, first: list[int], held: int, sums: int) -> list[str]:
     """Lane loops that write h(x), h(z) and C of each recorded quantity into H, three rows each (one for a single dynamics).
 
     A lost path makes h NaN whatever h is: sums over survivors would be wrong in silence.
@@ -320,7 +346,7 @@ def _record_text(build: _Build, first: list[int], held: int, sums: int) -> list[
         tape, outputs = Tape(), []
         dead: list[str] = []
         p = symbols(tape, [f"p{offset + n}" for n in range(len(getattr(observable, "parameters", ())))])
-        stage = getattr(observable, "value_stage", None)
+        stage = build.value_stage(observable)
         for i, member in enumerate(program.members):
             position, target = range(first[i], first[i] + member.dim), width * o + i
             x = symbols(tape, [row(r) for r in position])
@@ -330,7 +356,7 @@ def _record_text(build: _Build, first: list[int], held: int, sums: int) -> list[
                 out.append(f"{name}(S2[{position.start}:{position.stop}], H[{at}:{at + LANES}]{data})")
                 value: Any = tape.load(f"H[{at} + j]")
             else:
-                value = _scalar(_trace(observable.value, f"the observable {observable.name}", x, *_given(p)), observable.name)
+                value = observable_value(observable, x, p)
             if member.dim <= 8:
                 for coordinate in x:
                     value = value + coordinate * 0.0
@@ -341,7 +367,7 @@ def _record_text(build: _Build, first: list[int], held: int, sums: int) -> list[
                 )
             outputs.append((f"H[{target * LANES} + j]", value))
         if program.pair:
-            c = _control(build, observable, tape, p, held) if program.control is not None and stage is None else 0.0
+            c = control_value(build, observable, tape, p, held) if program.control is not None and stage is None else 0.0
             outputs.append((f"H[{(width * o + 2) * LANES} + j]", c))
         out += _loop(tape, outputs) + dead
     for f in range(len(program.functionals)):
@@ -358,7 +384,12 @@ def _given(p: np.ndarray) -> tuple[np.ndarray, ...]:
     return (p,) if len(p) else ()
 
 
-def _control(build: _Build, observable: Any, tape: Tape, p: np.ndarray, held: int) -> Any:
+def observable_value(observable: Any, x: Any, p: Any) -> Any:
+    """h(x), traced."""
+    return _scalar(_trace(observable.value, f"the observable {observable.name}", x, *_given(p)), observable.name)
+
+
+def control_value(build: Build, observable: Any, tape: Tape, p: np.ndarray, held: int) -> Any:
     """C = c grad h(y_a) . (E - rho E_a)."""
     dim = build.program.members[0].dim
     y = symbols(tape, [f"V[slot + {d * LANES} + j]" for d in range(dim)])

@@ -25,6 +25,7 @@ class Observable:
     identity: str
     parameters: np.ndarray = field(default_factory=lambda: np.empty(0))
     value_stage: Any = None
+    torch_value_stage: Any = None
     latex: str = ""
 
 
@@ -48,7 +49,7 @@ def observable(spec: Any, space: Any, name: str = "") -> Observable:
         if spec.dim != space.dim:
             raise ValueError(f"an observable must take {space.dim} coordinates; got the loss {spec.label} with {spec.dim}.")
         made = Observable(
-            name or spec.label, spec.value, spec.gradient, spec.identity, spec.parameters, spec.value_stage, spec.latex
+            name or spec.label, spec.value, spec.gradient, spec.identity, spec.parameters, spec.value_stage, spec.torch_value_stage, spec.latex
         )
     elif callable(getattr(spec, "value", None)):
         label = name or getattr(spec, "name", "") or repr(spec)

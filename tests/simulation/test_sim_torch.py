@@ -1,0 +1,154 @@
+"""The torch backend takes the same paths as the others: to rounding in double precision, to its own rounding in single."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import sdetools as st
+
+torch = pytest.importorskip("torch", reason="torch is an extra")
+
+ETA = 0.02
+PLAN = st.schedules.warmup(ETA, steps=20, start=ETA / 4, beta=0.8)
+PATHS = 700
+EPS32 = float(np.finfo(np.float32).eps)
+
+
+def oracle(loss, noise, sigma=ETA**-0.5):
+    return st.NoisyOracle(loss, noise, sigma)
+
+
+def optimisers(noise, loss=None):
+    o = oracle(loss or st.losses.hyperbola(), noise)
+    return (st.SGDM(o, PLAN, momentum=([0.1, 0.0], [[1.0, 0.5], [0.5, 1.0]])), st.SGD(o, PLAN.averaged())), [
+        "x**2 + y**2",
+        "abs(x - 2)",
+    ]
+
+
+def limit(r):
+    o = oracle(st.losses.hyperbola(), st.noise.gaussian(dim=2))
+    plan = st.schedules.constant(ETA)
+    return (st.SGD(o, plan), st.SRA1(st.LimitSDE(o, plan), dt=ETA / r)), ["x**2 + y**2"]
+
+
+def minibatch():
+    rng = np.random.default_rng(3)
+    loss = st.losses.logistic(rng.normal(size=(40, 2)), np.sign(rng.normal(size=40)), l2=0.1)
+    o = st.NoisyOracle(loss, st.noise.minibatch(loss, 4), 1.0)
+    return (st.SGDM(o, PLAN), st.SGD(o, PLAN.averaged())), {"L": loss, "h": lambda x: x[0] ** 2}
+
+
+SDE = st.SDE(
+    drift=["-x + 0.3*y", "-0.7*y + 0.1*t"], diffusion=[["0.4*x + 0.1", "0.5*y"], ["0.2*y", "0.3*exp(-x**2)"]], variables="x y"
+)
+CASES = {
+    "gaussian": lambda: optimisers(st.noise.gaussian(dim=2)),
+    "signs": lambda: optimisers(st.noise.rademacher(2)),
+    "three-point": lambda: optimisers(st.noise.three_point(2)),
+    "student": lambda: optimisers(st.noise.student_t(2, degrees=9.0)),
+    "sums of draws": lambda: limit(4),
+    "minibatch": minibatch,
+    "general noise": lambda: ((st.Platen(SDE, ETA),), ["x**2", "tanh(y)"]),
+    "choices": lambda: ((st.EulerMaruyama(SDE, ETA, "three-point"),), ["abs(x)", "sqrt(1 + y**2)"]),
+}
+
+
+def both(case, backend, paths=PATHS, **more):
+    members, observe = case
+    given = (
+        dict(x0=[2.0, 0.5], horizon=40 * ETA, paths=paths, observe=observe, keep_final=True, backend=backend, threads=1) | more
+    )
+    return st.simulate(*members, **given) if len(members) == 1 else st.weak_gap(*members, **given)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_torch_takes_the_paths_of_the_reference(name):
+    case = CASES[name]()
+    slow, fast = both(case, "numpy"), both(case, "torch")
+    np.testing.assert_allclose(fast.final, slow.final, rtol=1e-10, atol=1e-10)
+    for key, expected in slow.statistics.total.items():
+        scale = np.abs(expected) + (1e-3 if key in "xzdch" else PATHS * 1e-3)
+        assert (np.abs(fast.statistics.total[key] - expected) / scale).max() < 1e-9, key
+    np.testing.assert_array_equal(fast.statistics.sums.counts.sum(), PATHS)
+    assert np.abs(both(case, "torch", seed=5).final - slow.final).max() > 1e-3  # negative control: another seed is another path
+
+
+@pytest.mark.parametrize("name", ["gaussian", "sums of draws", "general noise"])
+def test_single_precision_is_off_by_its_own_rounding(name):
+    """40 steps on numbers below 10: some hundred roundings of float32, and no fewer than one."""
+    case = CASES[name]()
+    error = np.abs(both(case, "torch:cpu:float32").final - both(case, "torch").final).max()
+    assert EPS32 / 10 < error < 1000 * EPS32
+
+
+def test_a_torch_function_is_a_loss():
+    same = st.losses.from_torch(lambda x: (x[0] * x[1] - 1) ** 2 / 2, dim=2, names="x y")
+    expression = st.losses.hyperbola()
+    x = np.random.default_rng(0).normal(size=(2, 5))
+    for name in ("value", "gradient", "hessian", "third"):
+        np.testing.assert_allclose(getattr(same, name)(x), getattr(expression, name)(x), rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(getattr(same, name)(x[:, 0]), getattr(expression, name)(x[:, 0]), rtol=1e-12, atol=1e-12)
+    noise = st.noise.gaussian(dim=2)
+    ours, theirs = both(optimisers(noise, same), "auto"), both(optimisers(noise), "numba")
+    np.testing.assert_allclose(ours.final, theirs.final, rtol=1e-10, atol=1e-10)
+    loss = st.simulate(st.SGD(oracle(same, noise), PLAN.averaged()), [2.0, 0.5], 0.4, 300, {"L": same, "h": "x"}, seed=2)
+    again = st.simulate(
+        st.SGD(oracle(expression, noise), PLAN.averaged()), [2.0, 0.5], 0.4, 300, {"L": expression, "h": "x"}, seed=2
+    )
+    assert abs(loss.at("L").value / again.at("L").value - 1) < 1e-10
+
+
+def test_batches_and_resuming_change_no_bit(tmp_path, monkeypatch):
+    from sdetools.simulation import torch_run
+
+    case = CASES["gaussian"]()
+    whole = both(case, "torch", paths=5_000)
+    monkeypatch.setattr(torch_run, "CPU_BATCH", 512)
+    parts = both(case, "torch", paths=5_000, store=tmp_path / "s.sqlite")
+    again = both(case, "torch", paths=5_000, store=tmp_path / "s.sqlite", resume=True)
+    for other in (parts, again):
+        np.testing.assert_array_equal(other.statistics.sums.groups, whole.statistics.sums.groups)
+        np.testing.assert_array_equal(other.final, whole.final)
+
+
+def test_lost_paths_are_counted_at_their_first_step():
+    o = oracle(st.losses.double_well(), st.noise.gaussian(dim=1), 3.0)
+    wild = st.SGD(o, st.schedules.constant(0.4))
+    given = dict(x0=[1.0], horizon=40.0, paths=600, observe=["x"], threads=1)
+    slow, fast = (st.simulate(wild, backend=b, **given) for b in ("numpy", "torch"))
+    assert slow.diverged > 0
+    assert (fast.diverged, fast.first_divergence) == (slow.diverged, slow.first_divergence)
+    assert np.isnan(fast.at("x").value)
+
+
+@pytest.mark.parametrize(
+    ("backend", "told"),
+    [("torch:warp", "warp"), ("torch:cuda:99", "cuda:99"), ("torch:cpu:float8", "float8"), ("jax", "'jax'")],
+)
+def test_a_device_that_is_not_there_is_refused(backend, told):
+    with pytest.raises(ValueError, match=told):
+        both(CASES["gaussian"](), backend)
+
+
+@pytest.mark.parametrize(
+    ("function", "told"),
+    [
+        (lambda x: x, "one number"),
+        (lambda x: x[7], "one point"),
+        (lambda x: (x * float("nan")).sum(), "finite"),
+        (3.0, "torch function"),
+    ],
+)
+def test_what_is_no_loss_is_refused(function, told):
+    with pytest.raises(ValueError, match=told):
+        st.losses.from_torch(function, dim=2)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+@pytest.mark.parametrize("name", ["gaussian", "signs", "three-point", "sums of draws", "general noise"])
+def test_a_gpu_takes_the_same_paths(name):
+    case = CASES[name]()
+    np.testing.assert_allclose(both(case, "torch:cuda").final, both(case, "numpy").final, rtol=1e-9, atol=1e-9)
