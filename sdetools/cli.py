@@ -177,6 +177,19 @@ def verify(
     ctx.exit(results.exit_code)
 
 
+INTEGRATORS = {
+    "euler-maruyama": "EulerMaruyama",
+    "milstein": "Milstein",
+    "sra1": "SRA1",
+    "platen": "Platen",
+    "ri1": "RI1",
+    "obabo": "OBABO",
+    "baoab": "BAOAB",
+    "ubu": "UBU",
+}
+"""Integrators of the limits by their names in a shell."""
+
+
 @main.command(short_help="Measure a weak gap and its order in eta.")
 @click.option("--loss", required=True, help='The loss as a formula, for example "(x*y - 1)**2 / 2".')
 @click.option("--variables", help='Its coordinates in order, for example "x y". [default: as they are named]')
@@ -207,21 +220,44 @@ def verify(
 )
 @click.option(
     "--against",
-    type=click.Choice(["sgd", "sgd-unaveraged"]),
+    type=click.Choice(["sgd", "sgd-unaveraged", "sde", "gradient-flow", "kinetic", "modified"]),
     default="sgd",
     show_default=True,
-    help="What SGD with momentum is compared with: SGD on the averaged schedule, or SGD on the schedule as it is.",
+    help="What the optimiser is compared with: SGD on the averaged schedule, SGD on the schedule as it is, or a limit: the SDE, the "
+    "gradient flow, the kinetic equation (alpha = 1), the second-order modified equation of SGD.",
+)
+@click.option(
+    "--dynamics",
+    type=click.Choice(["sgdm", "sgd"]),
+    default="sgdm",
+    show_default=True,
+    help="The optimiser: with momentum, or without.",
+)
+@click.option(
+    "--integrator",
+    type=click.Choice(["auto", *INTEGRATORS]),
+    default="auto",
+    show_default=True,
+    help="What solves a limit; auto is sra1 for additive noise, euler-maruyama for other noise, ri1 for the flow, baoab for kinetic.",
+)
+@click.option(
+    "--substeps",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Steps of the integrator in one of the optimiser.",
 )
 @click.option("--out", type=click.Path(), help="Folder for gap.csv, gap.json, gap.svg and the store.")
 @_compute_options
 @click.pass_context
 def gap(ctx: click.Context, **options: Any) -> None:
-    """Measure the weak gap between SGD with momentum and another dynamics, and its order in eta.
+    """Measure the weak gap between an optimiser and another one or a limit of it, and its order in eta.
 
     \b
     Example:
       sdetools gap --loss "(x*y - 1)**2 / 2" --variables "x y" --x0 2,0.5 --beta 0.9 \\
                    --eta 0.1,0.05,0.025 --observe "x**2 + y**2" --paths 100000
+      sdetools gap --loss "x**4/4 - x**2/2" --x0 1 --dynamics sgd --against sde --eta 0.1,0.05,0.025
     """
     if options["resume"] and not options["out"]:
         raise click.UsageError("--resume needs --out, the folder with the store of the earlier run.")
@@ -301,14 +337,25 @@ def _gap_arguments(options: dict[str, Any]) -> dict[str, Any]:
     def pair(eta: float) -> tuple[Any, Any]:
         own = plan(eta)
         oracle = st.NoisyOracle(loss, noise, sigma=eta**-0.5 if sigma is None else sigma)
+        first = st.SGD(oracle, own.averaged()) if options["dynamics"] == "sgd" else st.SGDM(oracle, own)
+        if not options["against"].startswith("sgd"):
+            return first, _limit(options, oracle, own)
         if options["against"] == "sgd-unaveraged":
             other = st.SGD(oracle, st.schedules.from_arrays(own.eta_values, base=own.eta))
         else:
             other = st.SGD(oracle, own.averaged())
-        return st.SGDM(oracle, own), other
+        return first, other
 
+    limit = not options["against"].startswith("sgd")
+    together = True
     for eta in etas:
-        pair(eta)
+        first, second = pair(eta)
+        if limit and second.sde.noise_dim and (first.brownian == 0 or first.brownian != second.brownian):
+            together = False
+    if not together:
+        click.echo(
+            "the optimiser's draws are no Brownian increments: the two run independently, which takes more paths", err=True
+        )
     much = (
         {"paths": options["paths"] or 100_000}
         if options["precision"] is None
@@ -321,8 +368,29 @@ def _gap_arguments(options: dict[str, Any]) -> dict[str, Any]:
         "horizon": horizon,
         "observe": observe,
         "seed": options["seed"],
+        "coupled": together,
         **much,
     }
+
+
+def _limit(options: dict[str, Any], oracle: Any, plan: Any) -> Any:
+    """The integrator on the limit that the options name."""
+    import sdetools as st
+
+    kind = options["against"]
+    if kind == "modified" and (plan.has_momentum and options["dynamics"] == "sgdm"):
+        raise ValueError("`against` modified is the equation of SGD; got it for momentum. Add --dynamics sgd, or --against sde.")
+    sde = {
+        "sde": lambda: st.LimitSDE(oracle, plan),
+        "gradient-flow": lambda: st.GradientFlow(oracle, plan),
+        "kinetic": lambda: st.KineticSDE(oracle, plan),
+        "modified": lambda: st.ModifiedSDE(oracle, plan.eta),
+    }[kind]()
+    name = options["integrator"]
+    if name == "auto":
+        additive = sde.noise_class in ("none", "additive")
+        name = "baoab" if kind == "kinetic" else "ri1" if kind == "gradient-flow" else "sra1" if additive else "euler-maruyama"
+    return getattr(st, INTEGRATORS[name])(sde, dt=plan.eta / options["substeps"])
 
 
 def _noise(options: dict[str, Any], dim: int) -> Any:

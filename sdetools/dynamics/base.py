@@ -30,7 +30,7 @@ import numpy as np
 
 from sdetools import _check
 from sdetools.noise.base import Draws, Normal
-from sdetools.noise.identity import function_identity
+from sdetools._identity import function_identity
 from sdetools.noise.oracle import NoisyOracle
 from sdetools.schedules import Plan
 

@@ -26,7 +26,7 @@ from sdetools._arrays import select
 from sdetools.dynamics.base import Dynamics, State
 from sdetools.dynamics.sde import SDE
 from sdetools.noise.base import Draws, Normal, Sign, Uniform
-from sdetools.noise.identity import function_identity
+from sdetools._identity import function_identity
 
 LAWS = {"normal": Normal, "two-point": Sign, "three-point": Uniform}
 EVERY = ("none", "additive", "scalar", "diagonal", "commutative", "general")

@@ -131,7 +131,7 @@ class _Field:
 
     @property
     def identity(self) -> str:
-        from sdetools.noise.identity import function_identity
+        from sdetools._identity import function_identity
 
         return function_identity(self.function) if self.function is not None else self.root.identity
 
@@ -219,7 +219,7 @@ class _Columns:
     """A root from the user's function itself, so that its identity is the function's."""
 
     def __init__(self, root: Root, function: Callable[..., Any], vector: bool) -> None:
-        from sdetools.noise.identity import function_identity
+        from sdetools._identity import function_identity
 
         self.dim, self.rank, self.parameters = root.dim, root.rank, np.zeros(0)
         self.function, self.vector, self.identity = function, vector, function_identity(function)

@@ -10,7 +10,7 @@ import torch
 from torch.func import grad, jacrev, vmap
 
 from .. import _check
-from ..noise.identity import function_identity
+from .._identity import function_identity
 from .base import Loss, Stage, coordinate_names
 
 

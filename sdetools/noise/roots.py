@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .. import _check
-from .identity import function_identity
+from .._identity import function_identity
 
 
 class Root(ABC):

@@ -81,8 +81,14 @@ def _torch(text: str) -> str:
     return re.sub(r"math\.(sqrt|atan|asin|acos)\(", r"torch.\1(", text)
 
 
-def _lines(items: Sequence[Item]) -> list[str]:
+def lines_of(items: Sequence[Item]) -> list[str]:
+    """Traced lines and stores as torch statements."""
     return [f"{_torch(item.target)} = {_torch(item.text)}" for item in items]
+
+
+def space_of(dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+    """The names that such statements use."""
+    return {"torch": torch, "F": _Functions(dtype, device), "np": np, "math": math}
 
 
 def _call(text: str) -> str:
@@ -143,12 +149,12 @@ def write_torch(program: Program, device: torch.device, dtype: torch.dtype) -> T
         lines += [f"p{i} = P[{i}]" for i in range(len(program.parameters))]
         lines += ["share = P[1]"] if max(program.every) > 1 else []
         for n, (body, stores) in enumerate(bodies):
-            lines += _lines([*body, *stores])
+            lines += lines_of([*body, *stores])
             lines += [_call(c) for c in calls[n : n + 1]]
         texts[every] = lines
     known = set(build.stages)
     record = _record_lines(build, first, held, sums)
-    space: dict[str, Any] = {"torch": torch, "F": _Functions(dtype, device), "np": np, "math": math}
+    space = space_of(dtype, device)
     for name, function in build.stages.items():
         own = getattr(function, "torch_stage", False)
         if not own and device.type != "cpu":
@@ -192,7 +198,7 @@ def _record_lines(build: Build, first: list[int], held: int, sums: int) -> list[
             controlled = program.control is not None and build.value_stage(h) is None
             outputs.append(("h2", control_value(build, h, tape, p, held) if controlled else 0.0))
         ((body, stores),), _ = tape.segments(outputs, lambda n: f"s{n}")
-        lines += _lines([*body, *stores])
+        lines += lines_of([*body, *stores])
         lines.append(f"out.append(({', '.join(target for target, _ in outputs)},))")
     for f in range(len(program.functionals)):
         rows = [f"S[{sums + f * len(program.members) + i}]" for i in range(len(program.members))]

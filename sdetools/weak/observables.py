@@ -56,7 +56,7 @@ def observable(spec: Any, space: Any, name: str = "") -> Observable:
         gradient = getattr(spec, "gradient", None) or _Differences(spec.value)
         made = Observable(label, spec.value, gradient, getattr(spec, "identity", repr(spec)))
     elif callable(spec):
-        from sdetools.noise.identity import function_identity
+        from sdetools._identity import function_identity
 
         made = Observable(name or getattr(spec, "__name__", "h"), spec, _Differences(spec), function_identity(spec))
     else:
@@ -161,7 +161,7 @@ class Accumulate:
 
     @property
     def identity(self) -> str:
-        from sdetools.noise.identity import function_identity
+        from sdetools._identity import function_identity
 
         return function_identity(self.function)
 

@@ -123,7 +123,7 @@ BAD = {
     "confidence": (lambda: run(confidence=95), "confidence"),
     "not a dynamics": (lambda: st.simulate(ORACLE, **GIVEN), "dynamics"),
     # pairs
-    "clocks": (lambda: gap(second=st.SGD(ORACLE, st.schedules.constant(0.25))), "step_time"),
+    "clocks": (lambda: gap(second=st.SGD(ORACLE, st.schedules.constant(0.3))), "step_time"),
     "draws": (lambda: gap(second=other_draws()), "coupled=False"),
     "dimensions": (lambda: gap(second=other_dimension()), "dimension"),
     "coordinates in another order": (swapped_names, "order"),

@@ -13,7 +13,7 @@ def function_identity(function: Callable[..., Any]) -> str:
     """Import path and a digest of code, defaults and closure: it changes when the function does.
 
     >>> function_identity(function_identity).split("#")[0]
-    'sdetools.noise.identity.function_identity'
+    'sdetools._identity.function_identity'
     """
     function = getattr(function, "py_func", function)
     code = getattr(function, "__code__", None)
