@@ -54,7 +54,7 @@ def exact_sups(found, tests):
 
 def to_solution(optimiser, sde, h, steps, times):
     """The exact gap between an optimiser and its SDE at some steps."""
-    pieces = 1 if len(getattr(sde, "plan").eta_values) == 1 else None
+    pieces = 1 if len(sde.plan.eta_values) == 1 else None
     if pieces is None:
         times, steps = np.arange(int(steps[-1]) + 1) * optimiser.step_time, np.arange(int(steps[-1]) + 1)
     moved = st.exact.moments(optimiser, START, int(steps[-1]), record=steps)

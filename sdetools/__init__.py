@@ -20,13 +20,20 @@ if TYPE_CHECKING:
     from sdetools.claims import claim, verify
     from sdetools.dynamics import (
         BAOAB,
+        IGT,
         OBABO,
+        PNM,
+        QHM,
         RI1,
         SDE,
         SGD,
+        SGDF,
         SGDM,
+        SNGM,
         SRA1,
+        STORM,
         UBU,
+        AccSGD,
         Auxiliary,
         Dynamics,
         EulerMaruyama,
@@ -40,7 +47,10 @@ if TYPE_CHECKING:
         Milstein,
         ModifiedMomentumSDE,
         ModifiedSDE,
+        Nesterov,
         Platen,
+        PrimalAveraging,
+        RandomScaling,
     )
     from sdetools.noise.oracle import NoisyOracle, svag
     from sdetools.schedules import Plan
@@ -55,6 +65,8 @@ if TYPE_CHECKING:
         simulate,
         weak_gap,
     )
+    from sdetools.weak.distance import distance
+    from sdetools.weak.multilevel import multilevel
 
 __version__ = "0.1.0"
 
@@ -66,6 +78,7 @@ _HOME = {
     **dict.fromkeys(
         (
             *("SGD", "SGDM", "Auxiliary", "Dynamics", "HeavyBall"),
+            *("IGT", "PNM", "QHM", "SGDF", "SNGM", "STORM", "AccSGD", "Nesterov", "PrimalAveraging", "RandomScaling"),
             *("GradientFlow", "HamiltonianSDE", "KineticSDE", "LimitSDE", "ModifiedMomentumSDE", "ModifiedSDE", "SDE"),
             *("BAOAB", "OBABO", "RI1", "SRA1", "UBU", "EulerMaruyama", "Heun", "Integrator", "Milstein", "Platen"),
         ),
@@ -81,11 +94,13 @@ _HOME = {
     "LossVariation": "weak",
     "PathLength": "weak",
     "SquaredIncrements": "weak",
+    "distance": "weak.distance",
+    "multilevel": "weak.multilevel",
     "order_study": "weak",
     "simulate": "weak",
     "weak_gap": "weak",
 }
-_ROOMS = ("exact", "losses", "noise", "schedules", "weak", "claims", "report", "plots")
+_ROOMS = ("bridge", "exact", "losses", "noise", "schedules", "weak", "claims", "report", "plots")
 
 __all__ = [*sorted(_HOME), "exact", "losses", "noise", "schedules"]
 

@@ -16,7 +16,7 @@ def _output(name: str, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_every_example_is_here():
-    assert {f.stem for f in EXAMPLES.glob("*.py")} == {"first_gap", "own_loss", "own_noise", "own_dynamics", "own_claims"}
+    assert {f.stem for f in EXAMPLES.glob("*.py")} == {"first_gap", "own_loss", "own_noise", "own_dynamics", "own_claims", "own_sde"}
 
 
 def test_first_gap(capsys):
@@ -45,6 +45,13 @@ def test_own_noise(capsys):
 def test_own_dynamics(capsys):
     gaps = [float(g) for g in re.findall(r"sup gap of x0?\*\*2 = ([\d.]+)", _output("own_dynamics", capsys))]
     assert gaps[0] > gaps[1] > gaps[2] and gaps[3] > 2 * gaps[2]
+
+
+def test_own_sde(capsys):
+    printed = _output("own_sde", capsys)
+    orders = [(float(a), float(b)) for a, b in re.findall(r"weak order ([\d.]+) \(declared ([\d.]+)\)", printed)]
+    assert len(orders) == 3 and all(abs(found - declared) < 0.1 for found, declared in orders)
+    assert float(re.search(r"factor of (\d+)", printed).group(1)) > 50
 
 
 def test_own_claims(capsys):

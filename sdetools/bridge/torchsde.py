@@ -197,8 +197,8 @@ def _type(model: Any) -> torch.dtype:
 
 def _weights(model: Any) -> str:
     """A digest of a model's weights and plain attributes: another model is another experiment."""
-    from sdetools.losses.base import digest
     from sdetools._identity import function_identity
+    from sdetools.losses.base import digest
 
     state = model.state_dict() if callable(getattr(model, "state_dict", None)) else {}
     plain = {k: repr(v) for k, v in sorted(vars(model).items()) if isinstance(v, (int, float, str, bool, tuple))}

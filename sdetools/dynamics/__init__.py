@@ -1,14 +1,29 @@
 """Everything that moves, as a one-step rule with a clock."""
 
 from sdetools.dynamics.base import Dynamics
+from sdetools.dynamics.family import IGT, PNM, QHM, SGDF, SNGM, STORM, AccSGD, Nesterov, PrimalAveraging, RandomScaling
 from sdetools.dynamics.integrators import BAOAB, OBABO, RI1, SRA1, UBU, EulerMaruyama, Heun, Integrator, Milstein, Platen
 from sdetools.dynamics.limits import GradientFlow, HamiltonianSDE, KineticSDE, LimitSDE, ModifiedMomentumSDE, ModifiedSDE
 from sdetools.dynamics.optimisers import SGD, SGDM, Auxiliary, HeavyBall
 from sdetools.dynamics.sde import SDE
 
 __all__ = [
-    "Auxiliary",
     "BAOAB",
+    "IGT",
+    "OBABO",
+    "PNM",
+    "QHM",
+    "RI1",
+    "SDE",
+    "SGD",
+    "SGDF",
+    "SGDM",
+    "SNGM",
+    "SRA1",
+    "STORM",
+    "UBU",
+    "AccSGD",
+    "Auxiliary",
     "Dynamics",
     "EulerMaruyama",
     "GradientFlow",
@@ -21,12 +36,8 @@ __all__ = [
     "Milstein",
     "ModifiedMomentumSDE",
     "ModifiedSDE",
-    "OBABO",
+    "Nesterov",
     "Platen",
-    "RI1",
-    "SDE",
-    "SGD",
-    "SGDM",
-    "SRA1",
-    "UBU",
+    "PrimalAveraging",
+    "RandomScaling",
 ]

@@ -29,8 +29,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sdetools import _check
-from sdetools.noise.base import Draws, Normal
 from sdetools._identity import function_identity
+from sdetools.noise.base import Draws, Normal
 from sdetools.noise.oracle import NoisyOracle
 from sdetools.schedules import Plan
 

@@ -23,10 +23,10 @@ import numpy as np
 
 from sdetools import _check
 from sdetools._arrays import select
+from sdetools._identity import function_identity
 from sdetools.dynamics.base import Dynamics, State
 from sdetools.dynamics.sde import SDE
 from sdetools.noise.base import Draws, Normal, Sign, Uniform
-from sdetools._identity import function_identity
 
 LAWS = {"normal": Normal, "two-point": Sign, "three-point": Uniform}
 EVERY = ("none", "additive", "scalar", "diagonal", "commutative", "general")
@@ -87,7 +87,7 @@ class Integrator(Dynamics):
         if sde.calculus != self.calculus and self.calculus != "either" and sde.noise_class not in ("none", "additive"):
             raise ValueError(
                 f"{name} must have an SDE in the {self.calculus} calculus; got {sde.calculus}. "
-                f"Add {'-' if self.calculus == 'ito' else ''}(1/2) sum_j (b_j . grad) b_j to the drift and declare the calculus."
+                f"Add {'-' if self.calculus == 'stratonovich' else ''}(1/2) sum_j (b_j . grad) b_j to the drift and declare the calculus."
             )
         if law not in self.laws:
             raise ValueError(f"`law` of {name} must be one of {', '.join(self.laws)}; got {law!r}.")

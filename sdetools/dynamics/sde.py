@@ -80,6 +80,10 @@ class SDE:
         self.noise_dim = self._diffusion.root.rank if self._diffusion is not None else 0
         fields = [f for f in (self._drift, self._diffusion) if f is not None]
         names = next((f.names for f in fields if f.names is not None), None)
+        if names is None and variables is not None:
+            names = variable_names((), variables, {})
+            if len(names) != self.dim:
+                raise ValueError(f"`variables` must name the {self.dim} coordinates of the drift; got {' '.join(names)}.")
         self.names = names or tuple(f"x{i}" for i in range(self.dim))
         self.parameters = np.concatenate([f.root.parameters for f in fields])
         self.signals = int(any(f.timed for f in fields))

@@ -9,9 +9,9 @@ import numpy as np
 
 from .. import _check
 from .._arrays import components
+from .._identity import function_identity
 from .base import Draws, Noise, Normal, Sign, Uniform, over_paths, sample_draws
 from .gallery import RootedNoise, gaussian
-from .._identity import function_identity
 
 CHECK_PATHS = 200_000
 CHECK_ERRORS = 6.0

@@ -1,0 +1,264 @@
+r"""Which relatives of momentum are plain SGD in disguise, at which learning rate, and which are another method.
+
+A filter that is linear in the gradients and forgets passes a slow gradient with a fixed gain: y_k = w . (x_k, buffers) moves by
+- gain eta g_k, and x_k stays near y_k. So drift and noise come through with that one gain, and for small eta the filter is SGD at the
+learning rate gain eta. Here every method that has a gain runs at gain eta = h, the others at SGD's drift, and all of them and SGD at the
+rate h read the same draws, sigma = h^-1/2, so that what tells them apart is seen path by path.
+
+    drift   on a linear loss: how far the mean moves, over how far SGD's moves                   1 for SGD in disguise
+    extra   on a flat loss: growth of E (x - x_SGD)^2, over the growth of E x_SGD^2               0 for SGD in disguise
+
+Both are taken over the second half of the run, so that no start is in them. (A start may linger: the first draw of STORM keeps the
+weight 1 / a, so STORM is O(h / a^2) from SGD where the others are O(h / (1 - beta)). Here a^2 = 1 - beta.) What is not SGD in disguise
+has extra noise that no learning rate removes:
+
+    random scaling   s_k m_k = m_k + (s_k - 1) m_k: white noise of variance Var s  Var m = (1 - beta) / (1 + beta)
+    SNGM             in one coordinate sign(g), of slope sqrt(2 / pi) / sigma and variance 1: pi / 2 - 1 at SGD's drift
+    SGDF             in units of its deviation, D = g - m passes as D / (1 + D^2); its linear part is QHM's filter,
+                     the rest is nearly white: b^2 (1 + r) (p - 1/2 - (1 - p)^2), r = (1 - b) / (1 + b), p = E 1 / (1 + Z^2), Z ~ N(0, 1)
+    IGT              the mean of all noise so far, whose sum over k has extra variance sum_s (w_s - 1)^2, w_s = sum_{t>=s} 1 / (t + 1)
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+import sdetools as st
+from sdetools.dynamics.family import IGT, PNM, QHM, SGDF, SNGM, STORM, AccSGD, Nesterov, PrimalAveraging, RandomScaling
+from sdetools.plots import COLOURS, INK, canvas
+
+H, BETA = 2.0**-8, 0.9
+STEPS, R = round(1 / H), (1 - BETA) / (1 + BETA)
+MEMORY = 1 / (1 - BETA)
+P = math.sqrt(math.pi / 2) * math.exp(0.5) * math.erfc(math.sqrt(0.5))  # E 1 / (1 + Z^2)
+Z = 10  # no interval of a run is wider than 5 standard errors to a side, so ten of them hold a true value and its interval
+
+constant = st.schedules.constant
+DISGUISED = {
+    "SGDM": lambda oracle, eta: st.SGDM(oracle, constant(eta, BETA)),
+    "Nesterov": lambda oracle, eta: Nesterov(oracle, constant(eta, BETA)),
+    "QHM": lambda oracle, eta: QHM(oracle, constant(eta, BETA), nu=0.7),
+    "primal averaging": lambda oracle, eta: PrimalAveraging(oracle, constant(eta), c=1 - BETA),
+    "AccSGD": lambda oracle, eta: AccSGD(oracle, constant(eta), kappa=50, xi=5),  # a memory of 9 steps
+    "PNM": lambda oracle, eta: PNM(oracle, constant(eta, BETA)),
+    "STORM": lambda oracle, eta: STORM(oracle, constant(eta), a=(1 - BETA) ** 0.5),  # its first draw weighs 1 / a, squared 10
+}
+OTHERS = {
+    "random scaling": lambda oracle, eta: RandomScaling(oracle, constant(eta, BETA)),
+    "SNGM": lambda oracle, eta: SNGM(oracle, constant((1 - BETA) * math.sqrt(math.pi / 2) * eta / math.sqrt(H), BETA)),
+    "SGDF": lambda oracle, eta: SGDF(oracle, constant(eta, BETA)),
+    "IGT": lambda oracle, eta: IGT(oracle, constant(eta)),
+}
+NAMES = [*DISGUISED, *OTHERS]
+
+
+def quadratic(h=H):
+    """L = x^2 / 2 in one coordinate."""
+    return st.NoisyOracle(st.losses.from_expression("x**2 / 2"), st.noise.gaussian(dim=1), sigma=h**-0.5)
+
+
+def gain(name):
+    """The learning rate of the SGD that it is, over its own; 1 for those that have none (and for SGDM, where Theorem 3.5 says so)."""
+    return 1.0 if name in OTHERS or name == "SGDM" else DISGUISED[name](quadratic(), 1.0).gain
+
+
+def method(name, rate, h=H):
+    """A method that answers slow gradients as SGD at the learning rate `rate` does."""
+    return (DISGUISED | OTHERS)[name](quadratic(h), rate / gain(name))
+
+
+class Choir(st.Dynamics):
+    """Methods on the same draws, one in each coordinate: what differs is the method. Each runs by its own rule."""
+
+    parts, extra_draws = ("x", "second", "third"), RandomScaling.extra_draws
+    formula = r"\text{each coordinate by the rule of its method}"
+
+    def __init__(self, oracle, plan, methods):
+        self.methods = methods
+        self.coefficients = tuple(f"{name}_{i}" for i, one in enumerate(methods) for name in one.coefficients)
+        super().__init__(oracle, plan)
+
+    def rule(self, state, oracle, *coefficients):
+        coefficients, after = iter(coefficients), []
+        for i, one in enumerate(self.methods):
+            own, used = [part[i : i + 1] for part in state], len(one.parts)
+            new = one.rule(tuple(own[:used]), Voice(oracle, i), *(next(coefficients) for _ in one.coefficients))
+            after.append([*new, *own[used:]])
+        return tuple(np.concatenate(part) for part in zip(*after, strict=True))
+
+    def start(self, x0, z=None):
+        blank = np.zeros(1)
+        rows = [[*one.start(x0[i : i + 1]), blank, blank][: len(self.parts)] for i, one in enumerate(self.methods)]
+        return tuple(np.concatenate(part) for part in zip(*rows, strict=True))
+
+    def coefficient_values(self, steps):
+        return np.hstack([one.coefficient_values(steps) for one in self.methods])
+
+    @property
+    def identity(self):
+        return " & ".join([super().identity, *(one.identity for one in self.methods)])
+
+
+class Voice:
+    """What the method in coordinate i calls: a point of its own in, the gradient in its own coordinate out."""
+
+    def __init__(self, oracle, i):
+        self.oracle, self.i, self.extra = oracle, i, oracle.extra
+
+    def __call__(self, x):
+        return self.oracle(np.repeat(x, 1 + len(NAMES), axis=0))[self.i : self.i + 1]
+
+
+def endpoints(run, x0, horizon=1.0, share=1.0, stream=0, **numbers):
+    """x at the horizon, SGD at the rate h first, then all others at h times `share`: `(methods, paths)`, and the paths lost.
+
+    The points are kept, hence the bound on their number. The loss is the same function of every coordinate, so that all problems are one compiled kernel. Its wells lie at
+    x^2 = 3 for curve = 1, well = 2: there L' = x - 2 x / sqrt(1 + x^2), and -1 <= L'' <= 1.
+    """
+    numbers = {"slope": 0.0, "curve": 0.0, "well": 0.0} | numbers
+    names = [f"x{i}" for i in range(1 + len(NAMES))]
+    loss = " + ".join(f"slope*{x} + curve*{x}**2/2 - well*sqrt(1 + {x}**2)" for x in names)
+    oracle = st.NoisyOracle(
+        st.losses.from_expression(loss, variables=" ".join(names), parameters=numbers),
+        st.noise.gaussian(root=np.ones((len(names), 1))),
+        sigma=H**-0.5,
+    )
+    choir = Choir(oracle, constant(H), [st.SGD(quadratic(), constant(H)), *(method(name, share * H) for name in NAMES)])
+    options = run.options(paths=min(run.paths, 250_000), stream=4 * stream, times=[horizon], keep_final=True)
+    found = st.simulate(choir, [x0] * len(names), horizon, observe=["x0"], **options)
+    return found.final, found.diverged
+
+
+def mean(values, lost):
+    return st.weak.Estimate(float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values)), len(values), diverged=lost)
+
+
+def halves(run, stream, **numbers):
+    """x at T / 2 and at T, on the same draws, and the paths lost."""
+    (early, _), (late, lost) = (endpoints(run, 0.0, horizon, stream=stream, **numbers) for horizon in (0.5, 1.0))
+    return early, late, lost
+
+
+def drifts(run):
+    """-2 (x_T - x_{T/2}) for slope 1, with SGD's noise taken off: its mean move is exactly -1/2."""
+    early, late, lost = halves(run, stream=1, slope=1.0)
+    own = late - early
+    return {name: mean(1 - 2 * (own[i] - own[0]), lost) for i, name in enumerate(NAMES, 1)}
+
+
+def extras(run, share=1.0):
+    """2 ((x - z)^2 at T - (x - z)^2 at T / 2) against SGD's z, whose variance grows by exactly 1/2."""
+    early, late, lost = halves(run, stream=0, share=share)
+    return {name: mean(2 * ((late[i] - late[0]) ** 2 - (early[i] - early[0]) ** 2), lost) for i, name in enumerate(NAMES, 1)}
+
+
+def of_igt():
+    """(w_s - 1)^2 summed over the draws, its growth over the second half."""
+
+    def total(steps):
+        weights = np.cumsum((1 / np.arange(1, steps + 1))[::-1])
+        return ((weights - 1) ** 2).sum()
+
+    return (total(STEPS) - total(STEPS // 2)) / (STEPS / 2)
+
+
+EXTRA = {
+    "random scaling": R,
+    "SNGM": math.pi / 2 - 1,
+    "SGDF": BETA**2 * (1 + R) * (P - 0.5 - (1 - P) ** 2),
+    "IGT": of_igt(),
+}
+NORMALISED = math.erf(math.sqrt(H / 2)) * math.sqrt(
+    math.pi / (2 * H)
+)  # drift of SNGM: E sign(c + sigma v) over its slope at c = 0
+
+
+def exact_gap(name, h):
+    """E x^2 at T = 1 on the quadratic from x_0 = 1, less that of SGD, from the rules themselves at a finite h."""
+    one, steps = method(name, h, h), round(1 / h)
+    other = st.SGD(one.oracle, constant(h), step_time=one.step_time)
+    return float(st.exact.gap(one, other, [1.0], steps, "x**2", record=[steps])[0])
+
+
+def squared(points, lost, i):
+    """x_i^2 - z^2."""
+    return mean(points[i] ** 2 - points[0] ** 2, lost)
+
+
+@st.claim(
+    "momentum-family-is-sgd-in-disguise",
+    statement=r"For small $\eta$ Nesterov's momentum, QHM, primal averaging, AccSGD, PNM and STORM are plain SGD at the learning rate "
+    r"gain $\cdot\,\eta$, the gain being the response of their filter to a constant gradient. Random scaling, SNGM, SGDF and IGT are not: at "
+    r"SGD's drift they have $\frac{1-\beta}{1+\beta}$, $\frac{\pi}{2} - 1$ (one coordinate, normal noise), about 0.032 "
+    r"($\beta = 0.9$, normal noise) and, before it averages out, 1 times SGD's noise variance on top of it.",
+    source="Theorem 3.5, carried over to the relatives of momentum",
+)
+def momentum_family(run):
+    drift, extra, wrong = drifts(run), extras(run), extras(run, share=0.7)
+    points, lost = endpoints(run, 1.0, stream=2, curve=1.0)
+    wells, lost_there = endpoints(run, 1.5, stream=3, curve=1.0, well=2.0)
+
+    for i, name in enumerate(DISGUISED, 1):
+        run.measure(f"{name}: drift", drift[name], expected=1.0, tolerance=Z * drift[name].stderr)
+        run.measure(f"{name}: extra noise", extra[name], expected=0.0, tolerance=Z * extra[name].stderr)
+        gap = squared(points, lost, i)
+        run.measure(f"{name}: gap of x^2 on a quadratic", gap, expected=exact_gap(name, H), tolerance=Z * gap.stderr)
+        shrunk = abs(exact_gap(name, H / 16) / exact_gap(name, H))
+        run.measure(f"{name}: what is left of the exact gap at h / 16", shrunk, at_most=16**-0.5)  # order 1/2
+        # of order h / (1 - beta); the diffusion, T and the bound on |L''| are all 1, and so is the constant taken here
+        gap = squared(wells, lost_there, i)
+        run.measure(f"{name}: gap of x^2 between two wells", gap, expected=0.0, tolerance=H * MEMORY)
+        with run.control(f"{name} at 0.7 of its gain"):
+            run.measure("extra noise", wrong[name], expected=0.0, tolerance=Z * extra[name].stderr)
+
+    for name, expected in EXTRA.items():
+        exact = NORMALISED if name == "SNGM" else 1.0
+        run.measure(f"{name}: drift", drift[name], expected=exact, tolerance=Z * drift[name].stderr)
+        # SGDF reads its variance from k = K/2 ... K draws: to second order, less than a part 1 / k
+        off = expected / (STEPS / 2) if name == "SGDF" else 0.0
+        run.measure(f"{name}: extra noise", extra[name], expected, tolerance=Z * extra[name].stderr + off)
+        with run.control(f"{name} taken for SGD in disguise"):
+            run.measure("extra noise", extra[name], at_most=expected / 4)
+
+    igt = squared(points, lost, 1 + NAMES.index("IGT"))
+    run.measure("IGT: gap of x^2 on a quadratic", igt, expected=exact_gap("IGT", H), tolerance=Z * igt.stderr)
+    with run.control("IGT taken for SGD with twice the noise"):
+        louder = (1 - math.exp(-2)) / 2  # E x^2 of the Ornstein-Uhlenbeck process from its noise alone
+        run.measure("gap of x^2 on a quadratic", igt, expected=louder, tolerance=H * MEMORY)
+
+    rows = [(n, f"{gain(n):.4f}", *map(told, (drift[n], extra[n])), "0", f"{exact_gap(n, H):.4f}", "yes") for n in DISGUISED]
+    rows += [
+        (n, "1.0000" if n == "random scaling" else "none", *map(told, (drift[n], extra[n])), f"{EXTRA[n]:.4f}", "", "no")
+        for n in OTHERS
+    ]
+    titles = ["gain", "drift over SGD's", "extra noise over SGD's", "expected", "exact gap of x^2, h = 1/256", "SGD in disguise?"]
+    run.table("the family", rows, ["method", *titles])
+    run.figure(
+        "extra noise", lambda: drawn(extra), "Noise variance that comes on top of SGD's, in units of it: measured, expected."
+    )
+
+
+def told(estimate):
+    return f"{estimate.value:.4f} +- {estimate.half_width:.4f}"
+
+
+def drawn(extra):
+    figure, axes = canvas()
+    rows = range(len(NAMES))
+    axes.errorbar(
+        [extra[name].value for name in NAMES],
+        rows,
+        xerr=[extra[name].half_width for name in NAMES],
+        fmt="o",
+        color=COLOURS[0],
+        label="measured",
+    )
+    axes.plot([EXTRA.get(name, 0.0) for name in NAMES], rows, "|", markersize=14, color=INK, label="expected")
+    axes.set_yticks(rows, NAMES)
+    axes.invert_yaxis()
+    axes.set_xscale("symlog", linthresh=0.02)
+    axes.set_xlabel(r"growth of $E (x - x_{SGD})^2$ over that of $E x_{SGD}^2$", color=INK)
+    axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+    return figure

@@ -1,0 +1,555 @@
+r"""The momentum family: ten relatives of SGD with momentum as one-step rules.
+
+    Nesterov          v' = mu v + g,  x' = x - eta (g + mu v')                                        the form of torch
+    QHM               m' = beta m + (1 - beta) g,  x' = x - eta ((1 - nu) g + nu m')                  Ma & Yarats 2019
+    PrimalAveraging   z' = z - eta g,  x' = (1 - c) x + c z'                                          Defazio 2020
+    AccSGD            w' = A w + (1 - A) (x - kappa eta g / .7),  x' a mean of x - eta g and w'       Kidambi et al. 2018
+    PNM               m_t = beta^2 m_{t-2} + (1 - beta^2) g,  x' = x - eta ((1 + b0) m_t - b0 m_{t-1}) / norm    Xie et al. 2021
+    STORM             d' = g(x) + (1 - a) (d - g(x_previous)),  x' = x - eta d'                       Cutkosky & Orabona 2019
+    RandomScaling     m as in SGDM,  x' = x - s eta m',  s ~ Exp(1)                                   Zhang & Cutkosky 2024
+    SNGM              m' = beta m + g / |g|,  x' = x - eta m'                                         Zhao et al. 2020
+    SGDF              x' = x - eta (mh + K (g - mh)),  K in [0, 1] a Wiener gain                      Yao et al. 2023
+    IGT               v' = c v + (1 - c) g(x + t (x - x_previous)),  c = t / (t + 1)                  Arnold et al. 2019
+
+The first seven are linear in the gradients (`LinearFilter`): slow gradients pass them with a gain, and plain SGD at `gain * eta` is what
+they are compared with. Of these RandomScaling answers the noise by another factor than the drift. The last three have no gain: the
+first two are not linear, and the memory of IGT is as long as its run.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from sdetools import _check
+from sdetools._arrays import select
+from sdetools.dynamics.base import Dynamics, Oracle, State
+from sdetools.noise.base import Uniform
+from sdetools.noise.oracle import NoisyOracle
+from sdetools.schedules import Plan
+
+
+class LinearFilter(Dynamics):
+    r"""A rule that is linear in its state and in its gradients, and that forgets: s_{k+1} = A_k s_k + b_k g_k in each coordinate.
+
+    A constant gradient g moves it, in the end, by - `gain` eta g a step: for small eta it acts as plain SGD at the learning rate
+    `gain * eta`. The gain is found from the rule itself. With w A = w, w (1, ...) = 1 for the direction in which all
+    positions move together, y_k = w_k . s_k forgets nothing and moves by - etabar_k g_k, with
+
+        w_k = w_{k+1} A_k,        etabar_k = - w_{k+1} . b_k        (Theorem 3.5's averaged schedule for SGDM),
+
+    so that gain = - w . b at eta = 1. One step advances the clock by gain times the plan's base eta unless `step_time` says otherwise:
+    time is what SGD in its place would count. Subclasses give a rule that is linear in the coefficient `eta` too.
+    """
+
+    mean_draws: ClassVar[tuple[float, ...]] = ()
+    """Values of the draws of its own at which the rule is its mean."""
+
+    def __init__(self, oracle: NoisyOracle, plan: Plan, momentum: Any = None, step_time: float | None = None) -> None:
+        super().__init__(oracle, plan, momentum=momentum, step_time=step_time)
+        if step_time is None:
+            self.step_time *= self.gain
+
+    @cached_property
+    def gain(self) -> float:
+        """The learning rate of the plain SGD that it acts like, over eta, under the plan's last momentum; to 14 digits."""
+        row = self._rows()[-1]
+        row[self.coefficients.index("eta")] = 1.0
+        matrix, answer = self._step(row)
+        return float(f"{-_forgets_nothing(matrix) @ answer:.14g}")
+
+    def averaged(self) -> Plan:
+        """The plan of the SGD to compare with: etabar_k, no momentum, and the clock of this method as its base.
+
+        ValueError where a schedule moves so fast that a filter with negative weights turns against a gradient: etabar_k < 0.
+        """
+        rates = self._bridge[1]
+        if rates.min() < 0:
+            raise ValueError(
+                f"`averaged` of {self.name} must have rates >= 0; the gradient of step {int(rates.argmin())} comes out with "
+                f"{rates.min():.3g}, for its later weights are negative. Take a schedule that moves more slowly."
+            )
+        return Plan(rates, np.zeros(1), self.step_time)
+
+    @property
+    def longest_memory(self) -> float:
+        """In how many steps a start is forgotten: 1 / (1 - |the largest eigenvalue of A but for the 1|), or the plan's if longer."""
+        sizes = np.sort(np.abs(np.linalg.eigvals(self._step(self._rows()[-1])[0])))
+        return max(self.plan.longest_memory, float(1 / (1 - sizes[-2])))
+
+    def _rows(self) -> np.ndarray:
+        """Coefficients in the plan's steps and in one more, which goes on for ever."""
+        return np.array(self.coefficient_values(len(self.plan.eta_values) + 1))
+
+    def _step(self, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(A, b) of a coordinate, from unit states without gradient and a unit gradient without state."""
+        n = len(self.parts)
+        inputs = np.eye(n + 1)
+        after = self.rule(tuple(inputs[1:, None]), _Answer(inputs[:1], self.mean_draws), *row.tolist())
+        table = np.concatenate([np.broadcast_to(part, (1, n + 1)) for part in after])
+        return table[:, 1:], table[:, 0]
+
+    @cached_property
+    def _bridge(self) -> tuple[np.ndarray, np.ndarray]:
+        """w_k and etabar_k, up to those that go on for ever."""
+        *steps, last = [self._step(row) for row in self._rows()]
+        weights, rates = [_forgets_nothing(last[0])], []
+        for matrix, answer in reversed(steps):
+            rates.append(-weights[-1] @ answer)
+            weights.append(weights[-1] @ matrix)
+        return np.array(weights[::-1]), np.array(rates[::-1])
+
+    def _held(self, steps: int) -> np.ndarray:
+        """c_0 ... c_steps of y_k = x_k - c_k m_k, for a state (x, m)."""
+        c = -self._bridge[0][: steps + 1, 1]
+        return np.pad(c, (0, steps + 1 - len(c)), mode="edge")
+
+
+class _Answer(SimpleNamespace):
+    """An oracle that always gives `value`, with the extra draws `extra`."""
+
+    def __init__(self, value: np.ndarray, extra: tuple[float, ...]) -> None:
+        super().__init__(value=value, extra=extra)
+
+    def __call__(self, x: Any) -> np.ndarray:
+        return self.value
+
+
+def _forgets_nothing(matrix: np.ndarray) -> np.ndarray:
+    """w with w A = w and w . e = 1, where A e = e, e_0 = 1 is the motion of all positions together."""
+    n = len(matrix)
+    still, unit = matrix - np.eye(n), np.eye(n + 1)[-1]
+    together = np.linalg.lstsq(np.vstack([still, np.eye(n)[:1]]), unit, rcond=None)[0]
+    return np.linalg.lstsq(np.vstack([still.T, together]), unit, rcond=None)[0]
+
+
+class Nesterov(LinearFilter):
+    r"""v' = mu v + g(x), x' = x - eta (g(x) + mu v'): Nesterov's momentum as `torch.optim.SGD(nesterov=True)` writes it.
+
+    The plan's eta_k is torch's `lr` and beta_k is mu. The velocity sums gradients, as in `HeavyBall`, so the gain is
+    1 / (1 - mu) and one step takes eta / (1 - mu) of time. `momentum`: v_0: None for zero, a vector, or (mean, covariance).
+    At constant mu it is `QHM` with nu = beta = mu at the rate eta / (1 - mu). ValueError as in `SGDM`. Source: Sutskever et al.,
+    ICML 2013, after Y. Nesterov 1983.
+
+    >>> import sdetools as st
+    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+    >>> method = Nesterov(oracle, st.schedules.constant(eta=0.125, beta=0.75))
+    >>> method.gain, method.step_time
+    (4.0, 0.5)
+    """
+
+    parts = ("x", "v")
+    coefficients = ("eta", "beta")
+    formula = r"v_{k+1} = \mu v_k + g_k, \quad x_{k+1} = x_k - \eta_k (g_k + \mu v_{k+1})"
+
+    @staticmethod
+    def rule(state: State, oracle: Oracle, eta: Any, beta: Any) -> State:
+        x, v = state
+        g = oracle(x)
+        v = beta * v + g
+        return x - eta * (g + beta * v), v
+
+    def memory(self, steps: int) -> np.ndarray:
+        return self._held(steps)
+
+    def fading(self, steps: int) -> np.ndarray:
+        return self.plan.betas(steps)
+
+
+class QHM(LinearFilter):
+    r"""m' = beta m + (1 - beta) g(x), x' = x - eta ((1 - nu) g(x) + nu m'): quasi-hyperbolic momentum.
+
+    The plan's eta_k and beta_k are the authors' alpha and beta. Every nu has gain 1, so eta is the learning rate of the SGD
+    that it acts like, and one step takes eta of time. nu = 1 is `SGDM`, nu = 0 is `SGD`, nu = beta is `Nesterov`; `AccSGD` is another
+    QHM. `momentum`: m_0: None for zero, a vector, or (mean, covariance). ValueError for a `nu` that is not a finite number.
+    Source: Ma & Yarats, Quasi-hyperbolic momentum and Adam for deep learning, ICLR 2019; they advise nu = .7, beta = .999.
+
+    >>> import sdetools as st
+    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+    >>> QHM(oracle, st.schedules.constant(eta=0.125, beta=0.999), nu=0.7).gain
+    1.0
+    """
+
+    parts = ("x", "m")
+    coefficients = ("eta", "beta", "nu")
+    formula = r"m_{k+1} = \beta_k m_k + (1 - \beta_k) g_k, \quad x_{k+1} = x_k - \eta_k ((1 - \nu) g_k + \nu m_{k+1})"
+
+    def __init__(
+        self, oracle: NoisyOracle, plan: Plan, nu: float = 0.7, momentum: Any = None, step_time: float | None = None
+    ) -> None:
+        self.nu = _check.number("nu", nu, hint="nu = 0 is SGD, nu = 1 is SGDM.")
+        super().__init__(oracle, plan, momentum=momentum, step_time=step_time)
+
+    @staticmethod
+    def rule(state: State, oracle: Oracle, eta: Any, beta: Any, nu: Any) -> State:
+        x, m = state
+        g = oracle(x)
+        m = beta * m + (1 - beta) * g
+        return x - eta * ((1 - nu) * g + nu * m), m
+
+    def coefficient_values(self, steps: int) -> np.ndarray:
+        return _columns(self.plan.etas(steps), self.plan.betas(steps), self.nu)
+
+    def memory(self, steps: int) -> np.ndarray:
+        return self._held(steps)
+
+    def fading(self, steps: int) -> np.ndarray:
+        return self.plan.betas(steps)
+
+
+class PrimalAveraging(LinearFilter):
+    r"""z' = z - eta g(x), x' = (1 - c) x + c z', from z_0 = x_0: stochastic primal averaging.
+
+    The plan (without momentum) gives eta_k, the rate of the fast sequence z; gain 1, so one step takes eta of time.
+    At constant eta it is `SGDM` with the same eta and beta = 1 - c, or `HeavyBall` with gamma = c eta; in a schedule eta_k
+    enters the memory together with its gradient, as it does not in SGDM. ValueError for a plan with momentum and for a `c` outside
+    (0, 1]. Source: Defazio, Momentum via primal averaging, 2020.
+
+    >>> import sdetools as st
+    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+    >>> PrimalAveraging(oracle, st.schedules.constant(eta=0.125), c=0.25).longest_memory
+    4.0
+    """
+
+    parts = ("x", "z")
+    coefficients = ("eta", "c")
+    formula = r"z_{k+1} = z_k - \eta_k g_k, \quad x_{k+1} = (1 - c)\, x_k + c\, z_{k+1}"
+
+    def __init__(self, oracle: NoisyOracle, plan: Plan, c: float = 0.1, step_time: float | None = None) -> None:
+        self.c = _share("c", c, "At c = 1 it is SGD; at 0 it would never move.")
+        super().__init__(oracle, _bare(plan, "PrimalAveraging", "c = 1 - beta"), step_time=step_time)
+
+    @staticmethod
+    def rule(state: State, oracle: Oracle, eta: Any, c: Any) -> State:
+        x, z = state
+        z = z - eta * oracle(x)
+        return (1 - c) * x + c * z, z
+
+    def start(self, x0: np.ndarray, z: np.ndarray | None = None) -> State:
+        x = np.asarray(x0, dtype=float)
+        return x, x
+
+    def coefficient_values(self, steps: int) -> np.ndarray:
+        return _columns(self.plan.etas(steps), self.c)
+
+
+class AccSGD(LinearFilter):
+    r"""w' = A w + (1 - A) (x - kappa eta g / e), x' = (e (x - eta g) + (1 - A) w') / (e + 1 - A), from w_0 = x_0.
+
+    A = 1 - e^2 xi / kappa, e = 0.7, g = g(x). The plan (without momentum) gives eta_k, the short step, which the authors call delta;
+    `kappa` is the ratio of the long step to the short one, `xi` the statistical advantage. It is `QHM` at the rate
+    eta e (1 + xi) / (1 + e) with nu = (e xi - 1) / (e (1 + xi)), beta = (kappa - e^2 xi) / (kappa + e xi); so its gain is
+    e (1 + xi) / (1 + e), and one step takes gain eta of time. (At constant eta: in a schedule eta_k enters the memory, as in
+    `PrimalAveraging`.) ValueError for a plan with momentum, for numbers that are not positive, and
+    for xi > kappa / e^2, where A would be negative. Source: Kidambi et al., On the insufficiency of existing momentum schemes for
+    stochastic optimization, ICLR 2018, as in the authors' code.
+
+    >>> import sdetools as st
+    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+    >>> round(AccSGD(oracle, st.schedules.constant(eta=0.125)).gain, 6)
+    4.529412
+    """
+
+    parts = ("x", "w")
+    coefficients = ("eta", "kappa", "A")
+    formula = (
+        r"w_{k+1} = A w_k + (1 - A)(x_k - \tfrac{\kappa}{e}\eta_k g_k), \quad "
+        r"x_{k+1} = \frac{e\,(x_k - \eta_k g_k) + (1 - A)\, w_{k+1}}{e + 1 - A}, \quad A = 1 - e^2\xi/\kappa, \; e = 0.7"
+    )
+
+    def __init__(
+        self, oracle: NoisyOracle, plan: Plan, kappa: float = 1000.0, xi: float = 10.0, step_time: float | None = None
+    ) -> None:
+        self.kappa, self.xi = _check.positive("kappa", kappa), _check.positive("xi", xi)
+        if 0.49 * self.xi > self.kappa:
+            raise ValueError(
+                f"`xi` must be at most kappa / 0.49 = {self.kappa / 0.49:g}; got xi={xi!r}. The authors take xi <= sqrt(kappa)."
+            )
+        super().__init__(oracle, _bare(plan, "AccSGD", "kappa and xi"), step_time=step_time)
+
+    @staticmethod
+    def rule(state: State, oracle: Oracle, eta: Any, kappa: Any, A: Any) -> State:
+        x, w = state
+        g = oracle(x)
+        w = A * w + (1 - A) * (x - kappa * eta / 0.7 * g)
+        return (0.7 * (x - eta * g) + (1 - A) * w) / (1.7 - A), w
+
+    def start(self, x0: np.ndarray, z: np.ndarray | None = None) -> State:
+        x = np.asarray(x0, dtype=float)
+        return x, x
+
+    def coefficient_values(self, steps: int) -> np.ndarray:
+        return _columns(self.plan.etas(steps), self.kappa, 1 - 0.49 * self.xi / self.kappa)
+
+
+class PNM(LinearFilter):
+    r"""m_t = beta^2 m_{t-2} + (1 - beta^2) g(x), x' = x - eta ((1 + b0) m_t - b0 m_{t-1}) / sqrt((1 + b0)^2 + b0^2).
+
+    Positive-negative momentum: two interleaved averages, the newer weighted up and the older down. The plan's eta_k is the authors'
+    learning rate and beta_k their beta_1. The root keeps the size of a single step's noise, not the speed: the gain is
+    1 / sqrt((1 + b0)^2 + b0^2), 0.447 at b0 = 1, and one step takes gain eta of time. m_{-1} = m_{-2} = 0. At b0 = - beta / (1 + beta)
+    the two averages join to that of `SGDM`; at beta = b0 = 0 it is `SGD`. ValueError for a `b0` that is not a finite number. Source: Xie
+    et al., Positive-negative momentum, ICML 2021, as in the authors' code.
+
+    >>> import sdetools as st
+    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+    >>> round(PNM(oracle, st.schedules.constant(eta=0.125, beta=0.9)).gain, 6)
+    0.447214
+    """
+
+    parts = ("x", "m", "previous")
+    coefficients = ("eta", "beta", "b0", "norm")
+    formula = (
+        r"m_k = \beta^2 m_{k-2} + (1 - \beta^2) g_k, \quad "
+        r"x_{k+1} = x_k - \eta_k \frac{(1 + \beta_0) m_k - \beta_0 m_{k-1}}{\sqrt{(1 + \beta_0)^2 + \beta_0^2}}"
+    )
+
+    def __init__(self, oracle: NoisyOracle, plan: Plan, b0: float = 1.0, step_time: float | None = None) -> None:
+        self.b0 = _check.number("b0", b0, hint="The authors take b0 = 1.")
+        super().__init__(oracle, plan, step_time=step_time)
+
+    @staticmethod
+    def rule(state: State, oracle: Oracle, eta: Any, beta: Any, b0: Any, norm: Any) -> State:
+        x, m, previous = state
+        new = beta * beta * previous + (1 - beta * beta) * oracle(x)
+        return x - eta * ((1 + b0) * new - b0 * m) / norm, new, m
+
+    def coefficient_values(self, steps: int) -> np.ndarray:
+        return _columns(self.plan.etas(steps), self.plan.betas(steps), self.b0, math.hypot(1 + self.b0, self.b0))
+
+
+class STORM(LinearFilter):
+    r"""d_t = g(x_t; xi_t) + (1 - a) (d_{t-1} - g(x_{t-1}; xi_t)), x_{t+1} = x_t - eta d_t, d_0 = g(x_0; xi_0).
+
+    Recursive momentum: two gradients on the same draw a step. Where the noise does not depend on the point,
+    d_t = grad L(x_t) + e_t with e_t = (1 - a) e_{t-1} + a sigma v_t, e_0 = sigma v_0: the noise is averaged as in `SGDM` with
+    beta = 1 - a, the gradient of the loss is not. (So the first draw stays with its full weight 1 / a.) The plan (without momentum) gives
+    eta_k; gain 1, so one step takes eta of time. `averaged()` is the plan of that SGDM's average. a = 1 is `SGD`; `IGT` averages moved
+    gradients too, with one gradient a step. ValueError for a plan with momentum and for an `a` outside (0, 1]. Source: Cutkosky &
+    Orabona, Momentum-based variance reduction in non-convex SGD, NeurIPS 2019.
+
+    >>> import sdetools as st
+    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+    >>> STORM(oracle, st.schedules.constant(eta=0.125), a=0.25).coefficient_values(2)
+    array([[0.125, 1.   ],
+           [0.125, 0.25 ]])
+    """
+
+    parts = ("x", "d", "previous")
+    coefficients = ("eta", "a")
+    formula = r"d_k = g(x_k; \xi_k) + (1 - a)(d_{k-1} - g(x_{k-1}; \xi_k)), \quad x_{k+1} = x_k - \eta_k d_k"
+
+    def __init__(self, oracle: NoisyOracle, plan: Plan, a: float = 0.1, step_time: float | None = None) -> None:
+        self.a = _share("a", a, "At a = 1 it is SGD; at 0 it would never forget its first draws.")
+        super().__init__(oracle, _bare(plan, "STORM", "a = 1 - beta"), step_time=step_time)
+
+    @staticmethod
+    def rule(state: State, oracle: Oracle, eta: Any, a: Any) -> State:
+        x, d, previous = state
+        d = oracle(x) + (1 - a) * (d - oracle(previous))
+        return x - eta * d, d, x
+
+    def start(self, x0: np.ndarray, z: np.ndarray | None = None) -> State:
+        x = np.asarray(x0, dtype=float)
+        return x, np.zeros_like(x), x
+
+    def averaged(self) -> Plan:
+        return Plan(self.plan.eta_values, np.array([1 - self.a]), self.step_time).averaged()
+
+    def coefficient_values(self, steps: int) -> np.ndarray:
+        return _columns(self.plan.etas(steps), np.where(np.arange(steps) == 0, 1.0, self.a))
+
+
+class RandomScaling(LinearFilter):
+    r"""m' = beta m + (1 - beta) g(x), x' = x - s eta m', s ~ Exp(1), one draw a step for all coordinates.
+
+    `SGDM` with steps of random length: s = - log(u) from one uniform draw of the method's own. The plan gives eta_k and beta_k; E s = 1,
+    so the mean is SGDM's and the gain is 1, and one step takes eta of time. It is not SGD in disguise: as
+    Var s = 1, the variance of white noise comes out larger by the factor 1 + (1 - beta) / (1 + beta), whatever eta. `momentum`: m_0: None
+    for zero, a vector, or (mean, covariance). ValueError as in `SGDM`. Source: Zhang & Cutkosky, Random scaling and momentum for
+    non-smooth non-convex optimization, ICML 2024.
+
+    >>> import sdetools as st
+    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+    >>> RandomScaling(oracle, st.schedules.constant(eta=0.125, beta=0.9)).draws
+    (Normal(n=1), Uniform(n=1))
+    """
+
+    parts = ("x", "m")
+    coefficients = ("eta", "beta")
+    extra_draws = (Uniform(1),)
+    mean_draws = (math.exp(-1),)
+    formula = (
+        r"m_{k+1} = \beta_k m_k + (1 - \beta_k) g_k, \quad x_{k+1} = x_k - s_k \eta_k m_{k+1}, \quad s_k \sim \mathrm{Exp}(1)"
+    )
+
+    @staticmethod
+    def rule(state: State, oracle: Any, eta: Any, beta: Any) -> State:
+        x, m = state
+        m = beta * m + (1 - beta) * oracle(x)
+        s = -np.log(oracle.extra[0])
+        return x - s * eta * m, m
+
+
+class SNGM(Dynamics):
+    r"""m' = beta m + g(x) / |g(x)|_2, x' = x - eta m': stochastic normalised gradient descent with momentum.
+
+    |g|_2 is the norm over all coordinates; where g = 0 (or so small that its square is) the direction counts as g itself, so that
+    nothing is divided by zero. The plan's eta_k is a length: with g / |g| in the place of g this is `HeavyBall` with gamma = eta, and
+    a step is at most eta / (1 - beta) long. One step takes eta of time. `momentum`: m_0: None for zero, a vector, or (mean,
+    covariance). It is not linear in g and has no gain: reading `gain` is a ValueError. Source: Zhao, Xie & Li, Stochastic
+    normalized gradient descent with momentum for large-batch training, 2020.
+
+    >>> import sdetools as st
+    >>> oracle = st.NoisyOracle(st.losses.quadratic([3.0, 4.0]), st.noise.none(dim=2))
+    >>> SNGM.rule((np.ones(2), np.zeros(2)), oracle.loss.gradient, 0.5, 0.9)[0]
+    array([0.7, 0.6])
+    """
+
+    parts = ("x", "m")
+    coefficients = ("eta", "beta")
+    formula = r"m_{k+1} = \beta_k m_k + g_k / |g_k|_2, \quad x_{k+1} = x_k - \eta_k m_{k+1}"
+
+    @staticmethod
+    def rule(state: State, oracle: Oracle, eta: Any, beta: Any) -> State:
+        x, m = state
+        g = oracle(x)
+        length = np.sqrt((g * g).sum(axis=0))
+        m = beta * m + g / (length + select(length > 0, 0.0, 1.0))
+        return x - eta * m, m
+
+    @property
+    def gain(self) -> float:
+        """Refused: a normalised gradient is not linear in the gradient."""
+        raise ValueError(
+            "`gain` must be asked of a linear filter; SNGM is not linear: twice the gradient is the same step. "
+            "Simulate it beside SGD at a rate of your own."
+        )
+
+
+class SGDF(Dynamics):
+    r"""x' = x - eta (mh + K (g - mh)), K = sh / (sh + (g - mh)^2 + eps): SGD with a Wiener filter, coordinate by coordinate.
+
+        m' = beta m + (1 - beta) g,    s' = b2 s + (1 - b2) (g - m')^2,    mh = m' / (1 - prod beta),    sh = s' / (1 - b2^t).
+
+    g = g(x). The plan's eta_k is the authors' learning rate and beta_k their beta_1; K moves between `SGDM` (K = 0) and `SGD` (K = 1),
+    as the constant 1 - nu of `QHM` does. Here K depends on the gradient, so the method is not linear and has no gain: reading
+    `gain` is a ValueError. One step takes eta of time. At beta = 0 it is SGD. ValueError for a `b2` outside [0, 1) and for an `eps` that
+    is not positive. Source: Yao et al., Signal processing meets SGD: from momentum to filter, 2023.
+
+    >>> import sdetools as st
+    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+    >>> SGDF(oracle, st.schedules.constant(eta=0.125, beta=0.5)).coefficient_values(2)[:, -2:].round(6)
+    array([[0.5     , 0.001   ],
+           [0.75    , 0.001999]])
+    """
+
+    parts = ("x", "m", "s")
+    coefficients = ("eta", "beta", "b2", "eps", "m_share", "s_share")
+    formula = (
+        r"x_{k+1} = x_k - \eta_k (\hat m + K (g_k - \hat m)), \quad K = \frac{\hat s}{\hat s + (g_k - \hat m)^2 + \epsilon}, \quad "
+        r"m \leftarrow \beta m + (1 - \beta) g_k, \quad s \leftarrow \beta_2 s + (1 - \beta_2)(g_k - m)^2"
+    )
+
+    def __init__(
+        self, oracle: NoisyOracle, plan: Plan, b2: float = 0.999, eps: float = 1e-8, step_time: float | None = None
+    ) -> None:
+        self.b2 = _check.momentum("b2", b2)
+        self.eps = _check.positive("eps", eps, "It keeps 0 / 0 away when a gradient equals its average.")
+        super().__init__(oracle, plan, step_time=step_time)
+
+    @staticmethod
+    def rule(state: State, oracle: Oracle, eta: Any, beta: Any, b2: Any, eps: Any, m_share: Any, s_share: Any) -> State:
+        x, m, s = state
+        g = oracle(x)
+        m = beta * m + (1 - beta) * g
+        s = b2 * s + (1 - b2) * (g - m) * (g - m)
+        away, variance = g - m / m_share, s / s_share
+        return x - eta * (m / m_share + variance / (variance + away * away + eps) * away), m, s
+
+    def coefficient_values(self, steps: int) -> np.ndarray:
+        betas, counted = self.plan.betas(steps), np.arange(1, steps + 1)
+        return _columns(self.plan.etas(steps), betas, self.b2, self.eps, 1 - np.cumprod(betas), 1 - self.b2**counted)
+
+    @property
+    def gain(self) -> float:
+        """Refused: the filter depends on the gradient."""
+        raise ValueError(
+            "`gain` must be asked of a linear filter; SGDF is not linear: its K depends on the gradient. "
+            "Simulate it beside SGD at the same eta."
+        )
+
+
+class IGT(Dynamics):
+    r"""v' = c v + (1 - c) g(x + c / (1 - c) (x - x_previous)), x' = x - eta v', c = t / (t + 1), t = 0, 1, ...
+
+    Implicit gradient transport: each gradient is asked so far ahead that, on a quadratic loss, v_t is grad L(x_t) plus the mean of all
+    noise so far. The plan (without momentum) gives eta_k; one step takes eta of time, and x_previous = x_0 in the first. As
+    c / (1 - c) = t grows, the memory is as long as the run: no plain SGD stands for it, and reading `gain` is a ValueError.
+    `STORM` averages over a fixed memory, with two gradients a step. ValueError for a plan with momentum. Source: Arnold et al.,
+    Reducing the variance in online optimization by transporting past gradients, NeurIPS 2019.
+
+    >>> import sdetools as st
+    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+    >>> IGT(oracle, st.schedules.constant(eta=0.125)).coefficient_values(2)
+    array([[0.125, 0.   , 0.   ],
+           [0.125, 0.5  , 1.   ]])
+    """
+
+    parts = ("x", "v", "previous")
+    coefficients = ("eta", "c", "reach")
+    formula = (
+        r"v_{k+1} = c_k v_k + (1 - c_k)\, g\big(x_k + \tfrac{c_k}{1 - c_k}(x_k - x_{k-1})\big), \quad "
+        r"x_{k+1} = x_k - \eta_k v_{k+1}, \quad c_k = \tfrac{k}{k + 1}"
+    )
+
+    def __init__(self, oracle: NoisyOracle, plan: Plan, step_time: float | None = None) -> None:
+        super().__init__(oracle, _bare(plan, "IGT", "c = t / (t + 1), which is fixed"), step_time=step_time)
+
+    @staticmethod
+    def rule(state: State, oracle: Oracle, eta: Any, c: Any, reach: Any) -> State:
+        x, v, previous = state
+        v = c * v + (1 - c) * oracle(x + reach * (x - previous))
+        return x - eta * v, v, x
+
+    def start(self, x0: np.ndarray, z: np.ndarray | None = None) -> State:
+        x = np.asarray(x0, dtype=float)
+        return x, np.zeros_like(x), x
+
+    def coefficient_values(self, steps: int) -> np.ndarray:
+        t = np.arange(steps, dtype=float)
+        return _columns(self.plan.etas(steps), t / (t + 1), t)
+
+    @property
+    def gain(self) -> float:
+        """Refused: nothing is forgotten."""
+        raise ValueError(
+            "`gain` must be asked of a filter that forgets; the memory of IGT is as long as its run. "
+            "Simulate it beside SGD at the same eta."
+        )
+
+
+def _columns(first: np.ndarray, *others: Any) -> np.ndarray:
+    """Coefficients, one row a step, from series and numbers."""
+    return np.column_stack([first, *(np.broadcast_to(values, first.shape) for values in others)])
+
+
+def _bare(plan: Plan, name: str, own: str) -> Plan:
+    """A plan without momentum."""
+    if isinstance(plan, Plan) and plan.has_momentum:
+        raise ValueError(
+            f"`plan` of {name} must be without momentum; got one with beta > 0. Its memory is set by {own}: leave beta out of the plan."
+        )
+    return plan
+
+
+def _share(name: str, value: Any, hint: str) -> float:
+    """A number in (0, 1]."""
+    out = _check.number(name, value, "lie in (0, 1]", hint)
+    if not 0 < out <= 1:
+        raise ValueError(f"`{name}` must lie in (0, 1]; got {name}={value!r}. {hint}")
+    return out

@@ -1,0 +1,63 @@
+"""Multilevel Monte Carlo: the stated error is met, levels decay as the theory says, and what cannot be coupled is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import sdetools as st
+
+OU = st.SDE(drift=["-x"], diffusion=["1"], variables="x")
+MIXED = st.SDE(
+    drift=["-x + 0.3*y", "-0.7*y - 0.2*x"], diffusion=[["0.4*x + 0.1", "0.5*y"], ["0.2*y", "-0.3*x + 0.2"]], variables="x y"
+)
+CASES = {"additive": (OU, [1.0]), "not commutative": (MIXED, [1.0, 0.5])}
+
+
+def run(name, eps, seed=0, **more):
+    sde, x0 = CASES[name]
+    given = dict(x0=x0, horizon=1.0, eps=eps, observe=["x**2"], seed=seed) | more
+    return st.multilevel(lambda dt: st.EulerMaruyama(sde, dt), **given)
+
+
+def truth(name):
+    sde, x0 = CASES[name]
+    exact = st.exact.solution(sde, x0, [1.0])
+    return exact.mean[0, 0] ** 2 + exact.covariance[0, 0, 0]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_stated_error_is_met(name):
+    """rms of 60 errors: a true rms of eps would exceed 1.4 eps in less than one of 100,000 runs (chi-square with 60 degrees)."""
+    eps = 0.01
+    errors = np.array([run(name, eps, seed).estimate.value - truth(name) for seed in range(60)])
+    assert np.sqrt((errors**2).mean()) < 1.4 * eps
+    assert (np.abs(errors) < 3 * eps).all()
+
+
+@pytest.mark.parametrize(("name", "decay"), [("additive", 2.0), ("not commutative", 1.0)])
+def test_the_variance_of_a_level_decays_by_the_strong_order(name, decay):
+    found = run(name, 0.004, seed=3)
+    assert abs(found.beta - decay) < 0.4
+    assert abs(found.estimate.value - truth(name)) < 4 * 0.004
+
+
+def test_threads_change_no_bit_and_a_seed_does():
+    one, two, other = run("additive", 0.02, threads=1), run("additive", 0.02, threads=2), run("additive", 0.02, seed=1)
+    assert one.estimate.value == two.estimate.value != other.estimate.value
+    assert "alpha" in one.table() and len(one.plot().axes) >= 4
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: run("additive", 0.0), "eps"),
+        (lambda: run("additive", 0.1, dt=0.3), "dt"),
+        (lambda: run("additive", 0.1, refinement=1), "refinement"),
+        (lambda: st.multilevel(lambda dt: st.EulerMaruyama(OU, dt, "two-point"), [1.0], 1.0, 0.1, ["x"]), "share"),
+        (lambda: st.multilevel(3.0, [1.0], 1.0, 0.1, ["x"]), "make"),
+    ],
+)
+def test_refused_in_one_sentence(make, told):
+    with pytest.raises(ValueError, match=told):
+        make()
