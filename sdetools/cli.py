@@ -368,7 +368,7 @@ def _gap_arguments(options: dict[str, Any]) -> dict[str, Any]:
         "horizon": horizon,
         "observe": observe,
         "seed": options["seed"],
-        "coupled": together,
+        **({} if together else {"coupled": False}),
         **much,
     }
 

@@ -439,3 +439,25 @@ def test_help_imports_nothing_heavy(tmp_path):
     )
     done = run_python("-c", text, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "order", "near"),
+    [
+        (["--dynamics", "sgd", "--against", "sde"], 1.0, 0.4),
+        (["--dynamics", "sgd", "--against", "modified", "--sigma", "1", "--substeps", "4"], 2.0, 0.4),
+    ],
+)
+def test_gap_against_a_limit(arguments, order, near):
+    """The fitted order of a real run: its 95 % interval is below 0.2 wide on either side."""
+    import re
+
+    given = ["gap", "--loss", "x**4/4 - x**2/2", "--x0", "1", "--eta", "0.1,0.05", "--observe", "x**2", "--paths", "20000"]
+    result = call(*given, *arguments)
+    assert result.exit_code == 0
+    assert abs(float(re.search(r"order of x\*\*2: ([\d.]+)", result.output)[1]) - order) < near
+
+
+def test_gap_against_the_wrong_limit_is_refused():
+    result = call("gap", "--loss", "x**2/2", "--x0", "1", "--eta", "0.1", "--against", "modified")
+    assert result.exit_code == 2 and "--dynamics sgd" in result.output
