@@ -21,13 +21,15 @@ probability: about exactly when the laws are equal, more often when they are not
 At confidences that the draws cannot reach, the Gaussian bound P(||e|| > median + s z) <= 1 - Phi(z) serves, s the largest standard deviation of
 a linear functional in the unit ball (C. Borell, Inventiones Mathematicae 30, 1975).
 
-The floor. Mean and quantile of the distance under random splits of the pooled sample, a permutation test: P(value > floor_high) = 1 - confidence
-for equal laws whatever they are, ties and few paths included. Where the value is not above it, the interval reaches down to 0.
+The floor. Mean and quantile of the distance under random splits of the pooled sample, a permutation test: for equal laws, whatever they are,
+P(value > floor_high) is at most 1 - confidence, with few paths and ties as well; groups and knots (below) move that by parts of a per cent.
+Where the value is not above `floor_high`, the interval reaches down to 0.
 
 Cost. Resampling works on groups of paths (at most about 256 a sample of equal sizes, single paths for small samples), whose distribution
-functions are held at knots that lie densest in the tails: all points of small samples, 16,384 of large ones, 512 a line when sliced. Beside all
-points of 2 x 100,000 that errs by under 0.1 % for W_1 and energy of normals, 3 % upwards at 512 knots for lognormals, and makes the
-Kolmogorov noise 0.6 % too small. Counts and weights are whole numbers, so that their products are exact in any order of summation.
+functions are held at knots that lie densest in the tails: all points of small samples, 16,384 of large ones, 512 a line when sliced (where
+the noise of more than 262,144 paths is scaled from as many). Beside all points of 2 x 100,000 that errs by under 0.1 % for W_1 and energy
+of normals, 3 % upwards at 512 knots for lognormals, and makes the Kolmogorov noise 0.6 % too small. Counts and weights are whole numbers,
+so that their products are exact in any order of summation.
 """
 
 from __future__ import annotations
