@@ -66,6 +66,7 @@ if TYPE_CHECKING:
         weak_gap,
     )
     from sdetools.weak.distance import distance
+    from sdetools.weak.extrapolation import extrapolate
     from sdetools.weak.multilevel import multilevel
 
 __version__ = "0.1.0"
@@ -95,6 +96,7 @@ _HOME = {
     "PathLength": "weak",
     "SquaredIncrements": "weak",
     "distance": "weak.distance",
+    "extrapolate": "weak.extrapolation",
     "multilevel": "weak.multilevel",
     "order_study": "weak",
     "simulate": "weak",

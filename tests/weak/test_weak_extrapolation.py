@@ -1,0 +1,125 @@
+"""Talay-Tubaro extrapolation: its order by exact moment maps, its estimate and error by z-tests, what it refuses."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import sdetools as st
+
+OU = st.SDE(drift=["-1.3*x + 0.4"], diffusion=["0.8"], variables="x")
+GBM = st.SDE(drift=["0.3*x"], diffusion=["0.5*x"], variables="x")
+GENERAL = st.SDE(
+    drift=["-x + 0.3*y", "-0.7*y - 0.2*x"], diffusion=[["0.4*x + 0.1", "0.5*y"], ["0.2*y", "-0.3*x + 0.2"]], variables="x y"
+)
+START = [1.0, 0.5]
+
+
+def second_moment(cls, sde, dt, law):
+    steps = round(1 / dt)
+    got = st.exact.moments(cls(sde, dt, law), START[: sde.dim], steps, record=[steps])
+    return float(got.covariance[0, 0, 0] + got.mean[0, 0] ** 2)
+
+
+def extrapolated(cls, sde, dt, law="normal"):
+    a = 2**cls.weak / (2**cls.weak - 1)
+    return a * second_moment(cls, sde, dt / 2, law) - (a - 1) * second_moment(cls, sde, dt, law)
+
+
+def truth(sde):
+    solved = st.exact.solution(sde, START[: sde.dim], [1.0])
+    return float(solved.covariance[0, 0, 0] + solved.mean[0, 0] ** 2)
+
+
+CASES = [(st.EulerMaruyama, OU), (st.EulerMaruyama, GBM), (st.EulerMaruyama, GENERAL), (st.Milstein, GBM), (st.Platen, GBM)]
+
+
+@pytest.mark.parametrize(("cls", "sde"), CASES)
+def test_one_order_more_on_the_exact_maps(cls, sde):
+    """Six steps; 0.05 of what is left of the next order between the two finest that rounding leaves alone."""
+    errors = np.array([extrapolated(cls, sde, 2.0**-k) - truth(sde) for k in range(2, 8)])
+    assert abs(math.log2(errors[-2] / errors[-1]) - (cls.weak + 1)) < 0.05
+
+
+@pytest.mark.parametrize("law", ["normal", "three-point"])
+@pytest.mark.parametrize("sde", [OU, GENERAL])
+def test_the_estimate_is_that_of_the_maps(sde, law):
+    """|z| < 4.5 in eight tests (false alarm 6e-5); without extrapolation the same paths are 5 standard errors off."""
+    dt, name = 0.5, f"{sde.names[0]}**2"
+    run = st.extrapolate(lambda h: st.EulerMaruyama(sde, h, law), dt, START[: sde.dim], 1.0, 1_000_000, [name], times=[1.0])
+    exact, fine = extrapolated(st.EulerMaruyama, sde, dt, law), second_moment(st.EulerMaruyama, sde, dt / 2, law)
+    assert abs(run.at(name).z(exact)) < 4.5 and abs(run.bias(name).z(fine - exact)) < 4.5
+    assert abs(run.at(name).z(fine)) > 5
+    assert run.pair.coupled == (law == "normal") and run.weak == 1 and run.factor == 2
+
+
+def test_the_standard_error_is_that_of_the_combination():
+    """Path by path from the kept points, coupled or not, to rounding; a divergent run has none."""
+    for coupled in (True, False):
+        run = st.extrapolate(
+            lambda h: st.Platen(GBM, h), 0.25, [1.0], 1.0, 4_000, ["x"], coupled=coupled, keep_final=True, backend="numpy"
+        )
+        x, z = run.pair.final
+        w = (4 * x - z) / 3
+        e = run.at("x")
+        assert e.value == pytest.approx(w.mean(), rel=1e-12)
+        if coupled:
+            assert e.stderr == pytest.approx(w.std(ddof=1) / math.sqrt(4_000), rel=1e-9)
+        else:  # the two members share no draws: their sample covariance is noise that the sums know as well
+            assert e.stderr == pytest.approx(w.std(ddof=1) / math.sqrt(4_000), rel=0.05)
+    np.testing.assert_allclose(run.data["mean"][-1, 0], w.mean(), rtol=1e-12)
+    assert "order 2" in repr(run) and "away" in repr(run)
+
+
+def test_an_optimiser_towards_learning_rate_zero():
+    """SGD is Euler's scheme: with the order given, its limit is the SDE's value to second order."""
+
+    def sgd(eta):
+        return st.SGD(st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), eta**-0.5), st.schedules.constant(eta))
+
+    def second(eta):
+        got = st.exact.moments(sgd(eta), [1.0], round(1 / eta), record=[round(1 / eta)])
+        return float(got.covariance[0, 0, 0] + got.mean[0, 0] ** 2)
+
+    run = st.extrapolate(sgd, 1 / 4, [1.0], 1.0, 1_000_000, ["x0**2"], weak=1)
+    limit, better = math.exp(-2) + (1 - math.exp(-2)) / 2, 2 * second(1 / 8) - second(1 / 4)
+    assert abs(run.at().z(better)) < 4.5 and abs(run.at().z(second(1 / 8))) > 10
+    assert abs(better - limit) < abs(second(1 / 8) - limit) / 3
+
+
+def test_lost_paths_are_told():
+    wild = st.SDE(drift=["x**3"], diffusion=["1"], variables="x")
+    run = st.extrapolate(lambda h: st.EulerMaruyama(wild, h), 0.5, [5.0], 5.0, 50, ["x"])
+    assert math.isnan(run.at().value) and run.at().diverged and math.isnan(run.bias().value)
+
+
+def test_interrupted_and_resumed_to_the_same_bits(tmp_path):
+    def go(**more):
+        return st.extrapolate(lambda h: st.EulerMaruyama(OU, h), 0.25, [1.0], 1.0, 300_000, ["x"], **more).at()
+
+    whole = go()
+    assert go(store=tmp_path / "s") == whole and go(store=tmp_path / "s", resume=True) == whole
+
+
+BAD = {
+    "no function": (lambda: st.extrapolate(OU, 0.1, [1.0], 1.0, 10, ["x"]), "function of dt"),
+    "no dynamics": (lambda: st.extrapolate(lambda h: OU, 0.1, [1.0], 1.0, 10, ["x"]), "must return a dynamics"),
+    "dt not used": (lambda: st.extrapolate(lambda h: st.EulerMaruyama(OU, 0.1), 0.1, [1.0], 1.0, 10, ["x"]), "step dt"),
+    "no order": (
+        lambda: st.extrapolate(
+            lambda h: st.SGD(st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1)), st.schedules.constant(h)),
+            0.1, [1.0], 1.0, 10, ["x0"],
+        ),
+        "`weak` must be given",
+    ),
+    "dt": (lambda: st.extrapolate(lambda h: st.EulerMaruyama(OU, h), -0.1, [1.0], 1.0, 10, ["x"]), "dt"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_refused_in_one_sentence(name):
+    call, told = BAD[name]
+    with pytest.raises(ValueError, match=told):
+        call()
