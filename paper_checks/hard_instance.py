@@ -1,0 +1,139 @@
+r"""Least squares with samples e_1 or sqrt(2/kappa) e_2, one a step: heavy-ball momentum gains a factor of two, whatever its rate and beta.
+
+w* = 0. The two coordinates never meet: coordinate i is multiplied by the rule with curvature c_i or 0, each with probability 1/2, so that
+its second moments move by (A_c x A_c + A_0 x A_0) / 2 (x: Kronecker's product), where A_c is one step of the rule on the gradient c w. The
+rate of E|w|^2 is one less the largest spectral radius, the best rate the largest over a grid of settings, polished. All of it is exact.
+
+Found: 1 - rho is about 4/kappa for SGD and 8/kappa for SGDM at their best settings, a factor that tends to 2 and not to sqrt(kappa), as the
+source proves for heavy ball. AccSGD has kappa^-1/2 as its authors say. So has Nesterov's method, at a rate near 1 and 1 - beta of
+order kappa^-1/2: what it gains over SGD grows without bound, so the instance separates heavy ball from both, not momentum from AccSGD.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+from _common import limit
+
+import sdetools as st
+
+KAPPAS = [4.0**k for k in range(3, 8)]
+CHECKED = 256.0
+STEPS = 12
+
+
+def step_matrices(rule, parts, c, numbers):
+    """A_c `(settings, parts, parts)`: one step of the rule on the gradient c w."""
+    size = np.broadcast(*numbers).shape
+    columns = []
+    for j in range(parts):
+        state = tuple(np.full(size, float(i == j)) for i in range(parts))
+        columns.append(np.stack(rule(state, lambda w: c * w, *numbers), axis=-1))
+    return np.stack(columns, axis=-1)
+
+
+def rate(cls, numbers, kappa):
+    """1 - rho for settings given as arrays; 0 where E|w|^2 does not fall."""
+    parts, radius = len(cls.parts), 0.0
+    for c in (1.0, 2 / kappa):
+        still, moved = (step_matrices(cls.rule, parts, k, numbers) for k in (0.0, c))
+        second = sum(np.einsum("sij,skl->sikjl", a, a) for a in (still, moved)) / 2
+        spectrum = np.linalg.eigvals(second.reshape(-1, parts**2, parts**2))
+        radius = np.maximum(radius, np.abs(spectrum).max(axis=-1))
+    return np.maximum(0.0, 1 - radius)
+
+
+def settings(cls, kappa, q):
+    """What a rule is given, from free numbers `q`, each an array."""
+    if cls is st.SGD:
+        return (np.exp(q[0]),)
+    if cls is st.AccSGD:  # short step, ratio of the long one to it as the authors take it, statistical advantage
+        xi = np.exp(q[1])
+        return np.exp(q[0]), np.full_like(xi, kappa), 1 - 0.49 * xi / kappa
+    return np.exp(q[0]), 1 / (1 + np.exp(q[1]))
+
+
+GRIDS = {
+    st.SGD: lambda kappa: [np.linspace(-3, 1.2, 2000)],
+    st.SGDM: lambda kappa: [np.linspace(-5, 2.5, 80), np.linspace(-2, 9, 80)],
+    st.Nesterov: lambda kappa: [np.linspace(-9, 1.2, 80), np.linspace(-2, 9, 80)],
+    st.AccSGD: lambda kappa: [np.linspace(-4, 1.2, 60), np.linspace(0, math.log(kappa), 60)],
+}
+
+
+def best(cls, kappa):
+    """The best rate over the grid of settings, and those settings, polished by the simplex of Nelder and Mead."""
+    from scipy.optimize import minimize
+
+    q = np.array(list(itertools.product(*GRIDS[cls](kappa)))).T
+    start = q[:, int(np.argmax(rate(cls, settings(cls, kappa, q), kappa)))]
+
+    def loss(q):
+        return -float(rate(cls, settings(cls, kappa, np.array(q)[:, None]), kappa)[0])
+
+    found = minimize(loss, start, method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-12, "maxiter": 2000})
+    return -found.fun, [float(v[0]) for v in settings(cls, kappa, found.x[:, None])]
+
+
+def instance(kappa):
+    features = np.array([[1.0, 0.0], [0.0, math.sqrt(2 / kappa)]])
+    loss = st.losses.least_squares(features, np.zeros(2))
+    return st.NoisyOracle(loss, st.noise.minibatch(loss, size=1), sigma=1.0)
+
+
+def dynamics(cls, kappa, numbers):
+    if cls is st.AccSGD:
+        short, long, A = numbers
+        return st.AccSGD(instance(kappa), st.schedules.constant(short), kappa=long, xi=(1 - A) * long / 0.49)
+    return cls(instance(kappa), st.schedules.constant(*numbers))
+
+
+@st.claim(
+    "hard-instance",
+    statement=r"On least squares with samples $e_1$ or $\sqrt{2/\kappa}\,e_2$, one a step, SGDM at its best rate and $\beta$ contracts "
+    r"$E|w|^2$ at most twice as fast as SGD at its best rate, $1-\rho = O(1/\kappa)$, while AccSGD and Nesterov's method reach "
+    r"$1-\rho \sim \kappa^{-1/2}$.",
+    source="R. Kidambi, P. Netrapalli, P. Jain, S. Kakade (2018), the hard instance for heavy ball",
+)
+def hard_instance(run):
+    rates = {cls: [best(cls, kappa) for kappa in KAPPAS] for cls in GRIDS}
+    inverse = [1 / kappa for kappa in KAPPAS]
+    for cls, order in ((st.SGD, 1.0), (st.SGDM, 1.0), (st.Nesterov, 0.5), (st.AccSGD, 0.5)):
+        local = st.exact.local_orders(inverse, [r for r, _ in rates[cls]])
+        value, tolerance = limit(local)
+        run.measure(f"{cls.__name__}: limit of the local order of the best rate in 1/kappa", value, order, tolerance=tolerance + 0.02)
+    gain = max(a / b for (a, _), (b, _) in zip(rates[st.SGDM], rates[st.SGD], strict=True))
+    run.measure("SGDM: the most that it gains over SGD", gain, at_most=2.0)
+    at = KAPPAS.index(CHECKED)
+    for i, cls in enumerate(GRIDS):
+        one = dynamics(cls, CHECKED, rates[cls][at][1])
+        horizon = STEPS * one.step_time
+        loss = one.oracle.loss
+        moved = st.exact.moments(one, [1.0, 1.0], STEPS, record=[STEPS])
+        expected = float(st.exact.expectation(moved, loss)[0])
+        options = run.options(paths=run.scale(quick=20 * run.paths, standard=2 * run.paths, full=run.paths))
+        found = st.simulate(one, [1.0, 1.0], horizon, observe={"L": loss}, times=[horizon], stream=4 * i, **options).at("L")
+        run.measure(f"{cls.__name__}: E L after {STEPS} steps beside its exact value", found, expected, tolerance=10 * found.stderr)
+    run.table(
+        "best rates",
+        [(kappa, *(rates[cls][k][0] for cls in GRIDS)) for k, kappa in enumerate(KAPPAS)],
+        ["kappa", *(cls.__name__ for cls in GRIDS)],
+    )
+    run.table(
+        "best settings",
+        [(kappa, *(", ".join(f"{v:.4g}" for v in rates[cls][k][1]) for cls in GRIDS)) for k, kappa in enumerate(KAPPAS)],
+        ["kappa", "SGD: eta", "SGDM: eta, beta", "Nesterov: eta, beta", "AccSGD: eta, kappa, A"],
+    )
+    run.figure("best rates", lambda: picture(rates), r"$1 - \rho$ of $E|w|^2$ at the best settings, against $1/\kappa$.")
+    with run.control("momentum as on a problem without noise, 1 - rho of order kappa^-1/2"):
+        local = st.exact.local_orders(inverse, [r for r, _ in rates[st.SGDM]])
+        run.measure("SGDM: last local order", local[-1], expected=0.5, tolerance=0.1)
+
+
+def picture(rates):
+    from sdetools.plots import loglog_orders
+
+    values = {cls.__name__: [r for r, _ in found] for cls, found in rates.items()}
+    return loglog_orders(np.array([1 / k for k in KAPPAS]), values, None, None, None, (0.5, 1.0), xlabel=r"$1/\kappa$", ylabel="rate")
