@@ -56,9 +56,9 @@ def settings(cls, kappa, q):
 
 
 GRIDS = {
-    st.SGD: lambda kappa: [np.linspace(-3, 1.2, 2000)],
-    st.SGDM: lambda kappa: [np.linspace(-5, 2.5, 80), np.linspace(-2, 9, 80)],
-    st.Nesterov: lambda kappa: [np.linspace(-9, 1.2, 80), np.linspace(-2, 9, 80)],
+    st.SGD: lambda kappa: [np.linspace(-3, 1.2, 1000)],
+    st.SGDM: lambda kappa: [np.linspace(-5, 2.5, 50), np.linspace(-2, 9, 50)],
+    st.Nesterov: lambda kappa: [np.linspace(-9, 1.2, 50), np.linspace(-2, 9, 50)],
     st.AccSGD: lambda kappa: [np.linspace(-4, 1.2, 60), np.linspace(0, math.log(kappa), 60)],
 }
 

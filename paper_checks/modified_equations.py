@@ -56,7 +56,7 @@ def exact_sup(make, eta, order, h=LOSS):
     source="Q. Li, C. Tai, W. E (2019), Theorems 9, 10 and 13",
 )
 def modified_equations(run):
-    deep = [4.0**-k for k in range(3, 7)]
+    deep = [4.0**-k for k in range(2, 6)]
     for make, name in ((sgd, "SGD"), (momentum, "momentum")):
         for order in (1, 2):
             scale = deep if make is sgd else np.sqrt(deep)  # a step of momentum advances the clock by h = sqrt(gamma)

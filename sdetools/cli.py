@@ -121,6 +121,11 @@ def _compute_options(command: Any) -> Any:
 )
 @click.option("--only", metavar="PATTERN", help="Only claims whose id holds PATTERN, or matches it with * and ?.")
 @click.option("--list", "listing", is_flag=True, help="List the claims and stop.")
+@click.option(
+    "--ahead",
+    is_flag=True,
+    help="On a first run, compile the kernels of later claims in a second process, which runs them with a handful of paths.",
+)
 @_compute_options
 @click.pass_context
 def verify(
@@ -130,6 +135,7 @@ def verify(
     out: str,
     only: str | None,
     listing: bool,
+    ahead: bool,
     seed: int,
     threads: int | None,
     executor: str,
@@ -166,6 +172,7 @@ def verify(
             executor=pool,
             resume=resume,
             only=only,
+            ahead=ahead,
             progress=progress,
             watch=lambda position, total, claim: name(f"{claim.id} ({position} of {total})"),
         )

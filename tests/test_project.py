@@ -255,7 +255,7 @@ def _blocks(file: str, language: str) -> list[str]:
 
 def test_the_two_commands_of_the_readme_and_the_ci_script_agree():
     first, second = (line for block in _blocks("README.md", "sh") for line in block.splitlines() if "python3 -m venv" in line)
-    assert first.endswith(".venv/bin/sdetools verify paper_checks --budget quick")
+    assert first.endswith(".venv/bin/sdetools verify paper_checks --budget quick --ahead")
     assert "pytest" in second and "-c constraints.txt" in first and "-c constraints.txt" in second
     shown = subprocess.run([TOP / ".ci" / "run", "--show"], capture_output=True, text=True, check=True).stdout
     assert shown.strip() == second

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from .._check import count
+from .ahead import compiling_ahead
 from .definition import Claim, beside, collect, install_line, select
 from .folder import check_folder, open_store
 from .run import BUDGETS, Missing, Run
@@ -26,6 +27,7 @@ def verify(
     executor: Any = None,
     resume: bool = False,
     only: str | None = None,
+    ahead: bool = False,
     progress: Callable[[int, int], None] | None = None,
     watch: Callable[[int, int, Claim], None] | None = None,
 ) -> Results:
@@ -34,7 +36,8 @@ def verify(
     With `out`, the folder gets `store.sqlite` (the finished chunks, from which `resume=True` goes on), `results.json` and
     the figures; it is made only after every argument and every claim file has been checked. `executor` is any
     `concurrent.futures.Executor`; `watch(position, total, claim)` is called before each claim,
-    `progress(done, total)` while one simulates, in paths.
+    `progress(done, total)` while one simulates, in paths. `ahead`: where no kernel is on disk yet, a second process runs the claims
+    backwards with a handful of paths, so that kernels are found compiled; for claims that write nothing of their own.
 
     Raises `ValueError` for bad arguments, for everything that `collect` refuses, and when every claim was given bad input; nothing is
     written then. A claim that raises an error gets the verdict `error` and the others go on.
@@ -53,6 +56,8 @@ def verify(
         if folder is not None:
             store = open_store(folder, {"version": version(), "seed": seed, "budget": budget}, resume)
             stack.callback(store.close)
+        if ahead:
+            stack.enter_context(compiling_ahead(claims))
         outcomes = []
         for position, item in enumerate(claims, 1):
             if watch is not None:

@@ -1,6 +1,6 @@
 """What is minimised: losses with their value, gradient, Hessian and third derivative.
 
-Doors: `from_expression` (text, exact derivatives), `from_function` (Python or `@njit`), `from_torch` (a torch function), the galleries. SymPy and Numba
+Doors: `from_expression` (text, exact derivatives), `from_function` (Python or `@njit`), `from_torch` (a torch function, with data or without), the galleries. SymPy and Numba
 are imported when a loss that needs them is first asked for.
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         quadratic,
         sphere,
     )
-    from .torch_function import from_torch
+    from .torch_function import from_torch, from_torch_model
 
 _HOME = {
     "ExpressionLoss": "expression",
@@ -37,6 +37,7 @@ _HOME = {
     "from_expression": "expression",
     "from_function": "function",
     "from_torch": "torch_function",
+    "from_torch_model": "torch_function",
     "hyperbola": "gallery",
     "label_noise_valley": "gallery",
     "least_squares": "data",
@@ -58,6 +59,7 @@ __all__ = [
     "from_expression",
     "from_function",
     "from_torch",
+    "from_torch_model",
     "hyperbola",
     "label_noise_valley",
     "least_squares",

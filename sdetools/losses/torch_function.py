@@ -1,8 +1,9 @@
-"""Losses given as torch functions of one point: derivatives by `torch.func`, many paths by `torch.func.vmap`."""
+"""Losses given as torch functions of one point, with or without data: derivatives by `torch.func`, many paths by `torch.func.vmap`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -92,15 +93,102 @@ class TorchLoss(Loss):
         return self._apply(jacrev(jacrev(grad(self.function))), x)
 
 
-def from_torch(function: Callable[[Any], Any], dim: int, names: Any = None, at: Any = None) -> TorchLoss:
+class TorchSamples(TorchLoss):
+    """L(x) = (1/n) sum_i l(x, row_i) from `sample(x, *row)` and `data`, tensors with n rows each; `model` f(x, row_i) if it has one."""
+
+    def __init__(
+        self, sample: Callable[..., Any], data: Any, dim: int, names: Any = None, at: Any = None, model: Callable[..., Any] | None = None
+    ) -> None:
+        if not callable(sample):
+            raise ValueError(f"`function` must be a torch function of a point and a row of the data; got {sample!r}.")
+        self.sample, self.model, self.data = sample, model, _tensors(data)
+        self.samples = len(self.data[0])
+        self._moved: dict[tuple[Any, Any], tuple[torch.Tensor, ...]] = {}
+        super().__init__(lambda x: self.each(self.sample, x, self.rows(x)).mean(), dim, names, at)
+        self.label = f"{getattr(sample, '__name__', 'torch function')} of {self.samples} samples"
+
+    @property
+    def identity(self) -> str:
+        digest = hashlib.sha256()
+        for tensor in self.data:
+            digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+            digest.update(tensor.numpy().tobytes())
+        model = f" {function_identity(self.model)}" if self.model is not None else ""
+        return f"torch({self.dim}; {function_identity(self.sample)}{model}; {digest.hexdigest()[:16]})"
+
+    def rows(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The data where `x` is, numbers in its type."""
+        key = x.device, x.dtype
+        if key not in self._moved:
+            self._moved[key] = tuple(
+                t.to(device=x.device, dtype=x.dtype if t.is_floating_point() else None) for t in self.data
+            )
+        return self._moved[key]
+
+    @staticmethod
+    def each(function: Callable[..., Any], x: torch.Tensor, rows: Sequence[torch.Tensor]) -> torch.Tensor:
+        """function(x, *row) for each row."""
+        return vmap(lambda *row: function(x, *row))(*rows)
+
+    def sample_gradients(self, x: Any, function: Callable[..., Any] | None = None) -> np.ndarray:
+        """Gradients of each sample's loss (or of `function`) in numbers: `(n, dim)`, or `(n, dim, paths)`."""
+        own = function or self.sample
+        x = self._point(x)
+        points = torch.as_tensor(np.moveaxis(x.reshape(self.dim, -1), 0, 1).copy())
+        out = vmap(lambda point: self.each(grad(own), point, self.rows(point)))(points).detach().numpy()
+        return np.moveaxis(out, 0, -1).reshape(self.samples, self.dim, *x.shape[1:])
+
+
+def _tensors(data: Any) -> tuple[torch.Tensor, ...]:
+    """Data as tensors with equally many rows; numbers in double precision."""
+    parts = data if isinstance(data, (tuple, list)) and not np.isscalar(data[0] if len(data) else 0.0) else (data,)
+    try:
+        tensors = [torch.as_tensor(part).detach().cpu().contiguous() for part in parts]
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"`data` must be a tensor or a tuple of tensors with one row a sample; got {data!r}.") from error
+    shapes = [tuple(t.shape) for t in tensors]
+    if not tensors or any(not s or s[0] == 0 for s in shapes) or len({s[0] for s in shapes}) > 1:
+        raise ValueError(f"`data` must have one row a sample in each of its tensors, equally many; got shapes {shapes}.")
+    return tuple(t.double() if t.is_floating_point() else t for t in tensors)
+
+
+def from_torch(function: Callable[..., Any], dim: int, names: Any = None, at: Any = None, data: Any = None) -> TorchLoss:
     """A loss from a torch function of one point `(dim,)`: value by `vmap`, derivatives by `torch.func`, any device.
 
-    `names`: names of the coordinates for expressions; `at`: a point of the domain for the check at the door. It runs with
-    backend="torch" (also "torch:cuda"); "auto" takes that, and "numpy" goes through torch and back.
-    ValueError for a function that does not return one finite number, or that `vmap` cannot batch.
+    With `data`, a tensor or a tuple of tensors with n rows each, `function(x, *row)` is the loss of one sample and L its mean, and
+    `st.noise.minibatch(loss, size)` is the noise of its batches. `names`: names of the coordinates for expressions; `at`: a point of the
+    domain for the check at the door. It runs with backend="torch" (also "torch:cuda"); "auto" takes that, and "numpy" goes through torch
+    and back. ValueError for a function that does not return one finite number, or that `vmap` cannot batch.
 
     >>> loss = from_torch(lambda x: ((x[0] * x[1] - 1) ** 2) / 2, dim=2)
     >>> loss.gradient([2.0, 1.0])
     array([1., 2.])
+    >>> rows = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([1.0, 2.0])
+    >>> from_torch(lambda x, a, y: (a @ x - y) ** 2 / 2, dim=2, data=rows).gradient([0.0, 0.0])
+    array([-0.5, -2. ])
     """
-    return TorchLoss(function, dim, names, at)
+    return TorchLoss(function, dim, names, at) if data is None else TorchSamples(function, data, dim, names, at)
+
+
+def from_torch_model(model: Callable[..., Any], inputs: Any, targets: Any, dim: int, names: Any = None, at: Any = None) -> TorchSamples:
+    """L(x) = (1/2n) sum_i (f(x, a_i) - y_i)^2 from a torch function f = `model(x, input)` of the parameters and one input.
+
+    A network takes its parameters through `torch.func.functional_call` on parts of x. `st.noise.minibatch(loss, size)` and
+    `st.noise.label_noise(loss, std)` are the noises of its training. `targets` `(n,)`. ValueError as in `from_torch`.
+
+    >>> def unit(x, a):
+    ...     return x[0] * torch.tanh(x[1] * a)
+    >>> loss = from_torch_model(unit, torch.tensor([0.5, -1.0]), torch.tensor([0.0, 0.0]), dim=2)
+    >>> loss.gradient([0.0, 1.0])
+    array([0., 0.])
+    """
+    if not callable(model):
+        raise ValueError(f"`model` must be a torch function of the parameters and one input; got {model!r}.")
+    data = _tensors((inputs, targets))
+    if data[1].ndim != 1:
+        raise ValueError(f"`targets` must have shape (n,), a number a sample; got {tuple(data[1].shape)}.")
+
+    def squared(x: torch.Tensor, a: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return (model(x, a) - y) ** 2 / 2
+
+    return TorchSamples(squared, (data[0], data[1].double()), dim, names, at, model)

@@ -204,8 +204,10 @@ class SampleGaussian(Noise):
         return Stage(kernels.sampled_gaussian, (features, targets, np.array(self._factors), weights_array, settings))
 
 
-def minibatch(loss: LinearModel, size: int, replace: bool = True) -> Minibatch:
+def minibatch(loss: Any, size: int, replace: bool = True) -> Noise:
     """v = g_B(x) - grad L(x), the deviation of a batch gradient: in an oracle, sigma = 1 is minibatch SGD itself.
+
+    `loss`: `losses.least_squares` or `losses.logistic` (compiled), or a torch loss with data (`losses.from_torch(..., data=...)`).
 
     Sigma(x) = S(x)/size with replacement, S(x)/size (n - size)/(n - 1) without, S the covariance (over n) of sample gradients.
     ValueError when `loss` holds no data, or when a batch without replacement is larger than the data.
@@ -216,6 +218,10 @@ def minibatch(loss: LinearModel, size: int, replace: bool = True) -> Minibatch:
     (array([[0.5]]), array([-1.]))
     """
     size, replace = _check_sampling(loss, size, replace)
+    if _is_torch(loss):
+        from .torch_samples import TorchMinibatch
+
+        return TorchMinibatch(loss, size, replace)
     return Minibatch(loss, size, replace)
 
 
@@ -234,7 +240,7 @@ def label_noise(
 ) -> Noise:
     """Fresh noise eps of standard deviation `std` on the labels, signs or (`kind="gaussian"`) normals: r_i -> r_i - eps_i.
 
-    - `loss`, a least-squares loss L = (1/2n) sum r_i^2: v = -(1/size) sum_b eps_b a_{i_b} over `size` samples drawn with
+    - `loss`, a least-squares loss L = (1/2n) sum r_i^2 (also `losses.from_torch_model`): v = -(1/size) sum_b eps_b a_{i_b} over `size` samples drawn with
       replacement (or `replace=False`), added to the full gradient: Sigma = std^2/size H exactly, H the Hessian (without l2).
       `batch=True` takes the gradient of that batch too, as training does: Sigma = S(x)/size + std^2/size H.
     - `model`, an expression for f (or one for each sample) with `variables`, for L = (1/2n) sum (f_i - y_i)^2:
@@ -261,9 +267,17 @@ def label_noise(
         size = _check.count("size", size)
         return _of_model(model, std, kind, size, variables, parameters, at)
     size, replace = _check_sampling(loss, size, replace)
+    draw = Sign if kind == "rademacher" else Normal
+    if _is_torch(loss):
+        from .torch_samples import TorchMinibatch
+
+        if loss.model is None:
+            raise ValueError(
+                f"`loss` must be one of squares for label noise; got {loss.label}. Make it by losses.from_torch_model(model, inputs, targets)."
+            )
+        return TorchMinibatch(loss, size, replace, std, draw, with_data=batch)
     if loss.kind != "least_squares":
         raise ValueError(f"`loss` must be a least-squares loss for label noise; got {loss.label}. Its labels are classes.")
-    draw = Sign if kind == "rademacher" else Normal
     if batch:
         return Minibatch(loss, size, replace, std, draw, label="minibatch and label")
     return LabelNoise(loss, std, draw, size, replace)
@@ -290,9 +304,9 @@ def _of_model(
 def _check_sampling(loss: Any, size: Any, replace: Any) -> tuple[int, bool]:
     from ..losses.data import LinearModel
 
-    if not isinstance(loss, LinearModel):
+    if not isinstance(loss, LinearModel) and not _is_torch(loss):
         raise ValueError(
-            f"`loss` must hold data (losses.least_squares or losses.logistic); got {getattr(loss, 'label', loss)!r}. "
+            f"`loss` must hold data (losses.least_squares, logistic, from_torch with data=); got {getattr(loss, 'label', loss)!r}. "
             "For a loss given by a formula take noise.gaussian or another law."
         )
     size = _check.count("size", size)
@@ -304,6 +318,11 @@ def _check_sampling(loss: Any, size: Any, replace: Any) -> tuple[int, bool]:
             "Set replace=True."
         )
     return size, bool(replace)
+
+
+def _is_torch(loss: Any) -> bool:
+    """Whether it is a torch loss with data, without importing torch for any other."""
+    return hasattr(loss, "each")
 
 
 def _numbers(x: Any, z: Any, noise: Noise) -> tuple[np.ndarray, np.ndarray]:

@@ -84,23 +84,23 @@ def fill_draws(plan: WordPlan, key: int, first: int, paths: int, step: int) -> n
 
 @njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")
 def _fill_rows(key, first, step, kinds, firsts, words, signs, sign_steps, sign_words, out):
-    W, row = np.empty(2 * LANES, np.uint64), np.empty(2 * LANES)
+    W, bits, row = np.empty(2 * LANES, np.uint64), np.empty(2 * LANES, np.uint64), np.empty(2 * LANES)
     flat = out.shape[1]
     for b in range(flat // LANES):
         at = first + u64(b * LANES)
-        taken, sign, r = 0, 0, 0
+        taken, sign, r, side, shift = 0, 0, 0, 0, 0
         while r < kinds.shape[0]:
             if kinds[r] == 1:
                 if sign % 64 == 0:
                     if signs > 0:
                         block = step // sign_steps
-                        lanes.fill_words(key, at, u64(block // 2), u64(SIGN_SLOT), W, 0)
-                        half, shift = block % 2, (step % sign_steps) * signs
+                        lanes.fill_words(key, at, u64(block // 2), u64(SIGN_SLOT), bits, 0)
+                        side, shift = block % 2, (step % sign_steps) * signs
                     else:
-                        lanes.fill_words(key, at, u64(step), u64(SIGN_SLOT + sign // 128), W, 0)
-                        half, shift = sign // 64 % 2, 0
+                        lanes.fill_words(key, at, u64(step), u64(SIGN_SLOT + sign // 128), bits, 0)
+                        side, shift = sign // 64 % 2, 0
                 for j in range(LANES):
-                    bit = (W[half * LANES + j] >> u64(shift + sign % 64)) & u64(1)
+                    bit = (bits[side * LANES + j] >> u64(shift + sign % 64)) & u64(1)
                     out[r, b * LANES + j] = 1.0 - 2.0 * np.float64(bit)
                 sign += 1
                 r += 1

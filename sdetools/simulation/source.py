@@ -98,7 +98,9 @@ class Build:
         return None
 
     def stage(self, stage: Any) -> tuple[str, str]:
-        """The name of a stage's function in the text, and its data arguments."""
+        """The name of a stage's function in the text, and its data arguments; NotTraceable for one of torch where torch does not run."""
+        if getattr(stage.function, "torch_stage", False) and not self.torch:
+            raise NotTraceable("a part that is given to torch")
         for name, known in self.stages.items():
             if known is stage.function:
                 break
