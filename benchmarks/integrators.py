@@ -78,7 +78,9 @@ def ours(threads: int) -> Iterator[Entry]:
             def make(n: int, cls: Any = cls, sde: Any = MAPPED[problem], law: str = law) -> Any:
                 return cls(sde, 1 / n, law)
 
-            def run(paths: int, one: Any = cls(sde, 1 / STEPS, law), name: str = f"{sde.names[0]}**2") -> Any:
+            one = cls(sde, 1 / STEPS, law)
+
+            def run(paths: int, one: Any = one, name: str = f"{sde.names[0]}**2") -> Any:
                 return st.simulate(one, START, 1.0, paths, [name], times=[1.0], threads=threads)
 
             scheme = cls.__name__ + ("" if law == "normal" else f", {law} draws")
@@ -170,9 +172,7 @@ def diffrax_ways(threads: int) -> Iterator[tuple[str, str, Callable[[int], Calla
     def solver(method: Any, multiplied: bool, area: Any = diffrax.BrownianIncrement) -> Callable[[int], Callable[[int], None]]:
         def one(key: Any) -> Any:
             motion = diffrax.UnsafeBrownianPath(shape=(2,), key=key, levy_area=area)
-            noise = diffrax.ControlTerm(
-                lambda t, x, args: lineax.DiagonalLinearOperator(b * x if multiplied else b), motion
-            )
+            noise = diffrax.ControlTerm(lambda t, x, args: lineax.DiagonalLinearOperator(b * x if multiplied else b), motion)
             terms = diffrax.MultiTerm(diffrax.ODETerm(lambda t, x, args: A @ x), noise)
             return diffrax.diffeqsolve(
                 terms, method, 0.0, 1.0, 1 / STEPS, start, saveat=diffrax.SaveAt(t1=True), max_steps=STEPS + 1,

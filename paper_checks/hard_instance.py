@@ -103,7 +103,9 @@ def hard_instance(run):
     for cls, order in ((st.SGD, 1.0), (st.SGDM, 1.0), (st.Nesterov, 0.5), (st.AccSGD, 0.5)):
         local = st.exact.local_orders(inverse, [r for r, _ in rates[cls]])
         value, tolerance = limit(local)
-        run.measure(f"{cls.__name__}: limit of the local order of the best rate in 1/kappa", value, order, tolerance=tolerance + 0.02)
+        run.measure(
+            f"{cls.__name__}: limit of the local order of the best rate in 1/kappa", value, order, tolerance=tolerance + 0.02
+        )
     gain = max(a / b for (a, _), (b, _) in zip(rates[st.SGDM], rates[st.SGD], strict=True))
     run.measure("SGDM: the most that it gains over SGD", gain, at_most=2.0)
     at = KAPPAS.index(CHECKED)
@@ -115,7 +117,9 @@ def hard_instance(run):
         expected = float(st.exact.expectation(moved, loss)[0])
         options = run.options(paths=run.scale(quick=20 * run.paths, standard=2 * run.paths, full=run.paths))
         found = st.simulate(one, [1.0, 1.0], horizon, observe={"L": loss}, times=[horizon], stream=4 * i, **options).at("L")
-        run.measure(f"{cls.__name__}: E L after {STEPS} steps beside its exact value", found, expected, tolerance=10 * found.stderr)
+        run.measure(
+            f"{cls.__name__}: E L after {STEPS} steps beside its exact value", found, expected, tolerance=10 * found.stderr
+        )
     run.table(
         "best rates",
         [(kappa, *(rates[cls][k][0] for cls in GRIDS)) for k, kappa in enumerate(KAPPAS)],
@@ -136,4 +140,6 @@ def picture(rates):
     from sdetools.plots import loglog_orders
 
     values = {cls.__name__: [r for r, _ in found] for cls, found in rates.items()}
-    return loglog_orders(np.array([1 / k for k in KAPPAS]), values, None, None, None, (0.5, 1.0), xlabel=r"$1/\kappa$", ylabel="rate")
+    return loglog_orders(
+        np.array([1 / k for k in KAPPAS]), values, None, None, None, (0.5, 1.0), xlabel=r"$1/\kappa$", ylabel="rate"
+    )

@@ -11,6 +11,7 @@ with a step of 1/64, whose own error is a part of 64 of that at 1/8, the shortes
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 
@@ -82,9 +83,7 @@ def orders(run):
         if strong_order is not None:
             local_orders(run, f"strong order of {name}", STEPS, strong, strong_order)
         if name == "EulerMaruyama":
-            extrapolated = [
-                Estimate(2 * b.value - a.value, math.hypot(2 * b.stderr, a.stderr), a.n) for a, b in zip(weak, weak[1:])
-            ]
+            extrapolated = [Estimate(2 * b.value - a.value, math.hypot(2 * b.stderr, a.stderr), a.n) for a, b in pairwise(weak)]
             local_orders(run, "weak order of Euler extrapolated", STEPS, extrapolated, 2.0)
     run.figure("errors", lambda: picture(STEPS, curves), r"Error of $E\,\mathrm{asinh}(X_1)^2$, with reference slopes 1 and 2.")
     splittings(run)
@@ -99,7 +98,7 @@ def splittings(run):
     loss = st.losses.from_expression("x**2/2 - cos(2*x)/2")
     oracle = st.NoisyOracle(loss, st.noise.gaussian(dim=1), sigma=0.5 * eta**-0.5)
     sde = st.KineticSDE(oracle, st.schedules.scaled(eta, alpha=1.0, damping=2.0))
-    options = run.options(paths=run.scale(quick=100 * run.paths, standard=8 * run.paths, full=2 * run.paths))
+    options = run.options(paths=run.scale(quick=60 * run.paths, standard=8 * run.paths, full=2 * run.paths))
 
     def second(cls, dt, stream):
         return st.simulate(cls(sde, dt), [1.5], 2.0, observe=["x**2"], times=[2.0], stream=stream, **options).at("x**2")

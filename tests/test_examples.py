@@ -16,7 +16,14 @@ def _output(name: str, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_every_example_is_here():
-    assert {f.stem for f in EXAMPLES.glob("*.py")} == {"first_gap", "own_loss", "own_noise", "own_dynamics", "own_claims", "own_sde"}
+    assert {f.stem for f in EXAMPLES.glob("*.py")} == {
+        "first_gap",
+        "own_loss",
+        "own_noise",
+        "own_dynamics",
+        "own_claims",
+        "own_sde",
+    }
 
 
 def test_first_gap(capsys):

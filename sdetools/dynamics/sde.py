@@ -176,12 +176,16 @@ def _field(
             given = [given]
         rows: Any = given.tolist() if isinstance(given, np.ndarray) else list(given) if isinstance(given, tuple) else given
         if vector and isinstance(rows, list) and any(isinstance(row, (list, tuple)) and len(row) != 1 for row in rows):
-            raise ValueError(f"`{name}` must have one component a coordinate; got {given!r}. For A X write drift=lambda x: A @ x.")
+            raise ValueError(
+                f"`{name}` must have one component a coordinate; got {given!r}. For A X write drift=lambda x: A @ x."
+            )
         if _textual(rows):
             if all(isinstance(row, (str, int, float)) for row in rows):
                 n = len(rows)
                 rows = [[r] for r in rows] if vector else [[r if i == j else "0" for j in range(n)] for i, r in enumerate(rows)]
-            return _expression_field([[e if isinstance(e, str) else repr(float(e)) for e in row] for row in rows], dim, variables, parameters, at)
+            return _expression_field(
+                [[e if isinstance(e, str) else repr(float(e)) for e in row] for row in rows], dim, variables, parameters, at
+            )
         matrix = _check.finite(name, rows)
         if vector:
             matrix = np.reshape(matrix if matrix.ndim else np.full(dim or 1, float(matrix)), (-1, 1))
@@ -255,7 +259,9 @@ def classify(sde: SDE, declared: str | None, at: Any = None) -> str:
     if declared is None:
         return found or "general"
     if found is not None and not _within(found, declared, sde.dim * len(sde.parts)):
-        raise ValueError(f"`noise` must be wide enough for the diffusion; got noise={declared!r} for a diffusion that is {found}.")
+        raise ValueError(
+            f"`noise` must be wide enough for the diffusion; got noise={declared!r} for a diffusion that is {found}."
+        )
     return declared
 
 
@@ -286,7 +292,9 @@ def _probed(sde: SDE, at: Any) -> str | None:
             return None
         if all(np.array_equal(v, values[0]) for v in values):
             return "additive"
-        slopes = [np.stack([(matrix(y + step * e) - matrix(y - step * e)) / (2 * step) for e in np.eye(n)], axis=2) for y in points]
+        slopes = [
+            np.stack([(matrix(y + step * e) - matrix(y - step * e)) / (2 * step) for e in np.eye(n)], axis=2) for y in points
+        ]
     if sde.noise_dim == 1:
         return "scalar"
     scale = max(np.abs(s).max() for s in slopes)

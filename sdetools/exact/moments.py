@@ -87,6 +87,10 @@ def moments(dynamics: Any, x0: Sequence[float], steps: int, record: Sequence[int
         from sdetools.exact.equations import integrator_moments
 
         return integrator_moments(dynamics, x0, steps, record)
+    if dynamics.extra_draws:
+        raise ValueError(
+            f"exact moments must have a rule without draws of its own; got {dynamics.name}, which multiplies by them. Simulate it instead."
+        )
     oracle = dynamics.oracle
     x0 = _check.point("x0", x0, oracle.loss.dim)
     steps = _check.count("steps", steps, least=0)

@@ -97,7 +97,13 @@ class TorchSamples(TorchLoss):
     """L(x) = (1/n) sum_i l(x, row_i) from `sample(x, *row)` and `data`, tensors with n rows each; `model` f(x, row_i) if it has one."""
 
     def __init__(
-        self, sample: Callable[..., Any], data: Any, dim: int, names: Any = None, at: Any = None, model: Callable[..., Any] | None = None
+        self,
+        sample: Callable[..., Any],
+        data: Any,
+        dim: int,
+        names: Any = None,
+        at: Any = None,
+        model: Callable[..., Any] | None = None,
     ) -> None:
         if not callable(sample):
             raise ValueError(f"`function` must be a torch function of a point and a row of the data; got {sample!r}.")
@@ -120,9 +126,7 @@ class TorchSamples(TorchLoss):
         """The data where `x` is, numbers in its type."""
         key = x.device, x.dtype
         if key not in self._moved:
-            self._moved[key] = tuple(
-                t.to(device=x.device, dtype=x.dtype if t.is_floating_point() else None) for t in self.data
-            )
+            self._moved[key] = tuple(t.to(device=x.device, dtype=x.dtype if t.is_floating_point() else None) for t in self.data)
         return self._moved[key]
 
     @staticmethod
@@ -170,7 +174,9 @@ def from_torch(function: Callable[..., Any], dim: int, names: Any = None, at: An
     return TorchLoss(function, dim, names, at) if data is None else TorchSamples(function, data, dim, names, at)
 
 
-def from_torch_model(model: Callable[..., Any], inputs: Any, targets: Any, dim: int, names: Any = None, at: Any = None) -> TorchSamples:
+def from_torch_model(
+    model: Callable[..., Any], inputs: Any, targets: Any, dim: int, names: Any = None, at: Any = None
+) -> TorchSamples:
     """L(x) = (1/2n) sum_i (f(x, a_i) - y_i)^2 from a torch function f = `model(x, input)` of the parameters and one input.
 
     A network takes its parameters through `torch.func.functional_call` on parts of x. `st.noise.minibatch(loss, size)` and

@@ -97,7 +97,13 @@ class TorchMinibatch(TorchNoise):
     """v = g_B(x) - grad L(x) for a batch B of `size` samples (`with_data`), and fresh noise of `label_std` on its labels."""
 
     def __init__(
-        self, loss: TorchSamples, size: int, replace: bool, label_std: float = 0.0, label_draw: type | None = None, with_data: bool = True
+        self,
+        loss: TorchSamples,
+        size: int,
+        replace: bool,
+        label_std: float = 0.0,
+        label_draw: type | None = None,
+        with_data: bool = True,
     ) -> None:
         self.loss, self.size, self.replace, self.label_std, self.with_data = loss, size, replace, label_std, with_data
         self.dim, self.centred = loss.dim, float(with_data)
@@ -109,7 +115,9 @@ class TorchMinibatch(TorchNoise):
         self.latex = r"\frac{1}{|B|}\sum_{i \in B} \nabla L_i(x) - \nabla L(x)"
         if label_draw is not None:
             batch = r"\nabla L_i(x)" if with_data else ""
-            self.latex = rf"\frac{{1}}{{|B|}}\sum_{{i \in B}} ({batch} - \epsilon_i \nabla f_i(x))" + (r" - \nabla L(x)" if with_data else "")
+            self.latex = rf"\frac{{1}}{{|B|}}\sum_{{i \in B}} ({batch} - \epsilon_i \nabla f_i(x))" + (
+                r" - \nabla L(x)" if with_data else ""
+            )
 
     @property
     def factor(self) -> float:
@@ -168,7 +176,9 @@ class TorchSampleGaussian(TorchNoise):
                 weights, own = math.sqrt(inner.factor / n) * (xi[:n] - xi[:n].mean()), xi[n:]
                 total = total + (weights * loss.each(loss.sample, point, rows)).sum()
             if len(inner.draws) > 1:
-                total = total + inner.label_std / math.sqrt(n * inner.size) * (own * loss.each(loss.model, point, rows[:-1])).sum()
+                total = (
+                    total + inner.label_std / math.sqrt(n * inner.size) * (own * loss.each(loss.model, point, rows[:-1])).sum()
+                )
             return total
 
         return vmap(grad(weighted), in_dims=1, out_dims=1)(x, z)

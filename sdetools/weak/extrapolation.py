@@ -98,9 +98,7 @@ class Extrapolation:
     def __repr__(self) -> str:
         p, pair = self.weak, self.pair
         how = "on one Brownian path" if pair.coupled else "on independent draws"
-        head = (
-            f"{pair.first.name}: steps {pair.first.step_time:g} and {pair.second.step_time:g} {how}, {pair.paths:,} paths, order {p:g}"
-        )
+        head = f"{pair.first.name}: steps {pair.first.step_time:g} and {pair.second.step_time:g} {how}, {pair.paths:,} paths, order {p:g}"
         rows = [
             f"{self.at(o)!r}; the shorter step alone is {self.bias(o).value:.2g} +- {self.bias(o).half_width:.1g} away"
             for o in range(len(self.names))
@@ -135,7 +133,9 @@ def extrapolate(
     True
     """
     if not callable(make):
-        raise ValueError(f"`make` must be a function of dt that returns a dynamics; got {make!r}. Try lambda dt: st.Platen(sde, dt).")
+        raise ValueError(
+            f"`make` must be a function of dt that returns a dynamics; got {make!r}. Try lambda dt: st.Platen(sde, dt)."
+        )
     dt = _check.positive("dt", dt)
     members = make(dt / 2), make(dt)
     for member, step in zip(members, (dt / 2, dt)):

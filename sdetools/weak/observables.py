@@ -49,7 +49,14 @@ def observable(spec: Any, space: Any, name: str = "") -> Observable:
         if spec.dim != space.dim:
             raise ValueError(f"an observable must take {space.dim} coordinates; got the loss {spec.label} with {spec.dim}.")
         made = Observable(
-            name or spec.label, spec.value, spec.gradient, spec.identity, spec.parameters, spec.value_stage, spec.torch_value_stage, spec.latex
+            name or spec.label,
+            spec.value,
+            spec.gradient,
+            spec.identity,
+            spec.parameters,
+            spec.value_stage,
+            spec.torch_value_stage,
+            spec.latex,
         )
     elif callable(getattr(spec, "value", None)):
         label = name or getattr(spec, "name", "") or repr(spec)

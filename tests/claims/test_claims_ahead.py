@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-CLAIMS = '''
+CLAIMS = """
 import sdetools as st
 
 @st.claim("first", statement="Waits until the other process has made a kernel, or for half a minute.")
@@ -29,7 +29,7 @@ def second(run):
     run.measure("E x^2", found, expected=0.335, tolerance=0.1)
     with run.control("twice as much"):
         run.measure("E x^2", found, expected=0.67, tolerance=0.1)
-'''
+"""
 
 
 def verify(folder, name, *more, wait=False):

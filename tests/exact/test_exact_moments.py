@@ -269,3 +269,9 @@ def test_noise_affine_in_x_is_served():
     m = exact.moments(quadratic_sgd(noise, sigma=2.0), [3.0], 50)
     second = exact.expectation(m, "x0**2")
     np.testing.assert_allclose(second, 9 * (0.9**2 + 0.04) ** np.arange(51), rtol=1e-12)
+
+
+def test_a_rule_with_draws_of_its_own_is_refused():
+    oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+    with pytest.raises(ValueError, match="draws of its own"):
+        st.exact.moments(st.RandomScaling(oracle, st.schedules.constant(0.1, 0.5)), [1.0], 4)
