@@ -73,7 +73,7 @@ def best(cls, kappa):
     def loss(q):
         return -float(rate(cls, settings(cls, kappa, np.array(q)[:, None]), kappa)[0])
 
-    found = minimize(loss, start, method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-12, "maxiter": 2000})
+    found = minimize(loss, start, method="Nelder-Mead", options={"xatol": 1e-5, "fatol": 1e-9})
     return -found.fun, [float(v[0]) for v in settings(cls, kappa, found.x[:, None])]
 
 

@@ -68,7 +68,7 @@ def to_solution(optimiser, sde, h, steps, times):
 
 def many(run):
     """Paths that tell an order from the next half: a path costs a few hundred steps of a few nanoseconds."""
-    return run.scale(quick=15 * run.paths, standard=run.paths, full=run.paths // 4)
+    return run.scale(quick=10 * run.paths, standard=run.paths, full=run.paths // 4)
 
 
 def measure(run, name, found, tests, width=0.2):

@@ -65,7 +65,7 @@ def modified_equations(run):
             run.measure(f"{name}, order {order}: last exact local order", local[-1], expected=order, tolerance=2 * room)
     first = exact_sup_formula()
     run.measure("E L to first order: farthest from its closed form", first, at_most=1e-12)
-    paths = run.scale(quick=10 * run.paths, standard=2 * run.paths, full=run.paths)
+    paths = run.scale(quick=5 * run.paths, standard=2 * run.paths, full=run.paths)
     options = run.options(paths=paths)
     for order in (1, 2):
 
