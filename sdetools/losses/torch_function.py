@@ -110,7 +110,7 @@ class TorchSamples(TorchLoss):
         self.sample, self.model, self.data = sample, model, _tensors(data)
         self.samples = len(self.data[0])
         self._moved: dict[tuple[Any, Any], tuple[torch.Tensor, ...]] = {}
-        super().__init__(lambda x: self.each(self.sample, x, self.rows(x)).mean(), dim, names, at)
+        super().__init__(self._mean, dim, names, at)
         self.label = f"{getattr(sample, '__name__', 'torch function')} of {self.samples} samples"
 
     @property
@@ -128,6 +128,13 @@ class TorchSamples(TorchLoss):
         if key not in self._moved:
             self._moved[key] = tuple(t.to(device=x.device, dtype=x.dtype if t.is_floating_point() else None) for t in self.data)
         return self._moved[key]
+
+    def _mean(self, x: torch.Tensor) -> torch.Tensor:
+        """L."""
+        losses = self.each(self.sample, x, self.rows(x))
+        if losses.ndim != 1:
+            raise TypeError(f"it must return one number for a sample, and returned shape {tuple(losses.shape[1:])}")
+        return losses.mean()
 
     @staticmethod
     def each(function: Callable[..., Any], x: torch.Tensor, rows: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -171,8 +172,15 @@ def multiplier_noise(residuals: np.ndarray, draws: int, seed: int = 20_231_011) 
     """
     scale = np.sqrt((residuals**2).sum(axis=0))
     normalised = np.divide(residuals, scale, out=np.zeros_like(residuals), where=scale > 0)
-    xi = np.random.default_rng(seed).standard_normal((draws, len(residuals)))
-    return np.einsum("bg,gk->bk", xi, normalised)
+    return np.einsum("bg,gk->bk", _multipliers(draws, len(residuals), seed), normalised)
+
+
+@lru_cache(maxsize=8)
+def _multipliers(draws: int, groups: int, seed: int) -> np.ndarray:
+    """The Gaussian multipliers: the same for all curves of a study, so they are drawn once."""
+    xi = np.random.default_rng(seed).standard_normal((draws, groups))
+    xi.flags.writeable = False
+    return xi
 
 
 def multiplier_maxima(residuals: np.ndarray, draws: int = 4000) -> np.ndarray:
