@@ -39,6 +39,15 @@ def batch_indices(u: np.ndarray, n: int, replace: bool) -> np.ndarray:
     return out
 
 
+def batch_factor(n: int, size: int, replace: bool) -> float:
+    """c in Cov g_B = c S: 1/size with replacement, (1/size) (n - size)/(n - 1) without.
+
+    >>> batch_factor(5, 2, replace=False)
+    0.375
+    """
+    return 1 / size if replace else (n - size) / (max(n - 1, 1) * size)
+
+
 class _Data:
     """What the sampled noises share of a linear model: its arrays, slopes, and the covariance of its sample gradients."""
 
@@ -98,9 +107,7 @@ class Minibatch(Noise):
     @property
     def factor(self) -> float:
         """c in Sigma = c S."""
-        if self.replace:
-            return 1 / self.size
-        return (self._data.n - self.size) / (max(self._data.n - 1, 1) * self.size)
+        return batch_factor(self._data.n, self.size, self.replace)
 
     def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:
         x, z = _numbers(x, z, self)

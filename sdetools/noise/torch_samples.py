@@ -10,6 +10,7 @@ one reverse pass over its own batch. It runs as a stage on the torch backend, on
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,7 +20,8 @@ from torch.func import grad, vmap
 
 from ..losses.base import Stage
 from ..losses.torch_function import TorchSamples
-from .base import Draws, Noise, Normal, Uniform, check_draws, over_paths
+from .base import Draws, Noise, Normal, Uniform, check_draws
+from .minibatch import batch_factor
 
 
 def batch_indices(u: torch.Tensor, n: int, replace: bool) -> torch.Tensor:
@@ -44,17 +46,20 @@ class _Rows:
 
     torch_stage = True
 
-    def __init__(self, noise: TorchNoise, weights: Sequence[float], whole: bool) -> None:
-        self.noise, self.weights, self.whole = noise, tuple(weights), whole
+    def __init__(self, noise: TorchNoise, weights: Sequence[float], sigma: float = 1.0, whole: bool = False) -> None:
+        self.noise, self.weights = noise, tuple(weights)
+        left = float(whole) - sigma * sum(weights) * noise.centred
+        size = 1.0 + sigma * sum(map(abs, weights))
+        self.full = left if abs(left) > 1e-15 * size else 0.0
+        """The factor of grad L; where nothing is left of it but rounding (sigma = 1 and its SVAG) it is not computed."""
 
     def __call__(self, x: list[torch.Tensor], z: list[torch.Tensor], sigma: Any = 1.0) -> list[torch.Tensor]:
         points, draws, own = torch.stack(x), torch.stack(z), self.noise.n_draws
         with torch.enable_grad():
             parts = [w * self.noise.raw(points, draws[c * own : (c + 1) * own]) for c, w in enumerate(self.weights)]
             out = sigma * sum(parts)
-            full = 1.0 - sigma * sum(self.weights) * self.noise.centred if self.whole else -sum(self.weights) * self.noise.centred
-            if not (self.noise.exactly_whole(full)):
-                out = out + full * self.noise.full(points)
+            if self.full:
+                out = out + self.full * self.noise.full(points)
         return list(out.detach().unbind())
 
 
@@ -64,18 +69,13 @@ class TorchNoise(Noise):
     loss: TorchSamples
     centred: float = 0.0
 
+    @abstractmethod
     def raw(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         """The part of v that the draws make, `(dim, paths)` from `(dim, paths)` and `(draws, paths)`."""
-        raise NotImplementedError
 
     def full(self, x: torch.Tensor) -> torch.Tensor:
         """grad L, `(dim, paths)`."""
         return vmap(grad(self.loss.function), in_dims=1, out_dims=1)(x)
-
-    @staticmethod
-    def exactly_whole(factor: Any) -> bool:
-        """Whether nothing of the full gradient is left: then it is not computed."""
-        return bool(abs(float(factor)) < 1e-12)
 
     def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:
         x, z = np.asarray(x, dtype=float), np.asarray(check_draws(z, self), dtype=float)
@@ -86,11 +86,11 @@ class TorchNoise(Noise):
         return v.detach().numpy().reshape(self.dim, *(z.shape[1:] if z.ndim > 1 else x.shape[1:]))
 
     def combined_stage(self, weights: Sequence[float]) -> Stage:
-        return Stage(_Rows(self, weights, False))
+        return Stage(_Rows(self, weights))
 
     def oracle_stage(self, sigma: float, weights: Sequence[float] = (1.0,)) -> Stage:
         """The whole gradient; where sigma sum(weights) = 1 it takes the batches only."""
-        return Stage(_Rows(self, weights, True))
+        return Stage(_Rows(self, weights, sigma, whole=True))
 
 
 class TorchMinibatch(TorchNoise):
@@ -122,8 +122,7 @@ class TorchMinibatch(TorchNoise):
     @property
     def factor(self) -> float:
         """c in Sigma = c S."""
-        n = self.loss.samples
-        return 1 / self.size if self.replace else (n - self.size) / (max(n - 1, 1) * self.size)
+        return batch_factor(self.loss.samples, self.size, self.replace)
 
     def raw(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         loss, size = self.loss, self.size
@@ -148,7 +147,7 @@ class TorchMinibatch(TorchNoise):
         if len(self.draws) > 1:
             f = self.loss.sample_gradients(x, _of_input(self.loss))
             out = out + self.label_std**2 / self.size * np.einsum("ni...,nj...->ij...", f, f) / self.loss.samples
-        return over_paths(out, x) if np.ndim(out) == 2 and x.ndim > 1 else np.asarray(out)
+        return np.asarray(out)
 
     def as_gaussian(self) -> TorchSampleGaussian:
         return TorchSampleGaussian(self)
