@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sdetools import exact, losses, noise, schedules, weak
+    from sdetools import exact, losses, manifold, noise, schedules, weak
     from sdetools._arrays import components, select
     from sdetools.claims import claim, verify
     from sdetools.dynamics import (
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         Platen,
         PrimalAveraging,
         RandomScaling,
+        SlowSDE,
     )
     from sdetools.noise.oracle import NoisyOracle, svag
     from sdetools.schedules import Plan
@@ -80,7 +81,7 @@ _HOME = {
         (
             *("SGD", "SGDM", "Auxiliary", "Dynamics", "HeavyBall"),
             *("IGT", "PNM", "QHM", "SGDF", "SNGM", "STORM", "AccSGD", "Nesterov", "PrimalAveraging", "RandomScaling"),
-            *("GradientFlow", "HamiltonianSDE", "KineticSDE", "LimitSDE", "ModifiedMomentumSDE", "ModifiedSDE", "SDE"),
+            *("GradientFlow", "HamiltonianSDE", "KineticSDE", "LimitSDE", "ModifiedMomentumSDE", "ModifiedSDE", "SDE", "SlowSDE"),
             *("BAOAB", "OBABO", "RI1", "SRA1", "UBU", "EulerMaruyama", "Heun", "Integrator", "Milstein", "Platen"),
         ),
         "dynamics",
@@ -102,9 +103,9 @@ _HOME = {
     "simulate": "weak",
     "weak_gap": "weak",
 }
-_ROOMS = ("bridge", "exact", "losses", "noise", "schedules", "weak", "claims", "report", "plots")
+_ROOMS = ("bridge", "exact", "losses", "manifold", "noise", "schedules", "weak", "claims", "report", "plots")
 
-__all__ = [*sorted(_HOME), "exact", "losses", "noise", "schedules"]
+__all__ = [*sorted(_HOME), "exact", "losses", "manifold", "noise", "schedules"]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,8 @@ work on all three; what NumPy cannot dispatch on symbols stands here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -47,3 +48,26 @@ def select(condition: Any, yes: Any, no: Any) -> Any:
             out[index] = condition[index].select(yes[index], no[index])
         return out
     return np.where(condition, yes, no)
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """A piece of a formula that is not worth tracing: `plain(*parts) -> rows`, each `(n, *paths)`, with `outputs` rows in the answer.
+
+    On traced rows the lane loop is cut and a module-level compiled `function(*parts, out, *data)` runs in between, whose `out` has the
+    results first and `scratch` rows after them. Without it a formula runs on the backends that can call `plain`.
+
+    >>> Block(lambda u, v: u + v, outputs=1)(np.array([1.0]), np.array([2.0]))
+    array([3.])
+    """
+
+    plain: Callable[..., np.ndarray]
+    outputs: int
+    scratch: int = 0
+    function: Callable[..., None] | None = None
+    data: tuple[np.ndarray, ...] = ()
+
+    def __call__(self, *parts: Any) -> np.ndarray:
+        arrays = [np.asarray(part) for part in parts]
+        tape = next((v.tape for a in arrays if a.dtype == object for v in a if hasattr(v, "tape")), None)
+        return self.plain(*(np.asarray(a, dtype=float) for a in arrays)) if tape is None else tape.run(self, arrays)

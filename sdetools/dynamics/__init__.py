@@ -6,6 +6,7 @@ from sdetools.dynamics.integrators import BAOAB, OBABO, RI1, SRA1, UBU, EulerMar
 from sdetools.dynamics.limits import GradientFlow, HamiltonianSDE, KineticSDE, LimitSDE, ModifiedMomentumSDE, ModifiedSDE
 from sdetools.dynamics.optimisers import SGD, SGDM, Auxiliary, HeavyBall
 from sdetools.dynamics.sde import SDE
+from sdetools.dynamics.slow import SlowSDE
 
 __all__ = [
     "BAOAB",
@@ -40,4 +41,5 @@ __all__ = [
     "Platen",
     "PrimalAveraging",
     "RandomScaling",
+    "SlowSDE",
 ]

@@ -111,6 +111,10 @@ class SDE:
         """The parts of the state at time 0."""
         return (np.asarray(x0, dtype=float),)
 
+    def settle(self, new: Any, old: Any, p: Any) -> Any:
+        """The end of a step from `old`, brought back to where the solution lives: here everywhere."""
+        return new
+
     def __repr__(self) -> str:
         motions = f"{self.noise_dim} Brownian motion{'s' * (self.noise_dim != 1)}"
         return f"{type(self).__name__}(dim={self.dim}, {motions}, {self.noise_class} noise, {self.calculus})"

@@ -43,11 +43,12 @@ def _library_key() -> str:
     import numba
 
     from sdetools.losses import kernels as loss_kernels
+    from sdetools.manifold import kernels as manifold_kernels
     from sdetools.noise import kernels as noise_kernels
     from sdetools.simulation import lanes, library
 
     digest = hashlib.sha256(f"{numba.__version__} {sys.version_info[:2]}".encode())
-    for module in (lanes, library, loss_kernels, noise_kernels):
+    for module in (lanes, library, loss_kernels, manifold_kernels, noise_kernels):
         digest.update(Path(module.__file__).read_bytes())
     return digest.hexdigest()
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from sdetools.dynamics.base import Dynamics
+from sdetools.losses.base import Stage
 from sdetools.simulation.foreign import gradient_stage
 from sdetools.simulation.frame import (
     LANES,
@@ -74,6 +75,9 @@ class Build:
     draw_rows: list[int] = field(default_factory=list)
     torch: bool = False
     """Whether stages are torch functions where there are any."""
+    outputs_of: dict[str, int] = field(default_factory=dict)
+    """Rows that the stage of a block writes, by its name."""
+    _blocks: dict[Any, np.ndarray] = field(default_factory=dict)
 
     def take(self, count: int) -> int:
         """Reserves rows of the state array."""
@@ -96,6 +100,37 @@ class Build:
             if texts[0] == row(r):
                 return r if texts == [row(r + i) for i in range(len(texts))] else None
         return None
+
+    def new_tape(self) -> None:
+        """An empty tape, whose blocks run here."""
+        self.tape, self.outputs, self._blocks = Tape(run=self.run_block), [], {}
+
+    def run_stage(self, stage: Any, parts: Sequence[Any], rows: int, more: str = "") -> tuple[str, np.ndarray]:
+        """Cuts the tape for a stage on rows, `function(*parts, more, out, *data)` with `rows` rows of `out`: its name and their symbols."""
+        out, views = self.take(rows), []
+        for part in parts:
+            at = self.rows_of(part)
+            if at is None:
+                at = self.take(len(part))
+                segment = len(self.tape.calls)
+                self.outputs += [((segment, row(at + i)), value) for i, value in enumerate(part)]
+            views.append(f"S2[{at}:{at + len(part)}]")
+        name, data = self.stage(stage)
+        self.tape.cut(f"{name}({', '.join(views)}{more}, S2[{out}:{out + rows}]{data})")
+        return name, symbols(self.tape, [row(out + i) for i in range(rows)])
+
+    def run_block(self, block: Any, parts: Sequence[Any]) -> np.ndarray:
+        """The results of a block on traced rows; the same block on the same rows runs once."""
+        key = (id(block), *(v.name if isinstance(v, Traced) else float(v) for part in parts for v in part))
+        if key not in self._blocks:
+            if block.function is None and not self.torch:
+                raise NotTraceable("a part that runs on whole arrays only")
+            stage = Stage(block.function or Plain(block), block.data)
+            rows = block.outputs + (block.scratch if block.function is not None else 0)
+            name, made = self.run_stage(stage, parts, rows)
+            self.outputs_of[name] = rows
+            self._blocks[key] = made[: block.outputs]
+        return self._blocks[key]
 
     def stage(self, stage: Any) -> tuple[str, str]:
         """The name of a stage's function in the text, and its data arguments; NotTraceable for one of torch where torch does not run."""
@@ -184,7 +219,7 @@ def passes(
     """For each length of step: after how many short steps it ends, its segments of lines and stores, and the calls between them."""
     program = build.program
     for every in sorted(set(program.every)):
-        build.tape, build.outputs = Tape(), []
+        build.new_tape()
         for i in (i for i in range(len(program.members)) if program.every[i] == every):
             _member(build, i, first, held, sums, gathered)
         spill_start = build.rows
@@ -252,11 +287,11 @@ class _Oracle:
         whole = noise.oracle_stage(self.oracle.sigma)
         if whole is not None:
             sigma = f"p{self.offset}"
-            return self._run(whole, x, lambda at, out: f"{at}, {self._draw_view()}, {sigma}, {out}")
+            return self._run(whole, x, f", {self._draw_view()}, {sigma}")
         split = 1 + len(loss.parameters)
         stage = self.build.gradient_stage(loss)
         if stage is not None:
-            gradient = self._run(stage, x, lambda at, out: f"{at}, {out}")
+            gradient = self._run(stage, x)
         else:
             gradient = self._gradient(x, p[1:split])
         return gradient + p[0] * self.deviation(x)
@@ -271,28 +306,30 @@ class _Oracle:
             stage = gradient_stage(function, loss.dim) if function is not None else None
             if stage is None:
                 raise
-        return self._run(stage, x, lambda at, out: f"{at}, {out}")
+        return self._run(stage, x)
 
     def deviation(self, x: np.ndarray) -> np.ndarray:
         """The noise v at `x` on the step's draws, without sigma."""
         loss, noise, p = self.oracle.loss, self.oracle.noise, self.p
         if noise.stage is not None:
-            return self._run(noise.stage, x, lambda at, out: f"{at}, {self._draw_view()}, {out}")
+            return self._run(noise.stage, x, f", {self._draw_view()}")
         return _trace(noise.value, f"the noise {noise.label}", x, self.draws, p[1 + len(loss.parameters) :])
 
     def _draw_view(self) -> str:
         return f"Z2[{self.base}:{self.base + self.oracle.noise.n_draws}]"
 
-    def _run(self, stage: Any, x: np.ndarray, arguments: Callable[[str, str], str]) -> np.ndarray:
-        build, dim = self.build, len(x)
-        out, at = build.take(dim), build.rows_of(x)
-        if at is None:
-            at = build.take(dim)
-            segment = len(build.tape.calls)
-            build.outputs += [((segment, row(at + i)), value) for i, value in enumerate(x)]
-        name, data = build.stage(stage)
-        build.tape.cut(f"{name}({arguments(f'S2[{at}:{at + dim}]', f'S2[{out}:{out + dim}]')}{data})")
-        return symbols(build.tape, [row(out + i) for i in range(dim)])
+    def _run(self, stage: Any, x: np.ndarray, more: str = "") -> np.ndarray:
+        return self.build.run_stage(stage, [x], len(x), more)[1]
+
+
+class Plain:
+    """A block without compiled code as a stage: rows go to its `plain` and come back, through memory that NumPy shares."""
+
+    def __init__(self, block: Any) -> None:
+        self.block = block
+
+    def __call__(self, *rows: np.ndarray) -> None:
+        rows[-1][:] = self.block.plain(*rows[:-1])
 
 
 def _held_noise(build: Build, member: Dynamics, state: Any, oracle: _Oracle, coefficients: Any, held: int) -> None:

@@ -102,22 +102,30 @@ def _call(text: str) -> str:
 class _NumbaStage:
     """A compiled stage on rows of a CPU batch; rows go through memory that NumPy and torch share."""
 
-    def __init__(self, function: Any, scalar: bool) -> None:
-        self.function, self.scalar = function, scalar
+    def __init__(self, function: Any, scalar: bool, outputs: int | None = None) -> None:
+        self.function, self.scalar, self.outputs = function, scalar, outputs
 
-    def __call__(self, x: list[torch.Tensor], *arguments: Any) -> Any:
-        plain = [_array(a) for a in arguments]
-        rows = np.ascontiguousarray(torch.stack(x).double().numpy())
-        out = np.empty(rows.shape[1]) if self.scalar else np.empty_like(rows)
+    def __call__(self, *arguments: Any) -> Any:
+        like = max(
+            (row for rows in arguments if isinstance(rows, list) for row in rows if isinstance(row, torch.Tensor)), key=len_of
+        )
+        plain = [_array(a, like) for a in arguments]
+        out = np.empty(len(like)) if self.scalar else np.empty((self.outputs or len(plain[0]), len(like)))
         split = next((i for i, a in enumerate(arguments) if isinstance(a, np.ndarray)), len(plain))
-        self.function(rows, *plain[:split], out, *plain[split:])
-        made = torch.from_numpy(out).to(x[0].dtype)
+        self.function(*plain[:split], out, *plain[split:])
+        made = torch.from_numpy(out).to(like.dtype)
         return made if self.scalar else list(made)
 
 
-def _array(a: Any) -> Any:
+def len_of(row: torch.Tensor) -> int:
+    """Paths of a row; a constant has none."""
+    return len(row) if row.ndim else 0
+
+
+def _array(a: Any, like: torch.Tensor) -> Any:
     if isinstance(a, list):
-        return np.ascontiguousarray(torch.stack(a).double().numpy())
+        rows = [torch.as_tensor(row, dtype=like.dtype).expand(like.shape) for row in a]
+        return np.ascontiguousarray(torch.stack(rows).double().numpy())
     return float(a) if isinstance(a, torch.Tensor) else a
 
 
@@ -159,7 +167,7 @@ def write_torch(program: Program, device: torch.device, dtype: torch.dtype) -> T
         own = getattr(function, "torch_stage", False)
         if not own and device.type != "cpu":
             raise NotTraceable(f"a part that is compiled for a CPU (a loss or noise from data) cannot run on {device}")
-        space[name] = function if own else _NumbaStage(function, name not in known)
+        space[name] = function if own else _NumbaStage(function, name not in known, build.outputs_of.get(name))
     space |= {f"d{i}": array for i, array in enumerate(build.data)}
     steps = []
     for every, lines in texts.items():

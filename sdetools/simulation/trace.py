@@ -42,6 +42,8 @@ class Tape:
 
     lines: list[Line] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
+    run: Callable[[Any, Any], Any] | None = None
+    """What a `Block` is handed to, with its traced rows."""
     _known: dict[tuple[str, int], str] = field(default_factory=dict)
     _segment: int = 0
 

@@ -1,0 +1,56 @@
+"""Where the loss is flat: the gradient-flow projection Phi onto the manifold of minimisers Gamma, and its derivatives.
+
+>>> import sdetools as st
+>>> loss = st.losses.from_expression("(x*y - 1)**2 / 2", variables="x y")
+>>> point = st.manifold.project(loss, [2.0, 1.0])
+>>> point.round(5), st.manifold.at(loss, point).rank
+(array([1.81735, 0.55025]), 1)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sdetools.manifold.flow import FlowError, differential, project
+    from sdetools.manifold.geometry import Geometry, at, distance, second_derivative, tangent_projection
+    from sdetools.manifold.matrix_free import MatrixFree, matrix_free
+
+_HOME = {
+    "FlowError": "flow",
+    "Geometry": "geometry",
+    "MatrixFree": "matrix_free",
+    "at": "geometry",
+    "differential": "flow",
+    "distance": "geometry",
+    "matrix_free": "matrix_free",
+    "project": "flow",
+    "second_derivative": "geometry",
+    "tangent_projection": "geometry",
+}
+
+__all__ = [
+    "FlowError",
+    "Geometry",
+    "MatrixFree",
+    "at",
+    "differential",
+    "distance",
+    "matrix_free",
+    "project",
+    "second_derivative",
+    "tangent_projection",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,266 @@
+r"""The manifold of minimisers at a point: its rank and gap, tangent space, pseudo-inverse, and the second derivative of Phi.
+
+With H = Hess L(x) at x in Gamma, P the projection onto ker H, Q = I - P, D[M]_l = sum_ij d_ijl L M_ij, Lyap(X) = H X + X H:
+
+    dPhi(x) = P,      d2Phi(x)[Sigma] = -H^+ D[P Sigma P] - P D[Lyap^{-1}(Q Sigma Q)] - 2 P D[H^+ Q Sigma P].
+
+The first term is normal to Gamma and keeps a tangent diffusion on it, the others are tangent. For Sigma = c H: -(c/2) P grad tr H.
+Dense: one eigen-decomposition a point; `matrix_free` does the same through products. Source: the paper, section 4; G. Katzenberger,
+Annals of Probability 19 (1991); Z. Li, T. Wang, S. Arora, ICLR 2022.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from sdetools import _check
+from sdetools.losses.base import Loss
+from sdetools.manifold.flow import _points, _told, differential, gradients, hessians, project
+
+CURVED, LEVEL = 1e-6, 1e-9
+"""Curvatures above the first part of the largest one count, below the second they do not; between them the rank is ambiguous."""
+ON = 1e-6
+"""Newton's displacement, as a part of the point's size, up to which a point counts as lying on the manifold."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The manifold at points of it; made by `st.manifold.at(loss, x)`. Arrays are component first: `(dim, ...)`, paths last if there are any.
+
+    `eigenvalues` of the Hessian, descending `(dim, *paths)`, `vectors` `(dim, dim, *paths)` beside them (column j: `vectors[:, j]`),
+    `rank` M of the Hessian: Gamma has dim - M dimensions. `gap`: the least M-th eigenvalue beside the largest one after it.
+    """
+
+    loss: Loss
+    point: np.ndarray
+    eigenvalues: np.ndarray
+    vectors: np.ndarray
+    rank: int
+
+    @property
+    def gap(self) -> float:
+        """lambda_M / |lambda_{M+1}|, the least over the points: how clearly the rank is seen."""
+        if self.rank == 0:
+            return np.inf
+        after = np.abs(self.eigenvalues[self.rank :]).max(axis=0, initial=0.0)
+        return float(np.min(self.eigenvalues[self.rank - 1] / np.maximum(after, 1e-300)))
+
+    @property
+    def tangent(self) -> np.ndarray:
+        """An orthonormal frame of the tangent space, `(dim, dim - M, *paths)`."""
+        return self.vectors[:, self.rank :]
+
+    @property
+    def normal(self) -> np.ndarray:
+        """An orthonormal frame across the manifold, `(dim, M, *paths)`."""
+        return self.vectors[:, : self.rank]
+
+    @cached_property
+    def projection(self) -> np.ndarray:
+        """P = dPhi, `(dim, dim, *paths)`."""
+        return np.einsum("ik...,jk...->ij...", self.tangent, self.tangent)
+
+    @cached_property
+    def pseudo_inverse_matrix(self) -> np.ndarray:
+        """H^+, `(dim, dim, *paths)`."""
+        return np.einsum("ik...,k...,jk...->ij...", self.normal, 1.0 / self.eigenvalues[: self.rank], self.normal)
+
+    def project_tangent(self, v: Any) -> np.ndarray:
+        """P v for `(dim,)` or `(dim, *paths)`."""
+        return np.einsum(
+            "ik...,k...->i...", self.tangent, np.einsum("ik...,i...->k...", self.tangent, np.asarray(v, dtype=float))
+        )
+
+    def pseudo_inverse(self, v: Any) -> np.ndarray:
+        """H^+ v."""
+        return np.einsum("ij...,j...->i...", self.pseudo_inverse_matrix, np.asarray(v, dtype=float))
+
+    def second_derivative(self, Sigma: Any) -> np.ndarray:
+        r"""d2Phi[Sigma], `(dim, *paths)`, for a covariance `(dim, dim)` or `(dim, dim, *paths)`. ValueError for a wrong shape or no covariance.
+
+        >>> import sdetools as st
+        >>> float(st.manifold.at(st.losses.exponential_valley(), [0.0, 0.0]).second_derivative(np.eye(2))[0])
+        -0.5
+        """
+        Sigma = self._covariance(Sigma)
+        across, lyapunov = self._split(Sigma)
+        normal = -self.pseudo_inverse(self.loss.third_contracted(self.point, across))
+        return normal - self.project_tangent(self.loss.third_contracted(self.point, lyapunov))
+
+    def _split(self, Sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """P Sigma P, and Lyap^{-1}(Q Sigma Q) + H^+ Q Sigma P + (the transpose of that)."""
+        own = np.einsum("ia...,ij...,jb...->ab...", self.vectors, Sigma, self.vectors)
+        tangent = np.arange(len(self.eigenvalues)) >= self.rank
+        values = np.where(tangent.reshape(-1, *[1] * (self.eigenvalues.ndim - 1)), 0.0, self.eigenvalues)
+        both = np.logical_and.outer(tangent, tangent).reshape(len(tangent), len(tangent), *[1] * (own.ndim - 2))
+        sums = np.where(both, 1.0, values[:, None] + values[None, :])
+        across = np.where(both, own, 0.0)
+        lyapunov = np.where(both, 0.0, own / sums)  # a mixed pair has lambda_i + 0: the terms of H^+ Q Sigma P
+        back = "ia...,ab...,jb...->ij..."
+        return np.einsum(back, self.vectors, across, self.vectors), np.einsum(back, self.vectors, lyapunov, self.vectors)
+
+    def trace_gradient(self) -> np.ndarray:
+        """P grad tr H, `(dim, *paths)`: where label noise does not go."""
+        identity = np.broadcast_to(
+            np.eye(self.loss.dim).reshape(self.loss.dim, self.loss.dim, *[1] * (self.point.ndim - 1)), self.vectors.shape
+        )
+        return self.project_tangent(self.loss.third_contracted(self.point, identity))
+
+    def slow_drift(self, Sigma: Any, rate: float = 1.0) -> np.ndarray:
+        """(rate^2 / 2) d2Phi[Sigma]: the drift of the slow SDE at lambda_t = `rate`."""
+        return 0.5 * rate**2 * self.second_derivative(Sigma)
+
+    def _covariance(self, Sigma: Any) -> np.ndarray:
+        Sigma = _check.finite("Sigma", Sigma)
+        dim, paths = self.loss.dim, self.point.shape[1:]
+        if Sigma.shape not in ((dim, dim), (dim, dim, *paths)):
+            wanted = f"({dim}, {dim})" + (f" or ({dim}, {dim}, {paths[0]})" if paths else "")
+            raise ValueError(f"`Sigma` must have shape {wanted}, that of the loss's Hessian; got shape {Sigma.shape}.")
+        if Sigma.ndim == 2:
+            Sigma = _check.covariance("Sigma", Sigma, dim).reshape(dim, dim, *[1] * len(paths))
+            return np.broadcast_to(Sigma, (dim, dim, *paths))
+        if np.abs(Sigma - Sigma.swapaxes(0, 1)).max() > 1e-12 * np.abs(Sigma).max():
+            raise ValueError("`Sigma` must be symmetric at every point; got one that is not. Take (Sigma + Sigma.T) / 2.")
+        return Sigma
+
+    def __repr__(self) -> str:
+        where = f"{self.point.shape[1]} points" if self.point.ndim > 1 else _told(self.point)
+        return f"Geometry({self.loss.label}, at {where}, rank {self.rank} of {self.loss.dim}, gap {self.gap:.3g})"
+
+
+def at(loss: Loss, x: Any, rank: int | None = None) -> Geometry:
+    """The manifold of minimisers at points of it, `(dim,)` or `(dim, paths)`.
+
+    `rank`: the rank of the Hessian there; by default it is found: eigenvalues above 1e-6 of the largest count, and none may lie between
+    that and 1e-9 of it. ValueError where a point is no minimiser (project it first), where it is a saddle, where the rank is ambiguous
+    (a singular point; the gap is told) or not the same at all points, and where there is no manifold (rank 0 or dim).
+
+    >>> import sdetools as st
+    >>> at(st.losses.hyperbola(), [2.0, 0.5]).projection.round(12)
+    array([[ 0.94117647, -0.23529412],
+           [-0.23529412,  0.05882353]])
+    """
+    points, shape = _points(loss, x)
+    H = hessians(loss, points)
+    g = gradients(loss, points)
+    if not (np.isfinite(H).all() and np.isfinite(g).all()):
+        i = int(np.argmin(np.isfinite(H).all(axis=(1, 2)) & np.isfinite(g).all(axis=1)))
+        raise ValueError(f"the loss must be finite with two derivatives at `x`; {loss.label} is not at {_told(points[i])}.")
+    values, vectors = np.linalg.eigh(H)
+    values, vectors = values[:, ::-1], vectors[:, :, ::-1]
+    _check_slope(loss, points, g, np.abs(g).max(axis=1) / np.maximum(np.abs(values).max(axis=1), 1e-300))
+    ranks = _ranks(loss, points, values) if rank is None else _given(loss, points, values, rank)
+    _check_slope(loss, points, g, np.abs(np.einsum("nij,ni->nj", vectors[:, :, :ranks], g) / values[:, :ranks]).max(axis=1))
+    tail = shape[1:]
+    return Geometry(
+        loss,
+        points.T.reshape(shape).copy(),
+        values.T.reshape(loss.dim, *tail).copy(),
+        np.moveaxis(vectors, 0, -1).reshape(loss.dim, loss.dim, *tail).copy(),
+        ranks,
+    )
+
+
+def _ranks(loss: Loss, points: np.ndarray, values: np.ndarray) -> int:
+    top = np.abs(values).max(axis=1)
+    parts = values / np.maximum(top, 1e-300)[:, None]
+    if (parts < -CURVED).any():
+        i = int(np.argmax((parts < -CURVED).any(axis=1)))
+        raise ValueError(
+            f"`x` must hold minimisers; at {_told(points[i])} the Hessian of {loss.label} has the eigenvalue {values[i, -1]:.3g} "
+            f"beside {values[i, 0]:.3g}, so that it is a saddle or no zero of the gradient. Project a start: st.manifold.project(loss, x)."
+        )
+    ranks = (parts > CURVED).sum(axis=1)
+    unclear = (np.abs(parts) > LEVEL) & (parts <= CURVED)
+    if unclear.any():
+        i = int(np.argmax(unclear.any(axis=1)))
+        M = int(ranks[i])
+        ratio = values[i, M - 1] / abs(values[i, M]) if M else 0.0
+        raise ValueError(
+            f"the rank of the Hessian must be clear; at {_told(points[i])} the eigenvalues of {loss.label} next to the gap are "
+            f"{values[i, max(M - 1, 0)]:.3g} and {values[i, M]:.3g} beside {values[i, 0]:.3g}: a gap ratio of {ratio:.3g} "
+            f"with {parts[i, M]:.1g} of the largest left, where at most {LEVEL:g} may be. The point is near a singular one, or was not "
+            "projected to rounding; give rank= if you know it."
+        )
+    if len(set(ranks.tolist())) > 1:
+        low, high = int(np.argmin(ranks)), int(np.argmax(ranks))
+        raise ValueError(
+            f"the rank of the Hessian must be the same at all points; it is {ranks[low]} at {_told(points[low])} and {ranks[high]} at "
+            f"{_told(points[high])}: a singular point, or two manifolds. Take them one by one."
+        )
+    return _proper(loss, int(ranks[0]))
+
+
+def _given(loss: Loss, points: np.ndarray, values: np.ndarray, rank: int) -> int:
+    rank = _proper(loss, _check.count("rank", rank, least=0))
+    after = np.abs(values[:, rank:]).max(axis=1)
+    poor = ~(values[:, rank - 1] > 1e3 * after)
+    if poor.any():
+        i = int(np.argmax(poor))
+        raise ValueError(
+            f"`rank` must stand before a gap of the Hessian's eigenvalues; at {_told(points[i])} those before and after rank {rank} are "
+            f"{values[i, rank - 1]:.3g} and {after[i]:.3g}, a gap ratio of {values[i, rank - 1] / max(after[i], 1e-300):.3g} where 1000 is asked for."
+        )
+    return rank
+
+
+def _proper(loss: Loss, rank: int) -> int:
+    if rank >= loss.dim:
+        raise ValueError(
+            f"the loss must have a manifold of minimisers; the Hessian of {loss.label} has full rank {loss.dim} there, an isolated minimum. "
+            "Nothing moves on the slow clock."
+        )
+    if rank == 0:
+        raise ValueError(
+            f"the loss must curve across its manifold; the Hessian of {loss.label} vanishes there. Start at another point, or rescale."
+        )
+    return rank
+
+
+def _check_slope(loss: Loss, points: np.ndarray, g: np.ndarray, off: np.ndarray) -> None:
+    """`off`: how far each point is from a zero of the gradient."""
+    far = (off > ON * (1e-3 + np.abs(points).max(axis=1))) & (np.abs(g).max(axis=1) > 0)
+    if far.any():
+        i = int(np.argmax(far))
+        raise ValueError(
+            f"`x` must lie on the manifold of minimisers; at {_told(points[i])} |grad L| is {np.abs(g[i]).max():.3g}, about "
+            f"{off[i]:.2g} away from it. Project it first: st.manifold.project(loss, x)."
+        )
+
+
+def tangent_projection(loss: Loss, x: Any, rank: int | None = None) -> np.ndarray:
+    """dPhi(x) = P on Gamma, `(dim, dim)` or `(dim, dim, paths)`; off it see `differential`. Errors as in `at`.
+
+    >>> import sdetools as st
+    >>> tangent_projection(st.losses.sphere(2), [1.0, 0.0])
+    array([[0., 0.],
+           [0., 1.]])
+    """
+    return at(loss, x, rank).projection
+
+
+def second_derivative(loss: Loss, x: Any, Sigma: Any, rank: int | None = None) -> np.ndarray:
+    """d2Phi(x)[Sigma] on Gamma, `(dim,)` or `(dim, paths)`. Errors as in `at`, and for a Sigma that is no covariance of the loss's size.
+
+    >>> import sdetools as st
+    >>> float(second_derivative(st.losses.sphere(3), [1.0, 0.0, 0.0], np.eye(3))[0])  # Brownian motion: twice its drift -(d - 1)/2 x
+    -2.0
+    """
+    return at(loss, x, rank).second_derivative(Sigma)
+
+
+def distance(loss: Loss, x: Any, tolerance: float = 1e-10) -> np.ndarray:
+    """|x - Phi(x)|, `()` or `(paths,)`: how far the flow carries a point to the manifold.
+
+    >>> import sdetools as st
+    >>> float(distance(st.losses.sphere(2), [3.0, 0.0]).round(9))
+    2.0
+    """
+    return np.linalg.norm(np.asarray(x, dtype=float) - project(loss, x, tolerance), axis=0)
+
+
+__all__ = ["Geometry", "at", "differential", "distance", "project", "second_derivative", "tangent_projection"]

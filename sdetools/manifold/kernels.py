@@ -1,0 +1,258 @@
+"""Compiled pieces of a step on the manifold, for a block of lanes: every innermost loop runs over lanes and has no branch.
+
+`frame`: cyclic Jacobi rotations, one matrix a lane, then the matrices of the slow SDE; `pull`: its drift; `tangent`: P v; `newton`: a step
+back to the manifold. A symmetric matrix is its entries i <= j, a symmetric tensor its entries i <= j <= l, one after another. `out` holds
+the results first and scratch after them, so nothing is allocated.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+EXTRA_SWEEPS = 4
+"""Sweeps beside one for each doubling of the dimension: rotations converge quadratically."""
+
+
+@njit(inline="always")
+def place(i, j, dim):
+    """Where entry (i, j), i <= j, of a symmetric matrix stands."""
+    return i * dim - (i * (i - 1)) // 2 + j - i
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def jacobi(A, V, dim, lanes):
+    """Diagonalises A in place, `(dim * dim, lanes)`, with the eigenvectors in the columns of V."""
+    for i in range(dim):
+        for k in range(dim):
+            for j in range(lanes):
+                V[i * dim + k, j] = 1.0 if i == k else 0.0
+    sweeps = 1 if dim == 2 else EXTRA_SWEEPS + math.ceil(math.log2(dim))
+    for _ in range(sweeps):
+        for p in range(dim - 1):
+            for q in range(p + 1, dim):
+                for j in range(lanes):
+                    a = A[p * dim + q, j]
+                    d = 0.5 * (A[q * dim + q, j] - A[p * dim + p, j])
+                    # t = a / (d + sign(d) sqrt(a^2 + d^2)); with a = d = 0 it is 0
+                    size = math.sqrt(a * a + d * d) + 1e-300
+                    t = a / (d + (size if d >= 0.0 else -size))
+                    c = 1.0 / math.sqrt(1.0 + t * t)
+                    A[p * dim + p, j] -= t * a
+                    A[q * dim + q, j] += t * a
+                    A[p * dim + q, j] = c
+                    A[q * dim + p, j] = c * t
+                for k in range(dim):
+                    if k != p and k != q:
+                        up, uq = min(k, p) * dim + max(k, p), min(k, q) * dim + max(k, q)
+                        for j in range(lanes):
+                            c, s = A[p * dim + q, j], A[q * dim + p, j]
+                            x, y = A[up, j], A[uq, j]
+                            A[up, j] = c * x - s * y
+                            A[uq, j] = s * x + c * y
+                for k in range(dim):
+                    for j in range(lanes):
+                        c, s = A[p * dim + q, j], A[q * dim + p, j]
+                        x, y = V[k * dim + p, j], V[k * dim + q, j]
+                        V[k * dim + p, j] = c * x - s * y
+                        V[k * dim + q, j] = s * x + c * y
+                for j in range(lanes):
+                    A[p * dim + q, j] = 0.0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def product(X, turned, Y, out, dim, lanes):
+    """out = X Y of full matrices, or X^T Y."""
+    for i in range(dim):
+        for k in range(dim):
+            for j in range(lanes):
+                out[i * dim + k, j] = 0.0
+            for a in range(dim):
+                at = a * dim + i if turned else i * dim + a
+                for j in range(lanes):
+                    out[i * dim + k, j] += X[at, j] * Y[a * dim + k, j]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def back(X, V, out, dim, lanes):
+    """The symmetric part that is stored of X V^T."""
+    for i in range(dim):
+        for k in range(i, dim):
+            at = place(i, k, dim)
+            for j in range(lanes):
+                out[at, j] = 0.0
+            for b in range(dim):
+                for j in range(lanes):
+                    out[at, j] += X[i * dim + b, j] * V[k * dim + b, j]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def frame(H, Sigma, out, settings):
+    """From Hess L and Sigma to P, H^+, P Sigma P and Z = Lyap^{-1}(Q Sigma Q) + H^+ Q Sigma P + its transpose.
+
+    `settings`: dim, rank M, the largest |lambda_{M+1}| / lambda_M and the least lambda_M / lambda_1 allowed. The M largest eigenvalues are
+    those across the manifold; where a bound is broken every result is NaN.
+    """
+    dim, rank, most, least = int(settings[0]), settings[1], settings[2], settings[3]
+    lanes, own, full = H.shape[1], dim * (dim + 1) // 2, dim * dim
+    scratch = out[4 * own :]
+    A, V, B, C = scratch[:full], scratch[full : 2 * full], scratch[2 * full : 3 * full], scratch[3 * full : 4 * full]
+    across, low, rest, top = scratch[4 * full : 4 * full + dim], scratch[-3], scratch[-2], scratch[-1]
+    for i in range(dim):
+        for k in range(dim):
+            at = place(min(i, k), max(i, k), dim)
+            for j in range(lanes):
+                A[i * dim + k, j] = H[at, j]
+                B[i * dim + k, j] = Sigma[at, j]
+    jacobi(A, V, dim, lanes)
+    product(B, False, V, C, dim, lanes)
+    product(V, True, C, B, dim, lanes)  # V^T Sigma V
+    for j in range(lanes):
+        low[j], rest[j], top[j] = np.inf, 0.0, 0.0
+    for i in range(dim):
+        for j in range(lanes):
+            across[i, j] = 0.0
+        for k in range(dim):
+            for j in range(lanes):
+                one, other = A[i * dim + i, j], A[k * dim + k, j]
+                across[i, j] += 1.0 if (other > one or (other == one and k < i)) else 0.0
+        for j in range(lanes):
+            value = A[i * dim + i, j]
+            across[i, j] = 1.0 if across[i, j] < rank else 0.0
+            low[j] = min(low[j], value if across[i, j] > 0.0 else np.inf)
+            rest[j] = max(rest[j], 0.0 if across[i, j] > 0.0 else abs(value))
+            top[j] = max(top[j], value)
+            A[i * dim + i, j] = across[i, j] * value
+    for j in range(lanes):
+        top[j] = 1.0 if (rest[j] <= most * low[j] and low[j] >= least * top[j] and low[j] > 0.0) else np.nan
+    for r in range(4):
+        for i in range(dim):
+            for b in range(dim):
+                for j in range(lanes):
+                    C[i * dim + b, j] = 0.0
+        for a in range(dim):
+            for b in range(dim):
+                if r >= 2 or a == b:
+                    for j in range(lanes):
+                        level = (1.0 - across[a, j]) * (1.0 - across[b, j])
+                        rate = A[a * dim + a, j] + A[b * dim + b, j]
+                        inverse = (1.0 - level) / (1.0 if level > 0.0 else rate)
+                        if r == 0:
+                            low[j] = level
+                        elif r == 1:
+                            low[j] = 2.0 * inverse
+                        elif r == 2:
+                            low[j] = level * B[a * dim + b, j]
+                        else:
+                            low[j] = inverse * B[a * dim + b, j]
+                    for i in range(dim):
+                        for j in range(lanes):
+                            C[i * dim + b, j] += V[i * dim + a, j] * low[j]
+        back(C, V, out[r * own : (r + 1) * own], dim, lanes)
+    for r in range(4 * own):
+        for j in range(lanes):
+            out[r, j] *= top[j]
+
+
+def frame_rows(dim):
+    """Rows of `out` that `frame` needs."""
+    return 4 * (dim * (dim + 1) // 2) + 4 * dim * dim + dim + 3
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def times(A, v, out, add, dim, lanes):
+    """out = A v, or out += A v, for a symmetric A."""
+    for i in range(dim):
+        if not add:
+            for j in range(lanes):
+                out[i, j] = 0.0
+        for k in range(dim):
+            at = place(min(i, k), max(i, k), dim)
+            for j in range(lanes):
+                out[i, j] += A[at, j] * v[k, j]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def contract(T, M, out, dim, lanes):
+    """out_l = sum_ij T_ijl M_ij for a symmetric T and M."""
+    for i in range(dim):
+        for j in range(lanes):
+            out[i, j] = 0.0
+    at = 0
+    for i in range(dim):
+        for k in range(i, dim):
+            for m in range(k, dim):
+                # each place of the triple in turn is the free index; equal indices have it once
+                for free in range(3):
+                    l, a, b = (m, i, k) if free == 0 else ((k, i, m) if free == 1 else (i, k, m))
+                    if (free == 1 and k == m) or (free == 2 and i in (k, m)):
+                        continue
+                    pair = place(min(a, b), max(a, b), dim)
+                    factor = 1.0 if a == b else 2.0
+                    for j in range(lanes):
+                        out[l, j] += factor * T[at, j] * M[pair, j]
+                at += 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def pull(F, T, out, settings):
+    """-(H^+ D[P Sigma P] + P D[Z]) = d2Phi[Sigma] from the results F of `frame` and the third derivative T of L."""
+    dim, lanes = int(settings[0]), F.shape[1]
+    own, D = dim * (dim + 1) // 2, out[dim:]
+    contract(T, F[2 * own : 3 * own], D, dim, lanes)
+    times(F[own : 2 * own], D, out, False, dim, lanes)
+    contract(T, F[3 * own : 4 * own], D, dim, lanes)
+    times(F[:own], D, out, True, dim, lanes)
+    for i in range(dim):
+        for j in range(lanes):
+            out[i, j] = -out[i, j]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def tangent(P, v, out, settings):
+    """P v."""
+    times(P, v, out, False, int(settings[0]), P.shape[1])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def newton(H, P, g, out, settings):
+    """(H + tr(H) P)^{-1} g by L D L^T."""
+    dim, lanes = int(settings[0]), H.shape[1]
+    own, L = dim * (dim + 1) // 2, out[dim:]
+    for j in range(lanes):
+        out[0, j] = 0.0
+    for i in range(dim):
+        at = place(i, i, dim)
+        for j in range(lanes):
+            out[0, j] += H[at, j]
+    for i in range(own):
+        for j in range(lanes):
+            L[i, j] = H[i, j] + out[0, j] * P[i, j]
+    for i in range(dim):
+        for j in range(lanes):
+            out[i, j] = g[i, j]
+    for k in range(dim):
+        pivot = place(k, k, dim)
+        for i in range(k + 1, dim):
+            row = place(k, i, dim)
+            for m in range(i, dim):
+                at, other = place(i, m, dim), place(k, m, dim)
+                for j in range(lanes):
+                    L[at, j] -= L[row, j] * L[other, j] / L[pivot, j]
+            for j in range(lanes):
+                out[i, j] -= L[row, j] / L[pivot, j] * out[k, j]
+    for k in range(dim - 1, -1, -1):
+        for i in range(k + 1, dim):
+            row = place(k, i, dim)
+            for j in range(lanes):
+                out[k, j] -= L[row, j] * out[i, j]
+        pivot = place(k, k, dim)
+        for j in range(lanes):
+            out[k, j] /= L[pivot, j]
+
+
+def newton_rows(dim):
+    """Rows of `out` that `newton` needs."""
+    return dim + dim * (dim + 1) // 2

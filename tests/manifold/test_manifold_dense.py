@@ -1,0 +1,278 @@
+"""Phi, dPhi and d2Phi on dense Hessians: against closed forms, against finite differences of Phi, and where they must be refused.
+
+All exact: no randomness but fixed seeds, so there is no false-alarm rate.
+"""
+
+import numpy as np
+import pytest
+from scipy.integrate import solve_ivp
+
+import sdetools as st
+from sdetools.manifold import FlowError, at, differential, distance, project, second_derivative, tangent_projection
+from sdetools.manifold.geometry import Geometry
+
+EXACT = 1e-9
+
+
+def hyperbola_phi(x):
+    """The point of xy = 1 with the same x^2 - y^2, on the branch of x."""
+    q = x[0] ** 2 - x[1] ** 2
+    large = np.sqrt((np.abs(q) + np.sqrt(q * q + 4)) / 2)
+    a, b = np.where(q >= 0, large, 1 / large), np.where(q >= 0, 1 / large, large)
+    sign = np.sign(x[0] + x[1])
+    return np.array([a * sign, b * sign])
+
+
+CLOSED = {
+    "valley": (st.losses.exponential_valley(1.0), lambda x: np.array([x[0] - x[1] ** 2 / 4, 0 * x[0]])),
+    "steep valley": (st.losses.exponential_valley(-2.0), lambda x: np.array([x[0] + x[1] ** 2 / 2, 0 * x[0]])),
+    "circle": (st.losses.sphere(2), lambda x: x / np.linalg.norm(x, axis=0)),
+    "sphere": (st.losses.sphere(4), lambda x: x / np.linalg.norm(x, axis=0)),
+    "hyperbola": (st.losses.hyperbola(), hyperbola_phi),
+}
+NAMES = list(CLOSED)
+
+
+def points(loss, n=40, seed=0):
+    return np.random.default_rng(seed).normal(size=(loss.dim, n)) * 0.8 + 0.3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_phi_is_the_closed_form(name):
+    loss, phi = CLOSED[name]
+    x = points(loss)
+    assert np.abs(project(loss, x) - phi(x)).max() < EXACT
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_phi_of_one_point_is_that_of_many(name):
+    loss, _ = CLOSED[name]
+    x = points(loss, 3)
+    assert np.abs(project(loss, x)[:, 1] - project(loss, x[:, 1])).max() < 1e-13
+
+
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-5, 1e-8, 1e-10])
+def test_the_tolerance_is_kept(tolerance):
+    loss, phi = CLOSED["hyperbola"]
+    x = points(loss, 100, seed=5) * 2
+    assert np.abs(project(loss, x, tolerance=tolerance) - phi(x)).max() < 3 * tolerance * np.abs(x).max()
+
+
+def test_phi_is_the_limit_of_the_flow_and_not_the_nearest_zero():
+    x = np.array([1.0, 2.0])
+    nearest = np.array([1.0, 0.0])
+    end = project(st.losses.exponential_valley(1.0), x)
+    assert abs(end[0] - 0.0) < EXACT < abs(end[0] - nearest[0])
+
+
+def test_stiffness_costs_no_steps():
+    """Curvatures a million times apart: an explicit method would take millions of steps, and `max_steps` would end it."""
+    loss = st.losses.from_expression("(1e6*(x*y - 1)**2 + (z - x)**2)/2", variables="x y z")
+    x = np.array([1.5, 1.2, -1.0])
+    end = project(loss, x, max_steps=600)
+    exact = solve_ivp(
+        lambda t, y: -loss.gradient(y), (0, 200), x, method="Radau", jac=lambda t, y: -loss.hessian(y), rtol=1e-11, atol=1e-13
+    )
+    assert np.abs(end - exact.y[:, -1]).max() < 1e-7  # what Radau gives here
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_dphi_off_the_manifold_is_the_derivative_of_phi(name):
+    loss, phi = CLOSED[name]
+    x = points(loss, 12)
+    h = 1e-5
+    numeric = np.stack([(phi(x + h * e[:, None]) - phi(x - h * e[:, None])) / (2 * h) for e in np.eye(loss.dim)], axis=1)
+    assert np.abs(differential(loss, x) - numeric).max() < 2e-8  # what the difference quotient gives
+
+
+def test_dphi_of_the_sphere_exactly():
+    x = points(CLOSED["sphere"][0], 10)
+    r = np.linalg.norm(x, axis=0)
+    exact = (np.eye(4)[..., None] - np.einsum("in,jn->ijn", x, x) / r**2) / r
+    assert np.abs(differential(CLOSED["sphere"][0], x) - exact).max() < EXACT
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_on_the_manifold_dphi_is_the_tangent_projection(name):
+    loss, phi = CLOSED[name]
+    x = phi(points(loss, 10))
+    P = tangent_projection(loss, x)
+    assert np.abs(P - differential(loss, x)).max() < EXACT
+    assert np.abs(np.einsum("ijn,jkn->ikn", P, P) - P).max() < 1e-12
+    assert np.abs(np.einsum("iin->n", P) - (loss.dim - at(loss, x).rank)).max() < 1e-12
+
+
+def covariance(dim, seed=1):
+    root = np.random.default_rng(seed).normal(size=(dim, dim))
+    return root @ root.T
+
+
+EXACT_SECOND = {
+    "valley": lambda x, S: np.array([-S[1, 1] / 2 + 0 * x[0], 0 * x[0]]),
+    "steep valley": lambda x, S: np.array([S[1, 1] + 0 * x[0], 0 * x[0]]),
+    "circle": lambda x, S: sphere_second(x, S),
+    "sphere": lambda x, S: sphere_second(x, S),
+}
+
+
+def sphere_second(x, S):
+    """d2(x/|x|)[S] at |x| = 1: -2 S x - x tr S + 3 x (x.Sx)."""
+    Sx = S @ x
+    return -2 * Sx - x * np.trace(S) + 3 * x * (x * Sx).sum(axis=0)
+
+
+@pytest.mark.parametrize("name", list(EXACT_SECOND))
+def test_d2phi_is_the_closed_form(name):
+    loss, phi = CLOSED[name]
+    x, S = phi(points(loss, 10)), covariance(loss.dim)
+    assert np.abs(second_derivative(loss, x, S) - EXACT_SECOND[name](x, S)).max() < EXACT
+
+
+def test_d2phi_of_the_hyperbola_keeps_what_the_flow_conserves():
+    """q(Phi(x)) = q(x) for q = x^2 - y^2; two derivatives in a direction v: grad q . d2Phi[vv^T] + (dPhi v)^T Hess q (dPhi v) = v^T Hess q v."""
+    loss, phi = CLOSED["hyperbola"]
+    x = phi(points(loss, 10))
+    S = covariance(2)
+    gradient, hessian = np.array([2 * x[0], -2 * x[1]]), np.diag([2.0, -2.0])
+    P = tangent_projection(loss, x)
+    moved = np.einsum("ijn,jk,lkn->iln", P, S, P)
+    left = (gradient * second_derivative(loss, x, S)).sum(axis=0) + np.einsum("ij,ijn->n", hessian, moved)
+    assert np.abs(left - np.trace(hessian @ S)).max() < EXACT
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_label_noise_gives_the_gradient_of_the_trace(name):
+    loss, phi = CLOSED[name]
+    x = phi(points(loss, 10))
+    geometry = at(loss, x)
+    drift = geometry.second_derivative(0.3 * np.moveaxis(np.array([loss.hessian(p) for p in x.T]), 0, -1))
+    assert np.abs(drift + 0.15 * geometry.trace_gradient()).max() < EXACT
+
+
+# 100 random smooth losses with a known manifold: L = |A(x) r(x)|^2 / 2 with r(x) = y - f(z), in coordinates bent by a smooth map.
+
+
+def random_loss(seed):
+    """L = sum_k w_k(x) r_k(x)^2 / 2, r_k = x_k - f_k(the other coordinates), w_k > 0: minimisers are x_k = f_k. And a point of it."""
+    rng = np.random.default_rng([7, seed])
+    tangent, normal = rng.integers(1, 3), rng.integers(1, 3)
+    names = [f"x{i}" for i in range(tangent + normal)]
+    free = names[normal:]
+    a = rng.uniform(-1, 1, (normal, tangent, 3))
+    w = rng.uniform(-0.5, 0.5, (normal, len(names)))
+    curves = [
+        " + ".join(f"{a[k, i, 0]:.4f}*sin({v}) + {a[k, i, 1]:.4f}*{v}**2 + {a[k, i, 2]:.4f}*{v}" for i, v in enumerate(free))
+        for k in range(normal)
+    ]
+    mixed = [f"({names[k]} - ({curves[k]}) + 0.3*({names[0]} - ({curves[0]}))*{free[0]})" if k else f"({names[0]} - ({curves[0]}))"
+             for k in range(normal)]  # fmt: skip
+    weights = ["exp(" + " + ".join(f"{w[k, i]:.4f}*{v}" for i, v in enumerate(names)) + ")" for k in range(normal)]
+    loss = st.losses.from_expression(" + ".join(f"{u}*{r}**2/2" for u, r in zip(weights, mixed)), variables=names)
+    z = rng.uniform(-0.7, 0.7, tangent)
+    on = [sum(a[k, i, 0] * np.sin(v) + a[k, i, 1] * v**2 + a[k, i, 2] * v for i, v in enumerate(z)) for k in range(normal)]
+    on = [float(f"{value:.16g}") for value in on]
+    return loss, project(loss, np.array([*on, *z])), normal, rng
+
+
+@pytest.mark.parametrize("block", range(3))
+def test_d2phi_is_the_second_difference_of_phi_on_random_losses(block):
+    """A claim of paper_checks does this for a hundred."""
+    for seed in range(6 * block, 6 * block + 6):
+        loss, x, normal, rng = random_loss(seed)
+        geometry = at(loss, x)
+        assert geometry.rank == normal and geometry.gap > 1e6
+        root = rng.normal(size=(loss.dim, loss.dim))
+        h = 2e-3
+        steps = np.concatenate([x[:, None] + h * factor * root for factor in (-2, -1, 1, 2)], axis=1)
+        ends = project(loss, steps, tolerance=1e-10).reshape(loss.dim, 4, loss.dim)
+        centre = project(loss, x, tolerance=1e-10)[:, None]
+        second = (-ends[:, 0] + 16 * ends[:, 1] - 30 * centre + 16 * ends[:, 2] - ends[:, 3]) / (12 * h * h)
+        found, numeric = geometry.second_derivative(root @ root.T), second.sum(axis=1)
+        assert np.abs(found - numeric).max() < 1e-4 * np.abs(numeric).max(), seed
+        wrong = found - 0.05 * geometry.project_tangent(found)  # the tangent part 5 % too small is seen
+        assert (
+            np.abs(wrong - numeric).max() > 1e-3 * np.abs(numeric).max() or np.abs(geometry.project_tangent(found)).max() < 1e-2
+        )
+
+
+@pytest.mark.parametrize(
+    ("text", "start", "told"),
+    [
+        ("exp(-x) + y**2", [0.0, 1.0], "must converge"),
+        ("-x**2 + y**2", [1.0, 1.0], "runs away"),
+        ("(x**2 - 1)**2/4 + y**2", [0.0, 1.0], "saddle"),
+        ("x*y", [0.0, 0.0], "saddle"),
+        ("sqrt(x) + y**2", [2.0, 1.0], "must"),
+        ("log(x) + y**2", [-1.0, 1.0], "must"),
+    ],
+)
+def test_a_flow_that_does_not_end_on_minimisers_is_refused(text, start, told):
+    loss = st.losses.from_expression(text, variables="x y")
+    with pytest.raises(FlowError, match=told) as error:
+        project(loss, start, max_steps=3000)
+    assert "point 0" in str(error.value) or "at (" in str(error.value)
+
+
+def test_the_point_that_is_refused_is_named():
+    with pytest.raises(FlowError, match="point 1"):
+        project(st.losses.double_well(), np.array([[1.5, 0.0, -0.5]]))
+
+
+@pytest.mark.parametrize(
+    ("text", "point", "told"),
+    [
+        ("x**2 + y**2", [0.0, 0.0], "isolated minimum"),
+        ("(x*y - 1)**2/2", [2.0, 1.0], "Project it first"),
+        ("exp(x)*y**2/2", [0.3, 1e-4], "Project it first"),
+        ("(x*y)**2/2", [0.0, 0.0], "vanishes"),
+        ("x**2 - y**2", [0.0, 0.0], "saddle"),
+        ("x**2*(1 + 1e-7*y**2) + 1e-7*y**2", [0.0, 0.0], "gap ratio of 1e"),
+        ("0*x + 0*y", [0.0, 0.0], "vanishes"),
+    ],
+)
+def test_a_point_without_a_clear_manifold_is_refused(text, point, told):
+    loss = st.losses.from_expression(text, variables="x y")
+    with pytest.raises(ValueError, match=told):
+        at(loss, point)
+
+
+def test_a_rank_that_changes_is_refused():
+    loss = st.losses.from_expression("(x*y)**2/2 + z**2", variables="x y z")
+    at(loss, [1.0, 0.0, 0.0])
+    with pytest.raises(ValueError, match="same at all points"):
+        at(loss, np.array([[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]]))
+
+
+def test_a_given_rank_must_stand_before_a_gap():
+    loss = st.losses.from_expression("(x**2 + 1e-7*y**2)/2 + 0*z", variables="x y z")
+    assert at(loss, [0.0, 0.0, 0.0], rank=2).rank == 2
+    with pytest.raises(ValueError, match="gap ratio"):
+        at(st.losses.sphere(3), [1.0, 0.0, 0.0], rank=2)
+
+
+@pytest.mark.parametrize(
+    ("Sigma", "told"),
+    [
+        (np.eye(3), "shape"),
+        ([[1.0, 2.0], [0.0, 1.0]], "symmetric"),
+        ([[1.0, 2.0], [2.0, 1.0]], "semidefinite"),
+        (np.full((2, 2), np.nan), "finite"),
+    ],
+)
+def test_a_wrong_sigma_is_refused(Sigma, told):
+    with pytest.raises(ValueError, match=told):
+        second_derivative(st.losses.hyperbola(), [1.0, 1.0], Sigma)
+
+
+@pytest.mark.parametrize("x", [[1.0], [1.0, np.nan], [[[1.0]], [[1.0]]], "a"])
+def test_a_wrong_point_is_refused(x):
+    for function in (project, differential, tangent_projection):
+        with pytest.raises(ValueError, match="`x`"):
+            function(st.losses.hyperbola(), x)
+
+
+def test_distance_and_representation():
+    loss = st.losses.sphere(2)
+    assert abs(float(distance(loss, [0.0, 0.5])) - 0.5) < EXACT
+    assert isinstance(at(loss, [1.0, 0.0]), Geometry)
+    assert "rank 1 of 2" in repr(at(loss, [1.0, 0.0]))
