@@ -165,7 +165,7 @@ class Integrator(Dynamics):
         xi = [self._law(z[i * q : (i + 1) * q]) for i in range(self.levels)]
         eq = Equation(self.sde, p, xi, z[self.levels * q :], at)
         y = state[0] if len(state) == 1 else np.concatenate(state)
-        y = self.sde.settle(self.step(eq, y, h), y, p)
+        y = self.sde.settle(self.step(eq, y, h), p)
         return tuple(y[i * self.dim : (i + 1) * self.dim] for i in range(len(state)))
 
     def step(self, eq: Equation, y: Any, h: Any) -> Any:

@@ -111,9 +111,9 @@ class SDE:
         """The parts of the state at time 0."""
         return (np.asarray(x0, dtype=float),)
 
-    def settle(self, new: Any, old: Any, p: Any) -> Any:
-        """The end of a step from `old`, brought back to where the solution lives: here everywhere."""
-        return new
+    def settle(self, y: Any, p: Any) -> Any:
+        """The end of a step, brought back to where the solution lives: here everywhere."""
+        return y
 
     def __repr__(self) -> str:
         motions = f"{self.noise_dim} Brownian motion{'s' * (self.noise_dim != 1)}"

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from sdetools import _check
-from sdetools._arrays import Block
+from sdetools._arrays import Block, components
 from sdetools.dynamics.limits import OracleSDE, _inside, _plan
 from sdetools.manifold.flow import FlowError, project
 from sdetools.manifold.geometry import at
@@ -27,9 +27,9 @@ from sdetools.noise.gallery import RootedNoise
 from sdetools.noise.oracle import NoisyOracle
 from sdetools.schedules import Plan
 
-RETRACTIONS = 5
+RETRACTIONS = 6
 """Newton's steps back to Gamma; they converge quadratically."""
-MOST_REST, LEAST_PART = 0.3, 1e-8
+MOST_REST, LEAST_PART = 0.7, 1e-8
 """A path is lost where |lambda_{M+1}| exceeds the first part of lambda_M, or lambda_M falls below the second part of lambda_1."""
 TRIES = 4
 
@@ -124,9 +124,9 @@ class SlowSDE(OracleSDE):
         p = self.parameters if p is None else p
         return -s[0] * self._tangent(self._projection(y, p), self.force(y, u, p))
 
-    def settle(self, new: Any, old: Any, p: Any) -> np.ndarray:
-        """R(new): Newton's steps (Hess L + tr(Hess L) P)^{-1} grad L with the tangent projection P of the step's start."""
-        projection = self._projection(old, p)
+    def settle(self, new: Any, p: Any) -> np.ndarray:
+        """R(new): Newton's steps (Hess L + tr(Hess L) P)^{-1} grad L, with the projection P of the point that is brought back."""
+        projection = self._projection(new, p)
         for _ in range(RETRACTIONS):
             new = new - self._newton(self._hessian(new, p), projection, self._slope(new, p))
         return new
@@ -163,7 +163,7 @@ class SlowSDE(OracleSDE):
         else:
             Sigma = _packed(self.noise.covariance(y, p[self.own + len(self.loss.parameters) :]), 2)
         found = self._frame_block(self._hessian(y, p), (p[0] * p[0]) * Sigma)
-        self._last = (y, found)  # drift, diffusion and retraction ask at one point
+        self._last = (y, found)  # drift and diffusion ask at one point
         return found
 
     def _projection(self, y: Any, p: Any) -> np.ndarray:
@@ -183,7 +183,7 @@ class SlowSDE(OracleSDE):
         return p[self.own : self.own + len(self.loss.parameters)]
 
     def force(self, x: Any, u: Any, p: Any) -> np.ndarray:
-        return p[0] * self._noise_block(x, u) if self._noise_whole else super().force(x, u, p)
+        return p[0] * self._noise_block(x, components(list(u), x)) if self._noise_whole else super().force(x, u, p)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_last": None}

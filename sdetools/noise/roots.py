@@ -100,7 +100,7 @@ class ConstantRoot(Root):
         if self.structure == "diagonal":
             return [p[i] * u[i] for i in range(self.dim)]
         if np.asarray(p).dtype != object and np.asarray(u[0]).dtype != object:
-            return list(np.reshape(p, (self.dim, self.rank)) @ np.asarray(u))
+            return list(np.reshape(p, (self.dim, self.rank)) @ np.stack(np.broadcast_arrays(*u)))
         return [sum((p[i * self.rank + j] * u[j] for j in range(1, self.rank)), p[i * self.rank] * u[0]) for i in range(self.dim)]
 
     def matrix(self) -> np.ndarray:

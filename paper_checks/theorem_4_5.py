@@ -1,0 +1,341 @@
+r"""Over O(1/eta^2) steps SGD and SGDM, alpha in (0, 1), tend in law to the slow SDE on the manifold of minimisers.
+
+The laws of end points after T / eta^2 steps are compared by Wasserstein-1 and Kolmogorov distances to paths of the slow SDE and, where it
+is known, to its law: on the valley L = e^x y^2 / 2 it is N(x_0 - t/4, t), on the circle the angle is N(0, t). On the hyperbola q = x^2 - y^2 is
+conserved by the gradient flow, so that E q stays as it is and d E q^2 = 4 E sqrt(q^2 + 4) dt.
+
+A distance to the law of Phi(X), read off from what the flow conserves, and the distance to the law of X itself, which also holds the
+fluctuation across the manifold, of the size sqrt(eta).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+import sdetools as st
+
+GAUSSIAN, SIGNS = st.noise.gaussian(dim=2), st.noise.rademacher(dim=2)
+ALPHAS = (0.25, 0.5, 0.75)
+DAMPING = 0.5
+REFERENCE = 4
+"""Another stream of draws for the slow SDE: the two samples of a distance are independent."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A loss with a manifold, the start on it, how long to run, cheap noise, what the flow conserves, and the exact law of that."""
+
+    loss: st.losses.Loss
+    start: tuple[float, float]
+    horizon: float
+    noise: st.noise.Noise
+    conserved: object
+    law: object = None
+
+
+PROBLEMS = {
+    "valley": Problem(
+        st.losses.exponential_valley(1.0), (0.5, 0.0), 1.0, GAUSSIAN, lambda x: x[0] - x[1] ** 2 / 4,
+        lambda rng, n, clock: rng.normal(0.5 - clock / 4, math.sqrt(clock), n),
+    ),
+    "circle": Problem(
+        st.losses.sphere(2), (1.0, 0.0), 0.5, SIGNS, lambda x: x[0] / np.hypot(x[0], x[1]),
+        lambda rng, n, clock: np.cos(rng.normal(0.0, math.sqrt(clock), n)),
+    ),
+    "hyperbola": Problem(st.losses.hyperbola(), (1.0, 1.0), 0.25, SIGNS, lambda x: x[0] ** 2 - x[1] ** 2),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Fall:
+    """By how much a distance falls from one sample to another; its interval joins theirs, so it is wider than it need be."""
+
+    first: object
+    last: object
+
+    @property
+    def value(self):
+        return self.first.value - self.last.value
+
+    @property
+    def n(self):
+        return self.first.n
+
+    def interval(self, confidence):
+        inner = 1 - (1 - confidence) / 2
+        a, b = self.first.interval(inner), self.last.interval(inner)
+        return a[0] - b[1], a[1] - b[0]
+
+    @property
+    def low(self):
+        return self.interval(0.95)[0]
+
+    @property
+    def high(self):
+        return self.interval(0.95)[1]
+
+
+def plan_of(eta, alpha, rate=1.0, horizon=None):
+    return st.schedules.scaled(eta, alpha=alpha, damping=DAMPING, rate=rate, horizon=horizon, step_time=eta**2)
+
+
+def optimiser(problem, eta, alpha, rate=1.0):
+    """SGD (alpha None) or SGDM on the slow clock."""
+    oracle = st.NoisyOracle(problem.loss, problem.noise)
+    plan = plan_of(eta, alpha if alpha is not None else 0.5, rate, problem.horizon if callable(rate) else None)
+    if alpha is None:
+        return st.SGD(oracle, plan.averaged(), step_time=eta**2)
+    return st.SGDM(oracle, plan, step_time=eta**2)
+
+
+def slow_sde(problem, rate=1.0, steps=256):
+    """The slow SDE under lambda_t = rate, by Euler-Maruyama in `steps` steps."""
+    oracle = st.NoisyOracle(problem.loss, st.noise.gaussian(dim=2))
+    eta = math.sqrt(
+        problem.horizon / steps
+    )  # one step of the plan for each of the integrator: its averages are then `rate` itself
+    plan = st.schedules.scaled(
+        eta, alpha=0.0, rate=rate, damping=DAMPING, horizon=problem.horizon if callable(rate) else None, step_time=eta**2
+    )
+    still = st.schedules.from_arrays(plan.eta_values, base=plan.eta)
+    return st.EulerMaruyama(st.SlowSDE(oracle, still, at=problem.start), problem.horizon / steps)
+
+
+def ends(run, dynamics, problem, paths, stream=0):
+    options = run.options(paths=paths, stream=stream)
+    return st.simulate(
+        dynamics,
+        x0=problem.start,
+        horizon=problem.horizon,
+        observe=[problem.loss.names[0]],
+        times=[problem.horizon],
+        keep_final=True,
+        **options,
+    ).final
+
+
+def name_of(alpha):
+    return "SGD" if alpha is None else f"SGDM, alpha = {alpha:g}"
+
+
+def spread(values):
+    return float(np.std(values))
+
+
+def compare(run, name, problem, etas, paths, rate=1.0, alphas=(None, *ALPHAS)):
+    """Distances of each optimiser at each eta to the slow SDE: {alpha: [(W_1 of what is conserved, Kolmogorov, W_1 of X), ...]}."""
+    reference = ends(run, slow_sde(problem, rate), problem, 4 * paths, REFERENCE)
+    kept = problem.conserved(reference)
+    found = {}
+    for alpha in alphas:
+        found[alpha] = []
+        for eta in etas:
+            x = ends(run, optimiser(problem, eta, alpha, rate), problem, paths)
+            own = problem.conserved(x)
+            found[alpha].append(
+                (
+                    st.distance(own[None], kept[None], seed=run.seed),
+                    st.distance(own[None], kept[None], "kolmogorov", seed=run.seed),
+                    st.distance(x[:1], reference[:1], seed=run.seed),
+                    own,
+                )
+            )
+    run.table(
+        f"{name}: distances to the slow SDE",
+        [
+            [name_of(alpha), f"{eta:g}", f"{w.value:.4f}", f"{w.floor_high:.4f}", f"{k.value:.4f}", f"{k.floor_high:.4f}", f"{raw.value:.4f}"]
+            for alpha, rows in found.items()
+            for eta, (w, k, raw, _) in zip(etas, rows)
+        ],
+        columns=["", "eta", "W1", "floor of W1", "Kolmogorov", "its floor", "W1 of X"],
+    )  # fmt: skip
+    return found, kept
+
+
+def draw(etas, results):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.4 * len(results), 3.1), layout="constrained")
+    for ax, (name, (found, _)) in zip(figure.subplots(1, len(results), squeeze=False)[0], results.items()):
+        for n, (alpha, rows) in enumerate(found.items()):
+            w = [row[0] for row in rows]
+            ax.errorbar(
+                etas, [d.value for d in w], yerr=[[d.value - d.low for d in w], [d.high - d.value for d in w]],
+                marker="osD^"[n], ms=4, lw=1, capsize=2, label=name_of(alpha),
+            )  # fmt: skip
+        ax.plot(etas, [rows[0].floor_high for rows in found[None]], "k:", lw=1, label="equal laws")
+        ax.set(xscale="log", yscale="log", xlabel=r"$\eta$", title=name)
+    figure.axes[0].set_ylabel(r"$W_1$ to the slow SDE")
+    figure.axes[0].legend(fontsize=7)
+    return figure
+
+
+@st.claim(
+    "theorem-4.5-in-law",
+    statement=r"For $\alpha \in (0, 1)$ SGD and SGDM over $T/\eta^2$ steps converge in law to $\mathrm dX = -P\,\Sigma^{1/2}\mathrm dW + "
+    r"\frac12\partial^2\Phi(X)[\Sigma]\,\mathrm dt$ on the manifold of minimisers.",
+    source="Theorem 4.5",
+)
+def in_law(run):
+    paths = run.scale(quick=4096, standard=32_768, full=131_072)
+    etas = run.scale(quick=[0.1, 0.05, 0.02], standard=[0.1, 0.05, 0.02, 0.01, 0.005], full=[0.1, 0.05, 0.02, 0.01, 0.005])
+    results = {}
+    rng = np.random.default_rng([run.seed, 1])
+    for name, problem in PROBLEMS.items():
+        results[name] = found, kept = compare(run, name, problem, etas, paths)
+        wide = spread(kept)
+        # what the intervals of two samples of one law may reach, and what is left of the gap, which falls like eta
+        floor = max(rows[-1][0].interval(1 - 1e-5)[1] - rows[-1][0].value for rows in found.values())
+        for alpha, rows in found.items():
+            run.measure(
+                f"{name}, {name_of(alpha)}: W1 at eta = {etas[-1]:g}", rows[-1][0], at_most=2 * floor + 3 * etas[-1] * wide
+            )
+            run.measure(
+                f"{name}, {name_of(alpha)}: Kolmogorov there",
+                rows[-1][1],
+                at_most=run.scale(quick=0.13, standard=0.05, full=0.03),
+            )
+        if name == "hyperbola" or run.budget != "quick":  # a few thousand paths do not tell the smaller falls
+            run.measure(f"{name}, {name_of(0.75)}: the fall of W1", Fall(found[0.75][0][0], found[0.75][-1][0]), at_least=0.0)
+        if problem.law is not None:
+            exact = problem.law(rng, 4 * paths, problem.horizon)
+            for alpha in (None, 0.5):
+                w = st.distance(found[alpha][-1][3][None], exact[None], seed=run.seed)
+                run.measure(f"{name}, {name_of(alpha)}: W1 to the closed form", w, at_most=2 * floor + 3 * etas[-1] * wide)
+            w = st.distance(kept[None], exact[None], seed=run.seed)
+            run.measure(f"{name}, the slow SDE itself: W1 to the closed form", w, at_most=2 * floor)
+    run.figure(
+        "Distances to the slow SDE",
+        lambda: draw(etas, results),
+        "Wasserstein-1 distance of $\\Phi(X)$ after $T/\\eta^2$ steps; dotted: where two samples of one law lie in 95 %.",
+    )
+    with run.control("the valley without the drift of the slow SDE"):
+        still = rng.normal(0.5, 1.0, 4 * paths)
+        run.measure(
+            "W1 to N(x_0, t)", st.distance(results["valley"][0][None][-1][3][None], still[None], seed=run.seed), at_most=0.12
+        )
+    with run.control("a slow SDE at four fifths of the rate"):
+        slower = PROBLEMS["circle"].conserved(
+            ends(run, slow_sde(PROBLEMS["circle"], 0.8), PROBLEMS["circle"], 4 * paths, REFERENCE)
+        )
+        run.measure("W1", st.distance(results["circle"][0][0.5][-1][3][None], slower[None], seed=run.seed), at_most=0.02)
+
+
+def swinging(t):
+    """A rate that doubles and halves: its square has the integral 1.125 t over whole periods of a quarter."""
+    return 1.0 + 0.5 * math.cos(8 * math.pi * t)
+
+
+def dying(t):
+    return 1.5 - t
+
+
+@st.claim(
+    "theorem-4.5-schedules",
+    statement=r"With $\eta_k = \eta\lambda(k\eta^2)$ the limit is the slow SDE with $\lambda_t$: on the valley "
+    r"$N(x_0 - \frac14\int\lambda^2, \int\lambda^2)$.",
+    source="Theorem 4.5; Assumptions 4.3 and 4.4",
+)
+def schedules(run):
+    paths = run.scale(quick=4096, standard=32_768, full=131_072)
+    etas = run.scale(quick=[0.1, 0.02], standard=[0.1, 0.02, 0.01], full=[0.1, 0.02, 0.01, 0.005])
+    rng = np.random.default_rng([run.seed, 2])
+    valley = PROBLEMS["valley"]
+    for label, rate, clock in (("swinging", swinging, 1.125), ("falling", dying, (1.5**3 - 0.5**3) / 3)):
+        found, kept = compare(run, f"valley, {label} rate", valley, etas, paths, rate, (None, 0.5))
+        exact = valley.law(rng, 4 * paths, clock)
+        floor = max(rows[-1][0].interval(1 - 1e-5)[1] - rows[-1][0].value for rows in found.values())
+        bound = 2 * floor + 3 * etas[-1]
+        for alpha, rows in found.items():
+            run.measure(f"{label} rate, {name_of(alpha)}: W1 to the slow SDE", rows[-1][0], at_most=bound)
+            run.measure(
+                f"{label} rate, {name_of(alpha)}: W1 to the closed form",
+                st.distance(rows[-1][3][None], exact[None], seed=run.seed),
+                at_most=bound,
+            )
+        run.measure(
+            f"{label} rate: W1 of the slow SDE to the closed form",
+            st.distance(kept[None], exact[None], seed=run.seed),
+            at_most=2 * floor,
+        )
+    circle = PROBLEMS["circle"]
+    found, _ = compare(run, "circle, falling rate", circle, etas, paths, dying, (None, 0.5))
+    floor = max(rows[-1][0].interval(1 - 1e-5)[1] - rows[-1][0].value for rows in found.values())
+    for alpha, rows in found.items():
+        run.measure(f"circle, falling rate, {name_of(alpha)}: W1 to the slow SDE", rows[-1][0], at_most=2 * floor + etas[-1])
+    with run.control("the slow SDE at the constant rate 1"):
+        flat = valley.law(rng, 4 * paths, 0.6)
+        x = valley.conserved(ends(run, optimiser(valley, etas[-1], 0.5, dying), valley, paths))
+        run.measure("W1", st.distance(x[None], flat[None], seed=run.seed), at_most=0.1)
+
+
+@st.claim(
+    "conserved-on-the-slow-clock",
+    statement=r"What the gradient flow conserves tests the slow motion exactly: on the hyperbola $q = x^2 - y^2$ is a martingale with "
+    r"$\mathrm d\,\mathbb E q^2 = 4\,\mathbb E\sqrt{q^2+4}\,\mathrm dt$.",
+    source="Section 4; Katzenberger (1991)",
+)
+def conserved(run):
+    problem, start = PROBLEMS["hyperbola"], (1.5, 1 / 1.5)
+    q, paths = "x**2 - y**2", run.scale(quick=16_384, standard=131_072, full=1_000_000)
+    eta = run.scale(quick=0.02, standard=0.01, full=0.005)
+    times = np.linspace(0.0, 0.16, 17)[1:]
+    q0 = start[0] ** 2 - start[1] ** 2
+    oracle = st.NoisyOracle(problem.loss, SIGNS)
+    plan = plan_of(eta, 0.5)
+    members = {
+        "the slow SDE": st.EulerMaruyama(
+            st.SlowSDE(st.NoisyOracle(problem.loss, GAUSSIAN), plan.averaged(), at=start), 0.0025, "three-point"
+        ),
+        "SGD": st.SGD(oracle, plan.averaged(), step_time=eta**2),
+        "SGDM": st.SGDM(oracle, plan, step_time=eta**2),
+    }
+    # at finite eta E q of SGD falls by eta^2 E r^2 q a step, r = xy - 1 with E r^2 ~ eta/2
+    slack = {"the slow SDE": 0.02, "SGD": eta, "SGDM": 6 * eta}
+    curves = {}
+    for name, dynamics in members.items():
+        options = run.options(paths=paths)
+        found = st.simulate(
+            dynamics, x0=start, horizon=times[-1], observe=[q, f"({q})**2", f"sqrt(({q})**2 + 4)"], times=times, **options
+        )
+        for t in (times[7], times[-1]):
+            run.measure(f"{name}: E q at t = {t:.2f}", found.at(q, t), expected=q0, tolerance=slack[name] + 13 / math.sqrt(paths))
+        rate = np.array([math.sqrt(q0**2 + 4), *(found.at(2, t).value for t in times)])
+        grown = q0**2 + 4 * float(np.trapezoid(rate, np.array([0.0, *times])))
+        run.measure(
+            f"{name}: E q^2 at t = {times[-1]:.2f}",
+            found.at(1),
+            expected=grown,
+            tolerance=5 * slack[name] + 80 / math.sqrt(paths),
+        )
+        curves[name] = [found.at(q, t) for t in times]
+    run.figure("A martingale", lambda: martingale(times, curves, q0), "$E q$ along the slow clock, with 95 % intervals.")
+    with run.control("x^2 + y^2, which the flow does not conserve"):
+        found = st.simulate(
+            members["the slow SDE"], x0=start, horizon=times[-1], observe=["x**2 + y**2"], times=times, **run.options(paths=paths)
+        )
+        run.measure("E (x^2 + y^2)", found.at(0), expected=start[0] ** 2 + start[1] ** 2, tolerance=0.02 + 13 / math.sqrt(paths))
+
+
+def martingale(times, curves, q0):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 3))
+    ax = figure.subplots()
+    for n, (name, estimates) in enumerate(curves.items()):
+        ax.errorbar(
+            times + 0.001 * n,
+            [e.value for e in estimates],
+            yerr=[1.96 * e.stderr for e in estimates],
+            fmt="o-",
+            ms=3,
+            lw=1,
+            label=name,
+        )
+    ax.axhline(q0, color="k", lw=0.8, ls=":")
+    ax.set(xlabel=r"$t = k\eta^2$", ylabel=r"$E\,(x^2 - y^2)$")
+    ax.legend(fontsize=8)
+    return figure

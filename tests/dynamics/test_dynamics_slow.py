@@ -1,0 +1,240 @@
+"""The slow SDE: its coefficients, its steps on the manifold, its moments against closed forms, and what it refuses.
+
+Tests of moments use fixed seeds and |z| < 4.5: a false alarm once in 150,000 for each number. Every one has a control that must fail.
+"""
+
+import pickle
+
+import numpy as np
+import pytest
+
+import sdetools as st
+from sdetools.dynamics.slow import SlowSDE
+from sdetools.manifold import at, project
+
+PLAN = st.schedules.constant(eta=0.01)
+Z = 4.5
+
+
+def slow(loss, noise=None, sigma=1.0, plan=PLAN, **more):
+    return st.SlowSDE(st.NoisyOracle(loss, noise or st.noise.gaussian(dim=loss.dim), sigma=sigma), plan, **more)
+
+
+LOSSES = {
+    "valley": (st.losses.exponential_valley(1.0), [0.3, 0.0]),
+    "hyperbola": (st.losses.hyperbola(), [2.0, 0.5]),
+    "sphere": (st.losses.sphere(3), [0.6, 0.0, 0.8]),
+    "two": (st.losses.from_expression("((x*y - 1)**2 + (z - x**2)**2*(1 + w**2))/2", variables="x y z w"), [1.2, 0.9, 1.5, 0.2]),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_drift_and_diffusion_are_those_of_the_manifold(name):
+    loss, start = LOSSES[name]
+    root = np.random.default_rng(3).normal(size=(loss.dim, 2))
+    sde = slow(loss, st.noise.gaussian(root=root), sigma=0.7, at=start)
+    x = sde.start(np.array(start))[0]
+    geometry = at(loss, x)
+    assert np.abs(sde.drift(x) - geometry.slow_drift(0.49 * root @ root.T)).max() < 1e-9
+    u = np.array([0.3, -1.1])
+    assert np.abs(sde.diffusion(x, u) + geometry.project_tangent(0.7 * root @ u)).max() < 1e-9
+    half = [np.array(0.5)]
+    assert np.abs(sde.drift(x, None, half) - 0.25 * sde.drift(x)).max() < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("name", "integrator"), [("valley", st.EulerMaruyama), ("two", st.EulerMaruyama), ("hyperbola", st.Platen)]
+)
+def test_backends_agree_path_by_path(name, integrator):
+    loss, start = LOSSES[name]
+    dynamics = integrator(slow(loss, st.noise.gaussian(root=np.eye(loss.dim)[:, :2]), at=start), 0.01)
+    runs = [
+        st.simulate(dynamics, x0=start, horizon=0.05, paths=70, seed=3, observe=[loss.names[0]], keep_final=True, backend=b).final
+        for b in ("numpy", "numba")
+    ]
+    assert np.abs(runs[0] - runs[1]).max() < 1e-10
+
+
+def test_torch_agrees_and_takes_torch_losses():
+    torch = pytest.importorskip("torch")
+    loss = st.losses.sphere(2)
+    own = st.losses.from_torch(lambda x: ((x * x).sum() - 1.0) ** 2 / 4, dim=2)
+    finals = []
+    for given, backend in ((loss, "numpy"), (loss, "torch"), (own, "auto")):
+        dynamics = st.EulerMaruyama(slow(given, at=[1.0, 0.0]), 0.02)
+        finals.append(
+            st.simulate(
+                dynamics, x0=[0.6, 0.8], horizon=0.2, paths=40, seed=1, observe=["x0"], keep_final=True, backend=backend
+            ).final
+        )
+    assert torch is not None
+    assert np.abs(finals[0] - finals[1]).max() < 1e-12
+    assert np.abs(finals[0] - finals[2]).max() < 1e-10
+
+
+@pytest.mark.parametrize(("name", "integrator"), [("hyperbola", st.EulerMaruyama), ("sphere", st.EulerMaruyama)])
+def test_steps_stay_on_the_manifold_to_rounding(name, integrator):
+    loss, start = LOSSES[name]
+    run = st.simulate(
+        integrator(slow(loss, at=start), 0.01),
+        x0=start,
+        horizon=2.0,
+        paths=512,
+        observe=[loss.text],
+        times=[0.5, 2.0],
+        keep_final=True,
+    )
+    assert run.diverged == 0
+    assert np.abs(loss.gradient(run.final)).max() < 1e-12
+    assert run.at(loss.text).value < 1e-24
+
+
+def test_ten_thousand_steps_leave_the_manifold_by_rounding_alone():
+    run = st.simulate(
+        st.EulerMaruyama(slow(st.losses.sphere(3)), 1e-3),
+        x0=[1.0, 0, 0],
+        horizon=10.0,
+        paths=256,
+        observe=["x0"],
+        times=[10.0],
+        keep_final=True,
+    )
+    assert np.abs(np.linalg.norm(run.final, axis=0) - 1).max() < 1e-10
+
+
+def z_of(estimate, exact):
+    return (estimate.value - exact) / estimate.stderr
+
+
+def test_moments_of_the_valley():
+    """X_t ~ N(x_0 - t/4, t) exactly, and exactly so for every scheme, since drift and diffusion along Gamma are constant."""
+    run = st.simulate(
+        st.EulerMaruyama(slow(LOSSES["valley"][0]), 0.1), x0=[0.5, 1.0], horizon=1.0, paths=50_000, observe=["x", "x**2"]
+    )
+    mean = 0.5 - 0.25 - 0.25
+    assert abs(z_of(run.at("x"), mean)) < Z and abs(z_of(run.at("x**2"), mean**2 + 1)) < Z
+    assert abs(z_of(run.at("x"), mean + 0.05)) > Z  # the drift a fifth too small
+
+
+@pytest.mark.parametrize(("dim", "integrator", "dt"), [(2, st.Platen, 0.0625), (3, st.EulerMaruyama, 0.0078125)])
+def test_moments_of_the_sphere(dim, integrator, dt):
+    """E X_t = e^{-(d-1)t/2} x_0 and E (X.e)^2 = 1/d + ((x_0.e)^2 - 1/d) e^{-d t}: eigenfunctions of the sphere's Laplacian."""
+    dynamics = integrator(slow(st.losses.sphere(dim)), dt, "three-point")
+    run = st.simulate(dynamics, x0=np.eye(dim)[0], horizon=0.5, paths=30_000, seed=2, observe=["x0", "x0**2"], times=[0.25, 0.5])
+    for t in (0.25, 0.5):
+        second = 1 / dim + (1 - 1 / dim) * np.exp(-dim * t)
+        for name, exact in (("x0", np.exp(-(dim - 1) * t / 2)), ("x0**2", second)):
+            assert abs(z_of(run.at(name, t), exact)) < Z, (name, t)
+        assert abs(z_of(run.at("x0", t), np.exp(-(dim - 1) * t / 2 * 1.15))) > Z
+
+
+def test_what_the_flow_conserves_is_a_martingale_on_the_hyperbola():
+    """q = x^2 - y^2 with Sigma = I: dq = 2 (q^2 + 4)^{1/4} dW, so E q is constant and d E q^2 = 4 E sqrt(q^2 + 4) dt."""
+    times = np.linspace(0.0, 0.2, 21)
+    q = "x**2 - y**2"
+    run = st.simulate(
+        st.EulerMaruyama(slow(st.losses.hyperbola()), 0.0025),
+        x0=[1.5, 1 / 1.5], horizon=0.2, paths=60_000, seed=4, observe=[q, f"({q})**2", f"sqrt(({q})**2 + 4)"], times=times[1:],
+    )  # fmt: skip
+    q0 = 1.5**2 - 1.5**-2
+    assert all(abs(z_of(run.at(q, t), q0)) < Z for t in times[1:])
+    rate = np.array([np.sqrt(q0**2 + 4), *(run.at(2, t).value for t in times[1:])])
+    grown = 4 * np.trapezoid(rate, times)
+    estimate = run.at(1, 0.2)
+    assert abs((estimate.value - q0**2 - grown) / estimate.stderr) < Z
+    assert abs((estimate.value - q0**2 - 1.1 * grown) / estimate.stderr) > Z
+
+
+def test_label_noise_draws_nothing_and_flows_down_the_trace():
+    """Sigma = c Hess L on Gamma: x' = -(c/4) (tr H)' = -(eps^2/2) x / 1 for the valley f = sqrt(1 + x^2) y, tr H = 1 + x^2."""
+    loss, eps = st.losses.label_noise_valley(), 0.5
+    noise = st.noise.rademacher(
+        root=[["eps*x*y/sqrt(1 + x**2)"], ["eps*sqrt(1 + x**2)"]], variables="x y", parameters={"eps": eps}
+    )
+    sde = slow(loss, noise)
+    assert sde.noise_dim == 0
+    errors = []
+    for dt in (0.1, 0.05):
+        end = st.simulate(st.RI1(sde, dt), x0=[1.0, 0.0], horizon=2.0, paths=1, observe=["x"]).at("x")
+        errors.append(abs(end.value - np.exp(-(eps**2) / 2 * 2.0)))
+    assert errors[1] < 1e-6 and errors[0] / errors[1] > 6  # order 3 where there is no noise
+
+
+def test_a_moving_rate_is_read_on_the_slow_clock():
+    eta = 0.1
+    plan = st.schedules.scaled(eta, alpha=0.5, rate=lambda t: 1.0 if t < 0.5 else 0.5, damping=0.5, horizon=2.0, step_time=eta**2)
+    run = st.simulate(
+        st.EulerMaruyama(slow(LOSSES["valley"][0], plan=plan.averaged()), 0.01),
+        x0=[0.0, 0.0],
+        horizon=1.0,
+        paths=40_000,
+        observe=["x", "x**2"],
+    )
+    grown = 0.5 + 0.25 * 0.5
+    assert abs(run.at("x").value + grown / 4) < Z * run.at("x").stderr + 0.01  # the averaged rate steps within a few of its steps
+    assert abs(run.at("x**2").value - grown) < Z * run.at("x**2").stderr + 0.02
+    assert abs(run.at("x**2").value - 1.0) > 0.1
+
+
+def test_the_start_is_projected_by_the_flow():
+    sde = slow(st.losses.exponential_valley(1.0))
+    assert np.abs(sde.start(np.array([0.3, 2.0]))[0] - [0.3 - 1.0, 0.0]).max() < 1e-9
+
+
+def test_orders_on_the_circle():
+    """E (X.e)^2 = 1/2 + e^{-2t}/2 with three-point draws: local orders between two steps are 1 and 2, to 3 standard errors of each."""
+    exact = 0.5 + 0.5 * np.exp(-1.0)
+    for integrator, order in ((st.EulerMaruyama, 1.0), (st.Platen, 2.0)):
+        z = []
+        for dt in (0.25, 0.125):
+            dynamics = integrator(slow(st.losses.sphere(2)), dt, "three-point")
+            run = st.simulate(
+                dynamics, x0=[1.0, 0.0], horizon=0.5, paths=400_000, seed=8, observe=["x0", "x0**2"], times=[0.25, 0.5]
+            )
+            z.append(abs(z_of(run.at("x0**2"), exact)))
+        assert z[1] > Z  # resolved
+        assert abs(np.log2(z[0] / z[1]) - order) < 0.5 + 5 / z[1]
+
+
+def test_it_pickles():
+    sde = slow(st.losses.sphere(2))
+    again = pickle.loads(pickle.dumps(sde))
+    x = np.array([0.6, 0.8])
+    assert np.array_equal(again.drift(x), sde.drift(x)) and again.identity == sde.identity
+
+
+def test_paths_near_a_singular_point_are_counted_as_lost():
+    """Curvatures 1 and x^2, and label noise that drives x to 0 as e^{-t/2}: from x = 0.01 their ratio is below 1e-8 after t = 9.2."""
+    loss = st.losses.from_expression("(y**2 + (x*z)**2)/2", variables="x y z")
+    noise = st.noise.gaussian(root=[["0", "z"], ["1", "0"], ["0", "x"]], variables="x y z")
+    sde = slow(loss, noise, at=[1.0, 0.0, 0.0])
+    for horizon, lost in ((9.0, 0), (10.0, 16)):
+        run = st.simulate(st.EulerMaruyama(sde, 0.05), x0=[0.01, 0.0, 0.0], horizon=horizon, paths=16, observe=["x"])
+        assert run.diverged == lost
+        assert np.isnan(run.at("x").value) == (lost > 0)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: slow(st.losses.double_well()), "isolated minimum"),
+        (lambda: slow(st.losses.from_expression("x**2 - y**2", variables="x y")), "`at` must be given"),
+        (lambda: slow(st.losses.hyperbola(), at=[0.0, 0.0]), "saddle"),
+        (lambda: slow(st.losses.hyperbola(), at=[1.0]), "`at`"),
+        (lambda: slow(st.losses.hyperbola(), rank=2), "full rank|gap"),
+        (lambda: SlowSDE(st.losses.hyperbola(), PLAN), "NoisyOracle"),
+        (lambda: SlowSDE(st.NoisyOracle(st.losses.hyperbola(), st.noise.gaussian(dim=2)), 0.1), "schedule"),
+        (lambda: st.simulate(st.EulerMaruyama(slow(st.losses.hyperbola()), 0.1), x0=[0.0, 0.0], horizon=1.0, paths=4, observe=["x"]), "saddle"),
+        (lambda: st.Heun(slow(st.losses.hyperbola()), 0.1), "stratonovich"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_sentence(make, told):
+    with pytest.raises(ValueError, match=told):
+        make()
+
+
+def test_projection_is_not_repeated():
+    sde = slow(st.losses.sphere(2))
+    x = np.array([3.0, 4.0])
+    assert sde.start(x)[0] is sde.start(x)[0]
+    assert np.abs(project(st.losses.sphere(2), x) - [0.6, 0.8]).max() < 1e-9
