@@ -1,0 +1,187 @@
+r"""Label noise: Sigma = c H on the manifold, nothing diffuses, and dX = -(c/4) P grad tr H dt takes X to the flattest minimisers.
+
+For L = (1/2n) sum r_i^2 and fresh label noise of size delta on a batch of size B, c = delta^2 / B. Two problems. The valley
+f = sqrt(1 + x^2) y, tr H = 1 + x^2, where x decays like e^{-c t / 2}. And the diagonal network f_i = <z_i, u^2 - v^2>, whose
+tr H = (4/n) sum_j (sum_i z_ij^2)(u_j^2 + v_j^2): label noise drives it to the interpolating w = u^2 - v^2 of least (weighted) l1 norm, which is the sparse
+truth, while gradient descent from the same large start stays with a dense one. The sparse solution is a singular point of the manifold (the rank
+of H falls there), so that the slow flow is followed up to the time at which its smallest curvature is lost.
+"""
+
+from __future__ import annotations
+
+
+import numpy as np
+from slow_regimes import Scaled
+
+import sdetools as st
+
+EPS = 0.5
+VALLEY = st.losses.label_noise_valley()
+MODEL = "sqrt(1 + x**2)*y"
+
+
+def valley_oracle():
+    return st.NoisyOracle(VALLEY, st.noise.label_noise(model=MODEL, std=EPS, variables="x y"))
+
+
+@st.claim(
+    "label-noise-flow",
+    statement=r"Under label noise, $\Sigma = c\nabla^2L$ on the manifold, SGD and SGDM follow $\dot x = -\frac c4 P\nabla\operatorname{tr}\nabla^2 L$.",
+    source="Section 4; Li, Wang and Arora (2022)",
+)
+def flow(run):
+    paths = run.scale(quick=512, standard=4096, full=32_768)
+    etas = run.scale(quick=[0.04, 0.02], standard=[0.02, 0.01], full=[0.02, 0.01, 0.005])
+    oracle, horizon = valley_oracle(), 4.0
+    times = np.linspace(0.4, horizon, 10)
+    slow = st.SlowSDE(oracle, st.schedules.constant(etas[-1]), at=[1.0, 0.0])
+    run.measure("Brownian motions of the slow SDE", float(slow.noise_dim), expected=0.0, tolerance=1e-9)
+    exact = np.exp(-(EPS**2) * times / 2)
+    smooth = st.simulate(st.RI1(slow, 0.1), x0=[1.0, 0.0], horizon=horizon, observe=["x"], times=times, **run.options(paths=1))
+    run.measure(
+        "the slow SDE, farthest from e^(-ct/2)",
+        float(np.abs([smooth.at("x", t).value for t in times] - exact).max()),
+        at_most=1e-4,
+    )
+    curves = {}
+    for eta in etas:
+        plan = st.schedules.constant(eta, beta=0.9)
+        for name, dynamics in (
+            ("SGD", st.SGD(oracle, plan.averaged(), step_time=eta**2)),
+            ("SGDM", st.SGDM(oracle, plan, step_time=eta**2)),
+        ):
+            found = st.simulate(dynamics, x0=[1.0, 0.0], horizon=horizon, observe=["x"], times=times, **run.options(paths=paths))
+            curves[f"{name}, eta = {eta:g}"] = found
+            run.measure(
+                f"{name}, eta = {eta:g}: E x at t = {horizon:g} over e^(-ct/2)",
+                Scaled(found.at("x"), exact[-1]),
+                expected=1.0,
+                tolerance=1.5 * eta,
+            )
+    run.figure("Label noise on the valley", lambda: decay(times, curves, exact), "$E x$ on the slow clock; line: $e^{-ct/2}$.")
+    with run.control("twice the rate"):
+        run.measure("E x over e^(-ct)", Scaled(found.at("x"), exact[-1] ** 2), expected=1.0, tolerance=0.2)
+
+
+def decay(times, curves, exact):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 3))
+    ax = figure.subplots()
+    for n, (name, found) in enumerate(curves.items()):
+        ax.plot(times, [found.at("x", t).value for t in times], "os^vDx"[n % 6], ms=4, label=name)
+    ax.plot(times, exact, "k-", lw=0.8)
+    ax.set(xlabel=r"$t = k\eta^2$", ylabel=r"$E\,x$")
+    ax.legend(fontsize=7)
+    return figure
+
+
+D, N, SPARSITY = 8, 6, 1
+START = 0.9
+WELL = 0.3
+"""What counts as recovered in the mean over paths, which fluctuate by the size sqrt(eta) about the sparse solution."""
+
+
+def network():
+    """Features of signs, a teacher with one weight, and the loss of the diagonal network: (loss, models, truth)."""
+    rng = np.random.default_rng(
+        0
+    )  # features at which the truth is the one interpolating w of least l1 norm, as a linear program says
+    z = rng.choice([-1.0, 1.0], (N, D))
+    truth = np.zeros(D)
+    truth[:SPARSITY] = 1.0
+    names = [f"u{j}" for j in range(D)] + [f"v{j}" for j in range(D)]
+    models = ["+".join(f"({z[i, j]:g})*(u{j}**2 - v{j}**2)" for j in range(D)) for i in range(N)]
+    loss = st.losses.from_expression(
+        "(" + " + ".join(f"({m} - ({y:g}))**2" for m, y in zip(models, z @ truth)) + f")/{2 * N}", variables=names
+    )
+    return loss, models, truth, names
+
+
+def weights(x):
+    return x[:D] ** 2 - x[D:] ** 2
+
+
+def miss(x, truth):
+    """|w - truth|_1 / |truth|_1."""
+    return np.abs(weights(x) - truth.reshape(-1, *[1] * (x.ndim - 1))).sum(axis=0) / np.abs(truth).sum()
+
+
+@st.claim(
+    "label-noise-sparse-recovery",
+    statement=r"On a diagonal network label noise recovers a sparse truth from fewer samples than weights, by SGD, by SGDM and by the slow SDE alike; gradient descent from the same start does not.",
+    source="Section 4; Li, Wang and Arora (2022), Section 6",
+)
+def sparse(run):
+    loss, models, truth, names = network()
+    std, eta = 1.0, run.scale(quick=0.02, standard=0.01, full=0.005)
+    oracle = st.NoisyOracle(loss, st.noise.label_noise(model=models, std=std, variables=names))
+    start, horizon = np.full(2 * D, START), 4.0
+    plan = st.schedules.constant(eta, beta=0.9)
+    # |w_j - truth_j| as observables: a mean over paths of a miss, which fluctuations of size sqrt(eta) keep above 0
+    observe = ["+".join(f"abs(u{j}**2 - v{j}**2 - ({truth[j]:g}))" for j in range(D))]
+    times = np.linspace(0.2, horizon, 20)
+    options = run.options(paths=run.scale(quick=256, standard=256, full=1024))
+    phi = st.manifold.project(loss, start)
+    descent = float(miss(phi, truth))
+    missed, curves = {}, {}
+    for name, dynamics in (
+        ("SGD", st.SGD(oracle, plan.averaged(), step_time=eta**2)),
+        ("SGDM", st.SGDM(oracle, plan, step_time=eta**2)),
+    ):
+        curves[name] = st.simulate(dynamics, x0=start, horizon=horizon, observe=observe, times=times, **options)
+        missed[name] = curves[name].at(0)
+        run.measure(
+            f"{name} with label noise: E |w - truth|_1 / |truth|_1",
+            Scaled(missed[name], float(np.abs(truth).sum())),
+            at_most=WELL,
+        )
+    slow = st.SlowSDE(oracle, plan.averaged(), at=start)
+    flow, until = follow(slow, start, horizon, observe)
+    ratio = part_of(loss, flow.final[:, 0], slow.rank)
+    run.measure(f"the slow SDE at t = {until:g}: |w - truth|_1 / |truth|_1", float(miss(flow.final[:, 0], truth)), at_most=0.1)
+    run.note(
+        f"The slow SDE is followed to t = {until:g}, where the smallest curvature of the manifold is {ratio:.1g} of the largest: the sparse solution is a singular point."
+    )
+    run.measure("|w - truth|_1 / |truth|_1 of gradient descent", descent, at_least=2 * WELL)
+    run.figure(
+        "Sparse recovery",
+        lambda: recovery(times, curves, descent),
+        "Mean distance of $w = u^2 - v^2$ from the truth; dashed: gradient descent.",
+    )
+    with run.control("gradient descent in place of label noise"):
+        run.measure("|w - truth|_1 / |truth|_1", descent, at_most=WELL)
+
+
+def part_of(loss, x, rank):
+    values = np.sort(np.linalg.eigvalsh(loss.hessian(x)))[::-1]
+    return float(values[rank - 1] / values[0])
+
+
+def follow(slow, start, horizon, observe, dt=0.05):
+    """The slow SDE, here an ordinary differential equation, to the horizon or to the last step at which its rank is clear."""
+    own = {
+        "x0": start,
+        "paths": 1,
+        "observe": observe,
+        "keep_final": True,
+        "backend": "numpy",
+    }  # one path: nothing to compile for
+    found = st.simulate(st.RI1(slow, dt), horizon=horizon, times=[horizon], **own)
+    if found.diverged:
+        horizon = (found.first_divergence - 1) * dt
+        found = st.simulate(st.RI1(slow, dt), horizon=horizon, times=[horizon], **own)
+    return found, horizon
+
+
+def recovery(times, curves, descent):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 3))
+    ax = figure.subplots()
+    for n, (name, found) in enumerate(curves.items()):
+        ax.plot(times, [found.at(0, t).value for t in times], "os"[n], ms=4, label=name)
+    ax.axhline(descent, color="k", ls="--", lw=0.8, label="gradient descent")
+    ax.set(xlabel=r"$t = k\eta^2$", ylabel=r"$E\,\|w - w^*\|_1$", ylim=(0, None))
+    ax.legend(fontsize=7)
+    return figure

@@ -1,0 +1,271 @@
+r"""Between the clocks 1/eta and 1/eta^2, and beyond alpha = 1: which alpha does the slow SDE hold for?
+
+On the valley L = e^x y^2 / 2 with Sigma = I the slow SDE gives X_t ~ N(x_0 - t/4, t). With 1 - beta = lambda eta^alpha the transverse mode relaxes in
+eta^{-max(1, alpha)} steps while the slow motion takes eta^-2, so the limit is to be expected for every alpha < 2 (the theorem asks for
+alpha < 1). At alpha = 2 the memory of the momentum, 1/(lambda eta^2) steps, lasts as long as the slow motion: M' = -lambda M + noise, and from
+m_0 = 0 the variance of x is t - 2 (1 - e^-t) + (1 - e^-2t)/2 (lambda = 1). This is a conjecture with evidence, not the paper's theorem.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+import sdetools as st
+
+LOSS, NOISE = st.losses.exponential_valley(1.0), st.noise.rademacher(dim=2)
+ORACLE = st.NoisyOracle(LOSS, NOISE)
+VARIANCE = "x**2"
+
+
+def sgdm(eta, alpha, damping=1.0):
+    return st.SGDM(ORACLE, st.schedules.scaled(eta, alpha=alpha, damping=damping), step_time=eta**2)
+
+
+def kinetic_variance(t, rate=1.0):
+    """The variance of x for dX = -M dt, dM = rate (-M dt + dW), X_0 = M_0 = 0."""
+    u = rate * t
+    return (u - 2 * (1 - math.exp(-u)) + (1 - math.exp(-2 * u)) / 2) / rate
+
+
+def variance(found, t):
+    """Var x, as the second moment about the value of the limit's mean: that is what the observable is made of."""
+    return found.at(VARIANCE, t)
+
+
+@st.claim(
+    "slow-sde-range-of-alpha",
+    statement=r"Conjecture: the slow SDE is the limit for every $\alpha < 2$; at $\alpha = 2$ the motion along the manifold is kinetic, "
+    r"$\operatorname{Var} x_t = t - 2(1-e^{-t}) + \frac12(1-e^{-2t})$ on the valley.",
+    source="Theorem 4.5 asks for alpha in (0, 1); beyond it a conjecture",
+)
+def range_of_alpha(run):
+    paths = run.scale(quick=8192, standard=65_536, full=500_000)
+    etas = run.scale(quick=[0.08, 0.04, 0.02], standard=[0.04, 0.02, 0.01], full=[0.02, 0.01, 0.005])
+    times = (0.24, 0.96)
+    rows, gaps = [], {}
+    for alpha in (0.5, 1.0, 1.5, 2.0):
+        for eta in etas:
+            steps = [round(t / eta**2) for t in times]
+            own = [k * eta**2 for k in steps]
+            found = st.simulate(
+                sgdm(eta, alpha, 0.5 if alpha < 1 else 1.0),
+                x0=[0.0, 0.0],
+                horizon=own[-1],
+                observe=["x", VARIANCE],
+                times=own,
+                **run.options(paths=paths),
+            )
+            for t in own:
+                slow, kinetic = t + (t / 4) ** 2, kinetic_variance(t)
+                seen = variance(found, t)
+                rows.append(
+                    [
+                        f"{alpha:g}",
+                        f"{eta:g}",
+                        f"{t:.2f}",
+                        f"{seen.value:.4f}",
+                        f"{seen.stderr:.4f}",
+                        f"{slow:.4f}",
+                        f"{kinetic:.4f}",
+                    ]
+                )
+                gaps[alpha, eta, t == own[-1]] = (seen, found.at("x", t), slow, kinetic, t)
+    run.table("E x^2", rows, columns=["alpha", "eta", "t", "seen", "standard error", "slow SDE", "kinetic variance at alpha = 2"])
+    last = etas[-1]
+    error = 12 / math.sqrt(paths)
+    for alpha in (0.5, 1.0):
+        seen, _, slow, _, t = gaps[alpha, last, True]
+        run.measure(
+            f"alpha = {alpha:g}, eta = {last:g}: E x^2 over that of the slow SDE",
+            Scaled(seen, slow),
+            expected=1.0,
+            tolerance=error + 4 * last,
+        )
+    # the memory lasts eta^-alpha of eta^-2 steps: at alpha = 3/2 the variance lags by about (3/2) eta^(1/2) of t, the kinetic formula with rate eta^-1/2
+    for eta in etas:
+        seen, _, _, _, t = gaps[1.5, eta, True]
+        lagging = kinetic_variance(t, eta**-0.5)
+        run.measure(
+            f"alpha = 3/2, eta = {eta:g}: E x^2 beside the kinetic formula at the rate eta^-1/2",
+            Scaled(seen, lagging + (t / 4) ** 2),
+            expected=1.0,
+            tolerance=error + 6 * eta,
+        )
+    for late in (False, True):
+        seen, mean, _, kinetic, t = gaps[2.0, last, late]
+        run.measure(
+            f"alpha = 2, eta = {last:g}: Var x at t = {t:.2f}",
+            Centred(seen, mean),
+            expected=kinetic,
+            tolerance=kinetic * (error + 4 * last),
+        )
+    with run.control("the slow SDE at alpha = 2"):
+        seen, mean, slow, _, t = gaps[2.0, last, True]
+        run.measure("Var x", Centred(seen, mean), expected=t, tolerance=0.2 * t)
+    exact = [abs(kinetic_variance(0.96, eta**-0.5) / 0.96 - 1) for eta in (1e-2, 1e-4, 1e-6)]
+    run.note(
+        f"At alpha = 3/2 the kinetic formula at rate eta^-1/2 is off t by {exact[0]:.3f}, {exact[1]:.3f}, {exact[2]:.4f} at eta = 1e-2, 1e-4, 1e-6: slow, but it tends to the slow SDE."
+    )
+
+
+class Scaled:
+    """An estimate over an exact number."""
+
+    def __init__(self, estimate, by):
+        self.value, self.n, self._inner, self._by = estimate.value / by, estimate.n, estimate, by
+        self.low, self.high = self.interval(0.95)
+
+    def interval(self, confidence):
+        return tuple(edge / self._by for edge in self._inner.interval(confidence))
+
+
+class Centred(Scaled):
+    """E x^2 - (E x)^2 from the two estimates; the error of the mean enters twice its size, which is small beside the other's."""
+
+    def __init__(self, square, mean):
+        self._mean, self._inner, self._by = mean, square, 1.0
+        self.value, self.n = square.value - mean.value**2, square.n
+        self.low, self.high = self.interval(0.95)
+
+    def interval(self, confidence):
+        inner = 1 - (1 - confidence) / 2
+        a, b = self._inner.interval(inner), self._mean.interval(inner)
+        edges = [b[0] ** 2, b[1] ** 2]
+        return a[0] - max(edges), a[1] - (0.0 if b[0] <= 0 <= b[1] else min(edges))
+
+
+@st.claim(
+    "quiet-steps-equal-diffusion",
+    statement=r"Along the manifold a step of SGDM has $\frac{1-\beta}{1+\beta}$ of the variance of a step of SGD, yet over $1/\eta^2$ steps both spread alike.",
+    source="Section 3.1; Theorem 4.5",
+)
+def quiet_steps(run):
+    paths = run.scale(quick=8192, standard=65_536, full=500_000)
+    eta, beta, horizon = run.scale(quick=0.04, standard=0.02, full=0.01), 0.9, 0.64
+    steps = round(horizon / eta**2)
+    plan = st.schedules.constant(eta, beta)
+    ends = {}
+    for name, dynamics in (
+        ("SGD", st.SGD(ORACLE, plan.averaged(), step_time=eta**2)),
+        ("SGDM", st.SGDM(ORACLE, plan, step_time=eta**2)),
+    ):
+        found = st.simulate(
+            dynamics,
+            x0=[0.0, 0.0],
+            horizon=horizon,
+            observe=["x", VARIANCE],
+            functionals=[st.SquaredIncrements(coordinate=0)],
+            times=[horizon],
+            **run.options(paths=paths),
+        )
+        ends[name] = found
+    ratio = (1 - beta) / (1 + beta)
+    # m starts at 0: the first steps are quieter still, by beta^2 (1 - beta^2k)/(1 - beta^2) of them
+    start_up = 1 - beta**2 * (1 - beta ** (2 * steps)) / (1 - beta**2) / steps
+    sgd = ends["SGD"].at(2)
+    sgdm = ends["SGDM"].at(2)
+    run.measure(
+        "squared increments of SGD over k eta^2", Scaled(sgd, steps * eta**2), expected=1.0, tolerance=0.01 + 0.2 * eta**2
+    )
+    run.measure("those of SGDM", Scaled(sgdm, steps * eta**2), expected=ratio * start_up, tolerance=0.03 * ratio)
+    for name, found in ends.items():
+        run.measure(
+            f"{name}: Var x over t",
+            Scaled(Centred(found.at(VARIANCE), found.at("x")), horizon),
+            expected=1.0,
+            tolerance=12 / math.sqrt(paths) + 2 * eta,
+        )
+    with run.control("steps of equal variance"):
+        run.measure("squared increments of SGDM over k eta^2", Scaled(sgdm, steps * eta**2), expected=1.0, tolerance=0.2)
+
+
+@st.claim(
+    "two-clocks",
+    statement=r"On one axis of steps: over $O(1/\eta)$ steps SGD and SGDM fall onto the manifold along the gradient flow, over $O(1/\eta^2)$ steps they move on it as the slow SDE says.",
+    source="Sections 3 and 4",
+)
+def two_clocks(run):
+    paths = run.scale(quick=4096, standard=32_768, full=131_072)
+    eta = run.scale(quick=0.01, standard=0.005, full=0.002)
+    start, horizon = [1.0, 1.5], 0.64
+    phi = start[0] - start[1] ** 2 / 4
+    steps = round(horizon / eta**2)
+    record = np.unique(np.geomspace(1, steps, 40).round().astype(int))
+    plan = st.schedules.scaled(eta, alpha=0.25, damping=0.5)
+    memory = eta / (
+        1 - float(plan.beta_values[0])
+    )  # of the momentum, on the flow's clock: by so much SGDM comes late and falls beside
+    curves = {}
+    for name, dynamics in (
+        ("SGD", st.SGD(ORACLE, plan.averaged(), step_time=eta**2)),
+        ("SGDM", st.SGDM(ORACLE, plan, step_time=eta**2)),
+    ):
+        curves[name] = st.simulate(
+            dynamics,
+            x0=start,
+            horizon=horizon,
+            observe=["x", "y**2", "x - y**2/4"],
+            times=record * eta**2,
+            **run.options(paths=paths),
+        )
+    flow = flow_of(start, record * eta)
+    run.figure(
+        "Two clocks",
+        lambda: draw(record, curves, flow, phi, eta),
+        "Steps on one axis: the gradient flow at first, the slow SDE in the end.",
+    )
+    last = steps * eta**2
+    early = int(np.argmin(np.abs(record * eta - 1.0)))
+    t = record[early] * eta**2
+    for name, found in curves.items():
+        lag = 0.0 if name == "SGD" else 3 * memory
+        run.measure(
+            f"{name}: E x after {record[early]} steps, on the flow's clock",
+            found.at("x", t),
+            expected=float(flow[0][early]),
+            tolerance=0.02 + 5 * eta + lag,
+        )
+        run.measure(
+            f"{name}: E Phi_1(x) after {steps} steps, on the slow clock",
+            found.at("x - y**2/4"),
+            expected=phi - last / 4,
+            tolerance=6 * math.sqrt(last / paths) + 2 * eta + lag,
+        )
+        run.measure(
+            f"{name}: E y^2 there",
+            found.at("y**2"),
+            expected=eta / 2 * math.exp(-(phi - last / 4) + last / 2),
+            tolerance=eta * (0.1 + lag),
+        )
+    with run.control("the gradient flow alone"):
+        run.measure("E x after all steps", curves["SGD"].at("x - y**2/4"), expected=phi, tolerance=0.05)
+
+
+def flow_of(start, times):
+    """The gradient flow: x - y^2/4 stays, y' = -e^x y."""
+    from scipy.integrate import solve_ivp
+
+    found = solve_ivp(lambda t, z: -LOSS.gradient(z), (0, times[-1]), start, t_eval=times, rtol=1e-9, atol=1e-12, method="Radau")
+    return found.y
+
+
+def draw(record, curves, flow, phi, eta):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for n, (name, found) in enumerate(curves.items()):
+        times = found.times
+        left.plot(record, [found.at("x", t).value for t in times], "o^"[n], ms=3, label=name)
+        right.plot(record, [found.at("y**2", t).value for t in times], "o^"[n], ms=3, label=name)
+    left.plot(record, flow[0], "k--", lw=1, label="gradient flow")
+    left.plot(record, phi - record * eta**2 / 4, "k:", lw=1, label="slow SDE")
+    right.plot(record, flow[1] ** 2, "k--", lw=1)
+    for ax, name in ((left, r"$E\,x$"), (right, r"$E\,y^2$")):
+        ax.axvline(1 / eta, color="0.7", lw=0.8)
+        ax.set(xscale="log", xlabel="steps", ylabel=name)
+    right.set_yscale("log")
+    left.legend(fontsize=7)
+    return figure
