@@ -9,7 +9,6 @@ of H falls there), so that the slow flow is followed up to the time at which its
 
 from __future__ import annotations
 
-
 import numpy as np
 from slow_regimes import Scaled
 
@@ -122,8 +121,7 @@ def sparse(run):
     observe = ["+".join(f"abs(u{j}**2 - v{j}**2 - ({truth[j]:g}))" for j in range(D))]
     times = np.linspace(0.2, horizon, 20)
     options = run.options(paths=run.scale(quick=256, standard=256, full=1024))
-    phi = st.manifold.project(loss, start)
-    descent = float(miss(phi, truth))
+
     missed, curves = {}, {}
     for name, dynamics in (
         ("SGD", st.SGD(oracle, plan.averaged(), step_time=eta**2)),
@@ -137,6 +135,7 @@ def sparse(run):
             at_most=WELL,
         )
     slow = st.SlowSDE(oracle, plan.averaged(), at=start)
+    descent = float(miss(slow.start(start)[0], truth))
     flow, until = follow(slow, start, horizon, observe)
     ratio = part_of(loss, flow.final[:, 0], slow.rank)
     run.measure(f"the slow SDE at t = {until:g}: |w - truth|_1 / |truth|_1", float(miss(flow.final[:, 0], truth)), at_most=0.1)

@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from sdetools.weak.distance import distance
     from sdetools.weak.extrapolation import extrapolate
     from sdetools.weak.multilevel import multilevel
+    from sdetools.weak.slow import slow_study
 
 __version__ = "0.1.0"
 
@@ -100,6 +101,7 @@ _HOME = {
     "extrapolate": "weak.extrapolation",
     "multilevel": "weak.multilevel",
     "order_study": "weak",
+    "slow_study": "weak.slow",
     "simulate": "weak",
     "weak_gap": "weak",
 }

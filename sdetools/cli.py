@@ -428,6 +428,121 @@ def _numbers(name: str, text: str) -> list[float]:
     return numbers
 
 
+@main.command(short_help="Follow the slow motion along the minimisers.")
+@click.option("--loss", required=True, help='The loss as a formula, for example "(x*y - 1)**2 / 2".')
+@click.option("--variables", help='Its coordinates in order, for example "x y". [default: as they are named]')
+@click.option(
+    "--noise",
+    type=click.Choice(["gaussian", "rademacher", "uniform", "three-point", "exponential", "two-point", "student-t", "none"]),
+    default="rademacher",
+    show_default=True,
+    help="Law of the gradient noise; bounded ones are fastest.",
+)
+@click.option(
+    "--covariance", metavar="ROWS", help='Covariance of the noise: "1,0.5;0.5,2", or its diagonal "1,2". [default: identity]'
+)
+@click.option("--degrees", type=float, default=5.0, show_default=True, help="Degrees of freedom of student-t.")
+@click.option("--probability", type=float, default=0.1, show_default=True, help="Probability of the rare value of two-point.")
+@click.option(
+    "--label-noise",
+    metavar="MODELS",
+    help='Instead of --noise: fresh noise on the labels of the models f, for example "x*y", several with ; between them.',
+)
+@click.option("--std", type=float, default=1.0, show_default=True, help="Standard deviation of the label noise.")
+@click.option("--sigma", type=float, default=1.0, show_default=True, help="Scale of the noise.")
+@click.option("--eta", type=float, required=True, help="Step size: a unit of slow time is 1/eta**2 steps.")
+@click.option("--beta", type=float, help="Momentum. [default: 0.9]")
+@click.option("--alpha", type=float, help="Instead of --beta: 1 - beta = damping * eta**alpha.")
+@click.option("--damping", type=float, help="The damping beside --alpha. [default: 0.5]")
+@click.option("--x0", required=True, metavar="POINT", help='The start, for example "2,0.5"; the slow SDE starts at its Phi.')
+@click.option("--horizon", type=float, default=1.0, show_default=True, help="The final slow time, k * eta**2.")
+@click.option("--observe", multiple=True, help="A formula whose law is compared; may be given again. [default: the coordinates]")
+@click.option("--paths", type=click.IntRange(min=2), default=10_000, show_default=True, help="Paths of each.")
+@click.option("--dt", type=float, help="Step of the slow SDE's integrator. [default: about a 200th of the horizon]")
+@click.option(
+    "--integrator",
+    type=click.Choice(["euler-maruyama", "platen", "ri1"]),
+    default="euler-maruyama",
+    show_default=True,
+    help="What solves the slow SDE: weak order 1, or 2.",
+)
+@click.option("--out", type=click.Path(), help="Folder for slow.json, slow.svg, manifold.svg (2 or 3 coordinates) and the store.")
+@_compute_options
+@click.pass_context
+def slow(ctx: click.Context, **options: Any) -> None:
+    """Follow SGD, SGDM and the slow SDE along the manifold of minimisers, over 1/eta**2 steps, and compare their laws.
+
+    \b
+    Example:
+      sdetools slow --loss "(x*y - 1)**2 / 2" --x0 1,1 --eta 0.02 --horizon 0.2 --observe "x**2 - y**2" --out slow
+      sdetools slow --loss "(1 + x**2)*y**2/2" --label-noise "sqrt(1 + x**2)*y" --x0 1,0 --eta 0.05 --horizon 2
+    """
+    if options["resume"] and not options["out"]:
+        raise click.UsageError("--resume needs --out, the folder with the store of the earlier run.")
+    for one, other in (("beta", "alpha"), ("beta", "damping")):
+        if options[one] is not None and options[other] is not None:
+            raise click.UsageError(f"--{one} and --{other} say the same thing in two ways; give one of them.")
+    if options["damping"] is not None and options["alpha"] is None:
+        raise click.UsageError("--damping needs --alpha: 1 - beta = damping * eta**alpha.")
+    from .claims.folder import check_folder, open_store, write_text
+    from .claims.run import svg_text
+    from .claims.verification import version
+
+    folder = check_folder(options["out"]) if options["out"] else None
+    arguments = _slow_arguments(options)
+    with contextlib.ExitStack() as stack:
+        pool, lanes = stack.enter_context(_executor(options["executor"], options["threads"]))
+        _, progress = stack.enter_context(_bar())
+        store = None
+        if folder is not None:
+            ctx.meta["resume"] = _again(ctx, options["resume"])
+            asked = {key: value for key, value in options.items() if key not in ("out", "threads", "executor", "resume")}
+            store = open_store(folder, {"version": version(), "command": "slow", **asked}, options["resume"])
+            stack.callback(store.close)
+        from sdetools import slow_study
+
+        study = slow_study(**arguments, executor=pool, threads=lanes, store=store, resume=options["resume"], progress=progress)
+    click.echo(study.table())
+    if folder is not None:
+        written = ["slow.json", "slow.svg"]
+        write_text(folder / "slow.json", study.to_json())
+        write_text(folder / "slow.svg", svg_text(study.plot()))
+        if study.oracle.loss.dim in (2, 3):
+            write_text(folder / "manifold.svg", svg_text(study.picture()))
+            written.append("manifold.svg")
+        click.echo(f"wrote {', '.join(written)} in {folder}", err=True)
+
+
+def _slow_arguments(options: dict[str, Any]) -> dict[str, Any]:
+    """The keyword arguments of `slow_study` that the options ask for; raises ValueError for what makes no sense."""
+    import sdetools as st
+
+    from . import _check
+
+    eta = _check.positive("eta", options["eta"])
+    loss = st.losses.from_expression(options["loss"], variables=options["variables"])
+    if options["label_noise"] is not None:
+        models = [text.strip() for text in options["label_noise"].split(";")]
+        noise = st.noise.label_noise(model=models, std=_check.positive("std", options["std"]), variables=list(loss.names))
+    else:
+        noise = _noise(options, loss.dim)
+    if options["alpha"] is not None:
+        plan = st.schedules.scaled(eta, alpha=options["alpha"], damping=0.5 if options["damping"] is None else options["damping"])
+    else:
+        plan = st.schedules.constant(eta, beta=0.9 if options["beta"] is None else options["beta"])
+    return {
+        "oracle": st.NoisyOracle(loss, noise, sigma=options["sigma"]),
+        "plan": plan,
+        "x0": _check.point("x0", _numbers("x0", options["x0"]), loss.dim).tolist(),
+        "horizon": options["horizon"],
+        "observe": list(options["observe"]) or None,
+        "paths": options["paths"],
+        "dt": options["dt"],
+        "integrator": getattr(st, {"euler-maruyama": "EulerMaruyama", "platen": "Platen", "ri1": "RI1"}[options["integrator"]]),
+        "seed": options["seed"],
+    }
+
+
 @main.command(
     short_help="Measure how fast the kernels run here.",
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},

@@ -161,3 +161,73 @@ def _finish(axes: Axes, xlabel: str, ylabel: str, title: str, *, legend: bool) -
         axes.set_title(title, color=INK, fontsize=11, loc="left")
     if legend:
         axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+
+
+def curves(
+    panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float]]]], xlabel: str = "$t$"
+) -> Figure:
+    """One panel an entry: curves `name: (x, y, half-width)`, the first as a line with its band, the others as markers with bars.
+
+    >>> figure = curves({"x": {"limit": ([0, 1], [1, 2], [0, 0]), "seen": ([0, 1], [1, 2.1], [0.1, 0.1])}})
+    >>> len(figure.axes)
+    1
+    """
+    from matplotlib.figure import Figure
+
+    n = len(panels)
+    columns = min(n, 3)
+    rows = -(-n // columns)
+    figure = Figure(figsize=(0.6 + 3.6 * columns, 3.0 * rows), facecolor="white", layout="constrained")
+    for axes, (title, panel) in zip(figure.subplots(rows, columns, squeeze=False).ravel(), panels.items()):
+        for i, (name, (x, y, half)) in enumerate(panel.items()):
+            x, y, half = (np.asarray(values, dtype=float) for values in (x, y, half))
+            if i == 0:
+                axes.plot(x, y, "-", color=INK, lw=1.4, label=name)
+                axes.fill_between(x, y - half, y + half, color=INK, alpha=0.12, lw=0)
+            else:
+                axes.errorbar(x, y, yerr=half, fmt=MARKERS[i - 1], ms=4, lw=1, color=COLOURS[(i - 1) % len(COLOURS)], label=name)
+        axes.set(title=title, xlabel=xlabel)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in figure.axes[n:]:
+        axes.set_visible(False)
+    figure.axes[0].legend(fontsize=8, frameon=False)
+    return figure
+
+
+def manifold(loss: Any, paths: Mapping[str, np.ndarray], points: np.ndarray, start: np.ndarray) -> Figure:
+    """Paths `(dim, frames, n)` by name on the manifold of minimisers, given by `points` `(dim, m)` of it; 2 or 3 coordinates.
+
+    In the plane the loss is drawn as grey levels of its logarithm; in space the points of the manifold are dots.
+    """
+    from matplotlib.figure import Figure
+
+    dim = len(points)
+    figure = Figure(figsize=(6.0, 5.0), facecolor="white", layout="constrained")
+    axes: Any = figure.add_subplot(projection="3d" if dim == 3 else None)
+    seen = np.concatenate([p.reshape(dim, -1) for p in paths.values()] + [start[:, None]], axis=1)
+    low, high = np.nanmin(seen, axis=1), np.nanmax(seen, axis=1)
+    room = 0.12 * np.maximum(high - low, 0.3 * (high - low).max() + 1e-3)
+    low, high = low - room, high + room
+    inside = ((points >= low[:, None]) & (points <= high[:, None])).all(axis=0)
+    points = points[:, inside]
+    if dim == 2:
+        grid = np.stack(np.meshgrid(*(np.linspace(a, b, 160) for a, b in zip(low, high)), indexing="ij"))
+        with np.errstate(all="ignore"):
+            level = np.log10(np.maximum(np.asarray(loss.value(grid.reshape(2, -1)), dtype=float).reshape(160, 160), 1e-12))
+        axes.contourf(grid[0], grid[1], level, levels=np.linspace(max(-5.0, np.nanmin(level)), np.nanmax(level) + 1e-6, 14), cmap="Greys", alpha=0.5, extend="min")
+        axes.plot(*points, ".", color=INK, ms=1.6, label="minimisers")
+        axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+    else:
+        axes.scatter(*points, s=1.5, color=FAINT, alpha=0.5, label="minimisers")
+    for i, (name, lines) in enumerate(paths.items()):
+        colour = INK if i == 0 else COLOURS[(i - 1) % len(COLOURS)]
+        for n in range(lines.shape[2]):
+            axes.plot(*lines[:, :, n], "-", color=colour, lw=1.2 if i == 0 else 0.8, alpha=0.8, label=name if n == 0 else None)
+            axes.plot(*lines[:, -1:, n], "o", color=colour, ms=3)
+    axes.plot(*start[:, None], "*", color="#D55E00", ms=12, label="start")
+    names = list(loss.names)
+    axes.set(xlabel=names[0], ylabel=names[1])
+    if dim == 3:
+        axes.set_zlabel(names[2])
+    axes.legend(fontsize=8, frameon=False, loc="best")
+    return figure
