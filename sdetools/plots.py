@@ -214,7 +214,15 @@ def manifold(loss: Any, paths: Mapping[str, np.ndarray], points: np.ndarray, sta
         grid = np.stack(np.meshgrid(*(np.linspace(a, b, 160) for a, b in zip(low, high)), indexing="ij"))
         with np.errstate(all="ignore"):
             level = np.log10(np.maximum(np.asarray(loss.value(grid.reshape(2, -1)), dtype=float).reshape(160, 160), 1e-12))
-        axes.contourf(grid[0], grid[1], level, levels=np.linspace(max(-5.0, np.nanmin(level)), np.nanmax(level) + 1e-6, 14), cmap="Greys", alpha=0.5, extend="min")
+        axes.contourf(
+            grid[0],
+            grid[1],
+            level,
+            levels=np.linspace(max(-5.0, np.nanmin(level)), np.nanmax(level) + 1e-6, 14),
+            cmap="Greys",
+            alpha=0.5,
+            extend="min",
+        )
         axes.plot(*points, ".", color=INK, ms=1.6, label="minimisers")
         axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     else:

@@ -76,6 +76,11 @@ class Loss(ABC):
         """sum_ij d_ijl L(x) M_ij: `(dim, *paths)`; `matrix` M is `(dim, dim)` or `(dim, dim, paths)`."""
         return contract("ijl...,ij...->l...", self.third(x, p), matrix)
 
+    def third_product(self, x: Any, a: Any, b: Any) -> np.ndarray:
+        """sum_ij d_ijl L(x) a_i b_j at one point: `(dim,)`."""
+        both = np.multiply.outer(np.asarray(a, dtype=float), np.asarray(b, dtype=float))
+        return self.third_contracted(x, (both + both.T) / 2)
+
     def quadratic(self) -> tuple[np.ndarray, np.ndarray, float] | None:
         """`(H, c, L0)` with L(x) = x^T H x / 2 + c^T x + L0, or None when L is not quadratic."""
         return None

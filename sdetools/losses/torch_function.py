@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
-from torch.func import grad, jacrev, vmap
+from torch.func import grad, jacrev, jvp, vmap
 
 from .. import _check
 from .._identity import function_identity
@@ -92,6 +94,54 @@ class TorchLoss(Loss):
     def third(self, x: Any, p: Any = None) -> np.ndarray:
         return self._apply(jacrev(jacrev(grad(self.function))), x)
 
+    def hessian_product(self, x: Any, v: Any, p: Any = None) -> np.ndarray:
+        if np.ndim(x) > 1 or np.ndim(v) > 1:
+            return super().hessian_product(x, v, p)
+        return _jvp(grad(self.function), (_tensor(x),), (_tensor(v),))[1].detach().numpy()
+
+    def third_product(self, x: Any, a: Any, b: Any) -> np.ndarray:
+        return grad(_twice(self.function, _tensor(a), _tensor(b)))(_tensor(x)).detach().numpy()
+
+    def third_contracted(self, x: Any, matrix: Any, p: Any = None) -> np.ndarray:
+        x, matrix = self._point(x), np.asarray(matrix, dtype=float)
+        points = x.reshape(self.dim, -1)
+        matrices = np.broadcast_to(matrix.reshape(self.dim, self.dim, -1), (self.dim, self.dim, points.shape[1]))
+        unit = torch.eye(self.dim, dtype=torch.float64)
+        rows = []
+        for point, own in zip(
+            points.T, np.moveaxis(matrices, -1, 0)
+        ):  # one after another: a point takes dim forward passes at once
+            columns = _tensor(own)
+            each = vmap(lambda e, m, y: _twice(self.function, e, m)(y), in_dims=(0, 0, None))
+            rows.append(grad(lambda y, each=each, columns=columns: each(unit, columns, y).sum())(_tensor(point)))
+        return torch.stack(rows, dim=-1).detach().numpy().reshape(x.shape)
+
+
+@cache
+def _forward_mode() -> None:
+    """Torch loads its rules of forward differentiation at their first use, and warns of its own old ways while it does."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        jvp(torch.sin, (torch.zeros(1),), (torch.ones(1),))
+
+
+def _jvp(function: Callable[..., Any], points: tuple[Any, ...], directions: tuple[Any, ...]) -> Any:
+    _forward_mode()
+    return jvp(function, points, directions)
+
+
+def _tensor(x: Any) -> torch.Tensor:
+    return torch.as_tensor(np.array(x, dtype=float))
+
+
+def _twice(function: Callable[..., Any], a: torch.Tensor, b: torch.Tensor, *row: torch.Tensor) -> Callable[..., torch.Tensor]:
+    """x -> a^T Hess f(x) b, by two forward passes."""
+
+    def once(x: torch.Tensor) -> torch.Tensor:
+        return _jvp(lambda y: function(y, *row), (x,), (a,))[1]
+
+    return lambda x: _jvp(once, (x,), (b,))[1]
+
 
 class TorchSamples(TorchLoss):
     """L(x) = (1/n) sum_i l(x, row_i) from `sample(x, *row)` and `data`, tensors with n rows each; `model` f(x, row_i) if it has one."""
@@ -129,6 +179,54 @@ class TorchSamples(TorchLoss):
             self._moved[key] = tuple(t.to(device=x.device, dtype=x.dtype if t.is_floating_point() else None) for t in self.data)
         return self._moved[key]
 
+    def model_values(self, x: Any) -> np.ndarray:
+        """f(x, a_i), `(n,)`, of a loss made by `from_torch_model`."""
+        x = _tensor(x)
+        return self.each(self._model, x, self._inputs(x)).detach().numpy()
+
+    def residuals(self, x: Any) -> np.ndarray:
+        """r_i = f(x, a_i) - y_i, `(n,)`."""
+        return self.model_values(x) - self.data[1].numpy()
+
+    def jacobian(self, x: Any) -> np.ndarray:
+        """grad f(x, a_i) in rows, `(n, dim)`."""
+        x = _tensor(x)
+        rows = self._inputs(x)
+        parts = [self.each(grad(self._model), x, [r[at] for r in rows]) for at in _chunks(self.samples)]
+        return torch.cat(parts).detach().numpy()
+
+    def curved(self, x: Any, directions: Callable[[slice], np.ndarray]) -> np.ndarray:
+        """sum_i Hess f(x, a_i) v_i, `(dim,)`, by one reverse pass over forward ones; `directions(part)` gives those rows v_i."""
+        x = _tensor(x)
+        out = torch.zeros_like(x)
+        for at in _chunks(self.samples):
+            rows, v = [r[at] for r in self._inputs(x)], _tensor(directions(at))
+
+            def along(y: torch.Tensor, rows: list[torch.Tensor] = rows, v: torch.Tensor = v) -> torch.Tensor:
+                each = vmap(lambda w, *row: _jvp(lambda u: self._model(u, *row), (y,), (w,))[1])
+                return each(v, *rows).sum()
+
+            out = out + grad(along)(x)
+        return out.detach().numpy()
+
+    def bent(self, x: Any, a: Any) -> np.ndarray:
+        """a^T Hess f(x, a_i) a, `(n,)`."""
+        x, a = _tensor(x), _tensor(a)
+        rows = self._inputs(x)
+        parts = [vmap(lambda *row: _twice(self._model, a, a, *row)(x))(*[r[at] for r in rows]) for at in _chunks(self.samples)]
+        return torch.cat(parts).detach().numpy()
+
+    def _inputs(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [self.rows(x)[0]]
+
+    @property
+    def _model(self) -> Callable[..., Any]:
+        if self.model is None:
+            raise ValueError(
+                f"{self.label} must be given by its model; got a loss of samples. Make it with st.losses.from_torch_model."
+            )
+        return self.model
+
     def _mean(self, x: torch.Tensor) -> torch.Tensor:
         """L."""
         losses = self.each(self.sample, x, self.rows(x))
@@ -148,6 +246,11 @@ class TorchSamples(TorchLoss):
         points = torch.as_tensor(np.moveaxis(x.reshape(self.dim, -1), 0, 1).copy())
         out = vmap(lambda point: self.each(grad(own), point, self.rows(point)))(points).detach().numpy()
         return np.moveaxis(out, 0, -1).reshape(self.samples, self.dim, *x.shape[1:])
+
+
+def _chunks(samples: int, size: int = 64) -> list[slice]:
+    """Parts of the samples that fit into memory with their gradients."""
+    return [slice(at, at + size) for at in range(0, samples, size)]
 
 
 def _tensors(data: Any) -> tuple[torch.Tensor, ...]:

@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sdetools.manifold.flow import FlowError, differential, project
     from sdetools.manifold.geometry import Geometry, at, distance, second_derivative, tangent_projection
-    from sdetools.manifold.matrix_free import MatrixFree, matrix_free
+    from sdetools.manifold.products import MatrixFree, matrix_free, retract
 
 _HOME = {
     "FlowError": "flow",
     "Geometry": "geometry",
-    "MatrixFree": "matrix_free",
+    "MatrixFree": "products",
     "at": "geometry",
     "differential": "flow",
     "distance": "geometry",
-    "matrix_free": "matrix_free",
+    "matrix_free": "products",
     "project": "flow",
+    "retract": "products",
     "second_derivative": "geometry",
     "tangent_projection": "geometry",
 }
@@ -39,6 +40,7 @@ __all__ = [
     "distance",
     "matrix_free",
     "project",
+    "retract",
     "second_derivative",
     "tangent_projection",
 ]

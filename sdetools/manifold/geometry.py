@@ -5,7 +5,7 @@ With H = Hess L(x) at x in Gamma, P the projection onto ker H, Q = I - P, D[M]_l
     dPhi(x) = P,      d2Phi(x)[Sigma] = -H^+ D[P Sigma P] - P D[Lyap^{-1}(Q Sigma Q)] - 2 P D[H^+ Q Sigma P].
 
 The first term is normal to Gamma and keeps a tangent diffusion on it, the others are tangent. For Sigma = c H: -(c/2) P grad tr H.
-Dense: one eigen-decomposition a point; `matrix_free` does the same through products. Source: the paper, section 4; G. Katzenberger,
+Dense: one eigen-decomposition a point; `products` does the same without matrices. Source: the paper, section 4; G. Katzenberger,
 Annals of Probability 19 (1991); Z. Li, T. Wang, S. Arora, ICLR 2022.
 """
 

@@ -101,7 +101,8 @@ class SlowStudy:
 
         curves = {
             h: {
-                name: (run.times, run.statistics.mean[:, i], 1.96 * run.statistics.stderr[:, i]) for name, run in self.runs.items()
+                name: (run.times, run.statistics.mean[:, i], 1.96 * run.statistics.stderr[:, i])
+                for name, run in self.runs.items()
             }
             for i, h in enumerate(next(iter(self.runs.values())).names)
         }
@@ -172,7 +173,9 @@ def slow_study(
     steps = horizon / unit
     if steps < 1 or abs(steps - round(steps)) > 1e-6 * steps:
         better = max(1, round(steps)) * unit
-        raise ValueError(f"`horizon` must be a whole number of steps of eta^2 = {unit:g}; got horizon={horizon!r}. Take horizon={better:.10g}.")
+        raise ValueError(
+            f"`horizon` must be a whole number of steps of eta^2 = {unit:g}; got horizon={horizon!r}. Take horizon={better:.10g}."
+        )
     every = max(1, round(steps) // LIMIT_STEPS)
     while round(steps) % every:
         every -= 1
@@ -188,7 +191,14 @@ def slow_study(
         )
         for name, member in members.items()
     }  # fmt: skip
-    return SlowStudy(oracle, slow, np.asarray(x0, dtype=float), runs, _distances(runs, names, oracle, seed), _shown(members, x0, times, shown, seed))
+    return SlowStudy(
+        oracle,
+        slow,
+        np.asarray(x0, dtype=float),
+        runs,
+        _distances(runs, names, oracle, seed),
+        _shown(members, x0, times, shown, seed),
+    )
 
 
 def recorded(horizon: float, dt: float, unit: float) -> np.ndarray:
@@ -198,7 +208,9 @@ def recorded(horizon: float, dt: float, unit: float) -> np.ndarray:
     return longer * np.unique(np.linspace(1, n, min(n, FRAMES)).round().astype(int))
 
 
-def _distances(runs: Mapping[str, Simulation], names: Sequence[str], oracle: NoisyOracle, seed: int) -> dict[tuple[str, str], Distance]:
+def _distances(
+    runs: Mapping[str, Simulation], names: Sequence[str], oracle: NoisyOracle, seed: int
+) -> dict[tuple[str, str], Distance]:
     from sdetools.weak.observables import observables
 
     member = runs[SLOW].dynamics
