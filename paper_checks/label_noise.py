@@ -82,19 +82,9 @@ WELL = 0.3
 
 
 def network():
-    """Features of signs, a teacher with one weight, and the loss of the diagonal network: (loss, models, truth)."""
-    rng = np.random.default_rng(
-        0
-    )  # features at which the truth is the one interpolating w of least l1 norm, as a linear program says
-    z = rng.choice([-1.0, 1.0], (N, D))
-    truth = np.zeros(D)
-    truth[:SPARSITY] = 1.0
-    names = [f"u{j}" for j in range(D)] + [f"v{j}" for j in range(D)]
-    models = ["+".join(f"({z[i, j]:g})*(u{j}**2 - v{j}**2)" for j in range(D)) for i in range(N)]
-    loss = st.losses.from_expression(
-        "(" + " + ".join(f"({m} - ({y:g}))**2" for m, y in zip(models, z @ truth)) + f")/{2 * N}", variables=names
-    )
-    return loss, models, truth, names
+    """The diagonal network and its sparse truth, the one interpolating w of least l1 norm for these features, as a linear program says."""
+    features, targets, truth = st.losses.sparse_teacher(N, D, SPARSITY, seed=0)
+    return st.losses.diagonal_network(features, targets), truth
 
 
 def weights(x):
@@ -112,9 +102,9 @@ def miss(x, truth):
     source="Section 4; Li, Wang and Arora (2022), Section 6",
 )
 def sparse(run):
-    loss, models, truth, names = network()
+    loss, truth = network()
     std, eta = 1.0, run.scale(quick=0.02, standard=0.01, full=0.005)
-    oracle = st.NoisyOracle(loss, st.noise.label_noise(model=models, std=std, variables=names))
+    oracle = st.NoisyOracle(loss, st.noise.label_noise(loss, std=std))
     start, horizon = np.full(2 * D, START), 4.0
     plan = st.schedules.constant(eta, beta=0.9)
     # |w_j - truth_j| as observables: a mean over paths of a miss, which fluctuations of size sqrt(eta) keep above 0

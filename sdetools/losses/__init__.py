@@ -1,6 +1,7 @@
 """What is minimised: losses with their value, gradient, Hessian and third derivative.
 
-Doors: `from_expression` (text, exact derivatives), `from_function` (Python or `@njit`), `from_torch` (a torch function, with data or without), the galleries. SymPy and Numba
+Doors: `from_expression` (text, exact derivatives), `from_function` (Python or `@njit`), `from_models` (squares of
+formulas), `from_torch` (a torch function, with data or without), the galleries. SymPy and Numba
 are imported when a loss that needs them is first asked for.
 """
 
@@ -25,26 +26,44 @@ if TYPE_CHECKING:
         quadratic,
         sphere,
     )
+    from .problems import (
+        ModelLoss,
+        diabetes_network,
+        diagonal_network,
+        from_models,
+        matrix_sensing,
+        sparse_teacher,
+        two_layer,
+        uv_model,
+    )
     from .torch_function import from_torch, from_torch_model
 
 _HOME = {
-    "ExpressionLoss": "expression",
-    "FunctionLoss": "function",
-    "LinearModel": "data",
-    "QuadraticLoss": "gallery",
+    "diabetes_network": "problems",
+    "diagonal_network": "problems",
     "double_well": "gallery",
     "exponential_valley": "gallery",
+    "ExpressionLoss": "expression",
     "from_expression": "expression",
     "from_function": "function",
+    "from_models": "problems",
     "from_torch": "torch_function",
     "from_torch_model": "torch_function",
+    "FunctionLoss": "function",
     "hyperbola": "gallery",
     "label_noise_valley": "gallery",
     "least_squares": "data",
     "linear": "gallery",
+    "LinearModel": "data",
     "logistic": "data",
+    "matrix_sensing": "problems",
+    "ModelLoss": "problems",
     "quadratic": "gallery",
+    "QuadraticLoss": "gallery",
+    "sparse_teacher": "problems",
     "sphere": "gallery",
+    "two_layer": "problems",
+    "uv_model": "problems",
 }
 
 __all__ = [
@@ -52,12 +71,16 @@ __all__ = [
     "FunctionLoss",
     "LinearModel",
     "Loss",
+    "ModelLoss",
     "QuadraticLoss",
     "Stage",
+    "diabetes_network",
+    "diagonal_network",
     "double_well",
     "exponential_valley",
     "from_expression",
     "from_function",
+    "from_models",
     "from_torch",
     "from_torch_model",
     "hyperbola",
@@ -65,8 +88,12 @@ __all__ = [
     "least_squares",
     "linear",
     "logistic",
+    "matrix_sensing",
     "quadratic",
+    "sparse_teacher",
     "sphere",
+    "two_layer",
+    "uv_model",
 ]
 
 

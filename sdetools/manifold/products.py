@@ -280,7 +280,7 @@ def _rank_of(loss: Loss, values: np.ndarray, rank: int | None, more: bool) -> tu
             f"{values[max(M - 1, 0)]:.3g} and {after:.3g} beside {top:.3g}, a gap ratio of {gap:.3g}. The point is near a singular one, or was not "
             "brought to the manifold to rounding; give rank= if you know it."
         )
-    if M == 0 or (M == len(values) and not more):
+    if M == 0 or (len(values) == M and not more):
         what = "vanishes" if M == 0 else f"has full rank {M}, an isolated minimum,"
         raise ValueError(f"the loss must have a manifold of minimisers; the Hessian of {loss.label} {what} there.")
     return M, gap

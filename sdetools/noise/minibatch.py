@@ -247,6 +247,7 @@ def label_noise(
 ) -> Noise:
     """Fresh noise eps of standard deviation `std` on the labels, signs or (`kind="gaussian"`) normals: r_i -> r_i - eps_i.
 
+    - `loss` of models (`losses.from_models`, `uv_model`, `diagonal_network`, ...): as `model` below.
     - `loss`, a least-squares loss L = (1/2n) sum r_i^2 (also `losses.from_torch_model`): v = -(1/size) sum_b eps_b a_{i_b} over `size` samples drawn with
       replacement (or `replace=False`), added to the full gradient: Sigma = std^2/size H exactly, H the Hessian (without l2).
       `batch=True` takes the gradient of that batch too, as training does: Sigma = S(x)/size + std^2/size H.
@@ -270,6 +271,8 @@ def label_noise(
     if (loss is None) == (model is None):
         got = "neither" if loss is None else "both"
         raise ValueError(f"`label_noise` must be given either a `loss` with data or a `model` for f; got {got}.")
+    if model is None and hasattr(loss, "models"):
+        model, variables = loss.models, loss.names  # losses.problems: formulas of the models
     if model is not None:
         size = _check.count("size", size)
         return _of_model(model, std, kind, size, variables, parameters, at)

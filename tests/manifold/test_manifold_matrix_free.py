@@ -49,7 +49,7 @@ def test_products_of_the_torch_loss(interpolating):
 
 
 def test_residual_structure_is_that_of_the_dense_hessian(interpolating):
-    loss, x, dense, free = interpolating
+    _, _, dense, free = interpolating
     assert isinstance(free, ResidualGeometry) and free.rank == dense.rank == SAMPLES
     assert relative(free.eigenvalues, dense.eigenvalues[:SAMPLES]) < 1e-12
     v = np.random.default_rng(2).normal(size=(DIM, 3))
