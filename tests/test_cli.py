@@ -197,7 +197,7 @@ def test_processes_are_an_executor(claims, tmp_path):
     assert result.exit_code == 0, result.output
 
 
-@pytest.mark.parametrize("command", [[], ["verify"], ["gap"]])
+@pytest.mark.parametrize("command", [[], ["verify"], ["gap"], ["slow"]])
 def test_help_has_an_example(command):
     for flag in ("--help", "-h"):
         result = call(*command, flag)
@@ -461,3 +461,41 @@ def test_gap_against_a_limit(arguments, order, near):
 def test_gap_against_the_wrong_limit_is_refused():
     result = call("gap", "--loss", "x**2/2", "--x0", "1", "--eta", "0.1", "--against", "modified")
     assert result.exit_code == 2 and "--dynamics sgd" in result.output
+
+
+SLOW = ["slow", "--loss", "exp(x)*y**2/2", "--x0", "0,1", "--eta", "0.1", "--horizon", "0.5", "--paths", "2000"]
+
+
+def test_slow_prints_the_study_and_writes_only_when_asked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = call(*SLOW)
+    assert result.exit_code == 0 and not list(tmp_path.iterdir())
+    rows = [line.split() for line in result.output.splitlines()[1:]]
+    assert [row[0] for row in rows] == ["slow", "slow", "SGD", "SGD", "SGDM", "SGDM"]
+    # the valley: x at Phi is -1/4, and drifts by t/4
+    assert abs(float(rows[0][3]) - (-0.25 - 0.125)) < 4.5 * 0.71 / 2000**0.5
+    out = tmp_path / "out"
+    assert call(*SLOW, "--observe", "x", "--out", str(out)).exit_code == 0
+    assert sorted(item.name for item in out.iterdir()) == ["manifold.svg", "slow.json", "slow.svg", "store.sqlite"]
+    found = json.loads((out / "slow.json").read_text())
+    assert found["rank"] == 1 and abs(found["start"][0] + 0.25) < 1e-8 and list(found["runs"]) == ["slow SDE", "SGD", "SGDM"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--loss", "x**2 + y**2"], "isolated minimum"),
+        (["--loss", "exp(x)*y**2/2", "--x0", "1"], "`x0`"),
+        (["--loss", "x**2 - y**2", "--x0", "0,0"], "saddle"),
+        (["--horizon", "0.505"], "whole number of steps"),
+        (["--eta", "-1"], "`eta`"),
+        (["--beta", "0.9", "--alpha", "0.5"], "give one"),
+        (["--label-noise", "x*q"], "q"),
+        (["--covariance", "1,2,3"], "covariance"),
+    ],
+)
+def test_slow_refuses_before_it_writes(tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    result = call(*SLOW, *arguments, "--out", str(tmp_path / "out"))  # the last of two options counts
+    assert result.exit_code == 2 and words in result.stderr and len(result.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "out" / "slow.json").exists()

@@ -23,6 +23,8 @@ def test_every_example_is_here():
         "own_dynamics",
         "own_claims",
         "own_sde",
+        "own_torch_manifold",
+        "slow_motion",
     }
 
 
@@ -63,3 +65,21 @@ def test_own_sde(capsys):
 
 def test_own_claims(capsys):
     assert [line.split()[0] for line in _output("own_claims", capsys).splitlines()] == ["supported", "supported"]
+
+
+def test_slow_motion(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    printed = _output("slow_motion", capsys)
+    end = [float(v) for v in re.search(r"ends at \[\s*([\d.]+)\s+([\d.]+)\]", printed).groups()]
+    assert abs(end[1] - math.sin(end[0])) < 2e-6 and end[0] > 1.0
+    distances = {line.split()[0]: float(line.split()[-3]) for line in printed.splitlines() if re.match(r"SGDM? +x", line)}
+    assert all(w < 0.06 for w in distances.values()) and len(distances) == 2
+    assert (tmp_path / "slow_motion.svg").read_text().startswith("<?xml")
+
+
+def test_own_torch_manifold(capsys):
+    pytest.importorskip("torch")
+    printed = _output("own_torch_manifold", capsys)
+    assert "rank 40 of 2400" in printed
+    first, last = (float(v) for v in re.search(r"flow: ([\d.]+) at first, ([\d.]+) at", printed).groups())
+    assert last < 0.9 * first

@@ -174,12 +174,12 @@ def test_every_public_function_shows_an_example():
 
 def test_public_signatures_swallow_no_typos():
     for name, thing in _public():
-        if inspect.isfunction(thing) and not name.endswith(("order_study", "extrapolate")):
+        if inspect.isfunction(thing) and not name.endswith(("order_study", "slow_study", "extrapolate")):
             kinds = [p.kind for p in inspect.signature(thing).parameters.values()]
             assert inspect.Parameter.VAR_KEYWORD not in kinds, name
 
 
-def test_studies_hand_their_options_to_weak_gap_which_knows_them():
+def test_studies_hand_their_options_on_to_those_who_know_them():
     oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
 
     def pair(eta: float) -> tuple[st.Dynamics, st.Dynamics]:
@@ -190,6 +190,9 @@ def test_studies_hand_their_options_to_weak_gap_which_knows_them():
         st.order_study(pair, [0.5], x0=[1.0], horizon=1.0, paths=2, observe=["x0"], thread=1)
     with pytest.raises(TypeError, match="thread"):
         st.extrapolate(lambda dt: pair(dt)[0], 0.5, [1.0], 1.0, 2, ["x0"], weak=1, thread=1)
+    valley = st.NoisyOracle(st.losses.exponential_valley(), st.noise.gaussian(dim=2))
+    with pytest.raises(TypeError, match="thread"):
+        st.slow_study(valley, st.schedules.constant(eta=0.5), [0.0, 0.0], 0.5, 2, thread=1)
 
 
 def _texts() -> Iterator[Path]:
