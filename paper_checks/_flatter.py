@@ -1,0 +1,227 @@
+"""What the checks of "Flatter, faster" share: problems with one mode across Gamma, how long they take to settle, where that is shortest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+import sdetools as st
+from sdetools.exact.modes import relaxation_steps, settled, settling_time
+from sdetools.weak import Estimate, Simulation
+
+EPS = 0.2
+"""Size of the label noise."""
+FRACTION = 0.1
+"""T is the last step at which the rms distance exceeds this part of its start; at 1/e, T would jump as a function of beta."""
+RATIO = 2**0.25
+"""The grid of 1 - beta: its powers, whatever eta is."""
+WINDOW = 2
+"""Grid points on either side of the shortest T through which the parabola in log(1 - beta) goes."""
+RECORDS, DRAWS = 300, 2000
+OBSERVED = "along", "across", "signed"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A model with one mode across Gamma, f(x) = label, with noise of size eps on the labels.
+
+    `along` and `across` are the squared distances from the flattest minimum and, in f, from Gamma; `signed` changes sign on overshooting.
+    `start` lies a finite way from the flattest minimum, `near` close to it; both on Gamma. `chi`: second derivative there of the
+    sharpness grad f . grad f along Gamma. `weight`: the noise's variance is weight eps^2 grad f grad f^T on Gamma.
+    """
+
+    name: str
+    loss: st.losses.Loss
+    noise: Callable[[float], st.noise.Noise]
+    start: Sequence[float]
+    near: Sequence[float]
+    along: str
+    across: str
+    signed: str
+    chi: float
+    weight: float = 1.0
+
+    def stiffness(self, eta: float, mu: Any, eps: float = EPS) -> Any:
+        """r = eta^2 eps^2 chi / (4 mu^3), mu = 1 - beta: see `sdetools.exact.modes`."""
+        return eta**2 * self.weight * eps**2 * self.chi / (4 * mu**3)
+
+    def damping(self, eta: float, r: float, eps: float = EPS) -> float:
+        """The 1 - beta at which the stiffness is r."""
+        return (self.stiffness(eta, 1.0, eps) / r) ** (1 / 3)
+
+    def run(
+        self,
+        run: Any,
+        eta: float,
+        mu: float,
+        steps: int,
+        eps: float = EPS,
+        start: Any = None,
+        momentum: Any = None,
+        times: Any = None,
+        **options: Any,
+    ) -> Simulation:
+        oracle = st.NoisyOracle(self.loss, self.noise(eps))
+        one = st.HeavyBall(oracle, gamma=eta, beta=1 - mu, momentum=momentum, step_time=1.0)
+        if times is None:
+            times = np.append(0, np.unique(np.geomspace(max(1, steps / 50), steps, RECORDS).round()))
+        observe = {name: getattr(self, name) for name in OBSERVED}
+        begin = self.start if start is None else start
+        return st.simulate(one, begin, float(steps), observe=observe, times=times, **run.options(**options))
+
+
+def label_noise(root: Sequence[Sequence[str]], variables: Any) -> Callable[[float], st.noise.Noise]:
+    return lambda eps: st.noise.rademacher(root=root, variables=variables, parameters={"eps": eps})
+
+
+def valley() -> Problem:
+    """f = sqrt(1 + x^2) y, label 0: Gamma is y = 0, the sharpness 1 + x^2."""
+    loss = st.losses.from_expression("(1 + x**2)*y**2/2", variables="x y")
+    noise = label_noise([["eps*x*y/sqrt(1 + x**2)"], ["eps*sqrt(1 + x**2)"]], "x y")
+    return Problem("valley", loss, noise, [1.0, 0.0], [0.1, 0.0], "x**2", "(1 + x**2)*y**2", "x", chi=2.0)
+
+
+def uv(n: int = 3) -> Problem:
+    """f = U.V / sqrt(n), label 1: Gamma is U.V = sqrt(n), the sharpness (|U|^2 + |V|^2)/n, least where U = V."""
+    u, v = ([f"{name}{i}" for i in range(n)] for name in "uv")
+    f = "(" + " + ".join(f"{a}*{b}" for a, b in zip(u, v, strict=True)) + f")/{math.sqrt(n)!r}"
+    noise = label_noise([[f"eps*{name}/{math.sqrt(n)!r}"] for name in (*v, *u)], (*u, *v))
+    along = " + ".join(f"({a} - {b})**2" for a, b in zip(u, v, strict=True))
+
+    def start(apart: float) -> list[float]:
+        middle, apart = math.sqrt((math.sqrt(n) + apart**2) / n), apart / math.sqrt(n)
+        return [*(middle + apart * (-1) ** i for i in range(n)), *(middle - apart * (-1) ** i for i in range(n))]
+
+    loss = st.losses.from_expression(f"({f} - 1)**2/2", variables=(*u, *v))
+    return Problem("UV model", loss, noise, start(1.0), start(0.1), along, f"({f} - 1)**2", f"{u[0]} - {v[0]}", chi=4 / n)
+
+
+def minibatch() -> Problem:
+    """The valley with four samples, 1 + 0.3 s for input and eps s' (1 + s/2) for label, s, s' = +-1, in batches of one.
+
+    Either input has two labels, which cannot both be met; with eps = 0 all can. Mean squares: of the input 1.09, of input x label 1.9625 eps^2.
+    """
+
+    def slope(x: Any) -> tuple[Any, Any]:
+        return x[0] * x[1] / np.sqrt(1 + x[0] * x[0]), np.sqrt(1 + x[0] * x[0])
+
+    def noise(eps: float) -> st.noise.Noise:
+        def deviation(x: Any, z: Any) -> list[Any]:
+            f, a = np.sqrt(1 + x[0] * x[0]) * x[1], 1 + 0.3 * z[0]
+            residual = a * (a * f - eps * z[1] * (1 + 0.5 * z[0])) - 1.09 * f
+            return [residual * s for s in slope(x)]
+
+        def covariance(x: Any) -> list[list[Any]]:
+            variance = 0.36 * (1 + x[0] * x[0]) * x[1] * x[1] + 1.9625 * eps**2
+            return [[variance * s * t for s in slope(x)] for t in slope(x)]
+
+        return st.noise.from_function(deviation, 2, st.noise.Sign(2), covariance)
+
+    loss = st.losses.from_expression("1.09*(1 + x**2)*y**2/2", variables="x y")
+    return Problem(
+        "minibatch", loss, noise, [1.0, 0.0], [0.1, 0.0], "x**2", "(1 + x**2)*y**2", "x", chi=2.0, weight=1.9625
+    )
+
+
+def settling(found: Simulation, fraction: float = FRACTION) -> np.ndarray:
+    """T, then draws of it from its normal law: its error is that of the rms over its rate of fall. Paths of other runs are independent."""
+    square, error = found.statistics.mean[:, 0], found.statistics.stderr[:, 0]
+    rms = np.sqrt(square / square[0])
+    value = settled(found.times, rms, fraction)
+    beside = np.interp([0.97 * value, 1.03 * value], found.times, np.log(np.maximum(rms, 1e-300)))
+    k = np.searchsorted(found.times, value)
+    sigma = error[k] / (2 * square[k]) / abs(np.diff(beside)[0] / (0.06 * value)) if np.isfinite(value) else np.nan
+    seed = int(round(1e6 * math.log(found.times[-1] + 1) + 1e3 * found.dynamics.heavy.beta_values[0]))
+    return value + np.append(0.0, sigma * np.random.default_rng(seed).standard_normal(DRAWS))
+
+
+def estimate(rows: np.ndarray, paths: int, name: str = "") -> Estimate:
+    """From a value and its draws."""
+    return Estimate(float(rows[0]), float(np.std(rows[1:])), paths, name=name)
+
+
+def exponent(etas: Sequence[float], times: np.ndarray) -> np.ndarray:
+    """The slope of log times `(etas, rows)` in log eta, for each row."""
+    return np.polyfit(np.log(etas), np.log(times), 1)[0]
+
+
+@lru_cache
+def scaling_function() -> Any:
+    """log of (1 - beta) T against log r, exactly."""
+    from scipy.interpolate import CubicSpline
+
+    logs = np.linspace(math.log(0.02), math.log(20), 41)
+    return CubicSpline(logs, [math.log(settling_time(math.exp(u), FRACTION)) for u in logs])
+
+
+@lru_cache
+def best_stiffness() -> float:
+    """The r at which T is shortest for given eta and eps: the least of r^{1/3} (1 - beta) T."""
+    logs = np.linspace(math.log(0.3), math.log(2), 4001)
+    return float(np.exp(logs[np.argmin(logs / 3 + scaling_function()(logs))]))
+
+
+def optimum(mus: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """(log of the best 1 - beta, log of its T) from times `(mus, rows)` by a parabola in log(1 - beta); nan where there is no minimum inside."""
+    k = int(np.argmin(times[:, 0]))
+    if not (np.isfinite(times).all() and WINDOW <= k < len(mus) - WINDOW):
+        return np.full((2, times.shape[1]), np.nan)
+    near = slice(k - WINDOW, k + WINDOW + 1)
+    a, b, c = np.polyfit(np.log(mus[near] / mus[k]), np.log(times[near]), 2)
+    return np.stack([math.log(mus[k]) - b / (2 * a), c - b * b / (4 * a)])
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """T over a grid of 1 - beta at one eta: measured `(mus, rows)` and by theory `(mus,)`."""
+
+    eta: float
+    mus: np.ndarray
+    times: np.ndarray
+    theory: np.ndarray
+
+    @property
+    def optimum(self) -> np.ndarray:
+        return optimum(self.mus, self.times)
+
+    @property
+    def expected(self) -> np.ndarray:
+        """What the same parabola makes of the theory's T."""
+        return optimum(self.mus, self.theory[:, None])[:, 0]
+
+
+def sweep(run: Any, problem: Problem, eta: float, stream: int, paths: int, half: int = 3) -> Sweep:
+    """The grid lies around the best 1 - beta of the theory; if that is wrong, no minimum is found inside."""
+    centre = round(math.log(problem.damping(eta, best_stiffness())) / math.log(RATIO))
+    mus = RATIO ** np.arange(centre - half, centre + half + 1.0)
+    theory = np.exp(scaling_function()(np.log(problem.stiffness(eta, mus)))) / mus
+    times = [
+        settling(problem.run(run, eta, mu, math.ceil(1.7 * t), stream=stream + 4 * i, paths=paths))
+        for i, (mu, t) in enumerate(zip(mus, theory, strict=True))
+    ]
+    return Sweep(eta, mus, np.stack(times), theory)
+
+
+def across_steps(run: Any, problem: Problem, eta: float, mu: float) -> float:
+    """tau_1, the last step at which the distance across Gamma exceeds 1/e of its start, over two starts a quarter of a period apart.
+
+    The noise is off and the start close to Gamma, so that nothing is random and the motion is the linear one.
+    """
+    values, vectors = np.linalg.eigh(problem.loss.hessian(problem.near))
+    step = 1e-5 * vectors[:, -1]
+    steps = math.ceil(2 * float(relaxation_steps(eta, 1 - mu, values[-1])))
+    starts = (problem.near + step, None), (problem.near, step * math.sqrt(values[-1] / eta))
+    found = [problem.run(run, eta, mu, steps, eps=1e-12, start=x, momentum=m, paths=1) for x, m in starts]
+    square = sum(one.statistics.mean[:, 1] for one in found)
+    return float(settled(found[0].times, np.sqrt(square / square[0]), math.exp(-1)))
+
+
+def along_steps(run: Any, problem: Problem, eta: float, mu: float, eps: float, **options: Any) -> np.ndarray:
+    """tau_2, the last step at which the rms distance along Gamma exceeds 1/e of its start, and draws of it."""
+    steps = math.ceil(1.5 / (problem.stiffness(eta, mu, eps) * mu))
+    return settling(problem.run(run, eta, mu, steps, eps, start=problem.near, **options), math.exp(-1))
