@@ -17,7 +17,6 @@ import math
 
 import numpy as np
 from _flatter import (
-    EPS,
     FRACTION,
     across_steps,
     along_steps,
@@ -25,16 +24,14 @@ from _flatter import (
     estimate,
     exponent,
     minibatch,
-    settling,
+    scaling_function,
     sweep,
     uv,
     valley,
 )
 
 import sdetools as st
-from sdetools.exact.modes import flattening, relaxation_steps
 from sdetools.plots import COLOURS, INK, MARKERS, canvas
-from sdetools.weak import Estimate, SupEstimate
 
 SOURCE = "Flatter, faster: scaling momentum for optimal speedup of SGD"
 
@@ -89,15 +86,81 @@ def tau(run):
             run.measure(f"{problem.name}: least tau_2 / tau_1, g = {g:.3g}", ratio, at_least=10)
             slopes[g] = first - second
             rows.append((f"{g:.3g}", scale, f"{eps:.3g}", f"{first:.4f}", f"{second[0]:.4f}", f"{ratio:.3g}"))
-            drawn.append((problem.name, g, etas, across, along[:, 0]))
+            drawn.append((g, etas, across, along[:, 0]))
         above = [g for g in EXPONENTS if g > 0.5]
         meet = np.array([np.interp(0.0, column[::-1], above[::-1]) for column in np.transpose([slopes[g] for g in above])])
         run.measure(f"{problem.name}: g at which the exponents meet", estimate(meet, paths), 2 / 3, tolerance=0.05)
         run.table(problem.name, rows, ["g", "C", "eps", "exponent of tau_1", "exponent of tau_2", "least tau_2 / tau_1"])
     run.figure("times", lambda: tau_figure(drawn), r"$\tau_1$ (open) and $\tau_2$ (filled) on the valley; lines: the predictions.")
-    problem, etas = valley(), powers(-1, -2, -3, -4)
     with run.control("g = 0.45, where the range of eta lies in the crossover"):
-        crossing = [across_steps(run, problem, eta, 0.9 * eta**0.45) for eta in etas]
-        run.measure("exponent of tau_1", float(exponent(etas, np.array(crossing))), -0.55, tolerance=0.05)
-    with run.control("tau_2 of SGD, eta^-2 whatever beta is"):
-        run.measure("exponent of tau_2, g = 2/3", estimate(meet * 0 + second_at(drawn, 2 / 3), paths), -2.0, tolerance=0.05)
+        crossing = [across_steps(run, valley(), eta, 0.9 * eta**0.45) for eta in powers(-1, -2, -3, -4)]
+        run.measure("exponent of tau_1", float(exponent(powers(-1, -2, -3, -4), np.array(crossing))), -0.55, tolerance=0.05)
+    with run.control("tau_2 ~ eta^-2, as without momentum"):
+        run.measure("exponent of tau_2, g = 0.8", found, -2.0, tolerance=0.05)
+
+
+def tau_figure(drawn):
+    figure, ax = canvas()
+    for i, (g, etas, across, along) in enumerate(drawn[: len(EXPONENTS)]):
+        colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
+        ax.plot(etas, across, marker, color=colour, mfc="none")
+        ax.plot(etas, along, marker, color=colour, label=f"g = {g:.3g}")
+        for times, power in ((across, -max(1 - g, g)), (along, 2 * g - 2)):
+            ax.plot(etas, times[-1] * (np.array(etas) / etas[-1]) ** power, color=colour, lw=0.7)
+    ax.set(xscale="log", yscale="log", xlabel=r"$\eta$", ylabel="steps")
+    ax.legend(fontsize=7)
+    return figure
+
+
+ETAS = powers(-1, -1.5, -2, -2.5, -3, -3.5, -4)
+"""Three decades."""
+
+
+@st.claim(
+    "flatter-faster-optimum",
+    statement=r"The settling time along the minimisers is shortest at $1-\beta = C\eta^{2/3}$, where it takes $\eta^{-2/3}$ steps: with "
+    r"label noise and with minibatches. $C = (\varepsilon^2\chi/4r)^{1/3}$ with $r = 0.655$ for every problem with one mode across $\Gamma$.",
+    source=SOURCE,
+)
+def shortest(run):
+    paths = run.scale(quick=512, standard=4096, full=16384)
+    drawn, rows = [], []
+    for n, problem in enumerate((valley(), uv(), minibatch())):
+        sweeps = [sweep(run, problem, eta, 1000 * (n + 1) + 50 * i, paths) for i, eta in enumerate(ETAS)]
+        if not all(np.isfinite(one.optimum).all() for one in sweeps):
+            run.measure(f"{problem.name}: least T lies inside the grid of 1 - beta", 0.0, at_least=1)
+            continue
+        best, least = np.stack([one.optimum for one in sweeps], axis=1)
+        slope, time = (np.polyfit(np.log(ETAS), rows_, 1)[0] for rows_ in (best, least))
+        found = estimate(slope, paths)
+        run.measure(f"{problem.name}: exponent of the best 1 - beta", found, 2 / 3, tolerance=0.05)
+        run.measure(f"{problem.name}: exponent of the shortest T", estimate(time, paths), -2 / 3, tolerance=0.05)
+        prefactor = np.exp(best[-3:] - 2 / 3 * np.log(ETAS[-3:])[:, None]).mean(axis=0)
+        expected = problem.damping(1.0, best_stiffness())
+        run.measure(f"{problem.name}: prefactor C at the three smallest eta", estimate(prefactor, paths), expected, relative=0.1)
+        rows += [
+            (problem.name, f"{eta:.3g}", f"{math.exp(b):.4g}", f"{math.exp(e[0]):.4g}", f"{math.exp(t):.4g}", f"{math.exp(e[1]):.4g}")
+            for eta, b, t, e in zip(ETAS, best[:, 0], least[:, 0], (one.expected for one in sweeps), strict=True)
+        ]
+        drawn.append((problem, sweeps))
+        with run.control(f"{problem.name}: the best 1 - beta on the scale of the critical damping, eta^(1/2)"):
+            run.measure("exponent of the best 1 - beta", found, 1 / 2, tolerance=0.05)
+    run.table("The shortest settling time", rows, ["problem", "eta", "1 - beta", "by theory", "T", "by theory"])
+    run.note(
+        f"T is the last step at which the rms distance from the flattest minimum along the manifold exceeds {FRACTION:g} of its start; "
+        f"its least value over beta comes from a parabola in log(1 - beta). Theory: the exact moments of the limit at g = 2/3, r = {best_stiffness():.3f}."
+    )
+    run.figure("collapse", lambda: collapse(drawn), r"$(1-\beta)T$ of all problems and $\eta$ against $r$; line: the limit's exact moments.")
+
+
+def collapse(drawn):
+    figure, ax = canvas()
+    for i, (problem, sweeps) in enumerate(drawn):
+        for j, one in enumerate(sweeps):
+            r = problem.stiffness(one.eta, one.mus)
+            ax.plot(r, one.mus * one.times[:, 0], MARKERS[i], color=COLOURS[i], alpha=0.3 + 0.1 * j, label=problem.name if j == 6 else None)
+    logs = np.linspace(math.log(0.1), math.log(3), 200)
+    ax.plot(np.exp(logs), np.exp(scaling_function()(logs)), "-", color=INK, lw=1, label="limit")
+    ax.set(xscale="log", yscale="log", xlabel=r"$r = \eta^2\varepsilon^2\chi / 4(1-\beta)^3$", ylabel=r"$(1-\beta)\,T$")
+    ax.legend(fontsize=8)
+    return figure
