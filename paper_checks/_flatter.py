@@ -123,9 +123,7 @@ def minibatch() -> Problem:
         return st.noise.from_function(deviation, 2, st.noise.Sign(2), covariance)
 
     loss = st.losses.from_expression("1.09*(1 + x**2)*y**2/2", variables="x y")
-    return Problem(
-        "minibatch", loss, noise, [1.0, 0.0], [0.1, 0.0], "x**2", "(1 + x**2)*y**2", "x", chi=2.0, weight=1.9625
-    )
+    return Problem("minibatch", loss, noise, [1.0, 0.0], [0.1, 0.0], "x**2", "(1 + x**2)*y**2", "x", chi=2.0, weight=1.9625)
 
 
 def settling(found: Simulation, fraction: float = FRACTION) -> np.ndarray:

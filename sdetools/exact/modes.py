@@ -86,7 +86,9 @@ def flattening(stiffness: float, times: Any, terms: int = TERMS, random: bool = 
     """
     r, s = _check.positive("stiffness", stiffness), _check.finite("times", times)
     if s.ndim != 1 or not len(s) or s[0] < 0 or np.any(np.diff(s) <= 0):
-        raise ValueError(f"`times` must be increasing and at least 0; got {times!r}. They count steps in units of 1 / (1 - beta).")
+        raise ValueError(
+            f"`times` must be increasing and at least 0; got {times!r}. They count steps in units of 1 / (1 - beta)."
+        )
     if not random:
         mean = _averaged(r, s)
         return Flattening(s, mean, mean * mean)

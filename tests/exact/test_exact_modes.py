@@ -1,0 +1,74 @@
+"""The motion of momentum near a manifold of minimisers against plain iteration, direct integration and its limits."""
+
+import math
+
+import numpy as np
+import pytest
+
+from sdetools.exact.modes import flattening, relaxation_steps, settled, settling_time, transverse_modes
+
+
+@pytest.mark.parametrize(("eta", "beta", "lam"), [(0.3, 0.0, 1.0), (0.1, 0.5, 2.0), (0.01, 0.9, 1.0), (1e-3, 0.99, 5.0), (0.2, 1.0, 1.0)])
+def test_modes_are_the_eigenvalues_of_one_step(eta, beta, lam):
+    step = np.array([[1 + beta - eta * lam, -beta], [1.0, 0.0]])
+    expected = np.linalg.eigvals(step)
+    found = transverse_modes(eta, beta, lam)
+    assert np.allclose(np.sort_complex(found), np.sort_complex(expected), rtol=1e-12, atol=1e-14)
+    assert abs(found[0]) >= abs(found[1])
+
+
+def test_relaxation_steps_are_the_decay_of_the_iteration():
+    eta, beta, lam = 0.01, 0.3, 1.0
+    old, new, path = 1.0, 1.0, []
+    for _ in range(4000):
+        old, new = new, new + beta * (new - old) - eta * lam * new
+        path.append(new)
+    assert abs(2000 / math.log(path[1999] / path[3999]) / relaxation_steps(eta, beta, lam) - 1) < 1e-9
+    assert math.isclose(relaxation_steps(0.1, 0.9, 1.0), -2 / math.log(0.9), rel_tol=1e-12)
+    assert np.isinf(relaxation_steps(5.0, 0.5, 1.0)) and np.isinf(relaxation_steps(0.1, 1.0, 1.0))
+
+
+def test_moments_agree_with_simulated_energies():
+    """A is the squared modulus of a complex Ornstein-Uhlenbeck process, drawn exactly; X by leapfrog. |z| < 4.5: false alarm 1e-4."""
+    r, end, steps, paths = 0.8, 6.0, 1500, 40_000
+    rng, dt = np.random.default_rng(7), 6.0 / 1500
+    x, v, z = np.ones(paths), np.zeros(paths), np.zeros((2, paths))
+    keep = math.exp(-dt / 2)
+    spread = math.sqrt((1 - keep**2) / 2)
+    for _ in range(steps):
+        x = x + dt / 2 * v
+        z = keep * z + spread * rng.standard_normal((2, paths))
+        v = (v * (1 - dt / 2) - dt * r * (z * z).sum(axis=0) * x) / (1 + dt / 2)
+        x = x + dt / 2 * v
+    exact = flattening(r, [end])
+
+    def score(sample, mean):
+        return abs(sample.mean() - mean) / (sample.std() / math.sqrt(paths))
+
+    assert score(x, exact.mean[0]) < 4.5 and score(x * x, exact.square[0]) < 4.5
+    averaged = flattening(r, [end], random=False)
+    assert score(x * x, averaged.square[0]) > 4.5  # what forgets that the energy is random is told apart
+
+
+def test_moments_do_not_depend_on_the_number_of_polynomials():
+    s = np.linspace(0.5, 20, 14)
+    for r in (0.05, 0.7, 10.0):
+        assert np.allclose(flattening(r, s).rms, flattening(r, s, terms=64).rms, rtol=1e-6, atol=1e-7)
+
+
+def test_slow_limit_is_the_slow_equation():
+    for r in (1e-3, 1e-4):
+        assert abs(flattening(r, [1 / r]).mean[0] - math.exp(-1)) < 3 * r
+        assert abs(settling_time(r, 0.1) * r / math.log(10) - 1) < 10 * r
+
+
+def test_settling_is_the_last_passage():
+    times = np.linspace(0, 3, 4)
+    assert settled(times, np.array([1.0, 0.01, 1.0, 0.01]), 0.1) == 2.5
+    assert np.isnan(settled(times, np.ones(4), 0.1)) and np.isnan(settled(times, np.zeros(4), 0.1))
+
+
+@pytest.mark.parametrize("call", [lambda: flattening(0.0, [1.0]), lambda: flattening(1.0, [2.0, 1.0]), lambda: settling_time(1.0, 1.5)])
+def test_bad_input_is_refused(call):
+    with pytest.raises(ValueError, match="must|`"):
+        call()
