@@ -53,9 +53,10 @@ def relaxation_steps(eta: Any, beta: Any, lam: Any) -> Any:
     About (1 - beta)/(eta lam) for (1 - beta)^2 >> 4 eta lam, and exactly -2 / log beta for (1 - sqrt(beta))^2 < eta lam < (1 + sqrt(beta))^2.
 
     >>> round(float(relaxation_steps(eta=1e-4, beta=0.5, lam=1.0))), round(float(relaxation_steps(eta=1e-2, beta=0.99, lam=1.0)))
-    (4999, 199)
+    (4998, 199)
     """
-    size = np.abs(transverse_modes(eta, beta, lam)[0])
+    large = transverse_modes(eta, beta, lam)[0]
+    size = np.where(large.imag == 0, np.abs(large), np.sqrt(np.maximum(beta, 0)))  # a pair has the modulus sqrt(beta)
     with np.errstate(all="ignore"):
         return np.where(size < 1, -1 / np.log(size), np.inf)
 
@@ -102,20 +103,20 @@ def settling_time(stiffness: float, fraction: float = 0.1, terms: int = TERMS) -
     A last passage, not a first one: overshooting is no arrival. `ValueError` for a fraction outside (0, 1).
 
     >>> round(settling_time(0.6), 3)
-    7.476
+    7.497
     """
     r, fraction = _check.positive("stiffness", stiffness), _check.number("fraction", fraction, "lie in (0, 1)")
     if not 0 < fraction < 1:
         raise ValueError(f"`fraction` must lie in (0, 1); got fraction={fraction!r}. 0.1 is a tenth of the start.")
     slowest = -np.linalg.eigvals(_second(r, terms)).real.max()
     s = np.arange(0, (10 - 2 * math.log(fraction)) / slowest, GRID)
-    return settled(s, flattening(r, s, terms).rms, fraction)
+    return float(settled(s, flattening(r, s, terms).rms, fraction))
 
 
 def settled(times: np.ndarray, curve: np.ndarray, fraction: float) -> Any:
     """The last time at which curves `(..., times)` exceed `fraction`, geometrically interpolated; nan for one that still does at the end.
 
-    >>> round(settled(np.array([0.0, 1.0, 2.0, 3.0]), np.array([1.0, 0.05, 0.2, 0.05]), 0.1), 6)
+    >>> round(float(settled(np.array([0.0, 1.0, 2.0, 3.0]), np.array([1.0, 0.05, 0.2, 0.05]), 0.1)), 6)
     2.5
     """
     above = curve > fraction
