@@ -49,8 +49,8 @@ LEAST_GROUPS = 64
 """Groups of the smaller sample, if it has so many paths."""
 LOPSIDED = 16
 """Beyond this ratio of sizes only so many times the smaller sample are resampled of the larger, whose noise is then scaled."""
-KNOTS = 16_384
 SLICED_KNOTS = 512
+"""Points at which the noise of one of many lines is followed."""
 SLICED_PATHS = 1 << 18
 """Paths of a sample that are resampled along many lines; the noise of more is scaled."""
 BLOCK = 1 << 21
@@ -219,7 +219,7 @@ def distance(
     gauge = KINDS[kind]
     # The directions have a generator of their own: they shall depend on seed, dimension and number alone.
     resampling = _Resampling(n, m, SLICED_PATHS if lines else max(n, m), resamples, np.random.default_rng([seed, 1]))
-    knots = SLICED_KNOTS if lines else KNOTS
+    knots = SLICED_KNOTS if lines else gauge.knots
 
     def along(direction: np.ndarray | None) -> tuple[float, float, np.ndarray, np.ndarray]:
         a, b = (points[coordinate] if direction is None else direction @ points for points in (x, y))
@@ -336,12 +336,14 @@ class _Kind:
     exact: Callable[[np.ndarray, np.ndarray], float]
     part: Callable[[np.ndarray, np.ndarray], np.ndarray]
     join: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    knots: int
+    """Points at which the noise of one line is followed: an integral needs fewer than a largest value."""
 
 
 KINDS = {
-    "wasserstein": _Kind("W1", 1, _exact_wasserstein, lambda p, w: (np.abs(p) * w).sum(axis=1), np.add),
-    "kolmogorov": _Kind("Kolmogorov distance", 1, _exact_kolmogorov, lambda p, w: np.abs(p).max(axis=1), np.maximum),
-    "energy": _Kind("energy distance", 2, _exact_energy, lambda p, w: 2 * (p * p * w).sum(axis=1), np.add),
+    "wasserstein": _Kind("W1", 1, _exact_wasserstein, lambda p, w: (np.abs(p) * w).sum(axis=1), np.add, 4096),
+    "kolmogorov": _Kind("Kolmogorov distance", 1, _exact_kolmogorov, lambda p, w: np.abs(p).max(axis=1), np.maximum, 16_384),
+    "energy": _Kind("energy distance", 2, _exact_energy, lambda p, w: 2 * (p * p * w).sum(axis=1), np.add, 4096),
 }
 
 
