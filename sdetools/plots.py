@@ -232,7 +232,7 @@ def manifold(loss: Any, paths: Mapping[str, np.ndarray], points: np.ndarray, sta
         for n in range(lines.shape[2]):
             axes.plot(*lines[:, :, n], "-", color=colour, lw=1.2 if i == 0 else 0.8, alpha=0.8, label=name if n == 0 else None)
             axes.plot(*lines[:, -1:, n], "o", color=colour, ms=3)
-    axes.plot(*start[:, None], "*", color="#D55E00", ms=12, label="start")
+    axes.plot(*start[:, None], "*", color="white", mec=INK, ms=12, label="start")
     names = list(loss.names)
     axes.set(xlabel=names[0], ylabel=names[1])
     if dim == 3:
