@@ -1,0 +1,9 @@
+"""The command line. Everything heavy is imported inside the commands, so that `--help` answers at once.
+
+A command is a file here, and a name in this line.
+"""
+
+from . import bench, gap, slow, verify
+from .frame import main
+
+__all__ = ["bench", "gap", "main", "slow", "verify"]

@@ -1,0 +1,25 @@
+"""`sdetools bench`: how fast the kernels run here."""
+
+from __future__ import annotations
+
+import click
+
+from .frame import main
+
+
+@main.command(
+    short_help="Measure how fast the kernels run here.",
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def bench(ctx: click.Context, arguments: tuple[str, ...]) -> None:
+    """Measure how fast the kernels run here; `sdetools bench --help` lists what can be asked for.
+
+    \b
+    Example:
+      sdetools bench
+    """
+    from ..benchmarking import main as benchmarking
+
+    ctx.exit(benchmarking(list(arguments)) or 0)

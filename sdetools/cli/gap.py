@@ -1,0 +1,185 @@
+"""`sdetools gap`: a weak gap and its order in eta, without a file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from .frame import checked_folder, main, working
+from .options import check_one_way, compute_options, momentum_options, noise_of, noise_options, numbers, plan_of
+
+INTEGRATORS = {
+    "euler-maruyama": "EulerMaruyama",
+    "milstein": "Milstein",
+    "sra1": "SRA1",
+    "platen": "Platen",
+    "ri1": "RI1",
+    "obabo": "OBABO",
+    "baoab": "BAOAB",
+    "ubu": "UBU",
+}
+"""Integrators of the limits by their names in a shell."""
+
+
+@main.command(short_help="Measure a weak gap and its order in eta.")
+@click.option("--loss", required=True, help='The loss as a formula, for example "(x*y - 1)**2 / 2".')
+@click.option("--variables", help='Its coordinates in order, for example "x y". [default: as they are named]')
+@noise_options
+@click.option("--sigma", default="auto", show_default=True, help="Scale of the noise; auto is eta**-0.5.")
+@click.option("--eta", required=True, metavar="LIST", help='Step sizes, for example "0.1,0.05,0.025".')
+@momentum_options
+@click.option("--ripple", type=float, default=0.0, show_default=True, help="R: eta_k = eta * (1 + R * (-1)**k).")
+@click.option("--x0", required=True, metavar="POINT", help='The start, for example "2,0.5".')
+@click.option("--horizon", type=float, default=1.0, show_default=True, help="The final time; step k is at time k * eta.")
+@click.option("--observe", multiple=True, help="A formula whose mean is compared; may be given again. [default: the loss]")
+@click.option("--paths", type=click.IntRange(min=2), help="Paths for each step size. [default: 100000]")
+@click.option(
+    "--precision", type=float, help="Instead of --paths: the half-width of the 95 % interval wanted for every recorded gap."
+)
+@click.option(
+    "--against",
+    type=click.Choice(["sgd", "sgd-unaveraged", "sde", "gradient-flow", "kinetic", "modified"]),
+    default="sgd",
+    show_default=True,
+    help="What the optimiser is compared with: SGD on the averaged schedule, SGD on the schedule as it is, or a limit: the SDE, the "
+    "gradient flow, the kinetic equation (alpha = 1), the second-order modified equation of SGD.",
+)
+@click.option(
+    "--dynamics",
+    type=click.Choice(["sgdm", "sgd"]),
+    default="sgdm",
+    show_default=True,
+    help="The optimiser: with momentum, or without.",
+)
+@click.option(
+    "--integrator",
+    type=click.Choice(["auto", *INTEGRATORS]),
+    default="auto",
+    show_default=True,
+    help="What solves a limit; auto is sra1 for additive noise, euler-maruyama for other noise, ri1 for the flow, baoab for kinetic.",
+)
+@click.option(
+    "--substeps",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Steps of the integrator in one of the optimiser.",
+)
+@click.option("--out", type=click.Path(), help="Folder for gap.csv, gap.json, gap.svg and the store.")
+@compute_options
+@click.pass_context
+def gap(ctx: click.Context, **options: Any) -> None:
+    """Measure the weak gap between an optimiser and another one or a limit of it, and its order in eta.
+
+    \b
+    Example:
+      sdetools gap --loss "(x*y - 1)**2 / 2" --variables "x y" --x0 2,0.5 --beta 0.9 \\
+                   --eta 0.1,0.05,0.025 --observe "x**2 + y**2" --paths 100000
+      sdetools gap --loss "x**4/4 - x**2/2" --x0 1 --dynamics sgd --against sde --eta 0.1,0.05,0.025
+    """
+    check_one_way(options, ("paths", "precision"))
+    folder = checked_folder(options)
+    arguments = _arguments(options)
+    with working(ctx, options, folder) as work:
+        from sdetools import order_study
+
+        if options["precision"] is not None:
+            work.settings["progress"] = work.settings["progress"] or (lambda done, total: None)
+        study = order_study(**arguments, **work.settings)
+    click.echo(study.table())
+    if folder is not None:
+        from ..claims.run import svg_text
+
+        table = study.data.to_dataframe().reset_index().to_csv(index=False)
+        work.write(gap_csv=table, gap_json=study.to_json(), gap_svg=svg_text(study.plot()))
+
+
+def _arguments(options: dict[str, Any]) -> dict[str, Any]:
+    """The keyword arguments of `order_study` that the options ask for; raises ValueError for what makes no sense."""
+    import math
+
+    import sdetools as st
+
+    from .. import _check
+
+    etas = [_check.positive("eta", eta) for eta in numbers("eta", options["eta"])]
+    horizon = _check.positive("horizon", options["horizon"])
+    ripple = _check.number("ripple", options["ripple"])
+    if not 0 <= ripple <= 1:
+        raise ValueError(f"`ripple` must lie in [0, 1]; got ripple={ripple!r}. Above 1 every second step would climb the loss.")
+    loss = st.losses.from_expression(options["loss"], variables=options["variables"])
+    noise = noise_of(options, loss.dim)
+    sigma = None if options["sigma"] == "auto" else _check.number("sigma", options["sigma"], "be a number or auto")
+    x0 = _check.point("x0", numbers("x0", options["x0"]), loss.dim)
+    observe = list(options["observe"]) or [options["loss"]]
+    from ..losses.expression import parse
+
+    for text in observe:
+        parse(text, loss.names, {})
+
+    def plan(eta: float) -> Any:
+        smooth = plan_of(options, eta)
+        if ripple == 0:
+            return smooth
+        # The averaged rate looks ahead: the ripple goes on for some memories after the horizon.
+        steps = math.ceil(horizon / eta + 40 * smooth.longest_memory)
+        return st.schedules.from_functions(lambda k: eta * (1 + ripple * (-1) ** k), smooth.betas(1)[0], steps, base=eta)
+
+    def pair(eta: float) -> tuple[Any, Any]:
+        own = plan(eta)
+        oracle = st.NoisyOracle(loss, noise, sigma=eta**-0.5 if sigma is None else sigma)
+        first = st.SGD(oracle, own.averaged()) if options["dynamics"] == "sgd" else st.SGDM(oracle, own)
+        if not options["against"].startswith("sgd"):
+            return first, _limit(options, oracle, own)
+        if options["against"] == "sgd-unaveraged":
+            other = st.SGD(oracle, st.schedules.from_arrays(own.eta_values, base=own.eta))
+        else:
+            other = st.SGD(oracle, own.averaged())
+        return first, other
+
+    limit = not options["against"].startswith("sgd")
+    together = True
+    for eta in etas:
+        first, second = pair(eta)
+        if limit and second.sde.noise_dim and (first.brownian == 0 or first.brownian != second.brownian):
+            together = False
+    if not together:
+        click.echo(
+            "the optimiser's draws are no Brownian increments: the two run independently, which takes more paths", err=True
+        )
+    much = (
+        {"paths": options["paths"] or 100_000}
+        if options["precision"] is None
+        else {"precision": _check.positive("precision", options["precision"])}
+    )
+    return {
+        "pair": pair,
+        "etas": etas,
+        "x0": x0.tolist(),
+        "horizon": horizon,
+        "observe": observe,
+        "seed": options["seed"],
+        **({} if together else {"coupled": False}),
+        **much,
+    }
+
+
+def _limit(options: dict[str, Any], oracle: Any, plan: Any) -> Any:
+    """The integrator on the limit that the options name."""
+    import sdetools as st
+
+    kind = options["against"]
+    if kind == "modified" and (plan.has_momentum and options["dynamics"] == "sgdm"):
+        raise ValueError("`against` modified is the equation of SGD; got it for momentum. Add --dynamics sgd, or --against sde.")
+    sde = {
+        "sde": lambda: st.LimitSDE(oracle, plan),
+        "gradient-flow": lambda: st.GradientFlow(oracle, plan),
+        "kinetic": lambda: st.KineticSDE(oracle, plan),
+        "modified": lambda: st.ModifiedSDE(oracle, plan.eta),
+    }[kind]()
+    name = options["integrator"]
+    if name == "auto":
+        additive = sde.noise_class in ("none", "additive")
+        name = "baoab" if kind == "kinetic" else "ri1" if kind == "gradient-flow" else "sra1" if additive else "euler-maruyama"
+    return getattr(st, INTEGRATORS[name])(sde, dt=plan.eta / options["substeps"])

@@ -1,0 +1,87 @@
+"""`sdetools slow`: the motion along the manifold of minimisers, without a file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from .frame import checked_folder, main, working
+from .options import check_one_way, compute_options, momentum_options, noise_of, noise_options, numbers, plan_of
+
+
+@main.command(short_help="Follow the slow motion along the minimisers.")
+@click.option("--loss", required=True, help='The loss as a formula, for example "(x*y - 1)**2 / 2".')
+@click.option("--variables", help='Its coordinates in order, for example "x y". [default: as they are named]')
+@noise_options
+@click.option(
+    "--label-noise",
+    metavar="MODELS",
+    help='Instead of --noise: fresh noise on the labels of the models f, for example "x*y", several with ; between them.',
+)
+@click.option("--std", type=float, default=1.0, show_default=True, help="Standard deviation of the label noise.")
+@click.option("--sigma", type=float, default=1.0, show_default=True, help="Scale of the noise.")
+@click.option("--eta", type=float, required=True, help="Step size: a unit of slow time is 1/eta**2 steps.")
+@momentum_options
+@click.option("--x0", required=True, metavar="POINT", help='The start, for example "2,0.5"; the slow SDE starts at its Phi.')
+@click.option("--horizon", type=float, default=1.0, show_default=True, help="The final slow time, k * eta**2.")
+@click.option("--observe", multiple=True, help="A formula whose law is compared; may be given again. [default: the coordinates]")
+@click.option("--paths", type=click.IntRange(min=2), default=10_000, show_default=True, help="Paths of each.")
+@click.option("--dt", type=float, help="Step of the slow SDE's integrator. [default: about a 200th of the horizon]")
+@click.option(
+    "--integrator",
+    type=click.Choice(["euler-maruyama", "platen", "ri1"]),
+    default="euler-maruyama",
+    show_default=True,
+    help="What solves the slow SDE: weak order 1, or 2.",
+)
+@click.option("--out", type=click.Path(), help="Folder for slow.json, slow.svg, manifold.svg (2 or 3 coordinates) and the store.")
+@compute_options
+@click.pass_context
+def slow(ctx: click.Context, **options: Any) -> None:
+    """Follow SGD, SGDM and the slow SDE along the manifold of minimisers, over 1/eta**2 steps, and compare their laws.
+
+    \b
+    Example:
+      sdetools slow --loss "(x*y - 1)**2 / 2" --x0 1,1 --eta 0.02 --horizon 0.2 --observe "x**2 - y**2" --out slow
+      sdetools slow --loss "(1 + x**2)*y**2/2" --label-noise "sqrt(1 + x**2)*y" --x0 1,0 --eta 0.05 --horizon 2
+    """
+    check_one_way(options)
+    folder = checked_folder(options)
+    arguments = _arguments(options)
+    with working(ctx, options, folder) as work:
+        from sdetools import slow_study
+
+        study = slow_study(**arguments, **work.settings)
+    click.echo(study.table())
+    if folder is not None:
+        from ..claims.run import svg_text
+
+        drawn = {"manifold_svg": svg_text(study.picture())} if study.oracle.loss.dim in (2, 3) else {}
+        work.write(slow_json=study.to_json(), slow_svg=svg_text(study.plot()), **drawn)
+
+
+def _arguments(options: dict[str, Any]) -> dict[str, Any]:
+    """The keyword arguments of `slow_study` that the options ask for; raises ValueError for what makes no sense."""
+    import sdetools as st
+
+    from .. import _check
+
+    eta = _check.positive("eta", options["eta"])
+    loss = st.losses.from_expression(options["loss"], variables=options["variables"])
+    if options["label_noise"] is not None:
+        models = [text.strip() for text in options["label_noise"].split(";")]
+        noise = st.noise.label_noise(model=models, std=_check.positive("std", options["std"]), variables=list(loss.names))
+    else:
+        noise = noise_of(options, loss.dim)
+    return {
+        "oracle": st.NoisyOracle(loss, noise, sigma=options["sigma"]),
+        "plan": plan_of(options, eta),
+        "x0": _check.point("x0", numbers("x0", options["x0"]), loss.dim).tolist(),
+        "horizon": options["horizon"],
+        "observe": list(options["observe"]) or None,
+        "paths": options["paths"],
+        "dt": options["dt"],
+        "integrator": getattr(st, {"euler-maruyama": "EulerMaruyama", "platen": "Platen", "ri1": "RI1"}[options["integrator"]]),
+        "seed": options["seed"],
+    }
