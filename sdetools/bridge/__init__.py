@@ -1,21 +1,31 @@
-"""Bridges to torch: SDEs to and from `torchsde`. Everything here needs the extra `torch`; `import sdetools` does not load it."""
+"""Bridges to torch: the optimisers for real networks, and SDEs to and from torchsde. Everything here needs the extra `torch`;
+`import sdetools` does not load it."""
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from sdetools.bridge.torchsde import from_torchsde, to_torchsde
+_PLACES = {
+    "from_torchsde": "torchsde",
+    "to_torchsde": "torchsde",
+    **dict.fromkeys(
+        ("SGD", "SGDM", "HeavyBall", "Nesterov", "QHM", "PNM", "SNGM", "RandomScaling", "SGDF", "Optimizer", "PlanScheduler"),
+        "optimisers",
+    ),
+    "buffer_bytes": "optimisers",
+    "convert": "optimisers",
+}
+"""Which file holds each public name."""
 
-__all__ = ["from_torchsde", "to_torchsde"]
+__all__ = [*_PLACES]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _PLACES:
         raise AttributeError(f"module 'sdetools.bridge' has no attribute {name!r}")
     try:
-        return getattr(import_module("sdetools.bridge.torchsde"), name)
+        return getattr(import_module(f"sdetools.bridge.{_PLACES[name]}"), name)
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
