@@ -203,7 +203,7 @@ def test_closure_maximize_and_schedulers():
         loss.backward()
         return loss
 
-    assert float(optimizer.step(closure)) == 2.0 and float(p.detach()) == 2.0
+    assert float(optimizer.step(closure).detach()) == 2.0 and float(p.detach()) == 2.0
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.1)
     optimizer.step(closure)
     scheduler.step()
