@@ -15,6 +15,9 @@ _PLACES = {
     ),
     "buffer_bytes": "optimisers",
     "convert": "optimisers",
+    "SVAG": "svag",
+    "svag_weights": "svag",
+    "loss_of_module": "modules",
 }
 """Which file holds each public name."""
 

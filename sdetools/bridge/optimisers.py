@@ -13,14 +13,14 @@ r"""The momentum family as `torch.optim.Optimizer`s: each is the rule of the sam
 All buffers start at zero, as in the paper. torch's own SGD starts its buffer at the first gradient: with `dampening` that is another
 first step; without, the same. Names are torch's (`lr`, `momentum`); sources stand with the rules.
 
-A parameter's tensors are updated one after the other while they are in the cache, or (`foreach=True`, the default on a GPU) all
-together by torch's multi-tensor kernels.
+Tensors are updated a few at a time, so that they stay in the cache between the passes of a rule, or (`foreach=True`, the default on a
+GPU) all together by torch's multi-tensor kernels.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -28,6 +28,8 @@ import torch
 from sdetools import _check
 
 Tensors = list[torch.Tensor]
+CACHED = 1 << 19
+"""Bytes of parameters that are updated together on a CPU."""
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -42,6 +44,8 @@ class Optimizer(torch.optim.Optimizer):
 
     buffers: ClassVar[tuple[str, ...]] = ()
     """Names of a parameter's tensors, zero at first."""
+    one_pass: ClassVar[bool] = False
+    """Whether a rule reads its tensors once only, so that a cache cannot help it."""
 
     def __init__(
         self,
@@ -93,11 +97,8 @@ class Optimizer(torch.optim.Optimizer):
             together = group["foreach"]
             if together is None:
                 together = all(p.is_cuda for p in params)
-            if together:
-                self.update(params, grads, states, group)
-            else:
-                for p, g, s in zip(params, grads, states):
-                    self.update([p], [g], [s], group)
+            for part in [slice(None)] if together or self.one_pass else _few_at_a_time(params):
+                self.update(params[part], grads[part], states[part], group)
         return loss
 
     def prepare(self, grads: Tensors) -> None:
@@ -131,6 +132,18 @@ class Optimizer(torch.optim.Optimizer):
         return state
 
 
+def _few_at_a_time(params: Tensors) -> Iterator[slice]:
+    """Slices of neighbours that fit into a cache together."""
+    first, held = 0, 0
+    for i, p in enumerate(params):
+        size = p.numel() * p.element_size()
+        if i > first and held + size > CACHED:
+            yield slice(first, i)
+            first, held = i, 0
+        held += size
+    yield slice(first, len(params))
+
+
 def _column(states: list[dict[str, Any]], name: str) -> list[Any]:
     return [state[name] for state in states]
 
@@ -144,6 +157,8 @@ class SGD(Optimizer):
     >>> p.data
     tensor([0.7500])
     """
+
+    one_pass = True
 
     def __init__(self, params: Any, lr: float, **options: Any) -> None:
         super().__init__(params, {"lr": lr}, **options)

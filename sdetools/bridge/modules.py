@@ -1,0 +1,85 @@
+"""Networks in the weak-gap machinery: an `nn.Module` with its loss function and data as a loss of sdetools."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from sdetools.losses.torch_function import TorchSamples
+
+
+class ModuleLoss(TorchSamples):
+    """L(x) = mean over the data of criterion(module(input), target), x all trainable parameters in their order; see `loss_of_module`.
+
+    `start`: the parameters that the module came with, `(dim,)`; `load(x)` puts a point back into a copy of the module.
+    """
+
+    def __init__(self, module: torch.nn.Module, criterion: Callable[..., Any], inputs: Any, targets: Any) -> None:
+        self.module = copy.deepcopy(module).cpu().double()
+        self.criterion = criterion
+        _check_module(self.module)
+        own = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+        if not own:
+            raise ValueError("`module` must have parameters that require a gradient; got none.")
+        self.shapes = {name: p.shape for name, p in own.items()}
+        self.start = np.concatenate([p.detach().numpy().ravel() for p in own.values()])
+
+        def sample(x: torch.Tensor, a: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            answer = torch.func.functional_call(self.module, self.parts(x), (a[None],))
+            return criterion(answer, y[None])
+
+        super().__init__(sample, (inputs, targets), len(self.start), at=self.start)
+        self.label = f"{type(module).__name__} with {len(self.start)} parameters on {self.samples} samples"
+
+    @property
+    def identity(self) -> str:
+        digest = hashlib.sha256(f"{self.module!r}{self.criterion!r}".encode())
+        fixed = {**dict(self.module.named_buffers()), **{n: p for n, p in self.module.named_parameters() if not p.requires_grad}}
+        for name, tensor in (*fixed.items(), *enumerate(self.data)):
+            digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().numpy().tobytes())
+        return f"module({self.dim}; {digest.hexdigest()[:24]})"
+
+    def parts(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """x, cut into the module's parameters."""
+        cut = torch.split(x, [shape.numel() for shape in self.shapes.values()])
+        return {name: part.reshape(shape) for part, (name, shape) in zip(cut, self.shapes.items())}
+
+    def load(self, x: Any) -> torch.nn.Module:
+        """A copy of the module with the parameters x `(dim,)`."""
+        out = copy.deepcopy(self.module)
+        out.load_state_dict(self.parts(torch.as_tensor(np.array(x, dtype=float))), strict=False)
+        return out
+
+
+def loss_of_module(module: torch.nn.Module, criterion: Callable[..., Any], inputs: Any, targets: Any) -> ModuleLoss:
+    """A network as a loss L(x) = mean criterion(module(input), target), x all its trainable parameters, in double precision.
+
+    `st.noise.minibatch(loss, size)` is the noise of its training, and gaps between optimisers start at `x0=loss.start`. `criterion` is
+    called with a batch of one. ValueError where one sample's loss depends on the others' (batch normalisation in training mode)
+    or on chance (dropout in training mode): call `module.eval()`, or take group normalisation.
+
+    >>> loss = loss_of_module(torch.nn.Linear(2, 3), torch.nn.functional.cross_entropy, torch.randn(8, 2), torch.arange(8) % 3)
+    >>> loss.dim, loss.samples, loss.gradient(loss.start).shape
+    (9, 8, (9,))
+    """
+    if not isinstance(module, torch.nn.Module):
+        raise ValueError(f"`module` must be a torch.nn.Module; got {module!r}.")
+    return ModuleLoss(module, criterion, inputs, targets)
+
+
+def _check_module(module: torch.nn.Module) -> None:
+    for name, part in module.named_modules():
+        batch = isinstance(part, torch.nn.modules.batchnorm._BatchNorm) and (part.training or not part.track_running_stats)
+        chance = isinstance(part, torch.nn.modules.dropout._DropoutNd) and part.training and part.p > 0
+        if batch or chance:
+            what = "mixes the samples of a batch" if batch else "draws at random"
+            raise ValueError(
+                f"`module` must have a loss that is a mean over samples; its part {name or type(part).__name__} ({type(part).__name__}) {what}. "
+                "Call module.eval() first, or take group normalisation."
+            )
