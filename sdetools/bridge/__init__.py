@@ -18,6 +18,9 @@ _PLACES = {
     "SVAG": "svag",
     "svag_weights": "svag",
     "loss_of_module": "modules",
+    "Batches": "batches",
+    "Diagnosis": "diagnosis",
+    "diagnose": "diagnosis",
 }
 """Which file holds each public name."""
 
