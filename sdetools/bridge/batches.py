@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -53,7 +54,22 @@ class Batches:
             generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % (1 << 63))
             self._order = (seed, epoch), torch.randperm(self.samples, generator=generator)
         index = self._order[1][place * self.size : (place + 1) * self.size].tolist()
+        return self.rows(index)
+
+    def fresh(self, seed: int, k: int) -> Any:
+        """Independent batches: number k of them is drawn, without replacement, from all samples anew."""
+        generator = torch.Generator().manual_seed((seed * 1_000_003 + k) % (1 << 63))
+        return self.rows(torch.randperm(self.samples, generator=generator)[: self.size].tolist())
+
+    def rows(self, index: list[int]) -> Any:
+        """The samples of these numbers, as a batch on the device."""
         return moved(self._fetch(index), self.device)
+
+    def whole(self) -> Batches:
+        """All samples as one batch."""
+        out = copy.copy(self)
+        out.size, out.per_epoch, out._order = self.samples, 1, None
+        return out
 
     def some(self, seed: int, count: int, start: int = 0) -> Iterator[Any]:
         """`count` batches of a shuffle, from batch `start` on."""

@@ -4,9 +4,9 @@ One step of plain SGD changes the loss by - eta |grad L|^2 + eta^2/2 (grad L^T H
 and the covariance Sigma of a batch gradient). SGDM acts like SGD at eta = lr / (1 - momentum) (torch's `lr`) as long as eta is small
 beside the curvature: at eta lambda_max near 2 and above plain SGD is thrown off the steepest direction, where momentum still holds.
 
-Everything is estimated from gradients of independent batches. With means g_a of groups of n batches, and Hessian products on batches of
-their own, g_a.g_b, g_b.H g_a (a != b) and n (g_a.H g_a - g_b.H g_a) have the means |grad L|^2, grad L^T H grad L and tr(H Sigma): no
-large gradient is squared with its own noise. Intervals come from a jackknife over groups.
+Everything is estimated from gradients g_i of independent batches, with Hessian products H g_i on batches of their own: g_i.g_j and
+g_j.H g_i (i != j) have the means |grad L|^2 and grad L^T H grad L, in which no gradient meets its own noise, and what g_i.g_i and g_i.H g_i
+have more is tr(Sigma) and tr(H Sigma). Intervals come from a jackknife over groups of batches.
 """
 
 from __future__ import annotations
@@ -21,14 +21,18 @@ import numpy as np
 import torch
 
 from sdetools import _check
+from sdetools.noise.minibatch import batch_factor
 
 from .batches import Batches
+from .modules import check_module
 from .optimisers import SGD, convert, named
 
 STABLE, UNSTABLE = 1.0, 2.0
 """eta lambda_max below which plain SGD is predicted to match, and above which it is predicted not to."""
 TOLERANCE = 0.1
 """Plain SGD matches when it loses less than this part of the progress that momentum makes."""
+WORST = 2.0
+"""The largest part that a run counts for: it ends as far above the start as momentum ends below it."""
 GROUPS = 8
 
 
@@ -165,6 +169,7 @@ def diagnose(
     batches: int = 64,
     seeds: int = 4,
     steps: int = 200,
+    exact: bool = False,
     device: Any = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -173,8 +178,9 @@ def diagnose(
 
     `loss(model(input), target)` on batches (input, target); for other batches give `loss_of(model, batch)` and None for `loss`. `data`:
     tensors, a data set or a loader (see `Batches`). `lr` and `momentum` are those of `form`: "heavy-ball" (torch's), "sgdm" (Def. 2.3) or
-    "nesterov". `batches`: how many the terms are estimated from. The trial trains copies of the model for `steps` steps with `seeds`
-    shuffles each way; seeds=0 leaves it out. The model itself is not changed. In training mode it stays in training mode.
+    "nesterov". `batches`: how many the terms are estimated from; with `exact=True` they come from the whole data and every sample's own gradient (for small data, and
+    losses that are means over samples). The trial trains copies of the model for `steps` steps with `seeds` shuffles each way, and while it
+    cannot tell, with twice as many, up to 4 `seeds`; seeds=0 leaves it out. The model itself is not changed. In training mode it stays in training mode.
 
     ValueError for settings out of range, too few batches, and a model without parameters to train.
 
@@ -202,11 +208,15 @@ def diagnose(
     if not params:
         raise ValueError("`model` must have parameters that require a gradient; got none.")
     evaluate = loss_of or _with_criterion(loss)
-    total = batches + _SHARP + seeds * 2 * steps
+    total = (source.samples if exact else batches) + _SHARP + seeds * 2 * steps
     tick = _Tick(progress, total)
 
-    terms = _terms(net, params, evaluate, source, batches, seed, tick)
-    sharpness = _sharpness(net, params, evaluate, source, seed, tick)
+    if exact:
+        check_module(net)
+        terms = _exact_terms(net, params, evaluate, source, tick)
+    else:
+        terms = _terms(net, params, evaluate, source, batches, seed, tick)
+    sharpness = _sharpness(net, params, evaluate, source.whole() if exact else source, seed, tick)
     trial = later = None
     if seeds:
         trial, trained = _try(model, evaluate, source, form, lr, momentum, plain_lr, seeds, steps, device, seed, tick)
@@ -268,32 +278,28 @@ def _terms(
 ) -> tuple[Quantity, Quantity, Quantity, Quantity]:
     """|grad L|^2, grad L^T H grad L, tr(H Sigma), tr(Sigma)."""
     n = max(1, batches // (2 * GROUPS))
-    means, at = [], 0
-    for _ in range(GROUPS):
-        total: Any = 0
-        for batch in source.some(_stream(seed, 0), n, at):
-            total = total + _gradient(net, params, evaluate, batch) / n
-            tick()
-        at += n
-        means.append(total)
-    own = max(1, batches // (2 * GROUPS))
-    inner, pulled = np.empty((GROUPS, GROUPS)), np.empty((GROUPS, GROUPS))
-    at = 0
-    for a, g in enumerate(means):
+    means, products, own = [], [], np.empty((2, GROUPS))
+    for a in range(GROUPS):
+        mean: Any = 0
         product: Any = 0
-        for batch in source.some(_stream(seed, 1), own, at):
-            product = product + _product(net, params, evaluate, batch, g) / own
-            tick()
-        at += own
-        for b, other in enumerate(means):
-            inner[a, b] = _dot(other, g)
-            pulled[a, b] = _dot(other, product)
+        squares = np.zeros(2)
+        for i in range(a * n, a * n + n):
+            g = _gradient(net, params, evaluate, source.fresh(_stream(seed, 0), i))
+            h = _product(net, params, evaluate, source.fresh(_stream(seed, 1), i), g)
+            squares += _dot(g, g) / n, _dot(g, h) / n
+            mean, product = mean + g / n, product + h / n
+            tick(2)
+        means.append(mean)
+        products.append(product)
+        own[:, a] = squares
+    inner = np.array([[_dot(b, a) for b in means] for a in means])
+    pulled = np.array([[_dot(b, h) for b in means] for h in products])
 
     def estimates(keep: np.ndarray) -> np.ndarray:
-        one, two = inner[np.ix_(keep, keep)], pulled[np.ix_(keep, keep)]
         k = len(keep)
-        (d1, o1), (d2, o2) = ((np.trace(m) / k, (m.sum() - np.trace(m)) / (k * (k - 1))) for m in (one, two))
-        return np.array([o1, o2, n * (d2 - o2), n * (d1 - o1)])
+        crossed = [(m.sum() - np.trace(m)) / (k * (k - 1)) for m in (table[np.ix_(keep, keep)] for table in (inner, pulled))]
+        alone = own[:, keep].mean(axis=1)
+        return np.array([crossed[0], crossed[1], alone[1] - crossed[1], alone[0] - crossed[0]])
 
     everyone = np.arange(GROUPS)
     whole = estimates(everyone)
@@ -304,6 +310,32 @@ def _terms(
     return first, second, third, fourth
 
 
+def _exact_terms(
+    net: Any, params: Sequence[torch.Tensor], evaluate: Any, source: Batches, tick: _Tick
+) -> tuple[Quantity, Quantity, Quantity, Quantity]:
+    """The same from all samples: Sigma = c S, S the covariance (over n) of their gradients, c = (n - size) / ((n - 1) size)."""
+    everything = source.whole().at(0, 0)
+    first = torch.autograd.grad(evaluate(net, everything), params, create_graph=True)
+    g = _flat(first, params)
+
+    def pulled(v: torch.Tensor) -> float:
+        parts = torch.split(v, [p.numel() for p in params])
+        dot = sum((a * b.reshape(a.shape)).sum() for a, b in zip(first, parts))
+        if not isinstance(dot, torch.Tensor) or not dot.requires_grad:
+            return 0.0
+        return _dot(v, _flat(torch.autograd.grad(dot, params, retain_graph=True, allow_unused=True), params))
+
+    noise = variance = 0.0
+    for i in range(source.samples):
+        v = _gradient(net, params, evaluate, source.rows([i])) - g
+        noise += pulled(v) / source.samples
+        variance += _dot(v, v) / source.samples
+        tick()
+    factor = batch_factor(source.samples, source.size, replace=False)
+    first_, second, third, fourth = (Quantity(v, v, v) for v in (_dot(g, g), pulled(g), factor * noise, factor * variance))
+    return first_, second, third, fourth
+
+
 def _dot(a: torch.Tensor, b: torch.Tensor) -> float:
     return float(torch.dot(a.double(), b.double()))
 
@@ -312,10 +344,11 @@ def _stream(seed: int, which: int) -> int:
     return 1_000 * (seed + 1) + which
 
 
-def _student(degrees: int) -> float:
+def _student(degrees: int, looks: int = 1) -> float:
+    """The half-width of a 95 % interval in standard errors, valid at each of several looks."""
     from scipy.special import stdtrit
 
-    return float(stdtrit(degrees, 0.975))
+    return float(stdtrit(degrees, 1 - 0.025 / looks))
 
 
 def _sharpness(net: Any, params: Sequence[torch.Tensor], evaluate: Any, source: Batches, seed: int, tick: _Tick) -> float:
@@ -360,39 +393,44 @@ def _try(
         net = copy.deepcopy(model)
         return net if device is None else net.to(device)
 
-    before, ends = judged(fresh()), np.empty((2, seeds))
+    before = judged(fresh())
+    ends: list[tuple[float, float]] = []
     trained = fresh()
-    for i in range(seeds):
-        for way in (1, 0):
-            net = fresh()
-            own = [p for p in net.parameters() if p.requires_grad]
-            optimiser = SGD(own, lr=plain_lr) if way else named(form)(own, lr=lr, momentum=momentum)
-            for batch in source.some(_stream(seed, 10 + i), steps):
-                optimiser.zero_grad()
-                evaluate(net, batch).backward()
-                optimiser.step()
-                tick()
-            ends[way, i] = judged(net)
-            trained = trained if way else net
-    momentum_ends, plain_ends = ends
-    lost = _lost(before, momentum_ends, plain_ends)
-    return Trial(steps, before, momentum_ends, plain_ends, lost), trained
+    while True:
+        for i in range(len(ends), max(seeds, 2 * len(ends))):
+            pair = []
+            for way in (0, 1):
+                net = fresh()
+                own = [p for p in net.parameters() if p.requires_grad]
+                optimiser = SGD(own, lr=plain_lr) if way else named(form)(own, lr=lr, momentum=momentum)
+                for batch in source.some(_stream(seed, 10 + i), steps):
+                    optimiser.zero_grad()
+                    evaluate(net, batch).backward()
+                    optimiser.step()
+                    tick()
+                pair.append(judged(net))
+                trained = trained if way else net
+            ends.append((pair[0], pair[1]))
+        with_momentum, plain = np.array(ends).T
+        trial = Trial(steps, before, with_momentum, plain, _lost(before, with_momentum, plain))
+        if trial.advice != "unsure" or len(ends) >= 4 * seeds:
+            return trial, trained
 
 
 def _lost(before: float, momentum: np.ndarray, plain: np.ndarray) -> Quantity:
-    """The interval of (mean plain - mean momentum) / (before - mean momentum), by Fieller's theorem's numerator at the known scale."""
-    if not np.isfinite(plain).all():
-        return Quantity(math.inf, math.inf, math.inf) if np.isfinite(momentum).all() else Quantity(math.nan, -math.inf, math.inf)
+    """(mean plain - mean momentum) / (before - mean momentum) by the delta method; its interval is good for the trial's three looks.
+
+    A run of plain SGD counts as at most `WORST`: one that diverges says no more than that it did.
+    """
     if not np.isfinite(momentum).all():
-        return Quantity(-math.inf, -math.inf, -math.inf)
+        return Quantity(math.nan, -math.inf, math.inf)
     progress = before - float(momentum.mean())
-    difference = plain - momentum
     if progress <= 0:
         return Quantity(math.nan, -math.inf, math.inf)
+    difference = np.fmin(np.nan_to_num(plain, nan=math.inf) - momentum, WORST * progress)
     value = float(difference.mean()) / progress
-    # the ratio's error: the seeds' scatter of difference - value * progress
     scatter = difference - value * (before - momentum)
-    half = _student(len(plain) - 1) * float(scatter.std(ddof=1)) / math.sqrt(len(plain)) / progress
+    half = _student(len(plain) - 1, looks=3) * float(scatter.std(ddof=1)) / math.sqrt(len(plain)) / progress
     return Quantity(value, value - half, value + half)
 
 

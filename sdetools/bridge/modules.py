@@ -22,7 +22,7 @@ class ModuleLoss(TorchSamples):
     def __init__(self, module: torch.nn.Module, criterion: Callable[..., Any], inputs: Any, targets: Any) -> None:
         self.module = copy.deepcopy(module).cpu().double()
         self.criterion = criterion
-        _check_module(self.module)
+        check_module(self.module)
         own = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
         if not own:
             raise ValueError("`module` must have parameters that require a gradient; got none.")
@@ -73,7 +73,8 @@ def loss_of_module(module: torch.nn.Module, criterion: Callable[..., Any], input
     return ModuleLoss(module, criterion, inputs, targets)
 
 
-def _check_module(module: torch.nn.Module) -> None:
+def check_module(module: torch.nn.Module) -> None:
+    """Refuse a network whose loss is no mean over samples."""
     for name, part in module.named_modules():
         batch = isinstance(part, torch.nn.modules.batchnorm._BatchNorm) and (part.training or not part.track_running_stats)
         chance = isinstance(part, torch.nn.modules.dropout._DropoutNd) and part.training and part.p > 0
