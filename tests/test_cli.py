@@ -499,3 +499,52 @@ def test_slow_refuses_before_it_writes(tmp_path, monkeypatch, arguments, words):
     result = call(*SLOW, *arguments, "--out", str(tmp_path / "out"))  # the last of two options counts
     assert result.exit_code == 2 and words in result.stderr and len(result.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "out" / "slow.json").exists()
+
+
+RUN = """
+import torch
+torch.manual_seed(0)
+model = torch.nn.Linear(4, 1)
+x = torch.randn(128, 4)
+data = x, x.sum(1, keepdim=True) + torch.randn(128, 1)
+loss = torch.nn.functional.mse_loss
+"""
+
+
+def test_diagnose_reads_a_file_and_writes_json(tmp_path):
+    (tmp_path / "run.py").write_text(RUN)
+    command = [
+        "diagnose",
+        str(tmp_path / "run.py"),
+        "--lr",
+        "0.001",
+        "--batch-size",
+        "8",
+        "--steps",
+        "20",
+        "--out",
+        str(tmp_path / "d"),
+    ]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0, done.output
+    assert "momentum: drop it: plain SGD at lr=0.01, which frees 20 bytes" in done.stdout
+    told = json.loads((tmp_path / "d" / "diagnosis.json").read_text())
+    assert told["advice"] == "drop" and told["freed"] == 20 and len(told["trial"]["plain"]) >= 4
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "told"),
+    [
+        (None, [], "FILE must exist"),
+        ("model = 1", [], "FILE must define `data`"),
+        (RUN.replace("loss =", "other ="), [], "`loss` or `loss_of`"),
+        (RUN + "1 / 0", [], "raised ZeroDivisionError"),
+        (RUN, ["--lr", "0"], "`lr` must be positive"),
+        (RUN, ["--batch-size", "1000"], "at most the number of samples, 128"),
+    ],
+)
+def test_diagnose_tells_what_is_wrong_in_one_sentence(tmp_path, text, more, told):
+    if text is not None:
+        (tmp_path / "run.py").write_text(text)
+    done = CliRunner().invoke(main, ["diagnose", str(tmp_path / "run.py"), "--lr", "0.1", "--batch-size", "8", *more])
+    assert done.exit_code == 2 and told in done.stderr and len(done.stderr.strip().splitlines()) == 1

@@ -24,6 +24,9 @@ def test_every_example_is_here():
         "own_claims",
         "own_sde",
         "own_torch_manifold",
+        "diagnose_your_run",
+        "svag_around_your_loop",
+        "own_network_gap",
         "slow_motion",
     }
 
@@ -83,3 +86,20 @@ def test_own_torch_manifold(capsys):
     assert "rank 40 of 2400" in printed
     first, last = (float(v) for v in re.search(r"flow: ([\d.]+) at first, ([\d.]+) at", printed).groups())
     assert last < 0.9 * first
+
+
+def test_diagnose_your_run(capsys):
+    pytest.importorskip("torch"), pytest.importorskip("sklearn")
+    small, large = _output("diagnose_your_run", capsys).strip().split("\n\n")
+    assert "momentum: drop it: plain SGD at lr=0.03" in small and "momentum: keep it" in large
+
+
+def test_svag_around_your_loop(capsys):
+    pytest.importorskip("torch"), pytest.importorskip("sklearn")
+    apart = [float(line.split()[-1]) for line in _output("svag_around_your_loop", capsys).strip().splitlines()]
+    assert len(apart) == 3 and apart[-1] < apart[0] / 4
+
+
+def test_own_network_gap(capsys):
+    pytest.importorskip("torch"), pytest.importorskip("sklearn")
+    assert "order of x12**2" in _output("own_network_gap", capsys)

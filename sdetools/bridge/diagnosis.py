@@ -12,6 +12,8 @@ have more is tr(Sigma) and tr(H Sigma). Intervals come from a jackknife over gro
 from __future__ import annotations
 
 import copy
+import dataclasses
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -126,6 +128,11 @@ class Diagnosis:
         if self.trial is None or self.trial.advice == "unsure":
             return self.prediction
         return self.trial.advice
+
+    def to_json(self) -> str:
+        """All of it, with the conclusions, as JSON."""
+        told = {name: getattr(self, name) for name in ("noise_scale", "stiffness", "regime", "prediction", "advice")}
+        return json.dumps(_plain(dataclasses.asdict(self)) | _plain(told), indent=1) + "\n"
 
     def __str__(self) -> str:
         eta = self.plain_lr
@@ -432,6 +439,21 @@ def _lost(before: float, momentum: np.ndarray, plain: np.ndarray) -> Quantity:
     scatter = difference - value * (before - momentum)
     half = _student(len(plain) - 1, looks=3) * float(scatter.std(ddof=1)) / math.sqrt(len(plain)) / progress
     return Quantity(value, value - half, value + half)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold: arrays as lists, numbers that are none as null."""
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, (np.ndarray, list, tuple)):
+        return [_plain(part) for part in value]
+    return (
+        None
+        if isinstance(value, float) and not math.isfinite(value)
+        else float(value)
+        if isinstance(value, np.floating)
+        else value
+    )
 
 
 def _bytes(count: int) -> str:

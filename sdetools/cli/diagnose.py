@@ -1,0 +1,75 @@
+"""`sdetools diagnose`: may I drop momentum here?"""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .frame import bar, main
+
+
+@main.command(short_help="Say whether a training run needs its momentum.")
+@click.argument("file", type=click.Path())
+@click.option("--lr", type=float, required=True, help="Learning rate of the run, in the form of --form.")
+@click.option("--momentum", type=float, default=0.9, show_default=True, help="Momentum of the run.")
+@click.option("--batch-size", type=int, help="Batch size of the run. [default: that of the loader, where data is one]")
+@click.option(
+    "--form",
+    type=click.Choice(["heavy-ball", "sgdm", "nesterov"]),
+    default="heavy-ball",
+    show_default=True,
+    help="How the run writes momentum: heavy-ball and nesterov as torch does, sgdm with m = mu m + (1 - mu) g.",
+)
+@click.option("--batches", type=int, default=64, show_default=True, help="Batches from which the terms are estimated.")
+@click.option("--seeds", type=int, default=4, show_default=True, help="Pairs of trial runs, at first; 0 for no trial.")
+@click.option("--steps", type=int, default=200, show_default=True, help="Steps of a trial run.")
+@click.option("--exact", is_flag=True, help="Terms from every sample of the data: for small data.")
+@click.option("--device", help="Where to run, for example cuda. [default: where the model is]")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random numbers.")
+@click.option("--out", type=click.Path(), help="Folder for diagnosis.json.")
+def diagnose(file: str, out: str | None, **options: Any) -> None:
+    """Measure Lemma 2.4's terms on a network, predict whether plain SGD would do as well, and try it.
+
+    FILE is Python with the names `model` (an nn.Module), `loss` (of output and target) and `data` (tensors, a data set or a loader); for other
+    batches `loss_of` (of model and batch) in the place of `loss`. Prints the terms with 95 % intervals, and the advice.
+
+    \b
+    Example:
+      sdetools diagnose my_run.py --lr 0.1 --momentum 0.9 --batch-size 128 --out diagnosis
+    """
+    names = _names(file)
+    from ..bridge import diagnose as measure
+    from ..claims.folder import check_folder, write_text
+
+    folder = check_folder(out) if out else None
+    with bar() as (name, progress):
+        name("gradients and trial steps")
+        found = measure(
+            names["model"], names.get("loss"), names["data"], loss_of=names.get("loss_of"), progress=progress, **options
+        )
+    click.echo(found)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "diagnosis.json", found.to_json())
+        click.echo(f"wrote diagnosis.json in {folder}", err=True)
+
+
+def _names(file: str) -> dict[str, Any]:
+    path = Path(file)
+    if not path.is_file():
+        raise ValueError(f"FILE must exist; got {file!r}, which does not. It is Python with the names model, loss and data.")
+    try:
+        names = runpy.run_path(str(path))
+    except ModuleNotFoundError:
+        raise
+    except Exception as error:
+        raise ValueError(f"FILE must run; {file} raised {type(error).__name__}: {error}") from error
+    for name in ("model", "data"):
+        if name not in names:
+            raise ValueError(f"FILE must define `{name}`; {file} does not. It needs model, loss (or loss_of) and data.")
+    if "loss" not in names and "loss_of" not in names:
+        raise ValueError(f"FILE must define `loss` or `loss_of`; {file} does not.")
+    return names
