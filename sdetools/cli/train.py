@@ -1,0 +1,70 @@
+"""`sdetools train`: the paper's experiments, whole or in miniature."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .frame import bar, main, print_table
+
+
+@main.command(short_help="Run one of the paper's experiments, whole or in miniature.")
+@click.argument("name", metavar="RECIPE")
+@click.option(
+    "--miniature", is_flag=True, help="Small real data and a small model through the same code, in minutes on two cores."
+)
+@click.option("--set", "given", metavar="KEY=VALUE", multiple=True, help="Change a setting; may be given again.")
+@click.option("--settings", "listing", is_flag=True, help="List the settings with their values and stop.")
+@click.option("--out", type=click.Path(), help="Folder of logs, checkpoints, table and figure. [default: the recipe's name]")
+@click.option("--device", default="cpu", show_default=True, help="Where to train, for example cuda.")
+@click.pass_context
+def train(
+    ctx: click.Context, name: str, miniature: bool, given: tuple[str, ...], listing: bool, out: str | None, device: str
+) -> None:
+    """Run one of the paper's experiments: all its runs, a table with error bars, a figure.
+
+    Runs that are finished in --out are not made again, and one that was broken off goes on where its last checkpoint is. Under `torchrun`
+    the processes share each batch.
+
+    \b
+    Example:
+      sdetools train resnet32-cifar10 --miniature --set seeds=2 --out figure-2
+      sdetools train resnet32-cifar10 --set data=/data/cifar-10-batches-bin --device cuda
+    """
+    import dataclasses
+    import os
+
+    from ..bridge.recipes import identity_of, recipe, settings_of
+
+    module = recipe(name)
+    settings = settings_of(module, miniature, given)
+    if listing:
+        print_table(["setting", "value"], [[key, value] for key, value in dataclasses.asdict(settings).items()])
+        return
+    from torch import distributed
+
+    from ..bridge.training import Trainer
+    from ..claims.folder import write_text
+    from ..claims.run import svg_text
+
+    shared = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if shared:
+        distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+        device = f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device
+    folder = Path(out or (f"{name}-miniature" if miniature else name))
+    ctx.meta["resume"] = " ".join(["sdetools", *ctx.meta["arguments"]])
+    with bar() as (name_run, progress):
+        trainer = Trainer(
+            folder, identity_of(name, settings), device=device, name_run=name_run, progress=progress or (lambda done, total: None),
+            tell=lambda text: click.echo(f"sdetools: {text}", err=True),
+        )  # fmt: skip
+        outcome = module.main(settings, trainer)
+    if not shared or distributed.get_rank() == 0:
+        print_table(outcome.columns, outcome.rows)
+        lines = [",".join(f'"{cell}"' for cell in row) for row in [outcome.columns, *outcome.rows]]
+        write_text(folder / "table.csv", "\n".join(lines) + "\n")
+        write_text(folder / "figure.svg", svg_text(outcome.figure()))
+        click.echo(f"wrote table.csv and figure.svg in {folder}; logs in {folder / 'runs'}", err=True)
+    if shared:
+        distributed.destroy_process_group()
