@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -37,33 +37,33 @@ def recipe(name: str) -> Any:
 
 def settings_of(module: Any, miniature: bool, given: Sequence[str]) -> Any:
     """The recipe's settings with `key=value` texts put in; ValueError for an unknown key and a value of another kind."""
-    fields = {f.name: f for f in dataclasses.fields(module.Settings)}
+    hints = get_type_hints(module.Settings)
+    fields = {f.name: hints[f.name] for f in dataclasses.fields(module.Settings)}
     values: dict[str, Any] = dict(module.MINIATURE) if miniature else {}
-    defaults = dataclasses.asdict(module.Settings())
     for text in given:
         key, equals, value = text.partition("=")
         if not equals:
             raise ValueError(f"--set must be key=value; got {text!r}.")
         if key not in fields:
             raise ValueError(f"--set must name one of {', '.join(fields)}; got {key!r}.")
-        values[key] = _value(key, value, defaults[key])
+        values[key] = _value(key, value, fields[key])
     for key in ("lr", "batch", "epochs"):
         if key in values and not values[key] > 0:
             raise ValueError(f"`{key}` must be positive; got {key}={values[key]!r}.")
     return module.Settings(**values)
 
 
-def _value(key: str, text: str, like: Any) -> Any:
+def _value(key: str, text: str, kind: Any) -> Any:
+    """The text as the field's type: a number, a word, true or false, or numbers with commas."""
     try:
-        if isinstance(like, bool):
-            return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
-        if isinstance(like, tuple):
-            kind = type(like[0])
-            return tuple(kind(part) for part in text.split(",") if part)
-        return type(like)(text)
+        if kind is bool:
+            return {"true": True, "false": False}[text.lower()]
+        if get_origin(kind) is tuple:
+            return tuple(get_args(kind)[0](part) for part in text.split(",") if part)
+        return kind(text)
     except (ValueError, KeyError):
-        kind = "numbers with commas" if isinstance(like, tuple) else type(like).__name__
-        raise ValueError(f"`{key}` must be {kind}, as {like!r} is; got {text!r}.") from None
+        wanted = {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, "numbers with commas between them")
+        raise ValueError(f"`{key}` must be {wanted}; got {text!r}.") from None
 
 
 def identity_of(name: str, settings: Any) -> str:
