@@ -11,7 +11,7 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -202,6 +202,22 @@ class Trainer:
         finally:
             task.model.train(training)
         return {name: value if math.isfinite(value) else None for name, value in found.items()}
+
+
+@contextlib.contextmanager
+def sharing(device: str) -> Iterator[tuple[str, bool]]:
+    """Under `torchrun`, joins its processes; gives this one's device, and whether it is the first."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield device, True
+        return
+    if device == "cuda":
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield device, distributed.get_rank() == 0
+    finally:
+        distributed.destroy_process_group()
 
 
 def _place() -> tuple[int, int]:

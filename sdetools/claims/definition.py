@@ -27,7 +27,7 @@ _SKIPPED_FOLDERS = {"__pycache__", "node_modules", "site-packages"}
 _EXTRAS = {
     "torch": "torch",
     "torchsde": "torch",
-    "torchvision": "vision",
+    "mlxtend": "vision",
     "transformers": "text",
     "datasets": "text",
     "dask": "distributed",

