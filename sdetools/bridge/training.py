@@ -132,7 +132,7 @@ class Trainer:
             begin, length = state["step"], state["log"]
         net: torch.nn.Module = task.model
         if world > 1:
-            net = torch.nn.parallel.DistributedDataParallel(task.model, broadcast_buffers=False)
+            net = torch.nn.parallel.DistributedDataParallel(task.model)
         base = [group["lr"] for group in task.optimiser.param_groups]
         if state is not None:
             base = list(state["base"])
