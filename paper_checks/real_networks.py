@@ -163,7 +163,7 @@ def trajectories(run):
     run.table(
         "Largest gaps",
         [[eta, *(f"{g.sup(h).value:.4f}" for h in observe)] for eta, g in zip(etas, study.gaps)],
-        ["eta", *observe],
+        ["eta", *names],
     )
     for name, h in zip(names, observe):
         run.measure(f"order in eta of the gap in {name}", study.order(h), at_least=0.5)

@@ -363,7 +363,9 @@ def _sharpness(net: Any, params: Sequence[torch.Tensor], evaluate: Any, source: 
     few = min(source.per_epoch, max(1, 512 // source.size))
     held = list(source.some(_stream(seed, 2), few))
     q = torch.randn(sum(p.numel() for p in params), generator=torch.Generator().manual_seed(seed + 1)).to(params[0])
-    basis, diagonal, beside = [q / q.norm()], [], []
+    basis: list[torch.Tensor] = [q / q.norm()]
+    diagonal: list[float] = []
+    beside: list[float] = []
     last = -math.inf
     for k in range(min(_SHARP, len(q))):
         w: Any = 0

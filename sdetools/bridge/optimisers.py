@@ -110,19 +110,19 @@ class Optimizer(torch.optim.Optimizer):
 
     def _gradients(self, group: dict[str, Any], params: Tensors) -> Tensors:
         """Gradients with the sign and the decay of the group; a decoupled decay is carried out."""
-        grads = [p.grad for p in params]
+        grads = [p.grad for p in params if p.grad is not None]
         for g in grads:
             if g.is_sparse:
                 raise ValueError(f"gradients of {type(self).__name__} must be dense; got a sparse one. Use sparse=False.")
         if group["maximize"]:
-            grads = torch._foreach_neg(grads)
+            grads = list(torch._foreach_neg(grads))
         decay = group["weight_decay"]
         if decay == 0:
             return grads
         if group["decoupled"]:
             torch._foreach_mul_(params, 1 - float(group["lr"]) * decay)
             return grads
-        return torch._foreach_add(grads, params, alpha=decay)
+        return list(torch._foreach_add(grads, params, alpha=decay))
 
     def _state(self, p: torch.Tensor) -> dict[str, Any]:
         state = self.state[p]
@@ -501,7 +501,7 @@ def buffer_bytes(optimizer: torch.optim.Optimizer) -> int:
     return sum(t.numel() * t.element_size() for t in tensors if isinstance(t, torch.Tensor) and t.ndim > 0)
 
 
-def named(name: str) -> type[Optimizer]:
+def named(name: str) -> Callable[..., Optimizer]:
     """The optimiser of a recipe's name."""
     if name not in FAMILY:
         raise ValueError(f"`optimizer` must be one of {', '.join(FAMILY)}; got {name!r}.")
