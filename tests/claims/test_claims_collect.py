@@ -140,7 +140,7 @@ def test_a_file_that_needs_an_absent_extra_stands_as_one_claim(tmp_path, monkeyp
     ("error", "line"),
     [
         (ModuleNotFoundError("No module named 'torch'", name="torch"), "pip install 'sdetools[torch]'"),
-        (ModuleNotFoundError("No module named 'torchvision.x'", name="torchvision.x"), "pip install 'sdetools[vision]'"),
+        (ModuleNotFoundError("No module named 'mlxtend.x'", name="mlxtend.x"), "pip install 'sdetools[vision]'"),
         (ModuleNotFoundError("No module named 'foo'", name="foo"), "pip install foo"),
         (ModuleNotFoundError("this needs torch: pip install 'sdetools[text]'."), "pip install 'sdetools[text]'"),
     ],
