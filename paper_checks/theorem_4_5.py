@@ -82,9 +82,9 @@ def plan_of(eta, alpha, rate=1.0, horizon=None):
     return st.schedules.scaled(eta, alpha=alpha, damping=DAMPING, rate=rate, horizon=horizon, step_time=eta**2)
 
 
-def optimiser(problem, eta, alpha, rate=1.0, noise=None):
+def optimiser(problem, eta, alpha, rate=1.0):
     """SGD (alpha None) or SGDM on the slow clock."""
-    oracle = st.NoisyOracle(problem.loss, noise or problem.noise)
+    oracle = st.NoisyOracle(problem.loss, problem.noise)
     plan = plan_of(eta, alpha if alpha is not None else 0.5, rate, problem.horizon if callable(rate) else None)
     if alpha is None:
         return st.SGD(oracle, plan.averaged(), step_time=eta**2)
@@ -256,9 +256,9 @@ def minibatch(run):
                 f"{name}, {name_of(alpha)}: W1 at eta = {etas[-1]:g}", rows[-1][0], at_most=2 * floor + 3 * etas[-1] * wide
             )
     with run.control("batches whose tangent part has half the variance"):
-        half = st.noise.rademacher(covariance=[0.5, 0.5])
         circle = PROBLEMS["circle"]
-        x = circle.conserved(ends(run, optimiser(circle, etas[-1], 0.5, noise=half), circle, paths))
+        half = replace(circle, noise=st.noise.rademacher(covariance=[0.5, 0.5]))
+        x = circle.conserved(ends(run, optimiser(half, etas[-1], 0.5), circle, paths))
         own = circle.conserved(ends(run, slow_sde(circle), circle, 4 * paths, REFERENCE))
         run.measure("circle: W1", st.distance(x[None], own[None], seed=run.seed), at_most=0.06)
 

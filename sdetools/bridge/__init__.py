@@ -16,7 +16,6 @@ _PLACES = {
     "buffer_bytes": "optimisers",
     "convert": "optimisers",
     "SVAG": "svag",
-    "svag_weights": "svag",
     "loss_of_module": "modules",
     "Batches": "batches",
     "Diagnosis": "diagnosis",

@@ -10,23 +10,12 @@ Source: Z. Li, S. Malladi, S. Arora, NeurIPS 2021; Def. 5.1 of the paper; on los
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from sdetools import _check
-
-
-def svag_weights(l: int) -> tuple[float, float]:
-    """r_1 and r_2: their sum is 1, the sum of their squares l.
-
-    >>> svag_weights(1), svag_weights(5)
-    ((0.0, 1.0), (-1.0, 2.0))
-    """
-    spread = math.sqrt(2 * _check.count("l", l, hint="Take l = 1 for the optimiser itself.") - 1)
-    return (1 - spread) / 2, (1 + spread) / 2
+from sdetools.noise.oracle import svag_weights
 
 
 class SVAG:

@@ -19,8 +19,9 @@ from typing import Any
 import torch
 from torch import distributed
 
+from sdetools.noise.oracle import svag_weights
+
 from . import checkpoint
-from .svag import svag_weights
 
 PRECISIONS = ("float32", "bfloat16", "float64")
 

@@ -104,7 +104,7 @@ def _cifar_py(file: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def idx(folder: str | Path) -> tuple[Pictures, Pictures]:
-    """MNIST or Fashion-MNIST from its idx files, packed or not: Debian's dataset-fashion-mnist puts them where this looks by default."""
+    """MNIST or Fashion-MNIST from its idx files, packed or not, in `folder`."""
     found = []
     for kind in ("train", "t10k"):
         arrays = []

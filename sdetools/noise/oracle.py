@@ -92,6 +92,16 @@ class NoisyOracle:
         return f"NoisyOracle({self.loss.label}, {self.noise.label}, sigma={self.sigma:g})"
 
 
+def svag_weights(l: int) -> tuple[float, float]:
+    """r_i = (1 + (-1)^i sqrt(2 l - 1)) / 2: their sum is 1, the sum of their squares l. ValueError for an l that is no count.
+
+    >>> svag_weights(1), svag_weights(5)
+    ((0.0, 1.0), (-1.0, 2.0))
+    """
+    spread = math.sqrt(2 * _check.count("l", l, hint="Take l = 1 for the oracle itself.") - 1)
+    return (1 - spread) / 2, (1 + spread) / 2
+
+
 class SVAGNoise(Noise):
     """v = (r_1 v_1 + r_2 v_2) / sqrt(l) from two independent copies of a noise: covariance Sigma as before, skewness smaller by
 
@@ -101,9 +111,8 @@ class SVAGNoise(Noise):
     """
 
     def __init__(self, inner: Noise, l: int) -> None:
-        spread = math.sqrt(2 * l - 1)
         self.inner = inner
-        self.weights = tuple(r / math.sqrt(l) for r in ((1 - spread) / 2, (1 + spread) / 2))
+        self.weights = tuple(r / math.sqrt(l) for r in svag_weights(l))
         self.dim, self.draws = inner.dim, inner.draws + inner.draws
         self.identity = f"svag[{inner.identity}]"
         self.parameters = np.concatenate([self.weights, inner.parameters])

@@ -8,7 +8,8 @@ import torch
 from torch.nn import functional as F
 
 import sdetools as st
-from sdetools.bridge import SGDM, SVAG, loss_of_module, svag_weights
+from sdetools.bridge import SGDM, SVAG, loss_of_module
+from sdetools.noise.oracle import svag_weights
 
 
 def digits(n=60):
