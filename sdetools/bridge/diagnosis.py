@@ -52,7 +52,8 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Trial:
-    """Paired runs from one checkpoint on the same batches: losses after the last step, `(seeds,)`, on batches that neither has seen."""
+    """Paired runs from one checkpoint on the same batches: losses after the last step, `(seeds,)`, on batches of the same data in a shuffle of
+    their own."""
 
     steps: int
     before: float
@@ -107,6 +108,8 @@ class Diagnosis:
     @property
     def regime(self) -> str:
         """In words."""
+        if self.later_sharpness is not None and not math.isfinite(self.later_sharpness):
+            return "the run with momentum diverges itself: its learning rate is too large"
         if not math.isfinite(self.stiffness) or self.stiffness >= UNSTABLE:
             return "large steps: plain SGD at the equivalent rate would be thrown off the steepest direction"
         if self.stiffness >= STABLE:
@@ -117,9 +120,9 @@ class Diagnosis:
 
     @property
     def prediction(self) -> str:
-        """From the Hessian alone."""
+        """From the Hessian alone; "unsure" where the run with momentum diverges itself."""
         if not math.isfinite(self.stiffness):
-            return "keep"
+            return "unsure"
         return "drop" if self.stiffness < STABLE else "keep" if self.stiffness > UNSTABLE else "unsure"
 
     @property
@@ -218,6 +221,17 @@ def diagnose(
     total = (source.samples if exact else batches) + _SHARP + seeds * 2 * steps
     tick = _Tick(progress, total)
 
+    with torch.random.fork_rng(devices=[] if device is None or torch.device(device).type == "cpu" else None):
+        torch.manual_seed(seed)  # for dropout: the same answer each time, and the caller's generator stays where it is
+        return _measured(
+            model, net, params, evaluate, source, form, lr, momentum, plain_lr, batches, seeds, steps, exact, device, seed, tick
+        )
+
+
+def _measured(
+    model: torch.nn.Module, net: torch.nn.Module, params: Sequence[torch.Tensor], evaluate: Any, source: Batches, form: str, lr: float,
+    momentum: float, plain_lr: float, batches: int, seeds: int, steps: int, exact: bool, device: Any, seed: int, tick: _Tick,
+) -> Diagnosis:  # fmt: skip
     if exact:
         check_module(net)
         terms = _exact_terms(net, params, evaluate, source, tick)

@@ -143,3 +143,25 @@ def test_bad_input_is_told(change, told):
     settings = {"model": network(), "loss": F.cross_entropy, "data": digits(64), "lr": 0.01, "batch_size": 8} | change
     with pytest.raises(ValueError, match=told):
         diagnose(**settings)
+
+
+def test_dropout_is_repeated_and_the_callers_generator_stays():
+    torch.manual_seed(5)
+    x = torch.randn(64, 4)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 1))
+    loss = torch.nn.functional.mse_loss
+    before = torch.get_rng_state()
+    first = diagnose(model, loss, (x, x[:, :1]), lr=0.01, batch_size=8, batches=16, seeds=2, steps=5)
+    assert torch.equal(before, torch.get_rng_state())
+    torch.rand(7)
+    again = diagnose(model, loss, (x, x[:, :1]), lr=0.01, batch_size=8, batches=16, seeds=2, steps=5)
+    assert first.to_json() == again.to_json()
+
+
+def test_a_run_that_diverges_with_momentum_too_is_no_advice_to_keep_it():
+    torch.manual_seed(5)
+    x = torch.randn(64, 4)
+    found = diagnose(
+        torch.nn.Linear(4, 1), torch.nn.functional.mse_loss, (x, x[:, :1]), lr=1e4, batch_size=8, batches=16, seeds=2, steps=40
+    )
+    assert found.prediction == "unsure" and "diverges itself" in found.regime and found.advice == "unsure"
