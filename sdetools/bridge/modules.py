@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sdetools._identity import function_identity
 from sdetools.losses.torch_function import TorchSamples
 
 
@@ -38,7 +39,10 @@ class ModuleLoss(TorchSamples):
 
     @property
     def identity(self) -> str:
-        digest = hashlib.sha256(f"{self.module!r}{self.criterion!r}".encode())
+        digest = hashlib.sha256(f"{self.module!r}{_told(self.criterion)}".encode())
+        for part in self.module.modules():
+            if not type(part).__module__.startswith("torch."):
+                digest.update(function_identity(type(part).forward).encode())
         fixed = {**dict(self.module.named_buffers()), **{n: p for n, p in self.module.named_parameters() if not p.requires_grad}}
         for name, tensor in (*fixed.items(), *enumerate(self.data)):
             digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
@@ -55,6 +59,13 @@ class ModuleLoss(TorchSamples):
         out = copy.deepcopy(self.module)
         out.load_state_dict(self.parts(torch.as_tensor(np.array(x, dtype=float))), strict=False)
         return out
+
+
+def _told(criterion: Callable[..., Any]) -> str:
+    """What a criterion is, the same in every process."""
+    if isinstance(criterion, torch.nn.Module):
+        return f"{criterion!r}{ {name: value.tolist() for name, value in criterion.state_dict().items()} }"
+    return function_identity(criterion)
 
 
 def loss_of_module(module: torch.nn.Module, criterion: Callable[..., Any], inputs: Any, targets: Any) -> ModuleLoss:

@@ -135,3 +135,42 @@ def test_modules_whose_loss_is_no_mean_are_refused(part, told):
     assert loss_of_module(module.eval(), F.cross_entropy, x, y).samples == 60
     with pytest.raises(ValueError, match=r"nn\.Module"):
         loss_of_module(lambda z: z, F.cross_entropy, x, y)
+
+
+IDENTITY = """
+import torch
+from sdetools.bridge import loss_of_module
+
+class Own(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = torch.nn.Parameter(torch.ones(2))
+    def forward(self, x):
+        return x * self.a{more}
+
+def criterion(answer, y):
+    return ((answer - y) ** 2).mean(){less}
+
+x = torch.arange(8.0).reshape(4, 2)
+print(loss_of_module(Own(), criterion, x, x).identity)
+"""
+
+
+def test_a_networks_identity_is_the_same_in_every_process(tmp_path):
+    """So that a store goes on in another one; another forward or criterion is another loss."""
+    import os
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    def told(more="", less=""):
+        file = tmp_path / "program.py"
+        file.write_text(IDENTITY.format(more=more, less=less))
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+        }
+        return subprocess.run([sys.executable, str(file)], env=environment, capture_output=True, text=True, check=True).stdout
+
+    one = told()
+    assert one.startswith("module(2; ") and told() == one
+    assert len({one, told(more=" + 1"), told(less=" / 2")}) == 3
