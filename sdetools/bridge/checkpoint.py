@@ -30,13 +30,14 @@ def write(folder: Path, identity: str, step: int, state: dict[str, Any]) -> Path
     """Write the state at a step, atomically; the last two stay."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    content = buffer.getvalue()
+    content = buffer.getbuffer()
     digest = hashlib.sha256(content).hexdigest()
     head = {"format": FORMAT, "identity": identity, "step": step, "length": len(content), "sha256": digest}
     folder.mkdir(parents=True, exist_ok=True)
     path, draft = folder / f"step-{step:09d}.checkpoint", folder / f".draft-{os.getpid()}"
     with open(draft, "wb") as file:
-        file.write(json.dumps(head).encode() + b"\n" + content)
+        file.write(json.dumps(head).encode() + b"\n")
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(draft, path)
