@@ -2,23 +2,31 @@ r"""The training loop of the recipes: what a run is, and how it is carried out s
 
 Batch k is a function of (seed, k), so the place in an epoch needs no saving; model, optimiser, step, random states and the length of
 the log are in the checkpoint. A run that was killed and goes on ends with the same bits (on a CPU, at the same number of threads). A batch
-is cut into `pieces`; under `torchrun` processes share the pieces, and their gradients are joined by DistributedDataParallel.
+is cut into `pieces`; under `torchrun` processes share the pieces, and their gradients are joined by DistributedDataParallel. Runs that
+need nothing of each other can be made several at a time, each in a process of its own.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
+import gc
 import json
 import math
+import multiprocessing
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+import pickle
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import distributed
 
+from sdetools._check import count
+from sdetools.claims.folder import write_text
 from sdetools.noise.oracle import svag_weights
 
 from . import checkpoint
@@ -61,6 +69,17 @@ class Task:
         return [(w, 2 * k + i) for i, w in enumerate(svag_weights(self.l)) if w]
 
 
+class Job(NamedTuple):
+    """A run to be made: its name (a folder), what makes its task, and the seed of torch's global generator."""
+
+    name: str
+    make: Callable[[], Task]
+    seed: int = 0
+
+
+Key = TypeVar("Key")
+
+
 @dataclass
 class Run:
     """What a finished run left: its last numbers, its log, and the folder."""
@@ -80,18 +99,23 @@ class Run:
 class Trainer:
     """Carries out the runs of a recipe in `folder`; finished ones are read, broken off ones go on.
 
-    `save_every`: seconds are not counted, steps are, so that an interrupted run writes the same files. `name_run(name)` and
-    `progress(done, total)` are for a bar, `tell(sentence)` for what a person should know.
+    `identity`: what the files belong to; those of another are not taken. `save_every`: steps between checkpoints. `workers`: runs at a
+    time, on equal shares of the threads. `name_run(name)` and `progress(done, total)` are for a bar, `tell(sentence)` for what a person
+    should know.
     """
 
     folder: Path
     identity: str
     save_every: int = 200
     device: str = "cpu"
+    workers: int = 1
     name_run: Callable[[str], None] = lambda name: None
     progress: Callable[[int, int], None] = lambda done, total: None
     tell: Callable[[str], None] = lambda text: None
-    runs: list[Run] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        count("workers", self.workers)
+        count("save_every", self.save_every)
 
     def __call__(self, name: str, make: Callable[[], Task], seed: int = 0) -> Run:
         """The run `name`: from its files where it is finished, else trained from `make()` with the global generator at `seed`."""
@@ -105,9 +129,44 @@ class Trainer:
                 self._train(folder, identity, make())
             found = _finished(folder, identity)
             assert found is not None
-        run = Run(name, *found, folder)
-        self.runs.append(run)
-        return run
+        return Run(name, *found, folder)
+
+    def all(self, jobs: Mapping[Key, Job]) -> dict[Key, Run]:
+        """The runs of all jobs under their keys; several at a time where there are `workers`. Jobs of one name are one run.
+
+        ValueError where a job cannot be sent to a worker, or where the workers would be those of `torchrun` too.
+        """
+        if self.workers > 1:
+            left = {job.name: job for job in jobs.values() if not self._done(job.name)}
+            if len(left) > 1:
+                self._spread(list(left.values()))
+        return {key: self(*job) for key, job in jobs.items()}
+
+    def _done(self, name: str) -> bool:
+        return _finished(self.folder / "runs" / name, f"{self.identity} {name}") is not None
+
+    def _spread(self, jobs: Sequence[Job]) -> None:
+        if _place()[1] > 1:
+            raise ValueError(f"`workers` must be 1 under torchrun, whose processes share each run; got {self.workers}.")
+        parcels = [_parcel((self.folder, self.identity, self.save_every, self.device, job)) for job in jobs]
+        threads = max(1, torch.get_num_threads() // self.workers)
+        self.name_run(f"{len(jobs)} runs")
+        with concurrent.futures.ProcessPoolExecutor(
+            min(self.workers, len(jobs)), multiprocessing.get_context("spawn"), _begin_worker, (threads,)
+        ) as pool:
+            try:
+                running = [pool.submit(_in_worker, parcel) for parcel in parcels]
+                for done, one in enumerate(concurrent.futures.as_completed(running), 1):
+                    for sentence in one.result():
+                        self.tell(sentence)
+                    self.progress(done, len(jobs))
+            except concurrent.futures.process.BrokenProcessPool:
+                raise OSError(
+                    "a worker was killed, perhaps for want of memory. The same line again goes on from the last checkpoints; "
+                    "with fewer workers it needs less."
+                ) from None
+            finally:
+                pool.shutdown(cancel_futures=True)
 
     def _train(self, folder: Path, identity: str, task: Task) -> None:
         rank, world = _place()
@@ -218,7 +277,38 @@ def sharing(device: str) -> Iterator[tuple[str, bool]]:
     try:
         yield device, distributed.get_rank() == 0
     finally:
+        gc.collect()  # a DistributedDataParallel that is still in a cycle would keep the group's threads beyond its end
         distributed.destroy_process_group()
+
+
+def _parcel(content: Any) -> bytes:
+    try:
+        return pickle.dumps(content)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"a job must be a function of a module, or a partial of one, to be sent to a worker; got {error}. Or set workers=1."
+        ) from error
+
+
+def _begin_worker(threads: int) -> None:
+    """Own threads only, and an end with the process that started it: nobody else would write to the runs' folders then."""
+    torch.set_num_threads(threads)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _in_worker(parcel: bytes) -> list[str]:
+    """Makes one run; returns what there is to tell."""
+    folder, identity, save_every, device, job = pickle.loads(parcel)
+    told: list[str] = []
+    Trainer(folder, identity, save_every, device, tell=told.append)(*job)
+    return told
 
 
 def _place() -> tuple[int, int]:
@@ -237,9 +327,7 @@ def _joined(value: float, world: int) -> float:
 
 
 def _write_final(folder: Path, identity: str, row: dict[str, Any]) -> None:
-    draft = folder / ".draft-final"
-    draft.write_text(json.dumps({"identity": identity, "final": row}, indent=1) + "\n", encoding="utf-8")
-    os.replace(draft, folder / "final.json")
+    write_text(folder / "final.json", json.dumps({"identity": identity, "final": row}, indent=1) + "\n")
 
 
 def _finished(folder: Path, identity: str) -> tuple[dict[str, float], list[dict[str, Any]]] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -149,6 +149,14 @@ def mnist_5k() -> tuple[Pictures, Pictures]:
     return whole.part(torch.as_tensor(~test)), whole.part(torch.as_tensor(test))
 
 
+SOURCES: dict[str, Callable[[str], tuple[Pictures, Pictures]]] = {
+    "cifar10": cifar10,
+    "idx": idx,
+    "mnist-5k": lambda folder: mnist_5k(),
+}
+"""Readers of training and test pictures, from a folder."""
+
+
 class PictureBatches:
     """Normalised batches, with padded crops and flips where `augment`, each a function of (seed, number)."""
 
@@ -162,13 +170,16 @@ class PictureBatches:
 
     def at(self, number: int, piece: int = 0, pieces: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
         """Piece of batch number."""
-        if self.batches.size % pieces:
-            raise ValueError(f"`pieces` must divide the batch size, {self.batches.size}; got {pieces}.")
         (index,) = self.batches.at(self.seed, number)
         images = self.normal(self.pictures.images[index])
         if self.augment:
             images = self._moved(images, torch.Generator().manual_seed((self.seed * 7_368_787 + number) % (1 << 63)))
-        return images.chunk(pieces)[piece], self.pictures.labels[index].chunk(pieces)[piece]
+        return share(images, piece, pieces), share(self.pictures.labels[index], piece, pieces)
+
+    def held(self, pictures: Pictures, size: int = 500) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Other pictures, normalised as the batches are, in order."""
+        for at in range(0, len(pictures), size):
+            yield self.normal(pictures.images[at : at + size]), pictures.labels[at : at + size]
 
     def _moved(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         n, _, height, width = images.shape
@@ -182,18 +193,25 @@ class PictureBatches:
         return out.contiguous()
 
 
+def share(rows: torch.Tensor, piece: int, pieces: int) -> torch.Tensor:
+    """One of `pieces` equal parts of a batch."""
+    if len(rows) % pieces:
+        raise ValueError(f"`pieces` must divide the batch size, {len(rows)}; got {pieces}.")
+    return rows.chunk(pieces)[piece]
+
+
 def accuracy(
-    model: nn.Module, batches: PictureBatches, pictures: Pictures, device: str = "cpu", size: int = 500
+    logits: Callable[[Any], torch.Tensor], held: Iterable[tuple[Any, torch.Tensor]], name: str = "test"
 ) -> dict[str, float]:
-    """Loss and share of right answers on all pictures, normalised as the batches are."""
-    loss, right = 0.0, 0
-    kind = next(model.parameters()).dtype
-    for at in range(0, len(pictures), size):
-        labels = pictures.labels[at : at + size].to(device)
-        answer = model(batches.normal(pictures.images[at : at + size]).to(device, kind))
+    """Mean loss and share of right answers on all batches (inputs, labels)."""
+    loss, right, count = 0.0, 0, 0
+    for inputs, labels in held:
+        answer = logits(inputs)
+        labels = labels.to(answer.device)
         loss += float(F.cross_entropy(answer, labels, reduction="sum"))
         right += int((answer.argmax(1) == labels).sum())
-    return {"test_loss": loss / len(pictures), "test_accuracy": right / len(pictures)}
+        count += len(labels)
+    return {f"{name}_loss": loss / count, f"{name}_accuracy": right / count}
 
 
 class _Block(nn.Module):

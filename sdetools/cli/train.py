@@ -19,10 +19,15 @@ from .frame import bar, main, print_table
 @click.option("--settings", "listing", is_flag=True, help="List the settings with their values and stop.")
 @click.option("--out", type=click.Path(), help="Folder of logs, checkpoints, table and figure. [default: the recipe's name]")
 @click.option("--device", default="cpu", show_default=True, help="Where to train, for example cuda.")
+@click.option(
+    "--workers", default=1, show_default=True, help="Runs at a time, each in a process of its own on its share of the cores."
+)
+@click.option("--save-every", default=200, show_default=True, help="Steps between checkpoints.")
 @click.pass_context
 def train(
-    ctx: click.Context, name: str, miniature: bool, given: tuple[str, ...], listing: bool, out: str | None, device: str
-) -> None:
+    ctx: click.Context, name: str, miniature: bool, given: tuple[str, ...], listing: bool, out: str | None, device: str,
+    workers: int, save_every: int,
+) -> None:  # fmt: skip
     """Run one of the paper's experiments: all its runs, a table with error bars, a figure.
 
     Runs that are finished in --out are not made again, and one that was broken off goes on where its last checkpoint is. Under `torchrun`
@@ -30,7 +35,7 @@ def train(
 
     \b
     Example:
-      sdetools train resnet32-cifar10 --miniature --set seeds=2 --out figure-2
+      sdetools train resnet32-cifar10 --miniature --workers 2 --set seeds=2 --out figure-2
       sdetools train resnet32-cifar10 --set data=/data/cifar-10-batches-bin --device cuda
     """
     import dataclasses
@@ -52,7 +57,9 @@ def train(
         trainer = Trainer(
             folder,
             identity_of(name, settings),
-            device=own_device,
+            save_every,
+            own_device,
+            workers,
             name_run=name_run,
             progress=progress or (lambda done, total: None),
             tell=lambda text: click.echo(f"sdetools: {text}", err=True),

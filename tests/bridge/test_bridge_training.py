@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 from sdetools.bridge import SGDM, Batches
-from sdetools.bridge.training import Task, Trainer
+from sdetools.bridge.training import Task, Trainer, sharing
 
 torch.set_num_threads(1)
 folder, pause, pieces, precision = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
@@ -43,11 +43,8 @@ def make():
     return Task(model, SGDM(model.parameters(), lr=0.2), steps, batch, lambda net, b: F.mse_loss(net(b[0]), b[1]),
                 lambda net: {"test": float(F.mse_loss(net(x), y))}, lambda k: 1 / (1 + k / 10), every=7, pieces=pieces, precision=precision)
 
-if "WORLD_SIZE" in __import__("os").environ:
-    torch.distributed.init_process_group("gloo")
-Trainer(folder, "identity", save_every=5, tell=lambda text: print(text, flush=True))("run", make, seed=3)
-if torch.distributed.is_initialized():
-    torch.distributed.destroy_process_group()
+with sharing("cpu"):
+    Trainer(folder, "identity", save_every=5, tell=lambda text: print(text, flush=True))("run", make, seed=3)
 """
 
 

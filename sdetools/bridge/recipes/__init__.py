@@ -10,12 +10,26 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-RECIPES = {"resnet32-cifar10": "resnet32_cifar10"}
+from sdetools.weak import Estimate
+
+if TYPE_CHECKING:
+    from ..training import Run
+
+Key = TypeVar("Key")
+
+RECIPES = {
+    "resnet50-imagenet": "resnet50_imagenet",
+    "resnet32-cifar10": "resnet32_cifar10",
+    "roberta-few-shot": "roberta_few_shot",
+}
 """Names in a shell, and files."""
+FIRST_SEED = 10
+"""Seeds of the runs: none of those with which learning rates are searched."""
 
 
 @dataclass
@@ -47,14 +61,37 @@ def settings_of(module: Any, miniature: bool, given: Sequence[str]) -> Any:
         if key not in fields:
             raise ValueError(f"--set must name one of {', '.join(fields)}; got {key!r}.")
         values[key] = _value(key, value, fields[key])
-    for key in ("lr", "batch", "epochs"):
-        if key in values and not values[key] > 0:
-            raise ValueError(f"`{key}` must be positive; got {key}={values[key]!r}.")
     return module.Settings(**values)
 
 
+def positive(settings: Any, *names: str) -> None:
+    """Refuse numbers, and tuples with numbers, that are not positive."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not all(v > 0 for v in (value if isinstance(value, tuple) else (value,))):
+            raise ValueError(f"`{name}` must be positive; got {name}={value!r}.")
+
+
+def chosen(settings: Any, name: str, known: Sequence[str] | Mapping[str, Any]) -> None:
+    """Refuse a word, or a tuple with a word, that is not known."""
+    value = getattr(settings, name)
+    for word in value if isinstance(value, tuple) else (value,):
+        if word not in known:
+            raise ValueError(f"`{name}` must be one of {', '.join(known)}; got {word!r}.")
+
+
+def best(runs: Mapping[Key, Run], score: str) -> Key:
+    """The key of the run with the largest final `score`; of equals the first. A run that diverges is the worst."""
+    ends = {key: run.final for key, run in runs.items()}
+    return max(ends, key=lambda key: -np.inf if ends[key].get("diverged") or ends[key][score] is None else ends[key][score])
+
+
 def _value(key: str, text: str, kind: Any) -> Any:
-    """The text as the field's type: a number, a word, true or false, or numbers with commas."""
+    """The text as the field's type: a number, a word, true or false, numbers or words with commas, or none where that is allowed."""
+    if isinstance(kind, UnionType):
+        if text.lower() == "none":
+            return None
+        (kind,) = (part for part in get_args(kind) if part is not type(None))
     try:
         if kind is bool:
             return {"true": True, "false": False}[text.lower()]
@@ -67,9 +104,11 @@ def _value(key: str, text: str, kind: Any) -> Any:
 
 
 def identity_of(name: str, settings: Any) -> str:
-    """What a checkpoint belongs to: the recipe and all settings but those that only say which runs there are."""
+    """What a checkpoint belongs to: the recipe, the version of sdetools, and all settings but those that only say which runs there are."""
+    from sdetools.claims.verification import version
+
     told = {k: v for k, v in dataclasses.asdict(settings).items() if k not in settings.GRID}
-    return json.dumps({"recipe": name, **told}, sort_keys=True)
+    return json.dumps({"recipe": name, "sdetools": version(), **told}, sort_keys=True)
 
 
 def spread(values: np.ndarray) -> str:
@@ -79,18 +118,13 @@ def spread(values: np.ndarray) -> str:
     return f"{values.mean():.2f} ({values.std(ddof=1):.2f})"
 
 
-def interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float, float]:
-    """Mean and Student's interval over seeds."""
-    from scipy.special import stdtrit
-
-    mean = float(values.mean())
-    if len(values) < 2:
-        return mean, -np.inf, np.inf
-    half = float(stdtrit(len(values) - 1, 0.5 + confidence / 2)) * float(values.std(ddof=1)) / len(values) ** 0.5
-    return mean, mean - half, mean + half
+def interval(values: np.ndarray, name: str = "") -> Estimate:
+    """The mean over seeds, with Student's interval."""
+    error = float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else np.inf
+    return Estimate(float(values.mean()), error, len(values), name=name)
 
 
 def difference(values: np.ndarray) -> str:
     """Mean [95 % interval]."""
-    mean, low, high = interval(values)
-    return f"{mean:.2f} [{low:.2f}, {high:.2f}]"
+    found = interval(values)
+    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"

