@@ -321,7 +321,7 @@ class SNGM(Optimizer):
 class RandomScaling(Optimizer):
     """m = mu m + (1 - mu) g, p -= s lr m, s ~ Exp(1), one draw a step for all parameters: `sdetools.RandomScaling`.
 
-    The draw comes from torch's global generator, or from `generator` (on a CPU): its state belongs into a checkpoint.
+    The draw comes from torch's global generator, or from `generator` (on a CPU), whose state goes with `state_dict`.
 
     >>> p = torch.nn.Parameter(torch.tensor([1.0]))
     >>> p.grad = torch.tensor([0.5])
@@ -338,6 +338,16 @@ class RandomScaling(Optimizer):
     ) -> None:
         self.generator = generator
         super().__init__(params, {"lr": lr, "momentum": momentum}, **options)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As torch's, with the generator's state where there is one."""
+        return super().state_dict() | ({} if self.generator is None else {"generator": self.generator.get_state()})
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's; a generator goes on where the saved one was."""
+        super().load_state_dict({name: part for name, part in state_dict.items() if name != "generator"})
+        if self.generator is not None and "generator" in state_dict:
+            self.generator.set_state(state_dict["generator"])
 
     def prepare(self, grads: Tensors) -> None:
         self._scale = float(torch.empty((), dtype=torch.float64).exponential_(generator=self.generator))
