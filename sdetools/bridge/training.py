@@ -1,16 +1,19 @@
 r"""The training loop of the recipes: what a run is, and how it is carried out so that it can be killed at any moment.
 
-Batch k is a function of (seed, k), so the place in an epoch needs no saving; model, optimiser, step, random states and the length of
-the log are in the checkpoint. A run that was killed and goes on ends with the same bits (on a CPU, at the same number of threads). A batch
-is cut into `pieces`; under `torchrun` processes share the pieces, and their gradients are joined by DistributedDataParallel. Runs that
-need nothing of each other can be made several at a time, each in a process of its own.
+Batch k is a function of (seed, k), and what is random in its use (dropout) one of (seed, k, piece), so that neither the place in an epoch
+nor random states need saving; model, optimiser, step and the length of the log are in the checkpoint. A run that was killed and goes on
+ends with the same bits (on a CPU, at the same number of threads). A batch is cut into `pieces`; under `torchrun` processes share the
+pieces, and their gradients are joined by DistributedDataParallel; the first alone reads and writes files. Runs that need nothing of each
+other can be made several at a time, each in a process of its own.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import errno
 import gc
+import hashlib
 import json
 import math
 import multiprocessing
@@ -20,7 +23,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 
 import torch
 from torch import distributed
@@ -41,7 +44,7 @@ class Task:
     `batch(number, piece, pieces)`: piece of batch number, a function of these alone; `loss_of(model, batch)`: its mean loss;
     `evaluate(model)`: numbers for the log, every `every` steps and at the end; `factor(k)`: the learning rate of step k as a part of the
     optimiser's. With `l`, SVAG: there are l times as many steps, each of two batches, at lr / l, and `factor` is stretched. `clip`: largest
-    2-norm of the gradient.
+    2-norm of the gradient. The model is trained in training mode, whatever mode it comes in.
     """
 
     model: torch.nn.Module
@@ -70,14 +73,16 @@ class Task:
 
 
 class Job(NamedTuple):
-    """A run to be made: its name (a folder), what makes its task, and the seed of torch's global generator."""
+    """A run to be made: its name (a folder), what makes its task, the seed of what is random in both, whether its weights are wanted."""
 
     name: str
     make: Callable[[], Task]
     seed: int = 0
+    keep: bool = True
 
 
 Key = TypeVar("Key")
+Found = TypeVar("Found")
 
 
 @dataclass
@@ -100,8 +105,8 @@ class Trainer:
     """Carries out the runs of a recipe in `folder`; finished ones are read, broken off ones go on.
 
     `identity`: what the files belong to; those of another are not taken. `save_every`: steps between checkpoints. `workers`: runs at a
-    time, on equal shares of the threads. `name_run(name)` and `progress(done, total)` are for a bar, `tell(sentence)` for what a person
-    should know.
+    time, on equal shares of the threads. `keep`: whether the weights of finished runs stay.
+    `name_run(name)` and `progress(done, total)` are for a bar, `tell(sentence)` for what a person should know.
     """
 
     folder: Path
@@ -109,6 +114,7 @@ class Trainer:
     save_every: int = 200
     device: str = "cpu"
     workers: int = 1
+    keep: bool = True
     name_run: Callable[[str], None] = lambda name: None
     progress: Callable[[int, int], None] = lambda done, total: None
     tell: Callable[[str], None] = lambda text: None
@@ -117,17 +123,19 @@ class Trainer:
         count("workers", self.workers)
         count("save_every", self.save_every)
 
-    def __call__(self, name: str, make: Callable[[], Task], seed: int = 0) -> Run:
-        """The run `name`: from its files where it is finished, else trained from `make()` with the global generator at `seed`."""
+    def __call__(self, name: str, make: Callable[[], Task], seed: int = 0, keep: bool = True) -> Run:
+        """The run `name`: from its files where it is finished, else trained from `make()` with torch's global generator at `seed`."""
         folder = self.folder / "runs" / name
         identity = f"{self.identity} {name}"
-        found = _finished(folder, identity)
+        found = _of_first(lambda: _finished(folder, identity))
         if found is None:
             self.name_run(name)
-            with torch.random.fork_rng(devices=[] if self.device == "cpu" else None):
+            with _told(folder), torch.random.fork_rng(devices=[self.device] if self.device.startswith("cuda") else []):
                 torch.manual_seed(seed)
-                self._train(folder, identity, make())
-            found = _finished(folder, identity)
+                self._train(folder, identity, make(), seed)
+                if not (keep and self.keep) and _place()[0] == 0:
+                    checkpoint.remove(folder)
+            found = _of_first(lambda: _finished(folder, identity))
             assert found is not None
         return Run(name, *found, folder)
 
@@ -148,7 +156,7 @@ class Trainer:
     def _spread(self, jobs: Sequence[Job]) -> None:
         if _place()[1] > 1:
             raise ValueError(f"`workers` must be 1 under torchrun, whose processes share each run; got {self.workers}.")
-        parcels = [_parcel((self.folder, self.identity, self.save_every, self.device, job)) for job in jobs]
+        parcels = [_parcel((self.folder, self.identity, self.save_every, self.device, self.keep, job)) for job in jobs]
         threads = max(1, torch.get_num_threads() // self.workers)
         self.name_run(f"{len(jobs)} runs")
         with concurrent.futures.ProcessPoolExecutor(
@@ -168,90 +176,96 @@ class Trainer:
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _train(self, folder: Path, identity: str, task: Task) -> None:
+    def _train(self, folder: Path, identity: str, task: Task, seed: int) -> None:
         rank, world = _place()
+        count("steps", task.steps)
         if task.pieces % world:
             raise ValueError(f"`pieces` must be a multiple of the {world} processes; got {task.pieces}. Set pieces={world}.")
         if task.precision not in PRECISIONS:
-            raise ValueError(f"`precision` must be one of {', '.join(PRECISIONS)}; got {task.precision!r}.")
+            hint = " With float16 losses would have to be scaled, which is not done." if task.precision == "float16" else ""
+            raise ValueError(f"`precision` must be one of {', '.join(PRECISIONS)}; got {task.precision!r}.{hint}")
         if task.precision == "float64":
             task.model.double()
-        task.model.to(self.device)
-        first = rank == 0
-        if first:
-            folder.mkdir(parents=True, exist_ok=True)
-        log_path = folder / "log.jsonl"
-        state = checkpoint.latest(folder, identity, self.tell if first else (lambda text: None))
-        begin, length = 0, 0
-        if state is not None:
-            task.model.load_state_dict(state["model"])
-            task.optimiser.load_state_dict(state["optimiser"])
-            torch.set_rng_state(state["rng"])
-            if state["cuda"] is not None and torch.cuda.is_available():
-                torch.cuda.set_rng_state(state["cuda"])
-            begin, length = state["step"], state["log"]
-        net: torch.nn.Module = task.model
-        if world > 1:
-            net = torch.nn.parallel.DistributedDataParallel(task.model)
-        base = [group["lr"] for group in task.optimiser.param_groups]
-        if state is not None:
-            base = list(state["base"])
-        mine = range(rank, task.pieces, world)
+        task.model.to(self.device).train()
+        with contextlib.ExitStack() as stack:
+            log = stack.enter_context(_opened(folder)) if rank == 0 else None
+            state = _of_first(lambda: self._latest(folder, identity, log))
+            begin, row = 0, {}
+            base = [group["lr"] for group in task.optimiser.param_groups]
+            if state is not None:
+                task.model.load_state_dict(state["model"])
+                task.optimiser.load_state_dict(state["optimiser"])
+                begin, row, base = state["step"], state["row"], state["base"]
+            net: torch.nn.Module = task.model
+            if world > 1:
+                net = torch.nn.parallel.DistributedDataParallel(task.model)
+            if log is not None:
+                log.seek(0 if state is None else state["log"])
+                log.truncate()
+            for k in range(begin, begin if "diverged" in row else task.total):
+                row = self._step(task, net, k, seed, base)
+                done = k + 1
+                ended = done == task.total or "diverged" in row
+                if log is not None:
+                    if ended or done % task.every == 0:
+                        row |= self._judged(task)
+                    log.write(json.dumps(row).encode() + b"\n")
+                    if ended or done % self.save_every == 0:
+                        log.flush()
+                        os.fsync(log.fileno())
+                        held = {
+                            "step": done, "model": task.model.state_dict(), "optimiser": task.optimiser.state_dict(), "base": base,
+                            "log": log.tell(), "row": row,
+                        }  # fmt: skip
+                        checkpoint.write(folder, identity, done, held)
+                self.progress(done, task.total)
+                if ended:
+                    break
+            if rank == 0:
+                _write_final(folder, identity, row)
+
+    def _step(self, task: Task, net: torch.nn.Module, k: int, seed: int, base: Sequence[float]) -> dict[str, Any]:
+        """Step k of the optimiser; returns what is to be logged of it."""
+        rank, world = _place()
         half = (
             torch.autocast(self.device.split(":")[0], torch.bfloat16)
             if task.precision == "bfloat16"
             else contextlib.nullcontext()
         )
+        for group, lr in zip(task.optimiser.param_groups, base):
+            group["lr"] = lr * task.factor(k // (task.l or 1)) / (task.l or 1)
+        task.optimiser.zero_grad(set_to_none=True)
+        seen = 0.0
+        work = [(w, number, piece) for w, number in task.parts(k) for piece in range(rank, task.pieces, world)]
+        for i, (weight, number, piece) in enumerate(work):
+            waits = world > 1 and i + 1 < len(work)
+            self._draw_from(seed, number, piece)
+            with net.no_sync() if waits else contextlib.nullcontext():  # type: ignore[operator]
+                with half:
+                    loss = task.loss_of(net, task.batch(number, piece, task.pieces))
+                (loss * (weight * world / task.pieces)).backward()
+            seen += weight * float(loss.detach()) / task.pieces
+        if task.clip is not None:
+            torch.nn.utils.clip_grad_norm_(task.model.parameters(), task.clip)
+        self._draw_from(seed, k)
+        task.optimiser.step()
+        row = {"step": k + 1, "lr": task.optimiser.param_groups[0]["lr"], "loss": _joined(seen, world)}
+        return row if math.isfinite(row["loss"]) else row | {"loss": None, "diverged": True}
 
-        log = open(log_path, "r+b" if log_path.exists() else "w+b") if first else None  # noqa: SIM115 - closed below
-        if log is not None:
-            log.truncate(length)
-            log.seek(length)
-        try:
-            for k in range(begin, task.total):
-                for group, lr in zip(task.optimiser.param_groups, base):
-                    group["lr"] = lr * task.factor(k // (task.l or 1)) / (task.l or 1)
-                task.optimiser.zero_grad(set_to_none=True)
-                seen = 0.0
-                work = [(w, number, piece) for w, number in task.parts(k) for piece in mine]
-                for i, (weight, number, piece) in enumerate(work):
-                    waits = world > 1 and i + 1 < len(work)
-                    with net.no_sync() if waits else contextlib.nullcontext():  # type: ignore[operator]
-                        with half:
-                            loss = task.loss_of(net, task.batch(number, piece, task.pieces))
-                        (loss * (weight * world / task.pieces)).backward()
-                    seen += weight * float(loss.detach()) / task.pieces
-                if task.clip is not None:
-                    torch.nn.utils.clip_grad_norm_(task.model.parameters(), task.clip)
-                task.optimiser.step()
-                done = k + 1
-                row: dict[str, Any] = {"step": done, "lr": task.optimiser.param_groups[0]["lr"], "loss": _joined(seen, world)}
-                if not math.isfinite(row["loss"]):
-                    row |= {"loss": None, "diverged": True}
-                if first and (done % task.every == 0 or done == task.total or "diverged" in row):
-                    row |= self._judged(task)
-                if log is not None:
-                    log.write(json.dumps(row).encode() + b"\n")
-                self.progress(done, task.total)
-                ended = done == task.total or "diverged" in row
-                if log is not None and (ended or done % self.save_every == 0):
-                    log.flush()
-                    os.fsync(log.fileno())
-                    cuda = torch.cuda.get_rng_state() if self.device.startswith("cuda") else None
-                    held = {
-                        "step": done, "model": task.model.state_dict(), "optimiser": task.optimiser.state_dict(), "base": base,
-                        "rng": torch.get_rng_state(), "cuda": cuda, "log": log.tell(),
-                    }  # fmt: skip
-                    checkpoint.write(folder, identity, done, held)
-                if ended:
-                    if first:
-                        _write_final(folder, identity, row)
-                    break
-        finally:
-            if log is not None:
-                log.close()
-        if world > 1:
-            distributed.barrier()
+    def _draw_from(self, *address: int) -> None:
+        """Make what torch draws next a function of (seed, batch, piece), or for the optimiser, the same in all processes, of (seed, step)."""
+        number = int.from_bytes(hashlib.sha256(repr(address).encode()).digest()[:8])
+        if self.device == "cpu":
+            torch.default_generator.manual_seed(number)  # in a hundredth of the time of
+        else:
+            torch.manual_seed(number)  # which goes through all kinds of devices
+
+    def _latest(self, folder: Path, identity: str, log: IO[bytes] | None) -> dict[str, Any] | None:
+        state = checkpoint.latest(folder, identity, self.tell)
+        if state is not None and log is not None and log.seek(0, os.SEEK_END) < state["log"]:
+            self.tell(f"{log.name} is shorter than its checkpoint tells: the run is made from its beginning.")
+            return None
+        return state
 
     def _judged(self, task: Task) -> dict[str, float | None]:
         training = task.model.training
@@ -266,19 +280,68 @@ class Trainer:
 
 @contextlib.contextmanager
 def sharing(device: str) -> Iterator[tuple[str, bool]]:
-    """Under `torchrun`, joins its processes; gives this one's device, and whether it is the first."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    """Under `torchrun`, joins its processes; gives this one's device, and whether it is the first.
+
+    ValueError for a device that is not there, and under `torchrun` for one GPU by its number.
+    """
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    if not alone and ":" in device:
+        raise ValueError(
+            f"`device` must be cpu or cuda under torchrun, where each process takes a GPU of its own; got {device!r}."
+        )
+    if not alone and device == "cuda":
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"`device` must be one that is there; got {device!r}: {str(error).splitlines()[0]}") from error
+    if alone:
         yield device, True
         return
-    if device == "cuda":
-        device = f"cuda:{os.environ['LOCAL_RANK']}"
+    if device.startswith("cuda"):
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")  # losses are joined on the CPU
     try:
         yield device, distributed.get_rank() == 0
     finally:
         gc.collect()  # a DistributedDataParallel that is still in a cycle would keep the group's threads beyond its end
         distributed.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """Where memory or disk are too small, a sentence with the way out."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise OSError(
+            "the GPU's memory is too small for a piece of a batch. Take more pieces (--set pieces=..., or a smaller --set micro=...) or "
+            f"--set precision=bfloat16. {str(error).splitlines()[0]}"
+        ) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(
+            f"the disk of {folder} is full. With room on it, the same line again goes on from the last checkpoint."
+        ) from error
+
+
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[IO[bytes]]:
+    """The run's log; ValueError where another process writes to it. The lock ends with the process, however it ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "log.jsonl"
+    path.touch()
+    with open(path, "r+b") as log:
+        try:
+            import fcntl
+
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"`out` must be a folder of this process alone; another one writes to {path}.") from None
+        except (ImportError, OSError):
+            pass  # a system, or a file system, without such locks
+        yield log
 
 
 def _parcel(content: Any) -> bytes:
@@ -305,9 +368,9 @@ def _begin_worker(threads: int) -> None:
 
 def _in_worker(parcel: bytes) -> list[str]:
     """Makes one run; returns what there is to tell."""
-    folder, identity, save_every, device, job = pickle.loads(parcel)
+    folder, identity, save_every, device, keep, job = pickle.loads(parcel)
     told: list[str] = []
-    Trainer(folder, identity, save_every, device, tell=told.append)(*job)
+    Trainer(folder, identity, save_every, device, keep=keep, tell=told.append)(*job)
     return told
 
 
@@ -316,6 +379,16 @@ def _place() -> tuple[int, int]:
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
+
+
+def _of_first(find: Callable[[], Found]) -> Found:
+    """What the first process finds, in all of them."""
+    rank, world = _place()
+    if world == 1:
+        return find()
+    held: list[Any] = [find() if rank == 0 else None]
+    distributed.broadcast_object_list(held)
+    return held[0]
 
 
 def _joined(value: float, world: int) -> float:
@@ -331,11 +404,16 @@ def _write_final(folder: Path, identity: str, row: dict[str, Any]) -> None:
 
 
 def _finished(folder: Path, identity: str) -> tuple[dict[str, float], list[dict[str, Any]]] | None:
+    """The last row and the log of a run that is finished; ValueError where that is another run's, which would be lost."""
     try:
         told = json.loads((folder / "final.json").read_text(encoding="utf-8"))
-        if told["identity"] != identity:
-            return None
+        foreign = told["identity"] != identity
         log = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    if foreign:
+        raise ValueError(
+            f"`out` must be a folder of these settings alone; {folder} holds a finished run of other ones, or of another version of sdetools. "
+            "Take another --out, or remove it."
+        )
     return told["final"], log

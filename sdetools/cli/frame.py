@@ -103,9 +103,9 @@ def executor(kind: str, threads: int | None) -> Iterator[tuple[Any, int | None]]
 
 
 @contextlib.contextmanager
-def bar() -> Iterator[tuple[Callable[[str], None], Callable[[int, int], None] | None]]:
+def bar(wanted: bool = True) -> Iterator[tuple[Callable[[str], None], Callable[[int, int], None] | None]]:
     """A progress bar on a terminal's standard error: what names it, and what moves it (done, total). Elsewhere there is none."""
-    if not sys.stderr.isatty():
+    if not (wanted and sys.stderr.isatty()):
         yield (lambda _: None), None
         return
     from rich.console import Console

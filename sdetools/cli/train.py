@@ -23,10 +23,17 @@ from .frame import bar, main, print_table
     "--workers", default=1, show_default=True, help="Runs at a time, each in a process of its own on its share of the cores."
 )
 @click.option("--save-every", default=200, show_default=True, help="Steps between checkpoints.")
+@click.option(
+    "--weights/--no-weights",
+    "keep",
+    default=True,
+    show_default=True,
+    help="Keep the weights of finished runs; those of searches never are.",
+)
 @click.pass_context
 def train(
     ctx: click.Context, name: str, miniature: bool, given: tuple[str, ...], listing: bool, out: str | None, device: str,
-    workers: int, save_every: int,
+    workers: int, save_every: int, keep: bool,
 ) -> None:  # fmt: skip
     """Run one of the paper's experiments: all its runs, a table with error bars, a figure.
 
@@ -53,16 +60,17 @@ def train(
 
     folder = Path(out or (f"{name}-miniature" if miniature else name))
     ctx.meta["resume"] = shlex.join(["sdetools", *ctx.meta["arguments"]])
-    with sharing(device) as (own_device, first), bar() as (name_run, progress):
+    with sharing(device) as (own_device, first), bar(first) as (name_run, progress):
         trainer = Trainer(
             folder,
             identity_of(name, settings),
             save_every,
             own_device,
             workers,
+            keep,
             name_run=name_run,
             progress=progress or (lambda done, total: None),
-            tell=lambda text: click.echo(f"sdetools: {text}", err=True),
+            tell=lambda text: click.echo(f"sdetools: {text}", err=True) if first else None,
         )
         outcome = module.main(settings, trainer)
     if first:

