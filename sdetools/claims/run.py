@@ -6,9 +6,11 @@ import hashlib
 import math
 import numbers
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from .._check import number, positive
@@ -115,7 +117,7 @@ def claim_seed(seed: int, id: str) -> int:
 
 class Run:
     """The hand that a claim is given. Its attributes are `budget` (a name), `paths`, `seconds`, `seed`, `executor`,
-    `threads`, `store`; its methods write into the report.
+    `threads`, `store`; its methods write into the report, and `folder()` is for files.
 
     >>> run = Run("a-claim", budget="quick", seed=7)
     >>> run.paths, run.scale(quick=8, standard=64, full=512)
@@ -132,6 +134,7 @@ class Run:
         executor: Any = None,
         threads: int | None = None,
         store: Any = None,
+        work: Path | None = None,
         resume: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
@@ -145,6 +148,7 @@ class Run:
         self.threads = threads
         self.store = store
         self.book = Book()
+        self._work = work
         self._resume = resume
         self._progress = progress
         self._control: Control | None = None
@@ -165,6 +169,20 @@ class Run:
             "progress": self._progress,
         }
         return own | extra
+
+    @contextmanager
+    def folder(self) -> Iterator[Path]:
+        """The claim's own folder for what is no path, such as trained networks: empty, or with `resume` as the broken off run left it.
+
+        It is not there where kernels are only compiled ahead: the claim ends at this line then, so it comes before the expensive ones.
+        """
+        if self._work is None:
+            raise Missing("a folder to work in")
+        place = self._work / self.id
+        if not self._resume:
+            shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True, exist_ok=True)
+        yield place
 
     def measure(
         self,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from .._check import count
@@ -33,8 +35,8 @@ def verify(
 ) -> Results:
     """Run the claims of files and folders and judge them together; what `sdetools verify` does, without the report page.
 
-    With `out`, the folder gets `store.sqlite` (the finished chunks, from which `resume=True` goes on), `results.json` and
-    the figures; it is made only after every argument and every claim file has been checked. `executor` is any
+    With `out`, the folder gets `store.sqlite` (the finished chunks, from which `resume=True` goes on), `results.json`, the figures, and
+    in `work/` what claims keep in files; it is made only after every argument and every claim file has been checked. `executor` is any
     `concurrent.futures.Executor`; `watch(position, total, claim)` is called before each claim,
     `progress(done, total)` while one simulates, in paths. `ahead`: where no kernel is on disk yet, a second process runs the claims
     backwards with a handful of paths, so that kernels are found compiled; for claims that write nothing of their own.
@@ -58,6 +60,7 @@ def verify(
             stack.callback(store.close)
         if ahead:
             stack.enter_context(compiling_ahead(claims))
+        work = folder / "work" if folder is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
         outcomes = []
         for position, item in enumerate(claims, 1):
             if watch is not None:
@@ -69,6 +72,7 @@ def verify(
                 executor=executor,
                 threads=threads,
                 store=store,
+                work=work,
                 resume=resume,
                 progress=progress,
             )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sdetools.claims import BUDGETS, Run, verify
-from sdetools.claims.run import claim_seed
+from sdetools.claims.run import Missing, claim_seed
 from sdetools.simulation.store import Store, StoreError
 
 CLAIMS = '''
@@ -264,3 +264,17 @@ def test_watch_sees_every_claim(claims):
     verify(claims, watch=lambda position, total, item: seen.append((position, total, item.id)))
     assert seen[0] == (1, 6, "mean")
     assert len(seen) == 6
+
+
+def test_a_claims_folder_is_empty_unless_the_run_resumes(tmp_path):
+    (tmp_path / "a.py").write_text(
+        "from sdetools.claims import claim\n@claim('a', statement='s')\ndef a(run):\n"
+        "    with run.folder() as place:\n        found = len(list(place.iterdir()))\n        (place / str(found)).touch()\n"
+        "    run.measure('files found', float(found), at_most=9.0)\n"
+    )
+    out = tmp_path / "out"
+    found = [verify(tmp_path, out=out, resume=resume).claims[0].measurements[0].value for resume in (False, True, True, False)]
+    assert found == [0, 1, 2, 0] and [path.name for path in (out / "work" / "a").iterdir()] == ["0"]
+    assert verify(tmp_path).claims[0].measurements[0].value == 0
+    with pytest.raises(Missing), Run("a").folder():
+        pass
