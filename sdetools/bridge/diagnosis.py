@@ -435,15 +435,15 @@ def _try(
                 trained = trained if way else net
             ends.append((pair[0], pair[1]))
         with_momentum, plain = np.array(ends).T
-        trial = Trial(steps, before, with_momentum, plain, _lost(before, with_momentum, plain))
+        trial = Trial(steps, before, with_momentum, plain, lost_progress(before, with_momentum, plain))
         if trial.advice != "unsure" or len(ends) >= 4 * seeds:
             return trial, trained
 
 
-def _lost(before: float, momentum: np.ndarray, plain: np.ndarray) -> Quantity:
-    """(mean plain - mean momentum) / (before - mean momentum) by the delta method; its interval is good for the trial's three looks.
+def lost_progress(before: float, momentum: np.ndarray, plain: np.ndarray) -> Quantity:
+    """The part of momentum's progress that plain SGD lacks: (mean plain - mean momentum) / (before - mean momentum), by the delta method.
 
-    A run of plain SGD counts as at most `WORST`: one that diverges says no more than that it did.
+    The interval is good for the trial's three looks. A run of plain SGD counts as at most `WORST`: one that diverges says no more than that it did.
     """
     if not np.isfinite(momentum).all():
         return Quantity(math.nan, -math.inf, math.inf)

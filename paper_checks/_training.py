@@ -1,0 +1,68 @@
+"""What the checks that train networks share: a recipe's miniature, carried out in the claim's own folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from sdetools.weak import Estimate
+
+
+@contextmanager
+def training(run: Any, identity: str) -> Iterator[Any]:
+    """What carries out training runs in the claim's own folder, while it lasts.
+
+    Each network is trained on one thread, several at a time, so that results do not depend on how many there are.
+    """
+    import torch
+
+    from sdetools.bridge.training import Trainer
+    from sdetools.bridge.vision import MissingData
+
+    workers = run.threads or os.cpu_count() or 1
+    progress = run.options()["progress"] or (lambda done, total: None)
+    threads = torch.get_num_threads()
+    with run.folder() as folder:
+        torch.set_num_threads(1)
+        try:
+            yield Trainer(folder, identity, workers=workers, progress=progress, keep=False)
+        except MissingData as error:
+            run.missing(str(error))
+        finally:
+            torch.set_num_threads(threads)
+
+
+@contextmanager
+def miniature(run: Any, name: str, **changes: Any) -> Iterator[tuple[Any, Any, Any]]:
+    """A recipe, the settings of its miniature with `changes`, and what carries them out."""
+    import torch  # noqa: F401 - first of all, for the line that installs it
+
+    from sdetools.bridge import recipes
+
+    recipe = recipes.recipe(name)
+    settings = recipe.Settings(**recipe.MINIATURE | changes)
+    with training(run, recipes.identity_of(name, settings)) as trainer:
+        yield recipe, settings, trainer
+
+
+def seeds(run: Any) -> int:
+    """The first of a claim's own seeds."""
+    return 1000 + run.seed % 1_000_000_000
+
+
+def mean(values: Sequence[float] | np.ndarray, name: str = "") -> Estimate:
+    """The mean over seeds, with Student's interval."""
+    from sdetools.bridge.recipes import interval
+
+    return interval(np.asarray(values, dtype=float), name)
+
+
+def less(one: Estimate, other: Estimate, factor: float) -> Estimate:
+    """one - factor other, of independent samples; the degrees of freedom are Welch's."""
+    parts = one.stderr**2, (factor * other.stderr) ** 2
+    degrees = sum(parts) ** 2 / (parts[0] ** 2 / (one.n - 1) + parts[1] ** 2 / (other.n - 1))
+    return Estimate(one.value - factor * other.value, sum(parts) ** 0.5, int(degrees) + 1)

@@ -1,0 +1,107 @@
+r"""The paper's three experiments in miniature: the recipes of `sdetools train`, on small real data out of packages.
+
+Tolerances are in points of test accuracy and stand here before a run: two points for "alike" among digits, where the method of the paper's
+figure is ahead by tens; a tenth of what fine-tuning gains for "alike" in the table. All networks' seeds follow `--seed`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+from _training import less, mean, miniature, seeds
+
+import sdetools as st
+
+ALIKE = 2.0
+"""Points of test accuracy."""
+
+
+def ahead(runs, key):
+    """SGDM's accuracy less SGD's, over seeds."""
+    from sdetools.bridge.recipes import finals
+
+    return mean(finals(runs[key, "SGDM"]) - finals(runs[key, "SGD"]))
+
+
+@st.claim(
+    "figure-1-in-miniature",
+    statement=r"Each at its best learning rate, SGD and SGDM reach the same test accuracy at small batches, and SGDM is ahead at large ones.",
+    source="Section 5.1, Figure 1",
+)
+def figure_1(run):
+    small, large = run.scale(quick=128, standard=64, full=64), 1024
+    between = run.scale(quick=(), standard=(), full=(128, 256, 512))
+    settings = {
+        "batch": (small, *between, large), "grid": run.scale(quick=(1, 2, 3, 4), standard=tuple(range(-2, 6)), full=tuple(range(-3, 7))),
+        "seeds": run.scale(quick=10, standard=16, full=40), "first_seed": seeds(run), "evaluations": 1,
+    }  # fmt: skip
+    with miniature(run, "resnet50-imagenet", **settings) as (recipe, own, trainer):
+        outcome = recipe.main(own, trainer)
+    run.table("Test accuracies", outcome.rows, outcome.columns)
+    run.figure("Test accuracy over batch sizes", outcome.figure, "Means and standard deviations over seeds.")
+    apart = {size: ahead(outcome.runs, size) for size in (small, large)}
+    run.measure(f"batch {small}: SGDM - SGD, points", apart[small], expected=0.0, tolerance=ALIKE)
+    run.measure(f"batch {large}: SGDM - SGD, points", apart[large], at_least=ALIKE)
+    with run.control("the large batch as the small one"):
+        run.measure(f"batch {large}: SGDM - SGD, points", apart[large], expected=0.0, tolerance=ALIKE)
+
+
+@st.claim(
+    "figure-2-in-miniature",
+    statement=r"At one learning rate SGDM is ahead of SGD at $l = 1$, and SVAG with larger $l$ closes the gap between their test curves.",
+    source="Section 5.2, Figure 2",
+)
+def figure_2(run):
+    more, few = run.scale(quick=((2,), 8), standard=((2, 4, 8), 10), full=((2, 4, 8, 16, 32), 20))
+    many = run.scale(quick=24, standard=40, full=80)
+    with miniature(run, "resnet32-cifar10", l=(1, *more), seeds=few, first_seed=seeds(run)) as (recipe, own, trainer):
+        one = recipe.main(replace(own, l=(1,), seeds=many), trainer)
+        other = recipe.main(replace(own, l=more), trainer)
+    found = {**one.runs, **other.runs}
+    run.table("Test accuracies at the end, and how far apart the test curves are", one.rows + other.rows, one.columns)
+    run.figure("Test curves for growing l", recipe.draw(own, found), "Means and standard deviations over seeds.")
+    apart = {l: ahead(found, l) for l in (1, *more)}
+    run.measure("l = 1: SGDM - SGD, points", apart[1], at_least=ALIKE)
+    for l in more:
+        run.measure(f"l = {l}: SGDM - SGD, points", apart[l], expected=0.0, tolerance=ALIKE)
+    curves = {l: mean(recipe.distances(found, l)) for l in (1, more[-1])}
+    run.measure(
+        f"test curves apart: l = {more[-1]} less half of l = 1, points", less(curves[more[-1]], curves[1], 0.5), at_most=0.0
+    )
+    with run.control("without SVAG"):
+        run.measure("l = 1: SGDM - SGD, points", apart[1], expected=0.0, tolerance=ALIKE)
+
+
+@st.claim(
+    "table-1-in-miniature",
+    statement=r"Fine-tuning a pretrained language model on a few examples a class, SGD and SGDM gain the same over zero-shot.",
+    source="Section 5.1, Table 1",
+)
+def table_1(run):
+    from sdetools.bridge.training import Job
+
+    count = run.scale(quick=8, standard=12, full=24)
+    settings = {
+        "subsets": tuple(seeds(run) + i for i in range(count)), "evaluations": run.scale(quick=1, standard=2, full=4),
+        "lr": run.scale(quick=(0.02,), standard=(0.01, 0.02, 0.04), full=(0.005, 0.01, 0.02, 0.04, 0.08)),
+        "steps": run.scale(quick=60, standard=100, full=100), "test_examples": run.scale(quick=200, standard=400, full=2000),
+    }  # fmt: skip
+    task = "reuters"
+    with miniature(run, "roberta-few-shot", **settings) as (recipe, own, trainer):
+        outcome = recipe.main(own, trainer)
+        # What goes wrong when momentum is dropped and torch's learning rate is kept: a tenth of the equivalent rate.
+        size, rate = 8, 0.1 * outcome.chosen[task, "SGDM"][1]
+        wrong = {
+            seed: Job(f"control-subset{seed}", partial(recipe.task, own, task, "SGD", size, rate, seed, "cpu"), seed)
+            for seed in own.subsets
+        }
+        slow = recipe.at_best(list(trainer.all(wrong).values()))
+    run.table("Test accuracies", outcome.rows, outcome.columns)
+    run.figure("Test accuracy, zero-shot and fine-tuned", outcome.figure, "Means and standard deviations over subsets.")
+    zero = 100 * outcome.runs["zero-shot"][task]["test_accuracy"]
+    sgd, sgdm = (recipe.at_best(outcome.runs[task, way]) for way in ("SGD", "SGDM"))
+    run.measure("SGD's gain over zero-shot, points", mean(sgd - zero), at_least=20.0)
+    run.measure("SGDM - SGD beside SGD's gain", mean((sgdm - sgd) / (sgd.mean() - zero)), expected=0.0, tolerance=0.1)
+    with run.control("SGD at a tenth of the rate"):
+        run.measure("SGDM - SGD beside SGDM's gain", mean((sgdm - slow) / (sgdm.mean() - zero)), expected=0.0, tolerance=0.1)
