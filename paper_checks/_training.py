@@ -61,8 +61,13 @@ def mean(values: Sequence[float] | np.ndarray, name: str = "") -> Estimate:
     return interval(np.asarray(values, dtype=float), name)
 
 
-def less(one: Estimate, other: Estimate, factor: float) -> Estimate:
-    """one - factor other, of independent samples; the degrees of freedom are Welch's."""
-    parts = one.stderr**2, (factor * other.stderr) ** 2
+def times(factor: float, one: Estimate) -> Estimate:
+    """factor one."""
+    return Estimate(factor * one.value, factor * one.stderr, one.n)
+
+
+def less(one: Estimate, other: Estimate) -> Estimate:
+    """one - other, of independent samples; the degrees of freedom are Welch's."""
+    parts = one.stderr**2, other.stderr**2
     degrees = sum(parts) ** 2 / (parts[0] ** 2 / (one.n - 1) + parts[1] ** 2 / (other.n - 1))
-    return Estimate(one.value - factor * other.value, sum(parts) ** 0.5, int(degrees) + 1)
+    return Estimate(one.value - other.value, sum(parts) ** 0.5, int(degrees) + 1)

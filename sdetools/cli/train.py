@@ -17,6 +17,9 @@ from .frame import bar, main, print_table
 )
 @click.option("--set", "given", metavar="KEY=VALUE", multiple=True, help="Change a setting; may be given again.")
 @click.option("--settings", "listing", is_flag=True, help="List the settings with their values and stop.")
+@click.option(
+    "--logs", is_flag=True, help="Draw the logs in --out as they are now, also while runs go on, as logs.svg, and stop."
+)
 @click.option("--out", type=click.Path(), help="Folder of logs, checkpoints, table and figure. [default: the recipe's name]")
 @click.option("--device", default="cpu", show_default=True, help="Where to train, for example cuda.")
 @click.option(
@@ -32,7 +35,7 @@ from .frame import bar, main, print_table
 )
 @click.pass_context
 def train(
-    ctx: click.Context, name: str, miniature: bool, given: tuple[str, ...], listing: bool, out: str | None, device: str,
+    ctx: click.Context, name: str, miniature: bool, given: tuple[str, ...], listing: bool, logs: bool, out: str | None, device: str,
     workers: int, save_every: int, keep: bool,
 ) -> None:  # fmt: skip
     """Run one of the paper's experiments: all its runs, a table with error bars, a figure.
@@ -54,11 +57,17 @@ def train(
     if listing:
         print_table(["setting", "value"], [[key, value] for key, value in dataclasses.asdict(settings).items()])
         return
-    from ..bridge.training import Trainer, sharing
+    from ..bridge.logs import draw
     from ..claims.folder import write_text
     from ..claims.run import svg_text
 
     folder = Path(out or (f"{name}-miniature" if miniature else name))
+    if logs:
+        write_text(folder / "logs.svg", svg_text(draw(folder)))
+        click.echo(f"wrote logs.svg in {folder}", err=True)
+        return
+    from ..bridge.training import Trainer, sharing
+
     ctx.meta["resume"] = shlex.join(["sdetools", *ctx.meta["arguments"]])
     with sharing(device) as (own_device, first), bar(first) as (name_run, progress):
         trainer = Trainer(
@@ -78,4 +87,5 @@ def train(
         lines = [",".join(f'"{cell}"' for cell in row) for row in [outcome.columns, *outcome.rows]]
         write_text(folder / "table.csv", "\n".join(lines) + "\n")
         write_text(folder / "figure.svg", svg_text(outcome.figure()))
-        click.echo(f"wrote table.csv and figure.svg in {folder}; logs in {folder / 'runs'}", err=True)
+        write_text(folder / "logs.svg", svg_text(draw(folder)))
+        click.echo(f"wrote table.csv, figure.svg and logs.svg in {folder}; the logs are in {folder / 'runs'}", err=True)

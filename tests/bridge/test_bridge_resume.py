@@ -135,7 +135,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(name, workers, who
     out, told = tmp_path / "out", tmp_path / "told"
     line = [*command(name, out), f"--workers={workers}"]
     draws, broken = random.Random(f"{name} {workers}"), set()
-    for moment in sorted(draws.sample(range(32), 3 if workers == 1 else 1)):
+    for moment in sorted(draws.sample(range(26), 3 if workers == 1 else 1)):
         begun = steps(out)
         process = forks("start", [*line, str(told)])
         while not (any(out.glob("runs/*")) and steps(out) >= (max(moment, begun + 1) if begun else moment)):

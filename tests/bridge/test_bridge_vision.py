@@ -11,6 +11,7 @@ import torch
 from click.testing import CliRunner
 
 from sdetools.bridge import recipes, vision
+from sdetools.bridge.logs import read
 from sdetools.bridge.recipes import resnet32_cifar10
 from sdetools.bridge.training import Run, Trainer
 from sdetools.cli import main
@@ -158,6 +159,17 @@ def test_the_command_writes_table_figure_and_logs_and_goes_on(tmp_path):
     assert [row["step"] for row in rows] == list(range(1, 13)) and "test_accuracy" in rows[-1]
     again = CliRunner().invoke(main, command)
     assert again.stdout == first.stdout
+    drawn = (tmp_path / "out" / "logs.svg").read_text()
+    with open(logs[0], "a") as stream:
+        stream.write('{"step": 13, "lo')  # a run goes on
+    (tmp_path / "out" / "logs.svg").unlink()
+    assert CliRunner().invoke(main, [*command, "--logs"]).exit_code == 0
+    assert (tmp_path / "out" / "logs.svg").read_text() == drawn
+    (tmp_path / "out" / "runs" / "search-a").mkdir()
+    (tmp_path / "out" / "runs" / "search-a" / "log.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
+    assert "search-a" not in read(tmp_path / "out") and len(read(tmp_path / "out")) == 8
+    none = CliRunner().invoke(main, [*command[:-1], str(tmp_path / "nowhere"), "--logs"])
+    assert none.exit_code == 2 and "has no log" in none.stderr
 
 
 def test_the_command_tells_what_is_wrong(tmp_path):

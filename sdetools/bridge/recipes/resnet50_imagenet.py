@@ -25,7 +25,7 @@ from . import Outcome, best, chosen, difference, finals, positive, spread
 class Settings:
     """What can be set. GRID: what only says which runs there are, or how fast; a run does not depend on it."""
 
-    GRID: ClassVar[tuple[str, ...]] = ("batch", "grid", "seeds", "first_seed", "threads")
+    GRID: ClassVar[tuple[str, ...]] = ("batch", "grid", "equivalent", "seeds", "first_seed", "threads")
 
     data: str = "data"
     """Folder with train/CLASS/*.JPEG and val/CLASS/*.JPEG, or with the files of `source`."""
@@ -54,6 +54,8 @@ class Settings:
     """Not on gains and offsets."""
     clip: float | None = None
     """Largest 2-norm of a gradient; none for no clipping."""
+    equivalent: bool = True
+    """Whether SGD is also run at the rate that is equivalent to SGDM's best."""
     seeds: int = 3
     first_seed: int = 10
     """At least 2: rates are searched with seed 1."""
@@ -185,26 +187,30 @@ def main(settings: Settings, trainer: Trainer) -> Outcome:
     for (size, way), lr in rates.items():
         if len(points) > 1 and lr in (points[0], points[-1]):
             trainer.tell(f"the best rate of {way} at batch {size} is at an end of the grid: widen it with --set grid=...")
+    rate_of = {name: "SGD" if name == "SGD" else "SGDM" for name in WAYS if settings.equivalent or name in ("SGDM", "SGD")}
     seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
-    jobs = {}
-    for size, seed in product(settings.batch, seeds):
-        own = rates[size, "SGDM"]
-        for name, way, lr in (("SGDM", "SGDM", own), ("SGD, equivalent rate", "SGD", own), ("SGD", "SGD", rates[size, "SGD"])):
-            jobs[size, name, seed] = job("", size, way, lr, seed)
-    runs = trainer.all(jobs)
-    found = {(size, name): [runs[size, name, seed] for seed in seeds] for size, name in product(settings.batch, WAYS)}
+    runs = trainer.all(
+        {
+            (size, name, seed): job("", size, name.split(",")[0], rates[size, own], seed)
+            for size, seed in product(settings.batch, seeds)
+            for name, own in rate_of.items()
+        }
+    )
+    found = {(size, name): [runs[size, name, seed] for seed in seeds] for size, name in product(settings.batch, rate_of)}
     rows = []
     for size in settings.batch:
-        ends = {name: finals(found[size, name]) for name in WAYS}
+        ends = {name: finals(found[size, name]) for name in rate_of}
         apart = ends["SGDM"] - ends["SGD"]
         chose = [f"{plain(settings, rates[size, way]):.3g}" for way in ("SGDM", "SGD")]
-        rows.append([size, *(spread(ends[name]) for name in WAYS), difference(apart), *chose])
-    columns = ["batch", "SGDM, test accuracy (%)", *list(WAYS)[1:], "SGDM - SGD", "SGDM's rate / (1 - momentum)", "SGD's rate"]
+        rows.append([size, *map(spread, ends.values()), difference(apart), *chose])
+    columns = [
+        "batch", "SGDM, test accuracy (%)", *list(rate_of)[1:], "SGDM - SGD", "SGDM's rate / (1 - momentum)", "SGD's rate",
+    ]  # fmt: skip
     return Outcome(columns, rows, lambda: draw(settings, found), found, rates)
 
 
 WAYS = {"SGDM": "#D55E00", "SGD": "#0072B2", "SGD, equivalent rate": "#56B4E9"}
-"""What is compared, with colours; SGD is at the best rate of its own."""
+"""What is compared, with colours; SGD is at the best rate of its own, or at the equivalent of SGDM's."""
 
 
 def draw(settings: Settings, found: dict[tuple[int, str], list[Any]]) -> Any:
@@ -212,7 +218,8 @@ def draw(settings: Settings, found: dict[tuple[int, str], list[Any]]) -> Any:
 
     figure = Figure(figsize=(5.2, 3.6), layout="constrained")
     ax = figure.subplots()
-    for i, (name, colour) in enumerate(WAYS.items()):
+    shown = {name: colour for name, colour in WAYS.items() if (settings.batch[0], name) in found}
+    for i, (name, colour) in enumerate(shown.items()):
         ends = [finals(found[size, name]) for size in settings.batch]
         half = [e.std(ddof=1) if len(e) > 1 else 0.0 for e in ends]
         x = np.array(settings.batch) * 1.03 ** (i - 1)
