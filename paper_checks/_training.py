@@ -20,8 +20,8 @@ def training(run: Any, identity: str) -> Iterator[Any]:
     """
     import torch
 
+    from sdetools.bridge.data import MissingData
     from sdetools.bridge.training import Trainer
-    from sdetools.bridge.vision import MissingData
 
     workers = run.threads or os.cpu_count() or 1
     progress = run.options()["progress"] or (lambda done, total: None)

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from .batches import Batches
-from .vision import MissingData, share
+from .data import MissingData, share
 
 ENDINGS = (".jpeg", ".jpg", ".png", ".webp", ".bmp")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

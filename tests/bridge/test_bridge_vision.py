@@ -11,6 +11,7 @@ import torch
 from click.testing import CliRunner
 
 from sdetools.bridge import recipes, vision
+from sdetools.bridge.data import MissingData
 from sdetools.bridge.logs import read
 from sdetools.bridge.recipes import resnet32_cifar10
 from sdetools.bridge.training import Run, Trainer
@@ -44,16 +45,16 @@ def test_cifar_is_read_from_its_own_files(tmp_path, kind):
 
 
 def test_what_is_missing_or_broken_is_told(tmp_path):
-    with pytest.raises(vision.MissingData, match=r"CIFAR-10 is missing.*Unpack"):
+    with pytest.raises(MissingData, match=r"CIFAR-10 is missing.*Unpack"):
         vision.cifar10(tmp_path)
-    with pytest.raises(vision.MissingData, match="dataset-fashion-mnist"):
+    with pytest.raises(MissingData, match="dataset-fashion-mnist"):
         vision.idx(tmp_path)
     write_cifar(tmp_path)
     (tmp_path / "data_batch_3.bin").write_bytes(b"x" * 100)
     with pytest.raises(ValueError, match=r"data_batch_3.bin must be a batch of CIFAR-10.*3073"):
         vision.cifar10(tmp_path)
     (tmp_path / "data_batch_3.bin").unlink()
-    with pytest.raises(vision.MissingData, match=r"data_batch_3.bin is missing"):
+    with pytest.raises(MissingData, match=r"data_batch_3.bin is missing"):
         vision.cifar10(tmp_path)
 
 

@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from .. import vision
+from ..data import accuracy
 from ..optimisers import SGD, convert, named
 from ..training import Job, Task, Trainer
 from . import Outcome, chosen, difference, finals, positive, spread
@@ -104,7 +105,7 @@ def task(settings: Settings, way: str, l: int, seed: int, device: str) -> Task:
     return Task(
         model, optimiser, steps, batches.at,
         loss_of=lambda net, b: F.cross_entropy(answer(net, b[0]), b[1].to(device)),
-        evaluate=lambda net: vision.accuracy(lambda images: answer(net, images), batches.held(test)),
+        evaluate=lambda net: accuracy(lambda images: answer(net, images), batches.held(test)),
         factor=lambda k: settings.decay ** sum(k >= epoch * per_epoch for epoch in settings.decays),
         every=max(1, l * steps // settings.evaluations), pieces=settings.pieces, l=l, precision=settings.precision,
     )  # fmt: skip

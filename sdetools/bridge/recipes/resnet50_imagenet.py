@@ -16,6 +16,7 @@ from torch import distributed
 from torch.nn import functional as F
 
 from .. import imagefolder, vision
+from ..data import accuracy
 from ..optimisers import SGD, convert, named
 from ..training import Job, Task, Trainer
 from . import Outcome, best, chosen, difference, finals, positive, spread
@@ -159,7 +160,7 @@ def task(settings: Settings, kind: str, way: str, size: int, lr: float, seed: in
     return Task(
         model, optimiser, steps, batches.at,
         loss_of=lambda net, b: F.cross_entropy(answer(net, b[0]), b[1].to(device)),
-        evaluate=lambda net: vision.accuracy(lambda images: answer(net, images), batches.held(test)),
+        evaluate=lambda net: accuracy(lambda images: answer(net, images), batches.held(test)),
         factor=factor, every=max(1, steps // settings.evaluations), pieces=pieces, clip=settings.clip, precision=settings.precision,
     )  # fmt: skip
 

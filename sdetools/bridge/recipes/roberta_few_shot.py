@@ -18,9 +18,9 @@ from torch.nn import functional as F
 
 from .. import text
 from ..batches import Batches
+from ..data import accuracy, share
 from ..optimisers import SGD, convert, named
 from ..training import Job, Task, Trainer
-from ..vision import accuracy, share
 from . import Outcome, best, chosen, difference, positive, spread
 
 
