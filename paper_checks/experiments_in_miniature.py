@@ -34,7 +34,7 @@ def figure_1(run):
     small, large = run.scale(quick=128, standard=64, full=64), 1024
     between = run.scale(quick=(), standard=(), full=(128, 256, 512))
     settings = {
-        "batch": (small, *between, large), "grid": run.scale(quick=(1, 2, 3, 4), standard=tuple(range(-2, 6)), full=tuple(range(-3, 7))),
+        "batch": (small, *between, large), "grid": run.scale(quick=(1, 2, 3), standard=tuple(range(-2, 6)), full=tuple(range(-3, 7))),
         "seeds": run.scale(quick=20, standard=24, full=40), "first_seed": seeds(run), "evaluations": 1, "equivalent": run.budget == "full",
     }  # fmt: skip
     with miniature(run, "resnet50-imagenet", **settings) as (recipe, own, trainer):
@@ -54,7 +54,7 @@ def figure_1(run):
     source="Section 5.2, Figure 2",
 )
 def figure_2(run):
-    more, few = run.scale(quick=((2,), 6), standard=((2, 4, 8), 10), full=((2, 4, 8, 16, 32), 20))
+    more, few = run.scale(quick=((2,), 5), standard=((2, 4, 8), 10), full=((2, 4, 8, 16, 32), 20))
     many = run.scale(quick=20, standard=40, full=80)
     with miniature(run, "resnet32-cifar10", l=(1, *more), seeds=few, first_seed=seeds(run)) as (recipe, own, trainer):
         one = recipe.main(replace(own, l=(1,), seeds=many), trainer)
@@ -85,7 +85,7 @@ def table_1(run):
 
     count, alike = run.scale(quick=8, standard=12, full=24), run.scale(quick=0.2, standard=0.1, full=0.1)
     settings = run.scale(
-        quick={"lr": (0.02,), "steps": 60, "k": 32, "length": 16, "test_examples": 200, "evaluations": 1},
+        quick={"lr": (0.02,), "steps": 60, "dev": 8, "test_examples": 200, "evaluations": 1},
         standard={"evaluations": 1},
         full={"lr": (0.005, 0.01, 0.02, 0.04, 0.08), "evaluations": 4, "test_examples": 2000},
     )

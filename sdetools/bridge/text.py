@@ -210,10 +210,10 @@ and news by topic."""
 
 
 def subset(
-    pool: Sequence[Example], classes: Sequence[str], k: int, seed: int, fewer: Callable[[int, str], None]
+    pool: Sequence[Example], classes: Sequence[str], k: int, held: int, seed: int, fewer: Callable[[int, str], None]
 ) -> tuple[list[Example], list[Example]]:
-    """k examples a class for training and k others for development; of a class that has not 2 k, which `fewer(class, sentence)` is asked about,
-    at most two thirds for training and the rest for development.
+    """k examples a class for training and `held` others for development; of a class that has fewer, which `fewer(class, sentence)` is asked
+    about, at most two thirds for training and the rest for development.
 
     ValueError for a class with less than two examples.
     """
@@ -224,12 +224,12 @@ def subset(
         own = [example for example in pool if example.label == n]
         if len(own) < 2:
             raise ValueError(f"the class {name!r} must have at least two examples; got {len(own)}. Check the data's labels.")
-        if len(own) < 2 * k:
-            fewer(n, f"the class {name!r} has {len(own)} examples, less than k = {k} for training and {k} for development")
+        if len(own) < k + held:
+            fewer(n, f"the class {name!r} has {len(own)} examples, less than k = {k} for training and {held} for development")
         order = torch.randperm(len(own), generator=generator).tolist()
         cut = min(k, max(1, 2 * len(own) // 3))
         train += [own[i] for i in order[:cut]]
-        dev += [own[i] for i in order[cut : cut + k]]
+        dev += [own[i] for i in order[cut : cut + held]]
     return train, dev
 
 

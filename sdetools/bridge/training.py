@@ -159,9 +159,7 @@ class Trainer:
         parcels = [_parcel((self.folder, self.identity, self.save_every, self.device, self.keep, job)) for job in jobs]
         threads = max(1, torch.get_num_threads() // self.workers)
         self.name_run(f"{len(jobs)} runs")
-        with concurrent.futures.ProcessPoolExecutor(
-            min(self.workers, len(jobs)), multiprocessing.get_context("spawn"), _begin_worker, (threads,)
-        ) as pool:
+        with concurrent.futures.ProcessPoolExecutor(min(self.workers, len(jobs)), _context(), _begin_worker, (threads,)) as pool:
             try:
                 running = [pool.submit(_in_worker, parcel) for parcel in parcels]
                 for done, one in enumerate(concurrent.futures.as_completed(running), 1):
@@ -351,6 +349,15 @@ def _parcel(content: Any) -> bytes:
         raise ValueError(
             f"a job must be a function of a module, or a partial of one, to be sent to a worker; got {error}. Or set workers=1."
         ) from error
+
+
+def _context() -> Any:
+    """How workers begin: as copies of a process that has torch imported, where there are such; never of this one, which has threads."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "torch._dynamo"])  # optimisers import the latter at their first step
+    return context
 
 
 def _begin_worker(threads: int) -> None:

@@ -111,12 +111,14 @@ def test_subsets_are_disjoint_of_k_a_class_and_functions_of_the_seed():
     def never(n, sentence):
         pytest.fail(sentence)
 
-    train, dev = text.subset(pool, ("a", "b"), 10, 13, never)
+    train, dev = text.subset(pool, ("a", "b"), 10, 10, 13, never)
     assert [sum(e.label == n for e in part) for part in (train, dev) for n in (0, 1)] == [10] * 4
     assert not set(train) & set(dev)
-    assert text.subset(pool, ("a", "b"), 10, 13, never) == (train, dev) != text.subset(pool, ("a", "b"), 10, 21, never)
+    assert text.subset(pool, ("a", "b"), 10, 10, 13, never) == (train, dev) != text.subset(pool, ("a", "b"), 10, 10, 21, never)
     told = []
-    few, rest = text.subset(pool[:30], ("a", "b"), 10, 13, lambda n, sentence: told.append((n, sentence)))
+    train, dev = text.subset(pool, ("a", "b"), 20, 4, 13, never)
+    assert len(train) == 40 and len(dev) == 8 and not set(train) & set(dev)
+    few, rest = text.subset(pool[:30], ("a", "b"), 10, 10, 13, lambda n, sentence: told.append((n, sentence)))
     assert (
         len(few) == 20
         and len(rest) == 10
@@ -125,7 +127,7 @@ def test_subsets_are_disjoint_of_k_a_class_and_functions_of_the_seed():
         and "has 15 examples" in told[0][1]
     )
     with pytest.raises(ValueError, match="'c' must have at least two examples; got 0"):
-        text.subset(pool, ("a", "b", "c"), 5, 13, never)
+        text.subset(pool, ("a", "b", "c"), 5, 5, 13, never)
 
 
 def test_a_long_sentence_is_cut_and_the_prompt_is_not():

@@ -42,7 +42,9 @@ class Settings:
     words: tuple[str, ...] = ()
     """Other label words, in the order of classes."""
     k: int = 512  # [paper]
-    """Examples a class for training, and as many for development."""
+    """Examples a class for training, and as many for development unless `dev` says otherwise."""
+    dev: int | None = None
+    """Examples a class for development; none for k."""
     fewer: bool = False
     """Whether any class may have fewer; TREC's smallest always may."""
     subsets: tuple[int, ...] = (13, 21, 42, 87, 100)  # [code]
@@ -68,7 +70,7 @@ class Settings:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        positive(self, "k", "test_examples", "batch", "lr", "steps", "clip", "evaluations", "length", "pieces")
+        positive(self, "k", "dev", "test_examples", "batch", "lr", "steps", "clip", "evaluations", "length", "pieces")
         chosen(self, "tasks", text.TASKS)
         chosen(self, "form", ("sgdm", "heavy-ball", "nesterov"))
         if (self.words or self.template) and len(self.tasks) > 1:
@@ -111,7 +113,8 @@ class Study:
 
     def subset(self, seed: int, fewer: Callable[[int, str], None] = lambda n, sentence: None) -> list[text.Prompts]:
         """Training and development examples."""
-        return [self.encode(part) for part in text.subset(self.pool, self.words, self.settings.k, seed, fewer)]
+        own = self.settings
+        return [self.encode(part) for part in text.subset(self.pool, self.words, own.k, own.dev or own.k, seed, fewer)]
 
 
 @lru_cache(maxsize=1)
