@@ -32,7 +32,7 @@ def ahead(runs, key):
 )
 def figure_1(run):
     small, large = run.scale(quick=128, standard=64, full=64), 1024
-    between = run.scale(quick=(), standard=(), full=(128, 256, 512))
+    between = run.scale(quick=(), standard=(256,), full=(128, 256, 512))
     settings = {
         "batch": (small, *between, large), "grid": run.scale(quick=(1, 2, 3), standard=tuple(range(-2, 6)), full=tuple(range(-3, 7))),
         "seeds": run.scale(quick=20, standard=24, full=40), "first_seed": seeds(run), "evaluations": 1, "equivalent": run.budget == "full",

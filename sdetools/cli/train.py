@@ -16,7 +16,7 @@ from .frame import bar, main, print_table
     "--miniature", is_flag=True, help="Small real data and a small model through the same code, in minutes on two cores."
 )
 @click.option("--set", "given", metavar="KEY=VALUE", multiple=True, help="Change a setting; may be given again.")
-@click.option("--settings", "listing", is_flag=True, help="List the settings with their values and stop.")
+@click.option("--settings", "listing", is_flag=True, help="List the settings, their values and where these come from, and stop.")
 @click.option(
     "--logs", is_flag=True, help="Draw the logs in --out as they are now, also while runs go on, as logs.svg, and stop."
 )
@@ -48,14 +48,13 @@ def train(
       sdetools train resnet32-cifar10 --miniature --workers 2 --set seeds=2 --out figure-2
       sdetools train resnet32-cifar10 --set data=/data/cifar-10-batches-bin --device cuda
     """
-    import dataclasses
-
     from ..bridge.recipes import identity_of, recipe, settings_of
+    from ..bridge.recipes import listing as list_settings
 
     module = recipe(name)
     settings = settings_of(module, miniature, given)
     if listing:
-        print_table(["setting", "value"], [[key, value] for key, value in dataclasses.asdict(settings).items()])
+        print_table(["setting", "value", "from", "what it is"], list_settings(settings))
         return
     from ..bridge.logs import draw
     from ..claims.folder import write_text

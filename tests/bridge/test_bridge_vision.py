@@ -1,5 +1,6 @@
 """Pictures and their recipe: the data sets' own files, augmentation, the networks, settings, and whole runs in small."""
 
+import dataclasses
 import gzip
 import json
 import os
@@ -185,6 +186,18 @@ def test_the_command_tells_what_is_wrong(tmp_path):
         assert done.exit_code == 2 and told in done.stderr and len(done.stderr.strip().splitlines()) == 1
     listed = CliRunner().invoke(main, ["train", "resnet32-cifar10", "--miniature", "--settings"])
     assert listed.exit_code == 0 and "mnist-5k" in listed.stdout
+
+
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_settings_are_listed_as_they_are_given(name):
+    """What the list says of each setting can be put in, and gives the same settings."""
+    module = pytest.importorskip(f"sdetools.bridge.recipes.{recipes.RECIPES[name]}", reason="recipes may need transformers")
+    for miniature in (True, False):
+        settings = recipes.settings_of(module, miniature, [])
+        rows = recipes.listing(settings)
+        assert [row[0] for row in rows] == [field.name for field in dataclasses.fields(settings)]
+        assert recipes.settings_of(module, False, [f"{row[0]}={row[1]}" for row in rows]) == settings
+    assert {row[2] for row in rows} == {"[paper]", "[likely]", ""} | ({"[code]"} if name == "roberta-few-shot" else set())
 
 
 def test_runs_that_diverge_are_the_worst_and_spoil_no_table(tmp_path):

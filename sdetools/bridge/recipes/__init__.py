@@ -5,11 +5,15 @@ A recipe of one's own is a file like these and a line in `RECIPES`.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
+from itertools import pairwise
 from types import UnionType
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -38,7 +42,7 @@ class Outcome:
     rows: list[list[Any]]
     figure: Callable[[], Any]
     runs: Mapping[Any, Any]
-    chosen: Mapping[Any, Any] = field(default_factory=dict)
+    chosen: Mapping[Any, Any] = dataclasses.field(default_factory=dict)
 
 
 def recipe(name: str) -> Any:
@@ -61,6 +65,31 @@ def settings_of(module: Any, miniature: bool, given: Sequence[str]) -> Any:
             raise ValueError(f"--set must name one of {', '.join(fields)}; got {key!r}.")
         values[key] = _value(key, value, fields[key])
     return module.Settings(**values)
+
+
+def listing(settings: Any) -> list[list[str]]:
+    """A row a setting: its name, its value as `--set` takes it, where that comes from unless it was changed, what it is; in the source's words."""
+    source = inspect.getsource(type(settings))
+    body, lines, told = ast.parse(source).body[0], source.splitlines(), {}
+    for part, after in pairwise([*getattr(body, "body", []), None]):
+        if isinstance(part, ast.AnnAssign):
+            words = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
+            told[ast.unparse(part.target)] = " ".join(str(words).split()), lines[part.lineno - 1].partition("  # ")[2]
+    rows = []
+    for field in dataclasses.fields(settings):
+        value, (what, comment) = getattr(settings, field.name), told[field.name]
+        marked = re.match(r"(\[\w+\])[ :,]*(.*)", comment)
+        if marked:
+            mark, comment = marked.groups() if value == field.default else ("", "")
+        rows.append([field.name, _text(value), mark if marked else "", f"{what} ({comment})".strip() if comment else what])
+    return rows
+
+
+def _text(value: Any) -> str:
+    """The inverse of `_value`."""
+    if isinstance(value, tuple):
+        return ",".join(map(_text, value))
+    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
 
 
 def positive(settings: Any, *names: str) -> None:
