@@ -85,7 +85,7 @@ def table_1(run):
 
     count, alike = run.scale(quick=8, standard=12, full=24), run.scale(quick=0.2, standard=0.1, full=0.1)
     settings = run.scale(
-        quick={"lr": (0.02,), "steps": 60, "dev": 8, "test_examples": 200, "evaluations": 1},
+        quick={"lr": (0.02,), "steps": 60, "dev": 4, "test_examples": 200, "evaluations": 1},
         standard={"evaluations": 1},
         full={"lr": (0.005, 0.01, 0.02, 0.04, 0.08), "evaluations": 4, "test_examples": 2000},
     )

@@ -132,7 +132,7 @@ class Trainer:
             self.name_run(name)
             with _told(folder), torch.random.fork_rng(devices=[self.device] if self.device.startswith("cuda") else []):
                 torch.manual_seed(seed)
-                self._train(folder, identity, make(), seed)
+                self._train(folder, identity, make(), seed, keep and self.keep)
                 if not (keep and self.keep) and _place()[0] == 0:
                     checkpoint.remove(folder)
             found = _of_first(lambda: _finished(folder, identity))
@@ -174,7 +174,7 @@ class Trainer:
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _train(self, folder: Path, identity: str, task: Task, seed: int) -> None:
+    def _train(self, folder: Path, identity: str, task: Task, seed: int, keep: bool) -> None:
         rank, world = _place()
         count("steps", task.steps)
         if task.pieces % world:
@@ -208,9 +208,11 @@ class Trainer:
                     if ended or done % task.every == 0:
                         row |= self._judged(task)
                     log.write(json.dumps(row).encode() + b"\n")
-                    if ended or done % self.save_every == 0:
+                    saves = keep if ended else done % self.save_every == 0
+                    if ended or saves:
                         log.flush()
                         os.fsync(log.fileno())
+                    if saves:
                         held = {
                             "step": done, "model": task.model.state_dict(), "optimiser": task.optimiser.state_dict(), "base": base,
                             "log": log.tell(), "row": row,

@@ -295,3 +295,10 @@ def test_devices_that_are_not_there(device, world, told, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", world)
     with pytest.raises(ValueError, match=f"`device` must be .*{told}"), sharing(device):
         pass
+
+
+def test_weights_stay_where_they_are_wanted(tmp_path):
+    """And a run of the same name whose weights are not kept is the same run."""
+    runs = {keep: Trainer(tmp_path / str(keep), "identity", save_every=5, keep=keep)("run", toy()) for keep in (True, False)}
+    assert runs[True].log == runs[False].log and runs[True].final == runs[False].final
+    assert [len(list(runs[keep].folder.glob("*.checkpoint"))) for keep in (True, False)] == [2, 0]
