@@ -35,7 +35,7 @@ def figure_1(run):
     between = run.scale(quick=(), standard=(256,), full=(128, 256, 512))
     settings = {
         "batch": (small, *between, large), "grid": run.scale(quick=(1, 2, 3), standard=tuple(range(-2, 6)), full=tuple(range(-3, 7))),
-        "seeds": run.scale(quick=20, standard=24, full=40), "first_seed": seeds(run), "evaluations": 1, "equivalent": run.budget == "full",
+        "seeds": run.scale(quick=18, standard=24, full=40), "first_seed": seeds(run), "evaluations": 1, "equivalent": run.budget == "full",
     }  # fmt: skip
     with miniature(run, "resnet50-imagenet", **settings) as (recipe, own, trainer):
         outcome = recipe.main(own, trainer)
@@ -55,7 +55,7 @@ def figure_1(run):
 )
 def figure_2(run):
     more, few = run.scale(quick=((2,), 5), standard=((2, 4, 8), 10), full=((2, 4, 8, 16, 32), 20))
-    many = run.scale(quick=20, standard=40, full=80)
+    many = run.scale(quick=16, standard=40, full=80)
     with miniature(run, "resnet32-cifar10", l=(1, *more), seeds=few, first_seed=seeds(run)) as (recipe, own, trainer):
         one = recipe.main(replace(own, l=(1,), seeds=many), trainer)
         other = recipe.main(replace(own, l=more), trainer)
