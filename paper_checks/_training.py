@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-
-import numpy as np
 
 from sdetools.weak import Estimate
 
@@ -52,13 +50,6 @@ def miniature(run: Any, name: str, **changes: Any) -> Iterator[tuple[Any, Any, A
 def seeds(run: Any) -> int:
     """The first of a claim's own seeds."""
     return 1000 + run.seed % 1_000_000_000
-
-
-def mean(values: Sequence[float] | np.ndarray, name: str = "") -> Estimate:
-    """The mean over seeds, with Student's interval."""
-    from sdetools.bridge.recipes import interval
-
-    return interval(np.asarray(values, dtype=float), name)
 
 
 def times(factor: float, one: Estimate) -> Estimate:

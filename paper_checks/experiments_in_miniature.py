@@ -10,9 +10,11 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from _training import less, mean, miniature, seeds, times
+from _training import less, miniature, seeds, times
 
 import sdetools as st
+from sdetools.bridge.recipes import finals
+from sdetools.bridge.recipes import interval as mean
 
 ALIKE = 2.0
 """Points of test accuracy."""
@@ -20,8 +22,6 @@ ALIKE = 2.0
 
 def ahead(runs, key):
     """SGDM's accuracy less SGD's, over seeds."""
-    from sdetools.bridge.recipes import finals
-
     return mean(finals(runs[key, "SGDM"]) - finals(runs[key, "SGD"]))
 
 

