@@ -27,7 +27,7 @@ from sdetools.bridge.optimisers import RandomScaling
 from sdetools.bridge.training import Task, Trainer, sharing
 
 torch.set_num_threads(1)
-folder, pause, pieces, precision = Path(sys.argv[1].format(**os.environ)), float(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+folder, pieces, precision = Path(sys.argv[1].format(**os.environ)), int(sys.argv[2]), sys.argv[3]
 generator = torch.Generator().manual_seed(1)
 kind = torch.float64 if precision == "float64" else torch.float32
 x = torch.randn(96, 6, generator=generator).to(kind)
@@ -35,7 +35,6 @@ y = x.sum(1, keepdim=True).sin()
 batches = Batches((x, y), 8)
 
 def batch(number, piece, pieces):
-    time.sleep(pause)
     inputs, targets = batches.at(0, number)
     return inputs.chunk(pieces)[piece], targets.chunk(pieces)[piece]
 
@@ -57,17 +56,10 @@ def program(tmp_path):
     return path
 
 
-def started(program, folder, pause=0.0, pieces=1, precision="float32", launch=()):
+def finished(program, folder, pieces=1, precision="float32", launch=()):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, *launch, str(program), str(folder), str(pause), str(pieces), precision]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def finished(*arguments, **options):
-    process = started(*arguments, **options)
-    out, error = process.communicate(timeout=120)
-    assert process.returncode == 0, error
-    return out
+    command = [sys.executable, *launch, str(program), str(folder), str(pieces), precision]
+    subprocess.run(command, env=environment, capture_output=True, timeout=120, check=True)
 
 
 def weights(folder):

@@ -108,6 +108,15 @@ def chosen(settings: Any, name: str, known: Sequence[str] | Mapping[str, Any]) -
             raise ValueError(f"`{name}` must be one of {', '.join(known)}; got {word!r}.")
 
 
+def optimiser(way: str, params: Any, lr: float, settings: Any, **options: Any) -> Any:
+    """ "SGDM" in the form of the settings at `lr` and their momentum, or "SGD" at the rate that is equivalent to it."""
+    from ..optimisers import SGD, convert, named
+
+    if way == "SGD":
+        return SGD(params, lr=convert(lr, settings.momentum, source=settings.form, target="sgd")["lr"], **options)
+    return named(settings.form)(params, lr=lr, momentum=settings.momentum, **options)
+
+
 def best(runs: Mapping[Key, Run], score: str) -> Key:
     """The key of the run with the largest final `score`, or the smallest where that is a loss; of equals the first. A run that diverges is
     the worst."""

@@ -17,9 +17,8 @@ from torch.nn import functional as F
 
 from .. import vision
 from ..data import accuracy
-from ..optimisers import SGD, convert, named
 from ..training import Job, Task, Trainer
-from . import Outcome, chosen, difference, finals, positive, spread
+from . import Outcome, chosen, difference, finals, optimiser, positive, spread
 
 
 @dataclass(frozen=True)
@@ -90,11 +89,6 @@ def task(settings: Settings, way: str, l: int, seed: int, device: str) -> Task:
         settings.frozen_last,
     )
     own = [p for p in model.parameters() if p.requires_grad]
-    if way == "SGD":
-        rate = convert(settings.lr, settings.momentum, source=settings.form, target="sgd")["lr"]
-        optimiser: torch.optim.Optimizer = SGD(own, lr=rate, weight_decay=settings.weight_decay)
-    else:
-        optimiser = named(settings.form)(own, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
     batches = vision.PictureBatches(train, settings.batch, seed, settings.augment, flip=settings.source == "cifar10")
     per_epoch = batches.batches.per_epoch
     steps = round(settings.epochs * per_epoch)
@@ -103,7 +97,7 @@ def task(settings: Settings, way: str, l: int, seed: int, device: str) -> Task:
         return net(images.to(device, next(model.parameters()).dtype))
 
     return Task(
-        model, optimiser, steps, batches.at,
+        model, optimiser(way, own, settings.lr, settings, weight_decay=settings.weight_decay), steps, batches.at,
         loss_of=lambda net, b: F.cross_entropy(answer(net, b[0]), b[1].to(device)),
         evaluate=lambda net: accuracy(lambda images: answer(net, images), batches.held(test)),
         factor=lambda k: settings.decay ** sum(k >= epoch * per_epoch for epoch in settings.decays),

@@ -17,9 +17,9 @@ from torch.nn import functional as F
 
 from .. import imagefolder, vision
 from ..data import accuracy
-from ..optimisers import SGD, convert, named
+from ..optimisers import convert
 from ..training import Job, Task, Trainer
-from . import Outcome, best, chosen, difference, finals, positive, spread
+from . import Outcome, best, chosen, difference, finals, optimiser, positive, spread
 
 
 @dataclass(frozen=True)
@@ -141,10 +141,6 @@ def task(settings: Settings, kind: str, way: str, size: int, lr: float, seed: in
         {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in model.parameters() if p.ndim <= 1]},
     ]
-    if way == "SGD":
-        optimiser: torch.optim.Optimizer = SGD(groups, lr=plain(settings, lr))
-    else:
-        optimiser = named(settings.form)(groups, lr=lr, momentum=settings.momentum)
     per_epoch = batches.batches.per_epoch
     steps = round(settings.epochs * per_epoch)
     pieces = next((n for n in range(1, size + 1) if size % n == 0 == n % world and size // n <= settings.micro), world)
@@ -158,7 +154,7 @@ def task(settings: Settings, kind: str, way: str, size: int, lr: float, seed: in
         return net(images.to(device, next(model.parameters()).dtype)).logits
 
     return Task(
-        model, optimiser, steps, batches.at,
+        model, optimiser(way, groups, lr, settings), steps, batches.at,
         loss_of=lambda net, b: F.cross_entropy(answer(net, b[0]), b[1].to(device)),
         evaluate=lambda net: accuracy(lambda images: answer(net, images), batches.held(test)),
         factor=factor, every=max(1, steps // settings.evaluations), pieces=pieces, clip=settings.clip, precision=settings.precision,

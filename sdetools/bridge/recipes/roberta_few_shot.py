@@ -19,9 +19,9 @@ from torch.nn import functional as F
 from .. import text
 from ..batches import Batches
 from ..data import accuracy, share
-from ..optimisers import SGD, convert, named
+from ..optimisers import convert
 from ..training import Job, Task, Trainer
-from . import Outcome, best, chosen, difference, positive, spread
+from . import Outcome, best, chosen, difference, optimiser, positive, spread
 
 
 @dataclass(frozen=True)
@@ -154,11 +154,7 @@ def task(settings: Settings, name: str, way: str, size: int, lr: float, seed: in
     train, dev = own.subset(seed)
     model = own.fresh()
     params = [p for p in model.parameters() if p.requires_grad]
-    if way == "SGD":
-        optimiser: torch.optim.Optimizer = SGD(params, lr=lr, weight_decay=settings.weight_decay)
-    else:
-        rate = convert(lr, settings.momentum, source="sgdm", target=settings.form)["lr"]
-        optimiser = named(settings.form)(params, lr=rate, momentum=settings.momentum, weight_decay=settings.weight_decay)
+    rate = convert(lr, settings.momentum, source="sgdm", target=settings.form)["lr"]
     batches = Batches((torch.arange(len(train)),), size)
 
     def batch(number: int, piece: int, pieces: int) -> Any:
@@ -170,7 +166,7 @@ def task(settings: Settings, name: str, way: str, size: int, lr: float, seed: in
         return F.cross_entropy(net(ids, attention, places), labels)
 
     return Task(
-        model, optimiser, settings.steps, batch, loss_of,
+        model, optimiser(way, params, rate, settings, weight_decay=settings.weight_decay), settings.steps, batch, loss_of,
         evaluate=lambda net: judged(net, dev, device, "dev") | judged(net, own.test, device),
         factor=lambda k: 1 - k / settings.steps,  # [code]
         every=max(1, settings.steps // settings.evaluations), pieces=settings.pieces, clip=settings.clip, precision=settings.precision,
