@@ -1,0 +1,154 @@
+"""The mutation run: what a mutant is, that its table fits the library, and that it tells a noticed change from one that is not."""
+
+import ast
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+spec = importlib.util.spec_from_file_location("sdetools_mutants", ROOT / "benchmarks" / "mutants.py")
+mutants = importlib.util.module_from_spec(spec)
+sys.modules[spec.name] = mutants
+spec.loader.exec_module(mutants)
+
+SOURCE = b'''
+class Rule:
+    def step(self, x: int = 3, k=0):
+        """A text with 1 + 1."""
+        if k < 0:
+            raise ValueError(f"got {k + 1}")
+        m = beta * x[k] + (1 - beta) * oracle(x, k)
+        return x - eta * m / 2, np.zeros(3 + 1), m[1], -m, m**2 + 1e-12, "a" + str(x)
+'''
+
+
+def changes(kind):
+    return {(m.old, m.new) for m in mutants.mutants_of("f.py", SOURCE) if m.kind == kind}
+
+
+def test_each_kind_of_change_is_made():
+    assert ("2", "2.04") in changes("constant") and ("2", "3") in changes("constant")  # a divisor, an exponent
+    assert ("eta * m / 2", "1.02 * eta * m / 2") in changes("factor")
+    assert ("1 - beta", "1 + beta") in changes("sign") and ("-m", "m") in changes("sign")
+    assert {("1 - beta", "1"), ("1 - beta", "-beta"), ("x - eta * m / 2", "x")} <= changes("term")
+    assert {("x[k]", "x[k - 1]"), ("1", "2"), ("3", "4")} <= changes("index")
+    assert changes("time") == {("k", "k + 1")}
+    assert {("oracle(x, k)", "oracle(k, x)"), ("1 - beta", "(beta - 1)")} <= changes("swap")
+
+
+def test_what_is_no_formula_is_left_alone():
+    texts = [m.apply(SOURCE).decode() for m in mutants.mutants_of("f.py", SOURCE)]
+    for kept in ("x: int = 3", "A text with 1 + 1.", 'f"got {k + 1}"', "if k < 0:", "1e-12", '"a" + str(x)'):
+        assert all(kept in text for text in texts), kept
+
+
+def test_a_mutant_is_one_change_that_compiles_and_has_a_key_of_its_own():
+    found = mutants.mutants_of("f.py", SOURCE)
+    keys = [m.key for m in found]
+    assert len(set(keys)) == len(keys) > 20
+    for m in found:
+        text = m.apply(SOURCE)
+        ast.parse(text)
+        assert text != SOURCE and text[: m.start] == SOURCE[: m.start] and text.endswith(SOURCE[m.end :])
+
+
+def test_the_draw_depends_on_each_mutant_alone():
+    """An edit elsewhere leaves the sample as it is: of a part of the mutants the same ones are drawn."""
+    found = mutants.mutants_of("f.py", SOURCE)
+    drawn = mutants.drawn(found, 10, seed=3)
+    assert mutants.drawn(found[::-1], 10, seed=3) == drawn
+    assert [m for m in drawn if m in found[:15]] == mutants.drawn(found[:15], 10, seed=3)[
+        : len([m for m in drawn if m in found[:15]])
+    ]
+    assert mutants.drawn(found, 10, seed=4) != drawn
+
+
+@pytest.fixture(scope="module")
+def table():
+    return mutants.Table.read()
+
+
+def functions(file):
+    return [where for where, _ in mutants._functions(ast.parse((ROOT / file).read_text()))]
+
+
+def test_every_entry_of_the_table_exists(table):
+    for entry in [e for f in table.formulas for e in f.code] + list(table.tuning):
+        file, _, where = entry.partition(":")
+        assert (ROOT / file).is_file(), entry
+        assert not where or any(w == where or w.startswith(f"{where}.") for w in functions(file)), entry
+    for formula in table.formulas:
+        assert all((ROOT / test).exists() for test in formula.tests), formula.name
+        assert set(formula.claims) <= set(table.claims), formula.name
+    keys = {m.key for file in table.files() for m in mutants.mutants_of(file, (ROOT / file).read_bytes())}
+    assert set(table.equivalent) <= keys, sorted(set(table.equivalent) - keys)
+
+
+def test_the_claims_of_the_table_are_those_of_the_paper(table):
+    from sdetools.claims import collect
+
+    own = {claim.id: str(claim.path.relative_to(ROOT)) for claim in collect(ROOT / "paper_checks")}
+    assert table.claims == own
+
+
+def test_every_computing_function_of_these_rooms_is_in_the_table(table):
+    rooms = [
+        p for room in ("dynamics", "noise", "manifold", "exact", "weak") for p in sorted((ROOT / "sdetools" / room).glob("*.py"))
+    ]
+    rooms += [ROOT / "sdetools" / p for p in ("schedules.py", "bridge/optimisers.py", "bridge/svag.py")]
+    for path in rooms:
+        file = str(path.relative_to(ROOT))
+        missing = {m.where for m in mutants.mutants_of(file, path.read_bytes()) if table.formula(file, m.where) is None}
+        tuned = {
+            w for w in missing if any(f"{file}:{w}" == e or f"{file}:{w}".startswith(f"{e}.") or file == e for e in table.tuning)
+        }
+        assert missing == tuned, f"{file}: {sorted(missing - tuned)} are neither a formula nor tuning"
+
+
+def test_a_noticed_change_is_told_from_one_that_is_not(tmp_path):
+    """In small: the toy's claim sees a wrong sign and not a wrong tolerance, and the unchanged toy is supported."""
+    script = """
+import importlib.util, os, sys
+from pathlib import Path
+spec = importlib.util.spec_from_file_location("m", sys.argv[1])
+m = importlib.util.module_from_spec(spec); sys.modules["m"] = m; spec.loader.exec_module(m)
+tree = m.Tree(Path(sys.argv[2]))
+formula = m.Formula("stationary variance", ("sdetools/exact/closed_forms.py",), ("toy",), ("toy_test.py",))
+(tree.folder / "toy.py").write_text('''
+import sdetools as st
+@st.claim("toy", statement="The stationary variance at eta = 1/2 is 1/3.")
+def toy(run):
+    run.measure("variance", st.exact.stationary_variance(0.5), expected=1 / 3, tolerance=1e-12)
+''')
+(tree.folder / "toy_test.py").write_text('''
+import sdetools as st
+def test_other():
+    assert abs(st.exact.stationary_variance(0.4, 0.6) - 0.21052631578947367) < 1e-12
+''')
+table = m.Table((formula,), {}, {}, {"toy": "toy.py"})
+file = "sdetools/exact/closed_forms.py"
+own = [x for x in m.mutants_of(file, (tree.folder / file).read_bytes()) if x.where == "stationary_variance"]
+pick = lambda old, new: next(x for x in own if (x.old, x.new) == (old, new))
+wrong = pick("2 - excess", "2 + excess")
+hidden = pick("1 + beta", "1 - beta")  # nothing at beta = 0: for the test alone
+print(m.claims_say.__name__, m.in_fork(tree, 100, m.claims_say, None, tree, {"toy": "toy.py"}, "quick"))
+print(m.meet(wrong, formula, table, tree, False).by)
+print(m.meet(hidden, formula, table, tree, False).by)
+print(m.claims_say.__name__, m.in_fork(tree, 100, m.claims_say, None, tree, {"toy": "toy.py"}, "quick"))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(ROOT / "benchmarks" / "mutants.py"), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"SDETOOLS_CACHE": str(tmp_path / "cache")},
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    first, wrong, hidden, after = done.stdout.splitlines()
+    assert first == after == "claims_say {'toy': 'supported'}"  # before, and the tree is as it was
+    assert wrong == "toy (quick)"
+    assert "closed_forms" in hidden or "toy_test" in hidden  # the doctest of the file, or the test
