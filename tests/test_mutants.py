@@ -1,7 +1,6 @@
 """The mutation run: what a mutant is, that its table fits the library, and that it tells a noticed change from one that is not."""
 
 import ast
-import importlib.util
 import os
 import subprocess
 import sys
@@ -10,10 +9,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-spec = importlib.util.spec_from_file_location("sdetools_mutants", ROOT / "benchmarks" / "mutants.py")
-mutants = importlib.util.module_from_spec(spec)
-sys.modules[spec.name] = mutants
-spec.loader.exec_module(mutants)
+HOME = ROOT / "benchmarks" / "mutation"
+with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(HOME)
+    import making as mutants
+    from table import Table
 
 SOURCE = b'''
 class Rule:
@@ -69,11 +69,11 @@ def test_the_draw_depends_on_each_mutant_alone():
 
 @pytest.fixture(scope="module")
 def table():
-    return mutants.Table.read()
+    return Table.read()
 
 
 def functions(file):
-    return [where for where, _ in mutants._functions(ast.parse((ROOT / file).read_text()))]
+    return [where for where, _ in mutants.functions(ast.parse((ROOT / file).read_text()))]
 
 
 def test_every_entry_of_the_table_exists(table):
@@ -112,12 +112,12 @@ def test_every_computing_function_of_these_rooms_is_in_the_table(table):
 def test_a_noticed_change_is_told_from_one_that_is_not(tmp_path):
     """In small: the toy's claim sees a wrong sign and not a wrong tolerance, and the unchanged toy is supported."""
     script = """
-import importlib.util, os, sys
+import sys
 from pathlib import Path
-spec = importlib.util.spec_from_file_location("m", sys.argv[1])
-m = importlib.util.module_from_spec(spec); sys.modules["m"] = m; spec.loader.exec_module(m)
+sys.path.insert(0, sys.argv[1])
+import making, meeting as m, table as t
 tree = m.Tree(Path(sys.argv[2]))
-formula = m.Formula("stationary variance", ("sdetools/exact/closed_forms.py",), ("toy",), ("toy_test.py",))
+formula = t.Formula("stationary variance", ("sdetools/exact/closed_forms.py",), ("toy",), ("toy_test.py",))
 (tree.folder / "toy.py").write_text('''
 import sdetools as st
 @st.claim("toy", statement="The stationary variance at eta = 1/2 is 1/3.")
@@ -129,9 +129,9 @@ import sdetools as st
 def test_other():
     assert abs(st.exact.stationary_variance(0.4, 0.6) - 0.21052631578947367) < 1e-12
 ''')
-table = m.Table((formula,), {}, {}, {"toy": "toy.py"})
+table = t.Table((formula,), {}, {}, {"toy": "toy.py"})
 file = "sdetools/exact/closed_forms.py"
-own = [x for x in m.mutants_of(file, (tree.folder / file).read_bytes()) if x.where == "stationary_variance"]
+own = [x for x in making.mutants_of(file, (tree.folder / file).read_bytes()) if x.where == "stationary_variance"]
 pick = lambda old, new: next(x for x in own if (x.old, x.new) == (old, new))
 wrong = pick("2 - excess", "2 + excess")
 hidden = pick("1 + beta", "1 - beta")  # nothing at beta = 0: for the test alone
@@ -141,7 +141,7 @@ print(m.meet(hidden, formula, table, tree, False).by)
 print(m.claims_say.__name__, m.in_fork(tree, 100, m.claims_say, None, tree, {"toy": "toy.py"}, "quick"))
 """
     done = subprocess.run(
-        [sys.executable, "-c", script, str(ROOT / "benchmarks" / "mutants.py"), str(tmp_path)],
+        [sys.executable, "-c", script, str(HOME), str(tmp_path)],
         capture_output=True,
         text=True,
         env=os.environ | {"SDETOOLS_CACHE": str(tmp_path / "cache")},

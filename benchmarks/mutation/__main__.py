@@ -1,0 +1,100 @@
+"""Mutants: formulas changed on purpose, one at a time, and who notices.
+
+    python benchmarks/mutation --sample 40                        what CI runs: some minutes
+    python benchmarks/mutation --sample 400 --standard --write    the whole run, and its table in benchmarks/mutation/README.md
+
+A mutant is one small change in one formula: a constant or a factor times 1.02, a flipped sign, a dropped term, an index off by one, a wrong time,
+swapped arguments. `formulas.toml` lists the formulas with the claims that state them. A mutant meets its claims first, at the quick budget: a
+claim kills it by coming out *contradicted*. What they miss meets, with `--standard`, the same claims at that budget, then the tests of its room until
+the first failure. Mutants whose claims all crash, or whose module cannot be imported, are counted apart: a crash says nothing of the formula.
+
+What makes it quick: what is cheap and sharp comes first (claims at quick, doctests of the file, the sharpest test file, the room); third-party
+libraries are loaded once and every mutant runs in a fork of that process; compiled kernels stay on disk between mutants, named by their text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+from making import drawn
+from meeting import CLAIM, CRASHED, SURVIVED, TEST, Meeting, run
+from table import ROOT, Table
+
+
+def score(meetings: list[Meeting]) -> dict[str, tuple[int, int]]:
+    """(killed, counted) by anybody, and by claims at quick and in all among the mutants of formulas that claims state."""
+    counted = [m for m in meetings if m.fate != CRASHED]
+    stated = [m for m in counted if m.stated]
+    return {
+        "tests and claims": (sum(m.fate != SURVIVED for m in counted), len(counted)),
+        "claims at quick": (sum(m.by.endswith("(quick)") for m in stated), len(stated)),
+        "claims": (sum(m.fate == CLAIM for m in stated), len(stated)),
+    }
+
+
+def report(meetings: list[Meeting], table: Table, seconds: float, command: str) -> str:
+    """The table formula -> claims -> score, and every survivor."""
+    lines = ["# Mutants", ""]
+    lines += [f"`{command}`: {len(meetings)} mutants in {seconds / 60:.0f} minutes.", ""]
+    lines += [f"- {name}: {killed} of {of} ({killed / max(1, of):.1%})" for name, (killed, of) in score(meetings).items()]
+    crashed = sum(m.fate == CRASHED for m in meetings)
+    lines += [f"- crashed, and counted nowhere: {crashed}", ""]
+    lines += [
+        "| formula | claims that state it | mutants | by claims | by tests | survived | crashed |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for formula in table.formulas:
+        own = [m for m in meetings if m.formula == formula.name]
+        if own:
+            fates = [sum(m.fate == fate for m in own) for fate in (CLAIM, TEST, SURVIVED, CRASHED)]
+            lines.append(f"| {formula.name} | {', '.join(formula.claims) or '-'} | {len(own)} | {' | '.join(map(str, fates))} |")
+    for title, kept in (
+        ("Survivors", [m for m in meetings if m.fate == SURVIVED]),
+        ("Killed by tests where a claim states the formula", [m for m in meetings if m.fate == TEST and m.stated]),
+    ):
+        lines += ["", f"## {title}", ""] + [
+            f"- `{m.mutant.key}` (line {m.mutant.line}){': ' + m.by if m.by else ''}" for m in kept
+        ]
+    lines += ["", "## Equivalent mutants", ""] + [f"- `{key}`: {why}" for key, why in table.equivalent.items()]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sample", type=int, default=40, help="mutants to draw (default 40)")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
+    parser.add_argument("--only", default="", help="a part of the keys of mutants to draw from, such as a file or a function")
+    parser.add_argument("--formula", default="", help="a part of the names of formulas to draw from")
+    parser.add_argument("--standard", action="store_true", help="claims that missed a mutant at quick meet it at standard")
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="mutants at a time (default: cores)")
+    parser.add_argument(
+        "--least", type=float, default=0.9, help="exit with 1 when tests and claims kill less than this part (default .9)"
+    )
+    parser.add_argument("--log", type=Path, help="a file of finished meetings, from which a broken off run goes on")
+    parser.add_argument("--list", action="store_true", help="print the drawn mutants and stop")
+    parser.add_argument("--write", action="store_true", help="write benchmarks/mutation/README.md")
+    options = parser.parse_args()
+    table = Table.read()
+    pool = [m for m in table.mutants() if options.only in m.key and options.formula in table.formula(m.file, m.where).name]  # type: ignore[union-attr]
+    chosen = drawn(pool, options.sample, options.seed)
+    print(f"{len(chosen)} of {len(pool)} mutants, seed {options.seed}", flush=True)
+    if options.list:
+        print(*(f"{m.kind:9s}{m.key}" for m in chosen), sep="\n")
+        return 0
+    began = time.perf_counter()
+    meetings = run(chosen, table, options.workers, options.standard, options.log)
+    command = "python benchmarks/mutation " + " ".join(a for a in sys.argv[1:] if a != "--write")
+    text = report(meetings, table, time.perf_counter() - began, command)
+    print(text)
+    if options.write:
+        (ROOT / "benchmarks" / "mutation" / "README.md").write_text(text)
+    killed, counted = score(meetings)["tests and claims"]
+    return int(killed < options.least * counted)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,244 @@
+"""Mutants of a source text: one small change of one formula each, made on the syntax tree and spliced into the text.
+
+A kind of change is a function from a place in the tree to the texts that may stand there instead; `KINDS` has them all.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+SHIFT = "1.02"
+"""By how much constants and factors are wrong: two per cent."""
+COUNTS = frozenset("k steps step start i j".split())
+"""Names that count steps or places are wrong by one."""
+TIMES = frozenset("t time tau h dt horizon fraction".split())
+"""Other names of time are wrong by a factor."""
+SYMMETRIC = frozenset("max min maximum minimum zip isinstance getattr hasattr isclose add multiply outer dot __init__".split())
+"""Calls whose arguments are not swapped: nothing changes, or nothing runs."""
+SIZES = frozenset(
+    "range zeros ones empty full reshape eye arange round lru_cache broadcast_to moveaxis swapaxes default_rng".split()
+)
+"""Calls whose arguments are sizes, axes and seeds, not numbers of a formula."""
+PRODUCTS = (ast.Mult, ast.Div, ast.MatMult)
+SIGNS = {ast.Sub: "-", ast.Div: "/", ast.MatMult: "@"}
+GUARD = 1e-5
+"""Smaller numbers guard against rounding."""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change: the bytes `start:end` of `file`, in the function `where`, become `new`."""
+
+    file: str
+    where: str
+    line: int
+    kind: str
+    start: int
+    end: int
+    old: str
+    new: str
+    nth: int = 0
+    """Counts equal changes of one function."""
+
+    @property
+    def key(self) -> str:
+        return f"{self.file}:{self.where}: {self.old} -> {self.new}" + (f" (#{self.nth + 1})" if self.nth else "")
+
+    def apply(self, source: bytes) -> bytes:
+        return source[: self.start] + self.new.encode() + source[self.end :]
+
+
+def drawn(mutants: list[Mutant], sample: int, seed: int) -> list[Mutant]:
+    """`sample` of the mutants: those with the least hashes of their keys, so that an edit elsewhere draws the same."""
+    return sorted(mutants, key=lambda m: hashlib.sha256(f"{seed}:{m.key}".encode()).digest())[:sample]
+
+
+def mutants_of(file: str, source: bytes, wanted: Callable[[str], bool] = lambda where: True) -> list[Mutant]:
+    """All mutants of the functions of a file that `wanted` names."""
+    text = Text(source)
+    found: list[Mutant] = []
+    seen: dict[tuple[str, str, str], int] = defaultdict(int)
+    for where, function in functions(ast.parse(source)):
+        for place in _places(function, text) if wanted(where) else ():
+            for kind, change in KINDS.items():
+                for new in change(place):
+                    old = text(place.node)
+                    if _tree(old) != _tree(new):
+                        start, end = text.span(place.node)
+                        found.append(Mutant(file, where, place.node.lineno, kind, start, end, old, new, seen[where, old, new]))  # type: ignore[attr-defined]
+                        seen[where, old, new] += 1
+    return found
+
+
+def functions(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.FunctionDef]]:
+    """The functions and methods of a module, with their names; what is printed is no formula."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.ClassDef):
+            yield from functions(node, f"{prefix}{node.name}.")
+        elif isinstance(node, ast.FunctionDef) and node.name != "__repr__":
+            yield prefix + node.name, node
+
+
+class Text:
+    """The source, asked by node."""
+
+    def __init__(self, source: bytes) -> None:
+        self.source, self.lines = source, [0]
+        for line in source.splitlines(keepends=True):
+            self.lines.append(self.lines[-1] + len(line))
+
+    def span(self, node: ast.AST) -> tuple[int, int]:
+        """First byte and the one after the last."""
+        begin, end = self.lines[node.lineno - 1], self.lines[node.end_lineno - 1]  # type: ignore[attr-defined]
+        return begin + node.col_offset, end + node.end_col_offset  # type: ignore[attr-defined]
+
+    def __call__(self, node: ast.AST) -> str:
+        start, end = self.span(node)
+        return self.source[start:end].decode()
+
+    def braced(self, node: ast.AST) -> str:
+        """The text as an operand."""
+        compound = isinstance(node, (ast.BinOp, ast.UnaryOp, ast.IfExp, ast.Compare, ast.BoolOp))
+        return f"({self(node)})" if compound else self(node)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A node of a formula with what stands around it; `sizes`: a size, an axis or a place in an array is said here."""
+
+    node: ast.AST
+    parent: ast.AST
+    text: Text = field(repr=False)
+    sizes: bool = False
+
+
+def _places(function: ast.FunctionDef, text: Text) -> Iterator[Place]:
+    """The nodes that compute: without validation, messages, annotations, defaults and decorators."""
+
+    def walk(node: ast.AST, parent: ast.AST, sizes: bool) -> Iterator[Place]:
+        if isinstance(node, (ast.Raise, ast.Assert, ast.JoinedStr, ast.arguments)):
+            return
+        if isinstance(node, ast.If) and all(isinstance(inner, ast.Raise) for inner in node.body):
+            for inner in node.orelse:
+                yield from walk(inner, node, sizes)
+            return
+        sizes = sizes or _says_a_size(node, parent)
+        yield Place(node, parent, text, sizes)
+        for child in ast.iter_child_nodes(node):
+            if child not in (getattr(node, "annotation", None), getattr(node, "returns", None)):
+                yield from walk(child, node, sizes)
+
+    for statement in function.body:
+        yield from walk(statement, function, False)
+
+
+def _says_a_size(node: ast.AST, parent: ast.AST) -> bool:
+    if isinstance(parent, ast.Subscript):
+        return parent.slice is node
+    if isinstance(parent, ast.Call) and node is not parent.func:
+        return _called(parent) in SIZES
+    return isinstance(parent, ast.keyword) and parent.arg in ("axis", "dtype", "ndmin", "k", "maxsize", "seed")
+
+
+def _called(call: ast.Call) -> str:
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+
+
+def _tree(text: str) -> str:
+    return ast.dump(ast.parse(f"({text})", mode="eval"))
+
+
+def _is_number(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and type(node.value) in (int, float)
+
+
+def _is_guard(node: ast.AST) -> bool:
+    """Whether a number is nothing, or only guards against rounding."""
+    return _is_number(node) and abs(node.value) <= GUARD  # type: ignore[attr-defined]
+
+
+def _is_sum(node: ast.AST) -> bool:
+    """Whether it is a sum of numbers; a plus also joins words and lists."""
+    if not isinstance(node, ast.BinOp) or not isinstance(node.op, (ast.Add, ast.Sub)):
+        return False
+    leaves, kinds = [node.left, node.right], (ast.JoinedStr, ast.List, ast.Tuple, ast.ListComp)
+    while any(isinstance(leaf, ast.BinOp) for leaf in leaves):
+        leaves = [part for leaf in leaves for part in ((leaf.left, leaf.right) if isinstance(leaf, ast.BinOp) else (leaf,))]
+    return not any(isinstance(n, kinds) or (isinstance(n, ast.Constant) and isinstance(n.value, str)) for n in leaves)
+
+
+def constant(at: Place) -> Iterator[str]:
+    """A number times 1.02; a whole exponent and one more."""
+    node, parent = at.node, at.parent
+    if not _is_number(node) or _is_guard(node) or at.sizes or isinstance(parent, (ast.keyword, ast.Compare)):
+        return
+    exponent = isinstance(parent, ast.BinOp) and isinstance(parent.op, ast.Pow) and parent.right is node
+    whole = exponent and isinstance(node.value, int)  # type: ignore[attr-defined]
+    yield str(node.value + 1) if whole else f"{node.value * float(SHIFT):.12g}"  # type: ignore[attr-defined]
+
+
+def factor(at: Place) -> Iterator[str]:
+    """A whole product times 1.02."""
+    node, parent = at.node, at.parent
+    if at.sizes or not isinstance(node, ast.BinOp) or not isinstance(node.op, PRODUCTS) or _is_guard(node.left):
+        return
+    if not (isinstance(parent, ast.BinOp) and isinstance(parent.op, PRODUCTS) and parent.left is node):
+        yield f"{SHIFT} * ({at.text(node)})" if isinstance(node.op, ast.MatMult) else f"{SHIFT} * {at.text(node)}"
+
+
+def sign(at: Place) -> Iterator[str]:
+    """Plus for minus, minus for plus."""
+    node = at.node
+    if not at.sizes and isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and not _is_number(node.operand):
+        yield at.text.braced(node.operand)
+    if not at.sizes and _is_sum(node) and not _is_guard(node.left) and not _is_guard(node.right):  # type: ignore[attr-defined]
+        flipped = "-" if isinstance(node.op, ast.Add) else "+"  # type: ignore[attr-defined]
+        yield f"{at.text.braced(node.left)} {flipped} {at.text.braced(node.right)}"  # type: ignore[attr-defined]
+
+
+def term(at: Place) -> Iterator[str]:
+    """A sum without one of its terms."""
+    node = at.node
+    if not at.sizes and _is_sum(node) and not _is_guard(node.left) and not _is_guard(node.right):  # type: ignore[attr-defined]
+        right = at.text.braced(node.right)  # type: ignore[attr-defined]
+        yield at.text.braced(node.left)  # type: ignore[attr-defined]
+        yield right if isinstance(node.op, ast.Add) else f"-{right}"  # type: ignore[attr-defined]
+
+
+def index(at: Place) -> Iterator[str]:
+    """One place further, one place back."""
+    node = at.node
+    if at.sizes and isinstance(node, ast.Constant) and type(node.value) is int and node.value:
+        yield str(node.value + 1)
+    if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load) and getattr(node.slice, "id", "") in COUNTS:
+        yield f"{at.text(node.value)}[{at.text(node.slice)} - 1]"
+
+
+def time(at: Place) -> Iterator[str]:
+    """The next step, or a time 2 % later, as an argument."""
+    if isinstance(at.node, ast.Name) and isinstance(at.parent, ast.Call) and at.node is not at.parent.func and not at.sizes:
+        if at.node.id in COUNTS:
+            yield f"{at.node.id} + 1"
+        if at.node.id in TIMES:
+            yield f"{SHIFT} * {at.node.id}"
+
+
+def swap(at: Place) -> Iterator[str]:
+    """The operands of a difference, a quotient or a matrix product, or the first two arguments of a call, exchanged."""
+    node, text = at.node, at.text
+    if at.sizes:
+        return
+    if isinstance(node, ast.BinOp) and type(node.op) in SIGNS and (_is_sum(node) or not isinstance(node.op, ast.Sub)):
+        yield f"({text.braced(node.right)} {SIGNS[type(node.op)]} {text.braced(node.left)})"  # type: ignore[index]
+    if isinstance(node, ast.Call) and len(node.args) >= 2 and _called(node) not in SYMMETRIC | SIZES:
+        first, second, *rest = node.args
+        if all(isinstance(a, (ast.Name, ast.Attribute, ast.Subscript, ast.BinOp, ast.Call)) for a in (first, second)):
+            named = [f"{k.arg}={text(k.value)}" if k.arg else f"**{text(k.value)}" for k in node.keywords]
+            yield f"{text(node.func)}({', '.join([*map(text, (second, first, *rest)), *named])})"
+
+
+KINDS: dict[str, Callable[[Place], Iterator[str]]] = {f.__name__: f for f in (constant, factor, sign, term, index, time, swap)}

@@ -1,0 +1,269 @@
+"""Mutants meet who should notice them: their claims, then the tests of their room, each in a fork that has the libraries loaded."""
+
+from __future__ import annotations
+
+import compileall
+import contextlib
+import json
+import multiprocessing
+import multiprocessing.connection
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from making import Mutant
+from table import ROOT, Formula, Table
+
+LIMITS = {"quick": 120, "standard": 900, "tests": 600}
+"""Seconds that claims at a budget, or the tests, may take with one mutant."""
+CLAIM, TEST, SURVIVED, CRASHED = "claim", "test", "survived", "crashed"
+
+
+@dataclass
+class Meeting:
+    """What became of a mutant: the fate, who killed it, the verdicts of its claims, and the seconds it took."""
+
+    mutant: Mutant
+    formula: str
+    fate: str
+    by: str
+    verdicts: dict[str, str]
+    seconds: float
+    stated: bool
+    """Whether a claim names the formula."""
+
+
+class Tree:
+    """A copy of the tracked files in which one mutant at a time is applied, with compiled files of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        for name in filter(None, listed.split("\0")):
+            if (ROOT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, folder / name)
+        compileall.compile_dir(str(folder / "sdetools"), quiet=2)
+
+    @contextlib.contextmanager
+    def holding(self, mutant: Mutant | None) -> Iterator[None]:
+        """The tree with a mutant in it; afterwards as before, times of files included, by which Python and Numba know them."""
+        if mutant is None:
+            yield
+            return
+        path = self.folder / mutant.file
+        source, kept = path.read_bytes(), path.stat()
+        path.write_bytes(mutant.apply(source))
+        try:
+            yield
+        finally:
+            path.write_bytes(source)
+            os.utime(path, ns=(kept.st_atime_ns, kept.st_mtime_ns))
+
+
+def preload() -> None:
+    """Load what every mutant needs and none changes, with one thread for each worker."""
+    import importlib
+
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[name] = "1"
+    for name in (
+        *(
+            "numpy",
+            "scipy.stats",
+            "scipy.linalg",
+            "scipy.integrate",
+            "scipy.optimize",
+            "scipy.special",
+            "numba",
+            "sympy",
+            "xarray",
+            "pandas",
+        ),
+        *(
+            "matplotlib.figure",
+            "matplotlib.backends.backend_svg",
+            "torch",
+            "torchsde",
+            "pytest",
+            "hypothesis",
+            "jinja2",
+            "click",
+            "rich",
+            "sklearn.datasets",
+        ),
+    ):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    with contextlib.suppress(ImportError):
+        import torch
+
+        torch.set_num_threads(1)
+
+
+def in_fork(tree: Tree, seconds: float, work: Any, *arguments: Any) -> Any:
+    """What `work(*arguments)` returns in a fork of this process that stands in the tree; "timeout" or "crash" when it returns nothing."""
+    context = multiprocessing.get_context("fork")
+    reader, writer = context.Pipe(duplex=False)
+
+    def body() -> None:
+        os.setsid()
+        log = os.open(tree.folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.chdir(tree.folder)
+        sys.path.insert(0, str(tree.folder))
+        sys.dont_write_bytecode = True
+        os.environ["PYTHONPATH"] = str(tree.folder)
+        writer.send(work(*arguments))
+
+    process = context.Process(target=body)
+    process.start()
+    writer.close()
+    try:
+        answer = reader.recv() if reader.poll(seconds) else "timeout"
+    except EOFError:
+        answer = "crash"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.join()
+    return answer
+
+
+def without_caches(mutant: Mutant | None, tree: Tree) -> None:
+    """Numba's caches do not see an edit in a file that another inlines from: a mutant of compiled code meets empty ones."""
+    if mutant is not None and b"njit" in (tree.folder / mutant.file).read_bytes():
+        fresh = tempfile.mkdtemp(dir=tree.folder)
+        os.environ["SDETOOLS_CACHE"] = fresh
+        from numba.core import config
+
+        config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"] = fresh
+
+
+def claims_say(mutant: Mutant | None, tree: Tree, claims: dict[str, str], budget: str, until: bool = True) -> dict[str, str]:
+    """The verdicts of claims (id -> file), one after the other; the first contradiction ends it if `until`."""
+    without_caches(mutant, tree)
+    import warnings
+
+    warnings.simplefilter("ignore")
+    try:
+        import sdetools
+
+        assert Path(sdetools.__file__).is_relative_to(tree.folder)
+        from sdetools.claims import verify
+    except Exception as error:
+        return {"import": f"crashed: {error!r}"}
+    verdicts = {}
+    for id, file in claims.items():
+        try:
+            (found,) = verify([file], budget=budget, only=f"[{id[0]}]{id[1:]}", threads=1).claims
+            verdicts[id] = found.verdict if found.verdict != "error" else f"crashed: {found.reason[:200]}"
+        except Exception as error:
+            verdicts[id] = f"crashed: {error!r}"[:200]
+        if until and verdicts[id] == "contradicted":
+            break
+    return verdicts
+
+
+def tests_say(mutant: Mutant | None, tree: Tree, tests: tuple[str, ...]) -> str:
+    """The first test that fails, or "" when all pass."""
+    without_caches(mutant, tree)
+    import pytest
+
+    failed: list[str] = []
+
+    class Watch:
+        def pytest_runtest_logreport(self, report: Any) -> None:
+            if report.failed:
+                failed.append(report.nodeid)
+
+        def pytest_collectreport(self, report: Any) -> None:
+            if report.failed:
+                failed.append(f"import of {report.nodeid}")
+
+    code = pytest.main(["-x", "-q", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:xdist", *tests], plugins=[Watch()])
+    return "" if code == 0 else (failed[0] if failed else f"pytest ended with {code}")
+
+
+def meet(mutant: Mutant, formula: Formula, table: Table, tree: Tree, standard: bool) -> Meeting:
+    """A mutant against its claims at quick, its tests, its claims at standard."""
+    began = time.perf_counter()
+    stated = {id: table.claims[id] for id in formula.claims}
+    verdicts: dict[str, str] = {}
+
+    def done(fate: str, by: str) -> Meeting:
+        return Meeting(mutant, formula.name, fate, by, verdicts, round(time.perf_counter() - began, 1), bool(stated))
+
+    def ask(budget: str) -> str | None:
+        answer = in_fork(tree, LIMITS[budget], claims_say, mutant, tree, stated, budget)
+        found = answer if isinstance(answer, dict) else {"all": f"crashed: {answer}"}
+        verdicts.update({f"{id} ({budget})": verdict for id, verdict in found.items()})
+        return next((id for id, verdict in found.items() if verdict == "contradicted"), None)
+
+    with tree.holding(mutant):
+        if stated and (killer := ask("quick")):
+            return done(CLAIM, f"{killer} (quick)")
+        if verdicts and all(verdict.startswith("crashed") for verdict in verdicts.values()):
+            return done(CRASHED, next(iter(verdicts.values())))
+        if stated and standard and (killer := ask("standard")):
+            return done(CLAIM, f"{killer} (standard)")
+        failed = in_fork(tree, LIMITS["tests"], tests_say, mutant, tree, (mutant.file, *formula.tests))
+    if failed in ("crash", "timeout") or failed.startswith("import of"):
+        return done(CRASHED, failed)
+    return done(TEST, failed) if failed else done(SURVIVED, "")
+
+
+def run(chosen: list[Mutant], table: Table, workers: int, standard: bool, log: Path | None = None) -> list[Meeting]:
+    """All meetings, in the order of the draw; each worker is a fork with a tree of its own that takes the next mutant when it is free."""
+    meetings: dict[str, Meeting] = {}
+    for line in log.read_text().splitlines() if log is not None and log.exists() else ():
+        entry = json.loads(line)
+        met = Meeting(**entry | {"mutant": Mutant(**entry["mutant"])})
+        meetings[met.mutant.key] = met
+    waiting = [m for m in chosen if m.key not in meetings]
+    context = multiprocessing.get_context("fork")
+    following = context.Value("i", 0)
+
+    def work(tree: Tree, out: Any) -> None:
+        while True:
+            with following.get_lock():
+                mine = following.value
+                following.value += 1
+            if mine >= len(waiting):
+                return
+            formula = table.formula(waiting[mine].file, waiting[mine].where)
+            assert formula is not None
+            out.send(meet(waiting[mine], formula, table, tree, standard))
+
+    with tempfile.TemporaryDirectory() as place:
+        os.environ["SDETOOLS_CACHE"], os.environ["NUMBA_CACHE_DIR"] = f"{place}/kernels", f"{place}/numba"
+        preload()
+        pipes = []
+        for i in range(workers):
+            (folder := Path(place) / f"tree{i}").mkdir()
+            reader, writer = context.Pipe(duplex=False)
+            context.Process(target=work, args=(Tree(folder), writer)).start()
+            writer.close()
+            pipes.append(reader)
+        while pipes:
+            for reader in multiprocessing.connection.wait(pipes):
+                try:
+                    met = reader.recv()  # type: ignore[union-attr]
+                except EOFError:
+                    pipes.remove(reader)  # type: ignore[arg-type]
+                    continue
+                meetings[met.mutant.key] = met
+                print(f"{len(meetings):4d} {met.seconds:6.1f} s  {met.fate:8s} {met.mutant.key}  {met.by}", flush=True)
+                if log is not None:
+                    with log.open("a") as file:
+                        file.write(json.dumps(asdict(met)) + "\n")
+    return [meetings[m.key] for m in chosen if m.key in meetings]

@@ -1,0 +1,75 @@
+"""`formulas.toml`: which functions are formulas, which claims state them, which tests are theirs."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from making import Mutant, mutants_of
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+FILE = Path(__file__).with_name("formulas.toml")
+
+
+@dataclass(frozen=True)
+class Formula:
+    """A formula: where it is written, the claims that state it, and the tests of its room, the sharpest first."""
+
+    name: str
+    code: tuple[str, ...]
+    claims: tuple[str, ...]
+    tests: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The formulas, what is no formula and why, mutants that change nothing with their arguments, and the file of each claim."""
+
+    formulas: tuple[Formula, ...]
+    tuning: dict[str, str]
+    equivalent: dict[str, str]
+    claims: dict[str, str]
+
+    @classmethod
+    def read(cls, path: Path = FILE) -> Table:
+        data = tomllib.loads(path.read_text())
+        formulas = [
+            Formula(
+                entry["name"],
+                tuple(code := entry["code"]),
+                tuple(entry.get("claims", ())),
+                tuple(entry.get("tests", _room(code))),
+            )
+            for entry in data["formula"]
+        ]
+        claims = {id: file for file, ids in data["claims"].items() for id in ids}
+        return cls(tuple(formulas), data["tuning"], {e["mutant"]: e["why"] for e in data.get("equivalent", ())}, claims)
+
+    def formula(self, file: str, where: str) -> Formula | None:
+        """The first formula that a function belongs to; None for tuning."""
+        if self.is_tuning(file, where):
+            return None
+        return next((f for f in self.formulas if _listed(f.code, file, where)), None)
+
+    def is_tuning(self, file: str, where: str) -> bool:
+        return _listed(self.tuning, file, where)
+
+    def files(self) -> list[str]:
+        return sorted({entry.split(":")[0] for f in self.formulas for entry in f.code})
+
+    def mutants(self, root: Path = ROOT) -> list[Mutant]:
+        """All mutants of all formulas, but for the equivalent ones."""
+        own = [(file, m) for file in self.files() for m in mutants_of(file, (root / file).read_bytes())]
+        return [m for file, m in own if self.formula(file, m.where) is not None and m.key not in self.equivalent]
+
+
+def _room(code: list[str]) -> list[str]:
+    return [f"tests/{code[0].split('/')[1]}"]
+
+
+def _listed(entries: Iterable[str], file: str, where: str) -> bool:
+    """Whether a function is listed: by its name, its class or its file."""
+    own = f"{file}:{where}"
+    return any(entry in (file, own) or own.startswith(f"{entry}.") for entry in entries)
