@@ -10,7 +10,6 @@ import multiprocessing.connection
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -42,15 +41,11 @@ class Meeting:
 
 
 class Tree:
-    """A copy of the tracked files in which one mutant at a time is applied, with compiled files of its own."""
+    """A copy of the project in which one mutant at a time is applied, with compiled files of its own."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
-        for name in filter(None, listed.split("\0")):
-            if (ROOT / name).is_file():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, folder / name)
+        shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".*", "__pycache__", "sdetools-report*"), dirs_exist_ok=True)
         compileall.compile_dir(str(folder / "sdetools"), quiet=2)
 
     @contextlib.contextmanager
