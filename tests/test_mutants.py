@@ -35,14 +35,14 @@ def test_each_kind_of_change_is_made():
     assert ("eta * m / 2", "1.02 * eta * m / 2") in changes("factor")
     assert ("1 - beta", "1 + beta") in changes("sign") and ("-m", "m") in changes("sign")
     assert {("1 - beta", "1"), ("1 - beta", "-beta"), ("x - eta * m / 2", "x")} <= changes("term")
-    assert {("x[k]", "x[k - 1]"), ("1", "2"), ("3", "4")} <= changes("index")
+    assert {("x[k]", "x[k - 1]"), ("1", "2")} <= changes("index")
     assert changes("time") == {("k", "k + 1")}
     assert {("oracle(x, k)", "oracle(k, x)"), ("1 - beta", "(beta - 1)")} <= changes("swap")
 
 
 def test_what_is_no_formula_is_left_alone():
     texts = [m.apply(SOURCE).decode() for m in mutants.mutants_of("f.py", SOURCE)]
-    for kept in ("x: int = 3", "A text with 1 + 1.", 'f"got {k + 1}"', "if k < 0:", "1e-12", '"a" + str(x)'):
+    for kept in ("x: int = 3", "A text with 1 + 1.", 'f"got {k + 1}"', "if k < 0:", "np.zeros(3 + 1)", "1e-12", '"a" + str(x)'):
         assert all(kept in text for text in texts), kept
 
 

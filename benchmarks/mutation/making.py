@@ -19,9 +19,7 @@ TIMES = frozenset("t time tau h dt horizon fraction".split())
 """Other names of time are wrong by a factor."""
 SYMMETRIC = frozenset("max min maximum minimum zip isinstance getattr hasattr isclose add multiply outer dot __init__".split())
 """Calls whose arguments are not swapped: nothing changes, or nothing runs."""
-SIZES = frozenset(
-    "range zeros ones empty full reshape eye arange round lru_cache broadcast_to moveaxis swapaxes default_rng".split()
-)
+SIZES = frozenset("zeros ones empty full reshape eye arange round lru_cache broadcast_to moveaxis swapaxes default_rng".split())
 """Calls whose arguments are sizes, axes and seeds, not numbers of a formula."""
 PRODUCTS = (ast.Mult, ast.Div, ast.MatMult)
 SIGNS = {ast.Sub: "-", ast.Div: "/", ast.MatMult: "@"}
@@ -108,37 +106,41 @@ class Text:
 
 @dataclass(frozen=True)
 class Place:
-    """A node of a formula with what stands around it; `sizes`: a size, an axis or a place in an array is said here."""
+    """A node of a formula with what stands around it; `indexes`: it says a place in an array, or a range of places."""
 
     node: ast.AST
     parent: ast.AST
     text: Text = field(repr=False)
-    sizes: bool = False
+    indexes: bool = False
 
 
 def _places(function: ast.FunctionDef, text: Text) -> Iterator[Place]:
-    """The nodes that compute: without validation, messages, annotations, defaults and decorators."""
+    """The nodes that compute: without validation, messages, annotations, defaults and decorators, sizes, axes and seeds."""
 
-    def walk(node: ast.AST, parent: ast.AST, sizes: bool) -> Iterator[Place]:
-        if isinstance(node, (ast.Raise, ast.Assert, ast.JoinedStr, ast.arguments)):
+    def walk(node: ast.AST, parent: ast.AST, indexes: bool) -> Iterator[Place]:
+        if isinstance(node, (ast.Raise, ast.Assert, ast.JoinedStr, ast.arguments)) or _says_a_size(node, parent):
             return
         if isinstance(node, ast.If) and all(isinstance(inner, ast.Raise) for inner in node.body):
             for inner in node.orelse:
-                yield from walk(inner, node, sizes)
+                yield from walk(inner, node, indexes)
             return
-        sizes = sizes or _says_a_size(node, parent)
-        yield Place(node, parent, text, sizes)
+        indexes = indexes or _says_a_place(node, parent)
+        yield Place(node, parent, text, indexes)
         for child in ast.iter_child_nodes(node):
             if child not in (getattr(node, "annotation", None), getattr(node, "returns", None)):
-                yield from walk(child, node, sizes)
+                yield from walk(child, node, indexes)
 
     for statement in function.body:
         yield from walk(statement, function, False)
 
 
+def _says_a_place(node: ast.AST, parent: ast.AST) -> bool:
+    return (isinstance(parent, ast.Subscript) and parent.slice is node) or (
+        isinstance(parent, ast.Call) and _called(parent) == "range"
+    )
+
+
 def _says_a_size(node: ast.AST, parent: ast.AST) -> bool:
-    if isinstance(parent, ast.Subscript):
-        return parent.slice is node
     if isinstance(parent, ast.Call) and node is not parent.func:
         return _called(parent) in SIZES
     return isinstance(parent, ast.keyword) and parent.arg in ("axis", "dtype", "ndmin", "k", "maxsize", "seed")
@@ -174,7 +176,7 @@ def _is_sum(node: ast.AST) -> bool:
 def constant(at: Place) -> Iterator[str]:
     """A number times 1.02; a whole exponent and one more."""
     node, parent = at.node, at.parent
-    if not _is_number(node) or _is_guard(node) or at.sizes or isinstance(parent, (ast.keyword, ast.Compare)):
+    if not _is_number(node) or _is_guard(node) or at.indexes or isinstance(parent, (ast.keyword, ast.Compare)):
         return
     exponent = isinstance(parent, ast.BinOp) and isinstance(parent.op, ast.Pow) and parent.right is node
     whole = exponent and isinstance(node.value, int)  # type: ignore[attr-defined]
@@ -184,7 +186,7 @@ def constant(at: Place) -> Iterator[str]:
 def factor(at: Place) -> Iterator[str]:
     """A whole product times 1.02."""
     node, parent = at.node, at.parent
-    if at.sizes or not isinstance(node, ast.BinOp) or not isinstance(node.op, PRODUCTS) or _is_guard(node.left):
+    if at.indexes or not isinstance(node, ast.BinOp) or not isinstance(node.op, PRODUCTS) or _is_guard(node.left):
         return
     if not (isinstance(parent, ast.BinOp) and isinstance(parent.op, PRODUCTS) and parent.left is node):
         yield f"{SHIFT} * ({at.text(node)})" if isinstance(node.op, ast.MatMult) else f"{SHIFT} * {at.text(node)}"
@@ -193,9 +195,9 @@ def factor(at: Place) -> Iterator[str]:
 def sign(at: Place) -> Iterator[str]:
     """Plus for minus, minus for plus."""
     node = at.node
-    if not at.sizes and isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and not _is_number(node.operand):
+    if not at.indexes and isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and not _is_number(node.operand):
         yield at.text.braced(node.operand)
-    if not at.sizes and _is_sum(node) and not _is_guard(node.left) and not _is_guard(node.right):  # type: ignore[attr-defined]
+    if not at.indexes and _is_sum(node) and not _is_guard(node.left) and not _is_guard(node.right):  # type: ignore[attr-defined]
         flipped = "-" if isinstance(node.op, ast.Add) else "+"  # type: ignore[attr-defined]
         yield f"{at.text.braced(node.left)} {flipped} {at.text.braced(node.right)}"  # type: ignore[attr-defined]
 
@@ -203,7 +205,7 @@ def sign(at: Place) -> Iterator[str]:
 def term(at: Place) -> Iterator[str]:
     """A sum without one of its terms."""
     node = at.node
-    if not at.sizes and _is_sum(node) and not _is_guard(node.left) and not _is_guard(node.right):  # type: ignore[attr-defined]
+    if not at.indexes and _is_sum(node) and not _is_guard(node.left) and not _is_guard(node.right):  # type: ignore[attr-defined]
         right = at.text.braced(node.right)  # type: ignore[attr-defined]
         yield at.text.braced(node.left)  # type: ignore[attr-defined]
         yield right if isinstance(node.op, ast.Add) else f"-{right}"  # type: ignore[attr-defined]
@@ -212,7 +214,7 @@ def term(at: Place) -> Iterator[str]:
 def index(at: Place) -> Iterator[str]:
     """One place further, one place back."""
     node = at.node
-    if at.sizes and isinstance(node, ast.Constant) and type(node.value) is int and node.value:
+    if at.indexes and isinstance(node, ast.Constant) and type(node.value) is int and node.value:
         yield str(node.value + 1)
     if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load) and getattr(node.slice, "id", "") in COUNTS:
         yield f"{at.text(node.value)}[{at.text(node.slice)} - 1]"
@@ -220,7 +222,7 @@ def index(at: Place) -> Iterator[str]:
 
 def time(at: Place) -> Iterator[str]:
     """The next step, or a time 2 % later, as an argument."""
-    if isinstance(at.node, ast.Name) and isinstance(at.parent, ast.Call) and at.node is not at.parent.func and not at.sizes:
+    if isinstance(at.node, ast.Name) and isinstance(at.parent, ast.Call) and at.node is not at.parent.func and not at.indexes:
         if at.node.id in COUNTS:
             yield f"{at.node.id} + 1"
         if at.node.id in TIMES:
@@ -230,11 +232,11 @@ def time(at: Place) -> Iterator[str]:
 def swap(at: Place) -> Iterator[str]:
     """The operands of a difference, a quotient or a matrix product, or the first two arguments of a call, exchanged."""
     node, text = at.node, at.text
-    if at.sizes:
+    if at.indexes:
         return
     if isinstance(node, ast.BinOp) and type(node.op) in SIGNS and (_is_sum(node) or not isinstance(node.op, ast.Sub)):
         yield f"({text.braced(node.right)} {SIGNS[type(node.op)]} {text.braced(node.left)})"  # type: ignore[index]
-    if isinstance(node, ast.Call) and len(node.args) >= 2 and _called(node) not in SYMMETRIC | SIZES:
+    if isinstance(node, ast.Call) and len(node.args) >= 2 and _called(node) not in SYMMETRIC | SIZES | {"range"}:
         first, second, *rest = node.args
         if all(isinstance(a, (ast.Name, ast.Attribute, ast.Subscript, ast.BinOp, ast.Call)) for a in (first, second)):
             named = [f"{k.arg}={text(k.value)}" if k.arg else f"**{text(k.value)}" for k in node.keywords]

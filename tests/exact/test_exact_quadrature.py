@@ -130,3 +130,49 @@ def test_noise_that_is_not_gaussian_is_refused_where_it_vanishes_too():
 def test_refusals(method, words):
     with pytest.raises(ValueError, match=words):
         exact.transfer(method(), [1.0] * method().oracle.dim, 30, "x" if method().oracle.dim == 1 else "x*y")
+
+
+class Drifting(st.SGD):
+    """Not SGD: the iterate shrinks and is shifted, and the gradient is asked for elsewhere."""
+
+    @staticmethod
+    def rule(state, oracle, eta):
+        (x,) = state
+        return (0.9 * x + 0.05 - eta * oracle(0.8 * x + 0.3),)
+
+
+def two_steps(kernel, x0, h, nodes=80):
+    """E h after one and after two steps by nested Gauss-Hermite quadrature."""
+    z, w = np.polynomial.hermite_e.hermegauss(nodes)
+    w = w / w.sum()
+    mean, deviation = kernel(x0)
+    first = mean + deviation * z
+    mean, deviation = kernel(first)
+    return w @ h(first), w @ h(mean[:, None] + deviation[:, None] * z) @ w
+
+
+def test_a_rule_that_shrinks_shifts_and_looks_elsewhere():
+    def kernel(x):
+        u = 0.8 * x + 0.3
+        return 0.9 * x + 0.05 - 0.1 * (u**3 - u), 0.2 * (1 + 0.3 * np.sin(u))
+
+    def h(x):
+        return np.tanh(x) + np.cos(2 * x)
+
+    dynamics = Drifting(well(0.1, sigma=2.0).oracle, st.schedules.constant(0.1))
+    np.testing.assert_allclose(exact.transfer(dynamics, [0.4], 2, Smooth())[1:], two_steps(kernel, 0.4, h), rtol=0, atol=1e-12)
+
+
+def test_the_grid_widens_where_iterates_run_apart(monkeypatch):
+    """At the top of a hill the first interval, made from the noise of single steps, is too short: z' = 3 z / 2 - 1/2 + v / 4."""
+    hill = st.losses.quadratic(-1.0, center=1.0, names=["x"])
+    sgd = st.SGD(st.NoisyOracle(hill, st.noise.gaussian(dim=1), sigma=0.5), st.schedules.constant(0.5))
+    intervals, original = [], exact.quadrature._propagate
+    monkeypatch.setattr(exact.quadrature, "_propagate", lambda *a: intervals.append(a[4:6]) or original(*a))
+    got = exact.transfer(sgd, [1.1], 7, "x**2")
+    k = np.arange(8)
+    want = (1 + 0.1 * 1.5**k) ** 2 + (1.5 ** (2 * k) - 1) / (1.5**2 - 1) / 16
+    np.testing.assert_allclose(got, want, rtol=1e-11)
+    assert len(intervals) > 1, "the first interval held everything: not what this is about"
+    for (low, high), (below, above) in zip(intervals, intervals[1:]):  # a quarter of the width on either side
+        assert (below, above) == pytest.approx((low - (high - low) / 4, high + (high - low) / 4), rel=1e-12)
