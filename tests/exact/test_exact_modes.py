@@ -52,6 +52,20 @@ def test_moments_agree_with_simulated_energies():
     assert score(x * x, averaged.square[0]) > 4.5  # what forgets that the energy is random is told apart
 
 
+@pytest.mark.parametrize("r", [0.3, 2.0])
+def test_averaged_motion_is_its_power_series(r):
+    """X'' + X' + r (1 - e^-s) X = 0 term by term: (n+1)(n+2) a_{n+2} = -(n+1) a_{n+1} + r sum_j (-1)^j a_{n-j} / j!, j >= 1."""
+    a = [1.0, 0.0]
+    for n in range(60):
+        pull = sum((-1) ** j * a[n - j] / math.factorial(j) for j in range(1, n + 1))
+        a.append((-(n + 1) * a[n + 1] + r * pull) / ((n + 1) * (n + 2)))
+    s = np.array([0.0, 0.5, 1.0, 2.0])
+    found = flattening(r, s, random=False)
+    want = np.polynomial.polynomial.polyval(s, a)
+    assert np.allclose(found.mean, want, rtol=0, atol=1e-8) and np.allclose(found.square, want**2, rtol=0, atol=2e-8)
+    assert np.ptp(want) > 0.05
+
+
 def test_moments_do_not_depend_on_the_number_of_polynomials():
     s = np.linspace(0.5, 20, 14)
     for r in (0.05, 0.7, 10.0):
