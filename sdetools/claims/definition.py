@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _ID = re.compile(r"[a-z][a-z0-9]*(?:[.-][a-z0-9]+)*")
 _DECORATED = re.compile(r"^\s*@(?:\w+\.)*claim\s*\(", re.MULTILINE)
+_MADE: list[Claim] = []
+"""Every claim in the order in which it was made, while files are collected: a name that is used twice hides none."""
+
 _SKIPPED_FOLDERS = {"__pycache__", "node_modules", "site-packages"}
 
 # What an absent module is called in an install command.
@@ -79,7 +82,8 @@ def claim(id: str, *, statement: str, source: str = "") -> Callable[[Callable[[R
         raise ValueError(f"the source of `{id}` must be text; got source={source!r}. Write for example source='Theorem 3.5'.")
 
     def mark(function: Callable[[Run], Any]) -> Claim:
-        if not callable(function):
+        code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
+        if code is None:
             raise ValueError(f"`@claim` must mark a function; got {function!r} for the claim `{id}`.")
         try:
             inspect.signature(function).bind(None)
@@ -88,8 +92,9 @@ def claim(id: str, *, statement: str, source: str = "") -> Callable[[Callable[[R
                 f"the function of the claim `{id}` must take one argument, the run; "
                 f"got {function.__name__}{inspect.signature(function)}. Write `def {function.__name__}(run):`."
             ) from None
-        code = inspect.unwrap(function).__code__
-        return Claim(id, statement.strip(), source.strip(), function, Path(code.co_filename), code.co_firstlineno)
+        made = Claim(id, statement.strip(), source.strip(), function, Path(code.co_filename), code.co_firstlineno)
+        _MADE.append(made)
+        return made
 
     return mark
 
@@ -199,6 +204,7 @@ def _load(file: Path) -> list[Claim]:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    before = len(_MADE)
     try:
         with beside(file):
             spec.loader.exec_module(module)
@@ -207,8 +213,10 @@ def _load(file: Path) -> list[Claim]:
         if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in _EXTRAS:
             return [_absent(file, error)]
         raise ValueError(_complaint(file, error)) from error
-    found = [value for value in vars(module).values() if isinstance(value, Claim) and value.function.__module__ == name]
-    return list({id(item): item for item in found}.values())
+    finally:
+        made = _MADE[before:]
+        del _MADE[before:]
+    return [item for item in made if getattr(item.function, "__module__", None) == name]
 
 
 def _absent(file: Path, error: ModuleNotFoundError) -> Claim:

@@ -127,6 +127,30 @@ def test_an_id_is_unique_within_a_run(tmp_path):
         collect(tmp_path)
 
 
+def test_two_functions_of_one_name_are_two_claims(tmp_path):
+    """The second hides the first as a name of the module, not as a claim; so do a loop, a list and a `del`."""
+    text = ONE.format(id="first", name="f") + ONE.format(id="second", name="f")
+    text += "for n in (1, 2):\n    @claim(f'loop-{n}', statement='s')\n    def g(run, n=n): ...\n"
+    text += "kept = [claim('kept', statement='s')(lambda run: None)]\n"
+    text += "@claim('gone', statement='s')\ndef h(run): ...\ndel h\n"
+    (tmp_path / "a.py").write_text(HEAD + text)
+    assert [item.id for item in collect(tmp_path)] == ["first", "second", "loop-1", "loop-2", "kept", "gone"]
+    assert [item.id for item in collect(tmp_path)] == ["first", "second", "loop-1", "loop-2", "kept", "gone"]
+
+
+@pytest.mark.parametrize("names", [("f", "f"), ("f", "g")])
+def test_equal_ids_in_one_file_are_refused_with_both_lines(tmp_path, names):
+    (tmp_path / "a.py").write_text(HEAD + "".join(ONE.format(id="same", name=name) for name in names))
+    with pytest.raises(ValueError, match=r"must be unique within a run; got `same` in .*a.py, line 2, and in .*a.py, line 5"):
+        collect(tmp_path)
+
+
+def test_a_claim_marks_a_function(tmp_path):
+    for thing in (3, print, claim("a", statement="s")(lambda run: None)):
+        with pytest.raises(ValueError, match="`@claim` must mark a function; got"):
+            claim("b", statement="s")(thing)
+
+
 def test_a_file_that_needs_an_absent_extra_stands_as_one_claim(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchsde", None)
     path = write(tmp_path / "With_Torch.py", "a", head=HEAD + "import torchsde\n")
