@@ -14,7 +14,7 @@ from typing import Any
 from .._check import count
 from .ahead import compiling_ahead
 from .definition import Claim, beside, collect, install_line, select
-from .folder import check_folder, open_store
+from .folder import check_folder, ending_where_no_room_is, no_room, open_store
 from .run import BUDGETS, Missing, Run
 from .verdict import ERROR, NOT_RUN, Outcome, Results, judge
 
@@ -41,8 +41,9 @@ def verify(
     `progress(done, total)` while one simulates, in paths. `ahead`: where no kernel is on disk yet, a second process runs the claims
     backwards with a handful of paths, so that kernels are found compiled; for claims that write nothing of their own.
 
-    Raises `ValueError` for bad arguments, for everything that `collect` refuses, and when every claim was given bad input; nothing is
-    written then. A claim that raises an error gets the verdict `error` and the others go on.
+    Raises `ValueError` for bad arguments, for everything that `collect` refuses, for an `out` in which another run is at work, and when
+    every claim was given bad input; nothing is written then. `OSError` where the disk is full: the run ends, for that is no fault of
+    the claim, and can be resumed. A claim that raises any other error gets the verdict `error` and the others go on.
     """
     if budget not in BUDGETS:
         raise ValueError(f"`budget` must be one of {', '.join(BUDGETS)}; got {budget!r}.")
@@ -53,7 +54,7 @@ def verify(
     folder = None if out is None else check_folder(out)
     claims = select(collect(paths), only)
 
-    with contextlib.ExitStack() as stack:
+    with ending_where_no_room_is(folder), contextlib.ExitStack() as stack:
         store = None
         if folder is not None:
             store = open_store(folder, {"version": version(), "seed": seed, "budget": budget}, resume)
@@ -113,7 +114,7 @@ def _carry_out(item: Claim, run: Run) -> Outcome:
             outcome.verdict = NOT_RUN
             outcome.reason = f"{error.name or error} is not installed: {install_line(error)}"
     except (Exception, SystemExit) as error:
-        if _is_store_error(error):
+        if _is_store_error(error) or no_room(error) is not None:
             raise
         _broke(outcome, error)
     outcome.seconds = round(time.perf_counter() - began, 3)

@@ -63,6 +63,7 @@ def verify(
     """
     from ..claims import collect, select
     from ..claims import verify as run
+    from ..claims.folder import ending_where_no_room_is
 
     wanted = paths or (".",)
     if listing:
@@ -89,9 +90,9 @@ def verify(
         )
     from ..report.page import write
 
-    page = write(results, out)
-    _print_verdicts(results)
-    click.echo(f"report: {page}", err=True)
+    _print_verdicts(results)  # first: there may be no room for the page
+    with ending_where_no_room_is(None):
+        click.echo(f"report: {write(results, out)}", err=True)
     ctx.exit(results.exit_code)
 
 

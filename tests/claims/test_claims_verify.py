@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 
+import sdetools.weak.work  # noqa: F401  it binds the Store, before a fixture below puts another in its place
 from sdetools.claims import BUDGETS, Run, verify
 from sdetools.claims.run import Missing, claim_seed
 from sdetools.simulation.store import Store, StoreError
@@ -278,3 +283,119 @@ def test_a_claims_folder_is_empty_unless_the_run_resumes(tmp_path):
     assert verify(tmp_path).claims[0].measurements[0].value == 0
     with pytest.raises(Missing), Run("a").folder():
         pass
+
+
+# -- one run at a time, and no room ---------------------------------------------------------------------------------------------
+
+SLOW = """
+from pathlib import Path
+import sdetools as st
+
+ORACLE = st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.gaussian(dim=1))
+
+@st.claim("drawn", statement="Something is drawn.")
+def drawn(run):
+    plan = st.schedules.constant(0.5)
+    found = st.simulate(st.SGD(ORACLE, plan), x0=[0.0], horizon=4.0, observe=["x"], times=[4.0], **run.options(paths=40_000))
+    run.measure("mean", found.at("x"), expected=0.0, tolerance=0.1)
+
+@st.claim("waits", statement="This takes its time.")
+def waits(run):
+    with run.folder() as place:
+        (place / "here").touch()
+        print("waiting", flush=True)
+        if Path({gate!r}).exists():
+            input()
+    run.measure("q", 1.0, at_most=2.0)
+"""
+
+
+def verify_in_a_process(path, out, before="", **options):
+    text = f"import sys\n{before}\nfrom sdetools.cli import main\nmain(sys.argv[1:])"
+    arguments = [sys.executable, "-c", text, "verify", str(path), "--out", str(out), "--threads", "1", *options.pop("more", [])]
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.Popen(
+        arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, **options
+    )
+
+
+def record_of(out):
+    record = json.loads((out / "results.json").read_text())
+    for item in record["claims"]:
+        item.pop("seconds")
+    return record
+
+
+def test_a_second_run_in_one_folder_is_refused_and_the_first_is_untouched(tmp_path):
+    gate, claims, out = tmp_path / "gate", tmp_path / "claims.py", tmp_path / "out"
+    claims.write_text(SLOW.replace("{gate!r}", repr(str(gate))))
+    gate.touch()
+    first = verify_in_a_process(claims, out)
+    while "waiting" not in (line := first.stderr.readline()):
+        assert line, "the first run ended"
+    for resume in (False, True):
+        with pytest.raises(StoreError, match=rf"in use by another process \({first.pid}\)"):
+            verify(claims, out=out, resume=resume, seed=7)
+    second = verify_in_a_process(claims, out)
+    said = second.communicate("\n", timeout=60)[1]
+    assert second.returncode == 2 and len(said.strip().splitlines()) == 1 and "in use by another process" in said
+    assert (out / "work" / "waits" / "here").exists()  # a run that begins empties it
+    gate.unlink()
+    first.communicate("\n", timeout=60)
+    assert first.returncode == 0
+    found = record_of(out)
+    verify(claims, out=tmp_path / "alone", threads=1)
+    assert found == record_of(tmp_path / "alone")
+    assert not list(out.glob("*.lock"))
+
+
+def full(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a file")
+
+
+@pytest.mark.parametrize("kind", ["results.json", "a-plot.svg", "errors in a chain", "quota", "largest size"])
+def test_no_room_ends_the_run_in_a_sentence_and_it_can_be_resumed(claims, tmp_path, monkeypatch, kind):
+    """Not the claim's error: the verdict would be wrong, and the run could not be repaired by making room."""
+    out, later = tmp_path / "out", claims
+    text = {
+        "errors in a chain": "    try:\n        raise OSError(28, 'No space left on device')\n    except OSError as e:\n        raise RuntimeError('cannot save') from e\n",
+        "quota": "    import errno\n    raise OSError(errno.EDQUOT, 'Disk quota exceeded')\n",
+        "largest size": "    import errno\n    raise OSError(errno.EFBIG, 'File too large')\n",
+    }.get(kind)
+    verify(claims, out=out, only="mean")
+    old = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    if text is None:
+        replace = os.replace
+        monkeypatch.setattr(os, "replace", lambda a, b: full() if Path(b).name == kind else replace(a, b))
+    else:
+        later = tmp_path / "later.py"
+        later.write_text(CLAIMS + "\n@claim('writes', statement='It writes.')\ndef writes(run):\n" + text)
+    with pytest.raises(OSError, match=rf"for want of room on the disk.*kept in {out}: make room, then resume"):
+        verify(later, out=out, only=None if text else "mean")
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == old
+    monkeypatch.undo()
+    assert verify(claims, out=out, only="mean", resume=True).claims[0].verdict == "supported"
+
+
+def test_other_errors_of_the_system_are_the_claims_own(claims, tmp_path):
+    claims.write_text("from sdetools.claims import claim\n@claim('a', statement='s')\ndef a(run):\n    open('/nowhere/at/all')\n")
+    assert verify(claims, out=tmp_path / "out").claims[0].verdict == "error"
+
+
+def test_a_file_size_limit_ends_the_command_with_code_2_and_resuming_ends_with_the_same_bits(tmp_path):
+    """A limit of the system stands in for the full disk: SQLite calls it an input or output error."""
+    claims, out = tmp_path / "claims.py", tmp_path / "out"
+    claims.write_text(SLOW.replace("{gate!r}", repr(str(tmp_path / "gate"))))
+    before = textwrap.dedent("""
+        import resource, sdetools.simulation.store as store
+        store._COMMIT_EVERY = 0.0
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+    """)
+    verify(claims, out=tmp_path / "alone", threads=1)  # the kernel is compiled, and written, before there is a limit
+    ended = verify_in_a_process(claims, out, before)
+    said = ended.communicate("\n", timeout=60)[1]
+    assert ended.returncode == 2 and "then resume" in said and "Traceback" not in said
+    assert not (out / "results.json").exists() and (out / "store.sqlite").stat().st_size > 8_000
+    again = verify_in_a_process(claims, out, more=["--resume"])
+    again.communicate("\n", timeout=60)
+    assert again.returncode == 0 and record_of(out) == record_of(tmp_path / "alone")

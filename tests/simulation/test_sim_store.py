@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import sdetools as st
-from sdetools.simulation.store import StoreError
+from sdetools.simulation.store import Store, StoreError
 
 ROOT = Path(st.__file__).parents[1]
 ETA = 0.25
@@ -234,3 +234,176 @@ def test_a_run_to_a_precision_resumes_from_its_store(tmp_path):
     store = tmp_path / "run.db"
     first = st.weak_gap(*pair, store=store, **given)
     assert bits(st.weak_gap(*pair, store=store, resume=True, **given)) == bits(first)
+
+
+# -- one run at a time ----------------------------------------------------------------------------------------------------------
+
+HOLD = """
+    import sys
+    from sdetools.simulation.store import Store
+
+    store = Store({store!r}, "mine", resume={resume})
+    print("held", flush=True)
+    sys.stdin.readline()
+    store.close()
+"""
+
+
+def holding(store, resume=False):
+    """Another process that has the store open until it gets a line."""
+    text = textwrap.dedent(HOLD).format(store=str(store), resume=resume)
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def ended(process):
+    process.communicate("\n", timeout=30)
+    return process.returncode
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("there", [False, True])
+def test_a_store_of_a_running_process_is_refused_and_left_as_it_is(tmp_path, whole, there, resume):
+    store = tmp_path / "below" / "run.db"
+    if there:
+        gap(store=store)
+    before = store.read_bytes() if there else None
+    process = holding(store)
+    with pytest.raises(StoreError, match=rf"is in use by another process \({process.pid}\).*name another folder"):
+        gap(store=store, resume=resume)
+    assert (store.read_bytes() if store.exists() else None) == before
+    assert ended(process) == 0
+    assert bits(gap(store=store)) == whole
+    assert [path.name for path in store.parent.iterdir()] == ["run.db"]
+
+
+def test_the_lock_of_a_killed_process_locks_nothing(tmp_path, whole):
+    store = tmp_path / "run.db"
+    process = holding(store)
+    process.kill()
+    process.communicate(timeout=30)
+    assert (tmp_path / "run.db.lock").exists()
+    assert bits(gap(store=store, resume=True)) == whole
+    assert not (tmp_path / "run.db.lock").exists()
+
+
+def test_a_forked_copy_does_not_hold_the_lock(tmp_path):
+    """As the workers of a pool are, of which a killed run leaves some behind; and a copy that ends takes no lock away."""
+    store = tmp_path / "run.db"
+    text = textwrap.dedent(HOLD).format(store=str(store), resume=False)
+    text = text.replace(
+        'print("held", flush=True)',
+        "import os, time\nread, write = os.pipe()\nif os.fork() == 0:\n    os.close(write)\n    os.read(read, 1)\n    os._exit(0)\n"
+        "if os.fork() == 0:\n    sys.exit()\nos.wait()\nprint('held', flush=True)",
+    )
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+    assert process.stdout.readline() == "held\n"
+    with pytest.raises(StoreError, match="in use by another process"):
+        Store(store, "mine")
+    process.kill()
+    process.wait(30)
+    Store(store, "mine").close()
+    process.stdin.close()
+    process.stdout.close()
+
+
+def test_within_a_process_a_store_is_opened_once(tmp_path, monkeypatch):
+    store, link = tmp_path / "run.db", tmp_path / "link"
+    link.symlink_to(tmp_path)
+    with Store(store, "one"):
+        for name in (store, link / "run.db"):
+            with pytest.raises(StoreError, match="in use by this process already"):
+                Store(name, "two")
+    with Store(link / "run.db", "two"):
+        pass
+    lost = Store(store, "three")
+    del lost
+    Store(store, "four").close()
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
+
+
+def test_a_store_that_is_not_used_leaves_nothing(tmp_path):
+    Store(tmp_path / "a" / "b" / "run.db", "mine").close()
+    Store(tmp_path / "a" / "b" / "run.db", "mine").discard()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_store_that_another_program_locks_is_not_called_damaged(tmp_path, resume, monkeypatch):
+    store = tmp_path / "run.db"
+    gap(store=store)
+    before = store.read_bytes()
+    monkeypatch.setattr(sqlite3, "connect", impatient(sqlite3.connect))
+    other = sqlite3.connect(store)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(StoreError, match="is in use by another program .*locked.*Wait until"):
+        gap(store=store, resume=resume)
+    other.close()
+    assert store.read_bytes() == before
+
+
+def impatient(connect, pages=None):
+    """`sqlite3.connect` that does not wait five seconds for a lock, and whose files have at most so many pages."""
+
+    def connected(*args, **options):
+        connection = connect(*args, timeout=0.01, **options)
+        if pages is not None:
+            connection.execute(f"PRAGMA max_page_count = {pages}")
+        return connection
+
+    return connected
+
+
+def test_a_lock_that_comes_between_loses_nothing(tmp_path, whole, monkeypatch):
+    """Somebody looks into the store while it is written: what could not be committed is committed later."""
+    store = tmp_path / "run.db"
+    monkeypatch.setattr("sdetools.simulation.store._COMMIT_EVERY", 0.0)
+    monkeypatch.setattr(sqlite3, "connect", impatient(sqlite3.connect))
+    readers = []
+
+    def progress(done, total):
+        if len(readers) == 0 and done > 1000:
+            reader = sqlite3.connect(store)
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM chunks").fetchone()
+            readers.append(reader)
+
+    with pytest.raises(StoreError, match="in use by another program"):
+        gap(store=store, progress=progress)
+    readers[0].close()
+    assert stored(store) >= 4
+    assert bits(gap(store=store, resume=True)) == whole
+
+
+# -- no room --------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_ends_the_run_in_a_sentence_and_keeps_what_was_committed(tmp_path, whole, monkeypatch):
+    store, connect = tmp_path / "run.db", sqlite3.connect
+    monkeypatch.setattr("sdetools.simulation.store._COMMIT_EVERY", 0.0)
+    monkeypatch.setattr(sqlite3, "connect", impatient(connect, pages=10))
+    with pytest.raises(StoreError, match=r"run.db cannot be written: the disk is full .*make room, then resume"):
+        gap(store=store)
+    assert not (tmp_path / "run.db.lock").exists()
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    kept = stored(store)
+    assert 0 < kept < CHUNKS
+    assert bits(gap(store=store, resume=True)) == whole
+    assert stored(store) == CHUNKS
+
+
+def test_tidying_up_needs_no_room(tmp_path, monkeypatch):
+    """The results are written by then: a store that cannot be emptied is no reason to fail."""
+    with Store(tmp_path / "run.db", "mine") as store:
+        gap(store=store)
+        store.commit()
+        with sqlite3.connect(tmp_path / "run.db", timeout=0.01) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM chunks").fetchone()
+            store._connection.execute("PRAGMA busy_timeout = 10")
+            store.finish()
+        reader.close()
+    assert stored(tmp_path / "run.db") in (0, CHUNKS)
