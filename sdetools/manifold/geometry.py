@@ -11,6 +11,7 @@ Annals of Probability 19 (1991); Z. Li, T. Wang, S. Arora, ICLR 2022.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -25,6 +26,8 @@ CURVED, LEVEL = 1e-6, 1e-9
 """Curvatures above the first part of the largest one count, below the second they do not; between them the rank is ambiguous."""
 ON = 1e-6
 """Newton's displacement, as a part of the point's size, up to which a point counts as lying on the manifold."""
+ROUNDING = 100 * np.finfo(float).eps
+"""What a gradient may err by, as a part of the largest curvature times the point."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,8 @@ def at(loss: Loss, x: Any, rank: int | None = None) -> Geometry:
 
     `rank`: the rank of the Hessian there; by default it is found: eigenvalues above 1e-6 of the largest count, and none may lie between
     that and 1e-9 of it. ValueError where a point is no minimiser (project it first), where it is a saddle, where the rank is ambiguous
-    (a singular point; the gap is told) or not the same at all points, and where there is no manifold (rank 0 or dim).
+    (a singular point; the gap is told) or not the same at all points, and where there is no manifold (rank 0 or dim, or a loss that
+    leaves its minimum along the kernel of the Hessian, as x^2 + y^4 does).
 
     >>> import sdetools as st
     >>> at(st.losses.hyperbola(), [2.0, 0.5]).projection.round(12)
@@ -155,6 +159,15 @@ def at(loss: Loss, x: Any, rank: int | None = None) -> Geometry:
     _check_slope(loss, points, g, np.abs(g).max(axis=1) / np.maximum(np.abs(values).max(axis=1), 1e-300))
     ranks = _ranks(loss, points, values) if rank is None else _given(loss, points, values, rank)
     _check_slope(loss, points, g, np.abs(np.einsum("nij,ni->nj", vectors[:, :, :ranks], g) / values[:, :ranks]).max(axis=1))
+    normal, level = vectors[:, :, :ranks], np.abs(values[:, ranks:]).max(axis=1)
+
+    def back(v: np.ndarray) -> np.ndarray:
+        return np.einsum("nij,nj->ni", normal, np.einsum("nij,ni->nj", normal, v) / values[:, :ranks])
+
+    def along(v: np.ndarray) -> np.ndarray:
+        return v - np.einsum("nij,nj->ni", normal, np.einsum("nij,ni->nj", normal, v))
+
+    check_flat(loss, points, back, along, values[:, :ranks], level)
     tail = shape[1:]
     return Geometry(
         loss,
@@ -230,6 +243,67 @@ def _check_slope(loss: Loss, points: np.ndarray, g: np.ndarray, off: np.ndarray)
             f"`x` must lie on the manifold of minimisers; at {_told(points[i])} |grad L| is {np.abs(g[i]).max():.3g}, about "
             f"{off[i]:.2g} away from it. Project it first: st.manifold.project(loss, x)."
         )
+
+
+def check_flat(
+    loss: Loss,
+    points: np.ndarray,
+    back: Callable[[np.ndarray], np.ndarray],
+    along: Callable[[np.ndarray], np.ndarray],
+    values: np.ndarray,
+    level: np.ndarray,
+) -> None:
+    """ValueError where the loss does not stay at its minimum along the kernel of its Hessian, to whatever order it leaves it.
+
+    `points` `(n, dim)`; `back` is H^+ and `along` P, on such rows; `values` `(n, M)` the curvatures across, descending, and `level` the
+    largest that counts as none. From x + t v, v a random direction of the kernel, steps y - H^+ grad L(y) lead back to where the slope
+    across vanishes. By the implicit function theorem that is the manifold, if there is one, so that the slope along vanishes as well.
+    Else it is the slope of t -> min over the rest of L, whose lowest term it shows, t^3 for a fourth power. t grows for as long as the
+    steps contract well and are short beside t: there the theorem holds. The slope counts where rounding, and a curvature of size `level`,
+    do not explain it. Independent residuals, as many as curvatures, have a manifold of zeros: nothing is to be checked then.
+    """
+    if getattr(loss, "model", None) is not None and len(loss.residuals(points[0])) == values.shape[1]:
+        return
+    size, top = np.abs(points).max(axis=1, keepdims=True), values[:, 0]
+    rounding = ROUNDING * top / values[:, -1]
+    start, valid = _returned(loss, points, back, rounding)
+    v = along(np.random.default_rng(0).standard_normal(points.shape))
+    v /= np.linalg.norm(v, axis=1, keepdims=True)
+    t, told = 1e-6 * (1e-3 + size), ""
+    while valid.any() and (t < 1 + size).any():
+        y, found = _returned(loss, start + t * v, back, rounding)
+        with np.errstate(invalid="ignore", over="ignore"):
+            valid &= found & (np.linalg.norm(y - start - t * v, axis=1) <= 0.25 * t[:, 0])
+            g = gradients(loss, y)
+            slope = np.abs(along(g)).max(axis=1)
+            noise = ROUNDING * top * np.abs(y).max(axis=1) + 1e3 * np.abs(g - along(g)).max(axis=1)
+            rises = valid & (slope > 10 * noise + 100 * level * t[:, 0])
+        if rises.any():
+            i = int(np.argmax(rises))
+            told = f"at {_told(points[i])}: {t[i, 0]:.2g} along {_told(v[i])}, and back across it, its slope is {slope[i]:.2g}"
+        t = 4 * t
+    if told:
+        raise ValueError(
+            "the loss must stay at its minimum along the kernel of its Hessian, as on a manifold of minimisers; "
+            f"{loss.label} does not {told}. Its minimum is of higher order there, as that of x**2 + y**4 at 0, and nothing moves "
+            "on the slow clock."
+        )
+
+
+def _returned(loss: Loss, y: np.ndarray, back: Any, rounding: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the steps y - H^+ grad L(y) lead, and whether each was at most 0.7 of the one before, down to rounding."""
+    last, good = np.full(len(y), np.inf), np.ones(len(y), dtype=bool)
+    for _ in range(40):
+        with np.errstate(all="ignore"):
+            step = back(gradients(loss, y))
+            long = np.linalg.norm(step, axis=1)
+            fine = long <= rounding * np.abs(y).max(axis=1)
+            good &= (long <= 0.7 * last) | fine
+        if (fine | ~good).all():
+            break
+        y = np.where((good & ~fine)[:, None], y - step, y)
+        last = long
+    return y, good
 
 
 def tangent_projection(loss: Loss, x: Any, rank: int | None = None) -> np.ndarray:

@@ -23,7 +23,7 @@ import numpy as np
 
 from sdetools import _check
 from sdetools.losses.base import Loss
-from sdetools.manifold.geometry import CURVED, LEVEL
+from sdetools.manifold.geometry import CURVED, LEVEL, check_flat
 
 MOST_RANK = 256
 """Eigenpairs that Lanczos is asked for at most."""
@@ -211,9 +211,16 @@ def matrix_free(loss: Loss, x: Any, rank: int | None = None) -> MatrixFree:
         raise ValueError(f"`loss` must be a loss of `sdetools.losses`; got {loss!r}. Try losses.from_torch_model(...).")
     x = _check.point("x", x, loss.dim)
     rank = None if rank is None else _check.count("rank", rank)
-    if getattr(loss, "model", None) is not None:
-        return _by_residuals(loss, x, rank)
-    return _by_lanczos(loss, x, rank)
+    found = _by_residuals(loss, x, rank) if getattr(loss, "model", None) is not None else _by_lanczos(loss, x, rank)
+    check_flat(
+        loss,
+        x[None],
+        lambda v: found.pseudo_inverse(v[0])[None],
+        lambda v: found.project_tangent(v[0])[None],
+        found.eigenvalues[None],
+        found.eigenvalues[-1:] / found.gap,
+    )
+    return found
 
 
 def _by_residuals(loss: Any, x: np.ndarray, rank: int | None) -> ResidualGeometry:

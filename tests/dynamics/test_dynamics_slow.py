@@ -218,6 +218,8 @@ def test_paths_near_a_singular_point_are_counted_as_lost():
     ("make", "told"),
     [
         (lambda: slow(st.losses.double_well()), "isolated minimum"),
+        (lambda: slow(st.losses.from_expression("x**2/2 + y**4", variables="x y")), "must stay at its minimum"),
+        (lambda: slow(st.losses.from_expression("x**2/2 + y**6", variables="x y"), at=[1.0, 1.0], rank=1), "must stay at its minimum"),
         (lambda: slow(st.losses.from_expression("x**2 - y**2", variables="x y")), "`at` must be given"),
         (lambda: slow(st.losses.hyperbola(), at=[0.0, 0.0]), "saddle"),
         (lambda: slow(st.losses.hyperbola(), at=[1.0]), "`at`"),

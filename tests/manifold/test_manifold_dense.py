@@ -8,7 +8,7 @@ import pytest
 from scipy.integrate import solve_ivp
 
 import sdetools as st
-from sdetools.manifold import FlowError, at, differential, distance, project, second_derivative, tangent_projection
+from sdetools.manifold import FlowError, at, differential, distance, matrix_free, project, second_derivative, tangent_projection
 from sdetools.manifold.geometry import Geometry
 
 EXACT = 1e-9
@@ -234,6 +234,71 @@ def test_a_point_without_a_clear_manifold_is_refused(text, point, told):
     loss = st.losses.from_expression(text, variables="x y")
     with pytest.raises(ValueError, match=told):
         at(loss, point)
+
+
+# Hessians of lower rank whose minimum is isolated, or of fewer dimensions than the kernel: (loss, coordinates, point).
+DEGENERATE = [
+    ("x**2/2 + y**4", "x y", [0, 0]),
+    ("x**2/2 + y**6", "x y", [0, 0]),
+    ("x**2/2 + y**12", "x y", [0, 0]),
+    ("x**2/2 + y**3", "x y", [0, 0]),
+    ("x**2/2 - y**4", "x y", [0, 0]),
+    ("x**2/2 + 1e-6*y**4", "x y", [0, 0]),
+    ("(1e6*x)**2/2 + y**4", "x y", [0, 0]),
+    ("(y - x**2)**2/2 + x**4", "x y", [0, 0]),
+    ("(y - 1e4*x**2)**2/2 + x**4", "x y", [0, 0]),
+    ("(x - y**2)**2 + y**6*exp(y)", "x y", [0, 0]),
+    ("(x*y - 1)**2/2 + (x - 2)**4", "x y", [2, 0.5]),
+    ("x**2/2 + (1 - cos(y))**2", "x y", [0, 0]),
+    ("x**2/2 + y**4 + 0*z", "x y z", [0, 0, 3]),
+    ("x**2 + (y*z)**4", "x y z", [0, 1, 0]),
+    ("(x**2 + y**2 + z**2 - 1)**2/4 + (z - 0.6)**4", "x y z", [0.8, 0, 0.6]),
+]
+# Manifolds of minimisers: strongly curved, badly scaled, near singular points, and one that rises less than its rank tells.
+FLAT = [
+    ("(x*y - 1)**2/2", "x y", [1000, 0.001]),
+    ("(1e6*(x*y - 1))**2/2", "x y", [2, 0.5]),
+    ("x**2*y**2 - 2*x*y + 1", "x y", [2, 0.5]),
+    ("(a*b*c*d*f*g - 1)**2/2", "a b c d f g", [1.1, 1.1, 1.1, 1.1, 1.1, 0.6]),
+    ("exp(x + y)*(x - y)**2/2", "x y", [0.3, 0.1]),
+    ("(y - 1e4*x**2)**2/2", "x y", [0, 0]),
+    ("(y - 1e4*x**2)**2/2", "x y", [1, 1e4]),
+    ("(y - sin(50*x))**2/2", "x y", [0.3, 0.6]),
+    ("(x**2 + y**2 - 1e-6)**2/4", "x y", [1e-3, 0]),
+    ("(x**2 + y**2 - 1e12)**2/4", "x y", [1e6, 0]),
+    ("(y**2 + (x*z)**2)/2", "x y z", [0.01, 0, 0]),
+    ("(x*y)**2/2", "x y", [1, 0]),
+    ("(log(x) + log(y))**2", "x y", [2, 0.4]),
+    ("x**2*(1 + y**2) + 1e-11*y**2", "x y", [0, 0]),
+]
+
+
+@pytest.mark.parametrize(("text", "names", "point"), DEGENERATE)
+def test_a_minimum_of_higher_order_is_no_manifold(text, names, point):
+    loss = st.losses.from_expression(text, variables=names)
+    for geometry in (at, matrix_free):
+        with pytest.raises(ValueError, match="must stay at its minimum along the kernel of its Hessian"):
+            geometry(loss, point)
+    with pytest.raises(ValueError, match="must stay at its minimum"):
+        at(loss, np.array(point, dtype=float), rank=1)
+    with pytest.raises(ValueError, match="must stay at its minimum"):
+        at(loss, np.stack([point, point], axis=1))
+
+
+@pytest.mark.parametrize(("text", "names", "point"), FLAT)
+def test_a_manifold_of_any_curvature_and_scale_is_one(text, names, point):
+    loss = st.losses.from_expression(text, variables=names)
+    x = project(loss, point)
+    assert at(loss, x).rank == matrix_free(loss, x).rank < loss.dim
+
+
+def test_the_flow_to_a_minimum_of_higher_order_ends_near_it_and_is_refused_there():
+    """It ends where the slope is below rounding, not at 0."""
+    loss = st.losses.from_expression("x**2/2 + y**6", variables="x y")
+    x = project(loss, [1.0, 1.0])
+    assert 0 < abs(x[1]) < 1e-2
+    with pytest.raises(ValueError, match="must stay at its minimum"):
+        at(loss, x)
 
 
 def test_a_rank_that_changes_is_refused():

@@ -137,6 +137,16 @@ def test_bad_input_is_one_sentence(interpolating, make, told):
         make(loss, x)
 
 
+def test_residuals_that_touch_zero_to_second_order_are_no_manifold():
+    """r = (x, y^2): the Jacobian has rank 1 and the only zero is 0. With r = (x, x) the zeros are a line."""
+    inputs, targets = torch.tensor([0.0, 1.0]), torch.tensor([0.0, 0.0])
+    isolated = st.losses.from_torch_model(lambda x, a: (1 - a) * x[0] + a * x[1] ** 2, inputs, targets, dim=2)
+    line = st.losses.from_torch_model(lambda x, a: x[0] + 0 * a * x[1], inputs, targets, dim=2)
+    with pytest.raises(ValueError, match="must stay at its minimum"):
+        matrix_free(isolated, [0.0, 0.0])
+    assert matrix_free(line, [0.0, 0.5]).rank == 1
+
+
 def test_a_model_that_cannot_interpolate_is_refused():
     loss = st.losses.from_torch_model(lambda x, a: torch.tanh(x[0]) * a, torch.tensor([1.0]), torch.tensor([5.0]), dim=2)
     with pytest.raises(ValueError, match="reach 0"):
