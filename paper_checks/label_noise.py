@@ -42,6 +42,12 @@ def flow(run):
         float(np.abs([smooth.at("x", t).value for t in times] - exact).max()),
         at_most=1e-4,
     )
+    # lambda = 0.8: the exponent has lambda^2
+    slower = st.SlowSDE(oracle, st.schedules.from_arrays(np.full(8, 0.8 * etas[-1]), base=etas[-1]), at=[1.0, 0.0])
+    end = st.simulate(st.RI1(slower, 0.1), x0=[1.0, 0.0], horizon=horizon, observe=["x"], times=times, **run.options(paths=1))
+    run.measure("the slow SDE at lambda = 0.8, at the end", end.at("x").value, expected=float(exact[-1] ** 0.64), tolerance=1e-4)
+    trace = st.manifold.at(VALLEY, [0.7, 0.0]).trace_gradient()
+    run.measure("P grad tr H at (0.7, 0), tr H = 1 + x^2", float(np.abs(trace - [1.4, 0.0]).max()), at_most=1e-9)
     curves = {}
     for eta in etas:
         plan = st.schedules.constant(eta, beta=0.9)

@@ -1,12 +1,16 @@
 r"""dPhi is the tangent projection and d2Phi has its formula, on losses whose flow is known and on random ones.
 
 Nothing here is drawn but the losses themselves, so every number is exact up to how finely Phi is computed: to 1e-10 of its size, so that the
-second difference of Phi at a step of 2e-3 errs by some 1e-5.
+second difference of Phi at a step of 2e-3 errs by some 1e-5. The formula stands in four places, and all four are held against the same
+values: by dense matrices, by products, in the drift by NumPy, and in the compiled frame that the slow SDE runs with.
 """
 
 from __future__ import annotations
 
+from itertools import combinations_with_replacement
+
 import numpy as np
+from _slow import POINTS, by_hand, closed_second, off, tangent_to
 
 import sdetools as st
 
@@ -52,8 +56,20 @@ def second_difference(loss, x, root):
     return ((-ends[:, 0] + 16 * ends[:, 1] - 30 * centre + 16 * ends[:, 2] - ends[:, 3]) / (12 * STEP**2)).sum(axis=1)
 
 
-def off(found, exact):
-    return float(np.abs(found - exact).max() / np.abs(exact).max())
+def compiled_second(loss, x, rank, covariances):
+    """d2Phi of covariances `(n, dim, dim)` by the compiled frame, a lane each: `(n, dim)`."""
+    from sdetools.manifold import kernels
+
+    dim, n = loss.dim, len(covariances)
+    pairs, triples = (tuple(np.array(list(combinations_with_replacement(range(dim), k))).T) for k in (2, 3))
+    settings = np.array([dim, rank, 0.7, 1e-8])
+    H, T = (
+        np.repeat(tensor[places][:, None], n, axis=1) for tensor, places in ((loss.hessian(x), pairs), (loss.third(x), triples))
+    )
+    frame, out = np.empty((kernels.frame_rows(dim), n)), np.empty((2 * dim, n))
+    kernels.frame(H, np.array(covariances).transpose(1, 2, 0)[pairs], frame, settings)
+    kernels.pull(frame, T, out, settings)
+    return out[:dim].T
 
 
 @st.claim(
@@ -66,6 +82,25 @@ def first(run):
         run.measure(
             f"{name}: Phi against its closed form", off(st.manifold.project(loss, start), phi(np.array(start))), at_most=1e-9
         )
+    for name, (loss, x) in POINTS.items():
+        P = tangent_to(name, np.array(x))
+        run.measure(f"{name}: P against that of the normal", off(st.manifold.tangent_projection(loss, x), P), at_most=1e-12)
+        run.measure(
+            f"{name}: P v by products",
+            off(st.manifold.matrix_free(loss, x).project_tangent(P + 1.0), P @ (P + 1.0)),
+            at_most=1e-9,
+        )
+    # off the manifold: Phi = (x - y^2/4, 0), and x/|x|
+    z = np.array([0.4, 1.3])
+    away = st.manifold.differential(CLOSED["valley"][0], z)
+    run.measure("valley: dPhi off the manifold", off(away, np.array([[1.0, -z[1] / 2], [0.0, 0.0]])), at_most=1e-9)
+    z = np.array(CLOSED["sphere"][1])
+    r = float(np.linalg.norm(z))
+    away = st.manifold.differential(CLOSED["sphere"][0], z)
+    run.measure("sphere: dPhi off the manifold", off(away, (np.eye(4) - np.outer(z, z) / r**2) / r), at_most=1e-9)
+    run.measure(
+        "sphere: the distance from the manifold", float(st.manifold.distance(CLOSED["sphere"][0], z)), abs(r - 1), tolerance=1e-9
+    )
     losses = [
         *((loss, phi(np.array(start))) for loss, start, phi in CLOSED.values()),
         *(random_loss(seed)[:2] for seed in range(6)),
@@ -90,11 +125,17 @@ def first(run):
 )
 def second(run):
     count = run.scale(quick=8, standard=100, full=300)
-    rows, failing = [], []
+    rows, failing, hand = [], [], {"dense matrices": [], "products": [], "the compiled frame": []}
     for seed in range(count):
         loss, x, normal, rng = random_loss(seed)
         geometry = st.manifold.at(loss, x)
         root = rng.normal(size=(loss.dim, loss.dim))
+        other = root[:, ::-1] @ np.diag(1.0 + np.arange(loss.dim)) @ root[:, ::-1].T
+        derivatives = loss.hessian(x), loss.third(x)
+        expected = np.array([by_hand(*derivatives, S) for S in (root @ root.T, other)])
+        hand["dense matrices"].append(off(np.array([geometry.second_derivative(S) for S in (root @ root.T, other)]), expected))
+        hand["products"].append(off(st.manifold.matrix_free(loss, x).second_derivative(root=root), expected[0]))
+        hand["the compiled frame"].append(off(compiled_second(loss, x, normal, [root @ root.T, other]), expected))
         exact = second_difference(loss, x, root)
         found = geometry.second_derivative(root @ root.T)
         rows.append(off(found, exact))
@@ -102,32 +143,79 @@ def second(run):
         if geometry.rank != normal:
             rows[-1] = np.inf
     run.measure(f"the worst of {count} random losses, relative to the second difference of Phi", max(rows), at_most=1e-4)
+    for name, errors in hand.items():
+        run.measure(f"the worst by {name}, relative to the formula by inverses", max(errors), at_most=1e-7)
     run.note(f"Median {np.median(rows):.2g}: what a difference quotient leaves of Phi's own error.")
     run.figure(
         "Errors on random losses",
         lambda: histogram(rows),
         "Relative distance between the formula and the second difference of $\\Phi$.",
     )
-    for name, (loss, start, phi) in CLOSED.items():
-        x = phi(np.array(start))
+    for name, (loss, x) in POINTS.items():
         S = np.diag(np.arange(1.0, loss.dim + 1)) + 0.3
-        closed = closed_second(name, x, S)
+        closed, root = closed_second(name, np.array(x), S), np.linalg.cholesky(S)
         run.measure(f"{name}: against the closed form", off(st.manifold.second_derivative(loss, x, S), closed), at_most=1e-9)
+        drift = st.manifold.at(loss, x).slow_drift(S, rate=0.8)
+        run.measure(f"{name}: the slow drift at lambda = 0.8", off(drift, 0.32 * closed), at_most=1e-9)
+        run.measure(
+            f"{name}: by products", off(st.manifold.matrix_free(loss, x).second_derivative(root=root), closed), at_most=1e-7
+        )
+        run.measure(f"{name}: by the compiled frame", off(compiled_second(loss, np.array(x), 1, [S])[0], closed), at_most=1e-9)
     with run.control("the formula without its tangent part"):
         run.measure("the worst", max(failing), at_most=1e-4)
+    with run.control("without the mixed term"):
+        S = np.diag([1.0, 2.0]) + 0.3
+        mixed = np.array([[S[0, 0], 0.0], [0.0, S[1, 1]]])  # at (1, 0) on the circle the normal is the first coordinate
+        found = compiled_second(st.losses.sphere(2), np.array([1.0, 0.0]), 1, [mixed])[0]
+        run.measure("circle", off(found, closed_second("circle", np.array([1.0, 0.0]), S)), at_most=1e-2)
 
 
-def closed_second(name, x, S):
-    if name == "valley":
-        return np.array([-S[1, 1] / 2, 0.0])
-    if name == "sphere":
-        Sx = S @ x
-        return -2 * Sx - x * np.trace(S) + 3 * x * (x @ Sx)
-    # q(Phi(x)) = q(x) and Phi_1 Phi_2 = 1, differentiated twice
-    P = np.outer([-x[0], x[1]], [-x[0], x[1]]) / (x @ x)
-    tangent = P @ S @ P
-    rows = np.array([[2 * x[0], -2 * x[1]], [x[1], x[0]]])
-    return np.linalg.solve(rows, [2 * (S[0, 0] - S[1, 1]) - 2 * (tangent[0, 0] - tangent[1, 1]), -2 * tangent[0, 1]])
+@st.claim(
+    "d2phi-by-products",
+    statement=r"Without a matrix of the parameters' size: for residuals $r$, $\partial^2\Phi[\Sigma]$ and $P\nabla\operatorname{tr}\nabla^2L$ come from "
+    r"$D[M] = \frac1n\sum_i (2\nabla^2 r_i M\nabla r_i + \operatorname{tr}(\nabla^2 r_i M)\nabla r_i)$.",
+    source="Section 4",
+)
+def products(run):
+    import torch
+
+    def model(x, a):
+        return (1 - a) * (x * x).sum() + a * (x[0] * x[1] + x[2])
+
+    names = "x0 x1 x2 x3"
+    plain = st.losses.from_expression("((x0**2 + x1**2 + x2**2 + x3**2 - 1)**2 + (x0*x1 + x2 - 0.2)**2)/4", variables=names)
+    x = st.manifold.project(plain, [0.5, 0.6, 0.1, -0.7])
+    loss = st.losses.from_torch_model(model, torch.tensor([0.0, 1.0]), torch.tensor([1.0, 0.2]), dim=4)
+    H, third = plain.hessian(x), plain.third(x)
+    S = np.diag([1.0, 2.0, 0.5, 1.5]) + 0.3
+    flattest = by_hand(H, third, 0.7 * H)
+    free = st.manifold.matrix_free(loss, x)
+    found = free.second_derivative(root=np.linalg.cholesky(S))
+    run.measure("residuals: against the formula by inverses", off(found, by_hand(H, third, S)), at_most=1e-7)
+    run.measure("residuals: Sigma = c Hess L", off(free.second_derivative(hessian_multiple=0.7), flattest), at_most=1e-7)
+    by_lanczos = st.manifold.matrix_free(plain, x)
+    run.measure("Lanczos: Sigma = c Hess L", off(by_lanczos.second_derivative(hessian_multiple=0.7), flattest), at_most=1e-7)
+    # on xy = 1 the trace of the Hessian is x^2 + y^2: its gradient along is (x, -y)(2x^2 - 2y^2) / (x^2 + y^2)
+    one = st.losses.from_torch_model(lambda x, a: a * x[0] * x[1], torch.tensor([1.0]), torch.tensor([1.0]), dim=2)
+    on = np.array([2.0, 0.5])
+    slope = tangent_to("hyperbola", on) @ (2 * on)
+    for name, geometry in (
+        ("residuals", st.manifold.matrix_free(one, on)),
+        ("Lanczos", st.manifold.matrix_free(POINTS["hyperbola"][0], on)),
+    ):
+        run.measure(f"{name}: P grad tr H on the hyperbola", off(geometry.trace_gradient()[0], slope), at_most=1e-7)
+        # one curvature: every probe is exact
+        run.measure(f"{name}: by probes", off(geometry.trace_gradient(probes=4)[0], slope), at_most=1e-7)
+        run.measure(
+            f"{name}: the slow drift at lambda = 0.8",
+            off(geometry.slow_drift(hessian_multiple=0.7, rate=0.8), -0.112 * slope),
+            at_most=1e-7,
+        )
+    run.measure("dense: P grad tr H there", off(st.manifold.at(POINTS["hyperbola"][0], on).trace_gradient(), slope), at_most=1e-9)
+    home = st.manifold.retract(one, [1.8, 0.7])
+    run.measure("the retraction: x y - 1", float(abs(home[0] * home[1] - 1)), at_most=1e-12)
+    with run.control("c a hundredth larger"):
+        run.measure("residuals", off(free.second_derivative(hessian_multiple=0.707), flattest), at_most=1e-3)
 
 
 def histogram(rows):
