@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import sdetools as st
-from sdetools.exact.modes import relaxation_steps, settled, settling_time
+from sdetools.exact.modes import flattening, relaxation_steps, settled, settling_time, transverse_modes
 from sdetools.weak import Estimate, Simulation
 
 EPS = 0.2
@@ -223,3 +223,87 @@ def along_steps(run: Any, problem: Problem, eta: float, mu: float, eps: float, *
     """tau_2, the last step at which the rms distance along Gamma exceeds 1/e of its start, and draws of it."""
     steps = math.ceil(1.5 / (problem.stiffness(eta, mu, eps) * mu))
     return settling(problem.run(run, eta, mu, steps, eps, start=problem.near, **options), math.exp(-1))
+
+
+def measure_modes(run: Any) -> None:
+    """The modes across Gamma beside the eigenvalues of one step of (x_k, x_{k-1}), by NumPy, and tau_1 beside a march of 4,000 steps."""
+    away = 0.0
+    for eta, beta, lam in ((0.1, 0.5, 1.0), (0.3, 0.9, 2.0), (2.5, 0.6, 1.0), (0.01, 0.2, 3.0)):
+        own = np.linalg.eigvals(np.array([[1 + beta - eta * lam, -beta], [1.0, 0.0]], dtype=complex))
+        own = own[np.argsort(-np.abs(own), kind="stable")]
+        found = transverse_modes(eta, beta, lam)
+        pair = (
+            min(np.abs(found - own).max(), np.abs(found[::-1] - own).max())
+            if np.allclose(*np.abs(own))
+            else np.abs(found - own).max()
+        )
+        away = max(away, float(pair), float(abs(relaxation_steps(eta, beta, lam) * np.log(np.abs(own[0])) + 1)))
+    run.measure("modes and tau_1 beside the eigenvalues of a step", away, at_most=1e-9)
+    run.measure("tau_1 where nothing falls is infinite", float(np.isinf(relaxation_steps(4.5, 0.5, 1.0))), at_least=1.0)
+
+
+def series(r: float, terms: int = 22) -> tuple[np.ndarray, np.ndarray]:
+    """Taylor's coefficients at s = 0 of E X and E X^2 from X = 1, V = A = 0, by applying the generator to monomials:
+
+    G = V d/dX - (V + r A X) d/dV + (1 - A) d/dA + A d^2/dA^2 on X^i V^j A^n, exactly.
+    """
+
+    def applied(f: dict[tuple[int, int, int], float]) -> dict[tuple[int, int, int], float]:
+        out: dict[tuple[int, int, int], float] = {}
+        for (i, j, n), c in f.items():
+            for key, factor in (
+                ((i - 1, j + 1, n), i),
+                ((i, j, n), -j - n),
+                ((i + 1, j - 1, n + 1), -r * j),
+                ((i, j, n - 1), n * n),
+            ):
+                if factor:
+                    out[key] = out.get(key, 0.0) + c * factor
+        return out
+
+    rows = []
+    for power in (1, 2):
+        f, row = {(power, 0, 0): 1.0}, []
+        for k in range(terms):
+            row.append(sum(c for (_, j, n), c in f.items() if j == n == 0) / math.factorial(k))
+            f = applied(f)
+        rows.append(np.array(row))
+    return rows[0], rows[1]
+
+
+def measure_limit(run: Any) -> None:
+    """The limit's moments beside their Taylor series, its settling time beside its curve, and r beside the statement's number."""
+    away = averaged = 0.0
+    for r in (0.3, 0.655, 1.0):
+        for s in (0.3, 0.6):  # the series converges up to about 2
+            found, powers = flattening(r, [0.4 * s, s]), np.array([0.4 * s, s])[:, None] ** np.arange(22)
+            for curve, row in zip((found.mean, found.square), series(r), strict=True):
+                away = max(away, float(np.abs(curve - powers @ row).max()))
+        # with the mean 1 - e^-s for A, by steps of Runge and Kutta
+        averaged = max(averaged, abs(float(flattening(r, [2.0], random=False).mean[0]) - by_mean_energy(r, 2.0)))
+    run.measure("E X and E X^2 of the limit beside their Taylor series", away, at_most=1e-8)
+    run.measure("X with the mean energy beside Runge and Kutta", averaged, at_most=1e-7)
+    r = 0.655
+    time = settling_time(r, FRACTION)
+    curve = flattening(r, time + np.arange(0.0, 6.0, 0.25)).rms
+    run.measure("rms of the limit at its settling time", float(curve[0]), FRACTION, tolerance=1e-5)
+    run.measure("rms of the limit later", float(curve[1:].max()), at_most=FRACTION)
+    run.measure("a settling time of exp(-s)", float(settled(np.arange(9.0), np.exp(-np.arange(9.0)), 0.1)), math.log(10), 1e-9)
+    # three digits, as the statement has them; the curves that it comes from are held against their series above
+    run.measure("r at which T is shortest", best_stiffness(), expected=0.655, tolerance=1e-3)
+
+
+def by_mean_energy(r: float, end: float, steps: int = 400) -> float:
+    """X'' + X' + r (1 - e^-s) X = 0 from X = 1 at rest."""
+
+    def slope(s: float, u: np.ndarray) -> np.ndarray:
+        return np.array([u[1], -u[1] - r * (1 - math.exp(-s)) * u[0]])
+
+    u, h = np.array([1.0, 0.0]), end / steps
+    for k in range(steps):
+        s = k * h
+        a = slope(s, u)
+        b = slope(s + h / 2, u + h / 2 * a)
+        c = slope(s + h / 2, u + h / 2 * b)
+        u = u + h / 6 * (a + 2 * b + 2 * c + slope(s + h, u + h * c))
+    return float(u[0])

@@ -23,6 +23,8 @@ from _flatter import (
     best_stiffness,
     estimate,
     exponent,
+    measure_limit,
+    measure_modes,
     minibatch,
     scaling_function,
     sweep,
@@ -91,6 +93,7 @@ def tau(run):
         meet = np.array([np.interp(0.0, column[::-1], above[::-1]) for column in np.transpose([slopes[g] for g in above])])
         run.measure(f"{problem.name}: g at which the exponents meet", estimate(meet, paths), 2 / 3, tolerance=0.05)
         run.table(problem.name, rows, ["g", "C", "eps", "exponent of tau_1", "exponent of tau_2", "least tau_2 / tau_1"])
+    measure_modes(run)
     run.figure(
         "times", lambda: tau_figure(drawn), r"$\tau_1$ (open) and $\tau_2$ (filled) on the valley; lines: the predictions."
     )
@@ -153,6 +156,7 @@ def shortest(run):
         drawn.append((problem, sweeps))
         with run.control(f"{problem.name}: the best 1 - beta on the scale of the critical damping, eta^(1/2)"):
             run.measure("exponent of the best 1 - beta", found, 1 / 2, tolerance=0.05)
+    measure_limit(run)
     run.table("The shortest settling time", rows, ["problem", "eta", "1 - beta", "by theory", "T", "by theory"])
     run.note(
         f"T is the last step at which the rms distance from the flattest minimum along the manifold exceeds {FRACTION:g} of its start; "

@@ -17,7 +17,7 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from _slow import SIGMA, measure_clock, measure_program, off, slow_step, tangent_to
+from _slow import RATE, SIGMA, measure_clock, measure_program, off, off_support, slow_step, tangent_to
 
 import sdetools as st
 
@@ -260,7 +260,7 @@ def minibatch(run):
     found = {}
     for name, problem in PROBLEMS.items():
         noise = batches_of_one(problem.loss)
-        found[name], kept = compare(run, name, replace(problem, noise=noise), etas, paths, alphas=(None, 0.5))
+        found[name], _ = compare(run, name, replace(problem, noise=noise), etas, paths, alphas=(None, 0.5))
         for alpha, rows in found[name].items():
             run.measure(
                 f"{name}, {name_of(alpha)}: W1 at eta = {etas[-1]:g}", rows[-1][0], at_most=bound_of(problem, paths, etas[-1])
@@ -276,6 +276,8 @@ def minibatch(run):
         0.32 * tangent_to("circle", x) @ (-2 * S @ x)
     )  # of d2(x/|x|)[S] = -2 S x - x tr S + 3 x (x.S x) the first is not normal
     run.measure("circle, a root that depends on x: a step's drift", off(drift, exact), at_most=1e-5)
+    away = off_support(moves, RATE * tangent_to("circle", x) @ root)
+    run.measure("circle, a root that depends on x: a step's draws", away, at_most=2e-3)
     with run.control("batches whose tangent part has half the variance"):
         circle = PROBLEMS["circle"]
         half = replace(circle, noise=st.noise.rademacher(covariance=[0.5, 0.5]))
