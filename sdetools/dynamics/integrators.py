@@ -10,7 +10,8 @@ r"""Integrators: an SDE and a step make a dynamics, like any other one-step rule
 
 For implementers of a new integrator: set the class attributes, write `step(eq, y, h)` in terms of `eq.drift(y, i)`, `eq.diffusion(y, u, i)`
 and `eq.column(y, j, i)` (i: which of `stages`, the fractions of the step at which time-dependent numbers are read), and of the draws
-`eq.xi` (`levels` rows of `noise_dim` draws of mean 0 and variance 1) and `eq.signs`. sqrt(h) eq.xi[0] is the Brownian increment.
+`eq.xi` (`levels` rows of `noise_dim` draws of mean 0 and variance 1) and, with `areas = True`, `eq.area(j, k)`, a sign for each pair of
+motions. sqrt(h) eq.xi[0] is the Brownian increment.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ EVERY = ("none", "additive", "scalar", "diagonal", "commutative", "general")
 
 
 class Equation:
-    """An SDE in one step: its numbers, its draws, and its time-dependent numbers at each stage."""
+    """An SDE in one step: its numbers, its draws, and its time-dependent numbers at each stage; `signs` has one row a pair of motions."""
 
     __slots__ = ("p", "s", "sde", "signs", "xi")
 
@@ -52,6 +53,13 @@ class Equation:
         """b_j(y)."""
         return self.diffusion(y, [float(i == j) for i in range(self.sde.noise_dim)], stage)
 
+    def area(self, j: int, k: int) -> Any:
+        """A sign for the motions j and k, antisymmetric: what stands in for (2/h) times the area between them.
+
+        Every pair has one of its own: two areas that share a motion are uncorrelated, and so must their stand-ins be.
+        """
+        return self.signs[j * (j - 1) // 2 + k] if j > k else -self.signs[k * (k - 1) // 2 + j]
+
 
 class Integrator(Dynamics):
     """An integrator on an SDE with step `dt`: a dynamics with `step_time` dt.
@@ -67,6 +75,8 @@ class Integrator(Dynamics):
     laws: ClassVar[tuple[str, ...]] = ("normal",)
     levels: ClassVar[int] = 1
     stages: ClassVar[tuple[float, ...]] = (0.0,)
+    areas: ClassVar[bool] = False
+    """Whether the scheme takes a sign for each pair of motions (`eq.area`), beside its draws."""
     paired: ClassVar[bool] = True
     """Whether the draws are the increment of a path and, with two levels, its integral over the step."""
 
@@ -113,7 +123,7 @@ class Integrator(Dynamics):
     @property
     def private_signs(self) -> int:
         """Signs that a step takes beside its draws."""
-        return 0
+        return self.sde.noise_dim * (self.sde.noise_dim - 1) // 2 if self.areas else 0
 
     @property
     def draws(self) -> tuple[Draws, ...]:
@@ -276,10 +286,7 @@ class Platen(Integrator):
     weak = 2.0
     laws = ("normal", "three-point")
     stages = (0.0, 1.0)
-
-    @property
-    def private_signs(self) -> int:
-        return self.sde.noise_dim * (self.sde.noise_dim - 1) // 2
+    areas = True
 
     def step(self, eq: Equation, y: Any, h: Any) -> Any:
         q, root, a = eq.sde.noise_dim, np.sqrt(h), eq.drift(y)
@@ -290,11 +297,6 @@ class Platen(Integrator):
         if not q:
             return new
         new = new + 0.5 * noise
-        signs, at = {}, 0
-        for j in range(q):
-            for r in range(j):
-                signs[r, j], at = h * eq.signs[at], at + 1
-                signs[j, r] = -signs[r, j]
         columns = [eq.column(y, j) for j in range(q)]
         for r in range(q):
             up, down = base + root * columns[r], base - root * columns[r]
@@ -303,7 +305,7 @@ class Platen(Integrator):
             others = [j for j in range(q) if j != r]
             if others:
                 up, down = y + root * columns[r], y - root * columns[r]
-                mixed = {j: (0.25 / root) * (w[j] * w[r] + signs[r, j]) for j in others}
+                mixed = {j: (0.25 / root) * (w[j] * w[r] + h * eq.area(j, r)) for j in others}
                 new = new + eq.diffusion(up, [0.25 * w[j] + mixed[j] if j != r else 0.0 for j in range(q)])
                 new = new + eq.diffusion(down, [0.25 * w[j] - mixed[j] if j != r else 0.0 for j in range(q)])
                 new = new - eq.diffusion(y, [0.5 * w[j] if j != r else 0.0 for j in range(q)])
@@ -313,6 +315,8 @@ class Platen(Integrator):
 class RI1(Integrator):
     """Roessler's RI1, a Runge-Kutta scheme of weak order 2 (deterministic order 3) for general Ito noise, with fewer evaluations of b.
 
+    For m motions it takes m (m - 1) / 2 signs, one a pair. The printed scheme has m - 1, one sign I~_(k) for all pairs (k, l) with k < l:
+    E[I_(2,1) I_(3,1)] is h^2 / 4 then where 0 is right, and from three non-commuting motions on the weak order is 1.
     Source: A. Roessler, SIAM J. Numer. Anal. 47 (2009), Table 5.2.
     """
 
@@ -320,10 +324,7 @@ class RI1(Integrator):
     weak = 2.0
     laws = ("normal", "three-point")
     stages = (0.0, 2 / 3, 1.0)
-
-    @property
-    def private_signs(self) -> int:
-        return max(0, self.sde.noise_dim - 1) if self.sde.noise_dim > 1 else 0
+    areas = True
 
     def step(self, eq: Equation, y: Any, h: Any) -> Any:
         q, root, a0 = eq.sde.noise_dim, np.sqrt(h), eq.drift(y)
@@ -342,18 +343,13 @@ class RI1(Integrator):
             new = new + _times(eq, moved + own, k, 0.25 * w[k] + 0.5 * diagonal, 2)
             new = new + _times(eq, moved - own, k, 0.25 * w[k] - 0.5 * diagonal, 2)
             if q > 1:
-                mixed = [self._mixed(k, j, w, root, eq.signs) / root if j != k else 0.0 for j in range(q)]
+                # the stand-ins for the double integrals I_(k,j), j different from k, divided by sqrt(h)
+                mixed = [(0.5 / root) * (w[k] * w[j] + h * eq.area(k, j)) if j != k else 0.0 for j in range(q)]
                 side = eq.diffusion(y, mixed)
                 new = new + _times(eq, y + side, k, 0.25 * w[k] + 0.5 * root)
                 new = new + _times(eq, y - side, k, 0.25 * w[k] - 0.5 * root)
                 new = new - _times(eq, y, k, 0.5 * w[k])
         return new
-
-    @staticmethod
-    def _mixed(k: int, j: int, w: Sequence[Any], root: Any, signs: Any) -> Any:
-        """The stand-in for the double integral I_(k,j), k different from j."""
-        other = -root * root * signs[k] if k < j else root * root * signs[j]
-        return 0.5 * (w[k] * w[j] + other)
 
 
 class _Splitting(Integrator):

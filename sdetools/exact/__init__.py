@@ -1,13 +1,14 @@
 r"""Exact references, cheap and without Monte Carlo: moment recursions, closed forms, quadrature.
 
-`moments`, `expectation` and `gap` serve linear rules on quadratic losses, at finite eta; `transfer` one-dimensional SGD on
+`moments`, `expectation` and `gap` serve linear rules on quadratic losses, at finite eta; `solution` linear SDEs; `step_law` one step of an
+integrator on any SDE; `transfer` one-dimensional SGD on
 any loss; `warmup`, `stationary_variance` and `local_orders` are formulas.
 """
 
 from __future__ import annotations
 
 from sdetools.exact.closed_forms import Warmup, local_orders, stationary_variance, warmup
-from sdetools.exact.equations import solution
+from sdetools.exact.equations import solution, step_law
 from sdetools.exact.expectations import expectation, gap
 from sdetools.exact.gaussian import absolute_moment, probability_below, raw_moment
 from sdetools.exact.moments import Moments, moments
@@ -28,6 +29,7 @@ __all__ = [
     "raw_moment",
     "solution",
     "stationary_variance",
+    "step_law",
     "transfer",
     "warmup",
 ]

@@ -5,11 +5,13 @@ With Y = (1, y) a linear SDE is dY = A Y dt + sum_j B_j Y dW_j (Ito), so the sec
     P' = A P + P A^T + sum_j B_j P B_j^T,
 
 solved by one matrix exponential. An integrator's step on it is Y' = M(z) Y with a random matrix that is a polynomial in the draws z,
-so P' = E[M P M^T] is a finite sum: Gauss-Hermite nodes for normal draws, the atoms themselves for the others.
+so P' = E[M P M^T] is a finite sum: Gauss-Hermite nodes for normal draws, the atoms themselves for the others. With additive noise M is
+affine in z, and two nodes a draw are enough: that is exact in any dimension.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import product
 from typing import Any
@@ -20,11 +22,13 @@ from sdetools import _check
 from sdetools.dynamics.integrators import Integrator
 from sdetools.dynamics.sde import SDE
 from sdetools.exact.moments import Moments, recorded
-from sdetools.noise.base import Normal, Sign
+from sdetools.noise.base import Normal, Sign, Uniform
 
 NODES = 7
 """Gauss-Hermite nodes a draw: exact for polynomials up to degree 13, more than a squared step of weak order 2 has."""
 MOST = 200_000
+ATOMS = np.array([1 / 12, 0.5, 11 / 12])
+"""Where the uniform behind a three-point draw gives -sqrt(3), 0 and sqrt(3), with probabilities 1/6, 2/3 and 1/6."""
 _TOLERANCE = 1e-9
 
 
@@ -70,7 +74,8 @@ def integrator_moments(dynamics: Integrator, x0: Sequence[float], steps: int, re
     steps = _check.count("steps", steps, least=0)
     kept = recorded(record, steps)
     sizes, second = _begin(dynamics.sde, x0)
-    nodes, weights = _nodes(dynamics)
+    affine = dynamics.sde.noise_class in ("none", "additive")
+    nodes, weights = _centre_and_axes(dynamics) if affine else _nodes(dynamics)
     rows = dynamics.coefficient_values(max(1, int(kept[-1])))
     out: list[np.ndarray] = [second] if kept[0] == 0 else []
     marks = set(kept.tolist())
@@ -128,6 +133,25 @@ def _affine(function: Any, n: int, name: str) -> np.ndarray:
     return out
 
 
+def step_law(dynamics: Integrator, x0: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    r"""The law of an integrator's first step from `x0` as weighted points: `(rows of the state, nodes)` and weights of sum 1.
+
+    The mean of h(X_1) is the weighted sum of h over the points: exact for two- and three-point draws, and for normal ones where it is a
+    polynomial of each draw of degree 13 at most. The SDE need not be linear. ValueError where it takes more than 200,000 points.
+
+    >>> import sdetools as st
+    >>> gbm = st.SDE(drift=["0.5*x"], diffusion=["x"], variables="x")
+    >>> points, weights = step_law(st.EulerMaruyama(gbm, dt=0.5), [1.0])
+    >>> [round(float(weights @ points[0] ** k), 12) for k in (1, 2, 3)]
+    [1.25, 2.0625, 3.828125]
+    """
+    if not isinstance(dynamics, Integrator):
+        raise ValueError(f"`dynamics` must be an integrator; got {dynamics!r}. Moments of an optimiser are st.exact.moments.")
+    nodes, weights = _nodes(dynamics)
+    state = dynamics.sde.start(_check.point("x0", x0, dynamics.dim))
+    return _stepped(dynamics, np.concatenate(state), nodes, dynamics.coefficient_values(1)[0]), weights
+
+
 def _nodes(dynamics: Integrator) -> tuple[np.ndarray, np.ndarray]:
     """Nodes `(rows, n)` and weights of the draws of one step."""
     hermite, weights = np.polynomial.hermite_e.hermegauss(NODES)
@@ -137,10 +161,10 @@ def _nodes(dynamics: Integrator) -> tuple[np.ndarray, np.ndarray]:
             one = (hermite, weights / weights.sum())
         elif isinstance(draw, Sign):
             one = (np.array([-1.0, 1.0]), np.array([0.5, 0.5]))
-        else:  # the uniform behind a three-point draw
-            one = (np.array([1 / 12, 0.5, 11 / 12]), np.array([1 / 6, 2 / 3, 1 / 6]))
+        else:
+            one = (ATOMS, np.array([1 / 6, 2 / 3, 1 / 6]))
         options += [one] * draw.n
-    count = int(np.prod([len(o[0]) for o in options])) if options else 1
+    count = math.prod(len(o[0]) for o in options)
     if count > MOST:
         raise ValueError(
             f"exact moments must have at most {MOST:,} nodes a step; {dynamics.name} here takes {count:,}. Simulate it."
@@ -150,27 +174,45 @@ def _nodes(dynamics: Integrator) -> tuple[np.ndarray, np.ndarray]:
     return points, joint
 
 
+def _centre_and_axes(dynamics: Integrator) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes with the mean 0 and the covariance I of the draws: enough where a step is affine in them, as with additive noise.
+
+    Each draw takes +-sqrt(3) with weight 1/6 while the others are 0; what is left of the weight is at the centre.
+    """
+    three = [ATOMS if isinstance(draw, Uniform) else np.array([-1.0, 0.0, 1.0]) * math.sqrt(3.0) for draw in dynamics.draws]
+    rows = np.concatenate([np.tile(values, (draw.n, 1)) for values, draw in zip(three, dynamics.draws)] or [np.zeros((0, 3))])
+    n = len(rows)
+    points = np.repeat(rows[:, 1:2], 2 * n + 1, axis=1)
+    points[np.arange(n), np.arange(n)] = rows[:, 0]
+    points[np.arange(n), n + np.arange(n)] = rows[:, 2]
+    return points, np.array([1 / 6] * (2 * n) + [1 - n / 3])
+
+
+def _stepped(dynamics: Integrator, y: np.ndarray, nodes: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+    """The state after a step from `y` for every node, `(rows, nodes)`."""
+    count = nodes.shape[1]
+    state = tuple(np.repeat(part[:, None], count, axis=1) for part in np.split(y, len(dynamics.sde.parts)))
+    new = dynamics.rule(state, dynamics.bind(nodes), *coefficients)
+    return np.concatenate([np.broadcast_to(part, (dynamics.dim, count)) for part in new])
+
+
 def _step_map(dynamics: Integrator, nodes: np.ndarray, weights: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
     """E[M kron M], M the matrix of one step on (1, y)."""
-    n, parts, count = dynamics.dim * len(dynamics.sde.parts), len(dynamics.sde.parts), nodes.shape[1]
+    n, count = dynamics.dim * len(dynamics.sde.parts), nodes.shape[1]
     probe = np.random.default_rng(20240606).standard_normal(n)
-    answers = []
     M = np.zeros((count, n + 1, n + 1))
     M[:, 0, 0] = 1.0
     with np.errstate(all="ignore"):  # what is not finite fails the probe
-        for y in (np.zeros(n), *np.eye(n), probe):
-            state = tuple(np.repeat(part[:, None], count, axis=1) for part in np.split(y, parts))
-            new = dynamics.rule(state, dynamics.bind(nodes), *coefficients)
-            answers.append(np.concatenate([np.broadcast_to(p, (dynamics.dim, count)) for p in new]))
-        M[:, 1:, 0] = answers[0].T
-        for i in range(n):
-            M[:, 1:, i + 1] = (answers[i + 1] - answers[0]).T
-        error = np.abs(answers[-1].T - M[:, 1:, 0] - M[:, 1:, 1:] @ probe)
+        origin, *units, probed = (_stepped(dynamics, y, nodes, coefficients) for y in (np.zeros(n), *np.eye(n), probe))
+        M[:, 1:, 0] = origin.T
+        for i, unit in enumerate(units):
+            M[:, 1:, i + 1] = (unit - origin).T
+        error = np.abs(probed.T - M[:, 1:, 0] - M[:, 1:, 1:] @ probe)
     if not (np.isfinite(M).all() and np.all(error <= _TOLERANCE * (1 + np.abs(M).max()) * (1 + np.abs(probe).max()))):
         raise ValueError(
             f"exact moments must be of an SDE that is linear in its state; a probe of {dynamics.name} is not. Simulate it."
         )
-    return np.einsum("c,cij,ckl->ikjl", weights, M, M).reshape((n + 1) ** 2, (n + 1) ** 2)
+    return np.einsum("c,cij,ckl->ikjl", weights, M, M, optimize=True).reshape((n + 1) ** 2, (n + 1) ** 2)
 
 
 def _moments(steps: np.ndarray, times: np.ndarray, second: np.ndarray, sde: SDE, sizes: list[int], gaussian: bool) -> Moments:

@@ -23,14 +23,27 @@ def kinetic():
     return st.KineticSDE(oracle, st.schedules.constant(eta=eta, beta=1 - 1.4 * eta), momentum=[0.3])
 
 
+def many_noises(q, seed=3):
+    """Three coordinates and `q` noises that do not commute: every entry affine, with coefficients in tenths."""
+    rng = np.random.default_rng(seed)
+
+    def affine(scale):
+        return " + ".join(f"{v:.1f}{x}" for v, x in zip(scale * rng.uniform(-1, 1, 4), ("*x", "*y", "*z", "")))
+
+    rows = [[affine(0.6) for _ in range(q)] for _ in range(3)]
+    return st.SDE([f"-{c} + {affine(0.5)}" for c in "xyz"], rows, variables="x y z")
+
+
 KINETIC = kinetic()
-START = [1.0, 0.5]
+START = [1.0, 0.5, -0.5]
+THREE, FOUR = many_noises(3), many_noises(4)
 WEAK = [
     *((st.EulerMaruyama, sde, law) for sde in (OU, GBM, GENERAL) for law in ("normal", "three-point", "two-point")),
     *((st.Milstein, sde, "normal") for sde in (OU, GBM)),
     *((st.Heun, sde, "normal") for sde in (GBM_S, GENERAL_S)),
     (st.SRA1, ADDITIVE, "normal"),
     *((cls, sde, law) for cls in (st.Platen, st.RI1) for sde in (OU, GBM, GENERAL) for law in ("normal", "three-point")),
+    *((cls, sde, "three-point") for cls in (st.Platen, st.RI1) for sde in (THREE, FOUR)),
     *((cls, KINETIC, "normal") for cls in (st.OBABO, st.BAOAB, st.UBU)),
 ]
 
@@ -54,7 +67,7 @@ def test_weak_order_of_the_exact_moment_map(cls, sde, law):
 @pytest.mark.parametrize("cls", [st.EulerMaruyama, st.Platen, st.RI1])
 def test_a_wrong_drift_does_not_converge_to_the_right_limit(cls):
     wrong = st.SDE(**{**MIXED, "drift": ["-0.97*x + 0.3*y", "-0.7*y - 0.2*x"]})
-    right = st.exact.solution(GENERAL, START, [1.0])
+    right = st.exact.solution(GENERAL, START[:2], [1.0])
     errors = [weak_error(cls(wrong, 2.0**-k), wrong, right) for k in (6, 8)]
     assert weak_error(cls(GENERAL, 2.0**-8), GENERAL) < errors[1] / 4 and errors[1] > errors[0] / 2
 
@@ -111,7 +124,7 @@ def test_strong_orders_by_coupled_steps(cls, sde, order):
 
     def distance(dt, coupled=True):
         final = st.weak_gap(
-            cls(sde, dt), cls(sde, dt / 2), START, 1.0, 20_000, [sde.names[0]], times=[1.0], keep_final=True, coupled=coupled
+            cls(sde, dt), cls(sde, dt / 2), START[:2], 1.0, 20_000, [sde.names[0]], times=[1.0], keep_final=True, coupled=coupled
         ).final
         return float(np.sqrt(((final[:2] - final[2:]) ** 2).sum(axis=0).mean()))
 
@@ -160,6 +173,34 @@ def test_sgd_with_gaussian_noise_is_eulers_scheme(root, schedule, backend):
     assert apart(st.SGD(oracle.with_sigma(oracle.sigma * (1 + 1e-6)), schedule)) > 1e-8  # negative control
 
 
+@pytest.mark.parametrize("dim", [2, 7, 8, 10, 16])
+@pytest.mark.parametrize("cls", [st.UBU, st.OBABO, st.SRA1, st.EulerMaruyama])
+def test_additive_noise_has_exact_moments_in_any_dimension(cls, dim):
+    """Coordinates that do not meet are copies of the one-dimensional motion, whose map is a sum over all nodes; 7^28 of them would not end."""
+
+    def end(d):
+        oracle = st.NoisyOracle(st.losses.quadratic(1.7 * np.eye(d)), st.noise.gaussian(dim=d), sigma=10.0)
+        one = cls(st.KineticSDE(oracle, st.schedules.constant(eta=0.01, beta=1 - 0.014)), 0.25)
+        return one, st.exact.moments(one, [1.0] * d, 4, record=[4])
+
+    (_, many), (one, single) = end(dim), end(1)
+    points, weights = st.exact.step_law(one, [1.0])
+    mean = points @ weights
+    first = st.exact.moments(one, [1.0], 1, record=[1])
+    np.testing.assert_allclose(first.state_mean[0], mean, rtol=1e-13)
+    np.testing.assert_allclose(first.state_covariance[0], (points * weights) @ points.T - np.outer(mean, mean), atol=1e-13)
+    np.testing.assert_allclose(many.mean[0], single.mean[0, 0], rtol=1e-12)
+    np.testing.assert_allclose(many.covariance[0], single.covariance[0, 0, 0] * np.eye(dim), atol=1e-12)
+
+
+@pytest.mark.parametrize("noises", [5, 10, 14])
+def test_too_many_nodes_are_refused_whatever_their_product_overflows_to(noises):
+    """7^10 2^45 is negative in 64 bits, and 7^14 2^91 is 0."""
+    sde = st.SDE(lambda x: [-x[0]], lambda x: [[0.1 * k * x[0] for k in range(1, noises + 1)]], dim=1, noise="general")
+    with pytest.raises(ValueError, match="at most 200,000 nodes"):
+        st.exact.moments(st.Platen(sde, 0.1), [1.0], 1)
+
+
 def test_the_kinetic_and_hamiltonian_numbers():
     eta = 1e-3
     oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=eta**-0.5)
@@ -193,7 +234,7 @@ REFUSED = {
     "calculus": (lambda: st.SDE(drift=["-x"], variables="x", calculus="both"), "calculus"),
     "kinetic": (lambda: st.KineticSDE(KINETIC.oracle, st.schedules.constant(0.1)), "momentum"),
     "Hamiltonian": (lambda: st.HamiltonianSDE(KINETIC.oracle, st.schedules.constant(0.1, 0.9)), "alpha > 1"),
-    "not linear": (lambda: st.exact.solution(CURVED, START, [1.0]), "linear"),
+    "not linear": (lambda: st.exact.solution(CURVED, START[:2], [1.0]), "linear"),
 }
 
 
