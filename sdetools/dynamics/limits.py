@@ -20,8 +20,10 @@ from typing import Any
 import numpy as np
 
 from sdetools import _check
-from sdetools.dynamics.sde import SDE, classify
+from sdetools.dynamics.classes import classify
+from sdetools.dynamics.sde import SDE
 from sdetools.noise.base import Normal
+from sdetools.noise.gallery import RootedNoise
 from sdetools.noise.oracle import NoisyOracle
 from sdetools.schedules import Plan
 
@@ -45,6 +47,11 @@ class OracleSDE(SDE):
         self.parameters = np.concatenate([[scale], np.asarray(own, dtype=float), self.loss.parameters, self.noise.parameters])
         self.identity = f"{type(self).__qualname__} {self.loss.identity} {self.noise.identity}"
         self.noise_class = classify(self, None)
+
+    @property
+    def constant_noise(self) -> bool:
+        """Whether R is a matrix of numbers."""
+        return isinstance(self.noise, RootedNoise) and self.noise.root.constant
 
     def gradient(self, x: Any, p: Any) -> np.ndarray:
         """grad L."""

@@ -8,7 +8,7 @@ An SDE does not move by itself: an integrator (`dynamics.integrators`) makes a d
    on traced symbols; `y` holds all parts one after another, and so does what they return.
 2. Numbers are read from `p` (`parameters`), numbers that move with time from `s`: `signals` says how many there are, and
    `signal_values(start, fraction, h)` gives them at start + fraction h for steps that begin at `start`.
-3. `noise_class` is the smallest class that holds: none, additive, scalar, diagonal, commutative, general. It is found by probing.
+3. `noise_class` is the smallest class that is proven: none, additive, scalar, diagonal, commutative, general (see `dynamics.classes`).
 4. The noise enters as the gradient's noise does: an optimiser's limit has drift -grad L and diffusion -R, so that shared draws couple.
 """
 
@@ -22,9 +22,9 @@ import numpy as np
 
 from sdetools import _check
 from sdetools._arrays import components
+from sdetools.dynamics.classes import classify
 from sdetools.noise.roots import Root, make_root, named_numbers, variable_names
 
-CLASSES = ("none", "additive", "scalar", "diagonal", "commutative", "general")
 CALCULI = ("ito", "stratonovich")
 TIME = "t"
 
@@ -35,8 +35,9 @@ class SDE:
     `drift`: one expression a coordinate, or a function `drift(x)` or `drift(x, t)` that returns `dim` components. `diffusion`: rows of
     `noise_dim` expressions (a plain list is a diagonal), a constant matrix, a function `diffusion(x)` or `diffusion(x, t)` that returns
     rows, or None. Expressions may use `t` and the named numbers in `parameters`. `calculus`: "ito" or "stratonovich". `noise`: the class
-    of the noise; by default it is found by probing b and its derivatives at a few points near `at`.
-    ValueError for shapes that do not fit, unknown names, values that are not finite, and a class that b does not have.
+    of the noise; by default the formula decides, and a diffusion without one (a compiled function, one that branches) counts as general.
+    A class that is declared for such a diffusion is checked at points of many sizes and near `at`, and again along every run, on the
+    NumPy backend. ValueError for shapes that do not fit, unknown names, values that are not finite, and a class that b does not have.
 
     >>> import numpy as np
     >>> bm = SDE(drift=["mu*x"], diffusion=["s*x"], variables="x", parameters={"mu": 0.5, "s": 0.2})
@@ -52,6 +53,8 @@ class SDE:
     noise_class: str
     parameters: np.ndarray
     signals: int = 0
+    presumed: bool = False
+    """Whether the class of the noise is declared and not proven, so that runs check it."""
     identity: str
     latex: str = r"\mathrm d X = a\,\mathrm d t + b\,\mathrm d W"
 
@@ -89,6 +92,12 @@ class SDE:
         self.signals = int(any(f.timed for f in fields))
         self.identity = f"sde {calculus} " + " | ".join(f.identity for f in fields)
         self.noise_class = classify(self, noise, at)
+
+    @property
+    def constant_noise(self) -> bool:
+        """Whether b is a matrix of numbers."""
+        field = getattr(self, "_diffusion", None)
+        return field is not None and field.root.constant and not field.timed
 
     def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
         """The numbers that move with time at start + fraction h, `(steps, signals)`: here t itself, if it is asked for."""
@@ -233,7 +242,7 @@ class _Columns:
     def __init__(self, root: Root, function: Callable[..., Any], vector: bool) -> None:
         from sdetools._identity import function_identity
 
-        self.dim, self.rank, self.parameters = root.dim, root.rank, np.zeros(0)
+        self.dim, self.rank, self.parameters, self.constant = root.dim, root.rank, np.zeros(0), False
         self.function, self.vector, self.identity = function, vector, function_identity(function)
 
     def entries(self, x: Any, p: Any) -> Sequence[Sequence[Any]]:
@@ -250,65 +259,3 @@ def _textual(rows: Any) -> bool:
     if isinstance(rows, str):
         return True
     return isinstance(rows, (list, tuple)) and any(_textual(row) for row in rows)
-
-
-def classify(sde: SDE, declared: str | None, at: Any = None) -> str:
-    """The smallest class of noise that b shows at a few points; `declared` if it is wide enough.
-
-    Additive: b does not depend on x. Diagonal: b_ii(x_i) only. Commutative: (b_j . grad) b_k = (b_k . grad) b_j for all j, k.
-    """
-    if declared is not None and declared not in CLASSES:
-        raise ValueError(f"`noise` must be one of {', '.join(CLASSES)}; got {declared!r}.")
-    found = _probed(sde, at)
-    if declared is None:
-        return found or "general"
-    if found is not None and not _within(found, declared, sde.dim * len(sde.parts)):
-        raise ValueError(
-            f"`noise` must be wide enough for the diffusion; got noise={declared!r} for a diffusion that is {found}."
-        )
-    return declared
-
-
-def _within(inner: str, outer: str, n: int) -> bool:
-    """Whether a noise of class `inner` in `n` coordinates may be treated as one of class `outer`."""
-    if inner in (outer, "none") or outer == "general" or (inner == "additive" and outer != "none"):
-        return True
-    return (outer == "commutative" and inner in ("scalar", "diagonal")) or (n == 1 and (inner, outer) == ("scalar", "diagonal"))
-
-
-def _probed(sde: SDE, at: Any) -> str | None:
-    if sde.noise_dim == 0:
-        return "none"
-    n = sde.dim * len(sde.parts)
-    rng = np.random.default_rng(20240604)
-    points = [rng.uniform(0.3, 1.3, n) for _ in range(3)]
-    if at is not None:
-        points = [np.resize(np.asarray(at, dtype=float), n) * (1 + 0.03 * rng.standard_normal(n)) for _ in range(3)]
-    signals = sde.signal_values(np.array([0.4]), 0.0, 0.0)[0] if sde.signals else ()
-    step = 1e-6
-
-    def matrix(y: np.ndarray) -> np.ndarray:
-        return np.stack([sde.diffusion(y, unit, None, signals) for unit in np.eye(sde.noise_dim)], axis=1)
-
-    with np.errstate(all="ignore"):
-        values = [matrix(y) for y in points]
-        if not np.isfinite(values).all():
-            return None
-        if all(np.array_equal(v, values[0]) for v in values):
-            return "additive"
-        slopes = [
-            np.stack([(matrix(y + step * e) - matrix(y - step * e)) / (2 * step) for e in np.eye(n)], axis=2) for y in points
-        ]
-    if sde.noise_dim == 1:
-        return "scalar"
-    scale = max(np.abs(s).max() for s in slopes)
-    if sde.noise_dim == n and all(np.count_nonzero(v - np.diag(np.diag(v))) == 0 for v in values):
-        off = ~np.eye(n, dtype=bool)
-        if all(np.abs(s[np.arange(n), np.arange(n)][off]).max() <= 1e-6 * scale for s in slopes):
-            return "diagonal"
-    for b, s in zip(values, slopes):
-        moved = np.einsum("aj,ika->ijk", b, s)  # (b_j . grad) b_k
-        terms = np.einsum("aj,ika->ijk", np.abs(b), np.abs(s))  # they may cancel
-        if np.abs(moved - moved.swapaxes(1, 2)).max() > 1e-6 * terms.max():
-            return "general"
-    return "commutative"

@@ -53,6 +53,7 @@ class SlowSDE(OracleSDE):
     """
 
     signals = 1
+    constant_noise = False  # P turns with x
     latex = (
         r"\mathrm d X = -\lambda_t P\,\sigma\Sigma^{1/2}\,\mathrm d W + "
         r"\tfrac{\lambda_t^2}{2}\,\partial^2\Phi(X)[\sigma^2\Sigma]\,\mathrm d t"

@@ -231,6 +231,8 @@ REFUSED = {
     "names": (lambda: st.SDE(drift=["-x"], diffusion=["q"], variables="x"), "q"),
     "code": (lambda: st.SDE(drift=["__import__('os').getcwd()"], variables="x"), "__import__"),
     "class": (lambda: st.SDE(**MIXED, noise="diagonal"), "wide enough"),
+    "class by its formula": (lambda: st.SDE(["-x"], ["1 + max(x - 1e9, 0)"], variables="x", noise="additive"), "wide enough"),
+    "SRA1 beyond a kink": (lambda: st.SRA1(st.SDE(["-x"], ["1 + max(x - 5, 0)"], variables="x"), 0.1), "additive"),
     "calculus": (lambda: st.SDE(drift=["-x"], variables="x", calculus="both"), "calculus"),
     "kinetic": (lambda: st.KineticSDE(KINETIC.oracle, st.schedules.constant(0.1)), "momentum"),
     "Hamiltonian": (lambda: st.HamiltonianSDE(KINETIC.oracle, st.schedules.constant(0.1, 0.9)), "alpha > 1"),
@@ -245,14 +247,83 @@ def test_refused_in_one_sentence(name):
         make()
 
 
-def test_classes_of_noise():
-    def kind(diffusion, **more):
-        return st.SDE(drift=["-x", "-y"], diffusion=diffusion, variables="x y", **more).noise_class
+CLASSES = {
+    "none": [None],
+    "additive": [[[1.0, 0.2], [0.0, 1.0]], [["1 + 0*x", "t"], ["0", "sin(y)**2 + cos(y)**2"]], lambda x: [[0.5, 0.1], [0, 2]]],
+    "scalar": [[["x"], ["y"]], [["1 + max(x - 5, 0)"], ["1"]], [["1 + abs(x - 1e6) + x"], ["0"]], [["sign(x - 40)"], ["1"]]],
+    "diagonal": [
+        ["x", "1 + y**2"],
+        ["1 + max(x - 5, 0)", "1"],
+        lambda x: [[np.exp(x[0]), 0], [0, 1.0]],
+        lambda x: [[st.select(x[0] > 50, 1.0, 2.0), 0], [0, 1.0]],
+    ],
+    "commutative": [
+        [["x", "2*x"], ["y", "2*y"]],
+        [["0.1*sin(x*y)", "0.3*sin(x*y)"], ["y", "3*y"]],
+        [["abs(x)", "2*abs(x)"], ["0", "0"]],
+        [["0", "0"], ["1 + x**2", "cos(x)"]],
+        lambda x: [[x[0], 2 * x[0]], [x[1], 2 * x[1]]],
+    ],
+    "general": [
+        [["x", "y"], ["0", "1"]],
+        [["1", "0"], ["max(x - 5, 0)", "1 + max(y - 50, 0)"]],
+        [["1", "0"], ["0", "1 + max(x - 500, 0)"]],
+        lambda x: [[1.0 + np.maximum(x[0], 5.0), 0], [0, 1.0]],  # cannot be called with symbols
+    ],
+}
 
-    assert kind(None) == "none" and kind([[1.0, 0.2], [0.0, 1.0]]) == "additive"
-    assert kind([["x"], ["y"]]) == "scalar" and kind(["x", "1 + y**2"]) == "diagonal"
-    assert kind([["x", "2*x"], ["y", "2*y"]]) == "commutative" and kind([["x", "y"], ["0", "1"]]) == "general"
-    assert kind(["x", "y"], noise="general") == "general"
+
+@pytest.mark.parametrize(("kind", "diffusion"), [(kind, diffusion) for kind, many in CLASSES.items() for diffusion in many])
+def test_classes_of_noise(kind, diffusion):
+    """The formula decides, wherever its kinks and jumps lie."""
+    how = {"drift": lambda x: [-x[0], -x[1]], "dim": 2} if callable(diffusion) else {"drift": ["-x", "-y"], "variables": "x y"}
+    sde = st.SDE(diffusion=diffusion, **how)
+    assert sde.noise_class == kind and not sde.presumed
+    assert st.SDE(diffusion=diffusion, noise="general", **how).noise_class == "general"
+
+
+@pytest.mark.parametrize(("kind", "root"), [("general", "x"), ("additive", "2")])
+def test_classes_of_limits(kind, root):
+    noise = st.noise.gaussian(root=[["1", "0", "0"], ["0", root, "0"], ["0", "0", root]], variables="x y z")
+    oracle = st.NoisyOracle(st.losses.quadratic(np.eye(3)), noise, sigma=10.0)
+    assert st.LimitSDE(oracle, st.schedules.constant(0.01, 0.9)).noise_class == kind
+    assert st.KineticSDE(oracle, st.schedules.constant(0.01, 0.9)).noise_class == {"general": "commutative"}.get(kind, kind)
+
+
+def kink_at(place):
+    """A diffusion that cannot be called with symbols, and is additive up to `place`."""
+    return {"drift": lambda x: [1.0 + 0 * x[0]], "diffusion": lambda x: [[0.1 + np.maximum(x[0] - place, 0.0)]], "dim": 1}
+
+
+def test_a_declared_class_is_checked_before_and_along_the_run():
+    with pytest.raises(ValueError, match="additive"):
+        st.SRA1(st.SDE(**kink_at(5.0)), 0.1)
+    with pytest.raises(ValueError, match=r"wide enough.*not additive at x="):
+        st.SDE(**kink_at(5.0), noise="additive")
+    hidden = st.SDE(**kink_at(1e12), noise="additive")
+    assert hidden.presumed
+    for cls in (st.SRA1, st.EulerMaruyama):
+        run = {"horizon": 1.0, "paths": 64, "observe": ["x0"], "times": [1.0]}
+        st.simulate(cls(hidden, 0.25), [0.0], **run)  # it stays below
+        with pytest.raises(ValueError, match="the diffusion must be additive, as it is declared; the run came to x="):
+            st.simulate(cls(hidden, 0.25), [1e12], **run)
+    with pytest.raises(ValueError, match="numpy"):
+        st.simulate(st.SRA1(hidden, 0.25), [0.0], backend="numba", **run)
+
+
+@pytest.mark.parametrize("noise", ["diagonal", "commutative"])
+def test_milstein_checks_along_the_run_what_it_is_told(noise):
+    """b_1 = (1 + max(y - 1e12, 0), 0) and b_2 = (0, 1) commute up to y = 1e12."""
+    one = st.SDE(
+        lambda x: [1.0 + 0 * x[0], 1.0 + 0 * x[1]],
+        lambda x: [[1.0 + np.maximum(x[1] - 1e12, 0.0), 0 * x[0]], [0 * x[0], 1.0 + 0 * x[1]]],
+        dim=2,
+        noise=noise,
+    )
+    run = {"horizon": 1.0, "paths": 64, "observe": ["x0"], "times": [1.0]}
+    st.simulate(st.Milstein(one, 0.25), [0.0, 0.0], **run)
+    with pytest.raises(ValueError, match=f"must be {noise}, as it is declared"):
+        st.simulate(st.Milstein(one, 0.25), [0.0, 1e12], **run)
 
 
 def test_modified_equations_in_full():
