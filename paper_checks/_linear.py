@@ -1,0 +1,41 @@
+"""Means and covariances of linear motions, from matrices that a check writes down: what the library's exact moments are held against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy.linalg import expm
+
+Law = tuple[np.ndarray, np.ndarray]
+"""Mean and covariance."""
+
+
+def flow(A: np.ndarray, D: np.ndarray, t: float) -> Law:
+    """exp(A t) and the covariance that dX = A X dt + noise of covariance D dt collects in a time t, by Van Loan's block matrix."""
+    n = len(A)
+    block = expm(np.block([[-A, D], [np.zeros((n, n)), A.T]]) * t)
+    decay = block[n:, n:].T
+    return decay, decay @ block[:n, n:]
+
+
+def moved(step: Law, law: Law) -> Law:
+    """The law after X -> M X + noise of covariance Q, `step` = (M, Q)."""
+    (M, Q), (mean, covariance) = step, law
+    return M @ mean, M @ covariance @ M.T + Q
+
+
+def iterated(step: Law | Callable[[int], Law], start: Sequence[float], steps: int) -> list[Law]:
+    """The laws after 0, 1, ..., `steps` steps from a point, of one step or of `step(k)`."""
+    law = np.asarray(start, dtype=float), np.zeros((len(start), len(start)))
+    out = [law]
+    for k in range(steps):
+        law = moved(step(k) if callable(step) else step, law)
+        out.append(law)
+    return out
+
+
+def moment(laws: Sequence[Law], power: int, coordinate: int = 0) -> np.ndarray:
+    """E x or E x^2 of one coordinate at each time."""
+    first = np.array([mean[coordinate] for mean, _ in laws])
+    return first if power == 1 else first**2 + np.array([covariance[coordinate, coordinate] for _, covariance in laws])
