@@ -39,3 +39,26 @@ def moment(laws: Sequence[Law], power: int, coordinate: int = 0) -> np.ndarray:
     """E x or E x^2 of one coordinate at each time."""
     first = np.array([mean[coordinate] for mean, _ in laws])
     return first if power == 1 else first**2 + np.array([covariance[coordinate, coordinate] for _, covariance in laws])
+
+
+def after(step: Law, start: Sequence[float], steps: Sequence[int]) -> list[Law]:
+    """The laws after so many equal steps, by powers of the map of the first and second moments together: for many steps."""
+    M, Q = step
+    n = len(M)
+    whole = np.zeros((1 + n * n, 1 + n * n))  # of (1, E X X^T): P -> M P M^T + Q
+    whole[0, 0], whole[1:, 0], whole[1:, 1:] = 1.0, Q.ravel(), np.kron(M, M)
+    point = np.asarray(start, dtype=float)
+    out = []
+    for k in steps:
+        second = (np.linalg.matrix_power(whole, int(k)) @ np.concatenate([[1.0], np.outer(point, point).ravel()]))[1:].reshape(
+            n, n
+        )
+        mean = np.linalg.matrix_power(M, int(k)) @ point
+        out.append((mean, second - np.outer(mean, mean)))
+    return out
+
+
+def solved(A: np.ndarray, D: np.ndarray, start: Sequence[float], times: Sequence[float]) -> list[Law]:
+    """The laws of dX = A X dt + noise of covariance D dt at some times, from a point."""
+    law = np.asarray(start, dtype=float), np.zeros((len(start), len(start)))
+    return [moved(flow(A, D, t), law) for t in times]
