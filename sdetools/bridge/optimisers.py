@@ -19,6 +19,7 @@ GPU) all together by torch's multi-tensor kernels.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar
@@ -26,6 +27,8 @@ from typing import Any, ClassVar
 import torch
 
 from sdetools import _check
+
+from .conversion import NEUTRAL, convert, taken_over
 
 Tensors = list[torch.Tensor]
 CACHED = 1 << 19
@@ -37,7 +40,11 @@ class Optimizer(torch.optim.Optimizer):
 
     `weight_decay` adds weight_decay p to the gradient; with `decoupled=True` parameters are multiplied by 1 - lr weight_decay instead,
     and the filter does not see it. `foreach`: whether all tensors of a group go together; None: on a GPU. `maximize` turns the sign of
-    the gradient. Every number may differ between parameter groups.
+    the gradient. Every number may differ between parameter groups. A group's "method" says whose numbers it holds.
+
+    `load_state_dict` takes what this method, another of the family or `torch.optim.SGD` left, if this one can go on with its steps: learning
+    rates, numbers and buffers are translated (`bridge.conversion`), what an older dictionary does not tell is filled with defaults; one
+    without a name is taken for this method's own. ValueError where no numbers give the same steps.
 
     Raises `ValueError` for numbers out of range, complex parameters and sparse gradients.
     """
@@ -58,26 +65,47 @@ class Optimizer(torch.optim.Optimizer):
         maximize: bool = False,
     ) -> None:
         common = {"weight_decay": weight_decay, "decoupled": decoupled, "foreach": foreach, "maximize": maximize}
-        super().__init__(params, defaults | common)
+        super().__init__(params, {"method": self.method} | defaults | common)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch's, with the numbers of the group checked."""
-        settings = self.defaults | param_group
-        for name in ("lr", "weight_decay"):
-            if _check.number(name, settings[name]) < 0:
-                raise ValueError(f"`{name}` must be at least 0; got {name}={settings[name]!r}.")
-        if "momentum" in self.defaults:
-            _check.momentum("momentum", settings["momentum"])
-        self.check(settings)
+        self.checked(self.defaults | param_group)
         super().add_param_group(param_group)
+        self.param_groups[-1]["method"] = self.method
         for p in self.param_groups[-1]["params"]:
             if p.is_complex():
                 raise ValueError(
                     f"parameters of {type(self).__name__} must be real; got one of type {p.dtype}. Pass torch.view_as_real of it."
                 )
 
+    @property
+    def method(self) -> str:
+        """The name of what takes the steps: the class, or the one above it that says how."""
+        rule = ("update", "prepare", "step", "_gradients")
+        cls = next(c for c in type(self).__mro__ if c is Optimizer or any(_defines(c, name) for name in rule))
+        return cls.__name__ if cls.__module__ == __name__ else f"{cls.__module__}.{cls.__qualname__}"
+
+    def checked(self, settings: dict[str, Any]) -> None:
+        """Refuse numbers of a group that are out of range."""
+        for name in ("lr", "weight_decay"):
+            if _check.number(name, settings[name]) < 0:
+                raise ValueError(f"`{name}` must be at least 0; got {name}={settings[name]!r}.")
+        if "momentum" in self.defaults:
+            _check.momentum("momentum", settings["momentum"])
+        self.check(settings)
+
     def check(self, settings: dict[str, Any]) -> None:
         """Refuse numbers of a group that the method cannot use."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where another one was: with the same steps, or not at all."""
+        super().load_state_dict(taken_over(self, self.method, state_dict))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:
+            for name, value in ({"method": self.method} | NEUTRAL).items():
+                group.setdefault(name, value)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -130,6 +158,11 @@ class Optimizer(torch.optim.Optimizer):
             for name in self.buffers:
                 state[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
         return state
+
+
+def _defines(cls: type, name: str) -> bool:
+    """Whether a class says anew how a step is taken; torch puts a wrapped `step` into every class."""
+    return name in vars(cls) and inspect.unwrap(vars(cls)[name]) is not inspect.unwrap(vars(Optimizer)[name])
 
 
 def _few_at_a_time(params: Tensors) -> Iterator[slice]:
@@ -415,46 +448,6 @@ FAMILY: dict[str, type[Optimizer]] = {
     "sgdf": SGDF,
 }
 """The optimisers by the names that recipes use."""
-
-_TO_QHM: dict[str, Callable[[float, float], tuple[float, float, float]]] = {
-    "sgd": lambda lr, mu: (lr, 0.0, 1.0),
-    "sgdm": lambda lr, mu: (lr, mu, 1.0),
-    "heavy-ball": lambda lr, mu: (lr / (1 - mu), mu, 1.0),
-    "nesterov": lambda lr, mu: (lr / (1 - mu), mu, mu),
-}
-
-
-def convert(lr: float, momentum: float = 0.0, *, source: str, target: str) -> dict[str, float]:
-    """The settings with which `target` takes the steps of `source`; with the target "sgd", the plain SGD that acts like it.
-
-    Between "sgdm" (Def. 2.3), "heavy-ball" (Eq. (1), torch's form), "nesterov" (torch's form) and "qhm", at constant momentum: "sgdm" is
-    heavy-ball at lr / (1 - momentum); "nesterov" is "qhm" with nu = momentum, there. The target "sgd" gets the product of `lr` and the
-    gain, which is what Theorem 3.5 compares with: near, not equal. ValueError where no setting does it.
-
-    >>> convert(0.1, 0.9, source="heavy-ball", target="sgdm")
-    {'lr': 1.0, 'momentum': 0.9}
-    >>> convert(1.0, 0.9, source="sgdm", target="sgd")
-    {'lr': 1.0}
-    >>> convert(0.1, 0.9, source="nesterov", target="qhm")
-    {'lr': 1.0, 'momentum': 0.9, 'nu': 0.9}
-    """
-    for name, value, known in (("source", source, _TO_QHM), ("target", target, {*_TO_QHM, "qhm"})):
-        if value not in known:
-            raise ValueError(f"`{name}` must be one of {', '.join(sorted(known))}; got {value!r}.")
-    rate, mu, nu = _TO_QHM[source](_check.number("lr", lr), _check.momentum("momentum", momentum))
-    if source == "sgd" and momentum != 0:
-        raise ValueError(f"`momentum` of sgd must be 0; got momentum={momentum!r}. Name the form: sgdm, heavy-ball or nesterov.")
-    rate = float(f"{rate:.15g}")
-    if target == "sgd":
-        return {"lr": rate}
-    if target == "qhm":
-        return {"lr": rate, "momentum": mu, "nu": nu}
-    if (target == "nesterov") != (source == "nesterov") and mu != 0:
-        raise ValueError(
-            f"`target` must be able to take the steps of the source; {target} cannot take those of {source} at momentum={mu!r}. "
-            'Only "qhm" and, for the motion on average, "sgd" can.'
-        )
-    return {"lr": rate if target == "sgdm" else float(f"{rate * (1 - mu):.15g}"), "momentum": mu}
 
 
 class PlanScheduler:
