@@ -32,7 +32,7 @@ from sdetools._check import count
 from sdetools.claims.folder import write_text
 from sdetools.noise.oracle import svag_weights
 
-from . import checkpoint
+from . import checkpoint, svag
 
 PRECISIONS = ("float32", "bfloat16", "float64")
 
@@ -178,6 +178,8 @@ class Trainer:
     def _train(self, folder: Path, identity: str, task: Task, seed: int, keep: bool) -> None:
         rank, world = _place()
         count("steps", task.steps)
+        if svag.of(task.optimiser) is not None:
+            raise ValueError("`optimiser` of a task must be without SVAG, which its `l` makes; got one that has it. Set l alone.")
         if task.pieces % world:
             raise ValueError(f"`pieces` must be a multiple of the {world} processes; got {task.pieces}. Set pieces={world}.")
         if task.precision not in PRECISIONS:

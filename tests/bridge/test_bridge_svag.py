@@ -1,14 +1,18 @@
 """SVAG on a real network: the mean gradient stays, its covariance is multiplied by l; at l = 1 nothing changes."""
 
 import copy
+import pickle
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.optim import lr_scheduler as lrs
+from torch.optim.swa_utils import SWALR
 
 import sdetools as st
-from sdetools.bridge import SGDM, SVAG, loss_of_module
+from sdetools.bridge import SGDM, SVAG, HeavyBall, PlanScheduler, loss_of_module
 from sdetools.noise.oracle import svag_weights
 
 
@@ -83,22 +87,217 @@ def test_at_one_it_is_the_optimiser_itself():
     assert torch.equal(*ends)
 
 
-def test_learning_rate_and_schedule_are_stretched():
-    p = torch.nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.SGD([p], lr=0.8)
-    svag = SVAG(optimizer, l=4)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, svag.stretched(lambda k: 0.5 ** (k // 2)))
-    p.grad = torch.zeros(1)
-    rates = []
-    for _ in range(12):
-        rates.append(optimizer.param_groups[0]["lr"])
+def constant(k):
+    """A gradient that is a function of the step."""
+    return torch.tensor([1.0 + 0.1 * k, -0.5 + 0.03 * k * k], dtype=torch.float64)
+
+
+class Follows:
+    """A user's own writer of `lr`, made of a plan."""
+
+    def __init__(self, optimizer):
+        self.inner = PlanScheduler(optimizer, st.schedules.from_arrays(np.linspace(0.4, 0.05, 9), np.linspace(0.8, 0.3, 9)))
+
+    def step(self):
+        self.inner.step()
+
+
+SCHEDULERS = {
+    "LambdaLR": lambda o: lrs.LambdaLR(o, lambda k: 1 / (1 + k)),
+    "MultiplicativeLR": lambda o: lrs.MultiplicativeLR(o, lambda k: 0.9),
+    "StepLR": lambda o: lrs.StepLR(o, 2, 0.5),
+    "MultiStepLR": lambda o: lrs.MultiStepLR(o, [2, 5]),
+    "ConstantLR": lambda o: lrs.ConstantLR(o, 0.3, 3),
+    "LinearLR": lambda o: lrs.LinearLR(o, 0.2, 1.0, 6),
+    "ExponentialLR": lambda o: lrs.ExponentialLR(o, 0.8),
+    "PolynomialLR": lambda o: lrs.PolynomialLR(o, 10, 2),
+    "CosineAnnealingLR": lambda o: lrs.CosineAnnealingLR(o, 6, 0.01),
+    "CosineAnnealingWarmRestarts": lambda o: lrs.CosineAnnealingWarmRestarts(o, 3),
+    "SequentialLR": lambda o: lrs.SequentialLR(o, [lrs.ConstantLR(o, 0.2, 9), lrs.ExponentialLR(o, 0.8)], [3]),
+    "ChainedScheduler": lambda o: lrs.ChainedScheduler([lrs.ConstantLR(o, 0.2, 4), lrs.ExponentialLR(o, 0.8)]),
+    "ReduceLROnPlateau": lambda o: lrs.ReduceLROnPlateau(o, patience=1, factor=0.5),
+    "CyclicLR": lambda o: lrs.CyclicLR(o, 0.05, 0.4, 3, cycle_momentum="momentum" in o.defaults or "betas" in o.defaults),
+    "OneCycleLR": lambda o: lrs.OneCycleLR(o, 0.4, 20, cycle_momentum="momentum" in o.defaults or "betas" in o.defaults),
+    "LRScheduler": None,
+    "PlanScheduler": Follows,
+    "swa_utils.SWALR": lambda o: SWALR(o, 0.05, 4),
+}
+OPTIMISERS = {
+    "torch SGD": lambda p: torch.optim.SGD(p, lr=0.3, momentum=0.8, weight_decay=0.1),
+    "torch SGD, lr a tensor": lambda p: torch.optim.SGD(
+        p, lr=torch.tensor(0.3, dtype=torch.float64), momentum=0.8, foreach=False
+    ),
+    "Adam": lambda p: torch.optim.Adam(p, lr=0.3),
+    "AdamW": lambda p: torch.optim.AdamW(p, lr=0.3, weight_decay=0.2),
+    "SGDM": lambda p: SGDM(p, lr=0.3, momentum=0.8, weight_decay=0.2, decoupled=True),
+    "HeavyBall": lambda p: HeavyBall(p, lr=0.3, momentum=0.8),
+}
+
+
+def test_no_scheduler_of_torch_is_left_out():
+    known = {
+        name for name, one in vars(lrs).items() if isinstance(one, type) and issubclass(one, lrs.LRScheduler) and name[0] != "_"
+    }
+    assert known <= SCHEDULERS.keys()
+
+
+def steps_of(optimizer, scheduler, l=None, begin=0):
+    """Ten steps; with l, the division is done by hand around each of them: the slow twin of SVAG."""
+    (p,) = optimizer.param_groups[0]["params"]
+    seen = []
+    for k in range(begin, begin + 10):
+        p.grad = constant(k)
+        seen.append(float(optimizer.param_groups[0]["lr"]))
+        if l is not None:
+            whole = [group["lr"] for group in optimizer.param_groups]
+            for group in optimizer.param_groups:
+                group["lr"] = group["lr"] / l
         optimizer.step()
-        scheduler.step()
-    assert rates == pytest.approx([0.2] * 8 + [0.1] * 4)
-    with pytest.raises(ValueError, match="Make SVAG first"):
-        SVAG(optimizer, l=2)
-    with pytest.raises(ValueError, match="`l`"):
-        SVAG(torch.optim.SGD([p], lr=0.1), l=0)
+        if l is not None:
+            for group, lr in zip(optimizer.param_groups, whole):
+                group["lr"] = lr
+        if scheduler is not None:
+            scheduler.step(*([1.0] if isinstance(scheduler, lrs.ReduceLROnPlateau) else []))
+    return p.detach().clone(), seen
+
+
+def parameter():
+    return torch.nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("order", ["before", "after", "both", "in the middle"])
+@pytest.mark.parametrize("name", [name for name in SCHEDULERS if SCHEDULERS[name]])
+def test_no_writer_of_lr_undoes_the_division(name, order):
+    """Whenever the scheduler is made, steps are those of the twin, to the bit, and `lr` is what it is without SVAG."""
+    for kind, make in OPTIMISERS.items():
+        if name == "PlanScheduler" and "SGD" not in kind and kind != "HeavyBall":
+            continue
+        ends = []
+        for wrapped in (True, False):
+            optimizer = make([parameter()])
+            early = SCHEDULERS[name](optimizer) if order in ("before", "both") else None
+            if order == "in the middle":
+                steps_of(optimizer, None, begin=3)
+            if wrapped:
+                SVAG(optimizer, l=4)
+            scheduler = early if order == "before" else SCHEDULERS[name](optimizer)
+            with warnings.catch_warnings():
+                if order == "both":
+                    warnings.filterwarnings("ignore", "Detected call")
+                    early.step(*([1.0] if name == "ReduceLROnPlateau" else []))
+                ends.append(steps_of(optimizer, scheduler, None if wrapped else 4))
+        assert torch.equal(ends[0][0], ends[1][0]), kind
+        assert ends[0][1] == ends[1][1]
+
+
+def test_the_division_shows():
+    """Negative control of the twin: without the division it ends elsewhere."""
+    ends = [steps_of(OPTIMISERS["SGDM"]([parameter()]), None, l)[0] for l in (1, 4)]
+    assert float((ends[0] - ends[1]).abs().min()) > 0.1
+
+
+def test_a_loaded_checkpoint_and_an_added_group_do_not_undo_it():
+    ends = []
+    for wrapped in (True, False):
+        other = OPTIMISERS["torch SGD"]([parameter()])
+        steps_of(other, None)
+        optimizer = SGDM([parameter()], lr=9.0)
+        if wrapped:
+            SVAG(optimizer, l=4)
+        optimizer.load_state_dict(copy.deepcopy(other.state_dict()))
+        late = parameter()
+        late.grad = constant(1)
+        optimizer.add_param_group({"params": [late], "lr": 0.7})
+        ends.append([*steps_of(optimizer, None, None if wrapped else 4), late.detach().clone(), optimizer.param_groups[1]["lr"]])
+    assert torch.equal(ends[0][0], ends[1][0]) and torch.equal(ends[0][2], ends[1][2])
+    assert ends[0][1] == ends[1][1] == pytest.approx([0.3 / (1 - 0.8)] * 10) and ends[0][3] == 0.7
+
+
+def test_lr_is_whole_in_a_closure_and_after_an_error():
+    p = parameter()
+    optimizer = SGDM([p], lr=0.8)
+    SVAG(optimizer, l=4)
+    seen = []
+
+    def closure():
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.param_groups[0]["lr"] = 0.4
+        p.grad = torch.ones_like(p)
+        if len(seen) > 1:
+            raise KeyError("mine")
+
+    before = p.detach().clone()
+    optimizer.step(closure)
+    assert float((before - p.detach() - 0.4 / 4 * (1 - 0.9)).abs().max()) < 1e-15
+    with pytest.raises(KeyError):
+        optimizer.step(closure=closure)
+    assert seen == [0.8, 0.4] and optimizer.param_groups[0]["lr"] == 0.4
+    p.grad = torch.sparse_coo_tensor([[0]], [1.0], (2,), dtype=torch.float64, check_invariants=False)
+    with pytest.raises(ValueError, match="dense"):
+        optimizer.step()
+    assert optimizer.param_groups[0]["lr"] == 0.4
+
+
+def test_an_optimiser_that_sets_its_own_lr_goes_on_doing_so():
+    class Halving(torch.optim.SGD):
+        def step(self, closure=None):
+            super().step(closure)
+            self.param_groups[0]["lr"] /= 2
+
+    optimizer = Halving([parameter()], lr=0.8)
+    SVAG(optimizer, l=4)
+    assert steps_of(optimizer, None)[1][:4] == pytest.approx([0.8, 0.4, 0.2, 0.1])
+
+
+def test_stretched_schedules():
+    optimizer = torch.optim.SGD([parameter()], lr=0.8)
+    svag = SVAG(optimizer, l=4)
+    scheduler = lrs.LambdaLR(optimizer, svag.stretched(lambda k: 0.5 ** (k // 2)))
+    assert steps_of(optimizer, scheduler)[1] == pytest.approx([0.8] * 8 + [0.4] * 2)
+
+
+def test_one_svag_is_enough():
+    optimizer = torch.optim.SGD([parameter()], lr=0.8)
+    svag = SVAG(optimizer, l=4)
+    for l in (4, 2, 1):
+        with pytest.raises(ValueError, match="`optimizer` must be without SVAG; got one that has it with l=4"):
+            SVAG(optimizer, l)
+    for wrong in (svag, torch.nn.Linear(1, 1), None):
+        with pytest.raises(ValueError, match="`optimizer` must be one of torch"):
+            SVAG(wrong, 4)
+    for l in (0, -1, 1.5, None):
+        with pytest.raises(ValueError, match="`l`"):
+            SVAG(torch.optim.SGD([parameter()], lr=0.1), l)
+
+
+def test_steps_that_would_be_whole_are_refused():
+    optimizer = torch.optim.SGD([parameter()], lr=0.8)
+    old = optimizer.step
+    SVAG(optimizer, l=4)
+    for take in (old, lambda: torch.optim.SGD.step(optimizer)):
+        with pytest.raises(ValueError, match="a step under SVAG must be taken by `optimizer.step` as it is now"):
+            take()
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
+def test_a_copy_of_both_is_svag_too(copied):
+    optimizer = OPTIMISERS["SGDM"]([parameter()])
+    pair = optimizer, SVAG(optimizer, l=4)
+    steps_of(optimizer, None)
+    other, svag = copied(pair)
+    assert svag.optimizer is other and svag.l == 4
+    assert torch.equal(steps_of(optimizer, None)[0], steps_of(other, None)[0])
+
+
+def test_steps_keep_the_signature_of_the_optimisers():
+    import inspect
+
+    for made_before in (False, True):
+        optimizer = torch.optim.SGD([parameter()], lr=0.8)
+        if made_before:
+            lrs.StepLR(optimizer, 1)
+        SVAG(optimizer, l=4)
+        assert "closure" in inspect.signature(optimizer.step).parameters
 
 
 def test_a_module_is_a_loss_with_the_noise_of_its_batches():

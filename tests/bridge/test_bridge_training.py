@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sdetools.bridge import SGDM, Batches, checkpoint
+from sdetools.bridge import SGDM, SVAG, Batches, checkpoint
 from sdetools.bridge.optimisers import RandomScaling
 from sdetools.bridge.training import Task, Trainer, sharing
 
@@ -277,6 +277,18 @@ def test_svag_in_the_loop_and_divergence(tmp_path):
 def test_bad_settings(tmp_path, options, told):
     with pytest.raises(ValueError, match=told):
         Trainer(tmp_path, "i")("run", toy(**options))
+
+
+def test_a_task_makes_svag_itself(tmp_path):
+    made = toy(l=3)
+
+    def twice():
+        task = made()
+        SVAG(task.optimiser, 3)
+        return task
+
+    with pytest.raises(ValueError, match="`optimiser` of a task must be without SVAG"):
+        Trainer(tmp_path, "i")("run", twice)
 
 
 @pytest.mark.parametrize(
