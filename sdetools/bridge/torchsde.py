@@ -133,34 +133,54 @@ class FromTorchsde(SDE):
         self.names = coordinate_names(names, self.dim)
         self.parameters = np.zeros(0)
         self.identity = f"torchsde {type(model).__module__}.{type(model).__qualname__} {_weights(model)}"
-        at = torch.full((2, self.dim), 0.7, dtype=_type(model))
-        drift = self._ask("f", model.f, at)
-        if tuple(drift.shape) != (2, self.dim):
-            raise ValueError(
-                f"`f` must return a tensor of shape (batch, {self.dim}); for a batch of 2 it gave {tuple(drift.shape)}."
-            )
+        self._ask("f", model.f, lambda n: (n, self.dim))
+        kind = model.noise_type
         if noise_dim is None:
             if not hasattr(model, "g"):
                 raise ValueError("`noise_dim` must be given for a model with `g_prod` alone.")
-            g = self._ask("g", model.g, at)
-            noise_dim = self.dim if model.noise_type == "diagonal" else int(g.shape[-1])
+            noise_dim = {"diagonal": self.dim, "scalar": 1}.get(kind) or self._columns()
         self.noise_dim = _check.count("noise_dim", noise_dim)
-        kind = model.noise_type
+        fixed = {"diagonal": self.dim, "scalar": 1}.get(kind, self.noise_dim)
+        if self.noise_dim != fixed:
+            raise ValueError(f"`noise_dim` must be {fixed} for {kind} noise of a y with {self.dim} columns; got {noise_dim!r}.")
+        if hasattr(model, "g"):
+            self._ask("g", model.g, self._g_shape)
+        else:
+            draws = torch.linspace(-1, 1, 3 * self.noise_dim, dtype=_type(model)).reshape(3, -1)
+            self._ask("g_prod", lambda t, at: model.g_prod(t, at, draws[: len(at)]), lambda n: (n, self.dim))
         self.noise_class = classify(self, kind if kind in ("diagonal", "scalar", "additive") else None)
 
-    @staticmethod
-    def _ask(name: str, function: Any, at: torch.Tensor) -> torch.Tensor:
-        try:
-            with torch.no_grad():
-                return function(torch.zeros((), dtype=at.dtype), at)
-        except (RuntimeError, IndexError, TypeError) as error:
-            told = str(error).splitlines()[0]
+    def _g_shape(self, batch: int) -> tuple[int, ...]:
+        return (batch, self.dim) if self.model.noise_type == "diagonal" else (batch, self.dim, self.noise_dim)
+
+    def _columns(self) -> int:
+        """Brownian motions, from the shape of g."""
+        at = torch.full((2, self.dim), 0.7, dtype=_type(self.model))
+        g = _called("g", self.model.g, at)
+        if not isinstance(g, torch.Tensor) or g.ndim != 3 or g.shape[:2] != at.shape:
+            raise _misshaped("g", f"(batch, {self.dim}, noise_dim) for {self.model.noise_type} noise", 2, g)
+        return int(g.shape[2])
+
+    def _ask(self, name: str, function: Any, shape: Any) -> None:
+        """Refuse a function of (t, y) that does not answer each row of y by itself, in the right shape."""
+        rows = torch.linspace(0.5, 0.9, 3 * self.dim, dtype=_type(self.model)).reshape(3, self.dim)
+        answers = [self._shaped(name, _called(name, function, rows[:n]), shape, n) for n in (2, 3)]
+        near = torch.finfo(rows.dtype).eps ** 0.5
+        if not torch.allclose(answers[0].double(), answers[1][:2].double(), rtol=near, atol=near, equal_nan=True):
             raise ValueError(
-                f"`{name}` must take (t, y) with y of shape (batch, {at.shape[1]}); calling it raised {told}."
-            ) from error
+                f"`{name}` must answer each row of y by itself, always in the same way; with one row more in the batch it gave other "
+                "answers for the rest. Call eval() on a model with batch normalisation or dropout."
+            )
+
+    def _shaped(self, name: str, answer: Any, shape: Any, batch: int) -> torch.Tensor:
+        if not isinstance(answer, torch.Tensor) or tuple(answer.shape) != shape(batch) or answer.is_complex():
+            wanted = ", ".join(["batch", *map(str, shape(batch)[1:])])
+            of = f" for {self.model.noise_type} noise" if name == "g" else ""
+            raise _misshaped(name, f"({wanted}){of}", batch, answer)
+        return answer
 
     def drift(self, y: Any, p: Any = None, s: Sequence[Any] = (0.0,)) -> np.ndarray:
-        return self._through(lambda t, at: self.model.f(t, at), y, s)
+        return self._through(lambda t, at: self._shaped("f", self.model.f(t, at), lambda n: (n, self.dim), len(at)), y, s)
 
     def diffusion(self, y: Any, u: Sequence[Any], p: Any = None, s: Sequence[Any] = (0.0,)) -> np.ndarray:
         y = np.asarray(y)
@@ -173,9 +193,9 @@ class FromTorchsde(SDE):
 
         def product(t: Any, at: torch.Tensor) -> torch.Tensor:
             if hasattr(self.model, "g"):
-                g = self.model.g(t, at)
+                g = self._shaped("g", self.model.g(t, at), self._g_shape, len(at))
                 return g * v if self.model.noise_type == "diagonal" else torch.einsum("bij,bj->bi", g, v)
-            return self.model.g_prod(t, at, v)
+            return self._shaped("g_prod", self.model.g_prod(t, at, v), lambda n: (n, self.dim), len(at))
 
         return self._through(product, y, s)
 
@@ -187,6 +207,25 @@ class FromTorchsde(SDE):
         with torch.no_grad():
             out = function(torch.as_tensor(float(s[0]), dtype=at.dtype), at)
         return out.double().numpy().T.reshape(y.shape)
+
+
+def _called(name: str, function: Any, at: torch.Tensor) -> Any:
+    try:
+        with torch.no_grad():
+            return function(torch.zeros((), dtype=at.dtype), at)
+    except Exception as error:
+        more = ", v)" if name == "g_prod" else ")"
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ValueError(
+            f"`{name}` must take (t, y{more} with y of shape (batch, {at.shape[1]}); calling it raised {what}."
+        ) from error
+
+
+def _misshaped(name: str, wanted: str, batch: int, answer: Any) -> ValueError:
+    got = f"a {type(answer).__name__}"
+    if isinstance(answer, torch.Tensor):
+        got = f"{tuple(answer.shape)}{' of complex numbers' if answer.is_complex() else ''}"
+    return ValueError(f"`{name}` must return a real tensor of shape {wanted}; for a batch of {batch} it gave {got}.")
 
 
 def _type(model: Any) -> torch.dtype:
@@ -209,7 +248,8 @@ def _weights(model: Any) -> str:
 def from_torchsde(model: Any, dim: int, noise_dim: int | None = None, names: Sequence[str] | None = None) -> FromTorchsde:
     """An SDE of ours from a torchsde model, unchanged: any integrator, gap and study takes it (NumPy backend, torch inside).
 
-    `dim`: columns of y; `noise_dim`: Brownian motions, found from `g` by default. ValueError for what does not follow the protocol.
+    `dim`: columns of y; `noise_dim`: Brownian motions, found from `g` by default. ValueError for what does not follow the protocol: functions
+    that fail, that answer in another shape, or that mix the rows of y.
 
     >>> import torch
     >>> class Model:

@@ -105,3 +105,107 @@ def test_torchsdes_euler_on_our_draws_takes_our_paths():
 def test_what_does_not_fit_is_refused(make, told):
     with pytest.raises(ValueError, match=told):
         make()
+
+
+def model_of(kind, **functions):
+    """A model of a noise type with some functions of its own; the others are right."""
+    widths = {"diagonal": None, "scalar": 1, "additive": 3, "general": 3}
+
+    def g(self, t, y):
+        if widths[kind] is None:
+            return 0.1 + 0.2 * y
+        return (0.3 * torch.ones_like(y) if kind == "additive" else 0.1 + 0.2 * y)[:, :, None].repeat(1, 1, widths[kind])
+
+    own = {"f": lambda self, t, y: -y, "g": g} | functions
+    return type("Own", (), {"noise_type": kind, "sde_type": "ito", **{k: v for k, v in own.items() if v is not None}})()
+
+
+@pytest.mark.parametrize("kind", ["diagonal", "scalar", "additive", "general"])
+def test_right_shapes_are_taken(kind):
+    sde = from_torchsde(model_of(kind), dim=2)
+    assert sde.noise_dim == {"diagonal": 2, "scalar": 1}.get(kind, 3)
+    product = model_of(
+        kind, g=None, g_prod=lambda self, t, y, v: 0.1 * y * v.sum(1, keepdim=True) if kind != "additive" else 0 * y
+    )
+    if kind != "diagonal":
+        assert from_torchsde(product, dim=2, noise_dim=sde.noise_dim).noise_dim == sde.noise_dim
+
+
+WRONG = {
+    "one number": lambda self, t, y: torch.tensor(0.3),
+    "no batch": lambda self, t, y: y[0],
+    "a batch of one": lambda self, t, y: y[:1],
+    "transposed": lambda self, t, y: y.T,
+    "one column": lambda self, t, y: y[:, :1],
+    "four axes": lambda self, t, y: y[:, :, None, None],
+    "a list": lambda self, t, y: [row for row in y],
+    "nothing": lambda self, t, y: None,
+    "NumPy": lambda self, t, y: y.numpy(),
+    "complex": lambda self, t, y: torch.complex(y, y),
+    "of a fixed batch": lambda self, t, y: torch.ones(2, 2, dtype=torch.float64),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("kind", ["diagonal", "scalar", "additive", "general"])
+def test_misshaped_functions_are_told(kind, name):
+    for function in ("f", "g"):
+        with pytest.raises(
+            ValueError, match=rf"^`{function}` must return a real tensor of shape \(batch, 2.*; for a batch of [23] it gave .*\.$"
+        ):
+            from_torchsde(model_of(kind, **{function: WRONG[name]}), dim=2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "g", "told"),
+    [
+        ("diagonal", lambda self, t, y: torch.diag_embed(y), r"shape \(batch, 2\) for diagonal noise; for a batch of 2 it gave \(2, 2, 2\)"),
+        ("scalar", lambda self, t, y: y, r"shape \(batch, 2, 1\) for scalar noise; for a batch of 2 it gave \(2, 2\)"),
+        ("scalar", lambda self, t, y: torch.diag_embed(y), r"for scalar noise; for a batch of 2 it gave \(2, 2, 2\)"),
+        ("additive", lambda self, t, y: torch.eye(2, dtype=y.dtype), r"shape \(batch, 2, noise_dim\) for additive noise"),
+        ("general", lambda self, t, y: torch.eye(2, dtype=y.dtype)[None], r"for general noise; for a batch of 2 it gave \(1, 2, 2\)"),
+        ("general", lambda self, t, y: torch.ones(len(y), 3, 2, dtype=y.dtype), r"for a batch of 2 it gave \(2, 3, 2\)"),
+        ("general", lambda self, t, y: torch.ones(2, 2, 2, dtype=y.dtype), r"for a batch of 3 it gave \(2, 2, 2\)"),
+        ("general", lambda self, t, y: 1 / 0, "`g` must take .*calling it raised ZeroDivisionError"),
+        ("general", lambda self, t, y: y.reshape(7), "`g` must take .*calling it raised RuntimeError"),
+        ("diagonal", lambda self, t, y: y * y.mean(), "`g` must answer each row of y by itself"),
+        ("diagonal", lambda self, t, y: torch.rand_like(y), "`g` must answer each row of y by itself"),
+    ],
+)  # fmt: skip
+def test_a_diffusion_that_does_not_fit_its_noise_type(kind, g, told):
+    with pytest.raises(ValueError, match=told):
+        from_torchsde(model_of(kind, g=g), dim=2)
+
+
+def test_numbers_of_brownian_motions_that_do_not_fit():
+    for kind, given, told in (
+        ("diagonal", 3, "`noise_dim` must be 2 for diagonal noise of a y with 2 columns; got 3"),
+        ("scalar", 2, "`noise_dim` must be 1 for scalar noise"),
+        ("general", 2, r"`g` must return a real tensor of shape \(batch, 2, 2\) for general noise; .* gave \(2, 2, 3\)"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            from_torchsde(model_of(kind), dim=2, noise_dim=given)
+    for product, told in (
+        (lambda self, t, y, v: y.reshape(7), "`g_prod` must take .*calling it raised RuntimeError"),
+        (lambda self, t, y, v: v, r"`g_prod` must return a real tensor of shape \(batch, 2\); for a batch of 2 it gave \(2, 3\)"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            from_torchsde(model_of("general", g=None, g_prod=product), dim=2, noise_dim=3)
+
+
+def test_a_shape_that_changes_while_a_run_goes_on_is_told():
+    late = from_torchsde(model_of("diagonal", g=lambda self, t, y: y if t < 0.5 else y[:, :1].expand(-1, 3)), dim=2)
+    with pytest.raises(ValueError, match=r"`g` must return .*; for a batch of 10 it gave \(10, 3\)"):
+        st.simulate(st.EulerMaruyama(late, 0.1), [1.0, 0.5], 1.0, 10, ["x0"])
+
+
+def test_a_network_in_training_mode_is_told():
+    net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2)).double()
+    for ready in (False, True):
+        net.train(not ready)
+        model = model_of("diagonal", f=lambda self, t, y: net(y))
+        if ready:
+            assert from_torchsde(model, dim=2).noise_dim == 2
+        else:
+            with pytest.raises(ValueError, match=r"`f` must answer each row of y by itself.*Call eval\(\)"):
+                from_torchsde(model, dim=2)
