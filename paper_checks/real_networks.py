@@ -5,7 +5,10 @@ The networks are small and their data real (diabetes and digits of scikit-learn)
 
 from __future__ import annotations
 
+import copy
 import math
+from collections import defaultdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,6 +43,43 @@ def displacement(loss: Any) -> str:
     return " + ".join(f"(x{i} - ({v!r}))**2" for i, v in enumerate(loss.start.tolist()))
 
 
+FORMULAS = {
+    "SGD": lambda b, g, lr, mu, s: lr * g,
+    "SGDM": lambda b, g, lr, mu, s: lr * put(b, m=mu * b["m"] + (1 - mu) * g)["m"],
+    "HeavyBall": lambda b, g, lr, mu, s: lr * put(b, m=mu * b["m"] + g)["m"],
+    "Nesterov": lambda b, g, lr, mu, s: lr * (g + mu * put(b, m=mu * b["m"] + g)["m"]),
+    "QHM": lambda b, g, lr, mu, s: lr * (0.4 * g + 0.6 * put(b, m=mu * b["m"] + (1 - mu) * g)["m"]),
+    "PNM": lambda b, g, lr, mu, s: pnm(b, g, lr, mu),
+    "SNGM": lambda b, g, lr, mu, s: lr * put(b, m=mu * b["m"] + g / math.sqrt(sum(v * v for v in g.ravel().tolist())))["m"],
+    "RandomScaling": lambda b, g, lr, mu, s: s * lr * put(b, m=mu * b["m"] + (1 - mu) * g)["m"],
+    "SGDF": lambda b, g, lr, mu, s: sgdf(b, g, lr, mu),
+}
+"""What each method takes off x in a step, straight from its equations: b are buffers, zero at first, s a draw from Exp(1)."""
+NUMBERS = {"QHM": {"nu": 0.6}, "PNM": {"b0": 0.8}, "SGDF": {"b2": 0.99, "eps": 1e-3}}
+"""Large enough for each to be seen."""
+
+
+def put(b, **values):
+    b.update(values)
+    return b
+
+
+def pnm(b, g, lr, mu):
+    """m_t = mu^2 m_{t-2} + (1 - mu^2) g; (1 + b0) m_t - b0 m_{t-1} over sqrt((1 + b0)^2 + b0^2), b0 = .8."""
+    last, new = b["m"], mu**2 * b["before"] + (1 - mu**2) * g
+    put(b, m=new, before=last)
+    return lr * (1.8 * new - 0.8 * last) / math.sqrt(1.8**2 + 0.8**2)
+
+
+def sgdf(b, g, lr, mu):
+    """Averages m of g and s of (g - m)^2, each over the weight that it has gathered: mh and sh; K = sh / (sh + (g - mh)^2 + eps)."""
+    m, weight = mu * b["m"] + (1 - mu) * g, mu * b["m weight"] + (1 - mu)
+    s, weight_2 = 0.99 * b["s"] + 0.01 * (g - m) ** 2, 0.99 * b["s weight"] + 0.01
+    put(b, **{"m": m, "s": s, "m weight": weight, "s weight": weight_2})
+    mh, sh = m / weight, s / weight_2
+    return lr * (mh + sh / (sh + (g - mh) ** 2 + 1e-3) * (g - mh))
+
+
 class Shown:
     """An oracle that answers with what it was given."""
 
@@ -52,58 +92,138 @@ class Shown:
 
 @st.claim(
     "torch-optimisers-take-the-steps-of-their-rules",
-    statement=r"Each optimiser for networks agrees with its rule over 1,000 steps in which $\eta_k$ and $\beta_k$ move.",
+    statement=r"Each optimiser for networks, and each rule, takes the steps of its equations over 1,000 steps in which $\eta_k$ and "
+    r"$\beta_k$ move: in two groups of parameters, with coupled and with decoupled weight decay.",
     source="Definition 2.3, Eq. (1) and the rules' own sources",
 )
 def parity(run):
     torch, *_ = parts()
     rng = np.random.default_rng(run.seed)
-    noise = rng.normal(size=(STEPS, 8))
+    noise, curvature = rng.normal(size=(STEPS, 8)), np.linspace(0.3, 2, 8)
     k = np.arange(STEPS)
     lr, mu = 0.05 * (1 + 0.5 * np.sin(k / 9)), 0.6 + 0.3 * np.cos(k / 31)
-    oracle = st.NoisyOracle(st.losses.quadratic([1.0]), st.noise.none(1))
-    plan = st.schedules.from_arrays(lr, mu)
-    family = {
-        "SGD": (st.SGD, lr[:, None], {}),
-        "SGDM": (st.SGDM, np.column_stack([lr, mu]), {}),
-        "HeavyBall": (st.HeavyBall, np.column_stack([lr, mu]), {}),
-        "Nesterov": (st.dynamics.Nesterov, np.column_stack([lr, mu]), {}),
-        "QHM": (st.dynamics.QHM, st.dynamics.QHM(oracle, plan, nu=0.6).coefficient_values(STEPS), {"nu": 0.6}),
-        "PNM": (st.dynamics.PNM, st.dynamics.PNM(oracle, plan, b0=0.8).coefficient_values(STEPS), {"b0": 0.8}),
-        "SNGM": (st.dynamics.SNGM, np.column_stack([lr, mu]), {}),
-        "RandomScaling": (st.dynamics.RandomScaling, np.column_stack([lr, mu]), {}),
-        "SGDF": (st.dynamics.SGDF, st.dynamics.SGDF(oracle, plan).coefficient_values(STEPS), {}),
-    }
+    draws = torch.Generator().manual_seed(5)
+    lengths = [float(torch.empty((), dtype=torch.float64).exponential_(generator=draws)) for _ in range(STEPS)]
+    groups = (slice(0, 5), 1.0, 0.03), (slice(5, 8), 1.4, 0.1)
+    own_lr, decays = (np.concatenate([np.full(g[0].stop - g[0].start, g[i]) for g in groups]) for i in (1, 2))
 
-    def apart(name, momentum=mu):
-        rule, table, options = family[name]
-        p = torch.nn.Parameter(torch.ones(8, dtype=torch.float64))
-        own = torch.Generator().manual_seed(5)
+    def apart(name, decay="none", momentum=mu, ascends=False):
+        """The optimiser on two groups with learning rates and decays of their own, beside the equations."""
+        x, b, worst = np.ones(8), defaultdict(float), 0.0
+        params = [torch.nn.Parameter(torch.ones(part.stop - part.start, dtype=torch.float64)) for part, *_ in groups]
+        given = [{"params": [p], "weight_decay": wd if decay != "none" else 0.0} for p, (_, _, wd) in zip(params, groups)]
         extra = {"generator": torch.Generator().manual_seed(5)} if name == "RandomScaling" else {}
-        optimiser = getattr(st.bridge, name)([p], lr=0.1, **options, **extra)
-        state, worst = tuple(np.full((8, 1), float(i == 0)) for i, _ in enumerate(rule.parts)), 0.0
-        for step in range(STEPS):
-            g = state[0][:, 0] * np.linspace(0.3, 2, 8) + noise[step]
-            for group in optimiser.param_groups:
-                group["lr"] = float(lr[step])
+        settings = NUMBERS.get(name, {}) | extra | {"decoupled": decay == "decoupled", "maximize": ascends}
+        optimiser = getattr(st.bridge, name)(given, lr=0.1, **settings)
+        for step in range(STEPS if decay == "none" else 100):
+            g = curvature * x + noise[step]
+            for p, (part, factor, _), group in zip(params, groups, optimiser.param_groups):
+                p.grad = torch.as_tensor((-g if ascends else g)[part].copy())
+                group["lr"] = factor * float(lr[step])
                 if "momentum" in group:
                     group["momentum"] = float(momentum[step])
-            p.grad = torch.as_tensor(g.copy())
             optimiser.step()
-            s = float(torch.empty((), dtype=torch.float64).exponential_(generator=own)) if name == "RandomScaling" else 0.0
-            state = tuple(np.asarray(part) for part in rule.rule(state, Shown(g[:, None], math.exp(-s)), *table[step].tolist()))
-            worst = max(worst, float(np.abs(p.detach().numpy() - state[0][:, 0]).max()))
+            if decay == "coupled":
+                g = g + decays * x
+            kept = 1 - lr[step] * own_lr * decays if decay == "decoupled" else 1.0
+            x = kept * x - FORMULAS[name](b, g, lr[step] * own_lr, mu[step], lengths[step])
+            worst = max(worst, float(np.abs(np.concatenate([p.detach().numpy() for p in params]) - x).max()))
         return worst
 
-    for name in family:
+    oracle, plan = st.NoisyOracle(st.losses.quadratic([1.0]), st.noise.none(1)), st.schedules.from_arrays(lr, mu)
+
+    def rule_apart(name):
+        """The rule, beside the equations."""
+        rule = getattr(st, name, None) or getattr(st.dynamics, name)
+        table = np.column_stack([lr, mu])[:, : len(rule.coefficients)]
+        if name in NUMBERS:
+            table = rule(oracle, plan, **NUMBERS[name]).coefficient_values(STEPS)
+        x, b, worst = np.ones(8), defaultdict(float), 0.0
+        state = tuple(np.full((8, 1), float(i == 0)) for i, _ in enumerate(rule.parts))
+        for step in range(STEPS):
+            g = curvature * x + noise[step]
+            shown = Shown(g[:, None], math.exp(-lengths[step]))
+            state = tuple(np.asarray(part) for part in rule.rule(state, shown, *table[step].tolist()))
+            x = x - FORMULAS[name](b, g, lr[step], mu[step], lengths[step])
+            worst = max(worst, float(np.abs(state[0][:, 0] - x).max()))
+        return worst
+
+    for name in FORMULAS:
         run.measure(f"{name}: largest difference of a coordinate", apart(name), at_most=1e-12)
+        run.measure(f"{name}, the rule: largest difference of a coordinate", rule_apart(name), at_most=1e-12)
+        for decay in ("coupled", "decoupled"):
+            run.measure(f"{name} with {decay} weight decay: largest difference", apart(name, decay), at_most=1e-12)
+    run.measure("SGDM with maximize on the negative loss", apart("SGDM", "coupled", ascends=True), at_most=1e-12)
     with run.control("a momentum that does not move"):
-        run.measure("SGDM", apart("SGDM", np.full(STEPS, 0.6)), at_most=1e-12)
+        run.measure("SGDM", apart("SGDM", momentum=np.full(STEPS, 0.6)), at_most=1e-12)
+    run.note(
+        "The equations stand in this claim's file, in NumPy. Noticed: any changed constant, sign, term or order of steps in an optimiser "
+        "or in its rule, a momentum or a rate of another step or group, a decay that is coupled for decoupled."
+    )
+
+
+def torch_step(b, g, lr, mu, dampening, nesterov):
+    """What torch's SGD takes off p, after its own description; its first buffer is the first gradient."""
+    b["m"] = g if b["m"] is None else mu * b["m"] + (1 - dampening) * g
+    return lr * (g + mu * b["m"]) if nesterov else lr * b["m"]
+
+
+@st.claim(
+    "optimisers-go-on-from-anothers-state",
+    statement=r"An optimiser that loads the state of another one takes the steps of that one: rates, numbers and buffers are converted.",
+    source="Definition 2.3 and Eq. (1), at constant momentum; torch's description of its SGD",
+)
+def taken_over(run):
+    torch, *_ = parts()
+    noise = np.random.default_rng(run.seed).normal(size=(60, 4))
+    curvature = np.linspace(0.3, 2, 4)
+
+    def apart(source, targets, step, forgets=False):
+        """Thirty steps of `source`, thirty of each of the targets one after another, each from the state of the one before."""
+        p, x, b, worst = torch.nn.Parameter(torch.ones(4, dtype=torch.float64)), np.ones(4), {"m": None}, 0.0
+        optimiser = source([p])
+        for k in range(60):
+            if k >= 30 and k % 5 == 0:
+                told = copy.deepcopy(optimiser.state_dict())
+                if forgets:
+                    told["param_groups"] = [
+                        {key: group[key] for key in ("params", "lr", "momentum")} for group in told["param_groups"]
+                    ]
+                optimiser = targets[k // 5 % len(targets)]([p], lr=9.0)
+                optimiser.load_state_dict(told)
+            g = curvature * x + noise[k]
+            p.grad = torch.as_tensor(g.copy())
+            optimiser.step()
+            x = x - step(b, g)
+            worst = max(worst, float(np.abs(p.detach().numpy() - x).max()))
+        return worst
+
+    ema, heavy, nesterov, qhm = (getattr(st.bridge, name) for name in ("SGDM", "HeavyBall", "Nesterov", "QHM"))
+    for name, settings, targets in (
+        ("torch SGD", {"dampening": 0.0}, [ema, qhm, heavy]),
+        ("torch SGD with dampening", {"dampening": 0.3}, [ema, qhm, heavy]),
+        ("torch SGD with Nesterov's momentum", {"nesterov": True}, [nesterov, qhm]),
+    ):
+        step = partial(torch_step, lr=0.05, mu=0.8, dampening=settings.get("dampening", 0.0), nesterov="nesterov" in settings)
+        source = partial(torch.optim.SGD, lr=0.05, momentum=0.8, **settings)
+        run.measure(
+            f"{name}, then {len(targets)} of ours in turn: largest difference", apart(source, targets, step), at_most=1e-12
+        )
+        with run.control(f"{name}, its numbers taken as they are"):
+            run.measure(
+                "largest difference",
+                apart(source, targets[:1] if "nesterov" not in settings else [ema], step, True),
+                at_most=1e-12,
+            )
+    run.note(
+        "Noticed: a dampening or Nesterov's term that is forgotten, a rate or a buffer that stays what it was, or is scaled otherwise."
+    )
 
 
 @st.claim(
     "svag-on-a-network",
-    statement=r"SVAG keeps the mean of a network's gradient and multiplies its covariance by $l$.",
+    statement=r"A step of SVAG goes by $\frac{\eta}{l}(r_1 g_1 + r_2 g_2)$, $r_i = (1 \mp \sqrt{2l-1})/2$: it keeps the mean of a network's "
+    r"gradient and multiplies its covariance by $l$, and no schedule undoes the $1/l$.",
     source="Definition 5.1; Li, Malladi and Arora (2021)",
 )
 def svag(run):
@@ -114,29 +234,67 @@ def svag(run):
         torch.manual_seed(run.seed % 2**31)
         model = torch.nn.Sequential(torch.nn.Linear(64, 3), torch.nn.Tanh(), torch.nn.Linear(3, 10)).double()
 
-    def gradients(l):
-        """The gradient of every pair of batches of one."""
-        wrapped = st.bridge.SVAG(torch.optim.SGD(model.parameters(), lr=0.1), l)
-        out = []
-        for i in range(n):
-            for j in range(n):
-                model.zero_grad()
-                first, second = ((x[k : k + 1], y[k : k + 1]) for k in (i, j))
-                wrapped.backward(lambda b: torch.nn.functional.cross_entropy(model(b[0]), b[1]), first, second)
-                out.append(torch.cat([p.grad.ravel() for p in model.parameters()]).numpy().copy())
-        return np.array(out)
+    def loss_of(k):
+        return torch.nn.functional.cross_entropy(model(x[k : k + 1]), y[k : k + 1])
 
-    plain = gradients(1)
-    for l in (2, 8):
-        own = gradients(l)
-        size = np.linalg.norm(plain.mean(0))
+    def own():
+        return torch.cat([p.grad.ravel() for p in model.parameters()]).numpy().copy()
+
+    def gradient(of, *which):
+        model.zero_grad()
+        of(*which)
+        return own()
+
+    single = np.array([gradient(lambda k: loss_of(k).backward(), k) for k in range(n)])
+    mean, size = single.mean(0), np.linalg.norm(single.mean(0))
+    cov = np.cov(single.T, bias=True)
+    for l in (1, 2, 8):
+        wrapped = st.bridge.SVAG(torch.optim.SGD(model.parameters(), lr=0.1), l)
+        pairs = np.array([[gradient(lambda i, j: wrapped.backward(loss_of, i, j), i, j) for j in range(n)] for i in range(n)])
+        low, high = (1 - math.sqrt(2 * l - 1)) / 2, (1 + math.sqrt(2 * l - 1)) / 2
+        expected = low * single[:, None] + high * single[None]
         run.measure(
-            f"l = {l}: change of the mean, relative", float(np.linalg.norm(own.mean(0) - plain.mean(0)) / size), at_most=1e-10
+            f"l = {l}: largest difference from r_1 g_1 + r_2 g_2", float(np.abs(pairs - expected).max()), at_most=1e-12 * l
         )
-        a, b = (np.cov(g.T, bias=True) for g in (plain, own))
-        run.measure(f"l = {l}: Cov / l - Cov, relative", float(np.linalg.norm(b / l - a) / np.linalg.norm(a)), at_most=1e-10)
+        flat = pairs.reshape(n * n, -1)
+        run.measure(f"l = {l}: change of the mean, relative", float(np.linalg.norm(flat.mean(0) - mean) / size), at_most=1e-10)
+        ratio = float(np.trace(np.cov(flat.T, bias=True)) / np.trace(cov))
+        run.measure(f"l = {l}: trace of the covariance over that of one batch", ratio, expected=l, tolerance=1e-10 * l)
+        run.measure(f"l = {l}: Cov / l - Cov, relative", away(np.cov(flat.T, bias=True) / l, cov), at_most=1e-10)
     with run.control("the covariance without the factor l"):
-        run.measure("Cov at l = 8 against Cov", float(np.linalg.norm(b - a) / np.linalg.norm(a)), at_most=1e-10)
+        run.measure("Cov at l = 8 against Cov", away(np.cov(flat.T, bias=True), cov), at_most=1e-10)
+
+    etas, betas = np.linspace(0.4, 0.1, 12), np.linspace(0.5, 0.9, 12)
+    shown = np.random.default_rng(run.seed).normal(size=(12, 3))
+
+    def stepped(l, order, divided=True):
+        """SGDM under SVAG with a plan that writes the rates, made before it or after it, beside the equations at eta_k / l."""
+        p, at, m, worst = torch.nn.Parameter(torch.ones(3, dtype=torch.float64)), np.ones(3), np.zeros(3), 0.0
+        optimiser, plan = st.bridge.SGDM([p], lr=1.0), st.schedules.from_arrays(etas, betas)
+        made = {"plan": lambda: st.bridge.PlanScheduler(optimiser, plan), "SVAG": lambda: st.bridge.SVAG(optimiser, l)}
+        scheduler = {name: made[name]() for name in order}["plan"]
+        for k in range(12):
+            p.grad = torch.as_tensor(shown[k].copy())
+            optimiser.step()
+            scheduler.step()
+            m = betas[k] * m + (1 - betas[k]) * shown[k]
+            at = at - etas[k] / (l if divided else 1) * m
+            worst = max(worst, float(np.abs(p.detach().numpy() - at).max()))
+        return worst
+
+    for order in (("plan", "SVAG"), ("SVAG", "plan")):
+        run.measure(f"steps at eta_k / 4, {' then '.join(order)}: largest difference", stepped(4, order), at_most=1e-13)
+    with run.control("steps at eta_k"):
+        run.measure("largest difference", stepped(4, ("SVAG", "plan"), divided=False), at_most=1e-13)
+    run.note(
+        "The weights, the covariance and the steps are compared with formulas of this file and with gradients of single batches. Noticed: "
+        "another weight r_1 or r_2, batches or weights exchanged, another root, a rate that is not divided by l, or twice."
+    )
+
+
+def away(one, other):
+    """The difference of two matrices, relative."""
+    return float(np.linalg.norm(one - other) / np.linalg.norm(other))
 
 
 @st.claim(

@@ -7,6 +7,8 @@ and noise terms stay and the curvature term is divided by l.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from _common import limit
 
@@ -89,6 +91,46 @@ def third_gap(l, target, factor=1.0):
             (1 - step) ** 3 * third - step**3 * l**1.5 * SIGMA**3 * skew,
         )
     return mean**3 + 3 * mean * variance + third - target
+
+
+@st.claim(
+    "svag-one-step",
+    statement=r"A gradient of SVAG is $r_1 g_1 + r_2 g_2$ with $r_i = (1 \mp \sqrt{2l-1})/2$: mean $\nabla L$, covariance $l\Sigma$, third "
+    r"moment $\frac{3l-1}{2}$ of one gradient's; a step goes by $\eta/l$ of it.",
+    source="Definition 5.1",
+)
+def one_step(run):
+    """Exact: two draws of a two-point noise have four outcomes, which are gone through with their probabilities."""
+    at, q = np.array([0.7]), 0.1
+    values, chances = np.array([3.0, -1 / 3]) * SIGMA, np.array([q, 1 - q])  # sqrt(.9 / .1) and - sqrt(.1 / .9)
+    draws = np.array([q / 2, (1 + q) / 2])  # of the uniform number that decides
+    first, second = (side.ravel() for side in np.meshgrid(draws, draws, indexing="ij"))
+    weight = np.outer(chances, chances).ravel()
+    for l in (1, 2, 5, 32):
+        low, high = (1 - math.sqrt(2 * l - 1)) / 2, (1 + math.sqrt(2 * l - 1)) / 2
+        expected = at[0] + (low * values[:, None] + high * values[None]).ravel()  # L' = x
+        made = st.svag(oracle(), l)
+        found = np.asarray(made(np.full((1, 4), at[0]), np.stack([first, second])))[0]
+        size = 1e-14 * high * 3
+        run.measure(f"l = {l}: largest difference from r_1 g_1 + r_2 g_2", float(np.abs(found - expected).max()), at_most=size)
+        mean = float(weight @ found)
+        second_moment, third_moment = (float(weight @ (found - at[0]) ** power) for power in (2, 3))
+        run.measure(f"l = {l}: mean", mean, expected=at[0], tolerance=size)
+        run.measure(f"l = {l}: variance", second_moment, expected=l * SIGMA**2, tolerance=l * size)
+        skewness = (1 - 2 * q) / math.sqrt(q * (1 - q))  # 8/3
+        run.measure(f"l = {l}: third moment", third_moment, expected=(3 * l - 1) / 2 * skewness, tolerance=l**2 * size)
+        run.measure(f"l = {l}: covariance that is told", float(made.covariance(at).item()), expected=l, tolerance=l * 1e-14)
+        moved = st.simulate(run_at(l), at, ETA / l, observe=["x"], keep_final=True, **run.options(paths=4096, store=None))
+        off = np.abs(moved.final[0][:, None] - (at[0] - ETA / l * expected)[None]).min(axis=1)
+        run.measure(f"l = {l}: simulated endpoints off the four exact ones", float(off.max()), at_most=size)
+    with run.control("weights of sqrt(2l + 1)"):
+        low, high = (1 - math.sqrt(2 * l + 1)) / 2, (1 + math.sqrt(2 * l + 1)) / 2
+        wrong = float(weight @ (low * values[:, None] + high * values[None]).ravel() ** 2)
+        run.measure("variance at l = 32", wrong, expected=l, tolerance=l * size)
+    run.note(
+        "Noticed at rounding: another weight r_1 or r_2, the two exchanged, another root, a sigma without sqrt(l), a rate without 1/l, and "
+        "whatever else moves one of the four outcomes, in the formula or in the compiled kernel."
+    )
 
 
 @st.claim(
