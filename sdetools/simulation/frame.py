@@ -7,14 +7,14 @@ those of the observables. What every kernel needs is called by address (`library
 from __future__ import annotations
 
 from sdetools.noise.base import Normal, Sign
-from sdetools.simulation.loops import LANES
+from sdetools.simulation.loops import ANGLES, LANES
 from sdetools.simulation.philox import SIGN_SLOT, WordPlan
 from sdetools.simulation.program import Program
 
 ROW = 8 * LANES
 """Bytes of a row."""
-WORDS, NORMALS, UNIFORMS, REDUCE_SINGLE, REDUCE_PAIR, LOST = range(6)
-"""Where `library.ADDRESSES` holds what (repeated here, so that writing a source does not import Numba; a test compares)."""
+WORDS, NORMALS, UNIFORMS, REDUCE_SINGLE, REDUCE_PAIR, LOST = range(ANGLES)
+"""Where `library.ADDRESSES` holds what (repeated here and in `loops`, so that writing a source does not import Numba; a test compares)."""
 
 
 def row(r: int) -> str:

@@ -55,6 +55,12 @@ def add_exact(typingctx, x, y):
 
 
 @intrinsic
+def fma(typingctx, x, y, z):
+    """x y + z, rounded once on every machine: by one instruction where there is one, by libm's `fma` where there is none."""
+    return types.float64(types.float64, types.float64, types.float64), lambda ctx, b, sig, a: b.fma(*a)
+
+
+@intrinsic
 def low_product(typingctx, x, y):
     """(low 32 bits of x) times y: one vector instruction; the dirty upper half of x is ignored."""
     low = ir.Constant(ir.IntType(64), 0xFFFFFFFF)
@@ -169,12 +175,20 @@ def fill_uniforms(words, source, out, at):
 
 
 @njit(inline="always")
-def vlog(x):
-    """log x; -inf at 0, NaN below. Subnormal numbers count as zero."""
-    i = bits_of(x)
+def _split(x):
+    """m in [sqrt(1/2), sqrt 2) and a whole number e with x = m 2^e, for finite x > 0; subnormal numbers are scaled up first."""
+    tiny = x < 2.2250738585072014e-308
+    i = bits_of(x * 18014398509481984.0 if tiny else x)
     e = i + u64((1024 << 52) - 0x3FE6A09E667F3BCD)
     m = float_of(i - (e & u64(0xFFF0000000000000)) + u64(1024 << 52))
     e = sub_exact(float_of((e >> u64(52)) | u64(0x4330000000000000)), 4503599627370496.0 + 1024.0)
+    return m, sub_exact(e, 54.0 if tiny else 0.0)
+
+
+@njit(inline="always")
+def vlog(x):
+    """log x; -inf at 0, NaN below."""
+    m, e = _split(x)
     f = (m - 1.0) / (m + 1.0)
     s = f * f
     p = 0.14810530200354172
@@ -186,7 +200,7 @@ def vlog(x):
     p = p * s + 0.6666666666666765
     # 2 f is exact and the rest is small beside it: the order of the sum keeps the error below one unit
     out = e * 0.693147180369123816490 + (2.0 * f + (f * (s * p) + e * 1.90821492927058770002e-10))
-    out = -np.inf if x < 2.2250738585072014e-308 else out
+    out = -np.inf if x == 0.0 else out
     out = np.nan if x < 0.0 else out
     out = x if x > 1.7976931348623157e308 else out
     return x if x != x else out
@@ -218,12 +232,22 @@ def vexp(x):
     return (p * float_of((h - u64(1)) << u64(52))) * float_of((k - h - u64(1)) << u64(52))
 
 
+FAR = float(2**30)
+"""The largest argument that `sincos` reduces; `library.py` asks libm beyond it."""
+
+
 @njit(inline="always")
-def vsincos(x):
-    """sin x and cos x, for |x| up to about 10^6 (beyond, the reduction loses digits, as the argument itself has)."""
+def sincos(x):
+    """sin x and cos x for |x| <= FAR.
+
+    x - n pi/2 in three fused steps, with pi/2 = C1 + C2 + C3 to 159 bits: the first is exact, as x and C1 are multiples of 2^-53 and
+    the difference is below 1; each of the others rounds once, relative to what is left, however much cancels.
+    """
     t = add_exact(x * 0.6366197723675814, 6755399441055744.0)
     n = sub_exact(t, 6755399441055744.0)
-    r = ((x - n * 1.5707963267341256) - n * 6.077100506303966e-11) - n * 2.0222662487959506e-21
+    r = fma(n, -1.5707963267948966, x)
+    r = fma(n, -6.123233995736766e-17, r)
+    r = fma(n, 1.4973849048591833e-33, r)
     s = r * r
     sn = 1.58962301576546568060e-10
     sn = sn * s - 2.50507477628578072866e-08
@@ -238,31 +262,18 @@ def vsincos(x):
     cs = cs * s + 2.48015872888517045348e-05
     cs = cs * s - 1.38888888888730564116e-03
     cs = cs * s + 4.16666666666665929218e-02
-    cs = (1.0 - 0.5 * s) + (s * s) * cs
+    half = 0.5 * s
+    w = sub_exact(1.0, half)
+    cs = w + (sub_exact(sub_exact(1.0, w), half) + (s * s) * cs)
     q = bits_of(t)
     odd = (q & u64(1)) != u64(0)
     a = cs if odd else sn
     b = sn if odd else cs
+    sine = float_of(bits_of(a) ^ ((q << u64(62)) & SIGN_BIT))
     return (
-        float_of(bits_of(a) ^ ((q << u64(62)) & SIGN_BIT)),
+        x if math.fabs(x) < 7.450580596923828e-09 else sine,  # its own sine below 2^-27, with its sign where it is zero
         float_of(bits_of(b) ^ (((q + u64(1)) << u64(62)) & SIGN_BIT)),
     )
-
-
-@njit(inline="always")
-def vsin(x):
-    return vsincos(x)[0]
-
-
-@njit(inline="always")
-def vcos(x):
-    return vsincos(x)[1]
-
-
-@njit(inline="always")
-def vtan(x):
-    s, c = vsincos(x)
-    return s / c
 
 
 @njit(inline="always")
@@ -291,7 +302,8 @@ def vlog1p(x):
 def vexpm1(x):
     """e^x - 1, exact for small x: by tanh, 2 t / (1 - t) with t = tanh(x/2), where |x| < 1."""
     t = vtanh(0.5 * x)
-    return 2.0 * t / (1.0 - t) if math.fabs(x) < 1.0 else vexp(x) - 1.0
+    out = 2.0 * t / (1.0 - t) if math.fabs(x) < 1.0 else vexp(x) - 1.0
+    return x if math.fabs(x) < 1.1102230246251565e-16 else out  # half of a subnormal number is not one
 
 
 @njit(inline="always")
@@ -300,6 +312,7 @@ def vsinh(x):
     a = math.fabs(x)
     e, t = vexpm1(a), vexp(0.5 * a)
     h = 0.5 * (e + e / (e + 1.0)) if a < 300.0 else (0.5 * t) * t
+    h = a if a < 7.450580596923828e-09 else h
     return float_of(bits_of(h) | (bits_of(x) & SIGN_BIT))
 
 
@@ -313,11 +326,43 @@ def vcosh(x):
 
 @njit(inline="always")
 def vpow(x, y):
-    """x**y as NumPy has it: real powers of negative numbers are NaN, but for whole y; 0**0 = 1."""
+    """x**y as NumPy has it: real powers of negative numbers are NaN, but for whole y; 0**0 = 1.
+
+    e^(y log |x|) with log |x| = high + low, for y log |x| reaches 745 and an error of one unit in it would be 745 in the power:
+    log m = 2 atanh f, f = (m - 1) / (m + 1), is 2 f exactly and a rest of at most one part in a hundred.
+    """
+    size = math.fabs(x)
+    m, e = _split(size)
+    below = add_exact(m, 1.0)
+    f = sub_exact(m, 1.0) / below
+    rest = (fma(-f, below, sub_exact(m, 1.0)) - f * sub_exact(m, sub_exact(below, 1.0))) / below
+    s = f * f
+    p = 2.0 / 25.0
+    p = p * s + 2.0 / 23.0
+    p = p * s + 2.0 / 21.0
+    p = p * s + 2.0 / 19.0
+    p = p * s + 2.0 / 17.0
+    p = p * s + 2.0 / 15.0
+    p = p * s + 2.0 / 13.0
+    p = p * s + 2.0 / 11.0
+    p = p * s + 2.0 / 9.0
+    p = p * s + 2.0 / 7.0
+    p = p * s + 2.0 / 5.0
+    p = p * s + 2.0 / 3.0
+    whole_part = e * 0.693147180369123816490  # exact: this part of log 2 ends in zeros
+    high = add_exact(whole_part, 2.0 * f)
+    tail = sub_exact(2.0 * f, sub_exact(high, whole_part)) + (2.0 * rest + (f * (s * p) + e * 1.90821492927058770002e-10))
+    head = high
+    high = add_exact(head, tail)
+    low = sub_exact(tail, sub_exact(high, head))
+    high = -np.inf if size == 0.0 else high
+    high = size if not size <= 1.7976931348623157e308 else high
+    power = 0.0 if size == 1.0 else y * high
+    low = fma(y, high, -power) + y * low if (math.fabs(power) < 800.0 and size != 1.0) else 0.0
+    grown = vexp(power) * (1.0 + low)
     whole = math.floor(y) == y
     odd = whole and math.floor(0.5 * y) != 0.5 * y
-    size = vexp(y * vlog(math.fabs(x)))
-    signed = -size if (odd and x < 0.0) else size
+    signed = float_of(bits_of(grown) ^ (bits_of(x) & SIGN_BIT)) if odd else grown
     out = np.nan if (x < 0.0 and not whole) else signed
     return 1.0 if (y == 0.0 or x == 1.0) else out
 

@@ -6,15 +6,17 @@ one signature, six 64-bit integers; arrays are passed as addresses. A kernel get
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numba import carray, cfunc, njit
 
 from sdetools.noise.base import Normal, Sign
 from sdetools.simulation import lanes
-from sdetools.simulation.lanes import FLAGS, LANES, float_pointer, u64, word_pointer
+from sdetools.simulation.lanes import FAR, FLAGS, LANES, float_pointer, u64, word_pointer
 from sdetools.simulation.philox import SIGN_SLOT, WordPlan
 
-WORDS, NORMALS, UNIFORMS, REDUCE_SINGLE, REDUCE_PAIR, LOST = range(6)
+WORDS, NORMALS, UNIFORMS, REDUCE_SINGLE, REDUCE_PAIR, LOST, ANGLES = range(7)
 
 _SIGNATURE = "int64(int64, int64, int64, int64, int64, int64)"
 _OPTIONS = dict(cache=True, fastmath=FLAGS, error_model="numpy")
@@ -66,7 +68,43 @@ def _lost(state, start, stop, valid, _a, _b):
     return lanes.count_lost(carray(float_pointer(state), stop * LANES), start, stop, valid)
 
 
-ADDRESSES = np.array([f.address for f in (_words, _normals, _uniforms, _reduce_single, _reduce_pair, _lost)], dtype=np.int64)
+@cfunc(_SIGNATURE, **_OPTIONS)
+def _angles(source, sine, cosine, tangent, _a, _b):
+    """Sines, cosines and tangents of a row, to the addresses that are not 0: right for every finite argument, NaN for the others.
+
+    Lanes beyond `FAR` are looked at again, one by one, by libm; a row without any pays for the look alone.
+    """
+    x, far = carray(float_pointer(source), LANES), 0
+    s, c, t = carray(float_pointer(sine), LANES), carray(float_pointer(cosine), LANES), carray(float_pointer(tangent), LANES)
+    if sine != 0 and cosine != 0:
+        for j in range(LANES):
+            s[j], c[j] = lanes.sincos(x[j])
+    elif sine != 0:
+        for j in range(LANES):
+            s[j] = lanes.sincos(x[j])[0]
+    elif cosine != 0:
+        for j in range(LANES):
+            c[j] = lanes.sincos(x[j])[1]
+    if tangent != 0:
+        for j in range(LANES):
+            u, v = lanes.sincos(x[j])
+            t[j] = u / v
+    for j in range(LANES):
+        far |= 1 if math.fabs(x[j]) > FAR else 0
+    if far:
+        for j in range(LANES):
+            if math.fabs(x[j]) > FAR:
+                if sine != 0:
+                    s[j] = math.sin(x[j])
+                if cosine != 0:
+                    c[j] = math.cos(x[j])
+                if tangent != 0:
+                    t[j] = math.tan(x[j])
+    return 0
+
+
+_FUNCTIONS = (_words, _normals, _uniforms, _reduce_single, _reduce_pair, _lost, _angles)
+ADDRESSES = np.array([f.address for f in _FUNCTIONS], dtype=np.int64)
 """Addresses of the functions above, in the order of their names."""
 
 

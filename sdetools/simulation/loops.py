@@ -2,6 +2,9 @@
 
 A rule in many coordinates traces to many lines that repeat with shifted rows. As one loop they take LLVM minutes; split by which store
 needs which line, the pieces are short, and pieces that differ by their row alone become `for i in range(n)`.
+
+Sines, cosines and tangents are taken of whole rows, by a function of `library.py`: a far argument needs libm, and a call to it inside a
+loop over lanes would leave no vector code. A loop is cut there; what later passes need of earlier ones is kept in rows of `T`.
 """
 
 from __future__ import annotations
@@ -14,8 +17,12 @@ LANES = 256
 SHORT = 120
 """Lines up to which a loop is left whole."""
 PIECE = 60
+ANGLES = 6
+"""Where `library.ADDRESSES` holds the function of sines, cosines and tangents."""
 
 _ROW = re.compile(r"\b([SZ])\[(\d+) \+ j\]")
+_KEPT = re.compile(r"\bT\[(\d+) \+ j\]")
+_ANGLE = re.compile(r"lanes\.v(sin|cos|tan)\((\w+)\)")
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,60 @@ def lane_loops(lines: Sequence[Item], stores: Sequence[Item]) -> list[str]:
 
 
 def _loop(items: Sequence[Item]) -> str:
-    return f"for j in range({LANES}):\n" + "\n".join(f"    {item.target} = {item.text}" for item in items)
+    out: list[str] = []
+    for lines, calls in _passes(items):
+        if lines:
+            out.append(f"for j in range({LANES}):\n" + "\n".join(f"    {line}" for line in lines))
+        out += calls
+    return "\n".join(out)
+
+
+def _passes(items: Sequence[Item]) -> list[tuple[list[str], list[str]]]:
+    """The lines of each pass over the lanes, and the calls between it and the next: one pass where there are no angles.
+
+    A line belongs to the first pass that has its operands; stores come in the last one, for an earlier one must not change the state.
+    Loads are repeated where they are needed, all else that a later pass reads is kept in a row of `T`.
+    """
+    angles = {item.target: match.groups() for item in items if (match := _ANGLE.fullmatch(item.text))}
+    place: dict[str, int] = {}
+    for item in items:
+        place[item.target] = max((place[use] + (use in angles) for use in item.uses), default=0)
+    last = max(place.values())
+    place |= {item.target: last for item in items if "[" in item.target}
+    loads = {item.target: item.text for item in items if not item.uses and "[" not in item.target}
+    rows: dict[str, int] = {}
+
+    def kept(name: str) -> str:
+        return f"T[{rows.setdefault(name, len(rows)) * LANES} + j]"
+
+    def address(name: str) -> str:
+        return f"T.ctypes.data + {rows.setdefault(name, len(rows)) * LANES * 8}"
+
+    out = []
+    for now in range(last + 1):
+        own = [i for i in items if place[i.target] == now and i.target not in loads and i.target not in angles]
+        made = {i.target for i in own}
+        wanted: dict[str, dict[str, str]] = {}  # argument -> function -> name
+        for name, (function, argument) in angles.items():
+            if place[name] == now:
+                wanted.setdefault(argument, {})[function] = name
+        fresh = [a for a in wanted if a in made or a in loads]
+        read = dict.fromkeys([use for i in own for use in i.uses] + fresh)
+        lines = [f"{name} = {loads.get(name) or kept(name)}" for name in read if name not in made]
+        lines += [f"{i.target} = {i.text}" for i in own]
+        later = [use for i in items if place[i.target] > now for use in i.uses if use in made]
+        lines += [f"{kept(name)} = {name}" for name in dict.fromkeys([*fresh, *later])]
+        calls = []
+        for argument, names in wanted.items():
+            targets = ", ".join(address(names[f]) if f in names else "0" for f in ("sin", "cos", "tan"))
+            calls.append(f"lanes.call(lib[{ANGLES}], {address(argument)}, {targets}, 0, 0)")
+        out.append((lines, calls))
+    return out
+
+
+def scratch(text: str) -> int:
+    """Rows of `T` that a text uses."""
+    return max((int(at) // LANES + 1 for at in _KEPT.findall(text)), default=0)
 
 
 def _stores_last(body: Sequence[Item], stores: Sequence[Item]) -> list[Item]:
@@ -113,5 +173,5 @@ def _run_length(pieces: Sequence[Sequence[Item]], start: int) -> int:
 
 
 def _rolled(piece: Sequence[Item], n: int) -> str:
-    body = "\n".join("        " + _ROW.sub(r"\1[\2 + q + j]", f"{item.target} = {item.text}") for item in piece)
-    return f"for q in range(0, {n * LANES}, {LANES}):\n    for j in range({LANES}):\n{body}"
+    body = _ROW.sub(r"\1[\2 + q + j]", _loop(piece))
+    return f"for q in range(0, {n * LANES}, {LANES}):\n" + "\n".join(f"    {line}" for line in body.split("\n"))

@@ -37,7 +37,7 @@ from sdetools.simulation.frame import (
     watch_text,
     word_rows,
 )
-from sdetools.simulation.loops import Item, lane_loops
+from sdetools.simulation.loops import Item, lane_loops, scratch
 from sdetools.simulation.program import Program
 from sdetools.simulation.trace import Tape, Traced, TracingError, symbols
 
@@ -358,10 +358,12 @@ def _coefficient_names(program: Program) -> list[tuple[int, str]]:
 
 
 def _scalars(program: Program, lines: list[str]) -> list[str]:
-    """Reads the parameters that occur in `lines`."""
-    used = set(_PARAMETER.findall("\n".join(lines)))
+    """Reads the parameters that occur in `lines`, and makes room for the rows that they keep between passes."""
+    text = "\n".join(lines)
+    used = set(_PARAMETER.findall(text))
     scale = ["every = int(P[0])", "share = P[1]"] if any("every" in line for line in lines) else []
-    return scale + [f"p{i} = P[{i}]" for i in range(len(program.parameters)) if str(i) in used]
+    room = [f"T = np.empty({scratch(text) * LANES})"] if scratch(text) else []
+    return scale + room + [f"p{i} = P[{i}]" for i in range(len(program.parameters)) if str(i) in used]
 
 
 def _step_text(bodies: list[tuple[list[Item], list[Item]]], calls: list[str]) -> list[str]:

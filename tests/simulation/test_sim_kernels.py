@@ -7,6 +7,7 @@ drawn momenta, moving schedules, and dimensions 1, 2, 3 and 20.
 
 from __future__ import annotations
 
+import mpmath
 import naive
 import numpy as np
 import pytest
@@ -279,3 +280,29 @@ def test_every_number_of_paths_around_a_block(paths):
     d = x**2 - z**2
     np.testing.assert_allclose(short.statistics.total["d2"][-1, 0], ((d - d.mean()) ** 2).sum(), rtol=1e-9)
     assert short.statistics.sums.counts.sum() == paths
+
+
+@pytest.mark.parametrize("backend", ["numba", "numpy", "torch"])
+def test_angles_of_far_points(backend):
+    """sin 10^40 and the like, in a gradient, a noise and an observable, against 400 digits; a nested one against NumPy."""
+    far = 1e40
+    with mpmath.workdps(400):
+        sine, cosine, tangent = (float(f(mpmath.mpf(far))) for f in (mpmath.sin, mpmath.cos, mpmath.tan))
+    at_rest = st.NoisyOracle(st.losses.from_expression("cos(x)"), st.noise.gaussian(root=[["tan(x)"]], variables="x"))
+    given = dict(x0=[far], horizon=0.5, paths=300, times="all", threads=1, backend=backend)
+    run = st.simulate(st.SGD(at_rest, FIXED.averaged()), observe=["sin(x)", "cos(x)", "tan(x)", "sin(x/1e39 + cos(x))"], **given)
+    expected = [sine, cosine, tangent, np.sin(far / 1e39 + cosine)]
+    np.testing.assert_allclose(run.statistics.mean[0], expected, rtol=1e-14)  # a step of size 1 does not move 10^40
+    assert run.diverged == 0
+
+
+def test_angles_in_many_coordinates():
+    """Loops that roll up, with angles in them: kernel and reference agree, near and far. Far out one step is compared: two are chaos."""
+    names = [f"x{i}" for i in range(30)]
+    loss = st.losses.from_expression(" + ".join(f"cos({n}) + sin(2*{n})" for n in names), variables=names)
+    moving = st.SGDM(oracle(loss, st.noise.gaussian(dim=30)), FIXED)
+    for scale, horizon in ((1.0, 0.5), (1e12, ETA)):
+        start = scale * np.linspace(1, 2, 30)
+        given = dict(x0=start, horizon=horizon, paths=PATHS, observe=["x0", "sin(x29)"], keep_final=True, threads=1)
+        fast, slow = (st.simulate(moving, backend=backend, **given) for backend in ("numba", "numpy"))
+        np.testing.assert_allclose(fast.final, slow.final, rtol=0, atol=max(1e-10, 2 * np.spacing(2 * scale)))

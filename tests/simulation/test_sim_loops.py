@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from sdetools.simulation.loops import LANES, SHORT, Item, lane_loops
+from sdetools.simulation.loops import ANGLES, LANES, SHORT, Item, lane_loops
 from sdetools.simulation.source import row
+
+
+class Kept(dict):
+    """The rows of `T` by number; as `T.ctypes.data` they have the address 8, so that the text's own addresses tell the row, and 0 is nothing."""
+
+    ctypes = type("Address", (), {"data": 8})
 
 
 def played(loops, state, noise):
     """The loops run by Python on the first two lanes."""
-    space = {"S": state.copy(), "Z": noise}
+    kept = Kept()
+
+    def call(function, source, *targets):
+        for target, angle in zip(targets, (np.sin, np.cos, np.tan)):
+            for j in (0, 1) if target else ():
+                kept[(target - 8) // 8 + j] = angle(kept[(source - 8) // 8 + j])
+
+    space = {"S": state.copy(), "Z": noise, "T": kept, "lib": {ANGLES: None}, "lanes": SimpleNamespace(call=call)}
     for text in loops:
         exec(text.replace(f"range({LANES})", "range(2)"), space)
     return space["S"].reshape(-1, LANES)[:, :2]
@@ -20,7 +35,7 @@ def played(loops, state, noise):
 def expected(lines, stores, state, noise):
     out = state.copy()
     for j in (0, 1):
-        names = {"S": state, "Z": noise, "j": j}
+        names = {"S": state, "Z": noise, "j": j, "lanes": SimpleNamespace(vsin=np.sin, vcos=np.cos, vtan=np.tan)}
         for item in lines:
             names[item.target] = eval(item.text, names)
         for item in stores:
@@ -29,8 +44,11 @@ def expected(lines, stores, state, noise):
     return out.reshape(-1, LANES)[:, :2]
 
 
-def random_program(rng, rows, alike):
-    """Stores of sums of loads: with `alike`, the same pattern of offsets shifted by one row each, as coordinates have."""
+def random_program(rng, rows, alike, angles=False):
+    """Stores of sums of loads: with `alike`, the same pattern of offsets shifted by one row each, as coordinates have.
+
+    With `angles` some sums are turned into their sines, cosines or tangents on the way, and into sines of cosines.
+    """
     lines, stores, known = [], [], {}
 
     def add(text, uses=()):
@@ -49,21 +67,25 @@ def random_program(rng, rows, alike):
             load = add(row(r))
             product = add(f"{load} * {0.5 if alike else round(float(rng.normal()), 3)!r}", (load,))
             total = add(f"{total} + {product}", (total, product))
+            for n in range(int(rng.integers(0, 3)) if angles and not alike else angles):
+                total = add(f"lanes.v{('sin', 'cos', 'tan')[(r + n) % 3 if not alike else n]}({total})", (total,))
         stores.append(Item(row(target), total, (total,)))
     return lines, stores
 
 
+@pytest.mark.parametrize("angles", [False, True])
 @pytest.mark.parametrize("alike", [False, True])
-def test_random_programs(alike):
+def test_random_programs(alike, angles):
     rolled = split = 0
     for seed in range(60):
         rng, rows = np.random.default_rng(seed), 120
-        lines, stores = random_program(rng, rows, alike)
+        lines, stores = random_program(rng, rows, alike, angles)
         state, noise = rng.standard_normal((2, (rows + 8) * LANES))
         loops = lane_loops(lines, stores)
         np.testing.assert_array_equal(played(loops, state, noise), expected(lines, stores, state, noise), err_msg=f"seed {seed}")
         rolled += any("for q in" in text for text in loops)
         split += len(loops) > 1
+        assert any("lanes.call" in text for text in loops) == angles
     assert split > 0 and (not alike or rolled > 0)  # the test reaches what it is about
 
 
