@@ -13,7 +13,7 @@ import sympy as sp
 from .. import _check
 from .._arrays import components
 from .base import Loss, scalar
-from .parser import Larger, Magnitude, Signum, free_names, identifiers, parse, symbol, tidy
+from .parser import Domain, Larger, Magnitude, Signum, free_names, identifiers, parse, symbol, tidy
 from .program import Program, compile
 
 __all__ = ["ExpressionLoss", "Program", "compile", "derivatives", "from_expression", "latex", "parse", "variables_of"]
@@ -49,12 +49,12 @@ def _derivative(expr: sp.Expr, names: tuple[str, ...], parameter_names: tuple[st
 
 
 def latex(expr: sp.Expr) -> str:
-    """The expression as LaTeX.
+    """The expression as LaTeX, without its domains.
 
     >>> latex(parse("abs(x)/2", "x"))
     '\\\\frac{\\\\left|{x}\\\\right|}{2}'
     """
-    return sp.latex(expr)
+    return sp.latex(expr.replace(Domain, lambda *_: sp.S.Zero))
 
 
 class ExpressionLoss(Loss):
@@ -92,7 +92,7 @@ class ExpressionLoss(Loss):
         return self._tensor(3, x, p)
 
     def quadratic(self) -> tuple[np.ndarray, np.ndarray, float] | None:
-        if self.expr.has(Magnitude, Signum, Larger):
+        if self.expr.has(Magnitude, Signum, Larger, Domain):
             return None
         probes = np.random.default_rng(0).uniform(0.5, 2.0, (self.dim, PROBES))
         seen = self.hessian(probes)

@@ -73,6 +73,35 @@ class Larger(sp.Function):
         return rf"\max{f'^{{{exp}}}' if exp else ''}\left({inner}\right)"
 
 
+class Domain(sp.Function):
+    """0 where u lies in a domain, NaN elsewhere, in all derivatives along which u changes: what is left when SymPy simplifies a domain away.
+
+    A formula is the sum of its expression and of one such term for each root, logarithm and power whose base may leave its domain. So
+    sqrt(x)**2 is x and exp(log(x)) is x where they are defined alone, and d log u = u'/u where u > 0 alone.
+    """
+
+    is_real = True
+
+    def _eval_derivative(self, s: sp.Symbol) -> sp.Expr:
+        return self if s in self.args[0].free_symbols else sp.S.Zero
+
+
+class Positive(Domain):
+    """Domain u > 0: logarithms, negative powers."""
+
+    @classmethod
+    def eval(cls, u: sp.Expr) -> sp.Expr | None:
+        return sp.S.Zero if u.is_positive else None
+
+
+class NotNegative(Domain):
+    """Domain u >= 0: roots, powers that are not whole."""
+
+    @classmethod
+    def eval(cls, u: sp.Expr) -> sp.Expr | None:
+        return sp.S.Zero if u.is_nonnegative else None
+
+
 # text -> (number of arguments, SymPy function, function of floats)
 FUNCTIONS: dict[str, tuple[int, Callable, Callable]] = {
     "exp": (1, sp.exp, math.exp),
@@ -90,6 +119,7 @@ FUNCTIONS: dict[str, tuple[int, Callable, Callable]] = {
     "max": (2, Larger, max),
     "min": (2, lambda u, v: -Larger(-u, -v), min),
 }
+DOMAINS: dict[str, type[Domain]] = {"log": Positive, "sqrt": NotNegative}
 CONSTANTS: dict[str, sp.Expr] = {"pi": sp.pi, "e": sp.E}
 RESERVED = frozenset(FUNCTIONS) | frozenset(CONSTANTS)
 
@@ -104,7 +134,8 @@ def parse(text: str, names: Iterable[str] | str, parameters: Mapping[str, float]
 
     Known are numbers, names, `+ - * / **`, the functions exp log sqrt sin cos tan sinh cosh tanh atan abs sign min max, `pi` and
     `e`. Anything else is a ValueError that quotes the piece. Where `parameters` has values, one that stands in an exponent is put
-    in as a number (x**a needs to know a); the others stay symbols.
+    in as a number (x**a needs to know a); the others stay symbols. Where a root, a logarithm or a power that is not whole leaves the real
+    line, the formula and its derivatives are NaN, whatever could be cancelled (see `Domain`).
 
     >>> parse("(x*y - 1)**2 / 2", "x y")
     (x*y - 1)**2/2
@@ -181,10 +212,17 @@ class _Reader:
     def __init__(self, text: str, names: tuple[str, ...], parameters: dict[str, float | None]) -> None:
         self.text, self.names = text, names
         self.known = {name: symbol(name) for name in (*names, *parameters)}
+        self.domains: dict[Domain, None] = {}
         self.folded = {symbol(name): number(value) for name, value in parameters.items() if value is not None}
 
     def read(self) -> sp.Expr:
-        return self.visit(_tree(self.text), 0)[0]
+        expr = self.visit(_tree(self.text), 0)[0]
+        return sp.Add(expr, *(d for d in self.domains if d != 0))
+
+    def within(self, domain: type[Domain], u: sp.Expr) -> None:
+        """Notes that the formula needs u to lie in a domain; a number was seen to."""
+        if not u.is_number:
+            self.domains[domain(u)] = None
 
     def piece(self, node: ast.AST) -> str:
         return _quote(ast.get_source_segment(self.text, node) or self.text)
@@ -223,6 +261,8 @@ class _Reader:
                 if len(args) != count or any(isinstance(a, ast.Starred) for a in args):
                     raise ValueError(f"`{name}` must be called with {count} argument{'s' * (count > 1)}; got {self.piece(node)}.")
                 exprs, values = zip(*(self.visit(a, depth + 1) for a in args), strict=True)
+                if name in DOMAINS:
+                    self.within(DOMAINS[name], exprs[0])
                 return self.checked(node, lambda: function(*exprs), lambda: of_float(*values), *values)
         raise ValueError(
             f"`text` must be a formula of numbers, names, + - * / ** and calls such as exp(x); got the piece {self.piece(node)}."
@@ -265,6 +305,8 @@ class _Reader:
         if v is not None and not abs(v) <= LARGEST_EXPONENT:
             raise ValueError(f"`text` must have exponents of size at most {LARGEST_EXPONENT}; got {self.piece(node)}.")
         self.require(u is None or u >= 0 or v is not None, node)  # (-2)**x
+        if not b.is_integer:
+            self.within(Positive if b.is_negative else NotNegative, a)
         exact = b.is_Rational and max(abs(b.p), b.q) <= 64
         return self.checked(node, lambda: a**b if u is None or v is None or exact else number(u**v), lambda: u**v, u, v)
 

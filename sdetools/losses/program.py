@@ -12,7 +12,7 @@ import numpy as np
 import sympy as sp
 
 from .._arrays import select
-from .parser import Larger, Magnitude, Signum, symbol, to_float
+from .parser import Larger, Magnitude, NotNegative, Positive, Signum, symbol, to_float
 
 LARGEST_PRODUCT = 32  # up to this power x**n is multiplied out, by squaring
 
@@ -39,6 +39,8 @@ NUMERIC: dict[Any, Callable] = {
     Magnitude: abs,
     Signum: _sign,
     Larger: _larger,
+    Positive: lambda u: select(u > 0, 0.0, math.nan),
+    NotNegative: lambda u: select(u >= 0, 0.0, math.nan),
 }
 
 # what SymPy's own simplifications may bring in
