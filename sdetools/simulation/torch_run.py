@@ -157,7 +157,7 @@ def write_torch(program: Program, device: torch.device, dtype: torch.dtype) -> T
         lines += [f"p{i} = P[{i}]" for i in range(len(program.parameters))]
         lines += ["share = P[1]"] if max(program.every) > 1 else []
         for n, (body, stores) in enumerate(bodies):
-            lines += lines_of([*body, *stores])
+            lines += lines_of([*body, *(s if s.uses else Item(s.target, f"torch.full_like(S[0], {s.text})", ()) for s in stores)])
             lines += [_call(c) for c in calls[n : n + 1]]
         texts[every] = lines
     known = set(build.stages)
