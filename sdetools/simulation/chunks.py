@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -62,6 +63,12 @@ def make_task(program: Program, seed: int, stream: int, paths: int, blocks: int,
         except NotTraceable as error:
             if backend == "numba":
                 raise ValueError(f"backend 'numba' cannot run this: {error}. Use backend='numpy'.") from error
+            if error.function:
+                warnings.warn(
+                    f"{error}. So this runs on backend 'numpy', many times slower; say backend='numpy' if that is meant.",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
         else:
             arguments = (keys, *_arrays(program, source))
             foreign = {name: f for name, f in source.stages.items() if not importable(f)}

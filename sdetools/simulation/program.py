@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from sdetools._arrays import components
 from sdetools.dynamics.base import Dynamics
 from sdetools.noise.base import Normal
 from sdetools.simulation.philox import WordPlan
@@ -22,6 +23,43 @@ squares and of d C about those means."""
 
 NEVER = np.iinfo(np.int64).max
 """The first step of a loss where there was none."""
+
+
+def parts_of(member: Dynamics, new: Any, state: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+    """What a rule returned, as component-first arrays like the parts of `state`; ValueError for another number of parts or components."""
+    try:
+        parts = tuple(new)
+    except TypeError:
+        parts = ()
+    if len(parts) != len(state):
+        got = f"{len(parts)} of them" if parts else told(new)
+        raise ValueError(
+            f"the rule of {member.name} must return {len(state)} part{'s' * (len(state) > 1)} ({', '.join(member.parts)}); it returned "
+            f"{got}. Write `return {', '.join(member.parts)}{',' * (len(state) == 1)}`, a tuple."
+        )
+    out = []
+    for name, part, like in zip(member.parts, parts, state):
+        try:
+            count = len(part)
+        except TypeError:
+            count = -1
+        if count != len(like):
+            raise ValueError(
+                f"the rule of {member.name} must return its part {name} with {len(like)} components, one a coordinate; it returned "
+                f"{count if count >= 0 else told(part)}. Compute it from the whole of x, or return a list such as [x[1], x[0]]."
+            )
+        out.append(part if isinstance(part, np.ndarray) and part.shape == like.shape else components(part, like))
+    return tuple(out)
+
+
+def told(value: Any) -> str:
+    """What a function returned, for a message."""
+    if isinstance(value, np.ndarray) and value.shape:
+        return f"an array of shape {value.shape}"
+    value = value[()] if isinstance(value, np.ndarray) else value
+    return (
+        "nothing (None)" if value is None else "one number" if np.isscalar(value) or hasattr(value, "tape") else repr(value)[:80]
+    )
 
 
 class Observable(Protocol):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sdetools.simulation.philox import fill
-from sdetools.simulation.program import NEVER, Program
+from sdetools.simulation.program import NEVER, Program, parts_of, told
 
 
 def run_reference(
@@ -94,7 +94,7 @@ def _step(
         z = draws[program.noise.member_set[i]]
         z = (_sums(program, gathered) if program.noise.shares_sums(i) else z)[: sum(d.n for d in member.draws)]
         before = states[i]
-        states[i] = tuple(np.asarray(p) for p in member.rule(before, member.bind(z), *coefficients))
+        states[i] = parts_of(member, member.rule(before, member.bind(z), *coefficients), before)
         if i == 0 and program.control is not None:
             noise = member.oracle.sigma * member.oracle.noise.value(before[0], z)
             new_held = member.rule((before[0], held), lambda _: noise, *coefficients)[1]
@@ -110,7 +110,7 @@ def _record(
     lost = [0.0 * s[0].sum(axis=0) for s in states]
     for o, h in enumerate([*program.observables, *program.functionals]):
         if o < len(program.observables):
-            values = [np.asarray(h.value(s[0])) + dead for s, dead in zip(states, lost)]
+            values = [_one_row(h, s[0]) + dead for s, dead in zip(states, lost)]
         else:
             values = list(totals[:, o - len(program.observables)])
         if not program.pair:
@@ -125,6 +125,16 @@ def _record(
         (mx, x), (mz, z), (md, d), (mc, c) = (_centred(v) for v in (*values, values[0] - values[1], c))
         rows.append([mx, mz, md, (x * x).sum(), (z * z).sum(), (d * d).sum(), mc, (c * c).sum(), (d * c).sum()])
     return np.array(rows)
+
+
+def _one_row(observable: Any, x: np.ndarray) -> np.ndarray:
+    """h of each path."""
+    value = np.asarray(observable.value(x))
+    if value.dtype == object or (value.shape not in ((), (1,), (1, x.shape[1]), x.shape[1:])):
+        raise ValueError(
+            f"the observable {observable.name} must give one number a path; it gave {told(value)}. Return for example x[0]**2."
+        )
+    return value.reshape(-1) if value.ndim > 1 else value
 
 
 def _centred(values: np.ndarray) -> tuple[float, np.ndarray]:

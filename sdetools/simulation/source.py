@@ -10,6 +10,7 @@ A loss or noise that is not worth tracing runs as a *stage*, a compiled function
 from __future__ import annotations
 
 import math
+import numbers
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -38,16 +39,12 @@ from sdetools.simulation.frame import (
     word_rows,
 )
 from sdetools.simulation.loops import Item, lane_loops, scratch
-from sdetools.simulation.program import Program
-from sdetools.simulation.trace import Tape, Traced, TracingError, symbols
+from sdetools.simulation.program import Program, parts_of, told
+from sdetools.simulation.trace import NotTraceable, Tape, Traced, symbols, trace
 
 _PARAMETER = re.compile(r"\bp(\d+)\b")
 LARGEST = 6000
 """Lines of straight code beyond which a kernel costs more to compile than it saves."""
-
-
-class NotTraceable(TypeError):
-    """This program has a part that neither traces nor compiles; the message names the part."""
 
 
 @dataclass
@@ -238,22 +235,18 @@ def _member(build: Build, i: int, first: list[int], held: int, sums: int, gather
     )
     state = tuple(symbols(tape, [row(first[i] + q * dim + d) for d in range(dim)]) for q in range(len(member.parts)))
     coefficients = [tape.load(f"c{i}_{name}") for name in member.coefficients]
-    new = _trace(member.rule, f"the rule of {member.name}", state, field, *coefficients)
-    if len(new) != len(state):
-        raise ValueError(
-            f"the rule of {member.name} must return {len(state)} parts ({', '.join(member.parts)}); it returned {len(new)}."
-        )
+    new = trace(member.rule, f"the rule of {member.name}", state, field, *coefficients)
+    new = parts_of(member, new, state)
     # A member is stored at the end of its own last segment: what follows belongs to the next member, which does not read this one.
     segment = len(tape.calls)
     for q, part in enumerate(new):
-        values = np.broadcast_to(np.asarray(part, dtype=object), (dim,))
-        build.outputs += [((segment, row(first[i] + q * dim + d)), values[d]) for d in range(dim)]
+        build.outputs += [((segment, row(first[i] + q * dim + d)), part[d]) for d in range(dim)]
     if i == 0 and program.control is not None:
         _held_noise(build, member, state, field, coefficients, held)
     for f, functional in enumerate(program.functionals):
         target = row(sums + f * len(program.members) + i)
-        step = _trace(functional.increment, f"the functional {functional.name}", state[0], np.asarray(new[0], dtype=object))
-        build.outputs.append(((segment, target), tape.load(target) + step))
+        step = trace(functional.increment, f"the functional {functional.name}", state[0], new[0])
+        build.outputs.append(((segment, target), tape.load(target) + one_number(step, f"the functional {functional.name}")))
 
 
 def _inputs(build: Build, member: Dynamics, index: int, gathered: int) -> tuple[np.ndarray, np.ndarray]:
@@ -300,7 +293,7 @@ class _Oracle:
         """The gradient traced, or else the user's function compiled as a stage."""
         loss = self.oracle.loss
         try:
-            return _trace(loss.gradient, f"the gradient of {loss.label}", x, p)
+            return trace(loss.gradient, f"the gradient of {loss.label}", x, p)
         except NotTraceable:
             function = getattr(loss, "function", None)
             stage = gradient_stage(function, loss.dim) if function is not None else None
@@ -313,7 +306,7 @@ class _Oracle:
         loss, noise, p = self.oracle.loss, self.oracle.noise, self.p
         if noise.stage is not None:
             return self._run(noise.stage, x, f", {self._draw_view()}")
-        return _trace(noise.value, f"the noise {noise.label}", x, self.draws, p[1 + len(loss.parameters) :])
+        return trace(noise.value, f"the noise {noise.label}", x, self.draws, p[1 + len(loss.parameters) :])
 
     def _draw_view(self) -> str:
         return f"Z2[{self.base}:{self.base + self.oracle.noise.n_draws}]"
@@ -343,14 +336,6 @@ def _held_noise(build: Build, member: Dynamics, state: Any, oracle: _Oracle, coe
     _, new = member.rule((state[0], own), lambda _: noise, *coefficients)
     segment = len(tape.calls)
     build.outputs += [((segment, row(held + d)), value) for d, value in enumerate(np.asarray(new, dtype=object))]
-
-
-def _trace(function: Callable[..., Any], part: str, *arguments: Any) -> Any:
-    try:
-        with np.errstate(all="ignore"):
-            return function(*arguments)
-    except (TracingError, TypeError, AttributeError, RecursionError) as error:
-        raise NotTraceable(f"{part} cannot be traced ({error})") from error
 
 
 def _coefficient_names(program: Program) -> list[tuple[int, str]]:
@@ -427,14 +412,15 @@ def _given(p: np.ndarray) -> tuple[np.ndarray, ...]:
 
 def observable_value(observable: Any, x: Any, p: Any) -> Any:
     """h(x), traced."""
-    return _scalar(_trace(observable.value, f"the observable {observable.name}", x, *_given(p)), observable.name)
+    part = f"the observable {observable.name}"
+    return one_number(trace(observable.value, part, x, *_given(p)), part)
 
 
 def control_value(build: Build, observable: Any, tape: Tape, p: np.ndarray, held: int) -> Any:
     """C = c grad h(y_a) . (E - rho E_a)."""
     dim = build.program.members[0].dim
     y = symbols(tape, [f"V[slot + {d * LANES} + j]" for d in range(dim)])
-    slope = _trace(observable.gradient, f"the gradient of {observable.name}", y, *_given(p))
+    slope = trace(observable.gradient, f"the gradient of {observable.name}", y, *_given(p))
     noise = [tape.load(row(held + d)) - tape.load("rho") * tape.load(f"V[slot + {(dim + d) * LANES} + j]") for d in range(dim)]
     total: Any = 0.0
     for s, n in zip(slope, noise):
@@ -445,10 +431,11 @@ def control_value(build: Build, observable: Any, tape: Tape, p: np.ndarray, held
     return total
 
 
-def _scalar(value: Any, name: str) -> Any:
+def one_number(value: Any, part: str) -> Any:
+    """A traced number, out of whatever holds one."""
     value = np.asarray(value, dtype=object)
-    if value.shape not in ((), (1,)):
-        raise ValueError(f"the observable {name} must give one number a path; it gave an array of shape {value.shape}.")
+    if value.shape not in ((), (1,)) or not isinstance(value.reshape(-1)[0], (Traced, numbers.Real)):
+        raise ValueError(f"{part} must give one number a path; it gave {told(value)}. Return for example x[0]**2.")
     return value.reshape(-1)[0]
 
 

@@ -3,7 +3,8 @@
 A `Tape` collects one line an operation, in the order in which the rule wrote them, so a kernel computes what the NumPy reference
 computes, up to fused multiply-adds. Equal lines are written once. A `Traced` is the name of one line; arrays of them (object
 arrays, component first) go through the same formulas as numbers do. What needs a value to decide (an `if`, `float(x)`,
-`np.where`) raises `TracingError`, and the caller falls back on another way to run the formula.
+`np.where`) raises `TracingError`, and the caller falls back on another way to run the formula. Nothing else does: an error of the
+user's own code is raised as what it is, with a note that gives its place (`trace`).
 
 A tape may be *cut*: a stage (a compiled function over a block of lanes, such as a gradient from data) runs between two
 segments. What a later segment needs of an earlier one is kept in scratch rows.
@@ -11,9 +12,12 @@ segments. What a later segment needs of an earlier one is kept in scratch rows.
 
 from __future__ import annotations
 
+import linecache
 import numbers
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +27,56 @@ from sdetools.simulation.loops import Item
 
 class TracingError(TypeError):
     """The formula needs a value where there is only a symbol."""
+
+
+class NotTraceable(TypeError):
+    """This program has a part that neither traces nor compiles; the message names the part, `function` says whether it is a user's text."""
+
+    def __init__(self, message: str, function: bool = False) -> None:
+        super().__init__(message)
+        self.function = function
+
+
+_SYMBOLS = re.compile(r"'(Traced|TracedArray|Condition)'|type (Traced|Condition)\b|\bufunc\b")
+_LIBRARIES = str(Path(np.__file__).parent), str(Path(__file__).parents[1])
+
+
+def trace(function: Callable[..., Any], part: str, *arguments: Any) -> Any:
+    """`function(*arguments)` on symbols; NotTraceable, with the line, where symbols are not enough.
+
+    Any other error is the function's own. It goes on as it is, with a note of the part and the line of the user's file.
+    """
+    try:
+        with np.errstate(all="ignore"):
+            return function(*arguments)
+    except NotTraceable:
+        raise
+    except Exception as error:
+        place = _place(error)
+        if isinstance(error, TracingError) or _about_symbols(error):
+            raise NotTraceable(f"{part} cannot be traced ({error}{place and ': ' + place})", function=True) from error
+        if not getattr(error, "__notes__", None):  # the innermost part has said it
+            error.add_note(f"It was raised by {part}{place and ', ' + place}.")
+        raise
+
+
+def _about_symbols(error: Exception) -> bool:
+    """Whether an operation is missing on symbols alone: numbers may have it, so this is no error yet."""
+    if isinstance(error, AttributeError):
+        return isinstance(error.obj, (Traced, TracedArray, Condition)) or bool(_SYMBOLS.search(str(error)))
+    return isinstance(error, TypeError) and bool(_SYMBOLS.search(str(error)))
+
+
+def _place(error: Exception) -> str:
+    """The innermost line outside NumPy and this library, as text; empty if there is none."""
+    found, step = "", error.__traceback__
+    while step is not None:
+        file = step.tb_frame.f_code.co_filename
+        if not file.startswith(_LIBRARIES):
+            line = linecache.getline(file, step.tb_lineno).strip()
+            found = f"line {step.tb_lineno} of {file}" + (f", `{line}`" if line else "")
+        step = step.tb_next
+    return found
 
 
 @dataclass
@@ -248,6 +302,9 @@ class Traced:
     def conjugate(self) -> Traced:
         return self
 
+    def __array_function__(self, function: Any, types: Any, given: Any, options: Any) -> Any:
+        return _on_objects(function, given, options)
+
     def arctan(self) -> Traced:
         return self.tape.operation("math.atan({})", self)
 
@@ -293,11 +350,21 @@ class Condition:
         raise TracingError("the formula branches on a comparison; write `sdetools.select(condition, yes, no)` instead of `if`")
 
 
+def _on_objects(function: Any, given: Any, options: Any) -> Any:
+    """NumPy's function on object arrays; refused where it would leave symbols as they are in silence."""
+    if function is np.nan_to_num:
+        raise TracingError("np.nan_to_num looks at values; write `sdetools.select(condition, yes, no)`")
+    return function._implementation(*given, **options)
+
+
 COMPARISONS = {np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal}
 
 
 class TracedArray(np.ndarray):
     """An object array of symbols: NumPy would ask its comparisons and signs for truth values, which symbols do not have."""
+
+    def __array_function__(self, function: Any, types: Any, given: Any, options: Any) -> Any:
+        return _on_objects(function, given, options)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         plain = [np.asarray(i) if isinstance(i, TracedArray) else i for i in inputs]

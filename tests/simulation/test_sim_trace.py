@@ -235,13 +235,141 @@ class Branching(st.Dynamics):
         return (state[0] - eta * (g if np.all(np.abs(g) < 1e9) else 0 * g),)
 
 
+PLAIN_ORACLE = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+GIVEN = dict(x0=[1.0], horizon=1.0, paths=20, observe=["x0"], threads=1)
+
+
 def test_a_branching_rule_runs_on_numpy_and_is_refused_by_numba():
-    oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-    moving = Branching(oracle, st.schedules.constant(0.25))
-    given_ = dict(x0=[1.0], horizon=1.0, paths=20, observe=["x0"], threads=1)
-    assert st.simulate(moving, **given_).paths == 20
-    with pytest.raises(ValueError, match="rule of Branching cannot be traced"):
-        st.simulate(moving, backend="numba", **given_)
+    """And both say so, with the line; where NumPy is asked for, nothing is said."""
+    moving = Branching(PLAIN_ORACLE, st.schedules.constant(0.25))
+    assert st.simulate(moving, **GIVEN, backend="numpy").paths == 20
+    why = r"rule of Branching cannot be traced \(.*select.*line \d+ of .*test_sim_trace.py, `return .*1e9.*backend.*numpy"
+    with pytest.warns(RuntimeWarning, match=why):
+        assert st.simulate(moving, **GIVEN).paths == 20
+    with pytest.raises(ValueError, match=why):
+        st.simulate(moving, backend="numba", **GIVEN)
+
+
+# -- errors of the user's own ---------------------------------------------------------------------------------------------------
+
+
+class Settings:
+    step = 0.25
+
+
+def helper(x, factor):
+    return x * factor
+
+
+def stop():
+    raise RuntimeError("on purpose")
+
+
+BROKEN = {
+    NameError: lambda x: x * undefined,  # noqa: F821
+    AttributeError: lambda x: x * Settings.stepp,
+    KeyError: lambda x: x * {"a": 1.0}["b"],
+    IndexError: lambda x: x * [1.0][1],
+    ZeroDivisionError: lambda x: x * (1 / 0),
+    ValueError: lambda x: x * float("one"),
+    TypeError: lambda x: helper(x),
+    RecursionError: lambda x: BROKEN[RecursionError](x),
+    RuntimeError: lambda x: stop(),
+}
+
+
+def in_a_rule(broken):
+    class Rule(st.Dynamics):
+        @staticmethod
+        def rule(state, oracle, eta):
+            return (broken(state[0]) - eta * oracle(state[0]),)
+
+    return Rule(PLAIN_ORACLE, st.schedules.constant(0.25)), {}
+
+
+def in_a_functional(broken):
+    return st.SGD(PLAIN_ORACLE, st.schedules.constant(0.25)), {"functionals": [st.Accumulate("f", lambda a, b: broken(a)[0])]}
+
+
+def in_an_observable(broken):
+    return st.SGD(PLAIN_ORACLE, st.schedules.constant(0.25)), {"observe": {"f": lambda x: broken(x)[0]}}
+
+
+def in_a_gradient(broken):
+    oracle = st.NoisyOracle(st.losses.from_function(lambda x: [broken(x)[0]], dim=1), st.noise.none(1))
+    return st.SGD(oracle, st.schedules.constant(0.25)), {}
+
+
+def in_a_noise(broken):
+    noise = st.noise.from_function(lambda x, z: [z[0] + 0 * broken(x)[0]], 1, st.noise.Normal(1), 1.0, check=False)
+    return st.SGD(st.NoisyOracle(st.losses.quadratic(1.0), noise), st.schedules.constant(0.25)), {}
+
+
+@pytest.mark.parametrize("backend", ["auto", "numba", "numpy", "torch"])
+@pytest.mark.parametrize("place", [in_a_rule, in_a_functional, in_an_observable, in_a_gradient, in_a_noise])
+@pytest.mark.parametrize("kind", BROKEN)
+def test_an_error_of_the_users_own_is_raised_as_what_it_is(kind, place, backend):
+    """The same kind on every backend, its innermost line in this file, no warning of another backend."""
+    with pytest.raises(kind) as caught:
+        moving, more = place(BROKEN[kind])
+        st.simulate(moving, **GIVEN | more, backend=backend)
+    assert caught.type is kind
+    assert str(caught.traceback[-1].path) == __file__
+    if place in (in_a_rule, in_a_functional, in_a_noise) and backend != "numpy":  # the others are seen earlier, on numbers
+        (note,) = caught.value.__notes__
+        assert note.startswith("It was raised by the ") and f"line {caught.traceback[-1].lineno + 1} of {__file__}" in note
+
+
+def returning(value):
+    class Rule(st.Dynamics):
+        @staticmethod
+        def rule(state, oracle, eta):
+            return value(state[0])
+
+    return Rule(st.NoisyOracle(st.losses.quadratic(np.eye(2)), st.noise.none(2)), st.schedules.constant(0.25))
+
+
+@pytest.mark.parametrize("backend", ["auto", "numba", "numpy", "torch"])
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        (lambda x: None, r"1 part \(x\); it returned nothing \(None\). Write `return x,`"),
+        (lambda x: x, r"1 part \(x\); it returned 2 of them"),
+        (lambda x: (x, x), r"1 part \(x\); it returned 2 of them"),
+        (lambda x: (), r"1 part \(x\)"),
+        (lambda x: (np.concatenate([x, x]),), "its part x with 2 components, one a coordinate; it returned 4"),
+        (lambda x: ([x[0]],), "its part x with 2 components, one a coordinate; it returned 1"),
+        (lambda x: (0.0,), "its part x with 2 components, one a coordinate; it returned one number"),
+        (lambda x: (None,), r"its part x with 2 components, one a coordinate; it returned nothing \(None\)"),
+    ],
+)
+def test_a_rule_that_returns_something_else(value, sentence, backend):
+    with pytest.raises(ValueError, match=f"the rule of Rule must return {sentence}"):
+        st.simulate(returning(value), **GIVEN | {"x0": [1.0, 2.0]}, backend=backend)
+
+
+@pytest.mark.parametrize("backend", ["numba", "numpy", "torch"])
+def test_a_rule_may_return_lists_with_constants_in_them(backend):
+    run = st.simulate(returning(lambda x: ([x[1], 3.0],)), **GIVEN | {"x0": [1.0, 2.0]}, keep_final=True, backend=backend)
+    np.testing.assert_array_equal(run.final, [[3.0] * 20, [3.0] * 20])
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        lambda x: x[0] * (x[0] > 0),
+        lambda x: np.arctan2(x[0], 1.0),
+        lambda x: np.nan_to_num(x)[0],
+        lambda x: np.isfinite(x[0]) * x[0],
+    ],
+)
+def test_what_numbers_have_and_symbols_have_not_is_said_to_be_so(bad):
+    """`(x > 0) * x`, an unknown ufunc, functions that look at values: right on NumPy, with a word on it; no other numbers on Numba."""
+    moving, more = in_a_functional(lambda x: [bad(x)])
+    with pytest.warns(RuntimeWarning, match="the functional f cannot be traced .*line .*test_sim_trace.py.*backend 'numpy'"):
+        st.simulate(moving, **GIVEN | more)
+    with pytest.raises(ValueError, match="backend 'numba' cannot run this: the functional f cannot be traced"):
+        st.simulate(moving, **GIVEN | more, backend="numba")
 
 
 # -- equal lines are written once, different ones never merged -------------------------------------------------------------------
