@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 import math
+import numbers
 import operator
+import re
 from typing import Any
 
 import numpy as np
+
+LARGEST = 1 << 42
+"""The largest count by default, as many as paths have addresses; whatever is counted here lies in memory or has an address."""
+LONGEST_TEXT = 80
+"""So many characters of a value at most stand in a message, on one line."""
+
+
+def shown(value: Any) -> str:
+    """What came, for a message: its repr on one line, cut where it is long.
+
+    >>> shown(10**100)[:12], len(shown(10**100)), shown(0.5)
+    ('100000000000', 80, '0.5')
+    """
+    try:
+        text = re.sub(r" at 0x[0-9a-f]+", "", " ".join(repr(value).split()))
+    except ValueError:  # Python refuses to write out an integer of thousands of digits
+        text = f"an integer of {value.bit_length()} bits" if isinstance(value, int) else f"a {type(value).__name__}"
+    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 4] + " ..."
 
 
 def number(name: str, value: Any, rule: str = "be a finite number", hint: str = "") -> float:
     """A finite float."""
     try:
         out = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         out = math.nan
     if not math.isfinite(out):
-        raise ValueError(f"`{name}` must {rule}; got {name}={value!r}.{_tail(hint)}")
+        raise ValueError(f"`{name}` must {rule}; got {name}={shown(value)}.{_tail(hint)}")
     return out
 
 
@@ -24,7 +44,7 @@ def positive(name: str, value: Any, hint: str = "") -> float:
     """A finite float above zero."""
     out = number(name, value, "be a positive number", hint)
     if out <= 0:
-        raise ValueError(f"`{name}` must be a positive number; got {name}={value!r}.{_tail(hint)}")
+        raise ValueError(f"`{name}` must be a positive number; got {name}={shown(value)}.{_tail(hint)}")
     return out
 
 
@@ -39,25 +59,56 @@ def momentum(name: str, value: Any) -> float:
     return out
 
 
-def count(name: str, value: Any, least: int = 1, hint: str = "") -> int:
-    """A whole number, at least `least`."""
+def count(name: str, value: Any, least: int = 1, hint: str = "", most: int = LARGEST) -> int:
+    """A whole number from `least` to `most`: an integer, or a real number without a fraction; True and False count nothing."""
+    told = f"got {name}={shown(value)}.{_tail(hint)}"
     try:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
         out = operator.index(value)
-    except TypeError:
-        if not (isinstance(value, float) and value.is_integer()):
-            raise ValueError(f"`{name}` must be a whole number; got {name}={value!r}.{_tail(hint)}") from None
+    except (TypeError, RuntimeError):
+        real = isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_)) and math.isfinite(value)
+        if not real or value != int(value):
+            raise ValueError(f"`{name}` must be a whole number; {told}") from None
         out = int(value)
     if out < least:
-        raise ValueError(f"`{name}` must be at least {least}; got {name}={value!r}.{_tail(hint)}")
+        raise ValueError(f"`{name}` must be at least {least}; {told}")
+    if out > most:
+        raise ValueError(f"`{name}` must be at most {_power(most)}; {told}")
     return out
 
 
+def _power(n: int) -> str:
+    """A limit as people read it: 4,096, but 2**42 and 2**64 - 1."""
+    bits = n.bit_length()
+    if n < 1 << 32:
+        return f"{n:,}"
+    return f"2**{bits - 1}" if n == 1 << (bits - 1) else f"2**{bits} - 1" if n == (1 << bits) - 1 else f"{n:,}"
+
+
 def finite(name: str, value: Any, hint: str = "") -> np.ndarray:
-    """An array of finite floats."""
+    """An array of finite floats, from anything that holds real numbers: lists, arrays, tensors, data frames.
+
+    Refused: text, dates and complex numbers, masked entries, and a tensor that requires a gradient or lies on a device; NumPy would
+    drop the mask or the imaginary part without a word.
+    """
+    if np.ma.isMaskedArray(value) and np.ma.getmaskarray(value).any():
+        raise ValueError(f"`{name}` must hold numbers only; got masked entries in it. Fill them by .filled(...).{_tail(hint)}")
+    told = f"`{name}` must be an array of real numbers; got {shown(value)}."
     try:
-        out = np.asarray(value, dtype=float)
-    except (TypeError, ValueError):
-        raise ValueError(f"`{name}` must be an array of numbers; got {value!r}.{_tail(hint)}") from None
+        raw = np.asarray(value)
+        words = raw.dtype == object and any(isinstance(v, (str, bytes)) for v in raw.ravel().tolist())
+        if words or raw.dtype.kind not in "biufO":
+            raise ValueError(told + _tail(hint))
+        with np.errstate(over="ignore"):
+            out = raw.astype(float, copy=False)
+    except (TypeError, OverflowError, RuntimeError):
+        held = [value, *value] if isinstance(value, (list, tuple)) else [value]
+        if any(hasattr(v, "detach") for v in held):  # tensors of torch
+            hint = f"Detach a tensor first: .detach().cpu().double(). {hint}".strip()
+        raise ValueError(told + _tail(hint)) from None
+    except ValueError:
+        raise ValueError(told + _tail(hint)) from None
     if not np.all(np.isfinite(out)):
         raise ValueError(f"`{name}` must hold finite numbers only; got a NaN or an infinity in it.{_tail(hint)}")
     return out
