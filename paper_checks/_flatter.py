@@ -199,7 +199,7 @@ def sweep(run: Any, problem: Problem, eta: float, stream: int, paths: int, half:
     mus = RATIO ** np.arange(centre - half, centre + half + 1.0)
     theory = np.exp(scaling_function()(np.log(problem.stiffness(eta, mus)))) / mus
     times = [
-        settling(problem.run(run, eta, mu, math.ceil(1.7 * t), stream=stream + 4 * i, paths=paths))
+        settling(problem.run(run, eta, mu, math.ceil(1.7 * t), stream=stream + i, paths=paths))
         for i, (mu, t) in enumerate(zip(mus, theory, strict=True))
     ]
     return Sweep(eta, mus, np.stack(times), theory)

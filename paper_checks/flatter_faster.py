@@ -76,7 +76,7 @@ def tau(run):
             across = [across_steps(run, problem, eta, mu) for eta, mu in zip(etas, mus, strict=True)]
             along = np.stack(
                 [
-                    along_steps(run, problem, eta, mu, eps, paths=paths, stream=4 * (8 * i + j))
+                    along_steps(run, problem, eta, mu, eps, paths=paths, stream=8 * i + j)
                     for j, (eta, mu) in enumerate(zip(etas, mus, strict=True))
                 ]
             )

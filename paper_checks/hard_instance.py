@@ -116,7 +116,7 @@ def hard_instance(run):
         moved = st.exact.moments(one, [1.0, 1.0], STEPS, record=[STEPS])
         expected = float(st.exact.expectation(moved, loss)[0])
         options = run.options(paths=run.scale(quick=20 * run.paths, standard=2 * run.paths, full=run.paths))
-        found = st.simulate(one, [1.0, 1.0], horizon, observe={"L": loss}, times=[horizon], stream=4 * i, **options).at("L")
+        found = st.simulate(one, [1.0, 1.0], horizon, observe={"L": loss}, times=[horizon], stream=i, **options).at("L")
         run.measure(
             f"{cls.__name__}: E L after {STEPS} steps beside its exact value", found, expected, tolerance=10 * found.stderr
         )

@@ -55,7 +55,7 @@ def size(gap, h):
 def insensitivity_to_beta(run):
     paths = run.scale(quick=run.paths, standard=run.paths // 4, full=run.paths // 4)
     gaps = [
-        st.weak_gap(*at_fixed_rate(beta), START, 1.0, observe=OBSERVE, stream=4 * i, **run.options(paths=paths))
+        st.weak_gap(*at_fixed_rate(beta), START, 1.0, observe=OBSERVE, stream=i, **run.options(paths=paths))
         for i, beta in enumerate(BETAS)
     ]
     curves = exact_curves(gaps, TESTS)

@@ -314,7 +314,7 @@ def distances(run, cls, sde, steps=STEPS):
     for i, dt in enumerate(steps):
         pair = cls(sde, dt), st.EulerMaruyama(EXACT, dt)
         options = run.options(paths=run.scale(quick=2 * run.paths, standard=run.paths // 5, full=run.paths // 10))
-        x, y = st.weak_gap(*pair, [0.0], 1.0, observe=["x"], times=[1.0], keep_final=True, stream=4 * i, **options).final
+        x, y = st.weak_gap(*pair, [0.0], 1.0, observe=["x"], times=[1.0], keep_final=True, stream=i, **options).final
         square = (np.arcsinh(x) - y) ** 2
         mean = float(square.mean())
         error = float(square.std(ddof=1)) / math.sqrt(square.size)

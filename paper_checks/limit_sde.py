@@ -283,7 +283,7 @@ def skewed(run):
             HALF_TIME,
             observe=["x**3"],
             times=[HALF_TIME],
-            stream=4 * i,
+            stream=i,
             **run.options(paths=paths),
         )
         found = run_at.at("x**3")

@@ -126,7 +126,7 @@ def endpoints(run, x0, horizon=1.0, share=1.0, stream=0, **numbers):
         sigma=H**-0.5,
     )
     choir = Choir(oracle, constant(H), [st.SGD(quadratic(), constant(H)), *(method(name, share * H) for name in NAMES)])
-    options = run.options(paths=min(run.paths, 250_000), stream=4 * stream, times=[horizon], keep_final=True)
+    options = run.options(paths=min(run.paths, 250_000), stream=stream, times=[horizon], keep_final=True)
     found = st.simulate(choir, [x0] * len(names), horizon, observe=["x0"], **options)
     return found.final, found.diverged
 

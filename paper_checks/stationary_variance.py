@@ -34,7 +34,7 @@ def stationary(run):
         far = st.exact.moments(one, [0.0], steps, record=[steps]).covariance[0, 0, 0]
         run.measure(f"variance after {steps} steps by moment recursion, beta = {beta:g}", far, expected=exact, tolerance=1e-12)
         options = run.options(paths=run.scale(quick=10 * run.paths, standard=run.paths, full=run.paths))
-        found = st.simulate(one, [0.0], steps * ETA, observe=["x0**2"], times=[steps * ETA], stream=4 * i, **options).at("x0**2")
+        found = st.simulate(one, [0.0], steps * ETA, observe=["x0**2"], times=[steps * ETA], stream=i, **options).at("x0**2")
         run.measure(f"simulated, beta = {beta:g}", found, expected=exact, tolerance=10 * found.stderr)
         rows.append((beta, exact, found.value, exact / limit - 1))
     run.table("stationary variance", rows, ["beta", "exact", "simulated", "excess over the SDE"])

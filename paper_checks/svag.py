@@ -52,7 +52,7 @@ def svag_to_sde(run):
     third = mean**3 + 3 * mean * variance
     for i, l in enumerate(LEVELS):
         options = run.options(paths=run.scale(quick=10 * run.paths, standard=run.paths, full=run.paths))
-        found = st.simulate(run_at(l), START, HORIZON, observe=["x**2", "x**3"], times=[HORIZON], stream=4 * i, **options)
+        found = st.simulate(run_at(l), START, HORIZON, observe=["x**2", "x**3"], times=[HORIZON], stream=i, **options)
         square, cube = found.at("x**2"), found.at("x**3")
         # ten standard errors: six for an interval at the level of a whole run, four for where it falls
         run.measure(f"gap of x^2, l = {l}", shifted(square, mean**2 + variance), exact_gap(l), tolerance=10 * square.stderr)
@@ -71,7 +71,7 @@ def svag_to_sde(run):
 
 def cube_at(run, l):
     options = run.options(paths=run.scale(quick=10 * run.paths, standard=run.paths, full=run.paths))
-    return st.simulate(run_at(l), START, HORIZON, observe=["x**3"], times=[HORIZON], stream=400, **options).at("x**3")
+    return st.simulate(run_at(l), START, HORIZON, observe=["x**3"], times=[HORIZON], stream=100, **options).at("x**3")
 
 
 def shifted(e, by):
@@ -149,7 +149,7 @@ def svag_lemma(run):
         sgd = st.SGD(st.svag(base, l), st.schedules.constant(ETA / l))
         terms = -ETA * g @ g, ETA**2 / 2 * np.trace(H @ spread), ETA**2 / (2 * l) * g @ H @ g
         options = run.options(paths=run.scale(quick=50 * run.paths, standard=10 * run.paths, full=run.paths))
-        found = st.simulate(sgd, z, ETA / l, observe={"L": loss}, stream=4 * i, **options).at("L")
+        found = st.simulate(sgd, z, ETA / l, observe={"L": loss}, stream=i, **options).at("L")
         change = shifted(found, float(loss.value(z)))
         per_unit = Estimate(
             l * change.value, l * change.stderr, change.n

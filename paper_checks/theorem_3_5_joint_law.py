@@ -54,7 +54,7 @@ def theorem_3_5_joint_law(run):
     for i, (eta, damping) in enumerate(GRID):
         horizon = eta * math.ceil(4 / damping)  # the maximum lies at 1.06 / (1 - beta) steps
         gaps.append(
-            st.weak_gap(*dynamics(eta, damping), START, horizon, observe=OBSERVE, stream=4 * i, **run.options(paths=paths))
+            st.weak_gap(*dynamics(eta, damping), START, horizon, observe=OBSERVE, stream=i, **run.options(paths=paths))
         )
     measured, exact = [gap.sup(LIPSCHITZ) for gap in gaps], sups(exact_curves(gaps, [LIPSCHITZ])[LIPSCHITZ])
     values, errors = np.array([e.value for e in measured]), np.array([e.stderr for e in measured])

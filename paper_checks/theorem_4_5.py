@@ -24,7 +24,7 @@ import sdetools as st
 GAUSSIAN, SIGNS = st.noise.gaussian(dim=2), st.noise.rademacher(dim=2)
 ALPHAS = (0.25, 0.5, 0.75)
 DAMPING = 0.5
-REFERENCE = 4
+REFERENCE = 1
 """Another stream of draws for the slow SDE: the two samples of a distance are independent."""
 
 

@@ -9,12 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from sdetools.simulation.philox import stream_key
+from sdetools.simulation.philox import Stream, stream_key
 from sdetools.simulation.program import NEVER, Program
 from sdetools.simulation.source import LANES, NotTraceable, Source, importable, write
-
-START_STREAM = 1 << 32
-"""Streams from here on belong to the starts, so that a start never shares draws with a step."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +45,12 @@ class ChunkResult:
     points: np.ndarray
 
 
-def make_task(program: Program, seed: int, stream: int, paths: int, blocks: int, keep: bool, backend: str) -> Task:
+def make_task(program: Program, seed: int, stream: Stream, paths: int, blocks: int, keep: bool, backend: str) -> Task:
     """The task of a program; ValueError where a part forbids the backend."""
     shape = (len(program.record), program.columns, len(program.statistics))
     rows = sum(m.dim for m in program.members)
     kept = program.control.slots if program.control is not None else 0
-    keys = np.array(
-        [*(stream_key(seed, stream + s) for s in range(len(program.noise.sets))), stream_key(seed, START_STREAM + stream)],
-        np.uint64,
-    )
+    keys = np.array([stream_key(seed, stream, role) for role in (*range(len(program.noise.sets)), None)], np.uint64)
     if backend in ("auto", "numba"):
         try:
             source = write(program)

@@ -16,12 +16,15 @@ import numpy as np
 
 from sdetools import _check
 from sdetools.simulation.chunks import NEVER, ChunkResult, Task, make_task, prepare, run_chunk
+from sdetools.simulation.philox import PATHS, WIDEST, Stream
 from sdetools.simulation.program import Program
 from sdetools.simulation.source import LANES, NotTraceable
 from sdetools.simulation.store import Store
 
 GROUPS = 256
 """At most so many chunks in a run, each a group of paths for the bootstrap."""
+MOST_THREADS = 4096
+"""More than any machine has cores; a run has no more than `GROUPS` chunks to give them."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,25 @@ def blocks_per_chunk(paths: int) -> int:
     return max(1, math.ceil(math.ceil(paths / LANES) / GROUPS))
 
 
+def memory() -> float:
+    """Bytes of memory of this machine; infinite where it does not say."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, OSError, ValueError):
+        return math.inf
+
+
+def _fits(name: str, what: str, count: float, way: str) -> None:
+    """Refuses what this machine cannot hold, `count` doubles of it: the system would grant the memory and end the process later."""
+    if 8.0 * count > memory():
+        raise ValueError(f"`{name}` must fit into memory; {what} take {8e-9 * count:,.0f} GB of {1e-9 * memory():,.0f} GB. {way}")
+
+
 def execute(
     program: Program,
     paths: int,
     seed: int,
-    stream: int = 0,
+    stream: int | Stream = 0,
     threads: int | None = None,
     executor: Executor | None = None,
     store: Store | None = None,
@@ -66,21 +83,26 @@ def execute(
     progress: Callable[[int, int], None] | None = None,
 ) -> Sums:
     """All chunks of a program. `progress(done, total)` is called after each chunk, in paths."""
-    paths = _check.count("paths", paths, hint="Every estimate needs at least one path.")
-    seed = _check.count("seed", seed, least=0)
-    if seed >= 1 << 64:
-        raise ValueError(f"`seed` must be below 2**64; got seed={seed}.")
-    stream = _check.count("stream", stream, least=0)
+    paths = _check.count(
+        "paths", paths, hint="Every estimate needs at least one path, and there are so many addresses.", most=PATHS
+    )
+    seed, stream = _check.count("seed", seed, least=0, most=WIDEST), Stream.of(stream)
     if executor is not None and not isinstance(executor, Executor):
         raise ValueError(
             f"`executor` must be a concurrent.futures.Executor; got {executor!r}. For threads of our own pass threads=."
         )
-    threads = available_threads() if threads is None else _check.count("threads", threads)
+    threads = available_threads() if threads is None else _check.count("threads", threads, most=MOST_THREADS)
+    records, rows = len(program.record), sum(m.dim for m in program.members)
+    recorded = GROUPS * records * program.columns * len(program.statistics)
+    _fits("times", f"{records:,} records of {program.columns} quantities", recorded, "Record fewer times.")
+    _fits("keep_final", f"{paths:,} paths", rows * paths * keep, "Keep fewer paths.")
     blocks = blocks_per_chunk(paths)
     task = make_task(program, seed, stream, paths, blocks, keep, backend)
     if task.backend == "numpy" and task.program is not None:
         blocks = max(blocks, min(16, paths // (64 * LANES)))  # NumPy wants long rows
         task = replace(task, blocks=blocks)
+    if task.program is not None:
+        _fits("paths", f"{blocks * LANES:,} paths at once", rows * blocks * LANES, "Take fewer, or a backend that compiles.")
     chunks = -(-paths // (blocks * LANES))
     gathered = _Gatherer(task, paths if keep else 0)
     key = ""

@@ -1,7 +1,13 @@
 """Addressed noise: a draw is a function of (seed, stream, path, step, slot), by Philox4x32-10.
 
     address  =  counter of 128 bits   path: 42 bits,  step: 42 bits,  slot: 44 bits
-    key      =  64 bits made from (seed, stream) by one Philox call
+    key      =  64 bits: the upper half of one Philox call under the key `seed`, at the counter
+                set: 2 bits,  part: 14 bits,  pilot: 1 bit,  (15 bits of 0),  start: 32 bits,  stream: 64 bits
+
+A stream is what a user names; all that one run draws lies within it. Its parts are runs of their own within the whole (the etas of an order
+study, the batches of multilevel levels), `pilot` the paths that only choose sizes, `start` the draws of starts, and the set that of
+an independent partner. Each has bits of its own, so two (seed, stream, role) never have one counter, and their keys differ but for a
+chance of 2^-64 (a key is half of what the call gives).
 
 One call gives two 64-bit words. What a word becomes:
 
@@ -18,11 +24,12 @@ Source: J. K. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from sdetools import _check
 from sdetools.noise.base import Normal, Sign, Uniform
 
 M0, M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
@@ -30,6 +37,12 @@ W0, W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 LOW = np.uint64(0xFFFFFFFF)
 SIGN_SLOT = 1 << 40
 """Slots from here on hold sign words, so that signs and other draws never share an address."""
+PATHS = 1 << 42
+"""Paths that have an address of their own."""
+WIDEST = (1 << 64) - 1
+"""The largest seed, and the largest stream."""
+SETS, PARTS = 4, 1 << 14
+"""Sets of draws of a part, and parts of a stream."""
 
 
 def philox(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]) -> tuple[np.ndarray, ...]:
@@ -48,9 +61,40 @@ def philox(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]) -> tuple[np
     return c0, c1, c2, c3
 
 
-def stream_key(seed: int, stream: int) -> int:
-    """The 64-bit key of one stream of one seed: streams of a seed, and seeds of a stream, are independent."""
-    c0, c1, _, _ = philox((stream & 0xFFFFFFFF, stream >> 32, 0, 0), (seed & 0xFFFFFFFF, seed >> 32))
+@dataclass(frozen=True)
+class Stream:
+    """Which draws of a seed a run takes: a stream, a part of it, and whether they are a pilot's.
+
+    >>> Stream.of(3) == Stream(3) and Stream.of(Stream(3, part=2)) == Stream(3, part=2)
+    True
+    """
+
+    number: int = 0
+    part: int = 0
+    pilot: bool = False
+
+    @staticmethod
+    def of(value: Any) -> Stream:
+        """A checked stream: a whole number from 0 to 2^64 - 1, or one that is a stream already."""
+        if isinstance(value, Stream):
+            return value
+        return Stream(_check.count("stream", value, least=0, most=WIDEST, hint="Streams are 0, 1, 2, ... of each seed."))
+
+    def at(self, part: int) -> Stream:
+        """A part of it."""
+        if not 0 <= part < PARTS:
+            raise ValueError(f"a run must have at most {PARTS:,} parts (etas of a study, batches of levels); got part {part:,}.")
+        return replace(self, part=part)
+
+    def counter(self, role: int | None) -> tuple[int, int, int, int]:
+        """Where the key of a set of draws is made; None for the starts."""
+        low = (0 if role is None else role) + SETS * (self.part + PARTS * self.pilot)
+        return low, int(role is None), self.number & 0xFFFFFFFF, self.number >> 32
+
+
+def stream_key(seed: int, stream: int | Stream, role: int | None = 0) -> int:
+    """The 64-bit key of a set of draws, `role` = 0 or 1, or of the starts, None: see above."""
+    c0, c1, _, _ = philox(Stream.of(stream).counter(role), (seed & 0xFFFFFFFF, seed >> 32))
     return (int(c0) << 32) | int(c1)
 
 

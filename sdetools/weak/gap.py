@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sdetools.dynamics.base import Dynamics
+from sdetools.simulation.philox import Stream
 from sdetools.weak.estimate import Estimate, SupEstimate, multiplier_maxima
 from sdetools.weak.run import _column, _moment, chosen_paths, make_program
 from sdetools.weak.statistics import PairStatistics
@@ -158,14 +159,14 @@ def weak_gap(
     resume: bool = False,
     progress: Any = False,
     backend: str = "auto",
-    stream: int = 0,
+    stream: int | Stream = 0,
 ) -> WeakGap:
     r"""E h(x_k) - E h(z_k) for two dynamics that start at `x0` and share their noise draw by draw.
 
     With a momentum method as `first` the difference is also regressed on a control of mean zero (the noise that the momentum holds),
     which brings its standard deviation to the order of the gap itself; `control=False` leaves it out, `coupled=False` runs the two on
     independent draws. `precision`: the half-width wanted for every recorded gap, instead of `paths`. Other arguments as in `simulate`.
-    `stream`: another set of draws of the same seed (a multiple of 4).
+    `stream`: 0, 1, 2, ..., other draws of the same seed; a run with all that belongs to it stays within its own.
     Both dynamics must advance the clock by equal steps. ValueError for anything that does not fit.
 
     >>> import sdetools as st
@@ -178,9 +179,9 @@ def weak_gap(
     program, record, step_time = make_program((first, second), x0, horizon, observe, times, functionals, control, coupled)
     program.noise  # noqa: B018  refuses draws that cannot be shared, before anything runs
     with opened(store, resume, program.fingerprint(seed, stream, paths, precision)) as kept:
-        options = Options(seed, threads, executor, kept, progress, backend)
+        options = Options(seed, Stream.of(stream), threads, executor, kept, progress, backend)
         paths = chosen_paths(paths, precision, program, confidence, lambda sums: PairStatistics(sums).stderr, options)
-        sums = options.run(program, paths, stream, keep=keep_final)
+        sums = options.run(program, paths, keep=keep_final)
     names = tuple(o.name for o in (*program.observables, *program.functionals))
     controlled = program.control is not None
     return WeakGap(first, second, record * step_time, record, names, PairStatistics(sums), coupled, controlled, confidence)

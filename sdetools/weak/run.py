@@ -11,6 +11,7 @@ import numpy as np
 
 from sdetools import _check
 from sdetools.dynamics.base import Dynamics
+from sdetools.simulation.philox import Stream
 from sdetools.simulation.program import Program
 from sdetools.weak.clock import recorded_steps, steps_to
 from sdetools.weak.estimate import Estimate
@@ -100,7 +101,7 @@ def simulate(
     resume: bool = False,
     progress: Any = False,
     backend: str = "auto",
-    stream: int = 0,
+    stream: int | Stream = 0,
 ) -> Simulation:
     r"""E h(x_k) along one dynamics, k step_time = t up to `horizon`, from `paths` independent paths that start at `x0`.
 
@@ -108,7 +109,7 @@ def simulate(
     `precision` instead of `paths`: the half-width that every recorded mean shall reach, by a pilot run. `times`: when to record (by
     default the first 8 / (1 - beta) steps and then geometrically; "all" for every step). `keep_final` keeps the last points.
     The draws depend on `seed` alone: threads, executor and interruptions change no bit. `store` keeps finished chunks in a file,
-    `resume=True` takes them up; `stream` is another set of draws of the same seed (a multiple of 4). Units of time are those of `dynamics.step_time`. ValueError for anything that does not fit.
+    `resume=True` takes them up; `stream`, 0, 1, 2, ..., is another set of draws of the same seed. Units of time are those of `dynamics.step_time`. ValueError for anything that does not fit.
 
     >>> import sdetools as st
     >>> oracle = st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.none(dim=1))
@@ -118,9 +119,9 @@ def simulate(
     """
     program, record, step_time = make_program((dynamics,), x0, horizon, observe, times, functionals, control=False, coupled=True)
     with opened(store, resume, program.fingerprint(seed, stream, paths, precision)) as kept:
-        options = Options(seed, threads, executor, kept, progress, backend)
+        options = Options(seed, Stream.of(stream), threads, executor, kept, progress, backend)
         paths = chosen_paths(paths, precision, program, confidence, lambda sums: SingleStatistics(sums).stderr, options)
-        sums = options.run(program, paths, stream, keep=keep_final)
+        sums = options.run(program, paths, keep=keep_final)
     names = tuple(o.name for o in (*program.observables, *program.functionals))
     return Simulation(dynamics, record * step_time, record, names, SingleStatistics(sums), confidence)
 

@@ -18,6 +18,7 @@ from sdetools.dynamics.slow import SlowSDE
 from sdetools.manifold.flow import FlowError, project
 from sdetools.noise.oracle import NoisyOracle
 from sdetools.schedules import Plan
+from sdetools.simulation.philox import Stream
 from sdetools.weak.distance import Distance, distance
 from sdetools.weak.run import Simulation, simulate
 
@@ -152,12 +153,14 @@ def slow_study(
     times: Any = None,
     shown: int = SHOWN,
     seed: int = 0,
+    stream: int | Stream = 0,
     **options: Any,
 ) -> SlowStudy:
     r"""SGD, SGDM and the slow SDE from `x0` (the SDE from Phi(x0)) over slow time `horizon`, `horizon`/eta^2 steps of the optimisers.
 
     `plan` with its eta and beta; SGD runs on its average. `observe`: observables, by default the coordinates. `dt`: the integrator's step, by
     default the horizon over 200, rounded to steps of the optimiser. `shown`: paths kept for the picture of the manifold (0 for none).
+    `stream`: 0, 1, 2, ..., other draws of the same seed.
     `options`: threads, executor, progress, backend, store, resume of `st.simulate`. The optimisers share draws, the SDE has its own.
     ValueError as `st.SlowSDE` and `st.simulate`.
 
@@ -185,9 +188,10 @@ def slow_study(
     if plan.has_momentum:
         members["SGDM"] = SGDM(oracle, plan, step_time=unit)
     names = list(observe) if observe else list(oracle.loss.names)
+    own = Stream.of(stream)
     runs = {
         name: simulate(
-            member, x0=x0, horizon=horizon, paths=paths, observe=names, times=times, keep_final=True, seed=seed, stream=4 * (name == SLOW), **options
+            member, x0=x0, horizon=horizon, paths=paths, observe=names, times=times, keep_final=True, seed=seed, stream=own.at(int(name == SLOW)), **options
         )
         for name, member in members.items()
     }  # fmt: skip
@@ -197,7 +201,7 @@ def slow_study(
         np.asarray(x0, dtype=float),
         runs,
         _distances(runs, names, oracle, seed),
-        _shown(members, x0, times, shown, seed),
+        _shown(members, x0, times, shown, seed, own),
     )
 
 
@@ -225,7 +229,9 @@ def _distances(
     return out
 
 
-def _shown(members: Mapping[str, Dynamics], x0: Any, times: np.ndarray, shown: int, seed: int) -> dict[str, np.ndarray]:
+def _shown(
+    members: Mapping[str, Dynamics], x0: Any, times: np.ndarray, shown: int, seed: int, stream: Stream
+) -> dict[str, np.ndarray]:
     """Some paths at the recorded times: draws have addresses, so that a run to each time takes the same paths."""
     if not shown or next(iter(members.values())).dim > 3:
         return {}
@@ -235,7 +241,7 @@ def _shown(members: Mapping[str, Dynamics], x0: Any, times: np.ndarray, shown: i
         frames = [
             simulate(
                 member, x0=x0, horizon=float(t), paths=shown, observe=[member.names[0]], times=[float(t)], keep_final=True, seed=seed,
-                stream=4 * (name == SLOW),
+                stream=stream.at(int(name == SLOW)),
             ).final
             for t in times
         ]  # fmt: skip

@@ -13,6 +13,7 @@ import numpy as np
 
 from sdetools import _check
 from sdetools.dynamics.base import Dynamics
+from sdetools.simulation.philox import Stream
 from sdetools.weak.estimate import RESOLVED, Estimate, SupEstimate, multiplier_noise
 from sdetools.weak.gap import LEAST_GROUPS, WeakGap, weak_gap
 from sdetools.weak.run import _column, make_program
@@ -233,7 +234,7 @@ def order_study(
     r"""The gap of `pair(eta)` for each eta of a list, and its order in eta.
 
     `paths` is a number or a function of eta, and so is `precision`, given instead; the etas' draws are independent. `expected`: for an
-    observable, the gap to plan for as a function of eta, used where a point is unresolved. `options`: those of `weak_gap` (seed, times,
+    observable, the gap to plan for as a function of eta, used where a point is unresolved. `options`: those of `weak_gap` (seed, stream, times,
     coupled, threads, executor, store, resume, progress, ...). ValueError for anything that does not fit.
 
     >>> import sdetools as st
@@ -252,6 +253,7 @@ def order_study(
     if rates.ndim != 1 or len(rates) == 0 or len(np.unique(rates)) < len(rates) or rates.min() <= 0:
         raise ValueError(f"`etas` must be a list of different positive learning rates; got {etas!r}.")
     rates = np.sort(rates)[::-1]
+    stream = Stream.of(options.pop("stream", 0))
     members: list[Any] = []
     prints: list[str] = []
     for eta in rates.tolist():
@@ -261,7 +263,7 @@ def order_study(
         own = (options.get("times"), options.get("functionals", ()))
         program, *_ = make_program(tuple(made), x0, horizon, observe, *own, False, False)
         members.append(made)
-        prints.append(program.fingerprint(options.get("seed", 0)))
+        prints.append(program.fingerprint(options.get("seed", 0), stream))
     gaps = []
     with opened(options.pop("store", None), options.pop("resume", False), f"order study {prints}") as store:
         for i, (eta, (first, second)) in enumerate(zip(rates.tolist(), members)):
@@ -269,6 +271,6 @@ def order_study(
                 "paths": paths(eta) if callable(paths) else paths,
                 "precision": precision(eta) if callable(precision) else precision,
             }
-            given = {"observe": observe, "confidence": confidence, "store": store, "stream": 4 * i}
+            given = {"observe": observe, "confidence": confidence, "store": store, "stream": stream.at(i)}
             gaps.append(weak_gap(first, second, x0, horizon, **given, **much, **options))
     return OrderStudy(rates, tuple(gaps), expected, confidence)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,12 @@ import numpy as np
 
 from sdetools import _check
 from sdetools.simulation.engine import Sums, execute
+from sdetools.simulation.philox import Stream
 from sdetools.simulation.program import Program
 from sdetools.simulation.store import Store
 from sdetools.weak.estimate import quantile
 
 PILOT_PATHS = 1 << 15
-PILOT_STREAM = 1 << 16
-"""The pilot's draws are another stream's: the main run does not depend on what the pilot saw but for its size."""
 
 
 @dataclass(frozen=True)
@@ -28,16 +27,19 @@ class Options:
     """Where and how chunks run; the keyword arguments that all weak functions share."""
 
     seed: int = 0
+    stream: int | Stream = 0
     threads: int | None = None
     executor: Executor | None = None
     store: Store | None = None
     progress: Any = False
     backend: str = "auto"
 
-    def run(self, program: Program, paths: int, stream: int = 0, keep: bool = False, label: str = "paths") -> Sums:
+    def run(self, program: Program, paths: int, keep: bool = False, label: str = "paths") -> Sums:
         """The sums of a program over `paths` paths."""
         with _shown(self.progress, paths, label) as shown:
-            return execute(program, paths, self.seed, stream, self.threads, self.executor, self.store, keep, self.backend, shown)
+            return execute(
+                program, paths, self.seed, self.stream, self.threads, self.executor, self.store, keep, self.backend, shown
+            )
 
 
 @contextmanager
@@ -79,7 +81,9 @@ def paths_for_precision(
 
     precision = _check.positive("precision", precision, hint="It is the half-width asked for, in the units of the observable.")
     begin = time.perf_counter()
-    pilot = options.run(program, PILOT_PATHS, stream=PILOT_STREAM, label="pilot")
+    # The pilot has draws of its own: the main run does not depend on what the pilot saw but for its size.
+    own = replace(options, stream=replace(Stream.of(options.stream), pilot=True))
+    pilot = own.run(program, PILOT_PATHS, label="pilot")
     seconds = time.perf_counter() - begin
     worst = float(np.nanmax(np.where(np.isfinite(stderr := stderr_of(pilot)), stderr, 0.0)))
     paths = max(2, int(np.ceil(pilot.paths * (quantile(confidence, 10**9) * worst / precision) ** 2)))

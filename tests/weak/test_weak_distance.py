@@ -334,7 +334,7 @@ def run(beta=0.5, **more):
 
 
 def test_runs_are_taken_at_their_last_points():
-    one, same, other = run(), run(stream=8), run(beta=0.95, stream=8)
+    one, same, other = run(), run(stream=2), run(beta=0.95, stream=2)
     d = distance(one, same, directions=6)
     assert d == distance(one.final, same.final, directions=6) and (d.n, d.m) == (200, 200)
     assert not d.resolved and distance(one, other, directions=6).resolved
