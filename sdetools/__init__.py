@@ -58,7 +58,9 @@ if TYPE_CHECKING:
     from sdetools.simulation.store import Store, StoreError
     from sdetools.weak import (
         Accumulate,
+        Bounded,
         Estimate,
+        Indicator,
         LossVariation,
         PathLength,
         SquaredIncrements,
@@ -93,7 +95,9 @@ _HOME = {
     "Store": "simulation.store",
     "StoreError": "simulation.store",
     "Accumulate": "weak",
+    "Bounded": "weak",
     "Estimate": "weak",
+    "Indicator": "weak",
     "LossVariation": "weak",
     "PathLength": "weak",
     "SquaredIncrements": "weak",

@@ -64,8 +64,8 @@ class Measurement:
 
     @property
     def random(self) -> bool:
-        """Whether its interval depends on the confidence; a plain number and an exact estimate are not random."""
-        return not isinstance(self.estimate, float) and not (self.estimate.low == self.estimate.high == self.estimate.value)
+        """Whether draws enter: not for a plain number, nor for an estimate that says so. An interval without width proves nothing."""
+        return not isinstance(self.estimate, float) and bool(getattr(self.estimate, "random", True))
 
 
 @dataclass

@@ -37,6 +37,7 @@ class MeasurementResult:
     paths_needed: int | None
     diverged: int
     first_divergence: str | None
+    why_open: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -212,6 +213,7 @@ def judge_measurement(item: Measurement, alpha: float) -> MeasurementResult:
         paths_needed=needed,
         diverged=diverged,
         first_divergence=None if first is None else str(first),
+        why_open=str(getattr(estimate, "why_open", "")),
     )
 
 
@@ -292,7 +294,7 @@ def _undecided(item: MeasurementResult) -> str:
     if not math.isfinite(item.value):
         return f"{item.name} is not a finite number"
     if not (math.isfinite(item.low) and math.isfinite(item.high)):
-        return f"{item.name} has no finite interval"
+        return f"{item.name} has no finite interval{f': {item.why_open}' if item.why_open else ''}"
     advice = (
         f"about {about(item.paths_needed)} paths would decide" if item.paths_needed else "it sits on the edge of its tolerance"
     )

@@ -62,22 +62,27 @@ class Extrapolation:
             variance = a * fine - (a - 1) * coarse + (a * a - a) * s.variance
             return mean + a * s.gap, np.sqrt(np.maximum(variance, 0.0) / self.pair.paths)
 
-    def _estimate(self, value: np.ndarray, stderr: np.ndarray, label: str, observable: str | int, time: float | None) -> Estimate:
+    def _estimate(
+        self, value: np.ndarray, stderr: np.ndarray, random: np.ndarray, label: str, observable: str | int, time: float | None
+    ) -> Estimate:
         o, t = _column(self.names, observable), _moment(self.times, time)
         like = self.pair.at(o, float(self.times[t]))
         name = f"{label}[{self.names[o]}] at t={self.times[t]:g}"
         if like.diverged:
             return Estimate(math.nan, math.nan, like.n, like.confidence, name, like.diverged, like.first_divergence)
-        return Estimate(float(value[t, o]), float(stderr[t, o]), like.n, like.confidence, name)
+        rounding = (2 * self.factor - 1) * like.rounding
+        return Estimate(
+            float(value[t, o]), float(stderr[t, o]), like.n, like.confidence, name, random=bool(random[t, o]), rounding=rounding
+        )
 
     def at(self, observable: str | int = 0, time: float | None = None) -> Estimate:
         """The extrapolated E h at a recorded time (the last by default)."""
-        return self._estimate(*self._moments, "E", observable, time)
+        return self._estimate(*self._moments, self.pair.known.drawn, "E", observable, time)
 
     def bias(self, observable: str | int = 0, time: float | None = None) -> Estimate:
         """What the shorter step alone is wrong by, c (dt/2)^p up to the next order: -(E h(X^(dt/2)) - E h(X^dt)) / (2^p - 1)."""
-        s, weight = self.pair.statistics, self.factor - 1
-        return self._estimate(-weight * s.gap, weight * s.stderr, "bias of E", observable, time)
+        s, known, weight = self.pair.statistics, self.pair.known, self.factor - 1
+        return self._estimate(-weight * s.gap, weight * known.stderr, known.random, "bias of E", observable, time)
 
     @cached_property
     def data(self) -> xarray.Dataset:

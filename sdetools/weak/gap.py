@@ -12,6 +12,7 @@ import numpy as np
 from sdetools.dynamics.base import Dynamics
 from sdetools.simulation.philox import Stream
 from sdetools.weak.estimate import Estimate, SupEstimate, multiplier_maxima
+from sdetools.weak.known import Known
 from sdetools.weak.run import _column, _moment, chosen_paths, make_program
 from sdetools.weak.statistics import PairStatistics
 from sdetools.weak.work import Options, opened
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     import xarray
     from matplotlib.figure import Figure
 
-LEAST_GROUPS = 40
-"""With fewer groups the bootstrap knows too little of the correlations; the band is then Bonferroni's."""
+LEAST_GROUPS = 4
+"""With fewer groups nothing is known of the correlations in time; the band is then Bonferroni's."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class WeakGap:
     statistics: PairStatistics
     coupled: bool
     controlled: bool
-    confidence: float = 0.95
+    confidence: float
+    known: Known
 
     @property
     def paths(self) -> int:
@@ -62,12 +64,13 @@ class WeakGap:
     def at(self, observable: str | int = 0, time: float | None = None) -> Estimate:
         """The gap at a recorded time (the last by default)."""
         o, t = _column(self.names, observable), _moment(self.times, time)
-        value, stderr = float(self.statistics.gap[t, o]), float(self.statistics.stderr[t, o])
+        value, stderr = float(self.statistics.gap[t, o]), float(self.known.stderr[t, o])
         name = f"gap of {self.names[o]} at t={self.times[t]:g}"
         lost = self.diverged if 0 <= self.first_divergence <= self.steps[t] else 0
         return Estimate(
-            value, stderr, self.paths, self.confidence, name, lost, self.first_divergence if lost else -1, 1 + self.controlled
-        )
+            value, stderr, self.paths, self.confidence, name, lost, self.first_divergence if lost else -1, 1 + self.controlled,
+            **self.known.of(t, o),
+        )  # fmt: skip
 
     def sup(self, observable: str | int = 0) -> SupEstimate:
         """max_k |gap_k| over the recorded steps, with its simultaneous band."""
@@ -81,15 +84,17 @@ class WeakGap:
         return {}
 
     def _supremum(self, o: int) -> SupEstimate:
-        curve, errors = self.statistics.gap[:, o], self.statistics.stderr[:, o]
+        curve, errors = self.statistics.gap[:, o], self.known.stderr[:, o]
         argmax = int(np.nanargmax(np.abs(curve))) if np.isfinite(curve).any() else 0
-        residuals = self.statistics.residuals(o)
+        points = self.known.along(o)
+        residuals = np.where(errors > 0, self.statistics.residuals(o), 0.0)
         usable = len(residuals) >= LEAST_GROUPS and np.isfinite(residuals).all()
         draws = np.sort(multiplier_maxima(residuals)) if usable else np.zeros(0)
         value = float(np.abs(curve).max())
         return SupEstimate(
             value, float(errors[argmax]), self.paths, self.confidence, f"sup gap of {self.names[o]}", self.diverged,
             self.first_divergence, 1 + self.controlled, curve, errors, draws, argmax, float(self.times[argmax]),
+            random=bool(points["random"].any()), rounding=float(points["rounding"][argmax]), points=points,
         )  # fmt: skip
 
     def band(self, observable: str | int = 0, confidence: float | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -167,7 +172,8 @@ def weak_gap(
     which brings its standard deviation to the order of the gap itself; `control=False` leaves it out, `coupled=False` runs the two on
     independent draws. `precision`: the half-width wanted for every recorded gap, instead of `paths`. Other arguments as in `simulate`.
     `stream`: 0, 1, 2, ..., other draws of the same seed; a run with all that belongs to it stays within its own.
-    Both dynamics must advance the clock by equal steps. ValueError for anything that does not fit.
+    Their steps may differ in length, if one is a whole multiple of the other; they meet on the longer one's clock, and share Brownian
+    increments, which add up, but no other draws. ValueError for anything that does not fit.
 
     >>> import sdetools as st
     >>> oracle = st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.gaussian(dim=1), sigma=0.1**-0.5)
@@ -180,8 +186,9 @@ def weak_gap(
     program.noise  # noqa: B018  refuses draws that cannot be shared, before anything runs
     with opened(store, resume, program.fingerprint(seed, stream, paths, precision)) as kept:
         options = Options(seed, Stream.of(stream), threads, executor, kept, progress, backend)
-        paths = chosen_paths(paths, precision, program, confidence, lambda sums: PairStatistics(sums).stderr, options)
+        paths = chosen_paths(paths, precision, program, confidence, options)
         sums = options.run(program, paths, keep=keep_final)
     names = tuple(o.name for o in (*program.observables, *program.functionals))
-    controlled = program.control is not None
-    return WeakGap(first, second, record * step_time, record, names, PairStatistics(sums), coupled, controlled, confidence)
+    controlled, statistics = program.control is not None, PairStatistics(sums)
+    known = Known(program, statistics)
+    return WeakGap(first, second, record * step_time, record, names, statistics, coupled, controlled, confidence, known)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from sdetools import _check
 from sdetools._arrays import components
 from sdetools.losses.base import Loss
+from sdetools.weak.ranges import Range
 
 STEP = 1e-5
 """Step of the central differences that give a function's gradient to the control variate (which is unbiased whatever they give)."""
@@ -27,6 +29,52 @@ class Observable:
     value_stage: Any = None
     torch_value_stage: Any = None
     latex: str = ""
+    range: Range | None = None
+    """What h(x) can be at any point, where its user says so; else it is read from the formula."""
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """An observable with bounds that its user knows: low <= h(x) <= high at every x. Means of it have intervals at small counts too.
+
+    `h` is whatever can be observed. Expressions and traced functions show their bounds themselves; this is for those that do not.
+    ValueError unless low < high are finite, and for a mean outside of them. Near-twin: `Indicator`, for values 0 and 1 alone.
+
+    >>> from sdetools.losses import from_expression
+    >>> observable(Bounded(lambda x: np.interp(x[0], [0.0, 1.0], [0.0, 2.0]), 0, 2), from_expression("x**2")).range
+    Range(low=0.0, high=2.0, values=None)
+    """
+
+    h: Any
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not _check.number("low", self.low) < _check.number("high", self.high):
+            raise ValueError(f"`low` must be below `high`; got low={self.low!r} and high={self.high!r}. Swap them.")
+
+    @property
+    def range(self) -> Range:
+        return Range(float(self.low), float(self.high))
+
+
+@dataclass(frozen=True)
+class Indicator:
+    """An observable whose values are 0 and 1, as its user knows: its mean is a probability, with Clopper and Pearson's interval.
+
+    `h` may be a function that returns a condition, such as `lambda x: x[0] > 4`. Expressions and traced functions show their values
+    themselves; this is for those that do not. Near-twin: `Bounded`, for anything between two bounds.
+
+    >>> from sdetools.losses import from_expression
+    >>> observable(Indicator(lambda x: np.where(x[0] > 4, 1.0, 0.0)), from_expression("x**2")).range.values
+    frozenset({0.0, 1.0})
+    """
+
+    h: Any
+
+    @property
+    def range(self) -> Range:
+        return Range.of((0, 1))
 
 
 def observable(spec: Any, space: Any, name: str = "") -> Observable:
@@ -40,6 +88,8 @@ def observable(spec: Any, space: Any, name: str = "") -> Observable:
     """
     if isinstance(spec, Observable):
         return spec
+    if isinstance(spec, (Bounded, Indicator)):
+        return replace(observable(spec.h, space, name), range=spec.range)
     if isinstance(spec, str):
         from sdetools.losses.expression import from_expression
 
@@ -79,7 +129,7 @@ def observable(spec: Any, space: Any, name: str = "") -> Observable:
 
 def observables(specs: Any, space: Any) -> tuple[Observable, ...]:
     """Observables from one spec, a list, or a dict of names; names must differ."""
-    if isinstance(specs, (str, Loss)) or callable(specs) or hasattr(specs, "value"):
+    if isinstance(specs, (str, Loss, Bounded, Indicator)) or callable(specs) or hasattr(specs, "value"):
         specs = [specs]
     if isinstance(specs, Mapping):
         made = tuple(observable(spec, space, name) for name, spec in specs.items())

@@ -15,6 +15,7 @@ from sdetools.simulation.philox import Stream
 from sdetools.simulation.program import Program
 from sdetools.weak.clock import recorded_steps, steps_to
 from sdetools.weak.estimate import Estimate
+from sdetools.weak.known import Known
 from sdetools.weak.observables import observables
 from sdetools.weak.statistics import SingleStatistics
 from sdetools.weak.work import Options, opened, paths_for_precision
@@ -36,7 +37,8 @@ class Simulation:
     steps: np.ndarray
     names: tuple[str, ...]
     statistics: SingleStatistics
-    confidence: float = 0.95
+    confidence: float
+    known: Known
 
     @property
     def paths(self) -> int:
@@ -57,10 +59,11 @@ class Simulation:
     def at(self, observable: str | int = 0, time: float | None = None) -> Estimate:
         """E h at a recorded time (the last one by default)."""
         o, t = _column(self.names, observable), _moment(self.times, time)
-        value, stderr = float(self.statistics.mean[t, o]), float(self.statistics.stderr[t, o])
+        value, stderr = float(self.statistics.mean[t, o]), float(self.known.stderr[t, o])
         name = f"E[{self.names[o]}] at t={self.times[t]:g}"
         lost = self.diverged if 0 <= self.first_divergence <= self.steps[t] else 0
-        return Estimate(value, stderr, self.paths, self.confidence, name, lost, self.first_divergence if lost else -1)
+        first = self.first_divergence if lost else -1
+        return Estimate(value, stderr, self.paths, self.confidence, name, lost, first, **self.known.of(t, o))
 
     @cached_property
     def data(self) -> xarray.Dataset:
@@ -120,10 +123,11 @@ def simulate(
     program, record, step_time = make_program((dynamics,), x0, horizon, observe, times, functionals, control=False, coupled=True)
     with opened(store, resume, program.fingerprint(seed, stream, paths, precision)) as kept:
         options = Options(seed, Stream.of(stream), threads, executor, kept, progress, backend)
-        paths = chosen_paths(paths, precision, program, confidence, lambda sums: SingleStatistics(sums).stderr, options)
+        paths = chosen_paths(paths, precision, program, confidence, options)
         sums = options.run(program, paths, keep=keep_final)
     names = tuple(o.name for o in (*program.observables, *program.functionals))
-    return Simulation(dynamics, record * step_time, record, names, SingleStatistics(sums), confidence)
+    statistics = SingleStatistics(sums)
+    return Simulation(dynamics, record * step_time, record, names, statistics, confidence, Known(program, statistics))
 
 
 def make_program(
@@ -188,7 +192,7 @@ def nested(members: tuple[Dynamics, ...]) -> tuple[int, ...]:
     return every
 
 
-def chosen_paths(paths: Any, precision: Any, program: Program, confidence: float, stderr_of: Any, options: Options) -> int:
+def chosen_paths(paths: Any, precision: Any, program: Program, confidence: float, options: Options) -> int:
     """`paths` as given, or as `precision` asks; exactly one of them."""
     if not 0 < _check.number("confidence", confidence) < 1:
         raise ValueError(f"`confidence` must lie strictly between 0 and 1; got confidence={confidence!r}. For 95 % write 0.95.")
@@ -196,7 +200,7 @@ def chosen_paths(paths: Any, precision: Any, program: Program, confidence: float
         raise ValueError("give either `paths` or `precision`, one of them; for example paths=100_000.")
     if paths is not None:
         return _check.count("paths", paths, hint="Every estimate needs at least one path.")
-    return paths_for_precision(program, precision, confidence, stderr_of, options)
+    return paths_for_precision(program, precision, confidence, options)
 
 
 def _column(names: tuple[str, ...], observable: str | int) -> int:

@@ -14,8 +14,8 @@ import numpy as np
 from sdetools import _check
 from sdetools.dynamics.base import Dynamics
 from sdetools.simulation.philox import Stream
-from sdetools.weak.estimate import RESOLVED, Estimate, SupEstimate, multiplier_noise
-from sdetools.weak.gap import LEAST_GROUPS, WeakGap, weak_gap
+from sdetools.weak.estimate import MANY_GROUPS, RESOLVED, Estimate, SupEstimate, multiplier_noise
+from sdetools.weak.gap import WeakGap, weak_gap
 from sdetools.weak.run import _column, make_program
 from sdetools.weak.work import opened
 
@@ -98,19 +98,24 @@ class OrderStudy:
         logs = np.log(np.column_stack([self._draws(i, o, points[i]) for i in kept]))
         x = np.log(etas) - np.log(etas).mean()
         errors = logs @ x / (x @ x)
+        rounding = np.array([points[i].rounding for i in kept]) / values
+        exact = [not points[i].random for i in kept]
         local = []
         for a, b in zip(range(len(kept) - 1), range(1, len(kept))):
             width = np.log(etas[a] / etas[b])
             value, spread = np.log(values[a] / values[b]) / width, (logs[:, a] - logs[:, b]) / width
-            local.append(Estimate(float(value), float(spread.std()), n, self.confidence, f"slope {etas[a]:.4g} to {etas[b]:.4g}"))
+            told = f"slope {etas[a]:.4g} to {etas[b]:.4g}"
+            known = {"random": not (exact[a] and exact[b]), "rounding": float(rounding[a] + rounding[b]) / abs(width)}
+            local.append(Estimate(float(value), float(spread.std()), n, self.confidence, told, **known))
         return OrderEstimate(
-            slope(etas, values), float(errors.std()), n, self.confidence, name, lost, first, 1, etas, values, tuple(local)
+            slope(etas, values), float(errors.std()), n, self.confidence, name, lost, first, 1, etas, values, tuple(local),
+            random=not all(exact), rounding=float(np.abs(x) @ rounding / (x @ x)),
         )  # fmt: skip
 
     def _draws(self, i: int, o: int, point: Estimate) -> np.ndarray:
         """Bootstrap draws of |gap| at the i-th eta."""
         residuals = self.gaps[i].statistics.residuals(o)
-        if isinstance(point, SupEstimate) and len(residuals) >= LEAST_GROUPS:
+        if isinstance(point, SupEstimate) and len(residuals) >= MANY_GROUPS:
             return point.bootstrap(multiplier_noise(residuals, BOOTSTRAP, seed=20_231_012 + i))
         xi = np.random.default_rng([20_231_012, i]).standard_normal(BOOTSTRAP)
         return np.maximum(np.abs(point.value + xi * point.stderr), 1e-3 * abs(point.value))

@@ -17,7 +17,9 @@ from sdetools.simulation.engine import Sums, execute
 from sdetools.simulation.philox import Stream
 from sdetools.simulation.program import Program
 from sdetools.simulation.store import Store
-from sdetools.weak.estimate import quantile
+from sdetools.weak.estimate import miss, quantile
+from sdetools.weak.known import Known
+from sdetools.weak.statistics import PairStatistics, SingleStatistics
 
 PILOT_PATHS = 1 << 15
 
@@ -70,12 +72,13 @@ def _shown(progress: Any, paths: int, label: str) -> Iterator[Callable[[int, int
         yield lambda done, total: bar.update(done - bar.n) and None
 
 
-def paths_for_precision(
-    program: Program, precision: float, confidence: float, stderr_of: Callable[[Sums], np.ndarray], options: Options
-) -> int:
-    """How many paths bring every recorded half-width below `precision`: from a pilot run on its own draws.
+def paths_for_precision(program: Program, precision: float, confidence: float, options: Options) -> int:
+    """How many paths bring every recorded half-width to `precision` or below: from a pilot run on its own draws.
 
     Two stages (Stein): the pilot's variance alone sets the number, the main run alone gives the estimate, so its interval keeps its level.
+    With the standard deviation s, and the range R of an observable whose bounds enter the interval, n solves q s / sqrt(n) + R l / n =
+    precision, l = log(2 / (1 - confidence)). ValueError where the pilot does not tell the spread: paths that are not finite, or that all
+    agree although draws enter and no bounds are known.
     """
     import time
 
@@ -85,8 +88,43 @@ def paths_for_precision(
     own = replace(options, stream=replace(Stream.of(options.stream), pilot=True))
     pilot = own.run(program, PILOT_PATHS, label="pilot")
     seconds = time.perf_counter() - begin
-    worst = float(np.nanmax(np.where(np.isfinite(stderr := stderr_of(pilot)), stderr, 0.0)))
-    paths = max(2, int(np.ceil(pilot.paths * (quantile(confidence, 10**9) * worst / precision) ** 2)))
+    known = Known(program, PairStatistics(pilot) if program.pair else SingleStatistics(pilot))
+    _refuse_unseen(known, precision)
+    least, most = known.bounds
+    spread = quantile(confidence, 10**9) * known.stderr * np.sqrt(pilot.paths)
+    missed = np.where(known.random & np.isfinite(most - least), (most - least) * miss(confidence, 1), 0.0)
+    root = (spread + np.sqrt(spread**2 + 4 * precision * missed)) / (2 * precision)
+    paths = max(2, int(np.ceil(np.max(root**2))))
     if options.progress:
         print(f"{paths:,} paths for a half-width of {precision:g}: about {seconds * paths / pilot.paths:.3g} s", file=sys.stderr)
     return paths
+
+
+def _refuse_unseen(known: Known, precision: float) -> None:
+    """ValueError where a pilot cannot say how many paths a precision takes."""
+    program, statistics = known.program, known.statistics
+    names = [o.name for o in (*program.observables, *program.functionals)]
+    asked = f"`precision` must be asked of means whose spread a pilot run can see; got precision={precision:g}, and of its {statistics.sums.paths:,} paths"
+    value = statistics.gap if isinstance(statistics, PairStatistics) else statistics.mean
+    bad = np.argwhere(~np.isfinite(value) | ~np.isfinite(known.stderr))
+    if len(bad):
+        t, o = bad[0]
+        step = int(program.record[t])
+        lost = int(statistics.sums.lost.sum())
+        if lost:
+            first = min(s for s in statistics.sums.first.tolist() if s >= 0)
+            raise ValueError(
+                f"{asked} {lost:,} left the finite range, first at step {first}, so that {names[o]} has no mean at step {step}. "
+                "Take a smaller learning rate or an earlier horizon."
+            )
+        raise ValueError(
+            f"{asked} some have no finite {names[o]} at step {step}, or one too large to be squared. "
+            "Observe something that is finite wherever paths go."
+        )
+    open_ = np.argwhere(known.random & (known.stderr == 0) & ~np.isfinite(known.bounds[1] - known.bounds[0]))
+    if len(open_):
+        t, o = open_[0]
+        raise ValueError(
+            f"{asked} none differs from another in {names[o]} at step {int(program.record[t])}. "
+            "State its bounds (st.Bounded, st.Indicator), leave that time out, or pass paths= instead."
+        )

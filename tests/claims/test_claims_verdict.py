@@ -9,6 +9,7 @@ from statistics import NormalDist
 
 import pytest
 
+import sdetools as st
 from sdetools.claims import Claim, Run
 from sdetools.claims.verdict import FAMILY, Outcome, judge, judge_measurement
 
@@ -222,7 +223,7 @@ def test_every_interval_of_the_run_shares_one_error_rate():
         run.measure("a", estimates[0], expected=1.0, tolerance=0.5)
         run.measure("b", estimates[1], at_most=2.0)
         run.measure("exact", 1.0, at_most=2.0)
-        run.measure("exact too", Estimate(1.0, 0.0), at_most=2.0)
+        run.measure("exact too", st.Estimate.exact(1.0), at_most=2.0)
         with run.control("c"):
             run.measure("a", estimates[2], at_most=0.5)
 

@@ -1,0 +1,307 @@
+"""What the computation itself says of recorded values, before any sampling error: which are exact, their bounds, their rounding.
+
+A spread of zero over the paths proves nothing: an event that none of them met has one. A value counts as exact
+
+- where no draw enters: a program without draws, the start from a point, two members that are one and the same;
+- where an analytic function of the draws is constant: constant on draws with a density, it is constant everywhere.
+
+Floating-point rounding: each step rounds the state a few times, and what it left out grows as the dynamics lets a small error grow. A
+value of size H at step k therefore carries an error of up to `ROUNDINGS` eps (k + 1) A_k H, A_k >= 1 the growth of a perturbation of the
+start. Nothing below it is resolved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from sdetools.noise.base import Normal, Sign
+from sdetools.simulation.philox import WordPlan, stream_key
+from sdetools.simulation.program import Program
+from sdetools.simulation.reference import run_reference
+from sdetools.simulation.trace import Tape, symbols
+from sdetools.weak.observables import observables
+from sdetools.weak.ranges import Range, analytic, range_of
+from sdetools.weak.statistics import PairStatistics, SingleStatistics
+
+ROUNDINGS = 4.0
+"""Roundings of half a unit, relative to its size, that one step adds to a value: of the draw's term, the drift's, their sum, and h."""
+EPS = float(np.finfo(float).eps)
+FEW = 1000
+"""A spread that is carried by fewer paths may miss as much again: then the bounds of the observable enter the interval."""
+PROOF_PATHS, PROOF_STEPS = 32, 20_000
+"""The paths by plain NumPy on which constancy and growth are looked at, and the longest run for which that is done."""
+UNLIKELY = 25.0
+"""exp(-25) is the chance that some outcome of signs was not met after all."""
+NUDGE = 1e-7
+"""How far a start is moved, relative to its size, to see how small changes grow."""
+SMALL = 1e-6
+"""Differences of a pair below this part of the values are looked at more closely: they may be rounding that the dynamics let grow."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of the columns of a program's results; arrays are `(records, columns)`.
+
+    `random`: whether draws enter. `spread`: the standard deviation over paths, 0 where it cannot be told from rounding. `rounding`: the
+    error of floating-point numbers. `least`, `most`: bounds that the interval has to reckon with, infinite where there are none.
+    """
+
+    program: Program
+    statistics: SingleStatistics | PairStatistics
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        return len(self.program.record), self.program.columns
+
+    @cached_property
+    def ranges(self) -> tuple[Range, ...]:
+        """Of each column: the range of h, or of the difference of two values of it."""
+        program = self.program
+        own = [self._range(o, h) for o, h in enumerate(program.observables)] + [Range()] * len(program.functionals)
+        return tuple(r.minus(r) for r in own) if program.pair else tuple(own)
+
+    def _range(self, o: int, h: Any) -> Range:
+        """What is stated, and is it so; else what the formula shows."""
+        if h.range is None:
+            return Range() if h.value_stage is not None else range_of(h.value, self.program.members[0].dim)
+        for mean, _ in self._runs:
+            seen, slack = mean[:, o][np.isfinite(mean[:, o])], 1e-9 * (h.range.high - h.range.low)
+            if seen.size and not h.range.low - slack <= seen.min() <= seen.max() <= h.range.high + slack:
+                raise ValueError(
+                    f"the observable {h.name} must lie in [{h.range.low:g}, {h.range.high:g}], as is stated; "
+                    f"got means from {seen.min():.6g} to {seen.max():.6g}. State wider bounds."
+                )
+        return h.range
+
+    @property
+    def _runs(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Mean and variance of h under each member."""
+        s = self.statistics
+        return [(s.mean, s.variance)] if isinstance(s, SingleStatistics) else [s.member("x"), s.member("z")]
+
+    @cached_property
+    def two_valued(self) -> tuple[bool, ...]:
+        """Which columns are counts of a yes: their interval is that of a binomial."""
+        return tuple(r.values is not None and len(r.values) == 2 for r in self.ranges)
+
+    @cached_property
+    def _sizes(self) -> np.ndarray:
+        """How large the numbers are from which each column is computed, `(columns,)`: |h| along the run, and |x . grad h| at the start."""
+        at = self.program.x0[0]
+        with np.errstate(all="ignore"):
+            squares = np.array([m * m + np.nan_to_num(v, posinf=0.0) for m, v in self._runs])
+            size = np.sqrt(squares.max(axis=(0, 1), initial=0.0, where=np.isfinite(squares)))
+            for o, h in enumerate(self.program.observables):
+                terms = [abs(np.asarray(h.value(at), dtype=float)), np.abs(at * np.asarray(h.gradient(at), dtype=float)).sum()]
+                size[o] = max(size[o], *(float(t) for t in terms if np.isfinite(t)))
+        return size
+
+    @cached_property
+    def _rounding_of_stable(self) -> np.ndarray:
+        return self._roundings[:, None] * self._sizes
+
+    @property
+    def _roundings(self) -> np.ndarray:
+        """The relative error that rounding leaves after each record's steps, `(records,)`."""
+        return ROUNDINGS * EPS * (self.program.record / min(self.program.every) + 1.0)
+
+    @cached_property
+    def _spread(self) -> np.ndarray:
+        return np.sqrt(self.statistics.variance)
+
+    @cached_property
+    def rounding(self) -> np.ndarray:
+        """The error of floating-point numbers; 0 where both members are the same numbers."""
+        if self.program.pair and self._same:
+            return np.zeros(self._shape)
+        floor = self._rounding_of_stable
+        if self.program.pair and self.program.coupled:
+            with np.errstate(invalid="ignore"):
+                close = (self._spread > floor) & (self._spread < SMALL * self._sizes)
+            if close.any():
+                floor = floor * self._growth
+        return floor
+
+    @cached_property
+    def _growth(self) -> np.ndarray:
+        """A_k: by how much a small change of the start has grown by each record, relative to the sizes, at least 1."""
+        program = self.program
+        if program.steps > PROOF_STEPS:
+            return np.ones(self._shape)
+        points = np.zeros((program.members[0].dim * 2, PROOF_PATHS))
+        self._reference(program, points)
+        ends = points[: program.members[0].dim]
+        reached = np.abs(ends).max(axis=1, initial=0.0, where=np.isfinite(ends))
+        nudge = NUDGE * np.maximum(np.abs(program.x0[0]), reached)
+        first, every = program.members[0], program.every[0]
+        twin = replace(
+            program, members=(first, first), x0=(program.x0[0], program.x0[0] + nudge), steps=program.steps // every,
+            record=program.record // every, control=None, coupled=True, every=(1, 1),
+        )  # fmt: skip
+        moments = self._reference(twin, np.empty((0, 0)))
+        with np.errstate(all="ignore"):
+            moved = np.sqrt(moments[..., 2] ** 2 + moments[..., 5] / PROOF_PATHS) / (NUDGE * self._sizes)
+        return np.maximum.accumulate(np.where(np.isfinite(moved), np.maximum(moved, 1.0), 1.0), axis=0)
+
+    @staticmethod
+    def _reference(program: Program, points: np.ndarray) -> np.ndarray:
+        """Moments over a few paths; draws of two values are replaced by normal ones."""
+        noise = program.noise
+        normal = tuple(WordPlan(tuple(Normal(d.n) if isinstance(d, Sign) else d for d in plan.draws)) for plan in noise.sets)
+        program = replace(program)
+        program.__dict__["noise"] = replace(noise, sets=normal)
+        keys = np.array([stream_key(0, s) for s in range(len(normal) + 1)], np.uint64)
+        if not points.size:
+            points = np.empty((0, 0))
+        return run_reference(program, keys, 0, PROOF_PATHS, points)[0]
+
+    @cached_property
+    def _same(self) -> bool:
+        """Whether a pair is one dynamics twice, on the same draws."""
+        program = self.program
+        if not program.pair or not program.coupled or program.every != (1, 1):
+            return False
+        first, second = program.members
+        steps = program.steps
+        return (
+            first.identity == second.identity
+            and first.draws == second.draws
+            and all(
+                np.array_equal(np.asarray(a), np.asarray(b))
+                for a, b in [
+                    (first.parameters, second.parameters), (first.momentum_mean, second.momentum_mean), program.x0,
+                    (first.coefficient_values(steps), second.coefficient_values(steps)),
+                ]
+            )
+            and (first.momentum_root is second.momentum_root or np.array_equal(first.momentum_root, second.momentum_root))
+        )  # fmt: skip
+
+    @cached_property
+    def drawn(self) -> np.ndarray:
+        """Whether the program draws anything that can have reached the points by then."""
+        program, out = self.program, np.zeros(self._shape, bool)
+        if program.start_plan.rows or any(plan.rows for plan in program.noise.sets):
+            out[program.record > 0] = True
+            out[program.record == 0] = any(_drawn_start(m, x0) for m, x0 in zip(program.members, program.x0))
+        return out
+
+    @cached_property
+    def random(self) -> np.ndarray:
+        """Whether draws enter the values."""
+        if self._same:
+            return np.zeros(self._shape, bool)
+        with np.errstate(invalid="ignore"):
+            flat = self.drawn & (self._spread <= self.rounding)
+        if (left := flat & ~self._all_met[:, None]).any():
+            flat &= ~left | self._constant(left.any(axis=0))
+        return self.drawn & ~flat
+
+    @property
+    def _all_met(self) -> np.ndarray:
+        """Where so many paths met every outcome of the draws before, `(records,)`: signs have 2^n, and all are as likely."""
+        program, draws = self.program, [d for plan in self.program.noise.sets for d in plan.draws]
+        if program.start_plan.rows or not all(isinstance(d, Sign) for d in draws):
+            return np.zeros(len(program.record), bool)
+        signs = np.minimum(sum(d.n for d in draws) * program.record, 60)
+        return 2.0**signs * (np.log(2.0) * signs + UNLIKELY) <= self.statistics.sums.paths
+
+    def _constant(self, columns: np.ndarray) -> np.ndarray:
+        """Where the values of `columns` are the same for all draws: proven for analytic programs that run in a moment.
+
+        Constant on draws with a density, an analytic function is constant everywhere; members at one point agree under every h.
+        """
+        program = self.program
+        if program.steps > PROOF_STEPS or not analytic(lambda tape: _step(program, tape)):
+            return np.zeros(self._shape, bool)
+        functions = [lambda x, _, h=h: h.value(x) for h in program.observables] + [f.increment for f in program.functionals]
+        dim, found = program.members[0].dim, np.zeros(self._shape, bool)
+        smooth = np.array([
+            wanted and analytic(lambda tape, f=f: f(_row(tape, "x", dim), _row(tape, "y", dim)))
+            for f, wanted in zip(functions, columns.tolist())
+        ])  # fmt: skip
+        if smooth.any():
+            moments = self._reference(program, np.empty((0, 0)))
+            squares = moments[..., program.statistics.index("d2" if program.pair else "h2")]
+            with np.errstate(invalid="ignore"):
+                found = smooth & (np.sqrt(squares / PROOF_PATHS) <= self.rounding)
+        if program.pair and program.coupled and (columns & ~smooth).any():
+            found |= self._at_one_point[:, None]
+        return found
+
+    @cached_property
+    def _at_one_point(self) -> np.ndarray:
+        """Where both members are at one point whatever is drawn, `(records,)`."""
+        program = self.program
+        names = program.members[0].names
+        moved = replace(program, observables=observables(list(names), program.members[0]), functionals=(), control=None)
+        x, z, d, xx, zz, dd, *_ = np.moveaxis(self._reference(moved, np.empty((0, 0))), -1, 0)
+        with np.errstate(all="ignore"):
+            size = np.sqrt((x * x + z * z + (xx + zz) / PROOF_PATHS).max(axis=0) + program.x0[0] ** 2)
+            return (np.sqrt(d * d + dd / PROOF_PATHS) <= self._roundings[:, None] * size).all(axis=1)
+
+    @cached_property
+    def stderr(self) -> np.ndarray:
+        """Standard errors; 0 where no draw enters, and where the spread cannot be told from rounding."""
+        with np.errstate(invalid="ignore"):
+            return np.where(self.random & ~(self._spread <= self.rounding), self.statistics.stderr, 0.0)
+
+    @cached_property
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """The least and the most that a value can be, where the interval has to reckon with them: infinite elsewhere.
+
+        Always for a mean. A difference of coupled paths is far smaller than its bounds; they enter for functions of finitely many
+        values, and where fewer than `FEW` paths carry its spread.
+        """
+        least, most = (np.tile([getattr(r, side) for r in self.ranges], (self._shape[0], 1)) for side in ("low", "high"))
+        if self.program.pair and self.program.coupled:
+            counted = np.array([r.values is not None for r in self.ranges])
+            aside = ~counted & (self._carriers >= FEW)
+            least, most = np.where(aside, -np.inf, least), np.where(aside, np.inf, most)
+        return least, most
+
+    @cached_property
+    def _carriers(self) -> np.ndarray:
+        """By how many paths the spread is carried: paths / kurtosis, from how unevenly the squares fall on the groups; 0 if unseen."""
+        sums = self.statistics.sums
+        used = sums.counts == sums.counts.max()
+        groups = int(used.sum())
+        if groups < 4:
+            return np.zeros(self._shape)
+        squares = sums.groups[used][..., self.program.statistics.index("d2" if self.program.pair else "h2")]
+        with np.errstate(all="ignore"):
+            uneven = squares.var(axis=0, ddof=1) / squares.mean(axis=0) ** 2
+            return np.nan_to_num(sums.paths / (1 + uneven * float(sums.counts.max())))
+
+    def along(self, o: int) -> dict[str, np.ndarray]:
+        """The fields of the Estimates of column `o`, over the records."""
+        least, most = self.bounds
+        return {"random": self.random[:, o], "rounding": self.rounding[:, o], "least": least[:, o], "most": most[:, o]}
+
+    def of(self, t: int, o: int) -> dict[str, Any]:
+        """The fields of the Estimate of record `t`, column `o`."""
+        return {name: values[t].item() for name, values in self.along(o).items()} | {"two_valued": self.two_valued[o]}
+
+
+def _drawn_start(member: Any, x0: np.ndarray) -> bool:
+    """Whether the position before the first step depends on draws."""
+    own = sum(d.n for d in member.start_draws)
+    return own > 0 and any(not np.array_equal(member.start(x0, z)[0], member.start(x0, np.zeros(own))[0]) for z in np.eye(own))
+
+
+def _step(program: Program, tape: Tape) -> None:
+    """One step of each member on symbols."""
+    for i, (member, x0) in enumerate(zip(program.members, program.x0)):
+        start = member.start(x0, np.zeros(sum(d.n for d in member.start_draws)) if member.start_draws else None)
+        state = tuple(_row(tape, f"s{i}_{p}_", len(part)) for p, part in enumerate(start))
+        member.rule(
+            state, member.bind(_row(tape, f"z{i}_", sum(d.n for d in member.draws))), *member.coefficient_values(1)[0].tolist()
+        )
+
+
+def _row(tape: Tape, name: str, n: int) -> np.ndarray:
+    """Symbols `name0`, `name1`, ..."""
+    return symbols(tape, [f"{name}{j}" for j in range(n)])
