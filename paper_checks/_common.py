@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from _plain import ROUNDING, averaged, draws, farthest, follow, moments, normal_power, sgd, sgdm
 
 import sdetools as st
 from sdetools.weak import Estimate, OrderStudy, SupEstimate, WeakGap
@@ -33,14 +34,88 @@ def quadratic(eta: float, noise: Any = None) -> st.NoisyOracle:
     return st.NoisyOracle(st.losses.from_expression("x**2/2"), noise or st.noise.gaussian(dim=1), sigma=eta**-0.5)
 
 
-def exact_curves(gaps: Iterable[WeakGap], tests: Sequence[Any] = OBSERVE) -> dict[Any, list[np.ndarray]]:
-    """The exact gaps at the steps at which they were measured: a curve for each pair, under each test function."""
+PLAIN = {
+    "x": (lambda x: x, lambda mean, variance: mean),
+    "x**2": (lambda x: x**2, lambda mean, variance: mean**2 + variance),
+    LIPSCHITZ: (lambda x: np.abs(x - 1), lambda mean, variance: normal_power(mean - 1, variance, 1)),
+    HOELDER: (lambda x: np.abs(x - 1) ** 0.5, lambda mean, variance: normal_power(mean - 1, variance, 0.5)),
+}
+"""The test functions once more: their values, and their expectations under a normal law."""
+
+
+def plain_expectations(etas: np.ndarray, betas: np.ndarray, variance: float, tests: Sequence[str] = OBSERVE) -> dict[str, Any]:
+    """(E h(x_k), E h(z_k)), k = 0 ... K, of SGDM and of SGD at the averaged rates on x^2 / 2, by plain recursions from START."""
+    one = moments(sgdm, (*START, 0.0), np.column_stack([etas, betas]), 1.0, variance)
+    two = moments(sgd, START, averaged(etas, betas)[:, None], 1.0, variance)
+    return {h: tuple(PLAIN[h][1](mean[:, 0], spread[:, 0, 0]) for mean, spread in (one, two)) for h in tests}
+
+
+def exact_curves(
+    gaps: Iterable[WeakGap], schedules: Iterable[Any], tests: Sequence[Any] = OBSERVE
+) -> dict[Any, list[np.ndarray]]:
+    """The exact gaps at the steps at which they were measured: a curve for each pair, under each test function.
+
+    `schedules` are (etas, betas, noise variance), as the claim says they are, not as a plan of the library has them.
+    """
     curves: dict[Any, list[np.ndarray]] = {h: [] for h in tests}
-    for gap in gaps:
-        first, second = (st.exact.moments(one, START, int(gap.steps[-1]), record=gap.steps) for one in (gap.first, gap.second))
+    for gap, (etas, betas, variance) in zip(gaps, schedules, strict=True):
+        found = plain_expectations(etas, betas, variance, tests)
         for h in tests:
-            curves[h].append(st.exact.expectation(first, h) - st.exact.expectation(second, h))
+            curves[h].append((found[h][0] - found[h][1])[gap.steps])
     return curves
+
+
+def constant_schedule(eta: float, beta: float, steps: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """eta, beta in every step, and the noise variance 1 / eta of the oracle `quadratic`."""
+    return np.full(steps, eta), np.full(steps, beta), 1 / eta
+
+
+def measure_equations(
+    run: Any, name: str, dynamics: Any, schedule: Any, tests: Sequence[str] = OBSERVE, steps: int | None = None
+) -> None:
+    """A pair on x^2 / 2 beside the paper's equations: the gap along a path that the kernel took, and the exact gap, step by step.
+
+    `steps` where the schedule is known further than it is run.
+    """
+    etas, betas, variance = schedule
+    steps, (first, second) = steps or len(etas), dynamics
+    measure_path(run, name, dynamics, schedule, tests, lambda x: x, lambda z, x: z, steps)
+    if first.oracle.noise.gaussian:
+        plain = plain_expectations(etas, betas, variance, tests)
+        for h in tests:
+            found = [st.exact.expectation(st.exact.moments(one, START, steps), h) for one in (first, second)]
+            away = max(farthest(curve, other[: steps + 1]) for curve, other in zip(found, plain[h], strict=True))
+            run.measure(f"{name}, {h}: E h(x_k) and E h(z_k) beside plain recursions", away, at_most=ROUNDING)
+
+
+def measure_path(
+    run: Any, name: str, dynamics: Any, schedule: Any, tests: Sequence[str], gradient: Any, noise: Any, steps: int
+) -> None:
+    """The coupled gap of one path, as the kernel has it, beside SGDM and SGD written down anew: h(x_k) - h(z_k) for every k.
+
+    `gradient(x)` and `noise(z, x)`, the deviation from the draws of a step, are plain functions of the claim.
+    """
+    etas, betas, variance = schedule
+    (first, second), sigma = dynamics, math.sqrt(variance)
+    horizon = steps * first.step_time
+    options = run.options(paths=1, times="all", control=False, observe=list(tests))
+    found = st.weak_gap(first, second, START, horizon, **options).statistics.gap[:, : len(tests)]
+    z = draws(first, steps, run.seed)
+
+    def noisy(k, x):
+        return gradient(x) + sigma * noise(z[k], x)
+
+    x0 = np.array(START)
+    x = follow(sgdm, (x0, 0 * x0), np.column_stack([etas, betas])[:steps], noisy)[:, 0]
+    y = follow(sgd, (x0,), averaged(etas, betas)[:steps, None], noisy)[:, 0]
+    for o, h in enumerate(tests):
+        away = farthest(found[:, o], PLAIN[h][0](x) - PLAIN[h][0](y))
+        run.measure(f"{name}, {h}: the gap along one path beside Definitions 2.2 and 2.3", away, at_most=ROUNDING)
+
+
+def fitted_order(etas: Sequence[float], gaps: Sequence[float]) -> float:
+    """The slope of log gap against log eta by least squares."""
+    return float(np.polyfit(np.log(etas), np.log(gaps), 1)[0])
 
 
 def sups(curves: Iterable[np.ndarray]) -> np.ndarray:
@@ -90,5 +165,11 @@ def measure_study(run: Any, name: str, study: OrderStudy, exact: Mapping[str, np
         run.measure(
             f"{name}, {h}: farthest from the exact gap", off_exact(study.estimates(h), fitted), at_most=gap_tolerance(h, paths)
         )
-        expected = order.fit(fitted[np.isin(study.etas, order.etas)])
+        if len(order.etas) >= 2:
+            fit = fitted_order(order.etas, order.gaps)
+            run.measure(f"{name}, {h}: the fit beside plain least squares", order.value, fit, tolerance=ROUNDING)
+            local = np.diff(np.log(order.gaps)) / np.diff(np.log(order.etas))
+            away = farthest(st.exact.local_orders(order.etas, order.gaps), local)
+            run.measure(f"{name}, {h}: local orders beside plain quotients", away, at_most=ROUNDING)
+        expected = fitted_order(order.etas, fitted[np.isin(study.etas, order.etas)]) if len(order.etas) >= 2 else math.nan
         run.measure(f"{name}, {h}: fitted order", order, expected, order_tolerance(h, paths, study.etas))

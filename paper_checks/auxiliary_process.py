@@ -11,12 +11,18 @@ up nearly all of it, (beta^2 / (1 + beta)) eta / (1 - beta). This strong gap is 
 import math
 
 import numpy as np
+from _plain import ROUNDING, averaged, draws, farthest, follow, memory, moments, path, sgdm, start_draws
 
 import sdetools as st
 
 HORIZON, START = 1.0, [1.5]
 WELLS = st.losses.from_expression("x**2/2 + cos(2*x)/2")
 LIPSCHITZ = 3.0  # |L''| = |1 - 2 cos 2x|
+
+
+def slope(x):
+    """The derivative of WELLS."""
+    return x - np.sin(2 * x)
 
 
 class Memoryless(st.Auxiliary):
@@ -59,6 +65,12 @@ def recursion(run):
     bridge = st.Auxiliary(oracle, plan, momentum=drawn)
     options = run.options(paths=min(run.paths, 100_000), keep_final=True, control=False, times=[HORIZON])
 
+    run.note(
+        "The memory c_k, the averaged rates and y itself are compared with plain sums and recursions at every step of a moving schedule: "
+        "a process that is one step early or late is noticed, though it ends where it should."
+    )
+    measure_steps(run, bridge, plan, steps, eta**-0.5)
+
     def distance(other):
         gap = st.weak_gap(bridge, other, START, HORIZON, observe=["x"], **options)
         return float(np.abs(gap.final[0] - gap.final[1]).max()), float(np.abs(gap.final).max())
@@ -75,6 +87,27 @@ def recursion(run):
         lambda: draw_rates(plan, steps),
         r"The random schedule $\eta_k$ and its average $\bar\eta_k$, by which $y$ moves: no smoother, $\beta_k$ being random.",
     )
+
+
+def measure_steps(run, bridge, plan, steps, sigma):
+    """y along one path of the kernel beside x - c m and beside its own recursion, both written down anew, at every step."""
+    etas, betas = plan.etas(steps), plan.betas(steps)  # as drawn above
+    c, rates = memory(etas, betas), averaged(etas, betas)
+    c = np.append(c, c[-1])  # the last pair goes on
+    run.measure("c_k beside its sum, every k", farthest(plan.memory(steps), c), at_most=ROUNDING)
+    run.measure("the averaged rate beside its sum, every k", farthest(plan.averaged().etas(steps), rates), at_most=ROUNDING)
+    z, m0 = draws(bridge, steps, run.seed)[:, 0], 1.0 + start_draws(bridge, run.seed)[0]
+    x, m = START[0], m0
+    read_off, moved = [x - c[0] * m], [x - c[0] * m]
+    for k in range(steps):
+        g = slope(x) + sigma * z[k]
+        moved.append(moved[-1] - rates[k] * g)
+        m = betas[k] * m + (1 - betas[k]) * g
+        x = x - etas[k] * m
+        read_off.append(x - c[k + 1] * m)
+    found = path(bridge, START, steps, ["x"], run.seed)[:, 0]
+    run.measure("y_k along one path beside x_k - c_k m_k", farthest(found, read_off), at_most=ROUNDING)
+    run.measure("y_k along one path beside y_k - etabar_k g_k", farthest(found, moved), at_most=ROUNDING)
 
 
 def draw_rates(plan, steps):
@@ -113,11 +146,31 @@ def distance(eta: float, beta: float) -> Distance:
     return Distance(oracle, st.schedules.constant(eta=eta, beta=beta))
 
 
-def mean_square(dynamics: Distance) -> float:
-    """E |x_k - y_k|^2 = c_k^2 E |m_k|^2 at the horizon, from the moments of an ordinary SGDM."""
-    steps = round(HORIZON / dynamics.step_time)
-    mean, covariance = st.exact.moments(st.SGDM(dynamics.oracle, dynamics.plan), START, steps, record=[steps]).part("m")
-    return float(dynamics.memory(steps)[-1] ** 2 * (mean[0, 0] ** 2 + covariance[0, 0, 0]))
+def mean_square(eta: float, beta: float) -> float:
+    """E |x_k - y_k|^2 = c^2 E |m_k|^2 at the horizon, c = eta beta / (1 - beta), by the plain recursion of SGDM's moments."""
+    steps = round(HORIZON / eta)
+    means, spreads = moments(sgdm, (*START, 0.0), [(eta, beta)] * steps, 1.0, 1 / eta)
+    return float((eta * beta / (1 - beta)) ** 2 * (means[-1, 1] ** 2 + spreads[-1, 1, 1]))
+
+
+def measure_distance(run: object, eta: float, beta: float) -> None:
+    """The distance along one path, the moments of m and c, each beside its formula."""
+    dynamics, steps, c = distance(eta, beta), 24, eta * beta / (1 - beta)
+    name = f"beta={beta}, eta={eta:g}"
+    z = draws(dynamics, steps, run.seed)[:, 0]
+
+    def shown(state, gradient, *row):
+        x, m = sgdm(state[1:], gradient, *row)
+        return c * m, x, m
+
+    exact = follow(shown, (0.0, START[0], 0.0), [(eta, beta)] * steps, lambda k, x: x + eta**-0.5 * z[k])[:, 0]
+    found = path(dynamics, START, steps, ["x"], run.seed)[:, 0]
+    run.measure(f"c_k m_k along one path, {name}", farthest(found, exact), at_most=ROUNDING)
+    run.measure(f"c_k beside eta beta / (1 - beta), {name}", dynamics.memory(0)[0] / c, 1.0, tolerance=ROUNDING)
+    mean, spread = st.exact.moments(st.SGDM(dynamics.oracle, dynamics.plan), START, steps).part("m")
+    means, spreads = moments(sgdm, (*START, 0.0), [(eta, beta)] * steps, 1.0, 1 / eta)
+    away = max(farthest(mean[:, 0], means[:, 1]), farthest(spread[:, 0, 0], spreads[:, 1, 1]))
+    run.measure(f"mean and variance of m_k beside plain recursions, {name}", away, at_most=ROUNDING)
 
 
 @st.claim(
@@ -129,19 +182,25 @@ def mean_square(dynamics: Distance) -> float:
 def strong_gap(run):
     etas, betas = [2.0**-k for k in (4, 6, 8)], (0.5, 0.75, 0.9)
     measured, exact = {}, {}
+    run.note(
+        "A wrong c, rule, rate or noise scale is noticed along a path and in exact moments; the law's constant at small rates."
+    )
     for beta in betas:
+        measure_distance(run, etas[0], beta)
         for eta in etas:
             dynamics = distance(eta, beta)
             found = st.simulate(dynamics, START, HORIZON, observe=["x**2"], **run.options(times=[HORIZON])).at("x**2")
-            measured[beta, eta], exact[beta, eta] = found, mean_square(dynamics)
+            measured[beta, eta], exact[beta, eta] = found, mean_square(eta, beta)
             # no interval of a run is wider than 5 standard errors to a side, so ten of them hold a true value and its interval
             run.measure(f"E |x - y|^2, beta={beta}, eta={eta:g}", found, exact[beta, eta], tolerance=10 * found.stderr)
     for beta in betas:
         # E |m|^2 exceeds what its noise brings by E |grad L|^2 and by the x it pulls along, both a part eta / (1 - beta) of it
         fine = [2.0**-k for k in (13, 14)]
-        squares = [mean_square(distance(eta, beta)) for eta in fine]
+        squares = [mean_square(eta, beta) for eta in fine]
         left = fine[0] / (1 - beta)
         order = st.exact.local_orders([eta / (1 - beta) for eta in fine], np.sqrt(squares))[0]
+        plain = math.log(squares[0] / squares[1]) / math.log(4)
+        run.measure(f"its local order beside a plain quotient, beta={beta}", order, plain, tolerance=ROUNDING)
         run.measure(f"order of the exact distance in eta / (1 - beta), beta={beta}", order, expected=0.5, tolerance=2 * left)
         law = beta**2 / (1 + beta) * fine[1] / (1 - beta)
         run.measure(f"exact E |x - y|^2 over the law, beta={beta}", squares[1] / law, expected=1.0, tolerance=5 * left)
@@ -150,7 +209,7 @@ def strong_gap(run):
     with run.control("c_k^2 forgotten"):
         beta, eta = betas[-1], etas[-1]
         found = measured[beta, eta]
-        c = distance(eta, beta).memory(1)[-1]
+        c = eta * beta / (1 - beta)
         run.measure("E |x - y|^2", found, expected=exact[beta, eta] / c**2, tolerance=10 * found.stderr)
     run.figure(
         "strong gap",

@@ -9,7 +9,19 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from _common import LIPSCHITZ, OBSERVE, START, exact_curves, gap_tolerance, off_exact, pair, quadratic, sups
+from _common import (
+    LIPSCHITZ,
+    OBSERVE,
+    START,
+    constant_schedule,
+    exact_curves,
+    gap_tolerance,
+    measure_equations,
+    off_exact,
+    pair,
+    quadratic,
+    sups,
+)  # fmt: skip
 
 import sdetools as st
 from sdetools.plots import COLOURS, INK, MARKERS, canvas
@@ -53,12 +65,16 @@ def size(gap, h):
     source="Theorem 3.5, section 6",
 )
 def insensitivity_to_beta(run):
+    run.note("A wrong rule, rate or noise scale is noticed step by step: the bound alone would leave room for it.")
     paths = run.scale(quick=run.paths, standard=run.paths // 4, full=run.paths // 4)
     gaps = [
         st.weak_gap(*at_fixed_rate(beta), START, 1.0, observe=OBSERVE, stream=i, **run.options(paths=paths))
         for i, beta in enumerate(BETAS)
     ]
-    curves = exact_curves(gaps, TESTS)
+    schedules = [constant_schedule(ETA, beta, round(1 / ETA)) for beta in BETAS]
+    for beta, schedule in ((BETAS[0], schedules[0]), (BETAS[-1], schedules[-1])):
+        measure_equations(run, f"beta = {beta}", at_fixed_rate(beta), schedule, TESTS)
+    curves = exact_curves(gaps, schedules, TESTS)
     for h in TESTS:
         away = off_exact([gap.sup(h) for gap in gaps], sups(curves[h]))
         run.measure(f"{h}: farthest from the largest exact gap", away, at_most=gap_tolerance(h, paths))

@@ -13,12 +13,27 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from _common import LIPSCHITZ, OBSERVE, SMOOTH, START, exact_curves, gap_tolerance, measure_study, pair, quadratic, sups
+from _common import (
+    LIPSCHITZ,
+    OBSERVE,
+    SMOOTH,
+    START,
+    constant_schedule,
+    exact_curves,
+    gap_tolerance,
+    measure_path,
+    measure_study,
+    pair,
+    quadratic,
+    sups,
+)  # fmt: skip
+from _plain import ROUNDING, over_uniforms
 from scipy.special import gamma, kv
 
 import sdetools as st
 
 BETA = 0.9
+TESTS = (*SMOOTH, LIPSCHITZ)
 ETAS = [2.0**-k for k in range(4, 8)]
 LAWS = {
     "rademacher": (st.noise.rademacher(dim=1), lambda u: np.cos(u)),
@@ -27,6 +42,10 @@ LAWS = {
     "two-point, 1/5": (st.noise.two_point(dim=1, probability=0.2), lambda u: 0.2 * np.exp(2j * u) + 0.8 * np.exp(-0.5j * u)),
     "student t, 8": (st.noise.student_t(dim=1, degrees=8), lambda u: student(math.sqrt(6 / 8) * np.abs(u), 8)),
 }
+BREAKS = {"two-point, 1/5": (0.2,)}
+TAILS = {"centred exponential": 16, "student t, 8": 16}
+"""Where a law jumps in its uniform draw, and u = s^16 where it goes to infinity at u = 0."""
+THIRD = {"centred exponential": 2.0, "two-point, 1/5": 1.5}
 WELL = st.losses.double_well()
 WELL_NOISE = st.noise.gaussian(root=[["1 + 0.3*sin(x)"]], variables="x")
 WELL_ETAS = [2.0**-k for k in range(6, 10)]
@@ -45,6 +64,10 @@ def study(run, make, etas):
 
 def plan(eta):
     return st.schedules.constant(eta, beta=BETA)
+
+
+def schedule(eta):
+    return constant_schedule(eta, BETA, round(1 / eta))
 
 
 def well(eta):
@@ -83,6 +106,42 @@ def exact_lipschitz(gap, law):
     return np.concatenate([[0.0], curve])[gap.steps]
 
 
+def seen_law(name, noise, frequencies):
+    """E v, E v^2, E v^3 and E e^{i t v} of what a noise makes of its draws, by summing over signs or integrating over uniforms."""
+
+    def of(function):
+        def value(z):
+            return function(noise.value(np.zeros((1, z.shape[1])), z)[0])
+
+        if name == "rademacher":
+            return (value(np.array([[1.0]]))[..., 0] + value(np.array([[-1.0]]))[..., 0]) / 2
+        power = TAILS.get(name, 1)
+        if noise.n_draws == 1:
+            return over_uniforms(lambda u: value(u[None, :]), BREAKS.get(name, ()), power)
+        turns = (np.arange(256) + 0.5) / 256  # the second draw is an angle: the trapezoidal rule is as good as exact
+        return np.mean([over_uniforms(lambda u, t=t: value(np.stack([u, np.full_like(u, t)])), (), power) for t in turns], axis=0)
+
+    moments = [float(of(lambda v, n=n: v**n)) for n in (1, 2, 3)]
+    return moments, of(lambda v: np.exp(1j * np.multiply.outer(frequencies, v)))
+
+
+def measure_law(run, name, noise, law):
+    """The law of the draws beside what the claim says it is; then a path of the kernel, which runs on it."""
+    frequencies = np.array([0.3, 0.7, 1.3, 2.0])
+    moments, characteristic = seen_law(name, noise, frequencies)
+    for n, expected in ((1, 0.0), (2, 1.0), (3, THIRD.get(name, 0.0))):
+        run.measure(f"{name}: moment {n} of the noise by quadrature", moments[n - 1], expected, tolerance=1e-6)
+    away = float(np.abs(characteristic - law(frequencies)).max())
+    run.measure(f"{name}: characteristic function by quadrature, farthest from its formula", away, at_most=1e-6)
+    run.measure(f"{name}: covariance as stated", float(noise.covariance(np.zeros(1))[0, 0]), 1.0, tolerance=ROUNDING)
+    if name in THIRD:
+        run.measure(f"{name}: skewness as stated", noise.skewness, THIRD[name], tolerance=ROUNDING)
+    eta, steps = ETAS[2], 32
+    schedule = constant_schedule(eta, BETA, steps)
+    two = pair(quadratic(eta, noise), plan(eta))
+    measure_path(run, name, two, schedule, TESTS, lambda x: x, lambda z, x: noise.value(x, z), steps)
+
+
 def pure_noise(eta, root):
     """The largest gap of |x - x_0| without a gradient: E |N| times the difference of two standard deviations."""
     steps = 10 * math.ceil(1 / (1 - BETA))
@@ -107,9 +166,14 @@ def drift(eta):
     source="Theorem 3.5, Assumption 3.3",
 )
 def theorem_3_5_any_law_of_noise(run):
+    run.note(
+        "A law with another mean, variance, skewness or characteristic function is noticed by quadrature over its draws, a wrong rule, rate "
+        "or scale along a path of the kernel, each to rounding."
+    )
     for name, (noise, law) in LAWS.items():
+        measure_law(run, name, noise, law)
         found = study(run, lambda eta, noise=noise: pair(quadratic(eta, noise), plan(eta)), ETAS)
-        exact = {h: sups(curves) for h, curves in exact_curves(found.gaps, SMOOTH).items()}
+        exact = {h: sups(curves) for h, curves in exact_curves(found.gaps, map(schedule, found.etas), SMOOTH).items()}
         exact[LIPSCHITZ] = sups(exact_lipschitz(gap, law) for gap in found.gaps)
         measure_study(run, name, found, exact, (*SMOOTH, LIPSCHITZ))
         if name == "two-point, 1/5":
@@ -132,6 +196,21 @@ def theorem_3_5_any_law_of_noise(run):
     source="Theorem 3.5",
 )
 def theorem_3_5_state_dependent_noise(run):
+    run.note("A wrong rule, rate, gradient, noise root or scale is noticed along a path of the kernel, step by step.")
+    eta, steps = WELL_ETAS[0], 64
+    measure_path(
+        run,
+        f"eta = {eta:g}",
+        well(eta),
+        constant_schedule(eta, BETA, steps),
+        TESTS,
+        lambda x: x**3 - x,
+        lambda z, x: (1 + 0.3 * np.sin(x)) * z,
+        steps,
+    )
+    point = np.array([0.7])
+    root = (1 + 0.3 * math.sin(0.7)) ** 2
+    run.measure("Sigma(0.7) of the noise", float(WELL_NOISE.covariance(point)[0, 0]), root, tolerance=ROUNDING)
     found = study(run, well, WELL_ETAS)
     for h in SMOOTH:
         run.measure(f"{h}: fitted order", found.order(h), at_least=0.5)

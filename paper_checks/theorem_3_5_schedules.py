@@ -8,11 +8,13 @@ raw and 1.00 eta^2 averaged (beta = 0.9). At alpha = 1 the theorem ends: the two
 from __future__ import annotations
 
 import numpy as np
-from _common import LIPSCHITZ, OBSERVE, SMOOTH, START, exact_curves, measure_study, pair, quadratic, sups
+from _common import LIPSCHITZ, OBSERVE, SMOOTH, START, exact_curves, measure_equations, measure_study, pair, quadratic, sups
+from _plain import ROUNDING, averaged, farthest
 
 import sdetools as st
 
 ETAS = [2.0**-k for k in range(5, 9)]
+AT = ETAS[1]
 TESTS = (*SMOOTH, LIPSCHITZ)
 HALF = 0.25
 """Half of the theorem's order (1 - alpha)/2 at alpha = 0: a gap that does not vanish has order 0."""
@@ -25,6 +27,15 @@ def training(eta):
         return min(1.0, 0.25 + 6 * t) if t < 0.5 else 1 / 3
 
     return st.schedules.scaled(eta, alpha=0.0, rate=rate, damping=lambda t: 0.3 - 0.2 * t, horizon=1.0)
+
+
+def described(plan, eta):
+    """eta_k, beta_k and noise variance of the two plans, k eta = t, as the claim describes them, to their last pair: it goes on."""
+    if plan is training:
+        t = np.arange(round(1 / eta) + 1) * eta
+        return eta * np.where(t < 0.5, np.minimum(1.0, 0.25 + 6 * t), 1 / 3), 1 - (0.3 - 0.2 * t), 1 / eta
+    k = np.arange(round(1 / eta) + 100)
+    return eta * (1 + (-1.0) ** k / 2), np.full(len(k), 0.9), 1 / eta
 
 
 def alternating(eta):
@@ -41,12 +52,23 @@ def study(run, make):
     return st.order_study(make, ETAS, START, 1.0, observe=OBSERVE, **run.options(paths=paths))
 
 
-def measure(run, name, found):
-    exact = {h: sups(curves) for h, curves in exact_curves(found.gaps).items()}
+def measure(run, name, plan):
+    found = study(run, lambda eta: pair(quadratic(eta), plan(eta)))
+    exact = {h: sups(curves) for h, curves in exact_curves(found.gaps, [described(plan, eta) for eta in found.etas]).items()}
+    schedule, made, steps = described(plan, AT), plan(AT), round(1 / AT)
+    means = averaged(*schedule[:2])
+    for symbol, values, expected in (
+        ("eta_k", made.etas(len(means)), schedule[0]),
+        ("beta_k", made.betas(len(means)), schedule[1]),
+        ("the averaged rate", made.averaged().etas(len(means)), means),
+        ("lambda_t", made.rate(AT * np.arange(steps)), means[:steps] / AT),
+    ):
+        run.measure(f"{name}: {symbol} beside its formula, every k", farthest(values, expected), at_most=ROUNDING)
+    measure_equations(run, f"{name}, eta = {AT:g}", pair(quadratic(AT), made), schedule, TESTS, steps)
     measure_study(run, name, found, exact, TESTS)
     for h in TESTS:
         run.measure(f"{name}, {h}: fitted order, at least half of the theorem's", found.order(h), at_least=HALF)
-    return exact
+    return found, exact
 
 
 @st.claim(
@@ -57,13 +79,16 @@ def measure(run, name, found):
     source="Theorem 3.5",
 )
 def theorem_3_5_schedules(run):
-    found = study(run, lambda eta: pair(quadratic(eta), training(eta)))
-    exact = measure(run, "warm-up and decay", found)
+    run.note(
+        "The schedules, their averages, a path of the kernel and the exact moments are each compared with plain sums and recursions at "
+        "every step: an average that is shifted by a step, itself a change of order eta, is noticed like any other."
+    )
+    found, exact = measure(run, "warm-up and decay", training)
     run.figure(
         "warm-up and decay", found.plot(exact=exact), "Warm-up, step decay and moving momentum against the averaged schedule."
     )
 
-    measure(run, "alternating", study(run, lambda eta: pair(quadratic(eta), alternating(eta))))
+    measure(run, "alternating", alternating)
     plan, steps = alternating(ETAS[-1]), round(1 / ETAS[-1])
     left = (0.5 * (1 - 0.9) / (1 + 0.9)) ** 2  # the averaged rate alternates by eta (1 - beta)/(1 + beta)/2
     for name, rates, expected in (("raw", plan, 1.25), ("averaged", plan.averaged(), 1.0 + left)):
