@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -129,7 +130,7 @@ def over_uniforms(function: Callable[[np.ndarray], Any], breaks: Sequence[float]
     """int_0^1 function(u) du by Gauss-Legendre between the `breaks`; u = s^power takes away a singularity at 0."""
     s, w = np.polynomial.legendre.leggauss(nodes)
     total, edges = 0.0, np.array([0.0, *breaks, 1.0]) ** (1 / power)
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         at = (high - low) / 2 * s + (high + low) / 2
         total = total + np.sum(function(at**power) * power * at ** (power - 1) * w, axis=-1) * (high - low) / 2
     return total

@@ -15,19 +15,20 @@ o(eta^2, (sigma eta)^2) has to be read as smaller than the larger of the two.
 from functools import partial
 
 import numpy as np
+from _plain import ROUNDING, draws, farthest, over_uniforms
 
 import sdetools as st
 from sdetools.plots import loglog_orders
 
 
-def terms(oracle: st.NoisyOracle, z: np.ndarray, eta: float) -> dict[str, float]:
-    """The three terms of the lemma at z."""
-    g, H, covariance = oracle.loss.gradient(z), oracle.loss.hessian(z), oracle.covariance(z)
+def terms(g: np.ndarray, H: np.ndarray, covariance: np.ndarray, eta: float) -> dict[str, float]:
+    """The three terms of the lemma, from the gradient, the Hessian and the covariance of the noise, sigma^2 Sigma."""
     return {"descent": -eta * g @ g, "noise": eta**2 / 2 * np.trace(H @ covariance), "curvature": eta**2 / 2 * g @ H @ g}
 
 
 ETA, Z = 0.25, np.array([1.0, -0.5])
-QUADRATIC = st.losses.quadratic([[2.0, 0.5], [0.5, 1.0]], center=[0.2, 0.4])
+HESSIAN, CENTRE, SIGMA = np.array([[2.0, 0.5], [0.5, 1.0]]), np.array([0.2, 0.4]), 2.0
+QUADRATIC = st.losses.quadratic(HESSIAN, center=CENTRE)
 ROOT = [[1.0, 0.0], [0.6, 0.8]]
 NOISES = {
     "gaussian": st.noise.gaussian(root=ROOT),
@@ -39,6 +40,83 @@ NOISES = {
 }
 
 
+def root_at(name, z):
+    """The noise root of the claim at z."""
+    return np.array([[1 + z[0] / 4, 0.0], [0.6, 0.8]]) if "Sigma(z)" in name else np.array(ROOT)
+
+
+def plain_loss(z):
+    return (z - CENTRE) @ HESSIAN @ (z - CENTRE) / 2
+
+
+# how an entry of u comes from its draws: (number of uniforms, jumps, power of the substitution at 0); None: normal or sign
+ENTRIES = {
+    "skewed: exponential": ((), 16),
+    "skewed: two points": ((0.1,), 1),
+    "heavy-tailed: t(10)": ((), 20),
+}
+
+
+def seen_moments(name, noise):
+    """E v and E v v^T at Z as the noise makes them of its draws: entries are independent, so that each is integrated alone.
+
+    v = R u is linear in u. So E v and Cov v follow from v with the draws of one entry moving and those of the other resting.
+    """
+    rows = noise.n_draws
+
+    def values(row, at):
+        z = np.full((rows, len(at)), 0.5)
+        z[row] = at
+        return z
+
+    def over(row, function):
+        if name == "signs":
+            return (function(values(row, np.array([1.0]))) + function(values(row, np.array([-1.0]))))[..., 0] / 2
+        if name.startswith("gaussian"):
+            return function(values(row, HERMITE[0])) @ NORMAL[1]
+        breaks, power = ENTRIES[name]
+        if rows == 2:
+            return over_uniforms(lambda u: function(values(row, u)), breaks, power)
+        turns = (np.arange(64) + 0.5) / 64  # the second uniform of an entry is an angle
+
+        def turned(t):
+            def both(u):
+                z = values(row, u)
+                z[row + 2] = t
+                return function(z)
+
+            return over_uniforms(both, breaks, power)
+
+        return np.mean([turned(t) for t in turns], axis=0)
+
+    def v(z):
+        return noise.value(np.repeat(Z[:, None], z.shape[1], axis=1), z)
+
+    resting = v(np.full((rows, 1), 0.5))
+    own = [over(row, lambda z: v(z) - resting) for row in (0, 1)]
+    mean = resting[:, 0] + own[0] + own[1]
+    spread = 0.0
+    for row in (0, 1):
+        products = over(row, lambda z: np.einsum("ip,jp->ijp", v(z) - resting, v(z) - resting))
+        spread = spread + products - np.multiply.outer(own[row], own[row])
+    return mean, spread
+
+
+def measure_noise(run, name, noise):
+    """The noise at Z: its mean and covariance by quadrature over its draws, what it states, and one step of the kernel."""
+    root = root_at(name, Z)
+    mean, spread = seen_moments(name, noise)
+    run.measure(f"mean of the noise by quadrature, {name}", float(np.abs(mean).max()), at_most=1e-9)
+    run.measure(f"covariance of the noise by quadrature, {name}", farthest(spread, root @ root.T), at_most=1e-9)
+    run.measure(f"covariance of the noise as stated, {name}", farthest(noise.covariance(Z), root @ root.T), at_most=ROUNDING)
+    sgd = st.SGD(st.NoisyOracle(QUADRATIC, noise, sigma=SIGMA), st.schedules.constant(eta=ETA))
+    observe = {"x0": "x0", "x1": "x1", "L": QUADRATIC}
+    found = st.simulate(sgd, Z, horizon=ETA, observe=observe, **run.options(paths=1))
+    after = Z - ETA * (HESSIAN @ (Z - CENTRE) + SIGMA * noise.value(Z, draws(sgd, 1, run.seed)[0]))
+    seen = [found.at(h).value for h in observe]
+    run.measure(f"one step beside Definition 2.2, {name}", farthest(seen, [*after, plain_loss(after)]), at_most=ROUNDING)
+
+
 @st.claim(
     "lemma-2.4-quadratic",
     statement=r"On a quadratic $E\,L(z') - L(z) = -\eta |\nabla L|^2 + \frac{(\sigma\eta)^2}{2} "
@@ -46,12 +124,18 @@ NOISES = {
     source="Lemma 2.4",
 )
 def quadratic(run):
-    start, measured, rows = float(QUADRATIC.value(Z)), {}, []
+    run.note(
+        "A noise of another mean or covariance is noticed by quadrature, a wrong step along a path, a wrong moment by the lemma's sum: "
+        "all exactly, from the numbers of the problem and not from the library's derivatives."
+    )
+    start, measured, rows = float(plain_loss(Z)), {}, []
+    slope = HESSIAN @ (Z - CENTRE)
     options = run.options(paths=10 * run.paths)  # a path is one step
     for name, noise in NOISES.items():
-        oracle = st.NoisyOracle(QUADRATIC, noise, sigma=2.0)
+        measure_noise(run, name, noise)
+        oracle, root = st.NoisyOracle(QUADRATIC, noise, sigma=SIGMA), root_at(name, Z)
         sgd = st.SGD(oracle, st.schedules.constant(eta=ETA))
-        parts = terms(oracle, Z, ETA)
+        parts = terms(slope, HESSIAN, SIGMA**2 * root @ root.T, ETA)
         # half of the smallest term: a lemma that lacks any of them would be found out
         resolution = min(map(abs, parts.values())) / 2
         loss = measured[name] = st.simulate(sgd, Z, horizon=ETA, observe={"L": QUADRATIC}, **options).at("L")
@@ -60,7 +144,7 @@ def quadratic(run):
         run.measure(f"the same by moment recursion, {name}", exact, expected=start + sum(parts.values()), tolerance=1e-12)
         rows.append((name, *(f"{v:.4f}" for v in parts.values()), f"{exact - start:.4f}", f"{loss.value - start:.4f}"))
     run.table("expected change of the loss", rows, ["noise", *parts, "exact", f"{options['paths']:,} paths"])
-    parts = terms(st.NoisyOracle(QUADRATIC, NOISES["gaussian"], sigma=2.0), Z, ETA)
+    parts = terms(slope, HESSIAN, SIGMA**2 * np.array(ROOT) @ np.transpose(ROOT), ETA)
     for missing in ("noise", "curvature"):
         with run.control(f"the {missing} term left out"):
             rest = start + sum(parts.values()) - parts[missing]
@@ -81,11 +165,18 @@ SKEWED = (LAGUERRE[0] - 1, LAGUERRE[1])  # skewness 2, excess kurtosis 6
 def remainder(law, sigma, eta: float, without: str = "") -> float:
     """E L(z') - L(z) less the terms of the lemma, by quadrature that is exact for this L (of degree 4)."""
     nodes, weights = law
-    oracle = st.NoisyOracle(WELL, st.noise.gaussian(dim=1), sigma=sigma(eta))
-    z = np.array([AT])
-    after = (AT - eta * (G + sigma(eta) * nodes))[None, :]
-    parts = terms(oracle, z, eta) | ({without: 0.0} if without else {})
-    return float(weights @ (WELL.value(after) - WELL.value(z)) - sum(parts.values()))
+    after = AT - eta * (G + sigma(eta) * nodes)
+    parts = at_well(sigma(eta), eta) | ({without: 0.0} if without else {})
+    return float(weights @ (well(after) - well(AT)) - sum(parts.values()))
+
+
+def well(z):
+    return (z * z - 1) ** 2 / 4
+
+
+def at_well(sigma: float, eta: float) -> dict[str, float]:
+    """The terms of the lemma on the double well at AT."""
+    return terms(np.array([G]), np.array([[3 * AT**2 - 1]]), np.array([[sigma**2]]), eta)
 
 
 def fixed(eta: float) -> float:
@@ -104,6 +195,9 @@ def growing(eta: float) -> float:
     source="Lemma 2.4",
 )
 def remainders(run):
+    run.note(
+        "The remainder is quadrature in the claim's own numbers; the library's transfer operator and local orders must agree with it."
+    )
     # order, leading coefficient and the next one, eta^(step) further on, from Taylor's formula
     cases = {
         "fixed noise": (NORMAL, fixed, 3.0, -L3 * (G**3 + 3 * G) / 6, L4 * (G**4 + 6 * G**2 + 3) / 24, 1.0),
@@ -118,10 +212,12 @@ def remainders(run):
         slope = st.exact.local_orders(fine, np.abs(left[name][-2:]))[0]
         run.measure(f"order of the remainder, {name}", slope, expected=order, tolerance=bend)
         run.measure(f"coefficient, {name}", left[name][-1] / fine[1] ** order, expected=leading, tolerance=bend * abs(leading))
+        plain = np.log(left[name][-1] / left[name][-2]) / np.log(fine[1] / fine[0])
+        run.measure(f"local order beside a plain quotient, {name}", slope, plain, tolerance=ROUNDING)
     for eta in ETAS[:3]:  # the quadrature beside another one, of the library
         sgd = st.SGD(st.NoisyOracle(WELL, st.noise.gaussian(dim=1), growing(eta)), st.schedules.constant(eta=eta))
         change = st.exact.transfer(sgd, [AT], steps=1, h=WELL, record=[0, 1])
-        here = remainder(NORMAL, growing, eta) + sum(terms(sgd.oracle, np.array([AT]), eta).values())
+        here = remainder(NORMAL, growing, eta) + sum(at_well(growing(eta), eta).values())
         run.measure(f"E L(z') - L(z) by another quadrature, eta={eta:g}", change[1] - change[0], expected=here, tolerance=1e-10)
 
     for missing, sigma, order in (("curvature", fixed, 3.0), ("noise", growing, 2.0)):

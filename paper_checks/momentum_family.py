@@ -24,6 +24,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from _plain import ROUNDING, draws, farthest, follow, moments, sgd, sgdm
 
 import sdetools as st
 from sdetools.dynamics.family import IGT, PNM, QHM, SGDF, SNGM, STORM, AccSGD, Nesterov, PrimalAveraging, RandomScaling
@@ -59,14 +60,145 @@ def quadratic(h=H):
     return st.NoisyOracle(st.losses.from_expression("x**2 / 2"), st.noise.gaussian(dim=1), sigma=h**-0.5)
 
 
+def nesterov(state, g, eta, mu):
+    x, v = state
+    now = g(x)
+    v = mu * v + now
+    return x - eta * (now + mu * v), v
+
+
+def qhm(state, g, eta, beta, nu):
+    x, m = state
+    now = g(x)
+    m = beta * m + (1 - beta) * now
+    return x - eta * ((1 - nu) * now + nu * m), m
+
+
+def primal_averaging(state, g, eta, c):
+    x, z = state
+    z = z - eta * g(x)
+    return x + c * (z - x), z
+
+
+def acc_sgd(state, g, eta, kappa, A):
+    x, w = state
+    now = g(x)
+    w = A * w + (1 - A) * (x - kappa * eta * now / 0.7)
+    share = 0.7 / (0.7 + (1 - A))
+    return share * (x - eta * now) + (1 - share) * w, w
+
+
+def pnm(state, g, eta, beta, b0):
+    x, last, before = state
+    new = beta**2 * before + (1 - beta**2) * g(x)
+    return x - eta * ((1 + b0) * new - b0 * last) / math.sqrt((1 + b0) ** 2 + b0**2), new, last
+
+
+def storm(state, g, eta, a):
+    x, d, previous = state
+    d = a * g(x) + (1 - a) * (d + g(x) - g(previous))
+    return x - eta * d, d, x
+
+
+def random_scaling(state, g, eta, beta, s):
+    x, m = state
+    m = beta * m + (1 - beta) * g(x)
+    return x - s * eta * m, m
+
+
+def sngm(state, g, eta, beta):
+    x, m = state
+    m = beta * m + np.sign(g(x))
+    return x - eta * m, m
+
+
+def sgdf(state, g, eta, beta, b2, t):
+    x, m, s = state
+    now = g(x)
+    m = beta * m + (1 - beta) * now
+    s = b2 * s + (1 - b2) * (now - m) ** 2
+    mean, variance = m / (1 - beta**t), s / (1 - b2**t)
+    K = variance / (variance + (now - mean) ** 2 + 1e-8)
+    return x - eta * (mean + K * (now - mean)), m, s
+
+
+def igt(state, g, eta, t):
+    x, v, previous = state
+    v = (t * v + g(x + t * (x - previous))) / (t + 1)
+    return x - eta * v, v, x
+
+
+GAIN = {
+    "SGDM": 1.0,  # (1 - beta) / (1 - beta)
+    "Nesterov": 1 / (1 - BETA),  # 1 + mu / (1 - mu)
+    "QHM": 1.0,  # (1 - nu) + nu
+    "primal averaging": 1.0,  # c eta for ever, the start's share (1 - c) forgotten: c / c
+    "AccSGD": 0.7 * (1 + 5) / 1.7,  # e (1 + xi) / (1 + e)
+    "PNM": 1 / math.sqrt(5),  # (1 + b0) - b0 = 1 over the norm
+    "STORM": 1.0,
+}
+"""The answer to a constant gradient, from the papers' equations and not from the rules."""
+
+
+def plain(name, rate, steps, scales=None):
+    """A method by its paper, at the rate at which SGD at `rate` answers a slow gradient: (rule, parts, its numbers in each step)."""
+    rate, k = rate / GAIN.get(name, 1.0), np.arange(steps)
+    a, A = (1 - BETA) ** 0.5, 1 - 0.49 * 5 / 50
+    scales = np.ones(steps) if scales is None else scales
+    length = (
+        (1 - BETA) * math.sqrt(math.pi / 2) * rate / math.sqrt(H)
+    )  # g / |g| has the slope sqrt(2 / pi) / sigma, and no 1 - beta
+    rule, parts, numbers = {
+        "SGDM": (sgdm, "xm", [rate, BETA]),
+        "Nesterov": (nesterov, "xv", [rate, BETA]),
+        "QHM": (qhm, "xm", [rate, BETA, 0.7]),
+        "primal averaging": (primal_averaging, "xx", [rate, 1 - BETA]),
+        "AccSGD": (acc_sgd, "xx", [rate, 50, A]),
+        "PNM": (pnm, "xmm", [rate, BETA, 1.0]),
+        "STORM": (storm, "xmx", [rate, np.where(k == 0, 1.0, a)]),
+        "random scaling": (random_scaling, "xm", [rate, BETA, scales]),
+        "SNGM": (sngm, "xm", [length, BETA]),
+        "SGDF": (sgdf, "xmm", [rate, BETA, 0.999, k + 1]),
+        "IGT": (igt, "xmx", [rate, k]),
+    }[name]
+    return rule, parts, np.column_stack([np.broadcast_to(value, steps) for value in numbers]).astype(float)
+
+
+def start_of(parts, x0):
+    """x0 in every part that is a position, 0 in the buffers."""
+    return tuple(x0 if part == "x" else 0.0 for part in parts)
+
+
 def gain(name):
-    """The learning rate of the SGD that it is, over its own; 1 for those that have none (and for SGDM, where Theorem 3.5 says so)."""
+    """The library's gain of a method; 1 for those that have none (and for SGDM, where Theorem 3.5 says so)."""
     return 1.0 if name in OTHERS or name == "SGDM" else DISGUISED[name](quadratic(), 1.0).gain
 
 
 def method(name, rate, h=H):
     """A method that answers slow gradients as SGD at the learning rate `rate` does."""
-    return (DISGUISED | OTHERS)[name](quadratic(h), rate / gain(name))
+    return (DISGUISED | OTHERS)[name](quadratic(h), rate / GAIN.get(name, 1.0))
+
+
+def measure_rules(run):
+    """Every method along one path of the kernel, step by step, beside its paper's equations, and its gain beside its formula."""
+    steps = 48
+    choir = made_choir(1.0, slope=0.3, curve=1.0, well=2.0)
+    names = [f"x{i}" for i in range(1 + len(NAMES))]
+    options = run.options(paths=1, times=[k * H for k in range(steps + 1)])
+    found = st.simulate(choir, [1.5] * len(names), steps * H, observe=names, **options)
+    seen = np.array([[found.at(x, t).value for x in names] for t in found.times])
+    z = draws(choir, steps, run.seed)  # the shared normal, then the uniform of random scaling
+
+    def noisy(k, x):
+        return 0.3 + x - 2 * x / np.sqrt(1 + x * x) + H**-0.5 * z[k, 0]
+
+    for i, name in enumerate(["SGD", *NAMES]):
+        made = (sgd, "x", np.full((steps, 1), H)) if name == "SGD" else plain(name, H, steps, -np.log(z[:, -1]))
+        rule, parts, rows = made
+        expected = follow(rule, start_of(parts, 1.5), rows, noisy)[:, 0]
+        run.measure(f"{name}: x_k along one path beside its equations", farthest(seen[:, i], expected), at_most=ROUNDING)
+    for name, expected in GAIN.items():
+        run.measure(f"{name}: gain", gain(name), expected, relative=ROUNDING)
 
 
 class Choir(st.Dynamics):
@@ -111,11 +243,11 @@ class Voice:
         return self.oracle(np.repeat(x, 1 + len(NAMES), axis=0))[self.i : self.i + 1]
 
 
-def endpoints(run, x0, horizon=1.0, share=1.0, stream=0, **numbers):
-    """x at the horizon, SGD at the rate h first, then all others at h times `share`: `(methods, paths)`, and the paths lost.
+def made_choir(share=1.0, **numbers):
+    """SGD at the rate h first, then all others at h times `share`.
 
-    The points are kept, hence the bound on their number. The loss is the same function of every coordinate, so that all problems are one compiled kernel. Its wells lie at
-    x^2 = 3 for curve = 1, well = 2: there L' = x - 2 x / sqrt(1 + x^2), and -1 <= L'' <= 1.
+    The loss is the same function of every coordinate, so that all problems are one compiled kernel. Its wells lie at x^2 = 3 for
+    curve = 1, well = 2: there L' = x - 2 x / sqrt(1 + x^2), and -1 <= L'' <= 1.
     """
     numbers = {"slope": 0.0, "curve": 0.0, "well": 0.0} | numbers
     names = [f"x{i}" for i in range(1 + len(NAMES))]
@@ -125,9 +257,14 @@ def endpoints(run, x0, horizon=1.0, share=1.0, stream=0, **numbers):
         st.noise.gaussian(root=np.ones((len(names), 1))),
         sigma=H**-0.5,
     )
-    choir = Choir(oracle, constant(H), [st.SGD(quadratic(), constant(H)), *(method(name, share * H) for name in NAMES)])
+    return Choir(oracle, constant(H), [st.SGD(quadratic(), constant(H)), *(method(name, share * H) for name in NAMES)])
+
+
+def endpoints(run, x0, horizon=1.0, share=1.0, stream=0, **numbers):
+    """x at the horizon, SGD first: `(methods, paths)`, and the paths lost. The points are kept, hence the bound on their number."""
+    choir = made_choir(share, **numbers)
     options = run.options(paths=min(run.paths, 250_000), stream=stream, times=[horizon], keep_final=True)
-    found = st.simulate(choir, [x0] * len(names), horizon, observe=["x0"], **options)
+    found = st.simulate(choir, [x0] * choir.dim, horizon, observe=["x0"], **options)
     return found.final, found.diverged
 
 
@@ -176,7 +313,16 @@ NORMALISED = math.erf(math.sqrt(H / 2)) * math.sqrt(
 
 
 def exact_gap(name, h):
-    """E x^2 at T = 1 on the quadratic from x_0 = 1, less that of SGD, from the rules themselves at a finite h."""
+    """E x^2 at T = 1 on the quadratic from x_0 = 1, less that of SGD, from the papers' equations at a finite h."""
+    steps = round(1 / h)
+    rule, parts, rows = plain(name, h, steps)
+    mine, own = moments(rule, start_of(parts, 1.0), rows, 1.0, 1 / h)
+    other, others = moments(sgd, [1.0], np.full((steps, 1), h), 1.0, 1 / h)
+    return float(mine[-1, 0] ** 2 + own[-1, 0, 0] - other[-1, 0] ** 2 - others[-1, 0, 0])
+
+
+def library_gap(name, h):
+    """The same by the library, from the rules that run."""
     one, steps = method(name, h, h), round(1 / h)
     other = st.SGD(one.oracle, constant(h), step_time=one.step_time)
     return float(st.exact.gap(one, other, [1.0], steps, "x**2", record=[steps])[0])
@@ -196,6 +342,12 @@ def squared(points, lost, i):
     source="Theorem 3.5, carried over to the relatives of momentum",
 )
 def momentum_family(run):
+    run.note(
+        "A wrong rule, coefficient or order of steps is noticed along one path, where each method meets its paper's equations to rounding; a "
+        "wrong gain by its formula; a wrong moment by the exact gap at a finite rate, from plain recursions. Paths only add that it all holds "
+        "in law."
+    )
+    measure_rules(run)
     drift, extra, wrong = drifts(run), extras(run), extras(run, share=0.7)
     points, lost = endpoints(run, 1.0, stream=2, curve=1.0)
     wells, lost_there = endpoints(run, 1.5, stream=3, curve=1.0, well=2.0)
@@ -205,6 +357,8 @@ def momentum_family(run):
         run.measure(f"{name}: extra noise", extra[name], expected=0.0, tolerance=Z * extra[name].stderr)
         gap = squared(points, lost, i)
         run.measure(f"{name}: gap of x^2 on a quadratic", gap, expected=exact_gap(name, H), tolerance=Z * gap.stderr)
+        away = abs(library_gap(name, H) - exact_gap(name, H))
+        run.measure(f"{name}: exact gap of x^2 by the library beside plain recursions", away, at_most=ROUNDING)
         shrunk = abs(exact_gap(name, H / 16) / exact_gap(name, H))
         run.measure(f"{name}: what is left of the exact gap at h / 16", shrunk, at_most=16**-0.5)  # order 1/2
         # of order h / (1 - beta); the diffusion, T and the bound on |L''| are all 1, and so is the constant taken here

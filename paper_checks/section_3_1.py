@@ -14,9 +14,12 @@ Starting from x_0 = k eta c puts the mean endpoint at the origin, so E |x_k|^2 /
 """
 
 from dataclasses import replace
-from math import pi, sqrt
+from math import erf, exp, pi, sqrt
 
 import numpy as np
+from _plain import ROUNDING, draws, farthest, follow, start_draws
+from _plain import sgd as plain_sgd
+from _plain import sgdm as plain_sgdm
 
 import sdetools as st
 from sdetools.plots import COLOURS, FAINT, INK, canvas
@@ -63,6 +66,34 @@ def ratio(above: st.Estimate, below: st.Estimate) -> st.Estimate:
     return replace(above, value=value, stderr=value * np.hypot(above.stderr / above.value, below.stderr / below.value))
 
 
+def measure_walk(run, size: float) -> None:
+    """One path of the kernel, its start drawn at rest, beside the equations at every step: x, and what adds up along the path."""
+    c = size * DIRECTION
+    for name, dynamics in (("SGD", sgd(size)), ("SGDM", sgdm(size))):
+        turbulence = [st.SquaredIncrements(0), st.PathLength(), st.LossVariation(dynamics.oracle.loss)]
+        options = run.options(paths=1, times="all", functionals=turbulence, observe=["x0", SPREAD])
+        found = st.simulate(dynamics, linear(size)[1], HORIZON, **options)
+        seen = np.array([[found.at(h, t).value for h in found.names] for t in found.times])
+        z, start = draws(dynamics, STEPS, run.seed), HORIZON * c
+        rule, state, row = plain_sgd, (start,), (ETA,)
+        if name == "SGDM":
+            rule, state, row = plain_sgdm, (start, c + sqrt(R) * start_draws(dynamics, run.seed)), (ETA, BETA)
+        x = follow(rule, state, [row] * STEPS, lambda k, x, z=z: c + z[k])
+        moves = np.diff(x, axis=0)
+        sums = [moves[:, 0] ** 2, np.sqrt((moves**2).sum(axis=1)), np.abs(moves @ c)]
+        expected = [x[:, 0], (x**2).sum(axis=1) / 2, *(np.concatenate([[0.0], np.cumsum(one)]) for one in sums)]
+        for h, one, other in zip(found.names, seen.T, expected, strict=True):
+            run.measure(f"{h} along one path beside its equations, {name}", farthest(one, other), at_most=ROUNDING)
+
+
+def endpoint_variance(eta: float, beta: float, steps: int) -> float:
+    """Var x_k for SGDM at rest, from the weight of every draw: (1 - beta^j) eta with j steps to go, and c m_0."""
+    left = np.arange(1, steps + 1)
+    own = eta * (1 - beta**left)
+    first = eta * beta * (1 - beta**steps) / (1 - beta)
+    return float((own**2).sum() + first**2 * (1 - beta) / (1 + beta))
+
+
 @st.claim(
     "section-3.1-one-step",
     statement=r"The variance of a single step is $\eta^2$ for SGD and $\frac{1-\beta}{1+\beta} \eta^2$ for SGDM with "
@@ -71,6 +102,11 @@ def ratio(above: st.Estimate, below: st.Estimate) -> st.Estimate:
 )
 def one_step(run):
     size = 0.25
+    run.note("A wrong rule, start or schedule is noticed along one path, step by step, and a wrong closed form by its value.")
+    measure_walk(run, size)
+    closed = st.exact.warmup(ETA, BETA, STEPS)
+    run.measure("variance of a step / eta^2 by the library, SGD", closed.one_step_sgd / ETA**2, 1.0, tolerance=ROUNDING)
+    run.measure("variance of a step / eta^2 by the library, SGDM", closed.one_step_sgdm / ETA**2, R, tolerance=ROUNDING)
 
     def variance(dynamics):
         """The mean over all steps of (x_{k+1} - x_k)^2, less the square of its mean eta c."""
@@ -96,18 +132,34 @@ def one_step(run):
 )
 def endpoint(run):
     size, warmup = 1.0, st.exact.warmup(ETA, BETA, STEPS)
-    correction = warmup.endpoint_sgd - warmup.endpoint_sgdm
+    run.note("A wrong rule, start, schedule or moment is noticed along one path and in the moments, each step by step.")
+    measure_walk(run, size)
+    correction = 2 * BETA * ETA**2 * (1 - BETA**STEPS) / (1 - BETA**2)
+    first, second = STEPS * ETA**2, STEPS * ETA**2 - correction
+    run.measure(
+        "the statement's formula beside the weights of all draws, SGDM",
+        endpoint_variance(ETA, BETA, STEPS),
+        second,
+        tolerance=1e-12,
+    )
+    run.measure("variance by the library's closed form, SGD", warmup.endpoint_sgd, first, relative=ROUNDING)
+    run.measure("variance by the library's closed form, SGDM", warmup.endpoint_sgdm, second, relative=ROUNDING)
     ends = {}
-    for name, dynamics, exact in (("SGD", sgd(size), warmup.endpoint_sgd), ("SGDM", sgdm(size), warmup.endpoint_sgdm)):
+    for name, dynamics, exact in (("SGD", sgd(size), first), ("SGDM", sgdm(size), second)):
         end = ends[name] = walk(run, dynamics, size)
         recursion = st.exact.moments(dynamics, linear(size)[1], STEPS).covariance[-1]
         run.measure(f"variance by moment recursion, {name}", recursion[0, 0], expected=exact, tolerance=1e-12)
+        middle = st.exact.moments(dynamics, linear(size)[1], STEPS, record=[7])
+        drawn = 7 * ETA**2 if name == "SGD" else endpoint_variance(ETA, BETA, 7)
+        run.measure(f"variance after 7 steps by moment recursion, {name}", middle.covariance[0, 1, 1], drawn, tolerance=1e-12)
+        away = farthest(middle.mean[0], (STEPS - 7) * ETA * size * DIRECTION)
+        run.measure(f"mean after 7 steps by moment recursion, {name}", away, at_most=ROUNDING)
         run.measure(f"variance of the endpoint, {name}", end.at(SPREAD), expected=exact, tolerance=correction / 2)
         mean = end.at("x0")
         run.measure(f"mean of the endpoint, {name}", mean, expected=0.0, tolerance=Z * mean.stderr)
 
     with run.control("the correction left out"):
-        run.measure("variance of the endpoint, SGDM", ends["SGDM"].at(SPREAD), warmup.endpoint_sgd, tolerance=correction / 2)
+        run.measure("variance of the endpoint, SGDM", ends["SGDM"].at(SPREAD), first, tolerance=correction / 2)
     with run.control("the steps taken for independent"):
         run.measure("variance of the endpoint, SGDM", ends["SGDM"].at(SPREAD), STEPS * R * ETA**2, tolerance=correction / 2)
 
@@ -145,8 +197,9 @@ def mean_length(size: float, variance: float) -> float:
 
 
 def mean_change(size: float, variance: float) -> float:
-    """E |c . m|."""
-    return float(st.exact.absolute_moment(size**2, variance * size**2))
+    """E |c . m|, by the folded normal law."""
+    mean, deviation = size**2, size * sqrt(variance)
+    return deviation * sqrt(2 / pi) * exp(-(mean**2) / (2 * deviation**2)) + mean * erf(mean / (deviation * sqrt(2)))
 
 
 @st.claim(
@@ -157,6 +210,8 @@ def mean_change(size: float, variance: float) -> float:
     source="Section 3.1",
 )
 def turbulence(run):
+    run.note("A wrong rule, start or functional is noticed along one path, step by step; the means come from the laws named.")
+    measure_walk(run, 1.0)
     sizes, formulas = (0.0, 0.25, 1.0, 4.0), {"path length": mean_length, "loss variation": mean_change}
     seen = {name: {} for name in formulas}
     for size in sizes:
