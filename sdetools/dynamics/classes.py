@@ -83,18 +83,22 @@ def witness(sde: SDE, kind: str, points: np.ndarray, p: Any = None, s: Sequence[
     def matrix(y: np.ndarray) -> np.ndarray:
         return np.stack([np.broadcast_to(sde.diffusion(y, list(unit), p, signals), y.shape) for unit in np.eye(q)], axis=1)
 
+    if kind == "scalar":
+        return points[:, 0] if q > 1 else None
     with np.errstate(all="ignore"):
         values = matrix(points)
-        scale = np.abs(values).max(axis=(0, 1)) + np.finfo(float).tiny
+        points = points[:, np.isfinite(values).all(axis=(0, 1))]
+        values = matrix(points)
+        if not points.shape[1]:
+            return None
         if kind in ("none", "additive"):
             first = values[..., :1] if kind == "additive" else 0.0
-            wrong = np.abs(values - first).max(axis=(0, 1)) > 1e-9 * (scale if kind == "none" else np.maximum(scale, scale[0]))
+            wrong = np.abs(values - first).max(axis=(0, 1)) > 1e-9 * np.abs(values).max(axis=(0, 1))
         else:
             step = 1e-6 * np.maximum(1.0, np.abs(points))
             shifts = [np.where(np.arange(n)[:, None] == a, step, 0.0) for a in range(n)]
             slopes = np.stack([(matrix(points + e) - matrix(points - e)) / (2 * step[a]) for a, e in enumerate(shifts)], axis=2)
             wrong = (_off_diagonal if kind == "diagonal" else _not_commuting)(values, slopes)
-    wrong &= np.isfinite(values).all(axis=(0, 1))
     return points[:, int(wrong.argmax())] if wrong.any() else None
 
 

@@ -311,6 +311,13 @@ def test_a_declared_class_is_checked_before_and_along_the_run():
         st.simulate(st.SRA1(hidden, 0.25), [0.0], backend="numba", **run)
 
 
+@pytest.mark.parametrize("noise", ["none", "additive", "scalar", "diagonal", "commutative"])
+def test_a_class_that_a_function_does_not_have_is_refused(noise):
+    """A function that cannot be called with symbols, with two motions that do not commute where x > 0."""
+    with pytest.raises(ValueError, match=f"noise='{noise}' for a diffusion that is not {noise} at x="):
+        st.SDE(lambda x: [x[0], x[1]], lambda x: [[np.maximum(x[0], 0.0), 1.0], [1.0, 0 * x[0]]], dim=2, noise=noise)
+
+
 @pytest.mark.parametrize("noise", ["diagonal", "commutative"])
 def test_milstein_checks_along_the_run_what_it_is_told(noise):
     """b_1 = (1 + max(y - 1e12, 0), 0) and b_2 = (0, 1) commute up to y = 1e12."""
