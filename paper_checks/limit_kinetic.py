@@ -108,7 +108,8 @@ def coefficients_off(kind):
         sde = st.HamiltonianSDE(oracle, st.schedules.scaled(eta, alpha=ALPHA, damping=0.7))
     for k in range(5):
         x, m, u = rng.uniform(-1.5, 1.5, (3, 2))
-        s = sde.signal_values(np.array([k * eta]), float(rng.uniform(0, 1)), eta)[0]
+        part = (0.0, float(rng.uniform(0, 1)), 1.0)[k % 3]  # within the step and at its end, after which the coefficients jump
+        s = sde.signal_values(np.array([k * eta]), part, eta)[0]
         g = np.array([x[0] + x[1] / 3, x[0] / 3 + 4 / 5 * x[1] ** 3])
         root = np.array([[1 + x[0] ** 2 / 4, 0.3], [0.2 * x[1], 0.8]])
         if kind == "kinetic":

@@ -128,8 +128,13 @@ def coefficients_off():
         x, u = rng.uniform(-1.5, 1.5, (2, 2))
         g = np.array([x[0] + x[1] / 3, x[0] / 3 + 4 / 5 * x[1] ** 3])
         kick = sigma * eta**0.5 * np.array([[1 + x[0] ** 2 / 4, 0.3], [0.2 * x[1], 0.8]]) @ u
-        for sde in (limit, still):
-            s = sde.signal_values(np.array([k * eta]), float(rng.uniform(0, 1)), eta)[0]
+        for sde, part in (
+            (limit, 0.0),
+            (limit, float(rng.uniform(0, 1))),
+            (limit, 1.0),
+            (still, 1.0),
+        ):  # lambda_t jumps after the step
+            s = sde.signal_values(np.array([k * eta]), part, eta)[0]
             right = -etas[k] / eta * kick * (sde is limit)
             off = (
                 np.abs(sde.drift(x, None, s) + etas[k] / eta * g).max(),

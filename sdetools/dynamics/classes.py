@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 CLASSES = ("none", "additive", "scalar", "diagonal", "commutative", "general")
 LARGEST = 4096
-"""Derivatives (coordinates^2 times motions) up to which a formula is asked whether its noise commutes."""
+"""Entries up to which a diffusion is called with symbols, and derivatives (coordinates^2 times motions) up to which it is asked whether
+its noise commutes; what is larger counts as general."""
 SIZES = (0.3, 1.0, 3.0, 10.0, 100.0, 1e4, 1e8)
 """Sizes of the points at which a class is checked."""
 FEW = 8
@@ -36,7 +37,8 @@ def classify(sde: SDE, declared: str | None, at: Any = None) -> str:
     if declared is not None and declared not in CLASSES:
         raise ValueError(f"`noise` must be one of {', '.join(CLASSES)}; got {declared!r}.")
     rows = sde.dim * len(sde.parts)
-    entries = None if sde.noise_dim == 0 or sde.constant_noise else symbolic_entries(sde)
+    asked = sde.noise_dim > 0 and not sde.constant_noise and rows * sde.noise_dim <= LARGEST
+    entries = symbolic_entries(sde) if asked else None
     found = _proven(sde, entries)
     sde.presumed = False
     if declared is None or _within(found, declared, rows):
@@ -196,13 +198,25 @@ def symbolic_entries(sde: SDE) -> Any:
     import sympy as sp
 
     y = np.array([Symbolic(v) for v in _coordinates(sde)], dtype=object)
+    u = [sp.Symbol(f"u{j}", real=True) for j in range(sde.noise_dim)]
     clock = [Symbolic(sp.Symbol(f"s{i}", real=True)) for i in range(sde.signals)]
     try:
         with np.errstate(all="ignore"):
-            columns = [sde.diffusion(y, list(map(float, unit)), None, clock) for unit in np.eye(sde.noise_dim)]
-            return sp.Matrix([[_expression(column[i]) for column in columns] for i in range(len(y))])
+            product = sde.diffusion(y, [Symbolic(v) for v in u], None, clock)
+            return sp.Matrix([_coefficients(_expression(product[i]), u) for i in range(len(y))])
     except Exception:  # the user's own code, with what it was not made for
         return None
+
+
+def _coefficients(row: Any, u: Sequence[Any]) -> list[Any]:
+    """The factors of u_0, u_1, ... in a sum that is linear in them."""
+    import sympy as sp
+
+    place, out = {v: j for j, v in enumerate(u)}, [[] for _ in u]
+    for term in sp.Add.make_args(row):
+        for v in term.free_symbols & place.keys():
+            out[place[v]].append(term.diff(v))
+    return [sp.Add(*parts) for parts in out]
 
 
 def _coordinates(sde: SDE) -> list[Any]:

@@ -179,6 +179,20 @@ def test_areas_that_share_a_motion_are_uncorrelated(cls, law):
     np.testing.assert_allclose(moments(OneSignAMotion), [0.0625, 0.125], atol=1e-15)
 
 
+@pytest.mark.parametrize("cls", [st.Platen, st.RI1])
+def test_limits_of_optimisers_keep_the_order(cls):
+    """LimitSDE of x^2/2 + y^2 z/3 + z^4/4 with a root in which three noises do not commute: drift -grad L, columns -R."""
+    x, y, z = Y
+    root = [[SPACE(1), y / 4, SPACE(0)], [SPACE(0), 1 + x / 2, z / 4], [x / 3, SPACE(0), 1 + y / 2]]
+    rows = [[str(entry.as_expr()) for entry in row] for row in root]
+    loss = st.losses.from_expression("y0**2/2 + y1**2*y2/3 + y2**4/4", variables="y0 y1 y2")
+    oracle = st.NoisyOracle(loss, st.noise.gaussian(root=rows, variables="y0 y1 y2"), sigma=10.0)
+    one = st.LimitSDE(oracle, st.schedules.constant(0.01, beta=0.5))
+    a, b = [-x, -2 * y * z / 3, -(y**2) / 3 - z**3], [[-root[i][k] for i in range(3)] for k in range(3)]
+    errors = off(lambda h: st.exact.step_law(cls(one, h, "three-point"), POINT), a, b, 3)
+    assert one.noise_class == "general" and errors[:-1].max() < ROUNDING < 1e-2 < errors[-1]
+
+
 def test_signs_are_counted_by_pairs():
     def signs(noises, cls=st.RI1):
         return cls(sde(*system(noises, 1, 0)), 0.1).private_signs
