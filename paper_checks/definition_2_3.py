@@ -21,6 +21,7 @@ ETA, HORIZON, START = 1 / 64, 1.0, [1.5]
 LOSS = st.losses.from_expression("x**2/2 + cos(2*x)/2")  # two wells
 LIPSCHITZ = 3.0  # |L''| = |1 - 2 cos 2x|
 ORACLE = st.NoisyOracle(LOSS, st.noise.gaussian(dim=1), sigma=ETA**-0.5)
+QUIET = st.NoisyOracle(LOSS, st.noise.none(1))
 
 
 def rounding(points: np.ndarray, steps: int, beta: float) -> float:
@@ -34,6 +35,23 @@ def endpoints(run, first: st.Dynamics, second: st.Dynamics):
     gap = st.weak_gap(first, second, START, HORIZON, observe=["x"], **options)
     distance, steps = np.abs(gap.final[0] - gap.final[1]), gap.steps[-1]
     return gap, float(distance.max()), rounding(gap.final, steps, first.plan.betas(steps).max())
+
+
+def iterates(method: str, etas: np.ndarray, betas: np.ndarray) -> float:
+    """x after the last step without noise, in plain arithmetic: L' = x - sin 2x."""
+    x, m = START[0], 0.0
+    for eta, beta in zip(etas, betas):
+        g = x - math.sin(2 * x)
+        m = beta * m + (1 - beta) * g if method == "SGDM" else beta * m + g
+        x -= eta * m
+    return x
+
+
+def noiseless(run, method: st.Dynamics) -> tuple[float, float]:
+    """The endpoint of one path, and what rounding may do to it."""
+    steps = round(HORIZON / method.step_time)
+    end = st.simulate(method, START, HORIZON, observe=["x"], keep_final=True, **run.options(paths=2, times=[HORIZON], store=None))
+    return float(end.final[0, 0]), rounding(end.final, steps, method.plan.betas(steps).max())
 
 
 @st.claim(
@@ -52,7 +70,19 @@ def heavy_ball(run):
         with run.control(f"gamma = eta, beta={beta}"):
             _, wrong, allowed = endpoints(run, average, st.HeavyBall(ORACLE, gamma=ETA, beta=beta, step_time=ETA))
             run.measure("largest distance of two endpoints", wrong, at_most=allowed)
+        steps = round(HORIZON / ETA)
+        for name, rate, method in (
+            ("SGDM", ETA, st.SGDM(QUIET, st.schedules.constant(eta=ETA, beta=beta))),
+            ("HeavyBall", (1 - beta) * ETA, st.HeavyBall(QUIET, gamma=(1 - beta) * ETA, beta=beta, step_time=ETA)),
+        ):
+            end, near = noiseless(run, method)
+            exact = iterates(name, np.full(steps, rate), np.full(steps, beta))
+            run.measure(f"endpoint of {name} without noise, beta={beta}", end, expected=exact, tolerance=near)
         rows.append((beta, f"{distance:.1e}", f"{gap.at('x').stderr:.1e}", f"{wrong:.2f}"))
+    run.note(
+        "Without noise each form is held against its equation in plain arithmetic, with noise against the other form. Noticed: any changed "
+        "constant, sign or term of either, beta for 1 - beta, a rate that is not (1 - beta) eta."
+    )
     run.table("endpoints", rows, ["beta", "largest distance", "standard error of the gap", "largest distance for gamma = eta"])
 
 
@@ -89,11 +119,18 @@ class ForgetsTheRatio(WithoutBuffer):
 )
 def without_buffer(run):
     random, steps = np.random.default_rng(run.seed), round(HORIZON / ETA)
-    plan = st.schedules.from_arrays(eta=ETA * random.uniform(0.5, 1.5, steps), beta=random.uniform(0.5, 0.95, steps), base=ETA)
+    etas, betas = ETA * random.uniform(0.5, 1.5, steps), random.uniform(0.5, 0.95, steps)
+    plan = st.schedules.from_arrays(eta=etas, beta=betas, base=ETA)
     momentum = st.SGDM(ORACLE, plan)
     _, distance, allowed = endpoints(run, momentum, WithoutBuffer(ORACLE, plan))
     allowed *= 3  # an error made at step j comes back times eta_k / eta_j <= 1.5 / 0.5
     run.measure("largest distance of two endpoints, random schedule", distance, at_most=allowed)
+    end, near = noiseless(run, st.SGDM(QUIET, plan))
+    exact = iterates("SGDM", etas, betas)
+    run.measure("endpoint of SGDM without noise, random schedule", end, expected=exact, tolerance=3 * near)
+    run.note(
+        "Noticed: a rate or a momentum of the step before or after, a ratio turned over or left out, a changed constant, sign or term of SGDM."
+    )
     with run.control("eta_k / eta_{k-1} forgotten"):
         _, distance, _ = endpoints(run, momentum, ForgetsTheRatio(ORACLE, plan))
         run.measure("largest distance of two endpoints", distance, at_most=allowed)
