@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -44,8 +45,7 @@ class Table:
             )
             for entry in data["formula"]
         ]
-        claims = {id: file for file, ids in data["claims"].items() for id in ids}
-        return cls(tuple(formulas), data["tuning"], {e["mutant"]: e["why"] for e in data.get("equivalent", ())}, claims)
+        return cls(tuple(formulas), data["tuning"], {e["mutant"]: e["why"] for e in data.get("equivalent", ())}, claims_of(ROOT))
 
     def formula(self, file: str, where: str) -> Formula | None:
         """The first formula that a function belongs to; None for tuning."""
@@ -63,6 +63,16 @@ class Table:
         """All mutants of all formulas, but for the equivalent ones."""
         own = [(file, m) for file in self.files() for m in mutants_of(file, (root / file).read_bytes())]
         return [m for file, m in own if self.formula(file, m.where) is not None and m.key not in self.equivalent]
+
+
+def claims_of(root: Path) -> dict[str, str]:
+    """The file of each claim of the paper, read off the decorators without running the files."""
+    found = {}
+    for path in sorted((root / "paper_checks").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "claim":
+                found[ast.literal_eval(node.args[0])] = str(path.relative_to(root))
+    return found
 
 
 def _room(code: list[str]) -> list[str]:
