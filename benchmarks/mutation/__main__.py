@@ -77,9 +77,11 @@ def main() -> int:
     parser.add_argument("--log", type=Path, help="a file of finished meetings, from which a broken off run goes on")
     parser.add_argument("--list", action="store_true", help="print the drawn mutants and stop")
     parser.add_argument("--write", action="store_true", help="write benchmarks/mutation/README.md")
+    parser.add_argument("--planted", action="store_true", help="the planted mutants of the table instead of drawn ones")
     options = parser.parse_args()
     table = Table.read()
-    pool = [m for m in table.mutants() if options.only in m.key and options.formula in table.formula(m.file, m.where).name]  # type: ignore[union-attr]
+    everything = table.planted if options.planted else table.mutants()
+    pool = [m for m in everything if options.only in m.key and options.formula in table.formula(m.file, m.where).name]  # type: ignore[union-attr]
     chosen = drawn(pool, options.sample, options.seed)
     print(f"{len(chosen)} of {len(pool)} mutants, seed {options.seed}", flush=True)
     if options.list:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from making import Mutant, mutants_of
+from making import Mutant, Text, functions, mutants_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FILE = Path(__file__).with_name("formulas.toml")
@@ -26,12 +26,13 @@ class Formula:
 
 @dataclass(frozen=True)
 class Table:
-    """The formulas, what is no formula and why, mutants that change nothing with their arguments, and the file of each claim."""
+    """The formulas, what is no formula and why, mutants that change nothing with their arguments, the file of each claim, planted mutants."""
 
     formulas: tuple[Formula, ...]
     tuning: dict[str, str]
     equivalent: dict[str, str]
     claims: dict[str, str]
+    planted: tuple[Mutant, ...] = ()
 
     @classmethod
     def read(cls, path: Path = FILE) -> Table:
@@ -45,7 +46,9 @@ class Table:
             )
             for entry in data["formula"]
         ]
-        return cls(tuple(formulas), data["tuning"], {e["mutant"]: e["why"] for e in data.get("equivalent", ())}, claims_of(ROOT))
+        equivalent = {entry["mutant"]: entry["why"] for entry in data.get("equivalent", ())}
+        planted = tuple(_planted(**entry) for entry in data.get("planted", ()))
+        return cls(tuple(formulas), data["tuning"], equivalent, claims_of(ROOT), planted)
 
     def formula(self, file: str, where: str) -> Formula | None:
         """The first formula that a function belongs to; None for tuning."""
@@ -73,6 +76,19 @@ def claims_of(root: Path) -> dict[str, str]:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "claim":
                 found[ast.literal_eval(node.args[0])] = str(path.relative_to(root))
     return found
+
+
+def _planted(where: str, old: str, new: str) -> Mutant:
+    """The one place of a function where `old` stands."""
+    file, _, name = where.partition(":")
+    source = (ROOT / file).read_bytes()
+    (function,) = (node for found, node in functions(ast.parse(source)) if found == name)
+    begin, end = Text(source).span(function)
+    if source.count(old.encode(), begin, end) != 1:
+        raise ValueError(f"`old` must stand once in {where}; got {old!r}, {source.count(old.encode(), begin, end)} times.")
+    start = source.index(old.encode(), begin, end)
+    line = source.count(b"\n", 0, start) + 1
+    return Mutant(file, name, line, "planted", start, start + len(old.encode()), old, new)
 
 
 def _room(code: list[str]) -> list[str]:
