@@ -1,8 +1,7 @@
 r"""Exact references, cheap and without Monte Carlo: moment recursions, closed forms, quadrature.
 
-`moments`, `expectation` and `gap` serve linear rules on quadratic losses, at finite eta; `solution` linear SDEs; `step_law` one step of an
-integrator on any SDE; `transfer` one-dimensional SGD on
-any loss; `warmup`, `stationary_variance` and `local_orders` are formulas.
+`moments`, `expectation` and `gap` serve linear rules on quadratic losses, at finite eta; `solution` linear SDEs; `step_law` one step of
+an integrator on any SDE; `transfer` one-dimensional SGD on any loss; `warmup`, `stationary_variance` and `local_orders` are formulas.
 """
 
 from __future__ import annotations
