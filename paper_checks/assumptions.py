@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from _plain import ROUNDING, draws, farthest, follow, moments, over_uniforms, sgd, sgdm
 
 import sdetools as st
 from sdetools.plots import COLOURS, INK, MARKERS, canvas, loglog_orders
@@ -33,23 +34,63 @@ def characteristic(t: np.ndarray) -> np.ndarray:
     return np.exp(half * np.log(s) - gammaln(half) - (half - 1) * math.log(2)) * kv(half, s)
 
 
-def mean_cosine(dynamics: st.Dynamics, x0: float, steps: int) -> np.ndarray:
+def mean_cosine(rule, state, row, sigma: float, steps: int) -> np.ndarray:
     """E cos x_k, k = 0 ... steps: on L = x^2 / 2 the point is its mean plus a weighted sum of independent symmetric draws."""
-    mean, weight = [x0], []
-    straight, kicked = dynamics.start(np.array([x0])), dynamics.start(np.zeros(1))
-    for k, row in enumerate(dynamics.coefficient_values(steps)):
-        kick = dynamics.oracle.sigma if k == 0 else 0.0
-        straight = dynamics.rule(straight, lambda x: x, *row)
-        kicked = dynamics.rule(kicked, lambda x, kick=kick: x + kick, *row)
-        mean.append(straight[0][0])
-        weight.append(kicked[0][0])  # what a draw is worth k + 1 steps later
-    return np.cos(mean) * np.concatenate([[1.0], np.cumprod(characteristic(np.array(weight)))])
+    blank = (0.0,) * len(state)
+    mean = follow(rule, state, [row] * steps, lambda k, x: x)[:, 0]
+    weight = follow(rule, blank, [row] * steps, lambda k, x: x + (sigma if k == 0 else 0.0))[1:, 0]
+    return np.cos(mean) * np.concatenate(
+        [[1.0], np.cumprod(characteristic(weight))]
+    )  # a draw is worth weight[k] k + 1 steps later
 
 
-def exact_sup(eta: float, noise: st.noise.Noise) -> float:
+def exact_cosines(eta: float, beta: float = 0.75) -> tuple[np.ndarray, np.ndarray]:
+    """E cos x_k of SGDM and of SGD."""
+    sigma, steps = eta**-0.5, round(1 / eta)
+    return mean_cosine(sgdm, (1.0, 0.0), (eta, beta), sigma, steps), mean_cosine(sgd, (1.0,), (eta,), sigma, steps)
+
+
+def exact_sup(eta: float) -> float:
     """max_k |E cos x_k - E cos z_k|."""
-    first, second = (mean_cosine(dynamics, 1.0, round(1 / eta)) for dynamics in pair(eta, noise))
-    return float(np.abs(first - second).max())
+    return float(np.abs(np.subtract(*exact_cosines(eta))).max())
+
+
+def measure_pair(run, name, two, eta, beta, observe, values, m0=0.0, gradient=lambda x: x) -> None:
+    """The gap along one path of the kernel, step by step, beside SGDM and SGD written down anew; v = value(z) as the noise makes it."""
+    first, steps = two[0], min(32, round(1 / eta))
+    gap = st.weak_gap(*two, [1.0], steps * eta, **run.options(paths=1, times="all", control=False, observe=[observe]))
+    z, noise = draws(first, steps, run.seed), first.oracle.noise
+
+    def noisy(k, x):
+        return gradient(x) + eta**-0.5 * noise.value(np.zeros(1), z[k])[0]
+
+    x = follow(sgdm, (1.0, m0), [(eta, beta)] * steps, noisy)[:, 0]
+    y = follow(sgd, (1.0,), [(eta,)] * steps, noisy)[:, 0]
+    away = farthest(gap.statistics.gap[:, 0], values(x) - values(y))
+    run.measure(f"{name}: gap of {observe} along one path beside Definitions 2.2 and 2.3", away, at_most=ROUNDING)
+
+
+def measure_student(run, noise) -> None:
+    """Student's law as the noise makes it of two uniforms: its characteristic function and its variance, by quadrature."""
+    turns, t = (np.arange(512) + 0.5) / 512, np.array([0.3, 1.0])
+
+    def value(u, turn):
+        return noise.value(np.zeros((1, len(u))), np.stack([u, np.full_like(u, turn)]))[0]
+
+    def both(function):
+        return np.mean([over_uniforms(lambda u, b=b: function(value(u, b)), (), 25, 200) for b in turns], axis=0)
+
+    run.measure("variance of the noise by quadrature", float(both(lambda v: v * v)), 1.0, tolerance=1e-6)
+    seen = both(lambda v: np.cos(np.multiply.outer(t, np.minimum(np.abs(v), 1e6))))
+    away = farthest(seen, characteristic(t))
+    # cos(t v) turns ever faster where v is large, |v| > 100 in a share 1e-5 of all draws
+    run.measure("characteristic function of the noise by quadrature", away, at_most=1e-4)
+    run.measure("covariance of the noise as stated", float(noise.covariance(np.zeros(1))[0, 0]), 1.0, tolerance=ROUNDING)
+
+
+def fitted(etas, gaps) -> float:
+    """The slope of log gap against log eta by least squares."""
+    return float(np.polyfit(np.log(etas), np.log(gaps), 1)[0])
 
 
 def growth(values: np.ndarray, groups: int = 200, parts: int = 50) -> st.Estimate:
@@ -72,15 +113,21 @@ def heavy_tails(run):
     heavy, light = st.noise.student_t(dim=1, degrees=DEGREES), st.noise.gaussian(dim=1)
     etas = [2.0**-k for k in range(4, 9)]
     options = run.options(observe=["cos(x)"])
+    run.note(
+        "A wrong law is noticed by quadrature over its draws, a wrong rule, rate or noise scale along one path, step by step."
+    )
+    measure_student(run, heavy)
+    measure_pair(run, "eta=1/32", pair(1 / 32, heavy), 1 / 32, 0.75, "cos(x)", np.cos)
     study = st.order_study(lambda eta: pair(eta, heavy), etas, x0=[1.0], horizon=1.0, **options)
-    exact = [exact_sup(eta, heavy) for eta in study.etas]
+    exact = [exact_sup(eta) for eta in study.etas]
     # orders of interest are 1 and the theorem's 1/2; half of their distance tells them apart
     order = study.order("cos(x)")
-    run.measure("order of the gap of cos x", order, expected=order.fit(exact), tolerance=0.25)
+    run.measure("order of the gap of cos x", order, expected=fitted(study.etas, exact), tolerance=0.25)
+    run.measure("the fit beside plain least squares", order.value, fitted(order.etas, order.gaps), tolerance=ROUNDING)
     for eta, truth in zip(study.etas, exact, strict=True):
         run.measure(f"gap of cos x, eta={eta:g}", study.sup("cos(x)", eta), expected=truth, tolerance=truth / 2)
     fine = [2.0**-10, 2.0**-11]
-    limit = st.exact.local_orders(fine, [exact_sup(eta, heavy) for eta in fine])[0]
+    limit = st.exact.local_orders(fine, [exact_sup(eta) for eta in fine])[0]
     run.measure("local order of the exact gap at eta=2^-11", limit, expected=1.0, tolerance=0.25)
 
     def fourth_powers(noise):
@@ -185,28 +232,40 @@ def not_lipschitz(run):
         seen = st.simulate(dynamics(kind, 1 / n), [FAR], UNTIL, observe=["x"], **options)
         return Share(seen.diverged, seen.paths)
 
+    run.note(
+        "A wrong rule, gradient or noise scale is noticed along one path, step by step, at a rate where paths stay, and by the exact share."
+    )
+    start, eta, steps = 1.0, 1 / 16, 32
+    for kind in (st.SGD, st.SGDM):
+        one = dynamics(kind, eta)
+        found = st.simulate(one, [start], steps * eta, **run.options(paths=1, times="all", observe=["x"]))
+        z = draws(one, steps, run.seed)[:, 0]
+        rule, state, row = (sgd, (start,), (eta,)) if kind is st.SGD else (sgdm, (start, 0.0), (eta, 0.9))
+        x = follow(rule, state, [row] * steps, lambda k, x, z=z: x**3 + eta**-0.5 * z[k])[:, 0]
+        away = farthest([found.at("x", t).value for t in found.times], x)
+        run.measure(f"{kind.__name__}: x_k along one path beside its definition", away, at_most=ROUNDING)
     rare = 1e-3  # 20,000 paths without a lost one rule out a share of 11 / 20,000 at any level of a run
-    sgd = {n: share(st.SGD, n) for n in (11, 12, 13, 14, 16)}
+    lost_sgd = {n: share(st.SGD, n) for n in (11, 12, 13, 14, 16)}
     for n in (12, 13):
         truth = exact_share(1 / n)
         error = math.sqrt(truth * (1 - truth) / run.paths)
         # no interval of a run is wider than five standard errors to a side, so ten of them hold a true value and its interval
-        run.measure(f"lost share, SGD, eta=1/{n}", sgd[n], expected=truth, tolerance=10 * error)
-    run.measure("lost share, SGD, eta=1/16", sgd[16], at_most=rare)
+        run.measure(f"lost share, SGD, eta=1/{n}", lost_sgd[n], expected=truth, tolerance=10 * error)
+    run.measure("lost share, SGD, eta=1/16", lost_sgd[16], at_most=rare)
     others = {"SGDM": share(st.SGDM, 13), "clipped SGD": share(Clipped, 13)}
     for name, lost in others.items():
         run.measure(f"lost share, {name}, eta=1/13", lost, at_most=rare)
     gap = st.weak_gap(dynamics(st.SGDM, 1 / 13), dynamics(st.SGD, 1 / 13), [FAR], UNTIL, observe=["x"], **options).at("x")
     run.measure("the gap of x at eta=1/13 is given as no number", float(np.isnan(gap.value)), expected=1.0, tolerance=0.5)
     with run.control("no path of SGD is lost at eta=1/13"):
-        run.measure("lost share", sgd[13], at_most=rare)
+        run.measure("lost share", lost_sgd[13], at_most=rare)
     run.note(
         r"Gaussian noise lets a path escape at any $\eta$; the probability falls faster than exponentially in $1/\eta$ (exactly "
         f"{exact_share(1 / 14):.1g} at 1/14, {exact_share(1 / 16):.1g} at 1/16). Yet $x_k$ is a polynomial of degree $3^k$ in "
         r"the noise, so that $E x_k^2$ itself is astronomical at every $\eta$: for unbounded $h$ the theorem needs its "
         r"assumption, and what a sample shows at small $\eta$ are the paths that stay."
     )
-    run.figure("lost", lambda: draw_lost(sgd, others), r"Share of paths that leave every bound, from $x_0 = 5$; dashed: exact.")
+    run.figure("lost", lambda: draw_lost(lost_sgd, others), r"Share of paths that leave every bound, from $x_0 = 5$; dashed: exact.")
 
 
 def draw_lost(sgd, others):
@@ -225,6 +284,13 @@ def draw_lost(sgd, others):
 # A momentum that starts large
 
 
+def plain_laws(eta: float, m0: float, beta: float = 0.5) -> dict[str, list[np.ndarray]]:
+    """E x and E x^2 of SGDM from m_0 and of SGD, k = 0 ... 1 / eta, by plain recursions."""
+    steps = round(1 / eta)
+    both = [moments(sgdm, (1.0, m0), [(eta, beta)] * steps, 1.0, 1 / eta), moments(sgd, (1.0,), [(eta,)] * steps, 1.0, 1 / eta)]
+    return {"x": [mean[:, 0] for mean, _ in both], "x**2": [mean[:, 0] ** 2 + spread[:, 0, 0] for mean, spread in both]}
+
+
 @st.claim(
     "assumption-3.2-initial-momentum",
     statement=r"From $m_0 = \eta^{-p}$ the gap of smooth $h$ has order $1 - p$: the theorem's $1/2$ still holds for $p = 1/2$, "
@@ -233,6 +299,7 @@ def draw_lost(sgd, others):
 )
 def initial_momentum(run):
     noise, observe = st.noise.gaussian(dim=1), ["x", "x**2"]
+    run.note("A wrong rule, start, rate or scale is noticed along one path and in the exact moments, each step by step.")
     etas = [2.0**-k for k in range(4, 9)]
     options = run.options(paths=min(run.paths, 200_000))  # coupling resolves these gaps to a percent
     gaps, exact, orders = {}, {}, {}
@@ -242,13 +309,22 @@ def initial_momentum(run):
             return pair(eta, noise, beta=0.5, momentum=[eta**-p])
 
         study = st.order_study(from_momentum, etas, x0=[1.0], horizon=1.0, observe=observe, **options)
-        laws = {eta: [st.exact.moments(d, [1.0], round(1 / eta)) for d in from_momentum(eta)] for eta in etas}
+        laws = {eta: plain_laws(eta, eta**-p) for eta in etas}
+        mine = [st.exact.moments(d, [1.0], 32) for d in from_momentum(1 / 32)]
+        measure_pair(run, f"p={p}", from_momentum(1 / 32), 1 / 32, 0.5, "x**2", np.square, (1 / 32) ** -p)
         for h in observe:
-            sup = {eta: np.abs(np.subtract(*(st.exact.expectation(law, h) for law in two))).max() for eta, two in laws.items()}
-            truth = [sup[eta] for eta in etas]
+            truth = [np.abs(np.subtract(*laws[eta][h])).max() for eta in etas]
+            away = max(farthest(st.exact.expectation(law, h), plain) for law, plain in zip(mine, laws[1 / 32][h], strict=True))
+            run.measure(f"E h(x_k) and E h(z_k) of {h} beside plain recursions, p={p}", away, at_most=ROUNDING)
             found = orders[p, h] = study.order(h)
             # the orders 1, 1/2 and 0 lie half a unit apart: half of that tells them apart
-            run.measure(f"order of the gap of {h}, p={p}", found, expected=found.fit(truth), tolerance=0.25)
+            run.measure(f"order of the gap of {h}, p={p}", found, expected=fitted(etas, truth), tolerance=0.25)
+            own = fitted(found.etas, found.gaps)
+            run.measure(f"the fit beside plain least squares, {h}, p={p}", found.value, own, tolerance=ROUNDING)
+            for eta, expected in zip(etas, truth, strict=True):
+                gap = study.sup(h, eta)
+                # six standard errors for an interval at the level of a whole run, four for where it falls
+                run.measure(f"gap of {h} at eta={eta:g}, p={p}", gap, expected, tolerance=10 * gap.stderr)
             limit = st.exact.local_orders(etas[-2:], truth[-2:])[0]
             run.measure(f"local order of the exact gap of {h} at eta=2^-8, p={p}", limit, expected=1 - p, tolerance=0.25)
             if h == "x":

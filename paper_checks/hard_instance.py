@@ -16,12 +16,34 @@ import math
 
 import numpy as np
 from _common import limit
+from _plain import ROUNDING, draws, farthest, follow, path, sgd, sgdm
 
 import sdetools as st
 
 KAPPAS = [4.0**k for k in range(3, 8)]
 CHECKED = 256.0
 STEPS = 12
+
+
+def nesterov(state, g, eta, mu):
+    """v' = mu v + g, x' = x - eta (g + mu v')."""
+    x, v = state
+    now = g(x)
+    v = mu * v + now
+    return x - eta * (now + mu * v), v
+
+
+def acc_sgd(state, g, eta, kappa, A):
+    """w' = A w + (1 - A) (x - kappa eta g / .7), x' = the mean of x - eta g and w' with the weights .7 and 1 - A."""
+    x, w = state
+    now = g(x)
+    w = A * w + (1 - A) * (x - kappa * eta * now / 0.7)
+    share = 0.7 / (0.7 + (1 - A))
+    return share * (x - eta * now) + (1 - share) * w, w
+
+
+PLAIN = {st.SGD: (sgd, 1), st.SGDM: (sgdm, 2), st.Nesterov: (nesterov, 2), st.AccSGD: (acc_sgd, 2)}
+"""The rules by their papers, and the parts of their states: rates are made of these, and the library's are compared with them."""
 
 
 def step_matrices(rule, parts, c, numbers):
@@ -36,9 +58,9 @@ def step_matrices(rule, parts, c, numbers):
 
 def rate(cls, numbers, kappa):
     """1 - rho for settings given as arrays; 0 where E|w|^2 does not fall."""
-    parts, radius = len(cls.parts), 0.0
+    (rule, parts), radius = PLAIN[cls], 0.0
     for c in (1.0, 2 / kappa):
-        still, moved = (step_matrices(cls.rule, parts, k, numbers) for k in (0.0, c))
+        still, moved = (step_matrices(rule, parts, k, numbers) for k in (0.0, c))
         second = sum(np.einsum("sij,skl->sikjl", a, a) for a in (still, moved)) / 2
         spectrum = np.linalg.eigvals(second.reshape(-1, parts**2, parts**2))
         radius = np.maximum(radius, np.abs(spectrum).max(axis=-1))
@@ -90,6 +112,42 @@ def dynamics(cls, kappa, numbers):
     return cls(instance(kappa), st.schedules.constant(*numbers))
 
 
+def exact_loss(cls, kappa, numbers):
+    """E L after STEPS steps from (1, 1): second moments of both coordinates, a sample of each with probability 1/2."""
+    rule, parts = PLAIN[cls]
+    total = 0.0
+    for c in (1.0, 2 / kappa):
+        still, moved = (step_matrices(rule, parts, k, tuple(np.array([v]) for v in numbers))[0] for k in (0.0, c))
+        start = np.ones(parts) if cls in (st.SGD, st.AccSGD) else np.array([1.0, 0.0])
+        second = np.outer(start, start)
+        for _ in range(STEPS):
+            second = (still @ second @ still.T + moved @ second @ moved.T) / 2
+        total += c / 4 * second[0, 0]  # L = (w_1^2 + 2/kappa w_2^2) / 4
+    return total
+
+
+def measure_rule(run, cls, kappa, numbers):
+    """One path of the kernel and its batches, step by step, beside the paper's equations; the noise's covariance beside its formula."""
+    one, (rule, parts), steps = dynamics(cls, kappa, numbers), PLAIN[cls], 16
+    z = draws(one, steps, run.seed)[:, 0]
+    curvatures = np.array([1.0, 2 / kappa])
+
+    def gradient(k, w):
+        return np.where(np.arange(2) == int(2 * z[k]), curvatures * w, 0.0)
+
+    start = (np.ones(2), *(np.ones(2) if cls is st.AccSGD else np.zeros(2) for _ in range(parts - 1)))
+    expected = follow(rule, start, [tuple(numbers)] * steps, gradient)
+    observe = ["x0", "x1"] if one.names == ("x0", "x1") else list(one.names)
+    found = path(one, [1.0, 1.0], steps, observe, run.seed)
+    run.measure(f"{cls.__name__}: w_k along one path beside its equations", farthest(found, expected), at_most=ROUNDING)
+    point = np.array([0.7, -1.2])
+    samples = [np.array([point[0], 0.0]), np.array([0.0, curvatures[1] * point[1]])]
+    mean = sum(samples) / 2
+    covariance = sum(np.outer(g - mean, g - mean) for g in samples) / 2
+    away = farthest(one.oracle.covariance(point), covariance)
+    run.measure(f"{cls.__name__}: covariance of the noise of one sample", away, at_most=ROUNDING)
+
+
 @st.claim(
     "hard-instance",
     statement=r"On least squares with samples $e_1$ or $\sqrt{2/\kappa}\,e_2$, one a step, SGDM at its best rate and $\beta$ contracts "
@@ -98,6 +156,10 @@ def dynamics(cls, kappa, numbers):
     source="R. Kidambi, P. Netrapalli, P. Jain, S. Kakade (2018), the hard instance for heavy ball",
 )
 def hard_instance(run):
+    run.note(
+        "A wrong rule or batch is noticed along one path, step by step, a wrong moment by the exact loss; the rates are of the papers' rules, "
+        "so that what the library runs is compared with what the claim is about."
+    )
     rates = {cls: [best(cls, kappa) for kappa in KAPPAS] for cls in GRIDS}
     inverse = [1 / kappa for kappa in KAPPAS]
     for cls, order in ((st.SGD, 1.0), (st.SGDM, 1.0), (st.Nesterov, 0.5), (st.AccSGD, 0.5)):
@@ -114,7 +176,10 @@ def hard_instance(run):
         horizon = STEPS * one.step_time
         loss = one.oracle.loss
         moved = st.exact.moments(one, [1.0, 1.0], STEPS, record=[STEPS])
-        expected = float(st.exact.expectation(moved, loss)[0])
+        expected = exact_loss(cls, CHECKED, rates[cls][at][1])
+        measure_rule(run, cls, CHECKED, rates[cls][at][1])
+        mine = float(st.exact.expectation(moved, loss)[0])
+        run.measure(f"{cls.__name__}: E L after {STEPS} steps by the library", mine, expected, relative=ROUNDING)
         options = run.options(paths=run.scale(quick=20 * run.paths, standard=2 * run.paths, full=run.paths))
         found = st.simulate(one, [1.0, 1.0], horizon, observe={"L": loss}, times=[horizon], stream=i, **options).at("L")
         run.measure(

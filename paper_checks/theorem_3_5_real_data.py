@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 from _common import limit, pair
+from _plain import ROUNDING, draws, farthest, follow, sgd, sgdm
 
 import sdetools as st
 from sdetools.plots import loglog_orders
@@ -29,7 +30,8 @@ def losses(run):
     train, test = order[:400], order[400:]
     means = features[:, :10]
     means = (means - means[train].mean(axis=0)) / means[train].std(axis=0)
-    return st.losses.logistic(means[train], labels[train], l2=RIDGE), st.losses.logistic(means[test], labels[test], l2=RIDGE)
+    parts = [(means[part], labels[part]) for part in (train, test)]
+    return *(st.losses.logistic(*part, l2=RIDGE) for part in parts), parts
 
 
 def study(run, oracle, observe, share=1.0, wrong=False):
@@ -50,6 +52,51 @@ def noise_free(train, observe, eta, horizon=HORIZON, times=TIMES):
     return st.weak_gap(*pair(quiet, plan), np.zeros(10), horizon, 1, observe, times=times, backend="numpy")
 
 
+def plain_slope(part, x, rows=slice(None)):
+    """grad of the mean over `rows` of log(1 + exp(-y a . x)), y = +-1, plus RIDGE |x|^2 / 2."""
+    features, y = part[0][rows], 2.0 * part[1][rows] - 1
+    return -(y / (1 + np.exp(y * (features @ x)))) @ features / len(features) + RIDGE * x
+
+
+def plain_loss(part, x):
+    features, y = part[0], 2.0 * part[1] - 1
+    return np.log1p(np.exp(-y * (features @ x))).mean() + RIDGE * (x @ x) / 2
+
+
+def measure_path(run, name, oracle, observe, parts, eta, l):
+    """The gap of both losses along one path of the kernel, step by step: batches drawn anew, SVAG by Definition 5.1 (l = 0: a batch)."""
+    two, steps = pair(oracle, st.schedules.constant(eta, beta=BETA)), 16
+    options = run.options(paths=1, times="all", control=False, observe=observe)
+    found = st.weak_gap(*two, np.zeros(10), steps * eta, **options).statistics.gap[:, : len(observe)]
+    train, n = parts[0], len(parts[0][1])
+    rows = np.minimum((draws(two[0], steps, run.seed) * n).astype(int), n - 1)
+
+    def noisy(k, x):
+        if not l:
+            return plain_slope(train, x, rows[k])
+        root = np.sqrt(2 * l - 1)
+        halves = [plain_slope(train, x, half) for half in np.split(rows[k], 2)]
+        return (1 - root) / 2 * halves[0] + (1 + root) / 2 * halves[1]
+
+    x = follow(sgdm, (np.zeros(10), np.zeros(10)), [(eta, BETA)] * steps, noisy)
+    z = follow(sgd, (np.zeros(10),), [(eta,)] * steps, noisy)
+    for o, (h, part) in enumerate(zip(observe, parts, strict=True)):
+        expected = [plain_loss(part, a) - plain_loss(part, b) for a, b in zip(x, z, strict=True)]
+        run.measure(
+            f"{name}, {h}: the gap along one path beside its equations", farthest(found[:, o], expected), at_most=ROUNDING
+        )
+
+
+def measure_covariance(run, noise, part):
+    """Sigma(x) of a batch with replacement at a point: the covariance of the samples' gradients over BATCH."""
+    x = np.linspace(-0.5, 0.5, 10)
+    each = np.array([plain_slope(part, x, slice(i, i + 1)) for i in range(len(part[1]))])
+    covariance = np.cov(each.T, bias=True) / BATCH
+    run.measure("covariance of the noise of a batch", farthest(noise.covariance(x), covariance), at_most=ROUNDING)
+    scaled = st.svag(st.NoisyOracle(noise.loss, noise), 16)
+    run.measure("covariance of SVAG's gradient, l = 16", farthest(scaled.covariance(x), 16 * covariance), at_most=ROUNDING)
+
+
 @st.claim(
     "theorem-3.5-real-data",
     statement=r"In logistic regression on real data with minibatch noise the training and the test loss of SGDM meet those of "
@@ -58,11 +105,18 @@ def noise_free(train, observe, eta, horizon=HORIZON, times=TIMES):
     source="Theorem 3.5, section 6",
 )
 def theorem_3_5_real_data(run):
-    train, test = losses(run)
+    train, test, parts = losses(run)
     noise = st.noise.minibatch(train, BATCH)
     batch = st.NoisyOracle(train, noise)
     observe = {"train loss": train, "test loss": test}
 
+    run.note(
+        "A wrong rule, batch, gradient or weight of SVAG is noticed along one path, step by step, in both losses; a wrong covariance by that "
+        "of the patients' gradients."
+    )
+    measure_path(run, "batch of 8", batch, observe, parts, ETAS[0], 0)
+    measure_path(run, "SVAG", st.svag(batch, round(1 / ETAS[0])), observe, parts, ETAS[0], round(1 / ETAS[0]))
+    measure_covariance(run, noise, parts[0])
     flow = study(run, lambda eta: batch, observe, share=0.25)
     scaled = study(run, lambda eta: st.svag(batch, round(1 / eta)), observe)
     for name, found in (("batch of 8", flow), ("SVAG", scaled)):
