@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from sdetools.simulation.philox import PATHS
-from sdetools.weak.levels import Level, Moments, Work, combined, decay_order, fitted_order, remaining
+from sdetools.simulation.source import NotTraceable, observable_value
+from sdetools.simulation.trace import Tape, Traced, symbols
+from sdetools.weak.levels import FEW, Level, Moments, Work, combined, decay_order, fitted_order, remaining
 from sdetools.weak.multilevel_result import Multilevel
 
 BIAS, VARIANCE = 0.5, 0.5
@@ -17,12 +20,14 @@ SLACK = 1.1
 """Main paths are added when the variance exceeds its share by so much."""
 LEAST_LEVEL = 2
 LEAST_PILOT, LEAST_PATHS = 32, 16
-FEW = 1000
-"""Below so many paths a variance is not believed to be less than the level before it promises; beyond, not less than half of that."""
 STEPS = 64, 4096
 """The coarsest step that is chosen by itself has at most so many steps, unless paths run away: then at most the second number."""
 RUNAWAY = 10.0
-"""A plan that grows by so much while it is carried out rests on variances that the pilot could not see."""
+"""A plan that grows by so much while it is carried out rests on variances that the pilot could not see, and so does a pilot's variance."""
+SHARE, SETTLING = 1 / 8, 1 << 18
+"""So much of an observable's variance may rest on single paths; the pilot of the coarsest step grows to so many paths to see less."""
+PILOT_COST = 1 << 24
+"""Steps that a pilot may take whatever the plan; beyond, it must not cost more than the run that it plans."""
 MOST_KURTOSIS = 100.0
 LOWEST_ORDER = 0.5
 
@@ -43,6 +48,7 @@ class Search:
         """Whether the levels hold: no path lost, and no variance that only the main paths saw."""
         self._begin(dt, choose)
         if not self._lost:
+            self._settle()
             self._allocation()  # refuses an eps out of reach before the search for it
         while not self._lost:
             self._sharpen()
@@ -95,10 +101,48 @@ class Search:
             if pays or not choose or (good and steps * r > STEPS[0]) or steps * r > STEPS[1]:
                 break
             dt /= r
-        base = work.single(dt)
+        base, same = work.single(dt), [2, 2, 2]
         # The coarse member of level 1 has the law of level 0: its paths tell the variance, and its draws are never used again.
-        base.pilot = Moments(seen.n, seen.means[[2, 2, 2]], seen.squares[[2, 2, 2]], seen.kurtosis, 0, 0, -1)
+        base.pilot = Moments(seen.n, seen.means[same], seen.squares[same], seen.kurtosis[same], seen.known, 0, -1)
         self.levels = [base, pair]
+        if not good:
+            self.refuse_what_is_not_finite()
+
+    def refuse_what_is_not_finite(self) -> None:
+        """ValueError where an observable is not finite on paths that are."""
+        for level in self.levels:
+            bad = np.flatnonzero(~np.isfinite(level.all.squares).all(axis=0))
+            if len(bad) and not any(other.all.lost for other in self.levels):
+                raise ValueError(
+                    f"`observe` must be finite where the paths go; {self._named(bad[0])} is not with steps of {level.dt:g}, though all "
+                    f"{level.all.n:,} paths are. Take a function without a pole or a negative root there, or a shorter coarsest step by dt=."
+                )
+
+    def _named(self, o: int) -> str:
+        return self.levels[0].program.observables[o].name
+
+    def _settle(self) -> None:
+        """Refuses observables whose variance no number of paths tells: seen to be 0 without being constant, or resting on few paths."""
+        base, observables = self.levels[0], self.levels[0].program.observables
+        assert base.pilot is not None
+        constant = [_constant(h, base.program.members[0].dim) for h in observables]
+        for o in np.flatnonzero((base.pilot.squares[0] == 0) & ~np.array(constant)):
+            raise ValueError(
+                f"`observe` must vary from path to path; {self._named(o)} was {base.pilot.means[0, o]:.6g} on all {base.pilot.n:,} pilot paths, "
+                "which does not tell its variance. Take more by pilot=, or if nothing is random one path of st.simulate."
+            )
+        while base.pilot.n < SETTLING and (base.pilot.share > SHARE).any():
+            self.work.explore(base, base.pilot.n)
+            if base.pilot.lost or not np.isfinite(base.pilot.squares).all():
+                return
+        for o in np.flatnonzero(base.pilot.share > SHARE):
+            self._refuse_tails(o, base.pilot.n, base.dt)
+
+    def _refuse_tails(self, o: int, paths: int, dt: float) -> None:
+        raise ValueError(
+            f"`observe` must have a variance that the pilot can see; that of {self._named(o)} with steps of {dt:g} rests on few of {paths:,} "
+            "paths, and may be infinite. Take a bounded observable, or if its variance is finite more paths by pilot=."
+        )
 
     def _deepen(self) -> None:
         """One more level, with a pilot of its own."""
@@ -129,6 +173,10 @@ class Search:
                 return
             assert level.pilot is not None
             self.work.explore(level, level.pilot.n)
+            grown = level.pilot.variances[0] > RUNAWAY * (level.early if level.early is not None else math.inf)
+            dear = self.work.pilot_cost > max(PILOT_COST, float(self._allocation() @ self._steps))
+            if not self._lost and (grown.any() or dear):
+                self._refuse_tails(int(np.argmax(grown if grown.any() else error / scale)), level.pilot.n, level.dt)
 
     @property
     def _last(self) -> bool:
@@ -193,16 +241,17 @@ class Search:
         return np.maximum(np.maximum(np.ceil(wanted).max(axis=1), LEAST_PATHS), have).astype(np.int64)
 
     def result(self, confidence: float) -> Multilevel:
-        """All that was found, with its checks."""
+        """All that was found, with its checks; ValueError for an observable that is not finite on paths that are."""
+        self.refuse_what_is_not_finite()
         work = self.work
         lost = self._lost
-        diverged = max(1, sum(level.all.lost for level in self.levels)) if lost else 0
+        diverged = sum(level.all.lost for level in self.levels)
         own = [level.all if lost or level.main is None else level.main for level in self.levels]
         every = [level.all for level in self.levels]
         n = np.array([m.n for m in own])
         means = np.stack([m.means for m in own], axis=1)
         variances = np.stack([m.variances for m in every], axis=1)  # the pilot's paths know these as well
-        kurtoses = np.array([m.kurtosis for m in every])
+        kurtoses = np.array([m.kurtosis[0] for m in every])
         errors = np.sqrt(variances / n[:, None])
         consistency = np.zeros_like(means[0])
         with np.errstate(all="ignore"):
@@ -212,7 +261,8 @@ class Search:
         warnings, biases = list(self.warnings), np.full(len(names), np.nan)
         alphas = np.array([fitted_order(m, s, work.refinement)[0] for m, s in zip(*(a.T for a in self._means("all")))])
         seen = np.array([m.n for m in every])
-        betas = np.array([decay_order(v, work.refinement, seen[1:]) for v in variances[0, 1:].T])
+        told = np.where([m.unseen for m in every[1:]], 0.0, variances[0, 1:])
+        betas = np.array([decay_order(v, work.refinement, seen[1:]) for v in told.T])
         if lost:
             where = next(level for level in self.levels if level.all.lost or not np.isfinite(level.all.squares).all())
             warnings.append(
@@ -242,3 +292,14 @@ class Search:
             np.array([level.steps for level in self.levels]), means[0], variances[0], kurtoses, means[1], variances[1], consistency, biases,
             alphas, betas, work.cost, work.pilot_cost, tuple(warnings), diverged, first, confidence,
         )  # fmt: skip
+
+
+def _constant(observable: Any, dim: int) -> bool:
+    """Whether h is a number by its computation, which no spread of 0 can tell: traced, it uses no coordinate."""
+    try:
+        tape = Tape()
+        p = symbols(tape, [f"p{n}" for n in range(len(getattr(observable, "parameters", ())))])
+        return not isinstance(observable_value(observable, symbols(tape, [f"x{d}" for d in range(dim)]), p), Traced)
+    except NotTraceable:
+        with np.errstate(all="ignore"):
+            return np.ndim(observable.value(np.full((dim, 2), 0.5))) == 0  # not a row of paths

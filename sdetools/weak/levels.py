@@ -19,6 +19,10 @@ from sdetools.weak.run import make_program
 from sdetools.weak.statistics import PairStatistics, SingleStatistics
 from sdetools.weak.work import Options
 
+ROUNDING = 1e-10
+"""Differences of a level that are this small beside the values are rounding."""
+FEW = 1000
+"""Below so many paths a variance is not believed to be less than the level before it promises; beyond, not less than half of that."""
 KEPT = 1 << 15
 """Up to so many paths the end points are kept for the kurtosis; beyond, the variances of the groups give it."""
 
@@ -33,14 +37,29 @@ class Moments:
     squares: np.ndarray
     """Sums of squares about these."""
     kurtosis: np.ndarray
+    """`(3, observables)` as the means, from `known` paths."""
     known: int
-    """Paths behind the kurtosis."""
     lost: int
     first: int
 
     @property
+    def unseen(self) -> np.ndarray:
+        """Where no path tells the two members apart, beyond rounding."""
+        return self.squares[0] <= ROUNDING**2 * self.squares[1]
+
+    @property
     def variances(self) -> np.ndarray:
-        return self.squares / (self.n - 1)
+        """Of d, h(fine), h(coarse). Where d was seen to vary nowhere, as if one path more had differed by a standard deviation of h:
+        n equal paths leave differences unseen that have a probability of 1/n."""
+        own = self.squares / (self.n - 1)
+        own[0] = np.where(self.unseen, own[1] / self.n, own[0])
+        return own
+
+    @property
+    def share(self) -> np.ndarray:
+        """The share of the largest paths in the variance of h: sum (h - E h)^4 / (sum (h - E h)^2)^2. It falls as kurtosis / n where the
+        fourth moment is finite, and tends to no number below 1 - a/2 where P(|h| > y) ~ y^-a with a < 2 has no variance."""
+        return self.kurtosis[1] / max(1, self.known)
 
     def joined(self, other: Moments | None) -> Moments:
         """Both together, each by its number of paths; the kurtosis is that of the larger."""
@@ -64,6 +83,8 @@ class Level:
     program: Program
     steps: int
     pilot: Moments | None = None
+    early: np.ndarray | None = None
+    """The variances of d from the first `FEW` paths of the pilot."""
     main: Moments | None = None
 
     @property
@@ -147,11 +168,13 @@ class Work:
         fresh = self.sample(level, paths, f"pilot, dt={level.dt:g}")
         self.pilot_cost += paths * level.steps
         level.pilot = fresh.joined(level.pilot)
+        if level.early is None and level.pilot.n >= FEW:
+            level.early = level.pilot.variances[0]
 
 
 def combined(terms: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The mean of terms by the weights of their errors, and its error."""
-    floor = 1e-9 * np.abs(terms).max(axis=0) + 1e-300
+    floor = 1e-9 * np.abs(terms).max(axis=0) + 1e-150  # whose square is a number still: terms may all be 0
     weights = 1 / (errors**2 + floor**2)
     return (weights * terms).sum(axis=0) / weights.sum(axis=0), 1 / np.sqrt(weights.sum(axis=0))
 
@@ -192,22 +215,22 @@ def decay_order(values: np.ndarray, refinement: int, paths: Any = math.inf) -> f
 
 
 def _kurtosis(program: Program, sums: Sums) -> np.ndarray:
-    """E (d - E d)^4 / (Var d)^2 of each observable: from the end points if they were kept, else from the variances of the groups.
+    """E (d - E d)^4 / (Var d)^2 of d, h(fine) and h(coarse), `(3, observables)`: from the end points if they were kept, else from the
+    variances of the groups.
 
-    The variance s^2 of a group of n has Var s^2 = (kurtosis - (n - 3) / (n - 1)) (Var d)^2 / n. NaN where d has no variance.
+    The variance s^2 of a group of n has Var s^2 = (kurtosis - (n - 3) / (n - 1)) (Var d)^2 / n. NaN where nothing varies.
     """
     with np.errstate(all="ignore"):
         if sums.points is not None:
             dim = program.members[0].dim
             rows = []
             for o in program.observables:
-                d = np.broadcast_to(o.value(sums.points[:dim]), sums.paths).astype(float)
-                if program.pair:
-                    d = d - o.value(sums.points[dim:])
-                d = d - d.mean()
-                rows.append((d**4).mean() / (d**2).mean() ** 2)
-            return np.array(rows)
+                fine = np.broadcast_to(o.value(sums.points[:dim]), sums.paths).astype(float)
+                coarse = np.broadcast_to(o.value(sums.points[dim:]), sums.paths).astype(float) if program.pair else fine
+                own = [v - v.mean() for v in (fine - coarse if program.pair else fine, fine, coarse)]
+                rows.append([(v**4).mean() / (v**2).mean() ** 2 for v in own])
+            return np.array(rows).T
         n = int(sums.counts.max())
         full = sums.counts == n
-        variances = sums.groups[full, -1, :, 5 if program.pair else 1] / (n - 1)
+        variances = np.moveaxis(sums.groups[full, -1][..., [5, 3, 4] if program.pair else [1, 1, 1]], -1, 1) / (n - 1)
         return n * variances.var(axis=0, ddof=1) / variances.mean(axis=0) ** 2 + (n - 3) / (n - 1)
