@@ -191,7 +191,9 @@ class Estimate:
         name = f"{self.name} = " if self.name else ""
         if not math.isfinite(self.value):
             lost = (
-                f", {self.diverged} paths left the finite range, first at step {self.first_divergence}" if self.diverged else ""
+                f", {self.diverged} paths left the finite range, first at step {self.first_divergence}"
+                if self.diverged
+                else ": not finite on all of them, though the paths are"
             )
             return f"{name}{self.value} ({self.n} paths{lost})"
         if not self.random:

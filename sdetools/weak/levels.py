@@ -176,7 +176,8 @@ def combined(terms: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, np.ndar
     """The mean of terms by the weights of their errors, and its error."""
     floor = 1e-9 * np.abs(terms).max(axis=0) + 1e-150  # whose square is a number still: terms may all be 0
     weights = 1 / (errors**2 + floor**2)
-    return (weights * terms).sum(axis=0) / weights.sum(axis=0), 1 / np.sqrt(weights.sum(axis=0))
+    error = np.where((errors == 0).all(axis=0), 0.0, 1 / np.sqrt(weights.sum(axis=0)))
+    return (weights * terms).sum(axis=0) / weights.sum(axis=0), error
 
 
 def remaining(terms: np.ndarray, errors: np.ndarray) -> np.ndarray:

@@ -91,3 +91,15 @@ def test_a_study_with_lost_paths_is_unresolved_there():
     assert study.gaps[0].diverged > 0 and study.gaps[1].diverged == 0
     assert math.isnan(study.order("x**2").value)
     assert "diverged" in study.table()
+
+
+@pytest.mark.parametrize("h", ["sqrt(x)", "log(x - 100)"])
+def test_an_observable_that_is_not_finite_is_told_from_a_path_that_is_lost(h):
+    """All paths stay finite; the sentence names the observable, and no step of a loss."""
+    plan = st.schedules.constant(ETA / 4, 0.5)
+    given = GIVEN | {"observe": [h]}
+    run = st.simulate(st.SGD(ORACLE, plan.averaged()), **given)
+    gap = st.weak_gap(st.SGDM(ORACLE, plan), st.SGD(ORACLE, plan.averaged()), **given)
+    for told in (repr(run.at(h)), repr(gap.at(h)), repr(gap.sup(h))):
+        assert h in told and "not finite on all of them, though the paths are" in told and "step" not in told
+    assert run.diverged == gap.diverged == 0

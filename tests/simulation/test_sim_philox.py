@@ -14,7 +14,7 @@ from scipy import stats
 
 from sdetools.noise import Normal, Sign, Uniform
 from sdetools.simulation import lanes, philox
-from sdetools.simulation.philox import SIGN_SLOT, WordPlan, fill, stream_key
+from sdetools.simulation.philox import PARTS, SETS, SIGN_SLOT, WIDEST, Stream, WordPlan, fill, stream_key
 from sdetools.simulation.source import LANES
 
 KNOWN = [
@@ -104,14 +104,44 @@ def test_words_of_neighbouring_addresses_are_all_different():
     assert len(np.unique(seen)) == len(seen) == 128 * 12 * 2
 
 
-def test_keys_of_seeds_and_streams_differ():
-    """Philox is a bijection, so streams of a seed cannot meet; seeds of a stream could, and do not among these."""
-    big = 1 << 32
-    keys = [
-        stream_key(seed, stream) for seed in (0, 1, 2, big, big + 1, 2**64 - 1) for stream in (0, 1, 4, 1 << 16, big, big + 4)
-    ]
-    assert len(set(keys)) == len(keys)
-    assert keys[0] == naive.key_of(0, 0) and stream_key(big + 5, big + 9) == naive.key_of(big + 5, big + 9)
+STREAMS = [0, 1, 2, 3, 4, 8, PARTS, SETS * PARTS, 2 * SETS * PARTS, 1 << 32, (1 << 32) + 4, WIDEST]
+ROLES = [(part, pilot, role) for part in (0, 1, 2, PARTS - 1) for pilot in (False, True) for role in (0, 1, SETS - 1, None)]
+
+
+def test_streams_and_roles_have_bits_of_their_own():
+    """By construction: a stream is the upper 64 bits of the counter of its key; part, pilot, set and start are told from the lower."""
+    counters = {}
+    for stream in STREAMS:
+        for part, pilot, role in ROLES:
+            c = Stream(stream, part, pilot).counter(role)
+            assert all(0 <= w < 1 << 32 for w in c) and c[2] + (c[3] << 32) == stream
+            low = c[0]
+            assert (low % SETS, low // SETS % PARTS, low // SETS // PARTS, c[1]) == (role or 0, part, pilot, role is None)
+            assert counters.setdefault(c, (stream, part, pilot, role)) == (stream, part, pilot, role)
+    assert len(counters) == len(STREAMS) * len(ROLES)
+
+
+def test_keys_of_seeds_streams_and_roles_differ():
+    """A key is half of a call: two may meet with probability 2^-64, and do not among these 1,536."""
+    seeds = (0, 1, 1 << 32, 2**64 - 1)
+    keys = [stream_key(seed, Stream(s, part, pilot), role) for seed in seeds for s in STREAMS for part, pilot, role in ROLES]
+    assert len(set(keys)) == len(keys) == 4 * len(STREAMS) * len(ROLES)
+
+
+def test_the_default_stream_has_the_keys_of_the_documented_counters():
+    """Against Python integers: sets 0 and 1, the starts, the pilot, a part; and another stream."""
+    for seed in (0, 5, (1 << 40) + 3):
+        assert stream_key(seed, 0) == naive.key_of(seed, 0) and stream_key(seed, 0, 1) == naive.key_of(seed, 1)
+        assert stream_key(seed, 0, None) == naive.key_of(seed, 1 << 32)
+        assert stream_key(seed, Stream(0, pilot=True)) == naive.key_of(seed, 1 << 16)
+        assert stream_key(seed, Stream(0, part=3), 1) == naive.key_of(seed, 13)
+        c = naive.philox4x32((0, 0, 7, 1), (seed & 0xFFFFFFFF, seed >> 32))
+        assert stream_key(seed, 7 + (1 << 32)) == c[0] << 32 | c[1]
+
+
+def test_a_part_beyond_the_field_is_refused():
+    with pytest.raises(ValueError, match="16,384 parts"):
+        Stream(0).at(PARTS)
 
 
 # -- from words to draws --------------------------------------------------------------------------------------------------------

@@ -147,3 +147,45 @@ def test_a_kernel_compiled_now_and_one_from_the_cache(tmp_path):
     ]
     assert len(outputs[0]) == 65 and outputs[0] == outputs[1]
     assert list(tmp_path.rglob("*.nbi"))
+
+
+@pytest.mark.parametrize("backend", ["numba", "numpy", "torch"])
+def test_no_draw_of_one_stream_is_another_role_of_any(backend):
+    """One step of SGD from 0 on a linear loss is a draw: of both partners, of pilots, of parts, in streams 0 ... 5, all are different."""
+    from sdetools.simulation.philox import Stream
+
+    if backend == "torch":
+        pytest.importorskip("torch")
+    rule = st.SGD(st.NoisyOracle(st.losses.linear([0.0]), st.noise.gaussian(1)), st.schedules.constant(1.0))
+    given = dict(observe=["x0"], keep_final=True, threads=1, backend=backend)
+    seen = []
+    for number in range(6):
+        for stream in (number, Stream(number, part=1), Stream(number, pilot=True), Stream(number, part=4, pilot=True)):
+            seen += [*st.weak_gap(rule, rule, [0.0], 1.0, 64, coupled=False, stream=stream, **given).final]
+    assert len(np.unique(np.concatenate(seen))) == 64 * len(seen) == 64 * 6 * 4 * 2
+    alone = st.simulate(rule, [0.0], 1.0, 64, stream=0, **given).final  # negative control: the same role of the same stream
+    np.testing.assert_array_equal(alone[0], seen[0])
+
+
+def test_studies_pilots_and_levels_stay_within_their_stream(monkeypatch):
+    """The keys that real runs ask for: none is asked for by two streams."""
+    from sdetools.simulation import chunks
+
+    asked: set[int] = set()
+    make = chunks.stream_key
+    monkeypatch.setattr(chunks, "stream_key", lambda *which: asked.add(made := make(*which)) or made)
+    oracle = st.NoisyOracle(st.losses.linear([0.0]), st.noise.gaussian(1))
+    ou = st.SDE(drift=["-x"], diffusion=["1"], variables="x")
+
+    def pair(eta):
+        plan = st.schedules.constant(eta, 0.5)
+        return st.SGDM(oracle, plan, momentum=([0.0], [[1.0]])), st.SGD(oracle, plan.averaged())
+
+    runs = []
+    for stream in range(3):
+        asked.clear()
+        st.order_study(pair, [0.5, 0.25], [0.0], 1.0, observe=["x0"], precision=0.1, coupled=False, stream=stream, threads=1)
+        st.multilevel(lambda dt: st.EulerMaruyama(ou, dt), [1.0], 1.0, 0.1, ["x"], stream=stream, threads=1)
+        runs.append(set(asked))
+    assert all(len(run) > 8 for run in runs)
+    assert not (runs[0] & runs[1] or runs[0] & runs[2] or runs[1] & runs[2])

@@ -128,6 +128,23 @@ BAD = {
     "dimensions": (lambda: gap(second=other_dimension()), "dimension"),
     "coordinates in another order": (swapped_names, "order"),
     "stream < 0": (lambda: gap(stream=-4), "stream"),
+    "stream 2**64": (lambda: gap(stream=2**64), "stream"),
+    "stream True": (lambda: gap(stream=True), "stream"),
+    "paths 10**20": (lambda: run(paths=10**20), r"paths` must be at most 2\*\*42"),
+    "paths 1e18": (lambda: run(paths=1e18), r"2\*\*42"),
+    "paths of 4000 digits": (lambda: run(paths=10**4000), r"2\*\*42; got paths=10000"),
+    "paths True": (lambda: run(paths=True), "whole number"),
+    "threads 10**9": (lambda: run(threads=10**9), "4,096"),
+    "kept points beyond memory": (lambda: run(paths=10**12, keep_final=True), "keep_final"),
+    "paths beyond NumPy's memory": (lambda: run(paths=1 << 42), "compiles"),
+    "dim 10**20": (lambda: st.noise.gaussian(dim=10**20), "dim"),
+    "x0 masked": (lambda: run(x0=np.ma.array([1.0, 2.0], mask=[0, 1])), "masked"),
+    "x0 complex": (lambda: run(x0=np.array([1.0, 2j])), "real numbers"),
+    "x0 numerals": (lambda: run(x0=["1", "2"]), "real numbers"),
+    "x0 objects": (lambda: run(x0=np.array([1, "2"], object)), "real numbers"),
+    "x0 dates": (lambda: run(x0=np.array(["2020", "2021"], "M8[Y]")), "real numbers"),
+    "x0 too large": (lambda: run(x0=[10**400, 1]), "real numbers"),
+    "x0 a set": (lambda: run(x0={1.0, 2.0}), "real numbers"),
     "stream a word": (lambda: gap(stream="a"), "stream"),
     # studies
     "no etas": (lambda: study(etas=[]), "etas"),
@@ -179,3 +196,18 @@ def test_nothing_is_written_for_bad_input(tmp_path, change):
 def test_good_input_is_accepted():
     """Negative control: the arguments that each bad case changes are fine as they are."""
     assert run().paths == gap().paths == study().gaps[0].paths == 100
+
+
+def test_a_tensor_with_a_gradient_is_refused_with_the_way_out():
+    torch = pytest.importorskip("torch")
+    for x0 in (torch.ones(2, requires_grad=True), torch.ones(2, device="meta"), torch.ones(2).bfloat16()):
+        with pytest.raises(ValueError, match=r"x0.*\.detach\(\)\.cpu\(\)"):
+            run(x0=x0)
+    np.testing.assert_array_equal(
+        run(x0=torch.tensor([1.0, 2.0], requires_grad=True).detach()).statistics.mean, run().statistics.mean
+    )
+
+
+@pytest.mark.parametrize("x0", [(1, 2), np.array([1, 2], object), np.ma.array([1.0, 2.0], mask=False), np.array([1, 2], np.int8)])
+def test_other_starts_are_taken_as_the_numbers_that_they_are(x0):
+    np.testing.assert_array_equal(run(x0=x0).statistics.mean, run().statistics.mean)

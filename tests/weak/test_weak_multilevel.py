@@ -48,6 +48,61 @@ def test_threads_change_no_bit_and_a_seed_does():
     assert "alpha" in one.table() and len(one.plot().axes) >= 4
 
 
+@pytest.mark.parametrize("h", ["3", "x - x + 3", lambda x: 3.0], ids=["number", "cancelled", "function"])
+def test_a_constant_is_exact_by_its_computation(h):
+    found = run("additive", 0.01, observe={"h": h})
+    assert found.estimate.interval(0.95) == (3.0, 3.0) and found.rmse == found.bias == 0
+    assert found.cost < 10_000 and not found.warnings
+
+
+def test_a_constant_beside_another_observable_changes_nothing():
+    both, alone = run("additive", 0.02, observe=["x**2", "3"]), run("additive", 0.02)
+    assert both.at("3").interval(0.95) == (3.0, 3.0)
+    assert both.estimate.value == alone.estimate.value and both.cost == alone.cost
+
+
+def beyond(x):
+    """Never on 512 paths: nine standard deviations away."""
+    return st.select(x[0] > 7, 1.0, 0.0)
+
+
+def half(x):
+    return st.select(x[0] > 0, 1.0 / st.select(x[0] > 0, 0 * x[0], 1.0), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("h", "told"),
+    [
+        ("sqrt(x)", "finite where the paths go; sqrt"),
+        ("log(x)", "finite where the paths go; log"),
+        (half, "finite where the paths go; half"),
+        ("1/x", "variance that the pilot can see; that of 1/x"),
+        ("exp(2*x**2)", "variance that the pilot can see; that of exp"),
+        (beyond, "vary from path to path; beyond was 0"),
+        (lambda x: 0 * x[0] + 3, "vary from path to path"),
+    ],
+)
+@pytest.mark.parametrize("dt", [None, 0.25])
+def test_what_has_no_error_is_refused_by_name_at_once(h, told, dt):
+    """Never ended, or was reported as a path that diverged at step -1. E 1/x and E exp(2 x^2) do not exist under this law."""
+    with pytest.raises(ValueError, match=told) as error:
+        run("additive", 0.01, observe=[h], dt=dt)
+    assert "step -1" not in str(error.value)
+
+
+def test_levels_that_agree_on_all_paths_do_not_pass_for_exact():
+    """Euler-Maruyama is exact for Brownian motion: the differences vanish, and what n equal paths cannot see stays in the error."""
+    motion = st.SDE(drift=["0"], diffusion=["1"], variables="x")
+    found = st.multilevel(lambda dt: st.EulerMaruyama(motion, dt), [1.0], 1.0, 0.01, ["x**2"], seed=1)
+    assert abs(found.estimate.value - 2) < 5 * 0.01  # five times the stated rms error: 6e-7 for a normal error
+    assert (found.variances[1:] > 0).all() and 0 < found.bias < 0.005
+
+
+def test_one_step_horizons_and_streams():
+    one, same, other = (run("additive", 0.05, dt=1.0, stream=s) for s in (0, 0, 1))
+    assert one.dts[0] == 1.0 and one.estimate.value == same.estimate.value != other.estimate.value
+
+
 @pytest.mark.parametrize(
     ("make", "told"),
     [
