@@ -38,7 +38,8 @@ def compiling_ahead(claims: Sequence[Claim]) -> Iterator[None]:
 def _cold() -> bool:
     from ..simulation.kernel import folder
 
-    return not any(folder().glob("k*.py"))
+    place = folder()
+    return place is not None and not any(place.glob("k*.py"))
 
 
 def main(names: Sequence[str]) -> None:

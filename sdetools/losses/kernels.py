@@ -9,15 +9,16 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from sdetools._compiled import jit
 
 _LOG2E = 1.4426950408889634
 _LN2_HIGH, _LN2_LOW = 0.693145751953125, 1.42860682030941723212e-6
 _ROUND = 6755399441055744.0  # 1.5 * 2**52: adding it leaves the nearest integer in the low bits
 
 # Python's error model would test every division for zero, and a loop with tests in it is not vectorised.
-stage = njit(nogil=True, cache=True, error_model="numpy")
-scalar = njit(nogil=True, cache=True, error_model="numpy", inline="always")
+stage = jit(nogil=True, error_model="numpy")
+scalar = jit(nogil=True, error_model="numpy", inline="always")
 
 
 @scalar

@@ -12,6 +12,8 @@ import math
 import numpy as np
 from numba import njit
 
+from sdetools._compiled import jit
+
 EXTRA_SWEEPS = 4
 """Sweeps beside one for each doubling of the dimension: rotations converge quadratically."""
 
@@ -22,7 +24,7 @@ def place(i, j, dim):
     return i * dim - (i * (i - 1)) // 2 + j - i
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@jit(nogil=True, error_model="numpy")
 def jacobi(A, V, dim, lanes):
     """Diagonalises A in place, `(dim * dim, lanes)`, with the eigenvectors in the columns of V."""
     for i in range(dim):
@@ -62,7 +64,7 @@ def jacobi(A, V, dim, lanes):
                     A[p * dim + q, j] = 0.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@jit(nogil=True, error_model="numpy")
 def product(X, turned, Y, out, dim, lanes):
     """out = X Y of full matrices, or X^T Y."""
     for i in range(dim):
@@ -75,7 +77,7 @@ def product(X, turned, Y, out, dim, lanes):
                     out[i * dim + k, j] += X[at, j] * Y[a * dim + k, j]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@jit(nogil=True, error_model="numpy")
 def back(X, V, out, dim, lanes):
     """The symmetric part that is stored of X V^T."""
     for i in range(dim):
@@ -88,7 +90,7 @@ def back(X, V, out, dim, lanes):
                     out[at, j] += X[i * dim + b, j] * V[k * dim + b, j]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@jit(nogil=True, error_model="numpy")
 def frame(H, Sigma, out, settings):
     """From Hess L and Sigma to P, H^+, P Sigma P and Z = Lyap^{-1}(Q Sigma Q) + H^+ Q Sigma P + its transpose.
 
@@ -161,7 +163,7 @@ def frame_rows(dim):
     return 4 * (dim * (dim + 1) // 2) + 4 * dim * dim + dim + 3
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@jit(nogil=True, error_model="numpy")
 def times(A, v, out, add, dim, lanes):
     """out = A v, or out += A v, for a symmetric A."""
     for i in range(dim):
@@ -174,7 +176,7 @@ def times(A, v, out, add, dim, lanes):
                 out[i, j] += A[at, j] * v[k, j]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@jit(nogil=True, error_model="numpy")
 def contract(T, M, out, dim, lanes):
     """out_l = sum_ij T_ijl M_ij for a symmetric T and M."""
     for i in range(dim):
@@ -196,7 +198,7 @@ def contract(T, M, out, dim, lanes):
                 at += 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@jit(nogil=True, error_model="numpy")
 def pull(F, T, out, settings):
     """-(H^+ D[P Sigma P] + P D[Z]) = d2Phi[Sigma] from the results F of `frame` and the third derivative T of L."""
     dim, lanes = int(settings[0]), F.shape[1]
@@ -210,13 +212,13 @@ def pull(F, T, out, settings):
             out[i, j] = -out[i, j]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@jit(nogil=True, error_model="numpy")
 def tangent(P, v, out, settings):
     """P v."""
     times(P, v, out, False, int(settings[0]), P.shape[1])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@jit(nogil=True, error_model="numpy")
 def newton(H, P, g, out, settings):
     """(H + tr(H) P)^{-1} g by L D L^T."""
     dim, lanes = int(settings[0]), H.shape[1]

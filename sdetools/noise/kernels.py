@@ -12,6 +12,8 @@ import math
 import numpy as np
 from numba import njit
 
+from sdetools._compiled import jit
+
 FAST = {"contract", "nsz"}
 
 
@@ -45,7 +47,7 @@ def _add(total, factor, row):
         total[k] += factor * row[k]
 
 
-@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+@jit(nogil=True, fastmath=FAST, error_model="numpy")
 def _sampled(x, z, full, scale, out, features, targets, numbers, weights, settings):
     """out = full grad L(x) + scale sum_c weights[c] g_c(x), g_c the gradient of the c-th batch of perturbed labels."""
     logistic, size, replace, labels, data = settings[0] == 1, settings[1], settings[2] == 1, settings[3] == 1, settings[4] == 1
@@ -87,14 +89,14 @@ def _sampled(x, z, full, scale, out, features, targets, numbers, weights, settin
             out[k, j] = total[k]
 
 
-@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+@jit(nogil=True, fastmath=FAST, error_model="numpy")
 def sampled_deviation(x, z, out, features, targets, numbers, weights, settings):
     """Stage: out = sum_c weights[c] (g_c - grad L); without the data part, sum_c weights[c] times the label noise of batch c."""
     full = -weights.sum() if settings[4] == 1 else 0.0
     _sampled(x, z, full, 1.0, out, features, targets, numbers, weights, settings)
 
 
-@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+@jit(nogil=True, fastmath=FAST, error_model="numpy")
 def sampled_gradient(x, z, sigma, out, features, targets, numbers, weights, settings):
     """Stage: out = (1 - sigma sum_c weights[c]) grad L + sigma sum_c weights[c] g_c.
 
@@ -109,7 +111,7 @@ def sampled_gradient(x, z, sigma, out, features, targets, numbers, weights, sett
     _sampled(x, z, full, sigma, out, features, targets, numbers, weights, settings)
 
 
-@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+@jit(nogil=True, fastmath=FAST, error_model="numpy")
 def sampled_gaussian(x, z, out, features, targets, numbers, weights, settings):
     """Stage: out = sum_c weights[c] n^(-1/2) (p sum_i (xi_ci - mean xi_c) s_i(x) a_i + q sum_i zeta_ci a_i), (p, q) = numbers."""
     logistic, labels = settings[0] == 1, settings[3] == 1
@@ -138,7 +140,7 @@ def sampled_gaussian(x, z, out, features, targets, numbers, weights, settings):
             out[k, j] = total[k]
 
 
-@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+@jit(nogil=True, fastmath=FAST, error_model="numpy")
 def _entry(code, numbers, z, row, rank, j):
     """One entry of u by the code of its law; the twin of the `entry` functions of the gallery."""
     first = z[row, j]
@@ -155,7 +157,7 @@ def _entry(code, numbers, z, row, rank, j):
     return first
 
 
-@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+@jit(nogil=True, fastmath=FAST, error_model="numpy")
 def rooted(x, z, out, root, numbers, weights, settings):
     """Stage: out = R sum_c weights[c] u_c for a constant root R (identity, diagonal or dense) and entries u of one law."""
     code, structure, rank, per_entry = settings[0], settings[1], settings[2], settings[3]

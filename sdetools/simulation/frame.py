@@ -190,20 +190,21 @@ TEMPLATE = '''"""A kernel that sdetools generated; safe to delete."""
 import math
 
 import numpy as np
-from numba import njit
 
+
+from sdetools._compiled import jit
 from sdetools.simulation import lanes
 {imports}
 u64 = np.uint64
 
 
-@njit(cache={cache}, **lanes.FAST)
+@jit(cache={cache}, **lanes.FAST)
 def record(S, S2, V, H, lib, slot, c, rho, before, valid, P, out{arguments}):
 {record_scalars}
 {record}
 
 
-@njit(cache={cache}, **lanes.FAST)
+@jit(cache={cache}, **lanes.FAST)
 def run(first, blocks, paths, keys, watch, steps, C, P, start, root, events, memory, slots, factors, kept, sums, lost, seen, points, lib{arguments}):
     S = np.empty({rows} * {lanes})
     S2 = S.reshape({rows}, {lanes})

@@ -1,16 +1,16 @@
-"""From source text to a compiled kernel: one module file a text, imported by name so that Numba's cache on disk finds it again.
+"""From source text to a compiled kernel: one module a text, under a name by which its machine code is found again on disk.
 
-The files live in a folder of their own (`SDETOOLS_CACHE`, else the user's cache folder), named by the hash of the text, of the lane
-library and of Numba's version. Several processes may write the same file at once: each writes aside and renames.
+The name is a hash of the text and of the library's own compiled functions (`_compiled.py`). The text lies beside the machine code, for
+whoever wants to read it; what runs is the text at hand. Several processes may write the same file at once: each writes aside and renames.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import importlib
+import linecache
 import os
 import sys
-import tempfile
 import threading
 import types
 from collections.abc import Callable
@@ -18,39 +18,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-_PACKAGE = "sdetools._kernels"
+from sdetools._compiled import fault, folder, text_key
+
+__all__ = ["folder", "load"]
+
 _lock = threading.Lock()
-
-
-@cache
-def folder() -> Path:
-    """Where kernels are kept; a folder in the system's temporary place when the user's cache cannot be written."""
-    chosen = os.environ.get("SDETOOLS_CACHE")
-    base = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sdetools"
-    for candidate in (base, Path(tempfile.gettempdir()) / f"sdetools-{os.getuid() if hasattr(os, 'getuid') else 'cache'}"):
-        try:
-            (candidate / "kernels").mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=candidate / "kernels"):
-                pass
-        except OSError:
-            continue
-        return candidate / "kernels"
-    raise OSError(f"no folder for compiled kernels: neither {base} nor the temporary folder can be written; set SDETOOLS_CACHE.")
-
-
-@cache
-def _library_key() -> str:
-    import numba
-
-    from sdetools.losses import kernels as loss_kernels
-    from sdetools.manifold import kernels as manifold_kernels
-    from sdetools.noise import kernels as noise_kernels
-    from sdetools.simulation import lanes, library
-
-    digest = hashlib.sha256(f"{numba.__version__} {sys.version_info[:2]}".encode())
-    for module in (lanes, library, loss_kernels, manifold_kernels, noise_kernels):
-        digest.update(Path(module.__file__).read_bytes())
-    return digest.hexdigest()
 
 
 def load(text: str, stages: dict[str, Callable[..., Any]]) -> Callable[..., Any]:
@@ -62,19 +34,26 @@ def load(text: str, stages: dict[str, Callable[..., Any]]) -> Callable[..., Any]
 
 @cache
 def _from_file(text: str) -> Callable[..., Any]:
-    name = "k" + hashlib.sha256((_library_key() + text).encode()).hexdigest()[:24]
+    name = "k" + hashlib.sha256((text_key() + text).encode()).hexdigest()[:24]
     with _lock:
-        file = folder() / f"{name}.py"
-        if not file.exists():
-            aside = file.with_suffix(f".{os.getpid()}.tmp")
-            aside.write_text(text)
-            aside.replace(file)
-        if _PACKAGE not in sys.modules:
-            package = types.ModuleType(_PACKAGE)
-            package.__path__ = [str(folder())]  # type: ignore[attr-defined]
-            sys.modules[_PACKAGE] = package
-        importlib.invalidate_caches()
-        return importlib.import_module(f"{_PACKAGE}.{name}").run
+        place = folder()
+        file = (place or Path("nowhere")) / f"{name}.py"
+        if place is not None:
+            with contextlib.suppress(OSError):
+                _write(file, text)
+        module = types.ModuleType(f"sdetools._kernels.{name}")
+        sys.modules[module.__name__] = module  # Numba looks for it where machine code is loaded
+        linecache.cache[str(file)] = (len(text), None, text.splitlines(keepends=True), str(file))
+        exec(compile(text, str(file), "exec"), module.__dict__)
+        return module.run
+
+
+def _write(file: Path, text: str) -> None:
+    """The text, in place of any other file of its name."""
+    if file.is_symlink() or not file.exists() or fault(file) or file.read_text(encoding="utf-8") != text:
+        aside = file.with_suffix(f".{os.getpid()}.tmp")
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(file)
 
 
 @cache

@@ -18,6 +18,8 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+from sdetools._compiled import jit
+
 LANES = 256
 FLAGS = {"contract", "nsz"}
 FAST = dict(nogil=True, fastmath=FLAGS, error_model="numpy")
@@ -101,7 +103,7 @@ def philox_words(k0, k1, c0, c1, c2, c3):
     return (c0 << S32) | (c1 & LOW), (c2 << S32) | (c3 & LOW)
 
 
-@njit(cache=True, **FAST)
+@jit(**FAST)
 def fill_words(key, first, step, slot, out, at):
     """Two words for each lane at (path = first + lane, step, slot), into rows `at` and `at + LANES` of `out`."""
     k0, k1 = key & LOW, key >> S32
@@ -147,7 +149,7 @@ def turned(w, r):
     return float_of(bits_of(a) ^ ((w << u64(40)) & SIGN_BIT)), float_of(bits_of(b) ^ ((w << u64(41)) & SIGN_BIT))
 
 
-@njit(cache=True, **FAST)
+@jit(**FAST)
 def fill_normals(words, source, out, at, both):
     """One or two rows of normals from one row of words."""
     for j in range(LANES):
@@ -163,7 +165,7 @@ def fill_normals(words, source, out, at, both):
             out[at + j] = a
 
 
-@njit(cache=True, **FAST)
+@jit(**FAST)
 def fill_uniforms(words, source, out, at):
     """A row of numbers in (0, 1): 52 bits and a half."""
     for j in range(LANES):
@@ -436,7 +438,7 @@ def _between(earlier, a, b):
     return earlier * a * b if earlier > 0.0 else 0.0
 
 
-@njit(cache=True, **FAST)
+@jit(**FAST)
 def count_lost(state, start, stop, valid):
     """How many of the first `valid` lanes have a number that is not finite in rows `start` to `stop`."""
     lost = 0

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import carray, cfunc, njit
+from numba import carray
 
+from sdetools._compiled import callback, jit
 from sdetools.noise.base import Normal, Sign
 from sdetools.simulation import lanes
 from sdetools.simulation.lanes import FAR, FLAGS, LANES, float_pointer, u64, word_pointer
@@ -19,32 +20,32 @@ from sdetools.simulation.philox import SIGN_SLOT, WordPlan
 WORDS, NORMALS, UNIFORMS, REDUCE_SINGLE, REDUCE_PAIR, LOST, ANGLES = range(7)
 
 _SIGNATURE = "int64(int64, int64, int64, int64, int64, int64)"
-_OPTIONS = dict(cache=True, fastmath=FLAGS, error_model="numpy")
-_SUMS = dict(cache=True, fastmath=FLAGS | {"reassoc"}, error_model="numpy")
+_OPTIONS = dict(fastmath=FLAGS, error_model="numpy")
+_SUMS = dict(fastmath=FLAGS | {"reassoc"}, error_model="numpy")
 
 
-@cfunc(_SIGNATURE, **_OPTIONS)
+@callback(_SIGNATURE, **_OPTIONS)
 def _words(key, first, step, slot, out, _):
     """Two rows of words at an address of the noise."""
     lanes.fill_words(u64(key), u64(first), u64(step), u64(slot), carray(word_pointer(out), 2 * LANES), 0)
     return 0
 
 
-@cfunc(_SIGNATURE, **_OPTIONS)
+@callback(_SIGNATURE, **_OPTIONS)
 def _normals(source, out, both, _a, _b, _c):
     """One or two rows of normals from a row of words."""
     lanes.fill_normals(carray(word_pointer(source), LANES), 0, carray(float_pointer(out), 2 * LANES), 0, both != 0)
     return 0
 
 
-@cfunc(_SIGNATURE, **_OPTIONS)
+@callback(_SIGNATURE, **_OPTIONS)
 def _uniforms(source, out, _a, _b, _c, _d):
     """A row of uniforms from a row of words."""
     lanes.fill_uniforms(carray(word_pointer(source), LANES), 0, carray(float_pointer(out), LANES), 0)
     return 0
 
 
-@cfunc(_SIGNATURE, **_SUMS)
+@callback(_SIGNATURE, **_SUMS)
 def _reduce_single(values, columns, valid, out, before, _):
     """Moments of all columns of a single dynamics."""
     rows, sums = carray(float_pointer(values), columns * LANES), carray(float_pointer(out), (columns, 2))
@@ -53,7 +54,7 @@ def _reduce_single(values, columns, valid, out, before, _):
     return 0
 
 
-@cfunc(_SIGNATURE, **_SUMS)
+@callback(_SIGNATURE, **_SUMS)
 def _reduce_pair(values, columns, valid, out, before, _):
     """Moments of all columns of a pair."""
     rows, sums = carray(float_pointer(values), 3 * columns * LANES), carray(float_pointer(out), (columns, 9))
@@ -62,13 +63,13 @@ def _reduce_pair(values, columns, valid, out, before, _):
     return 0
 
 
-@cfunc(_SIGNATURE, **_OPTIONS)
+@callback(_SIGNATURE, **_OPTIONS)
 def _lost(state, start, stop, valid, _a, _b):
     """Lanes with a number that is not finite."""
     return lanes.count_lost(carray(float_pointer(state), stop * LANES), start, stop, valid)
 
 
-@cfunc(_SIGNATURE, **_OPTIONS)
+@callback(_SIGNATURE, **_OPTIONS)
 def _angles(source, sine, cosine, tangent, _a, _b):
     """Sines, cosines and tangents of a row, to the addresses that are not 0: right for every finite argument, NaN for the others.
 
@@ -120,7 +121,7 @@ def fill_draws(plan: WordPlan, key: int, first: int, paths: int, step: int) -> n
     return out[:, :paths]
 
 
-@njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")
+@jit(nogil=True, fastmath=FLAGS, error_model="numpy")
 def _fill_rows(key, first, step, kinds, firsts, words, signs, sign_steps, sign_words, out):
     W, bits, row = np.empty(2 * LANES, np.uint64), np.empty(2 * LANES, np.uint64), np.empty(2 * LANES)
     flat = out.shape[1]
