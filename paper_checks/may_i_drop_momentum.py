@@ -24,8 +24,8 @@ RIGHT, BETTER, UNSURE = 10, 3, 2
 def diagnosis(run):
     from torch.nn import functional as F
 
-    from sdetools.bridge.diagnosis import TOLERANCE, lost_progress
     from sdetools.bridge.training import Job
+    from sdetools.bridge.trial import TOLERANCE, lost_progress
 
     count, first = run.scale(quick=4, standard=8, full=16), seeds(run)
     keys = list(itertools.product(SETTINGS, ("SGDM", "SGD"), range(first, first + count)))
@@ -52,7 +52,7 @@ def diagnosis(run):
             lost = lost_progress(before, ends["SGDM"], ends["SGD"])
             matters.append(None if math.isnan(lost.value) else lost.value > TOLERANCE)
             answers.append(found.advice)
-            rows.append([*own, f"{found.stiffness:.2g}", found.prediction, str(found.trial.lost), found.advice, str(lost)])
+            rows.append([*own, str(found.step_sharpness), found.prediction, str(found.trial.lost), found.advice, str(lost)])
     truth = ["unsure" if m is None else "keep" if m else "drop" for m in matters]
     run.table(
         "Answers beside whole runs",

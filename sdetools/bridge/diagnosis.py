@@ -4,9 +4,10 @@ One step of plain SGD changes the loss by - eta |grad L|^2 + eta^2/2 (grad L^T H
 and the covariance Sigma of a batch gradient). SGDM acts like SGD at eta = lr / (1 - momentum) (torch's `lr`) as long as eta is small
 beside the curvature: at eta lambda_max near 2 and above plain SGD is thrown off the steepest direction, where momentum still holds.
 
-Everything is estimated from gradients g_i of independent batches, with Hessian products H g_i on batches of their own: g_i.g_j and
+The terms are estimated from gradients g_i of independent batches, with Hessian products H g_i on batches of their own: g_i.g_j and
 g_j.H g_i (i != j) have the means |grad L|^2 and grad L^T H grad L, in which no gradient meets its own noise, and what g_i.g_i and g_i.H g_i
-have more is tr(Sigma) and tr(H Sigma). Intervals come from a jackknife over groups of batches.
+have more is tr(Sigma) and tr(H Sigma). Intervals come from a jackknife over groups of batches. The largest eigenvalue of H is that of the
+loss over all of the data, with an interval of its own (`curvature`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import copy
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,49 +26,15 @@ import torch
 from sdetools import _check
 from sdetools.noise.minibatch import batch_factor
 
-from .batches import Batches
-from .modules import check_module
-from .optimisers import SGD, convert, named
+from .batches import Batches, is_stream, recorded
+from .curvature import PARTS, Derivatives, Population, Quantity, dot, sharpness, student
+from .modules import Objective, check_module
+from .optimisers import convert
+from .trial import Trial, run_trial
 
 STABLE, UNSTABLE = 1.0, 2.0
 """eta lambda_max below which plain SGD is predicted to match, and above which it is predicted not to."""
-TOLERANCE = 0.1
-"""Plain SGD matches when it loses less than this part of the progress that momentum makes."""
-WORST = 2.0
-"""The largest part that a run counts for: it ends as far above the start as momentum ends below it."""
 GROUPS = 8
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """An estimate with its 95 % interval; exact where both ends are the value."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.4g}" if self.low == self.high else f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
-
-
-@dataclass(frozen=True)
-class Trial:
-    """Paired runs from one checkpoint on the same batches: losses after the last step, `(seeds,)`, on batches of the same data in a shuffle of
-    their own."""
-
-    steps: int
-    before: float
-    momentum: np.ndarray
-    plain: np.ndarray
-    lost: Quantity
-    """The part of momentum's progress that plain SGD lacks: (L_plain - L_momentum) / (L_before - L_momentum), over the seeds."""
-
-    @property
-    def advice(self) -> str:
-        """ "drop" where the interval lies below the tolerance, "keep" where it lies above, else "unsure"."""
-        if self.lost.high < TOLERANCE:
-            return "drop"
-        return "keep" if self.lost.low > TOLERANCE else "unsure"
 
 
 @dataclass(frozen=True)
@@ -87,43 +54,50 @@ class Diagnosis:
     """tr(H Sigma), Sigma the covariance of a batch gradient."""
     variance: Quantity
     """tr(Sigma)."""
-    sharpness: float
-    """The largest eigenvalue of H, at the checkpoint."""
-    later_sharpness: float | None
+    sharpness: Quantity
+    """The largest eigenvalue of the Hessian of the loss over all of the data, at the checkpoint."""
+    later_sharpness: Quantity | None
     """The same after the trial's steps with momentum: training may sharpen the valley it is in."""
     freed: int
     """Bytes of the momentum buffer."""
     trial: Trial | None = field(default=None)
+    notes: tuple[str, ...] = ()
+    """What else there is to know: how the derivatives were taken, what of the data was read."""
 
     @property
     def noise_scale(self) -> float:
-        """batch_size tr(Sigma) / |grad L|^2: the batch size at which noise and gradient are of one size."""
-        return self.batch_size * self.variance.value / self.descent.value
+        """batch_size tr(Sigma) / |grad L|^2: the batch size at which noise and gradient are of one size; infinite where the gradient is 0."""
+        return self.batch_size * _ratio(self.variance.value, self.descent.value)
 
     @property
-    def stiffness(self) -> float:
+    def step_sharpness(self) -> Quantity:
         """eta lambda_max, with the larger of the two sharpnesses."""
-        return self.plain_lr * max(self.sharpness, self.later_sharpness or 0.0)
+        both = [one for one in (self.sharpness, self.later_sharpness) if one is not None]
+        return Quantity(*(max(getattr(one, end) for one in both) for end in ("value", "low", "high"))) * self.plain_lr
 
     @property
     def regime(self) -> str:
         """In words."""
-        if self.later_sharpness is not None and not math.isfinite(self.later_sharpness):
+        if self.later_sharpness is not None and not math.isfinite(self.later_sharpness.value):
             return "the run with momentum diverges itself: its learning rate is too large"
-        if not math.isfinite(self.stiffness) or self.stiffness >= UNSTABLE:
+        if self.prediction == "keep":
             return "large steps: plain SGD at the equivalent rate would be thrown off the steepest direction"
-        if self.stiffness >= STABLE:
-            return "steps near the edge of what plain SGD bears"
+        if self.prediction == "unsure":
+            reach = self.step_sharpness
+            across = [f"{edge:g}" for edge in (STABLE, UNSTABLE) if reach.low < edge <= reach.high]
+            if not across:
+                return "steps near the edge of what plain SGD bears"
+            return f"eta lambda_max may lie on either side of {' and of '.join(across)}: only a trial can tell"
         if abs(self.noise.value) > abs(self.curvature.value):
             return "small steps, noise-induced: momentum acts like plain SGD"
         return "small steps, curvature-induced: momentum acts like plain SGD"
 
     @property
     def prediction(self) -> str:
-        """From the Hessian alone; "unsure" where the run with momentum diverges itself."""
-        if not math.isfinite(self.stiffness):
-            return "unsure"
-        return "drop" if self.stiffness < STABLE else "keep" if self.stiffness > UNSTABLE else "unsure"
+        """From the Hessian alone: "drop" where all of the interval of eta lambda_max lies below 1, "keep" where it lies above 2, else "unsure";
+        "unsure" also where the run with momentum diverges itself."""
+        zone = _zone(self.step_sharpness)
+        return "unsure" if zone in (None, "between") else zone
 
     @property
     def advice(self) -> str:
@@ -134,22 +108,21 @@ class Diagnosis:
 
     def to_json(self) -> str:
         """All of it, with the conclusions, as JSON."""
-        told = {name: getattr(self, name) for name in ("noise_scale", "stiffness", "regime", "prediction", "advice")}
-        return json.dumps(_plain(dataclasses.asdict(self)) | _plain(told), indent=1) + "\n"
+        told = {name: getattr(self, name) for name in ("noise_scale", "regime", "prediction", "advice")}
+        reach = dataclasses.asdict(self.step_sharpness)
+        return json.dumps(_plain(dataclasses.asdict(self) | {"step_sharpness": reach} | told), indent=1) + "\n"
 
     def __str__(self) -> str:
         eta = self.plain_lr
-        sharp = f"{self.sharpness:.4g}" + (
-            "" if self.later_sharpness is None else f", after the trial {self.later_sharpness:.4g}"
-        )
         rows = [
             ("descent force |grad L|^2", str(self.descent)),
             ("curvature term grad L.H grad L", str(self.curvature)),
             ("noise term tr(H Sigma)", str(self.noise)),
-            ("share of a step's descent lost to curvature", f"{eta / 2 * self.curvature.value / self.descent.value:.3g}"),
-            ("share of a step's descent lost to noise", f"{eta / 2 * self.noise.value / self.descent.value:.3g}"),
-            ("largest Hessian eigenvalue", sharp),
-            ("eta lambda_max", f"{self.stiffness:.3g}"),
+            ("share of a step's descent lost to curvature", f"{eta / 2 * _ratio(self.curvature.value, self.descent.value):.3g}"),
+            ("share of a step's descent lost to noise", f"{eta / 2 * _ratio(self.noise.value, self.descent.value):.3g}"),
+            ("largest Hessian eigenvalue, full loss", str(self.sharpness)),
+            *([] if self.later_sharpness is None else [("the same after the trial", str(self.later_sharpness))]),
+            ("eta lambda_max", str(self.step_sharpness)),
             ("gradient noise scale", f"{self.noise_scale:.4g} (batch size {self.batch_size})"),
             ("regime", self.regime),
         ]
@@ -157,7 +130,7 @@ class Diagnosis:
             runs = f"{len(self.trial.plain)} pairs of {self.trial.steps} steps"
             rows.append((f"progress that plain SGD lacks, {runs}", str(self.trial.lost)))
         width = max(len(name) for name, _ in rows)
-        text = "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+        text = "\n".join(f"{name:<{width}}  {value}" for name, value in [*rows, *(("note", note) for note in self.notes)])
         told = {
             "drop": f"drop it: plain SGD at lr={eta:.6g}, which frees {_bytes(self.freed)}",
             "keep": "keep it: plain SGD at the equivalent rate would do worse",
@@ -180,6 +153,7 @@ def diagnose(
     seeds: int = 4,
     steps: int = 200,
     exact: bool = False,
+    hessian_samples: int | None = None,
     device: Any = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -187,12 +161,19 @@ def diagnose(
     r"""Measure Lemma 2.4's terms at the model's present parameters, predict whether plain SGD would do, and try it.
 
     `loss(model(input), target)` on batches (input, target); for other batches give `loss_of(model, batch)` and None for `loss`. `data`:
-    tensors, a data set or a loader (see `Batches`). `lr` and `momentum` are those of `form`: "heavy-ball" (torch's), "sgdm" (Def. 2.3) or
-    "nesterov". `batches`: how many the terms are estimated from; with `exact=True` they come from the whole data and every sample's own gradient (for small data, and
-    losses that are means over samples). The trial trains copies of the model for `steps` steps with `seeds` shuffles each way, and while it
-    cannot tell, with twice as many, up to 4 `seeds`; seeds=0 leaves it out. The model itself is not changed. In training mode it stays in training mode.
+    arrays (tensors, NumPy), a data set or a loader (see `Batches`); of a stream (a loader over an `IterableDataset`, a generator of batches) as
+    many batches are read as one pass of the measurement needs, and repeated. `lr` and `momentum` are those of `form`: "heavy-ball" (torch's),
+    "sgdm" (Def. 2.3) or "nesterov".
 
-    ValueError for settings out of range, too few batches, and a model without parameters to train.
+    `batches`: how many the terms are estimated from; with `exact=True` they come from the whole data and every sample's own gradient (for
+    small data, and losses that are means or sums over samples). The largest eigenvalue of the Hessian is that of the loss over all data, with an
+    interval: products go over all samples where that is affordable, else over samples of growing number, or over
+    `hessian_samples`. It does not depend on the batch size, unless the loss does. The trial trains copies of the model for `steps` steps with
+    `seeds` shuffles each way, and while it cannot tell, with twice as many, up to 4 `seeds`; seeds=0 leaves it out. The model itself is not
+    changed. In training mode it stays in training mode.
+
+    ValueError for settings out of range, too few batches, a model without parameters to train, batches that model and loss do not take, a loss
+    that is not one number, and NaN or infinities in the data, the parameters, the loss or its gradient.
 
     >>> torch.manual_seed(0).initial_seed()
     0
@@ -210,251 +191,158 @@ def diagnose(
     if seeds == 1:
         raise ValueError("`seeds` must be 0, or at least 2 for an interval; got 1.")
     steps = _check.count("steps", steps)
-    source = Batches(data, batch_size, device)
+    if hessian_samples is not None:
+        hessian_samples = _check.count("hessian_samples", hessian_samples, least=PARTS)
     net = copy.deepcopy(model)
     if device is not None:
         net = net.to(device)
-    params = [p for p in net.parameters() if p.requires_grad]
-    if not params:
+    own = [(name, p) for name, p in net.named_parameters() if p.requires_grad]
+    if not own:
         raise ValueError("`model` must have parameters that require a gradient; got none.")
-    evaluate = loss_of or _with_criterion(loss)
-    total = (source.samples if exact else batches) + _SHARP + seeds * 2 * steps
-    tick = _Tick(progress, total)
+    for name, p in own:
+        if not bool(torch.isfinite(p).all()):
+            raise ValueError(
+                f"`model` must have finite parameters; got a NaN or an infinity in {name}. Take it from before its run diverged."
+            )
+    objective = Objective(loss, loss_of)
+    notes = []
+    if stream := is_stream(data):
+        data, batch_size = recorded(data, max(batches, steps if seeds else 0), batch_size)
+    source = Batches(data, batch_size, device, own[0][1].dtype)
+    if stream:
+        source.partial = True
+        notes.append(f"of the stream, {source.samples} samples were read, and serve for everything")
 
+    terms = 2 * (source.samples if exact else batches)
+    tick = _Tick(progress, terms + 8 * PARTS + seeds * 2 * steps)
+    stream_of = lambda which: 1_000 * (seed + 1) + which  # noqa: E731
     with torch.random.fork_rng(devices=[] if device is None or torch.device(device).type == "cpu" else None):
         torch.manual_seed(seed)  # for dropout: the same answer each time, and the caller's generator stays where it is
-        return _measured(
-            model, net, params, evaluate, source, form, lr, momentum, plain_lr, batches, seeds, steps, exact, device, seed, tick
-        )
-
-
-def _measured(
-    model: torch.nn.Module, net: torch.nn.Module, params: Sequence[torch.Tensor], evaluate: Any, source: Batches, form: str, lr: float,
-    momentum: float, plain_lr: float, batches: int, seeds: int, steps: int, exact: bool, device: Any, seed: int, tick: _Tick,
-) -> Diagnosis:  # fmt: skip
-    if exact:
-        check_module(net)
-        terms = _exact_terms(net, params, evaluate, source, tick)
-    else:
-        terms = _terms(net, params, evaluate, source, batches, seed, tick)
-    sharpness = _sharpness(net, params, evaluate, source.whole() if exact else source, seed, tick)
-    trial = later = None
-    if seeds:
-        trial, trained = _try(model, evaluate, source, form, lr, momentum, plain_lr, seeds, steps, device, seed, tick)
-        finite = all(bool(torch.isfinite(p).all()) for p in trained.parameters())
-        own = [p for p in trained.parameters() if p.requires_grad]
-        later = _sharpness(trained, own, evaluate, source, seed, _Tick(None, 0)) if finite else math.inf
-    freed = sum(p.numel() * p.element_size() for p in params) if momentum else 0
-    return Diagnosis(float(lr), float(momentum), source.size, plain_lr, *terms, sharpness, later, freed, trial)
-
-
-_SHARP = 40
-"""Hessian products of the search for the largest eigenvalue, at most."""
+        decided = lambda found: _zone(found * plain_lr) is not None  # noqa: E731
+        derivatives = Derivatives(net, objective, source.fresh(stream_of(0), 0))
+        torch.manual_seed(seed)
+        population = Population(derivatives, source, stream_of(2), tick)
+        if exact:
+            four = _exact_terms(population)
+        else:
+            four = _terms(derivatives, source, batches, stream_of, tick)
+        sharp = sharpness(population, hessian_samples, decided)
+        if not all(math.isfinite(one.value) for one in (*four, sharp)):
+            raise ValueError(
+                "the loss must have finite derivatives at the model's present parameters; got a NaN or an infinity on finite data. Look for "
+                "logarithms and roots of 0 and for overflow."
+            )
+        trial = later = None
+        if seeds:
+            trial, trained = run_trial(
+                model, objective, source, form, lr, momentum, plain_lr, seeds, steps, device, stream_of, tick
+            )
+            later = Quantity(math.inf, math.inf, math.inf)
+            if trained is not None:
+                after = Derivatives(trained, objective, source.fresh(stream_of(0), 0))
+                later = sharpness(Population(after, source, stream_of(2), tick), hessian_samples, decided)
+    if derivatives.note:
+        notes.append(derivatives.note)
+    if four[0].value == four[3].value == 0:
+        notes.append("every gradient is 0: neither way moves")
+    freed = sum(p.numel() * p.element_size() for _, p in own) if momentum else 0
+    return Diagnosis(float(lr), float(momentum), source.size, plain_lr, *four, sharp, later, freed, trial, tuple(notes))
 
 
 class _Tick:
+    """Moves a progress bar; the total is a guess that grows where it was too small."""
+
     def __init__(self, progress: Callable[[int, int], None] | None, total: int) -> None:
         self.progress, self.total, self.done = progress, total, 0
 
     def __call__(self, much: int = 1) -> None:
         self.done += much
+        self.total = max(self.total, self.done)
         if self.progress is not None:
-            self.progress(min(self.done, self.total), self.total)
-
-
-def _with_criterion(loss: Callable[..., torch.Tensor] | None) -> Callable[[torch.nn.Module, Any], torch.Tensor]:
-    if not callable(loss):
-        raise ValueError(f"`loss` must be a function of (output, target), or None beside `loss_of`; got {loss!r}.")
-
-    def of(model: torch.nn.Module, batch: Any) -> torch.Tensor:
-        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-            raise ValueError(
-                "`data` must give batches (input, target) to `loss`; got others. Give loss_of(model, batch) instead."
-            )
-        return loss(model(batch[0]), batch[1])
-
-    return of
-
-
-def _gradient(net: Any, params: Sequence[torch.Tensor], evaluate: Any, batch: Any) -> torch.Tensor:
-    return _flat(torch.autograd.grad(evaluate(net, batch), params, allow_unused=True), params)
-
-
-def _product(net: Any, params: Sequence[torch.Tensor], evaluate: Any, batch: Any, v: torch.Tensor) -> torch.Tensor:
-    """H v on a batch."""
-    first = torch.autograd.grad(evaluate(net, batch), params, create_graph=True, allow_unused=True)
-    parts = torch.split(v, [p.numel() for p in params])
-    dot = sum((g * part.reshape(g.shape)).sum() for g, part in zip(first, parts) if g is not None)
-    if not isinstance(dot, torch.Tensor) or not dot.requires_grad:
-        return torch.zeros_like(v)
-    return _flat(torch.autograd.grad(dot, params, allow_unused=True), params)
-
-
-def _flat(grads: Sequence[torch.Tensor | None], params: Sequence[torch.Tensor]) -> torch.Tensor:
-    return torch.cat([torch.zeros_like(p).ravel() if g is None else g.detach().ravel() for g, p in zip(grads, params)])
+            self.progress(self.done, self.total)
 
 
 def _terms(
-    net: Any, params: Sequence[torch.Tensor], evaluate: Any, source: Batches, batches: int, seed: int, tick: _Tick
-) -> tuple[Quantity, Quantity, Quantity, Quantity]:
+    own: Derivatives, source: Batches, batches: int, stream: Callable[[int], int], tick: Callable[[int], None]
+) -> list[Quantity]:
     """|grad L|^2, grad L^T H grad L, tr(H Sigma), tr(Sigma)."""
     n = max(1, batches // (2 * GROUPS))
-    means, products, own = [], [], np.empty((2, GROUPS))
+    means, products, alone = [], [], np.empty((2, GROUPS))
     for a in range(GROUPS):
         mean: Any = 0
         product: Any = 0
         squares = np.zeros(2)
         for i in range(a * n, a * n + n):
-            g = _gradient(net, params, evaluate, source.fresh(_stream(seed, 0), i))
-            h = _product(net, params, evaluate, source.fresh(_stream(seed, 1), i), g)
-            squares += _dot(g, g) / n, _dot(g, h) / n
+            g = own.gradient(source.fresh(stream(0), i))
+            h = own.product(source.fresh(stream(1), i), g)
+            squares += dot(g, g) / n, dot(g, h) / n
             mean, product = mean + g / n, product + h / n
             tick(2)
         means.append(mean)
         products.append(product)
-        own[:, a] = squares
-    inner = np.array([[_dot(b, a) for b in means] for a in means])
-    pulled = np.array([[_dot(b, h) for b in means] for h in products])
-
-    def estimates(keep: np.ndarray) -> np.ndarray:
-        k = len(keep)
-        crossed = [(m.sum() - np.trace(m)) / (k * (k - 1)) for m in (table[np.ix_(keep, keep)] for table in (inner, pulled))]
-        alone = own[:, keep].mean(axis=1)
-        return np.array([crossed[0], crossed[1], alone[1] - crossed[1], alone[0] - crossed[0]])
-
-    everyone = np.arange(GROUPS)
-    whole = estimates(everyone)
-    without = np.array([estimates(np.delete(everyone, a)) for a in everyone])
-    spread = np.sqrt((GROUPS - 1) / GROUPS * ((without - without.mean(axis=0)) ** 2).sum(axis=0))
-    half = _student(GROUPS - 1) * spread
-    first, second, third, fourth = (Quantity(float(v), float(v - h), float(v + h)) for v, h in zip(whole, half))
-    return first, second, third, fourth
+        alone[:, a] = squares
+    inner = np.array([[dot(b, a) for b in means] for a in means])
+    pulled = np.array([[dot(b, h) for b in means] for h in products])
+    return jackknife(inner, pulled, alone)
 
 
-def _exact_terms(
-    net: Any, params: Sequence[torch.Tensor], evaluate: Any, source: Batches, tick: _Tick
-) -> tuple[Quantity, Quantity, Quantity, Quantity]:
-    """The same from all samples: Sigma = c S, S the covariance (over n) of their gradients, c = (n - size) / ((n - 1) size)."""
-    everything = source.whole().at(0, 0)
-    first = torch.autograd.grad(evaluate(net, everything), params, create_graph=True)
-    g = _flat(first, params)
+def lemma_terms(inner: np.ndarray, pulled: np.ndarray, alone: np.ndarray) -> np.ndarray:
+    """Estimates of |grad L|^2, grad L^T H grad L, tr(H Sigma), tr(Sigma) from independent groups of batches, without bias.
 
-    def pulled(v: torch.Tensor) -> float:
-        parts = torch.split(v, [p.numel() for p in params])
-        dot = sum((a * b.reshape(a.shape)).sum() for a, b in zip(first, parts))
-        if not isinstance(dot, torch.Tensor) or not dot.requires_grad:
-            return 0.0
-        return _dot(v, _flat(torch.autograd.grad(dot, params, retain_graph=True, allow_unused=True), params))
-
-    noise = variance = 0.0
-    for i in range(source.samples):
-        v = _gradient(net, params, evaluate, source.rows([i])) - g
-        noise += pulled(v) / source.samples
-        variance += _dot(v, v) / source.samples
-        tick()
-    factor = batch_factor(source.samples, source.size, replace=False)
-    first_, second, third, fourth = (Quantity(v, v, v) for v in (_dot(g, g), pulled(g), factor * noise, factor * variance))
-    return first_, second, third, fourth
-
-
-def _dot(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float(torch.dot(a.double(), b.double()))
-
-
-def _stream(seed: int, which: int) -> int:
-    return 1_000 * (seed + 1) + which
-
-
-def _student(degrees: int, looks: int = 1) -> float:
-    """The half-width of a 95 % interval in standard errors, valid at each of several looks."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(degrees, 1 - 0.025 / looks))
-
-
-def _sharpness(net: Any, params: Sequence[torch.Tensor], evaluate: Any, source: Batches, seed: int, tick: _Tick) -> float:
-    """The largest eigenvalue of the Hessian of the mean loss over a few batches, by Lanczos' method with whole reorthogonalisation."""
-    few = min(source.per_epoch, max(1, 512 // source.size))
-    held = list(source.some(_stream(seed, 2), few))
-    q = torch.randn(sum(p.numel() for p in params), generator=torch.Generator().manual_seed(seed + 1)).to(params[0])
-    basis: list[torch.Tensor] = [q / q.norm()]
-    diagonal: list[float] = []
-    beside: list[float] = []
-    last = -math.inf
-    for k in range(min(_SHARP, len(q))):
-        w: Any = 0
-        for batch in held:
-            w = w + _product(net, params, evaluate, batch, basis[-1]) / few
-        tick()
-        diagonal.append(_dot(w, basis[-1]))
-        for _ in range(2):
-            for v in basis:
-                w = w - torch.dot(v, w) * v
-        top = float(np.linalg.eigvalsh(np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1))[-1])
-        size = float(w.norm())
-        if not math.isfinite(size) or size <= 1e-6 * max(map(abs, diagonal)) or (k > 4 and abs(top - last) < 1e-4 * abs(top)):
-            return top
-        last = top
-        beside.append(size)
-        basis.append(w / size)
-    return last
-
-
-def _try(
-    model: torch.nn.Module, evaluate: Any, source: Batches, form: str, lr: float, momentum: float, plain_lr: float,
-    seeds: int, steps: int, device: Any, seed: int, tick: _Tick,
-) -> tuple[Trial, torch.nn.Module]:  # fmt: skip
-    """The trial, and the network of the last run with momentum."""
-    few = max(1, min(source.per_epoch, 1024 // source.size))
-    held = list(source.some(_stream(seed, 3), few))
-
-    def judged(net: torch.nn.Module) -> float:
-        with torch.no_grad():
-            return float(np.mean([float(evaluate(net, batch)) for batch in held]))
-
-    def fresh() -> torch.nn.Module:
-        net = copy.deepcopy(model)
-        return net if device is None else net.to(device)
-
-    before = judged(fresh())
-    ends: list[tuple[float, float]] = []
-    trained = fresh()
-    while True:
-        for i in range(len(ends), max(seeds, 2 * len(ends))):
-            pair = []
-            for way in (0, 1):
-                net = fresh()
-                own = [p for p in net.parameters() if p.requires_grad]
-                optimiser = SGD(own, lr=plain_lr) if way else named(form)(own, lr=lr, momentum=momentum)
-                for batch in source.some(_stream(seed, 10 + i), steps):
-                    optimiser.zero_grad()
-                    evaluate(net, batch).backward()
-                    optimiser.step()
-                    tick()
-                pair.append(judged(net))
-                trained = trained if way else net
-            ends.append((pair[0], pair[1]))
-        with_momentum, plain = np.array(ends).T
-        trial = Trial(steps, before, with_momentum, plain, lost_progress(before, with_momentum, plain))
-        if trial.advice != "unsure" or len(ends) >= 4 * seeds:
-            return trial, trained
-
-
-def lost_progress(before: float, momentum: np.ndarray, plain: np.ndarray) -> Quantity:
-    """The part of momentum's progress that plain SGD lacks: (mean plain - mean momentum) / (before - mean momentum), by the delta method.
-
-    The interval is good for the trial's three looks. A run of plain SGD counts as at most `WORST`: one that diverges says no more than that it did.
+    `inner[a, b]` = g_a.g_b and `pulled[a, b]` = (H g)_a.g_b of the groups' means, `alone` the means of g.g and g.Hg over the single batches of
+    each group, `(2, groups)`.
     """
-    if not np.isfinite(momentum).all():
-        return Quantity(math.nan, -math.inf, math.inf)
-    progress = before - float(momentum.mean())
-    if progress <= 0:
-        return Quantity(math.nan, -math.inf, math.inf)
-    difference = np.fmin(np.nan_to_num(plain, nan=math.inf) - momentum, WORST * progress)
-    value = float(difference.mean()) / progress
-    scatter = difference - value * (before - momentum)
-    half = _student(len(plain) - 1, looks=3) * float(scatter.std(ddof=1)) / math.sqrt(len(plain)) / progress
-    return Quantity(value, value - half, value + half)
+    k = len(inner)
+    crossed = [(table.sum() - np.trace(table)) / (k * (k - 1)) for table in (inner, pulled)]
+    squares = alone.mean(axis=1)
+    return np.array([crossed[0], crossed[1], squares[1] - crossed[1], squares[0] - crossed[0]])
+
+
+def jackknife(inner: np.ndarray, pulled: np.ndarray, alone: np.ndarray) -> list[Quantity]:
+    """`lemma_terms` with 95 % intervals: the spread over all but one group, times (k - 1) / sqrt(k) as for a mean."""
+    k = len(inner)
+    everyone = np.arange(k)
+    left = [np.delete(everyone, a) for a in everyone]
+    whole = lemma_terms(inner, pulled, alone)
+    without = np.array([lemma_terms(inner[np.ix_(a, a)], pulled[np.ix_(a, a)], alone[:, a]) for a in left])
+    half = student(k - 1) * (k - 1) / math.sqrt(k) * without.std(axis=0, ddof=1)
+    return [Quantity(float(v), float(v - h), float(v + h)) for v, h in zip(whole, half)]
+
+
+def _exact_terms(data: Population) -> list[Quantity]:
+    """The same from all samples: Sigma = c S, S the covariance (over n) of their gradients, c = (n - size) / ((n - 1) size)."""
+    check_module(data.own.net)
+    if not data.kind or data.source.partial:
+        raise ValueError(
+            "`exact=True` must have a loss that is a mean or a sum over samples, and all of the data; got a stream, or a loss that mixes samples or "
+            "draws at random. Leave it out."
+        )
+    n = data.source.samples
+    everything = np.arange(n)
+    g = data.gradient(everything)
+    noise = variance = 0.0
+    for i in range(n):
+        v = data.gradient(np.array([i])) - g
+        noise += dot(v, data.product(everything, v)) / n
+        variance += dot(v, v) / n
+    factor = batch_factor(n, data.source.size, replace=False)
+    four = dot(g, g), dot(g, data.product(everything, g)), factor * noise, factor * variance
+    return [Quantity(v, v, v) for v in four]
+
+
+def _zone(reach: Quantity) -> str | None:
+    """Where all of the interval of eta lambda_max lies: "drop", "keep", "between" the two; None where it lies across, or is infinite."""
+    if not math.isfinite(reach.value):
+        return None
+    if reach.high < STABLE:
+        return "drop"
+    if reach.low > UNSTABLE:
+        return "keep"
+    return "between" if reach.low >= STABLE and reach.high <= UNSTABLE else None
+
+
+def _ratio(a: float, b: float) -> float:
+    return a / b if b else math.inf if a else math.nan
 
 
 def _plain(value: Any) -> Any:

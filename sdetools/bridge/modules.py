@@ -13,6 +13,8 @@ import torch
 from sdetools._identity import function_identity
 from sdetools.losses.torch_function import TorchSamples
 
+from .batches import mapped
+
 
 class ModuleLoss(TorchSamples):
     """L(x) = mean over the data of criterion(module(input), target), x all trainable parameters in their order; see `loss_of_module`.
@@ -95,3 +97,67 @@ def check_module(module: torch.nn.Module) -> None:
                 f"`module` must have a loss that is a mean over samples; its part {name or type(part).__name__} ({type(part).__name__}) {what}. "
                 "Call module.eval() first, or take group normalisation."
             )
+
+
+class Objective:
+    """The loss of a batch as one number, `objective(network, batch)`: that of the run, with the cause named where there is none.
+
+    `loss(model(input), target)` on batches (input, target), or `loss_of(model, batch)`. ValueError for a loss that is no function, for a
+    batch that model and loss do not take, a loss that is not one number (`reduction="none"`) or does not depend on the parameters, and for a
+    loss that is no number because the batch holds NaN or infinities. A loss that is no number on finite data is returned: the run diverges.
+
+    >>> objective = Objective(torch.nn.functional.mse_loss)
+    >>> float(objective(torch.nn.Linear(2, 1), (torch.zeros(4, 2), torch.zeros(4, 1)))) >= 0
+    True
+    """
+
+    def __init__(self, loss: Callable[..., Any] | None, loss_of: Callable[[torch.nn.Module, Any], Any] | None = None) -> None:
+        if loss_of is None and not callable(loss):
+            raise ValueError(f"`loss` must be a function of (output, target), or None beside `loss_of`; got {loss!r}.")
+        self.loss, self.loss_of = loss if loss_of is None else None, loss_of
+
+    def __call__(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
+        pair = isinstance(batch, (tuple, list)) and len(batch) == 2
+        if self.loss_of is None and not pair:
+            raise ValueError(
+                "`data` must give batches (input, target) to `loss`; got others. Give loss_of(model, batch) instead."
+            )
+        try:
+            value = self.loss_of(model, batch) if self.loss is None else self.loss(model(batch[0]), batch[1])
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
+            first = (str(error).strip() or "no message").splitlines()[0]
+            raise ValueError(
+                f"`model` and the loss must take a batch of `data`, {described(batch)}; they raised {type(error).__name__}: {first}"
+            ) from error
+        if not isinstance(value, torch.Tensor) or value.numel() != 1:
+            got = f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+            raise ValueError(
+                f'the loss must be one number a batch, a tensor; got {got}. Take reduction="mean", or the mean of what it returns.'
+            )
+        if torch.is_grad_enabled() and not value.requires_grad:
+            raise ValueError(
+                "the loss must depend on the model's parameters by torch functions; got a number without a gradient."
+            )
+        if not bool(torch.isfinite(value)) and (bad := _not_finite(batch)):
+            raise ValueError(
+                f"`data` must hold finite numbers; got {bad}, where the loss is {value.item()}. Leave such samples out, or fill them."
+            )
+        return value.reshape(())
+
+
+def described(batch: Any) -> str:
+    """The types and shapes of a batch's tensors."""
+    parts: list[str] = []
+    mapped(lambda part: parts.append(f"{str(part.dtype).removeprefix('torch.')} {tuple(part.shape)}"), batch)
+    return f"{type(batch).__name__} of {', '.join(parts)}" if parts else f"a {type(batch).__name__} without tensors"
+
+
+def _not_finite(batch: Any) -> str:
+    """Which of a batch's tensors hold NaN or infinities, in words."""
+    parts: list[tuple[int, int]] = []
+    mapped(lambda part: parts.append((int((~torch.isfinite(part)).sum()), part.numel())), batch)
+    return ", ".join(
+        f"{bad} of {size} numbers NaN or infinite in tensor {i} of a batch" for i, (bad, size) in enumerate(parts) if bad
+    )

@@ -27,14 +27,20 @@ from .frame import bar, main
 @click.option("--seeds", type=int, default=4, show_default=True, help="Pairs of trial runs, at first; 0 for no trial.")
 @click.option("--steps", type=int, default=200, show_default=True, help="Steps of a trial run.")
 @click.option("--exact", is_flag=True, help="Terms from every sample of the data: for small data.")
+@click.option(
+    "--hessian-samples",
+    type=int,
+    help="Samples behind the Hessian's largest eigenvalue. [default: all where affordable, else as many as it takes]",
+)
 @click.option("--device", help="Where to run, for example cuda. [default: where the model is]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random numbers.")
 @click.option("--out", type=click.Path(), help="Folder for diagnosis.json.")
 def diagnose(file: str, out: str | None, **options: Any) -> None:
     """Measure Lemma 2.4's terms on a network, predict whether plain SGD would do as well, and try it.
 
-    FILE is Python with the names `model` (an nn.Module), `loss` (of output and target) and `data` (tensors, a data set or a loader); for other
-    batches `loss_of` (of model and batch) in the place of `loss`. Prints the terms with 95 % intervals, and the advice.
+    FILE is Python with the names `model` (an nn.Module), `loss` (of output and target) and `data` (arrays, a data set or a loader); for other
+    batches `loss_of` (of model and batch) in the place of `loss`. Prints the terms and the
+    largest eigenvalue of the full loss's Hessian with 95 % intervals, and the advice.
 
     \b
     Example:

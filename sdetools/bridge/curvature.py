@@ -1,0 +1,392 @@
+r"""The largest eigenvalue lambda of the Hessian of a network's loss over its data, from Hessian products, with a 95 % interval.
+
+Where all of the data are affordable, Lanczos' method runs on the Hessian of the loss itself, and lambda lies between its largest Ritz value and the
+probabilistic bound of van Dorsselaer, Hochstenbach and van der Vorst (2000). Else it runs on two halves A and B of a sample. The largest
+eigenvalue of a sample is too large on average, as E max v^T H_A v >= max v^T H v; that of an eigenvector on the other half,
+v_A^T H_B v_A, is too small, as no direction has more curvature than lambda. So the second less its sampling error and the first
+with it enclose lambda; to first order in 1/n both are wrong by the same amount, and the mean of the two is right.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from .batches import Batches, mapped
+from .modules import Objective
+
+PARTS = 32
+"""Of a sample, half of them on each side: their spread is the sampling error."""
+FIRST, GROWTH, MOST = 1024, 4, 16_384
+"""Samples to begin with, by how much they grow, and how many there are at most, where not all are affordable."""
+NARROW = 0.2
+"""The width of the interval, beside the value, below which more data are of no use."""
+CHEAP, DEAR, CALL = 1e11, 4e11, 1e7
+"""Floating-point operations that are spent in any case, up to a minute; those that are spent to decide; and what a call costs beside its own."""
+LANCZOS, PRECISE, CHANCE = 120, 2e-3, 1e-4
+"""Products at most; the relative width of Lanczos' own interval at which it ends; how often that interval may be wrong."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """An estimate with its 95 % interval; exact where both ends are the value."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g}" if self.low == self.high else f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+
+    def __float__(self) -> float:
+        return self.value
+
+    def __mul__(self, factor: float) -> Quantity:
+        """For a factor >= 0."""
+        return Quantity(self.value * factor, self.low * factor, self.high * factor)
+
+
+def student(degrees: int, looks: int = 1) -> float:
+    """The half-width of a 95 % interval in standard errors, valid at each of several looks."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, 1 - 0.025 / looks))
+
+
+def dot(a: torch.Tensor, b: torch.Tensor) -> float:
+    """a . b in double precision."""
+    return float(torch.dot(a.double(), b.double()))
+
+
+class Derivatives:
+    """Gradients and Hessian products of the loss of a batch, at the parameters of a network that is its own.
+
+    Products are second derivatives by torch, with attention written out (`SDPBackend.MATH`); where torch has none (`EmbeddingBag`, ctc_loss,
+    functions that can be differentiated once), or has wrong ones (a `torch.autograd.Function` whose backward hides its inputs), they are central
+    differences of gradients, in double precision where the network runs in it, and `note` says so.
+    """
+
+    def __init__(self, net: torch.nn.Module, objective: Objective, batch: Any) -> None:
+        self.objective, self.note, self.cast = objective, "", False
+        self._take(net)
+        if self.dtype in (torch.float16, torch.bfloat16):
+            self._take(net.float(), cast=True)
+        cause = self._refused(batch)
+        if cause:
+            self.note = f"Hessian products are central differences of gradients, as torch has no second derivative here: {cause}"
+            double = _doubled(self)
+            if double is not None and _runs(double, batch):
+                self._take(double.net, cast=True)
+
+    def _take(self, net: torch.nn.Module, cast: bool = False) -> None:
+        """A network, and whether the numbers of a batch are brought to its type."""
+        self.net, self.cast, self.params = net, cast, [p for p in net.parameters() if p.requires_grad]
+        self.dim, self.dtype = sum(p.numel() for p in self.params), self.params[0].dtype
+
+    def value(self, batch: Any) -> torch.Tensor:
+        """The loss of a batch."""
+        if self.cast:
+            batch = mapped(lambda part: part.to(self.dtype) if part.is_floating_point() else part, batch)
+        return self.objective(self.net, batch)
+
+    def gradient(self, batch: Any) -> torch.Tensor:
+        """Its gradient, `(dim,)`."""
+        return self._flat(torch.autograd.grad(self.value(batch), self.params, allow_unused=True))
+
+    def product(self, batch: Any, v: torch.Tensor) -> torch.Tensor:
+        """H v on a batch, v `(dim,)`."""
+        return self.differences(batch, v) if self.note else self.twice(batch, v)
+
+    def twice(self, batch: Any, v: torch.Tensor) -> torch.Tensor:
+        """H v as the gradient of g . v."""
+        with sdpa_kernel(SDPBackend.MATH):
+            first = torch.autograd.grad(self.value(batch), self.params, create_graph=True, allow_unused=True)
+            along = sum(((g.to_dense() * part).sum() for g, part in zip(first, self._cut(v)) if g is not None), v.new_zeros(()))
+            if not along.requires_grad:
+                return torch.zeros_like(v)
+            return self._flat(torch.autograd.grad(along, self.params, allow_unused=True))
+
+    def differences(self, batch: Any, v: torch.Tensor, draws: int | None = None) -> torch.Tensor:
+        """H v as (g(x + h v) - g(x - h v)) / 2 h, both with the same draws, h |v| the cube root of the rounding times 1 + |x|."""
+        size = float(v.norm())
+        if size == 0:
+            return torch.zeros_like(v)
+        x = [p.detach().clone() for p in self.params]
+        reach = torch.finfo(self.dtype).eps ** (1 / 3) * (1 + math.sqrt(sum(dot(p.ravel(), p.ravel()) for p in x))) / size
+        draws, ends = int(torch.randint(1 << 62, ())) if draws is None else draws, []
+        try:
+            for way in (reach, -reach):
+                with torch.no_grad():
+                    for p, at, part in zip(self.params, x, self._cut(v)):
+                        p.copy_(at + way * part)
+                torch.manual_seed(draws)
+                ends.append(self.gradient(batch))
+        finally:
+            with torch.no_grad():
+                for p, at in zip(self.params, x):
+                    p.copy_(at)
+        return (ends[0] - ends[1]) / (2 * reach)
+
+    def direction(self, seed: int) -> torch.Tensor:
+        """A random vector of length 1."""
+        v = torch.randn(self.dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        return (v / v.norm()).to(self.params[0])
+
+    def _refused(self, batch: Any) -> str:
+        """Why the second derivatives by torch will not do; empty where they will."""
+        try:
+            self.twice(batch, self.direction(0))
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            return str(error).strip().splitlines()[0].rstrip(".")
+        double = _doubled(self)
+        try:
+            if double is None or any(_agree(double, batch, seed) for seed in range(3)):
+                return ""
+        except (RuntimeError, ValueError):  # not in double precision: nothing to compare with
+            return ""
+        return "that of a function in it is not the derivative of its gradient"
+
+    def _cut(self, v: torch.Tensor) -> list[torch.Tensor]:
+        return [part.reshape(p.shape) for part, p in zip(torch.split(v, [p.numel() for p in self.params]), self.params)]
+
+    def _flat(self, grads: Sequence[torch.Tensor | None]) -> torch.Tensor:
+        parts = [torch.zeros_like(p) if g is None else g.detach().to_dense() for g, p in zip(grads, self.params)]
+        return torch.cat([part.ravel() for part in parts])
+
+
+def _doubled(one: Derivatives) -> Derivatives | None:
+    """The same in double precision; None where the device has none, or no room."""
+    out = copy.copy(one)
+    try:
+        out._take(copy.deepcopy(one.net).double(), cast=True)
+    except (RuntimeError, TypeError):
+        return None
+    return out
+
+
+def _runs(one: Derivatives, batch: Any) -> bool:
+    try:
+        one.gradient(batch)
+    except (RuntimeError, ValueError):
+        return False
+    return True
+
+
+def _agree(one: Derivatives, batch: Any, seed: int) -> bool:
+    """Whether both products along a direction agree; a kink within reach of the differences spoils one direction, hardly three."""
+    v = one.direction(seed)
+    torch.manual_seed(seed)
+    own, other = one.twice(batch, v), one.differences(batch, v, draws=seed)
+    room = 1e-3 * max(float(own.norm()), float(other.norm())) + 1e-6 * float(one.gradient(batch).norm())
+    return float((own - other).norm()) <= room
+
+
+@dataclass(frozen=True)
+class Top:
+    """The largest eigenvalue as Lanczos' method found it: the Ritz value, a bound above the eigenvalue, and the Ritz vector."""
+
+    value: float
+    high: float
+    vector: torch.Tensor
+
+
+def lanczos(product: Callable[[torch.Tensor], torch.Tensor], start: torch.Tensor, most: int = LANCZOS) -> Top:
+    """The largest eigenvalue of a symmetric matrix given by products, from a random `start`, by Lanczos' method with whole reorthogonalisation.
+
+    It ends where its own interval is narrow, and after `most` products. An eigenvalue that is not finite comes with a vector of zeros.
+
+    >>> top = lanczos(lambda v: torch.arange(5.0) * v, torch.ones(5))
+    >>> round(top.value, 3), round(top.high, 3)
+    (4.0, 4.0)
+    """
+    basis = [start / start.norm()]
+    diagonal: list[float] = []
+    beside: list[float] = []
+    while True:
+        w = product(basis[-1])
+        diagonal.append(dot(w, basis[-1]))
+        for _ in range(2):
+            for v in basis:
+                w = w - torch.dot(v, w) * v
+        size = float(w.norm())
+        if not math.isfinite(size):
+            return Top(math.inf, math.inf, torch.zeros_like(start))
+        ritz, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1))
+        beside.append(size)
+        top = high = float(ritz[-1])
+        scale = float(np.abs(ritz).max())
+        if size > 10 * torch.finfo(start.dtype).eps * scale and len(basis) < len(start):
+            high = upper_bound(ritz, np.array(beside), len(start))
+        if high - top <= PRECISE * max(abs(top), 0.01 * scale) or len(basis) >= most:
+            return Top(top, high, sum((float(a) * q for a, q in zip(vectors[:, -1], basis)), torch.zeros_like(start)))
+        basis.append(w / size)
+
+
+def upper_bound(ritz: np.ndarray, beside: np.ndarray, dim: int) -> float:
+    """A bound above the largest eigenvalue, wrong with the probability `CHANCE` over the start, from k Ritz values and the k numbers beside them.
+
+    prod_i (lambda - ritz_i) |q . u| <= prod_i beside_i for a start q and an eigenvector u: as |q . u|^2 is Beta(1/2, (dim - 1)/2), the bound
+    solves prod_i (x - ritz_i) = prod_i beside_i / c with P(|q . u| < c) = `CHANCE`.
+    """
+    from scipy.optimize import brentq
+    from scipy.special import betaincinv
+
+    target = float(np.log(beside).sum() - 0.5 * math.log(betaincinv(0.5, (dim - 1) / 2, CHANCE)))
+    below = ritz[-1] - ritz
+    excess = lambda t: float(np.log(math.exp(t) + below).sum()) - target  # noqa: E731 - t = log(x - ritz_k)
+    low = high = math.log(float(beside.max()))
+    while excess(high) < 0:
+        high += 1.0
+    while excess(low) > 0:
+        low -= 1.0
+    return float(ritz[-1] + math.exp(brentq(excess, low, high)))
+
+
+def cross_fitted(
+    product: Callable[[int, torch.Tensor], torch.Tensor], parts: int, start: torch.Tensor, looks: int = 1, products: int = LANCZOS
+) -> Quantity:
+    """The largest eigenvalue of the mean E H of independent random matrices H_1 ... H_parts, `product(a, v)` = H_a v, with its sampling interval.
+
+    `looks`: at how many of such intervals it is decided whether to draw more. The head of this file says what is done.
+    """
+    halves = range(parts // 2), range(parts // 2, parts)
+    tops = [lanczos(lambda v, own=own: sum(product(a, v) for a in own) / len(own), start, products) for own in halves]
+    across = np.array([dot(top.vector, product(a, top.vector)) for top, other in zip(tops, halves[::-1]) for a in other])
+    error = student(parts - 1, looks) * float(across.std(ddof=1)) / math.sqrt(parts)
+    inside, outside = (tops[0].value + tops[1].value) / 2, float(across.mean())
+    if not math.isfinite(inside):
+        return Quantity(math.inf, math.inf, math.inf)
+    return Quantity((inside + outside) / 2, outside - error, (tops[0].high + tops[1].high) / 2 + error)
+
+
+class Population:
+    """The loss over all samples, in the scale of the run's batches: gradients and Hessian products over any of them.
+
+    `kind`: "mean" or "sum" over the samples of a batch, whatever its size; "" where a sample's loss depends on the others' (batch
+    normalisation, class weights) or on chance (dropout, data that are drawn anew): then samples come in random batches of the run's size,
+    each with the same draws every time.
+    """
+
+    def __init__(self, own: Derivatives, source: Batches, seed: int, tick: Callable[[], None] = lambda: None) -> None:
+        self.own, self.source, self.seed, self.tick = own, source, seed, tick
+        self._held: dict[bytes, Any] = {}
+        self._each: float | None = None
+        some = source.rows([0])
+        sizes: list[tuple[int, int]] = []
+        mapped(lambda part: sizes.append((part.numel(), part.element_size())), some)
+        numbers, size = sum(n for n, _ in sizes), sum(n * width for n, width in sizes)
+        self.kind = self._kind()
+        self.step = max(source.size, min(256, (1 << 24) // (own.dim + 100 * numbers))) if self.kind else source.size
+        self.room = MOST * source.samples if source.columns else (1 << 30) // max(size, 1)
+        """How many samples can be kept: any number where reading costs nothing, else what fits into a gigabyte."""
+        fixed = bool(self.kind) or (source.size == source.samples and self._again())
+        self.whole = fixed and not source.partial and self.room >= source.samples
+        """Whether the loss over all samples can be had."""
+
+    def batch(self, piece: np.ndarray) -> Any:
+        if self.source.columns:
+            return self.source.rows(piece.tolist())
+        name = piece.tobytes()
+        if name not in self._held:
+            self._held[name] = self.source.rows(piece.tolist())
+        return self._held[name]
+
+    def gradient(self, index: np.ndarray) -> torch.Tensor:
+        """The gradient of the mean over samples of these numbers."""
+        return self._mean(index, self.own.gradient)
+
+    def product(self, index: np.ndarray, v: torch.Tensor) -> torch.Tensor:
+        """H v of the mean over samples of these numbers."""
+        return self._mean(index, lambda batch: self.own.product(batch, v))
+
+    def _mean(self, index: np.ndarray, change: Callable[[Any], torch.Tensor]) -> torch.Tensor:
+        out: Any = 0
+        for at in range(0, len(index), self.step):
+            piece = index[at : at + self.step]
+            if not self.kind:
+                torch.manual_seed(zlib.crc32(piece.tobytes()) + self.seed)
+            weight = self.source.size if self.kind == "sum" else len(piece)
+            out = out + change(self.batch(piece)) * (weight / len(index))
+            self.tick()
+        return out
+
+    def index(self, samples: int, parts: int) -> np.ndarray:
+        """Numbers of about `samples` random samples in independent parts, `(parts, samples / parts)`; the same for every batch size where there is a `kind`."""
+        if self.kind:
+            order = torch.randperm(self.source.samples, generator=torch.Generator().manual_seed(self.seed + 2))
+            return order[: samples // parts * parts].reshape(parts, -1).numpy()
+        each = max(1, samples // (parts * self.source.size))
+        drawn = [self.source.drawn(self.seed, i) for i in range(parts * each)]
+        return np.array(drawn).reshape(parts, -1)
+
+    def cost(self, samples: int) -> float:
+        """Floating-point operations of Lanczos' method over so many samples: a product as three gradients, a call as `CALL`."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        if self._each is None:
+            rows = min(self.step, self.source.samples)
+            with FlopCounterMode(display=False) as counter:
+                self.own.gradient(self.batch(np.arange(rows)))
+            self._each = counter.get_total_flops() / rows
+        return 40 * (3 * self._each * samples + CALL * math.ceil(samples / self.step))
+
+    def _kind(self) -> str:
+        n = min(self.source.samples, max(2, min(self.source.size, 64)))
+        index = torch.randperm(self.source.samples, generator=torch.Generator().manual_seed(self.seed))[:n].tolist()
+        cut = max(1, n // 3)
+        try:
+            with torch.no_grad():
+                whole, one, other = (
+                    float(self.own.value(self.source.rows(part))) if part else 0.0 for part in (index, index[:cut], index[cut:])
+                )
+        except ValueError:  # a batch of this size will not do
+            return ""
+        room = 1e3 * torch.finfo(self.own.dtype).eps * max(abs(whole), abs(one), abs(other))
+        if abs(whole - (cut * one + (n - cut) * other) / n) <= room:
+            return "mean"
+        return "sum" if abs(whole - one - other) <= room else ""
+
+    def _again(self) -> bool:
+        """Whether the loss of all samples is the same a second time."""
+        everything = range(self.source.samples)
+        with torch.no_grad():
+            one, other = (float(self.own.value(self.source.rows(list(everything)))) for _ in range(2))
+        return abs(one - other) <= 1e3 * torch.finfo(self.own.dtype).eps * abs(one)
+
+
+def sharpness(
+    data: Population, samples: int | None = None, decided: Callable[[Quantity], bool] = lambda found: False
+) -> Quantity:
+    """The largest eigenvalue of the Hessian of the loss over all of the data.
+
+    All of them are taken where that is cheap (floating-point operations are counted, time is not) or hardly more than a sample. Else samples
+    of growing size are, until the interval is narrow, or `decided` and more would not be cheap, or more would be dear, or `MOST` are used;
+    `samples` sets their number instead. Where the loss has no `kind`, or the data are part of a stream, there is a sampling error in any case.
+    """
+    own, n = data.own, data.source.samples
+    start = own.direction(data.seed + 1)
+    products = min(LANCZOS, max(16, (1 << 31) // (start.element_size() * own.dim)))
+    most = min(MOST if samples is None else samples, data.room, n if data.kind else MOST)
+    count = most if samples is not None else min(FIRST, most)
+    looks = 1 + math.ceil(math.log(most / count, GROWTH))
+    while True:
+        if data.whole and (n <= count or (samples is None and (n <= 2 * count or data.cost(n) <= CHEAP))):
+            top = lanczos(lambda v: data.product(np.arange(n), v), start, products)
+            return Quantity(top.value, top.value, top.high)
+        index = data.index(count, min(PARTS, count // 2 * 2))
+        found = cross_fitted(lambda a, v: data.product(index[a], v), len(index), start, looks, products)
+        narrow = found.high - found.low <= NARROW * abs(found.value)
+        following = min(GROWTH * count, most)
+        if narrow or count == most or data.cost(following) > (CHEAP if decided(found) else DEAR):
+            return found
+        count = following
