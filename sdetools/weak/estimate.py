@@ -313,9 +313,14 @@ def multiplier_maxima(residuals: np.ndarray, draws: int = 4000) -> np.ndarray:
 
 
 def _markov_noise(residuals: np.ndarray, draws: int, seed: int = 20_231_013) -> np.ndarray:
-    """Curves of variance 1 with noise_k = rho_k noise_(k-1) + sqrt(1 - rho_k^2) xi_k, rho_k the correlation of neighbours."""
+    """Curves of variance 1 with noise_k = rho_k noise_(k-1) + sqrt(1 - rho_k^2) xi_k, rho_k the correlation of neighbours.
+
+    Few groups see too much of it by chance: 1 - rho^2 is taken times (G - 1) / (G - 2), as in the adjusted R^2 of a regression.
+    """
     unit = residuals / np.sqrt((residuals**2).sum(axis=0))
-    rho = np.clip((unit[:, 1:] * unit[:, :-1]).sum(axis=0), -1.0, 1.0)
+    seen, groups = (unit[:, 1:] * unit[:, :-1]).sum(axis=0), len(residuals)
+    left = np.clip((1 - seen**2) * (groups - 1) / max(1, groups - 2), 0.0, 1.0)
+    rho = np.sign(seen) * np.sqrt(1 - left)
     noise = np.array(_multipliers(draws, residuals.shape[1], seed))
     for k, r in enumerate(rho, 1):
         noise[:, k] = r * noise[:, k - 1] + math.sqrt(1 - r * r) * noise[:, k]

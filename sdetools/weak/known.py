@@ -97,7 +97,7 @@ class Known:
             size = np.sqrt(squares.max(axis=(0, 1), initial=0.0, where=np.isfinite(squares)))
             for o, h in enumerate(self.program.observables):
                 terms = [abs(np.asarray(h.value(at), dtype=float)), np.abs(at * np.asarray(h.gradient(at), dtype=float)).sum()]
-                size[o] = max(size[o], *(float(t) for t in terms if np.isfinite(t)))
+                size[o] = max([size[o], *(float(t) for t in terms if np.isfinite(t))])
         return size
 
     @cached_property

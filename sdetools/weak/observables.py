@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sdetools import _check
-from sdetools._arrays import components
+from sdetools._arrays import components, select
 from sdetools.losses.base import Loss
 from sdetools.weak.ranges import Range
 
@@ -119,7 +119,11 @@ def observable(spec: Any, space: Any, name: str = "") -> Observable:
     else:
         raise ValueError(f"an observable must be an expression, a function of x, or a loss; got {spec!r}. Write it like 'x**2'.")
     with np.errstate(all="ignore"):
-        shape = np.shape(made.value(np.full((space.dim, 2), 0.5)))
+        probe = np.asarray(made.value(np.full((space.dim, 2), 0.5)))
+    shape = probe.shape
+    if probe.dtype == bool:
+        chosen = _Chosen(made.value)
+        made = replace(made, value=chosen, gradient=_Differences(chosen), range=Range.of((0, 1)))
     if shape not in ((2,), ()):
         raise ValueError(
             f"the observable {made.name} must give one number a path, shape (paths,); for 2 paths it gave shape {shape}."
@@ -156,6 +160,16 @@ class _Differences:
             up[i], down[i] = x[i] + STEP, x[i] - STEP
             out.append((self.value(up) - self.value(down)) * (0.5 / STEP))
         return components(out, x)
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """1 where a condition holds, else 0."""
+
+    condition: Callable[[Any], Any]
+
+    def __call__(self, x: Any) -> Any:
+        return select(self.condition(x), 1.0, 0.0)
 
 
 class PathLength:
