@@ -11,9 +11,12 @@ from sdetools.simulation.program import NEVER, Program, parts_of, told
 
 
 def run_reference(
-    program: Program, keys: np.ndarray, first: int, paths: int, points: np.ndarray
+    program: Program, keys: np.ndarray, first: int, paths: int, points: np.ndarray, scale: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Moments, lost paths and first losses of the paths from `first` on; the last positions go to `points` if it has room for them."""
+    """Moments, lost paths and first losses of the paths from `first` on; the last positions go to `points` if it has room for them.
+
+    `scale` multiplies the draws of the steps: to look at a program farther out than its own paths come.
+    """
     path = np.arange(first, first + paths)
     sums = np.zeros((len(program.record), program.columns, len(program.statistics)))
     seen = np.full(len(program.members), NEVER)
@@ -33,7 +36,7 @@ def run_reference(
             if k == program.steps:
                 break
             draws = [
-                fill(plan, int(keys[s]), path, k // program.noise.every(s))
+                scale * fill(plan, int(keys[s]), path, k // program.noise.every(s))
                 if (k + 1) % program.noise.every(s) == 0
                 else np.zeros(0)
                 for s, plan in enumerate(program.noise.sets)

@@ -36,6 +36,7 @@ PROOF_PATHS, PROOF_STEPS = 32, 20_000
 """The paths by plain NumPy on which constancy and growth are looked at, and the longest run for which that is done."""
 UNLIKELY = 25.0
 """exp(-25) is the chance that some outcome of signs was not met after all."""
+SCALES = (1.0, 8.0, 64.0)
 NUDGE = 1e-7
 """How far a start is moved, relative to its size, to see how small changes grow."""
 SMALL = 1e-6
@@ -148,7 +149,7 @@ class Known:
         return np.maximum.accumulate(np.where(np.isfinite(moved), np.maximum(moved, 1.0), 1.0), axis=0)
 
     @staticmethod
-    def _reference(program: Program, points: np.ndarray) -> np.ndarray:
+    def _reference(program: Program, points: np.ndarray, scale: float = 1.0) -> np.ndarray:
         """Moments over a few paths; draws of two values are replaced by normal ones."""
         noise = program.noise
         normal = tuple(WordPlan(tuple(Normal(d.n) if isinstance(d, Sign) else d for d in plan.draws)) for plan in noise.sets)
@@ -157,7 +158,7 @@ class Known:
         keys = np.array([stream_key(0, s) for s in range(len(normal) + 1)], np.uint64)
         if not points.size:
             points = np.empty((0, 0))
-        return run_reference(program, keys, 0, PROOF_PATHS, points)[0]
+        return run_reference(program, keys, 0, PROOF_PATHS, points, scale)[0]
 
     @cached_property
     def _same(self) -> bool:
@@ -212,10 +213,12 @@ class Known:
     def _constant(self, columns: np.ndarray) -> np.ndarray:
         """Where the values of `columns` are the same for all draws: proven for analytic programs that run in a moment.
 
-        Constant on draws with a density, an analytic function is constant everywhere; members at one point agree under every h.
+        Constant on draws with a density, an analytic function is constant everywhere; members at one point agree under every h. Numbers
+        are not analytic, they saturate and underflow: so the draws are taken at several `SCALES`, up to 64 standard deviations' size.
         """
         program = self.program
-        if program.steps > PROOF_STEPS or not analytic(lambda tape: _step(program, tape)):
+        normal = all(isinstance(d, (Normal, Sign)) for plan in program.noise.sets for d in plan.draws)
+        if program.steps > PROOF_STEPS or not normal or not analytic(lambda tape: _step(program, tape)):
             return np.zeros(self._shape, bool)
         functions = [lambda x, _, h=h: h.value(x) for h in program.observables] + [f.increment for f in program.functionals]
         dim, found = program.members[0].dim, np.zeros(self._shape, bool)
@@ -224,24 +227,33 @@ class Known:
             for f, wanted in zip(functions, columns.tolist())
         ])  # fmt: skip
         if smooth.any():
-            moments = self._reference(program, np.empty((0, 0)))
-            squares = moments[..., program.statistics.index("d2" if program.pair else "h2")]
-            with np.errstate(invalid="ignore"):
-                found = smooth & (np.sqrt(squares / PROOF_PATHS) <= self.rounding)
-        if program.pair and program.coupled and (columns & ~smooth).any():
-            found |= self._at_one_point[:, None]
+            found = smooth & np.logical_and.reduce([self._flat_in(program, scale) for scale in SCALES])
+        if program.pair and program.coupled and (columns & ~found.all(axis=0)).any():
+            found |= np.logical_and.reduce([self._at_one_point(scale) for scale in SCALES])[:, None]
         return found
 
-    @cached_property
-    def _at_one_point(self) -> np.ndarray:
+    def _flat_in(self, program: Program, scale: float) -> np.ndarray:
+        """Where the values of a few paths agree up to the rounding of their own size then and there.
+
+        A size from elsewhere would not do: a steep sigmoid far from its step is nothing beside what it was at the start, but not constant.
+        """
+        names, moments = program.statistics, self._reference(program, np.empty((0, 0)), scale)
+        own, spread = (("x", "z"), "d2") if program.pair else (("h",), "h2")
+        with np.errstate(all="ignore"):
+            squares = [moments[..., names.index(m)] ** 2 + moments[..., names.index(m + "2")] / PROOF_PATHS for m in own]
+            found = np.sqrt(moments[..., names.index(spread)] / PROOF_PATHS)
+            return (found <= self._roundings[:, None] * np.sqrt(np.max(squares, axis=0))) | _overflown(found, scale)
+
+    def _at_one_point(self, scale: float) -> np.ndarray:
         """Where both members are at one point whatever is drawn, `(records,)`."""
         program = self.program
-        names = program.members[0].names
-        moved = replace(program, observables=observables(list(names), program.members[0]), functionals=(), control=None)
-        x, z, d, xx, zz, dd, *_ = np.moveaxis(self._reference(moved, np.empty((0, 0))), -1, 0)
+        points = observables(list(program.members[0].names), program.members[0])
+        moved = replace(program, observables=points, functionals=(), control=None)
+        x, z, d, xx, zz, dd, *_ = np.moveaxis(self._reference(moved, np.empty((0, 0)), scale), -1, 0)
         with np.errstate(all="ignore"):
-            size = np.sqrt((x * x + z * z + (xx + zz) / PROOF_PATHS).max(axis=0) + program.x0[0] ** 2)
-            return (np.sqrt(d * d + dd / PROOF_PATHS) <= self._roundings[:, None] * size).all(axis=1)
+            size = np.sqrt(np.maximum.accumulate(x * x + z * z + (xx + zz) / PROOF_PATHS, axis=0) + program.x0[0] ** 2)
+            apart = np.sqrt(d * d + dd / PROOF_PATHS)
+            return ((apart <= self._roundings[:, None] * size) | _overflown(apart, scale)).all(axis=1)
 
     @cached_property
     def stderr(self) -> np.ndarray:
@@ -284,6 +296,11 @@ class Known:
     def of(self, t: int, o: int) -> dict[str, Any]:
         """The fields of the Estimate of record `t`, column `o`."""
         return {name: values[t].item() for name, values in self.along(o).items()} | {"two_valued": self.two_valued[o]}
+
+
+def _overflown(values: np.ndarray, scale: float) -> np.ndarray:
+    """Where draws larger than the program's own led out of the finite range, and so say nothing."""
+    return ~np.isfinite(values) if scale > 1 else np.zeros(np.shape(values), bool)
 
 
 def _drawn_start(member: Any, x0: np.ndarray) -> bool:
