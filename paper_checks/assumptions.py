@@ -265,7 +265,9 @@ def not_lipschitz(run):
         r"the noise, so that $E x_k^2$ itself is astronomical at every $\eta$: for unbounded $h$ the theorem needs its "
         r"assumption, and what a sample shows at small $\eta$ are the paths that stay."
     )
-    run.figure("lost", lambda: draw_lost(lost_sgd, others), r"Share of paths that leave every bound, from $x_0 = 5$; dashed: exact.")
+    run.figure(
+        "lost", lambda: draw_lost(lost_sgd, others), r"Share of paths that leave every bound, from $x_0 = 5$; dashed: exact."
+    )
 
 
 def draw_lost(sgd, others):

@@ -69,9 +69,7 @@ def theorem_3_5_joint_law(run):
     gaps = []
     for i, (eta, damping) in enumerate(GRID):
         horizon = eta * math.ceil(4 / damping)  # the maximum lies at 1.06 / (1 - beta) steps
-        gaps.append(
-            st.weak_gap(*dynamics(eta, damping), START, horizon, observe=OBSERVE, stream=i, **run.options(paths=paths))
-        )
+        gaps.append(st.weak_gap(*dynamics(eta, damping), START, horizon, observe=OBSERVE, stream=i, **run.options(paths=paths)))
     schedules = [constant_schedule(eta, 1 - damping, math.ceil(4 / damping)) for eta, damping in GRID]
     for k in (0, len(GRID) - 1):
         eta, damping = GRID[k]

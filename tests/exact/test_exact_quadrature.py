@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -174,5 +176,5 @@ def test_the_grid_widens_where_iterates_run_apart(monkeypatch):
     want = (1 + 0.1 * 1.5**k) ** 2 + (1.5 ** (2 * k) - 1) / (1.5**2 - 1) / 16
     np.testing.assert_allclose(got, want, rtol=1e-11)
     assert len(intervals) > 1, "the first interval held everything: not what this is about"
-    for (low, high), (below, above) in zip(intervals, intervals[1:]):  # a quarter of the width on either side
+    for (low, high), (below, above) in itertools.pairwise(intervals):  # a quarter of the width on either side
         assert (below, above) == pytest.approx((low - (high - low) / 4, high + (high - low) / 4), rel=1e-12)
