@@ -162,6 +162,10 @@ def parity(run):
     )
 
 
+REFUSED = 1e9
+"""How far an optimiser is from the steps that it will not take."""
+
+
 def torch_step(b, g, lr, mu, dampening, nesterov):
     """What torch's SGD takes off p, after its own description; its first buffer is the first gradient."""
     b["m"] = g if b["m"] is None else mu * b["m"] + (1 - dampening) * g
@@ -190,7 +194,10 @@ def taken_over(run):
                         {key: group[key] for key in ("params", "lr", "momentum")} for group in told["param_groups"]
                     ]
                 optimiser = targets[k // 5 % len(targets)]([p], lr=9.0)
-                optimiser.load_state_dict(told)
+                try:
+                    optimiser.load_state_dict(told)
+                except ValueError:  # all of these can be converted
+                    return REFUSED
             g = curvature * x + noise[k]
             p.grad = torch.as_tensor(g.copy())
             optimiser.step()
@@ -215,6 +222,13 @@ def taken_over(run):
                 apart(source, targets[:1] if "nesterov" not in settings else [ema], step, True),
                 at_most=1e-12,
             )
+    for form, gain in (
+        ("sgdm", 1.0),
+        ("heavy-ball", 5.0),
+        ("nesterov", 5.0),
+    ):  # 1 / (1 - .8), the sum of all weights of a gradient
+        plain = st.bridge.convert(0.05, 0.8, source=form, target="sgd")["lr"]
+        run.measure(f"learning rate of the plain SGD that {form} acts like", plain, expected=0.05 * gain, tolerance=1e-15)
     run.note(
         "Noticed: a dampening or Nesterov's term that is forgotten, a rate or a buffer that stays what it was, or is scaled otherwise."
     )
@@ -282,6 +296,15 @@ def svag(run):
             worst = max(worst, float(np.abs(p.detach().numpy() - at).max()))
         return worst
 
+    p, x = torch.nn.Parameter(torch.ones(3, dtype=torch.float64)), np.ones(3)
+    optimiser = torch.optim.SGD([p], lr=0.4)
+    st.bridge.SVAG(optimiser, 4)
+    for g in shown:
+        p.grad = torch.as_tensor(g.copy())
+        optimiser.step()
+        x = x - 0.4 / 4 * g
+    run.measure("steps of torch's SGD at .4 / 4: difference", float(np.abs(p.detach().numpy() - x).max()), at_most=1e-13)
+    run.measure("learning rate that is read after them", optimiser.param_groups[0]["lr"], expected=0.4, tolerance=1e-15)
     for order in (("plan", "SVAG"), ("SVAG", "plan")):
         run.measure(f"steps at eta_k / 4, {' then '.join(order)}: largest difference", stepped(4, order), at_most=1e-13)
     with run.control("steps at eta_k"):
