@@ -166,6 +166,13 @@ def measure_distance(run: object, eta: float, beta: float) -> None:
     exact = follow(shown, (0.0, START[0], 0.0), [(eta, beta)] * steps, lambda k, x: x + eta**-0.5 * z[k])[:, 0]
     found = path(dynamics, START, steps, ["x"], run.seed)[:, 0]
     run.measure(f"c_k m_k along one path, {name}", farthest(found, exact), at_most=ROUNDING)
+    y = [START[0]]
+    state = (START[0], 0.0)
+    for k in range(steps):
+        state = sgdm(state, lambda x, k=k: x + eta**-0.5 * z[k], eta, beta)
+        y.append(state[0] - c * state[1])
+    seen = path(st.Auxiliary(dynamics.oracle, dynamics.plan), START, steps, ["x"], run.seed)[:, 0]
+    run.measure(f"y_k = x_k - c_k m_k along one path, {name}", farthest(seen, y), at_most=ROUNDING)
     run.measure(f"c_k beside eta beta / (1 - beta), {name}", dynamics.memory(0)[0] / c, 1.0, tolerance=ROUNDING)
     mean, spread = st.exact.moments(st.SGDM(dynamics.oracle, dynamics.plan), START, steps).part("m")
     means, spreads = moments(sgdm, (*START, 0.0), [(eta, beta)] * steps, 1.0, 1 / eta)
