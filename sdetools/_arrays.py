@@ -14,6 +14,14 @@ from typing import Any
 import numpy as np
 
 
+class TracingError(TypeError):
+    """The formula needs a value where there is only a symbol."""
+
+
+class ArraysOnly(TracingError):
+    """A part of which it is known beforehand that it runs on arrays: nothing in a user's text is amiss."""
+
+
 def components(values: Sequence[Any], like: Any) -> np.ndarray:
     """Stack component values (numbers or rows) into one array `(len(values), *paths)`, with the paths of `like`.
 

@@ -107,7 +107,7 @@ class Objective:
     loss that is no number because the batch holds NaN or infinities. A loss that is no number on finite data is returned: the run diverges.
 
     >>> objective = Objective(torch.nn.functional.mse_loss)
-    >>> float(objective(torch.nn.Linear(2, 1), (torch.zeros(4, 2), torch.zeros(4, 1)))) >= 0
+    >>> float(objective(torch.nn.Linear(2, 1), (torch.zeros(4, 2), torch.zeros(4, 1))).detach()) >= 0
     True
     """
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from sdetools import _check
+from sdetools._arrays import ArraysOnly
 from sdetools.dynamics.sde import SDE, classify
 from sdetools.simulation.source import NotTraceable
 from sdetools.simulation.torch_run import lines_of, space_of
@@ -185,7 +186,7 @@ class FromTorchsde(SDE):
     def diffusion(self, y: Any, u: Sequence[Any], p: Any = None, s: Sequence[Any] = (0.0,)) -> np.ndarray:
         y = np.asarray(y)
         if y.dtype == object:
-            raise TypeError("a torchsde model cannot be traced")
+            raise ArraysOnly("a torchsde model cannot be traced")
         paths = y.shape[1:] or (1,)
         v = torch.as_tensor(np.stack([np.broadcast_to(np.asarray(w, dtype=float), paths) for w in u], axis=-1)).to(
             _type(self.model)
@@ -202,7 +203,7 @@ class FromTorchsde(SDE):
     def _through(self, function: Any, y: Any, s: Sequence[Any]) -> np.ndarray:
         y = np.asarray(y)
         if y.dtype == object:
-            raise TypeError("a torchsde model cannot be traced")
+            raise ArraysOnly("a torchsde model cannot be traced")
         at = torch.as_tensor(np.ascontiguousarray(y.reshape(self.dim, -1).T)).to(_type(self.model))
         with torch.no_grad():
             out = function(torch.as_tensor(float(s[0]), dtype=at.dtype), at)

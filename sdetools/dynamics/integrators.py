@@ -26,7 +26,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sdetools import _check
-from sdetools._arrays import select
+from sdetools._arrays import ArraysOnly, select
 from sdetools._identity import function_identity
 from sdetools.dynamics.base import Dynamics, State
 from sdetools.dynamics.classes import CLASSES, hold
@@ -190,7 +190,7 @@ class Integrator(Dynamics):
         """Checks a class of noise that is not proven where the run is; symbols would carry it past the check."""
         if self.sde.presumed and self.sde.noise_class != "general":
             if np.asarray(y).dtype == object:
-                raise TypeError("a class of noise that is declared and not proven is checked along the run")
+                raise ArraysOnly("a class of noise that is declared and not proven is checked along the run")
             hold(self.sde, y, p, s)
 
     def _law(self, z: Any) -> Any:

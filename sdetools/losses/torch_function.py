@@ -13,6 +13,7 @@ import torch
 from torch.func import grad, jacrev, jvp, vmap
 
 from .. import _check
+from .._arrays import ArraysOnly
 from .._identity import function_identity
 from .base import Loss, Stage, coordinate_names
 
@@ -77,7 +78,7 @@ class TorchLoss(Loss):
     def _apply(self, function: Callable[[torch.Tensor], torch.Tensor], x: Any) -> np.ndarray:
         x = self._point(x)
         if x.dtype == object:
-            raise TypeError(f"{self.label} is a torch function")
+            raise ArraysOnly(f"{self.label} is a torch function")
         points = torch.as_tensor(np.moveaxis(x.reshape(self.dim, -1), 0, 1).copy())
         out = np.moveaxis(vmap(function)(points).detach().numpy(), 0, -1)
         return out.reshape(*out.shape[:-1], *x.shape[1:]) if x.ndim > 1 else out[..., 0]

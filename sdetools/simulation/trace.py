@@ -22,11 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from sdetools._arrays import ArraysOnly, TracingError
 from sdetools.simulation.loops import Item
-
-
-class TracingError(TypeError):
-    """The formula needs a value where there is only a symbol."""
 
 
 class NotTraceable(TypeError):
@@ -54,7 +51,9 @@ def trace(function: Callable[..., Any], part: str, *arguments: Any) -> Any:
     except Exception as error:
         place = _place(error)
         if isinstance(error, TracingError) or _about_symbols(error):
-            raise NotTraceable(f"{part} cannot be traced ({error}{place and ': ' + place})", function=True) from error
+            raise NotTraceable(
+                f"{part} cannot be traced ({error}{place and ': ' + place})", function=not isinstance(error, ArraysOnly)
+            ) from error
         if not getattr(error, "__notes__", None):  # the innermost part has said it
             error.add_note(f"It was raised by {part}{place and ', ' + place}.")
         raise

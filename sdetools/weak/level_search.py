@@ -121,12 +121,18 @@ class Search:
     def _named(self, o: int) -> str:
         return self.levels[0].program.observables[o].name
 
+    @property
+    def _constants(self) -> frozenset[str]:
+        """The observables that are one number."""
+        program = self.levels[0].program
+        return frozenset(h.name for h in program.observables if _constant(h, program.members[0].dim))
+
     def _settle(self) -> None:
         """Refuses observables whose variance no number of paths tells: seen to be 0 without being constant, or resting on few paths."""
         base, observables = self.levels[0], self.levels[0].program.observables
         assert base.pilot is not None
-        constant = [_constant(h, base.program.members[0].dim) for h in observables]
-        for o in np.flatnonzero((base.pilot.squares[0] == 0) & ~np.array(constant)):
+        constant = np.array([self._named(o) in self._constants for o in range(len(observables))])
+        for o in np.flatnonzero((base.pilot.squares[0] == 0) & ~constant):
             raise ValueError(
                 f"`observe` must vary from path to path; {self._named(o)} was {base.pilot.means[0, o]:.6g} on all {base.pilot.n:,} pilot paths, "
                 "which does not tell its variance. Take more by pilot=, or if nothing is random one path of st.simulate."
@@ -290,7 +296,7 @@ class Search:
         return Multilevel(
             names, work.horizon, self.eps, work.refinement, self.weak, np.array([level.dt for level in self.levels]), n,
             np.array([level.steps for level in self.levels]), means[0], variances[0], kurtoses, means[1], variances[1], consistency, biases,
-            alphas, betas, work.cost, work.pilot_cost, tuple(warnings), diverged, first, confidence,
+            alphas, betas, work.cost, work.pilot_cost, self._constants, tuple(warnings), diverged, first, confidence,
         )  # fmt: skip
 
 

@@ -67,6 +67,8 @@ class Multilevel:
     betas: np.ndarray
     cost: int
     pilot_cost: int
+    constants: frozenset[str] = frozenset()
+    """Observables that take no coordinate: one number, known without sampling."""
     warnings: tuple[str, ...] = ()
     diverged: int = 0
     first_divergence: int = -1
@@ -85,7 +87,9 @@ class Multilevel:
             told = (math.nan, math.nan, n, self.confidence, name, self.diverged, self.first_divergence)
             return MultilevelEstimate(*told, bias=math.nan)
         value, stderr = float(self.means[:, o].sum()), float(np.sqrt((self.variances[:, o] / self.paths).sum()))
-        return MultilevelEstimate(value, stderr, n, self.confidence, name, bias=float(self.biases[o]))
+        return MultilevelEstimate(
+            value, stderr, n, self.confidence, name, bias=float(self.biases[o]), random=self.names[o] not in self.constants
+        )
 
     @property
     def bias(self) -> float:

@@ -68,7 +68,7 @@ def test_every_optimiser_takes_the_steps_of_its_rule(name, decay, foreach):
     groups = [{"params": p, "weight_decay": w} for p, w in zip(params, wd)]
     extra = {"generator": torch.Generator().manual_seed(3)} if name == "RandomScaling" else {}
     optimizer = cls(groups, lr=0.1, decoupled=decay == "decoupled", foreach=foreach, **options, **extra)
-    scales = np.empty(STEPS)
+    scales = np.zeros(STEPS)
     if name == "RandomScaling":
         own = torch.Generator().manual_seed(3)
         scales = np.array([float(torch.empty((), dtype=torch.float64).exponential_(generator=own)) for _ in range(STEPS)])

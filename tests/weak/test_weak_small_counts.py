@@ -17,6 +17,8 @@ from sdetools.claims.verdict import judge_measurement
 from sdetools.weak.estimate import Estimate, SupEstimate, binomial_interval, miss
 from sdetools.weak.ranges import Range, range_of
 
+pytestmark = pytest.mark.filterwarnings("ignore:the observable .* cannot be traced")  # some here are for NumPy alone
+
 LOSS = st.losses.from_expression("x**2/2")
 PLAN = st.schedules.constant(0.1)
 
