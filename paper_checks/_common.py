@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from _plain import ROUNDING, averaged, draws, farthest, follow, moments, normal_power, sgd, sgdm
+from _plain import ROUNDING, averaged, draws, farthest, follow, gap_path, moments, normal_power, sgd, sgdm
 
 import sdetools as st
 from sdetools.weak import Estimate, OrderStudy, SupEstimate, WeakGap
@@ -96,10 +96,8 @@ def measure_path(
     `gradient(x)` and `noise(z, x)`, the deviation from the draws of a step, are plain functions of the claim.
     """
     etas, betas, variance = schedule
-    (first, second), sigma = dynamics, math.sqrt(variance)
-    horizon = steps * first.step_time
-    options = run.options(paths=1, times="all", control=False, observe=list(tests))
-    found = st.weak_gap(first, second, START, horizon, **options).statistics.gap[:, : len(tests)]
+    first, sigma = dynamics[0], math.sqrt(variance)
+    found = gap_path(dynamics, START, steps, list(tests), run.seed)
     z = draws(first, steps, run.seed)
 
     def noisy(k, x):

@@ -74,11 +74,27 @@ def follow(rule: Callable, state: Any, rows: Any, gradient: Callable[[int, Any],
     return np.array(out)
 
 
+def agreed(run: Callable[[str], np.ndarray]) -> np.ndarray:
+    """What `run(backend)` gives on the compiled kernel; nan where its twin on plain arrays gives something else."""
+    found, twin = run("auto"), run("numpy")
+    return found if farthest(found, twin) <= ROUNDING else np.full_like(found, np.nan)
+
+
 def path(dynamics: st.Dynamics, x0: Any, steps: int, observe: Any, seed: int, **options: Any) -> np.ndarray:
     """What the compiled kernel sees along its first path, step by step: `(steps + 1, observables)`."""
     own = {"paths": 1, "times": "all", "seed": seed} | options
-    found = st.simulate(dynamics, x0, steps * dynamics.step_time, observe=observe, **own)
-    return np.array([[found.at(h, t).value for h in found.names] for t in found.times])
+
+    def run(backend: str) -> np.ndarray:
+        found = st.simulate(dynamics, x0, steps * dynamics.step_time, observe=observe, backend=backend, **own)
+        return np.array([[found.at(h, t).value for h in found.names] for t in found.times])
+
+    return agreed(run)
+
+
+def gap_path(pair: Any, x0: Any, steps: int, observe: Any, seed: int) -> np.ndarray:
+    """h(x_k) - h(z_k) along the first path of a coupled pair: `(steps + 1, observables)`."""
+    own = {"paths": 1, "times": "all", "seed": seed, "control": False, "observe": observe}
+    return agreed(lambda backend: st.weak_gap(*pair, x0, steps * pair[0].step_time, backend=backend, **own).statistics.gap)
 
 
 def farthest(found: Any, expected: Any) -> float:

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from _plain import ROUNDING, draws, farthest, follow, moments, over_uniforms, sgd, sgdm
+from _plain import ROUNDING, draws, farthest, follow, gap_path, moments, over_uniforms, path, sgd, sgdm
 
 import sdetools as st
 from sdetools.plots import COLOURS, INK, MARKERS, canvas, loglog_orders
@@ -58,7 +58,7 @@ def exact_sup(eta: float) -> float:
 def measure_pair(run, name, two, eta, beta, observe, values, m0=0.0, gradient=lambda x: x) -> None:
     """The gap along one path of the kernel, step by step, beside SGDM and SGD written down anew; v = value(z) as the noise makes it."""
     first, steps = two[0], min(32, round(1 / eta))
-    gap = st.weak_gap(*two, [1.0], steps * eta, **run.options(paths=1, times="all", control=False, observe=[observe]))
+    gap = gap_path(two, [1.0], steps, [observe], run.seed)
     z, noise = draws(first, steps, run.seed), first.oracle.noise
 
     def noisy(k, x):
@@ -66,7 +66,7 @@ def measure_pair(run, name, two, eta, beta, observe, values, m0=0.0, gradient=la
 
     x = follow(sgdm, (1.0, m0), [(eta, beta)] * steps, noisy)[:, 0]
     y = follow(sgd, (1.0,), [(eta,)] * steps, noisy)[:, 0]
-    away = farthest(gap.statistics.gap[:, 0], values(x) - values(y))
+    away = farthest(gap[:, 0], values(x) - values(y))
     run.measure(f"{name}: gap of {observe} along one path beside Definitions 2.2 and 2.3", away, at_most=ROUNDING)
 
 
@@ -238,11 +238,10 @@ def not_lipschitz(run):
     start, eta, steps = 1.0, 1 / 16, 32
     for kind in (st.SGD, st.SGDM):
         one = dynamics(kind, eta)
-        found = st.simulate(one, [start], steps * eta, **run.options(paths=1, times="all", observe=["x"]))
         z = draws(one, steps, run.seed)[:, 0]
         rule, state, row = (sgd, (start,), (eta,)) if kind is st.SGD else (sgdm, (start, 0.0), (eta, 0.9))
         x = follow(rule, state, [row] * steps, lambda k, x, z=z: x**3 + eta**-0.5 * z[k])[:, 0]
-        away = farthest([found.at("x", t).value for t in found.times], x)
+        away = farthest(path(one, [start], steps, ["x"], run.seed)[:, 0], x)
         run.measure(f"{kind.__name__}: x_k along one path beside its definition", away, at_most=ROUNDING)
     rare = 1e-3  # 20,000 paths without a lost one rule out a share of 11 / 20,000 at any level of a run
     lost_sgd = {n: share(st.SGD, n) for n in (11, 12, 13, 14, 16)}

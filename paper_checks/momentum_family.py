@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from _plain import ROUNDING, draws, farthest, follow, moments, sgd, sgdm
+from _plain import ROUNDING, draws, farthest, follow, moments, path, sgd, sgdm
 
 import sdetools as st
 from sdetools.dynamics.family import IGT, PNM, QHM, SGDF, SNGM, STORM, AccSGD, Nesterov, PrimalAveraging, RandomScaling
@@ -184,9 +184,7 @@ def measure_rules(run):
     steps = 48
     choir = made_choir(1.0, slope=0.3, curve=1.0, well=2.0)
     names = [f"x{i}" for i in range(1 + len(NAMES))]
-    options = run.options(paths=1, times=[k * H for k in range(steps + 1)])
-    found = st.simulate(choir, [1.5] * len(names), steps * H, observe=names, **options)
-    seen = np.array([[found.at(x, t).value for x in names] for t in found.times])
+    seen = path(choir, [1.5] * len(names), steps, names, run.seed)
     z = draws(choir, steps, run.seed)  # the shared normal, then the uniform of random scaling
 
     def noisy(k, x):

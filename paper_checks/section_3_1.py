@@ -17,7 +17,7 @@ from dataclasses import replace
 from math import erf, exp, pi, sqrt
 
 import numpy as np
-from _plain import ROUNDING, draws, farthest, follow, start_draws
+from _plain import ROUNDING, draws, farthest, follow, path, start_draws
 from _plain import sgd as plain_sgd
 from _plain import sgdm as plain_sgdm
 
@@ -71,9 +71,8 @@ def measure_walk(run, size: float) -> None:
     c = size * DIRECTION
     for name, dynamics in (("SGD", sgd(size)), ("SGDM", sgdm(size))):
         turbulence = [st.SquaredIncrements(0), st.PathLength(), st.LossVariation(dynamics.oracle.loss)]
-        options = run.options(paths=1, times="all", functionals=turbulence, observe=["x0", SPREAD])
-        found = st.simulate(dynamics, linear(size)[1], HORIZON, **options)
-        seen = np.array([[found.at(h, t).value for h in found.names] for t in found.times])
+        names = ["x0", SPREAD, *(one.name for one in turbulence)]
+        seen = path(dynamics, linear(size)[1], STEPS, ["x0", SPREAD], run.seed, functionals=turbulence)
         z, start = draws(dynamics, STEPS, run.seed), HORIZON * c
         rule, state, row = plain_sgd, (start,), (ETA,)
         if name == "SGDM":
@@ -82,7 +81,7 @@ def measure_walk(run, size: float) -> None:
         moves = np.diff(x, axis=0)
         sums = [moves[:, 0] ** 2, np.sqrt((moves**2).sum(axis=1)), np.abs(moves @ c)]
         expected = [x[:, 0], (x**2).sum(axis=1) / 2, *(np.concatenate([[0.0], np.cumsum(one)]) for one in sums)]
-        for h, one, other in zip(found.names, seen.T, expected, strict=True):
+        for h, one, other in zip(names, seen.T, expected, strict=True):
             run.measure(f"{h} along one path beside its equations, {name}", farthest(one, other), at_most=ROUNDING)
 
 

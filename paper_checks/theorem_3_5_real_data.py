@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 from _common import limit, pair
-from _plain import ROUNDING, draws, farthest, follow, sgd, sgdm
+from _plain import ROUNDING, draws, farthest, follow, gap_path, sgd, sgdm
 
 import sdetools as st
 from sdetools.plots import loglog_orders
@@ -66,8 +66,7 @@ def plain_loss(part, x):
 def measure_path(run, name, oracle, observe, parts, eta, l):
     """The gap of both losses along one path of the kernel, step by step: batches drawn anew, SVAG by Definition 5.1 (l = 0: a batch)."""
     two, steps = pair(oracle, st.schedules.constant(eta, beta=BETA)), 16
-    options = run.options(paths=1, times="all", control=False, observe=observe)
-    found = st.weak_gap(*two, np.zeros(10), steps * eta, **options).statistics.gap[:, : len(observe)]
+    found = gap_path(two, np.zeros(10), steps, observe, run.seed)
     train, n = parts[0], len(parts[0][1])
     rows = np.minimum((draws(two[0], steps, run.seed) * n).astype(int), n - 1)
 
