@@ -155,11 +155,18 @@ def limit(local: Sequence[float], grid: float = 1e-3) -> tuple[float, float]:
     return c + carried, abs(carried) + grid
 
 
+def measure_sups(run: Any, name: str, found: Sequence[SupEstimate]) -> None:
+    """A largest gap is the largest of its own curve."""
+    away = farthest([e.value for e in found], [np.abs(e.curve).max() for e in found])
+    run.measure(f"{name}: largest gaps beside the largest of their curves", away, at_most=ROUNDING)
+
+
 def measure_study(run: Any, name: str, study: OrderStudy, exact: Mapping[str, np.ndarray], tests: Sequence[str]) -> None:
     """The gaps of a study beside the exact ones, and its fitted orders beside the same fit through the exact gaps."""
     paths = study.gaps[0].paths
     for h in tests:
         order, fitted = study.order(h), exact[h]
+        measure_sups(run, f"{name}, {h}", study.estimates(h))
         run.measure(
             f"{name}, {h}: farthest from the exact gap", off_exact(study.estimates(h), fitted), at_most=gap_tolerance(h, paths)
         )

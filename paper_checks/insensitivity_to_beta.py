@@ -17,6 +17,7 @@ from _common import (
     exact_curves,
     gap_tolerance,
     measure_equations,
+    measure_sups,
     off_exact,
     pair,
     quadratic,
@@ -76,6 +77,7 @@ def insensitivity_to_beta(run):
         measure_equations(run, f"beta = {beta}", at_fixed_rate(beta), schedule, TESTS)
     curves = exact_curves(gaps, schedules, TESTS)
     for h in TESTS:
+        measure_sups(run, h, [gap.sup(h) for gap in gaps])
         away = off_exact([gap.sup(h) for gap in gaps], sups(curves[h]))
         run.measure(f"{h}: farthest from the largest exact gap", away, at_most=gap_tolerance(h, paths))
         for beta, gap, curve in zip(BETAS, gaps, curves[h], strict=True):

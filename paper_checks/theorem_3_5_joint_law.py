@@ -18,6 +18,7 @@ from _common import (
     exact_curves,
     gap_tolerance,
     measure_equations,
+    measure_sups,
     off_exact,
     order_tolerance,
     pair,
@@ -76,6 +77,7 @@ def theorem_3_5_joint_law(run):
         name = f"eta = {eta:g}, 1 - beta = {damping:g}"
         measure_equations(run, name, dynamics(eta, damping), schedules[k], [LIPSCHITZ])
     measured, exact = [gap.sup(LIPSCHITZ) for gap in gaps], sups(exact_curves(gaps, schedules, [LIPSCHITZ])[LIPSCHITZ])
+    measure_sups(run, "grid", measured)
     values, errors = np.array([e.value for e in measured]), np.array([e.stderr for e in measured])
     run.measure("farthest from the exact gap on the grid", off_exact(measured, exact), at_most=gap_tolerance(LIPSCHITZ, paths))
 
