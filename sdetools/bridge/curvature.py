@@ -29,10 +29,15 @@ FIRST, GROWTH, MOST = 1024, 4, 16_384
 """Samples to begin with, by how much they grow, and how many there are at most, where not all are affordable."""
 NARROW = 0.2
 """The width of the interval, beside the value, below which more data are of no use."""
-CHEAP, DEAR, CALL = 1e11, 4e11, 1e7
-"""Floating-point operations that are spent in any case, up to a minute; those that are spent to decide; and what a call costs beside its own."""
-LANCZOS, PRECISE, CHANCE = 120, 2e-3, 1e-4
-"""Products at most; the relative width of Lanczos' own interval at which it ends; how often that interval may be wrong."""
+SHARE, TRIAL, CALL = 0.25, 1600, 1e7
+"""Of the trial's work, how much both eigenvalues may take together; the batch gradients of a trial, where less is asked for; and the
+floating-point operations that a call costs beside its own. Work is counted, time is not, so that no result depends on the machine."""
+KEPT = 1 << 29
+"""Bytes of graphs that are kept between products, and four times those of one call."""
+LANCZOS, PLANNED, FEWEST = 120, 30, 12
+"""Products at most, those that a number of samples is chosen for, and those that are always had."""
+PRECISE, ROUGH, CHANCE = 2e-3, 2e-2, 1e-4
+"""The relative width of Lanczos' own interval at which it ends, on all data and beside a sampling error; how often that interval may be wrong."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,13 @@ def student(degrees: int, looks: int = 1) -> float:
 def dot(a: torch.Tensor, b: torch.Tensor) -> float:
     """a . b in double precision."""
     return float(torch.dot(a.double(), b.double()))
+
+
+def seeded(seed: int) -> None:
+    """Sets torch's generators, those of a GPU only where it is in use: `torch.manual_seed` else keeps a note of the stack for later, every time."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
 
 
 class Derivatives:
@@ -107,12 +119,20 @@ class Derivatives:
 
     def twice(self, batch: Any, v: torch.Tensor) -> torch.Tensor:
         """H v as the gradient of g . v."""
+        return self.linear(batch)(v)
+
+    def linear(self, batch: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+        """v -> H v on a batch, with the graph of its gradient kept for as long as the function is: a product costs two gradients, not three."""
         with sdpa_kernel(SDPBackend.MATH):
             first = torch.autograd.grad(self.value(batch), self.params, create_graph=True, allow_unused=True)
+
+        def product(v: torch.Tensor) -> torch.Tensor:
             along = sum(((g.to_dense() * part).sum() for g, part in zip(first, self._cut(v)) if g is not None), v.new_zeros(()))
             if not along.requires_grad:
                 return torch.zeros_like(v)
-            return self._flat(torch.autograd.grad(along, self.params, allow_unused=True))
+            return self._flat(torch.autograd.grad(along, self.params, retain_graph=True, allow_unused=True))
+
+        return product
 
     def differences(self, batch: Any, v: torch.Tensor, draws: int | None = None) -> torch.Tensor:
         """H v as (g(x + h v) - g(x - h v)) / 2 h, both with the same draws, h |v| the cube root of the rounding times 1 + |x|."""
@@ -127,7 +147,7 @@ class Derivatives:
                 with torch.no_grad():
                     for p, at, part in zip(self.params, x, self._cut(v)):
                         p.copy_(at + way * part)
-                torch.manual_seed(draws)
+                seeded(draws)
                 ends.append(self.gradient(batch))
         finally:
             with torch.no_grad():
@@ -185,7 +205,7 @@ def _runs(one: Derivatives, batch: Any) -> bool:
 def _agree(one: Derivatives, batch: Any, seed: int) -> bool:
     """Whether both products along a direction agree; a kink within reach of the differences spoils one direction, hardly three."""
     v = one.direction(seed)
-    torch.manual_seed(seed)
+    seeded(seed)
     own, other = one.twice(batch, v), one.differences(batch, v, draws=seed)
     room = 1e-3 * max(float(own.norm()), float(other.norm())) + 1e-6 * float(one.gradient(batch).norm())
     return float((own - other).norm()) <= room
@@ -200,7 +220,9 @@ class Top:
     vector: torch.Tensor
 
 
-def lanczos(product: Callable[[torch.Tensor], torch.Tensor], start: torch.Tensor, most: int = LANCZOS) -> Top:
+def lanczos(
+    product: Callable[[torch.Tensor], torch.Tensor], start: torch.Tensor, most: int = LANCZOS, precise: float = PRECISE
+) -> Top:
     """The largest eigenvalue of a symmetric matrix given by products, from a random `start`, by Lanczos' method with whole reorthogonalisation.
 
     It ends where its own interval is narrow, and after `most` products. An eigenvalue that is not finite comes with a vector of zeros.
@@ -227,7 +249,7 @@ def lanczos(product: Callable[[torch.Tensor], torch.Tensor], start: torch.Tensor
         scale = float(np.abs(ritz).max())
         if size > 10 * torch.finfo(start.dtype).eps * scale and len(basis) < len(start):
             high = upper_bound(ritz, np.array(beside), len(start))
-        if high - top <= PRECISE * max(abs(top), 0.01 * scale) or len(basis) >= most:
+        if high - top <= precise * max(abs(top), 0.01 * scale) or len(basis) >= most:
             return Top(top, high, sum((float(a) * q for a, q in zip(vectors[:, -1], basis)), torch.zeros_like(start)))
         basis.append(w / size)
 
@@ -253,15 +275,20 @@ def upper_bound(ritz: np.ndarray, beside: np.ndarray, dim: int) -> float:
 
 
 def cross_fitted(
-    product: Callable[[int, torch.Tensor], torch.Tensor], parts: int, start: torch.Tensor, looks: int = 1, products: int = LANCZOS
+    product: Callable[[Sequence[int], torch.Tensor], torch.Tensor],
+    parts: int,
+    start: torch.Tensor,
+    looks: int = 1,
+    products: int = LANCZOS,
 ) -> Quantity:
-    """The largest eigenvalue of the mean E H of independent random matrices H_1 ... H_parts, `product(a, v)` = H_a v, with its sampling interval.
+    """The largest eigenvalue of the mean E H of independent random matrices H_1 ... H_parts, with its sampling interval.
 
-    `looks`: at how many of such intervals it is decided whether to draw more. The head of this file says what is done.
+    `product(some, v)`: the mean of H_a v over a in `some`. `looks`: at how many of such intervals it is decided whether to draw more. The
+    head of this file says what is done.
     """
     halves = range(parts // 2), range(parts // 2, parts)
-    tops = [lanczos(lambda v, own=own: sum(product(a, v) for a in own) / len(own), start, products) for own in halves]
-    across = np.array([dot(top.vector, product(a, top.vector)) for top, other in zip(tops, halves[::-1]) for a in other])
+    tops = [lanczos(lambda v, own=own: product(own, v), start, products, ROUGH) for own in halves]
+    across = np.array([dot(top.vector, product([a], top.vector)) for top, other in zip(tops, halves[::-1]) for a in other])
     error = student(parts - 1, looks) * float(across.std(ddof=1)) / math.sqrt(parts)
     inside, outside = (tops[0].value + tops[1].value) / 2, float(across.mean())
     if not math.isfinite(inside):
@@ -277,21 +304,26 @@ class Population:
     each with the same draws every time.
     """
 
-    def __init__(self, own: Derivatives, source: Batches, seed: int, tick: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, own: Derivatives, source: Batches, seed: int, tick: Callable[[], None] = lambda: None, trial: int = TRIAL
+    ) -> None:
         self.own, self.source, self.seed, self.tick = own, source, seed, tick
         self._held: dict[bytes, Any] = {}
-        self._each: float | None = None
+        self._graphs: dict[bytes, Callable[[torch.Tensor], torch.Tensor]] = {}
         some = source.rows([0])
         sizes: list[tuple[int, int]] = []
         mapped(lambda part: sizes.append((part.numel(), part.element_size())), some)
-        numbers, size = sum(n for n, _ in sizes), sum(n * width for n, width in sizes)
+        size = sum(n * width for n, width in sizes)
+        self._each, self._bytes = self._work()
         self.kind = self._kind()
-        self.step = max(source.size, min(256, (1 << 24) // (own.dim + 100 * numbers))) if self.kind else source.size
+        self.step = max(source.size, min(4096, int(KEPT / 16 / self._bytes))) if self.kind else source.size
         self.room = MOST * source.samples if source.columns else (1 << 30) // max(size, 1)
         """How many samples can be kept: any number where reading costs nothing, else what fits into a gigabyte."""
         fixed = bool(self.kind) or (source.size == source.samples and self._again())
         self.whole = fixed and not source.partial and self.room >= source.samples
         """Whether the loss over all samples can be had."""
+        self.budget = SHARE / 2 * max(trial, TRIAL) * (self._each * source.size + CALL)
+        """Of one eigenvalue, in floating-point operations."""
 
     def batch(self, piece: np.ndarray) -> Any:
         if self.source.columns:
@@ -309,14 +341,42 @@ class Population:
         """H v of the mean over samples of these numbers."""
         return self._mean(index, lambda batch: self.own.product(batch, v))
 
+    def products(self, index: np.ndarray, v: torch.Tensor) -> torch.Tensor:
+        """The same, for many v: graphs are kept where there is room."""
+        if self.own.note or 4 * self._bytes * (len(index) + self.step * len(self._graphs)) > KEPT:
+            return self.product(index, v)
+
+        def kept(piece: np.ndarray) -> torch.Tensor:
+            name = piece.tobytes()
+            if name not in self._graphs:
+                self._draws(piece)
+                self._graphs[name] = self.own.linear(self.batch(piece))
+            return self._graphs[name](v)
+
+        return self._over(index, kept)
+
+    def forget(self) -> None:
+        """Lets the graphs go."""
+        self._graphs.clear()
+
+    def _draws(self, piece: np.ndarray) -> None:
+        """The same draws for these samples every time."""
+        if not self.kind:
+            seeded(zlib.crc32(piece.tobytes()) + self.seed)
+
     def _mean(self, index: np.ndarray, change: Callable[[Any], torch.Tensor]) -> torch.Tensor:
+        def changed(piece: np.ndarray) -> torch.Tensor:
+            self._draws(piece)
+            return change(self.batch(piece))
+
+        return self._over(index, changed)
+
+    def _over(self, index: np.ndarray, change: Callable[[np.ndarray], torch.Tensor]) -> torch.Tensor:
         out: Any = 0
         for at in range(0, len(index), self.step):
             piece = index[at : at + self.step]
-            if not self.kind:
-                torch.manual_seed(zlib.crc32(piece.tobytes()) + self.seed)
             weight = self.source.size if self.kind == "sum" else len(piece)
-            out = out + change(self.batch(piece)) * (weight / len(index))
+            out = out + change(piece) * (weight / len(index))
             self.tick()
         return out
 
@@ -329,16 +389,32 @@ class Population:
         drawn = [self.source.drawn(self.seed, i) for i in range(parts * each)]
         return np.array(drawn).reshape(parts, -1)
 
-    def cost(self, samples: int) -> float:
-        """Floating-point operations of Lanczos' method over so many samples: a product as three gradients, a call as `CALL`."""
+    def cost(self, samples: int, products: int = PLANNED) -> float:
+        """Floating-point operations of so many products over so many samples: each as two gradients, and one for the graph."""
+        return (2 * products + 1) * (self._each * samples + CALL * math.ceil(samples / self.step))
+
+    def affordable(self, samples: int) -> int:
+        """The products over so many samples that the budget allows, `FEWEST` to `LANCZOS`."""
+        return min(LANCZOS, max(FEWEST, int((self.budget / self.cost(samples, 0) - 1) / 2)))
+
+    def _work(self) -> tuple[float, float]:
+        """Floating-point operations and saved bytes of a gradient, a sample."""
+        from torch.autograd.graph import saved_tensors_hooks
         from torch.utils.flop_counter import FlopCounterMode
 
-        if self._each is None:
-            rows = min(self.step, self.source.samples)
-            with FlopCounterMode(display=False) as counter:
-                self.own.gradient(self.batch(np.arange(rows)))
-            self._each = counter.get_total_flops() / rows
-        return 40 * (3 * self._each * samples + CALL * math.ceil(samples / self.step))
+        rows, saved = min(self.source.size, self.source.samples), 0
+        weights = {p.untyped_storage().data_ptr() for p in self.own.params}
+
+        def pack(part: torch.Tensor) -> torch.Tensor:
+            nonlocal saved
+            if part.layout != torch.strided or part.untyped_storage().data_ptr() not in weights:
+                saved += part.numel() * part.element_size()
+            return part.detach()
+
+        batch = self.source.rows(self.source.drawn(self.seed, 0))
+        with FlopCounterMode(display=False) as counter, saved_tensors_hooks(pack, lambda part: part):
+            self.own.gradient(batch)
+        return counter.get_total_flops() / rows, max(1.0, saved / rows)
 
     def _kind(self) -> str:
         n = min(self.source.samples, max(2, min(self.source.size, 64)))
@@ -369,24 +445,36 @@ def sharpness(
 ) -> Quantity:
     """The largest eigenvalue of the Hessian of the loss over all of the data.
 
-    All of them are taken where that is cheap (floating-point operations are counted, time is not) or hardly more than a sample. Else samples
-    of growing size are, until the interval is narrow, or `decided` and more would not be cheap, or more would be dear, or `MOST` are used;
-    `samples` sets their number instead. Where the loss has no `kind`, or the data are part of a stream, there is a sampling error in any case.
+    All of them are taken where the budget allows it: `SHARE` of the work of the trial, counted, for both of its ends. Else samples of growing
+    size are, until the interval is narrow, or `decided`, or the next size is beyond the budget; `samples` sets their number instead. Where the
+    loss has no `kind`, or the data are part of a stream, there is a sampling error in any case.
     """
     own, n = data.own, data.source.samples
     start = own.direction(data.seed + 1)
-    products = min(LANCZOS, max(16, (1 << 31) // (start.element_size() * own.dim)))
+    room = min(LANCZOS, max(FEWEST, (1 << 31) // (start.element_size() * own.dim)))
     most = min(MOST if samples is None else samples, data.room, n if data.kind else MOST)
+    least = min(most, 8 * (1 if data.kind else data.source.size))
     count = most if samples is not None else min(FIRST, most)
+    while samples is None and count > least and data.cost(count, FEWEST) > data.budget:
+        count = max(least, count // 2)
     looks = 1 + math.ceil(math.log(most / count, GROWTH))
-    while True:
-        if data.whole and (n <= count or (samples is None and (n <= 2 * count or data.cost(n) <= CHEAP))):
-            top = lanczos(lambda v: data.product(np.arange(n), v), start, products)
-            return Quantity(top.value, top.value, top.high)
-        index = data.index(count, min(PARTS, count // 2 * 2))
-        found = cross_fitted(lambda a, v: data.product(index[a], v), len(index), start, looks, products)
-        narrow = found.high - found.low <= NARROW * abs(found.value)
-        following = min(GROWTH * count, most)
-        if narrow or count == most or data.cost(following) > (CHEAP if decided(found) else DEAR):
-            return found
-        count = following
+    spent = 0.0
+    try:
+        while True:
+            if data.whole and (n <= count or (samples is None and data.cost(n) <= data.budget - spent)):
+                top = lanczos(lambda v: data.products(np.arange(n), v), start, min(room, data.affordable(n)))
+                return Quantity(top.value, top.value, top.high)
+            index = data.index(count, PARTS if data.kind and count >= FIRST else min(8, count // 2 * 2))
+            products = min(room, data.affordable(count))
+            found = cross_fitted(
+                lambda some, v, index=index: data.products(index[list(some)].ravel(), v), len(index), start, looks, products
+            )
+            data.forget()
+            spent += data.cost(count, products)
+            narrow = found.high - found.low <= NARROW * abs(found.value)
+            following = min(GROWTH * count, most)
+            if narrow or count == most or decided(found) or spent + data.cost(following, FEWEST) > data.budget:
+                return found
+            count = following
+    finally:
+        data.forget()

@@ -167,7 +167,7 @@ def diagnose(
 
     `batches`: how many the terms are estimated from; with `exact=True` they come from the whole data and every sample's own gradient (for
     small data, and losses that are means or sums over samples). The largest eigenvalue of the Hessian is that of the loss over all data, with an
-    interval: products go over all samples where that is affordable, else over samples of growing number, or over
+    interval: products go over all samples where that takes a small part of the trial's work, else over samples of growing number, or over
     `hessian_samples`. It does not depend on the batch size, unless the loss does. The trial trains copies of the model for `steps` steps with
     `seeds` shuffles each way, and while it cannot tell, with twice as many, up to 4 `seeds`; seeds=0 leaves it out. The model itself is not
     changed. In training mode it stays in training mode.
@@ -221,7 +221,7 @@ def diagnose(
         decided = lambda found: _zone(found * plain_lr) is not None  # noqa: E731
         derivatives = Derivatives(net, objective, source.fresh(stream_of(0), 0))
         torch.manual_seed(seed)
-        population = Population(derivatives, source, stream_of(2), tick)
+        population = Population(derivatives, source, stream_of(2), tick, 2 * seeds * steps)
         if exact:
             four = _exact_terms(population)
         else:
@@ -240,7 +240,7 @@ def diagnose(
             later = Quantity(math.inf, math.inf, math.inf)
             if trained is not None:
                 after = Derivatives(trained, objective, source.fresh(stream_of(0), 0))
-                later = sharpness(Population(after, source, stream_of(2), tick), hessian_samples, decided)
+                later = sharpness(Population(after, source, stream_of(2), tick, 2 * seeds * steps), hessian_samples, decided)
     if derivatives.note:
         notes.append(derivatives.note)
     if four[0].value == four[3].value == 0:
