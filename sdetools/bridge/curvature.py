@@ -465,12 +465,12 @@ def sharpness(
                 top = lanczos(lambda v: data.products(np.arange(n), v), start, min(room, data.affordable(n)))
                 return Quantity(top.value, top.value, top.high)
             index = data.index(count, PARTS if data.kind and count >= FIRST else min(8, count // 2 * 2))
-            products = min(room, data.affordable(count))
+            products = min(room, data.affordable(count) - 1)  # one goes across the halves
             found = cross_fitted(
                 lambda some, v, index=index: data.products(index[list(some)].ravel(), v), len(index), start, looks, products
             )
             data.forget()
-            spent += data.cost(count, products)
+            spent += data.cost(count, products + 1)
             narrow = found.high - found.low <= NARROW * abs(found.value)
             following = min(GROWTH * count, most)
             if narrow or count == most or decided(found) or spent + data.cost(following, FEWEST) > data.budget:

@@ -88,10 +88,10 @@ def run_trial(
             return trial, last
 
 
-def lost_progress(before: float, momentum: np.ndarray, plain: np.ndarray) -> Quantity:
+def lost_progress(before: float, momentum: np.ndarray, plain: np.ndarray, looks: int = 3) -> Quantity:
     """The part of momentum's progress that plain SGD lacks: (mean plain - mean momentum) / (before - mean momentum), by the delta method.
 
-    The interval is good for the trial's three looks. A run of plain SGD counts as at most `WORST`: one that diverges says no more than that it did.
+    The interval is good at each of so many `looks`: the trial has three. A run of plain SGD counts as at most `WORST`: one that diverges says no more than that it did.
     """
     if not np.isfinite(momentum).all():
         return Quantity(math.nan, -math.inf, math.inf)
@@ -101,5 +101,5 @@ def lost_progress(before: float, momentum: np.ndarray, plain: np.ndarray) -> Qua
     difference = np.fmin(np.nan_to_num(plain, nan=math.inf) - momentum, WORST * progress)
     value = float(difference.mean()) / progress
     scatter = difference - value * (before - momentum)
-    half = student(len(plain) - 1, looks=3) * float(scatter.std(ddof=1)) / math.sqrt(len(plain)) / progress
+    half = student(len(plain) - 1, looks) * float(scatter.std(ddof=1)) / math.sqrt(len(plain)) / progress
     return Quantity(value, value - half, value + half)

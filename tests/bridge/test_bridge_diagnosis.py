@@ -291,3 +291,105 @@ def test_intervals_from_samples_cover():
             naive += abs(float(torch.linalg.eigvalsh(parts.mean(0))[-1]) - spike) < (found.high - found.low) / 8
         assert hits >= 176
         assert spike > 1 or naive < 20
+
+
+def test_a_thousand_dimensions():
+    """The full loss' largest eigenvalue at batch size 32, where that of 512 samples is four times too large; Lanczos' interval, wrong once in 10,000."""
+    torch.manual_seed(0)
+    x = torch.randn(4000, 1000)
+    top = lambda rows: float(torch.linalg.eigvalsh((2 / len(rows)) * rows @ rows.T)[-1])  # noqa: E731 - that of X^T X too
+    true = float(torch.linalg.eigvalsh(2 * x.T @ x / 4000)[-1])
+    found = diagnose(
+        torch.nn.Linear(1000, 1, bias=False), F.mse_loss, (x, x[:, :1]), lr=1e-3, batch_size=32, seeds=0, batches=16
+    ).sharpness
+    assert found.low * (1 - 1e-5) < true < found.high < 1.02 * true < top(x[:512])
+
+
+def test_the_eigenvalue_takes_a_small_part_of_a_trial(monkeypatch):
+    """Counted in gradients of batches, a product as two and a graph as one: at most a quarter of a trial of 1,600 for both ends, more than none."""
+    from sdetools.bridge import curvature, diagnosis
+
+    done, spent = [], []
+    linear = curvature.Derivatives.linear
+
+    def kept(own, batch):
+        done.append(1)
+        through = linear(own, batch)
+        return lambda v: done.append(2) or through(v)
+
+    def alone(*settings):
+        before = len(done)
+        found = curvature.sharpness(*settings)
+        spent.append(sum(done[before:]))
+        return found
+
+    monkeypatch.setattr(curvature.Derivatives, "linear", kept)
+    monkeypatch.setattr(diagnosis, "sharpness", alone)
+    x, y = digits(1024)
+    for layer in (torch.nn.BatchNorm1d(64), torch.nn.Dropout(0.2)):
+        model = torch.nn.Sequential(layer, torch.nn.Linear(64, 10)).double()
+        spent.clear()
+        found = diagnose(model, F.cross_entropy, (x, y), lr=0.01, batch_size=8, batches=16, seeds=2, steps=5)
+        assert len(spent) == 2 and 100 < sum(spent) <= 400
+        assert found.sharpness.low < found.sharpness.value < found.sharpness.high
+
+
+def test_tied_and_frozen_weights_and_logistic_loss_have_the_dense_hessian():
+    """By torch's own dense Hessian in double precision: 2e-3, the width at which Lanczos' method ends."""
+    torch.manual_seed(0)
+    x = torch.randn(48, 4).double()
+
+    class Tied(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.randn(4, 4).double())
+            self.frozen = torch.nn.Parameter(torch.randn(4).double(), requires_grad=False)
+
+        def forward(self, x):
+            return torch.tanh(x @ self.weight + self.frozen) @ self.weight.T
+
+    own = Tied()
+    held = {"frozen": own.frozen}
+    loss = lambda w: F.mse_loss(torch.func.functional_call(own, {"weight": w.reshape(4, 4)} | held, x), x)  # noqa: E731
+    h = torch.autograd.functional.hessian(loss, own.weight.detach().ravel())
+    found = diagnose(own, F.mse_loss, (x, x), **QUICK)
+    assert abs(found.sharpness.value / float(torch.linalg.eigvalsh(h)[-1]) - 1) < 2e-3
+    assert found.freed == 16 * 8
+    y = (x[:, :1] > 0).double()
+    model = torch.nn.Linear(4, 1, bias=False).double()
+    p = torch.sigmoid(x @ model.weight.detach().T)
+    h = x.T @ (p * (1 - p) * x) / 48
+    found = diagnose(model, F.binary_cross_entropy_with_logits, (x, y), **QUICK)
+    assert abs(found.sharpness.value / float(torch.linalg.eigvalsh(h)[-1]) - 1) < 2e-3
+
+
+def test_iterable_data_sets_and_dicts():
+    torch.manual_seed(0)
+    x = torch.randn(64, 4)
+    rows = list(zip(x, x[:, :1]))
+
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter(rows)
+
+    model = torch.nn.Linear(4, 1)
+    told = diagnose(model, F.mse_loss, torch.utils.data.DataLoader(Stream(), batch_size=8), **QUICK | {"batch_size": None})
+    assert told.batch_size == 8 and "64 samples were read" in told.notes[0]
+    loss_of = lambda net, batch: F.mse_loss(net(batch["x"]), batch["y"])  # noqa: E731
+    named = diagnose(model, None, {"x": x, "y": x[:, :1]}, loss_of=loss_of, **QUICK)
+    pair = diagnose(model, F.mse_loss, (x, x[:, :1]), **QUICK)
+    assert named.to_json() == pair.to_json()
+
+
+def test_gradients_of_zero_and_parameters_that_are_not_finite():
+    x = torch.ones(64, 4)
+    model = torch.nn.Linear(4, 1)
+    with torch.no_grad():
+        model.weight.zero_()
+        model.bias.zero_()
+    still = diagnose(model, F.mse_loss, (x, torch.zeros(64, 1)), **QUICK)
+    assert any("every gradient is 0" in note for note in still.notes) and still.advice in ("drop", "unsure")
+    with torch.no_grad():
+        model.bias.fill_(math.nan)
+    with pytest.raises(ValueError, match="finite parameters; got a NaN or an infinity in bias"):
+        diagnose(model, F.mse_loss, (x, x[:, :1]), **QUICK)
