@@ -63,8 +63,10 @@ def diagnosis(run):
     right = sum(a == t for a, t in zip(answers, truth))
     known = len(truth) - truth.count("unknown")
     best = max(truth.count(word) for word in ("keep", "drop"))
-    run.measure("settings in which momentum matters", float(truth.count("keep")), at_least=BETTER)
-    run.measure("settings in which it does not", float(truth.count("drop")), at_least=BETTER)
+    # four seeds know fewer truths than eight; fewer than BETTER of one kind could not tell an answer from a constant one
+    least = run.scale(quick=BETTER, standard=5, full=5)
+    run.measure("settings in which momentum matters", float(truth.count("keep")), at_least=least)
+    run.measure("settings in which it does not", float(truth.count("drop")), at_least=least)
     run.measure("answers missed, where whole runs know", float(known - right), at_most=MISSED)
     run.measure("more right than of the best constant answer", float(right - best), at_least=BETTER)
     run.measure("open answers", float(answers.count("unsure")), at_most=UNSURE)
