@@ -128,3 +128,25 @@ def test_a_run_without_noise_is_right_up_to_rounding():
     for t, k in zip(found.times, found.steps, strict=True):
         e = found.at("x", float(t))
         assert e.low <= 0.9 ** int(k) <= e.high and e.half_width <= 4 * 2.3e-16 * (k + 1)
+
+
+def test_an_order_carries_the_rounding_of_its_gaps():
+    """Without noise gaps are exact up to rounding r_i; log |gap_i| is then off by r_i / |gap_i| at most, and the slope by sum |x_i| of these / sum x_i^2."""
+    etas = [0.1, 0.05, 0.02]
+    quiet = st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.gaussian(dim=1), sigma=0.0)
+
+    def pair(eta):
+        plan = st.schedules.constant(eta, beta=0.5)
+        return st.SGDM(quiet, plan), st.SGD(quiet, plan.averaged())
+
+    study = st.order_study(pair, etas=etas, x0=[1.0], horizon=1.0, paths=300, observe=["x"], times=[1.0])
+    order, points = study.order("x"), [gap.sup("x") for gap in study.gaps]
+    away = np.log(etas) - np.mean(np.log(etas))
+    off = sum(abs(a) * p.rounding / p.value for a, p in zip(away, points)) / sum(away**2)
+    assert not order.random and 0 < order.rounding < 1e-9 and order.rounding == pytest.approx(off, rel=1e-12)
+    assert order.interval(0.95) == pytest.approx((order.value - off, order.value + off), abs=1e-15)
+    for local, a, b in zip(order.local, (0, 1), (1, 2)):
+        width = abs(np.log(etas[a] / etas[b]))
+        assert local.rounding == pytest.approx(
+            (points[a].rounding / points[a].value + points[b].rounding / points[b].value) / width
+        )

@@ -105,6 +105,15 @@ def test_clopper_and_pearson_by_hand():
     assert miss(0.95, 100) == pytest.approx(-math.log(0.025) / 100, rel=1e-12)
 
 
+def test_two_values_need_not_be_nothing_and_one():
+    """An interval of a mean of values 2 and 5 is that of the share of fives, on their scale; of -1 and 0 likewise."""
+    low, high = binomial_interval(25, 100, 0.95)
+    for least, most in ((2.0, 5.0), (-1.0, 0.0)):
+        mean = least + (most - least) / 4
+        e = Estimate(mean, 0.1, 100, least=least, most=most, two_valued=True)
+        assert e.interval(0.95) == pytest.approx((least + (most - least) * low, least + (most - least) * high), rel=1e-12)
+
+
 # -- runs -------------------------------------------------------------------------------------------------------------------------
 
 RARE = {
