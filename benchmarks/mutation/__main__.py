@@ -74,6 +74,9 @@ def main() -> int:
     parser.add_argument(
         "--least", type=float, default=0.9, help="exit with 1 when tests and claims kill less than this part (default .9)"
     )
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="draw no more mutants after that long (default: no limit)"
+    )
     parser.add_argument("--log", type=Path, help="a file of finished meetings, from which a broken off run goes on")
     parser.add_argument("--list", action="store_true", help="print the drawn mutants and stop")
     parser.add_argument("--write", action="store_true", help="write benchmarks/mutation/README.md")
@@ -88,7 +91,7 @@ def main() -> int:
         print(*(f"{m.kind:9s}{m.key}" for m in chosen), sep="\n")
         return 0
     began = time.perf_counter()
-    meetings = run(chosen, table, options.workers, options.standard, options.log)
+    meetings = run(chosen, table, options.workers, options.standard, options.log, options.minutes)
     command = "python benchmarks/mutation " + " ".join(a for a in sys.argv[1:] if a != "--write")
     text = report(meetings, table, time.perf_counter() - began, command)
     print(text)

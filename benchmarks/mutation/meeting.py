@@ -21,7 +21,7 @@ from typing import Any
 from making import Mutant
 from table import ROOT, Formula, Table
 
-LIMITS = {"quick": 120, "standard": 900, "tests": 600}
+LIMITS = {"quick": 120, "standard": 900, "tests": 300}
 """Seconds that claims at a budget, or the tests, may take with one mutant."""
 CLAIM, TEST, SURVIVED, CRASHED = "claim", "test", "survived", "crashed"
 
@@ -217,8 +217,10 @@ def meet(mutant: Mutant, formula: Formula, table: Table, tree: Tree, standard: b
     return done(TEST, failed) if failed else done(SURVIVED, "")
 
 
-def run(chosen: list[Mutant], table: Table, workers: int, standard: bool, log: Path | None = None) -> list[Meeting]:
-    """All meetings, in the order of the draw; each worker is a fork with a tree of its own that takes the next mutant when it is free."""
+def run(
+    chosen: list[Mutant], table: Table, workers: int, standard: bool, log: Path | None = None, minutes: float = float("inf")
+) -> list[Meeting]:
+    """All meetings begun within so many minutes, in the order of the draw; each worker is a fork with a tree of its own that takes the next mutant when it is free."""
     meetings: dict[str, Meeting] = {}
     for line in log.read_text().splitlines() if log is not None and log.exists() else ():
         entry = json.loads(line)
@@ -226,14 +228,14 @@ def run(chosen: list[Mutant], table: Table, workers: int, standard: bool, log: P
         meetings[met.mutant.key] = met
     waiting = [m for m in chosen if m.key not in meetings]
     context = multiprocessing.get_context("fork")
-    following = context.Value("i", 0)
+    following, end = context.Value("i", 0), time.monotonic() + 60 * minutes
 
     def work(tree: Tree, out: Any) -> None:
         while True:
             with following.get_lock():
                 mine = following.value
                 following.value += 1
-            if mine >= len(waiting):
+            if mine >= len(waiting) or time.monotonic() > end:
                 return
             formula = table.formula(waiting[mine].file, waiting[mine].where)
             assert formula is not None
