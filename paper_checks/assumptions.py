@@ -112,7 +112,8 @@ def growth(values: np.ndarray, groups: int = 200, parts: int = 50) -> st.Estimat
 def heavy_tails(run):
     heavy, light = st.noise.student_t(dim=1, degrees=DEGREES), st.noise.gaussian(dim=1)
     etas = [2.0**-k for k in range(4, 9)]
-    options = run.options(observe=["cos(x)"])
+    # the interval of a bounded h reckons with what the paths may have missed: twice the paths at quick
+    options = run.options(paths=run.scale(quick=2 * run.paths, standard=run.paths, full=run.paths), observe=["cos(x)"])
     run.note(
         "A wrong law is noticed by quadrature over its draws, a wrong rule, rate or noise scale along one path, step by step."
     )
@@ -161,8 +162,8 @@ class Clipped(st.Dynamics):
     @staticmethod
     def rule(state, oracle, eta):
         (x,) = state
-        g = oracle(x)
-        return (x - eta * st.select(abs(g) < 8.0, g, 8.0 * np.sign(g)),)
+        g = oracle(x)[0]
+        return (st.components([x[0] - eta * st.select(g > 8.0, 8.0, st.select(g < -8.0, -8.0, g))], x),)
 
 
 @dataclass(frozen=True)
