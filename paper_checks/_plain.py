@@ -62,7 +62,7 @@ def draws(dynamics: st.Dynamics, steps: int, seed: int, stream: int = 0) -> np.n
 
 def start_draws(dynamics: st.Dynamics, seed: int, stream: int = 0) -> np.ndarray:
     """The draws of the first path's start."""
-    return fill(WordPlan(tuple(dynamics.start_draws)), stream_key(seed, (1 << 32) + stream), np.zeros(1, int), 0)[:, 0]
+    return fill(WordPlan(tuple(dynamics.start_draws)), stream_key(seed, stream, role=None), np.zeros(1, int), 0)[:, 0]
 
 
 def follow(rule: Callable, state: Any, rows: Any, gradient: Callable[[int, Any], Any]) -> np.ndarray:
