@@ -20,7 +20,7 @@ import numpy as np
 
 from sdetools.noise.base import Normal, Sign
 from sdetools.simulation.philox import WordPlan, stream_key
-from sdetools.simulation.program import Program
+from sdetools.simulation.program import PAIR, Program
 from sdetools.simulation.reference import run_reference
 from sdetools.simulation.trace import Tape, symbols
 from sdetools.weak.observables import observables
@@ -145,7 +145,9 @@ class Known:
         )  # fmt: skip
         moments = self._reference(twin, np.empty((0, 0)))
         with np.errstate(all="ignore"):
-            moved = np.sqrt(moments[..., 2] ** 2 + moments[..., 5] / PROOF_PATHS) / (NUDGE * self._sizes)
+            moved = np.sqrt(moments[..., PAIR.index("d")] ** 2 + moments[..., PAIR.index("d2")] / PROOF_PATHS) / (
+                NUDGE * self._sizes
+            )
         return np.maximum.accumulate(np.where(np.isfinite(moved), np.maximum(moved, 1.0), 1.0), axis=0)
 
     @staticmethod

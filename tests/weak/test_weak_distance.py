@@ -428,3 +428,10 @@ def test_bad_input_is_refused_with_a_way_out(name):
 def test_as_few_resamples_as_the_error_names_are_taken():
     for confidence, least in ((0.95, 19), (0.999, 999)):
         assert distance(GOOD, GOOD + 9, confidence=confidence, resamples=least).resolved
+
+
+def test_the_scale_of_wasserstein_noise_is_the_standard_error_of_the_difference_of_means():
+    rng = np.random.default_rng(4)
+    first, second = rng.normal(0.0, 1.0, 400), rng.normal(0.0, 3.0, 700)
+    expected = np.sqrt(first.var(ddof=1) / 400 + second.var(ddof=1) / 700)
+    assert st.distance(first, second).scale == pytest.approx(expected, rel=1e-12)

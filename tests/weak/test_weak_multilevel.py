@@ -116,3 +116,19 @@ def test_one_step_horizons_and_streams():
 def test_refused_in_one_sentence(make, told):
     with pytest.raises(ValueError, match=told):
         make()
+
+
+def test_moments_of_two_parts_are_those_of_the_whole():
+    from sdetools.weak.levels import Moments
+
+    sample = np.random.default_rng(3).normal(2.0, 1.0, (3, 1, 70)) * np.array([1.0, 3.0, 5.0])[:, None, None]
+
+    def of(part):
+        mean = part.mean(axis=-1)
+        squares = ((part - mean[..., None]) ** 2).sum(axis=-1)
+        return Moments(part.shape[-1], mean, squares, np.ones((3, 1)), part.shape[-1], 0, -1)
+
+    joined, whole = of(sample[..., :20]).joined(of(sample[..., 20:])), of(sample)
+    np.testing.assert_allclose(joined.means, whole.means, rtol=1e-13)
+    np.testing.assert_allclose(joined.squares, whole.squares, rtol=1e-13)
+    assert joined.n == 70
