@@ -8,8 +8,9 @@ swapped arguments. `formulas.toml` lists the formulas with the claims that state
 claim kills it by coming out *contradicted*. What they miss meets, with `--standard`, the same claims at that budget, then the tests of its room until
 the first failure. Mutants whose claims all crash, or whose module cannot be imported, are counted apart: a crash says nothing of the formula.
 
-What makes it quick: what is cheap and sharp comes first (claims at quick, doctests of the file, the sharpest test file, the room); third-party
-libraries are loaded once and every mutant runs in a fork of that process; compiled kernels stay on disk between mutants, named by their text.
+What makes it quick: what is cheap and sharp comes first (claims at quick, the tests that noticed a change of the same function before, doctests of the
+file, the sharpest test file, the room, slow tests last; `--write` keeps what was seen in `order.json`); third-party libraries are loaded once and every
+mutant runs in a fork of that process; compiled kernels stay on disk between mutants, named by their text.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ import argparse
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from making import drawn
-from meeting import CLAIM, CRASHED, SURVIVED, TEST, Meeting, run
-from table import ROOT, Table
+from meeting import CLAIM, CRASHED, SURVIVED, TEST, Meeting, Order, run
+from table import ROOT, Formula, Table
+
+ORDER = Path(__file__).with_name("order.json")
 
 
 def score(meetings: list[Meeting]) -> dict[str, tuple[int, int]]:
@@ -63,6 +67,12 @@ def report(meetings: list[Meeting], table: Table, seconds: float, command: str) 
     return "\n".join(lines) + "\n"
 
 
+def _asked(formula: Formula, whom: str, tests: list[str] | None) -> Formula:
+    """The formula with only its claims, its tests, or other tests."""
+    asked = replace(formula, claims=()) if whom == "tests" else replace(formula, tests=()) if whom == "claims" else formula
+    return replace(asked, tests=tuple(tests)) if tests else asked
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sample", type=int, default=40, help="mutants to draw (default 40)")
@@ -80,9 +90,14 @@ def main() -> int:
     parser.add_argument("--log", type=Path, help="a file of finished meetings, from which a broken off run goes on")
     parser.add_argument("--list", action="store_true", help="print the drawn mutants and stop")
     parser.add_argument("--write", action="store_true", help="write benchmarks/mutation/README.md")
+    parser.add_argument("--ask", choices=("both", "claims", "tests"), default="both", help="whom to ask (default both)")
+    parser.add_argument("--tests", nargs="+", help="only these tests, for a quick look at how sharp they are")
     parser.add_argument("--planted", action="store_true", help="the planted mutants of the table instead of drawn ones")
     options = parser.parse_args()
     table = Table.read()
+    if options.tests or options.ask != "both":
+        table = replace(table, formulas=tuple(_asked(f, options.ask, options.tests) for f in table.formulas))
+    order = Order.read(ORDER)
     everything = table.planted if options.planted else table.mutants()
     pool = [m for m in everything if options.only in m.key and options.formula in table.formula(m.file, m.where).name]  # type: ignore[union-attr]
     chosen = drawn(pool, options.sample, options.seed)
@@ -91,12 +106,13 @@ def main() -> int:
         print(*(f"{m.kind:9s}{m.key}" for m in chosen), sep="\n")
         return 0
     began = time.perf_counter()
-    meetings = run(chosen, table, options.workers, options.standard, options.log, options.minutes)
+    meetings = run(chosen, table, options.workers, options.standard, options.log, options.minutes, order)
     command = "python benchmarks/mutation " + " ".join(a for a in sys.argv[1:] if a != "--write")
     text = report(meetings, table, time.perf_counter() - began, command)
     print(text)
     if options.write:
         (ROOT / "benchmarks" / "mutation" / "README.md").write_text(text)
+        order.learn(meetings).write(ORDER)
     killed, counted = score(meetings)["tests and claims"]
     return int(killed < options.least * counted)
 

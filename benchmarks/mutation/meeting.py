@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,38 @@ class Meeting:
     seconds: float
     stated: bool
     """Whether a claim names the formula."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which tests come first: `noticed` has those that noticed a mutant of a function before, `slow` the seconds of slow ones."""
+
+    noticed: dict[str, list[str]] = field(default_factory=dict)
+    slow: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> Order:
+        return cls(**json.loads(path.read_text())) if path.exists() else cls()
+
+    def rank(self, mutant: Mutant | None, test: str) -> tuple[int, float]:
+        """What noticed a change of this function before, then quick tests as they stand, then slow ones."""
+        if mutant is not None and test in self.noticed.get(f"{mutant.file}:{mutant.where}", ()):
+            return 0, self.slow.get(test, 0.0)
+        return 1, self.slow.get(test, 0.0)
+
+    def learn(self, meetings: list[Meeting]) -> Order:
+        """With what these meetings have shown."""
+        noticed = {where: list(tests) for where, tests in self.noticed.items()}
+        for m in meetings:
+            if m.fate == TEST and m.by not in (own := noticed.setdefault(f"{m.mutant.file}:{m.mutant.where}", [])):
+                own.append(m.by)
+        return Order(noticed, self.slow)
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps({"noticed": self.noticed, "slow": self.slow}, indent=0, sort_keys=True) + "\n")
+
+
+NO_ORDER = Order()
 
 
 class Tree:
@@ -169,7 +201,7 @@ def claims_say(mutant: Mutant | None, tree: Tree, claims: dict[str, str], budget
     return verdicts
 
 
-def tests_say(mutant: Mutant | None, tree: Tree, tests: tuple[str, ...]) -> str:
+def tests_say(mutant: Mutant | None, tree: Tree, tests: tuple[str, ...], order: Order) -> str:
     """The first test that fails, or "" when all pass."""
     without_caches(mutant, tree)
     import pytest
@@ -177,6 +209,10 @@ def tests_say(mutant: Mutant | None, tree: Tree, tests: tuple[str, ...]) -> str:
     failed: list[str] = []
 
     class Watch:
+        @pytest.hookimpl(trylast=True)
+        def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+            items.sort(key=lambda item: order.rank(mutant, item.nodeid))
+
         def pytest_runtest_logreport(self, report: Any) -> None:
             if report.failed:
                 failed.append(report.nodeid)
@@ -189,8 +225,8 @@ def tests_say(mutant: Mutant | None, tree: Tree, tests: tuple[str, ...]) -> str:
     return "" if code == 0 else (failed[0] if failed else f"pytest ended with {code}")
 
 
-def meet(mutant: Mutant, formula: Formula, table: Table, tree: Tree, standard: bool) -> Meeting:
-    """A mutant against its claims at quick, its tests, its claims at standard."""
+def meet(mutant: Mutant, formula: Formula, table: Table, tree: Tree, standard: bool, order: Order = NO_ORDER) -> Meeting:
+    """A mutant against its claims at quick, then at standard if asked, then its tests in the given order."""
     began = time.perf_counter()
     stated = {id: table.claims[id] for id in formula.claims}
     verdicts: dict[str, str] = {}
@@ -211,14 +247,21 @@ def meet(mutant: Mutant, formula: Formula, table: Table, tree: Tree, standard: b
             return done(CRASHED, next(iter(verdicts.values())))
         if stated and standard and (killer := ask("standard")):
             return done(CLAIM, f"{killer} (standard)")
-        failed = in_fork(tree, LIMITS["tests"], tests_say, mutant, tree, (mutant.file, *formula.tests))
+        tests = tuple(test.format(file=mutant.file) for test in formula.tests)
+        failed = in_fork(tree, LIMITS["tests"], tests_say, mutant, tree, tests, order) if tests else ""
     if failed in ("crash", "timeout") or failed.startswith("import of"):
         return done(CRASHED, failed)
     return done(TEST, failed) if failed else done(SURVIVED, "")
 
 
 def run(
-    chosen: list[Mutant], table: Table, workers: int, standard: bool, log: Path | None = None, minutes: float = float("inf")
+    chosen: list[Mutant],
+    table: Table,
+    workers: int,
+    standard: bool,
+    log: Path | None = None,
+    minutes: float = float("inf"),
+    order: Order = NO_ORDER,
 ) -> list[Meeting]:
     """All meetings begun within so many minutes, in the order of the draw; each worker is a fork with a tree of its own that takes the next mutant when it is free."""
     meetings: dict[str, Meeting] = {}
@@ -239,7 +282,7 @@ def run(
                 return
             formula = table.formula(waiting[mine].file, waiting[mine].where)
             assert formula is not None
-            out.send(meet(waiting[mine], formula, table, tree, standard))
+            out.send(meet(waiting[mine], formula, table, tree, standard, order))
 
     with tempfile.TemporaryDirectory() as place:
         os.environ["SDETOOLS_CACHE"], os.environ["NUMBA_CACHE_DIR"] = f"{place}/kernels", f"{place}/numba"

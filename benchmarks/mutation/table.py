@@ -12,11 +12,13 @@ from making import Mutant, Text, functions, mutants_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FILE = Path(__file__).with_name("formulas.toml")
+OWN = "{file}"
+"""Among the tests: the doctests of the file that holds the mutant."""
 
 
 @dataclass(frozen=True)
 class Formula:
-    """A formula: where it is written, the claims that state it, and the tests of its room, the sharpest first."""
+    """A formula: where it is written, the claims that state it, and the tests of its file and its room, the sharpest first."""
 
     name: str
     code: tuple[str, ...]
@@ -42,7 +44,7 @@ class Table:
                 entry["name"],
                 tuple(code := entry["code"]),
                 tuple(entry.get("claims", ())),
-                tuple(entry.get("tests", _room(code))),
+                (OWN, *entry.get("tests", _room(code))),
             )
             for entry in data["formula"]
         ]
