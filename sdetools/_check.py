@@ -30,7 +30,11 @@ def shown(value: Any) -> str:
 
 
 def number(name: str, value: Any, rule: str = "be a finite number", hint: str = "") -> float:
-    """A finite float."""
+    """A finite float; a tensor that requires a gradient is refused, because the gradient would be lost without a word."""
+    if getattr(value, "requires_grad", False):
+        raise ValueError(
+            f"`{name}` must {rule} without a gradient; got a tensor that requires one. Pass its value: .item().{_tail(hint)}"
+        )
     try:
         out = float(value)
     except (TypeError, ValueError, OverflowError, RuntimeError):
@@ -53,7 +57,7 @@ def momentum(name: str, value: Any) -> float:
     out = number(name, value, "lie in [0, 1)")
     if not 0 <= out < 1:
         raise ValueError(
-            f"`{name}` must lie in [0, 1); got {name}={value!r}. "
+            f"`{name}` must lie in [0, 1); got {name}={shown(value)}. "
             "Take it below 1: momentum forgets at the rate 1 - beta, and at 1 the noise never enters."
         )
     return out

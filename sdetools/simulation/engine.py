@@ -70,6 +70,13 @@ def _fits(name: str, what: str, count: float, way: str) -> None:
         raise ValueError(f"`{name}` must fit into memory; {what} take {8e-9 * count:,.0f} GB of {1e-9 * memory():,.0f} GB. {way}")
 
 
+def check_records(program: Program) -> None:
+    """Refuses more recorded times than memory holds."""
+    records = len(program.record)
+    recorded = GROUPS * records * program.columns * len(program.statistics)
+    _fits("times", f"{records:,} records of {program.columns} quantities", recorded, "Record fewer times.")
+
+
 def execute(
     program: Program,
     paths: int,
@@ -92,9 +99,8 @@ def execute(
             f"`executor` must be a concurrent.futures.Executor; got {executor!r}. For threads of our own pass threads=."
         )
     threads = available_threads() if threads is None else _check.count("threads", threads, most=MOST_THREADS)
-    records, rows = len(program.record), sum(m.dim for m in program.members)
-    recorded = GROUPS * records * program.columns * len(program.statistics)
-    _fits("times", f"{records:,} records of {program.columns} quantities", recorded, "Record fewer times.")
+    rows = sum(m.dim for m in program.members)
+    check_records(program)
     _fits("keep_final", f"{paths:,} paths", rows * paths * keep, "Keep fewer paths.")
     blocks = blocks_per_chunk(paths)
     task = make_task(program, seed, stream, paths, blocks, keep, backend)

@@ -224,7 +224,7 @@ class Program:
             if isinstance(value, np.ndarray):
                 digest.update(f"{value.dtype}{value.shape}".encode() + np.ascontiguousarray(value).tobytes())
             else:
-                digest.update(repr(value).encode())
+                digest.update((hex(value) if isinstance(value, int) and value.bit_length() > 64 else repr(value)).encode())
             digest.update(b"|")
 
         for member, x0 in zip(self.members, self.x0):

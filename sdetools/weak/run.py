@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from sdetools import _check
 from sdetools.dynamics.base import Dynamics
+from sdetools.simulation.engine import check_records
 from sdetools.simulation.philox import Stream
 from sdetools.simulation.program import Program
 from sdetools.weak.clock import recorded_steps, steps_to
@@ -171,10 +172,12 @@ def make_program(
             raise ValueError(f"`coordinate` of {functional.name} must lie in 0..{first.dim - 1}; got {functional.coordinate}.")
     if not wanted and not functionals:
         raise ValueError("`observe` must name at least one observable; got none. Pass for example observe=['x**2'].")
-    planned = plan_control(first, steps, record) if control and coupled and not first.staged and every == (1, 1) else None
     program = Program(
-        members, (start,) * len(members), steps * longest, record * longest, wanted, functionals, planned, coupled, every
+        members, (start,) * len(members), steps * longest, record * longest, wanted, functionals, None, coupled, every
     )
+    check_records(program)  # before the anchors, which are planned time by time
+    if control and coupled and not first.staged and every == (1, 1):
+        program = replace(program, control=plan_control(first, steps, record))
     return program, record, step_time
 
 

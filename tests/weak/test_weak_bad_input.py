@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 import sdetools as st
 
@@ -132,6 +133,12 @@ BAD = {
     "stream True": (lambda: gap(stream=True), "stream"),
     "paths 10**20": (lambda: run(paths=10**20), r"paths` must be at most 2\*\*42"),
     "paths 1e18": (lambda: run(paths=1e18), r"2\*\*42"),
+    "paths of 5000 digits": (lambda: run(paths=10**5000), r"2\*\*42; got paths=an integer of 16610 bits"),
+    "every time of 2e7 steps": (lambda: gap(times="all", horizon=2e7 * 0.125), r"`times` must fit into memory"),
+    "rate with a gradient": (
+        lambda: st.schedules.constant(torch.tensor(0.1, requires_grad=True)),
+        r"`eta` .* Pass its value: \.item",
+    ),
     "paths of 4000 digits": (lambda: run(paths=10**4000), r"2\*\*42; got paths=10000"),
     "paths True": (lambda: run(paths=True), "whole number"),
     "threads 10**9": (lambda: run(threads=10**9), "4,096"),
