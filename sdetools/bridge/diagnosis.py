@@ -27,7 +27,8 @@ from sdetools import _check
 from sdetools.noise.minibatch import batch_factor
 
 from .batches import Batches, is_stream, recorded
-from .curvature import PARTS, Derivatives, Population, Quantity, dot, sharpness, student
+from .curvature import PARTS, Population, Quantity, sharpness, student
+from .derivatives import Derivatives, dot
 from .modules import Objective, check_module
 from .optimisers import convert
 from .trial import Trial, run_trial
