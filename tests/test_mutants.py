@@ -99,7 +99,9 @@ def test_every_computing_function_of_these_rooms_is_in_the_table(table):
     rooms = [
         p for room in ("dynamics", "noise", "manifold", "exact", "weak") for p in sorted((ROOT / "sdetools" / room).glob("*.py"))
     ]
-    rooms += [ROOT / "sdetools" / p for p in ("schedules.py", "bridge/optimisers.py", "bridge/svag.py")]
+    rooms += [
+        ROOT / "sdetools" / p for p in ("schedules.py", "bridge/optimisers.py", "bridge/optimiser_base.py", "bridge/svag.py")
+    ]
     for path in rooms:
         file = str(path.relative_to(ROOT))
         missing = {m.where for m in mutants.mutants_of(file, path.read_bytes()) if table.formula(file, m.where) is None}

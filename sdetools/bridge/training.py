@@ -12,7 +12,6 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import errno
-import gc
 import hashlib
 import json
 import math
@@ -26,13 +25,13 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
 
 import torch
-from torch import distributed
 
 from sdetools._check import count
 from sdetools.claims.folder import write_text
 from sdetools.noise.oracle import svag_weights
 
 from . import checkpoint, svag
+from .processes import joined, of_first, place
 
 PRECISIONS = ("float32", "bfloat16", "float64")
 
@@ -82,7 +81,6 @@ class Job(NamedTuple):
 
 
 Key = TypeVar("Key")
-Found = TypeVar("Found")
 
 
 @dataclass
@@ -127,16 +125,16 @@ class Trainer:
         """The run `name`: from its files where it is finished, else trained from `make()` with torch's global generator at `seed`."""
         folder = self.folder / "runs" / name
         identity = f"{self.identity} {name}"
-        found = _of_first(lambda: _finished(folder, identity))
+        found = of_first(lambda: _finished(folder, identity))
         if found is None:
             self.name_run(name)
             with _told(folder), torch.random.fork_rng(devices=[self.device] if self.device.startswith("cuda") else []):
                 torch.manual_seed(seed)
                 keep = keep and self.keep
                 self._train(folder, identity, make(), seed, keep)
-                if not keep and _place()[0] == 0:
+                if not keep and place()[0] == 0:
                     checkpoint.remove(folder)
-            found = _of_first(lambda: _finished(folder, identity))
+            found = of_first(lambda: _finished(folder, identity))
             assert found is not None
         return Run(name, *found, folder)
 
@@ -155,7 +153,7 @@ class Trainer:
         return _finished(self.folder / "runs" / name, f"{self.identity} {name}") is not None
 
     def _spread(self, jobs: Sequence[Job]) -> None:
-        if _place()[1] > 1:
+        if place()[1] > 1:
             raise ValueError(f"`workers` must be 1 under torchrun, whose processes share each run; got {self.workers}.")
         parcels = [_parcel((self.folder, self.identity, self.save_every, self.device, self.keep, job)) for job in jobs]
         threads = max(1, torch.get_num_threads() // self.workers)
@@ -176,7 +174,7 @@ class Trainer:
                 pool.shutdown(cancel_futures=True)
 
     def _train(self, folder: Path, identity: str, task: Task, seed: int, keep: bool) -> None:
-        rank, world = _place()
+        rank, world = place()
         count("steps", task.steps)
         if svag.of(task.optimiser) is not None:
             raise ValueError("`optimiser` of a task must be without SVAG, which its `l` makes; got one that has it. Set l alone.")
@@ -190,7 +188,7 @@ class Trainer:
         task.model.to(self.device).train()
         with contextlib.ExitStack() as stack:
             log = stack.enter_context(_opened(folder)) if rank == 0 else None
-            state = _of_first(lambda: self._latest(folder, identity, log))
+            state = of_first(lambda: self._latest(folder, identity, log))
             begin, row = 0, {}
             base = [group["lr"] for group in task.optimiser.param_groups]
             if state is not None:
@@ -229,7 +227,7 @@ class Trainer:
 
     def _step(self, task: Task, net: torch.nn.Module, k: int, seed: int, base: Sequence[float]) -> dict[str, Any]:
         """Step k of the optimiser; returns what is to be logged of it."""
-        rank, world = _place()
+        rank, world = place()
         half = (
             torch.autocast(self.device.split(":")[0], torch.bfloat16)
             if task.precision == "bfloat16"
@@ -252,7 +250,7 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_(task.model.parameters(), task.clip)
         self._draw_from(seed, k)
         task.optimiser.step()
-        row = {"step": k + 1, "lr": task.optimiser.param_groups[0]["lr"], "loss": _joined(seen, world)}
+        row = {"step": k + 1, "lr": task.optimiser.param_groups[0]["lr"], "loss": joined(seen, world)}
         return row if math.isfinite(row["loss"]) else row | {"loss": None, "diverged": True}
 
     def _draw_from(self, *address: int) -> None:
@@ -279,36 +277,6 @@ class Trainer:
         finally:
             task.model.train(training)
         return {name: value if math.isfinite(value) else None for name, value in found.items()}
-
-
-@contextlib.contextmanager
-def sharing(device: str) -> Iterator[tuple[str, bool]]:
-    """Under `torchrun`, joins its processes; gives this one's device, and whether it is the first.
-
-    ValueError for a device that is not there, and under `torchrun` for one GPU by its number.
-    """
-    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
-    if not alone and ":" in device:
-        raise ValueError(
-            f"`device` must be cpu or cuda under torchrun, where each process takes a GPU of its own; got {device!r}."
-        )
-    if not alone and device == "cuda":
-        device = f"cuda:{os.environ['LOCAL_RANK']}"
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"`device` must be one that is there; got {device!r}: {str(error).splitlines()[0]}") from error
-    if alone:
-        yield device, True
-        return
-    if device.startswith("cuda"):
-        torch.cuda.set_device(device)
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")  # losses are joined on the CPU
-    try:
-        yield device, distributed.get_rank() == 0
-    finally:
-        gc.collect()  # a DistributedDataParallel that is still in a cycle would keep the group's threads beyond its end
-        distributed.destroy_process_group()
 
 
 @contextlib.contextmanager
@@ -384,31 +352,6 @@ def _in_worker(parcel: bytes) -> list[str]:
     told: list[str] = []
     Trainer(folder, identity, save_every, device, keep=keep, tell=told.append)(*job)
     return told
-
-
-def _place() -> tuple[int, int]:
-    """This process's number, and how many there are."""
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
-
-
-def _of_first(find: Callable[[], Found]) -> Found:
-    """What the first process finds, in all of them."""
-    rank, world = _place()
-    if world == 1:
-        return find()
-    held: list[Any] = [find() if rank == 0 else None]
-    distributed.broadcast_object_list(held)
-    return held[0]
-
-
-def _joined(value: float, world: int) -> float:
-    if world == 1:
-        return value
-    total = torch.tensor(value, dtype=torch.float64)
-    distributed.all_reduce(total)
-    return float(total)
 
 
 def _write_final(folder: Path, identity: str, row: dict[str, Any]) -> None:

@@ -65,7 +65,8 @@ def train(
         write_text(folder / "logs.svg", svg_text(draw(folder)))
         click.echo(f"wrote logs.svg in {folder}", err=True)
         return
-    from ..bridge.training import Trainer, sharing
+    from ..bridge.processes import sharing
+    from ..bridge.training import Trainer
 
     ctx.meta["resume"] = shlex.join(["sdetools", *ctx.meta["arguments"]])
     with sharing(device) as (own_device, first), bar(first) as (name_run, progress):

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from sdetools.bridge import SGDM, SVAG, Batches, checkpoint
 from sdetools.bridge.optimisers import RandomScaling
-from sdetools.bridge.training import Task, Trainer, sharing
+from sdetools.bridge.processes import sharing
+from sdetools.bridge.training import Task, Trainer
 
 PROGRAM = """
 import os, sys, time
@@ -24,7 +25,8 @@ import torch
 from torch.nn import functional as F
 from sdetools.bridge import Batches
 from sdetools.bridge.optimisers import RandomScaling
-from sdetools.bridge.training import Task, Trainer, sharing
+from sdetools.bridge.processes import sharing
+from sdetools.bridge.training import Task, Trainer
 
 torch.set_num_threads(1)
 folder, pieces, precision = Path(sys.argv[1].format(**os.environ)), int(sys.argv[2]), sys.argv[3]
