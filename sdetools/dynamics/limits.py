@@ -55,15 +55,20 @@ class OracleSDE(SDE):
 
     def gradient(self, x: Any, p: Any) -> np.ndarray:
         """grad L."""
-        return self.loss.gradient(x, p[self.own : self.own + len(self.loss.parameters)])
+        return self.loss.gradient(x, self.numbers(p)[0])
 
     def hessian_product(self, x: Any, v: Any, p: Any) -> np.ndarray:
         """Hess L(x) v."""
-        return self.loss.hessian_product(x, v, p[self.own : self.own + len(self.loss.parameters)])
+        return self.loss.hessian_product(x, v, self.numbers(p)[0])
 
     def force(self, x: Any, u: Any, p: Any) -> np.ndarray:
         """scale R(x) u."""
-        return p[0] * self.noise.value(x, u, p[self.own + len(self.loss.parameters) :])
+        return p[0] * self.noise.value(x, u, self.numbers(p)[1])
+
+    def numbers(self, p: Any) -> tuple[Any, Any]:
+        """The loss's numbers and the noise's."""
+        end = self.own + len(self.loss.parameters)
+        return p[self.own : end], p[end:]
 
 
 def _plan(plan: Any) -> Plan:

@@ -162,7 +162,7 @@ class SlowSDE(OracleSDE):
         if self._noise_whole:
             Sigma = self._covariance_block(y)
         else:
-            Sigma = _packed(self.noise.covariance(y, p[self.own + len(self.loss.parameters) :]), 2)
+            Sigma = _packed(self.noise.covariance(y, self.numbers(p)[1]), 2)
         found = self._frame_block(self._hessian(y, p), (p[0] * p[0]) * Sigma)
         self._last = (y, found)  # drift and diffusion ask at one point
         return found
@@ -174,14 +174,10 @@ class SlowSDE(OracleSDE):
         return self._slope_block(y) if self._whole else self.gradient(y, p)
 
     def _hessian(self, y: Any, p: Any) -> np.ndarray:
-        return self._hessian_block(y) if self._whole else _packed(self.loss.hessian(y, self._numbers(p)), 2)
+        return self._hessian_block(y) if self._whole else _packed(self.loss.hessian(y, self.numbers(p)[0]), 2)
 
     def _third(self, y: Any, p: Any) -> np.ndarray:
-        return self._third_block(y) if self._whole else _packed(self.loss.third(y, self._numbers(p)), 3)
-
-    def _numbers(self, p: Any) -> Any:
-        """The loss's own."""
-        return p[self.own : self.own + len(self.loss.parameters)]
+        return self._third_block(y) if self._whole else _packed(self.loss.third(y, self.numbers(p)[0]), 3)
 
     def force(self, x: Any, u: Any, p: Any) -> np.ndarray:
         return p[0] * self._noise_block(x, components(list(u), x)) if self._noise_whole else super().force(x, u, p)

@@ -74,11 +74,18 @@ class NoisyOracle:
     def __call__(self, x: Any, z: Any, p: Any = None, sigma: Any = None) -> np.ndarray:
         """One noisy gradient at `x` from the draws `z`; `sigma` here overrides the oracle's own."""
         check_draws(z, self.noise)
-        if p is None:
-            g, v = self.loss.gradient(x), self.noise.value(x, z)
-            return g + (self.sigma if sigma is None else sigma) * v
+        own, loss, noise = (self.sigma, None, None) if p is None else self.split(p)
+        return self.noisy(self.loss.gradient(x, loss), own if sigma is None else sigma, self.noise.value(x, z, noise))
+
+    @staticmethod
+    def noisy(gradient: Any, sigma: Any, deviation: Any) -> Any:
+        """grad L + sigma v: what a call gives, and what kernels trace from parts that they run in their own way."""
+        return gradient + sigma * deviation
+
+    def split(self, p: Any) -> tuple[Any, Any, Any]:
+        """sigma, the loss's numbers and the noise's, from an array that is laid out as `parameters`."""
         own = 1 + len(self.loss.parameters)
-        return self.loss.gradient(x, p[1:own]) + (p[0] if sigma is None else sigma) * self.noise.value(x, z, p[own:])
+        return p[0], p[1:own], p[own:]
 
     def covariance(self, x: Any) -> np.ndarray:
         """sigma^2 Sigma(x): `(dim, dim, paths)`."""

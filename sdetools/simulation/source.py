@@ -276,18 +276,14 @@ class _Oracle:
         self.draws, self.extra = draws[: self.oracle.noise.n_draws], draws[self.oracle.noise.n_draws :]
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        loss, noise, p = self.oracle.loss, self.oracle.noise, self.p
-        whole = noise.oracle_stage(self.oracle.sigma)
+        whole = self.oracle.noise.oracle_stage(self.oracle.sigma)
         if whole is not None:
             sigma = f"p{self.offset}"
             return self._run(whole, x, f", {self._draw_view()}, {sigma}")
-        split = 1 + len(loss.parameters)
-        stage = self.build.gradient_stage(loss)
-        if stage is not None:
-            gradient = self._run(stage, x)
-        else:
-            gradient = self._gradient(x, p[1:split])
-        return gradient + p[0] * self.deviation(x)
+        sigma, numbers, _ = self.oracle.split(self.p)
+        stage = self.build.gradient_stage(self.oracle.loss)
+        gradient = self._run(stage, x) if stage is not None else self._gradient(x, numbers)
+        return self.oracle.noisy(gradient, sigma, self.deviation(x))
 
     def _gradient(self, x: np.ndarray, p: np.ndarray) -> np.ndarray:
         """The gradient traced, or else the user's function compiled as a stage."""
@@ -303,10 +299,10 @@ class _Oracle:
 
     def deviation(self, x: np.ndarray) -> np.ndarray:
         """The noise v at `x` on the step's draws, without sigma."""
-        loss, noise, p = self.oracle.loss, self.oracle.noise, self.p
+        noise = self.oracle.noise
         if noise.stage is not None:
             return self._run(noise.stage, x, f", {self._draw_view()}")
-        return trace(noise.value, f"the noise {noise.label}", x, self.draws, p[1 + len(loss.parameters) :])
+        return trace(noise.value, f"the noise {noise.label}", x, self.draws, self.oracle.split(self.p)[2])
 
     def _draw_view(self) -> str:
         return f"Z2[{self.base}:{self.base + self.oracle.noise.n_draws}]"
