@@ -7,6 +7,7 @@ work on all three; what NumPy cannot dispatch on symbols stands here.
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +57,124 @@ def select(condition: Any, yes: Any, no: Any) -> Any:
             out[index] = condition[index].select(yes[index], no[index])
         return out
     return np.where(condition, yes, no)
+
+
+class Symbol:
+    """What stands for a number while a formula runs to be written down: a subclass says how, by `operation` and `comparison`.
+
+    Names of operations are those of `ELEMENTARY` and "add", "sub", "mul", "div", "pow", "neg", "abs"; operands are symbols of one class
+    and numbers. What needs a value raises TracingError.
+
+    >>> class Said(Symbol):
+    ...     operation = lambda self, name, *operands: f"{name} of {len(operands)}"
+    >>> 1 - Said(), np.exp(np.array([Said()], dtype=object))
+    ('sub of 2', array(['exp of 1'], dtype=object))
+    """
+
+    __slots__ = ()
+    __hash__ = None  # type: ignore[assignment]
+
+    def operation(self, name: str, *operands: Any) -> Any:
+        """The symbol of a result."""
+        raise NotImplementedError
+
+    def comparison(self, sign: str, other: Any) -> Any:
+        """The symbol of a comparison, to be used in `select`."""
+        raise NotImplementedError
+
+    def _two(self, name: str, a: Any, b: Any) -> Any:
+        if not all(isinstance(o, (type(self), numbers.Real)) for o in (a, b)):
+            return NotImplemented
+        return self.operation(name, a, b)
+
+    def __add__(self, other: Any) -> Any:
+        return self._two("add", self, other)
+
+    def __radd__(self, other: Any) -> Any:
+        return self._two("add", other, self)
+
+    def __sub__(self, other: Any) -> Any:
+        return self._two("sub", self, other)
+
+    def __rsub__(self, other: Any) -> Any:
+        return self._two("sub", other, self)
+
+    def __mul__(self, other: Any) -> Any:
+        return self._two("mul", self, other)
+
+    def __rmul__(self, other: Any) -> Any:
+        return self._two("mul", other, self)
+
+    def __truediv__(self, other: Any) -> Any:
+        return self._two("div", self, other)
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return self._two("div", other, self)
+
+    def __pow__(self, power: Any) -> Any:
+        return self._two("pow", self, power)
+
+    def __rpow__(self, base: Any) -> Any:
+        return self._two("pow", base, self)
+
+    def __neg__(self) -> Any:
+        return self.operation("neg", self)
+
+    def __pos__(self) -> Any:
+        return self
+
+    def __abs__(self) -> Any:
+        return self.operation("abs", self)
+
+    def __lt__(self, other: Any) -> Any:
+        return self.comparison("<", other)
+
+    def __le__(self, other: Any) -> Any:
+        return self.comparison("<=", other)
+
+    def __gt__(self, other: Any) -> Any:
+        return self.comparison(">", other)
+
+    def __ge__(self, other: Any) -> Any:
+        return self.comparison(">=", other)
+
+    def __eq__(self, other: Any) -> Any:
+        return self.comparison("==", other)
+
+    def __ne__(self, other: Any) -> Any:
+        return self.comparison("!=", other)
+
+    def __bool__(self) -> bool:
+        raise TracingError("the formula branches on a value; write `sdetools.select(condition, yes, no)` instead of `if`")
+
+    def __float__(self) -> float:
+        raise TracingError("the formula turns a coordinate into a number; use NumPy functions (np.exp, ...) instead of math's")
+
+    __int__ = __index__ = __float__  # type: ignore[assignment]
+
+    def __iter__(self) -> Any:
+        raise TracingError("a coordinate is one number and cannot be iterated over")
+
+    def square(self) -> Any:
+        return self * self
+
+    def conjugate(self) -> Any:
+        return self
+
+
+ELEMENTARY = ("exp", "log", "sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh", "arctan", "arcsin", "arccos", "log1p", "expm1")
+"""The functions that NumPy asks of objects by their names."""
+
+
+def _elementary(name: str) -> Callable[[Symbol], Any]:
+    def method(self: Symbol) -> Any:
+        return self.operation(name, self)
+
+    return method
+
+
+for _name in ELEMENTARY:
+    setattr(Symbol, _name, _elementary(_name))
 
 
 @dataclass(frozen=True, eq=False)

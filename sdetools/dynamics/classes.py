@@ -14,10 +14,13 @@ from __future__ import annotations
 
 import math
 import numbers
+import operator
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from sdetools._arrays import Symbol
 
 if TYPE_CHECKING:
     from sdetools.dynamics.sde import SDE
@@ -251,85 +254,32 @@ def _expression(value: Any) -> Any:
     return sp.Rational(float(value))
 
 
-class Symbolic:
-    """A SymPy expression with the arithmetic that a formula on coordinates uses; what needs a value raises TypeError."""
+class Symbolic(Symbol):
+    """A SymPy expression with the arithmetic that a formula on coordinates uses."""
 
     __slots__ = ("expr",)
-    __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, expr: Any) -> None:
         self.expr = expr
 
-    def _two(self, other: Any, of: Callable[[Any, Any], Any], swapped: bool = False) -> Any:
-        if not isinstance(other, (Symbolic, numbers.Real)):
-            return NotImplemented
-        a, b = self.expr, _expression(other)
-        return Symbolic(of(b, a) if swapped else of(a, b))
+    def operation(self, name: str, *operands: Any) -> Symbolic:
+        return Symbolic(_operation(name)(*map(_expression, operands)))
 
-    def __add__(self, other: Any) -> Any:
-        return self._two(other, lambda a, b: a + b)
-
-    def __sub__(self, other: Any) -> Any:
-        return self._two(other, lambda a, b: a - b)
-
-    def __rsub__(self, other: Any) -> Any:
-        return self._two(other, lambda a, b: a - b, swapped=True)
-
-    def __mul__(self, other: Any) -> Any:
-        return self._two(other, lambda a, b: a * b)
-
-    def __truediv__(self, other: Any) -> Any:
-        return self._two(other, lambda a, b: a / b)
-
-    def __rtruediv__(self, other: Any) -> Any:
-        return self._two(other, lambda a, b: a / b, swapped=True)
-
-    def __pow__(self, other: Any) -> Any:
-        return self._two(other, lambda a, b: a**b)
-
-    def __rpow__(self, other: Any) -> Any:
-        return self._two(other, lambda a, b: a**b, swapped=True)
-
-    __radd__, __rmul__ = __add__, __mul__
-
-    def __neg__(self) -> Symbolic:
-        return Symbolic(-self.expr)
-
-    def __pos__(self) -> Symbolic:
-        return self
-
-    def __abs__(self) -> Symbolic:
-        from sdetools.losses.parser import Magnitude
-
-        return Symbolic(Magnitude(self.expr))
-
-    def __lt__(self, other: Any) -> Choice:
+    def comparison(self, sign: str, other: Any) -> Choice:
         return Choice(self.expr - _expression(other))
 
-    __le__ = __gt__ = __ge__ = __eq__ = __ne__ = __lt__  # type: ignore[assignment]
 
-    def __bool__(self) -> bool:
-        raise TypeError("a symbol has no value")
+def _operation(name: str) -> Callable[..., Any]:
+    """An operation of symbols as a function of expressions."""
+    import sympy as sp
 
-    def __float__(self) -> float:
-        raise TypeError("a symbol has no value")
+    from sdetools.losses.parser import Magnitude
 
-    __int__ = __index__ = __float__  # type: ignore[assignment]
-
-    def __iter__(self) -> Any:
-        raise TypeError("a symbol cannot be iterated over")
-
-    def conjugate(self) -> Symbolic:
-        return self
-
-    def square(self) -> Symbolic:
-        return self * self
-
-    def log1p(self) -> Symbolic:
-        return (self + 1).log()  # type: ignore[attr-defined]
-
-    def expm1(self) -> Symbolic:
-        return self.exp() - 1  # type: ignore[attr-defined]
+    own = {
+        "add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv, "pow": operator.pow, "neg": operator.neg,
+        "abs": Magnitude, "log1p": lambda a: sp.log(a + 1), "expm1": lambda a: sp.exp(a) - 1,
+    }  # fmt: skip
+    return own[name] if name in own else getattr(sp, name.replace("arc", "a"))
 
 
 class Choice:
@@ -357,16 +307,3 @@ class Choice:
 
     def __bool__(self) -> bool:
         raise TypeError("a comparison of symbols has no value")
-
-
-def _elementary(name: str) -> Callable[[Symbolic], Symbolic]:
-    def method(self: Symbolic) -> Symbolic:
-        import sympy as sp
-
-        return Symbolic(getattr(sp, name.replace("arc", "a"))(self.expr))
-
-    return method
-
-
-for _name in ("exp", "log", "sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh", "arctan", "arcsin", "arccos"):
-    setattr(Symbolic, _name, _elementary(_name))

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from sdetools._arrays import ArraysOnly, TracingError
+from sdetools._arrays import ArraysOnly, Symbol, TracingError
 from sdetools.simulation.loops import Item
 
 
@@ -179,7 +179,25 @@ class Tape:
         return out, len(spilled)
 
 
-class Traced:
+TEMPLATES = {
+    "add": "{} + {}",
+    "sub": "{} - {}",
+    "mul": "{} * {}",
+    "div": "{} / {}",
+    "pow": "lanes.vpow({}, {})",
+    "neg": "-{}",
+    "abs": "math.fabs({})",
+    "sqrt": "math.sqrt({})",
+    "arctan": "math.atan({})",
+    "arcsin": "math.asin({})",
+    "arccos": "math.acos({})",
+}
+"""The text of an operation; of any other, the function of `lanes`."""
+NEUTRAL = {"add": 0, "sub": 0, "mul": 1, "div": 1}
+"""The number that an operation leaves as it is on its right, and for sums and products on its left."""
+
+
+class Traced(Symbol):
     """The name of a value on a tape; arithmetic on it writes lines."""
 
     __slots__ = ("name", "tape")
@@ -187,49 +205,25 @@ class Traced:
     def __init__(self, tape: Tape, name: str) -> None:
         self.tape, self.name = tape, name
 
-    def _two(self, template: str, a: Any, b: Any) -> Any:
-        if not all(isinstance(o, (Traced, numbers.Real)) for o in (a, b)):
-            return NotImplemented
-        return self.tape.operation(template, a, b)
+    def operation(self, name: str, *operands: Any) -> Any:
+        if name in NEUTRAL:
+            a, b = operands
+            if _is(b, NEUTRAL[name]):
+                return a
+            if name in ("add", "mul") and _is(a, NEUTRAL[name]):
+                return b
+            if name == "div" and isinstance(b, numbers.Real) and float(b) in (2.0, 4.0, 8.0, 0.5, 0.25):
+                return a * (1.0 / float(b))  # exact
+        return self.tape.operation(TEMPLATES.get(name, f"lanes.v{name}({{}})"), *operands)
 
-    def __add__(self, other: Any) -> Any:
-        return self if _is(other, 0) else self._two("{} + {}", self, other)
-
-    def __radd__(self, other: Any) -> Any:
-        return self if _is(other, 0) else self._two("{} + {}", other, self)
-
-    def __sub__(self, other: Any) -> Any:
-        return self if _is(other, 0) else self._two("{} - {}", self, other)
-
-    def __rsub__(self, other: Any) -> Any:
-        return self._two("{} - {}", other, self)
-
-    def __mul__(self, other: Any) -> Any:
-        return self if _is(other, 1) else self._two("{} * {}", self, other)
-
-    def __rmul__(self, other: Any) -> Any:
-        return self if _is(other, 1) else self._two("{} * {}", other, self)
-
-    def __truediv__(self, other: Any) -> Any:
-        if isinstance(other, numbers.Real) and float(other) in (2.0, 4.0, 8.0, 0.5, 0.25):
-            return self * (1.0 / float(other))  # exact
-        return self if _is(other, 1) else self._two("{} / {}", self, other)
-
-    def __rtruediv__(self, other: Any) -> Any:
-        return self._two("{} / {}", other, self)
-
-    def __neg__(self) -> Traced:
-        return self.tape.operation("-{}", self)
-
-    def __pos__(self) -> Traced:
-        return self
-
-    def __abs__(self) -> Traced:
-        return self.tape.operation("math.fabs({})", self)
+    def comparison(self, sign: str, other: Any) -> Condition:
+        if not isinstance(other, (Traced, numbers.Real)):
+            raise TracingError(f"a symbol cannot be compared with {type(other).__name__}")
+        return Condition(self.tape, f"({{}} {sign} {{}})", (self, other))
 
     def __pow__(self, power: Any) -> Any:
         if isinstance(power, Traced):
-            return self.tape.operation("lanes.vpow({}, {})", self, power)
+            return self.operation("pow", self, power)
         if not isinstance(power, numbers.Real):
             return NotImplemented
         power = float(power)
@@ -237,7 +231,7 @@ class Traced:
             return 1.0 / self**-power
         whole, half = divmod(power, 1.0)
         if half not in (0.0, 0.5) or whole > 2**20:
-            return self.tape.operation("lanes.vpow({}, {})", self, power)
+            return self.operation("pow", self, power)
         out: Any = self.sqrt() if half else None
         square, n = self, int(whole)
         while n:
@@ -253,76 +247,11 @@ class Traced:
             raise TracingError(f"a power with base {base!r} and a varying exponent cannot be traced; write it with exp and log")
         return (float(np.log(base)) * self).exp()
 
-    def __lt__(self, other: Any) -> Condition:
-        return self._compare("<", other)
-
-    def __le__(self, other: Any) -> Condition:
-        return self._compare("<=", other)
-
-    def __gt__(self, other: Any) -> Condition:
-        return self._compare(">", other)
-
-    def __ge__(self, other: Any) -> Condition:
-        return self._compare(">=", other)
-
-    def __eq__(self, other: Any) -> Condition:  # type: ignore[override]
-        return self._compare("==", other)
-
-    def __ne__(self, other: Any) -> Condition:  # type: ignore[override]
-        return self._compare("!=", other)
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def _compare(self, sign: str, other: Any) -> Condition:
-        if not isinstance(other, (Traced, numbers.Real)):
-            raise TracingError(f"a symbol cannot be compared with {type(other).__name__}")
-        return Condition(self.tape, f"({{}} {sign} {{}})", (self, other))
-
-    def __bool__(self) -> bool:
-        raise TracingError("the formula branches on a value; write `sdetools.select(condition, yes, no)` instead of `if`")
-
-    def __float__(self) -> float:
-        raise TracingError("the formula turns a coordinate into a number; use NumPy functions (np.exp, ...) instead of math's")
-
-    __int__ = __index__ = __float__  # type: ignore[assignment]
-
-    def __iter__(self) -> Any:
-        raise TracingError("a coordinate is one number and cannot be iterated over")
-
-    def sqrt(self) -> Traced:
-        return self.tape.operation("math.sqrt({})", self)
-
-    def square(self) -> Traced:
-        return self * self
-
     def sign(self) -> Traced:
         return (self > 0).select(1.0, (self < 0).select(-1.0, self * 0.0))
 
-    def conjugate(self) -> Traced:
-        return self
-
     def __array_function__(self, function: Any, types: Any, given: Any, options: Any) -> Any:
         return _on_objects(function, given, options)
-
-    def arctan(self) -> Traced:
-        return self.tape.operation("math.atan({})", self)
-
-    def arcsin(self) -> Traced:
-        return self.tape.operation("math.asin({})", self)
-
-    def arccos(self) -> Traced:
-        return self.tape.operation("math.acos({})", self)
-
-
-def _elementary(name: str) -> Callable[[Traced], Traced]:
-    def method(self: Traced) -> Traced:
-        return self.tape.operation(f"lanes.v{name}({{}})", self)
-
-    return method
-
-
-for _name in ("exp", "log", "sin", "cos", "tan", "tanh", "sinh", "cosh", "log1p", "expm1"):
-    setattr(Traced, _name, _elementary(_name))
 
 
 class Condition:
