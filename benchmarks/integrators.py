@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 import sdetools as st
-from sdetools.benchmarking import PEERS, STEPS, Way, _best, _clock, _show, hardware
+from sdetools.benchmarking import PEERS, STEPS, Way, best_way, clock, hardware, show
 from sdetools.simulation.engine import available_threads
 
 DRIFT, START = np.array([[-1.0, 0.3], [-0.2, -0.7]]), (1.0, 0.5)
@@ -210,12 +210,12 @@ def peers(threads: int, quick: bool) -> tuple[list[Entry], list[str]]:
     sizes = BATCHES[:1] if quick else BATCHES
     maps = {(e.problem, e.scheme): e.map for e in ours(threads) if e.map is not None}
     entries.append(
-        Entry("diagonal", "EulerMaruyama", _best("plain torch loop", threads, lambda size: by_hand(threads, size), sizes))
+        Entry("diagonal", "EulerMaruyama", best_way("plain torch loop", threads, lambda size: by_hand(threads, size), sizes))
     )
     for name, ways in (("torchsde", torchsde_ways), ("diffrax", diffrax_ways)):
         try:
             for problem, scheme, make in ways(threads):
-                way = _best(name, threads, make, sizes)
+                way = best_way(name, threads, make, sizes)
                 entries.append(Entry(problem, scheme, way, maps.get((problem, scheme))))
         except ModuleNotFoundError as error:
             absent.append(f"{name}: {error.name} is not installed; {PEERS}")
@@ -265,7 +265,7 @@ def main(argv: list[str] | None = None) -> int:
         entry.way.size(target)
     for _ in range(turns):
         for entry in entries:
-            entry.way.seconds.append(_clock(entry.way.run, entry.way.paths))
+            entry.way.seconds.append(clock(entry.way.run, entry.way.paths))
     base = {(e.problem, e.scheme): median(e.way.nanoseconds) for e in entries if e.way.name == "sdetools"}
     spread = {problem: relative_variance(problem) for problem in PROBLEMS}
     rows = []
@@ -279,7 +279,7 @@ def main(argv: list[str] | None = None) -> int:
             "ratio": ns / base[e.problem, e.scheme] if (e.problem, e.scheme) in base else None,
             "steps_for_error": steps, "seconds_for_error": seconds, "note": e.way.note,
         })  # fmt: skip
-    _show(
+    show(
         f"{options.threads} threads, double precision; the last two columns for a weak error of {options.error:g} of E x^2 at t = 1",
         ["problem", "scheme", "way", "ns per path-step", "range", "times sdetools", "steps", "seconds"],
         [

@@ -83,7 +83,7 @@ def formulas(run):
     from scipy.stats import t as student_law
 
     from sdetools.bridge.curvature import Quantity
-    from sdetools.bridge.diagnosis import _zone, jackknife, lemma_terms
+    from sdetools.bridge.diagnosis import jackknife, lemma_terms, zone_of
     from sdetools.bridge.trial import Trial, lost_progress
 
     exact = {"tolerance": 1e-10}
@@ -173,7 +173,7 @@ def formulas(run):
         (0.9, 0.8, 0.999, "drop"), (0.9, 0.8, 1.001, None), (1.5, 1.001, 1.999, "between"), (1.5, 0.999, 1.9, None),
         (1.9, 1.5, 2.001, None), (2.1, 1.999, 2.2, None), (2.1, 2.001, 2.2, "keep"), (math.inf, math.inf, math.inf, None),
     ]  # fmt: skip
-    said = [_zone(Quantity(*ends)) == word for *ends, word in beside]
+    said = [zone_of(Quantity(*ends)) == word for *ends, word in beside]
     run.measure("predictions beside 1 and 2", float(sum(said)), expected=8.0, **exact)
 
 

@@ -54,7 +54,7 @@ class Way:
         """Compile, then choose the number of paths that takes about `target` seconds."""
         paths = self.block
         self.run(paths)
-        while (seconds := _clock(self.run, paths)) < target / 4:
+        while (seconds := clock(self.run, paths)) < target / 4:
             paths *= 4
         self.paths = max(1, round(paths * target / seconds / self.block)) * self.block
 
@@ -220,29 +220,29 @@ def peer_ways(threads: int, quick: bool = False) -> tuple[list[Way], list[str]]:
     blocks, batches = (BLOCKS[3:5], BATCHES[1:2]) if quick else (BLOCKS, BATCHES)
     ways, absent = [], []
     if threads == 1:
-        ways += [_best("NumPy loop", 1, numpy_loop, blocks), Way("Numba, one path at a time", 1, naive_numba())]
+        ways += [best_way("NumPy loop", 1, numpy_loop, blocks), Way("Numba, one path at a time", 1, naive_numba())]
     for name, make, sizes in (("torch loop", torch_loop, blocks), ("torchsde, Euler", torchsde_euler, batches)):
         try:
-            ways.append(_best(name, threads, lambda size, make=make: make(threads, size), sizes))
+            ways.append(best_way(name, threads, lambda size, make=make: make(threads, size), sizes))
         except ModuleNotFoundError as error:
             absent.append(f"{name}: {error.name} is not installed; {PEERS}")
     return ways, absent
 
 
-def _best(name: str, threads: int, make: Callable[[int], Callable[[int], None]], sizes: Sequence[int]) -> Way:
+def best_way(name: str, threads: int, make: Callable[[int], Callable[[int], None]], sizes: Sequence[int]) -> Way:
     """The way at the block size that is fastest here."""
     most = max(sizes)
 
     def seconds(size: int) -> float:
         run = make(size)
         run(size)
-        return min(_clock(run, most) for _ in range(2))
+        return min(clock(run, most) for _ in range(2))
 
     best = sizes[0] if len(sizes) == 1 else min(sizes, key=seconds)
     return Way(name, threads, make(best), f"blocks of {best:,}", best)
 
 
-def _clock(run: Callable[[int], Any], paths: int) -> float:
+def clock(run: Callable[[int], Any], paths: int) -> float:
     begin = time.perf_counter()
     run(paths)
     return time.perf_counter() - begin
@@ -261,7 +261,7 @@ def speed(threads: Sequence[int], quick: bool = False) -> tuple[list[dict[str, A
         way.size(target)
     for _ in range(turns):
         for way in ways:
-            way.seconds.append(_clock(way.run, way.paths))
+            way.seconds.append(clock(way.run, way.paths))
     base = {way.threads: median(way.nanoseconds) for way in ways if way.name == REFERENCE}
     rows = [
         {
@@ -318,7 +318,7 @@ def hardware() -> dict[str, Any]:
     return {"processor": name, "cores": os.cpu_count(), "system": platform.system(), **versions}
 
 
-def _show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table that reads well on a terminal and is Markdown elsewhere."""
     import sys
 
@@ -361,7 +361,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.part != "variance":
         rows, absent = speed(sorted({1, most}), options.quick)
         report |= {"speed": rows, "absent": absent}
-        _show(
+        show(
             "Core loop: 2-D SGDM on the hyperbola, Gaussian noise unless said otherwise, double precision",
             ["way", "threads", "ns per path-step", "fastest to slowest turn", "times sdetools", "remark"],
             [
@@ -375,7 +375,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.part != "speed":
         table = reductions(*((20_000, (7, 9)) if options.quick else (200_000, (7, 8, 9, 10, 11))), most)
         report["variance_reduction"] = table
-        _show(
+        show(
             f"Variance of independent sampling over the gap's: beta = 0.9, sigma = eta^-1/2, T = 1, {table[0]['paths']:,} paths",
             ["loss", "noise", "h", "eta", "coupled, at T", "with control", "coupled, at the maximum", "with control"],
             [

@@ -97,7 +97,7 @@ class Diagnosis:
     def prediction(self) -> str:
         """From the Hessian alone: "drop" where all of the interval of eta lambda_max lies below 1, "keep" where it lies above 2, else "unsure";
         "unsure" also where the run with momentum diverges itself."""
-        zone = _zone(self.step_sharpness)
+        zone = zone_of(self.step_sharpness)
         return "unsure" if zone in (None, "between") else zone
 
     @property
@@ -219,7 +219,7 @@ def diagnose(
     stream_of = lambda which: 1_000 * (seed + 1) + which  # noqa: E731
     with torch.random.fork_rng(devices=[] if device is None or torch.device(device).type == "cpu" else None):
         torch.manual_seed(seed)  # for dropout: the same answer each time, and the caller's generator stays where it is
-        decided = lambda found: _zone(found * plain_lr) is not None  # noqa: E731
+        decided = lambda found: zone_of(found * plain_lr) is not None  # noqa: E731
         derivatives = Derivatives(net, objective, source.fresh(stream_of(0), 0))
         torch.manual_seed(seed)
         population = Population(derivatives, source, stream_of(2), tick, 2 * seeds * steps)
@@ -331,7 +331,7 @@ def _exact_terms(data: Population) -> list[Quantity]:
     return [Quantity(v, v, v) for v in four]
 
 
-def _zone(reach: Quantity) -> str | None:
+def zone_of(reach: Quantity) -> str | None:
     """Where all of the interval of eta lambda_max lies: "drop", "keep", "between" the two; None where it lies across, or is infinite."""
     if not math.isfinite(reach.value):
         return None

@@ -64,13 +64,7 @@ class Dynamics:
     formula: ClassVar[str] = ""
 
     def __init__(self, oracle: NoisyOracle, plan: Plan, momentum: Any = None, step_time: float | None = None) -> None:
-        if not isinstance(oracle, NoisyOracle):
-            raise ValueError(
-                f"`oracle` must be a NoisyOracle; got {oracle!r}. Make one with st.NoisyOracle(loss, noise, sigma=...)."
-            )
-        if not isinstance(plan, Plan):
-            raise ValueError(f"`plan` must be a schedule; got {plan!r}. Make one with st.schedules.constant(eta=..., beta=...).")
-        self.oracle, self.plan = oracle, plan
+        self.oracle, self.plan = check_oracle(oracle), check_plan(plan)
         self.step_time = plan.eta if step_time is None else _check.positive("step_time", step_time)
         self.momentum_mean, self.momentum_root = _initial(momentum, oracle.dim, self.parts)
 
@@ -167,6 +161,20 @@ class Dynamics:
 
     def __repr__(self) -> str:
         return f"{self.name}({self.oracle!r}, {self.plan!r})"
+
+
+def check_oracle(oracle: Any) -> NoisyOracle:
+    """`oracle`, if it is one."""
+    if not isinstance(oracle, NoisyOracle):
+        raise ValueError(f"`oracle` must be a NoisyOracle; got {oracle!r}. Make one with st.NoisyOracle(loss, noise, sigma=...).")
+    return oracle
+
+
+def check_plan(plan: Any) -> Plan:
+    """`plan`, if it is a schedule."""
+    if not isinstance(plan, Plan):
+        raise ValueError(f"`plan` must be a schedule; got {plan!r}. Make one with st.schedules.constant(eta=..., beta=...).")
+    return plan
 
 
 def _initial(momentum: Any, dim: int, parts: Sequence[str]) -> tuple[np.ndarray, np.ndarray | None]:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from sdetools import _check
+from sdetools.dynamics.base import check_oracle, check_plan
 from sdetools.dynamics.classes import classify
 from sdetools.dynamics.sde import SDE
 from sdetools.noise.base import Normal
@@ -34,10 +35,7 @@ class OracleSDE(SDE):
     own = 1
 
     def __init__(self, oracle: NoisyOracle, scale: float, own: Sequence[float] = (), silent: bool = False) -> None:
-        if not isinstance(oracle, NoisyOracle):
-            raise ValueError(
-                f"`oracle` must be a NoisyOracle; got {oracle!r}. Make one with st.NoisyOracle(loss, noise, sigma=...)."
-            )
+        check_oracle(oracle)
         self.oracle, self.loss, self.noise = oracle, oracle.loss, oracle.noise.as_gaussian()
         self.dim, self.names = oracle.dim, tuple(oracle.loss.names)
         if not all(isinstance(d, Normal) for d in self.noise.draws):
@@ -71,13 +69,7 @@ class OracleSDE(SDE):
         return p[self.own : end], p[end:]
 
 
-def _plan(plan: Any) -> Plan:
-    if not isinstance(plan, Plan):
-        raise ValueError(f"`plan` must be a schedule; got {plan!r}. Make one with st.schedules.constant(eta=..., beta=...).")
-    return plan
-
-
-def _inside(start: np.ndarray, fraction: float, h: float) -> np.ndarray:
+def inside_step(start: np.ndarray, fraction: float, h: float) -> np.ndarray:
     """start + fraction h, but never beyond the step: what jumps at a step's end has its value before the jump."""
     return np.asarray(start) + min(fraction, 1 - 1e-6) * h
 
@@ -97,12 +89,12 @@ class LimitSDE(OracleSDE):
     latex = r"\mathrm d X = -\lambda_t\,(\nabla L\,\mathrm d t + \sigma\sqrt\eta\,\Sigma^{1/2}\,\mathrm d W)"
 
     def __init__(self, oracle: NoisyOracle, plan: Plan, silent: bool = False) -> None:
-        self.plan = _plan(plan)
+        self.plan = check_plan(plan)
         scale = getattr(oracle, "sigma", 0.0) * math.sqrt(self.plan.eta)
         super().__init__(oracle, scale, silent=silent)
 
     def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
-        return np.asarray(self.plan.rate(_inside(start, fraction, h)))[:, None]
+        return np.asarray(self.plan.rate(inside_step(start, fraction, h)))[:, None]
 
     def drift(self, y: Any, p: Any = None, s: Sequence[Any] = (1.0,)) -> np.ndarray:
         return -s[0] * self.gradient(y, self.parameters if p is None else p)
@@ -212,7 +204,7 @@ class KineticSDE(PhaseSDE):
     latex = r"\mathrm d X = -M\,\mathrm d t,\quad \mathrm d M = \lambda_t((\nabla L - M)\,\mathrm d t + \sigma\sqrt\eta\,\Sigma^{1/2}\mathrm d W)"
 
     def __init__(self, oracle: NoisyOracle, plan: Plan, momentum: Any = None) -> None:
-        self.plan = _plan(plan)
+        self.plan = check_plan(plan)
         if not self.plan.has_momentum:
             raise ValueError("`plan` of a kinetic SDE must have momentum; got beta = 0. Without it the limit is st.LimitSDE.")
         super().__init__(oracle, getattr(oracle, "sigma", 0.0) * math.sqrt(self.plan.eta))
@@ -220,7 +212,7 @@ class KineticSDE(PhaseSDE):
 
     def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
         eta = self.plan.eta
-        k = np.floor(_inside(start, fraction, h) / eta * (1 + 1e-12) + 1e-9).astype(int)
+        k = np.floor(inside_step(start, fraction, h) / eta * (1 + 1e-12) + 1e-9).astype(int)
         steps = int(k.max(initial=0)) + 1
         friction = (1 - self.plan.betas(steps)[k]) / eta
         return np.column_stack([self.plan.etas(steps)[k] / eta, friction, friction])
@@ -242,7 +234,7 @@ class HamiltonianSDE(PhaseSDE):
     latex = r"\mathrm d X = -V\,\mathrm d t,\quad \mathrm d V = \lambda \nabla L\,\mathrm d t"
 
     def __init__(self, oracle: NoisyOracle, plan: Plan, momentum: Any = None) -> None:
-        self.plan = _plan(plan)
+        self.plan = check_plan(plan)
         if not plan.alpha > 1 or len(plan.eta_values) > 1:
             raise ValueError(
                 f"`plan` of the Hamiltonian limit must be a constant schedule with alpha > 1; got {plan!r}. "

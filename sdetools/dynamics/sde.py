@@ -161,9 +161,9 @@ class _Field:
     def times(self, u: Sequence[Any], y: Any, p: Any, s: Sequence[Any]) -> list[Any]:
         if self.function is None:
             return self.root.times(u, y, self._at_time(p, s))
-        from sdetools.noise.roots import _dot
+        from sdetools.noise.roots import dot
 
-        return [_dot(row, u) for row in self.rows(y, p, s)]
+        return [dot(row, u) for row in self.rows(y, p, s)]
 
     def _at_time(self, p: Any, s: Sequence[Any]) -> Any:
         if self.place is None:
@@ -215,9 +215,9 @@ def _expression_field(rows: list[list[str]], dim: int | None, variables: Any, pa
     names = variable_names(texts, variables, numbers | {TIME: 0.0})
     numbers = numbers if TIME in names else numbers | {TIME: 0.0}
     root = make_root(dim, root=rows, variables=names, parameters=numbers, at=at)
-    from sdetools.noise.roots import _used
+    from sdetools.noise.roots import used_numbers
 
-    used = _used(tuple(texts), names, tuple(numbers.items()))[0]
+    used = used_numbers(tuple(texts), names, tuple(numbers.items()))[0]
     return _Field(root, used.index(TIME) if TIME in used else None, None, names)
 
 
@@ -250,9 +250,9 @@ class _Columns:
         return [[row] for row in rows] if self.vector else rows
 
     def times(self, u: Sequence[Any], x: Any, p: Any) -> list[Any]:
-        from sdetools.noise.roots import _dot
+        from sdetools.noise.roots import dot
 
-        return [_dot(row, u) for row in self.entries(x, p)]
+        return [dot(row, u) for row in self.entries(x, p)]
 
 
 def _textual(rows: Any) -> bool:

@@ -20,7 +20,8 @@ import numpy as np
 
 from sdetools import _check
 from sdetools._arrays import Block, components
-from sdetools.dynamics.limits import OracleSDE, _inside, _plan
+from sdetools.dynamics.base import check_oracle, check_plan
+from sdetools.dynamics.limits import OracleSDE, inside_step
 from sdetools.manifold.flow import FlowError, project
 from sdetools.manifold.geometry import at
 from sdetools.noise.gallery import RootedNoise
@@ -60,11 +61,8 @@ class SlowSDE(OracleSDE):
     )
 
     def __init__(self, oracle: NoisyOracle, plan: Plan, at: Any = None, rank: int | None = None) -> None:
-        self.plan = _plan(plan)
-        if not isinstance(oracle, NoisyOracle):
-            raise ValueError(
-                f"`oracle` must be a NoisyOracle; got {oracle!r}. Make one with st.NoisyOracle(loss, noise, sigma=...)."
-            )
+        self.plan = check_plan(plan)
+        check_oracle(oracle)
         self._starts: dict[bytes, np.ndarray] = {}
         self._last: tuple[Any, Any] | None = None
         self.rank, probes = self._found(oracle.loss, at, rank)
@@ -115,7 +113,7 @@ class SlowSDE(OracleSDE):
         return (phi,)
 
     def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
-        return np.asarray(self.plan.rate(_inside(start, fraction, h), step_time=self.plan.eta**2))[:, None]
+        return np.asarray(self.plan.rate(inside_step(start, fraction, h), step_time=self.plan.eta**2))[:, None]
 
     def drift(self, y: Any, p: Any = None, s: Any = (1.0,)) -> np.ndarray:
         p = self.parameters if p is None else p

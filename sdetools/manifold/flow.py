@@ -63,7 +63,7 @@ def project(loss: Loss, x: Any, tolerance: float = 1e-10, max_steps: int = MOST_
     >>> project(st.losses.sphere(2), [3.0, 4.0]).round(9)
     array([0.6, 0.8])
     """
-    points, shape = _points(loss, x)
+    points, shape = points_of(loss, x)
     end = _follow(loss, _State(points, None), _check.positive("tolerance", tolerance), _check.count("max_steps", max_steps))
     return end.x.T.reshape(shape)
 
@@ -77,13 +77,14 @@ def differential(loss: Loss, x: Any, tolerance: float = 1e-10, max_steps: int = 
     >>> differential(st.losses.exponential_valley(), [1.0, 2.0])[0].round(8)  # Phi = (x - y^2/4, 0)
     array([ 1., -1.])
     """
-    points, shape = _points(loss, x)
+    points, shape = points_of(loss, x)
     identity = np.broadcast_to(np.eye(loss.dim), (len(points), loss.dim, loss.dim)).copy()
     end = _follow(loss, _State(points, identity), _check.positive("tolerance", tolerance), _check.count("max_steps", max_steps))
     return np.moveaxis(end.v, 0, -1).reshape(loss.dim, loss.dim, *shape[1:])
 
 
-def _points(loss: Loss, x: Any) -> tuple[np.ndarray, tuple[int, ...]]:
+def points_of(loss: Loss, x: Any) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Points as rows `(n, dim)`, and the shape in which they came; ValueError for what dense Hessians cannot take."""
     if not isinstance(loss, Loss):
         raise ValueError(f"`loss` must be a loss of `sdetools.losses`; got {loss!r}. Try losses.from_expression('(x*y - 1)**2').")
     if loss.dim > LARGEST_DENSE:
@@ -166,7 +167,7 @@ def _follow(loss: Loss, state: _State, tolerance: float, max_steps: int) -> _Sta
     slope = float(np.abs(gradients(loss, out.x[left[:1]])).max())
     raise FlowError(
         f"the gradient flow of {loss.label} must converge to be projected; after {max_steps} steps, to t={went[i]:.3g}, "
-        f"the flow of point {i} is at {_told(out.x[i])} with |grad L| = {slope:.3g}. "
+        f"the flow of point {i} is at {shown(out.x[i])} with |grad L| = {slope:.3g}. "
         "Start in the basin of a manifold of minimisers, or allow more steps by max_steps=."
     )
 
@@ -220,7 +221,7 @@ def _finish(loss: Loss, out: _State, chosen: np.ndarray, values: np.ndarray, vec
         i = int(np.argmax(saddle))
         raise FlowError(
             f"the gradient flow must end at minimisers; that of point {chosen[i]} ends at a saddle (or a maximum) of {loss.label}, "
-            f"{_told(out.x[chosen[i]])}, whose lowest curvature is {values[i, 0]:.3g} beside a highest of {top[i]:.3g}. "
+            f"{shown(out.x[chosen[i]])}, whose lowest curvature is {values[i, 0]:.3g} beside a highest of {top[i]:.3g}. "
             "Start elsewhere: move the point a little."
         )
     across = values > FLAT * top[:, None]
@@ -238,7 +239,7 @@ def _check_finite(loss: Loss, x: np.ndarray, left: np.ndarray, went: np.ndarray,
     if bad.any():
         i = int(left[np.argmax(bad)])
         raise FlowError(
-            f"the loss must be finite with two derivatives along its gradient flow; {loss.label} is not at {_told(x[i])}, "
+            f"the loss must be finite with two derivatives along its gradient flow; {loss.label} is not at {shown(x[i])}, "
             f"where the flow of point {i} is at t={went[i]:.3g}. Start inside the domain of the loss."
         )
 
@@ -251,9 +252,10 @@ def _check_stuck(loss: Loss, x: np.ndarray, left: np.ndarray, went: np.ndarray, 
         what = "runs away" if np.abs(x[i]).max() > 1e12 or went[i] > 1e200 else "cannot be followed (a kink or a pole)"
         raise FlowError(
             f"the gradient flow of {loss.label} must converge to be projected; that of point {i} {what}: "
-            f"at t={went[i]:.3g} it is at {_told(x[i])}. Start in the basin of a manifold of minimisers."
+            f"at t={went[i]:.3g} it is at {shown(x[i])}. Start in the basin of a manifold of minimisers."
         )
 
 
-def _told(x: np.ndarray) -> str:
+def shown(x: np.ndarray) -> str:
+    """A point in print, its first coordinates."""
     return "(" + ", ".join(f"{value:.6g}" for value in x[:4]) + (", ..." if len(x) > 4 else "") + ")"

@@ -20,7 +20,7 @@ import numpy as np
 
 from sdetools import _check
 from sdetools.losses.base import Loss
-from sdetools.manifold.flow import _points, _told, differential, gradients, hessians, project
+from sdetools.manifold.flow import differential, gradients, hessians, points_of, project, shown
 
 CURVED, LEVEL = 1e-6, 1e-9
 """Curvatures above the first part of the largest one count, below the second they do not; between them the rank is ambiguous."""
@@ -131,7 +131,7 @@ class Geometry:
         return Sigma
 
     def __repr__(self) -> str:
-        where = f"{self.point.shape[1]} points" if self.point.ndim > 1 else _told(self.point)
+        where = f"{self.point.shape[1]} points" if self.point.ndim > 1 else shown(self.point)
         return f"Geometry({self.loss.label}, at {where}, rank {self.rank} of {self.loss.dim}, gap {self.gap:.3g})"
 
 
@@ -148,12 +148,12 @@ def at(loss: Loss, x: Any, rank: int | None = None) -> Geometry:
     array([[ 0.94117647, -0.23529412],
            [-0.23529412,  0.05882353]])
     """
-    points, shape = _points(loss, x)
+    points, shape = points_of(loss, x)
     H = hessians(loss, points)
     g = gradients(loss, points)
     if not (np.isfinite(H).all() and np.isfinite(g).all()):
         i = int(np.argmin(np.isfinite(H).all(axis=(1, 2)) & np.isfinite(g).all(axis=1)))
-        raise ValueError(f"the loss must be finite with two derivatives at `x`; {loss.label} is not at {_told(points[i])}.")
+        raise ValueError(f"the loss must be finite with two derivatives at `x`; {loss.label} is not at {shown(points[i])}.")
     values, vectors = np.linalg.eigh(H)
     values, vectors = values[:, ::-1], vectors[:, :, ::-1]
     _check_slope(loss, points, g, np.abs(g).max(axis=1) / np.maximum(np.abs(values).max(axis=1), 1e-300))
@@ -184,7 +184,7 @@ def _ranks(loss: Loss, points: np.ndarray, values: np.ndarray) -> int:
     if (parts < -CURVED).any():
         i = int(np.argmax((parts < -CURVED).any(axis=1)))
         raise ValueError(
-            f"`x` must hold minimisers; at {_told(points[i])} the Hessian of {loss.label} has the eigenvalue {values[i, -1]:.3g} "
+            f"`x` must hold minimisers; at {shown(points[i])} the Hessian of {loss.label} has the eigenvalue {values[i, -1]:.3g} "
             f"beside {values[i, 0]:.3g}, so that it is a saddle or no zero of the gradient. Project a start: st.manifold.project(loss, x)."
         )
     ranks = (parts > CURVED).sum(axis=1)
@@ -194,7 +194,7 @@ def _ranks(loss: Loss, points: np.ndarray, values: np.ndarray) -> int:
         M = int(ranks[i])
         ratio = values[i, M - 1] / abs(values[i, M]) if M else 0.0
         raise ValueError(
-            f"the rank of the Hessian must be clear; at {_told(points[i])} the eigenvalues of {loss.label} next to the gap are "
+            f"the rank of the Hessian must be clear; at {shown(points[i])} the eigenvalues of {loss.label} next to the gap are "
             f"{values[i, max(M - 1, 0)]:.3g} and {values[i, M]:.3g} beside {values[i, 0]:.3g}: a gap ratio of {ratio:.3g} "
             f"with {parts[i, M]:.1g} of the largest left, where at most {LEVEL:g} may be. The point is near a singular one, or was not "
             "projected to rounding; give rank= if you know it."
@@ -202,8 +202,8 @@ def _ranks(loss: Loss, points: np.ndarray, values: np.ndarray) -> int:
     if len(set(ranks.tolist())) > 1:
         low, high = int(np.argmin(ranks)), int(np.argmax(ranks))
         raise ValueError(
-            f"the rank of the Hessian must be the same at all points; it is {ranks[low]} at {_told(points[low])} and {ranks[high]} at "
-            f"{_told(points[high])}: a singular point, or two manifolds. Take them one by one."
+            f"the rank of the Hessian must be the same at all points; it is {ranks[low]} at {shown(points[low])} and {ranks[high]} at "
+            f"{shown(points[high])}: a singular point, or two manifolds. Take them one by one."
         )
     return _proper(loss, int(ranks[0]))
 
@@ -215,7 +215,7 @@ def _given(loss: Loss, points: np.ndarray, values: np.ndarray, rank: int) -> int
     if poor.any():
         i = int(np.argmax(poor))
         raise ValueError(
-            f"`rank` must stand before a gap of the Hessian's eigenvalues; at {_told(points[i])} those before and after rank {rank} are "
+            f"`rank` must stand before a gap of the Hessian's eigenvalues; at {shown(points[i])} those before and after rank {rank} are "
             f"{values[i, rank - 1]:.3g} and {after[i]:.3g}, a gap ratio of {values[i, rank - 1] / max(after[i], 1e-300):.3g} where 1000 is asked for."
         )
     return rank
@@ -240,7 +240,7 @@ def _check_slope(loss: Loss, points: np.ndarray, g: np.ndarray, off: np.ndarray)
     if far.any():
         i = int(np.argmax(far))
         raise ValueError(
-            f"`x` must lie on the manifold of minimisers; at {_told(points[i])} |grad L| is {np.abs(g[i]).max():.3g}, about "
+            f"`x` must lie on the manifold of minimisers; at {shown(points[i])} |grad L| is {np.abs(g[i]).max():.3g}, about "
             f"{off[i]:.2g} away from it. Project it first: st.manifold.project(loss, x)."
         )
 
@@ -280,7 +280,7 @@ def check_flat(
             rises = valid & (slope > 10 * noise + 100 * level * t[:, 0])
         if rises.any():
             i = int(np.argmax(rises))
-            told = f"at {_told(points[i])}: {t[i, 0]:.2g} along {_told(v[i])}, and back across it, its slope is {slope[i]:.2g}"
+            told = f"at {shown(points[i])}: {t[i, 0]:.2g} along {shown(v[i])}, and back across it, its slope is {slope[i]:.2g}"
         t = 4 * t
     if told:
         raise ValueError(

@@ -52,7 +52,7 @@ class Root(ABC):
 
     def times(self, u: Sequence[Any], x: Any, p: Any) -> list[Any]:
         """R(x) u as a list of `dim` components; entries that are the numbers 0 and 1 cost nothing."""
-        return [_dot(row, u) for row in self.entries(x, p)]
+        return [dot(row, u) for row in self.entries(x, p)]
 
     def covariance(self, x: Any, p: Any) -> np.ndarray:
         """R(x) R(x)^T."""
@@ -61,7 +61,7 @@ class Root(ABC):
         out = np.empty((self.dim, self.dim, *like.shape[1:]), dtype=object if like.dtype == object else float)
         for i, row in enumerate(rows):
             for j in range(i, self.dim):
-                out[i, j] = out[j, i] = _dot(row, rows[j])
+                out[i, j] = out[j, i] = dot(row, rows[j])
         return out
 
 
@@ -127,7 +127,7 @@ class ExpressionRoot(Root):
     def __post_init__(self) -> None:
         object.__setattr__(self, "dim", len(self.rows))
         object.__setattr__(self, "rank", len(self.rows[0]))
-        object.__setattr__(self, "parameters", _used(self._texts, self.variables, self.constants)[1])
+        object.__setattr__(self, "parameters", used_numbers(self._texts, self.variables, self.constants)[1])
 
     @property
     def _texts(self) -> tuple[str, ...]:
@@ -164,7 +164,7 @@ class LabelRoot(Root):
     def __post_init__(self) -> None:
         object.__setattr__(self, "dim", len(self.variables))
         object.__setattr__(self, "rank", len(self.models))
-        own = _used(self.models, self.variables, self.constants)[1]
+        own = used_numbers(self.models, self.variables, self.constants)[1]
         object.__setattr__(self, "parameters", np.concatenate([[self.factor], own]))
 
     @property
@@ -360,7 +360,8 @@ def _is_number(value: Any, number: float) -> bool:
     return isinstance(value, (int, float)) and value == number
 
 
-def _dot(row: Sequence[Any], u: Sequence[Any]) -> Any:
+def dot(row: Sequence[Any], u: Sequence[Any]) -> Any:
+    """row . u; entries that are the numbers 0 and 1 cost nothing."""
     total = None
     for a, b in zip(row, u, strict=True):
         if _is_number(a, 0) or _is_number(b, 0):
@@ -405,7 +406,7 @@ def _parsed(texts: tuple[str, ...], names: tuple[str, ...], constants: Constants
     return tuple(parse(text, names, dict(constants)) for text in texts)
 
 
-def _used(texts: tuple[str, ...], names: tuple[str, ...], constants: Constants) -> tuple[tuple[str, ...], np.ndarray]:
+def used_numbers(texts: tuple[str, ...], names: tuple[str, ...], constants: Constants) -> tuple[tuple[str, ...], np.ndarray]:
     """Names and values of the constants that are parameters of the parsed expressions."""
     free = {str(s) for e in _parsed(texts, names, constants) for s in e.free_symbols}
     kept = [(name, value) for name, value in constants if name in free]
@@ -427,4 +428,4 @@ def _compiled(texts: tuple[str, ...], names: tuple[str, ...], constants: Constan
 
     parsed = _parsed(texts, names, constants)
     wanted = [d for e in parsed for d in derivatives(e, names, order).values()]
-    return compile(wanted, names, _used(texts, names, constants)[0])
+    return compile(wanted, names, used_numbers(texts, names, constants)[0])

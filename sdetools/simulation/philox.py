@@ -2,11 +2,11 @@
 
     address  =  counter of 128 bits   path: 42 bits,  step: 42 bits,  slot: 44 bits
     key      =  64 bits: the upper half of one Philox call under the key `seed`, at the counter
-                set: 2 bits,  part: 14 bits,  pilot: 1 bit,  (15 bits of 0),  start: 32 bits,  stream: 64 bits
+                set: 2 bits,  part: 14 bits,  pilot: 1 bit,  proof: 1 bit,  (14 bits of 0),  start: 32 bits,  stream: 64 bits
 
 A stream is what a user names; all that one run draws lies within it. Its parts are runs of their own within the whole (the etas of an order
-study, the batches of multilevel levels), `pilot` the paths that only choose sizes, `start` the draws of starts, and the set that of
-an independent partner. Each has bits of its own, so two (seed, stream, role) never have one counter, and their keys differ but for a
+study, the batches of multilevel levels), `pilot` the paths that only choose sizes, `proof` the few on which it is seen what draws do at
+all, `start` the draws of starts, and the set that of an independent partner. Each has bits of its own, so two (seed, stream, role) never have one counter, and their keys differ but for a
 chance of 2^-64 (a key is half of what the call gives).
 
 One call gives two 64-bit words. What a word becomes:
@@ -24,7 +24,7 @@ Source: J. K. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,7 @@ def philox(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]) -> tuple[np
 
 @dataclass(frozen=True)
 class Stream:
-    """Which draws of a seed a run takes: a stream, a part of it, and whether they are a pilot's.
+    """Which draws of a seed a run takes: a stream, a part of it, and whether they are a pilot's, or a proof's.
 
     >>> Stream.of(3) == Stream(3) and Stream.of(Stream(3, part=2)) == Stream(3, part=2)
     True
@@ -72,6 +72,7 @@ class Stream:
     number: int = 0
     part: int = 0
     pilot: bool = False
+    proof: bool = field(default=False, repr=False)  # names of kept runs are made of the others: a proof is never kept
 
     @staticmethod
     def of(value: Any) -> Stream:
@@ -88,7 +89,7 @@ class Stream:
 
     def counter(self, role: int | None) -> tuple[int, int, int, int]:
         """Where the key of a set of draws is made; None for the starts."""
-        low = (0 if role is None else role) + SETS * (self.part + PARTS * self.pilot)
+        low = (0 if role is None else role) + SETS * (self.part + PARTS * (self.pilot + 2 * self.proof))
         return low, int(role is None), self.number & 0xFFFFFFFF, self.number >> 32
 
 

@@ -59,6 +59,18 @@ def recorded_steps(times: Any, steps: int, step_time: float, memory: float) -> n
     return np.array(sorted(k for k in chosen if k <= steps))
 
 
+def moment(times: np.ndarray, time: float | None) -> int:
+    """The record of a time; of the last one by default."""
+    if time is None:
+        return len(times) - 1
+    found = int(np.argmin(np.abs(times - time)))
+    if not abs(times[found] - time) <= 1e-9 * max(1.0, abs(time)):
+        raise ValueError(
+            f"`time` must be a recorded time; got {time!r}, and the nearest is {times[found]:.10g}. Ask for it by times=."
+        )
+    return found
+
+
 def longest_memory(*members: Dynamics) -> float:
     """1 / (1 - beta) of the slowest momentum, in steps."""
     return max(m.longest_memory for m in members)

@@ -22,9 +22,10 @@ import numpy as np
 
 from sdetools import _check
 from sdetools.dynamics.base import Dynamics
+from sdetools.weak.clock import moment
 from sdetools.weak.estimate import Estimate
 from sdetools.weak.gap import WeakGap, weak_gap
-from sdetools.weak.run import _column, _moment
+from sdetools.weak.observables import column
 
 if TYPE_CHECKING:
     import xarray
@@ -65,7 +66,7 @@ class Extrapolation:
     def _estimate(
         self, value: np.ndarray, stderr: np.ndarray, random: np.ndarray, label: str, observable: str | int, time: float | None
     ) -> Estimate:
-        o, t = _column(self.names, observable), _moment(self.times, time)
+        o, t = column(self.names, observable), moment(self.times, time)
         like = self.pair.at(o, float(self.times[t]))
         name = f"{label}[{self.names[o]}] at t={self.times[t]:g}"
         if like.diverged:

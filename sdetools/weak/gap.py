@@ -11,9 +11,11 @@ import numpy as np
 
 from sdetools.dynamics.base import Dynamics
 from sdetools.simulation.philox import Stream
+from sdetools.weak.clock import moment
 from sdetools.weak.estimate import Estimate, SupEstimate, multiplier_maxima
 from sdetools.weak.known import Known
-from sdetools.weak.run import _column, _moment, chosen_paths, make_program
+from sdetools.weak.observables import column
+from sdetools.weak.run import chosen_paths, make_program
 from sdetools.weak.statistics import PairStatistics
 from sdetools.weak.work import Options, opened
 
@@ -63,7 +65,7 @@ class WeakGap:
 
     def at(self, observable: str | int = 0, time: float | None = None) -> Estimate:
         """The gap at a recorded time (the last by default)."""
-        o, t = _column(self.names, observable), _moment(self.times, time)
+        o, t = column(self.names, observable), moment(self.times, time)
         value, stderr = float(self.statistics.gap[t, o]), float(self.known.stderr[t, o])
         name = f"gap of {self.names[o]} at t={self.times[t]:g}"
         lost = self.diverged if 0 <= self.first_divergence <= self.steps[t] else 0
@@ -74,7 +76,7 @@ class WeakGap:
 
     def sup(self, observable: str | int = 0) -> SupEstimate:
         """max_k |gap_k| over the recorded steps, with its simultaneous band."""
-        o = _column(self.names, observable)
+        o = column(self.names, observable)
         if o not in self._sups:
             self._sups[o] = self._supremum(o)
         return self._sups[o]
@@ -103,7 +105,7 @@ class WeakGap:
 
     def variance_reduction(self, observable: str | int = 0, time: float | None = None) -> tuple[float, float]:
         """Variance of independent sampling over that of coupling alone, and over that of coupling with the control."""
-        o, t = _column(self.names, observable), _moment(self.times, time)
+        o, t = column(self.names, observable), moment(self.times, time)
         return float(self.statistics.reductions[0][t, o]), float(self.statistics.reductions[1][t, o])
 
     @cached_property
@@ -128,7 +130,7 @@ class WeakGap:
         """The gap's curve with its band; `exact` is overlaid if given."""
         from sdetools.plots import gap_curve
 
-        o = _column(self.names, observable)
+        o = column(self.names, observable)
         low, high = self.band(o)
         return gap_curve(self.times, self.statistics.gap[:, o], low, high, exact, ylabel=f"gap of {self.names[o]}")
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from sdetools.noise.base import Normal, Sign
-from sdetools.simulation.philox import WordPlan, stream_key
+from sdetools.simulation.philox import Stream, WordPlan, stream_key
 from sdetools.simulation.program import PAIR, Program
 from sdetools.simulation.reference import run_reference
 from sdetools.simulation.trace import Tape, symbols
@@ -34,6 +34,8 @@ FEW = 1000
 """A spread that is carried by fewer paths may miss as much again: then the bounds of the observable enter the interval."""
 PROOF_PATHS, PROOF_STEPS = 32, 20_000
 """The paths by plain NumPy on which constancy and growth are looked at, and the longest run for which that is done."""
+PROOF = Stream(0, proof=True)
+"""Their draws."""
 UNLIKELY = 25.0
 """exp(-25) is the chance that some outcome of signs was not met after all."""
 SCALES = (1.0, 8.0, 64.0)
@@ -152,12 +154,12 @@ class Known:
 
     @staticmethod
     def _reference(program: Program, points: np.ndarray, scale: float = 1.0) -> np.ndarray:
-        """Moments over a few paths; draws of two values are replaced by normal ones."""
+        """Moments over a few paths, on draws that no run takes; those of two values are replaced by normal ones."""
         noise = program.noise
         normal = tuple(WordPlan(tuple(Normal(d.n) if isinstance(d, Sign) else d for d in plan.draws)) for plan in noise.sets)
         program = replace(program)
         program.__dict__["noise"] = replace(noise, sets=normal)
-        keys = np.array([stream_key(0, s) for s in range(len(normal) + 1)], np.uint64)
+        keys = np.array([stream_key(0, PROOF, role) for role in (*range(len(normal)), None)], np.uint64)
         if not points.size:
             points = np.empty((0, 0))
         return run_reference(program, keys, 0, PROOF_PATHS, points, scale)[0]

@@ -11,7 +11,7 @@ import numpy as np
 
 from sdetools.weak.estimate import Estimate
 from sdetools.weak.levels import decay_order
-from sdetools.weak.run import _column
+from sdetools.weak.observables import column
 
 if TYPE_CHECKING:
     import xarray
@@ -81,7 +81,7 @@ class Multilevel:
 
     def at(self, observable: str | int = 0) -> MultilevelEstimate:
         """E h(X_T) of one observable."""
-        o = _column(self.names, observable)
+        o = column(self.names, observable)
         name, n = f"E[{self.names[o]}] at t={self.horizon:g}", int(self.paths.sum())
         if self.diverged:
             told = (math.nan, math.nan, n, self.confidence, name, self.diverged, self.first_divergence)
@@ -103,7 +103,7 @@ class Multilevel:
 
     def rates(self, observable: str | int = 0) -> tuple[float, float, float]:
         """alpha, beta and gamma of one observable: the decay of |m_l| and V_l and the growth of C_l, as powers of the refinement."""
-        o = _column(self.names, observable)
+        o = column(self.names, observable)
         return float(self.alphas[o]), float(self.betas[o]), -decay_order(self.steps[1:], self.refinement)
 
     @property
@@ -163,7 +163,7 @@ class Multilevel:
 
     def table(self, observable: str | int = 0) -> str:
         """The levels as text, the rates, and what the error costs beside plain Monte Carlo; then the warnings."""
-        o = _column(self.names, observable)
+        o = column(self.names, observable)
         e, (alpha, beta, gamma) = self.at(o), self.rates(o)
         lines = [
             f"multilevel Monte Carlo for {e.name}, eps = {self.eps:g}; P_l = {self.names[o]} with step dt_l",
@@ -186,7 +186,7 @@ class Multilevel:
         """Variance and mean of the levels, paths, and cost against the level: the customary four panels."""
         from sdetools.plots import COLOURS, FAINT, INK, canvas
 
-        o, r = _column(self.names, observable), self.refinement
+        o, r = column(self.names, observable), self.refinement
         figure, axes = canvas(9.6, 7.2)
         axes.remove()
         level, later = np.arange(len(self.dts)), np.arange(1, len(self.dts))

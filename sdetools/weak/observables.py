@@ -147,6 +147,17 @@ def observables(specs: Any, space: Any) -> tuple[Observable, ...]:
     return made
 
 
+def column(names: tuple[str, ...], observable: str | int) -> int:
+    """The column of an observable that is asked for by its name or its index."""
+    if isinstance(observable, str):
+        if observable not in names:
+            raise ValueError(f"`observable` must be one of {', '.join(map(repr, names))}; got {observable!r}.")
+        return names.index(observable)
+    if observable not in range(-len(names), len(names)):
+        raise ValueError(f"`observable` must be a name or an index below {len(names)}; got {observable!r}.")
+    return range(len(names))[observable]
+
+
 @dataclass(frozen=True)
 class _Differences:
     """The gradient of a function by central differences, traced or not."""

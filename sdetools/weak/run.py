@@ -14,10 +14,10 @@ from sdetools.dynamics.base import Dynamics
 from sdetools.simulation.engine import check_records
 from sdetools.simulation.philox import Stream
 from sdetools.simulation.program import Program
-from sdetools.weak.clock import recorded_steps, steps_to
+from sdetools.weak.clock import moment, recorded_steps, steps_to
 from sdetools.weak.estimate import Estimate
 from sdetools.weak.known import Known
-from sdetools.weak.observables import observables
+from sdetools.weak.observables import column, observables
 from sdetools.weak.statistics import SingleStatistics
 from sdetools.weak.work import Options, opened, paths_for_precision
 
@@ -59,7 +59,7 @@ class Simulation:
 
     def at(self, observable: str | int = 0, time: float | None = None) -> Estimate:
         """E h at a recorded time (the last one by default)."""
-        o, t = _column(self.names, observable), _moment(self.times, time)
+        o, t = column(self.names, observable), moment(self.times, time)
         value, stderr = float(self.statistics.mean[t, o]), float(self.known.stderr[t, o])
         name = f"E[{self.names[o]}] at t={self.times[t]:g}"
         lost = self.diverged if 0 <= self.first_divergence <= self.steps[t] else 0
@@ -204,24 +204,3 @@ def chosen_paths(paths: Any, precision: Any, program: Program, confidence: float
     if paths is not None:
         return _check.count("paths", paths, hint="Every estimate needs at least one path.")
     return paths_for_precision(program, precision, confidence, options)
-
-
-def _column(names: tuple[str, ...], observable: str | int) -> int:
-    if isinstance(observable, str):
-        if observable not in names:
-            raise ValueError(f"`observable` must be one of {', '.join(map(repr, names))}; got {observable!r}.")
-        return names.index(observable)
-    if observable not in range(-len(names), len(names)):
-        raise ValueError(f"`observable` must be a name or an index below {len(names)}; got {observable!r}.")
-    return range(len(names))[observable]
-
-
-def _moment(times: np.ndarray, time: float | None) -> int:
-    if time is None:
-        return len(times) - 1
-    found = int(np.argmin(np.abs(times - time)))
-    if not abs(times[found] - time) <= 1e-9 * max(1.0, abs(time)):
-        raise ValueError(
-            f"`time` must be a recorded time; got {time!r}, and the nearest is {times[found]:.10g}. Ask for it by times=."
-        )
-    return found

@@ -16,7 +16,8 @@ from sdetools.dynamics.base import Dynamics
 from sdetools.simulation.philox import Stream
 from sdetools.weak.estimate import MANY_GROUPS, RESOLVED, Estimate, SupEstimate, multiplier_noise
 from sdetools.weak.gap import WeakGap, weak_gap
-from sdetools.weak.run import _column, make_program
+from sdetools.weak.observables import column
+from sdetools.weak.run import make_program
 from sdetools.weak.work import opened
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class OrderStudy:
 
     def order(self, observable: str | int = 0, time: float | None = None) -> OrderEstimate:
         """The order of the gap in eta: the least-squares slope over resolved points. NaN, with an infinite interval, if there are fewer than two."""
-        key = (_column(self.names, observable), time)
+        key = (column(self.names, observable), time)
         if key not in self._orders:
             self._orders[key] = self._fit(*key)
         return self._orders[key]
@@ -126,7 +127,7 @@ class OrderStudy:
         The gap is the measured one where it is resolved, else what `expected` says, else the fit through the resolved points.
         """
         points, order = self.estimates(observable), self.order(observable)
-        name, out = self.names[_column(self.names, observable)], []
+        name, out = self.names[column(self.names, observable)], []
         for eta, point in zip(self.etas, points):
             size = 0.0
             if point.resolved:

@@ -135,6 +135,7 @@ def test_the_default_stream_has_the_keys_of_the_documented_counters():
         assert stream_key(seed, 0, None) == naive.key_of(seed, 1 << 32)
         assert stream_key(seed, Stream(0, pilot=True)) == naive.key_of(seed, 1 << 16)
         assert stream_key(seed, Stream(0, part=3), 1) == naive.key_of(seed, 13)
+        assert stream_key(seed, Stream(0, proof=True), 1) == naive.key_of(seed, (1 << 17) + 1)
         c = naive.philox4x32((0, 0, 7, 1), (seed & 0xFFFFFFFF, seed >> 32))
         assert stream_key(seed, 7 + (1 << 32)) == c[0] << 32 | c[1]
 

@@ -167,6 +167,25 @@ def test_no_draw_of_one_stream_is_another_role_of_any(backend):
     np.testing.assert_array_equal(alone[0], seen[0])
 
 
+def test_what_is_looked_at_beforehand_takes_no_draw_of_a_run(monkeypatch):
+    """The keys of the few paths that tell whether draws matter, beside those of the run, of seed 0 and stream 0 as they are."""
+    from sdetools.simulation import chunks
+    from sdetools.weak import known
+
+    asked: dict[str, set[int]] = {"run": set(), "known": set()}
+    make = chunks.stream_key
+    monkeypatch.setattr(chunks, "stream_key", lambda *which: asked["run"].add(made := make(*which)) or made)
+    monkeypatch.setattr(known, "stream_key", lambda *which: asked["known"].add(made := make(*which)) or made)
+    oracle = st.NoisyOracle(st.losses.linear([0.0, 0.0]), st.noise.gaussian(root=[[1.0], [0.0]]))
+    plan = st.schedules.constant(0.5, 0.5)
+    first, second = st.SGDM(oracle, plan, momentum=([0.0, 0.0], [1.0, 0.0])), st.SGD(oracle, plan.averaged())
+    gap = st.weak_gap(first, second, [0.0, 0.0], 1.0, 64, ["x1"], coupled=False, threads=1)  # x1 never moves: it is looked at
+    assert not gap.at("x1").random
+    assert len(asked["run"]) == len(asked["known"]) == 3  # two sets and the starts
+    assert not asked["run"] & asked["known"]
+    assert make(0, 0) in asked["run"]  # negative control: with the role of a run they would meet
+
+
 def test_studies_pilots_and_levels_stay_within_their_stream(monkeypatch):
     """The keys that real runs ask for: none is asked for by two streams."""
     from sdetools.simulation import chunks
