@@ -134,6 +134,19 @@ def off_exact(measured: Sequence[Estimate], exact: Sequence[float]) -> SupEstima
     )
 
 
+def near_exact(run: Any, name: str, found: OrderStudy, paths: int, spread: Mapping[str, float]) -> dict[str, np.ndarray]:
+    """Simulated gaps beside the exact ones of the same steps: ten standard errors, six for a band and four for the farthest.
+
+    `spread`: the standard error of the largest gap under each test function, for one path and relative to the gap.
+    """
+    curves = {}
+    for h in spread:
+        curves[h] = sups(st.exact.gap(g.first, g.second, START, int(g.steps[-1]), h, record=g.steps) for g in found.gaps)
+        off = off_exact(found.estimates(h), curves[h])
+        run.measure(f"{name}, {h}: farthest from the exact gap", off, at_most=10 * spread[h] / math.sqrt(paths))
+    return curves
+
+
 def gap_tolerance(h: str, paths: int) -> float:
     """Ten standard errors of a relative gap: six for a band at the level of a whole run, four for the farthest of many gaps."""
     return 10 * SPREAD[h] / math.sqrt(paths)

@@ -35,6 +35,23 @@ def sgdm(state: Any, gradient: Callable, eta: Any, beta: Any) -> tuple:
     return x - eta * m, m
 
 
+def nesterov(state: Any, gradient: Callable, eta: Any, mu: Any) -> tuple:
+    """v' = mu v + g, x' = x - eta (g + mu v')."""
+    x, v = state
+    now = gradient(x)
+    v = mu * v + now
+    return x - eta * (now + mu * v), v
+
+
+def acc_sgd(state: Any, gradient: Callable, eta: Any, kappa: Any, A: Any) -> tuple:
+    """w' = A w + (1 - A) (x - kappa eta g / .7), x' = the mean of x - eta g and w' with the weights .7 and 1 - A."""
+    x, w = state
+    now = gradient(x)
+    w = A * w + (1 - A) * (x - kappa * eta * now / 0.7)
+    share = 0.7 / (0.7 + (1 - A))
+    return share * (x - eta * now) + (1 - share) * w, w
+
+
 def memory(etas: Sequence[float], betas: Sequence[float]) -> np.ndarray:
     """c_k = sum_{s>=k} eta_s prod_{t=k..s} beta_t by its sum, k = 0 ... K - 1; the last pair goes on, as a geometric series."""
     out = []

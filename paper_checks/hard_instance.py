@@ -16,30 +16,13 @@ import math
 
 import numpy as np
 from _common import limit
-from _plain import ROUNDING, draws, farthest, follow, path, sgd, sgdm
+from _plain import ROUNDING, acc_sgd, draws, farthest, follow, nesterov, path, sgd, sgdm
 
 import sdetools as st
 
 KAPPAS = [4.0**k for k in range(3, 8)]
 CHECKED = 256.0
 STEPS = 12
-
-
-def nesterov(state, g, eta, mu):
-    """v' = mu v + g, x' = x - eta (g + mu v')."""
-    x, v = state
-    now = g(x)
-    v = mu * v + now
-    return x - eta * (now + mu * v), v
-
-
-def acc_sgd(state, g, eta, kappa, A):
-    """w' = A w + (1 - A) (x - kappa eta g / .7), x' = the mean of x - eta g and w' with the weights .7 and 1 - A."""
-    x, w = state
-    now = g(x)
-    w = A * w + (1 - A) * (x - kappa * eta * now / 0.7)
-    share = 0.7 / (0.7 + (1 - A))
-    return share * (x - eta * now) + (1 - share) * w, w
 
 
 PLAIN = {st.SGD: (sgd, 1), st.SGDM: (sgdm, 2), st.Nesterov: (nesterov, 2), st.AccSGD: (acc_sgd, 2)}

@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from _plain import ROUNDING, draws, farthest, follow, moments, path, sgd, sgdm
+from _plain import ROUNDING, acc_sgd, draws, farthest, follow, moments, nesterov, path, sgd, sgdm
 
 import sdetools as st
 from sdetools.dynamics.family import IGT, PNM, QHM, SGDF, SNGM, STORM, AccSGD, Nesterov, PrimalAveraging, RandomScaling
@@ -60,13 +60,6 @@ def quadratic(h=H):
     return st.NoisyOracle(st.losses.from_expression("x**2 / 2"), st.noise.gaussian(dim=1), sigma=h**-0.5)
 
 
-def nesterov(state, g, eta, mu):
-    x, v = state
-    now = g(x)
-    v = mu * v + now
-    return x - eta * (now + mu * v), v
-
-
 def qhm(state, g, eta, beta, nu):
     x, m = state
     now = g(x)
@@ -78,14 +71,6 @@ def primal_averaging(state, g, eta, c):
     x, z = state
     z = z - eta * g(x)
     return x + c * (z - x), z
-
-
-def acc_sgd(state, g, eta, kappa, A):
-    x, w = state
-    now = g(x)
-    w = A * w + (1 - A) * (x - kappa * eta * now / 0.7)
-    share = 0.7 / (0.7 + (1 - A))
-    return share * (x - eta * now) + (1 - share) * w, w
 
 
 def pnm(state, g, eta, beta, b0):

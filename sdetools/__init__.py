@@ -14,6 +14,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sdetools._lazy import lazily
+
 if TYPE_CHECKING:
     from sdetools import exact, losses, manifold, noise, schedules, weak
     from sdetools._arrays import components, select
@@ -114,16 +116,9 @@ _ROOMS = ("bridge", "exact", "losses", "manifold", "noise", "schedules", "weak",
 __all__ = [*sorted(_HOME), "exact", "losses", "manifold", "noise", "schedules"]
 
 
+_load, __dir__ = lazily(__name__, _HOME, [*__all__, *_ROOMS])
+
+
 def __getattr__(name: str) -> Any:
     """Rooms and names are loaded when they are first asked for, so that `import sdetools` is quick."""
-    if name in _ROOMS:
-        return import_module(f"sdetools.{name}")
-    if name not in _HOME:
-        raise AttributeError(f"module 'sdetools' has no attribute {name!r}")
-    value = getattr(import_module(f"sdetools.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return [*__all__, *_ROOMS]
+    return import_module(f"sdetools.{name}") if name in _ROOMS else _load(name)

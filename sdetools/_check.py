@@ -52,6 +52,14 @@ def positive(name: str, value: Any, hint: str = "") -> float:
     return out
 
 
+def confidence(value: Any) -> float:
+    """The level of an interval, strictly between 0 and 1."""
+    out = number("confidence", value)
+    if not 0 < out < 1:
+        raise ValueError(f"`confidence` must lie strictly between 0 and 1; got confidence={value!r}. For 95 % write 0.95.")
+    return out
+
+
 def momentum(name: str, value: Any) -> float:
     """A momentum coefficient in [0, 1)."""
     out = number(name, value, "lie in [0, 1)")

@@ -25,12 +25,17 @@ def canvas(width: float = 6.4, height: float = 4.2) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
+    style(axes)
+    return figure, axes
+
+
+def style(axes: Axes) -> None:
+    """The look of all axes: two spines, a light grid behind the curves."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
     axes.tick_params(which="both", colors=INK, labelsize=9, color=FAINT)
     axes.grid(visible=True, which="major", color="#e6e6ea", linewidth=0.8)
     axes.set_axisbelow(True)
-    return figure, axes
 
 
 def loglog_orders(

@@ -36,10 +36,11 @@ MAY_KNOW = {
     "_arrays": set(),
     "_check": set(),
     "_identity": set(),
+    "_lazy": set(),
     "_compiled": set(),
 }
 """What each room may know; whoever is not named here (the report, the commands, the face) may know everything."""
-EVERYBODY = {"plots", "_arrays", "_check", "_compiled", "_identity"}
+EVERYBODY = {"plots", "_arrays", "_check", "_compiled", "_identity", "_lazy"}
 HEAVY = {"sympy", "numba", "xarray", "pandas", "matplotlib", "torch", "scipy.stats"}
 TEXTS = {".py", ".md", ".toml", ".txt", ".yaml", ".html", ".css", ".json", ""}
 TORCH = {"torch", "torchsde", "torchvision", "transformers"}

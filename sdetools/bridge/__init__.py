@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
+
+from .._lazy import lazily
 
 _PLACES = {
     "from_torchsde": "torchsde",
@@ -26,11 +27,12 @@ _PLACES = {
 __all__ = [*_PLACES]
 
 
+_load, __dir__ = lazily(__name__, _PLACES, __all__)
+
+
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        raise AttributeError(f"module 'sdetools.bridge' has no attribute {name!r}")
     try:
-        return getattr(import_module(f"sdetools.bridge.{_PLACES[name]}"), name)
+        return _load(name)
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise

@@ -110,10 +110,7 @@ class Distance:
         >>> (d.low, d.high) == d.interval(0.95), d.interval(0.9999)[0] < d.low
         (True, True)
         """
-        if not 0 < _check.number("confidence", confidence) < 1:
-            raise ValueError(
-                f"`confidence` must lie strictly between 0 and 1; got confidence={confidence!r}. For 95 % write 0.95."
-            )
+        _check.confidence(confidence)
         if not math.isfinite(self.value):
             return -math.inf, math.inf
         return _interval(self.kind, self.value, self.resolved, _radius(self.draws, self.scale, confidence))
@@ -202,8 +199,7 @@ def distance(
     directions = _check.count(
         "directions", directions, least=2, hint="One line alone does not say how much the next would differ."
     )
-    if not 0 < _check.number("confidence", confidence) < 1:
-        raise ValueError(f"`confidence` must lie strictly between 0 and 1; got confidence={confidence!r}. For 95 % write 0.95.")
+    _check.confidence(confidence)
     resamples = _check.count("resamples", resamples)
     if _rank(resamples, confidence) > resamples:
         raise ValueError(

@@ -27,8 +27,7 @@ def quantile(confidence: float, n: int, tests: int = 1) -> float:
     """
     from scipy.special import ndtri, stdtrit
 
-    if not 0 < confidence < 1:
-        raise ValueError(f"`confidence` must lie strictly between 0 and 1; got confidence={confidence!r}.")
+    _check.confidence(confidence)
     tail = (1 - confidence) / (2 * tests)
     return float(-ndtri(tail) if n > 2000 else -stdtrit(max(1, n - 1), tail))
 

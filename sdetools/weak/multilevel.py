@@ -87,8 +87,7 @@ def multilevel(
         raise ValueError(
             f"`make` must be a function of dt that returns a dynamics; got {make!r}. Write lambda dt: st.Milstein(sde, dt)."
         )
-    if not 0 < _check.number("confidence", confidence) < 1:
-        raise ValueError(f"`confidence` must lie strictly between 0 and 1; got confidence={confidence!r}. For 95 % write 0.95.")
+    _check.confidence(confidence)
     horizon = _check.positive("horizon", horizon)
     eps = _check.positive("eps", eps, hint="It is the root-mean-square error asked for, in the units of the observables.")
     refinement = _check.count("refinement", refinement, least=2)

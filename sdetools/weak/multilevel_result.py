@@ -184,7 +184,7 @@ class Multilevel:
 
     def plot(self, observable: str | int = 0) -> Figure:
         """Variance and mean of the levels, paths, and cost against the level: the customary four panels."""
-        from sdetools.plots import COLOURS, FAINT, INK, canvas
+        from sdetools.plots import COLOURS, INK, canvas, style
 
         o, r = column(self.names, observable), self.refinement
         figure, axes = canvas(9.6, 7.2)
@@ -200,11 +200,7 @@ class Multilevel:
         ]
         for i, (label, whole, part) in enumerate(panels):
             axes = figure.add_subplot(2, 2, i + 1)
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.spines[["left", "bottom"]].set_color(FAINT)
-            axes.tick_params(which="both", colors=INK, labelsize=9, color=FAINT)
-            axes.grid(visible=True, which="major", color="#e6e6ea", linewidth=0.8)
-            axes.set_axisbelow(True)
+            style(axes)
             axes.set_yscale("log", base=r if part is not None else 10, nonpositive="mask")
             name = f"{self.names[o]} on level $l$" if part is not None else f"eps = {self.eps:g}" if i == 2 else "level by level"
             axes.plot(level, whole, "o-", color=COLOURS[0], linewidth=1.6, markersize=5, label=name)

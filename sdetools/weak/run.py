@@ -197,8 +197,7 @@ def nested(members: tuple[Dynamics, ...]) -> tuple[int, ...]:
 
 def chosen_paths(paths: Any, precision: Any, program: Program, confidence: float, options: Options) -> int:
     """`paths` as given, or as `precision` asks; exactly one of them."""
-    if not 0 < _check.number("confidence", confidence) < 1:
-        raise ValueError(f"`confidence` must lie strictly between 0 and 1; got confidence={confidence!r}. For 95 % write 0.95.")
+    _check.confidence(confidence)
     if (paths is None) == (precision is None):
         raise ValueError("give either `paths` or `precision`, one of them; for example paths=100_000.")
     if paths is not None:

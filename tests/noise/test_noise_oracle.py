@@ -30,6 +30,7 @@ def test_the_oracle_is_the_gradient_plus_sigma_v():
 def test_parameters_are_sigma_then_loss_then_noise():
     oracle = NoisyOracle(HYPERBOLA, noise.gaussian(**ROOT), sigma=3.0)
     assert oracle.parameters.tolist() == [3.0, 1.5, 0.3]
+    assert [np.ravel(part).tolist() for part in oracle.split(oracle.parameters)] == [[3.0], [1.5], [0.3]]
     x, z = np.random.default_rng(0).normal(size=(2, 2))
     np.testing.assert_allclose(oracle(x, z, oracle.parameters), oracle(x, z), rtol=1e-15)
     other = NoisyOracle(

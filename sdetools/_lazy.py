@@ -1,0 +1,26 @@
+"""Packages whose names are loaded when they are first asked for, so that an import is quick."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+
+def lazily(package: str, home: Mapping[str, str], listed: Sequence[str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """`__getattr__` and `__dir__` of a package: `home` says in which of its modules a name stands, `listed` what `dir` shows.
+
+    >>> load, names = lazily("sdetools", {"select": "_arrays"}, ["select"])
+    >>> load("select").__name__, names()
+    ('select', ['select'])
+    """
+
+    def load(name: str) -> Any:
+        if name not in home:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{package}.{home[name]}"), name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return load, lambda: list(listed)
