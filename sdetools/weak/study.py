@@ -42,6 +42,11 @@ class OrderEstimate(Estimate):
         return slope(self.etas, np.asarray(gaps, dtype=float))
 
 
+def _spread(draws: np.ndarray, random: bool) -> float:
+    """The standard deviation of bootstrap draws; 0 where nothing is random, without the rounding of a mean of equal numbers."""
+    return float(draws.std()) if random else 0.0
+
+
 def slope(etas: np.ndarray, gaps: np.ndarray) -> float:
     """Least-squares slope of log gap against log eta, all points alike."""
     x = np.log(etas) - np.log(etas).mean()
@@ -103,12 +108,13 @@ class OrderStudy:
         local = []
         for a, b in zip(range(len(kept) - 1), range(1, len(kept))):
             width = np.log(etas[a] / etas[b])
-            value, spread = np.log(values[a] / values[b]) / width, (logs[:, a] - logs[:, b]) / width
+            value, draws = np.log(values[a] / values[b]) / width, (logs[:, a] - logs[:, b]) / width
             told = f"slope {etas[a]:.4g} to {etas[b]:.4g}"
-            known = {"random": not (exact[a] and exact[b]), "rounding": float(rounding[a] + rounding[b]) / abs(width)}
-            local.append(Estimate(float(value), float(spread.std()), n, self.confidence, told, **known))
+            random = not (exact[a] and exact[b])
+            known = {"random": random, "rounding": float(rounding[a] + rounding[b]) / abs(width)}
+            local.append(Estimate(float(value), _spread(draws, random), n, self.confidence, told, **known))
         return OrderEstimate(
-            slope(etas, values), float(errors.std()), n, self.confidence, name, lost, first, 1, etas, values, tuple(local),
+            slope(etas, values), _spread(errors, not all(exact)), n, self.confidence, name, lost, first, 1, etas, values, tuple(local),
             random=not all(exact), rounding=float(np.abs(x) @ rounding / (x @ x)),
         )  # fmt: skip
 
