@@ -91,8 +91,8 @@ def test_an_interval_of_two_values():
 
 def test_an_interval_of_what_draws_nothing_or_says_nothing():
     assert Estimate(3.0, 0.0, 9, random=False, rounding=0.25).interval(0.9) == (2.75, 3.25)
-    for silent in (Estimate(3.0, 0.0, 9), Estimate(3.0, 0.0, 9, least=0.0), Estimate(math.nan, 1.0, 9), Estimate(3.0, math.nan, 1)):
-        assert silent.interval(0.9) == LINE
+    for value, stderr, least in ((3.0, 0.0, -math.inf), (3.0, 0.0, 0.0), (math.nan, 1.0, 0.0), (3.0, math.nan, 0.0)):
+        assert Estimate(value, stderr, 9, least=least).interval(0.9) == LINE
 
 
 def test_resolved_is_four_errors_and_the_rounding():

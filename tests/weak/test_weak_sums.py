@@ -120,7 +120,8 @@ def known_of(stderr):
     places = np.arange(6.0).reshape(2, 3)
 
     def along(o):
-        return {"random": RANDOM[:, o], "rounding": 1e-9 * (1 + places[:, o]), "least": -10 - places[:, o], "most": 20 + places[:, o]}
+        at = places[:, o]
+        return {"random": RANDOM[:, o], "rounding": 1e-9 * (1 + at), "least": -10 - at, "most": 20 + at}
 
     return SimpleNamespace(stderr=stderr, along=along, of=lambda t, o: {n: v[t].item() for n, v in along(o).items()})
 
