@@ -13,6 +13,7 @@ HOME = ROOT / "benchmarks" / "mutation"
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(HOME)
     import making as mutants
+    from meeting import Order
     from table import Table
 
 SOURCE = b'''
@@ -109,6 +110,16 @@ def test_every_computing_function_of_these_rooms_is_in_the_table(table):
             w for w in missing if any(f"{file}:{w}" == e or f"{file}:{w}".startswith(f"{e}.") or file == e for e in table.tuning)
         }
         assert missing == tuned, f"{file}: {sorted(missing - tuned)} are neither a formula nor tuning"
+
+
+def test_the_sharpest_tests_come_first():
+    """What noticed the function before, then files as they are listed, then the rest of the room, then slow ones."""
+    mutant = mutants.mutants_of("a.py", b"def f(x):\n    return 2 * x\n")[0]
+    order = Order({"a.py:f": ["tests/room/test_c.py::old"]}, {"tests/room/test_sharp.py::slow": 9.0})
+    tests = ("tests/room/test_sharp.py", "tests/room/test_b.py", "tests/room")
+    names = ["test_a.py::a", "test_b.py::b", "test_c.py::old", "test_sharp.py::quick", "test_sharp.py::slow"]
+    ranked = sorted((f"tests/room/{name}" for name in names), key=lambda name: order.rank(mutant, name, tests))
+    assert [name.split("/")[-1] for name in ranked] == [names[k] for k in (2, 3, 1, 0, 4)]
 
 
 def test_a_noticed_change_is_told_from_one_that_is_not(tmp_path):

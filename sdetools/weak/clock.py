@@ -30,7 +30,7 @@ def steps_to(horizon: float, step_time: float, name: str = "horizon") -> int:
             "Take an earlier time or longer steps."
         )
     whole = round(steps)
-    if whole < 1 or abs(steps - whole) > 1e-9 * max(1.0, steps):
+    if whole < 1 or not math.isclose(steps, whole, rel_tol=1e-9):
         near = float(f"{max(1, whole) * step_time:.12g}")
         raise ValueError(
             f"`{name}` must be a whole number of steps; got {name}={horizon!r}, which is {steps:.6g} steps of {step_time:.6g}. "
@@ -56,7 +56,7 @@ def recorded_steps(times: Any, steps: int, step_time: float, memory: float) -> n
     while k < steps:
         chosen.add(round(k))
         k *= GROWTH
-    return np.array(sorted(k for k in chosen if k <= steps))
+    return np.array(sorted(chosen))
 
 
 def moment(times: np.ndarray, time: float | None) -> int:

@@ -55,8 +55,7 @@ class WeakGap:
 
     @property
     def first_divergence(self) -> int:
-        steps = self.statistics.sums.first
-        return int(min((s for s in steps.tolist() if s >= 0), default=-1))
+        return min((s for s in self.statistics.sums.first.tolist() if s >= 0), default=-1)
 
     @property
     def final(self) -> np.ndarray | None:

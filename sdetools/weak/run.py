@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -186,7 +187,7 @@ def nested(members: tuple[Dynamics, ...]) -> tuple[int, ...]:
     shortest = min(m.step_time for m in members)
     ratios = [m.step_time / shortest for m in members]
     every = tuple(round(r) for r in ratios)
-    if any(abs(r - n) > 1e-9 * r for r, n in zip(ratios, every)):
+    if not all(math.isclose(r, n, rel_tol=1e-9) for r, n in zip(ratios, every)):
         a, b = (m.step_time for m in members)
         raise ValueError(
             f"the steps of the two dynamics must nest, one a whole multiple of the other; got step_time={a:g} and {b:g}. "

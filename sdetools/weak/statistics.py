@@ -89,7 +89,7 @@ class PairStatistics:
         t, n = self.total, self.sums.paths
         own = _variance(t["d2"], n)
         with np.errstate(all="ignore"):
-            explained = self.slope * t["dc"] / max(1, n - 1)
+            explained = self.slope * t["dc"] / (n - 1)
             left = np.where(self.slope != 0, (own - explained) * ((n - 1) / (n - 2) if n > 2 else np.nan), own)
             return np.where(left <= 1e-14 * own, np.where(own > 0, 1e-14 * own, 0.0), left)
 

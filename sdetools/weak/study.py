@@ -43,10 +43,20 @@ class OrderEstimate(Estimate):
         return slope(self.etas, np.asarray(gaps, dtype=float))
 
 
+def _spread(draws: np.ndarray, random: bool) -> float:
+    """The standard deviation of bootstrap draws; 0 where nothing is random, without the rounding of a mean of equal numbers."""
+    return float(draws.std()) if random else 0.0
+
+
 def slope(etas: np.ndarray, gaps: np.ndarray) -> float:
     """Least-squares slope of log gap against log eta, all points alike."""
+    return float(_weights(etas) @ np.log(gaps))
+
+
+def _weights(etas: np.ndarray) -> np.ndarray:
+    """x / (x . x) with the centred x = log eta: their product with log gap is the slope."""
     x = np.log(etas) - np.log(etas).mean()
-    return float(x @ np.log(gaps) / (x @ x))
+    return x / (x @ x)
 
 
 @dataclass(frozen=True)
@@ -96,21 +106,20 @@ class OrderStudy:
         if len(kept) < 2:
             return OrderEstimate(math.nan, math.nan, n, self.confidence, name, lost, first)
         etas, values = self.etas[kept], np.array([abs(points[i].value) for i in kept])
-        logs = np.log(np.column_stack([self._draws(i, o, points[i]) for i in kept]))
-        x = np.log(etas) - np.log(etas).mean()
-        errors = logs @ x / (x @ x)
+        logs, weights = np.log([self._draws(i, o, points[i]) for i in kept]), _weights(etas)
         rounding = np.array([points[i].rounding for i in kept]) / values
         exact = [not points[i].random for i in kept]
         local = []
         for a, b in zip(range(len(kept) - 1), range(1, len(kept))):
             width = np.log(etas[a] / etas[b])
-            value, spread = np.log(values[a] / values[b]) / width, (logs[:, a] - logs[:, b]) / width
+            value, draws = np.log(values[a] / values[b]) / width, (logs[a] - logs[b]) / width
             told = f"slope {etas[a]:.4g} to {etas[b]:.4g}"
-            known = {"random": not (exact[a] and exact[b]), "rounding": float(rounding[a] + rounding[b]) / abs(width)}
-            local.append(Estimate(float(value), float(spread.std()), n, self.confidence, told, **known))
+            random = not (exact[a] and exact[b])
+            known = {"random": random, "rounding": float(rounding[a] + rounding[b]) / abs(width)}
+            local.append(Estimate(float(value), _spread(draws, random), n, self.confidence, told, **known))
         return OrderEstimate(
-            slope(etas, values), float(errors.std()), n, self.confidence, name, lost, first, 1, etas, values, tuple(local),
-            random=not all(exact), rounding=float(np.abs(x) @ rounding / (x @ x)),
+            slope(etas, values), _spread(weights @ logs, not all(exact)), n, self.confidence, name, lost, first, 1, etas, values, tuple(local),
+            random=not all(exact), rounding=float(np.abs(weights) @ rounding),
         )  # fmt: skip
 
     def _draws(self, i: int, o: int, point: Estimate) -> np.ndarray:

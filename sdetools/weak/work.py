@@ -91,13 +91,18 @@ def paths_for_precision(program: Program, precision: float, confidence: float, o
     known = Known(program, PairStatistics(pilot) if program.pair else SingleStatistics(pilot))
     _refuse_unseen(known, precision)
     least, most = known.bounds
-    spread = quantile(confidence, 10**9) * known.stderr * np.sqrt(pilot.paths)
-    missed = np.where(known.random & np.isfinite(most - least), (most - least) * miss(confidence, 1), 0.0)
+    spread = quantile(confidence, pilot.paths) * known.stderr * np.sqrt(pilot.paths)
+    missed = np.where(known.random & _bounded(known), most - least, 0.0) * miss(confidence, 1)
     root = (spread + np.sqrt(spread**2 + 4 * precision * missed)) / (2 * precision)
     paths = max(2, int(np.ceil(np.max(root**2))))
     if options.progress:
         print(f"{paths:,} paths for a half-width of {precision:g}: about {seconds * paths / pilot.paths:.3g} s", file=sys.stderr)
     return paths
+
+
+def _bounded(known: Known) -> np.ndarray:
+    """Where both bounds of a value are known, `(records, columns)`."""
+    return np.isfinite(known.bounds).all(axis=0)
 
 
 def _refuse_unseen(known: Known, precision: float) -> None:
@@ -121,7 +126,7 @@ def _refuse_unseen(known: Known, precision: float) -> None:
             f"{asked} some have no finite {names[o]} at step {step}, or one too large to be squared. "
             "Observe something that is finite wherever paths go."
         )
-    open_ = np.argwhere(known.random & (known.stderr == 0) & ~np.isfinite(known.bounds[1] - known.bounds[0]))
+    open_ = np.argwhere(known.random & (known.stderr == 0) & ~_bounded(known))
     if len(open_):
         t, o = open_[0]
         raise ValueError(
