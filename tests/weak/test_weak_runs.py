@@ -17,7 +17,9 @@ import sdetools as st
 from sdetools.simulation.engine import execute
 from sdetools.simulation.philox import Stream
 from sdetools.weak import work
-from sdetools.weak.run import _column, _moment, make_program
+from sdetools.weak.clock import moment
+from sdetools.weak.observables import column
+from sdetools.weak.run import make_program
 
 PLAN = st.schedules.constant(0.25, beta=0.5)
 PILOT = 2560
@@ -84,18 +86,18 @@ def test_a_store_belongs_to_one_seed_stream_and_number_of_paths(run, tmp_path):
 
 def test_columns_by_name_and_by_place():
     names = ("a", "b", "c")
-    assert [_column(names, o) for o in ("a", "c", 1, -1, -3)] == [0, 2, 1, 2, 0]
+    assert [column(names, o) for o in ("a", "c", 1, -1, -3)] == [0, 2, 1, 2, 0]
     for wrong in ("d", 3, -4):
         with pytest.raises(ValueError, match="`observable` must be"):
-            _column(names, wrong)
+            column(names, wrong)
 
 
 def test_moments_by_time():
     times = np.array([0.0, 0.5, 2.0])
-    assert [_moment(times, t) for t in (None, 0.0, 0.5, 2.0, 2.0 * (1 + 9e-10), 0.0 + 9e-10)] == [2, 0, 1, 2, 2, 0]
+    assert [moment(times, t) for t in (None, 0.0, 0.5, 2.0, 2.0 * (1 + 9e-10), 0.0 + 9e-10)] == [2, 0, 1, 2, 2, 0]
     for wrong in (2.0 * (1 + 2e-9), 0.25, 0.51):
         with pytest.raises(ValueError, match="`time` must be a recorded time"):
-            _moment(times, wrong)
+            moment(times, wrong)
 
 
 # -- precision -----------------------------------------------------------------------------------------------------------------------
@@ -113,8 +115,8 @@ def paths_of(members, observe, precision, confidence, ranges, coupled=True, monk
     points, program = draws_of(members, PILOT, 3, Stream(2, pilot=True), observe, coupled, times=[1.5])
     values = [[np.asarray(h.value(x[None])) for x in points] for h in program.observables]
     n = 2.0
-    for column, width in zip(values, ranges, strict=True):
-        s = np.std(column[0] - (column[1] if len(column) == 2 else 0.0), ddof=1)
+    for own, width in zip(values, ranges, strict=True):
+        s = np.std(own[0] - (own[1] if len(own) == 2 else 0.0), ddof=1)
         terms = [precision, -stats.norm.isf((1 - confidence) / 2) * s, -width * math.log(2 / (1 - confidence))]
         n = max(n, np.roots(terms).real.max() ** 2)
     return found.paths, math.ceil(n)
