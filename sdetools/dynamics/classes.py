@@ -322,9 +322,6 @@ class Symbolic:
     def conjugate(self) -> Symbolic:
         return self
 
-    def square(self) -> Symbolic:
-        return self * self
-
     def log1p(self) -> Symbolic:
         return (self + 1).log()  # type: ignore[attr-defined]
 
