@@ -133,16 +133,18 @@ def coefficients_off():
         x, u = rng.uniform(-1.5, 1.5, (2, 2))
         g = np.array([x[0] + x[1] / 3, x[0] / 3 + 4 / 5 * x[1] ** 3])
         kick = sigma * eta**0.5 * np.array([[1 + x[0] ** 2 / 4, 0.3], [0.2 * x[1], 0.8]]) @ u
-        for sde, part in (
-            (limit, 0.0),
-            (limit, float(rng.uniform(0, 1))),
-            (limit, 1.0),
-            (still, 1.0),
-        ):  # lambda_t jumps after the step
-            s = sde.signal_values(np.array([k * eta]), part, eta)[0]
-            right = -etas[k] / eta * kick * (sde is limit)
+        for sde, part, width in (
+            (limit, 0.0, 1),
+            (limit, float(rng.uniform(0, 1)), 1),
+            (limit, 1.0, 1),  # lambda_t jumps after the step
+            (still, 1.0, 1),
+            *((limit, part, 3) for part in (0.33, 0.66, 1.0)),  # a step over three of the plan's
+        ):
+            s = sde.signal_values(np.array([k * eta]), part, width * eta)[0]
+            speed = etas[min(k + math.ceil(part * width) - 1 if part else k, 4)] / eta
+            right = -speed * kick * (sde is limit)
             off = (
-                np.abs(sde.drift(x, None, s) + etas[k] / eta * g).max(),
+                np.abs(sde.drift(x, None, s) + speed * g).max(),
                 np.abs(sde.diffusion(x, list(u), None, s) - right).max(),
             )
             worst = max(worst, *off)
@@ -216,7 +218,9 @@ def slowed(eta):
 )
 def schedules(run):
     """Notices: another lambda_t than etabar_k / eta in step k, one step early or late, not averaged, or lost in drift or diffusion."""
-    run.measure("lambda_t: farthest from the averaged rate over eta, in every step and after the last", speed_off(), at_most=1e-12)
+    run.measure(
+        "lambda_t: farthest from the averaged rate over eta, in every step and after the last", speed_off(), at_most=1e-12
+    )
     # the gap has a leading term for each piece of the schedule: its order is off by eta = 2^-9 times the steps in some 1/(1 - beta)
     measure_exact(run, "schedule", scheduled, 1.0, 0.05)
     paths = run.scale(quick=5 * run.paths, standard=run.paths, full=run.paths // 4)
