@@ -55,8 +55,6 @@ def study(run, make):
 
 
 def measure(run, name, plan):
-    found = study(run, lambda eta: pair(quadratic(eta), plan(eta)))
-    exact = {h: sups(curves) for h, curves in exact_curves(found.gaps, [described(plan, eta) for eta in found.etas]).items()}
     schedule, made, steps = described(plan, AT), plan(AT), round(1 / AT)
     means, n = averaged(*schedule[:2]), len(schedule[0]) + BEYOND
     etas, betas, means = (np.pad(series, (0, BEYOND), mode="edge") for series in (*schedule[:2], means))
@@ -68,6 +66,8 @@ def measure(run, name, plan):
     ):
         run.measure(f"{name}: {symbol} beside its formula, every k", farthest(values, expected), at_most=ROUNDING)
     measure_equations(run, f"{name}, eta = {AT:g}", pair(quadratic(AT), made), schedule, TESTS, steps)
+    found = study(run, lambda eta: pair(quadratic(eta), plan(eta)))
+    exact = {h: sups(curves) for h, curves in exact_curves(found.gaps, [described(plan, eta) for eta in found.etas]).items()}
     measure_study(run, name, found, exact, TESTS)
     for h in TESTS:
         run.measure(f"{name}, {h}: fitted order, at least half of the theorem's", found.order(h), at_least=HALF)
