@@ -64,7 +64,11 @@ def heavy_ball(run):
     rows = []
     for beta in (0.5, 0.9, 0.99):
         average = st.SGDM(ORACLE, st.schedules.constant(eta=ETA, beta=beta))
-        gap, distance, allowed = endpoints(run, average, st.HeavyBall(ORACLE, gamma=(1 - beta) * ETA, beta=beta, step_time=ETA))
+        heavy = st.HeavyBall(ORACLE, gamma=(1 - beta) * ETA, beta=beta)
+        run.measure(f"time of a step of HeavyBall, beta={beta}", heavy.step_time, expected=ETA, relative=1e-12)
+        rates = heavy.averaged().etas(3)
+        run.measure(f"averaged rate of HeavyBall, beta={beta}", float(np.abs(rates - ETA).max()), at_most=1e-12 * ETA)
+        gap, distance, allowed = endpoints(run, average, heavy)
         run.measure(f"largest distance of two endpoints, beta={beta}", distance, at_most=allowed)
         run.measure(f"gap of x, beta={beta}", gap.at("x"), expected=0.0, tolerance=allowed)
         with run.control(f"gamma = eta, beta={beta}"):

@@ -98,19 +98,21 @@ def coefficients_off(kind):
         sde = st.HamiltonianSDE(oracle, st.schedules.scaled(eta, alpha=ALPHA, damping=0.7))
     for k in range(5):
         x, m, u = rng.uniform(-1.5, 1.5, (3, 2))
-        part = (0.0, float(rng.uniform(0, 1)), 1.0)[k % 3]  # within the step and at its end, after which the coefficients jump
-        s = sde.signal_values(np.array([k * eta]), part, eta)[0]
         g = np.array([x[0] + x[1] / 3, x[0] / 3 + 4 / 5 * x[1] ** 3])
         root = np.array([[1 + x[0] ** 2 / 4, 0.3], [0.2 * x[1], 0.8]])
-        if kind == "kinetic":
-            drift = np.concatenate([-etas[k] / eta * m, (1 - betas[k]) / eta * (g - m)])
-            force = (1 - betas[k]) / eta * sigma * eta**0.5 * root @ u
-            diffusion = sde.diffusion(np.concatenate([x, m]), list(u), None, s)
-            worst = max(worst, np.abs(diffusion - np.concatenate([0 * m, force])).max())
-        else:
-            drift = np.concatenate([-m, 0.7 * g])
-            worst = max(worst, float(sde.noise_dim))
-        worst = max(worst, np.abs(sde.drift(np.concatenate([x, m]), None, s) - drift).max())
+        # within a step and at its end, after which the coefficients jump; and in a step over three of the plan's
+        for part, width in ((0.0, 1), (float(rng.uniform(0, 1)), 1), (1.0, 1), (0.33, 3), (0.66, 3), (1.0, 3)):
+            s = sde.signal_values(np.array([k * eta]), part, width * eta)[0]
+            j = min(k + math.ceil(part * width) - 1 if part else k, 4)
+            if kind == "kinetic":
+                drift = np.concatenate([-etas[j] / eta * m, (1 - betas[j]) / eta * (g - m)])
+                force = (1 - betas[j]) / eta * sigma * eta**0.5 * root @ u
+                diffusion = sde.diffusion(np.concatenate([x, m]), list(u), None, s)
+                worst = max(worst, np.abs(diffusion - np.concatenate([0 * m, force])).max())
+            else:
+                drift = np.concatenate([-m, 0.7 * g])
+                worst = max(worst, float(sde.noise_dim))
+            worst = max(worst, np.abs(sde.drift(np.concatenate([x, m]), None, s) - drift).max())
     return float(worst)
 
 

@@ -73,25 +73,30 @@ def last_order(gaps, h):
     return float(st.exact.local_orders(DEEP, sups(gap[h] for gap in gaps))[-1])
 
 
+def speeds(eta, etas, betas):
+    """etabar_k / eta, the last pair being the one that goes on."""
+    total = np.full(len(etas), etas[-1] / (1 - betas[-1]))  # sum_{s >= k} eta_s prod_{t=k+1..s} beta_t
+    for k in reversed(range(len(etas) - 1)):
+        total[k] = etas[k] + betas[k + 1] * total[k + 1]
+    return (1 - betas) * total / eta
+
+
 def own_gap(eta, etas, betas, h, level=1.0):
     """The same from matrices. SGDM: m' = beta m + (1 - beta) (x + sigma xi), x' = x - eta m'; SDE: dX = -lambda (X dt + sqrt(level) dW).
 
     `level` is sigma^2 eta; lambda_t is etabar_k / eta in step k, by the sum in the schedule's definition from its last, constant pair on.
     """
-    total = np.full(len(etas), etas[-1] / (1 - betas[-1]))  # sum_{s >= k} eta_s prod_{t=k+1..s} beta_t
-    for k in reversed(range(len(etas) - 1)):
-        total[k] = etas[k] + betas[k + 1] * total[k + 1]
-    rate = (1 - betas) * total / eta
+    rate = speeds(eta, etas, betas)
 
     def step(k):
         near = 1 - betas[k]
         kick = near * math.sqrt(level / eta) * np.array([-etas[k], 1.0])
         return np.array([[1 - etas[k] * near, -etas[k] * betas[k]], [near, betas[k]]]), np.outer(kick, kick)
 
-    speeds = {value: flow(np.array([[-value]]), np.array([[value**2 * level]]), eta) for value in np.unique(rate)}
+    moved = {value: flow(np.array([[-value]]), np.array([[value**2 * level]]), eta) for value in np.unique(rate)}
 
     def motion(k):
-        return speeds[rate[k]]
+        return moved[rate[k]]
 
     laws = iterated(step, [1.0, 0.0], len(etas) - 1), iterated(motion, [1.0], len(etas) - 1)
     return moment(laws[0], POWER[h]) - moment(laws[1], POWER[h])
@@ -128,20 +133,31 @@ def coefficients_off():
         x, u = rng.uniform(-1.5, 1.5, (2, 2))
         g = np.array([x[0] + x[1] / 3, x[0] / 3 + 4 / 5 * x[1] ** 3])
         kick = sigma * eta**0.5 * np.array([[1 + x[0] ** 2 / 4, 0.3], [0.2 * x[1], 0.8]]) @ u
-        for sde, part in (
-            (limit, 0.0),
-            (limit, float(rng.uniform(0, 1))),
-            (limit, 1.0),
-            (still, 1.0),
-        ):  # lambda_t jumps after the step
-            s = sde.signal_values(np.array([k * eta]), part, eta)[0]
-            right = -etas[k] / eta * kick * (sde is limit)
+        for sde, part, width in (
+            (limit, 0.0, 1),
+            (limit, float(rng.uniform(0, 1)), 1),
+            (limit, 1.0, 1),  # lambda_t jumps after the step
+            (still, 1.0, 1),
+            *((limit, part, 3) for part in (0.33, 0.66, 1.0)),  # a step over three of the plan's
+        ):
+            s = sde.signal_values(np.array([k * eta]), part, width * eta)[0]
+            speed = etas[min(k + math.ceil(part * width) - 1 if part else k, 4)] / eta
+            right = -speed * kick * (sde is limit)
             off = (
-                np.abs(sde.drift(x, None, s) + etas[k] / eta * g).max(),
+                np.abs(sde.drift(x, None, s) + speed * g).max(),
                 np.abs(sde.diffusion(x, list(u), None, s) - right).max(),
             )
             worst = max(worst, *off)
     return float(worst + still.noise_dim)
+
+
+def speed_off(eta=DEEP[0]):
+    """How far lambda_t is from etabar_k / eta at the starts, the middles and the ends of all steps, and after the last pair."""
+    plan, (etas, betas) = training(eta), own_schedule("schedule", eta)
+    right = np.pad(speeds(eta, etas, betas), (0, 3), mode="edge")
+    k = np.arange(len(right))
+    found = np.array([[plan.rate(float(eta * (i + part))) for i in k] for part in (0.0, 0.5, 0.98)])
+    return float(max(np.abs(found - right).max(), np.abs(plan.rate(eta * k) - right).max()))
 
 
 @st.claim(
@@ -192,6 +208,9 @@ def slowed(eta):
 )
 def schedules(run):
     """Notices: another lambda_t than etabar_k / eta in step k, one step early or late, not averaged, or lost in drift or diffusion."""
+    run.measure(
+        "lambda_t: farthest from the averaged rate over eta, in every step and after the last", speed_off(), at_most=1e-12
+    )
     # the gap has a leading term for each piece of the schedule: its order is off by eta = 2^-9 times the steps in some 1/(1 - beta)
     measure_exact(run, "schedule", scheduled, 1.0, 0.05)
     paths = run.scale(quick=5 * run.paths, standard=run.paths, full=run.paths // 4)

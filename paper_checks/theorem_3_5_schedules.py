@@ -16,6 +16,8 @@ import sdetools as st
 ETAS = [2.0**-k for k in range(5, 9)]
 AT = ETAS[1]
 TESTS = (*SMOOTH, LIPSCHITZ)
+BEYOND = 4
+"""Steps after the last pair, which goes on, up to which the series are compared."""
 HALF = 0.25
 """Half of the theorem's order (1 - alpha)/2 at alpha = 0: a gap that does not vanish has order 0."""
 
@@ -53,18 +55,19 @@ def study(run, make):
 
 
 def measure(run, name, plan):
-    found = study(run, lambda eta: pair(quadratic(eta), plan(eta)))
-    exact = {h: sups(curves) for h, curves in exact_curves(found.gaps, [described(plan, eta) for eta in found.etas]).items()}
     schedule, made, steps = described(plan, AT), plan(AT), round(1 / AT)
-    means = averaged(*schedule[:2])
+    means, n = averaged(*schedule[:2]), len(schedule[0]) + BEYOND
+    etas, betas, means = (np.pad(series, (0, BEYOND), mode="edge") for series in (*schedule[:2], means))
     for symbol, values, expected in (
-        ("eta_k", made.etas(len(means)), schedule[0]),
-        ("beta_k", made.betas(len(means)), schedule[1]),
-        ("the averaged rate", made.averaged().etas(len(means)), means),
-        ("lambda_t", made.rate(AT * np.arange(steps)), means[:steps] / AT),
+        ("eta_k", made.etas(n), etas),
+        ("beta_k", made.betas(n), betas),
+        ("the averaged rate", made.averaged().etas(n), means),
+        ("lambda_t", made.rate(AT * np.arange(n)), means / AT),
     ):
         run.measure(f"{name}: {symbol} beside its formula, every k", farthest(values, expected), at_most=ROUNDING)
     measure_equations(run, f"{name}, eta = {AT:g}", pair(quadratic(AT), made), schedule, TESTS, steps)
+    found = study(run, lambda eta: pair(quadratic(eta), plan(eta)))
+    exact = {h: sups(curves) for h, curves in exact_curves(found.gaps, [described(plan, eta) for eta in found.etas]).items()}
     measure_study(run, name, found, exact, TESTS)
     for h in TESTS:
         run.measure(f"{name}, {h}: fitted order, at least half of the theorem's", found.order(h), at_least=HALF)

@@ -219,7 +219,7 @@ def step_decay(eta: float, at: Sequence[int], factor: float = 0.1, beta: float |
     if any(b <= a for a, b in pairwise(marks)):
         raise ValueError(f"`at` must hold increasing steps; got at={marks!r}. Sort it and drop the repeats.")
     drops = np.searchsorted(marks, np.arange(marks[-1] + 1), side="right") if marks else np.zeros(1, dtype=int)
-    return Plan(np.array([eta * factor**n for n in range(len(marks) + 1)])[drops], beta, eta)
+    return Plan([eta * factor**n for n in drops.tolist()], beta, eta)
 
 
 def cosine(eta: float, steps: int, final: float = 0.0, beta: float | Sequence[float] = 0.0) -> Plan:
@@ -301,7 +301,7 @@ def scaled(
             raise ValueError(
                 "`horizon` must say how far `rate` and `damping` are used; got horizon=None with a function of time."
             )
-        steps = max(1, math.ceil(_check.positive("horizon", horizon) / clock * (1 - 1e-12) - 1e-9) + 1)
+        steps = math.ceil(_check.positive("horizon", horizon) / clock * (1 - 1e-12) - 1e-9) + 1
     times = clock * np.arange(steps)
     rates, dampings = (
         np.array([_check.number(name, f(float(t)) if callable(f) else f) for t in times])

@@ -108,6 +108,7 @@ def test_families():
     by_function = schedules.from_functions(lambda k: 0.1 / (1 + k), lambda k: 0.5 if k < 2 else 0.9, steps=4)
     np.testing.assert_allclose(by_function.betas(5), [0.5, 0.5, 0.9, 0.9, 0.9])
     assert by_function.eta == 0.1
+    np.testing.assert_allclose(by_function.etas(6), np.array([12, 6, 4, 3, 3, 3]) / 120, rtol=1e-15)  # and no pair more
 
 
 def test_scaled_family():

@@ -283,4 +283,4 @@ class ModifiedMomentumSDE(PhaseSDE):
         return np.concatenate([-(1 - half * mu) * m - half * g, (1 + half * mu) * g - damped])
 
     def diffusion(self, y: Any, u: Sequence[Any], p: Any = None, s: Sequence[Any] = (1.0, 1.0, 1.0)) -> np.ndarray:
-        return super().diffusion(y, u, p, (1.0, 1.0, 1.0))
+        return super().diffusion(y, u, p)  # the signals' own numbers: kappa = 1

@@ -177,6 +177,15 @@ def test_every_gradient_of_a_step_sees_the_same_draw():
         np.testing.assert_array_equal(run.final, np.repeat(X0[:, None], 40, axis=1))
 
 
+def test_memory_and_fading_have_an_entry_a_step():
+    """c_0 ... c_K and beta_0 ... beta_{K-1}, beyond the last pair as well."""
+    for d in (st.SGDM(ORACLE, MOVING), st.HeavyBall(ORACLE, gamma=ETAS, beta=BETAS)):
+        np.testing.assert_array_equal(d.memory(8), MOVING.memory(8))
+        np.testing.assert_array_equal(d.fading(8), [*BETAS, BETAS[-1], BETAS[-1]])
+        np.testing.assert_array_equal(d.coefficient_values(8), np.pad([ETAS, BETAS], ((0, 0), (0, 2)), mode="edge").T)
+    assert st.SGD(ORACLE, MOVING.averaged()).memory(8) is None
+
+
 def test_step_time_is_the_plans_eta_or_what_is_said():
     assert st.SGDM(ORACLE, st.schedules.constant(0.1, 0.9)).step_time == 0.1
     assert st.SGDM(ORACLE, st.schedules.constant(0.1, 0.9), step_time=0.01).step_time == 0.01

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import sdetools as st
+from sdetools.dynamics import slow as formulas
 from sdetools.dynamics.slow import SlowSDE
 from sdetools.manifold import at, project
 
@@ -40,6 +41,59 @@ def test_drift_and_diffusion_are_those_of_the_manifold(name):
     assert np.abs(sde.diffusion(x, u) + geometry.project_tangent(0.7 * root @ u)).max() < 1e-9
     half = [np.array(0.5)]
     assert np.abs(sde.drift(x, None, half) - 0.25 * sde.drift(x)).max() < 1e-12
+
+
+def rows(M):
+    """The entries i <= j of symmetric matrices `(..., d, d)`, as rows of paths."""
+    i, j = np.triu_indices(M.shape[-1])
+    return np.moveaxis(M[..., i, j], -1, 0)
+
+
+def test_the_frame_by_inverses_of_whole_matrices():
+    """P = 1 - H^+ H, H^+, P S P and Lyap^{-1}(Q S Q) + H^+ S P + P S H^+, for Hessians of rank 2 in four coordinates."""
+    rng = np.random.default_rng(4)
+    turned = np.linalg.qr(rng.normal(size=(3, 4, 4)))[0]
+    H = turned @ (np.array([3.0, 0.5, 0.0, 0.0])[:, None] * turned.swapaxes(1, 2))
+    S = rng.normal(size=(3, 4, 4))
+    S = S @ S.swapaxes(1, 2)
+    found = formulas._plain_frame(4, 2, rows(H), rows(S)).reshape(4, 10, 3)
+    for n in range(3):
+        inverse = np.linalg.pinv(H[n], rcond=1e-8, hermitian=True)
+        Q = inverse @ H[n]
+        P = np.eye(4) - Q
+        both = np.kron(H[n], np.eye(4)) + np.kron(np.eye(4), H[n])
+        level = (np.linalg.pinv(both, rcond=1e-8, hermitian=True) @ (Q @ S[n] @ Q).ravel()).reshape(4, 4)
+        mixed = inverse @ S[n] @ P
+        right = np.array([P, inverse, P @ S[n] @ P, level + mixed + mixed.T])
+        np.testing.assert_allclose(found[:, :, n], rows(right).T, atol=1e-12)
+        T = rng.normal(size=(4, 4, 4))
+        T = sum(T.transpose(order) for order in ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)))
+        own = T[formulas._ascending(4, 3)]
+        pulled = -inverse @ np.einsum("ijl,ij->l", T, right[2]) - P @ np.einsum("ijl,ij->l", T, right[3])
+        np.testing.assert_allclose(formulas._plain_pull(4, found[:, :, n].ravel(), own), pulled, rtol=1e-12)
+        g = rng.normal(size=4)
+        newton = formulas._plain_newton(4, rows(H[n : n + 1]), rows(P[None]), g[:, None])
+        np.testing.assert_allclose(newton[:, 0], np.linalg.solve(H[n] + np.trace(H[n]) * P, g), rtol=1e-12)
+
+
+def test_a_frame_is_lost_where_the_rank_is_not_clear():
+    """Where |lambda_3| exceeds 0.7 lambda_2, or lambda_2 is below 1e-8 lambda_1; and only there."""
+    values = np.array(
+        [[1.0, 1.0, 0.695], [1.0, 1.0, 0.705], [1.0, -0.695, 1.0], [-0.705, 1.0, 1.0], [1.01e-8, 0.0, 1.0], [0.99e-8, 0.0, 1.0]]
+    )
+    H = values[:, :, None] * np.eye(3)
+    lost = np.isnan(formulas._plain_frame(3, 2, rows(H), rows(np.broadcast_to(np.eye(3), (6, 3, 3))))).all(axis=0)
+    assert lost.tolist() == [False, True, False, True, False, True]
+
+
+def test_the_speed_is_read_on_the_slow_clock():
+    """lambda at t = k eta^2, also in a step over three of the plan's, whose end still belongs to it."""
+    eta, rates = 0.1, np.array([0.1, 0.07, 0.05, 0.02])
+    sde = slow(LOSSES["valley"][0], plan=st.schedules.from_arrays(rates, base=eta), at=[0.3, 0.0])
+    starts = eta**2 * np.arange(3)
+    for part, width, later in ((0.0, 1, 0), (0.99, 1, 0), (1.0, 1, 0), (0.33, 3, 0), (0.66, 3, 1), (1.0, 3, 2)):
+        found = sde.signal_values(starts, part, width * eta**2)
+        np.testing.assert_allclose(found[:, 0], (rates / eta)[np.minimum(np.arange(3) + later, 3)], rtol=1e-14)
 
 
 @pytest.mark.parametrize(
