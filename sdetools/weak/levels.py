@@ -56,10 +56,11 @@ class Moments:
         return own
 
     @property
-    def share(self) -> np.ndarray:
-        """The share of the largest paths in the variance of h: sum (h - E h)^4 / (sum (h - E h)^2)^2. It falls as kurtosis / n where the
-        fourth moment is finite, and tends to no number below 1 - a/2 where P(|h| > y) ~ y^-a with a < 2 has no variance."""
-        return self.kurtosis[1] / max(1, self.known)
+    def shares(self) -> np.ndarray:
+        """The share of the largest paths in the variances of d, h(fine), h(coarse): sum (h - E h)^4 / (sum (h - E h)^2)^2. It falls as
+        kurtosis / n where the fourth moment is finite; where P(|h| > y) ~ y^-a with a < 2 there is no variance, and it has the mean 1 - a/2
+        however many the paths, now above and now below."""
+        return self.kurtosis / max(1, self.known)
 
     def joined(self, other: Moments | None) -> Moments:
         """Both together, each by its number of paths; the kurtosis is that of the larger."""
