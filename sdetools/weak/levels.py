@@ -234,5 +234,5 @@ def _kurtosis(program: Program, sums: Sums) -> np.ndarray:
             return np.array(rows).T
         n = int(sums.counts.max())
         full = sums.counts == n
-        variances = np.moveaxis(sums.groups[full, -1][..., [5, 3, 4] if program.pair else [1, 1, 1]], -1, 1) / (n - 1)
-        return n * variances.var(axis=0, ddof=1) / variances.mean(axis=0) ** 2 + (n - 3) / (n - 1)
+        squares = np.moveaxis(sums.groups[full, -1][..., [5, 3, 4] if program.pair else [1, 1, 1]], -1, 1)
+        return n * squares.var(axis=0, ddof=1) / squares.mean(axis=0) ** 2 + (n - 3) / (n - 1)

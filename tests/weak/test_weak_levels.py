@@ -15,6 +15,7 @@ from scipy import stats
 
 import sdetools as st
 from sdetools.simulation.engine import Sums
+from sdetools.simulation.philox import Stream
 from sdetools.weak import levels
 from sdetools.weak.level_search import SETTLING, Search
 from sdetools.weak.levels import Level, Moments, Work, combined, decay_order, fitted_order, remaining
@@ -444,3 +445,91 @@ def test_a_step_divides_the_horizon_up_to_rounding(steps):
             _whole(0.7, 0.7 / steps * (1 + off)) if off < 0.1 else _whole(0.7, 0.7 / (steps + 0.2))
     with pytest.raises(ValueError, match=r"0\.4 steps to horizon=0\.7.* Take dt=0\.7\."):
         _whole(0.7, 1.75)
+
+
+class Undeclared(st.EulerMaruyama):
+    """An integrator that declares no weak order."""
+
+    def __getattribute__(self, name):
+        if name == "weak":
+            raise AttributeError(name)
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize("dt", [None, 0.35])
+def test_a_shorter_coarsest_step_and_a_larger_pilot_are_tried_where_the_step_was_not_given(dt, monkeypatch):
+    """Four attempts with pilots of 40 times 1, 4, 16 and 64 and steps that fall by r beyond what the last search came to; one with dt=."""
+    from sdetools.weak import multilevel as module
+
+    tried = []
+
+    class Recorded:
+        def __init__(self, work, eps, weak, pilot, most):
+            tried.append(self)
+            self.work, self.asked = work, (eps, weak, pilot, most)
+
+        def run(self, coarsest, choose):
+            self.ran, self.levels = (coarsest, choose), [SimpleNamespace(dt=coarsest / 2)]
+            return False
+
+        def result(self, confidence):
+            return self, confidence
+
+    monkeypatch.setattr(module, "Search", Recorded)
+    made = []
+    asked = dict(
+        eps=0.1,
+        observe=["x"],
+        dt=dt,
+        refinement=3,
+        pilot=40,
+        most_levels=7,
+        confidence=0.9,
+        seed=5,
+        stream=2,
+        threads=3,
+        backend="numpy",
+    )
+    last, confidence = st.multilevel(lambda h: (made.append(h), Undeclared(OU, h))[1], [1.3], 0.7, **asked)
+    assert last is tried[-1] and confidence == 0.9
+    assert [t.asked for t in tried] == [(0.1, 1.0, 40 * 4**k, 7) for k in range(4 if dt is None else 1)]
+    for k, t in enumerate(tried):
+        assert t.ran == pytest.approx((0.7 / 6**k, True) if dt is None else (0.35, False), rel=1e-12)
+    assert made[0] == (dt or 0.7)
+    work = last.work
+    assert (work.x0, work.horizon, work.observe, work.refinement) == ([1.3], 0.7, ["x"], 3)
+    assert (work.options.seed, work.options.stream, work.options.threads, work.options.backend) == (5, Stream.of(2), 3, "numpy")
+    tried.clear()
+    st.multilevel(lambda h: st.Platen(OU, h), [1.3], 0.7, **asked)
+    assert tried[0].asked[1] == 2
+    st.multilevel(lambda h: st.Platen(OU, h), [1.3], 0.7, weak=1.5, **asked)
+    assert tried[-1].asked[1] == 1.5
+
+
+def test_constants_are_told_by_the_formula():
+    work = Work(lambda dt: st.EulerMaruyama(OU, dt), [1.0], 1.0, ["x", "3", lambda x: np.float64(2.0)], 2)
+    own = search([0.1], [0.1])
+    own.levels = [work.single(0.5)]
+    assert own._constants == {h.name for h in work.single(0.5).program.observables[1:]}
+
+
+def test_the_look_at_the_base_level_grows_until_single_paths_carry_less():
+    """Doubled while an eighth of the variance of h rests on single paths, up to 2^18 paths; then refused by name."""
+    work = Work(lambda dt: st.EulerMaruyama(OU, dt), [1.0], 1.0, ["x", "x**3"], 2)
+    for target, drawn in ((0.12, [100]), (0.13, [100, 200, 400])):
+        level = work.single(0.5)
+        own, taken = search([0.1], [0.1]), []
+        own.levels = [level]
+        level.pilot = moments(100, np.zeros((3, 2)), np.ones((3, 2)), [[1, 1], [1, 100 * 0.2], [99, 99]])
+
+        def explore(level, n, target=target, taken=taken):
+            taken.append(n)
+            share = target if len(taken) < 3 else 0.1
+            level.pilot = moments(2 * n, np.zeros((3, 2)), np.ones((3, 2)), [[99, 99], [1, 2 * n * share], [99, 99]])
+
+        own.work = SimpleNamespace(explore=explore, refinement=2)
+        own._settle()
+        assert taken == drawn
+    level.pilot = moments(SETTLING, np.zeros((3, 2)), np.ones((3, 2)), [[1, 1], [1, SETTLING * 0.13], [1, 1]])
+    with pytest.raises(ValueError, match=r"that of x\*\*3 with steps of 0\.5 rests on few of 262,144 paths"):
+        own._settle()
