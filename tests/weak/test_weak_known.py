@@ -426,6 +426,7 @@ def test_choices_hold_both_sides_and_the_larger_of_two_holds_less():
     assert range_of(lambda x: st.select(x[0] > 2, 7.0, st.select(x[0] < 2, -5.0, x[0])), 1).values == {-5.0, 2.0, 7.0}
     assert range_of(lambda x: st.select(x[0] > 2, 7.0, st.select(x[0] < 2, -5.0, 3 * x[0])), 1) == Range()
     assert range_of(lambda x: st.select(x[0] > 2, 7.0, st.select(x[0] < 1, -5.0, x[0])), 1) == Range()
+    assert range_of(lambda x: x[0] > 0, 1).values == {0.0, 1.0}
     assert analytic(lambda tape: 3.0) and not analytic(lambda tape: 1 / 0)
 
 
