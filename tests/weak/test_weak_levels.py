@@ -313,6 +313,66 @@ def test_thin_tails_are_named(d, fine):
         own._refuse_thin(level, found)
 
 
+@pytest.mark.parametrize(("n", "trusted"), [(101, 1.0), (999, 1.0), (1000, 0.5), (5000, 0.5)])
+def test_numbers_of_paths_share_the_variance_at_the_least_cost(n, trusted):
+    """N_l = 2 eps^-2 sqrt(V_l / C_l) sum_k sqrt(V_k C_k), for the observable that wants most; V_l of few paths is believed to be no less than
+    the level before promises by the order of decay, of many no less than half of that."""
+    variances = np.array([[5.0, 2.0], [0.9, 1.1], [0.02, 0.3], [1e-4, 0.09]])
+    zero, costs = np.zeros(2), np.array([4.0, 16.0, 48.0, 144.0])
+    found = [
+        Level(0.9 / 3**l, None, int(c), pilot=moments(n, [zero] * 3, [v * (n - 1), zero + 9, zero]))
+        for l, (c, v) in enumerate(zip(costs, variances))
+    ]
+    own = Search(SimpleNamespace(refinement=3), 0.2, 1.0, n, 20, found)
+
+    def wanted(variances):
+        out = []
+        for v in variances.T.copy():
+            decay = decay_order(v[1:], 3, np.full(3, n))
+            for l in (2, 3):
+                v[l] = max(v[l], trusted * v[l - 1] * 3**-decay)
+            out.append(2 / 0.04 * np.sqrt(v / costs) * np.sqrt(v * costs).sum())
+        return np.maximum(np.ceil(np.max(out, axis=0)), 16)
+
+    assert own._allocation().tolist() == wanted(variances).tolist()
+    # Main paths enter with the larger of what they and all say, and are never fewer than there are.
+    found[1].main = moments(50, [zero] * 3, [np.array([3.0, 2.0]) * 49, zero + 9, zero])
+    found[3].main = moments(7777, [zero] * 3, [zero, zero, zero])
+    before, after = wanted(variances)[1], own._allocation()
+    assert after[3] == 7777 and after[1] > 1.2 * before
+    with pytest.raises(ValueError, match=r"got eps=1e-09, which takes .* paths"):
+        replace(own, eps=1e-9)._allocation()
+
+
+def test_a_decay_is_one_half_at_least():
+    """Two levels show none; variances that grow would promise more and more."""
+    zero = np.zeros(1)
+    for values in ((5.0, 0.9, 0.01), (5.0, 0.9, 1.1, 0.3)):
+        found = [Level(1.0, None, 10, pilot=moments(50, [zero] * 3, [zero + v * 49, zero + 9, zero])) for v in values]
+        v = np.array(values)
+        decay = max(0.5, decay_order(v[1:], 2, np.full(len(v) - 1, 50)))
+        for l in range(2, len(v)):
+            v[l] = max(v[l], v[l - 1] * 2**-decay)
+        expected = np.maximum(np.ceil(2 / 0.01 * np.sqrt(v / 10) * np.sqrt(v * 10).sum()), 16)
+        assert Search(SimpleNamespace(refinement=2), 0.1, 1.0, 50, 20, found)._allocation().tolist() == expected.tolist()
+    one = [Level(1.0, None, 10, pilot=moments(50, [zero] * 3, [zero + v * 49, zero + 9, zero])) for v in (5.0, 0.9)]
+    assert Search(SimpleNamespace(refinement=2), 0.1, 1.0, 50, 20, one)._allocation().tolist() == [
+        math.ceil(200 * math.sqrt(v) * (5**0.5 + 0.9**0.5)) for v in (5.0, 0.9)
+    ]
+
+
+def test_a_new_level_has_a_shorter_step_and_fewer_pilot_paths():
+    own = search([0.3, 0.2, 0.1], [0.1, 0.1, 0.1], n=900)
+    made = []
+    own.work = SimpleNamespace(refinement=3, pair=lambda dt: Level(dt, None, 7), explore=lambda level, n: made.append((level, n)))
+    own._deepen()
+    assert (
+        own.levels[-1] is made[0][0] and own.levels[-1].dt == pytest.approx(0.9 / 81, rel=1e-14) and made[0][1] == 33
+    )  # 900 / 27
+    own._deepen()
+    assert own.levels[-1].dt == pytest.approx(0.9 / 243, rel=1e-14) and made[1][1] == 32  # never fewer
+
+
 class Scripted(Search):
     """The rules of `run` alone: what levels, biases, numbers of paths and variances are is said from outside."""
 
