@@ -26,7 +26,7 @@ def calls(monkeypatch):
 
     def simulate(member, **options):
         asked.append((member, options))
-        return SimpleNamespace(final=ENDS[len(asked) - 1], dynamics=member)
+        return SimpleNamespace(final=ENDS[(len(asked) - 1) % 3][:, : options["paths"]], dynamics=member)
 
     monkeypatch.setattr(module, "simulate", simulate)
     return asked
@@ -115,6 +115,18 @@ def test_end_points_are_compared_with_those_of_the_slow_sde(calls):
         for h, a, b in zip(("x", "x*y"), own, limit):
             assert found.distances[name, h] == distance(a, b, seed=4)
             assert found.distances[name, f"{h} kolmogorov"] == distance(a, b, "kolmogorov", seed=4)
+
+
+def test_paths_that_are_shown_are_runs_to_each_recorded_time(calls):
+    """The start of each dynamics, then where the same draws lead by 0.1, 0.2 and 0.3."""
+    found = study(0.3, times=[0.1, 0.2, 0.3], shown=4, stream=1, seed=3)
+    for k, (name, shown) in enumerate(found.paths_shown.items()):
+        mine = calls[3 + 3 * k : 6 + 3 * k]
+        assert [(o["horizon"], o["times"], o["paths"], o["seed"]) for _, o in mine] == [(t, [t], 4, 3) for t in (0.1, 0.2, 0.3)]
+        assert all(member is calls[k][0] and o["stream"] == calls[k][1]["stream"] and o["x0"] == [0.3, 0.2] for member, o in mine)
+        start = calls[k][0].start(np.array([0.3, 0.2]))[0]
+        np.testing.assert_array_equal(shown, np.stack([np.tile(start[:, None], 4), *(e[:, :4] for e in ENDS)], axis=1))
+    assert list(found.paths_shown) == list(found.runs)
 
 
 def test_means_of_runs_are_joined_at_the_times_that_all_have():
