@@ -259,6 +259,13 @@ def test_members_are_at_one_point_up_to_the_rounding_of_where_they_have_been():
             first = row(0.5, 0.6, 0.3, 0.5, size * 16 * EPS * off, share)
             second = row(0.1, 0.2, 0.01, 0.02, size * 20 * EPS * off, share)
             assert at([first, second]) == [same, same], share
+    for k in range(4):  # each of the four where it is the largest
+        parts = [0.1, 0.2, 0.3, 0.4]
+        parts[k] = 30.0
+        whole = math.sqrt(sum(p * p for p in parts) + 1.5**2)
+        for off, same in ((0.998, True), (1.002, False)):
+            own = row(parts[0], parts[1], parts[2] ** 2, parts[3] ** 2, whole * 16 * EPS * off, 0.4)
+            assert at([own, own])[0] == same
     lost = row(np.inf, 0, 0, 0, np.nan, 0.5)
     assert at([lost, lost], 8.0) == [True, True] and at([lost, lost]) == [False, False]
 
