@@ -313,11 +313,12 @@ def test_thin_tails_are_named(d, fine):
         own._refuse_thin(level, found)
 
 
+@pytest.mark.parametrize("middle", [8.0, 1.0])
 @pytest.mark.parametrize(("n", "trusted"), [(101, 1.0), (999, 1.0), (1000, 0.5), (5000, 0.5)])
-def test_numbers_of_paths_share_the_variance_at_the_least_cost(n, trusted):
+def test_numbers_of_paths_share_the_variance_at_the_least_cost(n, trusted, middle):
     """N_l = 2 eps^-2 sqrt(V_l / C_l) sum_k sqrt(V_k C_k), for the observable that wants most; V_l of few paths is believed to be no less than
     the level before promises by the order of decay, of many no less than half of that."""
-    variances = np.array([[5.0, 2.0], [0.9, 1.1], [0.02, 0.3], [1e-4, 0.09]])
+    variances = np.array([[200.0, 2.0], [36.0, 1.1], [middle, 0.3], [0.3, 0.09]])
     zero, costs = np.zeros(2), np.array([4.0, 16.0, 48.0, 144.0])
     found = [
         Level(0.9 / 3**l, None, int(c), pilot=moments(n, [zero] * 3, [v * (n - 1), zero + 9, zero]))
@@ -336,7 +337,7 @@ def test_numbers_of_paths_share_the_variance_at_the_least_cost(n, trusted):
 
     assert own._allocation().tolist() == wanted(variances).tolist()
     # Main paths enter with the larger of what they and all say, and are never fewer than there are.
-    found[1].main = moments(50, [zero] * 3, [np.array([3.0, 2.0]) * 49, zero + 9, zero])
+    found[1].main = moments(50, [zero] * 3, [np.array([120.0, 2.0]) * 49, zero + 9, zero])
     found[3].main = moments(7777, [zero] * 3, [zero, zero, zero])
     before, after = wanted(variances)[1], own._allocation()
     assert after[3] == 7777 and after[1] > 1.2 * before
