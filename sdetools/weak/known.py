@@ -24,7 +24,7 @@ from sdetools.simulation.program import PAIR, Program
 from sdetools.simulation.reference import run_reference
 from sdetools.simulation.trace import Tape, symbols
 from sdetools.weak.observables import observables
-from sdetools.weak.ranges import Range, analytic, range_of
+from sdetools.weak.ranges import Range, analytic, range_of_observable
 from sdetools.weak.statistics import PairStatistics, SingleStatistics
 
 ROUNDINGS = 4.0
@@ -70,7 +70,7 @@ class Known:
     def _range(self, o: int, h: Any) -> Range:
         """What is stated, and is it so; else what the formula shows."""
         if h.range is None:
-            return Range() if h.value_stage is not None else range_of(h.value, self.program.members[0].dim)
+            return range_of_observable(h, self.program.members[0].dim)
         for mean, _ in self._runs:
             seen, slack = mean[:, o][np.isfinite(mean[:, o])], 1e-9 * (h.range.high - h.range.low)
             if seen.size and not h.range.low - slack <= seen.min() <= seen.max() <= h.range.high + slack:

@@ -13,6 +13,7 @@ from sdetools.simulation.source import NotTraceable, observable_value
 from sdetools.simulation.trace import Tape, Traced, symbols
 from sdetools.weak.levels import FEW, Level, Moments, Work, combined, decay_order, fitted_order, remaining
 from sdetools.weak.multilevel_result import Multilevel
+from sdetools.weak.ranges import range_of_observable
 
 BIAS, VARIANCE = 0.5, 0.5
 """The remaining bias is at most half of eps, the variance at most half of eps^2."""
@@ -25,7 +26,8 @@ STEPS = 64, 4096
 RUNAWAY = 10.0
 """A plan that grows by so much while it is carried out rests on variances that the pilot could not see, and so does a pilot's variance."""
 SHARE, SETTLING = 1 / 8, 1 << 18
-"""So much of an observable's variance may rest on single paths; the pilot of the coarsest step grows to so many paths to see less."""
+"""So much of an observable's variance may rest on single paths; the pilot of the coarsest step grows to so many paths to see less. Of so
+many paths on any level no more may, unless the observable is bounded."""
 PILOT_COST = 1 << 24
 """Steps that a pilot may take whatever the plan; beyond, it must not cost more than the run that it plans."""
 MOST_KURTOSIS = 100.0
@@ -72,6 +74,7 @@ class Search:
                 have = level.main.n if level.main is not None else 0
                 if n > have:
                     level.main = self.work.sample(level, n - have, f"level {l}").joined(level.main)
+                    self._refuse_thin(level, level.main)
             if self._lost:
                 return False
             variance = sum(level.all.variances[0] / level.main.n for level in self.levels if level.main is not None)
@@ -137,12 +140,24 @@ class Search:
                 f"`observe` must vary from path to path; {self._named(o)} was {base.pilot.means[0, o]:.6g} on all {base.pilot.n:,} pilot paths, "
                 "which does not tell its variance. Take more by pilot=, or if nothing is random one path of st.simulate."
             )
-        while base.pilot.n < SETTLING and (base.pilot.share > SHARE).any():
+        while base.pilot.n < SETTLING and (base.pilot.shares[1] > SHARE).any():
             self.work.explore(base, base.pilot.n)
             if base.pilot.lost or not np.isfinite(base.pilot.squares).all():
                 return
-        for o in np.flatnonzero(base.pilot.share > SHARE):
+        for o in np.flatnonzero(base.pilot.shares[1] > SHARE):
             self._refuse_tails(o, base.pilot.n, base.dt)
+
+    def _refuse_thin(self, level: Level, moments: Moments) -> None:
+        """Refuses what rests on single paths among many still. One look at a law without a variance may miss that, for its share varies as
+        much as itself; each new batch is another look."""
+        if moments.n < SETTLING:
+            return
+        program = level.program
+        free = [not range_of_observable(h, program.members[0].dim).bounded for h in program.observables]
+        with np.errstate(invalid="ignore"):  # of what does not vary there is no share
+            thin = (moments.shares[:2] > SHARE).any(axis=0) & free
+        for o in np.flatnonzero(thin):
+            self._refuse_tails(o, moments.n, level.dt)
 
     def _refuse_tails(self, o: int, paths: int, dt: float) -> None:
         raise ValueError(
@@ -179,6 +194,7 @@ class Search:
                 return
             assert level.pilot is not None
             self.work.explore(level, level.pilot.n)
+            self._refuse_thin(level, level.pilot)
             grown = level.pilot.variances[0] > RUNAWAY * (level.early if level.early is not None else math.inf)
             dear = self.work.pilot_cost > max(PILOT_COST, float(self._allocation() @ self._steps))
             if not self._lost and (grown.any() or dear):

@@ -56,10 +56,11 @@ class Moments:
         return own
 
     @property
-    def share(self) -> np.ndarray:
-        """The share of the largest paths in the variance of h: sum (h - E h)^4 / (sum (h - E h)^2)^2. It falls as kurtosis / n where the
-        fourth moment is finite, and tends to no number below 1 - a/2 where P(|h| > y) ~ y^-a with a < 2 has no variance."""
-        return self.kurtosis[1] / max(1, self.known)
+    def shares(self) -> np.ndarray:
+        """The share of the largest paths in the variances of d, h(fine), h(coarse): sum (h - E h)^4 / (sum (h - E h)^2)^2. It falls as
+        kurtosis / n where the fourth moment is finite; where P(|h| > y) ~ y^-a with a < 2 there is no variance, and it has the mean 1 - a/2
+        however many the paths, now above and now below."""
+        return self.kurtosis / max(1, self.known)
 
     def joined(self, other: Moments | None) -> Moments:
         """Both together, each by its number of paths; the kurtosis is that of the larger."""
@@ -233,5 +234,5 @@ def _kurtosis(program: Program, sums: Sums) -> np.ndarray:
             return np.array(rows).T
         n = int(sums.counts.max())
         full = sums.counts == n
-        variances = np.moveaxis(sums.groups[full, -1][..., [5, 3, 4] if program.pair else [1, 1, 1]], -1, 1) / (n - 1)
-        return n * variances.var(axis=0, ddof=1) / variances.mean(axis=0) ** 2 + (n - 3) / (n - 1)
+        squares = np.moveaxis(sums.groups[full, -1][..., [5, 3, 4] if program.pair else [1, 1, 1]], -1, 1)
+        return n * squares.var(axis=0, ddof=1) / squares.mean(axis=0) ** 2 + (n - 3) / (n - 1)

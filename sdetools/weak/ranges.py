@@ -68,6 +68,13 @@ def range_of(value: Callable[[Any], Any], dim: int) -> Range:
     return Range.of((0, 1)) if isinstance(found, (Condition, bool, np.bool_)) else tape.range(found)
 
 
+def range_of_observable(h: Any, dim: int) -> Range:
+    """The range that is stated, else what the formula of h shows; nothing is known of values that are computed in stages."""
+    if h.range is not None:
+        return h.range
+    return Range() if h.value_stage is not None else range_of(h.value, dim)
+
+
 def analytic(write: Callable[[Tape], Any]) -> bool:
     """Whether what `write` writes to a tape is an analytic function: no choice, absolute value, root or power that is not whole.
 

@@ -179,9 +179,7 @@ def slow_study(
         raise ValueError(
             f"`horizon` must be a whole number of steps of eta^2 = {unit:g}; got horizon={horizon!r}. Take horizon={better:.10g}."
         )
-    every = max(1, round(steps) // LIMIT_STEPS)
-    while round(steps) % every:
-        every -= 1
+    every = next(k for k in range(max(1, round(steps) // LIMIT_STEPS), 0, -1) if round(steps) % k == 0)
     dt = every * unit if dt is None else _check.positive("dt", dt)
     times = recorded(horizon, dt, unit) if times is None else times
     members: dict[str, Dynamics] = {SLOW: integrator(slow, dt), "SGD": SGD(oracle, plan.averaged(), step_time=unit)}

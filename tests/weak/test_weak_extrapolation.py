@@ -73,6 +73,41 @@ def test_the_standard_error_is_that_of_the_combination():
     assert "order 2" in repr(run) and "away" in repr(run)
 
 
+@pytest.mark.parametrize(("weak", "a"), [(1, 2.0), (2, 4 / 3), (0.5, 2**0.5 / (2**0.5 - 1))])
+def test_value_bias_and_errors_path_by_path(weak, a):
+    """z + a (x - z) of the kept points, and (a - 1) (z - x) for what the shorter step alone is wrong by; at two times, of two observables."""
+    kept = {}
+    for horizon in (0.5, 1.0):
+        run = st.extrapolate(
+            lambda h: st.EulerMaruyama(GBM, h), 0.25, [1.0], horizon, 300, ["x", "x**2"], weak=weak, keep_final=True, backend="numpy", times=[0.5, 1.0][: round(2 * horizon)]
+        )  # fmt: skip
+        kept[horizon] = run.pair.final
+    assert run.factor == pytest.approx(a, rel=1e-14) and run.times.tolist() == [0.5, 1.0] and run.names == ("x", "x**2")
+    assert [m.step_time for m in (run.pair.first, run.pair.second)] == [0.125, 0.25]
+    for t, time in enumerate((0.5, 1.0)):
+        for o, power in enumerate((1, 2)):
+            x, z = kept[time] ** power
+            e, bias, gap = run.at(o, time), run.bias(o, time), run.pair.at(o, time)
+            both = z + a * (x - z)
+            assert e.value == pytest.approx(both.mean(), rel=1e-12) and e.stderr == pytest.approx(
+                both.std(ddof=1) / 300**0.5, rel=1e-9
+            )
+            off = (a - 1) * (z - x)
+            assert bias.value == pytest.approx(off.mean(), rel=1e-9) and bias.stderr == pytest.approx(
+                off.std(ddof=1) / 300**0.5, rel=1e-9
+            )
+            assert gap.rounding > 0 and e.rounding == bias.rounding == pytest.approx((2 * a - 1) * gap.rounding, rel=1e-12, abs=0)
+            assert (e.n, e.random, bias.random) == (300, True, True)
+            row = run.data.isel(time=t, observable=o)
+            assert float(row["mean"]) == e.value and float(row["stderr"]) == e.stderr
+            assert float(row["bias"]) == pytest.approx(bias.value, rel=1e-12) and float(row["bias_stderr"]) == pytest.approx(
+                bias.stderr, rel=1e-12
+            )
+            assert float(row["fine_mean"]) == pytest.approx(x.mean(), rel=1e-12) and float(row["coarse_mean"]) == pytest.approx(
+                z.mean(), rel=1e-12
+            )
+
+
 def test_an_optimiser_towards_learning_rate_zero():
     """SGD is Euler's scheme: with the order given, its limit is the SDE's value to second order."""
 
