@@ -193,10 +193,9 @@ def _ranks(loss: Loss, points: np.ndarray, values: np.ndarray) -> int:
         i = int(np.argmax(unclear.any(axis=1)))
         M = int(ranks[i])
         after = values[i, M:][np.argmax(np.abs(values[i, M:]))]
-        ratio = values[i, M - 1] / abs(after) if M else 0.0
         raise ValueError(
             f"the rank of the Hessian must be clear; at {_told(points[i])} the eigenvalues of {loss.label} next to the gap are "
-            f"{values[i, max(M - 1, 0)]:.3g} and {after:.3g} beside {values[i, 0]:.3g}: a gap ratio of {ratio:.3g} "
+            f"{values[i, M - 1]:.3g} and {after:.3g} beside {values[i, 0]:.3g}: a gap ratio of {values[i, M - 1] / abs(after):.3g} "
             f"with {abs(after) / top[i]:.1g} of the largest left, where at most {LEVEL:g} may be. The point is near a singular one, or was not "
             "projected to rounding; give rank= if you know it."
         )

@@ -271,17 +271,12 @@ def diagonal(*values):
 def test_a_frame_is_nan_where_the_gap_or_the_least_curvature_is_out_of_bounds():
     """lambda_{M+1} at most .7 of lambda_M in size, and lambda_M at least 1e-3 of lambda_1 and above 0."""
     H = diagonal(
-        (4.0, 2.0, 1.39),
-        (4.0, 2.0, 1.41),
-        (4.0, 2.0, -1.39),
-        (4.0, 2.0, -1.41),
-        (4.0, 4.04e-3, 0.0),
-        (4.0, 3.96e-3, 0.0),
-        (4.0, -1.0, -2.0),
-    )
-    found = framed(H, np.repeat(np.eye(3)[..., None], 7, axis=-1), 2, 0.7, 1e-3)
-    assert np.isfinite(found).all(axis=(0, 1)).tolist() == [True, False, True, False, True, False, False]
-    assert np.isnan(found).all(axis=(0, 1)).tolist() == [False, True, False, True, False, True, True]
+        (4.0, 2.0, 1.39), (8.0, 2.0, 1.41), (2.0, 2.0, -1.39), (4.0, 2.0, -1.41), (4.0, 4.04e-3, 0.0), (9.0, 8.9e-3, 0.0),
+        (3.0, 3.04e-3, 0.0), (4.0, -1.0, -2.0),
+    )  # fmt: skip
+    found = framed(H, np.repeat(np.eye(3)[..., None], 8, axis=-1), 2, 0.7, 1e-3)
+    assert np.isfinite(found).all(axis=(0, 1)).tolist() == [True, False, True, False, True, False, True, False]
+    assert np.isnan(found).all(axis=(0, 1)).tolist() == [False, True, False, True, False, True, False, True]
 
 
 def test_the_frame_takes_equal_curvatures_once_each():
