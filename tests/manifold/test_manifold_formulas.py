@@ -367,6 +367,16 @@ def test_probes_are_signs_and_their_mean_over_all_signs_is_the_trace(residuals, 
     assert relative(error, np.sqrt(((drawn - mean) ** 2).sum(axis=0) / 4 / 5)) < 1e-12
 
 
+def test_residuals_count_as_zero_up_to_a_millionth_of_values_and_targets(residuals):
+    """Here the largest target, .7, and the largest value of the model, which is it as well: 1.4."""
+    _, loss = residuals
+    x = ON[:, 1]
+    direction = np.linalg.lstsq(loss.jacobian(x), np.array([1.0, 0.3]), rcond=None)[0]
+    assert matrix_free(loss, x + 0.99 * 1.4e-6 * direction).rank == 2
+    with pytest.raises(ValueError, match="all residuals 0"):
+        matrix_free(loss, x + 1.01 * 1.4e-6 * direction)
+
+
 def test_a_retraction_is_gauss_newtons(residuals):
     """From x it goes to x - J^T (J J^T)^-1 r, again and again; where it ends the residuals are rounding."""
     _, loss = residuals

@@ -39,13 +39,13 @@ def whole(kind, x):
 
 
 def chosen(u, replace):
-    """Samples of a batch from its uniforms: floor(u n), or Floyd's choice."""
+    """Samples of a batch from its uniforms: floor(u n), or Floyd's choice; a uniform that was rounded up to 1 takes the last one."""
     if replace:
-        return [math.floor(v * N) for v in u]
+        return [min(math.floor(v * N), N - 1) for v in u]
     out = []
     for b, v in enumerate(u):
         last = N - len(u) + b
-        t = math.floor(v * (last + 1))
+        t = min(math.floor(v * (last + 1)), last)
         out.append(last if t in out else t)
     return out
 
@@ -88,6 +88,7 @@ def test_noise_of_data_is_that_of_its_samples(kind, size, replace, labels):
     generator = np.random.default_rng(3)
     z = st.noise.sample_draws(law.draws * len(WEIGHTS), generator, LANES)
     z[:size, 0] = 0.999  # the same uniform again and again: Floyd's choice takes the last one
+    z[:size, 2] = 1.0
     own = len(z) // len(WEIGHTS)
     parts = [z[c * own : (c + 1) * own] for c in range(len(WEIGHTS))]
     v = np.array([[batch(kind, X[:, j], part[:, j], size, replace, std, data) - (whole(kind, X[:, j]) if data else 0.0) for j in range(LANES)] for part in parts])  # fmt: skip
@@ -217,14 +218,14 @@ def test_skewness_of_students_law_exists_above_three_degrees():
 def test_roots_are_what_their_doors_say():
     points = np.array([[0.4, -1.2], [0.9, 0.3]])
     u = np.array([[0.7, -0.2], [1.3, 0.5], [-0.4, 0.8]])
-    rows = [["a*x + 1", "0", "y"], ["x*y", "b", "-2"]]
+    rows = [["a*x + 1", "0", "y"], ["x*y", "b", "1.02"]]
     a, b = 0.6, -1.4
 
     def plain(x, y):
-        return np.array([[a * x + 1, 0, y], [x * y, b, -2]])
+        return np.array([[a * x + 1, 0, y], [x * y, b, 1.02]])
 
     def function(x):
-        return [[a * x[0] + 1, 0.0, x[1]], [x[0] * x[1], b, -2.0]]
+        return [[a * x[0] + 1, 0.0, x[1]], [x[0] * x[1], b, 1.02]]
 
     by_text = make_root(root=rows, variables="x y", parameters={"a": a, "b": b})
     assert by_text.rank == 3 and not by_text.constant
@@ -349,7 +350,7 @@ def test_noise_of_a_torch_loss_is_that_of_its_samples(size, replace, labels):
         return out - (full(x) if data else 0.0)
 
     z = st.noise.sample_draws(law.draws * 3, np.random.default_rng(5), LANES)
-    z[:size, 0] = 0.999
+    z[:size, 0], z[:size, 2] = 0.999, 1.0
     parts = np.split(z, 3)
     expected = [np.array([v(points[:, j], part[:, j]) for j in range(LANES)]).T for part in parts]
     np.testing.assert_allclose(law.value(points, parts[0]), expected[0], **CLOSE)
@@ -388,19 +389,40 @@ def test_draws_stand_in_their_order():
     assert check_draws(z, st.noise.gaussian(dim=5)) is z
 
 
-def check(mean=0.0, covariance=1.0, cross=0.0, at=None):
-    """A law with the stated covariance but for what is said; its draws are exact quantiles, so that nothing is left to chance."""
-    return st.noise.from_function(
-        lambda x, z: [z[0] + mean, 2 * z[1] + cross * z[0]], 2, st.noise.Sign(2), [[covariance, 0.0], [0.0, 4.0]], at=at
-    )
+@pytest.mark.parametrize(("errors", "passes"), [(-6.05, False), (-5.95, True), (5.95, True), (6.05, False)])
+def test_a_stated_law_is_checked_to_six_standard_errors(errors, passes):
+    """The draws of the check are fixed: means, products and their standard errors are known, and so is what they allow, to a hundredth."""
+    rng = np.random.default_rng(20240101)
+    at = rng.uniform(0.2, 1.0, 2)
+    z = st.noise.sample_draws((st.noise.Normal(2),), rng, 200_000)
+
+    def made(law, covariance):
+        return st.noise.from_function(law, 2, st.noise.Normal(2), covariance)
+
+    def allowed(law, covariance):
+        if passes:
+            made(law, covariance)
+        else:
+            with pytest.raises(ValueError, match="must have mean zero|must be that of"):
+                made(law, covariance)
+
+    spread = np.array([2.0, 3.0])
+    for i in range(2):
+        shift = np.zeros(2)
+        shift[i] = errors * spread[i] * z[i].std() / 200_000**0.5 - spread[i] * z[i].mean()
+        allowed(lambda x, z, shift=shift: [2 * z[0] + shift[0], 3 * z[1] + shift[1]], np.diag([4.0, 9.0]))
+    for i, j in ((0, 0), (0, 1), (1, 1)):
+        product = spread[i] * z[i] * spread[j] * z[j]
+        stated = np.diag([4.0, 9.0])
+        stated[i, j] = stated[j, i] = product.mean() + errors * product.std() / 200_000**0.5
+        allowed(lambda x, z: [2 * z[0], 3 * z[1]], stated)
+        moving = stated / np.outer(at, at)  # at the point of the check, where the law's scale is x
+        allowed(
+            lambda x, z: [2 * z[0], 3 * z[1]], lambda x, own=moving: [[own[a, b] * x[a] * x[b] for b in (0, 1)] for a in (0, 1)]
+        )
 
 
-def test_a_stated_law_is_checked_to_six_standard_errors():
-    """200,000 draws: the mean to .0134 + chance, here the second moment of a sign is exact, and so is what is stated."""
-    check()
-    for wrong in ({"mean": 0.02}, {"mean": -0.02}, {"covariance": 1.001}, {"covariance": 0.999}, {"cross": 0.05}):
-        with pytest.raises(ValueError, match="must have mean zero|must be that of"):
-            check(**wrong)
+def test_a_law_that_depends_on_the_point_has_its_covariance_there():
     moving = st.noise.from_function(lambda x, z: [x[0] * z[0]], 1, st.noise.Sign(1), lambda x: [[x[0] * x[0]]])
     np.testing.assert_allclose(moving.covariance(np.array([[1.5, -2.0]])), [[[2.25, 4.0]]])
     with pytest.raises(ValueError, match="must be that of"):
