@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from _plain import ROUNDING, draws, farthest, follow, path, refuted, sgdm
 
 import sdetools as st
 
@@ -315,6 +316,54 @@ def svag(run):
     )
 
 
+def plain_network(a, y):
+    """(f - y)^2 of the tanh network and grad f for each patient, from 16 parameters: `(n,)` residuals f - y and `(n, 16)`."""
+
+    def of(x):
+        W, b, w, c = x[:9].reshape(3, 3), x[9:12], x[12:15], x[15]
+        h = np.tanh(a @ W.T + b)
+        back = w * (1 - h**2)
+        rows = [(back[:, :, None] * a[:, None, :]).reshape(len(a), 9), back, h, np.ones((len(a), 1))]
+        return h @ w + c - y, np.concatenate(rows, axis=1)
+
+    return of
+
+
+def measure_batches(run, loss):
+    """The noise of batches on the network beside sums over its patients: covariances, and paths in which every batch is drawn anew."""
+    _, raw, _ = parts()
+    a, y = raw.data[:64, :3] * 20, (raw.target[:64] - 150) / 80
+    of, x0, steps, n = plain_network(a, y), np.asarray(loss.start, float), 8, 64
+    plan, sigma = st.schedules.constant(0.05, beta=0.7), 1.2
+    r, slopes = of(x0)
+    spread = np.cov((2 * r[:, None] * slopes).T, bias=True)
+
+    def rows(u, replace):
+        if replace:
+            return np.minimum((u * n).astype(int), n - 1)
+        out = []
+        for b, v in enumerate(u):  # Floyd's choice
+            t, last = int(v * (n - len(u) + b + 1)), n - len(u) + b
+            out.append(last if t in out else t)
+        return np.array(out)
+
+    for size, replace in ((4, True), (40, False)):
+        noise = st.noise.minibatch(loss, size=size, replace=replace)
+        name = f"batches of {size}, {'with' if replace else 'without'} replacement"
+        exact = spread / size * (1.0 if replace else (n - size) / (n - 1))
+        run.measure(f"{name}: covariance", farthest(noise.covariance(x0), exact), at_most=ROUNDING)
+        method = st.SGDM(st.NoisyOracle(loss, noise, sigma=sigma), plan)
+        z, seen = draws(method, steps, run.seed), path(method, x0, steps, [f"x{i}" for i in range(16)], run.seed)
+
+        def noisy(k, x, z=z, replace=replace):
+            r, slopes = of(x)
+            each, chosen = 2 * r[:, None] * slopes, rows(z[k], replace)
+            return each.mean(axis=0) + sigma * (each[chosen].mean(axis=0) - each.mean(axis=0))
+
+        plain = follow(sgdm, (x0, 0 * x0), [(0.05, 0.7)] * steps, noisy)
+        run.measure(f"{name}: a path beside its equations", farthest(seen, plain), at_most=ROUNDING)
+
+
 def away(one, other):
     """The difference of two matrices, relative."""
     return float(np.linalg.norm(one - other) / np.linalg.norm(other))
@@ -328,6 +377,9 @@ def away(one, other):
 )
 def trajectories(run):
     loss, oracle = network()
+    measure_batches(run, loss)
+    if refuted(run):
+        return
     observe = ["x0", "x5", displacement(loss)]
     names = ["x0", "x5", "|x - x_0|^2"]
     etas = run.scale(quick=[0.04, 0.02, 0.01], standard=[0.04, 0.02, 0.01, 0.005], full=[0.04, 0.02, 0.01, 0.005, 0.0025])
