@@ -30,7 +30,7 @@ def tried(function: Callable, *args: Any, **options: Any) -> Any:
     """What a function of the library gives; nan where it refuses numbers that the statement is about."""
     try:
         return function(*args, **options)
-    except (ValueError, ArithmeticError, np.linalg.LinAlgError):
+    except (ValueError, ArithmeticError, IndexError, np.linalg.LinAlgError):
         return math.nan
 
 
