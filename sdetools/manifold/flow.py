@@ -234,7 +234,7 @@ def _curved(values: np.ndarray) -> np.ndarray:
 
 def _over(b: np.ndarray, values: np.ndarray, across: np.ndarray) -> np.ndarray:
     """b / values where there is curvature, else 0."""
-    return np.where(across, b / np.where(across, values, 1.0), 0.0)
+    return np.divide(b, values, out=np.zeros(b.shape), where=across)
 
 
 def _finish(loss: Loss, out: _State, chosen: np.ndarray, values: np.ndarray, vectors: np.ndarray, went: np.ndarray) -> None:
@@ -254,8 +254,13 @@ def _finish(loss: Loss, out: _State, chosen: np.ndarray, values: np.ndarray, vec
         inner = _over(np.einsum("nij,ni->nj", vectors, g), values, across)
         out.x[chosen] -= np.einsum("nij,nj->ni", vectors, inner)
     if out.v is not None:
-        inner = np.einsum("nij,nik->njk", vectors, out.v[chosen]) * ~across[:, :, None]
-        out.v[chosen] = np.einsum("nij,njk->nik", vectors, inner)
+        out.v[chosen] = _tangent_part(out.v[chosen], vectors, across)
+
+
+def _tangent_part(v: np.ndarray, vectors: np.ndarray, across: np.ndarray) -> np.ndarray:
+    """P V for V `(n, dim, columns)`: what lies in the directions without curvature."""
+    inner = np.einsum("nij,nik->njk", vectors, v) * ~across[:, :, None]
+    return np.einsum("nij,njk->nik", vectors, inner)
 
 
 def _check_finite(loss: Loss, x: np.ndarray, left: np.ndarray, went: np.ndarray, g: np.ndarray, H: np.ndarray) -> None:
