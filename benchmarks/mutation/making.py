@@ -154,6 +154,13 @@ def _tree(text: str) -> str:
     return ast.dump(ast.parse(f"({text})", mode="eval"))
 
 
+def _forgets_signs(node: ast.AST) -> bool:
+    """Whether a node takes the size, or an even power, of what stands in it."""
+    if isinstance(node, ast.Call):
+        return _called(node) in ("abs", "norm")
+    return isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow) and getattr(node.right, "value", 1) in (2, 4)
+
+
 def _is_number(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant) and type(node.value) in (int, float)
 
@@ -232,7 +239,7 @@ def time(at: Place) -> Iterator[str]:
 def swap(at: Place) -> Iterator[str]:
     """The operands of a difference, a quotient or a matrix product, or the first two arguments of a call, exchanged."""
     node, text = at.node, at.text
-    if at.indexes:
+    if at.indexes or (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub) and _forgets_signs(at.parent)):
         return
     if isinstance(node, ast.BinOp) and type(node.op) in SIGNS and (_is_sum(node) or not isinstance(node.op, ast.Sub)):
         yield f"({text.braced(node.right)} {SIGNS[type(node.op)]} {text.braced(node.left)})"  # type: ignore[index]
