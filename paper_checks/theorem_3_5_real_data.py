@@ -68,7 +68,7 @@ def floyd(u, n):
     out = []
     for b, v in enumerate(u):
         last = n - len(u) + b
-        t = int(v * (last + 1))
+        t = min(int(v * (last + 1)), last)
         out.append(last if t in out else t)
     return out
 
@@ -107,6 +107,7 @@ def measure_noise(run, train, part):
         exact = spread / size * (1.0 if replace else (n - size) / (n - 1))
         run.measure(f"covariance of a batch {name}", farthest(noise.covariance(x), exact), at_most=ROUNDING)
         u, points = np.random.default_rng(run.seed).random((size, 4)), np.repeat(x[:, None], 4, axis=1)
+        u[0, 0] = 1.0  # as a uniform that was rounded: the last one
         rows = [np.minimum((v * n).astype(int), n - 1) if replace else floyd(v, n) for v in u.T]
         plain = np.array([full + sigma * (plain_slope(part, x, own) - full) for own in rows]).T
         oracle, stage, out = st.NoisyOracle(train, noise, sigma), noise.oracle_stage(sigma), np.full((10, 4), np.nan)

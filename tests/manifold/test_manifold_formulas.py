@@ -377,6 +377,18 @@ def test_residuals_count_as_zero_up_to_a_millionth_of_values_and_targets(residua
         matrix_free(loss, x + 1.01 * 1.4e-6 * direction)
 
 
+@pytest.mark.parametrize(("dim", "curved", "given"), [(40, 12, None), (40, 12, 12), (14, 12, None), (40, 3, None), (9, 8, None)])
+def test_lanczos_finds_as_many_curvatures_as_there_are(dim, curved, given):
+    """Fewer than it asks for at first, more than that, all but one, and a number that is given."""
+    rng = np.random.default_rng(dim)
+    frame, _ = np.linalg.qr(rng.normal(size=(dim, dim)))
+    values = np.concatenate([np.linspace(3.0, 0.4, curved), np.zeros(dim - curved)])
+    geometry = matrix_free(st.losses.quadratic((frame * values) @ frame.T), np.zeros(dim), rank=given)
+    np.testing.assert_allclose(geometry.eigenvalues, values[:curved], rtol=1e-10)
+    v = rng.normal(size=dim)
+    assert np.abs(geometry.project_tangent(v) - frame[:, curved:] @ (frame[:, curved:].T @ v)).max() < 1e-9
+
+
 def test_a_retraction_is_gauss_newtons(residuals):
     """From x it goes to x - J^T (J J^T)^-1 r, again and again; where it ends the residuals are rounding."""
     _, loss = residuals
