@@ -336,29 +336,62 @@ def measure_batches(run, loss):
     of, x0, steps, n = plain_network(a, y), np.asarray(loss.start, float), 8, 64
     plan, sigma = st.schedules.constant(0.05, beta=0.7), 1.2
     r, slopes = of(x0)
-    spread = np.cov((2 * r[:, None] * slopes).T, bias=True)
 
     def rows(u, replace):
         if replace:
             return np.minimum((u * n).astype(int), n - 1)
         out = []
         for b, v in enumerate(u):  # Floyd's choice
-            t, last = int(v * (n - len(u) + b + 1)), n - len(u) + b
+            last = n - len(u) + b
+            t = min(int(v * (last + 1)), last)
             out.append(last if t in out else t)
         return np.array(out)
 
-    for size, replace in ((4, True), (40, False)):
-        noise = st.noise.minibatch(loss, size=size, replace=replace)
-        name = f"batches of {size}, {'with' if replace else 'without'} replacement"
-        exact = spread / size * (1.0 if replace else (n - size) / (n - 1))
+    def batch(z, x, size, replace, factor, std, data):
+        """(1/size) sum_b (factor r_i - std s_b) grad f_i less the full gradient, or the labels' part alone."""
+        r, slopes = of(x)
+        chosen = rows(z[:size], replace)
+        own = (factor * r[chosen] if data else 0.0) - (std * z[size:] if std else 0.0)
+        return slopes[chosen].T @ own / size - (factor * slopes.T @ r / n if data else 0.0)
+
+    torch, *_ = parts()
+
+    def model(x, a):
+        return torch.tanh(x[:9].reshape(3, 3) @ a + x[9:12]) @ x[12:15] + x[15]
+
+    squares = st.losses.from_torch_model(model, torch.as_tensor(a), torch.as_tensor(y), dim=16)  # half the mean square
+    cases = [
+        ("batches of 4 with replacement", loss, st.noise.minibatch(loss, 4), 4, True, 2.0, 0.0, True),
+        ("batches of 40 without replacement", loss, st.noise.minibatch(loss, 40, replace=False), 40, False, 2.0, 0.0, True),
+        ("labels of 3", squares, st.noise.label_noise(squares, 0.6, size=3), 3, True, 1.0, 0.6, False),
+        (
+            "batches of 3 with their labels",
+            squares,
+            st.noise.label_noise(squares, 0.6, size=3, batch=True),
+            3,
+            True,
+            1.0,
+            0.6,
+            True,
+        ),
+    ]
+    for name, of_loss, noise, size, replace, factor, std, data in cases:
+        each = factor * r[:, None] * slopes
+        exact = std**2 / size * slopes.T @ slopes / n
+        if data:
+            exact = exact + np.cov(each.T, bias=True) / size * (1.0 if replace else (n - size) / (n - 1))
         run.measure(f"{name}: covariance", farthest(noise.covariance(x0), exact), at_most=ROUNDING)
-        method = st.SGDM(st.NoisyOracle(loss, noise, sigma=sigma), plan)
+        z = st.noise.sample_draws(noise.draws, np.random.default_rng(run.seed), 3)
+        z[0, 0] = 1.0  # as a uniform that was rounded: the last one
+        found = noise.value(np.repeat(x0[:, None], 3, axis=1), z)
+        plain = np.array([batch(one, x0, size, replace, factor, std, data) for one in z.T]).T
+        run.measure(f"{name}: values beside sums over patients", farthest(found, plain), at_most=ROUNDING)
+        method = st.SGDM(st.NoisyOracle(of_loss, noise, sigma=sigma), plan)
         z, seen = draws(method, steps, run.seed), path(method, x0, steps, [f"x{i}" for i in range(16)], run.seed)
 
-        def noisy(k, x, z=z, replace=replace):
+        def noisy(k, x, z=z, numbers=(size, replace, factor, std, data)):
             r, slopes = of(x)
-            each, chosen = 2 * r[:, None] * slopes, rows(z[k], replace)
-            return each.mean(axis=0) + sigma * (each[chosen].mean(axis=0) - each.mean(axis=0))
+            return numbers[2] * slopes.T @ r / n + sigma * batch(z[k], x, *numbers)
 
         plain = follow(sgdm, (x0, 0 * x0), [(0.05, 0.7)] * steps, noisy)
         run.measure(f"{name}: a path beside its equations", farthest(seen, plain), at_most=ROUNDING)
