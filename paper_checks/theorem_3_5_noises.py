@@ -191,12 +191,12 @@ def theorem_3_5_any_law_of_noise(run):
     )
     for name, (noise, law) in (LAWS | OTHERS).items():
         measure_law(run, name, noise, law)
-    if refuted(run):
-        return
+        if refuted(run):
+            return
     for name, (noise, law) in LAWS.items():
         measure_steps(run, name, noise)
-    if refuted(run):
-        return
+        if refuted(run):
+            return
     for name, (noise, law) in LAWS.items():
         found = study(run, lambda eta, noise=noise: pair(quadratic(eta, noise), plan(eta)), ETAS)
         exact = {h: sups(curves) for h, curves in exact_curves(found.gaps, map(schedule, found.etas), SMOOTH).items()}

@@ -17,7 +17,9 @@ COUNTS = frozenset("k steps step start i j".split())
 """Names that count steps or places are wrong by one."""
 TIMES = frozenset("t time tau h dt horizon fraction".split())
 """Other names of time are wrong by a factor."""
-SYMMETRIC = frozenset("max min maximum minimum zip isinstance getattr hasattr isclose add multiply outer dot __init__".split())
+SYMMETRIC = frozenset(
+    "max min maximum minimum zip isinstance getattr hasattr isclose add multiply outer dot hypot __init__".split()
+)
 """Calls whose arguments are not swapped: nothing changes, or nothing runs."""
 SIZES = frozenset("zeros ones empty full reshape eye arange round lru_cache broadcast_to moveaxis swapaxes default_rng".split())
 """Calls whose arguments are sizes, axes and seeds, not numbers of a formula."""
