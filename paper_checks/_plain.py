@@ -22,6 +22,24 @@ ROUNDING = 1e-9
 and draws that agree to a few last places. The smallest error looked for, 2 %, is ten million times larger."""
 
 
+FARTHEST = 1e300
+"""A distance from what is not finite: a formula that gives no number is as wrong as can be, and its claim contradicted, not open."""
+
+
+def tried(function: Callable, *args: Any, **options: Any) -> Any:
+    """What a function of the library gives; nan where it refuses numbers that the statement is about."""
+    try:
+        return function(*args, **options)
+    except (ValueError, ArithmeticError, IndexError, np.linalg.LinAlgError):
+        return math.nan
+
+
+def refuted(run: Any) -> bool:
+    """Whether a number that is exact lies outside already. The claim is contradicted then, whatever paths would say: none is simulated."""
+    exact = [item for item in run.book.measurements if isinstance(item.estimate, float)]
+    return any(not item.accept_low <= item.estimate <= item.accept_high for item in exact)
+
+
 def sgd(state: Any, gradient: Callable, eta: Any) -> tuple:
     """z - eta g(z)."""
     (z,) = state
@@ -115,10 +133,10 @@ def gap_path(pair: Any, x0: Any, steps: int, observe: Any, seed: int) -> np.ndar
 
 
 def farthest(found: Any, expected: Any) -> float:
-    """The largest distance of two arrays, relative to the largest number in them; infinite where one is not finite."""
+    """The largest distance of two arrays, relative to the largest number in them; as far as can be where one is not finite."""
     found, expected = np.asarray(found, float), np.asarray(expected, float)
     if found.shape != expected.shape or not (np.isfinite(found).all() and np.isfinite(expected).all()):
-        return math.inf
+        return FARTHEST
     return float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-300))
 
 

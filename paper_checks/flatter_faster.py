@@ -25,12 +25,14 @@ from _flatter import (
     exponent,
     measure_limit,
     measure_modes,
+    measure_passages,
     minibatch,
     scaling_function,
     sweep,
     uv,
     valley,
 )
+from _plain import refuted
 
 import sdetools as st
 from sdetools.plots import COLOURS, INK, MARKERS, canvas
@@ -66,6 +68,10 @@ def separate_noise(problem, g):
     source=SOURCE,
 )
 def tau(run):
+    measure_modes(run)
+    measure_passages(run)
+    if refuted(run):
+        return
     paths = run.scale(quick=256, standard=2048, full=8192)
     drawn = []
     for problem in (valley(), uv()):
@@ -93,7 +99,6 @@ def tau(run):
         meet = np.array([np.interp(0.0, column[::-1], above[::-1]) for column in np.transpose([slopes[g] for g in above])])
         run.measure(f"{problem.name}: g at which the exponents meet", estimate(meet, paths), 2 / 3, tolerance=0.05)
         run.table(problem.name, rows, ["g", "C", "eps", "exponent of tau_1", "exponent of tau_2", "least tau_2 / tau_1"])
-    measure_modes(run)
     run.figure(
         "times", lambda: tau_figure(drawn), r"$\tau_1$ (open) and $\tau_2$ (filled) on the valley; lines: the predictions."
     )
@@ -127,6 +132,10 @@ ETAS = powers(-1, -1.5, -2, -2.5, -3, -3.5, -4)
     source=SOURCE,
 )
 def shortest(run):
+    measure_passages(run)
+    measure_limit(run)
+    if refuted(run):
+        return
     paths = run.scale(quick=512, standard=4096, full=16384)
     drawn, rows = [], []
     for n, problem in enumerate((valley(), uv(), minibatch())):
@@ -156,7 +165,6 @@ def shortest(run):
         drawn.append((problem, sweeps))
         with run.control(f"{problem.name}: the best 1 - beta on the scale of the critical damping, eta^(1/2)"):
             run.measure("exponent of the best 1 - beta", found, 1 / 2, tolerance=0.05)
-    measure_limit(run)
     run.table("The shortest settling time", rows, ["problem", "eta", "1 - beta", "by theory", "T", "by theory"])
     run.note(
         f"T is the last step at which the rms distance from the flattest minimum along the manifold exceeds {FRACTION:g} of its start; "

@@ -9,7 +9,10 @@ of H falls there), so that the slow flow is followed up to the time at which its
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
+from _plain import ROUNDING, draws, farthest, follow, path, refuted, sgdm
 from slow_regimes import Scaled
 
 import sdetools as st
@@ -23,12 +26,61 @@ def valley_oracle():
     return st.NoisyOracle(VALLEY, st.noise.label_noise(model=MODEL, std=EPS, variables="x y"))
 
 
+def measure_labels(run):
+    """Fresh noise on the labels of least squares and of formulas: Sigma = (std^2 / size) H, by all outcomes, and a path of the kernel."""
+    rng = np.random.default_rng(3)
+    a, y, x = rng.normal(size=(5, 3)), rng.normal(size=5), np.array([0.4, -0.7, 0.2])
+    size, std, sigma, plan = 2, 0.6, 1.2, st.schedules.constant(0.1, beta=0.6)
+    loss = st.losses.least_squares(a, y)
+    H, residuals = a.T @ a / 5, a @ x - y
+    g = residuals[:, None] * a
+    spread = np.cov(g.T, bias=True) / size
+
+    def deviation(z, x, batch):
+        """(1/size) sum_b (batch: r_i a_i) - std s_b a_i, the batch's part less the full gradient."""
+        rows = np.minimum((z[:size] * 5).astype(int), 4)
+        own = (a[rows] @ x - y[rows]) if batch else 0.0
+        full = a.T @ (a @ x - y) / 5
+        return a[rows].T @ (own - std * z[size:]) / size - (full if batch else 0.0)
+
+    cells = [
+        [*u, *s]
+        for u in itertools.product((np.arange(5) + 0.5) / 5, repeat=size)
+        for s in itertools.product([-1.0, 1.0], repeat=size)
+    ]
+    for name, batch in (("labels alone", False), ("a batch with its labels", True)):
+        noise = st.noise.label_noise(loss, std, size=size, batch=batch)
+        exact = std**2 / size * H + (spread if batch else 0.0)
+        run.measure(f"{name}: Sigma as stated, c H", farthest(noise.covariance(x), exact), at_most=ROUNDING)
+        v = noise.value(np.repeat(x[:, None], len(cells), axis=1), np.array(cells).T)
+        run.measure(f"{name}: its mean over all outcomes", float(np.abs(v.mean(axis=1)).max()), at_most=ROUNDING)
+        run.measure(f"{name}: its covariance over all outcomes", farthest(v @ v.T / len(cells), exact), at_most=ROUNDING)
+        method = st.SGDM(st.NoisyOracle(loss, noise, sigma=sigma), plan)
+        z, seen = draws(method, 12, run.seed), path(method, x, 12, list(loss.names), run.seed)
+
+        def noisy(k, x, z=z, batch=batch):
+            return a.T @ (a @ x - y) / 5 + sigma * deviation(z[k], x, batch)
+
+        plain = follow(sgdm, (x, 0 * x), [(0.1, 0.6)] * 12, noisy)
+        run.measure(f"{name}: a path of the kernel beside its equations", farthest(seen, plain), at_most=ROUNDING)
+    # two models, b x^2 y and sin(x) - y: -(std / sqrt(n size)) times their gradients
+    noise = st.noise.label_noise(model=["b*x**2*y", "sin(x) - y"], std=std, size=3, variables="x y", parameters={"b": 0.4})
+    at = np.array([0.7, -0.5])
+    root = -std / np.sqrt(6) * np.array([[0.8 * at[0] * at[1], np.cos(at[0])], [0.4 * at[0] ** 2, -1.0]])
+    s = np.array([1.0, -1.0])
+    run.measure("formulas: v beside its gradients", farthest(noise.value(at, s), root @ s), at_most=ROUNDING)
+    run.measure("formulas: Sigma beside its gradients", farthest(noise.covariance(at), root @ root.T), at_most=ROUNDING)
+
+
 @st.claim(
     "label-noise-flow",
     statement=r"Under label noise, $\Sigma = c\nabla^2L$ on the manifold, SGD and SGDM follow $\dot x = -\frac c4 P\nabla\operatorname{tr}\nabla^2 L$.",
     source="Section 4; Li, Wang and Arora (2022)",
 )
 def flow(run):
+    measure_labels(run)
+    if refuted(run):
+        return
     paths = run.scale(quick=512, standard=4096, full=32_768)
     etas = run.scale(quick=[0.04, 0.02], standard=[0.02, 0.01], full=[0.02, 0.01, 0.005])
     oracle, horizon = valley_oracle(), 4.0
@@ -132,7 +184,7 @@ def sparse(run):
         )
     slow = st.SlowSDE(oracle, plan.averaged(), at=start)
     descent = float(miss(slow.start(start)[0], truth))
-    flow, until = follow(slow, start, horizon, observe)
+    flow, until = followed(slow, start, horizon, observe)
     ratio = part_of(loss, flow.final[:, 0], slow.rank)
     run.measure(f"the slow SDE at t = {until:g}: |w - truth|_1 / |truth|_1", float(miss(flow.final[:, 0], truth)), at_most=0.1)
     run.note(
@@ -153,7 +205,7 @@ def part_of(loss, x, rank):
     return float(values[rank - 1] / values[0])
 
 
-def follow(slow, start, horizon, observe, dt=0.05):
+def followed(slow, start, horizon, observe, dt=0.05):
     """The slow SDE, here an ordinary differential equation, to the horizon or to the last step at which its rank is clear."""
     own = {
         "x0": start,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from itertools import combinations_with_replacement
 
 import numpy as np
+from _plain import refuted, tried
 from _slow import POINTS, by_hand, closed_second, off, tangent_to
 
 import sdetools as st
@@ -56,6 +57,14 @@ def second_difference(loss, x, root):
     return ((-ends[:, 0] + 16 * ends[:, 1] - 30 * centre + 16 * ends[:, 2] - ends[:, 3]) / (12 * STEP**2)).sum(axis=1)
 
 
+def onto_zeros(loss, x):
+    """Where Gauss-Newton's steps of least norm lead from x."""
+    for _ in range(30):
+        J = loss.jacobian(x)
+        x = x - J.T @ np.linalg.solve(J @ J.T, loss.residuals(x))
+    return x
+
+
 def compiled_second(loss, x, rank, covariances):
     """d2Phi of covariances `(n, dim, dim)` by the compiled frame, a lane each: `(n, dim)`."""
     from sdetools.manifold import kernels
@@ -80,42 +89,47 @@ def compiled_second(loss, x, rank, covariances):
 def first(run):
     for name, (loss, start, phi) in CLOSED.items():
         run.measure(
-            f"{name}: Phi against its closed form", off(st.manifold.project(loss, start), phi(np.array(start))), at_most=1e-9
+            f"{name}: Phi against its closed form",
+            off(tried(st.manifold.project, loss, start), phi(np.array(start))),
+            at_most=1e-9,
         )
     for name, (loss, x) in POINTS.items():
         P = tangent_to(name, np.array(x))
-        run.measure(f"{name}: P against that of the normal", off(st.manifold.tangent_projection(loss, x), P), at_most=1e-12)
+        run.measure(
+            f"{name}: P against that of the normal", off(tried(st.manifold.tangent_projection, loss, x), P), at_most=1e-12
+        )
         run.measure(
             f"{name}: P v by products",
-            off(st.manifold.matrix_free(loss, x).project_tangent(P + 1.0), P @ (P + 1.0)),
+            off(tried(lambda: st.manifold.matrix_free(loss, x).project_tangent(P + 1.0)), P @ (P + 1.0)),
             at_most=1e-9,
         )
     # off the manifold: Phi = (x - y^2/4, 0), and x/|x|
     z = np.array([0.4, 1.3])
-    away = st.manifold.differential(CLOSED["valley"][0], z)
+    away = tried(st.manifold.differential, CLOSED["valley"][0], z)
     run.measure("valley: dPhi off the manifold", off(away, np.array([[1.0, -z[1] / 2], [0.0, 0.0]])), at_most=1e-9)
     z = np.array(CLOSED["sphere"][1])
     r = float(np.linalg.norm(z))
-    away = st.manifold.differential(CLOSED["sphere"][0], z)
+    away = tried(st.manifold.differential, CLOSED["sphere"][0], z)
     run.measure("sphere: dPhi off the manifold", off(away, (np.eye(4) - np.outer(z, z) / r**2) / r), at_most=1e-9)
     run.measure(
-        "sphere: the distance from the manifold", float(st.manifold.distance(CLOSED["sphere"][0], z)), abs(r - 1), tolerance=1e-9
+        "sphere: the distance from the manifold",
+        off(tried(st.manifold.distance, CLOSED["sphere"][0], z), abs(r - 1)),
+        at_most=1e-9,
     )
+    if refuted(run):
+        return
     losses = [
         *((loss, phi(np.array(start))) for loss, start, phi in CLOSED.values()),
         *(random_loss(seed)[:2] for seed in range(6)),
     ]
-    worst, wrong = 0.0, np.inf
+    worst, wrong = [], []
     for loss, x in losses:
-        P = st.manifold.tangent_projection(loss, x)
-        flow = st.manifold.differential(loss, x + 0.0)
-        worst = max(worst, float(np.abs(P - flow).max()))
-        oblique = P.copy()
-        oblique[:, 0] *= 1.01
-        wrong = min(wrong, float(np.abs(oblique - flow).max()))
-    run.measure("P against the variational equation of the flow", worst, at_most=1e-9)
+        P, flow = (tried(function, loss, x) for function in (st.manifold.tangent_projection, st.manifold.differential))
+        worst.append(off(P, flow))
+        wrong.append(off(P * (1 + 0.01 * (np.arange(loss.dim) == 0)), flow))
+    run.measure("P against the variational equation of the flow", max(worst), at_most=1e-9)
     with run.control("a projection with one column a hundredth too long"):
-        run.measure("against the variational equation", wrong, at_most=1e-9)
+        run.measure("against the variational equation", min(wrong), at_most=1e-9)
 
 
 @st.claim(
@@ -124,24 +138,35 @@ def first(run):
     source="Section 4, Eq. (4)",
 )
 def second(run):
+    for name, (loss, x) in POINTS.items():
+        S = np.diag(np.arange(1.0, loss.dim + 1)) + 0.3
+        closed, root = closed_second(name, np.array(x), S), np.linalg.cholesky(S)
+        run.measure(
+            f"{name}: against the closed form", off(tried(st.manifold.second_derivative, loss, x, S), closed), at_most=1e-9
+        )
+        drift = tried(lambda loss=loss, x=x, S=S: st.manifold.at(loss, x).slow_drift(S, rate=0.8))
+        run.measure(f"{name}: the slow drift at lambda = 0.8", off(drift, 0.32 * closed), at_most=1e-9)
+        free = tried(lambda loss=loss, x=x, root=root: st.manifold.matrix_free(loss, x).second_derivative(root=root))
+        run.measure(f"{name}: by products", off(free, closed), at_most=1e-7)
+        run.measure(f"{name}: by the compiled frame", off(compiled_second(loss, np.array(x), 1, [S])[0], closed), at_most=1e-9)
+    if refuted(run):
+        return
     count = run.scale(quick=8, standard=100, full=300)
     rows, failing, hand = [], [], {"dense matrices": [], "products": [], "the compiled frame": []}
     for seed in range(count):
         loss, x, normal, rng = random_loss(seed)
-        geometry = st.manifold.at(loss, x)
         root = rng.normal(size=(loss.dim, loss.dim))
         other = root[:, ::-1] @ np.diag(1.0 + np.arange(loss.dim)) @ root[:, ::-1].T
         derivatives = loss.hessian(x), loss.third(x)
         expected = np.array([by_hand(*derivatives, S) for S in (root @ root.T, other)])
-        hand["dense matrices"].append(off(np.array([geometry.second_derivative(S) for S in (root @ root.T, other)]), expected))
-        hand["products"].append(off(st.manifold.matrix_free(loss, x).second_derivative(root=root), expected[0]))
+        dense = [tried(st.manifold.second_derivative, loss, x, S) for S in (root @ root.T, other)]
+        hand["dense matrices"].append(max(off(one, value) for one, value in zip(dense, expected)))
+        free = tried(lambda loss=loss, x=x, root=root: st.manifold.matrix_free(loss, x).second_derivative(root=root))
+        hand["products"].append(off(free, expected[0]))
         hand["the compiled frame"].append(off(compiled_second(loss, x, normal, [root @ root.T, other]), expected))
-        exact = second_difference(loss, x, root)
-        found = geometry.second_derivative(root @ root.T)
-        rows.append(off(found, exact))
-        failing.append(off(found - geometry.project_tangent(found), exact))
-        if geometry.rank != normal:
-            rows[-1] = np.inf
+        exact = tried(second_difference, loss, x, root)
+        rows.append(off(dense[0], exact))
+        failing.append(off(np.linalg.pinv(derivatives[0], rcond=1e-8) @ derivatives[0] @ dense[0], exact))
     run.measure(f"the worst of {count} random losses, relative to the second difference of Phi", max(rows), at_most=1e-4)
     for name, errors in hand.items():
         run.measure(f"the worst by {name}, relative to the formula by inverses", max(errors), at_most=1e-7)
@@ -151,16 +176,6 @@ def second(run):
         lambda: histogram(rows),
         "Relative distance between the formula and the second difference of $\\Phi$.",
     )
-    for name, (loss, x) in POINTS.items():
-        S = np.diag(np.arange(1.0, loss.dim + 1)) + 0.3
-        closed, root = closed_second(name, np.array(x), S), np.linalg.cholesky(S)
-        run.measure(f"{name}: against the closed form", off(st.manifold.second_derivative(loss, x, S), closed), at_most=1e-9)
-        drift = st.manifold.at(loss, x).slow_drift(S, rate=0.8)
-        run.measure(f"{name}: the slow drift at lambda = 0.8", off(drift, 0.32 * closed), at_most=1e-9)
-        run.measure(
-            f"{name}: by products", off(st.manifold.matrix_free(loss, x).second_derivative(root=root), closed), at_most=1e-7
-        )
-        run.measure(f"{name}: by the compiled frame", off(compiled_second(loss, np.array(x), 1, [S])[0], closed), at_most=1e-9)
     with run.control("the formula without its tangent part"):
         run.measure("the worst", max(failing), at_most=1e-4)
     with run.control("without the mixed term"):
@@ -180,42 +195,43 @@ def products(run):
     import torch
 
     def model(x, a):
-        return (1 - a) * (x * x).sum() + a * (x[0] * x[1] + x[2])
+        first = x[0] * x[0] + x[1] * x[1] + x[2] * x[2] + x[3] * x[3] + 0.5 * x[4]
+        second, third = x[0] * x[1] + x[2], torch.sin(x[4]) * x[3] + 0.5 * x[1]
+        return torch.where(a == 0, first, torch.where(a == 1, second, third))
 
-    names = "x0 x1 x2 x3"
-    plain = st.losses.from_expression("((x0**2 + x1**2 + x2**2 + x3**2 - 1)**2 + (x0*x1 + x2 - 0.2)**2)/4", variables=names)
-    x = st.manifold.project(plain, [0.5, 0.6, 0.1, -0.7])
-    loss = st.losses.from_torch_model(model, torch.tensor([0.0, 1.0]), torch.tensor([1.0, 0.2]), dim=4)
+    names = "x0 x1 x2 x3 x4"
+    text = "(x0**2 + x1**2 + x2**2 + x3**2 + x4/2 - 1)**2 + (x0*x1 + x2 - 0.2)**2 + (sin(x4)*x3 + x1/2 - 0.1)**2"
+    plain = st.losses.from_expression(f"({text})/6", variables=names)
+    loss = st.losses.from_torch_model(model, torch.tensor([0.0, 1.0, 2.0]), torch.tensor([1.0, 0.2, 0.1]), dim=5)
+    x = onto_zeros(loss, np.array([0.5, 0.6, 0.1, -0.7, 0.3]))
     H, third = plain.hessian(x), plain.third(x)
-    S = np.diag([1.0, 2.0, 0.5, 1.5]) + 0.3
-    flattest = by_hand(H, third, 0.7 * H)
-    free = st.manifold.matrix_free(loss, x)
-    found = free.second_derivative(root=np.linalg.cholesky(S))
-    run.measure("residuals: against the formula by inverses", off(found, by_hand(H, third, S)), at_most=1e-7)
-    run.measure("residuals: Sigma = c Hess L", off(free.second_derivative(hessian_multiple=0.7), flattest), at_most=1e-7)
-    by_lanczos = st.manifold.matrix_free(plain, x)
-    run.measure("Lanczos: Sigma = c Hess L", off(by_lanczos.second_derivative(hessian_multiple=0.7), flattest), at_most=1e-7)
+    S = np.diag([1.0, 2.0, 0.5, 1.5, 0.8]) + 0.3
+    root, flattest = np.linalg.cholesky(S), by_hand(H, third, 0.7 * H)
+    for name, of in (("residuals", loss), ("Lanczos", plain)):
+        found = tried(lambda of=of: st.manifold.matrix_free(of, x).second_derivative(root=root))
+        run.measure(f"{name}: against the formula by inverses", off(found, by_hand(H, third, S)), at_most=1e-7)
+        found = tried(lambda of=of: st.manifold.matrix_free(of, x).second_derivative(hessian_multiple=0.7))
+        run.measure(f"{name}: Sigma = c Hess L", off(found, flattest), at_most=1e-7)
     # on xy = 1 the trace of the Hessian is x^2 + y^2: its gradient along is (x, -y)(2x^2 - 2y^2) / (x^2 + y^2)
     one = st.losses.from_torch_model(lambda x, a: a * x[0] * x[1], torch.tensor([1.0]), torch.tensor([1.0]), dim=2)
     on = np.array([2.0, 0.5])
     slope = tangent_to("hyperbola", on) @ (2 * on)
-    for name, geometry in (
-        ("residuals", st.manifold.matrix_free(one, on)),
-        ("Lanczos", st.manifold.matrix_free(POINTS["hyperbola"][0], on)),
-    ):
-        run.measure(f"{name}: P grad tr H on the hyperbola", off(geometry.trace_gradient()[0], slope), at_most=1e-7)
+    for name, of in (("residuals", one), ("Lanczos", POINTS["hyperbola"][0])):
+
+        def there(function, of=of):
+            return tried(lambda: function(st.manifold.matrix_free(of, on)))
+
+        run.measure(f"{name}: P grad tr H on the hyperbola", off(there(lambda g: g.trace_gradient()[0]), slope), at_most=1e-7)
         # one curvature: every probe is exact
-        run.measure(f"{name}: by probes", off(geometry.trace_gradient(probes=4)[0], slope), at_most=1e-7)
-        run.measure(
-            f"{name}: the slow drift at lambda = 0.8",
-            off(geometry.slow_drift(hessian_multiple=0.7, rate=0.8), -0.112 * slope),
-            at_most=1e-7,
-        )
-    run.measure("dense: P grad tr H there", off(st.manifold.at(POINTS["hyperbola"][0], on).trace_gradient(), slope), at_most=1e-9)
-    home = st.manifold.retract(one, [1.8, 0.7])
-    run.measure("the retraction: x y - 1", float(abs(home[0] * home[1] - 1)), at_most=1e-12)
+        run.measure(f"{name}: by probes", off(there(lambda g: g.trace_gradient(probes=4)[0]), slope), at_most=1e-7)
+        drift = there(lambda g: g.slow_drift(hessian_multiple=0.7, rate=0.8))
+        run.measure(f"{name}: the slow drift at lambda = 0.8", off(drift, -0.112 * slope), at_most=1e-7)
+    dense = tried(lambda: st.manifold.at(POINTS["hyperbola"][0], on).trace_gradient())
+    run.measure("dense: P grad tr H there", off(dense, slope), at_most=1e-9)
+    home = tried(st.manifold.retract, one, [1.8, 0.7]) * np.ones(2)
+    run.measure("the retraction: x y", off(home[0] * home[1], 1.0), at_most=1e-12)
     with run.control("c a hundredth larger"):
-        run.measure("residuals", off(free.second_derivative(hessian_multiple=0.707), flattest), at_most=1e-3)
+        run.measure("Lanczos", off(1.01 * found, flattest), at_most=1e-3)
 
 
 def histogram(rows):

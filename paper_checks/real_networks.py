@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from _plain import ROUNDING, draws, farthest, follow, path, refuted, sgdm
 
 import sdetools as st
 
@@ -315,6 +316,87 @@ def svag(run):
     )
 
 
+def plain_network(a, y):
+    """(f - y)^2 of the tanh network and grad f for each patient, from 16 parameters: `(n,)` residuals f - y and `(n, 16)`."""
+
+    def of(x):
+        W, b, w, c = x[:9].reshape(3, 3), x[9:12], x[12:15], x[15]
+        h = np.tanh(a @ W.T + b)
+        back = w * (1 - h**2)
+        rows = [(back[:, :, None] * a[:, None, :]).reshape(len(a), 9), back, h, np.ones((len(a), 1))]
+        return h @ w + c - y, np.concatenate(rows, axis=1)
+
+    return of
+
+
+def measure_batches(run, loss):
+    """The noise of batches on the network beside sums over its patients: covariances, and paths in which every batch is drawn anew."""
+    _, raw, _ = parts()
+    a, y = raw.data[:64, :3] * 20, (raw.target[:64] - 150) / 80
+    of, x0, steps, n = plain_network(a, y), np.asarray(loss.start, float), 8, 64
+    plan, sigma = st.schedules.constant(0.05, beta=0.7), 1.2
+    r, slopes = of(x0)
+
+    def rows(u, replace):
+        if replace:
+            return np.minimum((u * n).astype(int), n - 1)
+        out = []
+        for b, v in enumerate(u):  # Floyd's choice
+            last = n - len(u) + b
+            t = min(int(v * (last + 1)), last)
+            out.append(last if t in out else t)
+        return np.array(out)
+
+    def batch(z, x, size, replace, factor, std, data):
+        """(1/size) sum_b (factor r_i - std s_b) grad f_i less the full gradient, or the labels' part alone."""
+        r, slopes = of(x)
+        chosen = rows(z[:size], replace)
+        own = (factor * r[chosen] if data else 0.0) - (std * z[size:] if std else 0.0)
+        return slopes[chosen].T @ own / size - (factor * slopes.T @ r / n if data else 0.0)
+
+    torch, *_ = parts()
+
+    def model(x, a):
+        return torch.tanh(x[:9].reshape(3, 3) @ a + x[9:12]) @ x[12:15] + x[15]
+
+    squares = st.losses.from_torch_model(model, torch.as_tensor(a), torch.as_tensor(y), dim=16)  # half the mean square
+    cases = [
+        ("batches of 4 with replacement", loss, st.noise.minibatch(loss, 4), 4, True, 2.0, 0.0, True),
+        ("batches of 40 without replacement", loss, st.noise.minibatch(loss, 40, replace=False), 40, False, 2.0, 0.0, True),
+        ("labels of 3", squares, st.noise.label_noise(squares, 0.6, size=3), 3, True, 1.0, 0.6, False),
+        (
+            "batches of 3 with their labels",
+            squares,
+            st.noise.label_noise(squares, 0.6, size=3, batch=True),
+            3,
+            True,
+            1.0,
+            0.6,
+            True,
+        ),
+    ]
+    for name, of_loss, noise, size, replace, factor, std, data in cases:
+        each = factor * r[:, None] * slopes
+        exact = std**2 / size * slopes.T @ slopes / n
+        if data:
+            exact = exact + np.cov(each.T, bias=True) / size * (1.0 if replace else (n - size) / (n - 1))
+        run.measure(f"{name}: covariance", farthest(noise.covariance(x0), exact), at_most=ROUNDING)
+        z = st.noise.sample_draws(noise.draws, np.random.default_rng(run.seed), 3)
+        z[0, 0] = 1.0  # as a uniform that was rounded: the last one
+        found = noise.value(np.repeat(x0[:, None], 3, axis=1), z)
+        plain = np.array([batch(one, x0, size, replace, factor, std, data) for one in z.T]).T
+        run.measure(f"{name}: values beside sums over patients", farthest(found, plain), at_most=ROUNDING)
+        method = st.SGDM(st.NoisyOracle(of_loss, noise, sigma=sigma), plan)
+        z, seen = draws(method, steps, run.seed), path(method, x0, steps, [f"x{i}" for i in range(16)], run.seed)
+
+        def noisy(k, x, z=z, numbers=(size, replace, factor, std, data)):
+            r, slopes = of(x)
+            return numbers[2] * slopes.T @ r / n + sigma * batch(z[k], x, *numbers)
+
+        plain = follow(sgdm, (x0, 0 * x0), [(0.05, 0.7)] * steps, noisy)
+        run.measure(f"{name}: a path beside its equations", farthest(seen, plain), at_most=ROUNDING)
+
+
 def away(one, other):
     """The difference of two matrices, relative."""
     return float(np.linalg.norm(one - other) / np.linalg.norm(other))
@@ -328,6 +410,9 @@ def away(one, other):
 )
 def trajectories(run):
     loss, oracle = network()
+    measure_batches(run, loss)
+    if refuted(run):
+        return
     observe = ["x0", "x5", displacement(loss)]
     names = ["x0", "x5", "|x - x_0|^2"]
     etas = run.scale(quick=[0.04, 0.02, 0.01], standard=[0.04, 0.02, 0.01, 0.005], full=[0.04, 0.02, 0.01, 0.005, 0.0025])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 from _common import limit, pair
-from _plain import ROUNDING, draws, farthest, follow, gap_path, sgd, sgdm
+from _plain import ROUNDING, draws, farthest, follow, gap_path, refuted, sgd, sgdm
 
 import sdetools as st
 from sdetools.plots import loglog_orders
@@ -63,6 +63,16 @@ def plain_loss(part, x):
     return np.log1p(np.exp(-y * (features @ x))).mean() + RIDGE * (x @ x) / 2
 
 
+def floyd(u, n):
+    """Samples without replacement from one uniform each: floor(u_b (last + 1)) with last = n - size + b, or last where that is taken."""
+    out = []
+    for b, v in enumerate(u):
+        last = n - len(u) + b
+        t = min(int(v * (last + 1)), last)
+        out.append(last if t in out else t)
+    return out
+
+
 def measure_path(run, name, oracle, observe, parts, eta, l):
     """The gap of both losses along one path of the kernel, step by step: batches drawn anew, SVAG by Definition 5.1 (l = 0: a batch)."""
     two, steps = pair(oracle, st.schedules.constant(eta, beta=BETA)), 16
@@ -86,14 +96,26 @@ def measure_path(run, name, oracle, observe, parts, eta, l):
         )
 
 
-def measure_covariance(run, noise, part):
-    """Sigma(x) of a batch with replacement at a point: the covariance of the samples' gradients over BATCH."""
-    x = np.linspace(-0.5, 0.5, 10)
-    each = np.array([plain_slope(part, x, slice(i, i + 1)) for i in range(len(part[1]))])
-    covariance = np.cov(each.T, bias=True) / BATCH
-    run.measure("covariance of the noise of a batch", farthest(noise.covariance(x), covariance), at_most=ROUNDING)
-    scaled = st.svag(st.NoisyOracle(noise.loss, noise), 16)
-    run.measure("covariance of SVAG's gradient, l = 16", farthest(scaled.covariance(x), 16 * covariance), at_most=ROUNDING)
+def measure_noise(run, train, part):
+    """A batch's gradient by NumPy and by the compiled stage, at a sigma other than 1, and its covariance, with and without replacement."""
+    n, x = len(part[1]), np.linspace(-0.5, 0.5, 10)
+    each = np.array([plain_slope(part, x, slice(i, i + 1)) for i in range(n)])
+    spread, full, sigma = np.cov(each.T, bias=True), each.mean(axis=0), 1.3
+    # without replacement so many that Floyd's choice often meets what is taken already
+    for name, size, replace in (("with replacement", BATCH, True), ("without replacement", n - n // 4, False)):
+        noise = st.noise.minibatch(train, size, replace)
+        exact = spread / size * (1.0 if replace else (n - size) / (n - 1))
+        run.measure(f"covariance of a batch {name}", farthest(noise.covariance(x), exact), at_most=ROUNDING)
+        u, points = np.random.default_rng(run.seed).random((size, 4)), np.repeat(x[:, None], 4, axis=1)
+        u[0, 0] = 1.0  # as a uniform that was rounded: the last one
+        rows = [np.minimum((v * n).astype(int), n - 1) if replace else floyd(v, n) for v in u.T]
+        plain = np.array([full + sigma * (plain_slope(part, x, own) - full) for own in rows]).T
+        oracle, stage, out = st.NoisyOracle(train, noise, sigma), noise.oracle_stage(sigma), np.full((10, 4), np.nan)
+        run.measure(f"gradients of batches {name}", farthest(oracle(points, u), plain), at_most=ROUNDING)
+        stage.function(points, u, sigma, out, *stage.data)
+        run.measure(f"gradients of batches {name}, compiled", farthest(out, plain), at_most=ROUNDING)
+    scaled = st.svag(st.NoisyOracle(train, st.noise.minibatch(train, BATCH)), 16)
+    run.measure("covariance of SVAG's gradient, l = 16", farthest(scaled.covariance(x), 16 * spread / BATCH), at_most=ROUNDING)
 
 
 @st.claim(
@@ -113,9 +135,13 @@ def theorem_3_5_real_data(run):
         "A wrong rule, batch, gradient or weight of SVAG is noticed along one path, step by step, in both losses; a wrong covariance by that "
         "of the patients' gradients."
     )
+    measure_noise(run, train, parts[0])
+    if refuted(run):
+        return
     measure_path(run, "batch of 8", batch, observe, parts, ETAS[0], 0)
     measure_path(run, "SVAG", st.svag(batch, round(1 / ETAS[0])), observe, parts, ETAS[0], round(1 / ETAS[0]))
-    measure_covariance(run, noise, parts[0])
+    if refuted(run):
+        return
     flow = study(run, lambda eta: batch, observe, share=0.25)
     scaled = study(run, lambda eta: st.svag(batch, round(1 / eta)), observe)
     for name, found in (("batch of 8", flow), ("SVAG", scaled)):

@@ -63,7 +63,10 @@ def report(meetings: list[Meeting], table: Table, seconds: float, command: str) 
         lines += ["", f"## {title}", ""] + [
             f"- `{m.mutant.key}` (line {m.mutant.line}){': ' + m.by if m.by else ''}" for m in kept
         ]
-    lines += ["", "## Equivalent mutants", ""] + [f"- `{key}`: {why}" for key, why in table.equivalent.items()]
+    lines += [
+        "",
+        f"[{len(table.equivalent)} mutants](equivalent.toml) change nothing that a result depends on, each argued, and are never drawn.",
+    ]
     return "\n".join(lines) + "\n"
 
 

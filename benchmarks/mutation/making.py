@@ -17,7 +17,9 @@ COUNTS = frozenset("k steps step start i j".split())
 """Names that count steps or places are wrong by one."""
 TIMES = frozenset("t time tau h dt horizon fraction".split())
 """Other names of time are wrong by a factor."""
-SYMMETRIC = frozenset("max min maximum minimum zip isinstance getattr hasattr isclose add multiply outer dot __init__".split())
+SYMMETRIC = frozenset(
+    "max min maximum minimum zip isinstance getattr hasattr isclose array_equal _equal fingerprint add multiply outer dot hypot __init__".split()
+)
 """Calls whose arguments are not swapped: nothing changes, or nothing runs."""
 SIZES = frozenset("zeros ones empty full reshape eye arange round lru_cache broadcast_to moveaxis swapaxes default_rng".split())
 """Calls whose arguments are sizes, axes and seeds, not numbers of a formula."""
@@ -154,6 +156,13 @@ def _tree(text: str) -> str:
     return ast.dump(ast.parse(f"({text})", mode="eval"))
 
 
+def _forgets_signs(node: ast.AST) -> bool:
+    """Whether a node takes the size, or an even power, of what stands in it."""
+    if isinstance(node, ast.Call):
+        return _called(node) in ("abs", "norm")
+    return isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow) and getattr(node.right, "value", 1) in (2, 4)
+
+
 def _is_number(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant) and type(node.value) in (int, float)
 
@@ -232,7 +241,7 @@ def time(at: Place) -> Iterator[str]:
 def swap(at: Place) -> Iterator[str]:
     """The operands of a difference, a quotient or a matrix product, or the first two arguments of a call, exchanged."""
     node, text = at.node, at.text
-    if at.indexes:
+    if at.indexes or (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub) and _forgets_signs(at.parent)):
         return
     if isinstance(node, ast.BinOp) and type(node.op) in SIGNS and (_is_sum(node) or not isinstance(node.op, ast.Sub)):
         yield f"({text.braced(node.right)} {SIGNS[type(node.op)]} {text.braced(node.left)})"  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""`formulas.toml`: which functions are formulas, which claims state them, which tests are theirs."""
+"""`formulas.toml`: which functions are formulas, which claims state them, which tests are theirs. `equivalent.toml`: mutants that change nothing."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Table:
             )
             for entry in data["formula"]
         ]
-        equivalent = {entry["mutant"]: entry["why"] for entry in data.get("equivalent", ())}
+        equivalent = tomllib.loads(path.with_name("equivalent.toml").read_text())
         planted = tuple(_planted(**entry) for entry in data.get("planted", ()))
         return cls(tuple(formulas), data["tuning"], equivalent, claims_of(ROOT), planted)
 

@@ -352,7 +352,7 @@ def buffer_bytes(optimizer: torch.optim.Optimizer) -> int:
     400
     """
     tensors: Iterable[Any] = (value for state in optimizer.state.values() for value in state.values())
-    return sum(t.numel() * t.element_size() for t in tensors if isinstance(t, torch.Tensor) and t.ndim > 0)
+    return sum(held.numel() * held.element_size() for held in tensors if isinstance(held, torch.Tensor) and held.ndim > 0)
 
 
 def named(name: str) -> Callable[..., Optimizer]:

@@ -71,10 +71,14 @@ def quadratic_covariance(covariance, origin: np.ndarray) -> QuadraticCovariance:
     diagonal = np.arange(dim)
     second[:, diagonal, diagonal] = plus + minus - 2 * constant[:, None]
     expected = constant[:, None] + linear @ random + 0.5 * np.einsum("aij,ip,jp->ap", second, random, random)
-    rounding = np.abs(constant)[:, None] + np.abs(plus).max() * (1 + np.abs(random).sum(axis=0)) ** 2
-    if not np.all(np.abs(probed - expected) <= 1e-9 * rounding):  # also catches NaN
+    if not np.all(np.abs(probed - expected) <= 1e-9 * sizes(constant[:, None], plus, random)):  # also catches NaN
         raise ValueError(
             "exact moments must have a noise covariance that is constant or quadratic in the point; random probes of "
             "`oracle.covariance` show that it is neither. Simulate it, or in one dimension use `exact.transfer`."
         )
     return QuadraticCovariance(origin, constant, linear, second.reshape(dim * dim, dim * dim))
+
+
+def sizes(constant: np.ndarray, units: np.ndarray, shifts: np.ndarray) -> np.ndarray:
+    """How large the terms of a quadratic polynomial may be at `shifts` `(dim, points)`, from its values at 0 and at unit steps."""
+    return np.abs(constant) + np.abs(units).max() * (1 + np.abs(shifts).sum(axis=0)) ** 2

@@ -108,9 +108,14 @@ def settling_time(stiffness: float, fraction: float = 0.1, terms: int = TERMS) -
     r, fraction = _check.positive("stiffness", stiffness), _check.number("fraction", fraction, "lie in (0, 1)")
     if not 0 < fraction < 1:
         raise ValueError(f"`fraction` must lie in (0, 1); got fraction={fraction!r}. 0.1 is a tenth of the start.")
-    slowest = -np.linalg.eigvals(_second(r, terms)).real.max()
-    s = np.arange(0, (10 - 2 * math.log(fraction)) / slowest, GRID)
+    s = np.arange(0, _long_enough(r, fraction, terms), GRID)
     return float(settled(s, flattening(r, s, terms).rms, fraction))
+
+
+def _long_enough(r: float, fraction: float, terms: int) -> float:
+    """A time after which E X^2 has fallen below fraction^2: it ends like exp(-slowest s), from at most e^10."""
+    slowest = -np.linalg.eigvals(_second(r, terms)).real.max()
+    return (10 - 2 * math.log(fraction)) / slowest
 
 
 def settled(times: np.ndarray, curve: np.ndarray, fraction: float) -> Any:

@@ -15,6 +15,7 @@ import numpy as np
 
 from sdetools import _check
 from sdetools._arrays import select
+from sdetools.exact.covariance import sizes
 from sdetools.exact.gaussian import absolute_moment, probability_below, raw_moment
 
 
@@ -150,8 +151,7 @@ def _from_values(value: Callable, origin: np.ndarray) -> Closed | None:
         slope, second = (plus - minus) / 2, pairs - plus[:, None] - plus[None, :] + base
         np.fill_diagonal(second, plus + minus - 2 * base)
         expected = base + slope @ random + 0.5 * np.einsum("ij,ip,jp->p", second, random, random)
-        rounding = np.abs(base) + (np.abs(plus).max() + np.abs(minus).max()) * (1 + np.abs(random).sum(axis=0)) ** 2
-        if not np.all(np.abs(probed - expected) <= 1e-10 * rounding):
+        if not np.all(np.abs(probed - expected) <= 1e-10 * sizes(base, np.stack([plus, minus]), random)):
             return None
     linear = slope - second @ origin
     return Closed(float(base - slope @ origin + 0.5 * origin @ second @ origin), linear, second)

@@ -29,11 +29,23 @@ NEARER = 1e-11
 """The same where dPhi is asked for, whose error is of first order."""
 FLAT = 1e-6
 """Curvatures below this part of the largest one count as none."""
+ROUNDING = 1e-15
+"""What a slope may err by, as a part of the largest curvature times the point."""
 MOST_STEPS = 5000
 ORDER = 9
 """Extrapolants k; at 10 and more rounding, which they amplify, shows at the smallest tolerances."""
 LEAST_ERROR = 4e-12
 """Below this a step's error is rounding."""
+SHARE = 0.03
+"""What one step may err by, as a part of the tolerance: the errors of some ten steps add up."""
+FIRST, DOWNHILL = 0.1, 0.3
+"""The first step beside 1 / curvature, and the longest one where L curves downwards, beside the one at which I + h H is singular."""
+SAFETY, SHORTER, LONGER = 0.8, 0.1, 8.0
+"""The next step is that for which the error is expected to be in order, times the first; at least and at most so many times the last."""
+LEAST_SIZE = 1e-3
+"""Points nearer to 0 than this are measured by it."""
+ALONG = 1e-3
+"""A flow has settled when its slope along the directions without curvature is at most this part of the slope."""
 LARGEST_DENSE = 2000
 """Coordinates up to which a Hessian is decomposed."""
 
@@ -112,8 +124,8 @@ def hessians(loss: Loss, x: np.ndarray) -> np.ndarray:
 
 def _follow(loss: Loss, state: _State, tolerance: float, max_steps: int) -> _State:
     n = len(state.x)
-    local = max(0.03 * tolerance, LEAST_ERROR)
-    size = 1e-3 + np.abs(state.x).max(axis=1)
+    local = max(SHARE * tolerance, LEAST_ERROR)
+    size = LEAST_SIZE + np.abs(state.x).max(axis=1)
     out = _State(state.x.copy(), None if state.v is None else state.v.copy())
     step = np.full(n, np.nan)
     went = np.zeros(n)
@@ -127,12 +139,12 @@ def _follow(loss: Loss, state: _State, tolerance: float, max_steps: int) -> _Sta
         _check_finite(loss, out.x, left, went, g, H)
         values, vectors = np.linalg.eigh(H)
         top = np.abs(values).max(axis=1)
-        across = values > FLAT * top[:, None]
+        across = _curved(values)
         slopes = np.einsum("nij,ni->nj", vectors, g)
         newton = np.abs(_over(slopes, values, across)).max(axis=1)
         sizes = np.maximum(size[left], np.abs(x).max(axis=1))
         along = np.abs(np.where(across, 0.0, slopes)).max(axis=1)
-        settled = along <= np.maximum(1e-3 * np.abs(slopes).max(axis=1), 1e-15 * top * sizes)
+        settled = along <= np.maximum(ALONG * np.abs(slopes).max(axis=1), ROUNDING * top * sizes)
         done = settled & (np.maximum(newton, moved[left]) <= near * sizes)
         if done.any():
             _finish(loss, out, left[done], values[done], vectors[done], went)
@@ -142,21 +154,15 @@ def _follow(loss: Loss, state: _State, tolerance: float, max_steps: int) -> _Sta
         if not len(left):
             return out
         first = np.isnan(step[left])
-        step[left[first]] = 0.1 / np.maximum(top[first], 1e-300)
+        step[left[first]] = FIRST / np.maximum(top[first], 1e-300)
         downhill = np.maximum(-values[:, 0], 0.0)
         with np.errstate(divide="ignore"):
-            h = np.minimum(step[left], 0.3 / downhill)  # where L curves downwards, I + h H must stay invertible
+            h = np.minimum(step[left], DOWNHILL / downhill)  # where L curves downwards, I + h H must stay invertible
         v = None if out.v is None else out.v[left]
         high, low = _extrapolated(loss, x, g, values, vectors, h, v)
-        scale = sizes[:, None]
-        with np.errstate(all="ignore"):
-            error = np.abs((high.x - low.x) / scale).max(axis=1)
-            if v is not None:
-                error = np.maximum(error, np.abs(high.v - low.v).max(axis=(1, 2)))
-            error = np.where(np.isfinite(error), error / local, np.inf)
-            good = error <= 1.0
-            factor = np.where(error == 0, 8.0, 0.8 * np.maximum(error, 1e-30) ** (-1.0 / ORDER))
-        step[left] = h * np.where(np.isfinite(error), np.clip(factor, 0.1, 8.0), 0.1)
+        error = _apart(high, low, sizes) / local
+        good = error <= 1.0
+        step[left] = _next(h, error)
         went[left[good]] += h[good]
         moved[left[good]] = np.abs(high.x - x).max(axis=1)[good]
         out.x[left[good]] = high.x[good]
@@ -170,6 +176,20 @@ def _follow(loss: Loss, state: _State, tolerance: float, max_steps: int) -> _Sta
         f"the flow of point {i} is at {shown(out.x[i])} with |grad L| = {slope:.3g}. "
         "Start in the basin of a manifold of minimisers, or allow more steps by max_steps=."
     )
+
+
+def _apart(high: _State, low: _State, sizes: np.ndarray) -> np.ndarray:
+    """The largest difference of two extrapolants, of x as a part of `sizes`, `(n,)`; infinite where it is not finite."""
+    with np.errstate(all="ignore"):
+        out = np.abs(high.x - low.x).max(axis=1) / sizes
+        if high.v is not None and low.v is not None:
+            out = np.maximum(out, np.abs(high.v - low.v).max(axis=(1, 2)))
+    return np.where(np.isfinite(out), out, np.inf)
+
+
+def _next(h: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """The next steps after steps h whose errors are `error` of what they may be; an error goes like h^ORDER."""
+    return h * np.clip(SAFETY * np.maximum(error, 1e-30) ** (-1 / ORDER), SHORTER, LONGER)
 
 
 def _extrapolated(
@@ -208,9 +228,14 @@ def _joined(fine: _State, coarse: _State, weight: float) -> _State:
     return _State(fine.x + weight * (fine.x - coarse.x), v)
 
 
+def _curved(values: np.ndarray) -> np.ndarray:
+    """Which of the curvatures `(n, dim)` count."""
+    return values > FLAT * np.abs(values).max(axis=1, keepdims=True)
+
+
 def _over(b: np.ndarray, values: np.ndarray, across: np.ndarray) -> np.ndarray:
     """b / values where there is curvature, else 0."""
-    return np.where(across, b / np.where(across, values, 1.0), 0.0)
+    return np.divide(b, values, out=np.zeros(b.shape), where=across)
 
 
 def _finish(loss: Loss, out: _State, chosen: np.ndarray, values: np.ndarray, vectors: np.ndarray, went: np.ndarray) -> None:
@@ -224,14 +249,19 @@ def _finish(loss: Loss, out: _State, chosen: np.ndarray, values: np.ndarray, vec
             f"{shown(out.x[chosen[i]])}, whose lowest curvature is {values[i, 0]:.3g} beside a highest of {top[i]:.3g}. "
             "Start elsewhere: move the point a little."
         )
-    across = values > FLAT * top[:, None]
+    across = _curved(values)
     for _ in range(3):
         g = gradients(loss, out.x[chosen])
         inner = _over(np.einsum("nij,ni->nj", vectors, g), values, across)
         out.x[chosen] -= np.einsum("nij,nj->ni", vectors, inner)
     if out.v is not None:
-        inner = np.einsum("nij,nik->njk", vectors, out.v[chosen]) * ~across[:, :, None]
-        out.v[chosen] = np.einsum("nij,njk->nik", vectors, inner)
+        out.v[chosen] = _tangent_part(out.v[chosen], vectors, across)
+
+
+def _tangent_part(v: np.ndarray, vectors: np.ndarray, across: np.ndarray) -> np.ndarray:
+    """P V for V `(n, dim, columns)`: what lies in the directions without curvature."""
+    inner = np.einsum("nij,nik->njk", vectors, v) * ~across[:, :, None]
+    return np.einsum("nij,njk->nik", vectors, inner)
 
 
 def _check_finite(loss: Loss, x: np.ndarray, left: np.ndarray, went: np.ndarray, g: np.ndarray, H: np.ndarray) -> None:

@@ -192,11 +192,11 @@ def _ranks(loss: Loss, points: np.ndarray, values: np.ndarray) -> int:
     if unclear.any():
         i = int(np.argmax(unclear.any(axis=1)))
         M = int(ranks[i])
-        ratio = values[i, M - 1] / abs(values[i, M]) if M else 0.0
+        after = values[i, M:][np.argmax(np.abs(values[i, M:]))]
         raise ValueError(
             f"the rank of the Hessian must be clear; at {shown(points[i])} the eigenvalues of {loss.label} next to the gap are "
-            f"{values[i, max(M - 1, 0)]:.3g} and {values[i, M]:.3g} beside {values[i, 0]:.3g}: a gap ratio of {ratio:.3g} "
-            f"with {parts[i, M]:.1g} of the largest left, where at most {LEVEL:g} may be. The point is near a singular one, or was not "
+            f"{values[i, M - 1]:.3g} and {after:.3g} beside {values[i, 0]:.3g}: a gap ratio of {values[i, M - 1] / abs(after):.3g} "
+            f"with {abs(after) / top[i]:.1g} of the largest left, where at most {LEVEL:g} may be. The point is near a singular one, or was not "
             "projected to rounding; give rank= if you know it."
         )
     if len(set(ranks.tolist())) > 1:

@@ -100,8 +100,8 @@ def frame(H, Sigma, out, settings):
     dim, rank, most, least = int(settings[0]), settings[1], settings[2], settings[3]
     lanes, own, full = H.shape[1], dim * (dim + 1) // 2, dim * dim
     scratch = out[4 * own :]
-    A, V, B, C = scratch[:full], scratch[full : 2 * full], scratch[2 * full : 3 * full], scratch[3 * full : 4 * full]
-    across, low, rest, top = scratch[4 * full : 4 * full + dim], scratch[-3], scratch[-2], scratch[-1]
+    A, V, B, C, across = scratch, scratch[full:], scratch[2 * full :], scratch[3 * full :], scratch[4 * full :]
+    low, rest, top = scratch[-3], scratch[-2], scratch[-1]
     for i in range(dim):
         for k in range(dim):
             at = place(min(i, k), max(i, k), dim)

@@ -25,6 +25,8 @@ from sdetools import _check
 from sdetools.losses.base import Loss
 from sdetools.manifold.geometry import CURVED, LEVEL, check_flat
 
+FIRST_RANK, MORE = 8, 4
+"""Eigenpairs that Lanczos is asked for at first, and how many times as many when all of them count."""
 MOST_RANK = 256
 """Eigenpairs that Lanczos is asked for at most."""
 SMALL = 1e-6
@@ -243,7 +245,7 @@ def _by_lanczos(loss: Loss, x: np.ndarray, rank: int | None) -> LanczosGeometry:
 
     slope = float(np.abs(loss.gradient(x)).max())
     operator = LinearOperator((loss.dim, loss.dim), matvec=lambda v: loss.hessian_product(x, np.ravel(v)), dtype=float)
-    k, most = min(8 if rank is None else rank + 2, loss.dim), min(loss.dim, MOST_RANK)
+    k, most = min(FIRST_RANK if rank is None else rank + 2, loss.dim), min(loss.dim, MOST_RANK)
     while True:
         if k >= loss.dim - 1:
             values, V = np.linalg.eigh(np.stack([loss.hessian_product(x, e) for e in np.eye(loss.dim)], axis=1))
@@ -255,7 +257,7 @@ def _by_lanczos(loss: Loss, x: np.ndarray, rank: int | None) -> LanczosGeometry:
         # LM finds what is largest in size: a negative curvature among them is a saddle
         if len(values) == loss.dim or np.abs(values).min() <= CURVED * np.abs(values).max() or k >= most:
             break
-        k = min(4 * k, most)
+        k = min(MORE * k, most)
     top = max(float(np.abs(values).max()), 1e-300)
     if slope > 1e-6 * top * (1e-3 + float(np.abs(x).max())):
         raise ValueError(

@@ -75,13 +75,23 @@ def test_moments_do_not_depend_on_the_number_of_polynomials():
 def test_slow_limit_is_the_slow_equation():
     for r in (1e-3, 1e-4):
         assert abs(flattening(r, [1 / r]).mean[0] - math.exp(-1)) < 3 * r
-        assert abs(settling_time(r, 0.1) * r / math.log(10) - 1) < 10 * r
+    assert abs(settling_time(1e-2, 0.1) * 1e-2 / math.log(10) - 1) < 10 * 1e-2
 
 
 def test_settling_is_the_last_passage():
     times = np.linspace(0, 3, 4)
     assert settled(times, np.array([1.0, 0.01, 1.0, 0.01]), 0.1) == 2.5
     assert np.isnan(settled(times, np.ones(4), 0.1)) and np.isnan(settled(times, np.zeros(4), 0.1))
+
+
+def test_passages_lie_on_the_straight_line_of_logarithms():
+    """Uneven times; a curve that jumps to 0 arrives at the end of that step. A fraction of .1 and, of the first two, one of .06."""
+    times = np.array([0.0, 1.0, 2.5, 3.0, 4.5])
+    curves = np.array([[1, 0.3, 0.05, 0.02, 0.01], [1, 0.05, 0.2, 0.08, 0.05], [1, 0.9, 0.5, 0.0, 0.0]])
+    part = math.log(3) / math.log(6), math.log(2) / math.log(2.5)
+    assert np.allclose(settled(times, curves, 0.1), [1 + 1.5 * part[0], 2.5 + 0.5 * part[1], 3.0], rtol=1e-14)
+    part = math.log(5) / math.log(6), math.log(4 / 3) / math.log(1.6)
+    assert np.allclose(settled(times, curves[:2], 0.06), [1 + 1.5 * part[0], 3 + 1.5 * part[1]], rtol=1e-14)
 
 
 @pytest.mark.parametrize(
