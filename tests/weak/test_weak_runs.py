@@ -16,14 +16,13 @@ from scipy import stats
 import sdetools as st
 from sdetools.simulation.engine import execute
 from sdetools.simulation.philox import Stream
-from sdetools.weak import work
 from sdetools.weak.clock import moment
 from sdetools.weak.observables import column
 from sdetools.weak.run import make_program
 
 PLAN = st.schedules.constant(0.25, beta=0.5)
-PILOT = 2560
-"""Paths of a pilot here; the normal quantile as with more."""
+PILOT = 32768
+"""Paths of a pilot."""
 
 
 def oracle(noise=None):
@@ -103,9 +102,8 @@ def test_moments_by_time():
 # -- precision -----------------------------------------------------------------------------------------------------------------------
 
 
-def paths_of(members, observe, precision, confidence, ranges, coupled=True, monkeypatch=None, **more):
+def paths_of(members, observe, precision, confidence, ranges, coupled=True, **more):
     """The paths that a run takes for a precision, and that the formula says: the largest n with q s / sqrt(n) + R l / n = precision."""
-    monkeypatch.setattr(work, "PILOT_PATHS", PILOT)
     run = st.weak_gap if len(members) == 2 else st.simulate
     how = {"coupled": coupled, "control": False} if len(members) == 2 else {}
     found = run(
@@ -133,15 +131,15 @@ def paths_of(members, observe, precision, confidence, ranges, coupled=True, monk
         (["x", "cos(x)/100"], [0.0, 0.02], 0.05),
     ],
 )
-def test_a_precision_takes_the_paths_that_its_formula_says(observe, ranges, precision, confidence, monkeypatch):
-    taken, wanted = paths_of((SGD,), observe, precision, confidence, ranges, monkeypatch=monkeypatch)
+def test_a_precision_takes_the_paths_that_its_formula_says(observe, ranges, precision, confidence):
+    taken, wanted = paths_of((SGD,), observe, precision, confidence, ranges)
     assert taken == wanted
 
 
 @pytest.mark.parametrize(("coupled", "second", "width"), [(True, "x**2", 0.0), (False, "cos(x)", 4.0)])
-def test_so_does_the_precision_of_a_gap(coupled, second, width, monkeypatch):
+def test_so_does_the_precision_of_a_gap(coupled, second, width):
     """The bounds of a difference are twice as far apart; they enter where the members are independent."""
-    taken, wanted = paths_of((SGDM, SGD), ["x", second], 0.01, 0.95, [0.0, width], coupled, monkeypatch)
+    taken, wanted = paths_of((SGDM, SGD), ["x", second], 0.01, 0.95, [0.0, width], coupled)
     assert taken == wanted
 
 
@@ -153,13 +151,12 @@ def test_what_draws_nothing_takes_two_paths_whatever_its_bounds():
 def test_the_time_that_a_precision_takes_is_foretold(monkeypatch, capsys):
     """In proportion to the pilot, which takes 2.5 seconds on this clock."""
     monkeypatch.setattr(time, "perf_counter", itertools.count(10.0, 2.5).__next__)
-    taken, _ = paths_of((SGD,), ["x"], 0.01, 0.95, [0.0], monkeypatch=monkeypatch, progress=True)
+    taken, _ = paths_of((SGD,), ["x"], 0.01, 0.95, [0.0], progress=True)
     assert f"{taken:,} paths for a half-width of 0.01: about {2.5 * taken / PILOT:.3g} s\n" in capsys.readouterr().err
 
 
-def test_what_a_pilot_cannot_tell_is_refused_by_name(monkeypatch):
+def test_what_a_pilot_cannot_tell_is_refused_by_name():
     """The first time and observable of which nothing is known; a bound on one side is none."""
-    monkeypatch.setattr(work, "PILOT_PATHS", PILOT)
     hidden = {"x": "x", "far": "max(0, x - 9)"}
     with pytest.raises(ValueError, match=rf"of its {PILOT:,} paths none differs from another in far at step 4\. State"):
         st.simulate(SGD, [2.0], 1.5, precision=0.1, observe=hidden, times=[1.0, 1.5], **ON_NUMPY)
