@@ -11,6 +11,7 @@ On a double well with noise root 1 + 0.3 sin x nothing is exact but the beginnin
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 from _common import (
@@ -27,7 +28,7 @@ from _common import (
     quadratic,
     sups,
 )  # fmt: skip
-from _plain import FARTHEST, ROUNDING, farthest, over_uniforms, refuted
+from _plain import FARTHEST, ROUNDING, farthest, over_uniforms, refuted, tried
 from scipy.special import gamma, kv
 
 import sdetools as st
@@ -153,6 +154,44 @@ def measure_law(run, name, noise, law):
         run.measure(f"{name}: skewness as stated", noise.skewness, THIRD[name], tolerance=ROUNDING)
 
 
+MAKERS = {
+    "gaussian": st.noise.gaussian,
+    "rademacher": st.noise.rademacher,
+    "uniform": st.noise.uniform,
+    "three-point": st.noise.three_point,
+    "centred exponential": st.noise.centred_exponential,
+    "two-point, 1/5": partial(st.noise.two_point, probability=0.2),
+    "student t, 8": partial(st.noise.student_t, degrees=8),
+}
+
+
+def measure_roots(run):
+    """v = R u in two coordinates from three entries of each law: R and the entries, one by one, each from its own draws."""
+    R = np.array([[1.2, -0.4, 0.3], [0.5, 0.8, -1.1]])
+    for name, make in MAKERS.items():
+        two, one = make(dim=2, root=R), make(dim=1)
+        z = st.noise.sample_draws(two.draws, np.random.default_rng(run.seed), 5)
+        u = np.array([one.value(np.zeros((1, 5)), z[k::3])[0] for k in range(3)])
+        run.measure(f"{name}: R u in two coordinates", farthest(two.value(np.zeros((2, 5)), z), R @ u), at_most=ROUNDING)
+        run.measure(f"{name}: its covariance", farthest(two.covariance(np.zeros(2)), R @ R.T), at_most=ROUNDING)
+        run.measure(f"{name}: that of the identity", farthest(make(dim=2).covariance(np.zeros(2)), np.eye(2)), at_most=ROUNDING)
+
+
+def measure_expressions(run):
+    """A root of expressions in two coordinates and of three entries, with a named number."""
+    rows = [["1 + 0.3*sin(x)", "0.2*y", "-0.4"], ["a*x*y", "0.5", "exp(y)"]]
+    noise = st.noise.gaussian(root=rows, variables="x y", parameters={"a": 0.7})
+    points, z = np.array([[0.4, -1.2], [0.9, 0.3]]), np.array([[0.7, -0.2], [1.3, 0.5], [-0.4, 0.8]])
+    plain = [np.array([[1 + 0.3 * math.sin(x), 0.2 * y, -0.4], [0.7 * x * y, 0.5, math.exp(y)]]) for x, y in points.T]
+    values = np.array([R @ u for R, u in zip(plain, z.T, strict=True)]).T
+    run.measure(
+        "a root of expressions: R(x) u", farthest(tried(noise.value, points, z) * np.ones((2, 2)), values), at_most=ROUNDING
+    )
+    spread = np.moveaxis(np.array([R @ R.T for R in plain]), 0, -1)
+    found = tried(noise.covariance, points) * np.ones((2, 2, 2))
+    run.measure("a root of expressions: its covariance", farthest(found, spread), at_most=ROUNDING)
+
+
 def measure_steps(run, name, noise):
     """A path of the kernel, which runs on the law."""
     eta, steps = ETAS[2], 32
@@ -189,6 +228,9 @@ def theorem_3_5_any_law_of_noise(run):
         "A law with another mean, variance, skewness or characteristic function is noticed by quadrature over its draws, a wrong rule, rate "
         "or scale along a path of the kernel, each to rounding."
     )
+    measure_roots(run)
+    if refuted(run):
+        return
     for name, (noise, law) in (LAWS | OTHERS).items():
         measure_law(run, name, noise, law)
         if refuted(run):
@@ -223,6 +265,9 @@ def theorem_3_5_any_law_of_noise(run):
 )
 def theorem_3_5_state_dependent_noise(run):
     run.note("A wrong rule, rate, gradient, noise root or scale is noticed along a path of the kernel, step by step.")
+    measure_expressions(run)
+    if refuted(run):
+        return
     eta, steps = WELL_ETAS[0], 64
     measure_path(
         run,

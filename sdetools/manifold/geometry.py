@@ -100,9 +100,9 @@ class Geometry:
         tangent = np.arange(len(self.eigenvalues)) >= self.rank
         values = np.where(tangent.reshape(-1, *[1] * (self.eigenvalues.ndim - 1)), 0.0, self.eigenvalues)
         both = np.logical_and.outer(tangent, tangent).reshape(len(tangent), len(tangent), *[1] * (own.ndim - 2))
-        sums = np.where(both, 1.0, values[:, None] + values[None, :])
         across = np.where(both, own, 0.0)
-        lyapunov = np.where(both, 0.0, own / sums)  # a mixed pair has lambda_i + 0: the terms of H^+ Q Sigma P
+        # a mixed pair has lambda_i + 0: the terms of H^+ Q Sigma P
+        lyapunov = np.divide(own, values[:, None] + values[None, :], out=np.zeros(own.shape), where=~both)
         back = "ia...,ab...,jb...->ij..."
         return np.einsum(back, self.vectors, across, self.vectors), np.einsum(back, self.vectors, lyapunov, self.vectors)
 
