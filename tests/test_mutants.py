@@ -136,6 +136,7 @@ import sdetools as st
 @st.claim("toy", statement="The stationary variance at eta = 1/2 is 1/3.")
 def toy(run):
     run.measure("variance", st.exact.stationary_variance(0.5), expected=1 / 3, tolerance=1e-12)
+    run.table("what a wrong number would break", [[{1 / 3: "fine"}[round(3 * st.exact.stationary_variance(0.5)) / 3]]], ["it is"])
 ''')
 (tree.folder / "toy_test.py").write_text('''
 import sdetools as st
@@ -163,5 +164,5 @@ print(m.claims_say.__name__, m.in_fork(tree, 100, m.claims_say, None, tree, {"to
     assert done.returncode == 0, done.stderr
     first, wrong, hidden, after = done.stdout.splitlines()
     assert first == after == "claims_say {'toy': 'supported'}"  # before, and the tree is as it was
-    assert wrong == "toy (quick)"
+    assert wrong == "toy (quick)"  # contradicted at the number, before the table breaks
     assert "closed_forms" in hidden or "toy_test" in hidden  # the doctest of the file, or the test

@@ -5,6 +5,7 @@ from __future__ import annotations
 import compileall
 import contextlib
 import json
+import math
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -179,6 +180,23 @@ def without_caches(mutant: Mutant | None, tree: Tree) -> None:
         config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"] = fresh
 
 
+class Contradicted(Exception):
+    """Ends a claim that nothing can mend any more."""
+
+
+def ending(measure: Any) -> Any:
+    """`Run.measure` that ends a claim at its first plain number outside its range, controls apart: what is exact no later number mends."""
+
+    def measured(self: Any, name: str, *args: Any, **named: Any) -> None:
+        measure(self, name, *args, **named)
+        last = None if self._control else self.book.measurements[-1]
+        exact = last is not None and isinstance(last.estimate, float) and math.isfinite(last.estimate)
+        if exact and not last.accept_low <= last.estimate <= last.accept_high:
+            raise Contradicted(name)
+
+    return measured
+
+
 def claims_say(mutant: Mutant | None, tree: Tree, claims: dict[str, str], budget: str, until: bool = True) -> dict[str, str]:
     """The verdicts of claims (id -> file), one after the other; the first contradiction ends it if `until`."""
     without_caches(mutant, tree)
@@ -189,14 +207,19 @@ def claims_say(mutant: Mutant | None, tree: Tree, claims: dict[str, str], budget
         import sdetools
 
         assert Path(sdetools.__file__).is_relative_to(tree.folder)
-        from sdetools.claims import verify
+        from sdetools.claims import run, verify
+
+        run.Run.measure = ending(run.Run.measure)  # type: ignore[method-assign]
     except Exception as error:
         return {"import": f"crashed: {error!r}"}
     verdicts = {}
     for id, file in claims.items():
         try:
             (found,) = verify([file], budget=budget, only=f"[{id[0]}]{id[1:]}", threads=1).claims
-            verdicts[id] = found.verdict if found.verdict != "error" else f"crashed: {found.reason[:200]}"
+            ended = found.reason.startswith(Contradicted.__name__)
+            verdicts[id] = (
+                "contradicted" if ended else f"crashed: {found.reason[:200]}" if found.verdict == "error" else found.verdict
+            )
         except Exception as error:
             verdicts[id] = f"crashed: {error!r}"[:200]
         if until and verdicts[id] == "contradicted":

@@ -14,8 +14,6 @@ from sdetools.dynamics import family
 STEPS, DIM = 1000, 12
 LOSS = torch.tensor(np.linspace(0.2, 1.5, DIM))
 
-FEW = 150
-"""Steps beside the rule; a claim takes a thousand."""
 CASES = {
     "SGD": (ours.SGD, st.SGD, {}),
     "SGDM": (ours.SGDM, st.SGDM, {}),
@@ -70,17 +68,17 @@ def test_every_optimiser_takes_the_steps_of_its_rule(name, decay, foreach):
     groups = [{"params": p, "weight_decay": w} for p, w in zip(params, wd)]
     extra = {"generator": torch.Generator().manual_seed(3)} if name == "RandomScaling" else {}
     optimizer = cls(groups, lr=0.1, decoupled=decay == "decoupled", foreach=foreach, **options, **extra)
-    scales = np.zeros(FEW)
+    scales = np.zeros(STEPS)
     if name == "RandomScaling":
         own = torch.Generator().manual_seed(3)
-        scales = np.array([float(torch.empty((), dtype=torch.float64).exponential_(generator=own)) for _ in range(FEW)])
+        scales = np.array([float(torch.empty((), dtype=torch.float64).exponential_(generator=own)) for _ in range(STEPS)])
 
     flat = [np.concatenate([p.detach().numpy().ravel() for p in group]) for group in params]
     states = [[x[:, None], *(np.zeros((len(x), 1)) for _ in rule.parts[1:])] for x in flat]
-    tables = [coefficients(rule, options, [rates(k)[i] for k in range(FEW)]) for i in (0, 1)]
+    tables = [coefficients(rule, options, [rates(k)[i] for k in range(STEPS)]) for i in (0, 1)]
     answers = Answers()
     worst = 0.0
-    for k in range(FEW):
+    for k in range(STEPS):
         noise = [rng.normal(size=len(x)) for x in flat]
         where = [state[0][:, 0] for state in states]
         grads = [x * np.linspace(0.3, 2, len(x)) + v for x, v in zip(where, noise)]
