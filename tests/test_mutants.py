@@ -142,6 +142,8 @@ def toy(run):
 import sdetools as st
 def test_other():
     assert abs(st.exact.stationary_variance(0.4, 0.6) - 0.21052631578947367) < 1e-12
+def test_wrong_anyway():
+    assert False
 ''')
 table = t.Table((formula,), {}, {}, {"toy": "toy.py"})
 file = "sdetools/exact/closed_forms.py"
@@ -151,7 +153,10 @@ wrong = pick("2 - excess", "2 + excess")
 hidden = pick("1 + beta", "1 - beta")  # nothing at beta = 0: for the test alone
 print(m.claims_say.__name__, m.in_fork(tree, 100, m.claims_say, None, tree, {"toy": "toy.py"}, "quick"))
 print(m.meet(wrong, formula, table, tree, False).by)
-print(m.meet(hidden, formula, table, tree, False).by)
+met = m.meet(hidden, formula, table, tree, False)
+print(met.by)
+wrong_anyway = m.replace(met, by="toy_test.py::test_wrong_anyway")
+print(set().union(*(look(tree) for look in m.unsound([m.meet(wrong, formula, table, tree, False), met, wrong_anyway], table, m.NO_ORDER))))
 print(m.claims_say.__name__, m.in_fork(tree, 100, m.claims_say, None, tree, {"toy": "toy.py"}, "quick"))
 """
     done = subprocess.run(
@@ -162,7 +167,8 @@ print(m.claims_say.__name__, m.in_fork(tree, 100, m.claims_say, None, tree, {"to
         cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr
-    first, wrong, hidden, after = done.stdout.splitlines()
+    first, wrong, hidden, unsound, after = done.stdout.splitlines()
     assert first == after == "claims_say {'toy': 'supported'}"  # before, and the tree is as it was
     assert wrong == "toy (quick)"  # contradicted at the number, before the table breaks
+    assert unsound == "{'toy_test.py::test_wrong_anyway'}"  # it fails without a mutant too, the other killers do not
     assert "closed_forms" in hidden or "toy_test" in hidden  # the doctest of the file, or the test

@@ -6,7 +6,8 @@
 A mutant is one small change in one formula: a constant or a factor times 1.02, a flipped sign, a dropped term, an index off by one, a wrong time,
 swapped arguments. `formulas.toml` lists the formulas with the claims that state them. A mutant meets its claims first, at the quick budget: a
 claim kills it by coming out *contradicted*. What they miss meets, with `--standard`, the same claims at that budget, then the tests of its room until
-the first failure. A claim is over with its first plain number outside its range. Mutants whose claims all crash, or whose module cannot be imported, are counted apart: a crash says nothing of the formula.
+the first failure. A claim is over with its first plain number outside its range. In the
+end all that killed a mutant is tried without one: what fails there too has noticed nothing. Mutants whose claims all crash, or whose module cannot be imported, are counted apart: a crash says nothing of the formula.
 
 What makes it quick: what is cheap and sharp comes first (claims at quick, the tests that noticed a change of the same function before, doctests of the
 file, the sharpest test file, the room, slow tests last; `--write` keeps what was seen in `order.json`); third-party libraries are loaded once and every

@@ -14,8 +14,8 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -227,8 +227,10 @@ def claims_say(mutant: Mutant | None, tree: Tree, claims: dict[str, str], budget
     return verdicts
 
 
-def tests_say(mutant: Mutant | None, tree: Tree, tests: tuple[str, ...], order: Order) -> str:
-    """The first test that fails, or "" when all pass."""
+def failures(
+    mutant: Mutant | None, tree: Tree, tests: tuple[str, ...], order: Order, only: frozenset[str] = frozenset()
+) -> list[str]:
+    """The first test that fails, in a list; of `only` these all that fail."""
     without_caches(mutant, tree)
     import pytest
 
@@ -237,7 +239,9 @@ def tests_say(mutant: Mutant | None, tree: Tree, tests: tuple[str, ...], order: 
     class Watch:
         @pytest.hookimpl(trylast=True)
         def pytest_collection_modifyitems(self, items: list[Any]) -> None:
-            items.sort(key=lambda item: order.rank(mutant, item.nodeid, tests))
+            items[:] = sorted(
+                (i for i in items if not only or i.nodeid in only), key=lambda i: order.rank(mutant, i.nodeid, tests)
+            )
 
         def pytest_runtest_logreport(self, report: Any) -> None:
             if report.failed:
@@ -249,8 +253,9 @@ def tests_say(mutant: Mutant | None, tree: Tree, tests: tuple[str, ...], order: 
 
     # Doctests are collected last: collected first, their module exists twice, and tests that patch it or ask for its classes fail unmutated.
     collected = sorted(tests, key=lambda test: test.startswith("sdetools/"))
-    code = pytest.main(["-x", "-q", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:xdist", *collected], plugins=[Watch()])
-    return "" if code == 0 else (failed[0] if failed else f"pytest ended with {code}")
+    options = ["-q", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:xdist"] + ([] if only else ["-x"])
+    code = pytest.main([*options, *collected], plugins=[Watch()])
+    return failed or ([] if code == 0 else [f"pytest ended with {code}"])
 
 
 def meet(mutant: Mutant, formula: Formula, table: Table, tree: Tree, standard: bool, order: Order = NO_ORDER) -> Meeting:
@@ -275,11 +280,70 @@ def meet(mutant: Mutant, formula: Formula, table: Table, tree: Tree, standard: b
             return done(CRASHED, next(iter(verdicts.values())))
         if stated and standard and (killer := ask("standard")):
             return done(CLAIM, f"{killer} (standard)")
-        tests = tuple(test.format(file=mutant.file) for test in formula.tests)
-        failed = in_fork(tree, LIMITS["tests"], tests_say, mutant, tree, tests, order) if tests else ""
+        tests = formula.tests_of(mutant.file)
+        answer = in_fork(tree, LIMITS["tests"], failures, mutant, tree, tests, order) if tests else []
+    failed = answer if isinstance(answer, str) else answer[0] if answer else ""
     if failed in ("crash", "timeout") or failed.startswith("import of"):
         return done(CRASHED, failed)
     return done(TEST, failed) if failed else done(SURVIVED, "")
+
+
+def unsound(meetings: list[Meeting], table: Table, order: Order) -> Iterator[Callable[[Tree], set[str]]]:
+    """Looks at what killed mutants without any mutant: each gives those killers that fail there too, and so have noticed nothing."""
+
+    def claim(id: str, budget: str) -> Callable[[Tree], set[str]]:
+        def look(tree: Tree) -> set[str]:
+            found = in_fork(tree, LIMITS[budget], claims_say, None, tree, {id: table.claims[id]}, budget)
+            return {f"{id} ({budget})"} if not isinstance(found, dict) or found[id] == "contradicted" else set()
+
+        return look
+
+    def tests(formula: Formula, file: str, killers: frozenset[str]) -> Callable[[Tree], set[str]]:
+        def look(tree: Tree) -> set[str]:
+            found = in_fork(tree, LIMITS["tests"], failures, None, tree, formula.tests_of(file), order, killers)
+            return killers & set(found) if isinstance(found, list) and set(found) <= killers else set(killers)
+
+        return look
+
+    for killer in sorted({m.by for m in meetings if m.fate == CLAIM}):
+        id, _, budget = killer.rstrip(")").rpartition(" (")
+        yield claim(id, budget)
+    formulas = {f.name: f for f in table.formulas}
+    killed = [m for m in meetings if m.fate == TEST]
+    for name, file in sorted({(m.formula, m.mutant.file) for m in killed}):
+        yield tests(formulas[name], file, frozenset(m.by for m in killed if (m.formula, m.mutant.file) == (name, file)))
+
+
+def spread(jobs: list[Callable[[Tree], Any]], workers: int, end: float = float("inf")) -> Iterator[Any]:
+    """The answers of jobs begun before `end`, as they come; each worker is a fork with a tree of its own that takes the next job when it is free."""
+    context = multiprocessing.get_context("fork")
+    following = context.Value("i", 0)
+
+    def work(tree: Tree, out: Any) -> None:
+        while True:
+            with following.get_lock():
+                mine = following.value
+                following.value += 1
+            if mine >= len(jobs) or time.monotonic() > end:
+                return
+            out.send(jobs[mine](tree))
+
+    with tempfile.TemporaryDirectory() as place:
+        os.environ["SDETOOLS_CACHE"], os.environ["NUMBA_CACHE_DIR"] = f"{place}/kernels", f"{place}/numba"
+        preload()
+        pipes: list[Any] = []
+        for i in range(workers):
+            (folder := Path(place) / f"tree{i}").mkdir()
+            reader, writer = context.Pipe(duplex=False)
+            context.Process(target=work, args=(Tree(folder), writer)).start()
+            writer.close()
+            pipes.append(reader)
+        while pipes:
+            for reader in multiprocessing.connection.wait(pipes):
+                try:
+                    yield reader.recv()  # type: ignore[union-attr]
+                except EOFError:
+                    pipes.remove(reader)
 
 
 def run(
@@ -291,47 +355,27 @@ def run(
     minutes: float = float("inf"),
     order: Order = NO_ORDER,
 ) -> list[Meeting]:
-    """All meetings begun within so many minutes, in the order of the draw; each worker is a fork with a tree of its own that takes the next mutant when it is free."""
+    """All meetings begun within so many minutes, in the order of the draw; what fails without a mutant too has killed none."""
     meetings: dict[str, Meeting] = {}
     for line in log.read_text().splitlines() if log is not None and log.exists() else ():
         entry = json.loads(line)
         met = Meeting(**entry | {"mutant": Mutant(**entry["mutant"])})
         meetings[met.mutant.key] = met
-    waiting = [m for m in chosen if m.key not in meetings]
-    context = multiprocessing.get_context("fork")
-    following, end = context.Value("i", 0), time.monotonic() + 60 * minutes
 
-    def work(tree: Tree, out: Any) -> None:
-        while True:
-            with following.get_lock():
-                mine = following.value
-                following.value += 1
-            if mine >= len(waiting) or time.monotonic() > end:
-                return
-            formula = table.formula(waiting[mine].file, waiting[mine].where)
-            assert formula is not None
-            out.send(meet(waiting[mine], formula, table, tree, standard, order))
+    def job(mutant: Mutant) -> Callable[[Tree], Meeting]:
+        formula = table.formula(mutant.file, mutant.where)
+        assert formula is not None
+        return lambda tree: meet(mutant, formula, table, tree, standard, order)
 
-    with tempfile.TemporaryDirectory() as place:
-        os.environ["SDETOOLS_CACHE"], os.environ["NUMBA_CACHE_DIR"] = f"{place}/kernels", f"{place}/numba"
-        preload()
-        pipes = []
-        for i in range(workers):
-            (folder := Path(place) / f"tree{i}").mkdir()
-            reader, writer = context.Pipe(duplex=False)
-            context.Process(target=work, args=(Tree(folder), writer)).start()
-            writer.close()
-            pipes.append(reader)
-        while pipes:
-            for reader in multiprocessing.connection.wait(pipes):
-                try:
-                    met = reader.recv()  # type: ignore[union-attr]
-                except EOFError:
-                    pipes.remove(reader)  # type: ignore[arg-type]
-                    continue
-                meetings[met.mutant.key] = met
-                print(f"{len(meetings):4d} {met.seconds:6.1f} s  {met.fate:8s} {met.mutant.key}  {met.by}", flush=True)
-                if log is not None:
-                    with log.open("a") as file:
-                        file.write(json.dumps(asdict(met)) + "\n")
-    return [meetings[m.key] for m in chosen if m.key in meetings]
+    for met in spread([job(m) for m in chosen if m.key not in meetings], workers, time.monotonic() + 60 * minutes):
+        meetings[met.mutant.key] = met
+        print(f"{len(meetings):4d} {met.seconds:6.1f} s  {met.fate:8s} {met.mutant.key}  {met.by}", flush=True)
+        if log is not None:
+            with log.open("a") as file:
+                file.write(json.dumps(asdict(met)) + "\n")
+    done = [meetings[m.key] for m in chosen if m.key in meetings]
+    print("What killed them is tried without a mutant ...", flush=True)
+    for killer in set().union(*spread(list(unsound(done, table, order)), workers)):
+        print(f"     fails without a mutant too: {killer}", flush=True)
+        done = [replace(m, fate=SURVIVED, by=f"{killer} fails without a mutant too") if m.by == killer else m for m in done]
+    return done

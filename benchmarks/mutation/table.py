@@ -25,6 +25,10 @@ class Formula:
     claims: tuple[str, ...]
     tests: tuple[str, ...]
 
+    def tests_of(self, file: str) -> tuple[str, ...]:
+        """The tests of a mutant of `file`."""
+        return tuple(test.format(file=file) for test in self.tests)
+
 
 @dataclass(frozen=True)
 class Table:
