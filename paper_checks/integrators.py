@@ -28,7 +28,7 @@ ROUNDING = 1e-12
 step by 1e-3 and more."""
 TIME = 3
 """Steps before the one that is compared, so that the time counts."""
-H = 0.25
+H = 0.3
 NUMBERS = {"c": 0.7, "s": 0.4}
 
 DRIFT = ["c*y*t - x + x**2/4", "sin(x) - s*y + t**2"]
@@ -124,12 +124,12 @@ def slope(x):
     return np.array([x[0] + x[1] / 3, x[0] / 3 + 4 / 5 * x[1] ** 3])
 
 
-def split(cls, scheme, state_dependent):
+def split(cls, scheme, state_dependent, eta=ETA):
     """The same for a kinetic equation whose eta_k and beta_k move: eta_k = eta / 2^k and beta_k = 1 - eta (1.5 + k) at the steps k."""
     noise = st.noise.gaussian(root=ROOT, variables="x y") if state_dependent else st.noise.gaussian(root=[[1.0, 0.3], [0.2, 0.8]])
-    oracle = st.NoisyOracle(LOSS, noise, sigma=0.9 * ETA**-0.5)
-    plan = st.schedules.from_arrays([ETA / 2**k for k in range(4)], [1 - ETA * (1.5 + k) for k in range(4)], base=ETA)
-    one = cls(st.KineticSDE(oracle, plan), ETA)
+    oracle = st.NoisyOracle(LOSS, noise, sigma=0.9 * eta**-0.5)
+    plan = st.schedules.from_arrays([eta / 2**k for k in range(4)], [1 - eta * (1.5 + k) for k in range(4)], base=eta)
+    one = cls(st.KineticSDE(oracle, plan), eta)
     rng = np.random.default_rng(6)
     x, m, u = rng.uniform(-1, 1, (2, LANES)), rng.uniform(-1, 1, (2, LANES)), rng.standard_normal((2 * cls.levels, LANES))
     moved = np.concatenate(one.rule((x, m), one.bind(u), *one.coefficient_values(3)[2]))
@@ -138,7 +138,7 @@ def split(cls, scheme, state_dependent):
         return 0.9 * np.array([[1 + at[0] ** 2 / 4, 0.3], [0.2 * at[1], 0.8]] if state_dependent else [[1.0, 0.3], [0.2, 0.8]])
 
     right = [
-        np.concatenate(scheme(slope, root, 1 / 4, 3.5, 3.5, ETA, x[:, n], m[:, n], u[:, n].reshape(-1, 2))) for n in range(LANES)
+        np.concatenate(scheme(slope, root, 1 / 4, 3.5, 3.5, eta, x[:, n], m[:, n], u[:, n].reshape(-1, 2))) for n in range(LANES)
     ]
     return float(np.abs(moved - np.stack(right, axis=1)).max())
 
@@ -165,6 +165,9 @@ def printed_schemes(run):
         for moving in (False, True) if cls is not st.UBU else (False,):
             name = f"{cls.__name__}, {'state-dependent' if moving else 'additive'} noise: farthest from the printed step"
             run.measure(name, split(cls, scheme, moving), at_most=ROUNDING)
+    run.measure(
+        "UBU, hardly any friction: farthest from the printed step", split(st.UBU, printed.ubu, False, 2.0**-8), at_most=ROUNDING
+    )
     apart = np.abs(np.array(three_points("three-point")) - [0, 1, 0, 3, 0, 9]).max()
     run.measure("three-point draws: farthest of six moments", float(apart), at_most=ROUNDING)
     with run.control("Platen's scheme taken for RI1"):

@@ -109,10 +109,14 @@ def measure_noise(run, name, noise):
     run.measure(f"mean of the noise by quadrature, {name}", float(np.abs(mean).max()), at_most=1e-9)
     run.measure(f"covariance of the noise by quadrature, {name}", farthest(spread, root @ root.T), at_most=1e-9)
     run.measure(f"covariance of the noise as stated, {name}", farthest(noise.covariance(Z), root @ root.T), at_most=ROUNDING)
-    sgd = st.SGD(st.NoisyOracle(QUADRATIC, noise, sigma=SIGMA), st.schedules.constant(eta=ETA))
+    oracle = st.NoisyOracle(QUADRATIC, noise, sigma=SIGMA)
+    sgd = st.SGD(oracle, st.schedules.constant(eta=ETA))
+    z = draws(sgd, 1, run.seed)[0]
+    pulled = HESSIAN @ (Z - CENTRE) + SIGMA * noise.value(Z, z)
+    run.measure(f"the oracle beside its equation, {name}", farthest(oracle(Z, z), pulled), at_most=ROUNDING)
     observe = {"x0": "x0", "x1": "x1", "L": QUADRATIC}
     found = st.simulate(sgd, Z, horizon=ETA, observe=observe, **run.options(paths=1))
-    after = Z - ETA * (HESSIAN @ (Z - CENTRE) + SIGMA * noise.value(Z, draws(sgd, 1, run.seed)[0]))
+    after = Z - ETA * pulled
     seen = [found.at(h).value for h in observe]
     run.measure(f"one step beside Definition 2.2, {name}", farthest(seen, [*after, plain_loss(after)]), at_most=ROUNDING)
 

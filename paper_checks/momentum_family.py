@@ -180,6 +180,11 @@ def measure_rules(run):
         rule, parts, rows = made
         expected = follow(rule, start_of(parts, 1.5), rows, noisy)[:, 0]
         run.measure(f"{name}: x_k along one path beside its equations", farthest(seen[:, i], expected), at_most=ROUNDING)
+    rng = np.random.default_rng(8)
+    x, m, g = rng.standard_normal((3, 3, 5))
+    after = SNGM.rule((x, m), lambda point: g, 0.3, BETA)
+    m = BETA * m + g / np.linalg.norm(g, axis=0)
+    run.measure("SNGM: a step in three coordinates beside its equation", farthest(after, (x - 0.3 * m, m)), at_most=ROUNDING)
     for name, expected in GAIN.items():
         run.measure(f"{name}: gain", gain(name), expected, relative=ROUNDING)
 

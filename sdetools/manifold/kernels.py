@@ -203,10 +203,10 @@ def pull(F, T, out, settings):
     """-(H^+ D[P Sigma P] + P D[Z]) = d2Phi[Sigma] from the results F of `frame` and the third derivative T of L."""
     dim, lanes = int(settings[0]), F.shape[1]
     own, D = dim * (dim + 1) // 2, out[dim:]
-    contract(T, F[2 * own : 3 * own], D, dim, lanes)
-    times(F[own : 2 * own], D, out, False, dim, lanes)
-    contract(T, F[3 * own : 4 * own], D, dim, lanes)
-    times(F[:own], D, out, True, dim, lanes)
+    contract(T, F[2 * own :], D, dim, lanes)
+    times(F[own:], D, out, False, dim, lanes)
+    contract(T, F[3 * own :], D, dim, lanes)
+    times(F, D, out, True, dim, lanes)
     for i in range(dim):
         for j in range(lanes):
             out[i, j] = -out[i, j]

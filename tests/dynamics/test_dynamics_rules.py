@@ -191,3 +191,10 @@ def test_step_time_is_the_plans_eta_or_what_is_said():
     assert st.SGDM(ORACLE, st.schedules.constant(0.1, 0.9), step_time=0.01).step_time == 0.01
     assert st.HeavyBall(ORACLE, gamma=0.01, beta=0.9).step_time == pytest.approx(0.1)
     assert st.HeavyBall(ORACLE, gamma=0.01, beta=0.9, step_time=3.0).averaged().eta == 3.0
+
+
+def test_variances_of_a_drawn_momentum_are_a_diagonal_covariance():
+    vector, matrix = (st.SGDM(ORACLE, MOVING, momentum=([0.3, -0.2], c)) for c in ([4.0, 2.0], [[4.0, 0.0], [0.0, 2.0]]))
+    np.testing.assert_allclose(vector.momentum_root @ vector.momentum_root.T, np.diag([4.0, 2.0]), rtol=1e-15)
+    np.testing.assert_array_equal(vector.momentum_root, matrix.momentum_root)
+    np.testing.assert_array_equal(vector.momentum_mean, [0.3, -0.2])

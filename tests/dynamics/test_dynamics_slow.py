@@ -43,6 +43,22 @@ def test_drift_and_diffusion_are_those_of_the_manifold(name):
     assert np.abs(sde.drift(x, None, half) - 0.25 * sde.drift(x)).max() < 1e-12
 
 
+def test_noise_of_batches_is_that_of_the_manifold():
+    """u v fitted to targets 1/2 and 3/2 at one input: batches of one pull across the manifold u v = 1, and drift along it."""
+    import torch
+
+    data = torch.ones(2), torch.tensor([0.5, 1.5])
+    loss = st.losses.from_torch(lambda w, a, b: (a * w[0] * w[1] - b) ** 2 / 2, dim=2, data=data)
+    sde = slow(loss, st.noise.minibatch(loss, 1), sigma=0.7, at=[2.0, 0.5])
+    assert sde._noise_whole  # its covariance runs as a block of its own
+    x = np.array([2.0, 0.5])
+    across = np.array([0.5, 2.0])  # of grad (u v): gradients are (1 - b) of it, b - 1 = -1/2 or 1/2
+    exact = at(loss, x).slow_drift(0.49 * np.outer(across, across) / 4)
+    assert np.abs(exact).max() > 0.01
+    np.testing.assert_allclose(sde.drift(x), exact, atol=1e-9)
+    assert np.abs(sde.diffusion(x, np.array([1.0, -0.4]))).max() < 1e-9
+
+
 def rows(M):
     """The entries i <= j of symmetric matrices `(..., d, d)`, as rows of paths."""
     i, j = np.triu_indices(M.shape[-1])

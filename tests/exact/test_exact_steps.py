@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 import sdetools as st
-from sdetools.exact.linear import OpenStep, close, open_step
+from sdetools.exact.covariance import QuadraticCovariance
+from sdetools.exact.linear import OpenStep, Step, close, open_step
+from sdetools.exact.moments import _advance
 
 RNG = np.random.default_rng(21)
 
@@ -103,3 +105,14 @@ def test_a_start_that_is_drawn_has_its_mean_and_covariance():
     np.testing.assert_allclose(found.part("m")[0][0], Drawn.C)
     np.testing.assert_allclose(found.part("m")[1][0], Drawn.R @ Drawn.R.T)
     np.testing.assert_allclose(found.covariance[0], Drawn.M @ Drawn.M.T)
+
+
+def test_a_rule_that_asks_for_no_gradient_meets_no_noise():
+    """s' = A s + b, twice, whatever the noise would be: mean A (A m + b) + b, covariance A^2 S A'^2."""
+    A, b, mean, spread = matrices((2, 2), 2, 2, (2, 2))
+    spread = spread @ spread.T
+    noise = QuadraticCovariance(np.zeros(2), np.ones(4), *matrices((4, 2), (4, 4)))
+    step = Step(A, b, np.zeros((2, 2)), None, 0)
+    found = _advance(step, noise, mean, spread, 2)
+    np.testing.assert_allclose(found[0], A @ (A @ mean + b) + b, rtol=1e-13)
+    np.testing.assert_allclose(found[1], A @ A @ spread @ A.T @ A.T, rtol=1e-13)
