@@ -125,14 +125,15 @@ def slope(x):
 
 
 def split(cls, scheme, state_dependent, eta=ETA):
-    """The same for a kinetic equation whose eta_k and beta_k move: eta_k = eta / 2^k and beta_k = 1 - eta (1.5 + k) at the steps k."""
+    """The same at step 30 of a kinetic equation whose eta_k and beta_k move: eta_k = eta / 2^(k/15) and beta_k = 1 - eta (1.5 + k/15)."""
     noise = st.noise.gaussian(root=ROOT, variables="x y") if state_dependent else st.noise.gaussian(root=[[1.0, 0.3], [0.2, 0.8]])
     oracle = st.NoisyOracle(LOSS, noise, sigma=0.9 * eta**-0.5)
-    plan = st.schedules.from_arrays([eta / 2**k for k in range(4)], [1 - eta * (1.5 + k) for k in range(4)], base=eta)
+    part = np.arange(40) / 15
+    plan = st.schedules.from_arrays(eta / 2**part, 1 - eta * (1.5 + part), base=eta)
     one = cls(st.KineticSDE(oracle, plan), eta)
     rng = np.random.default_rng(6)
     x, m, u = rng.uniform(-1, 1, (2, LANES)), rng.uniform(-1, 1, (2, LANES)), rng.standard_normal((2 * cls.levels, LANES))
-    moved = np.concatenate(one.rule((x, m), one.bind(u), *one.coefficient_values(3)[2]))
+    moved = np.concatenate(one.rule((x, m), one.bind(u), *one.coefficient_values(31)[30]))
 
     def root(at):
         return 0.9 * np.array([[1 + at[0] ** 2 / 4, 0.3], [0.2 * at[1], 0.8]] if state_dependent else [[1.0, 0.3], [0.2, 0.8]])

@@ -198,3 +198,12 @@ def test_variances_of_a_drawn_momentum_are_a_diagonal_covariance():
     np.testing.assert_allclose(vector.momentum_root @ vector.momentum_root.T, np.diag([4.0, 2.0]), rtol=1e-15)
     np.testing.assert_array_equal(vector.momentum_root, matrix.momentum_root)
     np.testing.assert_array_equal(vector.momentum_mean, [0.3, -0.2])
+
+
+def test_a_drawn_momentum_starts_at_its_mean_plus_its_root_times_the_draws():
+    drawn = ALL["SGDM, drawn"]()
+    z = np.array([[0.3, -1.1, 2.0], [0.7, 0.2, -0.4]])
+    expected = np.array(DRAWN[0])[:, None] + drawn.momentum_root @ z
+    np.testing.assert_allclose(drawn.start(X0, z)[1], expected, atol=1e-14)
+    np.testing.assert_allclose(drawn.start(X0, z[:, 1])[1], expected[:, 1], atol=1e-14)
+    np.testing.assert_array_equal(drawn.start(X0)[1], DRAWN[0])

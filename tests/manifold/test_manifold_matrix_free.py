@@ -147,6 +147,12 @@ def test_residuals_that_touch_zero_to_second_order_are_no_manifold():
     assert matrix_free(line, [0.0, 0.5]).rank == 1
 
 
+def test_a_retraction_ends_by_the_size_of_the_targets_too():
+    """Where the model's values are next to nothing, the tolerance is a part of the targets: a part of 1e-12 no residual can reach."""
+    circle = st.losses.from_torch_model(lambda x, a: a * (x * x).sum(), torch.tensor([1.0]), torch.tensor([1.0]), dim=2)
+    np.testing.assert_allclose(retract(circle, [0.6e-6, 0.8e-6]), [0.6, 0.8], rtol=1e-12)
+
+
 def test_a_model_that_cannot_interpolate_is_refused():
     loss = st.losses.from_torch_model(lambda x, a: torch.tanh(x[0]) * a, torch.tensor([1.0]), torch.tensor([5.0]), dim=2)
     with pytest.raises(ValueError, match="reach 0"):
