@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from sdetools import _check
-from sdetools.noise.minibatch import batch_factor
+from sdetools.noise.base import batch_factor
 
 from .batches import Batches, is_stream, recorded
 from .curvature import PARTS, Population, Quantity, sharpness, student

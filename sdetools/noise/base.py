@@ -161,3 +161,12 @@ def over_paths(matrix: np.ndarray, x: Any) -> np.ndarray:
     """
     tail = np.shape(x)[1:]
     return np.broadcast_to(matrix.reshape(*matrix.shape, *(1 for _ in tail)), (*matrix.shape, *tail))
+
+
+def batch_factor(n: int, size: int, replace: bool) -> float:
+    """c in Cov g_B = c S: 1/size with replacement, (1/size) (n - size)/(n - 1) without.
+
+    >>> batch_factor(5, 2, replace=False)
+    0.375
+    """
+    return 1 / size if replace else (n - size) / (max(n - 1, 1) * size)

@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import _check
 from ..losses.base import Stage
-from .base import Draws, Noise, Normal, Sign, Uniform, check_draws, over_paths
+from .base import Draws, Noise, Normal, Sign, Uniform, batch_factor, check_draws, over_paths
 from .gallery import NORMAL, SIGN, RootedNoise, gaussian
 from .roots import LabelRoot, check_root, named_numbers, variable_names
 
@@ -37,15 +37,6 @@ def batch_indices(u: np.ndarray, n: int, replace: bool) -> np.ndarray:
         out[b] = np.minimum((u[b] * (last + 1)).astype(np.int64), last)
         out[b][(out[:b] == out[b]).any(axis=0)] = last
     return out
-
-
-def batch_factor(n: int, size: int, replace: bool) -> float:
-    """c in Cov g_B = c S: 1/size with replacement, (1/size) (n - size)/(n - 1) without.
-
-    >>> batch_factor(5, 2, replace=False)
-    0.375
-    """
-    return 1 / size if replace else (n - size) / (max(n - 1, 1) * size)
 
 
 class _Data:

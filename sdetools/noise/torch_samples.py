@@ -20,8 +20,7 @@ from torch.func import grad, vmap
 
 from ..losses.base import Stage
 from ..losses.torch_function import TorchSamples
-from .base import Draws, Noise, Normal, Uniform, check_draws
-from .minibatch import batch_factor
+from .base import Draws, Noise, Normal, Uniform, batch_factor, check_draws
 
 
 def batch_indices(u: torch.Tensor, n: int, replace: bool) -> torch.Tensor:

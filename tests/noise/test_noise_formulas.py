@@ -12,8 +12,7 @@ import pytest
 
 import sdetools as st
 from sdetools.noise import kernels as compiled
-from sdetools.noise.base import check_draws
-from sdetools.noise.minibatch import batch_factor
+from sdetools.noise.base import batch_factor, check_draws
 from sdetools.noise.roots import make_root
 
 kernels = naive.interpreted(compiled)
