@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +47,7 @@ def score(meetings: list[Meeting]) -> dict[str, tuple[int, int]]:
 
 def report(meetings: list[Meeting], table: Table, seconds: float, command: str) -> str:
     """The table formula -> claims -> score, and every survivor."""
-    lines = ["# Mutants", ""]
+    lines = ["# Mutants", "", "Formulas changed on purpose, one small change at a time, and who noticed: `--help` says how.", ""]
     lines += [f"`{command}`: {len(meetings)} mutants in {seconds / 60:.0f} minutes.", ""]
     lines += [f"- {name}: {killed} of {of} ({killed / max(1, of):.1%})" for name, (killed, of) in score(meetings).items()]
     crashed = sum(m.fate == CRASHED for m in meetings)
@@ -120,7 +119,9 @@ def main() -> int:
         return 0
     began = time.perf_counter()
     meetings = run(chosen, table, options.workers, options.standard, options.log, options.minutes, order)
-    command = "python benchmarks/mutation " + " ".join(a for a in sys.argv[1:] if a != "--write")
+    asked = {"--sample": options.sample, "--seed": options.seed, "--only": options.only, "--formula": options.formula}
+    switches = [f"--{name}" for name in ("standard", "planted") if getattr(options, name)]
+    command = " ".join(["python benchmarks/mutation", *(f"{name} {value}" for name, value in asked.items() if value), *switches])
     text = report(meetings, table, time.perf_counter() - began, command)
     print(text)
     if options.write:

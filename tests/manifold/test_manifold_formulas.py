@@ -404,3 +404,10 @@ def test_a_retraction_is_gauss_newtons():
     for _ in range(12):
         y = y - np.linalg.pinv(loss.jacobian(y)) @ loss.residuals(y)
     assert relative(retract(loss, x), y) < 1e-12 and np.abs(loss.residuals(y)).max() < 1e-14
+
+
+def test_of_several_points_the_saddle_is_named():
+    """sin y has its minimum at -pi/2 and its maximum at pi/2; the first point is a good one."""
+    loss = st.losses.from_expression("sin(y) + 0*x", variables="x y")
+    with pytest.raises(ValueError, match=r"at \(0, 1\.5708\) .* the eigenvalue -1 beside"):
+        at(loss, [[0.0, 0.0], [-np.pi / 2, np.pi / 2]])

@@ -156,6 +156,22 @@ def test_label_noise_of_models_is_a_root_of_gradients():
     np.testing.assert_allclose(law.covariance(at)[..., 0], root @ root.T, rtol=1e-14)
 
 
+@pytest.mark.parametrize("with_labels", [False, True])
+def test_gaussian_batches_of_a_torch_model_are_those_of_the_linear_one(with_labels):
+    """Path by path on the same draws, a linear model written in torch: the deviations of batches, and those of their labels."""
+    torch = pytest.importorskip("torch")
+    a, b = RNG.normal(size=(6, 2)), RNG.normal(size=6)
+    linear = st.losses.least_squares(a, b)
+    model = st.losses.from_torch_model(lambda x, row: row @ x, torch.tensor(a), torch.tensor(b), dim=2)
+    ours, theirs = (
+        (st.noise.label_noise(loss, 0.7, size=3, batch=True) if with_labels else st.noise.minibatch(loss, 3)).as_gaussian()
+        for loss in (linear, model)
+    )
+    assert ours.n_draws == theirs.n_draws
+    x, z = RNG.normal(size=(2, 4)), RNG.normal(size=(ours.n_draws, 4))
+    np.testing.assert_allclose(theirs.value(x, z), ours.value(x, z), rtol=1e-12)
+
+
 # --- laws ---
 
 MAKERS = {
