@@ -200,7 +200,7 @@ def draw(etas, results):
     source="Theorem 4.5",
 )
 def in_law(run):
-    paths = run.scale(quick=4096, standard=32_768, full=131_072)
+    paths = run.scale(quick=4096, standard=65_536, full=131_072)
     etas = run.scale(quick=[0.1, 0.05, 0.02], standard=[0.1, 0.05, 0.02, 0.01, 0.005], full=[0.1, 0.05, 0.02, 0.01, 0.005])
     results = {}
     rng = np.random.default_rng([run.seed, 1])
