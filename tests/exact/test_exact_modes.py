@@ -75,7 +75,7 @@ def test_moments_do_not_depend_on_the_number_of_polynomials():
 def test_slow_limit_is_the_slow_equation():
     for r in (1e-3, 1e-4):
         assert abs(flattening(r, [1 / r]).mean[0] - math.exp(-1)) < 3 * r
-    assert abs(settling_time(1e-3, 0.1) * 1e-3 / math.log(10) - 1) < 10 * 1e-3
+        assert abs(settling_time(r, 0.1) * r / math.log(10) - 1) < 10 * r
 
 
 def test_settling_is_the_last_passage():
