@@ -33,7 +33,12 @@ PACKAGE = Path(__file__).parent
 def text_key() -> str:
     """A digest of the compiled functions' texts, and of the versions of Numba and Python."""
     digest = hashlib.sha256(f"{numba.__version__} {sys.version_info[:2]}".encode())
-    for file in (Path(__file__), *sorted(PACKAGE.glob("*/kernels.py")), *sorted((PACKAGE / "simulation").glob("l*.py"))):
+    for file in (
+        Path(__file__),
+        *sorted(PACKAGE.glob("*/kernels.py")),
+        *sorted((PACKAGE / "graph").glob("lanes.py")),
+        *sorted((PACKAGE / "simulation").glob("l*.py")),
+    ):
         digest.update(file.read_bytes())
     return digest.hexdigest()
 

@@ -19,13 +19,14 @@ import sdetools as st
 TOP = Path(__file__).resolve().parent.parent
 PACKAGE = TOP / "sdetools"
 
-BELOW_DYNAMICS = {"losses", "noise", "schedules", "manifold"}
+BELOW_DYNAMICS = {"graph", "losses", "noise", "schedules", "manifold"}
 BELOW_WEAK = BELOW_DYNAMICS | {"dynamics", "simulation", "exact"}
 MAY_KNOW = {
-    "losses": set(),
-    "noise": {"losses"},
+    "graph": set(),
+    "losses": {"graph"},
+    "noise": {"graph", "losses"},
     "schedules": set(),
-    "manifold": {"losses", "noise"},
+    "manifold": {"graph", "losses", "noise"},
     "dynamics": BELOW_DYNAMICS,
     "simulation": BELOW_DYNAMICS | {"dynamics"},
     "exact": BELOW_DYNAMICS | {"dynamics"},
@@ -33,7 +34,7 @@ MAY_KNOW = {
     "claims": BELOW_WEAK | {"weak", "face"},  # the face for its version
     "bridge": BELOW_WEAK | {"weak", "claims", "face"},
     "plots": set(),
-    "_arrays": set(),
+    "_arrays": {"graph"},
     "_check": set(),
     "_identity": set(),
     "_lazy": set(),

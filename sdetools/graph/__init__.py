@@ -1,0 +1,1 @@
+"""Operations: what every formula becomes. This room knows nothing of losses, noises or dynamics."""
