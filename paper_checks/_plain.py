@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 import sdetools as st
-from sdetools.simulation.philox import WordPlan, fill, stream_key
+from sdetools.simulation.draws import DrawPlan, fill
+from sdetools.simulation.philox import stream_key
 
 ROUNDING = 1e-9
 """What may separate two texts of one formula, relative to the numbers: some 1e-16 a step, a few hundred steps, growth of at most e^3 a run,
@@ -91,13 +92,13 @@ def averaged(etas: Sequence[float], betas: Sequence[float]) -> np.ndarray:
 
 def draws(dynamics: st.Dynamics, steps: int, seed: int, stream: int = 0) -> np.ndarray:
     """The draws of the first path: `(steps, rows)`."""
-    plan, key = WordPlan(tuple(dynamics.draws)), stream_key(seed, stream)
+    plan, key = DrawPlan(tuple(dynamics.draws)), stream_key(seed, stream)
     return np.array([fill(plan, key, np.zeros(1, int), k)[:, 0] for k in range(steps)])
 
 
 def start_draws(dynamics: st.Dynamics, seed: int, stream: int = 0) -> np.ndarray:
     """The draws of the first path's start."""
-    return fill(WordPlan(tuple(dynamics.start_draws)), stream_key(seed, stream, role=None), np.zeros(1, int), 0)[:, 0]
+    return fill(DrawPlan(tuple(dynamics.start_draws)), stream_key(seed, stream, role=None), np.zeros(1, int), 0)[:, 0]
 
 
 def follow(rule: Callable, state: Any, rows: Any, gradient: Callable[[int, Any], Any]) -> np.ndarray:

@@ -27,7 +27,7 @@ import numpy as np
 from _plain import ROUNDING, acc_sgd, draws, farthest, follow, moments, nesterov, path, sgd, sgdm
 
 import sdetools as st
-from sdetools.dynamics.family import IGT, PNM, QHM, SGDF, SNGM, STORM, AccSGD, Nesterov, PrimalAveraging, RandomScaling
+from sdetools.dynamics.rules import IGT, PNM, QHM, SGDF, SNGM, STORM, AccSGD, Nesterov, PrimalAveraging, RandomScaling
 from sdetools.plots import COLOURS, INK, canvas
 
 H, BETA = 2.0**-8, 0.9

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sdetools._lazy import lazily
 
 if TYPE_CHECKING:
-    from sdetools import exact, losses, manifold, noise, schedules, weak
+    from sdetools import exact, losses, manifold, noise, schedules, starts, weak
     from sdetools._arrays import components, select
     from sdetools.claims import claim, verify
     from sdetools.dynamics import (
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         Milstein,
         ModifiedMomentumSDE,
         ModifiedSDE,
+        Moving,
         Nesterov,
         Platen,
         PrimalAveraging,
@@ -84,7 +85,7 @@ _HOME = {
     "verify": "claims",
     **dict.fromkeys(
         (
-            *("SGD", "SGDM", "Auxiliary", "Dynamics", "HeavyBall"),
+            *("SGD", "SGDM", "Auxiliary", "Dynamics", "HeavyBall", "Moving"),
             *("IGT", "PNM", "QHM", "SGDF", "SNGM", "STORM", "AccSGD", "Nesterov", "PrimalAveraging", "RandomScaling"),
             *("GradientFlow", "HamiltonianSDE", "KineticSDE", "LimitSDE", "ModifiedMomentumSDE", "ModifiedSDE", "SDE", "SlowSDE"),
             *("BAOAB", "OBABO", "RI1", "SRA1", "UBU", "EulerMaruyama", "Heun", "Integrator", "Milstein", "Platen"),
@@ -111,9 +112,9 @@ _HOME = {
     "simulate": "weak",
     "weak_gap": "weak",
 }
-_ROOMS = ("bridge", "exact", "losses", "manifold", "noise", "schedules", "weak", "claims", "report", "plots")
+_ROOMS = ("bridge", "exact", "losses", "manifold", "noise", "schedules", "starts", "weak", "claims", "report", "plots")
 
-__all__ = [*sorted(_HOME), "exact", "losses", "manifold", "noise", "schedules"]
+__all__ = [*sorted(_HOME), "exact", "losses", "manifold", "noise", "schedules", "starts"]
 
 
 _load, __dir__ = lazily(__name__, _HOME, [*__all__, *_ROOMS])

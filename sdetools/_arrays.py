@@ -10,17 +10,17 @@ from __future__ import annotations
 import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from sdetools.graph.calls import Call
+from sdetools.graph.errors import ArraysOnly, TracingError
+from sdetools.graph.value import Value, is_value
+from sdetools.graph.views import stack
 
-class TracingError(TypeError):
-    """The formula needs a value where there is only a symbol."""
-
-
-class ArraysOnly(TracingError):
-    """A part of which it is known beforehand that it runs on arrays: nothing in a user's text is amiss."""
+__all__ = ["ELEMENTARY", "ArraysOnly", "Block", "Symbol", "TracingError", "components", "numeric", "select", "spread"]
 
 
 def components(values: Sequence[Any], like: Any) -> np.ndarray:
@@ -32,6 +32,8 @@ def components(values: Sequence[Any], like: Any) -> np.ndarray:
     array([[1., 1.],
            [2., 3.]])
     """
+    if isinstance(like, Value) or is_value(values):
+        return values if isinstance(values, Value) else stack(values)  # type: ignore[return-value]
     like = np.asarray(like)
     if like.dtype == object:
         out = np.empty(len(values), dtype=object)
@@ -40,6 +42,27 @@ def components(values: Sequence[Any], like: Any) -> np.ndarray:
     for i, value in enumerate(values):
         out[i] = value
     return out
+
+
+def numeric(x: Any) -> Any:
+    """`x` as an array of doubles, or the traced value that it is.
+
+    >>> numeric([1, 2])
+    array([1., 2.])
+    """
+    return x if isinstance(x, Value) else np.asarray(x, dtype=float)
+
+
+def spread(a: Any, like: Any) -> Any:
+    """Numbers of one path beside rows of many: `a` with as many axes as `like`, new ones last. Traced values have no axis of paths.
+
+    >>> spread(np.array([1.0, 2.0]), np.zeros((2, 5))).shape
+    (2, 1)
+    """
+    if isinstance(a, Value) or isinstance(like, Value):
+        return a
+    a = np.asarray(a)
+    return a.reshape(a.shape + (1,) * (np.ndim(like) - a.ndim))
 
 
 def select(condition: Any, yes: Any, no: Any) -> Any:
@@ -177,12 +200,12 @@ for _name in ELEMENTARY:
     setattr(Symbol, _name, _elementary(_name))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Block:
     """A piece of a formula that is not worth tracing: `plain(*parts) -> rows`, each `(n, *paths)`, with `outputs` rows in the answer.
 
-    On traced rows the lane loop is cut and a module-level compiled `function(*parts, out, *data)` runs in between, whose `out` has the
-    results first and `scratch` rows after them. Without it a formula runs on the backends that can call `plain`.
+    On traced rows it becomes a call of a module-level compiled `function(*parts, out, *data)`, whose `out` has the results first and
+    `scratch` rows after them. Without it a formula runs on the backends that can call `plain`.
 
     >>> Block(lambda u, v: u + v, outputs=1)(np.array([1.0]), np.array([2.0]))
     array([3.])
@@ -194,7 +217,12 @@ class Block:
     function: Callable[..., None] | None = None
     data: tuple[np.ndarray, ...] = ()
 
-    def __call__(self, *parts: Any) -> np.ndarray:
-        arrays = [np.asarray(part) for part in parts]
-        tape = next((v.tape for a in arrays if a.dtype == object for v in a if hasattr(v, "tape")), None)
-        return self.plain(*(np.asarray(a, dtype=float) for a in arrays)) if tape is None else tape.run(self, arrays)
+    def __call__(self, *parts: Any) -> Any:
+        if any(isinstance(part, Value) for part in parts):
+            return self.call(parts, (self.outputs,))
+        return self.plain(*(np.asarray(part, dtype=float) for part in parts))
+
+    @cached_property
+    def call(self) -> Call:
+        """As a node of a graph."""
+        return Call(self.function, self.data, self.scratch, self.plain)

@@ -36,8 +36,10 @@ def text_key() -> str:
     for file in (
         Path(__file__),
         *sorted(PACKAGE.glob("*/kernels.py")),
-        *sorted((PACKAGE / "graph").glob("lanes.py")),
+        *(PACKAGE / "graph" / f"{name}.py" for name in ("bits", "elementary", "lanes", "lanes32", "rows")),
         *sorted((PACKAGE / "simulation").glob("l*.py")),
+        PACKAGE / "simulation" / "records.py",
+        *sorted((PACKAGE / "simulation").glob("draw*.py")),
     ):
         digest.update(file.read_bytes())
     return digest.hexdigest()
@@ -173,8 +175,15 @@ class _Cache(FunctionCache):
         return None
 
 
-def _cache_of(function: Callable[..., Any]) -> Any:
-    return NullCache() if _place_of(Path(function.__code__.co_filename)) is None else _Cache(function)
+class _NamedCache(_Cache):
+    """The same for functions of one text: told apart by their names, for what they close over has no lasting description."""
+
+    def _index_key(self, signature: Any, codegen: Any) -> Any:
+        return signature, codegen.magic_tuple(), hashlib.sha256(self._py_func.__code__.co_code).hexdigest()
+
+
+def _cache_of(function: Callable[..., Any], kind: type[_Cache] = _Cache) -> Any:
+    return NullCache() if _place_of(Path(function.__code__.co_filename)) is None else kind(function)
 
 
 def jit(cache: bool = True, **options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -189,12 +198,13 @@ def jit(cache: bool = True, **options: Any) -> Callable[[Callable[..., Any]], An
     return compiled
 
 
-def callback(signature: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """`numba.cfunc(signature, **options)`, cached likewise."""
+def callback(signature: str, name: str = "", **options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """`numba.cfunc(signature, **options)`, cached likewise. A `name` tells apart functions of one text that close over different ones."""
 
     def compiled(function: Callable[..., Any]) -> Any:
+        function.__qualname__ = name or function.__qualname__  # in the names of its files
         made = CFunc(function, sigutils.normalize_signature(signature), locals={}, options=options)
-        made._cache = _cache_of(function)
+        made._cache = _cache_of(function, _NamedCache if name else _Cache)
         made.compile()
         return made
 

@@ -1,6 +1,6 @@
 """Slow, obvious twins of the fast code: one path at a time, Python integers, the `math` module, nothing imported from sdetools.
 
-Written from the documentation alone (Random123's paper, the address layout and the laws described in `simulation/philox.py`).
+Written from the documentation alone (Random123's paper, the address layout and the laws described in `simulation/philox.py` and `simulation/draws.py`).
 At the end: things that a user would write at module level, which spawned workers import by name.
 """
 
@@ -56,26 +56,36 @@ def uniform(word: int) -> float:
 
 
 def normals(key: int, path: int, step: int, count: int) -> list[float]:
-    """The normals of a step that takes `count` and nothing else: two a word; a step of one word shares its call with the next."""
-    n = (count + 1) // 2
-    if n == 1:
-        taken = [words(key, path, step // 2, 0)[step % 2]]
-    else:
-        taken = [w for slot in range((n + 1) // 2) for w in words(key, path, step, slot)]
-    return [z for w in taken for z in normal_pair(w)][:count]
-
-
-def signs(key: int, path: int, step: int, count: int) -> list[float]:
-    """The signs of a step that takes at most 64 of them and nothing else: a word lasts 64 // count steps."""
-    block, within = divmod(step, 64 // count)
-    word = words(key, path, block // 2, 1 << 40)[block % 2] >> within * count
-    return [-1.0 if word >> i & 1 else 1.0 for i in range(count)]
+    """The normals of a step that takes `count` and nothing else: four a call; one or two a step share a call with the steps that follow."""
+    if count <= 2:
+        share = 4 // count
+        four = [z for w in words(key, path, step // share, 0) for z in normal_pair(w)]
+        return four[step % share * count :][:count]
+    return _grouped(lambda slot: [z for w in words(key, path, step, slot) for z in normal_pair(w)], count, 4)
 
 
 def uniforms(key: int, path: int, step: int, count: int) -> list[float]:
+    """The uniforms of such a step: two a call; a single one shares it with the next step's."""
     if count == 1:
         return [uniform(words(key, path, step // 2, 0)[step % 2])]
-    return [uniform(w) for slot in range((count + 1) // 2) for w in words(key, path, step, slot)][:count]
+    return _grouped(lambda slot: [uniform(w) for w in words(key, path, step, slot)], count, 2)
+
+
+def _grouped(call: Callable[[int], list[float]], count: int, each: int) -> list[float]:
+    """Groups of 16 calls, the last one of as few as it needs: draw r of call c comes after draw r of call c - 1, and before all with r + 1."""
+    out: list[float] = []
+    while len(out) < count:
+        calls = min(16, -(-(count - len(out)) // each))
+        made = [call(len(out) // each + c) for c in range(calls)]
+        out += [made[c][r] for r in range(each) for c in range(calls)][: count - len(out)]
+    return out
+
+
+def signs(key: int, path: int, step: int, count: int) -> list[float]:
+    """The signs of a step that takes at most 64 of them and nothing else: a word lasts 64 // count steps, and a call gives two words."""
+    block, within = divmod(step, 64 // count)
+    word = words(key, path, block // 2, 0)[block % 2] >> within * count
+    return [-1.0 if word >> i & 1 else 1.0 for i in range(count)]
 
 
 Gradient = Callable[[list[float], list[float]], list[float]]
@@ -147,3 +157,12 @@ def interpreted(module: ModuleType) -> ModuleType:
     finally:
         numba.config.DISABLE_JIT = kept
     return made
+
+
+@njit(nogil=True)
+def doubled_rows(x, more, out):
+    """2 x + more, a row of it for each row of x, and a row of scratch after them."""
+    for j in range(x.shape[1]):
+        out[x.shape[0], j] = 2.0
+        for i in range(x.shape[0]):
+            out[i, j] = out[x.shape[0], j] * x[i, j] + more[j]

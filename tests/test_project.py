@@ -19,13 +19,14 @@ import sdetools as st
 TOP = Path(__file__).resolve().parent.parent
 PACKAGE = TOP / "sdetools"
 
-BELOW_DYNAMICS = {"graph", "losses", "noise", "schedules", "manifold"}
+BELOW_DYNAMICS = {"graph", "losses", "noise", "schedules", "starts", "manifold"}
 BELOW_WEAK = BELOW_DYNAMICS | {"dynamics", "simulation", "exact"}
 MAY_KNOW = {
     "graph": set(),
     "losses": {"graph"},
     "noise": {"graph", "losses"},
     "schedules": set(),
+    "starts": {"graph", "losses", "noise"},
     "manifold": {"graph", "losses", "noise"},
     "dynamics": BELOW_DYNAMICS,
     "simulation": BELOW_DYNAMICS | {"dynamics"},
@@ -93,6 +94,45 @@ def test_arrows_point_one_way():
         for row in _wrong_arrows(name, file.read_text(encoding="utf-8"), file.name == "__init__.py", set(modules))
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def _circle(arrows: dict[str, set[str]]) -> list[str]:
+    """Files that know each other all around, or nothing: what is left when files that know none of the rest are taken away."""
+    left = dict(arrows)
+    while done := {name for name, known in left.items() if not known & left.keys()}:
+        left = {name: known for name, known in left.items() if name not in done}
+    return sorted(left)
+
+
+def _arrows_within(room: str) -> dict[str, set[str]]:
+    """Which files of a room each of them imports, wherever in it; what a folder lists is not counted."""
+    modules = {name: file for name, file in _modules().items() if _room(name) == room and file.name != "__init__.py"}
+    texts = {name: file.read_text(encoding="utf-8") for name, file in modules.items()}
+    return {
+        name: {target for target, _ in _imports(text, name, False, set(modules))} & modules.keys() for name, text in texts.items()
+    }
+
+
+@pytest.mark.parametrize("room", ["dynamics"])
+def test_no_files_of_a_room_know_each_other(room):
+    assert len(_arrows_within(room)) > 10
+    assert not _circle(_arrows_within(room))
+
+
+def test_a_circle_is_seen():
+    assert _circle({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": set(), "e": {"d"}}) == ["a", "b", "c"]
+    assert not _circle({"a": {"b", "c"}, "b": {"c"}, "c": set()})
+
+
+def test_rules_and_sdes_do_not_know_each_other_nor_integrators():
+    may = {"rules": {"rules", "base"}, "sdes": {"sdes", "base"}, "integrators": {"integrators", "sdes", "base"}, "base": set()}
+    wrong = [
+        (name, target)
+        for name, targets in _arrows_within("dynamics").items()
+        for target in targets
+        if target.split(".")[2] not in may[name.split(".")[2]]
+    ]
+    assert not wrong
 
 
 @pytest.mark.parametrize(
@@ -291,7 +331,7 @@ def test_the_code_in_the_documents_runs(file, tmp_path, monkeypatch, capsys):
 
 def test_the_readme_knows_every_room():
     text = (TOP / "README.md").read_text(encoding="utf-8")
-    rooms = {p.name for p in PACKAGE.iterdir() if p.is_dir() and (p / "__init__.py").exists()} | {"schedules.py"}
+    rooms = {p.name for p in PACKAGE.iterdir() if p.is_dir() and (p / "__init__.py").exists()} | {"schedules.py", "starts.py"}
     assert not [room for room in rooms if f"`{room}" not in text]
 
 
@@ -301,5 +341,5 @@ def test_every_module_says_what_it_is():
 
 
 def test_modules_import_alone():
-    for name in ("losses", "noise", "schedules", "dynamics", "weak", "exact", "claims", "report", "plots"):
+    for name in ("losses", "noise", "schedules", "starts", "dynamics", "weak", "exact", "claims", "report", "plots"):
         assert importlib.import_module(f"sdetools.{name}").__doc__

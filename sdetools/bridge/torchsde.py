@@ -6,17 +6,19 @@ torchsde itself is not needed to translate, only to solve. What torchsde calls n
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 
 from sdetools import _check
-from sdetools._arrays import ArraysOnly
-from sdetools.dynamics.sde import SDE, classify
-from sdetools.simulation.source import NotTraceable
-from sdetools.simulation.torch_run import lines_of, space_of
-from sdetools.simulation.trace import Tape, TracingError, symbols
+from sdetools._arrays import ArraysOnly, TracingError, components
+from sdetools.dynamics.sdes.classes import classify
+from sdetools.dynamics.sdes.sde import SDE
+from sdetools.graph.arrays import compiled
+from sdetools.graph.tracing import NotTraceable
+from sdetools.graph.value import Trace
 
 NOISE_TYPES = ("additive", "diagonal", "scalar", "general")
 
@@ -84,30 +86,20 @@ def to_torchsde(sde: SDE) -> TorchsdeModel:
 
 def _traced(sde: SDE, function: Any) -> Any:
     """A torch function of (t, y) from a formula on component-first arrays."""
-    n = sde.dim * len(sde.parts)
-    tape = Tape()
-    y = symbols(tape, [f"y{i}" for i in range(n)])
-    p = symbols(tape, [f"p{i}" for i in range(len(sde.parameters))])
-    s = [tape.load(f"s{i}") for i in range(sde.signals)]
-    values = function(y, p, s)
-    outputs = [(f"o{i}", value) for i, value in enumerate(values)]
-    ((body, stores),), _ = tape.segments(outputs, lambda i: f"k{i}")
-    text = "def traced(y, p, s):\n"
-    text += "".join(f"    y{i} = y[:, {i}]\n" for i in range(n))
-    text += "".join(f"    p{i} = p[{i}]\n" for i in range(len(sde.parameters)))
-    text += "".join(f"    s{i} = s[{i}]\n" for i in range(sde.signals))
-    text += "".join(f"    {line}\n" for line in lines_of([*body, *stores]))
-    text += f"    return ({', '.join(f'o{i}' for i in range(n))},)\n"
-    code = compile(text, "<sdetools torchsde>", "exec")
+    n, trace = sde.dim * len(sde.parts), Trace()
+    y, p = trace.input("y", (n,)), trace.uniform("p", (len(sde.parameters),))
+    s = [trace.uniform(f"s{i}") for i in range(sde.signals)]
+    made = components(function(y, p, s), y)
+
+    @cache
+    def on(device: torch.device, dtype: torch.dtype) -> Any:
+        return compiled([made], [y, p, *s], torch, device, dtype)
 
     def call(t: Any, at: torch.Tensor) -> torch.Tensor:
-        space = space_of(at.dtype, at.device)
-        exec(code, space)  # our own text
-        parameters = torch.as_tensor(sde.parameters, dtype=at.dtype, device=at.device)
         signals: Sequence[float] = sde.signal_values(np.array([float(t)]), 0.0, 0.0)[0] if sde.signals else ()
-        moving = [torch.as_tensor(float(v), dtype=at.dtype, device=at.device) for v in signals]
-        rows = space["traced"](at, parameters, moving)
-        return torch.stack([torch.as_tensor(r, dtype=at.dtype, device=at.device).expand(len(at)) for r in rows], dim=1)
+        numbers = [torch.as_tensor(v, dtype=at.dtype, device=at.device) for v in (sde.parameters, *map(float, signals))]
+        (rows,) = on(at.device, at.dtype)(at.T, *numbers)
+        return (rows if rows.ndim == 2 else rows[:, None].expand(n, len(at))).T
 
     return call
 

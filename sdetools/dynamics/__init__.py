@@ -1,12 +1,33 @@
-"""Everything that moves, as a one-step rule with a clock."""
+"""Everything that moves, as a one-step rule with a clock: rules on noisy gradients, SDEs, and the integrators that make a rule of an SDE."""
 
-from sdetools.dynamics.base import Dynamics
-from sdetools.dynamics.family import IGT, PNM, QHM, SGDF, SNGM, STORM, AccSGD, Nesterov, PrimalAveraging, RandomScaling
+from sdetools.dynamics.base import Dynamics, Moving
 from sdetools.dynamics.integrators import BAOAB, OBABO, RI1, SRA1, UBU, EulerMaruyama, Heun, Integrator, Milstein, Platen
-from sdetools.dynamics.limits import GradientFlow, HamiltonianSDE, KineticSDE, LimitSDE, ModifiedMomentumSDE, ModifiedSDE
-from sdetools.dynamics.optimisers import SGD, SGDM, Auxiliary, HeavyBall
-from sdetools.dynamics.sde import SDE
-from sdetools.dynamics.slow import SlowSDE
+from sdetools.dynamics.rules import (
+    IGT,
+    PNM,
+    QHM,
+    SGD,
+    SGDF,
+    SGDM,
+    SNGM,
+    STORM,
+    AccSGD,
+    Auxiliary,
+    HeavyBall,
+    Nesterov,
+    PrimalAveraging,
+    RandomScaling,
+)
+from sdetools.dynamics.sdes import (
+    SDE,
+    GradientFlow,
+    HamiltonianSDE,
+    KineticSDE,
+    LimitSDE,
+    ModifiedMomentumSDE,
+    ModifiedSDE,
+    SlowSDE,
+)
 
 __all__ = [
     "BAOAB",
@@ -37,6 +58,7 @@ __all__ = [
     "Milstein",
     "ModifiedMomentumSDE",
     "ModifiedSDE",
+    "Moving",
     "Nesterov",
     "Platen",
     "PrimalAveraging",

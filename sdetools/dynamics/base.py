@@ -1,5 +1,8 @@
 """What moves: a start, a one-step rule and a clock. Optimisers, integrators and processes are all of this kind.
 
+`Moving` is what a simulation asks of anything that moves. `Dynamics` is a rule on noisy gradients: it adds an oracle, a plan and an
+initial momentum. An SDE and an integrator make the other kind (`dynamics.integrators`).
+
 For implementers of a new `Dynamics` (a few lines; nothing else of the library is touched):
 
 1. `parts` names the pieces of the state, the position `"x"` first; each is a component-first array of `dim` rows.
@@ -7,7 +10,8 @@ For implementers of a new `Dynamics` (a few lines; nothing else of the library i
 3. `rule(state, oracle, *coefficients) -> state` is plain branch-free arithmetic; `oracle(x)` is a noisy gradient at `x`. Every call
    of the oracle within one step sees the same draws (the same minibatch). The same text runs on NumPy arrays (the
    reference) and on symbols (traced into a kernel), so no `if` on values, no `np.where` (use `sdetools.select`), no in-place change.
-4. `start(x0, z)` is the state before the first step, `z` the numbers that `start_draws` asks for.
+4. `start(x0, z)` is the state before the first step, `z` the numbers that `start_draws` asks for. `x0` is a point `(dim,)`, a point
+   of each path `(dim, paths)`, or a traced value; the parts need not agree in this.
 5. `step_time` is the time one step advances; only dynamics that meet at common times can be compared.
 6. `extra_draws` names draws of the method's own, beside the oracle's; the rule finds their numbers in `oracle.extra`.
 
@@ -23,12 +27,14 @@ For implementers of a new `Dynamics` (a few lines; nothing else of the library i
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from sdetools import _check
+from sdetools._arrays import numeric, spread
 from sdetools._identity import function_identity
 from sdetools.noise.base import Draws, Normal
 from sdetools.noise.oracle import NoisyOracle
@@ -36,6 +42,121 @@ from sdetools.schedules import Plan
 
 State = tuple[np.ndarray, ...]
 Oracle = Callable[[np.ndarray], np.ndarray]
+
+
+class Moving(ABC):
+    """What a simulation asks of anything that moves: `parts`, `coefficients`, a rule, its draws and numbers, a start, a clock.
+
+    `step_time` is the time one step advances; only what meets at common times can be compared. The state is a tuple of parts,
+    component-first arrays of `dim` rows, the position first.
+    """
+
+    step_time: float
+
+    @property
+    @abstractmethod
+    def parts(self) -> tuple[str, ...]:
+        """The names of the pieces of the state, the position first."""
+
+    @property
+    @abstractmethod
+    def coefficients(self) -> tuple[str, ...]:
+        """The names of the numbers that may change from step to step."""
+
+    @abstractmethod
+    def rule(self, state: State, bound: Any, *coefficients: Any) -> State:
+        """The state after one step; `bound` is what `bind` returned."""
+
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """Coordinates of the position."""
+
+    @property
+    @abstractmethod
+    def names(self) -> tuple[str, ...]:
+        """The names of the coordinates in expressions."""
+
+    @property
+    @abstractmethod
+    def draws(self) -> tuple[Draws, ...]:
+        """What one step consumes."""
+
+    @property
+    @abstractmethod
+    def parameters(self) -> np.ndarray:
+        """The numbers that `bind` reads from `p`."""
+
+    @abstractmethod
+    def bind(self, z: Any, p: Any = None) -> Any:
+        """What the rule calls in a step with the draws `z`, with the numbers `p` (its own by default)."""
+
+    @abstractmethod
+    def start(self, x0: np.ndarray, z: np.ndarray | None = None) -> State:
+        """The state before the first step from `x0`, `(dim,)` or `(dim, paths)`; `z`: the start's draws, `(n,)` or `(n, paths)`, zeros when
+        left out."""
+
+    @abstractmethod
+    def coefficient_values(self, steps: int) -> np.ndarray:
+        """The rule's coefficients in each step, `(steps, len(coefficients))`."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """A short text that, with the numbers, says which experiment this is."""
+
+    @property
+    def name(self) -> str:
+        """The name of the rule in tables and reports."""
+        return type(self).__name__
+
+    @property
+    def formula(self) -> str:
+        """The rule as LaTeX; empty where none is given."""
+        return ""
+
+    @property
+    def loss(self) -> Any:
+        """The loss that is minimised; None for an SDE without one."""
+        return None
+
+    @property
+    def brownian(self) -> int:
+        """How many of the draws are increments of Brownian motions, which steps of another length can share; 0 if not all are."""
+        return 0
+
+    @property
+    def staged(self) -> bool:
+        """Whether the noise runs as a compiled stage instead of being traced."""
+        return False
+
+    @property
+    def longest_memory(self) -> float:
+        """In how many steps a start is forgotten: what the default grid of recorded times resolves."""
+        return 1.0
+
+    @property
+    def start_draws(self) -> tuple[Draws, ...]:
+        """What the start consumes."""
+        return ()
+
+    @property
+    def starts_from_law(self) -> bool:
+        """Whether `start` is plain arithmetic on x0, so that a law of starts will do; else it takes known points only."""
+        return True
+
+    @property
+    def start_numbers(self) -> tuple[np.ndarray, ...]:
+        """The numbers that the start reads beside x0 and its draws: they belong to what says which experiment this is."""
+        return ()
+
+    def memory(self, steps: int) -> np.ndarray | None:
+        """c_k, k = 0 ... steps, such that x_k - c_k m_k moves as memoryless SGD on the averaged schedule; None where there is no such thing."""
+        return None
+
+    def fading(self, steps: int) -> np.ndarray | None:
+        """The factor by which step k damps what the momentum held before it, beside `memory`."""
+        return None
 
 
 class BoundOracle:
@@ -51,93 +172,79 @@ class BoundOracle:
         return self.oracle(x, self.z, self.p)
 
 
-class Dynamics:
+class Dynamics(Moving):
     """A one-step rule with its oracle, its plan and its clock (`step_time`, by default the plan's base eta: t = k eta).
 
     `momentum` starts the parts after `x`: None for zero, a vector, or a pair (mean, covariance) for a Gaussian draw.
-    ValueError when the parts do not fit together.
+    ValueError when the parts do not fit together. TypeError for a class without a `rule`.
     """
 
-    parts: ClassVar[tuple[str, ...]] = ("x",)
-    coefficients: ClassVar[tuple[str, ...]] = ("eta",)
-    extra_draws: ClassVar[tuple[Draws, ...]] = ()
-    formula: ClassVar[str] = ""
+    parts: tuple[str, ...] = ("x",)
+    coefficients: tuple[str, ...] = ("eta",)
+    extra_draws: tuple[Draws, ...] = ()
+    formula: str = ""
 
     def __init__(self, oracle: NoisyOracle, plan: Plan, momentum: Any = None, step_time: float | None = None) -> None:
         self.oracle, self.plan = check_oracle(oracle), check_plan(plan)
         self.step_time = plan.eta if step_time is None else _check.positive("step_time", step_time)
         self.momentum_mean, self.momentum_root = _initial(momentum, oracle.dim, self.parts)
 
-    @staticmethod
-    def rule(state: State, oracle: Oracle, *coefficients: Any) -> State:
-        """The state after one step."""
-        raise TypeError("a dynamics must define `rule(state, oracle, *coefficients)`")
-
     @property
     def dim(self) -> int:
-        """Coordinates of the position."""
         return self.oracle.dim
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the coordinates in expressions."""
         return tuple(self.oracle.loss.names)
 
     @property
     def loss(self) -> Any:
-        """The loss that is minimised; None for an SDE without one."""
         return self.oracle.loss
 
     @property
     def draws(self) -> tuple[Draws, ...]:
-        """What one step consumes."""
         return (*self.oracle.draws, *self.extra_draws)
 
     @property
     def brownian(self) -> int:
-        """How many of the draws are increments of Brownian motions, which steps of another length can share; 0 if not all are."""
         noise = self.oracle.noise
         return noise.n_draws if noise.gaussian and not self.extra_draws and all(isinstance(d, Normal) for d in noise.draws) else 0
 
     @property
     def staged(self) -> bool:
-        """Whether the noise runs as a compiled stage instead of being traced."""
         noise = self.oracle.noise
         return noise.stage is not None or noise.oracle_stage(self.oracle.sigma) is not None
 
     @property
     def parameters(self) -> np.ndarray:
-        """The numbers that `bind` reads from `p`."""
         return self.oracle.parameters
 
     @property
     def longest_memory(self) -> float:
-        """In how many steps a start is forgotten: what the default grid of recorded times resolves."""
         return self.plan.longest_memory
 
-    def bind(self, z: Any, p: Any = None) -> Any:
-        """What the rule calls in a step with the draws `z`, with the numbers `p` (its own by default)."""
+    def bind(self, z: Any, p: Any = None) -> BoundOracle:
+        """A noisy gradient on the draws `z` of one step, with the numbers `p` (its own by default)."""
         return BoundOracle(self.oracle, z, p)
 
     @property
-    def name(self) -> str:
-        """The name of the rule in tables and reports."""
-        return type(self).__name__
-
-    @property
     def start_draws(self) -> tuple[Draws, ...]:
-        """What the start consumes: normals for a drawn momentum."""
+        """Normals for a drawn momentum."""
         return () if self.momentum_root is None else (Normal(self.momentum_root.shape[1]),)
 
+    @property
+    def start_numbers(self) -> tuple[np.ndarray, ...]:
+        """The mean of the initial momentum and, where it is drawn, its root."""
+        return (self.momentum_mean,) if self.momentum_root is None else (self.momentum_mean, self.momentum_root)
+
     def start(self, x0: np.ndarray, z: np.ndarray | None = None) -> State:
-        """The state before the first step; `z`: the start's draws, `(n,)` or `(n, paths)`, zeros when left out."""
         momentum = self.momentum_mean
         if self.momentum_root is not None and z is not None:
-            momentum = (momentum if np.ndim(z) == 1 else momentum[:, None]) + self.momentum_root @ z
-        return (np.asarray(x0, dtype=float), *(momentum for _ in self.parts[1:]))
+            momentum = spread(momentum, z) + self.momentum_root @ z
+        return (numeric(x0), *(momentum for _ in self.parts[1:]))
 
     def coefficient_values(self, steps: int) -> np.ndarray:
-        """The rule's coefficients in each step, `(steps, len(coefficients))`: eta_k and beta_k from the plan."""
+        """eta_k and beta_k from the plan, `(steps, len(coefficients))`."""
         series = {"eta": self.plan.etas, "beta": self.plan.betas}
         unknown = [c for c in self.coefficients if c not in series]
         if unknown:
@@ -146,17 +253,8 @@ class Dynamics:
             )
         return np.column_stack([series[c](steps) for c in self.coefficients]) if self.coefficients else np.empty((steps, 0))
 
-    def memory(self, steps: int) -> np.ndarray | None:
-        """c_k, k = 0 ... steps, such that x_k - c_k m_k moves as memoryless SGD on the averaged schedule; None where there is no such thing."""
-        return None
-
-    def fading(self, steps: int) -> np.ndarray | None:
-        """The factor by which step k damps what the momentum held before it, beside `memory`."""
-        return None
-
     @property
     def identity(self) -> str:
-        """A short text that, with the numbers, says which experiment this is."""
         return f"{function_identity(self.rule)} {self.oracle.loss.identity} {self.oracle.noise.identity}"
 
     def __repr__(self) -> str:
@@ -175,6 +273,20 @@ def check_plan(plan: Any) -> Plan:
     if not isinstance(plan, Plan):
         raise ValueError(f"`plan` must be a schedule; got {plan!r}. Make one with st.schedules.constant(eta=..., beta=...).")
     return plan
+
+
+def without_momentum(plan: Plan, name: str, own: str) -> Plan:
+    """A plan without momentum, for the rule `name` whose memory is set by `own`; ValueError for another."""
+    if isinstance(plan, Plan) and plan.has_momentum:
+        raise ValueError(
+            f"`plan` of {name} must be without momentum; got one with beta > 0. Its memory is set by {own}: leave beta out of the plan."
+        )
+    return plan
+
+
+def columns(first: np.ndarray, *others: Any) -> np.ndarray:
+    """Coefficients, one row a step, from series and numbers."""
+    return np.column_stack([first, *(np.broadcast_to(values, first.shape) for values in others)])
 
 
 def _initial(momentum: Any, dim: int, parts: Sequence[str]) -> tuple[np.ndarray, np.ndarray | None]:

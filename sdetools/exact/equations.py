@@ -19,10 +19,12 @@ from typing import Any
 import numpy as np
 
 from sdetools import _check
-from sdetools.dynamics.integrators import Integrator
-from sdetools.dynamics.sde import SDE
+from sdetools.dynamics.integrators.base import Integrator
+from sdetools.dynamics.sdes.sde import SDE
+from sdetools.exact.first_state import first_state, known_start
 from sdetools.exact.moments import Moments, recorded
 from sdetools.noise.base import Normal, Sign, Uniform
+from sdetools.starts import point
 
 NODES = 7
 """Gauss-Hermite nodes a draw: exact for polynomials up to degree 13, more than a squared step of weak order 2 has."""
@@ -34,6 +36,8 @@ _TOLERANCE = 1e-9
 
 def solution(sde: SDE, x0: Sequence[float], times: Sequence[float], pieces: int = 1) -> Moments:
     r"""Exact mean and covariance of the solution of a linear SDE at `times` (increasing, from 0 on).
+
+    `x0`: a point `(dim,)`, or a law from `st.starts` whose mean and covariance are known.
 
     Time-dependent coefficients are held over `pieces` equal pieces between two times, at their value in the middle: exact for those
     that are constant on each piece. ValueError for an SDE that is not linear in its state.
@@ -50,7 +54,7 @@ def solution(sde: SDE, x0: Sequence[float], times: Sequence[float], pieces: int 
     if times.ndim != 1 or not len(times) or np.any(np.diff(times) <= 0) or times[0] < 0:
         raise ValueError(f"`times` must increase from 0 on; got {times!r}.")
     pieces = _check.count("pieces", pieces)
-    sizes, second = _begin(sde, x0)
+    sizes, second, normal_start = _begin(sde, x0)
     kept, now = [], 0.0
     flows: dict[tuple[str, bytes], np.ndarray] = {}
     for until in times.tolist():
@@ -65,7 +69,7 @@ def solution(sde: SDE, x0: Sequence[float], times: Sequence[float], pieces: int 
             second = (flows[key] @ second.ravel()).reshape(second.shape)
         kept.append(second)
         now = until
-    gaussian = sde.noise_class in ("none", "additive")
+    gaussian = normal_start and sde.noise_class in ("none", "additive")
     return _moments(np.arange(len(times)), times, np.array(kept), sde, sizes, gaussian)
 
 
@@ -73,7 +77,7 @@ def integrator_moments(dynamics: Integrator, x0: Sequence[float], steps: int, re
     """Mean and covariance of an integrator on a linear SDE after each recorded step, at its finite dt."""
     steps = _check.count("steps", steps, least=0)
     kept = recorded(record, steps)
-    sizes, second = _begin(dynamics.sde, x0)
+    sizes, second, normal_start = _begin(dynamics.sde, x0)
     affine = dynamics.sde.noise_class in ("none", "additive")
     nodes, weights = _centre_and_axes(dynamics) if affine else _nodes(dynamics)
     rows = dynamics.coefficient_values(max(1, int(kept[-1])))
@@ -89,13 +93,16 @@ def integrator_moments(dynamics: Integrator, x0: Sequence[float], steps: int, re
         if k + 1 in marks:
             out.append(second)
     gaussian = dynamics.sde.noise_class == "none" or (dynamics.sde.noise_class == "additive" and dynamics.law == "normal")
-    return _moments(kept, kept * dynamics.step_time, np.array(out), dynamics.sde, sizes, gaussian)
+    return _moments(kept, kept * dynamics.step_time, np.array(out), dynamics.sde, sizes, normal_start and gaussian)
 
 
-def _begin(sde: SDE, x0: Sequence[float]) -> tuple[list[int], np.ndarray]:
-    parts = [np.asarray(p, dtype=float) for p in sde.start(_check.point("x0", x0, sde.dim))]
-    y = np.concatenate([[1.0], *parts])
-    return [len(p) for p in parts], np.outer(y, y)
+def _begin(sde: SDE, x0: Any) -> tuple[list[int], np.ndarray, bool]:
+    """Sizes of the parts, E[Y Y^T] at the start, and whether it is Gaussian."""
+    mean, covariance, sizes, gaussian = first_state(sde, known_start(x0, sde.dim))
+    y = np.concatenate([[1.0], mean])
+    second = np.outer(y, y)
+    second[1:, 1:] += covariance
+    return sizes, second, gaussian
 
 
 def _flow(sde: SDE, signals: Sequence[float], h: float) -> np.ndarray:
@@ -148,7 +155,7 @@ def step_law(dynamics: Integrator, x0: Sequence[float]) -> tuple[np.ndarray, np.
     if not isinstance(dynamics, Integrator):
         raise ValueError(f"`dynamics` must be an integrator; got {dynamics!r}. Moments of an optimiser are st.exact.moments.")
     nodes, weights = _nodes(dynamics)
-    state = dynamics.sde.start(_check.point("x0", x0, dynamics.dim))
+    state = dynamics.sde.start(point(x0, dynamics.dim, "step_law"))
     return _stepped(dynamics, np.concatenate(state), nodes, dynamics.coefficient_values(1)[0]), weights
 
 

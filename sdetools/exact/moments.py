@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from sdetools import _check
-from sdetools.dynamics.integrators import Integrator
+from sdetools.dynamics.integrators.base import Integrator
 from sdetools.exact.covariance import QuadraticCovariance, quadratic_covariance
+from sdetools.exact.first_state import first_state, known_start
 from sdetools.exact.linear import Step, close, open_step
 
 
@@ -73,7 +74,8 @@ def moments(dynamics: Any, x0: Sequence[float], steps: int, record: Sequence[int
     r"""Exact mean and covariance of every part of the state after 0, ..., `steps` steps (or at the steps in `record`).
 
     For a linear rule on a quadratic loss, with noise of any law whose covariance is constant or quadratic in x; several
-    gradients in one step share their draw and then need noise that does not depend on x. `x0`: shape `(dim,)`.
+    gradients in one step share their draw and then need noise that does not depend on x. `x0`: shape `(dim,)`, or a law from
+    `st.starts` whose mean and covariance are known.
     `ValueError` for a loss that is not quadratic, a rule that is not linear, another covariance, or a start that is drawn
     from anything but Normal or Sign draws entering linearly. For an integrator on a linear SDE see `exact.equations`.
 
@@ -92,7 +94,7 @@ def moments(dynamics: Any, x0: Sequence[float], steps: int, record: Sequence[int
             f"exact moments must have a rule without draws of its own; got {dynamics.name}, which multiplies by them. Simulate it instead."
         )
     oracle = dynamics.oracle
-    x0 = _check.point("x0", x0, oracle.loss.dim)
+    given = known_start(x0, oracle.loss.dim)
     steps = _check.count("steps", steps, least=0)
     kept = recorded(record, steps)
     quadratic = oracle.loss.quadratic()
@@ -101,8 +103,8 @@ def moments(dynamics: Any, x0: Sequence[float], steps: int, record: Sequence[int
             f"exact moments must have a quadratic loss; got {getattr(oracle.loss, 'label', '') or type(oracle.loss).__name__!r}. "
             "Simulate it, or in one dimension use `exact.transfer`."
         )
-    mean, spread, sizes, normal_start = _start(dynamics, x0)
-    noise = quadratic_covariance(oracle.covariance, x0)
+    mean, spread, sizes, normal_start = first_state(dynamics, given)
+    noise = quadratic_covariance(oracle.covariance, given.mean)
     state_mean, state_covariance = np.empty((len(kept), len(mean))), np.empty((len(kept), len(mean), len(mean)))
     at = 0
     with np.errstate(over="ignore", invalid="ignore"):  # an unstable rule ends in infinities, as its simulation would
@@ -185,31 +187,6 @@ def _advance(
             mean, spread = A @ mean + b, A @ spread @ A.T + N @ Q @ N.T
         spread = (spread + spread.T) / 2
     return mean, spread
-
-
-def _start(dynamics: Any, x0: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[int], bool]:
-    """Mean and covariance of the first state, the sizes of its parts, and whether it is Gaussian."""
-    draws = tuple(getattr(dynamics, "start_draws", ()) or ())
-    if not draws:
-        parts = [np.asarray(part, dtype=float) for part in dynamics.start(x0)]
-        mean = np.concatenate(parts)
-        return mean, np.zeros((len(mean), len(mean))), [len(part) for part in parts], True
-    kinds = {type(draw).__name__ for draw in draws}
-    if not kinds <= {"Normal", "Sign"}:
-        raise ValueError(
-            f"exact moments must start from Normal or Sign draws; got {', '.join(sorted(kinds))}. Simulate it instead."
-        )
-    n = sum(draw.n for draw in draws)
-    parts = [np.asarray(part, dtype=float) for part in dynamics.start(x0, np.zeros(n))]
-    mean = np.concatenate(parts)
-    root = np.stack([np.concatenate(dynamics.start(x0, unit)) - mean for unit in np.eye(n)], axis=1)
-    probe = np.random.default_rng(20240603).standard_normal(n)
-    error = np.abs(np.concatenate(dynamics.start(x0, probe)) - mean - root @ probe)
-    if not np.all(error <= 1e-9 * (np.abs(mean) + np.abs(root) @ np.abs(probe) + np.finfo(float).tiny)):
-        raise ValueError(
-            "exact moments must start from draws that enter linearly; a random probe of `start` does not. Simulate it."
-        )
-    return mean, root @ root.T, [len(part) for part in parts], kinds == {"Normal"}
 
 
 def _short(values: np.ndarray) -> str:

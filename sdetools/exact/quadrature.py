@@ -21,6 +21,7 @@ from sdetools import _check
 from sdetools.exact.linear import open_step
 from sdetools.exact.moments import recorded
 from sdetools.exact.observables import Closed, closed, value_of
+from sdetools.starts import point
 
 _REACH = 9.0  # standard deviations of one step that are kept: beyond lie 2e-19
 _POINTS = 200_000
@@ -46,7 +47,7 @@ def transfer(
     array([0.      , 0.04    , 0.087354])
     """
     oracle = dynamics.oracle
-    x0 = _check.point("x0", x0, oracle.loss.dim)
+    x0 = point(x0, oracle.loss.dim, "exact.transfer")
     kept = recorded(record, _check.count("steps", steps, least=0))
     resolution = _check.number("resolution", resolution, "be a number >= 1.5")
     if resolution < 1.5:

@@ -1,11 +1,11 @@
-"""Functions of one lane that LLVM turns into vector code: bits and exact sums, and the elementary functions of traced formulas.
+"""Functions of one lane in float64 that LLVM turns into vector code: the elementary functions of traced formulas, and bits.
 
 Every loop over lanes that uses them is innermost, straight-line and free of libm calls. Two habits keep it vector code: conversions between
 integers and floats go through bit patterns, because the 64-bit conversions need AVX-512; and loops are short, so that their constants stay
 in registers. `sub_exact` is a subtraction that fast-math may not touch.
 
-`FLAGS` names the liberties taken: fused multiply-add, and no care for the sign of zero. NaN and infinity keep their meaning,
-for a path that leaves the finite range has to be seen.
+`FLAGS` names the liberty taken: fused multiply-add. Zeros keep their signs, and NaN and infinity their meaning, for a path that leaves the
+finite range has to be seen.
 """
 
 from __future__ import annotations
@@ -13,11 +13,23 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 
-FLAGS = {"contract", "nsz"}
+from sdetools.graph.bits import (  # noqa: F401
+    add_exact,
+    bits_of,
+    call,
+    float_of,
+    float_pointer,
+    fma,
+    low_product,
+    polynomial,
+    sub_exact,
+    word_pointer,
+)
+from sdetools.graph.elementary import Precision, functions
+
+FLAGS = {"contract"}
 FAST = dict(nogil=True, fastmath=FLAGS, error_model="numpy")
 
 u64 = np.uint64
@@ -25,259 +37,173 @@ LOW, S32 = u64(0xFFFFFFFF), u64(32)
 ONE_BITS = u64(0x3FF0000000000000)
 SIGN_BIT = u64(1 << 63)
 
-
-@intrinsic
-def bits_of(typingctx, x):
-    """The bits of a float."""
-    return types.uint64(types.float64), lambda ctx, b, sig, a: b.bitcast(a[0], ir.IntType(64))
-
-
-@intrinsic
-def float_of(typingctx, i):
-    """The float with these bits."""
-    return types.float64(types.uint64), lambda ctx, b, sig, a: b.bitcast(a[0], ir.DoubleType())
-
-
-@intrinsic
-def sub_exact(typingctx, x, y):
-    """x - y, rounded once, whatever fast-math allows."""
-    return types.float64(types.float64, types.float64), lambda ctx, b, sig, a: b.fsub(a[0], a[1], flags=())
-
-
-@intrinsic
-def add_exact(typingctx, x, y):
-    """x + y, rounded once, whatever fast-math allows."""
-    return types.float64(types.float64, types.float64), lambda ctx, b, sig, a: b.fadd(a[0], a[1], flags=())
-
-
-@intrinsic
-def fma(typingctx, x, y, z):
-    """x y + z, rounded once on every machine: by one instruction where there is one, by libm's `fma` where there is none."""
-    return types.float64(types.float64, types.float64, types.float64), lambda ctx, b, sig, a: b.fma(*a)
-
-
-@intrinsic
-def low_product(typingctx, x, y):
-    """(low 32 bits of x) times y: one vector instruction; the dirty upper half of x is ignored."""
-    low = ir.Constant(ir.IntType(64), 0xFFFFFFFF)
-    return types.uint64(types.uint64, types.uint64), lambda ctx, b, sig, a: b.mul(b.and_(a[0], low), a[1])
-
-
-@intrinsic
-def float_pointer(typingctx, address):
-    """An address as a pointer to floats."""
-    return types.CPointer(types.float64)(types.int64), lambda ctx, b, sig, a: b.inttoptr(a[0], ir.DoubleType().as_pointer())
-
-
-@intrinsic
-def word_pointer(typingctx, address):
-    """An address as a pointer to 64-bit words."""
-    return types.CPointer(types.uint64)(types.int64), lambda ctx, b, sig, a: b.inttoptr(a[0], ir.IntType(64).as_pointer())
-
-
-@intrinsic
-def call(typingctx, address, a, b, c, d, e, f):
-    """Calls the function of `library.py` at an address."""
-
-    def codegen(context, builder, signature, arguments):
-        word = ir.IntType(64)
-        function = builder.inttoptr(arguments[0], ir.FunctionType(word, [word] * 6).as_pointer())
-        return builder.call(function, arguments[1:])
-
-    return types.int64(*[types.int64] * 7), codegen
-
-
-# Elementary functions for traced formulas, accurate to a few units in the last place.
-
-
-@njit(inline="always")
-def _split(x):
-    """m in [sqrt(1/2), sqrt 2) and a whole number e with x = m 2^e, for finite x > 0; subnormal numbers are scaled up first."""
-    tiny = x < 2.2250738585072014e-308
-    i = bits_of(x * 18014398509481984.0 if tiny else x)
-    e = i + u64((1024 << 52) - 0x3FE6A09E667F3BCD)
-    m = float_of(i - (e & u64(0xFFF0000000000000)) + u64(1024 << 52))
-    e = sub_exact(float_of((e >> u64(52)) | u64(0x4330000000000000)), 4503599627370496.0 + 1024.0)
-    return m, sub_exact(e, 54.0 if tiny else 0.0)
-
-
-@njit(inline="always")
-def vlog(x):
-    """log x; -inf at 0, NaN below."""
-    m, e = _split(x)
-    f = (m - 1.0) / (m + 1.0)
-    s = f * f
-    p = 0.14810530200354172
-    p = p * s + 0.15312443715170704
-    p = p * s + 0.1818363509609567
-    p = p * s + 0.2222219698820671
-    p = p * s + 0.28571428761347134
-    p = p * s + 0.3999999999929888
-    p = p * s + 0.6666666666666765
-    # 2 f is exact and the rest is small beside it: the order of the sum keeps the error below one unit
-    out = e * 0.693147180369123816490 + (2.0 * f + (f * (s * p) + e * 1.90821492927058770002e-10))
-    out = -np.inf if x == 0.0 else out
-    out = np.nan if x < 0.0 else out
-    out = x if x > 1.7976931348623157e308 else out
-    return x if x != x else out
-
-
-@njit(inline="always")
-def vexp(x):
-    """e^x; 0 below -745, infinite above 709.8."""
-    y = 710.0 if x > 710.0 else x
-    y = -746.0 if y < -746.0 else y
-    t = add_exact(y * 1.4426950408889634, 6755399441055744.0)
-    n = sub_exact(t, 6755399441055744.0)
-    r = (y - n * 6.93147180369123816490e-01) - n * 1.90821492927058770002e-10
-    p = 1.6059043836821613e-10
-    p = p * r + 2.08767569878681e-09
-    p = p * r + 2.505210838544172e-08
-    p = p * r + 2.755731922398589e-07
-    p = p * r + 2.7557319223985893e-06
-    p = p * r + 2.48015873015873e-05
-    p = p * r + 1.984126984126984e-04
-    p = p * r + 1.388888888888889e-03
-    p = p * r + 8.333333333333333e-03
-    p = p * r + 4.1666666666666664e-02
-    p = p * r + 1.6666666666666666e-01
-    p = p * r + 0.5
-    p = (p * (r * r) + r) + 1.0
-    k = (bits_of(t) + u64(2048)) & u64(0xFFF)  # n + 2048: positive, so a logical shift halves it
-    h = k >> u64(1)
-    return (p * float_of((h - u64(1)) << u64(52))) * float_of((k - h - u64(1)) << u64(52))
-
+_F = functions(
+    Precision(
+        real=np.float64,
+        float_of=float_of,
+        mantissa=52,
+        bias=1023,
+        log2=(0.6931471804855391, 7.440617110012397e-11),
+        half_pi=(1.5707963267948966, 6.123233995736766e-17),
+        exp_range=(-746.0, 710.0),
+        cosh_end=710.6,
+        tanh_end=20.0,
+        small=2.0**-27,
+        sinh=polynomial(
+            0.16666666666666669, 0.008333333333330044, 0.00019841269863142295, 2.755726832230253e-06, 2.5100450946427397e-08
+        ),
+        cosh=polynomial(
+            0.041666666666666664, 0.0013888888888886539, 2.4801587317207826e-05, 2.7557282871219326e-07, 2.0911283370046976e-09
+        ),
+        log=polynomial(
+            *(0.6666666666666666, 0.4000000000000088, 0.28571428570801954, 0.22222222392089008),
+            *(0.18181795600060793, 0.15386241881938595, 0.13268714792348096, 0.1308723619665962),
+        ),
+        arctan=polynomial(
+            *(-0.3333333333333333, 0.19999999999999984, -0.14285714285711718, 0.11111111110929807),
+            *(-0.09090909084093506, 0.07692307534369985, -0.06666664203478607, 0.0588232553920069),
+            *(-0.05262931380521779, 0.04760471049395462, -0.043407182638729704, 0.03971908106924452),
+            *(-0.036139320776507194, 0.03213544133307827, -0.02718155333081564, 0.021121594179966983),
+            *(-0.014503079564732733, 0.00844989240397037, -0.004000209679906822, 0.0014617449054205385),
+            *(-0.00038394037972999467, 6.417524965866564e-05, -5.1088410388226665e-06),
+        ),
+        arcsin=polynomial(
+            *(0.16666666666666669, 0.07499999999998433, 0.04464285714635543, 0.030381944138531247),
+            *(0.02237217294214989, 0.017352392720869973, 0.013971212973552933, 0.011479177415184906),
+            *(0.01032281435018578, 0.005457506718640358, 0.01740087944269402, -0.014851887071247204, 0.028757851367421566),
+        ),
+    )
+)
+vexp, vexpm1, vsinh, vcosh, vtanh, vlog, vlog1p = _F.exp, _F.expm1, _F.sinh, _F.cosh, _F.tanh, _F.log, _F.log1p
+vatan, vasin, vacos = _F.arctan, _F.arcsin, _F.arccos
+vmaximum, vminimum, vsign, vheaviside, vfloor = _F.maximum, _F.minimum, _F.sign, _F.heaviside, _F.floor
+rounded, power_of_two, split, reduced, scaled, quotient, power_of = (
+    *(_F.rounded, _F.power_of_two, _F.split, _F.reduced, _F.scaled, _F.quotient),
+    _F.power_of,
+)
 
 FAR = float(2**30)
-"""The largest argument that `sincos` reduces; `library.py` asks libm beyond it."""
+"""The largest argument of `sincos` and `vtan`; the functions on rows ask libm beyond it."""
+
+_SINE = polynomial(
+    *(-0.16666666666666666, 0.008333333333333331, -0.00019841269841265063, 2.7557319219337672e-06),
+    *(-2.5052106231927857e-08, 1.6058531536611833e-10, -7.586692262094344e-13),
+)
+_COSINE = polynomial(
+    *(0.041666666666666664, -0.0013888888888887398, 2.4801587298764778e-05),
+    *(-2.7557317271258515e-07, 2.0876146170183976e-09, -1.1382625349447592e-11),
+)
+
+
+@njit(inline="always")
+def _turned(x):
+    """Whole n (in the low bits of a word), r, odd, w, even with x = n pi/2 + r, sin r = r + odd, cos r = w + even.
+
+    x - n pi/2 in fused steps, with pi/2 = C1 + C2 + C3 to 159 bits: x - n C1 is exact, as both are multiples of 2^-53 and the difference is
+    below 1; what the others round off goes into odd and even, however much cancels.
+    """
+    t = add_exact(x * 0.6366197723675814, 6755399441055744.0)
+    n = sub_exact(t, 6755399441055744.0)
+    first = fma(n, -1.5707963267948966, x)
+    product = n * 6.123233995736766e-17
+    r = sub_exact(first, product)
+    back = sub_exact(r, first)
+    tail = sub_exact(sub_exact(first, sub_exact(r, back)), add_exact(product, back))
+    tail = fma(n, 1.4973849048591833e-33, sub_exact(tail, fma(n, 6.123233995736766e-17, -product)))
+    s = r * r
+    half = 0.5 * s
+    w = sub_exact(1.0, half)
+    odd = r * (s * _SINE(s)) + (tail - half * tail)
+    even = sub_exact(sub_exact(1.0, w), half) + (s * s * _COSINE(s) - r * tail)
+    return bits_of(t), r, odd, w, even
 
 
 @njit(inline="always")
 def sincos(x):
-    """sin x and cos x for |x| <= FAR.
-
-    x - n pi/2 in three fused steps, with pi/2 = C1 + C2 + C3 to 159 bits: the first is exact, as x and C1 are multiples of 2^-53 and
-    the difference is below 1; each of the others rounds once, relative to what is left, however much cancels.
-    """
-    t = add_exact(x * 0.6366197723675814, 6755399441055744.0)
-    n = sub_exact(t, 6755399441055744.0)
-    r = fma(n, -1.5707963267948966, x)
-    r = fma(n, -6.123233995736766e-17, r)
-    r = fma(n, 1.4973849048591833e-33, r)
-    s = r * r
-    sn = 1.58962301576546568060e-10
-    sn = sn * s - 2.50507477628578072866e-08
-    sn = sn * s + 2.75573136213857245213e-06
-    sn = sn * s - 1.98412698295895385996e-04
-    sn = sn * s + 8.33333333332211858878e-03
-    sn = sn * s - 1.66666666666666307295e-01
-    sn = r + r * (s * sn)
-    cs = -1.13585365213876817300e-11
-    cs = cs * s + 2.08757008419747316778e-09
-    cs = cs * s - 2.75573141792967388112e-07
-    cs = cs * s + 2.48015872888517045348e-05
-    cs = cs * s - 1.38888888888730564116e-03
-    cs = cs * s + 4.16666666666665929218e-02
-    half = 0.5 * s
-    w = sub_exact(1.0, half)
-    cs = w + (sub_exact(sub_exact(1.0, w), half) + (s * s) * cs)
-    q = bits_of(t)
-    odd = (q & u64(1)) != u64(0)
-    a = cs if odd else sn
-    b = sn if odd else cs
-    sine = float_of(bits_of(a) ^ ((q << u64(62)) & SIGN_BIT))
+    """sin x and cos x for |x| <= FAR."""
+    n, r, odd, w, even = _turned(x)
+    sine, cosine = r + odd, w + even
+    swap = (n & u64(1)) != u64(0)
+    a = cosine if swap else sine
+    b = sine if swap else cosine
     return (
-        x if math.fabs(x) < 7.450580596923828e-09 else sine,  # its own sine below 2^-27, with its sign where it is zero
-        float_of(bits_of(b) ^ (((q + u64(1)) << u64(62)) & SIGN_BIT)),
+        x if math.fabs(x) < 7.450580596923828e-09 else float_of(bits_of(a) ^ ((n << u64(62)) & SIGN_BIT)),
+        float_of(bits_of(b) ^ (((n + u64(1)) << u64(62)) & SIGN_BIT)),
     )
 
 
 @njit(inline="always")
-def vtanh(x):
-    """tanh x: a rational function near zero (Cephes), exponentials elsewhere."""
-    a = math.fabs(x)
-    s = x * x
-    p = (-9.64399179425052238628e-1 * s - 9.92877231001918586564e1) * s - 1.61468768441708447952e3
-    q = ((s + 1.12811678491632931402e2) * s + 2.23548839060100448583e3) * s + 4.84406305325125486048e3
-    near = x + x * (s * (p / q))
-    far = 1.0 - 2.0 / (vexp(2.0 * a) + 1.0)
-    return near if a < 0.625 else float_of(bits_of(far) | (bits_of(x) & SIGN_BIT))
+def vsin(x):
+    """sin x for |x| <= FAR."""
+    return sincos(x)[0]
 
 
 @njit(inline="always")
-def vlog1p(x):
-    """log(1 + x), exact for small x (Kahan)."""
-    u = add_exact(1.0, x)
-    tail = sub_exact(x, sub_exact(u, 1.0)) / u
-    out = vlog(u) + (tail if u > 0.0 else 0.0)
-    out = u if u > 1.7976931348623157e308 else out
-    return x if u == 1.0 else out
+def vcos(x):
+    """cos x for |x| <= FAR."""
+    return sincos(x)[1]
 
 
 @njit(inline="always")
-def vexpm1(x):
-    """e^x - 1, exact for small x: by tanh, 2 t / (1 - t) with t = tanh(x/2), where |x| < 1."""
-    t = vtanh(0.5 * x)
-    out = 2.0 * t / (1.0 - t) if math.fabs(x) < 1.0 else vexp(x) - 1.0
-    return x if math.fabs(x) < 1.1102230246251565e-16 else out  # half of a subnormal number is not one
+def vtan(x):
+    """tan x for |x| <= FAR."""
+    n, r, odd, w, even = _turned(x)
+    swap = (n & u64(1)) != u64(0)
+    a, a_rest = (w if swap else r), (even if swap else odd)
+    b, b_rest = (-r if swap else w), (-odd if swap else even)
+    return x if math.fabs(x) < 7.450580596923828e-09 else quotient(a, a_rest, b, b_rest)
 
 
-@njit(inline="always")
-def vsinh(x):
-    """sinh x: by e^x - 1 where that is safe, by (e^(x/2))^2 / 2 to the end of the range."""
-    a = math.fabs(x)
-    e, t = vexpm1(a), vexp(0.5 * a)
-    h = 0.5 * (e + e / (e + 1.0)) if a < 300.0 else (0.5 * t) * t
-    h = a if a < 7.450580596923828e-09 else h
-    return float_of(bits_of(h) | (bits_of(x) & SIGN_BIT))
-
-
-@njit(inline="always")
-def vcosh(x):
-    """cosh x, likewise."""
-    a = math.fabs(x)
-    e, t = vexp(a), vexp(0.5 * a)
-    return 0.5 * e + 0.5 / e if a < 300.0 else (0.5 * t) * t
+_POWER = polynomial(
+    *(0.4, 0.2857142857142937, 0.22222222221654733, 0.1818181833565416),
+    *(0.15384594934597917, 0.13334806212100603, 0.11706195689881364, 0.11723603622905411),
+)
 
 
 @njit(inline="always")
 def vpow(x, y):
     """x**y as NumPy has it: real powers of negative numbers are NaN, but for whole y; 0**0 = 1.
 
-    e^(y log |x|) with log |x| = high + low, for y log |x| reaches 745 and an error of one unit in it would be 745 in the power:
-    log m = 2 atanh f, f = (m - 1) / (m + 1), is 2 f exactly and a rest of at most one part in a hundred.
+    e^(y log |x|) with log |x| = high + low, for y log |x| reaches 745 and an error of one unit in it would be 745 in the power. With
+    f = (m - 1) / (m + 1), log m = 2 f + f^3 (2/3 + q): f, f^2, f^3 and the last factor are numbers with rests; q is at most a fiftieth.
     """
     size = math.fabs(x)
-    m, e = _split(size)
-    below = add_exact(m, 1.0)
-    f = sub_exact(m, 1.0) / below
-    rest = (fma(-f, below, sub_exact(m, 1.0)) - f * sub_exact(m, sub_exact(below, 1.0))) / below
+    m, e = split(size)
+    above, below = sub_exact(m, 1.0), add_exact(m, 1.0)
+    inverse = 1.0 / below
+    f = above * inverse
+    f_rest = (fma(-f, below, above) - f * sub_exact(m, sub_exact(below, 1.0))) * inverse
     s = f * f
-    p = 2.0 / 25.0
-    p = p * s + 2.0 / 23.0
-    p = p * s + 2.0 / 21.0
-    p = p * s + 2.0 / 19.0
-    p = p * s + 2.0 / 17.0
-    p = p * s + 2.0 / 15.0
-    p = p * s + 2.0 / 13.0
-    p = p * s + 2.0 / 11.0
-    p = p * s + 2.0 / 9.0
-    p = p * s + 2.0 / 7.0
-    p = p * s + 2.0 / 5.0
-    p = p * s + 2.0 / 3.0
-    whole_part = e * 0.693147180369123816490  # exact: this part of log 2 ends in zeros
-    high = add_exact(whole_part, 2.0 * f)
-    tail = sub_exact(2.0 * f, sub_exact(high, whole_part)) + (2.0 * rest + (f * (s * p) + e * 1.90821492927058770002e-10))
+    s_rest = fma(f, f, -s) + 2.0 * f * f_rest
+    q = s * _POWER(s)
+    g = add_exact(0.6666666666666666, q)
+    g_rest = sub_exact(q, sub_exact(g, 0.6666666666666666)) + 3.700743415417188e-17
+    cube = f * s
+    cube_rest = fma(f, s, -cube) + (f * s_rest + f_rest * s)
+    third = cube * g
+    third_rest = fma(cube, g, -third) + (cube * g_rest + cube_rest * g)
+    whole_part = e * 0.6931471804855391  # exact: this part of log 2 ends in zeros
+    head = add_exact(whole_part, 2.0 * f)
+    rest = sub_exact(2.0 * f, sub_exact(head, whole_part))
+    high = add_exact(head, third)
+    rest = rest + sub_exact(third, sub_exact(high, head)) + (2.0 * f_rest + third_rest + e * 7.440617110012397e-11)
     head = high
-    high = add_exact(head, tail)
-    low = sub_exact(tail, sub_exact(high, head))
+    high = add_exact(head, rest)
+    low = sub_exact(rest, sub_exact(high, head))
     high = -np.inf if size == 0.0 else high
     high = size if not size <= 1.7976931348623157e308 else high
     power = 0.0 if size == 1.0 else y * high
     low = fma(y, high, -power) + y * low if (math.fabs(power) < 800.0 and size != 1.0) else 0.0
-    grown = vexp(power) * (1.0 + low)
-    whole = math.floor(y) == y
-    odd = whole and math.floor(0.5 * y) != 0.5 * y
-    signed = float_of(bits_of(grown) ^ (bits_of(x) & SIGN_BIT)) if odd else grown
-    out = np.nan if (x < 0.0 and not whole) else signed
-    return 1.0 if (y == 0.0 or x == 1.0) else out
+    power = 710.0 if power > 710.0 else power
+    power = -746.0 if power < -746.0 else power
+    n, r, odd, even = reduced(power)
+    grown = low + low * (r + (odd + even))
+    return power_of(x, y, scaled(1.0 + (r + (odd + (even + grown))), n))
+
+
+NAMES = {
+    **{name: f"v{name}" for name in ("exp", "expm1", "sinh", "cosh", "tanh", "log", "log1p", "sin", "cos", "tan")},
+    **{name: f"v{name}" for name in ("maximum", "minimum", "sign", "heaviside", "floor")},
+    **{"arctan": "vatan", "arcsin": "vasin", "arccos": "vacos", "power": "vpow"},
+}
+"""What NumPy's functions are called here and in `lanes32`; sqrt and abs are instructions, `math.sqrt` and `math.fabs`."""

@@ -1,6 +1,6 @@
 """What is minimised: losses with their value, gradient, Hessian and third derivative.
 
-Doors: `from_expression` (text, exact derivatives), `from_function` (Python or `@njit`), `from_models` (squares of
+Doors: `from_expression` (text, exact derivatives), `from_function` (the value in NumPy, or a gradient), `from_models` (squares of
 formulas), `from_torch` (a torch function, with data or without), the galleries. SymPy and Numba
 are imported when a loss that needs them is first asked for.
 """

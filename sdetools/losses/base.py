@@ -1,6 +1,6 @@
 """What every loss is: value, gradient, Hessian and third derivative on component-first arrays.
 
-`x` is `(dim,)` for one point, `(dim, paths)` for many, or an object array `(dim,)` of symbols while a rule is traced; results
+`x` is `(dim,)` for one point, `(dim, paths)` for many, or a value of a graph of shape `(dim,)` while a rule is traced; results
 put the derivative's axes first and the paths last.
 """
 
@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 
 from .._arrays import components
+from ..graph.value import Value
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A compiled piece of a staged kernel: `function(x, out, *data)` reads `x` `(dim, lanes)` and writes `out`.
+    """A function that is called within a kernel instead of being traced: `function(x, out, *data)` reads `x` `(dim, lanes)` and writes `out`.
 
-    `function` is a module-level `@njit(nogil=True)` function, so that a worker can import it by module and name;
-    `data` are the arrays it reads. `out` is `(dim, lanes)` for a gradient and `(lanes,)` for a value.
+    A noise's takes its draws too, `function(x, z, out, *data)`. `function` is a module-level `@njit(nogil=True)` function, so that a worker
+    can import it by module and name, or one of torch tensors that returns what it computes; `data` are the arrays it reads.
 
     >>> Stage(function=len, data=()).data
     ()
@@ -35,10 +36,10 @@ class Stage:
 class Loss(ABC):
     """A loss L with its first three derivatives. Subclasses set the attributes and write the five abstract members.
 
-    1. `parameters` holds numbers that a kernel loads at run time; `p` replaces them (symbols while tracing).
+    1. `parameters` holds numbers that a kernel loads at run time; `p` replaces them (traced values while tracing).
     2. No method changes `x`, and none warns: outside the domain of L the answer is NaN or infinite.
-    3. Methods are written without `if` on values, so that the same text runs on numbers, rows and symbols; a loss that does not
-       pay to trace offers `stage` (its gradient) and `value_stage` instead.
+    3. Methods are plain NumPy text without `if` on values, so that the same text runs on numbers, on rows and on traced values. Large
+       data stay arrays: `features @ x` becomes one matrix product.
     """
 
     dim: int
@@ -86,30 +87,20 @@ class Loss(ABC):
         return None
 
     @property
-    def stage(self) -> Stage | None:
-        """The compiled gradient, for losses not worth tracing."""
-        return None
-
-    @property
     def torch_stage(self) -> Stage | None:
-        """The gradient on rows of torch tensors, for losses given as torch functions."""
+        """The gradient on torch tensors `(dim, paths)`, for losses given as torch functions."""
         return None
 
     @property
     def torch_value_stage(self) -> Stage | None:
-        """The value on rows of torch tensors, likewise."""
-        return None
-
-    @property
-    def value_stage(self) -> Stage | None:
-        """The compiled value, for losses not worth tracing."""
+        """The value, likewise."""
         return None
 
     def _point(self, x: Any) -> np.ndarray:
         """`x` as a float64 or object array with `dim` components."""
-        x = np.asarray(x)
-        if x.dtype != object:
-            x = np.asarray(x, dtype=float)
+        if not isinstance(x, Value):
+            x = np.asarray(x)
+            x = x if x.dtype == object else np.asarray(x, dtype=float)
         if x.ndim == 0 or len(x) != self.dim:
             raise ValueError(
                 f"`x` must have shape ({self.dim},) or ({self.dim}, paths), component first; got shape {x.shape}. "
@@ -121,7 +112,7 @@ class Loss(ABC):
         """`p`, or the loss's own parameters when it is None."""
         if p is None:
             return self.parameters
-        p = np.asarray(p)
+        p = p if isinstance(p, Value) else np.asarray(p)
         if p.shape != self.parameters.shape:
             raise ValueError(f"`p` must hold the {len(self.parameters)} parameters of {self.label}; got shape {p.shape}.")
         return p
@@ -136,7 +127,7 @@ def contract(subscripts: str, *factors: Any) -> np.ndarray:
     >>> contract("i...,i...->...", np.array([1, 2], dtype=object), [3, 4])
     11
     """
-    return np.einsum(subscripts, *(np.asarray(f) for f in factors))
+    return np.einsum(subscripts, *(f if isinstance(f, Value) else np.asarray(f) for f in factors))
 
 
 def scalar(value: Any, like: np.ndarray) -> Any:

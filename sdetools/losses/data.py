@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from .. import _check
-from .base import Loss, Stage, contract, coordinate_names, digest, scalar
+from .._arrays import spread
+from .base import Loss, contract, coordinate_names, digest, scalar
 
 
 class LinearModel(Loss):
@@ -45,23 +46,9 @@ class LinearModel(Loss):
     def identity(self) -> str:
         return f"{self.kind}:{digest(self.features, self.targets)}:l2={self.l2!r}"
 
-    @property
-    def stage(self) -> Stage:
-        from . import kernels
-
-        function = kernels.logistic_gradient if self.kind == "logistic" else kernels.least_squares_gradient
-        return Stage(function, (self.features, self.targets, np.array([self.l2])))
-
-    @property
-    def value_stage(self) -> Stage:
-        from . import kernels
-
-        function = kernels.logistic_value if self.kind == "logistic" else kernels.least_squares_value
-        return Stage(function, (self.features, self.targets, np.array([self.l2])))
-
     def slope(self, margins: Any) -> np.ndarray:
         """phi'(m_i, y_i) for margins m = features @ x, `(samples, *paths)`."""
-        y = _spread(self.targets, margins)
+        y = spread(self.targets, margins)
         if self.kind == "least_squares":
             return margins - y
         size = np.abs(margins)
@@ -78,7 +65,7 @@ class LinearModel(Loss):
         x = self._point(x)
         with np.errstate(all="ignore"):
             margins = self.features @ x
-            y = _spread(self.targets, margins)
+            y = spread(self.targets, margins)
             if self.kind == "least_squares":
                 phi = (margins - y) ** 2 / 2
             else:
@@ -100,13 +87,13 @@ class LinearModel(Loss):
         x = self._point(x)
         with np.errstate(all="ignore"):
             weights = self.curvature(self.features @ x)
-            out = np.stack([self.features.T @ (_spread(a, weights) * weights) for a in self.features.T], axis=1) / self.samples
-        return out + _spread(self.l2 * np.eye(self.dim), out)
+            out = np.stack([self.features.T @ (spread(a, weights) * weights) for a in self.features.T], axis=1) / self.samples
+        return out + spread(self.l2 * np.eye(self.dim), out)
 
     def hessian_product(self, x: Any, v: Any, p: Any = None) -> np.ndarray:
         """Matrix-free: features^T (phi'' * (features v)) / samples + l2 v."""
         x, v = self._point(x), self._point(v)
-        x, v = _spread(x, v), _spread(v, x)
+        x, v = spread(x, v), spread(v, x)
         with np.errstate(all="ignore"):
             return self.features.T @ (self.curvature(self.features @ x) * (self.features @ v)) / self.samples + self.l2 * v
 
@@ -118,10 +105,10 @@ class LinearModel(Loss):
     def third_contracted(self, x: Any, matrix: Any, p: Any = None) -> np.ndarray:
         """Matrix-free: mean of phi''' (a^T M a) a."""
         x = self._point(x)
-        a, matrix = self.features, np.asarray(matrix)
+        a = self.features
         forms = contract("si,sj,ij...->s...", a, a, matrix)
         jerk = self._jerk(a @ x)
-        return a.T @ (_spread(jerk, forms) * _spread(forms, jerk)) / self.samples
+        return a.T @ (spread(jerk, forms) * spread(forms, jerk)) / self.samples
 
     def quadratic(self) -> tuple[np.ndarray, np.ndarray, float] | None:
         if self.kind != "least_squares":
@@ -154,12 +141,6 @@ class LinearModel(Loss):
     def _jerk(self, margins: Any) -> np.ndarray:
         """phi'''(m_i, y_i)."""
         return margins * 0 if self.kind == "least_squares" else -self.curvature(margins) * np.tanh(margins / 2)
-
-
-def _spread(a: Any, like: Any) -> np.ndarray:
-    """`a` with as many axes as `like`, new ones last, so that it spreads over the paths of `like`."""
-    a = np.asarray(a)
-    return a.reshape(a.shape + (1,) * (np.ndim(like) - a.ndim))
 
 
 def least_squares(features: Any, targets: Any, l2: float = 0.0) -> LinearModel:

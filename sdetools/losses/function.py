@@ -1,52 +1,88 @@
-"""Losses from functions: a hand-written gradient, checked at the door against the value by finite differences."""
+"""Losses from functions of one point: derivatives from the graph of the value, or a hand-written gradient that is checked against it."""
 
 from __future__ import annotations
 
 import hashlib
 import pickle
 from collections.abc import Callable, Sequence
-from itertools import permutations
+from functools import cached_property, partial
 from types import CodeType, ModuleType
 from typing import Any
 
 import numpy as np
 
 from .. import _check
-from .._arrays import components
+from .._arrays import components, spread
+from ..graph.errors import TracingError
+from ..graph.tracing import NotTraceable, place_of, trace
+from ..graph.value import Value, is_value
+from ..graph.value import value as as_value
+from . import differences
 from .base import Loss, coordinate_names, digest, scalar
+from .graphs import Formula, Graphs
 
-EPS = float(np.finfo(float).eps)
-POINTS = 4
-COORDINATES = 32
+ORDERS = "value", "gradient", "hessian"
+FORMULAS = "value", "slope", "curvature"
 
 
 class FunctionLoss(Loss):
-    """A loss given by functions of `x`, indexed by component; see `from_function`.
+    """A loss given by functions of one point; see `from_function`.
 
-    `function` is the gradient as given (a Numba dispatcher can be staged by a kernel), `compiled` says whether it is a
-    dispatcher, `batched` whether it takes `(dim, paths)` as it stands. A function that does not is called path by path.
+    `function` is the gradient as given (a Numba dispatcher can be staged by a kernel), or None; `compiled` says whether it is a dispatcher,
+    `batched` whether it takes `(dim, paths)` as it stands. On many paths a function runs as its graph; one that cannot be traced is
+    called with all of them if it is batched, else path by path.
     """
 
     def __init__(
-        self, gradient: Callable, dim: int, value: Callable | None, hessian: Callable | None, names: Sequence[str] | None
+        self,
+        gradient: Callable | None,
+        dim: int | None,
+        value: Callable | None,
+        hessian: Callable | None,
+        names: Sequence[str] | None,
     ) -> None:
+        if gradient is None and value is None:
+            raise ValueError(
+                "`gradient` or `value` must be given, a function of x; got neither. Pass for example value=lambda x: x[0]**2 / 2."
+            )
         self.dim = _check.count("dim", dim)
         self.names = coordinate_names(names, self.dim)
         self.parameters = np.empty(0)
         for name, given in (("gradient", gradient), ("value", value), ("hessian", hessian)):
-            if not callable(given) and (given is not None or name == "gradient"):
+            if given is not None and not callable(given):
                 raise ValueError(f"`{name}` must be a function of x; got {given!r}.")
         self.function, self.value_function, self.hessian_function = gradient, value, hessian
         self.compiled = hasattr(gradient, "py_func")
-        self.label = getattr(gradient, "__name__", type(gradient).__name__)
+        main = gradient if gradient is not None else value
+        self.label = getattr(main, "__name__", type(main).__name__)
         self.latex = r"L(x)"
-        self.batched, self._value_batched, self._hessian_batched = (
-            _batched(f, shape, self.dim) for f, shape in ((gradient, 1), (value, 0), (hessian, 2))
-        )
-        if value is not None:
-            _compare(self.value, self.gradient, self.names, "gradient", "value")
+        if gradient is None:
+            self._derive()
+        self._value_batched, self.batched, self._hessian_batched = (self._takes_rows(order) for order in range(3))
+        if value is not None and gradient is not None:
+            differences.compare(self.value, self.gradient, self.names, "gradient", "value")
         if hessian is not None:
-            _compare(self.gradient, self.hessian, self.names, "hessian", "gradient")
+            differences.compare(self.gradient, self.hessian, self.names, "hessian", "gradient")
+
+    def _derive(self) -> None:
+        """The gradient from the value's graph; ValueError where the value cannot be traced, or the user's own error."""
+        try:
+            self._graphs.slope  # noqa: B018
+        except TracingError as error:
+            reason: Exception = NotTraceable(str(error))
+        except NotTraceable as error:
+            reason = error
+        else:
+            return
+        self._call(0, np.full(self.dim, 0.5))  # an error that numbers meet too is the user's own
+        raise ValueError(
+            f"`gradient` must be given where `value` cannot be traced: {reason}. "
+            "Write the value with NumPy's functions, or pass gradient=, the hand-written one."
+        ) from reason
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the graphs and what was compiled from them."""
+        return {name: held for name, held in self.__dict__.items() if name not in ("_graphs", "_known")}
 
     @property
     def identity(self) -> str:
@@ -58,46 +94,184 @@ class FunctionLoss(Loss):
             raise ValueError(
                 f"`value` of the loss {self.label} was not given, so it cannot be evaluated. Pass value= to from_function."
             )
-        return _call(self.value_function, 0, self._value_batched, self._point(x))
+        return self._evaluate(0, self._point(x))
 
     def gradient(self, x: Any, p: Any = None) -> np.ndarray:
-        return _call(self.function, 1, self.batched, self._point(x))
+        """As given, or from the graph of the value."""
+        return self._evaluate(1, self._point(x))
 
     def hessian(self, x: Any, p: Any = None) -> np.ndarray:
-        """As given, or central differences of the gradient (error about 1e-10 of its scale)."""
+        """As given, or from the graph; central differences (error about 1e-10 of its scale) of a gradient that cannot be traced."""
         x = self._point(x)
         if self.hessian_function is not None:
-            return _call(self.hessian_function, 2, self._hessian_batched, x)
-        return self._differences(x, EPS ** (1 / 3))
+            return self._evaluate(2, x)
+        if isinstance(x, Value):
+            return self._graphs.curvature.of(x)  # type: ignore[return-value]
+        if self._formula("product", x) is None:
+            return differences.hessian(self.gradient, x)
+        return _paths(self._graphs.hessian(_rows(x)), x)
 
     def third(self, x: Any, p: Any = None) -> np.ndarray:
-        """Central differences of the Hessian; of its differences when it is not given (error then about 1e-7)."""
+        """From the graph of the Hessian if it is given, else of the gradient; central differences (error 1e-9 or 1e-7) where that fails."""
         x = self._point(x)
-        if self.hessian_function is not None:
-            rough = _differences(self.hessian, x, EPS ** (1 / 3))
-        else:
-            rough = _differences(lambda y: self._differences(y, EPS ** (1 / 4)), x, EPS ** (1 / 4))
-        rest = tuple(range(3, rough.ndim))
-        return np.mean([rough.transpose(*order, *rest) for order in permutations(range(3))], axis=0)
+        if isinstance(x, Value):
+            return self._graphs.dense_third.of(x)  # type: ignore[return-value]
+        if self._formula("third", x) is None:
+            return differences.third(self.gradient, self.hessian if self.hessian_function is not None else None, x)
+        return _paths(self._graphs.tensor(_rows(x)), x)
 
-    def _differences(self, x: np.ndarray, step: float) -> np.ndarray:
-        rough = _differences(self.gradient, x, step)
-        return (rough + rough.swapaxes(0, 1)) / 2
+    def hessian_product(self, x: Any, v: Any, p: Any = None) -> np.ndarray:
+        """sum_j d_ij L(x) v_j, `(dim, *paths)`: no matrix is built, but for a Hessian that is given or that differences make."""
+        x, v = self._point(x), self._point(v)
+        if isinstance(x, Value) or isinstance(v, Value):
+            return self._graphs.product.of(x, v)  # type: ignore[return-value]
+        if self.hessian_function is not None or self._formula("product", x) is None:
+            return super().hessian_product(x, v)
+        x, v = np.broadcast_arrays(spread(x, v), spread(v, x))
+        return _paths(self._graphs.product(_rows(x), _rows(v)), x)
+
+    def third_contracted(self, x: Any, matrix: Any, p: Any = None) -> np.ndarray:
+        """sum_ij d_ijl L(x) M_ij, `(dim, *paths)`, without the third derivative's dim^3 entries."""
+        x = self._point(x)
+        if isinstance(x, Value) or isinstance(matrix, Value) or self._formula("third", x) is None:
+            return super().third_contracted(x, matrix)
+        matrix = np.asarray(matrix, dtype=float)
+        paths = np.broadcast_shapes(x.shape[1:], matrix.shape[2:])
+        x = np.broadcast_to(spread(x, matrix[0]), (self.dim, *paths))
+        return _paths(self._graphs.contracted(_rows(x), matrix.reshape(self.dim, self.dim, -1)), x)
+
+    def third_product(self, x: Any, a: Any, b: Any) -> np.ndarray:
+        x = self._point(x)
+        if isinstance(x, Value):
+            return self._graphs.third.of(x, a, b)  # type: ignore[return-value]
+        if self._formula("third", x) is None:
+            return super().third_product(x, a, b)
+        return self._graphs.third(*(_rows(self._point(y)) for y in (x, a, b)))[:, 0]
+
+    def quadratic(self) -> tuple[np.ndarray, np.ndarray, float] | None:
+        """`(H, c, L0)` where the graph of the value shows that it is quadratic; None where it does not, or no value was given."""
+        if self.value_function is None or self._formula("value") is None:
+            return None
+        return Graphs(self.dim, {"value": partial(self._trace, 0)}).quadratic()
+
+    # ---- functions and formulas
+
+    @property
+    def _functions(self) -> tuple[Callable | None, Callable | None, Callable | None]:
+        return self.value_function, self.function, self.hessian_function
+
+    @cached_property
+    def _graphs(self) -> Graphs:
+        given = {name: partial(self._trace, order) for order, name in enumerate(FORMULAS) if self._functions[order] is not None}
+        return Graphs(self.dim, given)
+
+    def _trace(self, order: int, x: Value) -> Value:
+        """A function's graph; NotTraceable, or the user's own error with its line."""
+        given = self._functions[order]
+        return as_value(_shaped(trace(getattr(given, "py_func", given), self._part(order), x), order, x))
+
+    @cached_property
+    def _known(self) -> dict[str, Formula | None]:
+        return {}
+
+    def _formula(self, name: str, x: Any = None) -> Formula | None:
+        """A formula of the graph for numbers; None where a function that runs on numbers cannot be traced. ValueError for other symbols."""
+        if x is not None and x.dtype == object:
+            raise ValueError(
+                f"A derivative of the loss {self.label} cannot be traced with symbols of another kind; give the function, or an expression."
+            )
+        if name not in self._known:
+            try:
+                self._known[name] = getattr(self._graphs, name)
+            except (
+                Exception
+            ):  # it has run on numbers when the loss was made: whatever it does with values, it is called with numbers then
+                self._known[name] = None
+        return self._known[name]
+
+    def _evaluate(self, order: int, x: Any) -> Any:
+        """The value, the gradient or the Hessian: a function that is given, or the graph."""
+        given = self._functions[order]
+        if isinstance(x, Value):
+            return getattr(self._graphs, FORMULAS[order]).of(x)
+        if given is not None and (x.ndim == 1 or x.dtype == object):
+            return self._call(order, x)
+        formula = self._formula(FORMULAS[order], x)
+        if formula is not None:
+            return _paths(formula(_rows(x)), x)
+        if (self._value_batched, self.batched, self._hessian_batched)[order]:
+            return self._call(order, x)
+        return self._one_by_one(order, x)
+
+    def _one_by_one(self, order: int, x: np.ndarray) -> np.ndarray:
+        rows = _rows(x).T
+        return np.stack([self._call(order, row) for row in rows], axis=-1).reshape((self.dim,) * order + x.shape[1:])
+
+    def _call(self, order: int, x: np.ndarray) -> Any:
+        """A given function on a copy of `x`; its own errors go on with the line where they were raised."""
+        given = self._functions[order]
+        assert given is not None
+        try:
+            with np.errstate(all="ignore"):
+                return _shaped((getattr(given, "py_func", given) if x.dtype == object else given)(x.copy()), order, x)
+        except Exception as error:
+            place = place_of(error)
+            if place and not getattr(error, "__notes__", None):
+                error.add_note(f"It was raised by {self._part(order)}, {place}.")
+            raise
+
+    def _part(self, order: int) -> str:
+        return f"the {ORDERS[order]} of {self.label}"
+
+    def _takes_rows(self, order: int) -> bool:
+        """Whether a function on `(dim, paths)` is the function path by path."""
+        if self._functions[order] is None:
+            return True
+        paths = np.random.default_rng(1).standard_normal((self.dim, 3))
+        single = self._one_by_one(order, paths)
+        try:
+            many = self._call(order, paths)
+        except Exception:  # whatever it does on rows, it is called path by path then
+            return False
+        return np.allclose(single, many, rtol=1e-9, atol=1e-12, equal_nan=True)
+
+    def _point(self, x: Any) -> Any:
+        return super()._point(as_value(x) if is_value(x) else x)
 
 
 def from_function(
-    gradient: Callable,
-    dim: int,
+    gradient: Callable | None = None,
+    dim: int | None = None,
     value: Callable | None = None,
     hessian: Callable | None = None,
     names: Sequence[str] | None = None,
 ) -> FunctionLoss:
-    """A loss from its gradient, a function of `x` (indexed by component) that returns `dim` components.
+    """A loss from its value L(x), or from its gradient; functions of one point `x` of shape `(dim,)`, in NumPy.
 
-    The same function is called with numbers, with rows of paths, and traced with symbols; an `@njit` function runs in the staged
-    kernel. `value(x)` and `hessian(x)` (`dim` rows of `dim` components) are optional; a missing Hessian and the third derivative
-    come from central differences. Given both, the gradient is compared with central differences of the value, and the Hessian
-    with those of the gradient, at random points: a ValueError names the worst coordinate.
+    `value(x)` returns one number. Its gradient, Hessian, Hessian product and third derivative come from the graph of what it does, exactly;
+    so it is written without `if` on values (`np.where`). Where it has a kink the gradient is the mean of both sides, and outside of its
+    domain all are NaN. `gradient(x)` returns `dim` components; it may be left out where `value` can be traced. `hessian(x)` (`dim` rows of
+    `dim` components) is optional: with a gradient alone, Hessian and third derivative come from the graph of the gradient, or from central
+    differences where it cannot be traced. An `@njit` gradient that cannot be traced runs in the staged kernel.
+
+    A function means one point, so `A @ x - y` and `np.sum(x**2)` are what they are for it; its graph runs on many paths at once. Given both,
+    the gradient is compared with central differences of the value, and the Hessian with those of the gradient, at random points: a
+    ValueError names the worst coordinate. A value that cannot be traced without a gradient, neither of the two, and results of
+    another shape raise ValueError; an error in a function is raised as it is, with a note of its line.
+
+    >>> loss = from_function(value=lambda x: (x[0] * x[1] - 1) ** 2 / 2, dim=2)
+    >>> loss.gradient([[2.0, 1.0], [1.0, 3.0]])
+    array([[1., 6.],
+           [2., 2.]])
+    >>> loss.hessian([2.0, 1.0])
+    array([[1., 3.],
+           [3., 4.]])
+    >>> A = np.array([[1.0, 2.0], [0.0, 1.0]])
+    >>> from_function(value=lambda x: np.sum((A @ x - 1) ** 2) / 2, dim=2).quadratic()
+    (array([[1., 2.],
+           [2., 5.]]), array([-1., -3.]), 1.0)
+
+    With a hand-written gradient:
 
     >>> loss = from_function(lambda x: [x[0] ** 3 - x[0]], dim=1, value=lambda x: x[0] ** 4 / 4 - x[0] ** 2 / 2)
     >>> loss.gradient([[0.0, 1.0, 2.0]])
@@ -110,95 +284,52 @@ def from_function(
     return FunctionLoss(gradient, dim, value, hessian, names)
 
 
-def _call(function: Callable, order: int, batched: bool, x: np.ndarray) -> Any:
-    """The function on one point or on many, as an array `(dim,) * order + paths`."""
-    if x.dtype == object:
-        return _shaped(getattr(function, "py_func", function)(x.copy()), order, x)
-    with np.errstate(all="ignore"):
-        if x.ndim == 1 or batched:
-            return _shaped(function(x.copy()), order, x)
-        flat = np.ascontiguousarray(x.reshape(len(x), -1).T)
-        out = np.empty((len(x),) * order + (len(flat),))
-        for j, row in enumerate(flat):
-            out[..., j] = _shaped(function(row.copy()), order, row)
-        return out.reshape((len(x),) * order + x.shape[1:])
+def _rows(x: np.ndarray) -> np.ndarray:
+    """`x` as `(dim, n)`."""
+    return np.ascontiguousarray(x.reshape(len(x), -1), dtype=float)
 
 
-def _shaped(result: Any, order: int, x: np.ndarray) -> Any:
-    """Nested components, some of them constant, as one array."""
+def _paths(found: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Results `(*shape, n)` with the paths of `x`; nobody else holds their memory."""
+    return np.array(found.reshape(found.shape[:-1] + x.shape[1:]))[()]
+
+
+def _shaped(result: Any, order: int, x: Any) -> Any:
+    """Nested components, some of them constant, as one array or value; ValueError for another shape than the point asks for."""
     if order == 0:
-        return scalar(result, x)
+        return _number(result, x)
     if np.ndim(result) == 0 or len(result) != len(x):
         raise ValueError(
-            f"The {'gradient' if order == 1 else 'hessian'} must return {len(x)} components, one a coordinate; "
+            f"The {ORDERS[order]} must return {len(x)} components, one a coordinate; "
             f"got {'one number' if np.ndim(result) == 0 else len(result)}. Return a sequence such as [x[1], x[0]]."
         )
-    if order == 1:
-        return components(result, x)
-    return components([entry for row in result for entry in _shaped(row, 1, x)], x).reshape(len(x), len(x), *x.shape[1:])
+    if order == 2 and not isinstance(result, Value):
+        rows = [_shaped(row, 1, x) for row in result]
+        if isinstance(x, Value):
+            return as_value(rows)
+        return components([entry for row in rows for entry in row], x).reshape(len(x), len(x), *x.shape[1:])
+    if isinstance(x, Value):
+        found = as_value(components(result, x)).shape
+    else:
+        found = (len(x), *(np.shape(result[0]) if x.ndim == 1 and np.size(result[0]) != 1 else ()))
+    if found != (len(x),) * order:
+        raise ValueError(f"The {ORDERS[order]} must be an array of shape {(len(x),) * order} for one point; got shape {found}.")
+    return components(result, x)
 
 
-def _batched(function: Callable | None, order: int, dim: int) -> bool:
-    """Whether the function on `(dim, paths)` is the function path by path."""
-    if function is None:
-        return True
-    paths = np.random.default_rng(1).standard_normal((dim, 3))
-    single = _call(function, order, False, paths)
-    try:
-        many = _call(function, order, True, paths)
-    except Exception:  # whatever it does on rows, it is called path by path then
-        return False
-    return np.allclose(single, many, rtol=1e-9, atol=1e-12, equal_nan=True)
-
-
-def _differences(function: Callable, x: np.ndarray, step: float) -> np.ndarray:
-    """d_i function: central differences along every coordinate, on a new first axis."""
-    if x.dtype == object:
-        raise ValueError("A derivative by finite differences cannot be traced; give the function `hessian`, or an expression.")
-    out = []
-    for i in range(len(x)):
-        up, down = x.copy(), x.copy()
-        up[i] += step * np.maximum(1, np.abs(x[i]))
-        down[i] -= step * np.maximum(1, np.abs(x[i]))
-        with np.errstate(all="ignore"):
-            out.append((function(up) - function(down)) / (up[i] - down[i]))
-    return np.stack(out)
-
-
-def _compare(function: Callable, derivative: Callable, names: tuple[str, ...], name: str, of: str) -> None:
-    """Raise unless `derivative` is the derivative of `function` at a few random points.
-
-    With the step h = eps^(1/3) a central difference D(h) errs by h^2 f'''/6 + eps f/h, both of order eps^(2/3) times the scale
-    of f; D(2h) - D(h) measures the first term. Ten times that, and 1000 eps^(2/3) times the scale, leaves room for a rough f.
-    """
-    rng = np.random.default_rng(0)
-    normal = rng.standard_normal((POINTS, len(names)))
-    checked = np.sort(rng.permutation(len(names))[:COORDINATES])
-    for x in np.vstack([normal, np.abs(normal[:2]) + 0.5]):
-        given = np.asarray(derivative(x))[checked]
-        found, spread, scale = (np.stack(a) for a in zip(*(_central(function, x, i) for i in checked), strict=True))
-        with np.errstate(all="ignore"):
-            error = np.abs(given - found)
-            allowed = 10 * spread + 1000 * EPS ** (2 / 3) * (scale + np.abs(given) + np.abs(found))
-        wrong = np.isfinite(found + spread) & ~(error <= allowed)
-        if np.any(wrong):
-            worst = np.unravel_index(np.argmax(np.where(wrong, np.nan_to_num(error, nan=np.inf), -1)), error.shape)
-            entry = ", ".join(names[i] for i in (checked[worst[0]], *worst[1:]))
-            at = np.array2string(x[:6], precision=3)
-            raise ValueError(
-                f"`{name}` must be the derivative of `{of}`; at x = {at} its coordinate {entry} is "
-                f"{given[worst]:.5g} where central differences give {found[worst]:.5g}. Check its sign and its factors."
-            )
-
-
-def _central(function: Callable, x: np.ndarray, i: int) -> tuple[Any, Any, Any]:
-    """D(h), |D(2h) - D(h)| and the size of f along coordinate i."""
-    shift = np.zeros_like(x)
-    shift[i] = EPS ** (1 / 3) * max(1.0, abs(x[i]))
-    with np.errstate(all="ignore"):
-        up, down, far_up, far_down = (function(x + s * shift) for s in (1, -1, 2, -2))
-        near, far = (up - down) / (2 * shift[i]), (far_up - far_down) / (4 * shift[i])
-        return near, np.abs(far - near), np.abs(up)
+def _number(result: Any, x: Any) -> Any:
+    if isinstance(x, Value):
+        made = as_value(result)
+        if made.size == 1:
+            return np.where(made.reshape(()), 1.0, 0.0) if made.boolean else made.reshape(())
+    elif x.ndim > 1:
+        return scalar(result, x)
+    elif result is not None and np.size(result) == 1:
+        return scalar(np.reshape(result, ())[()], x)
+    raise ValueError(
+        f"The value must be one number for one point; got {'nothing' if result is None else f'shape {np.shape(result)}'}. "
+        "Sum it up, for example by np.sum."
+    )
 
 
 def _fingerprint(function: Any, seen: tuple[int, ...] = ()) -> str:

@@ -8,29 +8,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _check
-from .._arrays import components
-from .base import Loss, Stage, coordinate_names, digest, scalar
+from .._arrays import components, spread
+from ..graph.value import Value
+from .base import Loss, coordinate_names, digest, scalar
 
 if TYPE_CHECKING:
     from .expression import ExpressionLoss
 
-TRACED = 16  # the largest dimension whose matrix is traced entry by entry
+TRACED = 64
+"""Entries up to which a matrix is written out, so that other numbers in their places compile nothing; a larger one is data."""
 
 
 class QuadraticLoss(Loss):
     """L(x) = (x - c)^T H (x - c) / 2 + b^T (x - c); build it with `quadratic` or `linear`.
 
-    Attributes: `matrix` H `(dim, dim)`, `center` c and `slope` b `(dim,)`. Up to 16 coordinates the entries that are not zero are
-    `parameters` (H row by row from its diagonal, then c, then b), so that other numbers in the same places compile nothing;
-    above, `stage` computes the gradient.
+    Attributes: `matrix` H `(dim, dim)`, `center` c and `slope` b `(dim,)`. Where few entries are not zero they are `parameters` (H row by
+    row from its diagonal, then c, then b), so that other numbers in the same places compile nothing; else H is data.
     """
 
     def __init__(self, matrix: np.ndarray, center: np.ndarray, slope: np.ndarray, names: Sequence[str] | None = None) -> None:
         self.dim = len(center)
         self.names = coordinate_names(names, self.dim)
         self.matrix, self.center, self.slope = matrix, center, slope
-        self.traced = self.dim <= TRACED
         rows, columns = np.nonzero(np.triu(matrix))
+        self.traced = np.count_nonzero(matrix) <= TRACED and self.dim <= TRACED
         self._pattern = rows, columns, np.flatnonzero(center), np.flatnonzero(slope)
         self.parameters = self._pack() if self.traced else np.empty(0)
         curved = bool(rows.size)
@@ -44,39 +45,32 @@ class QuadraticLoss(Loss):
     def identity(self) -> str:
         return f"quadratic:{digest(self.matrix, self.center, self.slope)}"
 
-    @property
-    def stage(self) -> Stage | None:
-        if self.traced:
-            return None
-        from . import kernels
-
-        return Stage(kernels.quadratic_gradient, (self.matrix, self.center, self.slope))
-
-    @property
-    def value_stage(self) -> Stage | None:
-        if self.traced:
-            return None
-        from . import kernels
-
-        return Stage(kernels.quadratic_value, (self.matrix, self.center, self.slope))
-
     def value(self, x: Any, p: Any = None) -> Any:
         x = self._point(x)
-        _, c, b = self._unpack(p)
         curved = self._curvature(x, p)
+        if not self.traced:
+            shifted = self._shifted(x)
+            out = 0.5 * np.sum(shifted * curved, axis=0)
+            return out + np.sum(spread(self.slope, x) * shifted, axis=0) if self.slope.any() else out
+        _, c, b = self._unpack(p)
         return scalar(sum((curved[i] / 2 + b[i]) * (x[i] - c[i]) for i in range(self.dim)), x)
 
     def gradient(self, x: Any, p: Any = None) -> np.ndarray:
         x = self._point(x)
-        return components([h + b for h, b in zip(self._curvature(x, p), self._unpack(p)[2], strict=True)], x)
+        curved = self._curvature(x, p)
+        if not self.traced:
+            return curved + spread(self.slope, x) if self.slope.any() else curved
+        return components([h + b for h, b in zip(curved, self._unpack(p)[2], strict=True)], x)
 
     def hessian(self, x: Any, p: Any = None) -> np.ndarray:
         x = self._point(x)
         return components(list(self._unpack(p)[0].ravel()), x).reshape(self.dim, self.dim, *x.shape[1:])
 
     def hessian_product(self, x: Any, v: Any, p: Any = None) -> np.ndarray:
-        x, v = self._point(x), np.asarray(v)
+        x, v = self._point(x), self._point(v)
         product = self._unpack(p)[0] @ v
+        if isinstance(product, Value) and not self.traced:
+            return product
         return components(list(product), x if x.ndim >= v.ndim else v)
 
     def third(self, x: Any, p: Any = None) -> np.ndarray:
@@ -102,9 +96,9 @@ class QuadraticLoss(Loss):
 
     def _curvature(self, x: np.ndarray, p: Any) -> Sequence[Any]:
         """The components of H (x - c)."""
-        H, c, _ = self._unpack(p)
         if not self.traced:
-            return H @ (x - c.reshape(-1, *[1] * (x.ndim - 1)))
+            return self.matrix @ self._shifted(x)
+        H, c, _ = self._unpack(p)
         rows, columns = self._pattern[:2]
         pairs = sorted({*zip(rows.tolist(), columns.tolist(), strict=True), *zip(columns.tolist(), rows.tolist(), strict=True)})
         out: list[Any] = [None] * self.dim
@@ -112,6 +106,10 @@ class QuadraticLoss(Loss):
             term = H[i, j] * (x[j] - c[j])
             out[i] = term if out[i] is None else out[i] + term
         return [0.0 if h is None else h for h in out]
+
+    def _shifted(self, x: Any) -> Any:
+        """x - c."""
+        return x - spread(self.center, x) if self.center.any() else x
 
     def _pack(self) -> np.ndarray:
         rows, columns, centers, slopes = self._pattern
@@ -123,8 +121,10 @@ class QuadraticLoss(Loss):
         if p is self.parameters or not self.traced:
             return self.matrix, self.center, self.slope
         rows, columns, centers, slopes = self._pattern
-        H, c, b = (np.zeros(shape, dtype=p.dtype) for shape in (self.matrix.shape, self.dim, self.dim))
+        kind = object if isinstance(p, Value) else p.dtype
+        H, c, b = (np.zeros(shape, dtype=kind) for shape in (self.matrix.shape, self.dim, self.dim))
         entries, at, by = np.split(p, [len(rows), len(rows) + len(centers)])
+        entries, at, by = (list(part) for part in (entries, at, by))
         H[rows, columns] = entries
         H[columns, rows] = entries
         c[centers], b[slopes] = at, by

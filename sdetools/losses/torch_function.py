@@ -15,21 +15,21 @@ from torch.func import grad, jacrev, jvp, vmap
 from .. import _check
 from .._arrays import ArraysOnly
 from .._identity import function_identity
+from ..graph.value import Value
 from .base import Loss, Stage, coordinate_names
 
 
-class _Rows:
-    """A batched torch function on a list of rows, as the torch backend calls it."""
+class _OnPaths:
+    """A torch function of one point on `(dim, paths)`, paths last in its results too, as the torch backend calls it."""
 
     torch_stage = True
 
-    def __init__(self, batched: Callable[[torch.Tensor], torch.Tensor], vector: bool) -> None:
-        self.batched, self.vector = batched, vector
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        self.batched = vmap(function, in_dims=-1, out_dims=-1)
 
-    def __call__(self, rows: list[torch.Tensor]) -> Any:
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
         with torch.enable_grad():
-            out = self.batched(torch.stack(rows, dim=-1))
-        return list(out.detach().unbind(dim=-1)) if self.vector else out.detach()
+            return self.batched(x).detach()
 
 
 class TorchLoss(Loss):
@@ -42,8 +42,7 @@ class TorchLoss(Loss):
         self.names = coordinate_names(names, self.dim)
         self.parameters, self.latex = np.zeros(0), r"L(x)"
         self.label = getattr(function, "__name__", "torch function")
-        self._gradient = _Rows(vmap(grad(function)), True)
-        self._value = _Rows(vmap(function), False)
+        self._gradient, self._value = _OnPaths(grad(function)), _OnPaths(function)
         self._check(np.full(self.dim, 0.7) if at is None else _check.point("at", at, self.dim))
 
     def _check(self, at: np.ndarray) -> None:
@@ -77,7 +76,7 @@ class TorchLoss(Loss):
 
     def _apply(self, function: Callable[[torch.Tensor], torch.Tensor], x: Any) -> np.ndarray:
         x = self._point(x)
-        if x.dtype == object:
+        if isinstance(x, Value):
             raise ArraysOnly(f"{self.label} is a torch function")
         points = torch.as_tensor(np.moveaxis(x.reshape(self.dim, -1), 0, 1).copy())
         out = np.moveaxis(vmap(function)(points).detach().numpy(), 0, -1)

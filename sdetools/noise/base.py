@@ -4,7 +4,7 @@ For implementers of a new `Noise`:
 
 1. `draws` says what one evaluation consumes, in order: `Normal(n)`, `Sign(n)`, `Uniform(n)`. The `z` that comes in holds these
    numbers component first, `(n_draws,)` for one path or `(n_draws, paths)` for many.
-2. `value(x, z, p)` is plain branch-free arithmetic and runs on one point, on rows of paths and on traced symbols, or the noise
+2. `value(x, z, p)` is plain branch-free NumPy text and runs on one point, on rows of paths and on traced values, or the noise
    offers a compiled stage through `combined_stage` and says in `value` that it cannot be traced.
 3. Numbers live in `parameters` and are read from `p`; structure (shapes, formulas, laws) lives in `identity`. Two noises of
    one identity share a compiled kernel; a noise is the same experiment when both agree.
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _check
+from ..graph.value import Value
 
 if TYPE_CHECKING:
     from ..losses.base import Loss, Stage
@@ -151,6 +152,15 @@ def check_draws(z: Any, noise: Noise) -> Any:
             "Make them with `sdetools.noise.sample_draws(noise.draws, generator, paths)`."
         )
     return z
+
+
+def is_zero(v: Any) -> bool:
+    """Whether a traced deviation is the constant 0, so that a graph can do without it.
+
+    >>> is_zero(np.zeros(2)), is_zero(Value("const", "", (), (2,), np.zeros(2), None, False))
+    (False, True)
+    """
+    return isinstance(v, Value) and v.op == "const" and not v.extra.any()
 
 
 def over_paths(matrix: np.ndarray, x: Any) -> np.ndarray:

@@ -17,33 +17,29 @@ import numpy as np
 
 from .. import _check
 from .._arrays import components, select
-from ..losses.base import Stage
+from ..graph.value import Value, value
 from .base import Draws, Noise, Normal, Sign, Uniform, over_paths
 from .roots import ConstantRoot, Root, make_root
-
-STAGED_FROM = 17
-"""Constant roots of at least this many coordinates also have a compiled stage: tracing them would make long code."""
 
 
 @dataclass(frozen=True)
 class Law:
     """The law of one entry of u: mean 0, variance 1, third moment `skewness`.
 
-    `entry(z, p)` makes it from `per_entry` draws, `p` holding the law's own `numbers`; `code` names it in the compiled stage.
+    `entry(z, p)` makes it from `per_entry` draws, or rows of entries from rows of draws, `p` holding the law's own `numbers`.
     """
 
     name: str
     draw: type
     entry: Callable[[Sequence[Any], Any], Any]
-    code: int
     skewness: float
     latex: str
     per_entry: int = 1
     numbers: tuple[float, ...] = ()
 
-    def entries(self, z: Any, rank: int, p: Any) -> list[Any]:
+    def entries(self, z: Any, rank: int, p: Any) -> Any:
         """`rank` independent entries; entry i uses the draws i, rank + i, ... of `z`."""
-        return [self.entry([z[i + rank * k] for k in range(self.per_entry)], p) for i in range(rank)]
+        return self.entry([z[rank * k : rank * (k + 1)] for k in range(self.per_entry)], p)
 
 
 def _own(z: Sequence[Any], p: Any) -> Any:
@@ -70,13 +66,13 @@ def _student_t(z: Sequence[Any], p: Any) -> Any:
     return np.sqrt(p[0] * np.expm1(p[1] * np.log(z[0]))) * np.cos(2 * math.pi * z[1])
 
 
-NORMAL = Law("gaussian", Normal, _own, 0, 0.0, r"\mathcal N(0, 1)")
-SIGN = Law("rademacher", Sign, _own, 0, 0.0, r"\pm 1")
-UNIFORM = Law("uniform", Uniform, _uniform, 1, 0.0, r"\mathcal U(-\sqrt 3, \sqrt 3)")
-THREE_POINT = Law("three_point", Uniform, _three_point, 2, 0.0, r"\pm\sqrt 3 \text{ w.p. } 1/6, 0 \text{ w.p. } 2/3")
-CENTRED_EXPONENTIAL = Law("centred_exponential", Uniform, _centred_exponential, 3, 2.0, r"\mathrm{Exp}(1) - 1")
-TWO_POINT = Law("two_point", Uniform, _two_point, 4, math.nan, r"\text{two-point}")
-STUDENT_T = Law("student_t", Uniform, _student_t, 5, math.nan, r"\text{scaled } t", per_entry=2)
+NORMAL = Law("gaussian", Normal, _own, 0.0, r"\mathcal N(0, 1)")
+SIGN = Law("rademacher", Sign, _own, 0.0, r"\pm 1")
+UNIFORM = Law("uniform", Uniform, _uniform, 0.0, r"\mathcal U(-\sqrt 3, \sqrt 3)")
+THREE_POINT = Law("three_point", Uniform, _three_point, 0.0, r"\pm\sqrt 3 \text{ w.p. } 1/6, 0 \text{ w.p. } 2/3")
+CENTRED_EXPONENTIAL = Law("centred_exponential", Uniform, _centred_exponential, 2.0, r"\mathrm{Exp}(1) - 1")
+TWO_POINT = Law("two_point", Uniform, _two_point, math.nan, r"\text{two-point}")
+STUDENT_T = Law("student_t", Uniform, _student_t, math.nan, r"\text{scaled } t", per_entry=2)
 
 
 class RootedNoise(Noise):
@@ -121,24 +117,13 @@ class RootedNoise(Noise):
         return components(self.root.times(self.law.entries(z, self.root.rank, p[:own]), x, p[own:]), x)
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
-        if isinstance(self.root, ConstantRoot) and p is None and np.asarray(x).dtype != object:
+        if isinstance(self.root, ConstantRoot) and p is None:
             matrix = self.root.matrix()
             return over_paths(matrix @ matrix.T, x)
         return self.root.covariance(x, (self.parameters if p is None else p)[len(self.law.numbers) :])
 
     def as_gaussian(self) -> RootedNoise:
         return self if self.gaussian else RootedNoise(NORMAL, self.root)
-
-    def combined_stage(self, weights: Sequence[float]) -> Stage | None:
-        if not isinstance(self.root, ConstantRoot) or self.dim < STAGED_FROM:
-            return None
-        from . import kernels
-
-        structure = {"identity": 0, "diagonal": 1, "dense": 2}[self.root.structure]
-        shape = {0: (0, 0), 1: (self.dim, 1), 2: (self.dim, self.root.rank)}[structure]
-        root = np.ascontiguousarray(self.root.parameters.reshape(shape))
-        settings = np.array([self.law.code, structure, self.root.rank, self.law.per_entry], dtype=np.int64)
-        return Stage(kernels.rooted, (root, np.array((*self.law.numbers, 0.0)), np.array(weights, dtype=float), settings))
 
 
 class NoNoise(Noise):
@@ -160,7 +145,7 @@ class NoNoise(Noise):
         self.identity = f"none({self.dim})"
 
     def value(self, x: Any, z: Any = (), p: Any = None) -> np.ndarray:
-        return components([0.0] * self.dim, x)
+        return value(np.zeros(self.dim)) if isinstance(x, Value) else np.zeros_like(x, dtype=float)
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
         return over_paths(np.zeros((self.dim, self.dim)), x)

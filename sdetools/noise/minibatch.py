@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _check
+from ..graph.value import Value
 from ..losses.base import Stage
 from .base import Draws, Noise, Normal, Sign, Uniform, batch_factor, check_draws, over_paths
 from .gallery import NORMAL, SIGN, RootedNoise, gaussian
@@ -55,7 +56,7 @@ class _Data:
         if x.ndim > 1:
             return np.stack([self.sample_covariance(column) for column in x.T], axis=-1)
         deviations = self.slopes(x)[:, None] * self.features
-        deviations -= deviations.mean(axis=0)
+        deviations = deviations - deviations.mean(axis=0)
         return deviations.T @ deviations / self.n
 
     @functools.cached_property
@@ -69,7 +70,7 @@ class Minibatch(Noise):
 
     Sigma(x) = c S(x) + label_std^2 / size H, S the covariance of the sample gradients (divided by n), H = (1/n) sum_i a_i a_i^T,
     c = 1/size with replacement and (1/size) (n - size)/(n - 1) without. One evaluation takes `size` uniforms (see
-    `batch_indices`), then one draw a label. It indexes data and so is compiled as a stage, never traced.
+    `batch_indices`), then one draw a label. It reads rows of data, in a compiled stage.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class Minibatch(Noise):
         return _batch_sum(self._data, z, self, slopes, self.label_std if p is None else _first(p)) - full
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
-        x = np.asarray(x, dtype=float)
+        x = x if isinstance(x, Value) else np.asarray(x, dtype=float)
         out = self.factor * self._data.sample_covariance(x)
         if self._label_draw is None:
             return out
@@ -182,7 +183,7 @@ class SampleGaussian(Noise):
         self.label = f"Gaussian with the covariance of {noise.label}"
 
     def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:
-        x, z = _numbers(x, z, self)
+        check_draws(z, self)
         n = self._data.n
         coefficients = self._factors[0] * (z[:n] - z[:n].mean(axis=0)) * self._data.slopes(x)
         if len(z) > n:
@@ -194,12 +195,6 @@ class SampleGaussian(Noise):
 
     def as_gaussian(self) -> SampleGaussian:
         return self
-
-    def combined_stage(self, weights: Sequence[float]) -> Stage:
-        from . import kernels
-
-        features, targets, _, weights_array, settings = _stage_data(self._data, self._noise, weights, with_data=True)
-        return Stage(kernels.sampled_gaussian, (features, targets, np.array(self._factors), weights_array, settings))
 
 
 def minibatch(loss: Any, size: int, replace: bool = True) -> Noise:
@@ -327,12 +322,11 @@ def _is_torch(loss: Any) -> bool:
 
 
 def _numbers(x: Any, z: Any, noise: Noise) -> tuple[np.ndarray, np.ndarray]:
-    x, z = np.asarray(x), np.asarray(z)
-    if x.dtype == object or z.dtype == object:
+    if isinstance(x, Value) or isinstance(z, Value):
         raise ValueError(
-            f"`value` of {noise.label} must be given numbers; got traced symbols. It reads data rows: use its compiled stage."
+            f"`value` of {noise.label} must be given numbers; got traced values. It reads data rows: use its compiled stage."
         )
-    return x.astype(float, copy=False), check_draws(z, noise)
+    return np.asarray(x, dtype=float), check_draws(np.asarray(z), noise)
 
 
 def _batch_sum(data: _Data, z: np.ndarray, noise: Minibatch | LabelNoise, slopes: np.ndarray | None, std: float) -> np.ndarray:
@@ -356,5 +350,5 @@ def _stage_data(data: _Data, noise: Minibatch | LabelNoise, weights: Sequence[fl
     return data.features, data.targets, np.array([data.loss.l2, noise.label_std]), np.array(weights, dtype=float), settings
 
 
-def _first(p: Any) -> float:
-    return float(p[0]) if len(p) else 0.0
+def _first(p: Any) -> Any:
+    return p[0] if len(p) else 0.0

@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import _check
 from ..losses.base import Loss
-from .base import Draws, Noise, check_draws
+from .base import Draws, Noise, check_draws, is_zero
 
 if TYPE_CHECKING:
     from ..losses.base import Stage
@@ -20,7 +20,7 @@ class NoisyOracle:
     """g(x) = grad L(x) + sigma v, v ~ Z(x), E v = 0, Cov v = Sigma(x); Sigma does not depend on sigma.
 
     `draws` is what one gradient consumes; `parameters` is [sigma, the loss's numbers, the noise's numbers], and `p` in a call
-    is an array of that layout (of traced symbols, while a kernel is made). ValueError when the dimensions differ, when `sigma` is
+    is an array of that layout (a traced value, while a kernel is made). ValueError when the dimensions differ, when `sigma` is
     negative or not finite, or when a noise made from data meets a loss on other data.
 
     >>> from sdetools.losses import from_expression
@@ -79,8 +79,8 @@ class NoisyOracle:
 
     @staticmethod
     def noisy(gradient: Any, sigma: Any, deviation: Any) -> Any:
-        """grad L + sigma v: what a call gives, and what kernels trace from parts that they run in their own way."""
-        return gradient + sigma * deviation
+        """grad L + sigma v: what a call gives, and what kernels trace. A traced v that is 0 costs nothing."""
+        return gradient if is_zero(deviation) else gradient + sigma * deviation
 
     def split(self, p: Any) -> tuple[Any, Any, Any]:
         """sigma, the loss's numbers and the noise's, from an array that is laid out as `parameters`."""
@@ -136,7 +136,7 @@ class SVAGNoise(Noise):
         p = self.parameters if p is None else p
         half = self.inner.n_draws
         first, second = (self.inner.value(x, part, p[2:]) for part in (z[:half], z[half:]))
-        return p[0] * first + p[1] * second
+        return first if is_zero(first) else p[0] * first + p[1] * second
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
         return self.inner.covariance(x, None if p is None else p[2:])

@@ -16,7 +16,12 @@ from typing import Any
 import numpy as np
 
 from .. import _check
+from .._arrays import spread
 from .._identity import function_identity
+from ..graph.value import Value
+
+WRITTEN = 64
+"""Entries up to which a dense root is read from its parameters, so that other numbers compile nothing; a larger one is data."""
 
 
 class Root(ABC):
@@ -50,15 +55,15 @@ class Root(ABC):
     def entries(self, x: Any, p: Any) -> Sequence[Sequence[Any]]:
         """`dim` rows of `rank` entries: numbers, rows of paths or traced symbols."""
 
-    def times(self, u: Sequence[Any], x: Any, p: Any) -> list[Any]:
-        """R(x) u as a list of `dim` components; entries that are the numbers 0 and 1 cost nothing."""
+    def times(self, u: Any, x: Any, p: Any) -> Any:
+        """R(x) u, `dim` components, for `rank` rows or a list of rows and numbers; entries that are the numbers 0 and 1 cost nothing."""
         return [dot(row, u) for row in self.entries(x, p)]
 
     def covariance(self, x: Any, p: Any) -> np.ndarray:
         """R(x) R(x)^T."""
         rows = self.entries(x, p)
-        like = np.asarray(x)
-        out = np.empty((self.dim, self.dim, *like.shape[1:]), dtype=object if like.dtype == object else float)
+        traced = isinstance(x, Value) or np.asarray(x).dtype == object
+        out = np.empty((self.dim, self.dim, *np.shape(x)[1:]), dtype=object if traced else float)
         for i, row in enumerate(rows):
             for j in range(i, self.dim):
                 out[i, j] = out[j, i] = dot(row, rows[j])
@@ -94,14 +99,16 @@ class ConstantRoot(Root):
         diagonal = np.ones(self.dim) if self.structure == "identity" else p
         return [[diagonal[i] if i == j else 0.0 for j in range(self.dim)] for i in range(self.dim)]
 
-    def times(self, u: Sequence[Any], x: Any, p: Any) -> list[Any]:
+    def times(self, u: Any, x: Any, p: Any) -> Any:
+        if isinstance(u, (list, tuple)):
+            return super().times(u, x, p)
         if self.structure == "identity":
-            return list(u)
+            return u
         if self.structure == "diagonal":
-            return [p[i] * u[i] for i in range(self.dim)]
-        if np.asarray(p).dtype != object and np.asarray(u[0]).dtype != object:
-            return list(np.reshape(p, (self.dim, self.rank)) @ np.stack(np.broadcast_arrays(*u)))
-        return [sum((p[i * self.rank + j] * u[j] for j in range(1, self.rank)), p[i * self.rank] * u[0]) for i in range(self.dim)]
+            return spread(p, u) * u
+        if isinstance(u, Value) and self.dim * self.rank > WRITTEN:
+            return self.matrix() @ u
+        return np.reshape(p, (self.dim, self.rank)) @ u
 
     def matrix(self) -> np.ndarray:
         """R as an array `(dim, rank)`."""
@@ -221,7 +228,7 @@ def make_root(
             "`covariance` and `root` must not both be given; got both. Give the root R alone: the covariance is R R^T."
         )
     if covariance is not None:
-        return _constant(_symmetric_root(dim, covariance))
+        return _constant(symmetric_root(dim, covariance))
     if root is None:
         if dim is None:
             raise ValueError("`dim` must be given where neither `covariance` nor `root` is; got none of the three. Try dim=2.")
@@ -337,7 +344,7 @@ def _matrix(dim: int | None, root: Any) -> np.ndarray:
     return matrix
 
 
-def _symmetric_root(dim: int | None, covariance: Any) -> np.ndarray:
+def symmetric_root(dim: int | None, covariance: Any) -> np.ndarray:
     """S with S S = covariance, S symmetric positive semidefinite, by eigen-decomposition: degenerate covariances are welcome."""
     given = _check.finite("covariance", covariance)
     matrix = _check.covariance("covariance", np.full(dim or 1, float(given)) if given.ndim == 0 else given, dim)

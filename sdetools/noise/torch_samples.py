@@ -40,8 +40,8 @@ def batch_indices(u: torch.Tensor, n: int, replace: bool) -> torch.Tensor:
     return out
 
 
-class _Rows:
-    """sum_c weights[c] v(x, z_c) (`whole`: with the gradient, and sigma) on rows of tensors, as the torch backend calls it."""
+class _OnPaths:
+    """sum_c weights[c] v(x, z_c) (`whole`: with the gradient, and sigma) on tensors with paths last, as the torch backend calls it."""
 
     torch_stage = True
 
@@ -52,14 +52,14 @@ class _Rows:
         self.full = left if abs(left) > 1e-15 * size else 0.0
         """The factor of grad L; where nothing is left of it but rounding (sigma = 1 and its SVAG) it is not computed."""
 
-    def __call__(self, x: list[torch.Tensor], z: list[torch.Tensor], sigma: Any = 1.0) -> list[torch.Tensor]:
-        points, draws, own = torch.stack(x), torch.stack(z), self.noise.n_draws
+    def __call__(self, x: torch.Tensor, z: torch.Tensor, sigma: Any = 1.0) -> torch.Tensor:
+        own = self.noise.n_draws
         with torch.enable_grad():
-            parts = [w * self.noise.raw(points, draws[c * own : (c + 1) * own]) for c, w in enumerate(self.weights)]
+            parts = [w * self.noise.raw(x, z[c * own : (c + 1) * own]) for c, w in enumerate(self.weights)]
             out = sigma * sum(parts)
             if self.full:
-                out = out + self.full * self.noise.full(points)
-        return list(out.detach().unbind())
+                out = out + self.full * self.noise.full(x)
+        return out.detach()
 
 
 class TorchNoise(Noise):
@@ -85,11 +85,11 @@ class TorchNoise(Noise):
         return v.detach().numpy().reshape(self.dim, *(z.shape[1:] if z.ndim > 1 else x.shape[1:]))
 
     def combined_stage(self, weights: Sequence[float]) -> Stage:
-        return Stage(_Rows(self, weights))
+        return Stage(_OnPaths(self, weights))
 
     def oracle_stage(self, sigma: float, weights: Sequence[float] = (1.0,)) -> Stage:
         """The whole gradient; where sigma sum(weights) = 1 it takes the batches only."""
-        return Stage(_Rows(self, weights, sigma, whole=True))
+        return Stage(_OnPaths(self, weights, sigma, whole=True))
 
 
 class TorchMinibatch(TorchNoise):

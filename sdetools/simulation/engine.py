@@ -1,30 +1,36 @@
 """Runs a program's chunks on threads or on any executor, and gathers their moments.
 
-Each chunk is a group of its own, so the result has the same bits whatever the number of threads, the executor, or the interruptions.
-Memory does not grow with the number of paths.
+Moments are joined along the tree of `records`, so the result has the same bits whatever the size of chunks, the number of threads, the
+executor, the order of arrival, or the interruptions. Chunks are handed out in order, a few for each worker at a time; what arrives is
+joined with what waits for it. Memory grows neither with the number of paths nor with that of chunks.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from queue import SimpleQueue
 
 import numpy as np
 
 from sdetools import _check
-from sdetools.simulation.chunks import NEVER, ChunkResult, Task, make_task, prepare, run_chunk
+from sdetools.graph.tracing import NotTraceable
+from sdetools.simulation.chunks import NEVER, ChunkResult, Task, cost, make_task, prepare, run_chunk
+from sdetools.simulation.layout import MOST_ROWS, wanted_leaves
 from sdetools.simulation.philox import PATHS, WIDEST, Stream
 from sdetools.simulation.program import Program
-from sdetools.simulation.source import LANES, NotTraceable
+from sdetools.simulation.records import GROUPS, LEAF, Tree
 from sdetools.simulation.store import Store
 
-GROUPS = 256
-"""At most so many chunks in a run, each a group of paths for the bootstrap."""
 MOST_THREADS = 4096
-"""More than any machine has cores; a run has no more than `GROUPS` chunks to give them."""
+"""More than any machine has cores."""
+IN_FLIGHT = 3
+"""Chunks handed out at a time for each worker: one that runs, and some that wait for it to end."""
+UNKNOWN_WORKERS = 256
+"""Workers of an executor that does not say how many it has."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +55,6 @@ class Sums:
 def available_threads() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-
-
-def blocks_per_chunk(paths: int) -> int:
-    """Blocks of `LANES` paths in a chunk: a function of the number of paths alone, for results must not depend on the machine."""
-    return max(1, math.ceil(math.ceil(paths / LANES) / GROUPS))
 
 
 def memory() -> float:
@@ -88,8 +89,14 @@ def execute(
     keep: bool = False,
     backend: str = "auto",
     progress: Callable[[int, int], None] | None = None,
+    operations: float | None = None,
+    leaves: int | None = None,
 ) -> Sums:
-    """All chunks of a program. `progress(done, total)` is called after each chunk, in paths."""
+    """All chunks of a program. `progress(done, total)` is called after each chunk, in paths.
+
+    `threads` is the number of workers of an executor that does not say it. `operations` of a path's step, about a nanosecond each, decide
+    how large chunks are (`chunks.cost` if None); `leaves` overrides that, for tests. Neither changes a bit of the result.
+    """
     paths = _check.count(
         "paths", paths, hint="Every estimate needs at least one path, and there are so many addresses.", most=PATHS
     )
@@ -98,58 +105,67 @@ def execute(
         raise ValueError(
             f"`executor` must be a concurrent.futures.Executor; got {executor!r}. For threads of our own pass threads=."
         )
-    threads = available_threads() if threads is None else _check.count("threads", threads, most=MOST_THREADS)
+    if threads is not None:
+        threads = _check.count("threads", threads, most=MOST_THREADS)
     rows = sum(m.dim for m in program.members)
     check_records(program)
     _fits("keep_final", f"{paths:,} paths", rows * paths * keep, "Keep fewer paths.")
-    blocks = blocks_per_chunk(paths)
-    task = make_task(program, seed, stream, paths, blocks, keep, backend)
-    if task.backend == "numpy" and task.program is not None:
-        blocks = max(blocks, min(16, paths // (64 * LANES)))  # NumPy wants long rows
-        task = replace(task, blocks=blocks)
-    if task.program is not None:
-        _fits("paths", f"{blocks * LANES:,} paths at once", rows * blocks * LANES, "Take fewer, or a backend that compiles.")
-    chunks = -(-paths // (blocks * LANES))
+    task = make_task(program, seed, stream, paths, 1, keep, backend)
+    in_rows, numpy = task.program is not None, task.backend == "numpy"
+    if leaves is None:
+        data = task.kernel.data if task.kernel is not None else ()
+        work = max(1.0, program.steps * (cost(program, data) if operations is None else operations))
+        long = min(16, paths // (64 * LEAF)) if in_rows and numpy else 1  # NumPy wants long rows
+        leaves = wanted_leaves(paths, work, long, MOST_ROWS if in_rows else None)
+    task = replace(task, layout=replace(task.layout, wanted=leaves))
+    if in_rows:
+        held = min(paths, task.layout.size * LEAF)
+        _fits("paths", f"{held:,} paths at once", rows * held, "Take fewer, or a backend that compiles.")
     gathered = _Gatherer(task, paths if keep else 0)
     key = ""
-    finished: dict[int, ChunkResult] = {}
+    finished = bytearray(task.layout.chunks)
     if store is not None:
         key = program.fingerprint(
-            seed, stream, paths, blocks, keep, task.backend if task.program is not None else "kernel", "moments"
+            seed, stream, paths, leaves, keep, task.backend if in_rows else "kernel", "moments along a tree"
         )
-        finished = store.load(key)
+        for index, result in store.load(key):
+            finished[index] = 1
+            gathered.add(index, result)
+            if progress is not None:
+                progress(gathered.paths, paths)
 
-    def accept(index: int, result: ChunkResult, fresh: bool) -> None:
-        if fresh and store is not None:
+    def accept(index: int, result: ChunkResult) -> None:
+        if store is not None:
             store.save(key, index, result)
         gathered.add(index, result)
         if progress is not None:
             progress(gathered.paths, paths)
 
-    for index in sorted(finished):
-        if index < chunks:
-            accept(index, finished[index], fresh=False)
-    waiting = [i for i in range(chunks) if i not in finished]
+    waiting = (index for index in range(task.layout.chunks) if not finished[index])
+    left = len(finished) - sum(finished)
     try:
-        if task.backend.startswith("torch") and task.program is not None:
+        if task.backend.startswith("torch") and in_rows:
             for index, result in _on_torch(task, waiting):
-                accept(index, result, fresh=True)
-        elif executor is None and (threads == 1 or len(waiting) <= 1):
-            for index in waiting:
-                accept(index, run_chunk(task, index), fresh=True)
-        elif executor is None:
-            prepare(task)
-            with ThreadPoolExecutor(threads, thread_name_prefix="sdetools") as pool:
-                _feed(pool, task, waiting, threads, accept)
+                accept(index, result)
+        elif executor is not None:
+            workers = getattr(executor, "_max_workers", None) or threads or UNKNOWN_WORKERS
+            _feed(executor, task, waiting, IN_FLIGHT * workers, accept)
         else:
-            _feed(executor, task, waiting, 2 * getattr(executor, "_max_workers", 8), accept)
+            threads = min(threads or available_threads(), left)
+            if threads <= 1:
+                for index in waiting:
+                    accept(index, run_chunk(task, index))
+            else:
+                prepare(task)
+                with ThreadPoolExecutor(threads, thread_name_prefix="sdetools") as pool:
+                    _feed(pool, task, waiting, IN_FLIGHT * threads, accept)
     finally:
         if store is not None:
             store.commit()
     return gathered.result()
 
 
-def _on_torch(task: Task, waiting: list[int]) -> Iterator[tuple[int, ChunkResult]]:
+def _on_torch(task: Task, waiting: Iterable[int]) -> Iterator[tuple[int, ChunkResult]]:
     """Chunks in batches on one device."""
     try:
         from sdetools.simulation.torch_run import Runner
@@ -165,19 +181,20 @@ def _on_torch(task: Task, waiting: list[int]) -> Iterator[tuple[int, ChunkResult
         yield from zip(batch, runner.run(batch))
 
 
-def _feed(pool: Executor, task: Task, waiting: list[int], workers: int, accept: Callable[[int, ChunkResult, bool], None]) -> None:
-    """Keeps the pool busy with a bounded number of chunks in flight."""
+def _feed(pool: Executor, task: Task, waiting: Iterator[int], most: int, accept: Callable[[int, ChunkResult], None]) -> None:
+    """Keeps at most `most` chunks in flight, handed out in order and accepted as they come; what is done for one is independent of `most`."""
     pending: dict[Future[ChunkResult], int] = {}
-    order = iter(waiting)
+    done: SimpleQueue[Future[ChunkResult]] = SimpleQueue()
     try:
         while True:
-            while len(pending) < 3 * workers and (index := next(order, None)) is not None:
-                pending[pool.submit(run_chunk, task, index)] = index
+            while len(pending) < most and (index := next(waiting, None)) is not None:
+                future = pool.submit(run_chunk, task, index)
+                pending[future] = index
+                future.add_done_callback(done.put)
             if not pending:
                 return
-            done, _ = wait(pending, return_when=FIRST_COMPLETED)
-            for future in sorted(done, key=pending.__getitem__):
-                accept(pending.pop(future), future.result(), True)
+            future = done.get()
+            accept(pending.pop(future), future.result())
     finally:
         for future in pending:
             future.cancel()
@@ -187,19 +204,23 @@ class _Gatherer:
     """Puts chunks at their place, in whatever order they come."""
 
     def __init__(self, task: Task, kept_paths: int) -> None:
-        self.groups = np.zeros((GROUPS, *task.shape))
+        self.layout, self.tree = task.layout, Tree(task.statistics, task.layout.leaves)
+        self.groups = np.zeros((GROUPS, *task.shape, len(task.statistics)))
         self.counts = np.zeros(GROUPS, np.int64)
         self.lost = np.zeros(task.members, np.int64)
         self.first = np.full(task.members, NEVER)
         self.points = np.empty((task.position_rows, kept_paths)) if task.keep else None
-        self.size = task.blocks * LANES
         self.paths = 0
 
     def add(self, index: int, result: ChunkResult) -> None:
-        self.paths += result.paths
+        chunk = self.layout.chunk(index)
+        self.paths += chunk.paths
         if self.points is not None:
-            self.points[:, index * self.size : index * self.size + result.paths] = result.points
-        self.groups[index], self.counts[index] = result.sums, result.paths
+            self.points[:, chunk.first : chunk.first + chunk.paths] = result.points
+        for group, moments, count in zip(range(chunk.group, GROUPS), result.sums, result.counts.tolist()):
+            root = self.tree.add(group, chunk.level, chunk.index, moments, count)
+            if root is not None:
+                self.groups[group], self.counts[group] = root
         self.lost += result.lost
         self.first = np.minimum(self.first, result.first)
 

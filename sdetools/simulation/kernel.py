@@ -20,7 +20,7 @@ from typing import Any
 
 from sdetools._compiled import fault, folder, text_key
 
-__all__ = ["folder", "load"]
+__all__ = ["folder", "load", "one_blas_thread"]
 
 _lock = threading.Lock()
 
@@ -65,3 +65,32 @@ def _with_foreign(text: str, foreign: tuple[tuple[str, Callable[..., Any]], ...]
     for name, function in foreign:
         module.__dict__[name] = function
     return module.__dict__["run"]
+
+
+class _OneBlasThread:
+    """While it is entered, however often and from however many threads, matrix products take one thread each.
+
+    Paths are shared out to threads already: more of them would wait for each other, and their number could change last bits.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._limit, self._libraries = threading.Lock(), 0, None, None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                if self._libraries is None:
+                    from threadpoolctl import ThreadpoolController
+
+                    self._libraries = ThreadpoolController()
+                self._limit = self._libraries.limit(limits=1, user_api="blas")
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0 and self._limit is not None:
+                self._limit.restore_original_limits()
+
+
+one_blas_thread = _OneBlasThread()

@@ -39,8 +39,9 @@ from sdetools.graph.lanes import (  # noqa: F401
     vtanh,
     word_pointer,
 )
+from sdetools.simulation.records import LEAF, PAIR, SINGLE
 
-LANES = 256
+LANES = LEAF
 _M0, _M1 = u64(0xD2511F53), u64(0xCD9E8D57)
 _W0, _W1 = u64(0x9E3779B9), u64(0xBB67AE85)
 
@@ -53,19 +54,6 @@ def philox_words(k0, k1, c0, c1, c2, c3):
         c0, c1, c2, c3 = (p1 >> S32) ^ c1 ^ k0, p1, (p0 >> S32) ^ c3 ^ k1, p0
         k0, k1 = (k0 + _W0) & LOW, (k1 + _W1) & LOW
     return (c0 << S32) | (c1 & LOW), (c2 << S32) | (c3 & LOW)
-
-
-@jit(**FAST)
-def fill_words(key, first, step, slot, out, at):
-    """Two words for each lane at (path = first + lane, step, slot), into rows `at` and `at + LANES` of `out`."""
-    k0, k1 = key & LOW, key >> S32
-    top = (first >> S32) | ((step >> S32) << u64(10)) | ((slot >> S32) << u64(20))
-    low = first & LOW  # a block starts at a multiple of LANES, so the lanes never carry into the upper half
-    c1, c2 = step & LOW, slot & LOW
-    for j in range(LANES):
-        a, b = philox_words(k0, k1, low + u64(j), c1, c2, top)
-        out[at + j] = a
-        out[at + LANES + j] = b
 
 
 # Box-Muller on one word, in two loops: each then needs few enough constants to keep them in registers. Minimax polynomials (relative
@@ -101,34 +89,13 @@ def turned(w, r):
     return float_of(bits_of(a) ^ ((w << u64(40)) & SIGN_BIT)), float_of(bits_of(b) ^ ((w << u64(41)) & SIGN_BIT))
 
 
-@jit(**FAST)
-def fill_normals(words, source, out, at, both):
-    """One or two rows of normals from one row of words."""
-    for j in range(LANES):
-        out[at + j] = radius(words[source + j])
-    if both:
-        for j in range(LANES):
-            a, b = turned(words[source + j], out[at + j])
-            out[at + j] = a
-            out[at + LANES + j] = b
-    else:
-        for j in range(LANES):
-            a, b = turned(words[source + j], out[at + j])
-            out[at + j] = a
-
-
-@jit(**FAST)
-def fill_uniforms(words, source, out, at):
-    """A row of numbers in (0, 1): 52 bits and a half."""
-    for j in range(LANES):
-        m = float_of((words[source + j] >> u64(12)) | ONE_BITS)
-        out[at + j] = sub_exact(m, 1.0) + 1.1102230246251565e-16
-
-
 # Moments over lanes. Where they are inlined (`library.py`) LLVM may regroup additions, so that sums run in vector registers; the order is
 # then fixed in that one compiled function, the same for every block, thread and process on one kind of processor. Each block is summed
-# about its first lane and joined to the blocks before it by the update of Chan, Golub and LeVeque (1983): a spread far below the value
-# itself keeps its digits, and equal values have a spread of exactly zero.
+# about its first lane and joined to the blocks of its leaf before it by the update of Chan, Golub and LeVeque (1983): a spread far below the
+# value itself keeps its digits, and equal values have a spread of exactly zero.
+
+_H, _H2 = map(SINGLE.index, ("h", "h2"))
+_X, _Z, _D, _X2, _Z2, _D2, _C, _C2, _DC = map(PAIR.index, ("x", "z", "d", "x2", "z2", "d2", "c", "c2", "dc"))
 
 
 @njit(inline="always")
@@ -141,23 +108,23 @@ def reduce_single(values, at, valid, before, out):
         s += h
         s2 += h * h
     share, earlier = n / (before + n), before * n / (before + n)
-    step = pivot + s / n - out[0]
-    out[0] += share * step
-    out[1] += _spread(s2, s, s, n) + _between(earlier, step, step)
+    step = pivot + s / n - out[_H]
+    out[_H] += share * step
+    out[_H2] += _spread(s2, s, s, n) + _between(earlier, step, step)
 
 
 @njit(inline="always")
-def reduce_pair(values, at, valid, before, out):
-    """The same for h(x), h(z), d = h(x) - h(z) and C: `out` has sums of squares of x, z, d in 3..5, the mean of C, then C^2 and d C.
+def reduce_pair(values, at, width, valid, before, out):
+    """The same for h(x), h(z), d = h(x) - h(z) and C; `out` is in the order of `records.PAIR`.
 
     Rows of `values` from `at`: h(x), h(z), C.
     """
     n = float(valid)
-    px, pz, pc = values[at], values[at + LANES], values[at + 2 * LANES]
+    px, pz, pc = values[at], values[at + width], values[at + 2 * width]
     pd = sub_exact(px, pz)
     sx = sz = sd = sc = sx2 = sz2 = sd2 = sc2 = sdc = 0.0
     for j in range(valid):
-        x, z, c = values[at + j], values[at + LANES + j], sub_exact(values[at + 2 * LANES + j], pc)
+        x, z, c = values[at + j], values[at + width + j], sub_exact(values[at + 2 * width + j], pc)
         d = sub_exact(sub_exact(x, z), pd)
         x, z = sub_exact(x, px), sub_exact(z, pz)
         sx += x
@@ -170,16 +137,16 @@ def reduce_pair(values, at, valid, before, out):
         sc2 += c * c
         sdc += d * c
     share, earlier = n / (before + n), before * n / (before + n)
-    x, z, d, c = px + sx / n - out[0], pz + sz / n - out[1], pd + sd / n - out[2], pc + sc / n - out[6]
-    out[0] += share * x
-    out[1] += share * z
-    out[2] += share * d
-    out[3] += _spread(sx2, sx, sx, n) + _between(earlier, x, x)
-    out[4] += _spread(sz2, sz, sz, n) + _between(earlier, z, z)
-    out[5] += _spread(sd2, sd, sd, n) + _between(earlier, d, d)
-    out[6] += share * c
-    out[7] += _spread(sc2, sc, sc, n) + _between(earlier, c, c)
-    out[8] += _spread(sdc, sd, sc, n) + _between(earlier, d, c)
+    x, z, d, c = px + sx / n - out[_X], pz + sz / n - out[_Z], pd + sd / n - out[_D], pc + sc / n - out[_C]
+    out[_X] += share * x
+    out[_Z] += share * z
+    out[_D] += share * d
+    out[_X2] += _spread(sx2, sx, sx, n) + _between(earlier, x, x)
+    out[_Z2] += _spread(sz2, sz, sz, n) + _between(earlier, z, z)
+    out[_D2] += _spread(sd2, sd, sd, n) + _between(earlier, d, d)
+    out[_C] += share * c
+    out[_C2] += _spread(sc2, sc, sc, n) + _between(earlier, c, c)
+    out[_DC] += _spread(sdc, sd, sc, n) + _between(earlier, d, c)
 
 
 @njit(inline="always")
@@ -195,13 +162,13 @@ def _between(earlier, a, b):
 
 
 @jit(**FAST)
-def count_lost(state, start, stop, valid):
+def count_lost(state, start, stop, valid, width):
     """How many of the first `valid` lanes have a number that is not finite in rows `start` to `stop`."""
     lost = 0
     for j in range(valid):
         total = 0.0
         for r in range(start, stop):
-            total += state[r * LANES + j] * 0.0
+            total += state[r * width + j] * 0.0
         if total != 0.0:
             lost += 1
     return lost

@@ -6,159 +6,127 @@ one signature, six 64-bit integers; arrays are passed as addresses. A kernel get
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
-from numba import carray
+from numba import carray, njit
 
 from sdetools._compiled import callback, jit
-from sdetools.noise.base import Normal, Sign
-from sdetools.simulation import lanes
-from sdetools.simulation.lanes import FAR, FLAGS, LANES, float_pointer, u64, word_pointer
-from sdetools.simulation.philox import SIGN_SLOT, WordPlan
+from sdetools.simulation import lanes, records
+from sdetools.simulation.lanes import FLAGS, float_pointer, u64, word_pointer
 
-WORDS, NORMALS, UNIFORMS, REDUCE_SINGLE, REDUCE_PAIR, LOST, ANGLES = range(7)
+REDUCE_SINGLE, REDUCE_PAIR, LOST, CARRY = range(4)
 
 _SIGNATURE = "int64(int64, int64, int64, int64, int64, int64)"
 _OPTIONS = dict(fastmath=FLAGS, error_model="numpy")
 _SUMS = dict(fastmath=FLAGS | {"reassoc"}, error_model="numpy")
 
 
-@callback(_SIGNATURE, **_OPTIONS)
-def _words(key, first, step, slot, out, _):
-    """Two rows of words at an address of the noise."""
-    lanes.fill_words(u64(key), u64(first), u64(step), u64(slot), carray(word_pointer(out), 2 * LANES), 0)
-    return 0
-
-
-@callback(_SIGNATURE, **_OPTIONS)
-def _normals(source, out, both, _a, _b, _c):
-    """One or two rows of normals from a row of words."""
-    lanes.fill_normals(carray(word_pointer(source), LANES), 0, carray(float_pointer(out), 2 * LANES), 0, both != 0)
-    return 0
-
-
-@callback(_SIGNATURE, **_OPTIONS)
-def _uniforms(source, out, _a, _b, _c, _d):
-    """A row of uniforms from a row of words."""
-    lanes.fill_uniforms(carray(word_pointer(source), LANES), 0, carray(float_pointer(out), LANES), 0)
+@callback(_SIGNATURE, **_SUMS)
+def _reduce_single(values, columns, valid, out, before, width):
+    """Joins a block's moments of all columns of a single dynamics to those of `before` paths; the first block of a leaf, to nothing."""
+    rows, sums = carray(float_pointer(values), columns * width), carray(float_pointer(out), (columns, 2))
+    if before == 0:
+        sums[:] = 0.0
+    for c in range(columns):
+        lanes.reduce_single(rows, c * width, valid, before, sums[c])
     return 0
 
 
 @callback(_SIGNATURE, **_SUMS)
-def _reduce_single(values, columns, valid, out, before, _):
-    """Moments of all columns of a single dynamics."""
-    rows, sums = carray(float_pointer(values), columns * LANES), carray(float_pointer(out), (columns, 2))
+def _reduce_pair(values, columns, valid, out, before, width):
+    """The same for a pair."""
+    rows, sums = carray(float_pointer(values), 3 * columns * width), carray(float_pointer(out), (columns, 9))
+    if before == 0:
+        sums[:] = 0.0
     for c in range(columns):
-        lanes.reduce_single(rows, c * LANES, valid, before, sums[c])
-    return 0
-
-
-@callback(_SIGNATURE, **_SUMS)
-def _reduce_pair(values, columns, valid, out, before, _):
-    """Moments of all columns of a pair."""
-    rows, sums = carray(float_pointer(values), 3 * columns * LANES), carray(float_pointer(out), (columns, 9))
-    for c in range(columns):
-        lanes.reduce_pair(rows, 3 * c * LANES, valid, before, sums[c])
+        lanes.reduce_pair(rows, 3 * c * width, width, valid, before, sums[c])
     return 0
 
 
 @callback(_SIGNATURE, **_OPTIONS)
-def _lost(state, start, stop, valid, _a, _b):
+def _lost(state, start, stop, valid, width, _):
     """Lanes with a number that is not finite."""
-    return lanes.count_lost(carray(float_pointer(state), stop * LANES), start, stop, valid)
+    return lanes.count_lost(carray(float_pointer(state), stop * width), start, stop, valid, width)
 
 
-@callback(_SIGNATURE, **_OPTIONS)
-def _angles(source, sine, cosine, tangent, _a, _b):
-    """Sines, cosines and tangents of a row, to the addresses that are not 0: right for every finite argument, NaN for the others.
+_weights, _mean, _product = (njit(inline="always")(f) for f in (records.weights, records.mean, records.product))
 
-    Lanes beyond `FAR` are looked at again, one by one, by libm; a row without any pays for the look alone.
+
+@jit(error_model="numpy")
+def _join(left, n_left, right, n_right, table, rows, width):
+    """Joins `rows` rows of moments, `width` statistics each: `right` becomes the node of both."""
+    share, weight = _weights(float(n_left), float(n_right))
+    for at in range(0, rows * width, width):
+        for s in range(width):
+            a, b = at + table[s, 0], at + table[s, 1]
+            if a >= at:
+                right[at + s] = _product(left[at + s], right[at + s], weight, right[a] - left[a], right[b] - left[b])
+        for s in range(at, at + width):
+            if table[s - at, 0] < 0:
+                right[s] = _mean(left[s], right[s] - left[s], share)
+
+
+_LEAF, _STACK, _STACKED, _SUMS_OUT, _COUNTS, _LENGTHS, _TABLE, _ROWS, _WIDTH, _LEVELS, _NODES, _NODE, _POSITION = range(13)
+"""What the book of `Nodes` begins with: addresses, sizes, and how far it has come (the node and the position in it of the leaf to come)."""
+
+
+@callback(_SIGNATURE, error_model="numpy")  # nothing regrouped or contracted: the same bits as `records.joined`
+def _carry(tree, paths, _a, _b, _c, _d):
+    """The leaf whose moments have been made, of so many paths, goes up the tree: as in a binary counter, one join a leaf on average.
+
+    What has no sibling waits on a stack of levels. A node's last leaf gathers what waits, from the right, into the node.
     """
-    x, far = carray(float_pointer(source), LANES), 0
-    s, c, t = carray(float_pointer(sine), LANES), carray(float_pointer(cosine), LANES), carray(float_pointer(tangent), LANES)
-    if sine != 0 and cosine != 0:
-        for j in range(LANES):
-            s[j], c[j] = lanes.sincos(x[j])
-    elif sine != 0:
-        for j in range(LANES):
-            s[j] = lanes.sincos(x[j])[0]
-    elif cosine != 0:
-        for j in range(LANES):
-            c[j] = lanes.sincos(x[j])[1]
-    if tangent != 0:
-        for j in range(LANES):
-            u, v = lanes.sincos(x[j])
-            t[j] = u / v
-    for j in range(LANES):
-        far |= 1 if math.fabs(x[j]) > FAR else 0
-    if far:
-        for j in range(LANES):
-            if math.fabs(x[j]) > FAR:
-                if sine != 0:
-                    s[j] = math.sin(x[j])
-                if cosine != 0:
-                    c[j] = math.cos(x[j])
-                if tangent != 0:
-                    t[j] = math.tan(x[j])
+    book = carray(word_pointer(tree), 13)
+    rows, width, nodes, node, position = (
+        np.int64(book[_ROWS]), np.int64(book[_WIDTH]), np.int64(book[_NODES]), np.int64(book[_NODE]), np.int64(book[_POSITION]),
+    )  # fmt: skip
+    size, levels = rows * width, np.int64(book[_LEVELS])
+    leaf, stack = carray(float_pointer(book[_LEAF]), size), carray(float_pointer(book[_STACK]), (levels, size))
+    stacked, table = carray(word_pointer(book[_STACKED]), levels).view(np.int64), carray(word_pointer(book[_TABLE]), (width, 2))
+    table = table.view(np.int64)
+    last = position + 1 == np.int64(carray(word_pointer(book[_LENGTHS]), nodes)[node])
+    level, count = 0, paths
+    while position >> level > 0 and (last or position >> level & 1 == 1):
+        if position >> level & 1:  # the ones of the counter are the levels that wait
+            _join(stack[level], stacked[level], leaf, count, table, rows, width)
+            count += stacked[level]
+        level += 1
+    if last:
+        carray(float_pointer(book[_SUMS_OUT]), (nodes, size))[node] = leaf
+        carray(word_pointer(book[_COUNTS]), nodes)[node] = u64(count)
+        book[_NODE], book[_POSITION] = u64(node + 1), u64(0)
+    else:
+        stack[level] = leaf
+        stacked[level] = count
+        book[_POSITION] = u64(position + 1)
     return 0
 
 
-_FUNCTIONS = (_words, _normals, _uniforms, _reduce_single, _reduce_pair, _lost, _angles)
+_FUNCTIONS = (_reduce_single, _reduce_pair, _lost, _carry)
 ADDRESSES = np.array([f.address for f in _FUNCTIONS], dtype=np.int64)
 """Addresses of the functions above, in the order of their names."""
 
 
-def fill_draws(plan: WordPlan, key: int, first: int, paths: int, step: int) -> np.ndarray:
-    """What `philox.fill` gives for consecutive paths from `first` (a multiple of LANES) on, by the compiled lane functions."""
-    kinds = np.concatenate([np.full(d.n, 0 if isinstance(d, Normal) else 1 if isinstance(d, Sign) else 2) for d in plan.draws])
-    begins = np.cumsum([0, *(d.n for d in plan.draws)])
-    firsts = np.isin(np.arange(len(kinds)), begins[:-1])  # a draw of normals begins a new word
-    blocks = -(-paths // LANES)
-    out = np.empty((plan.rows, blocks * LANES))
-    signs = plan.signs if plan.sign_words == 1 else 0
-    _fill_rows(u64(key), u64(first), step, kinds, firsts, plan.words, signs, plan.sign_steps, plan.sign_words, out)
-    return out[:, :paths]
+class Nodes:
+    """Where a kernel puts moments: its contract.
 
+    For each leaf of `LEAF` paths the kernel makes the leaf's moments in `leaf`, `(records, columns, statistics)`: for each record by
+    REDUCE_SINGLE or REDUCE_PAIR, block after block of the leaf, with `before` the leaf's paths in the blocks before. Then it calls
+    CARRY(tree, paths of the leaf, 0, 0, 0, 0) once. After the last leaf `sums` and `counts` are those of the nodes, `lengths` leaves each.
+    """
 
-@jit(nogil=True, fastmath=FLAGS, error_model="numpy")
-def _fill_rows(key, first, step, kinds, firsts, words, signs, sign_steps, sign_words, out):
-    W, bits, row = np.empty(2 * LANES, np.uint64), np.empty(2 * LANES, np.uint64), np.empty(2 * LANES)
-    flat = out.shape[1]
-    for b in range(flat // LANES):
-        at = first + u64(b * LANES)
-        taken, sign, r, side, shift = 0, 0, 0, 0, 0
-        while r < kinds.shape[0]:
-            if kinds[r] == 1:
-                if sign % 64 == 0:
-                    if signs > 0:
-                        block = step // sign_steps
-                        lanes.fill_words(key, at, u64(block // 2), u64(SIGN_SLOT), bits, 0)
-                        side, shift = block % 2, (step % sign_steps) * signs
-                    else:
-                        lanes.fill_words(key, at, u64(step), u64(SIGN_SLOT + sign // 128), bits, 0)
-                        side, shift = sign // 64 % 2, 0
-                for j in range(LANES):
-                    bit = (bits[side * LANES + j] >> u64(shift + sign % 64)) & u64(1)
-                    out[r, b * LANES + j] = 1.0 - 2.0 * np.float64(bit)
-                sign += 1
-                r += 1
-                continue
-            if words == 1:
-                lanes.fill_words(key, at, u64(step // 2), u64(0), W, 0)
-                half = step % 2
-            else:
-                lanes.fill_words(key, at, u64(step), u64(taken // 2), W, 0)
-                half = taken % 2
-            taken += 1
-            if kinds[r] == 2:
-                lanes.fill_uniforms(W, half * LANES, row, 0)
-                out[r, b * LANES : (b + 1) * LANES] = row[:LANES]
-                r += 1
-                continue
-            both = r + 1 < kinds.shape[0] and kinds[r + 1] == 0 and not firsts[r + 1]
-            lanes.fill_normals(W, half * LANES, row, 0, both)
-            out[r, b * LANES : (b + 1) * LANES] = row[:LANES]
-            if both:
-                out[r + 1, b * LANES : (b + 1) * LANES] = row[LANES:]
-            r += 2 if both else 1
+    def __init__(self, statistics: records.Columns, shape: tuple[int, int], lengths: Sequence[int]) -> None:
+        nodes, levels, width = len(lengths), max(lengths, default=1).bit_length(), len(statistics)
+        size = shape[0] * shape[1] * width
+        self._room = np.empty((1 + levels) * size)
+        self.leaf = self._room[:size].reshape(*shape, width)
+        self.sums = np.empty((nodes, *shape, width))
+        self._book = np.zeros(13 + levels + 2 * nodes + 2 * width, np.int64)
+        stacked, counted, long, table = accumulate((levels, nodes, nodes), initial=13)
+        self.counts, self._book[long:table], self._book[table:] = self._book[counted:long], lengths, statistics.table.ravel()
+        room, self.tree = self._room.__array_interface__["data"][0], self._book.__array_interface__["data"][0]
+        places = (room, room + 8 * size, self.tree + 8 * stacked, self.sums.__array_interface__["data"][0])
+        more = (self.tree + 8 * counted, self.tree + 8 * long, self.tree + 8 * table)
+        self._book[:11] = (*places, *more, shape[0] * shape[1], width, levels, nodes)

@@ -17,7 +17,8 @@ One call gives two 64-bit words. What a word becomes:
     sign      one bit, +1 or -1
 
 so that nothing is consumed in order: any path, step or slot can be drawn alone, by any thread, and is the same.
-This file is the plain NumPy twin; `lanes.py` holds what the compiled kernels use, and a test holds them together.
+Which address each draw of a step has is said in `draws.py`. This file is the plain NumPy twin; `lanes.py` holds what the compiled kernels
+use, and a test holds them together.
 
 Source: J. K. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 """
@@ -30,13 +31,10 @@ from typing import Any
 import numpy as np
 
 from sdetools import _check
-from sdetools.noise.base import Normal, Sign, Uniform
 
 M0, M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 W0, W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 LOW = np.uint64(0xFFFFFFFF)
-SIGN_SLOT = 1 << 40
-"""Slots from here on hold sign words, so that signs and other draws never share an address."""
 PATHS = 1 << 42
 """Paths that have an address of their own."""
 WIDEST = (1 << 64) - 1
@@ -122,70 +120,3 @@ def normals(word: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def uniform(word: np.ndarray) -> np.ndarray:
     """A number in the open interval (0, 1) from the upper 52 bits of each word."""
     return (np.asarray(word >> np.uint64(12), dtype=float) + 0.5) * 2.0**-52
-
-
-@dataclass(frozen=True)
-class WordPlan:
-    """Where the draws of one step find their bits: `calls` Philox calls a step, or one call for two steps when one word suffices.
-
-    `words` counts the 64-bit words that normals and uniforms take in a step, `signs` the sign bits; `rows` the draws in all.
-    A sign word lasts `64 // signs` steps; with more than 64 signs a step, each step takes `ceil(signs / 64)` words.
-    """
-
-    draws: tuple[Any, ...]
-
-    @property
-    def rows(self) -> int:
-        return sum(d.n for d in self.draws)
-
-    @property
-    def words(self) -> int:
-        return sum((d.n + 1) // 2 if isinstance(d, Normal) else d.n for d in self.draws if not isinstance(d, Sign))
-
-    @property
-    def signs(self) -> int:
-        return sum(d.n for d in self.draws if isinstance(d, Sign))
-
-    @property
-    def sign_steps(self) -> int:
-        """For how many steps one sign word lasts."""
-        return max(1, 64 // max(1, self.signs))
-
-    @property
-    def sign_words(self) -> int:
-        """How many sign words a step reads."""
-        return -(-self.signs // 64)
-
-
-def fill(plan: WordPlan, key: int, path: Any, step: int) -> np.ndarray:
-    """The draws of one step for an array of paths: shape `(rows, paths)`."""
-    path = np.asarray(path)
-    taken: list[np.ndarray] = []
-    if plan.words == 1:
-        taken = [words(key, path, step // 2, 0)[step % 2]]
-    elif plan.words:
-        for slot in range((plan.words + 1) // 2):
-            taken += words(key, path, step, slot)
-    signs: list[np.ndarray] = []
-    if plan.sign_words == 1:
-        block, within = divmod(step, plan.sign_steps)
-        word = words(key, path, block // 2, SIGN_SLOT)[block % 2] >> np.uint64(within * plan.signs)
-        signs = [(word >> np.uint64(i)) & np.uint64(1) for i in range(plan.signs)]
-    elif plan.sign_words:
-        for slot in range((plan.sign_words + 1) // 2):
-            for word in words(key, path, step, SIGN_SLOT + slot):
-                signs += [(word >> np.uint64(i)) & np.uint64(1) for i in range(64)]
-    out, w, s = np.empty((plan.rows, *path.shape)), iter(taken), iter(signs)
-    row = 0
-    for draw in plan.draws:
-        for i in range(draw.n):
-            if isinstance(draw, Normal):
-                if i % 2 == 0:
-                    pair = normals(next(w))
-                out[row] = pair[i % 2]
-            elif isinstance(draw, Uniform):
-                out[row] = uniform(next(w))
-            else:
-                out[row] = 1.0 - 2.0 * next(s).astype(float)
-            row += 1
-    return out

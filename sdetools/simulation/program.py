@@ -11,21 +11,18 @@ from typing import Any, Protocol
 import numpy as np
 
 from sdetools._arrays import components
-from sdetools.dynamics.base import Dynamics
+from sdetools.dynamics.base import Moving
+from sdetools.graph.value import Value, value
 from sdetools.noise.base import Normal
-from sdetools.simulation.philox import WordPlan
-
-SINGLE = ("h", "h2")
-PAIR = ("x", "z", "d", "x2", "z2", "d2", "c", "c2", "dc")
-"""Moments over paths for each recorded step and observable: the means of h(x), h(z), d = h(x) - h(z) and the control C, and the sums of
-squares and of d C about those means."""
-
+from sdetools.simulation.draws import DrawPlan
+from sdetools.simulation.records import PAIR, SINGLE, Columns
+from sdetools.starts import Law
 
 NEVER = np.iinfo(np.int64).max
 """The first step of a loss where there was none."""
 
 
-def parts_of(member: Dynamics, new: Any, state: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+def parts_of(member: Moving, new: Any, state: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
     """What a rule returned, as component-first arrays like the parts of `state`; ValueError for another number of parts or components."""
     try:
         parts = tuple(new)
@@ -48,18 +45,21 @@ def parts_of(member: Dynamics, new: Any, state: Sequence[np.ndarray]) -> tuple[n
                 f"the rule of {member.name} must return its part {name} with {len(like)} components, one a coordinate; it returned "
                 f"{count if count >= 0 else told(part)}. Compute it from the whole of x, or return a list such as [x[1], x[0]]."
             )
-        out.append(part if isinstance(part, np.ndarray) and part.shape == like.shape else components(part, like))
+        if isinstance(like, Value):
+            made = value(part)
+            out.append(made if made.ndim == 1 else made.reshape(-1))
+        else:
+            out.append(part if isinstance(part, np.ndarray) and part.shape == like.shape else components(part, like))
     return tuple(out)
 
 
-def told(value: Any) -> str:
+def told(found: Any) -> str:
     """What a function returned, for a message."""
-    if isinstance(value, np.ndarray) and value.shape:
-        return f"an array of shape {value.shape}"
-    value = value[()] if isinstance(value, np.ndarray) else value
-    return (
-        "nothing (None)" if value is None else "one number" if np.isscalar(value) or hasattr(value, "tape") else repr(value)[:80]
-    )
+    shape = getattr(found, "shape", None)
+    if shape:
+        return f"an array of shape {shape}"
+    found = found[()] if isinstance(found, np.ndarray) else found
+    return "nothing (None)" if found is None else "one number" if np.isscalar(found) or shape == () else repr(found)[:80]
 
 
 class Observable(Protocol):
@@ -89,7 +89,7 @@ class DrivingNoise:
     have no such sum; they are refused, or run independently.
     """
 
-    sets: tuple[WordPlan, ...]
+    sets: tuple[DrawPlan, ...]
     member_set: tuple[int, ...]
     steps: tuple[int, ...]
     motions: int = 0
@@ -104,8 +104,8 @@ class DrivingNoise:
         return self.gathered > 0 and self.steps[member] > 1
 
     @staticmethod
-    def of(members: Sequence[Dynamics], coupled: bool, every: tuple[int, ...]) -> DrivingNoise:
-        plans = [WordPlan(tuple(m.draws)) for m in members]
+    def of(members: Sequence[Moving], coupled: bool, every: tuple[int, ...]) -> DrivingNoise:
+        plans = [DrawPlan(tuple(m.draws)) for m in members]
         if len(plans) == 1:
             return DrivingNoise((plans[0],), (0,), every)
         if not coupled:
@@ -130,7 +130,7 @@ class DrivingNoise:
         return DrivingNoise((longer,), (0, 0), (1, 1))
 
 
-def _told(plan: WordPlan, member: Dynamics | None = None) -> str:
+def _told(plan: DrawPlan, member: Moving | None = None) -> str:
     told = " + ".join(f"{type(d).__name__}({d.n})" for d in plan.draws) or "none"
     return told if member is None else f"{told} ({member.brownian or 'no'} Brownian motions)"
 
@@ -157,8 +157,9 @@ class Control:
 class Program:
     """One experiment's work on a path: members, start, steps, recorded steps, observables, functionals, control, driving noise."""
 
-    members: tuple[Dynamics, ...]
-    x0: tuple[np.ndarray, ...]
+    members: tuple[Moving, ...]
+    x0: tuple[np.ndarray | Law, ...]
+    """Of each member: a point `(dim,)`, points `(dim, n)` of which path p takes column p mod n, or a law."""
     steps: int
     record: np.ndarray
     observables: tuple[Any, ...]
@@ -173,7 +174,8 @@ class Program:
         return len(self.members) == 2
 
     @property
-    def statistics(self) -> tuple[str, ...]:
+    def statistics(self) -> Columns:
+        """Moments over paths for each recorded step and quantity."""
         return PAIR if self.pair else SINGLE
 
     @property
@@ -186,15 +188,25 @@ class Program:
         return DrivingNoise.of(self.members, self.coupled, self.every[: len(self.members)])
 
     @cached_property
-    def start_plan(self) -> WordPlan:
-        """Normals for drawn momenta: shared by coupled members, one after the other's for independent ones."""
+    def start_plan(self) -> DrawPlan:
+        """Draws of the law of starts, then normals for drawn momenta: shared by coupled members, one after the other's for independent ones."""
         counts = [sum(d.n for d in m.start_draws) for m in self.members]
         n = (max(counts) if self.coupled else sum(counts)) if counts else 0
-        return WordPlan((Normal(n),) if n else ())
+        laws = [x0.draws if isinstance(x0, Law) else () for x0 in self.x0[: 1 if self.coupled else None]]
+        return DrawPlan((*(draw for own in laws for draw in own), *((Normal(n),) if n else ())))
 
-    def start_offset(self, member: int) -> int:
-        """Where the start draws of a member begin."""
-        return 0 if self.coupled or member == 0 else sum(d.n for d in self.members[0].start_draws)
+    @cached_property
+    def start_columns(self) -> int:
+        """How many points the paths start at in turn, path p at number p mod this; 0 where they do not."""
+        return max((x0.shape[1] for x0 in self.x0 if isinstance(x0, np.ndarray) and x0.ndim == 2), default=0)
+
+    def start_rows(self, member: int) -> tuple[slice, slice]:
+        """Which rows of the start's draws a member reads: for its law, and for its momentum."""
+        laws = [x0.n_draws if isinstance(x0, Law) else 0 for x0 in self.x0]
+        counts = [sum(d.n for d in m.start_draws) for m in self.members]
+        before = 0 if self.coupled else member
+        law, momentum = sum(laws[:before]), (laws[0] if self.coupled else sum(laws)) + sum(counts[:before])
+        return slice(law, law + laws[member]), slice(momentum, momentum + counts[member])
 
     @cached_property
     def coefficients(self) -> np.ndarray:
@@ -228,14 +240,13 @@ class Program:
             digest.update(b"|")
 
         for member, x0 in zip(self.members, self.x0):
-            for value in (member.identity, x0, member.momentum_mean):
-                add(value)
-            add(member.momentum_root if member.momentum_root is not None else 0)
-        for value in (self.steps, self.record, self.coefficients, self.parameters, self.coupled, self.every, *more):
-            add(value)
+            for part in (member.identity, x0.identity if isinstance(x0, Law) else x0, *member.start_numbers):
+                add(part)
+        for part in (self.steps, self.record, self.coefficients, self.parameters, self.coupled, self.every, *more):
+            add(part)
         for item in (*self.observables, *self.functionals):
             add(getattr(item, "identity", item.name))
         if self.control is not None:
-            for value in (self.control.anchor_slot, self.control.slot, self.control.factor, self.control.fading):
-                add(value)
+            for part in (self.control.anchor_slot, self.control.slot, self.control.factor, self.control.fading):
+                add(part)
         return digest.hexdigest()

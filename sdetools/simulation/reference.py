@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from sdetools.simulation.philox import fill
+from sdetools.simulation.draws import fill
 from sdetools.simulation.program import NEVER, Program, parts_of, told
+from sdetools.simulation.records import Trees, in_leaves, leaf_counts, of_leaves
+from sdetools.starts import Law
 
 
 def run_reference(
-    program: Program, keys: np.ndarray, first: int, paths: int, points: np.ndarray, scale: float = 1.0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Moments, lost paths and first losses of the paths from `first` on; the last positions go to `points` if it has room for them.
+    program: Program,
+    keys: np.ndarray,
+    first: int,
+    paths: int,
+    points: np.ndarray,
+    scale: float = 1.0,
+    lengths: Sequence[int] = (),
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Moments `(nodes, records, columns, statistics)` and paths of the nodes of `lengths` leaves (one of all unless said) from path `first`
+    on; lost paths and first losses of the members. The last positions go to `points` if it has room for them.
 
     `scale` multiplies the draws of the steps: to look at a program farther out than its own paths come.
     """
     path = np.arange(first, first + paths)
-    sums = np.zeros((len(program.record), program.columns, len(program.statistics)))
+    trees = Trees(lengths or (len(leaf_counts(paths)),), paths)
+    sums = np.zeros((len(trees.counts), len(program.record), program.columns, len(program.statistics)))
     seen = np.full(len(program.members), NEVER)
     with np.errstate(all="ignore"):
-        states = _starts(program, fill(program.start_plan, int(keys[-1]), path, 0))
+        states = _starts(program, path, fill(program.start_plan, int(keys[-1]), path, 0))
         held = np.zeros((program.members[0].dim, paths))
         totals = np.zeros((len(program.members), len(program.functionals), paths))
         gathered = np.zeros((program.noise.gathered, paths))
@@ -32,7 +43,7 @@ def run_reference(
                 x, m = states[0][:2]
                 anchors[int(program.control.anchor_slot[k])] = (x - program.control.memory[k] * m, held.copy())
             if k in record:
-                sums[record[k]] = _record(program, record[k], states, held, totals, anchors)
+                sums[:, record[k]] = trees(program.statistics, _record(program, record[k], states, held, totals, anchors))
             if k == program.steps:
                 break
             draws = [
@@ -49,14 +60,18 @@ def run_reference(
     lost = np.array([(~np.isfinite(np.concatenate(s)).all(axis=0)).sum() for s in states], dtype=np.int64)
     if points.shape[1]:
         points[:] = np.concatenate([s[0] for s in states])
-    return sums, lost, seen
+    return sums, trees.counts, lost, seen
 
 
-def _starts(program: Program, z: np.ndarray) -> list[tuple[np.ndarray, ...]]:
+def _starts(program: Program, path: np.ndarray, z: np.ndarray) -> list[tuple[np.ndarray, ...]]:
     out = []
     for i, (member, x0) in enumerate(zip(program.members, program.x0)):
-        own, offset = sum(d.n for d in member.start_draws), program.start_offset(i)
-        start = member.start(x0, z[offset : offset + own]) if own else member.start(x0)
+        law, momentum = program.start_rows(i)
+        if isinstance(x0, Law):
+            x0 = np.asarray(x0.points(z[law]), dtype=float)
+        elif x0.ndim == 2:
+            x0 = x0[:, path % x0.shape[1]]
+        start = member.start(x0, z[momentum]) if member.start_draws else member.start(x0)
         out.append(tuple(np.array(np.broadcast_to(p if np.ndim(p) == 2 else p[:, None], (len(p), z.shape[1]))) for p in start))
     return out
 
@@ -109,25 +124,27 @@ def _step(
 def _record(
     program: Program, t: int, states: list[Any], held: np.ndarray, totals: np.ndarray, anchors: dict[int, Any]
 ) -> np.ndarray:
-    rows, control = [], program.control
+    """Moments of the leaves, `(leaves, columns, statistics)`."""
+    columns, control = program.statistics, program.control
+    counts = leaf_counts(len(states[0][0][0]))
+    out = np.empty((len(counts), program.columns, len(columns)))
     lost = [0.0 * s[0].sum(axis=0) for s in states]
     for o, h in enumerate([*program.observables, *program.functionals]):
         if o < len(program.observables):
             values = [_one_row(h, s[0]) + dead for s, dead in zip(states, lost)]
         else:
             values = list(totals[:, o - len(program.observables)])
-        if not program.pair:
-            mean, own = _centred(values[0])
-            rows.append([mean, (own**2).sum()])
-            continue
-        c = np.zeros_like(values[0])
-        if control is not None and o < len(program.observables) and getattr(h, "value_stage", None) is None:
-            y, kept = anchors[int(control.slot[t])]
-            c = control.factor[t] * (h.gradient(y) * (held - control.fading[t] * kept)).sum(axis=0)
-            c = np.where(c - c == 0.0, c, 0.0)
-        (mx, x), (mz, z), (md, d), (mc, c) = (_centred(v) for v in (*values, values[0] - values[1], c))
-        rows.append([mx, mz, md, (x * x).sum(), (z * z).sum(), (d * d).sum(), mc, (c * c).sum(), (d * c).sum()])
-    return np.array(rows)
+        named = dict(zip(columns.means, values))
+        if program.pair:
+            c = np.zeros_like(values[0])
+            if control is not None and o < len(program.observables):
+                y, kept = anchors[int(control.slot[t])]
+                c = control.factor[t] * (h.gradient(y) * (held - control.fading[t] * kept)).sum(axis=0)
+                c = np.where(c - c == 0.0, c, 0.0)
+            named |= {"d": values[0] - values[1], "c": c}
+        rows = in_leaves(np.array([named[name] for name in columns.means]))
+        out[:, o] = np.stack(of_leaves(columns, rows, counts), axis=-1)
+    return out
 
 
 def _one_row(observable: Any, x: np.ndarray) -> np.ndarray:
@@ -138,10 +155,3 @@ def _one_row(observable: Any, x: np.ndarray) -> np.ndarray:
             f"the observable {observable.name} must give one number a path; it gave {told(value)}. Return for example x[0]**2."
         )
     return value.reshape(-1) if value.ndim > 1 else value
-
-
-def _centred(values: np.ndarray) -> tuple[float, np.ndarray]:
-    """The mean, and the values about it: about the first value first, so that equal values give exactly zero."""
-    own = values - values[0]
-    shift = own.mean()
-    return values[0] + shift, own - shift

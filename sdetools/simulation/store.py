@@ -1,7 +1,8 @@
 """Finished chunks in one SQLite file, so that a killed run goes on where it stopped and ends with the same bits.
 
 A store belongs to one run: it carries that run's identity, and is refused for another. Rows are keyed by the experiment's fingerprint
-and the chunk's index, and checked by a CRC. Rows are committed in batches, about twice a second: a kill loses less than a second.
+and the chunk's index, and checked by a CRC. Rows are committed in batches, about twice a second: a kill loses less than a second. They
+are read one by one in the order of chunks, so a store may be larger than memory.
 
 While a store is open, a lock file lies beside it, and nobody else may open it. The lock is the operating system's: it ends with the
 process that holds it, however that ends, so a file that a killed process left behind locks nothing.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import sqlite3
 import struct
@@ -28,6 +30,8 @@ from sdetools.simulation.chunks import ChunkResult
 
 _APPLICATION = 0x5DE70015
 _COMMIT_EVERY = 0.5
+_VERSION = 2
+"""Of the order of summation and of what a row holds. 1 (which said 0): a chunk is a group, summed block after block."""
 
 
 class StoreError(ValueError):
@@ -77,11 +81,12 @@ class Store:
                     Path(f"{self.path}{suffix}").unlink(missing_ok=True)
             connection = self._connection = sqlite3.connect(self.path)
             connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+            connection.execute(f"PRAGMA user_version = {_VERSION}")
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("CREATE TABLE IF NOT EXISTS run (identity TEXT)")
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS chunks (experiment TEXT, chunk INTEGER, crc INTEGER, payload BLOB, "
-                "PRIMARY KEY (experiment, chunk)) WITHOUT ROWID"
+                "PRIMARY KEY (experiment, chunk))"  # with row ids: a row then lies in one page with its neighbours
             )
             if connection.execute("SELECT count(*) FROM run").fetchone()[0] == 0:
                 connection.execute("INSERT INTO run VALUES (?)", (str(self.identity),))
@@ -98,6 +103,7 @@ class Store:
                     raise StoreError(f"{self.path} is not a store of sdetools; it is left as it is. Name another file.")
                 if not resume:
                     return
+                (version,) = connection.execute("PRAGMA user_version").fetchone()
                 verdict = connection.execute("PRAGMA quick_check").fetchone()[0]
                 row = connection.execute("SELECT identity FROM run").fetchone()
             finally:
@@ -105,6 +111,11 @@ class Store:
         if verdict != "ok" or row is None:
             raise StoreError(
                 f"{self.path} is damaged or truncated and cannot be resumed from. Remove it, or run without resuming."
+            )
+        if version != _VERSION:
+            raise StoreError(
+                f"{self.path} was written by a version of sdetools that sums in another order (its layout is {version or 1}, this one's is "
+                f"{_VERSION}); it is left as it is. Resume with that version, or name another store, or run without resuming."
             )
         if row[0] != str(self.identity):
             raise StoreError(
@@ -135,21 +146,24 @@ class Store:
                 f"{self.path} is damaged or truncated ({error}) and cannot be resumed from. Remove it, or run without resuming."
             ) from error
 
-    def load(self, experiment: str) -> dict[int, ChunkResult]:
-        """All finished chunks of an experiment."""
-        out: dict[int, ChunkResult] = {}
+    def load(self, experiment: str) -> Iterator[tuple[int, ChunkResult]]:
+        """The finished chunks of an experiment, in order, one at a time."""
         if self._fresh:
-            return out
+            return
         with self._explained("read"):
-            question = "SELECT chunk, crc, payload FROM chunks WHERE experiment = ?"
-            rows = self._open().execute(question, (experiment,)).fetchall()
-        for chunk, crc, payload in rows:
+            question = "SELECT chunk, crc, payload FROM chunks WHERE experiment = ? ORDER BY chunk"
+            rows = self._open().execute(question, (experiment,))
+        while True:
+            with self._explained("read"):
+                row = rows.fetchone()
+            if row is None:
+                return
+            chunk, crc, payload = row
             if zlib.crc32(payload) != crc:
                 raise StoreError(
                     f"{self.path} is damaged (chunk {chunk}) and cannot be resumed from. Remove it, or run without resuming."
                 )
-            out[chunk] = _unpack(payload)
-        return out
+            yield chunk, _unpack(payload)
 
     def save(self, experiment: str, chunk: int, result: ChunkResult) -> None:
         """Keeps a finished chunk."""
@@ -288,22 +302,21 @@ def _locked(file: int) -> bool:
 
 
 def _pack(result: ChunkResult) -> bytes:
-    head = struct.pack("<7q", *result.sums.shape, result.paths, len(result.lost), *result.points.shape)
-    arrays = (result.sums, result.lost, result.first, result.points)
+    head = struct.pack("<7q", *result.sums.shape, len(result.lost), *result.points.shape)
+    arrays = (result.sums, result.counts, result.lost, result.first, result.points)
     return head + b"".join(np.ascontiguousarray(a).astype(a.dtype.newbyteorder("<")).tobytes() for a in arrays)
 
 
 def _unpack(payload: bytes) -> ChunkResult:
-    records, columns, stats, paths, members, rows, kept = struct.unpack_from("<7q", payload)
+    """A chunk whose arrays are views of the row."""
+    nodes, records, columns, statistics, members, rows, kept = struct.unpack_from("<7q", payload)
     at = struct.calcsize("<7q")
 
     def take(dtype: str, *shape: int) -> np.ndarray:
         nonlocal at
-        size = int(np.prod(shape))
-        out = np.frombuffer(payload, dtype, size, at).reshape(shape).copy()
+        out = np.frombuffer(payload, dtype, math.prod(shape), at).reshape(shape)
         at += out.nbytes
         return out
 
-    sums = take("<f8", records, columns, stats)
-    lost, first = take("<i8", members), take("<i8", members)
-    return ChunkResult(sums, paths, lost, first, take("<f8", rows, kept))
+    sums, counts = take("<f8", nodes, records, columns, statistics), take("<i8", nodes)
+    return ChunkResult(sums, counts, take("<i8", members), take("<i8", members), take("<f8", rows, kept))

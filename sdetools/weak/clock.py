@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sdetools import _check
-from sdetools.dynamics.base import Dynamics
+from sdetools.dynamics.base import Moving
 from sdetools.simulation.program import Control
 
 DENSE = 512
@@ -71,12 +71,12 @@ def moment(times: np.ndarray, time: float | None) -> int:
     return found
 
 
-def longest_memory(*members: Dynamics) -> float:
+def longest_memory(*members: Moving) -> float:
     """1 / (1 - beta) of the slowest momentum, in steps."""
     return max(m.longest_memory for m in members)
 
 
-def plan_control(member: Dynamics, steps: int, record: np.ndarray) -> Control | None:
+def plan_control(member: Moving, steps: int, record: np.ndarray) -> Control | None:
     """Anchors for the control variate of a momentum method, with a lag between 3 and 4.5 memories; None without momentum.
 
     For a recorded step k the anchor a is the last step at which (y, E) was kept and that lies at least a lag before k (or the start).

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sdetools import _check
-from sdetools.dynamics.base import Dynamics
+from sdetools.dynamics.base import Moving
 from sdetools.weak.clock import moment
 from sdetools.weak.estimate import Estimate
 from sdetools.weak.gap import WeakGap, weak_gap
@@ -113,7 +113,7 @@ class Extrapolation:
 
 
 def extrapolate(
-    make: Callable[[float], Dynamics],
+    make: Callable[[float], Moving],
     dt: float,
     x0: Any,
     horizon: float,
@@ -145,7 +145,7 @@ def extrapolate(
     dt = _check.positive("dt", dt)
     members = make(dt / 2), make(dt)
     for member, step in zip(members, (dt / 2, dt)):
-        if not isinstance(member, Dynamics):
+        if not isinstance(member, Moving):
             raise ValueError(f"`make` must return a dynamics; for dt={step:g} it returned {member!r}.")
         if not math.isclose(member.step_time, step, rel_tol=1e-12):
             raise ValueError(

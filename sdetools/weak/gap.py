@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sdetools.dynamics.base import Dynamics
+from sdetools.dynamics.base import Moving
 from sdetools.simulation.philox import Stream
 from sdetools.weak.clock import moment
 from sdetools.weak.estimate import Estimate, SupEstimate, multiplier_maxima
@@ -34,8 +34,8 @@ class WeakGap:
     `variance_reduction(h)` compares with independent sampling. `diverged` counts lost paths of both members.
     """
 
-    first: Dynamics
-    second: Dynamics
+    first: Moving
+    second: Moving
     times: np.ndarray
     steps: np.ndarray
     names: tuple[str, ...]
@@ -144,8 +144,8 @@ class WeakGap:
 
 
 def weak_gap(
-    first: Dynamics,
-    second: Dynamics,
+    first: Moving,
+    second: Moving,
     x0: Any,
     horizon: float,
     paths: int | None = None,
@@ -168,6 +168,8 @@ def weak_gap(
     stream: int | Stream = 0,
 ) -> WeakGap:
     r"""E h(x_k) - E h(z_k) for two dynamics that start at `x0` and share their noise draw by draw.
+
+    `x0` as in `st.simulate`; from a law, coupled members start at one point on every path, independent ones each at their own.
 
     With a momentum method as `first` the difference is also regressed on a control of mean zero (the noise that the momentum holds),
     which brings its standard deviation to the order of the gap itself; `control=False` leaves it out, `coupled=False` runs the two on

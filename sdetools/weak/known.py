@@ -2,7 +2,7 @@
 
 A spread of zero over the paths proves nothing: an event that none of them met has one. A value counts as exact
 
-- where no draw enters: a program without draws, the start from a point, two members that are one and the same;
+- where no draw enters: a program without draws, the start from points, two members that are one and the same;
 - where an analytic function of the draws is constant: constant on draws with a density, it is constant everywhere.
 
 Floating-point rounding: each step rounds the state a few times, and what it left out grows as the dynamics lets a small error grow. A
@@ -18,11 +18,15 @@ from typing import Any
 
 import numpy as np
 
+from sdetools._arrays import spread
+from sdetools.graph.value import Trace
 from sdetools.noise.base import Normal, Sign
-from sdetools.simulation.philox import Stream, WordPlan, stream_key
-from sdetools.simulation.program import PAIR, Program
+from sdetools.simulation.draws import DrawPlan, fill
+from sdetools.simulation.philox import Stream, stream_key
+from sdetools.simulation.program import Program
+from sdetools.simulation.records import PAIR
 from sdetools.simulation.reference import run_reference
-from sdetools.simulation.trace import Tape, symbols
+from sdetools.starts import Law
 from sdetools.weak.observables import observables
 from sdetools.weak.ranges import Range, analytic, range_of_observable
 from sdetools.weak.statistics import PairStatistics, SingleStatistics
@@ -94,14 +98,29 @@ class Known:
     @cached_property
     def _sizes(self) -> np.ndarray:
         """How large the numbers are from which each column is computed, `(columns,)`: |h| along the run, and |x . grad h| at the start."""
-        at = self.program.x0[0]
+        at = self._starts
         with np.errstate(all="ignore"):
             squares = np.array([m * m + np.nan_to_num(v, posinf=0.0) for m, v in self._runs])
             size = np.sqrt(squares.max(axis=(0, 1), initial=0.0, where=np.isfinite(squares)))
             for o, h in enumerate(self.program.observables):
-                terms = [abs(np.asarray(h.value(at), dtype=float)), np.abs(at * np.asarray(h.gradient(at), dtype=float)).sum()]
-                size[o] = max([size[o], *(float(t) for t in terms if np.isfinite(t))])
+                slopes = spread(np.asarray(h.gradient(at), dtype=float), at)
+                terms = np.abs(np.concatenate([np.ravel(h.value(at)), (np.abs(at * slopes)).sum(axis=0)]))
+                size[o] = terms.max(initial=size[o], where=np.isfinite(terms))
         return size
+
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        """The points at which paths start, `(dim, n)`; of a law as many as are looked at."""
+        x0 = self.program.x0[0]
+        if isinstance(x0, Law):
+            z = fill(DrawPlan(x0.draws), stream_key(0, PROOF, None), np.arange(PROOF_PATHS), 0)
+            return np.asarray(x0.points(z), dtype=float)
+        return x0 if x0.ndim == 2 else x0[:, None]
+
+    @cached_property
+    def _reach(self) -> np.ndarray:
+        """How far from 0 each coordinate starts."""
+        return np.abs(self._starts).max(axis=1)
 
     @cached_property
     def _rounding_of_stable(self) -> np.ndarray:
@@ -139,10 +158,10 @@ class Known:
         self._reference(program, points)
         ends = points[: program.members[0].dim]
         reached = np.abs(ends).max(axis=1, initial=0.0, where=np.isfinite(ends))
-        nudge = NUDGE * np.maximum(np.abs(program.x0[0]), reached)
+        nudge = NUDGE * np.maximum(self._reach, reached)
         first, every = program.members[0], program.every[0]
         twin = replace(
-            program, members=(first, first), x0=(program.x0[0], program.x0[0] + nudge), steps=program.steps // every,
+            program, members=(first, first), x0=(program.x0[0], _moved(program.x0[0], nudge)), steps=program.steps // every,
             record=program.record // every, control=None, coupled=True, every=(1, 1),
         )  # fmt: skip
         moments = self._reference(twin, np.empty((0, 0)))
@@ -156,13 +175,13 @@ class Known:
     def _reference(program: Program, points: np.ndarray, scale: float = 1.0) -> np.ndarray:
         """Moments over a few paths, on draws that no run takes; those of two values are replaced by normal ones."""
         noise = program.noise
-        normal = tuple(WordPlan(tuple(Normal(d.n) if isinstance(d, Sign) else d for d in plan.draws)) for plan in noise.sets)
+        normal = tuple(DrawPlan(tuple(Normal(d.n) if isinstance(d, Sign) else d for d in plan.draws)) for plan in noise.sets)
         program = replace(program)
         program.__dict__["noise"] = replace(noise, sets=normal)
         keys = np.array([stream_key(0, PROOF, role) for role in (*range(len(normal)), None)], np.uint64)
         if not points.size:
             points = np.empty((0, 0))
-        return run_reference(program, keys, 0, PROOF_PATHS, points, scale)[0]
+        return run_reference(program, keys, 0, PROOF_PATHS, points, scale)[0][0]
 
     @cached_property
     def _same(self) -> bool:
@@ -178,11 +197,12 @@ class Known:
             and all(
                 np.array_equal(np.asarray(a), np.asarray(b))
                 for a, b in [
-                    (first.parameters, second.parameters), (first.momentum_mean, second.momentum_mean), program.x0,
+                    (first.parameters, second.parameters), program.x0,
                     (first.coefficient_values(steps), second.coefficient_values(steps)),
                 ]
             )
-            and (first.momentum_root is second.momentum_root or np.array_equal(first.momentum_root, second.momentum_root))
+            and len(first.start_numbers) == len(second.start_numbers)
+            and all(map(np.array_equal, first.start_numbers, second.start_numbers))
         )  # fmt: skip
 
     @cached_property
@@ -222,12 +242,13 @@ class Known:
         """
         program = self.program
         normal = all(isinstance(d, (Normal, Sign)) for plan in program.noise.sets for d in plan.draws)
-        if program.steps > PROOF_STEPS or not normal or not analytic(lambda tape: _step(program, tape)):
+        smooth_step = normal and program.steps <= PROOF_STEPS and analytic(lambda trace: _step(program, trace))
+        if not smooth_step or not self._smooth_start:
             return np.zeros(self._shape, bool)
         functions = [lambda x, _, h=h: h.value(x) for h in program.observables] + [f.increment for f in program.functionals]
         dim, found = program.members[0].dim, np.zeros(self._shape, bool)
         smooth = np.array([
-            wanted and analytic(lambda tape, f=f: f(_row(tape, "x", dim), _row(tape, "y", dim)))
+            wanted and analytic(lambda trace, f=f: f(trace.input("x", (dim,)), trace.input("y", (dim,))))
             for f, wanted in zip(functions, columns.tolist())
         ])  # fmt: skip
         if smooth.any():
@@ -235,6 +256,15 @@ class Known:
         if program.pair and program.coupled and (columns & ~found.all(axis=0)).any():
             found |= np.logical_and.reduce([self._at_one_point(scale) for scale in SCALES])[:, None]
         return found
+
+    @property
+    def _smooth_start(self) -> bool:
+        """Whether a few paths show all starts: few points, or an analytic function of draws with a density."""
+        law = self.program.x0[0]
+        if not isinstance(law, Law):
+            return self._starts.shape[1] <= PROOF_PATHS
+        density = all(isinstance(d, Normal) for d in law.draws)
+        return density and analytic(lambda trace: law.points(trace.input("u", (law.n_draws,))))
 
     def _flat_in(self, program: Program, scale: float) -> np.ndarray:
         """Where the values of a few paths agree up to the rounding of their own size then and there.
@@ -255,7 +285,7 @@ class Known:
         moved = replace(program, observables=points, functionals=(), control=None)
         x, z, d, xx, zz, dd, *_ = np.moveaxis(self._reference(moved, np.empty((0, 0)), scale), -1, 0)
         with np.errstate(all="ignore"):
-            size = np.sqrt(np.maximum.accumulate(x * x + z * z + (xx + zz) / PROOF_PATHS, axis=0) + program.x0[0] ** 2)
+            size = np.sqrt(np.maximum.accumulate(x * x + z * z + (xx + zz) / PROOF_PATHS, axis=0) + self._reach**2)
             apart = np.sqrt(d * d + dd / PROOF_PATHS)
             return ((apart <= self._roundings[:, None] * size) | _overflown(apart, scale)).all(axis=1)
 
@@ -307,22 +337,24 @@ def _overflown(values: np.ndarray, scale: float) -> np.ndarray:
     return ~np.isfinite(values) if scale > 1 else np.zeros(np.shape(values), bool)
 
 
-def _drawn_start(member: Any, x0: np.ndarray) -> bool:
+def _moved(x0: np.ndarray | Law, by: np.ndarray) -> np.ndarray | Law:
+    """Every start moved by the same."""
+    return x0.moved(by) if isinstance(x0, Law) else x0 + spread(by, x0)
+
+
+def _drawn_start(member: Any, x0: np.ndarray | Law) -> bool:
     """Whether the position before the first step depends on draws."""
+    if isinstance(x0, Law):
+        if x0.mean is None or x0.covariance is None or x0.covariance.any():
+            return True
+        x0 = x0.mean
     own = sum(d.n for d in member.start_draws)
     return own > 0 and any(not np.array_equal(member.start(x0, z)[0], member.start(x0, np.zeros(own))[0]) for z in np.eye(own))
 
 
-def _step(program: Program, tape: Tape) -> None:
-    """One step of each member on symbols."""
-    for i, (member, x0) in enumerate(zip(program.members, program.x0)):
-        start = member.start(x0, np.zeros(sum(d.n for d in member.start_draws)) if member.start_draws else None)
-        state = tuple(_row(tape, f"s{i}_{p}_", len(part)) for p, part in enumerate(start))
-        member.rule(
-            state, member.bind(_row(tape, f"z{i}_", sum(d.n for d in member.draws))), *member.coefficient_values(1)[0].tolist()
-        )
-
-
-def _row(tape: Tape, name: str, n: int) -> np.ndarray:
-    """Symbols `name0`, `name1`, ..."""
-    return symbols(tape, [f"{name}{j}" for j in range(n)])
+def _step(program: Program, trace: Trace) -> None:
+    """One step of each member on values."""
+    for i, member in enumerate(program.members):
+        state = tuple(trace.input(f"s{i}_{p}", (member.dim,)) for p in range(len(member.parts)))
+        z = trace.input(f"z{i}", (sum(d.n for d in member.draws),))
+        member.rule(state, member.bind(z), *member.coefficient_values(1)[0].tolist())

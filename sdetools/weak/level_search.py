@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from sdetools.graph.tracing import NotTraceable
+from sdetools.graph.value import Trace
+from sdetools.simulation.functions import observable_value
 from sdetools.simulation.philox import PATHS
-from sdetools.simulation.source import NotTraceable, observable_value
-from sdetools.simulation.trace import Tape, Traced, symbols
 from sdetools.weak.levels import FEW, Level, Moments, Work, combined, decay_order, fitted_order, remaining
 from sdetools.weak.multilevel_result import Multilevel
 from sdetools.weak.ranges import range_of_observable
@@ -319,9 +320,9 @@ class Search:
 def _constant(observable: Any, dim: int) -> bool:
     """Whether h is a number by its computation, which no spread of 0 can tell: traced, it uses no coordinate."""
     try:
-        tape = Tape()
-        p = symbols(tape, [f"p{n}" for n in range(len(getattr(observable, "parameters", ())))])
-        return not isinstance(observable_value(observable, symbols(tape, [f"x{d}" for d in range(dim)]), p), Traced)
+        trace, n = Trace(), len(getattr(observable, "parameters", ()))
+        p = [trace.uniform("p", (n,))] if n else []
+        return observable_value(observable, trace.input("x", (dim,)), *p).uniform
     except NotTraceable:
         with np.errstate(all="ignore"):
             return np.ndim(observable.value(np.full((dim, 2), 0.5))) == 0  # not a row of paths

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from sdetools.dynamics.base import Dynamics
+from sdetools.dynamics.base import Moving
 from sdetools.noise.base import Normal
 from sdetools.simulation.engine import Sums
 from sdetools.simulation.philox import Stream
 from sdetools.simulation.program import Program
+from sdetools.simulation.records import PAIR, SINGLE
 from sdetools.weak.clock import steps_to
 from sdetools.weak.run import make_program
 from sdetools.weak.statistics import PairStatistics, SingleStatistics
@@ -99,7 +100,7 @@ class Level:
 class Work:
     """Makes the levels and runs their paths, each batch on a stream of its own."""
 
-    make: Callable[[float], Dynamics]
+    make: Callable[[float], Moving]
     x0: Any
     horizon: float
     observe: Any
@@ -110,10 +111,10 @@ class Work:
     cost: int = 0
     pilot_cost: int = 0
 
-    def dynamics(self, dt: float) -> Dynamics:
+    def dynamics(self, dt: float) -> Moving:
         """make(dt), checked."""
         made = self.make(dt)
-        if not isinstance(made, Dynamics):
+        if not isinstance(made, Moving):
             raise ValueError(
                 f"`make` must return a dynamics; for dt={dt:g} it returned {made!r}. Write lambda dt: st.Milstein(sde, dt)."
             )
@@ -144,7 +145,7 @@ class Work:
         fine = steps_to(self.horizon, dt)
         return self._level(dt, members, fine + fine // self.refinement)
 
-    def _level(self, dt: float, members: tuple[Dynamics, ...], steps: int) -> Level:
+    def _level(self, dt: float, members: tuple[Moving, ...], steps: int) -> Level:
         program, *_ = make_program(members, self.x0, self.horizon, self.observe, [self.horizon], (), False, True)
         return Level(dt, program, steps)
 
@@ -234,5 +235,6 @@ def _kurtosis(program: Program, sums: Sums) -> np.ndarray:
             return np.array(rows).T
         n = int(sums.counts.max())
         full = sums.counts == n
-        squares = np.moveaxis(sums.groups[full, -1][..., [5, 3, 4] if program.pair else [1, 1, 1]], -1, 1)
-        return n * squares.var(axis=0, ddof=1) / squares.mean(axis=0) ** 2 + (n - 3) / (n - 1)
+        squares = [PAIR.index(name) for name in ("d2", "x2", "z2")] if program.pair else 3 * [SINGLE.index("h2")]
+        variances = np.moveaxis(sums.groups[full, -1][..., squares], -1, 1)
+        return n * variances.var(axis=0, ddof=1) / variances.mean(axis=0) ** 2 + (n - 3) / (n - 1)

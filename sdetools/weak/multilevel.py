@@ -31,7 +31,7 @@ from concurrent.futures import Executor
 from typing import Any
 
 from sdetools import _check
-from sdetools.dynamics.base import Dynamics
+from sdetools.dynamics.base import Moving
 from sdetools.simulation.philox import Stream
 from sdetools.weak.level_search import LEAST_LEVEL, LEAST_PILOT, Search
 from sdetools.weak.levels import Work
@@ -43,7 +43,7 @@ ATTEMPTS = 4
 
 
 def multilevel(
-    make: Callable[[float], Dynamics],
+    make: Callable[[float], Moving],
     x0: Any,
     horizon: float,
     eps: float,

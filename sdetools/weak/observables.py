@@ -10,6 +10,10 @@ import numpy as np
 
 from sdetools import _check
 from sdetools._arrays import components, select
+from sdetools.graph.arrays import compiled
+from sdetools.graph.derivatives import gradient
+from sdetools.graph.tracing import trace
+from sdetools.graph.value import Trace, Value
 from sdetools.losses.base import Loss
 from sdetools.weak.ranges import Range
 
@@ -26,7 +30,6 @@ class Observable:
     gradient: Callable[..., Any]
     identity: str
     parameters: np.ndarray = field(default_factory=lambda: np.empty(0))
-    value_stage: Any = None
     torch_value_stage: Any = None
     latex: str = ""
     range: Range | None = None
@@ -104,18 +107,17 @@ def observable(spec: Any, space: Any, name: str = "") -> Observable:
             spec.gradient,
             spec.identity,
             spec.parameters,
-            spec.value_stage,
             spec.torch_value_stage,
             spec.latex,
         )
     elif callable(getattr(spec, "value", None)):
         label = name or getattr(spec, "name", "") or repr(spec)
-        gradient = getattr(spec, "gradient", None) or _Differences(spec.value)
+        gradient = getattr(spec, "gradient", None) or _Slope(spec.value)
         made = Observable(label, spec.value, gradient, getattr(spec, "identity", repr(spec)))
     elif callable(spec):
         from sdetools._identity import function_identity
 
-        made = Observable(name or getattr(spec, "__name__", "h"), spec, _Differences(spec), function_identity(spec))
+        made = Observable(name or getattr(spec, "__name__", "h"), spec, _Slope(spec), function_identity(spec))
     else:
         raise ValueError(f"an observable must be an expression, a function of x, or a loss; got {spec!r}. Write it like 'x**2'.")
     with np.errstate(all="ignore"):
@@ -123,7 +125,7 @@ def observable(spec: Any, space: Any, name: str = "") -> Observable:
     shape = probe.shape
     if probe.dtype == bool:
         chosen = _Chosen(made.value)
-        made = replace(made, value=chosen, gradient=_Differences(chosen), range=Range.of((0, 1)))
+        made = replace(made, value=chosen, gradient=_Slope(chosen), range=Range.of((0, 1)))
     if shape not in ((2,), ()):
         raise ValueError(
             f"the observable {made.name} must give one number a path, shape (paths,); for 2 paths it gave shape {shape}."
@@ -159,12 +161,29 @@ def column(names: tuple[str, ...], observable: str | int) -> int:
 
 
 @dataclass(frozen=True)
-class _Differences:
-    """The gradient of a function by central differences, traced or not."""
+class _Slope:
+    """The gradient of a function: from its graph, or by central differences where it does not trace."""
 
     value: Callable[[Any], Any]
 
-    def __call__(self, x: Any) -> np.ndarray:
+    def __call__(self, x: Any) -> Any:
+        if isinstance(x, Value):
+            return gradient(self.value(x), x)
+        made = self._traced(len(x))
+        if made is None:
+            return self._differences(x)
+        (slope,) = made(x if x.ndim > 1 else x[:, None])
+        slope = slope if slope.ndim > 1 else np.broadcast_to(slope[:, None], (len(x), x.shape[1] if x.ndim > 1 else 1))
+        return slope if x.ndim > 1 else slope[:, 0]
+
+    def _traced(self, dim: int) -> Any:
+        x = Trace().input("x", (dim,))
+        try:
+            return compiled([gradient(trace(self.value, "the observable", x), x)], [x])
+        except Exception:  # whatever it does on values, it is asked at points then
+            return None
+
+    def _differences(self, x: Any) -> np.ndarray:
         out = []
         for i in range(len(x)):
             up, down = np.array(x, copy=True), np.array(x, copy=True)
@@ -193,8 +212,8 @@ class PathLength:
     name = "path length"
 
     def increment(self, before: Any, after: Any) -> Any:
-        step = [a - b for a, b in zip(after, before)]
-        return np.sqrt(sum(s * s for s in step))
+        step = after - before
+        return np.sqrt(np.sum(step * step, axis=0))
 
 
 @dataclass(frozen=True)

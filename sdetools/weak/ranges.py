@@ -1,23 +1,23 @@
 """What a formula can be, found without drawing anything: bounds, finitely many values, and whether it is analytic.
 
-The formula is written to a tape that carries an interval beside every line (interval arithmetic), so expressions, Python functions and
-losses are read alike. What cannot be written to a tape has no known bounds; the user may state them (`st.Bounded`, `st.Indicator`).
+The formula is called with values (`graph.value`), and an interval is found for each node (interval arithmetic), so expressions, Python
+functions and losses are read alike. An array has one interval, for all its elements. What does not trace has no known bounds; the user may
+state them (`st.Bounded`, `st.Indicator`).
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from sdetools.simulation.trace import Condition, Tape, Traced, symbols
+from sdetools.graph.value import CONDITIONS, Trace, Value, order
+from sdetools.graph.value import value as value_of
 
-_COMPARED = re.compile(r"\(\{\} if \(\{\} (\S+) \{\}\) else \{\}\)")
 MOST_VALUES = 64
 """A set of values that grows beyond this is kept as its bounds alone."""
 
@@ -58,87 +58,99 @@ def range_of(value: Callable[[Any], Any], dim: int) -> Range:
     >>> range_of(lambda x: np.tanh(x[0]) ** 2 - 1, 1)
     Range(low=-1.0, high=0.0, values=None)
     """
-    tape = _RangeTape()
     try:
-        found = value(symbols(tape, [f"x{i}" for i in range(dim)]))
-    except Exception:  # what cannot be written to a tape, for whatever reason, says nothing about its range
+        with np.errstate(all="ignore"):
+            found = value_of(value(Trace().input("x", (dim,))))
+    except Exception:  # what does not trace, for whatever reason, says nothing about its range
         return Range()
-    if isinstance(found, np.ndarray) and found.shape == ():
-        found = found[()]
-    return Range.of((0, 1)) if isinstance(found, (Condition, bool, np.bool_)) else tape.range(found)
+    if found.boolean:
+        return Range.of((0, 1))
+    ranges: dict[Any, Range] = {}
+    for node in order([found]):
+        ranges[node.key] = _range(node, ranges)
+    return ranges[found.key]
 
 
 def range_of_observable(h: Any, dim: int) -> Range:
-    """The range that is stated, else what the formula of h shows; nothing is known of values that are computed in stages."""
-    if h.range is not None:
-        return h.range
-    return Range() if h.value_stage is not None else range_of(h.value, dim)
+    """The range that is stated, else what the formula of h shows."""
+    return range_of(h.value, dim) if h.range is None else h.range
 
 
-def analytic(write: Callable[[Tape], Any]) -> bool:
-    """Whether what `write` writes to a tape is an analytic function: no choice, absolute value, root or power that is not whole.
+def analytic(write: Callable[[Trace], Any]) -> bool:
+    """Whether what `write` makes of a trace is an analytic function: no choice, absolute value, root or power that is not whole.
 
-    >>> analytic(lambda tape: np.exp(symbols(tape, ["x"])[0])), analytic(lambda tape: abs(symbols(tape, ["x"])[0]))
+    >>> analytic(lambda trace: np.exp(trace.input("x"))), analytic(lambda trace: abs(trace.input("x")))
     (True, False)
     """
-    tape = _RangeTape()
+    trace = Trace()
     try:
-        write(tape)
+        with np.errstate(all="ignore"):
+            write(trace)
     except Exception:
         return False
-    return not tape.calls and tape.templates <= _ANALYTIC
+    return all(
+        n.op not in ("call", "rows") and (n.op not in ("map", "reduce") or n.name in _ANALYTIC) for n in trace.known.values()
+    )
 
 
-@dataclass
-class _RangeTape(Tape):
-    """A tape with the range of each line."""
-
-    templates: set[str] = field(default_factory=set)
-    ranges: dict[str, Range] = field(default_factory=dict)
-    choices: dict[str, tuple[str, tuple[Any, ...]]] = field(default_factory=dict)
-
-    def range(self, operand: Any) -> Range:
-        return self.ranges.get(operand.name, Range()) if isinstance(operand, Traced) else Range.of([operand])
-
-    def operation(self, template: str, *operands: Any) -> Traced:
-        out = super().operation(template, *operands)
-        self.templates.add(template)
-        if " if " in template:
-            self.choices.setdefault(out.name, (template, operands))
-            self.ranges[out.name] = self._choice(template, operands)
-        elif template in _SAME and len(operands) == 2 and _equal(*operands):
-            self.ranges[out.name] = _apply(_SAME[template], self.range(operands[0]))
-        elif template in _RULES:
-            self.ranges[out.name] = _apply(_RULES[template], *map(self.range, operands))
+def _range(node: Value, known: dict[Any, Range]) -> Range:
+    """The range of all elements of a node, from those of its arguments."""
+    given = [known[a.key] for a in node.args]
+    if node.op == "const":
+        return Range.of(np.unique(node.extra)) if node.size and np.isfinite(node.extra).all() else Range()
+    if node.op in ("view", "join") and node.name != "call":
+        zero = [Range.of([0.0])] if node.op == "view" and node.extra.table is not None else []
+        out, *rest = given + zero
+        for other in rest:
+            out = out.hull(other)
         return out
-
-    def _choice(self, template: str, operands: tuple[Any, ...]) -> Range:
-        """Of `yes if condition else no`: both; less for the sign and the larger of two, whose inner choice never meets the rest."""
-        yes, *compared, no = operands
-        inner_template, inner = self.choices.get(getattr(no, "name", ""), ("", ()))
-        if len(compared) == 2 and len(inner) == 4:
-            outside, inside = _comparison(template, *compared), _comparison(inner_template, *inner[1:3])
-            if outside is not None and inside is not None:
-                (strict, u, v), (other, a, b) = outside, inside
-                if strict == other == ">" and _equal(a, v) and _equal(b, u) and _equal(inner[3], u):  # u > v, v > u, else u
-                    return self.range(yes).hull(self.range(inner[0])).hull(self.range(v))
-                if (strict, other) == (">", "<=") and all(map(_equal, (a, b, yes, inner[0]), (u, v, u, v))):
-                    return _apply(_larger, self.range(u), self.range(v))
-        return self.range(yes).hull(self.range(no))
+    if node.op == "reduce":
+        return _reduced(node.name, given[0], node.args[0].size // max(node.size, 1))
+    if node.op == "map" and node.name in CONDITIONS:
+        return Range.of((0, 1))
+    if node.op == "map" and node.name == "where":
+        return _choice(node, known)
+    if node.op == "map" and node.name in _SAME and node.args[0].key == node.args[1].key:
+        return _apply(_SAME[node.name], given[0])
+    return _apply(_RULES[node.name], *given) if node.op == "map" and node.name in _RULES else Range()
 
 
-def _comparison(template: str, a: Any, b: Any) -> tuple[str, Any, Any] | None:
+def _reduced(name: str, one: Range, times: int) -> Range:
+    if name in ("maximum", "minimum"):
+        return one
+    rule, out = _RULES[name], one
+    if one.values is None and name == "add":
+        return Range(times * one.low, times * one.high)
+    for _ in range(min(times, 4 * MOST_VALUES) - 1):
+        out = _apply(rule, out, one)
+    return out if times <= 4 * MOST_VALUES else Range()
+
+
+def _choice(node: Value, known: dict[Any, Range]) -> Range:
+    """Of `where(condition, yes, no)`: both; less for the sign and the larger of two, whose inner choice never meets the rest."""
+    condition, yes, no = node.args
+    if no.op == "map" and no.name == "where":
+        outside, inside = _comparison(condition), _comparison(no.args[0])
+        if outside is not None and inside is not None:
+            (strict, u, v), (other, a, b) = outside, inside
+            if strict == other == ">" and a.key == v.key and b.key == u.key and no.args[2].key == u.key:  # u > v, v > u, else u
+                return known[yes.key].hull(known[no.args[1].key]).hull(known[v.key])
+            if (strict, other) == (">", "<=") and [w.key for w in (a, b, yes, no.args[1])] == [w.key for w in (u, v, u, v)]:
+                return _apply(_RULES["maximum"], known[u.key], known[v.key])
+    return known[yes.key].hull(known[no.key])
+
+
+def _comparison(condition: Value) -> tuple[str, Value, Value] | None:
     """The sign of a single comparison and its sides, with > and <= for < and >=, which are the same from the other side."""
-    found = _COMPARED.fullmatch(template)
-    if found is None:
+    if condition.op != "map":
         return None
-    sign = found[1]
-    return {">": (">", a, b), "<": (">", b, a), "<=": ("<=", a, b), ">=": ("<=", b, a)}.get(sign)
-
-
-def _equal(a: Any, b: Any) -> bool:
-    traced = isinstance(a, Traced), isinstance(b, Traced)
-    return a.name == b.name if all(traced) else not any(traced) and float(a) == float(b)
+    a, *rest = condition.args
+    if not rest:
+        return None
+    b = rest[0]
+    return {"greater": (">", a, b), "less": (">", b, a), "less_equal": ("<=", a, b), "greater_equal": ("<=", b, a)}.get(
+        condition.name
+    )
 
 
 @dataclass(frozen=True)
@@ -203,35 +215,34 @@ def _wave(function: Callable[..., Any]) -> _Rule:
 
 _PRODUCT = _corners(np.multiply)
 _sub = _Rule(np.subtract, lambda a, b: (a[0] - b[1], a[1] - b[0]))
-_larger = _Rule(max, lambda a, b: (max(a[0], b[0]), max(a[1], b[1])))
 _RULES = {
-    "{} + {}": _Rule(np.add, lambda a, b: (a[0] + b[0], a[1] + b[1])),
-    "{} - {}": _sub,
-    "{} * {}": _Rule(np.multiply, _PRODUCT),
-    "{} / {}": _Rule(np.divide, _quotient),
-    "-{}": _Rule(np.negative, lambda a: (-a[1], -a[0])),
-    "math.fabs({})": _even(np.abs),
-    "lanes.vcosh({})": _even(np.cosh),
-    "lanes.vpow({}, {})": _Rule(np.power, _power),
-    "lanes.vsin({})": _wave(np.sin),
-    "lanes.vcos({})": _wave(np.cos),
-    "math.sqrt({})": _Rule(np.sqrt, lambda a: (math.sqrt(max(a[0], 0.0)), np.sqrt(np.float64(max(a[1], 0.0))))),
-    "lanes.vlog({})": _Rule(np.log, lambda a: (np.log(max(np.float64(a[0]), 0.0)), np.log(max(np.float64(a[1]), 0.0)))),
-    "lanes.vlog1p({})": _Rule(np.log1p, lambda a: (np.log1p(max(np.float64(a[0]), -1.0)), np.log1p(max(np.float64(a[1]), -1.0)))),
-    "math.asin({})": _Rule(np.arcsin, lambda a: (-math.pi / 2, math.pi / 2)),
-    "math.acos({})": _Rule(np.arccos, lambda a: (0.0, math.pi)),
-} | {
-    f"{where}({{}})": _rising(function)
-    for where, function in {
-        "lanes.vexp": np.exp, "lanes.vexpm1": np.expm1, "lanes.vtanh": np.tanh, "lanes.vsinh": np.sinh, "math.atan": np.arctan,
-    }.items()
-}  # fmt: skip
+    "add": _Rule(np.add, lambda a, b: (a[0] + b[0], a[1] + b[1])),
+    "subtract": _sub,
+    "multiply": _Rule(np.multiply, _PRODUCT),
+    "divide": _Rule(np.divide, _quotient),
+    "negative": _Rule(np.negative, lambda a: (-a[1], -a[0])),
+    "absolute": _even(np.abs),
+    "cosh": _even(np.cosh),
+    "power": _Rule(np.power, _power),
+    "sin": _wave(np.sin),
+    "cos": _wave(np.cos),
+    "sign": _Rule(np.sign, lambda a: (np.sign(a[0]), np.sign(a[1]))),
+    "floor": _rising(np.floor),
+    "maximum": _Rule(max, lambda a, b: (max(a[0], b[0]), max(a[1], b[1]))),
+    "minimum": _Rule(min, lambda a, b: (min(a[0], b[0]), min(a[1], b[1]))),
+    "sqrt": _Rule(np.sqrt, lambda a: (math.sqrt(max(a[0], 0.0)), np.sqrt(np.float64(max(a[1], 0.0))))),
+    "log": _Rule(np.log, lambda a: (np.log(max(np.float64(a[0]), 0.0)), np.log(max(np.float64(a[1]), 0.0)))),
+    "log1p": _Rule(np.log1p, lambda a: (np.log1p(max(np.float64(a[0]), -1.0)), np.log1p(max(np.float64(a[1]), -1.0)))),
+    "arcsin": _Rule(np.arcsin, lambda a: (-math.pi / 2, math.pi / 2)),
+    "arccos": _Rule(np.arccos, lambda a: (0.0, math.pi)),
+} | {f.__name__: _rising(f) for f in (np.exp, np.expm1, np.tanh, np.sinh, np.arctan)}
 _SAME = {
-    "{} * {}": _even(np.square),
-    "{} - {}": _Rule(lambda a: 0.0, lambda a: (0.0, 0.0)),
-    "{} / {}": _Rule(lambda a: 1.0, lambda a: (1.0, 1.0)),
+    "multiply": _even(np.square),
+    "subtract": _Rule(lambda a: 0.0, lambda a: (0.0, 0.0)),
+    "divide": _Rule(lambda a: 1.0, lambda a: (1.0, 1.0)),
 }
 """Of an operand and itself."""
-_ANALYTIC = {"{} + {}", "{} - {}", "{} * {}", "{} / {}", "-{}", "math.atan({})"} | {
-    f"lanes.v{name}({{}})" for name in ("exp", "log", "sin", "cos", "tan", "tanh", "sinh", "cosh", "log1p", "expm1")
-}
+_ANALYTIC = {
+    "add", "subtract", "multiply", "divide", "negative", "arctan", "exp", "log", "sin", "cos", "tan", "tanh", "sinh", "cosh", "log1p",
+    "expm1",
+}  # fmt: skip

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sdetools import _check
-from sdetools.dynamics.base import Dynamics
+from sdetools import _check, starts
+from sdetools.dynamics.base import Moving
 from sdetools.simulation.engine import check_records
 from sdetools.simulation.philox import Stream
 from sdetools.simulation.program import Program
@@ -34,7 +34,7 @@ class Simulation:
     that left the finite range and `first_divergence` the first step at which one did (-1: none).
     """
 
-    dynamics: Dynamics
+    dynamics: Moving
     times: np.ndarray
     steps: np.ndarray
     names: tuple[str, ...]
@@ -88,7 +88,7 @@ class Simulation:
 
 
 def simulate(
-    dynamics: Dynamics,
+    dynamics: Moving,
     x0: Any,
     horizon: float,
     paths: int | None = None,
@@ -110,6 +110,7 @@ def simulate(
 ) -> Simulation:
     r"""E h(x_k) along one dynamics, k step_time = t up to `horizon`, from `paths` independent paths that start at `x0`.
 
+    `x0`: a point `(dim,)`, points `(dim, n)` of which path p takes column p mod n, or a law from `st.starts`.
     `observe`: expressions, functions, losses, or a dict of them; `functionals`: additive functionals of the path (`st.PathLength()`, ...).
     `precision` instead of `paths`: the half-width that every recorded mean shall reach, by a pilot run. `times`: when to record (by
     default the first 8 / (1 - beta) steps and then geometrically; "all" for every step). `keep_final` keeps the last points.
@@ -133,7 +134,7 @@ def simulate(
 
 
 def make_program(
-    members: tuple[Dynamics, ...],
+    members: tuple[Moving, ...],
     x0: Any,
     horizon: float,
     observe: Any,
@@ -146,7 +147,7 @@ def make_program(
     from sdetools.weak.clock import plan_control
 
     for member in members:
-        if not isinstance(member, Dynamics):
+        if not isinstance(member, Moving):
             raise ValueError(f"a dynamics was expected, such as st.SGD(oracle, plan); got {member!r}.")
     first = members[0]
     if len(members) == 2:
@@ -161,7 +162,13 @@ def make_program(
     every = nested(members)
     longest = max(every)
     step_time = max(m.step_time for m in members)  # the clock on which they meet
-    start = _check.point("x0", x0, first.dim)
+    start = starts.checked(x0, first.dim)
+    for member in members:
+        if isinstance(start, starts.Law) and not member.starts_from_law:
+            raise ValueError(
+                f"`x0` of {member.name} on a slow SDE must be a point or an array of points (dim, n), for Phi is computed of each "
+                f"beforehand; got the {start!r}. Pass points of it: law.sample(numpy.random.default_rng(0), 1000)."
+            )
     steps = steps_to(horizon, step_time)
     record = recorded_steps(times, steps, step_time, max(m.longest_memory * r / longest for m, r in zip(members, every)))
     wanted = observables(observe, first)
@@ -182,7 +189,7 @@ def make_program(
     return program, record, step_time
 
 
-def nested(members: tuple[Dynamics, ...]) -> tuple[int, ...]:
+def nested(members: tuple[Moving, ...]) -> tuple[int, ...]:
     """How many of the shortest steps each member takes at once; ValueError where the grids do not nest."""
     shortest = min(m.step_time for m in members)
     ratios = [m.step_time / shortest for m in members]

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sdetools import _check
-from sdetools.dynamics.base import Dynamics
+from sdetools.dynamics.base import Moving, check_oracle
 from sdetools.dynamics.integrators import EulerMaruyama
-from sdetools.dynamics.optimisers import SGD, SGDM
-from sdetools.dynamics.slow import SlowSDE
+from sdetools.dynamics.rules import SGD, SGDM
+from sdetools.dynamics.sdes.slow import SlowSDE
 from sdetools.manifold.flow import FlowError, project
 from sdetools.noise.oracle import NoisyOracle
 from sdetools.schedules import Plan
 from sdetools.simulation.philox import Stream
+from sdetools.starts import point
 from sdetools.weak.distance import Distance, distance
 from sdetools.weak.run import Simulation, simulate
 
@@ -170,6 +171,7 @@ def slow_study(
     >>> list(found.runs), found.distances["SGD", "x"].value < 0.15
     (['slow SDE', 'SGD', 'SGDM'], True)
     """
+    x0 = point(x0, check_oracle(oracle).dim, "slow_study")
     slow = SlowSDE(oracle, plan.averaged(), at=x0)
     horizon, paths = _check.positive("horizon", horizon), _check.count("paths", paths, least=2)
     unit = plan.eta**2
@@ -182,7 +184,7 @@ def slow_study(
     every = next(k for k in range(max(1, round(steps) // LIMIT_STEPS), 0, -1) if round(steps) % k == 0)
     dt = every * unit if dt is None else _check.positive("dt", dt)
     times = recorded(horizon, dt, unit) if times is None else times
-    members: dict[str, Dynamics] = {SLOW: integrator(slow, dt), "SGD": SGD(oracle, plan.averaged(), step_time=unit)}
+    members: dict[str, Moving] = {SLOW: integrator(slow, dt), "SGD": SGD(oracle, plan.averaged(), step_time=unit)}
     if plan.has_momentum:
         members["SGDM"] = SGDM(oracle, plan, step_time=unit)
     names = list(observe) if observe else list(oracle.loss.names)
@@ -228,7 +230,7 @@ def _distances(
 
 
 def _shown(
-    members: Mapping[str, Dynamics], x0: Any, times: np.ndarray, shown: int, seed: int, stream: Stream
+    members: Mapping[str, Moving], x0: Any, times: np.ndarray, shown: int, seed: int, stream: Stream
 ) -> dict[str, np.ndarray]:
     """Some paths at the recorded times: draws have addresses, so that a run to each time takes the same paths."""
     if not shown or next(iter(members.values())).dim > 3:

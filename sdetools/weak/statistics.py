@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from sdetools.simulation.engine import Sums
-from sdetools.simulation.program import PAIR, SINGLE
+from sdetools.simulation.records import PAIR, SINGLE, Columns
 
 
 def _variance(squares: np.ndarray, n: int) -> np.ndarray:
@@ -16,18 +16,17 @@ def _variance(squares: np.ndarray, n: int) -> np.ndarray:
     return np.maximum(squares, 0.0) / (n - 1) if n > 1 else np.full_like(squares, np.nan)
 
 
-def _joined(
-    sums: Sums, names: tuple[str, ...], means: tuple[str, ...], products: dict[str, tuple[str, str]]
-) -> dict[str, np.ndarray]:
+def _joined(sums: Sums, columns: Columns) -> dict[str, np.ndarray]:
     """The moments of all groups together: means by weight, sums of products about the means by the rule of parallel axes."""
     used = sums.counts > 0
     weight = sums.counts[used][:, None, None] / sums.paths
-    groups = dict(zip(names, np.moveaxis(sums.groups[used], -1, 0)))
+    groups = columns.by_name(sums.groups[used])
     with np.errstate(all="ignore"):  # moments of lost paths are not finite, and stay so
-        total = {m: groups[m][0] + (weight * (groups[m] - groups[m][0])).sum(axis=0) for m in means}
-        apart = {m: groups[m] - total[m] for m in means}
+        total = {m: groups[m][0] + (weight * (groups[m] - groups[m][0])).sum(axis=0) for m in columns.means}
+        apart = {m: groups[m] - total[m] for m in columns.means}
         return total | {
-            p: groups[p].sum(axis=0) + sums.paths * (weight * apart[a] * apart[b]).sum(axis=0) for p, (a, b) in products.items()
+            p: groups[p].sum(axis=0) + sums.paths * (weight * apart[a] * apart[b]).sum(axis=0)
+            for p, (a, b) in columns.products.items()
         }
 
 
@@ -40,7 +39,7 @@ class SingleStatistics:
     @cached_property
     def total(self) -> dict[str, np.ndarray]:
         """Mean of h and sum of squares about it."""
-        return _joined(self.sums, SINGLE, ("h",), {"h2": ("h", "h")})
+        return _joined(self.sums, SINGLE)
 
     @cached_property
     def mean(self) -> np.ndarray:
@@ -67,9 +66,8 @@ class PairStatistics:
 
     @cached_property
     def total(self) -> dict[str, np.ndarray]:
-        """Means, and sums of squares and products about them: see `program.PAIR`."""
-        products = {"x2": ("x", "x"), "z2": ("z", "z"), "d2": ("d", "d"), "c2": ("c", "c"), "dc": ("d", "c")}
-        return _joined(self.sums, PAIR, ("x", "z", "d", "c"), products)
+        """Means, and sums of squares and products about them: see `records.PAIR`."""
+        return _joined(self.sums, PAIR)
 
     @cached_property
     def slope(self) -> np.ndarray:
@@ -112,7 +110,7 @@ class PairStatistics:
     def residuals(self, column: int) -> np.ndarray:
         """Centred sums of the residual in each group that has paths, `(groups, records)`: what bootstraps resample."""
         used = self.sums.counts > 0
-        groups = dict(zip(PAIR, np.moveaxis(self.sums.groups[used, :, column], -1, 0)))
+        groups = PAIR.by_name(self.sums.groups[used, :, column])
         with np.errstate(all="ignore"):
             apart = (groups["d"] - self.total["d"][:, column]) - self.slope[:, column] * (
                 groups["c"] - self.total["c"][:, column]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sdetools import _check
-from sdetools.dynamics.base import Dynamics
+from sdetools.dynamics.base import Moving
 from sdetools.simulation.philox import Stream
 from sdetools.weak.estimate import MANY_GROUPS, RESOLVED, Estimate, SupEstimate, multiplier_noise
 from sdetools.weak.gap import WeakGap, weak_gap
@@ -234,7 +234,7 @@ def _plain(value: Any) -> Any:
 
 
 def order_study(
-    pair: Callable[[float], tuple[Dynamics, Dynamics]],
+    pair: Callable[[float], tuple[Moving, Moving]],
     etas: Sequence[float],
     x0: Any,
     horizon: float,

@@ -9,7 +9,7 @@ import torch
 
 import sdetools as st
 from sdetools.bridge import optimisers as ours
-from sdetools.dynamics import family
+from sdetools.dynamics import rules
 
 STEPS, DIM = 1000, 12
 LOSS = torch.tensor(np.linspace(0.2, 1.5, DIM))
@@ -18,12 +18,12 @@ CASES = {
     "SGD": (ours.SGD, st.SGD, {}),
     "SGDM": (ours.SGDM, st.SGDM, {}),
     "HeavyBall": (ours.HeavyBall, st.HeavyBall, {}),
-    "Nesterov": (ours.Nesterov, family.Nesterov, {}),
-    "QHM": (ours.QHM, family.QHM, {"nu": 0.6}),
-    "PNM": (ours.PNM, family.PNM, {"b0": 0.8}),
-    "SNGM": (ours.SNGM, family.SNGM, {}),
-    "RandomScaling": (ours.RandomScaling, family.RandomScaling, {}),
-    "SGDF": (ours.SGDF, family.SGDF, {"b2": 0.99, "eps": 1e-6}),
+    "Nesterov": (ours.Nesterov, rules.Nesterov, {}),
+    "QHM": (ours.QHM, rules.QHM, {"nu": 0.6}),
+    "PNM": (ours.PNM, rules.PNM, {"b0": 0.8}),
+    "SNGM": (ours.SNGM, rules.SNGM, {}),
+    "RandomScaling": (ours.RandomScaling, rules.RandomScaling, {}),
+    "SGDF": (ours.SGDF, rules.SGDF, {"b2": 0.99, "eps": 1e-6}),
 }
 
 
@@ -48,7 +48,7 @@ class Answers:
 def coefficients(cls, options, series):
     """The rule's coefficients in all steps, from (lr, momentum) of all steps."""
     lr, mu = np.array(series).T
-    if cls is st.HeavyBall or cls in (st.SGDM, family.Nesterov, family.SNGM, family.RandomScaling):
+    if cls is st.HeavyBall or cls in (st.SGDM, rules.Nesterov, rules.SNGM, rules.RandomScaling):
         return np.column_stack([lr, mu])
     if cls is st.SGD:
         return lr[:, None]
@@ -233,7 +233,7 @@ def test_convert_keeps_the_steps(source):
 
 def test_convert_agrees_with_the_gain_of_the_rule():
     oracle = st.NoisyOracle(st.losses.quadratic([1.0]), st.noise.none(1))
-    gain = family.Nesterov(oracle, st.schedules.constant(eta=0.1, beta=0.8)).gain
+    gain = rules.Nesterov(oracle, st.schedules.constant(eta=0.1, beta=0.8)).gain
     assert ours.convert(0.1, 0.8, source="nesterov", target="sgd")["lr"] == pytest.approx(0.1 * gain)
 
 

@@ -79,12 +79,13 @@ class Given:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torchsde's own
 def test_torchsdes_euler_on_our_draws_takes_our_paths():
     torchsde = pytest.importorskip("torchsde", reason="torchsde is an extra")
-    from sdetools.simulation.philox import WordPlan, fill, stream_key
+    from sdetools.simulation.draws import DrawPlan, fill
+    from sdetools.simulation.philox import stream_key
 
     sde, h, paths, steps = CASES["limit"], 0.05, 256, 20
     em = st.EulerMaruyama(sde, h)
     ours = st.simulate(em, [2.0, 0.5], steps * h, paths, ["x"], keep_final=True, seed=9).final
-    z = np.stack([fill(WordPlan(em.draws), stream_key(9, 0), np.arange(paths), k).T for k in range(steps)])
+    z = np.stack([fill(DrawPlan(em.draws), stream_key(9, 0), np.arange(paths), k).T for k in range(steps)])
     y0, ts = torch.tensor([[2.0, 0.5]], dtype=torch.float64).repeat(paths, 1), torch.tensor([0.0, steps * h], dtype=torch.float64)
     bm = Given(torch.as_tensor(np.sqrt(h) * z), h)
     theirs = torchsde.sdeint(to_torchsde(sde), y0, ts, bm=bm, method="euler", dt=h)[-1].numpy().T

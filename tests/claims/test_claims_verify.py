@@ -296,7 +296,7 @@ ORACLE = st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.gaussian(d
 @st.claim("drawn", statement="Something is drawn.")
 def drawn(run):
     plan = st.schedules.constant(0.5)
-    found = st.simulate(st.SGD(ORACLE, plan), x0=[0.0], horizon=4.0, observe=["x"], times=[4.0], **run.options(paths=40_000))
+    found = st.simulate(st.SGD(ORACLE, plan), x0=[0.0], horizon=4.0, observe=["x"], times="all", **run.options(paths=2_000_000))
     run.measure("mean", found.at("x"), expected=0.0, tolerance=0.1)
 
 @st.claim("waits", statement="This takes its time.")

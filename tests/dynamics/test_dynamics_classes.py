@@ -7,8 +7,8 @@ import pytest
 import sympy as sp
 
 import sdetools as st
-from sdetools.dynamics import classes
-from sdetools.dynamics.classes import Symbolic
+from sdetools.dynamics.sdes import classes
+from sdetools.dynamics.sdes.classes import Symbolic
 
 X, Y, S = sp.Symbol("y0", real=True), sp.Symbol("y1", real=True), sp.Symbol("s0", real=True)
 AT = {X: sp.Rational(7, 10), Y: sp.Rational(3, 10)}

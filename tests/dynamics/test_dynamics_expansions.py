@@ -202,7 +202,7 @@ def test_the_flow_of_position_and_momentum_by_sixty_digits(x):
     """
     from mpmath import expm1, mp, mpf, sqrt
 
-    from sdetools.dynamics.integrators import _joint_flow
+    from sdetools.dynamics.integrators.splittings import _joint_flow
 
     t, kappa = 0.3, 1.7
     with mp.workdps(60):

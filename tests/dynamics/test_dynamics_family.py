@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import sdetools as st
-from sdetools.dynamics.family import (
+from sdetools.dynamics.rules import (
     IGT,
     PNM,
     QHM,

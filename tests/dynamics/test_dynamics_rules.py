@@ -207,3 +207,60 @@ def test_a_drawn_momentum_starts_at_its_mean_plus_its_root_times_the_draws():
     np.testing.assert_allclose(drawn.start(X0, z)[1], expected, atol=1e-14)
     np.testing.assert_allclose(drawn.start(X0, z[:, 1])[1], expected[:, 1], atol=1e-14)
     np.testing.assert_array_equal(drawn.start(X0)[1], DRAWN[0])
+
+
+class Walk(st.Moving):
+    """x' = c x + s xi: what a simulation asks for and nothing else."""
+
+    parts, coefficients = ("x",), ("c",)
+    dim, names, draws = 2, ("x", "y"), (Normal(2),)
+    parameters, identity, step_time = np.array([0.5]), "walk", 0.25
+
+    def rule(self, state, bound, c):
+        z, (s,) = bound
+        return (c * state[0] + s * z,)
+
+    def bind(self, z, p=None):
+        return z, self.parameters if p is None else p
+
+    def start(self, x0, z=None):
+        return (np.asarray(x0, dtype=float),)
+
+    def coefficient_values(self, steps):
+        return 0.5 ** np.arange(1, steps + 1)[:, None]
+
+
+def test_what_moves_by_the_small_interface_alone_is_simulated():
+    """x_4 has the mean x_0 2^-10 and the variance (1 + 2^-8 + 2^-14 + 2^-18) / 4; z-tests at four standard errors: false alarm below 2e-4."""
+    numba, numpy = (
+        st.simulate(Walk(), X0, 1.0, 4096, ["x", "y**2"], times=[1.0], keep_final=True, backend=backend, threads=1)
+        for backend in ("numba", "numpy")
+    )
+    rounding = 4 * 0.5 * 7 * 8 * np.finfo(float).eps  # four draws times s, below 7 and within 8 units in the last place
+    np.testing.assert_allclose(numba.final, numpy.final, rtol=0, atol=rounding)
+    variance = (1 + 2.0**-8 + 2.0**-14 + 2.0**-18) / 4
+    for name, expected in (("x", X0[0] * 2.0**-10), ("y**2", variance + (X0[1] * 2.0**-10) ** 2)):
+        found = numba.at(name, 1.0)
+        assert abs(found.value - expected) < 4 * found.stderr
+        assert abs(found.value - 1.2 * expected - 0.1) > 4 * found.stderr  # negative control
+    with pytest.raises(ValueError, match="a dynamics was expected"):
+        st.simulate(object(), X0, 1.0, 4, ["x"])
+
+
+def test_integrators_and_optimisers_move_and_only_optimisers_have_an_oracle_a_plan_and_a_momentum():
+    em, sgd = st.EulerMaruyama(st.LimitSDE(ORACLE, MOVING), 0.1), ALL["SGD"]()
+    assert isinstance(em, st.Moving) and isinstance(sgd, st.Moving)
+    assert isinstance(sgd, st.Dynamics) and not isinstance(em, st.Dynamics)
+    assert all(hasattr(sgd, own) and not hasattr(em, own) for own in ("oracle", "plan", "momentum_mean", "momentum_root"))
+
+
+def test_a_dynamics_without_a_rule_is_refused():
+    with pytest.raises(TypeError, match="rule"):
+        st.Dynamics(ORACLE, MOVING)
+
+
+def test_a_start_belongs_to_what_says_which_experiment_it_is():
+    kinetic = st.KineticSDE(ORACLE, MOVING, momentum=[0.3, -0.2])
+    assert st.BAOAB(kinetic, 0.1).start_numbers[0].tolist() == [0.3, -0.2]
+    assert st.EulerMaruyama(st.LimitSDE(ORACLE, MOVING), 0.1).start_numbers == ()
+    assert [len(ALL[name]().start_numbers) for name in ("SGDM", "SGDM, vector", "SGDM, drawn")] == [1, 1, 2]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import sdetools as st
-from sdetools.dynamics import slow as formulas
-from sdetools.dynamics.slow import SlowSDE
+from sdetools.dynamics.sdes import slow as formulas
+from sdetools.dynamics.sdes.slow import SlowSDE
 from sdetools.manifold import at, project
 
 PLAN = st.schedules.constant(eta=0.01)

@@ -1,4 +1,4 @@
-"""Data losses: hand values, naive twins, stages, stability, refusals."""
+"""Data losses: hand values, naive twins, traced formulas, stability, refusals."""
 
 import math
 import pickle
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from traced import EMITTERS, traced
 
 from sdetools.losses import LinearModel, least_squares, logistic
 
@@ -84,48 +85,39 @@ def test_contract(kind):
     again = pickle.loads(pickle.dumps(loss))
     assert again.identity == loss.identity != problem(kind, seed=1).identity
     np.testing.assert_array_equal(again.gradient(x), loss.gradient(x))
-    assert pickle.loads(pickle.dumps(loss.stage)).data[0].shape == (11, 3)
 
 
 @KINDS
+@pytest.mark.parametrize("emitter", EMITTERS)
 @pytest.mark.parametrize(("samples", "dim", "lanes"), [(1, 1, 1), (11, 3, 7), (40, 20, 64)])
-def test_stages_against_numpy(kind, samples, dim, lanes):
+def test_traced_formulas_against_numpy_and_the_naive_twin(kind, emitter, samples, dim, lanes):
     loss = problem(kind, samples, dim)
     x = 3 * np.random.default_rng(lanes).standard_normal((dim, lanes))
-    before, out, value = x.copy(), np.full((dim, lanes), np.nan), np.full(lanes, np.nan)
-    loss.stage.function(x, out, *loss.stage.data)
-    loss.value_stage.function(x, value, *loss.value_stage.data)
-    np.testing.assert_allclose(out, loss.gradient(x), rtol=1e-12, atol=1e-13)
+    before = x.copy()
+    gradient, value = traced(emitter, loss.gradient, x), traced(emitter, loss.value, x)
+    np.testing.assert_allclose(gradient, loss.gradient(x), rtol=1e-12, atol=1e-13)
     np.testing.assert_allclose(value, loss.value(x), rtol=1e-12)
+    for j in range(lanes):
+        by_hand = naive(loss, x[:, j])
+        np.testing.assert_allclose(gradient[:, j], by_hand[1], rtol=1e-12, atol=1e-12)
+        assert value[j] == pytest.approx(by_hand[0], rel=1e-12)
     np.testing.assert_array_equal(x, before)
-    alone = np.empty((dim, 1))
-    loss.stage.function(np.ascontiguousarray(x[:, -1:]), alone, *loss.stage.data)
-    np.testing.assert_array_equal(alone[:, 0], out[:, -1])  # a lane does not depend on its neighbours
-    import importlib
-
-    plain = getattr(loss.stage.function, "py_func", loss.stage.function)
-    assert getattr(importlib.import_module(plain.__module__), plain.__name__) is loss.stage.function
+    others = np.random.default_rng(0).standard_normal((dim, lanes))
+    others[:, -1] = x[:, -1]
+    np.testing.assert_array_equal(
+        traced(emitter, loss.gradient, others)[:, -1], gradient[:, -1]
+    )  # a lane does not depend on its neighbours
 
 
-def test_stages_carry_nan():
-    for kind in ("least_squares", "logistic"):
-        loss = problem(kind)
-        x = np.ones((3, 4))
-        x[1, 2] = np.nan
-        out, value = np.empty((3, 4)), np.empty(4)
-        loss.stage.function(x, out, *loss.stage.data)
-        loss.value_stage.function(x, value, *loss.value_stage.data)
-        assert np.isnan(out[:, 2]).all() and np.isnan(value[2]) and np.isfinite(np.delete(out, 2, axis=1)).all()
-
-
-def test_own_exponential():
-    from sdetools.losses.kernels import exp_negative
-
-    t = -np.concatenate([np.linspace(0, 40, 4001), np.linspace(40, 700, 500), [0.0, 1e-300, 1e-17]])
-    got = np.array([exp_negative(v) for v in t])
-    np.testing.assert_allclose(got, np.exp(t), rtol=4e-16 * 2)
-    assert exp_negative(0.0) == 1 and exp_negative(-1e300) == exp_negative(-700.0) > 0 and math.isnan(exp_negative(math.nan))
-    assert exp_negative(-math.inf) == exp_negative(-700.0)
+@KINDS
+@pytest.mark.parametrize("emitter", EMITTERS)
+def test_traced_formulas_keep_nans_in_their_lane(kind, emitter):
+    loss = problem(kind)
+    x = np.ones((3, 4))
+    x[1, 2] = np.nan
+    gradient, value = traced(emitter, loss.gradient, x), traced(emitter, loss.value, x)
+    assert np.isnan(gradient[:, 2]).all() and np.isnan(value[2])
+    assert np.isfinite(np.delete(gradient, 2, axis=1)).all() and np.isfinite(np.delete(value, 2)).all()
 
 
 def test_logistic_is_stable():
@@ -137,11 +129,9 @@ def test_logistic_is_stable():
     x = np.array([[-1e307, -1e5, 0.0, 1e5, 1e307]])
     for method in (loss.value, loss.gradient, loss.hessian, loss.third):
         assert np.isfinite(method(x)).all()
-    out, value = np.empty_like(x), np.empty(5)
-    loss.stage.function(x, out, *loss.stage.data)
-    loss.value_stage.function(x, value, *loss.value_stage.data)
-    np.testing.assert_allclose(out, loss.gradient(x), atol=1e-300)
-    np.testing.assert_allclose(value, loss.value(x), atol=1e-300)
+    for emitter in EMITTERS:
+        np.testing.assert_allclose(traced(emitter, loss.gradient, x), loss.gradient(x), atol=1e-300)
+        np.testing.assert_allclose(traced(emitter, loss.value, x), loss.value(x), atol=1e-300)
 
 
 def test_labels():
@@ -207,52 +197,27 @@ def test_minimiser_without_enough_data():
 
 
 @KINDS
-def test_symbols(kind):
-    sympy = pytest.importorskip("sympy")
-
-    class Sym:
-        """A symbol by SymPy, with the methods that NumPy's ufuncs ask for."""
-
-        def __init__(self, e):
-            self.e = sympy.sympify(e)
-
-        exp = lambda s: Sym(sympy.exp(s.e))  # noqa: E731
-        tanh = lambda s: Sym(sympy.tanh(s.e))  # noqa: E731
-        log1p = lambda s: Sym(sympy.log(1 + s.e))  # noqa: E731
-        __abs__ = lambda s: Sym(sympy.Abs(s.e))  # noqa: E731
-        __neg__ = lambda s: Sym(-s.e)  # noqa: E731
-        __pow__ = lambda s, n: Sym(s.e**n)  # noqa: E731
-
-        def __bool__(self):
-            raise TypeError("a symbol has no truth value")
-
-    def get(a):
-        return a.e if isinstance(a, Sym) else sympy.sympify(float(a))
-
-    for name in ("add", "sub", "mul", "truediv"):
-        import operator
-
-        f = getattr(operator, name)
-        setattr(Sym, f"__{name}__", lambda a, b, f=f: Sym(f(a.e, get(b))))
-        setattr(Sym, f"__r{name}__", lambda a, b, f=f: Sym(f(get(b), a.e)))
+@pytest.mark.parametrize("emitter", EMITTERS)
+def test_traced_derivatives(kind, emitter):
     loss = problem(kind, samples=4, dim=2)
-    point = np.array([0.4, -1.1])
-    x = np.empty(2, dtype=object)
-    x[:] = [Sym("u"), Sym("v")]
-    at = {"u": point[0], "v": point[1]}
-    numbers = np.vectorize(lambda a: float(get(a).subs(at)), otypes=[float])
-    np.testing.assert_allclose(numbers(loss.value(x)), loss.value(point), rtol=1e-13)
-    for method in (loss.gradient, loss.hessian, loss.third):
-        np.testing.assert_allclose(numbers(method(x)), method(point), rtol=1e-12, atol=1e-14)
-    np.testing.assert_allclose(numbers(loss.hessian_product(x, point)), loss.hessian_product(point, point), rtol=1e-12)
+    x, v, M = np.array([[0.4, 2.0, -0.3], [-1.1, 0.6, 1.7]]), np.array([0.7, -0.2]), np.array([[1.5, 0.4], [0.4, -0.9]])
+    for method in (loss.hessian, loss.third):
+        found = traced(emitter, method, x)
+        for j in range(3):
+            np.testing.assert_allclose(found[..., j], method(x[:, j]), rtol=1e-12, atol=1e-14)
+    product = traced(emitter, lambda y: loss.hessian_product(y, v), x)
+    contracted = traced(emitter, lambda y: loss.third_contracted(y, M), x)
+    for j in range(3):
+        np.testing.assert_allclose(product[:, j], loss.hessian(x[:, j]) @ v, rtol=1e-12)
+        np.testing.assert_allclose(contracted[:, j], np.einsum("ijl,ij->l", loss.third(x[:, j]), M), rtol=1e-12, atol=1e-14)
 
 
 @given(st.integers(1, 6), st.integers(1, 4), st.integers(1, 3), st.booleans(), st.floats(0, 2), st.integers(0, 10**6))
 @settings(max_examples=40, deadline=None)
-def test_stage_is_the_formula(samples, dim, lanes, is_logistic, l2, seed):
+def test_what_is_traced_is_the_formula(samples, dim, lanes, is_logistic, l2, seed):
     loss = problem("logistic" if is_logistic else "least_squares", samples, dim, l2, seed)
     x = 5 * np.random.default_rng(seed).standard_normal((dim, lanes))
-    out = np.empty_like(x)
-    loss.stage.function(x, out, *loss.stage.data)
-    np.testing.assert_allclose(out, loss.gradient(x), rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(out[:, 0], naive(loss, x[:, 0])[1], rtol=1e-12, atol=1e-12)
+    for emitter in EMITTERS:
+        found = traced(emitter, loss.gradient, x)
+        np.testing.assert_allclose(found, loss.gradient(x), rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(found[:, 0], naive(loss, x[:, 0])[1], rtol=1e-12, atol=1e-12)

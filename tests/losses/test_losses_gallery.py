@@ -1,10 +1,11 @@
-"""The gallery and quadratics: hand values, finite differences, packing of parameters, stages against their NumPy twins."""
+"""The gallery and quadratics: hand values, finite differences, packing of parameters, traced formulas."""
 
 import pickle
 from itertools import permutations
 
 import numpy as np
 import pytest
+from traced import EMITTERS, traced
 
 from sdetools.losses import (
     Loss,
@@ -137,7 +138,7 @@ def test_quadratic_form_is_the_loss(loss):
 
 def test_only_nonzero_entries_are_parameters():
     loss = quadratic([[2.0, 0.0, 1.0], [0.0, 3.0, 0.0], [1.0, 0.0, 4.0]], center=[0.0, 5.0, 0.0])
-    assert loss.parameters.tolist() == [2, 1, 3, 4, 5] and loss.stage is None
+    assert loss.parameters.tolist() == [2, 1, 3, 4, 5]
     other = quadratic([[7.0, 0.0, 2.0], [0.0, 8.0, 0.0], [2.0, 0.0, 9.0]], center=[0.0, 6.0, 0.0])
     x = RNG.standard_normal((3, 4))
     for method in ("value", "gradient", "hessian"):
@@ -158,20 +159,33 @@ def test_quadratic_runs_on_symbols():
     assert all(sympy.expand(u - v) == 0 for u, v in zip(loss.gradient(x), plain.gradient(x), strict=True))
 
 
+@pytest.mark.parametrize("emitter", EMITTERS)
 @pytest.mark.parametrize("lanes", [1, 7, 64])
-def test_stages_against_numpy(lanes):
+def test_large_quadratics_are_traced_as_products_of_matrices(emitter, lanes):
     loss = LOSSES["quadratic_large"]
     assert loss.parameters.size == 0
+    H, c = symmetric(20), np.arange(20.0)[:, None]
     x = np.random.default_rng(lanes).standard_normal((20, lanes))
-    before, out, value = x.copy(), np.full((20, lanes), np.nan), np.full(lanes, np.nan)
-    loss.stage.function(x, out, *loss.stage.data)
-    loss.value_stage.function(x, value, *loss.value_stage.data)
-    np.testing.assert_allclose(out, loss.gradient(x), rtol=1e-12, atol=1e-12)
+    before = x.copy()
+    gradient, value = traced(emitter, loss.gradient, x), traced(emitter, loss.value, x)
+    np.testing.assert_allclose(gradient, loss.gradient(x), rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(value, loss.value(x), rtol=1e-12)
+    np.testing.assert_allclose(gradient, H @ (x - c), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(value, np.einsum("ij,ik,kj->j", x - c, H, x - c) / 2, rtol=1e-12)
     np.testing.assert_array_equal(x, before)
-    at = np.repeat(loss.center[:, None], lanes, axis=1)
-    loss.stage.function(at, out, *loss.stage.data)
-    assert not out.any()
+    assert not traced(emitter, loss.gradient, np.repeat(c, lanes, axis=1)).any()
+
+
+@pytest.mark.parametrize("emitter", EMITTERS)
+@pytest.mark.parametrize("name", LOSSES)
+def test_gallery_traced_with_its_parameters(name, emitter):
+    """One path and many, and other numbers in the places of the parameters."""
+    loss = LOSSES[name]
+    for paths in (1, 5):
+        x = np.random.default_rng(paths).uniform(-1, 1, (loss.dim, paths))
+        for p in (loss.parameters, 1.5 * loss.parameters):
+            for method in (loss.value, loss.gradient):
+                np.testing.assert_allclose(traced(emitter, method, x, p), method(x, p), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The formulas of the noises one by one, beside texts of this file that are written plainly: exact, so no false-alarm rate.
 
-The compiled stages are run by Python here (`naive.interpreted`), which takes no time to compile; that machine code and text agree is tested elsewhere.
+The compiled stages of batches are run by Python here (`naive.interpreted`), which takes no time to compile; that machine code and text agree is
+tested elsewhere. All other noises are traced, and their graphs run by every emitter.
 Data have more samples than coordinates, weights differ, and no number is 0 or 1 by accident.
 """
 
@@ -9,6 +10,7 @@ import math
 import naive
 import numpy as np
 import pytest
+from traced import EMITTERS, traced
 
 import sdetools as st
 from sdetools.noise import kernels as compiled
@@ -123,6 +125,8 @@ def test_covariances_of_noise_of_data_and_of_its_gaussian_version(kind, size, re
     if std:
         other = np.stack([plain_covariance(kind, x, size, replace, 0.2, data) for x in X.T], axis=-1)
         np.testing.assert_allclose(law.covariance(X, np.array([0.2])), other, **CLOSE)
+        for emitter in EMITTERS:
+            np.testing.assert_allclose(traced(emitter, law.covariance, X, np.array([0.2])), other, **CLOSE)
     gaussian = law.as_gaussian()
     assert gaussian.gaussian and gaussian.as_gaussian() is gaussian
     unit = np.eye(gaussian.n_draws)
@@ -130,11 +134,18 @@ def test_covariances_of_noise_of_data_and_of_its_gaussian_version(kind, size, re
         root = gaussian.value(np.repeat(X[:, j : j + 1], len(unit), axis=1), unit)
         np.testing.assert_allclose(root @ root.T, expected[..., j], **CLOSE)
     np.testing.assert_allclose(gaussian.covariance(X), expected, **CLOSE)
-    if data:  # its stage, with several copies
-        z = np.random.default_rng(4).normal(size=(3 * gaussian.n_draws, LANES))
-        parts = np.split(z, 3)
-        combined = sum(w * gaussian.value(X, part) for w, part in zip(WEIGHTS, parts, strict=True))
-        np.testing.assert_allclose(run(gaussian.combined_stage(WEIGHTS), X, z), combined, **CLOSE)
+    roots = [gaussian.value(np.repeat(X[:, j : j + 1], len(unit), axis=1), unit) for j in range(LANES)]
+    z = np.random.default_rng(4).normal(size=(2 * gaussian.n_draws, LANES))
+    first, second = (np.stack([roots[j] @ part[:, j] for j in range(LANES)], axis=1) for part in np.split(z, 2))
+    twice, p = st.noise.SVAGNoise(gaussian, 3), gaussian.parameters
+    low, high = (1 - math.sqrt(5)) / math.sqrt(12), (1 + math.sqrt(5)) / math.sqrt(12)
+    for emitter in EMITTERS:  # its graph, alone and with two copies, for one path and for many
+        np.testing.assert_allclose(traced(emitter, gaussian.value, X, z[: len(z) // 2], p), first, **CLOSE)
+        np.testing.assert_allclose(traced(emitter, gaussian.value, X[:, 1:2], z[: len(z) // 2, 1:2], p), first[:, 1:2], **CLOSE)
+        np.testing.assert_allclose(traced(emitter, twice.value, X, z, twice.parameters), low * first + high * second, **CLOSE)
+    if data:  # and the covariance itself
+        for emitter in EMITTERS:
+            np.testing.assert_allclose(traced(emitter, gaussian.covariance, X), expected, **CLOSE)
 
 
 def test_the_factor_of_a_batch():
@@ -191,7 +202,7 @@ CONSTANT = {"identity": None, "diagonal": RNG.normal(size=20), "dense": WIDE}
 @pytest.mark.parametrize("structure", CONSTANT)
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_law_is_its_formula_of_the_draws(name, structure):
-    """v = R u, u_k from the draws k, rank + k, ...: values, covariances, and stages of several copies."""
+    """v = R u, u_k from the draws k, rank + k, ...: values, covariances, and graphs of one copy and of two."""
     make, options, entry = MAKERS[name]
     law = make(dim=20, root=CONSTANT[structure], **options)
     R = {"identity": np.eye(20), "diagonal": np.diag(CONSTANT["diagonal"]), "dense": WIDE}[structure]
@@ -211,10 +222,14 @@ def test_a_law_is_its_formula_of_the_draws(name, structure):
     np.testing.assert_allclose(law.value(x[:, 1], parts[0][:, 1]), v(parts[0])[:, 1], **CLOSE)
     np.testing.assert_allclose(law.covariance(x), np.repeat((R @ R.T)[..., None], LANES, axis=-1), **CLOSE)
     np.testing.assert_allclose(law.covariance(x, law.parameters), np.repeat((R @ R.T)[..., None], LANES, axis=-1), **CLOSE)
-    np.testing.assert_allclose(
-        run(law.combined_stage(WEIGHTS), x, z), sum(w * v(part) for w, part in zip(WEIGHTS, parts)), **CLOSE
-    )
-    assert make(dim=16, **options).stage is None and make(dim=17, **options).stage is not None
+    twice = st.noise.SVAGNoise(law, 3)
+    low, high = (1 - math.sqrt(5)) / math.sqrt(12), (1 + math.sqrt(5)) / math.sqrt(12)
+    both_copies = low * v(parts[0]) + high * v(parts[1])
+    for emitter in EMITTERS:
+        np.testing.assert_allclose(
+            traced(emitter, law.value, x[:, :1], parts[0][:, :1], law.parameters), v(parts[0])[:, :1], **CLOSE
+        )
+        np.testing.assert_allclose(traced(emitter, twice.value, x, z[: 2 * own], twice.parameters), both_copies, **CLOSE)
     if name in THIRDS:
         assert math.isclose(law.skewness, THIRDS[name], rel_tol=1e-14)
     if name in ("gaussian", "rademacher", "uniform", "three-point", "student"):
@@ -370,12 +385,12 @@ def test_noise_of_a_torch_loss_is_that_of_its_samples(size, replace, labels):
     expected = [np.array([v(points[:, j], part[:, j]) for j in range(LANES)]).T for part in parts]
     np.testing.assert_allclose(law.value(points, parts[0]), expected[0], **CLOSE)
     np.testing.assert_allclose(law.value(points[:, 1], parts[0]), np.array([v(points[:, 1], w) for w in parts[0].T]).T, **CLOSE)
-    tensors = list(torch.as_tensor(points)), list(torch.as_tensor(z))
+    tensors = torch.as_tensor(points), torch.as_tensor(z)
     combined = sum(w * one for w, one in zip(WEIGHTS, expected))
-    np.testing.assert_allclose(np.array(law.combined_stage(WEIGHTS).function(*tensors)), combined, **CLOSE)
+    np.testing.assert_allclose(law.combined_stage(WEIGHTS).function(*tensors).numpy(), combined, **CLOSE)
     slopes = np.array([full(x) for x in points.T]).T
     for sigma in (0.8, 1 / sum(WEIGHTS)):
-        found = np.array(law.oracle_stage(sigma, WEIGHTS).function(*tensors, sigma))
+        found = law.oracle_stage(sigma, WEIGHTS).function(*tensors, sigma).numpy()
         np.testing.assert_allclose(found, slopes + sigma * combined, **CLOSE)
     gaussian = law.as_gaussian()
     unit = np.eye(gaussian.n_draws)

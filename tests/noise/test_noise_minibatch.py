@@ -1,4 +1,4 @@
-"""Noise from data: exact covariances by enumeration, the sampling of subsets, compiled stages against their NumPy twins."""
+"""Noise from data: exact covariances by enumeration, the sampling of subsets, stages and graphs against their NumPy twins."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import pickle
 import numpy as np
 import pytest
 from scipy.stats import chi2
+from traced import EMITTERS, traced
 
+import sdetools as st
 from sdetools import losses, noise
+from sdetools.graph.value import Trace
 from sdetools.noise import NoisyOracle, Normal, Sign, Uniform, svag
 from sdetools.noise.minibatch import batch_indices
 
@@ -220,7 +223,7 @@ def test_simulated_covariance_with_a_control():
     assert np.abs((products.mean(axis=1) - wrong.covariance(x)[i, j]) / error).max() > 6
 
 
-# -- compiled stages ------------------------------------------------------------------------------------------------------------
+# -- compiled stages and graphs ------------------------------------------------------------------------------------------------------------
 
 
 def run(stage, x, z, *more):
@@ -233,14 +236,23 @@ def close(a, b):
     np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12 * np.abs(b).max())
 
 
+def agrees(law, x, paths):
+    """Stage or graph of a noise gives what its NumPy text gives."""
+    z = noise.sample_draws(law.draws, np.random.default_rng(9), paths)
+    if law.stage is not None:
+        close(run(law.stage, x, z), law.value(x, z))
+        return
+    for emitter in EMITTERS:
+        close(traced(emitter, law.value, x, z, law.parameters), law.value(x, z))
+
+
+@pytest.mark.parametrize("paths", [1, 33])
 @pytest.mark.parametrize("law", LAWS, ids=IDS)
-def test_stage_agrees_with_its_twin(law):
-    generator = np.random.default_rng(9)
-    x, z = 3 * generator.normal(size=(7, 33)), noise.sample_draws(law.draws, generator, 33)
-    close(run(law.stage, x, z), law.value(x, z))
-    both = noise.SVAGNoise(law, 3)
-    zz = noise.sample_draws(both.draws, generator, 33)
-    close(run(both.stage, x, zz), both.value(x, zz))
+def test_stage_or_graph_agrees_with_its_twin(law, paths):
+    x = 3 * np.random.default_rng(8).normal(size=(7, paths))
+    assert (law.stage is None) == isinstance(law, noise.SampleGaussian)
+    agrees(law, x, paths)
+    agrees(noise.SVAGNoise(law, 3), x, paths)
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.5, 1.0, 4.0])
@@ -296,16 +308,47 @@ def test_stages_keep_nans_in_their_lane():
         noise.student_t,
     ],
 )
-def test_constant_roots_of_many_coordinates_have_a_stage(family, structure):
+def test_constant_roots_of_many_coordinates_are_traced(family, structure):
     generator = np.random.default_rng(4)
     root = {"identity": 1.0, "diagonal": generator.normal(size=20), "dense": generator.normal(size=(20, 20))}
     law = family(dim=20, root=root.get(structure, generator.normal(size=(20, 25))))
-    x, z = np.zeros((20, 9)), noise.sample_draws(law.draws, generator, 9)
-    close(run(law.stage, x, z), law.value(x, z))
-    both = noise.SVAGNoise(law, 3)
-    zz = noise.sample_draws(both.draws, generator, 9)
-    close(run(both.stage, x, zz), both.value(x, zz))
-    assert law.oracle_stage(1.0) is None and family(dim=2).stage is None
+    assert law.stage is None and law.oracle_stage(1.0) is None
+    agrees(law, np.zeros((20, 9)), 9)
+    agrees(noise.SVAGNoise(law, 3), np.zeros((20, 9)), 9)
+
+
+WIDE = RNG.normal(size=(20, 20))
+RUNS = {
+    "logistic, Gaussian of a batch": (BIG["logistic"], noise.minibatch(BIG["logistic"], 5).as_gaussian()),
+    "least squares, Gaussian of a batch and its labels": (
+        BIG["least_squares"],
+        noise.label_noise(BIG["least_squares"], std=0.7, size=5, batch=True).as_gaussian(),
+    ),
+    "large quadratic, dense root": (
+        losses.quadratic(WIDE @ WIDE.T / 20, center=np.arange(20.0) / 20),
+        noise.student_t(20, root=WIDE),
+    ),
+    "logistic, labels of a law": (BIG["logistic"], noise.three_point(7, root=np.linspace(0.5, 1.5, 7))),
+    "least squares, batches": (BIG["least_squares"], noise.minibatch(BIG["least_squares"], 5, replace=False)),
+}
+
+
+@pytest.mark.parametrize("paths", [1, 300])
+@pytest.mark.parametrize("name", RUNS)
+def test_backends_take_the_same_paths(name, paths):
+    """SGD and SVAG of it, path by path; the reference runs the plain text of loss and noise. Another sigma is seen."""
+    loss, law = RUNS[name]
+    oracle, x0 = NoisyOracle(loss, law, sigma=0.8), np.linspace(-1, 1, loss.dim)
+
+    def final(oracle, backend):
+        moving = st.SGD(oracle, st.schedules.constant(0.1))
+        return st.simulate(moving, x0, 0.5, paths, {"L": loss}, keep_final=True, threads=1, backend=backend).final
+
+    for one in (oracle, svag(oracle, 3)):
+        reference = final(one, "numpy")
+        for backend in ("numba", "torch"):
+            np.testing.assert_allclose(final(one, backend), reference, rtol=1e-10, atol=1e-11)
+    assert np.abs(final(oracle.with_sigma(0.81), "numba") - final(oracle, "numpy")).max() > 1e-6
 
 
 def test_stages_pickle():
@@ -330,7 +373,7 @@ def test_stages_pickle():
         (lambda: noise.label_noise(SMALL["logistic"], std=1.0), "least-squares"),
         (lambda: noise.label_noise(SMALL["least_squares"], std=math.nan), "0 or above"),
         (lambda: noise.label_noise(SMALL["least_squares"], model="x"), "both"),
-        (lambda: noise.minibatch(SMALL["logistic"], size=2).value(np.array([None, None]), np.zeros(2)), "compiled stage"),
+        (lambda: noise.minibatch(SMALL["logistic"], size=2).value(Trace().input("x", (2,)), np.zeros(2)), "compiled stage"),
         (lambda: noise.minibatch(SMALL["logistic"], size=2).value(X, np.zeros(3)), "must have 2 rows"),
     ],
 )

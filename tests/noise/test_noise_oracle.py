@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from sdetools import losses, noise
+from sdetools.graph.value import Trace, order
 from sdetools.noise import NoisyOracle, Sign, svag
 
 HYPERBOLA = losses.from_expression("a*(x*y - 1)**2 / 2", variables="x y", parameters={"a": 1.5})
@@ -45,6 +46,24 @@ def test_no_noise_is_the_full_gradient():
     oracle = NoisyOracle(HYPERBOLA, noise.none(2), sigma=0.0)
     x = np.array([[1.0, 2.0], [0.5, 3.0]])
     np.testing.assert_array_equal(oracle(x, np.empty((0, 2))), HYPERBOLA.gradient(x))
+
+
+@pytest.mark.parametrize("l", [None, 3])
+def test_no_noise_costs_nothing_in_a_graph(l):
+    """Node by node the gradient itself, whatever sigma; a noise does cost."""
+    trace = Trace()
+    x, z, none = trace.input("x", (2,)), trace.input("z", (4,)), trace.input("none", (0,))
+
+    def gradient(law, draws):
+        oracle = NoisyOracle(HYPERBOLA, law, sigma=2.0)
+        oracle = oracle if l is None else svag(oracle, l)
+        return oracle(x, draws[: oracle.noise.n_draws], trace.uniform("p", (len(oracle.parameters),)))
+
+    found = order([gradient(noise.none(2), none)])
+    assert not [n for n in found if n.op == "input" and n.name != "x"]
+    plain = order([HYPERBOLA.gradient(x, trace.uniform("p", (2,))[1:])])
+    assert sorted(n.name for n in found if n.op == "map") == sorted(n.name for n in plain if n.op == "map")
+    assert len(order([gradient(noise.gaussian(2), z)])) > len(found)
 
 
 @pytest.mark.parametrize("l", [1, 2, 3, 16])

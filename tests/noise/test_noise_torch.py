@@ -80,7 +80,7 @@ def test_sgd_on_a_network_is_the_loop_that_a_user_would_write():
     oracle = st.NoisyOracle(loss, st.noise.minibatch(loss, size), 1.0)
     run = st.simulate(st.SGD(oracle, st.schedules.constant(eta)), np.full(7, 0.3), 2.0, 4, {"L": loss}, keep_final=True, seed=9)
     from sdetools.simulation.chunks import make_task
-    from sdetools.simulation.philox import fill
+    from sdetools.simulation.draws import fill
     from sdetools.weak.run import make_program
 
     program = make_program((run.dynamics,), np.full(7, 0.3), 2.0, {"L": loss}, None, (), False, True)[0]

@@ -12,10 +12,9 @@ import pytest
 from numba import njit
 from scipy import stats
 
-from sdetools.noise import Normal, Sign, Uniform
-from sdetools.simulation import lanes, philox
-from sdetools.simulation.philox import PARTS, SETS, SIGN_SLOT, WIDEST, Stream, WordPlan, fill, stream_key
-from sdetools.simulation.source import LANES
+from sdetools.simulation import draw_rows, lanes, philox
+from sdetools.simulation.philox import PARTS, SETS, WIDEST, Stream, stream_key
+from sdetools.simulation.records import LEAF as LANES
 
 KNOWN = [
     ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
@@ -28,7 +27,7 @@ KNOWN = [
 ]
 FAR = [0, 1, LANES, (1 << 32) - LANES, 1 << 32, (1 << 32) + 7 * LANES, (1 << 42) - LANES]
 STEPS = [0, 1, (1 << 32) - 1, 1 << 32, (1 << 42) - 1]
-SLOTS = [0, 5, (1 << 32) - 1, 1 << 32, SIGN_SLOT, SIGN_SLOT + (1 << 32), (1 << 44) - 1]
+SLOTS = [0, 5, (1 << 32) - 1, 1 << 32, 1 << 40, (1 << 40) + (1 << 32), (1 << 44) - 1]
 
 
 @njit
@@ -37,6 +36,17 @@ def compiled_words(key, counters):
     for i in range(len(counters)):
         c = counters[i]
         out[i] = lanes.philox_words(key[0], key[1], c[0], c[1], c[2], c[3])
+    return out
+
+
+@njit
+def _rows_of_words(address, key, first, step, slot, packed, out):
+    lanes.call(address, np.int64(key), first, step, slot, packed, out.ctypes.data)
+
+
+def rows_of_words(key, first, step, slot):
+    out = np.empty(2 * LANES, np.uint64)
+    _rows_of_words(draw_rows.ADDRESSES[draw_rows.WORDS], key, first, step, slot, 1 << 32 | LANES, out)
     return out
 
 
@@ -57,10 +67,10 @@ def test_nine_rounds_fail_the_published_vectors():
 @pytest.mark.parametrize("first", FAR)
 def test_three_twins_agree_bit_for_bit_at_far_addresses(first):
     """Python integers, NumPy, and compiled lanes, at paths, steps and slots beyond 2^32."""
-    key, out = stream_key(12345678901234567890, 3), np.empty(2 * LANES, np.uint64)
+    key = stream_key(12345678901234567890, 3)
     for step in STEPS:
         for slot in SLOTS:
-            lanes.fill_words(np.uint64(key), np.uint64(first), np.uint64(step), np.uint64(slot), out, 0)
+            out = rows_of_words(np.uint64(key), first, step, slot)
             plain = philox.words(key, np.arange(first, first + LANES), step, slot)
             np.testing.assert_array_equal(out.reshape(2, LANES), plain)
             for lane in (0, 1, LANES - 1):
@@ -99,7 +109,7 @@ def test_words_of_neighbouring_addresses_are_all_different():
     key = stream_key(0, 0)
     path = np.concatenate([np.arange(64), (1 << 32) + np.arange(64)])
     seen = np.concatenate(
-        [np.concatenate(philox.words(key, path, step, slot)) for step in (0, 1, 2, 1 << 32) for slot in (0, 1, SIGN_SLOT)]
+        [np.concatenate(philox.words(key, path, step, slot)) for step in (0, 1, 2, 1 << 32) for slot in (0, 1, 1 << 40)]
     )
     assert len(np.unique(seen)) == len(seen) == 128 * 12 * 2
 
@@ -156,14 +166,16 @@ def some_words(count: int, seed: int = 0) -> np.ndarray:
     return np.concatenate(philox.words(stream_key(seed, 0), np.arange(count // 2), 0, 0))
 
 
+@njit
+def _compiled(word, out):
+    for j in range(len(word)):
+        out[0, j], out[1, j] = lanes.turned(word[j], lanes.radius(word[j]))
+
+
 def compiled_normals(word: np.ndarray) -> np.ndarray:
-    padded = np.resize(word, -(-len(word) // LANES) * LANES)
-    out = np.empty((2, len(padded)))
-    block = np.empty(2 * LANES)
-    for at in range(0, len(padded), LANES):
-        lanes.fill_normals(padded[at : at + LANES], 0, block, 0, True)
-        out[:, at : at + LANES] = block.reshape(2, LANES)
-    return out[:, : len(word)]
+    out = np.empty((2, len(word)))
+    _compiled(word, out)
+    return out
 
 
 def test_normals_of_three_twins():
@@ -177,60 +189,12 @@ def test_normals_of_three_twins():
     assert (np.abs(fast - plain) / radius).max() < 4e-15
 
 
-def test_one_row_of_normals_is_the_first_of_two():
-    word, both, one = some_words(LANES), np.empty(2 * LANES), np.empty(LANES)
-    lanes.fill_normals(word, 0, both, 0, True)
-    lanes.fill_normals(word, 0, one, 0, False)
-    np.testing.assert_allclose(one, both[:LANES], rtol=0, atol=4e-15 * 7.6)
-
-
-def test_uniforms_are_the_same_bits_and_never_0_or_1():
-    word = np.resize(np.concatenate([HARD_WORDS, some_words(4 * LANES)]), 5 * LANES)
+def test_uniforms_never_are_0_or_1():
+    word = np.concatenate([HARD_WORDS, some_words(1024)])
     plain = philox.uniform(word)
-    out = np.empty(LANES)
-    for at in range(0, len(word), LANES):
-        lanes.fill_uniforms(word[at : at + LANES], 0, out, 0)
-        np.testing.assert_array_equal(out, plain[at : at + LANES])
     assert plain.min() > 0 and plain.max() < 1
     assert plain[0] == 2.0**-53 and plain[1] == 1 - 2.0**-53
     assert plain[:20].tolist() == [naive.uniform(int(w)) for w in word[:20]]
-
-
-PLANS = [
-    (Normal(1),),
-    (Normal(2),),
-    (Normal(3),),
-    (Normal(5),),
-    (Sign(1),),
-    (Sign(3),),
-    (Sign(64),),
-    (Uniform(1),),
-    (Uniform(3),),
-]
-
-
-@pytest.mark.parametrize("draws", PLANS, ids=str)
-def test_draws_of_a_step_against_the_naive_twin(draws):
-    (draw,), key, path = draws, stream_key(5, 0), np.array([0, 3, 1 << 33])
-    twin = {Normal: naive.normals, Sign: naive.signs, Uniform: naive.uniforms}[type(draw)]
-    for step in (0, 1, 2, 7, 63, 64, 65, 129, 1 << 33):
-        expected = [twin(key, int(p), step, draw.n) for p in path]
-        np.testing.assert_allclose(fill(WordPlan(draws), key, path, step).T, expected, rtol=2e-14, atol=0)
-
-
-@pytest.mark.parametrize(
-    "draws",
-    [(Normal(1), Sign(2), Uniform(1)), (Sign(70),), (Uniform(2), Normal(3)), (Sign(3), Sign(5)), (Normal(1), Normal(1))],
-    ids=str,
-)
-def test_no_draw_is_used_twice(draws):
-    """Rows and steps are pairwise uncorrelated: |corr| sqrt(n) < 5.5 (4e-8 each, under 6e3 pairs: 2e-4 in all)."""
-    plan, key, n = WordPlan(draws), stream_key(9, 0), 20_000
-    rows = np.concatenate([fill(plan, key, np.arange(n), step) for step in (0, 1, 2, 3)])[:110]
-    rows = (rows - rows.mean(axis=1, keepdims=True)) / rows.std(axis=1, keepdims=True)
-    correlation = rows @ rows.T / n - np.eye(len(rows))
-    assert np.abs(correlation).max() * np.sqrt(n) < 5.5
-    assert np.abs((rows[0] * rows[0]).mean()) * np.sqrt(n) > 20  # a row with itself is far outside
 
 
 # -- laws -----------------------------------------------------------------------------------------------------------------------
@@ -275,13 +239,8 @@ def test_the_two_normals_of_a_word_are_independent(gaussians):
     assert stats.kstest(angle, stats.uniform(-np.pi, 2 * np.pi).cdf).pvalue > 1e-5
 
 
-def test_uniforms_and_signs():
+def test_uniforms():
     u = philox.uniform(some_words(N // 2, seed=12))
     assert stats.kstest(u, "uniform").pvalue > 1e-5
     assert abs(z_of(u, 0.5, 1 / 12)) < 4.5 and abs(z_of(u**2, 1 / 3, 4 / 45)) < 4.5
     assert stats.kstest(u**1.01, "uniform").pvalue < 1e-5  # negative control
-    bits = [fill(WordPlan((Sign(1),)), stream_key(13, 0), np.arange(20_000), step)[0] for step in range(64)]
-    for row in bits:  # each bit of the word by itself
-        assert abs(z_of(row, 0, 1)) < 4.5
-    runs = np.array(bits)
-    assert abs(z_of(runs[1:] * runs[:-1], 0, 1)) < 4.5

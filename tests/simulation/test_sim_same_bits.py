@@ -6,21 +6,23 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from pathlib import Path
+from unittest import mock
 
 import naive
 import numpy as np
 import pytest
 
 import sdetools as st
-from sdetools.simulation.engine import GROUPS, blocks_per_chunk
+from sdetools.simulation.records import GROUPS
 
 PATHS, ETA = 5000, 0.125
 
 
+@mock.patch("sdetools.simulation.layout.LEAST_WORK", 1)
 def gap(backend="auto", seed=1, paths=PATHS, **how):
-    """Everything a user may write at module level, in one pair: gradient, root and observable by functions."""
+    """Everything a user may write at module level, in one pair: gradient, root and observable by functions. A leaf is a chunk."""
     loss = st.losses.from_function(naive.user_gradient, 2, value=naive.user_value)
     oracle = st.NoisyOracle(loss, st.noise.gaussian(dim=2, root=naive.user_root), sigma=0.7)
     plan = st.schedules.constant(ETA, 0.8)
@@ -71,7 +73,7 @@ class Backwards(Executor):
     _max_workers = 2
 
     def __init__(self):
-        self.pool, self.held = ThreadPoolExecutor(1), []
+        self.held, self.order = [], []
 
     def submit(self, fn, /, *args, **kwargs):
         future: Future = Future()
@@ -80,14 +82,17 @@ class Backwards(Executor):
             for f, run, a in reversed(self.held):
                 f.set_running_or_notify_cancel()
                 f.set_result(run(*a))
+                self.order.append(a[1])
             self.held = []
         return future
 
 
 def test_any_order_of_arrival(one_thread):
     chunks = -(-PATHS // 256)
-    assert blocks_per_chunk(PATHS) == 1 and chunks == 20
-    assert_same(gap(executor=Backwards()), one_thread)
+    assert chunks == 20
+    backwards = Backwards()
+    assert_same(gap(executor=backwards), one_thread)
+    assert backwards.order[:7] == [5, 4, 3, 2, 1, 0, 11] and sorted(backwards.order) == list(range(chunks))
 
 
 def test_a_users_compiled_gradient_reaches_spawned_workers():
@@ -102,15 +107,13 @@ def test_a_users_compiled_gradient_reaches_spawned_workers():
     np.testing.assert_array_equal(apart.statistics.sums.groups, here.statistics.sums.groups)
 
 
-def test_groups_are_filled_in_turn():
-    """Chunk c adds to group c mod 256, whatever the size of the chunks; counts say so."""
+def test_groups_are_runs_of_leaves():
+    """Group g holds the g-th run of ceil(leaves / 256) leaves; counts say so."""
     oracle = st.NoisyOracle(st.losses.linear([1.0]), st.noise.rademacher(1))
-    paths = 256 * 1024 + 700  # two blocks a chunk, 514 of them
+    paths = 256 * 1024 + 700  # 1,027 leaves, five a group: 205 groups and two leaves
     run = st.simulate(st.SGD(oracle, st.schedules.constant(1.0)), [0.0], 1.0, paths, ["x0**2"])
-    size = 256 * blocks_per_chunk(paths)
     counts = np.zeros(GROUPS, int)
-    for chunk in range(-(-paths // size)):
-        counts[chunk % GROUPS] += min(size, paths - chunk * size)
+    counts[:206] = [5 * 256] * 205 + [paths - 205 * 5 * 256]
     np.testing.assert_array_equal(run.statistics.sums.counts, counts)
     assert run.paths == paths
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -23,6 +24,11 @@ GIVEN = dict(x0=[1.0], horizon=2.0, paths=5000, observe=["x**2", "x"], seed=3)
 CHUNKS = 20
 
 
+leaf_a_chunk = mock.patch("sdetools.simulation.layout.LEAST_WORK", 1)
+"""However short a leaf is."""
+
+
+@leaf_a_chunk
 def gap(**how):
     how = {"threads": 1} | how
     return st.weak_gap(st.SGDM(ORACLE, PLAN), st.SGD(ORACLE, PLAN.averaged()), **(GIVEN | how))
@@ -213,6 +219,7 @@ def test_a_folder_is_refused(tmp_path):
 # -- everything that runs several programs must share one store -----------------------------------------------------------------
 
 
+@leaf_a_chunk
 def test_a_study_resumes_from_its_store(tmp_path):
     def study(**how):
         def pair(eta):
@@ -228,6 +235,7 @@ def test_a_study_resumes_from_its_store(tmp_path):
     assert stored(store) == 2 * CHUNKS
 
 
+@leaf_a_chunk
 def test_a_run_to_a_precision_resumes_from_its_store(tmp_path):
     given = {k: v for k, v in GIVEN.items() if k != "paths"} | {"precision": 0.05, "threads": 1}
     pair = st.SGDM(ORACLE, PLAN), st.SGD(ORACLE, PLAN.averaged())

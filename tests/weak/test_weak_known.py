@@ -14,7 +14,7 @@ from sdetools.noise.base import Normal, Sign
 from sdetools.simulation.engine import Sums
 from sdetools.weak import known as module
 from sdetools.weak.known import Known, _drawn_start, _overflown
-from sdetools.weak.ranges import Range, _corners, _equal, _quotient, analytic, range_of
+from sdetools.weak.ranges import Range, _corners, _quotient, analytic, range_of
 from sdetools.weak.statistics import PairStatistics, SingleStatistics
 
 EPS = 2.0**-52
@@ -435,7 +435,3 @@ def test_choices_hold_both_sides_and_the_larger_of_two_holds_less():
     assert range_of(lambda x: st.select(x[0] > 2, 7.0, st.select(x[0] < 1, -5.0, x[0])), 1) == Range()
     assert range_of(lambda x: x[0] > 0, 1).values == {0.0, 1.0}
     assert analytic(lambda tape: 3.0) and not analytic(lambda tape: 1 / 0)
-
-
-def test_equal_operands_are_one_symbol_or_one_number():
-    assert _equal(2, 2.0) and not _equal(2, 3.0)

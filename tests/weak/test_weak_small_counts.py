@@ -293,7 +293,8 @@ def test_values_of_step_functions():
     assert range_of(lambda x: (x[0] > 0) & (x[0] < 1), 1).values == {0.0, 1.0}
     assert range_of(st.losses.from_expression("3*sign(x)", variables="x").value, 1).values == {-3.0, 0.0, 3.0}
     assert Range.of((0, 1)).minus(Range.of((0, 1))).values == {-1.0, 0.0, 1.0}
-    assert range_of(lambda x: np.where(x[0] > 0, 1.0, 0.0), 1) == Range()  # not traceable: nothing is known
+    assert range_of(lambda x: np.where(x[0] > 0, 1.0, 0.0), 1).values == {0.0, 1.0}
+    assert range_of(lambda x: np.interp(x[0], [0.0, 1.0], [0.0, 2.0]), 1) == Range()  # not traceable: nothing is known
 
 
 def test_stated_bounds_are_checked():

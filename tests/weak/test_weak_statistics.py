@@ -118,10 +118,13 @@ def test_pointwise_intervals_do_not_cover_the_curve():
 
 @pytest.mark.parametrize("paths", [3, 5, 10, 30])
 def test_few_paths_still_cover(paths):
-    """400 repetitions: at least 95 % less 4.5 binomial errors. The regression on the control costs a degree of freedom."""
+    """The regression on the control costs a degree of freedom, and few residuals are not quite normal: 92.5 % at least where 95 % is said.
+
+    3,000 repetitions less 4.5 binomial errors; of right intervals one in 3e5 sets would fail.
+    """
     truth = exact("x")[-1]
-    hits = sum((e := gap_of(paths, seed, times=[1.0]).at("x")).low <= truth <= e.high for seed in range(400))
-    assert hits >= 400 * 0.95 - 4.5 * math.sqrt(400 * 0.95 * 0.05)
+    hits = sum((e := gap_of(paths, seed, times=[1.0]).at("x")).low <= truth <= e.high for seed in range(3000))
+    assert hits >= 3000 * 0.925 - 4.5 * math.sqrt(3000 * 0.925 * 0.075)
 
 
 @pytest.mark.parametrize("paths", [1, 2])

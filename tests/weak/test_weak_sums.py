@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sdetools.simulation.engine import Sums
-from sdetools.simulation.program import PAIR, SINGLE
+from sdetools.simulation.records import PAIR, SINGLE
 from sdetools.weak.estimate import multiplier_maxima
 from sdetools.weak.gap import WeakGap
 from sdetools.weak.run import Simulation
@@ -48,9 +48,9 @@ def sums_of(names, values, counts, lost=(0,), first=(-1,)):
 
 
 VALUES = values_of(12)
-SUMS = sums_of(PAIR, VALUES, COUNTS, lost=(2, 3), first=(-1, 7))
+SUMS = sums_of(PAIR.names, VALUES, COUNTS, lost=(2, 3), first=(-1, 7))
 PAIRED = PairStatistics(SUMS)
-SINGLES = SingleStatistics(sums_of(SINGLE, {"h": VALUES["x"]}, COUNTS, lost=(4,), first=(5,)))
+SINGLES = SingleStatistics(sums_of(SINGLE.names, {"h": VALUES["x"]}, COUNTS, lost=(4,), first=(5,)))
 
 
 def regression(values, t, o):
@@ -95,11 +95,11 @@ def test_a_regression_takes_two_degrees_of_freedom():
     """One path knows no variance; two lie on a line with the control; three leave one degree."""
     for paths in (1, 2, 3):
         values = values_of(paths)
-        found = PairStatistics(sums_of(PAIR, values, (paths,))).variance
+        found = PairStatistics(sums_of(PAIR.names, values, (paths,))).variance
         assert np.isfinite(found[1]).all() == (paths == 3)
         assert np.isfinite(found[0, 1]) == (paths > 1)
     close(found[1, 2], regression(values, 1, 2)[3])
-    assert np.isnan(SingleStatistics(sums_of(SINGLE, {"h": values["x"][:1]}, (1,))).stderr).all()
+    assert np.isnan(SingleStatistics(sums_of(SINGLE.names, {"h": values["x"][:1]}, (1,))).stderr).all()
 
 
 def test_what_the_control_explains_wholly_keeps_a_part_in_1e14():
@@ -107,7 +107,7 @@ def test_what_the_control_explains_wholly_keeps_a_part_in_1e14():
     c = np.array([-3.0, 1.0, 0.5, 4.0, -2.5]).reshape(5, 1, 1)
     for slope, left in ((3.0, 1e-14 * 9.0 * c.var(ddof=1)), (0.0, 0.0)):
         d = slope * c + 2.0
-        found = PairStatistics(sums_of(PAIR, {"x": d, "z": 0 * d, "d": d, "c": c}, (1, 4)))
+        found = PairStatistics(sums_of(PAIR.names, {"x": d, "z": 0 * d, "d": d, "c": c}, (1, 4)))
         assert found.variance.item() == pytest.approx(left, rel=1e-12, abs=0)
         assert found.gap.item() == 2.0
 
@@ -166,7 +166,7 @@ def test_the_estimate_of_a_supremum(o, controlled):
 
 
 def test_the_band_of_four_groups_is_drawn_from_residuals_where_there_is_an_error():
-    statistics = PairStatistics(sums_of(PAIR, values_of(24), (5, 4, 9, 6)))
+    statistics = PairStatistics(sums_of(PAIR.names, values_of(24), (5, 4, 9, 6)))
     for o in range(3):
         close(gap_of(statistics=statistics).sup(o).draws, np.sort(multiplier_maxima(statistics.residuals(o) * RANDOM[:, o])))
 
@@ -195,7 +195,7 @@ def test_the_table_of_a_gap():
 
 def test_the_first_divergence_of_a_pair_is_the_earlier_one():
     for first, earliest in (((-1, -1), -1), ((9, 4), 4), ((3, -1), 3), ((0, 2), 0)):
-        found = gap_of(statistics=PairStatistics(sums_of(PAIR, VALUES, COUNTS, lost=(1, 1), first=first)))
+        found = gap_of(statistics=PairStatistics(sums_of(PAIR.names, VALUES, COUNTS, lost=(1, 1), first=first)))
         assert type(found.first_divergence) is int and found.first_divergence == earliest
 
 

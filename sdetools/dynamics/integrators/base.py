@@ -1,0 +1,203 @@
+"""What integrators share: an SDE in one step, its draws and numbers, and the dynamics that a scheme makes of it.
+
+For implementers of a new integrator: set the class attributes and write `step(eq, y, h)` in terms of the equation,
+
+    eq.drift(y, i) = a(y)    eq.diffusion(y, u, i) = b(y) u    eq.column(y, j, i) = b_j(y)    eq.along(y, j, c, i) = b_j(y) c
+
+(i: which of `stages`, the fractions of the step at which time-dependent numbers are read), and of its draws: `eq.xi`, `levels` rows of
+`noise_dim` draws of mean 0 and variance 1, and, with `areas = True`, `eq.area(j, k)`, a sign for each pair of motions. sqrt(h) eq.xi[0]
+is the Brownian increment dW, and `eq.increment(y, sqrt(h), i)` is b(y) dW.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from sdetools import _check
+from sdetools._arrays import ArraysOnly, select
+from sdetools._identity import function_identity
+from sdetools.dynamics.base import Moving, State
+from sdetools.dynamics.sdes.classes import CLASSES, hold
+from sdetools.dynamics.sdes.sde import SDE
+from sdetools.noise.base import Draws, Normal, Sign, Uniform
+
+LAWS = {"normal": Normal, "two-point": Sign, "three-point": Uniform}
+
+
+class Equation:
+    """An SDE in one step: its numbers, its draws, and its time-dependent numbers at each stage; `signs` has one row a pair of motions."""
+
+    __slots__ = ("p", "s", "sde", "signs", "xi")
+
+    def __init__(self, sde: SDE, p: Any, xi: Sequence[Any], signs: Any, s: Sequence[Any]) -> None:
+        self.sde, self.p, self.xi, self.signs, self.s = sde, p, xi, signs, s
+
+    def drift(self, y: Any, stage: int = 0) -> np.ndarray:
+        """a(y)."""
+        return self.sde.drift(y, self.p, self.s[stage])
+
+    def diffusion(self, y: Any, u: Sequence[Any], stage: int = 0) -> np.ndarray:
+        """b(y) u."""
+        return self.sde.diffusion(y, u, self.p, self.s[stage])
+
+    def column(self, y: Any, j: int, stage: int = 0) -> np.ndarray:
+        """b_j(y)."""
+        return self.diffusion(y, [float(i == j) for i in range(self.sde.noise_dim)], stage)
+
+    def increment(self, y: Any, root: Any, stage: int = 0) -> Any:
+        """b(y) dW, with `root` = sqrt(h)."""
+        return self.diffusion(y, [root * xi for xi in self.xi[0]], stage) if self.sde.noise_dim else 0.0 * y
+
+    def along(self, y: Any, k: int, factor: Any, stage: int = 0) -> Any:
+        """b_k(y) times a number."""
+        return self.diffusion(y, [factor if j == k else 0.0 for j in range(self.sde.noise_dim)], stage)
+
+    def area(self, j: int, k: int) -> Any:
+        """A sign for the motions j and k, antisymmetric: what stands in for (2/h) times the area between them.
+
+        Every pair has one of its own: two areas that share a motion are uncorrelated, and so must their stand-ins be.
+        """
+        return self.signs[j * (j - 1) // 2 + k] if j > k else -self.signs[k * (k - 1) // 2 + j]
+
+
+class Integrator(Moving):
+    """An integrator on an SDE with step `dt`: a dynamics with `step_time` dt.
+
+    `law`: the law of the draws, "normal", "three-point" or "two-point" where the weak order allows it (the last two have no common
+    Brownian path, so they couple with nothing of another step). ValueError where the scheme does not apply.
+    """
+
+    strong: ClassVar[float | None] = None
+    weak: ClassVar[float] = 1.0
+    classes: ClassVar[tuple[str, ...]] = CLASSES
+    calculus: ClassVar[str] = "ito"
+    laws: ClassVar[tuple[str, ...]] = ("normal",)
+    levels: ClassVar[int] = 1
+    stages: ClassVar[tuple[float, ...]] = (0.0,)
+    areas: ClassVar[bool] = False
+    """Whether the scheme takes a sign for each pair of motions (`eq.area`), beside its draws."""
+    paired: ClassVar[bool] = True
+    """Whether the draws are the increment of a path and, with two levels, its integral over the step."""
+
+    def __init__(self, sde: SDE, dt: float, law: str = "normal") -> None:
+        if not isinstance(sde, SDE):
+            raise ValueError(
+                f"`sde` must be an SDE; got {sde!r}. Make one with st.SDE(drift=..., diffusion=...) or st.LimitSDE(oracle, plan)."
+            )
+        name = type(self).__name__
+        if sde.noise_class not in self.classes:
+            raise ValueError(
+                f"{name} must have {' or '.join(c for c in self.classes if c != 'none')} noise; got {sde.noise_class} noise. "
+                "Take st.EulerMaruyama or st.Platen, or declare the class by noise= if it is narrower than it looks."
+            )
+        if sde.calculus != self.calculus and self.calculus != "either" and sde.noise_class not in ("none", "additive"):
+            raise ValueError(
+                f"{name} must have an SDE in the {self.calculus} calculus; got {sde.calculus}. "
+                f"Add {'-' if self.calculus == 'stratonovich' else ''}(1/2) sum_j (b_j . grad) b_j to the drift and declare the calculus."
+            )
+        if law not in self.laws:
+            raise ValueError(f"`law` of {name} must be one of {', '.join(self.laws)}; got {law!r}.")
+        self.sde, self.law = sde, law
+        self.step_time = _check.positive("dt", dt)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return self.sde.parts
+
+    @property
+    def coefficients(self) -> tuple[str, ...]:
+        """The step, and the SDE's time-dependent numbers at each stage."""
+        return ("h", *(f"s{i}_{j}" for i in range(len(self.stages)) for j in range(self.sde.signals)))
+
+    @property
+    def dim(self) -> int:
+        return self.sde.dim
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.sde.names)
+
+    @property
+    def loss(self) -> Any:
+        return getattr(self.sde, "loss", None)
+
+    @property
+    def private_signs(self) -> int:
+        """Signs that a step takes beside its draws."""
+        return self.sde.noise_dim * (self.sde.noise_dim - 1) // 2 if self.areas else 0
+
+    @property
+    def draws(self) -> tuple[Draws, ...]:
+        rows = self.levels * self.sde.noise_dim
+        own = (LAWS[self.law](rows),) if rows else ()
+        return own + ((Sign(self.private_signs),) if self.private_signs else ())
+
+    @property
+    def brownian(self) -> int:
+        return self.sde.noise_dim if self.law == "normal" and not self.private_signs and self.paired else 0
+
+    @property
+    def parameters(self) -> np.ndarray:
+        return self.sde.parameters
+
+    @property
+    def identity(self) -> str:
+        return f"{function_identity(type(self).step)} {self.law} {self.sde.identity}"
+
+    @property
+    def formula(self) -> str:
+        return self.sde.latex
+
+    @property
+    def start_numbers(self) -> tuple[np.ndarray, ...]:
+        return self.sde.start_numbers
+
+    def start(self, x0: np.ndarray, z: np.ndarray | None = None) -> State:
+        return self.sde.start(x0)
+
+    @property
+    def starts_from_law(self) -> bool:
+        return self.sde.starts_from_law
+
+    def coefficient_values(self, steps: int) -> np.ndarray:
+        h = self.step_time
+        begin = np.arange(steps) * h
+        signals = [self.sde.signal_values(begin, c, h) for c in self.stages] if self.sde.signals else []
+        return np.column_stack([np.full(steps, h), *signals])
+
+    def bind(self, z: Any, p: Any = None) -> Any:
+        return z, self.parameters if p is None else p
+
+    def rule(self, state: State, bound: Any, h: Any, *signals: Any) -> State:
+        z, p = bound
+        n, q = self.sde.signals, self.sde.noise_dim
+        at = [signals[i * n : (i + 1) * n] for i in range(len(self.stages))]
+        xi = [self._law(z[i * q : (i + 1) * q]) for i in range(self.levels)]
+        eq = Equation(self.sde, p, xi, z[self.levels * q :], at)
+        y = state[0] if len(state) == 1 else np.concatenate(state)
+        self._hold(y, p, at[0])
+        y = self.sde.settle(self.step(eq, y, h), p)
+        return tuple(y[i * self.dim : (i + 1) * self.dim] for i in range(len(state)))
+
+    def step(self, eq: Equation, y: Any, h: Any) -> Any:
+        """The state after one step."""
+        raise TypeError("an integrator must define `step(eq, y, h)`")
+
+    def _hold(self, y: Any, p: Any, s: Any) -> None:
+        """Checks a class of noise that is not proven where the run is; symbols would carry it past the check."""
+        if self.sde.presumed and self.sde.noise_class != "general":
+            if np.asarray(y).dtype == object:
+                raise ArraysOnly("a class of noise that is declared and not proven is checked along the run")
+            hold(self.sde, y, p, s)
+
+    def _law(self, z: Any) -> Any:
+        if self.law != "three-point":
+            return z
+        return select(z < 1 / 6, -math.sqrt(3.0), select(z < 5 / 6, 0.0, math.sqrt(3.0)))
+
+    def __repr__(self) -> str:
+        return f"{self.name}({self.sde!r}, dt={self.step_time:g})"

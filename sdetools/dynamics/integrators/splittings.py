@@ -1,0 +1,169 @@
+"""Splittings of the kinetic equation, each part of it solved exactly: OBABO, BAOAB and UBU, all of weak order two."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import numpy as np
+
+from sdetools._identity import function_identity
+from sdetools.dynamics.base import State
+from sdetools.dynamics.integrators.base import Equation, Integrator
+from sdetools.dynamics.sdes.sde import SDE
+
+
+class _Splitting(Integrator):
+    """dX = -r M dt (A), dM = kappa grad L dt (B), dM = -gamma M dt + kappa scale R dW (O, solved exactly), of a kinetic equation."""
+
+    weak = 2.0
+    calculus = "either"
+    flow_numbers: ClassVar[int] = 2
+    """How many numbers `_flow` returns."""
+
+    def __init__(self, sde: SDE, dt: float, law: str = "normal") -> None:
+        if not getattr(sde, "splits", False):
+            raise ValueError(
+                f"{type(self).__name__} must have a kinetic equation, such as st.KineticSDE(oracle, plan); got {sde!r}. "
+                "For another SDE take st.EulerMaruyama, st.SRA1 or st.Platen."
+            )
+        super().__init__(sde, dt, law)
+
+    @property
+    def coefficients(self) -> tuple[str, ...]:
+        return ("drift", "kick", *(f"f{i}" for i in range(self.flow_numbers)))
+
+    def coefficient_values(self, steps: int) -> np.ndarray:
+        h = self.step_time
+        r, gamma, kappa = self.sde.signal_values(np.arange(steps) * h, 0.5, h).T
+        flow = (
+            np.stack([self._flow(g, k, h) for g, k in zip(gamma, kappa)])
+            if steps <= 1 or _moves(gamma, kappa)
+            else np.broadcast_to(self._flow(gamma[0], kappa[0], h), (steps, self.flow_numbers))
+        )
+        return np.column_stack([r * h, kappa * h, flow])
+
+    def _flow(self, gamma: float, kappa: float, h: float) -> np.ndarray:
+        """Numbers of the exact flow O (or U)."""
+        raise NotImplementedError
+
+    def move(self, eq: Equation, x: Any, m: Any, drift: Any, kick: Any, *flow: Any) -> State:
+        """Position and momentum after one step; `drift` is r h, `kick` is kappa h, and `flow` what `_flow` returned."""
+        raise NotImplementedError
+
+    def rule(self, state: State, bound: Any, *coefficients: Any) -> State:
+        z, p = bound
+        q = self.sde.noise_dim
+        eq = Equation(self.sde, p, [z[i * q : (i + 1) * q] for i in range(self.levels)], (), ())
+        self._hold(np.concatenate(state), p, (1.0,) * self.sde.signals)
+        return self.move(eq, *state, *coefficients)
+
+    @property
+    def identity(self) -> str:
+        return f"{function_identity(type(self).move)} {self.law} {self.sde.identity}"
+
+
+def _moves(*series: np.ndarray) -> bool:
+    return any(bool((s != s[0]).any()) for s in series)
+
+
+class _Word(_Splitting):
+    """A word of A, B and O, read from left to right: all occurrences of a letter take equal shares of the step."""
+
+    word: ClassVar[str]
+
+    def _flow(self, gamma: float, kappa: float, h: float) -> np.ndarray:
+        return _ornstein_uhlenbeck(gamma, kappa, h / self.word.count("O"))
+
+    def move(self, eq: Equation, x: Any, m: Any, drift: Any, kick: Any, decay: Any, spread: Any) -> State:
+        level = 0
+        for letter in self.word:
+            share = 1 / self.word.count(letter)
+            if letter == "A":
+                x = x - share * drift * m
+            elif letter == "B":
+                m = m + share * kick * eq.sde.gradient(x, eq.p)
+            else:
+                m = decay * m
+                if eq.sde.noise_dim:
+                    m = m + spread * eq.sde.force(x, eq.xi[level], eq.p)
+                level += 1
+        return x, m
+
+    @property
+    def identity(self) -> str:
+        return f"{self.word} {super().identity}"
+
+
+class OBABO(_Word):
+    """O(h/2) B(h/2) A(h) B(h/2) O(h/2): weak order 2. Source: G. Bussi, M. Parrinello, Phys. Rev. E 75 (2007)."""
+
+    word = "OBABO"
+    levels = 2
+    paired = False
+
+
+class BAOAB(_Word):
+    """B(h/2) A(h/2) O(h) A(h/2) B(h/2): weak order 2, exact in the position's stationary law on quadratics.
+
+    Source: B. Leimkuhler, C. Matthews, Appl. Math. Res. Express (2013).
+    """
+
+    word = "BAOAB"
+
+
+class UBU(_Splitting):
+    """U(h/2) B(h) U(h/2), U the exact flow of A and O together: weak order 2, strong order 2 in its own noise; additive noise.
+
+    Source: J. M. Sanz-Serna, K. Zygalakis, J. Mach. Learn. Res. 22 (2021).
+    """
+
+    classes = ("none", "additive")
+    levels = 4
+    paired = False
+    flow_numbers = 5
+
+    def _flow(self, gamma: float, kappa: float, h: float) -> np.ndarray:
+        return _joint_flow(gamma, kappa, h / 2)
+
+    def move(
+        self, eq: Equation, x: Any, m: Any, drift: Any, kick: Any, decay: Any, reach: Any, spread: Any, cross: Any, own: Any
+    ) -> State:
+        for half in (0, 1):
+            if eq.sde.noise_dim:
+                first = eq.sde.force(x, eq.xi[2 * half], eq.p)
+                second = eq.sde.force(x, eq.xi[2 * half + 1], eq.p)
+                x, m = x - (drift * reach) * m - drift * (cross * first + own * second), decay * m + spread * first
+            else:
+                x, m = x - (drift * reach) * m, decay * m
+            if half == 0:
+                m = m + kick * eq.sde.gradient(x, eq.p)
+        return x, m
+
+
+def _ornstein_uhlenbeck(gamma: float, kappa: float, t: float) -> np.ndarray:
+    """exp(-gamma t) and kappa sqrt((1 - exp(-2 gamma t)) / (2 gamma))."""
+    return np.array([math.exp(-gamma * t), kappa * math.sqrt(t * _mean_decay(2 * gamma * t))])
+
+
+def _mean_decay(x: float) -> float:
+    """(1 - exp(-x)) / x."""
+    return -math.expm1(-x) / x if x else 1.0
+
+
+def _joint_flow(gamma: float, kappa: float, t: float) -> np.ndarray:
+    """Decay, reach phi(t) = (1 - exp(-gamma t)) / gamma, and the root of the covariance of the noise in m and in the way.
+
+    G1 = int exp(-gamma w) dW, G2 = int phi(w) dW: Var G1 = phi(2t) / 2, Cov = phi(t)^2 / 2, Var G2 = (t - 2 phi(t) + phi(2t)/2) / gamma^2.
+    The way is divided by 2t, since `drift` is r times the whole step.
+    """
+    phi = t * _mean_decay(gamma * t)
+    first, both = t * _mean_decay(2 * gamma * t), phi * phi / 2
+    x = gamma * t
+    second = (
+        (t - 2 * phi + first) / gamma**2 if x > 1e-2 else t**3 * (1 / 3 - x / 4 + 7 * x**2 / 60 - x**3 / 24 + 31 * x**4 / 2520)
+    )
+    spread = math.sqrt(first)
+    cross = both / spread
+    own = math.sqrt(max(0.0, second - cross * cross))
+    return np.array([math.exp(-x), phi / (2 * t), kappa * spread, kappa * cross / (2 * t), kappa * own / (2 * t)])

@@ -1,0 +1,52 @@
+"""Runge-Kutta schemes that follow the path: Heun in the Stratonovich calculus, and SRA1 of strong order 3/2 for additive noise."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from sdetools.dynamics.integrators.base import Equation, Integrator
+
+
+class Heun(Integrator):
+    """The trapezoidal rule in drift and noise: y + (a + a') h / 2 + (b + b') dW / 2 with y' by Euler. Stratonovich; weak order 1.
+
+    Strong order 1 for commutative noise, 1/2 in general. Source: W. Ruemelin, SIAM J. Numer. Anal. 19 (1982).
+    """
+
+    strong = 0.5
+    calculus = "stratonovich"
+    stages = (0.0, 1.0)
+
+    def step(self, eq: Equation, y: Any, h: Any) -> Any:
+        root = np.sqrt(h)
+        a, b = eq.drift(y), eq.increment(y, root)
+        predicted = y + h * a + b
+        return y + (0.5 * h) * (a + eq.drift(predicted, 1)) + 0.5 * (b + eq.increment(predicted, root, 1))
+
+
+class SRA1(Integrator):
+    """Roessler's SRA1 for additive noise: strong order 3/2, with dW and its integral dZ as draws.
+
+    Source: A. Roessler, SIAM J. Numer. Anal. 48 (2010), Table 6.1.
+    """
+
+    strong = 1.5
+    weak = 2.0
+    classes = ("none", "additive")
+    calculus = "either"
+    levels = 2
+    stages = (0.0, 0.75, 1.0)
+
+    def step(self, eq: Equation, y: Any, h: Any) -> Any:
+        a = eq.drift(y)
+        if not eq.sde.noise_dim:
+            return y + h * ((1 / 3) * a + (2 / 3) * eq.drift(y + (0.75 * h) * a, 1))
+        root = np.sqrt(h)
+        w = [root * xi for xi in eq.xi[0]]
+        z = [(0.5 * root) * (first + second / math.sqrt(3.0)) for first, second in zip(*eq.xi)]  # dZ / h
+        late = y + (0.75 * h) * a + eq.diffusion(y, [1.5 * v for v in z], 2)
+        new = y + h * ((1 / 3) * a + (2 / 3) * eq.drift(late, 1)) + eq.diffusion(y, [u - v for u, v in zip(w, z)], 2)
+        return new + eq.diffusion(y, z)

@@ -1,0 +1,52 @@
+"""Schemes that follow the Ito-Taylor expansion: Euler-Maruyama, and Milstein with the double integrals of commutative noise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sdetools.dynamics.integrators.base import Equation, Integrator
+
+
+class EulerMaruyama(Integrator):
+    """y + a h + b sqrt(h) xi. Strong order 1/2 (1 for additive noise), weak order 1; with dt = eta and normal draws it is SGD.
+
+    >>> import sdetools as st
+    >>> em = EulerMaruyama(st.SDE(drift=["-x"], diffusion=["1"], variables="x"), dt=0.1)
+    >>> em.rule((np.array([1.0]),), em.bind(np.array([0.0])), 0.1)
+    (array([0.9]),)
+    """
+
+    strong = 0.5
+    laws = ("normal", "three-point", "two-point")
+
+    def step(self, eq: Equation, y: Any, h: Any) -> Any:
+        return y + h * eq.drift(y) + eq.increment(y, np.sqrt(h))
+
+
+class Milstein(Integrator):
+    """Euler-Maruyama with the iterated integrals of commutative noise, derivative-free: strong order 1, weak order 1.
+
+    sum_jk (b_k(y + sqrt(h) b_j) - b_k(y)) / sqrt(h) (dW_j dW_k - h delta_jk) / 2: exact derivatives where b is linear. Diagonal and
+    scalar noise need one extra evaluation of b. Source: P. Kloeden, E. Platen, section 11.1.
+    """
+
+    strong = 1.0
+    classes = ("none", "additive", "scalar", "diagonal", "commutative")
+
+    def step(self, eq: Equation, y: Any, h: Any) -> Any:
+        root, sde = np.sqrt(h), eq.sde
+        new = y + h * eq.drift(y) + eq.increment(y, root)
+        if sde.noise_class in ("none", "additive"):
+            return new
+        w = [root * xi for xi in eq.xi[0]]
+        if sde.noise_class in ("scalar", "diagonal"):
+            shifted = y + root * eq.diffusion(y, [1.0] * sde.noise_dim)
+            second = [(v * v - h) * (0.5 / root) for v in w]
+            return new + (eq.diffusion(shifted, second) - eq.diffusion(y, second))
+        for j in range(sde.noise_dim):
+            second = [(w[j] * w[k] - (h if j == k else 0.0)) * (0.5 / root) for k in range(sde.noise_dim)]
+            shifted = y + root * eq.column(y, j)
+            new = new + (eq.diffusion(shifted, second) - eq.diffusion(y, second))
+        return new

@@ -1,0 +1,24 @@
+"""Rules on noisy gradients: SGD and SGDM, the linear filters of the momentum family, and its members without a gain."""
+
+from sdetools.dynamics.rules.filters import PNM, QHM, STORM, AccSGD, Nesterov, PrimalAveraging, RandomScaling
+from sdetools.dynamics.rules.linear_filter import LinearFilter
+from sdetools.dynamics.rules.optimisers import SGD, SGDM, Auxiliary, HeavyBall
+from sdetools.dynamics.rules.without_gain import IGT, SGDF, SNGM
+
+__all__ = [
+    "IGT",
+    "PNM",
+    "QHM",
+    "SGD",
+    "SGDF",
+    "SGDM",
+    "SNGM",
+    "STORM",
+    "AccSGD",
+    "Auxiliary",
+    "HeavyBall",
+    "LinearFilter",
+    "Nesterov",
+    "PrimalAveraging",
+    "RandomScaling",
+]

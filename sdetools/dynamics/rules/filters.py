@@ -1,0 +1,304 @@
+r"""Relatives of SGD with momentum that are linear in the gradients: filters, for which a plain SGD stands.
+
+    Nesterov          v' = mu v + g,  x' = x - eta (g + mu v')                                        the form of torch
+    QHM               m' = beta m + (1 - beta) g,  x' = x - eta ((1 - nu) g + nu m')                  Ma & Yarats 2019
+    PrimalAveraging   z' = z - eta g,  x' = (1 - c) x + c z'                                          Defazio 2020
+    AccSGD            w' = A w + (1 - A) (x - kappa eta g / .7),  x' a mean of x - eta g and w'       Kidambi et al. 2018
+    PNM               m_t = beta^2 m_{t-2} + (1 - beta^2) g,  x' = x - eta ((1 + b0) m_t - b0 m_{t-1}) / norm    Xie et al. 2021
+    STORM             d' = g(x) + (1 - a) (d - g(x_previous)),  x' = x - eta d'                       Cutkosky & Orabona 2019
+    RandomScaling     m as in SGDM,  x' = x - s eta m',  s ~ Exp(1)                                   Zhang & Cutkosky 2024
+
+Slow gradients pass them with a gain (`LinearFilter`), and plain SGD at `gain * eta` is what they are compared with. RandomScaling
+answers the noise by another factor than the drift. The relatives without a gain stand in `rules.without_gain`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from sdetools import _check
+from sdetools._arrays import numeric
+from sdetools.dynamics.base import Oracle, State, columns, without_momentum
+from sdetools.dynamics.rules.linear_filter import LinearFilter
+from sdetools.noise.base import Uniform
+from sdetools.noise.oracle import NoisyOracle
+from sdetools.schedules import Plan
+
+
+class Nesterov(LinearFilter):
+    r"""v' = mu v + g(x), x' = x - eta (g(x) + mu v'): Nesterov's momentum as `torch.optim.SGD(nesterov=True)` writes it.
+
+    The plan's eta_k is torch's `lr` and beta_k is mu. The velocity sums gradients, as in `HeavyBall`, so the gain is
+    1 / (1 - mu) and one step takes eta / (1 - mu) of time. `momentum`: v_0: None for zero, a vector, or (mean, covariance).
+    At constant mu it is `QHM` with nu = beta = mu at the rate eta / (1 - mu). ValueError as in `SGDM`. Source: Sutskever et al.,
+    ICML 2013, after Y. Nesterov 1983.
+
+    >>> import sdetools as st
+    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+    >>> method = Nesterov(oracle, st.schedules.constant(eta=0.125, beta=0.75))
+    >>> method.gain, method.step_time
+    (4.0, 0.5)
+    """
+
+    parts = ("x", "v")
+    coefficients = ("eta", "beta")
+    formula = r"v_{k+1} = \mu v_k + g_k, \quad x_{k+1} = x_k - \eta_k (g_k + \mu v_{k+1})"
+
+    @staticmethod
+    def rule(state: State, oracle: Oracle, eta: Any, beta: Any) -> State:
+        x, v = state
+        g = oracle(x)
+        v = beta * v + g
+        return x - eta * (g + beta * v), v
+
+    def memory(self, steps: int) -> np.ndarray:
+        return self._held(steps)
+
+    def fading(self, steps: int) -> np.ndarray:
+        return self.plan.betas(steps)
+
+
+class QHM(LinearFilter):
+    r"""m' = beta m + (1 - beta) g(x), x' = x - eta ((1 - nu) g(x) + nu m'): quasi-hyperbolic momentum.
+
+    The plan's eta_k and beta_k are the authors' alpha and beta. Every nu has gain 1, so eta is the learning rate of the SGD
+    that it acts like, and one step takes eta of time. nu = 1 is `SGDM`, nu = 0 is `SGD`, nu = beta is `Nesterov`; `AccSGD` is another
+    QHM. `momentum`: m_0: None for zero, a vector, or (mean, covariance). ValueError for a `nu` that is not a finite number.
+    Source: Ma & Yarats, Quasi-hyperbolic momentum and Adam for deep learning, ICLR 2019; they advise nu = .7, beta = .999.
+
+    >>> import sdetools as st
+    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+    >>> QHM(oracle, st.schedules.constant(eta=0.125, beta=0.999), nu=0.7).gain
+    1.0
+    """
+
+    parts = ("x", "m")
+    coefficients = ("eta", "beta", "nu")
+    formula = r"m_{k+1} = \beta_k m_k + (1 - \beta_k) g_k, \quad x_{k+1} = x_k - \eta_k ((1 - \nu) g_k + \nu m_{k+1})"
+
+    def __init__(
+        self, oracle: NoisyOracle, plan: Plan, nu: float = 0.7, momentum: Any = None, step_time: float | None = None
+    ) -> None:
+        self.nu = _check.number("nu", nu, hint="nu = 0 is SGD, nu = 1 is SGDM.")
+        super().__init__(oracle, plan, momentum=momentum, step_time=step_time)
+
+    @staticmethod
+    def rule(state: State, oracle: Oracle, eta: Any, beta: Any, nu: Any) -> State:
+        x, m = state
+        g = oracle(x)
+        m = beta * m + (1 - beta) * g
+        return x - eta * ((1 - nu) * g + nu * m), m
+
+    def coefficient_values(self, steps: int) -> np.ndarray:
+        return columns(self.plan.etas(steps), self.plan.betas(steps), self.nu)
+
+    def memory(self, steps: int) -> np.ndarray:
+        return self._held(steps)
+
+    def fading(self, steps: int) -> np.ndarray:
+        return self.plan.betas(steps)
+
+
+class PrimalAveraging(LinearFilter):
+    r"""z' = z - eta g(x), x' = (1 - c) x + c z', from z_0 = x_0: stochastic primal averaging.
+
+    The plan (without momentum) gives eta_k, the rate of the fast sequence z; gain 1, so one step takes eta of time.
+    At constant eta it is `SGDM` with the same eta and beta = 1 - c, or `HeavyBall` with gamma = c eta; in a schedule eta_k
+    enters the memory together with its gradient, as it does not in SGDM. ValueError for a plan with momentum and for a `c` outside
+    (0, 1]. Source: Defazio, Momentum via primal averaging, 2020.
+
+    >>> import sdetools as st
+    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+    >>> PrimalAveraging(oracle, st.schedules.constant(eta=0.125), c=0.25).longest_memory
+    4.0
+    """
+
+    parts = ("x", "z")
+    coefficients = ("eta", "c")
+    formula = r"z_{k+1} = z_k - \eta_k g_k, \quad x_{k+1} = (1 - c)\, x_k + c\, z_{k+1}"
+
+    def __init__(self, oracle: NoisyOracle, plan: Plan, c: float = 0.1, step_time: float | None = None) -> None:
+        self.c = _share("c", c, "At c = 1 it is SGD; at 0 it would never move.")
+        super().__init__(oracle, without_momentum(plan, "PrimalAveraging", "c = 1 - beta"), step_time=step_time)
+
+    @staticmethod
+    def rule(state: State, oracle: Oracle, eta: Any, c: Any) -> State:
+        x, z = state
+        z = z - eta * oracle(x)
+        return (1 - c) * x + c * z, z
+
+    def start(self, x0: np.ndarray, z: np.ndarray | None = None) -> State:
+        x = numeric(x0)
+        return x, x
+
+    def coefficient_values(self, steps: int) -> np.ndarray:
+        return columns(self.plan.etas(steps), self.c)
+
+
+class AccSGD(LinearFilter):
+    r"""w' = A w + (1 - A) (x - kappa eta g / e), x' = (e (x - eta g) + (1 - A) w') / (e + 1 - A), from w_0 = x_0.
+
+    A = 1 - e^2 xi / kappa, e = 0.7, g = g(x). The plan (without momentum) gives eta_k, the short step, which the authors call delta;
+    `kappa` is the ratio of the long step to the short one, `xi` the statistical advantage. It is `QHM` at the rate
+    eta e (1 + xi) / (1 + e) with nu = (e xi - 1) / (e (1 + xi)), beta = (kappa - e^2 xi) / (kappa + e xi); so its gain is
+    e (1 + xi) / (1 + e), and one step takes gain eta of time. (At constant eta: in a schedule eta_k enters the memory, as in
+    `PrimalAveraging`.) ValueError for a plan with momentum, for numbers that are not positive, and
+    for xi > kappa / e^2, where A would be negative. Source: Kidambi et al., On the insufficiency of existing momentum schemes for
+    stochastic optimization, ICLR 2018, as in the authors' code.
+
+    >>> import sdetools as st
+    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+    >>> round(AccSGD(oracle, st.schedules.constant(eta=0.125)).gain, 6)
+    4.529412
+    """
+
+    parts = ("x", "w")
+    coefficients = ("eta", "kappa", "A")
+    formula = (
+        r"w_{k+1} = A w_k + (1 - A)(x_k - \tfrac{\kappa}{e}\eta_k g_k), \quad "
+        r"x_{k+1} = \frac{e\,(x_k - \eta_k g_k) + (1 - A)\, w_{k+1}}{e + 1 - A}, \quad A = 1 - e^2\xi/\kappa, \; e = 0.7"
+    )
+
+    def __init__(
+        self, oracle: NoisyOracle, plan: Plan, kappa: float = 1000.0, xi: float = 10.0, step_time: float | None = None
+    ) -> None:
+        self.kappa, self.xi = _check.positive("kappa", kappa), _check.positive("xi", xi)
+        if 0.49 * self.xi > self.kappa:
+            raise ValueError(
+                f"`xi` must be at most kappa / 0.49 = {self.kappa / 0.49:g}; got xi={xi!r}. The authors take xi <= sqrt(kappa)."
+            )
+        super().__init__(oracle, without_momentum(plan, "AccSGD", "kappa and xi"), step_time=step_time)
+
+    @staticmethod
+    def rule(state: State, oracle: Oracle, eta: Any, kappa: Any, A: Any) -> State:
+        x, w = state
+        g = oracle(x)
+        w = A * w + (1 - A) * (x - kappa * eta / 0.7 * g)
+        return (0.7 * (x - eta * g) + (1 - A) * w) / (1.7 - A), w
+
+    def start(self, x0: np.ndarray, z: np.ndarray | None = None) -> State:
+        x = numeric(x0)
+        return x, x
+
+    def coefficient_values(self, steps: int) -> np.ndarray:
+        return columns(self.plan.etas(steps), self.kappa, 1 - 0.49 * self.xi / self.kappa)
+
+
+class PNM(LinearFilter):
+    r"""m_t = beta^2 m_{t-2} + (1 - beta^2) g(x), x' = x - eta ((1 + b0) m_t - b0 m_{t-1}) / sqrt((1 + b0)^2 + b0^2).
+
+    Positive-negative momentum: two interleaved averages, the newer weighted up and the older down. The plan's eta_k is the authors'
+    learning rate and beta_k their beta_1. The root keeps the size of a single step's noise, not the speed: the gain is
+    1 / sqrt((1 + b0)^2 + b0^2), 0.447 at b0 = 1, and one step takes gain eta of time. m_{-1} = m_{-2} = 0. At b0 = - beta / (1 + beta)
+    the two averages join to that of `SGDM`; at beta = b0 = 0 it is `SGD`. ValueError for a `b0` that is not a finite number. Source: Xie
+    et al., Positive-negative momentum, ICML 2021, as in the authors' code.
+
+    >>> import sdetools as st
+    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+    >>> round(PNM(oracle, st.schedules.constant(eta=0.125, beta=0.9)).gain, 6)
+    0.447214
+    """
+
+    parts = ("x", "m", "previous")
+    coefficients = ("eta", "beta", "b0", "norm")
+    formula = (
+        r"m_k = \beta^2 m_{k-2} + (1 - \beta^2) g_k, \quad "
+        r"x_{k+1} = x_k - \eta_k \frac{(1 + \beta_0) m_k - \beta_0 m_{k-1}}{\sqrt{(1 + \beta_0)^2 + \beta_0^2}}"
+    )
+
+    def __init__(self, oracle: NoisyOracle, plan: Plan, b0: float = 1.0, step_time: float | None = None) -> None:
+        self.b0 = _check.number("b0", b0, hint="The authors take b0 = 1.")
+        super().__init__(oracle, plan, step_time=step_time)
+
+    @staticmethod
+    def rule(state: State, oracle: Oracle, eta: Any, beta: Any, b0: Any, norm: Any) -> State:
+        x, m, previous = state
+        new = beta * beta * previous + (1 - beta * beta) * oracle(x)
+        return x - eta * ((1 + b0) * new - b0 * m) / norm, new, m
+
+    def coefficient_values(self, steps: int) -> np.ndarray:
+        return columns(self.plan.etas(steps), self.plan.betas(steps), self.b0, math.hypot(1 + self.b0, self.b0))
+
+
+class STORM(LinearFilter):
+    r"""d_t = g(x_t; xi_t) + (1 - a) (d_{t-1} - g(x_{t-1}; xi_t)), x_{t+1} = x_t - eta d_t, d_0 = g(x_0; xi_0).
+
+    Recursive momentum: two gradients on the same draw a step. Where the noise does not depend on the point,
+    d_t = grad L(x_t) + e_t with e_t = (1 - a) e_{t-1} + a sigma v_t, e_0 = sigma v_0: the noise is averaged as in `SGDM` with
+    beta = 1 - a, the gradient of the loss is not. (So the first draw stays with its full weight 1 / a.) The plan (without momentum) gives
+    eta_k; gain 1, so one step takes eta of time. `averaged()` is the plan of that SGDM's average. a = 1 is `SGD`; `IGT` averages moved
+    gradients too, with one gradient a step. ValueError for a plan with momentum and for an `a` outside (0, 1]. Source: Cutkosky &
+    Orabona, Momentum-based variance reduction in non-convex SGD, NeurIPS 2019.
+
+    >>> import sdetools as st
+    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+    >>> STORM(oracle, st.schedules.constant(eta=0.125), a=0.25).coefficient_values(2)
+    array([[0.125, 1.   ],
+           [0.125, 0.25 ]])
+    """
+
+    parts = ("x", "d", "previous")
+    coefficients = ("eta", "a")
+    formula = r"d_k = g(x_k; \xi_k) + (1 - a)(d_{k-1} - g(x_{k-1}; \xi_k)), \quad x_{k+1} = x_k - \eta_k d_k"
+
+    def __init__(self, oracle: NoisyOracle, plan: Plan, a: float = 0.1, step_time: float | None = None) -> None:
+        self.a = _share("a", a, "At a = 1 it is SGD; at 0 it would never forget its first draws.")
+        super().__init__(oracle, without_momentum(plan, "STORM", "a = 1 - beta"), step_time=step_time)
+
+    @staticmethod
+    def rule(state: State, oracle: Oracle, eta: Any, a: Any) -> State:
+        x, d, previous = state
+        d = oracle(x) + (1 - a) * (d - oracle(previous))
+        return x - eta * d, d, x
+
+    def start(self, x0: np.ndarray, z: np.ndarray | None = None) -> State:
+        x = numeric(x0)
+        return x, np.zeros_like(x), x
+
+    def averaged(self) -> Plan:
+        return Plan(self.plan.eta_values, np.array([1 - self.a]), self.step_time).averaged()
+
+    def coefficient_values(self, steps: int) -> np.ndarray:
+        return columns(self.plan.etas(steps), np.where(np.arange(steps) == 0, 1.0, self.a))
+
+
+class RandomScaling(LinearFilter):
+    r"""m' = beta m + (1 - beta) g(x), x' = x - s eta m', s ~ Exp(1), one draw a step for all coordinates.
+
+    `SGDM` with steps of random length: s = - log(u) from one uniform draw of the method's own. The plan gives eta_k and beta_k; E s = 1,
+    so the mean is SGDM's and the gain is 1, and one step takes eta of time. It is not SGD in disguise: as
+    Var s = 1, the variance of white noise comes out larger by the factor 1 + (1 - beta) / (1 + beta), whatever eta. `momentum`: m_0: None
+    for zero, a vector, or (mean, covariance). ValueError as in `SGDM`. Source: Zhang & Cutkosky, Random scaling and momentum for
+    non-smooth non-convex optimization, ICML 2024.
+
+    >>> import sdetools as st
+    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+    >>> RandomScaling(oracle, st.schedules.constant(eta=0.125, beta=0.9)).draws
+    (Normal(n=1), Uniform(n=1))
+    """
+
+    parts = ("x", "m")
+    coefficients = ("eta", "beta")
+    extra_draws = (Uniform(1),)
+    mean_draws = (math.exp(-1),)
+    formula = (
+        r"m_{k+1} = \beta_k m_k + (1 - \beta_k) g_k, \quad x_{k+1} = x_k - s_k \eta_k m_{k+1}, \quad s_k \sim \mathrm{Exp}(1)"
+    )
+
+    @staticmethod
+    def rule(state: State, oracle: Any, eta: Any, beta: Any) -> State:
+        x, m = state
+        m = beta * m + (1 - beta) * oracle(x)
+        s = -np.log(oracle.extra[0])
+        return x - s * eta * m, m
+
+
+def _share(name: str, value: Any, hint: str) -> float:
+    """A number in (0, 1]."""
+    out = _check.number(name, value, "lie in (0, 1]", hint)
+    if not 0 < out <= 1:
+        raise ValueError(f"`{name}` must lie in (0, 1]; got {name}={value!r}. {hint}")
+    return out

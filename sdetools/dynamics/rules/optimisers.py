@@ -1,0 +1,162 @@
+r"""SGD, SGD with momentum in both of its forms, and the auxiliary process that bridges them.
+
+    SGD        z_{k+1} = z_k - eta_k g_k                                                              Def. 2.2
+    SGDM       m_{k+1} = beta_k m_k + (1 - beta_k) g_k,   x_{k+1} = x_k - eta_k m_{k+1}               Def. 2.3, "EMA form"
+    HeavyBall  m_{k+1} = beta m_k + g_k,                  x_{k+1} = x_k - gamma m_{k+1}               Eq. (1)
+    Auxiliary  y_k = x_k - c_k m_k along SGDM,            y_{k+1} = y_k - etabar_k g_k                proof of Theorem 3.5
+
+The two forms of momentum have the same iterates for eta = gamma / (1 - beta), m_EMA = (1 - beta) m_HB.
+`torch.optim.SGD(lr=eta, momentum=beta, dampening=beta)` is the EMA form but for its first step, where torch sets the buffer to g.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sdetools import _check
+from sdetools._arrays import spread
+from sdetools.dynamics.base import Dynamics, Oracle, State
+from sdetools.noise.oracle import NoisyOracle
+from sdetools.schedules import Plan, from_arrays
+
+
+class SGD(Dynamics):
+    r"""z_{k+1} = z_k - eta_k g_k, g_k = grad L(z_k) + sigma v_k (Def. 2.2 of the paper).
+
+    Takes a plan without momentum; given one with beta it refuses, for the plan to compare with is `plan.averaged()`.
+    One step advances the clock by `step_time`, by default the plan's base eta. The momentum twin is `SGDM`.
+
+    >>> import sdetools as st
+    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+    >>> st.SGD(oracle, st.schedules.constant(eta=0.1)).step_time
+    0.1
+    """
+
+    parts = ("x",)
+    coefficients = ("eta",)
+    formula = r"z_{k+1} = z_k - \eta_k\, g_k"
+
+    def __init__(self, oracle: NoisyOracle, plan: Plan, step_time: float | None = None) -> None:
+        if isinstance(plan, Plan) and plan.has_momentum:
+            raise ValueError(
+                "`plan` of SGD must be without momentum; got one with beta > 0. "
+                "Pass plan.averaged() (the schedule of Theorem 3.5), or use st.SGDM."
+            )
+        super().__init__(oracle, plan, step_time=step_time)
+
+    @staticmethod
+    def rule(state: State, oracle: Oracle, eta: Any) -> State:
+        (x,) = state
+        return (x - eta * oracle(x),)
+
+
+class SGDM(Dynamics):
+    r"""m_{k+1} = beta_k m_k + (1 - beta_k) g_k, x_{k+1} = x_k - eta_k m_{k+1} (Def. 2.3 of the paper, the EMA form).
+
+    `momentum`: m_0: None for zero, a vector, or (mean, covariance) for a Gaussian draw. The heavy-ball form,
+    m_{k+1} = beta m_k + g_k with gamma = (1 - beta) eta, is `HeavyBall`: same iterates, m_EMA = (1 - beta) m_HB.
+
+    >>> import sdetools as st
+    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+    >>> SGDM(oracle, st.schedules.constant(eta=0.1, beta=0.9)).memory(2)
+    array([0.9, 0.9, 0.9])
+    """
+
+    parts = ("x", "m")
+    coefficients = ("eta", "beta")
+    formula = r"m_{k+1} = \beta_k m_k + (1 - \beta_k) g_k, \quad x_{k+1} = x_k - \eta_k m_{k+1}"
+
+    @staticmethod
+    def rule(state: State, oracle: Oracle, eta: Any, beta: Any) -> State:
+        x, m = state
+        m = beta * m + (1 - beta) * oracle(x)
+        return x - eta * m, m
+
+    def memory(self, steps: int) -> np.ndarray:
+        return self.plan.memory(steps)
+
+    def fading(self, steps: int) -> np.ndarray:
+        return self.plan.betas(steps)
+
+
+class HeavyBall(Dynamics):
+    r"""m_{k+1} = beta m_k + g_k, x_{k+1} = x_k - gamma m_{k+1} (Eq. (1) of the paper).
+
+    `gamma` and `beta` are numbers or arrays (one a step; the last goes on). The EMA form, m_{k+1} = beta m_k + (1 - beta) g_k with
+    eta = gamma / (1 - beta), is `SGDM`: for constant beta the same iterates, m_HB = m_EMA / (1 - beta). The clock is the EMA form's:
+    one step advances by gamma_0 / (1 - beta_0) unless `step_time` says otherwise. `averaged()` is the plan of the SGD to compare with.
+
+    >>> import sdetools as st
+    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+    >>> HeavyBall(oracle, gamma=0.25, beta=0.75).step_time
+    1.0
+    """
+
+    parts = ("x", "m")
+    coefficients = ("gamma", "beta")
+    formula = r"m_{k+1} = \beta m_k + g_k, \quad x_{k+1} = x_k - \gamma m_{k+1}"
+
+    def __init__(self, oracle: NoisyOracle, gamma: Any, beta: Any, momentum: Any = None, step_time: float | None = None) -> None:
+        if np.ndim(gamma) == 0:
+            gamma = _check.positive("gamma", gamma)
+        if np.ndim(beta) == 0:
+            beta = _check.momentum("beta", beta)
+        self.heavy = from_arrays(gamma, beta)
+        rate = float(self.heavy.eta_values[0] / (1 - self.heavy.beta_values[0]))
+        super().__init__(oracle, self.heavy, momentum=momentum, step_time=rate if step_time is None else step_time)
+
+    @staticmethod
+    def rule(state: State, oracle: Oracle, gamma: Any, beta: Any) -> State:
+        x, m = state
+        m = beta * m + oracle(x)
+        return x - gamma * m, m
+
+    def coefficient_values(self, steps: int) -> np.ndarray:
+        return np.column_stack([self.heavy.etas(steps), self.heavy.betas(steps)])
+
+    def memory(self, steps: int) -> np.ndarray:
+        return self.heavy.memory(steps)
+
+    def fading(self, steps: int) -> np.ndarray:
+        return self.heavy.betas(steps)
+
+    def averaged(self) -> Plan:
+        r"""The memoryless plan: sum_{s>=k} gamma_s prod_{t=k+1..s} beta_t (gamma / (1 - beta) when both are constant)."""
+        length = len(self.heavy.eta_values)
+        memory = self.heavy.memory(length)
+        return from_arrays(self.heavy.etas(length) + memory[1:], 0.0, base=self.step_time)
+
+
+class Auxiliary(Dynamics):
+    r"""y_k = x_k - c_k m_k along the SGDM path, c_k = sum_{s>=k} eta_s prod_{t=k..s} beta_t (the bridge in the proof of Theorem 3.5).
+
+    The state is (y, x, m): y is the position that is observed, and y_{k+1} = y_k - etabar_k g_k holds path by path for every
+    schedule, with the gradients g_k taken at x_k. `momentum` as in `SGDM`.
+
+    >>> import sdetools as st
+    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+    >>> y = Auxiliary(oracle, st.schedules.constant(eta=0.1, beta=0.9), momentum=[1.0])
+    >>> y.start(np.array([2.0]))[0]
+    array([1.1])
+    """
+
+    parts = ("y", "x", "m")
+    coefficients = ("eta", "beta", "c")
+    formula = r"y_k = x_k - c_k m_k, \quad c_k = \sum_{s \ge k} \eta_s \prod_{t=k}^{s} \beta_t"
+
+    @staticmethod
+    def rule(state: State, oracle: Oracle, eta: Any, beta: Any, c: Any) -> State:
+        _, x, m = state
+        m = beta * m + (1 - beta) * oracle(x)
+        x = x - eta * m
+        return x - c * m, x, m
+
+    def start(self, x0: np.ndarray, z: np.ndarray | None = None) -> State:
+        x, m, _ = super().start(x0, z)
+        c = self.plan.memory(0)[0]
+        return spread(x, m) - c * spread(m, x), x, m
+
+    def coefficient_values(self, steps: int) -> np.ndarray:
+        return np.column_stack([self.plan.etas(steps), self.plan.betas(steps), self.plan.memory(steps)[1:]])

@@ -1,0 +1,158 @@
+r"""Relatives of SGD with momentum that have no gain: no plain SGD at another learning rate stands for them.
+
+    SNGM              m' = beta m + g / |g|,  x' = x - eta m'                                         Zhao et al. 2020
+    SGDF              x' = x - eta (mh + K (g - mh)),  K in [0, 1] a Wiener gain                      Yao et al. 2023
+    IGT               v' = c v + (1 - c) g(x + t (x - x_previous)),  c = t / (t + 1)                  Arnold et al. 2019
+
+The first two are not linear in the gradients, and the memory of IGT is as long as its run. The linear relatives stand in `rules.filters`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sdetools import _check
+from sdetools._arrays import numeric, select
+from sdetools.dynamics.base import Dynamics, Oracle, State, columns, without_momentum
+from sdetools.noise.oracle import NoisyOracle
+from sdetools.schedules import Plan
+
+
+class SNGM(Dynamics):
+    r"""m' = beta m + g(x) / |g(x)|_2, x' = x - eta m': stochastic normalised gradient descent with momentum.
+
+    |g|_2 is the norm over all coordinates; where g = 0 (or so small that its square is) the direction counts as g itself, so that
+    nothing is divided by zero. The plan's eta_k is a length: with g / |g| in the place of g this is `HeavyBall` with gamma = eta, and
+    a step is at most eta / (1 - beta) long. One step takes eta of time. `momentum`: m_0: None for zero, a vector, or (mean,
+    covariance). It is not linear in g and has no gain: reading `gain` is a ValueError. Source: Zhao, Xie & Li, Stochastic
+    normalized gradient descent with momentum for large-batch training, 2020.
+
+    >>> import sdetools as st
+    >>> oracle = st.NoisyOracle(st.losses.quadratic([3.0, 4.0]), st.noise.none(dim=2))
+    >>> SNGM.rule((np.ones(2), np.zeros(2)), oracle.loss.gradient, 0.5, 0.9)[0]
+    array([0.7, 0.6])
+    """
+
+    parts = ("x", "m")
+    coefficients = ("eta", "beta")
+    formula = r"m_{k+1} = \beta_k m_k + g_k / |g_k|_2, \quad x_{k+1} = x_k - \eta_k m_{k+1}"
+
+    @staticmethod
+    def rule(state: State, oracle: Oracle, eta: Any, beta: Any) -> State:
+        x, m = state
+        g = oracle(x)
+        length = np.sqrt((g * g).sum(axis=0))
+        m = beta * m + g / (length + select(length > 0, 0.0, 1.0))
+        return x - eta * m, m
+
+    @property
+    def gain(self) -> float:
+        """Refused: a normalised gradient is not linear in the gradient."""
+        raise ValueError(
+            "`gain` must be asked of a linear filter; SNGM is not linear: twice the gradient is the same step. "
+            "Simulate it beside SGD at a rate of your own."
+        )
+
+
+class SGDF(Dynamics):
+    r"""x' = x - eta (mh + K (g - mh)), K = sh / (sh + (g - mh)^2 + eps): SGD with a Wiener filter, coordinate by coordinate.
+
+        m' = beta m + (1 - beta) g,    s' = b2 s + (1 - b2) (g - m')^2,    mh = m' / (1 - prod beta),    sh = s' / (1 - b2^t).
+
+    g = g(x). The plan's eta_k is the authors' learning rate and beta_k their beta_1; K moves between `SGDM` (K = 0) and `SGD` (K = 1),
+    as the constant 1 - nu of `QHM` does. Here K depends on the gradient, so the method is not linear and has no gain: reading
+    `gain` is a ValueError. One step takes eta of time. At beta = 0 it is SGD. ValueError for a `b2` outside [0, 1) and for an `eps` that
+    is not positive. Source: Yao et al., Signal processing meets SGD: from momentum to filter, 2023.
+
+    >>> import sdetools as st
+    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+    >>> SGDF(oracle, st.schedules.constant(eta=0.125, beta=0.5)).coefficient_values(2)[:, -2:].round(6)
+    array([[0.5     , 0.001   ],
+           [0.75    , 0.001999]])
+    """
+
+    parts = ("x", "m", "s")
+    coefficients = ("eta", "beta", "b2", "eps", "m_share", "s_share")
+    formula = (
+        r"x_{k+1} = x_k - \eta_k (\hat m + K (g_k - \hat m)), \quad K = \frac{\hat s}{\hat s + (g_k - \hat m)^2 + \epsilon}, \quad "
+        r"m \leftarrow \beta m + (1 - \beta) g_k, \quad s \leftarrow \beta_2 s + (1 - \beta_2)(g_k - m)^2"
+    )
+
+    def __init__(
+        self, oracle: NoisyOracle, plan: Plan, b2: float = 0.999, eps: float = 1e-8, step_time: float | None = None
+    ) -> None:
+        self.b2 = _check.momentum("b2", b2)
+        self.eps = _check.positive("eps", eps, "It keeps 0 / 0 away when a gradient equals its average.")
+        super().__init__(oracle, plan, step_time=step_time)
+
+    @staticmethod
+    def rule(state: State, oracle: Oracle, eta: Any, beta: Any, b2: Any, eps: Any, m_share: Any, s_share: Any) -> State:
+        x, m, s = state
+        g = oracle(x)
+        m = beta * m + (1 - beta) * g
+        s = b2 * s + (1 - b2) * (g - m) * (g - m)
+        away, variance = g - m / m_share, s / s_share
+        return x - eta * (m / m_share + variance / (variance + away * away + eps) * away), m, s
+
+    def coefficient_values(self, steps: int) -> np.ndarray:
+        betas, counted = self.plan.betas(steps), np.arange(1, steps + 1)
+        return columns(self.plan.etas(steps), betas, self.b2, self.eps, 1 - np.cumprod(betas), 1 - self.b2**counted)
+
+    @property
+    def gain(self) -> float:
+        """Refused: the filter depends on the gradient."""
+        raise ValueError(
+            "`gain` must be asked of a linear filter; SGDF is not linear: its K depends on the gradient. "
+            "Simulate it beside SGD at the same eta."
+        )
+
+
+class IGT(Dynamics):
+    r"""v' = c v + (1 - c) g(x + c / (1 - c) (x - x_previous)), x' = x - eta v', c = t / (t + 1), t = 0, 1, ...
+
+    Implicit gradient transport: each gradient is asked so far ahead that, on a quadratic loss, v_t is grad L(x_t) plus the mean of all
+    noise so far. The plan (without momentum) gives eta_k; one step takes eta of time, and x_previous = x_0 in the first. As
+    c / (1 - c) = t grows, the memory is as long as the run: no plain SGD stands for it, and reading `gain` is a ValueError.
+    `STORM` averages over a fixed memory, with two gradients a step. ValueError for a plan with momentum. Source: Arnold et al.,
+    Reducing the variance in online optimization by transporting past gradients, NeurIPS 2019.
+
+    >>> import sdetools as st
+    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+    >>> IGT(oracle, st.schedules.constant(eta=0.125)).coefficient_values(2)
+    array([[0.125, 0.   , 0.   ],
+           [0.125, 0.5  , 1.   ]])
+    """
+
+    parts = ("x", "v", "previous")
+    coefficients = ("eta", "c", "reach")
+    formula = (
+        r"v_{k+1} = c_k v_k + (1 - c_k)\, g\big(x_k + \tfrac{c_k}{1 - c_k}(x_k - x_{k-1})\big), \quad "
+        r"x_{k+1} = x_k - \eta_k v_{k+1}, \quad c_k = \tfrac{k}{k + 1}"
+    )
+
+    def __init__(self, oracle: NoisyOracle, plan: Plan, step_time: float | None = None) -> None:
+        super().__init__(oracle, without_momentum(plan, "IGT", "c = t / (t + 1), which is fixed"), step_time=step_time)
+
+    @staticmethod
+    def rule(state: State, oracle: Oracle, eta: Any, c: Any, reach: Any) -> State:
+        x, v, previous = state
+        v = c * v + (1 - c) * oracle(x + reach * (x - previous))
+        return x - eta * v, v, x
+
+    def start(self, x0: np.ndarray, z: np.ndarray | None = None) -> State:
+        x = numeric(x0)
+        return x, np.zeros_like(x), x
+
+    def coefficient_values(self, steps: int) -> np.ndarray:
+        t = np.arange(steps, dtype=float)
+        return columns(self.plan.etas(steps), t / (t + 1), t)
+
+    @property
+    def gain(self) -> float:
+        """Refused: nothing is forgotten."""
+        raise ValueError(
+            "`gain` must be asked of a filter that forgets; the memory of IGT is as long as its run. "
+            "Simulate it beside SGD at the same eta."
+        )

@@ -1,0 +1,16 @@
+"""Stochastic differential equations: a user's own, the limits of optimisers and what follows them, the slow SDE."""
+
+from sdetools.dynamics.sdes.limits import GradientFlow, HamiltonianSDE, KineticSDE, LimitSDE, ModifiedMomentumSDE, ModifiedSDE
+from sdetools.dynamics.sdes.sde import SDE
+from sdetools.dynamics.sdes.slow import SlowSDE
+
+__all__ = [
+    "SDE",
+    "GradientFlow",
+    "HamiltonianSDE",
+    "KineticSDE",
+    "LimitSDE",
+    "ModifiedMomentumSDE",
+    "ModifiedSDE",
+    "SlowSDE",
+]

@@ -1,0 +1,291 @@
+r"""The SDEs that optimisers tend to, and the modified equations that follow them to second order.
+
+    LimitSDE          dX = -lambda_t (grad L dt + sigma sqrt(eta) R dW)                                    clock t = k eta
+    GradientFlow      dX = -lambda_t grad L dt                                                            sigma fixed, eta -> 0
+    KineticSDE        dX = -r_t M dt,  dM = lambda_t ((grad L - M) dt + sigma sqrt(eta) R dW)             alpha = 1, clock t = k eta
+    HamiltonianSDE    dX = -V dt,  dV = lambda grad L dt                                                  alpha > 1, tau = k eta^((1+alpha)/2)
+    ModifiedSDE       dX = -grad(L + eta/4 |grad L|^2) dt - sigma sqrt(eta) R dW                          second order for SGD
+    ModifiedMomentumSDE                                                                                   the same for Eq. (1), t = k sqrt(gamma)
+
+R R^T = Sigma, the covariance of the oracle's noise, whatever its law; the noise enters with the gradient's sign, so that an optimiser
+with Gaussian noise and its limit share draws. Sources: the paper, sections 3 and 6; Q. Li, C. Tai, W. E, JMLR 20 (2019).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sdetools import _check
+from sdetools._arrays import numeric
+from sdetools.dynamics.base import check_oracle, check_plan
+from sdetools.dynamics.sdes.classes import classify
+from sdetools.dynamics.sdes.sde import SDE
+from sdetools.noise.base import Normal
+from sdetools.noise.gallery import RootedNoise
+from sdetools.noise.oracle import NoisyOracle
+from sdetools.schedules import Plan
+
+
+class OracleSDE(SDE):
+    """What the limits have in common: the loss and the Gaussian noise of an oracle; `p` is [scale, own..., loss's, noise's numbers]."""
+
+    own = 1
+
+    def __init__(self, oracle: NoisyOracle, scale: float, own: Sequence[float] = (), silent: bool = False) -> None:
+        check_oracle(oracle)
+        self.oracle, self.loss, self.noise = oracle, oracle.loss, oracle.noise.as_gaussian()
+        self.dim, self.names = oracle.dim, tuple(oracle.loss.names)
+        if not all(isinstance(d, Normal) for d in self.noise.draws):
+            raise ValueError(f"the SDE of {oracle.noise.label} must be driven by normal draws; got {self.noise.draws}.")
+        self.noise_dim = 0 if silent or scale == 0 else self.noise.n_draws
+        self.own = 1 + len(own)
+        self.parameters = np.concatenate([[scale], np.asarray(own, dtype=float), self.loss.parameters, self.noise.parameters])
+        self.identity = f"{type(self).__qualname__} {self.loss.identity} {self.noise.identity}"
+        self.noise_class = classify(self, None)
+
+    @property
+    def constant_noise(self) -> bool:
+        """Whether R is a matrix of numbers."""
+        return isinstance(self.noise, RootedNoise) and self.noise.root.constant
+
+    def gradient(self, x: Any, p: Any) -> np.ndarray:
+        """grad L."""
+        return self.loss.gradient(x, self.numbers(p)[0])
+
+    def hessian_product(self, x: Any, v: Any, p: Any) -> np.ndarray:
+        """Hess L(x) v."""
+        return self.loss.hessian_product(x, v, self.numbers(p)[0])
+
+    def force(self, x: Any, u: Any, p: Any) -> np.ndarray:
+        """scale R(x) u."""
+        return p[0] * self.noise.value(x, u, self.numbers(p)[1])
+
+    def numbers(self, p: Any) -> tuple[Any, Any]:
+        """The loss's numbers and the noise's."""
+        end = self.own + len(self.loss.parameters)
+        return p[self.own : end], p[end:]
+
+
+def inside_step(start: np.ndarray, fraction: float, h: float) -> np.ndarray:
+    """start + fraction h, but never beyond the step: what jumps at a step's end has its value before the jump."""
+    return np.asarray(start) + min(fraction, 1 - 1e-6) * h
+
+
+class LimitSDE(OracleSDE):
+    r"""dX = -lambda_t (grad L(X) dt + sigma sqrt(eta) R(X) dW), R R^T = Sigma, lambda_t = etabar_k / eta at t = k eta.
+
+    `oracle` gives L, Sigma and sigma, `plan` the base eta and, averaged, lambda_t. At sigma = eta^-1/2 the diffusion is lambda_t R.
+
+    >>> import sdetools as st
+    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=0.01**-0.5)
+    >>> LimitSDE(oracle, st.schedules.constant(eta=0.01, beta=0.9))
+    LimitSDE(dim=1, 1 Brownian motion, additive noise, ito)
+    """
+
+    signals = 1
+    latex = r"\mathrm d X = -\lambda_t\,(\nabla L\,\mathrm d t + \sigma\sqrt\eta\,\Sigma^{1/2}\,\mathrm d W)"
+
+    def __init__(self, oracle: NoisyOracle, plan: Plan, silent: bool = False) -> None:
+        self.plan = check_plan(plan)
+        scale = getattr(oracle, "sigma", 0.0) * math.sqrt(self.plan.eta)
+        super().__init__(oracle, scale, silent=silent)
+
+    def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
+        return np.asarray(self.plan.rate(inside_step(start, fraction, h)))[:, None]
+
+    def drift(self, y: Any, p: Any = None, s: Sequence[Any] = (1.0,)) -> np.ndarray:
+        return -s[0] * self.gradient(y, self.parameters if p is None else p)
+
+    def diffusion(self, y: Any, u: Sequence[Any], p: Any = None, s: Sequence[Any] = (1.0,)) -> np.ndarray:
+        return -s[0] * self.force(y, u, self.parameters if p is None else p)
+
+
+class GradientFlow(LimitSDE):
+    r"""dX = -lambda_t grad L(X) dt: the limit for fixed sigma. It draws nothing.
+
+    >>> import sdetools as st
+    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+    >>> GradientFlow(oracle, st.schedules.constant(eta=0.01)).noise_class
+    'none'
+    """
+
+    latex = r"\mathrm d X = -\lambda_t \nabla L\,\mathrm d t"
+
+    def __init__(self, oracle: NoisyOracle, plan: Plan) -> None:
+        super().__init__(oracle, plan, silent=True)
+
+    def diffusion(self, y: Any, u: Sequence[Any], p: Any = None, s: Sequence[Any] = (1.0,)) -> np.ndarray:
+        return 0.0 * np.asarray(y)
+
+
+class ModifiedSDE(OracleSDE):
+    r"""dX = -grad(L + (eta/4) |grad L|^2) dt - sigma sqrt(eta) R dW: the modified equation of SGD of the second order.
+
+    `order=1` leaves the correction out (it is then `LimitSDE` with lambda = 1). sigma does not grow here as eta falls; t = k eta.
+    Source: Q. Li, C. Tai, W. E, JMLR 20 (2019), Theorems 9 and 10.
+
+    >>> import numpy as np, sdetools as st
+    >>> oracle = st.NoisyOracle(st.losses.quadratic(2.0), st.noise.gaussian(dim=1))
+    >>> ModifiedSDE(oracle, eta=0.1).drift(np.array([1.0])).round(12)
+    array([-2.2])
+    """
+
+    latex = r"\mathrm d X = -\nabla(L + \tfrac\eta4|\nabla L|^2)\,\mathrm d t + \sigma\sqrt\eta\,\Sigma^{1/2}\,\mathrm d W"
+
+    def __init__(self, oracle: NoisyOracle, eta: float, order: int = 2) -> None:
+        eta = _check.positive("eta", eta)
+        order = _order(order)
+        super().__init__(oracle, getattr(oracle, "sigma", 0.0) * math.sqrt(eta), [eta / 2 if order == 2 else 0.0])
+        self.order = order
+
+    def drift(self, y: Any, p: Any = None, s: Sequence[Any] = ()) -> np.ndarray:
+        p = self.parameters if p is None else p
+        g = self.gradient(y, p)
+        return -g - p[1] * self.hessian_product(y, g, p)
+
+    def diffusion(self, y: Any, u: Sequence[Any], p: Any = None, s: Sequence[Any] = ()) -> np.ndarray:
+        return -self.force(y, u, self.parameters if p is None else p)
+
+
+def _order(order: int) -> int:
+    if order not in (1, 2):
+        raise ValueError(f"`order` must be 1 or 2; got order={order!r}.")
+    return int(order)
+
+
+class PhaseSDE(OracleSDE):
+    r"""dX = -r M dt, dM = -gamma M dt + kappa (grad L dt + scale R dW): position and momentum, with `kinetic(p, s) = (r, gamma, kappa)`.
+
+    What splitting integrators ask for. `momentum`: M_0, zero by default.
+    """
+
+    parts = ("x", "m")
+    splits = True
+    """Whether position and momentum move by nothing else, so that a splitting integrator applies."""
+    latex = r"\mathrm d X = -r M\,\mathrm d t,\quad \mathrm d M = -\gamma M\,\mathrm d t + \kappa(\nabla L\,\mathrm d t + \Sigma^{1/2}\mathrm d W)"
+
+    def _begin(self, momentum: Any, dim: int) -> None:
+        self.momentum = np.zeros(dim) if momentum is None else _check.point("momentum", momentum, dim)
+
+    @property
+    def start_numbers(self) -> tuple[np.ndarray, ...]:
+        return (self.momentum,)
+
+    def start(self, x0: np.ndarray) -> tuple[np.ndarray, ...]:
+        return numeric(x0), self.momentum
+
+    def kinetic(self, s: Sequence[Any]) -> tuple[Any, Any, Any]:
+        """(r, gamma, kappa) of the moment, from the signals."""
+        return s[0], s[1], s[2]
+
+    def drift(self, y: Any, p: Any = None, s: Sequence[Any] = (1.0, 1.0, 1.0)) -> np.ndarray:
+        p, (x, m), (r, gamma, kappa) = self.parameters if p is None else p, self._split(y), self.kinetic(s)
+        return np.concatenate([-r * m, kappa * self.gradient(x, p) - gamma * m])
+
+    def diffusion(self, y: Any, u: Sequence[Any], p: Any = None, s: Sequence[Any] = (1.0, 1.0, 1.0)) -> np.ndarray:
+        p, (x, m) = self.parameters if p is None else p, self._split(y)
+        return np.concatenate([0.0 * m, self.kinetic(s)[2] * self.force(x, u, p)])
+
+    def _split(self, y: Any) -> tuple[Any, Any]:
+        return y[: self.dim], y[self.dim :]
+
+
+class KineticSDE(PhaseSDE):
+    r"""dX = -r_t M dt, dM = lambda_t ((grad L(X) - M) dt + sigma sqrt(eta) R(X) dW): the limit of SGDM at alpha = 1, clock t = k eta.
+
+    lambda_t = (1 - beta_k) / eta and r_t = eta_k / eta, read from the plan. `momentum`: M_0.
+
+    >>> import sdetools as st
+    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=0.01**-0.5)
+    >>> KineticSDE(oracle, st.schedules.constant(eta=0.01, beta=0.99)).parts
+    ('x', 'm')
+    """
+
+    signals = 3
+    latex = r"\mathrm d X = -M\,\mathrm d t,\quad \mathrm d M = \lambda_t((\nabla L - M)\,\mathrm d t + \sigma\sqrt\eta\,\Sigma^{1/2}\mathrm d W)"
+
+    def __init__(self, oracle: NoisyOracle, plan: Plan, momentum: Any = None) -> None:
+        self.plan = check_plan(plan)
+        if not self.plan.has_momentum:
+            raise ValueError("`plan` of a kinetic SDE must have momentum; got beta = 0. Without it the limit is st.LimitSDE.")
+        super().__init__(oracle, getattr(oracle, "sigma", 0.0) * math.sqrt(self.plan.eta))
+        self._begin(momentum, self.dim)
+
+    def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
+        eta = self.plan.eta
+        k = np.floor(inside_step(start, fraction, h) / eta * (1 + 1e-12) + 1e-9).astype(int)
+        steps = int(k.max(initial=0)) + 1
+        friction = (1 - self.plan.betas(steps)[k]) / eta
+        return np.column_stack([self.plan.etas(steps)[k] / eta, friction, friction])
+
+
+class HamiltonianSDE(PhaseSDE):
+    r"""dX = -V dt, dV = lambda grad L(X) dt: the limit of SGDM for alpha > 1, without friction or noise.
+
+    Its clock is tau = k eta^((1+alpha)/2), so give the optimiser `step_time=plan.eta**((1 + plan.alpha) / 2)`; V = eta^((1-alpha)/2) m
+    and lambda = (1 - beta) / eta^alpha, from a constant plan with alpha > 1.
+
+    >>> import sdetools as st
+    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=10.0)
+    >>> HamiltonianSDE(oracle, st.schedules.scaled(0.01, alpha=1.5)).noise_dim
+    0
+    """
+
+    signals = 3
+    latex = r"\mathrm d X = -V\,\mathrm d t,\quad \mathrm d V = \lambda \nabla L\,\mathrm d t"
+
+    def __init__(self, oracle: NoisyOracle, plan: Plan, momentum: Any = None) -> None:
+        self.plan = check_plan(plan)
+        if not plan.alpha > 1 or len(plan.eta_values) > 1:
+            raise ValueError(
+                f"`plan` of the Hamiltonian limit must be a constant schedule with alpha > 1; got {plan!r}. "
+                "Make one with st.schedules.scaled(eta, alpha=1.5)."
+            )
+        self.rate = float((1 - plan.beta_values[0]) / plan.eta**plan.alpha)
+        super().__init__(oracle, 0.0, silent=True)
+        self._begin(momentum, self.dim)
+
+    def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
+        return np.broadcast_to([1.0, 0.0, self.rate], (len(start), 3))
+
+
+class ModifiedMomentumSDE(PhaseSDE):
+    r"""The modified equations of Eq. (1) with rate gamma, h = sqrt(gamma), mu = (1 - beta)/h, in M = -V, clock t = k sqrt(gamma).
+
+        order 1:  dM = -mu M dt + grad L dt + sigma sqrt(h) R dW,                                   dX = -M dt
+        order 2:  dM = -(mu + h/2 (mu^2 - Hess)) M dt + (1 + h mu/2) grad L dt + sigma sqrt(h) R dW,
+                  dX = -((1 - h mu/2) M + (h/2) grad L) dt
+
+    Give the optimiser `st.HeavyBall(oracle, gamma, beta, step_time=gamma**0.5)`. Source: Q. Li, C. Tai, W. E, JMLR 20 (2019).
+
+    >>> import sdetools as st
+    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+    >>> round(ModifiedMomentumSDE(oracle, gamma=0.01, beta=0.9).mu, 12)
+    1.0
+    """
+
+    signals = 3
+
+    def __init__(self, oracle: NoisyOracle, gamma: float, beta: float, order: int = 2, momentum: Any = None) -> None:
+        gamma, beta, order = _check.positive("gamma", gamma), _check.momentum("beta", beta), _order(order)
+        h = math.sqrt(gamma)
+        self.h, self.order, self.splits = h, order, order == 1
+        self.mu = (1 - beta) / h
+        super().__init__(oracle, getattr(oracle, "sigma", 0.0) * math.sqrt(h), [h / 2 if order == 2 else 0.0, self.mu])
+        self._begin(momentum, self.dim)
+
+    def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
+        return np.broadcast_to([1.0, self.mu, 1.0], (len(start), 3))
+
+    def drift(self, y: Any, p: Any = None, s: Sequence[Any] = (1.0, 1.0, 1.0)) -> np.ndarray:
+        p, (x, m) = self.parameters if p is None else p, self._split(y)
+        half, mu, g = p[1], p[2], self.gradient(x, p)
+        damped = (mu + half * mu * mu) * m - half * self.hessian_product(x, m, p)
+        return np.concatenate([-(1 - half * mu) * m - half * g, (1 + half * mu) * g - damped])
+
+    def diffusion(self, y: Any, u: Sequence[Any], p: Any = None, s: Sequence[Any] = (1.0, 1.0, 1.0)) -> np.ndarray:
+        return super().diffusion(y, u, p)  # the signals' own numbers: kappa = 1

@@ -1,0 +1,262 @@
+r"""The slow SDE: how an optimiser drifts along the manifold of minimisers Gamma over O(1/eta^2) steps.
+
+    dX = -lambda_t P(X) sigma Sigma^{1/2} dW + (lambda_t^2 / 2) d2Phi(X)[sigma^2 Sigma] dt,    X_0 = Phi(x_0),    clock t = k eta^2.
+
+An integrator makes a dynamics of it, as of any SDE. Its coefficients are those of the M largest curvatures, which extends them smoothly
+to a neighbourhood of Gamma, and every step ends with a retraction R to Gamma. That costs no order, weak or strong: X is on Gamma, so
+X = R(X), and for every smooth f  E f(R(y)) - E f(X) = E (f o R)(y) - E (f o R)(X) = O(h^{p+1})  over a step. So Euler-Maruyama (whose drift
+is the Ito correction with its part normal to Gamma) has weak order 1 on Gamma, and Platen's and Roessler's schemes have weak order 2.
+
+Sources: the paper, section 4 (Eq. 4); G. Katzenberger, Annals of Probability 19 (1991); Z. Li, T. Wang, S. Arora, ICLR 2022.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache, partial
+from itertools import combinations_with_replacement, permutations
+from typing import Any
+
+import numpy as np
+
+from sdetools import _check
+from sdetools._arrays import Block, components
+from sdetools.dynamics.base import check_oracle, check_plan
+from sdetools.dynamics.sdes.limits import OracleSDE, inside_step
+from sdetools.manifold.flow import FlowError, project
+from sdetools.manifold.geometry import at
+from sdetools.noise.gallery import RootedNoise
+from sdetools.noise.oracle import NoisyOracle
+from sdetools.schedules import Plan
+
+RETRACTIONS = 6
+"""Newton's steps back to Gamma; they converge quadratically."""
+MOST_REST, LEAST_PART = 0.7, 1e-8
+"""A path is lost where |lambda_{M+1}| exceeds the first part of lambda_M, or lambda_M falls below the second part of lambda_1."""
+TRIES = 4
+
+
+class SlowSDE(OracleSDE):
+    r"""dX = -lambda_t P(X) sigma R(X) dW + (lambda_t^2 / 2) d2Phi(X)[sigma^2 Sigma] dt on the minimisers of `oracle.loss`, R R^T = Sigma.
+
+    X_0 = Phi(x_0), and one unit of time is 1/eta^2 steps: give the optimiser beside it `step_time=plan.eta**2`. `plan` gives
+    lambda_t = etabar_k / eta at t = k eta^2. `at`: a point whose gradient flow ends on the manifold that is meant (by default a few
+    points near 0 are tried): there the rank M of the Hessian is found, unless `rank` says it. Where P Sigma P = 0 (label noise, whose Sigma is
+    c Hess L on Gamma) nothing is drawn and dX = -(lambda^2 c / 4) P grad tr H dt.
+
+    Take it with an integrator, st.EulerMaruyama(slow, dt) or st.Platen(slow, dt). Paths on which M is not clear any more (near a singular
+    point of Gamma) count as lost. ValueError for a loss without a manifold, an ambiguous rank, a point whose flow does not converge.
+
+    >>> import sdetools as st
+    >>> oracle = st.NoisyOracle(st.losses.exponential_valley(), st.noise.gaussian(dim=2))
+    >>> slow = SlowSDE(oracle, st.schedules.constant(eta=0.01))
+    >>> slow.rank, bool(np.allclose(slow.drift(np.array([0.3, 0.0])), [-0.25, 0.0], rtol=1e-12))
+    (1, True)
+    """
+
+    signals = 1
+    constant_noise = False  # P turns with x
+    latex = (
+        r"\mathrm d X = -\lambda_t P\,\sigma\Sigma^{1/2}\,\mathrm d W + "
+        r"\tfrac{\lambda_t^2}{2}\,\partial^2\Phi(X)[\sigma^2\Sigma]\,\mathrm d t"
+    )
+
+    def __init__(self, oracle: NoisyOracle, plan: Plan, at: Any = None, rank: int | None = None) -> None:
+        self.plan = check_plan(plan)
+        check_oracle(oracle)
+        self._starts: dict[bytes, np.ndarray] = {}
+        self._last: tuple[Any, Any] | None = None
+        self.rank, probes = self._found(oracle.loss, at, rank)
+        self._make_blocks(oracle)
+        super().__init__(oracle, oracle.sigma, silent=self._is_still(oracle, probes))
+        self.identity += f" rank {self.rank}"
+
+    def _found(self, loss: Any, at_point: Any, rank: int | None) -> tuple[int, np.ndarray]:
+        """The rank, and points of Gamma `(dim, n)` at which it was seen."""
+        if at_point is not None:
+            probes = self._phi(loss, _check.point("at", at_point, loss.dim))[:, None]
+            return at(loss, probes, rank).rank, probes
+        rng = np.random.default_rng(20240611)
+        found: list[np.ndarray] = []
+        told = ""
+        for scale in (1.0, 0.5, 2.0):
+            for _ in range(TRIES):
+                try:
+                    found.append(project(loss, scale * rng.standard_normal(loss.dim), 1e-8))
+                except FlowError as error:
+                    told = str(error)
+                if len(found) == 2:
+                    break
+        if not found:
+            raise ValueError(
+                f"`at` must be given, a start whose gradient flow ends on a manifold of minimisers; none was found near 0: {told}"
+            )
+        probes = np.stack(found, axis=1)
+        return at(loss, probes, rank).rank, probes
+
+    def _is_still(self, oracle: NoisyOracle, probes: np.ndarray) -> bool:
+        """Whether P Sigma P vanishes at the probes: then the slow motion is an ordinary differential equation."""
+        geometry = at(oracle.loss, probes, self.rank)
+        Sigma = np.asarray(oracle.noise.covariance(probes), dtype=float)
+        seen = np.einsum("ia...,ij...,jb...->ab...", geometry.tangent, Sigma, geometry.tangent)
+        return bool(np.abs(seen).max() <= 1e-12 * max(np.abs(Sigma).max(), 1e-300))
+
+    def _phi(self, loss: Any, x0: np.ndarray) -> np.ndarray:
+        key = x0.tobytes()
+        if key not in self._starts:
+            self._starts[key] = project(loss, x0)
+        return self._starts[key]
+
+    def start(self, x0: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Phi(x_0), of each column; ValueError where the rank there is another."""
+        x0 = np.asarray(x0, dtype=float)
+        if x0.ndim == 2:
+            columns, back = np.unique(x0, axis=1, return_inverse=True)
+            return (np.stack([self.start(column)[0] for column in columns.T], axis=1)[:, back.ravel()],)
+        phi = self._phi(self.loss, x0)
+        at(self.loss, phi, self.rank)
+        return (phi,)
+
+    @property
+    def starts_from_law(self) -> bool:
+        """Phi is computed beforehand, of points that are known."""
+        return False
+
+    def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
+        return np.asarray(self.plan.rate(inside_step(start, fraction, h), step_time=self.plan.eta**2))[:, None]
+
+    def drift(self, y: Any, p: Any = None, s: Any = (1.0,)) -> np.ndarray:
+        p = self.parameters if p is None else p
+        return (0.5 * s[0] * s[0]) * self._pull(self._frame(y, p), self._third(y, p))
+
+    def diffusion(self, y: Any, u: Any, p: Any = None, s: Any = (1.0,)) -> np.ndarray:
+        p = self.parameters if p is None else p
+        return -s[0] * self._tangent(self._projection(y, p), self.force(y, u, p))
+
+    def settle(self, new: Any, p: Any) -> np.ndarray:
+        """R(new): Newton's steps (Hess L + tr(Hess L) P)^{-1} grad L, with the projection P of the point that is brought back."""
+        projection = self._projection(new, p)
+        for _ in range(RETRACTIONS):
+            new = new - self._newton(self._hessian(new, p), projection, self._slope(new, p))
+        return new
+
+    def _make_blocks(self, oracle: NoisyOracle) -> None:
+        """The pieces of a step that are not traced: the frame, the solver, and what the loss and noise cannot trace."""
+        from sdetools.manifold import kernels
+
+        dim, loss, noise = oracle.dim, oracle.loss, oracle.noise.as_gaussian()
+        own = dim * (dim + 1) // 2
+        settings = (np.array([dim, self.rank, MOST_REST, LEAST_PART], dtype=float),)
+        scratch = kernels.frame_rows(dim) - 4 * own
+        self._frame_block = Block(partial(_plain_frame, dim, self.rank), 4 * own, scratch, kernels.frame, settings)
+        self._pull = Block(partial(_plain_pull, dim), dim, dim, kernels.pull, settings)
+        self._tangent = Block(partial(_plain_tangent, dim), dim, 0, kernels.tangent, settings)
+        self._newton = Block(partial(_plain_newton, dim), dim, kernels.newton_rows(dim) - dim, kernels.newton, settings)
+        self._whole = loss.torch_stage is not None
+        """Whether the loss's derivatives run on whole arrays instead of being traced."""
+        if self._whole:
+            self._slope_block = Block(loss.gradient, dim)
+            self._hessian_block = Block(partial(_packed_of, loss.hessian, 2), own)
+            self._third_block = Block(partial(_packed_of, loss.third, 3), dim * (dim + 1) * (dim + 2) // 6)
+        self._noise_whole = noise.stage is not None and not isinstance(noise, RootedNoise)
+        if self._noise_whole:
+            self._noise_block = Block(noise.value, dim)
+            self._covariance_block = Block(partial(_packed_of, noise.covariance, 2), own)
+
+    def _frame(self, y: Any, p: Any) -> np.ndarray:
+        """P, H^+, P Sigma P and Lyap^{-1}(Q Sigma Q) + H^+ Q Sigma P + its transpose: their entries one after another."""
+        if self._last is not None and self._last[0] is y:
+            return self._last[1]
+        if self._noise_whole:
+            Sigma = self._covariance_block(y)
+        else:
+            Sigma = _packed(self.noise.covariance(y, self.numbers(p)[1]), 2)
+        found = self._frame_block(self._hessian(y, p), (p[0] * p[0]) * Sigma)
+        self._last = (y, found)  # drift and diffusion ask at one point
+        return found
+
+    def _projection(self, y: Any, p: Any) -> np.ndarray:
+        return self._frame(y, p)[: self.dim * (self.dim + 1) // 2]
+
+    def _slope(self, y: Any, p: Any) -> np.ndarray:
+        return self._slope_block(y) if self._whole else self.gradient(y, p)
+
+    def _hessian(self, y: Any, p: Any) -> np.ndarray:
+        return self._hessian_block(y) if self._whole else _packed(self.loss.hessian(y, self.numbers(p)[0]), 2)
+
+    def _third(self, y: Any, p: Any) -> np.ndarray:
+        return self._third_block(y) if self._whole else _packed(self.loss.third(y, self.numbers(p)[0]), 3)
+
+    def force(self, x: Any, u: Any, p: Any) -> np.ndarray:
+        return p[0] * self._noise_block(x, components(list(u), x)) if self._noise_whole else super().force(x, u, p)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_last": None}
+
+
+def _packed_of(function: Any, order: int, x: np.ndarray) -> np.ndarray:
+    return _packed(np.asarray(function(x), dtype=float), order)
+
+
+def _packed(tensor: Any, order: int) -> np.ndarray:
+    """The entries i <= j (<= l) of a symmetric matrix or tensor `(dim, ..., dim, *paths)`."""
+    return tensor[_ascending(len(tensor), order)]
+
+
+@lru_cache(maxsize=64)
+def _ascending(dim: int, order: int) -> tuple[np.ndarray, ...]:
+    return tuple(np.array(list(combinations_with_replacement(range(dim), order))).T)
+
+
+def _matrix(rows: Any, dim: int) -> np.ndarray:
+    """The matrix of such rows."""
+    place = np.empty((dim, dim), dtype=int)
+    place[_ascending(dim, 2)] = np.arange(dim * (dim + 1) // 2)
+    return rows[np.maximum(np.triu(place), np.triu(place).T)]
+
+
+def _plain_frame(dim: int, rank: int, H: np.ndarray, Sigma: np.ndarray) -> np.ndarray:
+    """`manifold.kernels.frame` by NumPy."""
+    tail = H.shape[1:]
+    H, Sigma = (np.moveaxis(_matrix(part.reshape(len(part), -1), dim), -1, 0) for part in (H, Sigma))
+    good = np.isfinite(H).all(axis=(1, 2))
+    values, vectors = np.linalg.eigh(np.where(good[:, None, None], H, 0.0))
+    values, vectors = values[:, ::-1], vectors[:, :, ::-1]
+    low, rest = values[:, rank - 1], np.abs(values[:, rank:]).max(axis=1, initial=0.0)
+    good &= (rest <= MOST_REST * low) & (low >= LEAST_PART * values[:, 0]) & (low > 0)
+    level = np.arange(dim) >= rank
+    both = np.logical_and.outer(level, level)
+    values = np.where(level, 0.0, values)
+    inside = np.einsum("nia,nij,njb->nab", vectors, Sigma, vectors, optimize=True)
+    with np.errstate(all="ignore"):
+        inverse = np.where(both, 0.0, 1.0 / np.where(both, 1.0, values[:, :, None] + values[:, None, :]))
+        diagonal = np.einsum("naa->na", inverse)
+        inner = (np.diag(level.astype(float))[None], diagonal[:, :, None] * 2.0 * np.eye(dim), inside * both, inside * inverse)
+        parts = [np.moveaxis(vectors @ middle @ vectors.swapaxes(1, 2), 0, -1) * np.where(good, 1.0, np.nan) for middle in inner]
+    return np.concatenate([_packed(part, 2) for part in parts]).reshape(-1, *tail)
+
+
+def _plain_pull(dim: int, F: np.ndarray, T: np.ndarray) -> np.ndarray:
+    """`manifold.kernels.pull` by NumPy."""
+    own = dim * (dim + 1) // 2
+    P, K, W, Z = (_matrix(F[r * own : (r + 1) * own], dim) for r in range(4))
+    place = np.empty((dim, dim, dim), dtype=int)
+    for order in permutations(range(3)):
+        place[tuple(_ascending(dim, 3)[q] for q in order)] = np.arange(len(T))
+    full = T[place]
+    normal, along = (np.einsum("ijl...,ij...->l...", full, M) for M in (W, Z))
+    return -(np.einsum("ij...,j...->i...", K, normal) + np.einsum("ij...,j...->i...", P, along))
+
+
+def _plain_tangent(dim: int, P: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """`manifold.kernels.tangent` by NumPy."""
+    return np.einsum("ij...,j...->i...", _matrix(P, dim), v)
+
+
+def _plain_newton(dim: int, H: np.ndarray, P: np.ndarray, g: np.ndarray) -> np.ndarray:
+    """`manifold.kernels.newton` by NumPy."""
+    H, P = (_matrix(part.reshape(len(part), -1), dim) for part in (H, P))
+    A = np.moveaxis(H + np.trace(H) * P, -1, 0)
+    good = np.isfinite(A).all(axis=(1, 2))
+    A = np.where(good[:, None, None], A, np.eye(dim))
+    found = np.linalg.solve(A, g.reshape(dim, -1).T[..., None])[..., 0]
+    return np.where(good[:, None], found, np.nan).T.reshape(g.shape)

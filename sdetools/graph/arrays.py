@@ -1,0 +1,209 @@
+"""NumPy and torch: a graph as straight lines of array operations, paths last. One text for both, so that `torch.compile` can read it too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from sdetools.graph.value import Value, order
+from sdetools.graph.views import dense
+
+SIGNS = {
+    "add": "+", "subtract": "-", "multiply": "*", "divide": "/", "less": "<", "less_equal": "<=", "greater": ">", "greater_equal": ">=",
+    "equal": "==", "not_equal": "!=", "logical_and": "&", "logical_or": "|",
+}  # fmt: skip
+"""Operations that are written with a sign, in every language."""
+TORCH = {"absolute": "abs", "arctan": "atan", "arcsin": "asin", "arccos": "acos"}
+REDUCED = {"add": "sum", "maximum": "amax", "minimum": "amin", "multiply": "prod"}
+
+
+def compiled(
+    outputs: Sequence[Value], inputs: Sequence[Value], torch: Any = None, device: Any = "cpu", dtype: Any = None
+) -> Callable[..., tuple[Any, ...]]:
+    """`f(*arrays) -> arrays`: inputs are `(*shape, paths)`, uniform ones `shape`; outputs are `(*shape, paths)`, uniform ones `shape`.
+
+    With the module `torch` the same on tensors of a device and a type. A compiled function in the graph is called with rows.
+
+    >>> from sdetools.graph.value import Trace
+    >>> x = Trace().input("x", (2,))
+    >>> compiled([np.sum(x * x)], [x])(np.array([[1.0, 2.0], [3.0, 4.0]]))[0]
+    array([10., 20.])
+    """
+    text, space = source(outputs, inputs, torch, device, dtype)
+    exec(compile(text, "<graph>", "exec"), space)  # our own text
+    return space["f"]
+
+
+def source(
+    outputs: Sequence[Value], inputs: Sequence[Value], torch: Any = None, device: Any = "cpu", dtype: Any = None
+) -> tuple[str, dict[str, Any]]:
+    """The text of `f`, and the names that it uses."""
+    return _Writer(torch, device, dtype).text(outputs, inputs)
+
+
+class _Writer:
+    def __init__(self, torch: Any, device: Any, dtype: Any) -> None:
+        self.torch, self.device, self.real = torch, device, dtype or (torch.float64 if torch else float)
+        self.lib = "torch" if torch else "np"
+        self.space: dict[str, Any] = {"np": np, "torch": torch, "real": self.real, "device": device}
+        if torch:
+            from sdetools.graph import torch_functions
+
+            self.space["F"] = torch_functions
+
+    def text(self, outputs: Sequence[Value], inputs: Sequence[Value]) -> tuple[str, dict[str, Any]]:
+        names: dict[Any, str] = {x.key: f"a{i}" for i, x in enumerate(inputs)}
+        varying = next((names[x.key] for x in inputs if not x.uniform), None)
+        lines = [f"P = {varying}.shape[-1]"] if varying else []
+        nodes = order(outputs)
+        last = {a.key: i for i, node in enumerate(nodes) for a in node.args}
+        kept = {o.key for o in outputs} | set(names)
+        for i, node in enumerate(nodes):
+            if node.key in names:
+                continue
+            if node.op == "const" and node.ndim == 0:
+                names[node.key] = repr(bool(node.extra)) if node.boolean else _number(float(node.extra))
+                continue
+            if node.op == "const":
+                names[node.key] = self.data(node.extra)
+                continue
+            names[node.key] = name = f"v{i}"
+            lines.append(f"{name} = {self.line(node, [names[a.key] for a in node.args])}")
+            gone = [
+                names[a.key]
+                for a in dict.fromkeys(node.args)
+                if last[a.key] == i and a.key not in kept and a.op not in ("const", "uniform")
+            ]
+            lines += [f"del {', '.join(dict.fromkeys(gone))}"] if gone else []
+        made = [self.whole(o, names[o.key]) if o.ndim == 0 and o.op == "const" else names[o.key] for o in outputs]
+        lines.append("return " + "".join(f"{m}, " for m in made) + ("()" if not made else ""))
+        head = f"def f({', '.join(names[x.key] for x in inputs)}):\n"
+        guard = "" if self.torch else "    with np.errstate(all='ignore'):\n"
+        pad = "    " if self.torch else "        "
+        return head + guard + "\n".join(pad + line for line in lines) + "\n", self.space
+
+    def data(self, array: np.ndarray) -> str:
+        """The name of an array of data."""
+        name = f"c{sum(n.startswith('c') for n in self.space)}"
+        if self.torch:
+            kind = {"f": self.real, "b": self.torch.bool}.get(array.dtype.kind)
+            array = self.torch.as_tensor(np.ascontiguousarray(array), dtype=kind, device=self.device)
+        self.space[name] = array
+        return name
+
+    def whole(self, v: Value, name: str) -> str:
+        return f"{self.lib}.as{'_tensor' if self.torch else 'array'}({name}{', dtype=real, device=device' if self.torch else ''})"
+
+    def line(self, v: Value, own: list[str]) -> str:
+        """The right-hand side of a node."""
+        wide = [f"{n}[..., None]" if a.uniform and a.ndim and not v.uniform else n for a, n in zip(v.args, own)]
+        if v.op == "map":
+            return self.map(v, wide)
+        if v.op == "reduce":
+            named = (
+                REDUCED[v.name] if self.torch or v.name in ("add", "multiply") else {"maximum": "max", "minimum": "min"}[v.name]
+            )
+            if self.torch and named == "prod" and len(v.extra) > 1:
+                raise TypeError("a product over several axes at once")
+            axes = v.extra[0] if self.torch and named == "prod" else v.extra
+            return f"{own[0]}.{named}({axes})"
+        if v.op == "contract":
+            x = v.args[1]
+            flat = own[1] if x.ndim == 1 else f"{own[1]}.reshape({x.shape[0]}, -1)"
+            return f"({own[0]} @ {flat})" + ("" if x.ndim == 1 else f".reshape({self.shape(v)})")
+        if v.op == "join":
+            return f"{self.lib}.concatenate(({', '.join(self.spread(a, n, v) for a, n in zip(v.args, own))},))"
+        if v.op == "rows":
+            axes = "" if v.args[0].ndim == 1 else ".movedim(-1, 1)" if self.torch and v.ndim == 2 else ""
+            taken = f"{own[0]}[{own[1]}{'.long()' if self.torch else '.astype(np.int64)'}]"
+            if v.args[0].ndim == 1 or v.uniform:
+                return taken
+            return f"{taken}{axes}" if axes else f"{self.lib}.moveaxis({taken}, -1, {v.args[1].ndim})"
+        if v.op == "call":
+            self.space[name := f"stage{len(self.space)}"] = partial(
+                v.extra.on_tensors if self.torch else v.extra.on_arrays, v.shape
+            )
+            return f"{name}({', '.join(self.spread(a, n, v) if a.ndim else n for a, n in zip(v.args, own))})"
+        return self.view(v, own[0])
+
+    def map(self, v: Value, a: list[str]) -> str:
+        if v.name in SIGNS:
+            return f"{a[0]} {SIGNS[v.name]} {a[1]}"
+        if v.name == "negative":
+            return f"-{a[0]}"
+        if v.name == "logical_not":
+            return f"~{a[0]}"
+        if not self.torch:
+            return f"np.{v.name}({', '.join(a)})"
+        plain = [x for x, arg in zip(a, v.args) if arg.op == "const" and arg.ndim == 0]
+        if v.name in ("where", "maximum", "minimum", "power") and plain:
+            a = [
+                f"torch.as_tensor({x}, dtype=real, device=device)" if x in plain and not arg.boolean else x
+                for x, arg in zip(a, v.args)
+            ]
+        lib = "F" if hasattr(self.space["F"], v.name) else "torch"
+        return f"{lib}.{v.name if lib == 'F' else TORCH.get(v.name, v.name)}({', '.join(a)})"
+
+    def spread(self, a: Value, name: str, beside: Value) -> str:
+        """A uniform value as rows of paths, where it stands beside such."""
+        if not a.uniform or beside.uniform:
+            return name
+        if a.op == "const" and a.ndim == 0:
+            name = self.whole(a, name)
+        return f"{self.lib}.broadcast_to({name}[..., None], ({''.join(f'{n}, ' for n in a.shape)}P))"
+
+    def shape(self, v: Value, shape: Sequence[int] | None = None) -> str:
+        return "(" + "".join(f"{n}, " for n in (v.shape if shape is None else shape)) + ("" if v.uniform else "P,") + ")"
+
+    def view(self, v: Value, x: str) -> str:
+        s, w = v.args[0], v.extra
+        if v.size == 1 and w.table is None and s.ndim == 1:
+            return f"{x}[{w.start}]" if v.ndim == 0 else f"{x}[{w.start}:{w.start + 1}].reshape({self.shape(v)})"
+        if w.table is None and v.ndim == s.ndim == 1 and w.strides[0] > 0:
+            return f"{x}[{w.start}:{w.start + w.strides[0] * (v.shape[0] - 1) + 1}:{w.strides[0]}]"
+        axes = pull(v)
+        if axes is not None:  # axes move, and some are repeated
+            used = [a for a in axes if a is not None]
+            x = f"{x}.reshape({self.shape(v, [v.shape[a] for a in used])})" if None in axes else x
+            turn = tuple(int(t) for t in np.argsort(used)) + (() if v.uniform else (len(used),))
+            x = f"{x}.{'permute' if self.torch else 'transpose'}({turn})" if turn != tuple(range(len(turn))) else x
+            if len(used) < v.ndim:
+                x = f"{x}.reshape({self.shape(v, [n if a in used else 1 for a, n in enumerate(v.shape)])})"
+                x = f"{self.lib}.broadcast_to({x}, {self.shape(v)})"
+            return x
+        flat = f"{x}.reshape({self.shape(v, [s.size])})"
+        at = w.places(v.shape)
+        if at.flat[0] >= 0 and np.array_equal(at.ravel(), np.arange(at.flat[0], at.flat[0] + at.size)):
+            return f"{flat}[{at.flat[0]}:{at.flat[0] + at.size}].reshape({self.shape(v)})"
+        taken = f"{flat}[{self.data(np.maximum(at, 0))}]"
+        if (at >= 0).all():
+            return taken
+        there = self.data(at >= 0) + ("" if v.uniform else "[..., None]")
+        zero = "torch.zeros((), dtype=real, device=device)" if self.torch else "0.0"
+        return f"{self.lib}.where({there}, {taken}, {zero})"
+
+
+def _number(x: float) -> str:
+    return (
+        "np.nan" if x != x else f"{'-' if x < 0 else ''}np.inf" if x in (np.inf, -np.inf) else repr(x) if x >= 0 else f"({x!r})"
+    )
+
+
+def pull(v: Value) -> list[int | None] | None:
+    """For each axis of a view's source the axis of the view that runs along it (None: its one element), if the view is as simple as that."""
+    source, w = v.args[0], v.extra
+    if w.start or w.table is not None:
+        return None
+    free = {s: a for a, (s, n) in enumerate(zip(w.strides, v.shape)) if n > 1 and s}
+    out: list[int | None] = []
+    for s, n in zip(dense(source.shape), source.shape):
+        if n == 1:
+            out.append(None)
+        elif s in free and v.shape[free[s]] == n:
+            out.append(free.pop(s))
+        else:
+            return None
+    return None if free else out

@@ -1,0 +1,169 @@
+"""Instructions that Python has no word for: bits of floats, sums that are rounded as written, polynomials, calls by address.
+
+All take float64 and float32 alike, and all become a few instructions of LLVM, so that a loop over lanes stays vector code.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+_WORD = ir.IntType(64)
+
+
+def _real(*given: Any) -> Any:
+    """The type that arguments meet in: float32 where all are, else float64."""
+    return types.float32 if all(t == types.float32 for t in given) else types.float64
+
+
+@intrinsic
+def bits_of(typingctx, x):
+    """The bits of a float; those of a float32 are the lower half."""
+    real = _real(x)
+
+    def codegen(context, builder, signature, arguments):
+        if real == types.float64:
+            return builder.bitcast(arguments[0], _WORD)
+        return builder.zext(builder.bitcast(arguments[0], ir.IntType(32)), _WORD)
+
+    return types.uint64(real), codegen
+
+
+@intrinsic
+def float_of(typingctx, i):
+    """The float64 with these bits."""
+    return types.float64(types.uint64), lambda ctx, b, sig, a: b.bitcast(a[0], ir.DoubleType())
+
+
+@intrinsic
+def float32_of(typingctx, i):
+    """The float32 with these lower bits."""
+    return types.float32(types.uint64), lambda ctx, b, sig, a: b.bitcast(b.trunc(a[0], ir.IntType(32)), ir.FloatType())
+
+
+@intrinsic
+def sub_exact(typingctx, x, y):
+    """x - y, rounded once, whatever fast-math allows."""
+    real = _real(x, y)
+    return real(real, real), lambda ctx, b, sig, a: b.fsub(a[0], a[1], flags=())
+
+
+@intrinsic
+def add_exact(typingctx, x, y):
+    """x + y, rounded once, whatever fast-math allows."""
+    real = _real(x, y)
+    return real(real, real), lambda ctx, b, sig, a: b.fadd(a[0], a[1], flags=())
+
+
+@intrinsic
+def fma(typingctx, x, y, z):
+    """x y + z, rounded once on every machine: by one instruction where there is one, by libm's `fma` where there is none."""
+    real = _real(x, y, z)
+    return real(real, real, real), lambda ctx, b, sig, a: b.fma(*a)
+
+
+@intrinsic
+def whole_below(typingctx, x):
+    """floor x, with the sign of zero kept."""
+    real = _real(x)
+
+    def codegen(context, builder, signature, arguments):
+        return builder.call(builder.module.declare_intrinsic("llvm.floor", [arguments[0].type]), arguments)
+
+    return real(real), codegen
+
+
+def polynomial(*coefficients: float) -> Any:
+    """x -> sum of c_k x^k, in the type of x, by Horner's rule; the constants are rounded to that type."""
+
+    @intrinsic
+    def horner(typingctx, x):
+        def codegen(context, builder, signature, arguments):
+            (s,) = arguments
+            total = ir.Constant(s.type, coefficients[-1])
+            for c in coefficients[-2::-1]:
+                product = builder.fmul(total, s, flags=("contract",))
+                total = builder.fadd(product, ir.Constant(s.type, c), flags=("contract",))
+            return total
+
+        real = _real(x)
+        return real(real), codegen
+
+    return horner
+
+
+@intrinsic
+def low_product(typingctx, x, y):
+    """(low 32 bits of x) times y: one vector instruction; the dirty upper half of x is ignored."""
+    low = ir.Constant(_WORD, 0xFFFFFFFF)
+    return types.uint64(types.uint64, types.uint64), lambda ctx, b, sig, a: b.mul(b.and_(a[0], low), a[1])
+
+
+def _pointer(kind: Any, pointee: Any) -> Any:
+    return types.CPointer(kind)(types.int64), lambda ctx, b, sig, a: b.inttoptr(a[0], pointee.as_pointer())
+
+
+@intrinsic
+def float_pointer(typingctx, address):
+    """An address as a pointer to float64."""
+    return _pointer(types.float64, ir.DoubleType())
+
+
+@intrinsic
+def float32_pointer(typingctx, address):
+    """An address as a pointer to float32."""
+    return _pointer(types.float32, ir.FloatType())
+
+
+@intrinsic
+def word_pointer(typingctx, address):
+    """An address as a pointer to 64-bit words."""
+    return _pointer(types.uint64, _WORD)
+
+
+def room(kind: Any, count: int) -> Any:
+    """A function without arguments: a pointer to `count` zeros on the stack, which nothing else points to."""
+
+    @intrinsic
+    def made(typingctx):
+        def codegen(context, builder, signature, arguments):
+            array = cgutils.alloca_once(builder, ir.ArrayType(context.get_value_type(kind), count), zfill=True)
+            return builder.gep(array, [ir.Constant(ir.IntType(32), 0)] * 2)
+
+        return types.CPointer(kind)(), codegen
+
+    return made
+
+
+def block(kind: Any, count: int) -> Any:
+    """A function of pointers and places in them: copies `count` numbers from the one to the other by whole registers."""
+
+    @intrinsic
+    def copied(typingctx, source, at, target, to):
+        def codegen(context, builder, signature, arguments):
+            source, at, target, to = arguments
+            pointer = ir.VectorType(context.get_value_type(kind), count).as_pointer()
+            size = context.get_abi_sizeof(context.get_value_type(kind))
+            value = builder.load(builder.bitcast(builder.gep(source, [at]), pointer), align=size)
+            builder.store(value, builder.bitcast(builder.gep(target, [to]), pointer), align=size)
+            return context.get_dummy_value()
+
+        pointer = types.CPointer(kind)
+        return types.void(pointer, types.intp, pointer, types.intp), codegen
+
+    return copied
+
+
+@intrinsic
+def call(typingctx, address, a, b, c, d, e, f):
+    """Calls a compiled function of six 64-bit integers at an address."""
+
+    def codegen(context, builder, signature, arguments):
+        function = builder.inttoptr(arguments[0], ir.FunctionType(_WORD, [_WORD] * 6).as_pointer())
+        return builder.call(function, arguments[1:])
+
+    return types.int64(*[types.int64] * 7), codegen

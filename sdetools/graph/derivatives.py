@@ -1,0 +1,232 @@
+"""Derivatives of values, as values: backwards (`vjp`, `gradient`) and forwards (`jvp`), nested as one likes.
+
+    vjp(f, x, w) = w . df/dx        jvp(f, x, v) = df/dx . v        gradient(L, x) = vjp(L, x, 1)
+    product(L, x, v) = d2L v        third(L, x, v, w) = d3L[v, w]   (forwards over backwards)
+
+Where a formula has no value its derivatives have none: d log u is u'/u for u > 0 and NaN elsewhere. At a kink they are the mean of both
+sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from sdetools.graph.errors import TracingError
+from sdetools.graph.value import CONDITIONS, Value, order, value
+from sdetools.graph.views import beside, broadcast, join, reshape, same_view, scatter, stack, transpose
+
+Push = Callable[[Any, Sequence[Value], Value], Any]
+
+
+def _inside(g: Any, inside: Any, slope: Any) -> Any:
+    """g times a slope, NaN outside of the domain."""
+    return np.where(inside, g * slope, np.nan)
+
+
+def _larger(g: Any, a: Value, b: Value) -> Any:
+    return np.where(a > b, g, np.where(a == b, 0.5 * g, np.where(a < b, 0.0, np.nan)))
+
+
+def _beside(branch: Value) -> float:
+    """What the derivative of one branch is where the other one, a constant, is taken: none where that has no value."""
+    return np.nan if branch.op == "const" and branch.ndim == 0 and branch.extra != branch.extra else 0.0
+
+
+PUSH: dict[str, tuple[Push | None, ...]] = {
+    "add": (lambda g, a, o: g, lambda g, a, o: g),
+    "subtract": (lambda g, a, o: g, lambda g, a, o: -g),
+    "multiply": (lambda g, a, o: g * a[1], lambda g, a, o: g * a[0]),
+    "divide": (lambda g, a, o: g / a[1], lambda g, a, o: -(g / a[1]) * o),
+    "negative": (lambda g, a, o: -g,),
+    "power": (lambda g, a, o: g * (a[1] * a[0] ** (a[1] - 1.0)), lambda g, a, o: _inside(g, a[0] > 0, o * np.log(a[0]))),
+    "absolute": (lambda g, a, o: g * np.sign(a[0]),),
+    "sqrt": (lambda g, a, o: g * (0.5 / o),),
+    "exp": (lambda g, a, o: g * o,),
+    "log": (lambda g, a, o: _inside(g, a[0] > 0, 1.0 / a[0]),),
+    "log1p": (lambda g, a, o: _inside(g, a[0] > -1, 1.0 / (1.0 + a[0])),),
+    "expm1": (lambda g, a, o: g * (o + 1.0),),
+    "sin": (lambda g, a, o: g * np.cos(a[0]),),
+    "cos": (lambda g, a, o: -g * np.sin(a[0]),),
+    "tan": (lambda g, a, o: g * (1.0 + o * o),),
+    "sinh": (lambda g, a, o: g * np.cosh(a[0]),),
+    "cosh": (lambda g, a, o: g * np.sinh(a[0]),),
+    "tanh": (lambda g, a, o: g * (1.0 - o * o),),
+    "arctan": (lambda g, a, o: g / (1.0 + a[0] * a[0]),),
+    "arcsin": (lambda g, a, o: g / np.sqrt((1.0 - a[0]) * (1.0 + a[0])),),
+    "arccos": (lambda g, a, o: -g / np.sqrt((1.0 - a[0]) * (1.0 + a[0])),),
+    "maximum": (lambda g, a, o: _larger(g, a[0], a[1]), lambda g, a, o: _larger(g, a[1], a[0])),
+    "minimum": (lambda g, a, o: _larger(g, a[1], a[0]), lambda g, a, o: _larger(g, a[0], a[1])),
+    "where": (None, lambda g, a, o: np.where(a[0], g, _beside(a[2])), lambda g, a, o: np.where(a[0], _beside(a[1]), g)),
+    "sign": (None,),
+    "floor": (None,),
+}
+"""What a change g of argument n is in the result, or of the result in argument n: elementwise, both are one."""
+
+
+def gradient(out: Any, x: Value) -> Value:
+    """dL/dx of one number, of the shape of `x`. TracingError for anything but one number."""
+    out = value(out)
+    if out.size != 1:
+        raise TracingError(f"a loss is one number a path; got component shape {out.shape}. Sum it up, for example by np.sum")
+    return vjp(reshape(out, ()), x, 1.0)
+
+
+def vjp(out: Value, x: Value, weight: Any = 1.0) -> Value:
+    """weight . d out / dx, of the shape of `x`."""
+    nodes = order([out])
+    live = {x.key}
+    for node in nodes:
+        if node.op != "rows" and node.name not in CONDITIONS and any(a.key in live for a in node.args):
+            live.add(node.key)
+    bars: dict[Any, _Bar] = {n.key: _Bar(n) for n in nodes if n.key in live}
+    if out.key not in live:
+        return value(np.zeros(x.shape))
+    bars[out.key].add(broadcast(value(weight), out.shape))
+    for node in reversed(nodes):
+        if node.key in live and node.key != x.key and (g := bars[node.key].total()) is not None:
+            for a, amount in _pulled(node, g, live):
+                bars[a.key].add(amount)
+    found = bars[x.key].total()
+    return found if found is not None else value(np.zeros(x.shape))
+
+
+class _Bar:
+    """What has arrived at a node: sums of whole arrays, and of flat pieces until all are there."""
+
+    def __init__(self, node: Value) -> None:
+        self.shape, self.whole = node.shape, None
+        self.pieces: dict[tuple[int, int], Value] = {}
+
+    def add(self, amount: Any) -> None:
+        if isinstance(amount, tuple):  # a piece
+            first, piece = amount
+            place = first, piece.size
+            self.pieces[place] = self.pieces[place] + piece if place in self.pieces else piece
+        else:
+            self.whole = amount if self.whole is None else self.whole + amount
+
+    def total(self) -> Value | None:
+        if self.pieces:
+            laid = beside(self.pieces, self.shape)
+            self.whole, self.pieces = (laid if self.whole is None else self.whole + laid), {}
+        return self.whole
+
+
+def _pulled(node: Value, g: Value, live: set[Any]) -> list[tuple[Value, Any]]:
+    """What `g` at a node is at those of its arguments that count."""
+    args = [a for a in node.args if a.key in live]
+    if node.op == "map":
+        pushes = PUSH[node.name]
+        wanted = [(a, push) for a, push in zip(node.args, pushes) if push is not None and a.key in live]
+        return [(a, _shrunk(broadcast(value(push(g, node.args, node)), node.shape), a.shape)) for a, push in wanted]
+    if node.op == "reduce":
+        (a,) = args
+        wide = tuple(1 if i in node.extra else n for i, n in enumerate(a.shape))
+        if node.name == "add":
+            return [(a, broadcast(reshape(g, wide), a.shape))]
+        share, of = _share(node)
+        return [(a, reshape(g / of, wide) * share)]
+    if node.op == "contract":
+        return [(node.args[1], value(node.args[0].extra.T) @ g)] if node.args[1].key in live else []
+    if node.op == "view":
+        return [(args[0], scatter(g, node))]
+    if node.op == "join":
+        ends = np.cumsum([0, *(a.shape[0] for a in node.args)])
+        return [(a, g[ends[i] : ends[i + 1]]) for i, a in enumerate(node.args) if a.key in live]
+    raise TracingError(f"a {node.op} of a compiled function has no derivative; write the formula out, or give its gradient")
+
+
+def _share(node: Value) -> tuple[Value, Value]:
+    """What d out / dx_i is, as a quotient: of a maximum, whether x_i is as large, over how many are; of a product, that of the others."""
+    (a,) = node.args
+    wide = tuple(1 if i in node.extra else n for i, n in enumerate(a.shape))
+    out = reshape(node, wide)
+    if node.name == "multiply":
+        return out / a, value(1.0)
+    equal = np.where(a == out, 1.0, 0.0)
+    return equal, np.sum(equal, axis=node.extra)
+
+
+def _shrunk(g: Value, shape: tuple[int, ...]) -> Value:
+    """The sum over what broadcasting had added."""
+    lead = g.ndim - len(shape)
+    g = np.sum(g, axis=tuple(range(lead))) if lead else g
+    wide = tuple(a for a, n in enumerate(shape) if n == 1 and g.shape[a] > 1)
+    return reshape(np.sum(g, axis=wide), shape) if wide else g
+
+
+def jvp(out: Value, x: Value, along: Any) -> Value:
+    """d out / dx . along, of the shape of `out`."""
+    dots: dict[Any, Value] = {x.key: broadcast(value(along), x.shape)}
+    for node in order([out]):
+        if node.key in dots or node.op in ("const", "input", "uniform") or node.name in CONDITIONS:
+            continue
+        if any(a.key in dots for a in node.args) and (moved := _pushed(node, dots)) is not None:
+            dots[node.key] = moved
+    return dots.get(out.key, value(np.zeros(out.shape)))
+
+
+def _pushed(node: Value, dots: dict[Any, Value]) -> Value | None:
+    """How a node moves when its arguments do."""
+    if node.op == "map":
+        pushes = PUSH[node.name]
+        parts = [push(dots[a.key], node.args, node) for a, push in zip(node.args, pushes) if push is not None and a.key in dots]
+        if not parts:
+            return None
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        return broadcast(value(total), node.shape)
+    moved = [dots.get(a.key) for a in node.args]
+    if node.op == "reduce":
+        if node.name == "add":
+            return np.sum(moved[0], axis=node.extra)
+        share, of = _share(node)
+        return np.sum(moved[0] * share, axis=node.extra) / of
+    if node.op == "contract":
+        return node.args[0] @ moved[1]  # type: ignore[operator, return-value]
+    if node.op == "view":
+        return same_view(node, moved[0])  # type: ignore[arg-type]
+    if node.op == "join":
+        return join([m if m is not None else np.zeros(a.shape) for m, a in zip(moved, node.args)])
+    if node.op == "rows":
+        return None
+    raise TracingError("a compiled function has no derivative here; write the formula out, or give its gradient")
+
+
+def product(out: Any, x: Value, along: Any) -> Value:
+    """d2L/dx2 . along."""
+    return jvp(gradient(out, x), x, along)
+
+
+def third(out: Any, x: Value, v: Any, w: Any) -> Value:
+    """d3L/dx3 [v, w], of the shape of `x`."""
+    return jvp(product(out, x, v), x, w)
+
+
+def jacobian(out: Value, x: Value) -> Value:
+    """d out_i / dx_j, `(*out.shape, *x.shape)`: forwards where x is the shorter one, else backwards."""
+    out = value(out)
+    if out.size < x.size:
+        flat = reshape(out, -1)
+        return reshape(stack([vjp(flat[i], x) for i in range(out.size)]), (*out.shape, *x.shape))
+    columns = [jvp(out, x, np.eye(x.size)[j].reshape(x.shape)) for j in range(x.size)]
+    return reshape(transpose(stack([reshape(c, -1) for c in columns])), (*out.shape, *x.shape))
+
+
+def hessian(out: Any, x: Value) -> Value:
+    """d2L/dx_i dx_j, `(n, n)` for a vector `x`."""
+    return jacobian(gradient(out, x), x)
+
+
+def third_contracted(out: Any, x: Value, matrix: Any) -> Value:
+    """sum_ij d_ijl L M_ij for a matrix M: the gradient of sum_ij d_ij L M_ij."""
+    matrix = value(matrix)
+    rows = [product(out, x, matrix[:, j])[j] for j in range(x.size)]
+    total = rows[0]
+    for row in rows[1:]:
+        total = total + row
+    return vjp(total, x)

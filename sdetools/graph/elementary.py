@@ -1,0 +1,307 @@
+"""Elementary functions of one lane, one text for float64 and float32: `functions(precision)` makes them for a type.
+
+All are straight-line code without libm calls, within 2 units of the last place, and have NumPy's values at the corners: overflow, subnormal
+arguments and results, -0.0, infinity, NaN, arguments outside the domain. Zeros get their sign by bits, or are the argument itself.
+
+e^x and its kin share one reduction, x = n log 2 + r with |r| <= log(2)/2, and the even and odd part of e^r: a sum like
+sinh x = (2^n e^r - 2^-n e^-r) / 2 is then a sum of exact multiples of 1, r and small rests, and loses nothing near zero. Logarithms share
+log(1 + f) = f - f^2/2 + s (f^2/2 + R(s^2)) with s = f/(2 + f) (Ng, fdlibm). Polynomials interpolate at Chebyshev nodes.
+"""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+
+from sdetools.graph.bits import add_exact, bits_of, fma, sub_exact, whole_below
+
+u64 = np.uint64
+
+
+class Precision(NamedTuple):
+    """A floating-point type: what makes it from numbers and bits, its layout, its limits, the lengths of its polynomials."""
+
+    real: Any
+    float_of: Any
+    mantissa: int
+    bias: int
+    log2: tuple[float, float]
+    half_pi: tuple[float, float]
+    exp_range: tuple[float, float]
+    """Arguments below give 0 and above infinity; `exp` is not asked beyond."""
+    cosh_end: float
+    """Above it cosh and sinh overflow."""
+    tanh_end: float
+    """Above it tanh rounds to 1."""
+    small: float
+    """Below it x + x^3 rounds to x."""
+    sinh: Any
+    cosh: Any
+    log: Any
+    arctan: Any
+    arcsin: Any
+
+
+def functions(p: Precision) -> SimpleNamespace:
+    """The functions of a type, by name; compiled into whoever calls them."""
+    real, float_of, M, bias = p.real, p.float_of, u64(p.mantissa), u64(p.bias)
+    zero, half, one, two, inf, nan = (real(v) for v in (0.0, 0.5, 1.0, 2.0, np.inf, np.nan))
+    largest, normal, small, tiny = (real(v) for v in (np.finfo(real).max, np.finfo(real).tiny, p.small, p.small**2))
+    whole = real(1.5 * 2.0**p.mantissa)  # adding it rounds to a whole number, which is then in the low bits
+    log2_e, log2_high, log2_low = real(1.4426950408889634), real(p.log2[0]), real(p.log2[1])
+    pi_high, pi_low = real(p.half_pi[0]), real(p.half_pi[1])
+    exp_low, exp_high = real(p.exp_range[0]), real(p.exp_range[1])
+    expm1_low, cosh_end, tanh_end = real(-1.5 * p.mantissa), real(p.cosh_end), real(p.tanh_end)
+    far = real(p.mantissa + 8.0)  # 2^-n is nothing beside 2^n for n above half of it
+    sinh_rest, cosh_rest, log_rest, arctan_rest, arcsin_rest = p.sinh, p.cosh, p.log, p.arctan, p.arcsin
+    sign_bit = u64(1 << (p.mantissa + (11 if p.mantissa == 52 else 8)))
+    root_half = u64(0x3FE6A09E667F3BCD if p.mantissa == 52 else 0x3F3504F3)
+    offset = u64((p.bias + 1) << p.mantissa)
+    upper_bits = u64((4 * p.bias + 3) << p.mantissa)
+    as_float, float_bias = u64((p.bias + p.mantissa) << p.mantissa), real(2.0**p.mantissa + p.bias + 1)
+    lift, lifted = real(2.0 ** (p.mantissa + 2)), real(p.mantissa + 2.0)
+
+    @njit(inline="always")
+    def with_sign(size, x):
+        """|size| with the sign of x."""
+        return float_of((bits_of(size) & (sign_bit - u64(1))) | (bits_of(x) & sign_bit))
+
+    @njit(inline="always")
+    def rounded(x):
+        """The whole number nearest to x, for |x| < 2^22."""
+        return sub_exact(add_exact(x, whole), whole)
+
+    @njit(inline="always")
+    def power_of_two(n):
+        """2^n for whole n from 1 - bias to bias."""
+        return float_of((bits_of(add_exact(n, whole)) + bias) << M)
+
+    @njit(inline="always")
+    def scaled(x, n):
+        """x 2^n in two steps, for n beyond the exponents of normal numbers."""
+        first = rounded(half * n)
+        return (x * power_of_two(first)) * power_of_two(sub_exact(n, first))
+
+    @njit(inline="always")
+    def split(x):
+        """m in [sqrt(1/2), sqrt 2) and a whole number e with x = m 2^e, for finite x > 0; subnormal numbers are scaled up first."""
+        low = x < normal
+        i = bits_of(x * lift if low else x)
+        e = i + (offset - root_half)
+        m = float_of(i + offset - (e & upper_bits))
+        e = sub_exact(float_of((e >> M) | as_float), float_bias)
+        return m, sub_exact(e, lifted if low else zero)
+
+    @njit(inline="always")
+    def reduced(x):
+        """n, r, odd, even with x = n log 2 + r, sinh r = r + odd, cosh r = 1 + even; what r leaves of x is in odd."""
+        n = rounded(x * log2_e)
+        high, low = x - n * log2_high, n * log2_low
+        r = sub_exact(high, low)
+        s = r * r
+        return n, r, sub_exact(sub_exact(high, r), low) + r * (s * sinh_rest(s)), s * (half + s * cosh_rest(s))
+
+    @njit(inline="always")
+    def exp(x):
+        """e^x."""
+        y = exp_high if x > exp_high else x
+        y = exp_low if y < exp_low else y
+        n, r, odd, even = reduced(y)
+        return scaled(one + (r + (odd + even)), n)
+
+    @njit(inline="always")
+    def expm1(x):
+        """e^x - 1."""
+        y = exp_high if x > exp_high else x
+        y = expm1_low if y < expm1_low else y
+        n, r, odd, even = reduced(y)
+        a = power_of_two(sub_exact(n, one))
+        head = sub_exact(a, half)
+        total = head + a * r
+        out = two * (total + ((a * r - sub_exact(total, head)) + a * (odd + even)))
+        return x if math.fabs(x) < tiny else out
+
+    @njit(inline="always")
+    def hyperbolic(a):
+        """sinh(a)/2 and cosh(a)/2 for 0 <= a <= cosh_end, each as a sum of a number and a rest."""
+        n, r, odd, even = reduced(a)
+        up = power_of_two(sub_exact(n, two))
+        down = power_of_two(sub_exact(-two, n if n < far else far))
+        minus, plus = sub_exact(up, down), add_exact(up, down)
+        s = minus + plus * r
+        c = plus + minus * r
+        lost = sub_exact(down, sub_exact(plus, up))
+        s_rest = ((plus * r - sub_exact(s, minus)) - lost) + (minus * even + plus * odd)
+        c_rest = ((minus * r - sub_exact(c, plus)) + lost) + (plus * even + minus * odd)
+        return s, s_rest, c, c_rest
+
+    @njit(inline="always")
+    def sinh(x):
+        """sinh x."""
+        a = math.fabs(x)
+        high, low, _, _ = hyperbolic(cosh_end if a > cosh_end else a)
+        return with_sign(a if a < small else two * (high + low), x)
+
+    @njit(inline="always")
+    def cosh(x):
+        """cosh x."""
+        a = math.fabs(x)
+        _, _, high, low = hyperbolic(cosh_end if a > cosh_end else a)
+        return two * (high + low)
+
+    @njit(inline="always")
+    def quotient(a, a_rest, b, b_rest):
+        """(a + a_rest) / (b + b_rest), rests being smaller: what the first quotient lacks is added to it."""
+        c, d = add_exact(a, a_rest), add_exact(b, b_rest)
+        inverse = one / d
+        q = c * inverse
+        c_rest, d_rest = sub_exact(a_rest, sub_exact(c, a)), sub_exact(b_rest, sub_exact(d, b))
+        return q + (fma(-q, d, c) + (c_rest - q * d_rest)) * inverse
+
+    @njit(inline="always")
+    def tanh(x):
+        """tanh x = E / (E + 2) with E = e^(2 |x|) - 1."""
+        a = math.fabs(x)
+        n, r, odd, even = reduced(two * (tanh_end if a > tanh_end else a))
+        up = power_of_two(n)
+        head = sub_exact(up, one)
+        e = head + up * r
+        e_rest = (up * r - sub_exact(e, head)) + up * (odd + even)
+        return with_sign(a if a < small else quotient(e, e_rest, add_exact(e, two), e_rest), x)
+
+    @njit(inline="always")
+    def log_of(f, e):
+        """log(1 + f) + e log 2."""
+        s = f / (two + f)
+        z, square = s * s, half * (f * f)
+        low = e * log2_low + s * (square + z * log_rest(z))
+        return e * log2_high - (sub_exact(square, low) - f)
+
+    @njit(inline="always")
+    def log(x):
+        """log x; -inf at 0, NaN below."""
+        m, e = split(x)
+        out = log_of(sub_exact(m, one), e)
+        out = -inf if x == zero else out
+        out = nan if x < zero else out
+        out = x if x > largest else out
+        return x if x != x else out
+
+    @njit(inline="always")
+    def log1p(x):
+        """log(1 + x); -inf at -1, NaN below."""
+        u = add_exact(one, x)
+        back = sub_exact(u, one)
+        lost = add_exact(sub_exact(one, sub_exact(u, back)), sub_exact(x, back))
+        m, e = split(u)
+        f = sub_exact(m, one) + (lost * power_of_two(-e) if e < far else zero)
+        out = log_of(x if e == zero else f, e)
+        out = -inf if u == zero else out
+        out = nan if u < zero else out
+        out = x if (u > largest or math.fabs(x) < tiny) else out
+        return x if x != x else out
+
+    @njit(inline="always")
+    def arctan(x):
+        """arctan x, by pi/2 - arctan(1/x) above 1."""
+        a = math.fabs(x)
+        above = a > one
+        t = one / a if above else a
+        s = t * t
+        rest = t * (s * arctan_rest(s))
+        size = sub_exact(pi_high, add_exact(t, sub_exact(rest, pi_low))) if above else t + rest
+        return with_sign(size, x)
+
+    @njit(inline="always")
+    def arcsine_of(a):
+        """w and a rest with arcsin a = w + rest for a <= 1/2; above, arcsin a = pi/2 - 2 (w + rest)."""
+        above = a > half
+        z = half - half * a if above else a * a
+        w = math.sqrt(z) if above else a
+        return w, w * (z * arcsin_rest(z))
+
+    @njit(inline="always")
+    def arcsin(x):
+        """arcsin x; NaN outside [-1, 1]."""
+        a = math.fabs(x)
+        w, rest = arcsine_of(a)
+        high = sub_exact(pi_high, two * w)
+        low = add_exact(pi_low, sub_exact(sub_exact(pi_high, high), two * w))
+        size = sub_exact(high, sub_exact(two * rest, low)) if a > half else w + rest
+        return with_sign(size, x)
+
+    @njit(inline="always")
+    def arccos(x):
+        """arccos x; NaN outside [-1, 1]."""
+        a = math.fabs(x)
+        w, rest = arcsine_of(a)
+        far_side = two * (w + rest)
+        far_side = far_side if x > zero else two * sub_exact(pi_high, sub_exact(add_exact(w, rest), pi_low))
+        near = sub_exact(pi_high, sub_exact(x, sub_exact(pi_low, rest if x > zero else -rest)))
+        return far_side if a > half else near
+
+    @njit(inline="always")
+    def power_of(x, y, grown):
+        """x**y from |x|**y: signs and the corners that exp and log leave open."""
+        n, hf = whole_below(y), half * y
+        integer = n == y
+        odd = integer and whole_below(hf) != hf and math.fabs(y) <= largest
+        out = float_of(bits_of(grown) ^ (bits_of(x) & sign_bit)) if odd else grown
+        out = nan if (x < zero and not integer and x >= -largest) else out
+        return one if (y == zero or x == one) else out
+
+    @njit(inline="always")
+    def maximum(x, y):
+        """The larger of two, NaN where one is NaN."""
+        return x if (x > y or x != x) else y
+
+    @njit(inline="always")
+    def minimum(x, y):
+        """The smaller of two, NaN where one is NaN."""
+        return x if (x < y or x != x) else y
+
+    @njit(inline="always")
+    def sign(x):
+        """-1, 0 or 1; NaN where x is."""
+        out = one if x > zero else (-one if x < zero else zero)
+        return x if x != x else out
+
+    @njit(inline="always")
+    def heaviside(x, h):
+        """0 below 0, 1 above, h at 0; NaN where x is."""
+        out = one if x > zero else (zero if x < zero else h)
+        return x if x != x else out
+
+    @njit(inline="always")
+    def floor(x):
+        """The largest whole number that is not above x."""
+        return whole_below(x)
+
+    return SimpleNamespace(
+        exp=exp,
+        expm1=expm1,
+        sinh=sinh,
+        cosh=cosh,
+        tanh=tanh,
+        log=log,
+        log1p=log1p,
+        arctan=arctan,
+        arcsin=arcsin,
+        arccos=arccos,
+        maximum=maximum,
+        minimum=minimum,
+        sign=sign,
+        heaviside=heaviside,
+        floor=floor,
+        rounded=rounded,
+        power_of_two=power_of_two,
+        split=split,
+        reduced=reduced,
+        scaled=scaled,
+        quotient=quotient,
+        power_of=power_of,
+    )

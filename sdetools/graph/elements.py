@@ -1,0 +1,346 @@
+"""One element of a graph as text: with whole numbers as indices everything is unrolled, with loop variables it is the body of a loop.
+
+Every row is `lanes` numbers at a multiple of `lanes` in one array `S`; draws lie in `Z`. Rows at one index have constant distances, by which
+LLVM sees that they do not overlap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sdetools.graph.arrays import SIGNS, pull
+from sdetools.graph.straight import ANGLES, Item, passes
+from sdetools.graph.value import CONDITIONS, Value
+from sdetools.graph.views import dense
+
+INLINE = {
+    "sqrt": "math.sqrt", "absolute": "math.fabs", "power": "lanes.vpow", "maximum": "lanes.vmaximum", "minimum": "lanes.vminimum",
+    "sign": "lanes.vsign", "floor": "math.floor", "arctan": "lanes.vatan", "arcsin": "lanes.vasin", "arccos": "lanes.vacos",
+}  # fmt: skip
+"""The text of a function of one lane; of any other, `lanes.v` and its name."""
+PRICE = {"power": 60, "sinh": 40, "cosh": 30, "tanh": 35, "log1p": 25, "expm1": 40} | dict.fromkeys(
+    ("exp", "log", "arctan", "arcsin", "arccos"), 20
+)
+"""Lines that an inlined function takes."""
+NICE = frozenset({0.0, 0.5, 0.25, *map(float, range(1, 17))})
+"""Numbers that are written into the text; all others are data, so that other numbers compile nothing."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Where an input of draws lies: at `row` of Z (and `shift` numbers on), or in a bit that `sign(i)` reads in place; `fill(first, count)`
+    makes a tile of it."""
+
+    row: int
+    shift: str = ""
+    sign: Callable[[int], str] | None = None
+    tile: int = 0
+    fill: Callable[[str, str], str] | None = None
+
+
+@dataclass
+class Tables:
+    """What the text of a kernel refers to: arrays d0, d1, ..., numbers K, numbers of turns N, addresses F of functions of rows, and
+    compiled functions by name."""
+
+    data: list[np.ndarray] = field(default_factory=list)
+    numbers: list[float] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    functions: list[str] = field(default_factory=list)
+    stages: dict[str, Any] = field(default_factory=dict)
+
+    def function(self, name: str) -> str:
+        """The address of a function of rows (`graph.rows`)."""
+        if name not in self.functions:
+            self.functions.append(name)
+        return f"F[{self.functions.index(name)}]"
+
+    def array(self, a: np.ndarray) -> str:
+        for n, known in enumerate(self.data):
+            if known is a or (
+                known.shape == a.shape and known.dtype == a.dtype and np.shares_memory(known, a) and known.strides == a.strides
+            ):
+                return f"d{n}"
+        self.data.append(a)
+        return f"d{len(self.data) - 1}"
+
+    def number(self, x: float) -> str:
+        for n, known in enumerate(self.numbers):
+            if known == x or (x != x and known != known):
+                return f"K[{n}]"
+        self.numbers.append(x)
+        return f"K[{len(self.numbers) - 1}]"
+
+    def size(self, n: int) -> str:
+        """A number of turns: known to LLVM, it would unroll the loop and compile for seconds."""
+        if n not in self.sizes:
+            self.sizes.append(n)
+        return f"N[{self.sizes.index(n)}]"
+
+    def stage(self, function: Any) -> str:
+        for name, known in self.stages.items():
+            if known is function:
+                return name
+        name = f"stage{len(self.stages)}"
+        self.stages[name] = function
+        return name
+
+
+class Elements:
+    """Writes elements of values: `rows`, `draws` and `names` say where inputs are, by key; `free` is the first row of scratch."""
+
+    def __init__(
+        self, rows: dict[Any, int], draws: dict[Any, Draw], names: dict[Any, str], free: int, lanes: int, tables: Tables
+    ) -> None:
+        self.inputs, self.draws, self.names, self.L, self.tables = rows, draws, names, lanes, tables
+        self.rows, self.at = free, dict(rows)
+        self.making: set[Any] = set()
+        """What the lines at hand make, so that it cannot be read yet."""
+        self.in_place: set[Any] = set()
+        """Draws whose signs are read from their bits."""
+        self.from_rows: set[Any] = set()
+        """Draws that must be in Z."""
+        self.tiled: set[Any] = set()
+        """Draws that are made within the loop that reads them."""
+
+    def take(self, rows: int) -> int:
+        self.rows += rows
+        return self.rows - rows
+
+    # ---- one element
+
+    def begin(self) -> None:
+        self.pre: list[str] = []
+        self.items: list[Item] = []
+        self.known: dict[Any, str] = {}
+        self.varying: set[str] = set()
+
+    def emit(self, v: Value | None, text: str, uses: Sequence[str], **more: Any) -> str:
+        """The name of a new line; uniform ones go before the loop over lanes."""
+        name = f"v{len(self.pre) + len(self.items)}"
+        if v is not None and v.uniform and not any(u in self.varying for u in uses):
+            self.pre.append(f"{name} = {text}")
+        else:
+            self.varying.add(name)
+            self.items.append(Item(name, text, tuple(u for u in uses if u in self.varying), **more))
+        return name
+
+    def element(self, v: Value, index: tuple[Any, ...]) -> str:
+        """The name or number of one element."""
+        index = tuple(0 if n == 1 else i for i, n in zip(index[len(index) - v.ndim :], v.shape))
+        if v.op == "const" and v.ndim == 0:
+            return self.number(v)
+        key = (v.key, index)
+        if key not in self.known:
+            self.known[key] = self.write(v, index)
+        return self.known[key]
+
+    def number(self, v: Value) -> str:
+        if v.boolean:
+            return repr(bool(v.extra))
+        x = float(v.extra)
+        if abs(x) in NICE:
+            return repr(x) if x >= 0 and np.copysign(1, x) > 0 else f"({x!r})"
+        key = ("number", x)
+        if key not in self.known:
+            name = self.known[key] = f"k{len(self.known)}"
+            self.pre.append(f"{name} = {self.tables.number(x)}")
+        return self.known[key]
+
+    def write(self, v: Value, index: tuple[Any, ...]) -> str:
+        if v.key in self.names:
+            name = self.names[v.key]
+            return name if v.ndim == 0 else self.emit(v, f"{name}[{self.flat(index, dense(v.shape))}]", ())
+        if v.op == "const":
+            text = f"{self.tables.array(v.extra)}[{', '.join(map(str, index))}]"
+            return self.emit(v, text, ())
+        if v.key in self.draws:
+            return self.drawn(v, index)
+        if v.key in self.at and v.key not in self.making:
+            place = f"S[{self.offset(self.at[v.key], self.flat(index, dense(v.shape)))}]"
+            return self.emit(None, f"{place} != 0.0" if v.boolean else place, (), load=True, reads=place)
+        return getattr(self, "_" + v.op)(v, index)
+
+    def drawn(self, v: Value, index: tuple[Any, ...]) -> str:
+        draw, i = self.draws[v.key], index[0]
+        if draw.sign is not None and isinstance(i, (int, np.integer)):
+            self.in_place.add(v.key)
+            return self.emit(None, draw.sign(int(i)), (), load=True)
+        self.from_rows.add(v.key)
+        at = f"({i} - t)" if v.key in self.tiled else i
+        more = f" + {draw.shift}" if draw.shift else ""
+        return self.emit(None, f"Z[{self.offset(draw.row, at)}{more}]", (), load=True)
+
+    def _map(self, v: Value, index: tuple[Any, ...]) -> str:
+        a = [self.element(x, index[len(index) - x.ndim :] if x.ndim else ()) for x in v.args]
+        if v.name not in CONDITIONS and v.name != "where":
+            a = [f"(1.0 if {n} else 0.0)" if x.boolean else n for n, x in zip(a, v.args)]
+        if v.name in SIGNS:
+            return self.emit(v, f"{a[0]} {SIGNS[v.name]} {a[1]}", self.named(a))
+        if v.name == "negative":
+            return self.emit(v, f"-{a[0]}", self.named(a))
+        if v.name == "logical_not":
+            return self.emit(v, f"not {a[0]}", self.named(a))
+        if v.name == "where":
+            return self.emit(v, f"({a[1]} if {a[0]} else {a[2]})", self.named(a))
+        if v.name in ANGLES:
+            if v.uniform:
+                return self.emit(v, f"math.{v.name}({a[0]})", self.named(a))
+            argument = a[0] if a[0] in self.varying else self.emit(None, a[0], ())
+            key = ("angle", v.name, argument)  # of two nodes, and one row to fill
+            if key not in self.known:
+                self.known[key] = self.emit(v, "", (argument,), angle=v.name)
+            return self.known[key]
+        return self.emit(v, f"{INLINE.get(v.name, 'lanes.v' + v.name)}({', '.join(a)})", self.named(a))
+
+    @staticmethod
+    def named(texts: Sequence[str]) -> list[str]:
+        """The names in the texts of operands."""
+        return [t[8:].split(" ")[0] if t.startswith("(1.0 if ") else t for t in texts]
+
+    def _view(self, v: Value, index: tuple[Any, ...]) -> str:
+        source, w = v.args[0], v.extra
+        flat = self.flat(index, w.strides, w.start)
+        if w.table is not None:
+            if isinstance(flat, int):
+                place = int(np.frombuffer(w.table, np.int64)[flat])
+                return "0.0" if place < 0 else self.element(source, tuple(map(int, np.unravel_index(place, source.shape))))
+            return self.looked_up(v, source, flat)
+        if isinstance(flat, int):
+            return self.element(source, tuple(map(int, np.unravel_index(flat, source.shape))))
+        direct = pull(v)
+        if direct is not None:
+            return self.element(source, tuple(0 if a is None else index[a] for a in direct))
+        return self.element(source, self.unravel(flat, source))
+
+    def looked_up(self, v: Value, source: Value, flat: str) -> str:
+        """An element at a place that a table says, 0 where it says -1."""
+        table = np.frombuffer(v.extra.table, np.int64)
+        name = f"o{len(self.known)}"
+        self.known["place", v.key, flat] = name
+        self.pre.append(f"{name} = {self.tables.array(table)}[{flat}]")
+        if table.min() >= 0:
+            return self.element(source, self.unravel(name, source))
+        self.pre.append(f"{name}in = {name} if {name} >= 0 else 0")
+        inner = self.element(source, self.unravel(f"{name}in", source))
+        return self.emit(v, f"({inner} if {name} >= 0 else 0.0)", (inner,))
+
+    def _join(self, v: Value, index: tuple[Any, ...]) -> str:
+        i = index[0]
+        for part in v.args:
+            if i < part.shape[0]:
+                return self.element(part, (i, *index[1:]))
+            i -= part.shape[0]
+        raise IndexError(index)
+
+    def _reduce(self, v: Value, index: tuple[Any, ...]) -> str:
+        (x,) = v.args
+        terms = [self.element(x, mixed(v, index, k)) for k in np.ndindex(*(x.shape[a] for a in v.extra))]
+        if v.name in ("add", "multiply"):
+            terms = [t for t in terms if t != "0.0"] if v.name == "add" else terms
+            return self.emit(v, (" + " if v.name == "add" else " * ").join(terms) or "0.0", terms)
+        found = terms[0]
+        for term in terms[1:]:
+            found = self.emit(v, f"{INLINE[v.name]}({found}, {term})", (found, term))
+        return found
+
+    def _contract(self, v: Value, index: tuple[Any, ...]) -> str:
+        a, x = v.args
+        pairs = [
+            (self.element(a, (index[0], k)), self.element(x, (k, *index[1:])))
+            for k in range(a.shape[1])
+            if a.extra[index[0], k] != 0.0
+        ]
+        return self.emit(
+            v, " + ".join(f"{p} * {q}" for p, q in pairs if q != "0.0") or "0.0", [n for pair in pairs for n in pair]
+        )
+
+    def _rows(self, v: Value, index: tuple[Any, ...]) -> str:
+        a, i = v.args
+        which = self.element(i, index[: i.ndim])
+        rest = "".join(f", {k}" for k in index[i.ndim :])
+        return self.emit(v, f"{self.tables.array(a.extra)}[int({which}){rest}]", (which,))
+
+    def flat(self, index: Sequence[Any], strides: Sequence[int], start: int = 0) -> Any:
+        """A flat place: a number, or a text with loop variables."""
+        fixed = start + sum(int(i) * s for i, s in zip(index, strides) if isinstance(i, (int, np.integer)))
+        moving = [i if s == 1 else f"{i} * {s}" for i, s in zip(index, strides) if not isinstance(i, (int, np.integer)) and s]
+        return " + ".join([*moving, *([str(fixed)] if fixed else [])]) if moving else int(fixed)
+
+    def unravel(self, flat: str, source: Value) -> tuple[Any, ...]:
+        if source.ndim == 1:
+            return (flat if flat.isidentifier() else f"({flat})",)
+        return tuple(f"(({flat}) // {s} % {n})" if n > 1 else 0 for s, n in zip(dense(source.shape), source.shape))
+
+    def offset(self, row: int, flat: Any) -> str:
+        """The text of lane j of a row."""
+        if isinstance(flat, int):
+            return f"{(row + flat) * self.L} + j"
+        key = ("offset", flat)
+        if key not in self.known:
+            self.known[key] = f"q{len(self.known)}"
+            self.pre.append(f"{self.known[key]} = ({flat}) * {self.L}")
+        return f"{row * self.L} + {self.known[key]} + j"
+
+    # ---- straight-line code
+
+    def straight(self, stores: Sequence[tuple[int, Value]]) -> list[str]:
+        """Every element of some values, unrolled, into rows from `row` on."""
+        self.begin()
+        ends = []
+        for row, v in stores:
+            for index in np.ndindex(*v.shape):
+                place = f"S[{self.offset(row + self.flat(index, dense(v.shape)), 0)}]"
+                name = self.element(v, index)
+                ends.append(
+                    Item(
+                        place,
+                        f"(1.0 if {name} else 0.0)" if v.boolean else name,
+                        (name,) if name in self.varying else (),
+                        store=True,
+                    )
+                )
+        scratch: dict[str, str] = {}
+
+        def keep(name: str) -> str:
+            if name not in scratch:
+                scratch[name] = f"S[{self.offset(self.take(1), 0)}]"
+            return scratch[name]
+
+        lines = list(self.pre)
+        for one in passes(self.items, ends, keep):
+            lines += lane_loop(one.lines, self.L)
+            lines += self.angles(one.angles)
+        return lines
+
+    def angles(self, wanted: Sequence[tuple[str, str, str]]) -> list[str]:
+        """Calls of the function that makes sines, cosines and tangents of a row."""
+        by_row: dict[str, dict[str, str]] = {}
+        for function, source, target in wanted:
+            by_row.setdefault(source, {})[function] = target
+        out = []
+        for source, targets in by_row.items():
+            at = {name: f"base + 8 * ({place[2:-5]})" for name, place in [("of", source), *targets.items()]}
+            if "sin" in at and "cos" in at:
+                out.append(f"lanes.call({self.tables.function('sincos')}, {at['of']}, {at['sin']}, {self.L}, {at['cos']}, 0, 0)")
+            alone = [f for f in targets if f == "tan" or not {"sin", "cos"} <= targets.keys()]
+            out += [f"lanes.call({self.tables.function(f)}, {at['of']}, {at[f]}, {self.L}, 0, 0, 0)" for f in alone]
+        return out
+
+
+def mixed(v: Value, kept: Sequence[Any], summed: Sequence[Any]) -> tuple[Any, ...]:
+    """The index of a term of a reduction."""
+    kept, summed = iter(kept), iter(summed)  # type: ignore[assignment]
+    return tuple(next(summed) if a in v.extra else next(kept) for a in range(v.args[0].ndim))  # type: ignore[call-overload]
+
+
+def lane_loop(body: Sequence[str], lanes: int) -> list[str]:
+    return [f"for j in range({lanes}):", *indent(body)] if body else []
+
+
+def indent(lines: Sequence[str], by: int = 4) -> list[str]:
+    return [" " * by + line for line in lines]

@@ -1,0 +1,401 @@
+"""NumPy's functions on values: what `np.sum(x)`, `A @ x` or `np.where(x > 0, x, 0)` write into a trace."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from functools import reduce as fold
+from inspect import signature
+from itertools import pairwise
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from sdetools.graph.errors import TracingError
+from sdetools.graph.value import MAPS, SMALL, Value, apply, trace_of, value
+from sdetools.graph.views import at_places, broadcast, join, reshape, stack, transpose, view
+
+REDUCTIONS = {"add": np.add, "multiply": np.multiply, "maximum": np.maximum, "minimum": np.minimum}
+
+
+def ufunc_of(ufunc: Any, method: str, inputs: Sequence[Any], options: dict[str, Any]) -> Any:
+    """What a ufunc, or its `reduce`, makes of values."""
+    name = ufunc.__name__
+    options = {n: o for n, o in options.items() if not harmless(n, o)}
+    if method == "reduce" and name in (*REDUCTIONS, "logical_and", "logical_or") and options.keys() <= {"axis", "keepdims"}:
+        made = reduce if name in REDUCTIONS else decided
+        return made(name, inputs[0], options.get("axis", 0), bool(options.get("keepdims")))
+    if method == "outer" and not options:
+        a, b = map(value, inputs)
+        return ufunc(reshape(a, (*a.shape, *[1] * b.ndim)), b)
+    if "where" in options:
+        raise TracingError(f"np.{name} with `where=` cannot be traced; write `np.where(condition, yes, no)`")
+    if method != "__call__" or "out" in options:
+        raise TracingError(f"np.{name}.{method} into an array cannot be traced; write `y = np.{name}(...)`")
+    if options:
+        raise TracingError(f"np.{name} with {', '.join(options)} cannot be traced")
+    if name == "matmul":
+        return matmul(*inputs)
+    if name in REWRITTEN:
+        return REWRITTEN[name](*map(value, inputs))
+    if name not in MAPS:
+        raise TracingError(
+            f"np.{name} cannot be traced; write it with exp, log, sqrt, sin, tanh, abs, maximum, where and their kin"
+        )
+    return apply(name, *inputs)
+
+
+def function_of(function: Any, given: Sequence[Any], options: dict[str, Any]) -> Any:
+    """What another function of NumPy makes of values."""
+    if function not in FUNCTIONS:
+        if function is np.nan_to_num:
+            raise TracingError("np.nan_to_num looks at values; write `np.where(condition, yes, no)`")
+        raise TracingError(f"np.{function.__name__} cannot be traced")
+    return called(f"np.{function.__name__}", FUNCTIONS[function], given, options)
+
+
+def called(name: str, function: Callable[..., Any], given: Sequence[Any], options: dict[str, Any]) -> Any:
+    """A function of the tables below; TracingError for arguments that NumPy's has and this one has not."""
+    options = {n: o for n, o in options.items() if not harmless(n, o)}
+    try:
+        signature(function).bind(*given, **options)
+    except TypeError as error:
+        raise TracingError(f"{name} with these arguments cannot be traced: {error}") from None
+    return function(*given, **options)
+
+
+def harmless(name: str, option: Any) -> bool:
+    """Whether an option of NumPy's asks for what is done anyway."""
+    if name == "dtype":
+        return option is None or np.dtype(option) == float
+    if name == "out":
+        return option is None or all(o is None for o in np.atleast_1d(np.asarray(option, dtype=object)))
+    if name in ("order", "where"):
+        return option is True or (isinstance(option, str) and option in "CKA")
+    return name in ("optimize", "copy")
+
+
+def _whole(a: Value, b: Value) -> Value:
+    return apply("floor", apply("divide", a, b))
+
+
+REWRITTEN: dict[str, Callable[..., Any]] = {
+    "square": lambda x: x * x,
+    "reciprocal": lambda x: 1.0 / x,
+    "positive": lambda x: x,
+    "conjugate": lambda x: x,
+    "fabs": abs,
+    "float_power": lambda a, b: a**b,
+    "floor_divide": _whole,
+    "remainder": lambda a, b: a - b * _whole(a, b),
+    "ceil": lambda x: -np.floor(-x),
+    "trunc": lambda x: np.where(x < 0, -np.floor(-x), np.floor(x)),
+    "logaddexp": lambda a, b: np.maximum(a, b) + np.log1p(np.exp(-abs(a - b))),
+    "hypot": lambda a, b: np.sqrt(a * a + b * b),
+    "fmax": lambda a, b: np.where(b != b, a, np.where(a != a, b, np.maximum(a, b))),
+    "fmin": lambda a, b: np.where(b != b, a, np.where(a != a, b, np.minimum(a, b))),
+    "heaviside": lambda x, h: np.where(x < 0, 0.0, np.where(x > 0, 1.0, np.where(x == 0, h, x))),
+    "isnan": lambda x: x != x,
+    "isfinite": lambda x: x - x == 0.0,
+    "isinf": lambda x: apply("logical_and", x == x, x - x != 0.0),
+    "signbit": lambda x: x < 0,
+    "bitwise_and": lambda a, b: apply("logical_and", a, b),
+    "bitwise_or": lambda a, b: apply("logical_or", a, b),
+    "bitwise_xor": lambda a, b: apply("not_equal", a, b),
+    "logical_xor": lambda a, b: apply("not_equal", a, b),
+    "invert": lambda a: apply("logical_not", a),
+}
+"""Ufuncs that are written with others."""
+
+
+# ---- reductions and products
+
+
+def reduce(name: str, x: Any, axis: Any = None, keepdims: bool = False) -> Value:
+    """The sum, product, maximum or minimum over axes."""
+    x = value(x)
+    axes = (
+        tuple(range(x.ndim)) if axis is None else tuple(sorted(operator.index(a) % max(x.ndim, 1) for a in np.atleast_1d(axis)))
+    )
+    kept = tuple(1 if a in axes else n for a, n in enumerate(x.shape))
+    shape = tuple(n for a, n in enumerate(x.shape) if a not in axes)
+    trace = trace_of((x,))
+    if trace is None:
+        with np.errstate(all="ignore"):
+            out = value(np.asarray(REDUCTIONS[name].reduce(x.extra, axis=axes)))
+    elif x.boolean:
+        out = reduce(name, np.where(x, 1.0, 0.0), axes)
+    elif prod(x.shape[a] for a in axes) == 1:
+        out = reshape(x, shape)
+    elif name == "add" and x.op == "view" and x.extra.table is None and (few := _repeated(x, axes)) is not None:
+        out = few
+    else:
+        out = trace.node("reduce", name, (x,), shape, axes, axes)
+    return reshape(out, kept) if keepdims else out
+
+
+def _repeated(x: Value, axes: tuple[int, ...]) -> Value | None:
+    """The sum over an axis along which a view repeats its elements: a multiple."""
+    flat = [a for a in axes if x.extra.strides[a] == 0 and x.shape[a] > 1]
+    if not flat:
+        return None
+    times = prod(x.shape[a] for a in flat)
+    shape = tuple(n for a, n in enumerate(x.shape) if a not in flat)
+    strides = tuple(s for a, s in enumerate(x.extra.strides) if a not in flat)
+    rest = tuple(a - sum(f < a for f in flat) for a in axes if a not in flat)
+    return float(times) * (
+        reduce("add", view(x.args[0], shape, strides, x.extra.start), rest)
+        if rest
+        else view(x.args[0], shape, strides, x.extra.start)
+    )
+
+
+def decided(name: str, x: Any, axis: Any = None, keepdims: bool = False) -> Value:
+    """Whether any or all are true, over axes."""
+    numbers = np.where(value(x) if value(x).boolean else value(x) != 0.0, 1.0, 0.0)
+    return reduce("maximum" if name == "logical_or" else "minimum", numbers, axis, keepdims) > 0.5
+
+
+def total(x: Any, axis: Any = None, *, keepdims: bool = False) -> Value:
+    return reduce("add", x, axis, keepdims)
+
+
+def average(x: Any, axis: Any = None, *, keepdims: bool = False) -> Value:
+    out = reduce("add", x, axis, keepdims)
+    return out * (out.size / value(x).size)
+
+
+def variance(x: Any, axis: Any = None, *, ddof: int = 0, keepdims: bool = False) -> Value:
+    own = value(x) - average(x, axis, keepdims=True)
+    squares = total(own * own, axis, keepdims=keepdims)
+    return squares * (1.0 / (value(x).size / squares.size - ddof))
+
+
+def matmul(a: Any, b: Any) -> Value:
+    """Matrix products as NumPy has them; with a matrix of data on one side a GEMM over many paths."""
+    a, b = value(a), value(b)
+    if not a.ndim or not b.ndim or a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
+        raise ValueError(f"matmul: shapes {a.shape} and {b.shape} (component shapes of one path) do not fit together")
+    trace = trace_of((a, b))
+    if trace is None:
+        return value(np.matmul(a.extra, b.extra))
+    if a.ndim > 2 or b.ndim > 2:
+        return _batched(a, b)
+    if a.ndim == 2 and a.op == "const" and not b.uniform:
+        return trace.node("contract", "", (a, b), (a.shape[0], *b.shape[1:]))
+    if b.ndim == 2 and b.op == "const" and not a.uniform:
+        return transpose(matmul(value(b.extra.T), transpose(a)))
+    if a.ndim == 1 or b.ndim == 1:
+        return total(a * transpose(b) if b.ndim == 2 else a * b, -1)
+    left, right = reshape(a, (a.shape[0], 1, a.shape[1])), reshape(transpose(b), (1, b.shape[1], b.shape[0]))
+    return total(left * right, 2)
+
+
+def _batched(a: Value, b: Value) -> Value:
+    a = reshape(a, (1, *a.shape)) if a.ndim == 1 else a
+    if b.ndim == 1:
+        return total(a * b, -1)
+    swapped = transpose(b, (*range(b.ndim - 2), b.ndim - 1, b.ndim - 2))
+    left, right = reshape(a, (*a.shape[:-1], 1, a.shape[-1])), reshape(swapped, (*swapped.shape[:-2], 1, *swapped.shape[-2:]))
+    return total(left * right, -1)
+
+
+def einsum(subscripts: Any, *factors: Any) -> Value:
+    """Sums of products by their indices; matrices of data against the first index of a value go through `matmul`."""
+    if not isinstance(subscripts, str):
+        raise TracingError("np.einsum must be given its indices as one text to be traced")
+    text = subscripts.replace(" ", "").replace("...", "")
+    left, _, out = text.partition("->")
+    terms, values = left.split(","), [value(f) for f in factors]
+    if "->" not in text:
+        out = "".join(sorted(c for c in set(left) - {","} if left.count(c) == 1))
+    for t, v in zip(terms, values):
+        if len(t) != v.ndim or len(set(t)) != len(t):
+            raise TracingError(f"np.einsum({subscripts!r}) of component shapes {[v.shape for v in values]} cannot be traced")
+    if len(terms) == 2 and len(terms[0]) == 2 and terms[0][1] == terms[1][:1] and out == terms[0][0] + terms[1][1:]:
+        return matmul(*values)
+    letters = out + "".join(c for c in dict.fromkeys("".join(terms)) if c not in out)
+    spread = []
+    for t, v in zip(terms, values):
+        order = sorted(range(len(t)), key=lambda a: letters.index(t[a]))
+        sizes = {t[a]: v.shape[a] for a in range(len(t))}
+        spread.append(reshape(transpose(v, order), tuple(sizes.get(c, 1) for c in letters)))
+    product = fold(lambda a, b: a * b, spread)
+    return total(product, tuple(range(len(out), len(letters)))) if len(letters) > len(out) else product
+
+
+def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Value:
+    x = value(x)
+    if ord in (None, 2, "fro") and (axis is not None or x.ndim == 1 or ord != 2):
+        return np.sqrt(total(x * x, axis, keepdims=keepdims))
+    if ord == 1 and (axis is not None or x.ndim == 1):
+        return total(abs(x), axis, keepdims=keepdims)
+    if ord == np.inf and (axis is not None or x.ndim == 1):
+        return reduce("maximum", abs(x), axis, keepdims)
+    raise TracingError(f"np.linalg.norm with ord={ord!r} cannot be traced")
+
+
+# ---- shapes
+
+
+def moved(function: Callable[..., Any]) -> Callable[..., Value]:
+    """What a function that only rearranges its argument makes of a value: it says where the elements are."""
+
+    def taken(x: Any, *given: Any, **options: Any) -> Value:
+        x = value(x)
+        return at_places(x, function(np.arange(x.size).reshape(x.shape), *given, **options))
+
+    return taken
+
+
+def reshaped(x: Any, shape: Any, *, order: str = "C") -> Value:
+    return reshape(x, shape) if order == "C" else moved(np.reshape)(x, shape, order=order)
+
+
+def flat(x: Any, order: str = "C") -> Value:
+    return reshape(x, -1) if order == "C" else moved(np.ravel)(x, order)
+
+
+def diag(x: Any, k: int = 0) -> Value:
+    x = value(x)
+    return moved(np.diag)(x, k) if x.ndim == 2 else at_places(x, np.diag(np.arange(1, x.size + 1), k) - 1)
+
+
+def squeeze(x: Any, axis: Any = None) -> Value:
+    x = value(x)
+    gone = range(x.ndim) if axis is None else [a % x.ndim for a in np.atleast_1d(axis)]
+    if axis is not None and any(x.shape[a] != 1 for a in gone):
+        raise ValueError("cannot select an axis to squeeze out which has size not equal to one")
+    return reshape(x, tuple(n for a, n in enumerate(x.shape) if n != 1 or a not in gone))
+
+
+def expand(x: Any, axis: Any) -> Value:
+    x = value(x)
+    shape = list(x.shape)
+    for a in sorted(np.atleast_1d(axis) % (x.ndim + np.size(axis))):
+        shape.insert(a, 1)
+    return reshape(x, shape)
+
+
+def move(x: Any, source: int, destination: int) -> Value:
+    axes = list(range(value(x).ndim))
+    axes.insert(destination % len(axes), axes.pop(source % len(axes)))
+    return transpose(x, axes)
+
+
+def swap(x: Any, a: int, b: int) -> Value:
+    axes = list(range(value(x).ndim))
+    axes[a], axes[b] = axes[b], axes[a]
+    return transpose(x, axes)
+
+
+def split(x: Any, parts: Any, axis: int = 0) -> list[Value]:
+    if not np.ndim(parts) and value(x).shape[axis] % parts:
+        raise ValueError("array split does not result in an equal division")
+    return array_split(x, parts, axis)
+
+
+def array_split(x: Any, parts: Any, axis: int = 0) -> list[Value]:
+    n = value(x).shape[axis]
+    ends = (
+        list(parts)
+        if np.ndim(parts)
+        else (n // parts * np.arange(1, parts) + np.minimum(np.arange(1, parts), n % parts)).tolist()
+    )
+    before = (slice(None),) * (axis % value(x).ndim)
+    return [value(x)[(*before, slice(a, b))] for a, b in pairwise([0, *ends, n])]
+
+
+def like(number: float) -> Callable[..., Any]:
+    """`np.zeros_like` and its kin: an array of numbers that takes values in, as it would be changed by its maker."""
+    return lambda x: np.full(value(x).shape, number, dtype=object) if value(x).size <= SMALL else np.full(value(x).shape, number)
+
+
+def cumsum(x: Any, axis: int | None = None) -> Value:
+    x = value(x)
+    flat = reshape(x, -1) if axis is None else move(x, axis, 0)
+    out = matmul(np.tril(np.ones((flat.shape[0],) * 2)), flat)
+    return out if axis is None else move(out, 0, axis)
+
+
+def clip(x: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Value:
+    low, high = a_min if min is None else min, a_max if max is None else max
+    x = value(x) if low is None else np.maximum(x, low)
+    return x if high is None else np.minimum(x, high)
+
+
+def astype(x: Value, dtype: Any) -> Value:
+    """Numbers, conditions, or whole numbers, which stay floats."""
+    kind = np.dtype(dtype).kind
+    if kind not in "fib":
+        raise TracingError(f"astype({dtype}) cannot be traced")
+    if x.boolean:
+        return x if kind == "b" else np.where(x, 1.0, 0.0)
+    return {"f": lambda: x, "i": lambda: np.trunc(x), "b": lambda: x != 0.0}[kind]()
+
+
+def outer(a: Any, b: Any) -> Value:
+    return reshape(a, (-1, 1)) * reshape(b, (1, -1))
+
+
+def dot(a: Any, b: Any) -> Value:
+    if max(np.ndim(a), np.ndim(b)) > 2:
+        raise TracingError("np.dot and np.inner of arrays with more than two axes cannot be traced; write `a @ b`")
+    return value(a) * value(b) if 0 in (np.ndim(a), np.ndim(b)) else matmul(a, b)
+
+
+def where(condition: Any, *branches: Any) -> Value:
+    if len(branches) != 2:
+        raise TracingError("np.where without its two branches looks at values; write `np.where(condition, yes, no)`")
+    condition = value(condition)
+    return apply("where", condition if condition.boolean else condition != 0.0, *branches)
+
+
+def _named(name: str) -> Callable[..., Any]:
+    return lambda x, axis=None, *, keepdims=False: reduce(name, x, axis, keepdims)
+
+
+def _logical(name: str) -> Callable[..., Any]:
+    return lambda x, axis=None, *, keepdims=False: decided(name, x, axis, keepdims)
+
+
+FUNCTIONS: dict[Any, Callable[..., Any]] = {
+    np.sum: total, np.mean: average, np.average: average, np.var: variance, np.std: lambda *a, **o: np.sqrt(variance(*a, **o)),
+    np.prod: _named("multiply"), np.max: _named("maximum"), np.min: _named("minimum"), np.amax: _named("maximum"), np.amin: _named("minimum"),
+    np.any: _logical("logical_or"), np.all: _logical("logical_and"),
+    np.dot: dot, np.vdot: lambda a, b: total(reshape(a, -1) * reshape(b, -1)), np.inner: lambda a, b: dot(a, transpose(b)), np.outer: outer, np.einsum: einsum, np.linalg.norm: norm,
+    np.cumsum: cumsum, np.trace: lambda x, offset=0: total(moved(np.diagonal)(x, offset), -1), np.diagonal: moved(np.diagonal), np.diag: diag, np.clip: clip, np.where: where,
+    np.reshape: reshaped, np.ravel: flat, np.take: moved(np.take), np.rot90: moved(np.rot90), np.fliplr: moved(np.fliplr), np.flipud: moved(np.flipud),
+    np.transpose: transpose, np.swapaxes: swap, np.moveaxis: move, np.broadcast_to: lambda x, shape: broadcast(x, np.atleast_1d(shape) if np.ndim(shape) == 0 else shape),
+    np.squeeze: squeeze, np.expand_dims: expand, np.split: split, np.array_split: array_split, np.flip: moved(np.flip), np.roll: moved(np.roll),
+    np.concatenate: lambda parts, axis=0: join([reshape(p, -1) for p in parts] if axis is None else parts, axis or 0),
+    np.stack: lambda parts, axis=0: stack(parts, axis), np.hstack: lambda parts: join([np.atleast_1d(p) for p in parts], -1 if value(parts[0]).ndim > 1 else 0),
+    np.vstack: lambda parts: join([np.atleast_2d(p) for p in parts]), np.column_stack: lambda parts: join([p if np.ndim(p) == 2 else reshape(p, (-1, 1)) for p in parts], 1),
+    np.append: lambda a, b, axis=None: join([reshape(a, -1), reshape(b, -1)] if axis is None else [a, b], axis or 0),
+    np.atleast_1d: lambda x: reshape(x, value(x).shape or (1,)), np.atleast_2d: lambda x: reshape(x, (1,) * (2 - value(x).ndim) + value(x).shape),
+    np.diff: lambda x, n=1, axis=-1: fold(lambda v, _: v[1:] - v[:-1], range(n), value(x)) if value(x).ndim == 1 else _no_diff(),
+    np.tile: moved(np.tile), np.repeat: moved(np.repeat), np.delete: moved(np.delete),
+    np.shape: lambda x: x.shape, np.ndim: lambda x: x.ndim, np.size: lambda x: x.size, np.copy: lambda x: x, np.real: lambda x: x,
+    np.zeros_like: like(0.0), np.ones_like: like(1.0), np.empty_like: like(0.0), np.full_like: lambda x, n: like(n)(x),
+    np.tril: lambda x, k=0: x * np.tril(np.ones(value(x).shape), k), np.triu: lambda x, k=0: x * np.triu(np.ones(value(x).shape), k),
+    np.isclose: lambda a, b, rtol=1e-5, atol=1e-8: abs(value(a) - b) <= atol + rtol * abs(value(b)), np.broadcast_arrays: lambda *a: [broadcast(x, np.broadcast_shapes(*(value(y).shape for y in a))) for x in a],
+    np.result_type: lambda *_: np.dtype(float),
+}  # fmt: skip
+
+
+def _no_diff() -> Value:
+    raise TracingError("np.diff of an array with several axes cannot be traced; subtract slices")
+
+
+METHODS: dict[str, Callable[..., Any]] = {
+    "sum": total, "mean": average, "var": variance, "std": FUNCTIONS[np.std], "prod": _named("multiply"), "max": _named("maximum"),
+    "min": _named("minimum"), "dot": dot, "ravel": FUNCTIONS[np.ravel], "flatten": FUNCTIONS[np.ravel], "copy": FUNCTIONS[np.copy],
+    "reshape": lambda x, *shape, order="C": reshaped(x, shape[0] if len(shape) == 1 else shape, order=order), "astype": astype,
+    "transpose": lambda x, *axes: transpose(x, (axes[0] if len(axes) == 1 else axes) if axes else None), "swapaxes": swap,
+    "squeeze": squeeze, "clip": clip, "diagonal": moved(np.diagonal), "trace": FUNCTIONS[np.trace], "cumsum": cumsum, "item": lambda x: reshape(x, ()),
+    "any": FUNCTIONS[np.any], "all": FUNCTIONS[np.all], "square": lambda x: x * x, "conjugate": lambda x: x, "select": where,
+    **{name: (lambda name: lambda x: apply(name, x))(name) for name in ("exp", "log", "sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh",
+       "arctan", "arcsin", "arccos", "log1p", "expm1", "floor")},
+}  # fmt: skip
+"""Methods of values: those of arrays, and those by which NumPy computes functions of object arrays that hold values."""

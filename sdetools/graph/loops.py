@@ -1,0 +1,307 @@
+"""Loops over components and lanes, written once for CPUs (lanes are the inner loop) and for CUDA (a lane is a thread).
+
+Few components become straight-line code, many loops whose text is as long for 10 components as for 10,000. What must exist as a
+whole before it is read (the rows of a GEMM, long sums, joins, functions of rows) splits the work into phases; all between is fused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import prod
+from typing import Any
+
+from sdetools.graph.arrays import pull
+from sdetools.graph.elements import INLINE, PRICE, Draw, Elements, Tables, indent, lane_loop
+from sdetools.graph.straight import ANGLES
+from sdetools.graph.value import Value, order
+from sdetools.graph.views import dense
+
+UNROLL, STORES = 160, 64
+"""Operations on arrays, and elements of results, up to which everything is straight-line code; what is written number by number is so anyway."""
+SHORT = 4
+"""Terms up to which a sum is written out within a loop."""
+ROWWISE = ("sin", "cos", "tan", "exp", "log", "log1p", "expm1", "sinh", "cosh", "tanh", "arctan", "arcsin", "arccos", "power")
+"""Functions that loops over components call on whole rows, and straight-line code inlines (but for angles)."""
+
+
+class Loops(Elements):
+    """The text of a function of rows: `outputs` are (row, value)."""
+
+    def __init__(
+        self,
+        outputs: Sequence[tuple[int, Value]],
+        rows: dict[Any, int],
+        draws: dict[Any, Draw],
+        names: dict[Any, str],
+        free: int,
+        lanes: int,
+        tables: Tables,
+    ) -> None:
+        super().__init__(rows, draws, names, free, lanes, tables)
+        self.outputs = list(outputs)
+        self.nodes = order([v for _, v in self.outputs])
+        self.unrolled = self.cost <= UNROLL and sum(v.size for _, v in self.outputs) <= STORES
+        self.lines = self._phases()
+
+    @property
+    def cost(self) -> int:
+        """Operations on arrays, unrolled."""
+        return sum(operations(n) for n in self.nodes if not n.uniform and (n.size > 1 or n.op == "reduce"))
+
+    # ---- phases
+
+    def _phases(self) -> list[str]:
+        if self.unrolled and not any(n.op in ("call", "rows") for n in self.nodes):
+            return self.straight(self.outputs)
+        whole = self._whole()
+        level: dict[Any, int] = {}
+        for n in self.nodes:
+            level[n.key] = max((level[a.key] + (a.key in whole) for a in n.args), default=0)
+        groups: dict[tuple[Any, ...], list[tuple[Value, int | None]]] = {}
+        for n in whole.values():
+            self.at[n.key] = self.take(n.size + (n.extra.scratch if n.op == "call" else 0))
+        for n in whole.values():
+            kind = self._kind(n)
+            shape = n.args[0].shape if kind == "loop" and n.op == "reduce" else n.shape
+            groups.setdefault(
+                (
+                    level[n.key],
+                    {"loop": 0, "call": 1, "straight": 1}[kind],
+                    kind,
+                    () if kind == "straight" else n.key if kind == "call" else shape,
+                ),
+                [],
+            ).append((n, None))
+        for row, v in self.outputs:
+            kind = "loop" if v.size > 1 and self._kind(v) != "straight" else "straight"
+            groups.setdefault((level[v.key], 2, kind, () if kind == "straight" else v.shape), []).append((v, row))
+        schedule = sorted(groups.items(), key=lambda e: e[0][:2])
+        self._tile(schedule)
+        lines: list[str] = []
+        late: list[str] = []
+        for e, (head, members) in enumerate(schedule):
+            lines += self._group(head[2], members, schedule[e + 1 :], late)
+        return lines + late
+
+    def _whole(self) -> dict[Any, Value]:
+        """What must exist as rows before it is read, in order."""
+        whole: set[Any] = set()
+        for n in self.nodes:
+            if n.uniform and n.op not in ("join", "reduce", "contract"):
+                continue
+            if n.op in ("contract", "call", "join") or (n.op == "reduce" and n.args[0].size > SHORT * n.size):
+                whole.add(n.key)
+            if rowwise(n):
+                whole |= {n.key, *(a.key for a in n.args)}
+            if n.op == "map" and n.name in ANGLES and n.size == 1:  # a loop inlines all functions but these
+                whole.add(n.key)
+            if n.op in ("contract", "call"):
+                whole |= {a.key for a in n.args if not a.uniform or n.op == "call"}
+            if n.op == "view" and n.args[0].op not in ("input", "const") and pull(n) is None and n.size > 1:
+                whole.add(n.args[0].key)
+            if n.op == "reduce":  # a sum within a sum would be written out for each of its terms
+                whole |= self._sums(n.args[0], whole)
+            if n.op == "map" and n.size > 1:  # what a loop would compute again at every turn
+                whole |= {a.key for a in n.args if a.op == "map" and 1 < a.size < n.size}
+        rows = set(self.inputs) | set(self.draws)
+        return {
+            n.key: n for n in self.nodes if n.key in whole and n.op != "const" and n.key not in rows and n.key not in self.names
+        }
+
+    def _sums(self, v: Value, whole: set[Any]) -> set[Any]:
+        """The sums below a value that its text would write out."""
+        found, todo, seen = set(), [v], set()
+        while todo:
+            n = todo.pop()
+            if n.key in seen or n.key in whole or n.uniform:
+                continue
+            seen.add(n.key)
+            found |= {n.key} if n.op == "reduce" else set()
+            todo += () if n.op == "reduce" else n.args
+        return found
+
+    def _kind(self, n: Value) -> str:
+        """How a whole value is made: in a loop, by a call, or as straight-line code."""
+        if n.op in ("contract", "call"):
+            return "call"
+        if rowwise(n):
+            return "call"
+        if n.op == "join":
+            return "straight" if all(p.size == 1 for p in n.args) else "call"
+        return "loop" if (n.args[0].size if n.op == "reduce" else n.size) > 1 else "straight"
+
+    def _tile(self, schedule: Sequence[Any]) -> None:
+        """Draws are made a tile of rows at a time where one loop alone reads them, each at its own component."""
+        for key, draw in self.draws.items():
+            z = next((n for n in self.nodes if n.key == key), None)
+            if z is None or not draw.tile or z.size <= draw.tile:
+                continue
+            readers = [n for n in self.nodes if any(a.key == key for a in n.args)]
+            loops = [(head, members) for head, members in schedule if any(self._sees(m, key) for m, _ in members)]
+            if (
+                all(n.op == "map" and n.shape == z.shape for n in readers)
+                and len(loops) == 1
+                and loops[0][0][2:] == ("loop", z.shape)
+            ):
+                self.tiled.add(key)
+
+    def _sees(self, m: Value, key: Any) -> bool:
+        """Whether making `m` reads an input, other than through values that exist as rows."""
+        return any(n.key == key for n in self._below([m]))
+
+    def _below(self, members: Sequence[Value]) -> Iterator[Value]:
+        """What is written or read in a loop that makes some values."""
+        todo, seen = list(members), {m.key for m in members}
+        while todo:
+            n = todo.pop()
+            yield n
+            if n.key in self.at and n.key not in {m.key for m in members}:
+                continue
+            for a in n.args:
+                if a.key not in seen:
+                    seen.add(a.key)
+                    todo.append(a)
+
+    def _group(self, kind: str, members: Sequence[tuple[Value, int | None]], later: Sequence[Any], late: list[str]) -> list[str]:
+        stores: list[tuple[Value, int]] = []
+        for v, row in members:
+            if row is not None and not self._safe(v, row, kind, [m for m, _ in members], later):
+                kept = self.take(v.size)
+                late += self.copied(kept, row, v.size)
+                row = kept
+            stores.append((v, self.at[v.key] if row is None else row))
+        self.making = {v.key for v, row in members if row is None}
+        if kind == "straight":
+            lines = self.straight([(row, v) for v, row in stores])
+        elif kind == "call":
+            lines = self._call(stores[0][0])
+        else:
+            lines = self._loop(stores)
+        self.making = set()
+        return lines
+
+    def _safe(self, v: Value, row: int, kind: str, beside: Sequence[Value], later: Sequence[Any]) -> bool:
+        """Whether an output may be stored where it belongs: no later loop reads what was there, and this one only at its own component."""
+        own_keys = {b.key for b in beside}
+        own = [
+            n
+            for n in self.nodes
+            if n.key in self.inputs and self.inputs[n.key] < row + v.size and row < self.inputs[n.key] + n.size
+        ]
+        for s in own:
+            if any(self._sees(m, s.key) for _, members in later for m, _ in members):
+                return False
+            readers = [
+                n
+                for n in self._below(beside)
+                if any(a.key == s.key for a in n.args) and (n.key not in self.at or n.key in own_keys)
+            ]
+            if kind == "loop" and not all(n.op == "map" and n.shape == v.shape and s.shape == v.shape for n in readers):
+                return False
+        return True
+
+    def copied(self, source: int, target: int, count: int) -> list[str]:
+        body = lane_loop([f"S[{target * self.L} + q + j] = S[{source * self.L} + q + j]"], self.L)
+        return [f"for i in range({self.tables.size(count)}):", *indent([f"q = i * {self.L}", *body])]
+
+    def _call(self, n: Value) -> list[str]:
+        """Lines that make a whole value by a function of rows, or a join of parts."""
+        L, at = self.L, self.at
+        if n.op == "join":
+            out, row = [], at[n.key]
+            for part in n.args:
+                out += self._loop([(part, row)]) if part.size > 1 else self.straight([(row, part)])
+                row += part.size
+            return out
+
+        def address(v: Value) -> str:
+            return f"base + {8 * at[v.key] * L}"
+
+        if n.op == "map":
+            sources = [address(a) for a in n.args]
+            count, more = f"{self.tables.size(n.size)} * {L}", sources[1] if len(sources) > 1 else "0"
+            return [f"lanes.call({self.tables.function(n.name)}, {sources[0]}, {address(n)}, {count}, {more}, 0, 0)"]
+        if n.op == "call":
+            self.begin()
+            given = [self.element(a, ()) if a.uniform and not a.ndim else self.block(a) for a in n.args]
+            data = "".join(f", {self.tables.array(d)}" for d in n.extra.data)
+            out = f"S2[{at[n.key]}]" if n.ndim == 0 else f"S2[{at[n.key]}:{at[n.key] + n.size + n.extra.scratch}]"
+            return [*self.pre, f"{self.tables.stage(n.extra.function)}({', '.join([*given, out])}{data})"]
+        a, x = n.args
+        k = prod(x.shape[1:])
+        matrix = f"{self.span(x)}.reshape(({a.shape[1]}, {k * L}))"
+        target = f"{self.span(n)}.reshape(({a.shape[0]}, {k * L}))"
+        return [f"np.dot({self.tables.array(a.extra)}, {matrix}, {target})"]
+
+    def span(self, v: Value) -> str:
+        """All numbers of a value that exists as rows, one after another."""
+        if v.key in self.draws:
+            draw = self.draws[v.key]
+            self.from_rows.add(v.key)
+            more = f" + {draw.shift}" if draw.shift else ""
+            return f"Zs[{draw.row * self.L}{more}:{(draw.row + v.size) * self.L}{more}]"
+        return f"rows[{self.at[v.key] * self.L}:{(self.at[v.key] + v.size) * self.L}]"
+
+    def block(self, v: Value) -> str:
+        """The rows of a value, as a function of rows takes them."""
+        if v.key in self.draws:
+            draw = self.draws[v.key]
+            self.from_rows.add(v.key)
+            return (
+                f"Z2[{draw.row}:{draw.row + v.size}]"
+                if not draw.shift
+                else f"Z2[{draw.row} + {draw.shift} // {self.L}:{draw.row + v.size} + {draw.shift} // {self.L}]"
+            )
+        row = self.at[v.key]
+        return f"S2[{row}:{row + v.size}]" if v.ndim else f"S2[{row}]"
+
+    def _loop(self, stores: Sequence[tuple[Value, int]]) -> list[str]:
+        """One nest of loops over the components of values of one shape, or of sums over that shape."""
+        self.begin()
+
+        def reduces(v: Value) -> bool:
+            return v.op == "reduce" and v.key in self.making
+
+        shape = next(v.args[0].shape if reduces(v) else v.shape for v, _ in stores)
+        index = tuple(f"i{a}" if n > 1 else 0 for a, n in enumerate(shape))
+        ends, zero = [], []
+        for v, row in stores:
+            if reduces(v):
+                name = self.element(v.args[0], index)
+                place = f"S[{self.offset(row, self.flat([i for a, i in enumerate(index) if a not in v.extra], dense(v.shape)))}]"
+                begin, more = {"add": ("0.0", f"{place} + {name}"), "multiply": ("1.0", f"{place} * {name}")}.get(
+                    v.name, ("-np.inf" if v.name == "maximum" else "np.inf", f"{INLINE.get(v.name)}({place}, {name})")
+                )
+                ends.append(f"{place} = {more}")
+                zero += [f"for i in range({self.tables.size(v.size)}):", f"    q = i * {self.L}"]
+                zero += indent(lane_loop([f"S[{row * self.L} + q + j] = {begin}"], self.L))
+            else:
+                name = self.element(v, index)
+                place = f"S[{self.offset(row, self.flat(index, dense(shape)))}]"
+                ends.append(f"{place} = {f'(1.0 if {name} else 0.0)' if v.boolean else name}")
+        body = [f"{item.target} = {item.text}" for item in self.items]
+        lines = [*self.pre, *lane_loop([*body, *ends], self.L)]
+        tiles = [self.draws[k] for k in self.tiled if any(n.key == k for n in self._below([v for v, _ in stores]))]
+        for a in reversed(range(len(shape))):
+            if shape[a] > 1:
+                n = self.tables.size(shape[a])
+                lines = [f"for i{a} in range({f't, min(t + {tiles[0].tile}, {n})' if tiles else n}):", *indent(lines)]
+        if tiles:
+            n = self.tables.size(shape[0])
+            fills = [d.fill("t", f"min({d.tile}, {n} - t)") for d in tiles if d.fill is not None]
+            lines = [f"for t in range(0, {n}, {tiles[0].tile}):", *indent([*fills, *lines])]
+        return [*zero, *lines]
+
+
+def operations(n: Value) -> int:
+    """Operations on lanes that a node takes, unrolled."""
+    if n.op == "map":
+        return n.size * PRICE.get(n.name, 1)
+    if n.op == "reduce":
+        return n.args[0].size
+    return n.size * n.args[0].shape[1] if n.op == "contract" else 0
+
+
+def rowwise(n: Value) -> bool:
+    """Whether loops over components call a function of rows for a node."""
+    return n.op == "map" and n.name in ROWWISE and n.size > 1 and all(a.shape == n.shape and not a.uniform for a in n.args)

@@ -1,0 +1,156 @@
+"""Elementary functions on rows of numbers, compiled once and called by address: they cost a kernel nothing to compile.
+
+    lanes.call(address("exp"), source, target, count, 0, 0, 0)
+    lanes.call(address("power"), base, target, count, exponent, 0, 0)
+    lanes.call(address("sincos"), source, sine, count, cosine, 0, 0)
+
+The rows are addresses of `count` numbers of the type asked for; a target may be a source, but may not overlap one in part. sin, cos, tan and
+sincos are right for every finite argument: a block of lanes with one beyond `FAR` is looked at again, by libm. What is an instruction
+(sqrt, abs, floor, maximum and their kin) has no row here.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+
+from sdetools._compiled import callback
+from sdetools.graph import lanes, lanes32
+from sdetools.graph.bits import block, float32_pointer, float_pointer, room
+from sdetools.graph.lanes import FAR
+
+WIDTH = 32
+"""Lanes of a block. Results lie on the stack before they go to their row: no look at whether rows overlap, whole vectors to the end."""
+
+_SIGNATURE = "int64(int64, int64, int64, int64, int64, int64)"
+_ANGLES = {"sin": math.sin, "cos": math.cos, "tan": math.tan}
+NAMES = (
+    *("exp", "expm1", "sinh", "cosh", "tanh", "log", "log1p", "arctan", "arcsin", "arccos"),
+    *(*_ANGLES, "sincos", "power"),
+)
+"""The functions, by NumPy's names; sincos is sin and cos together."""
+
+
+def _copier(kind: Any) -> Any:
+    whole = block(kind, WIDTH)
+
+    @njit(inline="always")
+    def copy(source, at, target, to, n):
+        """Numbers of a block, which is whole but for the last one of a row."""
+        if n == WIDTH:
+            whole(source, at, target, to)
+        else:
+            for j in range(n):
+                target[to + j] = source[at + j]
+
+    return copy
+
+
+def _plain(f: Any, pointer: Any, stack: Any, copy: Any) -> Any:
+    def rows(source, target, count, _a, _b, _c):
+        x, y, z = pointer(source), pointer(target), stack()
+        for at in range(0, count, WIDTH):
+            n = min(WIDTH, count - at)
+            copy(x, at, z, 0, n)
+            for j in range(WIDTH):
+                z[j] = f(z[j])
+            copy(z, 0, y, at, n)
+        return 0
+
+    return rows
+
+
+def _power(f: Any, pointer: Any, stack: Any, copy: Any) -> Any:
+    def rows(source, target, count, exponent, _b, _c):
+        x, y, p, z, q = pointer(source), pointer(target), pointer(exponent), stack(), stack()
+        for at in range(0, count, WIDTH):
+            n = min(WIDTH, count - at)
+            copy(x, at, z, 0, n)
+            copy(p, at, q, 0, n)
+            for j in range(WIDTH):
+                z[j] = f(z[j], q[j])
+            copy(z, 0, y, at, n)
+        return 0
+
+    return rows
+
+
+def _angle(f: Any, beyond: Any, pointer: Any, stack: Any, copy: Any, real: Any) -> Any:
+    def rows(source, target, count, _a, _b, _c):
+        x, y, z, w = pointer(source), pointer(target), stack(), stack()
+        for at in range(0, count, WIDTH):
+            n, far = min(WIDTH, count - at), 0
+            copy(x, at, z, 0, n)
+            for j in range(WIDTH):
+                far |= 1 if math.fabs(z[j]) > FAR else 0
+                w[j] = f(z[j])
+            if far:
+                for j in range(n):
+                    w[j] = real(beyond(np.float64(z[j]))) if math.fabs(z[j]) > FAR else w[j]
+            copy(w, 0, y, at, n)
+        return 0
+
+    return rows
+
+
+def _both(f: Any, pointer: Any, stack: Any, copy: Any, real: Any) -> Any:
+    def rows(source, sine, count, cosine, _b, _c):
+        x, s, c, z, v, w = pointer(source), pointer(sine), pointer(cosine), stack(), stack(), stack()
+        for at in range(0, count, WIDTH):
+            n, far = min(WIDTH, count - at), 0
+            copy(x, at, z, 0, n)
+            for j in range(WIDTH):
+                far |= 1 if math.fabs(z[j]) > FAR else 0
+                v[j], w[j] = f(z[j])
+            if far:
+                for j in range(n):
+                    if math.fabs(z[j]) > FAR:
+                        v[j], w[j] = real(math.sin(np.float64(z[j]))), real(math.cos(np.float64(z[j])))
+            copy(v, 0, s, at, n)
+            copy(w, 0, c, at, n)
+        return 0
+
+    return rows
+
+
+_TYPES: dict[str, Any] = {
+    "float64": (lanes, float_pointer, room(types.float64, WIDTH), _copier(types.float64), np.float64),
+    "float32": (lanes32, float32_pointer, room(types.float32, WIDTH), _copier(types.float32), np.float32),
+}
+
+
+def _write(name: str, dtype: str) -> Any:
+    lane, pointer, stack, copy, real = _TYPES[dtype]
+    memory = (pointer, stack, copy)
+    f = getattr(lane, lanes.NAMES.get(name, name))
+    if name == "power":
+        return _power(f, *memory)
+    if name == "sincos":
+        return _both(f, *memory, real)
+    return _angle(f, _ANGLES[name], *memory, real) if name in _ANGLES else _plain(f, *memory)
+
+
+@cache
+def function(name: str, dtype: str = "float64") -> Any:
+    """A function of `NAMES` on rows of a type, as a C callback; compiled, or found compiled, when it is first asked for."""
+    if name not in NAMES or dtype not in _TYPES:
+        raise ValueError(f"there are rows of {', '.join(_TYPES)} for {', '.join(NAMES)}; got {name!r} of {dtype!r}")
+    options = dict(fastmath=lanes.FLAGS, error_model="numpy")
+    return callback(_SIGNATURE, name=f"{name}_{dtype}", **options)(_write(name, dtype))
+
+
+def address(name: str, dtype: str = "float64") -> int:
+    """Where that function is."""
+    return function(name, dtype).address
+
+
+def __getattr__(name: str) -> Any:
+    """`ADDRESSES` and `ADDRESSES32`: all addresses of a type in the order of `NAMES`, made when they are asked for."""
+    if name not in ("ADDRESSES", "ADDRESSES32"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    dtype = "float32" if name == "ADDRESSES32" else "float64"
+    return globals().setdefault(name, np.array([address(each, dtype) for each in NAMES], dtype=np.int64))

@@ -1,0 +1,60 @@
+"""Torch's functions where they are not NumPy's: NaN that torch takes for a number, ends of a range, subnormal arguments.
+
+All other functions of a graph are torch's own. Of two zeros, `maximum` and `minimum` return either, in NumPy as in torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def sign(x: Tensor) -> Tensor:
+    """-1, 0 or 1; NaN where x is (torch: 0)."""
+    return torch.where(torch.isnan(x), x, torch.sign(x))
+
+
+def heaviside(x: Tensor, h: Tensor) -> Tensor:
+    """0 below 0, 1 above, h at 0; NaN where x is (torch: 0)."""
+    return torch.where(torch.isnan(x), x, torch.heaviside(x, h))
+
+
+def power(x: Tensor, y: Tensor | float) -> Tensor:
+    """x**y; a number as exponent is a tensor first, for torch writes x**-.5 as 1/sqrt(x), which is -inf at -0."""
+    return torch.pow(x, y if isinstance(y, Tensor) else torch.full_like(x, y))
+
+
+def log1p(x: Tensor) -> Tensor:
+    """log(1 + x); x itself where 1 + x rounds to 1 (torch loses subnormal numbers)."""
+    return torch.where(torch.abs(x) < torch.finfo(x.dtype).eps / 4, x, torch.log1p(x))
+
+
+def sinh(x: Tensor) -> Tensor:
+    """sinh x to the end of the range (torch: infinite from where e^x is)."""
+    return torch.where(_far(x), torch.copysign(_half_exp(x), x), torch.sinh(x))
+
+
+def cosh(x: Tensor) -> Tensor:
+    """cosh x, likewise."""
+    return torch.where(_far(x), _half_exp(x), torch.cosh(x))
+
+
+def _far(x: Tensor) -> Tensor:
+    return torch.abs(x) > 0.99 * math.log(torch.finfo(x.dtype).max)
+
+
+def _half_exp(x: Tensor) -> Tensor:
+    """e^|x| / 2 without its overflow; |x| - 1 is exact where it is used."""
+    return torch.exp(torch.abs(x) - 1.0) * (math.e / 2)
+
+
+def through_arrays(function: Callable[..., np.ndarray], parts: Sequence[Any]) -> Tensor:
+    """`function` of NumPy arrays on tensors of a CPU, through memory that both share; numbers stay numbers."""
+    like = next(p for p in parts if getattr(p, "ndim", 0) > 1)
+    arrays = [p.double().numpy() if getattr(p, "ndim", 0) else float(p) for p in parts]
+    return torch.from_numpy(np.ascontiguousarray(function(*arrays))).to(like.dtype)

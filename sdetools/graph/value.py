@@ -1,0 +1,346 @@
+"""Values: what a formula's text becomes when it is called with them, one node for each thing that it did.
+
+A `Value` has the component shape of one path; the axis of paths is implicit and last, and the emitters add it. A value is *uniform* when it
+is the same for all paths: coefficients of a step, data. NumPy's functions work on values, so a rule, a loss or a root is plain NumPy text.
+Equal operations of one trace are one node.
+
+    input    rows that differ from path to path: state, draws          uniform  a number or an array that is handed in at run time
+    const    an array that is known now                                map      elementwise, broadcasting; `name` says which
+    reduce   a sum (maximum, product) over axes                        contract a matrix of data (n, d) times rows (d, ...): a GEMM
+    view     the elements of a value elsewhere (`views.py`)            join     values one after another along the first axis
+    rows     rows of a matrix of data, each path its own               call     a compiled function on whole rows
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Iterator, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from sdetools.graph.errors import TracingError
+
+Shape = tuple[int, ...]
+SMALL = 4096
+"""Entries up to which a constant is known by its content; a larger one by the array that holds it."""
+LARGEST_PRODUCT = 32
+"""Up to this power x**n is multiplied out, by squaring."""
+
+
+class Trace:
+    """The nodes of one trace: `input` and `uniform` make the first of them, operations on these the others."""
+
+    def __init__(self) -> None:
+        self.known: dict[Any, Value] = {}
+
+    def input(self, name: str, shape: Shape = ()) -> Value:
+        """Rows that differ from path to path."""
+        return self.node("input", name, (), shape)
+
+    def uniform(self, name: str, shape: Shape = ()) -> Value:
+        """A number or an array that is the same for all paths and known at run time."""
+        return self.node("uniform", name, (), shape)
+
+    def node(
+        self, op: str, name: Any, args: tuple[Value, ...], shape: Shape, extra: Any = None, key: Any = None, boolean: bool = False
+    ) -> Value:
+        """The node of an operation, the one that is there already if there is one."""
+        key = (op, name, tuple(a.key for a in args), shape, key)
+        found = self.known.get(key)
+        if found is None:
+            found = self.known[key] = Value(op, name, args, shape, extra, self, boolean)
+        return found
+
+
+class Value(np.lib.mixins.NDArrayOperatorsMixin):
+    """One node: its kind `op`, `name`, arguments, component shape, and what its kind needs beside (`extra`)."""
+
+    __slots__ = ("args", "boolean", "extra", "key", "name", "op", "shape", "trace", "uniform")
+    __hash__ = object.__hash__
+
+    def __init__(self, op: str, name: Any, args: tuple[Value, ...], shape: Shape, extra: Any, trace: Any, boolean: bool) -> None:
+        self.op, self.name, self.args, self.shape, self.extra, self.trace = op, name, args, shape, extra, trace
+        self.boolean = boolean
+        self.uniform = op in ("const", "uniform") or (op != "input" and all(a.uniform for a in args))
+        self.key: Any = id(self) if op != "const" else _content(extra)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(bool if self.boolean else float)
+
+    @property
+    def T(self) -> Value:
+        return np.transpose(self)
+
+    @property
+    def flat(self) -> Iterator[Value]:
+        return iter(self.reshape(-1))
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("a coordinate is one number and has no length")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Value]:
+        if not self.shape:
+            raise TracingError("a coordinate is one number and cannot be iterated over")
+        return (self[i] for i in range(self.shape[0]))
+
+    def __bool__(self) -> bool:
+        raise TracingError("the formula branches on a value; write `np.where(condition, yes, no)` instead of `if`")
+
+    def __float__(self) -> float:
+        raise TracingError("the formula turns a coordinate into a number; use NumPy functions (np.exp, ...) instead of math's")
+
+    __int__ = __index__ = __complex__ = __float__  # type: ignore[assignment]
+
+    def __contains__(self, _: Any) -> bool:
+        raise TracingError("the formula asks whether a value is among others; write `np.where(condition, yes, no)`")
+
+    def __getitem__(self, key: Any) -> Value:
+        from sdetools.graph.views import take
+
+        return take(self, key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise TracingError("the formula changes an array in place; build the new one, for example by np.stack or np.concatenate")
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        from sdetools.graph.functions import ufunc_of
+
+        return ufunc_of(ufunc, method, inputs, options)
+
+    def __array_function__(self, function: Any, types: Any, given: Any, options: Any) -> Any:
+        from sdetools.graph.functions import function_of
+
+        return function_of(function, given, options)
+
+    def __getattr__(self, name: str) -> Any:
+        from sdetools.graph.functions import METHODS, called
+
+        if name not in METHODS:
+            raise AttributeError(f"a traced value has no attribute {name!r}", name=name, obj=self)
+        return lambda *given, **options: called(f"the method {name}", METHODS[name], (self, *given), options)
+
+    def __copy__(self) -> Value:
+        return self
+
+    def __deepcopy__(self, _: Any) -> Value:
+        return self
+
+    def __repr__(self) -> str:
+        return f"{self.op}:{self.name}{list(self.shape)}"
+
+
+def _content(array: np.ndarray) -> Any:
+    """What makes two constants equal: their bytes, or for large ones the memory that they lie in."""
+    same = array.tobytes() if array.size <= SMALL else (array.__array_interface__["data"][0], array.strides)
+    return array.shape, array.dtype.char, same
+
+
+def _const(array: np.ndarray) -> Value:
+    return Value("const", "", (), array.shape, array, None, array.dtype == bool)
+
+
+def is_value(x: Any) -> bool:
+    """Whether `x` is a value, or a sequence or object array that holds one."""
+    if isinstance(x, Value):
+        return True
+    if isinstance(x, np.ndarray):
+        return x.dtype == object and any(isinstance(e, Value) for e in x.flat)
+    return isinstance(x, (list, tuple)) and any(is_value(e) for e in x)
+
+
+def value(x: Any) -> Value:
+    """A value from a value, a number, an array, or a sequence of them.
+
+    >>> value([1.0, 2.0]).shape
+    (2,)
+    """
+    if isinstance(x, Value):
+        return x
+    if isinstance(x, (bool, np.bool_, numbers.Real)):
+        return _const(np.asarray(x if isinstance(x, (bool, np.bool_)) else float(x)))
+    if isinstance(x, (list, tuple)) or (isinstance(x, np.ndarray) and x.dtype == object):
+        if is_value(x):
+            from sdetools.graph.functions import stack
+
+            return value(x[()]) if np.shape(x) == () and isinstance(x, np.ndarray) else stack(x)
+        x = np.array(x, dtype=float)
+    if isinstance(x, np.ndarray) and x.dtype.kind in "fiub":
+        array = x if x.dtype in (np.dtype(float), np.dtype(bool)) else x.astype(float)
+        whole = array.flags.c_contiguous or array.flags.f_contiguous
+        return _const(array.copy() if array.size <= SMALL else array if whole else np.ascontiguousarray(array))
+    raise TracingError(f"cannot trace a value of type {type(x).__name__}")
+
+
+def trace_of(args: Sequence[Value]) -> Trace | None:
+    """The trace that the arguments belong to; None for constants alone."""
+    found = None
+    for a in args:
+        if a.trace is not None:
+            if found is not None and a.trace is not found:
+                raise TracingError("a formula must not keep values from one call to the next: these belong to two traces")
+            found = a.trace
+    return found
+
+
+def is_number(x: Value, number: float) -> bool:
+    """Whether a value is this constant number."""
+    return x.op == "const" and x.shape == () and not x.boolean and float(x.extra) == number
+
+
+CONDITIONS = {"less", "less_equal", "greater", "greater_equal", "equal", "not_equal", "logical_and", "logical_or", "logical_not"}
+MAPS = CONDITIONS | {
+    "add", "subtract", "multiply", "divide", "negative", "power", "absolute", "sqrt", "exp", "log", "log1p", "expm1", "sin", "cos", "tan",
+    "sinh", "cosh", "tanh", "arctan", "arcsin", "arccos", "maximum", "minimum", "sign", "floor", "where",
+}  # fmt: skip
+"""The elementwise operations; every emitter and the derivatives know these."""
+
+
+OF_CONDITIONS = {"add": "logical_or", "maximum": "logical_or", "multiply": "logical_and", "minimum": "logical_and"}
+"""What arithmetic of conditions alone is, in NumPy."""
+
+
+def apply(name: str, *inputs: Any) -> Value:
+    """An elementwise operation; folded where all is known, and left out where it changes nothing."""
+    args = tuple(map(value, inputs))
+    trace = trace_of(args)
+    if all(a.boolean for a in args) and name not in CONDITIONS:
+        if len(args) == 1:  # NumPy would compute with 11 bits
+            return apply(name, apply("where", args[0], 1.0, 0.0))
+        name = OF_CONDITIONS.get(name, name)
+    if trace is None:
+        with np.errstate(all="ignore"):
+            return value(np.asarray(getattr(np, name)(*(a.extra for a in args))))
+    try:
+        shape = np.broadcast_shapes(*(a.shape for a in args))
+    except ValueError:
+        shapes = ", ".join(str(a.shape) for a in args)
+        raise ValueError(
+            f"operands could not be broadcast together with shapes {shapes} (component shapes of one path)"
+        ) from None
+    for i in range(len(args)):
+        args = (*args[:i], _short(args[i], args, shape), *args[i + 1 :])
+    plain = _simpler(name, args, shape)
+    if plain is not None:
+        return plain
+    return trace.node(
+        "map", name, args, shape, boolean=name in CONDITIONS or (name == "where" and args[1].boolean and args[2].boolean)
+    )
+
+
+def _short(a: Value, args: Sequence[Value], shape: Shape) -> Value:
+    """The one number that a constant array repeats, where the others give the result its shape."""
+    if a.op != "const" or not 1 <= a.size <= SMALL or not a.ndim or (a.extra != a.extra.flat[0]).any():
+        return a
+    return value(a.extra.flat[0]) if np.broadcast_shapes(*(b.shape for b in args if b is not a)) == shape else a
+
+
+def _simpler(name: str, args: tuple[Value, ...], shape: Shape) -> Value | None:
+    """What an operation is where it is no operation, or a cheaper one; None where it is itself."""
+    if name in ("add", "subtract", "multiply", "divide"):
+        a, b = args
+        unit = 0.0 if name in ("add", "subtract") else 1.0
+        if is_number(b, unit) and a.shape == shape and not a.boolean:
+            return a
+        if name in ("add", "multiply") and is_number(a, unit) and b.shape == shape and not b.boolean:
+            return b
+        if name == "subtract" and is_number(a, 0.0):
+            return apply("negative", b)
+        if (
+            name == "divide"
+            and b.op == "const"
+            and b.shape == ()
+            and abs(np.frexp(b.extra)[0]) == 0.5
+            and abs(float(b.extra)) < 1e300
+        ):
+            return apply("multiply", a, 1.0 / float(b.extra))  # exact
+    if name == "power" and args[1].op == "const" and args[1].shape == ():
+        return _power(args[0], float(args[1].extra))
+    if name == "negative" and args[0].op == "map" and args[0].name == "negative":
+        return args[0].args[0]
+    if name in ("add", "subtract", "multiply", "negative"):
+        return _merged(name, args)
+    if name == "where" and args[0].op == "const" and args[0].shape == ():
+        from sdetools.graph.views import broadcast
+
+        return broadcast(args[1 if bool(args[0].extra) else 2], shape)
+    return None
+
+
+def _merged(name: str, args: tuple[Value, ...]) -> Value | None:
+    """One operation for two: signs, powers of two, a value beside itself. The bits stay, but where a number between them left the range."""
+    a, b = args[0], args[-1]
+    if name == "negative":
+        factor = _factor(a)
+        return apply("multiply", -factor[0], factor[1]) if factor is not None else None
+    if name == "add" and a is b and not a.boolean:
+        return apply("multiply", 2.0, a)
+    if name in ("add", "subtract"):
+        if _is_negative(b):
+            return apply("subtract" if name == "add" else "add", a, b.args[0])
+        return apply("subtract", b, a.args[0]) if name == "add" and _is_negative(a) else None
+    number, other = (a, b) if a.op == "const" else (b, a)
+    if number.op != "const" or number.ndim or number.boolean:
+        return None
+    if float(number.extra) == -1.0 and other.shape == a.shape + b.shape and not other.boolean:
+        return apply("negative", other)
+    if _is_negative(other):
+        return apply("multiply", -float(number.extra), other.args[0])
+    factor = _factor(other)
+    if factor is None or 0.5 not in (abs(np.frexp(number.extra)[0]), abs(np.frexp(factor[0])[0])):
+        return None
+    both = float(number.extra) * factor[0]
+    return apply("multiply", both, factor[1]) if 1e-300 < abs(both) < 1e300 else None
+
+
+def _is_negative(x: Value) -> bool:
+    return x.op == "map" and x.name == "negative"
+
+
+def _factor(x: Value) -> tuple[float, Value] | None:
+    """`(c, y)` for a multiple c y by a number."""
+    if x.op == "map" and x.name == "multiply":
+        for number, other in (x.args, x.args[::-1]):
+            if number.op == "const" and not number.ndim and not number.boolean and other.shape == x.shape:
+                return float(number.extra), other
+    return None
+
+
+def _power(x: Value, p: float) -> Value | None:
+    if p < 0 and _power(x, -p) is not None:
+        return apply("divide", 1.0, apply("power", x, -p))
+    whole, half = divmod(p, 1.0)
+    if p < 0 or half not in (0.0, 0.5) or whole > LARGEST_PRODUCT:
+        return None
+    out, square, n = apply("sqrt", x) if half else None, x, int(whole)
+    while n:
+        if n & 1:
+            out = square if out is None else apply("multiply", out, square)
+        n >>= 1
+        square = apply("multiply", square, square) if n else square
+    return value(np.ones(x.shape)) if out is None else out
+
+
+def order(outputs: Sequence[Value]) -> list[Value]:
+    """All nodes below the outputs, arguments first, equal constants once."""
+    done: dict[Any, Value] = {}
+    todo = [(o, False) for o in reversed(list(outputs))]
+    while todo:
+        node, ready = todo.pop()
+        if ready:
+            done.setdefault(node.key, node)
+        elif node.key not in done:
+            todo += [(node, True), *((a, False) for a in reversed(node.args))]
+    return list(done.values())

@@ -1,0 +1,257 @@
+"""Views: the same elements elsewhere. Indexing, reshaping, transposing, broadcasting, joining, and the transposes of all these.
+
+Element (i, j, ...) of a view is element `strides . (i, j, ...) + start`, flat, of its source, or `table[that]` of it; table entry -1 is zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from sdetools.graph.value import SMALL, Shape, Value, apply, trace_of, value
+
+
+@dataclass(frozen=True)
+class View:
+    """Where the elements of a view lie in its source."""
+
+    strides: Shape
+    start: int = 0
+    table: bytes | None = None
+
+    def places(self, shape: Shape) -> np.ndarray:
+        """The flat places, `shape`, of whole numbers; -1 is a zero."""
+        at = np.full(shape, self.start)
+        for axis, (n, s) in enumerate(zip(shape, self.strides)):
+            at += (np.arange(n) * s).reshape(-1, *[1] * (len(shape) - 1 - axis))
+        return at if self.table is None else np.frombuffer(self.table, np.int64)[at]
+
+
+def dense(shape: Sequence[int]) -> Shape:
+    """The strides of an array whose elements lie one after another."""
+    return tuple(int(prod(shape[a + 1 :])) for a in range(len(shape)))
+
+
+def view(x: Value, shape: Sequence[int], strides: Sequence[int], start: int = 0, table: np.ndarray | None = None) -> Value:
+    """A view, in its simplest form: of a constant a constant, of a view one view, of a part of a join that part."""
+    shape, extra = tuple(shape), View(tuple(strides), start, None if table is None else np.asarray(table, np.int64).tobytes())
+    if x.op == "const":
+        flat, at = x.extra.ravel(), extra.places(shape)
+        found = flat[at]
+        return value(np.where(at < 0, 0.0, found) if (at < 0).any() else found)
+    if shape == x.shape and extra == View(dense(shape)):
+        return x
+    if x.op == "view" and x.size and prod(shape):
+        inner: View = x.extra
+        if table is None and inner.table is None and (made := _composed(inner, x.shape, shape, extra)) is not None:
+            return view(x.args[0], shape, made.strides, made.start)
+        if prod(shape) <= SMALL:
+            outer, places = extra.places(shape), inner.places(x.shape).ravel()
+            return at_places(x.args[0], np.where(outer < 0, -1, places[outer]))
+    if x.op == "join" and prod(shape):
+        at = extra.places(shape) if table is not None or prod(shape) <= SMALL else _ends(extra, shape)
+        begin = 0
+        for part in x.args:
+            if begin <= at.min() and at.max() < begin + part.size:
+                if table is None:
+                    return view(part, shape, strides, start - begin)
+                return at_places(part, extra.places(shape) - begin)
+            begin += part.size
+    return trace_of((x,)).node("view", "", (x,), shape, extra, extra, x.boolean)  # type: ignore[union-attr]
+
+
+def _ends(extra: View, shape: Shape) -> np.ndarray:
+    """The least and the largest place of a view without table."""
+    ends = [s * (n - 1) for s, n in zip(extra.strides, shape)]
+    return np.array([extra.start + sum(min(e, 0) for e in ends), extra.start + sum(max(e, 0) for e in ends)])
+
+
+def _composed(inner: View, middle: Shape, shape: Shape, outer: View) -> View | None:
+    """The view of a view, where it is an affine one: steps of the outer one run along single axes of the middle."""
+    along = {s: i for s, i, n in zip(dense(middle), inner.strides, middle) if n > 1}
+    if any(n > 1 and s and s not in along for s, n in zip(outer.strides, shape)):
+        return _linear(inner, middle, outer)
+    begin = np.unravel_index(outer.start, middle)
+    for s, n in zip(outer.strides, shape):
+        if n > 1 and s:
+            axis = next(a for a, (d, m) in enumerate(zip(dense(middle), middle)) if d == s and m > 1)
+            if begin[axis] + n > middle[axis]:
+                return _linear(inner, middle, outer)
+    start = inner.start + sum(int(b) * s for b, s in zip(begin, inner.strides))
+    return View(tuple(along.get(s, 0) if n > 1 else 0 for s, n in zip(outer.strides, shape)), start)
+
+
+def _linear(inner: View, middle: Shape, outer: View) -> View | None:
+    """The view of a view whose elements lie at equal distances in the source."""
+    flat, n = dense(middle), [a for a, m in enumerate(middle) if m > 1]
+    step = inner.strides[n[-1]] if n else 0
+    if any(inner.strides[a] != step * flat[a] for a in n):
+        return None
+    return View(tuple(step * s for s in outer.strides), inner.start + step * outer.start)
+
+
+def at_places(x: Value, places: np.ndarray) -> Value:
+    """The elements of `x` at flat places, in the shape of `places`: affine if they lie so, else by a table."""
+    shape, first = places.shape, int(places.flat[0]) if places.size else 0
+    strides = tuple(int(np.take(places, 1, a).flat[0] - first) if n > 1 else 0 for a, n in enumerate(shape))
+    if places.size == 0 or (first >= 0 and np.array_equal(View(strides, first).places(shape), places)):
+        return view(x, shape, strides, first)
+    return view(x, shape, dense(shape), 0, places.ravel())
+
+
+def same_view(of: Value, x: Value) -> Value:
+    """The view `of`, of another source."""
+    table = None if of.extra.table is None else np.frombuffer(of.extra.table, np.int64)
+    return view(x, of.shape, of.extra.strides, of.extra.start, table)
+
+
+def take(x: Value, key: Any) -> Value:
+    """What indexing takes: by whole numbers, slices, arrays of them and masks, as NumPy does it."""
+    if isinstance(key, (int, np.integer)) and x.ndim:
+        n = x.shape[0]
+        if not -n <= key < n:
+            raise IndexError(f"index {key} is out of bounds for axis 0 with size {n}")
+        rest = x.shape[1:]
+        return view(x, rest, dense(rest), int(key) % n * prod(rest))
+    if isinstance(key, Value) or (isinstance(key, tuple) and any(isinstance(k, Value) for k in key)):
+        return _gather(x, key)
+    return at_places(x, np.arange(x.size).reshape(x.shape)[key])
+
+
+def _gather(x: Value, key: Any) -> Value:
+    """Rows of data at numbers that differ from path to path: `data[index]`, index `(n,)` or a number."""
+    from sdetools.graph.errors import TracingError
+
+    if not isinstance(key, Value) or key.boolean or x.op != "const" or key.ndim > 1:
+        raise TracingError(
+            "only rows of data can be taken at traced places, `data[index]`; write `np.where(condition, yes, no)` for a mask"
+        )
+    return trace_of((key,)).node("rows", "", (x, key), (*key.shape, *x.shape[1:]))  # type: ignore[union-attr]
+
+
+def reshape(x: Any, shape: Any) -> Value:
+    x, shape = value(x), (shape,) if isinstance(shape, (int, np.integer)) else tuple(map(int, shape))
+    if -1 in shape:
+        shape = tuple(x.size // -prod(shape) if n == -1 else n for n in shape)
+    if prod(shape) != x.size:
+        raise ValueError(f"cannot reshape array of size {x.size} into shape {shape}")
+    return view(x, shape, dense(shape))
+
+
+def transpose(x: Any, axes: Any = None) -> Value:
+    x = value(x)
+    axes = tuple(a % x.ndim for a in (axes if axes is not None else reversed(range(x.ndim))))
+    return view(x, tuple(x.shape[a] for a in axes), tuple(dense(x.shape)[a] for a in axes))
+
+
+def broadcast(x: Any, shape: Any) -> Value:
+    x, shape = value(x), tuple(shape)
+    if x.shape == shape:
+        return x
+    if np.broadcast_shapes(x.shape, shape) != shape:
+        raise ValueError(f"could not broadcast an array of shape {x.shape} to shape {shape}")
+    lead = (0,) * (len(shape) - x.ndim)
+    return view(x, shape, lead + tuple(0 if n == 1 else s for n, s in zip(x.shape, dense(x.shape))))
+
+
+def join(parts: Sequence[Any], axis: int = 0) -> Value:
+    """Values one after another along an axis."""
+    parts = tuple(p for p in map(value, parts) if p.size or p.ndim > 1)
+    if not parts:
+        return value(np.zeros(0))
+    axis %= parts[0].ndim
+    if axis:
+        order = list(range(parts[0].ndim))
+        order[0], order[axis] = axis, 0
+        return transpose(join([transpose(p, order) for p in parts]), order)
+    if len({p.shape[1:] for p in parts}) > 1:
+        raise ValueError(f"all parts must have one shape but for the first axis; got {', '.join(str(p.shape) for p in parts)}")
+    if len(parts) == 1:
+        return parts[0]
+    trace = trace_of(parts)
+    if trace is None:
+        return value(np.concatenate([p.extra for p in parts]))
+    parts = tuple(q for p in parts for q in (p.args if p.op == "join" else (p,)))
+    whole = _same_source(parts)
+    if whole is not None:
+        return whole
+    shape = (sum(p.shape[0] for p in parts), *parts[0].shape[1:])
+    return trace.node("join", "", parts, shape, boolean=all(p.boolean for p in parts))
+
+
+def _same_source(parts: tuple[Value, ...]) -> Value | None:
+    """The source whose elements the parts are, in its order: a formula took them apart."""
+    first = parts[0]
+    if (
+        first.op != "view"
+        or any(p.op != "view" or p.args[0] is not first.args[0] for p in parts)
+        or sum(p.size for p in parts) > SMALL
+    ):
+        return None
+    return at_places(first.args[0], np.concatenate([p.extra.places(p.shape) for p in parts]))
+
+
+def stack(parts: Any, axis: int = 0) -> Value:
+    """Values of one shape along a new axis; numbers beside them are spread."""
+    made = [value(p) for p in parts]
+    shape = np.broadcast_shapes(*(p.shape for p in made)) if made else ()
+    joined = join([reshape(broadcast(p, shape), (1, *shape)) for p in made])
+    if not axis:
+        return joined
+    order = list(range(1, len(shape) + 1))
+    order.insert(axis % (len(shape) + 1), 0)
+    return transpose(joined, order)
+
+
+def scatter(x: Value, of: Value) -> tuple[int, Value]:
+    """The transpose of a view `of`: what arrives at its source when `x` stands at the view's elements, as a flat range and its first place."""
+    extra = of.extra
+    summed = tuple(a for a, (s, n) in enumerate(zip(extra.strides, of.shape)) if s == 0 and n > 1)
+    if not summed or extra.table is not None:
+        return _placed(x, extra.places(of.shape))
+    from sdetools.graph.functions import total
+
+    shape = tuple(n for a, n in enumerate(of.shape) if a not in summed)  # a broadcast
+    strides = tuple(s for a, s in enumerate(extra.strides) if a not in summed)
+    return _placed(total(x, summed), View(strides, extra.start).places(shape))
+
+
+def _placed(x: Value, places: np.ndarray) -> tuple[int, Value]:
+    at = places.ravel()
+    flat, own = reshape(x, (x.size,)), np.flatnonzero(at >= 0)
+    if not own.size:
+        return 0, value(np.zeros(0))
+    order = own[np.argsort(at[own], kind="stable")]
+    low, size = int(at[order[0]]), int(at[order[-1]] - at[order[0]]) + 1
+    which = at[order] - low
+    out: Value | None = None
+    while len(which):  # once for each time that an element was taken
+        fresh = np.concatenate([[True], which[1:] != which[:-1]])
+        back = np.full(size, -1)
+        back[which[fresh]] = order[fresh]
+        part = at_places(flat, back)
+        out = part if out is None else apply("add", out, part)
+        order, which = order[~fresh], which[~fresh]
+    return low, out  # type: ignore[return-value]
+
+
+def beside(pieces: Mapping[tuple[int, int], Value], shape: Shape) -> Value:
+    """Flat pieces by (first place, size), zeros where there are none; those that overlap are added."""
+    size, waiting, out = prod(shape), sorted(pieces), None
+    while waiting:
+        parts: list[Any] = []
+        end, later = 0, []
+        for first, length in waiting:
+            if first < end:
+                later.append((first, length))
+                continue
+            parts += [np.zeros(first - end), pieces[first, length]]
+            end = first + length
+        layer = reshape(join([*parts, np.zeros(size - end)]), shape)
+        out = layer if out is None else apply("add", out, layer)
+        waiting = later
+    return out if out is not None else value(np.zeros(shape))

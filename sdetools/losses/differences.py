@@ -1,0 +1,77 @@
+"""Derivatives by central differences: for functions that cannot be traced, and to check the derivatives that a user gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+
+EPS = float(np.finfo(float).eps)
+POINTS = 4
+COORDINATES = 32
+
+
+def hessian(gradient: Callable, x: np.ndarray, step: float = EPS ** (1 / 3)) -> np.ndarray:
+    """Central differences of the gradient; their error is about 1e-10 of its scale."""
+    rough = differences(gradient, x, step)
+    return (rough + rough.swapaxes(0, 1)) / 2
+
+
+def third(gradient: Callable, hessian_function: Callable | None, x: np.ndarray) -> np.ndarray:
+    """Central differences of the Hessian; of its differences when it is not given (error then about 1e-7)."""
+    if hessian_function is not None:
+        rough = differences(hessian_function, x, EPS ** (1 / 3))
+    else:
+        rough = differences(lambda y: hessian(gradient, y, EPS ** (1 / 4)), x, EPS ** (1 / 4))
+    rest = tuple(range(3, rough.ndim))
+    return np.mean([rough.transpose(*order, *rest) for order in permutations(range(3))], axis=0)
+
+
+def differences(function: Callable, x: np.ndarray, step: float) -> np.ndarray:
+    """d_i function: central differences along every coordinate, on a new first axis."""
+    out = []
+    for i in range(len(x)):
+        up, down = x.copy(), x.copy()
+        up[i] += step * np.maximum(1, np.abs(x[i]))
+        down[i] -= step * np.maximum(1, np.abs(x[i]))
+        with np.errstate(all="ignore"):
+            out.append((function(up) - function(down)) / (up[i] - down[i]))
+    return np.stack(out)
+
+
+def compare(function: Callable, derivative: Callable, names: tuple[str, ...], name: str, of: str) -> None:
+    """Raise unless `derivative` is the derivative of `function` at a few random points.
+
+    With the step h = eps^(1/3) a central difference D(h) errs by h^2 f'''/6 + eps f/h, both of order eps^(2/3) times the scale
+    of f; D(2h) - D(h) measures the first term. Ten times that, and 1000 eps^(2/3) times the scale, leaves room for a rough f.
+    """
+    rng = np.random.default_rng(0)
+    normal = rng.standard_normal((POINTS, len(names)))
+    checked = np.sort(rng.permutation(len(names))[:COORDINATES])
+    for x in np.vstack([normal, np.abs(normal[:2]) + 0.5]):
+        given = np.asarray(derivative(x))[checked]
+        found, spread, scale = (np.stack(a) for a in zip(*(_central(function, x, i) for i in checked), strict=True))
+        with np.errstate(all="ignore"):
+            error = np.abs(given - found)
+            allowed = 10 * spread + 1000 * EPS ** (2 / 3) * (scale + np.abs(given) + np.abs(found))
+        wrong = np.isfinite(found + spread) & ~(error <= allowed)
+        if np.any(wrong):
+            worst = np.unravel_index(np.argmax(np.where(wrong, np.nan_to_num(error, nan=np.inf), -1)), error.shape)
+            entry = ", ".join(names[i] for i in (checked[worst[0]], *worst[1:]))
+            at = np.array2string(x[:6], precision=3)
+            raise ValueError(
+                f"`{name}` must be the derivative of `{of}`; at x = {at} its coordinate {entry} is "
+                f"{given[worst]:.5g} where central differences give {found[worst]:.5g}. Check its sign and its factors."
+            )
+
+
+def _central(function: Callable, x: np.ndarray, i: int) -> tuple[Any, Any, Any]:
+    """D(h), |D(2h) - D(h)| and the size of f along coordinate i."""
+    shift = np.zeros_like(x)
+    shift[i] = EPS ** (1 / 3) * max(1.0, abs(x[i]))
+    with np.errstate(all="ignore"):
+        up, down, far_up, far_down = (function(x + s * shift) for s in (1, -1, 2, -2))
+        near, far = (up - down) / (2 * shift[i]), (far_up - far_down) / (4 * shift[i])
+        return near, np.abs(far - near), np.abs(up)

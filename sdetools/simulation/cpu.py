@@ -1,0 +1,353 @@
+"""The compiled backend on a CPU: a program's graphs as loops over lanes, in one kernel, compiled by Numba.
+
+A kernel advances a block of `lanes` paths at a time, as many as keep the state in the cache: for each step it draws, runs the step's loops,
+and at recorded steps those of what is recorded. All rows lie in one flat array, row r at `S[r * lanes]`. The text holds structure only;
+every number that may change comes in through an argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sdetools.graph.elements import Draw, Tables, indent
+from sdetools.graph.loops import Loops, operations
+from sdetools.graph.tracing import NotTraceable
+from sdetools.graph.value import Value, order
+from sdetools.noise.base import Normal, Sign
+from sdetools.simulation.draws import DrawPlan, Segment
+from sdetools.simulation.functions import Functions
+from sdetools.simulation.program import Program
+from sdetools.simulation.records import LEAF
+
+NARROWEST, GEMM = 32, 128
+"""Lanes of a block at least; and where there are matrices, which want width."""
+CACHE, GEMM_CACHE = 400_000, 8_000_000
+"""Bytes of rows that a block may take, likewise."""
+LARGEST = 6000
+"""Lines of straight code beyond which a kernel costs more to compile than it saves."""
+REDUCE_SINGLE, REDUCE_PAIR, LOST, CARRY = range(4)
+"""Where `library.ADDRESSES` holds what."""
+NORMALS, UNIFORMS, SIGNS, WORDS, BITS = range(5)
+"""Where `draw_rows.ADDRESSES` holds what (repeated here, so that writing a text does not import Numba; a test compares)."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The text of a kernel and what it needs at run time: compiled functions by name, arrays, numbers, numbers of turns, and the names of
+    the functions of rows that it calls; `operations` counts what a step does to a lane."""
+
+    text: str
+    stages: dict[str, Callable[..., Any]]
+    data: tuple[np.ndarray, ...]
+    numbers: np.ndarray
+    sizes: np.ndarray
+    functions: tuple[str, ...]
+    lanes: int
+    operations: int
+    gemm: bool
+
+    @property
+    def foreign(self) -> dict[str, Callable[..., Any]]:
+        """The compiled functions that are the user's."""
+        return {name: f for name, f in self.stages.items() if not importable(f)}
+
+
+def write(program: Program) -> Kernel:
+    """The kernel of a program; NotTraceable when a part of it needs another backend."""
+    functions = Functions(program)
+    nodes = order([v for s in functions.steps for _, v in s.outputs])
+    if any(n.op == "call" and n.extra.function is None for n in nodes):
+        raise NotTraceable("a part that runs on whole arrays only")
+    gemm = any(n.op == "contract" for n in nodes)
+    lanes, narrowest, cache = LEAF, GEMM if gemm else NARROWEST, GEMM_CACHE if gemm else CACHE
+    writer = _Writer(functions, lanes)
+    while lanes > narrowest and writer.rows * lanes * 8 > cache:
+        lanes //= 2
+    if lanes < LEAF:
+        writer = _Writer(functions, lanes)
+    if len(writer.text.splitlines()) > LARGEST:
+        raise NotTraceable(f"the step takes {len(writer.text.splitlines())} lines of straight code, more than {LARGEST}")
+    cost = sum(operations(n) for n in nodes if not n.uniform)
+    t = writer.tables
+    numbers, sizes = np.array(t.numbers or [0.0]), np.array(t.sizes or [0], np.int64)
+    gemm |= any(n.op == "contract" for n in order([v for _, v in functions.start]))  # of a start: no reason for wide blocks
+    return Kernel(writer.text, t.stages, tuple(t.data), numbers, sizes, tuple(t.functions), lanes, cost, gemm)
+
+
+class _Writer:
+    """Writes the kernel's text for blocks of so many lanes."""
+
+    def __init__(self, functions: Functions, lanes: int) -> None:
+        self.functions, self.program, self.L = functions, functions.program, lanes
+        self.tables, self.rows, self.Z, self.W = Tables(), 0, 0, 0
+        self.at: dict[Any, int] = {}
+        for v in [*functions.state, *functions.anchors]:
+            self.at[v.key] = self.take(v.size)
+        self.h = self.take(functions.width * self.program.columns)
+        self.names = self._names()
+        self.fills: dict[Any, list[str]] = {}
+        self.draws: dict[Any, Draw] = {}
+        noise = self.program.noise
+        for s, inputs in enumerate(functions.draws):
+            k = "k" if noise.every(s) == 1 else "n"
+            self._place(inputs, noise.sets[s], f"keys[{s}]", k, f"{s}")
+        self._place(functions.start_draws, self.program.start_plan, f"keys[{len(noise.sets)}]", "0", "u")
+        if functions.column is not None:
+            which = f"float((at + u64(j)) % u64({self.tables.size(self.program.start_columns)}))"
+            self.draws[functions.column.key] = Draw(0, sign=lambda _: which)
+        self.text = self._text()
+
+    def take(self, rows: int) -> int:
+        self.rows += rows
+        return self.rows - rows
+
+    def _names(self) -> dict[Any, str]:
+        """The texts of uniform inputs."""
+        f = self.functions
+        return {f.numbers.key: "P", f.factor.key: "c", f.fading.key: "rho"} | {
+            v.key: v.name for row in f.coefficients for v in row
+        }
+
+    # ---- draws
+
+    def _place(self, inputs: Sequence[Value], plan: DrawPlan, key: str, k: str, name: str) -> None:
+        """Rows of Z and of words for the segments of a set, and the lines that fill them."""
+        for g, (v, segment) in enumerate(zip(inputs, plan.segments)):
+            if segment.kind is Sign:
+                self._signs(v, segment, key, k, f"{name}_{g}")
+                continue
+            row, code = self.Z, NORMALS if segment.kind is Normal else UNIFORMS
+            self.Z += max(segment.n, segment.drawn)
+
+            def fill(first: str, count: str, segment: Segment = segment, row: int = row, code: int = code) -> str:
+                """A tile, whose rows lie where those of the first tile would."""
+                slot = f"{segment.base} + {first} // {segment.a_slot}"
+                return f"lanes.call(Q[{code}], {key}, at, {k}, {slot}, ({count}) << 32 | {self.L}, {self.place(row)})"
+
+            if segment.share == 1:
+                whole = f"lanes.call(Q[{code}], {key}, at, {k}, {segment.base}, {segment.n << 32 | self.L}, {self.place(row)})"
+                self.draws[v.key] = Draw(row, tile=segment.group, fill=fill)
+                self.fills[v.key] = [whole]
+                continue
+            shift = f"z{name}_{g}"
+            call = f"lanes.call(Q[{code}], {key}, at, {k} // {segment.share}, {segment.base}, {segment.drawn << 32 | self.L}, {self.place(row)})"
+            self.draws[v.key] = Draw(row, shift=shift)
+            self.fills[v.key] = [
+                f"if {k} % {segment.share} == 0:",
+                f"    {call}",
+                f"{shift} = {k} % {segment.share} * {segment.n * self.L}",
+            ]
+
+    def place(self, row: int) -> str:
+        return f"Zbase + {8 * row * self.L}"
+
+    def _signs(self, v: Value, segment: Segment, key: str, k: str, name: str) -> None:
+        """Signs are read from their word where they are used: storing them would cost more than making them. Loops read rows of them."""
+        row, word = self.Z, self.W
+        self.Z += segment.n
+        if segment.n > 64:
+            self.draws[v.key] = Draw(row)
+            self.fills[v.key] = [
+                f"lanes.call(Q[{SIGNS}], {key}, at, {k}, {segment.base}, {segment.n << 32 | self.L}, {self.place(row)})"
+            ]
+            return
+        self.W += 2
+        lasts = 64 // segment.n
+        half, left = f"w{name}", f"b{name}"
+        lines = [
+            f"if {k} % {segment.share} == 0:",
+            f"    lanes.call(Q[{WORDS}], {key}, at, {k} // {segment.share}, {segment.base}, {1 << 32 | self.L}, Wbase + {8 * word * self.L})",
+            f"{half} = {word * self.L} + {k} // {lasts} % 2 * {self.L}",
+        ]
+        bits = f"{left} = u64(63 - {k} % {lasts} * {segment.n})"
+        rows = (
+            f"lanes.call(Q[{BITS}], Wbase + 8 * {half}, {self.L}, {k} % {lasts} * {segment.n}, {segment.n}, {self.place(row)}, 0)"
+        )
+
+        def sign(i: int) -> str:
+            return f"lanes.float_of(((W[{half} + j] << ({left} - u64({i}))) & lanes.SIGN_BIT) | lanes.ONE_BITS)"
+
+        self.draws[v.key] = Draw(row, sign=sign)
+        self.fills[v.key] = [*lines, bits, rows]
+
+    # ---- graphs as lines
+
+    def loops(self, outputs: Sequence[tuple[int, Value]]) -> Loops:
+        made = Loops(outputs, self.at, self.draws, self.names, self.rows, self.L, self.tables)
+        self.most = max(getattr(self, "most", 0), made.rows)
+        return made
+
+    def lines(self, outputs: Sequence[tuple[int, Value]], inputs: Sequence[Value]) -> tuple[list[str], list[str]]:
+        """The lines that make the draws of some inputs, and those that read them."""
+        made = self.loops(outputs)
+        fills = []
+        for v in inputs:
+            read = v.key in made.from_rows, v.key in made.in_place
+            if v.key in made.tiled or not any(read):
+                continue
+            if self.draws[v.key].sign is None:
+                fills += self.fills[v.key]
+                continue
+            *words, bits, rows = self.fills[v.key]
+            fills += [*words, *([bits] if read[1] else []), *([rows] if read[0] else [])]
+        return fills, made.lines
+
+    def _steps(self) -> list[str]:
+        noise, out = self.program.noise, []
+        for step in self.functions.steps:
+            inputs = [v for s, own in enumerate(self.functions.draws) for v in own if noise.every(s) == step.every]
+            fills, lines = self.lines([(self.at[t.key], v) for t, v in step.outputs], inputs)
+            if step.every == 1:
+                out += [*fills, *lines]
+            else:
+                out += ["if (k + 1) % every == 0:", *indent(["n = k // every", *fills, *lines])]
+        return out
+
+    def _record(self) -> list[str]:
+        """What is recorded, in rows from `h` on, and its moments."""
+        lines = self.loops([(self.h + i, v) for i, v in enumerate(self.functions.record)]).lines
+        reduce = REDUCE_PAIR if self.program.pair else REDUCE_SINGLE
+        where = f"base + {8 * self.h * self.L}, {self.program.columns}, valid, leaf.ctypes.data + t * {8 * self.program.columns * len(self.program.statistics)}"
+        return [*lines, f"lanes.call(lib[{reduce}], {where}, before, {self.L})"]
+
+    def _copied(self, to_slot: bool) -> list[str]:
+        """Anchors go from their rows to slot `slot` of V, or back."""
+        if self.program.control is None:
+            return ["pass"]
+        first, n = self.at[self.functions.anchors[0].key] * self.L, 2 * self.program.members[0].dim * self.L
+        a, b = f"V[slot * {n} + j]", f"S[{first} + j]"
+        return [f"for j in range({n}):", f"    {a} = {b}" if to_slot else f"    {b} = {a}"]
+
+    def _snapshot(self) -> list[str]:
+        """y = x - c m and what the momentum holds."""
+        if self.program.control is None:
+            return ["pass"]
+        (x, m, *_), (y, kept) = self.functions.parts[0], self.functions.anchors
+        assert self.functions.held is not None
+        memory = self.functions.trace.uniform("memory_e")
+        self.names[memory.key] = "memory_e"
+        lines = self.loops([(self.at[y.key], x - memory * m), (self.at[kept.key], self.functions.held)]).lines
+        return ["memory_e = memory[e]", *lines, *self._copied(True)]
+
+    def _spans(self) -> list[str]:
+        """The rows of each member: first and end."""
+        out = []
+        for parts in self.functions.parts:
+            rows = [self.at[p.key] for p in parts]
+            out.append(f"{rows[0]}, {rows[-1] + parts[-1].size}")
+        return out
+
+    def _text(self) -> str:
+        program, L = self.program, self.L
+        self.most = self.rows
+        starts, start = self.lines([(self.at[t.key], v) for t, v in self.functions.start], self.functions.start_draws)
+        step, record, snapshot = self._steps(), self._record(), self._snapshot()
+        names = [f"c{i}_{name}" for i, m in enumerate(program.members) for name in m.coefficients]
+        spans = self._spans()
+        lost = [f"lost[{i}] += lanes.call(lib[{LOST}], base, {span}, valid, {L}, 0)" for i, span in enumerate(spans)]
+        watch = []
+        for i, span in enumerate(spans):
+            watch += [
+                f"if k + 1 < seen[{i}] and lanes.call(lib[{LOST}], base, {span}, valid, {L}, 0) > 0:",
+                f"    seen[{i}] = k + 1",
+            ]
+        points, row = [], 0
+        for parts in self.functions.parts:
+            at = self.at[parts[0].key]
+            points += [f"for i in range({self.tables.size(parts[0].size)}):", "    for j in range(valid):"]
+            points.append(f"        points[{row} + i, b * {L} + j] = S[({at} + i) * {L} + j]")
+            row += parts[0].size
+        data = "".join(f", d{i}" for i in range(len(self.tables.data)))
+        return TEMPLATE.format(
+            imports="".join(_import(name, f) for name, f in self.tables.stages.items()),
+            cache=all(importable(f) for f in self.tables.stages.values()),
+            data=data,
+            rows=self.most,
+            L=L,
+            Z=max(1, self.Z),
+            W=max(1, self.W),
+            anchors=2 * program.members[0].dim,
+            blocks=LEAF // L,
+            last=LEAF - L,
+            every="every = int(P[0])" if max(program.every) > 1 else "pass",
+            start=_block([*starts, *start], 8),
+            snapshot=_block(snapshot, 20),
+            fetch=_block(self._copied(False), 20),
+            record=_block(record, 20),
+            coefficients=_block([f"{name} = C[k * changing, {n}]" for n, name in enumerate(names)], 12),
+            step=_block(step, 12),
+            watch=_block(watch, 16),
+            lost=_block(lost, 12),
+            points=_block(points, 12),
+        )
+
+
+def _block(lines: Sequence[str], by: int) -> str:
+    return "\n".join(indent(lines, by)) or " " * by + "pass"
+
+
+def importable(function: Callable[..., Any]) -> bool:
+    """Whether a compiled function of this library: only these are imported by the text, and their kernels cached on disk."""
+    return getattr(function, "__module__", "").startswith("sdetools.") and "<locals>" not in function.__qualname__
+
+
+def _import(name: str, function: Callable[..., Any]) -> str:
+    if importable(function):
+        return f"from {function.__module__} import {function.__name__} as {name}\n"
+    return f"{name} = None  # set by the loader\n"
+
+
+TEMPLATE = '''"""A kernel that sdetools generated; safe to delete."""
+import math
+
+import numpy as np
+
+from sdetools._compiled import jit
+from sdetools.graph import lanes
+{imports}
+u64 = np.uint64
+
+
+@jit(cache={cache}, **lanes.FAST)
+def run(first, blocks, paths, keys, watch, steps, C, P, events, memory, slots, factors, kept, leaf, tree, lost, seen, points, lib, Q, F, K, N{data}):
+    rows, Zs = np.empty({rows} * {L}), np.empty({Z} * {L})
+    Ws, Vs = np.empty({W} * {L}, np.uint64), np.empty(kept * {anchors} * {L} + 1)
+    base, Zbase, Wbase = rows.ctypes.data, Zs.ctypes.data, Ws.ctypes.data
+    S, Z, W, V = lanes.float_pointer(base), lanes.float_pointer(Zbase), lanes.word_pointer(Wbase), lanes.float_pointer(Vs.ctypes.data)
+    S2, Z2 = rows.reshape(({rows}, {L})), Zs.reshape(({Z}, {L}))
+    changing = 1 if C.shape[0] > 1 else 0
+    {every}
+    for b in range(blocks):
+        at = first + u64(b * {L})
+        valid = min({L}, paths - b * {L})
+        before = b % {blocks} * {L}
+{start}
+        e = 0
+        for k in range(steps + 1):
+            if k == events[e, 0]:
+                slot, t = events[e, 2], events[e, 1]
+                if slot >= 0:
+{snapshot}
+                if t >= 0 and not watch:
+                    c, rho, slot = factors[t, 0], factors[t, 1], slots[t]
+{fetch}
+{record}
+                e += 1
+            if k == steps:
+                break
+{coefficients}
+{step}
+            if watch:
+{watch}
+        if not watch:
+{lost}
+            if before == {last} or b == blocks - 1:
+                lanes.call(lib[3], tree, before + valid, 0, 0, 0, 0)
+        if points.shape[1] > 0:
+{points}
+    rows[0], Zs[0], Ws[0], Vs[0] = 0.0, 0.0, u64(0), 0.0  # used to the end, or Numba frees them
+'''

@@ -1,0 +1,246 @@
+"""From words to draws, 256 numbers at a time: what `draw_rows.py` compiles, on one lane's functions of `lanes.py`.
+
+Loops run over 256 / lanes slots of `lanes` lanes at once: 256 turns, a number that LLVM knows, whatever the lanes. Scratch lies on the stack, so
+that LLVM knows what does not overlap.
+
+float32 decodes the same bits in float32 arithmetic: 40 bits of radius, both tails of them without loss, so that the largest normal is that of
+double, sqrt(82 log 2) = 7.539; a uniform is the double rounded, but never above 1 - 2^-24.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+from sdetools.graph.lanes import FLAGS, LOW, ONE_BITS, S32, float_of, float_pointer, sub_exact, u64
+from sdetools.simulation.lanes import philox_words, radius, turned
+
+FLAT = 256
+"""Numbers that a loop makes: slots times lanes."""
+
+OPTIONS = dict(fastmath=FLAGS, error_model="numpy")
+_i32, _i64, _f32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
+u32, i32, f32 = np.uint32, np.int32, np.float32
+
+
+def _stack(element: Any, numba_type: Any, count: int) -> Any:
+    """An intrinsic: a pointer to `count` numbers of the caller's stack, which LLVM knows to overlap with nothing."""
+
+    @intrinsic
+    def pointer(typingctx):
+        def codegen(context, builder, signature, arguments):
+            with builder.goto_entry_block():  # `cgutils.alloca_once` would fill it with zeros
+                place = builder.alloca(ir.ArrayType(element, count))
+            place.align = 64
+            return builder.bitcast(place, element.as_pointer())
+
+        return types.CPointer(numba_type)(), codegen
+
+    return pointer
+
+
+stack_words = _stack(_i64, types.uint64, 2 * FLAT)
+stack_halves = _stack(_i32, types.uint32, 4 * FLAT)
+stack_floats = _stack(ir.DoubleType(), types.float64, FLAT)
+stack_floats32 = _stack(_f32, types.float32, FLAT)
+stack_rows = _stack(ir.DoubleType(), types.float64, 4 * FLAT)
+
+
+@intrinsic
+def address_of(typingctx, pointer):
+    return types.int64(pointer), lambda ctx, b, sig, a: b.ptrtoint(a[0], _i64)
+
+
+@intrinsic
+def float32_pointer(typingctx, address):
+    """An address as a pointer to 32-bit floats."""
+    return types.CPointer(types.float32)(types.int64), lambda ctx, b, sig, a: b.inttoptr(a[0], _f32.as_pointer())
+
+
+@intrinsic
+def float32_of(typingctx, i):
+    """The 32-bit float with these bits."""
+    return types.float32(types.uint32), lambda ctx, b, sig, a: b.bitcast(a[0], _f32)
+
+
+@intrinsic
+def bits32_of(typingctx, x):
+    """The bits of a 32-bit float."""
+    return types.uint32(types.float32), lambda ctx, b, sig, a: b.bitcast(a[0], _i32)
+
+
+@intrinsic
+def shift_of(typingctx, lanes):
+    """log2 of the lanes, a power of two."""
+    return types.int64(types.int64), lambda ctx, b, sig, a: b.cttz(a[0], ir.Constant(ir.IntType(1), 1))
+
+
+@njit(inline="always")
+def counter(key, first, step, slot, shift):
+    """What Philox needs beside the lane: two halves of the key, the lower path, step and slot, the upper parts, and the lanes' mask."""
+    top = (u64(first) >> S32) | ((u64(step) >> S32) << u64(10)) | ((u64(slot) >> S32) << u64(20))
+    mask = (u64(1) << u64(shift)) - u64(1)
+    return u64(key) & LOW, u64(key) >> S32, u64(first) & LOW, u64(step) & LOW, u64(slot) & LOW, top, mask
+
+
+@njit(inline="always")
+def fill_words(key, first, step, slot, shift, W):
+    """The words of 256 / lanes slots from `slot` on: first ones, then second ones."""
+    k0, k1, low, c1, c2, top, mask = counter(key, first, step, slot, shift)
+    for q in range(0, FLAT, 16):
+        path, c = low + (u64(q) & mask), c2 + (u64(q) >> u64(shift))
+        for j in range(16):
+            W[q + j], W[FLAT + q + j] = philox_words(k0, k1, path + u64(j), c1, c, top)
+
+
+# A decoder makes the draws of 256 / lanes slots, those with r = 0 at address `out`, each further r `stride` bytes on, for r below `valid`; what
+# a word gives beyond them goes to `spare`.
+
+
+@njit(**OPTIONS)
+def decode_normals(key, first, step, slot, shift, out, stride, valid, spare):
+    W, R = stack_words(), stack_floats()
+    fill_words(key, first, step, slot, shift, W)
+    for h in range(2):
+        if 2 * h >= valid:
+            break
+        for j in range(FLAT):
+            R[j] = radius(W[h * FLAT + j])
+        a = float_pointer(out + 2 * h * stride)
+        b = float_pointer(out + (2 * h + 1) * stride if 2 * h + 1 < valid else spare)
+        for j in range(FLAT):
+            a[j], b[j] = turned(W[h * FLAT + j], R[j])
+
+
+@njit(**OPTIONS)
+def decode_uniforms(key, first, step, slot, shift, out, stride, valid, spare):
+    W = stack_words()
+    fill_words(key, first, step, slot, shift, W)
+    for h in range(valid):
+        a = float_pointer(out + h * stride)
+        for j in range(FLAT):
+            a[j] = uniform(W[h * FLAT + j])
+
+
+@njit(**OPTIONS)
+def decode_uniforms32(key, first, step, slot, shift, out, stride, valid, spare):
+    W = stack_words()
+    fill_words(key, first, step, slot, shift, W)
+    for h in range(valid):
+        a = float32_pointer(out + h * stride)
+        for j in range(FLAT):
+            a[j] = min(f32(uniform(W[h * FLAT + j])), f32(1 - 2.0**-24))
+
+
+@njit(**OPTIONS)
+def decode_normals32(key, first, step, slot, shift, out, stride, valid, spare):
+    W, R = stack_halves(), stack_floats32()
+    k0, k1, low, c1, c2, top, mask = counter(key, first, step, slot, shift)
+    for q in range(0, FLAT, 16):
+        path, c = low + (u64(q) & mask), c2 + (u64(q) >> u64(shift))
+        for j in range(16):
+            a, b = philox_words(k0, k1, path + u64(j), c1, c, top)
+            W[q + j], W[FLAT + q + j], W[2 * FLAT + q + j], W[3 * FLAT + q + j] = u32(a >> S32), u32(a), u32(b >> S32), u32(b)
+    for h in range(2):
+        if 2 * h >= valid:
+            break
+        at = 2 * h * FLAT
+        for j in range(FLAT):
+            R[j] = radius32(W[at + j], W[at + FLAT + j])
+        x = float32_pointer(out + 2 * h * stride)
+        y = float32_pointer(out + (2 * h + 1) * stride if 2 * h + 1 < valid else spare)
+        for j in range(FLAT):
+            x[j], y[j] = turned32(W[at + FLAT + j], R[j])
+
+
+@njit(inline="always")
+def uniform(w):
+    """A number in (0, 1): 52 bits and a half."""
+    return sub_exact(float_of((w >> u64(12)) | ONE_BITS), 1.0) + 1.1102230246251565e-16
+
+
+# The polynomials are minimax (relative error), as those of `lanes.radius` and `lanes.turned`: 7e-10, 3e-9 and 6e-11.
+
+
+@njit(inline="always")
+def radius32(high, low):
+    """`lanes.radius` in float32: sqrt(-log u), u = 1 - v, v = (i + 1/2) 2^-40, i the 32 bits of `high` and the upper 8 of `low`.
+
+    x is the smaller of u and v, from all of its digits; log u = log1p(-v) where u is near 1.
+    """
+    flip = u32(i32(high) >> i32(31))
+    x = f32(i32(u32(high ^ flip))) * f32(2.0**-32) + (f32(i32(u32(low ^ flip) >> u32(24))) + f32(0.5)) * f32(2.0**-40)
+    u = x if flip != u32(0) else f32(1.0) - x
+    i = bits32_of(u)
+    k = u32(i + u32(0x3F800000 - 0x3F3504F3))
+    m = float32_of(u32(u32(i - (k & u32(0xFF800000))) + u32(0x3F800000)))
+    f = (m - f32(1.0) if k < u32(0x3F800000) else -x) / (m + f32(1.0))
+    s = f * f
+    e = float32_of(u32(u32(k >> u32(23)) | u32(0x4B000000))) - f32(8388608 + 127)
+    high = f32(0.39974794923195034) + s * f32(0.2992565074189279)
+    return math.sqrt(
+        -f * ((f32(1.9999999986213302) + s * f32(0.6666681595086785)) + (s * s) * high) - e * f32(0.6931471805599453)
+    )
+
+
+@njit(inline="always")
+def turned32(w, r):
+    """`lanes.turned` in float32."""
+    t = float32_of(u32(u32(u32(w << u32(1)) & u32(0x7FFFFE)) | u32(0x3F800001))) - f32(1.5)
+    s = t * t
+    q = s * s
+    sine = (f32(1.5707963217083447) - s * f32(0.645963460233428)) + q * (f32(0.07968003277042188) - s * f32(0.004601657891180859))
+    high = (f32(0.2536691825959931) - s * f32(0.020859936027821775)) + q * f32(0.0009033629762163813)
+    sine, cosine = t * sine, (f32(0.9999999999439374) - s * f32(1.2337005395647531)) + q * high
+    a, b = r * (cosine - sine), r * (cosine + sine)
+    first, second = u32(u32(w << u32(8)) & u32(1 << 31)), u32(u32(w << u32(9)) & u32(1 << 31))
+    return float32_of(u32(bits32_of(a) ^ first)), float32_of(u32(bits32_of(b) ^ second))
+
+
+@njit(inline="always")
+def _sign(w, bit):
+    """1.0 - 2.0 times a bit of a word."""
+    return float_of(((w >> bit) << u64(63)) | ONE_BITS)
+
+
+@njit(inline="always")
+def _sign32(w, bit):
+    return float32_of(u32(u32(u32(w >> bit) << u32(31)) | u32(0x3F800000)))
+
+
+@njit(**OPTIONS)
+def decode_bits(E, start, count, shift, out):
+    """Rows of signs from bit `start` on, from words repeated for as many bits as are done at once."""
+    a = float_pointer(out)
+    for i in range(0, count, FLAT >> shift):
+        for j in range(min(FLAT, (count - i) << shift)):
+            a[(i << shift) + j] = _sign(E[j], u64(start + i) + (u64(j) >> shift))
+
+
+@njit(**OPTIONS)
+def decode_bits32(E, start, count, shift, out):
+    a = float32_pointer(out)
+    for i in range(0, count, FLAT >> shift):
+        for j in range(min(FLAT, (count - i) << shift)):
+            a[(i << shift) + j] = _sign32(E[j], u64(start + i) + (u64(j) >> shift))
+
+
+@njit(inline="always")
+def repeat(W, at, shift, E):
+    """A row of words, repeated to 256."""
+    mask = (u64(1) << shift) - u64(1)
+    for j in range(FLAT):
+        E[j] = W[u64(at) + (u64(j) & mask)]
+
+
+@njit(inline="always")
+def copy(source, target, count):
+    """`count` numbers of 4 bytes."""
+    a, b = float32_pointer(source), float32_pointer(target)
+    for j in range(count):
+        b[j] = a[j]

@@ -1,0 +1,364 @@
+"""Where paths start: laws of x_0, for `x0=` of everything that simulates, beside one point `(dim,)` and an array of points `(dim, n)`.
+
+    x0=[1.0, 2.0]                                  every path at this point
+    x0=points                                      path p at column p mod n of an array (dim, n)
+    x0=st.starts.gaussian(mean, covariance)        every path at a point of its own, drawn from a law
+
+A law's draws have the addresses of the start: a function of (seed, stream, path) as all draws are. Coupled members of a pair share them, so
+they start at one point on every path; independent ones draw their own. An array is no sample: an expectation is the mean over its columns,
+each as often as the paths meet it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from sdetools import _check
+from sdetools._arrays import components, spread
+from sdetools._identity import function_identity
+from sdetools.noise.base import Draws, Normal, Sign, Uniform, sample_draws
+from sdetools.noise.roots import symmetric_root
+
+__all__ = ["Law", "from_function", "gaussian", "mixture", "uniform"]
+
+FEW_DRAWS, CHECK_DRAWS, CHECK_NUMBERS, CHECK_ERRORS = 1000, 200_000, 20_000_000, 6.0
+"""Draws on which a function is tried; draws, and numbers in memory, by which a stated mean and covariance are tested, and the standard errors
+by which they may be off."""
+
+
+class Law(ABC):
+    """A law of starts: draws z -> x_0 = points(z).
+
+    For implementers: `points` is plain NumPy text without a branch on values, on draws of one path `(n,)`, of many `(n, paths)`, and on
+    traced values; `identity` says all that decides the numbers; `mean` `(dim,)` and `covariance` `(dim, dim)` are exact or None. A law is
+    immutable and pickles.
+    """
+
+    dim: int
+    draws: tuple[Draws, ...]
+    """What one start consumes, in the order in which `z` holds it."""
+    identity: str
+    mean: np.ndarray | None = None
+    covariance: np.ndarray | None = None
+    gaussian: bool = False
+    """Whether the law is normal."""
+    label: str = "law"
+
+    @abstractmethod
+    def points(self, z: Any) -> Any:
+        """x_0 from the draws: `(dim,)` for one path, `(dim, paths)` for many."""
+
+    @property
+    def n_draws(self) -> int:
+        """Rows of `z`."""
+        return sum(draw.n for draw in self.draws)
+
+    def sample(self, generator: np.random.Generator, n: int) -> np.ndarray:
+        """`n` points of the law, `(dim, n)`, by NumPy's generator. A run does not use them: its draws have addresses.
+
+        >>> gaussian([0.0, 1.0], 1.0).sample(np.random.default_rng(0), 3).shape
+        (2, 3)
+        """
+        return np.asarray(self.points(sample_draws(self.draws, generator, _check.count("n", n))))
+
+    def moved(self, by: np.ndarray) -> Law:
+        """The law of x_0 + `by`, on the same draws."""
+        return _Moved(self, by)
+
+    def __repr__(self) -> str:
+        return self.label
+
+
+class _Moved(Law):
+    """x_0 + b."""
+
+    def __init__(self, law: Law, by: np.ndarray) -> None:
+        self.law, self.by = law, by
+        self.dim, self.draws, self.gaussian, self.label = law.dim, law.draws, law.gaussian, f"{law.label}, moved"
+        self.mean, self.covariance = None if law.mean is None else law.mean + by, law.covariance
+        self.identity = f"moved({law.identity}, {_digest(by)})"
+
+    def points(self, z: Any) -> Any:
+        x = self.law.points(z)
+        return x + spread(self.by, x)
+
+
+class _Point(Law):
+    """One point: a part of a mixture."""
+
+    draws = ()
+    gaussian = True
+
+    def __init__(self, point: np.ndarray) -> None:
+        self.mean, self.covariance, self.dim = point, np.zeros((len(point), len(point))), len(point)
+        self.identity, self.label = f"point({_digest(point)})", f"point {_check.shown(point.tolist())}"
+
+    def points(self, z: Any) -> Any:
+        return spread(self.mean, z)
+
+
+class _Gaussian(Law):
+    """mean + S z, S the symmetric root of the covariance."""
+
+    gaussian = True
+
+    def __init__(self, mean: np.ndarray, root: np.ndarray, covariance: np.ndarray) -> None:
+        self.dim, self.mean, self.covariance = len(mean), mean, covariance
+        self.scale = np.diag(root).copy() if np.array_equal(root, np.diag(np.diag(root))) else None
+        self.root, self.draws = root, (Normal(self.dim),)
+        self.identity, self.label = f"gaussian({_digest(mean, covariance)})", f"Gaussian law of {self.dim} coordinates"
+
+    def points(self, z: Any) -> Any:
+        return spread(self.mean, z) + (self.root @ z if self.scale is None else spread(self.scale, z) * z)
+
+
+class _Uniform(Law):
+    """low + (high - low) u, coordinate by coordinate."""
+
+    def __init__(self, low: np.ndarray, high: np.ndarray) -> None:
+        self.dim, self.low, self.width = len(low), low, high - low
+        self.draws = (Uniform(self.dim),)
+        self.mean, self.covariance = low + self.width / 2, np.diag(self.width**2 / 12)
+        self.identity, self.label = f"uniform({_digest(low, high)})", f"uniform law of {self.dim} coordinates"
+
+    def points(self, z: Any) -> Any:
+        return spread(self.low, z) + spread(self.width, z) * z
+
+
+class _Mixture(Law):
+    """The start of part i with probability w_i: one uniform says which. The parts read the same draws, for only one of them is taken."""
+
+    def __init__(self, weights: np.ndarray, parts: Sequence[Law]) -> None:
+        self.parts, self.dim = tuple(parts), parts[0].dim
+        self.ends = np.cumsum(weights)[:-1].tolist()
+        most = {kind: max(_count(part, kind) for part in parts) for kind in (Normal, Sign, Uniform)}
+        own = [kind(n) for kind, n in most.items() if n]
+        self.draws = (Uniform(1), *own)
+        first = dict(zip([type(draw) for draw in own], (1 + np.cumsum([0, *(draw.n for draw in own)])).tolist()))
+        self.rows = [_rows(part, first) for part in self.parts]
+        if all(part.mean is not None for part in parts):
+            means = np.stack([part.mean for part in parts])  # type: ignore[misc]
+            self.mean = weights @ means
+            if all(part.covariance is not None for part in parts):
+                apart = means - self.mean
+                within = np.einsum("i,ijk->jk", weights, np.stack([part.covariance for part in parts]))  # type: ignore[misc]
+                self.covariance = within + np.einsum("i,ij,ik->jk", weights, apart, apart)
+        self.identity = f"mixture({_digest(weights)}; {'; '.join(part.identity for part in parts)})"
+        self.label = f"mixture of {len(parts)} starts"
+
+    def points(self, z: Any) -> Any:
+        *others, x = [part.points(_taken(z, rows)) for part, rows in zip(self.parts, self.rows)]
+        for end, other in zip(self.ends[::-1], others[::-1]):
+            x = np.where(z[0] < end, other, x)
+        return x
+
+
+def _count(part: Law, kind: type) -> int:
+    return sum(draw.n for draw in part.draws if type(draw) is kind)
+
+
+def _rows(part: Law, first: dict[Any, int]) -> list[slice]:
+    """Where a part's draws lie among those of the mixture, in the part's order."""
+    at, out = dict(first), []
+    for draw in part.draws:
+        out.append(slice(at[type(draw)], at[type(draw)] + draw.n))
+        at[type(draw)] += draw.n
+    return out
+
+
+def _taken(z: Any, rows: Sequence[slice]) -> Any:
+    if len(rows) == 1:
+        return z[rows[0]]
+    return np.concatenate([z[own] for own in rows]) if rows else z[:0]
+
+
+class _Function(Law):
+    """A function of draws, with a mean and covariance that the user states."""
+
+    def __init__(
+        self,
+        function: Callable[[Any], Any],
+        dim: int,
+        draws: tuple[Draws, ...],
+        mean: np.ndarray | None,
+        covariance: np.ndarray | None,
+    ) -> None:
+        self.function, self.dim, self.draws, self.mean, self.covariance = function, dim, draws, mean, covariance
+        stated = _digest(*(a for a in (mean, covariance) if a is not None))
+        self.identity = f"function({dim}, {draws}; {function_identity(function)}; {stated})"
+        self.label = f"law {getattr(function, '__name__', 'of a function')}"
+
+    def points(self, z: Any) -> Any:
+        found = self.function(z)
+        count = len(found) if np.ndim(found) or isinstance(found, (list, tuple)) else -1
+        if count != self.dim:
+            raise ValueError(
+                f"`function` of a law of starts must return {self.dim} components, one a coordinate; it returned "
+                f"{count if count >= 0 else _check.shown(found)}."
+            )
+        return components(found, z)
+
+
+def gaussian(mean: Any, covariance: Any) -> Law:
+    """x_0 ~ N(mean, covariance): `mean` `(dim,)`; `covariance` a matrix `(dim, dim)`, a diagonal `(dim,)` or a number, may be degenerate.
+
+    ValueError for a matrix that is not symmetric and positive semidefinite, and for shapes that do not fit.
+
+    >>> import sdetools as st
+    >>> law = st.starts.gaussian([1.0], covariance=0.25)
+    >>> flow = st.SDE(drift=["-x"], diffusion=["0"], variables="x")
+    >>> st.exact.solution(flow, law, times=[1.0]).covariance.ravel().round(6)
+    array([0.033834])
+    """
+    mean = _vector("mean", mean)
+    root = symmetric_root(len(mean), covariance)
+    given = np.asarray(covariance, dtype=float)
+    return _Gaussian(mean, root, given.copy() if given.ndim == 2 else np.diag(np.broadcast_to(given, (len(mean),))).copy())
+
+
+def uniform(low: Any, high: Any) -> Law:
+    """Independent coordinates, uniform between `low` and `high`, `(dim,)` each, low <= high. ValueError for other bounds.
+
+    >>> uniform([0.0, -1.0], [6.0, 1.0]).mean
+    array([3., 0.])
+    """
+    low, high = _vector("low", low), _vector("high", high)
+    if low.shape != high.shape or (low > high).any():
+        raise ValueError(f"`low` must not exceed `high`, coordinate by coordinate; got {low.tolist()} and {high.tolist()}.")
+    return _Uniform(low, high)
+
+
+def mixture(weights: Any, starts: Sequence[Any]) -> Law:
+    """Each path starts as one of `starts` says, laws or points `(dim,)`, with the probabilities `weights`, which sum to 1.
+
+    ValueError for weights that are negative or do not sum to 1, and for starts of different dimensions.
+
+    >>> law = mixture([0.25, 0.75], [[-1.0], gaussian([1.0], 2.0)])
+    >>> law.mean, law.covariance
+    (array([0.5]), array([[2.25]]))
+    """
+    weights = _vector("weights", weights)
+    parts = [start if isinstance(start, Law) else _Point(_vector("starts", start)) for start in starts]
+    if len(parts) != len(weights) or weights.min() < 0 or abs(weights.sum() - 1) > 1e-12:
+        raise ValueError(
+            f"`weights` must be {len(parts)} probabilities that sum to 1, one a start; got {_check.shown(weights.tolist())}."
+        )
+    if len({part.dim for part in parts}) > 1:
+        raise ValueError(f"`starts` must have one dimension; got {', '.join(str(part.dim) for part in parts)}.")
+    return _Mixture(weights, parts)
+
+
+def from_function(
+    function: Callable[[Any], Any],
+    dim: int,
+    draws: Draws | Sequence[Draws],
+    mean: Any = None,
+    covariance: Any = None,
+) -> Law:
+    """x_0 = function(z), `dim` components in plain NumPy text on draws z of `Normal(n)`, `Sign(n)`, `Uniform(n)` or several of them.
+
+    `mean` `(dim,)` and `covariance` may be stated: exact answers need them. They are tested on up to 200,000 fixed draws: a deviation of more
+    than 6 standard errors is a ValueError (about 2e-9 an entry for right ones whose fourth moments exist), as is a wrong number of components.
+
+    >>> import sdetools as st
+    >>> ring = from_function(lambda z: [np.cos(2 * np.pi * z[0]), np.sin(2 * np.pi * z[0])], dim=2, draws=st.noise.Uniform(1))
+    >>> ring.points(np.array([0.25])).round(12)
+    array([0., 1.])
+    >>> from_function(lambda z: [z[0] ** 2], dim=1, draws=st.noise.Normal(1), mean=[0.0])
+    Traceback (most recent call last):
+    ...
+    ValueError: `mean` must be that of `function`; got 0 in entry (0), where draws give 0.9997 (standard error 0.0032).
+    """
+    dim = _check.count("dim", dim)
+    wanted = tuple(draws) if isinstance(draws, (list, tuple)) else (draws,)
+    if not wanted or not all(isinstance(d, (Normal, Sign, Uniform)) for d in wanted):
+        raise ValueError(f"`draws` must be Normal(n), Sign(n), Uniform(n) or several of them; got {draws!r}.")
+    if not callable(function):
+        raise ValueError(f"`function` must be a function of the draws z; got {function!r}. A point needs no law: x0=[1.0, 2.0].")
+    if mean is not None:
+        mean = _check.point("mean", mean, dim)
+    if covariance is not None:
+        given = _check.finite("covariance", covariance)
+        covariance = _check.covariance("covariance", np.full(dim, float(given)) if given.ndim == 0 else given, dim)
+    law = _Function(function, dim, wanted, mean, covariance)
+    _check_moments(law)
+    return law
+
+
+def _check_moments(law: _Function) -> None:
+    """That a law's points are points, and that what is stated of them is so."""
+    stated = law.mean is not None or law.covariance is not None
+    n = max(FEW_DRAWS, min(CHECK_DRAWS, CHECK_NUMBERS // max(law.dim, law.n_draws))) if stated else FEW_DRAWS
+    x = law.sample(np.random.default_rng(20240613), n)
+    if not np.isfinite(x).all():
+        raise ValueError("`function` of a law of starts must be finite; it gave a NaN or an infinity.")
+    rounding = 1e-12 * max(float(np.abs(x).max()), 1e-300)
+    seen = x.mean(axis=1)
+    if law.mean is not None:
+        _compare("mean", law.mean, seen, x.std(axis=1) / n**0.5, rounding)
+    if law.covariance is not None:
+        x = x - seen[:, None]
+        seen = x @ x.T / n
+        variance = np.maximum(x**2 @ (x**2).T / n - seen**2, 0.0)
+        scale = np.sqrt(np.diag(law.covariance))
+        about_mean = CHECK_ERRORS**2 / n * np.outer(scale, scale)  # the mean that was subtracted has an error too
+        _compare("covariance", law.covariance, seen, np.sqrt(variance / n), rounding * (1 + np.abs(x).max()) + about_mean)
+
+
+def _compare(name: str, stated: np.ndarray, seen: np.ndarray, stderr: np.ndarray, slack: Any) -> None:
+    excess = np.abs(seen - stated) - CHECK_ERRORS * stderr - slack
+    if (excess > 0).any():
+        at = np.unravel_index(np.argmax(excess), excess.shape)
+        place = ", ".join(map(str, at))
+        raise ValueError(
+            f"`{name}` must be that of `function`; got {stated[at]:.4g} in entry ({place}), where draws give {seen[at]:.4g} "
+            f"(standard error {stderr[at]:.2g})."
+        )
+
+
+def checked(x0: Any, dim: int) -> np.ndarray | Law:
+    """What `x0=` may be: a law, a point `(dim,)` or an array of points `(dim, n)`."""
+    if isinstance(x0, Law):
+        if x0.dim != dim:
+            raise ValueError(f"`x0` must be a law of {dim} coordinates, as the loss has; got the {x0!r} with dim={x0.dim}.")
+        return x0
+    if isinstance(x0, type) or callable(x0):
+        raise ValueError(
+            f"`x0` must be a point, an array (dim, n), or a law; got {_check.shown(x0)}. Make a law with st.starts.from_function(...)."
+        )
+    out = _check.finite("x0", x0)
+    if out.ndim == 2 and len(out) == dim and out.shape[1]:
+        return out.copy()
+    if out.ndim == 2:
+        raise ValueError(
+            f"`x0` must have shape ({dim},), one number a coordinate, or ({dim}, n), a point a column; got shape {out.shape}."
+        )
+    return _check.point("x0", out, dim)
+
+
+def point(x0: Any, dim: int, asker: str) -> np.ndarray:
+    """`x0` where only a point will do."""
+    if isinstance(x0, Law) or np.ndim(x0) == 2:
+        told = f"the {x0!r}" if isinstance(x0, Law) else f"an array of shape {np.shape(x0)}"
+        raise ValueError(f"`x0` of {asker} must be one point of shape ({dim},); got {told}. Simulate it with st.simulate.")
+    return _check.point("x0", x0, dim)
+
+
+def _vector(name: str, value: Any) -> np.ndarray:
+    out = _check.finite(name, value)
+    if out.ndim != 1 or not len(out):
+        raise ValueError(f"`{name}` must have shape (dim,), one number a coordinate; got shape {out.shape}.")
+    return out.copy()
+
+
+def _digest(*arrays: np.ndarray) -> str:
+    """All bits of some arrays, in short."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.shape}".encode() + np.ascontiguousarray(array, dtype=float).tobytes())
+    return digest.hexdigest()[:32]

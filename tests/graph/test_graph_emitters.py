@@ -1,0 +1,136 @@
+"""Loops over lanes against the emitter of arrays and plain NumPy: straight code, loops over components, in-place steps, every kind of node."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from emitted import as_arrays, as_loops, loops
+
+from sdetools.graph.arrays import compiled
+from sdetools.graph.calls import Call
+from sdetools.graph.value import Trace, value
+
+RNG = np.random.default_rng(5)
+DATA = RNG.standard_normal((40, 300))
+
+FORMULAS = {
+    "elementwise": lambda x: 0.3 * x * x - np.exp(-x * x) / 3,
+    "where and kinks": lambda x: np.where(x > 0.2, abs(x), np.maximum(-2 * x, np.floor(3 * x))),
+    "conditions": lambda x: np.where((x > 0) & ~(x > 1) | (x == 0.5), 1.0, x) + 2.0 * (x < 0.1),
+    "sum": lambda x: np.sum(x**2) + np.mean(x),
+    "several sums": lambda x: x * np.sum(x) - np.sum(x * x) * np.max(x) + np.min(abs(x)),
+    "norm": lambda x: x / np.linalg.norm(x),
+    "data": lambda x: DATA[:7, : len(x)] @ x,
+    "data twice": lambda x: DATA[:9, : len(x)].T @ np.tanh(DATA[:9, : len(x)] @ x - 0.3) / 9,
+    "reversed": lambda x: x[::-1] * x,
+    "rolled": lambda x: np.roll(x, 1) - x,
+    "differences": lambda x: np.concatenate([x[1:] - x[:-1] ** 2, x[:1]]),
+    "shifted both ways": lambda x: np.concatenate([x[:1], x[:-1]]) + np.concatenate([x[1:], x[-1:]]) - 2 * x,
+    "matrix": lambda x: (np.reshape(x, (-1, 2)) @ np.reshape(x, (-1, 2)).T).reshape(-1),
+    "transposed": lambda x: np.sum(np.reshape(x, (2, -1)) * np.reshape(x, (-1, 2)).T, axis=0),
+    "softmax": lambda x: np.exp(x - np.max(x)) / np.sum(np.exp(x - np.max(x))),
+    "cumulative": lambda x: np.cumsum(x),
+    "angles": lambda x: np.sin(3 * x) * np.cos(3 * x) + np.tan(np.sin(x)),
+    "angles of one number": lambda x: x * np.sin(x[0]) + np.cos(np.sum(x)) * x**2 - np.tan(np.sin(x[1])),
+    "one angle of two nodes": lambda x: np.sin(x) * np.sin(x[0]) + np.cos(x) * np.cos(x[1]) * np.sin(x[1]),
+    "powers": lambda x: abs(x) ** 1.7 + np.log1p(x * x) ** np.cos(x),
+    "one at a time": lambda x: np.stack([x[i] * x[(i + 1) % len(x)] for i in range(len(x))]),
+    "taken": lambda x: x[np.arange(len(x)) // 2] * x[[0, -1, 0, -1] * (len(x) // 4)],
+    "product": lambda x: np.prod(1 + x / 10) * x[:2],
+    "a constant": lambda x: np.zeros(3) + 2.0 * np.sum(0.0 * x),
+}
+
+
+@pytest.mark.parametrize("dim", [4, 16, 300])
+@pytest.mark.parametrize("name", FORMULAS)
+def test_both_emitters_say_what_numpy_says(name, dim):
+    """To 1e-12 of the largest term: fused multiply-adds err relative to what cancels."""
+    formula, x = FORMULAS[name], RNG.standard_normal((dim, 21))
+    with np.errstate(all="ignore"):
+        plain = np.stack([np.broadcast_to(formula(point), np.shape(formula(point))) for point in x.T], axis=-1)
+    size = 1 + np.abs(plain).max()
+    for width, found in ((0, as_arrays(lambda v: value(formula(v)), x)), (16, as_loops(lambda v: value(formula(v)), x))):
+        assert found.shape == plain.shape
+        assert np.abs(found - plain).max() < 1e-12 * size, width
+
+
+@pytest.mark.parametrize("width", [16, 32, 256])
+def test_the_width_of_a_block_changes_nothing(width):
+    """But for matrix products, whose last bits may: other formulas give the same bits."""
+    x = RNG.standard_normal((60, 40))
+    for name in ("elementwise", "several sums", "rolled", "matrix", "angles", "one at a time"):
+        formula = FORMULAS[name]
+        np.testing.assert_array_equal(
+            as_loops(lambda v, f=formula: value(f(v)), x, width), as_loops(lambda v, f=formula: value(f(v)), x, 16)
+        )
+
+
+STEPS = {
+    "own component": lambda x, m: (x - 0.1 * m, 0.9 * m + x),
+    "kept": lambda x, m: (x - 0.1 * m, x),
+    "exchanged": lambda x, m: (m, x),
+    "reversed in place": lambda x, m: (x[::-1], m[::-1] + x),
+    "rolled in place": lambda x, m: (np.roll(x, 1), np.roll(m, 2) - x),
+    "a sum of what is overwritten": lambda x, m: (x - np.sum(m) * m, m * np.sum(x)),
+    "products of what is overwritten": lambda x, m: (DATA[:6, :6] @ m if len(x) == 6 else x * m[0], x + m[-1]),
+    "one number of it": lambda x, m: (x * m[2], m - x[1]),
+}
+
+
+@pytest.mark.parametrize("dim", [6, 90])
+@pytest.mark.parametrize("name", STEPS)
+def test_steps_in_place_read_the_old_state(name, dim):
+    """Two rows of state are overwritten by what is computed from both."""
+    trace = Trace()
+    x, m = trace.input("x", (dim,)), trace.input("m", (dim,))
+    new = [value(v) for v in STEPS[name](x, m)]
+    run = loops([(0, new[0]), (dim, new[1])], [(0, x), (dim, m)], 16)
+    a, b = RNG.standard_normal((2, dim, 16))
+    found = run({0: a, dim: b})
+    expected = [np.stack([STEPS[name](p, q)[i] for p, q in zip(a.T, b.T)], axis=-1) for i in (0, 1)]
+    np.testing.assert_allclose(found[: 2 * dim], np.concatenate(expected), rtol=1e-12, atol=1e-13)
+
+
+def test_a_wrong_step_would_be_seen():
+    """Negative control: what a step in place gives that reads the new x."""
+    a, b = RNG.standard_normal((2, 6, 16))
+    right, wrong = 0.9 * b + a, 0.9 * b + (a - 0.1 * b)
+    assert np.abs(right - wrong).max() > 1e-3
+
+
+def test_rows_of_data_at_traced_places():
+    """`data[index]` takes other rows for other paths."""
+    index = RNG.integers(0, 40, (3, 16)).astype(float)
+    for emit in (as_arrays, as_loops):
+        found = emit(lambda i: np.sum(value(DATA[:, :5])[i], axis=0), index)
+        np.testing.assert_allclose(found, DATA[index.astype(int), :5].sum(axis=0).T, rtol=1e-13)
+
+
+def test_numbers_are_data_and_so_change_no_text():
+    """But for small whole numbers, which tell the structure."""
+
+    def text(c):
+        x = Trace().input("x", (3,))
+        return loops([(3, x * c + c * c)], [(0, x)], 16).text
+
+    assert text(0.123) == text(7.25e-3) != text(2.0)
+
+
+def test_calls_run_between_loops():
+    """A compiled function on whole rows, with numbers and scratch beside them, in a loop and in straight code."""
+    from naive import doubled_rows
+
+    def formula(x):
+        return Call(doubled_rows, scratch=1)([x * 3.0, np.sum(x)], x.shape) + x
+
+    for dim in (3, 200):
+        x = RNG.standard_normal((dim, 16))
+        at = Trace().input("x", (dim,))
+        expected = 2 * (3 * x) + x.sum(axis=0) + x
+        run = loops_of_a_call(formula(at), at)
+        np.testing.assert_allclose(run({0: x})[dim : 2 * dim], expected, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(compiled([formula(at)], [at])(x)[0], expected, rtol=1e-12, atol=1e-12)
+
+
+def loops_of_a_call(made, at):
+    return loops([(at.size, made)], [(0, at)], 16)

@@ -1,0 +1,134 @@
+"""Random formulas that overwrite their own state: the text of the loops, its compiled kernel and the emitter of arrays against plain NumPy.
+
+The text is run by Python first: NumPy's functions in the place of the compiled ones, two lanes. So hundreds of formulas take seconds.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from emitted import TEXT, loops
+from formulas import ROUNDING, Formula, formulas
+from hypothesis import given, settings
+
+from sdetools.graph.arrays import compiled
+from sdetools.graph.elements import Tables, indent
+from sdetools.graph.loops import Loops
+from sdetools.graph.value import Trace, Value, value
+
+DIMS = (1, 2, 3, 6, 33, 90)
+NAMES = ("exp", "log", "sin", "cos", "tan", "tanh", "sinh", "cosh", "log1p", "expm1", "maximum", "minimum", "sign")
+LANES = {f"v{n}": getattr(np, n) for n in NAMES} | {"vpow": np.power, "vatan": np.arctan, "vasin": np.arcsin, "vacos": np.arccos}
+MATH = SimpleNamespace(fabs=np.abs, sqrt=np.sqrt, floor=np.floor, sin=np.sin, cos=np.cos, tan=np.tan)
+
+
+def graph(formula: Formula) -> tuple[list[Value], list[Value]]:
+    """Inputs x and m, and what the formula makes of them."""
+    trace = Trace()
+    inputs = [trace.input("x", (formula.dim,)), trace.input("m", (formula.dim,))]
+    return inputs, [value(v) for v in formula(*inputs)]
+
+
+def plain(formula: Formula, x: np.ndarray, m: np.ndarray) -> list[np.ndarray]:
+    """One path after another."""
+    paths = [formula(a, b) for a, b in zip(x.T, m.T)]
+    return [np.stack([p[i] for p in paths], axis=-1) for i in range(3)]
+
+
+def places(formula: Formula, outputs: list[Value]) -> list[tuple[int, Value]]:
+    """New states lie where the old ones did, the last value after them."""
+    return [(0, outputs[0]), (formula.dim, outputs[1]), (2 * formula.dim, outputs[2])]
+
+
+def by_python(formula: Formula, x: np.ndarray, m: np.ndarray) -> np.ndarray:
+    """All rows, after Python has run the text of the loops."""
+    inputs, outputs = graph(formula)
+    stores, lanes, tables = places(formula, outputs), x.shape[1], Tables()
+    free = 2 * formula.dim + outputs[2].size
+    made = Loops(stores, {inputs[0].key: 0, inputs[1].key: formula.dim}, {}, {}, free, lanes, tables)
+    S = np.full(made.rows * lanes, np.nan)
+    S[: 2 * x.size] = np.concatenate([x, m]).ravel()
+
+    def call(name: str, source: int, target: int, count: int, other: int, *_: int) -> None:
+        """A function of a row: addresses are those of the first number of `S`, which is 0."""
+        a, b, c = (slice(at // 8, at // 8 + count) for at in (source, target, other))
+        given_ = S[a].copy()
+        if name == "sincos":
+            S[b], S[c] = np.sin(given_), np.cos(given_)
+        else:
+            S[b] = np.power(given_, S[c]) if name == "power" else getattr(np, name)(given_)
+
+    space: dict[str, Any] = {"np": np, "math": MATH, **{n: f.py_func for n, f in tables.stages.items()}}
+    space["lanes"] = SimpleNamespace(call=call, float_pointer=lambda _: S, **LANES)
+    data = "".join(f", d{i}" for i in range(len(tables.data)))
+    text = TEXT.format(data=data, uniform="", count=made.rows, lanes=lanes, lines="\n".join(indent(made.lines)))
+    exec(text.replace("rows.ctypes.data", "0"), space)
+    space["run"](S, tables.functions, tables.numbers, tables.sizes, *tables.data)
+    return S.reshape(-1, lanes)
+
+
+def assert_same(rows: np.ndarray, expected: list[np.ndarray]) -> None:
+    begin = 0
+    for part in expected:
+        flat = part.reshape(-1, part.shape[-1])
+        np.testing.assert_allclose(rows[begin : begin + len(flat)], flat, rtol=0, atol=ROUNDING)
+        begin += len(flat)
+
+
+def state(formula: Formula, paths: int) -> np.ndarray:
+    return np.random.default_rng(formula.dim).uniform(-2.0, 2.0, (2, formula.dim, paths))
+
+
+@settings(max_examples=300, deadline=None)
+@given(formulas(DIMS))
+def test_the_text_of_the_loops_says_what_numpy_says(formula):
+    x, m = state(formula, 2)
+    assert_same(by_python(formula, x, m), plain(formula, x, m))
+
+
+@settings(max_examples=150, deadline=None)
+@given(formulas(DIMS))
+def test_the_emitter_of_arrays_says_what_numpy_says(formula):
+    x, m = state(formula, 3)
+    inputs, outputs = graph(formula)
+    found = compiled(outputs, inputs)(x.copy(), m.copy())
+    for v, a, b in zip(outputs, found, plain(formula, x, m)):
+        wide = np.asarray(a)[..., None] if v.uniform else a
+        np.testing.assert_allclose(np.broadcast_to(wide, b.shape), b, rtol=0, atol=ROUNDING)
+
+
+@settings(max_examples=60, deadline=None)
+@given(formulas(DIMS))
+def test_torchs_text_says_what_numpy_says(formula):
+    torch = pytest.importorskip("torch", reason="torch is an extra")
+    x, m = state(formula, 3)
+    inputs, outputs = graph(formula)
+    found = compiled(outputs, inputs, torch)(torch.tensor(x), torch.tensor(m))
+    for v, a, b in zip(outputs, found, plain(formula, x, m)):
+        wide = a.numpy()[..., None] if v.uniform else a.numpy()
+        np.testing.assert_allclose(np.broadcast_to(wide, b.shape), b, rtol=0, atol=ROUNDING)
+
+
+@pytest.mark.parametrize("lanes", [16, 32, 256])
+@settings(max_examples=8, deadline=None)
+@given(formulas((2, 6, 70)))
+def test_compiled_loops_say_what_numpy_says(lanes, formula):
+    x, m = state(formula, lanes)
+    inputs, outputs = graph(formula)
+    run = loops(places(formula, outputs), [(0, inputs[0]), (formula.dim, inputs[1])], lanes)
+    assert_same(run({0: x, formula.dim: m}), plain(formula, x, m))
+
+
+def test_an_element_in_a_wrong_place_would_be_seen():
+    """Negative control: x rolled by one coordinate more, and a state that was overwritten before it was read."""
+    right = Formula(6, (("roll", 0, 1), ("add", 1, 4)), (4, 5))
+    x, m = state(right, 2)
+    rows = by_python(right, x, m)
+    assert_same(rows, plain(right, x, m))
+    with pytest.raises(AssertionError):
+        assert_same(rows, plain(Formula(6, (("roll", 0, 2), ("add", 1, 4)), (4, 5)), x, m))
+    early = plain(right, np.roll(x, 1, axis=0), m)
+    assert np.abs(early[1] - plain(right, x, m)[1]).max() > 1e6 * ROUNDING

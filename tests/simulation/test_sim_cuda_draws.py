@@ -1,0 +1,180 @@
+"""The lines of `cuda_draws.py` against the NumPy twin: on Numba's CUDA simulator, in a process of its own, and typed by Numba for a CPU.
+
+The simulator runs them as Python; compiled for a CPU they are typed as for a device, float32 in float32, uint64 in uint64.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numba import njit
+
+from sdetools.noise import Normal, Sign, Uniform
+from sdetools.simulation import cuda_draws, draws, philox
+from sdetools.simulation.draws import DrawPlan, fill
+
+LIBRARIES = 4 * 2.0**-52
+"""Of the radius: log, sqrt, sin and cos of two libraries, within a unit each."""
+SINGLE = 8 * 2.0**-24
+"""Of the radius, in float32: as in `test_sim_draws.py`."""
+PLANS = [
+    DrawPlan(d)
+    for d in (
+        (Normal(1),),
+        (Normal(2), Sign(3)),
+        (Normal(3), Uniform(1)),
+        (Sign(70), Normal(5)),
+        (Sign(64), Uniform(5), Sign(33)),
+        (Normal(70), Uniform(33), Sign(130)),
+        (Normal(64), Uniform(32), Normal(128), Sign(1)),
+    )
+]
+STEPS = [0, 1, 2, 3, 41, (1 << 33) + 5]
+KEY, FIRST, PATHS = (1 << 63) + 12345, (1 << 33) - 2, 5
+WAYS = [(where, dtype) for where in ("memory", "registers") for dtype in ("float64", "float32")]
+BODY = """
+        k0, k1 = u(key) & low, u(key) >> half
+        path = first + j
+"""
+KERNEL = "def kernel(first, key, paths, k, Z):\n    j = cuda.grid(1)\n    if j < paths:" + BODY
+LOOP = "def kernel(first, key, paths, k, Z):\n    for j in range(paths):" + BODY
+
+
+def function(head: str, plan: DrawPlan, where: str, dtype: str, **more):
+    """A function that writes a plan's draws to Z."""
+    place = (lambda row: f"Z[({row}) * paths + j]") if where == "memory" else (lambda row: f"z{row}")
+    write = cuda_draws.in_memory if where == "memory" else cuda_draws.in_registers
+    lines = [line for s in plan.segments for line in write(s, place, dtype=dtype)]
+    if where == "registers":
+        lines += [f"Z[{r} * paths + j] = z{r}" for r in range(plan.rows)]
+    space = cuda_draws.names(dtype) | more
+    exec(compile(head + "".join(f"        {line}\n" for line in lines), "<draws>", "exec"), space)
+    return space["kernel"]
+
+
+def simulate(file: str) -> None:
+    """Every plan on the simulator, to a file."""
+    from numba import cuda
+
+    found = {}
+    for p, plan in enumerate(PLANS):
+        for where, dtype in WAYS:
+            kernel = cuda.jit(function(KERNEL, plan, where, dtype, cuda=cuda))
+            for step in STEPS:
+                Z = cuda.to_device(np.full(plan.rows * PATHS, 77, dtype))
+                kernel[2, 4](FIRST, np.uint64(KEY), PATHS, step, Z)  # three threads too many
+                found[f"{p} {where} {dtype} {step}"] = Z.copy_to_host().reshape(plan.rows, PATHS)
+    np.savez(file, **found)
+
+
+def check(got: np.ndarray, plan: DrawPlan, step: int, patch: pytest.MonkeyPatch) -> None:
+    """Signs and uniforms to the bit, float32 uniforms rounded once and below 1, normals to their radius' rounding."""
+    path = np.arange(FIRST, FIRST + PATHS)
+    expected = fill(plan, KEY, path, step)
+    with patch.context() as within:
+        within.setattr(draws, "normals", lambda word: (np.hypot(*philox.normals(word)),) * 2)
+        radius = fill(plan, KEY, path, step)
+    for s in plan.segments:
+        rows = slice(s.row, s.row + s.n)
+        if s.kind is Normal:
+            tolerance = (SINGLE if got.dtype == np.float32 else LIBRARIES) * radius[rows]
+            assert (np.abs(got[rows] - expected[rows]) <= tolerance).all(), s
+        elif s.kind is Uniform and got.dtype == np.float32:
+            np.testing.assert_array_equal(got[rows], np.minimum(expected[rows].astype(np.float32), np.float32(1 - 2.0**-24)))
+        else:
+            np.testing.assert_array_equal(got[rows], expected[rows])
+
+
+def run_apart(name: str, *arguments: str, **environment: str) -> None:
+    """A function of this file in a process of its own."""
+    code = f"import runpy; runpy.run_path({__file__!r})[{name!r}](*{arguments!r})"
+    root = str(Path(cuda_draws.__file__).parents[2])
+    env = os.environ | environment | {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    file = tmp_path_factory.mktemp("cuda") / "draws.npz"
+    run_apart("simulate", str(file), NUMBA_ENABLE_CUDASIM="1")
+    return np.load(file)
+
+
+@pytest.mark.parametrize(("where", "dtype"), WAYS)
+@pytest.mark.parametrize("p", range(len(PLANS)), ids=[str(p.draws) for p in PLANS])
+def test_on_the_simulator(simulated, p, where, dtype, monkeypatch):
+    for step in STEPS:
+        got = simulated[f"{p} {where} {dtype} {step}"]
+        assert got.dtype == dtype
+        check(got, PLANS[p], step, monkeypatch)
+
+
+def test_another_step_would_be_seen(simulated, monkeypatch):
+    """Negative control: no plan passes as its next step."""
+    for p, plan in enumerate(PLANS):
+        for where, dtype in WAYS:
+            with pytest.raises(AssertionError):
+                check(simulated[f"{p} {where} {dtype} 2"], plan, 3, monkeypatch)
+
+
+@pytest.mark.parametrize(("where", "dtype"), WAYS)
+@pytest.mark.parametrize("p", [1, 2, 3])
+def test_as_numba_types_them(p, where, dtype, monkeypatch):
+    kernel = njit(function(LOOP, PLANS[p], where, dtype))
+    for step in STEPS:
+        Z = np.full(PLANS[p].rows * PATHS, 77, dtype)
+        kernel(FIRST, np.uint64(KEY), PATHS, step, Z)
+        check(Z.reshape(-1, PATHS), PLANS[p], step, monkeypatch)
+
+
+def test_float32_is_float32_throughout():
+    """Nothing of a float32 draw is added or multiplied in double; of a double one it is."""
+    seen = {}
+    for where, dtype in WAYS:
+        kernel = njit(function(LOOP, DrawPlan((Normal(3), Uniform(3), Sign(3))), where, dtype))
+        kernel(FIRST, np.uint64(KEY), PATHS, 0, np.zeros(9 * PATHS, dtype))
+        (text,) = kernel.inspect_llvm().values()
+        operations = ("fadd", "fsub", "fmul", "fdiv")
+        seen[where, dtype] = [line for line in text.splitlines() if "double" in line and any(op in line for op in operations)]
+    assert all(bool(found) == (dtype == "float64") for (_, dtype), found in seen.items()), seen
+
+
+def assemble() -> None:
+    """Plans of all kinds and sizes to machine code of two architectures; fails where registers spill."""
+    from numba import cuda, types
+
+    for plan in (PLANS[1], PLANS[3], PLANS[5]):
+        for where, dtype in WAYS:
+            if where == "registers" and plan.rows > 100:
+                continue
+            i, number = types.int64, types.float32 if dtype == "float32" else types.float64
+            signature = types.void(i, types.uint64, i, i, number[::1])
+            text, _ = cuda.compile_ptx(function(KERNEL, plan, where, dtype, cuda=cuda), signature, cc=(8, 0))
+            with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
+                file.write(text)
+                file.flush()
+                for architecture in ("sm_80", "sm_90"):
+                    command = [f"{os.environ['CUDA_HOME']}/bin/ptxas", "-v", f"-arch={architecture}", file.name, "-o", os.devnull]
+                    said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+                    spills = [line for line in said.splitlines() if "spill" in line]
+                    assert spills and all("0 bytes spill stores, 0 bytes spill loads" in line for line in spills), (
+                        plan,
+                        where,
+                        said,
+                    )
+
+
+def test_machine_code_without_spills():
+    """Needs the toolkit's compilers, no device."""
+    homes = [Path(p) for p in (os.environ.get("CUDA_HOME"), "/usr/local/cuda") if p] + sorted(Path("/usr/local").glob("cuda-*"))
+    home = next((p for p in homes if (p / "bin" / "ptxas").is_file() and (p / "nvvm").is_dir()), None)
+    if home is None:
+        pytest.skip("no CUDA toolkit (ptxas and NVVM) in CUDA_HOME or /usr/local")
+    run_apart("assemble", CUDA_HOME=str(home))
