@@ -363,25 +363,8 @@ BAD = {
     "unknown moments": (lambda: st.exact.moments(RULES["SGD"](oracle(), PLAN), LAWS["ring"][0], 2), "mean and covariance"),
     "exact columns": (lambda: st.exact.moments(RULES["SGD"](oracle(), PLAN), np.zeros((2, 3)), 2), r"\(2, 3\).*column"),
     "one step's law": (lambda: st.exact.step_law(RULES["EulerMaruyama"](oracle(), PLAN), LAWS["uniform"][0]), "one point"),
-    "quadrature": (
-        lambda: st.exact.transfer(
-            st.SGD(st.NoisyOracle(st.losses.double_well(), st.noise.gaussian(dim=1)), st.schedules.constant(0.1)),
-            [[0.0, 1.0]],
-            2,
-            "x",
-        ),
-        "one point",
-    ),
-    "slow study": (
-        lambda: st.slow_study(
-            st.NoisyOracle(st.losses.exponential_valley(), st.noise.gaussian(dim=2)),
-            st.schedules.constant(eta=0.5),
-            LAWS["uniform"][0],
-            0.5,
-            2,
-        ),
-        "one point",
-    ),
+    "quadrature": (lambda: st.exact.transfer(RULES["SGD"](oracle(), PLAN), np.zeros((2, 3)), 2, "x"), "one point"),
+    "slow study": (lambda: st.slow_study(oracle(), PLAN, LAWS["uniform"][0], 0.5, 2), "one point"),
 }
 
 

@@ -80,6 +80,7 @@ BAD = {
     "caret": (lambda: st.losses.from_expression("x^2"), r"\*\*"),
     # runs
     "x0 shape": (lambda: run(x0=[1.0]), "x0"),
+    "x0 paths before coordinates": (lambda: run(x0=np.ones((3, 2))), r"x0.*\(2, n\)"),
     "x0 an array of three axes": (lambda: run(x0=np.ones((2, 3, 4))), "x0"),
     "x0 NaN": (lambda: run(x0=[1.0, NAN]), "x0"),
     "x0 a word": (lambda: run(x0="origin"), "x0"),
