@@ -54,8 +54,11 @@ def first_state(dynamics: Any, start: KnownStart) -> tuple[np.ndarray, np.ndarra
     n = sum(draw.n for draw in draws)
     rng = np.random.default_rng(20240603)
 
+    def parts(x: np.ndarray, z: np.ndarray) -> list[np.ndarray]:
+        return [np.asarray(part, dtype=float) for part in (dynamics.start(x, z) if n else dynamics.start(x))]
+
     def state(x: np.ndarray, z: np.ndarray) -> np.ndarray:
-        return np.concatenate([np.asarray(part, dtype=float) for part in (dynamics.start(x, z) if n else dynamics.start(x))])
+        return np.concatenate(parts(x, z))
 
     x, silent = start.mean, np.zeros(n)
     mean = state(x, silent)
@@ -66,7 +69,7 @@ def first_state(dynamics: Any, start: KnownStart) -> tuple[np.ndarray, np.ndarra
         covariance += _spread(
             lambda u: state(u, silent), start.covariance, x + rng.standard_normal(len(x)), np.zeros(len(x)), "a law"
         )
-    sizes = [len(part) for part in dynamics.start(x)]
+    sizes = [len(part) for part in parts(x, silent)]
     return mean, covariance, sizes, start.gaussian and kinds <= {"Normal"}
 
 
