@@ -29,6 +29,8 @@ MOST_THREADS = 4096
 """More than any machine has cores."""
 IN_FLIGHT = 3
 """Chunks handed out at a time for each worker: one that runs, and some that wait for it to end."""
+MOST_PATHS_IN_ROWS = MOST_ROWS * LEAF << 20
+"""For backends whose chunks cannot grow with the run: a million chunks."""
 UNKNOWN_WORKERS = 256
 """Workers of an executor that does not say how many it has."""
 
@@ -118,6 +120,11 @@ def execute(
         long = min(16, paths // (64 * LEAF)) if in_rows and numpy else 1  # NumPy wants long rows
         leaves = wanted_leaves(paths, work, long, MOST_ROWS if in_rows else None)
     task = replace(task, layout=replace(task.layout, wanted=leaves))
+    if in_rows and paths > MOST_PATHS_IN_ROWS:
+        raise ValueError(
+            f"`paths` must be at most {MOST_PATHS_IN_ROWS:,} on backend {task.backend!r}, which holds the paths of a chunk in rows; got "
+            f"{paths:,}. Take fewer, or a backend that compiles."
+        )
     if in_rows:
         held = min(paths, task.layout.size * LEAF)
         _fits("paths", f"{held:,} paths at once", rows * held, "Take fewer, or a backend that compiles.")

@@ -94,13 +94,11 @@ def wanted_leaves(paths: int, work: float, least: int = 1, most: int | None = No
     """Leaves of a chunk of paths that take `work` operations each, a function of these numbers and never of a clock.
 
     A group is a chunk where that is between `LEAST_WORK` and `MOST_WORK` operations: more only for the sake of `MOST_CHUNKS`. Backends that
-    hold all paths of a chunk at once give bounds in leaves.
+    hold all paths of a chunk at once give bounds in leaves; `most` comes before `MOST_CHUNKS`.
     """
     leaves = -(-paths // LEAF)
     wanted = min(max(span(leaves), LEAST_WORK / (LEAF * work)), MOST_WORK / (LEAF * work))
     wanted = max(1, int(wanted), least)
-    if most is not None:
-        return min(wanted, most)
     while Layout(paths, wanted).chunks > MOST_CHUNKS:
         wanted *= 2
-    return wanted
+    return wanted if most is None else min(wanted, most)
