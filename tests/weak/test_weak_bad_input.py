@@ -144,6 +144,7 @@ BAD = {
     "paths True": (lambda: run(paths=True), "whole number"),
     "threads 10**9": (lambda: run(threads=10**9), "4,096"),
     "kept points beyond memory": (lambda: run(paths=10**12, keep_final=True), "keep_final"),
+    "paths beyond what rows can do": (lambda: run(paths=1 << 42), "compiles"),
     "dim 10**20": (lambda: st.noise.gaussian(dim=10**20), "dim"),
     "x0 masked": (lambda: run(x0=np.ma.array([1.0, 2.0], mask=[0, 1])), "masked"),
     "x0 complex": (lambda: run(x0=np.array([1.0, 2j])), "real numbers"),
