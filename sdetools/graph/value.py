@@ -57,11 +57,11 @@ class Trace:
 class Value(np.lib.mixins.NDArrayOperatorsMixin):
     """One node: its kind `op`, `name`, arguments, component shape, and what its kind needs beside (`extra`)."""
 
-    __slots__ = ("args", "boolean", "extra", "key", "name", "op", "shape", "trace", "uniform")
+    __slots__ = ("args", "boolean", "extra", "home", "key", "name", "op", "shape", "uniform")
     __hash__ = object.__hash__
 
-    def __init__(self, op: str, name: Any, args: tuple[Value, ...], shape: Shape, extra: Any, trace: Any, boolean: bool) -> None:
-        self.op, self.name, self.args, self.shape, self.extra, self.trace = op, name, args, shape, extra, trace
+    def __init__(self, op: str, name: Any, args: tuple[Value, ...], shape: Shape, extra: Any, home: Any, boolean: bool) -> None:
+        self.op, self.name, self.args, self.shape, self.extra, self.home = op, name, args, shape, extra, home
         self.boolean = boolean
         self.uniform = op in ("const", "uniform") or (op != "input" and all(a.uniform for a in args))
         self.key: Any = id(self) if op != "const" else _content(extra)
@@ -188,10 +188,10 @@ def trace_of(args: Sequence[Value]) -> Trace | None:
     """The trace that the arguments belong to; None for constants alone."""
     found = None
     for a in args:
-        if a.trace is not None:
-            if found is not None and a.trace is not found:
+        if a.home is not None:
+            if found is not None and a.home is not found:
                 raise TracingError("a formula must not keep values from one call to the next: these belong to two traces")
-            found = a.trace
+            found = a.home
     return found
 
 

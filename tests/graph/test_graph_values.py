@@ -89,7 +89,7 @@ OPTIONS = {
     "tiles": lambda x: np.tile(x, (2, 3)) - np.tile(np.tile(x, 3), (2, 1)) + np.tile(x[0], 3),
     "repeats": lambda x: np.repeat(x, 2, axis=0)[:4] + np.repeat(x[0], [1, 2, 0, 3, 0, 0]) + np.repeat(x, 2)[:6],
     "clips": lambda x: np.clip(x, min=0.0, max=0.5) + np.clip(x, a_min=-1.0, a_max=0.2) + x.clip(max=0.1),
-    "traces": lambda x: np.trace(x, offset=1) + np.trace(x, 2) + np.vdot(x, x),
+    "traces": lambda x: np.trace(x, offset=1) + np.trace(x, 2) + x.trace() + np.vdot(x, x),
     "inner": lambda x: np.inner(x, x[:2]),
     "columns": lambda x: np.column_stack([x, x[:, 0], x]),
     "diagonal of three axes": lambda x: np.diagonal(x.reshape(2, 2, 6)).sum() + np.diagonal(x.reshape(6, 2, 2), axis1=1, axis2=2),
