@@ -1,7 +1,8 @@
 """Derivatives of values, as values: backwards (`vjp`, `gradient`) and forwards (`jvp`), nested as one likes.
 
     vjp(f, x, w) = w . df/dx        jvp(f, x, v) = df/dx . v        gradient(L, x) = vjp(L, x, 1)
-    product(L, x, v) = d2L v        third(L, x, v, w) = d3L[v, w]   (forwards over backwards)
+
+Forwards over backwards, jvp(gradient(L, x), x, v) is the Hessian product d2L v, and its own jvp along w the third derivative d3L[v, w].
 
 Where a formula has no value its derivatives have none: d log u is u'/u for u > 0 and NaN elsewhere. At a kink they are the mean of both
 sides.
@@ -197,16 +198,6 @@ def _pushed(node: Value, dots: dict[Any, Value]) -> Value | None:
     raise TracingError("a compiled function has no derivative here; write the formula out, or give its gradient")
 
 
-def product(out: Any, x: Value, along: Any) -> Value:
-    """d2L/dx2 . along."""
-    return jvp(gradient(out, x), x, along)
-
-
-def third(out: Any, x: Value, v: Any, w: Any) -> Value:
-    """d3L/dx3 [v, w], of the shape of `x`."""
-    return jvp(product(out, x, v), x, w)
-
-
 def jacobian(out: Value, x: Value) -> Value:
     """d out_i / dx_j, `(*out.shape, *x.shape)`: forwards where x is the shorter one, else backwards."""
     out = value(out)
@@ -215,18 +206,3 @@ def jacobian(out: Value, x: Value) -> Value:
         return reshape(stack([vjp(flat[i], x) for i in range(out.size)]), (*out.shape, *x.shape))
     columns = [jvp(out, x, np.eye(x.size)[j].reshape(x.shape)) for j in range(x.size)]
     return reshape(transpose(stack([reshape(c, -1) for c in columns])), (*out.shape, *x.shape))
-
-
-def hessian(out: Any, x: Value) -> Value:
-    """d2L/dx_i dx_j, `(n, n)` for a vector `x`."""
-    return jacobian(gradient(out, x), x)
-
-
-def third_contracted(out: Any, x: Value, matrix: Any) -> Value:
-    """sum_ij d_ijl L M_ij for a matrix M: the gradient of sum_ij d_ij L M_ij."""
-    matrix = value(matrix)
-    rows = [product(out, x, matrix[:, j])[j] for j in range(x.size)]
-    total = rows[0]
-    for row in rows[1:]:
-        total = total + row
-    return vjp(total, x)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sdetools.graph.elements import Draw, Tables, indent
-from sdetools.graph.loops import Loops, operations
+from sdetools.graph.loops import Loops
 from sdetools.graph.tracing import NotTraceable
 from sdetools.graph.value import Value, order
 from sdetools.noise.base import Normal, Sign
@@ -38,7 +38,7 @@ NORMALS, UNIFORMS, SIGNS, WORDS, BITS = range(5)
 @dataclass(frozen=True)
 class Kernel:
     """The text of a kernel and what it needs at run time: compiled functions by name, arrays, numbers, numbers of turns, and the names of
-    the functions of rows that it calls; `operations` counts what a step does to a lane."""
+    the functions of rows that it calls; `gemm` says whether it multiplies matrices."""
 
     text: str
     stages: dict[str, Callable[..., Any]]
@@ -47,7 +47,6 @@ class Kernel:
     sizes: np.ndarray
     functions: tuple[str, ...]
     lanes: int
-    operations: int
     gemm: bool
 
     @property
@@ -71,11 +70,10 @@ def write(program: Program) -> Kernel:
         writer = _Writer(functions, lanes)
     if len(writer.text.splitlines()) > LARGEST:
         raise NotTraceable(f"the step takes {len(writer.text.splitlines())} lines of straight code, more than {LARGEST}")
-    cost = sum(operations(n) for n in nodes if not n.uniform)
     t = writer.tables
     numbers, sizes = np.array(t.numbers or [0.0]), np.array(t.sizes or [0], np.int64)
     gemm |= any(n.op == "contract" for n in order([v for _, v in functions.start]))  # of a start: no reason for wide blocks
-    return Kernel(writer.text, t.stages, tuple(t.data), numbers, sizes, tuple(t.functions), lanes, cost, gemm)
+    return Kernel(writer.text, t.stages, tuple(t.data), numbers, sizes, tuple(t.functions), lanes, gemm)
 
 
 class _Writer:

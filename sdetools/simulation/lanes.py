@@ -1,7 +1,7 @@
 """What the compiled kernels stand on: addressed noise, and moments over lanes.
 
-A kernel advances a block of `LANES` paths at a time; rows lie at constant distances in one array, so that LLVM sees that they do not
-overlap. What is done to one lane is `graph.lanes`; its names are kernels' names too.
+A kernel advances a block of paths, its lanes, at a time; rows lie at constant distances in one array, so that LLVM sees that they do not
+overlap. The elementary functions of one lane are in `graph.lanes`.
 """
 
 from __future__ import annotations
@@ -11,37 +11,9 @@ import math
 from numba import njit
 
 from sdetools._compiled import jit
-from sdetools.graph.lanes import (  # noqa: F401
-    FAR,
-    FAST,
-    FLAGS,
-    LOW,
-    ONE_BITS,
-    S32,
-    SIGN_BIT,
-    add_exact,
-    bits_of,
-    call,
-    float_of,
-    float_pointer,
-    fma,
-    low_product,
-    sincos,
-    sub_exact,
-    u64,
-    vcosh,
-    vexp,
-    vexpm1,
-    vlog,
-    vlog1p,
-    vpow,
-    vsinh,
-    vtanh,
-    word_pointer,
-)
-from sdetools.simulation.records import LEAF, PAIR, SINGLE
+from sdetools.graph.lanes import FAST, LOW, S32, SIGN_BIT, bits_of, float_of, low_product, sub_exact, u64
+from sdetools.simulation.records import PAIR, SINGLE
 
-LANES = LEAF
 _M0, _M1 = u64(0xD2511F53), u64(0xCD9E8D57)
 _W0, _W1 = u64(0x9E3779B9), u64(0xBB67AE85)
 

@@ -1,7 +1,7 @@
 """The lane functions that every kernel needs, compiled once and called by address.
 
 Were they linked into each kernel, LLVM would optimise them anew every time, which is most of the time a kernel takes to compile. All have
-one signature, six 64-bit integers; arrays are passed as addresses. A kernel gets `ADDRESSES` and calls `lanes.call(lib[WORDS], ...)`.
+one signature, six 64-bit integers; arrays are passed as addresses. A kernel gets `ADDRESSES` and calls `lanes.call(lib[LOST], ...)`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 from numba import carray, njit
 
 from sdetools._compiled import callback, jit
+from sdetools.graph.lanes import FLAGS, float_pointer, u64, word_pointer
 from sdetools.simulation import lanes, records
-from sdetools.simulation.lanes import FLAGS, float_pointer, u64, word_pointer
 
 REDUCE_SINGLE, REDUCE_PAIR, LOST, CARRY = range(4)
 

@@ -12,6 +12,7 @@ import pytest
 from numba import njit
 from scipy import stats
 
+from sdetools.graph.bits import call
 from sdetools.simulation import draw_rows, lanes, philox
 from sdetools.simulation.philox import PARTS, SETS, WIDEST, Stream, stream_key
 from sdetools.simulation.records import LEAF as LANES
@@ -41,7 +42,7 @@ def compiled_words(key, counters):
 
 @njit
 def _rows_of_words(address, key, first, step, slot, packed, out):
-    lanes.call(address, np.int64(key), first, step, slot, packed, out.ctypes.data)
+    call(address, np.int64(key), first, step, slot, packed, out.ctypes.data)
 
 
 def rows_of_words(key, first, step, slot):
