@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from sdetools import _check
 from sdetools._arrays import components, select
-from sdetools.graph.arrays import compiled
 from sdetools.graph.derivatives import gradient
 from sdetools.graph.tracing import trace
 from sdetools.graph.value import Trace, Value
 from sdetools.losses.base import Loss
+from sdetools.losses.graphs import Formula
 from sdetools.weak.ranges import Range
 
 STEP = 1e-5
@@ -167,21 +168,29 @@ class _Slope:
     value: Callable[[Any], Any]
 
     def __call__(self, x: Any) -> Any:
+        formula = self._formula(len(x))
         if isinstance(x, Value):
-            return gradient(self.value(x), x)
-        made = self._traced(len(x))
-        if made is None:
+            return gradient(self.value(x), x) if formula is None else formula.of(x)
+        if formula is None:
             return self._differences(x)
-        (slope,) = made(x if x.ndim > 1 else x[:, None])
-        slope = slope if slope.ndim > 1 else np.broadcast_to(slope[:, None], (len(x), x.shape[1] if x.ndim > 1 else 1))
-        return slope if x.ndim > 1 else slope[:, 0]
+        return formula(x) if x.ndim > 1 else formula(x[:, None])[:, 0]
 
-    def _traced(self, dim: int) -> Any:
-        x = Trace().input("x", (dim,))
-        try:
-            return compiled([gradient(trace(self.value, "the observable", x), x)], [x])
-        except Exception:  # whatever it does on values, it is asked at points then
-            return None
+    def _formula(self, dim: int) -> Formula | None:
+        if dim not in self._formulas:
+            x = Trace().input("x", (dim,))
+            try:
+                self._formulas[dim] = Formula(gradient(trace(self.value, "the observable", x), x), x)
+            except Exception:  # whatever it does on values, it is asked at points then
+                self._formulas[dim] = None
+        return self._formulas[dim]
+
+    @cached_property
+    def _formulas(self) -> dict[int, Formula | None]:
+        """By the number of coordinates, so that each is traced once."""
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"value": self.value}
 
     def _differences(self, x: Any) -> np.ndarray:
         out = []
