@@ -91,11 +91,18 @@ def test_steps_in_place_read_the_old_state(name, dim):
     np.testing.assert_allclose(found[: 2 * dim], np.concatenate(expected), rtol=1e-12, atol=1e-13)
 
 
-def test_a_wrong_step_would_be_seen():
-    """Negative control: what a step in place gives that reads the new x."""
+@pytest.mark.parametrize("name", ["own component", "exchanged", "a sum of what is overwritten"])
+def test_a_step_that_reads_the_new_state_would_be_seen(name):
+    """Negative control: the two rows by two kernels, one after the other."""
+    trace = Trace()
+    x, m = trace.input("x", (6,)), trace.input("m", (6,))
+    first, second = (value(v) for v in STEPS[name](x, m))
     a, b = RNG.standard_normal((2, 6, 16))
-    right, wrong = 0.9 * b + a, 0.9 * b + (a - 0.1 * b)
-    assert np.abs(right - wrong).max() > 1e-3
+    at = [(0, x), (6, m)]
+    right = loops([(0, first), (6, second)], at, 16)({0: a, 6: b})
+    moved = loops([(0, first)], at, 16)({0: a, 6: b})
+    wrong = loops([(6, second)], at, 16)({0: moved[:6], 6: moved[6:12]})
+    assert np.abs(right[:12] - wrong[:12]).max() > 1e-3
 
 
 def test_rows_of_data_at_traced_places():

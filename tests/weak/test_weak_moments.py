@@ -149,8 +149,8 @@ def test_nonlinear_sgd_against_quadrature():
     oracle = st.NoisyOracle(loss, st.noise.gaussian(root=[["1 + 0.3*sin(x)"]], variables="x"), sigma=1.0)
     sgd = st.SGD(oracle, st.schedules.constant(ETA))
     observables = ["x**2", "cos(2*x)", "abs(x)"]
-    run = st.simulate(sgd, [1.5], STEPS * ETA, PATHS, observables, times=TIMES, seed=13)
+    run = st.simulate(sgd, [1.5], STEPS * ETA, 4 * PATHS, observables, times=TIMES, seed=13)
     for h in observables:
         for t, answer in zip(TIMES, st.exact.transfer(sgd, [1.5], STEPS, h, record=RECORD).tolist(), strict=True):
             assert abs(run.at(h, t).z(answer)) < 4.5
-            assert abs(run.at(h, t).z(answer * 1.05)) > 4.5  # negative control, 12 standard errors away at the least
+            assert abs(run.at(h, t).z(answer * 1.02)) > 4.5  # negative control, 10 standard errors away at the least
