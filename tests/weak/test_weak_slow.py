@@ -44,7 +44,7 @@ def test_three_runs_on_one_clock(calls):
     ]
     for member, options in calls:
         assert member.step_time == pytest.approx(0.01, rel=1e-14)
-        given = {k: v for k, v in options.items() if k not in ("stream", "times")}
+        given = {k: v for k, v in options.items() if k not in ("stream", "times")} | {"x0": list(options["x0"])}
         assert given == dict(x0=[0.3, 0.2], horizon=0.37, paths=40, observe=["x", "y"], keep_final=True, seed=3, threads=5)
         np.testing.assert_allclose(options["times"], 0.01 * np.unique(np.linspace(1, 37, 24).round()), rtol=1e-13)
     slow, sgd, sgdm = (member for member, _ in calls)
@@ -123,7 +123,9 @@ def test_paths_that_are_shown_are_runs_to_each_recorded_time(calls):
     for k, (name, shown) in enumerate(found.paths_shown.items()):
         mine = calls[3 + 3 * k : 6 + 3 * k]
         assert [(o["horizon"], o["times"], o["paths"], o["seed"]) for _, o in mine] == [(t, [t], 4, 3) for t in (0.1, 0.2, 0.3)]
-        assert all(member is calls[k][0] and o["stream"] == calls[k][1]["stream"] and o["x0"] == [0.3, 0.2] for member, o in mine)
+        assert all(
+            member is calls[k][0] and o["stream"] == calls[k][1]["stream"] and list(o["x0"]) == [0.3, 0.2] for member, o in mine
+        )
         start = calls[k][0].start(np.array([0.3, 0.2]))[0]
         np.testing.assert_array_equal(shown, np.stack([np.tile(start[:, None], 4), *(e[:, :4] for e in ENDS)], axis=1))
     assert list(found.paths_shown) == list(found.runs)
