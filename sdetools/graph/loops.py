@@ -96,7 +96,7 @@ class Loops(Elements):
             if n.op == "map" and n.name in ANGLES and n.size == 1:  # a loop inlines all functions but these
                 whole.add(n.key)
             if n.op in ("contract", "call"):
-                whole |= {a.key for a in n.args if not a.uniform or n.op == "call"}
+                whole |= {a.key for a in n.args if not a.uniform or (n.op == "call" and a.ndim)}
             if n.op == "view" and n.args[0].op not in ("input", "const") and pull(n) is None and n.size > 1:
                 whole.add(n.args[0].key)
             if n.op == "reduce":  # a sum within a sum would be written out for each of its terms
@@ -223,8 +223,9 @@ class Loops(Elements):
             return [f"lanes.call({self.tables.function(n.name)}, {sources[0]}, {address(n)}, {count}, {more}, 0, 0)"]
         if n.op == "call":
             self.begin()
-            given = [self.element(a, ()) if a.uniform and not a.ndim else self.block(a) for a in n.args]
+            given = [self.number_given(a) if a.uniform and not a.ndim else self.block(a) for a in n.args]
             data = "".join(f", {self.tables.array(d)}" for d in n.extra.data)
+            assert not self.items  # a number of all lanes is made before loops over lanes
             out = f"S2[{at[n.key]}]" if n.ndim == 0 else f"S2[{at[n.key]}:{at[n.key] + n.size + n.extra.scratch}]"
             return [*self.pre, f"{self.tables.stage(n.extra.function)}({', '.join([*given, out])}{data})"]
         a, x = n.args
@@ -232,6 +233,10 @@ class Loops(Elements):
         matrix = f"{self.span(x)}.reshape(({a.shape[1]}, {k * L}))"
         target = f"{self.span(n)}.reshape(({a.shape[0]}, {k * L}))"
         return [f"np.dot({self.tables.array(a.extra)}, {matrix}, {target})"]
+
+    def number_given(self, v: Value) -> str:
+        """A uniform number, as a function of rows takes it: its first lane where it exists as a row."""
+        return f"S[{self.at[v.key] * self.L}]" if v.key in self.at else self.element(v, ())
 
     def span(self, v: Value) -> str:
         """All numbers of a value that exists as rows, one after another."""

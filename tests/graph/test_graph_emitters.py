@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from emitted import as_arrays, as_loops, loops
+from numba import njit
 
 from sdetools.graph.arrays import compiled
 from sdetools.graph.calls import Call
@@ -141,3 +142,30 @@ def test_calls_run_between_loops():
 
 def loops_of_a_call(made, at):
     return loops([(at.size, made)], [(0, at)], 16)
+
+
+@njit
+def scaled_rows(x, by, out):
+    for j in range(x.shape[1]):
+        for i in range(x.shape[0]):
+            out[i, j] = by * x[i, j]
+
+
+NUMBERS = {
+    "a uniform input": (lambda p: p[1], lambda p: p[1]),
+    "a sum of few": (lambda p: np.sum(p[:3]) * p[0], lambda p: p[:3].sum() * p[0]),
+    "a sum of many": (lambda p: np.sum(p), lambda p: p.sum()),
+    "a function": (lambda p: np.exp(p[2]), lambda p: np.exp(p[2])),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_call_takes_one_number_for_all_lanes(name):
+    """Beside rows that are made first, whose names in the text must not be mistaken for the number's."""
+    trace = Trace()
+    at, p = trace.input("x", (4,)), trace.uniform("P", (9,))
+    number, by_numpy = NUMBERS[name]
+    made = Call(scaled_rows)([at[:3] * 1.0 + at[1:], number(p)], (3,))
+    run = loops([(4, made)], [(0, at)], 16, [p])
+    x, numbers = RNG.standard_normal((4, 16)), RNG.standard_normal(9)
+    np.testing.assert_allclose(run({0: x}, numbers)[4:7], by_numpy(numbers) * (x[:3] + x[1:]), rtol=1e-12, atol=1e-12)

@@ -160,6 +160,11 @@ CASES = {
         dict(observe=["x0*x1"]),
     ),
     "minibatch": lambda: (pair_of(oracle(REGRESSION, st.noise.minibatch(REGRESSION, size=2), 1.0)), X3, dict(observe=BATCH3)),
+    "batches of one sample": lambda: (
+        (st.SGD(oracle(REGRESSION, st.noise.minibatch(REGRESSION, size=1), 0.7), MOVING.averaged()),),
+        X3,
+        dict(observe=BATCH3),
+    ),
     "minibatch without replacement, SVAG": lambda: (
         (st.SGDM(st.svag(oracle(REGRESSION, st.noise.minibatch(REGRESSION, size=2, replace=False), 1.7), 2), MOVING),),
         X3,
