@@ -1,8 +1,8 @@
-"""Component-first arrays: the few helpers that let one formula run on numbers, on rows of paths and on traced symbols.
+"""Component-first arrays: the few helpers that let one formula run on numbers, on rows of paths, on traced values and on symbols.
 
-A point is `x` with `x[i]` its i-th coordinate: shape `(dim,)` for one path, `(dim, paths)` for many. While a rule is
-being traced the coordinates are symbols, held in an object array of shape `(dim,)`. NumPy's ufuncs (`np.exp`, `np.sqrt`, ...)
-work on all three; what NumPy cannot dispatch on symbols stands here.
+A point is `x` with `x[i]` its i-th coordinate: shape `(dim,)` for one path, `(dim, paths)` for many. While a rule is traced, `x` is a
+value of the graph (`sdetools.graph`) of shape `(dim,)`; while the class of an SDE's noise is proven, an object array of symbols. NumPy's
+ufuncs (`np.exp`, `np.sqrt`, ...) work on all four; what NumPy cannot dispatch on symbols stands here.
 """
 
 from __future__ import annotations

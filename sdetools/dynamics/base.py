@@ -9,7 +9,7 @@ For implementers of a new `Dynamics` (a few lines; nothing else of the library i
 2. `coefficients` names the numbers that may change from step to step; `coefficient_values(steps)` gives them, one row a step.
 3. `rule(state, oracle, *coefficients) -> state` is plain branch-free arithmetic; `oracle(x)` is a noisy gradient at `x`. Every call
    of the oracle within one step sees the same draws (the same minibatch). The same text runs on NumPy arrays (the
-   reference) and on symbols (traced into a kernel), so no `if` on values, no `np.where` (use `sdetools.select`), no in-place change.
+   reference) and on values of a graph (traced into a kernel), so no `if` on them (`np.where` chooses) and no change in place.
 4. `start(x0, z)` is the state before the first step, `z` the numbers that `start_draws` asks for. `x0` is a point `(dim,)`, a point
    of each path `(dim, paths)`, or a traced value; the parts need not agree in this.
 5. `step_time` is the time one step advances; only dynamics that meet at common times can be compared.

@@ -116,7 +116,7 @@ class QuadraticLoss(Loss):
         return np.concatenate([self.matrix[rows, columns], self.center[centers], self.slope[slopes]])
 
     def _unpack(self, p: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """H, c and b with the numbers (or symbols) of `p` in the places of the pattern."""
+        """H, c and b with the numbers (or traced values) of `p` in the places of the pattern."""
         p = self._parameters(p)
         if p is self.parameters or not self.traced:
             return self.matrix, self.center, self.slope

@@ -53,7 +53,7 @@ class Root(ABC):
 
     @abstractmethod
     def entries(self, x: Any, p: Any) -> Sequence[Sequence[Any]]:
-        """`dim` rows of `rank` entries: numbers, rows of paths or traced symbols."""
+        """`dim` rows of `rank` entries: numbers, rows of paths or traced values."""
 
     def times(self, u: Any, x: Any, p: Any) -> Any:
         """R(x) u, `dim` components, for `rank` rows or a list of rows and numbers; entries that are the numbers 0 and 1 cost nothing."""

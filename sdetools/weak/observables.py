@@ -24,7 +24,7 @@ STEP = 1e-5
 
 @dataclass(frozen=True)
 class Observable:
-    """h with its gradient, for kernels and for people: `value(x)` and `gradient(x)` on component-first arrays or symbols."""
+    """h with its gradient, for kernels and for people: `value(x)` and `gradient(x)` on component-first arrays or traced values."""
 
     name: str
     value: Callable[..., Any]

@@ -188,7 +188,7 @@ class Integrator(Moving):
         raise TypeError("an integrator must define `step(eq, y, h)`")
 
     def _hold(self, y: Any, p: Any, s: Any) -> None:
-        """Checks a class of noise that is not proven where the run is; symbols would carry it past the check."""
+        """Checks a class of noise that is not proven where the run is; traced values would carry it past the check."""
         if self.sde.presumed and self.sde.noise_class != "general":
             if np.asarray(y).dtype == object:
                 raise ArraysOnly("a class of noise that is declared and not proven is checked along the run")

@@ -5,7 +5,7 @@ r"""Stochastic differential equations as objects: drift, root times draw, class 
 An SDE does not move by itself: an integrator (`dynamics.integrators`) makes a dynamics of it. For implementers of a new SDE:
 
 1. `drift(y, p, s)` and `diffusion(y, u, p, s) = b(y) u` are plain branch-free arithmetic on component-first arrays, on rows of paths or
-   on traced symbols; `y` holds all parts one after another, and so does what they return.
+   on traced values; `y` holds all parts one after another, and so does what they return.
 2. Numbers are read from `p` (`parameters`), numbers that move with time from `s`: `signals` says how many there are, and
    `signal_values(start, fraction, h)` gives them at start + fraction h for steps that begin at `start`.
 3. `noise_class` is the smallest class that is proven: none, additive, scalar, diagonal, commutative, general (see `sdes.classes`).
