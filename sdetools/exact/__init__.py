@@ -10,9 +10,10 @@ from sdetools.exact.closed_forms import Warmup, local_orders, stationary_varianc
 from sdetools.exact.equations import solution, step_law
 from sdetools.exact.expectations import expectation, gap
 from sdetools.exact.gaussian import absolute_moment, probability_below, raw_moment
-from sdetools.exact.moments import Moments, moments
+from sdetools.exact.moments import moments
 from sdetools.exact.observables import Absolute, Below
 from sdetools.exact.quadrature import transfer
+from sdetools.exact.recorded import Moments
 
 __all__ = [
     "Absolute",

@@ -22,7 +22,7 @@ from sdetools import _check
 from sdetools.dynamics.integrators.base import Integrator
 from sdetools.dynamics.sdes.sde import SDE
 from sdetools.exact.first_state import first_state, known_start
-from sdetools.exact.moments import Moments, recorded
+from sdetools.exact.recorded import Moments, recorded
 from sdetools.noise.base import Normal, Sign, Uniform
 from sdetools.starts import point
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from sdetools.exact.moments import Moments, moments, recorded
+from sdetools.exact.moments import moments
 from sdetools.exact.observables import closed
+from sdetools.exact.recorded import Moments, recorded
 
 
 def expectation(moments: Moments, observable: Any) -> np.ndarray:

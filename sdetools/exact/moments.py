@@ -11,7 +11,6 @@ closed when Sigma is constant or a quadratic polynomial (minibatch least squares
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -20,54 +19,10 @@ import numpy as np
 from sdetools import _check
 from sdetools.dynamics.integrators.base import Integrator
 from sdetools.exact.covariance import QuadraticCovariance, quadratic_covariance
+from sdetools.exact.equations import integrator_moments
 from sdetools.exact.first_state import first_state, known_start
 from sdetools.exact.linear import Step, close, open_step
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Moments:
-    r"""Mean and covariance of a dynamics at recorded steps.
-
-    `steps`, `times`: shape `(times,)`, with times = steps * step_time. `mean` `(times, dim)` and `covariance`
-    `(times, dim, dim)` belong to the point x; `state_mean`, `state_covariance` to the whole state (parts in order), and
-    `part(name)` to one part. `gaussian`: is the law normal at every step? `names`: the coordinates of x.
-    """
-
-    steps: np.ndarray
-    times: np.ndarray
-    state_mean: np.ndarray
-    state_covariance: np.ndarray
-    parts: dict[str, int]
-    names: tuple[str, ...]
-    gaussian: bool
-
-    @property
-    def dim(self) -> int:
-        return next(iter(self.parts.values()))
-
-    @property
-    def mean(self) -> np.ndarray:
-        return self.state_mean[:, : self.dim]
-
-    @property
-    def covariance(self) -> np.ndarray:
-        return self.state_covariance[:, : self.dim, : self.dim]
-
-    def part(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """(mean, covariance) of one part of the state, such as "x" or "m". `ValueError` for an unknown name."""
-        if name not in self.parts:
-            raise ValueError(
-                f"`name` must be one of {', '.join(self.parts)}; got name={name!r}. These are the parts of the state."
-            )
-        end = np.cumsum(list(self.parts.values()))[list(self.parts).index(name)]
-        inside = slice(end - self.parts[name], end)
-        return self.state_mean[:, inside], self.state_covariance[:, inside, inside]
-
-    def __repr__(self) -> str:
-        law = "Gaussian" if self.gaussian else "not Gaussian"
-        return (
-            f"Moments({len(self.steps)} times up to t={self.times[-1]:.6g}, state {'+'.join(self.parts)}, dim={self.dim}, {law})"
-        )
+from sdetools.exact.recorded import Moments, recorded
 
 
 def moments(dynamics: Any, x0: Sequence[float], steps: int, record: Sequence[int] | None = None) -> Moments:
@@ -86,8 +41,6 @@ def moments(dynamics: Any, x0: Sequence[float], steps: int, record: Sequence[int
     (array([1.    , 0.75  , 0.4375]), array([0.      , 0.25    , 0.640625]))
     """
     if isinstance(dynamics, Integrator):
-        from sdetools.exact.equations import integrator_moments
-
         return integrator_moments(dynamics, x0, steps, record)
     if dynamics.extra_draws:
         raise ValueError(
@@ -125,18 +78,6 @@ def moments(dynamics: Any, x0: Sequence[float], steps: int, record: Sequence[int
         names=tuple(oracle.loss.names),
         gaussian=normal_start and (silent or (noise.is_constant and oracle.noise.gaussian)),
     )
-
-
-def recorded(record: Sequence[int] | None, steps: int) -> np.ndarray:
-    """The recorded steps, checked: increasing whole numbers in 0..steps; all of them for None."""
-    if record is None:
-        return np.arange(steps + 1)
-    out = np.array([_check.count("record", k, least=0) for k in np.asarray(record).ravel().tolist()], dtype=int)
-    if not len(out) or np.any(np.diff(out) <= 0) or out[-1] > steps:
-        raise ValueError(
-            f"`record` must hold increasing steps between 0 and steps={steps}; got {_short(out)}. Leave it out for all."
-        )
-    return out
 
 
 def _segments(
@@ -187,7 +128,3 @@ def _advance(
             mean, spread = A @ mean + b, A @ spread @ A.T + N @ Q @ N.T
         spread = (spread + spread.T) / 2
     return mean, spread
-
-
-def _short(values: np.ndarray) -> str:
-    return np.array2string(values, threshold=6, separator=", ")

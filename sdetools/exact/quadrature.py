@@ -19,8 +19,8 @@ import numpy as np
 
 from sdetools import _check
 from sdetools.exact.linear import open_step
-from sdetools.exact.moments import recorded
 from sdetools.exact.observables import Closed, closed, value_of
+from sdetools.exact.recorded import recorded
 from sdetools.starts import point
 
 _REACH = 9.0  # standard deviations of one step that are kept: beyond lie 2e-19

@@ -1,0 +1,72 @@
+"""Means and covariances of a dynamics at recorded steps: what exact references give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sdetools import _check
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Moments:
+    r"""Mean and covariance of a dynamics at recorded steps.
+
+    `steps`, `times`: shape `(times,)`, with times = steps * step_time. `mean` `(times, dim)` and `covariance`
+    `(times, dim, dim)` belong to the point x; `state_mean`, `state_covariance` to the whole state (parts in order), and
+    `part(name)` to one part. `gaussian`: is the law normal at every step? `names`: the coordinates of x.
+    """
+
+    steps: np.ndarray
+    times: np.ndarray
+    state_mean: np.ndarray
+    state_covariance: np.ndarray
+    parts: dict[str, int]
+    names: tuple[str, ...]
+    gaussian: bool
+
+    @property
+    def dim(self) -> int:
+        return next(iter(self.parts.values()))
+
+    @property
+    def mean(self) -> np.ndarray:
+        return self.state_mean[:, : self.dim]
+
+    @property
+    def covariance(self) -> np.ndarray:
+        return self.state_covariance[:, : self.dim, : self.dim]
+
+    def part(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """(mean, covariance) of one part of the state, such as "x" or "m". `ValueError` for an unknown name."""
+        if name not in self.parts:
+            raise ValueError(
+                f"`name` must be one of {', '.join(self.parts)}; got name={name!r}. These are the parts of the state."
+            )
+        end = np.cumsum(list(self.parts.values()))[list(self.parts).index(name)]
+        inside = slice(end - self.parts[name], end)
+        return self.state_mean[:, inside], self.state_covariance[:, inside, inside]
+
+    def __repr__(self) -> str:
+        law = "Gaussian" if self.gaussian else "not Gaussian"
+        return (
+            f"Moments({len(self.steps)} times up to t={self.times[-1]:.6g}, state {'+'.join(self.parts)}, dim={self.dim}, {law})"
+        )
+
+
+def recorded(record: Sequence[int] | None, steps: int) -> np.ndarray:
+    """The recorded steps, checked: increasing whole numbers in 0..steps; all of them for None."""
+    if record is None:
+        return np.arange(steps + 1)
+    out = np.array([_check.count("record", k, least=0) for k in np.asarray(record).ravel().tolist()], dtype=int)
+    if not len(out) or np.any(np.diff(out) <= 0) or out[-1] > steps:
+        raise ValueError(
+            f"`record` must hold increasing steps between 0 and steps={steps}; got {_short(out)}. Leave it out for all."
+        )
+    return out
+
+
+def _short(values: np.ndarray) -> str:
+    return np.array2string(values, threshold=6, separator=", ")
