@@ -77,7 +77,7 @@ def _starts(program: Program, path: np.ndarray, z: np.ndarray) -> list[tuple[np.
 
 
 def _gather(program: Program, gathered: np.ndarray, z: np.ndarray) -> None:
-    """Adds a step's draws to what a longer step will read; see `frame.gather_text`."""
+    """Adds a step's draws to what a longer step will read; see `functions.Functions._gather`."""
     n = program.noise.motions
     if len(gathered) > n:
         gathered[n:] += gathered[:n] + 0.5 * z[:n] + 0.5 / 3**0.5 * z[n:]
