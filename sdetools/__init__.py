@@ -20,40 +20,32 @@ if TYPE_CHECKING:
     from sdetools import exact, losses, manifold, noise, schedules, starts, weak
     from sdetools._arrays import components, select
     from sdetools.claims import claim, verify
-    from sdetools.dynamics import (
-        BAOAB,
+    from sdetools.dynamics.base import Dynamics, Moving
+    from sdetools.dynamics.integrators import BAOAB, OBABO, RI1, SRA1, UBU, EulerMaruyama, Heun, Integrator, Milstein, Platen
+    from sdetools.dynamics.rules import (
         IGT,
-        OBABO,
         PNM,
         QHM,
-        RI1,
-        SDE,
         SGD,
         SGDF,
         SGDM,
         SNGM,
-        SRA1,
         STORM,
-        UBU,
         AccSGD,
         Auxiliary,
-        Dynamics,
-        EulerMaruyama,
-        GradientFlow,
-        HamiltonianSDE,
         HeavyBall,
-        Heun,
-        Integrator,
-        KineticSDE,
-        LimitSDE,
-        Milstein,
-        ModifiedMomentumSDE,
-        ModifiedSDE,
-        Moving,
         Nesterov,
-        Platen,
         PrimalAveraging,
         RandomScaling,
+    )
+    from sdetools.dynamics.sdes import (
+        SDE,
+        GradientFlow,
+        HamiltonianSDE,
+        KineticSDE,
+        LimitSDE,
+        ModifiedMomentumSDE,
+        ModifiedSDE,
         SlowSDE,
     )
     from sdetools.noise.oracle import NoisyOracle, svag
@@ -83,14 +75,21 @@ _HOME = {
     "select": "_arrays",
     "claim": "claims",
     "verify": "claims",
+    **dict.fromkeys(("Dynamics", "Moving"), "dynamics.base"),
     **dict.fromkeys(
         (
-            *("SGD", "SGDM", "Auxiliary", "Dynamics", "HeavyBall", "Moving"),
+            *("SGD", "SGDM", "Auxiliary", "HeavyBall"),
             *("IGT", "PNM", "QHM", "SGDF", "SNGM", "STORM", "AccSGD", "Nesterov", "PrimalAveraging", "RandomScaling"),
-            *("GradientFlow", "HamiltonianSDE", "KineticSDE", "LimitSDE", "ModifiedMomentumSDE", "ModifiedSDE", "SDE", "SlowSDE"),
-            *("BAOAB", "OBABO", "RI1", "SRA1", "UBU", "EulerMaruyama", "Heun", "Integrator", "Milstein", "Platen"),
         ),
-        "dynamics",
+        "dynamics.rules",
+    ),
+    **dict.fromkeys(
+        ("GradientFlow", "HamiltonianSDE", "KineticSDE", "LimitSDE", "ModifiedMomentumSDE", "ModifiedSDE", "SDE", "SlowSDE"),
+        "dynamics.sdes",
+    ),
+    **dict.fromkeys(
+        ("BAOAB", "OBABO", "RI1", "SRA1", "UBU", "EulerMaruyama", "Heun", "Integrator", "Milstein", "Platen"),
+        "dynamics.integrators",
     ),
     "NoisyOracle": "noise.oracle",
     "svag": "noise.oracle",

@@ -113,7 +113,7 @@ def _arrows_within(room: str) -> dict[str, set[str]]:
     }
 
 
-@pytest.mark.parametrize("room", ["dynamics"])
+@pytest.mark.parametrize("room", ["graph", "dynamics", "simulation"])
 def test_no_files_of_a_room_know_each_other(room):
     assert len(_arrows_within(room)) > 10
     assert not _circle(_arrows_within(room))

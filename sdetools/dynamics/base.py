@@ -6,12 +6,13 @@ initial momentum. An SDE and an integrator make the other kind (`dynamics.integr
 For implementers of a new `Dynamics` (a few lines; nothing else of the library is touched):
 
 1. `parts` names the pieces of the state, the position `"x"` first; each is a component-first array of `dim` rows.
-2. `coefficients` names the numbers that may change from step to step; `coefficient_values(steps)` gives them, one row a step.
+2. `coefficients` names the numbers that may change from step to step, eta and beta of the plan among them, and numbers that the object has
+   by that name; `coefficient_values(steps)` gives them, one row a step.
 3. `rule(state, oracle, *coefficients) -> state` is plain branch-free arithmetic; `oracle(x)` is a noisy gradient at `x`. Every call
    of the oracle within one step sees the same draws (the same minibatch). The same text runs on NumPy arrays (the
    reference) and on values of a graph (traced into a kernel), so no `if` on them (`np.where` chooses) and no change in place.
-4. `start(x0, z)` is the state before the first step, `z` the numbers that `start_draws` asks for. `x0` is a point `(dim,)`, a point
-   of each path `(dim, paths)`, or a traced value; the parts need not agree in this.
+4. `start(x0, z)` is the state before the first step, `z` the numbers that `start_draws` asks for: the parts in `at_x0` begin at x0, the others
+   are the initial momentum. `x0` is a point `(dim,)`, a point of each path `(dim, paths)`, or a traced value; the parts need not agree in this.
 5. `step_time` is the time one step advances; only dynamics that meet at common times can be compared.
 6. `extra_draws` names draws of the method's own, beside the oracle's; the rule finds their numbers in `oracle.extra`.
 
@@ -29,6 +30,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -159,6 +161,11 @@ class Moving(ABC):
         return None
 
 
+def that_of(path: str, name: str = "") -> property:
+    """A property of `Moving` that is a part's, by its own name there or by `name`."""
+    return property(attrgetter(path), doc=getattr(Moving, name or path.rpartition(".")[2]).__doc__)
+
+
 class BoundOracle:
     """A noisy gradient on the draws `z` of one step: what a rule calls. `extra` holds the rows of the method's own draws."""
 
@@ -181,8 +188,13 @@ class Dynamics(Moving):
 
     parts: tuple[str, ...] = ("x",)
     coefficients: tuple[str, ...] = ("eta",)
+    at_x0: tuple[str, ...] = ()
+    """Parts that begin where x does."""
     extra_draws: tuple[Draws, ...] = ()
     formula: str = ""
+
+    dim, loss, parameters = that_of("oracle.dim"), that_of("oracle.loss"), that_of("oracle.parameters")
+    longest_memory = that_of("plan.longest_memory")
 
     def __init__(self, oracle: NoisyOracle, plan: Plan, momentum: Any = None, step_time: float | None = None) -> None:
         self.oracle, self.plan = check_oracle(oracle), check_plan(plan)
@@ -190,16 +202,8 @@ class Dynamics(Moving):
         self.momentum_mean, self.momentum_root = _initial(momentum, oracle.dim, self.parts)
 
     @property
-    def dim(self) -> int:
-        return self.oracle.dim
-
-    @property
     def names(self) -> tuple[str, ...]:
         return tuple(self.oracle.loss.names)
-
-    @property
-    def loss(self) -> Any:
-        return self.oracle.loss
 
     @property
     def draws(self) -> tuple[Draws, ...]:
@@ -214,14 +218,6 @@ class Dynamics(Moving):
     def staged(self) -> bool:
         noise = self.oracle.noise
         return noise.stage is not None or noise.oracle_stage(self.oracle.sigma) is not None
-
-    @property
-    def parameters(self) -> np.ndarray:
-        return self.oracle.parameters
-
-    @property
-    def longest_memory(self) -> float:
-        return self.plan.longest_memory
 
     def bind(self, z: Any, p: Any = None) -> BoundOracle:
         """A noisy gradient on the draws `z` of one step, with the numbers `p` (its own by default)."""
@@ -241,17 +237,20 @@ class Dynamics(Moving):
         momentum = self.momentum_mean
         if self.momentum_root is not None and z is not None:
             momentum = spread(momentum, z) + self.momentum_root @ z
-        return (numeric(x0), *(momentum for _ in self.parts[1:]))
+        x = numeric(x0)
+        return (x, *(x if part in self.at_x0 else momentum for part in self.parts[1:]))
 
     def coefficient_values(self, steps: int) -> np.ndarray:
-        """eta_k and beta_k from the plan, `(steps, len(coefficients))`."""
+        """eta_k and beta_k from the plan, and the object's own numbers, `(steps, len(coefficients))`."""
         series = {"eta": self.plan.etas, "beta": self.plan.betas}
-        unknown = [c for c in self.coefficients if c not in series]
+        unknown = [c for c in self.coefficients if c not in series and not isinstance(getattr(self, c, None), float)]
         if unknown:
             raise ValueError(
-                f"`coefficients` of {self.name} must be eta or beta, or `coefficient_values` must be overridden; got {', '.join(unknown)}."
+                f"`coefficients` of {self.name} must be eta, beta or its own floats, or `coefficient_values` must be overridden; "
+                f"got {', '.join(unknown)}."
             )
-        return np.column_stack([series[c](steps) for c in self.coefficients]) if self.coefficients else np.empty((steps, 0))
+        columns = [series[c](steps) if c in series else np.full(steps, getattr(self, c)) for c in self.coefficients]
+        return np.column_stack(columns) if columns else np.empty((steps, 0))
 
     @property
     def identity(self) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 _WORD = ir.IntType(64)
@@ -125,13 +124,17 @@ def word_pointer(typingctx, address):
     return _pointer(types.uint64, _WORD)
 
 
-def room(kind: Any, count: int) -> Any:
-    """A function without arguments: a pointer to `count` zeros on the stack, which nothing else points to."""
+def room(kind: Any, count: int, zeros: bool = True) -> Any:
+    """A function without arguments: a pointer to `count` numbers on the stack, zeros unless said, which nothing else points to."""
 
     @intrinsic
     def made(typingctx):
         def codegen(context, builder, signature, arguments):
-            array = cgutils.alloca_once(builder, ir.ArrayType(context.get_value_type(kind), count), zfill=True)
+            with builder.goto_entry_block():
+                array = builder.alloca(ir.ArrayType(context.get_value_type(kind), count))
+            array.align = 64
+            if zeros:
+                builder.store(array.type.pointee(None), array)
             return builder.gep(array, [ir.Constant(ir.IntType(32), 0)] * 2)
 
         return types.CPointer(kind)(), codegen

@@ -11,6 +11,7 @@ log(1 + f) = f - f^2/2 + s (f^2/2 + R(s^2)) with s = f/(2 + f) (Ng, fdlibm). Pol
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -44,10 +45,25 @@ class Precision(NamedTuple):
     log: Any
     arctan: Any
     arcsin: Any
+    sine: Any
+    cosine: Any
+    quarters: Any
+    """x -> n, r, tail with x = n pi/2 + r + tail for |x| <= FAR; n in the low bits of a word."""
+
+
+FAR = float(2**30)
+"""The largest argument of sin, cos and tan; the functions on rows ask libm beyond it."""
 
 
 def functions(p: Precision) -> SimpleNamespace:
     """The functions of a type, by name; compiled into whoever calls them."""
+    made = SimpleNamespace()
+
+    def lane(function: Callable[..., Any]) -> Any:
+        compiled = njit(inline="always")(function)
+        setattr(made, function.__name__, compiled)
+        return compiled
+
     real, float_of, M, bias = p.real, p.float_of, u64(p.mantissa), u64(p.bias)
     zero, half, one, two, inf, nan = (real(v) for v in (0.0, 0.5, 1.0, 2.0, np.inf, np.nan))
     largest, normal, small, tiny = (real(v) for v in (np.finfo(real).max, np.finfo(real).tiny, p.small, p.small**2))
@@ -58,35 +74,37 @@ def functions(p: Precision) -> SimpleNamespace:
     expm1_low, cosh_end, tanh_end = real(-1.5 * p.mantissa), real(p.cosh_end), real(p.tanh_end)
     far = real(p.mantissa + 8.0)  # 2^-n is nothing beside 2^n for n above half of it
     sinh_rest, cosh_rest, log_rest, arctan_rest, arcsin_rest = p.sinh, p.cosh, p.log, p.arctan, p.arcsin
-    sign_bit = u64(1 << (p.mantissa + (11 if p.mantissa == 52 else 8)))
+    sine_rest, cosine_rest, quarters = p.sine, p.cosine, p.quarters
+    sign_place = p.mantissa + (11 if p.mantissa == 52 else 8)
+    sign_bit, below_sign = u64(1 << sign_place), u64(sign_place - 1)
     root_half = u64(0x3FE6A09E667F3BCD if p.mantissa == 52 else 0x3F3504F3)
     offset = u64((p.bias + 1) << p.mantissa)
     upper_bits = u64((4 * p.bias + 3) << p.mantissa)
     as_float, float_bias = u64((p.bias + p.mantissa) << p.mantissa), real(2.0**p.mantissa + p.bias + 1)
     lift, lifted = real(2.0 ** (p.mantissa + 2)), real(p.mantissa + 2.0)
 
-    @njit(inline="always")
+    @lane
     def with_sign(size, x):
         """|size| with the sign of x."""
         return float_of((bits_of(size) & (sign_bit - u64(1))) | (bits_of(x) & sign_bit))
 
-    @njit(inline="always")
+    @lane
     def rounded(x):
         """The whole number nearest to x, for |x| < 2^22."""
         return sub_exact(add_exact(x, whole), whole)
 
-    @njit(inline="always")
+    @lane
     def power_of_two(n):
         """2^n for whole n from 1 - bias to bias."""
         return float_of((bits_of(add_exact(n, whole)) + bias) << M)
 
-    @njit(inline="always")
+    @lane
     def scaled(x, n):
         """x 2^n in two steps, for n beyond the exponents of normal numbers."""
         first = rounded(half * n)
         return (x * power_of_two(first)) * power_of_two(sub_exact(n, first))
 
-    @njit(inline="always")
+    @lane
     def split(x):
         """m in [sqrt(1/2), sqrt 2) and a whole number e with x = m 2^e, for finite x > 0; subnormal numbers are scaled up first."""
         low = x < normal
@@ -96,7 +114,7 @@ def functions(p: Precision) -> SimpleNamespace:
         e = sub_exact(float_of((e >> M) | as_float), float_bias)
         return m, sub_exact(e, lifted if low else zero)
 
-    @njit(inline="always")
+    @lane
     def reduced(x):
         """n, r, odd, even with x = n log 2 + r, sinh r = r + odd, cosh r = 1 + even; what r leaves of x is in odd."""
         n = rounded(x * log2_e)
@@ -105,7 +123,7 @@ def functions(p: Precision) -> SimpleNamespace:
         s = r * r
         return n, r, sub_exact(sub_exact(high, r), low) + r * (s * sinh_rest(s)), s * (half + s * cosh_rest(s))
 
-    @njit(inline="always")
+    @lane
     def exp(x):
         """e^x."""
         y = exp_high if x > exp_high else x
@@ -113,7 +131,7 @@ def functions(p: Precision) -> SimpleNamespace:
         n, r, odd, even = reduced(y)
         return scaled(one + (r + (odd + even)), n)
 
-    @njit(inline="always")
+    @lane
     def expm1(x):
         """e^x - 1."""
         y = exp_high if x > exp_high else x
@@ -125,7 +143,7 @@ def functions(p: Precision) -> SimpleNamespace:
         out = two * (total + ((a * r - sub_exact(total, head)) + a * (odd + even)))
         return x if math.fabs(x) < tiny else out
 
-    @njit(inline="always")
+    @lane
     def hyperbolic(a):
         """sinh(a)/2 and cosh(a)/2 for 0 <= a <= cosh_end, each as a sum of a number and a rest."""
         n, r, odd, even = reduced(a)
@@ -139,21 +157,21 @@ def functions(p: Precision) -> SimpleNamespace:
         c_rest = ((minus * r - sub_exact(c, plus)) + lost) + (plus * even + minus * odd)
         return s, s_rest, c, c_rest
 
-    @njit(inline="always")
+    @lane
     def sinh(x):
         """sinh x."""
         a = math.fabs(x)
         high, low, _, _ = hyperbolic(cosh_end if a > cosh_end else a)
         return with_sign(a if a < small else two * (high + low), x)
 
-    @njit(inline="always")
+    @lane
     def cosh(x):
         """cosh x."""
         a = math.fabs(x)
         _, _, high, low = hyperbolic(cosh_end if a > cosh_end else a)
         return two * (high + low)
 
-    @njit(inline="always")
+    @lane
     def quotient(a, a_rest, b, b_rest):
         """(a + a_rest) / (b + b_rest), rests being smaller: what the first quotient lacks is added to it."""
         c, d = add_exact(a, a_rest), add_exact(b, b_rest)
@@ -162,7 +180,7 @@ def functions(p: Precision) -> SimpleNamespace:
         c_rest, d_rest = sub_exact(a_rest, sub_exact(c, a)), sub_exact(b_rest, sub_exact(d, b))
         return q + (fma(-q, d, c) + (c_rest - q * d_rest)) * inverse
 
-    @njit(inline="always")
+    @lane
     def tanh(x):
         """tanh x = E / (E + 2) with E = e^(2 |x|) - 1."""
         a = math.fabs(x)
@@ -173,7 +191,7 @@ def functions(p: Precision) -> SimpleNamespace:
         e_rest = (up * r - sub_exact(e, head)) + up * (odd + even)
         return with_sign(a if a < small else quotient(e, e_rest, add_exact(e, two), e_rest), x)
 
-    @njit(inline="always")
+    @lane
     def log_of(f, e):
         """log(1 + f) + e log 2."""
         s = f / (two + f)
@@ -181,7 +199,7 @@ def functions(p: Precision) -> SimpleNamespace:
         low = e * log2_low + s * (square + z * log_rest(z))
         return e * log2_high - (sub_exact(square, low) - f)
 
-    @njit(inline="always")
+    @lane
     def log(x):
         """log x; -inf at 0, NaN below."""
         m, e = split(x)
@@ -191,7 +209,7 @@ def functions(p: Precision) -> SimpleNamespace:
         out = x if x > largest else out
         return x if x != x else out
 
-    @njit(inline="always")
+    @lane
     def log1p(x):
         """log(1 + x); -inf at -1, NaN below."""
         u = add_exact(one, x)
@@ -205,7 +223,7 @@ def functions(p: Precision) -> SimpleNamespace:
         out = x if (u > largest or math.fabs(x) < tiny) else out
         return x if x != x else out
 
-    @njit(inline="always")
+    @lane
     def arctan(x):
         """arctan x, by pi/2 - arctan(1/x) above 1."""
         a = math.fabs(x)
@@ -216,7 +234,7 @@ def functions(p: Precision) -> SimpleNamespace:
         size = sub_exact(pi_high, add_exact(t, sub_exact(rest, pi_low))) if above else t + rest
         return with_sign(size, x)
 
-    @njit(inline="always")
+    @lane
     def arcsine_of(a):
         """w and a rest with arcsin a = w + rest for a <= 1/2; above, arcsin a = pi/2 - 2 (w + rest)."""
         above = a > half
@@ -224,7 +242,7 @@ def functions(p: Precision) -> SimpleNamespace:
         w = math.sqrt(z) if above else a
         return w, w * (z * arcsin_rest(z))
 
-    @njit(inline="always")
+    @lane
     def arcsin(x):
         """arcsin x; NaN outside [-1, 1]."""
         a = math.fabs(x)
@@ -234,7 +252,7 @@ def functions(p: Precision) -> SimpleNamespace:
         size = sub_exact(high, sub_exact(two * rest, low)) if a > half else w + rest
         return with_sign(size, x)
 
-    @njit(inline="always")
+    @lane
     def arccos(x):
         """arccos x; NaN outside [-1, 1]."""
         a = math.fabs(x)
@@ -244,7 +262,7 @@ def functions(p: Precision) -> SimpleNamespace:
         near = sub_exact(pi_high, sub_exact(x, sub_exact(pi_low, rest if x > zero else -rest)))
         return far_side if a > half else near
 
-    @njit(inline="always")
+    @lane
     def power_of(x, y, grown):
         """x**y from |x|**y: signs and the corners that exp and log leave open."""
         n, hf = whole_below(y), half * y
@@ -254,54 +272,74 @@ def functions(p: Precision) -> SimpleNamespace:
         out = nan if (x < zero and not integer and x >= -largest) else out
         return one if (y == zero or x == one) else out
 
-    @njit(inline="always")
+    @lane
     def maximum(x, y):
         """The larger of two, NaN where one is NaN."""
         return x if (x > y or x != x) else y
 
-    @njit(inline="always")
+    @lane
     def minimum(x, y):
         """The smaller of two, NaN where one is NaN."""
         return x if (x < y or x != x) else y
 
-    @njit(inline="always")
+    @lane
     def sign(x):
         """-1, 0 or 1; NaN where x is."""
         out = one if x > zero else (-one if x < zero else zero)
         return x if x != x else out
 
-    @njit(inline="always")
+    @lane
     def heaviside(x, h):
         """0 below 0, 1 above, h at 0; NaN where x is."""
         out = one if x > zero else (zero if x < zero else h)
         return x if x != x else out
 
-    @njit(inline="always")
+    @lane
     def floor(x):
         """The largest whole number that is not above x."""
         return whole_below(x)
 
-    return SimpleNamespace(
-        exp=exp,
-        expm1=expm1,
-        sinh=sinh,
-        cosh=cosh,
-        tanh=tanh,
-        log=log,
-        log1p=log1p,
-        arctan=arctan,
-        arcsin=arcsin,
-        arccos=arccos,
-        maximum=maximum,
-        minimum=minimum,
-        sign=sign,
-        heaviside=heaviside,
-        floor=floor,
-        rounded=rounded,
-        power_of_two=power_of_two,
-        split=split,
-        reduced=reduced,
-        scaled=scaled,
-        quotient=quotient,
-        power_of=power_of,
-    )
+    @lane
+    def turned(x):
+        """n, r, odd, w, even with x = n pi/2 + y, sin y = r + odd, cos y = w + even."""
+        n, r, tail = quarters(x)
+        s = r * r
+        lost = half * s
+        w = sub_exact(one, lost)
+        odd = r * (s * sine_rest(s)) + (tail - lost * tail)
+        even = sub_exact(sub_exact(one, w), lost) + (s * s * cosine_rest(s) - r * tail)
+        return n, r, odd, w, even
+
+    @lane
+    def sincos(x):
+        """sin x and cos x for |x| <= FAR."""
+        n, r, odd, w, even = turned(x)
+        sine, cosine = r + odd, w + even
+        swap = (n & u64(1)) != u64(0)
+        a = cosine if swap else sine
+        b = sine if swap else cosine
+        return (
+            x if math.fabs(x) < small else float_of(bits_of(a) ^ ((n << below_sign) & sign_bit)),
+            float_of(bits_of(b) ^ (((n + u64(1)) << below_sign) & sign_bit)),
+        )
+
+    @lane
+    def sin(x):
+        """sin x for |x| <= FAR."""
+        return sincos(x)[0]
+
+    @lane
+    def cos(x):
+        """cos x for |x| <= FAR."""
+        return sincos(x)[1]
+
+    @lane
+    def tan(x):
+        """tan x for |x| <= FAR."""
+        n, r, odd, w, even = turned(x)
+        swap = (n & u64(1)) != u64(0)
+        a, a_rest = (w if swap else r), (even if swap else odd)
+        b, b_rest = (-r if swap else w), (-odd if swap else even)
+        return x if math.fabs(x) < small else quotient(a, a_rest, b, b_rest)
+
+    return made

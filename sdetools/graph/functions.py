@@ -6,7 +6,6 @@ import operator
 from collections.abc import Callable, Sequence
 from functools import reduce as fold
 from inspect import signature
-from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 
 from sdetools.graph.errors import TracingError
 from sdetools.graph.value import MAPS, SMALL, Value, apply, trace_of, value
-from sdetools.graph.views import at_places, broadcast, join, reshape, stack, transpose, view
+from sdetools.graph.views import at_places, broadcast, join, reshape, stack, take, transpose, view  # noqa: F401
 
 REDUCTIONS = {"add": np.add, "multiply": np.multiply, "maximum": np.maximum, "minimum": np.minimum}
 
@@ -249,6 +248,18 @@ def moved(function: Callable[..., Any]) -> Callable[..., Value]:
     return taken
 
 
+def apart(function: Callable[..., Any]) -> Callable[..., list[Value]]:
+    """The same for a function that takes its argument apart."""
+    return lambda x, *given, **options: [
+        at_places(value(x), part) for part in function(np.arange(value(x).size).reshape(value(x).shape), *given, **options)
+    ]
+
+
+def shaped(function: Callable[..., Any]) -> Callable[..., Value]:
+    """What a function that keeps the order of elements makes of a value: NumPy says of what shape, and refuses what does not fit."""
+    return lambda x, *given, **options: reshape(x, function(np.broadcast_to(0.0, value(x).shape), *given, **options).shape)
+
+
 def reshaped(x: Any, shape: Any, *, order: str = "C") -> Value:
     return reshape(x, shape) if order == "C" else moved(np.reshape)(x, shape, order=order)
 
@@ -262,22 +273,6 @@ def diag(x: Any, k: int = 0) -> Value:
     return moved(np.diag)(x, k) if x.ndim == 2 else at_places(x, np.diag(np.arange(1, x.size + 1), k) - 1)
 
 
-def squeeze(x: Any, axis: Any = None) -> Value:
-    x = value(x)
-    gone = range(x.ndim) if axis is None else [a % x.ndim for a in np.atleast_1d(axis)]
-    if axis is not None and any(x.shape[a] != 1 for a in gone):
-        raise ValueError("cannot select an axis to squeeze out which has size not equal to one")
-    return reshape(x, tuple(n for a, n in enumerate(x.shape) if n != 1 or a not in gone))
-
-
-def expand(x: Any, axis: Any) -> Value:
-    x = value(x)
-    shape = list(x.shape)
-    for a in sorted(np.atleast_1d(axis) % (x.ndim + np.size(axis))):
-        shape.insert(a, 1)
-    return reshape(x, shape)
-
-
 def move(x: Any, source: int, destination: int) -> Value:
     axes = list(range(value(x).ndim))
     axes.insert(destination % len(axes), axes.pop(source % len(axes)))
@@ -288,23 +283,6 @@ def swap(x: Any, a: int, b: int) -> Value:
     axes = list(range(value(x).ndim))
     axes[a], axes[b] = axes[b], axes[a]
     return transpose(x, axes)
-
-
-def split(x: Any, parts: Any, axis: int = 0) -> list[Value]:
-    if not np.ndim(parts) and value(x).shape[axis] % parts:
-        raise ValueError("array split does not result in an equal division")
-    return array_split(x, parts, axis)
-
-
-def array_split(x: Any, parts: Any, axis: int = 0) -> list[Value]:
-    n = value(x).shape[axis]
-    ends = (
-        list(parts)
-        if np.ndim(parts)
-        else (n // parts * np.arange(1, parts) + np.minimum(np.arange(1, parts), n % parts)).tolist()
-    )
-    before = (slice(None),) * (axis % value(x).ndim)
-    return [value(x)[(*before, slice(a, b))] for a, b in pairwise([0, *ends, n])]
 
 
 def like(number: float) -> Callable[..., Any]:
@@ -352,28 +330,24 @@ def where(condition: Any, *branches: Any) -> Value:
     return apply("where", condition if condition.boolean else condition != 0.0, *branches)
 
 
-def _named(name: str) -> Callable[..., Any]:
-    return lambda x, axis=None, *, keepdims=False: reduce(name, x, axis, keepdims)
-
-
-def _logical(name: str) -> Callable[..., Any]:
-    return lambda x, axis=None, *, keepdims=False: decided(name, x, axis, keepdims)
+def _named(name: str, made: Callable[..., Any] = reduce) -> Callable[..., Any]:
+    return lambda x, axis=None, *, keepdims=False: made(name, x, axis, keepdims)
 
 
 FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.sum: total, np.mean: average, np.average: average, np.var: variance, np.std: lambda *a, **o: np.sqrt(variance(*a, **o)),
     np.prod: _named("multiply"), np.max: _named("maximum"), np.min: _named("minimum"), np.amax: _named("maximum"), np.amin: _named("minimum"),
-    np.any: _logical("logical_or"), np.all: _logical("logical_and"),
+    np.any: _named("logical_or", decided), np.all: _named("logical_and", decided),
     np.dot: dot, np.vdot: lambda a, b: total(reshape(a, -1) * reshape(b, -1)), np.inner: lambda a, b: dot(a, transpose(b)), np.outer: outer, np.einsum: einsum, np.linalg.norm: norm,
     np.cumsum: cumsum, np.trace: lambda x, offset=0: total(moved(np.diagonal)(x, offset), -1), np.diagonal: moved(np.diagonal), np.diag: diag, np.clip: clip, np.where: where,
     np.reshape: reshaped, np.ravel: flat, np.take: moved(np.take), np.rot90: moved(np.rot90), np.fliplr: moved(np.fliplr), np.flipud: moved(np.flipud),
     np.transpose: transpose, np.swapaxes: swap, np.moveaxis: move, np.broadcast_to: lambda x, shape: broadcast(x, np.atleast_1d(shape) if np.ndim(shape) == 0 else shape),
-    np.squeeze: squeeze, np.expand_dims: expand, np.split: split, np.array_split: array_split, np.flip: moved(np.flip), np.roll: moved(np.roll),
+    np.squeeze: shaped(np.squeeze), np.expand_dims: shaped(np.expand_dims), np.split: apart(np.split), np.array_split: apart(np.array_split), np.flip: moved(np.flip), np.roll: moved(np.roll),
     np.concatenate: lambda parts, axis=0: join([reshape(p, -1) for p in parts] if axis is None else parts, axis or 0),
     np.stack: lambda parts, axis=0: stack(parts, axis), np.hstack: lambda parts: join([np.atleast_1d(p) for p in parts], -1 if value(parts[0]).ndim > 1 else 0),
     np.vstack: lambda parts: join([np.atleast_2d(p) for p in parts]), np.column_stack: lambda parts: join([p if np.ndim(p) == 2 else reshape(p, (-1, 1)) for p in parts], 1),
     np.append: lambda a, b, axis=None: join([reshape(a, -1), reshape(b, -1)] if axis is None else [a, b], axis or 0),
-    np.atleast_1d: lambda x: reshape(x, value(x).shape or (1,)), np.atleast_2d: lambda x: reshape(x, (1,) * (2 - value(x).ndim) + value(x).shape),
+    np.atleast_1d: lambda x: shaped(np.atleast_1d)(x), np.atleast_2d: lambda x: shaped(np.atleast_2d)(x),
     np.diff: lambda x, n=1, axis=-1: fold(lambda v, _: v[1:] - v[:-1], range(n), value(x)) if value(x).ndim == 1 else _no_diff(),
     np.tile: moved(np.tile), np.repeat: moved(np.repeat), np.delete: moved(np.delete),
     np.shape: lambda x: x.shape, np.ndim: lambda x: x.ndim, np.size: lambda x: x.size, np.copy: lambda x: x, np.real: lambda x: x,
@@ -393,7 +367,7 @@ METHODS: dict[str, Callable[..., Any]] = {
     "min": _named("minimum"), "dot": dot, "ravel": FUNCTIONS[np.ravel], "flatten": FUNCTIONS[np.ravel], "copy": FUNCTIONS[np.copy],
     "reshape": lambda x, *shape, order="C": reshaped(x, shape[0] if len(shape) == 1 else shape, order=order), "astype": astype,
     "transpose": lambda x, *axes: transpose(x, (axes[0] if len(axes) == 1 else axes) if axes else None), "swapaxes": swap,
-    "squeeze": squeeze, "clip": clip, "diagonal": moved(np.diagonal), "trace": FUNCTIONS[np.trace], "cumsum": cumsum, "item": lambda x: reshape(x, ()),
+    "squeeze": shaped(np.squeeze), "clip": clip, "diagonal": moved(np.diagonal), "trace": FUNCTIONS[np.trace], "cumsum": cumsum, "item": lambda x: reshape(x, ()),
     "any": FUNCTIONS[np.any], "all": FUNCTIONS[np.all], "square": lambda x: x * x, "conjugate": lambda x: x, "select": where,
     **{name: (lambda name: lambda x: apply(name, x))(name) for name in ("exp", "log", "sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh",
        "arctan", "arcsin", "arccos", "log1p", "expm1", "floor")},

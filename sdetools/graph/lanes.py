@@ -27,7 +27,7 @@ from sdetools.graph.bits import (  # noqa: F401
     sub_exact,
     word_pointer,
 )
-from sdetools.graph.elementary import Precision, functions
+from sdetools.graph.elementary import FAR, Precision, functions  # noqa: F401
 
 FLAGS = {"contract"}
 FAST = dict(nogil=True, fastmath=FLAGS, error_model="numpy")
@@ -36,6 +36,22 @@ u64 = np.uint64
 LOW, S32 = u64(0xFFFFFFFF), u64(32)
 ONE_BITS = u64(0x3FF0000000000000)
 SIGN_BIT = u64(1 << 63)
+
+
+@njit(inline="always")
+def _quarters(x):
+    """x - n pi/2 in fused steps, with pi/2 = C1 + C2 + C3 to 159 bits: x - n C1 is exact, as both are multiples of 2^-53 and the difference is
+    below 1; what the others round off goes into the tail, however much cancels.
+    """
+    t = add_exact(x * 0.6366197723675814, 6755399441055744.0)
+    n = sub_exact(t, 6755399441055744.0)
+    first = fma(n, -1.5707963267948966, x)
+    product = n * 6.123233995736766e-17
+    r = sub_exact(first, product)
+    back = sub_exact(r, first)
+    tail = sub_exact(sub_exact(first, sub_exact(r, back)), add_exact(product, back))
+    return bits_of(t), r, fma(n, 1.4973849048591833e-33, sub_exact(tail, fma(n, 6.123233995736766e-17, -product)))
+
 
 _F = functions(
     Precision(
@@ -72,87 +88,29 @@ _F = functions(
             *(0.02237217294214989, 0.017352392720869973, 0.013971212973552933, 0.011479177415184906),
             *(0.01032281435018578, 0.005457506718640358, 0.01740087944269402, -0.014851887071247204, 0.028757851367421566),
         ),
+        sine=polynomial(
+            *(-0.16666666666666666, 0.008333333333333331, -0.00019841269841265063, 2.7557319219337672e-06),
+            *(-2.5052106231927857e-08, 1.6058531536611833e-10, -7.586692262094344e-13),
+        ),
+        cosine=polynomial(
+            *(0.041666666666666664, -0.0013888888888887398, 2.4801587298764778e-05),
+            *(-2.7557317271258515e-07, 2.0876146170183976e-09, -1.1382625349447592e-11),
+        ),
+        quarters=_quarters,
     )
 )
 vexp, vexpm1, vsinh, vcosh, vtanh, vlog, vlog1p = _F.exp, _F.expm1, _F.sinh, _F.cosh, _F.tanh, _F.log, _F.log1p
 vatan, vasin, vacos = _F.arctan, _F.arcsin, _F.arccos
 vmaximum, vminimum, vsign, vheaviside, vfloor = _F.maximum, _F.minimum, _F.sign, _F.heaviside, _F.floor
-rounded, power_of_two, split, reduced, scaled, quotient, power_of = (
-    *(_F.rounded, _F.power_of_two, _F.split, _F.reduced, _F.scaled, _F.quotient),
+sincos, vsin, vcos, vtan = _F.sincos, _F.sin, _F.cos, _F.tan
+rounded, power_of_two, split, reduced, scaled, power_of = (
+    _F.rounded,
+    _F.power_of_two,
+    _F.split,
+    _F.reduced,
+    _F.scaled,
     _F.power_of,
 )
-
-FAR = float(2**30)
-"""The largest argument of `sincos` and `vtan`; the functions on rows ask libm beyond it."""
-
-_SINE = polynomial(
-    *(-0.16666666666666666, 0.008333333333333331, -0.00019841269841265063, 2.7557319219337672e-06),
-    *(-2.5052106231927857e-08, 1.6058531536611833e-10, -7.586692262094344e-13),
-)
-_COSINE = polynomial(
-    *(0.041666666666666664, -0.0013888888888887398, 2.4801587298764778e-05),
-    *(-2.7557317271258515e-07, 2.0876146170183976e-09, -1.1382625349447592e-11),
-)
-
-
-@njit(inline="always")
-def _turned(x):
-    """Whole n (in the low bits of a word), r, odd, w, even with x = n pi/2 + r, sin r = r + odd, cos r = w + even.
-
-    x - n pi/2 in fused steps, with pi/2 = C1 + C2 + C3 to 159 bits: x - n C1 is exact, as both are multiples of 2^-53 and the difference is
-    below 1; what the others round off goes into odd and even, however much cancels.
-    """
-    t = add_exact(x * 0.6366197723675814, 6755399441055744.0)
-    n = sub_exact(t, 6755399441055744.0)
-    first = fma(n, -1.5707963267948966, x)
-    product = n * 6.123233995736766e-17
-    r = sub_exact(first, product)
-    back = sub_exact(r, first)
-    tail = sub_exact(sub_exact(first, sub_exact(r, back)), add_exact(product, back))
-    tail = fma(n, 1.4973849048591833e-33, sub_exact(tail, fma(n, 6.123233995736766e-17, -product)))
-    s = r * r
-    half = 0.5 * s
-    w = sub_exact(1.0, half)
-    odd = r * (s * _SINE(s)) + (tail - half * tail)
-    even = sub_exact(sub_exact(1.0, w), half) + (s * s * _COSINE(s) - r * tail)
-    return bits_of(t), r, odd, w, even
-
-
-@njit(inline="always")
-def sincos(x):
-    """sin x and cos x for |x| <= FAR."""
-    n, r, odd, w, even = _turned(x)
-    sine, cosine = r + odd, w + even
-    swap = (n & u64(1)) != u64(0)
-    a = cosine if swap else sine
-    b = sine if swap else cosine
-    return (
-        x if math.fabs(x) < 7.450580596923828e-09 else float_of(bits_of(a) ^ ((n << u64(62)) & SIGN_BIT)),
-        float_of(bits_of(b) ^ (((n + u64(1)) << u64(62)) & SIGN_BIT)),
-    )
-
-
-@njit(inline="always")
-def vsin(x):
-    """sin x for |x| <= FAR."""
-    return sincos(x)[0]
-
-
-@njit(inline="always")
-def vcos(x):
-    """cos x for |x| <= FAR."""
-    return sincos(x)[1]
-
-
-@njit(inline="always")
-def vtan(x):
-    """tan x for |x| <= FAR."""
-    n, r, odd, w, even = _turned(x)
-    swap = (n & u64(1)) != u64(0)
-    a, a_rest = (w if swap else r), (even if swap else odd)
-    b, b_rest = (-r if swap else w), (-odd if swap else even)
-    return x if math.fabs(x) < 7.450580596923828e-09 else quotient(a, a_rest, b, b_rest)
-
 
 _POWER = polynomial(
     *(0.4, 0.2857142857142937, 0.22222222221654733, 0.1818181833565416),

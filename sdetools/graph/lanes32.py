@@ -15,7 +15,18 @@ from sdetools.graph.bits import add_exact, bits_of, float32_of, fma, polynomial,
 from sdetools.graph.elementary import Precision, functions
 
 f32, f64, u64 = np.float32, np.float64, np.uint64
-SIGN_BIT = u64(1 << 31)
+
+
+@njit(inline="always")
+def _quarters(x):
+    """x - n pi/2 in double, and its rounding."""
+    wide = f64(x)
+    t = add_exact(wide * 0.6366197723675814, 6755399441055744.0)
+    n = sub_exact(t, 6755399441055744.0)
+    wide = fma(n, -6.123233995736766e-17, fma(n, -1.5707963267948966, wide))
+    r = f32(wide)
+    return bits_of(t), r, f32(sub_exact(wide, f64(r)))
+
 
 _F = functions(
     Precision(
@@ -37,71 +48,16 @@ _F = functions(
             *(0.070319146, -0.048960514, 0.026305001, -0.009144629, 0.0014886919),
         ),
         arcsin=polynomial(0.16666666, 0.07500094, 0.044599403, 0.031100662, 0.017149238, 0.033690847),
+        sine=polynomial(-0.16666667, 0.008333332, -0.00019840087, 2.72499e-06),
+        cosine=polynomial(0.041666664, -0.0013888302, 2.4547922e-05),
+        quarters=_quarters,
     )
 )
 vexp, vexpm1, vsinh, vcosh, vtanh, vlog, vlog1p = _F.exp, _F.expm1, _F.sinh, _F.cosh, _F.tanh, _F.log, _F.log1p
 vatan, vasin, vacos = _F.arctan, _F.arcsin, _F.arccos
 vmaximum, vminimum, vsign, vheaviside, vfloor = _F.maximum, _F.minimum, _F.sign, _F.heaviside, _F.floor
-_quotient, _power_of = _F.quotient, _F.power_of
-
-FAR = float(2**30)
-"""As in `lanes`."""
-
-_HALF, _ONE, _SMALL = f32(0.5), f32(1.0), f32(2.0**-12)
-_SINE = polynomial(-0.16666667, 0.008333332, -0.00019840087, 2.72499e-06)
-_COSINE = polynomial(0.041666664, -0.0013888302, 2.4547922e-05)
-
-
-@njit(inline="always")
-def _turned(x):
-    """Whole n (in the low bits of a word), sin r and cos r with x = n pi/2 + r, each as a number and a rest."""
-    wide = f64(x)
-    t = add_exact(wide * 0.6366197723675814, 6755399441055744.0)
-    n = sub_exact(t, 6755399441055744.0)
-    wide = fma(n, -6.123233995736766e-17, fma(n, -1.5707963267948966, wide))
-    r = f32(wide)
-    tail = f32(sub_exact(wide, f64(r)))
-    s = r * r
-    half = _HALF * s
-    w = sub_exact(_ONE, half)
-    return bits_of(t), r, r * (s * _SINE(s)) + tail, w, sub_exact(sub_exact(_ONE, w), half) + (s * s * _COSINE(s) - r * tail)
-
-
-@njit(inline="always")
-def sincos(x):
-    """sin x and cos x for |x| <= FAR."""
-    n, r, odd, w, even = _turned(x)
-    sine, cosine = r + odd, w + even
-    swap = (n & u64(1)) != u64(0)
-    a = cosine if swap else sine
-    b = sine if swap else cosine
-    return (
-        x if math.fabs(x) < _SMALL else float32_of(bits_of(a) ^ ((n << u64(30)) & SIGN_BIT)),
-        float32_of(bits_of(b) ^ (((n + u64(1)) << u64(30)) & SIGN_BIT)),
-    )
-
-
-@njit(inline="always")
-def vsin(x):
-    """sin x for |x| <= FAR."""
-    return sincos(x)[0]
-
-
-@njit(inline="always")
-def vcos(x):
-    """cos x for |x| <= FAR."""
-    return sincos(x)[1]
-
-
-@njit(inline="always")
-def vtan(x):
-    """tan x for |x| <= FAR."""
-    n, r, odd, w, even = _turned(x)
-    swap = (n & u64(1)) != u64(0)
-    a, a_rest = (w if swap else r), (even if swap else odd)
-    b, b_rest = (-r if swap else w), (-odd if swap else even)
-    return x if math.fabs(x) < _SMALL else _quotient(a, a_rest, b, b_rest)
-
+sincos, vsin, vcos, vtan = _F.sincos, _F.sin, _F.cos, _F.tan
+power_of = _F.power_of
 
 _POWER = polynomial(0.6666666666666666, 0.3999999990480438, 0.28571531927216204, 0.22204750187487082, 0.19120778680559553)
 _GROWTH = polynomial(1.0, 1.0, 0.5, 1 / 6, 1 / 24, 1 / 120, 1 / 720, 1 / 5040, 1 / 40320)
@@ -121,4 +77,4 @@ def vpow(x, y):
     power = 200.0 if power > 200.0 else power
     power = -200.0 if power < -200.0 else power
     n = lanes.rounded(power * 1.4426950408889634)
-    return _power_of(x, y, f32(_GROWTH(power - n * 0.6931471805599453) * lanes.power_of_two(n)))
+    return power_of(x, y, f32(_GROWTH(power - n * 0.6931471805599453) * lanes.power_of_two(n)))

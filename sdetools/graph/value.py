@@ -16,7 +16,7 @@ from __future__ import annotations
 import numbers
 from collections.abc import Iterator, Sequence
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -59,6 +59,8 @@ class Value(np.lib.mixins.NDArrayOperatorsMixin):
 
     __slots__ = ("args", "boolean", "extra", "home", "key", "name", "op", "shape", "uniform")
     __hash__ = object.__hash__
+    numpy: ClassVar[Any]
+    """What values make of NumPy's functions: `functions.py`, set where the room is entered, for functions are written with values."""
 
     def __init__(self, op: str, name: Any, args: tuple[Value, ...], shape: Shape, extra: Any, home: Any, boolean: bool) -> None:
         self.op, self.name, self.args, self.shape, self.extra, self.home = op, name, args, shape, extra, home
@@ -108,29 +110,23 @@ class Value(np.lib.mixins.NDArrayOperatorsMixin):
         raise TracingError("the formula asks whether a value is among others; write `np.where(condition, yes, no)`")
 
     def __getitem__(self, key: Any) -> Value:
-        from sdetools.graph.views import take
-
-        return take(self, key)
+        return self.numpy.take(self, key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         raise TracingError("the formula changes an array in place; build the new one, for example by np.stack or np.concatenate")
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
-        from sdetools.graph.functions import ufunc_of
-
-        return ufunc_of(ufunc, method, inputs, options)
+        return self.numpy.ufunc_of(ufunc, method, inputs, options)
 
     def __array_function__(self, function: Any, types: Any, given: Any, options: Any) -> Any:
-        from sdetools.graph.functions import function_of
-
-        return function_of(function, given, options)
+        return self.numpy.function_of(function, given, options)
 
     def __getattr__(self, name: str) -> Any:
-        from sdetools.graph.functions import METHODS, called
-
-        if name not in METHODS:
+        if name not in self.numpy.METHODS:
             raise AttributeError(f"a traced value has no attribute {name!r}", name=name, obj=self)
-        return lambda *given, **options: called(f"the method {name}", METHODS[name], (self, *given), options)
+        return lambda *given, **options: self.numpy.called(
+            f"the method {name}", self.numpy.METHODS[name], (self, *given), options
+        )
 
     def __copy__(self) -> Value:
         return self
@@ -173,9 +169,7 @@ def value(x: Any) -> Value:
         return _const(np.asarray(x if isinstance(x, (bool, np.bool_)) else float(x)))
     if isinstance(x, (list, tuple)) or (isinstance(x, np.ndarray) and x.dtype == object):
         if is_value(x):
-            from sdetools.graph.functions import stack
-
-            return value(x[()]) if np.shape(x) == () and isinstance(x, np.ndarray) else stack(x)
+            return value(x[()]) if np.shape(x) == () and isinstance(x, np.ndarray) else Value.numpy.stack(x)
         x = np.array(x, dtype=float)
     if isinstance(x, np.ndarray) and x.dtype.kind in "fiub":
         array = x if x.dtype in (np.dtype(float), np.dtype(bool)) else x.astype(float)
@@ -273,9 +267,7 @@ def _simpler(name: str, args: tuple[Value, ...], shape: Shape) -> Value | None:
     if name in ("add", "subtract", "multiply", "negative"):
         return _merged(name, args)
     if name == "where" and args[0].op == "const" and args[0].shape == ():
-        from sdetools.graph.views import broadcast
-
-        return broadcast(args[1 if bool(args[0].extra) else 2], shape)
+        return Value.numpy.broadcast(args[1 if bool(args[0].extra) else 2], shape)
     return None
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from sdetools.graph.errors import TracingError
 from sdetools.graph.value import SMALL, Shape, Value, apply, trace_of, value
 
 
@@ -124,8 +125,6 @@ def take(x: Value, key: Any) -> Value:
 
 def _gather(x: Value, key: Any) -> Value:
     """Rows of data at numbers that differ from path to path: `data[index]`, index `(n,)` or a number."""
-    from sdetools.graph.errors import TracingError
-
     if not isinstance(key, Value) or key.boolean or x.op != "const" or key.ndim > 1:
         raise TracingError(
             "only rows of data can be taken at traced places, `data[index]`; write `np.where(condition, yes, no)` for a mask"
@@ -213,11 +212,9 @@ def scatter(x: Value, of: Value) -> tuple[int, Value]:
     summed = tuple(a for a, (s, n) in enumerate(zip(extra.strides, of.shape)) if s == 0 and n > 1)
     if not summed or extra.table is not None:
         return _placed(x, extra.places(of.shape))
-    from sdetools.graph.functions import total
-
     shape = tuple(n for a, n in enumerate(of.shape) if a not in summed)  # a broadcast
     strides = tuple(s for a, s in enumerate(extra.strides) if a not in summed)
-    return _placed(total(x, summed), View(strides, extra.start).places(shape))
+    return _placed(np.sum(x, axis=summed), View(strides, extra.start).places(shape))
 
 
 def _placed(x: Value, places: np.ndarray) -> tuple[int, Value]:

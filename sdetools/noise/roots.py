@@ -1,13 +1,11 @@
 """Square roots of covariances: v = R(x) u, where u has independent entries of mean 0 and variance 1, so Cov v = R R^T.
 
-Three doors, as for losses: a constant matrix (its numbers are parameters, its structure is compiled), rows of expressions, a
+Three forms, as for losses: a constant matrix (its numbers are parameters, its structure is compiled), rows of expressions, a
 function `root(x)` that returns `dim` rows of `rank` entries.
 """
 
 from __future__ import annotations
 
-import functools
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +17,7 @@ from .. import _check
 from .._arrays import spread
 from .._identity import function_identity
 from ..graph.value import Value
+from .texts import Constants, compiled, holds_text, named_numbers, parsed, structure, used_numbers, variable_names
 
 WRITTEN = 64
 """Entries up to which a dense root is read from its parameters, so that other numbers compile nothing; a larger one is data."""
@@ -126,7 +125,7 @@ class ExpressionRoot(Root):
 
     rows: tuple[tuple[str, ...], ...]
     variables: tuple[str, ...]
-    constants: tuple[tuple[str, float], ...]
+    constants: Constants
     dim: int = field(init=False)
     rank: int = field(init=False)
     parameters: np.ndarray = field(init=False)
@@ -142,17 +141,17 @@ class ExpressionRoot(Root):
 
     @property
     def identity(self) -> str:
-        return f"expression({self.dim}x{self.rank}; {_structure(self._texts, self.variables, self.constants)})"
+        return f"expression({self.dim}x{self.rank}; {structure(self._texts, self.variables, self.constants)})"
 
     @property
     def latex(self) -> str:
         from ..losses.expression import latex
 
-        entries = [latex(e) for e in _parsed(self._texts, self.variables, self.constants)]
+        entries = [latex(e) for e in parsed(self._texts, self.variables, self.constants)]
         return _matrix_latex([entries[i * self.rank : (i + 1) * self.rank] for i in range(self.dim)])
 
     def entries(self, x: Any, p: Any) -> Sequence[Sequence[Any]]:
-        flat = _compiled(self._texts, self.variables, self.constants, 0)(x, p)
+        flat = compiled(self._texts, self.variables, self.constants, 0)(x, p)
         return [flat[i * self.rank : (i + 1) * self.rank] for i in range(self.dim)]
 
 
@@ -162,7 +161,7 @@ class LabelRoot(Root):
 
     models: tuple[str, ...]
     variables: tuple[str, ...]
-    constants: tuple[tuple[str, float], ...]
+    constants: Constants
     factor: float
     dim: int = field(init=False)
     rank: int = field(init=False)
@@ -176,17 +175,17 @@ class LabelRoot(Root):
 
     @property
     def identity(self) -> str:
-        return f"gradients({self.dim}x{self.rank}; {_structure(self.models, self.variables, self.constants)})"
+        return f"gradients({self.dim}x{self.rank}; {structure(self.models, self.variables, self.constants)})"
 
     @property
     def latex(self) -> str:
         from ..losses.expression import latex
 
-        models = [rf"\nabla\left({latex(f)}\right)" for f in _parsed(self.models, self.variables, self.constants)]
+        models = [rf"\nabla\left({latex(f)}\right)" for f in parsed(self.models, self.variables, self.constants)]
         return rf"{self.factor:.4g}\," + (models[0] + r"\," if len(models) == 1 else _matrix_latex([models]))
 
     def entries(self, x: Any, p: Any) -> Sequence[Sequence[Any]]:
-        flat = _compiled(self.models, self.variables, self.constants, 1)(x, p[1:])
+        flat = compiled(self.models, self.variables, self.constants, 1)(x, p[1:])
         scaled = [entry if _is_number(entry, 0) else p[0] * entry for entry in flat]
         return [[scaled[k * self.dim + i] for k in range(self.rank)] for i in range(self.dim)]
 
@@ -220,7 +219,7 @@ def make_root(
     parameters: Mapping[str, float] | None = None,
     at: Any = None,
 ) -> Root:
-    """The root that a noise's arguments ask for: the identity, a root of `covariance`, or `root` through one of its doors."""
+    """The root that a noise's arguments ask for: the identity, a root of `covariance`, or `root` in one of its forms."""
     if dim is not None:
         dim = _check.count("dim", dim)
     if covariance is not None and root is not None:
@@ -235,30 +234,9 @@ def make_root(
         return ConstantRoot(dim, dim, "identity", np.zeros(0))
     if callable(root):
         return _function(root, dim, at)
-    if _holds_text(root):
+    if holds_text(root):
         return _expressions(root, dim, variables, parameters, at)
     return _constant(_matrix(dim, root))
-
-
-def variable_names(
-    texts: Sequence[str], variables: str | Sequence[str] | None, constants: Mapping[str, float]
-) -> tuple[str, ...]:
-    """Coordinate names of expressions: those given, or as for a loss x0, x1, ..., or the free names in alphabetical order.
-
-    >>> variable_names(["y", "x"], "x y", {}), variable_names(["x0 + x1"], None, {})
-    (('x', 'y'), ('x0', 'x1'))
-    """
-    from ..losses.expression import variables_of
-    from ..losses.parser import identifiers
-
-    if variables is None:
-        return variables_of(" + ".join(f"({text})" for text in texts), constants)
-    return identifiers("variables", variables)
-
-
-def named_numbers(parameters: Mapping[str, float] | None) -> dict[str, float]:
-    """Names and finite values of the numbers in expressions, in the order given."""
-    return {name: _check.number(f"parameters[{name!r}]", value) for name, value in dict(parameters or {}).items()}
 
 
 def check_root(root: Root, at: Any) -> Root:
@@ -378,14 +356,6 @@ def dot(row: Sequence[Any], u: Sequence[Any]) -> Any:
     return 0.0 if total is None else total
 
 
-def _holds_text(root: Any) -> bool:
-    if isinstance(root, str):
-        return True
-    if isinstance(root, (list, tuple)):
-        return any(_holds_text(row) for row in root)
-    return False
-
-
 def _shape(rows: Any) -> tuple[int, int] | None:
     try:
         lengths = {len(row) for row in rows}
@@ -401,38 +371,3 @@ def _told(rows: Any) -> str:
 
 def _matrix_latex(rows: Sequence[Sequence[str]]) -> str:
     return r"\begin{pmatrix} " + r" \\ ".join(" & ".join(row) for row in rows) + r" \end{pmatrix}\,"
-
-
-Constants = tuple[tuple[str, float], ...]
-
-
-@functools.lru_cache(maxsize=256)
-def _parsed(texts: tuple[str, ...], names: tuple[str, ...], constants: Constants) -> tuple[Any, ...]:
-    from ..losses.expression import parse
-
-    return tuple(parse(text, names, dict(constants)) for text in texts)
-
-
-def used_numbers(texts: tuple[str, ...], names: tuple[str, ...], constants: Constants) -> tuple[tuple[str, ...], np.ndarray]:
-    """Names and values of the constants that are parameters of the parsed expressions."""
-    free = {str(s) for e in _parsed(texts, names, constants) for s in e.free_symbols}
-    kept = [(name, value) for name, value in constants if name in free]
-    return tuple(name for name, _ in kept), np.array([value for _, value in kept])
-
-
-def _structure(texts: tuple[str, ...], names: tuple[str, ...], constants: Constants) -> str:
-    """The texts, and a digest of what they parse to: numbers in exponents are part of it, parameters are not."""
-    import sympy
-
-    parsed = "; ".join(sympy.srepr(e) for e in _parsed(texts, names, constants))
-    return f"{list(texts)}; {' '.join(names)}; {hashlib.sha256(parsed.encode()).hexdigest()[:16]}"
-
-
-@functools.lru_cache(maxsize=256)
-def _compiled(texts: tuple[str, ...], names: tuple[str, ...], constants: Constants, order: int) -> Callable[..., Any]:
-    """The expressions, or (order 1) their gradients, one expression after another."""
-    from ..losses.expression import compile, derivatives
-
-    parsed = _parsed(texts, names, constants)
-    wanted = [d for e in parsed for d in derivatives(e, names, order).values()]
-    return compile(wanted, names, used_numbers(texts, names, constants)[0])

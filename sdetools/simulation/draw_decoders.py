@@ -17,6 +17,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+from sdetools.graph.bits import float32_pointer, room
 from sdetools.graph.lanes import FLAGS, LOW, ONE_BITS, S32, float_of, float_pointer, sub_exact, u64
 from sdetools.simulation.lanes import philox_words, radius, turned
 
@@ -28,38 +29,16 @@ _i32, _i64, _f32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
 u32, i32, f32 = np.uint32, np.int32, np.float32
 
 
-def _stack(element: Any, numba_type: Any, count: int) -> Any:
-    """An intrinsic: a pointer to `count` numbers of the caller's stack, which LLVM knows to overlap with nothing."""
-
-    @intrinsic
-    def pointer(typingctx):
-        def codegen(context, builder, signature, arguments):
-            with builder.goto_entry_block():  # `cgutils.alloca_once` would fill it with zeros
-                place = builder.alloca(ir.ArrayType(element, count))
-            place.align = 64
-            return builder.bitcast(place, element.as_pointer())
-
-        return types.CPointer(numba_type)(), codegen
-
-    return pointer
-
-
-stack_words = _stack(_i64, types.uint64, 2 * FLAT)
-stack_halves = _stack(_i32, types.uint32, 4 * FLAT)
-stack_floats = _stack(ir.DoubleType(), types.float64, FLAT)
-stack_floats32 = _stack(_f32, types.float32, FLAT)
-stack_rows = _stack(ir.DoubleType(), types.float64, 4 * FLAT)
+stack_words = room(types.uint64, 2 * FLAT, zeros=False)
+stack_halves = room(types.uint32, 4 * FLAT, zeros=False)
+stack_floats = room(types.float64, FLAT, zeros=False)
+stack_floats32 = room(types.float32, FLAT, zeros=False)
+stack_rows = room(types.float64, 4 * FLAT, zeros=False)
 
 
 @intrinsic
 def address_of(typingctx, pointer):
     return types.int64(pointer), lambda ctx, b, sig, a: b.ptrtoint(a[0], _i64)
-
-
-@intrinsic
-def float32_pointer(typingctx, address):
-    """An address as a pointer to 32-bit floats."""
-    return types.CPointer(types.float32)(types.int64), lambda ctx, b, sig, a: b.inttoptr(a[0], _f32.as_pointer())
 
 
 @intrinsic
@@ -118,26 +97,6 @@ def decode_normals(key, first, step, slot, shift, out, stride, valid, spare):
 
 
 @njit(**OPTIONS)
-def decode_uniforms(key, first, step, slot, shift, out, stride, valid, spare):
-    W = stack_words()
-    fill_words(key, first, step, slot, shift, W)
-    for h in range(valid):
-        a = float_pointer(out + h * stride)
-        for j in range(FLAT):
-            a[j] = uniform(W[h * FLAT + j])
-
-
-@njit(**OPTIONS)
-def decode_uniforms32(key, first, step, slot, shift, out, stride, valid, spare):
-    W = stack_words()
-    fill_words(key, first, step, slot, shift, W)
-    for h in range(valid):
-        a = float32_pointer(out + h * stride)
-        for j in range(FLAT):
-            a[j] = min(f32(uniform(W[h * FLAT + j])), f32(1 - 2.0**-24))
-
-
-@njit(**OPTIONS)
 def decode_normals32(key, first, step, slot, shift, out, stride, valid, spare):
     W, R = stack_halves(), stack_floats32()
     k0, k1, low, c1, c2, top, mask = counter(key, first, step, slot, shift)
@@ -162,6 +121,28 @@ def decode_normals32(key, first, step, slot, shift, out, stride, valid, spare):
 def uniform(w):
     """A number in (0, 1): 52 bits and a half."""
     return sub_exact(float_of((w >> u64(12)) | ONE_BITS), 1.0) + 1.1102230246251565e-16
+
+
+@njit(inline="always")
+def uniform32(w):
+    """The same rounded, but never up to 1."""
+    return min(f32(uniform(w)), f32(1 - 2.0**-24))
+
+
+def _uniforms(uniform: Any, pointer: Any) -> Any:
+    @njit(**OPTIONS)
+    def decode(key, first, step, slot, shift, out, stride, valid, spare):
+        W = stack_words()
+        fill_words(key, first, step, slot, shift, W)
+        for h in range(valid):
+            a = pointer(out + h * stride)
+            for j in range(FLAT):
+                a[j] = uniform(W[h * FLAT + j])
+
+    return decode
+
+
+decode_uniforms, decode_uniforms32 = _uniforms(uniform, float_pointer), _uniforms(uniform32, float32_pointer)
 
 
 # The polynomials are minimax (relative error), as those of `lanes.radius` and `lanes.turned`: 7e-10, 3e-9 and 6e-11.
@@ -213,21 +194,19 @@ def _sign32(w, bit):
     return float32_of(u32(u32(u32(w >> bit) << u32(31)) | u32(0x3F800000)))
 
 
-@njit(**OPTIONS)
-def decode_bits(E, start, count, shift, out):
-    """Rows of signs from bit `start` on, from words repeated for as many bits as are done at once."""
-    a = float_pointer(out)
-    for i in range(0, count, FLAT >> shift):
-        for j in range(min(FLAT, (count - i) << shift)):
-            a[(i << shift) + j] = _sign(E[j], u64(start + i) + (u64(j) >> shift))
+def _bits(sign: Any, pointer: Any) -> Any:
+    @njit(**OPTIONS)
+    def decode(E, start, count, shift, out):
+        """Rows of signs from bit `start` on, from words repeated for as many bits as are done at once."""
+        a = pointer(out)
+        for i in range(0, count, FLAT >> shift):
+            for j in range(min(FLAT, (count - i) << shift)):
+                a[(i << shift) + j] = sign(E[j], u64(start + i) + (u64(j) >> shift))
+
+    return decode
 
 
-@njit(**OPTIONS)
-def decode_bits32(E, start, count, shift, out):
-    a = float32_pointer(out)
-    for i in range(0, count, FLAT >> shift):
-        for j in range(min(FLAT, (count - i) << shift)):
-            a[(i << shift) + j] = _sign32(E[j], u64(start + i) + (u64(j) >> shift))
+decode_bits, decode_bits32 = _bits(_sign, float_pointer), _bits(_sign32, float32_pointer)
 
 
 @njit(inline="always")

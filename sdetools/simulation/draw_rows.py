@@ -16,7 +16,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from sdetools._compiled import callback, jit
 from sdetools.graph.lanes import call, u64, word_pointer
@@ -45,84 +44,51 @@ from sdetools.simulation.lanes import philox_words
 _SIGNATURE = "int64(int64, int64, int64, int64, int64, int64)"
 
 
-@njit(inline="always")
-def _grouped(decode, per, size, key, first, step, slot, packed, out):
+def _groups(decode: Any, per: int, size: int) -> Any:
     """Rows of draws of `size` bytes, 2^per a slot, group by group; what a short group has too much goes by way of the stack."""
-    count, shift = packed >> 32, shift_of(packed & 0xFFFFFFFF)
-    at_once, rest = FLAT >> shift, address_of(stack_rows())
-    for g in range(0, count, GROUP << per):
-        m = min(GROUP << per, count - g)
-        T = (m + (1 << per) - 1) >> per
-        whole = at_once == 1 or (m == T << per and T & (at_once - 1) == 0)
-        for c in range(0, T, at_once):
-            begin = slot + (g >> per) + c
-            valid = 1 + int(T + c < m) + int(2 * T + c < m) + int(3 * T + c < m)
-            if whole:
-                to = out + ((g + c) << shift) * size
-                decode(key, first, step, begin, shift, to, (T << shift) * size, valid, rest)
-            else:
-                decode(key, first, step, begin, shift, rest, FLAT * size, valid, rest + 3 * FLAT * size)
-                for r in range(valid):
-                    row = r * T + c
-                    numbers = min(at_once, T - c, m - row) << shift
-                    copy(rest + r * FLAT * size, out + ((g + row) << shift) * size, numbers * (size >> 2))
-    return 0
+
+    def rows(key, first, step, slot, packed, out):
+        count, shift = packed >> 32, shift_of(packed & 0xFFFFFFFF)
+        at_once, rest = FLAT >> shift, address_of(stack_rows())
+        for g in range(0, count, GROUP << per):
+            m = min(GROUP << per, count - g)
+            T = (m + (1 << per) - 1) >> per
+            whole = at_once == 1 or (m == T << per and T & (at_once - 1) == 0)
+            for c in range(0, T, at_once):
+                begin = slot + (g >> per) + c
+                valid = 1 + int(T + c < m) + int(2 * T + c < m) + int(3 * T + c < m)
+                if whole:
+                    to = out + ((g + c) << shift) * size
+                    decode(key, first, step, begin, shift, to, (T << shift) * size, valid, rest)
+                else:
+                    decode(key, first, step, begin, shift, rest, FLAT * size, valid, rest + 3 * FLAT * size)
+                    for r in range(valid):
+                        row = r * T + c
+                        numbers = min(at_once, T - c, m - row) << shift
+                        copy(rest + r * FLAT * size, out + ((g + row) << shift) * size, numbers * (size >> 2))
+        return 0
+
+    return rows
 
 
-@callback(_SIGNATURE, **OPTIONS)
-def _normal_rows(key, first, step, slot, packed, out):
-    """Rows of normals."""
-    return _grouped(decode_normals, 2, 8, key, first, step, slot, packed, out)
-
-
-@callback(_SIGNATURE, **OPTIONS)
-def _normal_rows32(key, first, step, slot, packed, out):
-    """Rows of normals in float32."""
-    return _grouped(decode_normals32, 2, 4, key, first, step, slot, packed, out)
-
-
-@callback(_SIGNATURE, **OPTIONS)
-def _uniform_rows(key, first, step, slot, packed, out):
-    """Rows of uniforms."""
-    return _grouped(decode_uniforms, 1, 8, key, first, step, slot, packed, out)
-
-
-@callback(_SIGNATURE, **OPTIONS)
-def _uniform_rows32(key, first, step, slot, packed, out):
-    """Rows of uniforms in float32."""
-    return _grouped(decode_uniforms32, 1, 4, key, first, step, slot, packed, out)
-
-
-@njit(inline="always")
-def _signs(decode, size, key, first, step, slot, packed, out):
+def _signs(decode: Any, size: int) -> Any:
     """Rows of signs: 64 a word."""
-    count, lanes = packed >> 32, packed & 0xFFFFFFFF
-    shift = shift_of(lanes)
-    W, E = stack_words(), stack_words()
-    for c in range(0, (count + 127) // 128, FLAT >> shift):
-        fill_words(key, first, step, slot + c, shift, W)
-        for w in range(min(2 * (FLAT >> shift), (count + 63) // 64 - 2 * c)):
-            row = 64 * (2 * c + w)
-            repeat(W, (w & 1) * FLAT + ((w >> 1) << shift), shift, E)
-            decode(E, 0, min(64, count - row), shift, out + (row << shift) * size)
-    return 0
+
+    def rows(key, first, step, slot, packed, out):
+        count, shift = packed >> 32, shift_of(packed & 0xFFFFFFFF)
+        W, E = stack_words(), stack_words()
+        for c in range(0, (count + 127) // 128, FLAT >> shift):
+            fill_words(key, first, step, slot + c, shift, W)
+            for w in range(min(2 * (FLAT >> shift), (count + 63) // 64 - 2 * c)):
+                row = 64 * (2 * c + w)
+                repeat(W, (w & 1) * FLAT + ((w >> 1) << shift), shift, E)
+                decode(E, 0, min(64, count - row), shift, out + (row << shift) * size)
+        return 0
+
+    return rows
 
 
-@callback(_SIGNATURE, **OPTIONS)
-def _sign_rows(key, first, step, slot, packed, out):
-    """Rows of signs."""
-    return _signs(decode_bits, 8, key, first, step, slot, packed, out)
-
-
-@callback(_SIGNATURE, **OPTIONS)
-def _sign_rows32(key, first, step, slot, packed, out):
-    """Rows of signs in float32."""
-    return _signs(decode_bits32, 4, key, first, step, slot, packed, out)
-
-
-@callback(_SIGNATURE, **OPTIONS)
-def _word_rows(key, first, step, slot, packed, out):
-    """Rows of raw words."""
+def _words(key, first, step, slot, packed, out):
     count, lanes = packed >> 32, packed & 0xFFFFFFFF
     a = word_pointer(out)
     for c in range(count):
@@ -132,28 +98,26 @@ def _word_rows(key, first, step, slot, packed, out):
     return 0
 
 
-@callback(_SIGNATURE, **OPTIONS)
-def _bit_rows(source, lanes, start, count, out, _):
+def _bits(decode: Any) -> Any:
     """Rows of signs from a row of words."""
-    E, shift = stack_words(), shift_of(lanes)
-    repeat(word_pointer(source), 0, shift, E)
-    decode_bits(E, start, count, shift, out)
-    return 0
+
+    def rows(source, lanes, start, count, out, _):
+        E, shift = stack_words(), shift_of(lanes)
+        repeat(word_pointer(source), 0, shift, E)
+        decode(E, start, count, shift, out)
+        return 0
+
+    return rows
 
 
-@callback(_SIGNATURE, **OPTIONS)
-def _bit_rows32(source, lanes, start, count, out, _):
-    """The same in float32."""
-    E, shift = stack_words(), shift_of(lanes)
-    repeat(word_pointer(source), 0, shift, E)
-    decode_bits32(E, start, count, shift, out)
-    return 0
-
-
+_WRITTEN = {
+    "normals": _groups(decode_normals, 2, 8), "uniforms": _groups(decode_uniforms, 1, 8), "signs": _signs(decode_bits, 8),
+    "words": _words, "bits": _bits(decode_bits),
+    "normals32": _groups(decode_normals32, 2, 4), "uniforms32": _groups(decode_uniforms32, 1, 4), "signs32": _signs(decode_bits32, 4),
+    "bits32": _bits(decode_bits32),
+}  # fmt: skip
 NORMALS, UNIFORMS, SIGNS, WORDS, BITS, NORMALS32, UNIFORMS32, SIGNS32, BITS32 = range(9)
-_FUNCTIONS = (
-    _normal_rows, _uniform_rows, _sign_rows, _word_rows, _bit_rows, _normal_rows32, _uniform_rows32, _sign_rows32, _bit_rows32,
-)  # fmt: skip
+_FUNCTIONS = [callback(_SIGNATURE, name=name, **OPTIONS)(rows) for name, rows in _WRITTEN.items()]
 ADDRESSES = np.array([f.address for f in _FUNCTIONS], dtype=np.int64)
 """Addresses of the functions above, in the order of their names."""
 

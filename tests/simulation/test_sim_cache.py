@@ -167,12 +167,12 @@ def test_a_library_that_cannot_be_written_without_a_home(tmp_path, temporary):
 
 @pytest.mark.slow
 def test_an_edit_in_a_file_that_is_inlined_compiles_anew(tmp_path):
-    """The sines of `lanes.py` are inlined in `library.py`: an edit changes results at once, without a touch of any other file."""
+    """The sines of `elementary.py` are inlined in the functions on rows: an edit changes results at once, without a touch of any other file."""
     package = copied(tmp_path)
     # 2^-30 is its own sine to 18 digits, so the quotient is 1/4 exactly
     code = RUN.replace('"x"]', '"sin(x/2**28)"]').replace('at("x").value', 'at("sin(x/2**28)").value * 2**28')
     in_a_process(package, code, SDETOOLS_CACHE=tmp_path / "cache")
-    lanes = package / "graph/lanes.py"
-    lanes.write_text(lanes.read_text().replace("        x if math.fabs(x)", "        2.0 * x if math.fabs(x)"))
+    sines = package / "graph/elementary.py"
+    sines.write_text(sines.read_text().replace("            x if math.fabs(x)", "            2.0 * x if math.fabs(x)"))
     with pytest.raises(AssertionError, match=r"0\.5"):
         in_a_process(package, code, SDETOOLS_CACHE=tmp_path / "cache")

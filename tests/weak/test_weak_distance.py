@@ -18,7 +18,8 @@ from scipy.special import ndtr, ndtri
 
 import sdetools as st
 from sdetools.claims.run import Interval
-from sdetools.weak.distance import KINDS, Distance, _interval, _knots, _Resampling, distance, unit_directions
+from sdetools.weak.distance import Distance, _interval, distance, unit_directions
+from sdetools.weak.resampling import KINDS, Resampling, chosen_knots
 
 ORACLE = st.NoisyOracle(st.losses.quadratic([1.0, 2.0]), st.noise.gaussian(dim=2), sigma=1.0)
 NAN, INF = float("nan"), float("inf")
@@ -253,13 +254,13 @@ def test_coarse_knots_change_little():
     """1 % of W_1 and energy at 512 knots, and of the Kolmogorov noise at 16,384, beside all 30,000 points, draw by draw and on average."""
     x, y = normals(15_000, 0), normals(15_000, 1)
     ends = np.sort(x), np.sort(y)
-    resampling = _Resampling(15_000, 15_000, 15_000, 50, np.random.default_rng(2))
+    resampling = Resampling(15_000, 15_000, 15_000, 50, np.random.default_rng(2))
     for kind, limit in (("wasserstein", 512), ("energy", 512), ("kolmogorov", 16_384)):
-        fine, coarse = (resampling.parts(x, y, _knots(*ends, many), KINDS[kind]) for many in (30_000, limit))
+        fine, coarse = (resampling.parts(x, y, chosen_knots(*ends, many), KINDS[kind]) for many in (30_000, limit))
         for a, b in zip(fine, coarse):
             assert b.mean() == pytest.approx(a.mean(), rel=0.01) and np.allclose(a, b, rtol=0.1)
-    assert len(_knots(*ends, 512)) <= 512 and len(_knots(*ends, 30_000)) == 30_000
-    assert np.isin(ends[1][:100], _knots(ends[0], ends[1][:100], 512)).all()
+    assert len(chosen_knots(*ends, 512)) <= 512 and len(chosen_knots(*ends, 30_000)) == 30_000
+    assert np.isin(ends[1][:100], chosen_knots(ends[0], ends[1][:100], 512)).all()
 
 
 def test_the_order_of_the_paths_does_not_matter():

@@ -10,18 +10,17 @@ import pytest
 from scipy import special, stats
 
 from sdetools.weak import distance as module
+from sdetools.weak import resampling
 from sdetools.weak.distance import (
-    KINDS,
     Distance,
     _direction_error,
     _interval,
-    _knots,
     _radius,
     _rank,
-    _Resampling,
     distance,
     unit_directions,
 )
+from sdetools.weak.resampling import KINDS, Resampling, chosen_knots
 
 RNG = np.random.default_rng(21)
 
@@ -58,9 +57,9 @@ def test_resampled_norms_are_those_of_weighted_samples(kind, n, m, most, monkeyp
     The bootstrap gives each group of one sample a whole weight; its noise is scaled by sqrt(g/(g - 1)) for g groups and by
     sqrt(paths taken / paths). A split weighs 1/n + 1/m against its own sizes. Knots come in blocks of 64 here.
     """
-    monkeypatch.setattr(module, "BLOCK", 1)
+    monkeypatch.setattr(resampling, "BLOCK", 1)
     draws = 3
-    sampling = _Resampling(n, m, most, draws, np.random.default_rng(8))
+    sampling = Resampling(n, m, most, draws, np.random.default_rng(8))
     x, y = RNG.normal(0, 1, n), RNG.normal(0.3, 1.5, m)
     knots = np.sort(np.concatenate([x, y]))[::2]
     centred, permuted = sampling.parts(x, y, knots, KINDS[kind])
@@ -99,7 +98,7 @@ def test_resampled_norms_are_those_of_weighted_samples(kind, n, m, most, monkeyp
     ],
 )
 def test_how_many_paths_and_groups_are_resampled(n, m, most, used, groups):
-    sampling = _Resampling(n, m, most, 2, np.random.default_rng(0))
+    sampling = Resampling(n, m, most, 2, np.random.default_rng(0))
     assert tuple(map(len, sampling.order)) == used and tuple(len(e) - 1 for e in sampling.edges) == groups
     for order, edges, size, paths in zip(sampling.order, sampling.edges, (n, m), used):
         assert len(set(order.tolist())) == paths and order.min() >= 0 and order.max() < size
@@ -111,7 +110,7 @@ def test_how_many_paths_and_groups_are_resampled(n, m, most, used, groups):
 
 def test_every_group_is_drawn_alike():
     """Mean 1 and variance (g - 1)/g of the weights over 4,000 draws of 20 groups, sides 12/20 and 8/20: five standard errors, 1e-4 in all."""
-    sampling = _Resampling(12, 8, 12, 4000, np.random.default_rng(1))
+    sampling = Resampling(12, 8, 12, 4000, np.random.default_rng(1))
     weights = np.concatenate([w[:4000].ravel() for w in sampling.weights])
     assert np.abs(sampling.weights[0][:4000].mean(axis=0) - 1).max() < 5 * 4000**-0.5
     assert weights.var() == pytest.approx((12 * 11 / 12 + 8 * 7 / 8) / 20, rel=5 * math.sqrt(3 / weights.size))
@@ -123,7 +122,7 @@ def test_products_of_whole_numbers_are_exact_whoever_multiplies():
     """512 x 16,384 numbers and more go to BLAS."""
     for knots in (3, 700):
         weights, counts = RNG.integers(0, 9, (200, 64)).astype(float), RNG.integers(0, 99, (64, knots)).astype(float)
-        assert np.array_equal(module._product(weights, counts), weights.astype(int) @ counts.astype(int))
+        assert np.array_equal(resampling._product(weights, counts), weights.astype(int) @ counts.astype(int))
 
 
 def test_knots_lie_densest_in_the_tails():
@@ -134,10 +133,10 @@ def test_knots_lie_densest_in_the_tails():
         [round(24 * math.sin(math.pi / 2 * k / 5) ** 2) for k in range(6)],
     )
     assert chosen[0] == [0, 3, 10, 19, 26, 29]
-    np.testing.assert_array_equal(_knots(a, b, 12), np.sort(np.concatenate([a[chosen[0]], b[chosen[1]]])))
+    np.testing.assert_array_equal(chosen_knots(a, b, 12), np.sort(np.concatenate([a[chosen[0]], b[chosen[1]]])))
     rest = [round(29 * math.sin(math.pi / 2 * k / 7) ** 2) for k in range(8)]
-    np.testing.assert_array_equal(_knots(a, b[:4], 12), np.sort(np.concatenate([a[rest], b[:4]])))
-    np.testing.assert_array_equal(_knots(b[:4], a, 12), _knots(a, b[:4], 12))
+    np.testing.assert_array_equal(chosen_knots(a, b[:4], 12), np.sort(np.concatenate([a[rest], b[:4]])))
+    np.testing.assert_array_equal(chosen_knots(b[:4], a, 12), chosen_knots(a, b[:4], 12))
 
 
 # -- lines ------------------------------------------------------------------------------------------------------------------------------
@@ -180,7 +179,7 @@ def test_a_distance_is_the_average_over_its_lines(kind, dim, lines):
     n, m, draws = 31, 22, 39
     x, y = RNG.normal(size=(dim, n)), RNG.normal(0.4, 1.3, (dim, m))
     d = distance(x, y, kind, directions=lines or 64, confidence=0.9, resamples=draws, seed=6)
-    sampling = _Resampling(n, m, max(n, m), draws, np.random.default_rng([6, 1]))
+    sampling = Resampling(n, m, max(n, m), draws, np.random.default_rng([6, 1]))
     rows = [(t @ x, t @ y) for t in unit_directions(dim, lines, 6)] if lines else [(x[0], y[0])]
     if kind == "wasserstein":
         values = [stats.wasserstein_distance(a, b) for a, b in rows]
@@ -217,13 +216,13 @@ def test_many_paths_are_followed_at_few_knots_and_sliced_ones_at_fewer(monkeypat
     monkeypatch.setattr(module, "SLICED_PATHS", 50)
     monkeypatch.setitem(KINDS, "energy", replace(KINDS["energy"], knots=30))
     seen = []
-    parts = _Resampling.parts
+    parts = Resampling.parts
 
     def spied(self, a, b, knots, gauge):
         seen.append((len(knots), *map(len, self.order)))
         return parts(self, a, b, knots, gauge)
 
-    monkeypatch.setattr(_Resampling, "parts", spied)
+    monkeypatch.setattr(Resampling, "parts", spied)
     x, y = RNG.normal(size=(2, 90)), RNG.normal(size=(2, 80))
     distance(x, y, "energy", directions=2, resamples=19)
     distance(x, y, "energy", coordinate=1, resamples=19)

@@ -20,7 +20,7 @@ import numpy as np
 from sdetools import _check
 from sdetools._arrays import ArraysOnly, select
 from sdetools._identity import function_identity
-from sdetools.dynamics.base import Moving, State
+from sdetools.dynamics.base import Moving, State, that_of
 from sdetools.dynamics.sdes.classes import CLASSES, hold
 from sdetools.dynamics.sdes.sde import SDE
 from sdetools.noise.base import Draws, Normal, Sign, Uniform
@@ -83,6 +83,10 @@ class Integrator(Moving):
     paired: ClassVar[bool] = True
     """Whether the draws are the increment of a path and, with two levels, its integral over the step."""
 
+    parts, dim, names, loss = that_of("sde.parts"), that_of("sde.dim"), that_of("sde.names"), that_of("sde.loss")
+    parameters, formula = that_of("sde.parameters"), that_of("sde.latex", "formula")
+    start_numbers, starts_from_law = that_of("sde.start_numbers"), that_of("sde.starts_from_law")
+
     def __init__(self, sde: SDE, dt: float, law: str = "normal") -> None:
         if not isinstance(sde, SDE):
             raise ValueError(
@@ -105,25 +109,9 @@ class Integrator(Moving):
         self.step_time = _check.positive("dt", dt)
 
     @property
-    def parts(self) -> tuple[str, ...]:
-        return self.sde.parts
-
-    @property
     def coefficients(self) -> tuple[str, ...]:
         """The step, and the SDE's time-dependent numbers at each stage."""
         return ("h", *(f"s{i}_{j}" for i in range(len(self.stages)) for j in range(self.sde.signals)))
-
-    @property
-    def dim(self) -> int:
-        return self.sde.dim
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(self.sde.names)
-
-    @property
-    def loss(self) -> Any:
-        return getattr(self.sde, "loss", None)
 
     @property
     def private_signs(self) -> int:
@@ -141,27 +129,11 @@ class Integrator(Moving):
         return self.sde.noise_dim if self.law == "normal" and not self.private_signs and self.paired else 0
 
     @property
-    def parameters(self) -> np.ndarray:
-        return self.sde.parameters
-
-    @property
     def identity(self) -> str:
         return f"{function_identity(type(self).step)} {self.law} {self.sde.identity}"
 
-    @property
-    def formula(self) -> str:
-        return self.sde.latex
-
-    @property
-    def start_numbers(self) -> tuple[np.ndarray, ...]:
-        return self.sde.start_numbers
-
     def start(self, x0: np.ndarray, z: np.ndarray | None = None) -> State:
         return self.sde.start(x0)
-
-    @property
-    def starts_from_law(self) -> bool:
-        return self.sde.starts_from_law
 
     def coefficient_values(self, steps: int) -> np.ndarray:
         h = self.step_time

@@ -36,12 +36,9 @@ class _Splitting(Integrator):
     def coefficient_values(self, steps: int) -> np.ndarray:
         h = self.step_time
         r, gamma, kappa = self.sde.signal_values(np.arange(steps) * h, 0.5, h).T
-        flow = (
-            np.stack([self._flow(g, k, h) for g, k in zip(gamma, kappa)])
-            if steps <= 1 or _moves(gamma, kappa)
-            else np.broadcast_to(self._flow(gamma[0], kappa[0], h), (steps, self.flow_numbers))
-        )
-        return np.column_stack([r * h, kappa * h, flow])
+        different, which = np.unique(np.stack([gamma, kappa]), axis=1, return_inverse=True)
+        flow = np.array([self._flow(g, k, h) for g, k in different.T])
+        return np.column_stack([r * h, kappa * h, flow[which.ravel()]])
 
     def _flow(self, gamma: float, kappa: float, h: float) -> np.ndarray:
         """Numbers of the exact flow O (or U)."""
@@ -61,10 +58,6 @@ class _Splitting(Integrator):
     @property
     def identity(self) -> str:
         return f"{function_identity(type(self).move)} {self.law} {self.sde.identity}"
-
-
-def _moves(*series: np.ndarray) -> bool:
-    return any(bool((s != s[0]).any()) for s in series)
 
 
 class _Word(_Splitting):

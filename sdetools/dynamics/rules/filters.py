@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 
 from sdetools import _check
-from sdetools._arrays import numeric
 from sdetools.dynamics.base import Oracle, State, columns, without_momentum
 from sdetools.dynamics.rules.linear_filter import LinearFilter
 from sdetools.noise.base import Uniform
@@ -92,9 +91,6 @@ class QHM(LinearFilter):
         m = beta * m + (1 - beta) * g
         return x - eta * ((1 - nu) * g + nu * m), m
 
-    def coefficient_values(self, steps: int) -> np.ndarray:
-        return columns(self.plan.etas(steps), self.plan.betas(steps), self.nu)
-
     def memory(self, steps: int) -> np.ndarray:
         return self._held(steps)
 
@@ -117,6 +113,7 @@ class PrimalAveraging(LinearFilter):
     """
 
     parts = ("x", "z")
+    at_x0 = ("z",)
     coefficients = ("eta", "c")
     formula = r"z_{k+1} = z_k - \eta_k g_k, \quad x_{k+1} = (1 - c)\, x_k + c\, z_{k+1}"
 
@@ -129,13 +126,6 @@ class PrimalAveraging(LinearFilter):
         x, z = state
         z = z - eta * oracle(x)
         return (1 - c) * x + c * z, z
-
-    def start(self, x0: np.ndarray, z: np.ndarray | None = None) -> State:
-        x = numeric(x0)
-        return x, x
-
-    def coefficient_values(self, steps: int) -> np.ndarray:
-        return columns(self.plan.etas(steps), self.c)
 
 
 class AccSGD(LinearFilter):
@@ -156,6 +146,7 @@ class AccSGD(LinearFilter):
     """
 
     parts = ("x", "w")
+    at_x0 = ("w",)
     coefficients = ("eta", "kappa", "A")
     formula = (
         r"w_{k+1} = A w_k + (1 - A)(x_k - \tfrac{\kappa}{e}\eta_k g_k), \quad "
@@ -170,6 +161,7 @@ class AccSGD(LinearFilter):
             raise ValueError(
                 f"`xi` must be at most kappa / 0.49 = {self.kappa / 0.49:g}; got xi={xi!r}. The authors take xi <= sqrt(kappa)."
             )
+        self.A = 1 - 0.49 * self.xi / self.kappa
         super().__init__(oracle, without_momentum(plan, "AccSGD", "kappa and xi"), step_time=step_time)
 
     @staticmethod
@@ -178,13 +170,6 @@ class AccSGD(LinearFilter):
         g = oracle(x)
         w = A * w + (1 - A) * (x - kappa * eta / 0.7 * g)
         return (0.7 * (x - eta * g) + (1 - A) * w) / (1.7 - A), w
-
-    def start(self, x0: np.ndarray, z: np.ndarray | None = None) -> State:
-        x = numeric(x0)
-        return x, x
-
-    def coefficient_values(self, steps: int) -> np.ndarray:
-        return columns(self.plan.etas(steps), self.kappa, 1 - 0.49 * self.xi / self.kappa)
 
 
 class PNM(LinearFilter):
@@ -211,6 +196,7 @@ class PNM(LinearFilter):
 
     def __init__(self, oracle: NoisyOracle, plan: Plan, b0: float = 1.0, step_time: float | None = None) -> None:
         self.b0 = _check.number("b0", b0, hint="The authors take b0 = 1.")
+        self.norm = math.hypot(1 + self.b0, self.b0)
         super().__init__(oracle, plan, step_time=step_time)
 
     @staticmethod
@@ -218,9 +204,6 @@ class PNM(LinearFilter):
         x, m, previous = state
         new = beta * beta * previous + (1 - beta * beta) * oracle(x)
         return x - eta * ((1 + b0) * new - b0 * m) / norm, new, m
-
-    def coefficient_values(self, steps: int) -> np.ndarray:
-        return columns(self.plan.etas(steps), self.plan.betas(steps), self.b0, math.hypot(1 + self.b0, self.b0))
 
 
 class STORM(LinearFilter):
@@ -241,6 +224,7 @@ class STORM(LinearFilter):
     """
 
     parts = ("x", "d", "previous")
+    at_x0 = ("previous",)
     coefficients = ("eta", "a")
     formula = r"d_k = g(x_k; \xi_k) + (1 - a)(d_{k-1} - g(x_{k-1}; \xi_k)), \quad x_{k+1} = x_k - \eta_k d_k"
 
@@ -253,10 +237,6 @@ class STORM(LinearFilter):
         x, d, previous = state
         d = oracle(x) + (1 - a) * (d - oracle(previous))
         return x - eta * d, d, x
-
-    def start(self, x0: np.ndarray, z: np.ndarray | None = None) -> State:
-        x = numeric(x0)
-        return x, np.zeros_like(x), x
 
     def averaged(self) -> Plan:
         return Plan(self.plan.eta_values, np.array([1 - self.a]), self.step_time).averaged()

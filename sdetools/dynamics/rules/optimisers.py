@@ -103,9 +103,9 @@ class HeavyBall(Dynamics):
             gamma = _check.positive("gamma", gamma)
         if np.ndim(beta) == 0:
             beta = _check.momentum("beta", beta)
-        self.heavy = from_arrays(gamma, beta)
-        rate = float(self.heavy.eta_values[0] / (1 - self.heavy.beta_values[0]))
-        super().__init__(oracle, self.heavy, momentum=momentum, step_time=rate if step_time is None else step_time)
+        plan = from_arrays(gamma, beta)
+        rate = float(plan.eta_values[0] / (1 - plan.beta_values[0]))
+        super().__init__(oracle, plan, momentum=momentum, step_time=rate if step_time is None else step_time)
 
     @staticmethod
     def rule(state: State, oracle: Oracle, gamma: Any, beta: Any) -> State:
@@ -114,19 +114,19 @@ class HeavyBall(Dynamics):
         return x - gamma * m, m
 
     def coefficient_values(self, steps: int) -> np.ndarray:
-        return np.column_stack([self.heavy.etas(steps), self.heavy.betas(steps)])
+        return np.column_stack([self.plan.etas(steps), self.plan.betas(steps)])
 
     def memory(self, steps: int) -> np.ndarray:
-        return self.heavy.memory(steps)
+        return self.plan.memory(steps)
 
     def fading(self, steps: int) -> np.ndarray:
-        return self.heavy.betas(steps)
+        return self.plan.betas(steps)
 
     def averaged(self) -> Plan:
         r"""The memoryless plan: sum_{s>=k} gamma_s prod_{t=k+1..s} beta_t (gamma / (1 - beta) when both are constant)."""
-        length = len(self.heavy.eta_values)
-        memory = self.heavy.memory(length)
-        return from_arrays(self.heavy.etas(length) + memory[1:], 0.0, base=self.step_time)
+        length = len(self.plan.eta_values)
+        memory = self.plan.memory(length)
+        return from_arrays(self.plan.etas(length) + memory[1:], 0.0, base=self.step_time)
 
 
 class Auxiliary(Dynamics):

@@ -9,18 +9,29 @@ The first two are not linear in the gradients, and the memory of IGT is as long 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from sdetools import _check
-from sdetools._arrays import numeric, select
+from sdetools._arrays import select
 from sdetools.dynamics.base import Dynamics, Oracle, State, columns, without_momentum
 from sdetools.noise.oracle import NoisyOracle
 from sdetools.schedules import Plan
 
 
-class SNGM(Dynamics):
+class WithoutGain(Dynamics):
+    """A rule that no plain SGD stands for; `no_gain` says why."""
+
+    no_gain: ClassVar[str]
+
+    @property
+    def gain(self) -> float:
+        """Refused."""
+        raise ValueError(f"`gain` must be asked of {self.no_gain}.")
+
+
+class SNGM(WithoutGain):
     r"""m' = beta m + g(x) / |g(x)|_2, x' = x - eta m': stochastic normalised gradient descent with momentum.
 
     |g|_2 is the norm over all coordinates; where g = 0 (or so small that its square is) the direction counts as g itself, so that
@@ -38,6 +49,9 @@ class SNGM(Dynamics):
     parts = ("x", "m")
     coefficients = ("eta", "beta")
     formula = r"m_{k+1} = \beta_k m_k + g_k / |g_k|_2, \quad x_{k+1} = x_k - \eta_k m_{k+1}"
+    no_gain = (
+        "a linear filter; SNGM is not linear: twice the gradient is the same step. Simulate it beside SGD at a rate of your own"
+    )
 
     @staticmethod
     def rule(state: State, oracle: Oracle, eta: Any, beta: Any) -> State:
@@ -47,16 +61,8 @@ class SNGM(Dynamics):
         m = beta * m + g / (length + select(length > 0, 0.0, 1.0))
         return x - eta * m, m
 
-    @property
-    def gain(self) -> float:
-        """Refused: a normalised gradient is not linear in the gradient."""
-        raise ValueError(
-            "`gain` must be asked of a linear filter; SNGM is not linear: twice the gradient is the same step. "
-            "Simulate it beside SGD at a rate of your own."
-        )
 
-
-class SGDF(Dynamics):
+class SGDF(WithoutGain):
     r"""x' = x - eta (mh + K (g - mh)), K = sh / (sh + (g - mh)^2 + eps): SGD with a Wiener filter, coordinate by coordinate.
 
         m' = beta m + (1 - beta) g,    s' = b2 s + (1 - b2) (g - m')^2,    mh = m' / (1 - prod beta),    sh = s' / (1 - b2^t).
@@ -79,6 +85,7 @@ class SGDF(Dynamics):
         r"x_{k+1} = x_k - \eta_k (\hat m + K (g_k - \hat m)), \quad K = \frac{\hat s}{\hat s + (g_k - \hat m)^2 + \epsilon}, \quad "
         r"m \leftarrow \beta m + (1 - \beta) g_k, \quad s \leftarrow \beta_2 s + (1 - \beta_2)(g_k - m)^2"
     )
+    no_gain = "a linear filter; SGDF is not linear: its K depends on the gradient. Simulate it beside SGD at the same eta"
 
     def __init__(
         self, oracle: NoisyOracle, plan: Plan, b2: float = 0.999, eps: float = 1e-8, step_time: float | None = None
@@ -100,16 +107,8 @@ class SGDF(Dynamics):
         betas, counted = self.plan.betas(steps), np.arange(1, steps + 1)
         return columns(self.plan.etas(steps), betas, self.b2, self.eps, 1 - np.cumprod(betas), 1 - self.b2**counted)
 
-    @property
-    def gain(self) -> float:
-        """Refused: the filter depends on the gradient."""
-        raise ValueError(
-            "`gain` must be asked of a linear filter; SGDF is not linear: its K depends on the gradient. "
-            "Simulate it beside SGD at the same eta."
-        )
 
-
-class IGT(Dynamics):
+class IGT(WithoutGain):
     r"""v' = c v + (1 - c) g(x + c / (1 - c) (x - x_previous)), x' = x - eta v', c = t / (t + 1), t = 0, 1, ...
 
     Implicit gradient transport: each gradient is asked so far ahead that, on a quadratic loss, v_t is grad L(x_t) plus the mean of all
@@ -126,11 +125,13 @@ class IGT(Dynamics):
     """
 
     parts = ("x", "v", "previous")
+    at_x0 = ("previous",)
     coefficients = ("eta", "c", "reach")
     formula = (
         r"v_{k+1} = c_k v_k + (1 - c_k)\, g\big(x_k + \tfrac{c_k}{1 - c_k}(x_k - x_{k-1})\big), \quad "
         r"x_{k+1} = x_k - \eta_k v_{k+1}, \quad c_k = \tfrac{k}{k + 1}"
     )
+    no_gain = "a filter that forgets; the memory of IGT is as long as its run. Simulate it beside SGD at the same eta"
 
     def __init__(self, oracle: NoisyOracle, plan: Plan, step_time: float | None = None) -> None:
         super().__init__(oracle, without_momentum(plan, "IGT", "c = t / (t + 1), which is fixed"), step_time=step_time)
@@ -141,18 +142,6 @@ class IGT(Dynamics):
         v = c * v + (1 - c) * oracle(x + reach * (x - previous))
         return x - eta * v, v, x
 
-    def start(self, x0: np.ndarray, z: np.ndarray | None = None) -> State:
-        x = numeric(x0)
-        return x, np.zeros_like(x), x
-
     def coefficient_values(self, steps: int) -> np.ndarray:
         t = np.arange(steps, dtype=float)
         return columns(self.plan.etas(steps), t / (t + 1), t)
-
-    @property
-    def gain(self) -> float:
-        """Refused: nothing is forgotten."""
-        raise ValueError(
-            "`gain` must be asked of a filter that forgets; the memory of IGT is as long as its run. "
-            "Simulate it beside SGD at the same eta."
-        )

@@ -16,14 +16,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from sdetools import _check
 from sdetools._arrays import components, numeric
+from sdetools._identity import function_identity
 from sdetools.dynamics.sdes.classes import classify
-from sdetools.noise.roots import Root, make_root, named_numbers, variable_names
+from sdetools.noise.roots import Root, make_root
+from sdetools.noise.texts import holds_text, named_numbers, used_numbers, variable_names
 
 CALCULI = ("ito", "stratonovich")
 TIME = "t"
@@ -49,6 +52,8 @@ class SDE:
     dim: int
     noise_dim: int
     names: tuple[str, ...]
+    loss: Any = None
+    """The loss behind the equation, where there is one."""
     calculus: str = "ito"
     noise_class: str
     parameters: np.ndarray
@@ -75,14 +80,13 @@ class SDE:
         self.calculus = calculus
         self._drift = _field("drift", drift, dim, variables, parameters, at, vector=True)
         self.dim = self._drift.root.dim
-        if variables is None and self._drift.names is not None:
-            variables = self._drift.names
+        variables = self._drift.root.names if variables is None else variables
         self._diffusion = None
         if diffusion is not None:
             self._diffusion = _field("diffusion", diffusion, self.dim, variables, parameters, at, vector=False)
         self.noise_dim = self._diffusion.root.rank if self._diffusion is not None else 0
         fields = [f for f in (self._drift, self._diffusion) if f is not None]
-        names = next((f.names for f in fields if f.names is not None), None)
+        names = next((f.root.names for f in fields if f.root.names is not None), None)
         if names is None and variables is not None:
             names = variable_names((), variables, {})
             if len(names) != self.dim:
@@ -90,7 +94,7 @@ class SDE:
         self.names = names or tuple(f"x{i}" for i in range(self.dim))
         self.parameters = np.concatenate([f.root.parameters for f in fields])
         self.signals = int(any(f.timed for f in fields))
-        self.identity = f"sde {calculus} " + " | ".join(f.identity for f in fields)
+        self.identity = f"sde {calculus} " + " | ".join(f.root.identity for f in fields)
         self.noise_class = classify(self, noise, at)
 
     @property
@@ -139,41 +143,22 @@ class SDE:
         return f"{type(self).__name__}(dim={self.dim}, {motions}, {self.noise_class} noise, {self.calculus})"
 
 
+@dataclass(frozen=True)
 class _Field:
-    """A drift or a diffusion: a root whose entries may use the time."""
+    """A drift or a diffusion: a root, and where the time stands among its numbers."""
 
-    def __init__(
-        self,
-        root: Root,
-        place: int | None = None,
-        function: Callable[..., Any] | None = None,
-        names: tuple[str, ...] | None = None,
-        vector: bool = False,
-    ) -> None:
-        self.root, self.place, self.function, self.names, self.vector = root, place, function, names, vector
+    root: Root
+    place: int | None = None
 
     @property
     def timed(self) -> bool:
-        return self.place is not None or self.function is not None
-
-    @property
-    def identity(self) -> str:
-        from sdetools._identity import function_identity
-
-        return function_identity(self.function) if self.function is not None else self.root.identity
+        return self.place is not None
 
     def rows(self, y: Any, p: Any, s: Sequence[Any]) -> Sequence[Sequence[Any]]:
-        if self.function is not None:
-            rows = self.function(y, s[0])
-            return [[row] for row in rows] if self.vector else rows
         return self.root.entries(y, self._at_time(p, s))
 
     def times(self, u: Sequence[Any], y: Any, p: Any, s: Sequence[Any]) -> list[Any]:
-        if self.function is None:
-            return self.root.times(u, y, self._at_time(p, s))
-        from sdetools.noise.roots import dot
-
-        return [dot(row, u) for row in self.rows(y, p, s)]
+        return self.root.times(u, y, self._at_time(p, s))
 
     def _at_time(self, p: Any, s: Sequence[Any]) -> Any:
         if self.place is None:
@@ -202,7 +187,7 @@ def _field(
             raise ValueError(
                 f"`{name}` must have one component a coordinate; got {given!r}. For A X write drift=lambda x: A @ x."
             )
-        if _textual(rows):
+        if holds_text(rows):
             if all(isinstance(row, (str, int, float)) for row in rows):
                 n = len(rows)
                 rows = [[r] for r in rows] if vector else [[r if i == j else "0" for j in range(n)] for i, r in enumerate(rows)]
@@ -225,47 +210,33 @@ def _expression_field(rows: list[list[str]], dim: int | None, variables: Any, pa
     names = variable_names(texts, variables, numbers | {TIME: 0.0})
     numbers = numbers if TIME in names else numbers | {TIME: 0.0}
     root = make_root(dim, root=rows, variables=names, parameters=numbers, at=at)
-    from sdetools.noise.roots import used_numbers
-
     used = used_numbers(tuple(texts), names, tuple(numbers.items()))[0]
-    return _Field(root, used.index(TIME) if TIME in used else None, None, names)
+    return _Field(root, used.index(TIME) if TIME in used else None)
 
 
 def _function_field(function: Callable[..., Any], dim: int | None, at: Any, vector: bool) -> _Field:
     timed = len([p for p in inspect.signature(function).parameters.values() if p.default is p.empty]) > 1
-    shown = (lambda x: function(x, 0.0)) if timed else function
-    if vector:
-        plain = shown
-
-        def shown(x: Any) -> list[list[Any]]:
-            return [[value] for value in plain(x)]
-
-    root = make_root(dim, root=shown, at=at)
-    if timed:
-        return _Field(root, function=function, vector=vector)
-    return _Field(_Columns(root, function, vector))
+    numbers = np.zeros(int(timed))
+    own = _Function(function, vector, 0, 0, numbers)
+    shape = make_root(dim, root=lambda x: own.entries(x, numbers), at=at)
+    return _Field(replace(own, dim=shape.dim, rank=shape.rank), 0 if timed else None)
 
 
-class _Columns:
-    """A root from the user's function itself, so that its identity is the function's."""
+@dataclass(frozen=True)
+class _Function(Root):
+    """The user's function of x, and of the time where that is its number; a `vector` is one column."""
 
-    def __init__(self, root: Root, function: Callable[..., Any], vector: bool) -> None:
-        from sdetools._identity import function_identity
+    function: Callable[..., Any]
+    vector: bool
+    dim: int
+    rank: int
+    parameters: np.ndarray
+    latex = ""
 
-        self.dim, self.rank, self.parameters, self.constant = root.dim, root.rank, np.zeros(0), False
-        self.function, self.vector, self.identity = function, vector, function_identity(function)
+    @property
+    def identity(self) -> str:
+        return function_identity(self.function)
 
     def entries(self, x: Any, p: Any) -> Sequence[Sequence[Any]]:
-        rows = self.function(x)
+        rows = self.function(x, *p)
         return [[row] for row in rows] if self.vector else rows
-
-    def times(self, u: Sequence[Any], x: Any, p: Any) -> list[Any]:
-        from sdetools.noise.roots import dot
-
-        return [dot(row, u) for row in self.entries(x, p)]
-
-
-def _textual(rows: Any) -> bool:
-    if isinstance(rows, str):
-        return True
-    return isinstance(rows, (list, tuple)) and any(_textual(row) for row in rows)
