@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 
 import sdetools as st
-from sdetools.benchmarking import PEERS, STEPS, Way, best_way, clock, hardware, show
+from sdetools.benchmarking.machine import hardware, show
+from sdetools.benchmarking.ways import PEERS, STEPS, Way, best_way, take_turns
 from sdetools.simulation.engine import available_threads
 
 DRIFT, START = np.array([[-1.0, 0.3], [-0.2, -0.7]]), (1.0, 0.5)
@@ -263,9 +264,7 @@ def main(argv: list[str] | None = None) -> int:
     target, turns = (0.1, 3) if options.quick else (0.5, 5)
     for entry in entries:
         entry.way.size(target)
-    for _ in range(turns):
-        for entry in entries:
-            entry.way.seconds.append(clock(entry.way.run, entry.way.paths))
+    take_turns([entry.way for entry in entries], turns)
     base = {(e.problem, e.scheme): median(e.way.nanoseconds) for e in entries if e.way.name == "sdetools"}
     spread = {problem: relative_variance(problem) for problem in PROBLEMS}
     rows = []

@@ -151,7 +151,7 @@ def test_an_arrow_that_runs_backwards_is_seen(text):
 def test_torch_is_imported_only_where_it_may_be():
     wrong = []
     for name, file in _modules().items():
-        may = file.name.startswith("torch") or "bridge" in file.parts or file.name == "benchmarking.py"
+        may = file.name.startswith("torch") or "bridge" in file.parts
         targets = {target.split(".")[0] for target, _ in _imports(file.read_text(encoding="utf-8"), name, True, set())}
         if not may and targets & TORCH:
             wrong.append(name)

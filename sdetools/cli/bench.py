@@ -19,6 +19,7 @@ def bench(ctx: click.Context, arguments: tuple[str, ...]) -> None:
     \b
     Example:
       sdetools bench
+      sdetools bench --dimension --plot dimension.png
     """
     from ..benchmarking import main as benchmarking
 

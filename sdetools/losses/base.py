@@ -163,5 +163,5 @@ def digest(*arrays: np.ndarray) -> str:
     for array in arrays:
         array = np.ascontiguousarray(array)
         out.update(f"{array.dtype.str}{array.shape}".encode())
-        out.update(array.tobytes())
+        out.update(array.data)
     return out.hexdigest()

@@ -30,11 +30,12 @@ class QuadraticLoss(Loss):
         self.dim = len(center)
         self.names = coordinate_names(names, self.dim)
         self.matrix, self.center, self.slope = matrix, center, slope
-        rows, columns = np.nonzero(np.triu(matrix))
-        self.traced = np.count_nonzero(matrix) <= TRACED and self.dim <= TRACED
+        entries = np.count_nonzero(matrix)
+        self.traced = entries <= TRACED and self.dim <= TRACED
+        rows, columns = np.nonzero(np.triu(matrix)) if self.traced else np.empty((2, 0), int)
         self._pattern = rows, columns, np.flatnonzero(center), np.flatnonzero(slope)
         self.parameters = self._pack() if self.traced else np.empty(0)
-        curved = bool(rows.size)
+        curved = bool(entries)
         self.label = f"quadratic(dim={self.dim})" if curved else f"linear(dim={self.dim})"
         shifted = "(x - c)" if self._pattern[2].size else "x"
         self.latex = rf"\tfrac12 {shifted}^\top H {shifted}" if curved else ""
@@ -150,14 +151,26 @@ def quadratic(H: Any, center: Any = 0.0, names: Sequence[str] | None = None) -> 
         H = np.diag(np.broadcast_to(H, dim))
     if H.shape != (dim, dim):
         raise ValueError(f"`H` must have shape ({dim}, {dim}), that of `center` squared; got shape {H.shape}.")
-    asymmetry = np.abs(H - H.T).max()
+    asymmetry = _asymmetry(H)
     if asymmetry > 1e-12 * np.abs(H).max():
         raise ValueError(
             f"`H` must be symmetric; its largest asymmetry is {asymmetry:.3g}. Take (H + H.T) / 2: it has the same loss."
         )
     if center.ndim and len(center) != dim:
         raise ValueError(f"`center` must have shape ({dim},), one number a coordinate; got shape {center.shape}.")
-    return QuadraticLoss(np.ascontiguousarray((H + H.T) / 2), np.broadcast_to(center, dim).copy(), np.zeros(dim), names)
+    matrix = np.ascontiguousarray((H + H.T) / 2) if asymmetry else np.array(H, order="C")
+    return QuadraticLoss(matrix, np.broadcast_to(center, dim).copy(), np.zeros(dim), names)
+
+
+def _asymmetry(H: np.ndarray, tile: int = 128) -> float:
+    """max |H - H^T|, tile by tile: a large matrix read along its columns takes seconds."""
+    starts = range(0, len(H), tile)
+    return max(
+        float(np.abs(H[i : i + tile, j : j + tile] - H[j : j + tile, i : i + tile].T).max())
+        for i in starts
+        for j in starts
+        if j <= i
+    )
 
 
 def linear(c: Any, names: Sequence[str] | None = None) -> QuadraticLoss:

@@ -234,3 +234,19 @@ def test_every_public_name_is_there():
     assert set(dir(losses)) >= set(losses.__all__)
     with pytest.raises(AttributeError):
         losses.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("i, j", [(299, 5), (5, 299), (130, 129), (127, 128), (298, 299)])
+def test_an_asymmetry_is_seen_wherever_it_is(i, j):
+    H = symmetric(300)
+    assert (quadratic(H).matrix == H).all()
+    H[i, j] += 0.25
+    with pytest.raises(ValueError, match="largest asymmetry is 0.25"):
+        quadratic(H)
+
+
+def test_a_quadratic_keeps_its_own_matrix():
+    H = symmetric(20)
+    kept, before = quadratic(H), H.copy()
+    H += 1.0
+    assert (kept.matrix == before).all()

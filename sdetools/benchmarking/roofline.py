@@ -1,0 +1,94 @@
+"""What a step of SGDM with Gaussian noise must cost on this machine: its matrix products at the measured peak, and its normals.
+
+    ns a coordinate-step >= flops / peak + price of a normal
+
+Peak: `np.dot` of (n, n) and (n, lanes) in place on one BLAS thread, for blocks as wide as the kernel's; the faster of n = 1,024 and the
+dimension itself. (NumPy's BLAS; kernels multiply through SciPy's. The versions of both are recorded.) Price: rows of normals by `draw_rows`
+as kernels call it, into a buffer that stays in the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sdetools.benchmarking.ways import clock
+
+SQUARE = 1024
+"""Rows of the matrix at which a product is at its fastest."""
+ROWS = 64
+"""Rows of normals made at once: a group of the draw plan."""
+PROBE = 0.015
+"""Seconds of a probe, about."""
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """`peak`: flops a second of matrix products (0 where none was measured), `peak_at_dim` the same for a matrix of the dimension itself;
+    `normal`: seconds for a normal."""
+
+    peak: float
+    peak_at_dim: float
+    normal: float
+
+    def nanoseconds(self, flops: float) -> float:
+        """ns of a coordinate-step that takes `flops` in matrix products and one normal."""
+        return 1e9 * (self.normal + (flops / self.peak if flops else 0.0))
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Work of which `amount` is done in each call: flops or normals."""
+
+    work: Callable[[], Any]
+    amount: float
+
+
+def product(n: int, lanes: int, dtype: str, seconds: float = PROBE) -> Probe:
+    """(n, n) times (n, lanes) on one BLAS thread, so often that it takes about `seconds`."""
+    from sdetools.simulation.kernel import one_blas_thread
+
+    a, b = np.full((n, n), 0.5, dtype), np.random.default_rng(n).normal(size=(n, lanes)).astype(dtype)
+    out = np.empty((n, lanes), dtype)
+
+    def run(times: int) -> None:
+        with one_blas_thread:
+            for _ in range(times):
+                np.dot(a, b, out=out)
+
+    run(1)
+    times = max(1, round(seconds / clock(lambda: run(1))))
+    return Probe(lambda: run(times), times * 2.0 * n * n * lanes)
+
+
+def normals(lanes: int, dtype: str, seconds: float = PROBE) -> Probe:
+    """Rows of normals in blocks of `lanes`, likewise."""
+    from sdetools._compiled import jit
+    from sdetools.graph.lanes import call
+    from sdetools.simulation import draw_rows
+
+    @jit(cache=False)
+    def loop(function: int, times: int, packed: int, out: int) -> None:
+        for step in range(times):
+            call(function, 1, 0, step, 0, packed, out)
+
+    buffer = np.empty(ROWS * lanes, dtype)
+    function = draw_rows.ADDRESSES[draw_rows.NORMALS32 if dtype == "float32" else draw_rows.NORMALS]
+    packed, times = ROWS << 32 | lanes, max(1, int(seconds / (1.2e-9 * buffer.size)))
+    return Probe(lambda: loop(function, times, packed, buffer.ctypes.data), times * buffer.size)
+
+
+def probes(dim: int, lanes: int, dtype: str, multiplies: bool) -> tuple[Probe, ...]:
+    """A normal first, then the products of a loss that multiplies matrices."""
+    sizes = sorted({SQUARE, max(dim, ROWS)}) if multiplies else ()
+    return (normals(lanes, dtype), *(product(n, lanes, dtype) for n in sizes))
+
+
+def roofline(made: Sequence[Probe], seconds: Sequence[float], dim: int) -> Roofline:
+    """From the least seconds of each probe."""
+    (normal, *rates) = [probe.amount / least for probe, least in zip(made, seconds, strict=True)]
+    at_dim = (rates[-1] if dim > SQUARE else rates[0]) if rates else 0.0
+    return Roofline(max(rates, default=0.0), at_dim, 1 / normal)

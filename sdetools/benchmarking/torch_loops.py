@@ -1,0 +1,60 @@
+"""The core loop in torch, and in torchsde."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sdetools.benchmarking.ways import BETA, ETA, SIGMA, START, STEPS
+
+
+def torch_loop(threads: int, block: int) -> Callable[[int], None]:
+    """The NumPy loop in torch: in place, its own generator."""
+    import torch
+
+    x, m, z, g = (torch.empty((2, block), dtype=torch.float64) for _ in range(4))
+    generator = torch.Generator().manual_seed(0)
+    rate = ETA * (1 - BETA)
+
+    def run(paths: int) -> None:
+        torch.set_num_threads(threads)
+        with torch.inference_mode():
+            for _ in range(paths // block):
+                x[0], x[1] = START
+                m.zero_()
+                for _ in range(STEPS):
+                    z.normal_(generator=generator)
+                    r = (x[0] * x[1]).sub_(1.0)
+                    torch.mul(x.flip(0), r, out=g)
+                    m.mul_(BETA).add_(g, alpha=rate).add_(z, alpha=rate * SIGMA)
+                    x.sub_(m)
+                float((x[0] ** 2 + x[1] ** 2).mean())
+
+    return run
+
+
+def torchsde_euler(threads: int, batch: int) -> Callable[[int], None]:
+    """torchsde's Euler scheme on dX = -grad L dt + sqrt(eta) sigma dW, diagonal noise, its default Brownian interval."""
+    import torch
+    import torchsde
+
+    class Limit(torch.nn.Module):
+        noise_type, sde_type = "diagonal", "ito"
+
+        def f(self, t: Any, x: Any) -> Any:
+            return -x.flip(1) * (x[:, :1] * x[:, 1:] - 1.0)
+
+        def g(self, t: Any, x: Any) -> Any:
+            return torch.full_like(x, SIGMA * ETA**0.5)
+
+    limit, start = Limit(), torch.tensor(START, dtype=torch.float64)
+    times = torch.tensor([0.0, STEPS * ETA], dtype=torch.float64)
+
+    def run(paths: int) -> None:
+        torch.set_num_threads(threads)
+        with torch.inference_mode():
+            for _ in range(paths // batch):
+                x = torchsde.sdeint(limit, start.repeat(batch, 1), times, method="euler", dt=ETA)[-1]
+                float((x**2).sum(1).mean())
+
+    return run
