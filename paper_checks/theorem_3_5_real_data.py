@@ -97,7 +97,7 @@ def measure_path(run, name, oracle, observe, parts, eta, l):
 
 
 def measure_noise(run, train, part):
-    """A batch's gradient by NumPy and by the compiled stage, at a sigma other than 1, and its covariance, with and without replacement."""
+    """A batch's gradient by NumPy, at a sigma other than 1, and its covariance, with and without replacement."""
     n, x = len(part[1]), np.linspace(-0.5, 0.5, 10)
     each = np.array([plain_slope(part, x, slice(i, i + 1)) for i in range(n)])
     spread, full, sigma = np.cov(each.T, bias=True), each.mean(axis=0), 1.3
@@ -110,10 +110,8 @@ def measure_noise(run, train, part):
         u[0, 0] = 1.0  # as a uniform that was rounded: the last one
         rows = [np.minimum((v * n).astype(int), n - 1) if replace else floyd(v, n) for v in u.T]
         plain = np.array([full + sigma * (plain_slope(part, x, own) - full) for own in rows]).T
-        oracle, stage, out = st.NoisyOracle(train, noise, sigma), noise.oracle_stage(sigma), np.full((10, 4), np.nan)
+        oracle = st.NoisyOracle(train, noise, sigma)
         run.measure(f"gradients of batches {name}", farthest(oracle(points, u), plain), at_most=ROUNDING)
-        stage.function(points, u, sigma, out, *stage.data)
-        run.measure(f"gradients of batches {name}, compiled", farthest(out, plain), at_most=ROUNDING)
     scaled = st.svag(st.NoisyOracle(train, st.noise.minibatch(train, BATCH)), 16)
     run.measure("covariance of SVAG's gradient, l = 16", farthest(scaled.covariance(x), 16 * spread / BATCH), at_most=ROUNDING)
 

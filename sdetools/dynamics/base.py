@@ -128,8 +128,8 @@ class Moving(ABC):
         return 0
 
     @property
-    def staged(self) -> bool:
-        """Whether the noise runs as a compiled stage instead of being traced."""
+    def sampled(self) -> bool:
+        """Whether the noise comes from samples, whose deviation alone would take the full gradient in each step."""
         return False
 
     @property
@@ -215,9 +215,8 @@ class Dynamics(Moving):
         return noise.n_draws if noise.gaussian and not self.extra_draws and all(isinstance(d, Normal) for d in noise.draws) else 0
 
     @property
-    def staged(self) -> bool:
-        noise = self.oracle.noise
-        return noise.stage is not None or noise.oracle_stage(self.oracle.sigma) is not None
+    def sampled(self) -> bool:
+        return self.oracle.noise.centred is not None
 
     def bind(self, z: Any, p: Any = None) -> BoundOracle:
         """A noisy gradient on the draws `z` of one step, with the numbers `p` (its own by default)."""

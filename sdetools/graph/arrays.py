@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sdetools.graph import sampling
 from sdetools.graph.value import Value, order
 from sdetools.graph.views import dense
 
@@ -48,7 +49,7 @@ class _Writer:
     def __init__(self, torch: Any, device: Any, dtype: Any) -> None:
         self.torch, self.device, self.real = torch, device, dtype or (torch.float64 if torch else float)
         self.lib = "torch" if torch else "np"
-        self.space: dict[str, Any] = {"np": np, "torch": torch, "real": self.real, "device": device}
+        self.space: dict[str, Any] = {"np": np, "sampling": sampling, "torch": torch, "real": self.real, "device": device}
         if torch:
             from sdetools.graph import torch_functions
 
@@ -122,6 +123,8 @@ class _Writer:
             if v.args[0].ndim == 1 or v.uniform:
                 return taken
             return f"{taken}{axes}" if axes else f"{self.lib}.moveaxis({taken}, -1, {v.args[1].ndim})"
+        if v.op == "tally":
+            return f"{'F' if self.torch else 'sampling'}.tally({own[0]}, {', '.join([str(v.size), *own[1:]])})"
         if v.op == "call":
             self.space[name := f"stage{len(self.space)}"] = partial(
                 v.extra.on_tensors if self.torch else v.extra.on_arrays, v.shape

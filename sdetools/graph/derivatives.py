@@ -193,7 +193,7 @@ def _pushed(node: Value, dots: dict[Any, Value]) -> Value | None:
         return same_view(node, moved[0])  # type: ignore[arg-type]
     if node.op == "join":
         return join([m if m is not None else np.zeros(a.shape) for m, a in zip(moved, node.args)])
-    if node.op == "rows":
+    if node.op == "rows":  # which samples are drawn does not move
         return None
     raise TracingError("a compiled function has no derivative here; write the formula out, or give its gradient")
 

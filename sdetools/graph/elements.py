@@ -118,6 +118,8 @@ class Elements:
         self.items: list[Item] = []
         self.known: dict[Any, str] = {}
         self.varying: set[str] = set()
+        self.columns: set[Any] = set()
+        """Indices that say which number of a sample is read."""
 
     def emit(self, v: Value | None, text: str, uses: Sequence[str], **more: Any) -> str:
         """The name of a new line; uniform ones go before the loop over lanes."""
@@ -260,10 +262,24 @@ class Elements:
         )
 
     def _rows(self, v: Value, index: tuple[Any, ...]) -> str:
-        a, i = v.args
-        which = self.element(i, index[: i.ndim])
-        rest = "".join(f", {k}" for k in index[i.ndim :])
-        return self.emit(v, f"{self.tables.array(a.extra)}[int({which}){rest}]", (which,))
+        which = self.sample(v.args[1], index[: v.args[1].ndim])
+        samples, rest = v.args[0].shape[0], index[v.args[1].ndim :]
+        self.columns |= set(rest)
+        column = self.flat(rest, [s * samples for s in dense(v.args[0].shape[1:])])
+        if isinstance(column, str):
+            name = f"q{len(self.known)}"
+            self.known["column", column] = name
+            self.pre.append(f"{name} = {column}")
+            column = name
+        place = f"np.uint64({which})" if column == 0 else f"np.uint64({column} + {which})"  # a signed one is checked for its sign
+        return self.emit(v, f"{self.tables.array(v.extra)}[{place}]", (which,))
+
+    def sample(self, v: Value, index: tuple[Any, ...]) -> str:
+        """A number of a sample, as a whole number."""
+        number = self.element(v, index)
+        if ("sample", number) not in self.known:
+            self.known["sample", number] = self.emit(v, f"np.int64({number})", (number,))
+        return self.known["sample", number]
 
     def flat(self, index: Sequence[Any], strides: Sequence[int], start: int = 0) -> Any:
         """A flat place: a number, or a text with loop variables."""

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from sdetools.graph.arrays import pull
 from sdetools.graph.elements import INLINE, PRICE, Draw, Elements, Tables, indent, lane_loop
 from sdetools.graph.straight import ANGLES
@@ -18,6 +20,10 @@ from sdetools.graph.views import dense
 
 UNROLL, STORES = 160, 64
 """Operations on arrays, and elements of results, up to which everything is straight-line code; what is written number by number is so anyway."""
+JAM = 4
+"""Numbers of a sample that one turn of a loop reads."""
+BEGIN = {"add": "0.0", "multiply": "1.0", "maximum": "-np.inf", "minimum": "np.inf"}
+"""Where a reduction begins."""
 SHORT = 4
 """Terms up to which a sum is written out within a loop."""
 ROWWISE = ("sin", "cos", "tan", "exp", "log", "log1p", "expm1", "sinh", "cosh", "tanh", "arctan", "arcsin", "arccos", "power")
@@ -51,8 +57,13 @@ class Loops(Elements):
     # ---- phases
 
     def _phases(self) -> list[str]:
-        if self.unrolled and not any(n.op in ("call", "rows") for n in self.nodes):
-            return self.straight(self.outputs)
+        if self.unrolled and not any(n.op == "call" for n in self.nodes):
+            lines: list[str] = []
+            for n in self.nodes:
+                if n.op in ("rows", "tally"):
+                    self.at[n.key] = self.take(n.size)
+                    lines += self._sampled(n)
+            return [*lines, *self.straight(self.outputs)]
         whole = self._whole()
         level: dict[Any, int] = {}
         for n in self.nodes:
@@ -77,7 +88,7 @@ class Loops(Elements):
             groups.setdefault((level[v.key], 2, kind, () if kind == "straight" else v.shape), []).append((v, row))
         schedule = sorted(groups.items(), key=lambda e: e[0][:2])
         self._tile(schedule)
-        lines: list[str] = []
+        lines = []
         late: list[str] = []
         for e, (head, members) in enumerate(schedule):
             lines += self._group(head[2], members, schedule[e + 1 :], late)
@@ -89,7 +100,7 @@ class Loops(Elements):
         for n in self.nodes:
             if n.uniform and n.op not in ("join", "reduce", "contract"):
                 continue
-            if n.op in ("contract", "call", "join") or (n.op == "reduce" and n.args[0].size > SHORT * n.size):
+            if n.op in ("contract", "call", "join", "tally") or (n.op == "reduce" and n.args[0].size > SHORT * n.size):
                 whole.add(n.key)
             if rowwise(n):
                 whole |= {n.key, *(a.key for a in n.args)}
@@ -101,8 +112,8 @@ class Loops(Elements):
                 whole.add(n.args[0].key)
             if n.op == "reduce":  # a sum within a sum would be written out for each of its terms
                 whole |= self._sums(n.args[0], whole)
-            if n.op == "map" and n.size > 1:  # what a loop would compute again at every turn
-                whole |= {a.key for a in n.args if a.op == "map" and 1 < a.size < n.size}
+            if n.op in ("map", "rows") and n.size > 1:  # what a loop would compute again at every turn
+                whole |= {a.key for a in map(seen, n.args) if a.op == "map" and not a.uniform and a.size < n.size}
         rows = set(self.inputs) | set(self.draws)
         return {
             n.key: n for n in self.nodes if n.key in whole and n.op != "const" and n.key not in rows and n.key not in self.names
@@ -122,7 +133,7 @@ class Loops(Elements):
 
     def _kind(self, n: Value) -> str:
         """How a whole value is made: in a loop, by a call, or as straight-line code."""
-        if n.op in ("contract", "call"):
+        if n.op in ("contract", "call", "tally"):
             return "call"
         if rowwise(n):
             return "call"
@@ -214,6 +225,9 @@ class Loops(Elements):
                 row += part.size
             return out
 
+        if n.op == "tally":
+            return self._sampled(n)
+
         def address(v: Value) -> str:
             return f"base + {8 * at[v.key] * L}"
 
@@ -233,6 +247,37 @@ class Loops(Elements):
         matrix = f"{self.span(x)}.reshape(({a.shape[1]}, {k * L}))"
         target = f"{self.span(n)}.reshape(({a.shape[0]}, {k * L}))"
         return [f"np.dot({self.tables.array(a.extra)}, {matrix}, {target})"]
+
+    def _sampled(self, n: Value) -> list[str]:
+        """Lines that gather the elements of rows, or sum draws up. They read and write where a number says, which is no vector code: so they
+        have loops over lanes of their own."""
+        index, row, self.making = n.args[-1] if n.op == "rows" else n.args[0], self.at[n.key], {n.key}
+        self.begin()
+        at = ("i0",) if index.ndim else ()
+        if n.op == "rows":
+            rest = n.shape[index.ndim :]
+            ends = []
+            for k in np.ndindex(*rest):
+                name = self.element(n, (*at, *k))
+                place = self.offset(
+                    row, self.flat((*(at if index.size > 1 else ()), *k), dense(n.shape)[0 if index.size > 1 else index.ndim :])
+                )
+                ends.append(f"S[{place}] = {name}")
+            lines = []
+        else:
+            which, *weights = [self.sample(index, at), *(self.element(a, at) for a in n.args[1:])]
+            place = f"S[({row} + {which}) * {self.L} + j]"
+            ends = [f"{place} = {place} + {weights[0] if weights else '1.0'}"]
+            lines = self.filled(row, n.size, "0.0")
+        self.making = set()
+        body = [*self.pre, *lane_loop([*(f"{item.target} = {item.text}" for item in self.items), *ends], self.L)]
+        if index.size > 1:
+            body = [f"for i0 in range({self.tables.size(index.size)}):", *indent(body)]
+        return [*lines, *body]
+
+    def filled(self, row: int, count: int, number: str) -> list[str]:
+        body = lane_loop([f"S[{row * self.L} + q + j] = {number}"], self.L)
+        return [f"for i in range({self.tables.size(count)}):", *indent([f"q = i * {self.L}", *body])]
 
     def number_given(self, v: Value) -> str:
         """A uniform number, as a function of rows takes it: its first lane where it exists as a row."""
@@ -262,40 +307,61 @@ class Loops(Elements):
 
     def _loop(self, stores: Sequence[tuple[Value, int]]) -> list[str]:
         """One nest of loops over the components of values of one shape, or of sums over that shape."""
-        self.begin()
-
-        def reduces(v: Value) -> bool:
-            return v.op == "reduce" and v.key in self.making
-
-        shape = next(v.args[0].shape if reduces(v) else v.shape for v, _ in stores)
-        index = tuple(f"i{a}" if n > 1 else 0 for a, n in enumerate(shape))
-        ends, zero = [], []
-        for v, row in stores:
-            if reduces(v):
-                name = self.element(v.args[0], index)
-                place = f"S[{self.offset(row, self.flat([i for a, i in enumerate(index) if a not in v.extra], dense(v.shape)))}]"
-                begin, more = {"add": ("0.0", f"{place} + {name}"), "multiply": ("1.0", f"{place} * {name}")}.get(
-                    v.name, ("-np.inf" if v.name == "maximum" else "np.inf", f"{INLINE.get(v.name)}({place}, {name})")
-                )
-                ends.append(f"{place} = {more}")
-                zero += [f"for i in range({self.tables.size(v.size)}):", f"    q = i * {self.L}"]
-                zero += indent(lane_loop([f"S[{row * self.L} + q + j] = {begin}"], self.L))
-            else:
-                name = self.element(v, index)
-                place = f"S[{self.offset(row, self.flat(index, dense(shape)))}]"
-                ends.append(f"{place} = {f'(1.0 if {name} else 0.0)' if v.boolean else name}")
-        body = [f"{item.target} = {item.text}" for item in self.items]
-        lines = [*self.pre, *lane_loop([*body, *ends], self.L)]
+        shape = next(v.args[0].shape if self._reduces(v) else v.shape for v, _ in stores)
+        zero = [line for v, row in stores if self._reduces(v) for line in self.filled(row, v.size, BEGIN[v.name])]
+        sizes = [self.tables.size(n) if n > 1 else "1" for n in shape]
+        ranges = [f"range({n})" for n in sizes]
         tiles = [self.draws[k] for k in self.tiled if any(n.key == k for n in self._below([v for v, _ in stores]))]
+        if tiles:
+            ranges[0] = f"range(t, min(t + {tiles[0].tile}, {sizes[0]}))"
+        lines = self._nest(stores, shape, ranges)
+        jammed = next((a for a, n in enumerate(shape) if n >= JAM and f"i{a}" in self.columns), None)
+        if jammed is not None:  # a lane's sample is looked up once for several of its numbers
+            last = [*ranges]
+            ranges[jammed] = f"range(0, {sizes[jammed]} - {JAM - 1}, {JAM})"
+            last[jammed] = f"range({sizes[jammed]} // {JAM} * {JAM}, {sizes[jammed]})"
+            lines = self._nest(stores, shape, ranges, jammed)
+            lines += self._nest(stores, shape, last) if shape[jammed] % JAM else []
+        if tiles:
+            fills = [d.fill("t", f"min({d.tile}, {sizes[0]} - t)") for d in tiles if d.fill is not None]
+            lines = [f"for t in range(0, {sizes[0]}, {tiles[0].tile}):", *indent([*fills, *lines])]
+        return [*zero, *lines]
+
+    def _reduces(self, v: Value) -> bool:
+        return v.op == "reduce" and v.key in self.making
+
+    def _nest(
+        self, stores: Sequence[tuple[Value, int]], shape: Sequence[int], ranges: Sequence[str], jammed: int = -1
+    ) -> list[str]:
+        """Loops over the axes of a shape, with the text of `JAM` neighbours along one of them in one body."""
+        self.begin()
+        own = tuple(f"i{a}" if n > 1 else 0 for a, n in enumerate(shape))
+        beside = [f"i{jammed}{'abcdefg'[u]}" for u in range(JAM - 1)] if jammed >= 0 else []
+        ends = []
+        for index in [own, *((*own[:jammed], name, *own[jammed + 1 :]) for name in beside)]:
+            for v, row in stores:
+                name = self.element(v.args[0] if self._reduces(v) else v, index)
+                kept = [i for a, i in enumerate(index) if not (self._reduces(v) and a in v.extra)]
+                place = f"S[{self.offset(row, self.flat(kept, dense(v.shape)))}]"
+                if self._reduces(v):
+                    sign = {"add": "+", "multiply": "*"}.get(v.name)
+                    name = f"{place} {sign} {name}" if sign else f"{INLINE[v.name]}({place}, {name})"
+                elif v.boolean:
+                    name = f"(1.0 if {name} else 0.0)"
+                ends.append(f"{place} = {name}")
+        lines = [*self.pre, *lane_loop([*(f"{item.target} = {item.text}" for item in self.items), *ends], self.L)]
         for a in reversed(range(len(shape))):
             if shape[a] > 1:
-                n = self.tables.size(shape[a])
-                lines = [f"for i{a} in range({f't, min(t + {tiles[0].tile}, {n})' if tiles else n}):", *indent(lines)]
-        if tiles:
-            n = self.tables.size(shape[0])
-            fills = [d.fill("t", f"min({d.tile}, {n} - t)") for d in tiles if d.fill is not None]
-            lines = [f"for t in range(0, {n}, {tiles[0].tile}):", *indent([*fills, *lines])]
-        return [*zero, *lines]
+                more = [f"{name} = i{a} + {u + 1}" for u, name in enumerate(beside)] if a == jammed else []
+                lines = [f"for i{a} in {ranges[a]}:", *indent([*more, *lines])]
+        return lines
+
+
+def seen(v: Value) -> Value:
+    """What a view, or a view of it, looks at."""
+    while v.op == "view":
+        v = v.args[0]
+    return v
 
 
 def operations(n: Value) -> int:
@@ -304,6 +370,8 @@ def operations(n: Value) -> int:
         return n.size * PRICE.get(n.name, 1)
     if n.op == "reduce":
         return n.args[0].size
+    if n.op == "rows":
+        return n.size
     return n.size * n.args[0].shape[1] if n.op == "contract" else 0
 
 

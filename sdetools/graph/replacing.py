@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sdetools.graph.functions import matmul, reduce
+from sdetools.graph.sampling import tally
 from sdetools.graph.value import Value, apply, order
 from sdetools.graph.views import join, same_view
 
@@ -44,6 +45,8 @@ def _again(node: Value, args: list[Value]) -> Value:
         return join(args)
     if node.op == "rows":
         return args[0][args[1]]
+    if node.op == "tally":
+        return tally(args[0], node.size, *args[1:])  # type: ignore[no-any-return]
     if node.op == "call":
         return node.extra(args, node.shape)  # type: ignore[no-any-return]
     raise ValueError(f"the {node.op} {node.name!r} of a formula has no value")

@@ -53,6 +53,12 @@ def _half_exp(x: Tensor) -> Tensor:
     return torch.exp(torch.abs(x) - 1.0) * (math.e / 2)
 
 
+def tally(index: Tensor, n: int, weights: Tensor | None = None) -> Tensor:
+    """`sampling.tally` of rows of paths."""
+    given = torch.ones_like(index) if weights is None else weights
+    return given.new_zeros((n, *index.shape[1:])).scatter_add_(0, index.long(), given)
+
+
 def through_arrays(function: Callable[..., np.ndarray], parts: Sequence[Any]) -> Tensor:
     """`function` of NumPy arrays on tensors of a CPU, through memory that both share; numbers stay numbers."""
     like = next(p for p in parts if getattr(p, "ndim", 0) > 1)

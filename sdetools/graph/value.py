@@ -8,7 +8,8 @@ Equal operations of one trace are one node.
     const    an array that is known now                                map      elementwise, broadcasting; `name` says which
     reduce   a sum (maximum, product) over axes                        contract a matrix of data (n, d) times rows (d, ...): a GEMM
     view     the elements of a value elsewhere (`views.py`)            join     values one after another along the first axis
-    rows     rows of a matrix of data, each path its own               call     a compiled function on whole rows
+    rows     rows of an array of data, each path its own               tally    the reverse: sums of draws by the row that they name
+    call     a compiled function on whole rows
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class Trace:
 
     def __init__(self) -> None:
         self.known: dict[Any, Value] = {}
+        self.columns: dict[Any, np.ndarray] = {}
+        """Data of which rows are taken, number by number: one copy, whoever takes them."""
 
     def input(self, name: str, shape: Shape = ()) -> Value:
         """Rows that differ from path to path."""

@@ -129,7 +129,10 @@ def _gather(x: Value, key: Any) -> Value:
         raise TracingError(
             "only rows of data can be taken at traced places, `data[index]`; write `np.where(condition, yes, no)` for a mask"
         )
-    return trace_of((key,)).node("rows", "", (x, key), (*key.shape, *x.shape[1:]))  # type: ignore[union-attr]
+    trace: Any = trace_of((key,))
+    if x.key not in trace.columns:  # the first numbers of all rows, the second ones, ...
+        trace.columns[x.key] = np.array(np.moveaxis(x.extra, 0, -1), float).ravel()
+    return trace.node("rows", "", (x, key), (*key.shape, *x.shape[1:]), trace.columns[x.key])
 
 
 def reshape(x: Any, shape: Any) -> Value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -46,9 +47,9 @@ class LinearModel(Loss):
     def identity(self) -> str:
         return f"{self.kind}:{digest(self.features, self.targets)}:l2={self.l2!r}"
 
-    def slope(self, margins: Any) -> np.ndarray:
-        """phi'(m_i, y_i) for margins m = features @ x, `(samples, *paths)`."""
-        y = spread(self.targets, margins)
+    def slope(self, margins: Any, targets: Any = None) -> Any:
+        """phi'(m_i, y_i) for margins m = features @ x, `(samples, *paths)`; of samples with other `targets`."""
+        y = spread(self.targets, margins) if targets is None else targets
         if self.kind == "least_squares":
             return margins - y
         size = np.abs(margins)
@@ -82,6 +83,19 @@ class LinearModel(Loss):
         """grad L_i(x) for every sample at one point `(dim,)`: `(samples, dim)`; their mean is `gradient(x)`."""
         x = _check.point("x", x, self.dim)
         return self.slope(self.features @ x)[:, None] * self.features + self.l2 * x
+
+    def sample_covariance(self, x: Any) -> Any:
+        """(1/n) sum_i (g_i - gbar)(g_i - gbar)^T of the sample gradients g_i: `(dim, dim, *paths)`."""
+        if x.ndim > 1:
+            return np.stack([self.sample_covariance(column) for column in x.T], axis=-1)
+        deviations = self.slope(self.features @ x)[:, None] * self.features
+        deviations = deviations - deviations.mean(axis=0)
+        return deviations.T @ deviations / self.samples
+
+    @cached_property
+    def gram(self) -> np.ndarray:
+        """(1/n) sum_i a_i a_i^T, the Hessian of the least-squares loss without its l2 term."""
+        return self.features.T @ self.features / self.samples
 
     def hessian(self, x: Any, p: Any = None) -> np.ndarray:
         x = self._point(x)

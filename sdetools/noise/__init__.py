@@ -21,12 +21,11 @@ from .gallery import (
     two_point,
     uniform,
 )
-from .minibatch import LabelNoise, Minibatch, SampleGaussian, label_noise, minibatch
+from .minibatch import Minibatch, SampleGaussian, label_noise, minibatch
 from .oracle import NoisyOracle, SVAGNoise, svag
 
 __all__ = [
     "FunctionNoise",
-    "LabelNoise",
     "Minibatch",
     "Noise",
     "NoisyOracle",
@@ -34,6 +33,7 @@ __all__ = [
     "RootedNoise",
     "SVAGNoise",
     "SampleGaussian",
+    "SampledNoise",
     "Sign",
     "Uniform",
     "centred_exponential",

@@ -4,8 +4,8 @@ For implementers of a new `Noise`:
 
 1. `draws` says what one evaluation consumes, in order: `Normal(n)`, `Sign(n)`, `Uniform(n)`. The `z` that comes in holds these
    numbers component first, `(n_draws,)` for one path or `(n_draws, paths)` for many.
-2. `value(x, z, p)` is plain branch-free NumPy text and runs on one point, on rows of paths and on traced values, or the noise
-   offers a compiled stage through `combined_stage` and says in `value` that it cannot be traced.
+2. `value(x, z, p)` is plain branch-free NumPy text and runs on one point, on rows of paths and on traced values. A noise that is the
+   deviation of something from the full gradient gives that as `raw`, and says so by `centred`.
 3. Numbers live in `parameters` and are read from `p`; structure (shapes, formulas, laws) lives in `identity`. Two noises of
    one identity share a compiled kernel; a noise is the same experiment when both agree.
 4. `covariance(x)` is exact, never estimated.
@@ -25,7 +25,7 @@ from .. import _check
 from ..graph.value import Value
 
 if TYPE_CHECKING:
-    from ..losses.base import Loss, Stage
+    from ..losses.base import Loss
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,8 @@ class Noise(ABC):
     """Coordinate names of the expressions in the noise, None when there are none."""
     loss: Loss | None = None
     """The loss whose data the noise draws from, None when the noise belongs to no loss."""
+    centred: float | None = None
+    """c in v = raw - c grad L, for noise of samples; None for any other."""
     latex: str = "v(x)"
     label: str = "noise"
 
@@ -103,21 +105,9 @@ class Noise(ABC):
         """Rows of `z`."""
         return sum(d.n for d in self.draws)
 
-    @property
-    def stage(self) -> Stage | None:
-        """Compiled `function(x, z, out, *data)` that writes v, or None when `value` is to be traced."""
-        return self.combined_stage((1.0,))
-
-    def combined_stage(self, weights: Sequence[float]) -> Stage | None:
-        """Compiled `function(x, z, out, *data)` that writes sum_c weights[c] v(x, z_c); `z` holds the copies in turn."""
-        return None
-
-    def oracle_stage(self, sigma: float, weights: Sequence[float] = (1.0,)) -> Stage | None:
-        """Compiled `function(x, z, sigma, out, *data)` that writes the whole gradient grad L + sigma sum_c weights[c] v(x, z_c).
-
-        None when nothing is saved by joining loss and noise.
-        """
-        return None
+    def raw(self, x: Any, z: Any, p: Any = None) -> Any:
+        """v + c grad L where `centred` gives c: what the samples make, without the full gradient."""
+        raise NotImplementedError
 
     def __repr__(self) -> str:
         return self.label

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,158 +9,65 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _check
+from .._arrays import spread
+from ..graph.sampling import gather, tally
 from ..graph.value import Value
-from ..losses.base import Stage
-from .base import Draws, Noise, Normal, Sign, Uniform, batch_factor, check_draws, over_paths
+from .base import Draws, Noise, Normal, Sign, check_draws, over_paths
 from .gallery import NORMAL, SIGN, RootedNoise, gaussian
 from .roots import LabelRoot, check_root, named_numbers, variable_names
+from .samples import SampledNoise, batch_indices
 
 if TYPE_CHECKING:
     from ..losses.data import LinearModel
 
-
-def batch_indices(u: np.ndarray, n: int, replace: bool) -> np.ndarray:
-    """Sample numbers in 0..n-1 from uniforms `u` of shape `(size, paths)`.
-
-    With replacement floor(u n). Without, Floyd's algorithm (Bentley & Floyd, Comm. ACM 30, 1987), which needs one uniform a
-    sample: for b = 0..size-1 let last = n - size + b and t = floor(u_b (last + 1)); take t, or `last` when t is taken already.
-    Every subset of that size is equally likely; the order is not uniform, which a mean over the batch does not see.
-
-    >>> batch_indices(np.array([[0.1], [0.1]]), 4, replace=False).ravel().tolist()
-    [0, 3]
-    """
-    if replace:
-        return np.minimum((u * n).astype(np.int64), n - 1)
-    out = np.empty(u.shape, dtype=np.int64)
-    for b in range(len(u)):
-        last = n - len(u) + b
-        out[b] = np.minimum((u[b] * (last + 1)).astype(np.int64), last)
-        out[b][(out[:b] == out[b]).any(axis=0)] = last
-    return out
+GATHERED, SLOPE = 11, {"least_squares": 2, "logistic": 35}
+"""What a number of a gathered sample costs, and a slope, where a number of two products with the whole of the data costs 1."""
 
 
-class _Data:
-    """What the sampled noises share of a linear model: its arrays, slopes, and the covariance of its sample gradients."""
+class Minibatch(SampledNoise):
+    """`SampledNoise` of a linear model (or of labels alone, whose law does not depend on x): grad f_i = a_i.
 
-    def __init__(self, loss: LinearModel) -> None:
-        self.loss, self.features, self.targets, self.n = loss, loss.features, loss.targets, loss.samples
-        self.logistic = loss.kind == "logistic"
-
-    def slopes(self, x: np.ndarray) -> np.ndarray:
-        """phi'(a_i . x, y_i): `(n, paths)`."""
-        return self.loss.slope(self.features @ x)
-
-    def sample_covariance(self, x: np.ndarray) -> np.ndarray:
-        """S(x) = (1/n) sum_i (g_i - gbar)(g_i - gbar)^T: `(dim, dim, paths)`."""
-        if x.ndim > 1:
-            return np.stack([self.sample_covariance(column) for column in x.T], axis=-1)
-        deviations = self.slopes(x)[:, None] * self.features
-        deviations = deviations - deviations.mean(axis=0)
-        return deviations.T @ deviations / self.n
-
-    @functools.cached_property
-    def gram(self) -> np.ndarray:
-        """H = (1/n) sum_i a_i a_i^T, the Hessian of the least-squares loss without its l2 term."""
-        return self.features.T @ self.features / self.n
-
-
-class Minibatch(Noise):
-    """v = g_B(x) - grad L(x) for a batch B of `size` samples; with `label_std`, each label of the batch carries fresh noise.
-
-    Sigma(x) = c S(x) + label_std^2 / size H, S the covariance of the sample gradients (divided by n), H = (1/n) sum_i a_i a_i^T,
-    c = 1/size with replacement and (1/size) (n - size)/(n - 1) without. One evaluation takes `size` uniforms (see
-    `batch_indices`), then one draw a label. It reads rows of data, in a compiled stage.
+    Small batches gather their rows a_i. From about n/11 samples on it is cheaper to count how often each was drawn, and to take two
+    products with the whole of the data, A x and A^T (weights * slopes).
     """
 
-    def __init__(
-        self,
-        loss: LinearModel,
-        size: int,
-        replace: bool,
-        label_std: float = 0.0,
-        label_draw: type | None = None,
-        label: str = "minibatch",
-    ) -> None:
-        self._data = _Data(loss)
-        self.loss, self.size, self.replace = loss, size, replace
-        self.label_std, self._label_draw = label_std, label_draw
-        self.dim = loss.dim
-        self.draws: tuple[Draws, ...] = (Uniform(size),) if label_draw is None else (Uniform(size), label_draw(size))
-        labels = f", labels={label_draw.__name__}" if label_draw else ""
-        self.identity = f"{label}({loss.identity}, size={size}, replace={replace}{labels})"
-        if label_draw is not None:
-            self.parameters = np.array([label_std])
-        self.label = f"{label} noise, {size} of {self._data.n} samples, {'with' if replace else 'without'} replacement"
-        self.latex = r"\frac{1}{|B|}\sum_{i \in B} \nabla L_i(x) - \nabla L(x)"
-        if label_draw is not None:
-            self.latex = r"\frac{1}{|B|}\sum_{i \in B} (\nabla L_i(x) - \epsilon_i \nabla f_i(x)) - \nabla L(x)"
+    loss: LinearModel
+
+    def raw(self, x: Any, z: Any, p: Any = None) -> Any:
+        if not isinstance(x, Value):
+            x, z = spread(np.asarray(x, dtype=float), z), np.asarray(z, dtype=float)
+        loss, size = self.loss, self.size
+        index, labels = batch_indices(z[:size], self.n, self.replace), z[size:]
+        if self.gathers:
+            a, y = gather(loss.features, index), gather(loss.targets, index)
+            factors = loss.slope((a * x).sum(axis=1), y) if self.with_data else 0.0
+            factors = factors - self.std(p) * labels if len(labels) else factors
+            out = (factors[:, None] * a).sum(axis=0)
+        else:
+            weights = tally(index, self.n) * loss.slope(loss.features @ x) if self.with_data else 0.0
+            weights = weights - self.std(p) * tally(index, self.n, labels) if len(labels) else weights
+            out = loss.features.T @ weights
+        return out / size + (loss.l2 * x if self.with_data else 0.0)
 
     @property
-    def factor(self) -> float:
-        """c in Sigma = c S."""
-        return batch_factor(self._data.n, self.size, self.replace)
+    def gathers(self) -> bool:
+        """Whether a batch is gathered."""
+        slope = SLOPE[self.loss.kind]
+        return self.size * (GATHERED * self.dim + slope) <= self.n * (self.dim + slope)
 
-    def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:
-        x, z = _numbers(x, z, self)
-        slopes = self._data.slopes(x)
-        full = self._data.features.T @ slopes / self._data.n
-        return _batch_sum(self._data, z, self, slopes, self.label_std if p is None else _first(p)) - full
+    @property
+    def state_dependent(self) -> bool:  # type: ignore[override]
+        return self.with_data
 
-    def covariance(self, x: Any, p: Any = None) -> np.ndarray:
+    def covariance(self, x: Any, p: Any = None) -> Any:
         x = x if isinstance(x, Value) else np.asarray(x, dtype=float)
-        out = self.factor * self._data.sample_covariance(x)
-        if self._label_draw is None:
+        out = self.factor * self.loss.sample_covariance(x) if self.with_data else 0.0
+        if self.label_draw is None:
             return out
-        return out + over_paths((self.label_std if p is None else _first(p)) ** 2 / self.size * self._data.gram, x)
+        return out + over_paths(self.std(p) ** 2 / self.size * self.loss.gram, x)
 
-    def as_gaussian(self) -> SampleGaussian:
-        return SampleGaussian(self)
-
-    def combined_stage(self, weights: Sequence[float]) -> Stage:
-        return self._stage("sampled_deviation", weights)
-
-    def oracle_stage(self, sigma: float, weights: Sequence[float] = (1.0,)) -> Stage:
-        """The whole gradient; where sigma sum(weights) = 1 (sigma = 1, and its SVAG) it reads the batches only."""
-        return self._stage("sampled_gradient", weights)
-
-    def _stage(self, name: str, weights: Sequence[float]) -> Stage:
-        from . import kernels
-
-        return Stage(getattr(kernels, name), _stage_data(self._data, self, weights, with_data=True))
-
-
-class LabelNoise(Noise):
-    """v = -(std/size) sum_b s_b a_{i_b}: the noise of `size` perturbed labels alone, beside the full gradient.
-
-    Sigma = std^2/size H exactly, for every x, H = (1/n) sum_i a_i a_i^T (MATHEMATICS: c = delta^2/B).
-    """
-
-    state_dependent = False
-    latex = r"-\frac{1}{|B|}\sum_{i \in B} \epsilon_i \nabla f_i(x)"
-
-    def __init__(self, loss: LinearModel, std: float, draw: type, size: int, replace: bool) -> None:
-        self._data, self._label_draw = _Data(loss), draw
-        self.loss, self.size, self.replace, self.label_std = loss, size, replace, std
-        self.dim = loss.dim
-        self.draws: tuple[Draws, ...] = (Uniform(size), draw(size))
-        self.parameters = np.array([std])
-        self.identity = f"label_noise({loss.identity}, size={size}, replace={replace}, labels={draw.__name__})"
-        self.label = f"label noise on {size} of {self._data.n} samples"
-
-    def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:
-        x, z = _numbers(x, z, self)
-        return _batch_sum(self._data, z, self, None, self.label_std if p is None else _first(p))
-
-    def covariance(self, x: Any, p: Any = None) -> np.ndarray:
-        return over_paths((self.label_std if p is None else _first(p)) ** 2 / self.size * self._data.gram, x)
-
-    def as_gaussian(self) -> RootedNoise:
-        return gaussian(covariance=self.covariance(np.zeros(self.dim)))
-
-    def combined_stage(self, weights: Sequence[float]) -> Stage:
-        from . import kernels
-
-        return Stage(kernels.sampled_deviation, _stage_data(self._data, self, weights, with_data=False))
+    def as_gaussian(self) -> Noise:
+        return SampleGaussian(self) if self.with_data else gaussian(covariance=self.covariance(np.zeros(self.dim)))
 
 
 class SampleGaussian(Noise):
@@ -174,21 +80,19 @@ class SampleGaussian(Noise):
     latex = r"\sqrt{c/n}\,\sum_i (\xi_i - \bar\xi)\,\nabla L_i(x)"
 
     def __init__(self, noise: Minibatch) -> None:
-        self._noise, self._data = noise, noise._data
-        self.dim, self.loss = noise.dim, noise.loss
-        n = self._data.n
-        self.draws: tuple[Draws, ...] = (Normal(n),) if noise._label_draw is None else (Normal(2 * n),)
+        self._noise, self.dim, self.loss, n = noise, noise.dim, noise.loss, noise.n
+        self.draws: tuple[Draws, ...] = (Normal(n),) if noise.label_draw is None else (Normal(2 * n),)
         self._factors = math.sqrt(noise.factor), noise.label_std / math.sqrt(noise.size)
         self.identity = f"gaussian[{noise.identity}, label_std={noise.label_std!r}]"
         self.label = f"Gaussian with the covariance of {noise.label}"
 
     def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:
         check_draws(z, self)
-        n = self._data.n
-        coefficients = self._factors[0] * (z[:n] - z[:n].mean(axis=0)) * self._data.slopes(x)
+        loss, n = self._noise.loss, self._noise.n
+        coefficients = self._factors[0] * (z[:n] - z[:n].mean(axis=0)) * loss.slope(loss.features @ x)
         if len(z) > n:
             coefficients = coefficients + self._factors[1] * z[n:]
-        return self._data.features.T @ coefficients / math.sqrt(n)
+        return loss.features.T @ coefficients / math.sqrt(n)
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
         return self._noise.covariance(x)
@@ -274,9 +178,7 @@ def label_noise(
         return TorchMinibatch(loss, size, replace, std, draw, with_data=batch)
     if loss.kind != "least_squares":
         raise ValueError(f"`loss` must be a least-squares loss for label noise; got {loss.label}. Its labels are classes.")
-    if batch:
-        return Minibatch(loss, size, replace, std, draw, label="minibatch and label")
-    return LabelNoise(loss, std, draw, size, replace)
+    return Minibatch(loss, size, replace, std, draw, with_data=batch)
 
 
 def _of_model(
@@ -319,36 +221,3 @@ def _check_sampling(loss: Any, size: Any, replace: Any) -> tuple[int, bool]:
 def _is_torch(loss: Any) -> bool:
     """Whether it is a torch loss with data, without importing torch for any other."""
     return hasattr(loss, "each")
-
-
-def _numbers(x: Any, z: Any, noise: Noise) -> tuple[np.ndarray, np.ndarray]:
-    if isinstance(x, Value) or isinstance(z, Value):
-        raise ValueError(
-            f"`value` of {noise.label} must be given numbers; got traced values. It reads data rows: use its compiled stage."
-        )
-    return np.asarray(x, dtype=float), check_draws(np.asarray(z), noise)
-
-
-def _batch_sum(data: _Data, z: np.ndarray, noise: Minibatch | LabelNoise, slopes: np.ndarray | None, std: float) -> np.ndarray:
-    """(1/size) sum_b (slope_b - std s_b) a_{i_b}: `(dim, paths)`; a None for `slopes` leaves the data part out."""
-    size = noise.size
-    indices = batch_indices(z[:size].reshape(size, -1), data.n, noise.replace)
-    factors = np.zeros(indices.shape)
-    if slopes is not None:
-        factors += np.take_along_axis(slopes.reshape(data.n, -1), indices, axis=0)
-    if len(z) > size:
-        factors -= std * z[size:].reshape(size, -1)
-    out = np.zeros((indices.shape[1], data.features.shape[1]))
-    for factor, index in zip(factors, indices, strict=True):
-        out += factor[:, None] * data.features[index]
-    return (out.T / size).reshape(-1, *z.shape[1:])
-
-
-def _stage_data(data: _Data, noise: Minibatch | LabelNoise, weights: Sequence[float], with_data: bool) -> tuple[np.ndarray, ...]:
-    labels = noise._label_draw is not None
-    settings = np.array([data.logistic, noise.size, noise.replace, labels, with_data], dtype=np.int64)
-    return data.features, data.targets, np.array([data.loss.l2, noise.label_std]), np.array(weights, dtype=float), settings
-
-
-def _first(p: Any) -> Any:
-    return p[0] if len(p) else 0.0

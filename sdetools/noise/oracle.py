@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -12,8 +12,8 @@ from .. import _check
 from ..losses.base import Loss
 from .base import Draws, Noise, check_draws, is_zero
 
-if TYPE_CHECKING:
-    from ..losses.base import Stage
+ROUNDING = 1e-12
+"""What is left of 1 - sigma c where it is 0."""
 
 
 class NoisyOracle:
@@ -75,12 +75,21 @@ class NoisyOracle:
         """One noisy gradient at `x` from the draws `z`; `sigma` here overrides the oracle's own."""
         check_draws(z, self.noise)
         own, loss, noise = (self.sigma, None, None) if p is None else self.split(p)
-        return self.noisy(self.loss.gradient(x, loss), own if sigma is None else sigma, self.noise.value(x, z, noise))
+        own, known = (own, self.sigma) if sigma is None else (sigma, sigma)
+        return self.noisy(lambda: self.loss.gradient(x, loss), own, x, z, noise, known)
 
-    @staticmethod
-    def noisy(gradient: Any, sigma: Any, deviation: Any) -> Any:
-        """grad L + sigma v: what a call gives, and what kernels trace. A traced v that is 0 costs nothing."""
-        return gradient if is_zero(deviation) else gradient + sigma * deviation
+    def noisy(self, gradient: Callable[[], Any], sigma: Any, x: Any, z: Any, p: Any, known: Any) -> Any:
+        """grad L + sigma v: what a call gives, and what kernels trace. A traced v that is 0 costs nothing.
+
+        For v = raw - c grad L it is (1 - sigma c) grad L + sigma raw. Where nothing but rounding is left of the first factor at the `known`
+        sigma (sigma = 1, and its SVAG), the full gradient is not computed.
+        """
+        c = self.noise.centred
+        if c is None:
+            deviation = self.noise.value(x, z, p)
+            return gradient() if is_zero(deviation) else gradient() + sigma * deviation
+        raw = sigma * self.noise.raw(x, z, p)
+        return raw if abs(1.0 - known * c) <= ROUNDING else (1.0 - sigma * c) * gradient() + raw
 
     def split(self, p: Any) -> tuple[Any, Any, Any]:
         """sigma, the loss's numbers and the noise's, from an array that is laid out as `parameters`."""
@@ -133,9 +142,15 @@ class SVAGNoise(Noise):
         return rf"{self.weights[0]:.4g}\,v_1 + {self.weights[1]:.4g}\,v_2, \quad v_i = {self.inner.latex}"
 
     def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:
+        return self._mixed(self.inner.value, x, z, p)
+
+    def raw(self, x: Any, z: Any, p: Any = None) -> Any:
+        return self._mixed(self.inner.raw, x, z, p)
+
+    def _mixed(self, function: Callable[..., Any], x: Any, z: Any, p: Any) -> Any:
         p = self.parameters if p is None else p
         half = self.inner.n_draws
-        first, second = (self.inner.value(x, part, p[2:]) for part in (z[:half], z[half:]))
+        first, second = (function(x, part, p[2:]) for part in (z[:half], z[half:]))
         return first if is_zero(first) else p[0] * first + p[1] * second
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
@@ -144,14 +159,9 @@ class SVAGNoise(Noise):
     def as_gaussian(self) -> Noise:
         return self.inner.as_gaussian()
 
-    def combined_stage(self, weights: Sequence[float]) -> Stage | None:
-        return self.inner.combined_stage(self._both(weights))
-
-    def oracle_stage(self, sigma: float, weights: Sequence[float] = (1.0,)) -> Stage | None:
-        return self.inner.oracle_stage(sigma, self._both(weights))
-
-    def _both(self, weights: Sequence[float]) -> tuple[float, ...]:
-        return tuple(w * r for w in weights for r in self.weights)
+    @property
+    def centred(self) -> float | None:  # type: ignore[override]
+        return None if self.inner.centred is None else sum(self.weights) * self.inner.centred
 
 
 def svag(oracle: NoisyOracle, l: int) -> NoisyOracle:

@@ -59,8 +59,9 @@ def write(program: Program) -> Kernel:
     """The kernel of a program; NotTraceable when a part of it needs another backend."""
     functions = Functions(program)
     nodes = order([v for s in functions.steps for _, v in s.outputs])
-    if any(n.op == "call" and n.extra.function is None for n in nodes):
-        raise NotTraceable("a part that runs on whole arrays only")
+    for n in nodes:
+        if n.op == "call" and n.extra.function is None:
+            raise NotTraceable("a part that is given to torch" if n.extra.tensors else "a part that runs on whole arrays only")
     gemm = any(n.op == "contract" for n in nodes)
     lanes, narrowest, cache = LEAF, GEMM if gemm else NARROWEST, GEMM_CACHE if gemm else CACHE
     writer = _Writer(functions, lanes)

@@ -121,8 +121,8 @@ class Functions:
         new = parts_of(member, trace(member.rule, f"the rule of {member.name}", state, field, *coefficients), state)
         step.outputs += [(part, value(v)) for part, v in zip(state, new)]
         if i == 0 and self.held is not None:
-            if member.staged:
-                raise NotTraceable("the control variate of a noise that runs as a stage")
+            if member.sampled:
+                raise NotTraceable("the control variate of a noise of samples")
             noise = p[0] * field.deviation(state[0])
             step.outputs.append((self.held, value(member.rule((state[0], self.held), lambda _: noise, *coefficients)[1])))
         for f, functional in enumerate(program.functionals):
@@ -209,17 +209,15 @@ class _Oracle:
         self.z, self.extra = z[:n], z[n:]
 
     def __call__(self, x: Any) -> Any:
-        x = value(x)
-        whole = self.oracle.noise.oracle_stage(self.oracle.sigma)
-        if whole is not None:
-            return self.functions.call(whole, [x, self.z, self.p[0]], x.shape)
-        sigma, numbers, _ = self.oracle.split(self.p)
-        return self.oracle.noisy(self._gradient(x, numbers), sigma, self.deviation(x))
+        x, oracle = value(x), self.oracle
+        sigma, numbers, p = oracle.split(self.p)
+        part = f"the noise {oracle.noise.label}"
+        return trace(oracle.noisy, part, lambda: self._gradient(x, numbers), sigma, x, self.z, p, oracle.sigma)
 
     def _gradient(self, x: Value, p: Value) -> Any:
         """The gradient traced, or else a compiled function."""
         loss = self.oracle.loss
-        stage = loss.torch_stage if self.functions.torch else None
+        stage = loss.torch_stage
         if stage is None:
             try:
                 return trace(loss.gradient, f"the gradient of {loss.label}", x, p)
@@ -233,8 +231,6 @@ class _Oracle:
     def deviation(self, x: Value) -> Any:
         """The noise v at `x` on the step's draws, without sigma."""
         noise = self.oracle.noise
-        if noise.stage is not None:
-            return self.functions.call(noise.stage, [x, self.z], x.shape)
         return trace(noise.value, f"the noise {noise.label}", x, self.z, self.oracle.split(self.p)[2])
 
 

@@ -184,7 +184,7 @@ def make_program(
         members, (start,) * len(members), steps * longest, record * longest, wanted, functionals, None, coupled, every
     )
     check_records(program)  # before the anchors, which are planned time by time
-    if control and coupled and not first.staged and every == (1, 1):
+    if control and coupled and not first.sampled and every == (1, 1):
         program = replace(program, control=plan_control(first, steps, record))
     return program, record, step_time
 

@@ -1,29 +1,26 @@
 """The formulas of the noises one by one, beside texts of this file that are written plainly: exact, so no false-alarm rate.
 
-The compiled stages of batches are run by Python here (`naive.interpreted`), which takes no time to compile; that machine code and text agree is
-tested elsewhere. All other noises are traced, and their graphs run by every emitter.
+The noises are traced, and their graphs run by every emitter.
 Data have more samples than coordinates, weights differ, and no number is 0 or 1 by accident.
 """
 
 import math
 
-import naive
 import numpy as np
 import pytest
 from traced import EMITTERS, traced
 
 import sdetools as st
-from sdetools.noise import kernels as compiled
 from sdetools.noise.base import batch_factor, check_draws
+from sdetools.noise.oracle import SVAGNoise
 from sdetools.noise.roots import make_root
 
-kernels = naive.interpreted(compiled)
 RNG = np.random.default_rng(12)
 N, DIM, LANES, L2, STD = 7, 5, 3, 0.3, 0.45
 FEATURES, LABELS, CLASSES = RNG.normal(size=(N, DIM)), RNG.normal(size=N), np.array([0, 1, 1, 0, 1, 0, 0])
 LOSSES = {"squares": st.losses.least_squares(FEATURES, LABELS, l2=L2), "logistic": st.losses.logistic(FEATURES, CLASSES, l2=L2)}
 X = 2 * RNG.normal(size=(DIM, LANES))
-WEIGHTS = (0.7, -1.3, 0.4)
+WEIGHTS = (0.7, -1.3)
 CLOSE = {"rtol": 1e-12, "atol": 1e-12}
 
 
@@ -61,11 +58,24 @@ def batch(kind, x, z, size, replace, std, data):
     return out + (L2 * x if data else 0.0)
 
 
-def run(stage, x, z, *more):
-    """The stage by Python."""
-    out = np.full(x.shape, np.nan)
-    getattr(kernels, stage.function.__name__)(x, z, *more, out, *stage.data)
-    return out
+def copies(law):
+    """A sum of two copies of a noise, with `WEIGHTS`."""
+    made = SVAGNoise(law, 1)
+    made.weights = WEIGHTS
+    made.parameters = np.array([*WEIGHTS, *law.parameters])
+    return made
+
+
+def combined_of(law, emitter, x, z):
+    """The sum of copies, from its graph."""
+    made = copies(law)
+    return traced(emitter, lambda x, z: made.value(x, z), x, z)
+
+
+def whole_of(law, emitter, sigma, x, z):
+    """The whole gradient with the sum of copies, from its graph."""
+    oracle = st.NoisyOracle(law.loss, copies(law), abs(sigma))
+    return traced(emitter, lambda x, z: oracle(x, z, sigma=sigma), x, z)
 
 
 SAMPLED = [
@@ -84,7 +94,7 @@ def law_of(kind, size, replace, labels):
 
 @pytest.mark.parametrize(("kind", "size", "replace", "labels"), SAMPLED)
 def test_noise_of_data_is_that_of_its_samples(kind, size, replace, labels):
-    """Values, stages with several copies, and whole gradients at sigma other than 1."""
+    """Values, sums of copies, and whole gradients at sigma other than 1; a batch of 3 is gathered or counted, one of 4 is counted."""
     law, std, data = law_of(kind, size, replace, labels), 0.0 if labels == "none" else STD, labels != "only"
     generator = np.random.default_rng(3)
     z = st.noise.sample_draws(law.draws * len(WEIGHTS), generator, LANES)
@@ -97,11 +107,11 @@ def test_noise_of_data_is_that_of_its_samples(kind, size, replace, labels):
     np.testing.assert_allclose(found, v[0].T, **CLOSE)
     np.testing.assert_allclose(law.value(X[:, 1], parts[0][:, 1]), v[0][1], **CLOSE)
     combined = sum(w * one for w, one in zip(WEIGHTS, v, strict=True)).T
-    np.testing.assert_allclose(run(law.combined_stage(WEIGHTS), X, z), combined, **CLOSE)
-    if data:
-        full = np.array([whole(kind, x) for x in X.T]).T
+    full = np.array([whole(kind, x) for x in X.T]).T
+    for emitter in EMITTERS:
+        np.testing.assert_allclose(combined_of(law, emitter, X, z), combined, **CLOSE)
         for sigma in (0.8, 1 / sum(WEIGHTS)):  # at the second one nothing is left of the full gradient
-            np.testing.assert_allclose(run(law.oracle_stage(sigma, WEIGHTS), X, z, sigma), full + sigma * combined, **CLOSE)
+            np.testing.assert_allclose(whole_of(law, emitter, sigma, X, z), full + sigma * combined, **CLOSE)
     if std:
         p = np.array([0.2])
         other = batch(kind, X[:, 0], parts[0][:, 0], size, replace, 0.2, data) - (whole(kind, X[:, 0]) if data else 0.0)
@@ -335,10 +345,12 @@ def test_svag_takes_its_weights_everywhere(l):
     expected = low * base(X, z[:2]) + high * base(X, z[2:])
     np.testing.assert_allclose(made(X, z), expected, **CLOSE)
     np.testing.assert_allclose(made(X, z, made.parameters), expected, **CLOSE)
-    np.testing.assert_allclose(run(made.noise.oracle_stage(made.sigma), X, z, made.sigma), expected, **CLOSE)
+    for emitter in EMITTERS:
+        np.testing.assert_allclose(traced(emitter, made, X, z, made.parameters), expected, **CLOSE)
     deviation = (low * law.value(X, z[:2]) + high * law.value(X, z[2:])) / math.sqrt(l)
     np.testing.assert_allclose(made.noise.value(X, z), deviation, **CLOSE)
-    np.testing.assert_allclose(run(made.noise.stage, X, z), deviation, **CLOSE)
+    for emitter in EMITTERS:
+        np.testing.assert_allclose(traced(emitter, made.noise.value, X, z, made.noise.parameters), deviation, **CLOSE)
     np.testing.assert_allclose(made.covariance(X), l * base.covariance(X), rtol=1e-13)
     np.testing.assert_allclose(made.noise.covariance(X, made.noise.parameters), law.covariance(X), rtol=1e-13)
     twice = st.svag(made, 2)
@@ -379,19 +391,19 @@ def test_noise_of_a_torch_loss_is_that_of_its_samples(size, replace, labels):
             out = out + ((each(i, x) if data else 0.0) - (std * z[size + b] * inner(i, x)[0] if std else 0.0)) / size
         return out - (full(x) if data else 0.0)
 
-    z = st.noise.sample_draws(law.draws * 3, np.random.default_rng(5), LANES)
+    z = st.noise.sample_draws(law.draws * 2, np.random.default_rng(5), LANES)
     z[:size, 0], z[:size, 2] = 0.999, 1.0
-    parts = np.split(z, 3)
+    parts = np.split(z, 2)
     expected = [np.array([v(points[:, j], part[:, j]) for j in range(LANES)]).T for part in parts]
     np.testing.assert_allclose(law.value(points, parts[0]), expected[0], **CLOSE)
     np.testing.assert_allclose(law.value(points[:, 1], parts[0]), np.array([v(points[:, 1], w) for w in parts[0].T]).T, **CLOSE)
-    tensors = torch.as_tensor(points), torch.as_tensor(z)
     combined = sum(w * one for w, one in zip(WEIGHTS, expected))
-    np.testing.assert_allclose(law.combined_stage(WEIGHTS).function(*tensors).numpy(), combined, **CLOSE)
+    np.testing.assert_allclose(copies(law).value(points, z), combined, **CLOSE)
     slopes = np.array([full(x) for x in points.T]).T
     for sigma in (0.8, 1 / sum(WEIGHTS)):
-        found = law.oracle_stage(sigma, WEIGHTS).function(*tensors, sigma).numpy()
+        found = st.NoisyOracle(loss, copies(law), abs(sigma))(points, z, sigma=sigma)
         np.testing.assert_allclose(found, slopes + sigma * combined, **CLOSE)
+    np.testing.assert_allclose(traced("torch", law.raw, points, parts[0]), expected[0] + (slopes if data else 0.0), **CLOSE)
     gaussian = law.as_gaussian()
     unit = np.eye(gaussian.n_draws)
     for j in range(LANES):

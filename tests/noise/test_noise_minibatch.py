@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import math
 import pickle
@@ -13,10 +14,11 @@ from traced import EMITTERS, traced
 
 import sdetools as st
 from sdetools import losses, noise
-from sdetools.graph.value import Trace
+from sdetools.graph.value import Trace, order, value
 from sdetools.noise import NoisyOracle, Normal, Sign, Uniform, svag
-from sdetools.noise.minibatch import batch_indices
+from sdetools.noise.samples import batch_indices
 
+minibatches = importlib.import_module("sdetools.noise.minibatch")  # the room has a function of that name
 RNG = np.random.default_rng(5)
 FEATURES = RNG.normal(size=(4, 2))
 SMALL = {
@@ -223,13 +225,7 @@ def test_simulated_covariance_with_a_control():
     assert np.abs((products.mean(axis=1) - wrong.covariance(x)[i, j]) / error).max() > 6
 
 
-# -- compiled stages and graphs ------------------------------------------------------------------------------------------------------------
-
-
-def run(stage, x, z, *more):
-    out = np.full(x.shape, np.nan)
-    stage.function(np.ascontiguousarray(x), np.ascontiguousarray(z), *more, out, *stage.data)
-    return out
+# -- graphs ------------------------------------------------------------------------------------------------------------------------
 
 
 def close(a, b):
@@ -237,62 +233,81 @@ def close(a, b):
 
 
 def agrees(law, x, paths):
-    """Stage or graph of a noise gives what its NumPy text gives."""
+    """The graph of a noise gives what its NumPy text gives, by every emitter."""
     z = noise.sample_draws(law.draws, np.random.default_rng(9), paths)
-    if law.stage is not None:
-        close(run(law.stage, x, z), law.value(x, z))
-        return
     for emitter in EMITTERS:
         close(traced(emitter, law.value, x, z, law.parameters), law.value(x, z))
 
 
 @pytest.mark.parametrize("paths", [1, 33])
 @pytest.mark.parametrize("law", LAWS, ids=IDS)
-def test_stage_or_graph_agrees_with_its_twin(law, paths):
+def test_the_graph_agrees_with_its_twin(law, paths):
     x = 3 * np.random.default_rng(8).normal(size=(7, paths))
-    assert (law.stage is None) == isinstance(law, noise.SampleGaussian)
     agrees(law, x, paths)
     agrees(noise.SVAGNoise(law, 3), x, paths)
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.5, 1.0, 4.0])
 @pytest.mark.parametrize("law", [law for law in LAWS if isinstance(law, noise.Minibatch)], ids=lambda law: law.label)
-def test_oracle_stage_agrees_with_the_oracle(law, sigma):
+def test_the_oracle_is_its_gradient_and_its_deviation(law, sigma):
+    """Whether or not the full gradient is left out; of the copies of SVAG too."""
     generator = np.random.default_rng(10)
     oracle = NoisyOracle(law.loss, law, sigma)
-    x, z = 3 * generator.normal(size=(7, 33)), noise.sample_draws(law.draws, generator, 33)
-    close(run(law.oracle_stage(sigma), x, z, sigma), oracle(x, z))
-    for l in (1, 3, 7):
-        big = svag(oracle, l)
-        zz = noise.sample_draws(big.draws, generator, 33)
-        close(run(big.noise.oracle_stage(big.sigma), x, zz, big.sigma), big(x, zz))
+    x = 3 * generator.normal(size=(7, 33))
+    for one in (oracle, *(svag(oracle, l) for l in (1, 3, 7))):
+        z = noise.sample_draws(one.draws, generator, 33)
+        close(one(x, z), law.loss.gradient(x) + one.sigma * one.noise.value(x, z))
 
 
 @pytest.mark.parametrize("l", [0, 1, 2, 3, 5, 17, 1000])
 def test_no_full_gradient_at_sigma_one(l):
-    """Samples outside the batch are poisoned: the result stays finite only if they are not read."""
-    loss = BIG["least_squares"]
+    """Samples outside the batch are poisoned: the result stays finite only if they are not read. The graph has no product with all data."""
+    loss = pickle.loads(pickle.dumps(BIG["least_squares"]))
     oracle = NoisyOracle(loss, noise.minibatch(loss, size=2), 1.0)
     oracle = svag(oracle, l) if l else oracle
-    u = np.full((oracle.noise.n_draws, 4), 0.25)
-    features, *rest = oracle.noise.oracle_stage(oracle.sigma).data
-    poisoned = np.full_like(features, np.nan)
-    poisoned[12] = features[12]
-    out, x = np.empty((7, 4)), np.ones((7, 4))
-    function = oracle.noise.oracle_stage(oracle.sigma).function
-    function(x, u, oracle.sigma, out, poisoned, *rest)
-    assert np.all(np.isfinite(out))
-    close(out, np.repeat(loss.sample_gradients(np.ones(7))[12][:, None], 4, axis=1))
-    function(x, u, 1.01 * oracle.sigma, out, poisoned, *rest)
-    assert not np.any(np.isfinite(out))
+    u, x = np.full((oracle.noise.n_draws, 4), 0.25), np.ones((7, 4))
+    expected = np.repeat(loss.sample_gradients(np.ones(7))[12][:, None], 4, axis=1)
+    loss.features[np.arange(50) != 12] = np.nan
+    close(oracle(x, u), expected)
+    assert not np.any(np.isfinite(oracle(x, u, sigma=1.01 * oracle.sigma)))
+    for sigma, whole in ((oracle.sigma, False), (1.01 * oracle.sigma, True)):
+        trace = Trace()
+        made = oracle.with_sigma(sigma)(trace.input("x", (7,)), trace.input("z", (len(u),)))
+        assert whole == any(node.op == "contract" for node in order([value(made)]))
 
 
-def test_stages_keep_nans_in_their_lane():
-    law = noise.minibatch(BIG["logistic"], size=3)
+@pytest.mark.parametrize("size", [3, 40])
+@pytest.mark.parametrize("emitter", EMITTERS)
+def test_nans_stay_in_their_lane(emitter, size):
+    law = noise.minibatch(BIG["logistic"], size=size)
     x = np.ones((7, 5))
     x[2, 3] = np.nan
-    out = run(law.stage, x, np.full((3, 5), 0.4))
+    out = traced(emitter, law.value, x, np.full((size, 5), 0.4))
     assert np.isnan(out[:, 3]).all() and np.isfinite(out[:, [0, 1, 2, 4]]).all()
+
+
+@pytest.mark.parametrize("kind", BIG)
+@pytest.mark.parametrize("size", [1, 2, 50 // 11 - 1, 50 // 11 + 1, 50, 150])
+def test_gathered_and_counted_batches_are_one_law(kind, size, monkeypatch):
+    """Rows of samples and two products with all data: equal to rounding on the same draws, by every emitter; other draws are not."""
+    law, generator = noise.minibatch(BIG[kind], size), np.random.default_rng(size)
+    x, z = generator.normal(size=(7, 9)), noise.sample_draws(law.draws, generator, 9)
+    each = law.loss.slope(law.loss.features @ x)[:, None] * law.loss.features[..., None]
+    chosen = batch_indices(z, 50, True).astype(int)
+    plain = np.stack([each[chosen[:, j], :, j].mean(axis=0) - each[..., j].mean(axis=0) for j in range(9)], axis=-1)
+    for price in (-(10**6), 10**6):  # all are gathered, all are counted
+        monkeypatch.setattr(minibatches, "GATHERED", price)
+        assert law.gathers == (price < 0)
+        close(law.value(x, z), plain)
+        for emitter in EMITTERS:
+            close(traced(emitter, law.value, x, z), plain)
+        assert np.abs(law.value(x, z[:, ::-1]) - plain).max() > 1e-3 * np.abs(plain).max()
+
+
+@pytest.mark.parametrize("kind", BIG)
+def test_a_small_batch_is_gathered_and_a_large_one_counted(kind):
+    found = [noise.minibatch(BIG[kind], size).gathers for size in (1, 2, 50, 150)]
+    assert found == [True, True, False, False]
 
 
 @pytest.mark.parametrize("structure", ["identity", "diagonal", "dense", "wide"])
@@ -312,7 +327,6 @@ def test_constant_roots_of_many_coordinates_are_traced(family, structure):
     generator = np.random.default_rng(4)
     root = {"identity": 1.0, "diagonal": generator.normal(size=20), "dense": generator.normal(size=(20, 20))}
     law = family(dim=20, root=root.get(structure, generator.normal(size=(20, 25))))
-    assert law.stage is None and law.oracle_stage(1.0) is None
     agrees(law, np.zeros((20, 9)), 9)
     agrees(noise.SVAGNoise(law, 3), np.zeros((20, 9)), 9)
 
@@ -329,7 +343,12 @@ RUNS = {
         noise.student_t(20, root=WIDE),
     ),
     "logistic, labels of a law": (BIG["logistic"], noise.three_point(7, root=np.linspace(0.5, 1.5, 7))),
-    "least squares, batches": (BIG["least_squares"], noise.minibatch(BIG["least_squares"], 5, replace=False)),
+    "least squares, batches": (BIG["least_squares"], noise.minibatch(BIG["least_squares"], 2, replace=False)),
+    "logistic, counted batches": (BIG["logistic"], noise.minibatch(BIG["logistic"], 30)),
+    "least squares, counted batches and labels": (
+        BIG["least_squares"],
+        noise.label_noise(BIG["least_squares"], 0.7, size=55, batch=True),
+    ),
 }
 
 
@@ -351,13 +370,6 @@ def test_backends_take_the_same_paths(name, paths):
     assert np.abs(final(oracle.with_sigma(0.81), "numba") - final(oracle, "numpy")).max() > 1e-6
 
 
-def test_stages_pickle():
-    law = noise.minibatch(BIG["logistic"], size=3)
-    again = pickle.loads(pickle.dumps(law.oracle_stage(1.0)))
-    x, z = np.ones((7, 5)), np.full((3, 5), 0.4)
-    np.testing.assert_array_equal(run(again, x, z, 1.0), run(law.oracle_stage(1.0), x, z, 1.0))
-
-
 # -- refusals -------------------------------------------------------------------------------------------------------------------
 
 
@@ -373,7 +385,6 @@ def test_stages_pickle():
         (lambda: noise.label_noise(SMALL["logistic"], std=1.0), "least-squares"),
         (lambda: noise.label_noise(SMALL["least_squares"], std=math.nan), "0 or above"),
         (lambda: noise.label_noise(SMALL["least_squares"], model="x"), "both"),
-        (lambda: noise.minibatch(SMALL["logistic"], size=2).value(Trace().input("x", (2,)), np.zeros(2)), "compiled stage"),
         (lambda: noise.minibatch(SMALL["logistic"], size=2).value(X, np.zeros(3)), "must have 2 rows"),
     ],
 )

@@ -24,7 +24,6 @@ from sdetools.dynamics.base import check_oracle, check_plan
 from sdetools.dynamics.sdes.limits import OracleSDE, inside_step
 from sdetools.manifold.flow import FlowError, project
 from sdetools.manifold.geometry import at
-from sdetools.noise.gallery import RootedNoise
 from sdetools.noise.oracle import NoisyOracle
 from sdetools.schedules import Plan
 
@@ -157,7 +156,7 @@ class SlowSDE(OracleSDE):
             self._slope_block = Block(loss.gradient, dim)
             self._hessian_block = Block(partial(_packed_of, loss.hessian, 2), own)
             self._third_block = Block(partial(_packed_of, loss.third, 3), dim * (dim + 1) * (dim + 2) // 6)
-        self._noise_whole = noise.stage is not None and not isinstance(noise, RootedNoise)
+        self._noise_whole = noise.centred is not None or (self._whole and noise.loss is not None)
         if self._noise_whole:
             self._noise_block = Block(noise.value, dim)
             self._covariance_block = Block(partial(_packed_of, noise.covariance, 2), own)

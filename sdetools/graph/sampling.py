@@ -1,0 +1,39 @@
+"""Samples of data, each path its own: the rows at drawn numbers, and how often each row was drawn.
+
+Numbers of samples are whole floats, `(size,)` for values and `(size, *paths)` for arrays; the same text takes both.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sdetools.graph.value import Value, trace_of, value
+
+
+def gather(data: np.ndarray, index: Any) -> Any:
+    """The rows `data[index]`: `(size, *row, *paths)`.
+
+    >>> gather(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([1.0, 1.0, 0.0])).tolist()
+    [[3.0, 4.0], [3.0, 4.0], [1.0, 2.0]]
+    """
+    if isinstance(index, Value):
+        return value(data)[index]
+    rows = data[np.asarray(index, dtype=np.int64)]
+    return np.moveaxis(rows, range(1, np.ndim(index)), range(1 - np.ndim(index), 0))
+
+
+def tally(index: Any, n: int, weights: Any = None) -> Any:
+    """How often each of n samples was drawn, or the sum of the `weights` `(size, *paths)` of its draws: `(n, *paths)`.
+
+    >>> tally(np.array([2.0, 0.0, 2.0]), 4).tolist()
+    [1.0, 0.0, 2.0, 0.0]
+    """
+    if isinstance(index, Value):
+        args = (index,) if weights is None else (index, value(weights))
+        return trace_of(args).node("tally", "", args, (n,))  # type: ignore[union-attr]
+    out, path = np.zeros((n, *index.shape[1:])), np.indices(index.shape[1:])
+    for b, own in enumerate(np.asarray(index, dtype=np.int64)):
+        out[(own, *path)] += 1.0 if weights is None else weights[b]
+    return out
