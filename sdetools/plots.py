@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 INK, FAINT = "#2b2d33", "#8a8d96"
 MARKERS = ("o", "s", "^", "D", "v", "P")
+PANELS = 6
+"""So many coordinates of paths at most are drawn unasked."""
+FEW = 6
+"""Paths up to which each has a colour of its own."""
 
 
 def canvas(width: float = 6.4, height: float = 4.2) -> tuple[Figure, Axes]:
@@ -197,6 +201,115 @@ def curves(
         axes.set_visible(False)
     figure.axes[0].legend(fontsize=8, frameon=False)
     return figure
+
+
+def paths(names: Sequence[str], members: Sequence[Any], loss: Any = None, ax: Any = None, time: bool = False) -> Figure:
+    """Paths of one dynamics or of a pair, each an xarray.DataArray over (path, time, coordinate), with the names of the dynamics.
+
+    Two coordinates are drawn as curves in the plane, on the contours of `loss` if there is one; others, or any if `time`, a panel each against
+    time. Few paths have a colour each, and a second member is dashed; of many the members have the colours. `ax`: axes, one for each panel.
+    """
+    labels = [str(name) for name in members[0].coordinate.values]
+    values, t, count = [np.asarray(m.values, float) for m in members], members[0].time.values, members[0].sizes["path"]
+    plane, few = len(labels) == 2 and not time, count <= FEW
+    figure, panels = _panels(1 if plane else len(labels), ax)
+    limits = [_limits([v[..., i] for v in values]) for i in range(len(labels))]
+    if plane and loss is not None:
+        _contours(panels[0], loss, *limits)
+    look: dict[str, Any] = {"lw": 1.3, "alpha": 0.9} if few else {"lw": 0.7, "alpha": float(np.clip(25 / count, 0.08, 0.6))}
+    for m, v in enumerate(values):
+        for p, path in enumerate(v):
+            colour, dashes = COLOURS[(p if few else m) % len(COLOURS)], (0, (4, 2)) if few and m else "-"
+            for i, axes in enumerate(panels):
+                line = (path[:, 0], path[:, 1]) if plane else (t, path[:, i])
+                axes.plot(*line, color=colour, ls=dashes, zorder=2.5 - m / 4, **look)
+            if plane:
+                panels[0].plot(
+                    *path[-1:].T,
+                    "o",
+                    color=colour,
+                    mfc="white" if few and m else colour,
+                    ms=4,
+                    zorder=4,
+                    alpha=max(look["alpha"], 0.4),
+                )
+    if plane:
+        starts = np.unique(np.concatenate([v[:, 0] for v in values]), axis=0)
+        panels[0].plot(
+            *starts.T,
+            ls="",
+            marker="*" if len(starts) == 1 else ".",
+            color="white",
+            mec=INK,
+            ms=13 if len(starts) == 1 else 5,
+            zorder=5,
+        )
+        panels[0].set(xlim=limits[0], ylim=limits[1], xlabel=labels[0], ylabel=labels[1])
+    else:
+        for axes, name, (low, high) in zip(panels, labels, limits):
+            axes.set(xlim=(t[0], t[-1] if len(t) > 1 else None), ylim=(low, high), xlabel="$t$", ylabel=name)
+    _key(panels[0], names, [f"path {p}" for p in members[0].path.values.tolist()] if few else [])
+    return figure
+
+
+def _panels(count: int, ax: Any) -> tuple[Figure, list[Axes]]:
+    """So many axes: those given, or new ones."""
+    if ax is None:
+        from matplotlib.figure import Figure
+
+        columns = min(count, 3)
+        rows = -(-count // columns)
+        size = (6.4, 5.0) if count == 1 else (0.6 + 3.4 * columns, 2.8 * rows)
+        figure = Figure(figsize=size, facecolor="white", layout="constrained")
+        ax = figure.subplots(rows, columns, squeeze=False).ravel()
+        for spare in ax[count:]:
+            spare.set_visible(False)
+        ax = ax[:count]
+    panels = np.atleast_1d(np.asarray(ax, dtype=object)).ravel().tolist()
+    if len(panels) != count:
+        raise ValueError(f"`ax` must be {count} axes, one for each panel; got {len(panels)}.")
+    for axes in panels:
+        style(axes)
+    return panels[0].figure, panels
+
+
+def _limits(values: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Where paths are that stay finite, with a margin; where all are that are finite, if none does."""
+    stay = [v[np.isfinite(v).all(axis=1)].ravel() for v in values]
+    seen = np.concatenate(stay if any(map(len, stay)) else [v[np.isfinite(v)] for v in values])
+    low, high = (float(seen.min()), float(seen.max())) if len(seen) else (0.0, 1.0)
+    room = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
+    return low - room, high + room
+
+
+def _contours(axes: Axes, loss: Any, x: tuple[float, float], y: tuple[float, float]) -> None:
+    """Contours of a loss between limits, at equal shares of the plane."""
+    from matplotlib.colors import BoundaryNorm
+
+    grid = np.stack(np.meshgrid(np.linspace(*x, 201), np.linspace(*y, 201), indexing="ij"))
+    with np.errstate(all="ignore"):
+        value = np.broadcast_to(np.asarray(loss.value(grid.reshape(2, -1)), dtype=float), 201 * 201).reshape(201, 201)
+    value = np.ma.masked_invalid(value)
+    levels = np.unique(np.quantile(value.compressed(), np.linspace(0.0, 1.0, 11))) if value.count() else np.zeros(0)
+    if len(levels) > 1:
+        axes.grid(visible=False)
+        axes.contourf(*grid, value, levels=levels, cmap="Greys", norm=BoundaryNorm(levels, 256), alpha=0.25, zorder=0)
+        axes.contour(*grid, value, levels=levels, colors=FAINT, linewidths=0.5, alpha=0.5, zorder=0.5)
+
+
+def _key(axes: Axes, names: Sequence[str], paths: Sequence[str]) -> None:
+    """A legend: of colours by path and dashes by member, or of colours by member."""
+    from matplotlib.lines import Line2D
+
+    if paths:
+        entries = [Line2D([], [], color=COLOURS[i % len(COLOURS)], label=path) for i, path in enumerate(paths)]
+        entries += [Line2D([], [], color=INK, ls="-" if i == 0 else (0, (4, 2)), label=name) for i, name in enumerate(names)] * (
+            len(names) > 1
+        )
+    else:
+        entries = [Line2D([], [], color=COLOURS[i], label=name) for i, name in enumerate(names)]
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "ncols": 5, "borderaxespad": 0.2}
+    axes.legend(handles=entries, fontsize=8, frameon=False, labelcolor=INK, handlelength=1.6, columnspacing=1.2, **place)
 
 
 def manifold(loss: Any, paths: Mapping[str, np.ndarray], points: np.ndarray, start: np.ndarray) -> Figure:

@@ -31,7 +31,7 @@ MAY_KNOW = {
     "dynamics": BELOW_DYNAMICS,
     "simulation": BELOW_DYNAMICS | {"dynamics"},
     "exact": BELOW_DYNAMICS | {"dynamics"},
-    "weak": BELOW_WEAK,
+    "weak": BELOW_WEAK | {"face"},  # for its version
     "claims": BELOW_WEAK | {"weak", "face"},  # the face for its version
     "bridge": BELOW_WEAK | {"weak", "claims", "face"},
     "plots": set(),

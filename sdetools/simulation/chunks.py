@@ -7,7 +7,7 @@ import pickle
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +19,7 @@ from sdetools.simulation.layout import Chunk, Layout
 from sdetools.simulation.philox import Stream, stream_key
 from sdetools.simulation.program import NEVER, Program
 from sdetools.simulation.records import Columns
+from sdetools.simulation.trajectories import Points
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,8 @@ class Task:
     shape: tuple[int, int]
     statistics: Columns
     members: int
-    position_rows: int
     layout: Layout
-    keep: bool
+    points: Points
     steps: int
     kept: int
     program: Program | None = None
@@ -67,7 +67,7 @@ def _unpacked(name: str, packed: bytes) -> Task:
 @dataclass(frozen=True)
 class ChunkResult:
     """Moments of a chunk's nodes `(nodes, records, columns, statistics)`, their paths, and for each member lost paths and the first step
-    of a loss. Which nodes these are is told by `Layout.chunk`."""
+    of a loss. Which nodes these are is told by `Layout.chunk`. `points` `(steps, rows, paths)` is what was stored."""
 
     sums: np.ndarray
     counts: np.ndarray
@@ -82,12 +82,11 @@ def cost(program: Program, data: Sequence[np.ndarray] = ()) -> float:
     return rows + sum(array.size for array in data)
 
 
-def make_task(program: Program, seed: int, stream: Stream, paths: int, leaves: int, keep: bool, backend: str) -> Task:
+def make_task(program: Program, seed: int, stream: Stream, paths: int, leaves: int, points: Points, backend: str) -> Task:
     """The task of a program, in chunks of at most `leaves` leaves; ValueError where a part forbids the backend."""
     shape = (len(program.record), program.columns)
-    rows = sum(m.dim for m in program.members)
     kept = program.control.slots if program.control is not None else 0
-    common = (shape, program.statistics, len(program.members), rows, Layout(paths, leaves), keep, program.steps, kept)
+    common = (shape, program.statistics, len(program.members), Layout(paths, leaves), points, program.steps, kept)
     keys = np.array([stream_key(seed, stream, role) for role in (*range(len(program.noise.sets)), None)], np.uint64)
     if backend in ("auto", "numba"):
         try:
@@ -102,7 +101,7 @@ def make_task(program: Program, seed: int, stream: Stream, paths: int, leaves: i
                     stacklevel=2,
                 )
         else:
-            return Task(kernel, (keys, *_arrays(program)), *common)
+            return Task(kernel, (keys, *_arrays(program, points)), *common, backend="numba")
     elif backend != "numpy" and backend.split(":")[0] != "torch":
         raise ValueError(f"`backend` must be 'auto', 'numba', 'numpy', or 'torch' with or without a device; got {backend!r}.")
     if backend == "auto" and any(getattr(m.loss, "torch_stage", None) is not None for m in program.members):
@@ -110,13 +109,24 @@ def make_task(program: Program, seed: int, stream: Stream, paths: int, leaves: i
     return Task(None, (keys,), *common, program, "numpy" if backend == "auto" else backend)
 
 
-def _arrays(program: Program) -> tuple[np.ndarray, ...]:
+def task_again(task: Task, program: Program, points: Points) -> Task:
+    """The task of running chosen paths of a task once more, by the same kernel, to store what `points` says and record nothing."""
+    program, compiled = replace(program, record=program.record[:0], control=None), task.program is None
+    arguments = (task.arguments[0], *(_arrays(program, points) if compiled else ()))
+    own = None if compiled else program
+    return replace(task, arguments=arguments, program=own, points=points, shape=(0, program.columns), kept=0)
+
+
+def _arrays(program: Program, points: Points) -> tuple[np.ndarray, ...]:
     records, control = len(program.record), program.control
     taken = np.flatnonzero(control.anchor_slot >= 0) if control is not None else np.zeros(0, np.int64)
-    busy = np.union1d(program.record, taken)
-    events = np.full((len(busy) + 1, 3), -1, np.int64)  # step, which record, which slot; the last row is never reached
+    busy = np.unique(np.concatenate([program.record, taken, points.steps]))
+    events = np.full(
+        (len(busy) + 1, 4), -1, np.int64
+    )  # step, which record, which slot, which point; the last row is never reached
     events[:-1, 0] = busy
     events[np.searchsorted(busy, program.record), 1] = np.arange(records)
+    events[np.searchsorted(busy, points.steps), 3] = np.arange(len(points.steps))
     if control is None:
         slots, factors, memory = np.zeros(records, np.int64), np.zeros((records, 2)), np.zeros(len(busy))
     else:
@@ -132,29 +142,34 @@ def _arrays(program: Program) -> tuple[np.ndarray, ...]:
 def prepare(task: Task) -> None:
     """Compiles the task's kernel, or loads it, in the calling thread: threads then share it, and none compiles beside another."""
     if task.program is None:
-        _kernel(task, Chunk(0, 0, 0, 0, 0, ()), np.empty((task.position_rows, 0)))
+        _kernel(task, Chunk(0, 0, 0, 0, 0, ()))
 
 
 def run_chunk(task: Task, index: int) -> ChunkResult:
-    """Advances the paths of chunk `index` and sums what is recorded."""
+    """Advances the paths of chunk `index`, sums what is recorded and stores what is to be stored."""
     chunk = task.layout.chunk(index)
-    points = np.empty((task.position_rows, chunk.paths if task.keep else 0))
     if task.program is not None:
         from sdetools.simulation.reference import run_reference
 
-        return ChunkResult(
-            *run_reference(task.program, task.arguments[0], chunk.first, chunk.paths, points, lengths=chunk.lengths), points
-        )
-    return _kernel(task, chunk, points)
+        points = task.points.empty(picked := task.points.picked(chunk))
+
+        def look(k: int, states: Any) -> None:
+            task.points.take(
+                points, k, picked, lambda rows, own: np.concatenate([p for state in states for p in state])[rows, own]
+            )
+
+        found = run_reference(task.program, task.arguments[0], chunk.first, chunk.paths, look, lengths=chunk.lengths)
+        return ChunkResult(*found, points)
+    return _kernel(task, chunk)
 
 
-def _kernel(task: Task, chunk: Chunk, points: np.ndarray) -> ChunkResult:
+def _kernel(task: Task, chunk: Chunk) -> ChunkResult:
     from sdetools.graph import rows
     from sdetools.simulation import draw_rows
     from sdetools.simulation.kernel import load, one_blas_thread
     from sdetools.simulation.library import ADDRESSES, Nodes
 
-    kernel = task.kernel
+    kernel, stored = task.kernel, task.points
     assert kernel is not None
     run = load(kernel.text, kernel.foreign)
     functions = np.array([rows.address(name) for name in kernel.functions] or [0], np.int64)
@@ -162,15 +177,19 @@ def _kernel(task: Task, chunk: Chunk, points: np.ndarray) -> ChunkResult:
     lost, seen = np.zeros(task.members, np.int64), np.full(task.members, NEVER)
     keys, *arguments = task.arguments
     blocks = -(-chunk.paths // kernel.lanes)
+    points = stored.empty(picked := stored.picked(chunk))
 
-    def call(watch: bool, lost: np.ndarray, points: np.ndarray) -> None:
+    def call(watch: bool, seen: np.ndarray, picked: np.ndarray) -> None:
         run(
             np.uint64(chunk.first), blocks, chunk.paths, keys, watch, task.steps, *arguments, task.kept, nodes.leaf, nodes.tree, lost, seen,
-            points, ADDRESSES, draw_rows.ADDRESSES, functions, kernel.numbers, kernel.sizes, *kernel.data,
+            stored.real, picked, points, ADDRESSES, draw_rows.ADDRESSES, functions, kernel.numbers, kernel.sizes, *kernel.data,
         )  # fmt: skip
 
     with one_blas_thread if kernel.gemm else nullcontext():
-        call(False, lost, points)
+        if stored.chosen is not None:  # no moments, no losses, and no blocks without chosen paths
+            call(True, np.zeros_like(seen), picked)
+        else:
+            call(False, seen, picked)
         if lost.any():  # the same paths once more, looking at every step: draws have addresses, so this is exact
-            call(True, np.zeros(task.members, np.int64), np.empty((task.position_rows, 0)))
+            call(True, seen, picked[:0])
     return ChunkResult(nodes.sums, nodes.counts, lost, seen, points)

@@ -84,7 +84,7 @@ class _Writer:
         self.functions, self.program, self.L = functions, functions.program, lanes
         self.tables, self.rows, self.Z, self.W = Tables(), 0, 0, 0
         self.at: dict[Any, int] = {}
-        for v in [*functions.state, *functions.anchors]:
+        for v in [*functions.state, *functions.anchors]:  # parts first: `Program.state_rows`
             self.at[v.key] = self.take(v.size)
         self.h = self.take(functions.width * self.program.columns)
         self.names = self._names()
@@ -254,12 +254,6 @@ class _Writer:
                 f"if k + 1 < seen[{i}] and lanes.call(lib[{LOST}], base, {span}, valid, {L}, 0) > 0:",
                 f"    seen[{i}] = k + 1",
             ]
-        points, row = [], 0
-        for parts in self.functions.parts:
-            at = self.at[parts[0].key]
-            points += [f"for i in range({self.tables.size(parts[0].size)}):", "    for j in range(valid):"]
-            points.append(f"        points[{row} + i, b * {L} + j] = S[({at} + i) * {L} + j]")
-            row += parts[0].size
         data = "".join(f", d{i}" for i in range(len(self.tables.data)))
         return TEMPLATE.format(
             imports="".join(_import(name, f) for name, f in self.tables.stages.items()),
@@ -281,7 +275,6 @@ class _Writer:
             step=_block(step, 12),
             watch=_block(watch, 16),
             lost=_block(lost, 12),
-            points=_block(points, 12),
         )
 
 
@@ -312,7 +305,7 @@ u64 = np.uint64
 
 
 @jit(cache={cache}, **lanes.FAST)
-def run(first, blocks, paths, keys, watch, steps, C, P, events, memory, slots, factors, kept, leaf, tree, lost, seen, points, lib, Q, F, K, N{data}):
+def run(first, blocks, paths, keys, watch, steps, C, P, events, memory, slots, factors, kept, leaf, tree, lost, seen, shown, picked, points, lib, Q, F, K, N{data}):
     rows, Zs = np.empty({rows} * {L}), np.empty({Z} * {L})
     Ws, Vs = np.empty({W} * {L}, np.uint64), np.empty(kept * {anchors} * {L} + 1)
     base, Zbase, Wbase = rows.ctypes.data, Zs.ctypes.data, Ws.ctypes.data
@@ -320,15 +313,25 @@ def run(first, blocks, paths, keys, watch, steps, C, P, events, memory, slots, f
     S2, Z2 = rows.reshape(({rows}, {L})), Zs.reshape(({Z}, {L}))
     changing = 1 if C.shape[0] > 1 else 0
     {every}
+    until = 0
     for b in range(blocks):
         at = first + u64(b * {L})
         valid = min({L}, paths - b * {L})
         before = b % {blocks} * {L}
+        begin = until
+        while until < picked.size and picked[until] < b * {L} + valid:
+            until += 1
+        if watch and begin == until and picked.size > 0:
+            continue
 {start}
         e = 0
         for k in range(steps + 1):
             if k == events[e, 0]:
-                slot, t = events[e, 2], events[e, 1]
+                slot, t, point = events[e, 2], events[e, 1], events[e, 3]
+                if point >= 0:
+                    for i in range(shown.size):
+                        for n in range(begin, until):
+                            points[point, i, n] = S[shown[i] * {L} + picked[n] - b * {L}]
                 if slot >= 0:
 {snapshot}
                 if t >= 0 and not watch:
@@ -346,7 +349,5 @@ def run(first, blocks, paths, keys, watch, steps, C, P, events, memory, slots, f
 {lost}
             if before == {last} or b == blocks - 1:
                 lanes.call(lib[3], tree, before + valid, 0, 0, 0, 0)
-        if points.shape[1] > 0:
-{points}
     rows[0], Zs[0], Ws[0], Vs[0] = 0.0, 0.0, u64(0), 0.0  # used to the end, or Numba frees them
 '''

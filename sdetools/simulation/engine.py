@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
@@ -18,12 +18,15 @@ import numpy as np
 
 from sdetools import _check
 from sdetools.graph.tracing import NotTraceable
-from sdetools.simulation.chunks import NEVER, ChunkResult, Task, cost, make_task, prepare, run_chunk
+from sdetools.simulation.chunks import NEVER, ChunkResult, Task, cost, make_task, prepare, run_chunk, task_again
 from sdetools.simulation.layout import MOST_ROWS, wanted_leaves
 from sdetools.simulation.philox import PATHS, WIDEST, Stream
 from sdetools.simulation.program import Program
 from sdetools.simulation.records import GROUPS, LEAF, Tree
 from sdetools.simulation.store import Store
+from sdetools.simulation.trajectories import chosen, stored
+
+Accept = Callable[[int, ChunkResult], None]
 
 MOST_THREADS = 4096
 """More than any machine has cores."""
@@ -40,14 +43,18 @@ class Sums:
     """What the paths came to: moments of each group, `(256, records, columns, statistics)`, paths in each group, and lost paths.
 
     `lost` counts the paths of each member that left the finite range, `first` is the first step at which one did (-1 for never).
-    `points` holds the last positions, `(rows, paths)`, when they were kept.
+    `points` holds the last positions, `(rows, paths)`, when they were kept. `slices` `(steps, rows, paths)` and `trajectories`
+    `(records, rows, chosen paths)` hold the state, in the rows of `Program.state_rows`. `backend` is the one that ran.
     """
 
     groups: np.ndarray
     counts: np.ndarray
     lost: np.ndarray
     first: np.ndarray
-    points: np.ndarray | None
+    points: np.ndarray | None = None
+    slices: np.ndarray | None = None
+    trajectories: np.ndarray | None = None
+    backend: str = ""
 
     @property
     def paths(self) -> int:
@@ -93,9 +100,12 @@ def execute(
     progress: Callable[[int, int], None] | None = None,
     operations: float | None = None,
     leaves: int | None = None,
+    slices: Sequence[int] = (),
+    trajectories: Sequence[int] = (),
 ) -> Sums:
     """All chunks of a program. `progress(done, total)` is called after each chunk, in paths.
 
+    `keep` keeps the last positions, `slices` the state of all paths at these steps, `trajectories` that of these paths at recorded steps.
     `threads` is the number of workers of an executor that does not say it. `operations` of a path's step, about a nanosecond each, decide
     how large chunks are (`chunks.cost` if None); `leaves` overrides that, for tests. Neither changes a bit of the result.
     """
@@ -111,8 +121,15 @@ def execute(
         threads = _check.count("threads", threads, most=MOST_THREADS)
     rows = sum(m.dim for m in program.members)
     check_records(program)
-    _fits("keep_final", f"{paths:,} paths", rows * paths * keep, "Keep fewer paths.")
-    task = make_task(program, seed, stream, paths, 1, keep, backend)
+    points, asked = stored(program, keep, slices), np.asarray(trajectories, np.int64)
+    what, size = (
+        (f"{len(points.steps)} times of " if len(slices) else "") + f"{paths:,} paths",
+        len(points.steps) * len(points.rows),
+    )
+    _fits("slices" if len(slices) else "keep_final", what, paths * size, "Keep fewer paths.")
+    what, size = f"{len(program.record):,} records of {len(asked):,} paths", len(program.record) * program.state_rows.size
+    _fits("trajectories", what, len(asked) * size, "Choose fewer paths, or record fewer times.")
+    task = make_task(program, seed, stream, paths, 1, points, backend)
     in_rows, numpy = task.program is not None, task.backend == "numpy"
     if leaves is None:
         data = task.kernel.data if task.kernel is not None else ()
@@ -128,12 +145,12 @@ def execute(
     if in_rows:
         held = min(paths, task.layout.size * LEAF)
         _fits("paths", f"{held:,} paths at once", rows * held, "Take fewer, or a backend that compiles.")
-    gathered = _Gatherer(task, paths if keep else 0)
+    gathered = _Gatherer(task)
     key = ""
     finished = bytearray(task.layout.chunks)
     if store is not None:
         key = program.fingerprint(
-            seed, stream, paths, leaves, keep, task.backend if in_rows else "kernel", "moments along a tree"
+            seed, stream, paths, leaves, points.steps, points.rows, task.backend if in_rows else "kernel", "moments along a tree"
         )
         for index, result in store.load(key):
             finished[index] = 1
@@ -148,28 +165,53 @@ def execute(
         if progress is not None:
             progress(gathered.paths, paths)
 
-    waiting = (index for index in range(task.layout.chunks) if not finished[index])
-    left = len(finished) - sum(finished)
+    waiting = [index for index in range(task.layout.chunks) if not finished[index]]
     try:
-        if task.backend.startswith("torch") and in_rows:
-            for index, result in _on_torch(task, waiting):
-                accept(index, result)
-        elif executor is not None:
-            workers = getattr(executor, "_max_workers", None) or threads or UNKNOWN_WORKERS
-            _feed(executor, task, waiting, IN_FLIGHT * workers, accept)
-        else:
-            threads = min(threads or available_threads(), left)
-            if threads <= 1:
-                for index in waiting:
-                    accept(index, run_chunk(task, index))
-            else:
-                prepare(task)
-                with ThreadPoolExecutor(threads, thread_name_prefix="sdetools") as pool:
-                    _feed(pool, task, waiting, IN_FLIGHT * threads, accept)
+        _run(task, waiting, threads, executor, accept)
     finally:
         if store is not None:
             store.commit()
-    return gathered.result()
+    last = gathered.points[-1] if keep else None
+    return replace(
+        gathered.result(),
+        points=last[np.isin(points.rows, program.positions)] if last is not None and len(slices) else last,
+        slices=gathered.points[: len(slices)] if len(slices) else None,
+        trajectories=_followed(task_again(task, program, chosen(program, asked)), asked, threads, executor)
+        if len(asked)
+        else None,
+        backend=task.backend,
+    )
+
+
+def _followed(task: Task, asked: np.ndarray, threads: int | None, executor: Executor | None) -> np.ndarray:
+    """What is stored of the paths that a task chooses, in the order asked for: of the chunks that hold them."""
+    points = task.points
+    whole = points.whole(task.layout.paths)
+
+    def accept(index: int, result: ChunkResult) -> None:
+        points.put(whole, task.layout.chunk(index), result.points)
+
+    _run(task, points.chunks(task.layout), threads, executor, accept)
+    return whole if (np.diff(asked) > 0).all() else whole[..., np.searchsorted(points.chosen, asked)]
+
+
+def _run(task: Task, waiting: Sequence[int], threads: int | None, executor: Executor | None, accept: Accept) -> None:
+    """Runs chunks where they are to run, and hands their results to `accept` as they come."""
+    if task.backend.startswith("torch"):
+        for index, result in _on_torch(task, waiting):
+            accept(index, result)
+    elif executor is not None:
+        workers = getattr(executor, "_max_workers", None) or threads or UNKNOWN_WORKERS
+        _feed(executor, task, iter(waiting), IN_FLIGHT * workers, accept)
+    else:
+        threads = min(threads or available_threads(), len(waiting))
+        if threads <= 1:
+            for index in waiting:
+                accept(index, run_chunk(task, index))
+        else:
+            prepare(task)
+            with ThreadPoolExecutor(threads, thread_name_prefix="sdetools") as pool:
+                _feed(pool, task, iter(waiting), IN_FLIGHT * threads, accept)
 
 
 def _on_torch(task: Task, waiting: Iterable[int]) -> Iterator[tuple[int, ChunkResult]]:
@@ -184,11 +226,10 @@ def _on_torch(task: Task, waiting: Iterable[int]) -> Iterator[tuple[int, ChunkRe
         runner = Runner(task)
     except NotTraceable as error:
         raise ValueError(f"backend {task.backend!r} cannot run this: {error}. Use backend='numpy'.") from error
-    for batch in runner.batches(waiting):
-        yield from zip(batch, runner.run(batch))
+    yield from runner.results(waiting)
 
 
-def _feed(pool: Executor, task: Task, waiting: Iterator[int], most: int, accept: Callable[[int, ChunkResult], None]) -> None:
+def _feed(pool: Executor, task: Task, waiting: Iterator[int], most: int, accept: Accept) -> None:
     """Keeps at most `most` chunks in flight, handed out in order and accepted as they come; what is done for one is independent of `most`."""
     pending: dict[Future[ChunkResult], int] = {}
     done: SimpleQueue[Future[ChunkResult]] = SimpleQueue()
@@ -210,20 +251,19 @@ def _feed(pool: Executor, task: Task, waiting: Iterator[int], most: int, accept:
 class _Gatherer:
     """Puts chunks at their place, in whatever order they come."""
 
-    def __init__(self, task: Task, kept_paths: int) -> None:
-        self.layout, self.tree = task.layout, Tree(task.statistics, task.layout.leaves)
+    def __init__(self, task: Task) -> None:
+        self.task, self.layout, self.tree = task, task.layout, Tree(task.statistics, task.layout.leaves)
         self.groups = np.zeros((GROUPS, *task.shape, len(task.statistics)))
         self.counts = np.zeros(GROUPS, np.int64)
         self.lost = np.zeros(task.members, np.int64)
         self.first = np.full(task.members, NEVER)
-        self.points = np.empty((task.position_rows, kept_paths)) if task.keep else None
+        self.points = task.points.whole(task.layout.paths)
         self.paths = 0
 
     def add(self, index: int, result: ChunkResult) -> None:
         chunk = self.layout.chunk(index)
         self.paths += chunk.paths
-        if self.points is not None:
-            self.points[:, chunk.first : chunk.first + chunk.paths] = result.points
+        self.task.points.put(self.points, chunk, result.points)
         for group, moments, count in zip(range(chunk.group, GROUPS), result.sums, result.counts.tolist()):
             root = self.tree.add(group, chunk.level, chunk.index, moments, count)
             if root is not None:
@@ -233,4 +273,4 @@ class _Gatherer:
 
     def result(self) -> Sums:
         first = np.where(self.first == NEVER, -1, self.first)
-        return Sums(self.groups, self.counts, self.lost, first, self.points)
+        return Sums(self.groups, self.counts, self.lost, first)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from sdetools.simulation.records import LEAF, span
 
@@ -74,6 +75,13 @@ class Layout:
             return -(-self.leaves // self.size)
         groups, rest = divmod(self.leaves, self.span)
         return groups * self._per_group + -(-rest // self.size)
+
+    def holding(self, path: Any) -> Any:
+        """The index of the chunk that holds a path, or of those that hold an array of paths."""
+        leaf = path // LEAF
+        if self.whole:
+            return leaf // self.size
+        return leaf // self.span * self._per_group + leaf % self.span // self.size
 
     def chunk(self, index: int) -> Chunk:
         """Which paths, and which nodes, chunk `index` is."""

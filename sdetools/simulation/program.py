@@ -184,6 +184,26 @@ class Program:
         return len(self.observables) + len(self.functionals)
 
     @cached_property
+    def parts(self) -> tuple[str, ...]:
+        """The names of the members' parts, each once."""
+        return tuple(dict.fromkeys(name for m in self.members for name in m.parts))
+
+    @cached_property
+    def state_rows(self) -> np.ndarray:
+        """Where the parts lie when those of all members stand one below another, `(members, parts, dim)`; -1 for one a member lacks."""
+        rows, at = np.full((len(self.members), len(self.parts), self.members[0].dim), -1), 0
+        for own, member in zip(rows, self.members):
+            for name in member.parts:
+                own[self.parts.index(name)] = np.arange(at, at + member.dim)
+                at += member.dim
+        return rows
+
+    @property
+    def positions(self) -> np.ndarray:
+        """The rows of each member's first part."""
+        return np.concatenate([own[self.parts.index(m.parts[0])] for own, m in zip(self.state_rows, self.members)])
+
+    @cached_property
     def noise(self) -> DrivingNoise:
         return DrivingNoise.of(self.members, self.coupled, self.every[: len(self.members)])
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from sdetools.dynamics.base import State
 from sdetools.simulation.draws import fill
 from sdetools.simulation.program import NEVER, Program, parts_of, told
 from sdetools.simulation.records import Trees, in_leaves, leaf_counts, of_leaves
@@ -18,14 +19,15 @@ def run_reference(
     keys: np.ndarray,
     first: int,
     paths: int,
-    points: np.ndarray,
+    look: Callable[[int, list[State]], None] | None = None,
     scale: float = 1.0,
     lengths: Sequence[int] = (),
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Moments `(nodes, records, columns, statistics)` and paths of the nodes of `lengths` leaves (one of all unless said) from path `first`
-    on; lost paths and first losses of the members. The last positions go to `points` if it has room for them.
+    on; lost paths and first losses of the members.
 
-    `scale` multiplies the draws of the steps: to look at a program farther out than its own paths come.
+    `scale` multiplies the draws of the steps: to look at a program farther out than its own paths come. `look(k, states)` is called with the
+    members' states before step k, and after the last one.
     """
     path = np.arange(first, first + paths)
     trees = Trees(lengths or (len(leaf_counts(paths)),), paths)
@@ -39,6 +41,8 @@ def run_reference(
         anchors: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         record = {int(k): t for t, k in enumerate(program.record)}
         for k in range(program.steps + 1):
+            if look is not None:
+                look(k, states)
             if program.control is not None and program.control.anchor_slot[k] >= 0:
                 x, m = states[0][:2]
                 anchors[int(program.control.anchor_slot[k])] = (x - program.control.memory[k] * m, held.copy())
@@ -58,8 +62,6 @@ def run_reference(
                 if seen[i] == NEVER and not all(np.isfinite(part).all() for part in state):
                     seen[i] = k + 1
     lost = np.array([(~np.isfinite(np.concatenate(s)).all(axis=0)).sum() for s in states], dtype=np.int64)
-    if points.shape[1]:
-        points[:] = np.concatenate([s[0] for s in states])
     return sums, trees.counts, lost, seen
 
 

@@ -302,15 +302,15 @@ def _locked(file: int) -> bool:
 
 
 def _pack(result: ChunkResult) -> bytes:
-    head = struct.pack("<7q", *result.sums.shape, len(result.lost), *result.points.shape)
+    head = struct.pack("<8q", *result.sums.shape, len(result.lost), *result.points.shape)
     arrays = (result.sums, result.counts, result.lost, result.first, result.points)
     return head + b"".join(np.ascontiguousarray(a).astype(a.dtype.newbyteorder("<")).tobytes() for a in arrays)
 
 
 def _unpack(payload: bytes) -> ChunkResult:
     """A chunk whose arrays are views of the row."""
-    nodes, records, columns, statistics, members, rows, kept = struct.unpack_from("<7q", payload)
-    at = struct.calcsize("<7q")
+    nodes, records, columns, statistics, members, *points = struct.unpack_from("<8q", payload)
+    at = struct.calcsize("<8q")
 
     def take(dtype: str, *shape: int) -> np.ndarray:
         nonlocal at
@@ -319,4 +319,4 @@ def _unpack(payload: bytes) -> ChunkResult:
         return out
 
     sums, counts = take("<f8", nodes, records, columns, statistics), take("<i8", nodes)
-    return ChunkResult(sums, counts, take("<i8", members), take("<i8", members), take("<f8", rows, kept))
+    return ChunkResult(sums, counts, take("<i8", members), take("<i8", members), take("<f8", *points))

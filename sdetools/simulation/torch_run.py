@@ -6,7 +6,8 @@ integers. Losses given as torch functions run as calls through `torch.func`. Chu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -122,8 +123,9 @@ class Paths:
         gone = sum((self.state[part.key] * 0.0).sum(0) for part in self.made.functions.parts[i])
         return gone != 0.0  # type: ignore[return-value]
 
-    def points(self) -> torch.Tensor:
-        return torch.cat([self.state[parts[0].key] for parts in self.made.functions.parts])
+    def parts(self) -> torch.Tensor:
+        """The members' parts, one below another."""
+        return torch.cat([self.state[part.key] for parts in self.made.functions.parts for part in parts])
 
 
 def _segments(z: torch.Tensor, plan: Any) -> list[torch.Tensor]:
@@ -142,17 +144,13 @@ class Runner:
         self.C = torch.as_tensor(self.program.coefficients, dtype=self.dtype, device=self.device)
         self.P = torch.as_tensor(self.program.parameters, dtype=self.dtype, device=self.device)
 
-    def batches(self, waiting: Sequence[int]) -> Iterator[list[int]]:
-        """Runs of consecutive chunks, each of at most a batch's paths (one chunk at least)."""
-        most = max(1, (CPU_BATCH if self.device.type == "cpu" else DEVICE_BATCH) // (self.task.layout.size * LEAF))
-        batch: list[int] = []
-        for index in waiting:
-            if batch and (index != batch[-1] + 1 or len(batch) >= most):
-                yield batch
-                batch = []
-            batch.append(index)
-        if batch:
-            yield batch
+    def results(self, waiting: Iterable[int]) -> Iterator[tuple[int, ChunkResult]]:
+        """The results of chunks, in batches of a fixed grid, of which all chunks are run: last bits of a matrix product depend on its width."""
+        layout = self.task.layout
+        most = max(1, (CPU_BATCH if self.device.type == "cpu" else DEVICE_BATCH) // (layout.size * LEAF))
+        for at, own in groupby(waiting, lambda index: index // most * most):
+            wanted, batch = set(own), range(at, min(at + most, layout.chunks))
+            yield from ((index, result) for index, result in zip(batch, self.run(batch)) if index in wanted)
 
     @torch.no_grad()
     def run(self, batch: Sequence[int]) -> list[ChunkResult]:
@@ -165,7 +163,11 @@ class Runner:
         control, anchors = program.control, {}
         record = {int(k): t for t, k in enumerate(program.record)}
         seen = [np.full(len(batch), NEVER) for _ in program.members]
+        stored, picks = self.task.points, [self.task.points.picked(c) for c in chunks]
+        picked = np.concatenate([c.first - chunks[0].first + own for c, own in zip(chunks, picks)])
+        points = stored.empty(picked)
         for k in range(program.steps + 1):
+            stored.take(points, k, picked, lambda rows, own: paths.parts()[rows, own].double().cpu().numpy())
             if control is not None and control.anchor_slot[k] >= 0:
                 x, m = (paths.state[part.key] for part in self.made.functions.parts[0][:2])
                 anchors[int(control.anchor_slot[k])] = [
@@ -184,14 +186,12 @@ class Runner:
                             seen[i][c] = k + 1
         ends = np.cumsum([len(c.lengths) for c in chunks])[:-1]
         lost = [[int(part.sum()) for part in torch.split(paths.lost(i), sizes)] for i in range(len(program.members))]
-        points: Any = [np.empty((self.task.position_rows, 0))] * len(batch)
-        if self.task.keep:
-            points = [part.double().cpu().numpy() for part in torch.split(paths.points(), sizes, dim=1)]
+        stored_of = np.split(points, np.cumsum([len(p) for p in picks])[:-1], axis=2)
         out = []
         for c, (index, own, counts) in enumerate(zip(batch, np.split(sums, ends), np.split(trees.counts, ends))):
             first = np.array([s[c] for s in seen])
             first = self._first_loss(index, first) if (first != NEVER).any() else first
-            out.append(ChunkResult(own, counts, np.array([row[c] for row in lost]), first, points[c]))
+            out.append(ChunkResult(own, counts, np.array([row[c] for row in lost]), first, stored_of[c]))
         return out
 
     def _recorded(self, paths: Paths, t: int, anchors: dict[int, Any]) -> np.ndarray:

@@ -39,17 +39,22 @@ def steps_to(horizon: float, step_time: float, name: str = "horizon") -> int:
     return whole
 
 
-def recorded_steps(times: Any, steps: int, step_time: float, memory: float) -> np.ndarray:
-    """The steps to record: as `times` asks ("all", or a list of times), or each of the first 8 / (1 - beta) and then geometrically."""
+def asked_steps(name: str, times: Any, steps: int, step_time: float) -> np.ndarray:
+    """The steps of a list of times, or of "all" of them."""
     if isinstance(times, str):
         if times != "all":
-            raise ValueError(f"`times` must be a list of times, 'all' or None; got {times!r}.")
+            raise ValueError(f"`{name}` must be a list of times, 'all' or None; got {times!r}.")
         return np.arange(steps + 1)
+    asked = np.atleast_1d(_check.finite(name, times))
+    if asked.ndim != 1 or not len(asked) or asked.min() < 0 or asked.max() > steps * step_time * (1 + 1e-9):
+        raise ValueError(f"`{name}` must be a list of times between 0 and the horizon {steps * step_time:.6g}; got {times!r}.")
+    return np.unique([0 if t == 0 else steps_to(t, step_time, name) for t in asked.tolist()])
+
+
+def recorded_steps(times: Any, steps: int, step_time: float, memory: float) -> np.ndarray:
+    """The steps to record: as `times` asks ("all", or a list of times), or each of the first 8 / (1 - beta) and then geometrically."""
     if times is not None:
-        asked = np.atleast_1d(_check.finite("times", times))
-        if asked.ndim != 1 or not len(asked) or asked.min() < 0 or asked.max() > steps * step_time * (1 + 1e-9):
-            raise ValueError(f"`times` must be a list of times between 0 and the horizon {steps * step_time:.6g}; got {times!r}.")
-        return np.unique([0 if t == 0 else steps_to(t, step_time, "times") for t in asked.tolist()])
+        return asked_steps("times", times, steps, step_time)
     dense = min(steps, math.ceil(8 * memory))
     chosen = set(np.unique(np.linspace(0, dense, min(dense, DENSE) + 1).round().astype(int)).tolist()) | {steps}
     k = float(max(dense, 10))

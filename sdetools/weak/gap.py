@@ -17,6 +17,7 @@ from sdetools.weak.known import Known
 from sdetools.weak.observables import column
 from sdetools.weak.run import chosen_paths, make_program
 from sdetools.weak.statistics import PairStatistics
+from sdetools.weak.trajectories import Asked, Paths
 from sdetools.weak.work import Options, opened
 
 if TYPE_CHECKING:
@@ -28,10 +29,11 @@ LEAST_GROUPS = 4
 
 
 @dataclass(frozen=True)
-class WeakGap:
+class WeakGap(Paths):
     """E h(x_k) - E h(z_k) of a pair. `at(h, time)` and `sup(h)` are Estimates, `data` an xarray.Dataset over (time, observable).
 
     `variance_reduction(h)` compares with independent sampling. `diverged` counts lost paths of both members.
+    `trajectories`, `slices` and `plot_paths()` as `trajectories=` and `slices=` asked, over both members.
     """
 
     first: Moving
@@ -44,6 +46,10 @@ class WeakGap:
     controlled: bool
     confidence: float
     known: Known
+
+    @property
+    def members(self) -> tuple[Moving, ...]:
+        return self.first, self.second
 
     @property
     def paths(self) -> int:
@@ -157,6 +163,8 @@ def weak_gap(
     coupled: bool = True,
     control: bool = True,
     keep_final: bool = False,
+    trajectories: Any = None,
+    slices: Any = None,
     confidence: float = 0.95,
     seed: int = 0,
     threads: int | None = None,
@@ -186,12 +194,13 @@ def weak_gap(
     True
     """
     program, record, step_time = make_program((first, second), x0, horizon, observe, times, functionals, control, coupled)
+    asked = Asked.of(program, step_time, trajectories, slices)
     program.noise  # noqa: B018  refuses draws that cannot be shared, before anything runs
     with opened(store, resume, program.fingerprint(seed, stream, paths, precision)) as kept:
         options = Options(seed, Stream.of(stream), threads, executor, kept, progress, backend)
         paths = chosen_paths(paths, precision, program, confidence, options)
-        sums = options.run(program, paths, keep=keep_final)
+        sums, found = asked.run(paths, options, keep_final)
     names = tuple(o.name for o in (*program.observables, *program.functionals))
     controlled, statistics = program.control is not None, PairStatistics(sums)
     known = Known(program, statistics)
-    return WeakGap(first, second, record * step_time, record, names, statistics, coupled, controlled, confidence, known)
+    return WeakGap(first, second, record * step_time, record, names, statistics, coupled, controlled, confidence, known, **found)

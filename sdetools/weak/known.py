@@ -154,9 +154,9 @@ class Known:
         program = self.program
         if program.steps > PROOF_STEPS:
             return np.ones(self._shape)
-        points = np.zeros((program.members[0].dim * 2, PROOF_PATHS))
-        self._reference(program, points)
-        ends = points[: program.members[0].dim]
+        seen: dict[str, np.ndarray] = {}
+        self._reference(program, lambda _, states: seen.update(x=states[0][0]))
+        ends = seen["x"]
         reached = np.abs(ends).max(axis=1, initial=0.0, where=np.isfinite(ends))
         nudge = NUDGE * np.maximum(self._reach, reached)
         first, every = program.members[0], program.every[0]
@@ -164,7 +164,7 @@ class Known:
             program, members=(first, first), x0=(program.x0[0], _moved(program.x0[0], nudge)), steps=program.steps // every,
             record=program.record // every, control=None, coupled=True, every=(1, 1),
         )  # fmt: skip
-        moments = self._reference(twin, np.empty((0, 0)))
+        moments = self._reference(twin)
         with np.errstate(all="ignore"):
             moved = np.sqrt(moments[..., PAIR.index("d")] ** 2 + moments[..., PAIR.index("d2")] / PROOF_PATHS) / (
                 NUDGE * self._sizes
@@ -172,16 +172,14 @@ class Known:
         return np.maximum.accumulate(np.where(np.isfinite(moved), np.maximum(moved, 1.0), 1.0), axis=0)
 
     @staticmethod
-    def _reference(program: Program, points: np.ndarray, scale: float = 1.0) -> np.ndarray:
+    def _reference(program: Program, look: Any = None, scale: float = 1.0) -> np.ndarray:
         """Moments over a few paths, on draws that no run takes; those of two values are replaced by normal ones."""
         noise = program.noise
         normal = tuple(DrawPlan(tuple(Normal(d.n) if isinstance(d, Sign) else d for d in plan.draws)) for plan in noise.sets)
         program = replace(program)
         program.__dict__["noise"] = replace(noise, sets=normal)
         keys = np.array([stream_key(0, PROOF, role) for role in (*range(len(normal)), None)], np.uint64)
-        if not points.size:
-            points = np.empty((0, 0))
-        return run_reference(program, keys, 0, PROOF_PATHS, points, scale)[0][0]
+        return run_reference(program, keys, 0, PROOF_PATHS, look, scale)[0][0]
 
     @cached_property
     def _same(self) -> bool:
@@ -271,7 +269,7 @@ class Known:
 
         A size from elsewhere would not do: a steep sigmoid far from its step is nothing beside what it was at the start, but not constant.
         """
-        names, moments = program.statistics, self._reference(program, np.empty((0, 0)), scale)
+        names, moments = program.statistics, self._reference(program, None, scale)
         own, spread = (("x", "z"), "d2") if program.pair else (("h",), "h2")
         with np.errstate(all="ignore"):
             squares = [moments[..., names.index(m)] ** 2 + moments[..., names.index(m + "2")] / PROOF_PATHS for m in own]
@@ -283,7 +281,7 @@ class Known:
         program = self.program
         points = observables(list(program.members[0].names), program.members[0])
         moved = replace(program, observables=points, functionals=(), control=None)
-        x, z, d, xx, zz, dd, *_ = np.moveaxis(self._reference(moved, np.empty((0, 0)), scale), -1, 0)
+        x, z, d, xx, zz, dd, *_ = np.moveaxis(self._reference(moved, None, scale), -1, 0)
         with np.errstate(all="ignore"):
             size = np.sqrt(np.maximum.accumulate(x * x + z * z + (xx + zz) / PROOF_PATHS, axis=0) + self._reach**2)
             apart = np.sqrt(d * d + dd / PROOF_PATHS)

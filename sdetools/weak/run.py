@@ -20,6 +20,7 @@ from sdetools.weak.estimate import Estimate
 from sdetools.weak.known import Known
 from sdetools.weak.observables import column, observables
 from sdetools.weak.statistics import SingleStatistics
+from sdetools.weak.trajectories import Asked, Paths
 from sdetools.weak.work import Options, opened, paths_for_precision
 
 if TYPE_CHECKING:
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Simulation:
+class Simulation(Paths):
     """Means of observables along one dynamics. `data`: an xarray.Dataset over (time, observable); `at(h, time)`: an Estimate.
+
+    `trajectories`, `slices` and `plot_paths()` as `trajectories=` and `slices=` asked.
 
     `times` `(records,)`, `names` of the columns, `final` the last points `(dim, paths)` if they were kept, `diverged` the number of paths
     that left the finite range and `first_divergence` the first step at which one did (-1: none).
@@ -41,6 +44,10 @@ class Simulation:
     statistics: SingleStatistics
     confidence: float
     known: Known
+
+    @property
+    def members(self) -> tuple[Moving, ...]:
+        return (self.dynamics,)
 
     @property
     def paths(self) -> int:
@@ -98,6 +105,8 @@ def simulate(
     times: Any = None,
     functionals: Any = (),
     keep_final: bool = False,
+    trajectories: Any = None,
+    slices: Any = None,
     confidence: float = 0.95,
     seed: int = 0,
     threads: int | None = None,
@@ -114,6 +123,10 @@ def simulate(
     `observe`: expressions, functions, losses, or a dict of them; `functionals`: additive functionals of the path (`st.PathLength()`, ...).
     `precision` instead of `paths`: the half-width that every recorded mean shall reach, by a pilot run. `times`: when to record (by
     default the first 8 / (1 - beta) steps and then geometrically; "all" for every step). `keep_final` keeps the last points.
+    `trajectories`: how many of the first paths, or numbers of paths, to keep at the recorded times, for `run.trajectories`, an
+    xarray.DataArray over (path, time, part, coordinate), and `run.plot_paths()`. They are run again after the others, so they cost neither
+    time nor memory where nobody looks, and are equal to the bit. `slices`: times, recorded or not, at which all paths are kept, for
+    `run.slices`, likewise.
     The draws depend on `seed` alone: threads, executor and interruptions change no bit. `store` keeps finished chunks in a file,
     `resume=True` takes them up; `stream`, 0, 1, 2, ..., is another set of draws of the same seed. Units of time are those of `dynamics.step_time`. ValueError for anything that does not fit.
 
@@ -122,15 +135,19 @@ def simulate(
     >>> run = st.simulate(st.SGD(oracle, st.schedules.constant(eta=0.5)), x0=[1.0], horizon=1.0, paths=10, observe=["x**2"], backend="numpy")
     >>> run.at("x**2")
     E[x**2] at t=1 = 0.0625 (exact)
+    >>> run = st.simulate(run.dynamics, x0=[1.0], horizon=1.0, paths=10, observe=["x"], trajectories=[3, 7], backend="numpy")
+    >>> run.trajectories.sel(path=7, part="x", coordinate="x").values.tolist()
+    [1.0, 0.5, 0.25]
     """
     program, record, step_time = make_program((dynamics,), x0, horizon, observe, times, functionals, control=False, coupled=True)
+    asked = Asked.of(program, step_time, trajectories, slices)
     with opened(store, resume, program.fingerprint(seed, stream, paths, precision)) as kept:
         options = Options(seed, Stream.of(stream), threads, executor, kept, progress, backend)
         paths = chosen_paths(paths, precision, program, confidence, options)
-        sums = options.run(program, paths, keep=keep_final)
+        sums, found = asked.run(paths, options, keep_final)
     names = tuple(o.name for o in (*program.observables, *program.functionals))
     statistics = SingleStatistics(sums)
-    return Simulation(dynamics, record * step_time, record, names, statistics, confidence, Known(program, statistics))
+    return Simulation(dynamics, record * step_time, record, names, statistics, confidence, Known(program, statistics), **found)
 
 
 def make_program(

@@ -232,18 +232,15 @@ def _distances(
 def _shown(
     members: Mapping[str, Moving], x0: Any, times: np.ndarray, shown: int, seed: int, stream: Stream
 ) -> dict[str, np.ndarray]:
-    """Some paths at the recorded times: draws have addresses, so that a run to each time takes the same paths."""
+    """Some paths, `(dim, frames, shown)`, at the start and the recorded times."""
     if not shown or next(iter(members.values())).dim > 3:
         return {}
     out = {}
     for name, member in members.items():
-        start = np.broadcast_to(member.start(np.asarray(x0, dtype=float))[0][:, None], (member.dim, shown))
-        frames = [
-            simulate(
-                member, x0=x0, horizon=float(t), paths=shown, observe=[member.names[0]], times=[float(t)], keep_final=True, seed=seed,
-                stream=stream.at(int(name == SLOW)),
-            ).final
-            for t in times
-        ]  # fmt: skip
-        out[name] = np.stack([start, *frames], axis=1)
+        run = simulate(
+            member, x0=x0, horizon=float(max(times)), paths=shown, observe=[member.names[0]], times=[0.0, *times], trajectories=shown,
+            seed=seed, stream=stream.at(int(name == SLOW)),
+        )  # fmt: skip
+        assert run.trajectories is not None
+        out[name] = run.trajectories.isel(part=0).transpose("coordinate", "time", "path").values
     return out

@@ -36,11 +36,21 @@ class Options:
     progress: Any = False
     backend: str = "auto"
 
-    def run(self, program: Program, paths: int, keep: bool = False, label: str = "paths") -> Sums:
-        """The sums of a program over `paths` paths."""
+    def run(self, program: Program, paths: int, keep: bool = False, label: str = "paths", **points: Any) -> Sums:
+        """The sums of a program over `paths` paths; `points`: `slices` and `trajectories` as in `execute`."""
         with _shown(self.progress, paths, label) as shown:
             return execute(
-                program, paths, self.seed, self.stream, self.threads, self.executor, self.store, keep, self.backend, shown
+                program,
+                paths,
+                self.seed,
+                self.stream,
+                self.threads,
+                self.executor,
+                self.store,
+                keep,
+                self.backend,
+                shown,
+                **points,
             )
 
 

@@ -81,10 +81,11 @@ def test_sgd_on_a_network_is_the_loop_that_a_user_would_write():
     run = st.simulate(st.SGD(oracle, st.schedules.constant(eta)), np.full(7, 0.3), 2.0, 4, {"L": loss}, keep_final=True, seed=9)
     from sdetools.simulation.chunks import make_task
     from sdetools.simulation.draws import fill
+    from sdetools.simulation.trajectories import stored
     from sdetools.weak.run import make_program
 
     program = make_program((run.dynamics,), np.full(7, 0.3), 2.0, {"L": loss}, None, (), False, True)[0]
-    key = int(make_task(program, 9, 0, 4, 1, False, "numpy").arguments[0][0])
+    key = int(make_task(program, 9, 0, 4, 1, stored(program), "numpy").arguments[0][0])
     a, y = torch.tensor(FEATURES[:, :2]), torch.tensor(TARGETS)
     for path in range(4):
         x = torch.full((7,), 0.3, dtype=torch.float64, requires_grad=True)

@@ -24,6 +24,7 @@ from sdetools.simulation.layout import LEAST_WORK, MOST_CHUNKS, MOST_WORK, Layou
 from sdetools.simulation.philox import Stream
 from sdetools.simulation.records import GROUPS, LEAF, PAIR, SINGLE, Columns, Tree, Trees, in_leaves, leaf_counts, of_leaves
 from sdetools.simulation.store import Store, StoreError
+from sdetools.simulation.trajectories import stored
 from sdetools.weak.run import make_program
 
 PATHS = LEAF * (GROUPS * 66 + 37) + 19
@@ -351,7 +352,7 @@ def test_rows_are_read_one_by_one(tmp_path):
 
 
 def make_stub(program, paths, leaves=1):
-    return make_task(program, 1, Stream(0), paths, leaves, False, "numpy")
+    return make_task(program, 1, Stream(0), paths, leaves, stored(program), "numpy")
 
 
 def stub(task, index):
@@ -363,7 +364,7 @@ def stub(task, index):
         np.array([chunk.paths]),
         np.zeros(task.members, np.int64),
         np.full(task.members, NEVER),
-        np.empty((task.position_rows, 0)),
+        np.empty((0, 0, 0)),
     )
 
 

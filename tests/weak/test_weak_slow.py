@@ -117,18 +117,17 @@ def test_end_points_are_compared_with_those_of_the_slow_sde(calls):
             assert found.distances[name, f"{h} kolmogorov"] == distance(a, b, "kolmogorov", seed=4)
 
 
-def test_paths_that_are_shown_are_runs_to_each_recorded_time(calls):
-    """The start of each dynamics, then where the same draws lead by 0.1, 0.2 and 0.3."""
-    found = study(0.3, times=[0.1, 0.2, 0.3], shown=4, stream=1, seed=3)
-    for k, (name, shown) in enumerate(found.paths_shown.items()):
-        mine = calls[3 + 3 * k : 6 + 3 * k]
-        assert [(o["horizon"], o["times"], o["paths"], o["seed"]) for _, o in mine] == [(t, [t], 4, 3) for t in (0.1, 0.2, 0.3)]
-        assert all(
-            member is calls[k][0] and o["stream"] == calls[k][1]["stream"] and list(o["x0"]) == [0.3, 0.2] for member, o in mine
-        )
-        start = calls[k][0].start(np.array([0.3, 0.2]))[0]
-        np.testing.assert_array_equal(shown, np.stack([np.tile(start[:, None], 4), *(e[:, :4] for e in ENDS)], axis=1))
+def test_paths_that_are_shown_are_the_first_ones_to_each_recorded_time():
+    """The start of each dynamics, then where the same draws lead by 0.1, 0.2 and 0.3, each by a run of its own; not by another seed's."""
+    found = study(0.3, times=[0.1, 0.2, 0.3], shown=4, stream=1, seed=3, threads=1)
     assert list(found.paths_shown) == list(found.runs)
+    for k, (name, run) in enumerate(found.runs.items()):
+        start, *frames = np.moveaxis(found.paths_shown[name], 1, 0)
+        np.testing.assert_array_equal(start, np.tile(run.dynamics.start(np.array([0.3, 0.2]))[0][:, None], 4))
+        given = dict(paths=40, observe=["x"], keep_final=True, stream=Stream.of(1).at(int(k == 0)), threads=1)
+        for t, frame in zip((0.1, 0.2, 0.3), frames, strict=True):
+            np.testing.assert_array_equal(frame, st.simulate(run.dynamics, [0.3, 0.2], t, seed=3, **given).final[:, :4])
+        assert (frames[-1] != st.simulate(run.dynamics, [0.3, 0.2], 0.3, seed=4, **given).final[:, :4]).any()
 
 
 def test_means_of_runs_are_joined_at_the_times_that_all_have():
