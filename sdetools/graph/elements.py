@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from sdetools.graph.arrays import SIGNS, pull
+from sdetools.graph.reals import DOUBLE, Real
 from sdetools.graph.straight import ANGLES, Item, passes
 from sdetools.graph.value import CONDITIONS, Value
 from sdetools.graph.views import dense
 
 INLINE = {
     "sqrt": "math.sqrt", "absolute": "math.fabs", "power": "lanes.vpow", "maximum": "lanes.vmaximum", "minimum": "lanes.vminimum",
-    "sign": "lanes.vsign", "floor": "math.floor", "arctan": "lanes.vatan", "arcsin": "lanes.vasin", "arccos": "lanes.vacos",
+    "sign": "lanes.vsign", "arctan": "lanes.vatan", "arcsin": "lanes.vasin", "arccos": "lanes.vacos",
 }  # fmt: skip
 """The text of a function of one lane; of any other, `lanes.v` and its name."""
 PRICE = {"power": 60, "sinh": 40, "cosh": 30, "tanh": 35, "log1p": 25, "expm1": 40} | dict.fromkeys(
@@ -45,8 +46,9 @@ class Draw:
 @dataclass
 class Tables:
     """What the text of a kernel refers to: arrays d0, d1, ..., numbers K, numbers of turns N, addresses F of functions of rows, and
-    compiled functions by name."""
+    compiled functions by name; `real` is the type of all that are not whole."""
 
+    real: Real = DOUBLE
     data: list[np.ndarray] = field(default_factory=list)
     numbers: list[float] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
@@ -98,6 +100,7 @@ class Elements:
     ) -> None:
         self.inputs, self.draws, self.names, self.L, self.tables = rows, draws, names, lanes, tables
         self.rows, self.at = free, dict(rows)
+        self.zero, self.one = map(tables.real.number, (0.0, 1.0))
         self.making: set[Any] = set()
         """What the lines at hand make, so that it cannot be read yet."""
         self.in_place: set[Any] = set()
@@ -146,7 +149,7 @@ class Elements:
             return repr(bool(v.extra))
         x = float(v.extra)
         if abs(x) in NICE:
-            return repr(x) if x >= 0 and np.copysign(1, x) > 0 else f"({x!r})"
+            return self.tables.real.number(x)
         key = ("number", x)
         if key not in self.known:
             name = self.known[key] = f"k{len(self.known)}"
@@ -164,7 +167,7 @@ class Elements:
             return self.drawn(v, index)
         if v.key in self.at and v.key not in self.making:
             place = f"S[{self.offset(self.at[v.key], self.flat(index, dense(v.shape)))}]"
-            return self.emit(None, f"{place} != 0.0" if v.boolean else place, (), load=True, reads=place)
+            return self.emit(None, f"{place} != {self.zero}" if v.boolean else place, (), load=True, reads=place)
         return getattr(self, "_" + v.op)(v, index)
 
     def drawn(self, v: Value, index: tuple[Any, ...]) -> str:
@@ -180,7 +183,7 @@ class Elements:
     def _map(self, v: Value, index: tuple[Any, ...]) -> str:
         a = [self.element(x, index[len(index) - x.ndim :] if x.ndim else ()) for x in v.args]
         if v.name not in CONDITIONS and v.name != "where":
-            a = [f"(1.0 if {n} else 0.0)" if x.boolean else n for n, x in zip(a, v.args)]
+            a = [self.number_of(n) if x.boolean else n for n, x in zip(a, v.args)]
         if v.name in SIGNS:
             return self.emit(v, f"{a[0]} {SIGNS[v.name]} {a[1]}", self.named(a))
         if v.name == "negative":
@@ -199,10 +202,14 @@ class Elements:
             return self.known[key]
         return self.emit(v, f"{INLINE.get(v.name, 'lanes.v' + v.name)}({', '.join(a)})", self.named(a))
 
+    def number_of(self, name: str) -> str:
+        """A condition as a number."""
+        return f"({self.one} if {name} else {self.zero})"
+
     @staticmethod
     def named(texts: Sequence[str]) -> list[str]:
         """The names in the texts of operands."""
-        return [t[8:].split(" ")[0] if t.startswith("(1.0 if ") else t for t in texts]
+        return [t.split(" if ")[1].split(" else ")[0] if " if " in t else t for t in texts]
 
     def _view(self, v: Value, index: tuple[Any, ...]) -> str:
         source, w = v.args[0], v.extra
@@ -210,7 +217,7 @@ class Elements:
         if w.table is not None:
             if isinstance(flat, int):
                 place = int(np.frombuffer(w.table, np.int64)[flat])
-                return "0.0" if place < 0 else self.element(source, tuple(map(int, np.unravel_index(place, source.shape))))
+                return self.zero if place < 0 else self.element(source, tuple(map(int, np.unravel_index(place, source.shape))))
             return self.looked_up(v, source, flat)
         if isinstance(flat, int):
             return self.element(source, tuple(map(int, np.unravel_index(flat, source.shape))))
@@ -229,7 +236,7 @@ class Elements:
             return self.element(source, self.unravel(name, source))
         self.pre.append(f"{name}in = {name} if {name} >= 0 else 0")
         inner = self.element(source, self.unravel(f"{name}in", source))
-        return self.emit(v, f"({inner} if {name} >= 0 else 0.0)", (inner,))
+        return self.emit(v, f"({inner} if {name} >= 0 else {self.zero})", (inner,))
 
     def _join(self, v: Value, index: tuple[Any, ...]) -> str:
         i = index[0]
@@ -243,8 +250,8 @@ class Elements:
         (x,) = v.args
         terms = [self.element(x, mixed(v, index, k)) for k in np.ndindex(*(x.shape[a] for a in v.extra))]
         if v.name in ("add", "multiply"):
-            terms = [t for t in terms if t != "0.0"] if v.name == "add" else terms
-            return self.emit(v, (" + " if v.name == "add" else " * ").join(terms) or "0.0", terms)
+            terms = [t for t in terms if t != self.zero] if v.name == "add" else terms
+            return self.emit(v, (" + " if v.name == "add" else " * ").join(terms) or self.zero, terms)
         found = terms[0]
         for term in terms[1:]:
             found = self.emit(v, f"{INLINE[v.name]}({found}, {term})", (found, term))
@@ -258,7 +265,7 @@ class Elements:
             if a.extra[index[0], k] != 0.0
         ]
         return self.emit(
-            v, " + ".join(f"{p} * {q}" for p, q in pairs if q != "0.0") or "0.0", [n for pair in pairs for n in pair]
+            v, " + ".join(f"{p} * {q}" for p, q in pairs if q != self.zero) or self.zero, [n for pair in pairs for n in pair]
         )
 
     def _rows(self, v: Value, index: tuple[Any, ...]) -> str:
@@ -315,7 +322,7 @@ class Elements:
                 ends.append(
                     Item(
                         place,
-                        f"(1.0 if {name} else 0.0)" if v.boolean else name,
+                        self.number_of(name) if v.boolean else name,
                         (name,) if name in self.varying else (),
                         store=True,
                     )
@@ -340,7 +347,7 @@ class Elements:
             by_row.setdefault(source, {})[function] = target
         out = []
         for source, targets in by_row.items():
-            at = {name: f"base + 8 * ({place[2:-5]})" for name, place in [("of", source), *targets.items()]}
+            at = {name: f"base + {self.tables.real.size} * ({place[2:-5]})" for name, place in [("of", source), *targets.items()]}
             if "sin" in at and "cos" in at:
                 out.append(f"lanes.call({self.tables.function('sincos')}, {at['of']}, {at['sin']}, {self.L}, {at['cos']}, 0, 0)")
             alone = [f for f in targets if f == "tan" or not {"sin", "cos"} <= targets.keys()]

@@ -112,6 +112,15 @@ rounded, power_of_two, split, reduced, scaled, power_of = (
     _F.power_of,
 )
 
+real_pointer = float_pointer
+
+
+@njit(inline="always")
+def sign_of(word):
+    """1 with the sign that the highest bit of a word says."""
+    return float_of((word & SIGN_BIT) | ONE_BITS)
+
+
 _POWER = polynomial(
     *(0.4, 0.2857142857142937, 0.22222222221654733, 0.1818181833565416),
     *(0.15384594934597917, 0.13334806212100603, 0.11706195689881364, 0.11723603622905411),

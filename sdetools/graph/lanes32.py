@@ -11,10 +11,12 @@ import numpy as np
 from numba import njit
 
 from sdetools.graph import lanes
-from sdetools.graph.bits import add_exact, bits_of, float32_of, fma, polynomial, sub_exact
+from sdetools.graph.bits import add_exact, bits_of, call, float32_of, float32_pointer, fma, polynomial, sub_exact, word_pointer  # noqa: F401
 from sdetools.graph.elementary import Precision, functions
+from sdetools.graph.lanes import FAST  # noqa: F401
 
 f32, f64, u64 = np.float32, np.float64, np.uint64
+SIGN_BIT, ONE_BITS = u64(1 << 31), u64(0x3F800000)
 
 
 @njit(inline="always")
@@ -58,6 +60,15 @@ vatan, vasin, vacos = _F.arctan, _F.arcsin, _F.arccos
 vmaximum, vminimum, vsign, vheaviside, vfloor = _F.maximum, _F.minimum, _F.sign, _F.heaviside, _F.floor
 sincos, vsin, vcos, vtan = _F.sincos, _F.sin, _F.cos, _F.tan
 power_of = _F.power_of
+
+real_pointer = float32_pointer
+
+
+@njit(inline="always")
+def sign_of(word):
+    """1 with the sign that the highest bit of a word says."""
+    return float32_of(((word >> u64(32)) & SIGN_BIT) | ONE_BITS)
+
 
 _POWER = polynomial(0.6666666666666666, 0.3999999990480438, 0.28571531927216204, 0.22204750187487082, 0.19120778680559553)
 _GROWTH = polynomial(1.0, 1.0, 0.5, 1 / 6, 1 / 24, 1 / 120, 1 / 720, 1 / 5040, 1 / 40320)

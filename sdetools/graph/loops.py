@@ -229,7 +229,7 @@ class Loops(Elements):
             return self._sampled(n)
 
         def address(v: Value) -> str:
-            return f"base + {8 * at[v.key] * L}"
+            return f"base + {self.tables.real.size * at[v.key] * L}"
 
         if n.op == "map":
             sources = [address(a) for a in n.args]
@@ -267,7 +267,7 @@ class Loops(Elements):
         else:
             which, *weights = [self.sample(index, at), *(self.element(a, at) for a in n.args[1:])]
             place = f"S[({row} + {which}) * {self.L} + j]"
-            ends = [f"{place} = {place} + {weights[0] if weights else '1.0'}"]
+            ends = [f"{place} = {place} + {weights[0] if weights else self.one}"]
             lines = self.filled(row, n.size, "0.0")
         self.making = set()
         body = [*self.pre, *lane_loop([*(f"{item.target} = {item.text}" for item in self.items), *ends], self.L)]
@@ -347,7 +347,7 @@ class Loops(Elements):
                     sign = {"add": "+", "multiply": "*"}.get(v.name)
                     name = f"{place} {sign} {name}" if sign else f"{INLINE[v.name]}({place}, {name})"
                 elif v.boolean:
-                    name = f"(1.0 if {name} else 0.0)"
+                    name = self.number_of(name)
                 ends.append(f"{place} = {name}")
         lines = [*self.pre, *lane_loop([*(f"{item.target} = {item.text}" for item in self.items), *ends], self.L)]
         for a in reversed(range(len(shape))):

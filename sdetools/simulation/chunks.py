@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from sdetools.graph.reals import real_of
 from sdetools.graph.tracing import NotTraceable
 from sdetools.simulation.cpu import Kernel, write
 from sdetools.simulation.layout import Chunk, Layout
@@ -40,6 +41,7 @@ class Task:
     kept: int
     program: Program | None = None
     backend: str = "numpy"
+    dtype: str = "float64"
 
     @cached_property
     def _packed(self) -> tuple[str, bytes]:
@@ -82,15 +84,18 @@ def cost(program: Program, data: Sequence[np.ndarray] = ()) -> float:
     return rows + sum(array.size for array in data)
 
 
-def make_task(program: Program, seed: int, stream: Stream, paths: int, leaves: int, points: Points, backend: str) -> Task:
-    """The task of a program, in chunks of at most `leaves` leaves; ValueError where a part forbids the backend."""
+def make_task(
+    program: Program, seed: int, stream: Stream, paths: int, leaves: int, points: Points, backend: str, dtype: str = "float64"
+) -> Task:
+    """The task of a program, in chunks of at most `leaves` leaves; ValueError where a part forbids the backend, or the type of numbers."""
+    real = real_of(dtype)
     shape = (len(program.record), program.columns)
     kept = program.control.slots if program.control is not None else 0
     common = (shape, program.statistics, len(program.members), Layout(paths, leaves), points, program.steps, kept)
     keys = np.array([stream_key(seed, stream, role) for role in (*range(len(program.noise.sets)), None)], np.uint64)
     if backend in ("auto", "numba"):
         try:
-            kernel = write(program)
+            kernel = write(program, real)
         except NotTraceable as error:
             if backend == "numba":
                 raise ValueError(f"backend 'numba' cannot run this: {error}. Use backend='numpy'.") from error
@@ -101,18 +106,18 @@ def make_task(program: Program, seed: int, stream: Stream, paths: int, leaves: i
                     stacklevel=2,
                 )
         else:
-            return Task(kernel, (keys, *_arrays(program, points)), *common, backend="numba")
+            return Task(kernel, (keys, *map(real.array, _arrays(program, points))), *common, backend="numba", dtype=dtype)
     elif backend != "numpy" and backend.split(":")[0] != "torch":
         raise ValueError(f"`backend` must be 'auto', 'numba', 'numpy', or 'torch' with or without a device; got {backend!r}.")
     if backend == "auto" and any(getattr(m.loss, "torch_stage", None) is not None for m in program.members):
         backend = "torch"  # a loss given as a torch function
-    return Task(None, (keys,), *common, program, "numpy" if backend == "auto" else backend)
+    return Task(None, (keys,), *common, program, "numpy" if backend == "auto" else backend, dtype)
 
 
 def task_again(task: Task, program: Program, points: Points) -> Task:
     """The task of running chosen paths of a task once more, by the same kernel, to store what `points` says and record nothing."""
     program, compiled = replace(program, record=program.record[:0], control=None), task.program is None
-    arguments = (task.arguments[0], *(_arrays(program, points) if compiled else ()))
+    arguments = (task.arguments[0], *(map(real_of(task.dtype).array, _arrays(program, points)) if compiled else ()))
     own = None if compiled else program
     return replace(task, arguments=arguments, program=own, points=points, shape=(0, program.columns), kept=0)
 
@@ -158,7 +163,9 @@ def run_chunk(task: Task, index: int) -> ChunkResult:
                 points, k, picked, lambda rows, own: np.concatenate([p for state in states for p in state])[rows, own]
             )
 
-        found = run_reference(task.program, task.arguments[0], chunk.first, chunk.paths, look, lengths=chunk.lengths)
+        found = run_reference(
+            task.program, task.arguments[0], chunk.first, chunk.paths, look, lengths=chunk.lengths, dtype=task.dtype
+        )
         return ChunkResult(*found, points)
     return _kernel(task, chunk)
 
@@ -167,12 +174,13 @@ def _kernel(task: Task, chunk: Chunk) -> ChunkResult:
     from sdetools.graph import rows
     from sdetools.simulation import draw_rows
     from sdetools.simulation.kernel import load, one_blas_thread
-    from sdetools.simulation.library import ADDRESSES, Nodes
+    from sdetools.simulation.library import Nodes, addresses
 
     kernel, stored = task.kernel, task.points
     assert kernel is not None
     run = load(kernel.text, kernel.foreign)
-    functions = np.array([rows.address(name) for name in kernel.functions] or [0], np.int64)
+    functions = np.array([rows.address(name, task.dtype) for name in kernel.functions] or [0], np.int64)
+    library, draws = addresses(task.dtype), draw_rows.addresses(task.dtype)
     nodes = Nodes(task.statistics, task.shape, chunk.lengths)
     lost, seen = np.zeros(task.members, np.int64), np.full(task.members, NEVER)
     keys, *arguments = task.arguments
@@ -182,7 +190,7 @@ def _kernel(task: Task, chunk: Chunk) -> ChunkResult:
     def call(watch: bool, seen: np.ndarray, picked: np.ndarray) -> None:
         run(
             np.uint64(chunk.first), blocks, chunk.paths, keys, watch, task.steps, *arguments, task.kept, nodes.leaf, nodes.tree, lost, seen,
-            stored.real, picked, points, ADDRESSES, draw_rows.ADDRESSES, functions, kernel.numbers, kernel.sizes, *kernel.data,
+            stored.real, picked, points, library, draws, functions, kernel.numbers, kernel.sizes, *kernel.data,
         )  # fmt: skip
 
     with one_blas_thread if kernel.gemm else nullcontext():

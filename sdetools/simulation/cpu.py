@@ -15,6 +15,7 @@ import numpy as np
 
 from sdetools.graph.elements import Draw, Tables, indent
 from sdetools.graph.loops import Loops
+from sdetools.graph.reals import DOUBLE, Real
 from sdetools.graph.tracing import NotTraceable
 from sdetools.graph.value import Value, order
 from sdetools.noise.base import Normal, Sign
@@ -30,9 +31,9 @@ CACHE, GEMM_CACHE = 400_000, 8_000_000
 LARGEST = 6000
 """Lines of straight code beyond which a kernel costs more to compile than it saves."""
 REDUCE_SINGLE, REDUCE_PAIR, LOST, CARRY = range(4)
-"""Where `library.ADDRESSES` holds what."""
+"""Where `library.addresses` holds what."""
 NORMALS, UNIFORMS, SIGNS, WORDS, BITS = range(5)
-"""Where `draw_rows.ADDRESSES` holds what (repeated here, so that writing a text does not import Numba; a test compares)."""
+"""Where `draw_rows.addresses` holds what (repeated here, so that writing a text does not import Numba; a test compares)."""
 
 
 @dataclass(frozen=True)
@@ -55,34 +56,34 @@ class Kernel:
         return {name: f for name, f in self.stages.items() if not importable(f)}
 
 
-def write(program: Program) -> Kernel:
-    """The kernel of a program; NotTraceable when a part of it needs another backend."""
-    functions = Functions(program)
+def write(program: Program, real: Real = DOUBLE) -> Kernel:
+    """The kernel of a program in numbers of a type; NotTraceable when a part of it needs another backend."""
+    functions = Functions(program, real=real)
     nodes = order([v for s in functions.steps for _, v in s.outputs])
     for n in nodes:
         if n.op == "call" and n.extra.function is None:
             raise NotTraceable("a part that is given to torch" if n.extra.tensors else "a part that runs on whole arrays only")
     gemm = any(n.op == "contract" for n in nodes)
     lanes, narrowest, cache = LEAF, GEMM if gemm else NARROWEST, GEMM_CACHE if gemm else CACHE
-    writer = _Writer(functions, lanes)
-    while lanes > narrowest and writer.rows * lanes * 8 > cache:
+    writer = _Writer(functions, lanes, real)
+    while lanes > narrowest and writer.rows * lanes * real.size > cache:
         lanes //= 2
     if lanes < LEAF:
-        writer = _Writer(functions, lanes)
+        writer = _Writer(functions, lanes, real)
     if len(writer.text.splitlines()) > LARGEST:
         raise NotTraceable(f"the step takes {len(writer.text.splitlines())} lines of straight code, more than {LARGEST}")
     t = writer.tables
-    numbers, sizes = np.array(t.numbers or [0.0]), np.array(t.sizes or [0], np.int64)
+    numbers, sizes = np.array(t.numbers or [0.0], real.dtype), np.array(t.sizes or [0], np.int64)
     gemm |= any(n.op == "contract" for n in order([v for _, v in functions.start]))  # of a start: no reason for wide blocks
-    return Kernel(writer.text, t.stages, tuple(t.data), numbers, sizes, tuple(t.functions), lanes, gemm)
+    return Kernel(writer.text, t.stages, tuple(map(real.array, t.data)), numbers, sizes, tuple(t.functions), lanes, gemm)
 
 
 class _Writer:
     """Writes the kernel's text for blocks of so many lanes."""
 
-    def __init__(self, functions: Functions, lanes: int) -> None:
-        self.functions, self.program, self.L = functions, functions.program, lanes
-        self.tables, self.rows, self.Z, self.W = Tables(), 0, 0, 0
+    def __init__(self, functions: Functions, lanes: int, real: Real) -> None:
+        self.functions, self.program, self.L, self.real = functions, functions.program, lanes, real
+        self.tables, self.rows, self.Z, self.W = Tables(real), 0, 0, 0
         self.at: dict[Any, int] = {}
         for v in [*functions.state, *functions.anchors]:  # parts first: `Program.state_rows`
             self.at[v.key] = self.take(v.size)
@@ -142,7 +143,7 @@ class _Writer:
             ]
 
     def place(self, row: int) -> str:
-        return f"Zbase + {8 * row * self.L}"
+        return f"Zbase + {self.real.size * row * self.L}"
 
     def _signs(self, v: Value, segment: Segment, key: str, k: str, name: str) -> None:
         """Signs are read from their word where they are used: storing them would cost more than making them. Loops read rows of them."""
@@ -168,7 +169,7 @@ class _Writer:
         )
 
         def sign(i: int) -> str:
-            return f"lanes.float_of(((W[{half} + j] << ({left} - u64({i}))) & lanes.SIGN_BIT) | lanes.ONE_BITS)"
+            return f"lanes.sign_of(W[{half} + j] << ({left} - u64({i})))"
 
         self.draws[v.key] = Draw(row, sign=sign)
         self.fills[v.key] = [*lines, bits, rows]
@@ -210,7 +211,7 @@ class _Writer:
         """What is recorded, in rows from `h` on, and its moments."""
         lines = self.loops([(self.h + i, v) for i, v in enumerate(self.functions.record)]).lines
         reduce = REDUCE_PAIR if self.program.pair else REDUCE_SINGLE
-        where = f"base + {8 * self.h * self.L}, {self.program.columns}, valid, leaf.ctypes.data + t * {8 * self.program.columns * len(self.program.statistics)}"
+        where = f"base + {self.real.size * self.h * self.L}, {self.program.columns}, valid, leaf.ctypes.data + t * {8 * self.program.columns * len(self.program.statistics)}"
         return [*lines, f"lanes.call(lib[{reduce}], {where}, before, {self.L})"]
 
     def _copied(self, to_slot: bool) -> list[str]:
@@ -261,12 +262,14 @@ class _Writer:
             data=data,
             rows=self.most,
             L=L,
+            module=self.real.lanes,
+            real=self.real.name,
             Z=max(1, self.Z),
             W=max(1, self.W),
             anchors=2 * program.members[0].dim,
             blocks=LEAF // L,
             last=LEAF - L,
-            every="every = int(P[0])" if max(program.every) > 1 else "pass",
+            every=f"every = {self.tables.size(max(program.every))}" if max(program.every) > 1 else "pass",
             start=_block([*starts, *start], 8),
             snapshot=_block(snapshot, 20),
             fetch=_block(self._copied(False), 20),
@@ -299,17 +302,17 @@ import math
 import numpy as np
 
 from sdetools._compiled import jit
-from sdetools.graph import lanes
+from sdetools.graph import {module} as lanes
 {imports}
-u64 = np.uint64
+u64, real = np.uint64, np.{real}
 
 
 @jit(cache={cache}, **lanes.FAST)
 def run(first, blocks, paths, keys, watch, steps, C, P, events, memory, slots, factors, kept, leaf, tree, lost, seen, shown, picked, points, lib, Q, F, K, N{data}):
-    rows, Zs = np.empty({rows} * {L}), np.empty({Z} * {L})
-    Ws, Vs = np.empty({W} * {L}, np.uint64), np.empty(kept * {anchors} * {L} + 1)
+    rows, Zs = np.empty({rows} * {L}, real), np.empty({Z} * {L}, real)
+    Ws, Vs = np.empty({W} * {L}, np.uint64), np.empty(kept * {anchors} * {L} + 1, real)
     base, Zbase, Wbase = rows.ctypes.data, Zs.ctypes.data, Ws.ctypes.data
-    S, Z, W, V = lanes.float_pointer(base), lanes.float_pointer(Zbase), lanes.word_pointer(Wbase), lanes.float_pointer(Vs.ctypes.data)
+    S, Z, W, V = lanes.real_pointer(base), lanes.real_pointer(Zbase), lanes.word_pointer(Wbase), lanes.real_pointer(Vs.ctypes.data)
     S2, Z2 = rows.reshape(({rows}, {L})), Zs.reshape(({Z}, {L}))
     changing = 1 if C.shape[0] > 1 else 0
     {every}

@@ -121,6 +121,12 @@ _FUNCTIONS = [callback(_SIGNATURE, name=name, **OPTIONS)(rows) for name, rows in
 ADDRESSES = np.array([f.address for f in _FUNCTIONS], dtype=np.int64)
 """Addresses of the functions above, in the order of their names."""
 
+
+def addresses(dtype: str) -> np.ndarray:
+    """NORMALS, UNIFORMS, SIGNS, WORDS, BITS of a type, as kernels call them."""
+    return ADDRESSES[[NORMALS32, UNIFORMS32, SIGNS32, WORDS, BITS32] if dtype == "float32" else slice(5)]
+
+
 _TILE = 128
 """Rows drawn at once for `fill_block`: whole groups of every kind, and a buffer that stays in the cache."""
 

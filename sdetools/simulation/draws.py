@@ -119,12 +119,18 @@ def groups(count: int, group: int, a_slot: int) -> list[tuple[int, int, int]]:
     return [(at, m, -(-m // a_slot)) for at in range(0, count, group) for m in (min(group, count - at),)]
 
 
-def fill(plan: DrawPlan, key: int, path: Any, step: int) -> np.ndarray:
-    """The draws of one step for an array of paths: shape `(plan.rows, *path.shape)`."""
+def fill(plan: DrawPlan, key: int, path: Any, step: int, dtype: Any = np.float64) -> np.ndarray:
+    """The draws of one step for an array of paths: shape `(plan.rows, *path.shape)`.
+
+    Those of float32 are the doubles rounded; a uniform never to 1, but to the number before it.
+    """
     path = np.asarray(path)
-    out = np.empty((plan.rows, *path.shape))
+    out = np.empty((plan.rows, *path.shape), dtype)
     for segment in plan.segments:
-        out[segment.row : segment.row + segment.n] = (_signs if segment.kind is Sign else _grouped)(segment, key, path, step)
+        rows = out[segment.row : segment.row + segment.n]
+        rows[:] = (_signs if segment.kind is Sign else _grouped)(segment, key, path, step)
+        if segment.kind is Uniform:
+            np.minimum(rows, np.nextafter(out.dtype.type(1.0), out.dtype.type(0.0)), out=rows)
     return out
 
 

@@ -44,7 +44,8 @@ class Sums:
 
     `lost` counts the paths of each member that left the finite range, `first` is the first step at which one did (-1 for never).
     `points` holds the last positions, `(rows, paths)`, when they were kept. `slices` `(steps, rows, paths)` and `trajectories`
-    `(records, rows, chosen paths)` hold the state, in the rows of `Program.state_rows`. `backend` is the one that ran.
+    `(records, rows, chosen paths)` hold the state, in the rows of `Program.state_rows`. `backend` is the one that ran, `dtype` the type of
+    the paths; all here is in double.
     """
 
     groups: np.ndarray
@@ -55,6 +56,7 @@ class Sums:
     slices: np.ndarray | None = None
     trajectories: np.ndarray | None = None
     backend: str = ""
+    dtype: str = "float64"
 
     @property
     def paths(self) -> int:
@@ -102,12 +104,14 @@ def execute(
     leaves: int | None = None,
     slices: Sequence[int] = (),
     trajectories: Sequence[int] = (),
+    dtype: str = "float64",
 ) -> Sums:
     """All chunks of a program. `progress(done, total)` is called after each chunk, in paths.
 
     `keep` keeps the last positions, `slices` the state of all paths at these steps, `trajectories` that of these paths at recorded steps.
     `threads` is the number of workers of an executor that does not say it. `operations` of a path's step, about a nanosecond each, decide
     how large chunks are (`chunks.cost` if None); `leaves` overrides that, for tests. Neither changes a bit of the result.
+    `dtype`: "float64" or "float32" for draws, coefficients and the state of a path; moments are double in both.
     """
     paths = _check.count(
         "paths", paths, hint="Every estimate needs at least one path, and there are so many addresses.", most=PATHS
@@ -129,7 +133,7 @@ def execute(
     _fits("slices" if len(slices) else "keep_final", what, paths * size, "Keep fewer paths.")
     what, size = f"{len(program.record):,} records of {len(asked):,} paths", len(program.record) * program.state_rows.size
     _fits("trajectories", what, len(asked) * size, "Choose fewer paths, or record fewer times.")
-    task = make_task(program, seed, stream, paths, 1, points, backend)
+    task = make_task(program, seed, stream, paths, 1, points, backend, dtype)
     in_rows, numpy = task.program is not None, task.backend == "numpy"
     if leaves is None:
         data = task.kernel.data if task.kernel is not None else ()
@@ -150,7 +154,8 @@ def execute(
     finished = bytearray(task.layout.chunks)
     if store is not None:
         key = program.fingerprint(
-            seed, stream, paths, leaves, points.steps, points.rows, task.backend if in_rows else "kernel", "moments along a tree"
+            *(seed, stream, paths, leaves, points.steps, points.rows),
+            *(task.backend if in_rows else "kernel", dtype, "moments along a tree"),
         )
         for index, result in store.load(key):
             finished[index] = 1
@@ -273,4 +278,4 @@ class _Gatherer:
 
     def result(self) -> Sums:
         first = np.where(self.first == NEVER, -1, self.first)
-        return Sums(self.groups, self.counts, self.lost, first)
+        return Sums(self.groups, self.counts, self.lost, first, dtype=self.task.dtype)

@@ -10,8 +10,8 @@ from sdetools.losses.base import Stage
 
 
 @lru_cache(maxsize=256)
-def gradient_stage(function: Callable[..., Any], dim: int) -> Stage | None:
-    """A stage that calls `gradient(x)` path by path, x of shape `(dim,)`; None when Numba cannot compile it."""
+def gradient_stage(function: Callable[..., Any], dim: int, dtype: str) -> Stage | None:
+    """A stage that calls `gradient(x)` path by path, x of shape `(dim,)` and of a type; None when Numba cannot compile it."""
     import numba
     import numpy as np
     from numba import njit
@@ -26,7 +26,7 @@ def gradient_stage(function: Callable[..., Any], dim: int) -> Stage | None:
                 out[i, j] = g[i]
 
     try:
-        stage(np.full((dim, 1), 0.5), np.empty((dim, 1)))
+        stage(np.full((dim, 1), 0.5, dtype), np.empty((dim, 1), dtype))
     except numba.core.errors.NumbaError:
         return None
     return Stage(stage)

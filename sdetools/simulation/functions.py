@@ -15,6 +15,7 @@ import numpy as np
 
 from sdetools.dynamics.base import Dynamics, Moving
 from sdetools.graph.calls import Call
+from sdetools.graph.reals import DOUBLE, Real
 from sdetools.graph.tracing import NotTraceable, trace
 from sdetools.graph.value import Trace, Value, is_value, value
 from sdetools.graph.views import join, reshape
@@ -35,13 +36,14 @@ class Step:
 class Functions:
     """The graphs of a program; NotTraceable where a part of it does not trace, and `torch` says that calls of torch functions may stand.
 
-    `state` holds the inputs that last from step to step: parts of the members (`parts[i]`), `held`, `sums` and `gathered`. `anchors` are the
-    inputs of a record beside them. `draws[s]` are the inputs of set s, one a segment; `start_draws` those of the start, and `column` the
+    `state` holds the inputs that last from step to step: parts of the members (`parts[i]`), `held`, `sums`, their `rests` and `gathered`.
+    Sums of functionals lose no more digits than one addition, whatever the number of steps: in single precision each has a rest, what its
+    last addition rounded off (Kahan 1965). `anchors` are the inputs of a record beside them. `draws[s]` are the inputs of set s, one a segment; `start_draws` those of the start, and `column` the
     number of the column at which a path starts, if it starts at one of an array's.
     """
 
-    def __init__(self, program: Program, torch: bool = False) -> None:
-        self.program, self.torch, self.trace = program, torch, Trace()
+    def __init__(self, program: Program, torch: bool = False, real: Real = DOUBLE) -> None:
+        self.program, self.torch, self.real, self.trace = program, torch, real, Trace()
         self.calls: dict[Any, Call] = {}
         new = self.trace.input
         members, noise = program.members, program.noise
@@ -50,6 +52,7 @@ class Functions:
         controlled = program.control is not None
         self.held = new("held", (dim,)) if controlled else None
         self.sums = new("sums", (len(members) * len(program.functionals),)) if program.functionals else None
+        self.rests = None if real.double or self.sums is None else new("rests", self.sums.shape)
         self.gathered = new("gathered", (noise.gathered,)) if noise.gathered else None
         self.anchors = [new("anchor", (dim,)), new("kept", (dim,))] if controlled else []
         self.draws = [self._inputs(f"z{s}", plan) for s, plan in enumerate(noise.sets)]
@@ -65,7 +68,8 @@ class Functions:
     @property
     def state(self) -> list[Value]:
         """All that lasts from step to step."""
-        return [*(p for parts in self.parts for p in parts), *(v for v in (self.held, self.sums, self.gathered) if v is not None)]
+        more = (self.held, self.sums, self.rests, self.gathered)
+        return [*(p for parts in self.parts for p in parts), *(v for v in more if v is not None)]
 
     @property
     def width(self) -> int:
@@ -110,8 +114,17 @@ class Functions:
             if program.every[i] == every:
                 self._member(i, member, step, moved)
         if self.sums is not None:
-            step.outputs.append((self.sums, self.sums + join([reshape(m, (1,)) for m in moved])))
+            step.outputs += self._added(join([reshape(m, (1,)) for m in moved]))
         return step
+
+    def _added(self, increments: Value) -> list[tuple[Value, Value]]:
+        """What the sums, and their rests, become."""
+        assert self.sums is not None
+        if self.rests is None:
+            return [(self.sums, self.sums + increments)]
+        more = increments - self.rests
+        total = self.sums + more
+        return [(self.sums, total), (self.rests, (total - self.sums) - more)]
 
     def _member(self, i: int, member: Moving, step: Step, moved: list[Value]) -> None:
         program, state = self.program, tuple(self.parts[i])
@@ -138,7 +151,7 @@ class Functions:
             segments = self.draws[program.noise.member_set[i]]
             return (join(segments)[:count] if segments else value(np.zeros(0))), p
         assert self.gathered is not None
-        motions, share = member.brownian, self.numbers[1]
+        motions, share = member.brownian, self.numbers[0]
         total = self.gathered[:motions] * share
         if count == motions:
             return total, p
@@ -223,8 +236,13 @@ class _Oracle:
                 return trace(loss.gradient, f"the gradient of {loss.label}", x, p)
             except NotTraceable:
                 function = getattr(loss, "function", None)
-                stage = gradient_stage(function, loss.dim) if function is not None else None
+                stage = gradient_stage(function, loss.dim, self.functions.real.name) if function is not None else None
                 if stage is None:
+                    if function is not None and gradient_stage(function, loss.dim, DOUBLE.name) is not None:
+                        raise ValueError(
+                            f"`dtype` must be 'float64' for the gradient of {loss.label}: it is compiled for float64 only; got "
+                            f"{self.functions.real.name!r}. Leave its signature out (@njit), so that it is compiled for what it is given."
+                        ) from None
                     raise
         return self.functions.call(stage, [x], x.shape)
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from numba import njit
 
 from sdetools._compiled import jit
 from sdetools.graph.lanes import FAST, LOW, S32, SIGN_BIT, bits_of, float_of, low_product, sub_exact, u64
 from sdetools.simulation.records import PAIR, SINGLE
 
+f64 = np.float64
 _M0, _M1 = u64(0xD2511F53), u64(0xCD9E8D57)
 _W0, _W1 = u64(0x9E3779B9), u64(0xBB67AE85)
 
@@ -72,11 +74,12 @@ _X, _Z, _D, _X2, _Z2, _D2, _C, _C2, _DC = map(PAIR.index, ("x", "z", "d", "x2", 
 
 @njit(inline="always")
 def reduce_single(values, at, valid, before, out):
-    """Joins the first `valid` lanes to `out`, the mean of h and the sum of squares about it of `before` lanes so far."""
-    pivot, n = values[at], float(valid)
+    """Joins the first `valid` lanes to `out`, the mean of h and the sum of squares about it of `before` lanes so far; in double, whatever
+    the type of the values."""
+    pivot, n = f64(values[at]), float(valid)
     s = s2 = 0.0
     for j in range(valid):
-        h = sub_exact(values[at + j], pivot)
+        h = sub_exact(f64(values[at + j]), pivot)
         s += h
         s2 += h * h
     share, earlier = n / (before + n), before * n / (before + n)
@@ -92,11 +95,11 @@ def reduce_pair(values, at, width, valid, before, out):
     Rows of `values` from `at`: h(x), h(z), C.
     """
     n = float(valid)
-    px, pz, pc = values[at], values[at + width], values[at + 2 * width]
+    px, pz, pc = f64(values[at]), f64(values[at + width]), f64(values[at + 2 * width])
     pd = sub_exact(px, pz)
     sx = sz = sd = sc = sx2 = sz2 = sd2 = sc2 = sdc = 0.0
     for j in range(valid):
-        x, z, c = values[at + j], values[at + width + j], sub_exact(values[at + 2 * width + j], pc)
+        x, z, c = f64(values[at + j]), f64(values[at + width + j]), sub_exact(f64(values[at + 2 * width + j]), pc)
         d = sub_exact(sub_exact(x, z), pd)
         x, z = sub_exact(x, px), sub_exact(z, pz)
         sx += x

@@ -1,18 +1,20 @@
 """The lane functions that every kernel needs, compiled once and called by address.
 
 Were they linked into each kernel, LLVM would optimise them anew every time, which is most of the time a kernel takes to compile. All have
-one signature, six 64-bit integers; arrays are passed as addresses. A kernel gets `ADDRESSES` and calls `lanes.call(lib[LOST], ...)`.
+one signature, six 64-bit integers; arrays are passed as addresses. A kernel gets `addresses` and calls `lanes.call(lib[LOST], ...)`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from itertools import accumulate
 
 import numpy as np
 from numba import carray, njit
 
 from sdetools._compiled import callback, jit
+from sdetools.graph.bits import float32_pointer
 from sdetools.graph.lanes import FLAGS, float_pointer, u64, word_pointer
 from sdetools.simulation import lanes, records
 
@@ -23,32 +25,35 @@ _OPTIONS = dict(fastmath=FLAGS, error_model="numpy")
 _SUMS = dict(fastmath=FLAGS | {"reassoc"}, error_model="numpy")
 
 
-@callback(_SIGNATURE, **_SUMS)
-def _reduce_single(values, columns, valid, out, before, width):
-    """Joins a block's moments of all columns of a single dynamics to those of `before` paths; the first block of a leaf, to nothing."""
-    rows, sums = carray(float_pointer(values), columns * width), carray(float_pointer(out), (columns, 2))
-    if before == 0:
-        sums[:] = 0.0
-    for c in range(columns):
-        lanes.reduce_single(rows, c * width, valid, before, sums[c])
-    return 0
+def _readers(dtype, pointer):
+    """REDUCE_SINGLE, REDUCE_PAIR and LOST for values of a type; their sums are double."""
 
+    @callback(_SIGNATURE, name=f"reduce_single_{dtype}", **_SUMS)
+    def reduce_single(values, columns, valid, out, before, width):
+        """Joins a block's moments of all columns of a single dynamics to those of `before` paths; the first block of a leaf, to nothing."""
+        rows, sums = carray(pointer(values), columns * width), carray(float_pointer(out), (columns, 2))
+        if before == 0:
+            sums[:] = 0.0
+        for c in range(columns):
+            lanes.reduce_single(rows, c * width, valid, before, sums[c])
+        return 0
 
-@callback(_SIGNATURE, **_SUMS)
-def _reduce_pair(values, columns, valid, out, before, width):
-    """The same for a pair."""
-    rows, sums = carray(float_pointer(values), 3 * columns * width), carray(float_pointer(out), (columns, 9))
-    if before == 0:
-        sums[:] = 0.0
-    for c in range(columns):
-        lanes.reduce_pair(rows, 3 * c * width, width, valid, before, sums[c])
-    return 0
+    @callback(_SIGNATURE, name=f"reduce_pair_{dtype}", **_SUMS)
+    def reduce_pair(values, columns, valid, out, before, width):
+        """The same for a pair."""
+        rows, sums = carray(pointer(values), 3 * columns * width), carray(float_pointer(out), (columns, 9))
+        if before == 0:
+            sums[:] = 0.0
+        for c in range(columns):
+            lanes.reduce_pair(rows, 3 * c * width, width, valid, before, sums[c])
+        return 0
 
+    @callback(_SIGNATURE, name=f"lost_{dtype}", **_OPTIONS)
+    def lost(state, start, stop, valid, width, _):
+        """Lanes with a number that is not finite."""
+        return lanes.count_lost(carray(pointer(state), stop * width), start, stop, valid, width)
 
-@callback(_SIGNATURE, **_OPTIONS)
-def _lost(state, start, stop, valid, width, _):
-    """Lanes with a number that is not finite."""
-    return lanes.count_lost(carray(float_pointer(state), stop * width), start, stop, valid, width)
+    return reduce_single, reduce_pair, lost
 
 
 _weights, _mean, _product = (njit(inline="always")(f) for f in (records.weights, records.mean, records.product))
@@ -104,9 +109,11 @@ def _carry(tree, paths, _a, _b, _c, _d):
     return 0
 
 
-_FUNCTIONS = (_reduce_single, _reduce_pair, _lost, _carry)
-ADDRESSES = np.array([f.address for f in _FUNCTIONS], dtype=np.int64)
-"""Addresses of the functions above, in the order of their names."""
+@cache
+def addresses(dtype: str) -> np.ndarray:
+    """Addresses of the functions above for values of a type, in the order of their names."""
+    readers = _readers(dtype, float_pointer if dtype == "float64" else float32_pointer)
+    return np.array([f.address for f in (*readers, _carry)], dtype=np.int64)
 
 
 class Nodes:

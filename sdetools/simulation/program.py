@@ -238,15 +238,15 @@ class Program:
 
     @cached_property
     def parameters(self) -> np.ndarray:
-        """All numbers that members and observables read, one after another; the length of the longer steps before them, if any."""
-        scale = [np.array([max(self.every), max(self.every) ** -0.5])] if max(self.every) > 1 else []
+        """All numbers that members and observables read, one after another; before them (short step / longer step)^(1/2), if they differ."""
+        scale = [np.array([max(self.every) ** -0.5])] if max(self.every) > 1 else []
         parts = scale + [m.parameters for m in self.members] + [getattr(o, "parameters", np.empty(0)) for o in self.observables]
         return np.concatenate([np.asarray(p, dtype=float) for p in parts])
 
     def parameter_offset(self, index: int) -> int:
         """Where the numbers of member `index`, or of observable `index - len(members)`, begin."""
         sizes = [len(m.parameters) for m in self.members] + [len(getattr(o, "parameters", ())) for o in self.observables]
-        return (2 if max(self.every) > 1 else 0) + sum(sizes[:index])
+        return int(max(self.every) > 1) + sum(sizes[:index])
 
     def fingerprint(self, *more: Any) -> str:
         """A hash of everything that decides the numbers."""

@@ -22,22 +22,24 @@ def run_reference(
     look: Callable[[int, list[State]], None] | None = None,
     scale: float = 1.0,
     lengths: Sequence[int] = (),
+    dtype: str = "float64",
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Moments `(nodes, records, columns, statistics)` and paths of the nodes of `lengths` leaves (one of all unless said) from path `first`
     on; lost paths and first losses of the members.
 
     `scale` multiplies the draws of the steps: to look at a program farther out than its own paths come. `look(k, states)` is called with the
-    members' states before step k, and after the last one.
+    members' states before step k, and after the last one. Of `dtype` are draws, coefficients and the state at the end of a step; within a
+    step NumPy's rules hold, by which data of the user's in double make double.
     """
     path = np.arange(first, first + paths)
     trees = Trees(lengths or (len(leaf_counts(paths)),), paths)
     sums = np.zeros((len(trees.counts), len(program.record), program.columns, len(program.statistics)))
     seen = np.full(len(program.members), NEVER)
     with np.errstate(all="ignore"):
-        states = _starts(program, path, fill(program.start_plan, int(keys[-1]), path, 0))
-        held = np.zeros((program.members[0].dim, paths))
+        states = _starts(program, path, fill(program.start_plan, int(keys[-1]), path, 0, dtype))
+        held = np.zeros((program.members[0].dim, paths), dtype)
         totals = np.zeros((len(program.members), len(program.functionals), paths))
-        gathered = np.zeros((program.noise.gathered, paths))
+        gathered = np.zeros((program.noise.gathered, paths), dtype)
         anchors: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         record = {int(k): t for t, k in enumerate(program.record)}
         for k in range(program.steps + 1):
@@ -51,7 +53,7 @@ def run_reference(
             if k == program.steps:
                 break
             draws = [
-                scale * fill(plan, int(keys[s]), path, k // program.noise.every(s))
+                scale * fill(plan, int(keys[s]), path, k // program.noise.every(s), dtype)
                 if (k + 1) % program.noise.every(s) == 0
                 else np.zeros(0)
                 for s, plan in enumerate(program.noise.sets)
@@ -74,7 +76,10 @@ def _starts(program: Program, path: np.ndarray, z: np.ndarray) -> list[tuple[np.
         elif x0.ndim == 2:
             x0 = x0[:, path % x0.shape[1]]
         start = member.start(x0, z[momentum]) if member.start_draws else member.start(x0)
-        out.append(tuple(np.array(np.broadcast_to(p if np.ndim(p) == 2 else p[:, None], (len(p), z.shape[1]))) for p in start))
+        shapes = [(len(p), z.shape[1]) for p in start]
+        out.append(
+            tuple(np.array(np.broadcast_to(p if np.ndim(p) == 2 else p[:, None], n), z.dtype) for p, n in zip(start, shapes))
+        )
     return out
 
 
@@ -106,18 +111,20 @@ def _step(
 ) -> np.ndarray:
     at = 0
     new_held = held
+    row = program.coefficients[min(k, len(program.coefficients) - 1)].astype(held.dtype)
     for i, member in enumerate(program.members):
-        coefficients = program.coefficients[min(k, len(program.coefficients) - 1), at : at + len(member.coefficients)]
+        coefficients = row[at : at + len(member.coefficients)]
         at += len(member.coefficients)
         if (k + 1) % program.every[i]:
             continue
         z = draws[program.noise.member_set[i]]
         z = (_sums(program, gathered) if program.noise.shares_sums(i) else z)[: sum(d.n for d in member.draws)]
         before = states[i]
-        states[i] = parts_of(member, member.rule(before, member.bind(z), *coefficients), before)
+        found = parts_of(member, member.rule(before, member.bind(z), *coefficients), before)
+        states[i] = tuple(part.astype(held.dtype, copy=False) for part in found)
         if i == 0 and program.control is not None:
             noise = member.oracle.sigma * member.oracle.noise.value(before[0], z)
-            new_held = member.rule((before[0], held), lambda _: noise, *coefficients)[1]
+            new_held = np.asarray(member.rule((before[0], held), lambda _: noise, *coefficients)[1], held.dtype)
         for f, functional in enumerate(program.functionals):
             totals[i, f] += functional.increment(before[0], states[i][0])
     return new_held
@@ -130,7 +137,7 @@ def _record(
     columns, control = program.statistics, program.control
     counts = leaf_counts(len(states[0][0][0]))
     out = np.empty((len(counts), program.columns, len(columns)))
-    lost = [0.0 * s[0].sum(axis=0) for s in states]
+    lost = [(0.0 * s[0]).sum(axis=0, dtype=float) for s in states]
     for o, h in enumerate([*program.observables, *program.functionals]):
         if o < len(program.observables):
             values = [_one_row(h, s[0]) + dead for s, dead in zip(states, lost)]

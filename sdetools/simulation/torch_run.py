@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from sdetools.graph.arrays import compiled
+from sdetools.graph.reals import Real, real_of
 from sdetools.graph.tracing import NotTraceable
 from sdetools.graph.value import Value, order
 from sdetools.simulation.chunks import ChunkResult, Task
@@ -24,37 +25,31 @@ from sdetools.simulation.torch_rows import Draws
 
 CPU_BATCH, DEVICE_BATCH = 1 << 14, 1 << 22
 """Paths at once: rows that stay in a core's cache, and enough to keep a device busy."""
-DTYPES = {"float64": torch.float64, "float32": torch.float32}
 LOOK = 64
 """Steps between two looks for lost paths; the exact step is found by running those again."""
 
 
-def parse(backend: str) -> tuple[torch.device, torch.dtype]:
-    """ "torch", "torch:cuda", "torch:cuda:1:float32", "torch:cpu:float32": a device and a type. ValueError for one that is not there."""
-    parts = backend.split(":")[1:]
-    dtype = torch.float64
-    if parts and parts[-1] in DTYPES:
-        dtype = DTYPES[parts.pop()]
-    name = ":".join(parts) or "cpu"
+def parse(backend: str, dtype: torch.dtype) -> torch.device:
+    """The device of "torch", "torch:cuda", "torch:cuda:1"; ValueError for one that is not there, or does not have the type."""
     try:
-        device = torch.device(name)
+        device = torch.device(backend.partition(":")[2] or "cpu")
         torch.zeros(1, device=device, dtype=dtype)
     except (RuntimeError, AssertionError, TypeError) as error:
         there = ["cpu", *(["cuda"] if torch.cuda.is_available() else []), *(["mps"] if torch.backends.mps.is_available() else [])]
         told = str(error).strip().splitlines()[0]
         raise ValueError(
-            f"`backend` must name a device that is there ({', '.join(there)}) and float64 or float32; got {backend!r} ({told}). "
-            'Write for example backend="torch:cuda:float32".'
+            f"`backend` must name a device that is there ({', '.join(there)}) and has the type; got {backend!r} ({told}). "
+            'Write for example backend="torch:cuda", dtype="float32".'
         ) from error
-    return device, dtype
+    return device
 
 
 class Compiled:
     """A program's graphs as torch functions: `start(*draws)`, `step(every)(*state, *draws)`, `record(*state, *anchors)`."""
 
-    def __init__(self, program: Program, device: torch.device, dtype: torch.dtype) -> None:
-        self.functions = f = Functions(program, torch=True)
-        self.device, self.dtype = device, dtype
+    def __init__(self, program: Program, device: torch.device, real: Real) -> None:
+        self.functions = f = Functions(program, torch=True, real=real)
+        self.device, self.dtype = device, getattr(torch, real.name)
         numbers = [*(v for row in f.coefficients for v in row), f.numbers]
         steps = [(s.every, [t for t, _ in s.outputs], [v for _, v in s.outputs]) for s in f.steps]
         if device.type != "cpu":
@@ -138,8 +133,9 @@ class Runner:
     def __init__(self, task: Task) -> None:
         assert task.program is not None
         self.task, self.program = task, task.program
-        self.device, self.dtype = parse(task.backend)
-        self.made = Compiled(self.program, self.device, self.dtype)
+        self.dtype = getattr(torch, task.dtype)
+        self.device = parse(task.backend, self.dtype)
+        self.made = Compiled(self.program, self.device, real_of(task.dtype))
         self.keys = [int(k) for k in task.arguments[0]]
         self.C = torch.as_tensor(self.program.coefficients, dtype=self.dtype, device=self.device)
         self.P = torch.as_tensor(self.program.parameters, dtype=self.dtype, device=self.device)

@@ -128,7 +128,7 @@ def extrapolate(
 
     `make(dt)` returns a dynamics of step dt, usually `lambda dt: st.EulerMaruyama(sde, dt)`. `weak`: p, by default the integrator's own.
     `coupled`: by default whether its draws are Brownian increments. `options`: those of `weak_gap` (precision, times, seed, threads,
-    store, resume, progress, backend, ...); `precision` is that of the difference of the two steps. ValueError for anything that does not fit.
+    store, resume, progress, backend, dtype, ...); `precision` is that of the difference of the two steps. ValueError for anything that does not fit.
 
     >>> import sdetools as st
     >>> sde = st.SDE(drift=["-x"], diffusion=["0.3*x"], variables="x")

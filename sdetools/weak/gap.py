@@ -128,7 +128,12 @@ class WeakGap(Paths):
         return xarray.Dataset(
             {name: (dims, values) for name, values in fields.items()} | {"mean": (dims, s.gap)},
             coords={"time": self.times, "observable": list(self.names), "step": ("time", self.steps)},
-            attrs={"paths": self.paths, "diverged": self.diverged, "first_divergence": self.first_divergence},
+            attrs={
+                "paths": self.paths,
+                "diverged": self.diverged,
+                "first_divergence": self.first_divergence,
+                "dtype": self.statistics.sums.dtype,
+            },
         )
 
     def plot(self, observable: str | int = 0, exact: np.ndarray | None = None) -> Figure:
@@ -141,6 +146,7 @@ class WeakGap(Paths):
 
     def __repr__(self) -> str:
         how = "coupled, with the control variate" if self.controlled else "coupled" if self.coupled else "independent"
+        how += ", in float32" if self.statistics.sums.dtype == "float32" else ""
         lines = [
             f"{self.first.name} - {self.second.name}: {self.paths:,} paths ({how}), {self.steps[-1]} steps to t={self.times[-1]:g}"
         ]
@@ -173,6 +179,7 @@ def weak_gap(
     resume: bool = False,
     progress: Any = False,
     backend: str = "auto",
+    dtype: str = "float64",
     stream: int | Stream = 0,
 ) -> WeakGap:
     r"""E h(x_k) - E h(z_k) for two dynamics that start at `x0` and share their noise draw by draw.
@@ -183,6 +190,7 @@ def weak_gap(
     which brings its standard deviation to the order of the gap itself; `control=False` leaves it out, `coupled=False` runs the two on
     independent draws. `precision`: the half-width wanted for every recorded gap, instead of `paths`. Other arguments as in `simulate`.
     `stream`: 0, 1, 2, ..., other draws of the same seed; a run with all that belongs to it stays within its own.
+    `dtype="float32"`: paths in single precision; a gap below 5e-7 of the observable's size for each step is then not resolved.
     Their steps may differ in length, if one is a whole multiple of the other; they meet on the longer one's clock, and share Brownian
     increments, which add up, but no other draws. ValueError for anything that does not fit.
 
@@ -197,7 +205,7 @@ def weak_gap(
     asked = Asked.of(program, step_time, trajectories, slices)
     program.noise  # noqa: B018  refuses draws that cannot be shared, before anything runs
     with opened(store, resume, program.fingerprint(seed, stream, paths, precision)) as kept:
-        options = Options(seed, Stream.of(stream), threads, executor, kept, progress, backend)
+        options = Options(seed, Stream.of(stream), threads, executor, kept, progress, backend, dtype)
         paths = chosen_paths(paths, precision, program, confidence, options)
         sums, found = asked.run(paths, options, keep_final)
     names = tuple(o.name for o in (*program.observables, *program.functionals))

@@ -7,7 +7,7 @@ A spread of zero over the paths proves nothing: an event that none of them met h
 
 Floating-point rounding: each step rounds the state a few times, and what it left out grows as the dynamics lets a small error grow. A
 value of size H at step k therefore carries an error of up to `ROUNDINGS` eps (k + 1) A_k H, A_k >= 1 the growth of a perturbation of the
-start. Nothing below it is resolved.
+start, eps that of the paths' type. Nothing below it is resolved.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from sdetools.weak.statistics import PairStatistics, SingleStatistics
 ROUNDINGS = 4.0
 """Roundings of half a unit, relative to its size, that one step adds to a value: of the draw's term, the drift's, their sum, and h."""
 EPS = float(np.finfo(float).eps)
+"""Of the paths on which constancy and growth are looked at."""
 FEW = 1000
 """A spread that is carried by fewer paths may miss as much again: then the bounds of the observable enter the interval."""
 PROOF_PATHS, PROOF_STEPS = 32, 20_000
@@ -45,8 +46,9 @@ UNLIKELY = 25.0
 SCALES = (1.0, 8.0, 64.0)
 NUDGE = 1e-7
 """How far a start is moved, relative to its size, to see how small changes grow."""
-SMALL = 1e-6
-"""Differences of a pair below this part of the values are looked at more closely: they may be rounding that the dynamics let grow."""
+SMALL = {"float64": 1e-6, "float32": 2.5e-3}
+"""Differences of a pair below this part of the values, about eps^(3/8), are looked at more closely: they may be rounding that the dynamics let
+grow."""
 
 
 @dataclass(frozen=True)
@@ -124,11 +126,16 @@ class Known:
 
     @cached_property
     def _rounding_of_stable(self) -> np.ndarray:
-        return self._roundings[:, None] * self._sizes
+        coarser = float(np.finfo(self._dtype).eps) / EPS
+        return coarser * self._roundings[:, None] * self._sizes
+
+    @cached_property
+    def _dtype(self) -> str:
+        return self.statistics.sums.dtype
 
     @property
     def _roundings(self) -> np.ndarray:
-        """The relative error that rounding leaves after each record's steps, `(records,)`."""
+        """The relative error that rounding in double leaves after each record's steps, `(records,)`."""
         return ROUNDINGS * EPS * (self.program.record / min(self.program.every) + 1.0)
 
     @cached_property
@@ -143,7 +150,7 @@ class Known:
         floor = self._rounding_of_stable
         if self.program.pair and self.program.coupled:
             with np.errstate(invalid="ignore"):
-                close = (self._spread > floor) & (self._spread < SMALL * self._sizes)
+                close = (self._spread > floor) & (self._spread < SMALL[self._dtype] * self._sizes)
             if close.any():
                 floor = floor * self._growth
         return floor

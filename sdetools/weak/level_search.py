@@ -12,6 +12,7 @@ from sdetools.graph.tracing import NotTraceable
 from sdetools.graph.value import Trace
 from sdetools.simulation.functions import observable_value
 from sdetools.simulation.philox import PATHS
+from sdetools.weak.known import ROUNDINGS
 from sdetools.weak.levels import FEW, Level, Moments, Work, combined, decay_order, fitted_order, remaining
 from sdetools.weak.multilevel_result import Multilevel
 from sdetools.weak.ranges import range_of_observable
@@ -107,7 +108,7 @@ class Search:
             dt /= r
         base, same = work.single(dt), [2, 2, 2]
         # The coarse member of level 1 has the law of level 0: its paths tell the variance, and its draws are never used again.
-        base.pilot = Moments(seen.n, seen.means[same], seen.squares[same], seen.kurtosis[same], seen.known, 0, -1)
+        base.pilot = Moments(seen.n, seen.means[same], seen.squares[same], seen.kurtosis[same], seen.known, 0, -1, seen.dtype)
         self.levels = [base, pair]
         if not good:
             self.refuse_what_is_not_finite()
@@ -305,6 +306,13 @@ class Search:
                     f"(check {consistency[l, o]:.3g}, more than 1): the two members are not of one family."
                     for l in np.flatnonzero(consistency[:, o] > 1)
                 ]
+                size = math.hypot(every[-1].means[1, o], math.sqrt(variances[1, -1, o]))
+                rounding = ROUNDINGS * float(np.finfo(work.options.dtype).eps) * (self.levels[-1].steps + 1) * size
+                if rounding > self.eps / 2:
+                    warnings.append(
+                        f"rounding in {work.options.dtype} may reach {rounding:.2g} in {name} over the {self.levels[-1].steps:,} finest steps, and eps is "
+                        f"{self.eps:g}. Take dtype='float64', or a larger eps."
+                    )
                 if judged[o] < self.weak:
                     warnings.append(
                         f"the levels of {name} decay with order {judged[o]:.2g}, below the weak order {self.weak:g}; the bias is judged by the former."

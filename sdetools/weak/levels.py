@@ -20,8 +20,8 @@ from sdetools.weak.run import make_program
 from sdetools.weak.statistics import PairStatistics, SingleStatistics
 from sdetools.weak.work import Options
 
-ROUNDING = 1e-10
-"""Differences of a level that are this small beside the values are rounding."""
+ROUNDING = {"float64": 1e-10, "float32": 1e-5}
+"""Differences of a level that are this small beside the values are rounding, by the type of the paths."""
 FEW = 1000
 """Below so many paths a variance is not believed to be less than the level before it promises; beyond, not less than half of that."""
 KEPT = 1 << 15
@@ -42,11 +42,12 @@ class Moments:
     known: int
     lost: int
     first: int
+    dtype: str = "float64"
 
     @property
     def unseen(self) -> np.ndarray:
         """Where no path tells the two members apart, beyond rounding."""
-        return self.squares[0] <= ROUNDING**2 * self.squares[1]
+        return self.squares[0] <= ROUNDING[self.dtype] ** 2 * self.squares[1]
 
     @property
     def variances(self) -> np.ndarray:
@@ -74,7 +75,7 @@ class Moments:
             means = self.means + apart * (other.n / n)
             squares = self.squares + other.squares + apart**2 * (self.n * other.n / n)
         first = min((f for f in (self.first, other.first) if f >= 0), default=-1)
-        return Moments(n, means, squares, better.kurtosis, better.known, self.lost + other.lost, first)
+        return Moments(n, means, squares, better.kurtosis, better.known, self.lost + other.lost, first, self.dtype)
 
 
 @dataclass
@@ -163,7 +164,8 @@ class Work:
             means, squares = [total["h"][-1]] * 2 + [0 * total["h"][-1]], [total["h2"][-1]] * 2 + [0 * total["h2"][-1]]
         steps = [s for s in sums.first.tolist() if s >= 0]
         kurtosis = _kurtosis(program, sums)
-        return Moments(paths, np.array(means), np.array(squares), kurtosis, paths, int(sums.lost.sum()), min(steps, default=-1))
+        lost, first = int(sums.lost.sum()), min(steps, default=-1)
+        return Moments(paths, np.array(means), np.array(squares), kurtosis, paths, lost, first, sums.dtype)
 
     def explore(self, level: Level, paths: int) -> None:
         """Pilot paths of a level."""

@@ -63,6 +63,7 @@ def multilevel(
     resume: bool = False,
     progress: Any = False,
     backend: str = "auto",
+    dtype: str = "float64",
 ) -> Multilevel:
     r"""E h(X_T), T = `horizon`, to a root-mean-square error of `eps`, by multilevel Monte Carlo on steps dt r^-l, l = 0 ... L.
 
@@ -101,7 +102,7 @@ def multilevel(
     weak = _check.positive("weak", getattr(first, "weak", 1.0) if weak is None else weak)
     asked = (seed, Stream.of(stream), horizon, eps, dt, refinement, weak, pilot, most)
     with opened(store, resume, f"multilevel {work.single(coarsest).program.fingerprint(*asked)}") as kept:
-        work.options = Options(seed, Stream.of(stream), threads, executor, kept, progress, backend)
+        work.options = Options(seed, Stream.of(stream), threads, executor, kept, progress, backend, dtype)
         for attempt in range(ATTEMPTS if dt is None else 1):
             # After the first: the coarsest step that seemed to do did not. A shorter one, and a closer look.
             search = Search(work, eps, weak, pilot * 4**attempt, most)

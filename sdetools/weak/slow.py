@@ -162,7 +162,7 @@ def slow_study(
     `plan` with its eta and beta; SGD runs on its average. `observe`: observables, by default the coordinates. `dt`: the integrator's step, by
     default the horizon over 200, rounded to steps of the optimiser. `shown`: paths kept for the picture of the manifold (0 for none).
     `stream`: 0, 1, 2, ..., other draws of the same seed.
-    `options`: threads, executor, progress, backend, store, resume of `st.simulate`. The optimisers share draws, the SDE has its own.
+    `options`: threads, executor, progress, backend, dtype, store, resume of `st.simulate`. The optimisers share draws, the SDE has its own.
     ValueError as `st.SlowSDE` and `st.simulate`.
 
     >>> import sdetools as st

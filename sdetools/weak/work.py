@@ -35,6 +35,7 @@ class Options:
     store: Store | None = None
     progress: Any = False
     backend: str = "auto"
+    dtype: str = "float64"
 
     def run(self, program: Program, paths: int, keep: bool = False, label: str = "paths", **points: Any) -> Sums:
         """The sums of a program over `paths` paths; `points`: `slices` and `trajectories` as in `execute`."""
@@ -51,6 +52,7 @@ class Options:
                 self.backend,
                 shown,
                 **points,
+                dtype=self.dtype,
             )
 
 

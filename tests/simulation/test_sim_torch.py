@@ -79,7 +79,7 @@ def test_torch_takes_the_paths_of_the_reference(name):
 def test_single_precision_is_off_by_its_own_rounding(name):
     """40 steps on numbers below 10: some hundred roundings of float32, and no fewer than one."""
     case = CASES[name]()
-    error = np.abs(both(case, "torch:cpu:float32").final - both(case, "torch").final).max()
+    error = np.abs(both(case, "torch:cpu", dtype="float32").final - both(case, "torch").final).max()
     assert EPS32 / 10 < error < 1000 * EPS32
 
 
@@ -126,7 +126,7 @@ def test_lost_paths_are_counted_at_their_first_step():
 
 @pytest.mark.parametrize(
     ("backend", "told"),
-    [("torch:warp", "warp"), ("torch:cuda:99", "cuda:99"), ("torch:cpu:float8", "float8"), ("jax", "'jax'")],
+    [("torch:warp", "warp"), ("torch:cuda:99", "cuda:99"), ("torch:cpu:float32", "cpu:float32"), ("jax", "'jax'")],
 )
 def test_a_device_that_is_not_there_is_refused(backend, told):
     with pytest.raises(ValueError, match=told):

@@ -116,12 +116,17 @@ def test_growth_over_steps_of_several_lengths_and_of_long_runs():
 
 
 def test_rounding_is_magnified_where_differences_are_small_and_only_there():
-    """Coupled members, and a spread above the plain floor but below 1e-6 of the sizes: 0.99e-6 and 1.01e-6 here."""
+    """Coupled members, and a spread above the plain floor but below 1e-6 of the sizes: 0.99e-6 and 1.01e-6 here; 2.5e-3 in float32."""
     program = SimpleNamespace(pair=True, coupled=True, record=np.arange(1), every=(1, 1))
-    for spread, factor in ((0.99e-6, 3.0), (1.01e-6, 1.0), (0.9e-14, 1.0)):
+    double = [("float64", *row) for row in ((0.99e-6, 3.0), (1.01e-6, 1.0), (0.9e-14, 1.0))]
+    for dtype, spread, factor in [*double, ("float32", 2.49e-3, 3.0), ("float32", 2.51e-3, 1.0)]:
         own = Known(program, None)
         own.__dict__.update(
-            _same=False, _sizes=np.array([2.0]), _growth=np.full((1, 1), 3.0), _rounding_of_stable=np.full((1, 1), 2e-14)
+            _dtype=dtype,
+            _same=False,
+            _sizes=np.array([2.0]),
+            _growth=np.full((1, 1), 3.0),
+            _rounding_of_stable=np.full((1, 1), 2e-14),
         )
         own.__dict__["_spread"] = np.array([[2 * spread]])
         np.testing.assert_allclose(own.rounding, [[2e-14 * factor]], rtol=1e-13)
@@ -433,3 +438,23 @@ def test_choices_hold_both_sides_and_the_larger_of_two_holds_less():
     assert range_of(lambda x: st.select(x[0] > 2, 7.0, st.select(x[0] < 1, -5.0, x[0])), 1) == Range()
     assert range_of(lambda x: x[0] > 0, 1).values == {0.0, 1.0}
     assert analytic(lambda tape: 3.0) and not analytic(lambda tape: 1 / 0)
+
+
+def test_intervals_hold_the_rounding_of_the_type():
+    """A value that no draw moves is exact to rounding: its interval in float32 holds the truth, that of double would not reach it."""
+    sgd = st.SGD(st.NoisyOracle(st.losses.quadratic(1.0), st.noise.none(1)), st.schedules.constant(0.1))
+    given = dict(x0=[1.0], horizon=2.0, paths=1, observe=["x0"], times=[2.0])
+    single, double = (st.simulate(sgd, dtype=dtype, **given).at("x0") for dtype in ("float32", "float64"))
+    assert single.rounding == pytest.approx(double.rounding * np.finfo(np.float32).eps / np.finfo(float).eps, rel=1e-6)
+    assert single.low < 0.9**20 < single.high
+    assert double.rounding < abs(single.value - 0.9**20)
+
+
+def test_a_gap_of_rounding_is_not_resolved():
+    """Two texts of one gradient differ in float32 by rounding: that is no gap."""
+    plan, noise = st.schedules.constant(0.1), st.noise.gaussian(dim=1)
+    gradients = (lambda x: [1.4 * x[0]], lambda x: [0.3 * x[0] + 1.1 * x[0]])
+    members = [st.SGD(st.NoisyOracle(st.losses.from_function(g, 1), noise, 1.0), plan) for g in gradients]
+    given = dict(x0=[1.0], horizon=2.0, paths=2000, observe=["x0"], times=[2.0], control=False)
+    gap = st.weak_gap(*members, dtype="float32", **given).at("x0")
+    assert 0 < abs(gap.value) < gap.rounding and not gap.resolved

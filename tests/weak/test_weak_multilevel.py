@@ -151,3 +151,17 @@ def test_moments_of_two_parts_are_those_of_the_whole():
     np.testing.assert_allclose(joined.means, whole.means, rtol=1e-13)
     np.testing.assert_allclose(joined.squares, whole.squares, rtol=1e-13)
     assert joined.n == 70
+
+
+def test_multilevel_in_single_precision():
+    """E X_1^2 of an Ornstein-Uhlenbeck process to an eps that float32 can give; a smaller one is warned of, and not in double."""
+    ou = st.SDE(drift=["-x"], diffusion=["1"], variables="x")
+    given = dict(make=lambda dt: st.Milstein(ou, dt), x0=[1.0], horizon=1.0, observe=["x**2"], threads=1)
+    true = (1 + np.exp(-2)) / 2
+    found = st.multilevel(eps=0.02, dtype="float32", **given)
+    assert not found.warnings and abs(found.estimate.value - true) < 5 * 0.02  # five root-mean-square errors
+    same = st.multilevel(eps=0.02, **given)
+    assert abs(found.estimate.value - same.estimate.value) < 1e-4  # the same draws and levels
+    far = given | dict(x0=[1e3], dt=1 / 4)  # X^2 near 10^5: a part in 2e7 of it is 0.05
+    assert any("rounding in float32" in w for w in st.multilevel(eps=2.0, dtype="float32", pilot=200, **far).warnings)
+    assert not any("rounding" in w for w in st.multilevel(eps=2.0, pilot=200, **far).warnings)

@@ -190,7 +190,7 @@ def test_the_table_of_a_gap():
         close(data[name], wanted)
     close(data["time"], TIMES)
     close(data["step"], STEPS)
-    assert data.attrs == {"paths": 12, "diverged": 5, "first_divergence": 7}
+    assert data.attrs == {"paths": 12, "diverged": 5, "first_divergence": 7, "dtype": "float64"}
 
 
 def test_the_first_divergence_of_a_pair_is_the_earlier_one():
@@ -210,4 +210,4 @@ def test_the_estimate_of_a_mean(t, o):
     close(run.data["variance"], VALUES["x"].var(axis=0, ddof=1))
     close(run.data["mean"], SINGLES.mean)
     close(run.data["stderr"], SINGLES.stderr)
-    assert run.data.attrs == {"paths": 12, "diverged": 4, "first_divergence": 5}
+    assert run.data.attrs == {"paths": 12, "diverged": 4, "first_divergence": 5, "dtype": "float64"}
