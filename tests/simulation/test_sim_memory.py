@@ -12,11 +12,11 @@ import sdetools as st
 SCRIPT = """
 import resource, sys
 import sdetools as st
-paths, steps, keep = map(int, sys.argv[1:])
+paths, steps, keep, chosen = map(int, sys.argv[1:])
 oracle = st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.gaussian(dim=1), sigma=2.0)
 plan = st.schedules.constant(1 / 64, 0.5)
 pair = st.SGDM(oracle, plan), st.SGD(oracle, plan.averaged())
-gap = st.weak_gap(*pair, [1.0], steps / 64, paths, ["x**2", "x"], threads=2, keep_final=bool(keep))
+gap = st.weak_gap(*pair, [1.0], steps / 64, paths, ["x**2", "x"], threads=2, keep_final=bool(keep), trajectories=chosen or None)
 assert gap.paths == paths and gap.sup("x").value > 0
 try:  # the peak of this program alone: ru_maxrss of a child starts with its parent's
     with open("/proc/self/status") as lines:
@@ -26,11 +26,11 @@ except OSError:
 """
 
 
-def peak(paths: int, steps: int, keep: bool = False) -> float:
+def peak(paths: int, steps: int, keep: bool = False, chosen: int = 0) -> float:
     """MiB."""
     env = os.environ | {"PYTHONPATH": str(Path(st.__file__).parents[1])}
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(paths), str(steps), str(int(keep))],
+        [sys.executable, "-c", SCRIPT, str(paths), str(steps), str(int(keep)), str(chosen)],
         env=env,
         capture_output=True,
         text=True,
@@ -46,6 +46,13 @@ def test_peak_memory_of_ten_thousand_and_a_million_paths():
     small, large = peak(10_000, 64), peak(1_000_000, 64)
     assert abs(large - small) < 100
     assert peak(2_000_000, 1, keep=True) - small > 20
+
+
+def test_peak_memory_of_paths_to_look_at():
+    """A hundred of a million take what a hundred of ten thousand take; all of half a million, 61 MiB, are seen (a negative control)."""
+    small = peak(10_000, 64, chosen=100)
+    assert abs(peak(1_000_000, 64, chosen=100) - small) < 20
+    assert peak(500_000, 1, chosen=500_000) - small > 40
 
 
 def test_peak_memory_of_many_steps():
