@@ -41,7 +41,7 @@ def stub(task: Task, index: int) -> ChunkResult:
     chunk = task.layout.chunk(index)
     sums = np.full((len(chunk.lengths), *task.shape, len(task.statistics)), 1.0 + index)
     none = np.zeros(task.members, np.int64)
-    return ChunkResult(sums, np.array([chunk.paths]), none, none + NEVER, np.empty((task.position_rows, 0)))
+    return ChunkResult(sums, np.array([chunk.paths]), none, none + NEVER, np.empty((0, 0, 0)))
 
 
 class Shuffled(Executor):
