@@ -23,6 +23,7 @@ from .gallery import (
 )
 from .minibatch import Minibatch, SampleGaussian, label_noise, minibatch
 from .oracle import NoisyOracle, SVAGNoise, svag
+from .samples import SampledNoise
 
 __all__ = [
     "FunctionNoise",
