@@ -162,6 +162,7 @@ def one(name: str, way: str) -> dict[str, Any]:
     return {
         "name": name, "way": way, "operations": operations, "lines": lines, "import": ready - begin, "loss": made - ready, "text": text,
         "compile": end - written - text, "seconds": end - ready - text,
+        "cpu": time.process_time(),
     }  # fmt: skip
 
 
@@ -192,7 +193,7 @@ def main() -> None:
     rows = [(name, way) for name in FORMULAS for way in given.ways.split(",")]
     rows += [(f"quadratic {d}", "sgdm") for d in given.dims.split(",") if d]
     measured("quadratic 1", "sgdm")  # libraries
-    print(f"{'':42}{'way':6}{'operations':>11}{'lines':>7}{'loss':>7}{'text':>7}{'compile':>9}{'seconds':>9}{'cached':>8}")
+    print(f"{'':42}{'way':6}{'operations':>11}{'lines':>7}{'loss':>7}{'text':>7}{'compile':>9}{'seconds':>9}{'cached':>8}{'cpu':>7}")
     out = []
     for name, way in rows:
         if given.names and not any(name.startswith(n) for n in given.names):
@@ -202,7 +203,7 @@ def main() -> None:
         if "error" in row:
             print(f"{name:42}{way:6} {row['error']}", flush=True)
             continue
-        parts = "".join(f"{row[key]:{width}.2f}" for key, width in (("loss", 7), ("text", 7), ("compile", 9), ("seconds", 9), ("cached", 8)))
+        parts = "".join(f"{row[key]:{width}.2f}" for key, width in (("loss", 7), ("text", 7), ("compile", 9), ("seconds", 9), ("cached", 8), ("cpu", 7)))
         print(f"{name:42}{way:6}{row['operations']:11,}{row['lines']:7,}{parts}", flush=True)
     if given.json:
         given.json.write_text(json.dumps(out, indent=1) + "\n")

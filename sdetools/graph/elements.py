@@ -54,12 +54,17 @@ class Tables:
     sizes: list[int] = field(default_factory=list)
     functions: list[str] = field(default_factory=list)
     stages: dict[str, Any] = field(default_factory=dict)
+    straight: int = 0
+    """Operations that have become straight-line code."""
 
     def function(self, name: str) -> str:
         """The address of a function of rows (`graph.rows`)."""
+        return f"F[{self.number_of_function(name)}]"
+
+    def number_of_function(self, name: str) -> int:
         if name not in self.functions:
             self.functions.append(name)
-        return f"F[{self.functions.index(name)}]"
+        return self.functions.index(name)
 
     def array(self, a: np.ndarray) -> str:
         for n, known in enumerate(self.data):

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from sdetools.graph.arrays import pull
-from sdetools.graph.elements import INLINE, PRICE, Draw, Elements, Tables, indent, lane_loop
+from sdetools.graph.elements import INLINE, PRICE, Draw, Tables, indent, lane_loop
+from sdetools.graph.long_formulas import LongFormulas
 from sdetools.graph.straight import ANGLES
 from sdetools.graph.value import Value, order
 from sdetools.graph.views import dense
@@ -24,13 +25,15 @@ JAM = 4
 """Numbers of a sample that one turn of a loop reads."""
 BEGIN = {"add": "0.0", "multiply": "1.0", "maximum": "-np.inf", "minimum": "np.inf"}
 """Where a reduction begins."""
+UNROLLED = 200_000
+"""Operations on numbers up to which what is too long for loops becomes a program."""
 SHORT = 4
 """Terms up to which a sum is written out within a loop."""
 ROWWISE = ("sin", "cos", "tan", "exp", "log", "log1p", "expm1", "sinh", "cosh", "tanh", "arctan", "arcsin", "arccos", "power")
 """Functions that loops over components call on whole rows, and straight-line code inlines (but for angles)."""
 
 
-class Loops(Elements):
+class Loops(LongFormulas):
     """The text of a function of rows: `outputs` are (row, value)."""
 
     def __init__(
@@ -64,6 +67,8 @@ class Loops(Elements):
                     self.at[n.key] = self.take(n.size)
                     lines += self._sampled(n)
             return [*lines, *self.straight(self.outputs)]
+        if self._is_long(self.nodes) and (made := self.as_program(self.outputs, always=True)) is not None:
+            return made
         whole = self._whole()
         level: dict[Any, int] = {}
         for n in self.nodes:
@@ -93,6 +98,11 @@ class Loops(Elements):
         for e, (head, members) in enumerate(schedule):
             lines += self._group(head[2], members, schedule[e + 1 :], late)
         return lines + late
+
+    def _is_long(self, nodes: Sequence[Value]) -> bool:
+        """Whether loops that make these nodes are a longer text than the budget has room for, and the numbers few enough for a program."""
+        made = [n for n in nodes if n.op in ("map", "reduce", "contract", "join") and not n.uniform]
+        return len(made) > self.BUDGET and sum(operations(n) for n in made) <= UNROLLED
 
     def _whole(self) -> dict[Any, Value]:
         """What must exist as rows before it is read, in order."""
@@ -182,6 +192,8 @@ class Loops(Elements):
                 row = kept
             stores.append((v, self.at[v.key] if row is None else row))
         self.making = {v.key for v, row in members if row is None}
+        if kind == "loop" and self._is_long(list(self._below([m for m, _ in members]))):
+            kind = "straight"
         if kind == "straight":
             lines = self.straight([(row, v) for v, row in stores])
         elif kind == "call":

@@ -33,6 +33,8 @@ NAMES = (
     *(*_ANGLES, "sincos", "power"),
 )
 """The functions, by NumPy's names; sincos is sin and cos together."""
+PROGRAM = "program"
+"""What `interpreter.py` gives, of the same signature."""
 
 
 def _copier(kind: Any) -> Any:
@@ -137,6 +139,10 @@ def _write(name: str, dtype: str) -> Any:
 @cache
 def function(name: str, dtype: str = "float64") -> Any:
     """A function of `NAMES` on rows of a type, as a C callback; compiled, or found compiled, when it is first asked for."""
+    if name == PROGRAM and dtype in _TYPES:
+        from sdetools.graph import interpreter
+
+        return interpreter.function(dtype)
     if name not in NAMES or dtype not in _TYPES:
         raise ValueError(f"there are rows of {', '.join(_TYPES)} for {', '.join(NAMES)}; got {name!r} of {dtype!r}")
     options = dict(fastmath=lanes.FLAGS, error_model="numpy")

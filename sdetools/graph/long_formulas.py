@@ -1,0 +1,121 @@
+"""Formulas too long for straight-line code: LLVM takes milliseconds for each of its lines, and the lines of a formula are as many as its
+operations. Beyond a budget they become data for a function that is compiled already (`programs.py`, `interpreter.py`), at two to four times
+the cost of a step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sdetools.graph import programs
+from sdetools.graph.elements import PRICE, Elements, indent
+from sdetools.graph.programs import DRAWS, KNOWN, ROWS
+from sdetools.graph.value import Value
+
+BUDGET = 300
+"""Operations of straight-line code in a kernel, each as long as its function inlined."""
+DEEPEST = 60
+"""Operations that may wait for each other in it: the writer calls itself for each."""
+
+
+class _NoProgram(Exception):
+    """A value that no program makes."""
+
+
+class LongFormulas(Elements):
+    """Writes what is beyond the budget as programs."""
+
+    BUDGET: float = BUDGET
+    """Infinite for a target that has no such function."""
+
+    def straight(self, stores: Sequence[tuple[int, Value]]) -> list[str]:
+        lines = self.as_program(stores)
+        return super().straight(stores) if lines is None else lines
+
+    def as_program(self, stores: Sequence[tuple[int, Value]], always: bool = False) -> list[str] | None:
+        """Lines that run a program which makes some values, into rows from `row` on; None where the budget has room for a text, or a
+        compiled function is in the way."""
+        if self.BUDGET == math.inf:
+            return None
+        made = programs.Elements()
+        leaves = _Leaves(self, made)
+        walk = programs.Walk(made, leaves)
+        walk.measure([v for _, v in stores])
+        try:
+            wanted = [(row + at, walk.element(v, at)) for row, v in stores for at in range(v.size)]
+        except _NoProgram:
+            return None
+        cost = len(wanted) + sum(PRICE.get(name, 1) for name in made.names if name is not None)
+        if not always and self.tables.straight + cost <= self.BUDGET and made.deepest <= DEEPEST:
+            self.tables.straight += cost
+            return None
+        return self._run(programs.program(made, wanted, self.rows, leaves.count), leaves)
+
+    def _run(self, program: programs.Program, leaves: _Leaves) -> list[str]:
+        """The lines that fill the tables of a program and call it."""
+        self.take(program.rows)
+        self.from_rows |= leaves.draws
+        self.tiled -= leaves.draws
+        size, bases = self.tables.real.size, 3 + len(leaves.shifts)
+        region = self.take(-(-(8 * bases + size * program.numbers) // (size * self.L))) * self.L * size
+        numbers = region + 8 * bases
+
+        def address(place: tuple[int, int, bool]) -> int:
+            base, first, alike = place
+            return (numbers if base == ROWS and alike else 0) + first * size * (1 if alike else self.L)
+
+        def call(instructions: Sequence[Any], n: int) -> list[str]:
+            if not instructions:
+                return []
+            code = self.tables.array(programs.encoded(instructions, address, self.tables.number_of_function))
+            count = self.tables.size(len(instructions))
+            run = self.tables.function("program")
+            return [f"lanes.call({run}, {code}.ctypes.data, {count}, base + {region}, {n}, F.ctypes.data, 0)"]
+
+        at = [
+            "base",
+            f"{self.tables.array(program.constants)}.ctypes.data",
+            "Zbase" if leaves.draws else "base",
+            *(f"Zbase + {size} * {shift}" for shift in leaves.shifts),
+        ]
+        lines = [f"bases = lanes.word_pointer(base + {region})", *(f"bases[{n}] = lanes.u64({a})" for n, a in enumerate(at))]
+        for v, first in leaves.numbers:
+            name, first = self.names[v.key], numbers // size + first
+            if v.ndim:
+                lines += [f"for i in range({self.tables.size(v.size)}):", *indent([f"S[{first} + i] = {name}[i]"])]
+            else:
+                lines.append(f"S[{first}] = {name}")
+        return [*lines, *call(program.single, 1), *call(program.lanes, self.L)]
+
+
+class _Leaves:
+    """The elements of what exists before a program runs, and what it needs for them: draws, numbers that are handed in."""
+
+    def __init__(self, writer: LongFormulas, made: programs.Elements) -> None:
+        self.writer, self.made = writer, made
+        self.draws: set[Any] = set()
+        self.shifts: list[str] = []
+        self.numbers: list[tuple[Value, int]] = []
+        self.count = 0
+
+    def __call__(self, v: Value) -> Callable[[int], int] | None:
+        writer = self.writer
+        if v.key in writer.names:
+            first, self.count = self.count, self.count + v.size
+            self.numbers.append((v, first))
+            return self._at(ROWS, first, True)
+        if v.key in writer.draws:
+            draw = writer.draws[v.key]
+            if draw.shift and draw.shift not in self.shifts:
+                self.shifts.append(draw.shift)
+            self.draws.add(v.key)
+            return self._at(DRAWS + 1 + self.shifts.index(draw.shift) if draw.shift else DRAWS, draw.row, False)
+        if v.key in writer.at and v.key not in writer.making:
+            return self._at(ROWS, writer.at[v.key], False)
+        if v.op not in KNOWN:
+            raise _NoProgram
+        return None
+
+    def _at(self, base: int, first: int, alike: bool) -> Callable[[int], int]:
+        return lambda flat: self.made.add(None, (base, first + flat, alike), alike)
