@@ -2,7 +2,7 @@
 
     python benchmarks/compile.py [NAME ...] [--ways sgdm,sde,gap] [--dims 1,2,4,8,16,32,64,128,512,2048,10000] [--json compile.json]
 
-A loss is given by its value alone, so its gradient comes from the graph; `sgdm` steps it, `sde` takes its second derivatives too (RI1 on the
+A loss is given by its value alone, so its gradient comes from the graph; `sgdm` steps it, `sde` takes its second derivatives too (Euler-Maruyama on the
 modified equation of SGD), `gap` is a coupled pair with its control variate. Seconds are those of the run of 256 paths and 4 steps from the
 loss on, imports not counted: the graph, the text, compiling, running. `cached` is the same in a second process. Operations are those of
 the value's graph, lines those of the kernel's text. `quadratic d` is SGDM on a dense quadratic with Gaussian noise.
@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,9 @@ def sum_of_cosh(x: Any) -> Any:
 def random_expression(dim: int, operations: int) -> Callable[[Any], Any]:
     """So many operations on numbers drawn from what was made before; magnitudes are held near one."""
     rng = np.random.default_rng(dim)
-    kinds = rng.choice(["add", "multiply", "tanh", "sin", "exp", "sqrt", "maximum"], operations, p=[0.35, 0.3, 0.1, 0.05, 0.05, 0.05, 0.1])
+    kinds = rng.choice(
+        ["add", "multiply", "tanh", "sin", "exp", "sqrt", "maximum"], operations, p=[0.35, 0.3, 0.1, 0.05, 0.05, 0.05, 0.1]
+    )
     takes = rng.integers(1, 2 * dim + 2, (operations, 2))
     factors = rng.uniform(0.2, 1.0, operations)
 
@@ -73,7 +76,7 @@ def network(w: Any) -> Any:
     loss = 0.0
     for *inputs, target in IMAGES:
         at, layer = 0, list(inputs)
-        for n, m in zip(WEIGHTS, WEIGHTS[1:]):
+        for n, m in pairwise(WEIGHTS):
             layer = [sum(w[at + i * n + j] * layer[j] for j in range(n)) + w[at + n * m + i] for i in range(m)]
             layer = [np.tanh(u) for u in layer] if m > 1 else layer
             at += n * m + m
@@ -81,7 +84,7 @@ def network(w: Any) -> Any:
     return loss / len(IMAGES)
 
 
-NETWORK_DIM = sum(n * m + m for n, m in zip(WEIGHTS, WEIGHTS[1:]))
+NETWORK_DIM = sum(n * m + m for n, m in pairwise(WEIGHTS))
 POWERS = RNG.integers(0, 6, (500, 3))
 FACTORS = RNG.standard_normal(500) / 500
 TOKENS = RNG.standard_normal((6, 3))
@@ -131,7 +134,7 @@ def member(st: Any, name: str, way: str) -> tuple[Any, ...]:
     oracle = st.NoisyOracle(loss, st.noise.gaussian(dim=dim), sigma=0.1)
     plan = st.schedules.constant(eta=0.01, beta=0.9)
     if way == "sde":
-        return (st.RI1(st.ModifiedSDE(oracle, plan.averaged().eta), dt=0.01),)
+        return (st.EulerMaruyama(st.ModifiedSDE(oracle, plan.averaged().eta), dt=0.01),)
     return (st.SGDM(oracle, plan), st.SGD(oracle, plan.averaged())) if way == "gap" else (st.SGDM(oracle, plan),)
 
 
@@ -143,7 +146,7 @@ def one(name: str, way: str) -> dict[str, Any]:
     from sdetools.simulation import chunks, engine
     from sdetools.weak.run import make_program
 
-    st.simulate, st.RI1, st.ModifiedSDE, st.SGDM, st.losses.from_function  # noqa: B018
+    st.simulate, st.EulerMaruyama, st.ModifiedSDE, st.SGDM, st.losses.from_function  # noqa: B018
     ready = time.perf_counter()
     members = member(st, name, way)
     made = time.perf_counter()
@@ -193,7 +196,9 @@ def main() -> None:
     rows = [(name, way) for name in FORMULAS for way in given.ways.split(",")]
     rows += [(f"quadratic {d}", "sgdm") for d in given.dims.split(",") if d]
     measured("quadratic 1", "sgdm")  # libraries
-    print(f"{'':42}{'way':6}{'operations':>11}{'lines':>7}{'loss':>7}{'text':>7}{'compile':>9}{'seconds':>9}{'cached':>8}{'cpu':>7}")
+    print(
+        f"{'':42}{'way':6}{'operations':>11}{'lines':>7}{'loss':>7}{'text':>7}{'compile':>9}{'seconds':>9}{'cached':>8}{'cpu':>7}"
+    )
     out = []
     for name, way in rows:
         if given.names and not any(name.startswith(n) for n in given.names):
@@ -203,7 +208,10 @@ def main() -> None:
         if "error" in row:
             print(f"{name:42}{way:6} {row['error']}", flush=True)
             continue
-        parts = "".join(f"{row[key]:{width}.2f}" for key, width in (("loss", 7), ("text", 7), ("compile", 9), ("seconds", 9), ("cached", 8), ("cpu", 7)))
+        parts = "".join(
+            f"{row[key]:{width}.2f}"
+            for key, width in (("loss", 7), ("text", 7), ("compile", 9), ("seconds", 9), ("cached", 8), ("cpu", 7))
+        )
         print(f"{name:42}{way:6}{row['operations']:11,}{row['lines']:7,}{parts}", flush=True)
     if given.json:
         given.json.write_text(json.dumps(out, indent=1) + "\n")

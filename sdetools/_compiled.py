@@ -36,7 +36,10 @@ def text_key() -> str:
     for file in (
         Path(__file__),
         *sorted(PACKAGE.glob("*/kernels.py")),
-        *(PACKAGE / "graph" / f"{name}.py" for name in ("bits", "elementary", "interpreter", "lanes", "lanes32", "programs", "rows")),
+        *(
+            PACKAGE / "graph" / f"{name}.py"
+            for name in ("bits", "elementary", "interpreter", "lanes", "lanes32", "programs", "rows")
+        ),
         *sorted((PACKAGE / "simulation").glob("l*.py")),
         PACKAGE / "simulation" / "records.py",
         *sorted((PACKAGE / "simulation").glob("draw*.py")),

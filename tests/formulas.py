@@ -14,7 +14,7 @@ from hypothesis import strategies as some
 from naive import doubled_rows
 
 from sdetools.graph.calls import Call
-from sdetools.graph.value import Value, value
+from sdetools.graph.value import Trace, Value, value
 
 LARGEST, OPERATIONS = 400, 8
 """Elements of a value, and operations of a formula, at most."""
@@ -229,3 +229,33 @@ def _fit(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
     except ValueError:
         return False
     return True
+
+
+def graph(formula: Formula) -> tuple[list[Value], list[Value]]:
+    """Inputs x and m, and what the formula makes of them."""
+    trace = Trace()
+    inputs = [trace.input("x", (formula.dim,)), trace.input("m", (formula.dim,))]
+    return inputs, [value(v) for v in formula(*inputs)]
+
+
+def plain(formula: Formula, x: np.ndarray, m: np.ndarray) -> list[np.ndarray]:
+    """One path after another."""
+    paths = [formula(a, b) for a, b in zip(x.T, m.T)]
+    return [np.stack([p[i] for p in paths], axis=-1) for i in range(3)]
+
+
+def places(formula: Formula, outputs: list[Value]) -> list[tuple[int, Value]]:
+    """New states lie where the old ones did, the last value after them."""
+    return [(0, outputs[0]), (formula.dim, outputs[1]), (2 * formula.dim, outputs[2])]
+
+
+def assert_same(rows: np.ndarray, expected: list[np.ndarray]) -> None:
+    begin = 0
+    for part in expected:
+        flat = part.reshape(-1, part.shape[-1])
+        np.testing.assert_allclose(rows[begin : begin + len(flat)], flat, rtol=0, atol=ROUNDING)
+        begin += len(flat)
+
+
+def state(formula: Formula, paths: int) -> np.ndarray:
+    return np.random.default_rng(formula.dim).uniform(-2.0, 2.0, (2, formula.dim, paths))

@@ -9,3 +9,7 @@ class TracingError(TypeError):
 
 class ArraysOnly(TracingError):
     """A part of which it is known beforehand that it runs on arrays: nothing in a user's text is amiss."""
+
+
+class TooLong(ValueError):
+    """A formula of more operations than a graph may have."""

@@ -36,7 +36,7 @@ class LongFormulas(Elements):
     def as_program(self, stores: Sequence[tuple[int, Value]], always: bool = False) -> list[str] | None:
         """Lines that run a program which makes some values, into rows from `row` on; None where the budget has room for a text, or a
         compiled function is in the way."""
-        if self.BUDGET == math.inf:
+        if math.inf == self.BUDGET:
             return None
         made = programs.Elements()
         leaves = _Leaves(self, made)

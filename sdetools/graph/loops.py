@@ -16,7 +16,7 @@ from sdetools.graph.arrays import pull
 from sdetools.graph.elements import INLINE, PRICE, Draw, Tables, indent, lane_loop
 from sdetools.graph.long_formulas import LongFormulas
 from sdetools.graph.straight import ANGLES
-from sdetools.graph.value import Value, order
+from sdetools.graph.value import MOST, Value, order
 from sdetools.graph.views import dense
 
 UNROLL, STORES = 160, 64
@@ -25,8 +25,6 @@ JAM = 4
 """Numbers of a sample that one turn of a loop reads."""
 BEGIN = {"add": "0.0", "multiply": "1.0", "maximum": "-np.inf", "minimum": "np.inf"}
 """Where a reduction begins."""
-UNROLLED = 200_000
-"""Operations on numbers up to which what is too long for loops becomes a program."""
 SHORT = 4
 """Terms up to which a sum is written out within a loop."""
 ROWWISE = ("sin", "cos", "tan", "exp", "log", "log1p", "expm1", "sinh", "cosh", "tanh", "arctan", "arcsin", "arccos", "power")
@@ -100,9 +98,10 @@ class Loops(LongFormulas):
         return lines + late
 
     def _is_long(self, nodes: Sequence[Value]) -> bool:
-        """Whether loops that make these nodes are a longer text than the budget has room for, and the numbers few enough for a program."""
+        """Whether loops that make these nodes are a longer text than the budget has room for, and a program has room for the numbers."""
         made = [n for n in nodes if n.op in ("map", "reduce", "contract", "join") and not n.uniform]
-        return len(made) > self.BUDGET and sum(operations(n) for n in made) <= UNROLLED
+        numbers = sum(n.size * (n.args[0].shape[1] if n.op == "contract" else 1) for n in made)
+        return len(made) > self.BUDGET and numbers <= MOST
 
     def _whole(self) -> dict[Any, Value]:
         """What must exist as rows before it is read, in order."""

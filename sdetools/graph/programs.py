@@ -31,12 +31,6 @@ ROWS, NUMBERS, DRAWS = 0, 1, 2
 SWAPPED = {"greater": "less", "greater_equal": "less_equal"}
 SYMMETRIC = ("add", "multiply", "equal", "not_equal")
 KNOWN = ("map", "view", "join", "reduce", "contract", "const")
-LARGEST = 1_000_000
-"""Elements that a formula may have: writing more of them would take minutes."""
-
-
-class TooLong(ValueError):
-    """A formula of more elements than LARGEST."""
 
 
 @dataclass
@@ -65,11 +59,6 @@ class Elements:
             self.args.append(args)
             self.alike.append(alike)
             self.depth.append(0 if name is None else 1 + max(self.depth[a] for a in args))
-            if found > LARGEST:
-                raise TooLong(
-                    f"a formula must have at most {LARGEST:,} operations on numbers; this one has more. Write it with operations on whole "
-                    "arrays (sums, A @ x, slices), whose cost does not grow with their length"
-                )
         return found
 
     def number(self, x: float) -> int:
@@ -328,9 +317,7 @@ class _Lowering:
         self.lanes.append((name, target, places))
 
 
-def encoded(
-    instructions: Sequence[tuple[Any, ...]], address: Callable[[Any], int], function: Callable[[str], int]
-) -> np.ndarray:
+def encoded(instructions: Sequence[tuple[Any, ...]], address: Callable[[Any], int], function: Callable[[str], int]) -> np.ndarray:
     """Instructions as whole numbers `(count, 5)`: `address` gives the bytes from its base to a place, `function` the number of a function of rows."""
 
     def places(all_of_it: Sequence[Any]) -> Iterator[int]:

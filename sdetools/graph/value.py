@@ -21,11 +21,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sdetools.graph.errors import TracingError
+from sdetools.graph.errors import TooLong, TracingError
 
 Shape = tuple[int, ...]
 SMALL = 4096
 """Entries up to which a constant is known by its content; a larger one by the array that holds it."""
+MOST = 200_000
+"""Nodes of a trace at most: those of more would take longer than ten seconds to make and to write."""
 LARGEST_PRODUCT = 32
 """Up to this power x**n is multiplied out, by squaring."""
 
@@ -53,6 +55,11 @@ class Trace:
         key = (op, name, tuple(a.key for a in args), shape, key)
         found = self.known.get(key)
         if found is None:
+            if len(self.known) >= MOST:
+                raise TooLong(
+                    f"a formula and its derivatives must have at most {MOST:,} operations; these have more. Write it with operations on whole "
+                    "arrays (np.sum, A @ x, slices): their number does not grow with the length of the arrays."
+                )
             found = self.known[key] = Value(op, name, args, shape, extra, self, boolean)
         return found
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from sdetools.graph.elements import Draw, Tables, indent
+from sdetools.graph.errors import TooLong
 from sdetools.graph.loops import Loops
 from sdetools.graph.reals import DOUBLE, Real
 from sdetools.graph.tracing import NotTraceable
@@ -28,8 +29,8 @@ NARROWEST, GEMM = 32, 128
 """Lanes of a block at least; and where there are matrices, which want width."""
 CACHE, GEMM_CACHE = 400_000, 8_000_000
 """Bytes of rows that a block may take, likewise."""
-LARGEST = 6000
-"""Lines of straight code beyond which a kernel costs more to compile than it saves."""
+LONGEST = 2000
+"""Lines of loops over large arrays: more would take longer than ten seconds to compile."""
 REDUCE_SINGLE, REDUCE_PAIR, LOST, CARRY = range(4)
 """Where `library.addresses` holds what."""
 NORMALS, UNIFORMS, SIGNS, WORDS, BITS = range(5)
@@ -70,8 +71,11 @@ def write(program: Program, real: Real = DOUBLE) -> Kernel:
         lanes //= 2
     if lanes < LEAF:
         writer = _Writer(functions, lanes, real)
-    if len(writer.text.splitlines()) > LARGEST:
-        raise NotTraceable(f"the step takes {len(writer.text.splitlines())} lines of straight code, more than {LARGEST}")
+    if (lines := writer.text.count("\n")) > LONGEST:
+        raise TooLong(
+            f"the loops of a step must have at most {LONGEST:,} lines; these operations on large arrays have {lines:,}. Say backend='numpy', "
+            "which compiles nothing, or write fewer operations on longer arrays."
+        )
     t = writer.tables
     numbers, sizes = np.array(t.numbers or [0.0], real.dtype), np.array(t.sizes or [0], np.int64)
     gemm |= any(n.op == "contract" for n in order([v for _, v in functions.start]))  # of a start: no reason for wide blocks

@@ -11,36 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 from emitted import TEXT, loops
-from formulas import ROUNDING, Formula, formulas
+from formulas import ROUNDING, Formula, assert_same, formulas, graph, places, plain, state
 from hypothesis import given, settings
 
 from sdetools.graph.arrays import compiled
 from sdetools.graph.elements import Tables, indent
 from sdetools.graph.loops import Loops
-from sdetools.graph.value import Trace, Value, value
 
 DIMS = (1, 2, 3, 6, 33, 90)
 NAMES = ("exp", "log", "sin", "cos", "tan", "tanh", "sinh", "cosh", "log1p", "expm1", "maximum", "minimum", "sign")
 LANES = {f"v{n}": getattr(np, n) for n in NAMES} | {"vpow": np.power, "vatan": np.arctan, "vasin": np.arcsin, "vacos": np.arccos}
 MATH = SimpleNamespace(fabs=np.abs, sqrt=np.sqrt, floor=np.floor, sin=np.sin, cos=np.cos, tan=np.tan)
-
-
-def graph(formula: Formula) -> tuple[list[Value], list[Value]]:
-    """Inputs x and m, and what the formula makes of them."""
-    trace = Trace()
-    inputs = [trace.input("x", (formula.dim,)), trace.input("m", (formula.dim,))]
-    return inputs, [value(v) for v in formula(*inputs)]
-
-
-def plain(formula: Formula, x: np.ndarray, m: np.ndarray) -> list[np.ndarray]:
-    """One path after another."""
-    paths = [formula(a, b) for a, b in zip(x.T, m.T)]
-    return [np.stack([p[i] for p in paths], axis=-1) for i in range(3)]
-
-
-def places(formula: Formula, outputs: list[Value]) -> list[tuple[int, Value]]:
-    """New states lie where the old ones did, the last value after them."""
-    return [(0, outputs[0]), (formula.dim, outputs[1]), (2 * formula.dim, outputs[2])]
 
 
 def by_python(formula: Formula, x: np.ndarray, m: np.ndarray) -> np.ndarray:
@@ -68,18 +49,6 @@ def by_python(formula: Formula, x: np.ndarray, m: np.ndarray) -> np.ndarray:
     exec(text.replace("rows.ctypes.data", "0"), space)
     space["run"](S, tables.functions, tables.numbers, tables.sizes, *tables.data)
     return S.reshape(-1, lanes)
-
-
-def assert_same(rows: np.ndarray, expected: list[np.ndarray]) -> None:
-    begin = 0
-    for part in expected:
-        flat = part.reshape(-1, part.shape[-1])
-        np.testing.assert_allclose(rows[begin : begin + len(flat)], flat, rtol=0, atol=ROUNDING)
-        begin += len(flat)
-
-
-def state(formula: Formula, paths: int) -> np.ndarray:
-    return np.random.default_rng(formula.dim).uniform(-2.0, 2.0, (2, formula.dim, paths))
 
 
 @settings(max_examples=300, deadline=None)
