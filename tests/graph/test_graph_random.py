@@ -5,6 +5,7 @@ The text is run by Python first: NumPy's functions in the place of the compiled 
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,12 +25,18 @@ LANES = {f"v{n}": getattr(np, n) for n in NAMES} | {"vpow": np.power, "vatan": n
 MATH = SimpleNamespace(fabs=np.abs, sqrt=np.sqrt, floor=np.floor, sin=np.sin, cos=np.cos, tan=np.tan)
 
 
+class TextAlone(Loops):
+    """However long: programs are no text, and have random formulas of their own."""
+
+    BUDGET = math.inf
+
+
 def by_python(formula: Formula, x: np.ndarray, m: np.ndarray) -> np.ndarray:
     """All rows, after Python has run the text of the loops."""
     inputs, outputs = graph(formula)
     stores, lanes, tables = places(formula, outputs), x.shape[1], Tables()
     free = 2 * formula.dim + outputs[2].size
-    made = Loops(stores, {inputs[0].key: 0, inputs[1].key: formula.dim}, {}, {}, free, lanes, tables)
+    made = TextAlone(stores, {inputs[0].key: 0, inputs[1].key: formula.dim}, {}, {}, free, lanes, tables)
     S = np.full(made.rows * lanes, np.nan)
     S[: 2 * x.size] = np.concatenate([x, m]).ravel()
 

@@ -84,11 +84,31 @@ def bending(x, z):
     return [z[0] * (1 + 0.2 * x[0] ** 2), z[1] * np.cos(x[0])]
 
 
+def nested(x):
+    """Too long for a text: a program, with kinks, angles and numbers of all lanes."""
+    y = x[0] * x[1]
+    for i in range(25):
+        y = np.maximum(0.3 * x[i % 2] + 0.01 * i, 0.5 * y * x[(i + 1) % 2] - 0.1) + 0.2 * np.tan(0.3 * np.tanh(y + 0.1 * i))
+    return y * y + 0.5 * np.sum(x * x)
+
+
+def long(rule=st.SGDM, law=None):
+    o = oracle(st.losses.from_function(value=nested, dim=2), law or st.noise.gaussian(root=ROOT2))
+    return rule(o, MOVING)
+
+
 MOMENTS = ["x0", "x1", "x0**2", "x0*x1"]
 BATCH3 = ["x0", "x2", "x1**2", "x0*x2"]
 PATH = (st.PathLength(), st.SquaredIncrements(0))
 
 CASES = {
+    "long formula": lambda: ((long(),), X2, dict(observe=MOMENTS)),
+    "long formula, signs in bits": lambda: ((long(law=st.noise.rademacher(root=ROOT2)),), X2, dict(observe=MOMENTS)),
+    "long formula, a pair with control": lambda: (
+        pair_of(oracle(st.losses.from_function(value=nested, dim=2), st.noise.gaussian(root=ROOT2))),
+        X2,
+        dict(observe=["x0*x1", st.losses.from_function(value=nested, dim=2)]),
+    ),
     # one coordinate, state-dependent root, drawn momentum, control
     "double well": lambda: (
         pair_of(
