@@ -20,7 +20,7 @@ from sdetools.graph.elements import Tables, indent
 from sdetools.graph.loops import Loops
 
 DIMS = (1, 2, 3, 6, 33, 90)
-NAMES = ("exp", "log", "sin", "cos", "tan", "tanh", "sinh", "cosh", "log1p", "expm1", "maximum", "minimum", "sign")
+NAMES = ("exp", "log", "sin", "cos", "tan", "tanh", "sinh", "cosh", "log1p", "expm1", "maximum", "minimum", "sign", "floor")
 LANES = {f"v{n}": getattr(np, n) for n in NAMES} | {"vpow": np.power, "vatan": np.arctan, "vasin": np.arcsin, "vacos": np.arccos}
 MATH = SimpleNamespace(fabs=np.abs, sqrt=np.sqrt, floor=np.floor, sin=np.sin, cos=np.cos, tan=np.tan)
 
