@@ -307,10 +307,10 @@ class Search:
                     for l in np.flatnonzero(consistency[:, o] > 1)
                 ]
                 size = math.hypot(every[-1].means[1, o], math.sqrt(variances[1, -1, o]))
-                rounding = ROUNDINGS * float(np.finfo(work.options.dtype).eps) * (self.levels[-1].steps + 1) * size
+                rounding = ROUNDINGS * float(np.finfo(every[-1].dtype).eps) * (self.levels[-1].steps + 1) * size
                 if rounding > self.eps / 2:
                     warnings.append(
-                        f"rounding in {work.options.dtype} may reach {rounding:.2g} in {name} over the {self.levels[-1].steps:,} finest steps, and eps is "
+                        f"rounding in {every[-1].dtype} may reach {rounding:.2g} in {name} over the {self.levels[-1].steps:,} finest steps, and eps is "
                         f"{self.eps:g}. Take dtype='float64', or a larger eps."
                     )
                 if judged[o] < self.weak:

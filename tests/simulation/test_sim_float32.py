@@ -328,6 +328,16 @@ def test_threads_and_chunks_change_no_bit():
         assert execute(program, threads=1, **given | {"seed": 2}).groups.tobytes() != one.groups.tobytes()
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_chosen_paths_are_those_of_the_run(backend):
+    """Trajectories and slices in float32 are the run's own paths, to the bit."""
+    found = run(CASES["gaussian"](), backend, trajectories=[0, 299], slices=[STEPS * ETA])
+    for array, chosen in ((found.trajectories, [0, 299]), (found.slices, range(PATHS))):
+        ends = array.isel(time=-1, part=0).transpose("member", "coordinate", "path").values
+        np.testing.assert_array_equal(ends.reshape(-1, len(chosen)), found.final[:, chosen])
+        np.testing.assert_array_equal(array.values, array.values.astype(np.float32))
+
+
 def test_a_store_keeps_types_apart(tmp_path, monkeypatch):
     """What was computed in double is not taken up in float32, and what was in float32 is, to the bit."""
     members, x0, more = CASES["gaussian"]()
