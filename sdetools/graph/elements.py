@@ -100,8 +100,11 @@ class Tables:
 class Elements:
     """Writes elements of values: `rows`, `draws` and `names` say where inputs are, by key; `free` is the first row of scratch."""
 
+    APART: tuple[str, ...] = ANGLES
+    """Functions that are never inlined."""
+
     def __init__(
-        self, rows: dict[Any, int], draws: dict[Any, Draw], names: dict[Any, str], free: int, lanes: int, tables: Tables
+        self, rows: dict[Any, int], draws: dict[Any, Draw], names: dict[Any, str], free: int, lanes: Any, tables: Tables
     ) -> None:
         self.inputs, self.draws, self.names, self.L, self.tables = rows, draws, names, lanes, tables
         self.rows, self.at = free, dict(rows)
@@ -171,7 +174,7 @@ class Elements:
         if v.key in self.draws:
             return self.drawn(v, index)
         if v.key in self.at and v.key not in self.making:
-            place = f"S[{self.offset(self.at[v.key], self.flat(index, dense(v.shape)))}]"
+            place = self.place(self.at[v.key], self.flat(index, dense(v.shape)))
             return self.emit(None, f"{place} != {self.zero}" if v.boolean else place, (), load=True, reads=place)
         return getattr(self, "_" + v.op)(v, index)
 
@@ -183,7 +186,7 @@ class Elements:
         self.from_rows.add(v.key)
         at = f"({i} - t)" if v.key in self.tiled else i
         more = f" + {draw.shift}" if draw.shift else ""
-        return self.emit(None, f"Z[{self.offset(draw.row, at)}{more}]", (), load=True)
+        return self.emit(None, self.place(draw.row, at, "Z", more), (), load=True)
 
     def _map(self, v: Value, index: tuple[Any, ...]) -> str:
         a = [self.element(x, index[len(index) - x.ndim :] if x.ndim else ()) for x in v.args]
@@ -197,7 +200,7 @@ class Elements:
             return self.emit(v, f"not {a[0]}", self.named(a))
         if v.name == "where":
             return self.emit(v, f"({a[1]} if {a[0]} else {a[2]})", self.named(a))
-        if v.name in ANGLES:
+        if v.name in self.APART:
             if v.uniform:
                 return self.emit(v, f"math.{v.name}({a[0]})", self.named(a))
             argument = a[0] if a[0] in self.varying else self.emit(None, a[0], ())
@@ -205,7 +208,11 @@ class Elements:
             if key not in self.known:
                 self.known[key] = self.emit(v, "", (argument,), angle=v.name)
             return self.known[key]
-        return self.emit(v, f"{INLINE.get(v.name, 'lanes.v' + v.name)}({', '.join(a)})", self.named(a))
+        return self.emit(v, self.function(v.name, a), self.named(a))
+
+    def function(self, name: str, given: Sequence[str]) -> str:
+        """A function of one lane."""
+        return f"{INLINE.get(name, 'lanes.v' + name)}({', '.join(given)})"
 
     def number_of(self, name: str) -> str:
         """A condition as a number."""
@@ -259,7 +266,7 @@ class Elements:
             return self.emit(v, (" + " if v.name == "add" else " * ").join(terms) or self.zero, terms)
         found = terms[0]
         for term in terms[1:]:
-            found = self.emit(v, f"{INLINE[v.name]}({found}, {term})", (found, term))
+            found = self.emit(v, self.function(v.name, (found, term)), (found, term))
         return found
 
     def _contract(self, v: Value, index: tuple[Any, ...]) -> str:
@@ -304,15 +311,26 @@ class Elements:
             return (flat if flat.isidentifier() else f"({flat})",)
         return tuple(f"(({flat}) // {s} % {n})" if n > 1 else 0 for s, n in zip(dense(source.shape), source.shape))
 
+    def place(self, row: int, flat: Any, array: str = "S", more: str = "") -> str:
+        """The text of lane j of row `row + flat` (and `more` on) of an array."""
+        return f"{array}[{self.offset(row, flat)}{more}]"
+
+    def begins(self, row: int) -> str:
+        """The text of the place of lane 0 of a row."""
+        return f"{row * self.L}"
+
+    def lane_loop(self, body: Sequence[str]) -> list[str]:
+        return [f"for j in range({self.L}):", *indent(body)] if body else []
+
     def offset(self, row: int, flat: Any) -> str:
-        """The text of lane j of a row."""
+        """The text of the place of lane j of a row."""
         if isinstance(flat, int):
-            return f"{(row + flat) * self.L} + j"
+            return f"{self.begins(row + flat)} + j"
         key = ("offset", flat)
         if key not in self.known:
             self.known[key] = f"q{len(self.known)}"
             self.pre.append(f"{self.known[key]} = ({flat}) * {self.L}")
-        return f"{row * self.L} + {self.known[key]} + j"
+        return f"{self.begins(row)} + {self.known[key]} + j"
 
     # ---- straight-line code
 
@@ -322,7 +340,7 @@ class Elements:
         ends = []
         for row, v in stores:
             for index in np.ndindex(*v.shape):
-                place = f"S[{self.offset(row + self.flat(index, dense(v.shape)), 0)}]"
+                place = self.place(row + self.flat(index, dense(v.shape)), 0)
                 name = self.element(v, index)
                 ends.append(
                     Item(
@@ -332,16 +350,20 @@ class Elements:
                         store=True,
                     )
                 )
+        return [*self.pre, *self.scheduled(ends)]
+
+    def scheduled(self, ends: Sequence[Item]) -> list[str]:
+        """The lines of `items`, and the stores after them."""
         scratch: dict[str, str] = {}
 
         def keep(name: str) -> str:
             if name not in scratch:
-                scratch[name] = f"S[{self.offset(self.take(1), 0)}]"
+                scratch[name] = self.place(self.take(1), 0)
             return scratch[name]
 
-        lines = list(self.pre)
+        lines = []
         for one in passes(self.items, ends, keep):
-            lines += lane_loop(one.lines, self.L)
+            lines += self.lane_loop(one.lines)
             lines += self.angles(one.angles)
         return lines
 
@@ -364,10 +386,6 @@ def mixed(v: Value, kept: Sequence[Any], summed: Sequence[Any]) -> tuple[Any, ..
     """The index of a term of a reduction."""
     kept, summed = iter(kept), iter(summed)  # type: ignore[assignment]
     return tuple(next(summed) if a in v.extra else next(kept) for a in range(v.args[0].ndim))  # type: ignore[call-overload]
-
-
-def lane_loop(body: Sequence[str], lanes: int) -> list[str]:
-    return [f"for j in range({lanes}):", *indent(body)] if body else []
 
 
 def indent(lines: Sequence[str], by: int = 4) -> list[str]:

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from sdetools.graph.arrays import pull
-from sdetools.graph.elements import INLINE, PRICE, Draw, Tables, indent, lane_loop
+from sdetools.graph.elements import PRICE, Draw, Tables, indent
 from sdetools.graph.long_formulas import LongFormulas
-from sdetools.graph.straight import ANGLES
 from sdetools.graph.value import MOST, Value, order
 from sdetools.graph.views import dense
 
@@ -34,6 +33,9 @@ ROWWISE = ("sin", "cos", "tan", "exp", "log", "log1p", "expm1", "sinh", "cosh", 
 class Loops(LongFormulas):
     """The text of a function of rows: `outputs` are (row, value)."""
 
+    ROWWISE: tuple[str, ...] = ROWWISE
+    STORES: int = STORES
+
     def __init__(
         self,
         outputs: Sequence[tuple[int, Value]],
@@ -41,13 +43,13 @@ class Loops(LongFormulas):
         draws: dict[Any, Draw],
         names: dict[Any, str],
         free: int,
-        lanes: int,
+        lanes: Any,
         tables: Tables,
     ) -> None:
         super().__init__(rows, draws, names, free, lanes, tables)
         self.outputs = list(outputs)
         self.nodes = order([v for _, v in self.outputs])
-        self.unrolled = self.cost <= UNROLL and sum(v.size for _, v in self.outputs) <= STORES
+        self.unrolled = self.cost <= UNROLL and sum(v.size for _, v in self.outputs) <= self.STORES
         self.lines = self._phases()
 
     @property
@@ -111,9 +113,9 @@ class Loops(LongFormulas):
                 continue
             if n.op in ("contract", "call", "join", "tally") or (n.op == "reduce" and n.args[0].size > SHORT * n.size):
                 whole.add(n.key)
-            if rowwise(n):
+            if self.rowwise(n):
                 whole |= {n.key, *(a.key for a in n.args)}
-            if n.op == "map" and n.name in ANGLES and n.size == 1:  # a loop inlines all functions but these
+            if n.op == "map" and n.name in self.APART and n.size == 1:  # a loop inlines all functions but these
                 whole.add(n.key)
             if n.op in ("contract", "call"):
                 whole |= {a.key for a in n.args if not a.uniform or (n.op == "call" and a.ndim)}
@@ -144,11 +146,17 @@ class Loops(LongFormulas):
         """How a whole value is made: in a loop, by a call, or as straight-line code."""
         if n.op in ("contract", "call", "tally"):
             return "call"
-        if rowwise(n):
+        if self.rowwise(n):
             return "call"
         if n.op == "join":
             return "straight" if all(p.size == 1 for p in n.args) else "call"
         return "loop" if (n.args[0].size if n.op == "reduce" else n.size) > 1 else "straight"
+
+    def rowwise(self, n: Value) -> bool:
+        """Whether loops over components call a function of rows for a node."""
+        return (
+            n.op == "map" and n.name in self.ROWWISE and n.size > 1 and all(a.shape == n.shape and not a.uniform for a in n.args)
+        )
 
     def _tile(self, schedule: Sequence[Any]) -> None:
         """Draws are made a tile of rows at a time where one loop alone reads them, each at its own component."""
@@ -223,7 +231,7 @@ class Loops(LongFormulas):
         return True
 
     def copied(self, source: int, target: int, count: int) -> list[str]:
-        body = lane_loop([f"S[{target * self.L} + q + j] = S[{source * self.L} + q + j]"], self.L)
+        body = self.lane_loop([f"S[{self.begins(target)} + q + j] = S[{self.begins(source)} + q + j]"])
         return [f"for i in range({self.tables.size(count)}):", *indent([f"q = i * {self.L}", *body])]
 
     def _call(self, n: Value) -> list[str]:
@@ -270,10 +278,8 @@ class Loops(LongFormulas):
             ends = []
             for k in np.ndindex(*rest):
                 name = self.element(n, (*at, *k))
-                place = self.offset(
-                    row, self.flat((*(at if index.size > 1 else ()), *k), dense(n.shape)[0 if index.size > 1 else index.ndim :])
-                )
-                ends.append(f"S[{place}] = {name}")
+                strides = dense(n.shape)[0 if index.size > 1 else index.ndim :]
+                ends.append(f"{self.place(row, self.flat((*(at if index.size > 1 else ()), *k), strides))} = {name}")
             lines = []
         else:
             which, *weights = [self.sample(index, at), *(self.element(a, at) for a in n.args[1:])]
@@ -281,13 +287,13 @@ class Loops(LongFormulas):
             ends = [f"{place} = {place} + {weights[0] if weights else self.one}"]
             lines = self.filled(row, n.size, "0.0")
         self.making = set()
-        body = [*self.pre, *lane_loop([*(f"{item.target} = {item.text}" for item in self.items), *ends], self.L)]
+        body = [*self.pre, *self.lane_loop([*(f"{item.target} = {item.text}" for item in self.items), *ends])]
         if index.size > 1:
             body = [f"for i0 in range({self.tables.size(index.size)}):", *indent(body)]
         return [*lines, *body]
 
     def filled(self, row: int, count: int, number: str) -> list[str]:
-        body = lane_loop([f"S[{row * self.L} + q + j] = {number}"], self.L)
+        body = self.lane_loop([f"S[{self.begins(row)} + q + j] = {number}"])
         return [f"for i in range({self.tables.size(count)}):", *indent([f"q = i * {self.L}", *body])]
 
     def number_given(self, v: Value) -> str:
@@ -353,14 +359,14 @@ class Loops(LongFormulas):
             for v, row in stores:
                 name = self.element(v.args[0] if self._reduces(v) else v, index)
                 kept = [i for a, i in enumerate(index) if not (self._reduces(v) and a in v.extra)]
-                place = f"S[{self.offset(row, self.flat(kept, dense(v.shape)))}]"
+                place = self.place(row, self.flat(kept, dense(v.shape)))
                 if self._reduces(v):
                     sign = {"add": "+", "multiply": "*"}.get(v.name)
-                    name = f"{place} {sign} {name}" if sign else f"{INLINE[v.name]}({place}, {name})"
+                    name = f"{place} {sign} {name}" if sign else self.function(v.name, (place, name))
                 elif v.boolean:
                     name = self.number_of(name)
                 ends.append(f"{place} = {name}")
-        lines = [*self.pre, *lane_loop([*(f"{item.target} = {item.text}" for item in self.items), *ends], self.L)]
+        lines = [*self.pre, *self.lane_loop([*(f"{item.target} = {item.text}" for item in self.items), *ends])]
         for a in reversed(range(len(shape))):
             if shape[a] > 1:
                 more = [f"{name} = i{a} + {u + 1}" for u, name in enumerate(beside)] if a == jammed else []
@@ -384,8 +390,3 @@ def operations(n: Value) -> int:
     if n.op == "rows":
         return n.size
     return n.size * n.args[0].shape[1] if n.op == "contract" else 0
-
-
-def rowwise(n: Value) -> bool:
-    """Whether loops over components call a function of rows for a node."""
-    return n.op == "map" and n.name in ROWWISE and n.size > 1 and all(a.shape == n.shape and not a.uniform for a in n.args)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -66,11 +67,11 @@ def write(program: Program, real: Real = DOUBLE) -> Kernel:
             raise NotTraceable("a part that is given to torch" if n.extra.tensors else "a part that runs on whole arrays only")
     gemm = any(n.op == "contract" for n in nodes)
     lanes, narrowest, cache = LEAF, GEMM if gemm else NARROWEST, GEMM_CACHE if gemm else CACHE
-    writer = _Writer(functions, lanes, real)
+    writer = Writer(functions, lanes, real)
     while lanes > narrowest and writer.rows * lanes * real.size > cache:
         lanes //= 2
     if lanes < LEAF:
-        writer = _Writer(functions, lanes, real)
+        writer = Writer(functions, lanes, real)
     if (lines := writer.text.count("\n")) > LONGEST:
         raise TooLong(
             f"the loops of a step must have at most {LONGEST:,} lines; these operations on large arrays have {lines:,}. Say backend='numpy', "
@@ -82,10 +83,10 @@ def write(program: Program, real: Real = DOUBLE) -> Kernel:
     return Kernel(writer.text, t.stages, tuple(map(real.array, t.data)), numbers, sizes, tuple(t.functions), lanes, gemm)
 
 
-class _Writer:
+class Writer:
     """Writes the kernel's text for blocks of so many lanes."""
 
-    def __init__(self, functions: Functions, lanes: int, real: Real) -> None:
+    def __init__(self, functions: Functions, lanes: Any, real: Real) -> None:
         self.functions, self.program, self.L, self.real = functions, functions.program, lanes, real
         self.tables, self.rows, self.Z, self.W = Tables(real), 0, 0, 0
         self.at: dict[Any, int] = {}
@@ -103,7 +104,6 @@ class _Writer:
         if functions.column is not None:
             which = f"float((at + u64(j)) % u64({self.tables.size(self.program.start_columns)}))"
             self.draws[functions.column.key] = Draw(0, sign=lambda _: which)
-        self.text = self._text()
 
     def take(self, rows: int) -> int:
         self.rows += rows
@@ -227,15 +227,23 @@ class _Writer:
         return [f"for j in range({n}):", f"    {a} = {b}" if to_slot else f"    {b} = {a}"]
 
     def _snapshot(self) -> list[str]:
-        """y = x - c m and what the momentum holds."""
+        """An anchor, kept."""
         if self.program.control is None:
             return ["pass"]
+        return ["memory_e = memory[e]", *self.loops(self.anchor("memory_e")).lines, *self._copied(True)]
+
+    def anchor(self, name: str) -> list[tuple[int, Value]]:
+        """y = x - c m, c called `name`, and what the momentum holds, with their rows."""
         (x, m, *_), (y, kept) = self.functions.parts[0], self.functions.anchors
         assert self.functions.held is not None
-        memory = self.functions.trace.uniform("memory_e")
-        self.names[memory.key] = "memory_e"
-        lines = self.loops([(self.at[y.key], x - memory * m), (self.at[kept.key], self.functions.held)]).lines
-        return ["memory_e = memory[e]", *lines, *self._copied(True)]
+        memory = self.functions.trace.uniform(name)
+        self.names[memory.key] = name
+        return [(self.at[y.key], x - memory * m), (self.at[kept.key], self.functions.held)]
+
+    def coefficients(self) -> list[str]:
+        """The lines that read those of step k."""
+        names = [v.name for row in self.functions.coefficients for v in row]
+        return [f"{name} = C[k * changing, {n}]" for n, name in enumerate(names)]
 
     def _spans(self) -> list[str]:
         """The rows of each member: first and end."""
@@ -245,12 +253,12 @@ class _Writer:
             out.append(f"{rows[0]}, {rows[-1] + parts[-1].size}")
         return out
 
-    def _text(self) -> str:
+    @cached_property
+    def text(self) -> str:
         program, L = self.program, self.L
         self.most = self.rows
         starts, start = self.lines([(self.at[t.key], v) for t, v in self.functions.start], self.functions.start_draws)
         step, record, snapshot = self._steps(), self._record(), self._snapshot()
-        names = [f"c{i}_{name}" for i, m in enumerate(program.members) for name in m.coefficients]
         spans = self._spans()
         lost = [f"lost[{i}] += lanes.call(lib[{LOST}], base, {span}, valid, {L}, 0)" for i, span in enumerate(spans)]
         watch = []
@@ -278,7 +286,7 @@ class _Writer:
             snapshot=_block(snapshot, 20),
             fetch=_block(self._copied(False), 20),
             record=_block(record, 20),
-            coefficients=_block([f"{name} = C[k * changing, {n}]" for n, name in enumerate(names)], 12),
+            coefficients=_block(self.coefficients(), 12),
             step=_block(step, 12),
             watch=_block(watch, 16),
             lost=_block(lost, 12),

@@ -1,12 +1,12 @@
 """Draws as lines of Python for Numba's CUDA target, in the layout of `draws.py`: a thread is a path, and draws its own rows.
 
-Everything is written out: a device function, and `min` is one to Numba, would ask the driver for a device. The lines read `k0` and `k1` (the
+Everything is written out: a device function, and `min` is one to Numba, would ask the driver for a device. The lines read `_k0` and `_k1` (the
 lower and upper half of the key), `path` and a step (signed whole numbers), and what `names()` gives. They write to places named by the caller:
 
     in_memory(segment, lambda row: f"Z[({row}) * paths + j]")     loops over slots; neighbours in a warp write neighbouring numbers
     in_registers(segment, lambda row: f"z{row}")                  straight lines, for few draws
 
-Scratch names are c0 ... c3, p0, p1, q0, q1, a, b, w, bits, p, q, r, t, x, cosine, sine, part, slot, row, T and i.
+Scratch names begin with an underscore: those of a graph's lines do not.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from sdetools.noise.base import Normal, Sign
 from sdetools.simulation.draws import GROUP, Segment
 from sdetools.simulation.philox import M0, M1, W0, W1
 
+WORDS = ("_a", "_b")
 Place = Callable[[Any], str]
 """The text of the place of a row, an expression or a whole number."""
 
@@ -35,27 +36,29 @@ def in_memory(segment: Segment, place: Place, step: str = "k", dtype: str = "flo
     """Lines that write a segment's rows of one step, by loops."""
     if segment.share > 1:
         return _shared(segment, place, step, dtype, unrolled=False)
-    head = [f"for slot in range({segment.slots}):", *_indent(_words(step, _slot(segment, "slot")))]
+    head = [f"for _slot in range({segment.slots}):", *_indent(_words(step, _slot(segment, "_slot")))]
     if segment.kind is Sign:
         body = []
-        for h, word in enumerate("ab"):
-            write = f"{place(f'{segment.row} + row + i')} = {_sign(word, 'i', dtype)}"
+        for h, word in enumerate(WORDS):
+            write = f"{place(f'{segment.row} + _row + _i')} = {_sign(word, '_i', dtype)}"
             body += [
-                f"row = 128 * slot + {64 * h}",
-                f"for i in range(64 if row + 64 <= {segment.n} else {segment.n} - row):",
+                f"_row = 128 * _slot + {64 * h}",
+                f"for _i in range(64 if _row + 64 <= {segment.n} else {segment.n} - _row):",
                 f"    {write}",
             ]
         return [*head, *_indent(body)]
     whole, over = divmod(segment.n, segment.group)
     tail = -(-over // segment.a_slot)
-    T = str(GROUP) if not over else str(tail) if not whole else f"({GROUP} if slot < {GROUP * whole} else {tail})"
-    body = [f"T, row = {T}, slot // {GROUP} * {segment.group} + slot % {GROUP}"]
+    T = str(GROUP) if not over else str(tail) if not whole else f"({GROUP} if _slot < {GROUP * whole} else {tail})"
+    body = [f"_T, _row = {T}, _slot // {GROUP} * {segment.group} + _slot % {GROUP}"]
     r = 0
-    for word in "ab":
+    for word in WORDS:
         for line, value in _decoded(segment, word, dtype):
             body += line
-            write = f"{place(f'{segment.row} + row + {r} * T')} = {value}"
-            body += [write] if r == 0 or segment.n % segment.a_slot == 0 else [f"if row + {r} * T < {segment.n}:", f"    {write}"]
+            write = f"{place(f'{segment.row} + _row + {r} * _T')} = {value}"
+            body += (
+                [write] if r == 0 or segment.n % segment.a_slot == 0 else [f"if _row + {r} * _T < {segment.n}:", f"    {write}"]
+            )
             r += 1
     return [*head, *_indent(body)]
 
@@ -69,12 +72,12 @@ def in_registers(segment: Segment, place: Place, step: str = "k", dtype: str = "
         out += _words(step, _slot(segment, str(slot)))
         if segment.kind is Sign:
             rows = range(128 * slot, min(128 * slot + 128, segment.n))
-            out += [f"{place(segment.row + i)} = {_sign('ab'[i % 128 // 64], str(i % 64), dtype)}" for i in rows]
+            out += [f"{place(segment.row + i)} = {_sign(WORDS[i % 128 // 64], str(i % 64), dtype)}" for i in rows]
             continue
         begin = slot // GROUP * segment.group
         T = -(-min(segment.group, segment.n - begin) // segment.a_slot)
         row = begin + slot % GROUP
-        for word in "ab":
+        for word in WORDS:
             for line, value in _decoded(segment, word, dtype):
                 out += [*line, f"{place(segment.row + row)} = {value}"] if row < segment.n else line
                 row += T
@@ -94,43 +97,43 @@ def _shared(segment: Segment, place: Place, step: str, dtype: str, unrolled: boo
     share, n = segment.share, segment.n
     out = [
         *_words(f"({step} // {share})", _slot(segment, "0")),
-        f"part = {step} % {share}",
-        f"w = a if part < {share // 2} else b",
+        f"_part = {step} % {share}",
+        f"_w = _a if _part < {share // 2} else _b",
     ]
     if segment.kind is Sign:
-        out += [f"part = part % {64 // n} * {n}"]
+        out += [f"_part = _part % {64 // n} * {n}"]
         if unrolled:
-            return out + [f"{place(segment.row + i)} = {_sign('w', f'part + {i}', dtype)}" for i in range(n)]
-        return [*out, f"for i in range({n}):", f"    {place(f'{segment.row} + i')} = {_sign('w', 'part + i', dtype)}"]
-    decoded = _decoded(segment, "w", dtype)
+            return out + [f"{place(segment.row + i)} = {_sign('_w', f'_part + {i}', dtype)}" for i in range(n)]
+        return [*out, f"for _i in range({n}):", f"    {place(f'{segment.row} + _i')} = {_sign('_w', '_part + _i', dtype)}"]
+    decoded = _decoded(segment, "_w", dtype)
     values = [value for _, value in decoded]
     out += [line for lines, _ in decoded for line in lines]
     if segment.kind is Normal and n == 1:
-        values = [f"({values[0]} if part % 2 == 0 else {values[1]})"]
+        values = [f"({values[0]} if _part % 2 == 0 else {values[1]})"]
     return out + [f"{place(segment.row + i)} = {values[i]}" for i in range(n)]
 
 
 def _words(step: str, slot: str) -> list[str]:
     """Philox4x32-10 at an address: the words a and b, as `philox.words`."""
     return [
-        f"c0, c1, c2 = u(path) & low, u({step}) & low, u({slot}) & low",
-        f"c3 = (u(path) >> half) | ((u({step}) >> half) << u(10)) | ((u({slot}) >> half) << u(20))",
-        "q0, q1 = k0, k1",
+        f"_c0, _c1, _c2 = u(path) & low, u({step}) & low, u({slot}) & low",
+        f"_c3 = (u(path) >> half) | ((u({step}) >> half) << u(10)) | ((u({slot}) >> half) << u(20))",
+        "_q0, _q1 = _k0, _k1",
         "for _ in range(10):",
-        f"    p0, p1 = u({M0}) * c0, u({M1}) * c2",
-        "    c0, c1, c2, c3 = (p1 >> half) ^ c1 ^ q0, p1 & low, (p0 >> half) ^ c3 ^ q1, p0 & low",
-        f"    q0, q1 = (q0 + u({W0})) & low, (q1 + u({W1})) & low",
-        "a, b = (c0 << half) | c1, (c2 << half) | c3",
+        f"    _p0, _p1 = u({M0}) * _c0, u({M1}) * _c2",
+        "    _c0, _c1, _c2, _c3 = (_p1 >> half) ^ _c1 ^ _q0, _p1 & low, (_p0 >> half) ^ _c3 ^ _q1, _p0 & low",
+        f"    _q0, _q1 = (_q0 + u({W0})) & low, (_q1 + u({W1})) & low",
+        "_a, _b = (_c0 << half) | _c1, (_c2 << half) | _c3",
     ]
 
 
 def _decoded(segment: Segment, word: str, dtype: str) -> list[tuple[list[str], str]]:
     """For each draw of a word: the lines before it, and its value."""
     if segment.kind is Normal:
-        return [(_box_muller(word, dtype), "p"), ([], "q")]
+        return [(_box_muller(word, dtype), "_p"), ([], "_q")]
     if dtype == "float32":  # rounded once, as `draw_decoders.decode_uniforms32`, and never up to 1
         largest = f"f({1 - 2.0**-24!r})"
-        return [([f"x = f(({word} >> u(12)) * u(2) + u(1)) * f({2.0**-53!r})"], f"(x if x < {largest} else {largest})")]
+        return [([f"_x = f(({word} >> u(12)) * u(2) + u(1)) * f({2.0**-53!r})"], f"(_x if _x < {largest} else {largest})")]
     return [([], f"(f({word} >> u(12)) + f(0.5)) * f({2.0**-52!r})")]
 
 
@@ -142,16 +145,16 @@ def _box_muller(word: str, dtype: str) -> list[str]:
     """p and q, as `philox.normals`; in float32 x is the smaller of u and 1 - u, so that no bit of the radius is lost."""
     if dtype == "float32":
         radius = [
-            f"bits = {word} >> u(24)",
-            f"x = (f(u({2**40 - 1}) - bits if bits >= u({2**39}) else bits) + f(0.5)) * f({2.0**-40!r})",
-            f"r = math.sqrt(-(math.log(x) if bits >= u({2**39}) else math.log1p(-x)))",
+            f"_bits = {word} >> u(24)",
+            f"_x = (f(u({2**40 - 1}) - _bits if _bits >= u({2**39}) else _bits) + f(0.5)) * f({2.0**-40!r})",
+            f"_r = math.sqrt(-(math.log(_x) if _bits >= u({2**39}) else math.log1p(-_x)))",
         ]
     else:
-        radius = [f"r = math.sqrt(-math.log(f(1.0) - (f({word} >> u(24)) + f(0.5)) * f({2.0**-40!r})))"]
+        radius = [f"_r = math.sqrt(-math.log(f(1.0) - (f({word} >> u(24)) + f(0.5)) * f({2.0**-40!r})))"]
     return [
         *radius,
-        f"t = ((f({word} & u({2**22 - 1})) + f(0.5)) * f({2.0**-22!r}) - f(0.5)) * f({math.pi / 2!r})",
-        "sine, cosine = math.sin(t), math.cos(t)",
-        f"p = (f(1.0) - f(2.0) * f(({word} >> u(23)) & u(1))) * r * (cosine - sine)",
-        f"q = (f(1.0) - f(2.0) * f(({word} >> u(22)) & u(1))) * r * (cosine + sine)",
+        f"_t = ((f({word} & u({2**22 - 1})) + f(0.5)) * f({2.0**-22!r}) - f(0.5)) * f({math.pi / 2!r})",
+        "_sine, _cosine = math.sin(_t), math.cos(_t)",
+        f"_p = (f(1.0) - f(2.0) * f(({word} >> u(23)) & u(1))) * _r * (_cosine - _sine)",
+        f"_q = (f(1.0) - f(2.0) * f(({word} >> u(22)) & u(1))) * _r * (_cosine + _sine)",
     ]

@@ -202,8 +202,8 @@ def _followed(task: Task, asked: np.ndarray, threads: int | None, executor: Exec
 
 def _run(task: Task, waiting: Sequence[int], threads: int | None, executor: Executor | None, accept: Accept) -> None:
     """Runs chunks where they are to run, and hands their results to `accept` as they come."""
-    if task.backend.startswith("torch"):
-        for index, result in _on_torch(task, waiting):
+    if task.backend not in ("numba", "numpy"):
+        for index, result in _in_batches(task, waiting):
             accept(index, result)
     elif executor is not None:
         workers = getattr(executor, "_max_workers", None) or threads or UNKNOWN_WORKERS
@@ -219,10 +219,13 @@ def _run(task: Task, waiting: Sequence[int], threads: int | None, executor: Exec
                 _feed(pool, task, iter(waiting), IN_FLIGHT * threads, accept)
 
 
-def _on_torch(task: Task, waiting: Iterable[int]) -> Iterator[tuple[int, ChunkResult]]:
+def _in_batches(task: Task, waiting: Iterable[int]) -> Iterator[tuple[int, ChunkResult]]:
     """Chunks in batches on one device."""
     try:
-        from sdetools.simulation.torch_run import Runner
+        if task.backend == "cuda":
+            from sdetools.simulation.torch_cuda import Runner
+        else:
+            from sdetools.simulation.torch_run import Runner  # type: ignore[assignment]
     except ImportError as error:
         raise ValueError(
             f"the torch backend must have torch; got {error}. Install it: pip install -c constraints.txt 'sdetools[torch]'."

@@ -6,8 +6,7 @@ integers. Losses given as torch functions run as calls through `torch.func`. Chu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,16 +16,14 @@ from sdetools.graph.arrays import compiled
 from sdetools.graph.reals import Real, real_of
 from sdetools.graph.tracing import NotTraceable
 from sdetools.graph.value import Value, order
+from sdetools.simulation.batches import Arrays, Batches
 from sdetools.simulation.chunks import ChunkResult, Task
 from sdetools.simulation.functions import Functions
-from sdetools.simulation.program import NEVER, Program
-from sdetools.simulation.records import LEAF, Columns, Trees, leaf_counts, of_leaves
+from sdetools.simulation.program import Program
 from sdetools.simulation.torch_rows import Draws
 
 CPU_BATCH, DEVICE_BATCH = 1 << 14, 1 << 22
 """Paths at once: rows that stay in a core's cache, and enough to keep a device busy."""
-LOOK = 64
-"""Steps between two looks for lost paths; the exact step is found by running those again."""
 
 
 def parse(backend: str, dtype: torch.dtype) -> torch.device:
@@ -77,7 +74,8 @@ class Paths:
     def __init__(self, runner: Runner, first: int, paths: int) -> None:
         self.program, self.made, self.paths = runner.program, runner.made, paths
         self.draws = Draws(runner.keys, first, paths, runner.device, runner.dtype)
-        self.C, self.P = runner.C, runner.P
+        self.C, self.P, self.k = runner.C, runner.P, 0
+        self.anchors: dict[int, list[torch.Tensor]] = {}
         plan = self.program.start_plan
         given, columns = _segments(self.draws.start(plan), plan), self.program.start_columns
         if columns:
@@ -113,120 +111,51 @@ class Paths:
             found = step(*self.rows(), *draws, *row, self.P)
             self.state |= {key: self._wide(v) for key, v in zip(targets, found)}
 
-    def lost(self, i: int) -> torch.Tensor:
-        """Whether each path of member i has left the finite range."""
-        gone = sum((self.state[part.key] * 0.0).sum(0) for part in self.made.functions.parts[i])
-        return gone != 0.0  # type: ignore[return-value]
+    def advance(self, k: int) -> None:
+        while self.k < k:
+            self.step(self.k)
+            self.k += 1
 
-    def parts(self) -> torch.Tensor:
-        """The members' parts, one below another."""
-        return torch.cat([self.state[part.key] for parts in self.made.functions.parts for part in parts])
+    def rows_of(self, rows: np.ndarray, picked: np.ndarray) -> np.ndarray:
+        parts = torch.cat([self.state[part.key] for own in self.made.functions.parts for part in own])
+        return parts[rows, picked].double().cpu().numpy()
+
+    def anchor(self, slot: int, memory: float) -> None:
+        f = self.made.functions
+        x, m = (self.state[part.key] for part in f.parts[0][:2])
+        self.anchors[slot] = [x - memory * m, self.state[f.held.key]]  # type: ignore[union-attr]
+
+    def recorded(self, t: int) -> Any:
+        control = self.program.control
+        given: list[Any] = [self.P, 0.0, 0.0]
+        if control is not None:
+            given = [*self.anchors[int(control.slot[t])], self.P, float(control.factor[t]), float(control.fading[t])]
+        return self.made.record(*self.rows(), *given)
+
+    def lost(self, i: int) -> np.ndarray:
+        gone = sum((self.state[part.key] * 0.0).sum(0) for part in self.made.functions.parts[i])
+        return (gone != 0.0).cpu().numpy()  # type: ignore[union-attr]
 
 
 def _segments(z: torch.Tensor, plan: Any) -> list[torch.Tensor]:
     return [z[s.row : s.row + s.n] for s in plan.segments]
 
 
-class Runner:
+class Runner(Batches):
     """Runs chunks of a task in batches on one device."""
 
     def __init__(self, task: Task) -> None:
-        assert task.program is not None
-        self.task, self.program = task, task.program
         self.dtype = getattr(torch, task.dtype)
         self.device = parse(task.backend, self.dtype)
+        super().__init__(task, CPU_BATCH if self.device.type == "cpu" else DEVICE_BATCH, Arrays(torch, self.device))
         self.made = Compiled(self.program, self.device, real_of(task.dtype))
         self.keys = [int(k) for k in task.arguments[0]]
         self.C = torch.as_tensor(self.program.coefficients, dtype=self.dtype, device=self.device)
         self.P = torch.as_tensor(self.program.parameters, dtype=self.dtype, device=self.device)
 
-    def results(self, waiting: Iterable[int]) -> Iterator[tuple[int, ChunkResult]]:
-        """The results of chunks, in batches of a fixed grid, of which all chunks are run: last bits of a matrix product depend on its width."""
-        layout = self.task.layout
-        most = max(1, (CPU_BATCH if self.device.type == "cpu" else DEVICE_BATCH) // (layout.size * LEAF))
-        for at, own in groupby(waiting, lambda index: index // most * most):
-            wanted, batch = set(own), range(at, min(at + most, layout.chunks))
-            yield from ((index, result) for index, result in zip(batch, self.run(batch)) if index in wanted)
+    def paths(self, first: int, count: int) -> Paths:
+        return Paths(self, first, count)
 
     @torch.no_grad()
     def run(self, batch: Sequence[int]) -> list[ChunkResult]:
-        """The results of consecutive chunks."""
-        program = self.program
-        chunks = [self.task.layout.chunk(i) for i in batch]
-        sizes = [c.paths for c in chunks]
-        paths, trees = Paths(self, chunks[0].first, sum(sizes)), Trees([n for c in chunks for n in c.lengths], sum(sizes))
-        sums = np.zeros((len(trees.counts), *self.task.shape, len(program.statistics)))
-        control, anchors = program.control, {}
-        record = {int(k): t for t, k in enumerate(program.record)}
-        seen = [np.full(len(batch), NEVER) for _ in program.members]
-        stored, picks = self.task.points, [self.task.points.picked(c) for c in chunks]
-        picked = np.concatenate([c.first - chunks[0].first + own for c, own in zip(chunks, picks)])
-        points = stored.empty(picked)
-        for k in range(program.steps + 1):
-            stored.take(points, k, picked, lambda rows, own: paths.parts()[rows, own].double().cpu().numpy())
-            if control is not None and control.anchor_slot[k] >= 0:
-                x, m = (paths.state[part.key] for part in self.made.functions.parts[0][:2])
-                anchors[int(control.anchor_slot[k])] = [
-                    x - float(control.memory[k]) * m,
-                    paths.state[self.made.functions.held.key],
-                ]  # type: ignore[union-attr]
-            if k in record:
-                sums[:, record[k]] = trees(program.statistics, self._recorded(paths, record[k], anchors))
-            if k == program.steps:
-                break
-            paths.step(k)
-            if (k + 1) % LOOK == 0 or k + 1 == program.steps:
-                for i in range(len(program.members)):
-                    for c, part in enumerate(torch.split(paths.lost(i), sizes)):
-                        if seen[i][c] == NEVER and bool(part.any()):
-                            seen[i][c] = k + 1
-        ends = np.cumsum([len(c.lengths) for c in chunks])[:-1]
-        lost = [[int(part.sum()) for part in torch.split(paths.lost(i), sizes)] for i in range(len(program.members))]
-        stored_of = np.split(points, np.cumsum([len(p) for p in picks])[:-1], axis=2)
-        out = []
-        for c, (index, own, counts) in enumerate(zip(batch, np.split(sums, ends), np.split(trees.counts, ends))):
-            first = np.array([s[c] for s in seen])
-            first = self._first_loss(index, first) if (first != NEVER).any() else first
-            out.append(ChunkResult(own, counts, np.array([row[c] for row in lost]), first, stored_of[c]))
-        return out
-
-    def _recorded(self, paths: Paths, t: int, anchors: dict[int, Any]) -> np.ndarray:
-        """Moments of the leaves, `(leaves, columns, statistics)`."""
-        program, control = self.program, self.program.control
-        given: list[Any] = [self.P, 0.0, 0.0]
-        if control is not None:
-            given = [*anchors[int(control.slot[t])], self.P, float(control.factor[t]), float(control.fading[t])]
-        rows = self.made.record(*paths.rows(), *given)
-        width = self.made.functions.width
-        out = np.empty((-(-paths.paths // LEAF), program.columns, len(program.statistics)))
-        for o in range(program.columns):
-            out[:, o] = _moments(program.statistics, rows[o * width : (o + 1) * width], paths.paths, self.device)
-        return out
-
-    @torch.no_grad()
-    def _first_loss(self, index: int, looked: np.ndarray) -> np.ndarray:
-        """The exact first steps at which a chunk lost a path: the same paths once more, with a look at every step."""
-        if max(self.program.every) > 1:
-            return looked  # a look is exact to `LOOK` of the short steps
-        chunk = self.task.layout.chunk(index)
-        paths, found = Paths(self, chunk.first, chunk.paths), np.full(len(self.program.members), NEVER)
-        for k in range(int(looked[looked != NEVER].max())):
-            paths.step(k)
-            for i in range(len(self.program.members)):
-                if found[i] == NEVER and bool(paths.lost(i).any()):
-                    found[i] = k + 1
-        return found
-
-
-def _moments(columns: Columns, values: tuple[Any, ...], paths: int, device: torch.device) -> np.ndarray:
-    """Moments of the leaves, `(leaves, statistics)`, in double precision."""
-    counts = leaf_counts(paths)
-    rows = torch.zeros(len(columns.means), len(counts) * LEAF, dtype=torch.float64, device=device)
-    names = ("x", "z", "c") if len(values) == 3 else columns.means
-    for name, value in zip(names, values):
-        rows[columns.means.index(name), :paths] = value
-    if len(values) == 3:
-        x, z, d = (columns.means.index(name) for name in "xzd")
-        rows[d] = rows[x] - rows[z]
-    rows = rows.view(len(rows), len(counts), LEAF)
-    return torch.stack(of_leaves(columns, rows, torch.as_tensor(counts, device=device)), dim=-1).cpu().numpy()
+        return super().run(batch)

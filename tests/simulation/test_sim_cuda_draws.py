@@ -39,7 +39,7 @@ STEPS = [0, 1, 2, 3, 41, (1 << 33) + 5]
 KEY, FIRST, PATHS = (1 << 63) + 12345, (1 << 33) - 2, 5
 WAYS = [(where, dtype) for where in ("memory", "registers") for dtype in ("float64", "float32")]
 BODY = """
-        k0, k1 = u(key) & low, u(key) >> half
+        _k0, _k1 = u(key) & low, u(key) >> half
         path = first + j
 """
 KERNEL = "def kernel(first, key, paths, k, Z):\n    j = cuda.grid(1)\n    if j < paths:" + BODY

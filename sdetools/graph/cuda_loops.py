@@ -1,0 +1,122 @@
+"""Loops over components for CUDA: a thread is a lane, so there is no loop over lanes. Row r of lane j lies at `r * lanes + j`, and the threads
+of a warp read neighbours.
+
+Every function is written out: Numba would ask the driver for a device function's device. A product of a large matrix is no line of a kernel
+but one of `products`, between two kernels: the line that stands for it is its key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf, prod
+from typing import Any
+
+from sdetools.graph.elements import Item, indent
+from sdetools.graph.loops import Loops
+from sdetools.graph.tracing import NotTraceable
+from sdetools.graph.value import Value
+from sdetools.graph.views import dense
+
+GEMM = 64 * 64
+"""Entries of a matrix from which a product is a GEMM of its own."""
+TEXTS = {
+    "maximum": "({0} if {0} >= {1} or {0} != {0} else {1})",
+    "minimum": "({0} if {0} <= {1} or {0} != {0} else {1})",
+    "sign": "({one} if {0} > {zero} else (-{one} if {0} < {zero} else ({zero} if {0} == {zero} else {0})))",
+}
+"""Functions that CUDA's library lacks, with NumPy's corners."""
+LIBRARY = {"absolute": "fabs", "power": "pow", "arctan": "atan", "arcsin": "asin", "arccos": "acos"}
+"""What others are called there, if not by NumPy's name."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """Rows `target` on of S become the matrix `data[matrix]`, `(n, d)`, times d blocks of `columns` rows, from `source` on in S or Z."""
+
+    matrix: int
+    array: str
+    source: int
+    target: int
+    columns: int
+
+
+class CudaLoops(Loops):
+    """As `Loops`; `lanes` is the text of their number, "lanes". `products` gathers what is no line."""
+
+    APART, ROWWISE, STORES, BUDGET = (), (), 24, inf
+
+    def __init__(self, *given: Any) -> None:
+        self.products: dict[str, Product] = {}
+        super().__init__(*given)
+
+    @property
+    def in_registers(self) -> bool:
+        """Whether `CudaStraight` could write it: a sample's number cannot say which register is meant."""
+        return self.unrolled and not any(n.op in ("rows", "tally") for n in self.nodes)
+
+    def begins(self, row: int) -> str:
+        return f"{row} * {self.L}"
+
+    def lane_loop(self, body: Sequence[str]) -> list[str]:
+        return list(body)
+
+    def scheduled(self, ends: Sequence[Item]) -> list[str]:
+        return [f"{item.target} = {item.text}" for item in [*self.items, *ends]]
+
+    def function(self, name: str, given: Sequence[str]) -> str:
+        if name in TEXTS:
+            return TEXTS[name].format(*given, zero=self.zero, one=self.one)
+        return f"math.{LIBRARY.get(name, name)}({', '.join(given)})"
+
+    def _call(self, n: Value) -> list[str]:
+        if n.op in ("join", "tally"):
+            return super()._call(n)
+        if n.op == "call":
+            raise NotTraceable("a part that is compiled for a CPU (a loss or noise from data)")
+        a, x = n.args
+        inside = x.key in self.at or x.key in self.draws
+        if a.size < GEMM or not inside:
+            return self._written_out(n)
+        from_z = x.key in self.draws
+        row = self.draws[x.key].row if from_z else self.at[x.key]
+        if from_z:
+            self.from_rows.add(x.key)
+        matrix = int(self.tables.array(a.extra)[1:])
+        product = Product(matrix, "Z" if from_z else "S", row, self.at[n.key], prod(x.shape[1:]))
+        name = f"product {product.target}"
+        self.products[name] = product
+        return [name]
+
+    def _written_out(self, n: Value) -> list[str]:
+        """A product of a small matrix: a loop over its rows, and for each a sum."""
+        self.begin()
+        index = tuple(f"i{a}" if size > 1 else 0 for a, size in enumerate(n.shape))
+        a, x = n.args
+        factors = self.element(a, (index[0], "m")), self.element(x, ("m", *index[1:]))
+        lines = [*self.pre, *(f"{item.target} = {item.text}" for item in self.items)]
+        lines = [
+            "total = " + self.zero,
+            f"for m in range({self.tables.size(a.shape[1])}):",
+            *indent([*lines, f"total += {' * '.join(factors)}"]),
+        ]
+        self.begin()
+        place = self.place(self.at[n.key], self.flat(index, dense(n.shape)))
+        lines += [*self.pre, f"{place} = total"]
+        for axis in reversed(range(n.ndim)):
+            if n.shape[axis] > 1:
+                lines = [f"for i{axis} in range({self.tables.size(n.shape[axis])}):", *indent(lines)]
+        return lines
+
+
+class CudaStraight(CudaLoops):
+    """Where all is straight-line code, rows may be local variables, s0, s1, ... and z0, z1, ...; `rows_used` says which are those of S."""
+
+    def __init__(self, *given: Any) -> None:
+        self.used: set[int] = set()
+        super().__init__(*given)
+
+    def place(self, row: int, flat: Any, array: str = "S", more: str = "") -> str:
+        if array == "S":
+            self.used.add(row + flat)
+        return f"{array.lower()}{row + flat}"

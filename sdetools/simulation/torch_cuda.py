@@ -1,0 +1,162 @@
+"""Runs kernels of `cuda.py` on a device, or on Numba's simulator (NUMBA_ENABLE_CUDASIM=1), in batches of chunks.
+
+Kernels and torch work on the same memory: torch holds the arrays, multiplies large matrices, and reduces what is recorded. On the simulator
+NumPy does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numba import config, cuda
+
+from sdetools.graph.cuda_loops import Product
+from sdetools.graph.reals import real_of
+from sdetools.simulation import cuda_draws
+from sdetools.simulation.batches import Arrays, Batches
+from sdetools.simulation.chunks import Task
+from sdetools.simulation.cuda import Phase, write
+
+BATCH, MEMORY = 1 << 22, 0.5
+"""Paths at once at most, and the share of a device's free memory that their rows may take."""
+THREADS = 128
+"""Threads of a block."""
+SIMULATED = bool(config.ENABLE_CUDASIM)
+LIBDEVICE = SimpleNamespace(
+    fabs=np.fabs, pow=np.power, atan=np.arctan, asin=np.arcsin, acos=np.arccos,
+    **{f: getattr(np, f) for f in ("sqrt", "exp", "log", "log1p", "expm1", "sin", "cos", "tan", "sinh", "cosh", "tanh", "floor")},
+)  # fmt: skip
+"""What stands for CUDA's library on the simulator: Python's `math` raises where a device gives inf or nan."""
+
+
+def arrays() -> Arrays:
+    """Where the rows lie; ValueError where there is no device, or no torch that reaches it."""
+    if SIMULATED:
+        return Arrays()
+    if not cuda.is_available():
+        raise ValueError(
+            "backend 'cuda' must have a CUDA device and its driver, and Numba finds none. Use backend='numba', or try the kernels on Numba's "
+            "simulator, slowly, with NUMBA_ENABLE_CUDASIM=1 in the environment."
+        )
+    try:
+        import torch
+    except ImportError as error:
+        raise ValueError(
+            f"backend 'cuda' must have torch for what runs between kernels; got {error}. Install it: pip install 'sdetools[torch]'."
+        ) from error
+    if not torch.cuda.is_available():
+        raise ValueError("backend 'cuda' must have a torch that is built for CUDA; this one is not. See https://pytorch.org.")
+    return Arrays(torch, "cuda")
+
+
+@cache
+def function(text: str, dtype: str) -> Callable[..., None]:
+    """The kernel of a text, not compiled."""
+    real = np.dtype(dtype).type
+    space = {"np": np, "cuda": cuda, "u64": np.uint64, "real": real} | cuda_draws.names(dtype)
+    space |= {"math": LIBDEVICE if SIMULATED else math}
+    exec(compile(text, "<sdetools kernel>", "exec"), space)  # our own text
+    return space["kernel"]
+
+
+@cache
+def _kernel(text: str, dtype: str) -> Any:
+    return cuda.jit(function(text, dtype))
+
+
+class Runner(Batches):
+    """Runs chunks of a task in batches on a device."""
+
+    def __init__(self, task: Task) -> None:
+        assert task.program is not None
+        own = arrays()
+        self.kernels = write(task.program, real_of(task.dtype))
+        size = (self.kernels.rows + self.kernels.drawn) * self.kernels.real.size
+        most = BATCH if own.torch is None else min(BATCH, int(MEMORY * own.torch.cuda.mem_get_info()[0] / size))
+        super().__init__(task, most, own)
+        program, put = self.program, lambda a: self.given(own.put(a))
+        self.keys, self.C, self.P = map(put, (task.arguments[0], self.real(program.coefficients), self.real(program.parameters)))
+        self.matrices = [own.put(a) for a in self.kernels.data]
+        self.data = [self.given(a) for a in self.matrices]
+        self.K, self.N = put(self.kernels.numbers), put(self.kernels.sizes)
+
+    def real(self, a: np.ndarray) -> np.ndarray:
+        """Numbers of the kernels' type, at least one: Numba takes no empty array."""
+        return self.kernels.real.array(a if a.size else np.zeros((1,) * a.ndim))
+
+    def given(self, a: Any) -> Any:
+        """An array as kernels take it."""
+        return np.require(a, requirements="W") if SIMULATED else cuda.as_cuda_array(a)
+
+    def paths(self, first: int, count: int) -> _Paths:
+        return _Paths(self, first, count)
+
+
+class _Paths:
+    """Consecutive paths while they move, in rows of S."""
+
+    def __init__(self, runner: Runner, first: int, paths: int) -> None:
+        self.runner, self.kernels, self.first, self.lanes, self.k = runner, runner.kernels, first, paths, 0
+        own, dtype = runner.arrays, self.kernels.real.name
+        self.S, self.Z = own.zeros(self.kernels.rows * paths, dtype), own.zeros(max(1, self.kernels.drawn) * paths, dtype)
+        self.given = runner.given(self.S), runner.given(self.Z)
+        self.rows = self.S.reshape(-1, paths)
+        control = runner.program.control
+        self.kept: Any = own.zeros((0 if control is None else control.slots, *self.rows[self.kernels.anchors].shape), dtype)
+        self._run(self.kernels.start)
+
+    def _run(self, phases: Sequence[Phase], begin: int = 0, end: int = 1, c: float = 0.0, rho: float = 0.0) -> None:
+        r = self.runner
+        for phase in phases:
+            if isinstance(phase, Product):
+                self._multiply(phase)
+                continue
+            kernel = _kernel(phase.text(len(r.data)), self.kernels.real.name)
+            threads = min(THREADS, self.lanes)
+            kernel[-(-self.lanes // threads), threads](
+                self.first, self.lanes, begin, end, r.keys, r.C, r.P, c, rho, *self.given, r.K, r.N, *r.data
+            )
+
+    def _multiply(self, p: Product) -> None:
+        n, d = self.runner.matrices[p.matrix].shape
+        source = self.S if p.array == "S" else self.Z
+        from_, to, width = p.source * self.lanes, p.target * self.lanes, p.columns * self.lanes
+        matmul = (self.runner.arrays.torch or np).matmul
+        matmul(
+            self.runner.matrices[p.matrix],
+            source[from_ : from_ + d * width].reshape(d, width),
+            out=self.S[to : to + n * width].reshape(n, width),
+        )
+
+    def advance(self, k: int) -> None:
+        if self.kernels.fused and k > self.k:
+            self._run([phase for _, phase in self.kernels.step], self.k, k)
+        for step in range(k if self.kernels.fused else self.k, k):
+            self._run([phase for every, phase in self.kernels.step if (step + 1) % every == 0], step, step + 1)
+        self.k = k
+
+    def anchor(self, slot: int, memory: float) -> None:
+        self._run(self.kernels.anchor, c=memory)
+        self.kept[slot] = self.rows[self.kernels.anchors]
+
+    def recorded(self, t: int) -> Any:
+        control, c, rho = self.runner.program.control, 0.0, 0.0
+        if control is not None:
+            self.rows[self.kernels.anchors] = self.kept[int(control.slot[t])]
+            c, rho = float(control.factor[t]), float(control.fading[t])
+        self._run(self.kernels.record, c=c, rho=rho)
+        width = 3 if self.runner.program.pair else 1
+        return self.rows[self.kernels.h : self.kernels.h + width * self.runner.program.columns]
+
+    def lost(self, i: int) -> np.ndarray:
+        if i == 0:
+            self._run(self.kernels.look)
+        return self.runner.arrays.numpy(self.rows[self.kernels.gone + i]) != 0.0
+
+    def rows_of(self, rows: np.ndarray, picked: np.ndarray) -> np.ndarray:
+        return np.asarray(self.runner.arrays.numpy(self.rows[rows, picked]), float)

@@ -1,0 +1,189 @@
+"""Kernels for CUDA against the reference, path by path, on Numba's simulator; their machine code, where the toolkit's compilers are there.
+
+Nothing here needs a device but the test marked `gpu`.
+"""
+
+import os
+import runpy
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sdetools as st
+from sdetools.graph.reals import real_of
+from sdetools.simulation import cuda, engine
+
+PROGRAMS = runpy.run_path(str(Path(__file__).parents[1] / "programs.py"))
+CASES = PROGRAMS["all_programs"]()
+REFUSED = ["minibatch without replacement, SVAG"]
+"""What runs as a compiled function, which no thread of a device can call."""
+LONG = ("long formula",)
+"""Programs of more operations at once than a thread has registers: they spill."""
+PARTS = 4
+SHOWN = dict(trajectories=[4, 0, 2], slices="all")
+LENGTH = 70
+"""Steps: more than from one look for lost paths to the next."""
+
+
+def part(n: int) -> list[str]:
+    return [name for name in list(CASES)[n::PARTS] if name not in REFUSED]
+
+
+def numbers(run) -> list[np.ndarray]:
+    """Last points and moments of a run of one rule or of a pair."""
+    return [np.asarray(run.final), *(np.asarray(run.data[name], float) for name in sorted(run.data))]
+
+
+def run_apart(name: str, *arguments: str, **environment: str) -> None:
+    """A function of this file in a process of its own."""
+    code = f"import runpy; runpy.run_path({__file__!r})[{name!r}](*{arguments!r})"
+    root = str(Path(st.__file__).parents[1])
+    env = os.environ | environment | {"PYTHONPATH": os.pathsep.join([root, *sys.path])}  # the rooms of tests are on the path
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def close(a, b, tolerance=1e-12) -> None:
+    for x, y in zip(numbers(a), numbers(b), strict=True):
+        np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance)
+
+
+def simulate(n: str) -> None:
+    """A part of the programs, on the simulator and by NumPy."""
+    for name in part(int(n)):
+        case = CASES[name]()
+        try:
+            close(PROGRAMS["run"](case, "cuda"), PROGRAMS["run"](case, "numpy"))
+        except AssertionError as error:
+            raise AssertionError(name) from error
+
+
+@pytest.mark.parametrize("n", range(PARTS))
+def test_same_paths_on_the_simulator(n):
+    run_apart("simulate", str(n), NUMBA_ENABLE_CUDASIM="1")
+
+
+def others() -> None:
+    """What the programs do not show: controls, refusals, stored points, lost paths, chunks, single precision."""
+    run, case = PROGRAMS["run"], CASES["dense 3"]()
+    reference = run(case, "numpy")
+    with pytest.raises(AssertionError):  # other draws are seen
+        close(run(case, "cuda", seed=4), reference)
+    for name in REFUSED:
+        with pytest.raises(ValueError, match=r"backend 'cuda' cannot run this: .*compiled for a CPU"):
+            run(CASES[name](), "cuda")
+    for name in ("dense 3", "dense 40", "rule SGDM", "minibatch"):
+        case = CASES[name]()
+        a, b = (run(case, backend, **SHOWN) for backend in ("cuda", "numpy"))
+        for found, expected in ((a.trajectories, b.trajectories), (a.slices, b.slices)):
+            assert found.dims == expected.dims
+            np.testing.assert_allclose(found.values, expected.values, rtol=1e-12, atol=1e-12)
+    oracle = st.NoisyOracle(st.losses.from_expression("x**4/4", "x"), st.noise.gaussian(dim=1), 1.0)
+    given = dict(observe=["x"], x0=[1.2], horizon=0.6 * LENGTH, paths=300, seed=1, threads=1, times=[0.6 * LENGTH])
+    lost = [st.simulate(st.SGD(oracle, st.schedules.constant(0.6)), backend=backend, **given) for backend in ("cuda", "numpy")]
+    assert lost[0].diverged == lost[1].diverged and 0 < lost[0].diverged < 300
+    assert lost[0].first_divergence == lost[1].first_divergence > 0
+    single = [
+        run(CASES[name](), backend, dtype="float32") for name in ("rule SGDM", "separable 40") for backend in ("cuda", "numpy")
+    ]
+    for a, b in (single[:2], single[2:]):
+        np.testing.assert_allclose(numbers(a)[0], numbers(b)[0], rtol=2e-5, atol=2e-5)  # 4 steps of at most 100 roundings of 6e-8
+        assert np.abs(numbers(a)[0] - numbers(run(CASES["rule SGDM"](), "numpy"))[0]).max() > 0 if a is single[0] else True
+
+
+def test_controls_stored_points_losses_and_single_precision():
+    run_apart("others", NUMBA_ENABLE_CUDASIM="1")
+
+
+def test_without_a_device_it_says_what_to_do():
+    pytest.importorskip("numba.cuda")
+    from numba import cuda as device
+
+    if device.is_available():
+        pytest.skip("there is a device")
+    with pytest.raises(ValueError, match=r"must have a CUDA device.*NUMBA_ENABLE_CUDASIM=1"):
+        PROGRAMS["run"](CASES["dense 3"](), "cuda")
+
+
+@pytest.mark.gpu
+def test_same_paths_on_a_device():
+    for name in ("dense 3", "dense 300", "rule SGDM", "minibatch", "integrator 20 RI1 normal"):
+        case = CASES[name]()
+        close(PROGRAMS["run"](case, "cuda"), PROGRAMS["run"](case, "numpy"), 1e-11)  # other libraries' sines and logarithms
+
+
+# ---- machine code
+
+
+class Caught(Exception):
+    """A program on its way to a backend."""
+
+
+def program(name: str):
+    """What a run of a case would execute."""
+
+    def caught(program, *_):
+        raise Caught(program)
+
+    own, engine.make_task = engine.make_task, caught
+    try:
+        PROGRAMS["run"](CASES[name](), "cuda")
+    except Caught as found:
+        return found.args[0]
+    finally:
+        engine.make_task = own
+
+
+def assemble(n: str) -> None:
+    """The kernels of a part of the programs to machine code of two architectures; fails where registers spill."""
+    from numba import types
+
+    from sdetools.simulation import torch_cuda
+
+    i, words = types.int64, types.uint64[::1]
+    done = set()
+    for name in part(int(n)):
+        if name.startswith(LONG):
+            continue
+        for dtype in ("float64", "float32"):
+            made = cuda.write(program(name), real_of(dtype))
+            real = types.float32 if dtype == "float32" else types.float64
+            data = [types.Array(real if d.dtype.kind == "f" else i, d.ndim, "C") for d in made.data]
+            row = real[::1]
+            signature = types.void(
+                i, i, i, i, words, real[:, ::1], row, types.float64, types.float64, row, row, row, i[::1], *data
+            )
+            for phase in [*made.start, *(p for _, p in made.step), *made.record, *made.anchor, *made.look]:
+                if isinstance(phase, cuda.Product) or (text := phase.text(len(data)), dtype) in done:
+                    continue
+                done.add((text, dtype))
+                machine_code(torch_cuda.function(text, dtype), signature, name)
+    assert len(done) > 20
+
+
+def machine_code(function, signature, name: str) -> None:
+    from numba import cuda as numba_cuda
+
+    text, _ = numba_cuda.compile_ptx(function, signature, cc=(8, 0))
+    with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
+        file.write(text)
+        file.flush()
+        for architecture in ("sm_80", "sm_90"):
+            command = [f"{os.environ['CUDA_HOME']}/bin/ptxas", "-v", f"-arch={architecture}", file.name, "-o", os.devnull]
+            said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+            spills = [line for line in said.splitlines() if "spill" in line]
+            assert spills and all("0 bytes spill stores, 0 bytes spill loads" in line for line in spills), (name, said)
+
+
+@pytest.mark.parametrize("n", range(PARTS))
+def test_machine_code_without_spills(n):
+    """Needs the toolkit's compilers, no device."""
+    homes = [Path(p) for p in (os.environ.get("CUDA_HOME"), "/usr/local/cuda") if p] + sorted(Path("/usr/local").glob("cuda-*"))
+    home = next((p for p in homes if (p / "bin" / "ptxas").is_file() and (p / "nvvm").is_dir()), None)
+    if home is None:
+        pytest.skip("no CUDA toolkit (ptxas and NVVM) in CUDA_HOME or /usr/local")
+    run_apart("assemble", str(n), CUDA_HOME=str(home))
