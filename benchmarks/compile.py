@@ -122,12 +122,19 @@ DIMS = (1, 2, 4, 8, 16, 32, 64, 128, 512, 2048, 10_000)
 WAYS = ("sgdm", "sde", "gap")
 
 
-def member(st: Any, name: str, way: str) -> tuple[Any, ...]:
+def hessian(name: str) -> np.ndarray | None:
+    """The matrix of a quadratic."""
+    if not name.startswith("quadratic "):
+        return None
+    dim = int(name.split()[1])
+    matrix = np.random.default_rng(dim).standard_normal((dim, dim)) / dim**0.5
+    return matrix + matrix.T + 3 * np.eye(dim)
+
+
+def member(st: Any, name: str, way: str, matrix: np.ndarray | None) -> tuple[Any, ...]:
     """The dynamics of a row of the table."""
-    if name.startswith("quadratic "):
-        dim = int(name.split()[1])
-        matrix = np.random.default_rng(dim).standard_normal((dim, dim)) / dim**0.5
-        loss = st.losses.quadratic(matrix + matrix.T + 3 * np.eye(dim))
+    if matrix is not None:
+        dim, loss = len(matrix), st.losses.quadratic(matrix)
     else:
         dim, value = FORMULAS[name]
         loss = st.losses.from_function(value=value, dim=dim)
@@ -143,16 +150,19 @@ def one(name: str, way: str) -> dict[str, Any]:
     begin = time.perf_counter()
     import sdetools as st
     from sdetools.graph.value import Trace, order, value
-    from sdetools.simulation import chunks, engine
+    from sdetools.simulation import engine
+    from sdetools.simulation.cpu import write
     from sdetools.weak.run import make_program
 
     st.simulate, st.EulerMaruyama, st.ModifiedSDE, st.SGDM, st.losses.from_function  # noqa: B018
+    loaded = time.perf_counter()
+    matrix = hessian(name)
     ready = time.perf_counter()
-    members = member(st, name, way)
+    members = member(st, name, way, matrix)
     made = time.perf_counter()
     dim = members[0].dim
     program, *_ = make_program(members, np.full(dim, 0.3), 0.04, ["x0**2"], None, (), control=way == "gap", coupled=True)
-    task = chunks.make_task(program, 0, engine.Stream.of(0), 256, 1, False, "numba")
+    kernel = write(program)
     written = time.perf_counter()
     sums = engine.execute(program, 256, 0, threads=1, backend="numba")
     end = time.perf_counter()
@@ -160,10 +170,10 @@ def one(name: str, way: str) -> dict[str, Any]:
     operations = 0
     if name in FORMULAS:
         operations = sum(n.op not in ("input", "const") for n in order([value(FORMULAS[name][1](Trace().input("x", (dim,))))]))
-    lines = len(task.kernel.text.splitlines())
+    lines = len(kernel.text.splitlines())
     text = written - made  # `execute` writes it once more
     return {
-        "name": name, "way": way, "operations": operations, "lines": lines, "import": ready - begin, "loss": made - ready, "text": text,
+        "name": name, "way": way, "operations": operations, "lines": lines, "import": loaded - begin, "loss": made - ready, "text": text,
         "compile": end - written - text, "seconds": end - ready - text,
         "cpu": time.process_time(),
     }  # fmt: skip
@@ -195,7 +205,9 @@ def main() -> None:
         return
     rows = [(name, way) for name in FORMULAS for way in given.ways.split(",")]
     rows += [(f"quadratic {d}", "sgdm") for d in given.dims.split(",") if d]
-    measured("quadratic 1", "sgdm")  # libraries
+    libraries = "from sdetools.graph import rows; rows.ADDRESSES, rows.address('program')"
+    subprocess.run([sys.executable, "-c", libraries], check=True)
+    measured("quadratic 1", "sgdm")
     print(
         f"{'':42}{'way':6}{'operations':>11}{'lines':>7}{'loss':>7}{'text':>7}{'compile':>9}{'seconds':>9}{'cached':>8}{'cpu':>7}"
     )
