@@ -24,6 +24,8 @@ JAM = 4
 """Numbers of a sample that one turn of a loop reads."""
 BEGIN = {"add": "0.0", "multiply": "1.0", "maximum": "-np.inf", "minimum": "np.inf"}
 """Where a reduction begins."""
+CHAIN = 40
+"""Operations that wait for each other in a loop: the writer calls itself for each, and LLVM keeps what they make in registers."""
 SHORT = 4
 """Terms up to which a sum is written out within a loop."""
 ROWWISE = ("sin", "cos", "tan", "exp", "log", "log1p", "expm1", "sinh", "cosh", "tanh", "arctan", "arcsin", "arccos", "power")
@@ -108,7 +110,11 @@ class Loops(LongFormulas):
     def _whole(self) -> dict[Any, Value]:
         """What must exist as rows before it is read, in order."""
         whole: set[Any] = set()
+        long: dict[Any, int] = {}
         for n in self.nodes:
+            long[n.key] = 1 + max((long[a.key] for a in n.args if a.key not in whole), default=0)
+            if long[n.key] > CHAIN and n.op == "map" and n.size > 1:
+                whole.add(n.key)
             if n.uniform and n.op not in ("join", "reduce", "contract"):
                 continue
             if n.op in ("contract", "call", "join", "tally") or (n.op == "reduce" and n.args[0].size > SHORT * n.size):
@@ -262,10 +268,10 @@ class Loops(LongFormulas):
             out = f"S2[{at[n.key]}]" if n.ndim == 0 else f"S2[{at[n.key]}:{at[n.key] + n.size + n.extra.scratch}]"
             return [*self.pre, f"{self.tables.stage(n.extra.function)}({', '.join([*given, out])}{data})"]
         a, x = n.args
-        k = prod(x.shape[1:])
-        matrix = f"{self.span(x)}.reshape(({a.shape[1]}, {k * L}))"
-        target = f"{self.span(n)}.reshape(({a.shape[0]}, {k * L}))"
-        return [f"np.dot({self.tables.array(a.extra)}, {matrix}, {target})"]
+        product, columns = self.tables.function("product"), f"{self.tables.size(prod(x.shape[1:]))} * {L}"
+        sizes, turned = a.shape[0] << 32 | a.shape[1], int(not a.extra.flags.c_contiguous)
+        matrix = f"{self.tables.array(a.extra)}.ctypes.data"
+        return [f"lanes.call({product}, {matrix}, {self.start_of(x)}, {self.start_of(n)}, {sizes}, {columns}, {turned})"]
 
     def _sampled(self, n: Value) -> list[str]:
         """Lines that gather the elements of rows, or sum draws up. They read and write where a number says, which is no vector code: so they
@@ -300,14 +306,14 @@ class Loops(LongFormulas):
         """A uniform number, as a function of rows takes it: its first lane where it exists as a row."""
         return f"S[{self.at[v.key] * self.L}]" if v.key in self.at else self.element(v, ())
 
-    def span(self, v: Value) -> str:
-        """All numbers of a value that exists as rows, one after another."""
+    def start_of(self, v: Value) -> str:
+        """The address of the first number of a value that exists as rows."""
+        size = self.tables.real.size
         if v.key in self.draws:
             draw = self.draws[v.key]
             self.from_rows.add(v.key)
-            more = f" + {draw.shift}" if draw.shift else ""
-            return f"Zs[{draw.row * self.L}{more}:{(draw.row + v.size) * self.L}{more}]"
-        return f"rows[{self.at[v.key] * self.L}:{(self.at[v.key] + v.size) * self.L}]"
+            return f"Zbase + {size * draw.row * self.L}" + (f" + {size} * {draw.shift}" if draw.shift else "")
+        return f"base + {size * self.at[v.key] * self.L}"
 
     def block(self, v: Value) -> str:
         """The rows of a value, as a function of rows takes them."""

@@ -30,8 +30,9 @@ NARROWEST, GEMM = 32, 128
 """Lanes of a block at least; and where there are matrices, which want width."""
 CACHE, GEMM_CACHE = 400_000, 8_000_000
 """Bytes of rows that a block may take, likewise."""
-LONGEST = 2000
-"""Lines of loops over large arrays: more would take longer than ten seconds to compile."""
+LONGEST = 1000
+"""Lines of a kernel. What is long on few numbers is no text; loops over large arrays are, and more of them would compile for longer than ten
+seconds."""
 REDUCE_SINGLE, REDUCE_PAIR, LOST, CARRY = range(4)
 """Where `library.addresses` holds what."""
 NORMALS, UNIFORMS, SIGNS, WORDS, BITS = range(5)

@@ -40,8 +40,14 @@ def by_python(formula: Formula, x: np.ndarray, m: np.ndarray) -> np.ndarray:
     S = np.full(made.rows * lanes, np.nan)
     S[: 2 * x.size] = np.concatenate([x, m]).ravel()
 
-    def call(name: str, source: int, target: int, count: int, other: int, *_: int) -> None:
-        """A function of a row: addresses are those of the first number of `S`, which is 0."""
+    def call(name: str, source: int, target: int, count: int, other: int, *more: int) -> None:
+        """A function of a row: addresses are those of the first number of `S`, which is 0, but for that of a matrix."""
+        if name == "product":
+            matrix, (width, turned) = next(d for d in tables.data if d.ctypes.data == source), more
+            n, d = other >> 32, other & 0xFFFFFFFF
+            assert matrix.shape == (n, d) and turned == (not matrix.flags.c_contiguous)
+            S[count // 8 : count // 8 + n * width] = (matrix @ S[target // 8 : target // 8 + d * width].reshape(d, width)).ravel()
+            return
         a, b, c = (slice(at // 8, at // 8 + count) for at in (source, target, other))
         given_ = S[a].copy()
         if name == "sincos":

@@ -331,3 +331,11 @@ def test_angles_in_many_coordinates():
         given = dict(x0=start, horizon=horizon, paths=PATHS, observe=["x0", "sin(x29)"], keep_final=True, threads=1)
         fast, slow = (st.simulate(moving, backend=backend, **given) for backend in ("numba", "numpy"))
         np.testing.assert_allclose(fast.final, slow.final, rtol=0, atol=max(1e-10, 2 * np.spacing(2 * scale)))
+
+
+def test_operations_on_large_arrays_beyond_the_limit_are_refused(monkeypatch):
+    """With the limit and the way out, before anything is compiled."""
+    monkeypatch.setattr("sdetools.simulation.cpu.LONGEST", 50)
+    members, x0, more = CASES["gaussian"]()
+    with pytest.raises(ValueError, match="at most 50 lines.*backend='numpy'"):
+        both((members, x0, more), "numba")
