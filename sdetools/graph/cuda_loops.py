@@ -20,6 +20,8 @@ from sdetools.graph.views import dense
 
 GEMM = 64 * 64
 """Entries of a matrix from which a product is a GEMM of its own."""
+LONGEST, PIECE = 200, 150
+"""Operations of straight-line code that one kernel takes, and those of each where they are more."""
 TEXTS = {
     "maximum": "({0} if {0} >= {1} or {0} != {0} else {1})",
     "minimum": "({0} if {0} <= {1} or {0} != {0} else {1})",
@@ -42,18 +44,18 @@ class Product:
 
 
 class CudaLoops(Loops):
-    """As `Loops`; `lanes` is the text of their number, "lanes". `products` gathers what is no line."""
+    """As `Loops`; `lanes` is the text of their number, "lanes". `products` gathers what stands between kernels: None for nothing."""
 
     APART, ROWWISE, STORES, BUDGET = (), (), 24, inf
 
     def __init__(self, *given: Any) -> None:
-        self.products: dict[str, Product] = {}
+        self.products: dict[str, Product | None] = {}
         super().__init__(*given)
 
     @property
     def in_registers(self) -> bool:
         """Whether `CudaStraight` could write it: a sample's number cannot say which register is meant."""
-        return self.unrolled and not any(n.op in ("rows", "tally") for n in self.nodes)
+        return self.unrolled and not self.products and not any(n.op in ("rows", "tally") for n in self.nodes)
 
     def begins(self, row: int) -> str:
         return f"{row} * {self.L}"
@@ -61,8 +63,39 @@ class CudaLoops(Loops):
     def lane_loop(self, body: Sequence[str]) -> list[str]:
         return list(body)
 
+    def begin(self) -> None:
+        super().begin()
+        self.conditions: set[str] = set()
+
+    def emit(self, v: Value | None, text: str, uses: Sequence[str], **more: Any) -> str:
+        name = super().emit(v, text, uses, **more)
+        self.conditions |= {name} if v is not None and v.boolean else set()
+        return name
+
     def scheduled(self, ends: Sequence[Item]) -> list[str]:
+        """In one kernel, or in several where a thread's registers would not hold the values of one: between them values are in scratch rows."""
+        own = [item for item in self.items if not item.load]
+        if len(own) > LONGEST:
+            return self._in_pieces([own[n : n + PIECE] for n in range(0, len(own), PIECE)], ends)
         return [f"{item.target} = {item.text}" for item in [*self.items, *ends]]
+
+    def _in_pieces(self, pieces: Sequence[list[Item]], ends: Sequence[Item]) -> list[str]:
+        loads = {item.target: [f"{item.target} = {item.text}"] for item in self.items if item.load}
+        made = [{item.target for item in piece} for piece in pieces]
+        wanted = [dict.fromkeys(use for item in piece for use in item.uses) for piece in [*pieces[:-1], [*pieces[-1], *ends]]]
+        lines: list[str] = []
+        for n, piece in enumerate(pieces):
+            lines += [line for use in wanted[n] if use not in made[n] for line in loads[use]]
+            lines += [f"{item.target} = {item.text}" for item in piece]
+            for name in dict.fromkeys(use for later in wanted[n + 1 :] for use in later if use in made[n]):
+                place, flag = self.place(self.take(1), 0), name in self.conditions
+                lines.append(f"{place} = {self.number_of(name) if flag else name}")
+                loads[name] = [f"{name} = {place} != {self.zero}" if flag else f"{name} = {place}"]
+            if n + 1 < len(pieces):
+                cut = f"cut {len(self.products)}"
+                self.products[cut] = None
+                lines += [cut, *self.pre]
+        return [*lines, *(f"{end.target} = {end.text}" for end in ends)]
 
     def function(self, name: str, given: Sequence[str]) -> str:
         if name in TEXTS:

@@ -126,7 +126,7 @@ class _CudaWriter(Writer):
         lines, made = self._made(outputs, inputs)
         return self._cut(lines, made.products)
 
-    def _cut(self, lines: Sequence[str], products: dict[str, Product], before: Sequence[str] = ()) -> list[Phase]:
+    def _cut(self, lines: Sequence[str], products: dict[str, Product | None], before: Sequence[str] = ()) -> list[Phase]:
         out: list[Phase] = []
         own: list[str] = []
         for line in [*lines, None]:
@@ -134,7 +134,8 @@ class _CudaWriter(Writer):
                 own.append(line)
                 continue
             out += [self._kernel([*before, *own])] if own else []
-            out += [products[line]] if line is not None else []
+            product = products[line] if line is not None else None
+            out += [product] if product is not None else []
             own = []
         return out
 
@@ -161,7 +162,7 @@ class _CudaWriter(Writer):
         return made
 
     def _steps(self, kernels: Kernels) -> None:
-        """The phases of a step: one kernel, unless large matrices are multiplied."""
+        """The phases of a step: one kernel, unless large matrices are multiplied or a formula is long."""
         steps = self.functions.steps
         found = [self._step(step) for step in steps]
         if any(made.products for _, made in found):
