@@ -22,6 +22,9 @@ CASES = PROGRAMS["all_programs"]()
 REFUSED = ["minibatch without replacement, SVAG"]
 """What runs as a compiled function, which no thread of a device can call."""
 PARTS = 4
+FEW = ["rule SGDM", "dense 3", "dense 300", "separable 40", "minibatch", "long formula", "start mixture"]
+"""Kernels of every kind: in registers, in memory, around products, in pieces."""
+ALL = pytest.mark.skipif("SDETOOLS_ALL_KERNELS" not in os.environ, reason="takes minutes: set SDETOOLS_ALL_KERNELS=1")
 SHOWN = dict(trajectories=[4, 0, 2], slices="all")
 LENGTH = 70
 """Steps: more than from one look for lost paths to the next."""
@@ -172,15 +175,15 @@ def program(name: str):
         engine.make_task = own
 
 
-def assemble(n: str) -> None:
-    """The kernels of a part of the programs to machine code of two architectures; fails where registers spill."""
+def assemble(*names: str) -> None:
+    """The kernels of programs to machine code of two architectures; fails where registers spill."""
     from numba import types
 
     from sdetools.simulation import torch_cuda
 
     i, words = types.int64, types.uint64[::1]
     done = set()
-    for name in part(int(n)):
+    for name in names:
         for dtype in ("float64", "float32"):
             made = cuda.write(program(name), real_of(dtype))
             real = types.float32 if dtype == "float32" else types.float64
@@ -194,7 +197,7 @@ def assemble(n: str) -> None:
                     continue
                 done.add((text, dtype))
                 machine_code(torch_cuda.function(text, dtype), signature, name)
-    assert len(done) > 20
+    assert len(done) > 3 * len(names)
 
 
 def machine_code(function, signature, name: str) -> None:
@@ -211,11 +214,13 @@ def machine_code(function, signature, name: str) -> None:
             assert spills and all("0 bytes spill stores, 0 bytes spill loads" in line for line in spills), (name, said)
 
 
-@pytest.mark.parametrize("n", range(PARTS))
-def test_machine_code_without_spills(n):
+@pytest.mark.parametrize(
+    "names", [pytest.param(FEW, id="few"), *(pytest.param(part(n), id=str(n), marks=ALL) for n in range(PARTS))]
+)
+def test_machine_code_without_spills(names):
     """Needs the toolkit's compilers, no device."""
     homes = [Path(p) for p in (os.environ.get("CUDA_HOME"), "/usr/local/cuda") if p] + sorted(Path("/usr/local").glob("cuda-*"))
     home = next((p for p in homes if (p / "bin" / "ptxas").is_file() and (p / "nvvm").is_dir()), None)
     if home is None:
         pytest.skip("no CUDA toolkit (ptxas and NVVM) in CUDA_HOME or /usr/local")
-    run_apart("assemble", str(n), CUDA_HOME=str(home))
+    run_apart("assemble", *names, CUDA_HOME=str(home))
