@@ -129,8 +129,8 @@ def fill(plan: DrawPlan, key: int, path: Any, step: int, dtype: Any = np.float64
     for segment in plan.segments:
         rows = out[segment.row : segment.row + segment.n]
         rows[:] = (_signs if segment.kind is Sign else _grouped)(segment, key, path, step)
-        if segment.kind is Uniform:
-            np.minimum(rows, np.nextafter(out.dtype.type(1.0), out.dtype.type(0.0)), out=rows)
+        if segment.kind is Uniform and out.dtype == np.float32:
+            np.minimum(rows, np.float32(1 - 2.0**-24), out=rows)
     return out
 
 

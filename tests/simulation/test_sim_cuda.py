@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numba import cuda as numba_cuda
 
 import sdetools as st
 from sdetools.graph.reals import real_of
@@ -137,10 +138,7 @@ def test_controls_stored_points_losses_and_single_precision():
 
 
 def test_without_a_device_it_says_what_to_do():
-    pytest.importorskip("numba.cuda")
-    from numba import cuda as device
-
-    if device.is_available():
+    if numba_cuda.is_available():
         pytest.skip("there is a device")
     with pytest.raises(ValueError, match=r"must have a CUDA device.*NUMBA_ENABLE_CUDASIM=1"):
         PROGRAMS["run"](CASES["dense 3"](), "cuda")
@@ -148,6 +146,8 @@ def test_without_a_device_it_says_what_to_do():
 
 @pytest.mark.gpu
 def test_same_paths_on_a_device():
+    if not numba_cuda.is_available():
+        pytest.skip("no GPU on this machine")
     for name in ("dense 3", "dense 300", "rule SGDM", "minibatch", "integrator 20 RI1 normal"):
         case = CASES[name]()
         close(PROGRAMS["run"](case, "cuda"), PROGRAMS["run"](case, "numpy"), 1e-11)  # other libraries' sines and logarithms
@@ -201,8 +201,6 @@ def assemble(*names: str) -> None:
 
 
 def machine_code(function, signature, name: str) -> None:
-    from numba import cuda as numba_cuda
-
     text, _ = numba_cuda.compile_ptx(function, signature, cc=(8, 0))
     with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
         file.write(text)
