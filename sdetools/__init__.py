@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from sdetools.weak.multilevel import multilevel
     from sdetools.weak.slow import slow_study
 
-__version__ = "0.1.0"
+from sdetools._version import __version__
 
 _HOME = {
     "components": "_arrays",

@@ -31,7 +31,7 @@ MAY_KNOW = {
     "dynamics": BELOW_DYNAMICS,
     "simulation": BELOW_DYNAMICS | {"dynamics"},
     "exact": BELOW_DYNAMICS | {"dynamics"},
-    "weak": BELOW_WEAK | {"face"},  # for its version
+    "weak": BELOW_WEAK,
     "claims": BELOW_WEAK | {"weak", "face"},  # the face for its version
     "bridge": BELOW_WEAK | {"weak", "claims", "face"},
     "plots": set(),
@@ -40,9 +40,10 @@ MAY_KNOW = {
     "_identity": set(),
     "_lazy": set(),
     "_compiled": set(),
+    "_version": set(),
 }
 """What each room may know; whoever is not named here (the report, the commands, the face) may know everything."""
-EVERYBODY = {"plots", "_arrays", "_check", "_compiled", "_identity", "_lazy"}
+EVERYBODY = {"plots", "_arrays", "_check", "_compiled", "_identity", "_lazy", "_version"}
 HEAVY = {"sympy", "numba", "xarray", "pandas", "matplotlib", "torch", "scipy.stats"}
 TEXTS = {".py", ".md", ".toml", ".txt", ".yaml", ".html", ".css", ".json", ""}
 TORCH = {"torch", "torchsde", "torchvision", "transformers"}

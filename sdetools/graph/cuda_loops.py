@@ -143,7 +143,7 @@ class CudaLoops(Loops):
 
 
 class CudaStraight(CudaLoops):
-    """Where all is straight-line code, rows may be local variables, s0, s1, ... and z0, z1, ...; `rows_used` says which are those of S."""
+    """Where all is straight-line code, rows may be local variables, s0, s1, ... and z0, z1, ...; `used` says which are those of S."""
 
     def __init__(self, *given: Any) -> None:
         self.used: set[int] = set()

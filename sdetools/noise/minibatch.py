@@ -104,7 +104,7 @@ class SampleGaussian(Noise):
 def minibatch(loss: Any, size: int, replace: bool = True) -> Noise:
     """v = g_B(x) - grad L(x), the deviation of a batch gradient: in an oracle, sigma = 1 is minibatch SGD itself.
 
-    `loss`: `losses.least_squares` or `losses.logistic` (compiled), or a torch loss with data (`losses.from_torch(..., data=...)`).
+    `loss`: `losses.least_squares` or `losses.logistic`, or a torch loss with data (`losses.from_torch(..., data=...)`).
 
     Sigma(x) = S(x)/size with replacement, S(x)/size (n - size)/(n - 1) without, S the covariance (over n) of sample gradients.
     ValueError when `loss` holds no data, or when a batch without replacement is larger than the data.

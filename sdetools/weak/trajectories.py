@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sdetools import _check
+from sdetools._version import __version__
 from sdetools.dynamics.base import Moving
 from sdetools.simulation.engine import Sums
 from sdetools.simulation.philox import PATHS, Stream
@@ -106,8 +107,6 @@ class Asked:
         if values is None:
             return None
         import xarray
-
-        from sdetools import __version__
 
         members, step = self.program.members, steps // max(self.program.every)
         array = xarray.DataArray(
