@@ -30,8 +30,8 @@ from sdetools.simulation.chunks import ChunkResult
 
 _APPLICATION = 0x5DE70015
 _COMMIT_EVERY = 0.5
-_VERSION = 2
-"""Of the order of summation and of what a row holds. 1 (which said 0): a chunk is a group, summed block after block."""
+_VERSION = 3
+"""Of the order of summation and of what a row holds. 1 (which said 0): a chunk is a group, summed block after block. 2: points of one time."""
 
 
 class StoreError(ValueError):
@@ -114,7 +114,7 @@ class Store:
             )
         if version != _VERSION:
             raise StoreError(
-                f"{self.path} was written by a version of sdetools that sums in another order (its layout is {version or 1}, this one's is "
+                f"{self.path} was written by a version of sdetools that sums in another order or lays out rows otherwise (its layout is {version or 1}, this one's is "
                 f"{_VERSION}); it is left as it is. Resume with that version, or name another store, or run without resuming."
             )
         if row[0] != str(self.identity):

@@ -314,16 +314,17 @@ def test_stopped_and_resumed(whole, tmp_path, after, threads):
 # -- stores ---------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_store_of_the_old_layout_is_refused(tmp_path):
+@pytest.mark.parametrize(("said", "layout"), [(0, 1), (2, 2)])
+def test_a_store_of_an_old_layout_is_refused(tmp_path, said, layout):
     path = tmp_path / "s.db"
     with Store(path, "mine") as store:
         execute(pair(), 3000, seed=1, store=store)
     with sqlite3.connect(path) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
-        connection.execute("PRAGMA user_version = 0")  # as those of before said
+        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+        connection.execute(f"PRAGMA user_version = {said}")  # as those of before said
     connection.close()
     before = path.read_bytes()
-    with pytest.raises(StoreError, match=r"sums in another order \(its layout is 1, this one's is 2\).*run without resuming"):
+    with pytest.raises(StoreError, match=rf"another order .*\(its layout is {layout}, this one's is 3\).*run without resuming"):
         Store(path, "mine", resume=True)
     assert path.read_bytes() == before
     with Store(path, "mine") as store:  # without resuming it is replaced, as any store of ours
