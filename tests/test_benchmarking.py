@@ -167,7 +167,9 @@ def test_the_peak_is_the_fastest_of_the_square_and_the_dimension(dim, expected):
     per = [p.amount / (2.0 * n * n * 32) for p, n in zip(made[1:], expected, strict=True)]
     assert all(p == round(p) for p in per)
     seconds = [made[0].amount, *(p.amount / rate for p, rate in zip(made[1:], (30.0, 20.0)))]
-    assert roofline(made, seconds, dim) == Roofline(30.0, 20.0 if dim > 1024 else 30.0, 1.0)
+    seen = roofline(made, seconds, dim)
+    assert (seen.peak, seen.peak_at_dim) == pytest.approx((30.0, 20.0 if dim > 1024 else 30.0), rel=1e-12)
+    assert seen.normal == pytest.approx(1.0, rel=1e-12)
 
 
 def test_a_loss_without_products_has_the_price_of_a_normal():
