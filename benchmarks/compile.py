@@ -205,7 +205,11 @@ def main() -> None:
         return
     rows = [(name, way) for name in FORMULAS for way in given.ways.split(",")]
     rows += [(f"quadratic {d}", "sgdm") for d in given.dims.split(",") if d]
-    libraries = "from sdetools.graph import rows; rows.ADDRESSES, rows.address('program')"
+    libraries = (
+        "from sdetools.graph import rows; from sdetools.simulation import draw_rows, library\n"
+        "for room, names in ((rows, (*rows.NAMES, 'program', 'product', 'small_product')), (draw_rows, draw_rows.NAMES), (library, library.NAMES)):\n"
+        "    [room.address(name) for name in names]"
+    )
     subprocess.run([sys.executable, "-c", libraries], check=True)
     measured("quadratic 1", "sgdm")
     print(

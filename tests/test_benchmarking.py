@@ -12,7 +12,7 @@ from sdetools.benchmarking.dimension import Effort, dimension_table
 from sdetools.benchmarking.dimension_table import Cell, Comparison, DimensionTable, LeftOut
 from sdetools.benchmarking.machine import topology
 from sdetools.benchmarking.problems import DIMS, PROBLEMS, regression, runner, sgdm, symmetric
-from sdetools.benchmarking.roofline import Roofline, normals, probes, product, roofline
+from sdetools.benchmarking.roofline import normals, probes, product, roofline
 from sdetools.benchmarking.ways import Way, take_turns
 
 TINY = Effort(seconds=1e-3, turns=1, first=False)

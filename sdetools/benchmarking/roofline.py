@@ -76,7 +76,7 @@ def normals(lanes: int, dtype: str, seconds: float = PROBE) -> Probe:
             call(function, 1, 0, step, 0, packed, out)
 
     buffer = np.empty(ROWS * lanes, dtype)
-    function = draw_rows.ADDRESSES[draw_rows.NORMALS32 if dtype == "float32" else draw_rows.NORMALS]
+    function = draw_rows.address("normals", dtype)
     packed, times = ROWS << 32 | lanes, max(1, int(seconds / (1.2e-9 * buffer.size)))
     return Probe(lambda: loop(function, times, packed, buffer.ctypes.data), times * buffer.size)
 

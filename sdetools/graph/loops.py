@@ -28,6 +28,8 @@ CHAIN = 40
 """Operations that wait for each other in a loop: the writer calls itself for each, and LLVM keeps what they make in registers."""
 SHORT = 4
 """Terms up to which a sum is written out within a loop."""
+SMALL = 64
+"""Rows, and columns, of a matrix up to which BLAS would take longer to pack it than its product takes in registers."""
 ROWWISE = ("sin", "cos", "tan", "exp", "log", "log1p", "expm1", "sinh", "cosh", "tanh", "arctan", "arcsin", "arccos", "power")
 """Functions that loops over components call on whole rows, and straight-line code inlines (but for angles)."""
 
@@ -268,7 +270,8 @@ class Loops(LongFormulas):
             out = f"S2[{at[n.key]}]" if n.ndim == 0 else f"S2[{at[n.key]}:{at[n.key] + n.size + n.extra.scratch}]"
             return [*self.pre, f"{self.tables.stage(n.extra.function)}({', '.join([*given, out])}{data})"]
         a, x = n.args
-        product, columns = self.tables.function("product"), f"{self.tables.size(prod(x.shape[1:]))} * {L}"
+        product = self.tables.function("small_product" if max(a.shape) <= SMALL else "product")
+        columns = f"{self.tables.size(prod(x.shape[1:]))} * {L}"
         sizes, turned = a.shape[0] << 32 | a.shape[1], int(not a.extra.flags.c_contiguous)
         matrix = f"{self.tables.array(a.extra)}.ctypes.data"
         return [f"lanes.call({product}, {matrix}, {self.start_of(x)}, {self.start_of(n)}, {sizes}, {columns}, {turned})"]

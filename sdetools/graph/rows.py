@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import carray, njit, types
+from numba import njit, types
 
 from sdetools._compiled import callback
 from sdetools.graph import lanes, lanes32
@@ -33,9 +33,8 @@ NAMES = (
     *(*_ANGLES, "sincos", "power"),
 )
 """The functions, by NumPy's names; sincos is sin and cos together."""
-PROGRAM, PRODUCT = "program", "product"
-"""What `interpreter.py` gives, and a product of matrices, both of the same signature: `lanes.call(address("product"), matrix, source, target,
-rows << 32 | columns, width, turned)` puts the matrix, `(rows, columns)` or `turned` the transpose of one, times `(columns, width)` into the target."""
+PROGRAM, PRODUCT, SMALL_PRODUCT = "program", "product", "small_product"
+"""What `interpreter.py` and `products.py` give: of the same signature."""
 
 
 def _copier(kind: Any) -> Any:
@@ -120,19 +119,6 @@ def _both(f: Any, pointer: Any, stack: Any, copy: Any, real: Any) -> Any:
     return rows
 
 
-def _product(pointer: Any) -> Any:
-    def rows(matrix, source, target, sizes, width, turned):
-        n, d = sizes >> 32, sizes & 0xFFFFFFFF
-        x, out = carray(pointer(source), (d, width)), carray(pointer(target), (n, width))
-        if turned:
-            np.dot(carray(pointer(matrix), (d, n)).T, x, out)
-        else:
-            np.dot(carray(pointer(matrix), (n, d)), x, out)
-        return 0
-
-    return rows
-
-
 _TYPES: dict[str, Any] = {
     "float64": (lanes, float_pointer, room(types.float64, WIDTH), _copier(types.float64), np.float64),
     "float32": (lanes32, float32_pointer, room(types.float32, WIDTH), _copier(types.float32), np.float32),
@@ -158,8 +144,12 @@ def function(name: str, dtype: str = "float64") -> Any:
 
         return interpreter.function(dtype)
     options = dict(fastmath=lanes.FLAGS, error_model="numpy")
-    if name == PRODUCT and dtype in _TYPES:
-        return callback(_SIGNATURE, name=f"{name}_{dtype}", **options)(_product(_TYPES[dtype][1]))
+    if name in (PRODUCT, SMALL_PRODUCT) and dtype in _TYPES:
+        from sdetools.graph import products
+
+        pointer = _TYPES[dtype][1]
+        written = products.large(pointer) if name == PRODUCT else products.small(pointer, getattr(types, dtype))
+        return callback(_SIGNATURE, name=f"{name}_{dtype}", **options)(written)
     if name not in NAMES or dtype not in _TYPES:
         raise ValueError(f"there are rows of {', '.join(_TYPES)} for {', '.join(NAMES)}; got {name!r} of {dtype!r}")
     return callback(_SIGNATURE, name=f"{name}_{dtype}", **options)(_write(name, dtype))
@@ -168,11 +158,3 @@ def function(name: str, dtype: str = "float64") -> Any:
 def address(name: str, dtype: str = "float64") -> int:
     """Where that function is."""
     return function(name, dtype).address
-
-
-def __getattr__(name: str) -> Any:
-    """`ADDRESSES` and `ADDRESSES32`: all addresses of a type in the order of `NAMES`, made when they are asked for."""
-    if name not in ("ADDRESSES", "ADDRESSES32"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    dtype = "float32" if name == "ADDRESSES32" else "float64"
-    return globals().setdefault(name, np.array([address(each, dtype) for each in NAMES], dtype=np.int64))

@@ -152,7 +152,7 @@ def quadratic(H: Any, center: Any = 0.0, names: Sequence[str] | None = None) -> 
     if H.shape != (dim, dim):
         raise ValueError(f"`H` must have shape ({dim}, {dim}), that of `center` squared; got shape {H.shape}.")
     asymmetry = _asymmetry(H)
-    if asymmetry > 1e-12 * np.abs(H).max():
+    if asymmetry and asymmetry > 1e-12 * np.abs(H).max():
         raise ValueError(
             f"`H` must be symmetric; its largest asymmetry is {asymmetry:.3g}. Take (H + H.T) / 2: it has the same loss."
         )

@@ -174,16 +174,15 @@ def run_chunk(task: Task, index: int) -> ChunkResult:
 
 def _kernel(task: Task, chunk: Chunk) -> ChunkResult:
     from sdetools.graph import rows
-    from sdetools.simulation import draw_rows
+    from sdetools.simulation import draw_rows, library
     from sdetools.simulation.kernel import load, one_blas_thread
-    from sdetools.simulation.library import Nodes, addresses
 
     kernel, stored = task.kernel, task.points
     assert kernel is not None
     run = load(kernel.text, kernel.foreign)
-    functions = np.array([rows.address(name, task.dtype) for name in kernel.functions] or [0], np.int64)
-    library, draws = addresses(task.dtype), draw_rows.addresses(task.dtype)
-    nodes = Nodes(task.statistics, task.shape, chunk.lengths)
+    room = {name: own for own in (draw_rows, library) for name in own.NAMES}
+    functions = np.array([room.get(name, rows).address(name, task.dtype) for name in kernel.functions], np.int64)
+    nodes = library.Nodes(task.statistics, task.shape, chunk.lengths)
     lost, seen = np.zeros(task.members, np.int64), np.full(task.members, NEVER)
     keys, *arguments = task.arguments
     blocks = -(-chunk.paths // kernel.lanes)
@@ -192,7 +191,7 @@ def _kernel(task: Task, chunk: Chunk) -> ChunkResult:
     def call(watch: bool, seen: np.ndarray, picked: np.ndarray) -> None:
         run(
             np.uint64(chunk.first), blocks, chunk.paths, keys, watch, task.steps, *arguments, task.kept, nodes.leaf, nodes.tree, lost, seen,
-            stored.real, picked, points, library, draws, functions, kernel.numbers, kernel.sizes, *kernel.data,
+            stored.real, picked, points, functions, kernel.numbers, kernel.sizes, *kernel.data,
         )  # fmt: skip
 
     with one_blas_thread if kernel.gemm else nullcontext():

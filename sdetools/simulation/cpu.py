@@ -16,7 +16,7 @@ import numpy as np
 
 from sdetools.graph.elements import Draw, Tables, indent
 from sdetools.graph.errors import TooLong
-from sdetools.graph.loops import Loops
+from sdetools.graph.loops import SMALL, Loops
 from sdetools.graph.reals import DOUBLE, Real
 from sdetools.graph.tracing import NotTraceable
 from sdetools.graph.value import Value, order
@@ -33,16 +33,12 @@ CACHE, GEMM_CACHE = 400_000, 8_000_000
 LONGEST = 1000
 """Lines of a kernel. What is long on few numbers is no text; loops over large arrays are, and more of them would compile for longer than ten
 seconds."""
-REDUCE_SINGLE, REDUCE_PAIR, LOST, CARRY = range(4)
-"""Where `library.addresses` holds what."""
-NORMALS, UNIFORMS, SIGNS, WORDS, BITS = range(5)
-"""Where `draw_rows.addresses` holds what (repeated here, so that writing a text does not import Numba; a test compares)."""
 
 
 @dataclass(frozen=True)
 class Kernel:
     """The text of a kernel and what it needs at run time: compiled functions by name, arrays, numbers, numbers of turns, and the names of
-    the functions of rows that it calls; `gemm` says whether it multiplies matrices."""
+    the functions that it calls by address; `gemm` says whether it calls BLAS."""
 
     text: str
     stages: dict[str, Callable[..., Any]]
@@ -66,7 +62,7 @@ def write(program: Program, real: Real = DOUBLE) -> Kernel:
     for n in nodes:
         if n.op == "call" and n.extra.function is None:
             raise NotTraceable("a part that is given to torch" if n.extra.tensors else "a part that runs on whole arrays only")
-    gemm = any(n.op == "contract" for n in nodes)
+    gemm = any(n.op == "contract" and max(n.args[0].shape) > SMALL for n in nodes)
     lanes, narrowest, cache = LEAF, GEMM if gemm else NARROWEST, GEMM_CACHE if gemm else CACHE
     writer = Writer(functions, lanes, real)
     while lanes > narrowest and writer.rows * lanes * real.size > cache:
@@ -80,8 +76,9 @@ def write(program: Program, real: Real = DOUBLE) -> Kernel:
         )
     t = writer.tables
     numbers, sizes = np.array(t.numbers or [0.0], real.dtype), np.array(t.sizes or [0], np.int64)
-    gemm |= any(n.op == "contract" for n in order([v for _, v in functions.start]))  # of a start: no reason for wide blocks
-    return Kernel(writer.text, t.stages, tuple(map(real.array, t.data)), numbers, sizes, tuple(t.functions), lanes, gemm)
+    return Kernel(
+        writer.text, t.stages, tuple(map(real.array, t.data)), numbers, sizes, tuple(t.functions), lanes, "product" in t.functions
+    )
 
 
 class Writer:
@@ -125,21 +122,21 @@ class Writer:
             if segment.kind is Sign:
                 self._signs(v, segment, key, k, f"{name}_{g}")
                 continue
-            row, code = self.Z, NORMALS if segment.kind is Normal else UNIFORMS
+            row, drawn = self.Z, "normals" if segment.kind is Normal else "uniforms"
             self.Z += max(segment.n, segment.drawn)
 
-            def fill(first: str, count: str, segment: Segment = segment, row: int = row, code: int = code) -> str:
+            def fill(first: str, count: str, segment: Segment = segment, row: int = row, draw: str = drawn) -> str:
                 """A tile, whose rows lie where those of the first tile would."""
                 slot = f"{segment.base} + {first} // {segment.a_slot}"
-                return f"lanes.call(Q[{code}], {key}, at, {k}, {slot}, ({count}) << 32 | {self.L}, {self.place(row)})"
+                return f"lanes.call({self.tables.function(draw)}, {key}, at, {k}, {slot}, ({count}) << 32 | {self.L}, {self.place(row)})"
 
             if segment.share == 1:
-                whole = f"lanes.call(Q[{code}], {key}, at, {k}, {segment.base}, {segment.n << 32 | self.L}, {self.place(row)})"
+                whole = f"lanes.call({self.tables.function(drawn)}, {key}, at, {k}, {segment.base}, {segment.n << 32 | self.L}, {self.place(row)})"
                 self.draws[v.key] = Draw(row, tile=segment.group, fill=fill)
                 self.fills[v.key] = [whole]
                 continue
             shift = f"z{name}_{g}"
-            call = f"lanes.call(Q[{code}], {key}, at, {k} // {segment.share}, {segment.base}, {segment.drawn << 32 | self.L}, {self.place(row)})"
+            call = f"lanes.call({self.tables.function(drawn)}, {key}, at, {k} // {segment.share}, {segment.base}, {segment.drawn << 32 | self.L}, {self.place(row)})"
             self.draws[v.key] = Draw(row, shift=shift)
             self.fills[v.key] = [
                 f"if {k} % {segment.share} == 0:",
@@ -157,7 +154,7 @@ class Writer:
         if segment.n > 64:
             self.draws[v.key] = Draw(row)
             self.fills[v.key] = [
-                f"lanes.call(Q[{SIGNS}], {key}, at, {k}, {segment.base}, {segment.n << 32 | self.L}, {self.place(row)})"
+                f"lanes.call({self.tables.function('signs')}, {key}, at, {k}, {segment.base}, {segment.n << 32 | self.L}, {self.place(row)})"
             ]
             return
         self.W += 2
@@ -165,13 +162,11 @@ class Writer:
         half, left = f"w{name}", f"b{name}"
         lines = [
             f"if {k} % {segment.share} == 0:",
-            f"    lanes.call(Q[{WORDS}], {key}, at, {k} // {segment.share}, {segment.base}, {1 << 32 | self.L}, Wbase + {8 * word * self.L})",
+            f"    lanes.call({self.tables.function('words')}, {key}, at, {k} // {segment.share}, {segment.base}, {1 << 32 | self.L}, Wbase + {8 * word * self.L})",
             f"{half} = {word * self.L} + {k} // {lasts} % 2 * {self.L}",
         ]
         bits = f"{left} = u64(63 - {k} % {lasts} * {segment.n})"
-        rows = (
-            f"lanes.call(Q[{BITS}], Wbase + 8 * {half}, {self.L}, {k} % {lasts} * {segment.n}, {segment.n}, {self.place(row)}, 0)"
-        )
+        rows = f"lanes.call({self.tables.function('bits')}, Wbase + 8 * {half}, {self.L}, {k} % {lasts} * {segment.n}, {segment.n}, {self.place(row)}, 0)"
 
         def sign(i: int) -> str:
             return f"lanes.sign_of(W[{half} + j] << ({left} - u64({i})))"
@@ -215,9 +210,9 @@ class Writer:
     def _record(self) -> list[str]:
         """What is recorded, in rows from `h` on, and its moments."""
         lines = self.loops([(self.h + i, v) for i, v in enumerate(self.functions.record)]).lines
-        reduce = REDUCE_PAIR if self.program.pair else REDUCE_SINGLE
+        reduce = self.tables.function("reduce_pair" if self.program.pair else "reduce_single")
         where = f"base + {self.real.size * self.h * self.L}, {self.program.columns}, valid, leaf.ctypes.data + t * {8 * self.program.columns * len(self.program.statistics)}"
-        return [*lines, f"lanes.call(lib[{reduce}], {where}, before, {self.L})"]
+        return [*lines, f"lanes.call({reduce}, {where}, before, {self.L})"]
 
     def _copied(self, to_slot: bool) -> list[str]:
         """Anchors go from their rows to slot `slot` of V, or back."""
@@ -261,11 +256,12 @@ class Writer:
         starts, start = self.lines([(self.at[t.key], v) for t, v in self.functions.start], self.functions.start_draws)
         step, record, snapshot = self._steps(), self._record(), self._snapshot()
         spans = self._spans()
-        lost = [f"lost[{i}] += lanes.call(lib[{LOST}], base, {span}, valid, {L}, 0)" for i, span in enumerate(spans)]
+        lost_lanes = self.tables.function("lost")
+        lost = [f"lost[{i}] += lanes.call({lost_lanes}, base, {span}, valid, {L}, 0)" for i, span in enumerate(spans)]
         watch = []
         for i, span in enumerate(spans):
             watch += [
-                f"if k + 1 < seen[{i}] and lanes.call(lib[{LOST}], base, {span}, valid, {L}, 0) > 0:",
+                f"if k + 1 < seen[{i}] and lanes.call({lost_lanes}, base, {span}, valid, {L}, 0) > 0:",
                 f"    seen[{i}] = k + 1",
             ]
         data = "".join(f", d{i}" for i in range(len(self.tables.data)))
@@ -291,6 +287,7 @@ class Writer:
             step=_block(step, 12),
             watch=_block(watch, 16),
             lost=_block(lost, 12),
+            carry=self.tables.function("carry"),
         )
 
 
@@ -321,7 +318,7 @@ u64, real = np.uint64, np.{real}
 
 
 @jit(cache={cache}, **lanes.FAST)
-def run(first, blocks, paths, keys, watch, steps, C, P, events, memory, slots, factors, kept, leaf, tree, lost, seen, shown, picked, points, lib, Q, F, K, N{data}):
+def run(first, blocks, paths, keys, watch, steps, C, P, events, memory, slots, factors, kept, leaf, tree, lost, seen, shown, picked, points, F, K, N{data}):
     rows, Zs = np.empty({rows} * {L}, real), np.empty({Z} * {L}, real)
     Ws, Vs = np.empty({W} * {L}, np.uint64), np.empty(kept * {anchors} * {L} + 1, real)
     base, Zbase, Wbase = rows.ctypes.data, Zs.ctypes.data, Ws.ctypes.data
@@ -364,6 +361,6 @@ def run(first, blocks, paths, keys, watch, steps, C, P, events, memory, slots, f
         if not watch:
 {lost}
             if before == {last} or b == blocks - 1:
-                lanes.call(lib[3], tree, before + valid, 0, 0, 0, 0)
+                lanes.call({carry}, tree, before + valid, 0, 0, 0, 0)
     rows[0], Zs[0], Ws[0], Vs[0] = 0.0, 0.0, u64(0), 0.0  # used to the end, or Numba frees them
 '''

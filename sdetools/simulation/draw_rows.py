@@ -3,16 +3,17 @@
 A block is `lanes` consecutive paths, a power of two from 16 to 256, that start at a multiple of it. All functions take six 64-bit integers,
 arrays as addresses, and write exactly the rows asked for, each of `lanes` numbers: a buffer needs no padding.
 
-    NORMALS, UNIFORMS, SIGNS (key, first, step, slot, count << 32 | lanes, out)    `count` rows from `slot` on
-    WORDS                    (key, first, step, slot, count << 32 | lanes, out)    rows 2 c and 2 c + 1: the two words of slot + c, c < count
-    BITS                     (words, lanes, shift, count, out, 0)                  row i: the sign of bit shift + i of a row of words
+    normals, uniforms, signs (key, first, step, slot, count << 32 | lanes, out)    `count` rows from `slot` on
+    words                    (key, first, step, slot, count << 32 | lanes, out)    rows 2 c and 2 c + 1: the two words of slot + c, c < count
+    bits                     (words, lanes, shift, count, out, 0)                  row i: the sign of bit shift + i of a row of words
 
 `step` is that of the address (`Segment.address`); `count` is what remains of a segment (of `Segment.drawn` rows), or a tile of it, a multiple
-of `Segment.group` rows, whose slot is 16 further for each group before it. Names with 32 write float32: the same draws, see `draw_decoders.py`.
+of `Segment.group` rows, whose slot is 16 further for each group before it. Those of float32 write the same draws, see `draw_decoders.py`.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -111,20 +112,33 @@ def _bits(decode: Any) -> Any:
 
 
 _WRITTEN = {
-    "normals": _groups(decode_normals, 2, 8), "uniforms": _groups(decode_uniforms, 1, 8), "signs": _signs(decode_bits, 8),
-    "words": _words, "bits": _bits(decode_bits),
-    "normals32": _groups(decode_normals32, 2, 4), "uniforms32": _groups(decode_uniforms32, 1, 4), "signs32": _signs(decode_bits32, 4),
-    "bits32": _bits(decode_bits32),
-}  # fmt: skip
-NORMALS, UNIFORMS, SIGNS, WORDS, BITS, NORMALS32, UNIFORMS32, SIGNS32, BITS32 = range(9)
-_FUNCTIONS = [callback(_SIGNATURE, name=name, **OPTIONS)(rows) for name, rows in _WRITTEN.items()]
-ADDRESSES = np.array([f.address for f in _FUNCTIONS], dtype=np.int64)
-"""Addresses of the functions above, in the order of their names."""
+    "float64": (
+        _groups(decode_normals, 2, 8),
+        _groups(decode_uniforms, 1, 8),
+        _signs(decode_bits, 8),
+        _words,
+        _bits(decode_bits),
+    ),
+    "float32": (
+        _groups(decode_normals32, 2, 4),
+        _groups(decode_uniforms32, 1, 4),
+        _signs(decode_bits32, 4),
+        _words,
+        _bits(decode_bits32),
+    ),
+}
+NAMES = ("normals", "uniforms", "signs", "words", "bits")
 
 
-def addresses(dtype: str) -> np.ndarray:
-    """NORMALS, UNIFORMS, SIGNS, WORDS, BITS of a type, as kernels call them."""
-    return ADDRESSES[[NORMALS32, UNIFORMS32, SIGNS32, WORDS, BITS32] if dtype == "float32" else slice(5)]
+@cache
+def function(name: str, dtype: str = "float64") -> Any:
+    """A function of `NAMES` for a type, as a C callback; compiled, or found compiled, when it is first asked for."""
+    return callback(_SIGNATURE, name=f"{name}_{dtype}", **OPTIONS)(_WRITTEN[dtype][NAMES.index(name)])
+
+
+def address(name: str, dtype: str = "float64") -> int:
+    """Where that function is."""
+    return function(name, dtype).address
 
 
 _TILE = 128
@@ -134,17 +148,16 @@ _TILE = 128
 def fill_block(plan: DrawPlan, key: int, first: int, paths: int, step: int, dtype: Any = np.float64) -> np.ndarray:
     """What `draws.fill` gives for `paths` consecutive paths from `first` on, in double or float32: `(plan.rows, paths)`."""
     dtype = np.dtype(dtype)
-    single = dtype == np.float32
-    names = {Normal: (NORMALS, NORMALS32), Sign: (SIGNS, SIGNS32)}
+    names = {Normal: "normals", Sign: "signs"}
     table = []
     for s in plan.segments:
         call_step, at = s.address(step)
         shared = s.kind is Sign and s.share > 1
-        function = WORDS if shared else names.get(s.kind, (UNIFORMS, UNIFORMS32))[single]
-        table.append((ADDRESSES[function], call_step, s.base, s.drawn, s.row, s.n, at, _TILE // s.a_slot, shared))
+        where = address("words" if shared else names.get(s.kind, "uniforms"), dtype.name)
+        table.append((where, call_step, s.base, s.drawn, s.row, s.n, at, _TILE // s.a_slot, shared))
     skipped = first % FLAT
     out = np.empty((plan.rows, -(-(skipped + paths) // FLAT) * FLAT), dtype)
-    bits = ADDRESSES[BITS32 if single else BITS]
+    bits = address("bits", dtype.name)
     _fill_block(np.array(table, np.int64).reshape(-1, 9), bits, int(np.uint64(key).view(np.int64)), first - skipped, out)
     return out[:, skipped : skipped + paths]
 

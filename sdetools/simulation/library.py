@@ -1,7 +1,7 @@
 """The lane functions that every kernel needs, compiled once and called by address.
 
 Were they linked into each kernel, LLVM would optimise them anew every time, which is most of the time a kernel takes to compile. All have
-one signature, six 64-bit integers; arrays are passed as addresses. A kernel gets `addresses` and calls `lanes.call(lib[LOST], ...)`.
+one signature, six 64-bit integers; arrays are passed as addresses. A kernel calls `lanes.call(address("lost"), ...)`.
 """
 
 from __future__ import annotations
@@ -18,17 +18,16 @@ from sdetools.graph.bits import float32_pointer
 from sdetools.graph.lanes import FLAGS, float_pointer, u64, word_pointer
 from sdetools.simulation import lanes, records
 
-REDUCE_SINGLE, REDUCE_PAIR, LOST, CARRY = range(4)
-
+NAMES = ("reduce_single", "reduce_pair", "lost", "carry")
+"""The functions, as a kernel names them."""
 _SIGNATURE = "int64(int64, int64, int64, int64, int64, int64)"
 _OPTIONS = dict(fastmath=FLAGS, error_model="numpy")
 _SUMS = dict(fastmath=FLAGS | {"reassoc"}, error_model="numpy")
 
 
-def _readers(dtype, pointer):
-    """REDUCE_SINGLE, REDUCE_PAIR and LOST for values of a type; their sums are double."""
+def _readers(pointer):
+    """What reads values of a type, with its options; sums are double."""
 
-    @callback(_SIGNATURE, name=f"reduce_single_{dtype}", **_SUMS)
     def reduce_single(values, columns, valid, out, before, width):
         """Joins a block's moments of all columns of a single dynamics to those of `before` paths; the first block of a leaf, to nothing."""
         rows, sums = carray(pointer(values), columns * width), carray(float_pointer(out), (columns, 2))
@@ -38,7 +37,6 @@ def _readers(dtype, pointer):
             lanes.reduce_single(rows, c * width, valid, before, sums[c])
         return 0
 
-    @callback(_SIGNATURE, name=f"reduce_pair_{dtype}", **_SUMS)
     def reduce_pair(values, columns, valid, out, before, width):
         """The same for a pair."""
         rows, sums = carray(pointer(values), 3 * columns * width), carray(float_pointer(out), (columns, 9))
@@ -48,12 +46,11 @@ def _readers(dtype, pointer):
             lanes.reduce_pair(rows, 3 * c * width, width, valid, before, sums[c])
         return 0
 
-    @callback(_SIGNATURE, name=f"lost_{dtype}", **_OPTIONS)
     def lost(state, start, stop, valid, width, _):
         """Lanes with a number that is not finite."""
         return lanes.count_lost(carray(pointer(state), stop * width), start, stop, valid, width)
 
-    return reduce_single, reduce_pair, lost
+    return {"reduce_single": (reduce_single, _SUMS), "reduce_pair": (reduce_pair, _SUMS), "lost": (lost, _OPTIONS)}
 
 
 _weights, _mean, _product = (njit(inline="always")(f) for f in (records.weights, records.mean, records.product))
@@ -77,7 +74,6 @@ _LEAF, _STACK, _STACKED, _SUMS_OUT, _COUNTS, _LENGTHS, _TABLE, _ROWS, _WIDTH, _L
 """What the book of `Nodes` begins with: addresses, sizes, and how far it has come (the node and the position in it of the leaf to come)."""
 
 
-@callback(_SIGNATURE, error_model="numpy")  # nothing regrouped or contracted: the same bits as `records.joined`
 def _carry(tree, paths, _a, _b, _c, _d):
     """The leaf whose moments have been made, of so many paths, goes up the tree: as in a binary counter, one join a leaf on average.
 
@@ -110,18 +106,25 @@ def _carry(tree, paths, _a, _b, _c, _d):
 
 
 @cache
-def addresses(dtype: str) -> np.ndarray:
-    """Addresses of the functions above for values of a type, in the order of their names."""
-    readers = _readers(dtype, float_pointer if dtype == "float64" else float32_pointer)
-    return np.array([f.address for f in (*readers, _carry)], dtype=np.int64)
+def function(name, dtype="float64"):
+    """A function of `NAMES` for values of a type, as a C callback; compiled, or found compiled, when it is first asked for."""
+    if name == "carry":  # nothing regrouped or contracted: the same bits as `records.joined`
+        return callback(_SIGNATURE, error_model="numpy")(_carry)
+    written, options = _readers(float_pointer if dtype == "float64" else float32_pointer)[name]
+    return callback(_SIGNATURE, name=f"{name}_{dtype}", **options)(written)
+
+
+def address(name, dtype="float64"):
+    """Where that function is."""
+    return function(name, dtype).address
 
 
 class Nodes:
     """Where a kernel puts moments: its contract.
 
     For each leaf of `LEAF` paths the kernel makes the leaf's moments in `leaf`, `(records, columns, statistics)`: for each record by
-    REDUCE_SINGLE or REDUCE_PAIR, block after block of the leaf, with `before` the leaf's paths in the blocks before. Then it calls
-    CARRY(tree, paths of the leaf, 0, 0, 0, 0) once. After the last leaf `sums` and `counts` are those of the nodes, `lengths` leaves each.
+    reduce_single or reduce_pair, block after block of the leaf, with `before` the leaf's paths in the blocks before. Then it calls
+    carry(tree, paths of the leaf, 0, 0, 0, 0) once. After the last leaf `sums` and `counts` are those of the nodes, `lengths` leaves each.
     """
 
     def __init__(self, statistics: records.Columns, shape: tuple[int, int], lengths: Sequence[int]) -> None:

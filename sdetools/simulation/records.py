@@ -3,7 +3,7 @@
 A leaf is `LEAF` consecutive paths. Leaves are numbered by path index and shared out to at most `GROUPS` groups of consecutive leaves. Within
 a group node (level l, index i) covers the leaves at positions i 2^l ... (i + 1) 2^l - 1, as far as the group has them: it is the join of
 nodes (l - 1, 2i) and (l - 1, 2i + 1), or the first of them alone where the group ends before the second. So a node's bits depend on its
-leaves alone: not on the size of chunks, their order of arrival, or who computed them. Kernels join by `library.CARRY`, all else by
+leaves alone: not on the size of chunks, their order of arrival, or who computed them. Kernels join by `library`, all else by
 `joined`; both evaluate `weights`, `mean` and `product` operation by operation, so both give the same bits.
 """
 

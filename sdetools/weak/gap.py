@@ -204,7 +204,7 @@ def weak_gap(
     program, record, step_time = make_program((first, second), x0, horizon, observe, times, functionals, control, coupled)
     asked = Asked.of(program, step_time, trajectories, slices)
     program.noise  # noqa: B018  refuses draws that cannot be shared, before anything runs
-    with opened(store, resume, program.fingerprint(seed, stream, paths, precision)) as kept:
+    with opened(store, resume, lambda: program.fingerprint(seed, stream, paths, precision)) as kept:
         options = Options(seed, Stream.of(stream), threads, executor, kept, progress, backend, dtype)
         paths = chosen_paths(paths, precision, program, confidence, options)
         sums, found = asked.run(paths, options, keep_final)

@@ -101,7 +101,7 @@ def multilevel(
     first = work.dynamics(coarsest)
     weak = _check.positive("weak", getattr(first, "weak", 1.0) if weak is None else weak)
     asked = (seed, Stream.of(stream), horizon, eps, dt, refinement, weak, pilot, most)
-    with opened(store, resume, f"multilevel {work.single(coarsest).program.fingerprint(*asked)}") as kept:
+    with opened(store, resume, lambda: f"multilevel {work.single(coarsest).program.fingerprint(*asked)}") as kept:
         work.options = Options(seed, Stream.of(stream), threads, executor, kept, progress, backend, dtype)
         for attempt in range(ATTEMPTS if dt is None else 1):
             # After the first: the coarsest step that seemed to do did not. A shorter one, and a closer look.

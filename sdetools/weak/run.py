@@ -150,7 +150,7 @@ def simulate(
     """
     program, record, step_time = make_program((dynamics,), x0, horizon, observe, times, functionals, control=False, coupled=True)
     asked = Asked.of(program, step_time, trajectories, slices)
-    with opened(store, resume, program.fingerprint(seed, stream, paths, precision)) as kept:
+    with opened(store, resume, lambda: program.fingerprint(seed, stream, paths, precision)) as kept:
         options = Options(seed, Stream.of(stream), threads, executor, kept, progress, backend, dtype)
         paths = chosen_paths(paths, precision, program, confidence, options)
         sums, found = asked.run(paths, options, keep_final)

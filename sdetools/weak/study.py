@@ -270,17 +270,20 @@ def order_study(
     rates = np.sort(rates)[::-1]
     stream = Stream.of(options.pop("stream", 0))
     members: list[Any] = []
-    prints: list[str] = []
+    programs: list[Any] = []
     for eta in rates.tolist():
         made = pair(eta)
         if not isinstance(made, (tuple, list)) or len(made) != 2:
             raise ValueError(f"`pair` must return two dynamics; for eta={eta:g} it returned {made!r}.")
         own = (options.get("times"), options.get("functionals", ()))
-        program, *_ = make_program(tuple(made), x0, horizon, observe, *own, False, False)
         members.append(made)
-        prints.append(program.fingerprint(options.get("seed", 0), stream))
-    gaps = []
-    with opened(options.pop("store", None), options.pop("resume", False), f"order study {prints}") as store:
+        programs.append(make_program(tuple(made), x0, horizon, observe, *own, False, False)[0])
+    seed, gaps = options.get("seed", 0), []
+
+    def identity() -> str:
+        return f"order study {[program.fingerprint(seed, stream) for program in programs]}"
+
+    with opened(options.pop("store", None), options.pop("resume", False), identity) as store:
         for i, (eta, (first, second)) in enumerate(zip(rates.tolist(), members)):
             much = {
                 "paths": paths(eta) if callable(paths) else paths,

@@ -57,14 +57,15 @@ class Options:
 
 
 @contextmanager
-def opened(store: Any, resume: bool, identity: str) -> Iterator[Store | None]:
-    """The store of a run, opened if it is given as a path: one file for all that the run computes."""
+def opened(store: Any, resume: bool, identity: Callable[[], str]) -> Iterator[Store | None]:
+    """The store of a run, opened if it is given as a path: one file for all that the run computes. Only a new one asks for the identity,
+    for which all data are read."""
     if store is None or isinstance(store, Store):
         yield store
         return
     if not isinstance(store, (str, Path)):
         raise ValueError(f"`store` must be a file's path or None; got {store!r}.")
-    with Store(store, identity, resume) as kept:
+    with Store(store, identity(), resume) as kept:
         yield kept
 
 

@@ -10,9 +10,8 @@ from backends import ANGLES, call_row
 from emitted import as_arrays, as_loops, loops
 from formulas import assert_same, formulas, graph, places, plain, state
 from hypothesis import given, settings
-from numba import njit
 
-from sdetools.graph import lanes, programs, rows, value
+from sdetools.graph import programs, rows, value
 from sdetools.graph.derivatives import gradient
 from sdetools.graph.elements import Tables
 from sdetools.graph.errors import TooLong
@@ -257,20 +256,3 @@ def test_a_long_chain_on_a_large_array_is_cut():
     x = np.random.default_rng(2).uniform(-0.5, 0.5, (2000, 16))
     found, expected = as_loops(lambda v: deep(v, 50), x), deep(x, 50)
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("turned", [False, True])
-def test_a_product_of_matrices_is_numpys(dtype, turned):
-    """Whole numbers: every sum is exact. The place behind the target stays as it is."""
-    rng = np.random.default_rng(4)
-    matrix, x = (rng.integers(-9, 9, shape).astype(dtype) for shape in ((5, 7), (7, 12)))
-    held, out = (np.asfortranarray(matrix) if turned else matrix), np.full(5 * 12 + 1, 99, dtype)
-    product = rows.address("product", dtype)
-    assert call_product(product, held.ctypes.data, x.ctypes.data, out.ctypes.data, 5 << 32 | 7, 12, int(turned)) == 0
-    np.testing.assert_array_equal(out, [*(matrix @ x).ravel(), 99])
-
-
-@njit
-def call_product(address, matrix, source, target, sizes, width, turned):
-    return lanes.call(address, matrix, source, target, sizes, width, turned)

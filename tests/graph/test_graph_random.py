@@ -42,7 +42,7 @@ def by_python(formula: Formula, x: np.ndarray, m: np.ndarray) -> np.ndarray:
 
     def call(name: str, source: int, target: int, count: int, other: int, *more: int) -> None:
         """A function of a row: addresses are those of the first number of `S`, which is 0, but for that of a matrix."""
-        if name == "product":
+        if name in ("product", "small_product"):
             matrix, (width, turned) = next(d for d in tables.data if d.ctypes.data == source), more
             n, d = other >> 32, other & 0xFFFFFFFF
             assert matrix.shape == (n, d) and turned == (not matrix.flags.c_contiguous)

@@ -135,14 +135,11 @@ def test_slots_of_segments_are_apart_and_within_their_field():
 CALL = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 6)
 
 
-def compiled(function: int, *arguments: int) -> None:
-    assert CALL(int(draw_rows.ADDRESSES[function]))(*(int(np.uint64(a).view(np.int64)) for a in arguments)) == 0
+def compiled(name: str, size: int, *arguments: int) -> None:
+    assert CALL(draw_rows.address(name, f"float{8 * size}"))(*(int(np.uint64(a).view(np.int64)) for a in arguments)) == 0
 
 
-FUNCTIONS = {
-    (Normal, 8): draw_rows.NORMALS, (Uniform, 8): draw_rows.UNIFORMS, (Sign, 8): draw_rows.SIGNS,
-    (Normal, 4): draw_rows.NORMALS32, (Uniform, 4): draw_rows.UNIFORMS32, (Sign, 4): draw_rows.SIGNS32,
-}  # fmt: skip
+NAMES = {Normal: "normals", Uniform: "uniforms", Sign: "signs"}
 
 
 @thorough
@@ -156,18 +153,16 @@ def test_compiled_rows_for_every_number_of_lanes(kind, n, key, path, step, lanes
     buffer = np.full((segment.drawn + 1, lanes), 77, dtype)
     if kind is Sign and segment.share > 1:
         words = np.empty((2, lanes), np.uint64)
-        compiled(draw_rows.WORDS, key, first, call, segment.base, 1 << 32 | lanes, words.ctypes.data)
-        bits = draw_rows.BITS if size == 8 else draw_rows.BITS32
-        compiled(bits, words[at // 64].ctypes.data, lanes, at % 64, n, buffer.ctypes.data, 0)
+        compiled("words", size, key, first, call, segment.base, 1 << 32 | lanes, words.ctypes.data)
+        compiled("bits", size, words[at // 64].ctypes.data, lanes, at % 64, n, buffer.ctypes.data, 0)
         at = 0
     else:
-        function = FUNCTIONS[kind, size]
-        compiled(function, key, first, call, segment.base, segment.drawn << 32 | lanes, buffer.ctypes.data)
+        compiled(NAMES[kind], size, key, first, call, segment.base, segment.drawn << 32 | lanes, buffer.ctypes.data)
         tiles = np.full_like(buffer, 77)
         for i in range(0, segment.drawn, segment.group):
             count = min(segment.group, segment.drawn - i)
             slot = segment.base + i // segment.a_slot
-            compiled(function, key, first, call, slot, count << 32 | lanes, tiles[i:].ctypes.data)
+            compiled(NAMES[kind], size, key, first, call, slot, count << 32 | lanes, tiles[i:].ctypes.data)
         np.testing.assert_array_equal(tiles, buffer)
     assert (buffer[-1] == 77).all()
     whole = np.concatenate([fill(plan, key, block, step)[:1].astype(dtype), buffer[at : at + n]])
@@ -177,7 +172,7 @@ def test_compiled_rows_for_every_number_of_lanes(kind, n, key, path, step, lanes
 @pytest.mark.parametrize("lanes", LANES)
 def test_words_of_several_slots(lanes):
     out, first = np.empty((10, lanes), np.uint64), (1 << 34) + 256
-    compiled(draw_rows.WORDS, 99, first, 1 << 35, 3 << 32, 5 << 32 | lanes, out.ctypes.data)
+    compiled("words", 8, 99, first, 1 << 35, 3 << 32, 5 << 32 | lanes, out.ctypes.data)
     expected = [w for c in range(5) for w in philox.words(99, np.arange(first, first + lanes), 1 << 35, (3 << 32) + c)]
     np.testing.assert_array_equal(out, expected)
 

@@ -5,19 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sdetools.simulation import cpu, draw_rows, lanes, library
+from sdetools.simulation import lanes
 from sdetools.simulation.records import LEAF as LANES
 
 RNG = np.random.default_rng(0)
-
-
-def test_a_text_numbers_the_functions_as_their_tables_do():
-    """Writing a text does not import the compiled functions, so it names them by number: both must mean the same."""
-    sums, drawn = ("REDUCE_SINGLE", "REDUCE_PAIR", "LOST", "CARRY"), ("NORMALS", "UNIFORMS", "SIGNS", "WORDS", "BITS")
-    assert (
-        [getattr(cpu, n) for n in sums] == [getattr(library, n) for n in sums] == list(range(len(library.addresses("float64"))))
-    )
-    assert [getattr(cpu, n) for n in drawn] == [getattr(draw_rows, n) for n in drawn]
 
 
 @pytest.mark.parametrize("valid", [1, 2, 255, LANES])

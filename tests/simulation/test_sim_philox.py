@@ -47,7 +47,7 @@ def _rows_of_words(address, key, first, step, slot, packed, out):
 
 def rows_of_words(key, first, step, slot):
     out = np.empty(2 * LANES, np.uint64)
-    _rows_of_words(draw_rows.ADDRESSES[draw_rows.WORDS], key, first, step, slot, 1 << 32 | LANES, out)
+    _rows_of_words(draw_rows.address("words"), key, first, step, slot, 1 << 32 | LANES, out)
     return out
 
 

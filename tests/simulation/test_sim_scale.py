@@ -84,7 +84,7 @@ def compiled(moments, lengths, paths):
     made = library.Nodes(PAIR, (1, 1), lengths)
     for leaf, count in zip(moments, leaf_counts(paths).tolist()):
         made.leaf[0, 0] = leaf
-        library._carry.ctypes(made.tree, count, 0, 0, 0, 0)
+        library.function("carry").ctypes(made.tree, count, 0, 0, 0, 0)
     return made.sums[:, 0, 0], made.counts
 
 

@@ -1,0 +1,118 @@
+"""Products of a matrix and rows of lanes, `(n, d)` times `(d, width)`: small ones in registers, large ones by BLAS.
+
+    lanes.call(address("small_product"), matrix, source, target, n << 32 | d, width, turned)
+
+The matrix is `(n, d)`, or `turned` the transpose of one. BLAS spends most of its time on packing where a matrix is small; `small` takes
+tiles whose sums stay in registers. Each of them is one sum from k = 0 on, so that its bits depend neither on the tile nor on the width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import llvmlite.binding
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import carray, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+FEW = 4
+"""Rows of the tile that takes what wider ones leave."""
+
+
+def tile_of(wide: bool) -> tuple[int, int]:
+    """Rows of a tile, and bytes of its lanes: 16 sums of 64 bytes where there are 32 registers of 64 bytes, 8 of 32 bytes where not."""
+    return (8, 128) if wide else (FEW, 64)
+
+
+def _has_wide_registers() -> bool:
+    asked = numba.config.CPU_FEATURES
+    return "+avx512f" in asked if asked else bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
+
+
+def _tile(kind: Any, rows: int, lanes: int) -> Any:
+    """out[o + u width + j] = sum_k A[a + u down + k across] x[q + k width + j] for the rows u and the lanes j of a tile."""
+
+    @intrinsic
+    def tile(typingctx, A, a, across, down, x, q, width, d, out, o):
+        def codegen(context, builder, signature, arguments):
+            A, a, across, down, x, q, width, d, out, o = arguments
+            real, word, index = context.get_value_type(kind), ir.IntType(64), ir.IntType(32)
+            vector, size = ir.VectorType(real, lanes), context.get_abi_sizeof(real)
+            undefined = vector(ir.Undefined)
+
+            def place(base, at, u, stride):
+                return builder.gep(base, [builder.add(at, builder.mul(word(u), stride))])
+
+            def lanes_at(pointer):
+                return builder.bitcast(pointer, vector.as_pointer())
+
+            sums = [cgutils.alloca_once_value(builder, vector(None)) for _ in range(rows)]
+            for total in sums:
+                builder.store(vector(None), total)
+            with cgutils.for_range(builder, d) as loop:
+                k = builder.mul(loop.index, across)
+                row = builder.load(lanes_at(builder.gep(x, [builder.add(q, builder.mul(loop.index, width))])), align=size)
+                for u, total in enumerate(sums):
+                    entry = builder.load(place(A, builder.add(a, k), u, down))
+                    entries = builder.shuffle_vector(
+                        builder.insert_element(undefined, entry, index(0)), undefined, ir.VectorType(index, lanes)([0] * lanes)
+                    )
+                    term = builder.fmul(entries, row, flags=("contract",))
+                    builder.store(builder.fadd(builder.load(total), term, flags=("contract",)), total)
+            for u, total in enumerate(sums):
+                builder.store(builder.load(total), lanes_at(place(out, o, u, width)), align=size)
+            return context.get_dummy_value()
+
+        pointer, i = types.CPointer(kind), types.int64
+        return types.void(pointer, i, i, i, pointer, i, i, i, pointer, i), codegen
+
+    return tile
+
+
+def small(pointer: Any, kind: Any, wide: bool | None = None) -> Any:
+    """The function of small matrices. Tiles at the end of the rows begin earlier, and make some of them again: to the same bits."""
+    most, size = tile_of(_has_wide_registers() if wide is None else wide)
+    span = size // (kind.bitwidth // 8)
+    many, few, one, single = _tile(kind, most, span), _tile(kind, FEW, span), _tile(kind, 1, span), _tile(kind, 1, 1)
+
+    def rows(matrix, source, target, sizes, width, turned):
+        n, d = sizes >> 32, sizes & 0xFFFFFFFF
+        A, x, out = pointer(matrix), pointer(source), pointer(target)
+        across, down = (n, 1) if turned else (1, d)
+        whole = width // span * span
+        for at in range(0, whole, span):
+            r = 0
+            while n - r > FEW and n >= most:
+                r = min(r, n - most)
+                many(A, r * down, across, down, x, at, width, d, out, r * width + at)
+                r += most
+            while n > r and n >= FEW:
+                r = min(r, n - FEW)
+                few(A, r * down, across, down, x, at, width, d, out, r * width + at)
+                r += FEW
+            for last in range(r, n):
+                one(A, last * down, across, down, x, at, width, d, out, last * width + at)
+        for at in range(whole, width):
+            for r in range(n):
+                single(A, r * down, across, down, x, at, width, d, out, r * width + at)
+        return 0
+
+    return rows
+
+
+def large(pointer: Any) -> Any:
+    """The function of large ones."""
+
+    def rows(matrix, source, target, sizes, width, turned):
+        n, d = sizes >> 32, sizes & 0xFFFFFFFF
+        x, out = carray(pointer(source), (d, width)), carray(pointer(target), (n, width))
+        if turned:
+            np.dot(carray(pointer(matrix), (d, n)).T, x, out)
+        else:
+            np.dot(carray(pointer(matrix), (n, d)), x, out)
+        return 0
+
+    return rows

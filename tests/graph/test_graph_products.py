@@ -1,0 +1,104 @@
+"""Products of matrices and rows of lanes: exact where sums are, the same bits for every tile and width, and nothing written beside them."""
+
+from __future__ import annotations
+
+from math import fsum
+
+import numpy as np
+import pytest
+from numba import cfunc, njit, types
+
+from sdetools.graph import lanes, products, rows
+from sdetools.graph.bits import float32_pointer, float_pointer
+
+SIGNATURE = "int64(int64, int64, int64, int64, int64, int64)"
+SIZES = [
+    (1, 1),
+    (1, 9),
+    (2, 3),
+    (3, 2),
+    (4, 4),
+    (5, 7),
+    (7, 5),
+    (8, 8),
+    (9, 1),
+    (11, 13),
+    (12, 12),
+    (17, 6),
+    (64, 64),
+    (64, 3),
+    (3, 64),
+]
+
+
+@njit
+def call(address, matrix, source, target, sizes, width, turned):
+    return lanes.call(address, matrix, source, target, sizes, width, turned)
+
+
+def multiplied(address, matrix, x, turned):
+    """The product, and a look at the place behind it."""
+    n, d = matrix.shape
+    held = np.asfortranarray(matrix) if turned else np.ascontiguousarray(matrix)
+    out = np.full(n * x.shape[1] + 1, 99, x.dtype)
+    assert call(address, held.ctypes.data, x.ctypes.data, out.ctypes.data, n << 32 | d, x.shape[1], int(turned)) == 0
+    assert out[-1] == 99
+    return out[:-1].reshape(n, x.shape[1])
+
+
+@pytest.fixture(scope="module")
+def made():
+    """Small products with wide tiles and without, by type."""
+    kinds = {"float64": (float_pointer, types.float64), "float32": (float32_pointer, types.float32)}
+    return {
+        (dtype, wide): cfunc(SIGNATURE, fastmath=lanes.FLAGS)(products.small(*kind, wide))
+        for dtype, kind in kinds.items()
+        for wide in (False, True)
+    }
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("name", ["product", "small_product"])
+def test_products_of_whole_numbers_are_numpys(name, dtype, turned):
+    rng = np.random.default_rng(4)
+    address = rows.address(name, dtype)
+    for n, d in SIZES:
+        for width in (1, 12, 16, 37, 64):
+            matrix, x = (rng.integers(-9, 9, shape).astype(dtype) for shape in ((n, d), (d, width)))
+            np.testing.assert_array_equal(multiplied(address, matrix, x, turned), matrix @ x)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_small_products_have_the_same_bits_for_every_tile_width_and_order(made, dtype):
+    rng = np.random.default_rng(5)
+    for n, d in SIZES:
+        matrix, x = (rng.standard_normal(shape).astype(dtype) for shape in ((n, d), (d, 77)))
+        first = multiplied(made[dtype, False].address, matrix, x, False)
+        for wide in (False, True):
+            for turned in (False, True):
+                np.testing.assert_array_equal(multiplied(made[dtype, wide].address, matrix, x, turned), first)
+            alone = [multiplied(made[dtype, wide].address, matrix, np.ascontiguousarray(x[:, [j]]), False) for j in (0, 40, 76)]
+            np.testing.assert_array_equal(np.hstack(alone), first[:, [0, 40, 76]])
+        np.testing.assert_array_equal(multiplied(rows.address("small_product", dtype), matrix, x, False), first)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_small_products_are_right_to_the_bound_of_a_sum(made, dtype):
+    """|error| <= d eps sum |a x|, that of a sum of d terms one after another (eps half a unit; Higham, section 3.1)."""
+    rng = np.random.default_rng(6)
+    matrix, x = rng.standard_normal((13, 64)).astype(dtype), rng.standard_normal((64, 5)).astype(dtype)
+    found = multiplied(rows.address("small_product", dtype), matrix, x, False)
+    for i in range(13):
+        for j in range(5):
+            terms = [float(a) * float(b) for a, b in zip(matrix[i], x[:, j])]  # of float32, exact
+            bound = 64 * np.finfo(dtype).eps * fsum(map(abs, terms))
+            assert abs(float(found[i, j]) - fsum(terms)) <= bound
+
+
+def test_what_is_not_finite_stays_in_its_lane(made):
+    matrix, x = np.ones((9, 9)), np.ones((9, 40))
+    x[2, 3], x[4, 21], x[5, 21] = np.nan, np.inf, -np.inf
+    for wide in (False, True):
+        found = multiplied(made["float64", wide].address, matrix, x, False)
+        assert np.isnan(found[:, [3, 21]]).all() and (np.delete(found, [3, 21], axis=1) == 9.0).all()
