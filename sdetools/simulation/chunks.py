@@ -109,7 +109,7 @@ def make_task(
             return Task(kernel, (keys, *map(real.array, _arrays(program, points))), *common, backend="numba", dtype=dtype)
     elif backend not in ("numpy", "cuda") and backend.split(":")[0] != "torch":
         raise ValueError(
-            f"`backend` must be 'auto', 'numba', 'numpy', 'cuda', or 'torch' with or without a device; got {backend!r}."
+            f"`backend` must be 'auto', 'numba', 'numpy', 'cuda', or 'torch' with or without a device and ':compile'; got {backend!r}."
         )
     if backend == "auto" and any(getattr(m.loss, "torch_stage", None) is not None for m in program.members):
         backend = "torch"  # a loss given as a torch function

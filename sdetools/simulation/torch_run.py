@@ -2,16 +2,21 @@
 
 Draws have the same addresses as in the other backends: on a CPU they are filled by the compiled functions, elsewhere by Philox in torch's
 integers. Losses given as torch functions run as calls through `torch.func`. Chunks keep their meaning, so results do not depend on the batch.
+With ":compile" after the device, steps go through `torch.compile`; draws, starts and records do not.
 """
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Sequence
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import torch
 
+from sdetools._compiled import folder
 from sdetools.graph.arrays import compiled
 from sdetools.graph.reals import Real, real_of
 from sdetools.graph.tracing import NotTraceable
@@ -26,10 +31,13 @@ CPU_BATCH, DEVICE_BATCH = 1 << 14, 1 << 22
 """Paths at once: rows that stay in a core's cache, and enough to keep a device busy."""
 
 
-def parse(backend: str, dtype: torch.dtype) -> torch.device:
-    """The device of "torch", "torch:cuda", "torch:cuda:1"; ValueError for one that is not there, or does not have the type."""
+def parse(backend: str, dtype: torch.dtype) -> tuple[torch.device, bool]:
+    """The device of "torch", "torch:cuda", "torch:cuda:1", and whether ":compile" follows; ValueError for a device that is not there or does
+    not have the type, and where nothing can be compiled for it."""
+    words = backend.split(":")[1:]
+    compiling = words[-1:] == ["compile"]
     try:
-        device = torch.device(backend.partition(":")[2] or "cpu")
+        device = torch.device(":".join(words[: -1 if compiling else None]) or "cpu")
         torch.zeros(1, device=device, dtype=dtype)
     except (RuntimeError, AssertionError, TypeError) as error:
         there = ["cpu", *(["cuda"] if torch.cuda.is_available() else []), *(["mps"] if torch.backends.mps.is_available() else [])]
@@ -38,13 +46,32 @@ def parse(backend: str, dtype: torch.dtype) -> torch.device:
             f"`backend` must name a device that is there ({', '.join(there)}) and has the type; got {backend!r} ({told}). "
             'Write for example backend="torch:cuda", dtype="float32".'
         ) from error
-    return device
+    if compiling and (fault := _compiler_fault(device)):
+        raise ValueError(
+            f"`backend` may end in ':compile' where torch can compile for {device}; got {backend!r} ({fault}). Install a compiler (g++ with "
+            f"Python's headers for a CPU, or name another in CXX), or take {backend.removesuffix(':compile')!r}."
+        )
+    return device, compiling
+
+
+@cache
+def _compiler_fault(device: torch.device) -> str:
+    """What `torch.compile` says where it cannot compile; found out once, on the smallest function."""
+    if (place := folder()) is not None:  # torch's own choice is a name in /tmp that others could take first
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(place / "torch"))
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore", DeprecationWarning)  # torch's, about itself
+            torch.compile(torch.neg)(torch.zeros(16, device=device))
+    except Exception as error:  # of many kinds, one for each step on the way to machine code
+        return next((line for line in str(error).splitlines() if "ompiler" in line and "backend=" not in line), repr(error))
+    return ""
 
 
 class Compiled:
     """A program's graphs as torch functions: `start(*draws)`, `step(every)(*state, *draws)`, `record(*state, *anchors)`."""
 
-    def __init__(self, program: Program, device: torch.device, real: Real) -> None:
+    def __init__(self, program: Program, device: torch.device, real: Real, compiling: bool = False) -> None:
         self.functions = f = Functions(program, torch=True, real=real)
         self.device, self.dtype = device, getattr(torch, real.name)
         numbers = [*(v for row in f.coefficients for v in row), f.numbers]
@@ -55,13 +82,19 @@ class Compiled:
         self.start = self._function([v for _, v in f.start], [*f.start_draws, *([f.column] if f.column is not None else [])])
         self.targets = [t.key for t, _ in f.start]
         self.steps = [
-            (every, [t.key for t in targets], self._function(made, [*f.state, *draws, *numbers]))
+            (every, [t.key for t in targets], self._function(made, [*f.state, *draws, *numbers], compiling))
             for every, targets, made in steps
         ]
         self.record = self._function(f.record, [*f.state, *f.anchors, f.numbers, f.factor, f.fading])
 
-    def _function(self, outputs: Sequence[Value], inputs: Sequence[Value]) -> Any:
-        return compiled(outputs, inputs, torch, self.device, self.dtype)
+    def _function(self, outputs: Sequence[Value], inputs: Sequence[Value], compiling: bool = False) -> Any:
+        f = compiled(outputs, inputs, torch, self.device, self.dtype)
+        if not compiling:
+            return f
+        for name, own in f.__globals__.items():
+            if isinstance(own, partial) and own.func.__self__.tensors is None:  # machine code already
+                f.__globals__[name] = torch.compiler.disable(own)
+        return torch.compile(f, dynamic=False)  # a number of paths has its own code, whichever came before
 
     def _refuse_compiled(self, outputs: Sequence[Value]) -> None:
         if any(n.op == "call" and n.extra.tensors is None for n in order(outputs)):
@@ -86,7 +119,7 @@ class Paths:
     def _wide(self, v: torch.Tensor) -> torch.Tensor:
         """Rows of paths, also of what is the same for all."""
         v = torch.as_tensor(v, dtype=self.made.dtype, device=self.made.device)
-        return v if v.ndim == 2 else v[:, None].expand(-1, self.paths)
+        return v if v.ndim == 2 else v[:, None].expand(-1, self.paths).contiguous()
 
     def rows(self) -> list[torch.Tensor]:
         """All that lasts from step to step."""
@@ -146,9 +179,9 @@ class Runner(Batches):
 
     def __init__(self, task: Task) -> None:
         self.dtype = getattr(torch, task.dtype)
-        self.device = parse(task.backend, self.dtype)
+        self.device, compiling = parse(task.backend, self.dtype)
         super().__init__(task, CPU_BATCH if self.device.type == "cpu" else DEVICE_BATCH, Arrays(torch, self.device))
-        self.made = Compiled(self.program, self.device, real_of(task.dtype))
+        self.made = Compiled(self.program, self.device, real_of(task.dtype), compiling)
         self.keys = [int(k) for k in task.arguments[0]]
         self.C = torch.as_tensor(self.program.coefficients, dtype=self.dtype, device=self.device)
         self.P = torch.as_tensor(self.program.parameters, dtype=self.dtype, device=self.device)

@@ -136,6 +136,8 @@ def simulate(
     `run.slices`, likewise.
     The draws depend on `seed` alone: threads, executor and interruptions change no bit. `store` keeps finished chunks in a file,
     `resume=True` takes them up; `stream`, 0, 1, 2, ..., is another set of draws of the same seed.
+    `backend`: "auto", "numba" (compiled for a CPU), "numpy" (the reference), "torch" or "torch:cuda" (tensors; "torch:compile" and
+    "torch:cuda:compile" give the steps to `torch.compile`), "cuda" (compiled for a device). All take the same paths to rounding.
     `dtype="float32"`: draws and paths in single precision, for about half the time; moments are double. Intervals hold what rounding can do,
     5e-7 of the size of a value for each step. Units of time are those of `dynamics.step_time`. ValueError for anything that does not fit.
 

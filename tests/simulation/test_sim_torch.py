@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
+from numba import njit
 
 import sdetools as st
 
@@ -75,6 +81,62 @@ def test_torch_takes_the_paths_of_the_reference(name):
     assert np.abs(both(case, "torch", seed=5).final - slow.final).max() > 1e-3  # negative control: another seed is another path
 
 
+def kinked(x):
+    out = np.zeros_like(x)
+    for i in range(len(x)):
+        out[i] = x[i] if x[i] > 0.5 else 2 * x[i] - 0.5  # an `if` on a value: a call of machine code
+    return out
+
+
+def calls():
+    """A loss that is a torch function, and one that is compiled already."""
+    noise = st.noise.gaussian(dim=2)
+    losses = st.losses.from_torch(lambda x: (x[0] * x[1] - 1) ** 2 / 2, dim=2), st.losses.from_function(njit(kinked), 2)
+    return tuple(st.SGD(oracle(loss, noise), PLAN.averaged()) for loss in losses), ["x0**2"]
+
+
+@pytest.fixture(scope="module")
+def compiler():
+    """What ":compile" needs."""
+    from sdetools.simulation import torch_run
+
+    if fault := torch_run._compiler_fault(torch.device("cpu")):
+        pytest.skip(f"torch cannot compile here: {fault}")
+
+
+COMPILED = {"calls": calls} | {name: CASES[name] for name in ("student", "sums of draws", "minibatch", "choices")}
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiled_steps_are_the_same_paths(name, compiler, monkeypatch):
+    case, made, own = COMPILED[name](), [], torch.compile
+    plain = both(case, "torch")
+    monkeypatch.setattr(torch, "compile", lambda *args, **more: made.append(args) or own(*args, **more))
+    fast = both(case, "torch:compile")
+    assert len(made) == (2 if name == "sums of draws" else 1)  # steps of two lengths; nothing but steps
+    np.testing.assert_allclose(fast.final, plain.final, rtol=1e-12, atol=1e-12)
+    assert fast.statistics.sums.backend == "torch:compile"
+
+
+def test_compiled_steps_in_single_precision(compiler):
+    case = CASES["gaussian"]()
+    single, double = both(case, "torch:cpu:compile", dtype="float32"), both(case, "torch")
+    assert EPS32 / 10 < np.abs(single.final - double.final).max() < 1000 * EPS32
+
+
+def test_without_a_compiler_it_says_what_to_do():
+    code = (
+        "import runpy, pytest\n"
+        f"case = runpy.run_path({__file__!r})\n"
+        "with pytest.raises(ValueError, match=r\"torch can compile for cpu; got 'torch:compile' .*/none/.* or take 'torch'\"):\n"
+        "    case['both'](case['CASES']['gaussian'](), 'torch:compile')\n"
+        "case['both'](case['CASES']['gaussian'](), 'torch')\n"
+    )
+    env = os.environ | {"CXX": "/none/g++", "PYTHONPATH": os.pathsep.join([str(Path(st.__file__).parents[1]), *sys.path])}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("name", ["gaussian", "sums of draws", "general noise"])
 def test_single_precision_is_off_by_its_own_rounding(name):
     """40 steps on numbers below 10: some hundred roundings of float32, and no fewer than one."""
@@ -100,15 +162,18 @@ def test_a_torch_function_is_a_loss():
     assert abs(loss.at("L").value / again.at("L").value - 1) < 1e-10
 
 
-def test_batches_and_resuming_change_no_bit(tmp_path, monkeypatch):
+@pytest.mark.parametrize("backend", ["torch", "torch:compile"])
+def test_batches_and_resuming_change_no_bit(backend, tmp_path, monkeypatch, request):
     from sdetools.simulation import torch_run
 
+    if backend == "torch:compile":
+        request.getfixturevalue("compiler")
     case = CASES["gaussian"]()
-    whole = both(case, "torch", paths=5_000)
+    whole = both(case, backend, paths=5_000)
     monkeypatch.setattr(torch_run, "CPU_BATCH", 512)
     monkeypatch.setattr("sdetools.simulation.layout.LEAST_WORK", 1)  # a leaf a chunk: two a batch
-    parts = both(case, "torch", paths=5_000, store=tmp_path / "s.sqlite")
-    again = both(case, "torch", paths=5_000, store=tmp_path / "s.sqlite", resume=True)
+    parts = both(case, backend, paths=5_000, store=tmp_path / "s.sqlite")
+    again = both(case, backend, paths=5_000, store=tmp_path / "s.sqlite", resume=True)
     for other in (parts, again):
         np.testing.assert_array_equal(other.statistics.sums.groups, whole.statistics.sums.groups)
         np.testing.assert_array_equal(other.final, whole.final)
@@ -126,7 +191,10 @@ def test_lost_paths_are_counted_at_their_first_step():
 
 @pytest.mark.parametrize(
     ("backend", "told"),
-    [("torch:warp", "warp"), ("torch:cuda:99", "cuda:99"), ("torch:cpu:float32", "cpu:float32"), ("jax", "'jax'")],
+    [
+        *(("torch:warp", "warp"), ("torch:cuda:99", "cuda:99"), ("torch:cpu:float32", "cpu:float32"), ("jax", "'jax'")),
+        *(("torch:warp:compile", "warp:compile"), ("torch:compile:cpu", "compile:cpu")),
+    ],
 )
 def test_a_device_that_is_not_there_is_refused(backend, told):
     with pytest.raises(ValueError, match=told):
