@@ -32,8 +32,8 @@ MAY_KNOW = {
     "simulation": BELOW_DYNAMICS | {"dynamics"},
     "exact": BELOW_DYNAMICS | {"dynamics"},
     "weak": BELOW_WEAK,
-    "claims": BELOW_WEAK | {"weak", "face"},  # the face for its version
-    "bridge": BELOW_WEAK | {"weak", "claims", "face"},
+    "claims": BELOW_WEAK | {"weak"},
+    "bridge": BELOW_WEAK | {"weak", "claims"},
     "plots": set(),
     "_arrays": {"graph"},
     "_check": set(),

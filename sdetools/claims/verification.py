@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .._check import count
+from .._version import __version__
 from .ahead import compiling_ahead
 from .definition import Claim, beside, collect, install_line, select
 from .folder import check_folder, ending_where_no_room_is, no_room, open_store
@@ -57,7 +58,7 @@ def verify(
     with ending_where_no_room_is(folder), contextlib.ExitStack() as stack:
         store = None
         if folder is not None:
-            store = open_store(folder, {"version": version(), "seed": seed, "budget": budget}, resume)
+            store = open_store(folder, {"version": __version__, "seed": seed, "budget": budget}, resume)
             stack.callback(store.close)
         if ahead:
             stack.enter_context(compiling_ahead(claims))
@@ -83,19 +84,12 @@ def verify(
                 store.discard()
             raise ValueError(outcomes[0].reason.removeprefix("ValueError: "))
         alpha, judged = judge(outcomes)
-        results = Results(version(), seed, budget, alpha, judged)
+        results = Results(__version__, seed, budget, alpha, judged)
         if folder is not None:
             results.write(folder)
         if store is not None:
             store.finish()
     return results
-
-
-def version() -> str:
-    """The version of sdetools that runs."""
-    import sdetools
-
-    return str(getattr(sdetools, "__version__", "0"))
 
 
 def _carry_out(item: Claim, run: Run) -> Outcome:

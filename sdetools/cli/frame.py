@@ -12,6 +12,8 @@ from typing import Any
 
 import click
 
+from .._version import __version__
+
 
 class Wrong(click.ClickException):
     """A mistake in the arguments, told in one sentence."""
@@ -69,9 +71,7 @@ class Commands(click.Group):
 
 def _version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
     if asked and not ctx.resilient_parsing:
-        from ..claims.verification import version
-
-        click.echo(f"sdetools {version()}")
+        click.echo(f"sdetools {__version__}")
         ctx.exit()
 
 
@@ -163,11 +163,10 @@ def working(ctx: click.Context, options: dict[str, Any], folder: Path | None) ->
         store = None
         if folder is not None:
             from ..claims.folder import open_store
-            from ..claims.verification import version
 
             ctx.meta["resume"] = again(ctx, options["resume"])
             asked = {key: value for key, value in options.items() if key not in ("out", "threads", "executor", "resume")}
-            store = open_store(folder, {"version": version(), "command": ctx.info_name, **asked}, options["resume"])
+            store = open_store(folder, {"version": __version__, "command": ctx.info_name, **asked}, options["resume"])
             stack.callback(store.close)
         settings = {"executor": pool, "threads": lanes, "store": store, "resume": options["resume"], "progress": progress}
         yield Work(folder, settings)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_h
 
 import numpy as np
 
+from sdetools._version import __version__
 from sdetools.weak import Estimate
 
 if TYPE_CHECKING:
@@ -153,10 +154,8 @@ def _value(key: str, text: str, kind: Any) -> Any:
 
 def identity_of(name: str, settings: Any) -> str:
     """What a checkpoint belongs to: the recipe, the version of sdetools, and all settings but those that only say which runs there are."""
-    from sdetools.claims.verification import version
-
     told = {k: v for k, v in dataclasses.asdict(settings).items() if k not in settings.GRID}
-    return json.dumps({"recipe": name, "sdetools": version(), **told}, sort_keys=True)
+    return json.dumps({"recipe": name, "sdetools": __version__, **told}, sort_keys=True)
 
 
 def spread(values: np.ndarray) -> str:
