@@ -28,7 +28,8 @@ class Paths:
     """Paths of a run: `trajectories`, the chosen ones at the recorded times, and `slices`, all of them at chosen times.
 
     Both are an xarray.DataArray over (path, time, part, coordinate), of a pair over (member, path, time, part, coordinate), or None unless
-    asked for. A part that a member lacks is NaN. Attributes: `seed`, `stream`, `backend`, `version`.
+    asked for. A part that a member lacks is NaN. Attributes: `seed`, `stream`, `backend`, `dtype`
+    (of the paths; the array is double), `version`.
     """
 
     trajectories: xarray.DataArray | None = None
@@ -117,7 +118,10 @@ class Asked:
                 "time": step * self.step_time, "step": ("time", step), "part": list(self.program.parts), "coordinate": list(members[0].names),
             },
             name=name,
-            attrs={"seed": options.seed, "stream": Stream.of(options.stream).number, "backend": sums.backend, "version": __version__},
+            attrs={
+                "seed": options.seed, "stream": Stream.of(options.stream).number, "backend": sums.backend, "dtype": sums.dtype,
+                "version": __version__,
+            },
         )  # fmt: skip
         return array if len(members) == 2 else array.isel(member=0, drop=True)
 

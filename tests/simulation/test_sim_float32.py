@@ -336,6 +336,7 @@ def test_chosen_paths_are_those_of_the_run(backend):
         ends = array.isel(time=-1, part=0).transpose("member", "coordinate", "path").values
         np.testing.assert_array_equal(ends.reshape(-1, len(chosen)), found.final[:, chosen])
         np.testing.assert_array_equal(array.values, array.values.astype(np.float32))
+        assert array.attrs["dtype"] == "float32"
 
 
 def test_a_store_keeps_types_apart(tmp_path, monkeypatch):

@@ -40,7 +40,7 @@ def test_axes_coordinates_and_attributes():
     assert found.path.values.tolist() == [17, 3, 599] and found.time.values.tolist() == [0.0, 0.5, 1.0]
     assert found.step.values.tolist() == [0, 4, 8]
     assert found.part.values.tolist() == ["x", "m"] and found.coordinate.values.tolist() == ["u", "v"]
-    assert found.attrs == {"seed": 3, "stream": 2, "backend": "numba", "version": st.__version__}
+    assert found.attrs == {"seed": 3, "stream": 2, "backend": "numba", "dtype": "float64", "version": st.__version__}
     assert run.slices.dims == found.dims and run.slices.time.values.tolist() == [0.25, 1.0] and run.slices.name == "slices"
     assert run.slices.path.values.tolist() == list(range(600))
     np.testing.assert_array_equal(found.sel(time=0.0, part="x"), np.full((3, 2), [2.0, 0.5]))
