@@ -23,6 +23,11 @@ class Real:
     def double(self) -> bool:
         return self.size == 8
 
+    @property
+    def whole(self) -> int:
+        """Up to here every whole number is one of the type."""
+        return 1 << (53 if self.double else 24)
+
     def number(self, x: float) -> str:
         """A number in the text of a kernel. Compilers take a plain one for a double, and compute in double whatever meets it."""
         text = repr(x) if x >= 0 and np.copysign(1, x) > 0 else f"({x!r})"

@@ -89,6 +89,12 @@ def make_task(
 ) -> Task:
     """The task of a program, in chunks of at most `leaves` leaves; ValueError where a part forbids the backend, or the type of numbers."""
     real = real_of(dtype)
+    for n in [getattr(m.loss, "samples", 0) for m in program.members if m.sampled]:
+        if n > real.whole:
+            raise ValueError(
+                f"`dtype` must be 'float64' for batches out of more than {real.whole:,} samples, whose numbers {dtype} does not hold; got "
+                f"{dtype!r} and {n:,} samples. Leave dtype= out, or draw from fewer of them."
+            )
     shape = (len(program.record), program.columns)
     kept = program.control.slots if program.control is not None else 0
     common = (shape, program.statistics, len(program.members), Layout(paths, leaves), points, program.steps, kept)

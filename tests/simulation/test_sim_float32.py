@@ -391,6 +391,24 @@ def test_other_types_are_refused(dtype):
         run(CASES["gaussian"](), "auto", dtype)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("svag", [False, True])
+def test_samples_that_whole_floats_cannot_number_are_refused(svag, backend, monkeypatch):
+    """2^24 + 1 is the first whole number that is no float32; nothing is drawn, so the samples need not be there."""
+    assert np.float32(2**24 + 1) == 2**24 == SINGLE.whole and float(2**53 + 1) == 2**53 == DOUBLE.whole
+    loss = st.losses.least_squares(np.ones((5, 1)), np.arange(5.0))
+    o = st.NoisyOracle(loss, st.noise.minibatch(loss, 2), 1.0)
+    case = (st.SGD(st.noise.svag(o, 2) if svag else o, st.schedules.constant(ETA)),), [1.0], dict(observe=["x0"])
+    monkeypatch.setattr(loss, "samples", 2**24)
+    run(case, backend)
+    monkeypatch.setattr(loss, "samples", 2**24 + 1)
+    run(case, backend, "float64")
+    with pytest.raises(
+        ValueError, match="more than 16,777,216 samples, .* got 'float32' and 16,777,217 samples. Leave dtype= out"
+    ):
+        run(case, backend)
+
+
 def test_the_type_of_a_name():
     assert real_of("float64") is DOUBLE and real_of("float32") is SINGLE
     assert [r.array(np.arange(3.0)).dtype for r in (DOUBLE, SINGLE)] == [np.float64, np.float32]
