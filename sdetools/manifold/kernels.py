@@ -38,8 +38,8 @@ def jacobi(A, V, dim, lanes):
                 for j in range(lanes):
                     a = A[p * dim + q, j]
                     d = 0.5 * (A[q * dim + q, j] - A[p * dim + p, j])
-                    # t = a / (d + sign(d) sqrt(a^2 + d^2)); with a = d = 0 it is 0
-                    size = math.sqrt(a * a + d * d) + 1e-300
+                    # t = a / (d + sign(d) sqrt(a^2 + d^2)); with a = d = 0 it is 0, and where a^2 underflows at most 1
+                    size = max(math.sqrt(a * a + d * d), abs(a)) + 1e-300
                     t = a / (d + (size if d >= 0.0 else -size))
                     c = 1.0 / math.sqrt(1.0 + t * t)
                     A[p * dim + p, j] -= t * a

@@ -11,7 +11,7 @@ import pytest
 import sdetools as st
 from sdetools.dynamics.sdes import slow as formulas
 from sdetools.dynamics.sdes.slow import SlowSDE
-from sdetools.manifold import at, project
+from sdetools.manifold import at, kernels, project
 
 PLAN = st.schedules.constant(eta=0.01)
 Z = 4.5
@@ -63,6 +63,16 @@ def rows(M):
     """The entries i <= j of symmetric matrices `(..., d, d)`, as rows of paths."""
     i, j = np.triu_indices(M.shape[-1])
     return np.moveaxis(M[..., i, j], -1, 0)
+
+
+@pytest.mark.parametrize(("dtype", "a"), [("float32", 1e-30), ("float64", 1e-170), ("float64", 0.1)])
+def test_rotations_where_squares_underflow(dtype, a):
+    """[[0, a], [a, 0]] has the eigenvalues -a and a; where a^2 is 0 a rotation by 45 degrees, or one that is as little, moves no entry further."""
+    A, V = np.array([0, a, a, 0], dtype)[:, None], np.empty((4, 1), dtype)
+    kernels.jacobi(A, V, 2, 1)
+    assert np.abs(A[[0, 1, 3]]).max() <= np.abs(np.array(a, dtype))  # below the diagonal are sines
+    V = V.reshape(2, 2).astype(float)
+    np.testing.assert_allclose(V @ V.T, np.eye(2), rtol=0, atol=4 * np.finfo(dtype).eps)
 
 
 def test_the_frame_by_inverses_of_whole_matrices():

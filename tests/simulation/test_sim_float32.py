@@ -17,6 +17,7 @@ import pytest
 from numba import njit
 
 import sdetools as st
+from sdetools.dynamics.sdes.slow import RETRACTIONS
 from sdetools.graph.reals import DOUBLE, SINGLE, real_of
 from sdetools.simulation import chunks, kernel
 from sdetools.simulation.cpu import write
@@ -45,16 +46,21 @@ def run(case, backend, dtype="float32", seed=3, **other):
     return st.weak_gap(*members, dtype=dtype, **given)
 
 
-def bound(case, ends, steps=STEPS):
-    """The largest error that rounding can leave, from runs in double alone."""
+def size_and_growth(case, ends):
+    """The largest number of a path, and how much a nudge of its start grows: of runs in double alone."""
     members, x0, more = case
     x0 = x0 if isinstance(x0, st.starts.Law) else np.asarray(x0, dtype=float)
     size = max(1.0, np.abs(ends).max(), 0.0 if isinstance(x0, st.starts.Law) else np.abs(x0).max())
     nudge = 1e-6 * size
     moved = x0.moved(np.full(x0.dim, nudge)) if isinstance(x0, st.starts.Law) else x0 + nudge
     near = run((members, moved, more), "numpy", "float64").final
-    growth = max(1.0, np.abs(near - ends).max() / nudge)
-    return steps * (ROUNDINGS + members[0].dim) * U * size * growth
+    return size, max(1.0, np.abs(near - ends).max() / nudge)
+
+
+def bound(case, ends, steps=STEPS):
+    """The largest error that rounding can leave."""
+    size, growth = size_and_growth(case, ends)
+    return steps * (ROUNDINGS + case[0][0].dim) * U * size * growth
 
 
 def check(case):
@@ -128,6 +134,36 @@ MOTIONS = {
 def test_rules_and_integrators(name):
     motion = MOTIONS[name]()
     check(((motion,), X2, dict(observe=["*".join(motion.names)])))
+
+
+SLOW = {
+    "valley": (st.losses.exponential_valley(1.0), [0.3, 0.0]),
+    "hyperbola": (st.losses.hyperbola(), [2.0, 0.5]),
+    "sphere": (st.losses.sphere(3), [0.6, 0.0, 0.8]),
+}
+
+
+@pytest.mark.parametrize("name", SLOW)
+@pytest.mark.parametrize("scheme", [st.EulerMaruyama, st.Platen])
+def test_the_slow_sde(scheme, name):
+    """A step y + D, D at most the largest in double, and the way back to the manifold: so sums of numbers of size S round, 2 + `RETRACTIONS`
+    times, and the factors of D relative to it. These are, beside `ROUNDINGS`: a Jacobi rotation (10) and four products of matrices (2 d each)
+    of the frame, two contractions of the third derivative (d^2 each) and products (2 d), and one solution (2 d^2 at most) of Newton's, for
+    later steps are to earlier ones as a step is to S. One eigenvalue of the Hessians here is not 0, so no other condition enters."""
+    loss, x0 = SLOW[name]
+    d = loss.dim
+    motion = scheme(st.SlowSDE(oracle(loss, st.noise.gaussian(dim=d), 0.3), FIXED, at=x0), ETA)
+    case = (motion,), x0, dict(observe=["*".join(motion.names)])
+    double = run(case, "numpy", "float64", trajectories=PATHS)
+    step = np.abs(double.trajectories.diff("time")).max().item()
+    size, growth = size_and_growth(case, double.final)
+    factors = ROUNDINGS + 10 + 8 * d + 2 * d**2 + 2 * d + 2 * d**2
+    allowed = STEPS * U * growth * ((2 + RETRACTIONS) * size + factors * step)
+    for backend in BACKENDS:
+        found = run(case, backend).final
+        np.testing.assert_array_equal(found, found.astype(np.float32), err_msg=backend)
+        np.testing.assert_allclose(found, double.final, rtol=0, atol=allowed, err_msg=backend)
+        assert np.abs(found - double.final).max() > U / 4  # it is not double
 
 
 STARTS = {
