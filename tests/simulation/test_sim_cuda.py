@@ -5,13 +5,11 @@ Nothing here needs a device but the test marked `gpu`.
 
 import os
 import runpy
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from apart import run_apart, toolkit, without_spills
 from numba import cuda as numba_cuda
 
 import sdetools as st
@@ -35,15 +33,6 @@ def part(n: int) -> list[str]:
     return [name for name in list(CASES)[n::PARTS] if name not in REFUSED]
 
 
-def run_apart(name: str, *arguments: str, **environment: str) -> None:
-    """A function of this file in a process of its own."""
-    code = f"import runpy; runpy.run_path({__file__!r})[{name!r}](*{arguments!r})"
-    root = str(Path(st.__file__).parents[1])
-    env = os.environ | environment | {"PYTHONPATH": os.pathsep.join([root, *sys.path])}  # the rooms of tests are on the path
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
 def close(a, b, tolerance=1e-12) -> None:
     """Last points to the tolerance. Moments are sums about means, which cancel: a thousand times that."""
     np.testing.assert_allclose(a.final, b.final, rtol=tolerance, atol=tolerance)
@@ -63,7 +52,7 @@ def simulate(n: str) -> None:
 
 @pytest.mark.parametrize("n", range(PARTS))
 def test_same_paths_on_the_simulator(n):
-    run_apart("simulate", str(n), NUMBA_ENABLE_CUDASIM="1")
+    run_apart(__file__, "simulate", str(n), NUMBA_ENABLE_CUDASIM="1")
 
 
 def others() -> None:
@@ -121,7 +110,7 @@ def far() -> None:
 
 
 def test_functions_have_the_corners_of_numpy():
-    run_apart("far", NUMBA_ENABLE_CUDASIM="1")
+    run_apart(__file__, "far", NUMBA_ENABLE_CUDASIM="1")
 
 
 def test_a_billionth_of_sigma_is_seen():
@@ -134,7 +123,7 @@ def test_a_billionth_of_sigma_is_seen():
 
 
 def test_controls_stored_points_losses_and_single_precision():
-    run_apart("others", NUMBA_ENABLE_CUDASIM="1")
+    run_apart(__file__, "others", NUMBA_ENABLE_CUDASIM="1")
 
 
 def test_without_a_device_it_says_what_to_do():
@@ -196,20 +185,8 @@ def assemble(*names: str) -> None:
                 if isinstance(phase, cuda.Product) or (text := phase.text(len(data)), dtype) in done:
                     continue
                 done.add((text, dtype))
-                machine_code(torch_cuda.function(text, dtype), signature, name)
+                without_spills(torch_cuda.function(text, dtype), signature, name)
     assert len(done) > 3 * len(names)
-
-
-def machine_code(function, signature, name: str) -> None:
-    text, _ = numba_cuda.compile_ptx(function, signature, cc=(8, 0))
-    with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
-        file.write(text)
-        file.flush()
-        for architecture in ("sm_80", "sm_90"):
-            command = [f"{os.environ['CUDA_HOME']}/bin/ptxas", "-v", f"-arch={architecture}", file.name, "-o", os.devnull]
-            said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-            spills = [line for line in said.splitlines() if "spill" in line]
-            assert spills and all("0 bytes spill stores, 0 bytes spill loads" in line for line in spills), (name, said)
 
 
 @pytest.mark.parametrize(
@@ -217,8 +194,4 @@ def machine_code(function, signature, name: str) -> None:
 )
 def test_machine_code_without_spills(names):
     """Needs the toolkit's compilers, no device."""
-    homes = [Path(p) for p in (os.environ.get("CUDA_HOME"), "/usr/local/cuda") if p] + sorted(Path("/usr/local").glob("cuda-*"))
-    home = next((p for p in homes if (p / "bin" / "ptxas").is_file() and (p / "nvvm").is_dir()), None)
-    if home is None:
-        pytest.skip("no CUDA toolkit (ptxas and NVVM) in CUDA_HOME or /usr/local")
-    run_apart("assemble", *names, CUDA_HOME=str(home))
+    run_apart(__file__, "assemble", *names, CUDA_HOME=toolkit())

@@ -5,14 +5,9 @@ The simulator runs them as Python; compiled for a CPU they are typed as for a de
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
-
 import numpy as np
 import pytest
+from apart import run_apart, toolkit, without_spills
 from numba import njit
 
 from sdetools.noise import Normal, Sign, Uniform
@@ -91,19 +86,10 @@ def check(got: np.ndarray, plan: DrawPlan, step: int, patch: pytest.MonkeyPatch)
             np.testing.assert_array_equal(got[rows], expected[rows])
 
 
-def run_apart(name: str, *arguments: str, **environment: str) -> None:
-    """A function of this file in a process of its own."""
-    code = f"import runpy; runpy.run_path({__file__!r})[{name!r}](*{arguments!r})"
-    root = str(Path(cuda_draws.__file__).parents[2])
-    env = os.environ | environment | {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory):
     file = tmp_path_factory.mktemp("cuda") / "draws.npz"
-    run_apart("simulate", str(file), NUMBA_ENABLE_CUDASIM="1")
+    run_apart(__file__, "simulate", str(file), NUMBA_ENABLE_CUDASIM="1", PYTHONWARNINGS="error")
     return np.load(file)
 
 
@@ -156,25 +142,9 @@ def assemble() -> None:
                 continue
             i, number = types.int64, types.float32 if dtype == "float32" else types.float64
             signature = types.void(i, types.uint64, i, i, number[::1])
-            text, _ = cuda.compile_ptx(function(KERNEL, plan, where, dtype, cuda=cuda), signature, cc=(8, 0))
-            with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
-                file.write(text)
-                file.flush()
-                for architecture in ("sm_80", "sm_90"):
-                    command = [f"{os.environ['CUDA_HOME']}/bin/ptxas", "-v", f"-arch={architecture}", file.name, "-o", os.devnull]
-                    said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-                    spills = [line for line in said.splitlines() if "spill" in line]
-                    assert spills and all("0 bytes spill stores, 0 bytes spill loads" in line for line in spills), (
-                        plan,
-                        where,
-                        said,
-                    )
+            without_spills(function(KERNEL, plan, where, dtype, cuda=cuda), signature, (plan, where))
 
 
 def test_machine_code_without_spills():
     """Needs the toolkit's compilers, no device."""
-    homes = [Path(p) for p in (os.environ.get("CUDA_HOME"), "/usr/local/cuda") if p] + sorted(Path("/usr/local").glob("cuda-*"))
-    home = next((p for p in homes if (p / "bin" / "ptxas").is_file() and (p / "nvvm").is_dir()), None)
-    if home is None:
-        pytest.skip("no CUDA toolkit (ptxas and NVVM) in CUDA_HOME or /usr/local")
-    run_apart("assemble", CUDA_HOME=str(home))
+    run_apart(__file__, "assemble", CUDA_HOME=toolkit(), PYTHONWARNINGS="error")
