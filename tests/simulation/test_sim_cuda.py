@@ -15,6 +15,7 @@ from numba import cuda as numba_cuda
 import sdetools as st
 from sdetools.graph.reals import real_of
 from sdetools.simulation import cuda, engine
+from sdetools.simulation.records import PAIR, SINGLE
 
 PROGRAMS = runpy.run_path(str(Path(__file__).parents[1] / "programs.py"))
 CASES = PROGRAMS["all_programs"]()
@@ -34,10 +35,23 @@ def part(n: int) -> list[str]:
 
 
 def close(a, b, tolerance=1e-12) -> None:
-    """Last points to the tolerance. Moments are sums about means, which cancel: a thousand times that."""
+    """Last points, and what is recorded of each path, to the tolerance; moments to what follows of that.
+
+    A recorded v, of size |mean| + sqrt(S) at most (S the sum of squares about the mean), may be off by e = tolerance (1 + size), and so may
+    a mean; d = x - z by what x and z may. Centring makes no vector longer, so by Cauchy and Schwarz a sum of products about means, of
+    vectors that are off by sqrt(n) e each, is off by sqrt(n) (e sqrt(S') + e' sqrt(S)) + n e e' at most. (Its own roundings, n 2^-53 of such
+    sizes, are a thousandth of that.)
+    """
     np.testing.assert_allclose(a.final, b.final, rtol=tolerance, atol=tolerance)
-    for key, total in b.statistics.total.items():
-        np.testing.assert_allclose(a.statistics.total[key], total, rtol=1e3 * tolerance, atol=1e3 * tolerance, err_msg=key)
+    found, total, n = a.statistics.total, b.statistics.total, b.paths
+    columns = PAIR if "d" in total else SINGLE
+    spread = {m: np.sqrt(total[m + "2"]) for m in columns.means}
+    e = {m: tolerance * (1 + np.abs(total[m]) + spread[m]) for m in columns.means}
+    if "d" in e:
+        e["d"] = e["x"] + e["z"]
+    products = {key: n**0.5 * (e[u] * spread[v] + e[v] * spread[u]) + n * e[u] * e[v] for key, (u, v) in columns.products.items()}
+    for key, allowed in (e | products).items():
+        np.testing.assert_allclose((found[key] - total[key]) / allowed, 0.0, atol=1.0, err_msg=key)
 
 
 def simulate(n: str) -> None:
@@ -120,6 +134,18 @@ def test_a_billionth_of_sigma_is_seen():
     right = tuple(type(m)(m.oracle, m.plan) for m in members)
     with pytest.raises(AssertionError):
         close(*(PROGRAMS["run"]((pair, x0, more), "numpy") for pair in (wrong, right)))
+
+
+def test_a_hundred_billionth_of_an_observable_is_seen():
+    """Negative control of the moments' bound: the paths are the same."""
+    members, x0, _ = CASES["gaussian"]()
+    exact, off = (
+        PROGRAMS["run"]((members, x0, {"observe": {"h": lambda x, c=c: c * x[0] ** 2}}), "numpy") for c in (1.0, 1 + 1e-11)
+    )
+    np.testing.assert_array_equal(exact.final, off.final)
+    close(exact, exact)
+    with pytest.raises(AssertionError):
+        close(off, exact)
 
 
 def test_controls_stored_points_losses_and_single_precision():
