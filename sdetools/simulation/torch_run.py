@@ -44,7 +44,7 @@ def parse(backend: str, dtype: torch.dtype) -> tuple[torch.device, bool]:
         told = str(error).strip().splitlines()[0]
         raise ValueError(
             f"`backend` must name a device that is there ({', '.join(there)}) and has the type; got {backend!r} ({told}). "
-            'Write for example backend="torch:cuda", dtype="float32".'
+            f'Write for example backend="torch:{there[-1]}", with dtype="float32" for a device without doubles.'
         ) from error
     if compiling and (fault := _compiler_fault(device)):
         raise ValueError(
