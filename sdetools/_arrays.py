@@ -1,13 +1,12 @@
-"""Component-first arrays: the few helpers that let one formula run on numbers, on rows of paths, on traced values and on symbols.
+"""Component-first arrays: the few helpers that let one formula run on numbers, on rows of paths, on traced values and on objects.
 
-A point is `x` with `x[i]` its i-th coordinate: shape `(dim,)` for one path, `(dim, paths)` for many. While a rule is traced, `x` is a
-value of the graph (`sdetools.graph`) of shape `(dim,)`; while the class of an SDE's noise is proven, an object array of symbols. NumPy's
-ufuncs (`np.exp`, `np.sqrt`, ...) work on all four; what NumPy cannot dispatch on symbols stands here.
+A point is `x` with `x[i]` its i-th coordinate: shape `(dim,)` for one path, `(dim, paths)` for many. While a formula is traced, `x` is a
+value of the graph (`sdetools.graph`) of shape `(dim,)`. NumPy's ufuncs (`np.exp`, `np.sqrt`, ...) work on all of them; what NumPy cannot
+dispatch stands here.
 """
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +19,7 @@ from sdetools.graph.errors import ArraysOnly, TracingError
 from sdetools.graph.value import Value, is_value
 from sdetools.graph.views import stack
 
-__all__ = ["ELEMENTARY", "ArraysOnly", "Block", "Symbol", "TracingError", "components", "numeric", "select", "spread"]
+__all__ = ["ArraysOnly", "Block", "TracingError", "components", "numeric", "select", "spread"]
 
 
 def components(values: Sequence[Any], like: Any) -> np.ndarray:
@@ -66,7 +65,7 @@ def spread(a: Any, like: Any) -> Any:
 
 
 def select(condition: Any, yes: Any, no: Any) -> Any:
-    """`yes` where `condition` holds, else `no`: a branch-free choice that works on numbers, rows and traced symbols.
+    """`yes` where `condition` holds, else `no`: a branch-free choice that works on numbers, rows and traced values.
 
     >>> select(np.array([True, False]), 1.0, -1.0)
     array([ 1., -1.])
@@ -80,124 +79,6 @@ def select(condition: Any, yes: Any, no: Any) -> Any:
             out[index] = condition[index].select(yes[index], no[index])
         return out
     return np.where(condition, yes, no)
-
-
-class Symbol:
-    """What stands for a number while a formula runs to be written down: a subclass says how, by `operation` and `comparison`.
-
-    Names of operations are those of `ELEMENTARY` and "add", "sub", "mul", "div", "pow", "neg", "abs"; operands are symbols of one class
-    and numbers. What needs a value raises TracingError.
-
-    >>> class Said(Symbol):
-    ...     operation = lambda self, name, *operands: f"{name} of {len(operands)}"
-    >>> 1 - Said(), np.exp(np.array([Said()], dtype=object))
-    ('sub of 2', array(['exp of 1'], dtype=object))
-    """
-
-    __slots__ = ()
-    __hash__ = None  # type: ignore[assignment]
-
-    def operation(self, name: str, *operands: Any) -> Any:
-        """The symbol of a result."""
-        raise NotImplementedError
-
-    def comparison(self, sign: str, other: Any) -> Any:
-        """The symbol of a comparison, to be used in `select`."""
-        raise NotImplementedError
-
-    def _two(self, name: str, a: Any, b: Any) -> Any:
-        if not all(isinstance(o, (type(self), numbers.Real)) for o in (a, b)):
-            return NotImplemented
-        return self.operation(name, a, b)
-
-    def __add__(self, other: Any) -> Any:
-        return self._two("add", self, other)
-
-    def __radd__(self, other: Any) -> Any:
-        return self._two("add", other, self)
-
-    def __sub__(self, other: Any) -> Any:
-        return self._two("sub", self, other)
-
-    def __rsub__(self, other: Any) -> Any:
-        return self._two("sub", other, self)
-
-    def __mul__(self, other: Any) -> Any:
-        return self._two("mul", self, other)
-
-    def __rmul__(self, other: Any) -> Any:
-        return self._two("mul", other, self)
-
-    def __truediv__(self, other: Any) -> Any:
-        return self._two("div", self, other)
-
-    def __rtruediv__(self, other: Any) -> Any:
-        return self._two("div", other, self)
-
-    def __pow__(self, power: Any) -> Any:
-        return self._two("pow", self, power)
-
-    def __rpow__(self, base: Any) -> Any:
-        return self._two("pow", base, self)
-
-    def __neg__(self) -> Any:
-        return self.operation("neg", self)
-
-    def __pos__(self) -> Any:
-        return self
-
-    def __abs__(self) -> Any:
-        return self.operation("abs", self)
-
-    def __lt__(self, other: Any) -> Any:
-        return self.comparison("<", other)
-
-    def __le__(self, other: Any) -> Any:
-        return self.comparison("<=", other)
-
-    def __gt__(self, other: Any) -> Any:
-        return self.comparison(">", other)
-
-    def __ge__(self, other: Any) -> Any:
-        return self.comparison(">=", other)
-
-    def __eq__(self, other: Any) -> Any:
-        return self.comparison("==", other)
-
-    def __ne__(self, other: Any) -> Any:
-        return self.comparison("!=", other)
-
-    def __bool__(self) -> bool:
-        raise TracingError("the formula branches on a value; write `sdetools.select(condition, yes, no)` instead of `if`")
-
-    def __float__(self) -> float:
-        raise TracingError("the formula turns a coordinate into a number; use NumPy functions (np.exp, ...) instead of math's")
-
-    __int__ = __index__ = __float__  # type: ignore[assignment]
-
-    def __iter__(self) -> Any:
-        raise TracingError("a coordinate is one number and cannot be iterated over")
-
-    def square(self) -> Any:
-        return self * self
-
-    def conjugate(self) -> Any:
-        return self
-
-
-ELEMENTARY = ("exp", "log", "sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh", "arctan", "arcsin", "arccos", "log1p", "expm1")
-"""The functions that NumPy asks of objects by their names."""
-
-
-def _elementary(name: str) -> Callable[[Symbol], Any]:
-    def method(self: Symbol) -> Any:
-        return self.operation(name, self)
-
-    return method
-
-
-for _name in ELEMENTARY:
-    setattr(Symbol, _name, _elementary(_name))
 
 
 @dataclass(eq=False)

@@ -39,8 +39,9 @@ class SDE:
     `noise_dim` expressions (a plain list is a diagonal), a constant matrix, a function `diffusion(x)` or `diffusion(x, t)` that returns
     rows, or None. Expressions may use `t` and the named numbers in `parameters`. `calculus`: "ito" or "stratonovich". `noise`: the class
     of the noise; by default the formula decides, and a diffusion without one (a compiled function, one that branches) counts as general.
-    A class that is declared for such a diffusion is checked at points of many sizes and near `at`, and again along every run, on the
-    NumPy backend. ValueError for shapes that do not fit, unknown names, values that are not finite, and a class that b does not have.
+    A class that is declared for such a diffusion, or "commutative" for one with kinks, is checked at points of many sizes and near `at`,
+    and again along every run, on the NumPy backend. ValueError for shapes that do not fit, unknown names, values that are not finite, and
+    a class that b does not have.
 
     >>> import numpy as np
     >>> bm = SDE(drift=["mu*x"], diffusion=["s*x"], variables="x", parameters={"mu": 0.5, "s": 0.2})

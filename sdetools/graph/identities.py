@@ -1,0 +1,210 @@
+r"""What a formula is, whatever its inputs: on which elements of an input it depends, and whether it vanishes identically.
+
+Structure says what does not occur. The rest is seen at random points: what is analytic on a connected domain and vanishes there vanishes
+everywhere. So an operation is followed into its formula only where that has one value and a domain in one piece:
+
+1. Sums, products, exp, sin, tanh and their kin have; so has a quotient, as its poles do not part the complex space.
+2. sqrt, log and powers of u have where u is affine (the domain is a half space) or positive by its structure and without poles.
+   arctan(u) has where u is without poles: arctan(x) + arctan(1/x) is constant, but another constant for x < 0.
+3. All else (abs, sign, floor, maximum, comparisons, sqrt((x - 1)^2), compiled functions) is a free number: what vanishes for all numbers in
+   its place vanishes. `np.where(c, a, b)` is b + c (a - b) for such a c, and a branch that is NaN bounds the domain of the other.
+
+A point is evidence where no term is so small beside the others that rounding hides it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+from sdetools.graph.errors import TooLong
+from sdetools.graph.value import Value, order
+
+ROUNDING = 1e-13
+"""A sum below this part of its terms is rounding, at a point of size 1; at one of size r arguments have r times as much."""
+FEW = 8
+"""Points that must be evidence before anything is proven."""
+MOST = 1 << 23
+"""Numbers that a node may have over all points."""
+ENTIRE = {"exp", "expm1", "sin", "cos", "sinh", "cosh", "tanh"}
+"""Functions that are analytic on the whole line, and have one value on the complex plane."""
+ROOTS = {"sqrt", "log", "log1p", "arcsin", "arccos", "power"}
+"""Functions of several values, on a domain with an edge."""
+
+
+@dataclass(slots=True)
+class Seen:
+    """A node at points: arrays `(*shape, points)`, `(*shape, n + 1)` and `(*shape, 1)`, and facts about all its elements.
+
+    `sizes` is the sum of the sizes of its terms, `least` the smallest of them. `reach` says on which elements of the input an element depends,
+    and last whether it does through a free number; `zero` that it vanishes by its structure. `affine`; `whole`: analytic, without poles;
+    `sign`: 2 for positive, 1 for not negative, 0 for unknown.
+    """
+
+    values: np.ndarray
+    sizes: np.ndarray
+    least: np.ndarray
+    reach: np.ndarray
+    zero: np.ndarray
+    affine: bool = False
+    whole: bool = False
+    sign: int = 0
+
+    def __post_init__(self) -> None:
+        if self.zero.any():
+            self.values, self.sizes = (np.where(self.zero, 0.0, a) for a in (self.values, self.sizes))
+            self.least, self.reach = np.where(self.zero, np.inf, self.least), self.reach & ~self.zero
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        return self.values, self.sizes, self.least, self.reach, self.zero
+
+
+class Examination:
+    """Formulas at points `(*shape, m)` of their inputs, and how they depend on the elements of the input `of`.
+
+    >>> from sdetools.graph.value import Trace
+    >>> x = Trace().input("x", (2,))
+    >>> look = Examination({x: np.random.default_rng(0).standard_normal((2, 20))}, x)
+    >>> bool(look.vanishes(np.sin(x[0]) ** 2 + np.cos(x[0]) ** 2 - 1.0)), look.depends(abs(x[1]) + x[0])
+    (True, array([ True,  True,  True]))
+    """
+
+    def __init__(self, points: Mapping[Value, np.ndarray], of: Value) -> None:
+        self.rng = np.random.default_rng(20240607)
+        self.n, self.count = of.size, points[of].shape[-1]
+        self.rounding = ROUNDING * np.maximum(1.0, np.abs(points[of]).reshape(-1, self.count).max(axis=0))
+        reach = np.eye(self.n, self.n + 1, dtype=bool).reshape(*of.shape, -1)
+        self.seen: dict[Any, Seen] = {x.key: self._number(x, rows, reach if x is of else False) for x, rows in points.items()}
+
+    def depends(self, out: Value) -> np.ndarray:
+        """On which elements an element of `out` depends, by structure; and last whether in a way that points tell nothing of."""
+        return self._of(out).reach
+
+    def vanishes(self, out: Value) -> np.ndarray:
+        """Whether elements vanish identically, by structure or at all points."""
+        seen = self._of(out)
+        with np.errstate(all="ignore"):
+            finite = np.isfinite(seen.values) & np.isfinite(seen.sizes)
+            evidence = finite & (seen.least > np.maximum(100 * self.rounding * seen.sizes, 1e-250))
+            rounding = ~finite | (np.abs(seen.values) <= self.rounding * seen.sizes)
+            return seen.zero[..., 0] | ((evidence.sum(-1) >= FEW) & rounding.all(-1))
+
+    def _of(self, out: Value) -> Seen:
+        with np.errstate(all="ignore"):
+            for node in order([out]):
+                if node.key not in self.seen:
+                    if node.size * self.count > MOST:
+                        raise TooLong(f"{node.size:,} numbers at each of {self.count:,} points are too many to be looked at")
+                    self.seen[node.key] = self._node(node, [self.seen[a.key] for a in node.args])
+        return self.seen[out.key]
+
+    def _number(self, node: Value, values: Any, reach: Any = False, sign: int = 0) -> Seen:
+        """An input, a constant or a free number."""
+        values = np.broadcast_to(values, (*node.shape, self.count))
+        zero = values[..., :1] == 0 if node.op == "const" else np.zeros((*node.shape, 1), dtype=bool)
+        return Seen(
+            values, np.abs(values), np.abs(values), np.broadcast_to(reach, (*node.shape, self.n + 1)), zero, True, True, sign
+        )
+
+    def _free(self, node: Value, args: Sequence[Seen]) -> Seen:
+        """A number of its own for each element; what is no elementwise operation mixes the elements of its arguments."""
+        mixed = [a.reach if node.op == "map" else a.reach.reshape(-1, self.n + 1).any(axis=0) for a in args]
+        reach = np.broadcast_to(_any(mixed), (*node.shape, self.n + 1)).copy()
+        reach[..., -1] |= reach.any(axis=-1)
+        values, positive = self.rng.standard_normal((*node.shape, self.count)), node.name in ("absolute", "sqrt")
+        return self._number(node, np.exp(values) if positive else values, reach, 2 * positive)
+
+    def _node(self, node: Value, args: list[Seen]) -> Seen:
+        if node.op == "const":
+            numbers = node.extra.astype(float)
+            return self._number(node, numbers[..., None], sign=2 if (numbers > 0).all() else int((numbers >= 0).all()))
+        if node.op == "map" and not node.boolean:
+            return self._chosen(node, args) if node.name == "where" else self._mapped(node, args)
+        x, axes = args[-1], node.extra
+        if node.op == "view":
+            at = axes.places(node.shape)
+            *arrays, zero = (a.reshape(-1, a.shape[-1])[at] for a in x.arrays)
+            outside = (at < 0)[..., None]
+            return Seen(*arrays, zero | outside, x.affine, x.whole, min(x.sign, 1) if outside.any() else x.sign)
+        if node.op == "join":
+            facts = all(a.affine for a in args), all(a.whole for a in args), min(a.sign for a in args)
+            return Seen(*map(np.concatenate, zip(*(a.arrays for a in args))), *facts)  # type: ignore[call-overload]
+        if node.op == "reduce" and node.name == "add":
+            sums = x.values.sum(axes), x.sizes.sum(axes), x.least.min(axes), x.reach.any(axes), x.zero.all(axes)
+            return Seen(*sums, x.affine, x.whole, x.sign)
+        if node.op == "contract":
+            A = node.args[0].extra
+            reach, some = (np.tensordot(1.0 * (A != 0), 1.0 * a, 1) > 0 for a in (x.reach, ~x.zero))
+            sums = np.tensordot(A, x.values, 1), np.tensordot(np.abs(A), x.sizes, 1)
+            least = np.abs(A[A != 0]).min(initial=np.inf) * x.least.min(axis=0)
+            return Seen(*sums, np.broadcast_to(least, sums[0].shape), reach, ~some, x.affine, x.whole)
+        return self._free(node, args)
+
+    def _mapped(self, node: Value, args: list[Seen]) -> Seen:
+        """An elementwise operation."""
+        name, a, b = node.name, args[0], args[-1]
+        affine, whole, sign = _facts(node, args)
+        if sign is None:
+            return self._free(node, args)
+        values = getattr(np, name)(*(s.values for s in args))
+        sizes, zero = np.abs(values), np.zeros((*node.shape, 1), dtype=bool)
+        if name in ("add", "subtract"):
+            sizes, zero = a.sizes + b.sizes, a.zero & b.zero
+            least = (
+                np.minimum(*(np.inf if n.op == "const" else s.least for n, s in zip(node.args, args))) + 0 * sizes
+            )  # numbers do not hide
+        elif name == "negative":
+            sizes, least, zero = a.sizes, a.least, a.zero
+        elif name == "multiply":
+            sizes, least, zero = a.sizes * b.sizes, a.least * b.least, a.zero | b.zero
+        elif name == "divide":
+            sizes, least, zero = a.sizes / np.abs(b.values), a.least / np.abs(b.values) * (b.least / b.sizes), a.zero | zero
+        else:  # what is hidden in an argument is hidden in the result
+            least = reduce(np.multiply, [np.minimum(1.0, s.least / s.sizes) for s in args], sizes)
+        return Seen(values, sizes, least, _any([s.reach for s in args]), zero, affine, whole, sign)
+
+    def _chosen(self, node: Value, args: list[Seen]) -> Seen:
+        """`np.where(c, yes, no)`: no + c (yes - no) for every number c."""
+        (c, yes, no), (_, first, second) = args, node.args
+        for branch, other, seen in ((first, second, no), (second, first, yes)):
+            if branch.key == other.key or (branch.op == "const" and np.isnan(branch.extra).all()):
+                arrays = (np.broadcast_to(a, (*node.shape, a.shape[-1])) for a in seen.arrays)
+                return Seen(*arrays, seen.affine, seen.whole, seen.sign)
+        values = c.values * yes.values + (1 - c.values) * no.values
+        sizes = np.abs(c.values) * yes.sizes + np.abs(1 - c.values) * no.sizes
+        zero = np.broadcast_to(yes.zero & no.zero, (*node.shape, 1))
+        least = np.minimum(yes.least, no.least) + 0 * sizes
+        return Seen(values, sizes, least, _any([s.reach for s in args]), zero, whole=yes.whole and no.whole)
+
+
+def _any(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    return reduce(np.logical_or, arrays)
+
+
+def _facts(node: Value, args: list[Seen]) -> tuple[bool, bool, int | None]:
+    """Whether an operation is affine and whole, and its sign; None for the sign where it is not followed."""
+    name, a, b = node.name, args[0], args[-1]
+    affine, whole, both = all(s.affine for s in args), all(s.whole for s in args), min(a.sign, b.sign)
+    numbers = [n.op == "const" for n in node.args]
+    if name in ("add", "subtract", "negative"):
+        return affine, whole, max(a.sign, b.sign) if both and name == "add" else 0
+    if name == "multiply":
+        return affine and any(numbers), whole, max(both, 1) if node.args[0] is node.args[1] else both
+    if name == "divide":
+        return affine and numbers[1], whole and (b.sign == 2 or numbers[1]), both
+    if name in ENTIRE:
+        return False, whole, 2 if name in ("exp", "cosh") else 0
+    if name == "tan":
+        return False, False, 0
+    if name == "arctan" and whole:
+        return False, True, 0
+    if name == "power" and numbers[1] and (node.args[1].extra % 2 == 0).all() and (node.args[1].extra > 0).all():
+        return False, whole, 1
+    if name in ROOTS and (a.affine or (a.whole and a.sign == 2 and not name.startswith("arc"))):
+        return False, whole, 2 if name in ("sqrt", "power") else 0
+    return False, False, None

@@ -1,0 +1,133 @@
+"""What a graph proves of a formula: its structure element by element, identities, and what looks like one at every point that is tried."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sdetools.graph.calls import Call
+from sdetools.graph.derivatives import jvp
+from sdetools.graph.errors import TooLong
+from sdetools.graph.identities import FEW, Examination
+from sdetools.graph.value import Trace, apply, value
+
+SIZES = np.repeat([0.3, 1.0, 3.0, 10.0, 1e3, 1e8], 6)
+
+
+def looked(points=None):
+    """Three coordinates and a look at them, at points of many sizes."""
+    x = Trace().input("x", (3,))
+    if points is None:
+        points = SIZES * np.random.default_rng(5).standard_normal((3, len(SIZES)))
+    return x, Examination({x: points}, x)
+
+
+def proven(formula, points=None):
+    x, look = looked(points)
+    return bool(look.vanishes(value(formula(x))).all())
+
+
+IDENTITIES = {
+    "a difference": lambda x: (x[0] + x[1]) - x[1] - x[0],
+    "a product": lambda x: (x[0] - x[1]) * (x[0] + x[1]) - (x[0] * x[0] - x[1] * x[1]),
+    "a quotient": lambda x: x[0] / x[1] + x[1] / x[0] - (x[0] ** 2 + x[1] ** 2) / (x[0] * x[1]),
+    "a zero over something": lambda x: (0.0 * x[0]) / x[1],
+    "angles": lambda x: np.sin(x[0] + x[1]) - np.sin(x[0]) * np.cos(x[1]) - np.cos(x[0]) * np.sin(x[1]),
+    "tan": lambda x: np.tan(x[0]) - np.sin(x[0]) / np.cos(x[0]),
+    "exp": lambda x: np.exp(x[0] + x[1]) - np.exp(x[0]) * np.exp(x[1]),
+    "expm1": lambda x: np.expm1(x[0]) - np.exp(x[0]) + 1.0,
+    "hyperbolic": lambda x: np.sinh(x[0]) + np.cosh(x[0]) - np.exp(x[0]),
+    "tanh": lambda x: np.tanh(x[0]) - np.sinh(x[0]) / np.cosh(x[0]),
+    "a root": lambda x: np.sqrt(x[0]) * np.sqrt(x[0]) - x[0],
+    "a logarithm": lambda x: np.log(x[0] * 4.0) - np.log(x[0]) - np.log(4.0),
+    "log1p": lambda x: np.log1p(x[0]) - np.log(1.0 + x[0]),
+    "a power": lambda x: x[0] ** 1.3 * x[0] ** 0.7 - x[0] * x[0],
+    "a large power": lambda x: x[0] ** 40 - (x[0] ** 20) ** 2,
+    "a root of what is positive": lambda x: np.sqrt(1 + x[0] ** 2) ** 2 - 1 - x[0] ** 2,
+    "a logarithm of what is positive": lambda x: np.log((1 + np.exp(x[0])) ** 2) - 2 * np.log(1 + np.exp(x[0])),
+    "arcsin": lambda x: np.arcsin(x[0] / 8) + np.arccos(x[0] / 8) - np.pi / 2,
+    "arctan": lambda x: np.tan(np.arctan(x[0])) - x[0],
+    "sums and products of arrays": lambda x: np.sum(np.outer(x, x)) - np.sum(x) ** 2,
+    "a matrix": lambda x: np.array([[1.0, 2.0, 0.0], [0.0, 1.0, 4.0]]) @ (x * x) - np.stack([x[0] ** 2 + 2 * x[1] ** 2, x[1] ** 2 + 4 * x[2] ** 2]),
+    "joined parts": lambda x: np.concatenate([x[1:] * 2.0, x[:1] * 2.0]) - 2.0 * np.roll(x, -1),
+    "one branch": lambda x: np.where(x[0] > 0, x[1], x[1]) - x[1],
+    "a domain": lambda x: np.where(x[0] > 0, x[1] * 0.0, np.nan) + np.where(x[1] > 2, np.nan, 0.0),
+    "a choice of numbers": lambda x: np.where(x[0] > x[1], 2.0, 3.0) * x[2] - np.where(x[0] > x[1], 2.0 * x[2], 3.0 * x[2]),
+    "one kink": lambda x: (abs(x[0]) + x[1]) * (abs(x[0]) - x[1]) - abs(x[0]) * abs(x[0]) + x[1] ** 2,
+    "one maximum": lambda x: np.maximum(x[0], x[1]) * x[2] - x[2] * np.maximum(x[0], x[1]),
+    "the largest": lambda x: np.max(x) * 2.0 - np.max(x) - np.max(x),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", IDENTITIES)
+def test_an_identity_is_proven_and_its_neighbour_is_not(name):
+    formula = IDENTITIES[name]
+    assert proven(formula)
+    assert not proven(lambda x: formula(x) + 1e-6 * x[0] * x[2])
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        lambda x: np.sqrt((x[0] - 1e9) ** 2) + (x[0] - 1e9),  # zero below 1e9 alone
+        lambda x: np.sqrt((x[0] * x[0] - 2e9 * x[0] + 1e18) / x[1] ** 2) * abs(x[1]) + x[0] - 1e9,
+        lambda x: abs(x[0] - 1e9) + (x[0] - 1e9),
+        lambda x: np.maximum(x[0], 1e9) - 1e9,
+        lambda x: np.where(x[0] < 1e9, 0.0, x[1]),
+        lambda x: np.floor(x[0] / 1e10) * np.floor(-x[0] / 1e10),
+        lambda x: np.arctan(x[0] - 1e9) + np.arctan(1 / (x[0] - 1e9)) + np.pi / 2,
+        lambda x: np.exp(-((x[0] - 50.0) ** 2)),  # 0 by underflow nearly everywhere
+        lambda x: (x[1] + np.exp(-((x[0] - 50.0) ** 2))) - x[1],  # lost beside x1
+        lambda x: np.sin(x[1] + 1e-14 * x[0] ** 2) - np.sin(x[1]),
+    ],
+)
+def test_what_looks_like_zero_is_not_taken_for_it(formula):
+    assert not proven(formula)
+
+
+def test_few_finite_points_prove_nothing():
+    points = np.random.default_rng(2).uniform(0.5, 2.0, (3, 20))
+    points[0, FEW:] *= -1
+    assert proven(lambda x: np.log(x[0]) - np.log(x[0] * 2.0) + np.log(2.0), points)
+    points[0, FEW - 1 :] = -1.0
+    assert not proven(lambda x: np.log(x[0]) - np.log(x[0] * 2.0) + np.log(2.0), points)
+
+
+def stage(*given):
+    raise AssertionError("not called")
+
+
+@pytest.mark.parametrize(
+    ("formula", "elements", "free"),
+    [
+        (lambda x: np.exp(x) * np.array([1.0, 0.0, 2.0]), [[0], [], [2]], [False] * 3),
+        (lambda x: x[::-1] + np.sum(x[:2]), [[0, 1, 2], [0, 1], [0, 1]], [False] * 3),
+        (lambda x: np.concatenate([x[1:], 0.0 * x[:1]]), [[1], [2], []], [False] * 3),
+        (lambda x: np.array([[1.0, 0.0, 2.0], [0.0, 0.0, 0.0]]) @ x, [[0, 2], []], [False] * 2),
+        (lambda x: np.outer(x[:2], x[1:]).T[0], [[0, 1], [1]], [False] * 2),
+        (lambda x: np.abs(x) + np.array([1.0, 2.0, 3.0]), [[0], [1], [2]], [True] * 3),
+        (lambda x: np.stack([np.sign(x[2]), np.floor(x[0]), np.minimum(x[0], 0.0)]), [[2], [0], [0]], [True] * 3),
+        (lambda x: np.where(x[:2] > 0, x[1], 1.0), [[0, 1], [1]], [True] * 2),
+        (lambda x: np.stack([np.max(x[1:]), np.arctan(1 / x[0])]), [[1, 2], [0]], [True] * 2),
+        (lambda x: Call(stage)([x[1:] * 2.0], (2,)) + x[:1], [[0, 1, 2]] * 2, [True] * 2),
+        (lambda x: np.where(np.zeros(3, dtype=bool), x, 1.0) + apply("where", x[0] < 0, x, np.nan), [[0], [1], [2]], [False] * 3),
+    ],
+)
+def test_structure_is_seen_element_by_element(formula, elements, free):
+    x, look = looked()
+    reach = look.depends(value(formula(x)))
+    assert [np.flatnonzero(row[:-1]).tolist() for row in reach] == elements and reach[:, -1].tolist() == free
+
+
+def test_slopes_of_kinked_formulas_are_compared_too():
+    """One kink twice has one slope; two kinks have two."""
+    x, look = looked()
+    kink = np.maximum(x[0], x[1]) * np.where(x[2] > 1, x[0], 2.0)
+    twice, other = jvp(3.0 * kink, x, x) - 3.0 * jvp(kink, x, x), jvp(abs(x[0]) - abs(2.0 * x[0]) / 2.0, x, x)
+    assert look.vanishes(twice) and not look.vanishes(other)
+
+
+def test_too_large_a_formula_is_refused():
+    x, look = looked()
+    with pytest.raises(TooLong, match="numbers at each of 36 points"):
+        look.vanishes(np.sum(np.outer(x, np.ones(100_000))))
