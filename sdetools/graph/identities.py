@@ -8,21 +8,24 @@ everywhere. So an operation is followed into its formula only where that has one
    arctan(u) has where u is without poles: arctan(x) + arctan(1/x) is constant, but another constant for x < 0.
 3. All else (abs, sign, floor, maximum, comparisons, sqrt((x - 1)^2), compiled functions) is a free number: what vanishes for all numbers in
    its place vanishes. `np.where(c, a, b)` is b + c (a - b) for such a c, and a branch that is NaN bounds the domain of the other.
+   But for abs, maximum and minimum, whose slopes are all there is, it may jump: `along` gives it a slope of its own, a free number too.
 
 A point is evidence where no term is so small beside the others that rounding hides it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
 import numpy as np
 
+from sdetools.graph.derivatives import jvp
 from sdetools.graph.errors import TooLong
 from sdetools.graph.value import Value, order
+from sdetools.graph.views import reshape
 
 ROUNDING = 1e-13
 """A sum below this part of its terms is rounding, at a point of size 1; at one of size r arguments have r times as much."""
@@ -32,17 +35,18 @@ MOST = 1 << 23
 """Numbers that a node may have over all points."""
 ENTIRE = {"exp", "expm1", "sin", "cos", "sinh", "cosh", "tanh"}
 """Functions that are analytic on the whole line, and have one value on the complex plane."""
+KINKS = {"absolute", "maximum", "minimum"}
 ROOTS = {"sqrt", "log", "log1p", "arcsin", "arccos", "power"}
 """Functions of several values, on a domain with an edge."""
 
 
 @dataclass(slots=True)
 class Seen:
-    """A node at points: arrays `(*shape, points)`, `(*shape, n + 1)` and `(*shape, 1)`, and facts about all its elements.
+    """A node at points: arrays `(*shape, points)`, `(*shape, n)` and `(*shape, 1)`, and facts about all its elements.
 
     `sizes` is the sum of the sizes of its terms, `least` the smallest of them. `reach` says on which elements of the input an element depends,
-    and last whether it does through a free number; `zero` that it vanishes by its structure. `affine`; `whole`: analytic, without poles;
-    `sign`: 2 for positive, 1 for not negative, 0 for unknown.
+    `zero` that it vanishes by its structure. `affine`; `whole`: analytic, without poles; `sign`: 2 for positive, 1 for not negative, 0 for
+    unknown.
     """
 
     values: np.ndarray
@@ -65,25 +69,36 @@ class Seen:
 
 
 class Examination:
-    """Formulas at points `(*shape, m)` of their inputs, and how they depend on the elements of the input `of`.
+    """Formulas at points `(*shape, m)` of the input `x`, and how they depend on its elements; other inputs are random positive numbers.
 
     >>> from sdetools.graph.value import Trace
     >>> x = Trace().input("x", (2,))
-    >>> look = Examination({x: np.random.default_rng(0).standard_normal((2, 20))}, x)
-    >>> bool(look.vanishes(np.sin(x[0]) ** 2 + np.cos(x[0]) ** 2 - 1.0)), look.depends(abs(x[1]) + x[0])
-    (True, array([ True,  True,  True]))
+    >>> look = Examination(x, np.random.default_rng(0).standard_normal((2, 20)))
+    >>> bool(look.vanishes(np.sin(x[0]) ** 2 + np.cos(x[0]) ** 2 - 1.0)), look.depends(abs(x[1]) + 0.0 * x[0])
+    (True, array([False,  True]))
     """
 
-    def __init__(self, points: Mapping[Value, np.ndarray], of: Value) -> None:
-        self.rng = np.random.default_rng(20240607)
-        self.n, self.count = of.size, points[of].shape[-1]
-        self.rounding = ROUNDING * np.maximum(1.0, np.abs(points[of]).reshape(-1, self.count).max(axis=0))
-        reach = np.eye(self.n, self.n + 1, dtype=bool).reshape(*of.shape, -1)
-        self.seen: dict[Any, Seen] = {x.key: self._number(x, rows, reach if x is of else False) for x, rows in points.items()}
+    def __init__(self, x: Value, points: np.ndarray) -> None:
+        self.rng, self.x = np.random.default_rng(20240607), x
+        self.n, self.count = x.size, points.shape[-1]
+        self.rounding = ROUNDING * np.maximum(1.0, np.abs(points).reshape(-1, self.count).max(axis=0))
+        self.free: list[tuple[Value, np.ndarray]] = []
+        """Nodes met that are free numbers and depend on x, with what they depend on."""
+        self.seen = {x.key: self._number(x, points, np.eye(self.n, dtype=bool).reshape(*x.shape, -1))}
 
     def depends(self, out: Value) -> np.ndarray:
-        """On which elements an element of `out` depends, by structure; and last whether in a way that points tell nothing of."""
+        """On which elements of x each element of `out` depends, by structure: `(*shape, n)`."""
         return self._of(out).reach
+
+    def along(self, out: Value, direction: Value) -> Value:
+        """The slope of `out`, with slopes of their own for what may jump."""
+        self._of(out)
+        total = jvp(out, self.x, direction)
+        for number, (node, reach) in enumerate(self.free):
+            if node.name not in KINKS:
+                own = self.x.home.input(f"slope {number}", reach.shape) * reach.astype(float)
+                total = total + jvp(out, node, own @ reshape(direction, -1))
+        return total
 
     def vanishes(self, out: Value) -> np.ndarray:
         """Whether elements vanish identically, by structure or at all points."""
@@ -107,15 +122,14 @@ class Examination:
         """An input, a constant or a free number."""
         values = np.broadcast_to(values, (*node.shape, self.count))
         zero = values[..., :1] == 0 if node.op == "const" else np.zeros((*node.shape, 1), dtype=bool)
-        return Seen(
-            values, np.abs(values), np.abs(values), np.broadcast_to(reach, (*node.shape, self.n + 1)), zero, True, True, sign
-        )
+        return Seen(values, np.abs(values), np.abs(values), np.broadcast_to(reach, (*node.shape, self.n)), zero, True, True, sign)
 
     def _free(self, node: Value, args: Sequence[Seen]) -> Seen:
         """A number of its own for each element; what is no elementwise operation mixes the elements of its arguments."""
-        mixed = [a.reach if node.op == "map" else a.reach.reshape(-1, self.n + 1).any(axis=0) for a in args]
-        reach = np.broadcast_to(_any(mixed), (*node.shape, self.n + 1)).copy()
-        reach[..., -1] |= reach.any(axis=-1)
+        mixed = [a.reach if node.op == "map" else a.reach.reshape(-1, self.n).any(axis=0) for a in args]
+        reach = np.broadcast_to(_any(mixed), (*node.shape, self.n))
+        if reach.any() and not node.boolean:
+            self.free.append((node, reach))
         values, positive = self.rng.standard_normal((*node.shape, self.count)), node.name in ("absolute", "sqrt")
         return self._number(node, np.exp(values) if positive else values, reach, 2 * positive)
 
@@ -123,6 +137,8 @@ class Examination:
         if node.op == "const":
             numbers = node.extra.astype(float)
             return self._number(node, numbers[..., None], sign=2 if (numbers > 0).all() else int((numbers >= 0).all()))
+        if node.op in ("input", "uniform"):
+            return self._number(node, np.exp(self.rng.standard_normal((*node.shape, self.count))))
         if node.op == "map" and not node.boolean:
             return self._chosen(node, args) if node.name == "where" else self._mapped(node, args)
         x, axes = args[-1], node.extra
@@ -175,6 +191,8 @@ class Examination:
             if branch.key == other.key or (branch.op == "const" and np.isnan(branch.extra).all()):
                 arrays = (np.broadcast_to(a, (*node.shape, a.shape[-1])) for a in seen.arrays)
                 return Seen(*arrays, seen.affine, seen.whole, seen.sign)
+        if c.reach.any():
+            self.free.append((node, np.broadcast_to(c.reach, (*node.shape, self.n))))
         values = c.values * yes.values + (1 - c.values) * no.values
         sizes = np.abs(c.values) * yes.sizes + np.abs(1 - c.values) * no.sizes
         zero = np.broadcast_to(yes.zero & no.zero, (*node.shape, 1))

@@ -266,6 +266,23 @@ GALLERY = {
         [["x*max(x, y)", "2*x*max(x, y)"], ["sqrt(x*y)", "2*sqrt(x*y)"]],
         lambda x: [[np.maximum(x[0], x[1]), 2 * np.maximum(x[0], x[1])], [abs(x[1]), 2 * abs(x[1])]],
     ),
+    "one jump twice": (
+        "commutative",
+        [["sign(x)", "2*sign(x)"], ["atan(x/y)", "2*atan(x/y)"]],
+        lambda x: [[np.floor(x[0]), 2 * np.floor(x[0])], [np.sqrt(x[0] ** 2 + x[1] ** 2), 2 * np.sqrt(x[0] ** 2 + x[1] ** 2)]],
+    ),
+    "a jump where nothing goes": (
+        "commutative",
+        [["x", "2*x*sign(y)"], ["0", "0"]],
+        lambda x: [[x[0], np.where(x[1] > 1, x[0], 2 * x[0])], [0, 0]],
+    ),
+    "a jump on the way": (
+        "general",
+        [["1", "0"], ["0", "2 + sign(x)"]],
+        lambda x: [[1.0, 0], [0, np.where(x[0] > 500, 1.0, 2.0)]],
+    ),
+    "stairs on the way": ("general", None, lambda x: [[1.0, 0], [0, 2 + np.sign(x[0]) + np.floor(x[0])]]),
+    "arcs on the way": ("general", None, lambda x: [[1.0, 0], [0, np.arctan(x[0]) + np.arctan(1 / x[0])]]),
     "roots of a half space": (
         "commutative",
         [["sqrt(x + 2)", "3*sqrt(x + 2)"], ["log(x)/(1 + y**2)", "3*log(x)/(1 + y**2)"]],

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from sdetools.graph.calls import Call
-from sdetools.graph.derivatives import jvp
 from sdetools.graph.errors import TooLong
 from sdetools.graph.identities import FEW, Examination
 from sdetools.graph.value import Trace, apply, value
@@ -19,7 +18,7 @@ def looked(points=None):
     x = Trace().input("x", (3,))
     if points is None:
         points = SIZES * np.random.default_rng(5).standard_normal((3, len(SIZES)))
-    return x, Examination({x: points}, x)
+    return x, Examination(x, points)
 
 
 def proven(formula, points=None):
@@ -100,31 +99,47 @@ def stage(*given):
 @pytest.mark.parametrize(
     ("formula", "elements", "free"),
     [
-        (lambda x: np.exp(x) * np.array([1.0, 0.0, 2.0]), [[0], [], [2]], [False] * 3),
-        (lambda x: x[::-1] + np.sum(x[:2]), [[0, 1, 2], [0, 1], [0, 1]], [False] * 3),
-        (lambda x: np.concatenate([x[1:], 0.0 * x[:1]]), [[1], [2], []], [False] * 3),
-        (lambda x: np.array([[1.0, 0.0, 2.0], [0.0, 0.0, 0.0]]) @ x, [[0, 2], []], [False] * 2),
-        (lambda x: np.outer(x[:2], x[1:]).T[0], [[0, 1], [1]], [False] * 2),
-        (lambda x: np.abs(x) + np.array([1.0, 2.0, 3.0]), [[0], [1], [2]], [True] * 3),
-        (lambda x: np.stack([np.sign(x[2]), np.floor(x[0]), np.minimum(x[0], 0.0)]), [[2], [0], [0]], [True] * 3),
-        (lambda x: np.where(x[:2] > 0, x[1], 1.0), [[0, 1], [1]], [True] * 2),
-        (lambda x: np.stack([np.max(x[1:]), np.arctan(1 / x[0])]), [[1, 2], [0]], [True] * 2),
-        (lambda x: Call(stage)([x[1:] * 2.0], (2,)) + x[:1], [[0, 1, 2]] * 2, [True] * 2),
-        (lambda x: np.where(np.zeros(3, dtype=bool), x, 1.0) + apply("where", x[0] < 0, x, np.nan), [[0], [1], [2]], [False] * 3),
+        (lambda x: np.exp(x) * np.array([1.0, 0.0, 2.0]), [[0], [], [2]], []),
+        (lambda x: x[::-1] + np.sum(x[:2]), [[0, 1, 2], [0, 1], [0, 1]], []),
+        (lambda x: np.concatenate([x[1:], 0.0 * x[:1]]), [[1], [2], []], []),
+        (lambda x: np.array([[1.0, 0.0, 2.0], [0.0, 0.0, 0.0]]) @ x, [[0, 2], []], []),
+        (lambda x: np.outer(x[:2], x[1:]).T[0], [[0, 1], [1]], []),
+        (lambda x: np.abs(x) + np.minimum(x[0], 2.0), [[0], [0, 1], [0, 2]], ["absolute", "minimum"]),
+        (lambda x: np.stack([np.sign(x[2]) + x[1], np.floor(x[0])]), [[1, 2], [0]], ["sign", "floor"]),
+        (lambda x: np.where(x[:2] > 0, x[1], 1.0), [[0, 1], [1]], ["where"]),
+        (lambda x: np.stack([np.max(x[1:]), np.arctan(1 / x[0])]), [[1, 2], [0]], ["maximum", "arctan"]),
+        (lambda x: Call(stage)([x[1:] * 2.0], (2,)) + x[:1], [[0, 1, 2]] * 2, [""]),
+        (lambda x: np.where(np.zeros(3, dtype=bool), x, 1.0) + apply("where", x[0] < 0, x, np.nan), [[0], [1], [2]], []),
     ],
 )
 def test_structure_is_seen_element_by_element(formula, elements, free):
     x, look = looked()
-    reach = look.depends(value(formula(x)))
-    assert [np.flatnonzero(row[:-1]).tolist() for row in reach] == elements and reach[:, -1].tolist() == free
+    assert [np.flatnonzero(row).tolist() for row in look.depends(value(formula(x)))] == elements
+    assert [node.name for node, _ in look.free] == free
 
 
 def test_slopes_of_kinked_formulas_are_compared_too():
-    """One kink twice has one slope; two kinks have two."""
+    """One kink or jump twice has one slope; two have two."""
     x, look = looked()
-    kink = np.maximum(x[0], x[1]) * np.where(x[2] > 1, x[0], 2.0)
-    twice, other = jvp(3.0 * kink, x, x) - 3.0 * jvp(kink, x, x), jvp(abs(x[0]) - abs(2.0 * x[0]) / 2.0, x, x)
+    kink = np.maximum(x[0], x[1]) * np.where(x[2] > 1, x[0], np.arctan(1 / x[1]))
+    twice, other = look.along(3.0 * kink, x) - 3.0 * look.along(kink, x), look.along(abs(x[0]) - abs(2.0 * x[0]) / 2.0, x)
     assert look.vanishes(twice) and not look.vanishes(other)
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        lambda x: np.where(x[0] > 1e9, 1.0, 2.0) * x[1],
+        lambda x: np.sign(x[0]) + np.floor(x[1]),
+        lambda x: np.arctan(x[0]) + np.arctan(1 / x[0]),
+        lambda x: np.sqrt(x[0] ** 2) / x[0],
+    ],
+)
+def test_a_jump_has_a_slope_in_the_directions_of_what_it_depends_on(formula):
+    x, look = looked()
+    out = value(formula(x))
+    for i, unit in enumerate(np.eye(3)):
+        assert bool(look.vanishes(look.along(out, value(unit)))) != bool(look.depends(out)[i])
 
 
 def test_too_large_a_formula_is_refused():

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from sdetools.graph.derivatives import jvp, vjp
+from sdetools.graph.derivatives import vjp
 from sdetools.graph.errors import TooLong, TracingError
 from sdetools.graph.identities import Examination
 from sdetools.graph.value import Trace, Value, order, value
@@ -133,15 +133,13 @@ def _proven(sde: Any, rows: int, at: Any) -> tuple[str, tuple[str, ...]]:
     return ("scalar" if sde.noise_dim == 1 else "general"), CLASSES
 
 
-def _decided(b: Value, y: Value, clock: Sequence[Value], points: np.ndarray) -> tuple[str, tuple[str, ...]]:
+def _decided(b: Value, y: Value, points: np.ndarray) -> tuple[str, tuple[str, ...]]:
     """The same from b(y), `(coordinates, motions)`: a slope in a random direction v is asked for all, two random motions for all pairs."""
-    (n, q), rng = b.shape, np.random.default_rng(20240606)
+    (n, q), look = b.shape, Examination(y, points)
     v, w, z = (y.home.input(name, (size,)) for name, size in (("v", n), ("w", q), ("z", q)))
-    drawn = {x: rng.standard_normal((x.size, points.shape[1])) for x in (v, w, z)}
-    look = Examination({y: points, **drawn, **{s: rng.uniform(0.2, 2.0, points.shape[1]) for s in clock}}, y)
-    reach, kinked = np.split(look.depends(b), [n], axis=-1)
-    moves = reach & (kinked | ~look.vanishes(jvp(b, y, v))[..., None])
-    open_to = ("commutative",) if kinked.any() else ()
+    moves = look.depends(b)
+    open_to = ("commutative",) if look.free else ()
+    moves = moves & ~look.vanishes(look.along(b, v))[..., None]
     if not moves.any():
         return "additive", ()
     if q == 1:
@@ -151,28 +149,28 @@ def _decided(b: Value, y: Value, clock: Sequence[Value], points: np.ndarray) -> 
         others = moves[own, own] & apart  # of which b_ii depends
         if others.any():
             d = b.reshape(-1)[:: n + 1]
-            slopes = jvp(d, y, v) - v * stack([vjp(d[i], y)[i] for i in own])  # of b_ii, along the others
-            others &= kinked[own, own] | ~look.vanishes(slopes)[:, None]
+            slopes = look.along(d, v) - v * stack([vjp(d[i], y)[i] for i in own])  # of b_ii, along the others
+            others &= ~look.vanishes(slopes)[:, None]
         if not others.any():
             return "diagonal", open_to
     f, g = b @ w, b @ z
-    if look.vanishes(jvp(g, y, f) - jvp(f, y, g)).all():  # the sum of w_j z_k ((b_j . grad) b_k - (b_k . grad) b_j)
+    if look.vanishes(look.along(g, f) - look.along(f, g)).all():  # the sum of w_j z_k ((b_j . grad) b_k - (b_k . grad) b_j)
         return "commutative", ()
     return "general", open_to
 
 
-def _entries(sde: Any, rows: int) -> tuple[Value, Value, list[Value]] | None:
-    """b(y) as a graph, the Jacobian in u of the product b(y) u; with y and the numbers that move with time. None where that cannot be traced."""
+def _entries(sde: Any, rows: int) -> tuple[Value, Value] | None:
+    """b(y) as a graph, the Jacobian in u of the product b(y) u, and y; None where that cannot be traced."""
     trace = Trace()
     y, u = trace.input("y", (rows,)), trace.input("u", (sde.noise_dim,))
-    clock = [trace.input(f"s{i}") for i in range(sde.signals)]
+    clock = [trace.uniform(f"s{i}") for i in range(sde.signals)]
     try:
         with np.errstate(all="ignore"):
             product = value(sde.diffusion(y, list(u), None, clock))
             b = stack([vjp(product[i], u) for i in range(rows)])
     except Exception:  # the user's own code, with what it was not made for
         return None
-    return None if any(node is u for node in order([b])) else (b, y, clock)
+    return None if any(node is u for node in order([b])) else (b, y)
 
 
 def _signals(sde: Any) -> Sequence[Any]:
