@@ -36,6 +36,7 @@ MOST = 1 << 23
 ENTIRE = {"exp", "expm1", "sin", "cos", "sinh", "cosh", "tanh"}
 """Functions that are analytic on the whole line, and have one value on the complex plane."""
 KINKS = {"absolute", "maximum", "minimum"}
+"""Operations that have a kink, but no jump."""
 ROOTS = {"sqrt", "log", "log1p", "arcsin", "arccos", "power"}
 """Functions of several values, on a domain with an edge."""
 
@@ -171,9 +172,8 @@ class Examination:
         sizes, zero = np.abs(values), np.zeros((*node.shape, 1), dtype=bool)
         if name in ("add", "subtract"):
             sizes, zero = a.sizes + b.sizes, a.zero & b.zero
-            least = (
-                np.minimum(*(np.inf if n.op == "const" else s.least for n, s in zip(node.args, args))) + 0 * sizes
-            )  # numbers do not hide
+            terms = [np.inf if n.op == "const" else s.least for n, s in zip(node.args, args)]  # what a number adds hides nothing
+            least = np.minimum(*terms) + 0 * sizes
         elif name == "negative":
             sizes, least, zero = a.sizes, a.least, a.zero
         elif name == "multiply":
@@ -215,14 +215,10 @@ def _facts(node: Value, args: list[Seen]) -> tuple[bool, bool, int | None]:
         return affine and any(numbers), whole, max(both, 1) if node.args[0] is node.args[1] else both
     if name == "divide":
         return affine and numbers[1], whole and (b.sign == 2 or numbers[1]), both
-    if name in ENTIRE:
-        return False, whole, 2 if name in ("exp", "cosh") else 0
-    if name == "tan":
-        return False, False, 0
-    if name == "arctan" and whole:
-        return False, True, 0
-    if name == "power" and numbers[1] and (node.args[1].extra % 2 == 0).all() and (node.args[1].extra > 0).all():
-        return False, whole, 1
+    if name in ENTIRE or name == "tan" or (name == "arctan" and whole):
+        return False, whole and name != "tan", 2 if name in ("exp", "cosh") else 0
+    if name == "power" and numbers[1] and (node.args[1].extra % 1 == 0).all() and (node.args[1].extra > 0).all():
+        return False, whole, a.sign
     if name in ROOTS and (a.affine or (a.whole and a.sign == 2 and not name.startswith("arc"))):
         return False, whole, 2 if name in ("sqrt", "power") else 0
     return False, False, None

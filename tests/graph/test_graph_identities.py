@@ -42,6 +42,7 @@ IDENTITIES = {
     "log1p": lambda x: np.log1p(x[0]) - np.log(1.0 + x[0]),
     "a power": lambda x: x[0] ** 1.3 * x[0] ** 0.7 - x[0] * x[0],
     "a large power": lambda x: x[0] ** 40 - (x[0] ** 20) ** 2,
+    "an odd power": lambda x: (x[0] - x[1]) ** 41 + (x[1] - x[0]) ** 41,
     "a root of what is positive": lambda x: np.sqrt(1 + x[0] ** 2) ** 2 - 1 - x[0] ** 2,
     "a logarithm of what is positive": lambda x: np.log((1 + np.exp(x[0])) ** 2) - 2 * np.log(1 + np.exp(x[0])),
     "arcsin": lambda x: np.arcsin(x[0] / 8) + np.arccos(x[0] / 8) - np.pi / 2,
@@ -52,6 +53,7 @@ IDENTITIES = {
     "one branch": lambda x: np.where(x[0] > 0, x[1], x[1]) - x[1],
     "a domain": lambda x: np.where(x[0] > 0, x[1] * 0.0, np.nan) + np.where(x[1] > 2, np.nan, 0.0),
     "a choice of numbers": lambda x: np.where(x[0] > x[1], 2.0, 3.0) * x[2] - np.where(x[0] > x[1], 2.0 * x[2], 3.0 * x[2]),
+    "both branches": lambda x: np.where(x[0] > 1, x[1], x[2]) + np.where(x[0] > 1, x[2], x[1]) - x[1] - x[2],
     "one kink": lambda x: (abs(x[0]) + x[1]) * (abs(x[0]) - x[1]) - abs(x[0]) * abs(x[0]) + x[1] ** 2,
     "one maximum": lambda x: np.maximum(x[0], x[1]) * x[2] - x[2] * np.maximum(x[0], x[1]),
     "the largest": lambda x: np.max(x) * 2.0 - np.max(x) - np.max(x),
@@ -77,6 +79,11 @@ def test_an_identity_is_proven_and_its_neighbour_is_not(name):
         lambda x: np.arctan(x[0] - 1e9) + np.arctan(1 / (x[0] - 1e9)) + np.pi / 2,
         lambda x: np.exp(-((x[0] - 50.0) ** 2)),  # 0 by underflow nearly everywhere
         lambda x: (x[1] + np.exp(-((x[0] - 50.0) ** 2))) - x[1],  # lost beside x1
+        lambda x: (x[1] + np.exp(-((x[0] - 50.0) ** 2))) / x[2] - x[1] / x[2],
+        lambda x: x[2] / (x[1] + np.exp(-((x[0] - 50.0) ** 2))) - x[2] / x[1],
+        lambda x: np.where(x[2] > 0, x[1], x[1] + np.exp(-((x[0] - 50.0) ** 2))) - x[1],
+        lambda x: np.sum(np.stack([x[1], np.exp(-((x[0] - 50.0) ** 2)), -x[1]])),
+        lambda x: np.ones((1, 3)) @ np.stack([x[1], np.exp(-((x[0] - 50.0) ** 2)), -x[1]]),
         lambda x: np.sin(x[1] + 1e-14 * x[0] ** 2) - np.sin(x[1]),
     ],
 )

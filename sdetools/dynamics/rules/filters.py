@@ -77,6 +77,7 @@ class QHM(LinearFilter):
     parts = ("x", "m")
     coefficients = ("eta", "beta", "nu")
     formula = r"m_{k+1} = \beta_k m_k + (1 - \beta_k) g_k, \quad x_{k+1} = x_k - \eta_k ((1 - \nu) g_k + \nu m_{k+1})"
+    memory, fading = Nesterov.memory, Nesterov.fading
 
     def __init__(
         self, oracle: NoisyOracle, plan: Plan, nu: float = 0.7, momentum: Any = None, step_time: float | None = None
@@ -90,12 +91,6 @@ class QHM(LinearFilter):
         g = oracle(x)
         m = beta * m + (1 - beta) * g
         return x - eta * ((1 - nu) * g + nu * m), m
-
-    def memory(self, steps: int) -> np.ndarray:
-        return self._held(steps)
-
-    def fading(self, steps: int) -> np.ndarray:
-        return self.plan.betas(steps)
 
 
 class PrimalAveraging(LinearFilter):

@@ -97,6 +97,7 @@ class HeavyBall(Dynamics):
     parts = ("x", "m")
     coefficients = ("gamma", "beta")
     formula = r"m_{k+1} = \beta m_k + g_k, \quad x_{k+1} = x_k - \gamma m_{k+1}"
+    memory, fading = SGDM.memory, SGDM.fading
 
     def __init__(self, oracle: NoisyOracle, gamma: Any, beta: Any, momentum: Any = None, step_time: float | None = None) -> None:
         if np.ndim(gamma) == 0:
@@ -115,12 +116,6 @@ class HeavyBall(Dynamics):
 
     def coefficient_values(self, steps: int) -> np.ndarray:
         return np.column_stack([self.plan.etas(steps), self.plan.betas(steps)])
-
-    def memory(self, steps: int) -> np.ndarray:
-        return self.plan.memory(steps)
-
-    def fading(self, steps: int) -> np.ndarray:
-        return self.plan.betas(steps)
 
     def averaged(self) -> Plan:
         r"""The memoryless plan: sum_{s>=k} gamma_s prod_{t=k+1..s} beta_t (gamma / (1 - beta) when both are constant)."""
