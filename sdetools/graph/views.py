@@ -55,13 +55,14 @@ def view(x: Value, shape: Sequence[int], strides: Sequence[int], start: int = 0,
             return at_places(x.args[0], np.where(outer < 0, -1, places[outer]))
     if x.op == "join" and prod(shape):
         at = extra.places(shape) if table is not None or prod(shape) <= SMALL else _ends(extra, shape)
-        begin = 0
-        for part in x.args:
-            if begin <= at.min() and at.max() < begin + part.size:
-                if table is None:
-                    return view(part, shape, strides, start - begin)
-                return at_places(part, extra.places(shape) - begin)
-            begin += part.size
+        low, high = at.min(), at.max()
+        i = int(np.searchsorted(x.extra, low, side="right"))
+        if low >= 0 and high < x.extra[i]:
+            part = x.args[i]
+            begin = int(x.extra[i]) - part.size
+            if table is None:
+                return view(part, shape, strides, start - begin)
+            return at_places(part, extra.places(shape) - begin)
     return trace_of((x,)).node("view", "", (x,), shape, extra, extra, x.boolean)  # type: ignore[union-attr]
 
 
@@ -182,7 +183,7 @@ def join(parts: Sequence[Any], axis: int = 0) -> Value:
     if whole is not None:
         return whole
     shape = (sum(p.shape[0] for p in parts), *parts[0].shape[1:])
-    return trace.node("join", "", parts, shape, boolean=all(p.boolean for p in parts))
+    return trace.node("join", "", parts, shape, np.cumsum([p.size for p in parts]), boolean=all(p.boolean for p in parts))
 
 
 def _same_source(parts: tuple[Value, ...]) -> Value | None:
