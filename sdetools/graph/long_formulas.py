@@ -40,8 +40,7 @@ class LongFormulas(Elements):
             return None
         made = programs.Elements()
         leaves = _Leaves(self, made)
-        walk = programs.Walk(made, leaves)
-        walk.measure([v for _, v in stores])
+        walk = programs.Walk(made, leaves, [v for _, v in stores])
         try:
             wanted = [(row + at, walk.element(v, at)) for row, v in stores for at in range(v.size)]
         except _NoProgram:
@@ -50,7 +49,7 @@ class LongFormulas(Elements):
         if not always and self.tables.straight + cost <= self.BUDGET and made.deepest <= DEEPEST:
             self.tables.straight += cost
             return None
-        return self._run(programs.program(made, wanted, self.rows, leaves.count), leaves)
+        return self._run(programs.Program(made, wanted, self.rows, leaves.count), leaves)
 
     def _run(self, program: programs.Program, leaves: _Leaves) -> list[str]:
         """The lines that fill the tables of a program and call it."""

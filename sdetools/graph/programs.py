@@ -7,8 +7,10 @@ operand first, and lie in scratch rows until their last reader: a chain of any l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from bisect import bisect
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import accumulate
 from typing import Any
 
@@ -16,20 +18,27 @@ import numpy as np
 
 from sdetools.graph.value import Value, order
 
-CODES = (
-    *("copy", "fill", "add", "add_s", "subtract", "subtract_s", "s_subtract", "multiply", "multiply_s", "divide", "divide_s"),
-    *("s_divide", "multiply_add", "multiply_add_s", "negative", "absolute", "sqrt", "floor", "sign", "maximum", "maximum_s"),
-    *("minimum", "minimum_s", "less", "less_s", "s_less", "less_equal", "less_equal_s", "s_less_equal", "equal", "equal_s"),
-    *("not_equal", "not_equal_s", "logical_and", "logical_or", "logical_not", "where"),
-)
-"""Operations on rows; in the place of an operand with an `s` stands one number of all lanes."""
+FORMULAS = {
+    "copy": "a", "add": "a + b", "subtract": "a - b", "multiply": "a * b", "divide": "a / b", "multiply_add": "a * b + c",
+    "negative": "-a", "absolute": "math.fabs(a)", "sqrt": "math.sqrt(a)", "floor": "lane.vfloor(a)", "sign": "lane.vsign(a)",
+    "maximum": "lane.vmaximum(a, b)", "minimum": "lane.vminimum(a, b)",
+    "less": "one if a < b else zero", "less_equal": "one if a <= b else zero",
+    "equal": "one if a == b else zero", "not_equal": "one if a != b else zero",
+    "logical_and": "one if (a != zero) & (b != zero) else zero", "logical_or": "one if (a != zero) | (b != zero) else zero",
+    "logical_not": "one if a == zero else zero", "where": "b if a != zero else c",
+}  # fmt: skip
+"""Operations on rows a, b and c."""
+NUMBER_FIRST = ("copy", "subtract", "divide", "less", "less_equal")
+NUMBER_SECOND = (*NUMBER_FIRST[1:], "add", "multiply", "multiply_add", "maximum", "minimum", "equal", "not_equal")
+"""Those that take one number of all lanes in the place of a row too: `s_subtract` is a number less a row."""
+CODES = (*FORMULAS, *(f"s_{name}" for name in NUMBER_FIRST), *(f"{name}_s" for name in NUMBER_SECOND))
 CODE = {name: n for n, name in enumerate(CODES)}
 FUNCTIONS, BASE = 64, 40
 """The first number of a function of rows; the bits of a place below its base."""
 ROWS, NUMBERS, DRAWS = 0, 1, 2
 """Bases: rows of scratch and state, numbers that are known, draws. Those of draws that move from step to step come after."""
 SWAPPED = {"greater": "less", "greater_equal": "less_equal"}
-SYMMETRIC = ("add", "multiply", "equal", "not_equal")
+SYMMETRIC = ("add", "multiply", "multiply_add", "equal", "not_equal")
 KNOWN = ("map", "view", "join", "reduce", "contract", "const")
 
 
@@ -74,118 +83,80 @@ class Elements:
 class Walk:
     """Elements of values; `leaf(v)` gives for a value that exists already the element of each of its numbers, or None."""
 
-    def __init__(self, made: Elements, leaf: Callable[[Value], Callable[[int], int] | None]) -> None:
-        self.made, self.leaf = made, leaf
-        self.found: dict[Any, dict[int, int]] = {}
-        self.leaves: dict[Any, Callable[[int], int] | None] = {}
+    def __init__(self, made: Elements, leaf: Callable[[Value], Callable[[int], int] | None], values: Sequence[Value]) -> None:
+        self.made, self.leaf = made, cache(leaf)
+        self.found: dict[tuple[Any, int], int] = {}
         self.depth: dict[Any, int] = {}
-        self.tables: dict[Any, Any] = {}
-        self.partial: dict[Any, tuple[int, int]] = {}
-
-    def measure(self, values: Sequence[Value]) -> None:
+        self.tables: dict[Any, list[Any]] = {}
         for n in order(values):
             self.depth[n.key] = 1 + max((self.depth[a.key] for a in n.args), default=0)
 
     def element(self, v: Value, flat: int) -> int:
         """The element of number `flat` of a value, after all that it needs."""
-        todo = [(v, flat)]
+        todo, found = [((v.key, flat), self._made(v, flat))], None
         while todo:
-            node, at = todo[-1]
-            own = self.found.setdefault(node.key, {})
-            if at in own:
-                todo.pop()
-                continue
-            found = self._one(node, at)
-            if isinstance(found, int):
-                own[at] = found
+            own, making = todo[-1]
+            try:
+                node, at = making.send(found)
+            except StopIteration as end:
+                found = self.found[own] = end.value
                 todo.pop()
             else:
-                todo += found
-        return self.found[v.key][flat]
+                found = self.found.get((node.key, at))
+                if found is None:
+                    todo.append(((node.key, at), self._made(node, at)))
+        assert found is not None
+        return found
 
-    def _one(self, v: Value, at: int) -> int | list[tuple[Value, int]]:
-        """An element, or what it waits for."""
-        if v.key not in self.leaves:
-            self.leaves[v.key] = self.leaf(v)
-        leaf = self.leaves[v.key]
+    def _made(self, v: Value, at: int) -> Generator[tuple[Value, int], int, int]:
+        """An element; what it waits for is asked for by (value, number). Of a sum one term after another is, so that none waits."""
+        made, leaf = self.made, self.leaf(v)
         if leaf is not None:
             return leaf(at)
         if v.op == "const":
-            return self.made.number(float(v.extra.flat[at]))
-        if v.op == "reduce":
-            return self._sum(v, at, [(v.args[0], k) for k in self._table(v)[at]], [])
-        if v.op == "contract":
-            a, x = v.args
-            columns = x.size // x.shape[0]
-            row, column = divmod(at, columns)
-            used = np.flatnonzero(a.extra[row]).tolist()
-            return self._sum(v, at, [(x, k * columns + column) for k in used], a.extra[row, used].tolist())
-        needed = self._needed(v, at)
-        if needed is None:
-            return self.made.number(0.0)
-        found = [self.found.get(a.key, {}).get(k) for a, k in needed]
-        if None in found:
-            return sorted((n for n, f in zip(needed, found) if f is None), key=lambda n: self.depth.get(n[0].key, 0))
-        return self.made.operation(v.name, *found) if v.op == "map" else found[0]  # type: ignore[arg-type, return-value]
-
-    def _needed(self, v: Value, at: int) -> list[tuple[Value, int]] | None:
-        """What an element of a map, a view or a join is made of; None for a zero."""
+            return made.number(float(v.extra.flat[at]))
         if v.op == "map":
-            return [(a, at if a.shape == v.shape else 0 if a.size == 1 else self._spread(a, v)[at]) for a in v.args]
-        if v.op == "view":
-            place = self._table(v)[at]
-            return None if place < 0 else [(v.args[0], place)]
-        ends = self._table(v)
-        part = int(np.searchsorted(ends, at, side="right"))
-        return [(v.args[part], at - (int(ends[part - 1]) if part else 0))]
-
-    def _sum(self, v: Value, at: int, terms: list[tuple[Value, int]], factors: list[float]) -> Any:
-        """A sum (product, maximum) from its first term on; one term after another is asked for, so that none waits."""
-        done, total = self.partial.get((v.key, at), (0, -1))
-        while done < len(terms):
-            a, k = terms[done]
-            term = self.found.get(a.key, {}).get(k)
-            if term is None:
-                self.partial[v.key, at] = done, total
-                return [(a, k)]
-            if factors:
-                term = self.made.operation("multiply", term, self.made.number(factors[done]))
-            total = term if total < 0 else self.made.operation(v.name if v.op == "reduce" else "add", total, term)
-            done += 1
-        return total if total >= 0 else self.made.number(1.0 if v.name == "multiply" else 0.0)
-
-    def _spread(self, a: Value, v: Value) -> list[int]:
-        key = (a.shape, v.shape)
-        if key not in self.tables:
-            self.tables[key] = np.broadcast_to(np.arange(a.size).reshape(a.shape), v.shape).ravel().tolist()
-        return self.tables[key]  # type: ignore[no-any-return]
-
-    def _table(self, v: Value) -> Any:
-        if v.key not in self.tables:
-            if v.op == "view":
-                self.tables[v.key] = v.extra.places(v.shape).ravel().tolist()
-            elif v.op == "join":
-                self.tables[v.key] = list(accumulate(a.size for a in v.args))
+            args = [-1] * len(v.args)
+            for _, n in sorted([(self.depth[a.key], n) for n, a in enumerate(v.args)], reverse=True):
+                a = v.args[n]
+                args[n] = yield a, at if a.shape == v.shape else 0 if a.size == 1 else self._table(a, v)[at]
+            return made.operation(v.name, *args)
+        if v.op in ("reduce", "contract"):
+            x = v.args[-1]
+            if v.op == "reduce":
+                name, places, factors = v.name, self._table(x, v)[at], ()
             else:
-                x = v.args[0]
-                kept = [a for a in range(x.ndim) if a not in v.extra]
-                places = np.arange(x.size).reshape(x.shape).transpose(*kept, *v.extra)
-                self.tables[v.key] = places.reshape(v.size, x.size // v.size).tolist()
-        return self.tables[v.key]
+                row, column = divmod(at, x.size // x.shape[0])
+                used = np.flatnonzero(v.args[0].extra[row])
+                name, places, factors = "add", used * (x.size // x.shape[0]) + column, v.args[0].extra[row, used].tolist()
+            total = None
+            for n, place in enumerate(places):
+                term = yield x, int(place)
+                term = made.operation("multiply", term, made.number(factors[n])) if factors else term
+                total = term if total is None else made.operation(name, total, term)
+            return total if total is not None else made.number(1.0 if name == "multiply" else 0.0)
+        if v.op == "join":
+            ends = self._table(v, v)
+            part = bisect(ends, at)
+            return (yield v.args[part], at - (ends[part - 1] if part else 0))
+        place = self._table(v.args[0], v)[at]
+        return made.number(0.0) if place < 0 else (yield v.args[0], place)
 
-
-@dataclass
-class Program:
-    """Instructions (operation, result, three operands) of all lanes and of single numbers; places are (base, first, number).
-
-    `functions` are the names of functions of rows, of number FUNCTIONS on; `rows` and `numbers` are those of scratch.
-    """
-
-    lanes: list[tuple[Any, ...]]
-    single: list[tuple[Any, ...]]
-    rows: int
-    numbers: int
-    constants: np.ndarray
+    def _table(self, a: Value, v: Value) -> list[Any]:
+        """Which numbers of an argument those of a value are made of; of a join, where its parts end."""
+        key = (a.shape, v.shape) if v.op == "map" else v.key
+        if key not in self.tables:
+            numbers = np.arange(a.size).reshape(a.shape)
+            if v.op == "map":
+                self.tables[key] = np.broadcast_to(numbers, v.shape).ravel().tolist()
+            elif v.op == "view":
+                self.tables[key] = v.extra.places(v.shape).ravel().tolist()
+            elif v.op == "join":
+                self.tables[key] = list(accumulate(part.size for part in v.args))
+            else:
+                kept = [n for n in range(a.ndim) if n not in v.extra]
+                self.tables[key] = numbers.transpose(*kept, *v.extra).reshape(v.size, -1).tolist()
+        return self.tables[key]
 
 
 def fused(made: Elements, wanted: set[int]) -> None:
@@ -211,110 +182,85 @@ def fused(made: Elements, wanted: set[int]) -> None:
                 break
 
 
-def program(made: Elements, stores: Sequence[tuple[int, int]], free: int, numbers: int) -> Program:
-    """The instructions that make elements and put them into rows, `(row, element)`; scratch begins at row `free` and at number `numbers`."""
-    fused(made, {e for _, e in stores})
-    return _Lowering(made, stores, free, numbers).made_program()
+class Program:
+    """The instructions that make elements and put them into rows, `(row, element)`: `lanes` of all lanes, `single` of single numbers.
 
+    One is (operation, place of the result, places of operands), a place (base, first, number). Scratch takes `rows` rows from `free` on, and
+    the numbers from `numbers` on, which then says where they end. `constants` are the known numbers.
+    """
 
-class _Lowering:
     def __init__(self, made: Elements, stores: Sequence[tuple[int, int]], free: int, numbers: int) -> None:
-        self.made, self.stores, self.free, self.rows, self.numbers = made, stores, free, 0, numbers
-        self.empty: list[int] = []
-        self.place: list[Any] = [None] * len(made.names)
-        self.constants: dict[bytes, int] = {}
+        fused(made, {e for _, e in stores})
+        self.free, self.rows, self.numbers = free, 0, numbers
         self.lanes: list[tuple[Any, ...]] = []
         self.single: list[tuple[Any, ...]] = []
-        self.last = [-1] * len(made.names)
-        """Of each element the last one that reads it."""
-        self.read: dict[int, int] = {}
-        """Of each row of the state the last element that reads it."""
+        self.empty: list[int] = []
+        self.place: dict[int, tuple[int, int, bool]] = {}
+        last: dict[int, int] = {}
         for e, (name, args) in enumerate(zip(made.names, made.args)):
-            for a in args if name is not None else ():
-                self.last[a] = e
-                if made.names[a] is None and made.args[a][0] == ROWS and not made.alike[a]:
-                    self.read[made.args[a][1]] = e
-        end = len(made.names)
-        for _, e in stores:
-            self.last[e] = end
-            if made.names[e] is None and made.args[e][0] == ROWS and not made.alike[e]:
-                self.read[made.args[e][1]] = end
-
-    def take(self) -> int:
-        if self.empty:
-            return self.empty.pop()
-        self.rows += 1
-        return self.free + self.rows - 1
-
-    def made_program(self) -> Program:
-        made, targets = self.made, {row for row, _ in self.stores}
+            last |= dict.fromkeys(args, e) if name is not None else {}
+        last |= dict.fromkeys((e for _, e in stores), len(made.names))
+        read = {made.args[e][1]: end for e, end in last.items() if made.names[e] is None and made.args[e][::2] == (ROWS, False)}
         direct: dict[int, int] = {}
-        for row, e in self.stores:  # what nobody reads any more is overwritten at once
-            if made.names[e] is not None and not made.alike[e] and e not in direct and self.read.get(row, -1) < e:
+        for row, e in stores:  # what nobody reads any more is overwritten at once
+            if made.names[e] is not None and not made.alike[e] and e not in direct and read.get(row, -1) < e:
                 direct[e] = row
-        held: dict[int, int] = {}
+        constants: dict[bytes, int] = {}
         for e, (name, args) in enumerate(zip(made.names, made.args)):
             if name is None:
-                base, first, _ = args
-                if base == NUMBERS:
-                    first = self.constants.setdefault(first, len(self.constants))
-                self.place[e] = (base, first, made.alike[e])
+                base, first, alike = args
+                self.place[e] = base, constants.setdefault(first, len(constants)) if base == NUMBERS else first, alike
+            elif made.alike[e]:
+                self.place[e] = ROWS, self.numbers, True
+                self.numbers += 1
+                self.single.append((name, self.place[e], [self.place[a] for a in args]))
             elif name != "gone":
-                self._operation(e, name, args, direct.get(e), held)
-        copies = []
-        for row, e in self.stores:
+                self._operation(e, name, args, direct.get(e))
+                for a in set(args):
+                    if last[a] == e and a not in direct and made.names[a] is not None and not made.alike[a]:
+                        self.empty.append(self.place[a][1])
+        self.constants = np.array([np.frombuffer(bits)[0] for bits in constants] or [0.0])
+        copies, targets = [], {row for row, _ in stores}
+        for row, e in stores:
             if direct.get(e) == row:
                 continue
             place = self.place[e]
             if place[0] == ROWS and not place[2] and place[1] in targets:  # it may be overwritten before it is copied
-                kept = (ROWS, self.take(), False)
-                self._write("copy", kept, [place])
-                place = kept
-            copies.append(("fill" if place[2] else "copy", (ROWS, row, False), [place]))
-        for copy in copies:
-            self._write(*copy)
-        constants = np.array([np.frombuffer(bits)[0] for bits in self.constants] or [0.0])
-        return Program(self.lanes, self.single, self.rows, self.numbers, constants)
+                place = self._copied(place)
+            copies.append(("s_copy" if place[2] else "copy", (ROWS, row, False), [place]))
+        self.lanes += copies
 
-    def _operation(self, e: int, name: str, args: tuple[int, ...], row: int | None, held: dict[int, int]) -> None:
-        alike = self.made.alike[e]
-        if alike:
-            self.place[e] = (ROWS, self.numbers, True)
-            self.numbers += 1
-            self.single.append((name, self.place[e], [self.place[a] for a in args]))
-            return
+    def _row(self) -> tuple[int, int, bool]:
+        """A row of scratch."""
+        self.rows += not self.empty
+        return ROWS, self.empty.pop() if self.empty else self.free + self.rows - 1, False
+
+    def _copied(self, place: tuple[int, int, bool]) -> tuple[int, int, bool]:
+        """A row that holds what lies at a place, all the same number if that is one."""
+        row = self._row()
+        self.lanes.append(("s_copy" if place[2] else "copy", row, [place]))
+        return row
+
+    def _operation(self, e: int, name: str, args: Sequence[int], row: int | None) -> None:
         places, filled = [self.place[a] for a in args], []
-        numbers = [p[2] for p in places]
-        if any(numbers):
-            variant = self._variant(name, numbers)
-            if variant is None and name in (*SYMMETRIC, "multiply_add"):
-                places[:2], numbers[:2] = places[1::-1], numbers[1::-1]
-                variant = self._variant(name, numbers)
-            if variant is None:
-                for i, p in enumerate(places):
-                    if p[2]:
-                        places[i] = (ROWS, self.take(), False)
-                        filled.append(places[i][1])
-                        self._write("fill", places[i], [p])
-            name = variant or name
-        own = (ROWS, self.take() if row is None else row, False)
-        if row is None:
-            held[e] = own[1]
-        self.place[e] = own
-        self._write(name, own, places)
+        code = coded(name, places)
+        if code not in CODE and name in SYMMETRIC:
+            places[:2] = places[1::-1]
+            code = coded(name, places)
+        if code not in CODE:
+            numbers = [i for i, place in enumerate(places) if place[2]]
+            for i in numbers:
+                places[i] = self._copied(places[i])
+            filled, code = [places[i][1] for i in numbers], name
+        self.place[e] = self._row() if row is None else (ROWS, row, False)
+        self.lanes.append((code, self.place[e], places))
         self.empty += filled
-        for a in set(args):
-            if self.last[a] == e and a in held:
-                self.empty.append(held.pop(a))
 
-    @staticmethod
-    def _variant(name: str, numbers: list[bool]) -> str | None:
-        """The operation with numbers of all lanes in the places of these operands."""
-        made = {(False, True): f"{name}_s", (True, False): f"s_{name}", (False, True, False): f"{name}_s"}.get(tuple(numbers))
-        return made if made in CODE else None
 
-    def _write(self, name: str, target: Any, places: Any) -> None:
-        self.lanes.append((name, target, places))
+def coded(name: str, places: Sequence[tuple[int, int, bool]]) -> str:
+    """The name among `CODES` of an operation on rows, and numbers of all lanes."""
+    numbers = [i for i, place in enumerate(places) if place[2]]
+    return {(): name, (0,): f"s_{name}", (1,): f"{name}_s"}.get(tuple(numbers), "")
 
 
 def encoded(instructions: Sequence[tuple[Any, ...]], address: Callable[[Any], int], function: Callable[[str], int]) -> np.ndarray:

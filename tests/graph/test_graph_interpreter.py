@@ -94,7 +94,7 @@ def test_both_types_have_all_operations(dtype):
     given_[0] = np.abs(given_[0])
     (a, b, c), size = given_, given_.itemsize
     plain_ = {
-        "copy": a, "fill": a[0], "negative": -a, "absolute": a, "sqrt": np.sqrt(a), "floor": np.floor(a), "sign": np.sign(a),
+        "copy": a, "s_copy": a[0], "negative": -a, "absolute": a, "sqrt": np.sqrt(a), "floor": np.floor(a), "sign": np.sign(a),
         "logical_and": (a != 0) & (b != 0), "logical_or": (a != 0) | (b != 0), "logical_not": a == 0, "where": np.where(a != 0, b, c),
         "multiply_add": a * b + c, "multiply_add_s": a * b[0] + c, "s_subtract": a[0] - b, "s_divide": a[0] / b, "s_less": a[0] < b,
         "s_less_equal": a[0] <= b,
@@ -156,9 +156,8 @@ def test_a_sum_holds_one_term_at_a_time():
     x = trace.input("x", (500,))
     elements, total = programs.Elements(), np.sum(np.exp(x) * x[::-1])
     own = lambda at: elements.add(None, (programs.ROWS, at, False), False)  # noqa: E731
-    walk = programs.Walk(elements, lambda v: own if v is x else None)
-    walk.measure([total])
-    assert programs.program(elements, [(500, walk.element(total, 0))], 501, 0).rows <= 4
+    walk = programs.Walk(elements, lambda v: own if v is x else None, [total])
+    assert programs.Program(elements, [(500, walk.element(total, 0))], 501, 0).rows <= 4
 
 
 def long_formula(x: Any, operations: int) -> Any:
