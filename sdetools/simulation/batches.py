@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from sdetools.simulation.chunks import ChunkResult, Task
-from sdetools.simulation.program import NEVER
+from sdetools.simulation.program import NEVER, Program
 from sdetools.simulation.records import LEAF, Columns, Trees, leaf_counts, of_leaves
 
 LOOK = 64
@@ -58,18 +58,31 @@ class Arrays:
     def numpy(self, a: Any) -> np.ndarray:
         return np.asarray(a if self.torch is None else a.cpu())
 
-    def moments(self, columns: Columns, values: Sequence[Any], paths: int) -> np.ndarray:
-        """Moments of the leaves, `(leaves, statistics)`, in double precision, of h, or of h(x), h(z) and the control."""
-        counts = leaf_counts(paths)
-        rows = self.zeros((len(columns.means), len(counts) * LEAF))
-        names = ("x", "z", "c") if len(values) == 3 else columns.means
-        for name, value in zip(names, values):
-            rows[columns.means.index(name), :paths] = value
-        if len(values) == 3:
-            x, z, d = (columns.means.index(name) for name in "xzd")
-            rows[d] = rows[x] - rows[z]
-        found = of_leaves(columns, rows.reshape(len(rows), len(counts), LEAF), self.put(counts))
-        return np.stack([self.numpy(f) for f in found], axis=-1)
+    def moments(self, columns: Columns, rows: Sequence[Any], paths: int) -> np.ndarray:
+        """Moments of the leaves, `(leaves, quantities, statistics)`, in double precision, from rows h, or h(x), h(z) and the control, of each
+        quantity."""
+        counts, given, out = leaf_counts(paths), [name for name in columns.means if name != "d"], []
+        for at in range(0, len(rows), len(given)):
+            own = self.zeros((len(columns.means), len(counts) * LEAF))
+            for name, row in zip(given, rows[at:]):
+                own[columns.means.index(name), :paths] = row
+            if "d" in columns.means:
+                x, z, d = map(columns.means.index, "xzd")
+                own[d] = own[x] - own[z]
+            found = of_leaves(columns, own.reshape(len(own), len(counts), LEAF), self.put(counts))
+            out.append(np.stack([self.numpy(f) for f in found], axis=-1))
+        return np.stack(out, axis=1)
+
+
+def walk(program: Program, paths: Paths, more: Iterable[int]) -> Iterator[tuple[int, Any]]:
+    """Moves paths to each step at which something is recorded or kept, and to `more`: that step, and the rows of its record or None."""
+    control, record = program.control, {int(k): t for t, k in enumerate(program.record)}
+    kept = () if control is None else np.flatnonzero(control.anchor_slot >= 0).tolist()
+    for k in sorted({*record, *kept, *more}):
+        paths.advance(k)
+        if k in kept:
+            paths.anchor(int(control.anchor_slot[k]), float(control.memory[k]))  # type: ignore[union-attr]
+        yield k, paths.recorded(record[k]) if k in record else None
 
 
 class Batches:
@@ -92,27 +105,20 @@ class Batches:
 
     def run(self, batch: Sequence[int]) -> list[ChunkResult]:
         """The results of consecutive chunks."""
-        program, control = self.program, self.program.control
-        chunks = [self.task.layout.chunk(i) for i in batch]
+        program, chunks = self.program, [self.task.layout.chunk(i) for i in batch]
         sizes = [c.paths for c in chunks]
         total, ends = sum(sizes), np.cumsum(sizes)[:-1]
         paths, trees = self.paths(chunks[0].first, total), Trees([n for c in chunks for n in c.lengths], total)
         sums = np.zeros((len(trees.counts), *self.task.shape, len(program.statistics)))
         seen = [np.full(len(batch), NEVER) for _ in program.members]
-        record = {int(k): t for t, k in enumerate(program.record)}
-        anchors = (
-            {} if control is None else {int(k): int(control.anchor_slot[k]) for k in np.flatnonzero(control.anchor_slot >= 0)}
-        )
         stored, picks = self.task.points, [self.task.points.picked(c) for c in chunks]
         picked = np.concatenate([c.first - chunks[0].first + own for c, own in zip(chunks, picks)])
         points = stored.empty(picked)
-        for k in sorted({*record, *anchors, *stored.slot, *range(0, program.steps, LOOK), program.steps}):
-            paths.advance(k)
+        for k, rows in walk(program, paths, {*stored.slot, *range(0, program.steps, LOOK), program.steps}):
             stored.take(points, k, picked, paths.rows_of)
-            if k in anchors:
-                paths.anchor(anchors[k], float(control.memory[k]))  # type: ignore[union-attr]
-            if k in record:
-                sums[:, record[k]] = trees(program.statistics, self._moments(paths.recorded(record[k]), total))
+            if rows is not None:
+                moments = self.arrays.moments(program.statistics, rows, total)
+                sums[:, np.searchsorted(program.record, k)] = trees(program.statistics, moments)
             if k and (k % LOOK == 0 or k == program.steps):
                 for first, lost in zip(seen, self._lost(paths)):
                     gone = np.array([part.any() for part in np.split(lost, ends)])
@@ -130,16 +136,8 @@ class Batches:
     def _lost(self, paths: Paths) -> list[np.ndarray]:
         return [paths.lost(i) for i in range(len(self.program.members))]
 
-    def _moments(self, rows: Any, paths: int) -> np.ndarray:
-        """Moments of the leaves, `(leaves, columns, statistics)`."""
-        columns, width = self.program.columns, len(rows) // self.program.columns
-        found = [self.arrays.moments(self.program.statistics, rows[o * width : (o + 1) * width], paths) for o in range(columns)]
-        return np.stack(found, axis=1)
-
     def _first_loss(self, index: int, looked: np.ndarray) -> np.ndarray:
         """The exact first steps at which a chunk lost a path: the same paths once more, with a look at every step."""
-        if max(self.program.every) > 1:
-            return looked  # a look is exact to `LOOK` of the short steps
         chunk = self.task.layout.chunk(index)
         paths, found = self.paths(chunk.first, chunk.paths), np.full(len(self.program.members), NEVER)
         for k in range(1, int(looked[looked != NEVER].max()) + 1):

@@ -152,33 +152,8 @@ def _arrays(program: Program, points: Points) -> tuple[np.ndarray, ...]:
     return program.coefficients, program.parameters, events, memory, slots, np.ascontiguousarray(factors)
 
 
-def prepare(task: Task) -> None:
-    """Compiles the task's kernel, or loads it, in the calling thread: threads then share it, and none compiles beside another."""
-    if task.program is None:
-        _kernel(task, Chunk(0, 0, 0, 0, 0, ()))
-
-
-def run_chunk(task: Task, index: int) -> ChunkResult:
-    """Advances the paths of chunk `index`, sums what is recorded and stores what is to be stored."""
-    chunk = task.layout.chunk(index)
-    if task.program is not None:
-        from sdetools.simulation.reference import run_reference
-
-        points = task.points.empty(picked := task.points.picked(chunk))
-
-        def look(k: int, states: Any) -> None:
-            task.points.take(
-                points, k, picked, lambda rows, own: np.concatenate([p for state in states for p in state])[rows, own]
-            )
-
-        found = run_reference(
-            task.program, task.arguments[0], chunk.first, chunk.paths, look, lengths=chunk.lengths, dtype=task.dtype
-        )
-        return ChunkResult(*found, points)
-    return _kernel(task, chunk)
-
-
-def _kernel(task: Task, chunk: Chunk) -> ChunkResult:
+def run_kernel(task: Task, chunk: Chunk) -> ChunkResult:
+    """Advances the paths of a chunk in the task's kernel; of an empty chunk it compiles or loads it."""
     from sdetools.graph import rows
     from sdetools.simulation import draw_rows, library
     from sdetools.simulation.kernel import load, one_blas_thread

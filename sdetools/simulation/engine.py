@@ -18,8 +18,8 @@ import numpy as np
 
 from sdetools import _check
 from sdetools.graph.tracing import NotTraceable
-from sdetools.simulation.chunks import NEVER, ChunkResult, Task, cost, make_task, prepare, run_chunk, task_again
-from sdetools.simulation.layout import MOST_ROWS, wanted_leaves
+from sdetools.simulation.chunks import NEVER, ChunkResult, Task, cost, make_task, run_kernel, task_again
+from sdetools.simulation.layout import MOST_ROWS, Chunk, wanted_leaves
 from sdetools.simulation.philox import PATHS, WIDEST, Stream
 from sdetools.simulation.program import Program
 from sdetools.simulation.records import GROUPS, LEAF, Tree
@@ -198,6 +198,21 @@ def _followed(task: Task, asked: np.ndarray, threads: int | None, executor: Exec
 
     _run(task, points.chunks(task.layout), threads, executor, accept)
     return whole if (np.diff(asked) > 0).all() else whole[..., np.searchsorted(points.chosen, asked)]
+
+
+def prepare(task: Task) -> None:
+    """Compiles the task's kernel, or loads it, in the calling thread: threads then share it, and none compiles beside another."""
+    if task.kernel is not None:
+        run_kernel(task, Chunk(0, 0, 0, 0, 0, ()))
+
+
+def run_chunk(task: Task, index: int) -> ChunkResult:
+    """Advances the paths of chunk `index`, sums what is recorded and stores what is to be stored."""
+    if task.kernel is not None:
+        return run_kernel(task, task.layout.chunk(index))
+    from sdetools.simulation.reference import Runner
+
+    return Runner(task).run([index])[0]
 
 
 def _run(task: Task, waiting: Sequence[int], threads: int | None, executor: Executor | None, accept: Accept) -> None:

@@ -144,15 +144,6 @@ def of_leaves(columns: Columns, rows: Any, counts: Any) -> list[Any]:
     return [both[i] for i in columns.order]
 
 
-def in_leaves(rows: np.ndarray) -> np.ndarray:
-    """Rows of paths, `(..., paths)`, as leaves: `(..., leaves, LEAF)`, the last one filled up with zeros."""
-    paths = rows.shape[-1]
-    leaves = -(-paths // LEAF)
-    if paths < leaves * LEAF:
-        rows = np.concatenate([rows, np.zeros((*rows.shape[:-1], leaves * LEAF - paths))], axis=-1)
-    return rows.reshape(*rows.shape[:-1], leaves, LEAF)
-
-
 def leaf_counts(paths: int) -> np.ndarray:
     """Paths of each leaf."""
     return np.minimum(LEAF, paths - LEAF * np.arange(-(-paths // LEAF)))

@@ -186,7 +186,7 @@ class Known:
         program = replace(program)
         program.__dict__["noise"] = replace(noise, sets=normal)
         keys = np.array([stream_key(0, PROOF, role) for role in (*range(len(normal)), None)], np.uint64)
-        return run_reference(program, keys, 0, PROOF_PATHS, look, scale)[0][0]
+        return run_reference(program, keys, 0, PROOF_PATHS, look, scale)
 
     @cached_property
     def _same(self) -> bool:

@@ -19,7 +19,7 @@ from numba import njit
 import sdetools as st
 from sdetools.dynamics.sdes.slow import RETRACTIONS
 from sdetools.graph.reals import DOUBLE, SINGLE, real_of
-from sdetools.simulation import chunks, kernel
+from sdetools.simulation import engine, kernel
 from sdetools.simulation.cpu import write
 from sdetools.simulation.engine import execute
 from sdetools.simulation.store import Store
@@ -380,7 +380,7 @@ def test_a_store_keeps_types_apart(tmp_path, monkeypatch):
     members, x0, more = CASES["gaussian"]()
     program, *_ = make_program(members, x0, STEPS * ETA, more["observe"], "all", (), True, True)
     ran = []
-    chunk = chunks.run_chunk
+    chunk = engine.run_chunk
     monkeypatch.setattr("sdetools.simulation.engine.run_chunk", lambda task, index: ran.append(task.dtype) or chunk(task, index))
     found = []
     with Store(tmp_path / "s.sqlite", "both", False) as store:

@@ -18,11 +18,12 @@ import pytest
 
 import sdetools as st
 from sdetools.simulation import engine
+from sdetools.simulation.batches import Arrays
 from sdetools.simulation.chunks import NEVER, ChunkResult, make_task
 from sdetools.simulation.engine import execute
 from sdetools.simulation.layout import LEAST_WORK, MOST_CHUNKS, MOST_WORK, Layout, wanted_leaves
 from sdetools.simulation.philox import Stream
-from sdetools.simulation.records import GROUPS, LEAF, PAIR, SINGLE, Columns, Tree, Trees, in_leaves, leaf_counts, of_leaves
+from sdetools.simulation.records import GROUPS, LEAF, PAIR, SINGLE, Columns, Tree, Trees, leaf_counts, of_leaves
 from sdetools.simulation.store import Store, StoreError
 from sdetools.simulation.trajectories import stored
 from sdetools.weak.run import make_program
@@ -73,8 +74,7 @@ def leaves_of(paths, seed=0):
     """Leaf moments of a random pair, and its four rows: means of size 10^3 beside spreads of 1."""
     rng = np.random.default_rng(seed)
     x, z, c = np.array([[1e3], [999.0], [0.0]]) + rng.standard_normal((3, paths))
-    rows = np.array([x, z, x - z, c])
-    return np.stack(of_leaves(PAIR, in_leaves(rows), leaf_counts(paths)), axis=-1), rows
+    return Arrays().moments(PAIR, [x, z, c], paths)[:, 0], np.array([x, z, x - z, c])
 
 
 def compiled(moments, lengths, paths):

@@ -11,9 +11,10 @@ import pytest
 
 import sdetools as st
 from sdetools.simulation import engine
+from sdetools.simulation.batches import Arrays
 from sdetools.simulation.engine import execute
 from sdetools.simulation.layout import Layout
-from sdetools.simulation.records import GROUPS, LEAF, Trees, in_leaves, leaf_counts, of_leaves
+from sdetools.simulation.records import GROUPS, LEAF, Trees, leaf_counts
 from sdetools.simulation.store import Store
 from sdetools.weak.run import make_program
 
@@ -111,12 +112,8 @@ def test_the_moments_are_those_of_the_paths(name, backend):
     for t in range(4):
         for o, coordinate in enumerate(observed):
             x = dict(zip("xz" if p.pair else "h", positions[t, :, coordinate]))
-            named = x | {"d": x["x"] - x["z"], "c": np.zeros(PATHS)} if p.pair else x
-            leaves = np.stack(
-                of_leaves(p.statistics, in_leaves(np.array([named[m] for m in p.statistics.means])), leaf_counts(PATHS)),
-                axis=-1,
-            )
-            mine = Trees(lengths, PATHS)(p.statistics, leaves[:, None])[:, 0]
+            leaves = Arrays().moments(p.statistics, [*x.values(), *([np.zeros(PATHS)] if p.pair else [])], PATHS)
+            mine = Trees(lengths, PATHS)(p.statistics, leaves)[:, 0]
             for s, name_of in enumerate(p.statistics.names):
                 if "c" in name_of:
                     continue  # the control is no function of the position
