@@ -17,7 +17,7 @@ More of them lie in groups of 16 slots, 64 rows of normals or 32 of uniforms. In
 draw r of slot c is row r T + c; rows from m on are dropped. More than 64 signs take ceil(n / 64) words a step, word j half j % 2 of slot j // 2.
 So T belongs to the plan, and a kernel may draw any number of paths at a time, tile by tile of whole groups.
 
-This file is the plain NumPy twin of `draw_rows.py` (compiled), `torch_rows.py` and `cuda_draws.py`.
+This file draws with NumPy, and with torch on any device; `draw_rows.py` (compiled) and `cuda_draws.py` are its twins.
 """
 
 from __future__ import annotations
@@ -124,37 +124,44 @@ def fill(plan: DrawPlan, key: int, path: Any, step: int, dtype: Any = np.float64
 
     Those of float32 are the doubles rounded; a uniform never to 1, but to the number before it.
     """
-    path = np.asarray(path)
-    out = np.empty((plan.rows, *path.shape), dtype)
-    for segment in plan.segments:
-        rows = out[segment.row : segment.row + segment.n]
-        rows[:] = (_signs if segment.kind is Sign else _grouped)(segment, key, path, step)
-        if segment.kind is Uniform and out.dtype == np.float32:
-            np.minimum(rows, np.float32(1 - 2.0**-24), out=rows)
+    out = drawn(plan, key, np.asarray(path), step).astype(dtype, copy=False)
+    for s in plan.segments:
+        if s.kind is Uniform and out.dtype == np.float32:
+            np.minimum(rows := out[s.row : s.row + s.n], np.float32(1 - 2.0**-24), out=rows)
     return out
 
 
-def _slots(path: np.ndarray, first: int, count: int) -> np.ndarray:
-    """Consecutive slots, as an axis before those of the paths."""
-    return np.arange(first, first + count).reshape(-1, *(1 for _ in path.shape))
+def drawn(plan: DrawPlan, key: int, path: Any, step: int, xp: Any = np, real: Any = np.float64) -> Any:
+    """The same computed in a type, by NumPy or torch."""
+    rows = [(_signs if s.kind is Sign else _grouped)(s, key, path, step, xp, real) for s in plan.segments]
+    return xp.concatenate(rows) if rows else xp.empty((0, *path.shape), dtype=real, device=path.device)
 
 
-def _grouped(segment: Segment, key: int, path: np.ndarray, step: int) -> np.ndarray:
+def _words(path: Any, key: int, step: int, first: int, count: int, xp: Any) -> tuple[Any, Any]:
+    """The words of consecutive slots, an axis before those of the paths."""
+    slots = xp.arange(first, first + count, device=path.device).reshape(-1, *(1 for _ in path.shape))
+    return words(key, path, step, slots, xp)
+
+
+def _grouped(segment: Segment, key: int, path: Any, step: int, xp: Any, real: Any) -> Any:
     """Normals or uniforms: `(n, *path.shape)`."""
     call, at = segment.address(step)
     rows = []
     for first, m, T in groups(segment.drawn, segment.group, segment.a_slot):
-        a, b = words(key, path, call, _slots(path, segment.base + first // segment.a_slot, T))
-        parts = (*normals(a), *normals(b)) if segment.kind is Normal else (uniform(a), uniform(b))
-        rows.append(np.concatenate(parts)[:m])
-    return np.concatenate(rows)[at : at + segment.n]
+        a, b = _words(path, key, call, segment.base + first // segment.a_slot, T, xp)
+        if segment.kind is Normal:
+            parts = (*normals(a, xp, real), *normals(b, xp, real))
+        else:
+            parts = (uniform(a, xp, real), uniform(b, xp, real))
+        rows.append(xp.concatenate(parts)[:m])
+    return xp.concatenate(rows)[at : at + segment.n]
 
 
-def _signs(segment: Segment, key: int, path: np.ndarray, step: int) -> np.ndarray:
+def _signs(segment: Segment, key: int, path: Any, step: int, xp: Any, real: Any) -> Any:
     """Signs: `(n, *path.shape)`."""
     call, at = segment.address(step)
-    pairs = np.stack(words(key, path, call, _slots(path, segment.base, segment.slots)), axis=1)  # (slots, 2, *path.shape)
-    index = at + np.arange(segment.n)
-    shift = (index % 64).astype(np.uint64).reshape(-1, *(1 for _ in path.shape))
-    bits = (pairs.reshape(-1, *path.shape)[index // 64] >> shift) & np.uint64(1)
-    return 1.0 - 2.0 * bits.astype(float)
+    pairs = xp.stack(_words(path, key, call, segment.base, segment.slots, xp), axis=1)  # (slots, 2, *path.shape)
+    index = xp.arange(at, at + segment.n, dtype=pairs.dtype, device=path.device)
+    shift = (index % 64).reshape(-1, *(1 for _ in path.shape))
+    bits = (pairs.reshape(-1, *path.shape)[index // 64] >> shift) & 1
+    return 1.0 - 2.0 * xp.asarray(bits, dtype=real)

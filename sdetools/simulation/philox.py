@@ -17,8 +17,9 @@ One call gives two 64-bit words. What a word becomes:
     sign      one bit, +1 or -1
 
 so that nothing is consumed in order: any path, step or slot can be drawn alone, by any thread, and is the same.
-Which address each draw of a step has is said in `draws.py`. This file is the plain NumPy twin; `lanes.py` holds what the compiled kernels
-use, and a test holds them together.
+Which address each draw of a step has is said in `draws.py`. The functions here take arrays of NumPy, or of torch where `xp` is that module:
+words are unsigned in the one and signed in the other, which has no others. `lanes.py` holds what the compiled kernels use, and a test holds
+them together.
 
 Source: J. K. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 """
@@ -32,9 +33,9 @@ import numpy as np
 
 from sdetools import _check
 
-M0, M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
-W0, W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
-LOW = np.uint64(0xFFFFFFFF)
+M0, M1 = 0xD2511F53, 0xCD9E8D57
+W0, W1 = 0x9E3779B9, 0xBB67AE85
+LOW = 0xFFFFFFFF
 PATHS = 1 << 42
 """Paths that have an address of their own."""
 WIDEST = (1 << 64) - 1
@@ -43,20 +44,18 @@ SETS, PARTS = 4, 1 << 14
 """Sets of draws of a part, and parts of a stream."""
 
 
-def philox(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]) -> tuple[np.ndarray, ...]:
-    """Philox4x32-10 on 32-bit words held in unsigned 64-bit arrays (broadcast against each other).
+def philox(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]) -> tuple[Any, ...]:
+    """Philox4x32-10 on 32-bit words, numbers or 64-bit arrays (broadcast against each other). Upper halves stay dirty until they are read.
 
-    >>> [hex(int(w)) for w in philox((0, 0, 0, 0), (0, 0))]
+    >>> [hex(w) for w in philox((0, 0, 0, 0), (0, 0))]
     ['0x6627e8d5', '0xe169c58d', '0xbc57ac4c', '0x9b00dbd8']
     """
-    c0, c1, c2, c3 = (np.asarray(c, dtype=np.uint64) for c in counter)
-    k0, k1 = (np.asarray(k, dtype=np.uint64) for k in key)
-    shift = np.uint64(32)
+    (c0, c1, c2, c3), (k0, k1) = counter, key
     for _ in range(10):
-        p0, p1 = M0 * c0, M1 * c2
-        c0, c1, c2, c3 = (p1 >> shift) ^ c1 ^ k0, p1 & LOW, (p0 >> shift) ^ c3 ^ k1, p0 & LOW
+        p0, p1 = M0 * (c0 & LOW), M1 * (c2 & LOW)
+        c0, c1, c2, c3 = (p1 >> 32) ^ c1 ^ k0, p1, (p0 >> 32) ^ c3 ^ k1, p0
         k0, k1 = (k0 + W0) & LOW, (k1 + W1) & LOW
-    return c0, c1, c2, c3
+    return c0 & LOW, c1 & LOW, c2 & LOW, c3 & LOW
 
 
 @dataclass(frozen=True)
@@ -88,35 +87,41 @@ class Stream:
     def counter(self, role: int | None) -> tuple[int, int, int, int]:
         """Where the key of a set of draws is made; None for the starts."""
         low = (0 if role is None else role) + SETS * (self.part + PARTS * (self.pilot + 2 * self.proof))
-        return low, int(role is None), self.number & 0xFFFFFFFF, self.number >> 32
+        return low, int(role is None), self.number & LOW, self.number >> 32
 
 
 def stream_key(seed: int, stream: int | Stream, role: int | None = 0) -> int:
     """The 64-bit key of a set of draws, `role` = 0 or 1, or of the starts, None: see above."""
-    c0, c1, _, _ = philox(Stream.of(stream).counter(role), (seed & 0xFFFFFFFF, seed >> 32))
-    return (int(c0) << 32) | int(c1)
+    c0, c1, _, _ = philox(Stream.of(stream).counter(role), (seed & LOW, seed >> 32))
+    return (c0 << 32) | c1
 
 
-def words(key: int, path: Any, step: int, slot: int) -> tuple[np.ndarray, np.ndarray]:
-    """The two 64-bit words at an address; `path` may be an array."""
-    shift, path = np.uint64(32), np.asarray(path, dtype=np.uint64)
-    top = np.uint64(((step >> 32) << 10) | ((slot >> 32) << 20))
-    counter = (path & LOW, step & 0xFFFFFFFF, slot & 0xFFFFFFFF, (path >> shift) | top)
-    c0, c1, c2, c3 = philox(counter, (key & 0xFFFFFFFF, key >> 32))
-    return (c0 << shift) | c1, (c2 << shift) | c3
+def words(key: int, path: Any, step: int, slot: Any, xp: Any = np) -> tuple[Any, Any]:
+    """The two 64-bit words at addresses; `path` and `slot` may be arrays."""
+    path, slot = (xp.asarray(a, dtype=np.uint64 if xp is np else xp.int64) for a in (path, slot))
+    counter = (path & LOW, step & LOW, slot & LOW, (path >> 32) | ((step >> 32) << 10) | ((slot >> 32) << 20))
+    c0, c1, c2, c3 = philox(counter, (key & LOW, key >> 32))
+    return (c0 << 32) | c1, (c2 << 32) | c3
 
 
-def normals(word: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def normals(word: Any, xp: Any = np, real: Any = np.float64) -> tuple[Any, Any]:
     """Two independent standard normals from each word."""
-    bits = np.uint64
-    u = 1.0 - (np.asarray(word >> bits(24), dtype=float) + 0.5) * 2.0**-40
-    angle = ((np.asarray(word & bits(0x3FFFFF), dtype=float) + 0.5) * 2.0**-22 - 0.5) * (np.pi / 2)
-    radius, sine, cosine = np.sqrt(-np.log(u)), np.sin(angle), np.cos(angle)
-    first = 1.0 - 2.0 * np.asarray((word >> bits(23)) & bits(1), dtype=float)
-    second = 1.0 - 2.0 * np.asarray((word >> bits(22)) & bits(1), dtype=float)
+    bits = (word >> 24) & (2**40 - 1)
+    if xp.finfo(real).bits == 32:  # x is the smaller of u and 1 - u: so none of the 40 bits is lost
+        upper = bits >= 1 << 39
+        x = (xp.asarray(xp.where(upper, 2**40 - 1 - bits, bits), dtype=real) + 0.5) * 2.0**-40
+        radius = xp.sqrt(-xp.where(upper, xp.log(x), xp.log1p(-x)))
+    else:
+        radius = xp.sqrt(-xp.log(1.0 - (xp.asarray(bits, dtype=real) + 0.5) * 2.0**-40))
+    angle = ((xp.asarray(word & 0x3FFFFF, dtype=real) + 0.5) * 2.0**-22 - 0.5) * (np.pi / 2)
+    sine, cosine = xp.sin(angle), xp.cos(angle)
+    first, second = (1.0 - 2.0 * xp.asarray((word >> place) & 1, dtype=real) for place in (23, 22))
     return first * radius * (cosine - sine), second * radius * (cosine + sine)
 
 
-def uniform(word: np.ndarray) -> np.ndarray:
-    """A number in the open interval (0, 1) from the upper 52 bits of each word."""
-    return (np.asarray(word >> np.uint64(12), dtype=float) + 0.5) * 2.0**-52
+def uniform(word: Any, xp: Any = np, real: Any = np.float64) -> Any:
+    """A number in the open interval (0, 1) from the upper 52 bits of each word; in float32 that number rounded, but never to 1."""
+    bits = (word >> 12) & (2**52 - 1)
+    if xp.finfo(real).bits == 32:  # whole and odd, so rounded once as the double is
+        return xp.clip(xp.asarray(2 * bits + 1, dtype=real) * 2.0**-53, None, 1 - 2.0**-24)
+    return (xp.asarray(bits, dtype=real) + 0.5) * 2.0**-52

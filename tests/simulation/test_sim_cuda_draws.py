@@ -73,7 +73,7 @@ def check(got: np.ndarray, plan: DrawPlan, step: int, patch: pytest.MonkeyPatch)
     path = np.arange(FIRST, FIRST + PATHS)
     expected = fill(plan, KEY, path, step)
     with patch.context() as within:
-        within.setattr(draws, "normals", lambda word: (np.hypot(*philox.normals(word)),) * 2)
+        within.setattr(draws, "normals", lambda word, *_: (np.hypot(*philox.normals(word)),) * 2)
         radius = fill(plan, KEY, path, step)
     for s in plan.segments:
         rows = slice(s.row, s.row + s.n)

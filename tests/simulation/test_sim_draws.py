@@ -67,7 +67,7 @@ def slow(draw, index: int, i: int, key: int, path: int, step: int) -> float:
 
 def radii(plan: DrawPlan, key: int, path: np.ndarray, step: int) -> np.ndarray:
     """The radius of the pair that each normal belongs to, in its row."""
-    with mock.patch.object(draws, "normals", lambda word: (np.hypot(*philox.normals(word)),) * 2):
+    with mock.patch.object(draws, "normals", lambda word, *_: (np.hypot(*philox.normals(word)),) * 2):
         return fill(plan, key, path, step)
 
 
@@ -203,7 +203,7 @@ def test_a_path_is_the_same_bits_in_every_block():
 def test_torch_integers(plan, key, first, count, step):
     path = np.arange(first, first + count)
     for dtype, tolerance in ((torch.float64, LIBRARIES), (torch.float32, SINGLE)):
-        rows = torch_rows.device_rows(plan, key, torch.from_numpy(path), step, dtype)
+        rows = draws.drawn(plan, key, torch.from_numpy(path), step, torch, dtype)
         assert rows.dtype == dtype
         agree(rows.numpy(), plan, key, path, step, tolerance)
 
@@ -249,7 +249,7 @@ def test_float32_keeps_all_bits_of_the_radius():
     singles(word, out)
     expected = np.array(philox.normals(word))
     assert (np.abs(out - expected) <= SINGLE * np.hypot(*expected)).all()
-    tensor = torch_rows._normals(torch.from_numpy(word.view(np.int64)), torch.float32)
+    tensor = philox.normals(torch.from_numpy(word.view(np.int64)), torch, torch.float32)
     assert (np.abs(np.array(tensor) - expected) <= SINGLE * np.hypot(*expected)).all()
 
 
@@ -266,7 +266,7 @@ def test_the_largest_normal_is_the_same_in_both():
 def test_uniforms_stay_inside_in_float32():
     """The largest double rounds to 1; it is held below. The smallest is exact."""
     word = torch.from_numpy(np.array([0, LAST], np.uint64).view(np.int64))
-    assert torch_rows._uniforms(word, torch.float32).tolist() == [2.0**-53, 1 - 2.0**-24]
+    assert philox.uniform(word, torch, torch.float32).tolist() == [2.0**-53, 1 - 2.0**-24]
 
 
 def test_an_edit_of_the_decoders_compiles_all_anew():
