@@ -17,7 +17,6 @@ SIGNS = {
     "equal": "==", "not_equal": "!=", "logical_and": "&", "logical_or": "|",
 }  # fmt: skip
 """Operations that are written with a sign, in every language."""
-TORCH = {"absolute": "abs", "arctan": "atan", "arcsin": "asin", "arccos": "acos"}
 REDUCED = {"add": "sum", "maximum": "amax", "minimum": "amin", "multiply": "prod"}
 
 
@@ -48,7 +47,6 @@ def source(
 class _Writer:
     def __init__(self, torch: Any, device: Any, dtype: Any) -> None:
         self.torch, self.device, self.real = torch, device, dtype or (torch.float64 if torch else float)
-        self.lib = "torch" if torch else "np"
         self.space: dict[str, Any] = {"np": np, "sampling": sampling, "torch": torch, "real": self.real, "device": device}
         if torch:
             from sdetools.graph import torch_functions
@@ -79,7 +77,7 @@ class _Writer:
                 if last[a.key] == i and a.key not in kept and a.op not in ("const", "uniform")
             ]
             lines += [f"del {', '.join(dict.fromkeys(gone))}"] if gone else []
-        made = [self.whole(o, names[o.key]) if o.ndim == 0 and o.op == "const" else names[o.key] for o in outputs]
+        made = [self.whole(names[o.key]) if o.ndim == 0 and o.op == "const" else names[o.key] for o in outputs]
         lines.append("return " + "".join(f"{m}, " for m in made) + ("()" if not made else ""))
         head = f"def f({', '.join(names[x.key] for x in inputs)}):\n"
         guard = "" if self.torch else "    with np.errstate(all='ignore'):\n"
@@ -95,68 +93,53 @@ class _Writer:
         self.space[name] = array
         return name
 
-    def whole(self, v: Value, name: str) -> str:
-        return f"{self.lib}.as{'_tensor' if self.torch else 'array'}({name}{', dtype=real, device=device' if self.torch else ''})"
+    def called(self, name: str, *given: Any) -> str:
+        """A call of a function by NumPy's name."""
+        lib = "np" if not self.torch else "F" if hasattr(self.space["F"], name) else "torch"
+        return f"{lib}.{name}({', '.join(map(str, given))})"
+
+    def whole(self, number: str) -> str:
+        """A number as an array."""
+        return self.called("asarray", number, *(["dtype=real", "device=device"] if self.torch else []))
 
     def line(self, v: Value, own: list[str]) -> str:
         """The right-hand side of a node."""
-        wide = [f"{n}[..., None]" if a.uniform and a.ndim and not v.uniform else n for a, n in zip(v.args, own)]
         if v.op == "map":
-            return self.map(v, wide)
+            return self.map(v, [f"{n}[..., None]" if a.uniform and a.ndim and not v.uniform else n for a, n in zip(v.args, own)])
         if v.op == "reduce":
-            named = (
-                REDUCED[v.name] if self.torch or v.name in ("add", "multiply") else {"maximum": "max", "minimum": "min"}[v.name]
-            )
-            if self.torch and named == "prod" and len(v.extra) > 1:
-                raise TypeError("a product over several axes at once")
-            axes = v.extra[0] if self.torch and named == "prod" else v.extra
-            return f"{own[0]}.{named}({axes})"
+            return self.called(REDUCED[v.name], own[0], v.extra)
         if v.op == "contract":
             x = v.args[1]
             flat = own[1] if x.ndim == 1 else f"{own[1]}.reshape({x.shape[0]}, -1)"
             return f"({own[0]} @ {flat})" + ("" if x.ndim == 1 else f".reshape({self.shape(v)})")
         if v.op == "join":
-            return f"{self.lib}.concatenate(({', '.join(self.spread(a, n, v) for a, n in zip(v.args, own))},))"
+            return self.called("concatenate", f"({', '.join(self.spread(a, n, v) for a, n in zip(v.args, own))},)")
         if v.op == "rows":
-            axes = "" if v.args[0].ndim == 1 else ".movedim(-1, 1)" if self.torch and v.ndim == 2 else ""
             taken = f"{own[0]}[{own[1]}{'.long()' if self.torch else '.astype(np.int64)'}]"
-            if v.args[0].ndim == 1 or v.uniform:
-                return taken
-            return f"{taken}{axes}" if axes else f"{self.lib}.moveaxis({taken}, -1, {v.args[1].ndim})"
+            return taken if v.args[0].ndim == 1 or v.uniform else self.called("moveaxis", taken, v.args[1].ndim, -1)
         if v.op == "tally":
             return f"{'F' if self.torch else 'sampling'}.tally({own[0]}, {', '.join([str(v.size), *own[1:]])})"
         if v.op == "call":
-            self.space[name := f"stage{len(self.space)}"] = partial(
-                v.extra.on_tensors if self.torch else v.extra.on_arrays, v.shape
-            )
+            call = v.extra.on_tensors if self.torch else v.extra.on_arrays
+            self.space[name := f"stage{len(self.space)}"] = partial(call, v.shape)
             return f"{name}({', '.join(self.spread(a, n, v) if a.ndim else n for a, n in zip(v.args, own))})"
         return self.view(v, own[0])
 
     def map(self, v: Value, a: list[str]) -> str:
         if v.name in SIGNS:
             return f"{a[0]} {SIGNS[v.name]} {a[1]}"
-        if v.name == "negative":
-            return f"-{a[0]}"
-        if v.name == "logical_not":
-            return f"~{a[0]}"
-        if not self.torch:
-            return f"np.{v.name}({', '.join(a)})"
-        plain = [x for x, arg in zip(a, v.args) if arg.op == "const" and arg.ndim == 0]
-        if v.name in ("where", "maximum", "minimum", "power") and plain:
-            a = [
-                f"torch.as_tensor({x}, dtype=real, device=device)" if x in plain and not arg.boolean else x
-                for x, arg in zip(a, v.args)
-            ]
-        lib = "F" if hasattr(self.space["F"], v.name) else "torch"
-        return f"{lib}.{v.name if lib == 'F' else TORCH.get(v.name, v.name)}({', '.join(a)})"
+        if v.name in ("negative", "logical_not"):
+            return f"{'-' if v.name == 'negative' else '~'}{a[0]}"
+        if self.torch and v.name in ("where", "maximum", "minimum", "power"):  # torch's take no numbers
+            a = [self.whole(n) if x.op == "const" and not x.ndim and not x.boolean else n for x, n in zip(v.args, a)]
+        return self.called(v.name, *a)
 
     def spread(self, a: Value, name: str, beside: Value) -> str:
         """A uniform value as rows of paths, where it stands beside such."""
         if not a.uniform or beside.uniform:
             return name
-        if a.op == "const" and a.ndim == 0:
-            name = self.whole(a, name)
-        return f"{self.lib}.broadcast_to({name}[..., None], ({''.join(f'{n}, ' for n in a.shape)}P))"
+        name = self.whole(name) if a.op == "const" and a.ndim == 0 else name
+        return self.called("broadcast_to", f"{name}[..., None]", f"({''.join(f'{n}, ' for n in a.shape)}P)")
 
     def shape(self, v: Value, shape: Sequence[int] | None = None) -> str:
         return "(" + "".join(f"{n}, " for n in (v.shape if shape is None else shape)) + ("" if v.uniform else "P,") + ")"
@@ -172,10 +155,10 @@ class _Writer:
             used = [a for a in axes if a is not None]
             x = f"{x}.reshape({self.shape(v, [v.shape[a] for a in used])})" if None in axes else x
             turn = tuple(int(t) for t in np.argsort(used)) + (() if v.uniform else (len(used),))
-            x = f"{x}.{'permute' if self.torch else 'transpose'}({turn})" if turn != tuple(range(len(turn))) else x
+            x = self.called("transpose", x, turn) if turn != tuple(range(len(turn))) else x
             if len(used) < v.ndim:
                 x = f"{x}.reshape({self.shape(v, [n if a in used else 1 for a, n in enumerate(v.shape)])})"
-                x = f"{self.lib}.broadcast_to({x}, {self.shape(v)})"
+                x = self.called("broadcast_to", x, self.shape(v))
             return x
         flat = f"{x}.reshape({self.shape(v, [s.size])})"
         at = w.places(v.shape)
@@ -185,8 +168,7 @@ class _Writer:
         if (at >= 0).all():
             return taken
         there = self.data(at >= 0) + ("" if v.uniform else "[..., None]")
-        zero = "torch.zeros((), dtype=real, device=device)" if self.torch else "0.0"
-        return f"{self.lib}.where({there}, {taken}, {zero})"
+        return self.called("where", there, taken, self.whole("0.0"))
 
 
 def _number(x: float) -> str:

@@ -44,18 +44,18 @@ def float32_of(typingctx, i):
     return types.float32(types.uint64), lambda ctx, b, sig, a: b.bitcast(b.trunc(a[0], ir.IntType(32)), ir.FloatType())
 
 
-@intrinsic
-def sub_exact(typingctx, x, y):
-    """x - y, rounded once, whatever fast-math allows."""
-    real = _real(x, y)
-    return real(real, real), lambda ctx, b, sig, a: b.fsub(a[0], a[1], flags=())
+def _rounded_once(name: str) -> Any:
+    """An operation of LLVM's builder, rounded once, whatever fast-math allows."""
+
+    @intrinsic
+    def operation(typingctx, x, y):
+        real = _real(x, y)
+        return real(real, real), lambda ctx, b, sig, a: getattr(b, name)(*a, flags=())
+
+    return operation
 
 
-@intrinsic
-def add_exact(typingctx, x, y):
-    """x + y, rounded once, whatever fast-math allows."""
-    real = _real(x, y)
-    return real(real, real), lambda ctx, b, sig, a: b.fadd(a[0], a[1], flags=())
+sub_exact, add_exact = _rounded_once("fsub"), _rounded_once("fadd")
 
 
 @intrinsic
@@ -103,25 +103,18 @@ def low_product(typingctx, x, y):
 
 
 def _pointer(kind: Any, pointee: Any) -> Any:
-    return types.CPointer(kind)(types.int64), lambda ctx, b, sig, a: b.inttoptr(a[0], pointee.as_pointer())
+    """A function that takes an address as a pointer to numbers of a type."""
+
+    @intrinsic
+    def pointer(typingctx, address):
+        return types.CPointer(kind)(types.int64), lambda ctx, b, sig, a: b.inttoptr(a[0], pointee.as_pointer())
+
+    return pointer
 
 
-@intrinsic
-def float_pointer(typingctx, address):
-    """An address as a pointer to float64."""
-    return _pointer(types.float64, ir.DoubleType())
-
-
-@intrinsic
-def float32_pointer(typingctx, address):
-    """An address as a pointer to float32."""
-    return _pointer(types.float32, ir.FloatType())
-
-
-@intrinsic
-def word_pointer(typingctx, address):
-    """An address as a pointer to 64-bit words."""
-    return _pointer(types.uint64, _WORD)
+float_pointer = _pointer(types.float64, ir.DoubleType())
+float32_pointer = _pointer(types.float32, ir.FloatType())
+word_pointer = _pointer(types.uint64, _WORD)
 
 
 def room(kind: Any, count: int, zeros: bool = True) -> Any:

@@ -99,18 +99,15 @@ _F = functions(
         quarters=_quarters,
     )
 )
-vexp, vexpm1, vsinh, vcosh, vtanh, vlog, vlog1p = _F.exp, _F.expm1, _F.sinh, _F.cosh, _F.tanh, _F.log, _F.log1p
-vatan, vasin, vacos = _F.arctan, _F.arcsin, _F.arccos
-vmaximum, vminimum, vsign, vheaviside, vfloor = _F.maximum, _F.minimum, _F.sign, _F.heaviside, _F.floor
-sincos, vsin, vcos, vtan = _F.sincos, _F.sin, _F.cos, _F.tan
-rounded, power_of_two, split, reduced, scaled, power_of = (
-    _F.rounded,
-    _F.power_of_two,
-    _F.split,
-    _F.reduced,
-    _F.scaled,
-    _F.power_of,
-)
+NAMES = {
+    **{name: f"v{name}" for name in ("exp", "expm1", "sinh", "cosh", "tanh", "log", "log1p", "sin", "cos", "tan")},
+    **{name: f"v{name}" for name in ("maximum", "minimum", "sign", "heaviside", "floor")},
+    **{"arctan": "vatan", "arcsin": "vasin", "arccos": "vacos", "power": "vpow"},
+}
+"""What NumPy's functions are called here and in `lanes32`; sqrt and abs are instructions, `math.sqrt` and `math.fabs`."""
+globals().update({own: getattr(_F, name) for name, own in NAMES.items() if name != "power"})
+sincos, split, rounded, power_of_two = _F.sincos, _F.split, _F.rounded, _F.power_of_two
+_reduced, _scaled, _power_of = _F.reduced, _F.scaled, _F.power_of
 
 real_pointer = float_pointer
 
@@ -163,14 +160,6 @@ def vpow(x, y):
     low = fma(y, high, -power) + y * low if (math.fabs(power) < 800.0 and size != 1.0) else 0.0
     power = 710.0 if power > 710.0 else power
     power = -746.0 if power < -746.0 else power
-    n, r, odd, even = reduced(power)
+    n, r, odd, even = _reduced(power)
     grown = low + low * (r + (odd + even))
-    return power_of(x, y, scaled(1.0 + (r + (odd + (even + grown))), n))
-
-
-NAMES = {
-    **{name: f"v{name}" for name in ("exp", "expm1", "sinh", "cosh", "tanh", "log", "log1p", "sin", "cos", "tan")},
-    **{name: f"v{name}" for name in ("maximum", "minimum", "sign", "heaviside", "floor")},
-    **{"arctan": "vatan", "arcsin": "vasin", "arccos": "vacos", "power": "vpow"},
-}
-"""What NumPy's functions are called here and in `lanes32`; sqrt and abs are instructions, `math.sqrt` and `math.fabs`."""
+    return _power_of(x, y, _scaled(1.0 + (r + (odd + (even + grown))), n))

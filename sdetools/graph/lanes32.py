@@ -55,11 +55,8 @@ _F = functions(
         quarters=_quarters,
     )
 )
-vexp, vexpm1, vsinh, vcosh, vtanh, vlog, vlog1p = _F.exp, _F.expm1, _F.sinh, _F.cosh, _F.tanh, _F.log, _F.log1p
-vatan, vasin, vacos = _F.arctan, _F.arcsin, _F.arccos
-vmaximum, vminimum, vsign, vheaviside, vfloor = _F.maximum, _F.minimum, _F.sign, _F.heaviside, _F.floor
-sincos, vsin, vcos, vtan = _F.sincos, _F.sin, _F.cos, _F.tan
-power_of = _F.power_of
+globals().update({own: getattr(_F, name) for name, own in lanes.NAMES.items() if name != "power"})
+sincos, _power_of = _F.sincos, _F.power_of
 
 real_pointer = float32_pointer
 
@@ -88,4 +85,4 @@ def vpow(x, y):
     power = 200.0 if power > 200.0 else power
     power = -200.0 if power < -200.0 else power
     n = lanes.rounded(power * 1.4426950408889634)
-    return power_of(x, y, f32(_GROWTH(power - n * 0.6931471805599453) * lanes.power_of_two(n)))
+    return _power_of(x, y, f32(_GROWTH(power - n * 0.6931471805599453) * lanes.power_of_two(n)))

@@ -52,15 +52,23 @@ def _copier(kind: Any) -> Any:
     return copy
 
 
-def _plain(f: Any, pointer: Any, stack: Any, copy: Any) -> Any:
+def _plain(f: Any, beyond: Any, pointer: Any, stack: Any, copy: Any, real: Any) -> Any:
+    """A function of one row; `beyond` is libm's, for arguments beyond `FAR`, or None."""
+
     def rows(source, target, count, _a, _b, _c):
-        x, y, z = pointer(source), pointer(target), stack()
+        x, y, z, w = pointer(source), pointer(target), stack(), stack()
         for at in range(0, count, WIDTH):
-            n = min(WIDTH, count - at)
+            n, far = min(WIDTH, count - at), 0
             copy(x, at, z, 0, n)
             for j in range(WIDTH):
-                z[j] = f(z[j])
-            copy(z, 0, y, at, n)
+                if beyond is not None:
+                    far |= 1 if math.fabs(z[j]) > FAR else 0
+                w[j] = f(z[j])
+            if beyond is not None:  # noqa: SIM102: what Numba can leave out stands alone
+                if far:
+                    for j in range(n):
+                        w[j] = real(beyond(np.float64(z[j]))) if math.fabs(z[j]) > FAR else w[j]
+            copy(w, 0, y, at, n)
         return 0
 
     return rows
@@ -76,24 +84,6 @@ def _power(f: Any, pointer: Any, stack: Any, copy: Any) -> Any:
             for j in range(WIDTH):
                 z[j] = f(z[j], q[j])
             copy(z, 0, y, at, n)
-        return 0
-
-    return rows
-
-
-def _angle(f: Any, beyond: Any, pointer: Any, stack: Any, copy: Any, real: Any) -> Any:
-    def rows(source, target, count, _a, _b, _c):
-        x, y, z, w = pointer(source), pointer(target), stack(), stack()
-        for at in range(0, count, WIDTH):
-            n, far = min(WIDTH, count - at), 0
-            copy(x, at, z, 0, n)
-            for j in range(WIDTH):
-                far |= 1 if math.fabs(z[j]) > FAR else 0
-                w[j] = f(z[j])
-            if far:
-                for j in range(n):
-                    w[j] = real(beyond(np.float64(z[j]))) if math.fabs(z[j]) > FAR else w[j]
-            copy(w, 0, y, at, n)
         return 0
 
     return rows
@@ -127,32 +117,28 @@ _TYPES: dict[str, Any] = {
 
 def _write(name: str, dtype: str) -> Any:
     lane, pointer, stack, copy, real = _TYPES[dtype]
-    memory = (pointer, stack, copy)
+    if name in (PRODUCT, SMALL_PRODUCT):
+        from sdetools.graph import products
+
+        return products.large(pointer) if name == PRODUCT else products.small(pointer, getattr(types, dtype))
     f = getattr(lane, lanes.NAMES.get(name, name))
     if name == "power":
-        return _power(f, *memory)
+        return _power(f, pointer, stack, copy)
     if name == "sincos":
-        return _both(f, *memory, real)
-    return _angle(f, _ANGLES[name], *memory, real) if name in _ANGLES else _plain(f, *memory)
+        return _both(f, pointer, stack, copy, real)
+    return _plain(f, _ANGLES.get(name), pointer, stack, copy, real)
 
 
 @cache
 def function(name: str, dtype: str = "float64") -> Any:
     """A function of `NAMES` on rows of a type, as a C callback; compiled, or found compiled, when it is first asked for."""
-    if name == PROGRAM and dtype in _TYPES:
+    if name not in (*NAMES, PROGRAM, PRODUCT, SMALL_PRODUCT) or dtype not in _TYPES:
+        raise ValueError(f"there are rows of {', '.join(_TYPES)} for {', '.join(NAMES)}; got {name!r} of {dtype!r}")
+    if name == PROGRAM:
         from sdetools.graph import interpreter
 
         return interpreter.function(dtype)
-    options = dict(fastmath=lanes.FLAGS, error_model="numpy")
-    if name in (PRODUCT, SMALL_PRODUCT) and dtype in _TYPES:
-        from sdetools.graph import products
-
-        pointer = _TYPES[dtype][1]
-        written = products.large(pointer) if name == PRODUCT else products.small(pointer, getattr(types, dtype))
-        return callback(_SIGNATURE, name=f"{name}_{dtype}", **options)(written)
-    if name not in NAMES or dtype not in _TYPES:
-        raise ValueError(f"there are rows of {', '.join(_TYPES)} for {', '.join(NAMES)}; got {name!r} of {dtype!r}")
-    return callback(_SIGNATURE, name=f"{name}_{dtype}", **options)(_write(name, dtype))
+    return callback(_SIGNATURE, name=f"{name}_{dtype}", fastmath=lanes.FLAGS, error_model="numpy")(_write(name, dtype))
 
 
 def address(name: str, dtype: str = "float64") -> int:

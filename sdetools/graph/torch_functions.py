@@ -53,6 +53,18 @@ def _half_exp(x: Tensor) -> Tensor:
     return torch.exp(torch.abs(x) - 1.0) * (math.e / 2)
 
 
+def transpose(x: Tensor, axes: Sequence[int]) -> Tensor:
+    """The axes in this order (torch: a swap of two)."""
+    return torch.permute(x, tuple(axes))
+
+
+def prod(x: Tensor, axes: Sequence[int]) -> Tensor:
+    """The product over axes (torch: over one)."""
+    for axis in sorted(axes, reverse=True):
+        x = torch.prod(x, axis)
+    return x
+
+
 def tally(index: Tensor, n: int, weights: Tensor | None = None) -> Tensor:
     """`sampling.tally` of rows of paths."""
     given = torch.ones_like(index) if weights is None else weights
