@@ -64,7 +64,7 @@ def _plain(f: Any, beyond: Any, pointer: Any, stack: Any, copy: Any, real: Any) 
                 if beyond is not None:
                     far |= 1 if math.fabs(z[j]) > FAR else 0
                 w[j] = f(z[j])
-            if beyond is not None:  # noqa: SIM102: what Numba can leave out stands alone
+            if beyond is not None:  # noqa: SIM102 (Numba leaves out what stands alone)
                 if far:
                     for j in range(n):
                         w[j] = real(beyond(np.float64(z[j]))) if math.fabs(z[j]) > FAR else w[j]

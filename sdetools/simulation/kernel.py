@@ -27,24 +27,25 @@ _lock = threading.Lock()
 
 def load(text: str, stages: dict[str, Callable[..., Any]]) -> Callable[..., Any]:
     """The compiled `run` of a source text; `stages` are the user's compiled functions in it. Compiling waits for the first call."""
-    if stages:
-        return _with_foreign(text, tuple(stages.items()))
-    return _from_file(text)
+    return _loaded(text, tuple(stages.items()))
 
 
 @cache
-def _from_file(text: str) -> Callable[..., Any]:
+def _loaded(text: str, foreign: tuple[tuple[str, Callable[..., Any]], ...]) -> Callable[..., Any]:
+    """A kernel with functions of the user's is compiled anew in each process, as their text is not in the file's name."""
     name = "k" + hashlib.sha256((text_key() + text).encode()).hexdigest()[:24]
     with _lock:
-        place = folder()
+        place = None if foreign else folder()
         file = (place or Path("nowhere")) / f"{name}.py"
         if place is not None:
             with contextlib.suppress(OSError):
                 _write(file, text)
         module = types.ModuleType(f"sdetools._kernels.{name}")
-        sys.modules[module.__name__] = module  # Numba looks for it where machine code is loaded
+        if not foreign:
+            sys.modules[module.__name__] = module  # Numba looks for it where machine code is loaded
         linecache.cache[str(file)] = (len(text), None, text.splitlines(keepends=True), str(file))
-        exec(compile(text, str(file), "exec"), module.__dict__)
+        exec(compile(text, str(file), "exec"), module.__dict__)  # our own; the user's functions only enter by reference
+        module.__dict__.update(foreign)
         return module.run
 
 
@@ -54,17 +55,6 @@ def _write(file: Path, text: str) -> None:
         aside = file.with_suffix(f".{os.getpid()}.tmp")
         aside.write_text(text, encoding="utf-8")
         aside.replace(file)
-
-
-@cache
-def _with_foreign(text: str, foreign: tuple[tuple[str, Callable[..., Any]], ...]) -> Callable[..., Any]:
-    """A kernel around functions of the user's: compiled anew in each process, as their text is not in the file's name."""
-    module = types.ModuleType("sdetools_kernel_with_user_functions")
-    code = compile(text, "<sdetools kernel>", "exec")
-    exec(code, module.__dict__)  # the text is our own; the user's functions only enter by reference
-    for name, function in foreign:
-        module.__dict__[name] = function
-    return module.__dict__["run"]
 
 
 class _OneBlasThread:

@@ -49,24 +49,6 @@ class Columns:
         return tuple(n for n in self.names if n not in self.products)
 
     @cached_property
-    def factors(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of each product, in order, the numbers of its two means among `means`."""
-        pairs = [self.products[n] for n in self.names if n in self.products]
-        return np.array([self.means.index(a) for a, _ in pairs]), np.array([self.means.index(b) for _, b in pairs])
-
-    @cached_property
-    def order(self) -> list[int]:
-        """Where each name lies in (means, products)."""
-        sorts = (*self.means, *(n for n in self.names if n in self.products))
-        return [sorts.index(n) for n in self.names]
-
-    @cached_property
-    def places(self) -> tuple[np.ndarray, np.ndarray]:
-        """Where means lie along the last axis, and where products do."""
-        sums = [n for n in self.names if n in self.products]
-        return np.array([self.index(n) for n in self.means]), np.array([self.index(n) for n in sums])
-
-    @cached_property
     def table(self) -> np.ndarray:
         """Of each statistic the places of the two means that its product is about, -1 for a mean: `(statistics, 2)`."""
         about = [self.products.get(n) for n in self.names]
@@ -103,16 +85,16 @@ def product(left: Any, right: Any, weight: Any, first: Any, second: Any) -> Any:
 
 def joined(columns: Columns, left: np.ndarray, n_left: Any, right: np.ndarray, n_right: Any) -> np.ndarray:
     """Moments `(..., statistics)` of two nodes together, or of many pairs of nodes at once (numbers of paths then are arrays)."""
-    means, products = columns.places
-    first, second = columns.factors
-    out = np.empty_like(left)
+    a, b, out = columns.by_name(left), columns.by_name(right), np.empty_like(left)
     with np.errstate(all="ignore"):  # moments of lost paths are not finite, and stay so
         share, weight = weights(n_left, n_right)
-        start = left.take(means, -1)
-        step = right.take(means, -1) - start
-        out[..., means] = mean(start, step, share)
-        a, b = left.take(products, -1), right.take(products, -1)
-        out[..., products] = product(a, b, weight, step.take(first, -1), step.take(second, -1))
+        step = {name: b[name] - a[name] for name in columns.means}
+        for name, to in columns.by_name(out).items():
+            if name in step:
+                to[...] = mean(a[name], step[name], share)
+            else:
+                first, second = columns.products[name]
+                to[...] = product(a[name], b[name], weight, step[first], step[second])
     return out
 
 
@@ -139,9 +121,10 @@ def of_leaves(columns: Columns, rows: Any, counts: Any) -> list[Any]:
     shift = folded(own) / counts
     own = own - shift[..., None]
     own[:, -1, valid:] = 0.0
-    first, second = columns.factors
-    both = [*(pivot[..., 0] + shift), *folded(own[first] * own[second])]
-    return [both[i] for i in columns.order]
+    about = dict(zip(columns.means, own))
+    found = dict(zip(columns.means, pivot[..., 0] + shift))
+    found |= {name: folded(about[a] * about[b]) for name, (a, b) in columns.products.items()}
+    return [found[name] for name in columns.names]
 
 
 def leaf_counts(paths: int) -> np.ndarray:
@@ -162,7 +145,7 @@ class Trees:
         while width < max(lengths):
             left = np.flatnonzero((position % (2 * width) == 0) & (position + width < length))
             n_left, n_right = counts[left], counts[left + width]
-            self.joins.append((left, left + width, n_left[:, None, None], n_right[:, None, None]))
+            self.joins.append((left, left + width, n_left[:, None], n_right[:, None]))
             counts[left] = n_left + n_right
             width *= 2
         self.counts = counts[self.starts]
