@@ -262,13 +262,7 @@ def _simpler(name: str, args: tuple[Value, ...], shape: Shape) -> Value | None:
             return b
         if name == "subtract" and is_number(a, 0.0):
             return apply("negative", b)
-        if (
-            name == "divide"
-            and b.op == "const"
-            and b.shape == ()
-            and abs(np.frexp(b.extra)[0]) == 0.5
-            and abs(float(b.extra)) < 1e300
-        ):
+        if name == "divide" and b.op == "const" and b.shape == () and _is_power_of_two(b.extra) and abs(float(b.extra)) < 1e300:
             return apply("multiply", a, 1.0 / float(b.extra))  # exact
     if name == "power" and args[1].op == "const" and args[1].shape == ():
         return _power(args[0], float(args[1].extra))
@@ -301,10 +295,14 @@ def _merged(name: str, args: tuple[Value, ...]) -> Value | None:
     if _is_negative(other):
         return apply("multiply", -float(number.extra), other.args[0])
     factor = _factor(other)
-    if factor is None or 0.5 not in (abs(np.frexp(number.extra)[0]), abs(np.frexp(factor[0])[0])):
+    if factor is None or not (_is_power_of_two(number.extra) or _is_power_of_two(factor[0])):
         return None
     both = float(number.extra) * factor[0]
     return apply("multiply", both, factor[1]) if 1e-300 < abs(both) < 1e300 else None
+
+
+def _is_power_of_two(x: Any) -> bool:
+    return bool(abs(np.frexp(x)[0]) == 0.5)
 
 
 def _is_negative(x: Value) -> bool:

@@ -149,9 +149,18 @@ def execute(
     if in_rows:
         held = min(paths, task.layout.size * LEAF)
         _fits("paths", f"{held:,} paths at once", rows * held, "Take fewer, or a backend that compiles.")
-    gathered = _Gatherer(task)
-    key = ""
-    finished = bytearray(task.layout.chunks)
+    gathered, key, finished = _Gatherer(task), "", bytearray(task.layout.chunks)
+
+    def gather(index: int, result: ChunkResult) -> None:
+        gathered.add(index, result)
+        if progress is not None:
+            progress(gathered.paths, paths)
+
+    def accept(index: int, result: ChunkResult) -> None:
+        if store is not None:
+            store.save(key, index, result)
+        gather(index, result)
+
     if store is not None:
         key = program.fingerprint(
             *(seed, stream, paths, leaves, points.steps, points.rows),
@@ -159,17 +168,7 @@ def execute(
         )
         for index, result in store.load(key):
             finished[index] = 1
-            gathered.add(index, result)
-            if progress is not None:
-                progress(gathered.paths, paths)
-
-    def accept(index: int, result: ChunkResult) -> None:
-        if store is not None:
-            store.save(key, index, result)
-        gathered.add(index, result)
-        if progress is not None:
-            progress(gathered.paths, paths)
-
+            gather(index, result)
     waiting = [index for index in range(task.layout.chunks) if not finished[index]]
     try:
         _run(task, waiting, threads, executor, accept)

@@ -64,38 +64,33 @@ class Layout:
         return self.whole * self.span or 1 << self.level
 
     @cached_property
-    def _per_group(self) -> int:
-        """Chunks of a group, where it has several."""
-        return -(-self.span // self.size)
+    def _row(self) -> int:
+        """Leaves of the groups that chunks share out: of those of one chunk, or of one group."""
+        return max(1, self.whole) * self.span
+
+    @cached_property
+    def _per_row(self) -> int:
+        return -(-self._row // self.size)
 
     @cached_property
     def chunks(self) -> int:
         """Chunks of the run."""
-        if self.whole:
-            return -(-self.leaves // self.size)
-        groups, rest = divmod(self.leaves, self.span)
-        return groups * self._per_group + -(-rest // self.size)
+        rows, rest = divmod(self.leaves, self._row)
+        return rows * self._per_row + -(-rest // self.size)
 
     def holding(self, path: Any) -> Any:
         """The index of the chunk that holds a path, or of those that hold an array of paths."""
         leaf = path // LEAF
-        if self.whole:
-            return leaf // self.size
-        return leaf // self.span * self._per_group + leaf % self.span // self.size
+        return leaf // self._row * self._per_row + leaf % self._row // self.size
 
     def chunk(self, index: int) -> Chunk:
         """Which paths, and which nodes, chunk `index` is."""
-        if self.whole:
-            group, at, leaf = index * self.whole, 0, index * self.size
-            until = min(leaf + self.size, self.leaves)
-            lengths = tuple(min(self.span, until - start) for start in range(leaf, until, self.span))
-        else:
-            group, at = divmod(index, self._per_group)
-            leaf = group * self.span + at * self.size
-            until = min(leaf + self.size, (group + 1) * self.span, self.leaves)
-            lengths = (until - leaf,)
+        row, at = divmod(index, self._per_row)
+        leaf = row * self._row + at * self.size
+        until = min(leaf + self.size, (row + 1) * self._row, self.leaves)
+        lengths = tuple(min(self.span, until - start) for start in range(leaf, until, self.span))
         first = leaf * LEAF
-        return Chunk(first, min(until * LEAF, self.paths) - first, group, self.level, at, lengths)
+        return Chunk(first, min(until * LEAF, self.paths) - first, row * max(1, self.whole), self.level, at, lengths)
 
 
 def wanted_leaves(paths: int, work: float, least: int = 1, most: int | None = None) -> int:

@@ -70,7 +70,10 @@ class Store:
             self._check(resume)
             self._fresh = not resume
         elif self.path.exists() and resume:
-            raise StoreError(f"{self.path} is empty or truncated and cannot be resumed from. Remove it, or run without resuming.")
+            raise self._damaged("empty or truncated")
+
+    def _damaged(self, how: str = "damaged or truncated", why: str = "") -> StoreError:
+        return StoreError(f"{self.path} is {how}{why} and cannot be resumed from. Remove it, or run without resuming.")
 
     def _open(self) -> sqlite3.Connection:
         """The connection; a new store's file is made when the first chunk is there to keep."""
@@ -109,9 +112,7 @@ class Store:
             finally:
                 connection.close()
         if verdict != "ok" or row is None:
-            raise StoreError(
-                f"{self.path} is damaged or truncated and cannot be resumed from. Remove it, or run without resuming."
-            )
+            raise self._damaged()
         if version != _VERSION:
             raise StoreError(
                 f"{self.path} was written by a version of sdetools that sums in another order or lays out rows otherwise (its layout is {version or 1}, this one's is "
@@ -142,9 +143,7 @@ class Store:
                     f"{self.path} cannot be {what}{': the disk is full' if full else ''} ({error}). What was kept until then is whole: "
                     f"{'make room' if full else 'see to the disk'}, then resume."
                 ) from error
-            raise StoreError(
-                f"{self.path} is damaged or truncated ({error}) and cannot be resumed from. Remove it, or run without resuming."
-            ) from error
+            raise self._damaged("damaged or truncated", f" ({error})") from error
 
     def load(self, experiment: str) -> Iterator[tuple[int, ChunkResult]]:
         """The finished chunks of an experiment, in order, one at a time."""
@@ -160,9 +159,7 @@ class Store:
                 return
             chunk, crc, payload = row
             if zlib.crc32(payload) != crc:
-                raise StoreError(
-                    f"{self.path} is damaged (chunk {chunk}) and cannot be resumed from. Remove it, or run without resuming."
-                )
+                raise self._damaged("damaged", f" (chunk {chunk})")
             yield chunk, _unpack(payload)
 
     def save(self, experiment: str, chunk: int, result: ChunkResult) -> None:
