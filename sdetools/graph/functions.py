@@ -179,24 +179,15 @@ def matmul(a: Any, b: Any) -> Value:
     trace = trace_of((a, b))
     if trace is None:
         return value(np.matmul(a.extra, b.extra))
-    if a.ndim > 2 or b.ndim > 2:
-        return _batched(a, b)
-    if a.ndim == 2 and a.op == "const" and not b.uniform:
-        return trace.node("contract", "", (a, b), (a.shape[0], *b.shape[1:]))
-    if b.ndim == 2 and b.op == "const" and not a.uniform:
-        return transpose(matmul(value(b.extra.T), transpose(a)))
-    if a.ndim == 1 or b.ndim == 1:
-        return total(a * transpose(b) if b.ndim == 2 else a * b, -1)
-    left, right = reshape(a, (a.shape[0], 1, a.shape[1])), reshape(transpose(b), (1, b.shape[1], b.shape[0]))
-    return total(left * right, 2)
-
-
-def _batched(a: Value, b: Value) -> Value:
-    a = reshape(a, (1, *a.shape)) if a.ndim == 1 else a
-    if b.ndim == 1:
-        return total(a * b, -1)
-    swapped = transpose(b, (*range(b.ndim - 2), b.ndim - 1, b.ndim - 2))
-    left, right = reshape(a, (*a.shape[:-1], 1, a.shape[-1])), reshape(swapped, (*swapped.shape[:-2], 1, *swapped.shape[-2:]))
+    if max(a.ndim, b.ndim) <= 2:
+        if a.ndim == 2 and a.op == "const" and not b.uniform:
+            return trace.node("contract", "", (a, b), (a.shape[0], *b.shape[1:]))
+        if b.ndim == 2 and b.op == "const" and not a.uniform:
+            return transpose(matmul(value(b.extra.T), transpose(a)))
+    columns = b if b.ndim == 1 else transpose(b, (*range(b.ndim - 2), b.ndim - 1, b.ndim - 2))
+    if 1 in (a.ndim, b.ndim):
+        return total(a * columns, -1)
+    left, right = reshape(a, (*a.shape[:-1], 1, a.shape[-1])), reshape(columns, (*columns.shape[:-2], 1, *columns.shape[-2:]))
     return total(left * right, -1)
 
 
@@ -273,18 +264,6 @@ def diag(x: Any, k: int = 0) -> Value:
     return moved(np.diag)(x, k) if x.ndim == 2 else at_places(x, np.diag(np.arange(1, x.size + 1), k) - 1)
 
 
-def move(x: Any, source: int, destination: int) -> Value:
-    axes = list(range(value(x).ndim))
-    axes.insert(destination % len(axes), axes.pop(source % len(axes)))
-    return transpose(x, axes)
-
-
-def swap(x: Any, a: int, b: int) -> Value:
-    axes = list(range(value(x).ndim))
-    axes[a], axes[b] = axes[b], axes[a]
-    return transpose(x, axes)
-
-
 def like(number: float) -> Callable[..., Any]:
     """`np.zeros_like` and its kin: an array of numbers that takes values in, as it would be changed by its maker."""
     return lambda x: np.full(value(x).shape, number, dtype=object) if value(x).size <= SMALL else np.full(value(x).shape, number)
@@ -292,9 +271,9 @@ def like(number: float) -> Callable[..., Any]:
 
 def cumsum(x: Any, axis: int | None = None) -> Value:
     x = value(x)
-    flat = reshape(x, -1) if axis is None else move(x, axis, 0)
+    flat = reshape(x, -1) if axis is None else np.moveaxis(x, axis, 0)
     out = matmul(np.tril(np.ones((flat.shape[0],) * 2)), flat)
-    return out if axis is None else move(out, 0, axis)
+    return out if axis is None else np.moveaxis(out, 0, axis)
 
 
 def clip(x: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Value:
@@ -341,7 +320,7 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.dot: dot, np.vdot: lambda a, b: total(reshape(a, -1) * reshape(b, -1)), np.inner: lambda a, b: dot(a, transpose(b)), np.outer: outer, np.einsum: einsum, np.linalg.norm: norm,
     np.cumsum: cumsum, np.trace: lambda x, offset=0: total(moved(np.diagonal)(x, offset), -1), np.diagonal: moved(np.diagonal), np.diag: diag, np.clip: clip, np.where: where,
     np.reshape: reshaped, np.ravel: flat, np.take: moved(np.take), np.rot90: moved(np.rot90), np.fliplr: moved(np.fliplr), np.flipud: moved(np.flipud),
-    np.transpose: transpose, np.swapaxes: swap, np.moveaxis: move, np.broadcast_to: lambda x, shape: broadcast(x, np.atleast_1d(shape) if np.ndim(shape) == 0 else shape),
+    np.transpose: transpose, np.swapaxes: moved(np.swapaxes), np.moveaxis: moved(np.moveaxis), np.broadcast_to: lambda x, shape: broadcast(x, np.atleast_1d(shape) if np.ndim(shape) == 0 else shape),
     np.squeeze: shaped(np.squeeze), np.expand_dims: shaped(np.expand_dims), np.split: apart(np.split), np.array_split: apart(np.array_split), np.flip: moved(np.flip), np.roll: moved(np.roll),
     np.concatenate: lambda parts, axis=0: join([reshape(p, -1) for p in parts] if axis is None else parts, axis or 0),
     np.stack: lambda parts, axis=0: stack(parts, axis), np.hstack: lambda parts: join([np.atleast_1d(p) for p in parts], -1 if value(parts[0]).ndim > 1 else 0),
@@ -366,7 +345,7 @@ METHODS: dict[str, Callable[..., Any]] = {
     "sum": total, "mean": average, "var": variance, "std": FUNCTIONS[np.std], "prod": _named("multiply"), "max": _named("maximum"),
     "min": _named("minimum"), "dot": dot, "ravel": FUNCTIONS[np.ravel], "flatten": FUNCTIONS[np.ravel], "copy": FUNCTIONS[np.copy],
     "reshape": lambda x, *shape, order="C": reshaped(x, shape[0] if len(shape) == 1 else shape, order=order), "astype": astype,
-    "transpose": lambda x, *axes: transpose(x, (axes[0] if len(axes) == 1 else axes) if axes else None), "swapaxes": swap,
+    "transpose": lambda x, *axes: transpose(x, (axes[0] if len(axes) == 1 else axes) if axes else None), "swapaxes": moved(np.swapaxes),
     "squeeze": shaped(np.squeeze), "clip": clip, "diagonal": moved(np.diagonal), "trace": FUNCTIONS[np.trace], "cumsum": cumsum, "item": lambda x: reshape(x, ()),
     "any": FUNCTIONS[np.any], "all": FUNCTIONS[np.all], "square": lambda x: x * x, "conjugate": lambda x: x, "select": where,
     **{name: (lambda name: lambda x: apply(name, x))(name) for name in ("exp", "log", "sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh",
