@@ -26,11 +26,11 @@ class Paths(Protocol):
     def advance(self, k: int) -> None:
         """To the state before step k, from an earlier one."""
 
-    def anchor(self, slot: int, memory: float) -> None:
-        """Keeps y = x - memory m, and the noise that the momentum holds."""
+    def anchor(self, memory: float) -> Any:
+        """y = x - memory m, and the noise that the momentum holds."""
 
-    def recorded(self, t: int) -> Any:
-        """The rows of record t, `width` of each quantity: `(rows, paths)`."""
+    def recorded(self, anchor: Any, c: float, rho: float) -> Any:
+        """The rows of a record, `width` of each quantity: `(rows, paths)`; with a control from an anchor and its two numbers, or None."""
 
     def lost(self, i: int) -> np.ndarray:
         """Whether each path of member i has left the finite range."""
@@ -76,13 +76,19 @@ class Arrays:
 
 def walk(program: Program, paths: Paths, more: Iterable[int]) -> Iterator[tuple[int, Any]]:
     """Moves paths to each step at which something is recorded or kept, and to `more`: that step, and the rows of its record or None."""
-    control, record = program.control, {int(k): t for t, k in enumerate(program.record)}
-    kept = () if control is None else np.flatnonzero(control.anchor_slot >= 0).tolist()
-    for k in sorted({*record, *kept, *more}):
+    control, record, kept = program.control, {int(k): t for t, k in enumerate(program.record)}, {}
+    anchors = () if control is None else np.flatnonzero(control.anchor_slot >= 0).tolist()
+    for k in sorted({*record, *anchors, *more}):
         paths.advance(k)
-        if k in kept:
-            paths.anchor(int(control.anchor_slot[k]), float(control.memory[k]))  # type: ignore[union-attr]
-        yield k, paths.recorded(record[k]) if k in record else None
+        if control is not None and k in anchors:
+            kept[control.anchor_slot[k]] = paths.anchor(control.memory[k])
+        if k not in record:
+            yield k, None
+        elif control is None:
+            yield k, paths.recorded(None, 0.0, 0.0)
+        else:
+            t = record[k]
+            yield k, paths.recorded(kept[control.slot[t]], control.factor[t], control.fading[t])
 
 
 class Batches:

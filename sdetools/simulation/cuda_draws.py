@@ -12,11 +12,12 @@ Scratch names begin with an underscore: those of a graph's lines do not.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from sdetools.graph.elements import indent
 from sdetools.noise.base import Normal, Sign
 from sdetools.simulation.draws import GROUP, Segment
 from sdetools.simulation.philox import M0, M1, W0, W1
@@ -35,82 +36,70 @@ def names(dtype: str = "float64") -> dict[str, Any]:
 def in_memory(segment: Segment, place: Place, step: str = "k", dtype: str = "float64") -> list[str]:
     """Lines that write a segment's rows of one step, by loops."""
     if segment.share > 1:
-        return _shared(segment, place, step, dtype, unrolled=False)
-    head = [f"for _slot in range({segment.slots}):", *_indent(_words(step, _slot(segment, "_slot")))]
+        return _shared(segment, place, step, dtype, lambda write: [f"for _i in range({segment.n}):", "    " + write("_i")])
+    n, out = segment.n, _words(step, f"{segment.base} + _slot")
     if segment.kind is Sign:
-        body = []
         for h, word in enumerate(WORDS):
-            write = f"{place(f'{segment.row} + _row + _i')} = {_sign(word, '_i', dtype)}"
-            body += [
+            out += [
                 f"_row = 128 * _slot + {64 * h}",
-                f"for _i in range(64 if _row + 64 <= {segment.n} else {segment.n} - _row):",
-                f"    {write}",
+                f"for _i in range(64 if _row + 64 <= {n} else {n} - _row):",
+                f"    {place(f'{segment.row} + _row + _i')} = {_sign(word, '_i')}",
             ]
-        return [*head, *_indent(body)]
-    whole, over = divmod(segment.n, segment.group)
-    tail = -(-over // segment.a_slot)
-    T = str(GROUP) if not over else str(tail) if not whole else f"({GROUP} if _slot < {GROUP * whole} else {tail})"
-    body = [f"_T, _row = {T}, _slot // {GROUP} * {segment.group} + _slot % {GROUP}"]
-    r = 0
-    for word in WORDS:
-        for line, value in _decoded(segment, word, dtype):
-            body += line
+    else:
+        whole, over = divmod(n, segment.group)
+        tail = -(-over // segment.a_slot)
+        T = str(GROUP) if not over else str(tail) if not whole else f"({GROUP} if _slot < {GROUP * whole} else {tail})"
+        out.append(f"_T, _row = {T}, _slot // {GROUP} * {segment.group} + _slot % {GROUP}")
+        for r, (lines, value) in enumerate(_decoded(segment, WORDS, dtype)):
             write = f"{place(f'{segment.row} + _row + {r} * _T')} = {value}"
-            body += (
-                [write] if r == 0 or segment.n % segment.a_slot == 0 else [f"if _row + {r} * _T < {segment.n}:", f"    {write}"]
-            )
-            r += 1
-    return [*head, *_indent(body)]
+            inside = r == 0 or n % segment.a_slot == 0
+            out += [*lines, *([write] if inside else [f"if _row + {r} * _T < {n}:", f"    {write}"])]
+    return [f"for _slot in range({segment.slots}):", *indent(out)]
 
 
 def in_registers(segment: Segment, place: Place, step: str = "k", dtype: str = "float64") -> list[str]:
     """The same without loops; `place` is called with whole numbers."""
     if segment.share > 1:
-        return _shared(segment, place, step, dtype, unrolled=True)
+        return _shared(segment, place, step, dtype, lambda write: [write(i) for i in range(segment.n)])
     out = []
     for slot in range(segment.slots):
-        out += _words(step, _slot(segment, str(slot)))
+        out += _words(step, f"{segment.base} + {slot}")
         if segment.kind is Sign:
             rows = range(128 * slot, min(128 * slot + 128, segment.n))
-            out += [f"{place(segment.row + i)} = {_sign(WORDS[i % 128 // 64], str(i % 64), dtype)}" for i in rows]
+            out += [f"{place(segment.row + i)} = {_sign(WORDS[i % 128 // 64], i % 64)}" for i in rows]
             continue
         begin = slot // GROUP * segment.group
         T = -(-min(segment.group, segment.n - begin) // segment.a_slot)
-        row = begin + slot % GROUP
-        for word in WORDS:
-            for line, value in _decoded(segment, word, dtype):
-                out += [*line, f"{place(segment.row + row)} = {value}"] if row < segment.n else line
-                row += T
+        for r, (lines, value) in enumerate(_decoded(segment, WORDS, dtype)):
+            row = begin + slot % GROUP + r * T
+            out += [*lines, *([f"{place(segment.row + row)} = {value}"] if row < segment.n else [])]
     return out
 
 
-def _indent(lines: list[str]) -> list[str]:
-    return [f"    {line}" for line in lines]
-
-
-def _slot(segment: Segment, number: str) -> str:
-    return f"{segment.base} + {number}"
-
-
-def _shared(segment: Segment, place: Place, step: str, dtype: str, unrolled: bool) -> list[str]:
-    """A segment whose address serves several steps: the word of this step is chosen, then decoded."""
+def _shared(segment: Segment, place: Place, step: str, dtype: str, each: Callable[..., list[str]]) -> list[str]:
+    """A segment whose address serves several steps: the word of this step is chosen, then decoded; signs are written one by one."""
     share, n = segment.share, segment.n
     out = [
-        *_words(f"({step} // {share})", _slot(segment, "0")),
+        *_words(f"({step} // {share})", f"{segment.base} + 0"),
         f"_part = {step} % {share}",
         f"_w = _a if _part < {share // 2} else _b",
     ]
     if segment.kind is Sign:
-        out += [f"_part = _part % {64 // n} * {n}"]
-        if unrolled:
-            return out + [f"{place(segment.row + i)} = {_sign('_w', f'_part + {i}', dtype)}" for i in range(n)]
-        return [*out, f"for _i in range({n}):", f"    {place(f'{segment.row} + _i')} = {_sign('_w', '_part + _i', dtype)}"]
-    decoded = _decoded(segment, "_w", dtype)
+
+        def write(i: Any) -> str:
+            row = segment.row + i if isinstance(i, int) else f"{segment.row} + {i}"
+            return f"{place(row)} = {_sign('_w', f'_part + {i}')}"
+
+        return [*out, f"_part = _part % {64 // n} * {n}", *each(write)]
+    decoded = _decoded(segment, ("_w",), dtype)
     values = [value for _, value in decoded]
-    out += [line for lines, _ in decoded for line in lines]
     if segment.kind is Normal and n == 1:
         values = [f"({values[0]} if _part % 2 == 0 else {values[1]})"]
-    return out + [f"{place(segment.row + i)} = {values[i]}" for i in range(n)]
+    return [
+        *out,
+        *(line for lines, _ in decoded for line in lines),
+        *(f"{place(segment.row + i)} = {values[i]}" for i in range(n)),
+    ]
 
 
 def _words(step: str, slot: str) -> list[str]:
@@ -127,17 +116,18 @@ def _words(step: str, slot: str) -> list[str]:
     ]
 
 
-def _decoded(segment: Segment, word: str, dtype: str) -> list[tuple[list[str], str]]:
-    """For each draw of a word: the lines before it, and its value."""
+def _decoded(segment: Segment, words: Sequence[str], dtype: str) -> list[tuple[list[str], str]]:
+    """For each draw of some words: the lines before it, and its value."""
     if segment.kind is Normal:
-        return [(_box_muller(word, dtype), "_p"), ([], "_q")]
+        return [draw for word in words for draw in ((_box_muller(word, dtype), "_p"), ([], "_q"))]
     if dtype == "float32":  # rounded once, as `draw_decoders.decode_uniforms32`, and never up to 1
         largest = f"f({1 - 2.0**-24!r})"
-        return [([f"_x = f(({word} >> u(12)) * u(2) + u(1)) * f({2.0**-53!r})"], f"(_x if _x < {largest} else {largest})")]
-    return [([], f"(f({word} >> u(12)) + f(0.5)) * f({2.0**-52!r})")]
+        value = f"(_x if _x < {largest} else {largest})"
+        return [([f"_x = f(({word} >> u(12)) * u(2) + u(1)) * f({2.0**-53!r})"], value) for word in words]
+    return [([], f"(f({word} >> u(12)) + f(0.5)) * f({2.0**-52!r})") for word in words]
 
 
-def _sign(word: str, bit: str, dtype: str) -> str:
+def _sign(word: str, bit: Any) -> str:
     return f"f(1.0) - f(2.0) * f(({word} >> u({bit})) & u(1))"
 
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -60,24 +60,6 @@ def told(found: Any) -> str:
         return f"an array of shape {shape}"
     found = found[()] if isinstance(found, np.ndarray) else found
     return "nothing (None)" if found is None else "one number" if np.isscalar(found) or shape == () else repr(found)[:80]
-
-
-class Observable(Protocol):
-    """What the engine asks of a test function h."""
-
-    name: str
-
-    def value(self, x: Any) -> Any: ...
-
-    def gradient(self, x: Any) -> Any: ...
-
-
-class Functional(Protocol):
-    """What the engine asks of an additive functional of the path: its increment over one step."""
-
-    name: str
-
-    def increment(self, before: Any, after: Any) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -163,7 +145,9 @@ class Program:
     steps: int
     record: np.ndarray
     observables: tuple[Any, ...]
+    """Test functions h, with a `name`, `value(x)` and `gradient(x)`."""
     functionals: tuple[Any, ...] = ()
+    """Sums along a path, with a `name` and `increment(before, after)`."""
     control: Control | None = None
     coupled: bool = True
     every: tuple[int, ...] = (1, 1)

@@ -65,7 +65,6 @@ class Paths:
         self.held = np.zeros((program.members[0].dim, paths), dtype)
         self.totals = np.zeros((len(program.members), len(program.functionals), paths))
         self.gathered = np.zeros((program.noise.gathered, paths), dtype)
-        self.anchors: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def _starts(self, z: np.ndarray) -> list[State]:
         program, out = self.program, []
@@ -129,22 +128,21 @@ class Paths:
 
     # ---- what is asked of them
 
-    def anchor(self, slot: int, memory: float) -> None:
+    def anchor(self, memory: float) -> tuple[np.ndarray, np.ndarray]:
         x, m = self.states[0][:2]
-        self.anchors[slot] = (x - np.float64(memory) * m, self.held)
+        return x - memory * m, self.held
 
-    def recorded(self, t: int) -> list[np.ndarray]:
-        program, control = self.program, self.program.control
+    def recorded(self, anchor: Any, c: float, rho: float) -> list[np.ndarray]:
+        program = self.program
         lost, rows = [(0.0 * s[0]).sum(axis=0, dtype=float) for s in self.states], []
         for h in program.observables:
             rows += [_one_row(h, s[0]) + dead for s, dead in zip(self.states, lost)]
             if program.pair:
-                c = np.zeros_like(rows[-1])
-                if control is not None:
-                    y, kept = self.anchors[int(control.slot[t])]
-                    c = control.factor[t] * (h.gradient(y) * (self.held - control.fading[t] * kept)).sum(axis=0)
-                    c = np.where(c - c == 0.0, c, 0.0)
-                rows.append(c)
+                control = np.zeros_like(rows[-1])
+                if anchor is not None:
+                    y, kept = anchor
+                    control = c * (h.gradient(y) * (self.held - rho * kept)).sum(axis=0)
+                rows.append(np.where(control - control == 0.0, control, 0.0))
         for totals in self.totals.swapaxes(0, 1):
             rows += [*totals, *([np.zeros_like(totals[0])] if program.pair else [])]
         return rows

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -106,8 +107,6 @@ class _Paths:
         self.S, self.Z = own.zeros(self.kernels.rows * paths, dtype), own.zeros(max(1, self.kernels.drawn) * paths, dtype)
         self.given = runner.given(self.S), runner.given(self.Z)
         self.rows = self.S.reshape(-1, paths)
-        control = runner.program.control
-        self.kept: Any = own.zeros((0 if control is None else control.slots, *self.rows[self.kernels.anchors].shape), dtype)
         self._run(self.kernels.start)
 
     def _run(self, phases: Sequence[Phase], begin: int = 0, end: int = 1, c: float = 0.0, rho: float = 0.0) -> None:
@@ -140,16 +139,14 @@ class _Paths:
             self._run([phase for every, phase in self.kernels.step if (step + 1) % every == 0], step, step + 1)
         self.k = k
 
-    def anchor(self, slot: int, memory: float) -> None:
-        self._run(self.kernels.anchor, c=memory)
-        self.kept[slot] = self.rows[self.kernels.anchors]
+    def anchor(self, memory: float) -> Any:
+        self._run(self.kernels.anchor, c=float(memory))
+        return deepcopy(self.rows[self.kernels.anchors])
 
-    def recorded(self, t: int) -> Any:
-        control, c, rho = self.runner.program.control, 0.0, 0.0
-        if control is not None:
-            self.rows[self.kernels.anchors] = self.kept[int(control.slot[t])]
-            c, rho = float(control.factor[t]), float(control.fading[t])
-        self._run(self.kernels.record, c=c, rho=rho)
+    def recorded(self, anchor: Any, c: float, rho: float) -> Any:
+        if anchor is not None:
+            self.rows[self.kernels.anchors] = anchor
+        self._run(self.kernels.record, c=float(c), rho=float(rho))
         width = 3 if self.runner.program.pair else 1
         return self.rows[self.kernels.h : self.kernels.h + width * self.runner.program.columns]
 

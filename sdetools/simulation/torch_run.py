@@ -18,13 +18,12 @@ import torch
 
 from sdetools._compiled import folder
 from sdetools.graph.arrays import compiled
-from sdetools.graph.reals import Real, real_of
+from sdetools.graph.reals import real_of
 from sdetools.graph.tracing import NotTraceable
 from sdetools.graph.value import Value, order
 from sdetools.simulation.batches import Arrays, Batches
 from sdetools.simulation.chunks import ChunkResult, Task
 from sdetools.simulation.functions import Functions
-from sdetools.simulation.program import Program
 from sdetools.simulation.torch_rows import Draws
 
 CPU_BATCH, DEVICE_BATCH = 1 << 14, 1 << 22
@@ -68,23 +67,82 @@ def _compiler_fault(device: torch.device) -> str:
     return ""
 
 
-class Compiled:
-    """A program's graphs as torch functions: `start(*draws)`, `step(every)(*state, *draws)`, `record(*state, *anchors)`."""
+class Paths:
+    """Consecutive paths while they move: their state, a tensor `(rows, paths)` an input, by its key."""
 
-    def __init__(self, program: Program, device: torch.device, real: Real, compiling: bool = False) -> None:
-        self.functions = f = Functions(program, torch=True, real=real)
-        self.device, self.dtype = device, getattr(torch, real.name)
-        numbers = [*(v for row in f.coefficients for v in row), f.numbers]
-        steps = [(s.every, [t for t, _ in s.outputs], [v for _, v in s.outputs]) for s in f.steps]
-        if device.type != "cpu":
-            self._refuse_compiled([v for _, _, made in steps for v in made] + f.record)
-        draws = [z for own in f.draws for z in own]
+    def __init__(self, runner: Runner, first: int, paths: int) -> None:
+        self.runner, self.program, self.paths, self.k = runner, runner.program, paths, 0
+        self.draws = Draws(runner.keys, first, paths, runner.device, runner.dtype)
+        plan, columns = self.program.start_plan, self.program.start_columns
+        given = _segments(self.draws.start(plan), plan)
+        if columns:
+            given.append((torch.arange(first, first + paths, device=runner.device) % columns)[None])
+        self.state: dict[Any, torch.Tensor] = {}
+        self._moved(runner.functions.start, runner.start(*given))
+
+    def _moved(self, outputs: Sequence[tuple[Value, Value]], found: Sequence[torch.Tensor]) -> None:
+        """Keeps what some of the state became: rows of paths, also of what is the same for all."""
+        for (target, _), v in zip(outputs, found):
+            v = torch.as_tensor(v, dtype=self.runner.dtype, device=self.runner.device)
+            self.state[target.key] = v if v.ndim == 2 else v[:, None].expand(-1, self.paths).contiguous()
+
+    def _all(self) -> list[torch.Tensor]:
+        """All that lasts from step to step."""
+        return [self.state[v.key] for v in self.runner.functions.state]
+
+    def advance(self, k: int) -> None:
+        """Step by step, and at the end of each the longer steps that end there."""
+        noise, C = self.program.noise, self.runner.C
+        for now in range(self.k, k):
+            for step, function in zip(self.runner.functions.steps, self.runner.steps):
+                if (now + 1) % step.every == 0:
+                    own = [(s, plan) for s, plan in enumerate(noise.sets) if noise.every(s) == step.every]
+                    draws = [z for s, plan in own for z in _segments(self.draws(s, plan, now // step.every), plan)]
+                    found = function(*self._all(), *draws, *C[min(now, len(C) - 1)], self.runner.P)
+                    self._moved(step.outputs, found)
+        self.k = k
+
+    def rows_of(self, rows: np.ndarray, picked: np.ndarray) -> np.ndarray:
+        parts = torch.cat([self.state[part.key] for own in self.runner.functions.parts for part in own])
+        return parts[rows, picked].double().cpu().numpy()
+
+    def anchor(self, memory: float) -> list[torch.Tensor]:
+        f = self.runner.functions
+        x, m = (self.state[part.key] for part in f.parts[0][:2])
+        return [x - float(memory) * m, self.state[f.held.key]]  # type: ignore[union-attr]
+
+    def recorded(self, anchor: Any, c: float, rho: float) -> Any:
+        return self.runner.record(*self._all(), *(anchor or ()), self.runner.P, float(c), float(rho))
+
+    def lost(self, i: int) -> np.ndarray:
+        gone = sum((self.state[part.key] * 0.0).sum(0) for part in self.runner.functions.parts[i])
+        return (gone != 0.0).cpu().numpy()  # type: ignore[union-attr]
+
+
+def _segments(z: torch.Tensor, plan: Any) -> list[torch.Tensor]:
+    return [z[s.row : s.row + s.n] for s in plan.segments]
+
+
+class Runner(Batches):
+    """Runs chunks of a task in batches on one device: the program's graphs as torch functions."""
+
+    def __init__(self, task: Task) -> None:
+        self.dtype = getattr(torch, task.dtype)
+        self.device, compiling = parse(task.backend, self.dtype)
+        super().__init__(task, CPU_BATCH if self.device.type == "cpu" else DEVICE_BATCH, Arrays(torch, self.device))
+        self.keys = [int(k) for k in task.arguments[0]]
+        given = self.program.coefficients, self.program.parameters
+        self.C, self.P = (torch.as_tensor(a, dtype=self.dtype, device=self.device) for a in given)
+        self.functions = f = Functions(self.program, torch=True, real=real_of(task.dtype))
+        noise, numbers = self.program.noise, [*(v for row in f.coefficients for v in row), f.numbers]
+        nodes = order([*(v for step in f.steps for _, v in step.outputs), *f.record])
+        if self.device.type != "cpu" and any(n.op == "call" and n.extra.tensors is None for n in nodes):
+            raise NotTraceable(f"a part that is compiled for a CPU (a loss or noise from data) cannot run on {self.device}")
         self.start = self._function([v for _, v in f.start], [*f.start_draws, *([f.column] if f.column is not None else [])])
-        self.targets = [t.key for t, _ in f.start]
-        self.steps = [
-            (every, [t.key for t in targets], self._function(made, [*f.state, *draws, *numbers], compiling))
-            for every, targets, made in steps
-        ]
+        self.steps = []
+        for step in f.steps:
+            draws = [z for s, own in enumerate(f.draws) for z in own if noise.every(s) == step.every]
+            self.steps.append(self._function([v for _, v in step.outputs], [*f.state, *draws, *numbers], compiling))
         self.record = self._function(f.record, [*f.state, *f.anchors, f.numbers, f.factor, f.fading])
 
     def _function(self, outputs: Sequence[Value], inputs: Sequence[Value], compiling: bool = False) -> Any:
@@ -95,96 +153,6 @@ class Compiled:
             if isinstance(own, partial) and own.func.__self__.tensors is None:  # machine code already
                 f.__globals__[name] = torch.compiler.disable(own)
         return torch.compile(f, dynamic=False)  # a number of paths has its own code, whichever came before
-
-    def _refuse_compiled(self, outputs: Sequence[Value]) -> None:
-        if any(n.op == "call" and n.extra.tensors is None for n in order(outputs)):
-            raise NotTraceable(f"a part that is compiled for a CPU (a loss or noise from data) cannot run on {self.device}")
-
-
-class Paths:
-    """Consecutive paths while they move: their state, a tensor `(rows, paths)` an input, by its key."""
-
-    def __init__(self, runner: Runner, first: int, paths: int) -> None:
-        self.program, self.made, self.paths = runner.program, runner.made, paths
-        self.draws = Draws(runner.keys, first, paths, runner.device, runner.dtype)
-        self.C, self.P, self.k = runner.C, runner.P, 0
-        self.anchors: dict[int, list[torch.Tensor]] = {}
-        plan = self.program.start_plan
-        given, columns = _segments(self.draws.start(plan), plan), self.program.start_columns
-        if columns:
-            given.append((torch.arange(first, first + paths, device=runner.device) % columns)[None])
-        found = self.made.start(*given)
-        self.state = {key: self._wide(v) for key, v in zip(self.made.targets, found)}
-
-    def _wide(self, v: torch.Tensor) -> torch.Tensor:
-        """Rows of paths, also of what is the same for all."""
-        v = torch.as_tensor(v, dtype=self.made.dtype, device=self.made.device)
-        return v if v.ndim == 2 else v[:, None].expand(-1, self.paths).contiguous()
-
-    def rows(self) -> list[torch.Tensor]:
-        """All that lasts from step to step."""
-        return [self.state[v.key] for v in self.made.functions.state]
-
-    def step(self, k: int) -> None:
-        """Step k, and at its end the longer steps that end there."""
-        row = self.C[min(k, len(self.C) - 1)]
-        noise = self.program.noise
-        for every, targets, step in self.made.steps:
-            if (k + 1) % every:
-                continue
-            draws = []
-            for s, plan in enumerate(noise.sets):
-                used = noise.every(s) == every
-                z = (
-                    self.draws(s, plan, k // every)
-                    if used
-                    else torch.empty((plan.rows, self.paths), dtype=self.made.dtype, device=self.made.device)
-                )
-                draws += _segments(z, plan)
-            found = step(*self.rows(), *draws, *row, self.P)
-            self.state |= {key: self._wide(v) for key, v in zip(targets, found)}
-
-    def advance(self, k: int) -> None:
-        while self.k < k:
-            self.step(self.k)
-            self.k += 1
-
-    def rows_of(self, rows: np.ndarray, picked: np.ndarray) -> np.ndarray:
-        parts = torch.cat([self.state[part.key] for own in self.made.functions.parts for part in own])
-        return parts[rows, picked].double().cpu().numpy()
-
-    def anchor(self, slot: int, memory: float) -> None:
-        f = self.made.functions
-        x, m = (self.state[part.key] for part in f.parts[0][:2])
-        self.anchors[slot] = [x - memory * m, self.state[f.held.key]]  # type: ignore[union-attr]
-
-    def recorded(self, t: int) -> Any:
-        control = self.program.control
-        given: list[Any] = [self.P, 0.0, 0.0]
-        if control is not None:
-            given = [*self.anchors[int(control.slot[t])], self.P, float(control.factor[t]), float(control.fading[t])]
-        return self.made.record(*self.rows(), *given)
-
-    def lost(self, i: int) -> np.ndarray:
-        gone = sum((self.state[part.key] * 0.0).sum(0) for part in self.made.functions.parts[i])
-        return (gone != 0.0).cpu().numpy()  # type: ignore[union-attr]
-
-
-def _segments(z: torch.Tensor, plan: Any) -> list[torch.Tensor]:
-    return [z[s.row : s.row + s.n] for s in plan.segments]
-
-
-class Runner(Batches):
-    """Runs chunks of a task in batches on one device."""
-
-    def __init__(self, task: Task) -> None:
-        self.dtype = getattr(torch, task.dtype)
-        self.device, compiling = parse(task.backend, self.dtype)
-        super().__init__(task, CPU_BATCH if self.device.type == "cpu" else DEVICE_BATCH, Arrays(torch, self.device))
-        self.made = Compiled(self.program, self.device, real_of(task.dtype), compiling)
-        self.keys = [int(k) for k in task.arguments[0]]
-        self.C = torch.as_tensor(self.program.coefficients, dtype=self.dtype, device=self.device)
-        self.P = torch.as_tensor(self.program.parameters, dtype=self.dtype, device=self.device)
 
     def paths(self, first: int, count: int) -> Paths:
         return Paths(self, first, count)
