@@ -60,6 +60,7 @@ ON_MATRICES = {
     "both sides": lambda x: A.T @ x @ B,
     "values": lambda x: x @ x.T @ A,
     "rows times a vector": lambda x: x @ SPREAD + (SPREAD[:4] @ x)[:4],
+    "a vector times a stack": lambda x: x[0] @ np.stack([x.T[:, :3], x.T[:, 1:]]),
     "batched": lambda x: (x.reshape(2, 2, 6) @ np.ones((2, 6, 3))) @ np.array([1.0, 2.0, 3.0]),
     "einsum": lambda x: np.einsum("ij,jk->ik", x, B) + np.einsum("ki,kj", np.einsum("ij->ji", x), B),
     "einsum of three": lambda x: np.einsum("ij,j,i->i", x, SPREAD, SPREAD[:4]) + np.einsum("ij,ij", x, A),

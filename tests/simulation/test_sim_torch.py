@@ -189,6 +189,17 @@ def test_lost_paths_are_counted_at_their_first_step():
     assert np.isnan(fast.at("x").value)
 
 
+def test_so_are_those_of_a_pair_of_unequal_steps():
+    """In the short steps of the pair, exactly and for each member: the longer one's first is a multiple of its step."""
+    sde = st.SDE(drift=["-x**3"], diffusion=["0.5*x + 1"], variables="x")
+    pair = [st.EulerMaruyama(sde, dt=dt) for dt in (1 / 64, 1 / 16)]
+    given = dict(x0=[60.0], horizon=2.0, paths=600, observe=["x"], threads=1)
+    slow, compiled, fast = (st.weak_gap(*pair, backend=b, **given).statistics.sums for b in ("numpy", "numba", "torch"))
+    assert (slow.first > 0).all() and slow.first[1] % 4 == 0 and slow.lost.all()
+    for sums in (compiled, fast):
+        assert (sums.lost.tolist(), sums.first.tolist()) == (slow.lost.tolist(), slow.first.tolist())
+
+
 @pytest.mark.parametrize(
     ("backend", "told"),
     [
