@@ -38,7 +38,7 @@ def text_key() -> str:
         *sorted(PACKAGE.glob("*/kernels.py")),
         *(
             PACKAGE / "graph" / f"{name}.py"
-            for name in ("bits", "elementary", "interpreter", "lanes", "lanes32", "products", "programs", "rows")
+            for name in ("bits", "elementary", "gemm", "interpreter", "lanes", "lanes32", "programs", "rows")
         ),
         *sorted((PACKAGE / "simulation").glob("l*.py")),
         PACKAGE / "simulation" / "records.py",

@@ -34,7 +34,7 @@ NAMES = (
 )
 """The functions, by NumPy's names; sincos is sin and cos together."""
 PROGRAM, PRODUCT, SMALL_PRODUCT = "program", "product", "small_product"
-"""What `interpreter.py` and `products.py` give: of the same signature."""
+"""What `interpreter.py` and `gemm.py` give: of the same signature."""
 
 
 def _copier(kind: Any) -> Any:
@@ -118,9 +118,9 @@ _TYPES: dict[str, Any] = {
 def _write(name: str, dtype: str) -> Any:
     lane, pointer, stack, copy, real = _TYPES[dtype]
     if name in (PRODUCT, SMALL_PRODUCT):
-        from sdetools.graph import products
+        from sdetools.graph import gemm
 
-        return products.large(pointer) if name == PRODUCT else products.small(pointer, getattr(types, dtype))
+        return gemm.large(pointer) if name == PRODUCT else gemm.small(pointer, getattr(types, dtype))
     f = getattr(lane, lanes.NAMES.get(name, name))
     if name == "power":
         return _power(f, pointer, stack, copy)

@@ -236,7 +236,7 @@ def test_the_room_is_light():
 
 def test_an_edit_of_any_inlined_file_compiles_all_anew(tmp_path, monkeypatch):
     """Every file that the functions on rows are inlined from is part of the key of their machine code."""
-    names = ("bits", "elementary", "interpreter", "lanes", "lanes32", "products", "programs", "rows")
+    names = ("bits", "elementary", "gemm", "interpreter", "lanes", "lanes32", "programs", "rows")
     files = [Path(lanes.__file__).with_name(f"{name}.py") for name in names]
     (tmp_path / "graph").mkdir()
     (tmp_path / "simulation").mkdir()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numba import cfunc, njit, types
 
-from sdetools.graph import lanes, products, rows
+from sdetools.graph import gemm, lanes, rows
 from sdetools.graph.bits import float32_pointer, float_pointer
 
 SIGNATURE = "int64(int64, int64, int64, int64, int64, int64)"
@@ -51,7 +51,7 @@ def made():
     """Small products with wide tiles and without, by type."""
     kinds = {"float64": (float_pointer, types.float64), "float32": (float32_pointer, types.float32)}
     return {
-        (dtype, wide): cfunc(SIGNATURE, fastmath=lanes.FLAGS)(products.small(*kind, wide))
+        (dtype, wide): cfunc(SIGNATURE, fastmath=lanes.FLAGS)(gemm.small(*kind, wide))
         for dtype, kind in kinds.items()
         for wide in (False, True)
     }
