@@ -6,16 +6,14 @@ import operator
 from collections.abc import Callable, Sequence
 from functools import reduce as fold
 from inspect import signature
-from math import prod
 from typing import Any
 
 import numpy as np
 
 from sdetools.graph.errors import TracingError
-from sdetools.graph.value import MAPS, SMALL, Value, apply, trace_of, value
-from sdetools.graph.views import at_places, broadcast, join, reshape, stack, take, transpose, view  # noqa: F401
-
-REDUCTIONS = {"add": np.add, "multiply": np.multiply, "maximum": np.maximum, "minimum": np.minimum}
+from sdetools.graph.products import REDUCTIONS, average, decided, einsum, matmul, reduce, total, variance
+from sdetools.graph.value import MAPS, SMALL, Value, apply, value
+from sdetools.graph.views import at_places, broadcast, join, reshape, stack, take, transpose  # noqa: F401
 
 
 def ufunc_of(ufunc: Any, method: str, inputs: Sequence[Any], options: dict[str, Any]) -> Any:
@@ -108,111 +106,7 @@ REWRITTEN: dict[str, Callable[..., Any]] = {
 """Ufuncs that are written with others."""
 
 
-# ---- reductions and products
-
-
-def reduce(name: str, x: Any, axis: Any = None, keepdims: bool = False) -> Value:
-    """The sum, product, maximum or minimum over axes."""
-    x = value(x)
-    axes = (
-        tuple(range(x.ndim)) if axis is None else tuple(sorted(operator.index(a) % max(x.ndim, 1) for a in np.atleast_1d(axis)))
-    )
-    kept = tuple(1 if a in axes else n for a, n in enumerate(x.shape))
-    shape = tuple(n for a, n in enumerate(x.shape) if a not in axes)
-    trace = trace_of((x,))
-    if trace is None:
-        with np.errstate(all="ignore"):
-            out = value(np.asarray(REDUCTIONS[name].reduce(x.extra, axis=axes)))
-    elif x.boolean:
-        out = reduce(name, np.where(x, 1.0, 0.0), axes)
-    elif prod(x.shape[a] for a in axes) == 1:
-        out = reshape(x, shape)
-    elif name == "add" and x.op == "view" and x.extra.table is None and (few := _repeated(x, axes)) is not None:
-        out = few
-    else:
-        out = trace.node("reduce", name, (x,), shape, axes, axes)
-    return reshape(out, kept) if keepdims else out
-
-
-def _repeated(x: Value, axes: tuple[int, ...]) -> Value | None:
-    """The sum over an axis along which a view repeats its elements: a multiple."""
-    flat = [a for a in axes if x.extra.strides[a] == 0 and x.shape[a] > 1]
-    if not flat:
-        return None
-    times = prod(x.shape[a] for a in flat)
-    shape = tuple(n for a, n in enumerate(x.shape) if a not in flat)
-    strides = tuple(s for a, s in enumerate(x.extra.strides) if a not in flat)
-    rest = tuple(a - sum(f < a for f in flat) for a in axes if a not in flat)
-    return float(times) * (
-        reduce("add", view(x.args[0], shape, strides, x.extra.start), rest)
-        if rest
-        else view(x.args[0], shape, strides, x.extra.start)
-    )
-
-
-def decided(name: str, x: Any, axis: Any = None, keepdims: bool = False) -> Value:
-    """Whether any or all are true, over axes."""
-    numbers = np.where(value(x) if value(x).boolean else value(x) != 0.0, 1.0, 0.0)
-    return reduce("maximum" if name == "logical_or" else "minimum", numbers, axis, keepdims) > 0.5
-
-
-def total(x: Any, axis: Any = None, *, keepdims: bool = False) -> Value:
-    return reduce("add", x, axis, keepdims)
-
-
-def average(x: Any, axis: Any = None, *, keepdims: bool = False) -> Value:
-    out = reduce("add", x, axis, keepdims)
-    return out * (out.size / value(x).size)
-
-
-def variance(x: Any, axis: Any = None, *, ddof: int = 0, keepdims: bool = False) -> Value:
-    own = value(x) - average(x, axis, keepdims=True)
-    squares = total(own * own, axis, keepdims=keepdims)
-    return squares * (1.0 / (value(x).size / squares.size - ddof))
-
-
-def matmul(a: Any, b: Any) -> Value:
-    """Matrix products as NumPy has them; with a matrix of data on one side a GEMM over many paths."""
-    a, b = value(a), value(b)
-    if not a.ndim or not b.ndim or a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
-        raise ValueError(f"matmul: shapes {a.shape} and {b.shape} (component shapes of one path) do not fit together")
-    trace = trace_of((a, b))
-    if trace is None:
-        return value(np.matmul(a.extra, b.extra))
-    if max(a.ndim, b.ndim) <= 2:
-        if a.ndim == 2 and a.op == "const" and not b.uniform:
-            return trace.node("contract", "", (a, b), (a.shape[0], *b.shape[1:]))
-        if b.ndim == 2 and b.op == "const" and not a.uniform:
-            return transpose(matmul(value(b.extra.T), transpose(a)))
-    columns = b if b.ndim == 1 else transpose(b, (*range(b.ndim - 2), b.ndim - 1, b.ndim - 2))
-    if 1 in (a.ndim, b.ndim):
-        return total(a * columns, -1)
-    left, right = reshape(a, (*a.shape[:-1], 1, a.shape[-1])), reshape(columns, (*columns.shape[:-2], 1, *columns.shape[-2:]))
-    return total(left * right, -1)
-
-
-def einsum(subscripts: Any, *factors: Any) -> Value:
-    """Sums of products by their indices; matrices of data against the first index of a value go through `matmul`."""
-    if not isinstance(subscripts, str):
-        raise TracingError("np.einsum must be given its indices as one text to be traced")
-    text = subscripts.replace(" ", "").replace("...", "")
-    left, _, out = text.partition("->")
-    terms, values = left.split(","), [value(f) for f in factors]
-    if "->" not in text:
-        out = "".join(sorted(c for c in set(left) - {","} if left.count(c) == 1))
-    for t, v in zip(terms, values):
-        if len(t) != v.ndim or len(set(t)) != len(t):
-            raise TracingError(f"np.einsum({subscripts!r}) of component shapes {[v.shape for v in values]} cannot be traced")
-    if len(terms) == 2 and len(terms[0]) == 2 and terms[0][1] == terms[1][:1] and out == terms[0][0] + terms[1][1:]:
-        return matmul(*values)
-    letters = out + "".join(c for c in dict.fromkeys("".join(terms)) if c not in out)
-    spread = []
-    for t, v in zip(terms, values):
-        order = sorted(range(len(t)), key=lambda a: letters.index(t[a]))
-        sizes = {t[a]: v.shape[a] for a in range(len(t))}
-        spread.append(reshape(transpose(v, order), tuple(sizes.get(c, 1) for c in letters)))
-    product = fold(lambda a, b: a * b, spread)
-    return total(product, tuple(range(len(out), len(letters)))) if len(letters) > len(out) else product
+# ---- norms
 
 
 def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Value:

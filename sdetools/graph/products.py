@@ -1,0 +1,188 @@
+"""Sums and products: reductions over axes, products of matrices, and the sums that are such products."""
+
+from __future__ import annotations
+
+import operator
+from functools import reduce as fold
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from sdetools.graph.errors import TracingError
+from sdetools.graph.value import Value, apply, trace_of, value
+from sdetools.graph.views import broadcast, reshape, transpose, view
+
+REDUCTIONS = {"add": np.add, "multiply": np.multiply, "maximum": np.maximum, "minimum": np.minimum}
+
+
+def reduce(name: str, x: Any, axis: Any = None, keepdims: bool = False) -> Value:
+    """The sum, product, maximum or minimum over axes."""
+    x = value(x)
+    axes = (
+        tuple(range(x.ndim)) if axis is None else tuple(sorted(operator.index(a) % max(x.ndim, 1) for a in np.atleast_1d(axis)))
+    )
+    kept = tuple(1 if a in axes else n for a, n in enumerate(x.shape))
+    shape = tuple(n for a, n in enumerate(x.shape) if a not in axes)
+    trace = trace_of((x,))
+    if trace is None:
+        with np.errstate(all="ignore"):
+            out = value(np.asarray(REDUCTIONS[name].reduce(x.extra, axis=axes)))
+    elif x.boolean:
+        out = reduce(name, np.where(x, 1.0, 0.0), axes)
+    elif prod(x.shape[a] for a in axes) == 1:
+        out = reshape(x, shape)
+    elif name == "add" and x.op == "view" and x.extra.table is None and (few := _repeated(x, axes)) is not None:
+        out = few
+    elif name == "add" and x.op == "map" and (made := _of_matrix(x, axes)) is not None:
+        out = made
+    else:
+        out = trace.node("reduce", name, (x,), shape, axes, axes)
+    return reshape(out, kept) if keepdims else out
+
+
+def _repeated(x: Value, axes: tuple[int, ...]) -> Value | None:
+    """The sum over an axis along which a view repeats its elements: a multiple."""
+    flat = [a for a in axes if x.extra.strides[a] == 0 and x.shape[a] > 1]
+    if not flat:
+        return None
+    times = prod(x.shape[a] for a in flat)
+    shape = tuple(n for a, n in enumerate(x.shape) if a not in flat)
+    strides = tuple(s for a, s in enumerate(x.extra.strides) if a not in flat)
+    rest = tuple(a - sum(f < a for f in flat) for a in axes if a not in flat)
+    return float(times) * (
+        reduce("add", view(x.args[0], shape, strides, x.extra.start), rest)
+        if rest
+        else view(x.args[0], shape, strides, x.extra.start)
+    )
+
+
+def _of_matrix(x: Value, axes: tuple[int, ...]) -> Value | None:
+    """The sum of products in which data C stand, sum_k C[i, k] v[k, j] u[i, j], as a product of matrices, (C @ v) * u; None where it is none.
+
+    What is summed over in C alone, or in v alone, is summed first.
+    """
+    summed = {a for a in axes if x.shape[a] > 1}
+    data, inside, outside = [], [], []
+    for f, own in ((f, _own_axes(f, x.ndim)) for f in map(_narrow, _factors(x))):
+        (outside if not own & summed else data if f.op == "const" and not f.boolean else inside).append((f, own))
+    varies = any(not f.uniform for f, _ in inside) or not inside
+    of_data, of_rest = (set().union(*(own for _, own in parts)) for parts in (data, inside))
+    rows, both, columns = sorted(of_data - summed), sorted(of_data & of_rest & summed), sorted(of_rest - summed)
+    alone = [a for a in axes if a in of_data ^ of_rest]
+    if not data or not varies or (both and (set(rows) & set(columns) or not (rows or alone))):
+        return None
+    C = fold(np.multiply, (_wide(f, x.ndim).extra for f, _ in data))
+    C = C.sum(axis=tuple(a for a in alone if a in of_data), keepdims=True)
+    v = fold(lambda a, b: a * b, (_wide(f, x.ndim) for f, _ in inside or [(value(1.0), set())]))
+    v = reduce("add", v, tuple(a for a in alone if a in of_rest), keepdims=True)
+    if rows and both:
+        rest = [a for a in range(x.ndim) if a not in both]
+        wide, high = [v.shape[a] for a in columns], [C.shape[a] for a in rows]
+        matrix = C.transpose(*rows, *both, *(a for a in range(x.ndim) if a not in (*rows, *both))).reshape(prod(high), -1)
+        product = matmul(matrix, reshape(transpose(v, (*both, *rest)), (matrix.shape[1], *([prod(wide)] if wide else []))))
+        product = transpose(reshape(product, (*high, *wide)), np.argsort([*rows, *columns]))
+        v = reshape(product, [1 if a in summed else max(C.shape[a], v.shape[a]) for a in range(x.ndim)])
+    else:
+        v = reduce("add", C * v, both, keepdims=True)
+    times = prod(x.shape[a] for a in summed - of_data - of_rest)
+    out = fold(lambda a, b: a * b, (f for f, _ in outside), v if times == 1 else float(times) * v)
+    kept = tuple(n for a, n in enumerate(x.shape) if a not in axes)
+    out = broadcast(out, [1 if a in axes else n for a, n in enumerate(x.shape)])
+    return reshape(out, kept)
+
+
+def _factors(x: Value, most: int = 16) -> list[Value]:
+    """What a product is made of, in order; not taken apart any more beyond some factors."""
+    out, todo = [], [x]
+    while todo:
+        f = todo.pop()
+        if f.op == "map" and f.name in ("multiply", "negative") and len(out) + len(todo) < most:
+            todo += reversed(f.args)
+            out += [value(-1.0)] if f.name == "negative" else []
+        else:
+            out.append(f)
+    return out
+
+
+def _narrow(f: Value) -> Value:
+    """A value without the repetitions of a broadcast: one element along such axes."""
+    if f.op != "view" or f.extra.table is not None or 0 not in f.extra.strides:
+        return f
+    shape = tuple(1 if s == 0 else n for s, n in zip(f.extra.strides, f.shape))
+    return view(f.args[0], shape, f.extra.strides, f.extra.start)
+
+
+def _own_axes(f: Value, ndim: int) -> set[int]:
+    """The axes of a product along which a factor has more than one element."""
+    return {a + ndim - f.ndim for a, n in enumerate(f.shape) if n > 1}
+
+
+def _wide(f: Value, ndim: int) -> Value:
+    """A factor with all axes of a product."""
+    return reshape(f, (*[1] * (ndim - f.ndim), *f.shape))
+
+
+def decided(name: str, x: Any, axis: Any = None, keepdims: bool = False) -> Value:
+    """Whether any or all are true, over axes."""
+    numbers = np.where(value(x) if value(x).boolean else value(x) != 0.0, 1.0, 0.0)
+    return reduce("maximum" if name == "logical_or" else "minimum", numbers, axis, keepdims) > 0.5
+
+
+def total(x: Any, axis: Any = None, *, keepdims: bool = False) -> Value:
+    return reduce("add", x, axis, keepdims)
+
+
+def average(x: Any, axis: Any = None, *, keepdims: bool = False) -> Value:
+    out = reduce("add", x, axis, keepdims)
+    return out * (out.size / value(x).size)
+
+
+def variance(x: Any, axis: Any = None, *, ddof: int = 0, keepdims: bool = False) -> Value:
+    own = value(x) - average(x, axis, keepdims=True)
+    squares = total(own * own, axis, keepdims=keepdims)
+    return squares * (1.0 / (value(x).size / squares.size - ddof))
+
+
+def matmul(a: Any, b: Any) -> Value:
+    """Matrix products as NumPy has them; with a matrix of data on one side a GEMM over many paths."""
+    a, b = value(a), value(b)
+    if not a.ndim or not b.ndim or a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
+        raise ValueError(f"matmul: shapes {a.shape} and {b.shape} (component shapes of one path) do not fit together")
+    trace = trace_of((a, b))
+    if trace is None:
+        return value(np.matmul(a.extra, b.extra))
+    if max(a.ndim, b.ndim) <= 2:
+        if a.ndim == 2 and a.op == "const" and not b.uniform:
+            return trace.node("contract", "", (a, b), (a.shape[0], *b.shape[1:]))
+        if b.ndim == 2 and b.op == "const" and not a.uniform:
+            return transpose(matmul(value(b.extra.T), transpose(a)))
+    columns = b if b.ndim == 1 else transpose(b, (*range(b.ndim - 2), b.ndim - 1, b.ndim - 2))
+    if 1 in (a.ndim, b.ndim):
+        return total(a * columns, -1)
+    left, right = reshape(a, (*a.shape[:-1], 1, a.shape[-1])), reshape(columns, (*columns.shape[:-2], 1, *columns.shape[-2:]))
+    return total(left * right, -1)
+
+
+def einsum(subscripts: Any, *factors: Any) -> Value:
+    """Sums of products by their indices; matrices of data against the first index of a value go through `matmul`."""
+    if not isinstance(subscripts, str):
+        raise TracingError("np.einsum must be given its indices as one text to be traced")
+    text = subscripts.replace(" ", "").replace("...", "")
+    left, _, out = text.partition("->")
+    terms, values = left.split(","), [value(f) for f in factors]
+    if "->" not in text:
+        out = "".join(sorted(c for c in set(left) - {","} if left.count(c) == 1))
+    for t, v in zip(terms, values):
+        if len(t) != v.ndim or len(set(t)) != len(t):
+            raise TracingError(f"np.einsum({subscripts!r}) of component shapes {[v.shape for v in values]} cannot be traced")
+    if len(terms) == 2 and len(terms[0]) == 2 and terms[0][1] == terms[1][:1] and out == terms[0][0] + terms[1][1:]:
+        return matmul(*values)
+    letters = out + "".join(c for c in dict.fromkeys("".join(terms)) if c not in out)
+    spread = []
+    for t, v in zip(terms, values):
+        order = sorted(range(len(t)), key=lambda a: letters.index(t[a]))
+        sizes = {t[a]: v.shape[a] for a in range(len(t))}
+        spread.append(reshape(transpose(v, order), tuple(sizes.get(c, 1) for c in letters)))
+    product = fold(lambda a, b: a * b, spread)
+    return total(product, tuple(range(len(out), len(letters)))) if len(letters) > len(out) else product
