@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sdetools.graph.errors import TracingError
-from sdetools.graph.value import Value, apply, trace_of, value
+from sdetools.graph.value import Value, trace_of, value
 from sdetools.graph.views import broadcast, reshape, transpose, view
 
 REDUCTIONS = {"add": np.add, "multiply": np.multiply, "maximum": np.maximum, "minimum": np.minimum}

@@ -1,19 +1,21 @@
-"""The same formula of other values: what it gives when its inputs are the results of something else."""
+"""The same formula of other values: what it gives when its inputs are the results of something else, or samples of data, all at once."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sdetools.graph.functions import matmul, reduce
+import numpy as np
+
+from sdetools.graph.errors import TracingError
+from sdetools.graph.products import matmul, reduce
 from sdetools.graph.sampling import tally
-from sdetools.graph.value import Value, apply, order
-from sdetools.graph.views import join, same_view
+from sdetools.graph.value import Value, apply, order, value
+from sdetools.graph.views import at_places, broadcast, join, reshape, same_view, transpose, view
 
 
 def replaced(outputs: Sequence[Value], given: Mapping[Value, Value]) -> list[Value]:
     """`outputs` with values in the places of inputs, in the trace of these values; every input must have one.
 
-    >>> import numpy as np
     >>> from sdetools.graph.value import Trace
     >>> x, y = Trace().input("x", (2,)), Trace().input("y", (2,))
     >>> replaced([np.sum(x)], {x: 2.0 * y})[0].args[0].args[1] is y
@@ -50,3 +52,60 @@ def _again(node: Value, args: list[Value]) -> Value:
     if node.op == "call":
         return node.extra(args, node.shape)  # type: ignore[no-any-return]
     raise ValueError(f"the {node.op} {node.name!r} of a formula has no value")
+
+
+def each(out: Value, samples: Mapping[Value, Value], given: Mapping[Value, Value]) -> Value:
+    """A formula of one sample for n of them at once, `(n, *out.shape)`: the samples' inputs have values `(n, *shape)`, others those `given`.
+
+    >>> from sdetools.graph.value import Trace
+    >>> one, here = Trace(), Trace()
+    >>> x, a, y = one.input("x", (2,)), one.input("a", (2,)), here.input("y", (2,))
+    >>> each(np.exp(a @ x), {a: value(np.ones((5, 2)))}, {x: y}).args
+    (contract:[5],)
+    """
+    (n,) = {len(v) for v in samples.values()}
+    known = {source.key: target for source, target in (*samples.items(), *given.items())}
+    many = {source.key for source in samples}
+    for node in order([out]):
+        if node.key in known:
+            continue
+        args = [known[a.key] for a in node.args]
+        if any(a.key in many for a in node.args):
+            known[node.key] = _of_each(node, args, [a.key in many for a in node.args], n)
+            many.add(node.key)
+        else:
+            known[node.key] = _again(node, args)
+    found = known[out.key]
+    return found if out.key in many else broadcast(found, (n, *out.shape))
+
+
+def _of_each(node: Value, args: list[Value], many: list[bool], n: int) -> Value:
+    """A node of n samples; those arguments that are `many` have their axis first."""
+    if node.op == "map":
+        return apply(node.name, *(_beside(v, a, node.ndim) if m else v for a, v, m in zip(node.args, args, many)))
+    if node.op == "reduce":
+        return reduce(node.name, args[0], tuple(a + 1 for a in node.extra))
+    if node.op == "contract":
+        x = args[1]
+        turned = transpose(x, (1, 0, *range(2, x.ndim)))
+        made = reshape(matmul(args[0], reshape(turned, (x.shape[1], -1))), (node.shape[0], n, *node.shape[1:]))
+        return transpose(made, (1, 0, *range(2, made.ndim)))
+    if node.op == "view":
+        w, size = node.extra, node.args[0].size
+        if w.table is None:
+            return view(args[0], (n, *node.shape), (size, *w.strides), w.start)
+        at = w.places(node.shape)
+        return at_places(args[0], np.where(at < 0, -1, at + size * np.arange(n).reshape(-1, *[1] * at.ndim)))
+    if node.op == "join":
+        return join([v if m else broadcast(v, (n, *v.shape)) for v, m in zip(args, many)], 1)
+    if node.op == "rows" and not many[0]:
+        index = args[1]
+        if index.op == "const":
+            return value(args[0].extra[index.extra.astype(np.int64)])
+        return reshape(args[0][reshape(index, -1)], (n, *node.shape))
+    raise TracingError(f"a {node.op} of a compiled function cannot run on samples of data; write the formula out")
+
+
+def _beside(v: Value, of: Value, ndim: int) -> Value:
+    """Samples `(n, *of.shape)` as an operation takes them whose result for one has so many axes."""
+    return reshape(v, (len(v), *[1] * (ndim - of.ndim), *of.shape))

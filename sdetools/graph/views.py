@@ -40,12 +40,14 @@ def dense(shape: Sequence[int]) -> Shape:
 def view(x: Value, shape: Sequence[int], strides: Sequence[int], start: int = 0, table: np.ndarray | None = None) -> Value:
     """A view, in its simplest form: of a constant a constant, of a view one view, of a part of a join that part."""
     shape, extra = tuple(shape), View(tuple(strides), start, None if table is None else np.asarray(table, np.int64).tobytes())
+    if shape == x.shape and extra == View(dense(shape)):
+        return x
+    if x.op == "const" and prod(shape) == x.size and extra == View(dense(shape)):
+        return value(x.extra.reshape(shape))
     if x.op == "const":
         flat, at = x.extra.ravel(), extra.places(shape)
         found = flat[at]
         return value(np.where(at < 0, 0.0, found) if (at < 0).any() else found)
-    if shape == x.shape and extra == View(dense(shape)):
-        return x
     if x.op == "view" and x.size and prod(shape):
         inner: View = x.extra
         if table is None and inner.table is None and (made := _composed(inner, x.shape, shape, extra)) is not None:

@@ -1,6 +1,6 @@
 """What is minimised: losses with their value, gradient, Hessian and third derivative.
 
-Doors: `from_expression` (text, exact derivatives), `from_function` (the value in NumPy, or a gradient), `from_models` (squares of
+Doors: `from_expression` (text, exact derivatives), `from_function` (the value in NumPy, with data or without, or a gradient), `from_models` (squares of
 formulas), `from_torch` (a torch function, with data or without), the galleries. SymPy and Numba
 are imported when a loss that needs them is first asked for.
 """
@@ -15,7 +15,7 @@ from .base import Loss, Stage
 if TYPE_CHECKING:
     from .data import LinearModel, least_squares, logistic
     from .expression import ExpressionLoss, from_expression
-    from .function import FunctionLoss, from_function
+    from .function import FunctionLoss
     from .gallery import (
         QuadraticLoss,
         double_well,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         two_layer,
         uv_model,
     )
+    from .samples import FunctionSamples, from_function
     from .torch_function import from_torch, from_torch_model
 
 _HOME = {
@@ -45,11 +46,12 @@ _HOME = {
     "exponential_valley": "gallery",
     "ExpressionLoss": "expression",
     "from_expression": "expression",
-    "from_function": "function",
+    "from_function": "samples",
     "from_models": "problems",
     "from_torch": "torch_function",
     "from_torch_model": "torch_function",
     "FunctionLoss": "function",
+    "FunctionSamples": "samples",
     "hyperbola": "gallery",
     "label_noise_valley": "gallery",
     "least_squares": "data",
@@ -69,6 +71,7 @@ _HOME = {
 __all__ = [
     "ExpressionLoss",
     "FunctionLoss",
+    "FunctionSamples",
     "LinearModel",
     "Loss",
     "ModelLoss",

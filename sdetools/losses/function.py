@@ -26,7 +26,7 @@ FORMULAS = "value", "slope", "curvature"
 
 
 class FunctionLoss(Loss):
-    """A loss given by functions of one point; see `from_function`.
+    """A loss given by functions of one point; see `samples.from_function`.
 
     `function` is the gradient as given (a Numba dispatcher can be staged by a kernel), or None; `compiled` says whether it is a dispatcher,
     `batched` whether it takes `(dim, paths)` as it stands. On many paths a function runs as its graph; one that cannot be traced is
@@ -237,51 +237,6 @@ class FunctionLoss(Loss):
 
     def _point(self, x: Any) -> Any:
         return super()._point(as_value(x) if is_value(x) else x)
-
-
-def from_function(
-    gradient: Callable | None = None,
-    dim: int | None = None,
-    value: Callable | None = None,
-    hessian: Callable | None = None,
-    names: Sequence[str] | None = None,
-) -> FunctionLoss:
-    """A loss from its value L(x), or from its gradient; functions of one point `x` of shape `(dim,)`, in NumPy.
-
-    `value(x)` returns one number. Its gradient, Hessian, Hessian product and third derivative come from the graph of what it does, exactly;
-    so it is written without `if` on values (`np.where`). Where it has a kink the gradient is the mean of both sides, and outside of its
-    domain all are NaN. `gradient(x)` returns `dim` components; it may be left out where `value` can be traced. `hessian(x)` (`dim` rows of
-    `dim` components) is optional: with a gradient alone, Hessian and third derivative come from the graph of the gradient, or from central
-    differences where it cannot be traced. An `@njit` gradient that cannot be traced runs in the staged kernel.
-
-    A function means one point, so `A @ x - y` and `np.sum(x**2)` are what they are for it; its graph runs on many paths at once. Given both,
-    the gradient is compared with central differences of the value, and the Hessian with those of the gradient, at random points: a
-    ValueError names the worst coordinate. A value that cannot be traced without a gradient, neither of the two, and results of
-    another shape raise ValueError; an error in a function is raised as it is, with a note of its line.
-
-    >>> loss = from_function(value=lambda x: (x[0] * x[1] - 1) ** 2 / 2, dim=2)
-    >>> loss.gradient([[2.0, 1.0], [1.0, 3.0]])
-    array([[1., 6.],
-           [2., 2.]])
-    >>> loss.hessian([2.0, 1.0])
-    array([[1., 3.],
-           [3., 4.]])
-    >>> A = np.array([[1.0, 2.0], [0.0, 1.0]])
-    >>> from_function(value=lambda x: np.sum((A @ x - 1) ** 2) / 2, dim=2).quadratic()
-    (array([[1., 2.],
-           [2., 5.]]), array([-1., -3.]), 1.0)
-
-    With a hand-written gradient:
-
-    >>> loss = from_function(lambda x: [x[0] ** 3 - x[0]], dim=1, value=lambda x: x[0] ** 4 / 4 - x[0] ** 2 / 2)
-    >>> loss.gradient([[0.0, 1.0, 2.0]])
-    array([[0., 0., 6.]])
-    >>> from_function(lambda x: [2 * x[0]], dim=1, value=lambda x: x[0] ** 2 / 2)  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    ...
-    ValueError: `gradient` must be the derivative of `value`; at x = [0.126] its coordinate x0 is 0.25146 where central ...
-    """
-    return FunctionLoss(gradient, dim, value, hessian, names)
 
 
 def _rows(x: np.ndarray) -> np.ndarray:

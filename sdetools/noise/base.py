@@ -109,6 +109,10 @@ class Noise(ABC):
         """v + c grad L where `centred` gives c: what the samples make, without the full gradient."""
         raise NotImplementedError
 
+    def sample_weights(self, z: Any, p: Any = None) -> tuple[Any, ...] | None:
+        """What `loss.weighted_gradient` makes `raw` of, numbers `(n, *paths)` for the samples of the loss; None where nothing does."""
+        return None
+
     def __repr__(self) -> str:
         return self.label
 

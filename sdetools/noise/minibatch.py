@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _check
-from .._arrays import spread
+from .._arrays import numeric, spread
 from ..graph.sampling import gather, tally
 from ..graph.value import Value
 from .base import Draws, Noise, Normal, Sign, check_draws, over_paths
@@ -19,6 +19,7 @@ from .samples import SampledNoise, batch_indices
 
 if TYPE_CHECKING:
     from ..losses.data import LinearModel
+    from ..losses.samples import FunctionSamples
 
 GATHERED, SLOPE = 11, {"least_squares": 2, "logistic": 35}
 """What a number of a gathered sample costs, and a slope, where a number of two products with the whole of the data costs 1."""
@@ -66,33 +67,67 @@ class Minibatch(SampledNoise):
             return out
         return out + over_paths(self.std(p) ** 2 / self.size * self.loss.gram, x)
 
+    def along(self, x: Any, weights: Any, labels: Any) -> Any:
+        """sum_i (weights_i grad L_i - labels_i a_i), for weights whose sum is 0."""
+        coefficients = weights * self.loss.slope(self.loss.features @ x)
+        return self.loss.features.T @ (coefficients if labels is None else coefficients - labels)
+
     def as_gaussian(self) -> Noise:
         return SampleGaussian(self) if self.with_data else gaussian(covariance=self.covariance(np.zeros(self.dim)))
+
+
+class FunctionMinibatch(SampledNoise):
+    """`SampledNoise` of a loss of samples that is given by a function (`losses.from_function(..., data=...)`).
+
+    Small batches gather their rows. Larger ones, and those beside the full gradient, are one gradient of a weighted sum over all samples.
+    """
+
+    loss: FunctionSamples
+
+    def raw(self, x: Any, z: Any, p: Any = None) -> Any:
+        if not self.loss.gathers(self.size, self.with_data, self.label_draw is not None):
+            return self.loss.weighted_gradient(x, *self.sample_weights(z, p))
+        index = batch_indices(numeric(z)[: self.size], self.n, self.replace)
+        labels = None if self.label_draw is None else self.std(p) * numeric(z)[self.size :]
+        return self.loss.batch_gradient(x, index, labels, self.with_data)
+
+    def sample_weights(self, z: Any, p: Any = None) -> tuple[Any, ...]:
+        z = numeric(z)
+        index, labels = batch_indices(z[: self.size], self.n, self.replace), z[self.size :]
+        own = tally(index, self.n) / self.size if self.with_data else np.zeros((self.n, *z.shape[1:]))
+        return (own,) if self.label_draw is None else (own, tally(index, self.n, self.std(p) * labels) / self.size)
+
+    along = property(lambda self: self.loss.weighted_gradient)
+
+    def covariance(self, x: Any, p: Any = None) -> Any:
+        out = self.factor * self.loss.sample_covariance(x) if self.with_data else 0.0
+        return out if self.label_draw is None else out + self.std(p) ** 2 / self.size * self.loss.sample_covariance(x, True)
+
+    def as_gaussian(self) -> Noise:
+        return SampleGaussian(self)
 
 
 class SampleGaussian(Noise):
     """v = sqrt(c/n) sum_i (xi_i - mean xi) g_i(x) + label part, xi ~ N(0, I_n): Gaussian with a minibatch's exact covariance.
 
-    Takes n normals (2 n with labels), so it suits data sets of up to a few thousand samples.
+    Takes n normals (2 n with labels beside data), so it suits data sets of up to a few thousand samples.
     """
 
     gaussian = True
     latex = r"\sqrt{c/n}\,\sum_i (\xi_i - \bar\xi)\,\nabla L_i(x)"
 
-    def __init__(self, noise: Minibatch) -> None:
+    def __init__(self, noise: Minibatch | FunctionMinibatch) -> None:
         self._noise, self.dim, self.loss, n = noise, noise.dim, noise.loss, noise.n
-        self.draws: tuple[Draws, ...] = (Normal(n),) if noise.label_draw is None else (Normal(2 * n),)
+        self.draws: tuple[Draws, ...] = (Normal(n * (noise.with_data + (noise.label_draw is not None))),)
         self._factors = math.sqrt(noise.factor), noise.label_std / math.sqrt(noise.size)
         self.identity = f"gaussian[{noise.identity}, label_std={noise.label_std!r}]"
         self.label = f"Gaussian with the covariance of {noise.label}"
 
     def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:
-        check_draws(z, self)
-        loss, n = self._noise.loss, self._noise.n
-        coefficients = self._factors[0] * (z[:n] - z[:n].mean(axis=0)) * loss.slope(loss.features @ x)
-        if len(z) > n:
-            coefficients = coefficients + self._factors[1] * z[n:]
-        return loss.features.T @ coefficients / math.sqrt(n)
+        n, data = self._noise.n, self._noise.with_data
+        own, labels = check_draws(z, self)[: n * data], z[n * data :]
+        weights = self._factors[0] * (own - own.mean(axis=0)) if data else 0.0 * labels
+        return self._noise.along(x, weights, -self._factors[1] * labels if len(labels) else None) / math.sqrt(n)
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
         return self._noise.covariance(x)
@@ -104,7 +139,8 @@ class SampleGaussian(Noise):
 def minibatch(loss: Any, size: int, replace: bool = True) -> Noise:
     """v = g_B(x) - grad L(x), the deviation of a batch gradient: in an oracle, sigma = 1 is minibatch SGD itself.
 
-    `loss`: `losses.least_squares` or `losses.logistic`, or a torch loss with data (`losses.from_torch(..., data=...)`).
+    `loss`: `losses.least_squares` or `losses.logistic`, or a function of a sample with data (`losses.from_function(..., data=...)`,
+    `losses.diagonal_network`, `losses.from_torch(..., data=...)`).
 
     Sigma(x) = S(x)/size with replacement, S(x)/size (n - size)/(n - 1) without, S the covariance (over n) of sample gradients.
     ValueError when `loss` holds no data, or when a batch without replacement is larger than the data.
@@ -119,7 +155,7 @@ def minibatch(loss: Any, size: int, replace: bool = True) -> Noise:
         from .torch_samples import TorchMinibatch
 
         return TorchMinibatch(loss, size, replace)
-    return Minibatch(loss, size, replace)
+    return (FunctionMinibatch if _is_function(loss) else Minibatch)(loss, size, replace)
 
 
 def label_noise(
@@ -138,7 +174,7 @@ def label_noise(
     """Fresh noise eps of standard deviation `std` on the labels, signs or (`kind="gaussian"`) normals: r_i -> r_i - eps_i.
 
     - `loss` of models (`losses.from_models`, `uv_model`, `diagonal_network`, ...): as `model` below.
-    - `loss`, a least-squares loss L = (1/2n) sum r_i^2 (also `losses.from_torch_model`): v = -(1/size) sum_b eps_b a_{i_b} over `size` samples drawn with
+    - `loss`, a least-squares loss L = (1/2n) sum r_i^2 (also `losses.from_function(model=...)` and `from_torch_model`): v = -(1/size) sum_b eps_b a_{i_b} over `size` samples drawn with
       replacement (or `replace=False`), added to the full gradient: Sigma = std^2/size H exactly, H the Hessian (without l2).
       `batch=True` takes the gradient of that batch too, as training does: Sigma = S(x)/size + std^2/size H.
     - `model`, an expression for f (or one for each sample) with `variables`, for L = (1/2n) sum (f_i - y_i)^2:
@@ -176,6 +212,12 @@ def label_noise(
                 f"`loss` must be one of squares for label noise; got {loss.label}. Make it by losses.from_torch_model(model, inputs, targets)."
             )
         return TorchMinibatch(loss, size, replace, std, draw, with_data=batch)
+    if _is_function(loss):
+        if loss.model_function is None:
+            raise ValueError(
+                f"`loss` must be one of squares for label noise; got {loss.label}. Make it by losses.from_function(model=..., data=...)."
+            )
+        return FunctionMinibatch(loss, size, replace, std, draw, with_data=batch)
     if loss.kind != "least_squares":
         raise ValueError(f"`loss` must be a least-squares loss for label noise; got {loss.label}. Its labels are classes.")
     return Minibatch(loss, size, replace, std, draw, with_data=batch)
@@ -202,9 +244,9 @@ def _of_model(
 def _check_sampling(loss: Any, size: Any, replace: Any) -> tuple[int, bool]:
     from ..losses.data import LinearModel
 
-    if not isinstance(loss, LinearModel) and not _is_torch(loss):
+    if not (isinstance(loss, LinearModel) or _is_function(loss) or _is_torch(loss)):
         raise ValueError(
-            f"`loss` must hold data (losses.least_squares, logistic, from_torch with data=); got {getattr(loss, 'label', loss)!r}. "
+            f"`loss` must hold data (losses.least_squares, logistic, from_function or from_torch with data=); got {getattr(loss, 'label', loss)!r}. "
             "For a loss given by a formula take noise.gaussian or another law."
         )
     size = _check.count("size", size)
@@ -216,6 +258,12 @@ def _check_sampling(loss: Any, size: Any, replace: Any) -> tuple[int, bool]:
             "Set replace=True."
         )
     return size, bool(replace)
+
+
+def _is_function(loss: Any) -> bool:
+    from ..losses.samples import FunctionSamples
+
+    return isinstance(loss, FunctionSamples)
 
 
 def _is_torch(loss: Any) -> bool:

@@ -82,14 +82,19 @@ class NoisyOracle:
         """grad L + sigma v: what a call gives, and what kernels trace. A traced v that is 0 costs nothing.
 
         For v = raw - c grad L it is (1 - sigma c) grad L + sigma raw. Where nothing but rounding is left of the first factor at the `known`
-        sigma (sigma = 1, and its SVAG), the full gradient is not computed.
+        sigma (sigma = 1, and its SVAG), the full gradient is not computed. Where v has `sample_weights`, both are one sum over the samples.
         """
         c = self.noise.centred
         if c is None:
             deviation = self.noise.value(x, z, p)
             return gradient() if is_zero(deviation) else gradient() + sigma * deviation
-        raw = sigma * self.noise.raw(x, z, p)
-        return raw if abs(1.0 - known * c) <= ROUNDING else (1.0 - sigma * c) * gradient() + raw
+        if abs(1.0 - known * c) <= ROUNDING:
+            return sigma * self.noise.raw(x, z, p)
+        weights = self.noise.sample_weights(z, p)
+        if weights is None:
+            return (1.0 - sigma * c) * gradient() + sigma * self.noise.raw(x, z, p)
+        own, *labels = (sigma * w for w in weights)
+        return self.loss.weighted_gradient(x, own + (1.0 - sigma * c) / self.loss.samples, *labels)  # type: ignore[attr-defined]
 
     def split(self, p: Any) -> tuple[Any, Any, Any]:
         """sigma, the loss's numbers and the noise's, from an array that is laid out as `parameters`."""
@@ -146,6 +151,11 @@ class SVAGNoise(Noise):
 
     def raw(self, x: Any, z: Any, p: Any = None) -> Any:
         return self._mixed(self.inner.raw, x, z, p)
+
+    def sample_weights(self, z: Any, p: Any = None) -> tuple[Any, ...] | None:
+        p, half = self.parameters if p is None else p, self.inner.n_draws
+        both = [self.inner.sample_weights(part, p[2:]) for part in (z[:half], z[half:])]
+        return None if None in both else tuple(p[0] * a + p[1] * b for a, b in zip(*both))  # type: ignore[arg-type]
 
     def _mixed(self, function: Callable[..., Any], x: Any, z: Any, p: Any) -> Any:
         p = self.parameters if p is None else p

@@ -1,0 +1,288 @@
+"""The door of functions, and losses of data, L(x) = (1/n) sum_i l(x, row_i): from a function of one sample the graph of all of them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from .. import _check
+from ..graph.derivatives import gradient, vjp
+from ..graph.elements import PRICE
+from ..graph.errors import TracingError
+from ..graph.replacing import each
+from ..graph.sampling import gather
+from ..graph.tracing import NotTraceable, place_of, trace
+from ..graph.value import Trace, Value, is_value, order
+from ..graph.value import value as as_value
+from .base import coordinate_names, digest
+from .function import FORMULAS, FunctionLoss, _fingerprint, _paths, _rows
+from .graphs import Formula, Graphs
+
+GATHERED, MULTIPLIED = 7.0, 0.5
+"""What a number of a gathered sample costs, and a product of two numbers in a product of matrices, where an operation on rows costs 1."""
+
+
+class SampleGraphs(Graphs):
+    """`Graphs` of a mean over samples, and the gradients that noises of samples ask for.
+
+    `outputs(x, *row)` are l, and the model f of its square where there is one, for one sample."""
+
+    def __init__(self, dim: int, outputs: Callable[..., Sequence[Value]], data: Sequence[np.ndarray]) -> None:
+        super().__init__(dim, {"value": lambda x: np.mean(self._each(0, x, self.data))})
+        self.data, one = [as_value(d) for d in data], Trace()
+        self._x = one.input("x", (dim,))
+        self._row = [one.input(f"row{i}", d.shape[1:]) for i, d in enumerate(self.data)]
+        self._outputs = outputs(self._x, *self._row)
+
+    def _each(self, which: int, x: Value, rows: Sequence[Value], out: Value | None = None) -> Value:
+        """An output, or another formula of one sample, for each of the rows."""
+        return each(self._outputs[which] if out is None else out, dict(zip(self._row, rows, strict=True)), {self._x: x})
+
+    @cached_property
+    def gradients(self) -> list[Formula]:
+        """Of each output at each sample: `(n, dim)`."""
+        return [Formula(self._each(0, self.x, self.data, gradient(out, self._x)), self.x) for out in self._outputs]
+
+    @cached_property
+    def _sampled(self) -> dict[Any, Formula]:
+        return {}
+
+    def sampled(self, size: int, with_loss: bool = True, with_labels: bool = False) -> Formula:
+        """grad_x of a sum over samples of w_i l(x, row_i) - e_i f(x, row_i), a formula of x, of which samples there are, and of e.
+
+        A batch of some `size` has their numbers i_b, its w are 1/size, and its e are divided by it. All samples, `size` 0, have w.
+        """
+        key = size, with_loss, with_labels
+        if key not in self._sampled:
+            here = Trace()
+            n = size or len(self.data[0])
+            x, which, labels = here.input("x", (self.dim,)), here.input("which", (n,)), here.input("labels", (n,))
+            rows, total = [gather(d.extra, which) for d in self.data] if size else self.data, as_value(0.0)
+            if with_loss:
+                found = self._each(0, x, rows)
+                total = np.mean(found) if size else np.sum(which * found)
+            if with_labels:
+                total = total - np.sum(labels * self._each(1, x, rows)) / (size or 1)
+            self._sampled[key] = Formula(vjp(total, x), x, which, *([labels] if with_labels else []))
+        return self._sampled[key]
+
+    def gathers(self, size: int, with_loss: bool, with_labels: bool) -> bool:
+        """Whether a batch is cheaper from its own samples than from the weights of all."""
+        return price(self.sampled(size, with_loss, with_labels)) <= price(self.sampled(0, True, with_labels))
+
+
+def price(formula: Formula) -> float:
+    """What a formula costs on a path, in operations on rows."""
+    total = 0.0
+    for node in order([formula.out]):
+        if node.op == "map" and not node.uniform:
+            total += node.size * PRICE.get(node.name, 1)
+        elif node.op in ("reduce", "contract"):
+            total += node.args[0].size if node.op == "reduce" else MULTIPLIED * node.size * node.args[1].shape[0]
+        elif node.op == "rows":
+            total += GATHERED * node.size
+    return total
+
+
+class FunctionSamples(FunctionLoss):
+    """L(x) = (1/n) sum_i l(x, row_i); see `from_function` with `data`.
+
+    Attributes: `sample` l or `model_function` f with l = (f - y)^2 / 2, `data` arrays `(n, ...)`, `samples` n.
+    """
+
+    def __init__(self, sample: Callable | None, data: Any, dim: int | None, names: Any, model: Callable | None = None) -> None:
+        if (sample is None) == (model is None):
+            raise ValueError(
+                "`value` or `model` must be given with `data`, a function of x and of one row of each array; "
+                f"got {'neither' if sample is None else 'both'}. Pass for example value=lambda x, a, y: (a @ x - y)**2 / 2."
+            )
+        self._name, own = ("value", sample) if model is None else ("model", model)
+        if not callable(own):
+            raise ValueError(f"`{self._name}` must be a function of x and of one row of each array of `data`; got {own!r}.")
+        self.dim, self.data = _check.count("dim", dim), _arrays(data)
+        self.samples, self.names, self.parameters = len(self.data[0]), coordinate_names(names, self.dim), np.empty(0)
+        if model is not None and (len(self.data) < 2 or self.data[-1].ndim != 1):
+            raise ValueError(
+                f"`data` must end with the targets of the model, shape ({self.samples},); got shapes {_shapes(self.data)}. "
+                "Pass data=(inputs, targets)."
+            )
+        self.sample, self.model_function, self.value_function = sample, model, own
+        self.function = self.hessian_function = None
+        self.compiled, self.batched = False, True
+        self.label = f"{getattr(own, '__name__', type(own).__name__)} of {self.samples} samples"
+        self.latex = rf"\frac{{1}}{{{self.samples}}} \sum_{{i=1}}^{{{self.samples}}} " + (
+            r"\ell(x, a_i)" if model is None else r"\tfrac12 (f(x, a_i) - y_i)^2"
+        )
+        try:
+            self._graphs.slope  # noqa: B018
+        except (TracingError, NotTraceable) as error:
+            self._on_numbers()
+            raise ValueError(
+                f"`{self._name}` must be made of NumPy's functions, without `if` on values: {error}. "
+                "Write np.where for a choice, or give a torch function to losses.from_torch(..., data=)."
+            ) from error
+
+    def _on_numbers(self) -> None:
+        """An error that one sample of numbers meets too is the user's own."""
+        assert self.value_function is not None
+        row = [d[0] for d in (self.data if self.model_function is None else self.data[:-1])]
+        try:
+            with np.errstate(all="ignore"):
+                self.value_function(np.full(self.dim, 0.5), *row)
+        except Exception as error:
+            error.add_note(f"It was raised by the {self._name} of {self.label}, {place_of(error)}.")
+            raise
+
+    @property
+    def identity(self) -> str:
+        return f"samples:{self.dim}:{self._name}:{_fingerprint(self.value_function)}:{digest(*self.data)}"
+
+    def sample_gradients(self, x: Any, of_model: bool = False) -> np.ndarray:
+        """grad l_i(x), or grad f_i(x), for every sample: `(n, dim, *paths)`; the mean of the former is `gradient(x)`."""
+        x = self._point(x)
+        return _paths(self._graphs.gradients[of_model](_rows(x)), x)
+
+    def sample_covariance(self, x: Any, of_model: bool = False) -> np.ndarray:
+        """(1/n) sum_i (g_i - gbar)(g_i - gbar)^T of the sample gradients g_i: `(dim, dim, *paths)`; of the model's, without their mean."""
+        x = self._point(x)
+        if x.ndim > 1:
+            return np.stack([self.sample_covariance(column, of_model) for column in x.T], axis=-1)
+        g = self.sample_gradients(x, of_model)
+        g = g if of_model else g - g.mean(axis=0)
+        return g.T @ g / self.samples
+
+    def batch_gradient(self, x: Any, index: Any, labels: Any = None, with_loss: bool = True) -> Any:
+        """(1/size) sum_b (grad l_{i_b}(x) - labels_b grad f_{i_b}(x)), its first part `with_loss`, from the rows of the batch."""
+        return self._sampled((len(index), with_loss, labels is not None), x, index, labels)
+
+    def weighted_gradient(self, x: Any, weights: Any, labels: Any = None) -> Any:
+        """sum_i (weights_i grad l_i(x) - labels_i grad f_i(x)), from all samples."""
+        return self._sampled((0, True, labels is not None), x, weights, labels)
+
+    def gathers(self, size: int, with_loss: bool, with_labels: bool) -> bool:
+        return self._graphs.gathers(size, with_loss, with_labels)
+
+    def _sampled(self, which: tuple[int, bool, bool], x: Any, *given: Any) -> Any:
+        formula, parts = self._graphs.sampled(*which), [x, *(g for g in given if g is not None)]
+        if any(isinstance(part, Value) for part in parts):
+            return formula.of(*parts)
+        paths = max((np.shape(part)[1:] for part in parts), key=len)
+        rows = [np.broadcast_to(np.reshape(p, (len(p), -1)), (len(p), int(np.prod(paths)))) for p in parts]
+        return formula(*rows).reshape(self.dim, *paths)
+
+    @cached_property
+    def _graphs(self) -> SampleGraphs:  # type: ignore[override]
+        return SampleGraphs(self.dim, self._outputs, self.data)
+
+    def _outputs(self, x: Value, *row: Value) -> list[Value]:
+        """l, and f, of one sample; NotTraceable, or the user's own error with its line."""
+        given = row if self.model_function is None else row[:-1]
+        assert self.value_function is not None
+        made = self._one_number(trace(self.value_function, f"the {self._name} of {self.label}", x, *given))
+        return [made] if self.model_function is None else [(made - row[-1]) ** 2 / 2, made]
+
+    def _one_number(self, made: Any) -> Value:
+        if made is None or (not is_value(made) and isinstance(made, str)) or as_value(made).size != 1:
+            got = "nothing" if made is None else f"shape {np.shape(made)}"
+            raise ValueError(
+                f"`{self._name}` must return one number for one sample; got {got}. With `data` it is called with x of shape ({self.dim},) and "
+                f"one row of each array, of shapes {_shapes([d[0] for d in self.data])}; what one sample has several of is summed, by np.sum."
+            )
+        return np.reshape(as_value(made), ()) * 1.0
+
+    def _evaluate(self, order: int, x: Any) -> Any:
+        """From the graph: for the function means one sample."""
+        formula = getattr(self._graphs, FORMULAS[order])
+        return formula.of(x) if isinstance(x, Value) else _paths(formula(_rows(x)), x)
+
+    def _trace(self, order: int, x: Value) -> Value:
+        return self._graphs.value.of(x)
+
+
+def from_function(
+    gradient: Callable | None = None,
+    dim: int | None = None,
+    value: Callable | None = None,
+    hessian: Callable | None = None,
+    names: Sequence[str] | None = None,
+    data: Any = None,
+    model: Callable | None = None,
+) -> FunctionLoss:
+    """A loss from its value L(x), or from its gradient; functions of one point `x` of shape `(dim,)`, in NumPy.
+
+    `value(x)` returns one number. Its gradient, Hessian, Hessian product and third derivative come from the graph of what it does, exactly;
+    so it is written without `if` on values (`np.where`). Where it has a kink the gradient is the mean of both sides, and outside of its
+    domain all are NaN. `gradient(x)` returns `dim` components; it may be left out where `value` can be traced. `hessian(x)` (`dim` rows of
+    `dim` components) is optional: with a gradient alone, Hessian and third derivative come from the graph of the gradient, or from central
+    differences where it cannot be traced. An `@njit` gradient that cannot be traced runs in the staged kernel.
+
+    A function means one point, so `A @ x - y` and `np.sum(x**2)` are what they are for it; its graph runs on many paths at once. Given both,
+    the gradient is compared with central differences of the value, and the Hessian with those of the gradient, at random points: a
+    ValueError names the worst coordinate. A value that cannot be traced without a gradient, neither of the two, and results of
+    another shape raise ValueError; an error in a function is raised as it is, with a note of its line.
+
+    >>> loss = from_function(value=lambda x: (x[0] * x[1] - 1) ** 2 / 2, dim=2)
+    >>> loss.gradient([[2.0, 1.0], [1.0, 3.0]])
+    array([[1., 6.],
+           [2., 2.]])
+    >>> loss.hessian([2.0, 1.0])
+    array([[1., 3.],
+           [3., 4.]])
+    >>> A = np.array([[1.0, 2.0], [0.0, 1.0]])
+    >>> from_function(value=lambda x: np.sum((A @ x - 1) ** 2) / 2, dim=2).quadratic()
+    (array([[1., 2.],
+           [2., 5.]]), array([-1., -3.]), 1.0)
+
+    With `data`, an array or a tuple of arrays with n rows each, `value(x, *row)` is the loss of one sample and L their mean; or, for squares,
+    `model(x, *inputs)` is f in L(x) = (1/2n) sum_i (f(x, a_i) - y_i)^2 and the last array holds the targets `(n,)`. All derivatives come
+    from the graph; `st.noise.minibatch(loss, size)` is the noise of its batches, and `label_noise` that of the labels of a model. The text
+    is that of `from_torch(..., data=)`. ValueError for arrays of unequally many rows and for a function that cannot be traced.
+
+    >>> rows = np.array([[1.0, 0.0], [0.0, 2.0]]), np.array([1.0, 2.0])
+    >>> loss = from_function(value=lambda x, a, y: np.log1p(np.exp(-y * (a @ x))), data=rows, dim=2)
+    >>> loss.gradient([0.0, 0.0]), loss.sample_gradients([0.0, 0.0])[1]
+    (array([-0.25, -1.  ]), array([-0., -2.]))
+    >>> from_function(model=lambda x, a: a @ np.tanh(x), data=rows, dim=2).gradient([0.0, 0.0])
+    array([-0.5, -2. ])
+
+    With a hand-written gradient:
+
+    >>> loss = from_function(lambda x: [x[0] ** 3 - x[0]], dim=1, value=lambda x: x[0] ** 4 / 4 - x[0] ** 2 / 2)
+    >>> loss.gradient([[0.0, 1.0, 2.0]])
+    array([[0., 0., 6.]])
+    >>> from_function(lambda x: [2 * x[0]], dim=1, value=lambda x: x[0] ** 2 / 2)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    ValueError: `gradient` must be the derivative of `value`; at x = [0.126] its coordinate x0 is 0.25146 where central ...
+    """
+    if data is None and model is None:
+        return FunctionLoss(gradient, dim, value, hessian, names)
+    if data is None:
+        raise ValueError(
+            "`data` must be given with `model`, the inputs and the targets; got data=None. Pass data=(inputs, targets)."
+        )
+    for name, given in (("gradient", gradient), ("hessian", hessian)):
+        if given is not None:
+            raise ValueError(
+                f"`{name}` must not be given with `data`; got {given!r}. Derivatives come from the value's graph: leave it out."
+            )
+    return FunctionSamples(value, data, dim, names, model)
+
+
+def _arrays(data: Any) -> tuple[np.ndarray, ...]:
+    """Data as arrays of doubles with equally many rows."""
+    parts = data if isinstance(data, (tuple, list)) and not np.isscalar(data[0] if len(data) else 0.0) else (data,)
+    arrays = tuple(np.ascontiguousarray(_check.finite("data", part)) for part in parts)
+    if not arrays or any(not a.ndim or not a.size for a in arrays) or len({len(a) for a in arrays}) > 1:
+        raise ValueError(
+            f"`data` must have one row a sample in each of its arrays, equally many; got shapes {_shapes(arrays)}. "
+            "Pass data=(features, targets)."
+        )
+    return arrays
+
+
+def _shapes(arrays: Sequence[Any]) -> str:
+    return ", ".join(str(np.shape(a)) for a in arrays)
