@@ -12,7 +12,7 @@ from sdetools.benchmarking.dimension import Effort, dimension_table
 from sdetools.benchmarking.dimension_table import Cell, Comparison, DimensionTable, LeftOut
 from sdetools.benchmarking.machine import topology
 from sdetools.benchmarking.problems import DIMS, PROBLEMS, regression, runner, sgdm, symmetric
-from sdetools.benchmarking.roofline import normals, probes, product, roofline
+from sdetools.benchmarking.roofline import draws, probes, product, roofline
 from sdetools.benchmarking.ways import Way, take_turns
 
 TINY = Effort(seconds=1e-3, turns=1, first=False)
@@ -35,14 +35,16 @@ def test_cells_are_those_of_the_problems(found):
         *(("dense quadratic", d) for d in (1, 2, 3)),
         *(("double well", d) for d in (1, 2, 3)),
         ("diagonal network", 2),  # u and v have equally many coordinates
+        ("network, batches", 2),
     ]
     assert not found.left_out
 
 
-def test_the_roofline_of_a_cell_is_flops_at_the_peak_and_a_normal(found):
+def test_the_roofline_of_a_cell_is_flops_at_the_peak_and_its_draws(found):
     for c in found.cells:
-        flops = 0.0 if c.problem == "double well" else 2.0 * c.dim
-        assert c.limit == pytest.approx(c.normal + (flops / c.peak if flops else 0.0), rel=1e-12)
+        batch = 32 if c.problem == "network, batches" else 0
+        flops, drawn = 0.0 if c.problem == "double well" else 2.0 * (c.dim + batch), batch / c.dim if batch else 1.0
+        assert c.limit == pytest.approx(drawn * c.normal + (flops / c.peak if flops else 0.0), rel=1e-12)
         assert c.peak >= c.peak_at_dim >= 0.0
         assert (c.peak > 0) == (flops > 0)
         assert c.lanes == 256 and c.paths % 256 == 0 and c.steps >= 1 and math.isfinite(c.ns)
@@ -52,7 +54,7 @@ def test_the_roofline_of_a_cell_is_flops_at_the_peak_and_a_normal(found):
 def test_bounds_are_those_that_were_promised():
     assert [PROBLEMS["dense quadratic"].bound(d) for d in DIMS] == [1.15] * 4 + [1.25] * 2 + [1.15] * 5
     assert {PROBLEMS["double well"].bound(d) for d in DIMS} == {1.3}
-    assert {PROBLEMS["diagonal network"].bound(d) for d in DIMS} == {1.4}
+    assert {PROBLEMS[name].bound(d) for d in DIMS for name in ("diagonal network", "network, batches")} == {1.4}
     assert [d for d in DIMS if PROBLEMS["diagonal network"].takes(d)] == [2, 4, 8, 16, 32, 64, 128, 512, 2048]
 
 
@@ -86,7 +88,7 @@ def test_what_does_not_fit_into_memory_is_left_out(monkeypatch):
     monkeypatch.setattr(dimension, "COPIES", 1e15)
     made = dimension_table((2,), 1, TINY)
     assert [c.problem for c in made.cells] == ["double well"]
-    assert [(o.problem, o.dim) for o in made.left_out] == [("dense quadratic", 2), ("diagonal network", 2)]
+    assert [(o.problem, o.dim) for o in made.left_out] == [(name, 2) for name in PROBLEMS if name != "double well"]
     assert "dense quadratic, d = 2, was left out: it would need" in made.table()
 
 
@@ -127,7 +129,14 @@ def test_gradients_are_those_of_the_formulas():
     assert a.shape == (6, 3) and y.shape == (6,)
     pulled = a.T @ (a @ (x[:3] ** 2 - x[3:] ** 2) - y) / 6
     expected = np.concatenate([2 * pulled * x[:3], -2 * pulled * x[3:]])
-    assert PROBLEMS["diagonal network"].loss(d, a, y).gradient(x) == pytest.approx(expected, rel=1e-12)
+    for name in ("diagonal network", "network, batches"):
+        assert PROBLEMS[name].loss(d, a, y).gradient(x) == pytest.approx(expected, rel=1e-12)
+
+
+def test_batches_are_taken_beside_the_full_gradient():
+    made, problem = PROBLEMS["network, batches"].dynamics(4, *regression(4)), PROBLEMS["network, batches"]
+    assert (made.oracle.noise.size, made.oracle.sigma) == (32, 2.0)
+    assert (problem.flops_at(4), problem.draws_at(4)) == (72.0, 8.0)
 
 
 def test_a_run_takes_so_many_steps_of_so_many_paths():
@@ -142,9 +151,10 @@ def test_probes_do_what_they_count():
     made = product(64, 32, "float32", seconds=0.0)
     assert made.amount == 2 * 64 * 64 * 32
     made.work()
-    drawn = normals(32, "float64", seconds=0.0)
-    assert drawn.amount == 64 * 32
-    drawn.work()
+    for uniform in (False, True):
+        drawn = draws(32, "float64", seconds=0.0, uniform=uniform)
+        assert drawn.amount == 64 * 32
+        drawn.work()
 
 
 def test_products_take_one_thread(monkeypatch):
@@ -169,7 +179,7 @@ def test_the_peak_is_the_fastest_of_the_square_and_the_dimension(dim, expected):
     seconds = [made[0].amount, *(p.amount / rate for p, rate in zip(made[1:], (30.0, 20.0)))]
     seen = roofline(made, seconds, dim)
     assert (seen.peak, seen.peak_at_dim) == pytest.approx((30.0, 20.0 if dim > 1024 else 30.0), rel=1e-12)
-    assert seen.normal == pytest.approx(1.0, rel=1e-12)
+    assert seen.draw == pytest.approx(1.0, rel=1e-12)
 
 
 def test_a_loss_without_products_has_the_price_of_a_normal():
@@ -265,7 +275,7 @@ def test_the_command_prints_draws_and_writes(tmp_path, monkeypatch, capsys):
     assert "wrote bench-dimension.json" in out and "wrote d.svg" in out and "double well" in out
     written = json.loads((tmp_path / "bench-dimension.json").read_text())
     assert {"processor", "numpy", "numba", "blas", "sdetools", "topology", "load"} <= written["hardware"].keys()
-    assert [c.dim for c in DimensionTable.load(tmp_path / "bench-dimension.json").cells] == [1, 2, 1, 2, 2]
+    assert [c.dim for c in DimensionTable.load(tmp_path / "bench-dimension.json").cells] == [1, 2, 1, 2, 2, 2]
     assert (tmp_path / "d.svg").read_text().lstrip().startswith("<?xml")
 
 

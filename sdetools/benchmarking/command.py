@@ -29,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
         const="",
         metavar="LIST",
         help="instead: SGDM in each dimension from 1 to 10,000, or in those of a list like 2,64,512: nanoseconds of a coordinate-step beside "
-        "the roofline (matrix products at the measured peak and the price of a normal), seconds to the first result of an unseen loss, and "
+        "the roofline (matrix products at the measured peak and the price of the draws), seconds to the first result of an unseen loss, and "
         "what pairs, threads and single precision cost. Some minutes; --quick takes one",
     )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="with --dimension: draw it there (.png, .svg, .pdf)")

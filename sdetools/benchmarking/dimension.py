@@ -1,4 +1,4 @@
-"""SGDM with Gaussian noise in every dimension, beside what the machine allows: the measurements of `sdetools bench --dimension`.
+"""SGDM in every dimension, beside what the machine allows: the measurements of `sdetools bench --dimension`.
 
 A cell runs through `st.simulate` as a user calls it, on one thread. The difference between runs of 1 and 1 + n steps counts, so what is done
 once a run drops out. Short run, long run and the probes of the roofline take turns, and the least seconds of each count: processor time
@@ -18,7 +18,7 @@ from sdetools.benchmarking.core_loop import CONTROLLED, own_ways
 from sdetools.benchmarking.dimension_table import Cell, Comparison, DimensionTable, LeftOut
 from sdetools.benchmarking.first_result import measure as first_result
 from sdetools.benchmarking.machine import hardware, topology
-from sdetools.benchmarking.problems import DIMS, PROBLEMS, Problem, runner, sgdm
+from sdetools.benchmarking.problems import DIMS, PROBLEMS, Problem, runner
 from sdetools.benchmarking.roofline import probes, roofline
 from sdetools.benchmarking.ways import STEPS, Way, clock, take_turns
 
@@ -77,19 +77,19 @@ def dimension_table(
 def cell(problem: Problem, dim: int, effort: Effort) -> Cell:
     """One measured cell."""
     first, again = first_result(problem.name, dim) if effort.first else (None, None)
-    dynamics = sgdm(problem.loss(dim, *problem.data(dim)), dim)
+    dynamics = problem.dynamics(dim, *problem.data(dim))
     lanes = lanes_of(dynamics, dim)
     paths = paths_at(dim)
     run = runner(dynamics, dim, paths)
     steps = steps_for(run, effort.seconds)
-    probed = probes(dim, lanes, "float64", problem.flops > 0)
+    probed = probes(dim, lanes, "float64", problem.flops > 0, problem.batch > 0)
     short, long, *least = least_seconds(
         [lambda: run(1), lambda: run(1 + steps), *(p.work for p in probed)], effort.turns if dim < DIMS[-1] else 2
     )
     limit = roofline(probed, least, dim)
     return Cell(
-        problem.name, dim, lanes, paths, steps, 1e9 * (long - short) / (steps * paths * dim), limit.nanoseconds(problem.flops * dim),
-        1e9 * limit.normal, 1e-9 * limit.peak, 1e-9 * limit.peak_at_dim, problem.bound(dim), first, again,
+        problem.name, dim, lanes, paths, steps, 1e9 * (long - short) / (steps * paths * dim), limit.nanoseconds(problem.flops_at(dim), problem.draws_at(dim)),
+        1e9 * limit.draw, 1e-9 * limit.peak, 1e-9 * limit.peak_at_dim, problem.bound(dim), first, again,
     )  # fmt: skip
 
 
@@ -173,7 +173,7 @@ def least(way: Way) -> float:
 def _single(dim: int, effort: Effort) -> Comparison:
     """Single over double precision on the dense quadratic."""
     problem = PROBLEMS["dense quadratic"]
-    dynamics = sgdm(problem.loss(dim, *problem.data(dim)), dim)
+    dynamics = problem.dynamics(dim, *problem.data(dim))
     runs = [runner(dynamics, dim, paths_at(dim), **more) for more in ({}, {"dtype": "float32"})]
     steps = [steps_for(run, effort.seconds) for run in runs]
     parts = [lambda run=run, n=n: run(n) for run, count in zip(runs, steps) for n in (1, 1 + count)]

@@ -19,7 +19,7 @@ FIRST_BOUND, FIRST_BOUND_LARGE, LARGE, AGAIN_BOUND = 1.5, 2.0, 10_000, 0.3
 
 @dataclass(frozen=True)
 class Cell:
-    """One problem in one dimension: `ns` and the roofline's `limit` for a coordinate-step, of which `normal` is the price of a normal; GEMM
+    """One problem in one dimension: `ns` and the roofline's `limit` for a coordinate-step, of which `normal` is the price of a draw, a normal or (for batches) a uniform; GEMM
     rates in Gflop/s, the peak and that of a matrix of the dimension itself; seconds to the first result, of an unseen loss and `again`."""
 
     problem: str
@@ -106,14 +106,18 @@ class DimensionTable:
         ]  # fmt: skip
         columns = (
             *("problem", "d", "ns", "roofline", "ratio", "bound", "first s", "again s"),
-            *("lanes", "Gflop/s", "ns a normal", "bounds"),
+            *("lanes", "Gflop/s", "ns a draw", "bounds"),
         )
         compared = [
             (c.name, f"{c.value:.3g}", f"{c.sense} {c.bound:.3g}" if c.bound is not None else "-", c.verdict, c.remark)
             for c in self.comparisons
         ]  # fmt: skip
         return [
-            ("SGDM, Gaussian noise, double precision, one thread: processor time of a coordinate-step", columns, cells),
+            (
+                "SGDM, Gaussian noise or that of batches, double precision, one thread: processor time of a coordinate-step",
+                columns,
+                cells,
+            ),
             ("Beside each other", ("what", "measured", "bound", "", "remark"), compared),
         ]
 

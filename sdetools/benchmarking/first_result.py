@@ -46,7 +46,7 @@ def _first(problem: str, dim: int, again: bool) -> float:
     if not again:
         warm = st.losses.from_function(value=lambda x: np.sum(np.abs(x) ** 3), dim=3)
         runner(sgdm(warm, 3), 3, 1)(1)
-    return clock(lambda: runner(sgdm(chosen.loss(dim, *data), dim), dim, 1)(1), time.process_time)
+    return clock(lambda: runner(chosen.dynamics(dim, *data), dim, 1)(1), time.process_time)
 
 
 if __name__ == "__main__":

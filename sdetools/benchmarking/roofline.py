@@ -1,9 +1,9 @@
-"""What a step of SGDM with Gaussian noise must cost on this machine: its matrix products at the measured peak, and its normals.
+"""What a step of SGDM must cost on this machine: its matrix products at the measured peak, and its draws: normals, or uniforms of batches.
 
-    ns a coordinate-step >= flops / peak + price of a normal
+    ns a coordinate-step >= flops / peak + price of its draws
 
 Peak: `np.dot` of (n, n) and (n, lanes) in place on one BLAS thread, for blocks as wide as the kernel's; the faster of n = 1,024 and the
-dimension itself. (NumPy's BLAS; kernels multiply through SciPy's. The versions of both are recorded.) Price: rows of normals by `draw_rows`
+dimension itself. (NumPy's BLAS; kernels multiply through SciPy's. The versions of both are recorded.) Price: rows of draws by `draw_rows`
 as kernels call it, into a buffer that stays in the cache.
 """
 
@@ -20,7 +20,7 @@ from sdetools.benchmarking.ways import clock
 SQUARE = 1024
 """Rows of the matrix at which a product is at its fastest."""
 ROWS = 64
-"""Rows of normals made at once: a group of the draw plan."""
+"""Rows of draws made at once: whole groups of the draw plan."""
 PROBE = 0.015
 """Seconds of a probe, about."""
 
@@ -28,20 +28,20 @@ PROBE = 0.015
 @dataclass(frozen=True)
 class Roofline:
     """`peak`: flops a second of matrix products (0 where none was measured), `peak_at_dim` the same for a matrix of the dimension itself;
-    `normal`: seconds for a normal."""
+    `draw`: seconds for a draw."""
 
     peak: float
     peak_at_dim: float
-    normal: float
+    draw: float
 
-    def nanoseconds(self, flops: float) -> float:
-        """ns of a coordinate-step that takes `flops` in matrix products and one normal."""
-        return 1e9 * (self.normal + (flops / self.peak if flops else 0.0))
+    def nanoseconds(self, flops: float, draws: float = 1.0) -> float:
+        """ns of a coordinate-step that takes `flops` in matrix products and so many draws."""
+        return 1e9 * (draws * self.draw + (flops / self.peak if flops else 0.0))
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Work of which `amount` is done in each call: flops or normals."""
+    """Work of which `amount` is done in each call: flops or draws."""
 
     work: Callable[[], Any]
     amount: float
@@ -64,8 +64,8 @@ def product(n: int, lanes: int, dtype: str, seconds: float = PROBE) -> Probe:
     return Probe(lambda: run(times), times * 2.0 * n * n * lanes)
 
 
-def normals(lanes: int, dtype: str, seconds: float = PROBE) -> Probe:
-    """Rows of normals in blocks of `lanes`, likewise."""
+def draws(lanes: int, dtype: str, seconds: float = PROBE, uniform: bool = False) -> Probe:
+    """Rows of normals, or of uniforms, in blocks of `lanes`, likewise."""
     from sdetools._compiled import jit
     from sdetools.graph.lanes import call
     from sdetools.simulation import draw_rows
@@ -76,19 +76,19 @@ def normals(lanes: int, dtype: str, seconds: float = PROBE) -> Probe:
             call(function, 1, 0, step, 0, packed, out)
 
     buffer = np.empty(ROWS * lanes, dtype)
-    function = draw_rows.address("normals", dtype)
+    function = draw_rows.address("uniforms" if uniform else "normals", dtype)
     packed, times = ROWS << 32 | lanes, max(1, int(seconds / (1.2e-9 * buffer.size)))
     return Probe(lambda: loop(function, times, packed, buffer.ctypes.data), times * buffer.size)
 
 
-def probes(dim: int, lanes: int, dtype: str, multiplies: bool) -> tuple[Probe, ...]:
-    """A normal first, then the products of a loss that multiplies matrices."""
+def probes(dim: int, lanes: int, dtype: str, multiplies: bool, uniform: bool = False) -> tuple[Probe, ...]:
+    """A draw first, then the products of a loss that multiplies matrices."""
     sizes = sorted({SQUARE, max(dim, ROWS)}) if multiplies else ()
-    return (normals(lanes, dtype), *(product(n, lanes, dtype) for n in sizes))
+    return (draws(lanes, dtype, uniform=uniform), *(product(n, lanes, dtype) for n in sizes))
 
 
 def roofline(made: Sequence[Probe], seconds: Sequence[float], dim: int) -> Roofline:
     """From the least seconds of each probe."""
-    (normal, *rates) = [probe.amount / least for probe, least in zip(made, seconds, strict=True)]
+    (draw, *rates) = [probe.amount / least for probe, least in zip(made, seconds, strict=True)]
     at_dim = (rates[-1] if dim > SQUARE else rates[0]) if rates else 0.0
-    return Roofline(max(rates, default=0.0), at_dim, 1 / normal)
+    return Roofline(max(rates, default=0.0), at_dim, 1 / draw)

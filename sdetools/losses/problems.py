@@ -1,7 +1,7 @@
 r"""Over-parametrised models with a manifold of minimisers, for the slow clock: L(x) = (1/2n) sum_i (f_i(x) - y_i)^2 with formulas f_i.
 
 On Gamma all f_i = y_i and Hess L = (1/n) sum grad f_i grad f_i^T; fresh label noise of size delta on batches of B gives Sigma = (delta^2/B) Hess L
-there, `st.noise.label_noise(loss, std)`. What the gradient flow conserves is told with each. All are expressions: traced, exact, plain data.
+there, `st.noise.label_noise(loss, std)`. What the gradient flow conserves is told with each. Their derivatives are exact.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ import numpy as np
 
 from .. import _check
 from .expression import ExpressionLoss
+from .samples import FunctionSamples
 
 
 class ModelLoss(ExpressionLoss):
     """L = (1/2n) sum_i (f_i - y_i)^2; `models` are the texts of the f_i, `targets` the y_i `(n,)`."""
 
     def __init__(self, models: Sequence[str], targets: Any, names: Sequence[str], label: str) -> None:
-        self.models, self.targets = tuple(models), _check.finite("targets", targets)
-        if self.targets.shape != (len(self.models),):
-            raise ValueError(f"`targets` must have shape ({len(self.models)},), one a model; got shape {self.targets.shape}.")
+        self.models, self.targets = tuple(models), _targets(targets, len(models))
         squares = " + ".join(f"({f} - ({y!r}))**2" for f, y in zip(self.models, self.targets.tolist()))
         super().__init__(f"({squares})/{2 * len(self.models)}", tuple(names), {})
         self.label = label
@@ -40,6 +39,22 @@ def from_models(models: str | Sequence[str], targets: Any, variables: str | Sequ
     return ModelLoss(models, np.atleast_1d(targets), identifiers("variables", variables), f"{len(models)} residuals")
 
 
+class DiagonalNetwork(FunctionSamples):
+    """The squares of f_i = <z_i, u*u - v*v>; see `diagonal_network`."""
+
+    def __init__(self, features: Any, targets: Any) -> None:
+        z = _features(features)
+        d = z.shape[1]
+        super().__init__(None, (z, _targets(targets, len(z))), 2 * d, _named("u", d) + _named("v", d), _diagonal)
+        self.targets, self.label = self.data[1], f"diagonal network ({len(z)} samples, {d} weights)"
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The f_i as texts."""
+        rows = self.data[0].tolist()
+        return tuple(" + ".join(f"{_signed(c)}*(u{j}**2 - v{j}**2)" for j, c in enumerate(row)) for row in rows)
+
+
 def uv_model(n: int, target: float = 1.0) -> ModelLoss:
     """f = n^{-1/2} u . v, one sample: the vector UV model. Gamma: u . v = sqrt(n) y; the flow conserves u_i^2 - v_i^2.
 
@@ -53,18 +68,20 @@ def uv_model(n: int, target: float = 1.0) -> ModelLoss:
     return ModelLoss([model], [_check.number("target", target)], _named("u", n) + _named("v", n), f"UV model (n={n})")
 
 
-def diagonal_network(features: Any, targets: Any) -> ModelLoss:
-    """f_i = <z_i, u*u - v*v>, features z `(n, d)`: the flow conserves u_j v_j.
+def diagonal_network(features: Any, targets: Any) -> DiagonalNetwork:
+    """f_i = <z_i, u*u - v*v>, features z `(n, d)`: the flow conserves u_j v_j. A loss of samples, of which `st.noise.minibatch` takes batches.
 
     tr Hess L = (4/n) sum_j (sum_i z_ij^2)(u_j^2 + v_j^2): label noise takes it to the interpolating w = u^2 - v^2 of least weighted l1 norm.
 
-    >>> diagonal_network([[1.0, 2.0]], [1.0]).models
-    ('1.0*(u0**2 - v0**2) + 2.0*(u1**2 - v1**2)',)
+    >>> loss = diagonal_network([[1.0, 2.0]], [1.0])
+    >>> loss.gradient([1.0, 1.0, 1.0, 0.0]), loss.models
+    (array([ 2.,  4., -2., -0.]), ('1.0*(u0**2 - v0**2) + 2.0*(u1**2 - v1**2)',))
     """
-    z = _features(features)
-    d = z.shape[1]
-    models = [" + ".join(f"{_signed(c)}*(u{j}**2 - v{j}**2)" for j, c in enumerate(row)) for row in z.tolist()]
-    return ModelLoss(models, targets, _named("u", d) + _named("v", d), f"diagonal network ({len(z)} samples, {d} weights)")
+    return DiagonalNetwork(features, targets)
+
+
+def _diagonal(x: Any, z: Any) -> Any:
+    return z @ (x[: len(z)] ** 2 - x[len(z) :] ** 2)
 
 
 def sparse_teacher(samples: int, weights: int, nonzero: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -147,6 +164,13 @@ def _features(features: Any) -> np.ndarray:
     if z.ndim != 2 or not z.size:
         raise ValueError(f"`features` must have shape (n, d), a row a sample; got shape {z.shape}.")
     return z
+
+
+def _targets(targets: Any, n: int) -> np.ndarray:
+    y = _check.finite("targets", targets)
+    if y.shape != (n,):
+        raise ValueError(f"`targets` must have shape ({n},), one a model; got shape {y.shape}.")
+    return y
 
 
 def _named(letter: str, n: int) -> tuple[str, ...]:

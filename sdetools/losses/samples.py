@@ -142,8 +142,8 @@ class FunctionSamples(FunctionLoss):
 
     def sample_gradients(self, x: Any, of_model: bool = False) -> np.ndarray:
         """grad l_i(x), or grad f_i(x), for every sample: `(n, dim, *paths)`; the mean of the former is `gradient(x)`."""
-        x = self._point(x)
-        return _paths(self._graphs.gradients[of_model](_rows(x)), x)
+        x, formula = self._point(x), self._graphs.gradients[of_model]
+        return formula.of(x) if isinstance(x, Value) else _paths(formula(_rows(x)), x)  # type: ignore[return-value]
 
     def sample_covariance(self, x: Any, of_model: bool = False) -> np.ndarray:
         """(1/n) sum_i (g_i - gbar)(g_i - gbar)^T of the sample gradients g_i: `(dim, dim, *paths)`; of the model's, without their mean."""
