@@ -73,7 +73,7 @@ def _of_matrix(x: Value, axes: tuple[int, ...]) -> Value | None:
     if not data or not varies or (both and (set(rows) & set(columns) or not (rows or alone))):
         return None
     C = fold(np.multiply, (_wide(f, x.ndim).extra for f, _ in data))
-    C = C.sum(axis=tuple(a for a in alone if a in of_data), keepdims=True)
+    C = C.sum(axis=tuple(a for a in alone if a in of_data), keepdims=True) if of_data & set(alone) else C
     v = fold(lambda a, b: a * b, (_wide(f, x.ndim) for f, _ in inside or [(value(1.0), set())]))
     v = reduce("add", v, tuple(a for a in alone if a in of_rest), keepdims=True)
     if rows and both:

@@ -9,7 +9,7 @@ import numpy as np
 from sdetools.graph.errors import TracingError
 from sdetools.graph.products import matmul, reduce
 from sdetools.graph.sampling import tally
-from sdetools.graph.value import Value, apply, order, value
+from sdetools.graph.value import Value, apply, order
 from sdetools.graph.views import at_places, broadcast, join, reshape, same_view, transpose, view
 
 
@@ -58,6 +58,7 @@ def each(out: Value, samples: Mapping[Value, Value], given: Mapping[Value, Value
     """A formula of one sample for n of them at once, `(n, *out.shape)`: the samples' inputs have values `(n, *shape)`, others those `given`.
 
     >>> from sdetools.graph.value import Trace
+    >>> from sdetools.graph.value import value
     >>> one, here = Trace(), Trace()
     >>> x, a, y = one.input("x", (2,)), one.input("a", (2,)), here.input("y", (2,))
     >>> each(np.exp(a @ x), {a: value(np.ones((5, 2)))}, {x: y}).args
@@ -98,12 +99,7 @@ def _of_each(node: Value, args: list[Value], many: list[bool], n: int) -> Value:
         return at_places(args[0], np.where(at < 0, -1, at + size * np.arange(n).reshape(-1, *[1] * at.ndim)))
     if node.op == "join":
         return join([v if m else broadcast(v, (n, *v.shape)) for v, m in zip(args, many)], 1)
-    if node.op == "rows" and not many[0]:
-        index = args[1]
-        if index.op == "const":
-            return value(args[0].extra[index.extra.astype(np.int64)])
-        return reshape(args[0][reshape(index, -1)], (n, *node.shape))
-    raise TracingError(f"a {node.op} of a compiled function cannot run on samples of data; write the formula out")
+    raise TracingError(f"a {node.op} cannot be made for samples of data; write the formula out in NumPy")
 
 
 def _beside(v: Value, of: Value, ndim: int) -> Value:
