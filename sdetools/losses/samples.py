@@ -275,7 +275,7 @@ def from_function(
 def _arrays(data: Any) -> tuple[np.ndarray, ...]:
     """Data as arrays of doubles with equally many rows."""
     parts = data if isinstance(data, (tuple, list)) and not np.isscalar(data[0] if len(data) else 0.0) else (data,)
-    arrays = tuple(np.ascontiguousarray(_check.finite("data", part)) for part in parts)
+    arrays = tuple(np.asarray(_check.finite("data", part), order="C") for part in parts)
     if not arrays or any(not a.ndim or not a.size for a in arrays) or len({len(a) for a in arrays}) > 1:
         raise ValueError(
             f"`data` must have one row a sample in each of its arrays, equally many; got shapes {_shapes(arrays)}. "

@@ -125,7 +125,8 @@ class SampleGaussian(Noise):
 
     def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:
         n, data = self._noise.n, self._noise.with_data
-        own, labels = check_draws(z, self)[: n * data], z[n * data :]
+        z = np.stack(check_draws(z, self)) if isinstance(z, list) else check_draws(z, self)  # an integrator's rows
+        own, labels = z[: n * data], z[n * data :]
         weights = self._factors[0] * (own - own.mean(axis=0)) if data else 0.0 * labels
         return self._noise.along(x, weights, -self._factors[1] * labels if len(labels) else None) / math.sqrt(n)
 
