@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _check
-from .._arrays import numeric, spread
+from .._arrays import ArraysOnly, numeric, spread
 from ..graph.sampling import gather, tally
 from ..graph.value import Value
 from .base import Draws, Noise, Normal, Sign, check_draws, over_paths
@@ -69,8 +69,9 @@ class Minibatch(SampledNoise):
 
     def along(self, x: Any, weights: Any, labels: Any) -> Any:
         """sum_i (weights_i grad L_i - labels_i a_i), for weights whose sum is 0."""
-        coefficients = weights * self.loss.slope(self.loss.features @ x)
-        return self.loss.features.T @ (coefficients if labels is None else coefficients - labels)
+        slopes = self.loss.slope(self.loss.features @ x)
+        weights = spread(weights, slopes) * slopes
+        return self.loss.features.T @ (weights if labels is None else weights - spread(labels, weights))
 
     def as_gaussian(self) -> Noise:
         return SampleGaussian(self) if self.with_data else gaussian(covariance=self.covariance(np.zeros(self.dim)))
@@ -126,6 +127,8 @@ class SampleGaussian(Noise):
     def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:
         n, data = self._noise.n, self._noise.with_data
         z = np.stack(check_draws(z, self)) if isinstance(z, list) else check_draws(z, self)  # an integrator's rows
+        if z.dtype == object:
+            raise ArraysOnly(f"{self.label} is a sum over all data, of which no formula is written out")
         own, labels = z[: n * data], z[n * data :]
         weights = self._factors[0] * (own - own.mean(axis=0)) if data else 0.0 * labels
         return self._noise.along(x, weights, -self._factors[1] * labels if len(labels) else None) / math.sqrt(n)

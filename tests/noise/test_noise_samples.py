@@ -246,9 +246,11 @@ def test_the_diagonal_network_of_the_gallery_has_batches():
     close(noise.label_noise(loss, std=0.5).covariance(x[:, 0]), models.covariance(x[:, 0]))
 
 
-def test_a_limit_of_batches_runs():
+@pytest.mark.parametrize(
+    "loss", [LOSSES["logistic regression"], st.losses.logistic(FEATURES, np.sign(TARGETS))], ids=["written", "gallery"]
+)
+def test_a_limit_of_batches_runs(loss):
     """The SDE of the noise's Gaussian twin, whose covariance is exact; by the reference and the kernels."""
-    loss = LOSSES["logistic regression"]
     oracle = NoisyOracle(loss, noise.minibatch(loss, 3), 2.0)
     limit = st.EulerMaruyama(st.LimitSDE(oracle, st.schedules.constant(0.1, 0.5)), dt=0.05)
     runs = [
