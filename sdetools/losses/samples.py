@@ -195,8 +195,9 @@ class FunctionSamples(FunctionLoss):
 
     def _evaluate(self, order: int, x: Any) -> Any:
         """From the graph: for the function means one sample."""
-        formula = getattr(self._graphs, FORMULAS[order])
-        return formula.of(x) if isinstance(x, Value) else _paths(formula(_rows(x)), x)
+        if isinstance(x, Value):
+            return getattr(self._graphs, FORMULAS[order]).of(x)
+        return _paths(self._formula(FORMULAS[order], x)(_rows(x)), x)  # type: ignore[misc]
 
     def _trace(self, order: int, x: Value) -> Value:
         return self._graphs.value.of(x)
@@ -242,7 +243,7 @@ def from_function(
     is that of `from_torch(..., data=)`. ValueError for arrays of unequally many rows and for a function that cannot be traced.
 
     >>> rows = np.array([[1.0, 0.0], [0.0, 2.0]]), np.array([1.0, 2.0])
-    >>> loss = from_function(value=lambda x, a, y: np.log1p(np.exp(-y * (a @ x))), data=rows, dim=2)
+    >>> loss = from_function(value=lambda x, a, y: np.logaddexp(0.0, -y * (a @ x)), data=rows, dim=2)
     >>> loss.gradient([0.0, 0.0]), loss.sample_gradients([0.0, 0.0])[1]
     (array([-0.25, -1.  ]), array([-0., -2.]))
     >>> from_function(model=lambda x, a: a @ np.tanh(x), data=rows, dim=2).gradient([0.0, 0.0])
