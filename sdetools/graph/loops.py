@@ -273,8 +273,9 @@ class Loops(LongFormulas):
         product = self.tables.function("small_product" if max(a.shape) <= SMALL else "product")
         columns = f"{self.tables.size(prod(x.shape[1:]))} * {L}"
         sizes, turned = a.shape[0] << 32 | a.shape[1], int(not a.extra.flags.c_contiguous)
-        matrix = f"{self.tables.array(a.extra)}.ctypes.data"
-        return [f"lanes.call({product}, {matrix}, {self.start_of(x)}, {self.start_of(n)}, {sizes}, {columns}, {turned})"]
+        return [
+            f"lanes.call({product}, {self.tables.array(a.extra)}.ctypes.data, {self.start_of(x)}, {self.start_of(n)}, {sizes}, {columns}, {turned})"
+        ]
 
     def _sampled(self, n: Value) -> list[str]:
         """Lines that gather the elements of rows, or sum draws up. They read and write where a number says, which is no vector code: so they

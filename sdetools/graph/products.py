@@ -152,6 +152,7 @@ def matmul(a: Any, b: Any) -> Value:
     trace = trace_of((a, b))
     if trace is None:
         return value(np.matmul(a.extra, b.extra))
+    a, b = (np.where(v, 1.0, 0.0) if v.boolean else v for v in (a, b))
     if max(a.ndim, b.ndim) <= 2:
         if a.ndim == 2 and a.op == "const" and not b.uniform:
             return trace.node("contract", "", (a, b), (a.shape[0], *b.shape[1:]))

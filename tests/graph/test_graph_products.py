@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from traced import EMITTERS, traced
 
 from sdetools.graph.arrays import compiled
 from sdetools.graph.derivatives import gradient, vjp
@@ -59,6 +60,13 @@ def test_a_sum_of_data_times_values_is_a_product_of_matrices(name):
 def test_other_sums_stay_sums(name):
     x = Trace().input("x", (4,))
     assert "reduce" in made_of(SUMS[name](x))
+
+
+@pytest.mark.parametrize("emitter", EMITTERS)
+@pytest.mark.parametrize("text", [lambda x: (A * (x > 0)).sum(axis=1), lambda x: A @ (x > 0)])
+def test_conditions_are_numbers_in_a_product(text, emitter):
+    expected = np.stack([text(X[:, j]) for j in range(5)], axis=-1)
+    np.testing.assert_allclose(traced(emitter, text, X), expected, rtol=1e-13, atol=1e-14)
 
 
 @pytest.mark.parametrize("text", [lambda x: (A * x).sum(axis=1), lambda x: A @ x])
