@@ -29,7 +29,7 @@ CHAIN = 40
 SHORT = 4
 """Terms up to which a sum is written out within a loop."""
 SMALL = 64
-"""Rows, and columns, of a matrix up to which BLAS would take longer to pack it than its product takes in registers."""
+"""Rows, and columns, of a matrix up to which BLAS would take longer to pack it than its product takes."""
 ROWWISE = ("sin", "cos", "tan", "exp", "log", "log1p", "expm1", "sinh", "cosh", "tanh", "arctan", "arcsin", "arccos", "power")
 """Functions that loops over components call on whole rows, and straight-line code inlines (but for angles)."""
 
@@ -271,11 +271,9 @@ class Loops(LongFormulas):
             return [*self.pre, f"{self.tables.stage(n.extra.function)}({', '.join([*given, out])}{data})"]
         a, x = n.args
         product = self.tables.function("small_product" if max(a.shape) <= SMALL else "product")
-        columns = f"{self.tables.size(prod(x.shape[1:]))} * {L}"
-        sizes, turned = a.shape[0] << 32 | a.shape[1], int(not a.extra.flags.c_contiguous)
-        return [
-            f"lanes.call({product}, {self.tables.array(a.extra)}.ctypes.data, {self.start_of(x)}, {self.start_of(n)}, {sizes}, {columns}, {turned})"
-        ]
+        places = f"{self.tables.array(a.extra)}.ctypes.data, {self.start_of(x)}, {self.start_of(n)}"
+        sizes = f"{a.shape[0] << 32 | a.shape[1]}, {self.tables.size(prod(x.shape[1:]))} * {L}"
+        return [f"lanes.call({product}, {places}, {sizes}, {int(not a.extra.flags.c_contiguous)})"]
 
     def _sampled(self, n: Value) -> list[str]:
         """Lines that gather the elements of rows, or sum draws up. They read and write where a number says, which is no vector code: so they
