@@ -54,6 +54,12 @@ class Columns:
         about = [self.products.get(n) for n in self.names]
         return np.array([[self.index(p[0]), self.index(p[1])] if p else [-1, -1] for p in about], np.int64)
 
+    @cached_property
+    def places(self) -> tuple[np.ndarray, ...]:
+        """Where means lie along the last axis, and where products do; of each product the numbers of its two means among the means."""
+        means, products = np.flatnonzero(self.table[:, 0] < 0), np.flatnonzero(self.table[:, 0] >= 0)
+        return means, products, *np.searchsorted(means, self.table[products]).T
+
 
 SINGLE = Columns(("h", "h2"), {"h2": ("h", "h")})
 """Mean of h, and the sum of squares about it."""
@@ -85,16 +91,15 @@ def product(left: Any, right: Any, weight: Any, first: Any, second: Any) -> Any:
 
 def joined(columns: Columns, left: np.ndarray, n_left: Any, right: np.ndarray, n_right: Any) -> np.ndarray:
     """Moments `(..., statistics)` of two nodes together, or of many pairs of nodes at once (numbers of paths then are arrays)."""
-    a, b, out = columns.by_name(left), columns.by_name(right), np.empty_like(left)
+    means, products, first, second = columns.places
+    out = np.empty_like(left)
     with np.errstate(all="ignore"):  # moments of lost paths are not finite, and stay so
         share, weight = weights(n_left, n_right)
-        step = {name: b[name] - a[name] for name in columns.means}
-        for name, to in columns.by_name(out).items():
-            if name in step:
-                to[...] = mean(a[name], step[name], share)
-            else:
-                first, second = columns.products[name]
-                to[...] = product(a[name], b[name], weight, step[first], step[second])
+        start = left.take(means, -1)
+        step = right.take(means, -1) - start
+        out[..., means] = mean(start, step, share)
+        a, b = left.take(products, -1), right.take(products, -1)
+        out[..., products] = product(a, b, weight, step.take(first, -1), step.take(second, -1))
     return out
 
 
@@ -145,7 +150,7 @@ class Trees:
         while width < max(lengths):
             left = np.flatnonzero((position % (2 * width) == 0) & (position + width < length))
             n_left, n_right = counts[left], counts[left + width]
-            self.joins.append((left, left + width, n_left[:, None], n_right[:, None]))
+            self.joins.append((left, left + width, n_left[:, None, None], n_right[:, None, None]))
             counts[left] = n_left + n_right
             width *= 2
         self.counts = counts[self.starts]
