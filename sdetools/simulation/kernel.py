@@ -64,7 +64,9 @@ class _OneBlasThread:
     """
 
     def __init__(self) -> None:
-        self._lock, self._inside, self._limit, self._libraries = threading.Lock(), 0, None, None
+        self._lock, self._inside = threading.Lock(), 0
+        self._limit: Any = None
+        self._libraries: Any = None
 
     def __enter__(self) -> None:
         with self._lock:
@@ -74,13 +76,21 @@ class _OneBlasThread:
                     from threadpoolctl import ThreadpoolController
 
                     self._libraries = ThreadpoolController()
+                self._free()
                 self._limit = self._libraries.limit(limits=1, user_api="blas")
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._inside -= 1
-            if self._inside == 0 and self._limit is not None:
+            if self._inside == 0:
+                self._free()  # who leaves last need not be who came first
                 self._limit.restore_original_limits()
+                self._free()
+
+    def _free(self) -> None:
+        """From threadpoolctl 3.7 on what one thread has limited others cannot change, and are not told so."""
+        for library in self._libraries.lib_controllers:
+            getattr(library, "clear_controlling_thread", lambda force: None)(force=True)
 
 
 one_blas_thread = _OneBlasThread()

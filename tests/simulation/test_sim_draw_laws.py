@@ -27,14 +27,14 @@ def addresses(plan: DrawPlan, step: int) -> list[tuple[str, ...]]:
     """
     calls: list[tuple[int, int]] = []
 
-    def named(key, path, call, slot):
+    def named(key, path, call, slot, xp):
         at = []
         for s in np.ravel(slot):
             calls.append((call, int(s)))
             at.append(len(calls) - 1)
         return tuple(np.array([[2 * c + h] for c in at], np.uint64) for h in (0, 1))
 
-    def signs(segment, key, path, step):
+    def signs(segment, key, path, step, xp, real):
         call, at = segment.address(step)
         return np.array([[word_bit(segment, call, at + i)] for i in range(segment.n)], float)
 
@@ -44,8 +44,8 @@ def addresses(plan: DrawPlan, step: int) -> list[tuple[str, ...]]:
 
     with (
         mock.patch.object(draws, "words", named),
-        mock.patch.object(draws, "normals", lambda word: (word * 2.0, word * 2.0 + 1)),
-        mock.patch.object(draws, "uniform", lambda word: word * 2.0),
+        mock.patch.object(draws, "normals", lambda word, xp, real: (word * 2.0, word * 2.0 + 1)),
+        mock.patch.object(draws, "uniform", lambda word, xp, real: word * 2.0),
         mock.patch.object(draws, "_signs", signs),
     ):
         z = fill(plan, 0, np.arange(1), step)[:, 0]

@@ -6,15 +6,18 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+import threading
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from unittest import mock
 
 import naive
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import sdetools as st
+from sdetools.simulation.kernel import one_blas_thread
 from sdetools.simulation.records import GROUPS
 
 PATHS, ETA = 5000, 0.125
@@ -211,3 +214,26 @@ def test_studies_pilots_and_levels_stay_within_their_stream(monkeypatch):
         runs.append(set(asked))
     assert all(len(run) > 8 for run in runs)
     assert not (runs[0] & runs[1] or runs[0] & runs[2] or runs[1] & runs[2])
+
+
+def test_products_take_one_thread_in_whichever_thread_they_are_made():
+    """Also where another thread has limited BLAS before and is still there."""
+
+    def blas():
+        return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+    def seen(barrier):
+        with one_blas_thread:
+            barrier.wait()
+            return blas()
+
+    with threadpool_limits(limits=2, user_api="blas"):
+        assert blas() == {2}
+        with one_blas_thread:
+            assert blas() == {1}
+        assert blas() == {2}
+        with ThreadPoolExecutor(2) as pool:
+            barrier = threading.Barrier(2)
+            both = [pool.submit(seen, barrier), pool.submit(seen, barrier)]
+            assert [future.result(timeout=60) for future in both] == [{1}, {1}]
+        assert blas() == {2}
