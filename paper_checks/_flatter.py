@@ -135,7 +135,7 @@ def settling(found: Simulation, fraction: float = FRACTION) -> np.ndarray:
     beside = np.interp([0.97 * value, 1.03 * value], found.times, np.log(np.maximum(rms, 1e-300)))
     k = np.searchsorted(found.times, value)
     sigma = error[k] / (2 * square[k]) / abs(np.diff(beside)[0] / (0.06 * value)) if np.isfinite(value) else np.nan
-    seed = round(1e6 * math.log(found.times[-1] + 1) + 1e3 * float(found.dynamics.heavy.beta_values[0]))
+    seed = round(1e6 * math.log(found.times[-1] + 1) + 1e3 * float(found.dynamics.plan.beta_values[0]))
     return value + np.append(0.0, sigma * np.random.default_rng(seed).standard_normal(DRAWS))
 
 
