@@ -15,9 +15,10 @@ import shutil
 import stat
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,21 @@ class _NamedCache(_Cache):
 
 def _cache_of(function: Callable[..., Any], kind: type[_Cache] = _Cache) -> Any:
     return NullCache() if _place_of(Path(function.__code__.co_filename)) is None else kind(function)
+
+
+_asking = threading.RLock()
+
+
+def once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`functools.cache` that makes one result however many threads ask at a time: an address must not outlive the function behind it."""
+    made = cache(function)
+
+    @wraps(function)
+    def asked(*arguments: Any) -> Any:
+        with _asking:
+            return made(*arguments)
+
+    return asked
 
 
 def jit(cache: bool = True, **options: Any) -> Callable[[Callable[..., Any]], Any]:

@@ -11,13 +11,12 @@ A result may not lie where an operand does: so all loops are vector code.
 from __future__ import annotations
 
 import math
-from functools import cache
 from typing import Any
 
 import numpy as np
 from numba import njit
 
-from sdetools._compiled import callback
+from sdetools._compiled import callback, once
 from sdetools.graph import lanes, lanes32
 from sdetools.graph.programs import BASE, CODES, FORMULAS, FUNCTIONS
 
@@ -60,7 +59,7 @@ def _operation(code: int, name: str) -> str:
     )
 
 
-@cache
+@once
 def function(dtype: str = "float64") -> Any:
     """That function for a type, as a C callback: its text is made of `programs.FORMULAS`."""
     lane, one = (lanes32, np.float32(1)) if dtype == "float32" else (lanes, 1.0)

@@ -12,13 +12,12 @@ sincos are right for every finite argument: a block of lanes with one beyond `FA
 from __future__ import annotations
 
 import math
-from functools import cache
 from typing import Any
 
 import numpy as np
 from numba import njit, types
 
-from sdetools._compiled import callback
+from sdetools._compiled import callback, once
 from sdetools.graph import lanes, lanes32
 from sdetools.graph.bits import block, float32_pointer, float_pointer, room
 from sdetools.graph.lanes import FAR
@@ -129,7 +128,7 @@ def _write(name: str, dtype: str) -> Any:
     return _plain(f, _ANGLES.get(name), pointer, stack, copy, real)
 
 
-@cache
+@once
 def function(name: str, dtype: str = "float64") -> Any:
     """A function of `NAMES` on rows of a type, as a C callback; compiled, or found compiled, when it is first asked for."""
     if name not in (*NAMES, PROGRAM, PRODUCT, SMALL_PRODUCT) or dtype not in _TYPES:

@@ -13,12 +13,11 @@ of `Segment.group` rows, whose slot is 16 further for each group before it. Thos
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import numpy as np
 
-from sdetools._compiled import callback, jit
+from sdetools._compiled import callback, jit, once
 from sdetools.graph.lanes import call, u64, word_pointer
 from sdetools.noise.base import Normal, Sign
 from sdetools.simulation.draw_decoders import (
@@ -130,7 +129,7 @@ _WRITTEN = {
 NAMES = ("normals", "uniforms", "signs", "words", "bits")
 
 
-@cache
+@once
 def function(name: str, dtype: str = "float64") -> Any:
     """A function of `NAMES` for a type, as a C callback; compiled, or found compiled, when it is first asked for."""
     return callback(_SIGNATURE, name=f"{name}_{dtype}", **OPTIONS)(_WRITTEN[dtype][NAMES.index(name)])

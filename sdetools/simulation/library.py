@@ -7,13 +7,12 @@ one signature, six 64-bit integers; arrays are passed as addresses. A kernel cal
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from itertools import accumulate
 
 import numpy as np
 from numba import carray, njit
 
-from sdetools._compiled import callback, jit
+from sdetools._compiled import callback, jit, once
 from sdetools.graph.bits import float32_pointer
 from sdetools.graph.lanes import FLAGS, float_pointer, u64, word_pointer
 from sdetools.simulation import lanes, records
@@ -105,7 +104,7 @@ def _carry(tree, paths, _a, _b, _c, _d):
     return 0
 
 
-@cache
+@once
 def function(name, dtype="float64"):
     """A function of `NAMES` for values of a type, as a C callback; compiled, or found compiled, when it is first asked for."""
     if name == "carry":  # nothing regrouped or contracted: the same bits as `records.joined`

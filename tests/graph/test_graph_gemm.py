@@ -85,14 +85,16 @@ def test_small_products_have_the_same_bits_for_every_tile_width_and_order(made, 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_small_products_are_right_to_the_bound_of_a_sum(made, dtype):
-    """|error| <= d eps sum |a x|, that of a sum of d terms one after another (eps half a unit; Higham, section 3.1)."""
+    """|error| <= (d + 1) u / (1 - (d + 1) u) sum |a x|, u half a unit: d roundings of the sum, one of a term here (Higham, section 3.1)."""
     rng = np.random.default_rng(6)
     matrix, x = rng.standard_normal((13, 64)).astype(dtype), rng.standard_normal((64, 5)).astype(dtype)
     found = multiplied(rows.address("small_product", dtype), matrix, x, False)
+    u = np.finfo(dtype).eps / 2
+    part = 65 * u / (1 - 65 * u)
     for i in range(13):
         for j in range(5):
-            terms = [float(a) * float(b) for a, b in zip(matrix[i], x[:, j])]  # of float32, exact
-            bound = 64 * np.finfo(dtype).eps * fsum(map(abs, terms))
+            terms = [float(a) * float(b) for a, b in zip(matrix[i], x[:, j])]
+            bound = part * fsum(map(abs, terms))
             assert abs(float(found[i, j]) - fsum(terms)) <= bound
 
 

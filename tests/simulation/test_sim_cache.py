@@ -8,13 +8,18 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 import sdetools
 from sdetools import _compiled
+from sdetools.graph import rows
+from sdetools.simulation import draw_rows, library
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "getuid"), reason="modes and owners are those of POSIX")
 
@@ -176,3 +181,24 @@ def test_an_edit_in_a_file_that_is_inlined_compiles_anew(tmp_path):
     sines.write_text(sines.read_text().replace("            x if math.fabs(x)", "            2.0 * x if math.fabs(x)"))
     with pytest.raises(AssertionError, match=r"0\.5"):
         in_a_process(package, code, SDETOOLS_CACHE=tmp_path / "cache")
+
+
+def test_threads_that_ask_at_a_time_get_one_function():
+    """Of two, one would be let go with its machine code, while a kernel still has its address."""
+    made, start = [], threading.Barrier(4)
+
+    @_compiled.once
+    def slow(name):
+        made.append(name)
+        time.sleep(0.05)
+        return object()
+
+    def ask(_):
+        start.wait()
+        return slow("a")
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(ask, range(4)))
+    assert made == ["a"] and all(one is found[0] for one in found)
+    for room in (rows, draw_rows, library):
+        assert room.function(room.NAMES[0]) is room.function(room.NAMES[0])
