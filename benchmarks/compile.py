@@ -162,19 +162,19 @@ def one(name: str, way: str) -> dict[str, Any]:
     made = time.perf_counter()
     dim = members[0].dim
     program, *_ = make_program(members, np.full(dim, 0.3), 0.04, ["x0**2"], None, (), control=way == "gap", coupled=True)
-    kernel = write(program)
-    written = time.perf_counter()
+    prepared = time.perf_counter()
     sums = engine.execute(program, 256, 0, threads=1, backend="numba")
     end = time.perf_counter()
+    kernel = write(program)
+    text = time.perf_counter() - end  # `execute` has written it before
     assert sums.paths == 256
     operations = 0
     if name in FORMULAS:
         operations = sum(n.op not in ("input", "const") for n in order([value(FORMULAS[name][1](Trace().input("x", (dim,))))]))
     lines = len(kernel.text.splitlines())
-    text = written - made  # `execute` writes it once more
     return {
-        "name": name, "way": way, "operations": operations, "lines": lines, "import": loaded - begin, "loss": made - ready, "text": text,
-        "compile": end - written - text, "seconds": end - ready - text,
+        "name": name, "way": way, "operations": operations, "lines": lines, "import": loaded - begin, "loss": made - ready, "text": prepared - made + text,
+        "compile": end - prepared - text, "seconds": end - ready,
         "cpu": time.process_time(),
     }  # fmt: skip
 
@@ -206,9 +206,9 @@ def main() -> None:
     rows = [(name, way) for name in FORMULAS for way in given.ways.split(",")]
     rows += [(f"quadratic {d}", "sgdm") for d in given.dims.split(",") if d]
     libraries = (
-        "from sdetools.graph import rows; from sdetools.simulation import draw_rows, library\n"
-        "for room, names in ((rows, (*rows.NAMES, 'program', 'product', 'small_product')), (draw_rows, draw_rows.NAMES), (library, library.NAMES)):\n"
-        "    [room.address(name) for name in names]"
+        "from sdetools.graph import rows; from sdetools.simulation import launch\n"
+        "for name in (*rows.NAMES, 'program', 'product', 'small_product', *launch.MODULES):\n"
+        "    launch.address(name)"
     )
     subprocess.run([sys.executable, "-c", libraries], check=True)
     measured("quadratic 1", "sgdm")

@@ -1,24 +1,9 @@
-"""The library's own compiled functions, and where their machine code is kept: what lies in that place is run, so it must be ours alone.
-
-`folder()` is used by generated kernels, and by the library where its own `__pycache__` cannot be written. Machine code is found again by
-the text of every file that others are inlined from, so an edit in one of them compiles all anew. Without a place all works, compiled once a
-process.
-"""
+"""The library's own functions, compiled by Numba: their machine code is kept in the place of `_machine_code.py`."""
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import hashlib
-import os
-import shutil
-import stat
-import sys
-import tempfile
-import threading
-import warnings
 from collections.abc import Callable
-from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
@@ -27,114 +12,17 @@ from numba.core import sigutils
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, NullCache, _CacheLocator
 from numba.core.ccallback import CFunc
 
-PACKAGE = Path(__file__).parent
+from sdetools._machine_code import code_file, fault, place_of, save, text_key
 
-
-@cache
-def text_key() -> str:
-    """A digest of the compiled functions' texts, and of the versions of Numba and Python."""
-    digest = hashlib.sha256(f"{numba.__version__} {sys.version_info[:2]}".encode())
-    for file in (
-        Path(__file__),
-        *sorted(PACKAGE.glob("*/kernels.py")),
-        *(
-            PACKAGE / "graph" / f"{name}.py"
-            for name in ("bits", "elementary", "gemm", "interpreter", "lanes", "lanes32", "programs", "rows")
-        ),
-        *sorted((PACKAGE / "simulation").glob("l*.py")),
-        PACKAGE / "simulation" / "records.py",
-        *sorted((PACKAGE / "simulation").glob("draw*.py")),
-    ):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
-@cache
-def folder() -> Path | None:
-    """Where kernels are kept: in `SDETOOLS_CACHE`, else in the user's cache folder, else in the system's temporary place.
-
-    Only a folder of this user's own that nobody else can write to. One that is not is left alone, with a warning, for a fresh one of this
-    process. None where nothing can be written.
-    """
-    temporary = (
-        Path(tempfile.gettempdir()) / f"sdetools-{os.getuid() if hasattr(os, 'getuid') else 'cache'}" if _temporary() else None
-    )
-    for base in filter(None, (_chosen(), temporary)):
-        place = base / "kernels"
-        try:
-            if base is temporary:  # its name can be guessed, so it may have been made by anybody
-                base.mkdir(mode=0o700, exist_ok=True)
-            place.mkdir(mode=0o700, parents=True, exist_ok=True)
-            reason = fault(base, shared=base is not temporary) or fault(place)
-            if not reason:
-                place.chmod(0o700)
-                tempfile.TemporaryFile(dir=place).close()
-                return place
-        except OSError:
-            continue
-        warnings.warn(
-            f"{place} is not used for compiled kernels, because {reason}: what lies there would be run. They go to a folder of this "
-            "process alone, and are compiled anew in the next. Remove that folder, or set SDETOOLS_CACHE to one of your own.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        break
-    if not _temporary():
-        return None
-    fresh = tempfile.mkdtemp(prefix="sdetools-")
-    atexit.register(shutil.rmtree, fresh, ignore_errors=True)
-    return Path(fresh)
-
-
-def _chosen() -> Path | None:
-    if chosen := os.environ.get("SDETOOLS_CACHE"):
-        return Path(chosen).absolute()
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sdetools"
-    except RuntimeError:  # a user without a home
-        return None
-
-
-def _temporary() -> str | None:
-    try:
-        return tempfile.gettempdir()
-    except OSError:
-        return None
-
-
-def fault(path: Path, shared: bool = False) -> str:
-    """Why what lies at a path may be another user's; empty if it cannot be. A `shared` folder may be root's, or one like /tmp."""
-    found = path.lstat()
-    if shared and stat.S_ISLNK(found.st_mode):
-        found = path.stat()
-    if stat.S_ISLNK(found.st_mode):
-        return f"{path} is a symbolic link"
-    if not hasattr(os, "getuid"):
-        return ""
-    if found.st_uid != os.getuid() and not (shared and found.st_uid == 0):
-        return f"{path} belongs to another user (number {found.st_uid})"
-    if found.st_mode & 0o022 and not (shared and found.st_mode & stat.S_ISVTX):
-        return f"others may write to {path} (mode {stat.S_IMODE(found.st_mode):04o})"
-    return ""
-
-
-def _place_of(file: Path) -> Path | None:
-    """Where the machine code of a file's functions is kept: beside the bytecode of the library if that can be written, else in `folder()`."""
-    if PACKAGE in file.parents:
-        own = file.parent / "__pycache__"
-        with contextlib.suppress(OSError):
-            own.mkdir(exist_ok=True)
-            if not fault(own):
-                tempfile.TemporaryFile(dir=own).close()
-                return own
-    return folder()
+ROW = "int64(int64, int64, int64, int64, int64, int64)"
+"""The signature of all functions that kernels call by address: whole numbers, and addresses of arrays."""
 
 
 class _Locator(_CacheLocator):
     """Numba's view of that place."""
 
     def __init__(self, function: Any, file: str) -> None:
-        self._py_file, self._line, self._place = file, function.__code__.co_firstlineno, _place_of(Path(file))
+        self._py_file, self._line, self._place = file, function.__code__.co_firstlineno, place_of(Path(file))
 
     def get_cache_path(self) -> str:
         return str(self._place)
@@ -179,52 +67,30 @@ class _Cache(FunctionCache):
         return None
 
 
-class _NamedCache(_Cache):
-    """The same for functions of one text: told apart by their names, for what they close over has no lasting description."""
-
-    def _index_key(self, signature: Any, codegen: Any) -> Any:
-        return signature, codegen.magic_tuple(), hashlib.sha256(self._py_func.__code__.co_code).hexdigest()
-
-
-def _cache_of(function: Callable[..., Any], kind: type[_Cache] = _Cache) -> Any:
-    return NullCache() if _place_of(Path(function.__code__.co_filename)) is None else kind(function)
-
-
-_asking = threading.RLock()
-
-
-def once(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`functools.cache` that makes one result however many threads ask at a time: an address must not outlive the function behind it."""
-    made = cache(function)
-
-    @wraps(function)
-    def asked(*arguments: Any) -> Any:
-        with _asking:
-            return made(*arguments)
-
-    return asked
-
-
 def jit(cache: bool = True, **options: Any) -> Callable[[Callable[..., Any]], Any]:
     """`numba.njit(**options)`, cached in the place above."""
 
     def compiled(function: Callable[..., Any]) -> Any:
         made = numba.njit(**options)(function)
         if cache and hasattr(made, "py_func"):  # not with NUMBA_DISABLE_JIT
-            made._cache = _cache_of(function)
+            kept = place_of(Path(function.__code__.co_filename)) is not None
+            made._cache = _Cache(function) if kept else NullCache()
         return made
 
     return compiled
 
 
-def callback(signature: str, name: str = "", **options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """`numba.cfunc(signature, **options)`, cached likewise. A `name` tells apart functions of one text that close over different ones."""
+def callback(function: Callable[..., Any], file: Path | None, key: str, signature: str = ROW, **options: Any) -> Any:
+    """`numba.cfunc(signature, **options)`, its machine code kept in a file under a key.
 
-    def compiled(function: Callable[..., Any]) -> Any:
-        function.__qualname__ = name or function.__qualname__  # in the names of its files
-        made = CFunc(function, sigutils.normalize_signature(signature), locals={}, options=options)
-        made._cache = _cache_of(function, _NamedCache if name else _Cache)
-        made.compile()
-        return made
+    It is inlined in what catches its errors, which vanishes where none can be raised: then the code needs nothing of Numba's.
+    """
+    made = CFunc(function, sigutils.normalize_signature(signature), locals={}, options=options | {"forceinline": True})
+    made.compile()
+    save(file, key, made)
+    return made
 
-    return compiled
+
+def by_address(module: str, name: str, dtype: str, function: Callable[..., Any], **options: Any) -> Any:
+    """A function that kernels of a type call by address (`_machine_code.address`)."""
+    return callback(function, code_file(module, f"{name}_{dtype}"), text_key(), **options)

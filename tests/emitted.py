@@ -18,8 +18,9 @@ from sdetools.graph.value import Trace, Value
 
 TEXT = """
 def run(rows, F, K, N{data}{uniform}):
-    base = rows.ctypes.data
+    base, Fat = rows.ctypes.data, F.ctypes.data
     S, S2 = lanes.float_pointer(base), rows.reshape(({count}, {lanes}))
+{addresses}
 {lines}
     rows[0] = rows[0]  # used to the end, or Numba frees it
 """
@@ -54,6 +55,11 @@ def _kernel(text: str, stages: tuple[tuple[str, Any], ...]) -> Callable[..., Non
     return njit(**lanes.FAST)(space["run"])
 
 
+def pointer(i: int, d: np.ndarray) -> list[str]:
+    """The lines that make an array of data what the text of loops takes it for."""
+    return [f"d{i}at = a{i}.ctypes.data", f"d{i} = lanes.{'real' if d.dtype.kind == 'f' else 'whole'}_pointer(d{i}at)"]
+
+
 def loops(
     outputs: Sequence[tuple[int, Value]], inputs: Sequence[tuple[int, Value]], width: int, uniform: Sequence[Value] = ()
 ) -> Callable[..., np.ndarray]:
@@ -61,9 +67,12 @@ def loops(
     tables = Tables()
     free = max(row + v.size for row, v in [*outputs, *inputs])
     made = Loops(outputs, {v.key: row for row, v in inputs}, {}, {v.key: v.name for v in uniform}, free, width, tables)
-    data = "".join(f", d{i}" for i in range(len(tables.data)))
+    data = "".join(f", a{i}" for i in range(len(tables.data)))
     names = "".join(f", {v.name}" for v in uniform)
-    text = TEXT.format(data=data, uniform=names, count=made.rows, lanes=width, lines="\n".join(indent(made.lines)))
+    addresses = "\n".join(indent([line for i, d in enumerate(tables.data) for line in pointer(i, d)]))
+    text = TEXT.format(
+        data=data, uniform=names, count=made.rows, lanes=width, addresses=addresses, lines="\n".join(indent(made.lines))
+    )
     kernel = _kernel(text, tuple(tables.stages.items()))
     functions = np.array([rows.address(name) for name in tables.functions] or [0], np.int64)
     numbers, sizes = np.array(tables.numbers or [0.0]), np.array(tables.sizes or [0], np.int64)
@@ -74,7 +83,7 @@ def loops(
             flat = np.reshape(array, (-1, width))
             block[row : row + len(flat)] = flat
         flat = block.ravel()
-        kernel(flat, functions, numbers, sizes, *tables.data, *numbers_of_all)
+        kernel(flat, functions, numbers, sizes, *(d.ravel(order="K") for d in tables.data), *numbers_of_all)
         return flat.reshape(made.rows, width)
 
     run.text = text  # type: ignore[attr-defined]

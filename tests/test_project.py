@@ -40,10 +40,11 @@ MAY_KNOW = {
     "_identity": set(),
     "_lazy": set(),
     "_compiled": set(),
+    "_machine_code": set(),
     "_version": set(),
 }
 """What each room may know; whoever is not named here (the report, the commands, the face) may know everything."""
-EVERYBODY = {"plots", "_arrays", "_check", "_compiled", "_identity", "_lazy", "_version"}
+EVERYBODY = {"plots", "_arrays", "_check", "_compiled", "_identity", "_lazy", "_machine_code", "_version"}
 HEAVY = {"sympy", "numba", "xarray", "pandas", "matplotlib", "torch", "scipy.stats"}
 TEXTS = {".py", ".md", ".toml", ".txt", ".yaml", ".html", ".css", ".json", ""}
 TORCH = {"torch", "torchsde", "torchvision", "transformers"}

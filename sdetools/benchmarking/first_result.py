@@ -34,7 +34,6 @@ def measure(problem: str, dim: int) -> tuple[float, float]:
 
 
 def _first(problem: str, dim: int, again: bool) -> float:
-    import numba  # noqa: F401
     import numpy as np
 
     import sdetools as st
@@ -43,7 +42,7 @@ def _first(problem: str, dim: int, again: bool) -> float:
     data = chosen.data(dim)
     sgdm(st.losses.quadratic(np.ones(1)), 1)  # imports what makes them
     st.simulate  # noqa: B018
-    if not again:
+    if not again:  # what compiles is imported; what is found compiled needs none of it
         warm = st.losses.from_function(value=lambda x: np.sum(np.abs(x) ** 3), dim=3)
         runner(sgdm(warm, 3), 3, 1)(1)
     return clock(lambda: runner(chosen.dynamics(dim, *data), dim, 1)(1), time.process_time)

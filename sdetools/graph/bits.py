@@ -115,6 +115,7 @@ def _pointer(kind: Any, pointee: Any) -> Any:
 float_pointer = _pointer(types.float64, ir.DoubleType())
 float32_pointer = _pointer(types.float32, ir.FloatType())
 word_pointer = _pointer(types.uint64, _WORD)
+whole_pointer = _pointer(types.int64, _WORD)
 
 
 def room(kind: Any, count: int, zeros: bool = True) -> Any:

@@ -57,6 +57,9 @@ class CudaLoops(Loops):
         """Whether `CudaStraight` could write it: a sample's number cannot say which register is meant."""
         return self.unrolled and not self.products and not any(n.op in ("rows", "tally") for n in self.nodes)
 
+    def entry(self, name: str, index: tuple[Any, ...]) -> str:
+        return f"{name}[{', '.join(map(str, index))}]"
+
     def begins(self, row: int) -> str:
         return f"{row} * {self.L}"
 

@@ -54,6 +54,8 @@ class Tables:
     sizes: list[int] = field(default_factory=list)
     functions: list[str] = field(default_factory=list)
     stages: dict[str, Any] = field(default_factory=dict)
+    whole: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    """Arrays that do not lie in one piece, by their `id`, and copies that do."""
     straight: int = 0
     """Operations that have become straight-line code."""
 
@@ -67,6 +69,8 @@ class Tables:
         return self.functions.index(name)
 
     def array(self, a: np.ndarray) -> str:
+        """The name of an array, whose address is that name and `at`."""
+        a = a if a.flags.forc else self.whole.setdefault(id(a), (a, np.ascontiguousarray(a)))[1]
         for n, known in enumerate(self.data):
             if known is a or (
                 known.shape == a.shape and known.dtype == a.dtype and np.shares_memory(known, a) and known.strides == a.strides
@@ -152,6 +156,11 @@ class Elements:
             self.known[key] = self.write(v, index)
         return self.known[key]
 
+    def entry(self, name: str, index: tuple[Any, ...]) -> str:
+        """An entry of an array of data, which lies in one piece."""
+        a = self.tables.data[int(name[1:])]
+        return f"{name}[{self.flat(index, [s // a.itemsize for s in a.strides])}]"
+
     def number(self, v: Value) -> str:
         if v.boolean:
             return repr(bool(v.extra))
@@ -169,8 +178,7 @@ class Elements:
             name = self.names[v.key]
             return name if v.ndim == 0 else self.emit(v, f"{name}[{self.flat(index, dense(v.shape))}]", ())
         if v.op == "const":
-            text = f"{self.tables.array(v.extra)}[{', '.join(map(str, index))}]"
-            return self.emit(v, text, ())
+            return self.emit(v, self.entry(self.tables.array(v.extra), index), ())
         if v.key in self.draws:
             return self.drawn(v, index)
         if v.key in self.at and v.key not in self.making:

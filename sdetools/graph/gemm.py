@@ -12,11 +12,12 @@ from typing import Any
 
 import llvmlite.binding
 import numba
-import numpy as np
 from llvmlite import ir
-from numba import carray, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from sdetools._machine_code import GEMM, blas
 
 FEW = 4
 """Rows of the tile that takes what wider ones leave."""
@@ -103,16 +104,41 @@ def small(pointer: Any, kind: Any, wide: bool | None = None) -> Any:
     return rows
 
 
-def large(pointer: Any) -> Any:
+def _blas(kind: Any) -> Any:
+    """BLAS's function, which counts by columns: out (n, width) = a x is to it the transpose, x^T a^T."""
+    symbol = next(name for name, own in GEMM.items() if own[0] == {64: "d", 32: "s"}[kind.bitwidth])
+
+    @intrinsic
+    def gemm(typingctx, turned, width, n, d, x, a, out):
+        def codegen(context, builder, signature, arguments):
+            turned, *sizes, x, a, out = arguments
+            char, index, real = ir.IntType(8), ir.IntType(32), context.get_value_type(kind)
+
+            def place(value):
+                return cgutils.alloca_once_value(builder, value)
+
+            width, n, d = (builder.trunc(size, index) for size in sizes)
+            flag = builder.icmp_signed("!=", turned, turned.type(0))
+            whole, one, zero = place(char(ord("N"))), place(real(1.0)), place(real(0.0))
+            other, down = place(builder.select(flag, char(ord("T")), char(ord("N")))), place(builder.select(flag, n, d))
+            given = [whole, other, place(width), place(n), place(d), one, x, place(width), a, down, zero, out, place(width)]
+            kinds = ir.FunctionType(ir.VoidType(), [value.type for value in given])
+            builder.call(cgutils.get_or_insert_function(builder.module, kinds, symbol), given)
+            return context.get_dummy_value()
+
+        pointer, i = types.CPointer(kind), types.int64
+        return types.void(i, i, i, i, pointer, pointer, pointer), codegen
+
+    return gemm
+
+
+def large(pointer: Any, kind: Any) -> Any:
     """The function of large ones."""
+    blas()
+    gemm = _blas(kind)
 
     def rows(matrix, source, target, sizes, width, turned):
-        n, d = sizes >> 32, sizes & 0xFFFFFFFF
-        x, out = carray(pointer(source), (d, width)), carray(pointer(target), (n, width))
-        if turned:
-            np.dot(carray(pointer(matrix), (d, n)).T, x, out)
-        else:
-            np.dot(carray(pointer(matrix), (n, d)), x, out)
+        gemm(turned, width, sizes >> 32, sizes & 0xFFFFFFFF, pointer(source), pointer(matrix), pointer(target))
         return 0
 
     return rows

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from sdetools._compiled import callback, once
+from sdetools._compiled import by_address
+from sdetools._machine_code import once
 from sdetools.graph import lanes, lanes32
 from sdetools.graph.programs import BASE, CODES, FORMULAS, FUNCTIONS
 
 _OPTIONS = dict(fastmath=lanes.FLAGS, error_model="numpy")
-_SIGNATURE = "int64(int64, int64, int64, int64, int64, int64)"
 _HEAD = """
 @njit(inline="always")
 def at(bases, place):
@@ -75,5 +75,5 @@ def function(dtype: str = "float64") -> Any:
     }
     space |= {"words": lanes.word_pointer, "call": lanes.call, "BASE": BASE, "LOW": (1 << BASE) - 1, "FUNCTIONS": FUNCTIONS}
     text = _HEAD + "".join(_operation(code, name) for code, name in enumerate(CODES)) + "    return 0\n"
-    exec(compile(text, __file__, "exec"), space)  # our own text, under a name by which its machine code is found again
-    return callback(_SIGNATURE, name=f"program_{dtype}", **_OPTIONS)(space["run"])
+    exec(compile(text, __file__, "exec"), space)  # our own text
+    return by_address("graph.rows", "program", dtype, space["run"], **_OPTIONS)

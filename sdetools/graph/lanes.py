@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+from numba import carray, njit  # noqa: F401
 
 from sdetools.graph.bits import (  # noqa: F401
     add_exact,
@@ -25,6 +25,7 @@ from sdetools.graph.bits import (  # noqa: F401
     low_product,
     polynomial,
     sub_exact,
+    whole_pointer,
     word_pointer,
 )
 from sdetools.graph.elementary import FAR, Precision, functions  # noqa: F401

@@ -8,10 +8,22 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+from numba import carray, njit  # noqa: F401
 
 from sdetools.graph import lanes
-from sdetools.graph.bits import add_exact, bits_of, call, float32_of, float32_pointer, fma, polynomial, sub_exact, word_pointer  # noqa: F401
+from sdetools.graph.bits import (  # noqa: F401
+    add_exact,
+    bits_of,
+    call,
+    float32_of,
+    float32_pointer,
+    float_pointer,
+    fma,
+    polynomial,
+    sub_exact,
+    whole_pointer,
+    word_pointer,
+)
 from sdetools.graph.elementary import Precision, functions
 from sdetools.graph.lanes import FAST  # noqa: F401
 

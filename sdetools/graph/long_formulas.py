@@ -70,11 +70,11 @@ class LongFormulas(Elements):
             code = self.tables.array(programs.encoded(instructions, address, self.tables.number_of_function))
             count = self.tables.size(len(instructions))
             run = self.tables.function("program")
-            return [f"lanes.call({run}, {code}.ctypes.data, {count}, base + {region}, {n}, F.ctypes.data, 0)"]
+            return [f"lanes.call({run}, {code}at, {count}, base + {region}, {n}, Fat, 0)"]
 
         at = [
             "base",
-            f"{self.tables.array(program.constants)}.ctypes.data",
+            f"{self.tables.array(program.constants)}at",
             "Zbase" if leaves.draws else "base",
             *(f"Zbase + {size} * {shift}" for shift in leaves.shifts),
         ]

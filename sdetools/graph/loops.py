@@ -251,27 +251,22 @@ class Loops(LongFormulas):
                 out += self._loop([(part, row)]) if part.size > 1 else self.straight([(row, part)])
                 row += part.size
             return out
-
         if n.op == "tally":
             return self._sampled(n)
-
-        def address(v: Value) -> str:
-            return f"base + {self.tables.real.size * at[v.key] * L}"
-
         if n.op == "map":
-            sources = [address(a) for a in n.args]
+            sources = [self.start_of(a) for a in n.args]
             count, more = f"{self.tables.size(n.size)} * {L}", sources[1] if len(sources) > 1 else "0"
-            return [f"lanes.call({self.tables.function(n.name)}, {sources[0]}, {address(n)}, {count}, {more}, 0, 0)"]
+            return [f"lanes.call({self.tables.function(n.name)}, {sources[0]}, {self.start_of(n)}, {count}, {more}, 0, 0)"]
         if n.op == "call":
             self.begin()
             given = [self.number_given(a) if a.uniform and not a.ndim else self.block(a) for a in n.args]
-            data = "".join(f", {self.tables.array(d)}" for d in n.extra.data)
+            data = "".join(f", {self.given_array(d)}" for d in n.extra.data)
             assert not self.items  # a number of all lanes is made before loops over lanes
             out = f"S2[{at[n.key]}]" if n.ndim == 0 else f"S2[{at[n.key]}:{at[n.key] + n.size + n.extra.scratch}]"
             return [*self.pre, f"{self.tables.stage(n.extra.function)}({', '.join([*given, out])}{data})"]
         a, x = n.args
         product = self.tables.function("small_product" if max(a.shape) <= SMALL else "product")
-        places = f"{self.tables.array(a.extra)}.ctypes.data, {self.start_of(x)}, {self.start_of(n)}"
+        places = f"{self.tables.array(a.extra)}at, {self.start_of(x)}, {self.start_of(n)}"
         sizes = f"{a.shape[0] << 32 | a.shape[1]}, {self.tables.size(prod(x.shape[1:]))} * {L}"
         return [f"lanes.call({product}, {places}, {sizes}, {int(not a.extra.flags.c_contiguous)})"]
 
@@ -303,6 +298,11 @@ class Loops(LongFormulas):
     def filled(self, row: int, count: int, number: str) -> list[str]:
         body = self.lane_loop([f"S[{self.begins(row)} + q + j] = {number}"])
         return [f"for i in range({self.tables.size(count)}):", *indent([f"q = i * {self.L}", *body])]
+
+    def given_array(self, a: np.ndarray) -> str:
+        """An array of data, as a function of rows takes it."""
+        a = np.ascontiguousarray(a)
+        return f"lanes.carray({self.tables.array(a)}, ({''.join(f'{self.tables.size(n)}, ' for n in a.shape)}))"
 
     def number_given(self, v: Value) -> str:
         """A uniform number, as a function of rows takes it: its first lane where it exists as a row."""

@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 from numba import njit, types
 
-from sdetools._compiled import callback, once
+from sdetools import _machine_code
+from sdetools._compiled import by_address
+from sdetools._machine_code import once
 from sdetools.graph import lanes, lanes32
 from sdetools.graph.bits import block, float32_pointer, float_pointer, room
 from sdetools.graph.lanes import FAR
@@ -25,7 +27,6 @@ from sdetools.graph.lanes import FAR
 WIDTH = 32
 """Lanes of a block. Results lie on the stack before they go to their row: no look at whether rows overlap, whole vectors to the end."""
 
-_SIGNATURE = "int64(int64, int64, int64, int64, int64, int64)"
 _ANGLES = {"sin": math.sin, "cos": math.cos, "tan": math.tan}
 NAMES = (
     *("exp", "expm1", "sinh", "cosh", "tanh", "log", "log1p", "arctan", "arcsin", "arccos"),
@@ -119,7 +120,7 @@ def _write(name: str, dtype: str) -> Any:
     if name in (PRODUCT, SMALL_PRODUCT):
         from sdetools.graph import gemm
 
-        return gemm.large(pointer) if name == PRODUCT else gemm.small(pointer, getattr(types, dtype))
+        return (gemm.large if name == PRODUCT else gemm.small)(pointer, getattr(types, dtype))
     f = getattr(lane, lanes.NAMES.get(name, name))
     if name == "power":
         return _power(f, pointer, stack, copy)
@@ -130,16 +131,16 @@ def _write(name: str, dtype: str) -> Any:
 
 @once
 def function(name: str, dtype: str = "float64") -> Any:
-    """A function of `NAMES` on rows of a type, as a C callback; compiled, or found compiled, when it is first asked for."""
+    """A function of `NAMES` on rows of a type, compiled as a C callback."""
     if name not in (*NAMES, PROGRAM, PRODUCT, SMALL_PRODUCT) or dtype not in _TYPES:
         raise ValueError(f"there are rows of {', '.join(_TYPES)} for {', '.join(NAMES)}; got {name!r} of {dtype!r}")
     if name == PROGRAM:
         from sdetools.graph import interpreter
 
         return interpreter.function(dtype)
-    return callback(_SIGNATURE, name=f"{name}_{dtype}", fastmath=lanes.FLAGS, error_model="numpy")(_write(name, dtype))
+    return by_address("graph.rows", name, dtype, _write(name, dtype), fastmath=lanes.FLAGS, error_model="numpy")
 
 
 def address(name: str, dtype: str = "float64") -> int:
-    """Where that function is."""
-    return function(name, dtype).address
+    """Where that function is; compiled, or found compiled, when it is first asked for."""
+    return _machine_code.address("graph.rows", name, dtype)

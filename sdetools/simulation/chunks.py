@@ -154,28 +154,32 @@ def _arrays(program: Program, points: Points) -> tuple[np.ndarray, ...]:
 
 def run_kernel(task: Task, chunk: Chunk) -> ChunkResult:
     """Advances the paths of a chunk in the task's kernel; of an empty chunk it compiles or loads it."""
-    from sdetools.graph import rows
-    from sdetools.simulation import draw_rows, library
-    from sdetools.simulation.kernel import load, one_blas_thread
+    from sdetools.simulation import launch
+    from sdetools.simulation.kernel import kernel, one_blas_thread
 
-    kernel, stored = task.kernel, task.points
-    assert kernel is not None
-    run = load(kernel.text, kernel.foreign)
-    room = {name: own for own in (draw_rows, library) for name in own.NAMES}
-    functions = np.array([room.get(name, rows).address(name, task.dtype) for name in kernel.functions], np.int64)
-    nodes = library.Nodes(task.statistics, task.shape, chunk.lengths)
+    own, stored, real = task.kernel, task.points, np.dtype(task.dtype)
+    assert own is not None
+    run = kernel(own.text, own.stages, own.foreign)
+    nodes = launch.Nodes(task.statistics, task.shape, chunk.lengths)
     lost, seen = np.zeros(task.members, np.int64), np.full(task.members, NEVER)
-    keys, *arguments = task.arguments
-    blocks = -(-chunk.paths // kernel.lanes)
     points = stored.empty(picked := stored.picked(chunk))
+    names = ("keys", "C", "P", "events", "memory", "slots", "factors")
+    arrays = dict(
+        zip(names, task.arguments), lost=lost, points=points, leaf=nodes.leaf, K=own.numbers, N=own.sizes, shown=stored.real
+    )
+    arrays["F"] = np.array([launch.address(name, task.dtype) for name in own.functions], np.int64)
+    for name, size in own.scratch.items():
+        arrays[name] = launch.scratch(size * (task.kept if name == "V" else 1), np.uint64 if name == "W" else real)
+    steps, width = arrays["C"].shape
+    numbers = dict(first=chunk.first, blocks=-(-chunk.paths // own.lanes), paths=chunk.paths, steps=task.steps, kept=task.kept)
+    numbers |= dict(changing=width if steps > 1 else 0, shown_rows=len(stored.real))
 
     def call(watch: bool, seen: np.ndarray, picked: np.ndarray) -> None:
-        run(
-            np.uint64(chunk.first), blocks, chunk.paths, keys, watch, task.steps, *arguments, task.kept, nodes.leaf, nodes.tree, lost, seen,
-            stored.real, picked, points, functions, kernel.numbers, kernel.sizes, *kernel.data,
-        )  # fmt: skip
+        own_numbers, own_arrays = numbers | dict(watch=watch, picked_paths=len(picked)), arrays | dict(seen=seen, picked=picked)
+        table = launch.table(own_numbers, own_arrays, nodes.tree, own.data, real)
+        run(launch.where(table))
 
-    with one_blas_thread if kernel.gemm else nullcontext():
+    with one_blas_thread if own.gemm else nullcontext():
         if stored.chosen is not None:  # no moments, no losses, and no blocks without chosen paths
             call(True, np.zeros_like(seen), picked)
         else:

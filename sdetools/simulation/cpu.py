@@ -23,6 +23,7 @@ from sdetools.graph.value import Value, order
 from sdetools.noise.base import Normal, Sign
 from sdetools.simulation.draws import DrawPlan, Segment
 from sdetools.simulation.functions import Functions
+from sdetools.simulation.launch import ARRAYS, NUMBERS
 from sdetools.simulation.program import Program
 from sdetools.simulation.records import LEAF
 
@@ -37,8 +38,8 @@ seconds."""
 
 @dataclass(frozen=True)
 class Kernel:
-    """The text of a kernel and what it needs at run time: compiled functions by name, arrays, numbers, numbers of turns, and the names of
-    the functions that it calls by address; `gemm` says whether it calls BLAS."""
+    """The text of a kernel and what it needs at run time: compiled functions by name, arrays, numbers, numbers of turns, the names of the
+    functions that it calls by address, and how many numbers of scratch; `gemm` says whether it calls BLAS."""
 
     text: str
     stages: dict[str, Callable[..., Any]]
@@ -47,6 +48,7 @@ class Kernel:
     sizes: np.ndarray
     functions: tuple[str, ...]
     lanes: int
+    scratch: dict[str, int]
     gemm: bool
 
     @property
@@ -76,8 +78,17 @@ def write(program: Program, real: Real = DOUBLE) -> Kernel:
         )
     t = writer.tables
     numbers, sizes = np.array(t.numbers or [0.0], real.dtype), np.array(t.sizes or [0], np.int64)
+    scratch = {"rows": writer.most, "Z": writer.Z, "W": writer.W, "V": 2 * program.members[0].dim}
     return Kernel(
-        writer.text, t.stages, tuple(map(real.array, t.data)), numbers, sizes, tuple(t.functions), lanes, "product" in t.functions
+        text=writer.text,
+        stages=t.stages,
+        data=tuple(map(real.array, t.data)),
+        numbers=numbers,
+        sizes=sizes,
+        functions=tuple(t.functions),
+        lanes=lanes,
+        scratch={name: rows * lanes for name, rows in scratch.items()},
+        gemm="product" in t.functions,
     )
 
 
@@ -211,7 +222,7 @@ class Writer:
         """What is recorded, in rows from `h` on, and its moments."""
         lines = self.loops([(self.h + i, v) for i, v in enumerate(self.functions.record)]).lines
         reduce = self.tables.function("reduce_pair" if self.program.pair else "reduce_single")
-        where = f"base + {self.real.size * self.h * self.L}, {self.program.columns}, valid, leaf.ctypes.data + t * {8 * self.program.columns * len(self.program.statistics)}"
+        where = f"base + {self.real.size * self.h * self.L}, {self.program.columns}, valid, leafat + t * {8 * self.program.columns * len(self.program.statistics)}"
         return [*lines, f"lanes.call({reduce}, {where}, before, {self.L})"]
 
     def _copied(self, to_slot: bool) -> list[str]:
@@ -239,7 +250,7 @@ class Writer:
     def coefficients(self) -> list[str]:
         """The lines that read those of step k."""
         names = [v.name for row in self.functions.coefficients for v in row]
-        return [f"{name} = C[k * changing, {n}]" for n, name in enumerate(names)]
+        return [f"{name} = C[k * changing + {n}]" for n, name in enumerate(names)]
 
     def _spans(self) -> list[str]:
         """The rows of each member: first and end."""
@@ -264,17 +275,21 @@ class Writer:
                 f"if k + 1 < seen[{i}] and lanes.call({lost_lanes}, base, {span}, valid, {L}, 0) > 0:",
                 f"    seen[{i}] = k + 1",
             ]
-        data = "".join(f", d{i}" for i in range(len(self.tables.data)))
+        kinds = ARRAYS | {f"d{i}": "real" if a.dtype.kind == "f" else "whole" for i, a in enumerate(self.tables.data)}
+        head = [f"{name} = A[{i}]" for i, name in enumerate(NUMBERS)]
+        head += [f"{name}at = A[{len(NUMBERS) + i}]" for i, name in enumerate([*ARRAYS, "tree", *list(kinds)[len(ARRAYS) :]])]
+        head += [f"{name} = lanes.{kind}_pointer({name}at)" for name, kind in kinds.items()]
+        if self.tables.stages:  # they take arrays
+            head += [
+                f"{name}2 = lanes.carray({own}, ({rows}, {L}))"
+                for name, own, rows in (("S", "rows", self.most), ("Z", "Z", self.Z))
+            ]
         return TEMPLATE.format(
             imports="".join(_import(name, f) for name, f in self.tables.stages.items()),
-            cache=all(importable(f) for f in self.tables.stages.values()),
-            data=data,
-            rows=self.most,
+            head=_block(head, 4),
             L=L,
             module=self.real.lanes,
             real=self.real.name,
-            Z=max(1, self.Z),
-            W=max(1, self.W),
             anchors=2 * program.members[0].dim,
             blocks=LEAF // L,
             last=LEAF - L,
@@ -311,20 +326,15 @@ import math
 
 import numpy as np
 
-from sdetools._compiled import jit
 from sdetools.graph import {module} as lanes
 {imports}
 u64, real = np.uint64, np.{real}
 
 
-@jit(cache={cache}, **lanes.FAST)
-def run(first, blocks, paths, keys, watch, steps, C, P, events, memory, slots, factors, kept, leaf, tree, lost, seen, shown, picked, points, F, K, N{data}):
-    rows, Zs = np.empty({rows} * {L}, real), np.empty({Z} * {L}, real)
-    Ws, Vs = np.empty({W} * {L}, np.uint64), np.empty(kept * {anchors} * {L} + 1, real)
-    base, Zbase, Wbase = rows.ctypes.data, Zs.ctypes.data, Ws.ctypes.data
-    S, Z, W, V = lanes.real_pointer(base), lanes.real_pointer(Zbase), lanes.word_pointer(Wbase), lanes.real_pointer(Vs.ctypes.data)
-    S2, Z2 = rows.reshape(({rows}, {L})), Zs.reshape(({Z}, {L}))
-    changing = 1 if C.shape[0] > 1 else 0
+def run(where):
+    A = lanes.whole_pointer(where)
+{head}
+    first, watch, S, base, Zbase, Wbase = u64(first), watch != 0, rows, rowsat, Zat, Wat
     {every}
     until = 0
     for b in range(blocks):
@@ -332,23 +342,23 @@ def run(first, blocks, paths, keys, watch, steps, C, P, events, memory, slots, f
         valid = min({L}, paths - b * {L})
         before = b % {blocks} * {L}
         begin = until
-        while until < picked.size and picked[until] < b * {L} + valid:
+        while until < picked_paths and picked[until] < b * {L} + valid:
             until += 1
-        if watch and begin == until and picked.size > 0:
+        if watch and begin == until and picked_paths > 0:
             continue
 {start}
         e = 0
         for k in range(steps + 1):
-            if k == events[e, 0]:
-                slot, t, point = events[e, 2], events[e, 1], events[e, 3]
+            if k == events[4 * e]:
+                t, slot, point = events[4 * e + 1], events[4 * e + 2], events[4 * e + 3]
                 if point >= 0:
-                    for i in range(shown.size):
+                    for i in range(shown_rows):
                         for n in range(begin, until):
-                            points[point, i, n] = S[shown[i] * {L} + picked[n] - b * {L}]
+                            points[(point * shown_rows + i) * picked_paths + n] = S[shown[i] * {L} + picked[n] - b * {L}]
                 if slot >= 0:
 {snapshot}
                 if t >= 0 and not watch:
-                    c, rho, slot = factors[t, 0], factors[t, 1], slots[t]
+                    c, rho, slot = factors[2 * t], factors[2 * t + 1], slots[t]
 {fetch}
 {record}
                 e += 1
@@ -361,6 +371,6 @@ def run(first, blocks, paths, keys, watch, steps, C, P, events, memory, slots, f
         if not watch:
 {lost}
             if before == {last} or b == blocks - 1:
-                lanes.call({carry}, tree, before + valid, 0, 0, 0, 0)
-    rows[0], Zs[0], Ws[0], Vs[0] = 0.0, 0.0, u64(0), 0.0  # used to the end, or Numba frees them
+                lanes.call({carry}, treeat, before + valid, 0, 0, 0, 0)
+    return 0
 '''

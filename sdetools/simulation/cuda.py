@@ -31,7 +31,7 @@ def kernel(first, lanes, begin, end, keys, C, P, c, rho, S, Z, K, N{data}):
     j = cuda.grid(1)
     if j < lanes:
         path, at, c, rho = first + j, u64(first), f(c), f(rho)
-        changing = 1 if C.shape[0] > 1 else 0
+        changing = {width} if C.shape[0] > {width} else 0
 {load}
         {loop}
 {lines}
@@ -49,11 +49,16 @@ class Lines:
     step: tuple[str, ...]
     store: tuple[str, ...]
 
-    def text(self, data: int) -> str:
-        """The kernel, which is given so many arrays of data."""
+    def text(self, data: int, width: int) -> str:
+        """The kernel, which is given so many arrays of data, and so many coefficients of a step."""
         load, lines, store = ("\n".join(part) for part in (self.load, self.step, self.store))
         return TEMPLATE.format(
-            data="".join(f", d{i}" for i in range(data)), load=load, loop=LOOP if self.store else ONCE, lines=lines, store=store
+            data="".join(f", d{i}" for i in range(data)),
+            width=width,
+            load=load,
+            loop=LOOP if self.store else ONCE,
+            lines=lines,
+            store=store,
         )
 
 

@@ -199,9 +199,11 @@ def _bits(sign: Any, pointer: Any) -> Any:
     def decode(E, start, count, shift, out):
         """Rows of signs from bit `start` on, from words repeated for as many bits as are done at once."""
         a = pointer(out)
-        for i in range(0, count, FLAT >> shift):
+        i = 0
+        while i < count:  # a range with a step that is not known may raise an error
             for j in range(min(FLAT, (count - i) << shift)):
                 a[(i << shift) + j] = sign(E[j], u64(start + i) + (u64(j) >> shift))
+            i += FLAT >> shift
 
     return decode
 

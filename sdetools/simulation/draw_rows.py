@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from sdetools._compiled import callback, jit, once
+from sdetools._compiled import by_address, jit
+from sdetools._machine_code import once
 from sdetools.graph.lanes import call, u64, word_pointer
 from sdetools.noise.base import Normal, Sign
 from sdetools.simulation.draw_decoders import (
@@ -40,8 +41,7 @@ from sdetools.simulation.draw_decoders import (
 )
 from sdetools.simulation.draws import GROUP, DrawPlan
 from sdetools.simulation.lanes import philox_words
-
-_SIGNATURE = "int64(int64, int64, int64, int64, int64, int64)"
+from sdetools.simulation.launch import address
 
 
 def _groups(decode: Any, per: int, size: int) -> Any:
@@ -54,7 +54,8 @@ def _groups(decode: Any, per: int, size: int) -> Any:
             m = min(GROUP << per, count - g)
             T = (m + (1 << per) - 1) >> per
             whole = at_once == 1 or (m == T << per and T & (at_once - 1) == 0)
-            for c in range(0, T, at_once):
+            c = 0
+            while c < T:  # a range with a step that is not known may raise an error
                 begin = slot + (g >> per) + c
                 valid = 1 + int(T + c < m) + int(2 * T + c < m) + int(3 * T + c < m)
                 if whole:
@@ -66,6 +67,7 @@ def _groups(decode: Any, per: int, size: int) -> Any:
                         row = r * T + c
                         numbers = min(at_once, T - c, m - row) << shift
                         copy(rest + r * FLAT * size, out + ((g + row) << shift) * size, numbers * (size >> 2))
+                c += at_once
         return 0
 
     return rows
@@ -77,12 +79,14 @@ def _signs(decode: Any, size: int) -> Any:
     def rows(key, first, step, slot, packed, out):
         count, shift = packed >> 32, shift_of(packed & 0xFFFFFFFF)
         W, E = stack_words(), stack_words()
-        for c in range(0, (count + 127) // 128, FLAT >> shift):
+        c = 0
+        while c < (count + 127) // 128:
             fill_words(key, first, step, slot + c, shift, W)
             for w in range(min(2 * (FLAT >> shift), (count + 63) // 64 - 2 * c)):
                 row = 64 * (2 * c + w)
                 repeat(W, (w & 1) * FLAT + ((w >> 1) << shift), shift, E)
                 decode(E, 0, min(64, count - row), shift, out + (row << shift) * size)
+            c += FLAT >> shift
         return 0
 
     return rows
@@ -131,13 +135,8 @@ NAMES = ("normals", "uniforms", "signs", "words", "bits")
 
 @once
 def function(name: str, dtype: str = "float64") -> Any:
-    """A function of `NAMES` for a type, as a C callback; compiled, or found compiled, when it is first asked for."""
-    return callback(_SIGNATURE, name=f"{name}_{dtype}", **OPTIONS)(_WRITTEN[dtype][NAMES.index(name)])
-
-
-def address(name: str, dtype: str = "float64") -> int:
-    """Where that function is."""
-    return function(name, dtype).address
+    """A function of `NAMES` for a type, compiled as a C callback."""
+    return by_address("simulation.draw_rows", name, dtype, _WRITTEN[dtype][NAMES.index(name)], **OPTIONS)
 
 
 _TILE = 128

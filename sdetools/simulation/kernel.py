@@ -1,60 +1,64 @@
 """From source text to a compiled kernel: one module a text, under a name by which its machine code is found again on disk.
 
-The name is a hash of the text and of the library's own compiled functions (`_compiled.py`). The text lies beside the machine code, for
+The name is a hash of the text and of the library's own compiled functions (`_machine_code.py`). The text lies beside the machine code, for
 whoever wants to read it; what runs is the text at hand. Several processes may write the same file at once: each writes aside and renames.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import linecache
-import os
 import sys
 import threading
 import types
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sdetools._compiled import fault, folder, text_key
+from sdetools._machine_code import fault, folder, load, machine_key, once, text_key, write
 
-__all__ = ["folder", "load", "one_blas_thread"]
+__all__ = ["folder", "kernel", "one_blas_thread"]
 
-_lock = threading.Lock()
-
-
-def load(text: str, stages: dict[str, Callable[..., Any]]) -> Callable[..., Any]:
-    """The compiled `run` of a source text; `stages` are the user's compiled functions in it. Compiling waits for the first call."""
-    return _loaded(text, tuple(stages.items()))
+CALLED = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
 
 
-@cache
-def _loaded(text: str, foreign: tuple[tuple[str, Callable[..., Any]], ...]) -> Callable[..., Any]:
-    """A kernel with functions of the user's is compiled anew in each process, as their text is not in the file's name."""
+def kernel(text: str, stages: dict[str, Callable[..., Any]], foreign: dict[str, Callable[..., Any]]) -> Callable[[int], int]:
+    """The compiled `run` of a source text; `stages` are compiled functions in it, `foreign` those of the user's."""
+    return _kernel(text, tuple(stages), tuple(foreign.items()))
+
+
+@once
+def _kernel(text: str, stages: tuple[str, ...], foreign: tuple[tuple[str, Callable[..., Any]], ...]) -> Callable[[int], int]:
+    """Functions on arrays need Numba to run. Those of the user's are compiled anew in each process, as their text is not in the file's name."""
     name = "k" + hashlib.sha256((text_key() + text).encode()).hexdigest()[:24]
-    with _lock:
-        place = None if foreign else folder()
-        file = (place or Path("nowhere")) / f"{name}.py"
-        if place is not None:
-            with contextlib.suppress(OSError):
-                _write(file, text)
-        module = types.ModuleType(f"sdetools._kernels.{name}")
-        if not foreign:
-            sys.modules[module.__name__] = module  # Numba looks for it where machine code is loaded
-        linecache.cache[str(file)] = (len(text), None, text.splitlines(keepends=True), str(file))
-        exec(compile(text, str(file), "exec"), module.__dict__)  # our own; the user's functions only enter by reference
-        module.__dict__.update(foreign)
-        return module.run
+    place = None if foreign else folder()
+    file = (place or Path("nowhere")) / f"{name}.py"
+    if place is not None:
+        with contextlib.suppress(OSError):
+            _write(file, text)
+    code = place and place / f"{name}.{machine_key()}.code"
+    if not stages and (address := load(code, text_key())) is not None:
+        return CALLED(address)
+    from sdetools._compiled import callback, jit
+    from sdetools.graph import lanes
+
+    module = types.ModuleType(f"sdetools._kernels.{name}")
+    if not foreign:
+        sys.modules[module.__name__] = module  # Numba looks for it where machine code is loaded
+    linecache.cache[str(file)] = (len(text), None, text.splitlines(keepends=True), str(file))
+    exec(compile(text, str(file), "exec"), module.__dict__)  # our own; the user's functions only enter by reference
+    module.__dict__.update(foreign)
+    if stages:
+        return jit(cache=not foreign, **lanes.FAST)(module.run)
+    return CALLED(callback(module.run, code, text_key(), "int64(int64)", **lanes.FAST).address)
 
 
 def _write(file: Path, text: str) -> None:
     """The text, in place of any other file of its name."""
     if file.is_symlink() or not file.exists() or fault(file) or file.read_text(encoding="utf-8") != text:
-        aside = file.with_suffix(f".{os.getpid()}.tmp")
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(file)
+        write(file, text.encode())
 
 
 class _OneBlasThread:

@@ -11,8 +11,7 @@ import math
 import numpy as np
 from numba import njit
 
-from sdetools._compiled import jit
-from sdetools.graph.lanes import FAST, LOW, S32, SIGN_BIT, bits_of, float_of, low_product, sub_exact, u64
+from sdetools.graph.lanes import LOW, S32, SIGN_BIT, bits_of, float_of, low_product, sub_exact, u64
 from sdetools.simulation.records import PAIR, SINGLE
 
 f64 = np.float64
@@ -73,8 +72,8 @@ _X, _Z, _D, _X2, _Z2, _D2, _C, _C2, _DC = map(PAIR.index, ("x", "z", "d", "x2", 
 
 
 @njit(inline="always")
-def reduce_single(values, at, valid, before, out):
-    """Joins the first `valid` lanes to `out`, the mean of h and the sum of squares about it of `before` lanes so far; in double, whatever
+def reduce_single(values, at, valid, before, out, o):
+    """Joins the first `valid` lanes to `out` from `o` on, the mean of h and the sum of squares about it of `before` lanes so far; in double, whatever
     the type of the values."""
     pivot, n = f64(values[at]), float(valid)
     s = s2 = 0.0
@@ -83,14 +82,14 @@ def reduce_single(values, at, valid, before, out):
         s += h
         s2 += h * h
     share, earlier = n / (before + n), before * n / (before + n)
-    step = pivot + s / n - out[_H]
-    out[_H] += share * step
-    out[_H2] += _spread(s2, s, s, n) + _between(earlier, step, step)
+    step = pivot + s / n - out[o + _H]
+    out[o + _H] += share * step
+    out[o + _H2] += _spread(s2, s, s, n) + _between(earlier, step, step)
 
 
 @njit(inline="always")
-def reduce_pair(values, at, width, valid, before, out):
-    """The same for h(x), h(z), d = h(x) - h(z) and C; `out` is in the order of `records.PAIR`.
+def reduce_pair(values, at, width, valid, before, out, o):
+    """The same for h(x), h(z), d = h(x) - h(z) and C; `out` from `o` on is in the order of `records.PAIR`.
 
     Rows of `values` from `at`: h(x), h(z), C.
     """
@@ -112,16 +111,16 @@ def reduce_pair(values, at, width, valid, before, out):
         sc2 += c * c
         sdc += d * c
     share, earlier = n / (before + n), before * n / (before + n)
-    x, z, d, c = px + sx / n - out[_X], pz + sz / n - out[_Z], pd + sd / n - out[_D], pc + sc / n - out[_C]
-    out[_X] += share * x
-    out[_Z] += share * z
-    out[_D] += share * d
-    out[_X2] += _spread(sx2, sx, sx, n) + _between(earlier, x, x)
-    out[_Z2] += _spread(sz2, sz, sz, n) + _between(earlier, z, z)
-    out[_D2] += _spread(sd2, sd, sd, n) + _between(earlier, d, d)
-    out[_C] += share * c
-    out[_C2] += _spread(sc2, sc, sc, n) + _between(earlier, c, c)
-    out[_DC] += _spread(sdc, sd, sc, n) + _between(earlier, d, c)
+    x, z, d, c = px + sx / n - out[o + _X], pz + sz / n - out[o + _Z], pd + sd / n - out[o + _D], pc + sc / n - out[o + _C]
+    out[o + _X] += share * x
+    out[o + _Z] += share * z
+    out[o + _D] += share * d
+    out[o + _X2] += _spread(sx2, sx, sx, n) + _between(earlier, x, x)
+    out[o + _Z2] += _spread(sz2, sz, sz, n) + _between(earlier, z, z)
+    out[o + _D2] += _spread(sd2, sd, sd, n) + _between(earlier, d, d)
+    out[o + _C] += share * c
+    out[o + _C2] += _spread(sc2, sc, sc, n) + _between(earlier, c, c)
+    out[o + _DC] += _spread(sdc, sd, sc, n) + _between(earlier, d, c)
 
 
 @njit(inline="always")
@@ -136,7 +135,7 @@ def _between(earlier, a, b):
     return earlier * a * b if earlier > 0.0 else 0.0
 
 
-@jit(**FAST)
+@njit(inline="always")
 def count_lost(state, start, stop, valid, width):
     """How many of the first `valid` lanes have a number that is not finite in rows `start` to `stop`."""
     lost = 0

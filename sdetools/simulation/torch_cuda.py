@@ -81,7 +81,9 @@ class Runner(Batches):
         most = BATCH if own.torch is None else min(BATCH, int(MEMORY * own.torch.cuda.mem_get_info()[0] / size))
         super().__init__(task, most, own)
         program, put = self.program, lambda a: self.given(own.put(a))
-        self.keys, self.C, self.P = map(put, (task.arguments[0], self.real(program.coefficients), self.real(program.parameters)))
+        self.keys, self.C, self.P = map(
+            put, (task.arguments[0], self.real(program.coefficients.ravel()), self.real(program.parameters))
+        )
         self.matrices = [own.put(a) for a in self.kernels.data]
         self.data = [self.given(a) for a in self.matrices]
         self.K, self.N = put(self.kernels.numbers), put(self.kernels.sizes)
@@ -115,7 +117,7 @@ class _Paths:
             if isinstance(phase, Product):
                 self._multiply(phase)
                 continue
-            kernel = _kernel(phase.text(len(r.data)), self.kernels.real.name)
+            kernel = _kernel(phase.text(len(r.data), r.program.coefficients.shape[1]), self.kernels.real.name)
             threads = min(THREADS, self.lanes)
             kernel[-(-self.lanes // threads), threads](
                 self.first, self.lanes, begin, end, r.keys, r.C, r.P, c, rho, *self.given, r.K, r.N, *r.data

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sdetools._compiled import folder
+from sdetools._machine_code import folder
 from sdetools.graph.arrays import compiled
 from sdetools.graph.reals import real_of
 from sdetools.graph.tracing import NotTraceable

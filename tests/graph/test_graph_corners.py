@@ -14,7 +14,7 @@ import pytest
 from backends import BACKENDS, REAL, SINGLE, TYPES, computed, right_angles, true, ulps
 from numba import cfunc, njit
 
-from sdetools import _compiled
+from sdetools import _machine_code
 from sdetools.graph import lanes, rows
 
 inf, nan = np.inf, np.nan
@@ -243,10 +243,10 @@ def test_an_edit_of_any_inlined_file_compiles_all_anew(tmp_path, monkeypatch):
     (tmp_path / "simulation" / "records.py").touch()  # the one file of another room that is read by its name
     for file in files:
         (tmp_path / "graph" / file.name).write_bytes(file.read_bytes())
-    monkeypatch.setattr(_compiled, "PACKAGE", tmp_path)
-    keys = {_compiled.text_key.__wrapped__()}
+    monkeypatch.setattr(_machine_code, "PACKAGE", tmp_path)
+    keys = {_machine_code.text_key.__wrapped__()}
     for file in files:
         with (tmp_path / "graph" / file.name).open("a") as copy:
             copy.write("\n")
-        keys.add(_compiled.text_key.__wrapped__())
+        keys.add(_machine_code.text_key.__wrapped__())
     assert len(keys) == 1 + len(files)

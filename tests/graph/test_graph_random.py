@@ -57,10 +57,13 @@ def by_python(formula: Formula, x: np.ndarray, m: np.ndarray) -> np.ndarray:
 
     space: dict[str, Any] = {"np": np, "math": MATH, **{n: f.py_func for n, f in tables.stages.items()}}
     space["lanes"] = SimpleNamespace(call=call, float_pointer=lambda _: S, **LANES)
-    data = "".join(f", d{i}" for i in range(len(tables.data)))
-    text = TEXT.format(data=data, uniform="", count=made.rows, lanes=lanes, lines="\n".join(indent(made.lines)))
-    exec(text.replace("rows.ctypes.data", "0"), space)
-    space["run"](S, tables.functions, tables.numbers, tables.sizes, *tables.data)
+    data = "".join(f", a{i}" for i in range(len(tables.data)))
+    addresses = "\n".join(indent([f"d{i}at, d{i} = a{i}.ctypes.data, a{i}" for i in range(len(tables.data))]))
+    text = TEXT.format(
+        data=data, uniform="", count=made.rows, lanes=lanes, addresses=addresses, lines="\n".join(indent(made.lines))
+    )
+    exec(text.replace("rows.ctypes.data, F.ctypes.data", "0, 0"), space)
+    space["run"](S, tables.functions, tables.numbers, tables.sizes, *(d.ravel(order="K") for d in tables.data))
     return S.reshape(-1, lanes)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import json
 import os
 import shutil
 import stat
@@ -17,8 +19,8 @@ from pathlib import Path
 import pytest
 
 import sdetools
-from sdetools import _compiled
-from sdetools.graph import rows
+from sdetools import _compiled, _machine_code
+from sdetools.graph import interpreter, rows
 from sdetools.simulation import draw_rows, library
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "getuid"), reason="modes and owners are those of POSIX")
@@ -53,7 +55,7 @@ def test_a_folder_of_our_own_is_used_closed_to_others_and_found_again(tmp_path):
     place, said = in_a_process(SDETOOLS_CACHE=tmp_path / "own")
     assert place == str(tmp_path / "own/kernels") and not said
     assert stat.S_IMODE(os.stat(place).st_mode) == 0o700
-    (code,) = Path(place).glob("k*.run-*.nbc")
+    (code,) = Path(place).glob("k*.code")
     before = code.stat().st_mtime_ns
     assert in_a_process(SDETOOLS_CACHE=tmp_path / "own") == (place, "") and code.stat().st_mtime_ns == before
     os.chmod(place, 0o755)  # as older versions made it: nobody else could write
@@ -68,10 +70,11 @@ def test_a_planted_text_never_runs_and_damaged_machine_code_is_made_again(tmp_pa
     (file,) = Path(place).glob("k*.py")
     right = file.read_text()
     file.write_text(f"open({str(tmp_path / 'mark')!r}, 'w').close()\n{right}")
-    for code in (*Path(place).glob("*.nbc"), *Path(place).glob("*.nbi")):
-        code.write_bytes(code.read_bytes()[:40])
+    (code,) = Path(place).glob("*.code")
+    whole = code.read_bytes()
+    code.write_bytes(whole[: len(whole) // 2])
     assert in_a_process(SDETOOLS_CACHE=tmp_path / "own") == (place, "")
-    assert not (tmp_path / "mark").exists() and file.read_text() == right
+    assert not (tmp_path / "mark").exists() and file.read_text() == right and code.read_bytes() == whole
 
 
 def chosen(monkeypatch, **environment) -> tuple[Path | None, str]:
@@ -83,7 +86,7 @@ def chosen(monkeypatch, **environment) -> tuple[Path | None, str]:
     monkeypatch.setattr(tempfile, "tempdir", environment.get("TMPDIR") and str(environment["TMPDIR"]))
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        return _compiled.folder.__wrapped__(), " ".join(str(w.message) for w in said)
+        return _machine_code.folder.__wrapped__(), " ".join(str(w.message) for w in said)
 
 
 @pytest.mark.parametrize("way", ["mode", "group", "link", "parent", "owner", "owner of the parent"])
@@ -138,12 +141,106 @@ def test_files_of_others_in_our_folder_are_not_read(tmp_path):
     """What is asked of a folder is asked of each file of machine code, too."""
     file = tmp_path / "a.nbc"
     file.touch(mode=0o600)
-    assert _compiled.fault(file) == ""
+    assert _machine_code.fault(file) == ""
     file.chmod(0o666)
-    assert "others may write" in _compiled.fault(file)
+    assert "others may write" in _machine_code.fault(file)
     link = tmp_path / "b.nbc"
     link.symlink_to(file)
-    assert "symbolic link" in _compiled.fault(link)
+    assert "symbolic link" in _machine_code.fault(link)
+
+
+@pytest.fixture(scope="module")
+def code(tmp_path_factory):
+    """The file of a function that has been compiled, whole."""
+    file = tmp_path_factory.mktemp("code") / "a.code"
+
+    def answer(a, b, c, d, e, f):
+        return a * b + f
+
+    made = _compiled.callback(answer, file, "key")
+    assert _machine_code.load(file, "key") != made.address and called(file, "key") == made.ctypes(6, 7, 0, 0, 0, 1) == 43
+    return file
+
+
+def called(file: Path, key: str) -> int | None:
+    found = _machine_code.load(file, key)
+    return None if found is None else ctypes.CFUNCTYPE(*[ctypes.c_int64] * 7)(found)(6, 7, 0, 0, 0, 1)
+
+
+def head_of(file: Path, **more) -> bytes:
+    head, _, own = file.read_bytes().partition(b"\n")
+    return json.dumps(json.loads(head) | more).encode() + b"\n" + own
+
+
+WRONG = {
+    "a bit of the code": lambda file: file.read_bytes()[:-40] + bytes([file.read_bytes()[-40] ^ 1]) + file.read_bytes()[-39:],
+    "cut short": lambda file: file.read_bytes()[:-1],
+    "of an older text": lambda file: head_of(file, key="another"),
+    "calls what is not there": lambda file: head_of(file, needs=["no_such_function_anywhere"]),
+    "calls what Numba has": lambda file: head_of(file, needs=["numba_gil_ensure"]),
+    "no head": lambda file: b"{}\n",
+    "not of ours": lambda file: b"\x7fELF" + bytes(100),
+    "empty": lambda file: b"",
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_machine_code_that_is_not_right_does_not_run(tmp_path, code, name):
+    wrong = tmp_path / "wrong.code"
+    wrong.write_bytes(WRONG[name](code))
+    assert _machine_code.load(wrong, "key") is None
+    wrong.write_bytes(code.read_bytes())  # negative control
+    assert called(wrong, "key") == 43
+
+
+def test_machine_code_that_others_may_have_written_does_not_run(tmp_path, code):
+    theirs = tmp_path / "theirs.code"
+    theirs.write_bytes(code.read_bytes())
+    theirs.chmod(0o666)
+    link = tmp_path / "link.code"
+    link.symlink_to(code)
+    assert (
+        _machine_code.load(theirs, "key")
+        is _machine_code.load(link, "key")
+        is _machine_code.load(tmp_path / "none", "key")
+        is None
+    )
+
+
+def test_what_may_raise_an_error_is_not_kept(tmp_path):
+    """Numba's way of raising needs Numba: such code would bring down a process that has not imported it."""
+
+    def careful(a, b, c, d, e, f):
+        if a > b:
+            raise ValueError("too many")
+        return a
+
+    _compiled.callback(careful, tmp_path / "a.code", "key")
+    assert not (tmp_path / "a.code").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("room", [rows, draw_rows, library])
+def test_all_functions_called_by_address_run_without_numba(tmp_path, monkeypatch, room, dtype):
+    monkeypatch.setattr(_compiled, "code_file", lambda module, name: tmp_path / name)
+    names = (*room.NAMES, *((rows.PROGRAM, rows.PRODUCT, rows.SMALL_PRODUCT) if room is rows else ()))
+    for name in names:
+        function = interpreter.function if name == rows.PROGRAM else room.function
+        function.__wrapped__(*([dtype] if name == rows.PROGRAM else [name, dtype]))
+    assert {file.name for file in tmp_path.iterdir()} == {f"{name}_{dtype}" for name in names}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dim", [1, 70])
+def test_what_is_found_compiled_needs_no_compiler(tmp_path, dim):
+    """The second process does not import Numba, in either way of multiplying; the first has to."""
+    loss = f"st.losses.quadratic(__import__('numpy').eye({dim}))"
+    code = RUN.replace('st.losses.from_expression("x**2/2")', loss).replace("none(1)", f"none({dim})")
+    code = code.replace("[1.0]", f"[1.0] * {dim}").replace('"x"', '"x0"')
+    code += "import sys; print('numba' in sys.modules, file=sys.stderr)"
+    assert in_a_process(code=code, SDETOOLS_CACHE=tmp_path / "own")[1] == "True\n"
+    assert in_a_process(code=code, SDETOOLS_CACHE=tmp_path / "own")[1] == "False\n"
 
 
 def copied(top: Path) -> Path:
@@ -164,7 +261,7 @@ def test_a_library_that_cannot_be_written_without_a_home(tmp_path, temporary):
     (tmp_path / "tmp").mkdir()
     code = RUN if temporary else "import tempfile; tempfile._candidate_tempdir_list = lambda: ['/proc/nowhere']" + RUN
     used, said = in_a_process(package, code, HOME="/proc/nowhere", TMPDIR=tmp_path / "tmp")
-    assert not said and not list(package.rglob("*.nbi"))
+    assert not said and not list(package.rglob("*.code"))
     assert used == (str(tmp_path / f"tmp/sdetools-{os.getuid()}/kernels") if temporary else "None")
     for room in (package, *(path for path in package.rglob("*") if path.is_dir())):
         room.chmod(0o755)
@@ -187,7 +284,7 @@ def test_threads_that_ask_at_a_time_get_one_function():
     """Of two, one would be let go with its machine code, while a kernel still has its address."""
     made, start = [], threading.Barrier(4)
 
-    @_compiled.once
+    @_machine_code.once
     def slow(name):
         made.append(name)
         time.sleep(0.05)

@@ -200,15 +200,14 @@ def assemble(*names: str) -> None:
     done = set()
     for name in names:
         for dtype in ("float64", "float32"):
-            made = cuda.write(program(name), real_of(dtype))
+            own = program(name)
+            made, width = cuda.write(own, real_of(dtype)), own.coefficients.shape[1]
             real = types.float32 if dtype == "float32" else types.float64
             data = [types.Array(real if d.dtype.kind == "f" else i, d.ndim, "C") for d in made.data]
             row = real[::1]
-            signature = types.void(
-                i, i, i, i, words, real[:, ::1], row, types.float64, types.float64, row, row, row, i[::1], *data
-            )
+            signature = types.void(i, i, i, i, words, row, row, types.float64, types.float64, row, row, row, i[::1], *data)
             for phase in [*made.start, *(p for _, p in made.step), *made.record, *made.anchor, *made.look]:
-                if isinstance(phase, cuda.Product) or (text := phase.text(len(data)), dtype) in done:
+                if isinstance(phase, cuda.Product) or (text := phase.text(len(data), width), dtype) in done:
                     continue
                 done.add((text, dtype))
                 without_spills(torch_cuda.function(text, dtype), signature, name)

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from numba import njit
 
-from sdetools import _compiled
+from sdetools import _machine_code
 from sdetools.noise import Normal, Sign, Uniform
 from sdetools.simulation import draw_decoders, draw_rows, draws, philox, torch_rows
 from sdetools.simulation.draws import SEGMENT, SEGMENTS, DrawPlan, Segment, fill
@@ -273,5 +273,5 @@ def test_an_edit_of_the_decoders_compiles_all_anew():
     """The digest by which machine code is found again reads every file that is inlined."""
     read, original = [], Path.read_bytes
     with mock.patch.object(Path, "read_bytes", lambda self: read.append(self.name) or original(self)):
-        _compiled.text_key.__wrapped__()
+        _machine_code.text_key.__wrapped__()
     assert {"draw_decoders.py", "draw_rows.py", "lanes.py", "draws.py"} <= set(read)

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numba import njit
+from numba import njit, types
 
 import sdetools as st
+from sdetools import _compiled
 from sdetools.dynamics.sdes.slow import RETRACTIONS
 from sdetools.graph.reals import DOUBLE, SINGLE, real_of
 from sdetools.simulation import engine, kernel
@@ -279,18 +280,19 @@ def test_differences_of_a_pair_are_taken_in_double():
 
 def compiled_anew(monkeypatch, case, dtype):
     """The intermediate code of a program's kernel."""
-    made = []
+    made, callback = [], _compiled.callback
 
-    def load(text, stages):
-        made.append(kernel.load.__wrapped__(text.replace("cache=True", "cache=False") + f"# {dtype}", stages))
+    def kept(function, *given, **options):
+        made.append(callback(function, *given, **options))
         return made[-1]
 
-    load.__wrapped__ = kernel.load
-    monkeypatch.setattr(kernel, "load", load)
+    monkeypatch.setattr(kernel, "_kernel", kernel._kernel.__wrapped__)
+    monkeypatch.setattr(kernel, "load", lambda file, key: None)
+    monkeypatch.setattr(_compiled, "callback", kept)
     run(case, "numba", dtype, times=[STEPS * ETA], keep_final=False)
     monkeypatch.undo()
-    (code,) = made[-1].inspect_llvm().values()
-    return code
+    own = [m for m in made if m._sig.args == (types.int64,)]  # a chunk's kernel each, all of one text
+    return own[0]._library.get_llvm_str()
 
 
 ARITHMETIC = ("fadd", "fsub", "fmul", "fdiv", "fneg")

@@ -18,8 +18,8 @@ def test_reductions_leave_out_lanes_beyond_the_last_path(valid):
     blocks[1, :, valid:] = np.nan
     out, single = np.zeros(9), np.zeros(2)
     for before, n, rows in zip((0, LANES), (LANES, valid), blocks):
-        lanes.reduce_pair(rows.copy().ravel(), 0, LANES, n, before, out)
-        lanes.reduce_single(rows[0].copy(), 0, n, before, single)
+        lanes.reduce_pair(rows.copy().ravel(), 0, LANES, n, before, out, 0)
+        lanes.reduce_single(rows[0].copy(), 0, n, before, single, 0)
     x, z, c = np.hstack([blocks[0], blocks[1, :, :valid]])
     d = x - z
     own = {name: v - v.mean() for name, v in dict(x=x, z=z, d=d, c=c).items()}

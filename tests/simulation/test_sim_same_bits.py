@@ -152,7 +152,7 @@ def test_a_kernel_compiled_now_and_one_from_the_cache(tmp_path):
         for _ in range(2)
     ]
     assert len(outputs[0]) == 65 and outputs[0] == outputs[1]
-    assert list(tmp_path.rglob("*.nbi"))
+    assert list(tmp_path.rglob("*.code"))
 
 
 @pytest.mark.parametrize("backend", ["numba", "numpy", "torch"])

@@ -79,9 +79,9 @@ def leaves_of(paths, seed=0):
 
 def compiled(moments, lengths, paths):
     """The same leaves through the function that kernels call."""
-    from sdetools.simulation import library
+    from sdetools.simulation import launch, library
 
-    made = library.Nodes(PAIR, (1, 1), lengths)
+    made = launch.Nodes(PAIR, (1, 1), lengths)
     for leaf, count in zip(moments, leaf_counts(paths).tolist()):
         made.leaf[0, 0] = leaf
         library.function("carry").ctypes(made.tree, count, 0, 0, 0, 0)

@@ -1,0 +1,263 @@
+"""Machine code of compiled functions on disk: where it lies, whose it is, by what it is found again, and how it is run without a compiler.
+
+What lies in that place is run, so it must be ours alone. `folder()` is used by generated kernels, and by the library where its own
+`__pycache__` cannot be written. Code is found again by the text of every file that others are inlined from, so an edit in one of them
+compiles all anew. Without a place all works, compiled once a process.
+
+Neither finding code nor running it imports Numba, which takes longer than a short run. So only code is kept that needs nothing of Numba's.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import stat
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable
+from functools import cache, wraps
+from importlib import import_module
+from importlib.machinery import PathFinder
+from importlib.util import find_spec, module_from_spec
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import llvmlite.binding as llvm
+
+PACKAGE = Path(__file__).parent
+OPTIONS = ("CPU_NAME", "CPU_FEATURES", "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO")
+"""Numba's options (NUMBA_...) that change machine code."""
+GEMM = {"sdetools_dgemm": "dgemm", "sdetools_sgemm": "sgemm"}
+"""Symbols by which machine code calls BLAS, and the functions of `scipy.linalg.cython_blas` that they are."""
+
+
+@cache
+def text_key() -> str:
+    """A digest of the compiled functions' texts, and of the versions of Python, Numba and LLVM."""
+    digest = hashlib.sha256(f"{llvmlite.__version__} {sys.version_info[:2]}".encode())
+    numba = find_spec("numba")
+    for file in (
+        *([Path(numba.origin).with_name("_version.py")] if numba is not None and numba.origin else []),
+        Path(__file__),
+        Path(__file__).with_name("_compiled.py"),
+        *sorted(PACKAGE.glob("*/kernels.py")),
+        *(
+            PACKAGE / "graph" / f"{name}.py"
+            for name in ("bits", "elementary", "gemm", "interpreter", "lanes", "lanes32", "programs", "rows")
+        ),
+        *sorted((PACKAGE / "simulation").glob("l*.py")),
+        PACKAGE / "simulation" / "records.py",
+        *sorted((PACKAGE / "simulation").glob("draw*.py")),
+    ):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+@cache
+def machine_key() -> str:
+    """A digest of the processor, and of Numba's options for it: in the names of files, so that machines may share a place."""
+    asked = [os.environ.get(f"NUMBA_{name}") for name in OPTIONS]
+    found = llvm.get_process_triple(), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten(), asked
+    return hashlib.sha256(repr(found).encode()).hexdigest()[:12]
+
+
+# ---- places
+
+
+@cache
+def folder() -> Path | None:
+    """Where kernels are kept: in `SDETOOLS_CACHE`, else in the user's cache folder, else in the system's temporary place.
+
+    Only a folder of this user's own that nobody else can write to. One that is not is left alone, with a warning, for a fresh one of this
+    process. None where nothing can be written.
+    """
+    temporary = (
+        Path(tempfile.gettempdir()) / f"sdetools-{os.getuid() if hasattr(os, 'getuid') else 'cache'}" if _temporary() else None
+    )
+    for base in filter(None, (_chosen(), temporary)):
+        place = base / "kernels"
+        try:
+            if base is temporary:  # its name can be guessed, so it may have been made by anybody
+                base.mkdir(mode=0o700, exist_ok=True)
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            reason = fault(base, shared=base is not temporary) or fault(place)
+            if not reason:
+                place.chmod(0o700)
+                tempfile.TemporaryFile(dir=place).close()
+                return place
+        except OSError:
+            continue
+        warnings.warn(
+            f"{place} is not used for compiled kernels, because {reason}: what lies there would be run. They go to a folder of this "
+            "process alone, and are compiled anew in the next. Remove that folder, or set SDETOOLS_CACHE to one of your own.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        break
+    if not _temporary():
+        return None
+    fresh = tempfile.mkdtemp(prefix="sdetools-")
+    atexit.register(shutil.rmtree, fresh, ignore_errors=True)
+    return Path(fresh)
+
+
+def _chosen() -> Path | None:
+    if chosen := os.environ.get("SDETOOLS_CACHE"):
+        return Path(chosen).absolute()
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sdetools"
+    except RuntimeError:  # a user without a home
+        return None
+
+
+def _temporary() -> str | None:
+    try:
+        return tempfile.gettempdir()
+    except OSError:
+        return None
+
+
+def fault(path: Path, shared: bool = False) -> str:
+    """Why what lies at a path may be another user's; empty if it cannot be. A `shared` folder may be root's, or one like /tmp."""
+    found = path.lstat()
+    if shared and stat.S_ISLNK(found.st_mode):
+        found = path.stat()
+    if stat.S_ISLNK(found.st_mode):
+        return f"{path} is a symbolic link"
+    if not hasattr(os, "getuid"):
+        return ""
+    if found.st_uid != os.getuid() and not (shared and found.st_uid == 0):
+        return f"{path} belongs to another user (number {found.st_uid})"
+    if found.st_mode & 0o022 and not (shared and found.st_mode & stat.S_ISVTX):
+        return f"others may write to {path} (mode {stat.S_IMODE(found.st_mode):04o})"
+    return ""
+
+
+@cache
+def place_of(file: Path) -> Path | None:
+    """Where the machine code of a file's functions is kept: beside the bytecode of the library if that can be written, else in `folder()`."""
+    if PACKAGE in file.parents:
+        own = file.parent / "__pycache__"
+        with contextlib.suppress(OSError):
+            own.mkdir(exist_ok=True)
+            if not fault(own):
+                tempfile.TemporaryFile(dir=own).close()
+                return own
+    return folder()
+
+
+# ---- functions
+
+
+_asking = threading.RLock()
+
+
+def once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`functools.cache` that makes one result however many threads ask at a time: an address must not outlive the function behind it."""
+    made = cache(function)
+
+    @wraps(function)
+    def asked(*arguments: Any) -> Any:
+        with _asking:
+            return made(*arguments)
+
+    return asked
+
+
+def code_file(module: str, name: str) -> Path | None:
+    """Where the machine code of a function of the library is kept; None where nothing can be."""
+    *rooms, own = module.split(".")
+    place = place_of(PACKAGE.joinpath(*rooms, f"{own}.py"))
+    return None if place is None else place / f"{own}.{name}.{machine_key()}.code"
+
+
+@once
+def address(module: str, name: str, dtype: str = "float64") -> int:
+    """Where a function of the library is: its machine code from disk, or what `function(name, dtype)` of a module compiles now."""
+    found = load(code_file(module, f"{name}_{dtype}"), text_key())
+    return import_module(f"sdetools.{module}").function(name, dtype).address if found is None else found
+
+
+def save(file: Path | None, key: str, made: Any) -> None:
+    """Keeps the machine code of a C callback that Numba made, if it can run without Numba."""
+    library = made._library
+    needs = [f.name for f in library._final_module.functions if f.is_declaration and not f.name.startswith("llvm.")]
+    if file is None or not all(map(known, needs)):
+        return
+    _, _, (code, _) = library.serialize_using_object_code()
+    head = {"key": key, "digest": hashlib.sha256(code).hexdigest(), "entry": made._wrapper_name, "needs": needs}
+    with contextlib.suppress(OSError):  # a full disk
+        write(file, json.dumps(head).encode() + b"\n" + code)
+
+
+def load(file: Path | None, key: str) -> int | None:
+    """The address of the function whose machine code a file holds. None where there is no such file, or it is another user's, of another
+    key, cut short, or needs a function that there is not."""
+    try:
+        if file is None or fault(file):
+            return None
+        head, _, code = file.read_bytes().partition(b"\n")
+        kept = json.loads(head)
+        if kept["key"] != key or kept["digest"] != hashlib.sha256(code).hexdigest() or not all(map(known, kept["needs"])):
+            return None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    engine = _engine()
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    _engines.append(engine)
+    return engine.get_function_address(kept["entry"])
+
+
+_engines: list[Any] = []
+"""They hold the machine code."""
+
+
+def _engine() -> Any:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(jit=True)
+    return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+
+
+def known(symbol: str) -> bool:
+    """Whether machine code finds a symbol in any process: the C library's and BLAS, not what Numba has put there."""
+    if symbol in GEMM:
+        blas()
+        return True
+    return not symbol.startswith(("numba", "NRT_", "Py", "_Py")) and llvm.address_of_symbol(symbol) is not None
+
+
+@once
+def blas() -> None:
+    """Lets machine code find BLAS. SciPy's module of it alone is loaded: its whole room takes longer than a short run."""
+    import ctypes
+
+    import scipy
+
+    found = PathFinder.find_spec("cython_blas", [str(Path(scipy.__file__).with_name("linalg"))])
+    if found is None or found.loader is None:
+        cython_blas = import_module("scipy.linalg.cython_blas")
+    else:
+        cython_blas = module_from_spec(found)
+        found.loader.exec_module(cython_blas)
+    name_of, pointer_of = ctypes.pythonapi.PyCapsule_GetName, ctypes.pythonapi.PyCapsule_GetPointer
+    name_of.restype, name_of.argtypes = ctypes.c_char_p, [ctypes.py_object]
+    pointer_of.restype, pointer_of.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    for symbol, name in GEMM.items():
+        capsule = cython_blas.__pyx_capi__[name]
+        llvm.add_symbol(symbol, pointer_of(capsule, name_of(capsule)))
+
+
+def write(file: Path, content: bytes) -> None:
+    """Aside first: several processes may write a file at once."""
+    aside = file.with_name(f"{file.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    aside.write_bytes(content)
+    aside.replace(file)
