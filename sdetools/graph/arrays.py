@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sdetools.graph import sampling
-from sdetools.graph.value import Value, order
+from sdetools.graph.value import CONDITIONS, Value, order
 from sdetools.graph.views import dense
 
 SIGNS = {
@@ -126,6 +126,8 @@ class _Writer:
         return self.view(v, own[0])
 
     def map(self, v: Value, a: list[str]) -> str:
+        if v.name not in (*CONDITIONS, "where"):  # a condition and a number would be of a type of their own choice
+            a = [self.real_of(x, n) if x.boolean else n for x, n in zip(v.args, a)]
         if v.name in SIGNS:
             return f"{a[0]} {SIGNS[v.name]} {a[1]}"
         if v.name in ("negative", "logical_not"):
@@ -133,6 +135,12 @@ class _Writer:
         if self.torch and v.name in ("where", "maximum", "minimum", "power"):  # torch's take no numbers
             a = [self.whole(n) if x.op == "const" and not x.ndim and not x.boolean else n for x, n in zip(v.args, a)]
         return self.called(v.name, *a)
+
+    def real_of(self, a: Value, condition: str) -> str:
+        """A condition as numbers of the type."""
+        if a.op == "const" and not a.ndim:
+            return _number(float(a.extra))
+        return f"{condition}.to(real)" if self.torch else f"{condition}.astype(real)"
 
     def spread(self, a: Value, name: str, beside: Value) -> str:
         """A uniform value as rows of paths, where it stands beside such."""

@@ -143,12 +143,23 @@ def _pulled(node: Value, g: Value, live: set[Any]) -> list[tuple[Value, Any]]:
 def _share(node: Value) -> tuple[Value, Value]:
     """What d out / dx_i is, as a quotient: of a maximum, whether x_i is as large, over how many are; of a product, that of the others."""
     (a,) = node.args
+    if node.name == "multiply":  # without a division, for one of them may be 0
+        axes = [*node.extra, *(i for i in range(a.ndim) if i not in node.extra)]
+        first = transpose(a, axes)
+        flat = reshape(first, (-1, *node.shape))
+        others = _before(flat) * np.flip(_before(np.flip(flat, 0)), 0)
+        return transpose(reshape(others, first.shape), np.argsort(axes)), value(1.0)
     wide = tuple(1 if i in node.extra else n for i, n in enumerate(a.shape))
-    out = reshape(node, wide)
-    if node.name == "multiply":
-        return out / a, value(1.0)
-    equal = np.where(a == out, 1.0, 0.0)
+    equal = np.where(a == reshape(node, wide), 1.0, 0.0)
     return equal, np.sum(equal, axis=node.extra)
+
+
+def _before(x: Value) -> Value:
+    """The products of the rows before each row, in log2(rows) operations on whole arrays."""
+    out, step = join([np.ones((1, *x.shape[1:])), x[:-1]]), 1
+    while step < x.shape[0]:
+        out, step = join([out[:step], out[step:] * out[:-step]]), 2 * step
+    return out
 
 
 def _shrunk(g: Value, shape: tuple[int, ...]) -> Value:

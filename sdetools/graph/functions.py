@@ -76,6 +76,13 @@ def _whole(a: Value, b: Value) -> Value:
     return apply("floor", apply("divide", a, b))
 
 
+def _conditions(sign: str, *args: Value) -> tuple[Value, ...]:
+    """The arguments of an operation on bits, which numbers that differ from path to path have not."""
+    if not all(a.boolean for a in args):
+        raise TracingError(f"`{sign}` takes conditions alone, such as x > 0; got a number")
+    return args
+
+
 REWRITTEN: dict[str, Callable[..., Any]] = {
     "square": lambda x: x * x,
     "reciprocal": lambda x: 1.0 / x,
@@ -96,11 +103,11 @@ REWRITTEN: dict[str, Callable[..., Any]] = {
     "isfinite": lambda x: x - x == 0.0,
     "isinf": lambda x: apply("logical_and", x == x, x - x != 0.0),
     "signbit": lambda x: x < 0,
-    "bitwise_and": lambda a, b: apply("logical_and", a, b),
-    "bitwise_or": lambda a, b: apply("logical_or", a, b),
-    "bitwise_xor": lambda a, b: apply("not_equal", a, b),
-    "logical_xor": lambda a, b: apply("not_equal", a, b),
-    "invert": lambda a: apply("logical_not", a),
+    "bitwise_and": lambda a, b: apply("logical_and", *_conditions("&", a, b)),
+    "bitwise_or": lambda a, b: apply("logical_or", *_conditions("|", a, b)),
+    "bitwise_xor": lambda a, b: apply("not_equal", *_conditions("^", a, b)),
+    "logical_xor": lambda a, b: apply("not_equal", apply("logical_not", a), apply("logical_not", b)),
+    "invert": lambda a: apply("logical_not", *_conditions("~", a)),
 }
 """Ufuncs that are written with others."""
 

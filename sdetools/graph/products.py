@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from functools import reduce as fold
 from math import prod
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 
 from sdetools.graph.errors import TracingError
 from sdetools.graph.value import Value, trace_of, value
-from sdetools.graph.views import broadcast, reshape, transpose, view
+from sdetools.graph.views import axis_of, broadcast, reshape, transpose, view
 
 REDUCTIONS = {"add": np.add, "multiply": np.multiply, "maximum": np.maximum, "minimum": np.minimum}
 
@@ -19,9 +18,7 @@ REDUCTIONS = {"add": np.add, "multiply": np.multiply, "maximum": np.maximum, "mi
 def reduce(name: str, x: Any, axis: Any = None, keepdims: bool = False) -> Value:
     """The sum, product, maximum or minimum over axes."""
     x = value(x)
-    axes = (
-        tuple(range(x.ndim)) if axis is None else tuple(sorted(operator.index(a) % max(x.ndim, 1) for a in np.atleast_1d(axis)))
-    )
+    axes = tuple(range(x.ndim)) if axis is None else tuple(sorted(axis_of(a, max(x.ndim, 1)) for a in np.atleast_1d(axis)))
     kept = tuple(1 if a in axes else n for a, n in enumerate(x.shape))
     shape = tuple(n for a, n in enumerate(x.shape) if a not in axes)
     trace = trace_of((x,))

@@ -219,6 +219,8 @@ OF_CONDITIONS = {"add": "logical_or", "maximum": "logical_or", "multiply": "logi
 def apply(name: str, *inputs: Any) -> Value:
     """An elementwise operation; folded where all is known, and left out where it changes nothing."""
     args = tuple(map(value, inputs))
+    if name.startswith("logical_"):
+        args = tuple(a if a.boolean else apply("not_equal", a, 0.0) for a in args)
     trace = trace_of(args)
     if all(a.boolean for a in args) and name not in CONDITIONS:
         if len(args) == 1:  # NumPy would compute with 11 bits

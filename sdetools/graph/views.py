@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,13 @@ class View:
         for axis, (n, s) in enumerate(zip(shape, self.strides)):
             at += (np.arange(n) * s).reshape(-1, *[1] * (len(shape) - 1 - axis))
         return at if self.table is None else np.frombuffer(self.table, np.int64)[at]
+
+
+def axis_of(axis: Any, ndim: int) -> int:
+    """The number of an axis, which may count from the end; NumPy's error for one that is not there."""
+    if not -ndim <= index(axis) < ndim:
+        raise np.exceptions.AxisError(axis, ndim)
+    return index(axis) % ndim
 
 
 def dense(shape: Sequence[int]) -> Shape:
@@ -80,10 +88,12 @@ def _composed(inner: View, middle: Shape, shape: Shape, outer: View) -> View | N
     if any(n > 1 and s and s not in along for s, n in zip(outer.strides, shape)):
         return _linear(inner, middle, outer)
     begin = np.unravel_index(outer.start, middle)
+    end = list(begin)
     for s, n in zip(outer.strides, shape):
         if n > 1 and s:
             axis = next(a for a, (d, m) in enumerate(zip(dense(middle), middle)) if d == s and m > 1)
-            if begin[axis] + n > middle[axis]:
+            end[axis] += n - 1  # several axes of the outer one may run along it
+            if end[axis] >= middle[axis]:
                 return _linear(inner, middle, outer)
     start = inner.start + sum(int(b) * s for b, s in zip(begin, inner.strides))
     return View(tuple(along.get(s, 0) if n > 1 else 0 for s, n in zip(outer.strides, shape)), start)
@@ -100,9 +110,11 @@ def _linear(inner: View, middle: Shape, outer: View) -> View | None:
 
 def at_places(x: Value, places: np.ndarray) -> Value:
     """The elements of `x` at flat places, in the shape of `places`: affine if they lie so, else by a table."""
-    shape, first = places.shape, int(places.flat[0]) if places.size else 0
+    if not places.size:
+        return value(np.zeros(places.shape))
+    shape, first = places.shape, int(places.flat[0])
     strides = tuple(int(np.take(places, 1, a).flat[0] - first) if n > 1 else 0 for a, n in enumerate(shape))
-    if places.size == 0 or (first >= 0 and np.array_equal(View(strides, first).places(shape), places)):
+    if first >= 0 and np.array_equal(View(strides, first).places(shape), places):
         return view(x, shape, strides, first)
     return view(x, shape, dense(shape), 0, places.ravel())
 
@@ -115,7 +127,7 @@ def same_view(of: Value, x: Value) -> Value:
 
 def take(x: Value, key: Any) -> Value:
     """What indexing takes: by whole numbers, slices, arrays of them and masks, as NumPy does it."""
-    if isinstance(key, (int, np.integer)) and x.ndim:
+    if isinstance(key, (int, np.integer)) and not isinstance(key, bool) and x.ndim:
         n = x.shape[0]
         if not -n <= key < n:
             raise IndexError(f"index {key} is out of bounds for axis 0 with size {n}")
@@ -149,7 +161,7 @@ def reshape(x: Any, shape: Any) -> Value:
 
 def transpose(x: Any, axes: Any = None) -> Value:
     x = value(x)
-    axes = tuple(a % x.ndim for a in (axes if axes is not None else reversed(range(x.ndim))))
+    axes = tuple(axis_of(a, x.ndim) for a in (axes if axes is not None else reversed(range(x.ndim))))
     return view(x, tuple(x.shape[a] for a in axes), tuple(dense(x.shape)[a] for a in axes))
 
 
@@ -168,7 +180,9 @@ def join(parts: Sequence[Any], axis: int = 0) -> Value:
     parts = tuple(p for p in map(value, parts) if p.size or p.ndim > 1)
     if not parts:
         return value(np.zeros(0))
-    axis %= parts[0].ndim
+    if not parts[0].ndim:
+        raise ValueError("a coordinate is one number and cannot be concatenated; write np.stack, or x[:1] for an array of one")
+    axis = axis_of(axis, parts[0].ndim)
     if axis:
         order = list(range(parts[0].ndim))
         order[0], order[axis] = axis, 0
@@ -208,7 +222,7 @@ def stack(parts: Any, axis: int = 0) -> Value:
     if not axis:
         return joined
     order = list(range(1, len(shape) + 1))
-    order.insert(axis % (len(shape) + 1), 0)
+    order.insert(axis_of(axis, len(shape) + 1), 0)
     return transpose(joined, order)
 
 

@@ -61,6 +61,24 @@ def test_slices_beside_each_other_need_no_table():
     assert sum(n.op == "join" for n in order([slope])) == 1
 
 
+@pytest.mark.parametrize("axis", [0, 1, (0, 1)])
+def test_a_product_has_derivatives_where_its_factors_are_zero(axis):
+    """By the product rule, factor by factor; the second derivative along v too."""
+    x, z, v = Trace().input("x", (2, 3)), np.array([[0.0, 4.0, 0.0], [2.0, 0.5, 3.0]]), np.arange(6.0).reshape(2, 3)
+    slope = gradient(np.sum(np.prod(x, axis=axis)), x)
+
+    def others(*left_out):
+        return np.sum(np.prod(np.where(np.isin(np.arange(6).reshape(2, 3), left_out), 1.0, z), axis=axis) * is_along(*left_out))
+
+    def is_along(*places):  # whether all of them lie in one product
+        return np.prod([np.any(np.arange(6).reshape(2, 3) == i, axis=axis) for i in places], axis=0)
+
+    first = [others(i) for i in range(6)]
+    second = [sum(others(i, j) * v.flat[j] for j in range(6) if j != i) for i in range(6)]
+    np.testing.assert_allclose(values(slope, [x], z[..., None]).ravel(), first, rtol=1e-15)
+    np.testing.assert_allclose(values(jvp(slope, x, v), [x], z[..., None]).ravel(), second, rtol=1e-15)
+
+
 def test_equal_maxima_share_and_nan_stays():
     x = Trace().input("x", (2, 3))
     z = np.array([[1.0, 4.0, 4.0], [2.0, 2.0, 2.0]])[..., None]

@@ -6,8 +6,10 @@ import copy
 
 import numpy as np
 import pytest
+import torch
 from emitted import as_arrays, as_loops
 
+from sdetools.graph.arrays import compiled
 from sdetools.graph.errors import TracingError
 from sdetools.graph.value import LARGEST_PRODUCT, SMALL, Trace, Value, apply, is_value, order, value
 from sdetools.graph.views import View, at_places, join, stack, view
@@ -113,6 +115,11 @@ CONDITIONS = {
     "beside numbers": lambda x: (x > 0) / 2 + 2 * (x > 0) + (x > 0) - x * 0 + (x > 0) ** 2,
     "joined": lambda x: np.concatenate([x > 0, x])[3:9] + np.stack([x > 0, x])[0] + np.concatenate([x > 0, x < 0])[3:9] * 1.0,
     "rearranged": lambda x: (x > 0)[::-1] * 1.0 + np.where((x > 0)[[0, 0, 1, 1, 2, 5]], x, 3.0) + np.eye(6) @ (x > 0),
+    "of numbers": lambda x: (
+        np.logical_and(np.floor(x), x < 1) * 0.1 + np.logical_or(np.floor(x), x[::-1]) * x + np.logical_not(np.floor(x)) * 0.3
+        + np.logical_xor(np.floor(x), np.floor(2 * x)) * 0.7
+    ),
+    "taken from numbers": lambda x: 0.1 - (x > 0) + (x - (x > 1)) * 0.1,
     "compared": lambda x: ((x > 0) == (x[::-1] > 0)) * 1.0 + ((x > 0) ^ (x > 1)) * 2.0 + ((x > 0) != (x > 1)),
 }
 
@@ -131,6 +138,10 @@ def test_conditions_are_numbers_where_numpys_are(name):
     np.testing.assert_allclose(
         as_loops(lambda v: value(CONDITIONS[name](v)), x), plain, rtol=0, atol=1e-12 * (1 + np.abs(plain).max())
     )
+    at = Trace().input("x", (6,))
+    (found,) = compiled([value(CONDITIONS[name](at)) * 0.1], [at], torch)(torch.from_numpy(x))
+    assert found.dtype == torch.float64
+    np.testing.assert_allclose(found.numpy(), 0.1 * plain, rtol=0, atol=1e-12 * (1 + np.abs(plain).max()))
 
 
 def test_functions_of_conditions_have_all_digits():
@@ -278,6 +289,18 @@ def test_views_of_views_are_one_view():
         assert made.op == "view" and made.args[0] is x and made.extra.table is None
 
 
+def test_two_axes_along_one_axis_of_a_view_do_not_leave_it():
+    x = RNG.standard_normal((3, 2, 5))
+    for places in ([[0, 1, 2], [1, 2, 3]], [[0, 1], [1, 2]], [[3, 4, 5], [2, 3, 4]]):
+        check(lambda v: np.take(v.T, places), x)
+
+
+def test_nothing_may_be_taken():
+    x = RNG.standard_normal((4, 6, 5))
+    check(lambda v: v[:0].sum() + v[:, 3:3].sum(axis=1) + np.prod(v[:0]) + v[[]].sum(), x)
+    check(lambda v: v[True][0] + v[np.newaxis, False].sum(), x)
+
+
 def test_places_that_do_not_lie_evenly_are_a_table():
     x = x_of()
     made = x[[0, 1, 4]]
@@ -350,6 +373,11 @@ WRONG_SHAPES = {
     "broadcast": (lambda x: np.broadcast_to(x, (6, 2)), "broadcast"),
     "splits": (lambda x: np.split(x, 4), "does not result in an equal division"),
     "squeezed": (lambda x: np.squeeze(x, axis=0), "size not equal to one"),
+    "axis of a sum": (lambda x: np.sum(x, axis=1), "axis 1 is out of bounds for array of dimension 1"),
+    "axis of a join": (lambda x: np.concatenate([x, x], axis=1), "axis 1 is out of bounds"),
+    "axis of a stack": (lambda x: np.stack([x, x], axis=2), "axis 2 is out of bounds"),
+    "axes": (lambda x: x.reshape(2, 3).transpose(0, 2), "axis 2 is out of bounds"),
+    "joined coordinates": (lambda x: np.concatenate([x[0], x[1]]), "a coordinate is one number and cannot be concatenated"),
     "joins": (lambda x: np.concatenate([x.reshape(3, 2), x.reshape(2, 3)]), "one shape but for the first axis"),
 }
 
@@ -378,6 +406,8 @@ def test_places_outside_are_index_errors(key):
         (lambda x: np.diff(x.reshape(2, 3)), "subtract slices"),
         (lambda x: x[x > 0], "only rows of data can be taken at traced places"),
         (lambda x: x[x[0]], "only rows of data can be taken at traced places"),
+        (lambda x: (x > 0) & x, "`&` takes conditions alone"),
+        (lambda x: ~x, "`~` takes conditions alone"),
         (lambda x: np.sort(x), "np.sort cannot be traced"),
         (lambda x: value(1j), "cannot trace a value of type complex"),
         (lambda x: bool(x[0]), "branches on a value"),
