@@ -116,7 +116,9 @@ CONDITIONS = {
     "joined": lambda x: np.concatenate([x > 0, x])[3:9] + np.stack([x > 0, x])[0] + np.concatenate([x > 0, x < 0])[3:9] * 1.0,
     "rearranged": lambda x: (x > 0)[::-1] * 1.0 + np.where((x > 0)[[0, 0, 1, 1, 2, 5]], x, 3.0) + np.eye(6) @ (x > 0),
     "of numbers": lambda x: (
-        np.logical_and(np.floor(x), x < 1) * 0.1 + np.logical_or(np.floor(x), x[::-1]) * x + np.logical_not(np.floor(x)) * 0.3
+        np.logical_and(np.floor(x), x < 1) * 0.1
+        + np.logical_or(np.floor(x), x[::-1]) * x
+        + np.logical_not(np.floor(x)) * 0.3
         + np.logical_xor(np.floor(x), np.floor(2 * x)) * 0.7
     ),
     "taken from numbers": lambda x: 0.1 - (x > 0) + (x - (x > 1)) * 0.1,
