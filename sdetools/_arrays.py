@@ -64,6 +64,54 @@ def spread(a: Any, like: Any) -> Any:
     return a.reshape(a.shape + (1,) * (np.ndim(like) - a.ndim))
 
 
+@dataclass(frozen=True)
+class PathByPath:
+    """A text that means one path, such as `np.linalg.norm(x)`, on rows of paths: each is asked alone."""
+
+    function: Callable[..., Any]
+
+    def __call__(self, *given: Any) -> Any:
+        first = given[0]
+        if isinstance(first, Value) or first.ndim == 1:
+            return self.function(*given)
+        flat = [g.reshape(len(g), -1) for g in given]
+        made = [np.asarray(self.function(*(g[:, p] for g in flat))) for p in range(flat[0].shape[1])]
+        out = np.stack(made, axis=-1)
+        return out.reshape(*out.shape[:-1], *first.shape[1:])
+
+
+def on_rows(function: Callable[..., Any], *tried: Sequence[np.ndarray]) -> Callable[..., Any]:
+    """The function as it may be called with rows of paths: itself, or `PathByPath` where together they are not what each is alone.
+
+    `tried`: the arguments of some calls, arrays `(n, paths)`, `few_paths(n)` of them. A function that fails on one path is left as it is, so
+    that it can say why.
+
+    >>> x = np.ones((2, few_paths(2)))
+    >>> on_rows(lambda x: np.sum(x * x), [x])(np.ones((2, 5))), on_rows(np.sqrt, [x]) is np.sqrt
+    (array([2., 2., 2., 2., 2.]), True)
+    """
+    return PathByPath(function) if any(_mixes(function, rows) for rows in tried) else function
+
+
+def few_paths(*sizes: int) -> int:
+    """A number of paths that is none of these sizes."""
+    return next(n for n in range(3, 4 + len(sizes)) if n not in sizes)
+
+
+def _mixes(function: Callable[..., Any], rows: Sequence[np.ndarray]) -> bool:
+    with np.errstate(all="ignore"):
+        try:
+            alone = np.asarray(PathByPath(function)(*rows), float)
+        except Exception:
+            return False
+        try:
+            together = np.broadcast_to(np.asarray(function(*rows), float), alone.shape)
+        except Exception:
+            return True
+    size = np.abs(alone[np.isfinite(alone)]).max(initial=0.0)
+    return not np.allclose(together, alone, rtol=1e-6, atol=1e-9 * size, equal_nan=True)
+
+
 def select(condition: Any, yes: Any, no: Any) -> Any:
     """`yes` where `condition` holds, else `no`: a branch-free choice that works on numbers, rows and traced values.
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import _check
-from .._arrays import components
+from .._arrays import components, few_paths, on_rows
 from .._identity import function_identity
 from .base import Draws, Noise, Normal, Sign, Uniform, over_paths, sample_draws
 from .gallery import RootedNoise, gaussian
@@ -36,10 +36,12 @@ class FunctionNoise(Noise):
         self.state_dependent, self.gaussian = state_dependent, gaussian
         name = function_identity(covariance) if callable(covariance) else "constant"
         self.identity = f"function({dim}, {draws}; {function_identity(value)}; {name})"
+        points = np.random.default_rng(0).uniform(0.2, 1.0, (dim, few_paths(dim)))
+        self.given = on_rows(value, [points, sample_draws(draws, np.random.default_rng(1), points.shape[1])])
         self.label = f"noise {getattr(value, '__name__', 'of a function')}"
 
     def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:
-        return components(self.function(x, z), x)
+        return components(self.given(x, z), x)
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
         if not callable(self.stated):
@@ -106,7 +108,7 @@ def _check_moments(noise: FunctionNoise, at: Any) -> None:
     z = sample_draws(noise.draws, generator, CHECK_PATHS)
     x = np.repeat(at[:, None], CHECK_PATHS, axis=1)
     try:
-        returned = noise.function(x, z)
+        returned = noise.given(x, z)
     except (IndexError, TypeError) as error:
         raise ValueError(
             f"`value` must take (x, z) with {noise.dim} coordinates and {noise.n_draws} draws; "

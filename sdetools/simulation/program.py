@@ -6,12 +6,14 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Number
 from typing import Any
 
 import numpy as np
 
 from sdetools._arrays import components
 from sdetools.dynamics.base import Moving
+from sdetools.graph.errors import TracingError
 from sdetools.graph.value import Value, value
 from sdetools.noise.base import Normal
 from sdetools.simulation.draws import DrawPlan
@@ -34,23 +36,29 @@ def parts_of(member: Moving, new: Any, state: Sequence[np.ndarray]) -> tuple[np.
             f"the rule of {member.name} must return {len(state)} part{'s' * (len(state) > 1)} ({', '.join(member.parts)}); it returned "
             f"{got}. Write `return {', '.join(member.parts)}{',' * (len(state) == 1)}`, a tuple."
         )
-    out = []
-    for name, part, like in zip(member.parts, parts, state):
-        try:
-            count = len(part)
-        except TypeError:
-            count = -1
-        if count != len(like):
-            raise ValueError(
-                f"the rule of {member.name} must return its part {name} with {len(like)} components, one a coordinate; it returned "
-                f"{count if count >= 0 else told(part)}. Compute it from the whole of x, or return a list such as [x[1], x[0]]."
-            )
-        if isinstance(like, Value):
-            made = value(part)
-            out.append(made if made.ndim == 1 else made.reshape(-1))
+    return tuple(_part(member, name, part, like) for name, part, like in zip(member.parts, parts, state))
+
+
+def _part(member: Moving, name: str, part: Any, like: np.ndarray) -> Any:
+    """A part with one number a coordinate, on each path; ValueError for anything else."""
+    try:
+        if len(part) != len(like):
+            got = str(len(part))
+        elif isinstance(like, Value):
+            if (made := value(part)).size == like.size:
+                return made if made.ndim == 1 else made.reshape(-1)
+            got = f"{told(made)}, component by component"
         else:
-            out.append(part if isinstance(part, np.ndarray) and part.shape == like.shape else components(part, like))
-    return tuple(out)
+            made = part if isinstance(part, np.ndarray) and part.shape == like.shape else components(part, like)
+            if made.dtype.kind in "fiub":
+                return made
+            got = f"numbers of type {made.dtype}"
+    except (TracingError, TypeError, ValueError):
+        got = told(part)
+    raise ValueError(
+        f"the rule of {member.name} must return its part {name} with {len(like)} components, one a coordinate; it returned {got}. "
+        "Compute it from the whole of x, or return a list such as [x[1], x[0]]."
+    )
 
 
 def told(found: Any) -> str:
@@ -59,7 +67,7 @@ def told(found: Any) -> str:
     if shape:
         return f"an array of shape {shape}"
     found = found[()] if isinstance(found, np.ndarray) else found
-    return "nothing (None)" if found is None else "one number" if np.isscalar(found) or shape == () else repr(found)[:80]
+    return "nothing (None)" if found is None else "one number" if shape == () or isinstance(found, Number) else repr(found)[:80]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from sdetools.dynamics.base import State
+from sdetools._arrays import PathByPath, few_paths, on_rows
+from sdetools.dynamics.base import Moving, State
+from sdetools.noise.base import sample_draws
 from sdetools.simulation.batches import Arrays, Batches, walk
 from sdetools.simulation.chunks import ChunkResult, Task
 from sdetools.simulation.draws import fill
@@ -20,9 +22,10 @@ class Runner(Batches):
 
     def __init__(self, task: Task) -> None:
         super().__init__(task, 1, Arrays())
+        self.alone = _alone(self.program)
 
     def paths(self, first: int, count: int) -> Paths:
-        return Paths(self.program, self.task.arguments[0], first, count, dtype=self.task.dtype)
+        return Paths(self.program, self.task.arguments[0], first, count, dtype=self.task.dtype, alone=self.alone)
 
     def run(self, batch: Sequence[int]) -> list[ChunkResult]:
         with np.errstate(all="ignore"):
@@ -54,13 +57,22 @@ def run_reference(
 
 class Paths:
     """Consecutive paths while they move. Of `dtype` are draws, coefficients and the state at the end of a step; within a step NumPy's rules
-    hold, by which data of the user's in double make double."""
+    hold, by which data of the user's in double make double. `alone`: for each member, whether a step of it must be made path by path."""
 
     def __init__(
-        self, program: Program, keys: np.ndarray, first: int, paths: int, scale: float = 1.0, dtype: str = "float64"
+        self,
+        program: Program,
+        keys: np.ndarray,
+        first: int,
+        paths: int,
+        scale: float = 1.0,
+        dtype: str = "float64",
+        alone: Sequence[bool] | None = None,
     ) -> None:
         self.program, self.keys, self.scale, self.dtype, self.k = program, keys, scale, np.dtype(dtype), 0
         self.path = np.arange(first, first + paths)
+        self.alone = _alone(program) if alone is None else alone
+        self.increments = [_increments(f, program.members[0].dim) for f in program.functionals]
         self.states = self._starts(fill(program.start_plan, int(keys[-1]), self.path, 0, dtype))
         self.held = np.zeros((program.members[0].dim, paths), dtype)
         self.totals = np.zeros((len(program.members), len(program.functionals), paths))
@@ -103,14 +115,15 @@ class Paths:
                 continue
             z = self._sums() if noise.shares_sums(i) else draws[noise.member_set[i]]
             z, before = z[: sum(d.n for d in member.draws)], self.states[i]
-            found = parts_of(member, member.rule(before, member.bind(z), *coefficients), before)
-            self.states[i] = tuple(part.astype(self.dtype, copy=False) for part in found)
+            moved = _step(member, coefficients)
+            found = (PathByPath(moved) if self.alone[i] else moved)(z, *before)
+            self.states[i] = tuple(part.astype(self.dtype, copy=False) for part in np.split(found, len(before)))
             if i == 0 and program.control is not None:
                 deviation = member.oracle.sigma * member.oracle.noise.value(before[0], z)
                 held = member.rule((before[0], self.held), lambda _, v=deviation: v, *coefficients)[1]
                 self.held = np.asarray(held, self.dtype)
-            for f, functional in enumerate(program.functionals):
-                self.totals[i, f] += functional.increment(before[0], self.states[i][0])
+            for f, increment in enumerate(self.increments):
+                self.totals[i, f] += increment(before[0], self.states[i][0])
 
     def _gather(self, z: np.ndarray) -> None:
         """Adds a step's draws to what a longer step will read; see `functions.Functions._gather`."""
@@ -152,6 +165,32 @@ class Paths:
 
     def rows_of(self, rows: np.ndarray, picked: np.ndarray) -> np.ndarray:
         return np.concatenate([p for state in self.states for p in state])[rows, picked].astype(float)
+
+
+def _step(member: Moving, coefficients: Any) -> Callable[..., np.ndarray]:
+    """The parts after a step, one below another, of its draws and the parts before it."""
+
+    def moved(z: np.ndarray, *state: np.ndarray) -> np.ndarray:
+        return np.concatenate(parts_of(member, member.rule(state, member.bind(z), *coefficients), state))
+
+    return moved
+
+
+def _alone(program: Program) -> list[bool]:
+    """For each member, whether its steps must be made path by path: its text means one path, `np.linalg.norm(g)` without an axis."""
+    out, at = [], 0
+    for member in program.members:
+        rng, n = np.random.default_rng(0), few_paths(member.dim)
+        points = [size * rng.standard_normal((len(member.parts), member.dim, n)) for size in (0.1, 1.0, 10.0)]
+        moved = _step(member, program.coefficients[0, at : at + len(member.coefficients)])
+        out.append(on_rows(moved, *([sample_draws(member.draws, rng, n), *state] for state in points)) is not moved)
+        at += len(member.coefficients)
+    return out
+
+
+def _increments(functional: Any, dim: int) -> Callable[..., Any]:
+    """A functional's increments, on each path alone where its text means one."""
+    return on_rows(functional.increment, list(np.random.default_rng(0).standard_normal((2, dim, few_paths(dim)))))
 
 
 def _one_row(observable: Any, x: np.ndarray) -> np.ndarray:

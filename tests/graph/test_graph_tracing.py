@@ -314,6 +314,11 @@ def returning(value):
         (lambda x: (x, x), r"1 part \(x\); it returned 2 of them"),
         (lambda x: (), r"1 part \(x\)"),
         (lambda x: (np.concatenate([x, x]),), "its part x with 2 components, one a coordinate; it returned 4"),
+        (
+            lambda x: (np.outer(x, x),),
+            r"its part x with 2 components, one a coordinate; it returned an array of shape \(2, 2\), component by",
+        ),
+        (lambda x: ("ab",), "its part x with 2 components, one a coordinate; it returned 'ab'"),
         (lambda x: ([x[0]],), "its part x with 2 components, one a coordinate; it returned 1"),
         (lambda x: (0.0,), "its part x with 2 components, one a coordinate; it returned one number"),
         (lambda x: (None,), r"its part x with 2 components, one a coordinate; it returned nothing \(None\)"),

@@ -1,0 +1,125 @@
+"""Texts that mean one path, `np.linalg.norm(g)` without an axis: all backends take the paths that they take alone."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import naive
+import numpy as np
+import pytest
+
+import sdetools as st
+
+DIM, PATHS, STEPS, SEED = 3, 4, 5, 2
+H = np.diag([1.0, 2.0, 3.0])
+X0 = np.random.default_rng(0).standard_normal((DIM, PATHS))
+
+
+def clipped(x, g, eta):
+    return x - eta * g * np.minimum(1.0, 1.0 / np.linalg.norm(g))
+
+
+def centred(x, g, eta):
+    return x - eta * (g - np.mean(g))
+
+
+def turned(x, g, eta):
+    return np.roll(x, 1) - eta * g @ np.diag([1.0, 2.0, 1.0])
+
+
+def along(x, g, eta):
+    return x - eta * np.arange(1.0, 4.0) * g / (1 + x @ x)
+
+
+def summed(x, g, eta):
+    return x - eta * np.cumsum(g)
+
+
+def branching(x, g, eta):
+    return x - eta * (g / np.linalg.norm(g) if np.linalg.norm(g) > 1.5 else g)
+
+
+TEXTS = {f.__name__: f for f in (clipped, centred, turned, along, summed, branching)}
+
+
+def moving(text, noise=None):
+    class Rule(st.Dynamics):
+        @staticmethod
+        def rule(state, oracle, eta):
+            return (text(state[0], oracle(state[0]), eta),)
+
+    noise = st.noise.gaussian(dim=DIM) if noise is None else noise
+    return Rule(st.NoisyOracle(st.losses.quadratic(H), noise, sigma=0.5), st.schedules.constant(eta=0.125))
+
+
+def run(dynamics, backend, **options):
+    given = {"x0": X0, "horizon": STEPS * 0.125, "paths": PATHS, "observe": ["x0"], "keep_final": True, "seed": SEED}
+    return st.simulate(dynamics, backend=backend, **given | options)
+
+
+@pytest.mark.parametrize("backend", ["numba", "numpy", "torch"])
+@pytest.mark.parametrize("name", [n for n in TEXTS if n != "branching"])
+def test_a_rule(name, backend):
+    """Against the text called with one point after another, in Python's own draws."""
+    np.testing.assert_allclose(run(moving(TEXTS[name]), backend).final, twin(name), rtol=0, atol=1e-12)
+
+
+def test_a_rule_that_branches_is_right_on_numpy():
+    with pytest.warns(RuntimeWarning, match="branches on a value"):
+        found = run(moving(branching), "auto")
+    np.testing.assert_allclose(found.final, twin("branching"), rtol=0, atol=1e-12)
+
+
+def twin(name):
+    key, out = naive.key_of(SEED, 0), []
+    for p in range(PATHS):
+        x = X0[:, p]
+        for k in range(STEPS):
+            x = TEXTS[name](x, H @ x + 0.5 * np.array(naive.normals(key, p, k, DIM)), 0.125)
+        out.append(x)
+    return np.transpose(out)
+
+
+NOISES = {
+    "a root": lambda: st.noise.rademacher(root=lambda x: np.eye(3) * np.sqrt(1 + np.sum(x * x)) + np.outer(x, x), dim=DIM),
+    "a diagonal": lambda: st.noise.uniform(root=lambda x: np.diag(1 + x**2), dim=DIM),
+    "draws on a sphere": lambda: st.noise.from_function(
+        lambda x, z: np.sqrt(3) * z / np.linalg.norm(z), dim=DIM, draws=st.noise.Normal(3), covariance=1.0
+    ),
+    "a product": lambda: st.noise.from_function(
+        lambda x, z: np.outer(x, x) @ z, dim=DIM, draws=st.noise.Normal(3), covariance=lambda x: np.outer(x, x) @ np.outer(x, x)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NOISES)
+def test_noises_starts_functionals_and_observables(name):
+    law = st.starts.from_function(lambda z: z / np.linalg.norm(z), dim=DIM, draws=st.noise.Normal(3), covariance=np.eye(3) / 3)
+    length = st.Accumulate("length", lambda before, after: np.linalg.norm(after - before))
+    observe = {"square": lambda x: x @ x, "near": lambda x: np.linalg.norm(x) < 0.9, "most": lambda x: np.max(x)}
+    sgd = st.SGD(st.NoisyOracle(st.losses.quadratic(H), NOISES[name](), sigma=0.5), st.schedules.constant(eta=0.125))
+    runs = {
+        b: run(sgd, b, x0=law, observe=observe, functionals=[length], trajectories=PATHS) for b in ("numba", "numpy", "torch")
+    }
+    paths = runs["numpy"].trajectories.sel(part="x").transpose("path", "time", "coordinate").values
+    for found in runs.values():
+        np.testing.assert_allclose(found.final, runs["numpy"].final, rtol=0, atol=1e-12)
+        last = found.final.T
+        np.testing.assert_allclose(found.at("square").value, np.mean([x @ x for x in last]), rtol=1e-13)
+        np.testing.assert_allclose(found.at("near").value, np.mean([np.linalg.norm(x) < 0.9 for x in last]), rtol=1e-13)
+        np.testing.assert_allclose(found.at("most").value, np.mean([max(x) for x in last]), rtol=1e-13)
+        lengths = [sum(np.linalg.norm(b - a) for a, b in pairwise(path)) for path in paths]
+        np.testing.assert_allclose(found.at("length").value, np.mean(lengths), rtol=1e-12)
+    np.testing.assert_allclose(np.linalg.norm(paths[:, 0], axis=1), 1.0, rtol=1e-14)
+
+
+def test_rows_of_paths_stay_rows():
+    """Negative control: a text that is right on rows is called once for all paths."""
+    seen = []
+
+    def watched(x):
+        seen.append(np.shape(x))
+        return np.sum(x * x, axis=0)
+
+    run(moving(clipped), "numpy", observe={"h": watched}, paths=64)
+    assert (DIM, 64) in seen and seen.count((DIM,)) < 10
