@@ -303,6 +303,14 @@ def test_nothing_may_be_taken():
     check(lambda v: v[True][0] + v[np.newaxis, False].sum(), x)
 
 
+def test_a_cumulative_sum_does_not_run_backwards():
+    """What is infinite reaches no sum before it, and no matrix is needed."""
+    x = RNG.standard_normal((6, 5))
+    x[4] = np.inf
+    np.testing.assert_allclose(as_arrays(np.cumsum, x), np.cumsum(x, axis=0), rtol=0, atol=1e-14)
+    assert not count(np.cumsum(x_of(10_000)), "contract")
+
+
 def test_places_that_do_not_lie_evenly_are_a_table():
     x = x_of()
     made = x[[0, 1, 4]]
