@@ -25,7 +25,8 @@ __all__ = ["ArraysOnly", "Block", "TracingError", "components", "numeric", "sele
 def components(values: Sequence[Any], like: Any) -> np.ndarray:
     """Stack component values (numbers or rows) into one array `(len(values), *paths)`, with the paths of `like`.
 
-    Constant components are broadcast, so `components([x[0], 1.0], x)` is right for one path and for many.
+    Constant components are broadcast, so `components([x[0], 1.0], x)` is right for one path and for many. ValueError for what is no real
+    number.
 
     >>> components([1.0, np.array([2.0, 3.0])], np.zeros((2, 2)))
     array([[1., 1.],
@@ -39,6 +40,10 @@ def components(values: Sequence[Any], like: Any) -> np.ndarray:
     else:
         out = np.empty((len(values), *like.shape[1:]), dtype=np.result_type(like.dtype, float))
     for i, value in enumerate(values):
+        if out.dtype != object and (kind := np.asarray(value).dtype).kind not in "fiub":
+            raise ValueError(
+                f"a function of x must return real numbers; its component {i} is {value!r:.60}, of type {kind}. Write it with floats."
+            )
         out[i] = value
     return out
 

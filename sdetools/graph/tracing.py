@@ -13,6 +13,7 @@ from sdetools.graph.errors import ArraysOnly, TracingError
 from sdetools.graph.value import Value
 
 _LIBRARIES = str(Path(np.__file__).parent), str(Path(__file__).parents[1])
+_STANDARD = str(Path(linecache.__file__).parent)
 
 
 class NotTraceable(TypeError):
@@ -52,11 +53,11 @@ def _about_values(error: Exception) -> bool:
 
 
 def place_of(error: BaseException) -> str:
-    """The innermost line outside NumPy and this library, as text; empty if there is none."""
+    """The innermost line outside NumPy, Python's own library and this one, as text; empty if there is none."""
     found, step = "", error.__traceback__
     while step is not None:
         file = step.tb_frame.f_code.co_filename
-        if not file.startswith(_LIBRARIES):
+        if not file.startswith(_LIBRARIES) and not (file.startswith(_STANDARD) and "site-packages" not in file):
             line = linecache.getline(file, step.tb_lineno).strip()
             found = f"line {step.tb_lineno} of {file}" + (f", `{line}`" if line else "")
         step = step.tb_next

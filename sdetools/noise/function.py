@@ -114,8 +114,12 @@ def _check_moments(noise: FunctionNoise, at: Any) -> None:
             f"`value` must take (x, z) with {noise.dim} coordinates and {noise.n_draws} draws; "
             f"calling it raised {type(error).__name__}: {error}."
         ) from error
-    if len(returned) != noise.dim:
-        raise ValueError(f"`value` must return {noise.dim} components, one a coordinate; got {len(returned)}.")
+    count = len(returned) if hasattr(returned, "__len__") else None
+    if count != noise.dim:
+        got = f"{returned!r:.60}" if count is None else count
+        raise ValueError(
+            f"`value` must return {noise.dim} components, one a coordinate; got {got}. Return a list such as [z[0], z[1]]."
+        )
     v = components(returned, x)
     if not np.all(np.isfinite(v)):
         raise ValueError(f"`value` must be finite; got a NaN or an infinity at x={at.tolist()}. Give at= a point of its domain.")

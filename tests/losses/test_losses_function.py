@@ -1,6 +1,7 @@
 """Losses from functions: the check at the door, differences, functions that take one point only, Numba functions."""
 
 import pickle
+import statistics
 from itertools import permutations
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import njit
 
+from sdetools.graph.tracing import place_of
 from sdetools.losses import from_expression, from_function
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -213,3 +215,27 @@ def test_identity_and_pickle():
     assert scaled(np.ones(1)).identity == scaled(np.ones(1)).identity != scaled(np.zeros(1)).identity
     assert from_function(recursive, 1).identity
     assert from_function(gradient, 2).identity != loss.identity
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda x: x * 1j,
+        lambda x: [x[0], None],
+        lambda x: ["0", x[1]],
+        lambda x: np.array([x[0], "a"], dtype=object),
+    ],
+)
+def test_a_gradient_that_is_no_real_number_is_refused(wrong):
+    """The imaginary part was dropped, and None became NaN."""
+    with pytest.raises(ValueError, match="must return real numbers; its component"):
+        from_function(gradient=wrong, dim=2).gradient(np.ones(2))
+
+
+def test_an_error_within_pythons_own_library_is_told_by_the_users_line():
+    def average(x):
+        return statistics.mean(["a", x[0]])
+
+    with pytest.raises(Exception) as caught:
+        from_function(value=average, dim=2).value(np.ones(2))
+    assert "statistics.mean([" in place_of(caught.value) and "statistics.py" not in place_of(caught.value)

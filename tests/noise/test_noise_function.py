@@ -63,6 +63,7 @@ def test_identity_follows_the_code_and_its_closure():
         ({"covariance": np.eye(3)}, "shape"),
         ({"value": lambda x, z: [z[0]]}, "2 components"),
         ({"value": lambda x, z: z[0]}, "2 components"),
+        ({"value": lambda x, z: None}, "got None"),
         ({"value": lambda x, z: [z[0], z[7]]}, "IndexError"),
         ({"value": lambda x, z: [np.log(-1 - z[0] ** 2), z[1]]}, "finite"),
         ({"value": 3.0}, "function of (x, z)"),
