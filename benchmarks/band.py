@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 import sdetools as st
-from sdetools.weak.gap import WeakGap
+from sdetools.studies.gap import WeakGap
 
 ETA, BETA, STEPS = 2.0**-4, 0.5, 16
 HOW = {"control": {}, "coupled": {"control": False}, "independent": {"coupled": False}}

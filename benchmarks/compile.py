@@ -152,7 +152,7 @@ def one(name: str, way: str) -> dict[str, Any]:
     from sdetools.graph.value import Trace, order, value
     from sdetools.simulation import engine
     from sdetools.simulation.cpu import write
-    from sdetools.weak.run import make_program
+    from sdetools.studies.means import make_program
 
     st.simulate, st.EulerMaruyama, st.ModifiedSDE, st.SGDM, st.losses.from_function  # noqa: B018
     loaded = time.perf_counter()

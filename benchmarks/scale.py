@@ -31,7 +31,7 @@ from sdetools.simulation import engine
 from sdetools.simulation.chunks import NEVER, ChunkResult, Task
 from sdetools.simulation.records import LEAF, Tree
 from sdetools.simulation.store import Store
-from sdetools.weak.run import make_program
+from sdetools.studies.means import make_program
 
 WAYS = ("one thread", "two threads", "two processes", "random order")
 

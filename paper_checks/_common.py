@@ -10,7 +10,8 @@ import numpy as np
 from _plain import ROUNDING, averaged, draws, farthest, follow, gap_path, moments, normal_power, sgd, sgdm
 
 import sdetools as st
-from sdetools.weak import Estimate, OrderStudy, SupEstimate, WeakGap
+from sdetools.estimates import Estimate, SupEstimate
+from sdetools.studies import OrderStudy, WeakGap
 
 START = [1.0]
 SMOOTH = ("x", "x**2")

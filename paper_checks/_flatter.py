@@ -12,8 +12,9 @@ import numpy as np
 from _plain import FARTHEST, ROUNDING, farthest, refuted, tried
 
 import sdetools as st
+from sdetools.estimates import Estimate
 from sdetools.exact.modes import flattening, relaxation_steps, settled, settling_time, transverse_modes
-from sdetools.weak import Estimate, Simulation
+from sdetools.studies import Simulation
 
 EPS = 0.2
 """Size of the label noise."""

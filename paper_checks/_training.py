@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sdetools.weak import Estimate
+from sdetools.estimates import Estimate
 
 
 @contextmanager

@@ -55,7 +55,7 @@ def endpoint(curve):
 def size(gap, h):
     """|gap| at T."""
     found = gap.at(h)
-    return st.weak.Estimate(abs(found.value), found.stderr, found.n, diverged=found.diverged)
+    return st.Estimate(abs(found.value), found.stderr, found.n, diverged=found.diverged)
 
 
 @st.claim(

@@ -19,7 +19,7 @@ from sympy import QQ
 from sympy.polys.rings import ring
 
 import sdetools as st
-from sdetools.weak import Estimate
+from sdetools.estimates import Estimate
 
 LANES = 8
 """Random draws at which a step is compared with the printed one."""

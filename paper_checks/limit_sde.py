@@ -20,7 +20,7 @@ from _linear import flow, iterated, moment
 from theorem_3_5_schedules import training
 
 import sdetools as st
-from sdetools.weak import Estimate
+from sdetools.estimates import Estimate
 
 ETAS = [2.0**-k for k in range(3, 8)]
 SMOOTH = ("x", "x**2")

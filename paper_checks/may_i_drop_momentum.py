@@ -167,13 +167,13 @@ def formulas(run):
         (0.15, 0.0999, 0.2, "unsure"),
         (0.15, 0.1001, 0.2, "keep"),
     ]
-    said = [Trial(1, 3.0, momentum, momentum, Quantity(*ends)).advice == word for *ends, word in beside]
+    said = [Trial(1, 3.0, momentum, momentum, Quantity.of(*ends)).advice == word for *ends, word in beside]
     run.measure("trial, answers beside the tolerance", float(sum(said)), expected=4.0, **exact)
     beside = [
         (0.9, 0.8, 0.999, "drop"), (0.9, 0.8, 1.001, None), (1.5, 1.001, 1.999, "between"), (1.5, 0.999, 1.9, None),
         (1.9, 1.5, 2.001, None), (2.1, 1.999, 2.2, None), (2.1, 2.001, 2.2, "keep"), (math.inf, math.inf, math.inf, None),
     ]  # fmt: skip
-    said = [zone_of(Quantity(*ends)) == word for *ends, word in beside]
+    said = [zone_of(Quantity.of(*ends)) == word for *ends, word in beside]
     run.measure("predictions beside 1 and 2", float(sum(said)), expected=8.0, **exact)
 
 

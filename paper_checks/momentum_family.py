@@ -257,7 +257,7 @@ def endpoints(run, x0, horizon=1.0, share=1.0, stream=0, **numbers):
 
 
 def mean(values, lost):
-    return st.weak.Estimate(float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values)), len(values), diverged=lost)
+    return st.Estimate(float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values)), len(values), diverged=lost)
 
 
 def halves(run, stream, **numbers):

@@ -49,7 +49,7 @@ def sgdm(size: float, at_rest: bool = True) -> st.SGDM:
     return st.SGDM(oracle, plan, momentum=(size * DIRECTION * at_rest, R * np.eye(2) * at_rest))
 
 
-def walk(run, dynamics: st.Dynamics, size: float, seed: int = 0) -> st.weak.Simulation:
+def walk(run, dynamics: st.Dynamics, size: float, seed: int = 0) -> st.studies.Simulation:
     turbulence = [st.SquaredIncrements(0), st.PathLength(), st.LossVariation(dynamics.oracle.loss)]
     options = run.options(seed=run.seed + seed, functionals=turbulence, times=[HORIZON])
     return st.simulate(dynamics, linear(size)[1], HORIZON, observe=["x0", SPREAD], **options)
@@ -178,7 +178,7 @@ def endpoint(run):
     run.figure("difference", lambda: draw_difference(gap, bound), "The variance of $x_k$ less that of $z_k$; dashed: exact.")
 
 
-def draw_difference(gap: st.weak.WeakGap, bound: float):
+def draw_difference(gap: st.studies.WeakGap, bound: float):
     warmups = [st.exact.warmup(ETA, BETA, k) for k in gap.steps.tolist()]
     figure = gap.plot(SPREAD, exact=np.array([w.endpoint_sgdm - w.endpoint_sgd for w in warmups]))
     axes = figure.axes[0]

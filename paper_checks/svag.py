@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 import sdetools as st
-from sdetools.weak import Estimate
+from sdetools.estimates import Estimate
 
 ETA, SIGMA = 0.25, 1.0
 START, HORIZON = [1.0], 1.0

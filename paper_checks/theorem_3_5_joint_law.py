@@ -53,7 +53,7 @@ def exponents(points, values, stderrs=None, paths=0):
     weights = np.linalg.pinv(design)[1:]
     found = weights @ np.log(values)
     errors = np.sqrt(weights**2 @ (np.zeros(len(points)) if stderrs is None else np.asarray(stderrs) / values) ** 2)
-    return [st.weak.Estimate(float(a), float(s), paths) for a, s in zip(found, errors, strict=True)]
+    return [st.Estimate(float(a), float(s), paths) for a, s in zip(found, errors, strict=True)]
 
 
 @st.claim(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sdetools._lazy import lazily
 
 if TYPE_CHECKING:
-    from sdetools import exact, losses, manifold, noise, schedules, starts, weak
+    from sdetools import estimates, exact, losses, manifold, noise, schedules, starts, studies
     from sdetools._arrays import components, select
     from sdetools.claims import claim, verify
     from sdetools.dynamics.base import Dynamics, Moving
@@ -48,13 +48,13 @@ if TYPE_CHECKING:
         ModifiedSDE,
         SlowSDE,
     )
+    from sdetools.estimates import ConfidenceInterval, Estimate
     from sdetools.noise.oracle import NoisyOracle, svag
     from sdetools.schedules import Plan
     from sdetools.simulation.store import Store, StoreError
-    from sdetools.weak import (
+    from sdetools.studies import (
         Accumulate,
         Bounded,
-        Estimate,
         Indicator,
         LossVariation,
         PathLength,
@@ -63,10 +63,10 @@ if TYPE_CHECKING:
         simulate,
         weak_gap,
     )
-    from sdetools.weak.distance import distance
-    from sdetools.weak.extrapolation import extrapolate
-    from sdetools.weak.multilevel import multilevel
-    from sdetools.weak.slow import slow_study
+    from sdetools.studies.distance import distance
+    from sdetools.studies.extrapolation import extrapolate
+    from sdetools.studies.multilevel.multilevel import multilevel
+    from sdetools.studies.slow_clock import slow_study
 
 from sdetools._version import __version__
 
@@ -96,22 +96,37 @@ _HOME = {
     "Plan": "schedules",
     "Store": "simulation.store",
     "StoreError": "simulation.store",
-    "Accumulate": "weak",
-    "Bounded": "weak",
-    "Estimate": "weak",
-    "Indicator": "weak",
-    "LossVariation": "weak",
-    "PathLength": "weak",
-    "SquaredIncrements": "weak",
-    "distance": "weak.distance",
-    "extrapolate": "weak.extrapolation",
-    "multilevel": "weak.multilevel",
-    "order_study": "weak",
-    "slow_study": "weak.slow",
-    "simulate": "weak",
-    "weak_gap": "weak",
+    "Accumulate": "studies",
+    "Bounded": "studies",
+    "ConfidenceInterval": "estimates",
+    "Estimate": "estimates",
+    "Indicator": "studies",
+    "LossVariation": "studies",
+    "PathLength": "studies",
+    "SquaredIncrements": "studies",
+    "distance": "studies.distance",
+    "extrapolate": "studies.extrapolation",
+    "multilevel": "studies.multilevel.multilevel",
+    "order_study": "studies",
+    "slow_study": "studies.slow_clock",
+    "simulate": "studies",
+    "weak_gap": "studies",
 }
-_ROOMS = ("bridge", "exact", "losses", "manifold", "noise", "schedules", "starts", "weak", "claims", "report", "plots")
+_ROOMS = (
+    "bridge",
+    "claims",
+    "estimates",
+    "exact",
+    "losses",
+    "manifold",
+    "noise",
+    "plots",
+    "report",
+    "schedules",
+    "starts",
+    "studies",
+    "weak",
+)
 
 __all__ = [*sorted(_HOME), "exact", "losses", "manifold", "noise", "schedules", "starts"]
 

@@ -52,11 +52,11 @@ def positive(name: str, value: Any, hint: str = "") -> float:
     return out
 
 
-def confidence(value: Any) -> float:
+def confidence(value: Any, name: str = "confidence") -> float:
     """The level of an interval, strictly between 0 and 1."""
-    out = number("confidence", value)
+    out = number(name, value)
     if not 0 < out < 1:
-        raise ValueError(f"`confidence` must lie strictly between 0 and 1; got confidence={value!r}. For 95 % write 0.95.")
+        raise ValueError(f"`{name}` must lie strictly between 0 and 1; got {name}={value!r}. For 95 % write 0.95.")
     return out
 
 

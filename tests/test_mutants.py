@@ -98,7 +98,9 @@ def test_the_claims_of_the_table_are_those_of_the_paper(table):
 
 def test_every_computing_function_of_these_rooms_is_in_the_table(table):
     rooms = [
-        p for room in ("dynamics", "noise", "manifold", "exact", "weak") for p in sorted((ROOT / "sdetools" / room).rglob("*.py"))
+        p
+        for room in ("dynamics", "noise", "manifold", "exact", "estimates", "studies")
+        for p in sorted((ROOT / "sdetools" / room).rglob("*.py"))
     ]
     rooms += [
         ROOT / "sdetools" / p for p in ("schedules.py", "bridge/optimisers.py", "bridge/optimiser_base.py", "bridge/svag.py")

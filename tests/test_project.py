@@ -20,7 +20,7 @@ TOP = Path(__file__).resolve().parent.parent
 PACKAGE = TOP / "sdetools"
 
 BELOW_DYNAMICS = {"graph", "losses", "noise", "schedules", "starts", "manifold"}
-BELOW_WEAK = BELOW_DYNAMICS | {"dynamics", "simulation", "exact"}
+BELOW_STUDIES = BELOW_DYNAMICS | {"dynamics", "estimates", "exact", "simulation"}
 MAY_KNOW = {
     "graph": set(),
     "losses": {"graph"},
@@ -31,9 +31,10 @@ MAY_KNOW = {
     "dynamics": BELOW_DYNAMICS,
     "simulation": BELOW_DYNAMICS | {"dynamics"},
     "exact": BELOW_DYNAMICS | {"dynamics"},
-    "weak": BELOW_WEAK,
-    "claims": BELOW_WEAK | {"weak"},
-    "bridge": BELOW_WEAK | {"weak", "claims"},
+    "estimates": set(),
+    "studies": BELOW_STUDIES,
+    "claims": BELOW_STUDIES | {"studies"},
+    "bridge": BELOW_STUDIES | {"claims", "studies"},
     "plots": set(),
     "_arrays": {"graph"},
     "_check": set(),
@@ -140,14 +141,14 @@ def test_rules_and_sdes_do_not_know_each_other_nor_integrators():
 @pytest.mark.parametrize(
     "text",
     [
-        "from sdetools.weak import simulate",
+        "from sdetools.studies import simulate",
         "from ..dynamics import SGD",
         "import sdetools as st",
-        "def f():\n    from .. import weak",
+        "def f():\n    from .. import studies",
     ],
 )
 def test_an_arrow_that_runs_backwards_is_seen(text):
-    assert _wrong_arrows("sdetools.losses.new", text, False, {"sdetools.weak", "sdetools.dynamics"})
+    assert _wrong_arrows("sdetools.losses.new", text, False, {"sdetools.studies", "sdetools.dynamics"})
 
 
 def test_torch_is_imported_only_where_it_may_be():
@@ -343,5 +344,17 @@ def test_every_module_says_what_it_is():
 
 
 def test_modules_import_alone():
-    for name in ("losses", "noise", "schedules", "starts", "dynamics", "weak", "exact", "claims", "report", "plots"):
+    for name in (
+        "losses",
+        "noise",
+        "schedules",
+        "starts",
+        "dynamics",
+        "estimates",
+        "studies",
+        "exact",
+        "claims",
+        "report",
+        "plots",
+    ):
         assert importlib.import_module(f"sdetools.{name}").__doc__

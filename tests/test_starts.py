@@ -13,7 +13,7 @@ from sdetools.noise import Normal, Sign, Uniform
 from sdetools.simulation.engine import execute
 from sdetools.simulation.philox import stream_key
 from sdetools.simulation.reference import run_reference
-from sdetools.weak.run import make_program
+from sdetools.studies.means import make_program
 
 FALSE_ALARM = 1e-6
 """For each test of moments as a whole: its comparisons share it by Bonferroni's inequality."""

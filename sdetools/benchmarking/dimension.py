@@ -102,7 +102,7 @@ def lanes_of(dynamics: Any, dim: int) -> int:
     import numpy as np
 
     from sdetools.simulation.cpu import write
-    from sdetools.weak.run import make_program
+    from sdetools.studies.means import make_program
 
     program = make_program((dynamics,), np.zeros(dim), 1.0, {"x0": lambda x: x[0]}, [1.0], (), control=False, coupled=True)[0]
     return write(program).lanes

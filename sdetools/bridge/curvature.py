@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from sdetools.estimates.interval import ConfidenceInterval, Kind
+
 from .batches import Batches, mapped
 from .derivatives import Derivatives, dot, seeded
 
@@ -40,21 +42,43 @@ PRECISE, ROUGH, CHANCE = 2e-3, 2e-2, 1e-4
 
 @dataclass(frozen=True)
 class Quantity:
-    """An estimate with its 95 % interval; exact where both ends are the value."""
+    """A value with its 95 % confidence interval."""
 
     value: float
-    low: float
-    high: float
+    interval: ConfidenceInterval
+
+    @classmethod
+    def of(cls, value: float, low: float | None = None, high: float | None = None, kind: Kind = Kind.POINTWISE) -> Quantity:
+        """From a value and both ends; exact without them.
+
+        >>> print(Quantity.of(2.0, 1.5, 2.5), Quantity.of(2.0))
+        2 [1.5, 2.5] 2
+        """
+        if low is None or high is None:
+            return cls(value, ConfidenceInterval(value, value, 1.0, Kind.EXACT))
+        return cls(value, ConfidenceInterval(low, high, kind=kind))
+
+    @property
+    def low(self) -> float:
+        return self.interval.low
+
+    @property
+    def high(self) -> float:
+        return self.interval.high
+
+    def confidence_interval(self) -> ConfidenceInterval:
+        """The interval."""
+        return self.interval
 
     def __str__(self) -> str:
-        return f"{self.value:.4g}" if self.low == self.high else f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+        return f"{self.value:.4g}" if self.low == self.high else f"{self.value:.4g} {self.interval}"
 
     def __float__(self) -> float:
         return self.value
 
     def __mul__(self, factor: float) -> Quantity:
         """For a factor >= 0."""
-        return Quantity(self.value * factor, self.low * factor, self.high * factor)
+        return Quantity(self.value * factor, self.interval * factor)
 
 
 def student(degrees: int, looks: int = 1) -> float:
@@ -145,8 +169,8 @@ def cross_fitted(
     error = student(parts - 1, looks) * float(across.std(ddof=1)) / math.sqrt(parts)
     inside, outside = (tops[0].value + tops[1].value) / 2, float(across.mean())
     if not math.isfinite(inside):
-        return Quantity(math.inf, math.inf, math.inf)
-    return Quantity((inside + outside) / 2, outside - error, (tops[0].high + tops[1].high) / 2 + error)
+        return Quantity.of(math.inf, math.inf, math.inf)
+    return Quantity.of((inside + outside) / 2, outside - error, (tops[0].high + tops[1].high) / 2 + error)
 
 
 class Population:
@@ -316,7 +340,7 @@ def sharpness(
         while True:
             if data.whole and (n <= count or (samples is None and data.cost(n) <= data.budget - spent)):
                 top = lanczos(lambda v: data.products(np.arange(n), v), start, min(room, data.affordable(n)))
-                return Quantity(top.value, top.value, top.high)
+                return Quantity.of(top.value, top.value, top.high)
             index = data.index(count, PARTS if data.kind and count >= FIRST else min(8, count // 2 * 2))
             products = min(room, data.affordable(count) - 1)  # one goes across the halves
             found = cross_fitted(

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from sdetools import _check
+from sdetools.estimates.interval import Kind
 from sdetools.noise.base import batch_factor
 
 from .batches import Batches, is_stream, recorded
@@ -74,7 +75,7 @@ class Diagnosis:
     def step_sharpness(self) -> Quantity:
         """eta lambda_max, with the larger of the two sharpnesses."""
         both = [one for one in (self.sharpness, self.later_sharpness) if one is not None]
-        return Quantity(*(max(getattr(one, end) for one in both) for end in ("value", "low", "high"))) * self.plain_lr
+        return Quantity.of(*(max(getattr(one, end) for one in both) for end in ("value", "low", "high"))) * self.plain_lr
 
     @property
     def regime(self) -> str:
@@ -238,7 +239,7 @@ def diagnose(
             trial, trained = run_trial(
                 model, objective, source, form, lr, momentum, plain_lr, seeds, steps, device, stream_of, tick
             )
-            later = Quantity(math.inf, math.inf, math.inf)
+            later = Quantity.of(math.inf, math.inf, math.inf)
             if trained is not None:
                 after = Derivatives(trained, objective, source.fresh(stream_of(0), 0))
                 later = sharpness(Population(after, source, stream_of(2), tick, 2 * seeds * steps), hessian_samples, decided)
@@ -307,7 +308,7 @@ def jackknife(inner: np.ndarray, pulled: np.ndarray, alone: np.ndarray) -> list[
     whole = lemma_terms(inner, pulled, alone)
     without = np.array([lemma_terms(inner[np.ix_(a, a)], pulled[np.ix_(a, a)], alone[:, a]) for a in left])
     half = student(k - 1) * (k - 1) / math.sqrt(k) * without.std(axis=0, ddof=1)
-    return [Quantity(float(v), float(v - h), float(v + h)) for v, h in zip(whole, half)]
+    return [Quantity.of(float(v), float(v - h), float(v + h), Kind.JACKKNIFE) for v, h in zip(whole, half)]
 
 
 def _exact_terms(data: Population) -> list[Quantity]:
@@ -328,7 +329,7 @@ def _exact_terms(data: Population) -> list[Quantity]:
         variance += dot(v, v) / n
     factor = batch_factor(n, data.source.size, replace=False)
     four = dot(g, g), dot(g, data.product(everything, g)), factor * noise, factor * variance
-    return [Quantity(v, v, v) for v in four]
+    return [Quantity.of(v) for v in four]
 
 
 def zone_of(reach: Quantity) -> str | None:

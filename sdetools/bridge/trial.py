@@ -94,12 +94,12 @@ def lost_progress(before: float, momentum: np.ndarray, plain: np.ndarray, looks:
     The interval is good at each of so many `looks`: the trial has three. A run of plain SGD counts as at most `WORST`: one that diverges says no more than that it did.
     """
     if not np.isfinite(momentum).all():
-        return Quantity(math.nan, -math.inf, math.inf)
+        return Quantity.of(math.nan, -math.inf, math.inf)
     progress = before - float(momentum.mean())
     if progress <= 0:
-        return Quantity(math.nan, -math.inf, math.inf)
+        return Quantity.of(math.nan, -math.inf, math.inf)
     difference = np.fmin(np.nan_to_num(plain, nan=math.inf) - momentum, WORST * progress)
     value = float(difference.mean()) / progress
     scatter = difference - value * (before - momentum)
     half = student(len(plain) - 1, looks) * float(scatter.std(ddof=1)) / math.sqrt(len(plain)) / progress
-    return Quantity(value, value - half, value + half)
+    return Quantity.of(value, value - half, value + half)

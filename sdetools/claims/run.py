@@ -7,6 +7,7 @@ import math
 import numbers
 import re
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from .._check import number, positive
+from ..estimates.interval import ConfidenceInterval
 
 T = TypeVar("T")
 
@@ -43,13 +45,26 @@ class Missing(Exception):
 
 
 @runtime_checkable
-class Interval(Protocol):
-    """What judging needs of an estimate: `sdetools.weak.Estimate` and its kin have it."""
+class Measured(Protocol):
+    """What judging needs of an estimate: `sdetools.Estimate` and its kin have it."""
 
     value: float
     n: int
 
-    def interval(self, confidence: float) -> tuple[float, float]: ...
+    def confidence_interval(self, level: float) -> ConfidenceInterval: ...
+
+
+class _Former:
+    """An estimate of a claim's own, with the method of before: `interval(confidence)`, a pair."""
+
+    def __init__(self, own: Any) -> None:
+        self._own = own
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_own"], name)
+
+    def confidence_interval(self, level: float) -> ConfidenceInterval:
+        return ConfidenceInterval(*map(float, self._own.interval(level)), level)
 
 
 @dataclass(frozen=True)
@@ -187,7 +202,7 @@ class Run:
     def measure(
         self,
         name: str,
-        estimate: Interval | float,
+        estimate: Measured | float,
         expected: float | None = None,
         tolerance: float | None = None,
         *,
@@ -205,7 +220,14 @@ class Run:
         self._new("measurement", name, [item.name for item in target])
         if isinstance(estimate, numbers.Real):
             estimate = float(estimate)
-        elif not isinstance(estimate, Interval):
+        elif callable(getattr(estimate, "interval", None)) and not isinstance(estimate, Measured):
+            warnings.warn(
+                f"`{name}`: `interval(confidence)` of an estimate is now `confidence_interval(level)`.",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+            estimate = _Former(estimate)
+        elif not isinstance(estimate, Measured):
             raise ValueError(
                 f"`{name}` must be measured by an Estimate or a number; got {type(estimate).__name__}. "
                 "Reduce it first, for example with `gap.sup(observable)`."

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sdetools.estimates.interval import ConfidenceInterval, Kind
+
 from .definition import Claim
 from .folder import write_text
 from .run import Book, Control, Figure, Measurement, Table
@@ -27,8 +29,7 @@ class MeasurementResult:
 
     name: str
     value: float
-    low: float
-    high: float
+    interval: ConfidenceInterval
     expected: float | None
     accept_low: float
     accept_high: float
@@ -38,6 +39,14 @@ class MeasurementResult:
     diverged: int
     first_divergence: str | None
     why_open: str = ""
+
+    @property
+    def low(self) -> float:
+        return self.interval.low
+
+    @property
+    def high(self) -> float:
+        return self.interval.high
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -181,30 +190,28 @@ def judge_measurement(item: Measurement, alpha: float) -> MeasurementResult:
     """Compare the interval at level 1 - alpha with the accepted range; both are closed, so that touching is not disjoint."""
     estimate = item.estimate
     if isinstance(estimate, float):
-        value, low, high, paths, diverged, first = estimate, estimate, estimate, None, 0, None
+        value, paths, diverged, first = estimate, None, 0, None
+        interval = ConfidenceInterval(value, value, 1.0, Kind.EXACT) if math.isfinite(value) else ConfidenceInterval.unknown()
     else:
-        value, (low, high) = float(estimate.value), map(float, estimate.interval(1 - alpha))
+        value, interval = float(estimate.value), estimate.confidence_interval(1 - alpha)
         paths, diverged = int(estimate.n) or None, int(getattr(estimate, "diverged", 0))
         first = getattr(estimate, "first_divergence", None) if diverged else None
-    if not math.isfinite(value) or math.isnan(low) or math.isnan(high):
-        low, high = -math.inf, math.inf
-    if high < item.accept_low or low > item.accept_high:
+    if not math.isfinite(value):
+        interval = ConfidenceInterval.unknown(interval.level, interval.kind)
+    if interval.disjoint(item.accept_low, item.accept_high):
         state = DISJOINT
-    elif item.accept_low <= low and high <= item.accept_high:
-        state = INSIDE
     else:
-        state = ACROSS
+        state = INSIDE if interval.within(item.accept_low, item.accept_high) else ACROSS
     needed = None
-    if state == ACROSS and paths and math.isfinite(low) and math.isfinite(high):
+    if state == ACROSS and paths and interval.finite:
         slack = min(abs(value - item.accept_low), abs(value - item.accept_high))
         if slack > 0:
-            ratio = max(high - value, value - low) / slack
+            ratio = max(interval.high - value, value - interval.low) / slack
             needed = math.ceil(min(paths * ratio**2, 1e18))
     return MeasurementResult(
         name=item.name,
         value=value,
-        low=low,
-        high=high,
+        interval=interval,
         expected=item.expected,
         accept_low=item.accept_low,
         accept_high=item.accept_high,
@@ -293,7 +300,7 @@ def _verdict(measurements: tuple[MeasurementResult, ...], controls: tuple[Contro
 def _undecided(item: MeasurementResult) -> str:
     if not math.isfinite(item.value):
         return f"{item.name} is not a finite number"
-    if not (math.isfinite(item.low) and math.isfinite(item.high)):
+    if not item.interval.finite:
         return f"{item.name} has no finite interval{f': {item.why_open}' if item.why_open else ''}"
     advice = (
         f"about {about(item.paths_needed)} paths would decide" if item.paths_needed else "it sits on the edge of its tolerance"

@@ -107,15 +107,15 @@ def interval_bar(item: MeasurementResult) -> Any:
 
 def quoted_value(item: MeasurementResult) -> str:
     """The value, to the digits that its interval supports."""
-    return _number(item.value, item.high - item.low)
+    return _number(item.value, item.interval.width)
 
 
 def quoted_interval(item: MeasurementResult) -> str:
     if item.low == item.high:
         return "exact"
-    if not (math.isfinite(item.low) and math.isfinite(item.high)):
+    if not item.interval.finite:
         return "no finite interval"
-    spread = item.high - item.low
+    spread = item.interval.width
     return f"[{_number(item.low, spread)}, {_number(item.high, spread)}]"
 
 

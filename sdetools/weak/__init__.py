@@ -1,26 +1,58 @@
-"""The answer: observables, estimates, gaps with bands, orders."""
+"""Deprecated: what was here is in `sdetools.estimates` and `sdetools.studies`. Names and modules go on for one release, with a warning."""
 
-from sdetools.weak.estimate import Estimate, SupEstimate
-from sdetools.weak.gap import WeakGap, weak_gap
-from sdetools.weak.observables import Accumulate, Bounded, Indicator, LossVariation, Observable, PathLength, SquaredIncrements
-from sdetools.weak.run import Simulation, simulate
-from sdetools.weak.study import OrderEstimate, OrderStudy, order_study
+from __future__ import annotations
 
-__all__ = [
-    "Accumulate",
-    "Bounded",
-    "Estimate",
-    "Indicator",
-    "LossVariation",
-    "Observable",
-    "OrderEstimate",
-    "OrderStudy",
-    "PathLength",
-    "Simulation",
-    "SquaredIncrements",
-    "SupEstimate",
-    "WeakGap",
-    "order_study",
-    "simulate",
-    "weak_gap",
-]
+import sys
+import warnings
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+MOVED = {
+    "clock": "studies.clock",
+    "distance": "studies.distance",
+    "estimate": "estimates",
+    "extrapolation": "studies.extrapolation",
+    "gap": "studies.gap",
+    "known": "studies.known",
+    "level_search": "studies.multilevel.search",
+    "levels": "studies.multilevel.levels",
+    "multilevel": "studies.multilevel.multilevel",
+    "multilevel_result": "studies.multilevel.result",
+    "observables": "studies.observables",
+    "ranges": "studies.ranges",
+    "resampling": "estimates.resampling",
+    "run": "studies.means",
+    "slow": "studies.slow_clock",
+    "statistics": "studies.statistics",
+    "study": "studies.order",
+    "trajectories": "studies.kept_paths",
+    "work": "studies.execution",
+}
+"""Where each module's content went."""
+HOMES = ("estimates", "studies", "estimates.band", "estimates.interval")
+
+
+class _Moved(ModuleType):
+    """A module that hands on what others have now."""
+
+    def __init__(self, old: str, *homes: str) -> None:
+        super().__init__(f"{__name__}.{old}" if old else __name__, f"Deprecated: see `sdetools.{homes[0]}`.")
+        self.__dict__["_homes"] = homes
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("__"):
+            for home in self.__dict__["_homes"]:
+                found = getattr(import_module(f"sdetools.{home}"), name, None)
+                if found is not None:
+                    text = f"`{self.__name__}.{name}` is now `sdetools.{home}.{name}`."
+                    warnings.warn(text, DeprecationWarning, stacklevel=2)
+                    return found
+        raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+
+
+for _old, _new in MOVED.items():
+    _homes = HOMES if _old == "estimate" else (_new,)
+    sys.modules[f"{__name__}.{_old}"] = _Moved(_old, *_homes)
+
+__getattr__ = _Moved("", *HOMES).__getattr__

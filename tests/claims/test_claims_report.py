@@ -14,6 +14,7 @@ import pytest
 from sdetools.claims import Claim, Results, Run
 from sdetools.claims.run import svg_text
 from sdetools.claims.verdict import Outcome, judge
+from sdetools.estimates import ConfidenceInterval
 from sdetools.report import gap_curve, loglog_orders, render, typeset, write
 from sdetools.report.page import interval_bar
 
@@ -50,7 +51,12 @@ class Page(HTMLParser):
 
 def estimate(value: float, half: float, n: int = 1000, diverged: int = 0) -> SimpleNamespace:
     return SimpleNamespace(
-        value=value, low=value - half, high=value + half, n=n, diverged=diverged, interval=lambda _: (value - half, value + half)
+        value=value,
+        low=value - half,
+        high=value + half,
+        n=n,
+        diverged=diverged,
+        confidence_interval=lambda level: ConfidenceInterval(value - half, value + half, level),
     )
 
 

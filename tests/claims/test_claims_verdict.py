@@ -12,6 +12,7 @@ import pytest
 import sdetools as st
 from sdetools.claims import Claim, Run
 from sdetools.claims.verdict import FAMILY, Outcome, judge, judge_measurement
+from sdetools.estimates import ConfidenceInterval
 
 
 @dataclass
@@ -25,10 +26,10 @@ class Estimate:
     first_divergence: object = None
     asked: list[float] = field(default_factory=list)
 
-    def interval(self, confidence: float) -> tuple[float, float]:
-        self.asked.append(confidence)
-        half = NormalDist().inv_cdf(0.5 + confidence / 2) * self.stderr
-        return self.value - half, self.value + half
+    def confidence_interval(self, level: float) -> ConfidenceInterval:
+        self.asked.append(level)
+        half = NormalDist().inv_cdf(0.5 + level / 2) * self.stderr
+        return ConfidenceInterval(self.value - half, self.value + half, level)
 
     @property
     def low(self) -> float:
@@ -302,3 +303,15 @@ def test_a_control_ends_even_when_it_raises():
         _ = 1 / 0
     run.measure("q", 1.0, at_most=2.0)
     assert [item.name for item in run.book.measurements] == ["q"]
+
+
+def test_an_estimate_with_the_method_of_before_is_taken_with_a_warning():
+    class Former:
+        value, n = 1.0, 100
+
+        def interval(self, confidence):
+            return 0.9, 1.1
+
+    with pytest.warns(DeprecationWarning, match="confidence_interval"):
+        found = verdict(lambda run: run.measure("q", Former(), expected=1.0, tolerance=0.2))
+    assert found.verdict == "supported" and tuple(found.measurements[0].interval) == (0.9, 1.1)

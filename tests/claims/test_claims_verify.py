@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-import sdetools.weak.work  # noqa: F401  it binds the Store, before a fixture below puts another in its place
+import sdetools.studies.execution  # noqa: F401  it binds the Store, before a fixture below puts another in its place
 from sdetools.claims import BUDGETS, Run, verify
 from sdetools.claims.run import Missing, claim_seed
 from sdetools.simulation.store import Store, StoreError
@@ -21,6 +21,7 @@ CLAIMS = '''
 import math
 import random
 from sdetools.claims import claim
+from sdetools.estimates import ConfidenceInterval
 
 class Estimate:
     """A mean of drawn numbers."""
@@ -30,12 +31,12 @@ class Estimate:
         draws = random.Random(seed)
         values = [draws.gauss(mean, 1.0) for _ in range(n)]
         self.n, self.value, self.stderr = n, sum(values) / n, 1 / math.sqrt(n)
-        self.low, self.high = self.interval(0.95)
+        self.low, self.high = self.confidence_interval(0.95)
 
-    def interval(self, confidence):
+    def confidence_interval(self, level):
         from statistics import NormalDist
-        half = NormalDist().inv_cdf(0.5 + confidence / 2) * self.stderr
-        return self.value - half, self.value + half
+        half = NormalDist().inv_cdf(0.5 + level / 2) * self.stderr
+        return ConfidenceInterval(self.value - half, self.value + half, level)
 
 @claim("mean", statement=r"The mean is $\\mu = 1$.", source="Lemma 1")
 def mean(run):

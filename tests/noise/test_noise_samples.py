@@ -189,7 +189,7 @@ def test_a_path_is_the_loop_that_a_user_would_write(size, sigma):
     from sdetools.simulation.chunks import make_task
     from sdetools.simulation.draws import fill
     from sdetools.simulation.trajectories import stored
-    from sdetools.weak.run import make_program
+    from sdetools.studies.means import make_program
 
     problem, loss = PROBLEMS["two layers"], LOSSES["two layers"]
     oracle = NoisyOracle(loss, noise.minibatch(loss, size), sigma)

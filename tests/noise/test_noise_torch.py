@@ -82,7 +82,7 @@ def test_sgd_on_a_network_is_the_loop_that_a_user_would_write():
     from sdetools.simulation.chunks import make_task
     from sdetools.simulation.draws import fill
     from sdetools.simulation.trajectories import stored
-    from sdetools.weak.run import make_program
+    from sdetools.studies.means import make_program
 
     program = make_program((run.dynamics,), np.full(7, 0.3), 2.0, {"L": loss}, None, (), False, True)[0]
     key = int(make_task(program, 9, 0, 4, 1, stored(program), "numpy").arguments[0][0])

@@ -24,7 +24,7 @@ from sdetools.simulation import engine, kernel
 from sdetools.simulation.cpu import write
 from sdetools.simulation.engine import execute
 from sdetools.simulation.store import Store
-from sdetools.weak.run import make_program
+from sdetools.studies.means import make_program
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_sim_kernels import CASES, ETA, FIXED, MOVING, PATHS, STEPS, X2, oracle, pair_of

@@ -282,7 +282,7 @@ def test_a_millionth_of_sigma_would_be_seen():
 def test_numbers_do_not_make_new_kernels(monkeypatch):
     """Another eta, beta, sigma, start, covariance, seed: the same source text."""
     from sdetools.simulation.cpu import write
-    from sdetools.weak.run import make_program
+    from sdetools.studies.means import make_program
 
     def text(sigma, plan, x0, scale):
         members = pair_of(oracle(st.losses.quadratic(scale), st.noise.gaussian(root=[[scale]]), sigma), plan)

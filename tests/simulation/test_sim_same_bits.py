@@ -176,7 +176,7 @@ def test_no_draw_of_one_stream_is_another_role_of_any(backend):
 def test_what_is_looked_at_beforehand_takes_no_draw_of_a_run(monkeypatch):
     """The keys of the few paths that tell whether draws matter, beside those of the run, of seed 0 and stream 0 as they are."""
     from sdetools.simulation import chunks
-    from sdetools.weak import known
+    from sdetools.studies import known
 
     asked: dict[str, set[int]] = {"run": set(), "known": set()}
     make = chunks.stream_key

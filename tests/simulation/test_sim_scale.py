@@ -26,7 +26,7 @@ from sdetools.simulation.philox import Stream
 from sdetools.simulation.records import GROUPS, LEAF, PAIR, SINGLE, Columns, Tree, Trees, leaf_counts, of_leaves
 from sdetools.simulation.store import Store, StoreError
 from sdetools.simulation.trajectories import stored
-from sdetools.weak.run import make_program
+from sdetools.studies.means import make_program
 
 PATHS = LEAF * (GROUPS * 66 + 37) + 19
 """67 leaves a group: a chunk of 64 is two a group, and the last group is short."""

@@ -16,7 +16,7 @@ from sdetools.simulation.engine import execute
 from sdetools.simulation.layout import Layout
 from sdetools.simulation.records import GROUPS, LEAF, Trees, leaf_counts
 from sdetools.simulation.store import Store
-from sdetools.weak.run import make_program
+from sdetools.studies.means import make_program
 
 BACKENDS = ("numba", "numpy", "torch")
 PATHS, ETA = 3 * LEAF + 41, 0.125

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_h
 import numpy as np
 
 from sdetools._version import __version__
-from sdetools.weak import Estimate
+from sdetools.estimates import Estimate
 
 if TYPE_CHECKING:
     from ..training import Run
@@ -165,7 +165,7 @@ def spread(values: np.ndarray) -> str:
     return f"{values.mean():.2f} ({values.std(ddof=1):.2f})"
 
 
-def interval(values: np.ndarray, name: str = "") -> Estimate:
+def mean_over_seeds(values: np.ndarray, name: str = "") -> Estimate:
     """The mean over seeds, with Student's interval."""
     error = float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else np.inf
     return Estimate(float(values.mean()), error, len(values), name=name)
@@ -173,5 +173,5 @@ def interval(values: np.ndarray, name: str = "") -> Estimate:
 
 def difference(values: np.ndarray) -> str:
     """Mean [95 % interval]."""
-    found = interval(values)
+    found = mean_over_seeds(values)
     return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"

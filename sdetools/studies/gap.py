@@ -1,0 +1,215 @@
+"""The weak gap between two dynamics on the same noise: E h(x_k) - E h(z_k), its band, its maximum."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sdetools.dynamics.base import Moving
+from sdetools.estimates import Estimate, SupEstimate
+from sdetools.estimates.band import multiplier_maxima
+from sdetools.simulation.philox import Stream
+from sdetools.studies.clock import moment
+from sdetools.studies.execution import Options, opened
+from sdetools.studies.kept_paths import Asked, Paths
+from sdetools.studies.known import Known
+from sdetools.studies.means import chosen_paths, make_program
+from sdetools.studies.observables import column
+from sdetools.studies.statistics import PairStatistics
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.figure import Figure
+
+LEAST_GROUPS = 4
+"""With fewer groups nothing is known of the correlations in time; the band is then Bonferroni's."""
+
+
+@dataclass(frozen=True)
+class WeakGap(Paths):
+    """E h(x_k) - E h(z_k) of a pair. `at(h, time)` and `sup(h)` are Estimates, `data` an xarray.Dataset over (time, observable).
+
+    `variance_reduction(h)` compares with independent sampling. `diverged` counts lost paths of both members.
+    `trajectories`, `slices` and `plot_paths()` as `trajectories=` and `slices=` asked, over both members.
+    """
+
+    first: Moving
+    second: Moving
+    times: np.ndarray
+    steps: np.ndarray
+    names: tuple[str, ...]
+    statistics: PairStatistics
+    coupled: bool
+    controlled: bool
+    confidence: float
+    known: Known
+
+    @property
+    def members(self) -> tuple[Moving, ...]:
+        return self.first, self.second
+
+    @property
+    def paths(self) -> int:
+        return self.statistics.sums.paths
+
+    @property
+    def diverged(self) -> int:
+        return int(self.statistics.sums.lost.sum())
+
+    @property
+    def first_divergence(self) -> int:
+        return min((s for s in self.statistics.sums.first.tolist() if s >= 0), default=-1)
+
+    @property
+    def final(self) -> np.ndarray | None:
+        """The last points, `(2 dim, paths)`: the first member's coordinates, then the second's; None unless kept."""
+        return self.statistics.sums.points
+
+    def at(self, observable: str | int = 0, time: float | None = None) -> Estimate:
+        """The gap at a recorded time (the last by default)."""
+        o, t = column(self.names, observable), moment(self.times, time)
+        value, stderr = float(self.statistics.gap[t, o]), float(self.known.stderr[t, o])
+        name = f"gap of {self.names[o]} at t={self.times[t]:g}"
+        lost = self.diverged if 0 <= self.first_divergence <= self.steps[t] else 0
+        return Estimate(
+            value, stderr, self.paths, self.confidence, name, lost, self.first_divergence if lost else -1, 1 + self.controlled,
+            **self.known.of(t, o),
+        )  # fmt: skip
+
+    def sup(self, observable: str | int = 0) -> SupEstimate:
+        """max_k |gap_k| over the recorded steps, with its simultaneous band."""
+        o = column(self.names, observable)
+        if o not in self._sups:
+            self._sups[o] = self._supremum(o)
+        return self._sups[o]
+
+    @cached_property
+    def _sups(self) -> dict[int, SupEstimate]:
+        return {}
+
+    def _supremum(self, o: int) -> SupEstimate:
+        curve, errors = self.statistics.gap[:, o], self.known.stderr[:, o]
+        argmax = int(np.nanargmax(np.abs(curve))) if np.isfinite(curve).any() else 0
+        points = self.known.along(o)
+        residuals = np.where(errors > 0, self.statistics.residuals(o), 0.0)
+        usable = len(residuals) >= LEAST_GROUPS and np.isfinite(residuals).all()
+        draws = np.sort(multiplier_maxima(residuals)) if usable else np.zeros(0)
+        value = float(np.abs(curve).max())
+        return SupEstimate(
+            value, float(errors[argmax]), self.paths, self.confidence, f"sup gap of {self.names[o]}", self.diverged,
+            self.first_divergence, 1 + self.controlled, curve, errors, draws, argmax, float(self.times[argmax]),
+            random=bool(points["random"].any()), rounding=float(points["rounding"][argmax]), points=points,
+        )  # fmt: skip
+
+    def band(self, observable: str | int = 0, confidence: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The simultaneous band of the gap's curve over the recorded times."""
+        return self.sup(observable).band(confidence)
+
+    def variance_reduction(self, observable: str | int = 0, time: float | None = None) -> tuple[float, float]:
+        """Variance of independent sampling over that of coupling alone, and over that of coupling with the control."""
+        o, t = column(self.names, observable), moment(self.times, time)
+        return float(self.statistics.reductions[0][t, o]), float(self.statistics.reductions[1][t, o])
+
+    @cached_property
+    def data(self) -> xarray.Dataset:
+        """`gap`, `stderr`, `first_mean`, `second_mean`, their `_stderr`s and variance reductions over (time, observable)."""
+        import xarray
+
+        dims, s = ("time", "observable"), self.statistics
+        (first, first_var), (second, second_var) = s.member("x"), s.member("z")
+        fields = {
+            "gap": s.gap, "stderr": s.stderr, "first_mean": first, "second_mean": second,
+            "first_stderr": np.sqrt(first_var / self.paths), "second_stderr": np.sqrt(second_var / self.paths),
+            "reduction_coupled": s.reductions[0], "reduction": s.reductions[1],
+        }  # fmt: skip
+        return xarray.Dataset(
+            {name: (dims, values) for name, values in fields.items()} | {"mean": (dims, s.gap)},
+            coords={"time": self.times, "observable": list(self.names), "step": ("time", self.steps)},
+            attrs={
+                "paths": self.paths,
+                "diverged": self.diverged,
+                "first_divergence": self.first_divergence,
+                "dtype": self.statistics.sums.dtype,
+            },
+        )
+
+    def plot(self, observable: str | int = 0, exact: np.ndarray | None = None) -> Figure:
+        """The gap's curve with its band; `exact` is overlaid if given."""
+        from sdetools.plots import gap_curve
+
+        o = column(self.names, observable)
+        low, high = self.band(o)
+        return gap_curve(self.times, self.statistics.gap[:, o], low, high, exact, ylabel=f"gap of {self.names[o]}")
+
+    def __repr__(self) -> str:
+        how = "coupled, with the control variate" if self.controlled else "coupled" if self.coupled else "independent"
+        how += ", in float32" if self.statistics.sums.dtype == "float32" else ""
+        lines = [
+            f"{self.first.name} - {self.second.name}: {self.paths:,} paths ({how}), {self.steps[-1]} steps to t={self.times[-1]:g}"
+        ]
+        if self.diverged:
+            lines.append(f"{self.diverged:,} paths left the finite range, first at step {self.first_divergence}")
+        return "\n  ".join([*lines, *(repr(self.sup(name)) for name in self.names)])
+
+
+def weak_gap(
+    first: Moving,
+    second: Moving,
+    x0: Any,
+    horizon: float,
+    paths: int | None = None,
+    observe: Any = (),
+    *,
+    precision: float | None = None,
+    times: Any = None,
+    functionals: Any = (),
+    coupled: bool = True,
+    control: bool = True,
+    keep_final: bool = False,
+    trajectories: Any = None,
+    slices: Any = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+    threads: int | None = None,
+    executor: Executor | None = None,
+    store: Any = None,
+    resume: bool = False,
+    progress: Any = False,
+    backend: str = "auto",
+    dtype: str = "float64",
+    stream: int | Stream = 0,
+) -> WeakGap:
+    r"""E h(x_k) - E h(z_k) for two dynamics that start at `x0` and share their noise draw by draw.
+
+    `x0` as in `st.simulate`; from a law, coupled members start at one point on every path, independent ones each at their own.
+
+    With a momentum method as `first` the difference is also regressed on a control of mean zero (the noise that the momentum holds),
+    which brings its standard deviation to the order of the gap itself; `control=False` leaves it out, `coupled=False` runs the two on
+    independent draws. `precision`: the half-width wanted for every recorded gap, instead of `paths`. Other arguments as in `simulate`.
+    `stream`: 0, 1, 2, ..., other draws of the same seed; a run with all that belongs to it stays within its own.
+    `dtype="float32"`: paths in single precision; a gap below 5e-7 of the observable's size for each step is then not resolved.
+    Their steps may differ in length, if one is a whole multiple of the other; they meet on the longer one's clock, and share Brownian
+    increments, which add up, but no other draws. ValueError for anything that does not fit.
+
+    >>> import sdetools as st
+    >>> oracle = st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.gaussian(dim=1), sigma=0.1**-0.5)
+    >>> plan = st.schedules.constant(eta=0.1, beta=0.5)
+    >>> gap = st.weak_gap(st.SGDM(oracle, plan), st.SGD(oracle, plan.averaged()), x0=[1.0], horizon=1.0, paths=20_000, observe=["x"])
+    >>> gap.sup("x").resolved
+    True
+    """
+    program, record, step_time = make_program((first, second), x0, horizon, observe, times, functionals, control, coupled)
+    asked = Asked.of(program, step_time, trajectories, slices)
+    program.noise  # noqa: B018  refuses draws that cannot be shared, before anything runs
+    with opened(store, resume, lambda: program.fingerprint(seed, stream, paths, precision)) as kept:
+        options = Options(seed, Stream.of(stream), threads, executor, kept, progress, backend, dtype)
+        paths = chosen_paths(paths, precision, program, confidence, options)
+        sums, found = asked.run(paths, options, keep_final)
+    names = tuple(o.name for o in (*program.observables, *program.functionals))
+    controlled, statistics = program.control is not None, PairStatistics(sums)
+    known = Known(program, statistics)
+    return WeakGap(first, second, record * step_time, record, names, statistics, coupled, controlled, confidence, known, **found)

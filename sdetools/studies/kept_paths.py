@@ -1,0 +1,147 @@
+"""Paths that one can look at: what `trajectories=` and `slices=` ask for, as arrays with named axes, and their picture."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sdetools import _check
+from sdetools._version import __version__
+from sdetools.dynamics.base import Moving
+from sdetools.simulation.engine import Sums
+from sdetools.simulation.philox import PATHS, Stream
+from sdetools.simulation.program import Program
+from sdetools.studies.clock import asked_steps
+from sdetools.studies.execution import Options
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paths:
+    """Paths of a run: `trajectories`, the chosen ones at the recorded times, and `slices`, all of them at chosen times.
+
+    Both are an xarray.DataArray over (path, time, part, coordinate), of a pair over (member, path, time, part, coordinate), or None unless
+    asked for. A part that a member lacks is NaN. Attributes: `seed`, `stream`, `backend`, `dtype`
+    (of the paths; the array is double), `version`.
+    """
+
+    trajectories: xarray.DataArray | None = None
+    slices: xarray.DataArray | None = None
+
+    @property
+    @abstractmethod
+    def members(self) -> tuple[Moving, ...]:
+        """The dynamics that ran."""
+
+    def plot_paths(
+        self, ax: Any = None, *, part: str | None = None, coordinates: Sequence[str] | None = None, time: bool = False
+    ) -> Figure:
+        """The trajectories: in two dimensions on the contours of the loss, else each coordinate against time.
+
+        `part`: "m" for the momentum, ...; the position if None. `coordinates`: names of those to draw, six at most if None. `time=True` draws
+        two dimensions against time as well. `ax`: axes to draw on, one for each panel. ValueError for a run without trajectories.
+        """
+        from sdetools import plots
+
+        if self.trajectories is None:
+            raise ValueError("`trajectories` must have been asked for; got a run without them. Run it with trajectories=100.")
+        parts = [m.parts[0] if part is None else part for m in self.members]
+        names = [str(name) for name in self.trajectories.coordinate.values]
+        for name, given, known in (
+            ("part", parts, self.trajectories.part.values.tolist()),
+            ("coordinates", coordinates or names, names),
+        ):
+            unknown = [g for g in given if g not in known]
+            if unknown:
+                raise ValueError(f"`{name}` must be among {', '.join(known)}; got {unknown[0]!r}.")
+        shown = self.trajectories.sel(coordinate=list(coordinates or names[: plots.PANELS]))
+        values = [
+            (shown.isel(member=i) if "member" in shown.dims else shown).sel(part=p).transpose("path", "time", "coordinate")
+            for i, p in enumerate(parts)
+        ]
+        loss = self.members[0].loss if part is None and list(shown.coordinate.values) == names else None
+        return plots.paths([m.name for m in self.members], values, loss, ax, time)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a run shall show: the first so many paths, or these; and the program's steps at which all are kept."""
+
+    program: Program
+    step_time: float
+    chosen: int | np.ndarray
+    slices: np.ndarray
+
+    @staticmethod
+    def of(program: Program, step_time: float, trajectories: Any, slices: Any) -> Asked:
+        """Checked as far as it can be before the number of paths is known."""
+        longest = max(program.every)
+        steps = np.zeros(0, np.int64) if slices is None else asked_steps("slices", slices, program.steps // longest, step_time)
+        return Asked(program, step_time, _indices(trajectories), steps * longest)
+
+    def run(self, paths: int, options: Options, keep: bool) -> tuple[Sums, dict[str, Any]]:
+        """The run's sums, and the fields of `Paths`."""
+        chosen = np.arange(self.chosen) if isinstance(self.chosen, int) else self.chosen
+        if chosen.max(initial=-1) >= paths:
+            raise ValueError(
+                f"`trajectories` must be at most as many as there are paths, or numbers of paths from 0 to {paths - 1:,}; got "
+                f"{self.chosen if isinstance(self.chosen, int) else int(chosen.max()):,} of {paths:,} paths. Choose others, or run more paths."
+            )
+        sums = options.run(self.program, paths, keep=keep, slices=self.slices, trajectories=chosen)
+        found = {
+            "trajectories": self._named("trajectories", sums.trajectories, self.program.record, chosen, sums, options),
+            "slices": self._named("slices", sums.slices, self.slices, np.arange(paths), sums, options),
+        }
+        return sums, {name: array for name, array in found.items() if array is not None}
+
+    def _named(
+        self, name: str, values: np.ndarray | None, steps: np.ndarray, paths: np.ndarray, sums: Sums, options: Options
+    ) -> xarray.DataArray | None:
+        """Rows of the state `(steps, rows, paths)` with names; no copy."""
+        if values is None:
+            return None
+        import xarray
+
+        members, step = self.program.members, steps // max(self.program.every)
+        array = xarray.DataArray(
+            values.reshape(len(steps), *self.program.state_rows.shape, -1).transpose(1, 4, 0, 2, 3),
+            dims=("member", "path", "time", "part", "coordinate"),
+            coords={
+                "member": ["first", "second"][: len(members)], "dynamics": ("member", [m.name for m in members]), "path": paths,
+                "time": step * self.step_time, "step": ("time", step), "part": list(self.program.parts), "coordinate": list(members[0].names),
+            },
+            name=name,
+            attrs={
+                "seed": options.seed, "stream": Stream.of(options.stream).number, "backend": sums.backend, "dtype": sums.dtype,
+                "version": __version__,
+            },
+        )  # fmt: skip
+        return array if len(members) == 2 else array.isel(member=0, drop=True)
+
+
+def _indices(trajectories: Any) -> int | np.ndarray:
+    """How many of the first paths, or the numbers of paths."""
+    if trajectories is None:
+        return 0
+    if np.ndim(trajectories) == 0:
+        return _check.count(
+            "trajectories", trajectories, most=PATHS, hint="It is how many of the first paths to follow, or a list of paths."
+        )
+    out = np.asarray(trajectories)
+    if out.ndim != 1 or not out.size or out.dtype.kind not in "iu":
+        raise ValueError(
+            f"`trajectories` must be a number of paths or a list of whole numbers; got {_check.shown(trajectories)}."
+        )
+    if out.min() < 0:
+        raise ValueError(f"`trajectories` must be numbers of paths, 0, 1, 2, ...; got {int(out.min())}.")
+    numbers, times = np.unique(out, return_counts=True)
+    if times.max() > 1:
+        raise ValueError(f"`trajectories` must name each path once; got {int(numbers[times.argmax()])} more than once.")
+    return out.astype(np.int64)

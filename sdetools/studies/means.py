@@ -1,0 +1,241 @@
+"""One dynamics over many paths: means of observables with their errors."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sdetools import _check, starts
+from sdetools.dynamics.base import Moving
+from sdetools.estimates import Estimate
+from sdetools.simulation.engine import check_records
+from sdetools.simulation.philox import Stream
+from sdetools.simulation.program import Program
+from sdetools.studies.clock import moment, recorded_steps, steps_to
+from sdetools.studies.execution import Options, opened, paths_for_precision
+from sdetools.studies.kept_paths import Asked, Paths
+from sdetools.studies.known import Known
+from sdetools.studies.observables import column, observables
+from sdetools.studies.statistics import SingleStatistics
+
+if TYPE_CHECKING:
+    import xarray
+
+
+@dataclass(frozen=True)
+class Simulation(Paths):
+    """Means of observables along one dynamics. `data`: an xarray.Dataset over (time, observable); `at(h, time)`: an Estimate.
+
+    `trajectories`, `slices` and `plot_paths()` as `trajectories=` and `slices=` asked.
+
+    `times` `(records,)`, `names` of the columns, `final` the last points `(dim, paths)` if they were kept, `diverged` the number of paths
+    that left the finite range and `first_divergence` the first step at which one did (-1: none).
+    """
+
+    dynamics: Moving
+    times: np.ndarray
+    steps: np.ndarray
+    names: tuple[str, ...]
+    statistics: SingleStatistics
+    confidence: float
+    known: Known
+
+    @property
+    def members(self) -> tuple[Moving, ...]:
+        return (self.dynamics,)
+
+    @property
+    def paths(self) -> int:
+        return self.statistics.sums.paths
+
+    @property
+    def diverged(self) -> int:
+        return int(self.statistics.sums.lost[0])
+
+    @property
+    def first_divergence(self) -> int:
+        return int(self.statistics.sums.first[0])
+
+    @property
+    def final(self) -> np.ndarray | None:
+        return self.statistics.sums.points
+
+    def at(self, observable: str | int = 0, time: float | None = None) -> Estimate:
+        """E h at a recorded time (the last one by default)."""
+        o, t = column(self.names, observable), moment(self.times, time)
+        value, stderr = float(self.statistics.mean[t, o]), float(self.known.stderr[t, o])
+        name = f"E[{self.names[o]}] at t={self.times[t]:g}"
+        lost = self.diverged if 0 <= self.first_divergence <= self.steps[t] else 0
+        first = self.first_divergence if lost else -1
+        return Estimate(value, stderr, self.paths, self.confidence, name, lost, first, **self.known.of(t, o))
+
+    @cached_property
+    def data(self) -> xarray.Dataset:
+        """`mean`, `stderr`, `variance` over (time, observable), with `step` beside `time`."""
+        import xarray
+
+        dims = ("time", "observable")
+        fields = {"mean": self.statistics.mean, "stderr": self.statistics.stderr, "variance": self.statistics.variance}
+        return xarray.Dataset(
+            {name: (dims, values) for name, values in fields.items()},
+            coords={"time": self.times, "observable": list(self.names), "step": ("time", self.steps)},
+            attrs={
+                "paths": self.paths,
+                "diverged": self.diverged,
+                "first_divergence": self.first_divergence,
+                "dtype": self.statistics.sums.dtype,
+            },
+        )
+
+    def __repr__(self) -> str:
+        how = " in float32" if self.statistics.sums.dtype == "float32" else ""
+        lines = [f"{self.dynamics.name}: {self.paths:,} paths{how}, {self.steps[-1]} steps to t={self.times[-1]:g}"]
+        if self.diverged:
+            lines.append(f"  {self.diverged:,} paths left the finite range, first at step {self.first_divergence}")
+        return "\n  ".join([*lines, *(repr(self.at(name)) for name in self.names)])
+
+
+def simulate(
+    dynamics: Moving,
+    x0: Any,
+    horizon: float,
+    paths: int | None = None,
+    observe: Any = (),
+    *,
+    precision: float | None = None,
+    times: Any = None,
+    functionals: Any = (),
+    keep_final: bool = False,
+    trajectories: Any = None,
+    slices: Any = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+    threads: int | None = None,
+    executor: Executor | None = None,
+    store: Any = None,
+    resume: bool = False,
+    progress: Any = False,
+    backend: str = "auto",
+    dtype: str = "float64",
+    stream: int | Stream = 0,
+) -> Simulation:
+    r"""E h(x_k) along one dynamics, k step_time = t up to `horizon`, from `paths` independent paths that start at `x0`.
+
+    `x0`: a point `(dim,)`, points `(dim, n)` of which path p takes column p mod n, or a law from `st.starts`.
+    `observe`: expressions, functions, losses, or a dict of them; `functionals`: additive functionals of the path (`st.PathLength()`, ...).
+    `precision` instead of `paths`: the half-width that every recorded mean shall reach, by a pilot run. `times`: when to record (by
+    default the first 8 / (1 - beta) steps and then geometrically; "all" for every step). `keep_final` keeps the last points.
+    `trajectories`: how many of the first paths, or numbers of paths, to keep at the recorded times, for `run.trajectories`, an
+    xarray.DataArray over (path, time, part, coordinate), and `run.plot_paths()`. They are run again after the others, so they cost neither
+    time nor memory where nobody looks, and are equal to the bit. `slices`: times, recorded or not, at which all paths are kept, for
+    `run.slices`, likewise.
+    The draws depend on `seed` alone: threads, executor and interruptions change no bit. `store` keeps finished chunks in a file,
+    `resume=True` takes them up; `stream`, 0, 1, 2, ..., is another set of draws of the same seed.
+    `backend`: "auto", "numba" (compiled for a CPU), "numpy" (the reference), "torch" or "torch:cuda" (tensors; "torch:compile" and
+    "torch:cuda:compile" give the steps to `torch.compile`), "cuda" (compiled for a device). All take the same paths to rounding.
+    `dtype="float32"`: draws and paths in single precision, for about half the time; moments are double. Intervals hold what rounding can do,
+    5e-7 of the size of a value for each step. Units of time are those of `dynamics.step_time`. ValueError for anything that does not fit.
+
+    >>> import sdetools as st
+    >>> oracle = st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.none(dim=1))
+    >>> run = st.simulate(st.SGD(oracle, st.schedules.constant(eta=0.5)), x0=[1.0], horizon=1.0, paths=10, observe=["x**2"], backend="numpy")
+    >>> run.at("x**2")
+    E[x**2] at t=1 = 0.0625 (exact)
+    >>> run = st.simulate(run.dynamics, x0=[1.0], horizon=1.0, paths=10, observe=["x"], trajectories=[3, 7], backend="numpy")
+    >>> run.trajectories.sel(path=7, part="x", coordinate="x").values.tolist()
+    [1.0, 0.5, 0.25]
+    """
+    program, record, step_time = make_program((dynamics,), x0, horizon, observe, times, functionals, control=False, coupled=True)
+    asked = Asked.of(program, step_time, trajectories, slices)
+    with opened(store, resume, lambda: program.fingerprint(seed, stream, paths, precision)) as kept:
+        options = Options(seed, Stream.of(stream), threads, executor, kept, progress, backend, dtype)
+        paths = chosen_paths(paths, precision, program, confidence, options)
+        sums, found = asked.run(paths, options, keep_final)
+    names = tuple(o.name for o in (*program.observables, *program.functionals))
+    statistics = SingleStatistics(sums)
+    return Simulation(dynamics, record * step_time, record, names, statistics, confidence, Known(program, statistics), **found)
+
+
+def make_program(
+    members: tuple[Moving, ...],
+    x0: Any,
+    horizon: float,
+    observe: Any,
+    times: Any,
+    functionals: Any,
+    control: Any,
+    coupled: bool,
+) -> tuple[Program, np.ndarray, float]:
+    """The program of one dynamics or a pair, its recorded steps and the clock; all input is checked here."""
+    from sdetools.studies.clock import plan_control
+
+    for member in members:
+        if not isinstance(member, Moving):
+            raise ValueError(f"a dynamics was expected, such as st.SGD(oracle, plan); got {member!r}.")
+    first = members[0]
+    if len(members) == 2:
+        if members[0].dim != members[1].dim:
+            raise ValueError(f"the two dynamics must have one dimension; got {members[0].dim} and {members[1].dim}.")
+        names = [m.names for m in members]
+        if set(names[0]) == set(names[1]) and names[0] != names[1]:
+            raise ValueError(
+                f"the two losses must name their coordinates in one order; got {' '.join(names[0])} and {' '.join(names[1])}. "
+                "Pass the same variables= to both."
+            )
+    every = nested(members)
+    longest = max(every)
+    step_time = max(m.step_time for m in members)  # the clock on which they meet
+    start = starts.checked(x0, first.dim)
+    for member in members:
+        if isinstance(start, starts.Law) and not member.starts_from_law:
+            raise ValueError(
+                f"`x0` of {member.name} on a slow SDE must be a point or an array of points (dim, n), for Phi is computed of each "
+                f"beforehand; got the {start!r}. Pass points of it: law.sample(numpy.random.default_rng(0), 1000)."
+            )
+    steps = steps_to(horizon, step_time)
+    record = recorded_steps(times, steps, step_time, max(m.longest_memory * r / longest for m, r in zip(members, every)))
+    wanted = observables(observe, first)
+    functionals = tuple(functionals) if isinstance(functionals, (list, tuple)) else (functionals,)
+    for functional in functionals:
+        if not callable(getattr(functional, "increment", None)):
+            raise ValueError(f"`functionals` must have `increment(before, after)`; got {functional!r}. Try st.PathLength().")
+        if not 0 <= getattr(functional, "coordinate", 0) < first.dim:
+            raise ValueError(f"`coordinate` of {functional.name} must lie in 0..{first.dim - 1}; got {functional.coordinate}.")
+    if not wanted and not functionals:
+        raise ValueError("`observe` must name at least one observable; got none. Pass for example observe=['x**2'].")
+    program = Program(
+        members, (start,) * len(members), steps * longest, record * longest, wanted, functionals, None, coupled, every
+    )
+    check_records(program)  # before the anchors, which are planned time by time
+    if control and coupled and not first.sampled and every == (1, 1):
+        program = replace(program, control=plan_control(first, steps, record))
+    return program, record, step_time
+
+
+def nested(members: tuple[Moving, ...]) -> tuple[int, ...]:
+    """How many of the shortest steps each member takes at once; ValueError where the grids do not nest."""
+    shortest = min(m.step_time for m in members)
+    ratios = [m.step_time / shortest for m in members]
+    every = tuple(round(r) for r in ratios)
+    if not all(math.isclose(r, n, rel_tol=1e-9) for r, n in zip(ratios, every)):
+        a, b = (m.step_time for m in members)
+        raise ValueError(
+            f"the steps of the two dynamics must nest, one a whole multiple of the other; got step_time={a:g} and {b:g}. "
+            "Give both the same step_time=, plans of the same base eta, or an integrator a dt that divides the other's step."
+        )
+    return every
+
+
+def chosen_paths(paths: Any, precision: Any, program: Program, confidence: float, options: Options) -> int:
+    """`paths` as given, or as `precision` asks; exactly one of them."""
+    _check.confidence(confidence)
+    if (paths is None) == (precision is None):
+        raise ValueError("give either `paths` or `precision`, one of them; for example paths=100_000.")
+    if paths is not None:
+        return _check.count("paths", paths, hint="Every estimate needs at least one path.")
+    return paths_for_precision(program, precision, confidence, options)

@@ -1,0 +1,228 @@
+"""What multilevel Monte Carlo found: the estimate with its remaining bias, the levels, their rates, and the cost beside plain Monte Carlo."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sdetools.estimates import Estimate
+from sdetools.studies.multilevel.levels import decay_order
+from sdetools.studies.observables import column
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, repr=False)
+class MultilevelEstimate(Estimate):
+    """An Estimate of E h(X_T) with the `bias` that is estimated to remain; its interval is wider by that on both sides.
+
+    `stderr` is that of the levels together, sqrt(sum V_l / N_l); `n` counts the paths of all levels.
+    """
+
+    bias: float = 0.0
+
+    @property
+    def rmse(self) -> float:
+        """sqrt(stderr^2 + bias^2)."""
+        return math.hypot(self.stderr, self.bias)
+
+    def _ends(self, level: float) -> tuple[float, float]:
+        """The remaining bias included."""
+        low, high = super()._ends(level)
+        return low - self.bias, high + self.bias
+
+
+@dataclass(frozen=True)
+class Multilevel:
+    """E h(X_T) from levels of ever shorter steps. `estimate`: of the first observable; `at(h)`: of any; `levels`: an xarray.Dataset.
+
+    Over (level,): `dts` the steps, `paths` N_l, `steps` the steps of a path (of both members together, C_l). Over (level, observable):
+    `means`, `variances` and `kurtoses` of h(X_l) - h(X_{l-1}) (of h(X_0) on level 0), `fine_means` and `fine_variances` of h(X_l),
+    `consistency` of the levels. `biases`, `alphas`, `betas` `(observables,)`; `cost` in steps, pilot paths included, `pilot_cost` these alone.
+    `warnings`: sentences about what may be wrong, empty if nothing is.
+    """
+
+    names: tuple[str, ...]
+    horizon: float
+    eps: float
+    refinement: int
+    weak: float
+    dts: np.ndarray
+    paths: np.ndarray
+    steps: np.ndarray
+    means: np.ndarray
+    variances: np.ndarray
+    kurtoses: np.ndarray
+    fine_means: np.ndarray
+    fine_variances: np.ndarray
+    consistency: np.ndarray
+    biases: np.ndarray
+    alphas: np.ndarray
+    betas: np.ndarray
+    cost: int
+    pilot_cost: int
+    constants: frozenset[str] = frozenset()
+    """Observables that take no coordinate: one number, known without sampling."""
+    warnings: tuple[str, ...] = ()
+    diverged: int = 0
+    first_divergence: int = -1
+    confidence: float = 0.95
+
+    @property
+    def estimate(self) -> MultilevelEstimate:
+        """E h(X_T) of the first observable."""
+        return self.at(0)
+
+    def at(self, observable: str | int = 0) -> MultilevelEstimate:
+        """E h(X_T) of one observable."""
+        o = column(self.names, observable)
+        name, n = f"E[{self.names[o]}] at t={self.horizon:g}", int(self.paths.sum())
+        if self.diverged:
+            told = (math.nan, math.nan, n, self.confidence, name, self.diverged, self.first_divergence)
+            return MultilevelEstimate(*told, bias=math.nan)
+        value, stderr = float(self.means[:, o].sum()), float(np.sqrt((self.variances[:, o] / self.paths).sum()))
+        return MultilevelEstimate(
+            value, stderr, n, self.confidence, name, bias=float(self.biases[o]), random=self.names[o] not in self.constants
+        )
+
+    @property
+    def bias(self) -> float:
+        """The remaining bias of the first observable, as estimated from its last levels."""
+        return self.estimate.bias
+
+    @property
+    def rmse(self) -> float:
+        """The root-mean-square error of the first observable's estimate: its standard error and its bias."""
+        return self.estimate.rmse
+
+    def rates(self, observable: str | int = 0) -> tuple[float, float, float]:
+        """alpha, beta and gamma of one observable: the decay of |m_l| and V_l and the growth of C_l, as powers of the refinement."""
+        o = column(self.names, observable)
+        return float(self.alphas[o]), float(self.betas[o]), -decay_order(self.steps[1:], self.refinement)
+
+    @property
+    def alpha(self) -> float:
+        """The weak order, fitted to the means of the levels by the weights of their errors; NaN where too few stand out of their noise."""
+        return self.rates()[0]
+
+    @property
+    def beta(self) -> float:
+        """The order in which the variance of a level decays."""
+        return self.rates()[1]
+
+    @property
+    def gamma(self) -> float:
+        """The order in which the steps of a path grow: 1 for steps of fixed cost."""
+        return self.rates()[2]
+
+    @property
+    def plain_cost(self) -> float:
+        """Steps of plain Monte Carlo with the shortest step for the same standard error: paths V[h(X_L)] / stderr^2, each of T / dt_L steps.
+
+        The worst observable counts. The variance is that of the finest level with at least 1,000 paths.
+        """
+        enough = np.flatnonzero(self.paths >= 1000)
+        spread = self.fine_variances[enough[-1] if len(enough) else -1]
+        with np.errstate(all="ignore"):
+            wanted = spread / (self.variances / self.paths[:, None]).sum(axis=0)
+        return float(np.nanmax([1.0, *wanted])) * round(self.horizon / float(self.dts[-1]))
+
+    @property
+    def saving(self) -> float:
+        """The cost of plain Monte Carlo over this one's."""
+        return self.plain_cost / self.cost
+
+    @cached_property
+    def levels(self) -> xarray.Dataset:
+        """`mean`, `stderr`, `variance`, `kurtosis`, `fine_mean`, `fine_variance`, `consistency` over (level, observable); `dt`, `paths`, `cost` over level."""
+        import xarray
+
+        fields = {
+            "mean": self.means, "stderr": np.sqrt(self.variances / self.paths[:, None]), "variance": self.variances,
+            "kurtosis": self.kurtoses, "fine_mean": self.fine_means, "fine_variance": self.fine_variances,
+            "consistency": self.consistency,
+        }  # fmt: skip
+        own = {"dt": self.dts, "paths": self.paths, "steps": self.steps, "cost": self.paths * self.steps}
+        return xarray.Dataset(
+            {name: (("level", "observable"), values) for name, values in fields.items()}
+            | {name: ("level", values) for name, values in own.items()},
+            coords={"level": np.arange(len(self.dts)), "observable": list(self.names)},
+            attrs={"eps": self.eps, "refinement": self.refinement, "cost": self.cost, "plain_cost": self.plain_cost},
+        )
+
+    @property
+    def data(self) -> xarray.Dataset:
+        """The same as `levels`."""
+        return self.levels
+
+    def table(self, observable: str | int = 0) -> str:
+        """The levels as text, the rates, and what the error costs beside plain Monte Carlo; then the warnings."""
+        o = column(self.names, observable)
+        e, (alpha, beta, gamma) = self.at(o), self.rates(o)
+        lines = [
+            f"multilevel Monte Carlo for {e.name}, eps = {self.eps:g}; P_l = {self.names[o]} with step dt_l",
+            f"{'level':>5} {'dt':>10} {'mean P_l-P_l-1':>15} {'mean P_l':>12} {'var P_l-P_l-1':>14} {'var P_l':>11} {'kurtosis':>9} "
+            f"{'check':>7} {'N_l':>13} {'steps C_l':>10} {'N_l C_l':>11}",
+        ]
+        for l, (dt, n, c) in enumerate(zip(self.dts, self.paths.tolist(), self.steps.tolist())):
+            lines.append(
+                f"{l:>5} {dt:>10.4g} {self.means[l, o]:>15.5g} {self.fine_means[l, o]:>12.6g} {self.variances[l, o]:>14.4g} "
+                f"{self.fine_variances[l, o]:>11.4g} {self.kurtoses[l, o]:>9.3g} {self.consistency[l, o]:>7.2g} {n:>13,} {c:>10,} {n * c:>11.3g}"
+            )
+        lines += [
+            f"alpha = {alpha:.3f} (weak order; {self.weak:g} declared), beta = {beta:.3f} (variance), gamma = {gamma:.3f} (cost)",
+            f"{'eps':>9} {'value':>14} {'stderr':>10} {'bias':>10} {'cost':>10} {'plain cost':>11} {'saving':>8}",
+            f"{self.eps:>9.3g} {e.value:>14.8g} {e.stderr:>10.3g} {e.bias:>10.3g} {self.cost:>10.4g} {self.plain_cost:>11.4g} {self.saving:>8.3g}",
+        ]
+        return "\n".join([*lines, *(f"warning: {w}" for w in self.warnings)])
+
+    def plot(self, observable: str | int = 0) -> Figure:
+        """Variance and mean of the levels, paths, and cost against the level: the customary four panels."""
+        from sdetools.plots import COLOURS, INK, canvas, style
+
+        o, r = column(self.names, observable), self.refinement
+        figure, axes = canvas(9.6, 7.2)
+        axes.remove()
+        level, later = np.arange(len(self.dts)), np.arange(1, len(self.dts))
+        cost = (self.paths * self.steps).astype(float)
+        difference = f"{self.names[o]}: level $l$ less level $l-1$"
+        panels = [
+            ("variance", self.fine_variances[:, o], self.variances[1:, o]),
+            ("|mean|", np.abs(self.fine_means[:, o]), np.abs(self.means[1:, o])),
+            ("paths $N_l$", self.paths.astype(float), None),
+            ("cost in steps", cost, None),
+        ]
+        for i, (label, whole, part) in enumerate(panels):
+            axes = figure.add_subplot(2, 2, i + 1)
+            style(axes)
+            axes.set_yscale("log", base=r if part is not None else 10, nonpositive="mask")
+            name = f"{self.names[o]} on level $l$" if part is not None else f"eps = {self.eps:g}" if i == 2 else "level by level"
+            axes.plot(level, whole, "o-", color=COLOURS[0], linewidth=1.6, markersize=5, label=name)
+            if part is not None:
+                axes.plot(later, part, "s-", color=COLOURS[1], linewidth=1.6, markersize=5, label=difference)
+            if i == 3:
+                axes.axhline(self.cost, color=COLOURS[2], linewidth=1.4, label="all levels and the pilot")
+                axes.axhline(
+                    self.plain_cost, color=COLOURS[3], linewidth=1.4, linestyle="--", label="plain Monte Carlo, same error"
+                )
+            axes.set_xticks(level[:: 1 + len(level) // 12])
+            axes.set_xlabel("level $l$", color=INK, fontsize=10)
+            axes.set_ylabel(label, color=INK, fontsize=10)
+            axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+        return figure
+
+    def __repr__(self) -> str:
+        lines = [
+            f"multilevel: {len(self.dts)} levels, dt={self.dts[0]:g} to {self.dts[-1]:g}, {self.cost:.4g} steps in all; "
+            f"plain Monte Carlo {self.plain_cost:.4g}, {self.saving:.3g} times that"
+        ]
+        for o in range(len(self.names)):
+            e = self.at(o)
+            lines.append(f"{e!r}: rms error {e.rmse:.2g} of {self.eps:g}, of which bias {e.bias:.2g}")
+        return "\n  ".join([*lines, *(f"warning: {w}" for w in self.warnings)])

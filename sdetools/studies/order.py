@@ -1,0 +1,296 @@
+"""The order of a gap in the learning rate: a fit with a bootstrap interval, local slopes, and honest unresolved points."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sdetools import _check
+from sdetools.dynamics.base import Moving
+from sdetools.estimates import Estimate, SupEstimate
+from sdetools.estimates.band import MANY_GROUPS, multiplier_noise
+from sdetools.estimates.estimate import RESOLVED
+from sdetools.simulation.philox import Stream
+from sdetools.studies.execution import opened
+from sdetools.studies.gap import WeakGap, weak_gap
+from sdetools.studies.means import make_program
+from sdetools.studies.observables import column
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.figure import Figure
+
+BOOTSTRAP = 1000
+
+
+@dataclass(frozen=True, repr=False)
+class OrderEstimate(Estimate):
+    """The slope of log gap against log eta over the resolved points, with its bootstrap standard error, and the slopes between neighbours.
+
+    `etas`, `gaps`: the points of the fit; `local`: Estimates between neighbours, from the largest eta down.
+    """
+
+    etas: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    gaps: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    local: tuple[Estimate, ...] = ()
+
+    def fit(self, gaps: Any) -> float:
+        """The same fit on other values at the same points, such as the exact gaps."""
+        return slope(self.etas, np.asarray(gaps, dtype=float))
+
+
+def _spread(draws: np.ndarray, random: bool) -> float:
+    """The standard deviation of bootstrap draws; 0 where nothing is random, without the rounding of a mean of equal numbers."""
+    return float(draws.std()) if random else 0.0
+
+
+def slope(etas: np.ndarray, gaps: np.ndarray) -> float:
+    """Least-squares slope of log gap against log eta, all points alike."""
+    return float(_weights(etas) @ np.log(gaps))
+
+
+def _weights(etas: np.ndarray) -> np.ndarray:
+    """x / (x . x) with the centred x = log eta: their product with log gap is the slope."""
+    x = np.log(etas) - np.log(etas).mean()
+    return x / (x @ x)
+
+
+@dataclass(frozen=True)
+class OrderStudy:
+    """Gaps over a list of learning rates. `order(h)` is an Estimate, `sup(h, eta)` one gap, `data` an xarray.Dataset over (eta, observable)."""
+
+    etas: np.ndarray
+    gaps: tuple[WeakGap, ...]
+    expected: Mapping[str, Callable[[float], float]] | None = None
+    confidence: float = 0.95
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.gaps[0].names
+
+    @property
+    def diverged(self) -> int:
+        return sum(g.diverged for g in self.gaps)
+
+    def estimates(self, observable: str | int = 0, time: float | None = None) -> tuple[Estimate, ...]:
+        """The gap at each eta: its supremum over the recorded times, or at one time."""
+        return tuple(g.sup(observable) if time is None else g.at(observable, time) for g in self.gaps)
+
+    def sup(self, observable: str | int, eta: float) -> SupEstimate:
+        """The supremum of the gap at one eta of the study."""
+        found = np.flatnonzero(np.isclose(self.etas, eta, rtol=1e-12))
+        if not len(found):
+            raise ValueError(f"`eta` must be one of {', '.join(f'{e:g}' for e in self.etas)}; got eta={eta!r}.")
+        return self.gaps[found[0]].sup(observable)
+
+    def order(self, observable: str | int = 0, time: float | None = None) -> OrderEstimate:
+        """The order of the gap in eta: the least-squares slope over resolved points. NaN, with an infinite interval, if there are fewer than two."""
+        key = (column(self.names, observable), time)
+        if key not in self._orders:
+            self._orders[key] = self._fit(*key)
+        return self._orders[key]
+
+    @cached_property
+    def _orders(self) -> dict[tuple[int, float | None], OrderEstimate]:
+        return {}
+
+    def _fit(self, o: int, time: float | None) -> OrderEstimate:
+        points = self.estimates(o, time)
+        kept = [i for i, e in enumerate(points) if e.resolved and not e.diverged and e.value != 0]
+        n, lost, first = self.gaps[0].paths, self.diverged, min((g.first_divergence for g in self.gaps if g.diverged), default=-1)
+        name = f"order of the gap of {self.names[o]}"
+        if len(kept) < 2:
+            return OrderEstimate(math.nan, math.nan, n, self.confidence, name, lost, first)
+        etas, values = self.etas[kept], np.array([abs(points[i].value) for i in kept])
+        logs, weights = np.log([self._draws(i, o, points[i]) for i in kept]), _weights(etas)
+        rounding = np.array([points[i].rounding for i in kept]) / values
+        exact = [not points[i].random for i in kept]
+        local = []
+        for a, b in zip(range(len(kept) - 1), range(1, len(kept))):
+            width = np.log(etas[a] / etas[b])
+            value, draws = np.log(values[a] / values[b]) / width, (logs[a] - logs[b]) / width
+            told = f"slope {etas[a]:.4g} to {etas[b]:.4g}"
+            random = not (exact[a] and exact[b])
+            known = {"random": random, "rounding": float(rounding[a] + rounding[b]) / abs(width)}
+            local.append(Estimate(float(value), _spread(draws, random), n, self.confidence, told, **known))
+        return OrderEstimate(
+            slope(etas, values), _spread(weights @ logs, not all(exact)), n, self.confidence, name, lost, first, 1, etas, values, tuple(local),
+            random=not all(exact), rounding=float(np.abs(weights) @ rounding),
+        )  # fmt: skip
+
+    def _draws(self, i: int, o: int, point: Estimate) -> np.ndarray:
+        """Bootstrap draws of |gap| at the i-th eta."""
+        residuals = self.gaps[i].statistics.residuals(o)
+        if isinstance(point, SupEstimate) and len(residuals) >= MANY_GROUPS:
+            return point.bootstrap(multiplier_noise(residuals, BOOTSTRAP, seed=20_231_012 + i))
+        xi = np.random.default_rng([20_231_012, i]).standard_normal(BOOTSTRAP)
+        return np.maximum(np.abs(point.value + xi * point.stderr), 1e-3 * abs(point.value))
+
+    def paths_needed(self, observable: str | int = 0) -> np.ndarray:
+        """For each eta, the paths that bring the standard error to a quarter of the gap; 0 where nobody can tell.
+
+        The gap is the measured one where it is resolved, else what `expected` says, else the fit through the resolved points.
+        """
+        points, order = self.estimates(observable), self.order(observable)
+        name, out = self.names[column(self.names, observable)], []
+        for eta, point in zip(self.etas, points):
+            size = 0.0
+            if point.resolved:
+                size = abs(point.value)
+            elif self.expected is not None and name in self.expected:
+                size = float(self.expected[name](float(eta)))
+            elif len(order.etas) >= 2:
+                size = math.exp(np.log(order.gaps).mean() + order.value * (math.log(eta) - np.log(order.etas).mean()))
+            out.append(point.paths_for(size / RESOLVED) if size > 0 and point.stderr > 0 else 0)
+        return np.array(out)
+
+    @cached_property
+    def data(self) -> xarray.Dataset:
+        """`gap` (supremum), `stderr`, `low`, `high`, `resolved`, `paths_needed`, `time` of the maximum, over (eta, observable)."""
+        import xarray
+
+        rows = [self.estimates(name) for name in self.names]
+
+        def table(of: Callable[[Any], float]) -> np.ndarray:
+            return np.array([[of(e) for e in row] for row in rows]).T
+
+        fields = {
+            "gap": table(lambda e: e.value), "mean": table(lambda e: e.value), "stderr": table(lambda e: e.stderr),
+            "low": table(lambda e: e.low), "high": table(lambda e: e.high), "resolved": table(lambda e: e.resolved),
+            "time_of_max": table(lambda e: e.time), "paths_needed": np.array([self.paths_needed(n) for n in self.names]).T,
+        }  # fmt: skip
+        return xarray.Dataset(
+            {name: (("eta", "observable"), values) for name, values in fields.items()},
+            coords={"eta": self.etas, "observable": list(self.names), "paths": ("eta", [g.paths for g in self.gaps])},
+            attrs={"diverged": self.diverged},
+        )
+
+    def table(self) -> str:
+        """The study as text: a line for each observable and eta, then the orders."""
+        lines = [f"{'observable':<18} {'eta':>10} {'sup gap':>12} {'95 % band':>26} {'paths':>10}"]
+        for name in self.names:
+            needed = self.paths_needed(name)
+            for eta, e, g, n in zip(self.etas, self.estimates(name), self.gaps, needed):
+                band = f"[{e.low:.4g}, {e.high:.4g}]"
+                told = "" if e.resolved else f"  unresolved{f': {n:,} paths would resolve it' if n else ''}"
+                lost = f"  {g.diverged:,} paths diverged, first at step {g.first_divergence}" if g.diverged else ""
+                lines.append(f"{name:<18.18} {eta:>10.4g} {e.value:>12.5g} {band:>26} {g.paths:>10,}{told}{lost}")
+        for name in self.names:
+            order = self.order(name)
+            if math.isnan(order.value):
+                lines.append(f"order of {name}: unresolved (fewer than two resolved points)")
+                continue
+            local = ", ".join(f"{e.value:.3f}" for e in order.local)
+            lines.append(f"order of {name}: {order.value:.4f} [{order.low:.4f}, {order.high:.4f}]; local slopes {local}")
+        return "\n".join(lines)
+
+    def to_json(self) -> str:
+        """The table and the orders as JSON, floats in full."""
+        rows = []
+        for name in self.names:
+            needed = self.paths_needed(name)
+            for eta, e, g, n in zip(self.etas.tolist(), self.estimates(name), self.gaps, needed.tolist()):
+                rows.append({
+                    "observable": name, "eta": eta, "gap": e.value, "stderr": e.stderr, "low": e.low, "high": e.high, "paths": g.paths,
+                    "resolved": bool(e.resolved), "paths_needed": n, "diverged_paths": g.diverged, "first_divergence": g.first_divergence,
+                })  # fmt: skip
+        orders = [
+            {"observable": o.name.removeprefix("order of the gap of "), "order": o.value, "low": o.low, "high": o.high,
+             "local": [e.value for e in o.local]}
+            for o in map(self.order, self.names)
+        ]  # fmt: skip
+        return json.dumps(_plain({"confidence": self.confidence, "gaps": rows, "orders": orders}), indent=2) + "\n"
+
+    def plot(self, exact: Mapping[str, Any] | None = None, slopes: Sequence[float] = (0.5, 1.0)) -> Figure:
+        """Gaps against eta on logarithmic axes with bands and reference slopes; `exact`: observable -> values, dashed."""
+        from sdetools.plots import loglog_orders
+
+        points = {name: self.estimates(name) for name in self.names}
+        return loglog_orders(
+            self.etas,
+            {name: [e.value for e in row] for name, row in points.items()},
+            {name: [e.low for e in row] for name, row in points.items()},
+            {name: [e.high for e in row] for name, row in points.items()},
+            exact,
+            slopes,
+            ylabel="sup over time of the gap",
+        )
+
+    def __repr__(self) -> str:
+        return self.table()
+
+
+def _plain(value: Any) -> Any:
+    """NaN and infinities as null, for JSON has no word for them."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def order_study(
+    pair: Callable[[float], tuple[Moving, Moving]],
+    etas: Sequence[float],
+    x0: Any,
+    horizon: float,
+    paths: Any = None,
+    observe: Any = (),
+    *,
+    precision: Any = None,
+    expected: Mapping[str, Callable[[float], float]] | None = None,
+    confidence: float = 0.95,
+    **options: Any,
+) -> OrderStudy:
+    r"""The gap of `pair(eta)` for each eta of a list, and its order in eta.
+
+    `paths` is a number or a function of eta, and so is `precision`, given instead; the etas' draws are independent. `expected`: for an
+    observable, the gap to plan for as a function of eta, used where a point is unresolved. `options`: those of `weak_gap` (seed, stream, times,
+    coupled, threads, executor, store, resume, progress, ...). ValueError for anything that does not fit.
+
+    >>> import sdetools as st
+    >>> oracle = lambda eta: st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.gaussian(dim=1), sigma=eta**-0.5)
+    >>> plan = lambda eta: st.schedules.constant(eta=eta, beta=0.5)
+    >>> pair = lambda eta: (st.SGDM(oracle(eta), plan(eta)), st.SGD(oracle(eta), plan(eta).averaged()))
+    >>> study = st.order_study(pair, etas=[0.1, 0.05], x0=[1.0], horizon=1.0, paths=20_000, observe=["x"])
+    >>> 0.8 < study.order("x").value < 1.2
+    True
+    """
+    if not callable(pair):
+        raise ValueError(f"`pair` must be a function of eta that returns two dynamics; got {pair!r}.")
+    if np.ndim(etas) == 0 or isinstance(etas, str):
+        raise ValueError(f"`etas` must be a list of learning rates; got {etas!r}. For one, write [{etas!r}].")
+    rates = _check.finite("etas", list(etas))
+    if rates.ndim != 1 or len(rates) == 0 or len(np.unique(rates)) < len(rates) or rates.min() <= 0:
+        raise ValueError(f"`etas` must be a list of different positive learning rates; got {etas!r}.")
+    rates = np.sort(rates)[::-1]
+    stream = Stream.of(options.pop("stream", 0))
+    members: list[Any] = []
+    programs: list[Any] = []
+    for eta in rates.tolist():
+        made = pair(eta)
+        if not isinstance(made, (tuple, list)) or len(made) != 2:
+            raise ValueError(f"`pair` must return two dynamics; for eta={eta:g} it returned {made!r}.")
+        own = (options.get("times"), options.get("functionals", ()))
+        members.append(made)
+        programs.append(make_program(tuple(made), x0, horizon, observe, *own, False, False)[0])
+    seed, gaps = options.get("seed", 0), []
+
+    def identity() -> str:
+        return f"order study {[program.fingerprint(seed, stream) for program in programs]}"
+
+    with opened(options.pop("store", None), options.pop("resume", False), identity) as store:
+        for i, (eta, (first, second)) in enumerate(zip(rates.tolist(), members)):
+            much = {
+                "paths": paths(eta) if callable(paths) else paths,
+                "precision": precision(eta) if callable(precision) else precision,
+            }
+            given = {"observe": observe, "confidence": confidence, "store": store, "stream": stream.at(i)}
+            gaps.append(weak_gap(first, second, x0, horizon, **given, **much, **options))
+    return OrderStudy(rates, tuple(gaps), expected, confidence)

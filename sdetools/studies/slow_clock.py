@@ -1,0 +1,246 @@
+"""The slow SDE beside the optimisers it is the limit of: means over slow time, distances in law at the end, paths on the manifold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sdetools import _check
+from sdetools.dynamics.base import Moving, check_oracle
+from sdetools.dynamics.integrators import EulerMaruyama
+from sdetools.dynamics.rules import SGD, SGDM
+from sdetools.dynamics.sdes.slow import SlowSDE
+from sdetools.manifold.flow import FlowError, project
+from sdetools.noise.oracle import NoisyOracle
+from sdetools.schedules import Plan
+from sdetools.simulation.philox import Stream
+from sdetools.starts import point
+from sdetools.studies.distance import Distance, distance
+from sdetools.studies.means import Simulation, simulate
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.figure import Figure
+
+SLOW = "slow SDE"
+SHOWN = 6
+"""Paths in the picture of the manifold."""
+FRAMES = 24
+LIMIT_STEPS = 200
+"""Steps of the slow SDE's integrator in the whole time, unless dt= says."""
+
+
+@dataclass(frozen=True)
+class SlowStudy:
+    """What `slow_study` found: `runs` by name (the slow SDE first), `distances[name, observable]` of the end points to the slow SDE's.
+
+    `data`: an xarray.Dataset over (run, time, observable) with `mean` and `stderr`; `table()` and `plot()`, and `picture()` of the manifold with
+    some paths on it for 2 or 3 coordinates.
+    """
+
+    oracle: NoisyOracle
+    slow: SlowSDE
+    x0: np.ndarray
+    runs: Mapping[str, Simulation]
+    distances: Mapping[tuple[str, str], Distance]
+    paths_shown: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+    """Some paths of each run, `(dim, frames, paths)`."""
+
+    @property
+    def start(self) -> np.ndarray:
+        """Phi(x_0)."""
+        return self.slow.start(self.x0)[0]
+
+    @cached_property
+    def data(self) -> xarray.Dataset:
+        import xarray
+
+        names = list(self.runs)
+        common = set.intersection(*(set(np.round(run.times, 12)) for run in self.runs.values()))
+        parts = [run.data.sel(time=[t for t in run.times if round(t, 12) in common]) for run in self.runs.values()]
+        for part in parts[1:]:
+            part["time"] = parts[0]["time"]
+        out = xarray.concat([part[["mean", "stderr"]].drop_vars("step", errors="ignore") for part in parts], dim="run")
+        return out.assign_coords(run=names)
+
+    def table(self) -> str:
+        """Means at the end with 95 % intervals, and distances in law to the slow SDE beside what two samples of one law show."""
+        names = next(iter(self.runs.values())).names
+        lines = [f"{'':24}{'observable':20}{'mean at the end':>26}{'W1':>11}{'equal laws':>12}{'Kolmogorov':>12}"]
+        for name, run in self.runs.items():
+            for h in names:
+                e = run.at(h)
+                row = f"{name:24}{h:20}{f'{e.value:.5g} +- {1.96 * e.stderr:.2g}':>26}"
+                if (name, h) in self.distances:
+                    w, k = self.distances[name, h], self.distances[name, f"{h} kolmogorov"]
+                    row += f"{w.value:>11.4g}{w.floor_high:>12.4g}{k.value:>12.4g}"
+                lines.append(row.rstrip())
+            if run.diverged:
+                lines.append(f"  {run.diverged:,} paths of {name} were lost, first at step {run.first_divergence}")
+        return "\n".join(lines)
+
+    def to_json(self) -> str:
+        """The same as text for a file."""
+        runs = {
+            name: {"times": run.times.tolist(), "paths": run.paths, "diverged": run.diverged}
+            | {h: {"mean": run.statistics.mean[:, i].tolist(), "stderr": run.statistics.stderr[:, i].tolist()} for i, h in enumerate(run.names)}
+            for name, run in self.runs.items()
+        }  # fmt: skip
+        far = [
+            {"run": name, "what": what, "value": d.value, "low": d.low, "high": d.high, "equal laws": d.floor_high}
+            for (name, what), d in self.distances.items()
+        ]
+        return json.dumps({"start": self.start.tolist(), "rank": self.slow.rank, "runs": runs, "distances": far}, indent=1)
+
+    def plot(self) -> Figure:
+        """Means over slow time."""
+        from sdetools import plots
+
+        curves = {
+            h: {
+                name: (run.times, run.statistics.mean[:, i], 1.96 * run.statistics.stderr[:, i])
+                for name, run in self.runs.items()
+            }
+            for i, h in enumerate(next(iter(self.runs.values())).names)
+        }
+        return plots.curves(curves, xlabel=r"$t = k\eta^2$")
+
+    def picture(self) -> Figure:
+        """The manifold and some paths on it, for losses of 2 or 3 coordinates; ValueError for others."""
+        from sdetools import plots
+
+        loss = self.oracle.loss
+        if loss.dim not in (2, 3):
+            raise ValueError(f"a picture of the manifold must have 2 or 3 coordinates; got {loss.dim}. Take plot().")
+        return plots.manifold(loss, self.paths_shown, self._near(), self.x0)
+
+    def _near(self) -> np.ndarray:
+        """Points of the manifold around the paths, `(dim, n)`."""
+        seen = np.concatenate([p.reshape(len(p), -1) for p in self.paths_shown.values()], axis=1)
+        seen = seen[:, np.isfinite(seen).all(axis=0)]
+        low, high = seen.min(axis=1, keepdims=True), seen.max(axis=1, keepdims=True)
+        room = 0.15 * np.maximum(high - low, 0.3 * (high - low).max() + 1e-3)
+        n = 300 if len(seen) == 2 else 1500
+        box = low - room + (high - low + 2 * room) * np.random.default_rng(0).random((len(seen), n))
+        return projected(self.oracle.loss, np.concatenate([box, seen[:, :: max(1, seen.shape[1] // 300)]], axis=1))
+
+
+def projected(loss: Any, points: np.ndarray) -> np.ndarray:
+    """Phi of those points `(dim, n)` whose flow ends on the manifold."""
+    try:
+        return project(loss, points, 1e-6, max_steps=500)
+    except FlowError:
+        if points.shape[1] == 1:
+            return points[:, :0]
+        half = points.shape[1] // 2
+        return np.concatenate([projected(loss, points[:, :half]), projected(loss, points[:, half:])], axis=1)
+
+
+def slow_study(
+    oracle: NoisyOracle,
+    plan: Plan,
+    x0: Any,
+    horizon: float,
+    paths: int,
+    observe: Sequence[str] | None = None,
+    *,
+    dt: float | None = None,
+    integrator: Any = EulerMaruyama,
+    times: Any = None,
+    shown: int = SHOWN,
+    seed: int = 0,
+    stream: int | Stream = 0,
+    **options: Any,
+) -> SlowStudy:
+    r"""SGD, SGDM and the slow SDE from `x0` (the SDE from Phi(x0)) over slow time `horizon`, `horizon`/eta^2 steps of the optimisers.
+
+    `plan` with its eta and beta; SGD runs on its average. `observe`: observables, by default the coordinates. `dt`: the integrator's step, by
+    default the horizon over 200, rounded to steps of the optimiser. `shown`: paths kept for the picture of the manifold (0 for none).
+    `stream`: 0, 1, 2, ..., other draws of the same seed.
+    `options`: threads, executor, progress, backend, dtype, store, resume of `st.simulate`. The optimisers share draws, the SDE has its own.
+    ValueError as `st.SlowSDE` and `st.simulate`.
+
+    >>> import sdetools as st
+    >>> oracle = st.NoisyOracle(st.losses.exponential_valley(), st.noise.rademacher(dim=2))
+    >>> found = slow_study(oracle, st.schedules.constant(eta=0.1, beta=0.5), x0=[0.0, 0.0], horizon=0.5, paths=2000, dt=0.05)
+    >>> list(found.runs), found.distances["SGD", "x"].value < 0.15
+    (['slow SDE', 'SGD', 'SGDM'], True)
+    """
+    x0 = point(x0, check_oracle(oracle).dim, "slow_study")
+    slow = SlowSDE(oracle, plan.averaged(), at=x0)
+    horizon, paths = _check.positive("horizon", horizon), _check.count("paths", paths, least=2)
+    unit = plan.eta**2
+    steps = horizon / unit
+    if steps < 1 or abs(steps - round(steps)) > 1e-6 * steps:
+        better = max(1, round(steps)) * unit
+        raise ValueError(
+            f"`horizon` must be a whole number of steps of eta^2 = {unit:g}; got horizon={horizon!r}. Take horizon={better:.10g}."
+        )
+    every = next(k for k in range(max(1, round(steps) // LIMIT_STEPS), 0, -1) if round(steps) % k == 0)
+    dt = every * unit if dt is None else _check.positive("dt", dt)
+    times = recorded(horizon, dt, unit) if times is None else times
+    members: dict[str, Moving] = {SLOW: integrator(slow, dt), "SGD": SGD(oracle, plan.averaged(), step_time=unit)}
+    if plan.has_momentum:
+        members["SGDM"] = SGDM(oracle, plan, step_time=unit)
+    names = list(observe) if observe else list(oracle.loss.names)
+    own = Stream.of(stream)
+    runs = {
+        name: simulate(
+            member, x0=x0, horizon=horizon, paths=paths, observe=names, times=times, keep_final=True, seed=seed, stream=own.at(int(name == SLOW)), **options
+        )
+        for name, member in members.items()
+    }  # fmt: skip
+    return SlowStudy(
+        oracle,
+        slow,
+        np.asarray(x0, dtype=float),
+        runs,
+        _distances(runs, names, oracle, seed),
+        _shown(members, x0, times, shown, seed, own),
+    )
+
+
+def recorded(horizon: float, dt: float, unit: float) -> np.ndarray:
+    """About `FRAMES` times that are whole steps of both clocks."""
+    longer = max(dt, unit)
+    n = round(horizon / longer)
+    return longer * np.unique(np.linspace(1, n, min(n, FRAMES)).round().astype(int))
+
+
+def _distances(
+    runs: Mapping[str, Simulation], names: Sequence[str], oracle: NoisyOracle, seed: int
+) -> dict[tuple[str, str], Distance]:
+    from sdetools.studies.observables import observables
+
+    member = runs[SLOW].dynamics
+    tests = observables(list(names), member)
+    out = {}
+    ends = {name: [np.atleast_1d(h.value(run.final)) for h in tests] for name, run in runs.items()}
+    for name in runs:
+        if name != SLOW:
+            for h, own, limit in zip(names, ends[name], ends[SLOW]):
+                out[name, h] = distance(own[None], limit[None], seed=seed)
+                out[name, f"{h} kolmogorov"] = distance(own[None], limit[None], "kolmogorov", seed=seed)
+    return out
+
+
+def _shown(
+    members: Mapping[str, Moving], x0: Any, times: np.ndarray, shown: int, seed: int, stream: Stream
+) -> dict[str, np.ndarray]:
+    """Some paths, `(dim, frames, shown)`, at the start and the recorded times."""
+    if not shown or next(iter(members.values())).dim > 3:
+        return {}
+    out = {}
+    for name, member in members.items():
+        run = simulate(
+            member, x0=x0, horizon=float(max(times)), paths=shown, observe=[member.names[0]], times=[0.0, *times], trajectories=shown,
+            seed=seed, stream=stream.at(int(name == SLOW)),
+        )  # fmt: skip
+        assert run.trajectories is not None
+        out[name] = run.trajectories.isel(part=0).transpose("coordinate", "time", "path").values
+    return out

@@ -1,0 +1,460 @@
+"""What is exact, bounded or rounding: each rule at its edge, on small programs and on moments that are said from outside."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import sdetools as st
+from sdetools.noise.base import Normal, Sign
+from sdetools.simulation.engine import Sums
+from sdetools.studies import known as module
+from sdetools.studies.known import Known, _drawn_start, _overflown
+from sdetools.studies.ranges import Range, _corners, _quotient, analytic, range_of
+from sdetools.studies.statistics import PairStatistics, SingleStatistics
+
+EPS = 2.0**-52
+SDE = st.SDE(drift=["0.3*x"], diffusion=["0.2*x"], variables="x")
+ETA = st.schedules.constant(0.1)
+LOSS = st.losses.from_expression("x**2/2", variables="x")
+
+
+def sums_of(values, counts=(5,), groups=None):
+    """Sums of one group, or of groups given."""
+    values = np.array(values, dtype=float)
+    return Sums(values[None] if groups is None else groups, np.array(counts), np.zeros(2), np.full(2, -1), None)
+
+
+def single(means, squares, n=5):
+    """Statistics `(records, columns)` of one dynamics."""
+    return SingleStatistics(sums_of(np.stack([means, squares], axis=-1), (n,)))
+
+
+def pair_statistics(n=5, **given):
+    """Statistics of a pair; what is not given is 0."""
+    names = ("x", "z", "d", "x2", "z2", "d2", "c", "c2", "dc")
+    shape = np.shape(next(iter(given.values())))
+    return PairStatistics(sums_of(np.stack([np.array(given.get(k, np.zeros(shape)), float) for k in names], axis=-1), (n,)))
+
+
+def program_of(*members, x0=1.5, observe=("x", "x**3"), steps=6, times=None, **more):
+    from sdetools.studies.means import make_program
+
+    given = make_program(members, [x0], steps * members[0].step_time, list(observe), times, (), False, True)[0]
+    return replace(given, **more)
+
+
+def euler(dt=0.1):
+    return st.EulerMaruyama(SDE, dt)
+
+
+# -- rounding ---------------------------------------------------------------------------------------------------------------------------
+
+
+def test_roundings_grow_with_the_steps_of_the_shorter_member():
+    """4 eps (k + 1), k the steps of the member that takes most."""
+    own = Known(SimpleNamespace(record=np.array([0, 6, 21]), every=(3, 5)), None)
+    np.testing.assert_allclose(own._roundings, 4 * EPS * np.array([1, 3, 8]), rtol=1e-14)
+
+
+def test_sizes_are_the_largest_along_the_run_and_at_the_start():
+    """sqrt(m^2 + v) of either member, |h(x_0)|, and |x_0 h'(x_0)|: what a difference inside h cancels is still a size. Infinite ones say nothing."""
+    program = SimpleNamespace(
+        x0=(np.array([1.5]), np.array([1.5])), record=np.arange(2), every=(1, 1), pair=True, coupled=True,
+        observables=program_of(euler(), observe=["x", "x**3", "x - 1.4", "x**2"]).observables,
+    )  # fmt: skip
+    x, z = np.array([[0.3, 12.0, 0.1, 1.0], [3.0, 2.0, 0.2, 0.5]]), np.array([[1.0, 1.0, 0.1, 2.0], [4.0, 2.0, np.inf, 0.1]])
+    own = Known(program, pair_statistics(x=x, z=z, x2=np.full((2, 4), 8.0), z2=np.full((2, 4), 4.0) * [9, 1, 0, 3]))
+    # 4^2 + 36/4; 12^2 + 8/4; |x h'| = 1.5; |x h'| = 2 x 1.5^2 beside 2^2 + 12/4.
+    np.testing.assert_allclose(own._sizes, [5.0, math.sqrt(146), 1.5, 4.5], rtol=1e-13)
+    np.testing.assert_allclose(own._rounding_of_stable, 4 * EPS * np.array([1, 2])[:, None] * own._sizes, rtol=1e-14)
+    deterministic = Known(program, single(np.array([[9.0, 0, 0, 0]]), np.array([[76.0, 0, 0, 0]])))
+    np.testing.assert_allclose(deterministic._sizes, [10.0, 3 * 1.5**3, 1.5, 4.5], rtol=1e-13)
+    cubed = Known(SimpleNamespace(**vars(program) | {"x0": (np.array([0.5]),)}), single(np.zeros((1, 4)), np.zeros((1, 4))))
+    np.testing.assert_allclose(cubed._sizes, [0.5, 0.375, 0.9, 0.5], rtol=1e-13)  # |0.5 - 1.4| is larger than 0.5
+
+
+def test_growth_of_a_small_change_is_that_of_the_linear_flow():
+    """x is linear in its start, so that a change of 1e-7 max(|x_0|, reached) grows as x / x_0, path by path; never below 1, never less than
+    before. The moments of x over the same paths say by how much."""
+    program = program_of(euler(), euler(), x0=0.5, observe=["x", "2*x", "3*x"], steps=7)
+    own = Known(program, None)
+    own.__dict__["_sizes"] = np.array([0.4, 100.0, 0.0])
+    alone, seen = program_of(euler(), x0=0.5, observe=["x", "2*x"], steps=7), []
+    moments = Known._reference(alone, lambda k, states: seen.append(states[0][0]))
+    size = np.sqrt(moments[:, 0, 0] ** 2 + moments[:, 0, 1] / 32)
+    moved = max(0.5, np.abs(seen[-1]).max()) * size / 0.5 / 0.4
+    expected = np.maximum.accumulate(np.maximum(moved, 1.0))
+    assert expected[0] > 1.2 and expected[-1] > 1.2 * expected[0]
+    np.testing.assert_allclose(own._growth[:, 0], expected, rtol=1e-6)
+    assert (own._growth[:, 1:] == 1).all()  # a small one, and one beside a size of 0, of which nothing can be said
+    shrinks = Known(
+        program_of(st.EulerMaruyama(st.SDE(["-x"], [["0.1"]], variables="x"), 0.1), x0=3.0, observe=["x"], steps=7), None
+    )
+    shrinks.__dict__["_sizes"] = np.array([0.3])
+    np.testing.assert_allclose(shrinks._growth[:, 0], np.full(8, 10.0), rtol=1e-6)  # 3 / .3 at first, and less later
+
+
+def test_growth_over_steps_of_several_lengths_and_of_long_runs():
+    """With steps of 2 h and h the change is followed along the first member, whose records are every second; beyond 20,000 steps it is 1."""
+    program = program_of(euler(0.2), euler(0.1), x0=0.5, observe=["x"], steps=3, times=[0.2, 0.6])
+    own = Known(program, None)
+    own.__dict__["_sizes"] = np.array([0.25])
+    assert program.every == (2, 1) and program.steps == 6
+    alone = Known(program_of(euler(0.2), euler(0.2), x0=0.5, observe=["x"], steps=3, times=[0.2, 0.6]), None)
+    alone.__dict__["_sizes"] = np.array([0.25])
+    reached, seen = [], []
+    for one in (program, alone.program):
+        Known._reference(one, lambda k, states: seen.append(states[0][0]))
+        reached.append(max(0.5, np.abs(seen[-1]).max()))
+    np.testing.assert_allclose(own._growth / reached[0], alone._growth / reached[1], rtol=1e-6)
+    assert (Known(replace(program, steps=20_001), None)._growth == 1).all()
+
+
+def test_rounding_is_magnified_where_differences_are_small_and_only_there():
+    """Coupled members, and a spread above the plain floor but below 1e-6 of the sizes: 0.99e-6 and 1.01e-6 here; 2.5e-3 in float32."""
+    program = SimpleNamespace(pair=True, coupled=True, record=np.arange(1), every=(1, 1))
+    double = [("float64", *row) for row in ((0.99e-6, 3.0), (1.01e-6, 1.0), (0.9e-14, 1.0))]
+    for dtype, spread, factor in [*double, ("float32", 2.49e-3, 3.0), ("float32", 2.51e-3, 1.0)]:
+        own = Known(program, None)
+        own.__dict__.update(
+            _dtype=dtype,
+            _same=False,
+            _sizes=np.array([2.0]),
+            _growth=np.full((1, 1), 3.0),
+            _rounding_of_stable=np.full((1, 1), 2e-14),
+        )
+        own.__dict__["_spread"] = np.array([[2 * spread]])
+        np.testing.assert_allclose(own.rounding, [[2e-14 * factor]], rtol=1e-13)
+    alone = Known(SimpleNamespace(**vars(program) | {"coupled": False}), None)
+    alone.__dict__.update(_same=False, _rounding_of_stable=np.full((1, 1), 2e-14))
+    assert alone.rounding[0, 0] == 2e-14
+    same = Known(SimpleNamespace(**vars(program) | {"columns": 1}), None)
+    same.__dict__.update(_same=True)
+    assert same.rounding.tolist() == [[0.0]]
+
+
+def test_the_reference_replaces_signs_and_gives_each_set_and_the_start_a_stream(monkeypatch):
+    seen = []
+    run = module.run_reference
+    monkeypatch.setattr(
+        module, "run_reference", lambda program, keys, *more: (seen.append((program, keys, more)), run(program, keys, *more))[1]
+    )
+    rule = st.SGD(st.NoisyOracle(LOSS, st.noise.rademacher(dim=1)), ETA)
+    program = program_of(rule, rule, coupled=False)
+    Known._reference(program, None, 8.0)
+    (twin, keys, (first, paths, look, scale)) = seen[0]
+    assert [d for plan in twin.noise.sets for d in plan.draws] == [Normal(1), Normal(1)] and len(set(keys.tolist())) == len(
+        keys
+    ) == 3
+    assert (first, paths, look, scale) == (0, 32, None, 8.0)
+    assert all(isinstance(d, Sign) for plan in program.noise.sets for d in plan.draws)  # the program itself is as before
+
+
+# -- what is exact -----------------------------------------------------------------------------------------------------------------------
+
+
+def test_one_dynamics_twice_is_known_by_all_that_it_is_made_of():
+    def pair(first, second, **more):
+        return Known(program_of(first, second, **more), None)._same
+
+    def sgd(plan, **more):
+        return st.SGD(st.NoisyOracle(LOSS, st.noise.gaussian(dim=1), **more), plan, step_time=0.1)
+
+    assert pair(sgd(ETA), sgd(ETA)) and pair(euler(), euler())
+    assert not pair(sgd(ETA), sgd(ETA), coupled=False) and not pair(sgd(ETA), sgd(st.schedules.constant(0.11)))
+    assert not pair(sgd(ETA), sgd(ETA, sigma=1.01)) and not pair(euler(0.1), euler(0.2))
+    program = program_of(euler(), euler())
+    assert not Known(replace(program, x0=(np.array([1.0]), np.array([1.1]))), None)._same
+    assert not Known(program_of(euler()), None)._same
+    # Schedules that part after the last step are the same; those that part at it are not.
+    early, late = (st.schedules.Plan([0.1] * k + [0.2] * 9, 0.0) for k in (5, 6))
+    constant = st.schedules.Plan([0.1] * 15, 0.0)
+    assert pair(sgd(late), sgd(constant)) and not pair(sgd(early), sgd(constant))
+
+
+def momentum(covariance, mean=0.0):
+    return st.SGDM(
+        st.NoisyOracle(LOSS, st.noise.gaussian(dim=1)),
+        st.schedules.constant(0.1, 0.5),
+        momentum=([mean], [[covariance]]),
+        step_time=0.1,
+    )
+
+
+def test_initial_momenta_tell_two_dynamics_apart():
+    assert Known(program_of(momentum(1.0), momentum(1.0)), None)._same
+    assert not Known(program_of(momentum(1.0), momentum(1.1)), None)._same
+    assert not Known(program_of(momentum(1.0), momentum(1.0, 0.1)), None)._same
+
+
+def test_draws_reach_the_point_with_the_first_step_unless_the_start_is_drawn():
+    own = Known(program_of(euler(), times=[0.0, 0.1]), None)
+    assert own.drawn.tolist() == [[False, False], [True, True]]
+    quiet = st.SGD(st.NoisyOracle(LOSS, st.noise.none(dim=1)), ETA, step_time=0.1)
+    assert not Known(program_of(quiet, times=[0.0, 0.1]), None).drawn.any()
+    assert not _drawn_start(momentum(1.0), np.array([1.0]))
+    moved = SimpleNamespace(start_draws=(Normal(2),), start=lambda x0, z: (x0 + 0.1 * z[1:], x0))
+    assert _drawn_start(moved, np.array([1.0])) and not _drawn_start(SimpleNamespace(start_draws=()), np.array([1.0]))
+    still = SimpleNamespace(start_draws=(Normal(2),), start=lambda x0, z: (x0 + 0 * z[1:], z))
+    assert not _drawn_start(still, np.array([1.0]))
+
+
+def met(paths, record, *draws, rows=0):
+    program = SimpleNamespace(
+        record=np.array(record), start_plan=SimpleNamespace(rows=rows), noise=SimpleNamespace(sets=[SimpleNamespace(draws=draws)])
+    )
+    return Known(program, SimpleNamespace(sums=SimpleNamespace(paths=paths)))._all_met.tolist()
+
+
+def test_all_signs_are_met_by_many_paths():
+    """2^s (s log 2 + 25) paths, for a chance of exp(-25) that one of 2^s outcomes is missing: 101.8, 105.5 for s = 2, 470.9 for 4, 1,866.2 for 6."""
+    for s, edge in ((0, 25), (2, 4 * (2 * math.log(2) + 25)), (4, 16 * (4 * math.log(2) + 25)), (6, 64 * (6 * math.log(2) + 25))):
+        assert met(math.floor(edge) - (edge == 25), [s // 2], Sign(2)) == [False]
+        assert met(math.ceil(edge), [s // 2], Sign(2)) == [True]
+    assert met(1900, [0, 1, 2, 3], Sign(1), Sign(1)) == [True, True, True, True]
+    assert met(1800, [0, 1, 2, 3], Sign(1), Sign(1)) == [True, True, True, False]
+    assert (
+        met(10**18, [100], Sign(1)) == [False]
+        and met(10**6, [1], Normal(1)) == [False]
+        and met(10**6, [1], Sign(1), rows=1) == [False]
+    )
+
+
+def flat_in(moments, scale=1.0, pair=False, record=(3,)):
+    program = program_of(euler(), euler(), observe=["x"]) if pair else program_of(euler(), observe=["x"])
+    own = type("Own", (Known,), {"_reference": staticmethod(lambda program, points, scale=1.0: np.array(moments, float))})
+    return own(replace(program, record=np.array(record)), None)._flat_in(program, scale)
+
+
+def test_values_agree_up_to_the_rounding_of_their_own_size():
+    """Four steps: 16 eps sqrt(m^2 + h2/32), the larger of both members; spread sqrt(h2/32). Edges are 0.3 % apart."""
+    tolerance = 16 * EPS
+    for off, flat in ((0.997, True), (1.003, False)):
+        assert flat_in([[[3.0, 32 * (3.0 * tolerance * off) ** 2]]]).tolist() == [[flat]]
+        size = math.hypot(0.3, 0.4)
+        own = [0.1, 0.3, 0.2, 32 * 0.1**2, 32 * 0.4**2, 32 * (size * tolerance * off) ** 2, 0, 0, 0]
+        assert flat_in([[own]], pair=True).tolist() == [[flat]]
+        other = [0.3, 0.1, 0.2, 32 * 0.4**2, 32 * 0.1**2, 32 * (size * tolerance * off) ** 2, 0, 0, 0]
+        assert flat_in([[other]], pair=True).tolist() == [[flat]]
+    assert flat_in([[[np.nan, np.nan]]], 8.0).tolist() == [[True]] and flat_in([[[np.nan, np.nan]]]).tolist() == [[False]]
+    assert _overflown(np.array([1.0, np.inf]), 8.0).tolist() == [False, True] and not _overflown(np.array([np.inf]), 1.0).any()
+
+
+def test_members_are_at_one_point_up_to_the_rounding_of_where_they_have_been():
+    """sqrt(d^2 + dd/32) beside the largest sqrt(x^2 + z^2 + (xx + zz)/32) so far and the start, all coordinates."""
+    program = program_of(euler(), euler(), x0=1.5, observe=["x"], steps=4, times=[0.3, 0.4])
+
+    def at(rows, scale=1.0):
+        own = type("Own", (Known,), {"_reference": staticmethod(lambda *_: np.array(rows, float)[:, None])})
+        return own(program, None)._at_one_point(scale).tolist()
+
+    def row(x, z, xx, zz, apart, share):
+        return [x, z, apart * math.sqrt(share), 32 * xx, 32 * zz, 32 * apart**2 * (1 - share), 0, 0, 0]
+
+    size = math.sqrt(0.25 + 0.36 + 0.3 + 0.5 + 1.5**2)
+    for off, same in ((0.998, True), (1.002, False)):
+        for share in (0.0, 0.3, 0.7, 1.0):
+            first = row(0.5, 0.6, 0.3, 0.5, size * 16 * EPS * off, share)
+            second = row(0.1, 0.2, 0.01, 0.02, size * 20 * EPS * off, share)
+            assert at([first, second]) == [same, same], share
+    for k in range(4):  # each of the four where it is the largest
+        parts = [0.1, 0.2, 0.3, 0.4]
+        parts[k] = 30.0
+        whole = math.sqrt(sum(p * p for p in parts) + 1.5**2)
+        for off, same in ((0.998, True), (1.002, False)):
+            own = row(parts[0], parts[1], parts[2] ** 2, parts[3] ** 2, whole * 16 * EPS * off, 0.4)
+            assert at([own, own])[0] == same
+    lost = row(np.inf, 0, 0, 0, np.nan, 0.5)
+    assert at([lost, lost], 8.0) == [True, True] and at([lost, lost]) == [False, False]
+
+
+def test_what_is_proven_constant():
+    """x stays at x_0 = 0 whatever is drawn, but |x| is not analytic. Nothing is proven of long runs, nor of draws without a density."""
+    program = program_of(euler(), x0=0.0, observe=["x", "x*0 + 2", "abs(x)"])
+    columns = np.array([True, True, True])
+    own = Known(program, None)
+    assert own._constant(columns).tolist() == [[True, True, False]] * 7
+    assert own._constant(np.array([False, True, True])).tolist() == [[False, True, False]] * 7
+    assert not Known(replace(program, steps=20_001), None)._constant(columns).any()
+    three = program_of(st.EulerMaruyama(SDE, 0.1, "three-point"), observe=["x*0"])
+    assert not Known(three, None)._constant(np.array([True])).any()
+    moving = Known(program_of(euler(), observe=["x", "x*0"]), None)
+    assert moving._constant(np.array([True, True])).tolist() == [[True, True]] + [[False, True]] * 6
+
+
+def test_members_at_one_point_agree_under_every_observable():
+    """SGD and Euler-Maruyama of step eta are the same points; |x| of them cannot be written as an analytic function."""
+    sde = st.SDE(drift=["-x"], diffusion=["-0.31622776601683794"], variables="x")
+    pair = st.SGD(st.NoisyOracle(LOSS, st.noise.gaussian(dim=1)), ETA), st.EulerMaruyama(sde, 0.1)
+    assert Known(program_of(*pair, observe=["abs(x)"]), None)._constant(np.array([True])).all()
+    apart = pair[0], st.EulerMaruyama(st.SDE(drift=["-x"], diffusion=["-0.3163"], variables="x"), 0.1)
+    assert Known(program_of(*apart, observe=["abs(x)"]), None)._constant(np.array([True]))[:, 0].tolist() == [True] + [False] * 6
+
+
+def test_a_spread_of_nothing_is_random_unless_it_is_proven():
+    """Spread 0 at all records: random where it is not proven constant; standard errors only where a spread stands out of rounding."""
+    program = program_of(euler(), observe=["x*0 + 2", "abs(x)*0 + x"], steps=2)
+    means, squares = np.full((3, 2), 2.0), np.zeros((3, 2))
+    squares[2] = 45.0
+    own = Known(program, single(means, squares))
+    assert own.random.tolist() == [[False, False], [False, True], [True, True]]
+    assert own.stderr == pytest.approx(np.array([[0, 0], [0, 0], [1.5, 1.5]], float))
+    assert own.along(1)["random"].tolist() == [False, True, True] and own.of(2, 0)["random"] is True
+    assert own.of(1, 0) == {"random": False, "rounding": own.rounding[1, 0], "least": 2.0, "most": 2.0, "two_valued": False}
+
+
+# -- bounds ------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_how_many_paths_carry_a_spread():
+    """paths / (1 + n Var(s)/s^2) over the full groups, at least four of them: n = 9 paths in each of five, 4 in the last."""
+    rng = np.random.default_rng(3)
+    groups = rng.uniform(1, 2, (6, 2, 2, 9))
+    for pair, index in ((True, 5), (False, 1)):
+        program = SimpleNamespace(
+            pair=pair,
+            statistics=("x", "z", "d", "x2", "z2", "d2", "c", "c2", "dc") if pair else ("h", "h2"),
+            record=np.arange(2),
+            columns=2,
+        )
+        own = Known(program, SimpleNamespace(sums=sums_of(0, (9, 9, 9, 9, 9, 4), groups if pair else groups[..., :2])))
+        s = groups[:5, ..., index]
+        np.testing.assert_allclose(own._carriers, 49 / (1 + 9 * s.var(axis=0, ddof=1) / s.mean(axis=0) ** 2), rtol=1e-12)
+        few = Known(program, SimpleNamespace(sums=sums_of(0, (9, 9, 9, 4, 4, 4), groups if pair else groups[..., :2])))
+        assert (few._carriers == 0).all()
+    unseen = Known(program, SimpleNamespace(sums=sums_of(0, (9,) * 6, np.zeros((6, 2, 2, 2)))))
+    assert (unseen._carriers == 0).all()
+
+
+def test_bounds_enter_means_always_and_differences_where_few_paths_carry_them():
+    ranges = (Range(-1.0, 2.0), Range.of((0, 1)), Range(0.0, math.inf))
+
+    def bounds(pair, coupled, carriers):
+        own = Known(SimpleNamespace(pair=pair, coupled=coupled, record=np.arange(2), columns=3), None)
+        own.__dict__.update(ranges=ranges, _carriers=np.tile(np.array(carriers, float), (2, 1)))
+        least, most = own.bounds
+        assert least.shape == most.shape == (2, 3)
+        return least[1].tolist(), most[1].tolist()
+
+    free = ([-1.0, 0.0, 0.0], [2.0, 1.0, math.inf])
+    assert bounds(False, True, [5000] * 3) == bounds(True, False, [5000] * 3) == bounds(True, True, [999] * 3) == free
+    assert bounds(True, True, [1000] * 3) == ([-math.inf, 0.0, -math.inf], [math.inf, 1.0, math.inf])
+
+
+def test_ranges_of_columns_are_those_of_values_or_of_their_differences():
+    member = euler()
+    one = Known(program_of(member, observe=["tanh(x)", "x"]), None)
+    two = Known(program_of(member, member, observe=["tanh(x)", lambda x: x[0] > 0]), pair_statistics(x=np.zeros((7, 2))))
+    assert one.ranges == (Range(-1.0, 1.0), Range()) and one.two_valued == (False, False)
+    assert two.ranges[0] == Range(-2.0, 2.0) and two.ranges[1].values == {-1.0, 0.0, 1.0}
+    functional = Known(replace(one.program, functionals=(object(), object())), None)
+    assert functional.ranges == (Range(-1.0, 1.0), Range(), Range(), Range())
+
+
+@pytest.mark.parametrize("side", ["low", "high"])
+def test_stated_bounds_hold_up_to_rounding(side):
+    """1e-9 of their distance, 3 here: 2.9e-9 beyond is rounding, 3.1e-9 is not."""
+    observed = program_of(euler(), observe={"h": st.Bounded("x", -1, 2)}.values(), times=[0.0, 0.6])
+    for beyond in (2.9e-9, 3.1e-9):
+        mean = np.array([[0.5], [-1 - beyond if side == "low" else 2 + beyond]])
+        own = Known(observed, single(mean, np.ones((2, 1))))
+        if beyond < 3e-9:
+            assert own.ranges == (Range(-1.0, 2.0),)
+        else:
+            with pytest.raises(ValueError, match=r"must lie in \[-1, 2\]"):
+                own.ranges  # noqa: B018
+
+
+# -- ranges of formulas -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("h", "low", "high"),
+    [
+        (lambda x, y: 1 / (2 + np.cos(x)), 1 / 3, 1), (lambda x, y: 1 / (np.cos(x) - 3), -1 / 2, -1 / 4), (lambda x, y: 1 / x**2, 0, math.inf),
+        (lambda x, y: (3 + np.sin(x)) / (2 + np.cos(y)), 2 / 3, 4), (lambda x, y: 1 / -(x**2), -math.inf, 0), (lambda x, y: -1 / x**2, -math.inf, 0),
+        (lambda x, y: 1 / (np.cos(x) + 0.5), -math.inf, math.inf), (lambda x, y: (2 + np.cos(x)) ** 1.5, 1, 3**1.5),
+        (lambda x, y: (2 + np.cos(x)) ** -1.5, 3**-1.5, 1), (lambda x, y: (2 + np.cos(x)) ** (2 + np.cos(y)), -math.inf, math.inf),
+        (lambda x, y: (x * x) ** 0.3, 0, math.inf), (lambda x, y: x**0.3, -math.inf, math.inf), (lambda x, y: np.cos(x) - 3 * np.sin(y), -4, 4),
+        (lambda x, y: np.cosh(2 + np.cos(x)), math.cosh(1), math.cosh(3)), (lambda x, y: np.cosh(np.cos(x) - 2), math.cosh(1), math.cosh(3)),
+        (lambda x, y: abs(3 + np.cos(x)), 2, 4), (lambda x, y: abs(np.cos(x) - 3), 2, 4), (lambda x, y: abs(3 * np.cos(x) - 1), 0, 4),
+        (lambda x, y: (np.cos(x) - 3) * (2 + np.sin(y)), -12, -2), (lambda x, y: np.exp(np.cos(x)), math.exp(-1), math.e),
+        (lambda x, y: x - x, 0, 0), (lambda x, y: x / x, 1, 1), (lambda x, y: np.sqrt(2 + np.cos(x)), 1, 3**0.5), (lambda x, y: np.arccos(x), 0, math.pi),
+        (lambda x, y: np.log(2 + np.cos(x)), 0, math.log(3)), (lambda x, y: np.log1p(np.cos(x) / 2), math.log(0.5), math.log(1.5)),
+        (lambda x, y: np.arcsin(x), -math.pi / 2, math.pi / 2),
+    ],
+)  # fmt: skip
+def test_ranges_of_formulas(h, low, high):
+    found = range_of(lambda x: h(*x), 2)
+    assert (found.low, found.high) == pytest.approx((low, high), rel=1e-12, abs=1e-300)
+
+
+@pytest.mark.parametrize(
+    ("text", "low", "high"), [("max(cos(x), 0.5)", 0.5, 1), ("min(cos(x), -0.5)", -1, -0.5), ("max(x, 3)", 3, math.inf)]
+)
+def test_the_larger_of_two_holds_less(text, low, high):
+    found = range_of(st.losses.from_expression(text, variables="x y").value, 2)
+    assert (found.low, found.high) == (low, high)
+
+
+def test_quotients_at_the_edge_of_zero():
+    inf = math.inf
+    assert _quotient((1.0, 2.0), (0.0, 4.0)) == (0.25, inf) and _quotient((1.0, 2.0), (-4.0, 0.0)) == (-inf, -0.25)
+    assert _quotient((1.0, 2.0), (0.0, 0.0)) == (-inf, inf) == _quotient((1.0, 2.0), (-1.0, 3.0))
+    assert _corners(np.power)((2.0, 3.0), (-1.0, 2.0)) == (1 / 3, 9.0)
+    with np.errstate(invalid="ignore"):
+        assert _corners(np.multiply)((0.0, 1.0), (-inf, inf)) == (-inf, inf)  # 0 times infinity is 0
+
+
+def test_hulls_differences_and_sets_of_values():
+    assert Range(-1.0, 2.0).hull(Range(0.0, 5.0)) == Range(-1.0, 5.0) and Range(0.0, 5.0).hull(Range(-1.0, 2.0)) == Range(
+        -1.0, 5.0
+    )
+    assert Range(1.0, 2.0).minus(Range(4.0, 8.0)) == Range(-7.0, -2.0) and Range.of((3, 5)).hull(Range.of((4,))).values == {
+        3.0,
+        4.0,
+        5.0,
+    }
+    assert Range.of(range(64)) == Range(0.0, 63.0, frozenset(map(float, range(64)))) and Range.of(range(65)) == Range(0.0, 64.0)
+    assert Range.of((1.0, math.nan)) == Range() and Range(0.0, 1.0).bounded and not Range(0.0, math.inf).bounded
+
+
+def chosen(compare, yes, no):
+    return range_of(lambda x: st.select(compare(x), yes(x), no(x)), 2)
+
+
+def test_choices_hold_both_sides_and_the_larger_of_two_holds_less():
+    cos, sin = (lambda x: np.cos(x[0])), (lambda x: 3 + np.sin(x[1]))
+    assert chosen(lambda x: x[0] > 0, cos, sin) == Range(-1.0, 4.0)
+    clamp = range_of(lambda x: st.select(x[0] > x[1], 7.0, st.select(x[1] > x[0], -5.0, x[0])), 2)
+    assert clamp.low == -math.inf and clamp.high == math.inf  # equal sides are the first, of which nothing is known
+    assert range_of(lambda x: st.select(x[0] > 2, 7.0, st.select(x[0] < 2, -5.0, x[0])), 1).values == {-5.0, 2.0, 7.0}
+    assert range_of(lambda x: st.select(x[0] > 2, 7.0, st.select(x[0] < 2, -5.0, 3 * x[0])), 1) == Range()
+    assert range_of(lambda x: st.select(x[0] > 2, 7.0, st.select(x[0] < 1, -5.0, x[0])), 1) == Range()
+    assert range_of(lambda x: x[0] > 0, 1).values == {0.0, 1.0}
+    assert analytic(lambda tape: 3.0) and not analytic(lambda tape: 1 / 0)
+
+
+def test_intervals_hold_the_rounding_of_the_type():
+    """A value that no draw moves is exact to rounding: its interval in float32 holds the truth, that of double would not reach it."""
+    sgd = st.SGD(st.NoisyOracle(st.losses.quadratic(1.0), st.noise.none(1)), st.schedules.constant(0.1))
+    given = dict(x0=[1.0], horizon=2.0, paths=1, observe=["x0"], times=[2.0])
+    single, double = (st.simulate(sgd, dtype=dtype, **given).at("x0") for dtype in ("float32", "float64"))
+    assert single.rounding == pytest.approx(double.rounding * np.finfo(np.float32).eps / np.finfo(float).eps, rel=1e-6)
+    assert single.low < 0.9**20 < single.high
+    assert double.rounding < abs(single.value - 0.9**20)
+
+
+def test_a_gap_of_rounding_is_not_resolved():
+    """Two texts of one gradient differ in float32 by rounding: that is no gap."""
+    plan, noise = st.schedules.constant(0.1), st.noise.gaussian(dim=1)
+    gradients = (lambda x: [1.4 * x[0]], lambda x: [0.3 * x[0] + 1.1 * x[0]])
+    members = [st.SGD(st.NoisyOracle(st.losses.from_function(g, 1), noise, 1.0), plan) for g in gradients]
+    given = dict(x0=[1.0], horizon=2.0, paths=2000, observe=["x0"], times=[2.0], control=False)
+    gap = st.weak_gap(*members, dtype="float32", **given).at("x0")
+    assert 0 < abs(gap.value) < gap.rounding and not gap.resolved
