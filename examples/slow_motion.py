@@ -1,4 +1,4 @@
-"""One's own loss on the slow clock: where SGD and SGDM go in 1/eta^2 steps, beside the slow SDE, and a picture of it.
+"""One's own loss on the slow clock: where SGD and SGDM go in 1/eta^2 steps, beside the slow SDE, and a plot of it.
 
 python examples/slow_motion.py
 """
@@ -20,5 +20,5 @@ study = st.slow_study(oracle, st.schedules.constant(eta=0.05, beta=0.8), x0=[1.0
 print(study.table())
 
 target = Path("slow_motion.svg")
-study.picture().savefig(target)
+study.plot_manifold().savefig(target)
 print("wrote", target)

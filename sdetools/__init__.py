@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from sdetools.studies.distance import distance
     from sdetools.studies.extrapolation import extrapolate
     from sdetools.studies.multilevel.multilevel import multilevel
+    from sdetools.studies.saving import load
     from sdetools.studies.slow_clock import slow_study
 
 from sdetools._version import __version__
@@ -106,6 +107,7 @@ _HOME = {
     "SquaredIncrements": "studies",
     "distance": "studies.distance",
     "extrapolate": "studies.extrapolation",
+    "load": "studies.saving",
     "multilevel": "studies.multilevel.multilevel",
     "order_study": "studies",
     "slow_study": "studies.slow_clock",

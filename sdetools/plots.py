@@ -21,8 +21,11 @@ FEW = 6
 """Paths up to which each has a colour of its own."""
 
 
-def canvas(width: float = 6.4, height: float = 4.2) -> tuple[Figure, Axes]:
-    """An empty figure in the style of the reports, and its axes."""
+def canvas(width: float = 6.4, height: float = 4.2, ax: Axes | None = None) -> tuple[Figure, Axes]:
+    """An empty figure in the style of the reports, and its axes; those given, if any are."""
+    if ax is not None:
+        style(ax)
+        return ax.figure, ax  # type: ignore[return-value]
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -53,6 +56,7 @@ def loglog_orders(
     xlabel: str = r"$\eta$",
     ylabel: str = "weak gap",
     title: str = "",
+    ax: Axes | None = None,
 ) -> Figure:
     r"""Gaps against step sizes on logarithmic axes, with bands, exact values (dashed) and reference slopes (dotted).
 
@@ -68,7 +72,7 @@ def loglog_orders(
     if x.ndim != 1 or len(x) == 0 or not np.all(x > 0):
         raise ValueError(f"`etas` must be positive step sizes; got {etas!r}.")
     curves, lows, highs, exacts = (_curves(name, v, len(x)) for name, v in _named(values=values, low=low, high=high, exact=exact))
-    figure, axes = canvas()
+    figure, axes = canvas(ax=ax)
     axes.set_xscale("log")
     axes.set_yscale("log")
     order = np.argsort(x)
@@ -112,6 +116,7 @@ def gap_curve(
     xlabel: str = "$t$",
     ylabel: str = "weak gap",
     title: str = "",
+    ax: Axes | None = None,
 ) -> Figure:
     """A gap along time with its band; the exact curve, where there is one, is dashed. Arguments as in `loglog_orders`.
 
@@ -123,7 +128,7 @@ def gap_curve(
     if t.ndim != 1 or len(t) == 0:
         raise ValueError(f"`times` must be a list of times; got {times!r}.")
     curves, lows, highs, exacts = (_curves(name, v, len(t)) for name, v in _named(values=values, low=low, high=high, exact=exact))
-    figure, axes = canvas()
+    figure, axes = canvas(ax=ax)
     axes.axhline(0.0, color=FAINT, linewidth=0.8)
     for i, (name, value) in enumerate(curves.items()):
         colour = COLOURS[i % len(COLOURS)]
@@ -173,7 +178,9 @@ def _finish(axes: Axes, xlabel: str, ylabel: str, title: str, *, legend: bool) -
 
 
 def curves(
-    panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float]]]], xlabel: str = "$t$"
+    panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float]]]],
+    xlabel: str = "$t$",
+    ax: Any = None,
 ) -> Figure:
     """One panel an entry: curves `name: (x, y, half-width)`, the first as a line with its band, the others as markers with bars.
 
@@ -181,13 +188,8 @@ def curves(
     >>> len(figure.axes)
     1
     """
-    from matplotlib.figure import Figure
-
-    n = len(panels)
-    columns = min(n, 3)
-    rows = -(-n // columns)
-    figure = Figure(figsize=(0.6 + 3.6 * columns, 3.0 * rows), facecolor="white", layout="constrained")
-    for axes, (title, panel) in zip(figure.subplots(rows, columns, squeeze=False).ravel(), panels.items()):
+    figure, all_axes = axes_for(len(panels), ax)
+    for axes, (title, panel) in zip(all_axes, panels.items()):
         for i, (name, (x, y, half)) in enumerate(panel.items()):
             x, y, half = (np.asarray(values, dtype=float) for values in (x, y, half))
             if i == 0:
@@ -196,10 +198,7 @@ def curves(
             else:
                 axes.errorbar(x, y, yerr=half, fmt=MARKERS[i - 1], ms=4, lw=1, color=COLOURS[(i - 1) % len(COLOURS)], label=name)
         axes.set(title=title, xlabel=xlabel)
-        axes.spines[["top", "right"]].set_visible(False)
-    for axes in figure.axes[n:]:
-        axes.set_visible(False)
-    figure.axes[0].legend(fontsize=8, frameon=False)
+    all_axes[0].legend(fontsize=8, frameon=False)
     return figure
 
 
@@ -212,7 +211,7 @@ def paths(names: Sequence[str], members: Sequence[Any], loss: Any = None, ax: An
     labels = [str(name) for name in members[0].coordinate.values]
     values, t, count = [np.asarray(m.values, float) for m in members], members[0].time.values, members[0].sizes["path"]
     plane, few = len(labels) == 2 and not time, count <= FEW
-    figure, panels = _panels(1 if plane else len(labels), ax)
+    figure, panels = axes_for(1 if plane else len(labels), ax)
     limits = [_limits([v[..., i] for v in values]) for i in range(len(labels))]
     if plane and loss is not None:
         _contours(panels[0], loss, *limits)
@@ -252,12 +251,12 @@ def paths(names: Sequence[str], members: Sequence[Any], loss: Any = None, ax: An
     return figure
 
 
-def _panels(count: int, ax: Any) -> tuple[Figure, list[Axes]]:
-    """So many axes: those given, or new ones."""
+def axes_for(count: int, ax: Any = None, columns: int = 3) -> tuple[Figure, list[Axes]]:
+    """So many axes in the style of the reports: those given, or new ones."""
     if ax is None:
         from matplotlib.figure import Figure
 
-        columns = min(count, 3)
+        columns = min(count, columns)
         rows = -(-count // columns)
         size = (6.4, 5.0) if count == 1 else (0.6 + 3.4 * columns, 2.8 * rows)
         figure = Figure(figsize=size, facecolor="white", layout="constrained")

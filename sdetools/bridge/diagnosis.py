@@ -18,29 +18,31 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from sdetools import _check
-from sdetools.estimates.interval import Kind
-from sdetools.noise.base import batch_factor
+from sdetools.studies.result import BY_HAND, Origin, Result, called, plain
 
 from .batches import Batches, is_stream, recorded
-from .curvature import PARTS, Population, Quantity, sharpness, student
-from .derivatives import Derivatives, dot
-from .modules import Objective, check_module
+from .curvature import PARTS, Population, Quantity, sharpness
+from .derivatives import Derivatives
+from .lemma_terms import GROUPS, exact_terms, sampled_terms
+from .modules import Objective
 from .optimisers import convert
 from .trial import Trial, run_trial
 
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.figure import Figure
+
 STABLE, UNSTABLE = 1.0, 2.0
 """eta lambda_max below which plain SGD is predicted to match, and above which it is predicted not to."""
-GROUPS = 8
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class Diagnosis(Result):
     """What was measured, what follows from it, and what the trial said; `print` it. `advice` is "drop", "keep" or "unsure"."""
 
     lr: float
@@ -65,6 +67,60 @@ class Diagnosis:
     trial: Trial | None = field(default=None)
     notes: tuple[str, ...] = ()
     """What else there is to know: how the derivatives were taken, what of the data was read."""
+    origin: Origin = BY_HAND
+
+    @property
+    def diverged(self) -> int:
+        """1 where the run with momentum diverges itself."""
+        return int(self.later_sharpness is not None and not math.isfinite(self.later_sharpness.value))
+
+    @property
+    def _quantities(self) -> dict[str, Quantity]:
+        found = {
+            name: getattr(self, name) for name in ("descent", "curvature", "noise", "variance", "sharpness", "later_sharpness")
+        }
+        found |= {"step_sharpness": self.step_sharpness, "progress_lost": None if self.trial is None else self.trial.lost}
+        return {name: one for name, one in found.items() if one is not None}
+
+    @property
+    def data(self) -> xarray.Dataset:
+        """`value`, `low`, `high` over (quantity,)."""
+        import xarray
+
+        rows = self._quantities
+        fields = {end: ("quantity", [getattr(one, end) for one in rows.values()]) for end in ("value", "low", "high")}
+        said = {
+            name: getattr(self, name)
+            for name in ("lr", "momentum", "batch_size", "plain_lr", "freed", "regime", "prediction", "advice")
+        }
+        return xarray.Dataset(fields, {"quantity": list(rows)}, said | {"diverged": self.diverged} | self.origin.attributes)
+
+    def table(self) -> str:
+        """All quantities with their intervals, the regime and the advice."""
+        return str(self)
+
+    def summary(self) -> str:
+        """The advice, and what it rests on."""
+        return f"{self.advice}: {self.regime}; eta lambda_max {self.step_sharpness}"
+
+    def plot(self, *, ax: Any = None) -> Figure:
+        """eta lambda_max with its interval, at the checkpoint and after the trial, beside the edges of the prediction."""
+        from sdetools.plots import COLOURS, FAINT, canvas
+
+        figure, axes = canvas(6.0, 2.4, ax)
+        found = {"checkpoint": self.sharpness, "after the trial": self.later_sharpness}
+        rows = [(name, one * self.plain_lr) for name, one in found.items() if one is not None and math.isfinite(one.value)]
+        for i, (_, one) in enumerate(rows):
+            high = min(one.high, 1e3 * max(1.0, one.value))
+            axes.errorbar(
+                [one.value], [i], xerr=[[one.value - one.low], [high - one.value]], fmt="o", color=COLOURS[i], capsize=3
+            )
+        for edge, name in ((STABLE, "drop below"), (UNSTABLE, "keep above")):
+            axes.axvline(edge, color=FAINT, linestyle="--", linewidth=1)
+            axes.annotate(name, (edge, 1.0), xycoords=("data", "axes fraction"), fontsize=8, va="bottom", ha="center")
+        axes.set(yticks=range(len(rows)), yticklabels=[name for name, _ in rows], ylim=(-0.6, max(1, len(rows)) - 0.4))
+        axes.set(xlabel=r"$\eta\,\lambda_{\max}$ of plain SGD", xlim=(0.0, None))
+        return figure
 
     @property
     def noise_scale(self) -> float:
@@ -111,8 +167,8 @@ class Diagnosis:
     def to_json(self) -> str:
         """All of it, with the conclusions, as JSON."""
         told = {name: getattr(self, name) for name in ("noise_scale", "regime", "prediction", "advice")}
-        reach = dataclasses.asdict(self.step_sharpness)
-        return json.dumps(_plain(dataclasses.asdict(self) | {"step_sharpness": reach} | told), indent=1) + "\n"
+        own = {name: part for name, part in dataclasses.asdict(self).items() if name != "origin"}
+        return json.dumps(plain(own | {"step_sharpness": dataclasses.asdict(self.step_sharpness)} | told), indent=1) + "\n"
 
     def __str__(self) -> str:
         eta = self.plain_lr
@@ -183,6 +239,7 @@ def diagnose(
     >>> print(diagnose(torch.nn.Linear(4, 1), torch.nn.functional.mse_loss, (x, y), lr=1e-3, batch_size=8, steps=200).advice)
     drop
     """
+    call = called(diagnose, locals())
     if not isinstance(model, torch.nn.Module):
         raise ValueError(f"`model` must be a torch.nn.Module; got {type(model).__name__}.")
     if not _check.number("lr", lr) > 0:
@@ -225,9 +282,9 @@ def diagnose(
         torch.manual_seed(seed)
         population = Population(derivatives, source, stream_of(2), tick, 2 * seeds * steps)
         if exact:
-            four = _exact_terms(population)
+            four = exact_terms(population)
         else:
-            four = _terms(derivatives, source, batches, stream_of, tick)
+            four = sampled_terms(derivatives, source, batches, stream_of, tick)
         sharp = sharpness(population, hessian_samples, decided)
         if not all(math.isfinite(one.value) for one in (*four, sharp)):
             raise ValueError(
@@ -248,7 +305,19 @@ def diagnose(
     if four[0].value == four[3].value == 0:
         notes.append("every gradient is 0: neither way moves")
     freed = sum(p.numel() * p.element_size() for _, p in own) if momentum else 0
-    return Diagnosis(float(lr), float(momentum), source.size, plain_lr, *four, sharp, later, freed, trial, tuple(notes))
+    return Diagnosis(
+        float(lr),
+        float(momentum),
+        source.size,
+        plain_lr,
+        *four,
+        sharp,
+        later,
+        freed,
+        trial,
+        tuple(notes),
+        Origin(call, seed, 0, "torch", str(own[0][1].dtype)[6:]),
+    )
 
 
 class _Tick:
@@ -264,74 +333,6 @@ class _Tick:
             self.progress(self.done, self.total)
 
 
-def _terms(
-    own: Derivatives, source: Batches, batches: int, stream: Callable[[int], int], tick: Callable[[int], None]
-) -> list[Quantity]:
-    """|grad L|^2, grad L^T H grad L, tr(H Sigma), tr(Sigma)."""
-    n = max(1, batches // (2 * GROUPS))
-    means, products, alone = [], [], np.empty((2, GROUPS))
-    for a in range(GROUPS):
-        mean: Any = 0
-        product: Any = 0
-        squares = np.zeros(2)
-        for i in range(a * n, a * n + n):
-            g = own.gradient(source.fresh(stream(0), i))
-            h = own.product(source.fresh(stream(1), i), g)
-            squares += dot(g, g) / n, dot(g, h) / n
-            mean, product = mean + g / n, product + h / n
-            tick(2)
-        means.append(mean)
-        products.append(product)
-        alone[:, a] = squares
-    inner = np.array([[dot(b, a) for b in means] for a in means])
-    pulled = np.array([[dot(b, h) for b in means] for h in products])
-    return jackknife(inner, pulled, alone)
-
-
-def lemma_terms(inner: np.ndarray, pulled: np.ndarray, alone: np.ndarray) -> np.ndarray:
-    """Estimates of |grad L|^2, grad L^T H grad L, tr(H Sigma), tr(Sigma) from independent groups of batches, without bias.
-
-    `inner[a, b]` = g_a.g_b and `pulled[a, b]` = (H g)_a.g_b of the groups' means, `alone` the means of g.g and g.Hg over the single batches of
-    each group, `(2, groups)`.
-    """
-    k = len(inner)
-    crossed = [(table.sum() - np.trace(table)) / (k * (k - 1)) for table in (inner, pulled)]
-    squares = alone.mean(axis=1)
-    return np.array([crossed[0], crossed[1], squares[1] - crossed[1], squares[0] - crossed[0]])
-
-
-def jackknife(inner: np.ndarray, pulled: np.ndarray, alone: np.ndarray) -> list[Quantity]:
-    """`lemma_terms` with 95 % intervals: the spread over all but one group, times (k - 1) / sqrt(k) as for a mean."""
-    k = len(inner)
-    everyone = np.arange(k)
-    left = [np.delete(everyone, a) for a in everyone]
-    whole = lemma_terms(inner, pulled, alone)
-    without = np.array([lemma_terms(inner[np.ix_(a, a)], pulled[np.ix_(a, a)], alone[:, a]) for a in left])
-    half = student(k - 1) * (k - 1) / math.sqrt(k) * without.std(axis=0, ddof=1)
-    return [Quantity.of(float(v), float(v - h), float(v + h), Kind.JACKKNIFE) for v, h in zip(whole, half)]
-
-
-def _exact_terms(data: Population) -> list[Quantity]:
-    """The same from all samples: Sigma = c S, S the covariance (over n) of their gradients, c = (n - size) / ((n - 1) size)."""
-    check_module(data.own.net)
-    if not data.kind or data.source.partial:
-        raise ValueError(
-            "`exact=True` must have a loss that is a mean or a sum over samples, and all of the data; got a stream, or a loss that mixes samples or "
-            "draws at random. Leave it out."
-        )
-    n = data.source.samples
-    everything = np.arange(n)
-    g = data.gradient(everything)
-    noise = variance = 0.0
-    for i in range(n):
-        v = data.gradient(np.array([i])) - g
-        noise += dot(v, data.product(everything, v)) / n
-        variance += dot(v, v) / n
-    factor = batch_factor(n, data.source.size, replace=False)
-    four = dot(g, g), dot(g, data.product(everything, g)), factor * noise, factor * variance
-    return [Quantity.of(v) for v in four]
-
-
 def zone_of(reach: Quantity) -> str | None:
     """Where all of the interval of eta lambda_max lies: "drop", "keep", "between" the two; None where it lies across, or is infinite."""
     if not math.isfinite(reach.value):
@@ -345,21 +346,6 @@ def zone_of(reach: Quantity) -> str | None:
 
 def _ratio(a: float, b: float) -> float:
     return a / b if b else math.inf if a else math.nan
-
-
-def _plain(value: Any) -> Any:
-    """What JSON can hold: arrays as lists, numbers that are none as null."""
-    if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
-    if isinstance(value, (np.ndarray, list, tuple)):
-        return [_plain(part) for part in value]
-    return (
-        None
-        if isinstance(value, float) and not math.isfinite(value)
-        else float(value)
-        if isinstance(value, np.floating)
-        else value
-    )
 
 
 def _bytes(count: int) -> str:

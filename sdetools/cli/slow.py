@@ -57,7 +57,7 @@ def slow(ctx: click.Context, **options: Any) -> None:
     if folder is not None:
         from ..claims.run import svg_text
 
-        drawn = {"manifold_svg": svg_text(study.picture())} if study.oracle.loss.dim in (2, 3) else {}
+        drawn = {"manifold_svg": svg_text(study.plot_manifold())} if study.oracle.loss.dim in (2, 3) else {}
         work.write(slow_json=study.to_json(), slow_svg=svg_text(study.plot()), **drawn)
 
 

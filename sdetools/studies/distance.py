@@ -37,13 +37,18 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sdetools import _check
 from sdetools.estimates.interval import ConfidenceInterval, Kind
 from sdetools.estimates.resampling import KINDS, Resampling, chosen_knots
+from sdetools.studies.result import BY_HAND, Origin, Result, called
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.figure import Figure
 
 SLICED_KNOTS = 512
 """Points at which the noise of one of many lines is followed."""
@@ -52,7 +57,7 @@ SLICED_PATHS = 1 << 18
 
 
 @dataclass(frozen=True)
-class Distance:
+class Distance(Result):
     """A distance in law of two samples of `n` and `m` paths, with the interval `[low, high]` of the true one at `confidence`.
 
     `floor` is the mean distance that two such samples of one law (the pooled one) have, `floor_high` its quantile at `confidence`;
@@ -87,6 +92,7 @@ class Distance:
     """Norms of the centred bootstrap process."""
     scale: float = 0.0
     """The largest standard deviation of a linear functional of the noise."""
+    origin: Origin = BY_HAND
 
     @property
     def resolved(self) -> bool:
@@ -123,6 +129,38 @@ class Distance:
 
     def __float__(self) -> float:
         return float(self.value)
+
+    @property
+    def data(self) -> xarray.Dataset:
+        """`value`, `low`, `high`, `floor`, `floor_high`: numbers without an axis."""
+        import xarray
+
+        fields = {name: getattr(self, name) for name in ("value", "low", "high", "floor", "floor_high", "direction_error")}
+        own = {"kind": self.kind, "confidence": self.confidence, "paths": [self.n, self.m], "diverged": self.diverged}
+        return xarray.Dataset(fields, attrs=own | {"directions": self.directions} | self.origin.attributes)
+
+    def table(self) -> str:
+        """The value, its interval, and what two samples of one law show, a line each."""
+        rows = {
+            "value": self.value,
+            "low": self.low,
+            "high": self.high,
+            "equal laws, mean": self.floor,
+            "equal laws, at most": self.floor_high,
+        }
+        return "\n".join(f"{name:<22} {value:>14.6g}" for name, value in rows.items())
+
+    def plot(self, *, ax: Any = None) -> Figure:
+        """The value with its interval, beside what two samples of one law show."""
+        from sdetools.plots import COLOURS, FAINT, canvas
+
+        figure, axes = canvas(5.0, 2.2, ax)
+        axes.axvspan(0.0, self.floor_high, color=FAINT, alpha=0.25, label=f"equal laws, {100 * self.confidence:g} %")
+        ends = [[self.value - self.low], [self.high - self.value]]
+        axes.errorbar([self.value], [0], xerr=ends, fmt="o", color=COLOURS[0], capsize=3, label=KINDS[self.kind].label)
+        axes.set(yticks=[], xlabel=KINDS[self.kind].label, xlim=(0.0, None))
+        axes.legend(frameon=False, fontsize=8)
+        return figure
 
     def paths_for(self, size: float) -> int:
         """How many paths in each sample bring `floor_high` down to half of `size`, so that a distance of `size` is resolved."""
@@ -187,6 +225,7 @@ def distance(
     >>> round(distance(x, x + np.array([[0.3], [0.4]])).value * np.pi / 2, 3)
     0.5
     """
+    call = called(distance, locals())
     if kind not in KINDS:
         raise ValueError(f"`kind` must be one of {', '.join(map(repr, KINDS))}; got {kind!r}.")
     x, y = _points("first", first), _points("second", second)
@@ -219,7 +258,7 @@ def distance(
     lines = 0 if coordinate is not None else directions
     lost = sum(int(np.count_nonzero(~np.isfinite(points).all(axis=0))) for points in (x, y))
     if lost:
-        return Distance(math.nan, math.nan, math.inf, n, m, kind, confidence, lost, lines)
+        return Distance(math.nan, math.nan, math.inf, n, m, kind, confidence, lost, lines, origin=Origin(call, seed))
 
     gauge = KINDS[kind]
     # The directions have a generator of their own: they shall depend on seed, dimension and number alone.
@@ -247,7 +286,7 @@ def distance(
         scale = math.sqrt(float(np.mean(centred**2)))  # the trace bounds the largest eigenvalue
     floor, floor_high = float(permuted.mean()), float(permuted[_rank(resamples, confidence) - 1])
     error = factor * _direction_error(values, dim) if lines else 0.0
-    return Distance(value, floor, floor_high, n, m, kind, confidence, 0, lines, error, centred, scale)
+    return Distance(value, floor, floor_high, n, m, kind, confidence, 0, lines, error, centred, scale, Origin(call, seed))
 
 
 def _points(name: str, given: Any) -> np.ndarray:

@@ -19,6 +19,7 @@ from sdetools.simulation.philox import Stream
 from sdetools.simulation.program import Program
 from sdetools.simulation.store import Store
 from sdetools.studies.known import Known
+from sdetools.studies.result import Origin
 from sdetools.studies.statistics import PairStatistics, SingleStatistics
 
 PILOT_PATHS = 1 << 15
@@ -54,6 +55,10 @@ class Options:
                 **points,
                 dtype=self.dtype,
             )
+
+    def origin(self, call: str, sums: Sums) -> Origin:
+        """Where a result with these sums comes from."""
+        return Origin(call, self.seed, Stream.of(self.stream).number, sums.backend, sums.dtype)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +26,15 @@ from sdetools.estimates import Estimate
 from sdetools.studies.clock import moment
 from sdetools.studies.gap import WeakGap, weak_gap
 from sdetools.studies.observables import column
+from sdetools.studies.result import BY_HAND, Origin, Result, called
 
 if TYPE_CHECKING:
     import xarray
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
-class Extrapolation:
+class Extrapolation(Result):
     """The extrapolated means. `at(h, time)` is an Estimate, `bias(h, time)` what the shorter step alone was wrong by, `data` an xarray.Dataset.
 
     `pair` is the gap between the shorter step and the longer one, `weak` the order p that was used.
@@ -40,6 +42,11 @@ class Extrapolation:
 
     pair: WeakGap
     weak: float
+    origin: Origin = BY_HAND
+
+    @property
+    def diverged(self) -> int:
+        return self.pair.diverged
 
     @property
     def factor(self) -> float:
@@ -78,11 +85,11 @@ class Extrapolation:
 
     def at(self, observable: str | int = 0, time: float | None = None) -> Estimate:
         """The extrapolated E h at a recorded time (the last by default)."""
-        return self._estimate(*self._moments, self.pair.known.drawn, "E", observable, time)
+        return self._estimate(*self._moments, self.pair.facts.drawn, "E", observable, time)
 
     def bias(self, observable: str | int = 0, time: float | None = None) -> Estimate:
         """What the shorter step alone is wrong by, c (dt/2)^p up to the next order: -(E h(X^(dt/2)) - E h(X^dt)) / (2^p - 1)."""
-        s, known, weight = self.pair.statistics, self.pair.known, self.factor - 1
+        s, known, weight = self.pair.statistics, self.pair.facts, self.factor - 1
         return self._estimate(-weight * s.gap, weight * known.stderr, known.random, "bias of E", observable, time)
 
     @cached_property
@@ -98,8 +105,27 @@ class Extrapolation:
         return xarray.Dataset(
             {name: (("time", "observable"), values) for name, values in fields.items()},
             coords={"time": self.times, "observable": list(self.names)},
-            attrs={"paths": self.pair.paths, "weak_order": self.weak, "diverged": self.pair.diverged},
+            attrs={"paths": self.pair.paths, "weak_order": self.weak, "diverged": self.pair.diverged} | self.origin.attributes,
         )
+
+    def table(self) -> str:
+        """Extrapolated means at the recorded times with their intervals, and what the shorter step alone is wrong by."""
+        lines = [f"{'observable':<18} {'time':>10} {'mean':>14} {'95 % interval':>28} {'bias of dt/2':>14} {'stderr':>10}"]
+        for name in self.names:
+            for t in self.times:
+                e, b = self.at(name, float(t)), self.bias(name, float(t))
+                lines.append(
+                    f"{name:<18.18} {t:>10.4g} {e.value:>14.6g} {e.confidence_interval()!s:>28} {b.value:>14.4g} {b.stderr:>10.2g}"
+                )
+        return "\n".join(lines)
+
+    def plot(self, observable: str | int = 0, *, ax: Any = None) -> Figure:
+        """The extrapolated mean along time with its pointwise interval."""
+        from sdetools.plots import gap_curve
+
+        row = [self.at(observable, float(t)) for t in self.times]
+        parts = [[getattr(e, end) for e in row] for end in ("value", "low", "high")]
+        return gap_curve(self.times, *parts, ylabel=f"E[{self.names[column(self.names, observable)]}], extrapolated", ax=ax)
 
     def __repr__(self) -> str:
         p, pair = self.weak, self.pair
@@ -138,6 +164,7 @@ def extrapolate(
     >>> abs(run.bias("x").z(0.95**20 - (2 * 0.95**20 - 0.9**10))) < 4.5
     True
     """
+    call = called(extrapolate, locals())
     if not callable(make):
         raise ValueError(
             f"`make` must be a function of dt that returns a dynamics; got {make!r}. Try lambda dt: st.Platen(sde, dt)."
@@ -157,4 +184,5 @@ def extrapolate(
     weak = _check.positive("weak", weak)
     coupled = coupled if coupled is not None else members[0].brownian > 0
     options.setdefault("control", False)
-    return Extrapolation(weak_gap(*members, x0, horizon, paths, observe, coupled=coupled, **options), weak)
+    gap = weak_gap(*members, x0, horizon, paths, observe, coupled=coupled, **options)
+    return Extrapolation(gap, weak, replace(gap.origin, call=call))

@@ -16,9 +16,10 @@ from sdetools.simulation.philox import Stream
 from sdetools.studies.clock import moment
 from sdetools.studies.execution import Options, opened
 from sdetools.studies.kept_paths import Asked, Paths
-from sdetools.studies.known import Known
+from sdetools.studies.known import Facts, Known
 from sdetools.studies.means import chosen_paths, make_program
 from sdetools.studies.observables import column
+from sdetools.studies.result import called
 from sdetools.studies.statistics import PairStatistics
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class WeakGap(Paths):
     coupled: bool
     controlled: bool
     confidence: float
-    known: Known
+    known: Known | Facts
 
     @property
     def members(self) -> tuple[Moving, ...]:
@@ -72,12 +73,12 @@ class WeakGap(Paths):
     def at(self, observable: str | int = 0, time: float | None = None) -> Estimate:
         """The gap at a recorded time (the last by default)."""
         o, t = column(self.names, observable), moment(self.times, time)
-        value, stderr = float(self.statistics.gap[t, o]), float(self.known.stderr[t, o])
+        value, stderr = float(self.statistics.gap[t, o]), float(self.facts.stderr[t, o])
         name = f"gap of {self.names[o]} at t={self.times[t]:g}"
         lost = self.diverged if 0 <= self.first_divergence <= self.steps[t] else 0
         return Estimate(
             value, stderr, self.paths, self.confidence, name, lost, self.first_divergence if lost else -1, 1 + self.controlled,
-            **self.known.of(t, o),
+            **self.facts.of(t, o),
         )  # fmt: skip
 
     def sup(self, observable: str | int = 0) -> SupEstimate:
@@ -92,9 +93,9 @@ class WeakGap(Paths):
         return {}
 
     def _supremum(self, o: int) -> SupEstimate:
-        curve, errors = self.statistics.gap[:, o], self.known.stderr[:, o]
+        curve, errors = self.statistics.gap[:, o], self.facts.stderr[:, o]
         argmax = int(np.nanargmax(np.abs(curve))) if np.isfinite(curve).any() else 0
-        points = self.known.along(o)
+        points = self.facts.along(o)
         residuals = np.where(errors > 0, self.statistics.residuals(o), 0.0)
         usable = len(residuals) >= LEAST_GROUPS and np.isfinite(residuals).all()
         draws = np.sort(multiplier_maxima(residuals)) if usable else np.zeros(0)
@@ -129,21 +130,28 @@ class WeakGap(Paths):
         return xarray.Dataset(
             {name: (dims, values) for name, values in fields.items()} | {"mean": (dims, s.gap)},
             coords={"time": self.times, "observable": list(self.names), "step": ("time", self.steps)},
-            attrs={
-                "paths": self.paths,
-                "diverged": self.diverged,
-                "first_divergence": self.first_divergence,
-                "dtype": self.statistics.sums.dtype,
-            },
+            attrs={"paths": self.paths, "diverged": self.diverged, "first_divergence": self.first_divergence}
+            | self.origin.attributes,
         )
 
-    def plot(self, observable: str | int = 0, exact: np.ndarray | None = None) -> Figure:
-        """The gap's curve with its band; `exact` is overlaid if given."""
+    def table(self) -> str:
+        """Gaps at the recorded times with their intervals, then the suprema, a line each."""
+        lines = [f"{'observable':<18} {'time':>10} {'gap':>14} {'stderr':>10} {f'{100 * self.confidence:g} % interval':>28}"]
+        for name in self.names:
+            for t in self.times:
+                e = self.at(name, float(t))
+                lines.append(f"{name:<18.18} {t:>10.4g} {e.value:>14.6g} {e.stderr:>10.2g} {e.confidence_interval()!s:>28}")
+            e = self.sup(name)
+            lines.append(f"{name:<18.18} {'supremum':>10} {e.value:>14.6g} {e.stderr:>10.2g} {e.confidence_interval()!s:>28}")
+        return "\n".join(lines)
+
+    def plot(self, observable: str | int = 0, exact: np.ndarray | None = None, *, ax: Any = None) -> Figure:
+        """The gap's curve with its simultaneous band; `exact` is overlaid if given."""
         from sdetools.plots import gap_curve
 
         o = column(self.names, observable)
         low, high = self.band(o)
-        return gap_curve(self.times, self.statistics.gap[:, o], low, high, exact, ylabel=f"gap of {self.names[o]}")
+        return gap_curve(self.times, self.statistics.gap[:, o], low, high, exact, ylabel=f"gap of {self.names[o]}", ax=ax)
 
     def __repr__(self) -> str:
         how = "coupled, with the control variate" if self.controlled else "coupled" if self.coupled else "independent"
@@ -202,6 +210,7 @@ def weak_gap(
     >>> gap.sup("x").resolved
     True
     """
+    call = called(weak_gap, locals())
     program, record, step_time = make_program((first, second), x0, horizon, observe, times, functionals, control, coupled)
     asked = Asked.of(program, step_time, trajectories, slices)
     program.noise  # noqa: B018  refuses draws that cannot be shared, before anything runs
@@ -212,4 +221,17 @@ def weak_gap(
     names = tuple(o.name for o in (*program.observables, *program.functionals))
     controlled, statistics = program.control is not None, PairStatistics(sums)
     known = Known(program, statistics)
-    return WeakGap(first, second, record * step_time, record, names, statistics, coupled, controlled, confidence, known, **found)
+    return WeakGap(
+        first,
+        second,
+        record * step_time,
+        record,
+        names,
+        statistics,
+        coupled,
+        controlled,
+        confidence,
+        known,
+        origin=options.origin(call, sums),
+        **found,
+    )

@@ -17,6 +17,8 @@ from sdetools.simulation.philox import PATHS, Stream
 from sdetools.simulation.program import Program
 from sdetools.studies.clock import asked_steps
 from sdetools.studies.execution import Options
+from sdetools.studies.known import Facts, Known
+from sdetools.studies.result import BY_HAND, Origin, Result
 
 if TYPE_CHECKING:
     import xarray
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Paths:
+class Paths(Result):
     """Paths of a run: `trajectories`, the chosen ones at the recorded times, and `slices`, all of them at chosen times.
 
     Both are an xarray.DataArray over (path, time, part, coordinate), of a pair over (member, path, time, part, coordinate), or None unless
@@ -34,6 +36,13 @@ class Paths:
 
     trajectories: xarray.DataArray | None = None
     slices: xarray.DataArray | None = None
+    origin: Origin = BY_HAND
+
+    @property
+    def facts(self) -> Facts:
+        """What the computation itself says of the values."""
+        known: Known | Facts = self.known  # type: ignore[attr-defined]
+        return known.facts if isinstance(known, Known) else known
 
     @property
     @abstractmethod

@@ -52,6 +52,27 @@ grow."""
 
 
 @dataclass(frozen=True)
+class Facts:
+    """What a result keeps of `Known`: arrays `(records, columns)`, and which columns have two values."""
+
+    random: np.ndarray
+    drawn: np.ndarray
+    stderr: np.ndarray
+    rounding: np.ndarray
+    least: np.ndarray
+    most: np.ndarray
+    two_valued: tuple[bool, ...]
+
+    def along(self, o: int) -> dict[str, np.ndarray]:
+        """The fields of the Estimates of column `o`, over the records."""
+        return {name: getattr(self, name)[:, o] for name in ("random", "rounding", "least", "most")}
+
+    def of(self, t: int, o: int) -> dict[str, Any]:
+        """The fields of the Estimate of record `t`, column `o`."""
+        return {name: values[t].item() for name, values in self.along(o).items()} | {"two_valued": self.two_valued[o]}
+
+
+@dataclass(frozen=True)
 class Known:
     """What is known of the columns of a program's results; arrays are `(records, columns)`.
 
@@ -327,14 +348,14 @@ class Known:
             uneven = squares.var(axis=0, ddof=1) / squares.mean(axis=0) ** 2
             return np.nan_to_num(sums.paths / (1 + uneven * float(sums.counts.max())))
 
-    def along(self, o: int) -> dict[str, np.ndarray]:
-        """The fields of the Estimates of column `o`, over the records."""
-        least, most = self.bounds
-        return {"random": self.random[:, o], "rounding": self.rounding[:, o], "least": least[:, o], "most": most[:, o]}
-
-    def of(self, t: int, o: int) -> dict[str, Any]:
-        """The fields of the Estimate of record `t`, column `o`."""
-        return {name: values[t].item() for name, values in self.along(o).items()} | {"two_valued": self.two_valued[o]}
+    @cached_property
+    def facts(self) -> Facts:
+        """All of it as arrays."""
+        shape = self._shape
+        return Facts(
+            *(np.broadcast_to(a, shape) for a in (self.random, self.drawn, self.stderr, self.rounding, *self.bounds)),
+            self.two_valued,
+        )
 
 
 def _overflown(values: np.ndarray, scale: float) -> np.ndarray:

@@ -19,12 +19,14 @@ from sdetools.simulation.program import Program
 from sdetools.studies.clock import moment, recorded_steps, steps_to
 from sdetools.studies.execution import Options, opened, paths_for_precision
 from sdetools.studies.kept_paths import Asked, Paths
-from sdetools.studies.known import Known
+from sdetools.studies.known import Facts, Known
 from sdetools.studies.observables import column, observables
+from sdetools.studies.result import called
 from sdetools.studies.statistics import SingleStatistics
 
 if TYPE_CHECKING:
     import xarray
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Simulation(Paths):
     names: tuple[str, ...]
     statistics: SingleStatistics
     confidence: float
-    known: Known
+    known: Known | Facts
 
     @property
     def members(self) -> tuple[Moving, ...]:
@@ -68,11 +70,11 @@ class Simulation(Paths):
     def at(self, observable: str | int = 0, time: float | None = None) -> Estimate:
         """E h at a recorded time (the last one by default)."""
         o, t = column(self.names, observable), moment(self.times, time)
-        value, stderr = float(self.statistics.mean[t, o]), float(self.known.stderr[t, o])
+        value, stderr = float(self.statistics.mean[t, o]), float(self.facts.stderr[t, o])
         name = f"E[{self.names[o]}] at t={self.times[t]:g}"
         lost = self.diverged if 0 <= self.first_divergence <= self.steps[t] else 0
         first = self.first_divergence if lost else -1
-        return Estimate(value, stderr, self.paths, self.confidence, name, lost, first, **self.known.of(t, o))
+        return Estimate(value, stderr, self.paths, self.confidence, name, lost, first, **self.facts.of(t, o))
 
     @cached_property
     def data(self) -> xarray.Dataset:
@@ -84,13 +86,27 @@ class Simulation(Paths):
         return xarray.Dataset(
             {name: (dims, values) for name, values in fields.items()},
             coords={"time": self.times, "observable": list(self.names), "step": ("time", self.steps)},
-            attrs={
-                "paths": self.paths,
-                "diverged": self.diverged,
-                "first_divergence": self.first_divergence,
-                "dtype": self.statistics.sums.dtype,
-            },
+            attrs={"paths": self.paths, "diverged": self.diverged, "first_divergence": self.first_divergence}
+            | self.origin.attributes,
         )
+
+    def table(self) -> str:
+        """Means at the recorded times with their intervals, a line each."""
+        lines = [f"{'observable':<18} {'time':>10} {'mean':>14} {'stderr':>10} {f'{100 * self.confidence:g} % interval':>28}"]
+        for name in self.names:
+            for t in self.times:
+                e = self.at(name, float(t))
+                lines.append(f"{name:<18.18} {t:>10.4g} {e.value:>14.6g} {e.stderr:>10.2g} {e.confidence_interval()!s:>28}")
+        return "\n".join(lines)
+
+    def plot(self, observable: str | int | None = None, *, ax: Any = None) -> Figure:
+        """Means along time with their pointwise intervals: of one observable, or of all."""
+        from sdetools.plots import gap_curve
+
+        chosen = self.names if observable is None else (self.names[column(self.names, observable)],)
+        rows = {name: [self.at(name, float(t)) for t in self.times] for name in chosen}
+        parts = [{name: [getattr(e, end) for e in row] for name, row in rows.items()} for end in ("value", "low", "high")]
+        return gap_curve(self.times, *parts, ylabel="mean" if len(chosen) > 1 else f"E[{chosen[0]}]", ax=ax)
 
     def __repr__(self) -> str:
         how = " in float32" if self.statistics.sums.dtype == "float32" else ""
@@ -150,6 +166,7 @@ def simulate(
     >>> run.trajectories.sel(path=7, part="x", coordinate="x").values.tolist()
     [1.0, 0.5, 0.25]
     """
+    call = called(simulate, locals())
     program, record, step_time = make_program((dynamics,), x0, horizon, observe, times, functionals, control=False, coupled=True)
     asked = Asked.of(program, step_time, trajectories, slices)
     with opened(store, resume, lambda: program.fingerprint(seed, stream, paths, precision)) as kept:
@@ -158,7 +175,17 @@ def simulate(
         sums, found = asked.run(paths, options, keep_final)
     names = tuple(o.name for o in (*program.observables, *program.functionals))
     statistics = SingleStatistics(sums)
-    return Simulation(dynamics, record * step_time, record, names, statistics, confidence, Known(program, statistics), **found)
+    return Simulation(
+        dynamics,
+        record * step_time,
+        record,
+        names,
+        statistics,
+        confidence,
+        Known(program, statistics),
+        origin=options.origin(call, sums),
+        **found,
+    )
 
 
 def make_program(

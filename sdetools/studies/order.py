@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from sdetools.studies.execution import opened
 from sdetools.studies.gap import WeakGap, weak_gap
 from sdetools.studies.means import make_program
 from sdetools.studies.observables import column
+from sdetools.studies.result import BY_HAND, Origin, Result, called, plain
 
 if TYPE_CHECKING:
     import xarray
@@ -62,13 +63,15 @@ def _weights(etas: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class OrderStudy:
+class OrderStudy(Result):
     """Gaps over a list of learning rates. `order(h)` is an Estimate, `sup(h, eta)` one gap, `data` an xarray.Dataset over (eta, observable)."""
 
     etas: np.ndarray
     gaps: tuple[WeakGap, ...]
-    expected: Mapping[str, Callable[[float], float]] | None = None
+    expected: Mapping[str, tuple[float, ...]] | None = None
+    """The gaps that were planned for, at each eta."""
     confidence: float = 0.95
+    origin: Origin = BY_HAND
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -139,12 +142,12 @@ class OrderStudy:
         """
         points, order = self.estimates(observable), self.order(observable)
         name, out = self.names[column(self.names, observable)], []
-        for eta, point in zip(self.etas, points):
+        for i, (eta, point) in enumerate(zip(self.etas, points)):
             size = 0.0
             if point.resolved:
                 size = abs(point.value)
             elif self.expected is not None and name in self.expected:
-                size = float(self.expected[name](float(eta)))
+                size = self.expected[name][i]
             elif len(order.etas) >= 2:
                 size = math.exp(np.log(order.gaps).mean() + order.value * (math.log(eta) - np.log(order.etas).mean()))
             out.append(point.paths_for(size / RESOLVED) if size > 0 and point.stderr > 0 else 0)
@@ -168,7 +171,7 @@ class OrderStudy:
         return xarray.Dataset(
             {name: (("eta", "observable"), values) for name, values in fields.items()},
             coords={"eta": self.etas, "observable": list(self.names), "paths": ("eta", [g.paths for g in self.gaps])},
-            attrs={"diverged": self.diverged},
+            attrs={"diverged": self.diverged} | self.origin.attributes,
         )
 
     def table(self) -> str:
@@ -205,9 +208,9 @@ class OrderStudy:
              "local": [e.value for e in o.local]}
             for o in map(self.order, self.names)
         ]  # fmt: skip
-        return json.dumps(_plain({"confidence": self.confidence, "gaps": rows, "orders": orders}), indent=2) + "\n"
+        return json.dumps(plain({"confidence": self.confidence, "gaps": rows, "orders": orders}), indent=2) + "\n"
 
-    def plot(self, exact: Mapping[str, Any] | None = None, slopes: Sequence[float] = (0.5, 1.0)) -> Figure:
+    def plot(self, exact: Mapping[str, Any] | None = None, slopes: Sequence[float] = (0.5, 1.0), *, ax: Any = None) -> Figure:
         """Gaps against eta on logarithmic axes with bands and reference slopes; `exact`: observable -> values, dashed."""
         from sdetools.plots import loglog_orders
 
@@ -220,19 +223,11 @@ class OrderStudy:
             exact,
             slopes,
             ylabel="sup over time of the gap",
+            ax=ax,
         )
 
     def __repr__(self) -> str:
         return self.table()
-
-
-def _plain(value: Any) -> Any:
-    """NaN and infinities as null, for JSON has no word for them."""
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_plain(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def order_study(
@@ -262,6 +257,7 @@ def order_study(
     >>> 0.8 < study.order("x").value < 1.2
     True
     """
+    call = called(order_study, locals())
     if not callable(pair):
         raise ValueError(f"`pair` must be a function of eta that returns two dynamics; got {pair!r}.")
     if np.ndim(etas) == 0 or isinstance(etas, str):
@@ -293,4 +289,5 @@ def order_study(
             }
             given = {"observe": observe, "confidence": confidence, "store": store, "stream": stream.at(i)}
             gaps.append(weak_gap(first, second, x0, horizon, **given, **much, **options))
-    return OrderStudy(rates, tuple(gaps), expected, confidence)
+    planned = None if expected is None else {name: tuple(float(f(eta)) for eta in rates.tolist()) for name, f in expected.items()}
+    return OrderStudy(rates, tuple(gaps), planned, confidence, replace(gaps[0].origin, call=call, stream=stream.number))

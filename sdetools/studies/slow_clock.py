@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from sdetools.simulation.philox import Stream
 from sdetools.starts import point
 from sdetools.studies.distance import Distance, distance
 from sdetools.studies.means import Simulation, simulate
+from sdetools.studies.result import BY_HAND, Origin, Result, called, plain
 
 if TYPE_CHECKING:
     import xarray
@@ -29,18 +31,18 @@ if TYPE_CHECKING:
 
 SLOW = "slow SDE"
 SHOWN = 6
-"""Paths in the picture of the manifold."""
+"""Paths in the plot of the manifold."""
 FRAMES = 24
 LIMIT_STEPS = 200
 """Steps of the slow SDE's integrator in the whole time, unless dt= says."""
 
 
 @dataclass(frozen=True)
-class SlowStudy:
+class SlowStudy(Result):
     """What `slow_study` found: `runs` by name (the slow SDE first), `distances[name, observable]` of the end points to the slow SDE's.
 
-    `data`: an xarray.Dataset over (run, time, observable) with `mean` and `stderr`; `table()` and `plot()`, and `picture()` of the manifold with
-    some paths on it for 2 or 3 coordinates.
+    `data`: an xarray.Dataset over (run, time, observable) with `mean` and `stderr`; `table()` and `plot()`, and `plot_manifold()` with
+    some paths on it for 2 or 3 coordinates. `start` is Phi(x_0), `rank` that of the Hessian there.
     """
 
     oracle: NoisyOracle
@@ -50,11 +52,13 @@ class SlowStudy:
     distances: Mapping[tuple[str, str], Distance]
     paths_shown: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
     """Some paths of each run, `(dim, frames, paths)`."""
+    start: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    rank: int = 0
+    origin: Origin = BY_HAND
 
     @property
-    def start(self) -> np.ndarray:
-        """Phi(x_0)."""
-        return self.slow.start(self.x0)[0]
+    def diverged(self) -> int:
+        return sum(run.diverged for run in self.runs.values())
 
     @cached_property
     def data(self) -> xarray.Dataset:
@@ -66,7 +70,8 @@ class SlowStudy:
         for part in parts[1:]:
             part["time"] = parts[0]["time"]
         out = xarray.concat([part[["mean", "stderr"]].drop_vars("step", errors="ignore") for part in parts], dim="run")
-        return out.assign_coords(run=names)
+        out = out.assign_coords(run=names).assign_attrs(next(iter(self.runs.values())).data.attrs)
+        return out.assign_attrs({"diverged": self.diverged} | self.origin.attributes)
 
     def table(self) -> str:
         """Means at the end with 95 % intervals, and distances in law to the slow SDE beside what two samples of one law show."""
@@ -75,7 +80,7 @@ class SlowStudy:
         for name, run in self.runs.items():
             for h in names:
                 e = run.at(h)
-                row = f"{name:24}{h:20}{f'{e.value:.5g} +- {1.96 * e.stderr:.2g}':>26}"
+                row = f"{name:24}{h:20}{f'{e.value:.5g} +- {e.half_width:.2g}':>26}"
                 if (name, h) in self.distances:
                     w, k = self.distances[name, h], self.distances[name, f"{h} kolmogorov"]
                     row += f"{w.value:>11.4g}{w.floor_high:>12.4g}{k.value:>12.4g}"
@@ -83,6 +88,10 @@ class SlowStudy:
             if run.diverged:
                 lines.append(f"  {run.diverged:,} paths of {name} were lost, first at step {run.first_divergence}")
         return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        where = ", ".join(f"{v:.4g}" for v in self.start)
+        return f"slow clock from Phi(x_0) = ({where}), rank {self.rank}: {', '.join(self.runs)}\n{self.table()}"
 
     def to_json(self) -> str:
         """The same as text for a file."""
@@ -95,9 +104,9 @@ class SlowStudy:
             {"run": name, "what": what, "value": d.value, "low": d.low, "high": d.high, "equal laws": d.floor_high}
             for (name, what), d in self.distances.items()
         ]
-        return json.dumps({"start": self.start.tolist(), "rank": self.slow.rank, "runs": runs, "distances": far}, indent=1)
+        return json.dumps(plain({"start": self.start.tolist(), "rank": self.rank, "runs": runs, "distances": far}), indent=1)
 
-    def plot(self) -> Figure:
+    def plot(self, *, ax: Any = None) -> Figure:
         """Means over slow time."""
         from sdetools import plots
 
@@ -108,15 +117,22 @@ class SlowStudy:
             }
             for i, h in enumerate(next(iter(self.runs.values())).names)
         }
-        return plots.curves(curves, xlabel=r"$t = k\eta^2$")
+        return plots.curves(curves, xlabel=r"$t = k\eta^2$", ax=ax)
 
     def picture(self) -> Figure:
-        """The manifold and some paths on it, for losses of 2 or 3 coordinates; ValueError for others."""
+        """Deprecated: `plot_manifold()`."""
+        warnings.warn("`picture()` is now `plot_manifold()`.", DeprecationWarning, stacklevel=2)
+        return self.plot_manifold()
+
+    def plot_manifold(self) -> Figure:
+        """The manifold and some paths on it, for losses of 2 or 3 coordinates; ValueError for others, and for a result from a file."""
         from sdetools import plots
 
         loss = self.oracle.loss
+        if loss is None:
+            raise ValueError("a plot of the manifold must have the loss; a file keeps its name alone. Run the study again.")
         if loss.dim not in (2, 3):
-            raise ValueError(f"a picture of the manifold must have 2 or 3 coordinates; got {loss.dim}. Take plot().")
+            raise ValueError(f"a plot of the manifold must have 2 or 3 coordinates; got {loss.dim}. Take plot().")
         return plots.manifold(loss, self.paths_shown, self._near(), self.x0)
 
     def _near(self) -> np.ndarray:
@@ -160,7 +176,7 @@ def slow_study(
     r"""SGD, SGDM and the slow SDE from `x0` (the SDE from Phi(x0)) over slow time `horizon`, `horizon`/eta^2 steps of the optimisers.
 
     `plan` with its eta and beta; SGD runs on its average. `observe`: observables, by default the coordinates. `dt`: the integrator's step, by
-    default the horizon over 200, rounded to steps of the optimiser. `shown`: paths kept for the picture of the manifold (0 for none).
+    default the horizon over 200, rounded to steps of the optimiser. `shown`: paths kept for the plot of the manifold (0 for none).
     `stream`: 0, 1, 2, ..., other draws of the same seed.
     `options`: threads, executor, progress, backend, dtype, store, resume of `st.simulate`. The optimisers share draws, the SDE has its own.
     ValueError as `st.SlowSDE` and `st.simulate`.
@@ -171,6 +187,7 @@ def slow_study(
     >>> list(found.runs), found.distances["SGD", "x"].value < 0.15
     (['slow SDE', 'SGD', 'SGDM'], True)
     """
+    call = called(slow_study, locals())
     x0 = point(x0, check_oracle(oracle).dim, "slow_study")
     slow = SlowSDE(oracle, plan.averaged(), at=x0)
     horizon, paths = _check.positive("horizon", horizon), _check.count("paths", paths, least=2)
@@ -202,6 +219,9 @@ def slow_study(
         runs,
         _distances(runs, names, oracle, seed),
         _shown(members, x0, times, shown, seed, own),
+        slow.start(np.asarray(x0, dtype=float))[0],
+        slow.rank,
+        replace(runs[SLOW].origin, call=call, stream=own.number),
     )
 
 

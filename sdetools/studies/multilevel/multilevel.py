@@ -37,6 +37,7 @@ from sdetools.studies.execution import Options, opened
 from sdetools.studies.multilevel.levels import Work
 from sdetools.studies.multilevel.result import Multilevel
 from sdetools.studies.multilevel.search import LEAST_LEVEL, LEAST_PILOT, Search
+from sdetools.studies.result import Origin, called
 
 ATTEMPTS = 4
 """So many coarsest steps are tried when the pilot's choice does not hold."""
@@ -84,6 +85,7 @@ def multilevel(
     >>> bool(abs(found.estimate.value - (1 + np.exp(-2)) / 2) < 0.04), found.rmse < 0.02, found.saving > 1, found.warnings
     (True, True, True, ())
     """
+    call = called(multilevel, locals())
     if not callable(make):
         raise ValueError(
             f"`make` must be a function of dt that returns a dynamics; got {make!r}. Write lambda dt: st.Milstein(sde, dt)."
@@ -109,7 +111,8 @@ def multilevel(
             if search.run(coarsest, dt is None):
                 break
             coarsest = search.levels[0].dt / refinement
-        return search.result(confidence)
+        origin = Origin(call, seed, Stream.of(stream).number, backend, dtype)
+        return search.result(confidence, origin)
 
 
 def _whole(horizon: float, dt: float) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sdetools.estimates import Estimate
 from sdetools.studies.multilevel.levels import decay_order
 from sdetools.studies.observables import column
+from sdetools.studies.result import BY_HAND, Origin, Result
 
 if TYPE_CHECKING:
     import xarray
@@ -39,7 +40,7 @@ class MultilevelEstimate(Estimate):
 
 
 @dataclass(frozen=True)
-class Multilevel:
+class Multilevel(Result):
     """E h(X_T) from levels of ever shorter steps. `estimate`: of the first observable; `at(h)`: of any; `levels`: an xarray.Dataset.
 
     Over (level,): `dts` the steps, `paths` N_l, `steps` the steps of a path (of both members together, C_l). Over (level, observable):
@@ -73,6 +74,7 @@ class Multilevel:
     diverged: int = 0
     first_divergence: int = -1
     confidence: float = 0.95
+    origin: Origin = BY_HAND
 
     @property
     def estimate(self) -> MultilevelEstimate:
@@ -153,7 +155,14 @@ class Multilevel:
             {name: (("level", "observable"), values) for name, values in fields.items()}
             | {name: ("level", values) for name, values in own.items()},
             coords={"level": np.arange(len(self.dts)), "observable": list(self.names)},
-            attrs={"eps": self.eps, "refinement": self.refinement, "cost": self.cost, "plain_cost": self.plain_cost},
+            attrs={
+                "eps": self.eps,
+                "refinement": self.refinement,
+                "cost": self.cost,
+                "plain_cost": self.plain_cost,
+                "diverged": self.diverged,
+            }
+            | self.origin.attributes,
         )
 
     @property
@@ -182,25 +191,22 @@ class Multilevel:
         ]
         return "\n".join([*lines, *(f"warning: {w}" for w in self.warnings)])
 
-    def plot(self, observable: str | int = 0) -> Figure:
-        """Variance and mean of the levels, paths, and cost against the level: the customary four panels."""
-        from sdetools.plots import COLOURS, INK, canvas, style
+    def plot(self, observable: str | int = 0, *, ax: Any = None) -> Figure:
+        """Variance and mean of the levels, paths, and cost against the level: the customary four panels; `ax`: four axes."""
+        from sdetools.plots import COLOURS, INK, axes_for
 
         o, r = column(self.names, observable), self.refinement
-        figure, axes = canvas(9.6, 7.2)
-        axes.remove()
+        figure, all_axes = axes_for(4, ax, columns=2)
         level, later = np.arange(len(self.dts)), np.arange(1, len(self.dts))
         cost = (self.paths * self.steps).astype(float)
         difference = f"{self.names[o]}: level $l$ less level $l-1$"
-        panels = [
+        shown = [
             ("variance", self.fine_variances[:, o], self.variances[1:, o]),
             ("|mean|", np.abs(self.fine_means[:, o]), np.abs(self.means[1:, o])),
             ("paths $N_l$", self.paths.astype(float), None),
             ("cost in steps", cost, None),
         ]
-        for i, (label, whole, part) in enumerate(panels):
-            axes = figure.add_subplot(2, 2, i + 1)
-            style(axes)
+        for i, (axes, (label, whole, part)) in enumerate(zip(all_axes, shown)):
             axes.set_yscale("log", base=r if part is not None else 10, nonpositive="mask")
             name = f"{self.names[o]} on level $l$" if part is not None else f"eps = {self.eps:g}" if i == 2 else "level by level"
             axes.plot(level, whole, "o-", color=COLOURS[0], linewidth=1.6, markersize=5, label=name)

@@ -16,6 +16,7 @@ from sdetools.studies.known import ROUNDINGS
 from sdetools.studies.multilevel.levels import FEW, Level, Moments, Work, combined, decay_order, fitted_order, remaining
 from sdetools.studies.multilevel.result import Multilevel
 from sdetools.studies.ranges import range_of_observable
+from sdetools.studies.result import BY_HAND, Origin
 
 BIAS, VARIANCE = 0.5, 0.5
 """The remaining bias is at most half of eps, the variance at most half of eps^2."""
@@ -264,7 +265,7 @@ class Search:
         have = np.array([level.main.n if level.main is not None else 0 for level in self.levels])
         return np.maximum(np.maximum(np.ceil(wanted).max(axis=1), LEAST_PATHS), have).astype(np.int64)
 
-    def result(self, confidence: float) -> Multilevel:
+    def result(self, confidence: float, origin: Origin = BY_HAND) -> Multilevel:
         """All that was found, with its checks; ValueError for an observable that is not finite on paths that are."""
         self.refuse_what_is_not_finite()
         work = self.work
@@ -321,7 +322,7 @@ class Search:
         return Multilevel(
             names, work.horizon, self.eps, work.refinement, self.weak, np.array([level.dt for level in self.levels]), n,
             np.array([level.steps for level in self.levels]), means[0], variances[0], kurtoses, means[1], variances[1], consistency, biases,
-            alphas, betas, work.cost, work.pilot_cost, self._constants, tuple(warnings), diverged, first, confidence,
+            alphas, betas, work.cost, work.pilot_cost, self._constants, tuple(warnings), diverged, first, confidence, origin,
         )  # fmt: skip
 
 

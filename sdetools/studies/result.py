@@ -1,0 +1,149 @@
+"""What all results have in common: their data with named axes, a table, a plot, a summary, and a file that gives them back."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from sdetools import _check
+from sdetools._version import __version__
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.figure import Figure
+
+
+class Ended(StrEnum):
+    """Why a run ended."""
+
+    COMPLETED = "completed"
+    """All paths reached the end."""
+    DIVERGED = "diverged"
+    """Some paths left the finite range: values that rest on them are NaN."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a result comes from: the call, the draws, and what ran it. Empty for a result that was made by hand."""
+
+    call: str = ""
+    seed: int = 0
+    stream: int = 0
+    backend: str = ""
+    dtype: str = "float64"
+    version: str = __version__
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """As attributes of a dataset."""
+        return {
+            "call": self.call,
+            "seed": self.seed,
+            "stream": self.stream,
+            "backend": self.backend,
+            "dtype": self.dtype,
+            "version": self.version,
+        }
+
+
+BY_HAND = Origin()
+"""That of a result which no call made."""
+
+
+def called(function: Callable[..., Any], given: Mapping[str, Any]) -> str:
+    """A call in words: the function, and the arguments that are not its defaults.
+
+    >>> def f(x, n=3, *, seed=0, **options): ...
+    >>> called(f, {"x": [1.0], "n": 3, "seed": 7, "options": {"threads": 2}})
+    'f(x=[1.0], seed=7, threads=2)'
+    """
+    shown = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            shown |= given[name]
+        elif not _same(given[name], parameter.default):
+            shown[name] = given[name]
+    return f"{function.__name__}({', '.join(f'{name}={_check.shown(value)}' for name, value in shown.items())})"
+
+
+def _same(value: Any, default: Any) -> bool:
+    return value is default or (isinstance(value, type(default)) and np.ndim(value) == 0 and bool(value == default))
+
+
+class Result:
+    """A result: `data` with named axes and attributes, `table()`, `summary()`, `plot(ax=)`, `save(path)`; `st.load(path)` gives it back.
+
+    A notebook shows the summary and the table. `ended` says why the run ended.
+    """
+
+    origin: Origin
+    diverged: int
+
+    @property
+    @abstractmethod
+    def data(self) -> xarray.Dataset:
+        """The numbers over named axes; attributes say paths, seed, stream, backend, version and the call."""
+
+    @abstractmethod
+    def table(self) -> str:
+        """The numbers with their intervals, as text."""
+
+    @abstractmethod
+    def plot(self, *, ax: Any = None) -> Figure:
+        """The customary figure, on the axes given or on new ones."""
+
+    def summary(self) -> str:
+        """What was found, in a few lines."""
+        return repr(self)
+
+    @property
+    def ended(self) -> Ended:
+        """Why the run ended."""
+        return Ended.DIVERGED if self.diverged else Ended.COMPLETED
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the result to a netCDF-4 file, which `st.load` reads; other programs find `data` in it. Dynamics are kept by their names.
+
+        Args:
+            path: The file, which is written whole or not at all.
+
+        Returns:
+            The file.
+
+        Raises:
+            ValueError: The result holds what no file can.
+        """
+        from sdetools.studies.saving import save
+
+        return save(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """What `save` wrote; ValueError for a file of another kind of result."""
+        from sdetools.studies.saving import load
+
+        found = load(path)
+        if not isinstance(found, cls):
+            raise ValueError(f"`path` must hold a {cls.__name__}; {path} holds a {type(found).__name__}. Read it with st.load.")
+        return found
+
+    def _repr_html_(self) -> str:
+        return f'<div class="sdetools-result"><pre>{escape(self.summary())}</pre><pre>{escape(self.table())}</pre></div>'
+
+
+def plain(value: Any) -> Any:
+    """NaN and infinities as null, for JSON has no word for them."""
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [plain(v) for v in (value.tolist() if isinstance(value, np.ndarray) else value)]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

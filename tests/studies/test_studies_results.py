@@ -1,0 +1,226 @@
+"""One protocol for results: attributes, table, plot on given axes, summary, a file that gives them back to the bit, HTML."""
+
+from __future__ import annotations
+
+import dataclasses
+from html.parser import HTMLParser
+
+import matplotlib.figure
+import numpy as np
+import pytest
+import xarray
+
+import sdetools as st
+from sdetools import plots
+from sdetools.studies.result import Ended, Result
+from sdetools.studies.saving import Described
+
+LOSS = st.losses.from_expression("(x*y - 1)**2 / 2", variables="x y")
+ORACLE = st.NoisyOracle(LOSS, st.noise.gaussian(dim=2), sigma=1.0)
+PLAN = st.schedules.constant(eta=0.0625, beta=0.5)
+FAST = dict(backend="numpy", threads=1, seed=3)
+
+
+def pair(eta=0.0625):
+    plan = st.schedules.constant(eta=eta, beta=0.5)
+    return st.SGDM(ORACLE, plan), st.SGD(ORACLE, plan.averaged())
+
+
+def simulation(**more):
+    return st.simulate(pair()[0], [2.0, 0.5], 0.5, 600, ["x**2", "y"], trajectories=3, keep_final=True, **FAST, **more)
+
+
+def gap():
+    return st.weak_gap(*pair(), [2.0, 0.5], 0.5, 600, ["x**2", "y"], slices=[0.25], **FAST)
+
+
+def orders():
+    given = dict(expected={"x**2": lambda eta: 0.1 * eta}, **FAST)
+    return st.order_study(pair, [0.125, 0.0625], [2.0, 0.5], 0.5, 600, ["x**2", "y"], **given)
+
+
+def law():
+    return st.distance(*(simulation(stream=s).final for s in (0, 1)), "energy", resamples=40)
+
+
+def levels():
+    sde = st.SDE(drift=["-x"], diffusion=["1"], variables="x")
+    return st.multilevel(lambda dt: st.Milstein(sde, dt), [1.0], 1.0, 0.05, ["x**2", "3"], **FAST)
+
+
+def extrapolated():
+    sde = st.SDE(drift=["-x"], diffusion=["1"], variables="x")
+    return st.extrapolate(lambda dt: st.EulerMaruyama(sde, dt), 0.25, [1.0], 1.0, 600, ["x**2"], **FAST)
+
+
+def slow():
+    oracle = st.NoisyOracle(st.losses.exponential_valley(), st.noise.rademacher(dim=2))
+    return st.slow_study(oracle, st.schedules.constant(eta=0.25, beta=0.5), [0.0, 0.0], 0.5, 300, dt=0.125, **FAST)
+
+
+def lost():
+    with np.errstate(all="ignore"):
+        return st.simulate(st.SGD(ORACLE, st.schedules.constant(eta=2.0)), [5.0, 5.0], 40.0, 50, ["x"], **FAST)
+
+
+def diagnosis():
+    import torch
+
+    torch.manual_seed(0)
+    x = torch.randn(64, 3)
+    data = x, x.sum(1, keepdim=True)
+    return st.bridge.diagnose(
+        torch.nn.Linear(3, 1), torch.nn.functional.mse_loss, data, 0.01, batch_size=4, batches=16, steps=5, seeds=2, seed=3
+    )
+
+
+MAKERS = {f.__name__: f for f in (simulation, gap, orders, law, levels, extrapolated, slow, lost, diagnosis)}
+AXES = {"levels": 4, "slow": 2}
+
+
+@pytest.fixture(scope="module")
+def made():
+    """Each result, made once."""
+    found = {}
+
+    def of(name):
+        return found.setdefault(name, found.get(name) or MAKERS[name]())
+
+    return of
+
+
+def same(a, b, where="result"):
+    """Whether two results hold the same numbers, to the bit; dynamics and other code count by their names."""
+    if dataclasses.is_dataclass(a) and type(a) is type(b) and not isinstance(a, Described):
+        for field in dataclasses.fields(a):
+            same(getattr(a, field.name), getattr(b, field.name), f"{where}.{field.name}")
+    elif isinstance(a, np.ndarray):
+        assert a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes(), where
+    elif isinstance(a, xarray.DataArray):
+        xarray.testing.assert_identical(a, b)
+        assert a.values.tobytes() == b.values.tobytes(), where
+    elif isinstance(a, dict) or hasattr(a, "keys"):
+        assert list(a) == list(b), where
+        for key in a:
+            same(a[key], b[key], f"{where}[{key!r}]")
+    elif isinstance(a, tuple):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b)):
+            same(x, y, f"{where}[{i}]")
+    elif isinstance(b, Described):
+        assert b == (a if isinstance(a, Described) else Described.of(a)), where
+    elif type(b).__name__ == "Facts":
+        same(a.facts, b, where)
+    else:
+        assert a == b or (a != a and b != b), (where, a, b)
+
+
+class Checked(HTMLParser):
+    """Every tag is closed, in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.seen = [], 0
+
+    def handle_starttag(self, tag, attrs):
+        self.open.append(tag)
+        self.seen += 1
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_result_says_where_it_comes_from(made, name):
+    result = made(name)
+    assert isinstance(result, Result) and isinstance(result.data, xarray.Dataset)
+    attrs = result.data.attrs
+    assert attrs["version"] == st.__version__
+    if name == "diagnosis":
+        assert (attrs["seed"], attrs["backend"], attrs["dtype"]) == (3, "torch", "float32") and attrs["call"].startswith(
+            "diagnose("
+        )
+    elif name != "law":  # a distance is that of samples, which have no seed that it knows
+        assert (attrs["seed"], attrs["stream"], attrs["backend"], attrs["dtype"]) == (3, 0, "numpy", "float64")
+        assert attrs["call"].startswith(("simulate(", "weak_gap(", "order_study(", "multilevel(", "extrapolate(", "slow_study("))
+        assert "backend='numpy'" in attrs["call"] and "seed=3" in attrs["call"] and "threads=1" in attrs["call"]
+        assert "progress" not in attrs["call"]  # what is left at its default
+    assert attrs["diverged"] == result.diverged and result.ended is (Ended.DIVERGED if name == "lost" else Ended.COMPLETED)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_result_has_a_table_a_summary_and_html(made, name):
+    result = made(name)
+    assert len(result.table().splitlines()) >= 3 and len(result.summary()) > 20
+    page = Checked()
+    page.feed(result._repr_html_())
+    assert not page.open and page.seen >= 3
+    assert "<lambda>" not in result._repr_html_()
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_result_is_plotted_on_new_axes_or_on_those_given(made, name):
+    result, count = made(name), AXES.get(name, 1)
+    fresh = result.plot()
+    assert isinstance(fresh, matplotlib.figure.Figure) and len([a for a in fresh.axes if a.get_visible()]) == count
+    given = matplotlib.figure.Figure()
+    axes = [given.add_subplot(1, count, i + 1) for i in range(count)]
+    assert result.plot(ax=axes[0] if count == 1 else axes) is given and len(given.axes) == count
+    assert all(a.has_data() for a in axes)
+    assert axes[0].get_ylabel() or axes[0].get_title() or axes[0].get_xlabel()
+    assert plots.COLOURS
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_file_gives_the_result_back_to_the_bit(made, name, tmp_path):
+    result = made(name)
+    again = st.load(result.save(tmp_path / "result.nc"))
+    assert type(again) is type(result)
+    same(result, again)
+    assert again.table() == result.table() and again.summary() == result.summary()
+    xarray.testing.assert_identical(again.data, result.data)
+    with xarray.open_dataset(tmp_path / "result.nc", engine="h5netcdf") as root:  # what other programs see
+        assert set(result.data.data_vars) <= set(root.data_vars) and root.attrs["result"] == type(result).__name__
+    assert list(tmp_path.iterdir()) == [tmp_path / "result.nc"]
+    same(again, st.load(again.save(tmp_path / "again.nc")))
+    assert isinstance(again.plot(), matplotlib.figure.Figure)
+
+
+def test_estimates_of_a_loaded_result_are_those_of_before(made, tmp_path):
+    result = made("gap")
+    again = st.load(result.save(tmp_path / "gap.nc"))
+    for h in result.names:
+        for t in result.times:
+            assert again.at(h, t) == result.at(h, t)
+        assert again.sup(h).confidence_interval(0.999) == result.sup(h).confidence_interval(0.999)
+    assert isinstance(again.first, Described) and again.first.name == "SGDM"
+    assert again.plot_paths is not None and again.slices.attrs == result.slices.attrs
+
+
+def test_whole_numbers_of_64_bits_survive(tmp_path):
+    run = dataclasses.replace(simulation(), origin=dataclasses.replace(simulation().origin, seed=2**64 - 1))
+    again = st.load(run.save(tmp_path / "run.nc"))
+    assert again.origin.seed == 2**64 - 1 and again.data.attrs["seed"] == 2**64 - 1
+
+
+def test_what_is_no_result_is_refused(tmp_path, made):
+    (tmp_path / "text.nc").write_text("no file of ours")
+    xarray.Dataset({"a": 1.0}).to_netcdf(tmp_path / "other.nc", engine="h5netcdf")
+    for name in ("text", "other"):
+        with pytest.raises(ValueError, match="must be a result that was saved"):
+            st.load(tmp_path / f"{name}.nc")
+    with pytest.raises(FileNotFoundError):
+        st.load(tmp_path / "none.nc")
+    file = made("law").save(tmp_path / "law.nc")
+    with pytest.raises(ValueError, match="must hold a WeakGap"):
+        st.studies.WeakGap.load(file)
+    assert st.studies.distance.Distance.load(file).value == made("law").value
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, made, monkeypatch):
+    file = made("law").save(tmp_path / "law.nc")
+    before = file.read_bytes()
+    monkeypatch.setattr(xarray.Dataset, "to_netcdf", lambda *a, **k: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        made("law").save(file)
+    assert file.read_bytes() == before and list(tmp_path.iterdir()) == [file]
