@@ -14,7 +14,7 @@ from _training import less, miniature, seeds, times
 
 import sdetools as st
 from sdetools.bridge.recipes import finals
-from sdetools.bridge.recipes import interval as mean
+from sdetools.bridge.recipes import mean_over_seeds as mean
 
 ALIKE = 2.0
 """Points of test accuracy."""

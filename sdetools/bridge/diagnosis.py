@@ -67,7 +67,7 @@ class Diagnosis(Result):
     trial: Trial | None = field(default=None)
     notes: tuple[str, ...] = ()
     """What else there is to know: how the derivatives were taken, what of the data was read."""
-    origin: Origin = BY_HAND
+    origin: Origin = field(default=BY_HAND, compare=False)
 
     @property
     def diverged(self) -> int:

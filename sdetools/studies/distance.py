@@ -92,7 +92,7 @@ class Distance(Result):
     """Norms of the centred bootstrap process."""
     scale: float = 0.0
     """The largest standard deviation of a linear functional of the noise."""
-    origin: Origin = BY_HAND
+    origin: Origin = field(default=BY_HAND, compare=False)
 
     @property
     def resolved(self) -> bool:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,7 @@ class Extrapolation(Result):
 
     pair: WeakGap
     weak: float
-    origin: Origin = BY_HAND
+    origin: Origin = field(default=BY_HAND, compare=False)
 
     @property
     def diverged(self) -> int:

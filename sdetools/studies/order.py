@@ -71,7 +71,7 @@ class OrderStudy(Result):
     expected: Mapping[str, tuple[float, ...]] | None = None
     """The gaps that were planned for, at each eta."""
     confidence: float = 0.95
-    origin: Origin = BY_HAND
+    origin: Origin = field(default=BY_HAND, compare=False)
 
     @property
     def names(self) -> tuple[str, ...]:

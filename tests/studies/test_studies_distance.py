@@ -292,8 +292,8 @@ def test_intervals_at_other_confidences():
         for confidence in (0.9, 0.95, 0.99):
             assert np.median(d.draws) + d.scale * ndtri(confidence) > np.quantile(d.draws, confidence)
     assert isinstance(d, Measured)
-    with pytest.raises(ValueError, match="confidence"):
-        tuple(d.confidence_interval(1.0))
+    with pytest.raises(ValueError, match="level"):
+        d.confidence_interval(1.0)
 
 
 def test_paths_for_are_enough():

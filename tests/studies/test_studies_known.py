@@ -304,8 +304,8 @@ def test_a_spread_of_nothing_is_random_unless_it_is_proven():
     own = Known(program, single(means, squares))
     assert own.random.tolist() == [[False, False], [False, True], [True, True]]
     assert own.stderr == pytest.approx(np.array([[0, 0], [0, 0], [1.5, 1.5]], float))
-    assert own.along(1)["random"].tolist() == [False, True, True] and own.of(2, 0)["random"] is True
-    assert own.of(1, 0) == {"random": False, "rounding": own.rounding[1, 0], "least": 2.0, "most": 2.0, "two_valued": False}
+    assert own.facts.along(1)["random"].tolist() == [False, True, True] and own.facts.of(2, 0)["random"] is True
+    assert own.facts.of(1, 0) == {"random": False, "rounding": own.rounding[1, 0], "least": 2.0, "most": 2.0, "two_valued": False}
 
 
 # -- bounds ------------------------------------------------------------------------------------------------------------------------------

@@ -533,7 +533,7 @@ def test_a_shorter_coarsest_step_and_a_larger_pilot_are_tried_where_the_step_was
             self.ran, self.levels = (coarsest, choose), [SimpleNamespace(dt=coarsest / 2)]
             return False
 
-        def result(self, confidence):
+        def result(self, confidence, origin):
             return self, confidence
 
     monkeypatch.setattr(module, "Search", Recorded)

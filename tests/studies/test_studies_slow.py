@@ -13,6 +13,7 @@ import sdetools as st
 from sdetools.simulation.philox import Stream
 from sdetools.studies import slow_clock as module
 from sdetools.studies.distance import distance
+from sdetools.studies.result import BY_HAND
 
 ORACLE = st.NoisyOracle(st.losses.exponential_valley(), st.noise.rademacher(dim=2))
 PLAN = st.schedules.constant(eta=0.1, beta=0.5)
@@ -26,7 +27,7 @@ def calls(monkeypatch):
 
     def simulate(member, **options):
         asked.append((member, options))
-        return SimpleNamespace(final=ENDS[(len(asked) - 1) % 3][:, : options["paths"]], dynamics=member)
+        return SimpleNamespace(final=ENDS[(len(asked) - 1) % 3][:, : options["paths"]], dynamics=member, origin=BY_HAND)
 
     monkeypatch.setattr(module, "simulate", simulate)
     return asked
@@ -138,7 +139,7 @@ def test_means_of_runs_are_joined_at_the_times_that_all_have():
         fields = {
             k: (("time", "observable"), np.stack([v * times], axis=1)) for k, v in (("mean", value), ("stderr", value / 10))
         }
-        return SimpleNamespace(times=times, data=xarray.Dataset(fields, coords={"time": times, "observable": ["x"]}))
+        return SimpleNamespace(times=times, diverged=0, data=xarray.Dataset(fields, coords={"time": times, "observable": ["x"]}))
 
     runs = {
         "slow SDE": run([0.1, 0.2, 0.4], 1.0),

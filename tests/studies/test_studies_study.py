@@ -147,7 +147,7 @@ def test_paths_needed_for_each_eta():
     line = np.polyfit(np.log(ETAS[:3]), np.log([0.9, 0.5, 0.11]), 1)
     fitted = math.exp(np.polyval(line, math.log(ETAS[3])))
     assert study_of().paths_needed("two").tolist() == [*seen, math.ceil(700 * (4 * 0.011 / fitted) ** 2)]
-    told = study_of(expected={"one": lambda eta: eta**0.75 / 3})
+    told = study_of(expected={"one": tuple(eta**0.75 / 3 for eta in ETAS)})
     assert told.paths_needed("one").tolist() == [*seen, math.ceil(700 * (4 * 0.011 / (0.01**0.75 / 3)) ** 2)]
     assert told.paths_needed("two").tolist() == study_of().paths_needed("two").tolist()
     assert study_of([POINTS[0], POINTS[3]]).paths_needed("two").tolist() == [seen[0], 0]

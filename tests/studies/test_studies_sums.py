@@ -16,6 +16,7 @@ from sdetools.simulation.engine import Sums
 from sdetools.simulation.records import PAIR, SINGLE
 from sdetools.studies.gap import WeakGap
 from sdetools.studies.means import Simulation
+from sdetools.studies.result import BY_HAND
 from sdetools.studies.statistics import PairStatistics, SingleStatistics
 
 RNG = np.random.default_rng(11)
@@ -190,7 +191,7 @@ def test_the_table_of_a_gap():
         close(data[name], wanted)
     close(data["time"], TIMES)
     close(data["step"], STEPS)
-    assert data.attrs == {"paths": 12, "diverged": 5, "first_divergence": 7, "dtype": "float64"}
+    assert data.attrs == {"paths": 12, "diverged": 5, "first_divergence": 7} | BY_HAND.attributes
 
 
 def test_the_first_divergence_of_a_pair_is_the_earlier_one():
@@ -210,4 +211,4 @@ def test_the_estimate_of_a_mean(t, o):
     close(run.data["variance"], VALUES["x"].var(axis=0, ddof=1))
     close(run.data["mean"], SINGLES.mean)
     close(run.data["stderr"], SINGLES.stderr)
-    assert run.data.attrs == {"paths": 12, "diverged": 4, "first_divergence": 5, "dtype": "float64"}
+    assert run.data.attrs == {"paths": 12, "diverged": 4, "first_divergence": 5} | BY_HAND.attributes

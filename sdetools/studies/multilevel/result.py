@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +74,7 @@ class Multilevel(Result):
     diverged: int = 0
     first_divergence: int = -1
     confidence: float = 0.95
-    origin: Origin = BY_HAND
+    origin: Origin = field(default=BY_HAND, compare=False)
 
     @property
     def estimate(self) -> MultilevelEstimate:
