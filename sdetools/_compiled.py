@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numba
 from numba.core import sigutils
@@ -14,6 +14,8 @@ from numba.core.ccallback import CFunc
 
 from sdetools._machine_code import code_file, fault, place_of, save, text_key
 
+P = ParamSpec("P")
+R = TypeVar("R")
 ROW = "int64(int64, int64, int64, int64, int64, int64)"
 """The signature of all functions that kernels call by address: whole numbers, and addresses of arrays."""
 
@@ -67,11 +69,11 @@ class _Cache(FunctionCache):
         return None
 
 
-def jit(cache: bool = True, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+def jit(cache: bool = True, **options: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """`numba.njit(**options)`, cached in the place above."""
 
-    def compiled(function: Callable[..., Any]) -> Any:
-        made = numba.njit(**options)(function)
+    def compiled(function: Callable[P, R]) -> Callable[P, R]:
+        made: Any = numba.njit(**options)(function)
         if cache and hasattr(made, "py_func"):  # not with NUMBA_DISABLE_JIT
             kept = place_of(Path(function.__code__.co_filename)) is not None
             made._cache = _Cache(function) if kept else NullCache()

@@ -26,11 +26,13 @@ from importlib import import_module
 from importlib.machinery import PathFinder
 from importlib.util import find_spec, module_from_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import llvmlite
 import llvmlite.binding as llvm
 
+P = ParamSpec("P")
+R = TypeVar("R")
 PACKAGE = Path(__file__).parent
 OPTIONS = ("CPU_NAME", "CPU_FEATURES", "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO")
 """Numba's options (NUMBA_...) that change machine code."""
@@ -159,14 +161,14 @@ def place_of(file: Path) -> Path | None:
 _asking = threading.RLock()
 
 
-def once(function: Callable[..., Any]) -> Callable[..., Any]:
+def once(function: Callable[P, R]) -> Callable[P, R]:
     """`functools.cache` that makes one result however many threads ask at a time: an address must not outlive the function behind it."""
-    made = cache(function)
+    made: Any = cache(function)
 
     @wraps(function)
-    def asked(*arguments: Any) -> Any:
+    def asked(*arguments: P.args, **named: P.kwargs) -> R:
         with _asking:
-            return made(*arguments)
+            return made(*arguments, **named)
 
     return asked
 

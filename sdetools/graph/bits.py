@@ -5,13 +5,20 @@ All take float64 and float32 alike, and all become a few instructions of LLVM, s
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec
 
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
+from numba import extending, types
 
+P = ParamSpec("P")
 _WORD = ir.IntType(64)
+
+
+def intrinsic(function: Callable[Concatenate[Any, P], Any]) -> Callable[P, Any]:
+    """`numba.extending.intrinsic`, whose kernels call it without its first argument, the context of typing."""
+    made: Any = extending.intrinsic(function)
+    return made
 
 
 def _real(*given: Any) -> Any:

@@ -15,9 +15,9 @@ import numba
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
 from sdetools._machine_code import GEMM, blas
+from sdetools.graph.bits import intrinsic
 
 FEW = 4
 """Rows of the tile that takes what wider ones leave."""

@@ -15,16 +15,15 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.extending import intrinsic
 
-from sdetools.graph.bits import float32_pointer, room
+from sdetools.graph.bits import float32_pointer, intrinsic, room
 from sdetools.graph.lanes import FLAGS, LOW, ONE_BITS, S32, float_of, float_pointer, sub_exact, u64
 from sdetools.simulation.lanes import philox_words, radius, turned
 
 FLAT = 256
 """Numbers that a loop makes: slots times lanes."""
 
-OPTIONS = dict(fastmath=FLAGS, error_model="numpy")
+OPTIONS: dict[str, Any] = dict(fastmath=FLAGS, error_model="numpy")
 _i32, _i64, _f32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
 u32, i32, f32 = np.uint32, np.int32, np.float32
 

@@ -36,7 +36,7 @@ def where(array: np.ndarray) -> int:
     return array.__array_interface__["data"][0]
 
 
-def scratch(size: int, dtype: object) -> np.ndarray:
+def scratch(size: int, dtype: np.dtype | type) -> np.ndarray:
     """Room for so many numbers, that begins a cache line."""
     dtype = np.dtype(dtype)
     room = np.empty(size * dtype.itemsize + ALIGNED, np.uint8)
