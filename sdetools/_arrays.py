@@ -22,7 +22,7 @@ from sdetools.graph.views import stack
 __all__ = ["ArraysOnly", "Block", "TracingError", "components", "numeric", "select", "spread"]
 
 
-def components(values: Sequence[Any], like: Any) -> np.ndarray:
+def components(values: Sequence[Any], like: Any) -> Any:
     """Stack component values (numbers or rows) into one array `(len(values), *paths)`, with the paths of `like`.
 
     Constant components are broadcast, so `components([x[0], 1.0], x)` is right for one path and for many. ValueError for what is no real
@@ -33,7 +33,7 @@ def components(values: Sequence[Any], like: Any) -> np.ndarray:
            [2., 3.]])
     """
     if isinstance(like, Value) or is_value(values):
-        return values if isinstance(values, Value) else stack(values)  # type: ignore[return-value]
+        return values if isinstance(values, Value) else stack(values)
     like = np.asarray(like)
     if like.dtype == object:
         out = np.empty(len(values), dtype=object)
@@ -129,7 +129,8 @@ def select(condition: Any, yes: Any, no: Any) -> Any:
         yes, no = (np.broadcast_to(np.asarray(v, dtype=object), condition.shape) for v in (yes, no))
         out = np.empty(condition.shape, dtype=object)
         for index in np.ndindex(condition.shape):
-            out[index] = condition[index].select(yes[index], no[index])
+            chosen: Any = condition[index]
+            out[index] = chosen.select(yes[index], no[index])
         return out
     return np.where(condition, yes, no)
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from sdetools.graph.errors import TracingError
-from sdetools.graph.value import CONDITIONS, Value, order, value
+from sdetools.graph.value import CONDITIONS, Value, apply, order, value
 from sdetools.graph.views import beside, broadcast, join, reshape, same_view, scatter, stack, transpose
 
 Push = Callable[[Any, Sequence[Value], Value], Any]
@@ -98,7 +98,8 @@ class _Bar:
     """What has arrived at a node: sums of whole arrays, and of flat pieces until all are there."""
 
     def __init__(self, node: Value) -> None:
-        self.shape, self.whole = node.shape, None
+        self.shape = node.shape
+        self.whole: Value | None = None
         self.pieces: dict[tuple[int, int], Value] = {}
 
     def add(self, amount: Any) -> None:
@@ -147,10 +148,10 @@ def _share(node: Value) -> tuple[Value, Value]:
         axes = [*node.extra, *(i for i in range(a.ndim) if i not in node.extra)]
         first = transpose(a, axes)
         flat = reshape(first, (-1, *node.shape))
-        others = _before(flat) * np.flip(_before(np.flip(flat, 0)), 0)
+        others = _before(flat) * _before(flat[::-1])[::-1]
         return transpose(reshape(others, first.shape), np.argsort(axes)), value(1.0)
     wide = tuple(1 if i in node.extra else n for i, n in enumerate(a.shape))
-    equal = np.where(a == reshape(node, wide), 1.0, 0.0)
+    equal = apply("where", a == reshape(node, wide), 1.0, 0.0)
     return equal, np.sum(equal, axis=node.extra)
 
 
@@ -192,18 +193,18 @@ def _pushed(node: Value, dots: dict[Any, Value]) -> Value | None:
         for part in parts[1:]:
             total = total + part
         return broadcast(value(total), node.shape)
-    moved = [dots.get(a.key) for a in node.args]
+    moved = dots.get(node.args[-1].key, value(0.0))  # but for a join, the only argument that moves
     if node.op == "reduce":
         if node.name == "add":
-            return np.sum(moved[0], axis=node.extra)
+            return np.sum(moved, axis=node.extra)
         share, of = _share(node)
-        return np.sum(moved[0] * share, axis=node.extra) / of
+        return np.sum(moved * share, axis=node.extra) / of
     if node.op == "contract":
-        return node.args[0] @ moved[1]  # type: ignore[operator, return-value]
+        return node.args[0] @ moved
     if node.op == "view":
-        return same_view(node, moved[0])  # type: ignore[arg-type]
+        return same_view(node, moved)
     if node.op == "join":
-        return join([m if m is not None else np.zeros(a.shape) for m, a in zip(moved, node.args)])
+        return join([dots[a.key] if a.key in dots else np.zeros(a.shape) for a in node.args])
     if node.op == "rows":  # which samples are drawn does not move
         return None
     raise TracingError("a compiled function has no derivative here; write the formula out, or give its gradient")

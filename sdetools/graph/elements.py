@@ -392,8 +392,8 @@ class Elements:
 
 def mixed(v: Value, kept: Sequence[Any], summed: Sequence[Any]) -> tuple[Any, ...]:
     """The index of a term of a reduction."""
-    kept, summed = iter(kept), iter(summed)  # type: ignore[assignment]
-    return tuple(next(summed) if a in v.extra else next(kept) for a in range(v.args[0].ndim))  # type: ignore[call-overload]
+    kept, summed = iter(kept), iter(summed)
+    return tuple(next(summed) if a in v.extra else next(kept) for a in range(v.args[0].ndim))
 
 
 def indent(lines: Sequence[str], by: int = 4) -> list[str]:

@@ -118,7 +118,7 @@ REWRITTEN: dict[str, Callable[..., Any]] = {
 def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Value:
     x = value(x)
     if ord in (None, 2, "fro") and (axis is not None or x.ndim == 1 or ord != 2):
-        return np.sqrt(total(x * x, axis, keepdims=keepdims))
+        return apply("sqrt", total(x * x, axis, keepdims=keepdims))
     if ord == 1 and (axis is not None or x.ndim == 1):
         return total(abs(x), axis, keepdims=keepdims)
     if ord == np.inf and (axis is not None or x.ndim == 1):
@@ -171,11 +171,11 @@ def like(number: float) -> Callable[..., Any]:
 
 def cumsum(x: Any, axis: int | None = None) -> Value:
     x = value(x)
-    out, step = reshape(x, -1) if axis is None else np.moveaxis(x, axis, 0), 1
-    out = np.where(out, 1.0, 0.0) if out.boolean else out
+    out, step = reshape(x, -1) if axis is None else moved(np.moveaxis)(x, axis, 0), 1
+    out = apply("where", out, 1.0, 0.0) if out.boolean else out
     while step < out.shape[0]:  # sums of 2, 4, 8, ... in a row
         out, step = join([out[:step], out[step:] + out[:-step]]), 2 * step
-    return out if axis is None else np.moveaxis(out, 0, axis)
+    return out if axis is None else moved(np.moveaxis)(out, 0, axis)
 
 
 def clip(x: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Value:
@@ -190,7 +190,7 @@ def astype(x: Value, dtype: Any) -> Value:
     if kind not in "fib":
         raise TracingError(f"astype({dtype}) cannot be traced")
     if x.boolean:
-        return x if kind == "b" else np.where(x, 1.0, 0.0)
+        return x if kind == "b" else apply("where", x, 1.0, 0.0)
     return {"f": lambda: x, "i": lambda: np.trunc(x), "b": lambda: x != 0.0}[kind]()
 
 

@@ -145,12 +145,14 @@ class Examination:
         x, axes = args[-1], node.extra
         if node.op == "view":
             at = axes.places(node.shape)
-            *arrays, zero = (a.reshape(-1, a.shape[-1])[at] for a in x.arrays)
+            values, sizes, least, reach, zero = (a.reshape(-1, a.shape[-1])[at] for a in x.arrays)
             outside = (at < 0)[..., None]
-            return Seen(*arrays, zero | outside, x.affine, x.whole, min(x.sign, 1) if outside.any() else x.sign)
+            sign = min(x.sign, 1) if outside.any() else x.sign
+            return Seen(values, sizes, least, reach, zero | outside, x.affine, x.whole, sign)
         if node.op == "join":
             facts = all(a.affine for a in args), all(a.whole for a in args), min(a.sign for a in args)
-            return Seen(*map(np.concatenate, zip(*(a.arrays for a in args))), *facts)  # type: ignore[call-overload]
+            values, sizes, least, reach, zero = map(np.concatenate, zip(*(a.arrays for a in args)))
+            return Seen(values, sizes, least, reach, zero, *facts)
         if node.op == "reduce" and node.name == "add":
             sums = x.values.sum(axes), x.sizes.sum(axes), x.least.min(axes), x.reach.any(axes), x.zero.all(axes)
             return Seen(*sums, x.affine, x.whole, x.sign)
@@ -172,8 +174,8 @@ class Examination:
         sizes, zero = np.abs(values), np.zeros((*node.shape, 1), dtype=bool)
         if name in ("add", "subtract"):
             sizes, zero = a.sizes + b.sizes, a.zero & b.zero
-            terms = [np.inf if n.op == "const" else s.least for n, s in zip(node.args, args)]  # what a number adds hides nothing
-            least = np.minimum(*terms) + 0 * sizes
+            terms: list[Any] = [np.inf if n.op == "const" else s.least for n, s in zip(node.args, args)]
+            least = np.minimum(*terms) + 0 * sizes  # what a number adds hides nothing
         elif name == "negative":
             sizes, least, zero = a.sizes, a.least, a.zero
         elif name == "multiply":
@@ -189,8 +191,8 @@ class Examination:
         (c, yes, no), (_, first, second) = args, node.args
         for branch, other, seen in ((first, second, no), (second, first, yes)):
             if branch.key == other.key or (branch.op == "const" and np.isnan(branch.extra).all()):
-                arrays = (np.broadcast_to(a, (*node.shape, a.shape[-1])) for a in seen.arrays)
-                return Seen(*arrays, seen.affine, seen.whole, seen.sign)
+                values, sizes, least, reach, zero = (np.broadcast_to(a, (*node.shape, a.shape[-1])) for a in seen.arrays)
+                return Seen(values, sizes, least, reach, zero, seen.affine, seen.whole, seen.sign)
         if c.reach.any():
             self.free.append((node, np.broadcast_to(c.reach, (*node.shape, self.n))))
         values = c.values * yes.values + (1 - c.values) * no.values
@@ -200,7 +202,7 @@ class Examination:
         return Seen(values, sizes, least, _any([s.reach for s in args]), zero, whole=yes.whole and no.whole)
 
 
-def _any(arrays: Sequence[np.ndarray]) -> np.ndarray:
+def _any(arrays: Sequence[Any]) -> np.ndarray:
     return reduce(np.logical_or, arrays)
 
 

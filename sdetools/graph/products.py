@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sdetools.graph.errors import TracingError
-from sdetools.graph.value import Value, trace_of, value
+from sdetools.graph.value import Value, apply, trace_of, value
 from sdetools.graph.views import axis_of, broadcast, reshape, transpose, view
 
 REDUCTIONS = {"add": np.add, "multiply": np.multiply, "maximum": np.maximum, "minimum": np.minimum}
@@ -60,7 +60,7 @@ def _of_matrix(x: Value, axes: tuple[int, ...]) -> Value | None:
     What is summed over in C alone, or in v alone, is summed first.
     """
     summed = {a for a in axes if x.shape[a] > 1}
-    data, inside, outside = [], [], []
+    data, inside, outside = (list[tuple[Value, set[int]]]() for _ in range(3))
     for f, own in ((f, _own_axes(f, x.ndim)) for f in map(_narrow, _factors(x))):
         (outside if not own & summed else data if f.op == "const" and not f.boolean else inside).append((f, own))
     varies = any(not f.uniform for f, _ in inside) or not inside
@@ -91,7 +91,7 @@ def _of_matrix(x: Value, axes: tuple[int, ...]) -> Value | None:
 
 def _factors(x: Value, most: int = 16) -> list[Value]:
     """What a product is made of, in order; not taken apart any more beyond some factors."""
-    out, todo = [], [x]
+    out, todo = list[Value](), [x]
     while todo:
         f = todo.pop()
         if f.op == "map" and f.name in ("multiply", "negative") and len(out) + len(todo) < most:
@@ -149,7 +149,7 @@ def matmul(a: Any, b: Any) -> Value:
     trace = trace_of((a, b))
     if trace is None:
         return value(np.matmul(a.extra, b.extra))
-    a, b = (np.where(v, 1.0, 0.0) if v.boolean else v for v in (a, b))
+    a, b = (apply("where", v, 1.0, 0.0) if v.boolean else v for v in (a, b))
     if max(a.ndim, b.ndim) <= 2:
         if a.ndim == 2 and a.op == "const" and not b.uniform:
             return trace.node("contract", "", (a, b), (a.shape[0], *b.shape[1:]))

@@ -108,7 +108,7 @@ class Walk:
         assert found is not None
         return found
 
-    def _made(self, v: Value, at: int) -> Generator[tuple[Value, int], int, int]:
+    def _made(self, v: Value, at: int) -> Generator[tuple[Value, int], Any, int]:
         """An element; what it waits for is asked for by (value, number). Of a sum one term after another is, so that none waits."""
         made, leaf = self.made, self.leaf(v)
         if leaf is not None:

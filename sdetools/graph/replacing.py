@@ -48,9 +48,9 @@ def _again(node: Value, args: list[Value]) -> Value:
     if node.op == "rows":
         return args[0][args[1]]
     if node.op == "tally":
-        return tally(args[0], node.size, *args[1:])  # type: ignore[no-any-return]
+        return tally(args[0], node.size, *args[1:])
     if node.op == "call":
-        return node.extra(args, node.shape)  # type: ignore[no-any-return]
+        return node.extra(args, node.shape)
     raise ValueError(f"the {node.op} {node.name!r} of a formula has no value")
 
 

@@ -75,7 +75,7 @@ class Value(np.lib.mixins.NDArrayOperatorsMixin):
     def __init__(self, op: str, name: Any, args: tuple[Value, ...], shape: Shape, extra: Any, home: Any, boolean: bool) -> None:
         self.op, self.name, self.args, self.shape, self.extra, self.home = op, name, args, shape, extra, home
         self.boolean = boolean
-        self.uniform = op in ("const", "uniform") or (op != "input" and all(a.uniform for a in args))
+        self.uniform: bool = op in ("const", "uniform") or (op != "input" and all(a.uniform for a in args))
         self.key: Any = id(self) if op != "const" else _content(extra)
 
     @property
@@ -92,7 +92,7 @@ class Value(np.lib.mixins.NDArrayOperatorsMixin):
 
     @property
     def T(self) -> Value:
-        return np.transpose(self)
+        return self.numpy.transpose(self)
 
     @property
     def flat(self) -> Iterator[Value]:
@@ -114,7 +114,7 @@ class Value(np.lib.mixins.NDArrayOperatorsMixin):
     def __float__(self) -> float:
         raise TracingError("the formula turns a coordinate into a number; use NumPy functions (np.exp, ...) instead of math's")
 
-    __int__ = __index__ = __complex__ = __float__  # type: ignore[assignment]
+    __int__ = __index__ = __complex__ = __float__
 
     def __contains__(self, _: Any) -> bool:
         raise TracingError("the formula asks whether a value is among others; write `np.where(condition, yes, no)`")

@@ -63,7 +63,7 @@ def view(x: Value, shape: Sequence[int], strides: Sequence[int], start: int = 0,
         if prod(shape) <= SMALL:
             outer, places = extra.places(shape), inner.places(x.shape).ravel()
             return at_places(x.args[0], np.where(outer < 0, -1, places[outer]))
-    if x.op == "join" and prod(shape):
+    if x.op == "join" and 0 not in shape:
         at = extra.places(shape) if table is not None or prod(shape) <= SMALL else _ends(extra, shape)
         low, high = at.min(), at.max()
         i = int(np.searchsorted(x.extra, low, side="right"))

@@ -160,13 +160,13 @@ class _CudaWriter(Writer):
         made.record = self._phases([(self.h + i, v) for i, v in enumerate(f.record)])
         made.look = self._phases([(gone + i, sum(np.sum(p * 0.0) for p in parts)) for i, parts in enumerate(f.parts)])
         made.anchor = self._phases(self.anchor("c")) if f.anchors else []
-        self._steps(made)
+        self._write_steps(made)
         made.rows, t = self.most, self.tables
         made.data = tuple(map(self.real.array, t.data))
         made.numbers, made.sizes = np.array(t.numbers or [0.0], self.real.dtype), np.array(t.sizes or [0], np.int64)
         return made
 
-    def _steps(self, kernels: Kernels) -> None:
+    def _write_steps(self, kernels: Kernels) -> None:
         """The phases of a step: one kernel, unless large matrices are multiplied or a formula is long."""
         steps = self.functions.steps
         found = [self._step(step) for step in steps]

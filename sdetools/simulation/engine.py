@@ -196,6 +196,7 @@ def _followed(task: Task, asked: np.ndarray, threads: int | None, executor: Exec
         points.put(whole, task.layout.chunk(index), result.points)
 
     _run(task, points.chunks(task.layout), threads, executor, accept)
+    assert points.chosen is not None
     return whole if (np.diff(asked) > 0).all() else whole[..., np.searchsorted(points.chosen, asked)]
 
 

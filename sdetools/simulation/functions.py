@@ -198,7 +198,7 @@ class Functions:
         y, kept = self.anchors
         slope = value(trace(h.gradient, f"the gradient of {h.name}", y, *given))
         c = self.factor * np.sum(slope * (self.held - self.fading * kept))
-        return np.where(c - c == 0.0, c, 0.0)
+        return value(np.where(c - c == 0.0, c, 0.0))
 
     # ---- calls of compiled functions
 
@@ -268,4 +268,4 @@ def one_number(found: Any, part: str) -> Value:
         made = None
     if made is None or made.size != 1:
         raise ValueError(f"{part} must give one number a path; it gave {told(found)}. Return for example x[0]**2.")
-    return np.where(made.reshape(()), 1.0, 0.0) if made.boolean else made.reshape(())
+    return value(np.where(made.reshape(()), 1.0, 0.0)) if made.boolean else made.reshape(())

@@ -24,7 +24,7 @@ NEVER = np.iinfo(np.int64).max
 """The first step of a loss where there was none."""
 
 
-def parts_of(member: Moving, new: Any, state: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+def parts_of(member: Moving, new: Any, state: Sequence[Any]) -> tuple[np.ndarray, ...]:
     """What a rule returned, as component-first arrays like the parts of `state`; ValueError for another number of parts or components."""
     try:
         parts = tuple(new)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sdetools._arrays import PathByPath, few_paths, on_rows
-from sdetools.dynamics.base import Moving, State
+from sdetools.dynamics.base import Dynamics, Moving, State
 from sdetools.noise.base import sample_draws
 from sdetools.simulation.batches import Arrays, Batches, walk
 from sdetools.simulation.chunks import ChunkResult, Task
@@ -119,6 +119,7 @@ class Paths:
             found = (PathByPath(moved) if self.alone[i] else moved)(z, *before)
             self.states[i] = tuple(part.astype(self.dtype, copy=False) for part in np.split(found, len(before)))
             if i == 0 and program.control is not None:
+                assert isinstance(member, Dynamics)
                 deviation = member.oracle.sigma * member.oracle.noise.value(before[0], z)
                 held = member.rule((before[0], self.held), lambda _, v=deviation: v, *coefficients)[1]
                 self.held = np.asarray(held, self.dtype)

@@ -59,7 +59,7 @@ def arrays() -> Arrays:
 def function(text: str, dtype: str) -> Callable[..., None]:
     """The kernel of a text, not compiled."""
     real = np.dtype(dtype).type
-    space = {"np": np, "cuda": cuda, "u64": np.uint64, "real": real} | cuda_draws.names(dtype)
+    space: dict[str, Any] = {"np": np, "cuda": cuda, "u64": np.uint64, "real": real} | cuda_draws.names(dtype)
     space |= {"math": LIBDEVICE if SIMULATED else math}
     exec(compile(text, "<sdetools kernel>", "exec"), space)  # our own text
     return space["kernel"]

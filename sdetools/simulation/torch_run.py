@@ -150,7 +150,8 @@ class Runner(Batches):
         if not compiling:
             return f
         for name, own in f.__globals__.items():
-            if isinstance(own, partial) and own.func.__self__.tensors is None:  # machine code already
+            call: Any = own.func if isinstance(own, partial) else None
+            if call is not None and call.__self__.tensors is None:  # machine code already
                 f.__globals__[name] = torch.compiler.disable(own)
         return torch.compile(f, dynamic=False)  # a number of paths has its own code, whichever came before
 
