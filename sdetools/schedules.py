@@ -22,13 +22,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from sdetools import _check
 
+Numbers = float | Sequence[float] | np.ndarray
 
-@dataclass(frozen=True, eq=False, repr=False)
+
+@dataclass(frozen=True, eq=False, repr=False, init=False)
 class Plan:
     r"""Learning rates eta_k and momenta beta_k, k = 0, 1, ...; the last pair goes on for ever.
 
@@ -49,11 +52,11 @@ class Plan:
 
     eta_values: np.ndarray
     beta_values: np.ndarray
-    eta: float | None = None
-    alpha: float = 0.0
+    eta: float
+    alpha: float
 
-    def __post_init__(self) -> None:
-        etas, betas = _series("eta", self.eta_values), _series("beta", self.beta_values)
+    def __init__(self, eta_values: Numbers, beta_values: Numbers, eta: float | None = None, alpha: float = 0.0) -> None:
+        etas, betas = _series("eta", eta_values), _series("beta", beta_values)
         if len(etas) != len(betas) and 1 not in (len(etas), len(betas)):
             raise ValueError(
                 f"`eta` and `beta` must have one length; got {len(etas)} rates and {len(betas)} momenta. "
@@ -66,8 +69,8 @@ class Plan:
             raise ValueError("`eta` must be positive at some step; got eta=0 at all of them. A plan of zero rates never moves.")
         for beta in (betas.min(), betas.max()):
             _check.momentum("beta", float(beta))
-        base = float(etas.max()) if self.eta is None else _check.positive("base", self.eta)
-        alpha = _check.number("alpha", self.alpha, "be a number >= 0")
+        base = float(etas.max()) if eta is None else _check.positive("base", eta)
+        alpha = _check.number("alpha", alpha, "be a number >= 0")
         if alpha < 0:
             raise ValueError(f"`alpha` must be a number >= 0; got alpha={alpha!r}. At alpha = 0 the momentum is fixed.")
         changes = np.flatnonzero((etas != etas[-1]) | (betas != betas[-1]))
@@ -171,7 +174,7 @@ class Plan:
     def __hash__(self) -> int:
         return hash(self.identity)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return Plan, (np.array(self.eta_values), np.array(self.beta_values), self.eta, self.alpha)
 
     def __repr__(self) -> str:
@@ -329,7 +332,7 @@ def scaled(
 _SIGN = "A negative rate climbs the loss; for ascent change the sign of the loss."
 
 
-def _series(name: str, values: Sequence[float] | float) -> np.ndarray:
+def _series(name: str, values: Numbers) -> np.ndarray:
     out = np.atleast_1d(_check.finite(name, values))
     if out.ndim != 1 or not len(out):
         raise ValueError(

@@ -42,7 +42,7 @@ from sdetools.noise.base import Draws, Normal
 from sdetools.noise.oracle import NoisyOracle
 from sdetools.schedules import Plan
 
-State = tuple[np.ndarray, ...]
+State = tuple[Any, ...]  # arrays of one path or of many, or values of the graph
 Oracle = Callable[[np.ndarray], np.ndarray]
 
 
