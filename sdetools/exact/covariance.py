@@ -7,7 +7,9 @@ for any law of u. Constant noise and minibatch least squares are of this kind.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +40,7 @@ class QuadraticCovariance:
         return flat.reshape(dim, dim)
 
 
-def quadratic_covariance(covariance, origin: np.ndarray) -> QuadraticCovariance:
+def quadratic_covariance(covariance: Callable[[np.ndarray], Any], origin: np.ndarray) -> QuadraticCovariance:
     """Read the polynomial off `covariance(x) -> (dim, dim, paths)` by exact second differences about `origin`.
 
     `ValueError` when random probes show that it is neither constant nor quadratic, or when it is quadratic in more than

@@ -73,7 +73,9 @@ def solution(sde: SDE, x0: Sequence[float], times: Sequence[float], pieces: int 
     return _moments(np.arange(len(times)), times, np.array(kept), sde, sizes, gaussian)
 
 
-def integrator_moments(dynamics: Integrator, x0: Sequence[float], steps: int, record: Sequence[int] | None = None) -> Moments:
+def integrator_moments(
+    dynamics: Integrator, x0: Sequence[float], steps: int, record: Sequence[int] | np.ndarray | None = None
+) -> Moments:
     """Mean and covariance of an integrator on a linear SDE after each recorded step, at its finite dt."""
     steps = _check.count("steps", steps, least=0)
     kept = recorded(record, steps)
@@ -105,7 +107,7 @@ def _begin(sde: SDE, x0: Any) -> tuple[list[int], np.ndarray, bool]:
     return sizes, second, gaussian
 
 
-def _flow(sde: SDE, signals: Sequence[float], h: float) -> np.ndarray:
+def _flow(sde: SDE, signals: Any, h: float) -> np.ndarray:
     """exp(h G), G the generator of the second moments."""
     from scipy.linalg import expm
 
@@ -114,7 +116,7 @@ def _flow(sde: SDE, signals: Sequence[float], h: float) -> np.ndarray:
     return expm((np.kron(eye, A) + np.kron(A, eye) + sum(np.kron(b, b) for b in B)) * h)
 
 
-def _linear(sde: SDE, signals: Sequence[float]) -> tuple[np.ndarray, list[np.ndarray]]:
+def _linear(sde: SDE, signals: Any) -> tuple[np.ndarray, list[np.ndarray]]:
     """The matrices of Ito's form on (1, y)."""
     n = sde.dim * len(sde.parts)
     A = _affine(lambda y: sde.drift(y, None, signals), n, "drift")

@@ -10,7 +10,9 @@ _FAR = 50.0  # beyond (mean - a)^2 / (2 variance) = 50 the expansion in variance
 _TERMS = 32
 
 
-def absolute_moment(mean: float, variance: float, a: float = 0.0, p: float = 1.0) -> np.ndarray | float:
+def absolute_moment(
+    mean: float | np.ndarray, variance: float | np.ndarray, a: float | np.ndarray = 0.0, p: float | np.ndarray = 1.0
+) -> np.ndarray | float:
     r"""E |X - a|^p for X ~ N(mean, variance) and p >= 0.
 
     With d = mean - a and z = d^2 / (2 variance),
@@ -41,7 +43,7 @@ def absolute_moment(mean: float, variance: float, a: float = 0.0, p: float = 1.0
     return _unwrap(np.where(variance == 0, np.abs(d) ** p, np.where(near, first, second)))
 
 
-def raw_moment(mean: float, variance: float, n: int) -> np.ndarray | float:
+def raw_moment(mean: float | np.ndarray, variance: float | np.ndarray, n: int) -> np.ndarray | float:
     r"""E X^n = sum_k C(n, 2k) (2k - 1)!! variance^k mean^{n - 2k} for X ~ N(mean, variance) and a whole n >= 0.
 
     By the recursion E X^{n+1} = mean E X^n + n variance E X^{n-1}.
@@ -57,7 +59,7 @@ def raw_moment(mean: float, variance: float, n: int) -> np.ndarray | float:
     return _unwrap(now)
 
 
-def probability_below(mean: float, variance: float, a: float) -> np.ndarray | float:
+def probability_below(mean: float | np.ndarray, variance: float | np.ndarray, a: float | np.ndarray) -> np.ndarray | float:
     r"""P(X <= a) for X ~ N(mean, variance); a point mass (variance 0) gives 0 or 1. Arguments broadcast.
 
     >>> probability_below(0.0, 1.0, 0.0), probability_below(0.5, 0.0, 0.5)
@@ -71,14 +73,14 @@ def probability_below(mean: float, variance: float, a: float) -> np.ndarray | fl
     return _unwrap(np.where(variance == 0, (gap >= 0).astype(float), inside))
 
 
-def _variances(variance: float) -> np.ndarray:
+def _variances(variance: float | np.ndarray) -> np.ndarray:
     out = _check.finite("variance", variance)
     if out.size and out.min() < 0:
         raise ValueError(f"`variance` must not be negative; got {float(out.min())!r}. Zero stands for a point mass.")
     return out
 
 
-def _powers(p: float) -> np.ndarray:
+def _powers(p: float | np.ndarray) -> np.ndarray:
     out = _check.finite("p", p)
     if out.size and out.min() < 0:
         raise ValueError(f"`p` must not be negative; got {float(out.min())!r}. |x - a|^p then has no polynomial growth.")

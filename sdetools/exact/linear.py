@@ -40,7 +40,7 @@ class Step:
     calls: int
 
 
-def open_step(rule: Callable, sizes: Sequence[int], dim: int, coefficients: Sequence[float]) -> OpenStep:
+def open_step(rule: Callable, sizes: Sequence[int], dim: int, coefficients: Sequence[float] | np.ndarray) -> OpenStep:
     """The matrices of `rule` for one row of coefficients; `sizes` are the lengths of the parts of its state.
 
     `ValueError` for a rule that is not linear in the state and the answers of the oracle (found by random probes).
@@ -85,7 +85,7 @@ def close(step: OpenStep, hessian: np.ndarray, linear: np.ndarray) -> Step:
 
 
 def _call(
-    rule: Callable, sizes: Sequence[int], state: np.ndarray, answers: Any, coefficients: Sequence[float], dim: int
+    rule: Callable, sizes: Sequence[int], state: np.ndarray, answers: Any, coefficients: Sequence[float] | np.ndarray, dim: int
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """New states and points asked at, for columns of states; the j-th oracle call is answered by `answers[j]` (zeros beyond)."""
     asked: list[np.ndarray] = []

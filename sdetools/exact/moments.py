@@ -25,7 +25,7 @@ from sdetools.exact.linear import Step, close, open_step
 from sdetools.exact.recorded import Moments, recorded
 
 
-def moments(dynamics: Any, x0: Sequence[float], steps: int, record: Sequence[int] | None = None) -> Moments:
+def moments(dynamics: Any, x0: Sequence[float], steps: int, record: Sequence[int] | np.ndarray | None = None) -> Moments:
     r"""Exact mean and covariance of every part of the state after 0, ..., `steps` steps (or at the steps in `record`).
 
     For a linear rule on a quadratic loss, with noise of any law whose covariance is constant or quadratic in x; several

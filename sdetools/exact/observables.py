@@ -68,7 +68,7 @@ class Term:
     scale: float
     weights: tuple[float, ...]
     offset: float
-    mean: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    mean: Callable[[np.ndarray, np.ndarray], np.ndarray | float]
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,11 @@ def closed(observable: Any, names: tuple[str, ...], origin: np.ndarray) -> Close
                 f"`coordinate` must lie in 0..{dim - 1}; got {observable.coordinate}. The loss has {dim} coordinates."
             )
         weights = tuple(np.eye(dim)[observable.coordinate])
-        below = isinstance(observable, Below)
-        mean = partial(probability_below, a=0.0) if below else partial(absolute_moment, a=0.0, p=observable.p)
+        mean = (
+            partial(probability_below, a=0.0)
+            if isinstance(observable, Below)
+            else partial(absolute_moment, a=0.0, p=observable.p)
+        )
         return Closed(0.0, np.zeros(dim), np.zeros((dim, dim)), (Term(1.0, weights, -observable.a, mean),))
     text = _text(observable)
     found = None if text is None else _from_text(text, names)

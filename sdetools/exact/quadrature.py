@@ -91,6 +91,7 @@ class _Observable:
         return np.broadcast_to(np.asarray(self._value(x[None, :]), dtype=float), x.shape)
 
     def smoothed(self, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+        assert self.form is not None
         return self.form.expectation(mean[:, None], (deviation**2)[:, None, None])
 
 
@@ -99,7 +100,7 @@ class _Kernels:
 
     def __init__(self, dynamics: Any, oracle: Any) -> None:
         self._rule, self._oracle = dynamics.rule, oracle
-        self._known: dict[bytes, tuple[float, float, float, float, float]] = {}
+        self._known: dict[bytes, tuple[float, ...]] = {}
 
     def is_identity(self, row: np.ndarray) -> bool:
         return self._coefficients(row)[:3] == (1.0, 0.0, 0.0)
@@ -112,7 +113,7 @@ class _Kernels:
             variance = np.broadcast_to(self._oracle.covariance(point), (1, 1, len(z)))[0, 0]
             return a * z + b + g * gradient, np.abs(g) * np.sqrt(variance)
 
-    def _coefficients(self, row: np.ndarray) -> tuple[float, float, float, float, float]:
+    def _coefficients(self, row: np.ndarray) -> tuple[float, ...]:
         key = row.tobytes()
         if key not in self._known:
             step = open_step(self._rule, [1], 1, row)
@@ -174,7 +175,7 @@ def _propagate(
     marks = {int(k): i for i, k in enumerate(kept)}
     out, lost, density, matrix, key = np.empty(len(kept)), 0.0, None, None, b""
     point = np.array([start])
-    at_grid = observable.at(grid) if observable.form is None else None
+    at_grid = observable.at(grid) if observable.form is None else np.empty(0)
     if 0 in marks:
         out[marks[0]] = observable.at(point)[0]
     for k, row in enumerate(rows):

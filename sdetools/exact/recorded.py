@@ -56,7 +56,7 @@ class Moments:
         )
 
 
-def recorded(record: Sequence[int] | None, steps: int) -> np.ndarray:
+def recorded(record: Sequence[int] | np.ndarray | None, steps: int) -> np.ndarray:
     """The recorded steps, checked: increasing whole numbers in 0..steps; all of them for None."""
     if record is None:
         return np.arange(steps + 1)

@@ -29,7 +29,7 @@ class Stage:
     ()
     """
 
-    function: Callable[..., None]
+    function: Callable[..., Any]
     data: tuple[np.ndarray, ...] = ()
 
 
@@ -96,7 +96,7 @@ class Loss(ABC):
         """The value, likewise."""
         return None
 
-    def _point(self, x: Any) -> np.ndarray:
+    def _point(self, x: Any) -> Any:
         """`x` as a float64 or object array with `dim` components."""
         if not isinstance(x, Value):
             x = np.asarray(x)
@@ -108,7 +108,7 @@ class Loss(ABC):
             )
         return x
 
-    def _parameters(self, p: Any) -> np.ndarray:
+    def _parameters(self, p: Any) -> Any:
         """`p`, or the loss's own parameters when it is None."""
         if p is None:
             return self.parameters

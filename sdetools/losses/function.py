@@ -19,7 +19,7 @@ from ..graph.value import Value, is_value
 from ..graph.value import value as as_value
 from . import differences
 from .base import Loss, coordinate_names, digest, scalar
-from .graphs import Formula, Graphs
+from .graphs import Formula, Graphs, Traced
 
 ORDERS = "value", "gradient", "hessian"
 FORMULAS = "value", "slope", "curvature"
@@ -106,7 +106,7 @@ class FunctionLoss(Loss):
         if self.hessian_function is not None:
             return self._evaluate(2, x)
         if isinstance(x, Value):
-            return self._graphs.curvature.of(x)  # type: ignore[return-value]
+            return self._graphs.curvature.of(x)
         if self._formula("product", x) is None:
             return differences.hessian(self.gradient, x)
         return _paths(self._graphs.hessian(_rows(x)), x)
@@ -115,7 +115,7 @@ class FunctionLoss(Loss):
         """From the graph of the Hessian if it is given, else of the gradient; central differences (error 1e-9 or 1e-7) where that fails."""
         x = self._point(x)
         if isinstance(x, Value):
-            return self._graphs.dense_third.of(x)  # type: ignore[return-value]
+            return self._graphs.dense_third.of(x)
         if self._formula("third", x) is None:
             return differences.third(self.gradient, self.hessian if self.hessian_function is not None else None, x)
         return _paths(self._graphs.tensor(_rows(x)), x)
@@ -124,7 +124,7 @@ class FunctionLoss(Loss):
         """sum_j d_ij L(x) v_j, `(dim, *paths)`: no matrix is built, but for a Hessian that is given or that differences make."""
         x, v = self._point(x), self._point(v)
         if isinstance(x, Value) or isinstance(v, Value):
-            return self._graphs.product.of(x, v)  # type: ignore[return-value]
+            return self._graphs.product.of(x, v)
         if self.hessian_function is not None or self._formula("product", x) is None:
             return super().hessian_product(x, v)
         x, v = np.broadcast_arrays(spread(x, v), spread(v, x))
@@ -143,7 +143,7 @@ class FunctionLoss(Loss):
     def third_product(self, x: Any, a: Any, b: Any) -> np.ndarray:
         x = self._point(x)
         if isinstance(x, Value):
-            return self._graphs.third.of(x, a, b)  # type: ignore[return-value]
+            return self._graphs.third.of(x, a, b)
         if self._formula("third", x) is None:
             return super().third_product(x, a, b)
         return self._graphs.third(*(_rows(self._point(y)) for y in (x, a, b)))[:, 0]
@@ -162,12 +162,14 @@ class FunctionLoss(Loss):
 
     @cached_property
     def _graphs(self) -> Graphs:
-        given = {name: partial(self._trace, order) for order, name in enumerate(FORMULAS) if self._functions[order] is not None}
+        given: dict[str, Traced] = {
+            name: partial(self._trace, order) for order, name in enumerate(FORMULAS) if self._functions[order] is not None
+        }
         return Graphs(self.dim, given)
 
     def _trace(self, order: int, x: Value) -> Value:
         """A function's graph; NotTraceable, or the user's own error with its line."""
-        given = self._functions[order]
+        given: Any = self._functions[order]
         return as_value(_shaped(trace(getattr(given, "py_func", given), self._part(order), x), order, x))
 
     @cached_property
@@ -191,7 +193,7 @@ class FunctionLoss(Loss):
 
     def _evaluate(self, order: int, x: Any) -> Any:
         """The value, the gradient or the Hessian: a function that is given, or the graph."""
-        given = self._functions[order]
+        given: Any = self._functions[order]
         if isinstance(x, Value):
             return getattr(self._graphs, FORMULAS[order]).of(x)
         if given is not None and (x.ndim == 1 or x.dtype == object):
@@ -209,7 +211,7 @@ class FunctionLoss(Loss):
 
     def _call(self, order: int, x: np.ndarray) -> Any:
         """A given function on a copy of `x`; its own errors go on with the line where they were raised."""
-        given = self._functions[order]
+        given: Any = self._functions[order]
         assert given is not None
         try:
             with np.errstate(all="ignore"):

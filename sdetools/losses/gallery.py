@@ -67,7 +67,7 @@ class QuadraticLoss(Loss):
         x = self._point(x)
         return components(list(self._unpack(p)[0].ravel()), x).reshape(self.dim, self.dim, *x.shape[1:])
 
-    def hessian_product(self, x: Any, v: Any, p: Any = None) -> np.ndarray:
+    def hessian_product(self, x: Any, v: Any, p: Any = None) -> Any:
         x, v = self._point(x), self._point(v)
         product = self._unpack(p)[0] @ v
         if isinstance(product, Value) and not self.traced:
@@ -95,7 +95,7 @@ class QuadraticLoss(Loss):
             raise ValueError(f"{self.label} must be bounded below to have a minimiser; its lowest curvature is {low:.3g}.")
         return self.center + step
 
-    def _curvature(self, x: np.ndarray, p: Any) -> Sequence[Any]:
+    def _curvature(self, x: Any, p: Any) -> Any:
         """The components of H (x - c)."""
         if not self.traced:
             return self.matrix @ self._shifted(x)

@@ -33,7 +33,7 @@ class Formula:
     def __init__(self, out: Value, *inputs: Value) -> None:
         self.out, self.inputs = out, inputs
 
-    def of(self, *given: Any) -> Value:
+    def of(self, *given: Any) -> Any:
         """The formula of other values."""
         return replaced([self.out], dict(zip(self.inputs, map(value, given), strict=True)))[0]
 

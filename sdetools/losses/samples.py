@@ -31,7 +31,7 @@ class SampleGraphs(Graphs):
     `outputs(x, *row)` are l, and the model f of its square where there is one, for one sample."""
 
     def __init__(self, dim: int, outputs: Callable[..., Sequence[Value]], data: Sequence[np.ndarray]) -> None:
-        super().__init__(dim, {"value": lambda x: np.mean(self._each(0, x, self.data))})
+        super().__init__(dim, {"value": lambda x: as_value(np.mean(self._each(0, x, self.data)))})
         self.data, one = [as_value(d) for d in data], Trace()
         self._x = one.input("x", (dim,))
         self._row = [one.input(f"row{i}", d.shape[1:]) for i, d in enumerate(self.data)]
@@ -63,7 +63,7 @@ class SampleGraphs(Graphs):
             rows, total = [gather(d.extra, which) for d in self.data] if size else self.data, as_value(0.0)
             if with_loss:
                 found = self._each(0, x, rows)
-                total = np.mean(found) if size else np.sum(which * found)
+                total = as_value(np.mean(found) if size else np.sum(which * found))
             if with_labels:
                 total = total - np.sum(labels * self._each(1, x, rows)) / (size or 1)
             self._sampled[key] = Formula(vjp(total, x), x, which, *([labels] if with_labels else []))
@@ -143,7 +143,7 @@ class FunctionSamples(FunctionLoss):
     def sample_gradients(self, x: Any, of_model: bool = False) -> np.ndarray:
         """grad l_i(x), or grad f_i(x), for every sample: `(n, dim, *paths)`; the mean of the former is `gradient(x)`."""
         x, formula = self._point(x), self._graphs.gradients[of_model]
-        return formula.of(x) if isinstance(x, Value) else _paths(formula(_rows(x)), x)  # type: ignore[return-value]
+        return formula.of(x) if isinstance(x, Value) else _paths(formula(_rows(x)), x)
 
     def sample_covariance(self, x: Any, of_model: bool = False) -> np.ndarray:
         """(1/n) sum_i (g_i - gbar)(g_i - gbar)^T of the sample gradients g_i: `(dim, dim, *paths)`; of the model's, without their mean."""
@@ -174,7 +174,7 @@ class FunctionSamples(FunctionLoss):
         return formula(*rows).reshape(self.dim, *paths)
 
     @cached_property
-    def _graphs(self) -> SampleGraphs:  # type: ignore[override]
+    def _graphs(self) -> SampleGraphs:
         return SampleGraphs(self.dim, self._outputs, self.data)
 
     def _outputs(self, x: Value, *row: Value) -> list[Value]:
@@ -191,7 +191,7 @@ class FunctionSamples(FunctionLoss):
                 f"`{self._name}` must return one number for one sample; got {got}. With `data` it is called with x of shape ({self.dim},) and "
                 f"one row of each array, of shapes {_shapes([d[0] for d in self.data])}; what one sample has several of is summed, by np.sum."
             )
-        return np.reshape(as_value(made), ()) * 1.0
+        return as_value(made).reshape(()) * 1.0
 
     def _evaluate(self, order: int, x: Any) -> Any:
         """From the graph: for the function means one sample."""

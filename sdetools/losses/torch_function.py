@@ -157,7 +157,8 @@ class TorchSamples(TorchLoss):
     ) -> None:
         if not callable(sample):
             raise ValueError(f"`function` must be a torch function of a point and a row of the data; got {sample!r}.")
-        self.sample, self.model, self.data = sample, model, _tensors(data)
+        self.model: Any = model  # or None
+        self.sample, self.data = sample, _tensors(data)
         self.samples = len(self.data[0])
         self._moved: dict[tuple[Any, Any], tuple[torch.Tensor, ...]] = {}
         super().__init__(self._mean, dim, names, at)

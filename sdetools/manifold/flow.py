@@ -59,7 +59,7 @@ class _State:
     """Points `(n, dim)` under way, with V `(n, dim, columns)` that moves as V' = -Hess L V where it is asked for."""
 
     x: np.ndarray
-    v: np.ndarray | None
+    v: Any
 
 
 def project(loss: Loss, x: Any, tolerance: float = 1e-10, max_steps: int = MOST_STEPS) -> np.ndarray:
@@ -197,7 +197,7 @@ def _extrapolated(
 ) -> tuple[_State, _State]:
     """The last two extrapolants of one step of length h from x."""
     with np.errstate(all="ignore"):
-        third = np.moveaxis(np.asarray(loss.third(x.T), dtype=float), -1, 0) if v is not None else None
+        third: Any = np.moveaxis(np.asarray(loss.third(x.T), dtype=float), -1, 0) if v is not None else None
         rows: list[list[_State]] = []
         for j in range(1, ORDER + 1):
             own = h / j

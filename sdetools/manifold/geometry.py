@@ -246,7 +246,7 @@ def _check_slope(loss: Loss, points: np.ndarray, g: np.ndarray, off: np.ndarray)
 
 
 def check_flat(
-    loss: Loss,
+    loss: Any,
     points: np.ndarray,
     back: Callable[[np.ndarray], np.ndarray],
     along: Callable[[np.ndarray], np.ndarray],

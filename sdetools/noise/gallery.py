@@ -144,7 +144,7 @@ class NoNoise(Noise):
         self.draws: tuple[Draws, ...] = ()
         self.identity = f"none({self.dim})"
 
-    def value(self, x: Any, z: Any = (), p: Any = None) -> np.ndarray:
+    def value(self, x: Any, z: Any = (), p: Any = None) -> Any:
         return value(np.zeros(self.dim)) if isinstance(x, Value) else np.zeros_like(x, dtype=float)
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:

@@ -41,7 +41,7 @@ class Minibatch(SampledNoise):
         index, labels = batch_indices(z[:size], self.n, self.replace), z[size:]
         if self.gathers:
             a, y = gather(loss.features, index), gather(loss.targets, index)
-            factors = loss.slope((a * x).sum(axis=1), y) if self.with_data else 0.0
+            factors: Any = loss.slope((a * x).sum(axis=1), y) if self.with_data else 0.0
             factors = factors - self.std(p) * labels if len(labels) else factors
             out = (factors[:, None] * a).sum(axis=0)
         else:

@@ -155,7 +155,7 @@ class SVAGNoise(Noise):
     def sample_weights(self, z: Any, p: Any = None) -> tuple[Any, ...] | None:
         p, half = self.parameters if p is None else p, self.inner.n_draws
         both = [self.inner.sample_weights(part, p[2:]) for part in (z[:half], z[half:])]
-        return None if None in both else tuple(p[0] * a + p[1] * b for a, b in zip(*both))  # type: ignore[arg-type]
+        return None if None in both else tuple(p[0] * a + p[1] * b for a, b in zip(*both))
 
     def _mixed(self, function: Callable[..., Any], x: Any, z: Any, p: Any) -> Any:
         p = self.parameters if p is None else p

@@ -10,6 +10,7 @@ import numpy as np
 from .._arrays import spread
 from ..graph.calls import Call
 from ..graph.value import Value
+from ..losses.base import Loss
 from .base import Draws, Noise, Uniform, batch_factor, check_draws
 
 
@@ -53,6 +54,8 @@ class SampledNoise(Noise):
     `batch_indices`), then one draw a label. Sigma(x) = c S(x) + label_std^2 / size F(x): S the covariance of the sample gradients (divided
     by n), F = (1/n) sum_i grad f_i grad f_i^T, c = 1/size with replacement and (1/size) (n - size)/(n - 1) without.
     """
+
+    loss: Loss
 
     def __init__(
         self, loss: Any, size: int, replace: bool, label_std: float = 0.0, label_draw: type | None = None, with_data: bool = True

@@ -51,7 +51,7 @@ class TorchMinibatch(SampledNoise):
 
     def _batch(self, point: torch.Tensor, index: torch.Tensor, *labels: torch.Tensor) -> torch.Tensor:
         loss, own = self.loss, [row[index.long()] for row in self.loss.rows(point)]
-        total = loss.each(loss.sample, point, own).mean() if self.with_data else 0.0
+        total: Any = loss.each(loss.sample, point, own).mean() if self.with_data else 0.0
         return total - (labels[0] * loss.each(loss.model, point, own[:-1])).mean() if labels else total
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
