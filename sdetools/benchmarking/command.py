@@ -132,7 +132,8 @@ def _core_loop(options: argparse.Namespace, most: int) -> None:
         for line in absent:
             print(line)
     if options.part != "speed":
-        table = reductions(*((20_000, (7, 9)) if options.quick else (200_000, (7, 8, 9, 10, 11))), most)
+        paths, exponents = (20_000, (7, 9)) if options.quick else (200_000, (7, 8, 9, 10, 11))
+        table = reductions(paths, exponents, most)
         report["variance_reduction"] = table
         show(
             f"Variance of independent sampling over the gap's: beta = 0.9, sigma = eta^-1/2, T = 1, {table[0]['paths']:,} paths",

@@ -10,6 +10,7 @@ them. The ratio of medians on equally many threads is what to quote; nanoseconds
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -149,7 +150,7 @@ def peer_ways(threads: int, quick: bool = False) -> tuple[list[Way], list[str]]:
         ways += [best_way("NumPy loop", 1, numpy_loop, blocks), Way("Numba, one path at a time", 1, naive_numba())]
     for name, make, sizes in (("torch loop", torch_loop, blocks), ("torchsde, Euler", torchsde_euler, batches)):
         try:
-            ways.append(best_way(name, threads, lambda size, make=make: make(threads, size), sizes))
+            ways.append(best_way(name, threads, partial(make, threads), sizes))
         except ModuleNotFoundError as error:
             absent.append(f"{name}: {error.name} is not installed; {PEERS}")
     return ways, absent

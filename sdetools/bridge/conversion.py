@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 
@@ -159,7 +159,17 @@ def _rounded(value: float) -> float:
     return float(f"{value:.15g}")
 
 
-def taken_over(optimizer: torch.optim.Optimizer, method: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+class Ours(Protocol):
+    """What is asked of an optimiser of the family (`optimiser_base.py`)."""
+
+    buffers: ClassVar[tuple[str, ...]]
+    defaults: dict[str, Any]
+    param_groups: list[dict[str, Any]]
+
+    def checked(self, settings: dict[str, Any]) -> Any: ...
+
+
+def taken_over(optimizer: Ours, method: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """What `optimizer`, which is a `method`, loads so that it goes on with the steps of the one that gave `state_dict`.
 
     ValueError where it cannot. Where groups or parameters differ in number the dictionary stays as it is: torch says which.
@@ -227,7 +237,7 @@ def _method(group: Mapping[str, Any], method: str, own: Mapping[str, Any]) -> st
     )
 
 
-def _numbers(group: Mapping[str, Any], source: str, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def _numbers(group: Mapping[str, Any], source: str, optimizer: Ours) -> dict[str, Any]:
     """The numbers of a group that decide its steps, filled with defaults."""
     if source == TORCH:
         told = _OF_TORCH | {name: group[name] for name in ("momentum", *_OF_TORCH) if name in group}
@@ -265,9 +275,7 @@ def _check_torch(numbers: Mapping[str, Any], params: Mapping[Any, torch.Tensor],
         )
 
 
-def _check_buffers(
-    optimizer: torch.optim.Optimizer, method: str, params: Mapping[Any, torch.Tensor], state: dict[Any, Any]
-) -> None:
+def _check_buffers(optimizer: Ours, method: str, params: Mapping[Any, torch.Tensor], state: dict[Any, Any]) -> None:
     """Refuse buffers that are missing or of another shape; one that is None is none."""
     for key, p in params.items():
         held = {name: value for name, value in (state.get(key) or {}).items() if value is not None}

@@ -13,6 +13,7 @@ import math
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -164,7 +165,7 @@ def cross_fitted(
     head of this file says what is done.
     """
     halves = range(parts // 2), range(parts // 2, parts)
-    tops = [lanczos(lambda v, own=own: product(own, v), start, products, ROUGH) for own in halves]
+    tops = [lanczos(partial(product, own), start, products, ROUGH) for own in halves]
     across = np.array([dot(top.vector, product([a], top.vector)) for top, other in zip(tops, halves[::-1]) for a in other])
     error = student(parts - 1, looks) * float(across.std(ddof=1)) / math.sqrt(parts)
     inside, outside = (tops[0].value + tops[1].value) / 2, float(across.mean())
@@ -343,9 +344,7 @@ def sharpness(
                 return Quantity.of(top.value, top.value, top.high)
             index = data.index(count, PARTS if data.kind and count >= FIRST else min(8, count // 2 * 2))
             products = min(room, data.affordable(count) - 1)  # one goes across the halves
-            found = cross_fitted(
-                lambda some, v, index=index: data.products(index[list(some)].ravel(), v), len(index), start, looks, products
-            )
+            found = cross_fitted(lambda some, v: data.products(index[list(some)].ravel(), v), len(index), start, looks, products)
             data.forget()
             spent += data.cost(count, products + 1)
             narrow = found.high - found.low <= NARROW * abs(found.value)

@@ -310,7 +310,7 @@ def diagnose(
         float(momentum),
         source.size,
         plain_lr,
-        *four,
+        *(four[0], four[1], four[2], four[3]),
         sharp,
         later,
         freed,

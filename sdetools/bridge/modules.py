@@ -114,7 +114,8 @@ class Objective:
     def __init__(self, loss: Callable[..., Any] | None, loss_of: Callable[[torch.nn.Module, Any], Any] | None = None) -> None:
         if loss_of is None and not callable(loss):
             raise ValueError(f"`loss` must be a function of (output, target), or None beside `loss_of`; got {loss!r}.")
-        self.loss, self.loss_of = loss if loss_of is None else None, loss_of
+        self.loss: Any = loss if loss_of is None else None
+        self.loss_of = loss_of
 
     def __call__(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
         pair = isinstance(batch, (tuple, list)) and len(batch) == 2
@@ -123,7 +124,7 @@ class Objective:
                 "`data` must give batches (input, target) to `loss`; got others. Give loss_of(model, batch) instead."
             )
         try:
-            value = self.loss_of(model, batch) if self.loss is None else self.loss(model(batch[0]), batch[1])
+            value = self.loss_of(model, batch) if self.loss_of is not None else self.loss(model(batch[0]), batch[1])
         except torch.cuda.OutOfMemoryError:
             raise
         except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:

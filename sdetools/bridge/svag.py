@@ -46,9 +46,9 @@ class SVAG:
         self.l, self.weights, self.optimizer = l, svag_weights(l), optimizer
         if not isinstance(optimizer, torch.optim.Optimizer) or any("lr" not in group for group in optimizer.param_groups):
             raise ValueError(f"`optimizer` must be one of torch, with learning rates; got {optimizer!r}.")
-        if of(optimizer) is not None:
+        if (held := of(optimizer)) is not None:
             raise ValueError(
-                f"`optimizer` must be without SVAG; got one that has it with l={of(optimizer).l}. Make a new optimiser for another l."
+                f"`optimizer` must be without SVAG; got one that has it with l={held.l}. Make a new optimiser for another l."
             )
         self._held: list[tuple[dict[str, Any], Any, Any]] | None = None
         take = optimizer.step

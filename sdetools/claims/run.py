@@ -64,7 +64,8 @@ class _Former:
         return getattr(self.__dict__["_own"], name)
 
     def confidence_interval(self, level: float) -> ConfidenceInterval:
-        return ConfidenceInterval(*map(float, self._own.interval(level)), level)
+        low, high = map(float, self._own.interval(level))
+        return ConfidenceInterval(low, high, level)
 
 
 @dataclass(frozen=True)
