@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, the dark ones first.
+Numbers = Sequence[float] | np.ndarray
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 INK, FAINT = "#2b2d33", "#8a8d96"
 MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -46,11 +47,11 @@ def style(axes: Axes) -> None:
 
 
 def loglog_orders(
-    etas: Sequence[float],
-    values: Sequence[float] | Mapping[str, Sequence[float]],
-    low: Sequence[float] | Mapping[str, Sequence[float]] | None = None,
-    high: Sequence[float] | Mapping[str, Sequence[float]] | None = None,
-    exact: Sequence[float] | Mapping[str, Sequence[float]] | None = None,
+    etas: Numbers,
+    values: Numbers | Mapping[str, Numbers],
+    low: Numbers | Mapping[str, Numbers] | None = None,
+    high: Numbers | Mapping[str, Numbers] | None = None,
+    exact: Numbers | Mapping[str, Numbers] | None = None,
     slopes: Sequence[float] = (0.5, 1.0),
     *,
     xlabel: str = r"$\eta$",
@@ -107,11 +108,11 @@ def loglog_orders(
 
 
 def gap_curve(
-    times: Sequence[float],
-    values: Sequence[float] | Mapping[str, Sequence[float]],
-    low: Sequence[float] | Mapping[str, Sequence[float]] | None = None,
-    high: Sequence[float] | Mapping[str, Sequence[float]] | None = None,
-    exact: Sequence[float] | Mapping[str, Sequence[float]] | None = None,
+    times: Numbers,
+    values: Numbers | Mapping[str, Numbers],
+    low: Numbers | Mapping[str, Numbers] | None = None,
+    high: Numbers | Mapping[str, Numbers] | None = None,
+    exact: Numbers | Mapping[str, Numbers] | None = None,
     *,
     xlabel: str = "$t$",
     ylabel: str = "weak gap",
@@ -178,7 +179,7 @@ def _finish(axes: Axes, xlabel: str, ylabel: str, title: str, *, legend: bool) -
 
 
 def curves(
-    panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float]]]],
+    panels: Mapping[str, Mapping[str, tuple[Numbers, Numbers, Numbers]]],
     xlabel: str = "$t$",
     ax: Any = None,
 ) -> Figure:

@@ -98,7 +98,7 @@ def plan_control(member: Moving, steps: int, record: np.ndarray) -> Control | No
             anchors.append([want, k])
         anchors[-1][1] = k
         used[t] = len(anchors) - 1
-    slot_of, free_at = np.empty(len(anchors), np.int64), []
+    slot_of, free_at = np.empty(len(anchors), np.int64), list[int]()
     anchor_slot = np.full(steps + 1, -1, np.int64)
     for a, (start, last) in enumerate(anchors):
         slot = next((s for s, end in enumerate(free_at) if end < start), None)

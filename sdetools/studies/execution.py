@@ -120,7 +120,7 @@ def paths_for_precision(program: Program, precision: float, confidence: float, o
 
 def _bounded(known: Known) -> np.ndarray:
     """Where both bounds of a value are known, `(records, columns)`."""
-    return np.isfinite(known.bounds).all(axis=0)
+    return np.all(np.isfinite(known.bounds), axis=0)
 
 
 def _refuse_unseen(known: Known, precision: float) -> None:

@@ -274,7 +274,7 @@ class Known:
         functions = [lambda x, _, h=h: h.value(x) for h in program.observables] + [f.increment for f in program.functionals]
         dim, found = program.members[0].dim, np.zeros(self._shape, bool)
         smooth = np.array([
-            wanted and analytic(lambda trace, f=f: f(trace.input("x", (dim,)), trace.input("y", (dim,))))
+            wanted and analytic(lambda trace: f(trace.input("x", (dim,)), trace.input("y", (dim,))))
             for f, wanted in zip(functions, columns.tolist())
         ])  # fmt: skip
         if smooth.any():
@@ -352,10 +352,9 @@ class Known:
     def facts(self) -> Facts:
         """All of it as arrays."""
         shape = self._shape
-        return Facts(
-            *(np.broadcast_to(a, shape) for a in (self.random, self.drawn, self.stderr, self.rounding, *self.bounds)),
-            self.two_valued,
-        )
+        given = (self.random, self.drawn, self.stderr, self.rounding, *self.bounds)
+        random, drawn, stderr, rounding, least, most = (np.broadcast_to(a, shape) for a in given)
+        return Facts(random, drawn, stderr, rounding, least, most, self.two_valued)
 
 
 def _overflown(values: np.ndarray, scale: float) -> np.ndarray:

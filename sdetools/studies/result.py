@@ -66,7 +66,7 @@ def called(function: Callable[..., Any], given: Mapping[str, Any]) -> str:
     >>> called(f, {"x": [1.0], "n": 3, "seed": 7, "options": {"threads": 2}})
     'f(x=[1.0], seed=7, threads=2)'
     """
-    shown = {}
+    shown: dict[str, Any] = {}
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
             shown |= given[name]
@@ -86,7 +86,12 @@ class Result:
     """
 
     origin: Origin
-    diverged: int
+
+    if TYPE_CHECKING:  # some results hold it, others ask their parts
+
+        @property
+        def diverged(self) -> int:
+            """Paths that left the finite range."""
 
     @property
     @abstractmethod

@@ -138,7 +138,7 @@ class Search:
         base, observables = self.levels[0], self.levels[0].program.observables
         assert base.pilot is not None
         constant = np.array([self._named(o) in self._constants for o in range(len(observables))])
-        for o in np.flatnonzero((base.pilot.squares[0] == 0) & ~constant):
+        for o in np.flatnonzero((base.pilot.squares[0] == 0) & ~constant).tolist():
             raise ValueError(
                 f"`observe` must vary from path to path; {self._named(o)} was {base.pilot.means[0, o]:.6g} on all {base.pilot.n:,} pilot paths, "
                 "which does not tell its variance. Take more by pilot=, or if nothing is random one path of st.simulate."
@@ -147,7 +147,7 @@ class Search:
             self.work.explore(base, base.pilot.n)
             if base.pilot.lost or not np.isfinite(base.pilot.squares).all():
                 return
-        for o in np.flatnonzero(base.pilot.shares[1] > SHARE):
+        for o in np.flatnonzero(base.pilot.shares[1] > SHARE).tolist():
             self._refuse_tails(o, base.pilot.n, base.dt)
 
     def _refuse_thin(self, level: Level, moments: Moments) -> None:
@@ -156,10 +156,10 @@ class Search:
         if moments.n < SETTLING:
             return
         program = level.program
-        free = [not range_of_observable(h, program.members[0].dim).bounded for h in program.observables]
+        free = np.array([not range_of_observable(h, program.members[0].dim).bounded for h in program.observables])
         with np.errstate(invalid="ignore"):  # of what does not vary there is no share
             thin = (moments.shares[:2] > SHARE).any(axis=0) & free
-        for o in np.flatnonzero(thin):
+        for o in np.flatnonzero(thin).tolist():
             self._refuse_tails(o, moments.n, level.dt)
 
     def _refuse_tails(self, o: int, paths: int, dt: float) -> None:
