@@ -7,6 +7,8 @@ pointers: Numba's may raise errors, and code that may needs Numba to run (`_mach
 
 from __future__ import annotations
 
+from typing import Any
+
 from numba import njit
 
 from sdetools._compiled import by_address
@@ -17,11 +19,11 @@ from sdetools.simulation import lanes, launch, records
 
 NAMES = ("reduce_single", "reduce_pair", "lost", "carry")
 """The functions, as a kernel names them."""
-_OPTIONS = dict(fastmath=FLAGS, error_model="numpy")
-_SUMS = dict(fastmath=FLAGS | {"reassoc"}, error_model="numpy")
+_OPTIONS: dict[str, Any] = dict(fastmath=FLAGS, error_model="numpy")
+_SUMS: dict[str, Any] = dict(fastmath=FLAGS | {"reassoc"}, error_model="numpy")
 
 
-def _readers(pointer):
+def _readers(pointer: Any) -> dict[str, tuple[Any, dict[str, Any]]]:
     """What reads values of a type, with its options; sums are double."""
 
     def reduce_single(values, columns, valid, out, before, width):
@@ -108,7 +110,7 @@ def _carry(tree, paths, _a, _b, _c, _d):
 
 
 @once
-def function(name, dtype="float64"):
+def function(name: str, dtype: str = "float64") -> Any:
     """A function of `NAMES` for values of a type, compiled as a C callback."""
     if name == "carry":  # nothing regrouped or contracted: the same bits as `records.joined`
         return by_address("simulation.library", name, dtype, _carry, error_model="numpy")
