@@ -241,6 +241,30 @@ def test_studies_hand_their_options_on_to_those_who_know_them():
         st.slow_study(valley, st.schedules.constant(eta=0.5), [0.0, 0.0], 0.5, 2, thread=1)
 
 
+def _mypy(*files: Path) -> tuple[int, str]:
+    pytest.importorskip("mypy", reason="mypy is not installed; it comes with the extra `test`")
+    words = [sys.executable, "-m", "mypy", *map(str, files)]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=TOP, env=os.environ | {"MYPYPATH": str(TOP)}, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_the_type_checker_has_no_complaint_but_of_what_a_user_gets_wrong(tmp_path):
+    code, said = _mypy()
+    assert code == 0, said
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text("import sdetools as st\n\nplan = st.schedules.constant('0.1')\nst.SGD(1, plan)\n", encoding="utf-8")
+    code, said = _mypy(wrong)
+    assert code == 1 and "wrong.py:3:" in said and "wrong.py:4:" in said, said
+
+
+def test_only_what_numba_compiles_may_be_without_types():
+    loose = [o for o in _settings()["tool"]["mypy"]["overrides"] if not o.get("disallow_untyped_defs", True)]
+    files = {name: _modules()[name].read_text(encoding="utf-8") for o in loose for name in o["module"]}
+    compiler = {"numba", "sdetools._compiled"}
+    assert files and not [n for n, text in files.items() if not compiler & {m for m, _ in _imports(text, n, False, set())}]
+
+
 def _texts() -> Iterator[Path]:
     """Every text file of the project as git sees it; without git, every file outside hidden folders."""
     listed = subprocess.run(
