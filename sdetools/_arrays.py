@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -76,11 +77,11 @@ class PathByPath:
     function: Callable[..., Any]
 
     def __call__(self, *given: Any) -> Any:
-        first = given[0]
+        first = given[-1]
         if isinstance(first, Value) or first.ndim == 1:
             return self.function(*given)
-        flat = [g.reshape(len(g), -1) for g in given]
-        made = [np.asarray(self.function(*(g[:, p] for g in flat))) for p in range(flat[0].shape[1])]
+        flat = [g.reshape(len(g), prod(g.shape[1:])) for g in given]
+        made = [np.asarray(self.function(*(g[:, p] for g in flat))) for p in range(flat[-1].shape[1])]
         out = np.stack(made, axis=-1)
         return out.reshape(*out.shape[:-1], *first.shape[1:])
 
@@ -103,6 +104,15 @@ def few_paths(*sizes: int) -> int:
     return next(n for n in range(3, 4 + len(sizes)) if n not in sizes)
 
 
+def far_too(points: np.ndarray) -> list[np.ndarray]:
+    """Points `(..., paths)`, and these with a first path far out or nowhere: a limit in a text may be met by all paths together alone."""
+    out = [points]
+    for far in (1e100, -1e100, np.nan):
+        out.append(points.copy())
+        out[-1][..., 0] = far
+    return out
+
+
 def _mixes(function: Callable[..., Any], rows: Sequence[np.ndarray]) -> bool:
     with np.errstate(all="ignore"):
         try:
@@ -113,8 +123,8 @@ def _mixes(function: Callable[..., Any], rows: Sequence[np.ndarray]) -> bool:
             together = np.broadcast_to(np.asarray(function(*rows), float), alone.shape)
         except Exception:
             return True
-    size = np.abs(alone[np.isfinite(alone)]).max(initial=0.0)
-    return not np.allclose(together, alone, rtol=1e-6, atol=1e-9 * size, equal_nan=True)
+    size = np.abs(np.where(np.isfinite(alone), alone, 0.0)).max(axis=tuple(range(alone.ndim - 1)))
+    return not np.isclose(together, alone, rtol=1e-6, atol=1e-9 * size, equal_nan=True).all()
 
 
 def select(condition: Any, yes: Any, no: Any) -> Any:

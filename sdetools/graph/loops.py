@@ -221,6 +221,7 @@ class Loops(LongFormulas):
     def _safe(self, v: Value, row: int, kind: str, beside: Sequence[Value], later: Sequence[Any]) -> bool:
         """Whether an output may be stored where it belongs: no later loop reads what was there, and this one only at its own component."""
         own_keys = {b.key for b in beside}
+        below = {n.key for n in self._below(beside) if n.key not in self.at or n.key in own_keys}
         own = [
             n
             for n in self.nodes
@@ -229,13 +230,12 @@ class Loops(LongFormulas):
         for s in own:
             if any(self._sees(m, s.key) for _, members in later for m, _ in members):
                 return False
-            readers = [
-                n
-                for n in self._below(beside)
-                if any(a.key == s.key for a in n.args) and (n.key not in self.at or n.key in own_keys)
-            ]
-            if kind == "loop" and not all(n.op == "map" and n.shape == v.shape and s.shape == v.shape for n in readers):
-                return False
+            reading = {s.key}
+            for n in self.nodes:  # arguments first; what stands between: a sum that is written out reads other components
+                if n.key in below and any(a.key in reading for a in n.args):
+                    reading.add(n.key)
+                    if kind == "loop" and not (n.op == "map" and n.shape == v.shape and s.shape == v.shape):
+                        return False
         return True
 
     def copied(self, source: int, target: int, count: int) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import _check
-from .._arrays import components, few_paths, on_rows
+from .._arrays import components, far_too, few_paths, on_rows
 from .._identity import function_identity
 from .base import Draws, Noise, Normal, Sign, Uniform, over_paths, sample_draws
 from .gallery import RootedNoise, gaussian
@@ -37,7 +37,8 @@ class FunctionNoise(Noise):
         name = function_identity(covariance) if callable(covariance) else "constant"
         self.identity = f"function({dim}, {draws}; {function_identity(value)}; {name})"
         points = np.random.default_rng(0).uniform(0.2, 1.0, (dim, few_paths(dim)))
-        self.given = on_rows(value, [points, sample_draws(draws, np.random.default_rng(1), points.shape[1])])
+        z = sample_draws(draws, np.random.default_rng(1), points.shape[1])
+        self.given = on_rows(value, *([x, z] for x in far_too(points)), *([points, far] for far in far_too(z)))
         self.label = f"noise {getattr(value, '__name__', 'of a function')}"
 
     def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:

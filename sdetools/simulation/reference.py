@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sdetools._arrays import PathByPath, few_paths, on_rows
+from sdetools._arrays import PathByPath, far_too, few_paths, on_rows
 from sdetools.dynamics.base import Dynamics, Moving, State
 from sdetools.noise.base import sample_draws
 from sdetools.simulation.batches import Arrays, Batches, walk
@@ -181,17 +181,19 @@ def _alone(program: Program) -> list[bool]:
     """For each member, whether its steps must be made path by path: its text means one path, `np.linalg.norm(g)` without an axis."""
     out, at = [], 0
     for member in program.members:
-        rng, n = np.random.default_rng(0), few_paths(member.dim)
-        points = [size * rng.standard_normal((len(member.parts), member.dim, n)) for size in (0.1, 1.0, 10.0)]
-        moved = _step(member, program.coefficients[0, at : at + len(member.coefficients)])
-        out.append(on_rows(moved, *([sample_draws(member.draws, rng, n), *state] for state in points)) is not moved)
+        rng, n, mixed = np.random.default_rng(0), few_paths(member.dim), False
+        for size, row in ((0.1, 0), (1.0, len(program.coefficients) // 2), (10.0, -1)):
+            moved = _step(member, program.coefficients[row, at : at + len(member.coefficients)])
+            z, points = sample_draws(member.draws, rng, n), size * rng.standard_normal((len(member.parts), member.dim, n))
+            mixed = mixed or on_rows(moved, *([z, *state] for state in far_too(points))) is not moved
+        out.append(mixed)
         at += len(member.coefficients)
     return out
 
 
 def _increments(functional: Any, dim: int) -> Callable[..., Any]:
     """A functional's increments, on each path alone where its text means one."""
-    return on_rows(functional.increment, list(np.random.default_rng(0).standard_normal((2, dim, few_paths(dim)))))
+    return on_rows(functional.increment, *map(list, far_too(np.random.default_rng(0).standard_normal((2, dim, few_paths(dim))))))
 
 
 def _one_row(observable: Any, x: np.ndarray) -> np.ndarray:

