@@ -34,7 +34,8 @@ def components(values: Sequence[Any], like: Any) -> Any:
            [2., 3.]])
     """
     if isinstance(like, Value) or is_value(values):
-        return values if isinstance(values, Value) else stack(values)
+        made = values if isinstance(values, Value) else stack(values)
+        return np.where(made, 1.0, 0.0) if made.boolean else made
     like = np.asarray(like)
     if like.dtype == object:
         out = np.empty(len(values), dtype=object)

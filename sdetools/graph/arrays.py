@@ -176,7 +176,7 @@ class _Writer:
         if (at >= 0).all():
             return taken
         there = self.data(at >= 0) + ("" if v.uniform else "[..., None]")
-        return self.called("where", there, taken, self.whole("0.0"))
+        return f"({there} & {taken})" if v.boolean else self.called("where", there, taken, self.whole("0.0"))
 
 
 def _number(x: float) -> str:

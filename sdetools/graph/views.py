@@ -114,7 +114,7 @@ def at_places(x: Value, places: np.ndarray) -> Value:
         return value(np.zeros(places.shape))
     shape, first = places.shape, int(places.flat[0])
     strides = tuple(int(np.take(places, 1, a).flat[0] - first) if n > 1 else 0 for a, n in enumerate(shape))
-    if first >= 0 and np.array_equal(View(strides, first).places(shape), places):
+    if places.min() >= 0 and np.array_equal(View(strides, first).places(shape), places):
         return view(x, shape, strides, first)
     return view(x, shape, dense(shape), 0, places.ravel())
 

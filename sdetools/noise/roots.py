@@ -253,7 +253,7 @@ def check_root(root: Root, at: Any) -> Root:
                 "Return nested sequences: [[r00, r01], [r10, r11]]."
             )
         try:
-            values = np.array([[float(entry) for entry in row] for row in rows])
+            values = np.array([[float(entry if np.isrealobj(entry) else "complex") for entry in row] for row in rows])
         except (TypeError, ValueError):
             raise ValueError(f"`root` must return numbers where x holds numbers; got {rows!r}.") from None
         if np.all(np.isfinite(values)):

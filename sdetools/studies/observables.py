@@ -130,9 +130,10 @@ def observable(spec: Any, space: Any, name: str = "") -> Observable:
     if probe.dtype == bool:
         chosen = _Chosen(made.value)
         made = replace(made, value=chosen, gradient=_Slope(chosen), range=Range.of((0, 1)))
-    if shape not in ((2,), ()):
+    if shape not in ((2,), ()) or probe.dtype.kind not in "fiub":
+        told = f"shape {shape}" if shape not in ((2,), ()) else f"{probe.flat[0]!r:.40}"
         raise ValueError(
-            f"the observable {made.name} must give one number a path, shape (paths,); for 2 paths it gave shape {shape}."
+            f"the observable {made.name} must give one real number a path, shape (paths,); for 2 paths it gave {told}."
         )
     return made
 

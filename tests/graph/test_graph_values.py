@@ -430,6 +430,15 @@ def test_what_cannot_be_traced_says_so(formula, sentence):
         formula(x_of())
 
 
+@pytest.mark.parametrize("n", [2, 3])
+def test_a_zero_beside_the_first_element_is_a_zero(n):
+    """Places 0 and -1 lie evenly, but -1 is a zero: the first row of a diagonal matrix of two, a row that is padded after it is reversed."""
+    z = RNG.standard_normal((n, 7))
+    for formula in (lambda x: np.diag(x)[0], lambda x: np.diag(x)[::-1][-1], lambda x: np.diag(x) @ x):
+        for found in (as_arrays(formula, z), as_loops(formula, z)):
+            np.testing.assert_allclose(found, np.stack([formula(p) for p in z.T], axis=-1), rtol=1e-15)
+
+
 def test_an_unknown_attribute_is_named():
     with pytest.raises(AttributeError, match="a traced value has no attribute 'squared'") as caught:
         x_of().squared()

@@ -127,6 +127,7 @@ def test_rows_of_paths_stay_rows():
 
 SDES = {
     "without noise": (lambda x: -x * np.linalg.norm(x), None),
+    "conditions": (lambda x: x > 0, lambda x: np.diag(x > 0.5)),
     "from a time on": (lambda x, t: -x + t * np.sum(x), lambda x, t: np.eye(3) * t * np.linalg.norm(x)),
     "far out": (lambda x: -x * np.minimum(1.0, 50.0 / np.linalg.norm(x)), np.eye(3)),
 }
@@ -134,8 +135,8 @@ SDES = {
 
 @pytest.mark.parametrize("name", SDES)
 def test_sdes(name):
-    """Norms that only all paths together bring over a limit, terms that are 0 at first, and steps that take no draws."""
-    dynamics = st.EulerMaruyama(st.SDE(*SDES[name], dim=DIM), dt=0.125)
+    """Norms that only all paths together bring over a limit, terms that are 0 at first, steps that take no draws, and sums of conditions."""
+    dynamics = (st.Platen if name == "conditions" else st.EulerMaruyama)(st.SDE(*SDES[name], dim=DIM), dt=0.125)
     runs = [run(dynamics, b, paths=2000, x0=10 * X0 / 3).final for b in ("numba", "numpy", "torch")]
     for found in runs[1:]:
         np.testing.assert_allclose(found, runs[0], rtol=1e-12, atol=1e-12)
