@@ -103,7 +103,7 @@ class Paths:
         draws = [
             self.scale * fill(plan, int(self.keys[s]), self.path, k // noise.every(s), self.dtype)
             if (k + 1) % noise.every(s) == 0
-            else np.zeros(0)
+            else np.zeros((0, len(self.path)))
             for s, plan in enumerate(noise.sets)
         ]
         self._gather(draws[0])

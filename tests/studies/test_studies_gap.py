@@ -160,3 +160,15 @@ def test_a_dynamics_has_no_gap_to_itself():
     gap = st.weak_gap(sgd, sgd, [1.0], 1.0, 1000, OBSERVE, threads=1)
     assert not gap.statistics.gap.any() and not gap.statistics.stderr.any()
     assert (gap.sup("x").value, gap.sup("x").low, gap.sup("x").high) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("first", [0.125, 0.5])
+def test_independent_members_of_different_steps_are_the_same_on_numpy(first):
+    """Whichever takes the longer steps: between them it reads no draws."""
+    sde = st.SDE(["-x"], ["0.5*x"], variables="x")
+    pair = st.EulerMaruyama(sde, first), st.EulerMaruyama(sde, 0.625 - first)
+    gaps = [
+        st.weak_gap(*pair, x0=[1.0], horizon=1.0, paths=64, observe=["x"], coupled=False, backend=b).data["gap"]
+        for b in ("numba", "numpy")
+    ]
+    np.testing.assert_allclose(gaps[1], gaps[0], rtol=0, atol=1e-14)
