@@ -12,13 +12,14 @@ affine in z, and two nodes a draw are enough: that is exact in any dimension.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
 
 import numpy as np
 
 from sdetools import _check
+from sdetools._arrays import far_too, few_paths, on_rows
 from sdetools.dynamics.integrators.base import Integrator
 from sdetools.dynamics.sdes.sde import SDE
 from sdetools.exact.first_state import first_state, known_start
@@ -158,7 +159,7 @@ def step_law(dynamics: Integrator, x0: Sequence[float]) -> tuple[np.ndarray, np.
         raise ValueError(f"`dynamics` must be an integrator; got {dynamics!r}. Moments of an optimiser are st.exact.moments.")
     nodes, weights = _nodes(dynamics)
     state = dynamics.sde.start(point(x0, dynamics.dim, "step_law"))
-    return _stepped(dynamics, np.concatenate(state), nodes, dynamics.coefficient_values(1)[0]), weights
+    return _mover(dynamics, nodes, dynamics.coefficient_values(1)[0])(np.concatenate(state)), weights
 
 
 def _nodes(dynamics: Integrator) -> tuple[np.ndarray, np.ndarray]:
@@ -197,22 +198,28 @@ def _centre_and_axes(dynamics: Integrator) -> tuple[np.ndarray, np.ndarray]:
     return points, np.array([1 / 6] * (2 * n) + [1 - n / 3])
 
 
-def _stepped(dynamics: Integrator, y: np.ndarray, nodes: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+def _mover(dynamics: Integrator, nodes: np.ndarray, coefficients: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """The state after a step from `y` for every node, `(rows, nodes)`."""
-    count = nodes.shape[1]
-    state = tuple(np.repeat(part[:, None], count, axis=1) for part in np.split(y, len(dynamics.sde.parts)))
-    new = dynamics.rule(state, dynamics.bind(nodes), *coefficients)
-    return np.concatenate([np.broadcast_to(part, (dynamics.dim, count)) for part in new])
+    count, parts, rng = nodes.shape[1], len(dynamics.sde.parts), np.random.default_rng(20240607)
+
+    def moved(z: np.ndarray, *state: np.ndarray) -> np.ndarray:
+        new = dynamics.rule(state, dynamics.bind(z), *coefficients)
+        return np.concatenate([np.broadcast_to(part, (dynamics.dim, *z.shape[1:])) for part in new])
+
+    n = few_paths(dynamics.dim)
+    states = far_too(rng.standard_normal((parts, dynamics.dim, n)))
+    step = on_rows(moved, *([nodes[:, rng.integers(0, count, n)], *state] for state in states))
+    return lambda y: step(nodes, *(np.repeat(part[:, None], count, axis=1) for part in np.split(y, parts)))
 
 
 def _step_map(dynamics: Integrator, nodes: np.ndarray, weights: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
     """E[M kron M], M the matrix of one step on (1, y)."""
     n, count = dynamics.dim * len(dynamics.sde.parts), nodes.shape[1]
     probe = np.random.default_rng(20240606).standard_normal(n)
-    M = np.zeros((count, n + 1, n + 1))
+    moved, M = _mover(dynamics, nodes, coefficients), np.zeros((count, n + 1, n + 1))
     M[:, 0, 0] = 1.0
     with np.errstate(all="ignore"):  # what is not finite fails the probe
-        origin, *units, probed = (_stepped(dynamics, y, nodes, coefficients) for y in (np.zeros(n), *np.eye(n), probe))
+        origin, *units, probed = map(moved, (np.zeros(n), *np.eye(n), probe))
         M[:, 1:, 0] = origin.T
         for i, unit in enumerate(units):
             M[:, 1:, i + 1] = (unit - origin).T

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from sdetools import _check
+from sdetools._arrays import few_paths, on_rows
 from sdetools.dynamics.integrators.base import Integrator
 from sdetools.exact.covariance import QuadraticCovariance, quadratic_covariance
 from sdetools.exact.equations import integrator_moments
@@ -57,7 +58,8 @@ def moments(dynamics: Any, x0: Sequence[float], steps: int, record: Sequence[int
             "Simulate it, or in one dimension use `exact.transfer`."
         )
     mean, spread, sizes, normal_start = first_state(dynamics, given)
-    noise = quadratic_covariance(oracle.covariance, given.mean)
+    few = np.random.default_rng(0).standard_normal((oracle.dim, few_paths(oracle.dim)))
+    noise = quadratic_covariance(on_rows(oracle.covariance, [few]), given.mean)
     state_mean, state_covariance = np.empty((len(kept), len(mean))), np.empty((len(kept), len(mean), len(mean)))
     at = 0
     with np.errstate(over="ignore", invalid="ignore"):  # an unstable rule ends in infinities, as its simulation would
