@@ -261,5 +261,8 @@ def blas() -> None:
 def write(file: Path, content: bytes) -> None:
     """Aside first: several processes may write a file at once."""
     aside = file.with_name(f"{file.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    aside.write_bytes(content)
-    aside.replace(file)
+    try:
+        aside.write_bytes(content)
+        aside.replace(file)
+    finally:  # on a full disk half of it would stay
+        aside.unlink(missing_ok=True)

@@ -299,3 +299,15 @@ def test_threads_that_ask_at_a_time_get_one_function():
     assert made == ["a"] and all(one is found[0] for one in found)
     for room in (rows, draw_rows, library):
         assert room.function(room.NAMES[0]) is room.function(room.NAMES[0])
+
+
+def test_a_disk_that_is_full_keeps_no_half_of_a_file(tmp_path, monkeypatch):
+    def full(file, content):
+        with file.open("wb") as out:
+            out.write(content[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        _machine_code.write(tmp_path / "code", b"0" * 100)
+    assert not list(tmp_path.iterdir())
