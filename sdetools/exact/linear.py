@@ -106,13 +106,19 @@ def _call(
 
 
 def _column(
-    rule: Callable, sizes: Sequence[int], state: np.ndarray, answers: Any, coefficients: Sequence[float], dim: int, j: int
+    rule: Callable,
+    sizes: Sequence[int],
+    state: np.ndarray,
+    answers: Any,
+    coefficients: Sequence[float] | np.ndarray,
+    dim: int,
+    j: int,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     return _call_once(rule, sizes, state[:, j], [a[:, j] for a in answers], coefficients, dim)
 
 
 def _call_once(
-    rule: Callable, sizes: Sequence[int], state: np.ndarray, answers: Any, coefficients: Sequence[float], dim: int
+    rule: Callable, sizes: Sequence[int], state: np.ndarray, answers: Any, coefficients: Sequence[float] | np.ndarray, dim: int
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     asked: list[np.ndarray] = []
 

@@ -19,6 +19,10 @@ DEEPEST = 60
 """Operations that may wait for each other in it: the writer calls itself for each."""
 
 
+LINES = 500
+"""Lines of loops from which programs are shorter to compile."""
+
+
 class _NoProgram(Exception):
     """A value that no program makes."""
 
@@ -28,6 +32,9 @@ class LongFormulas(Elements):
 
     BUDGET: float = BUDGET
     """Infinite for a target that has no such function."""
+    outputs: list[tuple[int, Value]]
+    nodes: list[Value]
+    lines: list[str]
 
     def straight(self, stores: Sequence[tuple[int, Value]]) -> list[str]:
         lines = self.as_program(stores)
@@ -50,6 +57,34 @@ class LongFormulas(Elements):
             self.tables.straight += cost
             return None
         return self._run(programs.Program(made, wanted, self.rows, leaves.count), leaves)
+
+    def _call(self, n: Value) -> list[str]:
+        """Lines that call a compiled function."""
+        raise NotImplementedError
+
+    def as_programs(self, stores: Sequence[tuple[int, Value]], nodes: Sequence[Value]) -> list[str] | None:
+        """The same with calls of compiled functions among the nodes: a program makes what a call takes, and one what is left."""
+        lines: list[str] = []
+        for n in (n for n in nodes if n.op == "call"):
+            given = {a.key: a for a in n.args if (a.ndim or not a.uniform) and a.key not in self.at and a.key not in self.draws}
+            wanted = [(self.take(a.size), a) for a in given.values()]
+            made = self.as_program(wanted, always=True) if wanted else []
+            if made is None:
+                return None
+            self.at |= {a.key: row for row, a in wanted} | {n.key: self.take(n.size + n.extra.scratch)}
+            lines += [*made, *self._call(n)]
+        made = self.as_program(stores, always=True)
+        return None if made is None else [*lines, *made]
+
+    def shorter(self, rows: dict[Any, int], free: int) -> list[str]:
+        """The lines of programs in the place of loops that are many, begun anew with the first rows; these, where there is no program."""
+        before = dict(vars(self))
+        self.at, self.rows = rows, free
+        self.making, self.in_place, self.from_rows, self.tiled = set(), set(), set(), set()
+        lines = self.as_programs(self.outputs, self.nodes)
+        if lines is None:
+            vars(self).update(before)
+        return self.lines if lines is None else lines
 
     def _run(self, program: programs.Program, leaves: _Leaves) -> list[str]:
         """The lines that fill the tables of a program and call it."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from sdetools.graph.arrays import pull
 from sdetools.graph.elements import PRICE, Draw, Tables, indent
-from sdetools.graph.long_formulas import LongFormulas
+from sdetools.graph.long_formulas import LINES, LongFormulas
 from sdetools.graph.value import MOST, Value, order
 from sdetools.graph.views import dense
 
@@ -55,6 +55,8 @@ class Loops(LongFormulas):
         self.nodes = order([v for _, v in self.outputs])
         self.unrolled = self.cost <= UNROLL and sum(v.size for _, v in self.outputs) <= self.STORES
         self.lines = self._phases()
+        if len(self.lines) > LINES:
+            self.lines = self.shorter(dict(rows), free)
 
     @property
     def cost(self) -> int:
@@ -71,7 +73,7 @@ class Loops(LongFormulas):
                     self.at[n.key] = self.take(n.size)
                     lines += self._sampled(n)
             return [*lines, *self.straight(self.outputs)]
-        if self._is_long(self.nodes) and (made := self.as_program(self.outputs, always=True)) is not None:
+        if self._is_long(self.nodes) and (made := self.as_programs(self.outputs, self.nodes)) is not None:
             return made
         whole = self._whole()
         level: dict[Any, int] = {}
@@ -83,15 +85,9 @@ class Loops(LongFormulas):
         for n in whole.values():
             kind = self._kind(n)
             shape = n.args[0].shape if kind == "loop" and n.op == "reduce" else n.shape
-            groups.setdefault(
-                (
-                    level[n.key],
-                    {"loop": 0, "call": 1, "straight": 1}[kind],
-                    kind,
-                    () if kind == "straight" else n.key if kind == "call" else shape,
-                ),
-                [],
-            ).append((n, None))
+            apart = () if kind == "straight" else n.key if kind == "call" else shape
+            head = level[n.key], {"loop": 0, "call": 1, "straight": 1}[kind], kind, apart
+            groups.setdefault(head, []).append((n, None))
         for row, v in self.outputs:
             kind = "loop" if v.size > 1 and self._kind(v) != "straight" else "straight"
             groups.setdefault((level[v.key], 2, kind, () if kind == "straight" else v.shape), []).append((v, row))
@@ -261,14 +257,14 @@ class Loops(LongFormulas):
             self.begin()
             given = [self.number_given(a) if a.uniform and not a.ndim else self.block(a) for a in n.args]
             data = "".join(f", {self.given_array(d)}" for d in n.extra.data)
-            assert not self.items  # a number of all lanes is made before loops over lanes
             out = f"S2[{at[n.key]}]" if n.ndim == 0 else f"S2[{at[n.key]}:{at[n.key] + n.size + n.extra.scratch}]"
             return [*self.pre, f"{self.tables.stage(n.extra.function)}({', '.join([*given, out])}{data})"]
         a, x = n.args
         product = self.tables.function("small_product" if max(a.shape) <= SMALL else "product")
-        places = f"{self.tables.array(a.extra)}at, {self.start_of(x)}, {self.start_of(n)}"
+        matrix = self.tables.array(a.extra)
+        turned = int(not self.tables.data[int(matrix[1:])].flags.c_contiguous)
         sizes = f"{a.shape[0] << 32 | a.shape[1]}, {self.tables.size(prod(x.shape[1:]))} * {L}"
-        return [f"lanes.call({product}, {places}, {sizes}, {int(not a.extra.flags.c_contiguous)})"]
+        return [f"lanes.call({product}, {matrix}at, {self.start_of(x)}, {self.start_of(n)}, {sizes}, {turned})"]
 
     def _sampled(self, n: Value) -> list[str]:
         """Lines that gather the elements of rows, or sum draws up. They read and write where a number says, which is no vector code: so they
@@ -296,13 +292,13 @@ class Loops(LongFormulas):
         return [*lines, *body]
 
     def filled(self, row: int, count: int, number: str) -> list[str]:
-        body = self.lane_loop([f"S[{self.begins(row)} + q + j] = {number}"])
-        return [f"for i in range({self.tables.size(count)}):", *indent([f"q = i * {self.L}", *body])]
+        body = [f"q = i * {self.L}", *self.lane_loop([f"S[{self.begins(row)} + q + j] = {number}"])]
+        return [f"for i in range({self.tables.size(count)}):", *indent(body)]
 
     def given_array(self, a: np.ndarray) -> str:
         """An array of data, as a function of rows takes it."""
-        a = np.ascontiguousarray(a)
-        return f"lanes.carray({self.tables.array(a)}, ({''.join(f'{self.tables.size(n)}, ' for n in a.shape)}))"
+        shape = "".join(f"{self.tables.size(n)}, " for n in a.shape)
+        return f"lanes.carray({self.tables.array(np.ascontiguousarray(a))}, ({shape}))"
 
     def number_given(self, v: Value) -> str:
         """A uniform number, as a function of rows takes it: its first lane where it exists as a row."""

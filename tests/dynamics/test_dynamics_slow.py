@@ -135,6 +135,32 @@ def test_backends_agree_path_by_path(name, integrator):
     assert np.abs(runs[0] - runs[1]).max() < 1e-10
 
 
+BY_VALUE = {
+    "circle": (st.losses.from_function(value=lambda x: (np.sum(x * x) - 1) ** 2 / 4, dim=2), [0.6, 0.8]),
+    "surface": (st.losses.from_function(value=lambda x: (x[0] * x[1] * x[2] - 1) ** 2 / 2, dim=3), [1.0, 1.0, 1.0]),
+    "model": (
+        st.losses.from_function(
+            model=lambda x, a: a @ (x[:2] ** 2 - x[2:] ** 2),
+            data=(np.array([[1.0, 0.5], [-0.3, 0.8]]), np.array([0.9, 0.4])),
+            dim=4,
+        ),
+        [1.0, 0.9, 0.3, 0.2],
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BY_VALUE)
+def test_a_loss_given_by_its_value_has_a_kernel_too(name):
+    """Its derivatives are operations on small arrays, whose loops were too many lines; NumPy's paths are those of the same text."""
+    loss, start = BY_VALUE[name]
+    dynamics = st.EulerMaruyama(slow(loss, st.noise.gaussian(dim=loss.dim), at=start), 0.02)
+    given = dict(x0=st.manifold.project(loss, start), horizon=0.1, paths=70, seed=3, observe=[loss.names[0]], keep_final=True)
+    ends = [st.simulate(dynamics, backend=b, **given).final for b in ("numpy", "numba")]
+    assert np.abs(ends[0] - ends[1]).max() < 1e-12
+    assert max(map(loss.value, ends[1].T)) < 1e-12 and np.ptp(ends[1][0]) > 1e-3
+
+
 def test_torch_agrees_and_takes_torch_losses():
     torch = pytest.importorskip("torch")
     loss = st.losses.sphere(2)
