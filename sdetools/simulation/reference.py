@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -183,12 +184,23 @@ def _alone(program: Program) -> list[bool]:
     for member in program.members:
         rng, n, mixed = np.random.default_rng(0), few_paths(member.dim), False
         for size, row in ((0.1, 0), (1.0, len(program.coefficients) // 2), (10.0, -1)):
-            moved = _step(member, program.coefficients[row, at : at + len(member.coefficients)])
+            moved = _step(_unchecked(member), program.coefficients[row, at : at + len(member.coefficients)])
             z, points = sample_draws(member.draws, rng, n), size * rng.standard_normal((len(member.parts), member.dim, n))
             mixed = mixed or on_rows(moved, *([z, *state] for state in far_too(points))) is not moved
         out.append(mixed)
         at += len(member.coefficients)
     return out
+
+
+def _unchecked(member: Moving) -> Moving:
+    """Without the check of a declared class of noise, which looks at all paths together."""
+    sde = getattr(member, "sde", None)
+    if sde is None or not sde.presumed:
+        return member
+    own = copy(member)
+    own.sde = copy(sde)  # type: ignore[attr-defined]
+    own.sde.presumed = False  # type: ignore[attr-defined]
+    return own
 
 
 def _increments(functional: Any, dim: int) -> Callable[..., Any]:
