@@ -52,6 +52,12 @@ def _about_values(error: Exception) -> bool:
     return isinstance(error, TypeError) and any(word in str(error) for word in ("'Value'", "type Value", "ufunc"))
 
 
+def told(error: BaseException) -> str:
+    """An error in a user's own text: its kind, its words and its line."""
+    place = place_of(error)
+    return f"{type(error).__name__}: {error}" + (f", in {place}" if place else "")
+
+
 def place_of(error: BaseException) -> str:
     """The innermost line outside NumPy, Python's own library and this one, as text; empty if there is none."""
     found, step = "", error.__traceback__

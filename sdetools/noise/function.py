@@ -10,6 +10,7 @@ import numpy as np
 from .. import _check
 from .._arrays import components, far_too, few_paths, on_rows
 from .._identity import function_identity
+from ..graph.tracing import told
 from .base import Draws, Noise, Normal, Sign, Uniform, over_paths, sample_draws
 from .gallery import RootedNoise, gaussian
 
@@ -112,8 +113,7 @@ def _check_moments(noise: FunctionNoise, at: Any) -> None:
         returned = noise.given(x, z)
     except (IndexError, TypeError) as error:
         raise ValueError(
-            f"`value` must take (x, z) with {noise.dim} coordinates and {noise.n_draws} draws; "
-            f"calling it raised {type(error).__name__}: {error}."
+            f"`value` must take (x, z) with {noise.dim} coordinates and {noise.n_draws} draws; calling it raised {told(error)}."
         ) from error
     count = len(returned) if hasattr(returned, "__len__") else None
     if count != noise.dim:

@@ -16,6 +16,7 @@ import numpy as np
 from .. import _check
 from .._arrays import spread
 from .._identity import function_identity
+from ..graph.tracing import told
 from ..graph.value import Value
 from .texts import Constants, compiled, holds_text, named_numbers, parsed, structure, used_numbers, variable_names
 
@@ -278,7 +279,7 @@ def _function(function: Callable[[Any], Any], dim: int | None, at: Any) -> Root:
     except (IndexError, TypeError) as error:
         raise ValueError(
             f"`root` must take a point of {dim} coordinates and return {dim} rows; "
-            f"calling it raised {type(error).__name__}: {error}. "
+            f"calling it raised {told(error)}. "
             "Write root(x) with x[0], x[1], ... and return nested sequences."
         ) from error
     shape = _shape(rows)

@@ -30,6 +30,14 @@ from sdetools.noise.texts import holds_text, named_numbers, used_numbers, variab
 
 CALCULI = ("ito", "stratonovich")
 TIME = "t"
+AS_VECTOR = {
+    "rows of equal length, one row a coordinate": "components, one a coordinate",
+    "nested sequences: [[r00, r01], [r10, r11]]": "a list such as [-x[0], -x[1]]",
+    "nested sequences": "a list such as [-x[0], -x[1]]",
+    " rows; calling": " components; calling",
+    " rows of 1. ": ". ",
+}
+"""What an error of a matrix says of a vector."""
 
 
 class SDE:
@@ -200,7 +208,10 @@ def _field(
             matrix = np.reshape(matrix if matrix.ndim else np.full(dim or 1, float(matrix)), (-1, 1))
         return _Field(make_root(dim, root=matrix))
     except ValueError as error:
-        raise ValueError(str(error).replace("`root`", f"`{name}`").replace("root(x)", f"{name}(x)")) from None
+        text = str(error).replace("`root`", f"`{name}`").replace("root(x)", f"{name}(x)")
+        for root, own in AS_VECTOR.items() if vector else ():
+            text = text.replace(root, own)
+        raise ValueError(text) from error.__cause__  # an error of the user's own
 
 
 def _expression_field(rows: list[list[str]], dim: int | None, variables: Any, parameters: Any, at: Any) -> _Field:
@@ -240,4 +251,6 @@ class _Function(Root):
 
     def entries(self, x: Any, p: Any) -> Sequence[Sequence[Any]]:
         rows = self.function(x, *p)
+        if isinstance(rows, (set, frozenset, dict)):
+            raise ValueError(f"`root` must return components in an order; got a {type(rows).__name__}. Return nested sequences.")
         return [[row] for row in rows] if self.vector else rows
