@@ -117,9 +117,10 @@ def gap_curve(
     xlabel: str = "$t$",
     ylabel: str = "weak gap",
     title: str = "",
+    zero: bool = True,
     ax: Axes | None = None,
 ) -> Figure:
-    """A gap along time with its band; the exact curve, where there is one, is dashed. Arguments as in `loglog_orders`.
+    """A gap along time with its band; the exact curve, where there is one, is dashed. Arguments as in `loglog_orders`; `zero` draws the line at 0.
 
     >>> figure = gap_curve([0.0, 0.5, 1.0], [0.0, 0.2, 0.1], low=[0.0, 0.1, 0.0], high=[0.0, 0.3, 0.2])
     >>> len(figure.axes)
@@ -130,7 +131,8 @@ def gap_curve(
         raise ValueError(f"`times` must be a list of times; got {times!r}.")
     curves, lows, highs, exacts = (_curves(name, v, len(t)) for name, v in _named(values=values, low=low, high=high, exact=exact))
     figure, axes = canvas(ax=ax)
-    axes.axhline(0.0, color=FAINT, linewidth=0.8)
+    if zero:
+        axes.axhline(0.0, color=FAINT, linewidth=0.8)
     for i, (name, value) in enumerate(curves.items()):
         colour = COLOURS[i % len(COLOURS)]
         axes.fill_between(t, lows.get(name, value), highs.get(name, value), color=colour, alpha=0.18, linewidth=0)

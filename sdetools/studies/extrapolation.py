@@ -125,7 +125,9 @@ class Extrapolation(Result):
 
         row = [self.at(observable, float(t)) for t in self.times]
         parts = [[getattr(e, end) for e in row] for end in ("value", "low", "high")]
-        return gap_curve(self.times, *parts, ylabel=f"E[{self.names[column(self.names, observable)]}], extrapolated", ax=ax)
+        return gap_curve(
+            self.times, *parts, ylabel=f"E[{self.names[column(self.names, observable)]}], extrapolated", zero=False, ax=ax
+        )
 
     def __repr__(self) -> str:
         p, pair = self.weak, self.pair

@@ -106,7 +106,7 @@ class Simulation(Paths):
         chosen = self.names if observable is None else (self.names[column(self.names, observable)],)
         rows = {name: [self.at(name, float(t)) for t in self.times] for name in chosen}
         parts = [{name: [getattr(e, end) for e in row] for name, row in rows.items()} for end in ("value", "low", "high")]
-        return gap_curve(self.times, *parts, ylabel="mean" if len(chosen) > 1 else f"E[{chosen[0]}]", ax=ax)
+        return gap_curve(self.times, *parts, ylabel="mean" if len(chosen) > 1 else f"E[{chosen[0]}]", zero=False, ax=ax)
 
     def __repr__(self) -> str:
         how = " in float32" if self.statistics.sums.dtype == "float32" else ""
