@@ -83,7 +83,8 @@ def formulas(run):
     from scipy.stats import t as student_law
 
     from sdetools.bridge.curvature import Quantity
-    from sdetools.bridge.diagnosis import jackknife, lemma_terms, zone_of
+    from sdetools.bridge.diagnosis import zone_of
+    from sdetools.bridge.lemma_terms import jackknife, lemma_terms
     from sdetools.bridge.trial import Trial, lost_progress
 
     exact = {"tolerance": 1e-10}
