@@ -163,12 +163,16 @@ _asking = threading.RLock()
 
 def once(function: Callable[P, R]) -> Callable[P, R]:
     """`functools.cache` that makes one result however many threads ask at a time: an address must not outlive the function behind it."""
-    made: Any = cache(function)
+    made: dict[Any, R] = {}
 
     @wraps(function)
     def asked(*arguments: P.args, **named: P.kwargs) -> R:
-        with _asking:
-            return made(*arguments, **named)
+        key = arguments, tuple(sorted(named.items()))
+        if key not in made:  # what is there is had without waiting for whoever compiles something else
+            with _asking:
+                if key not in made:
+                    made[key] = function(*arguments, **named)
+        return made[key]
 
     return asked
 
@@ -231,6 +235,8 @@ def _engine() -> Any:
 
 def known(symbol: str) -> bool:
     """Whether machine code finds a symbol in any process: the C library's and BLAS, not what Numba has put there."""
+    if not _engines:  # the first one lets LLVM look into the process
+        _engines.append(_engine())
     if symbol in GEMM:
         blas()
         return True

@@ -9,6 +9,8 @@ from numba import njit
 
 from sdetools.graph.arrays import compiled
 from sdetools.graph.calls import Call
+from sdetools.graph.loops import Loops
+from sdetools.graph.sampling import gather
 from sdetools.graph.value import Trace, value
 
 RNG = np.random.default_rng(5)
@@ -162,6 +164,26 @@ def test_calls_run_between_loops():
         run = loops_of_a_call(formula(at), at)
         np.testing.assert_allclose(run({0: x})[dim : 2 * dim], expected, rtol=1e-12, atol=1e-12)
         np.testing.assert_allclose(compiled([formula(at)], [at])(x)[0], expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("gathers", [False, True])
+def test_programs_around_a_call_or_loops_but_never_half_of_each(monkeypatch, gathers):
+    """A program makes what the call takes. None can gather samples, and then loops make all of it again."""
+    from naive import doubled_rows
+
+    monkeypatch.setattr(Loops, "BUDGET", 0)
+    table = np.array([5.0, -7.0])
+
+    def formula(x, called, gathered):
+        y = called(np.tanh(x) * 3.0 + 1.0, np.sum(x * x))
+        return np.exp(0.1 * y) + (gathered(np.where(x > 0, 1.0, 0.0)) if gathers else 0.0)
+
+    x = RNG.standard_normal((3, 16))
+    at = Trace().input("x", (3,))
+    run = loops_of_a_call(formula(at, lambda *a: Call(doubled_rows, scratch=1)(a, (3,)), lambda i: gather(table, i)), at)
+    expected = formula(x, lambda u, s: 2 * u + (x * x).sum(axis=0), lambda i: table[i.astype(int)])
+    np.testing.assert_allclose(run({0: x})[3:6], expected, rtol=1e-12)
+    assert gathers or "lanes.call(F" in run.text
 
 
 def loops_of_a_call(made, at):
