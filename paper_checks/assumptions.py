@@ -12,6 +12,7 @@ import numpy as np
 from _plain import ROUNDING, draws, farthest, follow, gap_path, moments, over_uniforms, path, sgd, sgdm
 
 import sdetools as st
+from sdetools.estimates.interval import HasInterval, binomial_interval
 from sdetools.plots import COLOURS, INK, MARKERS, canvas, loglog_orders
 
 BOWL = st.losses.quadratic(1.0, names=["x"])
@@ -167,7 +168,7 @@ class Clipped(st.Dynamics):
 
 
 @dataclass(frozen=True)
-class Share:
+class Share(HasInterval):
     """How many of n paths were lost, with the interval of Clopper and Pearson, which holds for no lost path as well."""
 
     lost: int
@@ -177,20 +178,8 @@ class Share:
     def value(self) -> float:
         return self.lost / self.n
 
-    def interval(self, confidence: float) -> tuple[float, float]:
-        from scipy.special import betaincinv
-
-        tail, lost, n = (1 - confidence) / 2, self.lost, self.n
-        low = float(betaincinv(lost, n - lost + 1, tail)) if lost else 0.0
-        return low, float(betaincinv(lost + 1, n - lost, 1 - tail)) if lost < n else 1.0
-
-    @property
-    def low(self) -> float:
-        return self.interval(0.95)[0]
-
-    @property
-    def high(self) -> float:
-        return self.interval(0.95)[1]
+    def confidence_interval(self, level: float = 0.95) -> st.ConfidenceInterval:
+        return binomial_interval(self.lost, self.n, level)
 
 
 def exact_share(eta: float, steps: int = 12) -> float:

@@ -13,6 +13,7 @@ import math
 import numpy as np
 
 import sdetools as st
+from sdetools.estimates.interval import HasInterval
 
 LOSS, NOISE = st.losses.exponential_valley(1.0), st.noise.rademacher(dim=2)
 ORACLE = st.NoisyOracle(LOSS, NOISE)
@@ -140,15 +141,14 @@ def range_of_alpha(run):
     )
 
 
-class Scaled:
+class Scaled(HasInterval):
     """An estimate over an exact number."""
 
     def __init__(self, estimate, by):
         self.value, self.n, self._inner, self._by = estimate.value / by, estimate.n, estimate, by
-        self.low, self.high = self.interval(0.95)
 
-    def interval(self, confidence):
-        return tuple(edge / self._by for edge in self._inner.interval(confidence))
+    def confidence_interval(self, level=0.95):
+        return self._inner.confidence_interval(level) * (1 / self._by)
 
 
 class Centred(Scaled):
@@ -157,13 +157,12 @@ class Centred(Scaled):
     def __init__(self, square, mean):
         self._mean, self._inner, self._by = mean, square, 1.0
         self.value, self.n = square.value - mean.value**2, square.n
-        self.low, self.high = self.interval(0.95)
 
-    def interval(self, confidence):
-        inner = 1 - (1 - confidence) / 2
-        a, b = self._inner.interval(inner), self._mean.interval(inner)
-        edges = [b[0] ** 2, b[1] ** 2]
-        return a[0] - max(edges), a[1] - (0.0 if b[0] <= 0 <= b[1] else min(edges))
+    def confidence_interval(self, level=0.95):
+        inner = 1 - (1 - level) / 2
+        a, b = self._inner.confidence_interval(inner), self._mean.confidence_interval(inner)
+        edges = [b.low**2, b.high**2]
+        return st.ConfidenceInterval(a.low - max(edges), a.high - (0.0 if 0 in b else min(edges)), level)
 
 
 @st.claim(

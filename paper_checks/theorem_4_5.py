@@ -20,6 +20,7 @@ import numpy as np
 from _slow import RATE, SIGMA, measure_clock, measure_program, off, off_support, slow_step, tangent_to
 
 import sdetools as st
+from sdetools.estimates.interval import HasInterval
 
 GAUSSIAN, SIGNS = st.noise.gaussian(dim=2), st.noise.rademacher(dim=2)
 ALPHAS = (0.25, 0.5, 0.75)
@@ -62,7 +63,7 @@ PROBLEMS = {
 
 
 @dataclass(frozen=True)
-class Fall:
+class Fall(HasInterval):
     """By how much a distance falls from one sample to another; its interval joins theirs, so it is wider than it need be."""
 
     first: object
@@ -76,18 +77,10 @@ class Fall:
     def n(self):
         return self.first.n
 
-    def interval(self, confidence):
-        inner = 1 - (1 - confidence) / 2
-        a, b = self.first.interval(inner), self.last.interval(inner)
-        return a[0] - b[1], a[1] - b[0]
-
-    @property
-    def low(self):
-        return self.interval(0.95)[0]
-
-    @property
-    def high(self):
-        return self.interval(0.95)[1]
+    def confidence_interval(self, level=0.95):
+        inner = 1 - (1 - level) / 2
+        a, b = self.first.confidence_interval(inner), self.last.confidence_interval(inner)
+        return st.ConfidenceInterval(a.low - b.high, a.high - b.low, level, a.kind)
 
 
 def plan_of(eta, alpha, rate=1.0, horizon=None):

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sdetools.estimates.interval import ConfidenceInterval, Kind
+from sdetools.estimates.interval import ConfidenceInterval, HasInterval, Kind
 
 from .batches import Batches, mapped
 from .derivatives import Derivatives, dot, seeded
@@ -42,11 +42,11 @@ PRECISE, ROUGH, CHANCE = 2e-3, 2e-2, 1e-4
 
 
 @dataclass(frozen=True)
-class Quantity:
+class Quantity(HasInterval):
     """A value with its 95 % confidence interval."""
 
     value: float
-    interval: ConfidenceInterval
+    bounds: ConfidenceInterval
 
     @classmethod
     def of(cls, value: float, low: float | None = None, high: float | None = None, kind: Kind = Kind.POINTWISE) -> Quantity:
@@ -59,27 +59,20 @@ class Quantity:
             return cls(value, ConfidenceInterval(value, value, 1.0, Kind.EXACT))
         return cls(value, ConfidenceInterval(low, high, kind=kind))
 
-    @property
-    def low(self) -> float:
-        return self.interval.low
-
-    @property
-    def high(self) -> float:
-        return self.interval.high
-
-    def confidence_interval(self) -> ConfidenceInterval:
-        """The interval."""
-        return self.interval
+    def confidence_interval(self, level: float | None = None) -> ConfidenceInterval:
+        """The interval; it is known at its own level alone, so ValueError for another one."""
+        if level is not None and level != self.bounds.level:
+            raise ValueError(
+                f"`level` must be {self.bounds.level:g}, at which the interval was found; got {level!r}. Leave it out."
+            )
+        return self.bounds
 
     def __str__(self) -> str:
-        return f"{self.value:.4g}" if self.low == self.high else f"{self.value:.4g} {self.interval}"
-
-    def __float__(self) -> float:
-        return self.value
+        return f"{self.value:.4g}" if self.low == self.high else f"{self.value:.4g} {self.bounds}"
 
     def __mul__(self, factor: float) -> Quantity:
         """For a factor >= 0."""
-        return Quantity(self.value * factor, self.interval * factor)
+        return Quantity(self.value * factor, self.bounds * factor)
 
 
 def student(degrees: int, looks: int = 1) -> float:

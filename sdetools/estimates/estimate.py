@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass, field
 
 from sdetools import _check
-from sdetools.estimates.interval import ConfidenceInterval, Kind, binomial_interval, miss, quantile
+from sdetools.estimates.interval import ConfidenceInterval, HasInterval, Kind, binomial_interval, miss, quantile
 
 RESOLVED = 4.0
 """A value counts as resolved when its standard error is at most a quarter of it."""
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(HasInterval):
     """A Monte-Carlo value with its standard error from `n` paths, and the confidence interval `[low, high]` at the level `confidence`.
 
     `diverged` counts paths that left the finite range before this was recorded, `first_divergence` the first such step (-1: none).
@@ -112,27 +111,6 @@ class Estimate:
         missed = min(1.0, miss(level, self.n))
         low, high = self.value - half - missed * (self.value - self.least), self.value + half + missed * (self.most - self.value)
         return max(low, min(self.least, self.value) - self.rounding), min(high, max(self.most, self.value) + self.rounding)
-
-    def interval(self, confidence: float) -> tuple[float, float]:
-        """Deprecated: `confidence_interval(level)`."""
-        warnings.warn("`interval(confidence)` is now `confidence_interval(level)`.", DeprecationWarning, stacklevel=2)
-        return tuple(self.confidence_interval(confidence))  # type: ignore[return-value]
-
-    @property
-    def low(self) -> float:
-        return self.confidence_interval().low
-
-    @property
-    def high(self) -> float:
-        return self.confidence_interval().high
-
-    @property
-    def half_width(self) -> float:
-        """Half of the interval."""
-        return self.confidence_interval().half_width
-
-    def __float__(self) -> float:
-        return float(self.value)
 
     @property
     def resolved(self) -> bool:

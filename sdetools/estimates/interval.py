@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -105,6 +106,40 @@ class ConfidenceInterval:
 
     def __str__(self) -> str:
         return f"[{self.low:.4g}, {self.high:.4g}]"
+
+
+class HasInterval:
+    """What has a `value` and gives its confidence interval: its ends at its own level, and the value as a number."""
+
+    value: float
+
+    def confidence_interval(self, level: float | None = None) -> ConfidenceInterval:
+        """The interval at a level, by default at its own."""
+        raise NotImplementedError
+
+    def interval(self, confidence: float) -> tuple[float, float]:
+        """Deprecated: `confidence_interval(level)`."""
+        warnings.warn("`interval(confidence)` is now `confidence_interval(level)`.", DeprecationWarning, stacklevel=2)
+        low, high = self.confidence_interval(confidence)
+        return low, high
+
+    @property
+    def low(self) -> float:
+        """The lower end of its interval."""
+        return self.confidence_interval().low
+
+    @property
+    def high(self) -> float:
+        """The upper end of its interval."""
+        return self.confidence_interval().high
+
+    @property
+    def half_width(self) -> float:
+        """Half of the interval."""
+        return self.confidence_interval().half_width
+
+    def __float__(self) -> float:
+        return float(self.value)
 
 
 def quantile(level: float, n: int, tests: int = 1) -> float:

@@ -35,14 +35,13 @@ so that their products are exact in any order of summation.
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sdetools import _check
-from sdetools.estimates.interval import ConfidenceInterval, Kind
+from sdetools.estimates.interval import ConfidenceInterval, HasInterval, Kind
 from sdetools.estimates.resampling import KINDS, Resampling, chosen_knots
 from sdetools.studies.result import BY_HAND, Origin, Result, called
 
@@ -57,7 +56,7 @@ SLICED_PATHS = 1 << 18
 
 
 @dataclass(frozen=True)
-class Distance(Result):
+class Distance(HasInterval, Result):
     """A distance in law of two samples of `n` and `m` paths, with the interval `[low, high]` of the true one at `confidence`.
 
     `floor` is the mean distance that two such samples of one law (the pooled one) have, `floor_high` its quantile at `confidence`;
@@ -113,22 +112,6 @@ class Distance(Result):
             return ConfidenceInterval.unknown(level, Kind.BOOTSTRAP)
         ends = _ends(self.kind, self.value, self.resolved, _radius(self.draws, self.scale, level))
         return ConfidenceInterval(*ends, level, Kind.BOOTSTRAP)
-
-    def interval(self, confidence: float) -> tuple[float, float]:
-        """Deprecated: `confidence_interval(level)`."""
-        warnings.warn("`interval(confidence)` is now `confidence_interval(level)`.", DeprecationWarning, stacklevel=2)
-        return tuple(self.confidence_interval(confidence))  # type: ignore[return-value]
-
-    @property
-    def low(self) -> float:
-        return self.confidence_interval().low
-
-    @property
-    def high(self) -> float:
-        return self.confidence_interval().high
-
-    def __float__(self) -> float:
-        return float(self.value)
 
     @property
     def data(self) -> xarray.Dataset:
