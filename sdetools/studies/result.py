@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import math
-from abc import abstractmethod
+import reprlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from html import escape
 from pathlib import Path
@@ -45,26 +46,21 @@ class Origin:
     @property
     def attributes(self) -> dict[str, Any]:
         """As attributes of a dataset."""
-        return {
-            "call": self.call,
-            "seed": self.seed,
-            "stream": self.stream,
-            "backend": self.backend,
-            "dtype": self.dtype,
-            "version": self.version,
-        }
+        return asdict(self)
 
 
+EXECUTION = frozenset({"threads", "executor", "store", "resume", "progress"})
+"""Arguments that say how a run is executed. No number depends on them, so a call is described without them."""
 BY_HAND = Origin()
 """That of a result which no call made."""
 
 
 def called(function: Callable[..., Any], given: Mapping[str, Any]) -> str:
-    """A call in words: the function, and the arguments that are not its defaults.
+    """A call in words: the function, and the arguments that are not its defaults, but for those of execution.
 
     >>> def f(x, n=3, *, seed=0, **options): ...
     >>> called(f, {"x": [1.0], "n": 3, "seed": 7, "options": {"threads": 2}})
-    'f(x=[1.0], seed=7, threads=2)'
+    'f(x=[1.0], seed=7)'
     """
     shown: dict[str, Any] = {}
     for name, parameter in inspect.signature(function).parameters.items():
@@ -72,14 +68,22 @@ def called(function: Callable[..., Any], given: Mapping[str, Any]) -> str:
             shown |= given[name]
         elif not _same(given[name], parameter.default):
             shown[name] = given[name]
-    return f"{function.__name__}({', '.join(f'{name}={_check.shown(value)}' for name, value in shown.items())})"
+    words = [f"{name}={_short(value)}" for name, value in shown.items() if name not in EXECUTION]
+    return f"{function.__name__}({', '.join(words)})"
+
+
+def _short(value: Any) -> str:
+    """A value in few words, without looking at all of it: a list has a million entries, a result computes what it shows."""
+    if isinstance(value, Result):
+        return type(value).__name__
+    return reprlib.repr(value) if isinstance(value, (list, tuple, dict, set, str)) else _check.shown(value)
 
 
 def _same(value: Any, default: Any) -> bool:
     return value is default or (isinstance(value, type(default)) and np.ndim(value) == 0 and bool(value == default))
 
 
-class Result:
+class Result(ABC):
     """A result: `data` with named axes and attributes, `table()`, `summary()`, `plot(ax=)`, `save(path)`; `st.load(path)` gives it back.
 
     A notebook shows the summary and the table. `ended` says why the run ended.
@@ -125,7 +129,7 @@ class Result:
             The file.
 
         Raises:
-            ValueError: The result holds what no file can.
+            OSError: The file cannot be written; one that was there stays as it was.
         """
         from sdetools.studies.saving import save
 

@@ -124,7 +124,10 @@ def load(path: str | Path) -> Any:
     if groups["/"].attrs.get("format") != FORMAT or "/result" not in groups:
         found = groups["/"].attrs.get("format")
         raise ValueError(f"`path` must be a result that was saved by sdetools {__version__}; {path} has the format {found!r}.")
-    return _unpacked("/result", groups)
+    try:
+        return _unpacked("/result", groups)
+    except (AttributeError, LookupError, TypeError) as error:
+        raise ValueError(f"`path` must be a result as it was saved; {path} lacks a part: {error!r}.") from error
 
 
 def _pack(value: Any, at: str, groups: dict[str, xarray.Dataset]) -> None:
