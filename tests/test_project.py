@@ -382,3 +382,42 @@ def test_modules_import_alone():
         "plots",
     ):
         assert importlib.import_module(f"sdetools.{name}").__doc__
+
+
+def test_what_is_imported_from_the_library_is_there():
+    """In claims, examples and benchmarks too, within their functions: many run for minutes before they get there."""
+    missing = []
+    for file in (f for folder in ("paper_checks", "examples", "benchmarks") for f in sorted((TOP / folder).rglob("*.py"))):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "sdetools":
+                room = importlib.import_module(node.module)
+                missing += [
+                    f"{file.name}, line {node.lineno}: {node.module}.{alias.name}"
+                    for alias in node.names
+                    if not hasattr(room, alias.name) and importlib.util.find_spec(f"{node.module}.{alias.name}") is None
+                ]
+    assert not missing, "\n".join(missing)
+
+
+def test_the_names_of_before_go_on_with_a_warning():
+    """Each module of `sdetools.weak` hands on what its successor has; what nobody has is an AttributeError."""
+    from sdetools import weak
+
+    names = {
+        "distance": "distance",
+        "gap": "weak_gap",
+        "run": "simulate",
+        "study": "order_study",
+        "estimate": "quantile",
+        "levels": "Work",
+    }
+    for old, name in names.items():
+        room = importlib.import_module(f"sdetools.weak.{old}")
+        with pytest.warns(DeprecationWarning, match=f"weak.{old}.{name}` is now `sdetools"):
+            found = getattr(room, name)
+        assert found.__module__.startswith(("sdetools.studies", "sdetools.estimates")) and found.__name__ == name
+    with pytest.warns(DeprecationWarning, match="`sdetools.estimates.Estimate`"):
+        assert weak.Estimate is st.Estimate
+    assert all(importlib.util.find_spec(f"sdetools.{new}") for new in weak.MOVED.values())
+    with pytest.raises(AttributeError, match="no_such_name"):
+        weak.no_such_name  # noqa: B018

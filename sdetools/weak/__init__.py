@@ -52,7 +52,6 @@ class _Moved(ModuleType):
 
 
 for _old, _new in MOVED.items():
-    _homes = HOMES if _old == "estimate" else (_new,)
-    sys.modules[f"{__name__}.{_old}"] = _Moved(_old, *_homes)
+    sys.modules[f"{__name__}.{_old}"] = _Moved(_old, *(HOMES if _new == "estimates" else (_new,)))
 
 __getattr__ = _Moved("", *HOMES).__getattr__
