@@ -19,7 +19,7 @@ from sdetools.studies.kept_paths import Asked, Paths
 from sdetools.studies.known import Facts, Known
 from sdetools.studies.means import chosen_paths, make_program
 from sdetools.studies.observables import column
-from sdetools.studies.result import called
+from sdetools.studies.result import called, estimates_table
 from sdetools.studies.statistics import PairStatistics
 
 if TYPE_CHECKING:
@@ -136,14 +136,11 @@ class WeakGap(Paths):
 
     def table(self) -> str:
         """Gaps at the recorded times with their intervals, then the suprema, a line each."""
-        lines = [f"{'observable':<18} {'time':>10} {'gap':>14} {'stderr':>10} {f'{100 * self.confidence:g} % interval':>28}"]
+        rows: list[tuple[str, str, Estimate]] = []
         for name in self.names:
-            for t in self.times:
-                e = self.at(name, float(t))
-                lines.append(f"{name:<18.18} {t:>10.4g} {e.value:>14.6g} {e.stderr:>10.2g} {e.confidence_interval()!s:>28}")
-            e = self.sup(name)
-            lines.append(f"{name:<18.18} {'supremum':>10} {e.value:>14.6g} {e.stderr:>10.2g} {e.confidence_interval()!s:>28}")
-        return "\n".join(lines)
+            rows += [(name, f"{t:.4g}", self.at(name, float(t))) for t in self.times]
+            rows.append((name, "supremum", self.sup(name)))
+        return estimates_table("gap", self.confidence, rows)
 
     def plot(self, observable: str | int = 0, exact: np.ndarray | None = None, *, ax: Any = None) -> Figure:
         """The gap's curve with its simultaneous band; `exact` is overlaid if given."""

@@ -21,7 +21,7 @@ from sdetools.studies.execution import Options, opened, paths_for_precision
 from sdetools.studies.kept_paths import Asked, Paths
 from sdetools.studies.known import Facts, Known
 from sdetools.studies.observables import column, observables
-from sdetools.studies.result import called
+from sdetools.studies.result import called, estimates_table
 from sdetools.studies.statistics import SingleStatistics
 
 if TYPE_CHECKING:
@@ -92,12 +92,8 @@ class Simulation(Paths):
 
     def table(self) -> str:
         """Means at the recorded times with their intervals, a line each."""
-        lines = [f"{'observable':<18} {'time':>10} {'mean':>14} {'stderr':>10} {f'{100 * self.confidence:g} % interval':>28}"]
-        for name in self.names:
-            for t in self.times:
-                e = self.at(name, float(t))
-                lines.append(f"{name:<18.18} {t:>10.4g} {e.value:>14.6g} {e.stderr:>10.2g} {e.confidence_interval()!s:>28}")
-        return "\n".join(lines)
+        rows = ((name, f"{t:.4g}", self.at(name, float(t))) for name in self.names for t in self.times)
+        return estimates_table("mean", self.confidence, rows)
 
     def plot(self, observable: str | int | None = None, *, ax: Any = None) -> Figure:
         """Means along time with their pointwise intervals: of one observable, or of all."""

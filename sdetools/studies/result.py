@@ -6,7 +6,7 @@ import inspect
 import math
 import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from html import escape
@@ -147,6 +147,13 @@ class Result(ABC):
 
     def _repr_html_(self) -> str:
         return f'<div class="sdetools-result"><pre>{escape(self.summary())}</pre><pre>{escape(self.table())}</pre></div>'
+
+
+def estimates_table(what: str, level: float, rows: Iterable[tuple[str, str, Any]]) -> str:
+    """Estimates with their intervals, a line each; `rows`: the observable, the time or what stands in its place, the Estimate."""
+    lines = [f"{'observable':<18} {'time':>10} {what:>14} {'stderr':>10} {f'{100 * level:g} % interval':>28}"]
+    lines += [f"{h:<18.18} {t:>10} {e.value:>14.6g} {e.stderr:>10.2g} {e.confidence_interval()!s:>28}" for h, t, e in rows]
+    return "\n".join(lines)
 
 
 def plain(value: Any) -> Any:
