@@ -28,7 +28,7 @@ import numpy as np
 
 import sdetools as st
 from sdetools.simulation import engine
-from sdetools.simulation.chunks import NEVER, ChunkResult, Task
+from sdetools.simulation.chunks import NEVER, ChunkResult, ChunkTask
 from sdetools.simulation.records import LEAF, Tree
 from sdetools.simulation.store import Store
 from sdetools.studies.means import make_program
@@ -36,7 +36,7 @@ from sdetools.studies.means import make_program
 WAYS = ("one thread", "two threads", "two processes", "random order")
 
 
-def stub(task: Task, index: int) -> ChunkResult:
+def stub(task: ChunkTask, index: int) -> ChunkResult:
     """A chunk that costs nothing; a function of its index."""
     chunk = task.layout.chunk(index)
     sums = np.full((len(chunk.lengths), *task.shape, len(task.statistics)), 1.0 + index)

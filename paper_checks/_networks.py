@@ -32,7 +32,7 @@ def digits(flat: bool) -> Any:
     import torch
 
     if not flat:
-        from sdetools.bridge.vision import PictureBatches, mnist_5k
+        from sdetools.recipes.vision import PictureBatches, mnist_5k
 
         train, test = (part.shrunk(2) for part in mnist_5k())
         normal = PictureBatches(train, 1, 0).normal
@@ -50,7 +50,7 @@ def network(name: str) -> tuple[Any, Any, Any]:
     import torch
     from torch import nn
 
-    from sdetools.bridge.vision import SmallResNet
+    from sdetools.recipes.vision import SmallResNet
 
     makers: dict[str, Callable[[], nn.Module]] = {
         "softmax": lambda: nn.Linear(64, 10),
@@ -70,7 +70,7 @@ def whole_run(setting: Setting, way: str, seed: int) -> Any:
     from torch.nn import functional as F
 
     from sdetools.bridge import SGD, Batches, HeavyBall, convert
-    from sdetools.bridge.training import Task
+    from sdetools.recipes.training import TrainingTask
 
     model, train, test = network(setting.network)
     if way == "SGD":
@@ -78,7 +78,7 @@ def whole_run(setting: Setting, way: str, seed: int) -> Any:
     else:
         optimiser = HeavyBall(model.parameters(), lr=setting.lr, momentum=0.9)
     batches = Batches(train, setting.batch)
-    return Task(
+    return TrainingTask(
         model, optimiser, STEPS, lambda k, piece, pieces: batches.at(seed, k),
         loss_of=lambda net, batch: F.cross_entropy(net(batch[0]), batch[1]), evaluate=partial(test_loss, data=test), every=STEPS,
     )  # fmt: skip

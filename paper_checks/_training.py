@@ -18,8 +18,8 @@ def training(run: Any, identity: str) -> Iterator[Any]:
     """
     import torch
 
-    from sdetools.bridge.data import MissingData
-    from sdetools.bridge.training import Trainer
+    from sdetools.recipes.datasets import MissingData
+    from sdetools.recipes.training import Trainer
 
     workers = run.threads or os.cpu_count() or 1
     progress = run.options()["progress"] or (lambda done, total: None)
@@ -39,7 +39,7 @@ def miniature(run: Any, name: str, **changes: Any) -> Iterator[tuple[Any, Any, A
     """A recipe, the settings of its miniature with `changes`, and what carries them out."""
     import torch  # noqa: F401 - first of all, for the line that installs it
 
-    from sdetools.bridge import recipes
+    from sdetools import recipes
 
     recipe = recipes.recipe(name)
     settings = recipe.Settings(**recipe.MINIATURE | changes)

@@ -13,8 +13,8 @@ from functools import partial
 from _training import less, miniature, seeds, times
 
 import sdetools as st
-from sdetools.bridge.recipes import finals
-from sdetools.bridge.recipes import mean_over_seeds as mean
+from sdetools.recipes import finals
+from sdetools.recipes import mean_over_seeds as mean
 
 ALIKE = 2.0
 """Points of test accuracy."""
@@ -81,7 +81,7 @@ def figure_2(run):
     source="Section 5.1, Table 1",
 )
 def table_1(run):
-    from sdetools.bridge.training import Job
+    from sdetools.recipes.training import Job
 
     count, alike = run.scale(quick=8, standard=12, full=24), run.scale(quick=0.2, standard=0.1, full=0.1)
     settings = run.scale(

@@ -26,8 +26,8 @@ all 12 may be open."""
 def diagnosis(run):
     from torch.nn import functional as F
 
-    from sdetools.bridge.training import Job
     from sdetools.bridge.trial import TOLERANCE, lost_progress
+    from sdetools.recipes.training import Job
 
     count, first = run.scale(quick=8, standard=8, full=16), seeds(run)  # four know too few truths
     keys = list(itertools.product(SETTINGS, ("SGDM", "SGD"), range(first, first + count)))
@@ -186,7 +186,8 @@ def formulas(run):
 def memory(run):
     import torch
 
-    from sdetools.bridge import SGD, SGDM, checkpoint, diagnose
+    from sdetools.bridge import SGD, SGDM, diagnose
+    from sdetools.recipes import checkpoint
 
     def kept(optimiser, model):
         """Bytes of the optimiser's tensors after a step, and of a checkpoint of it."""

@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     )
     from sdetools.studies.distance import distance
     from sdetools.studies.extrapolation import extrapolate
-    from sdetools.studies.multilevel.multilevel import multilevel
+    from sdetools.studies.multilevel.estimator import multilevel
     from sdetools.studies.saving import load
     from sdetools.studies.slow_clock import slow_study
 
@@ -108,7 +108,7 @@ _HOME = {
     "distance": "studies.distance",
     "extrapolate": "studies.extrapolation",
     "load": "studies.saving",
-    "multilevel": "studies.multilevel.multilevel",
+    "multilevel": "studies.multilevel.estimator",
     "order_study": "studies",
     "slow_study": "studies.slow_clock",
     "simulate": "studies",

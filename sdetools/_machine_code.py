@@ -49,7 +49,8 @@ def text_key() -> str:
         *([Path(numba.origin).with_name("_version.py")] if numba is not None and numba.origin else []),
         Path(__file__),
         Path(__file__).with_name("_compiled.py"),
-        *sorted(PACKAGE.glob("*/kernels.py")),
+        PACKAGE / "manifold" / "kernels.py",
+        PACKAGE / "noise" / "sampling_kernel.py",
         *(
             PACKAGE / "graph" / f"{name}.py"
             for name in ("bits", "elementary", "gemm", "interpreter", "lanes", "lanes32", "programs", "rows")

@@ -8,10 +8,10 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from sdetools.benchmarking import dimension, first_result, main
+from sdetools.benchmarking.cases import DIMS, PROBLEMS, regression, runner, sgdm, symmetric
 from sdetools.benchmarking.dimension import Effort, dimension_table
 from sdetools.benchmarking.dimension_table import Cell, Comparison, DimensionTable, LeftOut
 from sdetools.benchmarking.machine import topology
-from sdetools.benchmarking.problems import DIMS, PROBLEMS, regression, runner, sgdm, symmetric
 from sdetools.benchmarking.roofline import draws, probes, product, roofline
 from sdetools.benchmarking.ways import Way, take_turns
 

@@ -103,7 +103,8 @@ def test_every_computing_function_of_these_rooms_is_in_the_table(table):
         for p in sorted((ROOT / "sdetools" / room).rglob("*.py"))
     ]
     rooms += [
-        ROOT / "sdetools" / p for p in ("schedules.py", "bridge/optimisers.py", "bridge/optimiser_base.py", "bridge/svag.py")
+        ROOT / "sdetools" / p
+        for p in ("schedules.py", "bridge/torch_optimisers.py", "bridge/optimiser_base.py", "bridge/svag.py")
     ]
     for path in rooms:
         file = str(path.relative_to(ROOT))

@@ -35,6 +35,7 @@ MAY_KNOW = {
     "studies": BELOW_STUDIES,
     "claims": BELOW_STUDIES | {"studies"},
     "bridge": BELOW_STUDIES | {"claims", "studies"},
+    "recipes": BELOW_STUDIES | {"bridge", "claims", "studies"},
     "plots": set(),
     "_arrays": {"graph"},
     "_check": set(),
@@ -42,10 +43,11 @@ MAY_KNOW = {
     "_lazy": set(),
     "_compiled": set(),
     "_machine_code": set(),
+    "_moved": set(),
     "_version": set(),
 }
 """What each room may know; whoever is not named here (the report, the commands, the face) may know everything."""
-EVERYBODY = {"plots", "_arrays", "_check", "_compiled", "_identity", "_lazy", "_machine_code", "_version"}
+EVERYBODY = {"plots", "_arrays", "_check", "_compiled", "_identity", "_lazy", "_machine_code", "_moved", "_version"}
 HEAVY = {"sympy", "numba", "xarray", "pandas", "matplotlib", "torch", "scipy.stats"}
 TEXTS = {".py", ".md", ".toml", ".txt", ".yaml", ".html", ".css", ".json", ""}
 TORCH = {"torch", "torchsde", "torchvision", "transformers"}
@@ -154,7 +156,7 @@ def test_an_arrow_that_runs_backwards_is_seen(text):
 def test_torch_is_imported_only_where_it_may_be():
     wrong = []
     for name, file in _modules().items():
-        may = file.name.startswith("torch") or "bridge" in file.parts
+        may = file.name.startswith("torch") or {"bridge", "recipes"} & {*file.parts}
         targets = {target.split(".")[0] for target, _ in _imports(file.read_text(encoding="utf-8"), name, True, set())}
         if not may and targets & TORCH:
             wrong.append(name)
@@ -409,7 +411,7 @@ def test_the_names_of_before_go_on_with_a_warning():
         "run": "simulate",
         "study": "order_study",
         "estimate": "quantile",
-        "levels": "Work",
+        "levels": "LevelSampler",
     }
     for old, name in names.items():
         room = importlib.import_module(f"sdetools.weak.{old}")
@@ -418,6 +420,13 @@ def test_the_names_of_before_go_on_with_a_warning():
         assert found.__module__.startswith(("sdetools.studies", "sdetools.estimates")) and found.__name__ == name
     with pytest.warns(DeprecationWarning, match="`sdetools.estimates.Estimate`"):
         assert weak.Estimate is st.Estimate
-    assert all(importlib.util.find_spec(f"sdetools.{new}") for new in weak.MOVED.values())
+    from sdetools import bridge, claims
+
+    homes = [home for new in (*weak.MOVED.values(), *bridge.MOVED.values()) for home in ([new] if isinstance(new, str) else new)]
+    assert len(homes) > 30 and all(importlib.util.find_spec(f"sdetools.{home}") for home in homes)
+    with pytest.warns(DeprecationWarning, match="`sdetools.recipes.training.TrainingTask`"):
+        assert importlib.import_module("sdetools.bridge.training").Task.__name__ == "TrainingTask"
+    with pytest.warns(DeprecationWarning, match="`sdetools.claims.context.ClaimContext`"):
+        assert claims.Run is claims.ClaimContext
     with pytest.raises(AttributeError, match="no_such_name"):
         weak.no_such_name  # noqa: B018

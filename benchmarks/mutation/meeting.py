@@ -207,9 +207,9 @@ def claims_say(mutant: Mutant | None, tree: Tree, claims: dict[str, str], budget
         import sdetools
 
         assert Path(sdetools.__file__).is_relative_to(tree.folder)
-        from sdetools.claims import run, verify
+        from sdetools.claims import context, verify
 
-        run.Run.measure = ending(run.Run.measure)  # type: ignore[method-assign]
+        context.ClaimContext.measure = ending(context.ClaimContext.measure)  # type: ignore[method-assign]
     except Exception as error:
         return {"import": f"crashed: {error!r}"}
     verdicts = {}

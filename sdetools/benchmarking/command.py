@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dimension(parser: argparse.ArgumentParser, options: argparse.Namespace, threads: int) -> None:
     from sdetools.benchmarking.dimension import QUICK, QUICK_DIMS, dimension_table
-    from sdetools.cli.frame import bar
+    from sdetools.cli.common import bar
 
     dims: Sequence[int] | None = QUICK_DIMS if options.quick else None
     if options.dimension:

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sdetools import _check
+from sdetools.benchmarking.cases import DIMS, PROBLEMS, Problem, runner
 from sdetools.benchmarking.core_loop import CONTROLLED, own_ways
 from sdetools.benchmarking.dimension_table import Cell, Comparison, DimensionTable, LeftOut
 from sdetools.benchmarking.first_result import measure as first_result
 from sdetools.benchmarking.machine import hardware, topology
-from sdetools.benchmarking.problems import DIMS, PROBLEMS, Problem, runner
 from sdetools.benchmarking.roofline import probes, roofline
 from sdetools.benchmarking.ways import STEPS, Way, clock, take_turns
 

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import sdetools
-from sdetools.benchmarking.problems import PROBLEMS, runner, sgdm
+from sdetools.benchmarking.cases import PROBLEMS, runner, sgdm
 from sdetools.benchmarking.ways import clock
 
 

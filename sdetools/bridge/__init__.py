@@ -5,17 +5,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._lazy import lazily
+from sdetools._lazy import lazily
+from sdetools._moved import forward_modules
 
 _PLACES = {
     "from_torchsde": "torchsde",
     "to_torchsde": "torchsde",
     **dict.fromkeys(
         ("SGD", "SGDM", "HeavyBall", "Nesterov", "QHM", "PNM", "SNGM", "RandomScaling", "SGDF", "Optimizer", "PlanScheduler"),
-        "optimisers",
+        "torch_optimisers",
     ),
-    "buffer_bytes": "optimisers",
-    "convert": "optimisers",
+    "buffer_bytes": "torch_optimisers",
+    "convert": "torch_optimisers",
     "SVAG": "svag",
     "loss_of_module": "modules",
     "Batches": "batches",
@@ -25,6 +26,17 @@ _PLACES = {
 """Which file holds each public name."""
 
 __all__ = [*_PLACES]
+
+MOVED = {
+    **{name: f"recipes.{name}" for name in ("training", "vision", "text", "imagefolder", "checkpoint", "processes", "logs")},
+    **{f"recipes.{name}": f"recipes.{name}" for name in ("resnet32_cifar10", "resnet50_imagenet", "roberta_few_shot")},
+    "data": "recipes.datasets",
+    "optimisers": "bridge.torch_optimisers",
+    "recipes": "recipes",
+}
+"""Modules that were here, and where their content is now."""
+
+forward_modules(__name__, MOVED, {"Task": "TrainingTask", "Run": "TrainingRun", "Outcome": "RecipeOutcome"})
 
 
 _load, __dir__ = lazily(__name__, _PLACES, __all__)

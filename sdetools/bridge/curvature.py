@@ -19,10 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from sdetools.bridge.batches import Batches, mapped
+from sdetools.bridge.hessian_products import Derivatives, dot, seeded
 from sdetools.estimates.interval import ConfidenceInterval, HasInterval, Kind
-
-from .batches import Batches, mapped
-from .derivatives import Derivatives, dot, seeded
 
 PARTS = 32
 """Of a sample, half of them on each side: their spread is the sampling error."""

@@ -23,15 +23,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sdetools import _check
-from sdetools.studies.result import BY_HAND, Origin, Result, called, plain
-
-from .batches import Batches, is_stream, recorded
-from .curvature import PARTS, Population, Quantity, sharpness
-from .derivatives import Derivatives
-from .lemma_terms import GROUPS, exact_terms, sampled_terms
-from .modules import Objective
-from .optimisers import convert
-from .trial import Trial, run_trial
+from sdetools.bridge.batches import Batches, is_stream, recorded
+from sdetools.bridge.curvature import PARTS, Population, Quantity, sharpness
+from sdetools.bridge.hessian_products import Derivatives
+from sdetools.bridge.lemma_terms import GROUPS, exact_terms, sampled_terms
+from sdetools.bridge.modules import Objective
+from sdetools.bridge.torch_optimisers import convert
+from sdetools.bridge.trial import Trial, run_trial
+from sdetools.studies.result_protocol import BY_HAND, Origin, Result, called, plain
 
 if TYPE_CHECKING:
     import xarray

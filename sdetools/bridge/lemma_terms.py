@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from sdetools.bridge.batches import Batches
+from sdetools.bridge.curvature import Population, Quantity, student
+from sdetools.bridge.hessian_products import Derivatives, dot
+from sdetools.bridge.modules import check_module
 from sdetools.estimates.interval import Kind
 from sdetools.noise.base import batch_factor
-
-from .batches import Batches
-from .curvature import Population, Quantity, student
-from .derivatives import Derivatives, dot
-from .modules import check_module
 
 GROUPS = 8
 """Groups of batches, whose spread is the error."""

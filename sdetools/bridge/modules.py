@@ -11,9 +11,8 @@ import numpy as np
 import torch
 
 from sdetools._identity import function_identity
+from sdetools.bridge.batches import mapped
 from sdetools.losses.torch_function import TorchSamples
-
-from .batches import mapped
 
 
 class ModuleLoss(TorchSamples):

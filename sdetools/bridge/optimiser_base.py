@@ -13,13 +13,12 @@ from typing import Any, ClassVar
 import torch
 
 from sdetools import _check
-
-from .conversion import NEUTRAL, taken_over
+from sdetools.bridge.conversion import NEUTRAL, taken_over
 
 Tensors = list[torch.Tensor]
 CACHED = 1 << 19
 """Bytes of parameters that are updated together on a CPU."""
-OWN = __name__, f"{__package__}.optimisers"
+OWN = __name__, f"{__package__}.torch_optimisers"
 """The files of the family: its methods go by their bare names."""
 
 

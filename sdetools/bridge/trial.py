@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from .batches import Batches
-from .curvature import Quantity, student
-from .modules import Objective
-from .optimisers import SGD, named
+from sdetools.bridge.batches import Batches
+from sdetools.bridge.curvature import Quantity, student
+from sdetools.bridge.modules import Objective
+from sdetools.bridge.torch_optimisers import SGD, named
 
 TOLERANCE = 0.1
 """Plain SGD matches when it loses less than this part of the progress that momentum makes."""

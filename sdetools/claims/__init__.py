@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from .definition import Claim, claim, collect, select
-from .run import BUDGETS, Budget, Missing, Run
-from .verdict import ClaimResult, ControlResult, MeasurementResult, Results
-from .verification import verify
+from sdetools._moved import forward, forward_modules
+from sdetools.claims.context import BUDGETS, Budget, ClaimContext, Missing
+from sdetools.claims.definition import Claim, claim, collect, select
+from sdetools.claims.verdict import ClaimResult, ControlResult, MeasurementResult, Results
+from sdetools.claims.verification import verify
 
 __all__ = [
     "BUDGETS",
     "Budget",
     "Claim",
+    "ClaimContext",
     "ClaimResult",
     "ControlResult",
     "MeasurementResult",
     "Missing",
     "Results",
-    "Run",
     "claim",
     "collect",
     "select",
     "verify",
 ]
+
+_RENAMED = {"Run": "ClaimContext"}
+
+forward_modules(__name__, {"run": "claims.context"}, _RENAMED)
+__getattr__ = forward(__name__, "claims.context", renamed=_RENAMED)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 
-from .definition import Claim, beside, collect
+from sdetools.claims.definition import Claim, beside, collect
 
 PATHS = 64
 
@@ -36,7 +36,7 @@ def compiling_ahead(claims: Sequence[Claim]) -> Iterator[None]:
 
 
 def _cold() -> bool:
-    from ..simulation.kernel import folder
+    from sdetools.simulation.kernel import folder
 
     place = folder()
     return place is not None and not any(place.glob("k*.py"))
@@ -44,7 +44,7 @@ def _cold() -> bool:
 
 def main(names: Sequence[str]) -> None:
     """Runs the claims `path::id` one after the other, until the process that wanted them is gone."""
-    from .run import Run
+    from sdetools.claims.context import ClaimContext
 
     parent = os.getppid()
     with contextlib.suppress(AttributeError, OSError):
@@ -55,7 +55,7 @@ def main(names: Sequence[str]) -> None:
         path, _, identity = name.rpartition("::")
         with contextlib.suppress(Exception, SystemExit):
             claim = next(c for c in collect([path]) if c.id == identity)
-            run = Run(identity, threads=1)
+            run = ClaimContext(identity, threads=1)
             run.paths = PATHS
             with beside(claim.path):
                 claim(run)

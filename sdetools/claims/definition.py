@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .run import Run
+    from sdetools.claims.context import ClaimContext
 
 _ID = re.compile(r"[a-z][a-z0-9]*(?:[.-][a-z0-9]+)*")
 _DECORATED = re.compile(r"^\s*@(?:\w+\.)*claim\s*\(", re.MULTILINE)
@@ -42,21 +42,21 @@ _EXTRAS = {
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement, where it comes from, and the function that measures it; calling it with a `Run` runs it."""
+    """A statement, where it comes from, and the function that measures it; calling it with a `ClaimContext` runs it."""
 
     id: str
     statement: str
     source: str
-    function: Callable[[Run], Any]
+    function: Callable[[ClaimContext], Any]
     path: Path
     line: int
 
-    def __call__(self, run: Run) -> Any:
+    def __call__(self, run: ClaimContext) -> Any:
         return self.function(run)
 
 
-def claim(id: str, *, statement: str, source: str = "") -> Callable[[Callable[[Run], Any]], Claim]:
-    r"""Mark a function of one argument, the `Run`, as the measurement of a claim.
+def claim(id: str, *, statement: str, source: str = "") -> Callable[[Callable[[ClaimContext], Any]], Claim]:
+    r"""Mark a function of one argument, the `ClaimContext`, as the measurement of a claim.
 
     `id` is made of lower-case words joined by dashes or dots and is unique within a run; `statement` is text with
     formulas between dollar signs; `source` says where the claim comes from. Raises `ValueError` for a bad id, an empty
@@ -81,7 +81,7 @@ def claim(id: str, *, statement: str, source: str = "") -> Callable[[Callable[[R
     if not isinstance(source, str):
         raise ValueError(f"the source of `{id}` must be text; got source={source!r}. Write for example source='Theorem 3.5'.")
 
-    def mark(function: Callable[[Run], Any]) -> Claim:
+    def mark(function: Callable[[ClaimContext], Any]) -> Claim:
         code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
         if code is None:
             raise ValueError(f"`@claim` must mark a function; got {function!r} for the claim `{id}`.")
@@ -222,7 +222,7 @@ def _load(file: Path) -> list[Claim]:
 def _absent(file: Path, error: ModuleNotFoundError) -> Claim:
     """Stands for the claims of a file that cannot be imported without an extra."""
 
-    def absent(run: Run) -> None:
+    def absent(run: ClaimContext) -> None:
         raise error
 
     words = re.findall(r"[a-z0-9]+", file.stem.lower())

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..simulation.store import Store
+    from sdetools.simulation.store import Store
 
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -68,7 +68,7 @@ def open_store(folder: Path, identity: Mapping[str, Any], resume: bool) -> Store
     While it is open no other run may use the folder. Raises `StoreError`, a `ValueError`, when another does, and when the store that is
     there is damaged, foreign, or of a run with another identity.
     """
-    from ..simulation.store import Store
+    from sdetools.simulation.store import Store
 
     return Store(folder / "store.sqlite", json.dumps(identity, sort_keys=True), resume)
 

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sdetools.claims.context import Book, Control, Figure, Measurement, Table
+from sdetools.claims.definition import Claim
+from sdetools.claims.folder import write_text
 from sdetools.estimates.interval import ConfidenceInterval, Kind
-
-from .definition import Claim
-from .folder import write_text
-from .run import Book, Control, Figure, Measurement, Table
 
 FAMILY = 1e-3
 """The chance that one run of any size takes a true statement for a false one, or the reverse."""
@@ -311,7 +310,7 @@ def _undecided(item: MeasurementResult) -> str:
 def accepted(item: MeasurementResult) -> str:
     """The accepted range in words.
 
-    >>> from sdetools.claims.run import Measurement
+    >>> from sdetools.claims.context import Measurement
     >>> accepted(judge_measurement(Measurement("order", 1.5, 0.9, 1.1, 1.0), 1e-3))
     '[0.9, 1.1]'
     """

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from .._check import count
-from .._version import __version__
-from .ahead import compiling_ahead
-from .definition import Claim, beside, collect, install_line, select
-from .folder import check_folder, ending_where_no_room_is, no_room, open_store
-from .run import BUDGETS, Missing, Run
-from .verdict import ERROR, NOT_RUN, Outcome, Results, judge
+from sdetools._check import count
+from sdetools._version import __version__
+from sdetools.claims.ahead import compiling_ahead
+from sdetools.claims.context import BUDGETS, ClaimContext, Missing
+from sdetools.claims.definition import Claim, beside, collect, install_line, select
+from sdetools.claims.folder import check_folder, ending_where_no_room_is, no_room, open_store
+from sdetools.claims.verdict import ERROR, NOT_RUN, Outcome, Results, judge
 
 
 def verify(
@@ -67,7 +67,7 @@ def verify(
         for position, item in enumerate(claims, 1):
             if watch is not None:
                 watch(position, len(claims), item)
-            run = Run(
+            run = ClaimContext(
                 item.id,
                 budget=budget,
                 seed=seed,
@@ -92,7 +92,7 @@ def verify(
     return results
 
 
-def _carry_out(item: Claim, run: Run) -> Outcome:
+def _carry_out(item: Claim, run: ClaimContext) -> Outcome:
     outcome = Outcome(item, run.book, run.seed)
     began = time.perf_counter()
     try:
@@ -128,6 +128,6 @@ def _broke(outcome: Outcome, error: BaseException) -> None:
 def _is_store_error(error: BaseException) -> bool:
     if not isinstance(error, ValueError):
         return False
-    from ..simulation.store import StoreError
+    from sdetools.simulation.store import StoreError
 
     return isinstance(error, StoreError)

@@ -3,7 +3,7 @@
 A command is a file here, and a name in this line.
 """
 
-from . import bench, diagnose, gap, slow, train, verify
-from .frame import main
+from sdetools.cli import bench, diagnose, gap, slow, train, verify
+from sdetools.cli.common import main
 
 __all__ = ["bench", "diagnose", "gap", "main", "slow", "train", "verify"]

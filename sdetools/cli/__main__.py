@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from . import main
+from sdetools.cli import main
 
 if __name__ == "__main__":
     main(prog_name=f"{Path(sys.executable).name} -m sdetools.cli")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .frame import main
+from sdetools.cli.common import main
 
 
 @main.command(
@@ -21,6 +21,6 @@ def bench(ctx: click.Context, arguments: tuple[str, ...]) -> None:
       sdetools bench
       sdetools bench --dimension --plot dimension.png
     """
-    from ..benchmarking import main as benchmarking
+    from sdetools.benchmarking import main as benchmarking
 
     ctx.exit(benchmarking(list(arguments)) or 0)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .frame import bar, main
+from sdetools.cli.common import bar, main
 
 
 @main.command(short_help="Say whether a training run needs its momentum.")
@@ -47,8 +47,8 @@ def diagnose(file: str, out: str | None, **options: Any) -> None:
       sdetools diagnose my_run.py --lr 0.1 --momentum 0.9 --batch-size 128 --out diagnosis
     """
     names = _names(file)
-    from ..bridge import diagnose as measure
-    from ..claims.folder import check_folder, write_text
+    from sdetools.bridge import diagnose as measure
+    from sdetools.claims.folder import check_folder, write_text
 
     folder = check_folder(out) if out else None
     with bar() as (name, progress):

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from .frame import checked_folder, main, working
-from .options import check_one_way, compute_options, momentum_options, noise_of, noise_options, numbers, plan_of
+from sdetools.cli.common import checked_folder, main, working
+from sdetools.cli.options import check_one_way, compute_options, momentum_options, noise_of, noise_options, numbers, plan_of
 
 INTEGRATORS = {
     "euler-maruyama": "EulerMaruyama",
@@ -89,7 +89,7 @@ def gap(ctx: click.Context, **options: Any) -> None:
         study = order_study(**arguments, **work.settings)
     click.echo(study.table())
     if folder is not None:
-        from ..claims.run import svg_text
+        from sdetools.claims.context import svg_text
 
         table = study.data.to_dataframe().reset_index().to_csv(index=False)
         work.write(gap_csv=table, gap_json=study.to_json(), gap_svg=svg_text(study.plot()))
@@ -100,8 +100,7 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
     import math
 
     import sdetools as st
-
-    from .. import _check
+    from sdetools import _check
 
     etas = [_check.positive("eta", eta) for eta in numbers("eta", options["eta"])]
     horizon = _check.positive("horizon", options["horizon"])
@@ -113,7 +112,7 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
     sigma = None if options["sigma"] == "auto" else _check.number("sigma", options["sigma"], "be a number or auto")
     x0 = _check.point("x0", numbers("x0", options["x0"]), loss.dim)
     observe = list(options["observe"]) or [options["loss"]]
-    from ..losses.expression import parse
+    from sdetools.losses.expression import parse
 
     for text in observe:
         parse(text, loss.names, {})

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from .frame import checked_folder, main, working
-from .options import check_one_way, compute_options, momentum_options, noise_of, noise_options, numbers, plan_of
+from sdetools.cli.common import checked_folder, main, working
+from sdetools.cli.options import check_one_way, compute_options, momentum_options, noise_of, noise_options, numbers, plan_of
 
 
 @main.command(short_help="Follow the slow motion along the minimisers.")
@@ -55,7 +55,7 @@ def slow(ctx: click.Context, **options: Any) -> None:
         study = slow_study(**arguments, **work.settings)
     click.echo(study.table())
     if folder is not None:
-        from ..claims.run import svg_text
+        from sdetools.claims.context import svg_text
 
         drawn = {"manifold_svg": svg_text(study.plot_manifold())} if study.oracle.loss.dim in (2, 3) else {}
         work.write(slow_json=study.to_json(), slow_svg=svg_text(study.plot()), **drawn)
@@ -64,8 +64,7 @@ def slow(ctx: click.Context, **options: Any) -> None:
 def _arguments(options: dict[str, Any]) -> dict[str, Any]:
     """The keyword arguments of `slow_study` that the options ask for; raises ValueError for what makes no sense."""
     import sdetools as st
-
-    from .. import _check
+    from sdetools import _check
 
     eta = _check.positive("eta", options["eta"])
     loss = st.losses.from_expression(options["loss"], variables=options["variables"])

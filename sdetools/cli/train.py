@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .frame import bar, main, print_table
+from sdetools.cli.common import bar, main, print_table
 
 
 @main.command(short_help="Run one of the paper's experiments, whole or in miniature.")
@@ -48,25 +48,25 @@ def train(
       sdetools train resnet32-cifar10 --miniature --workers 2 --set seeds=2 --out figure-2
       sdetools train resnet32-cifar10 --set data=/data/cifar-10-batches-bin --device cuda
     """
-    from ..bridge.recipes import identity_of, recipe, settings_of
-    from ..bridge.recipes import listing as list_settings
+    from sdetools.recipes import identity_of, recipe, settings_of
+    from sdetools.recipes import listing as list_settings
 
     module = recipe(name)
     settings = settings_of(module, miniature, given)
     if listing:
         print_table(["setting", "value", "from", "what it is"], list_settings(settings))
         return
-    from ..bridge.logs import draw
-    from ..claims.folder import write_text
-    from ..claims.run import svg_text
+    from sdetools.claims.context import svg_text
+    from sdetools.claims.folder import write_text
+    from sdetools.recipes.logs import draw
 
     folder = Path(out or (f"{name}-miniature" if miniature else name))
     if logs:
         write_text(folder / "logs.svg", svg_text(draw(folder)))
         click.echo(f"wrote logs.svg in {folder}", err=True)
         return
-    from ..bridge.processes import sharing
-    from ..bridge.training import Trainer
+    from sdetools.recipes.processes import sharing
+    from sdetools.recipes.training import Trainer
 
     ctx.meta["resume"] = shlex.join(["sdetools", *ctx.meta["arguments"]])
     with sharing(device) as (own_device, first), bar(first) as (name_run, progress):

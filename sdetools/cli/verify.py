@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .frame import again, bar, main, print_table
-from .frame import executor as open_executor
-from .options import compute_options
+from sdetools.cli.common import again, bar, main, print_table
+from sdetools.cli.common import executor as open_executor
+from sdetools.cli.options import compute_options
 
 if TYPE_CHECKING:
-    from ..claims import Results
+    from sdetools.claims import Results
 
 STYLES = {"supported": "green", "contradicted": "red", "inconclusive": "yellow", "not run": "dim", "error": "magenta"}
 
@@ -61,9 +61,9 @@ def verify(
     Example:
       sdetools verify paper_checks --budget standard --out report --only "theorem-3.5*"
     """
-    from ..claims import collect, select
-    from ..claims import verify as run
-    from ..claims.folder import ending_where_no_room_is
+    from sdetools.claims import collect, select
+    from sdetools.claims import verify as run
+    from sdetools.claims.folder import ending_where_no_room_is
 
     wanted = paths or (".",)
     if listing:
@@ -88,7 +88,7 @@ def verify(
             progress=progress,
             watch=lambda position, total, claim: name(f"{claim.id} ({position} of {total})"),
         )
-    from ..report.page import write
+    from sdetools.report.page import write
 
     _print_verdicts(results)  # first: there may be no room for the page
     with ending_where_no_room_is(None):

@@ -48,7 +48,7 @@ def _exact_energy(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @dataclass(frozen=True)
-class Kind:
+class DistanceKind:
     """A norm, to the power `power`, of a process: exact for two sorted samples; of processes `(draws, knots)` in parts to be joined."""
 
     label: str
@@ -61,9 +61,11 @@ class Kind:
 
 
 KINDS = {
-    "wasserstein": Kind("W1", 1, _exact_wasserstein, lambda p, w: (np.abs(p) * w).sum(axis=1), np.add, 4096),
-    "kolmogorov": Kind("Kolmogorov distance", 1, _exact_kolmogorov, lambda p, w: np.abs(p).max(axis=1), np.maximum, 16_384),
-    "energy": Kind("energy distance", 2, _exact_energy, lambda p, w: 2 * (p * p * w).sum(axis=1), np.add, 4096),
+    "wasserstein": DistanceKind("W1", 1, _exact_wasserstein, lambda p, w: (np.abs(p) * w).sum(axis=1), np.add, 4096),
+    "kolmogorov": DistanceKind(
+        "Kolmogorov distance", 1, _exact_kolmogorov, lambda p, w: np.abs(p).max(axis=1), np.maximum, 16_384
+    ),
+    "energy": DistanceKind("energy distance", 2, _exact_energy, lambda p, w: 2 * (p * p * w).sum(axis=1), np.add, 4096),
 }
 
 
@@ -109,7 +111,7 @@ class Resampling:
         self.stretch = np.sqrt((1 / n + 1 / m) / (1 / self.on_first + 1 / self.on_second))
         self.weights = [np.concatenate([t, s]).astype(float) for t, s in zip(times, sides)]
 
-    def parts(self, a: np.ndarray, b: np.ndarray, knots: np.ndarray, gauge: Kind) -> tuple[np.ndarray, np.ndarray]:
+    def parts(self, a: np.ndarray, b: np.ndarray, knots: np.ndarray, gauge: DistanceKind) -> tuple[np.ndarray, np.ndarray]:
         """Norms, to their power, of the centred bootstrap process and of the permuted difference; `(draws,)` each."""
         rows = [
             [np.sort(group) for group in np.split(values[order], edges[1:-1])]

@@ -7,11 +7,11 @@ an integrator on any SDE; `transfer` one-dimensional SGD on any loss; `warmup`, 
 from __future__ import annotations
 
 from sdetools.exact.closed_forms import Warmup, local_orders, stationary_variance, warmup
+from sdetools.exact.closed_observables import Absolute, Below
 from sdetools.exact.equations import solution, step_law
 from sdetools.exact.expectations import expectation, gap
 from sdetools.exact.gaussian import absolute_moment, probability_below, raw_moment
 from sdetools.exact.moments import moments
-from sdetools.exact.observables import Absolute, Below
 from sdetools.exact.quadrature import transfer
 from sdetools.exact.recorded import Moments
 

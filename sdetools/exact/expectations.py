@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from sdetools.exact.closed_observables import closed
 from sdetools.exact.moments import moments
-from sdetools.exact.observables import closed
 from sdetools.exact.recorded import Moments, recorded
 
 

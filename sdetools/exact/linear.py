@@ -31,7 +31,7 @@ class OpenStep:
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class LinearStep:
     """s' = A s + b + N v and the first oracle point u = U s + d (None for a rule that asks for no gradient)."""
 
     A: np.ndarray
@@ -69,7 +69,7 @@ def open_step(rule: Callable, sizes: Sequence[int], dim: int, coefficients: Sequ
     )
 
 
-def close(step: OpenStep, hessian: np.ndarray, linear: np.ndarray) -> Step:
+def close(step: OpenStep, hessian: np.ndarray, linear: np.ndarray) -> LinearStep:
     """Put g_j = H u_j + c + v into the open step."""
     dim, n = len(linear), len(step.constant)
     given: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # each answer as (constant, in s, in v)
@@ -82,7 +82,7 @@ def close(step: OpenStep, hessian: np.ndarray, linear: np.ndarray) -> Step:
         given.append((g0, gs, gv))
         A, b, N = A + answer @ gs, b + answer @ g0, N + answer @ gv
     point = (step.points[0][1], step.points[0][0]) if step.points else None
-    return Step(A, b, N, point, len(step.points))
+    return LinearStep(A, b, N, point, len(step.points))
 
 
 def _call(

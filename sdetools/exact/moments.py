@@ -22,7 +22,7 @@ from sdetools.dynamics.integrators.base import Integrator
 from sdetools.exact.covariance import QuadraticCovariance, quadratic_covariance
 from sdetools.exact.equations import integrator_moments
 from sdetools.exact.first_state import first_state, known_start
-from sdetools.exact.linear import Step, close, open_step
+from sdetools.exact.linear import LinearStep, close, open_step
 from sdetools.exact.recorded import Moments, recorded
 
 
@@ -84,7 +84,7 @@ def moments(dynamics: Any, x0: Sequence[float], steps: int, record: Sequence[int
 
 def _segments(
     dynamics: Any, quadratic: tuple, sizes: Sequence[int], noise: QuadraticCovariance, kept: np.ndarray
-) -> Iterator[tuple[Step, int, bool]]:
+) -> Iterator[tuple[LinearStep, int, bool]]:
     """(step matrices, how many times, does a recorded step end here?) for runs of equal coefficients between recorded steps."""
     total = int(kept[-1])
     rows = np.asarray(dynamics.coefficient_values(total), dtype=float).reshape(total, -1)
@@ -92,7 +92,7 @@ def _segments(
     changes = np.flatnonzero((rows[1:] != rows[:-1]).any(axis=1)) + 1
     marks = set(kept.tolist())
     cuts = np.unique(np.concatenate([[0, total], changes, kept[kept > 0]])).astype(int).tolist()
-    known: dict[bytes, Step] = {}
+    known: dict[bytes, LinearStep] = {}
     for first, last in pairwise(cuts):
         key = rows[first].tobytes()
         if key not in known:
@@ -108,7 +108,7 @@ def _segments(
 
 
 def _advance(
-    step: Step, noise: QuadraticCovariance, mean: np.ndarray, spread: np.ndarray, count: int
+    step: LinearStep, noise: QuadraticCovariance, mean: np.ndarray, spread: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """`count` equal steps; for constant noise by repeated doubling of the affine map."""
     A, b, N = step.A, step.b, step.N

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from sdetools import _check
+from sdetools.exact.closed_observables import Closed, closed, value_of
 from sdetools.exact.linear import open_step
-from sdetools.exact.observables import Closed, closed, value_of
 from sdetools.exact.recorded import recorded
 from sdetools.starts import point
 

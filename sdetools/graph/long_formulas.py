@@ -45,7 +45,7 @@ class LongFormulas(Elements):
         compiled function is in the way."""
         if math.inf == self.BUDGET:
             return None
-        made = programs.Elements()
+        made = programs.ElementList()
         leaves = _Leaves(self, made)
         walk = programs.Walk(made, leaves, [v for _, v in stores])
         try:
@@ -56,7 +56,7 @@ class LongFormulas(Elements):
         if not always and self.tables.straight + cost <= self.BUDGET and made.deepest <= DEEPEST:
             self.tables.straight += cost
             return None
-        return self._run(programs.Program(made, wanted, self.rows, leaves.count), leaves)
+        return self._run(programs.RowProgram(made, wanted, self.rows, leaves.count), leaves)
 
     def _call(self, n: Value) -> list[str]:
         """Lines that call a compiled function."""
@@ -86,7 +86,7 @@ class LongFormulas(Elements):
             vars(self).update(before)
         return self.lines if lines is None else lines
 
-    def _run(self, program: programs.Program, leaves: _Leaves) -> list[str]:
+    def _run(self, program: programs.RowProgram, leaves: _Leaves) -> list[str]:
         """The lines that fill the tables of a program and call it."""
         self.take(program.rows)
         self.from_rows |= leaves.draws
@@ -126,7 +126,7 @@ class LongFormulas(Elements):
 class _Leaves:
     """The elements of what exists before a program runs, and what it needs for them: draws, numbers that are handed in."""
 
-    def __init__(self, writer: LongFormulas, made: programs.Elements) -> None:
+    def __init__(self, writer: LongFormulas, made: programs.ElementList) -> None:
         self.writer, self.made = writer, made
         self.draws: set[Any] = set()
         self.shifts: list[str] = []

@@ -1,7 +1,7 @@
 """Formulas as data: a graph, number by number, becomes instructions for the function of `interpreter.py`, in place of a text to compile.
 
 An element of a value is an element of another one (a view), or an operation of a few elements; equal ones are one. What is the same for
-all lanes is a program of its own, of single numbers. Elements are made in the order in which a depth-first walk ends with them, the deeper
+all lanes is a program of its own, of single numbers. ElementList are made in the order in which a depth-first walk ends with them, the deeper
 operand first, and lie in scratch rows until their last reader: a chain of any length takes two rows.
 """
 
@@ -43,8 +43,8 @@ KNOWN = ("map", "view", "join", "reduce", "contract", "const")
 
 
 @dataclass
-class Elements:
-    """Elements in the order of their making: `name` and arguments of an operation, or None and the place of what is there already.
+class ElementList:
+    """ElementList in the order of their making: `name` and arguments of an operation, or None and the place of what is there already.
 
     A place is (base, first, number): row `first` from the base on, or number `first` of all lanes. `alike[e]`: the same for all lanes.
     """
@@ -81,9 +81,9 @@ class Elements:
 
 
 class Walk:
-    """Elements of values; `leaf(v)` gives for a value that exists already the element of each of its numbers, or None."""
+    """ElementList of values; `leaf(v)` gives for a value that exists already the element of each of its numbers, or None."""
 
-    def __init__(self, made: Elements, leaf: Callable[[Value], Callable[[int], int] | None], values: Sequence[Value]) -> None:
+    def __init__(self, made: ElementList, leaf: Callable[[Value], Callable[[int], int] | None], values: Sequence[Value]) -> None:
         self.made, self.leaf = made, cache(leaf)
         self.found: dict[tuple[Any, int], int] = {}
         self.depth: dict[Any, int] = {}
@@ -159,7 +159,7 @@ class Walk:
         return self.tables[key]
 
 
-def fused(made: Elements, wanted: set[int]) -> None:
+def fused(made: ElementList, wanted: set[int]) -> None:
     """Products that one sum alone reads become a part of it: a b + c is one operation, rounded once."""
     uses = [0] * len(made.names)
     for name, args in zip(made.names, made.args):
@@ -182,14 +182,14 @@ def fused(made: Elements, wanted: set[int]) -> None:
                 break
 
 
-class Program:
+class RowProgram:
     """The instructions that make elements and put them into rows, `(row, element)`: `lanes` of all lanes, `single` of single numbers.
 
     One is (operation, place of the result, places of operands), a place (base, first, number). Scratch takes `rows` rows from `free` on, and
     the numbers from `numbers` on, which then says where they end. `constants` are the known numbers.
     """
 
-    def __init__(self, made: Elements, stores: Sequence[tuple[int, int]], free: int, numbers: int) -> None:
+    def __init__(self, made: ElementList, stores: Sequence[tuple[int, int]], free: int, numbers: int) -> None:
         fused(made, {e for _, e in stores})
         self.free, self.rows, self.numbers = free, 0, numbers
         self.lanes: list[tuple[Any, ...]] = []

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._lazy import lazily
-from .base import Loss, Stage
+from sdetools._lazy import lazily
+from sdetools.losses.base import Loss, Stage
 
 if TYPE_CHECKING:
-    from .data import LinearModel, least_squares, logistic
-    from .expression import ExpressionLoss, from_expression
-    from .function import FunctionLoss
-    from .gallery import (
+    from sdetools.losses.data import LinearModel, least_squares, logistic
+    from sdetools.losses.expression import ExpressionLoss, from_expression
+    from sdetools.losses.function import FunctionLoss
+    from sdetools.losses.gallery import (
         QuadraticLoss,
         double_well,
         exponential_valley,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         quadratic,
         sphere,
     )
-    from .problems import (
+    from sdetools.losses.problems import (
         ModelLoss,
         diabetes_network,
         diagonal_network,
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
         two_layer,
         uv_model,
     )
-    from .samples import FunctionSamples, from_function
-    from .torch_function import from_torch, from_torch_model
+    from sdetools.losses.samples import FunctionSamples, from_function
+    from sdetools.losses.torch_function import from_torch, from_torch_model
 
 _HOME = {
     "diabetes_network": "problems",

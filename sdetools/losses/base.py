@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from .._arrays import components
-from ..graph.value import Value
+from sdetools._arrays import components
+from sdetools.graph.value import Value
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import _check
-from .._arrays import spread
-from .base import Loss, contract, coordinate_names, digest, scalar
+from sdetools import _check
+from sdetools._arrays import spread
+from sdetools.losses.base import Loss, contract, coordinate_names, digest, scalar
 
 
 class LinearModel(Loss):

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import sympy as sp
 
-from .. import _check
-from .._arrays import components
-from .base import Loss, scalar
-from .parser import Domain, Larger, Magnitude, Signum, free_names, identifiers, parse, symbol, tidy
-from .program import Program, compile
+from sdetools import _check
+from sdetools._arrays import components
+from sdetools.losses.base import Loss, scalar
+from sdetools.losses.compiled_expression import CompiledExpression, compile
+from sdetools.losses.parser import Domain, Larger, Magnitude, Signum, free_names, identifiers, parse, symbol, tidy
 
-__all__ = ["ExpressionLoss", "Program", "compile", "derivatives", "from_expression", "latex", "parse", "variables_of"]
+__all__ = ["CompiledExpression", "ExpressionLoss", "compile", "derivatives", "from_expression", "latex", "parse", "variables_of"]
 
 PROBES = 3
 
@@ -40,7 +40,9 @@ def _partial(expr: sp.Expr, s: sp.Symbol) -> sp.Expr:
 
 
 @lru_cache(maxsize=4096)
-def _derivative(expr: sp.Expr, names: tuple[str, ...], parameter_names: tuple[str, ...], order: int) -> tuple[Program, list[int]]:
+def _derivative(
+    expr: sp.Expr, names: tuple[str, ...], parameter_names: tuple[str, ...], order: int
+) -> tuple[CompiledExpression, list[int]]:
     """The program for all derivatives of one order, and where each entry of the full tensor stands among its components."""
     partials = derivatives(expr, names, order)
     place = {index: i for i, index in enumerate(partials)}

@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from .. import _check
-from .._arrays import components, spread
-from ..graph.errors import TracingError
-from ..graph.tracing import NotTraceable, place_of, trace
-from ..graph.value import Value, is_value
-from ..graph.value import value as as_value
-from . import differences
-from .base import Loss, coordinate_names, digest, scalar
-from .graphs import Formula, Graphs, Traced
+from sdetools import _check
+from sdetools._arrays import components, spread
+from sdetools.graph.errors import TracingError
+from sdetools.graph.tracing import NotTraceable, place_of, trace
+from sdetools.graph.value import Value, is_value
+from sdetools.graph.value import value as as_value
+from sdetools.losses import differences
+from sdetools.losses.base import Loss, coordinate_names, digest, scalar
+from sdetools.losses.graphs import Formula, Graphs, Traced
 
 ORDERS = "value", "gradient", "hessian"
 FORMULAS = "value", "slope", "curvature"

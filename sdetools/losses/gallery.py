@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import _check
-from .._arrays import components, spread
-from ..graph.value import Value
-from .base import Loss, coordinate_names, digest, scalar
+from sdetools import _check
+from sdetools._arrays import components, spread
+from sdetools.graph.value import Value
+from sdetools.losses.base import Loss, coordinate_names, digest, scalar
 
 if TYPE_CHECKING:
-    from .expression import ExpressionLoss
+    from sdetools.losses.expression import ExpressionLoss
 
 TRACED = 64
 """Entries up to which a matrix is written out, so that other numbers in their places compile nothing; a larger one is data."""
@@ -237,6 +237,6 @@ def label_noise_valley() -> ExpressionLoss:
 
 
 def _expression(text: str, variables: str | list[str], parameters: dict[str, float] | None = None) -> ExpressionLoss:
-    from .expression import from_expression
+    from sdetools.losses.expression import from_expression
 
     return from_expression(text, variables, parameters)

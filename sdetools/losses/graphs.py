@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from ..graph.arrays import compiled
-from ..graph.derivatives import gradient, jacobian, jvp
-from ..graph.replacing import replaced
-from ..graph.value import CONDITIONS, Trace, Value, order, value
+from sdetools.graph.arrays import compiled
+from sdetools.graph.derivatives import gradient, jacobian, jvp
+from sdetools.graph.replacing import replaced
+from sdetools.graph.value import CONDITIONS, Trace, Value, order, value
 
 BLOCK = 1 << 18
 """Numbers that a block of columns of a tensor holds."""

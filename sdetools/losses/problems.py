@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import _check
-from .expression import ExpressionLoss
-from .samples import FunctionSamples
+from sdetools import _check
+from sdetools.losses.expression import ExpressionLoss
+from sdetools.losses.samples import FunctionSamples
 
 
 class ModelLoss(ExpressionLoss):
@@ -33,7 +33,7 @@ def from_models(models: str | Sequence[str], targets: Any, variables: str | Sequ
     >>> loss.gradient([2.0, 1.0])
     array([1., 2.])
     """
-    from .parser import identifiers
+    from sdetools.losses.parser import identifiers
 
     models = [models] if isinstance(models, str) else list(models)
     return ModelLoss(models, np.atleast_1d(targets), identifiers("variables", variables), f"{len(models)} residuals")

@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from .. import _check
-from ..graph.derivatives import gradient, vjp
-from ..graph.elements import PRICE
-from ..graph.errors import TracingError
-from ..graph.replacing import each
-from ..graph.sampling import gather
-from ..graph.tracing import NotTraceable, place_of, trace
-from ..graph.value import Trace, Value, is_value, order
-from ..graph.value import value as as_value
-from .base import coordinate_names, digest
-from .function import FORMULAS, FunctionLoss, _fingerprint, _paths, _rows
-from .graphs import Formula, Graphs
+from sdetools import _check
+from sdetools.graph.derivatives import gradient, vjp
+from sdetools.graph.elements import PRICE
+from sdetools.graph.errors import TracingError
+from sdetools.graph.replacing import each
+from sdetools.graph.sampling import gather
+from sdetools.graph.tracing import NotTraceable, place_of, trace
+from sdetools.graph.value import Trace, Value, is_value, order
+from sdetools.graph.value import value as as_value
+from sdetools.losses.base import coordinate_names, digest
+from sdetools.losses.function import FORMULAS, FunctionLoss, _fingerprint, _paths, _rows
+from sdetools.losses.graphs import Formula, Graphs
 
 GATHERED, MULTIPLIED = 7.0, 0.5
 """What a number of a gathered sample costs, and a product of two numbers in a product of matrices, where an operation on rows costs 1."""

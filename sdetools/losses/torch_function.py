@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch.func import grad, jacrev, jvp, vmap
 
-from .. import _check
-from .._arrays import ArraysOnly
-from .._identity import function_identity
-from ..graph.value import Value
-from .base import Loss, Stage, coordinate_names
+from sdetools import _check
+from sdetools._arrays import ArraysOnly
+from sdetools._identity import function_identity
+from sdetools.graph.value import Value
+from sdetools.losses.base import Loss, Stage, coordinate_names
 
 
 class _OnPaths:

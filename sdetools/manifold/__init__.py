@@ -16,18 +16,18 @@ from sdetools._lazy import lazily
 if TYPE_CHECKING:
     from sdetools.manifold.flow import FlowError, differential, project
     from sdetools.manifold.geometry import Geometry, at, distance, second_derivative, tangent_projection
-    from sdetools.manifold.products import MatrixFree, matrix_free, retract
+    from sdetools.manifold.product_geometry import MatrixFree, matrix_free, retract
 
 _HOME = {
     "FlowError": "flow",
     "Geometry": "geometry",
-    "MatrixFree": "products",
+    "MatrixFree": "product_geometry",
     "at": "geometry",
     "differential": "flow",
     "distance": "geometry",
-    "matrix_free": "products",
+    "matrix_free": "product_geometry",
     "project": "flow",
-    "retract": "products",
+    "retract": "product_geometry",
     "second_derivative": "geometry",
     "tangent_projection": "geometry",
 }

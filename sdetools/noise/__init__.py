@@ -8,9 +8,10 @@ array([[1., 0.],
 
 from __future__ import annotations
 
-from .base import Noise, Normal, Sign, Uniform, sample_draws
-from .function import FunctionNoise, from_function
-from .gallery import (
+from sdetools.noise.base import Noise, Normal, Sign, Uniform, sample_draws
+from sdetools.noise.batch_sampling import SampledNoise
+from sdetools.noise.custom import FunctionNoise, from_function
+from sdetools.noise.laws import (
     RootedNoise,
     centred_exponential,
     gaussian,
@@ -21,9 +22,8 @@ from .gallery import (
     two_point,
     uniform,
 )
-from .minibatch import Minibatch, SampleGaussian, label_noise, minibatch
-from .oracle import NoisyOracle, SVAGNoise, svag
-from .samples import SampledNoise
+from sdetools.noise.minibatch import Minibatch, SampleGaussian, label_noise, minibatch
+from sdetools.noise.oracle import NoisyOracle, SVAGNoise, svag
 
 __all__ = [
     "FunctionNoise",

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import _check
-from ..graph.value import Value
+from sdetools import _check
+from sdetools.graph.value import Value
 
 if TYPE_CHECKING:
-    from ..losses.base import Loss
+    from sdetools.losses.base import Loss
 
 
 @dataclass(frozen=True)

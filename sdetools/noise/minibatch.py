@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import _check
-from .._arrays import ArraysOnly, numeric, spread
-from ..graph.sampling import gather, tally
-from ..graph.value import Value
-from .base import Draws, Noise, Normal, Sign, check_draws, over_paths
-from .gallery import NORMAL, SIGN, RootedNoise, gaussian
-from .roots import LabelRoot, check_root, named_numbers, variable_names
-from .samples import SampledNoise, batch_indices
+from sdetools import _check
+from sdetools._arrays import ArraysOnly, numeric, spread
+from sdetools.graph.sampling import gather, tally
+from sdetools.graph.value import Value
+from sdetools.noise.base import Draws, Noise, Normal, Sign, check_draws, over_paths
+from sdetools.noise.batch_sampling import SampledNoise, batch_indices
+from sdetools.noise.laws import NORMAL, SIGN, RootedNoise, gaussian
+from sdetools.noise.roots import LabelRoot, check_root, named_numbers, variable_names
 
 if TYPE_CHECKING:
-    from ..losses.data import LinearModel
-    from ..losses.samples import FunctionSamples
+    from sdetools.losses.data import LinearModel
+    from sdetools.losses.samples import FunctionSamples
 
 GATHERED, SLOPE = 11, {"least_squares": 2, "logistic": 35}
 """What a number of a gathered sample costs, and a slope, where a number of two products with the whole of the data costs 1."""
@@ -156,7 +156,7 @@ def minibatch(loss: Any, size: int, replace: bool = True) -> Noise:
     """
     size, replace = _check_sampling(loss, size, replace)
     if _is_torch(loss):
-        from .torch_samples import TorchMinibatch
+        from sdetools.noise.torch_samples import TorchMinibatch
 
         return TorchMinibatch(loss, size, replace)
     return (FunctionMinibatch if _is_function(loss) else Minibatch)(loss, size, replace)
@@ -209,7 +209,7 @@ def label_noise(
     size, replace = _check_sampling(loss, size, replace)
     draw = Sign if kind == "rademacher" else Normal
     if _is_torch(loss):
-        from .torch_samples import TorchMinibatch
+        from sdetools.noise.torch_samples import TorchMinibatch
 
         if loss.model is None:
             raise ValueError(
@@ -246,7 +246,7 @@ def _of_model(
 
 
 def _check_sampling(loss: Any, size: Any, replace: Any) -> tuple[int, bool]:
-    from ..losses.data import LinearModel
+    from sdetools.losses.data import LinearModel
 
     if not (isinstance(loss, LinearModel) or _is_function(loss) or _is_torch(loss)):
         raise ValueError(
@@ -265,7 +265,7 @@ def _check_sampling(loss: Any, size: Any, replace: Any) -> tuple[int, bool]:
 
 
 def _is_function(loss: Any) -> bool:
-    from ..losses.samples import FunctionSamples
+    from sdetools.losses.samples import FunctionSamples
 
     return isinstance(loss, FunctionSamples)
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import _check
-from ..losses.base import Loss
-from .base import Draws, Noise, check_draws, is_zero
+from sdetools import _check
+from sdetools.losses.base import Loss
+from sdetools.noise.base import Draws, Noise, check_draws, is_zero
 
 ROUNDING = 1e-12
 """What is left of 1 - sigma c where it is 0."""

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from .. import _check
-from .._arrays import spread
-from .._identity import function_identity
-from ..graph.tracing import told
-from ..graph.value import Value
-from .texts import Constants, compiled, holds_text, named_numbers, parsed, structure, used_numbers, variable_names
+from sdetools import _check
+from sdetools._arrays import spread
+from sdetools._identity import function_identity
+from sdetools.graph.tracing import told
+from sdetools.graph.value import Value
+from sdetools.noise.texts import Constants, compiled, holds_text, named_numbers, parsed, structure, used_numbers, variable_names
 
 WRITTEN = 64
 """Entries up to which a dense root is read from its parameters, so that other numbers compile nothing; a larger one is data."""
@@ -146,7 +146,7 @@ class ExpressionRoot(Root):
 
     @property
     def latex(self) -> str:
-        from ..losses.expression import latex
+        from sdetools.losses.expression import latex
 
         entries = [latex(e) for e in parsed(self._texts, self.variables, self.constants)]
         return _matrix_latex([entries[i * self.rank : (i + 1) * self.rank] for i in range(self.dim)])
@@ -180,7 +180,7 @@ class LabelRoot(Root):
 
     @property
     def latex(self) -> str:
-        from ..losses.expression import latex
+        from sdetools.losses.expression import latex
 
         models = [rf"\nabla\left({latex(f)}\right)" for f in parsed(self.models, self.variables, self.constants)]
         return rf"{self.factor:.4g}\," + (models[0] + r"\," if len(models) == 1 else _matrix_latex([models]))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import _check
+from sdetools import _check
 
 Constants = tuple[tuple[str, float], ...]
 
@@ -22,8 +22,8 @@ def variable_names(
     >>> variable_names(["y", "x"], "x y", {}), variable_names(["x0 + x1"], None, {})
     (('x', 'y'), ('x0', 'x1'))
     """
-    from ..losses.expression import variables_of
-    from ..losses.parser import identifiers
+    from sdetools.losses.expression import variables_of
+    from sdetools.losses.parser import identifiers
 
     if variables is None:
         return variables_of(" + ".join(f"({text})" for text in texts), constants)
@@ -47,7 +47,7 @@ def holds_text(root: Any) -> bool:
 @functools.lru_cache(maxsize=256)
 def parsed(texts: tuple[str, ...], names: tuple[str, ...], constants: Constants) -> tuple[Any, ...]:
     """The expressions of texts."""
-    from ..losses.expression import parse
+    from sdetools.losses.expression import parse
 
     return tuple(parse(text, names, dict(constants)) for text in texts)
 
@@ -70,7 +70,7 @@ def structure(texts: tuple[str, ...], names: tuple[str, ...], constants: Constan
 @functools.lru_cache(maxsize=256)
 def compiled(texts: tuple[str, ...], names: tuple[str, ...], constants: Constants, order: int) -> Callable[..., Any]:
     """The expressions, or (order 1) their gradients, one expression after another."""
-    from ..losses.expression import compile, derivatives
+    from sdetools.losses.expression import compile, derivatives
 
     wanted = [d for e in parsed(texts, names, constants) for d in derivatives(e, names, order).values()]
     return compile(wanted, names, used_numbers(texts, names, constants)[0])

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch.func import grad, vmap
 
-from ..graph.calls import Call
-from ..graph.value import Value
-from ..losses.torch_function import TorchSamples
-from .base import Noise, Normal, check_draws
-from .samples import SampledNoise, batch_indices
+from sdetools.graph.calls import Call
+from sdetools.graph.value import Value
+from sdetools.losses.torch_function import TorchSamples
+from sdetools.noise.base import Noise, Normal, check_draws
+from sdetools.noise.batch_sampling import SampledNoise, batch_indices
 
 
 def on_paths(function: Callable[..., torch.Tensor], *parts: Any) -> Any:

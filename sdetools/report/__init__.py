@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from sdetools.plots import gap_curve, loglog_orders
-
-from .page import render, write
-from .typeset import typeset
+from sdetools.report.page import render, write
+from sdetools.report.typeset import typeset
 
 __all__ = ["gap_curve", "loglog_orders", "render", "typeset", "write"]

@@ -9,10 +9,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .typeset import typeset
+from sdetools.report.typeset import typeset
 
 if TYPE_CHECKING:
-    from ..claims import ClaimResult, MeasurementResult, Results
+    from sdetools.claims import ClaimResult, MeasurementResult, Results
 
 MARKS = {
     "supported": ("✓", "supported"),
@@ -56,7 +56,7 @@ def render(results: Results) -> str:
 
 def write(results: Results, out: str | os.PathLike[str]) -> Path:
     """Write `report.html` into the folder `out`, whole or not at all, and return its path."""
-    from ..claims.folder import write_text
+    from sdetools.claims.folder import write_text
 
     path = Path(out) / "report.html"
     write_text(path, render(results))

@@ -24,7 +24,7 @@ from sdetools.simulation.trajectories import Points
 
 
 @dataclass(frozen=True)
-class Task:
+class ChunkTask:
     """Everything a chunk needs beside its index: the kernel's text and its arguments, or the program itself for the NumPy reference.
 
     It is pickled once, however many chunks are sent away, and a process that has it already does not read it again.
@@ -53,16 +53,18 @@ class Task:
         return _unpacked, self._packed
 
 
-_tasks: dict[str, Task] = {}
+_tasks: dict[str, ChunkTask] = {}
 """The last tasks that came to this process, by name."""
 
 
-def _unpacked(name: str, packed: bytes) -> Task:
+def _unpacked(name: str, packed: bytes) -> ChunkTask:
     task = _tasks.get(name)
     if task is None:
         while len(_tasks) >= 4:
             _tasks.pop(next(iter(_tasks)), None)
-        task = _tasks[name] = Task(*pickle.loads(packed))  # written by `Task._packed` and sent by the user's own executor
+        task = _tasks[name] = ChunkTask(
+            *pickle.loads(packed)
+        )  # written by `ChunkTask._packed` and sent by the user's own executor
     return task
 
 
@@ -86,7 +88,7 @@ def cost(program: Program, data: Sequence[np.ndarray] = ()) -> float:
 
 def make_task(
     program: Program, seed: int, stream: Stream, paths: int, leaves: int, points: Points, backend: str, dtype: str = "float64"
-) -> Task:
+) -> ChunkTask:
     """The task of a program, in chunks of at most `leaves` leaves; ValueError where a part forbids the backend, or the type of numbers."""
     real = real_of(dtype)
     for n in [getattr(m.loss, "samples", 0) for m in program.members if m.sampled]:
@@ -112,17 +114,17 @@ def make_task(
                     stacklevel=2,
                 )
         else:
-            return Task(kernel, (keys, *map(real.array, _arrays(program, points))), *common, backend="numba", dtype=dtype)
+            return ChunkTask(kernel, (keys, *map(real.array, _arrays(program, points))), *common, backend="numba", dtype=dtype)
     elif backend not in ("numpy", "cuda") and backend.split(":")[0] != "torch":
         raise ValueError(
             f"`backend` must be 'auto', 'numba', 'numpy', 'cuda', or 'torch' with or without a device and ':compile'; got {backend!r}."
         )
     if backend == "auto" and any(getattr(m.loss, "torch_stage", None) is not None for m in program.members):
         backend = "torch"  # a loss given as a torch function
-    return Task(None, (keys,), *common, program, "numpy" if backend == "auto" else backend, dtype)
+    return ChunkTask(None, (keys,), *common, program, "numpy" if backend == "auto" else backend, dtype)
 
 
-def task_again(task: Task, program: Program, points: Points) -> Task:
+def task_again(task: ChunkTask, program: Program, points: Points) -> ChunkTask:
     """The task of running chosen paths of a task once more, by the same kernel, to store what `points` says and record nothing."""
     program, compiled = replace(program, record=program.record[:0], control=None), task.program is None
     arguments = (task.arguments[0], *(map(real_of(task.dtype).array, _arrays(program, points)) if compiled else ()))
@@ -152,7 +154,7 @@ def _arrays(program: Program, points: Points) -> tuple[np.ndarray, ...]:
     return program.coefficients, program.parameters, events, memory, slots, np.ascontiguousarray(factors)
 
 
-def run_kernel(task: Task, chunk: Chunk) -> ChunkResult:
+def run_kernel(task: ChunkTask, chunk: Chunk) -> ChunkResult:
     """Advances the paths of a chunk in the task's kernel; of an empty chunk it compiles or loads it."""
     from sdetools.simulation import launch
     from sdetools.simulation.kernel import kernel, one_blas_thread

@@ -22,10 +22,10 @@ from sdetools.graph.tracing import NotTraceable
 from sdetools.graph.value import Value, order
 from sdetools.noise.base import Normal, Sign
 from sdetools.simulation.draws import DrawPlan, Segment
-from sdetools.simulation.functions import Functions
 from sdetools.simulation.launch import ARRAYS, NUMBERS
 from sdetools.simulation.program import Program
 from sdetools.simulation.records import LEAF
+from sdetools.simulation.step_graphs import Functions
 
 NARROWEST, GEMM = 32, 128
 """Lanes of a block at least; and where there are matrices, which want width."""

@@ -20,8 +20,8 @@ from sdetools.graph.value import Value
 from sdetools.simulation import cuda_draws
 from sdetools.simulation.cpu import Writer
 from sdetools.simulation.draws import DrawPlan, Segment
-from sdetools.simulation.functions import Functions, Step
 from sdetools.simulation.program import Program
+from sdetools.simulation.step_graphs import Functions, StepGraph
 
 REGISTERS = 32
 """Rows of state and draws that a thread keeps in registers; two of its 255 each."""
@@ -190,7 +190,7 @@ class _CudaWriter(Writer):
         """The first lines of a step: its coefficients, and for a longer one its number."""
         return self.coefficients() + ([f"n = k // {self.tables.size(every)}"] if every > 1 else [])
 
-    def _step(self, step: Step) -> tuple[list[str], CudaLoops]:
+    def _step(self, step: StepGraph) -> tuple[list[str], CudaLoops]:
         noise = self.program.noise
         inputs = [v for s, own in enumerate(self.functions.draws) for v in own if noise.every(s) == step.every]
         return self._made([(self.at[t.key], v) for t, v in step.outputs], inputs)

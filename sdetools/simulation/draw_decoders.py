@@ -1,4 +1,4 @@
-"""From words to draws, 256 numbers at a time: what `draw_rows.py` compiles, on one lane's functions of `lanes.py`.
+"""From words to draws, 256 numbers at a time: what `draw_rows.py` compiles, on one lane's functions of `graph/lanes.py`.
 
 Loops run over 256 / lanes slots of `lanes` lanes at once: 256 turns, a number that LLVM knows, whatever the lanes. Scratch lies on the stack, so
 that LLVM knows what does not overlap.
@@ -18,7 +18,7 @@ from numba import njit, types
 
 from sdetools.graph.bits import float32_pointer, intrinsic, room
 from sdetools.graph.lanes import FLAGS, LOW, ONE_BITS, S32, float_of, float_pointer, sub_exact, u64
-from sdetools.simulation.lanes import philox_words, radius, turned
+from sdetools.simulation.lane_moments import philox_words, radius, turned
 
 FLAT = 256
 """Numbers that a loop makes: slots times lanes."""

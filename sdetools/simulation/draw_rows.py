@@ -40,7 +40,7 @@ from sdetools.simulation.draw_decoders import (
     stack_words,
 )
 from sdetools.simulation.draws import GROUP, DrawPlan
-from sdetools.simulation.lanes import philox_words
+from sdetools.simulation.lane_moments import philox_words
 from sdetools.simulation.launch import address
 
 

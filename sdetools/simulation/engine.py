@@ -18,7 +18,7 @@ import numpy as np
 
 from sdetools import _check
 from sdetools.graph.tracing import NotTraceable
-from sdetools.simulation.chunks import NEVER, ChunkResult, Task, cost, make_task, run_kernel, task_again
+from sdetools.simulation.chunks import NEVER, ChunkResult, ChunkTask, cost, make_task, run_kernel, task_again
 from sdetools.simulation.layout import MOST_ROWS, Chunk, wanted_leaves
 from sdetools.simulation.philox import PATHS, WIDEST, Stream
 from sdetools.simulation.program import Program
@@ -187,7 +187,7 @@ def execute(
     )
 
 
-def _followed(task: Task, asked: np.ndarray, threads: int | None, executor: Executor | None) -> np.ndarray:
+def _followed(task: ChunkTask, asked: np.ndarray, threads: int | None, executor: Executor | None) -> np.ndarray:
     """What is stored of the paths that a task chooses, in the order asked for: of the chunks that hold them."""
     points = task.points
     whole = points.whole(task.layout.paths)
@@ -200,22 +200,22 @@ def _followed(task: Task, asked: np.ndarray, threads: int | None, executor: Exec
     return whole if (np.diff(asked) > 0).all() else whole[..., np.searchsorted(points.chosen, asked)]
 
 
-def prepare(task: Task) -> None:
+def prepare(task: ChunkTask) -> None:
     """Compiles the task's kernel, or loads it, in the calling thread: threads then share it, and none compiles beside another."""
     if task.kernel is not None:
         run_kernel(task, Chunk(0, 0, 0, 0, 0, ()))
 
 
-def run_chunk(task: Task, index: int) -> ChunkResult:
+def run_chunk(task: ChunkTask, index: int) -> ChunkResult:
     """Advances the paths of chunk `index`, sums what is recorded and stores what is to be stored."""
     if task.kernel is not None:
         return run_kernel(task, task.layout.chunk(index))
-    from sdetools.simulation.reference import Runner
+    from sdetools.simulation.reference import NumpyRunner
 
-    return Runner(task).run([index])[0]
+    return NumpyRunner(task).run([index])[0]
 
 
-def _run(task: Task, waiting: Sequence[int], threads: int | None, executor: Executor | None, accept: Accept) -> None:
+def _run(task: ChunkTask, waiting: Sequence[int], threads: int | None, executor: Executor | None, accept: Accept) -> None:
     """Runs chunks where they are to run, and hands their results to `accept` as they come."""
     if task.backend not in ("numba", "numpy"):
         for index, result in _in_batches(task, waiting):
@@ -234,13 +234,13 @@ def _run(task: Task, waiting: Sequence[int], threads: int | None, executor: Exec
                 _feed(pool, task, iter(waiting), IN_FLIGHT * threads, accept)
 
 
-def _in_batches(task: Task, waiting: Iterable[int]) -> Iterator[tuple[int, ChunkResult]]:
+def _in_batches(task: ChunkTask, waiting: Iterable[int]) -> Iterator[tuple[int, ChunkResult]]:
     """Chunks in batches on one device."""
     try:
         if task.backend == "cuda":
-            from sdetools.simulation.torch_cuda import Runner
+            from sdetools.simulation.torch_cuda import CudaRunner as Runner
         else:
-            from sdetools.simulation.torch_run import Runner  # type: ignore[assignment]
+            from sdetools.simulation.torch_run import TorchRunner as Runner  # type: ignore[assignment]
     except ImportError as error:
         raise ValueError(
             f"the torch backend must have torch; got {error}. Install it: pip install -c constraints.txt 'sdetools[torch]'."
@@ -252,7 +252,7 @@ def _in_batches(task: Task, waiting: Iterable[int]) -> Iterator[tuple[int, Chunk
     yield from runner.results(waiting)
 
 
-def _feed(pool: Executor, task: Task, waiting: Iterator[int], most: int, accept: Accept) -> None:
+def _feed(pool: Executor, task: ChunkTask, waiting: Iterator[int], most: int, accept: Accept) -> None:
     """Keeps at most `most` chunks in flight, handed out in order and accepted as they come; what is done for one is independent of `most`."""
     pending: dict[Future[ChunkResult], int] = {}
     done: SimpleQueue[Future[ChunkResult]] = SimpleQueue()
@@ -274,7 +274,7 @@ def _feed(pool: Executor, task: Task, waiting: Iterator[int], most: int, accept:
 class _Gatherer:
     """Puts chunks at their place, in whatever order they come."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: ChunkTask) -> None:
         self.task, self.layout, self.tree = task, task.layout, Tree(task.statistics, task.layout.leaves)
         self.groups = np.zeros((GROUPS, *task.shape, len(task.statistics)))
         self.counts = np.zeros(GROUPS, np.int64)

@@ -15,7 +15,7 @@ from sdetools._compiled import by_address
 from sdetools._machine_code import once
 from sdetools.graph.bits import float32_pointer
 from sdetools.graph.lanes import FLAGS, float_pointer, whole_pointer
-from sdetools.simulation import lanes, launch, records
+from sdetools.simulation import lane_moments, launch, records
 
 NAMES = ("reduce_single", "reduce_pair", "lost", "carry")
 """The functions, as a kernel names them."""
@@ -33,7 +33,7 @@ def _readers(pointer: Any) -> dict[str, tuple[Any, dict[str, Any]]]:
             for i in range(2 * columns):
                 sums[i] = 0.0
         for c in range(columns):
-            lanes.reduce_single(rows, c * width, valid, before, sums, 2 * c)
+            lane_moments.reduce_single(rows, c * width, valid, before, sums, 2 * c)
         return 0
 
     def reduce_pair(values, columns, valid, out, before, width):
@@ -43,12 +43,12 @@ def _readers(pointer: Any) -> dict[str, tuple[Any, dict[str, Any]]]:
             for i in range(9 * columns):
                 sums[i] = 0.0
         for c in range(columns):
-            lanes.reduce_pair(rows, 3 * c * width, width, valid, before, sums, 9 * c)
+            lane_moments.reduce_pair(rows, 3 * c * width, width, valid, before, sums, 9 * c)
         return 0
 
     def lost(state, start, stop, valid, width, _):
         """Lanes with a number that is not finite."""
-        return lanes.count_lost(pointer(state), start, stop, valid, width)
+        return lane_moments.count_lost(pointer(state), start, stop, valid, width)
 
     return {"reduce_single": (reduce_single, _SUMS), "reduce_pair": (reduce_pair, _SUMS), "lost": (lost, _OPTIONS)}
 

@@ -18,7 +18,7 @@ One call gives two 64-bit words. What a word becomes:
 
 so that nothing is consumed in order: any path, step or slot can be drawn alone, by any thread, and is the same.
 Which address each draw of a step has is said in `draws.py`. The functions here take arrays of NumPy, or of torch where `xp` is that module:
-words are unsigned in the one and signed in the other, which has no others. `lanes.py` holds what the compiled kernels use, and a test holds
+words are unsigned in the one and signed in the other, which has no others. `lane_moments.py` holds what the compiled kernels use, and a test holds
 them together.
 
 Source: J. K. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.

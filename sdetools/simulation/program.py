@@ -126,7 +126,7 @@ def _told(plan: DrawPlan, member: Moving | None = None) -> str:
 
 
 @dataclass(frozen=True)
-class Control:
+class ControlVariate:
     """The control variate of a momentum pair: C_k = c_k grad h(y_a) . (E_k - rho E_a), E the noise that the momentum holds.
 
     `anchor_slot[k]`: where to keep (y_k, E_k) at step k, -1 for nowhere; `slot`, `factor` c_k and `fading` rho of each recorded step.
@@ -156,7 +156,7 @@ class Program:
     """Test functions h, with a `name`, `value(x)` and `gradient(x)`."""
     functionals: tuple[Any, ...] = ()
     """Sums along a path, with a `name` and `increment(before, after)`."""
-    control: Control | None = None
+    control: ControlVariate | None = None
     coupled: bool = True
     every: tuple[int, ...] = (1, 1)
     """How many of the program's steps each member takes at once."""

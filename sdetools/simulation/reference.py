@@ -11,22 +11,22 @@ import numpy as np
 from sdetools._arrays import PathByPath, far_too, few_paths, on_rows
 from sdetools.dynamics.base import Dynamics, Moving, State
 from sdetools.noise.base import sample_draws
-from sdetools.simulation.batches import Arrays, Batches, walk
-from sdetools.simulation.chunks import ChunkResult, Task
+from sdetools.simulation.chunk_batches import Arrays, ChunkBatches, walk
+from sdetools.simulation.chunks import ChunkResult, ChunkTask
 from sdetools.simulation.draws import fill
 from sdetools.simulation.program import Program, parts_of, told
 from sdetools.starts import Law
 
 
-class Runner(Batches):
+class NumpyRunner(ChunkBatches):
     """Runs chunks of a task, one at a time."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: ChunkTask) -> None:
         super().__init__(task, 1, Arrays())
         self.alone = _alone(self.program)
 
-    def paths(self, first: int, count: int) -> Paths:
-        return Paths(self.program, self.task.arguments[0], first, count, dtype=self.task.dtype, alone=self.alone)
+    def paths(self, first: int, count: int) -> ArrayPaths:
+        return ArrayPaths(self.program, self.task.arguments[0], first, count, dtype=self.task.dtype, alone=self.alone)
 
     def run(self, batch: Sequence[int]) -> list[ChunkResult]:
         with np.errstate(all="ignore"):
@@ -47,7 +47,7 @@ def run_reference(
     members' states before step k, and after the last one.
     """
     with np.errstate(all="ignore"):
-        moving, out = Paths(program, keys, first, paths, scale), []
+        moving, out = ArrayPaths(program, keys, first, paths, scale), []
         for k, rows in walk(program, moving, range(program.steps + 1)):
             if look is not None:
                 look(k, moving.states)
@@ -56,7 +56,7 @@ def run_reference(
     return np.array(out)
 
 
-class Paths:
+class ArrayPaths:
     """Consecutive paths while they move. Of `dtype` are draws, coefficients and the state at the end of a step; within a step NumPy's rules
     hold, by which data of the user's in double make double. `alone`: for each member, whether a step of it must be made path by path."""
 

@@ -19,8 +19,8 @@ from numba import config, cuda
 from sdetools.graph.cuda_loops import Product
 from sdetools.graph.reals import real_of
 from sdetools.simulation import cuda_draws
-from sdetools.simulation.batches import Arrays, Batches
-from sdetools.simulation.chunks import Task
+from sdetools.simulation.chunk_batches import Arrays, ChunkBatches
+from sdetools.simulation.chunks import ChunkTask
 from sdetools.simulation.cuda import Phase, write
 
 BATCH, MEMORY = 1 << 22, 0.5
@@ -70,10 +70,10 @@ def _kernel(text: str, dtype: str) -> Any:
     return cuda.jit(function(text, dtype))
 
 
-class Runner(Batches):
+class CudaRunner(ChunkBatches):
     """Runs chunks of a task in batches on a device."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: ChunkTask) -> None:
         assert task.program is not None
         own = arrays()
         self.kernels = write(task.program, real_of(task.dtype))
@@ -103,7 +103,7 @@ class Runner(Batches):
 class _Paths:
     """Consecutive paths while they move, in rows of S."""
 
-    def __init__(self, runner: Runner, first: int, paths: int) -> None:
+    def __init__(self, runner: CudaRunner, first: int, paths: int) -> None:
         self.runner, self.kernels, self.first, self.lanes, self.k = runner, runner.kernels, first, paths, 0
         own, dtype = runner.arrays, self.kernels.real.name
         self.S, self.Z = own.zeros(self.kernels.rows * paths, dtype), own.zeros(max(1, self.kernels.drawn) * paths, dtype)

@@ -21,9 +21,9 @@ from sdetools.graph.arrays import compiled
 from sdetools.graph.reals import real_of
 from sdetools.graph.tracing import NotTraceable
 from sdetools.graph.value import Value, order
-from sdetools.simulation.batches import Arrays, Batches
-from sdetools.simulation.chunks import ChunkResult, Task
-from sdetools.simulation.functions import Functions
+from sdetools.simulation.chunk_batches import Arrays, ChunkBatches
+from sdetools.simulation.chunks import ChunkResult, ChunkTask
+from sdetools.simulation.step_graphs import Functions
 from sdetools.simulation.torch_rows import Draws
 
 CPU_BATCH, DEVICE_BATCH = 1 << 14, 1 << 22
@@ -67,10 +67,10 @@ def _compiler_fault(device: torch.device) -> str:
     return ""
 
 
-class Paths:
+class TensorPaths:
     """Consecutive paths while they move: their state, a tensor `(rows, paths)` an input, by its key."""
 
-    def __init__(self, runner: Runner, first: int, paths: int) -> None:
+    def __init__(self, runner: TorchRunner, first: int, paths: int) -> None:
         self.runner, self.program, self.paths, self.k = runner, runner.program, paths, 0
         self.draws = Draws(runner.keys, first, paths, runner.device, runner.dtype)
         plan, columns = self.program.start_plan, self.program.start_columns
@@ -123,10 +123,10 @@ def _segments(z: torch.Tensor, plan: Any) -> list[torch.Tensor]:
     return [z[s.row : s.row + s.n] for s in plan.segments]
 
 
-class Runner(Batches):
+class TorchRunner(ChunkBatches):
     """Runs chunks of a task in batches on one device: the program's graphs as torch functions."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: ChunkTask) -> None:
         self.dtype = getattr(torch, task.dtype)
         self.device, compiling = parse(task.backend, self.dtype)
         super().__init__(task, CPU_BATCH if self.device.type == "cpu" else DEVICE_BATCH, Arrays(torch, self.device))
@@ -155,8 +155,8 @@ class Runner(Batches):
                 f.__globals__[name] = torch.compiler.disable(own)
         return torch.compile(f, dynamic=False)  # a number of paths has its own code, whichever came before
 
-    def paths(self, first: int, count: int) -> Paths:
-        return Paths(self, first, count)
+    def paths(self, first: int, count: int) -> TensorPaths:
+        return TensorPaths(self, first, count)
 
     @torch.no_grad()
     def run(self, batch: Sequence[int]) -> list[ChunkResult]:

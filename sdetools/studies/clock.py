@@ -9,7 +9,7 @@ import numpy as np
 
 from sdetools import _check
 from sdetools.dynamics.base import Moving
-from sdetools.simulation.program import Control
+from sdetools.simulation.program import ControlVariate
 
 DENSE = 512
 """At most so many of the first steps are recorded one by one (evenly thinned out beyond)."""
@@ -81,7 +81,7 @@ def longest_memory(*members: Moving) -> float:
     return max(m.longest_memory for m in members)
 
 
-def plan_control(member: Moving, steps: int, record: np.ndarray) -> Control | None:
+def plan_control(member: Moving, steps: int, record: np.ndarray) -> ControlVariate | None:
     """Anchors for the control variate of a momentum method, with a lag between 3 and 4.5 memories; None without momentum.
 
     For a recorded step k the anchor a is the last step at which (y, E) was kept and that lies at least a lag before k (or the start).
@@ -110,4 +110,4 @@ def plan_control(member: Moving, steps: int, record: np.ndarray) -> Control | No
         anchor_slot[start] = slot
     starts = np.array([a[0] for a in anchors])[used]
     rho = np.array([np.prod(fading[a:k]) for a, k in zip(starts.tolist(), record.tolist())])
-    return Control(anchor_slot, slot_of[used], memory[record], rho, memory)
+    return ControlVariate(anchor_slot, slot_of[used], memory[record], rho, memory)

@@ -43,7 +43,7 @@ import numpy as np
 from sdetools import _check
 from sdetools.estimates.interval import ConfidenceInterval, HasInterval, Kind
 from sdetools.estimates.resampling import KINDS, Resampling, chosen_knots
-from sdetools.studies.result import BY_HAND, Origin, Result, called
+from sdetools.studies.result_protocol import BY_HAND, Origin, Result, called
 
 if TYPE_CHECKING:
     import xarray

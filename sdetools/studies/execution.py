@@ -19,7 +19,7 @@ from sdetools.simulation.philox import Stream
 from sdetools.simulation.program import Program
 from sdetools.simulation.store import Store
 from sdetools.studies.known import Known
-from sdetools.studies.result import Origin
+from sdetools.studies.result_protocol import Origin
 from sdetools.studies.statistics import PairStatistics, SingleStatistics
 
 PILOT_PATHS = 1 << 15

@@ -26,7 +26,7 @@ from sdetools.estimates import Estimate
 from sdetools.studies.clock import moment
 from sdetools.studies.gap import WeakGap, weak_gap
 from sdetools.studies.observables import column
-from sdetools.studies.result import BY_HAND, Origin, Result, called
+from sdetools.studies.result_protocol import BY_HAND, Origin, Result, called
 
 if TYPE_CHECKING:
     import xarray

@@ -15,11 +15,11 @@ from sdetools.estimates.band import multiplier_maxima
 from sdetools.simulation.philox import Stream
 from sdetools.studies.clock import moment
 from sdetools.studies.execution import Options, opened
-from sdetools.studies.kept_paths import Asked, Paths
+from sdetools.studies.kept_paths import Asked, KeptPaths
 from sdetools.studies.known import Facts, Known
 from sdetools.studies.means import chosen_paths, make_program
 from sdetools.studies.observables import column
-from sdetools.studies.result import called, estimates_table
+from sdetools.studies.result_protocol import called, estimates_table
 from sdetools.studies.statistics import PairStatistics
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ LEAST_GROUPS = 4
 
 
 @dataclass(frozen=True)
-class WeakGap(Paths):
+class WeakGap(KeptPaths):
     """E h(x_k) - E h(z_k) of a pair. `at(h, time)` and `sup(h)` are Estimates, `data` an xarray.Dataset over (time, observable).
 
     `variance_reduction(h)` compares with independent sampling. `diverged` counts lost paths of both members.

@@ -18,7 +18,7 @@ from sdetools.simulation.program import Program
 from sdetools.studies.clock import asked_steps
 from sdetools.studies.execution import Options
 from sdetools.studies.known import Facts, Known
-from sdetools.studies.result import BY_HAND, Origin, Result
+from sdetools.studies.result_protocol import BY_HAND, Origin, Result
 
 if TYPE_CHECKING:
     import xarray
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Paths(Result):
+class KeptPaths(Result):
     """Paths of a run: `trajectories`, the chosen ones at the recorded times, and `slices`, all of them at chosen times.
 
     Both are an xarray.DataArray over (path, time, part, coordinate), of a pair over (member, path, time, part, coordinate), or None unless
@@ -96,7 +96,7 @@ class Asked:
         return Asked(program, step_time, _indices(trajectories), steps * longest)
 
     def run(self, paths: int, options: Options, keep: bool) -> tuple[Sums, dict[str, Any]]:
-        """The run's sums, and the fields of `Paths`."""
+        """The run's sums, and the fields of `KeptPaths`."""
         chosen = np.arange(self.chosen) if isinstance(self.chosen, int) else self.chosen
         if chosen.max(initial=-1) >= paths:
             raise ValueError(

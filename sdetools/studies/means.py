@@ -18,10 +18,10 @@ from sdetools.simulation.philox import Stream
 from sdetools.simulation.program import Program
 from sdetools.studies.clock import moment, recorded_steps, steps_to
 from sdetools.studies.execution import Options, opened, paths_for_precision
-from sdetools.studies.kept_paths import Asked, Paths
+from sdetools.studies.kept_paths import Asked, KeptPaths
 from sdetools.studies.known import Facts, Known
 from sdetools.studies.observables import column, observables
-from sdetools.studies.result import called, estimates_table
+from sdetools.studies.result_protocol import called, estimates_table
 from sdetools.studies.statistics import SingleStatistics
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Simulation(Paths):
+class Simulation(KeptPaths):
     """Means of observables along one dynamics. `data`: an xarray.Dataset over (time, observable); `at(h, time)`: an Estimate.
 
     `trajectories`, `slices` and `plot_paths()` as `trajectories=` and `slices=` asked.

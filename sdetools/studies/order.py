@@ -21,7 +21,7 @@ from sdetools.studies.execution import opened
 from sdetools.studies.gap import WeakGap, weak_gap
 from sdetools.studies.means import make_program
 from sdetools.studies.observables import column
-from sdetools.studies.result import BY_HAND, Origin, Result, called, plain
+from sdetools.studies.result_protocol import BY_HAND, Origin, Result, called, plain
 
 if TYPE_CHECKING:
     import xarray

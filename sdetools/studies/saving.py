@@ -33,7 +33,7 @@ HOMES = {
     "Extrapolation": "studies.extrapolation",
     "Multilevel": "studies.multilevel.result",
     "SlowStudy": "studies.slow_clock",
-    "Origin": "studies.result",
+    "Origin": "studies.result_protocol",
     "Facts": "studies.known",
     "SingleStatistics": "studies.statistics",
     "PairStatistics": "studies.statistics",

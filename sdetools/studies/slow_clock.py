@@ -23,7 +23,7 @@ from sdetools.simulation.philox import Stream
 from sdetools.starts import point
 from sdetools.studies.distance import Distance, distance
 from sdetools.studies.means import Simulation, simulate
-from sdetools.studies.result import BY_HAND, Origin, Result, called, plain
+from sdetools.studies.result_protocol import BY_HAND, Origin, Result, called, plain
 
 if TYPE_CHECKING:
     import xarray

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sdetools.bridge import conversion
-from sdetools.bridge import optimisers as ours
+from sdetools.bridge import torch_optimisers as ours
 
 CLASSES = {cls.__name__: cls for cls in ours.FAMILY.values()}
 LINEAR = ["SGDM", "HeavyBall", "QHM"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import sdetools as st
-from sdetools.bridge import optimisers as ours
+from sdetools.bridge import torch_optimisers as ours
 from sdetools.dynamics import rules
 
 STEPS, DIM = 1000, 12

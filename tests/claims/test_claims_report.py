@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from sdetools.claims import Claim, Results, Run
-from sdetools.claims.run import svg_text
+from sdetools.claims import Claim, ClaimContext, Results
+from sdetools.claims.context import svg_text
 from sdetools.claims.verdict import Outcome, judge
 from sdetools.estimates import ConfidenceInterval
 from sdetools.report import gap_curve, loglog_orders, render, typeset, write
@@ -63,14 +63,14 @@ def estimate(value: float, half: float, n: int = 1000, diverged: int = 0) -> Sim
 def results(*writers, statement: str = r"The gap is $O(\sqrt{\eta / (1 - \beta)})$.", source: str = "Theorem 3.5") -> Results:
     outcomes = []
     for i, write_down in enumerate(writers):
-        run = Run(f"claim-{i}")
+        run = ClaimContext(f"claim-{i}")
         write_down(run)
         outcomes.append(Outcome(Claim(run.id, statement, source, write_down, Path("c.py"), 1), run.book, run.seed, seconds=1.5))
     alpha, judged = judge(outcomes)
     return Results("1.0", 0, "quick", alpha, judged)
 
 
-def full(run: Run) -> None:
+def full(run: ClaimContext) -> None:
     run.measure("order", estimate(1.0, 0.05), expected=1.0, tolerance=0.2)
     run.measure("gap", estimate(0.01, 0.002, diverged=4), at_most=0.05)
     run.measure("exact", 0.3, at_least=0.1)
@@ -134,7 +134,7 @@ def test_hostile_text_stays_text():
     )
     assert "49" not in page.text.split("How to read")[0].replace(str(found.claims[0].seed), "")
     broken = Outcome(
-        Claim("b", "s", "", print, Path("c.py"), 1), Run("b").book, 1, verdict="error", reason=HOSTILE, traceback=HOSTILE
+        Claim("b", "s", "", print, Path("c.py"), 1), ClaimContext("b").book, 1, verdict="error", reason=HOSTILE, traceback=HOSTILE
     )
     page = Page(render(Results("1", 0, "quick", 1e-3, judge([broken])[1])))
     assert "<script>alert(1)</script>" in page.text
@@ -156,7 +156,9 @@ def test_every_verdict_has_a_word_a_sign_and_a_class():
 def test_formulas_in_reasons_are_typeset_but_not_those_in_errors():
     text = render(results(lambda run: run.measure(r"order of $\eta$", 3.0, at_most=2.0)))
     assert "$" not in text
-    broken = Outcome(Claim("b", "s", "", print, Path("c.py"), 1), Run("b").book, 1, verdict="error", reason="KeyError: '$HOME$'")
+    broken = Outcome(
+        Claim("b", "s", "", print, Path("c.py"), 1), ClaimContext("b").book, 1, verdict="error", reason="KeyError: '$HOME$'"
+    )
     assert "KeyError: &#39;$HOME$&#39;" in render(Results("1", 0, "quick", 1e-3, judge([broken])[1]))
 
 

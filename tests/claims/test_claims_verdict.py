@@ -10,7 +10,7 @@ from statistics import NormalDist
 import pytest
 
 import sdetools as st
-from sdetools.claims import Claim, Run
+from sdetools.claims import Claim, ClaimContext
 from sdetools.claims.verdict import FAMILY, Outcome, judge, judge_measurement
 from sdetools.estimates import ConfidenceInterval
 
@@ -41,7 +41,7 @@ class Estimate:
 
 
 def outcome(write, id: str = "a-claim") -> Outcome:
-    run = Run(id)
+    run = ClaimContext(id)
     write(run)
     return Outcome(Claim(id, "A statement.", "", write, Path("claims.py"), 1), run.book, run.seed)
 
@@ -248,7 +248,7 @@ def test_false_alarms_of_a_run_are_as_rare_as_stated():
     for _ in range(runs):
         values = generator.normal(size=10)
         # A true claim in the worst place: the truth sits on the edge of what is accepted.
-        items = [Run("x") for _ in values]
+        items = [ClaimContext("x") for _ in values]
         for run, value in zip(items, values, strict=True):
             run.measure("q", Estimate(float(value), 1.0), at_most=0.0)
         alpha = FAMILY / len(values)
@@ -275,11 +275,11 @@ def test_false_alarms_of_a_run_are_as_rare_as_stated():
 )
 def test_bad_criteria_are_refused(criterion, words):
     with pytest.raises(ValueError, match=words.replace("(", r"\(")):
-        Run("a").measure("q", 1.0, **criterion)
+        ClaimContext("a").measure("q", 1.0, **criterion)
 
 
 def test_bad_measurements_are_refused():
-    run = Run("a")
+    run = ClaimContext("a")
     run.measure("q", 1.0, at_most=2.0)
     with pytest.raises(ValueError, match="unique within the claim `a`; got 'q' twice"):
         run.measure("q", 1.0, at_most=2.0)
@@ -298,7 +298,7 @@ def test_bad_measurements_are_refused():
 
 
 def test_a_control_ends_even_when_it_raises():
-    run = Run("a")
+    run = ClaimContext("a")
     with pytest.raises(ZeroDivisionError), run.control("c"):
         _ = 1 / 0
     run.measure("q", 1.0, at_most=2.0)

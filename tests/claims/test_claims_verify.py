@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import sdetools.studies.execution  # noqa: F401  it binds the Store, before a fixture below puts another in its place
-from sdetools.claims import BUDGETS, Run, verify
-from sdetools.claims.run import Missing, claim_seed
+from sdetools.claims import BUDGETS, ClaimContext, verify
+from sdetools.claims.context import Missing, claim_seed
 from sdetools.simulation.store import Store, StoreError
 
 CLAIMS = '''
@@ -187,12 +187,12 @@ def test_seeds_differ_between_claims_and_runs():
     seeds = {claim_seed(seed, id) for seed in range(20) for id in ("a", "b", "theorem-3.5")}
     assert len(seeds) == 60
     assert all(0 <= seed < 2**53 for seed in seeds)
-    assert Run("a", seed=1).seed == claim_seed(1, "a")
+    assert ClaimContext("a", seed=1).seed == claim_seed(1, "a")
 
 
 @pytest.mark.parametrize(("name", "paths"), [("quick", 20_000), ("standard", 1_000_000), ("full", 10_000_000)])
 def test_budgets(name, paths):
-    run = Run("a", budget=name, threads=3, executor="pool", store="store", resume=True, progress=print)
+    run = ClaimContext("a", budget=name, threads=3, executor="pool", store="store", resume=True, progress=print)
     assert run.paths == BUDGETS[name].paths == paths
     assert run.budget == name
     assert run.scale(quick="quick", standard="standard", full="full") == name
@@ -282,7 +282,7 @@ def test_a_claims_folder_is_empty_unless_the_run_resumes(tmp_path):
     found = [verify(tmp_path, out=out, resume=resume).claims[0].measurements[0].value for resume in (False, True, True, False)]
     assert found == [0, 1, 2, 0] and [path.name for path in (out / "work" / "a").iterdir()] == ["0"]
     assert verify(tmp_path).claims[0].measurements[0].value == 0
-    with pytest.raises(Missing), Run("a").folder():
+    with pytest.raises(Missing), ClaimContext("a").folder():
         pass
 
 

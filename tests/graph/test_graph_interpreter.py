@@ -154,10 +154,10 @@ def test_a_chain_of_any_length_takes_three_rows():
 def test_a_sum_holds_one_term_at_a_time():
     trace = Trace()
     x = trace.input("x", (500,))
-    elements, total = programs.Elements(), np.sum(np.exp(x) * x[::-1])
+    elements, total = programs.ElementList(), np.sum(np.exp(x) * x[::-1])
     own = lambda at: elements.add(None, (programs.ROWS, at, False), False)  # noqa: E731
     walk = programs.Walk(elements, lambda v: own if v is x else None, [total])
-    assert programs.Program(elements, [(500, walk.element(total, 0))], 501, 0).rows <= 4
+    assert programs.RowProgram(elements, [(500, walk.element(total, 0))], 501, 0).rows <= 4
 
 
 def long_formula(x: Any, operations: int) -> Any:

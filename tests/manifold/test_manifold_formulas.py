@@ -17,7 +17,7 @@ from sdetools.manifold import flow
 from sdetools.manifold import kernels as compiled
 from sdetools.manifold.flow import FlowError
 from sdetools.manifold.geometry import at
-from sdetools.manifold.products import matrix_free, retract
+from sdetools.manifold.product_geometry import matrix_free, retract
 
 BENT = st.losses.from_expression(
     "exp(0.3*x)*(y - sin(x) + 0.2*z)**2/2 + 0.7*(z - 0.4*x**2 + 0.3*y*z)**2/2 + 0.05*(x - 0.2)**4 + 0.1*x*y*z", variables="x y z"

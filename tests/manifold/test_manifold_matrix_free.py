@@ -5,7 +5,7 @@ import pytest
 
 import sdetools as st
 from sdetools.manifold import at, matrix_free, project, retract
-from sdetools.manifold.products import LanczosGeometry, ResidualGeometry
+from sdetools.manifold.product_geometry import LanczosGeometry, ResidualGeometry
 
 torch = pytest.importorskip("torch")
 FEATURES, WIDTH, SAMPLES = 6, 24, 12

@@ -16,7 +16,7 @@ import sdetools as st
 from sdetools import losses, noise
 from sdetools.graph.value import Trace, order, value
 from sdetools.noise import NoisyOracle, Normal, Sign, Uniform, svag
-from sdetools.noise.samples import batch_indices
+from sdetools.noise.batch_sampling import batch_indices
 
 minibatches = importlib.import_module("sdetools.noise.minibatch")  # the room has a function of that name
 RNG = np.random.default_rng(5)

@@ -16,7 +16,7 @@ from sdetools import noise
 from sdetools.graph.value import Trace, order, value
 from sdetools.losses import from_function, samples
 from sdetools.noise import NoisyOracle, Sign, Uniform, svag
-from sdetools.noise.samples import batch_indices
+from sdetools.noise.batch_sampling import batch_indices
 
 LOSSES = {name: problem.loss() for name, problem in PROBLEMS.items()}
 FEW = {name: from_function(value=p.formula(np), data=[d[:4] for d in p.data], dim=p.dim) for name, p in PROBLEMS.items()}

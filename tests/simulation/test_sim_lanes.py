@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sdetools.simulation import lanes
+from sdetools.simulation import lane_moments
 from sdetools.simulation.records import LEAF as LANES
 
 RNG = np.random.default_rng(0)
@@ -18,8 +18,8 @@ def test_reductions_leave_out_lanes_beyond_the_last_path(valid):
     blocks[1, :, valid:] = np.nan
     out, single = np.zeros(9), np.zeros(2)
     for before, n, rows in zip((0, LANES), (LANES, valid), blocks):
-        lanes.reduce_pair(rows.copy().ravel(), 0, LANES, n, before, out, 0)
-        lanes.reduce_single(rows[0].copy(), 0, n, before, single, 0)
+        lane_moments.reduce_pair(rows.copy().ravel(), 0, LANES, n, before, out, 0)
+        lane_moments.reduce_single(rows[0].copy(), 0, n, before, single, 0)
     x, z, c = np.hstack([blocks[0], blocks[1, :, :valid]])
     d = x - z
     own = {name: v - v.mean() for name, v in dict(x=x, z=z, d=d, c=c).items()}
@@ -49,6 +49,6 @@ def test_a_spread_far_below_the_value_keeps_its_digits(backend, sigma):
 def test_count_lost_sees_infinities_and_nan_in_any_row():
     state = np.zeros((3, LANES))
     state[0, 3], state[2, 3], state[1, 9], state[2, 200], state[0, 255] = np.nan, np.inf, -np.inf, np.nan, 1e308
-    assert lanes.count_lost(state.ravel(), 0, 3, LANES, LANES) == 3
-    assert lanes.count_lost(state.ravel(), 0, 3, 200, LANES) == 2
-    assert lanes.count_lost(state.ravel(), 1, 2, LANES, LANES) == 1
+    assert lane_moments.count_lost(state.ravel(), 0, 3, LANES, LANES) == 3
+    assert lane_moments.count_lost(state.ravel(), 0, 3, 200, LANES) == 2
+    assert lane_moments.count_lost(state.ravel(), 1, 2, LANES, LANES) == 1

@@ -13,7 +13,7 @@ from numba import njit
 from scipy import stats
 
 from sdetools.graph.bits import call
-from sdetools.simulation import draw_rows, lanes, philox
+from sdetools.simulation import draw_rows, lane_moments, philox
 from sdetools.simulation.philox import PARTS, SETS, WIDEST, Stream, stream_key
 from sdetools.simulation.records import LEAF as LANES
 
@@ -36,7 +36,7 @@ def compiled_words(key, counters):
     out = np.empty((len(counters), 2), np.uint64)
     for i in range(len(counters)):
         c = counters[i]
-        out[i] = lanes.philox_words(key[0], key[1], c[0], c[1], c[2], c[3])
+        out[i] = lane_moments.philox_words(key[0], key[1], c[0], c[1], c[2], c[3])
     return out
 
 
@@ -170,7 +170,7 @@ def some_words(count: int, seed: int = 0) -> np.ndarray:
 @njit
 def _compiled(word, out):
     for j in range(len(word)):
-        out[0, j], out[1, j] = lanes.turned(word[j], lanes.radius(word[j]))
+        out[0, j], out[1, j] = lane_moments.turned(word[j], lane_moments.radius(word[j]))
 
 
 def compiled_normals(word: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ import pytest
 
 import sdetools as st
 from sdetools.simulation import engine
-from sdetools.simulation.batches import Arrays
+from sdetools.simulation.chunk_batches import Arrays
 from sdetools.simulation.chunks import NEVER, ChunkResult, make_task
 from sdetools.simulation.engine import execute
 from sdetools.simulation.layout import LEAST_WORK, MOST_CHUNKS, MOST_WORK, Layout, wanted_leaves

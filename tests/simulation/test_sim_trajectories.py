@@ -11,7 +11,7 @@ import pytest
 
 import sdetools as st
 from sdetools.simulation import engine
-from sdetools.simulation.batches import Arrays
+from sdetools.simulation.chunk_batches import Arrays
 from sdetools.simulation.engine import execute
 from sdetools.simulation.layout import Layout
 from sdetools.simulation.records import GROUPS, LEAF, Trees, leaf_counts

@@ -18,8 +18,8 @@ from sdetools.simulation.engine import Sums
 from sdetools.simulation.philox import Stream
 from sdetools.studies.execution import Options
 from sdetools.studies.multilevel import levels
-from sdetools.studies.multilevel.levels import Level, Moments, Work, combined, decay_order, fitted_order, remaining
-from sdetools.studies.multilevel.multilevel import _whole
+from sdetools.studies.multilevel.estimator import _whole
+from sdetools.studies.multilevel.levels import Level, LevelMoments, LevelSampler, combined, decay_order, fitted_order, remaining
 from sdetools.studies.multilevel.result import Multilevel, MultilevelEstimate
 from sdetools.studies.multilevel.search import SETTLING, Search
 
@@ -30,7 +30,7 @@ RNG = np.random.default_rng(12)
 def moments(n, means, squares, kurtosis=None, lost=0, first=-1, known=None):
     squares = np.array(squares, dtype=float)
     kurtosis = np.ones_like(squares) if kurtosis is None else np.array(kurtosis, dtype=float)
-    return Moments(n, np.array(means, dtype=float), squares, kurtosis, n if known is None else known, lost, first)
+    return LevelMoments(n, np.array(means, dtype=float), squares, kurtosis, n if known is None else known, lost, first)
 
 
 # -- moments ------------------------------------------------------------------------------------------------------------------------
@@ -77,7 +77,7 @@ def test_pilot_and_main_paths_are_joined_for_decisions():
 def test_a_batch_has_the_moments_of_its_points(pair, monkeypatch):
     """Of d, h(fine), h(coarse) for two observables, the kurtosis among them; each batch has draws of its own, and the cost is counted."""
     observe = ["x**2", "exp(x)"]
-    work = Work(lambda dt: st.EulerMaruyama(OU, dt), [1.0], 1.0, observe, 4, Options(3, backend="numpy", threads=1))
+    work = LevelSampler(lambda dt: st.EulerMaruyama(OU, dt), [1.0], 1.0, observe, 4, Options(3, backend="numpy", threads=1))
     level = work.pair(0.125) if pair else work.single(0.25)
     runs = []
     run = Options.run
@@ -98,7 +98,7 @@ def test_a_batch_has_the_moments_of_its_points(pair, monkeypatch):
 
 def test_a_pilot_is_counted_and_its_first_variances_are_kept(monkeypatch):
     monkeypatch.setattr(levels, "FEW", 60)
-    work = Work(lambda dt: st.EulerMaruyama(OU, dt), [1.0], 1.0, ["x"], 2, Options(backend="numpy", threads=1))
+    work = LevelSampler(lambda dt: st.EulerMaruyama(OU, dt), [1.0], 1.0, ["x"], 2, Options(backend="numpy", threads=1))
     level = work.pair(0.25)
     work.explore(level, 40)
     assert level.early is None and level.pilot.n == 40
@@ -117,7 +117,7 @@ def test_the_first_loss_of_a_batch_is_told():
             sums = super().run(program, paths, keep=keep, label=label)
             return replace(sums, lost=np.array([2, 3]), first=np.array([8, 5]))
 
-    work = Work(lambda dt: st.EulerMaruyama(OU, dt), [1.0], 1.0, ["x"], 2, Lost(backend="numpy", threads=1))
+    work = LevelSampler(lambda dt: st.EulerMaruyama(OU, dt), [1.0], 1.0, ["x"], 2, Lost(backend="numpy", threads=1))
     found = work.sample(work.pair(0.25), 20, "x")
     assert (found.lost, found.first) == (5, 5)
 
@@ -293,7 +293,7 @@ def test_single_paths_that_carry_an_unbounded_variance_are_refused_among_many():
     """An eighth of the variance of d or of h(fine), from 2^18 paths on; a bounded observable has a variance."""
 
     def look(n, d, fine, observe):
-        level = Work(lambda dt: st.EulerMaruyama(OU, dt), [1.0], 1.0, [observe], 2).pair(0.5)
+        level = LevelSampler(lambda dt: st.EulerMaruyama(OU, dt), [1.0], 1.0, [observe], 2).pair(0.5)
         found = moments(n, np.zeros((3, 1)), np.ones((3, 1)), [[d * n], [fine * n], [0.9 * n]])
         search([0.1], [0.1], eps=0.1)._refuse_thin(level, found)
 
@@ -305,7 +305,7 @@ def test_single_paths_that_carry_an_unbounded_variance_are_refused_among_many():
 
 @pytest.mark.parametrize(("d", "fine"), [(0.126, 0.0), (0.0, 0.126)])
 def test_thin_tails_are_named(d, fine):
-    level = Work(lambda dt: st.EulerMaruyama(OU, dt), [1.0], 1.0, ["tanh(x)", "x"], 2).pair(0.5)
+    level = LevelSampler(lambda dt: st.EulerMaruyama(OU, dt), [1.0], 1.0, ["tanh(x)", "x"], 2).pair(0.5)
     found = moments(SETTLING, np.zeros((3, 2)), np.ones((3, 2)), np.array([[d, d], [fine, fine], [0, 0]]) * SETTLING)
     own = search([0.1], [0.1])
     own.levels = [level, level]
@@ -520,7 +520,7 @@ class Undeclared(st.EulerMaruyama):
 @pytest.mark.parametrize("dt", [None, 0.35])
 def test_a_shorter_coarsest_step_and_a_larger_pilot_are_tried_where_the_step_was_not_given(dt, monkeypatch):
     """Four attempts with pilots of 40 times 1, 4, 16 and 64 and steps that fall by r beyond what the last search came to; one with dt=."""
-    from sdetools.studies.multilevel import multilevel as module
+    from sdetools.studies.multilevel import estimator as module
 
     tried = []
 
@@ -568,7 +568,7 @@ def test_a_shorter_coarsest_step_and_a_larger_pilot_are_tried_where_the_step_was
 
 
 def test_constants_are_told_by_the_formula():
-    work = Work(lambda dt: st.EulerMaruyama(OU, dt), [1.0], 1.0, ["x", "3", lambda x: np.float64(2.0)], 2)
+    work = LevelSampler(lambda dt: st.EulerMaruyama(OU, dt), [1.0], 1.0, ["x", "3", lambda x: np.float64(2.0)], 2)
     own = search([0.1], [0.1])
     own.levels = [work.single(0.5)]
     assert own._constants == {h.name for h in work.single(0.5).program.observables[1:]}
@@ -576,7 +576,7 @@ def test_constants_are_told_by_the_formula():
 
 def test_the_look_at_the_base_level_grows_until_single_paths_carry_less():
     """Doubled while an eighth of the variance of h rests on single paths, up to 2^18 paths; then refused by name."""
-    work = Work(lambda dt: st.EulerMaruyama(OU, dt), [1.0], 1.0, ["x", "x**3"], 2)
+    work = LevelSampler(lambda dt: st.EulerMaruyama(OU, dt), [1.0], 1.0, ["x", "x**3"], 2)
     for target, drawn in ((0.12, [100]), (0.13, [100, 200, 400])):
         level = work.single(0.5)
         own, taken = search([0.1], [0.1]), []

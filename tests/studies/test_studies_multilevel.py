@@ -97,12 +97,12 @@ def test_a_law_without_variance_is_refused_after_few_paths(h, dt, monkeypatch):
     """P(|x|^-.6 > y) ~ y^-5/3: single paths carry a sixth of the sample's variance on average, and less than an eighth in many a look; of
     |x|^-.52 they carry a twenty-fifth. Four looks at 2^18 paths of a level of 128 and 64 steps are allowed; without a look at each batch
     the former took 30 times as many steps."""
-    from sdetools.studies.multilevel.levels import Work
+    from sdetools.studies.multilevel.levels import LevelSampler
 
     taken = []
-    sample = Work.sample
+    sample = LevelSampler.sample
     monkeypatch.setattr(
-        Work, "sample", lambda self, level, n, label: (taken.append(n * level.steps), sample(self, level, n, label))[1]
+        LevelSampler, "sample", lambda self, level, n, label: (taken.append(n * level.steps), sample(self, level, n, label))[1]
     )
     with pytest.raises(ValueError, match="may be infinite"):
         run("additive", 0.01, observe=[h], dt=dt)

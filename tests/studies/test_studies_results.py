@@ -11,7 +11,7 @@ import pytest
 import xarray
 
 import sdetools as st
-from sdetools.studies.result import Ended, Result
+from sdetools.studies.result_protocol import Ended, Result
 from sdetools.studies.saving import Described
 
 LOSS = st.losses.from_expression("(x*y - 1)**2 / 2", variables="x y")

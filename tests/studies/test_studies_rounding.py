@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import sdetools as st
-from sdetools.claims.run import Run
+from sdetools.claims.context import ClaimContext
 from sdetools.claims.verdict import judge_measurement
 
 SIZES = [1.0, 1e8, 1e-8]
@@ -69,7 +69,7 @@ def test_identical_dynamics_have_no_gap(name, size):
         assert low == 0 and high < 1e-9 * max(1.0, size, size**2 if h == "square" else 1.0)
         low, high = tuple(gap.at(h).confidence_interval(0.5))
         assert low <= 0 <= high
-        book = Run("a-claim")
+        book = ClaimContext("a-claim")
         book.measure("gap", sup, at_most=0.0)
         assert judge_measurement(book.book.measurements[0], 1e-3).state == "across"
     assert gap.sup("x").rounding < 1e-12 * size

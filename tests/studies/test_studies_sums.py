@@ -16,7 +16,7 @@ from sdetools.simulation.engine import Sums
 from sdetools.simulation.records import PAIR, SINGLE
 from sdetools.studies.gap import WeakGap
 from sdetools.studies.means import Simulation
-from sdetools.studies.result import BY_HAND
+from sdetools.studies.result_protocol import BY_HAND
 from sdetools.studies.statistics import PairStatistics, SingleStatistics
 
 RNG = np.random.default_rng(11)

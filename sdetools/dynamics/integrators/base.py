@@ -25,16 +25,16 @@ from sdetools.dynamics.sdes.classes import CLASSES, hold
 from sdetools.dynamics.sdes.sde import SDE
 from sdetools.noise.base import Draws, Normal, Sign, Uniform
 
-Kind = TypeVar("Kind", bound=SDE)
+SDEType = TypeVar("SDEType", bound=SDE)
 LAWS: dict[str, type[Draws]] = {"normal": Normal, "two-point": Sign, "three-point": Uniform}
 
 
-class Equation(Generic[Kind]):
+class Equation(Generic[SDEType]):
     """An SDE in one step: its numbers, its draws, and its time-dependent numbers at each stage; `signs` has one row a pair of motions."""
 
     __slots__ = ("p", "s", "sde", "signs", "xi")
 
-    def __init__(self, sde: Kind, p: Any, xi: Sequence[Any], signs: Any, s: Sequence[Any]) -> None:
+    def __init__(self, sde: SDEType, p: Any, xi: Sequence[Any], signs: Any, s: Sequence[Any]) -> None:
         self.sde, self.p, self.xi, self.signs, self.s = sde, p, xi, signs, s
 
     def drift(self, y: Any, stage: int = 0) -> np.ndarray:

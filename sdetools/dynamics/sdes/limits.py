@@ -25,7 +25,7 @@ from sdetools.dynamics.base import check_oracle, check_plan
 from sdetools.dynamics.sdes.classes import classify
 from sdetools.dynamics.sdes.sde import SDE
 from sdetools.noise.base import Normal
-from sdetools.noise.gallery import RootedNoise
+from sdetools.noise.laws import RootedNoise
 from sdetools.noise.oracle import NoisyOracle
 from sdetools.schedules import Plan
 

@@ -29,7 +29,7 @@ KEPT = 1 << 15
 
 
 @dataclass
-class Moments:
+class LevelMoments:
     """Means and variances over `n` paths of d = h(fine) - h(coarse) and of both; d is h(fine) on level 0."""
 
     n: int
@@ -64,7 +64,7 @@ class Moments:
         however many the paths, now above and now below."""
         return self.kurtosis / max(1, self.known)
 
-    def joined(self, other: Moments | None) -> Moments:
+    def joined(self, other: LevelMoments | None) -> LevelMoments:
         """Both together, each by its number of paths; the kurtosis is that of the larger."""
         if other is None:
             return self
@@ -75,7 +75,7 @@ class Moments:
             means = self.means + apart * (other.n / n)
             squares = self.squares + other.squares + apart**2 * (self.n * other.n / n)
         first = min((f for f in (self.first, other.first) if f >= 0), default=-1)
-        return Moments(n, means, squares, better.kurtosis, better.known, self.lost + other.lost, first, self.dtype)
+        return LevelMoments(n, means, squares, better.kurtosis, better.known, self.lost + other.lost, first, self.dtype)
 
 
 @dataclass
@@ -85,20 +85,20 @@ class Level:
     dt: float
     program: Program
     steps: int
-    pilot: Moments | None = None
+    pilot: LevelMoments | None = None
     early: np.ndarray | None = None
     """The variances of d from the first `FEW` paths of the pilot."""
-    main: Moments | None = None
+    main: LevelMoments | None = None
 
     @property
-    def all(self) -> Moments:
+    def all(self) -> LevelMoments:
         """Pilot and main paths together: for decisions, never for the estimate."""
         both = [m for m in (self.main, self.pilot) if m is not None]
         return both[0].joined(both[1] if len(both) > 1 else None)
 
 
 @dataclass
-class Work:
+class LevelSampler:
     """Makes the levels and runs their paths, each batch on a stream of its own."""
 
     make: Callable[[float], Moving]
@@ -150,7 +150,7 @@ class Work:
         program, *_ = make_program(members, self.x0, self.horizon, self.observe, [self.horizon], (), False, True)
         return Level(dt, program, steps)
 
-    def sample(self, level: Level, paths: int, label: str) -> Moments:
+    def sample(self, level: Level, paths: int, label: str) -> LevelMoments:
         """Moments of new paths of a level."""
         self.cost += paths * level.steps
         own = replace(self.options, stream=Stream.of(self.options.stream).at(self.parts))
@@ -165,7 +165,7 @@ class Work:
         steps = [s for s in sums.first.tolist() if s >= 0]
         kurtosis = _kurtosis(program, sums)
         lost, first = int(sums.lost.sum()), min(steps, default=-1)
-        return Moments(paths, np.array(means), np.array(squares), kurtosis, paths, lost, first, sums.dtype)
+        return LevelMoments(paths, np.array(means), np.array(squares), kurtosis, paths, lost, first, sums.dtype)
 
     def explore(self, level: Level, paths: int) -> None:
         """Pilot paths of a level."""

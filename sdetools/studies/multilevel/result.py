@@ -12,7 +12,7 @@ import numpy as np
 from sdetools.estimates import Estimate
 from sdetools.studies.multilevel.levels import decay_order
 from sdetools.studies.observables import column
-from sdetools.studies.result import BY_HAND, Origin, Result
+from sdetools.studies.result_protocol import BY_HAND, Origin, Result
 
 if TYPE_CHECKING:
     import xarray

@@ -1,4 +1,4 @@
-"""Which levels an error takes, found by pilot paths, and the paths that each of them gets: see `multilevel.py`."""
+"""Which levels an error takes, found by pilot paths, and the paths that each of them gets: see `estimator.py`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,22 @@ import numpy as np
 
 from sdetools.graph.tracing import NotTraceable
 from sdetools.graph.value import Trace
-from sdetools.simulation.functions import observable_value
 from sdetools.simulation.philox import PATHS
+from sdetools.simulation.step_graphs import observable_value
 from sdetools.studies.known import ROUNDINGS
-from sdetools.studies.multilevel.levels import FEW, Level, Moments, Work, combined, decay_order, fitted_order, remaining
+from sdetools.studies.multilevel.levels import (
+    FEW,
+    Level,
+    LevelMoments,
+    LevelSampler,
+    combined,
+    decay_order,
+    fitted_order,
+    remaining,
+)
 from sdetools.studies.multilevel.result import Multilevel
 from sdetools.studies.ranges import range_of_observable
-from sdetools.studies.result import BY_HAND, Origin
+from sdetools.studies.result_protocol import BY_HAND, Origin
 
 BIAS, VARIANCE = 0.5, 0.5
 """The remaining bias is at most half of eps, the variance at most half of eps^2."""
@@ -41,7 +50,7 @@ LOWEST_ORDER = 0.5
 class Search:
     """The levels that eps takes: found by pilot paths, then run."""
 
-    work: Work
+    work: LevelSampler
     eps: float
     weak: float
     pilot: int
@@ -109,7 +118,9 @@ class Search:
             dt /= r
         base, same = work.single(dt), [2, 2, 2]
         # The coarse member of level 1 has the law of level 0: its paths tell the variance, and its draws are never used again.
-        base.pilot = Moments(seen.n, seen.means[same], seen.squares[same], seen.kurtosis[same], seen.known, 0, -1, seen.dtype)
+        base.pilot = LevelMoments(
+            seen.n, seen.means[same], seen.squares[same], seen.kurtosis[same], seen.known, 0, -1, seen.dtype
+        )
         self.levels = [base, pair]
         if not good:
             self.refuse_what_is_not_finite()
@@ -150,7 +161,7 @@ class Search:
         for o in np.flatnonzero(base.pilot.shares[1] > SHARE).tolist():
             self._refuse_tails(o, base.pilot.n, base.dt)
 
-    def _refuse_thin(self, level: Level, moments: Moments) -> None:
+    def _refuse_thin(self, level: Level, moments: LevelMoments) -> None:
         """Refuses what rests on single paths among many still. One look at a law without a variance may miss that, for its share varies as
         much as itself; each new batch is another look."""
         if moments.n < SETTLING:

@@ -15,11 +15,10 @@ import torch
 from torch import distributed
 from torch.nn import functional as F
 
-from .. import imagefolder, vision
-from ..data import accuracy
-from ..optimisers import convert
-from ..training import Job, Task, Trainer
-from . import Outcome, best, chosen, difference, finals, optimiser, positive, spread
+from sdetools.bridge.torch_optimisers import convert
+from sdetools.recipes import RecipeOutcome, best, chosen, difference, finals, imagefolder, optimiser, positive, spread, vision
+from sdetools.recipes.datasets import accuracy
+from sdetools.recipes.training import Job, Trainer, TrainingTask
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ def pictures(settings: Settings) -> dict[str, tuple[Any, Any]]:
     return {"": (train, test), "search-": (train.part(order[cut:].sort().values), train.part(order[:cut].sort().values))}
 
 
-def task(settings: Settings, kind: str, way: str, size: int, lr: float, seed: int, device: str) -> Task:
+def task(settings: Settings, kind: str, way: str, size: int, lr: float, seed: int, device: str) -> TrainingTask:
     """One run: `kind` is "" or "search-", `way` "SGD" or "SGDM", `size` the batch, `lr` the peak rate in the form of SGDM."""
     train, test = pictures(settings)[kind]
     world = distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
@@ -153,7 +152,7 @@ def task(settings: Settings, kind: str, way: str, size: int, lr: float, seed: in
     def answer(net: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
         return net(images.to(device, next(model.parameters()).dtype)).logits
 
-    return Task(
+    return TrainingTask(
         model, optimiser(way, groups, lr, settings), steps, batches.at,
         loss_of=lambda net, b: F.cross_entropy(answer(net, b[0]), b[1].to(device)),
         evaluate=lambda net: accuracy(lambda images: answer(net, images), batches.held(test)),
@@ -166,7 +165,7 @@ def plain(settings: Settings, lr: float) -> float:
     return float(convert(lr, settings.momentum, source=settings.form, target="sgd")["lr"])
 
 
-def main(settings: Settings, trainer: Trainer) -> Outcome:
+def main(settings: Settings, trainer: Trainer) -> RecipeOutcome:
     """The searches, then all runs, the table and the figure."""
     pictures.cache_clear()  # files may have changed since
     pictures(settings)
@@ -203,7 +202,7 @@ def main(settings: Settings, trainer: Trainer) -> Outcome:
     columns = [
         "batch", "SGDM, test accuracy (%)", *list(rate_of)[1:], "SGDM - SGD", "SGDM's rate / (1 - momentum)", "SGD's rate",
     ]  # fmt: skip
-    return Outcome(columns, rows, lambda: draw(settings, found), found, rates)
+    return RecipeOutcome(columns, rows, lambda: draw(settings, found), found, rates)
 
 
 WAYS = {"SGDM": "#D55E00", "SGD": "#0072B2", "SGD, equivalent rate": "#56B4E9"}

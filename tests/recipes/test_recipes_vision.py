@@ -11,12 +11,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from sdetools.bridge import recipes, vision
-from sdetools.bridge.data import MissingData
-from sdetools.bridge.logs import read
-from sdetools.bridge.recipes import resnet32_cifar10
-from sdetools.bridge.training import Run, Trainer
+from sdetools import recipes
 from sdetools.cli import main
+from sdetools.recipes import resnet32_cifar10, vision
+from sdetools.recipes.datasets import MissingData
+from sdetools.recipes.logs import read
+from sdetools.recipes.training import Trainer, TrainingRun
 
 
 def write_cifar(folder, per_batch=120, kind="bin"):
@@ -191,7 +191,7 @@ def test_the_command_tells_what_is_wrong(tmp_path):
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_settings_are_listed_as_they_are_given(name):
     """What the list says of each setting can be put in, and gives the same settings."""
-    module = pytest.importorskip(f"sdetools.bridge.recipes.{recipes.RECIPES[name]}", reason="recipes may need transformers")
+    module = pytest.importorskip(f"sdetools.recipes.{recipes.RECIPES[name]}", reason="recipes may need transformers")
     for miniature in (True, False):
         settings = recipes.settings_of(module, miniature, [])
         rows = recipes.listing(settings)
@@ -211,7 +211,7 @@ def test_runs_that_diverge_are_the_worst_and_spoil_no_table(tmp_path):
     assert outcome.figure().axes
 
     def run(**final):
-        return Run("a", {"test_accuracy": 0.5, "test_loss": 1.0} | final, [], tmp_path)
+        return TrainingRun("a", {"test_accuracy": 0.5, "test_loss": 1.0} | final, [], tmp_path)
 
     tried = {"a": run(), "b": run(test_accuracy=0.6, test_loss=2.0), "c": run(test_accuracy=0.9, test_loss=0.1, diverged=True)}
     tried["d"] = run(test_accuracy=None, test_loss=None)

@@ -23,7 +23,7 @@ from sdetools._version import __version__
 from sdetools.estimates import Estimate
 
 if TYPE_CHECKING:
-    from ..training import Run
+    from sdetools.recipes.training import TrainingRun
 
 Key = TypeVar("Key")
 
@@ -36,7 +36,7 @@ RECIPES = {
 
 
 @dataclass
-class Outcome:
+class RecipeOutcome:
     """What a recipe found: a table, a figure, the runs by their keys, and what its search chose."""
 
     columns: list[str]
@@ -111,14 +111,14 @@ def chosen(settings: Any, name: str, known: Sequence[str] | Mapping[str, Any]) -
 
 def optimiser(way: str, params: Any, lr: float, settings: Any, **options: Any) -> Any:
     """ "SGDM" in the form of the settings at `lr` and their momentum, or "SGD" at the rate that is equivalent to it."""
-    from ..optimisers import SGD, convert, named
+    from sdetools.bridge.torch_optimisers import SGD, convert, named
 
     if way == "SGD":
         return SGD(params, lr=convert(lr, settings.momentum, source=settings.form, target="sgd")["lr"], **options)
     return named(settings.form)(params, lr=lr, momentum=settings.momentum, **options)
 
 
-def best(runs: Mapping[Key, Run], score: str) -> Key:
+def best(runs: Mapping[Key, TrainingRun], score: str) -> Key:
     """The key of the run with the largest final `score`, or the smallest where that is a loss; of equals the first. A run that diverges is
     the worst."""
     sign = -1 if score.endswith("loss") else 1
@@ -130,7 +130,7 @@ def best(runs: Mapping[Key, Run], score: str) -> Key:
     return max(runs, key=worth)
 
 
-def finals(runs: Sequence[Run], name: str = "test_accuracy") -> np.ndarray:
+def finals(runs: Sequence[TrainingRun], name: str = "test_accuracy") -> np.ndarray:
     """Shares of right answers at the end, in percent; 0 for a run that has none since it diverged."""
     return np.array([100 * (run.final.get(name) or 0.0) for run in runs])
 

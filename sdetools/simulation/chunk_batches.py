@@ -1,6 +1,6 @@
 """Runs of consecutive chunks at once, on a device: what the backends share that hold the paths of a chunk in rows, of torch or of NumPy.
 
-A backend says how paths start and move (`Paths`). From record to record, and from look to look for lost paths, they move by themselves.
+A backend says how paths start and move (`MovingPaths`). From record to record, and from look to look for lost paths, they move by themselves.
 Chunks keep their meaning, so results do not depend on the batch.
 """
 
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from sdetools.simulation.chunks import ChunkResult, Task
+from sdetools.simulation.chunks import ChunkResult, ChunkTask
 from sdetools.simulation.program import NEVER, Program
 from sdetools.simulation.records import LEAF, Columns, Trees, leaf_counts, of_leaves
 
@@ -20,7 +20,7 @@ LOOK = 64
 """Steps between two looks for lost paths; the exact step is found by running those again."""
 
 
-class Paths(Protocol):
+class MovingPaths(Protocol):
     """Consecutive paths while they move."""
 
     def advance(self, k: int) -> None:
@@ -74,7 +74,7 @@ class Arrays:
         return np.stack(out, axis=1)
 
 
-def walk(program: Program, paths: Paths, more: Iterable[int]) -> Iterator[tuple[int, Any]]:
+def walk(program: Program, paths: MovingPaths, more: Iterable[int]) -> Iterator[tuple[int, Any]]:
     """Moves paths to each step at which something is recorded or kept, and to `more`: that step, and the rows of its record or None."""
     control, record, kept = program.control, {int(k): t for t, k in enumerate(program.record)}, {}
     anchors = () if control is None else np.flatnonzero(control.anchor_slot >= 0).tolist()
@@ -91,15 +91,15 @@ def walk(program: Program, paths: Paths, more: Iterable[int]) -> Iterator[tuple[
             yield k, paths.recorded(kept[control.slot[t]], control.factor[t], control.fading[t])
 
 
-class Batches:
+class ChunkBatches:
     """Runs chunks of a task in batches of at most `most` paths (one chunk at least)."""
 
-    def __init__(self, task: Task, most: int, arrays: Arrays) -> None:
+    def __init__(self, task: ChunkTask, most: int, arrays: Arrays) -> None:
         assert task.program is not None
         self.task, self.program, self.arrays = task, task.program, arrays
         self.most = max(1, most // (task.layout.size * LEAF))
 
-    def paths(self, first: int, count: int) -> Paths:
+    def paths(self, first: int, count: int) -> MovingPaths:
         """Paths from number `first` on, at their start."""
         raise NotImplementedError
 
@@ -139,7 +139,7 @@ class Batches:
             out.append(ChunkResult(own, counts, np.array([row[c] for row in lost]), first, stored_of[c]))
         return out
 
-    def _lost(self, paths: Paths) -> list[np.ndarray]:
+    def _lost(self, paths: MovingPaths) -> list[np.ndarray]:
         return [paths.lost(i) for i in range(len(self.program.members))]
 
     def _first_loss(self, index: int, looked: np.ndarray) -> np.ndarray:

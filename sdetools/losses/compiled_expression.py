@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import sympy as sp
 
-from .._arrays import select
-from .parser import Larger, Magnitude, NotNegative, Positive, Signum, symbol, to_float
+from sdetools._arrays import select
+from sdetools.losses.parser import Larger, Magnitude, NotNegative, Positive, Signum, symbol, to_float
 
 LARGEST_PRODUCT = 32  # up to this power x**n is multiplied out, by squaring
 
@@ -54,7 +54,7 @@ REWRITTEN: dict[Any, Callable] = {
 }
 
 
-class Program:
+class CompiledExpression:
     """A compiled function `f(x, p=()) -> list of components`: operations on numbered slots, run in order, each shared piece once.
 
     The slots hold the coordinates, the parameters, the constants and then the result of every step. A component without
@@ -168,11 +168,11 @@ class _Writer:
 
 
 @lru_cache(maxsize=4096)
-def _program(expressions: tuple[sp.Expr, ...], names: tuple[str, ...], parameter_names: tuple[str, ...]) -> Program:
-    return Program(expressions, names, parameter_names)
+def _program(expressions: tuple[sp.Expr, ...], names: tuple[str, ...], parameter_names: tuple[str, ...]) -> CompiledExpression:
+    return CompiledExpression(expressions, names, parameter_names)
 
 
-def compile(expressions: Sequence[sp.Expr], names: Sequence[str], parameter_names: Sequence[str] = ()) -> Program:
+def compile(expressions: Sequence[sp.Expr], names: Sequence[str], parameter_names: Sequence[str] = ()) -> CompiledExpression:
     """A function `f(x, p=()) -> list of components`, the same object for the same expressions.
 
     `x` holds `len(names)` coordinates (numbers, rows or symbols), `p` the parameters. No warning comes out of it: log(-1) is NaN.

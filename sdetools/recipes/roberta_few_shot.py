@@ -16,12 +16,11 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from .. import text
-from ..batches import Batches
-from ..data import accuracy, share
-from ..optimisers import convert
-from ..training import Job, Task, Trainer
-from . import Outcome, best, chosen, difference, optimiser, positive, spread
+from sdetools.bridge.batches import Batches
+from sdetools.bridge.torch_optimisers import convert
+from sdetools.recipes import RecipeOutcome, best, chosen, difference, optimiser, positive, spread, text
+from sdetools.recipes.datasets import accuracy, share
+from sdetools.recipes.training import Job, Trainer, TrainingTask
 
 
 @dataclass(frozen=True)
@@ -148,7 +147,7 @@ def study(settings: Settings, name: str) -> Study:
     return Study(settings, tuple(words), ids, model, encode, pool, encode([rest[i] for i in order]))
 
 
-def task(settings: Settings, name: str, way: str, size: int, lr: float, seed: int, device: str) -> Task:
+def task(settings: Settings, name: str, way: str, size: int, lr: float, seed: int, device: str) -> TrainingTask:
     """One run on the subset `seed`: `way` is "SGD" or "SGDM", `lr` the rate of plain SGD."""
     own = study(settings, name)
     train, dev = own.subset(seed)
@@ -165,7 +164,7 @@ def task(settings: Settings, name: str, way: str, size: int, lr: float, seed: in
         ids, attention, places, labels = (part.to(device) for part in rows)
         return F.cross_entropy(net(ids, attention, places), labels)
 
-    return Task(
+    return TrainingTask(
         model, optimiser(way, params, rate, settings, weight_decay=settings.weight_decay), settings.steps, batch, loss_of,
         evaluate=lambda net: judged(net, dev, device, "dev") | judged(net, own.test, device),
         factor=lambda k: 1 - k / settings.steps,  # [code]
@@ -190,7 +189,7 @@ def at_best(runs: Sequence[Any]) -> np.ndarray:
     return np.array(out)
 
 
-def main(settings: Settings, trainer: Trainer) -> Outcome:
+def main(settings: Settings, trainer: Trainer) -> RecipeOutcome:
     """Zero-shot, the searches, all runs, the table and the figure."""
     if settings.clip is not None:
         trainer.tell(f"gradients are clipped at norm {settings.clip:g}, for SGD and for SGDM")
@@ -221,7 +220,7 @@ def main(settings: Settings, trainer: Trainer) -> Outcome:
         rates = ["{}, {:g}".format(*chose[name, way]) for way in ("SGD", "SGDM")]
         rows.append([name, f"{100 * zero[name]:.1f}", *(spread(e) for e in ends), difference(ends[1] - ends[0]), *rates])
     columns = ["task", "zero-shot", "SGD, test accuracy (%)", "SGDM", "SGDM - SGD", "batch, rate of SGD", "of SGDM"]
-    return Outcome(columns, rows, lambda: draw(settings, zero, found), {"zero-shot": start, **found}, chose)
+    return RecipeOutcome(columns, rows, lambda: draw(settings, zero, found), {"zero-shot": start, **found}, chose)
 
 
 def fewer(settings: Settings, trainer: Trainer, name: str, n: int, sentence: str) -> None:

@@ -116,8 +116,8 @@ def closed(observable: Any, names: tuple[str, ...], origin: np.ndarray) -> Close
 def value_of(observable: Any, names: tuple[str, ...]) -> Callable[[np.ndarray], np.ndarray]:
     """The function x -> h(x) of an observable given as an expression string, an object with `value`, or a callable."""
     if isinstance(observable, str):
+        from sdetools.losses.compiled_expression import compile as compile_expressions
         from sdetools.losses.parser import parse
-        from sdetools.losses.program import compile as compile_expressions
 
         function = compile_expressions([parse(observable, names)], names, ())
         return lambda x: function(x)[0]

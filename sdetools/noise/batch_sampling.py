@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from .._arrays import spread
-from ..graph.calls import Call
-from ..graph.value import Value
-from ..losses.base import Loss
-from .base import Draws, Noise, Uniform, batch_factor, check_draws
+from sdetools._arrays import spread
+from sdetools.graph.calls import Call
+from sdetools.graph.value import Value
+from sdetools.losses.base import Loss
+from sdetools.noise.base import Draws, Noise, Uniform, batch_factor, check_draws
 
 
 def batch_indices(u: Any, n: int, replace: bool) -> Any:
@@ -42,7 +42,7 @@ def floyd(u: Any, n: int) -> Any:
 @functools.lru_cache(maxsize=256)
 def _choice(n: int) -> Call:
     """`floyd` within a graph, as one call for each n: equal draws are one node. Kernels run a compiled twin, in time linear in the size."""
-    from .kernels import choose
+    from sdetools.noise.sampling_kernel import choose
 
     return Call(choose, (np.array([n]),), plain=functools.partial(floyd, n=n), tensors=functools.partial(floyd, n=n))
 

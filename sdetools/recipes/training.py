@@ -27,17 +27,17 @@ from typing import IO, Any, NamedTuple, TypeVar
 import torch
 
 from sdetools._check import count
+from sdetools.bridge import svag
 from sdetools.claims.folder import write_text
 from sdetools.noise.oracle import svag_weights
-
-from . import checkpoint, svag
-from .processes import joined, of_first, place
+from sdetools.recipes import checkpoint
+from sdetools.recipes.processes import joined, of_first, place
 
 PRECISIONS = ("float32", "bfloat16", "float64")
 
 
 @dataclass
-class Task:
+class TrainingTask:
     """One run: everything but where it is written.
 
     `batch(number, piece, pieces)`: piece of batch number, a function of these alone; `loss_of(model, batch)`: its mean loss;
@@ -75,7 +75,7 @@ class Job(NamedTuple):
     """A run to be made: its name (a folder), what makes its task, the seed of what is random in both, whether its weights are wanted."""
 
     name: str
-    make: Callable[[], Task]
+    make: Callable[[], TrainingTask]
     seed: int = 0
     keep: bool = True
 
@@ -84,7 +84,7 @@ Key = TypeVar("Key")
 
 
 @dataclass
-class Run:
+class TrainingRun:
     """What a finished run left: its last numbers, its log, and the folder."""
 
     name: str
@@ -121,7 +121,7 @@ class Trainer:
         count("workers", self.workers)
         count("save_every", self.save_every)
 
-    def __call__(self, name: str, make: Callable[[], Task], seed: int = 0, keep: bool = True) -> Run:
+    def __call__(self, name: str, make: Callable[[], TrainingTask], seed: int = 0, keep: bool = True) -> TrainingRun:
         """The run `name`: from its files where it is finished, else trained from `make()` with torch's global generator at `seed`."""
         folder = self.folder / "runs" / name
         identity = f"{self.identity} {name}"
@@ -136,9 +136,9 @@ class Trainer:
                     checkpoint.remove(folder)
             found = of_first(lambda: _finished(folder, identity))
             assert found is not None
-        return Run(name, *found, folder)
+        return TrainingRun(name, *found, folder)
 
-    def all(self, jobs: Mapping[Key, Job]) -> dict[Key, Run]:
+    def all(self, jobs: Mapping[Key, Job]) -> dict[Key, TrainingRun]:
         """The runs of all jobs under their keys; several at a time where there are `workers`. Jobs of one name are one run.
 
         ValueError where a job cannot be sent to a worker, or where the workers would be those of `torchrun` too.
@@ -173,7 +173,7 @@ class Trainer:
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _train(self, folder: Path, identity: str, task: Task, seed: int, keep: bool) -> None:
+    def _train(self, folder: Path, identity: str, task: TrainingTask, seed: int, keep: bool) -> None:
         rank, world = place()
         count("steps", task.steps)
         if svag.of(task.optimiser) is not None:
@@ -225,7 +225,7 @@ class Trainer:
             if rank == 0:
                 _write_final(folder, identity, row)
 
-    def _step(self, task: Task, net: torch.nn.Module, k: int, seed: int, base: Sequence[float]) -> dict[str, Any]:
+    def _step(self, task: TrainingTask, net: torch.nn.Module, k: int, seed: int, base: Sequence[float]) -> dict[str, Any]:
         """Step k of the optimiser; returns what is to be logged of it."""
         rank, world = place()
         half = (
@@ -268,7 +268,7 @@ class Trainer:
             return None
         return state
 
-    def _judged(self, task: Task) -> dict[str, float | None]:
+    def _judged(self, task: TrainingTask) -> dict[str, float | None]:
         training = task.model.training
         task.model.eval()
         try:

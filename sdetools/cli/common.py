@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from .._version import __version__
+from sdetools._version import __version__
 
 
 class Wrong(click.ClickException):
@@ -58,7 +58,7 @@ class Commands(click.Group):
             click.echo(f"\nsdetools: interrupted.{advice}", err=True)
             ctx.exit(130)
         except ModuleNotFoundError as error:
-            from ..claims.definition import install_line
+            from sdetools.claims.definition import install_line
 
             if (error.name or "sdetools").split(".")[0] == "sdetools":
                 raise
@@ -126,7 +126,7 @@ def again(ctx: click.Context, resume: bool) -> str:
 
 
 @dataclass
-class Work:
+class RunFolder:
     """The folder of a run, and what a study takes: executor, threads, store, resume, progress."""
 
     folder: Path | None
@@ -136,7 +136,7 @@ class Work:
         """Write `name_ending=text` as the file name.ending, and say so."""
         if self.folder is None:
             return
-        from ..claims.folder import write_text
+        from sdetools.claims.folder import write_text
 
         names = [name.replace("_", ".") for name in texts]
         for name, text in zip(names, texts.values(), strict=True):
@@ -149,27 +149,27 @@ def checked_folder(options: dict[str, Any]) -> Path | None:
     """The folder of --out; nothing is made yet."""
     if options["resume"] and not options["out"]:
         raise click.UsageError("--resume needs --out, the folder with the store of the earlier run.")
-    from ..claims.folder import check_folder
+    from sdetools.claims.folder import check_folder
 
     return check_folder(options["out"]) if options["out"] else None
 
 
 @contextlib.contextmanager
-def working(ctx: click.Context, options: dict[str, Any], folder: Path | None) -> Iterator[Work]:
+def working(ctx: click.Context, options: dict[str, Any], folder: Path | None) -> Iterator[RunFolder]:
     """While it lasts, there are an executor, a bar, and with a folder a store in which finished chunks are kept."""
     with contextlib.ExitStack() as stack:
         pool, lanes = stack.enter_context(executor(options["executor"], options["threads"]))
         _, progress = stack.enter_context(bar())
         store = None
         if folder is not None:
-            from ..claims.folder import open_store
+            from sdetools.claims.folder import open_store
 
             ctx.meta["resume"] = again(ctx, options["resume"])
             asked = {key: value for key, value in options.items() if key not in ("out", "threads", "executor", "resume")}
             store = open_store(folder, {"version": __version__, "command": ctx.info_name, **asked}, options["resume"])
             stack.callback(store.close)
         settings = {"executor": pool, "threads": lanes, "store": store, "resume": options["resume"], "progress": progress}
-        yield Work(folder, settings)
+        yield RunFolder(folder, settings)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], styles: dict[str, str] | None = None) -> None:

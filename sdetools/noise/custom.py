@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from .. import _check
-from .._arrays import components, far_too, few_paths, on_rows
-from .._identity import function_identity
-from ..graph.tracing import told
-from .base import Draws, Noise, Normal, Sign, Uniform, over_paths, sample_draws
-from .gallery import RootedNoise, gaussian
+from sdetools import _check
+from sdetools._arrays import components, far_too, few_paths, on_rows
+from sdetools._identity import function_identity
+from sdetools.graph.tracing import told
+from sdetools.noise.base import Draws, Noise, Normal, Sign, Uniform, over_paths, sample_draws
+from sdetools.noise.laws import RootedNoise, gaussian
 
 CHECK_PATHS = 200_000
 CHECK_ERRORS = 6.0

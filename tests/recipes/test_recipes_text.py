@@ -6,10 +6,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from sdetools.bridge import recipes, text
-from sdetools.bridge.data import MissingData
-from sdetools.bridge.training import Trainer
+from sdetools import recipes
 from sdetools.cli import main
+from sdetools.recipes import text
+from sdetools.recipes.datasets import MissingData
+from sdetools.recipes.training import Trainer
 
 transformers = pytest.importorskip("transformers", reason="models and tokenisers are those of transformers")
 tokenizers = pytest.importorskip("tokenizers", reason="the test makes a tokeniser of its own")

@@ -23,9 +23,8 @@ from typing import Any
 import torch
 
 from sdetools import _check
-
-from .conversion import convert
-from .optimiser_base import Optimizer, Tensors
+from sdetools.bridge.conversion import convert
+from sdetools.bridge.optimiser_base import Optimizer, Tensors
 
 
 def _column(states: list[dict[str, Any]], name: str) -> list[Any]:

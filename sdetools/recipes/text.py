@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .data import MissingData, packaged
+from sdetools.recipes.datasets import MissingData, packaged
 
 
 @dataclass(frozen=True)

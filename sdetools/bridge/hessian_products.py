@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .batches import mapped
-from .modules import Objective
+from sdetools.bridge.batches import mapped
+from sdetools.bridge.modules import Objective
 
 
 def dot(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -9,13 +9,14 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from sdetools.bridge import imagefolder, recipes
-from sdetools.bridge.data import MissingData
-from sdetools.bridge.training import Trainer
+from sdetools import recipes
 from sdetools.cli import main
+from sdetools.recipes import imagefolder
+from sdetools.recipes.datasets import MissingData
+from sdetools.recipes.training import Trainer
 
 pytest.importorskip("transformers", reason="the residual networks of figure 1 are those of transformers")
-from sdetools.bridge.recipes import resnet50_imagenet
+from sdetools.recipes import resnet50_imagenet
 
 
 def write_folder(place, classes=("n01440764", "n01443537"), train=6, val=3, size=(70, 50)):

@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from .. import _check
-from .._arrays import components, select
-from ..graph.value import Value, value
-from .base import Draws, Noise, Normal, Sign, Uniform, over_paths
-from .roots import ConstantRoot, Root, make_root
+from sdetools import _check
+from sdetools._arrays import components, select
+from sdetools.graph.value import Value, value
+from sdetools.noise.base import Draws, Noise, Normal, Sign, Uniform, over_paths
+from sdetools.noise.roots import ConstantRoot, Root, make_root
 
 
 @dataclass(frozen=True)
-class Law:
+class EntryLaw:
     """The law of one entry of u: mean 0, variance 1, third moment `skewness`.
 
     `entry(z, p)` makes it from `per_entry` draws, or rows of entries from rows of draws, `p` holding the law's own `numbers`.
@@ -66,13 +66,13 @@ def _student_t(z: Sequence[Any], p: Any) -> Any:
     return np.sqrt(p[0] * np.expm1(p[1] * np.log(z[0]))) * np.cos(2 * math.pi * z[1])
 
 
-NORMAL = Law("gaussian", Normal, _own, 0.0, r"\mathcal N(0, 1)")
-SIGN = Law("rademacher", Sign, _own, 0.0, r"\pm 1")
-UNIFORM = Law("uniform", Uniform, _uniform, 0.0, r"\mathcal U(-\sqrt 3, \sqrt 3)")
-THREE_POINT = Law("three_point", Uniform, _three_point, 0.0, r"\pm\sqrt 3 \text{ w.p. } 1/6, 0 \text{ w.p. } 2/3")
-CENTRED_EXPONENTIAL = Law("centred_exponential", Uniform, _centred_exponential, 2.0, r"\mathrm{Exp}(1) - 1")
-TWO_POINT = Law("two_point", Uniform, _two_point, math.nan, r"\text{two-point}")
-STUDENT_T = Law("student_t", Uniform, _student_t, math.nan, r"\text{scaled } t", per_entry=2)
+NORMAL = EntryLaw("gaussian", Normal, _own, 0.0, r"\mathcal N(0, 1)")
+SIGN = EntryLaw("rademacher", Sign, _own, 0.0, r"\pm 1")
+UNIFORM = EntryLaw("uniform", Uniform, _uniform, 0.0, r"\mathcal U(-\sqrt 3, \sqrt 3)")
+THREE_POINT = EntryLaw("three_point", Uniform, _three_point, 0.0, r"\pm\sqrt 3 \text{ w.p. } 1/6, 0 \text{ w.p. } 2/3")
+CENTRED_EXPONENTIAL = EntryLaw("centred_exponential", Uniform, _centred_exponential, 2.0, r"\mathrm{Exp}(1) - 1")
+TWO_POINT = EntryLaw("two_point", Uniform, _two_point, math.nan, r"\text{two-point}")
+STUDENT_T = EntryLaw("student_t", Uniform, _student_t, math.nan, r"\text{scaled } t", per_entry=2)
 
 
 class RootedNoise(Noise):
@@ -89,7 +89,7 @@ class RootedNoise(Noise):
            [2., 4.]])
     """
 
-    def __init__(self, law: Law, root: Root) -> None:
+    def __init__(self, law: EntryLaw, root: Root) -> None:
         self.law, self.root = law, root
         self.dim = root.dim
         self.draws: tuple[Draws, ...] = (law.draw(law.per_entry * root.rank),)

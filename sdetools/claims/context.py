@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from .._check import number, positive
-from ..estimates.interval import ConfidenceInterval
+from sdetools._check import number, positive
+from sdetools.estimates.interval import ConfidenceInterval
 
 T = TypeVar("T")
 
@@ -131,11 +131,11 @@ def claim_seed(seed: int, id: str) -> int:
     return int(hashlib.sha256(f"{seed}:{id}".encode()).hexdigest()[:13], 16)
 
 
-class Run:
+class ClaimContext:
     """The hand that a claim is given. Its attributes are `budget` (a name), `paths`, `seconds`, `seed`, `executor`,
     `threads`, `store`; its methods write into the report, and `folder()` is for files.
 
-    >>> run = Run("a-claim", budget="quick", seed=7)
+    >>> run = ClaimContext("a-claim", budget="quick", seed=7)
     >>> run.paths, run.scale(quick=8, standard=64, full=512)
     (20000, 8)
     >>> run.measure("half", 0.5, expected=0.5, tolerance=1e-9)

@@ -26,7 +26,7 @@ from sdetools.starts import Law
 
 
 @dataclass
-class Step:
+class StepGraph:
     """One step of every member that moves at once: `every` short steps of time; what each state input becomes."""
 
     every: int
@@ -103,8 +103,8 @@ class Functions:
         assert self.column is not None
         return value(np.ascontiguousarray(x.T))[self.column[0]]
 
-    def _step(self, every: int) -> Step:
-        program, step = self.program, Step(every)
+    def _step(self, every: int) -> StepGraph:
+        program, step = self.program, StepGraph(every)
         moved = [value(0.0)] * (self.sums.size if self.sums is not None else 0)
         if self.gathered is not None:
             step.outputs.append(
@@ -126,7 +126,7 @@ class Functions:
         total = self.sums + more
         return [(self.sums, total), (self.rests, (total - self.sums) - more)]
 
-    def _member(self, i: int, member: Moving, step: Step, moved: list[Value]) -> None:
+    def _member(self, i: int, member: Moving, step: StepGraph, moved: list[Value]) -> None:
         program, state = self.program, tuple(self.parts[i])
         z, p = self._given(i, member)
         field = _Oracle(self, member, z, p) if isinstance(member, Dynamics) else member.bind(z, p)

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .batches import Batches
-from .data import MissingData, packaged, share
+from sdetools.bridge.batches import Batches
+from sdetools.recipes.datasets import MissingData, packaged, share
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from .. import vision
-from ..data import accuracy
-from ..training import Job, Task, Trainer
-from . import Outcome, chosen, difference, finals, optimiser, positive, spread
+from sdetools.recipes import RecipeOutcome, chosen, difference, finals, optimiser, positive, spread, vision
+from sdetools.recipes.datasets import accuracy
+from sdetools.recipes.training import Job, Trainer, TrainingTask
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def pictures(settings: Settings) -> tuple[vision.Pictures, vision.Pictures]:
     return train.shrunk(settings.shrink), test.shrunk(settings.shrink)
 
 
-def task(settings: Settings, way: str, l: int, seed: int, device: str) -> Task:
+def task(settings: Settings, way: str, l: int, seed: int, device: str) -> TrainingTask:
     """One run: `way` is "SGD" or "SGDM"."""
     train, test = pictures(settings)
     model = vision.SmallResNet(
@@ -96,7 +95,7 @@ def task(settings: Settings, way: str, l: int, seed: int, device: str) -> Task:
     def answer(net: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
         return net(images.to(device, next(model.parameters()).dtype))
 
-    return Task(
+    return TrainingTask(
         model, optimiser(way, own, settings.lr, settings, weight_decay=settings.weight_decay), steps, batches.at,
         loss_of=lambda net, b: F.cross_entropy(answer(net, b[0]), b[1].to(device)),
         evaluate=lambda net: accuracy(lambda images: answer(net, images), batches.held(test)),
@@ -105,7 +104,7 @@ def task(settings: Settings, way: str, l: int, seed: int, device: str) -> Task:
     )  # fmt: skip
 
 
-def main(settings: Settings, trainer: Trainer) -> Outcome:
+def main(settings: Settings, trainer: Trainer) -> RecipeOutcome:
     """All runs, the table and the figure."""
     pictures.cache_clear()  # files may have changed since
     pictures(settings)
@@ -124,7 +123,7 @@ def main(settings: Settings, trainer: Trainer) -> Outcome:
         ends = [finals(found[l, way]) for way in ("SGD", "SGDM")]
         rows.append([l, *map(spread, ends), difference(ends[1] - ends[0]), difference(distances(found, l))])
     columns = ["l", "SGD, test accuracy (%)", "SGDM", "SGDM - SGD", "test curves apart"]
-    return Outcome(columns, rows, lambda: draw(settings, found), found)
+    return RecipeOutcome(columns, rows, lambda: draw(settings, found), found)
 
 
 def curves(runs: Sequence[Any]) -> np.ndarray:

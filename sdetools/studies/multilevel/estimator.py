@@ -34,10 +34,10 @@ from sdetools import _check
 from sdetools.dynamics.base import Moving
 from sdetools.simulation.philox import Stream
 from sdetools.studies.execution import Options, opened
-from sdetools.studies.multilevel.levels import Work
+from sdetools.studies.multilevel.levels import LevelSampler
 from sdetools.studies.multilevel.result import Multilevel
 from sdetools.studies.multilevel.search import LEAST_LEVEL, LEAST_PILOT, Search
-from sdetools.studies.result import Origin, called
+from sdetools.studies.result_protocol import Origin, called
 
 ATTEMPTS = 4
 """So many coarsest steps are tried when the pilot's choice does not hold."""
@@ -99,7 +99,7 @@ def multilevel(
     coarsest = horizon if dt is None else _check.positive("dt", dt)
     if dt is not None:
         _whole(horizon, coarsest)
-    work = Work(make, x0, horizon, observe, refinement)
+    work = LevelSampler(make, x0, horizon, observe, refinement)
     first = work.dynamics(coarsest)
     weak = _check.positive("weak", getattr(first, "weak", 1.0) if weak is None else weak)
     asked = (seed, Stream.of(stream), horizon, eps, dt, refinement, weak, pilot, most)

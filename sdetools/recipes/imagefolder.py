@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from .batches import Batches
-from .data import MissingData, share
+from sdetools.bridge.batches import Batches
+from sdetools.recipes.datasets import MissingData, share
 
 ENDINGS = (".jpeg", ".jpg", ".png", ".webp", ".bmp")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

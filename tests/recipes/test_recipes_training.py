@@ -13,10 +13,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sdetools.bridge import SGDM, SVAG, Batches, checkpoint
-from sdetools.bridge.optimisers import RandomScaling
-from sdetools.bridge.processes import sharing
-from sdetools.bridge.training import Task, Trainer
+from sdetools.bridge import SGDM, SVAG, Batches
+from sdetools.bridge.torch_optimisers import RandomScaling
+from sdetools.recipes import checkpoint
+from sdetools.recipes.processes import sharing
+from sdetools.recipes.training import Trainer, TrainingTask
 
 PROGRAM = """
 import os, sys, time
@@ -24,9 +25,9 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 from sdetools.bridge import Batches
-from sdetools.bridge.optimisers import RandomScaling
-from sdetools.bridge.processes import sharing
-from sdetools.bridge.training import Task, Trainer
+from sdetools.bridge.torch_optimisers import RandomScaling
+from sdetools.recipes.processes import sharing
+from sdetools.recipes.training import TrainingTask, Trainer
 
 torch.set_num_threads(1)
 folder, pieces, precision = Path(sys.argv[1].format(**os.environ)), int(sys.argv[2]), sys.argv[3]
@@ -43,7 +44,7 @@ def batch(number, piece, pieces):
 def make():
     model = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Dropout(0.2), torch.nn.Tanh(), torch.nn.Linear(8, 1))
     steps = 40 if pieces == 1 else 10
-    return Task(model, RandomScaling(model.parameters(), lr=0.2), steps, batch, lambda net, b: F.mse_loss(net(b[0]), b[1]),
+    return TrainingTask(model, RandomScaling(model.parameters(), lr=0.2), steps, batch, lambda net, b: F.mse_loss(net(b[0]), b[1]),
                 lambda net: {"test": float(F.mse_loss(net(x), y))}, lambda k: 1 / (1 + k / 10), every=7, pieces=pieces, precision=precision)
 
 with sharing("cpu"):
@@ -77,7 +78,7 @@ def toy(steps=20, optimiser=SGDM, dropout=0.0, **options):
 
     def make():
         model = torch.nn.Sequential(torch.nn.Dropout(dropout), torch.nn.Linear(3, 1)).eval()
-        return Task(
+        return TrainingTask(
             model, optimiser(model.parameters(), lr=0.1), steps, lambda k, i, n: tuple(part.chunk(n)[i] for part in batches.at(1, k)),
             evaluate=lambda net: {"test": float(F.mse_loss(net(x), x.sum(1, keepdim=True)))}, **told,
         )  # fmt: skip
