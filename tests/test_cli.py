@@ -238,9 +238,9 @@ class Study:
         return SimpleNamespace(value=0.9, low=0.8, high=1.0)
 
     def plot(self):
-        from sdetools.report import loglog_orders
+        from sdetools.plots import loglog_orders
 
-        return loglog_orders(self.etas, [0.1] * len(self.etas))
+        return loglog_orders(self.etas, [0.1] * len(self.etas)).figure
 
     def to_json(self):
         return "{}"

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from sdetools.benchmarking import machine
 
 if TYPE_CHECKING:
@@ -125,34 +127,15 @@ class DimensionTable:
         """What was left out, a line each."""
         return [f"{o.problem}, d = {o.dim:,}, was left out: it {o.reason}" for o in self.left_out]
 
-    def plot(self) -> Figure:
+    def plot(self, *, ax: Any = None) -> Figure:
         """ns of a coordinate-step and roofline against the dimension, and their ratio with its bounds."""
-        from matplotlib.figure import Figure
+        from sdetools.plots import figure_of, roofline_panels
 
-        from sdetools.plots import COLOURS, FAINT, INK, MARKERS, style
-
-        figure = Figure(figsize=(9.6, 4.2), facecolor="white", layout="constrained")
-        left, right = figure.subplots(1, 2)
-        right.axhline(1.0, color=FAINT, linewidth=0.8)
-        for i, name in enumerate(dict.fromkeys(c.problem for c in self.cells)):
-            cells = [c for c in self.cells if c.problem == name]
-            dims, colour = [c.dim for c in cells], COLOURS[i % len(COLOURS)]
-            shown: dict[str, Any] = {"color": colour, "marker": MARKERS[i % len(MARKERS)], "markersize": 5, "linewidth": 1.4}
-            left.plot(dims, [c.ns for c in cells], label=name, **shown)
-            left.plot(dims, [c.limit for c in cells], color=colour, linewidth=1.1, linestyle=(0, (5, 3)))
-            right.plot(dims, [c.ratio for c in cells], **shown)
-            right.plot(dims, [c.bound for c in cells], color=colour, marker="_", markersize=12, linestyle="")
-        left.plot([], [], color=INK, linewidth=1.1, linestyle=(0, (5, 3)), label="roofline")
-        left.set_yscale("log")
-        right.plot([], [], color=INK, marker="_", markersize=12, linestyle="", label="bound")
-        right.margins(y=0.16)
-        for axes, label in ((left, "ns per coordinate-step"), (right, "measured over roofline")):
-            style(axes)
-            axes.set_xscale("log")
-            axes.set_xlabel("$d$", color=INK, fontsize=10)
-            axes.set_ylabel(label, color=INK, fontsize=10)
-            axes.legend(frameon=False, fontsize=9, labelcolor=INK, loc="upper left")
-        return figure
+        series = {
+            name: np.array([(c.dim, c.ns, c.limit, c.ratio, c.bound) for c in self.cells if c.problem == name], dtype=float).T
+            for name in dict.fromkeys(c.problem for c in self.cells)
+        }
+        return figure_of(roofline_panels(series, ax))
 
     def to_dict(self) -> dict[str, Any]:
         """What the file holds."""

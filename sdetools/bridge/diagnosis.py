@@ -104,22 +104,13 @@ class Diagnosis(Result):
 
     def plot(self, *, ax: Any = None) -> Figure:
         """eta lambda_max with its interval, at the checkpoint and after the trial, beside the edges of the prediction."""
-        from sdetools.plots import COLOURS, FAINT, canvas
+        from sdetools.plots import figure_of, interval_plot
 
-        figure, axes = canvas(6.0, 2.4, ax)
         found = {"checkpoint": self.sharpness, "after the trial": self.later_sharpness}
-        rows = [(name, one * self.plain_lr) for name, one in found.items() if one is not None and math.isfinite(one.value)]
-        for i, (_, one) in enumerate(rows):
-            high = min(one.high, 1e3 * max(1.0, one.value))
-            axes.errorbar(
-                [one.value], [i], xerr=[[one.value - one.low], [high - one.value]], fmt="o", color=COLOURS[i], capsize=3
-            )
-        for edge, name in ((STABLE, "drop below"), (UNSTABLE, "keep above")):
-            axes.axvline(edge, color=FAINT, linestyle="--", linewidth=1)
-            axes.annotate(name, (edge, 1.0), xycoords=("data", "axes fraction"), fontsize=8, va="bottom", ha="center")
-        axes.set(yticks=range(len(rows)), yticklabels=[name for name, _ in rows], ylim=(-0.6, max(1, len(rows)) - 0.4))
-        axes.set(xlabel=r"$\eta\,\lambda_{\max}$ of plain SGD", xlim=(0.0, None))
-        return figure
+        steps = {name: one * self.plain_lr for name, one in found.items() if one is not None and math.isfinite(one.value)}
+        rows = {name: (one.value, one.low, min(one.high, 1e3 * max(1.0, one.value))) for name, one in steps.items()}
+        edges = {"drop below": STABLE, "keep above": UNSTABLE}
+        return figure_of(interval_plot(rows, r"$\eta\,\lambda_{\max}$ of plain SGD", edges=edges, ax=ax))
 
     @property
     def noise_scale(self) -> float:

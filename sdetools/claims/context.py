@@ -254,12 +254,15 @@ class ClaimContext:
     def figure(self, name: str, figure: Any | Callable[[], Any], caption: str = "") -> None:
         """Put a matplotlib figure, or what a function without arguments draws, into the report; `caption` may hold $formulas$."""
         self._new("figure", name, [item.name for item in self.book.figures])
+        from matplotlib.axes import Axes
         from matplotlib.figure import Figure as Drawing
 
-        if not isinstance(figure, Drawing) and callable(figure):
+        if not isinstance(figure, (Axes, Drawing)) and callable(figure):
             figure = figure()
-        if not isinstance(figure, Drawing):
-            raise ValueError(f"the figure `{name}` must be a matplotlib Figure or a function that returns one; got {figure!r}.")
+        if not isinstance(figure, (Axes, Drawing)):
+            raise ValueError(
+                f"the figure `{name}` must be a matplotlib Figure, its Axes, or a function that returns one; got {figure!r}."
+            )
         taken = {item.slug for item in self.book.figures}
         self.book.figures.append(Figure(name, _slug(name, taken), svg_text(figure), caption))
 
@@ -336,13 +339,13 @@ def _slug(name: str, taken: set[str]) -> str:
     return slug
 
 
-def svg_text(figure: Any) -> str:
-    """The text of an SVG file with the drawing of a matplotlib figure: the same figure gives the same text."""
+def svg_text(drawn: Any) -> str:
+    """The text of an SVG file of a matplotlib figure, or of the figure of axes: the same figure gives the same text."""
     import io
 
     import matplotlib
 
-    out = io.StringIO()
+    out, figure = io.StringIO(), drawn.figure
     if len(figure.axes) == 1:
         figure.set_layout_engine("none")  # the tight box does for one plot what a layout engine takes twice the time for
     # Without a date and with fixed ids the same figure is the same file.

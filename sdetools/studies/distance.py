@@ -135,15 +135,10 @@ class Distance(HasInterval, Result):
 
     def plot(self, *, ax: Any = None) -> Figure:
         """The value with its interval, beside what two samples of one law show."""
-        from sdetools.plots import COLOURS, FAINT, canvas
+        from sdetools.plots import figure_of, interval_plot
 
-        figure, axes = canvas(5.0, 2.2, ax)
-        axes.axvspan(0.0, self.floor_high, color=FAINT, alpha=0.25, label=f"equal laws, {100 * self.confidence:g} %")
-        ends = [[self.value - self.low], [self.high - self.value]]
-        axes.errorbar([self.value], [0], xerr=ends, fmt="o", color=COLOURS[0], capsize=3, label=KINDS[self.kind].label)
-        axes.set(yticks=[], xlabel=KINDS[self.kind].label, xlim=(0.0, None))
-        axes.legend(frameon=False, fontsize=8)
-        return figure
+        label, equal = KINDS[self.kind].label, (f"equal laws, {100 * self.confidence:g} %", self.floor_high)
+        return figure_of(interval_plot({label: (self.value, self.low, self.high)}, label, region=equal, ax=ax))
 
     def paths_for(self, size: float) -> int:
         """How many paths in each sample bring `floor_high` down to half of `size`, so that a distance of `size` is resolved."""

@@ -121,13 +121,12 @@ class Extrapolation(Result):
 
     def plot(self, observable: str | int = 0, *, ax: Any = None) -> Figure:
         """The extrapolated mean along time with its pointwise interval."""
-        from sdetools.plots import gap_curve
+        from sdetools.plots import figure_of, gap_curve
 
         row = [self.at(observable, float(t)) for t in self.times]
         parts = [[getattr(e, end) for e in row] for end in ("value", "low", "high")]
-        return gap_curve(
-            self.times, *parts, ylabel=f"E[{self.names[column(self.names, observable)]}], extrapolated", zero=False, ax=ax
-        )
+        label = f"E[{self.names[column(self.names, observable)]}], extrapolated"
+        return figure_of(gap_curve(self.times, *parts, ylabel=label, zero=False, ax=ax))
 
     def __repr__(self) -> str:
         p, pair = self.weak, self.pair

@@ -144,11 +144,12 @@ class WeakGap(KeptPaths):
 
     def plot(self, observable: str | int = 0, exact: np.ndarray | None = None, *, ax: Any = None) -> Figure:
         """The gap's curve with its simultaneous band; `exact` is overlaid if given."""
-        from sdetools.plots import gap_curve
+        from sdetools.plots import figure_of, gap_curve
 
         o = column(self.names, observable)
         low, high = self.band(o)
-        return gap_curve(self.times, self.statistics.gap[:, o], low, high, exact, ylabel=f"gap of {self.names[o]}", ax=ax)
+        axes = gap_curve(self.times, self.statistics.gap[:, o], low, high, exact, ylabel=f"gap of {self.names[o]}", ax=ax)
+        return figure_of(axes)
 
     def __repr__(self) -> str:
         how = "coupled, with the control variate" if self.controlled else "coupled" if self.coupled else "independent"

@@ -76,7 +76,7 @@ class KeptPaths(Result):
             for i, p in enumerate(parts)
         ]
         loss = self.members[0].loss if part is None and list(shown.coordinate.values) == names else None
-        return plots.paths([m.name for m in self.members], values, loss, ax, time)
+        return plots.figure_of(plots.path_plot([m.name for m in self.members], values, loss, ax, time))
 
 
 @dataclass(frozen=True)

@@ -97,12 +97,13 @@ class Simulation(KeptPaths):
 
     def plot(self, observable: str | int | None = None, *, ax: Any = None) -> Figure:
         """Means along time with their pointwise intervals: of one observable, or of all."""
-        from sdetools.plots import gap_curve
+        from sdetools.plots import figure_of, gap_curve
 
         chosen = self.names if observable is None else (self.names[column(self.names, observable)],)
         rows = {name: [self.at(name, float(t)) for t in self.times] for name in chosen}
         parts = [{name: [getattr(e, end) for e in row] for name, row in rows.items()} for end in ("value", "low", "high")]
-        return gap_curve(self.times, *parts, ylabel="mean" if len(chosen) > 1 else f"E[{chosen[0]}]", zero=False, ax=ax)
+        axes = gap_curve(self.times, *parts, ylabel="mean" if len(chosen) > 1 else f"E[{chosen[0]}]", zero=False, ax=ax)
+        return figure_of(axes)
 
     def __repr__(self) -> str:
         how = " in float32" if self.statistics.sums.dtype == "float32" else ""

@@ -212,10 +212,10 @@ class OrderStudy(Result):
 
     def plot(self, exact: Mapping[str, Any] | None = None, slopes: Sequence[float] = (0.5, 1.0), *, ax: Any = None) -> Figure:
         """Gaps against eta on logarithmic axes with bands and reference slopes; `exact`: observable -> values, dashed."""
-        from sdetools.plots import loglog_orders
+        from sdetools.plots import figure_of, loglog_orders
 
         points = {name: self.estimates(name) for name in self.names}
-        return loglog_orders(
+        axes = loglog_orders(
             self.etas,
             {name: [e.value for e in row] for name, row in points.items()},
             {name: [e.low for e in row] for name, row in points.items()},
@@ -225,6 +225,7 @@ class OrderStudy(Result):
             ylabel="sup over time of the gap",
             ax=ax,
         )
+        return figure_of(axes)
 
     def __repr__(self) -> str:
         return self.table()

@@ -117,14 +117,14 @@ class SlowStudy(Result):
             }
             for i, h in enumerate(next(iter(self.runs.values())).names)
         }
-        return plots.curves(curves, xlabel=r"$t = k\eta^2$", ax=ax)
+        return plots.figure_of(plots.curve_panels(curves, xlabel=r"$t = k\eta^2$", ax=ax))
 
     def picture(self) -> Figure:
         """Deprecated: `plot_manifold()`."""
         warnings.warn("`picture()` is now `plot_manifold()`.", DeprecationWarning, stacklevel=2)
         return self.plot_manifold()
 
-    def plot_manifold(self) -> Figure:
+    def plot_manifold(self, *, ax: Any = None) -> Figure:
         """The manifold and some paths on it, for losses of 2 or 3 coordinates; ValueError for others, and for a result from a file."""
         from sdetools import plots
 
@@ -133,7 +133,7 @@ class SlowStudy(Result):
             raise ValueError("a plot of the manifold must have the loss; a file keeps its name alone. Run the study again.")
         if loss.dim not in (2, 3):
             raise ValueError(f"a plot of the manifold must have 2 or 3 coordinates; got {loss.dim}. Take plot().")
-        return plots.manifold(loss, self.paths_shown, self._near(), self.x0)
+        return plots.figure_of(plots.manifold_plot(loss, self.paths_shown, self._near(), self.x0, ax))
 
     def _near(self) -> np.ndarray:
         """Points of the manifold around the paths, `(dim, n)`."""

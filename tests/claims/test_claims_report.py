@@ -15,7 +15,8 @@ from sdetools.claims import Claim, ClaimContext, Results
 from sdetools.claims.context import svg_text
 from sdetools.claims.verdict import Outcome, judge
 from sdetools.estimates import ConfidenceInterval
-from sdetools.report import gap_curve, loglog_orders, render, typeset, write
+from sdetools.plots import gap_curve, loglog_orders
+from sdetools.report import render, typeset, write
 from sdetools.report.page import interval_bar
 
 HOSTILE = """<script>alert(1)</script>"><img src=x onerror=alert(1)> & '{{ 7*7 }}' %s \\"""
@@ -243,8 +244,8 @@ def test_plots_are_the_same_text_every_time():
             exact={"$x^2$": [0.2, 0.1, 0.05]},
         )
 
-    assert svg_text(draw()) == svg_text(draw())
-    assert "<dc:date>" not in svg_text(draw())
+    assert svg_text(draw().figure) == svg_text(draw().figure)
+    assert "<dc:date>" not in svg_text(draw().figure)
 
 
 def test_plots_leave_no_global_state():
@@ -252,13 +253,15 @@ def test_plots_leave_no_global_state():
 
     before = dict(matplotlib.rcParams)
     svg_text(
-        gap_curve([0, 1, 2], {"a": [0, 1, 0.5]}, low={"a": [0, 0.9, 0.4]}, high={"a": [0, 1.1, 0.6]}, exact={"a": [0, 1, 0.5]})
+        gap_curve(
+            [0, 1, 2], {"a": [0, 1, 0.5]}, low={"a": [0, 0.9, 0.4]}, high={"a": [0, 1.1, 0.6]}, exact={"a": [0, 1, 0.5]}
+        ).figure
     )
     assert dict(matplotlib.rcParams) == before
 
 
 def test_an_unresolved_point_is_drawn_hollow():
-    axes = loglog_orders([0.1, 0.05], [0.2, 0.01], low=[0.1, -0.01], high=[0.3, 0.03]).axes[0]
+    axes = loglog_orders([0.1, 0.05], [0.2, 0.01], low=[0.1, -0.01], high=[0.3, 0.03])
     faces = {line.get_markerfacecolor(): len(line.get_xdata()) for line in axes.lines if line.get_marker() == "o"}
     assert faces["white"] == 1
 

@@ -193,35 +193,21 @@ class Multilevel(Result):
 
     def plot(self, observable: str | int = 0, *, ax: Any = None) -> Figure:
         """Variance and mean of the levels, paths, and cost against the level: the customary four panels; `ax`: four axes."""
-        from sdetools.plots import COLOURS, INK, axes_for
+        from sdetools.plots import figure_of, level_panels
 
-        o, r = column(self.names, observable), self.refinement
-        figure, all_axes = axes_for(4, ax, columns=2)
-        level, later = np.arange(len(self.dts)), np.arange(1, len(self.dts))
-        cost = (self.paths * self.steps).astype(float)
-        difference = f"{self.names[o]}: level $l$ less level $l-1$"
-        shown = [
-            ("variance", self.fine_variances[:, o], self.variances[1:, o]),
-            ("|mean|", np.abs(self.fine_means[:, o]), np.abs(self.means[1:, o])),
-            ("paths $N_l$", self.paths.astype(float), None),
-            ("cost in steps", cost, None),
-        ]
-        for i, (axes, (label, whole, part)) in enumerate(zip(all_axes, shown)):
-            axes.set_yscale("log", base=r if part is not None else 10, nonpositive="mask")
-            name = f"{self.names[o]} on level $l$" if part is not None else f"eps = {self.eps:g}" if i == 2 else "level by level"
-            axes.plot(level, whole, "o-", color=COLOURS[0], linewidth=1.6, markersize=5, label=name)
-            if part is not None:
-                axes.plot(later, part, "s-", color=COLOURS[1], linewidth=1.6, markersize=5, label=difference)
-            if i == 3:
-                axes.axhline(self.cost, color=COLOURS[2], linewidth=1.4, label="all levels and the pilot")
-                axes.axhline(
-                    self.plain_cost, color=COLOURS[3], linewidth=1.4, linestyle="--", label="plain Monte Carlo, same error"
-                )
-            axes.set_xticks(level[:: 1 + len(level) // 12])
-            axes.set_xlabel("level $l$", color=INK, fontsize=10)
-            axes.set_ylabel(label, color=INK, fontsize=10)
-            axes.legend(frameon=False, fontsize=8, labelcolor=INK)
-        return figure
+        o = column(self.names, observable)
+        panels = level_panels(
+            self.names[o],
+            (self.fine_variances[:, o], self.variances[1:, o]),
+            (self.fine_means[:, o], self.means[1:, o]),
+            self.paths.astype(float),
+            (self.paths * self.steps).astype(float),
+            (self.cost, self.plain_cost),
+            eps=self.eps,
+            refinement=self.refinement,
+            ax=ax,
+        )
+        return figure_of(panels)
 
     def __repr__(self) -> str:
         lines = [

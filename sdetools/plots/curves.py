@@ -1,0 +1,212 @@
+"""Curves with their bands: gaps against the step size, and means and gaps along time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sdetools.plots.style import COLOURS, DASHED, FAINT, INK, MARKERS, axes_for, canvas, finish
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Numbers = Sequence[float] | np.ndarray
+
+
+def loglog_orders(
+    etas: Numbers,
+    values: Numbers | Mapping[str, Numbers],
+    low: Numbers | Mapping[str, Numbers] | None = None,
+    high: Numbers | Mapping[str, Numbers] | None = None,
+    exact: Numbers | Mapping[str, Numbers] | None = None,
+    slopes: Sequence[float] = (0.5, 1.0),
+    *,
+    xlabel: str = r"$\eta$",
+    ylabel: str = "weak gap",
+    title: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    r"""Plots gaps against step sizes on logarithmic axes, with bands, exact values (dashed) and reference slopes (dotted).
+
+    A point whose band reaches down to zero is drawn hollow: it is not resolved.
+
+    Args:
+        etas: Step sizes, positive.
+        values: Gaps, `(len(etas),)`, or a mapping from a curve's name to such an array.
+        low: Lower ends of the bands, in the form of `values`.
+        high: Upper ends of the bands, in the form of `values`.
+        exact: Exact gaps, in the form of `values`.
+        slopes: Slopes of the reference lines.
+        xlabel: Label of the horizontal axis.
+        ylabel: Label of the vertical axis.
+        title: Title of the axes.
+        ax: Axes to draw on; None makes a new figure.
+
+    Returns:
+        The axes; `.figure` is their figure.
+
+    Raises:
+        ValueError: Lengths differ, or a step size is not positive.
+
+    Example:
+        >>> axes = loglog_orders([0.1, 0.05], [0.02, 0.011], low=[0.018, 0.010], high=[0.022, 0.012], exact=[0.02, 0.01])
+        >>> axes.get_xscale(), axes.get_yscale()
+        ('log', 'log')
+    """
+    x = np.asarray(etas, dtype=float)
+    if x.ndim != 1 or len(x) == 0 or not np.all(x > 0):
+        raise ValueError(f"`etas` must be positive step sizes; got {etas!r}.")
+    curves, lows, highs, exacts = (
+        _curves(name, v, len(x)) for name, v in {"values": values, "low": low, "high": high, "exact": exact}.items()
+    )
+    _, axes = canvas(ax=ax)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    order = np.argsort(x)
+    smallest = min((v[v > 0].min() for v in curves.values() if np.any(v > 0)), default=1.0)
+    for i, (name, value) in enumerate(curves.items()):
+        colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
+        y, down, up = value[order], *(part.get(name, value)[order] for part in (lows, highs))
+        shown, resolved = y > 0, (y > 0) & (down > 0)
+        axes.fill_between(
+            x[order], np.where(down > 0, down, smallest / 10), up, where=shown, color=colour, alpha=0.16, linewidth=0
+        )
+        axes.plot(x[order][shown], y[shown], color=colour, linewidth=1.6, label=name or None)
+        axes.plot(x[order][resolved], y[resolved], linestyle="", marker=marker, color=colour, markersize=5.5)
+        hollow = shown & ~resolved
+        axes.plot(
+            x[order][hollow],
+            y[hollow],
+            linestyle="",
+            marker=marker,
+            markersize=5.5,
+            markeredgecolor=colour,
+            markerfacecolor="white",
+        )
+        if name in exacts:
+            axes.plot(
+                x[order], exacts[name][order], color=INK, linewidth=1.1, linestyle=DASHED, label="exact" if i == 0 else None
+            )
+    _references(axes, x[order], curves, slopes)
+    axes.set_ylim(bottom=smallest / 4)
+    finish(axes, xlabel, ylabel, title, legend=bool(exacts) or any(curves))
+    return axes
+
+
+def gap_curve(
+    times: Numbers,
+    values: Numbers | Mapping[str, Numbers],
+    low: Numbers | Mapping[str, Numbers] | None = None,
+    high: Numbers | Mapping[str, Numbers] | None = None,
+    exact: Numbers | Mapping[str, Numbers] | None = None,
+    *,
+    xlabel: str = "$t$",
+    ylabel: str = "weak gap",
+    title: str = "",
+    zero: bool = True,
+    ax: Axes | None = None,
+) -> Axes:
+    """Plots a mean or a gap along time with its band; exact curves are dashed.
+
+    Args:
+        times: The recorded times.
+        values: Values, `(len(times),)`, or a mapping from a curve's name to such an array.
+        low: Lower ends of the bands, in the form of `values`.
+        high: Upper ends of the bands, in the form of `values`.
+        exact: Exact values, in the form of `values`.
+        xlabel: Label of the horizontal axis.
+        ylabel: Label of the vertical axis.
+        title: Title of the axes.
+        zero: Whether to draw a line at 0.
+        ax: Axes to draw on; None makes a new figure.
+
+    Returns:
+        The axes; `.figure` is their figure.
+
+    Raises:
+        ValueError: Lengths differ.
+
+    Example:
+        >>> axes = gap_curve([0.0, 0.5, 1.0], [0.0, 0.2, 0.1], low=[0.0, 0.1, 0.0], high=[0.0, 0.3, 0.2])
+        >>> axes.get_ylabel()
+        'weak gap'
+    """
+    t = np.asarray(times, dtype=float)
+    if t.ndim != 1 or len(t) == 0:
+        raise ValueError(f"`times` must be a list of times; got {times!r}.")
+    curves, lows, highs, exacts = (
+        _curves(name, v, len(t)) for name, v in {"values": values, "low": low, "high": high, "exact": exact}.items()
+    )
+    _, axes = canvas(ax=ax)
+    if zero:
+        axes.axhline(0.0, color=FAINT, linewidth=0.8)
+    for i, (name, value) in enumerate(curves.items()):
+        colour = COLOURS[i % len(COLOURS)]
+        axes.fill_between(t, lows.get(name, value), highs.get(name, value), color=colour, alpha=0.18, linewidth=0)
+        axes.plot(t, value, color=colour, linewidth=1.6, label=name or None)
+        if name in exacts:
+            axes.plot(t, exacts[name], color=INK, linewidth=1.1, linestyle=DASHED, label="exact" if i == 0 else None)
+    axes.margins(x=0.01)
+    finish(axes, xlabel, ylabel, title, legend=bool(exacts) or any(curves))
+    return axes
+
+
+def curve_panels(
+    panels: Mapping[str, Mapping[str, tuple[Numbers, Numbers, Numbers]]], xlabel: str = "$t$", ax: Any = None
+) -> list[Axes]:
+    """Plots one panel for each entry: the first curve as a line with its band, the others as markers with error bars.
+
+    Args:
+        panels: For each panel's title, curves by name: arrays x, y and half-width.
+        xlabel: Label of the horizontal axes.
+        ax: Axes to draw on, one for each panel; None makes a new figure.
+
+    Returns:
+        The axes, one for each panel.
+
+    Raises:
+        ValueError: `ax` holds another number of axes.
+
+    Example:
+        >>> axes = curve_panels({"x": {"limit": ([0, 1], [1, 2], [0, 0]), "mean": ([0, 1], [1, 2.1], [0.1, 0.1])}})
+        >>> len(axes)
+        1
+    """
+    _, all_axes = axes_for(len(panels), ax)
+    for axes, (title, panel) in zip(all_axes, panels.items()):
+        for i, (name, (x, y, half)) in enumerate(panel.items()):
+            x, y, half = (np.asarray(values, dtype=float) for values in (x, y, half))
+            if i == 0:
+                axes.plot(x, y, "-", color=INK, lw=1.4, label=name)
+                axes.fill_between(x, y - half, y + half, color=INK, alpha=0.12, lw=0)
+            else:
+                axes.errorbar(x, y, yerr=half, fmt=MARKERS[i - 1], ms=4, lw=1, color=COLOURS[(i - 1) % len(COLOURS)], label=name)
+        axes.set(title=title, xlabel=xlabel)
+    all_axes[0].legend(fontsize=8, frameon=False)
+    return all_axes
+
+
+def _curves(name: str, value: Any, length: int) -> dict[str, np.ndarray]:
+    """Curves by name, each checked to have `length` entries."""
+    if value is None:
+        return {}
+    curves = value if isinstance(value, Mapping) else {"": value}
+    out = {str(key): np.asarray(item, dtype=float) for key, item in curves.items()}
+    for item in out.values():
+        if item.shape != (length,):
+            raise ValueError(f"`{name}` must have {length} entries, one for each point of the axis; got shape {item.shape}.")
+    return out
+
+
+def _references(axes: Axes, x: np.ndarray, curves: Mapping[str, np.ndarray], slopes: Sequence[float]) -> None:
+    """Dotted lines of the given slopes, a little above the topmost point at the largest step."""
+    tops = [value.max() for value in curves.values() if np.any(value > 0)]
+    if len(x) < 2 or not tops:
+        return
+    anchor = 1.6 * max(tops)
+    for slope in slopes:
+        y = anchor * (x / x[-1]) ** slope
+        axes.plot(x, y, color=FAINT, linewidth=1.0, linestyle=":")
+        axes.annotate(f"slope {slope:g}", (x[0], y[0]), xytext=(2, 3), textcoords="offset points", fontsize=8, color=FAINT)

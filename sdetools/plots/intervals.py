@@ -1,0 +1,52 @@
+"""Values with their intervals on one axis, beside a region or the edges that they are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from sdetools.plots.style import COLOURS, FAINT, canvas
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def interval_plot(
+    rows: Mapping[str, tuple[float, float, float]],
+    xlabel: str,
+    *,
+    region: tuple[str, float] | None = None,
+    edges: Mapping[str, float] | None = None,
+    ax: Any = None,
+) -> Axes:
+    """Plots values with their intervals, one row each, on an axis that begins at 0.
+
+    Args:
+        rows: Value, lower end and upper end of the interval, by the row's name.
+        xlabel: Label of the axis.
+        region: A label and the upper end of a shaded region that begins at 0.
+        edges: Positions of dashed vertical lines, by their labels.
+        ax: Axes to draw on; None makes a new figure.
+
+    Returns:
+        The axes.
+
+    Example:
+        >>> interval_plot({"W1": (0.2, 0.1, 0.3)}, "distance", region=("equal laws, 95 %", 0.05)).get_xlabel()
+        'distance'
+    """
+    _, axes = canvas(6.0 if edges else 5.0, 2.4 if edges else 2.2, ax)
+    if region is not None:
+        axes.axvspan(0.0, region[1], color=FAINT, alpha=0.25, label=region[0])
+    for i, (name, (value, low, high)) in enumerate(rows.items()):
+        axes.errorbar([value], [i], xerr=[[value - low], [high - value]], fmt="o", color=COLOURS[i], capsize=3, label=name)
+    for name, edge in (edges or {}).items():
+        axes.axvline(edge, color=FAINT, linestyle="--", linewidth=1)
+        axes.annotate(name, (edge, 1.0), xycoords=("data", "axes fraction"), fontsize=8, va="bottom", ha="center")
+    axes.set(xlabel=xlabel, xlim=(0.0, None), ylim=(-0.6, max(1, len(rows)) - 0.4))
+    if region is None:
+        axes.set(yticks=range(len(rows)), yticklabels=list(rows))
+    else:
+        axes.set(yticks=[])
+        axes.legend(frameon=False, fontsize=8)
+    return axes

@@ -1,0 +1,66 @@
+"""The customary four panels of multilevel Monte Carlo: variance, mean, paths and cost of each level."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sdetools.plots.style import COLOURS, axes_for, finish
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def level_panels(
+    name: str,
+    variances: tuple[np.ndarray, np.ndarray],
+    means: tuple[np.ndarray, np.ndarray],
+    paths: np.ndarray,
+    cost: np.ndarray,
+    totals: tuple[float, float],
+    *,
+    eps: float,
+    refinement: int = 2,
+    ax: Any = None,
+) -> list[Axes]:
+    """Plots variance, absolute mean, paths and cost against the level.
+
+    Args:
+        name: The observable.
+        variances: Variances of the observable on each level, `(levels,)`, and of the differences from the level before, `(levels - 1,)`.
+        means: Means, in the same form.
+        paths: Paths of each level.
+        cost: Steps of each level.
+        totals: Steps of all levels with their pilot runs, and of plain Monte Carlo with the same error.
+        eps: The root-mean-square error that was asked for.
+        refinement: The ratio of successive steps; the base of the first two logarithmic axes.
+        ax: Four axes to draw on; None makes a new figure.
+
+    Returns:
+        The four axes.
+
+    Raises:
+        ValueError: `ax` holds another number of axes.
+    """
+    _, panels = axes_for(4, ax, columns=2)
+    level, later = np.arange(len(paths)), np.arange(1, len(paths))
+    look: dict[str, Any] = {"linewidth": 1.6, "markersize": 5}
+    for axes, label, (whole, difference) in zip(panels, ("variance", "|mean|"), (variances, means)):
+        axes.set_yscale("log", base=refinement, nonpositive="mask")
+        axes.plot(level, np.abs(whole), "o-", color=COLOURS[0], label=f"{name} on level $l$", **look)
+        axes.plot(later, np.abs(difference), "s-", color=COLOURS[1], label=f"{name}: level $l$ less level $l-1$", **look)
+        finish(axes, "level $l$", label, legend=True, size=8)
+    for axes, label, values, key in (
+        (panels[2], "paths $N_l$", paths, f"eps = {eps:g}"),
+        (panels[3], "cost in steps", cost, "each level"),
+    ):
+        axes.set_yscale("log", nonpositive="mask")
+        axes.plot(level, values, "o-", color=COLOURS[0], label=key, **look)
+        if axes is panels[3]:
+            axes.axhline(totals[0], color=COLOURS[2], linewidth=1.4, label="all levels and the pilot")
+            axes.axhline(totals[1], color=COLOURS[3], linewidth=1.4, linestyle="--", label="plain Monte Carlo, same error")
+        finish(axes, "level $l$", label, legend=True, size=8)
+    for axes in panels:
+        axes.set_xticks(level[:: 1 + len(level) // 12])
+    return panels

@@ -1,0 +1,46 @@
+"""Measured times beside a roofline, against the dimension."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sdetools.plots.style import COLOURS, DASHED, FAINT, INK, MARKERS, axes_for, finish
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def roofline_panels(series: Mapping[str, np.ndarray], ax: Any = None) -> list[Axes]:
+    """Plots times and rooflines against the dimension, and their ratio with its bounds.
+
+    Args:
+        series: For each problem an array `(5, n)`: dimensions, measured times in ns, rooflines in ns, ratios, bounds of the ratios.
+        ax: Two axes to draw on; None makes a new figure.
+
+    Returns:
+        The two axes.
+
+    Raises:
+        ValueError: `ax` holds another number of axes.
+    """
+    _, panels = axes_for(2, ax, size=(9.6, 4.2))
+    left, right = panels
+    right.axhline(1.0, color=FAINT, linewidth=0.8)
+    for i, (name, (dims, times, rooflines, ratios, bounds)) in enumerate(series.items()):
+        colour = COLOURS[i % len(COLOURS)]
+        look: dict[str, Any] = {"color": colour, "marker": MARKERS[i % len(MARKERS)], "markersize": 5, "linewidth": 1.4}
+        left.plot(dims, times, label=name, **look)
+        left.plot(dims, rooflines, color=colour, linewidth=1.1, linestyle=DASHED)
+        right.plot(dims, ratios, **look)
+        right.plot(dims, bounds, color=colour, marker="_", markersize=12, linestyle="")
+    left.plot([], [], color=INK, linewidth=1.1, linestyle=DASHED, label="roofline")
+    left.set_yscale("log")
+    right.plot([], [], color=INK, marker="_", markersize=12, linestyle="", label="bound")
+    right.margins(y=0.16)
+    for axes, label in ((left, "ns per coordinate-step"), (right, "measured over roofline")):
+        axes.set_xscale("log")
+        finish(axes, "$d$", label, legend=True)
+    return panels

@@ -1,0 +1,103 @@
+"""Plots: axes in, axes out. Each function draws on the axes it is given and on nothing else, or makes a figure of its own."""
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+import sdetools as st
+from sdetools import plots
+
+T = np.array([0.0, 0.5, 1.0])
+LOSS = st.losses.from_expression("(x*y - 1)**2 / 2", variables="x y")
+
+
+def walk(coordinates: str) -> list:
+    run = st.simulate(
+        st.SGD(
+            st.NoisyOracle(st.losses.quadratic(np.eye(len(coordinates))), st.noise.gaussian(dim=len(coordinates))),
+            st.schedules.constant(eta=0.1),
+        ),
+        np.ones(len(coordinates)),
+        0.5,
+        8,
+        observe=["x0"],
+        trajectories=8,
+        backend="numpy",
+    )
+    return [run.trajectories.isel(part=0).transpose("path", "time", "coordinate")]
+
+
+CASES = {
+    "gap_curve": (1, lambda ax: plots.gap_curve(T, [0.0, 0.2, 0.1], [0.0, 0.1, 0.0], [0.0, 0.3, 0.2], ax=ax)),
+    "loglog_orders": (1, lambda ax: plots.loglog_orders([0.1, 0.05], [0.02, 0.01], [0.01, -0.01], [0.03, 0.02], ax=ax)),
+    "curve_panels": (2, lambda ax: plots.curve_panels({h: {"limit": (T, T, 0 * T), "mean": (T, T, T)} for h in "xy"}, ax=ax)),
+    "path_plot": (1, lambda ax: plots.path_plot(["SGD"], walk("xy"), LOSS, ax)),
+    "path_plot against time": (3, lambda ax: plots.path_plot(["SGD"], walk("xyz"), None, ax)),
+    "manifold_plot": (
+        1,
+        lambda ax: plots.manifold_plot(LOSS, {"a": np.ones((2, 3, 2))}, np.stack([T[1:], 1 / T[1:]]), np.array([1.2, 0.7]), ax),
+    ),
+    "interval_plot": (1, lambda ax: plots.interval_plot({"a": (1.0, 0.5, 2.0)}, "size", edges={"here": 1.5}, ax=ax)),
+    "interval_plot with a region": (1, lambda ax: plots.interval_plot({"a": (1.0, 0.5, 2.0)}, "size", region=("0", 0.2), ax=ax)),
+    "level_panels": (
+        4,
+        lambda ax: plots.level_panels("x", (T + 1, T[:2] + 1), (T, T[:2]), T + 1, T + 1, (3.0, 9.0), eps=0.1, ax=ax),
+    ),
+    "roofline_panels": (2, lambda ax: plots.roofline_panels({"quadratic": np.arange(1.0, 11.0).reshape(5, 2)}, ax)),
+}
+"""For each plot the number of its axes, and a call."""
+
+
+def artists(axes) -> int:
+    return len(axes.lines) + len(axes.collections) + len(axes.patches) + len(axes.texts) + len(axes.containers)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_plot_draws_on_the_axes_it_is_given_and_returns_them(name):
+    count, draw = CASES[name]
+    figure = Figure()
+    given = figure.subplots(1, count + 1, squeeze=False)[0]
+    back = draw(given[0] if count == 1 else given[:count])
+    assert [*(back if isinstance(back, list) else [back])] == [*given[:count]]
+    assert all(artists(axes) > 0 for axes in given[:count]) and artists(given[count]) == 0
+    assert figure.axes == [*given]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_plot_without_axes_makes_a_figure_of_its_own(name):
+    count, draw = CASES[name]
+    first, second = draw(None), draw(None)
+    figure = plots.figure_of(first)
+    assert sum(axes.get_visible() for axes in figure.axes) == count and figure is not plots.figure_of(second)
+    figure.canvas.draw()
+
+
+@pytest.mark.parametrize("name", [name for name, (count, _) in CASES.items() if count > 1])
+def test_axes_of_another_number_are_refused(name):
+    count, draw = CASES[name]
+    with pytest.raises(ValueError, match=f"`ax` must be {count} axes.*got 1"):
+        draw(Figure().subplots())
+
+
+def test_every_plot_has_a_case():
+    drawing = set(plots.__all__) - {
+        "COLOURS",
+        "DASHED",
+        "FAINT",
+        "INK",
+        "MARKERS",
+        "PANELS",
+        "axes_for",
+        "canvas",
+        "figure_of",
+        "finish",
+        "style",
+    }
+    assert drawing == {name.split()[0] for name in CASES}
+
+
+def test_the_functions_of_the_report_go_on_with_a_warning():
+    with pytest.warns(DeprecationWarning, match="is now `st.plots.gap_curve`"):
+        assert isinstance(st.report.gap_curve(T, T), Figure)
+    with pytest.warns(DeprecationWarning, match="is now `st.plots.loglog_orders`"):
+        assert isinstance(st.report.loglog_orders([0.1, 0.05], [0.2, 0.1]), Figure)
