@@ -32,7 +32,7 @@ class MovingPaths(Protocol):
     def recorded(self, anchor: Any, c: float, rho: float) -> Any:
         """The rows of a record, `width` of each quantity: `(rows, paths)`; with a control from an anchor and its two numbers, or None."""
 
-    def lost(self, i: int) -> np.ndarray:
+    def diverged(self, i: int) -> np.ndarray:
         """Whether each path of member i has left the finite range."""
 
     def rows_of(self, rows: np.ndarray, picked: np.ndarray) -> np.ndarray:
@@ -126,10 +126,10 @@ class ChunkBatches:
                 moments = self.arrays.moments(program.statistics, rows, total)
                 sums[:, np.searchsorted(program.record, k)] = trees(program.statistics, moments)
             if k and (k % LOOK == 0 or k == program.steps):
-                for first, lost in zip(seen, self._lost(paths)):
+                for first, lost in zip(seen, self._diverged(paths)):
                     gone = np.array([part.any() for part in np.split(lost, ends)])
                     first[gone & (first == NEVER)] = k
-        lost = [[int(part.sum()) for part in np.split(row, ends)] for row in self._lost(paths)]
+        lost = [[int(part.sum()) for part in np.split(row, ends)] for row in self._diverged(paths)]
         stored_of = np.split(points, np.cumsum([len(p) for p in picks])[:-1], axis=2)
         nodes = np.cumsum([len(c.lengths) for c in chunks])[:-1]
         out = []
@@ -139,8 +139,8 @@ class ChunkBatches:
             out.append(ChunkResult(own, counts, np.array([row[c] for row in lost]), first, stored_of[c]))
         return out
 
-    def _lost(self, paths: MovingPaths) -> list[np.ndarray]:
-        return [paths.lost(i) for i in range(len(self.program.members))]
+    def _diverged(self, paths: MovingPaths) -> list[np.ndarray]:
+        return [paths.diverged(i) for i in range(len(self.program.members))]
 
     def _first_loss(self, index: int, looked: np.ndarray) -> np.ndarray:
         """The exact first steps at which a chunk lost a path: the same paths once more, with a look at every step."""
@@ -148,6 +148,6 @@ class ChunkBatches:
         paths, found = self.paths(chunk.first, chunk.paths), np.full(len(self.program.members), NEVER)
         for k in range(1, int(looked[looked != NEVER].max()) + 1):
             paths.advance(k)
-            for i, lost in enumerate(self._lost(paths)):
+            for i, lost in enumerate(self._diverged(paths)):
                 found[i] = k if found[i] == NEVER and lost.any() else found[i]
         return found

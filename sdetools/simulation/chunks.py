@@ -75,8 +75,8 @@ class ChunkResult:
 
     sums: np.ndarray
     counts: np.ndarray
-    lost: np.ndarray
-    first: np.ndarray
+    diverged: np.ndarray
+    first_divergence: np.ndarray
     points: np.ndarray
 
 
@@ -163,11 +163,17 @@ def run_kernel(task: ChunkTask, chunk: Chunk) -> ChunkResult:
     assert own is not None
     run = kernel(own.text, own.stages, own.foreign)
     nodes = launch.Nodes(task.statistics, task.shape, chunk.lengths)
-    lost, seen = np.zeros(task.members, np.int64), np.full(task.members, NEVER)
+    diverged, seen = np.zeros(task.members, np.int64), np.full(task.members, NEVER)
     points = stored.empty(picked := stored.picked(chunk))
     names = ("keys", "C", "P", "events", "memory", "slots", "factors")
     arrays = dict(
-        zip(names, task.arguments), lost=lost, points=points, leaf=nodes.leaf, K=own.numbers, N=own.sizes, shown=stored.real
+        zip(names, task.arguments),
+        diverged=diverged,
+        points=points,
+        leaf=nodes.leaf,
+        K=own.numbers,
+        N=own.sizes,
+        shown=stored.real,
     )
     arrays["F"] = np.array([launch.address(name, task.dtype) for name in own.functions], np.int64)
     for name, size in own.scratch.items():
@@ -186,6 +192,6 @@ def run_kernel(task: ChunkTask, chunk: Chunk) -> ChunkResult:
             call(True, np.zeros_like(seen), picked)
         else:
             call(False, seen, picked)
-        if lost.any():  # the same paths once more, looking at every step: draws have addresses, so this is exact
+        if diverged.any():  # the same paths once more, looking at every step: draws have addresses, so this is exact
             call(True, seen, picked[:0])
-    return ChunkResult(nodes.sums, nodes.counts, lost, seen, points)
+    return ChunkResult(nodes.sums, nodes.counts, diverged, seen, points)

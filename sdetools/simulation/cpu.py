@@ -267,12 +267,12 @@ class Writer:
         starts, start = self.lines([(self.at[t.key], v) for t, v in self.functions.start], self.functions.start_draws)
         step, record, snapshot = self._steps(), self._record(), self._snapshot()
         spans = self._spans()
-        lost_lanes = self.tables.function("lost")
-        lost = [f"lost[{i}] += lanes.call({lost_lanes}, base, {span}, valid, {L}, 0)" for i, span in enumerate(spans)]
+        count = self.tables.function("count_diverged")
+        diverged = [f"diverged[{i}] += lanes.call({count}, base, {span}, valid, {L}, 0)" for i, span in enumerate(spans)]
         watch = []
         for i, span in enumerate(spans):
             watch += [
-                f"if k + 1 < seen[{i}] and lanes.call({lost_lanes}, base, {span}, valid, {L}, 0) > 0:",
+                f"if k + 1 < seen[{i}] and lanes.call({count}, base, {span}, valid, {L}, 0) > 0:",
                 f"    seen[{i}] = k + 1",
             ]
         kinds = ARRAYS | {f"d{i}": "real" if a.dtype.kind == "f" else "whole" for i, a in enumerate(self.tables.data)}
@@ -301,7 +301,7 @@ class Writer:
             coefficients=_block(self.coefficients(), 12),
             step=_block(step, 12),
             watch=_block(watch, 16),
-            lost=_block(lost, 12),
+            diverged=_block(diverged, 12),
             carry=self.tables.function("carry"),
         )
 
@@ -369,7 +369,7 @@ def run(where):
             if watch:
 {watch}
         if not watch:
-{lost}
+{diverged}
             if before == {last} or b == blocks - 1:
                 lanes.call({carry}, treeat, before + valid, 0, 0, 0, 0)
     return 0

@@ -42,7 +42,7 @@ UNKNOWN_WORKERS = 256
 class Sums:
     """What the paths came to: moments of each group, `(256, records, columns, statistics)`, paths in each group, and lost paths.
 
-    `lost` counts the paths of each member that left the finite range, `first` is the first step at which one did (-1 for never).
+    `diverged` counts the paths of each member that left the finite range, `first_divergence` is the first step at which one did (-1 for never).
     `points` holds the last positions, `(rows, paths)`, when they were kept. `slices` `(steps, rows, paths)` and `trajectories`
     `(records, rows, chosen paths)` hold the state, in the rows of `Program.state_rows`. `backend` is the one that ran, `dtype` the type of
     the paths; all here is in double.
@@ -50,8 +50,8 @@ class Sums:
 
     groups: np.ndarray
     counts: np.ndarray
-    lost: np.ndarray
-    first: np.ndarray
+    diverged: np.ndarray
+    first_divergence: np.ndarray
     points: np.ndarray | None = None
     slices: np.ndarray | None = None
     trajectories: np.ndarray | None = None
@@ -278,8 +278,8 @@ class _Gatherer:
         self.task, self.layout, self.tree = task, task.layout, Tree(task.statistics, task.layout.leaves)
         self.groups = np.zeros((GROUPS, *task.shape, len(task.statistics)))
         self.counts = np.zeros(GROUPS, np.int64)
-        self.lost = np.zeros(task.members, np.int64)
-        self.first = np.full(task.members, NEVER)
+        self.diverged = np.zeros(task.members, np.int64)
+        self.first_divergence = np.full(task.members, NEVER)
         self.points = task.points.whole(task.layout.paths)
         self.paths = 0
 
@@ -291,9 +291,9 @@ class _Gatherer:
             root = self.tree.add(group, chunk.level, chunk.index, moments, count)
             if root is not None:
                 self.groups[group], self.counts[group] = root
-        self.lost += result.lost
-        self.first = np.minimum(self.first, result.first)
+        self.diverged += result.diverged
+        self.first_divergence = np.minimum(self.first_divergence, result.first_divergence)
 
     def result(self) -> Sums:
-        first = np.where(self.first == NEVER, -1, self.first)
-        return Sums(self.groups, self.counts, self.lost, first, dtype=self.task.dtype)
+        first = np.where(self.first_divergence == NEVER, -1, self.first_divergence)
+        return Sums(self.groups, self.counts, self.diverged, first, dtype=self.task.dtype)

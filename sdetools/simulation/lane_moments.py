@@ -136,13 +136,13 @@ def _between(earlier, a, b):
 
 
 @njit(inline="always")
-def count_lost(state, start, stop, valid, width):
+def count_diverged(state, start, stop, valid, width):
     """How many of the first `valid` lanes have a number that is not finite in rows `start` to `stop`."""
-    lost = 0
+    count = 0
     for j in range(valid):
         total = 0.0
         for r in range(start, stop):
             total += state[r * width + j] * 0.0
         if total != 0.0:
-            lost += 1
-    return lost
+            count += 1
+    return count

@@ -16,11 +16,11 @@ from sdetools.simulation import records
 NUMBERS = ("first", "blocks", "paths", "watch", "steps", "changing", "kept", "shown_rows", "picked_paths")
 """The whole numbers at the head of a kernel's table; `watch` is 0 or 1, `changing` the coefficients of a step, 0 where all steps have the same."""
 ARRAYS = dict.fromkeys(("C", "P", "memory", "factors", "K", "rows", "Z", "V"), "real")
-ARRAYS |= dict.fromkeys(("events", "slots", "lost", "seen", "shown", "picked", "F", "N"), "whole")
+ARRAYS |= dict.fromkeys(("events", "slots", "diverged", "seen", "shown", "picked", "F", "N"), "whole")
 ARRAYS |= dict.fromkeys(("keys", "W"), "word") | dict.fromkeys(("points", "leaf"), "float")
 """The arrays after them, by the kind of their numbers: reals of the kernel's type, whole numbers, words, doubles. Those of data follow."""
 MODULES = dict.fromkeys(("normals", "uniforms", "signs", "words", "bits"), "simulation.draw_rows")
-MODULES |= dict.fromkeys(("reduce_single", "reduce_pair", "lost", "carry"), "simulation.library")
+MODULES |= dict.fromkeys(("reduce_single", "reduce_pair", "count_diverged", "carry"), "simulation.library")
 """Where functions that kernels call by address are made, if not in `graph.rows`."""
 ALIGNED = 64
 """Bytes of a cache line, of which scratch begins one."""

@@ -1,7 +1,7 @@
 """The lane functions that every kernel needs, compiled once and called by address.
 
 Were they linked into each kernel, LLVM would optimise them anew every time, which is most of the time a kernel takes to compile. All have
-one signature, six 64-bit integers; arrays are passed as addresses. A kernel calls `lanes.call(address("lost"), ...)`. Arrays are read by
+one signature, six 64-bit integers; arrays are passed as addresses. A kernel calls `lanes.call(address("count_diverged"), ...)`. Arrays are read by
 pointers: Numba's may raise errors, and code that may needs Numba to run (`_machine_code.py`).
 """
 
@@ -17,7 +17,7 @@ from sdetools.graph.bits import float32_pointer
 from sdetools.graph.lanes import FLAGS, float_pointer, whole_pointer
 from sdetools.simulation import lane_moments, launch, records
 
-NAMES = ("reduce_single", "reduce_pair", "lost", "carry")
+NAMES = ("reduce_single", "reduce_pair", "count_diverged", "carry")
 """The functions, as a kernel names them."""
 _OPTIONS: dict[str, Any] = dict(fastmath=FLAGS, error_model="numpy")
 _SUMS: dict[str, Any] = dict(fastmath=FLAGS | {"reassoc"}, error_model="numpy")
@@ -46,11 +46,15 @@ def _readers(pointer: Any) -> dict[str, tuple[Any, dict[str, Any]]]:
             lane_moments.reduce_pair(rows, 3 * c * width, width, valid, before, sums, 9 * c)
         return 0
 
-    def lost(state, start, stop, valid, width, _):
+    def count_diverged(state, start, stop, valid, width, _):
         """Lanes with a number that is not finite."""
-        return lane_moments.count_lost(pointer(state), start, stop, valid, width)
+        return lane_moments.count_diverged(pointer(state), start, stop, valid, width)
 
-    return {"reduce_single": (reduce_single, _SUMS), "reduce_pair": (reduce_pair, _SUMS), "lost": (lost, _OPTIONS)}
+    return {
+        "reduce_single": (reduce_single, _SUMS),
+        "reduce_pair": (reduce_pair, _SUMS),
+        "count_diverged": (count_diverged, _OPTIONS),
+    }
 
 
 _weights, _mean, _product = (njit(inline="always")(f) for f in (records.weights, records.mean, records.product))

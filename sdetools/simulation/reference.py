@@ -162,7 +162,7 @@ class ArrayPaths:
             rows += [*totals, *([np.zeros_like(totals[0])] if program.pair else [])]
         return rows
 
-    def lost(self, i: int) -> np.ndarray:
+    def diverged(self, i: int) -> np.ndarray:
         return ~np.isfinite(np.concatenate(self.states[i])).all(axis=0)
 
     def rows_of(self, rows: np.ndarray, picked: np.ndarray) -> np.ndarray:

@@ -299,8 +299,8 @@ def _locked(file: int) -> bool:
 
 
 def _pack(result: ChunkResult) -> bytes:
-    head = struct.pack("<8q", *result.sums.shape, len(result.lost), *result.points.shape)
-    arrays = (result.sums, result.counts, result.lost, result.first, result.points)
+    head = struct.pack("<8q", *result.sums.shape, len(result.diverged), *result.points.shape)
+    arrays = (result.sums, result.counts, result.diverged, result.first_divergence, result.points)
     return head + b"".join(np.ascontiguousarray(a).astype(a.dtype.newbyteorder("<")).tobytes() for a in arrays)
 
 

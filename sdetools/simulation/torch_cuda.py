@@ -152,7 +152,7 @@ class _Paths:
         width = 3 if self.runner.program.pair else 1
         return self.rows[self.kernels.h : self.kernels.h + width * self.runner.program.columns]
 
-    def lost(self, i: int) -> np.ndarray:
+    def diverged(self, i: int) -> np.ndarray:
         if i == 0:
             self._run(self.kernels.look)
         return self.runner.arrays.numpy(self.rows[self.kernels.gone + i]) != 0.0

@@ -114,7 +114,7 @@ class TensorPaths:
     def recorded(self, anchor: Any, c: float, rho: float) -> Any:
         return self.runner.record(*self._all(), *(anchor or ()), self.runner.P, float(c), float(rho))
 
-    def lost(self, i: int) -> np.ndarray:
+    def diverged(self, i: int) -> np.ndarray:
         gone = sum((self.state[part.key] * 0.0).sum(0) for part in self.runner.functions.parts[i])
         return (gone != 0.0).cpu().numpy()  # type: ignore[union-attr]
 

@@ -133,9 +133,9 @@ def _refuse_unseen(known: Known, precision: float) -> None:
     if len(bad):
         t, o = bad[0]
         step = int(program.record[t])
-        lost = int(statistics.sums.lost.sum())
+        lost = int(statistics.sums.diverged.sum())
         if lost:
-            first = min(s for s in statistics.sums.first.tolist() if s >= 0)
+            first = min(s for s in statistics.sums.first_divergence.tolist() if s >= 0)
             raise ValueError(
                 f"{asked} {lost:,} left the finite range, first at step {first}, so that {names[o]} has no mean at step {step}. "
                 "Take a smaller learning rate or an earlier horizon."

@@ -59,11 +59,11 @@ class WeakGap(KeptPaths):
 
     @property
     def diverged(self) -> int:
-        return int(self.statistics.sums.lost.sum())
+        return int(self.statistics.sums.diverged.sum())
 
     @property
     def first_divergence(self) -> int:
-        return min((s for s in self.statistics.sums.first.tolist() if s >= 0), default=-1)
+        return min((s for s in self.statistics.sums.first_divergence.tolist() if s >= 0), default=-1)
 
     @property
     def final(self) -> np.ndarray | None:

@@ -57,11 +57,11 @@ class Simulation(KeptPaths):
 
     @property
     def diverged(self) -> int:
-        return int(self.statistics.sums.lost[0])
+        return int(self.statistics.sums.diverged[0])
 
     @property
     def first_divergence(self) -> int:
-        return int(self.statistics.sums.first[0])
+        return int(self.statistics.sums.first_divergence[0])
 
     @property
     def final(self) -> np.ndarray | None:

@@ -45,6 +45,8 @@ HOMES = {
     "Quantity": "bridge.curvature",
 }
 """The classes that a file may name, and where they are."""
+EARLIER_NAMES = {"Sums": {"lost": "diverged", "first": "first_divergence"}}
+"""Fields by the names that earlier versions wrote."""
 
 
 @dataclass(frozen=True)
@@ -219,4 +221,6 @@ def _unpacked(at: str, groups: Mapping[str, xarray.Dataset]) -> Any:
     if kind not in HOMES:
         raise ValueError(f"a result may hold {', '.join(HOMES)}; the file names {kind!r}, which this version does not know.")
     cls = getattr(import_module(f"sdetools.{HOMES[kind]}"), kind)
-    return cls(**{name: _from_json(v) for name, v in json.loads(data.attrs["fields"]).items()}, **found)
+    found |= {name: _from_json(v) for name, v in json.loads(data.attrs["fields"]).items()}
+    names = EARLIER_NAMES.get(kind, {})
+    return cls(**{names.get(name, name): v for name, v in found.items()})

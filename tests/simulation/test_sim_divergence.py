@@ -44,8 +44,8 @@ def test_lost_paths_and_the_first_step_are_the_twins(backend, expected):
     gap = st.weak_gap(*PAIR, backend=backend, **GIVEN)
     (momentum, plain) = expected
     assert 0 < plain[0] < PATHS  # the case is worth its name: some are lost, some are not
-    assert gap.statistics.sums.lost.tolist() == [momentum[0], plain[0]]
-    assert gap.statistics.sums.first.tolist() == [momentum[1], plain[1]]
+    assert gap.statistics.sums.diverged.tolist() == [momentum[0], plain[0]]
+    assert gap.statistics.sums.first_divergence.tolist() == [momentum[1], plain[1]]
     assert gap.diverged == momentum[0] + plain[0]
     assert gap.first_divergence == min(k for _, k in expected if k >= 0)
 

@@ -46,9 +46,9 @@ def test_a_spread_far_below_the_value_keeps_its_digits(backend, sigma):
     assert run.at("1 + 0*x").stderr == 0.0 and run.at("1 + 0*x").value == 1.0
 
 
-def test_count_lost_sees_infinities_and_nan_in_any_row():
+def test_count_diverged_sees_infinities_and_nan_in_any_row():
     state = np.zeros((3, LANES))
     state[0, 3], state[2, 3], state[1, 9], state[2, 200], state[0, 255] = np.nan, np.inf, -np.inf, np.nan, 1e308
-    assert lane_moments.count_lost(state.ravel(), 0, 3, LANES, LANES) == 3
-    assert lane_moments.count_lost(state.ravel(), 0, 3, 200, LANES) == 2
-    assert lane_moments.count_lost(state.ravel(), 1, 2, LANES, LANES) == 1
+    assert lane_moments.count_diverged(state.ravel(), 0, 3, LANES, LANES) == 3
+    assert lane_moments.count_diverged(state.ravel(), 0, 3, 200, LANES) == 2
+    assert lane_moments.count_diverged(state.ravel(), 1, 2, LANES, LANES) == 1

@@ -36,7 +36,7 @@ def gap(backend="auto", seed=1, paths=PATHS, **how):
 
 
 def assert_same(a, b):
-    for field in ("groups", "counts", "lost", "first", "points"):
+    for field in ("groups", "counts", "diverged", "first_divergence", "points"):
         np.testing.assert_array_equal(getattr(a.statistics.sums, field), getattr(b.statistics.sums, field), err_msg=field)
 
 

@@ -48,7 +48,7 @@ def single(oracle=WALK, steps=2):
 
 
 def assert_same(a, b):
-    for field in ("groups", "counts", "lost", "first", "points"):
+    for field in ("groups", "counts", "diverged", "first_divergence", "points"):
         x, y = getattr(a, field), getattr(b, field)
         assert (x is None and y is None) or x.tobytes() == y.tobytes(), field
 
@@ -260,7 +260,7 @@ def test_every_backend_and_kept_points_and_lost_paths(backend, program):
     paths = LEAF * (GROUPS + 40) - 7
     given = dict(paths=paths, seed=5, threads=1, keep=True, backend=backend)
     runs = [execute(program(MANY, steps=12), leaves=leaves, **given) for leaves in (None, 1, 4)]
-    assert 0 < runs[0].lost[-1] < paths and runs[0].first[-1] > 0
+    assert 0 < runs[0].diverged[-1] < paths and runs[0].first_divergence[-1] > 0
     for run in runs[1:]:
         assert_same(run, runs[0])
     assert runs[0].counts.tolist()[:147] == [2 * LEAF] * 147 and runs[0].counts.sum() == paths

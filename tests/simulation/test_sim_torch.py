@@ -195,9 +195,12 @@ def test_so_are_those_of_a_pair_of_unequal_steps():
     pair = [st.EulerMaruyama(sde, dt=dt) for dt in (1 / 64, 1 / 16)]
     given = dict(x0=[60.0], horizon=2.0, paths=600, observe=["x"], threads=1)
     slow, compiled, fast = (st.weak_gap(*pair, backend=b, **given).statistics.sums for b in ("numpy", "numba", "torch"))
-    assert (slow.first > 0).all() and slow.first[1] % 4 == 0 and slow.lost.all()
+    assert (slow.first_divergence > 0).all() and slow.first_divergence[1] % 4 == 0 and slow.diverged.all()
     for sums in (compiled, fast):
-        assert (sums.lost.tolist(), sums.first.tolist()) == (slow.lost.tolist(), slow.first.tolist())
+        assert (sums.diverged.tolist(), sums.first_divergence.tolist()) == (
+            slow.diverged.tolist(),
+            slow.first_divergence.tolist(),
+        )
 
 
 @pytest.mark.parametrize(

@@ -240,6 +240,6 @@ def test_paths_that_leave_the_finite_range_are_followed_too():
     p = make_program((rule,), [[3.0, 6.0]], 12 * ETA, ["x"], "all", (), False, True)[0]
     for backend in BACKENDS:
         run = execute(p, 600, 5, threads=1, backend=backend, slices=tuple(p.record), trajectories=[599, 3, 0, 300])
-        assert run.lost.tolist() == [300]
+        assert run.diverged.tolist() == [300]
         same(run.trajectories, run.slices[:, :, [599, 3, 0, 300]])
         np.testing.assert_array_equal(np.isfinite(run.trajectories[-1, 0]), [False, False, True, True])

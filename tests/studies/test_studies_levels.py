@@ -115,7 +115,7 @@ def test_the_first_loss_of_a_batch_is_told():
     class Lost(Options):
         def run(self, program, paths, keep=False, label=""):
             sums = super().run(program, paths, keep=keep, label=label)
-            return replace(sums, lost=np.array([2, 3]), first=np.array([8, 5]))
+            return replace(sums, diverged=np.array([2, 3]), first_divergence=np.array([8, 5]))
 
     work = LevelSampler(lambda dt: st.EulerMaruyama(OU, dt), [1.0], 1.0, ["x"], 2, Lost(backend="numpy", threads=1))
     found = work.sample(work.pair(0.25), 20, "x")

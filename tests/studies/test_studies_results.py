@@ -219,6 +219,18 @@ def test_whole_numbers_of_64_bits_survive(tmp_path):
     assert again.origin.seed == 2**64 - 1 and again.data.attrs["seed"] == 2**64 - 1
 
 
+def test_a_file_with_the_field_names_of_earlier_versions_is_read(tmp_path, made):
+    import h5py
+
+    result = made("simulation")
+    file = result.save(tmp_path / "run.nc")
+    with h5py.File(file, "r+") as content:
+        sums = content["result/statistics/sums"]
+        sums.move("diverged", "lost")
+        sums.move("first_divergence", "first")
+    same(result, st.load(file))
+
+
 def test_what_is_no_result_is_refused(tmp_path, made):
     (tmp_path / "text.nc").write_text("no file of ours")
     xarray.Dataset({"a": 1.0}).to_netcdf(tmp_path / "other.nc", engine="h5netcdf")

@@ -162,9 +162,9 @@ class LevelSampler:
             means, squares = [total[k][-1] for k in "dxz"], [total[k][-1] for k in ("d2", "x2", "z2")]
         else:
             means, squares = [total["h"][-1]] * 2 + [0 * total["h"][-1]], [total["h2"][-1]] * 2 + [0 * total["h2"][-1]]
-        steps = [s for s in sums.first.tolist() if s >= 0]
+        steps = [s for s in sums.first_divergence.tolist() if s >= 0]
         kurtosis = _kurtosis(program, sums)
-        lost, first = int(sums.lost.sum()), min(steps, default=-1)
+        lost, first = int(sums.diverged.sum()), min(steps, default=-1)
         return LevelMoments(paths, np.array(means), np.array(squares), kurtosis, paths, lost, first, sums.dtype)
 
     def explore(self, level: Level, paths: int) -> None:
