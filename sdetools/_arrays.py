@@ -1,8 +1,8 @@
-"""Component-first arrays: the few helpers that let one formula run on numbers, on rows of paths, on traced values and on objects.
+"""Helpers for component-first arrays: one formula runs on one point, on many paths, on traced values and on objects.
 
 A point is `x` with `x[i]` its i-th coordinate: shape `(dim,)` for one path, `(dim, paths)` for many. While a formula is traced, `x` is a
-value of the graph (`sdetools.graph`) of shape `(dim,)`. NumPy's ufuncs (`np.exp`, `np.sqrt`, ...) work on all of them; what NumPy cannot
-dispatch stands here.
+value of the graph (`sdetools.graph`) of shape `(dim,)`. NumPy's ufuncs (`np.exp`, `np.sqrt`, ...) work on all of them. This module has
+what NumPy cannot dispatch.
 """
 
 from __future__ import annotations
@@ -26,12 +26,19 @@ __all__ = ["ArraysOnly", "Block", "TracingError", "components", "numeric", "sele
 def components(values: Sequence[Any], like: Any) -> Any:
     """Stack component values (numbers or rows) into one array `(len(values), *paths)`, with the paths of `like`.
 
-    Constant components are broadcast, so `components([x[0], 1.0], x)` is right for one path and for many. ValueError for what is no real
-    number.
+    Constant components are broadcast, so `components([x[0], 1.0], x)` is right for one path and for many.
 
-    >>> components([1.0, np.array([2.0, 3.0])], np.zeros((2, 2)))
-    array([[1., 1.],
-           [2., 3.]])
+    Args:
+        values: One number or one row `(*paths)` per component.
+        like: The point `(dim, *paths)` whose paths and type the result has.
+
+    Raises:
+        ValueError: If a component is not real.
+
+    Example:
+        >>> components([1.0, np.array([2.0, 3.0])], np.zeros((2, 2)))
+        array([[1., 1.],
+               [2., 3.]])
     """
     if isinstance(like, Value) or is_value(values):
         made = values if isinstance(values, Value) else stack(values)
@@ -44,14 +51,14 @@ def components(values: Sequence[Any], like: Any) -> Any:
     for i, value in enumerate(values):
         if out.dtype != object and (kind := np.asarray(value).dtype).kind not in "fiub":
             raise ValueError(
-                f"a function of x must return real numbers; its component {i} is {value!r:.60}, of type {kind}. Write it with floats."
+                f"a function of x must return real numbers; component {i} is {value!r:.60}, of type {kind}. Write it with floats."
             )
         out[i] = value
     return out
 
 
 def numeric(x: Any) -> Any:
-    """`x` as an array of doubles, or the traced value that it is.
+    """Return `x` as an array of doubles; traced values stay as they are.
 
     >>> numeric([1, 2])
     array([1., 2.])
@@ -60,7 +67,9 @@ def numeric(x: Any) -> Any:
 
 
 def spread(a: Any, like: Any) -> Any:
-    """Numbers of one path beside rows of many: `a` with as many axes as `like`, new ones last. Traced values have no axis of paths.
+    """Append axes of length 1 to `a` until it has as many axes as `like`, so that numbers of one path broadcast over many.
+
+    Traced values have no axis of paths and stay as they are.
 
     >>> spread(np.array([1.0, 2.0]), np.zeros((2, 5))).shape
     (2, 1)
@@ -73,7 +82,7 @@ def spread(a: Any, like: Any) -> Any:
 
 @dataclass(frozen=True)
 class PathByPath:
-    """A text that means one path, such as `np.linalg.norm(x)`, on rows of paths: each is asked alone."""
+    """A function of one path, such as `np.linalg.norm`, applied to many paths: it is called once per path."""
 
     function: Callable[..., Any]
 
@@ -88,25 +97,34 @@ class PathByPath:
 
 
 def on_rows(function: Callable[..., Any], *tried: Sequence[np.ndarray]) -> Callable[..., Any]:
-    """The function as it may be called with rows of paths: itself, or `PathByPath` where together they are not what each is alone.
+    """Return the function in a form that may be called with many paths: itself, or `PathByPath` if it mixes paths.
 
-    `tried`: the arguments of some calls, arrays `(n, paths)`, `few_paths(n)` of them. A function that fails on one path is left as it is, so
-    that it can say why.
+    Args:
+        function: A function of component-first arrays.
+        *tried: The arguments of trial calls, arrays `(n, paths)` with `few_paths(n)` paths.
 
-    >>> x = np.ones((2, few_paths(2)))
-    >>> on_rows(lambda x: np.sum(x * x), [x])(np.ones((2, 5))), on_rows(np.sqrt, [x]) is np.sqrt
-    (array([2., 2., 2., 2., 2.]), True)
+    Returns:
+        `PathByPath(function)` if a joint call differs from calls path by path, else `function`. A function that fails on a single path is
+        returned as it is, so that its own error is reported.
+
+    Example:
+        >>> x = np.ones((2, few_paths(2)))
+        >>> on_rows(lambda x: np.sum(x * x), [x])(np.ones((2, 5))), on_rows(np.sqrt, [x]) is np.sqrt
+        (array([2., 2., 2., 2., 2.]), True)
     """
     return PathByPath(function) if any(_mixes(function, rows) for rows in tried) else function
 
 
 def few_paths(*sizes: int) -> int:
-    """A number of paths that is none of these sizes."""
+    """Return a small number of paths that equals none of these sizes, so that the axis of paths is unmistakable."""
     return next(n for n in range(3, 4 + len(sizes)) if n not in sizes)
 
 
-def far_too(points: np.ndarray) -> list[np.ndarray]:
-    """Points `(..., paths)`, and these with a first path far out or nowhere: a limit in a text may be met by all paths together alone."""
+def with_outliers(points: np.ndarray) -> list[np.ndarray]:
+    """Return points `(..., paths)`, and copies whose first path is very large or NaN.
+
+    They reveal a test such as `if np.all(x < limit)`, which is taken by all paths together.
+    """
     out = [points]
     for far in (1e100, -1e100, np.nan):
         out.append(points.copy())
@@ -115,6 +133,7 @@ def far_too(points: np.ndarray) -> list[np.ndarray]:
 
 
 def _mixes(function: Callable[..., Any], rows: Sequence[np.ndarray]) -> bool:
+    """Whether a joint call on all paths gives other results than one call per path."""
     with np.errstate(all="ignore"):
         try:
             alone = np.asarray(PathByPath(function)(*rows), float)
@@ -129,7 +148,7 @@ def _mixes(function: Callable[..., Any], rows: Sequence[np.ndarray]) -> bool:
 
 
 def select(condition: Any, yes: Any, no: Any) -> Any:
-    """`yes` where `condition` holds, else `no`: a branch-free choice that works on numbers, rows and traced values.
+    """Return `yes` where `condition` holds, else `no`: a branch-free choice for numbers, rows and traced values.
 
     >>> select(np.array([True, False]), 1.0, -1.0)
     array([ 1., -1.])
@@ -148,13 +167,21 @@ def select(condition: Any, yes: Any, no: Any) -> Any:
 
 @dataclass(eq=False)
 class Block:
-    """A piece of a formula that is not worth tracing: `plain(*parts) -> rows`, each `(n, *paths)`, with `outputs` rows in the answer.
+    """A part of a formula that is not traced: `plain(*parts) -> rows`, each `(n, *paths)`.
 
-    On traced rows it becomes a call of a module-level compiled `function(*parts, out, *data)`, whose `out` has the results first and
-    `scratch` rows after them. Without it a formula runs on the backends that can call `plain`.
+    On traced values it becomes a call of the compiled `function(*parts, out, *data)`, whose `out` has the results first and `scratch` rows
+    after them. Without `function` a formula runs only on backends that can call `plain`.
 
-    >>> Block(lambda u, v: u + v, outputs=1)(np.array([1.0]), np.array([2.0]))
-    array([3.])
+    Attributes:
+        plain: Function of NumPy arrays.
+        outputs: Number of rows of the result.
+        scratch: Number of rows of working memory.
+        function: Compiled module-level function, or None.
+        data: Arrays that `function` takes after `out`.
+
+    Example:
+        >>> Block(lambda u, v: u + v, outputs=1)(np.array([1.0]), np.array([2.0]))
+        array([3.])
     """
 
     plain: Callable[..., np.ndarray]
@@ -170,5 +197,5 @@ class Block:
 
     @cached_property
     def call(self) -> Call:
-        """As a node of a graph."""
+        """The block as an operation of the graph."""
         return Call(self.function, self.data, self.scratch, self.plain)

@@ -1,4 +1,7 @@
-"""Validators at the border: each returns the value it checked, or says what, the rule, what came and the way out."""
+"""Input validation: each validator returns the value that it checked, or raises a ValueError.
+
+The message says what was checked, the rule, the value that came, and the way out.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,23 @@ from typing import Any
 import numpy as np
 
 LARGEST = 1 << 42
-"""The largest count by default, as many as paths have addresses; whatever is counted here lies in memory or has an address."""
+"""The largest count by default, the number of paths that have addresses; larger counts exceed memory or the address space."""
 LONGEST_TEXT = 80
-"""So many characters of a value at most stand in a message, on one line."""
+"""Maximum length of a value's text in a message, on one line."""
 
 
 def shown(value: Any) -> str:
-    """What came, for a message: its repr on one line, cut where it is long.
+    """Return the repr of a value for a message, on one line and cut where it is long.
 
-    >>> shown(10**100)[:12], len(shown(10**100)), shown(0.5)
-    ('100000000000', 80, '0.5')
+    Args:
+        value: Any object.
+
+    Returns:
+        At most `LONGEST_TEXT` characters, without memory addresses.
+
+    Example:
+        >>> shown(10**100)[:12], len(shown(10**100)), shown(0.5)
+        ('100000000000', 80, '0.5')
     """
     try:
         text = re.sub(r" at 0x[0-9a-f]+", "", " ".join(repr(value).split()))
@@ -30,7 +40,17 @@ def shown(value: Any) -> str:
 
 
 def number(name: str, value: Any, rule: str = "be a finite number", hint: str = "") -> float:
-    """A finite float; a tensor that requires a gradient is refused, because the gradient would be lost without a word."""
+    """Return a value as a finite float.
+
+    Args:
+        name: Name of the argument, for the message.
+        value: A real number, or a tensor or array with one element.
+        rule: The rule, as it follows "must" in the message.
+        hint: A last sentence of the message: the way out.
+
+    Raises:
+        ValueError: If the value is not a finite number, or is a tensor that requires a gradient, which the conversion would drop.
+    """
     if getattr(value, "requires_grad", False):
         raise ValueError(
             f"`{name}` must {rule} without a gradient; got a tensor that requires one. Pass its value: .item().{_tail(hint)}"
@@ -45,7 +65,7 @@ def number(name: str, value: Any, rule: str = "be a finite number", hint: str = 
 
 
 def positive(name: str, value: Any, hint: str = "") -> float:
-    """A finite float above zero."""
+    """Return a value as a finite float above zero; ValueError otherwise."""
     out = number(name, value, "be a positive number", hint)
     if out <= 0:
         raise ValueError(f"`{name}` must be a positive number; got {name}={shown(value)}.{_tail(hint)}")
@@ -53,7 +73,7 @@ def positive(name: str, value: Any, hint: str = "") -> float:
 
 
 def confidence(value: Any, name: str = "confidence") -> float:
-    """The level of an interval, strictly between 0 and 1."""
+    """Return a confidence level strictly between 0 and 1; ValueError otherwise."""
     out = number(name, value)
     if not 0 < out < 1:
         raise ValueError(f"`{name}` must lie strictly between 0 and 1; got {name}={value!r}. For 95 % write 0.95.")
@@ -61,19 +81,30 @@ def confidence(value: Any, name: str = "confidence") -> float:
 
 
 def momentum(name: str, value: Any) -> float:
-    """A momentum coefficient in [0, 1)."""
+    """Return a momentum coefficient in [0, 1); ValueError otherwise."""
     out = number(name, value, "lie in [0, 1)")
     if not 0 <= out < 1:
         raise ValueError(
             f"`{name}` must lie in [0, 1); got {name}={shown(value)}. "
-            "Take it below 1: momentum forgets at the rate 1 - beta, and at 1 the noise never enters."
+            "Take it below 1: the momentum buffer decays at the rate 1 - beta, and at 1 no gradient enters it."
         )
     return out
 
 
 def count(name: str, value: Any, least: int = 1, hint: str = "", most: int = LARGEST) -> int:
-    """A whole number from `least` to `most`: an integer, or a real number without a fraction; True and False count nothing."""
-    told = f"got {name}={shown(value)}.{_tail(hint)}"
+    """Return a whole number from `least` to `most`.
+
+    Args:
+        name: Name of the argument, for the message.
+        value: An integer, or a real number without a fraction. True and False are not counts.
+        least: Smallest value that is allowed.
+        hint: A last sentence of the message: the way out.
+        most: Largest value that is allowed.
+
+    Raises:
+        ValueError: If the value is not a whole number, or lies outside the range.
+    """
+    received = f"got {name}={shown(value)}.{_tail(hint)}"
     try:
         if isinstance(value, (bool, np.bool_)):
             raise TypeError
@@ -81,17 +112,17 @@ def count(name: str, value: Any, least: int = 1, hint: str = "", most: int = LAR
     except (TypeError, RuntimeError):
         real = isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_)) and math.isfinite(value)
         if not real or value != int(value):
-            raise ValueError(f"`{name}` must be a whole number; {told}") from None
+            raise ValueError(f"`{name}` must be a whole number; {received}") from None
         out = int(value)
     if out < least:
-        raise ValueError(f"`{name}` must be at least {least}; {told}")
+        raise ValueError(f"`{name}` must be at least {least}; {received}")
     if out > most:
-        raise ValueError(f"`{name}` must be at most {_power(most)}; {told}")
+        raise ValueError(f"`{name}` must be at most {_power(most)}; {received}")
     return out
 
 
 def _power(n: int) -> str:
-    """A limit as people read it: 4,096, but 2**42 and 2**64 - 1."""
+    """Format a limit for a message: 4,096, but 2**42 and 2**64 - 1."""
     bits = n.bit_length()
     if n < 1 << 32:
         return f"{n:,}"
@@ -99,46 +130,61 @@ def _power(n: int) -> str:
 
 
 def finite(name: str, value: Any, hint: str = "") -> np.ndarray:
-    """An array of finite floats, from anything that holds real numbers: lists, arrays, tensors, data frames.
+    """Return an array of finite floats from lists, arrays, tensors or data frames of real numbers.
 
-    Refused: text, dates and complex numbers, masked entries, and a tensor that requires a gradient or lies on a device; NumPy would
-    drop the mask or the imaginary part without a word.
+    Args:
+        name: Name of the argument, for the message.
+        value: Anything that NumPy converts to an array of real numbers.
+        hint: A last sentence of the message: the way out.
+
+    Raises:
+        ValueError: For text, dates, complex numbers, masked entries, NaN and infinity, and for a tensor that requires a gradient or lies on a
+            device. NumPy would silently drop the mask or the imaginary part.
     """
     if np.ma.isMaskedArray(value) and np.ma.getmaskarray(value).any():
-        raise ValueError(f"`{name}` must hold numbers only; got masked entries in it. Fill them by .filled(...).{_tail(hint)}")
-    told = f"`{name}` must be an array of real numbers; got {shown(value)}."
+        raise ValueError(f"`{name}` must contain numbers only; got masked entries. Fill them by .filled(...).{_tail(hint)}")
+    message = f"`{name}` must be an array of real numbers; got {shown(value)}."
     try:
         raw = np.asarray(value)
-        words = raw.dtype == object and any(isinstance(v, (str, bytes)) for v in raw.ravel().tolist())
-        if words or raw.dtype.kind not in "biufO":
-            raise ValueError(told + _tail(hint))
+        has_text = raw.dtype == object and any(isinstance(v, (str, bytes)) for v in raw.ravel().tolist())
+        if has_text or raw.dtype.kind not in "biufO":
+            raise ValueError(message + _tail(hint))
         with np.errstate(over="ignore"):
             out = raw.astype(float, copy=False)
     except (TypeError, OverflowError, RuntimeError):
-        held = [value, *value] if isinstance(value, (list, tuple)) else [value]
-        if any(hasattr(v, "detach") for v in held):  # tensors of torch
+        entries = [value, *value] if isinstance(value, (list, tuple)) else [value]
+        if any(hasattr(v, "detach") for v in entries):  # torch tensors
             hint = f"Detach a tensor first: .detach().cpu().double(). {hint}".strip()
-        raise ValueError(told + _tail(hint)) from None
+        raise ValueError(message + _tail(hint)) from None
     except ValueError:
-        raise ValueError(told + _tail(hint)) from None
+        raise ValueError(message + _tail(hint)) from None
     if not np.all(np.isfinite(out)):
-        raise ValueError(f"`{name}` must hold finite numbers only; got a NaN or an infinity in it.{_tail(hint)}")
+        raise ValueError(f"`{name}` must contain finite numbers only; got a NaN or an infinity.{_tail(hint)}")
     return out
 
 
 def point(name: str, value: Any, dim: int) -> np.ndarray:
-    """A point of shape `(dim,)`."""
+    """Return a point of shape `(dim,)`; ValueError otherwise."""
     out = finite(name, value)
     if out.shape != (dim,):
         raise ValueError(
-            f"`{name}` must have shape ({dim},), one number a coordinate; got shape {out.shape}. "
+            f"`{name}` must have shape ({dim},), one number per coordinate; got shape {out.shape}. "
             f"The loss has {dim} coordinate{'s' if dim != 1 else ''}."
         )
     return out
 
 
 def covariance(name: str, value: Any, dim: int | None = None) -> np.ndarray:
-    """A symmetric positive semidefinite matrix; a vector is taken as its diagonal."""
+    """Return a symmetric positive semidefinite matrix of shape `(dim, dim)`.
+
+    Args:
+        name: Name of the argument, for the message.
+        value: The matrix, or a vector that is taken as its diagonal.
+        dim: Number of rows; any number if None.
+
+    Raises:
+        ValueError: If the shape is wrong, or the matrix is not symmetric or has a negative eigenvalue, both to a relative 1e-12.
+    """
     out = finite(name, value)
     if out.ndim == 1:
         out = np.diag(out)
@@ -151,7 +197,8 @@ def covariance(name: str, value: Any, dim: int | None = None) -> np.ndarray:
     low = float(np.linalg.eigvalsh(out)[0]) if len(out) else 0.0
     if low < -1e-12 * scale * len(out):
         raise ValueError(
-            f"`{name}` must be positive semidefinite; its smallest eigenvalue is {low:.3g}. Check the sign of its off-diagonal entries."
+            f"`{name}` must be positive semidefinite; its smallest eigenvalue is {low:.3g}. "
+            "Check the sign of its off-diagonal entries."
         )
     return out
 

@@ -1,4 +1,4 @@
-"""The library's own functions, compiled by Numba: their machine code is kept in the place of `_machine_code.py`."""
+"""Numba compilation of the library's own functions, with their machine code cached where `_machine_code.py` says."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROW = "int64(int64, int64, int64, int64, int64, int64)"
 
 
 class _Locator(_CacheLocator):
-    """Numba's view of that place."""
+    """The cache folder, as Numba's interface asks for it."""
 
     def __init__(self, function: Any, file: str) -> None:
         self._py_file, self._line, self._place = file, function.__code__.co_firstlineno, place_of(Path(file))
@@ -33,7 +33,7 @@ class _Locator(_CacheLocator):
         return text_key()
 
     def get_disambiguator(self) -> str:
-        return f"{Path(self._py_file).parent.name}-{self._line}"  # several rooms have a file of one name
+        return f"{Path(self._py_file).parent.name}-{self._line}"  # several packages have a file of one name
 
     @classmethod
     def from_function(cls, function: Any, file: str) -> _Locator:
@@ -45,7 +45,7 @@ class _Files(CompileResultCacheImpl):
 
 
 class _Cache(FunctionCache):
-    """Numba's cache on files that are ours; one that cannot be read or written is as good as none."""
+    """Numba's cache, restricted to files of this user; a file that cannot be read or written is ignored."""
 
     _impl_class = _Files
 
@@ -70,7 +70,15 @@ class _Cache(FunctionCache):
 
 
 def jit(cache: bool = True, **options: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """`numba.njit(**options)`, cached in the place above."""
+    """`numba.njit(**options)`, with its cache in the folder of `place_of`.
+
+    Args:
+        cache: Whether machine code is kept on disk.
+        **options: Options of `numba.njit`.
+
+    Returns:
+        The decorator.
+    """
 
     def compiled(function: Callable[P, R]) -> Callable[P, R]:
         made: Any = numba.njit(**options)(function)
@@ -83,9 +91,10 @@ def jit(cache: bool = True, **options: Any) -> Callable[[Callable[P, R]], Callab
 
 
 def callback(function: Callable[..., Any], file: Path | None, key: str, signature: str = ROW, **options: Any) -> Any:
-    """`numba.cfunc(signature, **options)`, its machine code kept in a file under a key.
+    """Compile `numba.cfunc(signature, **options)`, and keep its machine code in a file under a key.
 
-    It is inlined in what catches its errors, which vanishes where none can be raised: then the code needs nothing of Numba's.
+    `forceinline` inlines the function into the wrapper that catches its errors. The wrapper vanishes where none can be raised, and the code
+    then needs no symbol of Numba's.
     """
     made = CFunc(function, sigutils.normalize_signature(signature), locals={}, options=options | {"forceinline": True})
     made.compile()
@@ -94,5 +103,5 @@ def callback(function: Callable[..., Any], file: Path | None, key: str, signatur
 
 
 def by_address(module: str, name: str, dtype: str, function: Callable[..., Any], **options: Any) -> Any:
-    """A function that kernels of a type call by address (`_machine_code.address`)."""
+    """Compile a function that kernels of one type call by address (`_machine_code.address`)."""
     return callback(function, code_file(module, f"{name}_{dtype}"), text_key(), **options)

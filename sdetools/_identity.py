@@ -1,4 +1,4 @@
-"""Identity of a user's function: experiments are addressed by what they compute."""
+"""The identity of a user's function: experiments are addressed by what they compute."""
 
 from __future__ import annotations
 
@@ -10,10 +10,17 @@ import numpy as np
 
 
 def function_identity(function: Callable[..., Any]) -> str:
-    """Import path and a digest of code, defaults and closure: it changes when the function does.
+    """Return the import path of a function with a digest of its code, defaults and closure.
 
-    >>> function_identity(function_identity).split("#")[0]
-    'sdetools._identity.function_identity'
+    Args:
+        function: Any callable; of a Numba function the Python function is used.
+
+    Returns:
+        `module.name#digest`, or `module.name` for a callable without Python code. It changes when the function does.
+
+    Example:
+        >>> function_identity(function_identity).split("#")[0]
+        'sdetools._identity.function_identity'
     """
     function = getattr(function, "py_func", function)
     code = getattr(function, "__code__", None)

@@ -1,4 +1,4 @@
-"""Packages whose names are loaded when they are first asked for, so that an import is quick."""
+"""Packages whose names are loaded at their first use, so that an import is quick."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ from typing import Any
 
 
 def lazily(package: str, home: Mapping[str, str], listed: Sequence[str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """`__getattr__` and `__dir__` of a package: `home` says in which of its modules a name stands, `listed` what `dir` shows.
+    """Return `__getattr__` and `__dir__` of a package whose names are loaded on demand.
 
-    >>> load, names = lazily("sdetools", {"select": "_arrays"}, ["select"])
-    >>> load("select").__name__, names()
-    ('select', ['select'])
+    Args:
+        package: The package's import path.
+        home: For each name the module of the package that defines it.
+        listed: What `dir` of the package returns.
+
+    Example:
+        >>> load, names = lazily("sdetools", {"select": "_arrays"}, ["select"])
+        >>> load("select").__name__, names()
+        ('select', ['select'])
     """
 
     def load(name: str) -> Any:

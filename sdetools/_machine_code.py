@@ -1,10 +1,10 @@
-"""Machine code of compiled functions on disk: where it lies, whose it is, by what it is found again, and how it is run without a compiler.
+"""The on-disk cache of machine code: where it lies, who owns it, by which key it is found, and how it runs without a compiler.
 
-What lies in that place is run, so it must be ours alone. `folder()` is used by generated kernels, and by the library where its own
-`__pycache__` cannot be written. Code is found again by the text of every file that others are inlined from, so an edit in one of them
-compiles all anew. Without a place all works, compiled once a process.
+Cached code is executed, so its folder must be writable by this user alone. `folder()` serves generated kernels, and the library where its
+own `__pycache__` cannot be written. The key is a digest of every file that others are inlined from, so an edit in one of them recompiles
+everything. Without a folder everything works, and is compiled once per process.
 
-Neither finding code nor running it imports Numba, which takes longer than a short run. So only code is kept that needs nothing of Numba's.
+Neither finding code nor running it imports Numba, which takes longer than a short run. So only code that needs no Numba symbol is kept.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ PACKAGE = Path(__file__).parent
 OPTIONS = ("CPU_NAME", "CPU_FEATURES", "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO")
 """Numba's options (NUMBA_...) that change machine code."""
 GEMM = {"sdetools_dgemm": "dgemm", "sdetools_sgemm": "sgemm"}
-"""Symbols by which machine code calls BLAS, and the functions of `scipy.linalg.cython_blas` that they are."""
+"""Symbols by which machine code calls BLAS, and the functions of `scipy.linalg.cython_blas` behind them."""
 
 
 @cache
 def text_key() -> str:
-    """A digest of the compiled functions' texts, and of the versions of Python, Numba and LLVM."""
+    """Return a digest of the source files of compiled functions, and of the versions of Python, Numba and LLVM."""
     digest = hashlib.sha256(f"{llvmlite.__version__} {sys.version_info[:2]}".encode())
     numba = find_spec("numba")
     for file in (
@@ -65,21 +65,21 @@ def text_key() -> str:
 
 @cache
 def machine_key() -> str:
-    """A digest of the processor, and of Numba's options for it: in the names of files, so that machines may share a place."""
-    asked = [os.environ.get(f"NUMBA_{name}") for name in OPTIONS]
-    found = llvm.get_process_triple(), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten(), asked
+    """Return a digest of the processor and Numba's options for it, for file names: machines may share a folder."""
+    options = [os.environ.get(f"NUMBA_{name}") for name in OPTIONS]
+    found = llvm.get_process_triple(), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten(), options
     return hashlib.sha256(repr(found).encode()).hexdigest()[:12]
 
 
-# ---- places
+# ---- folders
 
 
 @cache
 def folder() -> Path | None:
-    """Where kernels are kept: in `SDETOOLS_CACHE`, else in the user's cache folder, else in the system's temporary place.
+    """Return the cache folder of kernels: in `SDETOOLS_CACHE`, else the user's cache folder, else the temporary folder.
 
-    Only a folder of this user's own that nobody else can write to. One that is not is left alone, with a warning, for a fresh one of this
-    process. None where nothing can be written.
+    It must belong to this user, with no write permission for others. One that fails the check is not used: a warning is given, and this
+    process uses a fresh temporary folder. None if nothing can be written.
     """
     temporary = (
         Path(tempfile.gettempdir()) / f"sdetools-{os.getuid() if hasattr(os, 'getuid') else 'cache'}" if _temporary() else None
@@ -87,7 +87,7 @@ def folder() -> Path | None:
     for base in filter(None, (_chosen(), temporary)):
         place = base / "kernels"
         try:
-            if base is temporary:  # its name can be guessed, so it may have been made by anybody
+            if base is temporary:  # its name can be guessed, so anybody may have created it
                 base.mkdir(mode=0o700, exist_ok=True)
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
             reason = fault(base, shared=base is not temporary) or fault(place)
@@ -98,8 +98,8 @@ def folder() -> Path | None:
         except OSError:
             continue
         warnings.warn(
-            f"{place} is not used for compiled kernels, because {reason}: what lies there would be run. They go to a folder of this "
-            "process alone, and are compiled anew in the next. Remove that folder, or set SDETOOLS_CACHE to one of your own.",
+            f"{place} is not used for compiled kernels, because {reason}: files in it would be executed. This process uses a temporary "
+            "folder, and the next one compiles anew. Remove that folder, or set SDETOOLS_CACHE to one of your own.",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -128,7 +128,12 @@ def _temporary() -> str | None:
 
 
 def fault(path: Path, shared: bool = False) -> str:
-    """Why what lies at a path may be another user's; empty if it cannot be. A `shared` folder may be root's, or one like /tmp."""
+    """Return why the file at a path may be another user's; empty if it cannot be.
+
+    Args:
+        path: A file or folder.
+        shared: Whether the folder may belong to root, or be world-writable with a sticky bit, as /tmp is.
+    """
     found = path.lstat()
     if shared and stat.S_ISLNK(found.st_mode):
         found = path.stat()
@@ -145,7 +150,10 @@ def fault(path: Path, shared: bool = False) -> str:
 
 @cache
 def place_of(file: Path) -> Path | None:
-    """Where the machine code of a file's functions is kept: beside the bytecode of the library if that can be written, else in `folder()`."""
+    """Return the cache folder of a file's functions.
+
+    That is `__pycache__` beside a module of the library if it is writable, else `folder()`.
+    """
     if PACKAGE in file.parents:
         own = file.parent / "__pycache__"
         with contextlib.suppress(OSError):
@@ -159,41 +167,41 @@ def place_of(file: Path) -> Path | None:
 # ---- functions
 
 
-_asking = threading.RLock()
+_lock = threading.RLock()
 
 
 def once(function: Callable[P, R]) -> Callable[P, R]:
-    """`functools.cache` that makes one result however many threads ask at a time: an address must not outlive the function behind it."""
+    """`functools.cache` that computes a result once, however many threads ask: an address must not outlive its function."""
     made: dict[Any, R] = {}
 
     @wraps(function)
-    def asked(*arguments: P.args, **named: P.kwargs) -> R:
+    def cached(*arguments: P.args, **named: P.kwargs) -> R:
         key = arguments, tuple(sorted(named.items()))
-        if key not in made:  # what is there is had without waiting for whoever compiles something else
-            with _asking:
+        if key not in made:  # a known result does not wait for a compilation in another thread
+            with _lock:
                 if key not in made:
                     made[key] = function(*arguments, **named)
         return made[key]
 
-    return asked
+    return cached
 
 
 def code_file(module: str, name: str) -> Path | None:
-    """Where the machine code of a function of the library is kept; None where nothing can be."""
-    *rooms, own = module.split(".")
-    place = place_of(PACKAGE.joinpath(*rooms, f"{own}.py"))
+    """Return the file of the machine code of one of the library's functions; None if there is no cache folder."""
+    *packages, own = module.split(".")
+    place = place_of(PACKAGE.joinpath(*packages, f"{own}.py"))
     return None if place is None else place / f"{own}.{name}.{machine_key()}.code"
 
 
 @once
 def address(module: str, name: str, dtype: str = "float64") -> int:
-    """Where a function of the library is: its machine code from disk, or what `function(name, dtype)` of a module compiles now."""
+    """Return the address of one of the library's functions: from the cache, or from `function(name, dtype)` of its module."""
     found = load(code_file(module, f"{name}_{dtype}"), text_key())
     return import_module(f"sdetools.{module}").function(name, dtype).address if found is None else found
 
 
 def save(file: Path | None, key: str, made: Any) -> None:
-    """Keeps the machine code of a C callback that Numba made, if it can run without Numba."""
+    """Save the machine code of a compiled C callback, if it can run without Numba."""
     library = made._library
     needs = [f.name for f in library._final_module.functions if f.is_declaration and not f.name.startswith("llvm.")]
     if file is None or not all(map(known, needs)):
@@ -205,8 +213,10 @@ def save(file: Path | None, key: str, made: Any) -> None:
 
 
 def load(file: Path | None, key: str) -> int | None:
-    """The address of the function whose machine code a file holds. None where there is no such file, or it is another user's, of another
-    key, cut short, or needs a function that there is not."""
+    """Load machine code from a file and return the address of its function.
+
+    None if the file is missing, truncated, another user's or of another key, or if it needs a symbol that cannot be resolved.
+    """
     try:
         if file is None or fault(file):
             return None
@@ -224,7 +234,7 @@ def load(file: Path | None, key: str) -> int | None:
 
 
 _engines: list[Any] = []
-"""They hold the machine code."""
+"""LLVM's execution engines, kept alive because they own the machine code."""
 
 
 def _engine() -> Any:
@@ -235,8 +245,8 @@ def _engine() -> Any:
 
 
 def known(symbol: str) -> bool:
-    """Whether machine code finds a symbol in any process: the C library's and BLAS, not what Numba has put there."""
-    if not _engines:  # the first one lets LLVM look into the process
+    """Whether machine code can resolve a symbol in any process: one of the C library or BLAS, not one that Numba registers."""
+    if not _engines:  # the first engine makes LLVM load the symbols of the process
         _engines.append(_engine())
     if symbol in GEMM:
         blas()
@@ -246,7 +256,10 @@ def known(symbol: str) -> bool:
 
 @once
 def blas() -> None:
-    """Lets machine code find BLAS. SciPy's module of it alone is loaded: its whole room takes longer than a short run."""
+    """Register BLAS for machine code.
+
+    Only SciPy's module `cython_blas` is loaded: the package `scipy.linalg` takes longer than a short run.
+    """
     import ctypes
 
     import scipy
@@ -266,10 +279,10 @@ def blas() -> None:
 
 
 def write(file: Path, content: bytes) -> None:
-    """Aside first: several processes may write a file at once."""
+    """Write a file atomically, by way of a temporary one: several processes may write it at once."""
     aside = file.with_name(f"{file.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         aside.write_bytes(content)
         aside.replace(file)
-    finally:  # on a full disk half of it would stay
+    finally:  # on a full disk a part of it would stay
         aside.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from sdetools import _check
-from sdetools._arrays import components, far_too, few_paths, on_rows, spread
+from sdetools._arrays import components, few_paths, on_rows, spread, with_outliers
 from sdetools._identity import function_identity
 from sdetools.noise.base import Draws, Normal, Sign, Uniform, sample_draws
 from sdetools.noise.roots import symmetric_root
@@ -190,7 +190,7 @@ class _Function(Law):
     ) -> None:
         self.function, self.dim, self.draws, self.mean, self.covariance = function, dim, draws, mean, covariance
         n = few_paths(dim, self.n_draws)
-        self.given = on_rows(function, *([z] for z in far_too(sample_draws(draws, np.random.default_rng(0), n))))
+        self.given = on_rows(function, *([z] for z in with_outliers(sample_draws(draws, np.random.default_rng(0), n))))
         stated = _digest(*(a for a in (mean, covariance) if a is not None))
         self.identity = f"function({dim}, {draws}; {function_identity(function)}; {stated})"
         self.label = f"law {getattr(function, '__name__', 'of a function')}"

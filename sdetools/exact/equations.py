@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from sdetools import _check
-from sdetools._arrays import far_too, few_paths, on_rows
+from sdetools._arrays import few_paths, on_rows, with_outliers
 from sdetools.dynamics.integrators.base import Integrator
 from sdetools.dynamics.sdes.sde import SDE
 from sdetools.exact.first_state import first_state, known_start
@@ -207,7 +207,7 @@ def _mover(dynamics: Integrator, nodes: np.ndarray, coefficients: np.ndarray) ->
         return np.concatenate([np.broadcast_to(part, (dynamics.dim, *z.shape[1:])) for part in new])
 
     n = few_paths(dynamics.dim)
-    states = far_too(rng.standard_normal((parts, dynamics.dim, n)))
+    states = with_outliers(rng.standard_normal((parts, dynamics.dim, n)))
     step = on_rows(moved, *([nodes[:, rng.integers(0, count, n)], *state] for state in states))
     return lambda y: step(nodes, *(np.repeat(part[:, None], count, axis=1) for part in np.split(y, parts)))
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sdetools import _check
-from sdetools._arrays import components, far_too, few_paths, on_rows
+from sdetools._arrays import components, few_paths, on_rows, with_outliers
 from sdetools._identity import function_identity
 from sdetools.graph.tracing import told
 from sdetools.noise.base import Draws, Noise, Normal, Sign, Uniform, over_paths, sample_draws
@@ -39,7 +39,7 @@ class FunctionNoise(Noise):
         self.identity = f"function({dim}, {draws}; {function_identity(value)}; {name})"
         points = np.random.default_rng(0).uniform(0.2, 1.0, (dim, few_paths(dim)))
         z = sample_draws(draws, np.random.default_rng(1), points.shape[1])
-        self.given = on_rows(value, *([x, z] for x in far_too(points)), *([points, far] for far in far_too(z)))
+        self.given = on_rows(value, *([x, z] for x in with_outliers(points)), *([points, far] for far in with_outliers(z)))
         self.label = f"noise {getattr(value, '__name__', 'of a function')}"
 
     def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:

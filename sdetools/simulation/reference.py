@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sdetools._arrays import PathByPath, far_too, few_paths, on_rows
+from sdetools._arrays import PathByPath, few_paths, on_rows, with_outliers
 from sdetools.dynamics.base import Dynamics, Moving, State
 from sdetools.noise.base import sample_draws
 from sdetools.simulation.chunk_batches import Arrays, ChunkBatches, walk
@@ -186,7 +186,7 @@ def _alone(program: Program) -> list[bool]:
         for size, row in ((0.1, 0), (1.0, len(program.coefficients) // 2), (10.0, -1)):
             moved = _step(_unchecked(member), program.coefficients[row, at : at + len(member.coefficients)])
             z, points = sample_draws(member.draws, rng, n), size * rng.standard_normal((len(member.parts), member.dim, n))
-            mixed = mixed or on_rows(moved, *([z, *state] for state in far_too(points))) is not moved
+            mixed = mixed or on_rows(moved, *([z, *state] for state in with_outliers(points))) is not moved
         out.append(mixed)
         at += len(member.coefficients)
     return out
@@ -205,7 +205,9 @@ def _unchecked(member: Moving) -> Moving:
 
 def _increments(functional: Any, dim: int) -> Callable[..., Any]:
     """A functional's increments, on each path alone where its text means one."""
-    return on_rows(functional.increment, *map(list, far_too(np.random.default_rng(0).standard_normal((2, dim, few_paths(dim))))))
+    return on_rows(
+        functional.increment, *map(list, with_outliers(np.random.default_rng(0).standard_normal((2, dim, few_paths(dim)))))
+    )
 
 
 def _one_row(observable: Any, x: np.ndarray) -> np.ndarray:

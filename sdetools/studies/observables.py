@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sdetools import _check
-from sdetools._arrays import components, far_too, few_paths, on_rows, select
+from sdetools._arrays import components, few_paths, on_rows, select, with_outliers
 from sdetools.graph.derivatives import gradient
 from sdetools.graph.tracing import trace
 from sdetools.graph.value import Trace, Value
@@ -123,7 +123,7 @@ def observable(spec: Any, space: Any, name: str = "") -> Observable:
         raise ValueError(f"an observable must be an expression, a function of x, or a loss; got {spec!r}. Write it like 'x**2'.")
     if callable(spec) and not isinstance(spec, Loss):
         points = np.random.default_rng(0).uniform(0.2, 0.8, (space.dim, few_paths(space.dim)))
-        made = replace(made, value=on_rows(made.value, *([x] for x in far_too(points))))
+        made = replace(made, value=on_rows(made.value, *([x] for x in with_outliers(points))))
     with np.errstate(all="ignore"):
         probe = np.asarray(made.value(np.full((space.dim, 2), 0.5)))
     shape = probe.shape
