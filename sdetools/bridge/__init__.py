@@ -1,5 +1,7 @@
-"""Bridges to torch: the optimisers for real networks, and SDEs to and from torchsde. Everything here needs the extra `torch`;
-`import sdetools` does not load it."""
+"""Optimisers, diagnosis and losses for real networks in torch, and the conversion of SDEs from and to torchsde.
+
+Everything here needs the extra `torch`; `import sdetools` does not load it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ _PLACES = {
     "Diagnosis": "diagnosis",
     "diagnose": "diagnosis",
 }
-"""Which file holds each public name."""
+"""The module that defines each public name."""
 
 __all__ = [*_PLACES]
 
@@ -34,7 +36,7 @@ MOVED = {
     "optimisers": "bridge.torch_optimisers",
     "recipes": "recipes",
 }
-"""Modules that were here, and where their content is now."""
+"""Modules that were moved out of this package, with their new locations."""
 
 forward_modules(__name__, MOVED, {"Task": "TrainingTask", "Run": "TrainingRun", "Outcome": "RecipeOutcome"})
 
@@ -49,5 +51,5 @@ def __getattr__(name: str) -> Any:
         if error.name != "torch":
             raise
         raise ImportError(
-            "the bridge must have torch; install it: pip install -c constraints.txt 'sdetools[torch]'", name="torch"
+            "`sdetools.bridge` needs torch; install it: pip install -c constraints.txt 'sdetools[torch]'", name="torch"
         ) from error

@@ -1,4 +1,4 @@
-"""Batches of a data set as a function of a seed: the same indices for every method that is compared, and after every interruption."""
+"""Batches of a data set as a function of a seed, so that all methods under comparison see the same data, also after an interruption."""
 
 from __future__ import annotations
 
@@ -14,16 +14,24 @@ from sdetools import _check
 
 
 class Batches:
-    """Batches of `size` samples of `data`: arrays `(inputs, targets)`, a map-style `Dataset`, or a `DataLoader` over one.
+    """Batches of a data set, addressed by the seed of a shuffle and the number of the batch.
 
-    `at(seed, k)` is batch k of the shuffle `seed`: epochs without replacement, each in an order of its own, the incomplete last batch
-    left out. What a loader collates with is kept, its sampler is not. Arrays are tensors, NumPy arrays or, in a tuple, lists of numbers, one row
-    a sample; of those that are no tensors, whole numbers become int64 and others `dtype`, where one is given. ValueError for data without
-    length, and for a batch larger than it.
+    An epoch visits the samples without replacement, in an order that depends on the seed and the epoch. An incomplete last batch is dropped.
 
-    >>> batches = Batches((torch.arange(6.0), torch.arange(6)), 2)
-    >>> batches.per_epoch, sorted(torch.cat([batches.at(0, k)[1] for k in range(3)]).tolist())
-    (3, [0, 1, 2, 3, 4, 5])
+    Args:
+        data: Arrays `(inputs, targets)`, a map-style `Dataset`, or a `DataLoader` over one, whose collate function is used and whose
+            sampler is ignored. Arrays are tensors, NumPy arrays or, inside a tuple, lists of numbers, with one row per sample.
+        size: The batch size; by default that of the loader.
+        device: The device to which batches are copied; None leaves them where the data are.
+        dtype: The type to which floating-point arrays that are not tensors are cast. Integers become int64.
+
+    Raises:
+        ValueError: If the data have no length, or if the batch size is missing or larger than the number of samples.
+
+    Example:
+        >>> batches = Batches((torch.arange(6.0), torch.arange(6)), 2)
+        >>> batches.per_epoch, sorted(torch.cat([batches.at(0, k)[1] for k in range(3)]).tolist())
+        (3, [0, 1, 2, 3, 4, 5])
     """
 
     def __init__(self, data: Any, size: int | None = None, device: Any = None, dtype: torch.dtype | None = None) -> None:
@@ -36,33 +44,33 @@ class Batches:
             data = data.tensors
         columns = _columns(data, dtype)
         self.columns = columns is not None
-        """Whether a row is read at no cost, the same each time."""
+        """Whether the data are arrays in memory: reading a row is free and always gives the same numbers."""
         self.partial = False
-        """Whether the samples are some of a stream's."""
+        """Whether the samples are only the beginning of a stream."""
         if self.columns:
             lengths: set[int] = set()
-            mapped(lambda part: lengths.add(len(part)), columns)
+            map_tensors(lambda part: lengths.add(len(part)), columns)
             if len(lengths) > 1:
                 raise ValueError(f"`data` must have one row a sample in each of its arrays; got lengths {sorted(lengths)}.")
             self.samples = lengths.pop()
-            self._fetch: Callable[[list[int]], Any] = lambda index: mapped(lambda part: part[index], columns)
+            self._fetch: Callable[[list[int]], Any] = lambda index: map_tensors(lambda part: part[index], columns)
         elif hasattr(data, "__getitem__") and hasattr(data, "__len__"):
-            own = collate or (lambda rows: mapped(lambda part: _of(part, dtype), default(rows)))
+            own = collate or (lambda rows: map_tensors(lambda part: _cast(part, dtype), default(rows)))
             self.samples = len(data)
             self._fetch = lambda index: own([data[i] for i in index])
         else:
             raise ValueError(
                 f"`data` must be arrays (inputs, targets), a data set with a length, or a loader over one; got {type(data).__name__}. "
-                "A stream cannot be replayed: put a part of it into a list."
+                "A stream cannot be replayed: collect a part of it in a list."
             )
-        self.size = _check.count("batch_size", size, hint="Give it, or a loader that has one.")
+        self.size = _check.count("batch_size", size, hint="Pass it, or pass a loader that has one.")
         if self.size > self.samples:
             raise ValueError(f"`batch_size` must be at most the number of samples, {self.samples}; got {self.size}.")
         self.device, self.per_epoch = device, self.samples // self.size
         self._order: tuple[tuple[int, int], torch.Tensor] | None = None
 
     def at(self, seed: int, k: int) -> Any:
-        """Batch k of the shuffle `seed`, on the device."""
+        """Return batch k of the shuffle `seed`, on the device."""
         epoch, place = divmod(k, self.per_epoch)
         if self._order is None or self._order[0] != (seed, epoch):
             generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % (1 << 63))
@@ -71,84 +79,93 @@ class Batches:
         return self.rows(index)
 
     def fresh(self, seed: int, k: int) -> Any:
-        """Independent batches: number k of them is drawn, without replacement, from all samples anew."""
+        """Return batch k of a sequence of independent batches, each drawn without replacement from all samples."""
         return self.rows(self.drawn(seed, k))
 
     def drawn(self, seed: int, k: int) -> list[int]:
-        """The numbers of the samples in `fresh(seed, k)`."""
+        """Return the sample indices of `fresh(seed, k)`."""
         generator = torch.Generator().manual_seed((seed * 1_000_003 + k) % (1 << 63))
         return torch.randperm(self.samples, generator=generator)[: self.size].tolist()
 
     def rows(self, index: list[int]) -> Any:
-        """The samples of these numbers, as a batch on the device."""
-        return moved(self._fetch(index), self.device)
+        """Return the samples with the given indices as a batch on the device."""
+        return to_device(self._fetch(index), self.device)
 
     def whole(self) -> Batches:
-        """All samples as one batch."""
+        """Return a copy whose only batch contains all samples."""
         out = copy.copy(self)
         out.size, out.per_epoch, out._order = self.samples, 1, None
         return out
 
     def some(self, seed: int, count: int, start: int = 0) -> Iterator[Any]:
-        """`count` batches of a shuffle, from batch `start` on."""
+        """Yield `count` consecutive batches of the shuffle `seed`, beginning with batch `start`."""
         for k in range(start, start + count):
             yield self.at(seed, k)
 
 
 def is_stream(data: Any) -> bool:
-    """Data that can only be read from its beginning on: an iterable without length, or a loader over one."""
+    """Return whether data can only be read sequentially: an iterable without length, or a loader over one."""
     source = data.dataset if isinstance(data, torch.utils.data.DataLoader) else data
     if isinstance(source, torch.utils.data.IterableDataset):
         return True
     return isinstance(source, Iterable) and not (hasattr(source, "__getitem__") and hasattr(source, "__len__"))
 
 
-def recorded(data: Any, batches: int, size: int | None = None) -> tuple[Any, int]:
-    """The first `batches` batches of a stream, joined into arrays with one row a sample; and the number of rows of a batch.
+def read_stream(data: Any, batches: int, size: int | None = None) -> tuple[Any, int]:
+    """Read the first batches of a stream and concatenate them into arrays with one row per sample.
 
-    A stream is a loader over an `IterableDataset`, such a data set itself (of samples: then `size` of them are a batch), or any iterable of
-    batches. ValueError where it is empty, and where its batches cannot be joined.
+    Args:
+        data: A loader over an `IterableDataset`, an `IterableDataset` of samples, or any iterable of batches.
+        batches: The number of batches to read.
+        size: The batch size, needed for an `IterableDataset` of samples.
 
-    >>> recorded(((torch.ones(2, 3) * i, torch.arange(2)) for i in range(9)), 2)[0][0].shape
-    torch.Size([4, 3])
+    Returns:
+        The arrays, and the number of rows of a batch.
+
+    Raises:
+        ValueError: If the stream is empty, or if its batches cannot be concatenated.
+
+    Example:
+        >>> read_stream(((torch.ones(2, 3) * i, torch.arange(2)) for i in range(9)), 2)[0][0].shape
+        torch.Size([4, 3])
     """
     if isinstance(data, torch.utils.data.IterableDataset):
         data = torch.utils.data.DataLoader(data, batch_size=_check.count("batch_size", size))
     read = list(itertools.islice(data, batches))
     if not read:
-        raise ValueError("`data` must give batches; got a stream that is empty, or was read to its end before.")
+        raise ValueError("`data` must give batches; got a stream that is empty or was already exhausted.")
     try:
-        joined = _joined(read)
+        joined = _concatenated(read)
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
-            f"`data` that is a stream must give batches whose arrays can be joined; got others ({str(error).splitlines()[0]}). "
-            "Pad them to one length, or give a data set with a length."
+            f"`data` that is a stream must give batches whose arrays can be concatenated; got others ({str(error).splitlines()[0]}). "
+            "Pad them to one length, or pass a data set with a length."
         ) from error
-    return joined, size or length(read[0])
+    return joined, size or batch_rows(read[0])
 
 
-def _joined(read: list[Any]) -> Any:
+def _concatenated(read: list[Any]) -> Any:
     first = read[0]
     if isinstance(first, (torch.Tensor, np.ndarray)):
         return torch.cat([torch.as_tensor(part) for part in read])
     if isinstance(first, (tuple, list)) and first:
-        return tuple(_joined(list(parts)) for parts in zip(*read, strict=True))
+        return tuple(_concatenated(list(parts)) for parts in zip(*read, strict=True))
     if hasattr(first, "items"):
-        return {name: _joined([part[name] for part in read]) for name in first}
-    raise TypeError(f"a {type(first).__name__} in a batch is no array")
+        return {name: _concatenated([part[name] for part in read]) for name in first}
+    raise TypeError(f"a {type(first).__name__} in a batch is not an array")
 
 
-def length(batch: Any) -> int:
-    """The number of rows of a batch: that of its first array."""
+def batch_rows(batch: Any) -> int:
+    """Return the number of rows of a batch, taken from its first array."""
     lengths: list[int] = []
-    mapped(lambda part: lengths.append(len(part)), batch)
+    map_tensors(lambda part: lengths.append(len(part)), batch)
     if not lengths:
         raise ValueError(f"`data` must give batches of arrays; got a {type(batch).__name__} without any.")
     return lengths[0]
 
 
 def _columns(data: Any, dtype: torch.dtype | None) -> Any:
-    """The arrays of data that is given as arrays, as tensors; None for other data."""
+    """Return the data as tensors where they are given as arrays; None for other data."""
     lists = isinstance(data, tuple)
     if (alone := _tensor(data, dtype, lists=False)) is not None:
         return alone
@@ -162,37 +179,37 @@ def _columns(data: Any, dtype: torch.dtype | None) -> Any:
 
 
 def _tensor(part: Any, dtype: torch.dtype | None, lists: bool) -> torch.Tensor | None:
-    """Rows of numbers as a tensor, in the types that losses take where they were none; None for what is no array (nor a list, where asked for)."""
+    """Convert an array of rows to a tensor of a type that losses accept; None for other objects. Lists are converted if `lists` is true."""
     if isinstance(part, torch.Tensor):
         return part if part.ndim else None
     if not hasattr(part, "__array__") and not (lists and isinstance(part, list)):
         return None
     try:
         array = np.ascontiguousarray(part)
-    except (ValueError, TypeError, RuntimeError):  # rows of unequal lengths, or of no numbers
+    except (ValueError, TypeError, RuntimeError):  # rows of unequal lengths, or rows that are not numeric
         return None
     if not np.ndim(part) or array.dtype.kind not in "fiub":
         return None
     out = torch.as_tensor(array)
-    return out if out.dtype == torch.bool else _of(out, dtype) if out.is_floating_point() else out.long()
+    return out if out.dtype == torch.bool else _cast(out, dtype) if out.is_floating_point() else out.long()
 
 
-def _of(part: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+def _cast(part: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
     return part.to(dtype) if dtype is not None and part.is_floating_point() else part
 
 
-def mapped(change: Callable[[torch.Tensor], Any], batch: Any) -> Any:
-    """A batch (tensors in tuples, lists, mappings) with a change to each of its tensors."""
+def map_tensors(change: Callable[[torch.Tensor], Any], batch: Any) -> Any:
+    """Apply a function to every tensor of a batch, a nesting of tuples, lists and mappings."""
     if isinstance(batch, torch.Tensor):
         return change(batch)
     if isinstance(batch, (tuple, list)):
-        parts = [mapped(change, part) for part in batch]
+        parts = [map_tensors(change, part) for part in batch]
         return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
     if hasattr(batch, "items"):
-        return {name: mapped(change, part) for name, part in batch.items()}
+        return {name: map_tensors(change, part) for name, part in batch.items()}
     return batch
 
 
-def moved(batch: Any, device: Any) -> Any:
-    """A batch on a device; None leaves it where it is."""
-    return batch if device is None else mapped(lambda part: part.to(device), batch)
+def to_device(batch: Any, device: Any) -> Any:
+    """Copy a batch to a device; None leaves it where it is."""
+    return batch if device is None else map_tensors(lambda part: part.to(device), batch)

@@ -1,6 +1,6 @@
-r"""One optimiser's numbers and buffers as another's: which methods take the same steps, at which rates, with which buffers.
+r"""Conversion of hyperparameters and momentum buffers between optimisers that take the same steps.
 
-The linear methods with one buffer are filters
+The linear methods with one buffer are filters of the gradients,
 
     m = mu m + a g,  p -= lr (c g + d m),
 
@@ -8,9 +8,10 @@ The linear methods with one buffer are filters
     SGDM        a = 1 - mu,  c = 0,       d = 1     Nesterov      a = 1,       c = 1,       d = mu
     QHM         a = 1 - mu,  c = 1 - nu,  d = nu    torch's SGD   a = 1 - dampening,  c, d as HeavyBall or, with nesterov, as Nesterov
 
-A gradient moves p by lr (c + d a) at once and by lr d a mu^j after j steps more. Two filters with the same mu take the same steps if
-these weights are the same up to a factor, which goes to `lr`; what the buffer still holds, lr d m, must stay, which sets the new buffer. All
-this is exact while the momentum stays: under one that moves a sum and an average of gradients are two methods.
+The impulse response of a filter is lr (c + d a) in the step of the gradient and lr d a mu^j, j steps later. Two filters with the same mu
+take the same steps if their responses agree up to a factor, which is absorbed into `lr`. The pending contribution of the buffer, lr d m, must
+be preserved; this determines the new buffer. The conversion is exact for a constant momentum. Under a momentum schedule, a sum and an
+average of gradients are different methods.
 """
 
 from __future__ import annotations
@@ -31,18 +32,18 @@ NUMBERS: dict[str, tuple[str, ...]] = {
     "PNM": ("momentum", "b0"),
     "SGDF": ("momentum", "b2", "eps"),
 }
-"""Numbers of each method beside its learning rate."""
+"""Hyperparameters of each method besides its learning rate."""
 NEUTRAL: dict[str, Any] = {"weight_decay": 0.0, "decoupled": False, "foreach": None, "maximize": False}
-"""What all groups of ours have, and what a dictionary means that does not tell."""
+"""Entries that every parameter group of the family has, with the values assumed where a state dictionary has none."""
 _OF_TORCH = {"dampening": 0.0, "nesterov": False, "differentiable": False, "fused": None}
-"""What torch's groups have beyond; only dictionaries of torch's SGD have a dampening."""
+"""Further entries of torch's parameter groups; only state dictionaries of torch's SGD have a dampening."""
 _RATES = ("lr", "initial_lr", "max_lr", "min_lr", "swa_lr")
-"""Entries of a group that are learning rates: the optimiser's, and those that torch's schedulers remember there."""
+"""Entries of a group that are learning rates: the optimiser's, and those that torch's schedulers store there."""
 _SCHEDULED = (*_RATES, "base_momentum", "max_momentum")
 
 
 class Filter(NamedTuple):
-    """m = mu m + a g, p -= lr (c g + d m)."""
+    """The linear filter m = mu m + a g, p -= lr (c g + d m)."""
 
     mu: float
     a: float
@@ -51,16 +52,16 @@ class Filter(NamedTuple):
 
     @property
     def later(self) -> float:
-        """The weight of a gradient j steps later, over mu^j."""
+        """The weight of a gradient j >= 1 steps later, divided by mu^j."""
         return self.d * self.a
 
     @property
     def gain(self) -> float:
-        """All weights of a gradient together: lr gain is the learning rate of the plain SGD that it acts like."""
+        """The DC gain, the sum of all weights of a gradient: lr gain is the effective learning rate."""
         return self.c + self.later / (1 - self.mu)
 
     def reduced(self) -> Filter:
-        """Without a buffer, where none is seen."""
+        """Return an equal filter without a buffer, where the buffer has no effect."""
         return Filter(0.0, 1.0, 0.0, self.c + self.later) if self.mu == 0 or self.later == 0 else self
 
 
@@ -69,7 +70,7 @@ _PLAIN = Filter(0.0, 1.0, 0.0, 1.0)
 
 def _torch(n: Mapping[str, Any]) -> Filter:
     mu, a = n["momentum"], 1 - n["dampening"]
-    if mu == 0:  # then torch has no buffer, and its dampening does nothing
+    if mu == 0:  # then torch has no buffer and ignores the dampening
         return _PLAIN
     return Filter(mu, a, 1.0, mu) if n["nesterov"] else Filter(mu, a, 0.0, 1.0)
 
@@ -86,11 +87,11 @@ FILTERS: dict[str, Callable[[Mapping[str, Any]], Filter | None]] = {
     "RandomScaling": lambda n: None,
     TORCH: _torch,
 }
-"""Each method as a filter, from its numbers; None where it is none, or has another memory."""
+"""Each method as a filter, given its hyperparameters; None where it is not a filter of this form."""
 
 
 class Match(NamedTuple):
-    """`numbers` of the method that takes the steps of another at `rate` times its lr, with `buffer` times its buffer."""
+    """The hyperparameters of a method that takes the steps of another, and the factors for its learning rate and its buffer."""
 
     numbers: dict[str, float]
     rate: float
@@ -98,7 +99,7 @@ class Match(NamedTuple):
 
 
 def match(source: Filter | None, target: str) -> Match | None:
-    """How the method `target` takes the steps of a filter; None where it cannot."""
+    """Return the settings with which the method `target` takes the steps of a filter; None where there are none."""
     if source is None:
         return None
     source = source.reduced()
@@ -123,18 +124,30 @@ _NAMED = {"sgd": "SGD", "sgdm": "SGDM", "heavy-ball": "HeavyBall", "nesterov": "
 
 
 def convert(lr: float, momentum: float = 0.0, *, source: str, target: str) -> dict[str, float]:
-    """The settings with which `target` takes the steps of `source`; with the target "sgd", the plain SGD that acts like it.
+    """Return the settings with which the optimiser `target` takes the steps of `source`, at constant momentum.
 
-    Between "sgdm" (Def. 2.3), "heavy-ball" (Eq. (1), torch's form), "nesterov" (torch's form) and "qhm", at constant momentum: "sgdm" is
-    heavy-ball at lr / (1 - momentum); "nesterov" is "qhm" with nu = momentum, there. The target "sgd" gets the product of `lr` and the
-    gain, which is what Theorem 3.5 compares with: near, not equal. ValueError where no setting does it.
+    Heavy ball at lr equals SGDM at lr / (1 - momentum). Nesterov at lr equals QHM at lr / (1 - momentum) with nu = momentum. The target
+    "sgd" is an approximation: it gets the effective learning rate, `lr` times the DC gain, as in Theorem 3.5.
 
-    >>> convert(0.1, 0.9, source="heavy-ball", target="sgdm")
-    {'lr': 1.0, 'momentum': 0.9}
-    >>> convert(1.0, 0.9, source="sgdm", target="sgd")
-    {'lr': 1.0}
-    >>> convert(0.1, 0.9, source="nesterov", target="qhm")
-    {'lr': 1.0, 'momentum': 0.9, 'nu': 0.9}
+    Args:
+        lr: The learning rate of the source.
+        momentum: The momentum of the source, in [0, 1); 0 for "sgd".
+        source: "sgd", "sgdm" (Def. 2.3), "heavy-ball" (Eq. (1), torch's form) or "nesterov" (torch's form).
+        target: The same, or "qhm".
+
+    Returns:
+        The keyword arguments of the target.
+
+    Raises:
+        ValueError: If no settings of the target give the steps of the source.
+
+    Example:
+        >>> convert(0.1, 0.9, source="heavy-ball", target="sgdm")
+        {'lr': 1.0, 'momentum': 0.9}
+        >>> convert(1.0, 0.9, source="sgdm", target="sgd")
+        {'lr': 1.0}
+        >>> convert(0.1, 0.9, source="nesterov", target="qhm")
+        {'lr': 1.0, 'momentum': 0.9, 'nu': 0.9}
     """
     for name, value, known in (("source", source, _NAMED), ("target", target, {*_NAMED, "qhm"})):
         if value not in known:
@@ -150,7 +163,7 @@ def convert(lr: float, momentum: float = 0.0, *, source: str, target: str) -> di
     if found is None:
         raise ValueError(
             f"`target` must be able to take the steps of the source; {target} cannot take those of {source} at momentum={mu!r}. "
-            'Only "qhm" and, for the motion on average, "sgd" can.'
+            'Only "qhm" can or, up to the order of Theorem 3.5, "sgd".'
         )
     return {"lr": _rounded(lr * found.rate)} | {name: _rounded(value) for name, value in found.numbers.items()}
 
@@ -159,8 +172,8 @@ def _rounded(value: float) -> float:
     return float(f"{value:.15g}")
 
 
-class Ours(Protocol):
-    """What is asked of an optimiser of the family (`optimiser_base.py`)."""
+class FamilyOptimizer(Protocol):
+    """The interface of an optimiser of the family (`optimiser_base.py`) that the conversion needs."""
 
     buffers: ClassVar[tuple[str, ...]]
     defaults: dict[str, Any]
@@ -169,10 +182,19 @@ class Ours(Protocol):
     def checked(self, settings: dict[str, Any]) -> Any: ...
 
 
-def taken_over(optimizer: Ours, method: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """What `optimizer`, which is a `method`, loads so that it goes on with the steps of the one that gave `state_dict`.
+def translated_state(optimizer: FamilyOptimizer, method: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Translate the state dictionary of another optimiser, so that `optimizer` continues with the same steps.
 
-    ValueError where it cannot. Where groups or parameters differ in number the dictionary stays as it is: torch says which.
+    Args:
+        optimizer: The optimiser that loads the state.
+        method: The name of its method.
+        state_dict: The state of an optimiser of the family or of `torch.optim.SGD`.
+
+    Returns:
+        The translated state dictionary. If the numbers of groups or parameters differ, it is unchanged and torch reports the difference.
+
+    Raises:
+        ValueError: If `method` cannot take the steps of the saved optimiser.
     """
     if not (isinstance(state_dict, Mapping) and {"state", "param_groups"} <= state_dict.keys()):
         raise ValueError("`state_dict` must be an optimiser's, with `state` and `param_groups`; got another. Is it the model's?")
@@ -190,11 +212,11 @@ def taken_over(optimizer: Ours, method: str, state_dict: Mapping[str, Any]) -> d
         else:
             if source == TORCH:
                 _check_torch(numbers, params, state)
-            found = _found(source, method, numbers)
+            found = _match_or_raise(source, method, numbers)
             for key in params:
-                held = state.pop(key, {}).get("momentum_buffer")
-                if held is not None and found.buffer:
-                    state[key] = {"momentum_buffer": held * found.buffer}
+                buffer = state.pop(key, {}).get("momentum_buffer")
+                if buffer is not None and found.buffer:
+                    state[key] = {"momentum_buffer": buffer * found.buffer}
         _check_buffers(optimizer, method, params, state)
         kept = {name: value for name, value in group.items() if name not in _OF_TORCH and name not in NUMBERS.get(source, ())}
         filled = {name: optimizer.defaults[name] for name in NUMBERS.get(method, ())} | NEUTRAL | kept
@@ -212,7 +234,7 @@ def taken_over(optimizer: Ours, method: str, state_dict: Mapping[str, Any]) -> d
 
 
 def _method(group: Mapping[str, Any], method: str, own: Mapping[str, Any]) -> str:
-    """The method that gave a group: by its name, or, without one, by its numbers, of which those of `method` itself come first."""
+    """Return the method that saved a group: by its name or, without one, by its hyperparameters, with precedence for `method`."""
     if "lr" not in group:
         raise ValueError(f"groups of `state_dict` must have a learning rate; got one with {_listed(group)} alone.")
     if "method" in group:
@@ -225,73 +247,74 @@ def _method(group: Mapping[str, Any], method: str, own: Mapping[str, Any]) -> st
                 "Remove the entries from its groups where they do not change its steps."
             )
         return TORCH
-    told = group.keys() - {"params", "param_names", *NEUTRAL, *_SCHEDULED}
-    if set(NUMBERS.get(method, ())) <= told <= own.keys():
+    keys = group.keys() - {"params", "param_names", *NEUTRAL, *_SCHEDULED}
+    if set(NUMBERS.get(method, ())) <= keys <= own.keys():
         return method
-    fits = [name for name, numbers in NUMBERS.items() if told == set(numbers)]
+    fits = [name for name, numbers in NUMBERS.items() if keys == set(numbers)]
     if len(fits) == 1:
         return fits[0]
     raise ValueError(
-        f"`state_dict` must be of {method}, of another of this family or of {TORCH}; got one with {_listed(told)} in its groups"
+        f"`state_dict` must be of {method}, of another of this family or of {TORCH}; got one with {_listed(keys)} in its groups"
         + (f", which may be of {', '.join(fits)}. Write its name into them: group['method'] = {fits[0]!r}." if fits else ".")
     )
 
 
-def _numbers(group: Mapping[str, Any], source: str, optimizer: Ours) -> dict[str, Any]:
-    """The numbers of a group that decide its steps, filled with defaults."""
+def _numbers(group: Mapping[str, Any], source: str, optimizer: FamilyOptimizer) -> dict[str, Any]:
+    """Return the hyperparameters of a group that determine its steps, completed with defaults."""
     if source == TORCH:
-        told = _OF_TORCH | {name: group[name] for name in ("momentum", *_OF_TORCH) if name in group}
-        del told["fused"]
-        return told | {name: _number(told[name]) for name in ("momentum", "dampening")}
+        options = _OF_TORCH | {name: group[name] for name in ("momentum", *_OF_TORCH) if name in group}
+        del options["fused"]
+        return options | {name: _number(options[name]) for name in ("momentum", "dampening")}
     return {name: group.get(name, optimizer.defaults.get(name)) for name in NUMBERS.get(source, ())}
 
 
-def _found(source: str, method: str, numbers: Mapping[str, Any]) -> Match:
+def _match_or_raise(source: str, method: str, numbers: Mapping[str, Any]) -> Match:
+    """Return the match of `method` to the source; ValueError, with the methods that have one, where there is none."""
     steps = FILTERS[source](numbers) if source in FILTERS and None not in numbers.values() else None
     found = match(steps, method) if method in NUMBERS and (steps is None or steps.a != 0) else None
     if found is not None:
         return found
     shown = ", ".join(f"{name}={value!r}" for name, value in numbers.items() if value or name == "momentum")
     able = [] if steps is None or steps.a == 0 else [name for name in NUMBERS if match(steps, name)]
-    ways = able or ([source] if source != TORCH else [])
+    able = able or ([source] if source != TORCH else [])
     raise ValueError(
         f"`state_dict` must be of a method whose steps {method} can take; got that of {source}{f' with {shown}' if shown else ''}. "
-        + (f"Load it into {' or '.join(ways)}." if ways else f"Only {TORCH} itself goes on with it.")
+        + (f"Load it into {' or '.join(able)}." if able else f"Only {TORCH} itself can continue with it.")
     )
 
 
 def _check_torch(numbers: Mapping[str, Any], params: Mapping[Any, torch.Tensor], state: Mapping[Any, Any]) -> None:
-    """What torch's SGD does and a filter does not."""
+    """Refuse settings and states of torch's SGD that a filter cannot reproduce."""
     if numbers["differentiable"]:
-        raise ValueError("`differentiable` of the groups must be False, for no graph is made of the steps here; got True.")
+        raise ValueError("`differentiable` of the groups must be False, because steps are not recorded by autograd; got True.")
     _check.momentum("momentum", numbers["momentum"])
     if numbers["momentum"] == 0 or numbers["dampening"] == 0:
         return
     bare = sum(p.requires_grad and (state.get(key) or {}).get("momentum_buffer") is None for key, p in params.items())
     if bare:
         raise ValueError(
-            f"`state_dict` of {TORCH} with dampening must have a buffer of every parameter, for torch's first one is the whole gradient; "
-            f"got none for {bare} of them. Take a step with it first."
+            f"`state_dict` of {TORCH} with dampening must have a buffer of every parameter, because torch's first buffer is the "
+            f"undamped gradient; got none for {bare} of them. Take a step with it first."
         )
 
 
-def _check_buffers(optimizer: Ours, method: str, params: Mapping[Any, torch.Tensor], state: dict[Any, Any]) -> None:
-    """Refuse buffers that are missing or of another shape; one that is None is none."""
+def _check_buffers(optimizer: FamilyOptimizer, method: str, params: Mapping[Any, torch.Tensor], state: dict[Any, Any]) -> None:
+    """Refuse states with missing or misshaped buffers; a buffer that is None counts as absent."""
     for key, p in params.items():
-        held = {name: value for name, value in (state.get(key) or {}).items() if value is not None}
-        if not held:
+        values = {name: value for name, value in (state.get(key) or {}).items() if value is not None}
+        if not values:
             state.pop(key, None)
             continue
         for name in optimizer.buffers:
-            if name not in held:
-                raise ValueError(f"`state_dict` must have each buffer of {method}; got no {name}, but {_listed(held)}.")
-            if held[name].shape != p.shape:
-                shapes = tuple(p.shape), tuple(held[name].shape)
+            if name not in values:
+                raise ValueError(f"`state_dict` must have each buffer of {method}; got no {name}, but {_listed(values)}.")
+            if values[name].shape != p.shape:
+                shapes = tuple(p.shape), tuple(values[name].shape)
                 raise ValueError(f"a {name} of `state_dict` must have the shape of its parameter, {shapes[0]}; got {shapes[1]}.")
 
 
 def _number(value: Any) -> Any:
-    """A float, of a tensor too."""
+    """Convert a number to a float where it is a tensor."""
     return float(value.detach()) if isinstance(value, torch.Tensor) else value
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sdetools.bridge.batches import Batches, mapped
+from sdetools.bridge.batches import Batches, map_tensors
 from sdetools.bridge.hessian_products import Derivatives, dot, seeded
 from sdetools.estimates.interval import ConfidenceInterval, HasInterval, Kind
 
@@ -182,7 +182,7 @@ class Population:
         self._graphs: dict[bytes, Callable[[torch.Tensor], torch.Tensor]] = {}
         some = source.rows([0])
         sizes: list[tuple[int, int]] = []
-        mapped(lambda part: sizes.append((part.numel(), part.element_size())), some)
+        map_tensors(lambda part: sizes.append((part.numel(), part.element_size())), some)
         size = sum(n * width for n, width in sizes)
         self._each, self._bytes = self._work()
         self.kind = self._kind()

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sdetools import _check
-from sdetools.bridge.batches import Batches, is_stream, recorded
+from sdetools.bridge.batches import Batches, is_stream, read_stream
 from sdetools.bridge.curvature import PARTS, Population, Quantity, sharpness
 from sdetools.bridge.hessian_products import Derivatives
 from sdetools.bridge.lemma_terms import GROUPS, exact_terms, sampled_terms
@@ -256,7 +256,7 @@ def diagnose(
     objective = Objective(loss, loss_of)
     notes = []
     if stream := is_stream(data):
-        data, batch_size = recorded(data, max(batches, steps if seeds else 0), batch_size)
+        data, batch_size = read_stream(data, max(batches, steps if seeds else 0), batch_size)
     source = Batches(data, batch_size, device, own[0][1].dtype)
     if stream:
         source.partial = True

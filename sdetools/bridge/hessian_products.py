@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sdetools.bridge.batches import mapped
+from sdetools.bridge.batches import map_tensors
 from sdetools.bridge.modules import Objective
 
 
@@ -54,7 +54,7 @@ class Derivatives:
     def value(self, batch: Any) -> torch.Tensor:
         """The loss of a batch."""
         if self.cast:
-            batch = mapped(lambda part: part.to(self.dtype) if part.is_floating_point() else part, batch)
+            batch = map_tensors(lambda part: part.to(self.dtype) if part.is_floating_point() else part, batch)
         return self.objective(self.net, batch)
 
     def gradient(self, batch: Any) -> torch.Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from sdetools._identity import function_identity
-from sdetools.bridge.batches import mapped
+from sdetools.bridge.batches import map_tensors
 from sdetools.losses.torch_function import TorchSamples
 
 
@@ -150,14 +150,14 @@ class Objective:
 def described(batch: Any) -> str:
     """The types and shapes of a batch's tensors."""
     parts: list[str] = []
-    mapped(lambda part: parts.append(f"{str(part.dtype).removeprefix('torch.')} {tuple(part.shape)}"), batch)
+    map_tensors(lambda part: parts.append(f"{str(part.dtype).removeprefix('torch.')} {tuple(part.shape)}"), batch)
     return f"{type(batch).__name__} of {', '.join(parts)}" if parts else f"a {type(batch).__name__} without tensors"
 
 
 def _not_finite(batch: Any) -> str:
     """Which of a batch's tensors hold NaN or infinities, in words."""
     parts: list[tuple[int, int]] = []
-    mapped(lambda part: parts.append((int((~torch.isfinite(part)).sum()), part.numel())), batch)
+    map_tensors(lambda part: parts.append((int((~torch.isfinite(part)).sum()), part.numel())), batch)
     return ", ".join(
         f"{bad} of {size} numbers NaN or infinite in tensor {i} of a batch" for i, (bad, size) in enumerate(parts) if bad
     )

@@ -1,7 +1,7 @@
-"""What the momentum family shares in torch: groups, weight decay, states of other methods, and the walk over tensors.
+"""Base class of the momentum family in torch: parameter groups, weight decay, state dictionaries and the loop over tensors.
 
-Tensors are updated a few at a time, so that they stay in the cache between the passes of a rule, or (`foreach=True`, the default on a
-GPU) all together by torch's multi-tensor kernels.
+On a CPU, tensors are updated in slices that fit into the cache, so that they stay there between the passes of an update rule. With
+`foreach=True`, the default on a GPU, torch's multi-tensor kernels update all tensors of a group at once.
 """
 
 from __future__ import annotations
@@ -13,33 +13,40 @@ from typing import Any, ClassVar
 import torch
 
 from sdetools import _check
-from sdetools.bridge.conversion import NEUTRAL, taken_over
+from sdetools.bridge.conversion import NEUTRAL, translated_state
 
 Tensors = list[torch.Tensor]
-CACHED = 1 << 19
-"""Bytes of parameters that are updated together on a CPU."""
-OWN = __name__, f"{__package__}.torch_optimisers"
-"""The files of the family: its methods go by their bare names."""
+CACHE_BYTES = 1 << 19
+"""Bytes of parameters that are updated at once on a CPU."""
+FAMILY_MODULES = __name__, f"{__package__}.torch_optimisers"
+"""The modules of the family: state dictionaries name its methods without the module."""
 
 
 class Optimizer(torch.optim.Optimizer):
-    """What the family shares: groups, weight decay, and the walk over tensors. A method of one's own is `buffers` and `update`.
+    """Base class of the momentum family; a new method defines `buffers` and `update`.
 
-    `weight_decay` adds weight_decay p to the gradient; with `decoupled=True` parameters are multiplied by 1 - lr weight_decay instead,
-    and the filter does not see it. `foreach`: whether all tensors of a group go together; None: on a GPU. `maximize` turns the sign of
-    the gradient. Every number may differ between parameter groups. A group's "method" says whose numbers it holds.
+    Every hyperparameter may differ between parameter groups. The entry "method" of a group names the method that its numbers belong to.
 
-    `load_state_dict` takes what this method, another of the family or `torch.optim.SGD` left, if this one can go on with its steps: learning
-    rates, numbers and buffers are translated (`bridge.conversion`), what an older dictionary does not tell is filled with defaults; one
-    without a name is taken for this method's own. ValueError where no numbers give the same steps.
+    `load_state_dict` accepts the state of this method, of another one of the family or of `torch.optim.SGD`, provided that this method can
+    take the same steps. Learning rates, hyperparameters and buffers are translated (`bridge.conversion`). Entries missing from an older
+    dictionary get their defaults. A dictionary without a method name is assumed to be of this method.
 
-    Raises `ValueError` for numbers out of range, complex parameters and sparse gradients.
+    Args:
+        params: Parameters or parameter groups, as in torch.
+        defaults: Hyperparameters of the method and their default values.
+        weight_decay: Coefficient of the L2 penalty; weight_decay p is added to the gradient.
+        decoupled: Multiply parameters by 1 - lr weight_decay instead, so that the decay does not enter the momentum buffer.
+        foreach: Update all tensors of a group at once; None means on a GPU only.
+        maximize: Ascend instead of descend.
+
+    Raises:
+        ValueError: If a number is out of range, a parameter complex or a gradient sparse, or if a loaded state has other steps.
     """
 
     buffers: ClassVar[tuple[str, ...]] = ()
-    """Names of a parameter's tensors, zero at first."""
+    """Names of the tensors that are stored per parameter, initially zero."""
     one_pass: ClassVar[bool] = False
-    """Whether a rule reads its tensors once only, so that a cache cannot help it."""
+    """Whether a rule reads its tensors only once, so that slices for the cache do not pay."""
 
     def __init__(
         self,
@@ -55,25 +62,25 @@ class Optimizer(torch.optim.Optimizer):
         super().__init__(params, {"method": self.method} | defaults | common)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch's, with the numbers of the group checked."""
+        """Add a parameter group, as in torch, after validating its hyperparameters."""
         self.checked(self.defaults | param_group)
         super().add_param_group(param_group)
         self.param_groups[-1]["method"] = self.method
         for p in self.param_groups[-1]["params"]:
             if p.is_complex():
                 raise ValueError(
-                    f"parameters of {type(self).__name__} must be real; got one of type {p.dtype}. Pass torch.view_as_real of it."
+                    f"parameters of {type(self).__name__} must be real; got one of type {p.dtype}. Pass torch.view_as_real(p)."
                 )
 
     @property
     def method(self) -> str:
-        """The name of what takes the steps: the class, or the one above it that says how."""
+        """The name of the method: that of the most derived class that defines how a step is taken."""
         rule = ("update", "prepare", "step", "_gradients")
         cls = next(c for c in type(self).__mro__ if c is Optimizer or any(_defines(c, name) for name in rule))
-        return cls.__name__ if cls.__module__ in OWN else f"{cls.__module__}.{cls.__qualname__}"
+        return cls.__name__ if cls.__module__ in FAMILY_MODULES else f"{cls.__module__}.{cls.__qualname__}"
 
     def checked(self, settings: dict[str, Any]) -> None:
-        """Refuse numbers of a group that are out of range."""
+        """Validate the hyperparameters of a group; ValueError where one is out of range."""
         for name in ("lr", "weight_decay"):
             if _check.number(name, settings[name]) < 0:
                 raise ValueError(f"`{name}` must be at least 0; got {name}={settings[name]!r}.")
@@ -82,11 +89,18 @@ class Optimizer(torch.optim.Optimizer):
         self.check(settings)
 
     def check(self, settings: dict[str, Any]) -> None:
-        """Refuse numbers of a group that the method cannot use."""
+        """Validate hyperparameters that are specific to the method; to be overridden."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where another one was: with the same steps, or not at all."""
-        super().load_state_dict(taken_over(self, self.method, state_dict))
+        """Load a state dictionary, translated where another method saved it.
+
+        Args:
+            state_dict: The state of this method, of another one of the family or of `torch.optim.SGD`.
+
+        Raises:
+            ValueError: If this method cannot take the steps of the saved one.
+        """
+        super().load_state_dict(translated_state(self, self.method, state_dict))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -96,7 +110,7 @@ class Optimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step of every parameter that has a gradient; with `closure`, which is called first, its loss."""
+        """Update every parameter that has a gradient; return the loss of `closure`, which is called first, if one is passed."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -109,22 +123,29 @@ class Optimizer(torch.optim.Optimizer):
         self.prepare([g for _, _, grads in ready for g in grads])
         for group, params, grads in ready:
             states = [self._state(p) for p in params]
-            together = group["foreach"]
-            if together is None:
-                together = all(p.is_cuda for p in params)
-            for part in [slice(None)] if together or self.one_pass else _few_at_a_time(params):
+            at_once = group["foreach"]
+            if at_once is None:
+                at_once = all(p.is_cuda for p in params)
+            for part in [slice(None)] if at_once or self.one_pass else _cache_sized_slices(params):
                 self.update(params[part], grads[part], states[part], group)
         return loss
 
     def prepare(self, grads: Tensors) -> None:
-        """What a step needs of all gradients together, before any of the updates."""
+        """Compute what a step needs from all gradients, such as their norm, before the first update; to be overridden."""
 
     def update(self, params: Tensors, grads: Tensors, states: list[dict[str, Any]], group: dict[str, Any]) -> None:
-        """Move `params` in place by gradients that must stay as they are; `states` hold the buffers."""
+        """Update `params` in place.
+
+        Args:
+            params: The tensors of a slice of a group.
+            grads: Their gradients, which must not be modified.
+            states: Their buffers, by name.
+            group: The hyperparameters of the group.
+        """
         raise NotImplementedError
 
     def _gradients(self, group: dict[str, Any], params: Tensors) -> Tensors:
-        """Gradients with the sign and the decay of the group; a decoupled decay is carried out."""
+        """Return the gradients with sign and weight decay applied; a decoupled decay is applied to the parameters here."""
         grads = [p.grad for p in params if p.grad is not None]
         for g in grads:
             if g.is_sparse:
@@ -148,17 +169,17 @@ class Optimizer(torch.optim.Optimizer):
 
 
 def _defines(cls: type, name: str) -> bool:
-    """Whether a class says anew how a step is taken; torch puts a wrapped `step` into every class."""
+    """Return whether a class overrides a method of `Optimizer`; torch puts a wrapped `step` into every class, which does not count."""
     return name in vars(cls) and inspect.unwrap(vars(cls)[name]) is not inspect.unwrap(vars(Optimizer)[name])
 
 
-def _few_at_a_time(params: Tensors) -> Iterator[slice]:
-    """Slices of neighbours that fit into a cache together."""
-    first, held = 0, 0
+def _cache_sized_slices(params: Tensors) -> Iterator[slice]:
+    """Yield slices of consecutive tensors that fit into the cache."""
+    first, used = 0, 0
     for i, p in enumerate(params):
         size = p.numel() * p.element_size()
-        if i > first and held + size > CACHED:
+        if i > first and used + size > CACHE_BYTES:
             yield slice(first, i)
-            first, held = i, 0
-        held += size
+            first, used = i, 0
+        used += size
     yield slice(first, len(params))

@@ -1,11 +1,11 @@
-r"""SVAG around any optimiser and any training loop: the same mean gradient, l times its covariance, steps l times smaller.
+r"""SVAG around any torch optimiser and training loop: the same mean gradient, l times its covariance, steps l times smaller.
 
 A step takes two batches, L = r_1 L_1 + r_2 L_2 with r_i = (1 -+ sqrt(2 l - 1)) / 2, at the learning rate lr / l, and there are l times as
-many of them. As r_1 + r_2 = 1 and r_1^2 + r_2^2 = l, the limit l -> infinity is the SDE of the optimiser at its own finite learning
-rate. Each batch is forwarded by itself, so that batch normalisation sees its own statistics (and moves its running ones twice a step).
-The momentum stays as it is while l grows.
+many steps. Because r_1 + r_2 = 1 and r_1^2 + r_2^2 = l, the limit l -> infinity is the SDE of the optimiser at its finite learning rate.
+The two batches are passed through the network separately, so that batch normalisation uses the statistics of each (and updates its
+running statistics twice per step). The momentum does not depend on l.
 
-Source: Z. Li, S. Malladi, S. Arora, NeurIPS 2021; Def. 5.1 of the paper; on losses of formulas it is `sdetools.svag`.
+Source: Z. Li, S. Malladi, S. Arora, NeurIPS 2021; Def. 5.1 of the paper. For losses given as formulas, see `sdetools.svag`.
 """
 
 from __future__ import annotations
@@ -21,44 +21,48 @@ from sdetools.noise.oracle import svag_weights
 
 
 class SVAG:
-    """Two batches a step for `optimizer`, which from now on takes its steps at lr / l.
+    """Stochastic variance amplified gradient: two batches per step, and steps of `optimizer` at the learning rate lr / l.
 
-    `lr` itself stays what it is set to, by whom and whenever that is: the division is part of `optimizer.step`, and lasts as long as
-    it. Schedulers, checkpoints and added groups hold the learning rate of the optimiser without SVAG.
+    `optimizer.step` divides the learning rates by l and restores them before it returns. Schedulers, checkpoints and groups added later
+    therefore always see the learning rate without SVAG. At l = 1 the first batch has weight zero and is not evaluated. A deep copy of both
+    objects has SVAG too; a copy of the optimiser alone has not.
 
-    `backward(loss_of, first, second)` puts the gradient of r_1 loss_of(first) + r_2 loss_of(second) into the parameters;
-    `stretched(f)` is a schedule f of steps, for l times as many. At l = 1 the first batch has weight zero and is not forwarded.
-    A copy of both together is SVAG too; a copy of the optimiser alone is the optimiser.
+    Args:
+        optimizer: A torch optimiser whose groups have a learning rate. Its `step` is replaced.
+        l: The amplification, an integer >= 1.
 
-    Raises `ValueError` for an l below 1, for what is no optimiser of torch with learning rates, and for one that has SVAG already; and
-    in a step by a method of the optimiser that was got before, which would be l times as long.
+    Raises:
+        ValueError: If `l` is below 1, or if `optimizer` has no learning rates or already has SVAG. Also in a step by a reference to
+            `optimizer.step` that was stored before, because that step would be l times too long.
 
-    >>> p = torch.nn.Parameter(torch.tensor([1.0]))
-    >>> optimizer = torch.optim.SGD([p], lr=0.5)
-    >>> svag = SVAG(optimizer, l=5)
-    >>> scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, svag.stretched(lambda k: 0.5**k))
-    >>> loss = svag.backward(lambda batch: (p * batch).sum(), torch.tensor([1.0]), torch.tensor([2.0]))
-    >>> optimizer.step(); p.grad, p.data, optimizer.param_groups[0]["lr"]
-    (tensor([3.]), tensor([0.7000]), 0.5)
+    Example:
+        >>> p = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> optimizer = torch.optim.SGD([p], lr=0.5)
+        >>> svag = SVAG(optimizer, l=5)
+        >>> scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, svag.stretched(lambda k: 0.5**k))
+        >>> loss = svag.backward(lambda batch: (p * batch).sum(), torch.tensor([1.0]), torch.tensor([2.0]))
+        >>> optimizer.step(); p.grad, p.data, optimizer.param_groups[0]["lr"]
+        (tensor([3.]), tensor([0.7000]), 0.5)
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, l: int) -> None:
         self.l, self.weights, self.optimizer = l, svag_weights(l), optimizer
         if not isinstance(optimizer, torch.optim.Optimizer) or any("lr" not in group for group in optimizer.param_groups):
             raise ValueError(f"`optimizer` must be one of torch, with learning rates; got {optimizer!r}.")
-        if (held := of(optimizer)) is not None:
+        if (present := svag_of(optimizer)) is not None:
             raise ValueError(
-                f"`optimizer` must be without SVAG; got one that has it with l={held.l}. Make a new optimiser for another l."
+                f"`optimizer` must be without SVAG; got one that has it with l={present.l}. Make a new optimiser for another l."
             )
-        self._held: list[tuple[dict[str, Any], Any, Any]] | None = None
-        take = optimizer.step
+        self._saved: list[tuple[dict[str, Any], Any, Any]] | None = None
+        original_step = optimizer.step
 
-        @functools.wraps(getattr(take, "__func__", take))  # with the mark by which torch's schedulers know that steps are counted
+        # `wraps` keeps the attribute by which torch's schedulers detect that steps are counted
+        @functools.wraps(getattr(original_step, "__func__", original_step))
         def step(_: Any, closure: Callable[[], Any] | None = None, *args: Any, **options: Any) -> Any:
-            given = () if closure is None else (self._whole(closure),)
+            given = () if closure is None else (self._undivided(closure),)
             self._divide()
             try:
-                return take(*given, *args, **options)
+                return original_step(*given, *args, **options)
             finally:
                 self._restore()
 
@@ -67,7 +71,16 @@ class SVAG:
         optimizer.register_step_pre_hook(self._check_divided)
 
     def backward(self, loss_of: Callable[[Any], torch.Tensor], first: Any, second: Any) -> torch.Tensor:
-        """Add the gradient of r_1 loss_of(first) + r_2 loss_of(second) to the parameters' `.grad`; returns that loss, detached."""
+        """Add the gradient of r_1 loss_of(first) + r_2 loss_of(second) to the parameters' `.grad`.
+
+        Args:
+            loss_of: The loss of a batch.
+            first: The batch with the weight r_1.
+            second: The batch with the weight r_2.
+
+        Returns:
+            The weighted loss, detached.
+        """
         total: torch.Tensor | None = None
         for weight, batch in zip(self.weights, (first, second)):
             if weight:
@@ -78,25 +91,25 @@ class SVAG:
         return total.detach()
 
     def stretched(self, factor: Callable[[int], float]) -> Callable[[int], float]:
-        """A schedule of steps, each of which lasts l steps now."""
+        """Stretch a schedule `factor(k)` over steps k by the factor l: each of its values is used for l steps."""
         return lambda k: factor(k // self.l)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return SVAG, (self.optimizer, self.l)
 
     def _divide(self) -> None:
-        self._held = [(group, group["lr"], group["lr"] / self.l) for group in self.optimizer.param_groups]
-        for group, _, own in self._held:
+        self._saved = [(group, group["lr"], group["lr"] / self.l) for group in self.optimizer.param_groups]
+        for group, _, own in self._saved:
             group["lr"] = own
 
     def _restore(self) -> None:
-        """Learning rates as they were; what an optimiser made of those that it saw is theirs times l."""
-        for group, whole, own in self._held or ():
+        """Restore the learning rates; one that the optimiser changed during its step is multiplied by l."""
+        for group, whole, own in self._saved or ():
             group["lr"] = whole if group["lr"] is own else group["lr"] * self.l
-        self._held = None
+        self._saved = None
 
-    def _whole(self, closure: Callable[[], Any]) -> Callable[[], Any]:
-        """A closure that reads and writes learning rates as all others do."""
+    def _undivided(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+        """Wrap a closure, so that it sees the undivided learning rates."""
 
         @functools.wraps(closure)
         def call() -> Any:
@@ -109,13 +122,13 @@ class SVAG:
         return call
 
     def _check_divided(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        if self._held is None:
+        if self._saved is None:
             raise ValueError(
-                "a step under SVAG must be taken by `optimizer.step` as it is now; this one is by a method got before SVAG was made, "
-                "which would not divide lr by l. Get it anew."
+                "a step under SVAG must be taken by `optimizer.step` as it is now; this reference to it was stored before SVAG was "
+                "attached and would not divide lr by l. Look it up again."
             )
 
 
-def of(optimizer: Any) -> SVAG | None:
-    """The SVAG that an optimiser has."""
+def svag_of(optimizer: Any) -> SVAG | None:
+    """Return the SVAG attached to an optimiser; None without one."""
     return getattr(optimizer, "_svag", None)

@@ -27,7 +27,7 @@ from typing import IO, Any, NamedTuple, TypeVar
 import torch
 
 from sdetools._check import count
-from sdetools.bridge import svag
+from sdetools.bridge.svag import svag_of
 from sdetools.claims.folder import write_text
 from sdetools.noise.oracle import svag_weights
 from sdetools.recipes import checkpoint
@@ -176,7 +176,7 @@ class Trainer:
     def _train(self, folder: Path, identity: str, task: TrainingTask, seed: int, keep: bool) -> None:
         rank, world = place()
         count("steps", task.steps)
-        if svag.of(task.optimiser) is not None:
+        if svag_of(task.optimiser) is not None:
             raise ValueError("`optimiser` of a task must be without SVAG, which its `l` makes; got one that has it. Set l alone.")
         if task.pieces % world:
             raise ValueError(f"`pieces` must be a multiple of the {world} processes; got {task.pieces}. Set pieces={world}.")
