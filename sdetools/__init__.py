@@ -64,6 +64,7 @@ if TYPE_CHECKING:
         weak_gap,
     )
     from sdetools.studies.distance import distance
+    from sdetools.studies.execution import Execution
     from sdetools.studies.extrapolation import extrapolate
     from sdetools.studies.multilevel.estimator import multilevel
     from sdetools.studies.saving import load
@@ -107,6 +108,7 @@ _HOME = {
     "SquaredIncrements": "studies",
     "distance": "studies.distance",
     "extrapolate": "studies.extrapolation",
+    "Execution": "studies.execution",
     "load": "studies.saving",
     "multilevel": "studies.multilevel.estimator",
     "order_study": "studies",

@@ -1,6 +1,8 @@
 """Things about the project itself: the arrows between its rooms, what an import costs, its words, its two commands."""
 
 import ast
+import dataclasses
+import functools
 import importlib
 import inspect
 import os
@@ -9,6 +11,7 @@ import runpy
 import subprocess
 import sys
 import tomllib
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -220,27 +223,56 @@ def test_every_public_function_shows_an_example():
     assert not lacking, ", ".join(lacking)
 
 
+RUNS = ("extrapolate", "multilevel", "order_study", "simulate", "slow_study", "weak_gap")
+"""Functions that simulate: they take the options of `st.Execution`."""
+
+
 def test_public_signatures_swallow_no_typos():
     for name, thing in _public():
-        if inspect.isfunction(thing) and not name.endswith(("order_study", "slow_study", "extrapolate")):
-            kinds = [p.kind for p in inspect.signature(thing).parameters.values()]
-            assert inspect.Parameter.VAR_KEYWORD not in kinds, name
+        if inspect.isfunction(thing):
+            kinds = {p.name for p in inspect.signature(thing).parameters.values() if p.kind is p.VAR_KEYWORD}
+            assert kinds == ({"execution"} if name.split(".")[-1] in RUNS else set()), name
 
 
-def test_studies_hand_their_options_on_to_those_who_know_them():
-    oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+def test_options_of_execution_are_one_and_the_same_everywhere():
+    options = [f.name for f in dataclasses.fields(st.Execution)]
+    for name in RUNS:
+        function = getattr(st, name)
+        hint = typing.get_type_hints(function)["execution"]
+        assert [*typing.get_args(hint)[0].__annotations__] == options
+        assert not {*inspect.signature(function).parameters} & {*options}
+    # Documented once: in the dataclass, which every function names.
+    assert all(f"        {name}: " in st.Execution.__doc__ for name in options)
+    assert all(f"Options of `st.Execution`: {', '.join(options)}." in getattr(st, name).__doc__ for name in RUNS)
 
-    def pair(eta: float) -> tuple[st.Dynamics, st.Dynamics]:
-        plan = st.schedules.constant(eta=eta)
-        return st.SGD(oracle, plan), st.SGD(oracle, plan)
 
-    with pytest.raises(TypeError, match="thread"):
-        st.order_study(pair, [0.5], x0=[1.0], horizon=1.0, paths=2, observe=["x0"], thread=1)
-    with pytest.raises(TypeError, match="thread"):
-        st.extrapolate(lambda dt: pair(dt)[0], 0.5, [1.0], 1.0, 2, ["x0"], weak=1, thread=1)
-    valley = st.NoisyOracle(st.losses.exponential_valley(), st.noise.gaussian(dim=2))
-    with pytest.raises(TypeError, match="thread"):
-        st.slow_study(valley, st.schedules.constant(eta=0.5), [0.0, 0.0], 0.5, 2, thread=1)
+def _pair(eta: float) -> tuple[st.Dynamics, st.Dynamics]:
+    oracle, plan = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1)), st.schedules.constant(eta=eta)
+    return st.SGD(oracle, plan), st.SGD(oracle, plan)
+
+
+VALLEY = st.NoisyOracle(st.losses.exponential_valley(), st.noise.gaussian(dim=2))
+EULER = functools.partial(st.EulerMaruyama, st.SDE(drift=["-x"], diffusion=["1"], variables="x"))
+CALLS = {
+    "simulate": lambda **how: st.simulate(_pair(0.5)[0], [1.0], 1.0, 4, ["x0"], **how).table(),
+    "weak_gap": lambda **how: st.weak_gap(*_pair(0.5), [1.0], 1.0, 4, ["x0"], **how).table(),
+    "order_study": lambda **how: st.order_study(_pair, [0.5], [1.0], 1.0, 4, ["x0"], **how).table(),
+    "extrapolate": lambda **how: st.extrapolate(EULER, 0.5, [1.0], 1.0, 4, ["x"], **how).table(),
+    "multilevel": lambda **how: st.multilevel(EULER, [1.0], 1.0, 0.5, ["x"], **how).table(),
+    "slow_study": lambda **how: st.slow_study(VALLEY, st.schedules.constant(eta=0.5), [0.0, 0.0], 0.5, 4, shown=0, **how).table(),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_functions_that_simulate_take_options_and_refuse_typos(name, tmp_path):
+    with pytest.raises(TypeError, match="`thread`. Did you mean `threads`"):
+        CALLS[name](thread=1)
+    with pytest.raises(TypeError, match="Options of execution are threads"):
+        CALLS[name](colour=1)
+    plain = CALLS[name](backend="numpy")
+    kept = tmp_path / "kept.sqlite"
+    assert CALLS[name](**st.Execution(threads=1, backend="numpy", store=kept)) == plain
+    assert CALLS[name](threads=3, backend="numpy", store=kept, resume=True) == plain
 
 
 def _mypy(*files: Path) -> tuple[int, str]:

@@ -1,153 +1,91 @@
-"""How weak results get their sums: the store, the progress bar, and the number of paths that a precision asks for."""
+"""How paths are run: the options that every function which simulates takes as keyword arguments, documented here once."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from typing import Any, TypedDict
 
-import numpy as np
+SILENT = frozenset({"threads", "executor", "store", "resume", "progress"})
+"""Options on which no bit of a result depends: the description of a call leaves them out."""
 
-from sdetools import _check
-from sdetools.estimates.interval import miss, quantile
-from sdetools.simulation.engine import Sums, execute
-from sdetools.simulation.philox import Stream
-from sdetools.simulation.program import Program
-from sdetools.simulation.store import Store
-from sdetools.studies.known import Known
-from sdetools.studies.result_protocol import Origin
-from sdetools.studies.statistics import PairStatistics, SingleStatistics
 
-PILOT_PATHS = 1 << 15
+class ExecutionOptions(TypedDict, total=False):
+    """The keyword arguments that `Execution` documents, for type checkers."""
+
+    threads: int | None
+    executor: Executor | None
+    backend: str
+    dtype: str
+    store: Any
+    resume: bool
+    progress: Any
 
 
 @dataclass(frozen=True)
-class Options:
-    """Where and how chunks run; the keyword arguments that all weak functions share."""
+class Execution(Mapping[str, Any]):
+    """How paths are run. Every function that simulates takes these fields as keyword arguments.
 
-    seed: int = 0
-    stream: int | Stream = 0
+    Draws depend on `seed` and `stream` alone. Threads, executor, store and interruptions change no bit of a result; backends agree path by
+    path to rounding. As a mapping it is passed on whole: `st.simulate(..., **how)`.
+
+    Attributes:
+        threads: Threads of a run; None takes one for each core. An executor's workers use one thread each.
+        executor: Any `concurrent.futures.Executor`, such as a pool of processes, Dask's or MPI's; None runs threads in this process.
+        backend: "auto" takes "numba" wherever all parts can be compiled, else the backend that they need, and says why in a warning.
+            "numba" compiles for a CPU, "cuda" for a device. "numpy" is the reference implementation. "torch", "torch:cuda" run tensors;
+            "torch:compile", "torch:cuda:compile" give the steps to `torch.compile`.
+        dtype: "float64", or "float32" for draws and paths in single precision in about half the time. Moments are accumulated in double
+            precision either way, and intervals allow for the rounding of paths: 5e-7 of the size of a value for each step.
+        store: A file for finished chunks of paths; None keeps them in memory.
+        resume: Whether to take up the finished chunks of `store`. The result has the same bits as that of an uninterrupted run.
+        progress: True for a progress bar on a terminal, or a function of (done, total).
+
+    Example:
+        >>> import sdetools as st
+        >>> how = st.Execution(backend="numpy", threads=1)
+        >>> rule = st.SGD(st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.none(dim=1)), st.schedules.constant(eta=0.5))
+        >>> st.simulate(rule, x0=[1.0], horizon=1.0, paths=10, observe=["x"], **how).at("x").value
+        0.25
+    """
+
     threads: int | None = None
     executor: Executor | None = None
-    store: Store | None = None
-    progress: Any = False
     backend: str = "auto"
     dtype: str = "float64"
+    store: Any = None
+    resume: bool = False
+    progress: Any = False
 
-    def run(self, program: Program, paths: int, keep: bool = False, label: str = "paths", **points: Any) -> Sums:
-        """The sums of a program over `paths` paths; `points`: `slices` and `trajectories` as in `execute`."""
-        with _shown(self.progress, paths, label) as shown:
-            return execute(
-                program,
-                paths,
-                self.seed,
-                self.stream,
-                self.threads,
-                self.executor,
-                self.store,
-                keep,
-                self.backend,
-                shown,
-                **points,
-                dtype=self.dtype,
-            )
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Execution:
+        """The options among a function's keyword arguments; TypeError for a name that is not one of them, with the nearest name."""
+        known = [f.name for f in fields(cls)]
+        for name in given:
+            if name not in known:
+                near = get_close_matches(name, known, 1)
+                meant = (
+                    f"Did you mean `{near[0]}`?" if near else f"Options of execution are {', '.join(known)}; see st.Execution."
+                )
+                raise TypeError(f"unexpected keyword argument `{name}`. {meant}")
+        return cls(**given)
 
-    def origin(self, call: str, sums: Sums) -> Origin:
-        """Where a result with these sums comes from."""
-        return Origin(call, self.seed, Stream.of(self.stream).number, sums.backend, sums.dtype)
+    def __getitem__(self, name: str) -> Any:
+        if name not in self:
+            raise KeyError(name)
+        return getattr(self, name)
 
+    def __iter__(self) -> Iterator[str]:
+        return (f.name for f in fields(self))
 
-@contextmanager
-def opened(store: Any, resume: bool, identity: Callable[[], str]) -> Iterator[Store | None]:
-    """The store of a run, opened if it is given as a path: one file for all that the run computes. Only a new one asks for the identity,
-    for which all data are read."""
-    if store is None or isinstance(store, Store):
-        yield store
-        return
-    if not isinstance(store, (str, Path)):
-        raise ValueError(f"`store` must be a file's path or None; got {store!r}.")
-    with Store(store, identity(), resume) as kept:
-        yield kept
+    def __len__(self) -> int:
+        return len(fields(self))
 
+    def __contains__(self, name: object) -> bool:
+        return name in [*self]
 
-@contextmanager
-def _shown(progress: Any, paths: int, label: str) -> Iterator[Callable[[int, int], None] | None]:
-    if callable(progress):
-        yield progress
-        return
-    if not isinstance(progress, (bool, type(None))):
-        raise ValueError(f"`progress` must be True, False or a function of (done, total); got {progress!r}.")
-    if not progress or not sys.stderr.isatty():
-        yield None
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=paths, desc=label, unit="path", unit_scale=True, leave=False) as bar:
-        yield lambda done, total: bar.update(done - bar.n) and None
-
-
-def paths_for_precision(program: Program, precision: float, confidence: float, options: Options) -> int:
-    """How many paths bring every recorded half-width to `precision` or below: from a pilot run on its own draws.
-
-    Two stages (Stein): the pilot's variance alone sets the number, the main run alone gives the estimate, so its interval keeps its level.
-    With the standard deviation s, and the range R of an observable whose bounds enter the interval, n solves q s / sqrt(n) + R l / n =
-    precision, l = log(2 / (1 - confidence)). ValueError where the pilot does not tell the spread: paths that are not finite, or that all
-    agree although draws enter and no bounds are known.
-    """
-    import time
-
-    precision = _check.positive("precision", precision, hint="It is the half-width asked for, in the units of the observable.")
-    begin = time.perf_counter()
-    # The pilot has draws of its own: the main run does not depend on what the pilot saw but for its size.
-    own = replace(options, stream=replace(Stream.of(options.stream), pilot=True))
-    pilot = own.run(program, PILOT_PATHS, label="pilot")
-    seconds = time.perf_counter() - begin
-    known = Known(program, PairStatistics(pilot) if program.pair else SingleStatistics(pilot))
-    _refuse_unseen(known, precision)
-    least, most = known.bounds
-    spread = quantile(confidence, pilot.paths) * known.stderr * np.sqrt(pilot.paths)
-    missed = np.where(known.random & _bounded(known), most - least, 0.0) * miss(confidence, 1)
-    root = (spread + np.sqrt(spread**2 + 4 * precision * missed)) / (2 * precision)
-    paths = max(2, int(np.ceil(np.max(root**2))))
-    if options.progress:
-        print(f"{paths:,} paths for a half-width of {precision:g}: about {seconds * paths / pilot.paths:.3g} s", file=sys.stderr)
-    return paths
-
-
-def _bounded(known: Known) -> np.ndarray:
-    """Where both bounds of a value are known, `(records, columns)`."""
-    return np.all(np.isfinite(known.bounds), axis=0)
-
-
-def _refuse_unseen(known: Known, precision: float) -> None:
-    """ValueError where a pilot cannot say how many paths a precision takes."""
-    program, statistics = known.program, known.statistics
-    names = [o.name for o in (*program.observables, *program.functionals)]
-    asked = f"`precision` must be asked of means whose spread a pilot run can see; got precision={precision:g}, and of its {statistics.sums.paths:,} paths"
-    value = statistics.gap if isinstance(statistics, PairStatistics) else statistics.mean
-    bad = np.argwhere(~np.isfinite(value) | ~np.isfinite(known.stderr))
-    if len(bad):
-        t, o = bad[0]
-        step = int(program.record[t])
-        lost = int(statistics.sums.diverged.sum())
-        if lost:
-            first = min(s for s in statistics.sums.first_divergence.tolist() if s >= 0)
-            raise ValueError(
-                f"{asked} {lost:,} left the finite range, first at step {first}, so that {names[o]} has no mean at step {step}. "
-                "Take a smaller learning rate or an earlier horizon."
-            )
-        raise ValueError(
-            f"{asked} some have no finite {names[o]} at step {step}, or one too large to be squared. "
-            "Observe something that is finite wherever paths go."
-        )
-    open_ = np.argwhere(known.random & (known.stderr == 0) & ~_bounded(known))
-    if len(open_):
-        t, o = open_[0]
-        raise ValueError(
-            f"{asked} none differs from another in {names[o]} at step {int(program.record[t])}. "
-            "State its bounds (st.Bounded, st.Indicator), leave that time out, or pass paths= instead."
-        )
+    def changed(self) -> dict[str, Any]:
+        """The options that are not at their defaults and that a result may depend on: in its last digits, or in its precision."""
+        return {f.name: self[f.name] for f in fields(self) if f.name not in SILENT and self[f.name] != f.default}

@@ -16,14 +16,16 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from sdetools import _check
 from sdetools.dynamics.base import Moving
 from sdetools.estimates import Estimate
+from sdetools.simulation.philox import Stream
 from sdetools.studies.clock import moment
+from sdetools.studies.execution import ExecutionOptions
 from sdetools.studies.gap import WeakGap, weak_gap
 from sdetools.studies.observables import column
 from sdetools.studies.result_protocol import BY_HAND, Origin, Result, called
@@ -149,21 +151,55 @@ def extrapolate(
     *,
     weak: float | None = None,
     coupled: bool | None = None,
-    **options: Any,
+    control: bool = False,
+    precision: float | None = None,
+    times: Any = None,
+    functionals: Any = (),
+    keep_final: bool = False,
+    trajectories: Any = None,
+    slices: Any = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+    stream: int | Stream = 0,
+    **execution: Unpack[ExecutionOptions],
 ) -> Extrapolation:
-    r"""E h(X_T) from steps dt and dt/2, free of the leading error term: weak order p + 1 for an integrator of order p.
+    r"""E h(X_T) from steps dt and dt/2 without the leading error term: weak order p + 1 for an integrator of weak order p.
 
-    `make(dt)` returns a dynamics of step dt, usually `lambda dt: st.EulerMaruyama(sde, dt)`. `weak`: p, by default the integrator's own.
-    `coupled`: by default whether its draws are Brownian increments. `options`: those of `weak_gap` (precision, times, seed, threads,
-    store, resume, progress, backend, dtype, ...); `precision` is that of the difference of the two steps. ValueError for anything that does not fit.
+    Args:
+        make: A function of dt that returns a dynamics of step dt, usually `lambda dt: st.EulerMaruyama(sde, dt)`.
+        dt: The longer step.
+        x0: Where paths start, as in `simulate`.
+        horizon: The final time T.
+        paths: The number of paths. Give either `paths` or `precision`.
+        observe: Observables h, as in `simulate`.
+        weak: The weak order p; by default the integrator's own.
+        coupled: Whether the two steps share their draws; by default if the draws are Brownian increments.
+        control: As in `weak_gap`.
+        precision: The half-width that the difference of the two steps shall reach.
+        times: Times to record, as in `simulate`.
+        functionals: Additive functionals of the path, as in `simulate`.
+        keep_final: As in `weak_gap`.
+        trajectories: As in `weak_gap`.
+        slices: As in `weak_gap`.
+        confidence: The level of intervals.
+        seed: The seed of the draws.
+        stream: 0, 1, 2, ...: independent sets of draws of one seed.
+        execution: Options of `st.Execution`: threads, executor, backend, dtype, store, resume, progress.
 
-    >>> import sdetools as st
-    >>> sde = st.SDE(drift=["-x"], diffusion=["0.3*x"], variables="x")
-    >>> run = st.extrapolate(lambda dt: st.EulerMaruyama(sde, dt), 0.1, [1.0], 1.0, paths=20_000, observe=["x"])
-    >>> abs(run.at("x").z(2 * 0.95**20 - 0.9**10)) < 4.5  # a distance of 0.0004 from exp(-1); one step of 0.05 alone is 0.009 away
-    True
-    >>> abs(run.bias("x").z(0.95**20 - (2 * 0.95**20 - 0.9**10))) < 4.5
-    True
+    Returns:
+        The extrapolated means, and the estimated bias of the shorter step.
+
+    Raises:
+        ValueError: An argument does not fit; the message says which, and what would.
+
+    Example:
+        >>> import sdetools as st
+        >>> sde = st.SDE(drift=["-x"], diffusion=["0.3*x"], variables="x")
+        >>> run = st.extrapolate(lambda dt: st.EulerMaruyama(sde, dt), 0.1, [1.0], 1.0, paths=20_000, observe=["x"])
+        >>> abs(run.at("x").z(2 * 0.95**20 - 0.9**10)) < 4.5  # 0.0004 from exp(-1); one step of 0.05 alone is 0.009 away
+        True
+        >>> abs(run.bias("x").z(0.95**20 - (2 * 0.95**20 - 0.9**10))) < 4.5
+        True
     """
     call = called(extrapolate, locals())
     if not callable(make):
@@ -184,6 +220,8 @@ def extrapolate(
         raise ValueError(f"`weak` must be given, for {members[0].name} declares no weak order; for an optimiser it is 1.")
     weak = _check.positive("weak", weak)
     coupled = coupled if coupled is not None else members[0].brownian > 0
-    options.setdefault("control", False)
-    gap = weak_gap(*members, x0, horizon, paths, observe, coupled=coupled, **options)
+    gap = weak_gap(
+        *members, x0, horizon, paths, observe, coupled=coupled, control=control, precision=precision, times=times, functionals=functionals,
+        keep_final=keep_final, trajectories=trajectories, slices=slices, confidence=confidence, seed=seed, stream=stream, **execution,
+    )  # fmt: skip
     return Extrapolation(gap, weak, replace(gap.origin, call=call))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -14,12 +13,13 @@ from sdetools.estimates import Estimate, SupEstimate
 from sdetools.estimates.band import multiplier_maxima
 from sdetools.simulation.philox import Stream
 from sdetools.studies.clock import moment
-from sdetools.studies.execution import Options, opened
+from sdetools.studies.execution import Execution, ExecutionOptions
 from sdetools.studies.kept_paths import Asked, KeptPaths
 from sdetools.studies.known import Facts, Known
 from sdetools.studies.means import chosen_paths, make_program
 from sdetools.studies.observables import column
 from sdetools.studies.result_protocol import called, estimates_table
+from sdetools.studies.sampling import sampling
 from sdetools.studies.statistics import PairStatistics
 
 if TYPE_CHECKING:
@@ -170,52 +170,66 @@ def weak_gap(
     paths: int | None = None,
     observe: Any = (),
     *,
+    coupled: bool = True,
+    control: bool = True,
     precision: float | None = None,
     times: Any = None,
     functionals: Any = (),
-    coupled: bool = True,
-    control: bool = True,
     keep_final: bool = False,
     trajectories: Any = None,
     slices: Any = None,
     confidence: float = 0.95,
     seed: int = 0,
-    threads: int | None = None,
-    executor: Executor | None = None,
-    store: Any = None,
-    resume: bool = False,
-    progress: Any = False,
-    backend: str = "auto",
-    dtype: str = "float64",
     stream: int | Stream = 0,
+    **execution: Unpack[ExecutionOptions],
 ) -> WeakGap:
-    r"""E h(x_k) - E h(z_k) for two dynamics that start at `x0` and share their noise draw by draw.
+    r"""The weak gap E h(x_k) - E h(z_k) between two dynamics that start together and share their noise draw by draw.
 
-    `x0` as in `st.simulate`; from a law, coupled members start at one point on every path, independent ones each at their own.
+    The steps of the two may differ in length if one is a whole multiple of the other. They are compared on the longer one's clock, and share
+    Brownian increments, which add up; other draws cannot be shared by unequal steps.
 
-    With a momentum method as `first` the difference is also regressed on a control of mean zero (the noise that the momentum holds),
-    which brings its standard deviation to the order of the gap itself; `control=False` leaves it out, `coupled=False` runs the two on
-    independent draws. `precision`: the half-width wanted for every recorded gap, instead of `paths`. Other arguments as in `simulate`.
-    `stream`: 0, 1, 2, ..., other draws of the same seed; a run with all that belongs to it stays within its own.
-    `dtype="float32"`: paths in single precision; a gap below 5e-7 of the observable's size for each step is then not resolved.
-    Their steps may differ in length, if one is a whole multiple of the other; they meet on the longer one's clock, and share Brownian
-    increments, which add up, but no other draws. ValueError for anything that does not fit.
+    Args:
+        first: The dynamics x.
+        second: The dynamics z.
+        x0: As in `simulate`. From a law, coupled members start at one point on every path, independent members each at their own.
+        horizon: The final time, on the clock of the longer step.
+        paths: The number of paths. Give either `paths` or `precision`.
+        observe: Observables h, as in `simulate`.
+        coupled: Whether the two share their draws; if not they are simulated independently.
+        control: Whether the difference is regressed on a control variate of mean zero, the noise in the momentum buffer of `first`. It
+            brings the standard deviation of the difference to the order of the gap itself.
+        precision: The half-width that the interval of every recorded gap shall reach; a pilot run finds the number of paths.
+        times: Times to record, as in `simulate`.
+        functionals: Additive functionals of the path, as in `simulate`.
+        keep_final: Whether to keep the last points, as `gap.final`.
+        trajectories: Paths to keep at the recorded times, as in `simulate`.
+        slices: Times at which all paths are kept, as in `simulate`.
+        confidence: The level of intervals and of the simultaneous band.
+        seed: The seed of the draws.
+        stream: 0, 1, 2, ...: independent sets of draws of one seed.
+        execution: Options of `st.Execution`: threads, executor, backend, dtype, store, resume, progress.
 
-    >>> import sdetools as st
-    >>> oracle = st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.gaussian(dim=1), sigma=0.1**-0.5)
-    >>> plan = st.schedules.constant(eta=0.1, beta=0.5)
-    >>> gap = st.weak_gap(st.SGDM(oracle, plan), st.SGD(oracle, plan.averaged()), x0=[1.0], horizon=1.0, paths=20_000, observe=["x"])
-    >>> gap.sup("x").resolved
-    True
+    Returns:
+        The gap along time with its band, and its maximum.
+
+    Raises:
+        ValueError: An argument does not fit, or the two dynamics cannot be compared or coupled; the message says which, and what would.
+
+    Example:
+        >>> import sdetools as st
+        >>> oracle = st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.gaussian(dim=1), sigma=0.1**-0.5)
+        >>> plan = st.schedules.constant(eta=0.1, beta=0.5)
+        >>> gap = st.weak_gap(st.SGDM(oracle, plan), st.SGD(oracle, plan.averaged()), x0=[1.0], horizon=1.0, paths=20_000, observe=["x"])
+        >>> gap.sup("x").resolved
+        True
     """
-    call = called(weak_gap, locals())
+    call, how = called(weak_gap, locals()), Execution.of(execution)
     program, record, step_time = make_program((first, second), x0, horizon, observe, times, functionals, control, coupled)
     asked = Asked.of(program, step_time, trajectories, slices)
     program.noise  # noqa: B018  refuses draws that cannot be shared, before anything runs
-    with opened(store, resume, lambda: program.fingerprint(seed, stream, paths, precision)) as kept:
-        options = Options(seed, Stream.of(stream), threads, executor, kept, progress, backend, dtype)
-        paths = chosen_paths(paths, precision, program, confidence, options)
-        sums, found = asked.run(paths, options, keep_final)
+    with sampling(how, seed, stream, lambda: program.fingerprint(seed, stream, paths, precision)) as sampler:
+        paths = chosen_paths(paths, precision, program, confidence, sampler)
+        sums, found = asked.run(paths, sampler, keep_final)
     names = tuple(o.name for o in (*program.observables, *program.functionals))
     controlled, statistics = program.control is not None, PairStatistics(sums)
     known = Known(program, statistics)
@@ -230,6 +244,6 @@ def weak_gap(
         controlled,
         confidence,
         known,
-        origin=options.origin(call, sums),
+        origin=sampler.origin(call, sums),
         **found,
     )

@@ -13,12 +13,12 @@ from sdetools import _check
 from sdetools._version import __version__
 from sdetools.dynamics.base import Moving
 from sdetools.simulation.engine import Sums
-from sdetools.simulation.philox import PATHS, Stream
+from sdetools.simulation.philox import PATHS
 from sdetools.simulation.program import Program
 from sdetools.studies.clock import asked_steps
-from sdetools.studies.execution import Options
 from sdetools.studies.known import Facts, Known
 from sdetools.studies.result_protocol import BY_HAND, Origin, Result
+from sdetools.studies.sampling import Sampler
 
 if TYPE_CHECKING:
     import xarray
@@ -95,7 +95,7 @@ class Asked:
         steps = np.zeros(0, np.int64) if slices is None else asked_steps("slices", slices, program.steps // longest, step_time)
         return Asked(program, step_time, _indices(trajectories), steps * longest)
 
-    def run(self, paths: int, options: Options, keep: bool) -> tuple[Sums, dict[str, Any]]:
+    def run(self, paths: int, sampler: Sampler, keep: bool) -> tuple[Sums, dict[str, Any]]:
         """The run's sums, and the fields of `KeptPaths`."""
         chosen = np.arange(self.chosen) if isinstance(self.chosen, int) else self.chosen
         if chosen.max(initial=-1) >= paths:
@@ -103,15 +103,15 @@ class Asked:
                 f"`trajectories` must be at most as many as there are paths, or numbers of paths from 0 to {paths - 1:,}; got "
                 f"{self.chosen if isinstance(self.chosen, int) else int(chosen.max()):,} of {paths:,} paths. Choose others, or run more paths."
             )
-        sums = options.run(self.program, paths, keep=keep, slices=self.slices, trajectories=chosen)
+        sums = sampler.run(self.program, paths, keep=keep, slices=self.slices, trajectories=chosen)
         found = {
-            "trajectories": self._named("trajectories", sums.trajectories, self.program.record, chosen, sums, options),
-            "slices": self._named("slices", sums.slices, self.slices, np.arange(paths), sums, options),
+            "trajectories": self._named("trajectories", sums.trajectories, self.program.record, chosen, sums, sampler),
+            "slices": self._named("slices", sums.slices, self.slices, np.arange(paths), sums, sampler),
         }
         return sums, {name: array for name, array in found.items() if array is not None}
 
     def _named(
-        self, name: str, values: np.ndarray | None, steps: np.ndarray, paths: np.ndarray, sums: Sums, options: Options
+        self, name: str, values: np.ndarray | None, steps: np.ndarray, paths: np.ndarray, sums: Sums, sampler: Sampler
     ) -> xarray.DataArray | None:
         """Rows of the state `(steps, rows, paths)` with names; no copy."""
         if values is None:
@@ -128,7 +128,7 @@ class Asked:
             },
             name=name,
             attrs={
-                "seed": options.seed, "stream": Stream.of(options.stream).number, "backend": sums.backend, "dtype": sums.dtype,
+                "seed": sampler.seed, "stream": sampler.stream.number, "backend": sums.backend, "dtype": sums.dtype,
                 "version": __version__,
             },
         )  # fmt: skip

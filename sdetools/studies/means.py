@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -17,11 +16,12 @@ from sdetools.simulation.engine import check_records
 from sdetools.simulation.philox import Stream
 from sdetools.simulation.program import Program
 from sdetools.studies.clock import moment, recorded_steps, steps_to
-from sdetools.studies.execution import Options, opened, paths_for_precision
+from sdetools.studies.execution import Execution, ExecutionOptions
 from sdetools.studies.kept_paths import Asked, KeptPaths
 from sdetools.studies.known import Facts, Known
 from sdetools.studies.observables import column, observables
 from sdetools.studies.result_protocol import called, estimates_table
+from sdetools.studies.sampling import Sampler, paths_for_precision, sampling
 from sdetools.studies.statistics import SingleStatistics
 
 if TYPE_CHECKING:
@@ -128,48 +128,53 @@ def simulate(
     slices: Any = None,
     confidence: float = 0.95,
     seed: int = 0,
-    threads: int | None = None,
-    executor: Executor | None = None,
-    store: Any = None,
-    resume: bool = False,
-    progress: Any = False,
-    backend: str = "auto",
-    dtype: str = "float64",
     stream: int | Stream = 0,
+    **execution: Unpack[ExecutionOptions],
 ) -> Simulation:
-    r"""E h(x_k) along one dynamics, k step_time = t up to `horizon`, from `paths` independent paths that start at `x0`.
+    r"""Means E h(x_k) of observables along one dynamics, from independent paths.
 
-    `x0`: a point `(dim,)`, points `(dim, n)` of which path p takes column p mod n, or a law from `st.starts`.
-    `observe`: expressions, functions, losses, or a dict of them; `functionals`: additive functionals of the path (`st.PathLength()`, ...).
-    `precision` instead of `paths`: the half-width that every recorded mean shall reach, by a pilot run. `times`: when to record (by
-    default the first 8 / (1 - beta) steps and then geometrically; "all" for every step). `keep_final` keeps the last points.
-    `trajectories`: how many of the first paths, or numbers of paths, to keep at the recorded times, for `run.trajectories`, an
-    xarray.DataArray over (path, time, part, coordinate), and `run.plot_paths()`. They are run again after the others, so they cost neither
-    time nor memory where nobody looks, and are equal to the bit. `slices`: times, recorded or not, at which all paths are kept, for
-    `run.slices`, likewise.
-    The draws depend on `seed` alone: threads, executor and interruptions change no bit. `store` keeps finished chunks in a file,
-    `resume=True` takes them up; `stream`, 0, 1, 2, ..., is another set of draws of the same seed.
-    `backend`: "auto", "numba" (compiled for a CPU), "numpy" (the reference), "torch" or "torch:cuda" (tensors; "torch:compile" and
-    "torch:cuda:compile" give the steps to `torch.compile`), "cuda" (compiled for a device). All take the same paths to rounding.
-    `dtype="float32"`: draws and paths in single precision, for about half the time; moments are double. Intervals hold what rounding can do,
-    5e-7 of the size of a value for each step. Units of time are those of `dynamics.step_time`. ValueError for anything that does not fit.
+    Step k is at time t = k step_time. The draws depend on `seed` and `stream` alone.
 
-    >>> import sdetools as st
-    >>> oracle = st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.none(dim=1))
-    >>> run = st.simulate(st.SGD(oracle, st.schedules.constant(eta=0.5)), x0=[1.0], horizon=1.0, paths=10, observe=["x**2"], backend="numpy")
-    >>> run.at("x**2")
-    E[x**2] at t=1 = 0.0625 (exact)
-    >>> run = st.simulate(run.dynamics, x0=[1.0], horizon=1.0, paths=10, observe=["x"], trajectories=[3, 7], backend="numpy")
-    >>> run.trajectories.sel(path=7, part="x", coordinate="x").values.tolist()
-    [1.0, 0.5, 0.25]
+    Args:
+        dynamics: An optimiser, an SDE with an integrator, or any other one-step rule.
+        x0: Where paths start: a point `(dim,)`, points `(dim, n)` of which path p takes column p mod n, or a law of `st.starts`.
+        horizon: The final time, in units of `dynamics.step_time`.
+        paths: The number of paths. Give either `paths` or `precision`.
+        observe: Observables h: expressions, functions of a point, losses, or a dict of them by name.
+        precision: The half-width that the interval of every recorded mean shall reach; a pilot run finds the number of paths.
+        times: Times to record; by default every step up to 8 / (1 - beta) and then geometrically, "all" for every step.
+        functionals: Additive functionals of the whole path, such as `st.PathLength()`.
+        keep_final: Whether to keep the last points, as `run.final`.
+        trajectories: A number of paths, or a list of numbers of paths, to keep at the recorded times, as `run.trajectories`. These paths are
+            computed again after all others, equal to the bit.
+        slices: Times, recorded or not, at which the points of all paths are kept, as `run.slices`.
+        confidence: The level of intervals.
+        seed: The seed of the draws.
+        stream: 0, 1, 2, ...: independent sets of draws of one seed.
+        execution: Options of `st.Execution`: threads, executor, backend, dtype, store, resume, progress.
+
+    Returns:
+        The means with their intervals, and what was kept of paths.
+
+    Raises:
+        ValueError: An argument does not fit; the message says which, and what would.
+
+    Example:
+        >>> import sdetools as st
+        >>> oracle = st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.none(dim=1))
+        >>> rule = st.SGD(oracle, st.schedules.constant(eta=0.5))
+        >>> run = st.simulate(rule, x0=[1.0], horizon=1.0, paths=10, observe=["x**2"], trajectories=[3, 7], backend="numpy")
+        >>> run.at("x**2")
+        E[x**2] at t=1 = 0.0625 (exact)
+        >>> run.trajectories.sel(path=7, part="x", coordinate="x").values.tolist()
+        [1.0, 0.5, 0.25]
     """
-    call = called(simulate, locals())
+    call, how = called(simulate, locals()), Execution.of(execution)
     program, record, step_time = make_program((dynamics,), x0, horizon, observe, times, functionals, control=False, coupled=True)
     asked = Asked.of(program, step_time, trajectories, slices)
-    with opened(store, resume, lambda: program.fingerprint(seed, stream, paths, precision)) as kept:
-        options = Options(seed, Stream.of(stream), threads, executor, kept, progress, backend, dtype)
-        paths = chosen_paths(paths, precision, program, confidence, options)
-        sums, found = asked.run(paths, options, keep_final)
+    with sampling(how, seed, stream, lambda: program.fingerprint(seed, stream, paths, precision)) as sampler:
+        paths = chosen_paths(paths, precision, program, confidence, sampler)
+        sums, found = asked.run(paths, sampler, keep_final)
     names = tuple(o.name for o in (*program.observables, *program.functionals))
     statistics = SingleStatistics(sums)
     return Simulation(
@@ -180,7 +185,7 @@ def simulate(
         statistics,
         confidence,
         Known(program, statistics),
-        origin=options.origin(call, sums),
+        origin=sampler.origin(call, sums),
         **found,
     )
 
@@ -255,11 +260,11 @@ def nested(members: tuple[Moving, ...]) -> tuple[int, ...]:
     return every
 
 
-def chosen_paths(paths: Any, precision: Any, program: Program, confidence: float, options: Options) -> int:
+def chosen_paths(paths: Any, precision: Any, program: Program, confidence: float, sampler: Sampler) -> int:
     """`paths` as given, or as `precision` asks; exactly one of them."""
     _check.confidence(confidence)
     if (paths is None) == (precision is None):
         raise ValueError("give either `paths` or `precision`, one of them; for example paths=100_000.")
     if paths is not None:
         return _check.count("paths", paths, hint="Every estimate needs at least one path.")
-    return paths_for_precision(program, precision, confidence, options)
+    return paths_for_precision(program, precision, confidence, sampler)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -17,11 +17,12 @@ from sdetools.estimates import Estimate, SupEstimate
 from sdetools.estimates.band import MANY_GROUPS, multiplier_noise
 from sdetools.estimates.estimate import RESOLVED
 from sdetools.simulation.philox import Stream
-from sdetools.studies.execution import opened
+from sdetools.studies.execution import Execution, ExecutionOptions
 from sdetools.studies.gap import WeakGap, weak_gap
 from sdetools.studies.means import make_program
 from sdetools.studies.observables import column
 from sdetools.studies.result_protocol import BY_HAND, Origin, Result, called, plain
+from sdetools.studies.sampling import sampling
 
 if TYPE_CHECKING:
     import xarray
@@ -239,26 +240,59 @@ def order_study(
     paths: Any = None,
     observe: Any = (),
     *,
-    precision: Any = None,
     expected: Mapping[str, Callable[[float], float]] | None = None,
+    coupled: bool = True,
+    control: bool = True,
+    precision: Any = None,
+    times: Any = None,
+    functionals: Any = (),
+    keep_final: bool = False,
+    trajectories: Any = None,
+    slices: Any = None,
     confidence: float = 0.95,
-    **options: Any,
+    seed: int = 0,
+    stream: int | Stream = 0,
+    **execution: Unpack[ExecutionOptions],
 ) -> OrderStudy:
-    r"""The gap of `pair(eta)` for each eta of a list, and its order in eta.
+    r"""The weak gap of `pair(eta)` for each learning rate of a list, and its order in eta.
 
-    `paths` is a number or a function of eta, and so is `precision`, given instead; the etas' draws are independent. `expected`: for an
-    observable, the gap to plan for as a function of eta, used where a point is unresolved. `options`: those of `weak_gap` (seed, stream, times,
-    coupled, threads, executor, store, resume, progress, ...). ValueError for anything that does not fit.
+    Args:
+        pair: A function of eta that returns two dynamics.
+        etas: Learning rates, all different. Their draws are independent.
+        x0: Where paths start, as in `simulate`.
+        horizon: The final time.
+        paths: The number of paths, or a function of eta. Give either `paths` or `precision`.
+        observe: Observables, as in `simulate`.
+        expected: For an observable, the gap to plan for as a function of eta; used where a point is unresolved.
+        coupled: As in `weak_gap`.
+        control: As in `weak_gap`.
+        precision: The half-width that every recorded gap shall reach, or a function of eta.
+        times: Times to record, as in `simulate`.
+        functionals: Additive functionals of the path, as in `simulate`.
+        keep_final: As in `weak_gap`, for each eta.
+        trajectories: As in `weak_gap`, for each eta.
+        slices: As in `weak_gap`, for each eta.
+        confidence: The level of intervals.
+        seed: The seed of the draws.
+        stream: 0, 1, 2, ...: independent sets of draws of one seed.
+        execution: Options of `st.Execution`: threads, executor, backend, dtype, store, resume, progress.
 
-    >>> import sdetools as st
-    >>> oracle = lambda eta: st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.gaussian(dim=1), sigma=eta**-0.5)
-    >>> plan = lambda eta: st.schedules.constant(eta=eta, beta=0.5)
-    >>> pair = lambda eta: (st.SGDM(oracle(eta), plan(eta)), st.SGD(oracle(eta), plan(eta).averaged()))
-    >>> study = st.order_study(pair, etas=[0.1, 0.05], x0=[1.0], horizon=1.0, paths=20_000, observe=["x"])
-    >>> 0.8 < study.order("x").value < 1.2
-    True
+    Returns:
+        The gaps, their order with its bootstrap interval, and local slopes.
+
+    Raises:
+        ValueError: An argument does not fit; the message says which, and what would.
+
+    Example:
+        >>> import sdetools as st
+        >>> oracle = lambda eta: st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.gaussian(dim=1), sigma=eta**-0.5)
+        >>> plan = lambda eta: st.schedules.constant(eta=eta, beta=0.5)
+        >>> pair = lambda eta: (st.SGDM(oracle(eta), plan(eta)), st.SGD(oracle(eta), plan(eta).averaged()))
+        >>> study = st.order_study(pair, etas=[0.1, 0.05], x0=[1.0], horizon=1.0, paths=20_000, observe=["x"])
+        >>> 0.8 < study.order("x").value < 1.2
+        True
     """
-    call = called(order_study, locals())
+    call, how = called(order_study, locals()), Execution.of(execution)
     if not callable(pair):
         raise ValueError(f"`pair` must be a function of eta that returns two dynamics; got {pair!r}.")
     if np.ndim(etas) == 0 or isinstance(etas, str):
@@ -267,28 +301,29 @@ def order_study(
     if rates.ndim != 1 or len(rates) == 0 or len(np.unique(rates)) < len(rates) or rates.min() <= 0:
         raise ValueError(f"`etas` must be a list of different positive learning rates; got {etas!r}.")
     rates = np.sort(rates)[::-1]
-    stream = Stream.of(options.pop("stream", 0))
+    stream = Stream.of(stream)
     members: list[Any] = []
     programs: list[Any] = []
     for eta in rates.tolist():
         made = pair(eta)
         if not isinstance(made, (tuple, list)) or len(made) != 2:
             raise ValueError(f"`pair` must return two dynamics; for eta={eta:g} it returned {made!r}.")
-        own = (options.get("times"), options.get("functionals", ()))
         members.append(made)
-        programs.append(make_program(tuple(made), x0, horizon, observe, *own, False, False)[0])
-    seed, gaps = options.get("seed", 0), []
+        programs.append(make_program(tuple(made), x0, horizon, observe, times, functionals, False, False)[0])
+    gaps = []
+    options: dict[str, Any] = dict(
+        observe=observe, coupled=coupled, control=control, times=times, functionals=functionals, keep_final=keep_final,
+        trajectories=trajectories, slices=slices, confidence=confidence, seed=seed,
+    )  # fmt: skip
 
     def identity() -> str:
         return f"order study {[program.fingerprint(seed, stream) for program in programs]}"
 
-    with opened(options.pop("store", None), options.pop("resume", False), identity) as store:
+    with sampling(how, seed, stream, identity) as sampler:
         for i, (eta, (first, second)) in enumerate(zip(rates.tolist(), members)):
-            much = {
-                "paths": paths(eta) if callable(paths) else paths,
-                "precision": precision(eta) if callable(precision) else precision,
+            amount = {
+                name: asked(eta) if callable(asked) else asked for name, asked in (("paths", paths), ("precision", precision))
             }
-            given = {"observe": observe, "confidence": confidence, "store": store, "stream": stream.at(i)}
-            gaps.append(weak_gap(first, second, x0, horizon, **given, **much, **options))
+            gaps.append(weak_gap(first, second, x0, horizon, **amount, **options, stream=stream.at(i), **sampler.execution))
     planned = None if expected is None else {name: tuple(float(f(eta)) for eta in rates.tolist()) for name, f in expected.items()}
     return OrderStudy(rates, tuple(gaps), planned, confidence, replace(gaps[0].origin, call=call, stream=stream.number))

@@ -17,6 +17,7 @@ import numpy as np
 
 from sdetools import _check
 from sdetools._version import __version__
+from sdetools.studies.execution import Execution
 
 if TYPE_CHECKING:
     import xarray
@@ -49,8 +50,6 @@ class Origin:
         return asdict(self)
 
 
-EXECUTION = frozenset({"threads", "executor", "store", "resume", "progress"})
-"""Arguments that say how a run is executed. No number depends on them, so a call is described without them."""
 BY_HAND = Origin()
 """That of a result which no call made."""
 
@@ -65,10 +64,10 @@ def called(function: Callable[..., Any], given: Mapping[str, Any]) -> str:
     shown: dict[str, Any] = {}
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
-            shown |= given[name]
+            shown |= Execution.of(given[name]).changed()
         elif not _same(given[name], parameter.default):
             shown[name] = given[name]
-    words = [f"{name}={_short(value)}" for name, value in shown.items() if name not in EXECUTION]
+    words = [f"{name}={_short(value)}" for name, value in shown.items()]
     return f"{function.__name__}({', '.join(words)})"
 
 

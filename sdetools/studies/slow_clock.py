@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -22,8 +22,10 @@ from sdetools.schedules import Plan
 from sdetools.simulation.philox import Stream
 from sdetools.starts import point
 from sdetools.studies.distance import Distance, distance
-from sdetools.studies.means import Simulation, simulate
+from sdetools.studies.execution import Execution, ExecutionOptions
+from sdetools.studies.means import Simulation, make_program, simulate
 from sdetools.studies.result_protocol import BY_HAND, Origin, Result, called, plain
+from sdetools.studies.sampling import sampling
 
 if TYPE_CHECKING:
     import xarray
@@ -169,25 +171,45 @@ def slow_study(
     integrator: Any = EulerMaruyama,
     times: Any = None,
     shown: int = SHOWN,
+    confidence: float = 0.95,
     seed: int = 0,
     stream: int | Stream = 0,
-    **options: Any,
+    **execution: Unpack[ExecutionOptions],
 ) -> SlowStudy:
-    r"""SGD, SGDM and the slow SDE from `x0` (the SDE from Phi(x0)) over slow time `horizon`, `horizon`/eta^2 steps of the optimisers.
+    r"""SGD, SGDM and the slow SDE over slow time, the SDE from Phi(x0): a unit of slow time is 1/eta^2 steps of the optimisers.
 
-    `plan` with its eta and beta; SGD runs on its average. `observe`: observables, by default the coordinates. `dt`: the integrator's step, by
-    default the horizon over 200, rounded to steps of the optimiser. `shown`: paths kept for the plot of the manifold (0 for none).
-    `stream`: 0, 1, 2, ..., other draws of the same seed.
-    `options`: threads, executor, progress, backend, dtype, store, resume of `st.simulate`. The optimisers share draws, the SDE has its own.
-    ValueError as `st.SlowSDE` and `st.simulate`.
+    The optimisers share their draws; the SDE has draws of its own.
 
-    >>> import sdetools as st
-    >>> oracle = st.NoisyOracle(st.losses.exponential_valley(), st.noise.rademacher(dim=2))
-    >>> found = slow_study(oracle, st.schedules.constant(eta=0.1, beta=0.5), x0=[0.0, 0.0], horizon=0.5, paths=2000, dt=0.05)
-    >>> list(found.runs), found.distances["SGD", "x"].value < 0.15
-    (['slow SDE', 'SGD', 'SGDM'], True)
+    Args:
+        oracle: The noisy gradient.
+        plan: Learning rate eta and momentum beta; SGD runs on its averaged schedule.
+        x0: The point where the optimisers start, `(dim,)`.
+        horizon: The final slow time, a whole number of steps of eta^2.
+        paths: The number of paths of each.
+        observe: Observables, as in `simulate`; by default the coordinates.
+        dt: The integrator's step in slow time; by default the horizon over 200, rounded to steps of the optimiser.
+        integrator: The integrator of the slow SDE, a function of the SDE and dt.
+        times: Slow times to record.
+        shown: The number of paths that are kept for the plot of the manifold; 0 for none.
+        confidence: The level of intervals.
+        seed: The seed of the draws.
+        stream: 0, 1, 2, ...: independent sets of draws of one seed.
+        execution: Options of `st.Execution`: threads, executor, backend, dtype, store, resume, progress.
+
+    Returns:
+        Means along slow time, and distances in law at its end.
+
+    Raises:
+        ValueError: An argument does not fit, as in `st.SlowSDE` and `st.simulate`.
+
+    Example:
+        >>> import sdetools as st
+        >>> oracle = st.NoisyOracle(st.losses.exponential_valley(), st.noise.rademacher(dim=2))
+        >>> found = slow_study(oracle, st.schedules.constant(eta=0.1, beta=0.5), x0=[0.0, 0.0], horizon=0.5, paths=2000, dt=0.05)
+        >>> list(found.runs), found.distances["SGD", "x"].value < 0.15
+        (['slow SDE', 'SGD', 'SGDM'], True)
     """
-    call = called(slow_study, locals())
+    call, how = called(slow_study, locals()), Execution.of(execution)
     x0 = point(x0, check_oracle(oracle).dim, "slow_study")
     slow = SlowSDE(oracle, plan.averaged(), at=x0)
     horizon, paths = _check.positive("horizon", horizon), _check.count("paths", paths, least=2)
@@ -206,12 +228,18 @@ def slow_study(
         members["SGDM"] = SGDM(oracle, plan, step_time=unit)
     names = list(observe) if observe else list(oracle.loss.names)
     own = Stream.of(stream)
-    runs = {
-        name: simulate(
-            member, x0=x0, horizon=horizon, paths=paths, observe=names, times=times, keep_final=True, seed=seed, stream=own.at(int(name == SLOW)), **options
-        )
-        for name, member in members.items()
-    }  # fmt: skip
+    given: dict[str, Any] = dict(x0=x0, horizon=horizon, observe=names, times=times)
+
+    def identity() -> str:
+        programs = [make_program((m,), x0, horizon, names, times, (), False, True)[0] for m in members.values()]
+        return f"slow study {[program.fingerprint(seed, own, paths) for program in programs]}"
+
+    with sampling(how, seed, own, identity) as sampler:
+        options: dict[str, Any] = dict(confidence=confidence, seed=seed, **sampler.execution)
+        runs = {
+            name: simulate(member, paths=paths, keep_final=True, stream=own.at(int(name == SLOW)), **given, **options)
+            for name, member in members.items()
+        }
     return SlowStudy(
         oracle,
         slow,

@@ -16,13 +16,15 @@ from scipy import stats
 import sdetools as st
 from sdetools.simulation.engine import Sums
 from sdetools.simulation.philox import Stream
-from sdetools.studies.execution import Options
+from sdetools.studies.execution import Execution
 from sdetools.studies.multilevel import levels
 from sdetools.studies.multilevel.estimator import _whole
 from sdetools.studies.multilevel.levels import Level, LevelMoments, LevelSampler, combined, decay_order, fitted_order, remaining
 from sdetools.studies.multilevel.result import Multilevel, MultilevelEstimate
 from sdetools.studies.multilevel.search import SETTLING, Search
+from sdetools.studies.sampling import Sampler
 
+PLAIN = Execution(backend="numpy", threads=1)
 OU = st.SDE(drift=["-x"], diffusion=["0.3 + 0.1*x"], variables="x")
 RNG = np.random.default_rng(12)
 
@@ -77,11 +79,11 @@ def test_pilot_and_main_paths_are_joined_for_decisions():
 def test_a_batch_has_the_moments_of_its_points(pair, monkeypatch):
     """Of d, h(fine), h(coarse) for two observables, the kurtosis among them; each batch has draws of its own, and the cost is counted."""
     observe = ["x**2", "exp(x)"]
-    work = LevelSampler(lambda dt: st.EulerMaruyama(OU, dt), [1.0], 1.0, observe, 4, Options(3, backend="numpy", threads=1))
+    work = LevelSampler(lambda dt: st.EulerMaruyama(OU, dt), [1.0], 1.0, observe, 4, Sampler(3, execution=PLAIN))
     level = work.pair(0.125) if pair else work.single(0.25)
     runs = []
-    run = Options.run
-    monkeypatch.setattr(Options, "run", lambda self, *a, **k: (runs.append(run(self, *a, **k)), runs[-1])[1])
+    run = Sampler.run
+    monkeypatch.setattr(Sampler, "run", lambda self, *a, **k: (runs.append(run(self, *a, **k)), runs[-1])[1])
     found, again = work.sample(level, 300, "x"), work.sample(level, 300, "x")
     assert level.dt == (0.125 if pair else 0.25) and level.steps == (8 + 2 if pair else 4)
     assert [member.step_time for member in level.program.members] == ([0.125, 0.5] if pair else [0.25])
@@ -98,7 +100,7 @@ def test_a_batch_has_the_moments_of_its_points(pair, monkeypatch):
 
 def test_a_pilot_is_counted_and_its_first_variances_are_kept(monkeypatch):
     monkeypatch.setattr(levels, "FEW", 60)
-    work = LevelSampler(lambda dt: st.EulerMaruyama(OU, dt), [1.0], 1.0, ["x"], 2, Options(backend="numpy", threads=1))
+    work = LevelSampler(lambda dt: st.EulerMaruyama(OU, dt), [1.0], 1.0, ["x"], 2, Sampler(execution=PLAIN))
     level = work.pair(0.25)
     work.explore(level, 40)
     assert level.early is None and level.pilot.n == 40
@@ -112,12 +114,12 @@ def test_a_pilot_is_counted_and_its_first_variances_are_kept(monkeypatch):
 def test_the_first_loss_of_a_batch_is_told():
     """The earlier of the two members' steps; -1 is never."""
 
-    class Lost(Options):
+    class Lost(Sampler):
         def run(self, program, paths, keep=False, label=""):
             sums = super().run(program, paths, keep=keep, label=label)
             return replace(sums, diverged=np.array([2, 3]), first_divergence=np.array([8, 5]))
 
-    work = LevelSampler(lambda dt: st.EulerMaruyama(OU, dt), [1.0], 1.0, ["x"], 2, Lost(backend="numpy", threads=1))
+    work = LevelSampler(lambda dt: st.EulerMaruyama(OU, dt), [1.0], 1.0, ["x"], 2, Lost(execution=PLAIN))
     found = work.sample(work.pair(0.25), 20, "x")
     assert (found.lost, found.first) == (5, 5)
 
@@ -559,7 +561,7 @@ def test_a_shorter_coarsest_step_and_a_larger_pilot_are_tried_where_the_step_was
     assert made[0] == (dt or 0.7)
     work = last.work
     assert (work.x0, work.horizon, work.observe, work.refinement) == ([1.3], 0.7, ["x"], 3)
-    assert (work.options.seed, work.options.stream, work.options.threads, work.options.backend) == (5, Stream.of(2), 3, "numpy")
+    assert (work.sampler.seed, work.sampler.stream, work.sampler.execution) == (5, Stream.of(2), Execution(3, backend="numpy"))
     tried.clear()
     st.multilevel(lambda h: st.Platen(OU, h), [1.3], 0.7, **asked)
     assert tried[0].asked[1] == 2

@@ -27,17 +27,17 @@ Sources: M. B. Giles, Operations Research 56 (2008) 607-617; M. B. Giles, Acta N
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Executor
-from typing import Any
+from typing import Any, Unpack
 
 from sdetools import _check
 from sdetools.dynamics.base import Moving
 from sdetools.simulation.philox import Stream
-from sdetools.studies.execution import Options, opened
+from sdetools.studies.execution import Execution, ExecutionOptions
 from sdetools.studies.multilevel.levels import LevelSampler
 from sdetools.studies.multilevel.result import Multilevel
 from sdetools.studies.multilevel.search import LEAST_LEVEL, LEAST_PILOT, Search
 from sdetools.studies.result_protocol import Origin, called
+from sdetools.studies.sampling import sampling
 
 ATTEMPTS = 4
 """So many coarsest steps are tried when the pilot's choice does not hold."""
@@ -58,34 +58,46 @@ def multilevel(
     stream: int | Stream = 0,
     pilot: int = 512,
     most_levels: int = 20,
-    threads: int | None = None,
-    executor: Executor | None = None,
-    store: Any = None,
-    resume: bool = False,
-    progress: Any = False,
-    backend: str = "auto",
-    dtype: str = "float64",
+    **execution: Unpack[ExecutionOptions],
 ) -> Multilevel:
-    r"""E h(X_T), T = `horizon`, to a root-mean-square error of `eps`, by multilevel Monte Carlo on steps dt r^-l, l = 0 ... L.
+    r"""E h(X_T) to a root-mean-square error eps by multilevel Monte Carlo, on steps dt r^-l, l = 0 ... L.
 
-    `make(dt)` returns a dynamics of step dt with Brownian increments, usually `lambda dt: st.Milstein(sde, dt)`. With several observables
-    `eps` holds for each of them. `dt`: the coarsest step; by default the longest T r^-k at which no pilot path leaves the finite range and
-    the level pays, sqrt(V_0 C_0) + sqrt(V_1 C_1) < sqrt(V[h(X_1)] T / dt_1). `refinement`: r. `weak`: the weak order that the bias is judged by, by default
-    the integrator's own; where the levels decay more slowly than that, their fitted order is taken and a warning says so. `pilot`: paths
-    on the first level, fewer on later ones. `most_levels`: L at most. `confidence`: of the estimate's interval, which includes the bias.
-    Other arguments as in `simulate`: the draws depend on `seed` and `stream` alone. Units of time are those of the dynamics; cost is counted in steps.
-    With a `dt` of your own the estimate is NaN where paths left the finite range.
-    ValueError for draws that steps of different length cannot share, and for anything that does not fit.
+    The cost is counted in steps. With a `dt` of your own the estimate is NaN where paths diverge.
+
+    Args:
+        make: A function of dt that returns a dynamics of step dt with Brownian increments, usually `lambda dt: st.Milstein(sde, dt)`.
+        x0: Where paths start, as in `simulate`.
+        horizon: The final time T.
+        eps: The root-mean-square error, in the units of the observables; it holds for each of them.
+        observe: Observables h, as in `simulate`.
+        dt: The coarsest step; by default the longest T r^-k at which no pilot path diverges and the level pays,
+            sqrt(V_0 C_0) + sqrt(V_1 C_1) < sqrt(V[h(X_1)] T / dt_1).
+        refinement: The ratio r of successive steps.
+        weak: The weak order by which the bias is judged; by default the integrator's own. Where the levels decay more slowly, the order
+            fitted to them is taken, with a warning.
+        confidence: The level of the estimate's interval, which includes the bias.
+        seed: The seed of the draws.
+        stream: 0, 1, 2, ...: independent sets of draws of one seed.
+        pilot: Pilot paths on the first level; later levels have fewer.
+        most_levels: The largest L.
+        execution: Options of `st.Execution`: threads, executor, backend, dtype, store, resume, progress.
+
+    Returns:
+        The estimate with its remaining bias, the levels, their rates, and the cost beside plain Monte Carlo.
+
+    Raises:
+        ValueError: Steps of different length cannot share the draws, or an argument does not fit.
+
+    Example:
+        >>> import numpy as np, sdetools as st
+        >>> ou = st.SDE(drift=["-x"], diffusion=["1"], variables="x")
+        >>> found = multilevel(lambda dt: st.Milstein(ou, dt), x0=[1.0], horizon=1.0, eps=0.02, observe=["x**2"], backend="numpy")
+        >>> bool(abs(found.estimate.value - (1 + np.exp(-2)) / 2) < 0.04), found.rmse < 0.02, found.saving > 1, found.warnings
+        (True, True, True, ())
 
     Source: M. B. Giles, Acta Numerica 24 (2015) 259-328.
-
-    >>> import numpy as np, sdetools as st
-    >>> ou = st.SDE(drift=["-x"], diffusion=["1"], variables="x")
-    >>> found = multilevel(lambda dt: st.Milstein(ou, dt), x0=[1.0], horizon=1.0, eps=0.02, observe=["x**2"], backend="numpy")
-    >>> bool(abs(found.estimate.value - (1 + np.exp(-2)) / 2) < 0.04), found.rmse < 0.02, found.saving > 1, found.warnings
-    (True, True, True, ())
     """
-    call = called(multilevel, locals())
+    call, how = called(multilevel, locals()), Execution.of(execution)
     if not callable(make):
         raise ValueError(
             f"`make` must be a function of dt that returns a dynamics; got {make!r}. Write lambda dt: st.Milstein(sde, dt)."
@@ -103,15 +115,15 @@ def multilevel(
     first = work.dynamics(coarsest)
     weak = _check.positive("weak", getattr(first, "weak", 1.0) if weak is None else weak)
     asked = (seed, Stream.of(stream), horizon, eps, dt, refinement, weak, pilot, most)
-    with opened(store, resume, lambda: f"multilevel {work.single(coarsest).program.fingerprint(*asked)}") as kept:
-        work.options = Options(seed, Stream.of(stream), threads, executor, kept, progress, backend, dtype)
+    with sampling(how, seed, stream, lambda: f"multilevel {work.single(coarsest).program.fingerprint(*asked)}") as sampler:
+        work.sampler = sampler
         for attempt in range(ATTEMPTS if dt is None else 1):
             # After the first: the coarsest step that seemed to do did not. A shorter one, and a closer look.
             search = Search(work, eps, weak, pilot * 4**attempt, most)
             if search.run(coarsest, dt is None):
                 break
             coarsest = search.levels[0].dt / refinement
-        origin = Origin(call, seed, Stream.of(stream).number, backend, dtype)
+        origin = Origin(call, seed, sampler.stream.number, how.backend, how.dtype)
         return search.result(confidence, origin)
 
 

@@ -12,12 +12,11 @@ import numpy as np
 from sdetools.dynamics.base import Moving
 from sdetools.noise.base import Normal
 from sdetools.simulation.engine import Sums
-from sdetools.simulation.philox import Stream
 from sdetools.simulation.program import Program
 from sdetools.simulation.records import PAIR, SINGLE
 from sdetools.studies.clock import steps_to
-from sdetools.studies.execution import Options
 from sdetools.studies.means import make_program
+from sdetools.studies.sampling import Sampler
 from sdetools.studies.statistics import PairStatistics, SingleStatistics
 
 ROUNDING = {"float64": 1e-10, "float32": 1e-5}
@@ -106,7 +105,7 @@ class LevelSampler:
     horizon: float
     observe: Any
     refinement: int
-    options: Options = field(default_factory=Options)
+    sampler: Sampler = field(default_factory=Sampler)
     parts: int = 0
     """Batches of paths so far: each is a part of the stream, with draws of its own."""
     cost: int = 0
@@ -153,7 +152,7 @@ class LevelSampler:
     def sample(self, level: Level, paths: int, label: str) -> LevelMoments:
         """Moments of new paths of a level."""
         self.cost += paths * level.steps
-        own = replace(self.options, stream=Stream.of(self.options.stream).at(self.parts))
+        own = replace(self.sampler, stream=self.sampler.stream.at(self.parts))
         self.parts += 1
         sums = own.run(level.program, paths, keep=paths <= KEPT, label=label)
         program = level.program

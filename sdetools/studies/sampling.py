@@ -1,0 +1,161 @@
+"""From options to sums: the store, progress, the draws of a run, and the number of paths that a precision takes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sdetools import _check
+from sdetools.estimates.interval import miss, quantile
+from sdetools.simulation.engine import Sums, execute
+from sdetools.simulation.philox import Stream
+from sdetools.simulation.program import Program
+from sdetools.simulation.store import Store
+from sdetools.studies.execution import Execution
+from sdetools.studies.known import Known
+from sdetools.studies.result_protocol import Origin
+from sdetools.studies.statistics import PairStatistics, SingleStatistics
+
+PILOT_PATHS = 1 << 15
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Runs programs: on the draws of a seed and a stream, in the way that `execution` says."""
+
+    seed: int = 0
+    stream: Stream = field(default_factory=Stream)
+    execution: Execution = field(default_factory=Execution)
+
+    def run(self, program: Program, paths: int, keep: bool = False, label: str = "paths", **points: Any) -> Sums:
+        """The sums of a program over `paths` paths; `points`: `slices` and `trajectories` as in `execute`."""
+        how = self.execution
+        with _shown(how.progress, paths, label) as shown:
+            return execute(
+                program,
+                paths,
+                self.seed,
+                self.stream,
+                how.threads,
+                how.executor,
+                how.store,
+                keep,
+                how.backend,
+                shown,
+                **points,
+                dtype=how.dtype,
+            )
+
+    def origin(self, call: str, sums: Sums) -> Origin:
+        """Where a result with these sums comes from."""
+        return Origin(call, self.seed, self.stream.number, sums.backend, sums.dtype)
+
+
+@contextmanager
+def sampling(execution: Execution, seed: int, stream: int | Stream, identity: Callable[[], str]) -> Iterator[Sampler]:
+    """A sampler whose store is open: one file for all that a run computes.
+
+    Args:
+        execution: How paths are run; its `store` is a file's path, None, or a store that is open already.
+        seed: The seed of the draws.
+        stream: Their stream.
+        identity: Names the run in the store. It is called for a file alone, because it reads all data.
+
+    Yields:
+        The sampler.
+
+    Raises:
+        ValueError: `store` is something else, or holds another run.
+    """
+    if execution.store is None or isinstance(execution.store, Store):
+        yield Sampler(seed, Stream.of(stream), execution)
+        return
+    if not isinstance(execution.store, (str, Path)):
+        raise ValueError(f"`store` must be a file's path or None; got {execution.store!r}.")
+    with Store(execution.store, identity(), execution.resume) as kept:
+        yield Sampler(seed, Stream.of(stream), replace(execution, store=kept))
+
+
+@contextmanager
+def _shown(progress: Any, paths: int, label: str) -> Iterator[Callable[[int, int], None] | None]:
+    if callable(progress):
+        yield progress
+        return
+    if not isinstance(progress, (bool, type(None))):
+        raise ValueError(f"`progress` must be True, False or a function of (done, total); got {progress!r}.")
+    if not progress or not sys.stderr.isatty():
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=paths, desc=label, unit="path", unit_scale=True, leave=False) as bar:
+        yield lambda done, total: bar.update(done - bar.n) and None
+
+
+def paths_for_precision(program: Program, precision: float, confidence: float, sampler: Sampler) -> int:
+    """How many paths bring every recorded half-width to `precision` or below: from a pilot run on its own draws.
+
+    Two stages (Stein): the pilot's variance alone sets the number, the main run alone gives the estimate, so its interval keeps its level.
+    With the standard deviation s, and the range R of an observable whose bounds enter the interval, n solves q s / sqrt(n) + R l / n =
+    precision, l = log(2 / (1 - confidence)). ValueError where the pilot does not tell the spread: paths that are not finite, or that all
+    agree although draws enter and no bounds are known.
+    """
+    import time
+
+    precision = _check.positive("precision", precision, hint="It is the half-width asked for, in the units of the observable.")
+    begin = time.perf_counter()
+    # The pilot has draws of its own: the main run does not depend on what the pilot saw but for its size.
+    own = replace(sampler, stream=replace(sampler.stream, pilot=True))
+    pilot = own.run(program, PILOT_PATHS, label="pilot")
+    seconds = time.perf_counter() - begin
+    known = Known(program, PairStatistics(pilot) if program.pair else SingleStatistics(pilot))
+    _refuse_unseen(known, precision)
+    least, most = known.bounds
+    spread = quantile(confidence, pilot.paths) * known.stderr * np.sqrt(pilot.paths)
+    missed = np.where(known.random & _bounded(known), most - least, 0.0) * miss(confidence, 1)
+    root = (spread + np.sqrt(spread**2 + 4 * precision * missed)) / (2 * precision)
+    paths = max(2, int(np.ceil(np.max(root**2))))
+    if sampler.execution.progress:
+        print(f"{paths:,} paths for a half-width of {precision:g}: about {seconds * paths / pilot.paths:.3g} s", file=sys.stderr)
+    return paths
+
+
+def _bounded(known: Known) -> np.ndarray:
+    """Where both bounds of a value are known, `(records, columns)`."""
+    return np.all(np.isfinite(known.bounds), axis=0)
+
+
+def _refuse_unseen(known: Known, precision: float) -> None:
+    """ValueError where a pilot cannot say how many paths a precision takes."""
+    program, statistics = known.program, known.statistics
+    names = [o.name for o in (*program.observables, *program.functionals)]
+    asked = f"`precision` must be asked of means whose spread a pilot run can see; got precision={precision:g}, and of its {statistics.sums.paths:,} paths"
+    value = statistics.gap if isinstance(statistics, PairStatistics) else statistics.mean
+    bad = np.argwhere(~np.isfinite(value) | ~np.isfinite(known.stderr))
+    if len(bad):
+        t, o = bad[0]
+        step = int(program.record[t])
+        lost = int(statistics.sums.diverged.sum())
+        if lost:
+            first = min(s for s in statistics.sums.first_divergence.tolist() if s >= 0)
+            raise ValueError(
+                f"{asked} {lost:,} left the finite range, first at step {first}, so that {names[o]} has no mean at step {step}. "
+                "Take a smaller learning rate or an earlier horizon."
+            )
+        raise ValueError(
+            f"{asked} some have no finite {names[o]} at step {step}, or one too large to be squared. "
+            "Observe something that is finite wherever paths go."
+        )
+    open_ = np.argwhere(known.random & (known.stderr == 0) & ~_bounded(known))
+    if len(open_):
+        t, o = open_[0]
+        raise ValueError(
+            f"{asked} none differs from another in {names[o]} at step {int(program.record[t])}. "
+            "State its bounds (st.Bounded, st.Indicator), leave that time out, or pass paths= instead."
+        )
