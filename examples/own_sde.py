@@ -16,8 +16,8 @@ print(sde)
 class Midpoint(st.Integrator):
     """The drift at Euler's half step: order 2 in the drift, 1 in the law, since the noise is Euler's."""
 
-    weak = 1.0
-    strong = 0.5
+    weak_order = 1.0
+    strong_order = 0.5
 
     def step(self, eq, y, h):
         half = y + 0.5 * h * eq.drift(y)
@@ -30,7 +30,7 @@ for scheme in (st.EulerMaruyama, Midpoint, st.Platen):
     for steps in (16, 32, 64):
         at = st.exact.moments(scheme(sde, 1 / steps), x0, steps, record=[steps])
         errors.append(np.abs(at.covariance - exact.covariance).max())
-    print(f"{scheme.__name__:14} weak order {np.log2(errors[1] / errors[2]):.2f} (declared {scheme.weak:g})")
+    print(f"{scheme.__name__:14} weak order {np.log2(errors[1] / errors[2]):.2f} (declared {scheme.weak_order:g})")
 
 gap = st.weak_gap(Midpoint(sde, 1 / 8), st.Platen(sde, 1 / 32), x0, 1.0, 20_000, ["x*y"], times=[1.0], coupled=False)
 print(gap)

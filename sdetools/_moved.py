@@ -1,4 +1,4 @@
-"""Deprecated names and modules: they go on for one release, with a warning that says where their content is now."""
+"""Deprecated modules, attributes and arguments: they work for one more release, with a warning that names the replacement."""
 
 from __future__ import annotations
 
@@ -51,3 +51,44 @@ def forward_modules(package: str, moved: Mapping[str, str | Sequence[str]], rena
     for old, homes in moved.items():
         name = f"{package}.{old}"
         sys.modules[name] = _Forwarding(name, *((homes,) if isinstance(homes, str) else homes), renamed=renamed)
+
+
+class RenamedAttribute:
+    """A deprecated attribute of a class and its instances, which reads the attribute that replaces it and warns."""
+
+    def __init__(self, new: str) -> None:
+        self.new = new
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.old = name
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        warnings.warn(f"`{self.old}` is now `{self.new}`.", DeprecationWarning, stacklevel=2)
+        return getattr(owner if instance is None else instance, self.new)
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        warnings.warn(f"`{self.old}` is now `{self.new}`.", DeprecationWarning, stacklevel=2)
+        setattr(instance, self.new, value)
+
+
+def renamed_argument(old: str, given: Any, new: str, value: Any) -> Any:
+    """The value of an argument that was renamed, under whichever name the caller of the calling function gave it.
+
+    Args:
+        old: The deprecated name.
+        given: What was passed under it; None for nothing.
+        new: The name that replaces it.
+        value: What was passed under that; None for nothing.
+
+    Returns:
+        `value`, or `given` with a DeprecationWarning.
+
+    Raises:
+        ValueError: Both names were given.
+    """
+    if given is None:
+        return value
+    if value is not None:
+        raise ValueError(f"`{new}` must be given once; got {new}={value!r} and {old}={given!r}. Drop the deprecated `{old}`.")
+    warnings.warn(f"`{old}=` is now `{new}=`.", DeprecationWarning, stacklevel=3)
+    return given

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from sdetools import _check
+from sdetools._moved import RenamedAttribute, renamed_argument
 from sdetools.dynamics.base import Moving
 from sdetools.estimates import Estimate
 from sdetools.simulation.philox import Stream
@@ -39,12 +40,13 @@ if TYPE_CHECKING:
 class Extrapolation(Result):
     """The extrapolated means. `at(h, time)` is an Estimate, `bias(h, time)` what the shorter step alone was wrong by, `data` an xarray.Dataset.
 
-    `pair` is the gap between the shorter step and the longer one, `weak` the order p that was used.
+    `pair` is the gap between the shorter step and the longer one, `weak_order` the order p that was used.
     """
 
     pair: WeakGap
-    weak: float
+    weak_order: float
     origin: Origin = field(default=BY_HAND, compare=False)
+    weak = RenamedAttribute("weak_order")
 
     @property
     def diverged(self) -> int:
@@ -53,7 +55,7 @@ class Extrapolation(Result):
     @property
     def factor(self) -> float:
         """2^p / (2^p - 1): the weight of the shorter step."""
-        return 2.0**self.weak / (2.0**self.weak - 1)
+        return 2.0**self.weak_order / (2.0**self.weak_order - 1)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -107,7 +109,8 @@ class Extrapolation(Result):
         return xarray.Dataset(
             {name: (("time", "observable"), values) for name, values in fields.items()},
             coords={"time": self.times, "observable": list(self.names)},
-            attrs={"paths": self.pair.paths, "weak_order": self.weak, "diverged": self.pair.diverged} | self.origin.attributes,
+            attrs={"paths": self.pair.paths, "weak_order": self.weak_order, "diverged": self.pair.diverged}
+            | self.origin.attributes,
         )
 
     def table(self) -> str:
@@ -131,7 +134,7 @@ class Extrapolation(Result):
         return figure_of(gap_curve(self.times, *parts, ylabel=label, zero=False, ax=ax))
 
     def __repr__(self) -> str:
-        p, pair = self.weak, self.pair
+        p, pair = self.weak_order, self.pair
         how = "on one Brownian path" if pair.coupled else "on independent draws"
         head = f"{pair.first.name}: steps {pair.first.step_time:g} and {pair.second.step_time:g} {how}, {pair.paths:,} paths, order {p:g}"
         rows = [
@@ -149,7 +152,7 @@ def extrapolate(
     paths: int | None = None,
     observe: Any = (),
     *,
-    weak: float | None = None,
+    weak_order: float | None = None,
     coupled: bool | None = None,
     control: bool = False,
     precision: float | None = None,
@@ -161,6 +164,7 @@ def extrapolate(
     confidence: float = 0.95,
     seed: int = 0,
     stream: int | Stream = 0,
+    weak: float | None = None,
     **execution: Unpack[ExecutionOptions],
 ) -> Extrapolation:
     r"""E h(X_T) from steps dt and dt/2 without the leading error term: weak order p + 1 for an integrator of weak order p.
@@ -172,7 +176,7 @@ def extrapolate(
         horizon: The final time T.
         paths: The number of paths. Give either `paths` or `precision`.
         observe: Observables h, as in `simulate`.
-        weak: The weak order p; by default the integrator's own.
+        weak_order: The weak order p; by default the integrator's own.
         coupled: Whether the two steps share their draws; by default if the draws are Brownian increments.
         control: As in `weak_gap`.
         precision: The half-width that the difference of the two steps shall reach.
@@ -184,6 +188,7 @@ def extrapolate(
         confidence: The level of intervals.
         seed: The seed of the draws.
         stream: 0, 1, 2, ...: independent sets of draws of one seed.
+        weak: Deprecated name of `weak_order`.
         execution: Options of `st.Execution`: threads, executor, backend, dtype, store, resume, progress.
 
     Returns:
@@ -201,6 +206,7 @@ def extrapolate(
         >>> abs(run.bias("x").z(0.95**20 - (2 * 0.95**20 - 0.9**10))) < 4.5
         True
     """
+    weak_order, weak = renamed_argument("weak", weak, "weak_order", weak_order), None
     call = called(extrapolate, locals())
     if not callable(make):
         raise ValueError(
@@ -215,13 +221,13 @@ def extrapolate(
             raise ValueError(
                 f"`make(dt)` must return a dynamics of step dt; for dt={step:g} its step is {member.step_time:g}. Use the dt that it is given."
             )
-    weak = weak if weak is not None else getattr(members[0], "weak", None)
-    if weak is None:
-        raise ValueError(f"`weak` must be given, for {members[0].name} declares no weak order; for an optimiser it is 1.")
-    weak = _check.positive("weak", weak)
+    order = weak_order if weak_order is not None else getattr(members[0], "weak_order", None)
+    if order is None:
+        raise ValueError(f"`weak_order` must be given, for {members[0].name} declares no weak order; for an optimiser it is 1.")
+    order = _check.positive("weak_order", order)
     coupled = coupled if coupled is not None else members[0].brownian > 0
     gap = weak_gap(
         *members, x0, horizon, paths, observe, coupled=coupled, control=control, precision=precision, times=times, functionals=functionals,
         keep_final=keep_final, trajectories=trajectories, slices=slices, confidence=confidence, seed=seed, stream=stream, **execution,
     )  # fmt: skip
-    return Extrapolation(gap, weak, replace(gap.origin, call=call))
+    return Extrapolation(gap, order, replace(gap.origin, call=call))

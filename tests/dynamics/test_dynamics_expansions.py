@@ -133,7 +133,7 @@ def test_weak_order_of_all_moments_up_to_the_fourth(cls, law, kind, noises, degr
     calculus = "stratonovich" if cls is st.Heun else "ito"
     one = sde(a, b, calculus)
     assert cls is not st.Milstein or one.noise_class == ("scalar" if kind == "general" else kind)
-    errors = off(lambda h: st.exact.step_law(cls(one, h, law), POINT), a, b, int(cls.weak) + 1, calculus)
+    errors = off(lambda h: st.exact.step_law(cls(one, h, law), POINT), a, b, int(cls.weak_order) + 1, calculus)
     assert errors[:-1].max() < ROUNDING < 1e-2 < errors[-1]
 
 

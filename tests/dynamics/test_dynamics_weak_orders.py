@@ -61,7 +61,7 @@ def weak_error(integrator, sde, exact=None):
 def test_weak_order_of_the_exact_moment_map(cls, sde, law):
     """Six steps; between the two finest the order is within 0.02 of the declared one, when the next order has faded enough."""
     errors = [weak_error(cls(sde, 2.0**-k, law), sde) for k in range(4, 10)]
-    assert abs(np.log2(errors[-2] / errors[-1]) - cls.weak) < 0.02
+    assert abs(np.log2(errors[-2] / errors[-1]) - cls.weak_order) < 0.02
 
 
 @pytest.mark.parametrize("cls", [st.EulerMaruyama, st.Platen, st.RI1])
@@ -258,3 +258,22 @@ def test_modified_equations_in_full():
     np.testing.assert_allclose(
         st.ModifiedMomentumSDE(oracle, gamma, beta).drift(np.concatenate([x, m])), np.concatenate([dx, -dv]), rtol=1e-12
     )
+
+
+def test_the_deprecated_names_of_the_orders_are_read_and_set_with_a_warning():
+    with pytest.warns(DeprecationWarning, match="`weak` is now `weak_order`"):
+        assert st.Platen.weak == 2
+    with pytest.warns(DeprecationWarning, match="`strong` is now `strong_order`"):
+        assert st.SRA1(OU, 0.1).strong == 1.5
+    with pytest.warns(DeprecationWarning, match="Own sets `weak`, which is now `weak_order`") as caught:
+
+        class Own(st.EulerMaruyama):
+            weak = 2.0
+
+    assert caught[0].filename == __file__ and Own.weak_order == 2 and Own.strong_order == 0.5
+    with pytest.warns(DeprecationWarning, match="`weak` is now `weak_order`"):
+        assert Own.weak == 2
+    own = Own(OU, 0.1)
+    with pytest.warns(DeprecationWarning, match="`weak` is now `weak_order`"):
+        own.weak = 1.0
+    assert own.weak_order == 1 and Own.weak_order == 2

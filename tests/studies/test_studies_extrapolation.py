@@ -24,7 +24,7 @@ def second_moment(cls, sde, dt, law):
 
 
 def extrapolated(cls, sde, dt, law="normal"):
-    a = 2**cls.weak / (2**cls.weak - 1)
+    a = 2**cls.weak_order / (2**cls.weak_order - 1)
     return a * second_moment(cls, sde, dt / 2, law) - (a - 1) * second_moment(cls, sde, dt, law)
 
 
@@ -40,7 +40,7 @@ CASES = [(st.EulerMaruyama, OU), (st.EulerMaruyama, GBM), (st.EulerMaruyama, GEN
 def test_one_order_more_on_the_exact_maps(cls, sde):
     """Six steps; 0.05 of what is left of the next order between the two finest that rounding leaves alone."""
     errors = np.array([extrapolated(cls, sde, 2.0**-k) - truth(sde) for k in range(2, 8)])
-    assert abs(math.log2(errors[-2] / errors[-1]) - (cls.weak + 1)) < 0.05
+    assert abs(math.log2(errors[-2] / errors[-1]) - (cls.weak_order + 1)) < 0.05
 
 
 @pytest.mark.parametrize("law", ["normal", "three-point"])
@@ -52,7 +52,7 @@ def test_the_estimate_is_that_of_the_maps(sde, law):
     exact, fine = extrapolated(st.EulerMaruyama, sde, dt, law), second_moment(st.EulerMaruyama, sde, dt / 2, law)
     assert abs(run.at(name).z(exact)) < 4.5 and abs(run.bias(name).z(fine - exact)) < 4.5
     assert abs(run.at(name).z(fine)) > 5
-    assert run.pair.coupled == (law == "normal") and run.weak == 1 and run.factor == 2
+    assert run.pair.coupled == (law == "normal") and run.weak_order == 1 and run.factor == 2
 
 
 def test_the_standard_error_is_that_of_the_combination():
@@ -73,13 +73,13 @@ def test_the_standard_error_is_that_of_the_combination():
     assert "order 2" in repr(run) and "away" in repr(run)
 
 
-@pytest.mark.parametrize(("weak", "a"), [(1, 2.0), (2, 4 / 3), (0.5, 2**0.5 / (2**0.5 - 1))])
-def test_value_bias_and_errors_path_by_path(weak, a):
+@pytest.mark.parametrize(("weak_order", "a"), [(1, 2.0), (2, 4 / 3), (0.5, 2**0.5 / (2**0.5 - 1))])
+def test_value_bias_and_errors_path_by_path(weak_order, a):
     """z + a (x - z) of the kept points, and (a - 1) (z - x) for what the shorter step alone is wrong by; at two times, of two observables."""
     kept = {}
     for horizon in (0.5, 1.0):
         run = st.extrapolate(
-            lambda h: st.EulerMaruyama(GBM, h), 0.25, [1.0], horizon, 300, ["x", "x**2"], weak=weak, keep_final=True, backend="numpy", times=[0.5, 1.0][: round(2 * horizon)]
+            lambda h: st.EulerMaruyama(GBM, h), 0.25, [1.0], horizon, 300, ["x", "x**2"], weak_order=weak_order, keep_final=True, backend="numpy", times=[0.5, 1.0][: round(2 * horizon)]
         )  # fmt: skip
         kept[horizon] = run.pair.final
     assert run.factor == pytest.approx(a, rel=1e-14) and run.times.tolist() == [0.5, 1.0] and run.names == ("x", "x**2")
@@ -108,6 +108,20 @@ def test_value_bias_and_errors_path_by_path(weak, a):
             )
 
 
+def test_the_deprecated_keyword_and_field_give_the_same_result():
+    def run(**order):
+        return st.extrapolate(lambda h: st.EulerMaruyama(OU, h), 0.25, [1.0], 1.0, 100, ["x"], backend="numpy", **order)
+
+    with pytest.warns(DeprecationWarning, match="`weak=` is now `weak_order=`") as caught:
+        old = run(weak=2)
+    assert caught[0].filename == __file__
+    assert old.at() == run(weak_order=2).at() and "weak_order=2" in old.origin.call and "weak=" not in old.origin.call
+    with pytest.warns(DeprecationWarning, match="`weak` is now `weak_order`"):
+        assert old.weak == old.weak_order == 2
+    with pytest.raises(ValueError, match="`weak_order` must be given once"):
+        run(weak=2, weak_order=2)
+
+
 def test_an_optimiser_towards_learning_rate_zero():
     """SGD is Euler's scheme: with the order given, its limit is the SDE's value to second order."""
 
@@ -118,7 +132,7 @@ def test_an_optimiser_towards_learning_rate_zero():
         got = st.exact.moments(sgd(eta), [1.0], round(1 / eta), record=[round(1 / eta)])
         return float(got.covariance[0, 0, 0] + got.mean[0, 0] ** 2)
 
-    run = st.extrapolate(sgd, 1 / 4, [1.0], 1.0, 1_000_000, ["x0**2"], weak=1)
+    run = st.extrapolate(sgd, 1 / 4, [1.0], 1.0, 1_000_000, ["x0**2"], weak_order=1)
     limit, better = math.exp(-2) + (1 - math.exp(-2)) / 2, 2 * second(1 / 8) - second(1 / 4)
     assert abs(run.at().z(better)) < 4.5 and abs(run.at().z(second(1 / 8))) > 10
     assert abs(better - limit) < abs(second(1 / 8) - limit) / 3
@@ -147,7 +161,7 @@ BAD = {
             lambda h: st.SGD(st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1)), st.schedules.constant(h)),
             0.1, [1.0], 1.0, 10, ["x0"],
         ),
-        "`weak` must be given",
+        "`weak_order` must be given",
     ),
     "dt": (lambda: st.extrapolate(lambda h: st.EulerMaruyama(OU, h), -0.1, [1.0], 1.0, 10, ["x"]), "dt"),
 }  # fmt: skip

@@ -188,7 +188,7 @@ def test_the_order_of_decay_is_their_weighted_slope():
 # -- the search -------------------------------------------------------------------------------------------------------------------------
 
 
-def search(means, errors, weak=1.0, refinement=3, n=101, eps=0.1, **more):
+def search(means, errors, weak_order=1.0, refinement=3, n=101, eps=0.1, **more):
     """Levels 1 ... L with such means of d and their errors, and a level 0."""
     means, errors = (np.array(v, dtype=float).reshape(len(v), -1) for v in (means, errors))
     zero = np.zeros_like(means[0])
@@ -203,7 +203,7 @@ def search(means, errors, weak=1.0, refinement=3, n=101, eps=0.1, **more):
             )
         )
     work = SimpleNamespace(refinement=refinement, cost=0, pilot_cost=0, horizon=0.9)
-    return Search(work, eps, weak, n, 20, found, **more)
+    return Search(work, eps, weak_order, n, 20, found, **more)
 
 
 def test_the_bias_follows_from_the_last_three_levels():
@@ -225,8 +225,8 @@ def test_a_lower_order_is_taken_where_the_levels_contradict_the_declared_one():
     means = 3.0 ** (-0.6 * np.arange(5))
     error = 0.05 / math.log(3) / math.sqrt(5)
 
-    def judged(weak, means=means):
-        return search(means, 1e-9 * means, weak)._order("pilot")[0]
+    def judged(weak_order, means=means):
+        return search(means, 1e-9 * means, weak_order)._order("pilot")[0]
 
     edge = 0.6 + 3 * error + 0.25
     assert judged(edge + 0.001) == pytest.approx(0.6, rel=1e-6) and judged(edge - 0.001) == edge - 0.001
@@ -274,7 +274,7 @@ def test_the_result_of_levels_beside_sums_written_out():
     assert sum("kurtosis" in w for w in result.warnings) == 1 and any(
         "level 2: kurtosis 101 of the difference of a" in w for w in result.warnings
     )
-    assert (result.names, result.horizon, result.eps, result.refinement, result.weak) == (("a", "b"), 0.8, 0.1, 2, 1.0)
+    assert (result.names, result.horizon, result.eps, result.refinement, result.weak_order) == (("a", "b"), 0.8, 0.1, 2, 1.0)
     assert (result.cost, result.pilot_cost, result.constants, result.confidence) == (700, 300, frozenset("b"), 0.9)
     assert (result.diverged, result.first_divergence) == (0, -1)
 
@@ -458,7 +458,7 @@ def test_a_plan_that_runs_away_is_given_up():
 
 def result(**more):
     given = dict(
-        names=("a", "b"), horizon=0.9, eps=0.1, refinement=3, weak=1.0, dts=np.array([0.45, 0.15, 0.05]), paths=np.array([2000, 1000, 40]),
+        names=("a", "b"), horizon=0.9, eps=0.1, refinement=3, weak_order=1.0, dts=np.array([0.45, 0.15, 0.05]), paths=np.array([2000, 1000, 40]),
         steps=np.array([2, 8, 24]), means=np.array([[1.0, 2.0], [0.3, 0.4], [0.1, 0.2]]), variances=np.array([[4.0, 6.0], [0.5, 0.7], [0.08, 0.12]]),
         kurtoses=np.ones((3, 2)), fine_means=np.ones((3, 2)), fine_variances=np.array([[3.0, 5.0], [3.5, 5.5], [9.0, 9.0]]),
         consistency=np.zeros((3, 2)), biases=np.array([0.03, 0.04]), alphas=np.array([1.1, 1.2]), betas=np.array([2.1, 2.2]), cost=900, pilot_cost=100,
@@ -514,7 +514,7 @@ class Undeclared(st.EulerMaruyama):
     """An integrator that declares no weak order."""
 
     def __getattribute__(self, name):
-        if name == "weak":
+        if name == "weak_order":
             raise AttributeError(name)
         return super().__getattribute__(name)
 
@@ -527,9 +527,9 @@ def test_a_shorter_coarsest_step_and_a_larger_pilot_are_tried_where_the_step_was
     tried = []
 
     class Recorded:
-        def __init__(self, work, eps, weak, pilot, most):
+        def __init__(self, work, eps, weak_order, pilot, most):
             tried.append(self)
-            self.work, self.asked = work, (eps, weak, pilot, most)
+            self.work, self.asked = work, (eps, weak_order, pilot, most)
 
         def run(self, coarsest, choose):
             self.ran, self.levels = (coarsest, choose), [SimpleNamespace(dt=coarsest / 2)]
@@ -565,7 +565,7 @@ def test_a_shorter_coarsest_step_and_a_larger_pilot_are_tried_where_the_step_was
     tried.clear()
     st.multilevel(lambda h: st.Platen(OU, h), [1.3], 0.7, **asked)
     assert tried[0].asked[1] == 2
-    st.multilevel(lambda h: st.Platen(OU, h), [1.3], 0.7, weak=1.5, **asked)
+    st.multilevel(lambda h: st.Platen(OU, h), [1.3], 0.7, weak_order=1.5, **asked)
     assert tried[-1].asked[1] == 1.5
 
 

@@ -165,3 +165,14 @@ def test_multilevel_in_single_precision():
     far = given | dict(x0=[1e3], dt=1 / 4)  # X^2 near 10^5: a part in 2e7 of it is 0.05
     assert any("rounding in float32" in w for w in st.multilevel(eps=2.0, dtype="float32", pilot=200, **far).warnings)
     assert not any("rounding" in w for w in st.multilevel(eps=2.0, pilot=200, **far).warnings)
+
+
+def test_the_deprecated_keyword_and_field_give_the_same_result():
+    with pytest.warns(DeprecationWarning, match="`weak=` is now `weak_order=`") as caught:
+        old = run("additive", 0.05, weak=1.5, backend="numpy")
+    assert caught[0].filename == __file__
+    assert old.estimate == run("additive", 0.05, weak_order=1.5, backend="numpy").estimate and "weak_order=1.5" in old.origin.call
+    with pytest.warns(DeprecationWarning, match="`weak` is now `weak_order`"):
+        assert old.weak == old.weak_order == 1.5
+    with pytest.raises(ValueError, match="`weak_order` must be given once"):
+        run("additive", 0.05, weak=1, weak_order=1)

@@ -12,6 +12,7 @@ is the Brownian increment dW, and `eq.increment(y, sqrt(h), i)` is b(y) dW.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -20,6 +21,7 @@ import numpy as np
 from sdetools import _check
 from sdetools._arrays import ArraysOnly, select
 from sdetools._identity import function_identity
+from sdetools._moved import RenamedAttribute
 from sdetools.dynamics.base import Moving, State, that_of
 from sdetools.dynamics.sdes.classes import CLASSES, hold
 from sdetools.dynamics.sdes.sde import SDE
@@ -72,8 +74,9 @@ class Integrator(Moving):
     Brownian path, so they couple with nothing of another step). ValueError where the scheme does not apply.
     """
 
-    strong: ClassVar[float | None] = None
-    weak: ClassVar[float] = 1.0
+    strong_order: ClassVar[float | None] = None
+    weak_order: ClassVar[float] = 1.0
+    strong, weak = RenamedAttribute("strong_order"), RenamedAttribute("weak_order")
     classes: ClassVar[tuple[str, ...]] = CLASSES
     calculus: ClassVar[str] = "ito"
     laws: ClassVar[tuple[str, ...]] = ("normal",)
@@ -87,6 +90,15 @@ class Integrator(Moving):
     parts, dim, names, loss = that_of("sde.parts"), that_of("sde.dim"), that_of("sde.names"), that_of("sde.loss")
     parameters, formula = that_of("sde.parameters"), that_of("sde.latex", "formula")
     start_numbers, starts_from_law = that_of("sde.start_numbers"), that_of("sde.starts_from_law")
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Accepts the orders under their deprecated names, with a warning."""
+        super().__init_subclass__(**options)
+        for old, new in (("weak", "weak_order"), ("strong", "strong_order")):
+            if old in cls.__dict__:
+                warnings.warn(f"{cls.__name__} sets `{old}`, which is now `{new}`.", DeprecationWarning, stacklevel=3)
+                setattr(cls, new, cls.__dict__[old])
+                delattr(cls, old)
 
     def __init__(self, sde: SDE, dt: float, law: str = "normal") -> None:
         if not isinstance(sde, SDE):

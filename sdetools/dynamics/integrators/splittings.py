@@ -16,7 +16,7 @@ from sdetools.dynamics.sdes.sde import SDE
 class _Splitting(Integrator):
     """dX = -r M dt (A), dM = kappa grad L dt (B), dM = -gamma M dt + kappa scale R dW (O, solved exactly), of a kinetic equation."""
 
-    weak = 2.0
+    weak_order = 2.0
     calculus = "either"
     flow_numbers: ClassVar[int] = 2
     """How many numbers `_flow` returns."""

@@ -16,7 +16,7 @@ class Heun(Integrator):
     Strong order 1 for commutative noise, 1/2 in general. Source: W. Ruemelin, SIAM J. Numer. Anal. 19 (1982).
     """
 
-    strong = 0.5
+    strong_order = 0.5
     calculus = "stratonovich"
     stages = (0.0, 1.0)
 
@@ -33,8 +33,8 @@ class SRA1(Integrator):
     Source: A. Roessler, SIAM J. Numer. Anal. 48 (2010), Table 6.1.
     """
 
-    strong = 1.5
-    weak = 2.0
+    strong_order = 1.5
+    weak_order = 2.0
     classes = ("none", "additive")
     calculus = "either"
     levels = 2

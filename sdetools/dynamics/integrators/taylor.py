@@ -18,7 +18,7 @@ class EulerMaruyama(Integrator):
     (array([0.9]),)
     """
 
-    strong = 0.5
+    strong_order = 0.5
     laws = ("normal", "three-point", "two-point")
 
     def step(self, eq: Equation, y: Any, h: Any) -> Any:
@@ -32,7 +32,7 @@ class Milstein(Integrator):
     scalar noise need one extra evaluation of b. Source: P. Kloeden, E. Platen, section 11.1.
     """
 
-    strong = 1.0
+    strong_order = 1.0
     classes = ("none", "additive", "scalar", "diagonal", "commutative")
 
     def step(self, eq: Equation, y: Any, h: Any) -> Any:

@@ -15,8 +15,8 @@ class Platen(Integrator):
     Source: P. Kloeden, E. Platen, *Numerical Solution of Stochastic Differential Equations*, (15.1.3).
     """
 
-    strong = 0.5
-    weak = 2.0
+    strong_order = 0.5
+    weak_order = 2.0
     laws = ("normal", "three-point")
     stages = (0.0, 1.0)
     areas = True
@@ -53,8 +53,8 @@ class RI1(Integrator):
     Source: A. Roessler, SIAM J. Numer. Anal. 47 (2009), Table 5.2.
     """
 
-    strong = 0.5
-    weak = 2.0
+    strong_order = 0.5
+    weak_order = 2.0
     laws = ("normal", "three-point")
     stages = (0.0, 2 / 3, 1.0)
     areas = True

@@ -30,6 +30,7 @@ from collections.abc import Callable
 from typing import Any, Unpack
 
 from sdetools import _check
+from sdetools._moved import renamed_argument
 from sdetools.dynamics.base import Moving
 from sdetools.simulation.philox import Stream
 from sdetools.studies.execution import Execution, ExecutionOptions
@@ -52,12 +53,13 @@ def multilevel(
     *,
     dt: float | None = None,
     refinement: int = 2,
-    weak: float | None = None,
+    weak_order: float | None = None,
     confidence: float = 0.95,
     seed: int = 0,
     stream: int | Stream = 0,
     pilot: int = 512,
     most_levels: int = 20,
+    weak: float | None = None,
     **execution: Unpack[ExecutionOptions],
 ) -> Multilevel:
     r"""E h(X_T) to a root-mean-square error eps by multilevel Monte Carlo, on steps dt r^-l, l = 0 ... L.
@@ -73,13 +75,14 @@ def multilevel(
         dt: The coarsest step; by default the longest T r^-k at which no pilot path diverges and the level pays,
             sqrt(V_0 C_0) + sqrt(V_1 C_1) < sqrt(V[h(X_1)] T / dt_1).
         refinement: The ratio r of successive steps.
-        weak: The weak order by which the bias is judged; by default the integrator's own. Where the levels decay more slowly, the order
+        weak_order: The weak order by which the bias is judged; by default the integrator's own. Where the levels decay more slowly, the order
             fitted to them is taken, with a warning.
         confidence: The level of the estimate's interval, which includes the bias.
         seed: The seed of the draws.
         stream: 0, 1, 2, ...: independent sets of draws of one seed.
         pilot: Pilot paths on the first level; later levels have fewer.
         most_levels: The largest L.
+        weak: Deprecated name of `weak_order`.
         execution: Options of `st.Execution`: threads, executor, backend, dtype, store, resume, progress.
 
     Returns:
@@ -97,6 +100,7 @@ def multilevel(
 
     Source: M. B. Giles, Acta Numerica 24 (2015) 259-328.
     """
+    weak_order, weak = renamed_argument("weak", weak, "weak_order", weak_order), None
     call, how = called(multilevel, locals()), Execution.of(execution)
     if not callable(make):
         raise ValueError(
@@ -113,13 +117,13 @@ def multilevel(
         _whole(horizon, coarsest)
     work = LevelSampler(make, x0, horizon, observe, refinement)
     first = work.dynamics(coarsest)
-    weak = _check.positive("weak", getattr(first, "weak", 1.0) if weak is None else weak)
-    asked = (seed, Stream.of(stream), horizon, eps, dt, refinement, weak, pilot, most)
+    order = _check.positive("weak_order", getattr(first, "weak_order", 1.0) if weak_order is None else weak_order)
+    asked = (seed, Stream.of(stream), horizon, eps, dt, refinement, order, pilot, most)
     with sampling(how, seed, stream, lambda: f"multilevel {work.single(coarsest).program.fingerprint(*asked)}") as sampler:
         work.sampler = sampler
         for attempt in range(ATTEMPTS if dt is None else 1):
             # After the first: the coarsest step that seemed to do did not. A shorter one, and a closer look.
-            search = Search(work, eps, weak, pilot * 4**attempt, most)
+            search = Search(work, eps, order, pilot * 4**attempt, most)
             if search.run(coarsest, dt is None):
                 break
             coarsest = search.levels[0].dt / refinement

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sdetools._moved import RenamedAttribute
 from sdetools.estimates import Estimate
 from sdetools.studies.multilevel.levels import decay_order
 from sdetools.studies.observables import column
@@ -53,7 +54,7 @@ class Multilevel(Result):
     horizon: float
     eps: float
     refinement: int
-    weak: float
+    weak_order: float
     dts: np.ndarray
     paths: np.ndarray
     steps: np.ndarray
@@ -75,6 +76,7 @@ class Multilevel(Result):
     first_divergence: int = -1
     confidence: float = 0.95
     origin: Origin = field(default=BY_HAND, compare=False)
+    weak = RenamedAttribute("weak_order")
 
     @property
     def estimate(self) -> MultilevelEstimate:
@@ -185,7 +187,7 @@ class Multilevel(Result):
                 f"{self.fine_variances[l, o]:>11.4g} {self.kurtoses[l, o]:>9.3g} {self.consistency[l, o]:>7.2g} {n:>13,} {c:>10,} {n * c:>11.3g}"
             )
         lines += [
-            f"alpha = {alpha:.3f} (weak order; {self.weak:g} declared), beta = {beta:.3f} (variance), gamma = {gamma:.3f} (cost)",
+            f"alpha = {alpha:.3f} (weak order; {self.weak_order:g} declared), beta = {beta:.3f} (variance), gamma = {gamma:.3f} (cost)",
             f"{'eps':>9} {'value':>14} {'stderr':>10} {'bias':>10} {'cost':>10} {'plain cost':>11} {'saving':>8}",
             f"{self.eps:>9.3g} {e.value:>14.8g} {e.stderr:>10.3g} {e.bias:>10.3g} {self.cost:>10.4g} {self.plain_cost:>11.4g} {self.saving:>8.3g}",
         ]

@@ -52,7 +52,7 @@ class Search:
 
     work: LevelSampler
     eps: float
-    weak: float
+    weak_order: float
     pilot: int
     most: int
     levels: list[Level] = field(default_factory=list)
@@ -243,8 +243,8 @@ class Search:
         out = []
         for m, s in zip(means[-4:].T, errors[-4:].T):
             fitted, error = fitted_order(m, s, self.work.refinement, least=3)
-            contradicted = fitted + 3 * error < self.weak - 0.25
-            out.append(min(self.weak, max(LOWEST_ORDER, fitted)) if contradicted else self.weak)
+            contradicted = fitted + 3 * error < self.weak_order - 0.25
+            out.append(min(self.weak_order, max(LOWEST_ORDER, fitted)) if contradicted else self.weak_order)
         return np.array(out)
 
     def _biases(self, which: str) -> np.ndarray:
@@ -325,13 +325,13 @@ class Search:
                         f"rounding in {every[-1].dtype} may reach {rounding:.2g} in {name} over the {self.levels[-1].steps:,} finest steps, and eps is "
                         f"{self.eps:g}. Take dtype='float64', or a larger eps."
                     )
-                if judged[o] < self.weak:
+                if judged[o] < self.weak_order:
                     warnings.append(
-                        f"the levels of {name} decay with order {judged[o]:.2g}, below the weak order {self.weak:g}; the bias is judged by the former."
+                        f"the levels of {name} decay with order {judged[o]:.2g}, below the weak order {self.weak_order:g}; the bias is judged by the former."
                     )
         first = min((m.first for m in every if m.first >= 0), default=-1)
         return Multilevel(
-            names, work.horizon, self.eps, work.refinement, self.weak, np.array([level.dt for level in self.levels]), n,
+            names, work.horizon, self.eps, work.refinement, self.weak_order, np.array([level.dt for level in self.levels]), n,
             np.array([level.steps for level in self.levels]), means[0], variances[0], kurtoses, means[1], variances[1], consistency, biases,
             alphas, betas, work.cost, work.pilot_cost, self._constants, tuple(warnings), diverged, first, confidence, origin,
         )  # fmt: skip
