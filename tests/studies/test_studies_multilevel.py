@@ -138,14 +138,14 @@ def test_refused_in_one_sentence(make, told):
 
 
 def test_moments_of_two_parts_are_those_of_the_whole():
-    from sdetools.studies.multilevel.levels import Moments
+    from sdetools.studies.multilevel.levels import LevelMoments
 
     sample = np.random.default_rng(3).normal(2.0, 1.0, (3, 1, 70)) * np.array([1.0, 3.0, 5.0])[:, None, None]
 
     def of(part):
         mean = part.mean(axis=-1)
         squares = ((part - mean[..., None]) ** 2).sum(axis=-1)
-        return Moments(part.shape[-1], mean, squares, np.ones((3, 1)), part.shape[-1], 0, -1)
+        return LevelMoments(part.shape[-1], mean, squares, np.ones((3, 1)), part.shape[-1], 0, -1)
 
     joined, whole = of(sample[..., :20]).joined(of(sample[..., 20:])), of(sample)
     np.testing.assert_allclose(joined.means, whole.means, rtol=1e-13)
