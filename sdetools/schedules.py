@@ -1,17 +1,17 @@
-r"""Schedules of learning rate and momentum, their scaled families, and the averaged schedule of Theorem 3.5.
+"""Learning-rate and momentum schedules, families of schedules scaled by eta, and the averaged schedule of Theorem 3.5.
 
 Step k = 0, 1, ... of SGDM (Definition 2.3) uses the pair (eta_k, beta_k):
 
     m_{k+1} = beta_k m_k + (1 - beta_k) g_k,      x_{k+1} = x_k - eta_k m_{k+1}.
 
-A `Plan` holds finitely many pairs; after the last one, that last pair goes on for ever. With this convention
+A `Plan` stores finitely many pairs; beyond the last pair the schedule is constant. With this convention
 
     c_k      = sum_{s>=k} eta_s prod_{t=k..s} beta_t                    (memory: y_k = x_k - c_k m_k)
     etabar_k = (1 - beta_k) sum_{s>=k} eta_s prod_{t=k+1..s} beta_t     (averaged schedule, Theorem 3.5)
 
-are infinite sums with a geometric tail, so both come exactly from the backward recursion
-c_k = beta_k (eta_k + c_{k+1}), etabar_k = (1 - beta_k) (eta_k + c_{k+1}), and the auxiliary process obeys
-y_{k+1} = y_k - etabar_k g_k path by path, whatever the schedule.
+are infinite sums with a geometric tail. Both follow exactly from the backward recursion c_k = beta_k (eta_k + c_{k+1}),
+etabar_k = (1 - beta_k) (eta_k + c_{k+1}). The auxiliary process obeys y_{k+1} = y_k - etabar_k g_k path by path, for every schedule.
+Arguments outside their stated range raise ValueError.
 """
 
 from __future__ import annotations
@@ -33,21 +33,28 @@ Numbers = float | Sequence[float] | np.ndarray
 
 @dataclass(frozen=True, eq=False, repr=False, init=False)
 class Plan:
-    r"""Learning rates eta_k and momenta beta_k, k = 0, 1, ...; the last pair goes on for ever.
+    """A schedule of learning rates eta_k and momentum coefficients beta_k, k = 0, 1, ..., constant beyond the last pair.
 
-    `eta_values`, `beta_values`: shape `(K,)`, read-only, without repeats of the last pair (a constant plan has K = 1).
-    `eta`: the base rate, the scale of Definition 3.1 and by default the time one step takes (t = k eta).
-    `alpha`: the index of the momentum scaling, 1 - beta_k ~ eta^alpha (0 for a plan outside a scaled family).
-    Plans are immutable and equal when their values are. `ValueError` for a negative rate, only zero rates, a momentum
-    outside [0, 1), or arrays that are empty, not one-dimensional, or of different lengths.
+    Plans are immutable, and equal when their values are equal. The attributes `eta_values` and `beta_values` are arrays of shape `(K,)`
+    without repetitions of the last pair (K = 1 for a constant plan).
 
-    >>> plan = Plan([0.1, 0.1, 0.05], [0.9, 0.9, 0.9])
-    >>> plan
-    Plan(eta=0.1, eta_k=0.1..0.05, beta_k=0.9, 3 pairs)
-    >>> plan.etas(5)
-    array([0.1 , 0.1 , 0.05, 0.05, 0.05])
-    >>> plan == Plan([0.1, 0.1, 0.05, 0.05], [0.9] * 4)
-    True
+    Args:
+        eta_values: The learning rates, a number or one entry per step.
+        beta_values: The momentum coefficients, a number or one entry per step.
+        eta: The base rate, which is the scale of Definition 3.1 and by default the time of one step (t = k eta). Default: max_k eta_k.
+        alpha: The index of the momentum scaling, 1 - beta_k ~ eta^alpha; 0 for a plan outside a scaled family.
+
+    Raises:
+        ValueError: If a rate is negative or all are zero, if a momentum coefficient lies outside [0, 1), or if array lengths differ.
+
+    Example:
+        >>> plan = Plan([0.1, 0.1, 0.05], [0.9, 0.9, 0.9])
+        >>> plan
+        Plan(eta=0.1, eta_k=0.1..0.05, beta_k=0.9, 3 pairs)
+        >>> plan.etas(5)
+        array([0.1 , 0.1 , 0.05, 0.05, 0.05])
+        >>> plan == Plan([0.1, 0.1, 0.05, 0.05], [0.9] * 4)
+        True
     """
 
     eta_values: np.ndarray
@@ -60,13 +67,15 @@ class Plan:
         if len(etas) != len(betas) and 1 not in (len(etas), len(betas)):
             raise ValueError(
                 f"`eta` and `beta` must have one length; got {len(etas)} rates and {len(betas)} momenta. "
-                "Give one number to hold either of them constant."
+                "Give one number where the value is constant."
             )
         etas, betas = (a.copy() for a in np.broadcast_arrays(etas, betas))
         if etas.min() < 0:
             raise ValueError(f"`eta` must not be negative; got eta={float(etas.min())!r} at step {int(etas.argmin())}. {_SIGN}")
         if etas.max() == 0:
-            raise ValueError("`eta` must be positive at some step; got eta=0 at all of them. A plan of zero rates never moves.")
+            raise ValueError(
+                "`eta` must be positive at some step; got eta=0 at all of them. With zero rates the iterate never moves."
+            )
         for beta in (betas.min(), betas.max()):
             _check.momentum("beta", float(beta))
         base = float(etas.max()) if eta is None else _check.positive("base", eta)
@@ -76,71 +85,71 @@ class Plan:
         changes = np.flatnonzero((etas != etas[-1]) | (betas != betas[-1]))
         length = int(changes[-1]) + 2 if len(changes) else 1
         for name, values in (("eta_values", etas), ("beta_values", betas)):
-            kept = values[:length] + 0.0  # a copy, with -0.0 made 0.0 so that equal plans hash alike
+            kept = values[:length] + 0.0  # a copy in which -0.0 is 0.0, so that equal plans have equal hashes
             kept.flags.writeable = False
             object.__setattr__(self, name, kept)
         object.__setattr__(self, "eta", base)
         object.__setattr__(self, "alpha", alpha)
 
     def etas(self, steps: int) -> np.ndarray:
-        """eta_0, ..., eta_{steps-1}: shape `(steps,)`."""
+        """Return eta_0, ..., eta_{steps-1}, shape `(steps,)`."""
         return _extend(self.eta_values, _check.count("steps", steps, least=0))
 
     def betas(self, steps: int) -> np.ndarray:
-        """beta_0, ..., beta_{steps-1}: shape `(steps,)`."""
+        """Return beta_0, ..., beta_{steps-1}, shape `(steps,)`."""
         return _extend(self.beta_values, _check.count("steps", steps, least=0))
 
     @property
     def has_momentum(self) -> bool:
-        """Is any beta_k above zero?"""
+        """Whether any beta_k is positive."""
         return bool(self.beta_values.any())
 
     @property
     def longest_memory(self) -> float:
-        """max_k 1 / (1 - beta_k), in steps."""
+        """The longest memory of the momentum buffer, max_k 1 / (1 - beta_k), in steps."""
         return float(1 / (1 - self.beta_values.max()))
 
     def memory(self, steps: int) -> np.ndarray:
-        r"""c_0, ..., c_steps, with c_k = sum_{s>=k} eta_s prod_{t=k..s} beta_t: shape `(steps + 1,)`.
+        """Return c_0, ..., c_steps, with c_k = sum_{s>=k} eta_s prod_{t=k..s} beta_t, shape `(steps + 1,)`.
 
-        x_k - c_k m_k is the auxiliary process y_k, which moves by - etabar_k g_k. Constant plan: eta beta / (1 - beta).
+        x_k - c_k m_k is the auxiliary process y_k, which moves by -etabar_k g_k. For a constant plan c_k = eta beta / (1 - beta).
 
-        >>> constant(0.125, beta=0.5).memory(2)
-        array([0.125, 0.125, 0.125])
+            >>> constant(0.125, beta=0.5).memory(2)
+            array([0.125, 0.125, 0.125])
         """
         return _extend(self._memory, _check.count("steps", steps, least=0) + 1)
 
     def averaged(self) -> Plan:
-        r"""The plan of the SGD that shadows this SGDM (Theorem 3.5): rates etabar_k, no momentum, the same base eta.
+        """Return the averaged schedule of Theorem 3.5: the plan of the SGD that approximates this SGDM, with the same base rate.
 
-        etabar_k = (1 - beta_k) sum_{s>=k} eta_s prod_{t=k+1..s} beta_t. A constant plan keeps its rate to the bit.
+        Its rates are etabar_k = (1 - beta_k) sum_{s>=k} eta_s prod_{t=k+1..s} beta_t. A constant plan keeps its rate exactly.
 
-        >>> Plan([0.3, 0.1], [0.5, 0.5]).averaged().eta_values
-        array([0.2, 0.1])
+            >>> Plan([0.3, 0.1], [0.5, 0.5]).averaged().eta_values
+            array([0.2, 0.1])
         """
         return Plan(self._averaged, np.zeros(1), self.eta)
 
     def rate(self, t: float | np.ndarray, step_time: float | None = None) -> float | np.ndarray:
-        r"""lambda_t = etabar_k / eta in step k = floor(t / step_time): the speed of the limiting SDE.
+        """Return lambda_t = etabar_k / eta at step k = floor(t / step_time), the time change of the limiting SDE.
 
-        Values like t, elementwise; `ValueError` for a negative time. `step_time` is eta by default; on the slow clock take
-        `step_time=plan.eta**2`.
+        The result has the shape of `t` >= 0. `step_time` is the time of one step, by default the base rate eta, and `plan.eta**2` on the
+        slow clock.
 
-        >>> step_decay(0.1, at=[10], factor=0.5).rate(np.array([0.0, 0.9, 1.0]))
-        array([1. , 1. , 0.5])
+            >>> step_decay(0.1, at=[10], factor=0.5).rate(np.array([0.0, 0.9, 1.0]))
+            array([1. , 1. , 0.5])
         """
         clock = self.eta if step_time is None else _check.positive("step_time", step_time)
         times = _check.finite("t", t)
         if times.size and times.min() < 0:
             raise ValueError(f"`t` must not be negative; got t={float(times.min())!r}. Time starts at the first step.")
-        # the small excess undoes the rounding of t = k * step_time, so that step k is found from its own start
+        # the small excess compensates the rounding of t = k * step_time, so that the start of step k belongs to step k
         k = np.minimum(np.floor(times / clock * (1 + 1e-12) + 1e-9), len(self._averaged) - 1).astype(int)
         out = self._averaged[k] / self.eta
         return float(out) if np.ndim(t) == 0 else out
 
     @property
     def identity(self) -> str:
-        """A text that two plans share exactly when they are equal: the key of stored results."""
+        """A key for stored results, the same for two plans exactly when they are equal."""
         digest = hashlib.sha256()
         for values in (self.eta_values, self.beta_values, np.array([self.eta, self.alpha])):
             digest.update(np.asarray(values, dtype="<f8").tobytes())
@@ -157,7 +166,7 @@ class Plan:
 
     @cached_property
     def _averaged(self) -> np.ndarray:
-        out = self.eta_values.copy()  # the last entry is exact as it stands: (1 - beta) eta / (1 - beta)
+        out = self.eta_values.copy()  # the last entry needs no change: (1 - beta) eta / (1 - beta) = eta
         out[:-1] = (1 - self.beta_values[:-1]) * (self.eta_values[:-1] + self._memory[1:])
         return _frozen(out)
 
@@ -186,21 +195,27 @@ class Plan:
 
 
 def constant(eta: float, beta: float = 0.0) -> Plan:
-    r"""eta_k = eta, beta_k = beta. `ValueError` unless eta > 0 and 0 <= beta < 1. Its averaged plan has etabar = eta.
+    """Return the constant schedule eta_k = eta > 0, beta_k = beta in [0, 1), whose averaged schedule has etabar_k = eta.
 
-    >>> constant(eta=0.01, beta=0.9)
-    Plan(eta=0.01, eta_k=0.01, beta_k=0.9, 1 pair)
+    Example:
+        >>> constant(eta=0.01, beta=0.9)
+        Plan(eta=0.01, eta_k=0.01, beta_k=0.9, 1 pair)
     """
     return Plan(np.array([_check.positive("eta", eta, _SIGN)]), np.array([_check.momentum("beta", beta)]))
 
 
 def warmup(eta: float, steps: int, start: float = 0.0, beta: float | Sequence[float] = 0.0) -> Plan:
-    r"""Linear warm-up: eta_k = start + (eta - start) k / steps for k < steps, then eta.
+    """Return a linear warm-up: eta_k = start + (eta - start) k / steps for k < steps, then eta.
 
-    `start` is the rate of step 0 (>= 0; at 0 that step only feeds the momentum). `ValueError` for eta <= 0 or start < 0.
+    Args:
+        eta: The learning rate after the warm-up, positive. It is the base rate of the plan.
+        steps: The number of warm-up steps.
+        start: The learning rate of step 0, at least 0. At 0, the first step only updates the momentum buffer.
+        beta: The momentum coefficient, a number or one entry per step.
 
-    >>> warmup(0.4, steps=4).etas(6)
-    array([0. , 0.1, 0.2, 0.3, 0.4, 0.4])
+    Example:
+        >>> warmup(0.4, steps=4).etas(6)
+        array([0. , 0.1, 0.2, 0.3, 0.4, 0.4])
     """
     eta, steps = _check.positive("eta", eta, _SIGN), _check.count("steps", steps)
     start = _nonnegative("start", start)
@@ -210,28 +225,38 @@ def warmup(eta: float, steps: int, start: float = 0.0, beta: float | Sequence[fl
 
 
 def step_decay(eta: float, at: Sequence[int], factor: float = 0.1, beta: float | Sequence[float] = 0.0) -> Plan:
-    r"""eta_k = eta * factor^(number of entries of `at` that are <= k): the rate drops when step k reaches a milestone.
+    """Return a step decay: eta_k = eta * factor^n, where n is the number of milestones in `at` that are <= k.
 
-    `ValueError` unless `at` holds increasing whole numbers >= 1 and factor > 0.
+    Args:
+        eta: The initial learning rate, positive. It is the base rate of the plan.
+        at: The milestones: increasing step numbers >= 1.
+        factor: The positive factor by which the rate changes at each milestone.
+        beta: The momentum coefficient, a number or one entry per step.
 
-    >>> step_decay(1.0, at=[2, 4], factor=0.5).etas(6)
-    array([1.  , 1.  , 0.5 , 0.5 , 0.25, 0.25])
+    Example:
+        >>> step_decay(1.0, at=[2, 4], factor=0.5).etas(6)
+        array([1.  , 1.  , 0.5 , 0.5 , 0.25, 0.25])
     """
     eta, factor = _check.positive("eta", eta, _SIGN), _check.positive("factor", factor)
     marks = [_check.count("at", k) for k in at]
     if any(b <= a for a, b in pairwise(marks)):
-        raise ValueError(f"`at` must hold increasing steps; got at={marks!r}. Sort it and drop the repeats.")
+        raise ValueError(f"`at` must hold increasing steps; got at={marks!r}. Sort it and remove repeated entries.")
     drops = np.searchsorted(marks, np.arange(marks[-1] + 1), side="right") if marks else np.zeros(1, dtype=int)
     return Plan([eta * factor**n for n in drops.tolist()], beta, eta)
 
 
 def cosine(eta: float, steps: int, final: float = 0.0, beta: float | Sequence[float] = 0.0) -> Plan:
-    r"""eta_k = final + (eta - final) (1 + cos(pi k / steps)) / 2 for k < steps, then `final`.
+    """Return a cosine decay: eta_k = final + (eta - final) (1 + cos(pi k / steps)) / 2 for k < steps, then `final`.
 
-    `ValueError` for eta <= 0 or final < 0.
+    Args:
+        eta: The initial learning rate, positive. It is the base rate of the plan.
+        steps: The number of steps of the decay.
+        final: The final learning rate, at least 0.
+        beta: The momentum coefficient, a number or one entry per step.
 
-    >>> cosine(0.2, steps=2).etas(4)
-    array([0.2, 0.1, 0. , 0. ])
+    Example:
+        >>> cosine(0.2, steps=2).etas(4)
+        array([0.2, 0.1, 0. , 0. ])
     """
     eta, steps = _check.positive("eta", eta, _SIGN), _check.count("steps", steps)
     final = _nonnegative("final", final)
@@ -241,10 +266,11 @@ def cosine(eta: float, steps: int, final: float = 0.0, beta: float | Sequence[fl
 
 
 def from_arrays(eta: Sequence[float] | float, beta: Sequence[float] | float = 0.0, base: float | None = None) -> Plan:
-    r"""The rates and momenta as given, step by step; the last pair goes on for ever. `base` is max_k eta_k by default.
+    """Return the schedule of given rates and momenta, constant beyond the last pair; `base` is by default max_k eta_k.
 
-    >>> from_arrays([0.15, 0.05] * 2, beta=0.5).etas(5)
-    array([0.15, 0.05, 0.15, 0.05, 0.05])
+    Example:
+        >>> from_arrays([0.15, 0.05] * 2, beta=0.5).etas(5)
+        array([0.15, 0.05, 0.15, 0.05, 0.05])
     """
     return Plan(eta, beta, base)
 
@@ -252,10 +278,11 @@ def from_arrays(eta: Sequence[float] | float, beta: Sequence[float] | float = 0.
 def from_functions(
     eta: Callable[[int], float], beta: Callable[[int], float] | float, steps: int, base: float | None = None
 ) -> Plan:
-    r"""eta_k = eta(k), beta_k = beta(k) for k = 0, ..., steps - 1; the last pair goes on for ever.
+    """Return the schedule eta_k = eta(k), beta_k = beta(k), k < steps, then constant; `base` is by default max_k eta_k.
 
-    >>> from_functions(lambda k: 1 / (k + 1), beta=0.5, steps=2).etas(3)
-    array([1. , 0.5, 0.5])
+    Example:
+        >>> from_functions(lambda k: 1 / (k + 1), beta=0.5, steps=2).etas(3)
+        array([1. , 0.5, 0.5])
     """
     steps = _check.count("steps", steps)
     etas = [eta(k) for k in range(steps)]
@@ -263,10 +290,13 @@ def from_functions(
 
 
 def chain(first: Plan, steps: int, then: Plan, base: float | None = None) -> Plan:
-    r"""`first` for its steps 0, ..., steps - 1, then `then` from its own step 0. The base is by default the larger of the two.
+    """Return the schedule that follows `first` for `steps` steps and then `then` from its step 0.
 
-    >>> chain(warmup(0.2, steps=2), 2, step_decay(0.2, at=[2], factor=0.5)).etas(6)
-    array([0. , 0.1, 0.2, 0.2, 0.1, 0.1])
+    The base rate `base` is by default the larger of the two base rates.
+
+    Example:
+        >>> chain(warmup(0.2, steps=2), 2, step_decay(0.2, at=[2], factor=0.5)).etas(6)
+        array([0. , 0.1, 0.2, 0.2, 0.1, 0.1])
     """
     steps = _check.count("steps", steps, least=0)
     etas = np.concatenate([first.etas(steps), then.eta_values])
@@ -282,19 +312,24 @@ def scaled(
     horizon: float | None = None,
     step_time: float | None = None,
 ) -> Plan:
-    r"""A member of a family scaled by eta with index alpha (Definition 3.1).
+    """Return a member of a family of schedules scaled by eta with index alpha (Definition 3.1).
 
         eta_k = eta * rate(t_k),    1 - beta_k = damping(t_k) * eta^alpha,    t_k = k * step_time <= horizon.
 
-    `rate` and `damping` are numbers or functions of time; a function needs the `horizon`, at which its last value goes on
-    for ever. `step_time` is eta by default (eta**2 on the slow clock). For alpha < 1 the definition asks for
-    0 < damping < 1 (lambda_max < 1); the kinetic regimes alpha >= 1 are exempt: any damping > 0 with beta_k >= 0.
-    `ValueError` when a bound is broken, naming the time.
+    Args:
+        eta: The base rate, positive.
+        alpha: The index of the momentum scaling, at least 0.
+        rate: The rate, a number or a function of time, not negative.
+        damping: The damping, a number or a function of time. For alpha < 1 the definition requires 0 < damping < 1 (lambda_max < 1);
+            in the kinetic regimes alpha >= 1 any positive damping with beta_k >= 0 is allowed.
+        horizon: The last time at which functions are evaluated, required with a function; the schedule is constant beyond it.
+        step_time: The time of one step; by default eta. On the slow clock it is eta**2.
 
-    >>> scaled(2.0**-8, alpha=0.5, damping=0.4)
-    Plan(eta=0.00390625, eta_k=0.00390625, beta_k=0.975, alpha=0.5, 1 pair)
-    >>> scaled(0.25, alpha=1, rate=lambda t: 1 / (1 + t), horizon=0.5).etas(3).round(4)
-    array([0.25  , 0.2   , 0.1667])
+    Example:
+        >>> scaled(2.0**-8, alpha=0.5, damping=0.4)
+        Plan(eta=0.00390625, eta_k=0.00390625, beta_k=0.975, alpha=0.5, 1 pair)
+        >>> scaled(0.25, alpha=1, rate=lambda t: 1 / (1 + t), horizon=0.5).etas(3).round(4)
+        array([0.25  , 0.2   , 0.1667])
     """
     eta, alpha = _check.positive("eta", eta, _SIGN), _nonnegative("alpha", alpha)
     clock = eta if step_time is None else _check.positive("step_time", step_time)
@@ -302,7 +337,7 @@ def scaled(
     if callable(rate) or callable(damping):
         if horizon is None:
             raise ValueError(
-                "`horizon` must say how far `rate` and `damping` are used; got horizon=None with a function of time."
+                "`horizon` must be the last time at which `rate` and `damping` are evaluated; got None with a function of time."
             )
         steps = math.ceil(_check.positive("horizon", horizon) / clock * (1 - 1e-12) - 1e-9) + 1
     times = clock * np.arange(steps)
@@ -310,7 +345,7 @@ def scaled(
         np.array([_check.number(name, f(float(t)) if callable(f) else f) for t in times])
         for name, f in (("rate", rate), ("damping", damping))
     )
-    hint = "Definition 3.1 asks for lambda_max < 1 when alpha < 1" if alpha < 1 else "it is a friction"
+    hint = "Definition 3.1 asks for lambda_max < 1 when alpha < 1" if alpha < 1 else "damping is a friction"
     wrong = (dampings <= 0) | (dampings >= (1 if alpha < 1 else math.inf))
     if wrong.any():
         k = int(wrong.argmax())
@@ -336,8 +371,7 @@ def _series(name: str, values: Numbers) -> np.ndarray:
     out = np.atleast_1d(_check.finite(name, values))
     if out.ndim != 1 or not len(out):
         raise ValueError(
-            f"`{name}` must be a number or a non-empty one-dimensional array; got shape {np.shape(values)}. "
-            "Give one entry a step."
+            f"`{name}` must be a number or a non-empty one-dimensional array, one entry per step; got shape {np.shape(values)}."
         )
     return out
 
@@ -351,8 +385,8 @@ def _nonnegative(name: str, value: float) -> float:
 
 def _extend(values: np.ndarray, length: int) -> np.ndarray:
     out = np.full(length, values[-1])
-    known = min(length, len(values))
-    out[:known] = values[:known]
+    stored = min(length, len(values))
+    out[:stored] = values[:stored]
     return out
 
 
