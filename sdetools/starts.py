@@ -1,12 +1,12 @@
-"""Where paths start: laws of x_0, for `x0=` of everything that simulates, beside one point `(dim,)` and an array of points `(dim, n)`.
+"""Initial conditions: probability distributions of x_0 for the argument `x0=` of all simulations.
 
-    x0=[1.0, 2.0]                                  every path at this point
-    x0=points                                      path p at column p mod n of an array (dim, n)
-    x0=st.starts.gaussian(mean, covariance)        every path at a point of its own, drawn from a law
+    x0=[1.0, 2.0]                                  every path starts at this point
+    x0=points                                      path p starts at column p mod n of an array (dim, n)
+    x0=st.starts.gaussian(mean, covariance)        every path starts at its own random point
 
-A law's draws have the addresses of the start: a function of (seed, stream, path) as all draws are. Coupled members of a pair share them, so
-they start at one point on every path; independent ones draw their own. An array is no sample: an expectation is the mean over its columns,
-each as often as the paths meet it.
+The random numbers of a start are a function of (seed, stream, path), like all draws. The members of a coupled pair share them and
+therefore start at the same point on every path; independent members use different ones. An array is a finite population, not a sample:
+an expectation is the mean over its columns, weighted by the number of paths that start there.
 """
 
 from __future__ import annotations
@@ -27,47 +27,54 @@ from sdetools.noise.roots import symmetric_root
 __all__ = ["Law", "from_function", "gaussian", "mixture", "uniform"]
 
 FEW_DRAWS, CHECK_DRAWS, CHECK_NUMBERS, CHECK_ERRORS = 1000, 200_000, 20_000_000, 6.0
-"""Draws on which a function is tried; draws, and numbers in memory, by which a stated mean and covariance are tested, and the standard errors
-by which they may be off."""
+"""Draws in a trial evaluation; limits on draws and on array entries in the check of stated moments, and its tolerance in standard errors."""
 
 
 class Law(ABC):
-    """A law of starts: draws z -> x_0 = points(z).
+    """A probability distribution of initial points, given as a function of random draws: x_0 = points(z).
 
-    For implementers: `points` is plain NumPy text without a branch on values, on draws of one path `(n,)`, of many `(n, paths)`, and on
-    traced values; `identity` says all that decides the numbers; `mean` `(dim,)` and `covariance` `(dim, dim)` are exact or None. A law is
-    immutable and pickles.
+    For implementers: a law is immutable and can be pickled. `points` is branch-free NumPy code that accepts the draws of one path `(n,)`,
+    of many paths `(n, paths)`, and traced values. `identity` must determine all numbers that the law produces.
+
+    Attributes:
+        dim: The number of coordinates.
+        draws: The random draws of one start, in the order of the rows of `z`.
+        identity: The key of the law in stored results.
+        mean: The exact mean, shape `(dim,)`, or None.
+        covariance: The exact covariance matrix, shape `(dim, dim)`, or None.
+        gaussian: Whether the law is normal.
+        label: The name of the law in messages.
     """
 
     dim: int
     draws: tuple[Draws, ...]
-    """What one start consumes, in the order in which `z` holds it."""
     identity: str
     mean: np.ndarray | None = None
     covariance: np.ndarray | None = None
     gaussian: bool = False
-    """Whether the law is normal."""
     label: str = "law"
 
     @abstractmethod
     def points(self, z: Any) -> Any:
-        """x_0 from the draws: `(dim,)` for one path, `(dim, paths)` for many."""
+        """Return x_0 for the draws `z`: `(dim,)` for one path, `(dim, paths)` for many."""
 
     @property
     def n_draws(self) -> int:
-        """Rows of `z`."""
+        """The number of rows of `z`."""
         return sum(draw.n for draw in self.draws)
 
     def sample(self, generator: np.random.Generator, n: int) -> np.ndarray:
-        """`n` points of the law, `(dim, n)`, by NumPy's generator. A run does not use them: its draws have addresses.
+        """Return `n` points of the law, shape `(dim, n)`, drawn with a NumPy generator.
 
-        >>> gaussian([0.0, 1.0], 1.0).sample(np.random.default_rng(0), 3).shape
-        (2, 3)
+        Simulations do not use this method: their draws are addressed by seed, stream and path.
+
+            >>> gaussian([0.0, 1.0], 1.0).sample(np.random.default_rng(0), 3).shape
+            (2, 3)
         """
         return np.asarray(self.points(sample_draws(self.draws, generator, _check.count("n", n))))
 
     def moved(self, by: np.ndarray) -> Law:
-        """The law of x_0 + `by`, on the same draws."""
+        """Return the law of x_0 + `by`, `(dim,)`, on the same draws."""
         return _Moved(self, by)
 
     def __repr__(self) -> str:
@@ -75,7 +82,7 @@ class Law(ABC):
 
 
 class _Moved(Law):
-    """x_0 + b."""
+    """The law of x_0 + b."""
 
     def __init__(self, law: Law, by: np.ndarray) -> None:
         self.law, self.by = law, by
@@ -89,7 +96,7 @@ class _Moved(Law):
 
 
 class _Point(Law):
-    """One point: a part of a mixture."""
+    """A point mass, as a component of a mixture."""
 
     draws = ()
     gaussian = True
@@ -103,7 +110,7 @@ class _Point(Law):
 
 
 class _Gaussian(Law):
-    """mean + S z, S the symmetric root of the covariance."""
+    """The law of mean + S z, where S is the symmetric square root of the covariance."""
 
     gaussian = True
 
@@ -118,7 +125,7 @@ class _Gaussian(Law):
 
 
 class _Uniform(Law):
-    """low + (high - low) u, coordinate by coordinate."""
+    """The law of low + (high - low) u, with independent coordinates."""
 
     def __init__(self, low: np.ndarray, high: np.ndarray) -> None:
         self.dim, self.low, self.width = len(low), low, high - low
@@ -131,7 +138,7 @@ class _Uniform(Law):
 
 
 class _Mixture(Law):
-    """The start of part i with probability w_i: one uniform says which. The parts read the same draws, for only one of them is taken."""
+    """A mixture of laws. One uniform draw selects the component; the components share their draws, since only one is selected."""
 
     def __init__(self, weights: np.ndarray, parts: Sequence[Law]) -> None:
         self.parts, self.dim = tuple(parts), parts[0].dim
@@ -163,7 +170,7 @@ def _count(part: Law, kind: type) -> int:
 
 
 def _rows(part: Law, first: dict[Any, int]) -> list[slice]:
-    """Where a part's draws lie among those of the mixture, in the part's order."""
+    """Return the rows of the mixture's draws that a component uses, in the component's order."""
     at, out = dict(first), []
     for draw in part.draws:
         out.append(slice(at[type(draw)], at[type(draw)] + draw.n))
@@ -178,7 +185,7 @@ def _taken(z: Any, rows: Sequence[slice]) -> Any:
 
 
 class _Function(Law):
-    """A function of draws, with a mean and covariance that the user states."""
+    """The law of a user's function of draws, with an optional mean and covariance supplied by the user."""
 
     def __init__(
         self,
@@ -200,22 +207,28 @@ class _Function(Law):
         count = len(found) if np.ndim(found) or isinstance(found, (list, tuple)) else -1
         if count != self.dim:
             raise ValueError(
-                f"`function` of a law of starts must return {self.dim} components, one a coordinate; it returned "
+                f"`function` of an initial law must return {self.dim} components, one per coordinate; it returned "
                 f"{count if count >= 0 else _check.shown(found)}."
             )
         return components(found, z)
 
 
 def gaussian(mean: Any, covariance: Any) -> Law:
-    """x_0 ~ N(mean, covariance): `mean` `(dim,)`; `covariance` a matrix `(dim, dim)`, a diagonal `(dim,)` or a number, may be degenerate.
+    """Return the normal law N(mean, covariance).
 
-    ValueError for a matrix that is not symmetric and positive semidefinite, and for shapes that do not fit.
+    Args:
+        mean: The mean, shape `(dim,)`.
+        covariance: The covariance: a matrix `(dim, dim)`, a diagonal `(dim,)` or a number. It may be singular.
 
-    >>> import sdetools as st
-    >>> law = st.starts.gaussian([1.0], covariance=0.25)
-    >>> flow = st.SDE(drift=["-x"], diffusion=["0"], variables="x")
-    >>> st.exact.solution(flow, law, times=[1.0]).covariance.ravel().round(6)
-    array([0.033834])
+    Raises:
+        ValueError: If the matrix is not symmetric positive semidefinite, or if the shapes do not match.
+
+    Example:
+        >>> import sdetools as st
+        >>> law = st.starts.gaussian([1.0], covariance=0.25)
+        >>> flow = st.SDE(drift=["-x"], diffusion=["0"], variables="x")
+        >>> st.exact.solution(flow, law, times=[1.0]).covariance.ravel().round(6)
+        array([0.033834])
     """
     mean = _vector("mean", mean)
     root = symmetric_root(len(mean), covariance)
@@ -224,10 +237,18 @@ def gaussian(mean: Any, covariance: Any) -> Law:
 
 
 def uniform(low: Any, high: Any) -> Law:
-    """Independent coordinates, uniform between `low` and `high`, `(dim,)` each, low <= high. ValueError for other bounds.
+    """Return the uniform law on a box, with independent coordinates.
 
-    >>> uniform([0.0, -1.0], [6.0, 1.0]).mean
-    array([3., 0.])
+    Args:
+        low: The lower bounds, shape `(dim,)`.
+        high: The upper bounds, shape `(dim,)`, at least `low`.
+
+    Raises:
+        ValueError: If a lower bound exceeds the upper bound, or if the shapes differ.
+
+    Example:
+        >>> uniform([0.0, -1.0], [6.0, 1.0]).mean
+        array([3., 0.])
     """
     low, high = _vector("low", low), _vector("high", high)
     if low.shape != high.shape or (low > high).any():
@@ -236,22 +257,28 @@ def uniform(low: Any, high: Any) -> Law:
 
 
 def mixture(weights: Any, starts: Sequence[Any]) -> Law:
-    """Each path starts as one of `starts` says, laws or points `(dim,)`, with the probabilities `weights`, which sum to 1.
+    """Return the mixture of several laws or points.
 
-    ValueError for weights that are negative or do not sum to 1, and for starts of different dimensions.
+    Args:
+        weights: The probabilities of the components. They must sum to 1.
+        starts: The components, laws or points `(dim,)`.
 
-    >>> law = mixture([0.25, 0.75], [[-1.0], gaussian([1.0], 2.0)])
-    >>> law.mean, law.covariance
-    (array([0.5]), array([[2.25]]))
+    Raises:
+        ValueError: If a weight is negative, if the weights do not sum to 1, or if the components differ in dimension.
+
+    Example:
+        >>> law = mixture([0.25, 0.75], [[-1.0], gaussian([1.0], 2.0)])
+        >>> law.mean, law.covariance
+        (array([0.5]), array([[2.25]]))
     """
     weights = _vector("weights", weights)
     parts = [start if isinstance(start, Law) else _Point(_vector("starts", start)) for start in starts]
     if len(parts) != len(weights) or weights.min() < 0 or abs(weights.sum() - 1) > 1e-12:
         raise ValueError(
-            f"`weights` must be {len(parts)} probabilities that sum to 1, one a start; got {_check.shown(weights.tolist())}."
+            f"`weights` must be {len(parts)} probabilities that sum to 1, one per component; got {_check.shown(weights.tolist())}."
         )
     if len({part.dim for part in parts}) > 1:
-        raise ValueError(f"`starts` must have one dimension; got {', '.join(str(part.dim) for part in parts)}.")
+        raise ValueError(f"`starts` must have the same dimension; got {', '.join(str(part.dim) for part in parts)}.")
     return _Mixture(weights, parts)
 
 
@@ -262,26 +289,35 @@ def from_function(
     mean: Any = None,
     covariance: Any = None,
 ) -> Law:
-    """x_0 = function(z), `dim` components in plain NumPy text on draws z of `Normal(n)`, `Sign(n)`, `Uniform(n)` or several of them.
+    """Return the law of x_0 = function(z) for random draws z.
 
-    `mean` `(dim,)` and `covariance` may be stated: exact answers need them. They are tested on up to 200,000 fixed draws: a deviation of more
-    than 6 standard errors is a ValueError (about 2e-9 an entry for right ones whose fourth moments exist), as is a wrong number of components.
+    Args:
+        function: A function of the draws, in plain NumPy, that returns `dim` components.
+        dim: The number of coordinates.
+        draws: `Normal(n)`, `Sign(n)`, `Uniform(n)` or a sequence of them.
+        mean: The mean of the law, shape `(dim,)`, where known. Exact expectations need it.
+        covariance: The covariance of the law, where known.
 
-    >>> import sdetools as st
-    >>> ring = from_function(lambda z: [np.cos(2 * np.pi * z[0]), np.sin(2 * np.pi * z[0])], dim=2, draws=st.noise.Uniform(1))
-    >>> ring.points(np.array([0.25])).round(12)
-    array([0., 1.])
-    >>> from_function(lambda z: [z[0] ** 2], dim=1, draws=st.noise.Normal(1), mean=[0.0])
-    Traceback (most recent call last):
-    ...
-    ValueError: `mean` must be that of `function`; got 0 in entry (0), where draws give 0.9997 (standard error 0.0032).
+    Raises:
+        ValueError: If the number of components is wrong, or if `mean` or `covariance` differ from the sample moments of up to 200,000
+            fixed draws by more than 6 standard errors (a false alarm has probability 2e-9 per entry if fourth moments exist).
+
+    Example:
+        >>> import sdetools as st
+        >>> ring = from_function(lambda z: [np.cos(2 * np.pi * z[0]), np.sin(2 * np.pi * z[0])], dim=2, draws=st.noise.Uniform(1))
+        >>> ring.points(np.array([0.25])).round(12)
+        array([0., 1.])
+        >>> from_function(lambda z: [z[0] ** 2], dim=1, draws=st.noise.Normal(1), mean=[0.0])
+        Traceback (most recent call last):
+        ...
+        ValueError: `mean` must be that of `function`; got 0 in entry (0), where draws give 0.9997 (standard error 0.0032).
     """
     dim = _check.count("dim", dim)
     wanted = tuple(draws) if isinstance(draws, (list, tuple)) else (draws,)
     if not wanted or not all(isinstance(d, (Normal, Sign, Uniform)) for d in wanted):
         raise ValueError(f"`draws` must be Normal(n), Sign(n), Uniform(n) or several of them; got {draws!r}.")
     if not callable(function):
-        raise ValueError(f"`function` must be a function of the draws z; got {function!r}. A point needs no law: x0=[1.0, 2.0].")
+        raise ValueError(f"`function` must be a function of the draws z; got {function!r}. For a fixed point pass x0=[1.0, 2.0].")
     if mean is not None:
         mean = _check.point("mean", mean, dim)
     if covariance is not None:
@@ -293,12 +329,12 @@ def from_function(
 
 
 def _check_moments(law: _Function) -> None:
-    """That a law's points are points, and that what is stated of them is so."""
+    """Check that a law's points are finite and that the stated moments agree with sample moments."""
     stated = law.mean is not None or law.covariance is not None
     n = max(FEW_DRAWS, min(CHECK_DRAWS, CHECK_NUMBERS // max(law.dim, law.n_draws))) if stated else FEW_DRAWS
     x = law.sample(np.random.default_rng(20240613), n)
     if not np.isfinite(x).all():
-        raise ValueError("`function` of a law of starts must be finite; it gave a NaN or an infinity.")
+        raise ValueError("`function` of an initial law must be finite; it returned a NaN or an infinity.")
     rounding = 1e-12 * max(float(np.abs(x).max()), 1e-300)
     seen = x.mean(axis=1)
     if law.mean is not None:
@@ -322,7 +358,7 @@ def _compare(name: str, stated: np.ndarray, seen: np.ndarray, stderr: np.ndarray
 
 
 def checked(x0: Any, dim: int) -> np.ndarray | Law:
-    """What `x0=` may be: a law, a point `(dim,)` or an array of points `(dim, n)`."""
+    """Return `x0` after validation: a law, a point `(dim,)` or an array of points `(dim, n)`."""
     if isinstance(x0, Law):
         if x0.dim != dim:
             raise ValueError(f"`x0` must be a law of {dim} coordinates, as the loss has; got the {x0!r} with dim={x0.dim}.")
@@ -336,28 +372,28 @@ def checked(x0: Any, dim: int) -> np.ndarray | Law:
         return out.copy()
     if out.ndim == 2:
         raise ValueError(
-            f"`x0` must have shape ({dim},), one number a coordinate, or ({dim}, n), a point a column; got shape {out.shape}."
+            f"`x0` must have shape ({dim},), one number per coordinate, or ({dim}, n), one point per column; got shape {out.shape}."
         )
     return _check.point("x0", out, dim)
 
 
 def point(x0: Any, dim: int, asker: str) -> np.ndarray:
-    """`x0` where only a point will do."""
+    """Return `x0` after validation where only a point is accepted; `asker` is the name of the caller in the message."""
     if isinstance(x0, Law) or np.ndim(x0) == 2:
-        told = f"the {x0!r}" if isinstance(x0, Law) else f"an array of shape {np.shape(x0)}"
-        raise ValueError(f"`x0` of {asker} must be one point of shape ({dim},); got {told}. Simulate it with st.simulate.")
+        received = f"the {x0!r}" if isinstance(x0, Law) else f"an array of shape {np.shape(x0)}"
+        raise ValueError(f"`x0` of {asker} must be one point of shape ({dim},); got {received}. Simulate it with st.simulate.")
     return _check.point("x0", x0, dim)
 
 
 def _vector(name: str, value: Any) -> np.ndarray:
     out = _check.finite(name, value)
     if out.ndim != 1 or not len(out):
-        raise ValueError(f"`{name}` must have shape (dim,), one number a coordinate; got shape {out.shape}.")
+        raise ValueError(f"`{name}` must have shape (dim,), one number per coordinate; got shape {out.shape}.")
     return out.copy()
 
 
 def _digest(*arrays: np.ndarray) -> str:
-    """All bits of some arrays, in short."""
+    """Return a hash of the shapes and all bits of some arrays."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.shape}".encode() + np.ascontiguousarray(array, dtype=float).tobytes())

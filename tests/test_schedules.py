@@ -1,4 +1,4 @@
-"""Schedules: exact sums against brute force, the auxiliary identity, immutability, and refusals."""
+"""Schedules: averaged rates against brute-force sums, the auxiliary identity, immutability, and input validation."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_averaged_and_memory_equal_the_long_sums(seed):
 
 
 def test_a_truncated_sum_is_not_the_averaged_schedule():
-    """Negative control: stopping the sum at the end of the arrays is off by 0.9^K, and the comparison above sees it."""
+    """Negative control: stopping the sum at the end of the arrays has an error of 0.9^K, which the comparison above detects."""
     plan = schedules.from_arrays(np.linspace(0.1, 0.2, 20), beta=0.9)
     cut = (1 - 0.9) * sum(plan.eta_values[s] * 0.9**s for s in range(20))
     assert abs(cut / plan.averaged().etas(1)[0] - 1) > 0.1
@@ -61,7 +61,7 @@ def test_auxiliary_identity_on_random_schedules(seed):
 
 @pytest.mark.parametrize("eta", [0.1, 1 / 3, 1e-7])
 @pytest.mark.parametrize("beta", [0.0, 0.9, 0.999, 1 / 3])
-def test_constant_plan_stays_short_and_keeps_its_rate_to_the_bit(eta, beta):
+def test_a_constant_plan_has_one_pair_and_keeps_its_rate_exactly(eta, beta):
     plan = schedules.constant(eta, beta)
     assert len(plan.eta_values) == 1
     assert plan.averaged() == schedules.constant(eta)
@@ -87,7 +87,7 @@ def test_averaging_flattens_an_alternating_schedule():
 
 
 def test_averaging_keeps_the_sum_up_to_the_boundary():
-    """sum etabar_k - sum eta_k = c_N/beta_N-type boundary terms: exactly c_0 paid in and c_N left over, for constant g."""
+    """For constant gradients sum etabar_k - sum eta_k consists of the boundary terms -c_0 + c_N."""
     plan = schedules.step_decay(0.1, at=[30, 60], factor=0.1, beta=0.9)
     n = 100
     c = plan.memory(n)
@@ -108,7 +108,7 @@ def test_families():
     by_function = schedules.from_functions(lambda k: 0.1 / (1 + k), lambda k: 0.5 if k < 2 else 0.9, steps=4)
     np.testing.assert_allclose(by_function.betas(5), [0.5, 0.5, 0.9, 0.9, 0.9])
     assert by_function.eta == 0.1
-    np.testing.assert_allclose(by_function.etas(6), np.array([12, 6, 4, 3, 3, 3]) / 120, rtol=1e-15)  # and no pair more
+    np.testing.assert_allclose(by_function.etas(6), np.array([12, 6, 4, 3, 3, 3]) / 120, rtol=1e-15)  # four pairs, then constant
 
 
 def test_scaled_family():
@@ -126,10 +126,10 @@ def test_scaled_family():
     assert len(slow.eta_values) == 101 and slow.etas(51)[50] == pytest.approx(0.15)
 
 
-def test_rate_is_the_averaged_rate_in_the_step_that_holds_t():
+def test_rate_is_the_averaged_rate_of_the_step_that_contains_t():
     plan = schedules.from_arrays([0.1, 0.2, 0.3, 0.1], beta=0.5, base=0.1)
     bars = plan.averaged().etas(6) / 0.1
-    for k in range(6):  # a step's own start belongs to it, though k * 0.1 rounds
+    for k in range(6):  # the start of a step belongs to that step, although k * 0.1 is rounded
         assert plan.rate(k * 0.1) == bars[k]
         assert plan.rate(k * 0.1 + 0.0999) == bars[k]
     np.testing.assert_array_equal(plan.rate(np.arange(600) * 0.01, step_time=0.01)[:4], bars[:4])
@@ -138,7 +138,7 @@ def test_rate_is_the_averaged_rate_in_the_step_that_holds_t():
     assert plan.rate(1e300) == bars[-1]
 
 
-def test_plans_are_values():
+def test_plans_are_immutable_values():
     arrays = np.array([0.1, 0.2]), np.array([0.5, 0.9])
     plan = Plan(*arrays, eta=0.1, alpha=0.5)
     arrays[0][0] = 7
@@ -166,7 +166,7 @@ def test_plans_are_values():
 
 
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("make", "message"),
     [
         (lambda: schedules.constant(0.0), r"`eta` must be a positive number; got eta=0.0"),
         (lambda: schedules.constant(-0.1), r"`eta` must be a positive number; got eta=-0.1"),
@@ -200,11 +200,11 @@ def test_plans_are_values():
         (lambda: schedules.constant(0.1).etas(-1), "`steps`"),
     ],
 )
-def test_refusals(make, words):
-    with pytest.raises(ValueError, match=words):
+def test_invalid_arguments_raise_value_error(make, message):
+    with pytest.raises(ValueError, match=message):
         make()
 
 
 def test_a_single_zero_rate_is_allowed():
-    """Definition 3.1 asks for eta_k >= 0: a step of rate zero only feeds the momentum."""
+    """Definition 3.1 requires eta_k >= 0: a step of rate zero only updates the momentum buffer."""
     assert schedules.from_arrays([0.0, 0.1], 0.5).averaged().etas(1)[0] == pytest.approx(0.05)

@@ -1,4 +1,4 @@
-"""Where paths start: every law against its moments, every backend path by path, pairs that start together, arrays of points."""
+"""Initial conditions: moments of every law, agreement of the backends path by path, coupled starts, arrays of points."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from sdetools.simulation.reference import run_reference
 from sdetools.studies.means import make_program
 
 FALSE_ALARM = 1e-6
-"""For each test of moments as a whole: its comparisons share it by Bonferroni's inequality."""
+"""False-alarm rate of each test of moments; its comparisons share it by Bonferroni's inequality."""
 PATHS = 40_000
 BOWL = "x**2/2 + y**2"
 
 
 def two_modes(z):
-    """A mixture by hand: N(-1, 1/4) with probability 1/4, else N(1, 1), beside a sign."""
+    """The mixture of N(-1, 1/4) with weight 1/4 and N(1, 1) as a function of draws, and an independent sign."""
     return [np.where(z[2] < 0.25, -1 + 0.5 * z[0], 1 + z[0]), z[1]]
 
 
@@ -104,8 +104,8 @@ def test_a_law_has_its_moments(name):
     assert np.abs(z_scores(run, moved, covariance)).max() > LIMIT  # the negative control
 
 
-def test_a_users_mixture_is_the_mixture():
-    """P(x < 0) in closed form at time 0, of a function's law and of the mixture: z-tests at a false-alarm rate of 1e-6 each."""
+def test_a_mixture_written_as_a_function_equals_the_mixture():
+    """P(x < 0) at time 0 against its closed form, for both laws: z-tests with a false-alarm rate of 1e-6 each."""
     normal = NormalDist()
     wanted = 0.25 * normal.cdf(2.0) + 0.75 * normal.cdf(-1.0)
     mixed = st.starts.mixture([0.25, 0.75], [st.starts.gaussian([-1.0], 0.25), st.starts.gaussian([1.0], 1.0)])
@@ -114,11 +114,11 @@ def test_a_users_mixture_is_the_mixture():
     for law in (mixed, own, st.starts.gaussian([0.5], 1.5625)):
         run = st.simulate(flow, law, 0.5, PATHS, [st.Indicator(lambda x: x[0] < 0)], times=[0.0, 0.5])
         z = (run.at(0, 0.0).value - wanted) / (wanted * (1 - wanted) / PATHS) ** 0.5
-        assert (abs(z) < 4.9) == (law.draws != (Normal(1),))  # a Gaussian law of the same moments is found out
+        assert (abs(z) < 4.9) == (law.draws != (Normal(1),))  # negative control: a Gaussian law with the same moments is rejected
 
 
-def test_parts_of_a_mixture_that_read_the_same_draws_stay_apart():
-    """Draws of several kinds, in an order of each part's own."""
+def test_components_of_a_mixture_share_draws_of_the_same_kind():
+    """Components with draws of several kinds in different orders."""
     first = st.starts.from_function(lambda z: [z[0] + 10 * z[1]], 1, (Sign(1), Uniform(1)))
     second = st.starts.from_function(lambda z: [z[0] + 10 * z[1] + 100 * z[2]], 1, (Uniform(1), Normal(2)))
     law = st.starts.mixture([0.5, 0.5], [first, second])
@@ -128,7 +128,7 @@ def test_parts_of_a_mixture_that_read_the_same_draws_stay_apart():
     np.testing.assert_allclose(law.points(z[:, 1]), [0.25 + 20 + 300])
 
 
-# ---- one path on every backend
+# ---- the same path on every backend
 
 
 @pytest.mark.parametrize("law", LAWS)
@@ -140,7 +140,7 @@ def test_backends_agree_path_by_path(law, backend):
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_every_start_takes_laws_and_columns(rule):
+def test_every_rule_starts_from_laws_and_arrays(rule):
     member = RULES[rule](oracle(), PLAN)
     for x0 in (LAWS["mixture"][0], np.linspace(-1, 1, 14).reshape(2, 7)):
         slow = ends(member, x0, "numpy").final
@@ -157,8 +157,8 @@ def test_dense_laws_are_matrix_products(dim):
     np.testing.assert_allclose(fast, slow, rtol=1e-12, atol=1e-12)
 
 
-def test_a_path_starts_as_its_address_says():
-    """Path 300 alone, by the reference, is path 300 of the run: and what it reads are the law's own draws, before those of the momentum."""
+def test_the_start_of_a_path_is_a_function_of_its_address():
+    """Path 300 of the reference loop is path 300 of the run; the draws of the law precede those of the momentum."""
     law, member = LAWS["gaussian"][0], RULES["SGDM"](oracle(0.0), PLAN)
     program, *_ = make_program((member,), law, 0.25, ["x"], None, (), False, True)
     seen = []
@@ -169,7 +169,7 @@ def test_a_path_starts_as_its_address_says():
     assert program.start_rows(0) == (slice(0, 2), slice(2, 4))
 
 
-def test_threads_change_no_bit():
+def test_results_are_bitwise_independent_of_the_number_of_threads():
     for x0 in (LAWS["two modes"][0], np.linspace(0, 1, 2 * 300).reshape(2, 300)):
         one, two = (ends(RULES["SGDM"](oracle(), PLAN), x0, "numba", 5000, threads=n) for n in (1, 2))
         np.testing.assert_array_equal(one.final, two.final)
@@ -180,8 +180,8 @@ def test_threads_change_no_bit():
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba", "torch"])
-def test_coupled_members_start_together(backend):
-    """Also where one of them draws a momentum and the other does not."""
+def test_coupled_members_start_at_the_same_points(backend):
+    """Also where only one of them has a random initial momentum."""
     pair = RULES["SGDM"](oracle(), PLAN), RULES["SGD"](oracle(), PLAN)
     options = dict(x0=LAWS["mixture"][0], horizon=0.25, paths=2000, observe=["x", "y"], times=[0.0, 0.25], backend=backend)
     together = st.weak_gap(*pair, **options).data
@@ -193,7 +193,7 @@ def test_coupled_members_start_together(backend):
     np.testing.assert_allclose(apart["stderr"].sel(time=0.0), wanted, rtol=0.2)
 
 
-def test_independent_members_have_draws_of_their_own():
+def test_independent_members_use_different_draws():
     pair = RULES["SGDM"](oracle(), PLAN), RULES["SGDM"](oracle(), PLAN)
     law = LAWS["two modes"][0]
     program, *_ = make_program(pair, law, 0.25, ["x"], None, (), False, False)
@@ -219,8 +219,8 @@ def test_path_p_starts_at_column_p_mod_n(backend, n):
     np.testing.assert_allclose(found, here - 0.0625 * here * [[1.0], [2.0]], rtol=1e-15)
 
 
-def test_an_array_is_no_sample():
-    """The mean over its columns is exact, as often as the paths meet them; noise then makes it random."""
+def test_an_array_of_points_is_a_finite_population():
+    """The mean over its columns is exact at time 0, and random after noisy steps."""
     points = np.array([[0.0, 1.0, 5.0], [0.0, 0.0, 0.0]])
     at_rest = ends(st.SGD(oracle(), PLAN.averaged()), points, paths=300)
     assert at_rest.at("x", 0.0).value == 2.0 and not at_rest.at("x", 0.0).random
@@ -229,16 +229,16 @@ def test_an_array_is_no_sample():
     assert not ends(st.SGD(silent, PLAN.averaged()), points, paths=300).at("x").random
 
 
-def test_what_is_known_of_a_law():
+def test_constant_coordinates_of_a_law_are_exact():
     member = st.SGD(oracle(), PLAN.averaged())
     assert ends(member, LAWS["ring"][0]).at("x", 0.0).random
     still = ends(member, st.starts.gaussian([1.0, 2.0], 0.0)).at("x", 0.0)
     assert still.value == 1.0 and not still.random and still.stderr == 0
     half = st.starts.from_function(lambda z: [np.where(z[0] < 1e-9, 1.0, 0.0), 0.0 * z[0]], 2, Uniform(1))
-    assert ends(member, half).at("x", 0.0).random  # no path met the other value, which proves nothing
+    assert ends(member, half).at("x", 0.0).random  # the rare value occurs on no path, which proves nothing
 
 
-def test_the_slow_sde_takes_points_and_no_law():
+def test_the_slow_sde_starts_from_points_only():
     valley = st.NoisyOracle(st.losses.from_expression("(x*y - 1)**2/2", variables="x y"), st.noise.gaussian(dim=2))
     slow = st.SlowSDE(valley, st.schedules.constant(eta=0.125), at=[1.0, 1.0])
     member = st.EulerMaruyama(slow, dt=0.015625)
@@ -269,7 +269,7 @@ EXACT = {
 
 @pytest.mark.parametrize("rule", EXACT)
 def test_exact_moments_from_a_law_agree_with_simulation(rule):
-    """z-tests of mean and second moment at two times for a Gaussian and a mixed start, at a false-alarm rate of 1e-6 each run."""
+    """z-tests of first and second moments at two times for a Gaussian and a mixture start, with a false-alarm rate of 1e-6 per run."""
     quadratic = st.NoisyOracle(st.losses.quadratic(np.diag([1.0, 2.0])), st.noise.gaussian(dim=2), sigma=0.7)
     member = EXACT[rule](quadratic, PLAN)
     for name in ("gaussian", "mixture"):
@@ -286,11 +286,13 @@ def test_exact_moments_from_a_law_agree_with_simulation(rule):
             scores += [(run.at(h, t).value - value) / run.at(h, t).stderr for h, value in wanted.items()]
         assert np.abs(scores).max() < NormalDist().inv_cdf(1 - FALSE_ALARM / 8)
         point = st.exact.moments(member, law.mean, steps)
-        assert abs(point.covariance[-1, 0, 0] - m.covariance[-1, 0, 0]) > 0.05  # without the start's spread it would show
+        assert (
+            abs(point.covariance[-1, 0, 0] - m.covariance[-1, 0, 0]) > 0.05
+        )  # negative control: without the variance of the start
 
 
 @pytest.mark.parametrize("rule", EXACT)
-def test_a_law_without_spread_is_a_point(rule):
+def test_a_law_of_variance_zero_is_a_point(rule):
     quadratic = st.NoisyOracle(st.losses.quadratic(np.diag([1.0, 2.0])), st.noise.gaussian(dim=2), sigma=0.7)
     member = EXACT[rule](quadratic, PLAN)
     point, law = (st.exact.moments(member, x0, 4) for x0 in ([1.0, -2.0], st.starts.gaussian([1.0, -2.0], 0.0)))
@@ -311,21 +313,21 @@ def test_ornstein_uhlenbeck_from_a_law():
 # ---- identity and errors
 
 
-def test_the_numbers_of_a_law_belong_to_the_experiment():
+def test_the_fingerprint_of_a_program_depends_on_all_numbers_of_its_law():
     member = st.SGD(oracle(), PLAN.averaged())
 
-    def print_of(x0):
+    def fingerprint(x0):
         return make_program((member,), x0, 0.25, ["x"], None, (), False, True)[0].fingerprint()
 
     laws = [law for law, *_ in LAWS.values()] + [st.starts.gaussian([1.0, -2.0], SPREAD * (1 + 1e-15)), [1.0, -2.0]]
-    assert len({print_of(x0) for x0 in [*laws, np.array([[1.0], [-2.0]])]}) == len(laws) + 1
-    assert print_of(st.starts.gaussian([1.0, -2.0], SPREAD)) == print_of(LAWS["gaussian"][0])
+    assert len({fingerprint(x0) for x0 in [*laws, np.array([[1.0], [-2.0]])]}) == len(laws) + 1
+    assert fingerprint(st.starts.gaussian([1.0, -2.0], SPREAD)) == fingerprint(LAWS["gaussian"][0])
     for name, (law, *_) in LAWS.items():
         again = pickle.loads(pickle.dumps(law))
         assert again.identity == law.identity, name
 
 
-def test_starts_are_not_changed_by_their_maker():
+def test_later_changes_of_the_arguments_have_no_effect():
     mean, points = np.array([1.0, 2.0]), np.zeros((2, 3))
     law = st.starts.gaussian(mean, 1.0)
     program, *_ = make_program((st.SGD(oracle(), PLAN.averaged()),), points, 0.25, ["x"], None, (), False, True)
@@ -342,7 +344,7 @@ BAD = {
         "2 coordinates.*dim=1",
     ),
     "a bare function": (lambda: ends(RULES["SGD"](oracle(), PLAN), ring), "from_function"),
-    "the maker of a law": (lambda: ends(RULES["SGD"](oracle(), PLAN), st.starts.gaussian), "law"),
+    "a constructor of laws": (lambda: ends(RULES["SGD"](oracle(), PLAN), st.starts.gaussian), "law"),
     "covariance": (lambda: st.starts.gaussian([0.0, 0.0], [[1.0, 2.0], [2.0, 1.0]]), "positive semidefinite"),
     "shape of a covariance": (lambda: st.starts.gaussian([0.0], np.eye(2)), r"\(1, 1\)"),
     "mean": (lambda: st.starts.gaussian(0.0, 1.0), r"`mean`.*\(dim,\)"),
@@ -350,7 +352,7 @@ BAD = {
     "weights": (lambda: st.starts.mixture([0.5, 0.6], [[0.0], [1.0]]), "sum to 1"),
     "negative weight": (lambda: st.starts.mixture([-0.5, 1.5], [[0.0], [1.0]]), "sum to 1"),
     "weights without starts": (lambda: st.starts.mixture([1.0], [[0.0], [1.0]]), "2 probabilities"),
-    "mixed dimensions": (lambda: st.starts.mixture([0.5, 0.5], [[0.0], [1.0, 2.0]]), "one dimension"),
+    "mixed dimensions": (lambda: st.starts.mixture([0.5, 0.5], [[0.0], [1.0, 2.0]]), "same dimension"),
     "draws": (lambda: st.starts.from_function(ring, 2, 3), "Normal"),
     "components": (lambda: st.starts.from_function(ring, 3, Uniform(1)), "3 components.*returned 2"),
     "one number": (lambda: st.starts.from_function(lambda z: 1.0, 2, Uniform(1)), "2 components.*returned 1.0"),
@@ -369,13 +371,13 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_cannot_be_is_refused_in_a_sentence(name):
-    call, told = BAD[name]
-    with pytest.raises(ValueError, match=told):
+def test_invalid_starts_raise_value_error(name):
+    call, message = BAD[name]
+    with pytest.raises(ValueError, match=message):
         call()
 
 
-def test_an_error_of_the_users_is_his_own():
+def test_an_error_in_a_users_function_is_raised_unchanged():
     with pytest.raises(AttributeError, match="nothing"):
         st.starts.from_function(lambda z: [z.nothing], 1, Normal(1))
 
@@ -384,7 +386,7 @@ def branching(z):
     return [z[0] if z[0] > 0 else -z[0], z[1]] if z.ndim == 1 and not isinstance(z, np.ndarray) else [abs(z[0]), z[1]]
 
 
-def test_a_law_that_does_not_trace_is_said():
+def test_a_law_that_cannot_be_traced_warns():
     law = st.starts.from_function(branching, 2, Normal(2))
     with pytest.warns(RuntimeWarning, match="law branching cannot be traced.*np.where"):
         slow = ends(RULES["SGD"](oracle(), PLAN), law)
