@@ -1,6 +1,6 @@
 """Input validation: each validator returns the value that it checked, or raises a ValueError.
 
-The message says what was checked, the rule, the value that came, and the way out.
+The message says what was checked, the rule, the value that came, and a remedy.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def number(name: str, value: Any, rule: str = "be a finite number", hint: str = 
         name: Name of the argument, for the message.
         value: A real number, or a tensor or array with one element.
         rule: The rule, as it follows "must" in the message.
-        hint: A last sentence of the message: the way out.
+        hint: Last sentence of the message, a remedy.
 
     Raises:
         ValueError: If the value is not a finite number, or is a tensor that requires a gradient, which the conversion would drop.
@@ -98,7 +98,7 @@ def count(name: str, value: Any, least: int = 1, hint: str = "", most: int = LAR
         name: Name of the argument, for the message.
         value: An integer, or a real number without a fraction. True and False are not counts.
         least: Smallest value that is allowed.
-        hint: A last sentence of the message: the way out.
+        hint: Last sentence of the message, a remedy.
         most: Largest value that is allowed.
 
     Raises:
@@ -135,7 +135,7 @@ def finite(name: str, value: Any, hint: str = "") -> np.ndarray:
     Args:
         name: Name of the argument, for the message.
         value: Anything that NumPy converts to an array of real numbers.
-        hint: A last sentence of the message: the way out.
+        hint: Last sentence of the message, a remedy.
 
     Raises:
         ValueError: For text, dates, complex numbers, masked entries, NaN and infinity, and for a tensor that requires a gradient or lies on a

@@ -1,4 +1,4 @@
-"""Numba compilation of the library's own functions, with their machine code cached where `_machine_code.py` says."""
+"""Numba compilation of the library's own functions, with their machine code cached in the folder of `_machine_code.py`."""
 
 from __future__ import annotations
 

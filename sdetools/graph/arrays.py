@@ -1,4 +1,7 @@
-"""NumPy and torch: a graph as straight lines of array operations, paths last. One text for both, so that `torch.compile` can read it too."""
+"""Code generator for NumPy and torch: a graph becomes straight-line array code, with the axis of paths last.
+
+Both libraries get the same code, plain enough for `torch.compile`.
+"""
 
 from __future__ import annotations
 
@@ -16,35 +19,46 @@ SIGNS = {
     "add": "+", "subtract": "-", "multiply": "*", "divide": "/", "less": "<", "less_equal": "<=", "greater": ">", "greater_equal": ">=",
     "equal": "==", "not_equal": "!=", "logical_and": "&", "logical_or": "|",
 }  # fmt: skip
-"""Operations that are written with a sign, in every language."""
+"""Operations that are written with an operator, in every language."""
 REDUCED = {"add": "sum", "maximum": "amax", "minimum": "amin", "multiply": "prod"}
 
 
 def compiled(
     outputs: Sequence[Value], inputs: Sequence[Value], torch: Any = None, device: Any = "cpu", dtype: Any = None
 ) -> Callable[..., tuple[Any, ...]]:
-    """`f(*arrays) -> arrays`: inputs are `(*shape, paths)`, uniform ones `shape`; outputs are `(*shape, paths)`, uniform ones `shape`.
+    """Compile a graph to `f(*arrays) -> arrays` in NumPy or torch.
 
-    With the module `torch` the same on tensors of a device and a type. A compiled function in the graph is called with rows.
+    Args:
+        outputs: Values to compute.
+        inputs: Inputs of the graph, in the order of f's arguments. An array is `(*shape, paths)`, for a uniform input `shape`.
+        torch: The module `torch`, for tensors; None for NumPy.
+        device: Device of the tensors.
+        dtype: Type of the floats; double by default.
 
-    >>> from sdetools.graph.value import Trace
-    >>> x = Trace().input("x", (2,))
-    >>> compiled([np.sum(x * x)], [x])(np.array([[1.0, 2.0], [3.0, 4.0]]))[0]
-    array([10., 20.])
+    Returns:
+        The function. Its results are `(*shape, paths)`, for uniform outputs `shape`. Compiled functions in the graph get whole rows.
+
+    Example:
+        >>> from sdetools.graph.value import Trace
+        >>> x = Trace().input("x", (2,))
+        >>> compiled([np.sum(x * x)], [x])(np.array([[1.0, 2.0], [3.0, 4.0]]))[0]
+        array([10., 20.])
     """
     text, space = source(outputs, inputs, torch, device, dtype)
-    exec(compile(text, "<graph>", "exec"), space)  # our own text
+    exec(compile(text, "<graph>", "exec"), space)  # generated above
     return space["f"]
 
 
 def source(
     outputs: Sequence[Value], inputs: Sequence[Value], torch: Any = None, device: Any = "cpu", dtype: Any = None
 ) -> tuple[str, dict[str, Any]]:
-    """The text of `f`, and the names that it uses."""
+    """Return the source code of `f`, and the names that it uses."""
     return _Writer(torch, device, dtype).text(outputs, inputs)
 
 
 class _Writer:
+    """Writes the code of one function."""
+
     def __init__(self, torch: Any, device: Any, dtype: Any) -> None:
         self.torch, self.device, self.real = torch, device, dtype or (torch.float64 if torch else float)
         self.space: dict[str, Any] = {"np": np, "sampling": sampling, "torch": torch, "real": self.real, "device": device}
@@ -54,6 +68,7 @@ class _Writer:
             self.space["F"] = torch_functions
 
     def text(self, outputs: Sequence[Value], inputs: Sequence[Value]) -> tuple[str, dict[str, Any]]:
+        """Return the source code of `f`, and the names that it uses."""
         names: dict[Any, str] = {x.key: f"a{i}" for i, x in enumerate(inputs)}
         varying = next((names[x.key] for x in inputs if not x.uniform), None)
         lines = [f"P = {varying}.shape[-1]"] if varying else []
@@ -85,7 +100,7 @@ class _Writer:
         return head + guard + "\n".join(pad + line for line in lines) + "\n", self.space
 
     def data(self, array: np.ndarray) -> str:
-        """The name of an array of data."""
+        """Return the name of an array of data, registered for the code."""
         name = f"c{sum(n.startswith('c') for n in self.space)}"
         if self.torch:
             kind = {"f": self.real, "b": self.torch.bool}.get(array.dtype.kind)
@@ -94,16 +109,16 @@ class _Writer:
         return name
 
     def called(self, name: str, *given: Any) -> str:
-        """A call of a function by NumPy's name."""
+        """Return a call of a function by NumPy's name."""
         lib = "np" if not self.torch else "F" if hasattr(self.space["F"], name) else "torch"
         return f"{lib}.{name}({', '.join(map(str, given))})"
 
     def whole(self, number: str) -> str:
-        """A number as an array."""
+        """Return a number as an array."""
         return self.called("asarray", number, *(["dtype=real", "device=device"] if self.torch else []))
 
     def line(self, v: Value, own: list[str]) -> str:
-        """The right-hand side of a node."""
+        """Return the right-hand side of a node's assignment."""
         if v.op == "map":
             return self.map(v, [f"{n}[..., None]" if a.uniform and a.ndim and not v.uniform else n for a, n in zip(v.args, own)])
         if v.op == "reduce":
@@ -126,44 +141,47 @@ class _Writer:
         return self.view(v, own[0])
 
     def map(self, v: Value, a: list[str]) -> str:
-        if v.name not in (*CONDITIONS, "where"):  # a condition and a number would be of a type of their own choice
+        """Return the right-hand side of an elementwise operation."""
+        if v.name not in (*CONDITIONS, "where"):  # the type of a condition and a number would depend on the library
             a = [self.real_of(x, n) if x.boolean else n for x, n in zip(v.args, a)]
         if v.name in SIGNS:
             return f"{a[0]} {SIGNS[v.name]} {a[1]}"
         if v.name in ("negative", "logical_not"):
             return f"{'-' if v.name == 'negative' else '~'}{a[0]}"
-        if self.torch and v.name in ("where", "maximum", "minimum", "power"):  # torch's take no numbers
+        if self.torch and v.name in ("where", "maximum", "minimum", "power"):  # torch takes tensors only
             a = [self.whole(n) if x.op == "const" and not x.ndim and not x.boolean else n for x, n in zip(v.args, a)]
         return self.called(v.name, *a)
 
     def real_of(self, a: Value, condition: str) -> str:
-        """A condition as numbers of the type."""
+        """Return a condition as numbers of the float type."""
         if a.op == "const" and not a.ndim:
             return _number(float(a.extra))
         return f"{condition}.to(real)" if self.torch else f"{condition}.astype(real)"
 
-    def spread(self, a: Value, name: str, beside: Value) -> str:
-        """A uniform value as rows of paths, where it stands beside such."""
-        if not a.uniform or beside.uniform:
+    def spread(self, a: Value, name: str, other: Value) -> str:
+        """Return a uniform value broadcast to rows of paths, for an operation with such rows."""
+        if not a.uniform or other.uniform:
             return name
         name = self.whole(name) if a.op == "const" and a.ndim == 0 else name
         return self.called("broadcast_to", f"{name}[..., None]", f"({''.join(f'{n}, ' for n in a.shape)}P)")
 
     def shape(self, v: Value, shape: Sequence[int] | None = None) -> str:
+        """Return the text of a shape, by default the node's, with the axis of paths."""
         return "(" + "".join(f"{n}, " for n in (v.shape if shape is None else shape)) + ("" if v.uniform else "P,") + ")"
 
     def view(self, v: Value, x: str) -> str:
+        """Return the right-hand side of a view: a slice, a permutation of axes, or an index array."""
         s, w = v.args[0], v.extra
         if v.size == 1 and w.table is None and s.ndim == 1:
             return f"{x}[{w.start}]" if v.ndim == 0 else f"{x}[{w.start}:{w.start + 1}].reshape({self.shape(v)})"
         if w.table is None and v.ndim == s.ndim == 1 and w.strides[0] > 0:
             return f"{x}[{w.start}:{w.start + w.strides[0] * (v.shape[0] - 1) + 1}:{w.strides[0]}]"
         axes = pull(v)
-        if axes is not None:  # axes move, and some are repeated
+        if axes is not None:  # axes are permuted, and some are repeated
             used = [a for a in axes if a is not None]
             x = f"{x}.reshape({self.shape(v, [v.shape[a] for a in used])})" if None in axes else x
-            turn = tuple(int(t) for t in np.argsort(used)) + (() if v.uniform else (len(used),))
-            x = self.called("transpose", x, turn) if turn != tuple(range(len(turn))) else x
+            axes = tuple(int(t) for t in np.argsort(used)) + (() if v.uniform else (len(used),))
+            x = self.called("transpose", x, axes) if axes != tuple(range(len(axes))) else x
             if len(used) < v.ndim:
                 x = f"{x}.reshape({self.shape(v, [n if a in used else 1 for a, n in enumerate(v.shape)])})"
                 x = self.called("broadcast_to", x, self.shape(v))
@@ -186,7 +204,10 @@ def _number(x: float) -> str:
 
 
 def pull(v: Value) -> list[int | None] | None:
-    """For each axis of a view's source the axis of the view that runs along it (None: its one element), if the view is as simple as that."""
+    """For each axis of a view's source return the axis of the view that runs along it; None if the view is not that simple.
+
+    An axis of the source with one element is None in the list.
+    """
     source, w = v.args[0], v.extra
     if w.start or w.table is not None:
         return None

@@ -1,6 +1,6 @@
-"""Instructions that Python has no word for: bits of floats, sums that are rounded as written, polynomials, calls by address.
+"""LLVM instructions that Python lacks: bits of floats, sums rounded as written, polynomials, calls by address.
 
-All take float64 and float32 alike, and all become a few instructions of LLVM, so that a loop over lanes stays vector code.
+All accept float64 and float32, and all become a few instructions, so that a loop over lanes is vectorised.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ _WORD = ir.IntType(64)
 
 
 def intrinsic(function: Callable[Concatenate[Any, P], Any]) -> Callable[P, Any]:
-    """`numba.extending.intrinsic`, whose kernels call it without its first argument, the context of typing."""
+    """`numba.extending.intrinsic` with the type of the function that kernels call, without the typing context."""
     made: Any = extending.intrinsic(function)
     return made
 
 
 def _real(*given: Any) -> Any:
-    """The type that arguments meet in: float32 where all are, else float64."""
+    """Return the common type of the arguments: float32 if all are, else float64."""
     return types.float32 if all(t == types.float32 for t in given) else types.float64
 
 
 @intrinsic
 def bits_of(typingctx, x):
-    """The bits of a float; those of a float32 are the lower half."""
+    """Return the bits of a float; those of a float32 are the lower half of the word."""
     real = _real(x)
 
     def codegen(context, builder, signature, arguments):
@@ -41,18 +41,18 @@ def bits_of(typingctx, x):
 
 @intrinsic
 def float_of(typingctx, i):
-    """The float64 with these bits."""
+    """Return the float64 with these bits."""
     return types.float64(types.uint64), lambda ctx, b, sig, a: b.bitcast(a[0], ir.DoubleType())
 
 
 @intrinsic
 def float32_of(typingctx, i):
-    """The float32 with these lower bits."""
+    """Return the float32 with these lower bits."""
     return types.float32(types.uint64), lambda ctx, b, sig, a: b.bitcast(b.trunc(a[0], ir.IntType(32)), ir.FloatType())
 
 
 def _rounded_once(name: str) -> Any:
-    """An operation of LLVM's builder, rounded once, whatever fast-math allows."""
+    """Return an operation of LLVM's builder that is rounded once, whatever fast-math allows."""
 
     @intrinsic
     def operation(typingctx, x, y):
@@ -67,14 +67,14 @@ sub_exact, add_exact = _rounded_once("fsub"), _rounded_once("fadd")
 
 @intrinsic
 def fma(typingctx, x, y, z):
-    """x y + z, rounded once on every machine: by one instruction where there is one, by libm's `fma` where there is none."""
+    """Return x y + z, rounded once on every machine: by an instruction if there is one, else by libm's `fma`."""
     real = _real(x, y, z)
     return real(real, real, real), lambda ctx, b, sig, a: b.fma(*a)
 
 
 @intrinsic
 def whole_below(typingctx, x):
-    """floor x, with the sign of zero kept."""
+    """Return floor x, with the sign of zero kept."""
     real = _real(x)
 
     def codegen(context, builder, signature, arguments):
@@ -84,7 +84,7 @@ def whole_below(typingctx, x):
 
 
 def polynomial(*coefficients: float) -> Any:
-    """x -> sum of c_k x^k, in the type of x, by Horner's rule; the constants are rounded to that type."""
+    """Return x -> sum of c_k x^k in the type of x, by Horner's rule; the coefficients are rounded to that type."""
 
     @intrinsic
     def horner(typingctx, x):
@@ -104,13 +104,13 @@ def polynomial(*coefficients: float) -> Any:
 
 @intrinsic
 def low_product(typingctx, x, y):
-    """(low 32 bits of x) times y: one vector instruction; the dirty upper half of x is ignored."""
+    """Return (low 32 bits of x) times y in one vector instruction; the upper half of x is ignored."""
     low = ir.Constant(_WORD, 0xFFFFFFFF)
     return types.uint64(types.uint64, types.uint64), lambda ctx, b, sig, a: b.mul(b.and_(a[0], low), a[1])
 
 
 def _pointer(kind: Any, pointee: Any) -> Any:
-    """A function that takes an address as a pointer to numbers of a type."""
+    """Return a function that casts an address to a pointer to numbers of a type."""
 
     @intrinsic
     def pointer(typingctx, address):
@@ -125,8 +125,8 @@ word_pointer = _pointer(types.uint64, _WORD)
 whole_pointer = _pointer(types.int64, _WORD)
 
 
-def room(kind: Any, count: int, zeros: bool = True) -> Any:
-    """A function without arguments: a pointer to `count` numbers on the stack, zeros unless said, which nothing else points to."""
+def stack_array(kind: Any, count: int, zeros: bool = True) -> Any:
+    """Return a function without arguments that allocates `count` numbers on the stack, zero by default, and returns a pointer."""
 
     @intrinsic
     def made(typingctx):
@@ -143,8 +143,8 @@ def room(kind: Any, count: int, zeros: bool = True) -> Any:
     return made
 
 
-def block(kind: Any, count: int) -> Any:
-    """A function of pointers and places in them: copies `count` numbers from the one to the other by whole registers."""
+def block_copy(kind: Any, count: int) -> Any:
+    """Return a function of pointers and positions that copies `count` numbers by whole registers."""
 
     @intrinsic
     def copied(typingctx, source, at, target, to):
@@ -164,7 +164,7 @@ def block(kind: Any, count: int) -> Any:
 
 @intrinsic
 def call(typingctx, address, a, b, c, d, e, f):
-    """Calls a compiled function of six 64-bit integers at an address."""
+    """Call a compiled function of six 64-bit integers at an address."""
 
     def codegen(context, builder, signature, arguments):
         function = builder.inttoptr(arguments[0], ir.FunctionType(_WORD, [_WORD] * 6).as_pointer())

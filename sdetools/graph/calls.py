@@ -1,4 +1,4 @@
-"""Compiled functions within a graph: what is not written in operations, but runs on whole rows."""
+"""Compiled functions as nodes of a graph: what is not expressed in operations, but runs on whole rows."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from sdetools.graph.value import Value, trace_of, value
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """`function(*parts, out, *data)` on rows `(n, lanes)`; its results come first in `out`, `scratch` rows after them.
+    """A call of `function(*parts, out, *data)` on rows `(n, lanes)`.
 
-    Parts are rows of values, and numbers. `plain(*parts)` gives the results from NumPy arrays, `tensors(*parts)` from torch's; by default
-    both go through `function`.
+    Attributes:
+        function: Compiled function, or None. Its results come first in `out`, followed by `scratch` rows of working memory.
+        data: Arrays that it takes after `out`.
+        scratch: Number of rows of working memory.
+        plain: `plain(*parts)`, the results from NumPy arrays; by default computed by `function`.
+        tensors: `tensors(*parts)`, the results from torch tensors; by default computed on NumPy arrays.
     """
 
     function: Callable[..., None] | None
@@ -27,14 +31,14 @@ class Call:
     tensors: Callable[..., Any] | None = None
 
     def __call__(self, parts: Sequence[Any], shape: tuple[int, ...]) -> Value:
-        """The results, of component shape `(n,)` or `()`, as a node of the parts' trace."""
+        """Return the results, of component shape `(n,)` or `()`, as a node of the parts' trace."""
         args = tuple(map(value, parts))
         trace = trace_of(args)
         assert trace is not None
         return trace.node("call", "", args, shape, self, id(self))
 
     def on_arrays(self, shape: tuple[int, ...], *parts: Any) -> np.ndarray:
-        """The results on NumPy arrays with paths last."""
+        """Return the results for NumPy arrays with paths last."""
         if self.plain is not None:
             return self.plain(*parts)
         paths = max((p.shape[-1] for p in parts if np.ndim(p)), default=1)
@@ -43,7 +47,7 @@ class Call:
         return out[: shape[0]] if shape else out
 
     def on_tensors(self, shape: tuple[int, ...], *parts: Any) -> Any:
-        """The results on torch tensors; a compiled function of a CPU gets them through memory that both share."""
+        """Return the results for torch tensors; a function compiled for CPUs gets them by shared memory."""
         if self.tensors is not None:
             return self.tensors(*parts)
         from sdetools.graph.torch_functions import through_arrays

@@ -1,8 +1,8 @@
-"""Loops over components for CUDA: a thread is a lane, so there is no loop over lanes. Row r of lane j lies at `r * lanes + j`, and the threads
-of a warp read neighbours.
+"""Code generator of loops over components for CUDA: a thread is a lane, so there is no loop over lanes.
 
-Every function is written out: Numba would ask the driver for a device function's device. A product of a large matrix is no line of a kernel
-but one of `products`, between two kernels: the line that stands for it is its key.
+Row r of lane j lies at `r * lanes + j`: the threads of a warp read neighbouring numbers. All functions are written inline, because Numba
+would ask the driver for the device of a device function. A product with a large matrix is not part of a kernel: it is one of `products`,
+run between two kernels, and its key marks where the kernel is cut.
 """
 
 from __future__ import annotations
@@ -19,22 +19,25 @@ from sdetools.graph.value import Value
 from sdetools.graph.views import dense
 
 GEMM = 64 * 64
-"""Entries of a matrix from which a product is a GEMM of its own."""
+"""Entries of a matrix from which a product is a separate GEMM."""
 LONGEST, PIECE = 200, 150
-"""Operations of straight-line code that one kernel takes, and those of each where they are more."""
+"""Operations of straight-line code in one kernel, and in each piece of a longer one."""
 TEXTS = {
     "maximum": "({0} if {0} >= {1} or {0} != {0} else {1})",
     "minimum": "({0} if {0} <= {1} or {0} != {0} else {1})",
     "sign": "({one} if {0} > {zero} else (-{one} if {0} < {zero} else ({zero} if {0} == {zero} else {0})))",
 }
-"""Functions that CUDA's library lacks, with NumPy's corners."""
+"""Functions that CUDA's library lacks, with NumPy's results for NaN."""
 LIBRARY = {"absolute": "fabs", "power": "pow", "arctan": "atan", "arcsin": "asin", "arccos": "acos"}
-"""What others are called there, if not by NumPy's name."""
+"""CUDA's names of functions, where they differ from NumPy's."""
 
 
 @dataclass(frozen=True)
 class Product:
-    """Rows `target` on of S become the matrix `data[matrix]`, `(n, d)`, times d blocks of `columns` rows, from `source` on in S or Z."""
+    """A matrix product between two kernels.
+
+    The rows of S from `target` on become the matrix `data[matrix]`, `(n, d)`, times d blocks of `columns` rows, from `source` on in S or Z.
+    """
 
     matrix: int
     array: str
@@ -44,9 +47,12 @@ class Product:
 
 
 class CudaLoops(Loops):
-    """As `Loops`; `lanes` is the text of their number, "lanes". `products` gathers what stands between kernels: None for nothing."""
+    """As `Loops`, with "lanes" as the text of their number.
 
-    APART, ROWWISE, STORES, BUDGET = (), (), 24, inf
+    `products` collects the operations between kernels; None for a plain cut.
+    """
+
+    NEVER_INLINED, ROWWISE, STORES, BUDGET = (), (), 24, inf
 
     def __init__(self, *given: Any) -> None:
         self.products: dict[str, Product | None] = {}
@@ -54,35 +60,41 @@ class CudaLoops(Loops):
 
     @property
     def in_registers(self) -> bool:
-        """Whether `CudaStraight` could write it: a sample's number cannot say which register is meant."""
+        """Whether `CudaStraight` can write it: a register cannot be selected by the index of a sample."""
         return self.unrolled and not self.products and not any(n.op in ("rows", "tally") for n in self.nodes)
 
     def entry(self, name: str, index: tuple[Any, ...]) -> str:
+        """Return an entry of an array of data, by all of its indices."""
         return f"{name}[{', '.join(map(str, index))}]"
 
     def begins(self, row: int) -> str:
+        """Return the text of the position of lane 0 of a row."""
         return f"{row} * {self.L}"
 
     def lane_loop(self, body: Sequence[str]) -> list[str]:
+        """Return the body: a thread is one lane."""
         return list(body)
 
     def begin(self) -> None:
+        """Start a new block of code."""
         super().begin()
         self.conditions: set[str] = set()
 
     def emit(self, v: Value | None, text: str, uses: Sequence[str], **more: Any) -> str:
+        """Add a line and return its name; conditions are remembered."""
         name = super().emit(v, text, uses, **more)
         self.conditions |= {name} if v is not None and v.boolean else set()
         return name
 
     def scheduled(self, ends: Sequence[Item]) -> list[str]:
-        """In one kernel, or in several where a thread's registers would not hold the values of one: between them values are in scratch rows."""
+        """Return one kernel, or several if its values exceed a thread's registers; between kernels they are in scratch rows."""
         own = [item for item in self.items if not item.load]
         if len(own) > LONGEST:
             return self._in_pieces([own[n : n + PIECE] for n in range(0, len(own), PIECE)], ends)
         return [f"{item.target} = {item.text}" for item in [*self.items, *ends]]
 
     def _in_pieces(self, pieces: Sequence[list[Item]], ends: Sequence[Item]) -> list[str]:
+        """Return the lines of several kernels, with cuts between them."""
         loads = {item.target: [f"{item.target} = {item.text}"] for item in self.items if item.load}
         made = [{item.target for item in piece} for piece in pieces]
         wanted = [dict.fromkeys(use for item in piece for use in item.uses) for piece in [*pieces[:-1], [*pieces[-1], *ends]]]
@@ -101,6 +113,7 @@ class CudaLoops(Loops):
         return [*lines, *(f"{end.target} = {end.text}" for end in ends)]
 
     def function(self, name: str, given: Sequence[str]) -> str:
+        """Return a call of a function of one lane."""
         if name in TEXTS:
             return TEXTS[name].format(*given, zero=self.zero, one=self.one)
         return f"math.{LIBRARY.get(name, name)}({', '.join(given)})"
@@ -125,7 +138,7 @@ class CudaLoops(Loops):
         return [name]
 
     def _written_out(self, n: Value) -> list[str]:
-        """A product of a small matrix: a loop over its rows, and for each a sum."""
+        """Return the product with a small matrix: a loop over its rows, with an inner loop for the sum."""
         self.begin()
         index = tuple(f"i{a}" if size > 1 else 0 for a, size in enumerate(n.shape))
         a, x = n.args
@@ -146,13 +159,14 @@ class CudaLoops(Loops):
 
 
 class CudaStraight(CudaLoops):
-    """Where all is straight-line code, rows may be local variables, s0, s1, ... and z0, z1, ...; `used` says which are those of S."""
+    """As `CudaLoops` for straight-line code: rows are local variables s0, ... and z0, ...; `used` lists those of S."""
 
     def __init__(self, *given: Any) -> None:
         self.used: set[int] = set()
         super().__init__(*given)
 
     def place(self, row: int, flat: Any, array: str = "S", more: str = "") -> str:
+        """Return the variable of a row."""
         if array == "S":
             self.used.add(row + flat)
         return f"{array.lower()}{row + flat}"

@@ -1,11 +1,12 @@
-"""Derivatives of values, as values: backwards (`vjp`, `gradient`) and forwards (`jvp`), nested as one likes.
+"""Automatic differentiation of traced formulas: reverse mode (`vjp`, `gradient`) and forward mode (`jvp`), nested at will.
 
     vjp(f, x, w) = w . df/dx        jvp(f, x, v) = df/dx . v        gradient(L, x) = vjp(L, x, 1)
 
-Forwards over backwards, jvp(gradient(L, x), x, v) is the Hessian product d2L v, and its own jvp along w the third derivative d3L[v, w].
+Forward over reverse, jvp(gradient(L, x), x, v) is the Hessian-vector product d2L v, and its own jvp along w is the third derivative
+d3L[v, w].
 
-Where a formula has no value its derivatives have none: d log u is u'/u for u > 0 and NaN elsewhere. At a kink they are the mean of both
-sides.
+Where a formula has no value its derivatives have none: d log u is u'/u for u > 0 and NaN elsewhere. At a kink they are the mean of the two
+one-sided derivatives.
 """
 
 from __future__ import annotations
@@ -17,26 +18,27 @@ import numpy as np
 
 from sdetools.graph.errors import TracingError
 from sdetools.graph.value import CONDITIONS, Value, apply, order, value
-from sdetools.graph.views import beside, broadcast, join, reshape, same_view, scatter, stack, transpose
+from sdetools.graph.views import assembled, broadcast, join, reshape, same_view, scatter, stack, transpose
 
-Push = Callable[[Any, Sequence[Value], Value], Any]
+Partial = Callable[[Any, Sequence[Value], Value], Any]
 
 
 def _inside(g: Any, inside: Any, slope: Any) -> Any:
-    """g times a slope, NaN outside of the domain."""
+    """Return g times a slope, and NaN outside the domain."""
     return np.where(inside, g * slope, np.nan)
 
 
 def _larger(g: Any, a: Value, b: Value) -> Any:
+    """Return the part of g that goes to operand `a` of a maximum: all, half at a tie, or none."""
     return np.where(a > b, g, np.where(a == b, 0.5 * g, np.where(a < b, 0.0, np.nan)))
 
 
-def _beside(branch: Value) -> float:
-    """What the derivative of one branch is where the other one, a constant, is taken: none where that has no value."""
+def _branch_not_taken(branch: Value) -> float:
+    """Return the derivative of a branch that is not taken: NaN if the other branch is the constant NaN, else 0."""
     return np.nan if branch.op == "const" and branch.ndim == 0 and branch.extra != branch.extra else 0.0
 
 
-PUSH: dict[str, tuple[Push | None, ...]] = {
+PARTIALS: dict[str, tuple[Partial | None, ...]] = {
     "add": (lambda g, a, o: g, lambda g, a, o: g),
     "subtract": (lambda g, a, o: g, lambda g, a, o: -g),
     "multiply": (lambda g, a, o: g * a[1], lambda g, a, o: g * a[0]),
@@ -60,42 +62,68 @@ PUSH: dict[str, tuple[Push | None, ...]] = {
     "arccos": (lambda g, a, o: -g / np.sqrt((1.0 - a[0]) * (1.0 + a[0])),),
     "maximum": (lambda g, a, o: _larger(g, a[0], a[1]), lambda g, a, o: _larger(g, a[1], a[0])),
     "minimum": (lambda g, a, o: _larger(g, a[1], a[0]), lambda g, a, o: _larger(g, a[0], a[1])),
-    "where": (None, lambda g, a, o: np.where(a[0], g, _beside(a[2])), lambda g, a, o: np.where(a[0], _beside(a[1]), g)),
+    "where": (
+        None,
+        lambda g, a, o: np.where(a[0], g, _branch_not_taken(a[2])),
+        lambda g, a, o: np.where(a[0], _branch_not_taken(a[1]), g),
+    ),
     "sign": (None,),
     "floor": (None,),
 }
-"""What a change g of argument n is in the result, or of the result in argument n: elementwise, both are one."""
+"""The partial derivatives of elementwise functions, times g: `(g, arguments, result) -> change`.
+
+g is the tangent of an argument in forward mode and the adjoint of the result in reverse mode, which is the same product elementwise.
+"""
 
 
 def gradient(out: Any, x: Value) -> Value:
-    """dL/dx of one number, of the shape of `x`. TracingError for anything but one number."""
+    """Return the gradient dL/dx of a scalar, of the shape of `x`.
+
+    Args:
+        out: A value with one element.
+        x: The input to differentiate by.
+
+    Raises:
+        TracingError: If `out` has more than one element.
+    """
     out = value(out)
     if out.size != 1:
-        raise TracingError(f"a loss is one number a path; got component shape {out.shape}. Sum it up, for example by np.sum")
+        raise TracingError(
+            f"a loss must be one number per path; got component shape {out.shape}. Sum it up, for example by np.sum"
+        )
     return vjp(reshape(out, ()), x, 1.0)
 
 
 def vjp(out: Value, x: Value, weight: Any = 1.0) -> Value:
-    """weight . d out / dx, of the shape of `x`."""
+    """Return the vector-Jacobian product weight . d out / dx, of the shape of `x`.
+
+    Args:
+        out: The value to differentiate.
+        x: The input, or any node below `out`.
+        weight: Adjoint of `out`; it broadcasts to the shape of `out`.
+
+    Raises:
+        TracingError: If `x` enters a compiled function.
+    """
     nodes = order([out])
     live = {x.key}
     for node in nodes:
         if node.op != "rows" and node.name not in CONDITIONS and any(a.key in live for a in node.args):
             live.add(node.key)
-    bars: dict[Any, _Bar] = {n.key: _Bar(n) for n in nodes if n.key in live}
+    bars: dict[Any, _Adjoint] = {n.key: _Adjoint(n) for n in nodes if n.key in live}
     if out.key not in live:
         return value(np.zeros(x.shape))
     bars[out.key].add(broadcast(value(weight), out.shape))
     for node in reversed(nodes):
         if node.key in live and node.key != x.key and (g := bars[node.key].total()) is not None:
-            for a, amount in _pulled(node, g, live):
+            for a, amount in _pullback(node, g, live):
                 bars[a.key].add(amount)
     found = bars[x.key].total()
     return found if found is not None else value(np.zeros(x.shape))
 
 
-class _Bar:
-    """What has arrived at a node: sums of whole arrays, and of flat pieces until all are there."""
+class _Adjoint:
+    """The adjoint of a node, accumulated as sums of whole arrays and of flat pieces."""
 
     def __init__(self, node: Value) -> None:
         self.shape = node.shape
@@ -103,6 +131,7 @@ class _Bar:
         self.pieces: dict[tuple[int, int], Value] = {}
 
     def add(self, amount: Any) -> None:
+        """Add a whole array, or a piece `(first position, values)`."""
         if isinstance(amount, tuple):  # a piece
             first, piece = amount
             place = first, piece.size
@@ -111,19 +140,20 @@ class _Bar:
             self.whole = amount if self.whole is None else self.whole + amount
 
     def total(self) -> Value | None:
+        """Return the sum; None if nothing has been added."""
         if self.pieces:
-            laid = beside(self.pieces, self.shape)
-            self.whole, self.pieces = (laid if self.whole is None else self.whole + laid), {}
+            pieces = assembled(self.pieces, self.shape)
+            self.whole, self.pieces = (pieces if self.whole is None else self.whole + pieces), {}
         return self.whole
 
 
-def _pulled(node: Value, g: Value, live: set[Any]) -> list[tuple[Value, Any]]:
-    """What `g` at a node is at those of its arguments that count."""
+def _pullback(node: Value, g: Value, live: set[Any]) -> list[tuple[Value, Any]]:
+    """Return the contributions of the adjoint `g` of a node to the adjoints of those arguments that depend on the input."""
     args = [a for a in node.args if a.key in live]
     if node.op == "map":
-        pushes = PUSH[node.name]
+        pushes = PARTIALS[node.name]
         wanted = [(a, push) for a, push in zip(node.args, pushes) if push is not None and a.key in live]
-        return [(a, _shrunk(broadcast(value(push(g, node.args, node)), node.shape), a.shape)) for a, push in wanted]
+        return [(a, _unbroadcast(broadcast(value(push(g, node.args, node)), node.shape), a.shape)) for a, push in wanted]
     if node.op == "reduce":
         (a,) = args
         wide = tuple(1 if i in node.extra else n for i, n in enumerate(a.shape))
@@ -138,33 +168,36 @@ def _pulled(node: Value, g: Value, live: set[Any]) -> list[tuple[Value, Any]]:
     if node.op == "join":
         ends = np.cumsum([0, *(a.shape[0] for a in node.args)])
         return [(a, g[ends[i] : ends[i + 1]]) for i, a in enumerate(node.args) if a.key in live]
-    raise TracingError(f"a {node.op} of a compiled function has no derivative; write the formula out, or give its gradient")
+    raise TracingError(f"a {node.op} of a compiled function has no derivative; write the formula in NumPy, or give its gradient")
 
 
 def _share(node: Value) -> tuple[Value, Value]:
-    """What d out / dx_i is, as a quotient: of a maximum, whether x_i is as large, over how many are; of a product, that of the others."""
+    """Return d out / dx_i of a reduction as numerator and denominator.
+
+    Of a maximum it is whether x_i is maximal, over how many are; of a product it is the product of the other factors, over 1.
+    """
     (a,) = node.args
-    if node.name == "multiply":  # without a division, for one of them may be 0
+    if node.name == "multiply":  # without a division, since a factor may be 0
         axes = [*node.extra, *(i for i in range(a.ndim) if i not in node.extra)]
         first = transpose(a, axes)
         flat = reshape(first, (-1, *node.shape))
-        others = _before(flat) * _before(flat[::-1])[::-1]
+        others = _exclusive_products(flat) * _exclusive_products(flat[::-1])[::-1]
         return transpose(reshape(others, first.shape), np.argsort(axes)), value(1.0)
     wide = tuple(1 if i in node.extra else n for i, n in enumerate(a.shape))
     equal = apply("where", a == reshape(node, wide), 1.0, 0.0)
     return equal, np.sum(equal, axis=node.extra)
 
 
-def _before(x: Value) -> Value:
-    """The products of the rows before each row, in log2(rows) operations on whole arrays."""
+def _exclusive_products(x: Value) -> Value:
+    """Return the exclusive cumulative products of rows, in log2(rows) operations on whole arrays."""
     out, step = join([np.ones((1, *x.shape[1:])), x[:-1]]), 1
     while step < x.shape[0]:
         out, step = join([out[:step], out[step:] * out[:-step]]), 2 * step
     return out
 
 
-def _shrunk(g: Value, shape: tuple[int, ...]) -> Value:
-    """The sum over what broadcasting had added."""
+def _unbroadcast(g: Value, shape: tuple[int, ...]) -> Value:
+    """Sum over the axes along which broadcasting had repeated a value."""
     lead = g.ndim - len(shape)
     g = np.sum(g, axis=tuple(range(lead))) if lead else g
     wide = tuple(a for a, n in enumerate(shape) if n == 1 and g.shape[a] > 1)
@@ -172,20 +205,29 @@ def _shrunk(g: Value, shape: tuple[int, ...]) -> Value:
 
 
 def jvp(out: Value, x: Value, along: Any) -> Value:
-    """d out / dx . along, of the shape of `out`."""
+    """Return the Jacobian-vector product d out / dx . along, of the shape of `out`.
+
+    Args:
+        out: The value to differentiate.
+        x: The input, or any node below `out`.
+        along: Direction; it broadcasts to the shape of `x`.
+
+    Raises:
+        TracingError: If `x` enters a compiled function.
+    """
     dots: dict[Any, Value] = {x.key: broadcast(value(along), x.shape)}
     for node in order([out]):
         if node.key in dots or node.op in ("const", "input", "uniform") or node.name in CONDITIONS:
             continue
-        if any(a.key in dots for a in node.args) and (moved := _pushed(node, dots)) is not None:
-            dots[node.key] = moved
+        if any(a.key in dots for a in node.args) and (tangent := _pushforward(node, dots)) is not None:
+            dots[node.key] = tangent
     return dots.get(out.key, value(np.zeros(out.shape)))
 
 
-def _pushed(node: Value, dots: dict[Any, Value]) -> Value | None:
-    """How a node moves when its arguments do."""
+def _pushforward(node: Value, dots: dict[Any, Value]) -> Value | None:
+    """Return the tangent of a node from those of its arguments; None if it is zero."""
     if node.op == "map":
-        pushes = PUSH[node.name]
+        pushes = PARTIALS[node.name]
         parts = [push(dots[a.key], node.args, node) for a, push in zip(node.args, pushes) if push is not None and a.key in dots]
         if not parts:
             return None
@@ -193,25 +235,25 @@ def _pushed(node: Value, dots: dict[Any, Value]) -> Value | None:
         for part in parts[1:]:
             total = total + part
         return broadcast(value(total), node.shape)
-    moved = dots.get(node.args[-1].key, value(0.0))  # but for a join, the only argument that moves
+    tangent = dots.get(node.args[-1].key, value(0.0))  # the only argument with a tangent, except for a join
     if node.op == "reduce":
         if node.name == "add":
-            return np.sum(moved, axis=node.extra)
+            return np.sum(tangent, axis=node.extra)
         share, of = _share(node)
-        return np.sum(moved * share, axis=node.extra) / of
+        return np.sum(tangent * share, axis=node.extra) / of
     if node.op == "contract":
-        return node.args[0] @ moved
+        return node.args[0] @ tangent
     if node.op == "view":
-        return same_view(node, moved)
+        return same_view(node, tangent)
     if node.op == "join":
         return join([dots[a.key] if a.key in dots else np.zeros(a.shape) for a in node.args])
-    if node.op == "rows":  # which samples are drawn does not move
+    if node.op == "rows":  # the indices of samples are constants
         return None
-    raise TracingError("a compiled function has no derivative here; write the formula out, or give its gradient")
+    raise TracingError("a compiled function has no derivative here; write the formula in NumPy, or give its gradient")
 
 
 def jacobian(out: Value, x: Value) -> Value:
-    """d out_i / dx_j, `(*out.shape, *x.shape)`: forwards where x is the shorter one, else backwards."""
+    """Return d out_i / dx_j, of shape `(*out.shape, *x.shape)`: by reverse mode if `out` is smaller than `x`, else forward."""
     out = value(out)
     if out.size < x.size:
         flat = reshape(out, -1)

@@ -1,11 +1,11 @@
-"""Elementary functions of one lane, one text for float64 and float32: `functions(precision)` makes them for a type.
+"""Elementary functions of one lane, the same code for float64 and float32: `functions(precision)` makes them for a type.
 
-All are straight-line code without libm calls, within 2 units of the last place, and have NumPy's values at the corners: overflow, subnormal
-arguments and results, -0.0, infinity, NaN, arguments outside the domain. Zeros get their sign by bits, or are the argument itself.
+All are straight-line code without libm calls and accurate within 2 ulp. They have NumPy's special values: overflow, subnormal arguments and
+results, -0.0, infinity, NaN, arguments outside the domain. Signs of zeros are set by bits, or the argument itself is returned.
 
-e^x and its kin share one reduction, x = n log 2 + r with |r| <= log(2)/2, and the even and odd part of e^r: a sum like
-sinh x = (2^n e^r - 2^-n e^-r) / 2 is then a sum of exact multiples of 1, r and small rests, and loses nothing near zero. Logarithms share
-log(1 + f) = f - f^2/2 + s (f^2/2 + R(s^2)) with s = f/(2 + f) (Ng, fdlibm). Polynomials interpolate at Chebyshev nodes.
+e^x and related functions share one reduction, x = n log 2 + r with |r| <= log(2)/2, and the even and odd parts of e^r. A sum such as
+sinh x = (2^n e^r - 2^-n e^-r) / 2 is then a sum of exact multiples of 1, r and small remainders, without cancellation near zero. Logarithms
+share log(1 + f) = f - f^2/2 + s (f^2/2 + R(s^2)) with s = f/(2 + f) (Ng, fdlibm). Polynomials interpolate at Chebyshev nodes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ u64 = np.uint64
 
 
 class Precision(NamedTuple):
-    """A floating-point type: what makes it from numbers and bits, its layout, its limits, the lengths of its polynomials."""
+    """A floating-point type: conversions, layout, limits, and polynomials of the length that it needs."""
 
     real: Any
     float_of: Any
@@ -33,7 +33,7 @@ class Precision(NamedTuple):
     log2: tuple[float, float]
     half_pi: tuple[float, float]
     exp_range: tuple[float, float]
-    """Arguments below give 0 and above infinity; `exp` is not asked beyond."""
+    """Below it e^x is 0 and above it infinity; arguments are clamped to it."""
     cosh_end: float
     """Above it cosh and sinh overflow."""
     tanh_end: float
@@ -48,15 +48,15 @@ class Precision(NamedTuple):
     sine: Any
     cosine: Any
     quarters: Any
-    """x -> n, r, tail with x = n pi/2 + r + tail for |x| <= FAR; n in the low bits of a word."""
+    """Maps x to n, r, tail with x = n pi/2 + r + tail for |x| <= FAR; n in the low bits of a word."""
 
 
 FAR = float(2**30)
-"""The largest argument of sin, cos and tan; the functions on rows ask libm beyond it."""
+"""The largest argument of sin, cos and tan; the functions on rows call libm beyond it."""
 
 
 def functions(p: Precision) -> SimpleNamespace:
-    """The functions of a type, by name; compiled into whoever calls them."""
+    """Return the functions of a type by name, inlined by Numba where they are called."""
     made = SimpleNamespace()
 
     def lane(function: Callable[..., Any]) -> Any:
@@ -67,12 +67,12 @@ def functions(p: Precision) -> SimpleNamespace:
     real, float_of, M, bias = p.real, p.float_of, u64(p.mantissa), u64(p.bias)
     zero, half, one, two, inf, nan = (real(v) for v in (0.0, 0.5, 1.0, 2.0, np.inf, np.nan))
     largest, normal, small, tiny = (real(v) for v in (np.finfo(real).max, np.finfo(real).tiny, p.small, p.small**2))
-    whole = real(1.5 * 2.0**p.mantissa)  # adding it rounds to a whole number, which is then in the low bits
+    whole = real(1.5 * 2.0**p.mantissa)  # adding it rounds to a whole number, in the low bits
     log2_e, log2_high, log2_low = real(1.4426950408889634), real(p.log2[0]), real(p.log2[1])
     pi_high, pi_low = real(p.half_pi[0]), real(p.half_pi[1])
     exp_low, exp_high = real(p.exp_range[0]), real(p.exp_range[1])
     expm1_low, cosh_end, tanh_end = real(-1.5 * p.mantissa), real(p.cosh_end), real(p.tanh_end)
-    far = real(p.mantissa + 8.0)  # 2^-n is nothing beside 2^n for n above half of it
+    far = real(p.mantissa + 8.0)  # 2^-n is negligible beside 2^n for n above half of it
     sinh_rest, cosh_rest, log_rest, arctan_rest, arcsin_rest = p.sinh, p.cosh, p.log, p.arctan, p.arcsin
     sine_rest, cosine_rest, quarters = p.sine, p.cosine, p.quarters
     sign_place = p.mantissa + (11 if p.mantissa == 52 else 8)
@@ -85,28 +85,28 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def with_sign(size, x):
-        """|size| with the sign of x."""
+        """Return |size| with the sign of x."""
         return float_of((bits_of(size) & (sign_bit - u64(1))) | (bits_of(x) & sign_bit))
 
     @lane
     def rounded(x):
-        """The whole number nearest to x, for |x| < 2^22."""
+        """Return the whole number nearest to x, for |x| < 2^22."""
         return sub_exact(add_exact(x, whole), whole)
 
     @lane
     def power_of_two(n):
-        """2^n for whole n from 1 - bias to bias."""
+        """Return 2^n for whole n from 1 - bias to bias."""
         return float_of((bits_of(add_exact(n, whole)) + bias) << M)
 
     @lane
     def scaled(x, n):
-        """x 2^n in two steps, for n beyond the exponents of normal numbers."""
+        """Return x 2^n in two steps, for n beyond the exponents of normal numbers."""
         first = rounded(half * n)
         return (x * power_of_two(first)) * power_of_two(sub_exact(n, first))
 
     @lane
     def split(x):
-        """m in [sqrt(1/2), sqrt 2) and a whole number e with x = m 2^e, for finite x > 0; subnormal numbers are scaled up first."""
+        """Return m in [sqrt(1/2), sqrt 2) and a whole number e with x = m 2^e, for finite x > 0; subnormal x is scaled first."""
         low = x < normal
         i = bits_of(x * lift if low else x)
         e = i + (offset - root_half)
@@ -116,7 +116,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def reduced(x):
-        """n, r, odd, even with x = n log 2 + r, sinh r = r + odd, cosh r = 1 + even; what r leaves of x is in odd."""
+        """Return n, r, odd, even with x = n log 2 + r, sinh r = r + odd, cosh r = 1 + even; the remainder of r is in odd."""
         n = rounded(x * log2_e)
         high, low = x - n * log2_high, n * log2_low
         r = sub_exact(high, low)
@@ -125,7 +125,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def exp(x):
-        """e^x."""
+        """Return e^x."""
         y = exp_high if x > exp_high else x
         y = exp_low if y < exp_low else y
         n, r, odd, even = reduced(y)
@@ -133,7 +133,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def expm1(x):
-        """e^x - 1."""
+        """Return e^x - 1."""
         y = exp_high if x > exp_high else x
         y = expm1_low if y < expm1_low else y
         n, r, odd, even = reduced(y)
@@ -145,35 +145,35 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def hyperbolic(a):
-        """sinh(a)/2 and cosh(a)/2 for 0 <= a <= cosh_end, each as a sum of a number and a rest."""
+        """Return sinh(a)/2 and cosh(a)/2 for 0 <= a <= cosh_end, each as a number and a remainder."""
         n, r, odd, even = reduced(a)
         up = power_of_two(sub_exact(n, two))
         down = power_of_two(sub_exact(-two, n if n < far else far))
         minus, plus = sub_exact(up, down), add_exact(up, down)
         s = minus + plus * r
         c = plus + minus * r
-        lost = sub_exact(down, sub_exact(plus, up))
-        s_rest = ((plus * r - sub_exact(s, minus)) - lost) + (minus * even + plus * odd)
-        c_rest = ((minus * r - sub_exact(c, plus)) + lost) + (plus * even + minus * odd)
+        rounding = sub_exact(down, sub_exact(plus, up))
+        s_rest = ((plus * r - sub_exact(s, minus)) - rounding) + (minus * even + plus * odd)
+        c_rest = ((minus * r - sub_exact(c, plus)) + rounding) + (plus * even + minus * odd)
         return s, s_rest, c, c_rest
 
     @lane
     def sinh(x):
-        """sinh x."""
+        """Return sinh x."""
         a = math.fabs(x)
         high, low, _, _ = hyperbolic(cosh_end if a > cosh_end else a)
         return with_sign(a if a < small else two * (high + low), x)
 
     @lane
     def cosh(x):
-        """cosh x."""
+        """Return cosh x."""
         a = math.fabs(x)
         _, _, high, low = hyperbolic(cosh_end if a > cosh_end else a)
         return two * (high + low)
 
     @lane
     def quotient(a, a_rest, b, b_rest):
-        """(a + a_rest) / (b + b_rest), rests being smaller: what the first quotient lacks is added to it."""
+        """Return (a + a_rest) / (b + b_rest) for smaller remainders, by one correction of the quotient."""
         c, d = add_exact(a, a_rest), add_exact(b, b_rest)
         inverse = one / d
         q = c * inverse
@@ -182,7 +182,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def tanh(x):
-        """tanh x = E / (E + 2) with E = e^(2 |x|) - 1."""
+        """Return tanh x = E / (E + 2) with E = e^(2 |x|) - 1."""
         a = math.fabs(x)
         n, r, odd, even = reduced(two * (tanh_end if a > tanh_end else a))
         up = power_of_two(n)
@@ -193,7 +193,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def log_of(f, e):
-        """log(1 + f) + e log 2."""
+        """Return log(1 + f) + e log 2."""
         s = f / (two + f)
         z, square = s * s, half * (f * f)
         low = e * log2_low + s * (square + z * log_rest(z))
@@ -201,7 +201,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def log(x):
-        """log x; -inf at 0, NaN below."""
+        """Return log x; -inf at 0, NaN below."""
         m, e = split(x)
         out = log_of(sub_exact(m, one), e)
         out = -inf if x == zero else out
@@ -211,12 +211,12 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def log1p(x):
-        """log(1 + x); -inf at -1, NaN below."""
+        """Return log(1 + x); -inf at -1, NaN below."""
         u = add_exact(one, x)
         back = sub_exact(u, one)
-        lost = add_exact(sub_exact(one, sub_exact(u, back)), sub_exact(x, back))
+        rounding = add_exact(sub_exact(one, sub_exact(u, back)), sub_exact(x, back))
         m, e = split(u)
-        f = sub_exact(m, one) + (lost * power_of_two(-e) if e < far else zero)
+        f = sub_exact(m, one) + (rounding * power_of_two(-e) if e < far else zero)
         out = log_of(x if e == zero else f, e)
         out = -inf if u == zero else out
         out = nan if u < zero else out
@@ -225,7 +225,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def arctan(x):
-        """arctan x, by pi/2 - arctan(1/x) above 1."""
+        """Return arctan x; above 1 it is pi/2 minus the arctan of 1/x."""
         a = math.fabs(x)
         above = a > one
         t = one / a if above else a
@@ -236,7 +236,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def arcsine_of(a):
-        """w and a rest with arcsin a = w + rest for a <= 1/2; above, arcsin a = pi/2 - 2 (w + rest)."""
+        """Return w and a remainder with arcsin a = w + rest for a <= 1/2; above, arcsin a = pi/2 - 2 (w + rest)."""
         above = a > half
         z = half - half * a if above else a * a
         w = math.sqrt(z) if above else a
@@ -244,7 +244,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def arcsin(x):
-        """arcsin x; NaN outside [-1, 1]."""
+        """Return arcsin x; NaN outside [-1, 1]."""
         a = math.fabs(x)
         w, rest = arcsine_of(a)
         high = sub_exact(pi_high, two * w)
@@ -254,7 +254,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def arccos(x):
-        """arccos x; NaN outside [-1, 1]."""
+        """Return arccos x; NaN outside [-1, 1]."""
         a = math.fabs(x)
         w, rest = arcsine_of(a)
         far_side = two * (w + rest)
@@ -264,7 +264,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def power_of(x, y, grown):
-        """x**y from |x|**y: signs and the corners that exp and log leave open."""
+        """Return x**y from |x|**y: the sign, and the special values that exp and log leave open."""
         n, hf = whole_below(y), half * y
         integer = n == y
         odd = integer and whole_below(hf) != hf and math.fabs(y) <= largest
@@ -274,46 +274,46 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def maximum(x, y):
-        """The larger of two, NaN where one is NaN."""
+        """Return the larger of two, NaN if one is NaN."""
         return x if (x > y or x != x) else y
 
     @lane
     def minimum(x, y):
-        """The smaller of two, NaN where one is NaN."""
+        """Return the smaller of two, NaN if one is NaN."""
         return x if (x < y or x != x) else y
 
     @lane
     def sign(x):
-        """-1, 0 or 1; NaN where x is."""
+        """Return -1, 0 or 1; NaN for NaN."""
         out = one if x > zero else (-one if x < zero else zero)
         return x if x != x else out
 
     @lane
     def heaviside(x, h):
-        """0 below 0, 1 above, h at 0; NaN where x is."""
+        """Return 0 below 0, 1 above, h at 0; NaN for NaN."""
         out = one if x > zero else (zero if x < zero else h)
         return x if x != x else out
 
     @lane
     def floor(x):
-        """The largest whole number that is not above x."""
+        """Return the largest whole number that is not above x."""
         return whole_below(x)
 
     @lane
-    def turned(x):
-        """n, r, odd, w, even with x = n pi/2 + y, sin y = r + odd, cos y = w + even."""
+    def quarter_reduced(x):
+        """Return n, r, odd, w, even with x = n pi/2 + y, sin y = r + odd, cos y = w + even."""
         n, r, tail = quarters(x)
         s = r * r
-        lost = half * s
-        w = sub_exact(one, lost)
-        odd = r * (s * sine_rest(s)) + (tail - lost * tail)
-        even = sub_exact(sub_exact(one, w), lost) + (s * s * cosine_rest(s) - r * tail)
+        square = half * s
+        w = sub_exact(one, square)
+        odd = r * (s * sine_rest(s)) + (tail - square * tail)
+        even = sub_exact(sub_exact(one, w), square) + (s * s * cosine_rest(s) - r * tail)
         return n, r, odd, w, even
 
     @lane
     def sincos(x):
-        """sin x and cos x for |x| <= FAR."""
-        n, r, odd, w, even = turned(x)
+        """Return sin x and cos x for |x| <= FAR."""
+        n, r, odd, w, even = quarter_reduced(x)
         sine, cosine = r + odd, w + even
         swap = (n & u64(1)) != u64(0)
         a = cosine if swap else sine
@@ -325,18 +325,18 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def sin(x):
-        """sin x for |x| <= FAR."""
+        """Return sin x for |x| <= FAR."""
         return sincos(x)[0]
 
     @lane
     def cos(x):
-        """cos x for |x| <= FAR."""
+        """Return cos x for |x| <= FAR."""
         return sincos(x)[1]
 
     @lane
     def tan(x):
-        """tan x for |x| <= FAR."""
-        n, r, odd, w, even = turned(x)
+        """Return tan x for |x| <= FAR."""
+        n, r, odd, w, even = quarter_reduced(x)
         swap = (n & u64(1)) != u64(0)
         a, a_rest = (w if swap else r), (even if swap else odd)
         b, b_rest = (-r if swap else w), (-odd if swap else even)

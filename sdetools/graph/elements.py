@@ -1,7 +1,7 @@
-"""One element of a graph as text: with whole numbers as indices everything is unrolled, with loop variables it is the body of a loop.
+"""Code for single elements of a graph: integer indices give unrolled code, loop variables the body of a loop.
 
-Every row is `lanes` numbers at a multiple of `lanes` in one array `S`; draws lie in `Z`. Rows at one index have constant distances, by which
-LLVM sees that they do not overlap.
+Every row is `lanes` numbers at a multiple of `lanes` in one array `S`; draws are in `Z`. Rows at one index have constant distances, from
+which LLVM infers that they do not overlap.
 """
 
 from __future__ import annotations
@@ -22,19 +22,18 @@ INLINE = {
     "sqrt": "math.sqrt", "absolute": "math.fabs", "power": "lanes.vpow", "maximum": "lanes.vmaximum", "minimum": "lanes.vminimum",
     "sign": "lanes.vsign", "arctan": "lanes.vatan", "arcsin": "lanes.vasin", "arccos": "lanes.vacos",
 }  # fmt: skip
-"""The text of a function of one lane; of any other, `lanes.v` and its name."""
+"""Names of functions of one lane; all others are `lanes.v` and NumPy's name."""
 PRICE = {"power": 60, "sinh": 40, "cosh": 30, "tanh": 35, "log1p": 25, "expm1": 40} | dict.fromkeys(
     ("exp", "log", "arctan", "arcsin", "arccos"), 20
 )
-"""Lines that an inlined function takes."""
-NICE = frozenset({0.0, 0.5, 0.25, *map(float, range(1, 17))})
-"""Numbers that are written into the text; all others are data, so that other numbers compile nothing."""
+"""Lines of code that an inlined function takes; 1 for all others."""
+LITERALS = frozenset({0.0, 0.5, 0.25, *map(float, range(1, 17))})
+"""Numbers that are written into the code. All others are passed as data, so that new values do not recompile."""
 
 
 @dataclass(frozen=True)
 class Draw:
-    """Where an input of draws lies: at `row` of Z (and `shift` numbers on), or in a bit that `sign(i)` reads in place; `fill(first, count)`
-    makes a tile of it."""
+    """Location of an input of draws: row `row` of Z, or bits that `sign(i)` reads; `fill(first, count)` generates a tile."""
 
     row: int
     shift: str = ""
@@ -45,8 +44,7 @@ class Draw:
 
 @dataclass
 class Tables:
-    """What the text of a kernel refers to: arrays d0, d1, ..., numbers K, numbers of turns N, addresses F of functions of rows, and
-    compiled functions by name; `real` is the type of all that are not whole."""
+    """What the code refers to: arrays d0, d1, ..., numbers K, loop lengths N, functions F or by name; floats are `real`."""
 
     real: Real = DOUBLE
     data: list[np.ndarray] = field(default_factory=list)
@@ -55,12 +53,12 @@ class Tables:
     functions: list[str] = field(default_factory=list)
     stages: dict[str, Any] = field(default_factory=dict)
     whole: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
-    """Arrays that do not lie in one piece, by their `id`, and copies that do."""
+    """Arrays that are not contiguous, by their `id`, with contiguous copies."""
     straight: int = 0
-    """Operations that have become straight-line code."""
+    """Number of operations written as straight-line code so far."""
 
     def function(self, name: str) -> str:
-        """The address of a function of rows (`graph.rows`)."""
+        """Return the address of a function of rows (`graph.rows`)."""
         return f"F[{self.number_of_function(name)}]"
 
     def number_of_function(self, name: str) -> int:
@@ -69,7 +67,7 @@ class Tables:
         return self.functions.index(name)
 
     def array(self, a: np.ndarray) -> str:
-        """The name of an array, whose address is that name and `at`."""
+        """Return the name of an array; its address is that name followed by `at`."""
         a = a if a.flags.forc else self.whole.setdefault(id(a), (a, np.ascontiguousarray(a)))[1]
         for n, known in enumerate(self.data):
             if known is a or (
@@ -87,7 +85,7 @@ class Tables:
         return f"K[{len(self.numbers) - 1}]"
 
     def size(self, n: int) -> str:
-        """A number of turns: known to LLVM, it would unroll the loop and compile for seconds."""
+        """Return a loop length as an entry of N: LLVM would unroll a loop of known length, and compile for seconds."""
         if n not in self.sizes:
             self.sizes.append(n)
         return f"N[{self.sizes.index(n)}]"
@@ -102,9 +100,9 @@ class Tables:
 
 
 class Elements:
-    """Writes elements of values: `rows`, `draws` and `names` say where inputs are, by key; `free` is the first row of scratch."""
+    """Writes elements of values; `rows`, `draws` and `names` locate inputs by key, `free` is the first row of scratch."""
 
-    APART: tuple[str, ...] = ANGLES
+    NEVER_INLINED: tuple[str, ...] = ANGLES
     """Functions that are never inlined."""
 
     def __init__(
@@ -114,13 +112,13 @@ class Elements:
         self.rows, self.at = free, dict(rows)
         self.zero, self.one = map(tables.real.number, (0.0, 1.0))
         self.making: set[Any] = set()
-        """What the lines at hand make, so that it cannot be read yet."""
+        """Values that the current lines compute, which cannot be read yet."""
         self.in_place: set[Any] = set()
         """Draws whose signs are read from their bits."""
         self.from_rows: set[Any] = set()
-        """Draws that must be in Z."""
+        """Draws that must be generated in Z."""
         self.tiled: set[Any] = set()
-        """Draws that are made within the loop that reads them."""
+        """Draws that are generated within the loop that reads them."""
 
     def take(self, rows: int) -> int:
         self.rows += rows
@@ -134,10 +132,10 @@ class Elements:
         self.known: dict[Any, str] = {}
         self.varying: set[str] = set()
         self.columns: set[Any] = set()
-        """Indices that say which number of a sample is read."""
+        """Loop variables that index the columns of a sample."""
 
     def emit(self, v: Value | None, text: str, uses: Sequence[str], **more: Any) -> str:
-        """The name of a new line; uniform ones go before the loop over lanes."""
+        """Add a line and return its name; uniform lines go before the loop over lanes."""
         name = f"v{len(self.pre) + len(self.items)}"
         if v is not None and v.uniform and not any(u in self.varying for u in uses):
             self.pre.append(f"{name} = {text}")
@@ -147,7 +145,7 @@ class Elements:
         return name
 
     def element(self, v: Value, index: tuple[Any, ...]) -> str:
-        """The name or number of one element."""
+        """Return the name of one element, or its text if it is a number."""
         index = tuple(0 if n == 1 else i for i, n in zip(index[len(index) - v.ndim :], v.shape))
         if v.op == "const" and v.ndim == 0:
             return self.number(v)
@@ -157,7 +155,7 @@ class Elements:
         return self.known[key]
 
     def entry(self, name: str, index: tuple[Any, ...]) -> str:
-        """An entry of an array of data, which lies in one piece."""
+        """Return an entry of a contiguous array of data."""
         a = self.tables.data[int(name[1:])]
         return f"{name}[{self.flat(index, [s // a.itemsize for s in a.strides])}]"
 
@@ -165,7 +163,7 @@ class Elements:
         if v.boolean:
             return repr(bool(v.extra))
         x = float(v.extra)
-        if abs(x) in NICE:
+        if abs(x) in LITERALS:
             return self.tables.real.number(x)
         key = ("number", x)
         if key not in self.known:
@@ -208,27 +206,27 @@ class Elements:
             return self.emit(v, f"not {a[0]}", self.named(a))
         if v.name == "where":
             return self.emit(v, f"({a[1]} if {a[0]} else {a[2]})", self.named(a))
-        if v.name in self.APART:
+        if v.name in self.NEVER_INLINED:
             if v.uniform:
                 return self.emit(v, f"math.{v.name}({a[0]})", self.named(a))
             argument = a[0] if a[0] in self.varying else self.emit(None, a[0], ())
-            key = ("angle", v.name, argument)  # of two nodes, and one row to fill
+            key = ("angle", v.name, argument)  # shared by equal nodes: one row to fill
             if key not in self.known:
                 self.known[key] = self.emit(v, "", (argument,), angle=v.name)
             return self.known[key]
         return self.emit(v, self.function(v.name, a), self.named(a))
 
     def function(self, name: str, given: Sequence[str]) -> str:
-        """A function of one lane."""
+        """Return a call of a function of one lane."""
         return f"{INLINE.get(name, 'lanes.v' + name)}({', '.join(given)})"
 
     def number_of(self, name: str) -> str:
-        """A condition as a number."""
+        """Return a condition as a number."""
         return f"({self.one} if {name} else {self.zero})"
 
     @staticmethod
     def named(texts: Sequence[str]) -> list[str]:
-        """The names in the texts of operands."""
+        """Return the names in the texts of operands."""
         return [t.split(" if ")[1].split(" else ")[0] if " if " in t else t for t in texts]
 
     def _view(self, v: Value, index: tuple[Any, ...]) -> str:
@@ -247,7 +245,7 @@ class Elements:
         return self.element(source, self.unravel(flat, source))
 
     def looked_up(self, v: Value, source: Value, flat: str) -> str:
-        """An element at a place that a table says, 0 where it says -1."""
+        """Return an element at a position from a table, and 0 where the table has -1."""
         table = np.frombuffer(v.extra.table, np.int64)
         name = f"o{len(self.known)}"
         self.known["place", v.key, flat] = name
@@ -298,18 +296,20 @@ class Elements:
             self.known["column", column] = name
             self.pre.append(f"{name} = {column}")
             column = name
-        place = f"np.uint64({which})" if column == 0 else f"np.uint64({column} + {which})"  # a signed one is checked for its sign
+        place = (
+            f"np.uint64({which})" if column == 0 else f"np.uint64({column} + {which})"
+        )  # Numba checks signed indices for wrap-around
         return self.emit(v, f"{self.tables.array(v.extra)}[{place}]", (which,))
 
     def sample(self, v: Value, index: tuple[Any, ...]) -> str:
-        """A number of a sample, as a whole number."""
+        """Return the index of a sample as an integer."""
         number = self.element(v, index)
         if ("sample", number) not in self.known:
             self.known["sample", number] = self.emit(v, f"np.int64({number})", (number,))
         return self.known["sample", number]
 
     def flat(self, index: Sequence[Any], strides: Sequence[int], start: int = 0) -> Any:
-        """A flat place: a number, or a text with loop variables."""
+        """Return a flat position: a number, or a text with loop variables."""
         fixed = start + sum(int(i) * s for i, s in zip(index, strides) if isinstance(i, (int, np.integer)))
         moving = [i if s == 1 else f"{i} * {s}" for i, s in zip(index, strides) if not isinstance(i, (int, np.integer)) and s]
         return " + ".join([*moving, *([str(fixed)] if fixed else [])]) if moving else int(fixed)
@@ -320,18 +320,18 @@ class Elements:
         return tuple(f"(({flat}) // {s} % {n})" if n > 1 else 0 for s, n in zip(dense(source.shape), source.shape))
 
     def place(self, row: int, flat: Any, array: str = "S", more: str = "") -> str:
-        """The text of lane j of row `row + flat` (and `more` on) of an array."""
+        """Return the text of lane j of row `row + flat` of an array, shifted by `more`."""
         return f"{array}[{self.offset(row, flat)}{more}]"
 
     def begins(self, row: int) -> str:
-        """The text of the place of lane 0 of a row."""
+        """Return the text of the position of lane 0 of a row."""
         return f"{row * self.L}"
 
     def lane_loop(self, body: Sequence[str]) -> list[str]:
         return [f"for j in range({self.L}):", *indent(body)] if body else []
 
     def offset(self, row: int, flat: Any) -> str:
-        """The text of the place of lane j of a row."""
+        """Return the text of the position of lane j of a row."""
         if isinstance(flat, int):
             return f"{self.begins(row + flat)} + j"
         key = ("offset", flat)
@@ -343,25 +343,19 @@ class Elements:
     # ---- straight-line code
 
     def straight(self, stores: Sequence[tuple[int, Value]]) -> list[str]:
-        """Every element of some values, unrolled, into rows from `row` on."""
+        """Number of operations written as straight-line code so far."""
         self.begin()
         ends = []
         for row, v in stores:
             for index in np.ndindex(*v.shape):
                 place = self.place(row + self.flat(index, dense(v.shape)), 0)
                 name = self.element(v, index)
-                ends.append(
-                    Item(
-                        place,
-                        self.number_of(name) if v.boolean else name,
-                        (name,) if name in self.varying else (),
-                        store=True,
-                    )
-                )
+                text, uses = self.number_of(name) if v.boolean else name, (name,) if name in self.varying else ()
+                ends.append(Item(place, text, uses, store=True))
         return [*self.pre, *self.scheduled(ends)]
 
     def scheduled(self, ends: Sequence[Item]) -> list[str]:
-        """The lines of `items`, and the stores after them."""
+        """Return the lines of `items`, followed by the stores."""
         scratch: dict[str, str] = {}
 
         def keep(name: str) -> str:
@@ -376,7 +370,7 @@ class Elements:
         return lines
 
     def angles(self, wanted: Sequence[tuple[str, str, str]]) -> list[str]:
-        """Calls of the function that makes sines, cosines and tangents of a row."""
+        """Return calls of the functions of rows for sines, cosines and tangents."""
         by_row: dict[str, dict[str, str]] = {}
         for function, source, target in wanted:
             by_row.setdefault(source, {})[function] = target
@@ -391,10 +385,11 @@ class Elements:
 
 
 def mixed(v: Value, kept: Sequence[Any], summed: Sequence[Any]) -> tuple[Any, ...]:
-    """The index of a term of a reduction."""
+    """Return the index of one term of a reduction."""
     kept, summed = iter(kept), iter(summed)
     return tuple(next(summed) if a in v.extra else next(kept) for a in range(v.args[0].ndim))
 
 
 def indent(lines: Sequence[str], by: int = 4) -> list[str]:
+    """Indent lines of code."""
     return [" " * by + line for line in lines]

@@ -1,15 +1,15 @@
-"""What can go wrong while a formula is traced."""
+"""Errors that are raised while a formula is traced."""
 
 from __future__ import annotations
 
 
 class TracingError(TypeError):
-    """The formula needs a value where there is only a symbol."""
+    """The formula needs a number where there is only a traced value."""
 
 
 class ArraysOnly(TracingError):
-    """A part of which it is known beforehand that it runs on arrays: nothing in a user's text is amiss."""
+    """Raised by a part that is known to run on arrays only; the user's code is not at fault."""
 
 
 class TooLong(ValueError):
-    """A formula of more operations than a graph may have."""
+    """A formula has more operations than a graph may have."""

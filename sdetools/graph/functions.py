@@ -1,4 +1,4 @@
-"""NumPy's functions on values: what `np.sum(x)`, `A @ x` or `np.where(x > 0, x, 0)` write into a trace."""
+"""NumPy's functions on values: what `np.sum(x)`, `A @ x` or `np.where(x > 0, x, 0)` add to a trace."""
 
 from __future__ import annotations
 
@@ -16,7 +16,17 @@ from sdetools.graph.views import at_places, broadcast, join, reshape, stack, tak
 
 
 def ufunc_of(ufunc: Any, method: str, inputs: Sequence[Any], options: dict[str, Any]) -> Any:
-    """What a ufunc, or its `reduce`, makes of values."""
+    """Apply a ufunc, or its `reduce` or `outer`, to values.
+
+    Args:
+        ufunc: The ufunc.
+        method: Its method, "__call__" for the ufunc itself.
+        inputs: Operands, some of them values.
+        options: Keyword arguments of the call.
+
+    Raises:
+        TracingError: If the ufunc or an option is not supported.
+    """
     name = ufunc.__name__
     options = {n: o for n, o in options.items() if not harmless(n, o)}
     if method == "reduce" and name in (*REDUCTIONS, "logical_and", "logical_or") and options.keys() <= {"axis", "keepdims"}:
@@ -37,22 +47,22 @@ def ufunc_of(ufunc: Any, method: str, inputs: Sequence[Any], options: dict[str, 
         return REWRITTEN[name](*map(value, inputs))
     if name not in MAPS:
         raise TracingError(
-            f"np.{name} cannot be traced; write it with exp, log, sqrt, sin, tanh, abs, maximum, where and their kin"
+            f"np.{name} cannot be traced; write it with exp, log, sqrt, sin, tanh, abs, maximum, where and similar"
         )
     return apply(name, *inputs)
 
 
 def function_of(function: Any, given: Sequence[Any], options: dict[str, Any]) -> Any:
-    """What another function of NumPy makes of values."""
+    """Apply another function of NumPy to values; TracingError if it is not supported."""
     if function not in FUNCTIONS:
         if function is np.nan_to_num:
-            raise TracingError("np.nan_to_num looks at values; write `np.where(condition, yes, no)`")
+            raise TracingError("np.nan_to_num depends on values; write `np.where(condition, yes, no)`")
         raise TracingError(f"np.{function.__name__} cannot be traced")
     return called(f"np.{function.__name__}", FUNCTIONS[function], given, options)
 
 
 def called(name: str, function: Callable[..., Any], given: Sequence[Any], options: dict[str, Any]) -> Any:
-    """A function of the tables below; TracingError for arguments that NumPy's has and this one has not."""
+    """Call a function of the tables below; TracingError for arguments of NumPy's signature that it lacks."""
     options = {n: o for n, o in options.items() if not harmless(n, o)}
     try:
         signature(function).bind(*given, **options)
@@ -62,7 +72,7 @@ def called(name: str, function: Callable[..., Any], given: Sequence[Any], option
 
 
 def harmless(name: str, option: Any) -> bool:
-    """Whether an option of NumPy's asks for what is done anyway."""
+    """Whether an option of NumPy asks for the default behaviour."""
     if name == "dtype":
         return option is None or np.dtype(option) == float
     if name == "out":
@@ -73,13 +83,14 @@ def harmless(name: str, option: Any) -> bool:
 
 
 def _whole(a: Value, b: Value) -> Value:
+    """Return floor(a / b)."""
     return apply("floor", apply("divide", a, b))
 
 
 def _conditions(sign: str, *args: Value) -> tuple[Value, ...]:
-    """The arguments of an operation on bits, which numbers that differ from path to path have not."""
+    """Return the arguments of a bitwise operation, which must be conditions."""
     if not all(a.boolean for a in args):
-        raise TracingError(f"`{sign}` takes conditions alone, such as x > 0; got a number")
+        raise TracingError(f"`{sign}` takes conditions only, such as x > 0; got a number")
     return args
 
 
@@ -109,13 +120,14 @@ REWRITTEN: dict[str, Callable[..., Any]] = {
     "logical_xor": lambda a, b: apply("not_equal", apply("logical_not", a), apply("logical_not", b)),
     "invert": lambda a: apply("logical_not", *_conditions("~", a)),
 }
-"""Ufuncs that are written with others."""
+"""Ufuncs that are expressed by others."""
 
 
 # ---- norms
 
 
 def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Value:
+    """Return a vector norm (order 1, 2 or infinity) or the Frobenius norm."""
     x = value(x)
     if ord in (None, 2, "fro") and (axis is not None or x.ndim == 1 or ord != 2):
         return apply("sqrt", total(x * x, axis, keepdims=keepdims))
@@ -129,63 +141,71 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> V
 # ---- shapes
 
 
-def moved(function: Callable[..., Any]) -> Callable[..., Value]:
-    """What a function that only rearranges its argument makes of a value: it says where the elements are."""
+def rearranged(function: Callable[..., Any]) -> Callable[..., Value]:
+    """Make a function that only rearranges its argument work on values, by applying it to the indices of the elements."""
 
-    def taken(x: Any, *given: Any, **options: Any) -> Value:
+    def rearrange(x: Any, *given: Any, **options: Any) -> Value:
         x = value(x)
         return at_places(x, function(np.arange(x.size).reshape(x.shape), *given, **options))
 
-    return taken
+    return rearrange
 
 
-def apart(function: Callable[..., Any]) -> Callable[..., list[Value]]:
-    """The same for a function that takes its argument apart."""
+def split_into_views(function: Callable[..., Any]) -> Callable[..., list[Value]]:
+    """Make a function that splits its argument work on values."""
     return lambda x, *given, **options: [
         at_places(value(x), part) for part in function(np.arange(value(x).size).reshape(value(x).shape), *given, **options)
     ]
 
 
 def shaped(function: Callable[..., Any]) -> Callable[..., Value]:
-    """What a function that keeps the order of elements makes of a value: NumPy says of what shape, and refuses what does not fit."""
+    """Make a function that keeps the order of elements work on values.
+
+    NumPy determines the new shape, and validates the arguments.
+    """
     return lambda x, *given, **options: reshape(x, function(np.broadcast_to(0.0, value(x).shape), *given, **options).shape)
 
 
 def reshaped(x: Any, shape: Any, *, order: str = "C") -> Value:
-    return reshape(x, shape) if order == "C" else moved(np.reshape)(x, shape, order=order)
+    """Return the values in another shape, in C or Fortran order."""
+    return reshape(x, shape) if order == "C" else rearranged(np.reshape)(x, shape, order=order)
 
 
 def flat(x: Any, order: str = "C") -> Value:
-    return reshape(x, -1) if order == "C" else moved(np.ravel)(x, order)
+    """Return the values as a vector."""
+    return reshape(x, -1) if order == "C" else rearranged(np.ravel)(x, order)
 
 
 def diag(x: Any, k: int = 0) -> Value:
+    """Return the diagonal of a matrix, or the matrix with this diagonal."""
     x = value(x)
-    return moved(np.diag)(x, k) if x.ndim == 2 else at_places(x, np.diag(np.arange(1, x.size + 1), k) - 1)
+    return rearranged(np.diag)(x, k) if x.ndim == 2 else at_places(x, np.diag(np.arange(1, x.size + 1), k) - 1)
 
 
 def like(number: float) -> Callable[..., Any]:
-    """`np.zeros_like` and its kin: an array of numbers that takes values in, as it would be changed by its maker."""
+    """Make `np.zeros_like` and similar functions: they return an object array, to whose elements values can be assigned."""
     return lambda x: np.full(value(x).shape, number, dtype=object) if value(x).size <= SMALL else np.full(value(x).shape, number)
 
 
 def cumsum(x: Any, axis: int | None = None) -> Value:
+    """Return cumulative sums, in log2(n) operations on whole arrays."""
     x = value(x)
-    out, step = reshape(x, -1) if axis is None else moved(np.moveaxis)(x, axis, 0), 1
+    out, step = reshape(x, -1) if axis is None else rearranged(np.moveaxis)(x, axis, 0), 1
     out = apply("where", out, 1.0, 0.0) if out.boolean else out
-    while step < out.shape[0]:  # sums of 2, 4, 8, ... in a row
+    while step < out.shape[0]:  # sums of 2, 4, 8, ... consecutive elements
         out, step = join([out[:step], out[step:] + out[:-step]]), 2 * step
-    return out if axis is None else moved(np.moveaxis)(out, 0, axis)
+    return out if axis is None else rearranged(np.moveaxis)(out, 0, axis)
 
 
 def clip(x: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Value:
+    """Limit the values to an interval."""
     low, high = a_min if min is None else min, a_max if max is None else max
     x = value(x) if low is None else np.maximum(x, low)
     return x if high is None else np.minimum(x, high)
 
 
 def astype(x: Value, dtype: Any) -> Value:
-    """Numbers, conditions, or whole numbers, which stay floats."""
+    """Convert to floats, conditions or whole numbers; the last stay floats."""
     kind = np.dtype(dtype).kind
     if kind not in "fib":
         raise TracingError(f"astype({dtype}) cannot be traced")
@@ -195,18 +215,21 @@ def astype(x: Value, dtype: Any) -> Value:
 
 
 def outer(a: Any, b: Any) -> Value:
+    """Return the outer product of two vectors."""
     return reshape(a, (-1, 1)) * reshape(b, (1, -1))
 
 
 def dot(a: Any, b: Any) -> Value:
+    """Return the matrix product of arrays with at most two axes."""
     if max(np.ndim(a), np.ndim(b)) > 2:
         raise TracingError("np.dot and np.inner of arrays with more than two axes cannot be traced; write `a @ b`")
     return value(a) * value(b) if 0 in (np.ndim(a), np.ndim(b)) else matmul(a, b)
 
 
 def where(condition: Any, *branches: Any) -> Value:
+    """Return `branches[0]` where the condition holds, else `branches[1]`."""
     if len(branches) != 2:
-        raise TracingError("np.where without its two branches looks at values; write `np.where(condition, yes, no)`")
+        raise TracingError("np.where without its two branches depends on values; write `np.where(condition, yes, no)`")
     condition = value(condition)
     return apply("where", condition if condition.boolean else condition != 0.0, *branches)
 
@@ -220,17 +243,17 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.prod: _named("multiply"), np.max: _named("maximum"), np.min: _named("minimum"), np.amax: _named("maximum"), np.amin: _named("minimum"),
     np.any: _named("logical_or", decided), np.all: _named("logical_and", decided),
     np.dot: dot, np.vdot: lambda a, b: total(reshape(a, -1) * reshape(b, -1)), np.inner: lambda a, b: dot(a, transpose(b)), np.outer: outer, np.einsum: einsum, np.linalg.norm: norm,
-    np.cumsum: cumsum, np.trace: lambda x, offset=0: total(moved(np.diagonal)(x, offset), -1), np.diagonal: moved(np.diagonal), np.diag: diag, np.clip: clip, np.where: where,
-    np.reshape: reshaped, np.ravel: flat, np.take: moved(np.take), np.rot90: moved(np.rot90), np.fliplr: moved(np.fliplr), np.flipud: moved(np.flipud),
-    np.transpose: transpose, np.swapaxes: moved(np.swapaxes), np.moveaxis: moved(np.moveaxis), np.broadcast_to: lambda x, shape: broadcast(x, np.atleast_1d(shape) if np.ndim(shape) == 0 else shape),
-    np.squeeze: shaped(np.squeeze), np.expand_dims: shaped(np.expand_dims), np.split: apart(np.split), np.array_split: apart(np.array_split), np.flip: moved(np.flip), np.roll: moved(np.roll),
+    np.cumsum: cumsum, np.trace: lambda x, offset=0: total(rearranged(np.diagonal)(x, offset), -1), np.diagonal: rearranged(np.diagonal), np.diag: diag, np.clip: clip, np.where: where,
+    np.reshape: reshaped, np.ravel: flat, np.take: rearranged(np.take), np.rot90: rearranged(np.rot90), np.fliplr: rearranged(np.fliplr), np.flipud: rearranged(np.flipud),
+    np.transpose: transpose, np.swapaxes: rearranged(np.swapaxes), np.moveaxis: rearranged(np.moveaxis), np.broadcast_to: lambda x, shape: broadcast(x, np.atleast_1d(shape) if np.ndim(shape) == 0 else shape),
+    np.squeeze: shaped(np.squeeze), np.expand_dims: shaped(np.expand_dims), np.split: split_into_views(np.split), np.array_split: split_into_views(np.array_split), np.flip: rearranged(np.flip), np.roll: rearranged(np.roll),
     np.concatenate: lambda parts, axis=0: join([reshape(p, -1) for p in parts] if axis is None else parts, axis or 0),
     np.stack: lambda parts, axis=0: stack(parts, axis), np.hstack: lambda parts: join([np.atleast_1d(p) for p in parts], -1 if value(parts[0]).ndim > 1 else 0),
     np.vstack: lambda parts: join([np.atleast_2d(p) for p in parts]), np.column_stack: lambda parts: join([p if np.ndim(p) == 2 else reshape(p, (-1, 1)) for p in parts], 1),
     np.append: lambda a, b, axis=None: join([reshape(a, -1), reshape(b, -1)] if axis is None else [a, b], axis or 0),
     np.atleast_1d: lambda x: shaped(np.atleast_1d)(x), np.atleast_2d: lambda x: shaped(np.atleast_2d)(x),
     np.diff: lambda x, n=1, axis=-1: fold(lambda v, _: v[1:] - v[:-1], range(n), value(x)) if value(x).ndim == 1 else _no_diff(),
-    np.tile: moved(np.tile), np.repeat: moved(np.repeat), np.delete: moved(np.delete),
+    np.tile: rearranged(np.tile), np.repeat: rearranged(np.repeat), np.delete: rearranged(np.delete),
     np.shape: lambda x: x.shape, np.ndim: lambda x: x.ndim, np.size: lambda x: x.size, np.copy: lambda x: x, np.real: lambda x: x,
     np.zeros_like: like(0.0), np.ones_like: like(1.0), np.empty_like: like(0.0), np.full_like: lambda x, n: like(n)(x),
     np.tril: lambda x, k=0: x * np.tril(np.ones(value(x).shape), k), np.triu: lambda x, k=0: x * np.triu(np.ones(value(x).shape), k),
@@ -247,10 +270,10 @@ METHODS: dict[str, Callable[..., Any]] = {
     "sum": total, "mean": average, "var": variance, "std": FUNCTIONS[np.std], "prod": _named("multiply"), "max": _named("maximum"),
     "min": _named("minimum"), "dot": dot, "ravel": FUNCTIONS[np.ravel], "flatten": FUNCTIONS[np.ravel], "copy": FUNCTIONS[np.copy],
     "reshape": lambda x, *shape, order="C": reshaped(x, shape[0] if len(shape) == 1 else shape, order=order), "astype": astype,
-    "transpose": lambda x, *axes: transpose(x, (axes[0] if len(axes) == 1 else axes) if axes else None), "swapaxes": moved(np.swapaxes),
-    "squeeze": shaped(np.squeeze), "clip": clip, "diagonal": moved(np.diagonal), "trace": FUNCTIONS[np.trace], "cumsum": cumsum, "item": lambda x: reshape(x, ()),
+    "transpose": lambda x, *axes: transpose(x, (axes[0] if len(axes) == 1 else axes) if axes else None), "swapaxes": rearranged(np.swapaxes),
+    "squeeze": shaped(np.squeeze), "clip": clip, "diagonal": rearranged(np.diagonal), "trace": FUNCTIONS[np.trace], "cumsum": cumsum, "item": lambda x: reshape(x, ()),
     "any": FUNCTIONS[np.any], "all": FUNCTIONS[np.all], "square": lambda x: x * x, "conjugate": lambda x: x, "select": where,
     **{name: (lambda name: lambda x: apply(name, x))(name) for name in ("exp", "log", "sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh",
        "arctan", "arcsin", "arccos", "log1p", "expm1", "floor")},
 }  # fmt: skip
-"""Methods of values: those of arrays, and those by which NumPy computes functions of object arrays that hold values."""
+"""Methods of values: those of arrays, and those by which NumPy applies functions to object arrays of values."""

@@ -1,9 +1,9 @@
 """Products of a matrix and rows of lanes, `(n, d)` times `(d, width)`: small ones in registers, large ones by BLAS.
 
-    lanes.call(address("small_product"), matrix, source, target, n << 32 | d, width, turned)
+    lanes.call(address("small_product"), matrix, source, target, n << 32 | d, width, transposed)
 
-The matrix is `(n, d)`, or `turned` the transpose of one. BLAS spends most of its time on packing where a matrix is small; `small` takes
-tiles whose sums stay in registers. Each of them is one sum from k = 0 on, so that its bits depend neither on the tile nor on the width.
+The matrix is `(n, d)`; if `transposed`, its transpose is stored. BLAS spends most of its time on packing for a small matrix; `small` uses
+tiles whose sums stay in registers. Each element is one sum from k = 0 on, so that its bits depend neither on the tile nor on the width.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from sdetools._machine_code import GEMM, blas
 from sdetools.graph.bits import intrinsic
 
 FEW = 4
-"""Rows of the tile that takes what wider ones leave."""
+"""Rows of the tile for what wider tiles leave."""
 
 
 def tile_of(wide: bool) -> tuple[int, int]:
-    """Rows of a tile, and bytes of its lanes: 16 sums of 64 bytes where there are 32 registers of 64 bytes, 8 of 32 bytes where not."""
+    """Return the rows of a tile, and the bytes of its lanes: 16 sums of 64 bytes with wide registers, else 8 of 32 bytes."""
     return (8, 128) if wide else (FEW, 64)
 
 
 def _has_wide_registers() -> bool:
-    asked = numba.config.CPU_FEATURES
-    return "+avx512f" in asked if asked else bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
+    """Whether the processor has 32 registers of 64 bytes (AVX-512)."""
+    features = numba.config.CPU_FEATURES
+    return "+avx512f" in features if features else bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
 
 
 def _tile(kind: Any, rows: int, lanes: int) -> Any:
@@ -74,15 +75,18 @@ def _tile(kind: Any, rows: int, lanes: int) -> Any:
 
 
 def small(pointer: Any, kind: Any, wide: bool | None = None) -> Any:
-    """The function of small matrices. Tiles at the end of the rows begin earlier, and make some of them again: to the same bits."""
+    """Return the function for small matrices.
+
+    The last tile of rows begins earlier and recomputes some of them, to the same bits.
+    """
     most, size = tile_of(_has_wide_registers() if wide is None else wide)
     span = size // (kind.bitwidth // 8)
     many, few, one, single = _tile(kind, most, span), _tile(kind, FEW, span), _tile(kind, 1, span), _tile(kind, 1, 1)
 
-    def rows(matrix, source, target, sizes, width, turned):
+    def rows(matrix, source, target, sizes, width, transposed):
         n, d = sizes >> 32, sizes & 0xFFFFFFFF
         A, x, out = pointer(matrix), pointer(source), pointer(target)
-        across, down = (n, 1) if turned else (1, d)
+        across, down = (n, 1) if transposed else (1, d)
         whole = width // span * span
         for at in range(0, whole, span):
             r = 0
@@ -105,20 +109,20 @@ def small(pointer: Any, kind: Any, wide: bool | None = None) -> Any:
 
 
 def _blas(kind: Any) -> Any:
-    """BLAS's function, which counts by columns: out (n, width) = a x is to it the transpose, x^T a^T."""
+    """Return the call of BLAS. It stores by columns: out (n, width) = a x is to it the transpose, x^T a^T."""
     symbol = next(name for name, own in GEMM.items() if own[0] == {64: "d", 32: "s"}[kind.bitwidth])
 
     @intrinsic
-    def gemm(typingctx, turned, width, n, d, x, a, out):
+    def gemm(typingctx, transposed, width, n, d, x, a, out):
         def codegen(context, builder, signature, arguments):
-            turned, *sizes, x, a, out = arguments
+            transposed, *sizes, x, a, out = arguments
             char, index, real = ir.IntType(8), ir.IntType(32), context.get_value_type(kind)
 
             def place(value):
                 return cgutils.alloca_once_value(builder, value)
 
             width, n, d = (builder.trunc(size, index) for size in sizes)
-            flag = builder.icmp_signed("!=", turned, turned.type(0))
+            flag = builder.icmp_signed("!=", transposed, transposed.type(0))
             whole, one, zero = place(char(ord("N"))), place(real(1.0)), place(real(0.0))
             other, down = place(builder.select(flag, char(ord("T")), char(ord("N")))), place(builder.select(flag, n, d))
             given = [whole, other, place(width), place(n), place(d), one, x, place(width), a, down, zero, out, place(width)]
@@ -133,12 +137,12 @@ def _blas(kind: Any) -> Any:
 
 
 def large(pointer: Any, kind: Any) -> Any:
-    """The function of large ones."""
+    """Return the function for large matrices."""
     blas()
     gemm = _blas(kind)
 
-    def rows(matrix, source, target, sizes, width, turned):
-        gemm(turned, width, sizes >> 32, sizes & 0xFFFFFFFF, pointer(source), pointer(matrix), pointer(target))
+    def rows(matrix, source, target, sizes, width, transposed):
+        gemm(transposed, width, sizes >> 32, sizes & 0xFFFFFFFF, pointer(source), pointer(matrix), pointer(target))
         return 0
 
     return rows

@@ -1,16 +1,16 @@
-r"""What a formula is, whatever its inputs: on which elements of an input it depends, and whether it vanishes identically.
+"""Properties of a formula for all inputs: which elements of an input it depends on, and whether it vanishes identically.
 
-Structure says what does not occur. The rest is seen at random points: what is analytic on a connected domain and vanishes there vanishes
-everywhere. So an operation is followed into its formula only where that has one value and a domain in one piece:
+Structural zeros and dependences are read off the graph. The rest is decided at random points: an analytic function on a connected domain
+that vanishes there vanishes everywhere. So an operation is expanded only if it is single-valued with a connected domain:
 
-1. Sums, products, exp, sin, tanh and their kin have; so has a quotient, as its poles do not part the complex space.
-2. sqrt, log and powers of u have where u is affine (the domain is a half space) or positive by its structure and without poles.
-   arctan(u) has where u is without poles: arctan(x) + arctan(1/x) is constant, but another constant for x < 0.
-3. All else (abs, sign, floor, maximum, comparisons, sqrt((x - 1)^2), compiled functions) is a free number: what vanishes for all numbers in
-   its place vanishes. `np.where(c, a, b)` is b + c (a - b) for such a c, and a branch that is NaN bounds the domain of the other.
-   But for abs, maximum and minimum, whose slopes are all there is, it may jump: `along` gives it a slope of its own, a free number too.
+1. Sums, products, exp, sin, tanh and similar functions are; so is a quotient, since its poles do not disconnect the complex space.
+2. sqrt, log and powers of u are if u is affine (the domain is a half space), or structurally positive without poles.
+   arctan(u) is if u has no poles: arctan(x) + arctan(1/x) is constant, but with another constant for x < 0.
+3. Everything else (abs, sign, floor, maximum, comparisons, sqrt((x - 1)^2), compiled functions) is replaced by a free variable: what
+   vanishes for all values of it vanishes. `np.where(c, a, b)` is b + c (a - b) with c free, and a branch that is NaN bounds the domain of
+   the other. Operations other than abs, maximum and minimum may jump: `along` gives them a free slope as well.
 
-A point is evidence where no term is so small beside the others that rounding hides it.
+A point counts as evidence if no term is so small compared with the others that rounding hides it.
 """
 
 from __future__ import annotations
@@ -28,26 +28,32 @@ from sdetools.graph.value import Value, order
 from sdetools.graph.views import reshape
 
 ROUNDING = 1e-13
-"""A sum below this part of its terms is rounding, at a point of size 1; at one of size r arguments have r times as much."""
+"""Relative rounding error of a sum at a point of size 1; at one of size r the arguments have r times as much."""
 FEW = 8
-"""Points that must be evidence before anything is proven."""
+"""Number of points that must be evidence before anything is proven."""
 MOST = 1 << 23
-"""Numbers that a node may have over all points."""
+"""Largest number of values of one node over all points."""
 ENTIRE = {"exp", "expm1", "sin", "cos", "sinh", "cosh", "tanh"}
-"""Functions that are analytic on the whole line, and have one value on the complex plane."""
+"""Functions that are analytic on the real line, and single-valued on the complex plane."""
 KINKS = {"absolute", "maximum", "minimum"}
-"""Operations that have a kink, but no jump."""
+"""Operations with a kink but no jump."""
 ROOTS = {"sqrt", "log", "log1p", "arcsin", "arccos", "power"}
-"""Functions of several values, on a domain with an edge."""
+"""Multivalued functions, on a domain with a boundary."""
 
 
 @dataclass(slots=True)
-class Seen:
-    """A node at points: arrays `(*shape, points)`, `(*shape, n)` and `(*shape, 1)`, and facts about all its elements.
+class NodeFacts:
+    """A node evaluated at points, and structural properties.
 
-    `sizes` is the sum of the sizes of its terms, `least` the smallest of them. `reach` says on which elements of the input an element depends,
-    `zero` that it vanishes by its structure. `affine`; `whole`: analytic, without poles; `sign`: 2 for positive, 1 for not negative, 0 for
-    unknown.
+    Attributes:
+        values: `(*shape, points)`.
+        sizes: Sum of the absolute values of its terms, `(*shape, points)`.
+        least: The smallest of those terms, `(*shape, points)`.
+        reach: Which elements of the input each element depends on, `(*shape, n)`.
+        zero: Whether an element vanishes structurally, `(*shape, 1)`.
+        affine: Whether it is affine in the input.
+        whole: Whether it is analytic without poles.
+        sign: 2 for positive, 1 for nonnegative, 0 for unknown.
     """
 
     values: np.ndarray
@@ -66,11 +72,14 @@ class Seen:
 
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
+        """The five arrays."""
         return self.values, self.sizes, self.least, self.reach, self.zero
 
 
 class Examination:
-    """Formulas at points `(*shape, m)` of the input `x`, and how they depend on its elements; other inputs are random positive numbers.
+    """Formulas at points `(*shape, m)` of the input `x`, and their dependence on its elements.
+
+    Other inputs are random positive numbers.
 
     >>> from sdetools.graph.value import Trace
     >>> x = Trace().input("x", (2,))
@@ -84,15 +93,15 @@ class Examination:
         self.n, self.count = x.size, points.shape[-1]
         self.rounding = ROUNDING * np.maximum(1.0, np.abs(points).reshape(-1, self.count).max(axis=0))
         self.free: list[tuple[Value, np.ndarray]] = []
-        """Nodes met that are free numbers and depend on x, with what they depend on."""
+        """Nodes that are free variables and depend on x, with the elements that they depend on."""
         self.seen = {x.key: self._number(x, points, np.eye(self.n, dtype=bool).reshape(*x.shape, -1))}
 
     def depends(self, out: Value) -> np.ndarray:
-        """On which elements of x each element of `out` depends, by structure: `(*shape, n)`."""
+        """Return which elements of x each element of `out` structurally depends on, `(*shape, n)`."""
         return self._of(out).reach
 
     def along(self, out: Value, direction: Value) -> Value:
-        """The slope of `out`, with slopes of their own for what may jump."""
+        """Return the directional derivative of `out`, with free slopes for operations that may jump."""
         self._of(out)
         total = jvp(out, self.x, direction)
         for number, (node, reach) in enumerate(self.free):
@@ -102,7 +111,7 @@ class Examination:
         return total
 
     def vanishes(self, out: Value) -> np.ndarray:
-        """Whether elements vanish identically, by structure or at all points."""
+        """Return which elements vanish identically, structurally or at all points."""
         seen = self._of(out)
         with np.errstate(all="ignore"):
             finite = np.isfinite(seen.values) & np.isfinite(seen.sizes)
@@ -110,23 +119,25 @@ class Examination:
             rounding = ~finite | (np.abs(seen.values) <= self.rounding * seen.sizes)
             return seen.zero[..., 0] | ((evidence.sum(-1) >= FEW) & rounding.all(-1))
 
-    def _of(self, out: Value) -> Seen:
+    def _of(self, out: Value) -> NodeFacts:
         with np.errstate(all="ignore"):
             for node in order([out]):
                 if node.key not in self.seen:
                     if node.size * self.count > MOST:
-                        raise TooLong(f"{node.size:,} numbers at each of {self.count:,} points are too many to be looked at")
+                        raise TooLong(f"{node.size:,} numbers at each of {self.count:,} points are too many to evaluate")
                     self.seen[node.key] = self._node(node, [self.seen[a.key] for a in node.args])
         return self.seen[out.key]
 
-    def _number(self, node: Value, values: Any, reach: Any = False, sign: int = 0) -> Seen:
-        """An input, a constant or a free number."""
+    def _number(self, node: Value, values: Any, reach: Any = False, sign: int = 0) -> NodeFacts:
+        """Return an input, a constant or a free variable."""
         values = np.broadcast_to(values, (*node.shape, self.count))
         zero = values[..., :1] == 0 if node.op == "const" else np.zeros((*node.shape, 1), dtype=bool)
-        return Seen(values, np.abs(values), np.abs(values), np.broadcast_to(reach, (*node.shape, self.n)), zero, True, True, sign)
+        return NodeFacts(
+            values, np.abs(values), np.abs(values), np.broadcast_to(reach, (*node.shape, self.n)), zero, True, True, sign
+        )
 
-    def _free(self, node: Value, args: Sequence[Seen]) -> Seen:
-        """A number of its own for each element; what is no elementwise operation mixes the elements of its arguments."""
+    def _free(self, node: Value, args: Sequence[NodeFacts]) -> NodeFacts:
+        """Return a free variable for each element; all but elementwise operations depend on all elements of their arguments."""
         mixed = [a.reach if node.op == "map" else a.reach.reshape(-1, self.n).any(axis=0) for a in args]
         reach = np.broadcast_to(_any(mixed), (*node.shape, self.n))
         if reach.any() and not node.boolean:
@@ -134,7 +145,7 @@ class Examination:
         values, positive = self.rng.standard_normal((*node.shape, self.count)), node.name in ("absolute", "sqrt")
         return self._number(node, np.exp(values) if positive else values, reach, 2 * positive)
 
-    def _node(self, node: Value, args: list[Seen]) -> Seen:
+    def _node(self, node: Value, args: list[NodeFacts]) -> NodeFacts:
         if node.op == "const":
             numbers = node.extra.astype(float)
             return self._number(node, numbers[..., None], sign=2 if (numbers > 0).all() else int((numbers >= 0).all()))
@@ -148,24 +159,24 @@ class Examination:
             values, sizes, least, reach, zero = (a.reshape(-1, a.shape[-1])[at] for a in x.arrays)
             outside = (at < 0)[..., None]
             sign = min(x.sign, 1) if outside.any() else x.sign
-            return Seen(values, sizes, least, reach, zero | outside, x.affine, x.whole, sign)
+            return NodeFacts(values, sizes, least, reach, zero | outside, x.affine, x.whole, sign)
         if node.op == "join":
             facts = all(a.affine for a in args), all(a.whole for a in args), min(a.sign for a in args)
             values, sizes, least, reach, zero = map(np.concatenate, zip(*(a.arrays for a in args)))
-            return Seen(values, sizes, least, reach, zero, *facts)
+            return NodeFacts(values, sizes, least, reach, zero, *facts)
         if node.op == "reduce" and node.name == "add":
             sums = x.values.sum(axes), x.sizes.sum(axes), x.least.min(axes), x.reach.any(axes), x.zero.all(axes)
-            return Seen(*sums, x.affine, x.whole, x.sign)
+            return NodeFacts(*sums, x.affine, x.whole, x.sign)
         if node.op == "contract":
             A = node.args[0].extra
             reach, some = (np.tensordot(1.0 * (A != 0), 1.0 * a, 1) > 0 for a in (x.reach, ~x.zero))
             sums = np.tensordot(A, x.values, 1), np.tensordot(np.abs(A), x.sizes, 1)
             least = np.abs(A[A != 0]).min(initial=np.inf) * x.least.min(axis=0)
-            return Seen(*sums, np.broadcast_to(least, sums[0].shape), reach, ~some, x.affine, x.whole)
+            return NodeFacts(*sums, np.broadcast_to(least, sums[0].shape), reach, ~some, x.affine, x.whole)
         return self._free(node, args)
 
-    def _mapped(self, node: Value, args: list[Seen]) -> Seen:
-        """An elementwise operation."""
+    def _mapped(self, node: Value, args: list[NodeFacts]) -> NodeFacts:
+        """Evaluate an elementwise operation."""
         name, a, b = node.name, args[0], args[-1]
         affine, whole, sign = _facts(node, args)
         if sign is None:
@@ -175,39 +186,39 @@ class Examination:
         if name in ("add", "subtract"):
             sizes, zero = a.sizes + b.sizes, a.zero & b.zero
             terms: list[Any] = [np.inf if n.op == "const" else s.least for n, s in zip(node.args, args)]
-            least = np.minimum(*terms) + 0 * sizes  # what a number adds hides nothing
+            least = np.minimum(*terms) + 0 * sizes  # a constant term hides nothing
         elif name == "negative":
             sizes, least, zero = a.sizes, a.least, a.zero
         elif name == "multiply":
             sizes, least, zero = a.sizes * b.sizes, a.least * b.least, a.zero | b.zero
         elif name == "divide":
             sizes, least, zero = a.sizes / np.abs(b.values), a.least / np.abs(b.values) * (b.least / b.sizes), a.zero | zero
-        else:  # what is hidden in an argument is hidden in the result
+        else:  # a term hidden in an argument is hidden in the result
             least = reduce(np.multiply, [np.minimum(1.0, s.least / s.sizes) for s in args], sizes)
-        return Seen(values, sizes, least, _any([s.reach for s in args]), zero, affine, whole, sign)
+        return NodeFacts(values, sizes, least, _any([s.reach for s in args]), zero, affine, whole, sign)
 
-    def _chosen(self, node: Value, args: list[Seen]) -> Seen:
-        """`np.where(c, yes, no)`: no + c (yes - no) for every number c."""
+    def _chosen(self, node: Value, args: list[NodeFacts]) -> NodeFacts:
+        """Evaluate `np.where(c, yes, no)` as no + c (yes - no) with a free c."""
         (c, yes, no), (_, first, second) = args, node.args
         for branch, other, seen in ((first, second, no), (second, first, yes)):
             if branch.key == other.key or (branch.op == "const" and np.isnan(branch.extra).all()):
                 values, sizes, least, reach, zero = (np.broadcast_to(a, (*node.shape, a.shape[-1])) for a in seen.arrays)
-                return Seen(values, sizes, least, reach, zero, seen.affine, seen.whole, seen.sign)
+                return NodeFacts(values, sizes, least, reach, zero, seen.affine, seen.whole, seen.sign)
         if c.reach.any():
             self.free.append((node, np.broadcast_to(c.reach, (*node.shape, self.n))))
         values = c.values * yes.values + (1 - c.values) * no.values
         sizes = np.abs(c.values) * yes.sizes + np.abs(1 - c.values) * no.sizes
         zero = np.broadcast_to(yes.zero & no.zero, (*node.shape, 1))
         least = np.minimum(yes.least, no.least) + 0 * sizes
-        return Seen(values, sizes, least, _any([s.reach for s in args]), zero, whole=yes.whole and no.whole)
+        return NodeFacts(values, sizes, least, _any([s.reach for s in args]), zero, whole=yes.whole and no.whole)
 
 
 def _any(arrays: Sequence[Any]) -> np.ndarray:
     return reduce(np.logical_or, arrays)
 
 
-def _facts(node: Value, args: list[Seen]) -> tuple[bool, bool, int | None]:
-    """Whether an operation is affine and whole, and its sign; None for the sign where it is not followed."""
+def _facts(node: Value, args: list[NodeFacts]) -> tuple[bool, bool, int | None]:
+    """Return whether an operation is affine, whether it is analytic without poles, and its sign (None for a free variable)."""
     name, a, b = node.name, args[0], args[-1]
     affine, whole, both = all(s.affine for s in args), all(s.whole for s in args), min(a.sign, b.sign)
     numbers = [n.op == "const" for n in node.args]

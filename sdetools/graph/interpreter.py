@@ -1,11 +1,11 @@
-"""Programs of row operations, run by one function that is compiled once: a formula of any length costs a kernel nothing to compile.
+"""An interpreter of row operations, compiled once: a formula of any length adds nothing to compilation.
 
     lanes.call(address, code, count, bases, n, functions, 0)
 
-`code` is the address of `count` instructions of five whole numbers: an operation of `programs.CODES`, the place of its result, and those of
-up to three operands. A place is a base in its upper bits (a row of the table `bases` of addresses) and bytes from there in its lower ones;
-there lie `n` numbers, or the one number of all lanes. An operation beyond the table is the function of rows at that address of `functions`.
-A result may not lie where an operand does: so all loops are vector code.
+`code` is the address of `count` instructions of five integers: an operation of `programs.CODES`, the location of its result, and those of
+up to three operands. A location has a base in its high bits (an entry of the table `bases` of addresses) and an offset in bytes in its
+low bits; it holds `n` numbers, or one number that all lanes share. A code beyond the table is the function of rows at that entry of
+`functions`. A result may not overlap an operand, so all loops are vector code.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _OPERATION = """
 
 
 def _operation(code: int, name: str) -> str:
-    """The lines of an operation."""
+    """Return the lines of one operation."""
     number = "a" if name.startswith("s_") else "b" if name.endswith("_s") else "_"
     own = [x for x in "abc" if x != number]
     rows, formula = ", ".join(f"{x.upper()}[j]" for x in own), FORMULAS[name.removeprefix("s_").removesuffix("_s")]
@@ -61,7 +61,7 @@ def _operation(code: int, name: str) -> str:
 
 @once
 def function(dtype: str = "float64") -> Any:
-    """That function for a type, as a C callback: its text is made of `programs.FORMULAS`."""
+    """Return the interpreter for a type as a C callback; its source is generated from `programs.FORMULAS`."""
     lane, one = (lanes32, np.float32(1)) if dtype == "float32" else (lanes, 1.0)
     space = {
         "__name__": __name__,
@@ -75,5 +75,5 @@ def function(dtype: str = "float64") -> Any:
     }
     space |= {"words": lanes.word_pointer, "call": lanes.call, "BASE": BASE, "LOW": (1 << BASE) - 1, "FUNCTIONS": FUNCTIONS}
     text = _HEAD + "".join(_operation(code, name) for code, name in enumerate(CODES)) + "    return 0\n"
-    exec(compile(text, __file__, "exec"), space)  # our own text
+    exec(compile(text, __file__, "exec"), space)  # generated above
     return by_address("graph.rows", "program", dtype, space["run"], **_OPTIONS)

@@ -1,11 +1,10 @@
-"""Functions of one lane in float64 that LLVM turns into vector code: the elementary functions of traced formulas, and bits.
+"""Functions of one lane in float64 that LLVM vectorises: the elementary functions of traced formulas, and bit operations.
 
-Every loop over lanes that uses them is innermost, straight-line and free of libm calls. Two habits keep it vector code: conversions between
+Every loop over lanes that uses them is innermost, straight-line and free of libm calls. Two rules keep it vectorised: conversions between
 integers and floats go through bit patterns, because the 64-bit conversions need AVX-512; and loops are short, so that their constants stay
-in registers. `sub_exact` is a subtraction that fast-math may not touch.
+in registers. `sub_exact` is a subtraction that fast-math may not reassociate.
 
-`FLAGS` names the liberty taken: fused multiply-add. Zeros keep their signs, and NaN and infinity their meaning, for a path that leaves the
-finite range has to be seen.
+`FLAGS` allows fused multiply-add only. Signs of zeros, NaN and infinity keep their meaning, so that diverged paths are detected.
 """
 
 from __future__ import annotations
@@ -41,8 +40,10 @@ SIGN_BIT = u64(1 << 63)
 
 @njit(inline="always")
 def _quarters(x):
-    """x - n pi/2 in fused steps, with pi/2 = C1 + C2 + C3 to 159 bits: x - n C1 is exact, as both are multiples of 2^-53 and the difference is
-    below 1; what the others round off goes into the tail, however much cancels.
+    """Return x - n pi/2 in fused steps, with pi/2 = C1 + C2 + C3 to 159 bits.
+
+    x - n C1 is exact, as both are multiples of 2^-53 and the difference is below 1. The rounding errors of the other steps go into the
+    tail, whatever cancels.
     """
     t = add_exact(x * 0.6366197723675814, 6755399441055744.0)
     n = sub_exact(t, 6755399441055744.0)
@@ -105,7 +106,7 @@ NAMES = {
     **{name: f"v{name}" for name in ("maximum", "minimum", "sign", "heaviside", "floor")},
     **{"arctan": "vatan", "arcsin": "vasin", "arccos": "vacos", "power": "vpow"},
 }
-"""What NumPy's functions are called here and in `lanes32`; sqrt and abs are instructions, `math.sqrt` and `math.fabs`."""
+"""Names of NumPy's functions here and in `lanes32`; sqrt and abs are instructions, `math.sqrt` and `math.fabs`."""
 globals().update({own: getattr(_F, name) for name, own in NAMES.items() if name != "power"})
 sincos, split, rounded, power_of_two = _F.sincos, _F.split, _F.rounded, _F.power_of_two
 _reduced, _scaled, _power_of = _F.reduced, _F.scaled, _F.power_of
@@ -115,7 +116,7 @@ real_pointer = float_pointer
 
 @njit(inline="always")
 def sign_of(word):
-    """1 with the sign that the highest bit of a word says."""
+    """Return 1 with the sign bit that is the highest bit of a word."""
     return float_of((word & SIGN_BIT) | ONE_BITS)
 
 
@@ -127,10 +128,10 @@ _POWER = polynomial(
 
 @njit(inline="always")
 def vpow(x, y):
-    """x**y as NumPy has it: real powers of negative numbers are NaN, but for whole y; 0**0 = 1.
+    """Return x**y with NumPy's special values: NaN for real powers of negative numbers, except for whole y; 0**0 = 1.
 
-    e^(y log |x|) with log |x| = high + low, for y log |x| reaches 745 and an error of one unit in it would be 745 in the power. With
-    f = (m - 1) / (m + 1), log m = 2 f + f^3 (2/3 + q): f, f^2, f^3 and the last factor are numbers with rests; q is at most a fiftieth.
+    It is e^(y log |x|) with log |x| = high + low: y log |x| reaches 745, and an error of one ulp in it would be 745 ulp in the power. With
+    f = (m - 1) / (m + 1), log m = 2 f + f^3 (2/3 + q). f, f^2, f^3 and the last factor are double-double numbers; q is at most 1/50.
     """
     size = math.fabs(x)
     m, e = split(size)
@@ -147,7 +148,7 @@ def vpow(x, y):
     cube_rest = fma(f, s, -cube) + (f * s_rest + f_rest * s)
     third = cube * g
     third_rest = fma(cube, g, -third) + (cube * g_rest + cube_rest * g)
-    whole_part = e * 0.6931471804855391  # exact: this part of log 2 ends in zeros
+    whole_part = e * 0.6931471804855391  # exact: this part of log 2 has trailing zeros
     head = add_exact(whole_part, 2.0 * f)
     rest = sub_exact(2.0 * f, sub_exact(head, whole_part))
     high = add_exact(head, third)

@@ -1,6 +1,7 @@
-"""Functions of one lane in float32, by the names of `lanes`: the same text with shorter polynomials, twice as many lanes in a register.
+"""Functions of one lane in float32, by the names of `lanes`: shorter polynomials, and twice as many lanes in a register.
 
-Angles are reduced in double, powers computed in it: the one would lose its digits, the other's logarithm would need a rest.
+Angles are reduced in double precision, and powers computed in it: float32 would lose the digits of the former, and the logarithm of the
+latter would need a second number.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ SIGN_BIT, ONE_BITS = u64(1 << 31), u64(0x3F800000)
 
 @njit(inline="always")
 def _quarters(x):
-    """x - n pi/2 in double, and its rounding."""
+    """Return x - n pi/2 in double precision, and its rounding error."""
     wide = f64(x)
     t = add_exact(wide * 0.6366197723675814, 6755399441055744.0)
     n = sub_exact(t, 6755399441055744.0)
@@ -75,7 +76,7 @@ real_pointer = float32_pointer
 
 @njit(inline="always")
 def sign_of(word):
-    """1 with the sign that the highest bit of a word says."""
+    """Return 1 with the sign bit that is the highest bit of a word."""
     return float32_of(((word >> u64(32)) & SIGN_BIT) | ONE_BITS)
 
 
@@ -85,7 +86,7 @@ _GROWTH = polynomial(1.0, 1.0, 0.5, 1 / 6, 1 / 24, 1 / 120, 1 / 720, 1 / 5040, 1
 
 @njit(inline="always")
 def vpow(x, y):
-    """x**y as NumPy has it, in double and rounded: e^(y log |x|), each within 2^-33."""
+    """Return x**y with NumPy's special values, computed in double as e^(y log |x|), each factor within 2^-33."""
     wide = math.fabs(f64(x))
     m, e = lanes.split(wide)
     f = (m - 1.0) / (m + 1.0)

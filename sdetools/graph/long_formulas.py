@@ -1,6 +1,8 @@
-"""Formulas too long for straight-line code: LLVM takes milliseconds for each of its lines, and the lines of a formula are as many as its
-operations. Beyond a budget they become data for a function that is compiled already (`programs.py`, `interpreter.py`), at two to four times
-the cost of a step."""
+"""Formulas too long for straight-line code, as data for an interpreter.
+
+LLVM takes milliseconds for each line, and a formula has a line per operation. Beyond a budget the operations become data for a precompiled
+function (`programs.py`, `interpreter.py`), at two to four times the cost per step.
+"""
 
 from __future__ import annotations
 
@@ -14,35 +16,41 @@ from sdetools.graph.programs import DRAWS, KNOWN, ROWS
 from sdetools.graph.value import Value
 
 BUDGET = 300
-"""Operations of straight-line code in a kernel, each as long as its function inlined."""
+"""Operations of straight-line code in a kernel; an inlined function counts its lines."""
 DEEPEST = 60
-"""Operations that may wait for each other in it: the writer calls itself for each."""
+"""Longest chain of dependent operations in straight-line code: the generator recurses for each."""
 
 
 LINES = 500
-"""Lines of loops from which programs are shorter to compile."""
+"""Lines of loops from which programs are faster to compile."""
 
 
 class _NoProgram(Exception):
-    """A value that no program makes."""
+    """Raised for a value that no program computes."""
 
 
 class LongFormulas(Elements):
-    """Writes what is beyond the budget as programs."""
+    """Writes code beyond the budget as programs.
+
+    Attributes:
+        BUDGET: Budget of the target; infinite if it has no interpreter.
+    """
 
     BUDGET: float = BUDGET
-    """Infinite for a target that has no such function."""
     outputs: list[tuple[int, Value]]
     nodes: list[Value]
     lines: list[str]
 
     def straight(self, stores: Sequence[tuple[int, Value]]) -> list[str]:
+        """Return straight-line code within the budget, else lines that run a program."""
         lines = self.as_program(stores)
         return super().straight(stores) if lines is None else lines
 
     def as_program(self, stores: Sequence[tuple[int, Value]], always: bool = False) -> list[str] | None:
-        """Lines that run a program which makes some values, into rows from `row` on; None where the budget has room for a text, or a
-        compiled function is in the way."""
+        """Return lines that run a program which computes some values, into rows from `row` on.
+
+        None if the budget suffices for straight-line code, or a compiled function is in the way. `always` ignores the budget.
+        """
         if math.inf == self.BUDGET:
             return None
         made = programs.ElementList()
@@ -59,11 +67,11 @@ class LongFormulas(Elements):
         return self._run(programs.RowProgram(made, wanted, self.rows, leaves.count), leaves)
 
     def _call(self, n: Value) -> list[str]:
-        """Lines that call a compiled function."""
+        """Return lines that call a compiled function."""
         raise NotImplementedError
 
     def as_programs(self, stores: Sequence[tuple[int, Value]], nodes: Sequence[Value]) -> list[str] | None:
-        """The same with calls of compiled functions among the nodes: a program makes what a call takes, and one what is left."""
+        """As `as_program`, around calls of compiled functions: programs compute the arguments of each call, and the rest."""
         lines: list[str] = []
         for n in (n for n in nodes if n.op == "call"):
             given = {a.key: a for a in n.args if (a.ndim or not a.uniform) and a.key not in self.at and a.key not in self.draws}
@@ -77,7 +85,7 @@ class LongFormulas(Elements):
         return None if made is None else [*lines, *made]
 
     def shorter(self, rows: dict[Any, int], free: int) -> list[str]:
-        """The lines of programs in the place of loops that are many, begun anew with the first rows; these, where there is no program."""
+        """Return programs instead of many lines of loops, restarted with the initial rows; the loops if there is no program."""
         before = dict(vars(self))
         self.at, self.rows = rows, free
         self.making, self.in_place, self.from_rows, self.tiled = set(), set(), set(), set()
@@ -87,7 +95,7 @@ class LongFormulas(Elements):
         return self.lines if lines is None else lines
 
     def _run(self, program: programs.RowProgram, leaves: _Leaves) -> list[str]:
-        """The lines that fill the tables of a program and call it."""
+        """Return the lines that fill the tables of a program and call it."""
         self.take(program.rows)
         self.from_rows |= leaves.draws
         self.tiled -= leaves.draws
@@ -124,7 +132,7 @@ class LongFormulas(Elements):
 
 
 class _Leaves:
-    """The elements of what exists before a program runs, and what it needs for them: draws, numbers that are handed in."""
+    """The elements that exist before a program runs, and what it needs for them: draws and numbers passed at run time."""
 
     def __init__(self, writer: LongFormulas, made: programs.ElementList) -> None:
         self.writer, self.made = writer, made

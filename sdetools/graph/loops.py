@@ -1,7 +1,7 @@
-"""Loops over components and lanes, written once for CPUs (lanes are the inner loop) and for CUDA (a lane is a thread).
+"""Code generator for loops over components and lanes, shared by CPUs (inner loop over lanes) and CUDA (a thread is a lane).
 
-Few components become straight-line code, many loops whose text is as long for 10 components as for 10,000. What must exist as a
-whole before it is read (the rows of a GEMM, long sums, joins, functions of rows) splits the work into phases; all between is fused.
+Few components become straight-line code. Many become loops, whose code is as long for 10 components as for 10,000. Values that must be
+complete before they are read (rows of a GEMM, long sums, joins, functions of rows) divide the work into phases; all else is fused.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from sdetools.graph.value import MOST, Value, order
 from sdetools.graph.views import dense
 
 UNROLL, STORES = 160, 64
-"""Operations on arrays, and elements of results, up to which everything is straight-line code; what is written number by number is so anyway."""
+"""Operations on arrays, and elements of results, up to which everything is straight-line code; scalar operations always are."""
 JAM = 4
-"""Numbers of a sample that one turn of a loop reads."""
+"""Columns of a sample that one iteration reads (unroll and jam)."""
 BEGIN = {"add": "0.0", "multiply": "1.0", "maximum": "-np.inf", "minimum": "np.inf"}
-"""Where a reduction begins."""
+"""Initial values of reductions."""
 CHAIN = 40
-"""Operations that wait for each other in a loop: the writer calls itself for each, and LLVM keeps what they make in registers."""
+"""Longest chain of dependent operations in a loop: the generator recurses for each, and LLVM holds their results in registers."""
 SHORT = 4
-"""Terms up to which a sum is written out within a loop."""
+"""Number of terms up to which a sum is written out within a loop."""
 SMALL = 64
-"""Rows, and columns, of a matrix up to which BLAS would take longer to pack it than its product takes."""
+"""Rows and columns up to which a matrix is too small for BLAS, which would spend longer on packing than on the product."""
 ROWWISE = ("sin", "cos", "tan", "exp", "log", "log1p", "expm1", "sinh", "cosh", "tanh", "arctan", "arcsin", "arccos", "power")
-"""Functions that loops over components call on whole rows, and straight-line code inlines (but for angles)."""
+"""Functions that loops over components call on whole rows, and straight-line code inlines (except for angles)."""
 
 
 class Loops(LongFormulas):
-    """The text of a function of rows: `outputs` are (row, value)."""
+    """Generates the code of one function of rows: `outputs` are (row, value)."""
 
     ROWWISE: tuple[str, ...] = ROWWISE
     STORES: int = STORES
@@ -60,7 +60,7 @@ class Loops(LongFormulas):
 
     @property
     def cost(self) -> int:
-        """Operations on arrays, unrolled."""
+        """Number of operations on arrays, unrolled."""
         return sum(operations(n) for n in self.nodes if not n.uniform and (n.size > 1 or n.op == "reduce"))
 
     # ---- phases
@@ -75,18 +75,18 @@ class Loops(LongFormulas):
             return [*lines, *self.straight(self.outputs)]
         if self._is_long(self.nodes) and (made := self.as_programs(self.outputs, self.nodes)) is not None:
             return made
-        whole = self._whole()
+        stored = self._stored_values()
         level: dict[Any, int] = {}
         for n in self.nodes:
-            level[n.key] = max((level[a.key] + (a.key in whole) for a in n.args), default=0)
+            level[n.key] = max((level[a.key] + (a.key in stored) for a in n.args), default=0)
         groups: dict[tuple[Any, ...], list[tuple[Value, int | None]]] = {}
-        for n in whole.values():
+        for n in stored.values():
             self.at[n.key] = self.take(n.size + (n.extra.scratch if n.op == "call" else 0))
-        for n in whole.values():
+        for n in stored.values():
             kind = self._kind(n)
             shape = n.args[0].shape if kind == "loop" and n.op == "reduce" else n.shape
-            apart = () if kind == "straight" else n.key if kind == "call" else shape
-            head = level[n.key], {"loop": 0, "call": 1, "straight": 1}[kind], kind, apart
+            separate = () if kind == "straight" else n.key if kind == "call" else shape
+            head = level[n.key], {"loop": 0, "call": 1, "straight": 1}[kind], kind, separate
             groups.setdefault(head, []).append((n, None))
         for row, v in self.outputs:
             kind = "loop" if v.size > 1 and self._kind(v) != "straight" else "straight"
@@ -100,46 +100,46 @@ class Loops(LongFormulas):
         return lines + late
 
     def _is_long(self, nodes: Sequence[Value]) -> bool:
-        """Whether loops that make these nodes are a longer text than the budget has room for, and a program has room for the numbers."""
+        """Whether the loops of these nodes exceed the budget of code, but their elements are few enough for a program."""
         made = [n for n in nodes if n.op in ("map", "reduce", "contract", "join") and not n.uniform]
         numbers = sum(n.size * (n.args[0].shape[1] if n.op == "contract" else 1) for n in made)
         return len(made) > self.BUDGET and numbers <= MOST
 
-    def _whole(self) -> dict[Any, Value]:
-        """What must exist as rows before it is read, in order."""
-        whole: set[Any] = set()
+    def _stored_values(self) -> dict[Any, Value]:
+        """Return the values that must be complete rows before they are read, in order."""
+        stored: set[Any] = set()
         long: dict[Any, int] = {}
         for n in self.nodes:
-            long[n.key] = 1 + max((long[a.key] for a in n.args if a.key not in whole), default=0)
+            long[n.key] = 1 + max((long[a.key] for a in n.args if a.key not in stored), default=0)
             if long[n.key] > CHAIN and n.op == "map" and n.size > 1:
-                whole.add(n.key)
+                stored.add(n.key)
             if n.uniform and n.op not in ("join", "reduce", "contract"):
                 continue
             if n.op in ("contract", "call", "join", "tally") or (n.op == "reduce" and n.args[0].size > SHORT * n.size):
-                whole.add(n.key)
+                stored.add(n.key)
             if self.rowwise(n):
-                whole |= {n.key, *(a.key for a in n.args)}
-            if n.op == "map" and n.name in self.APART and n.size == 1:  # a loop inlines all functions but these
-                whole.add(n.key)
+                stored |= {n.key, *(a.key for a in n.args)}
+            if n.op == "map" and n.name in self.NEVER_INLINED and n.size == 1:  # a loop inlines all other functions
+                stored.add(n.key)
             if n.op in ("contract", "call"):
-                whole |= {a.key for a in n.args if not a.uniform or (n.op == "call" and a.ndim)}
+                stored |= {a.key for a in n.args if not a.uniform or (n.op == "call" and a.ndim)}
             if n.op == "view" and n.args[0].op not in ("input", "const") and pull(n) is None and n.size > 1:
-                whole.add(n.args[0].key)
-            if n.op == "reduce":  # a sum within a sum would be written out for each of its terms
-                whole |= self._sums(n.args[0], whole)
-            if n.op in ("map", "rows") and n.size > 1:  # what a loop would compute again at every turn
-                whole |= {a.key for a in map(seen, n.args) if a.op == "map" and not a.uniform and a.size < n.size}
+                stored.add(n.args[0].key)
+            if n.op == "reduce":  # a nested sum would be written out for every term
+                stored |= self._nested_sums(n.args[0], stored)
+            if n.op in ("map", "rows") and n.size > 1:  # a loop would recompute it in every iteration
+                stored |= {a.key for a in map(source_of, n.args) if a.op == "map" and not a.uniform and a.size < n.size}
         rows = set(self.inputs) | set(self.draws)
         return {
-            n.key: n for n in self.nodes if n.key in whole and n.op != "const" and n.key not in rows and n.key not in self.names
+            n.key: n for n in self.nodes if n.key in stored and n.op != "const" and n.key not in rows and n.key not in self.names
         }
 
-    def _sums(self, v: Value, whole: set[Any]) -> set[Any]:
-        """The sums below a value that its text would write out."""
+    def _nested_sums(self, v: Value, stored: set[Any]) -> set[Any]:
+        """Return the sums below a value that its code would write out."""
         found, todo, seen = set(), [v], set()
         while todo:
             n = todo.pop()
-            if n.key in seen or n.key in whole or n.uniform:
+            if n.key in seen or n.key in stored or n.uniform:
                 continue
             seen.add(n.key)
             found |= {n.key} if n.op == "reduce" else set()
@@ -147,7 +147,7 @@ class Loops(LongFormulas):
         return found
 
     def _kind(self, n: Value) -> str:
-        """How a whole value is made: in a loop, by a call, or as straight-line code."""
+        """Return how a complete value is made: in a loop, by a call, or as straight-line code."""
         if n.op in ("contract", "call", "tally"):
             return "call"
         if self.rowwise(n):
@@ -163,13 +163,13 @@ class Loops(LongFormulas):
         )
 
     def _tile(self, schedule: Sequence[Any]) -> None:
-        """Draws are made a tile of rows at a time where one loop alone reads them, each at its own component."""
+        """Generate draws in tiles of rows if a single loop reads them, each at its own component."""
         for key, draw in self.draws.items():
             z = next((n for n in self.nodes if n.key == key), None)
             if z is None or not draw.tile or z.size <= draw.tile:
                 continue
             readers = [n for n in self.nodes if any(a.key == key for a in n.args)]
-            loops = [(head, members) for head, members in schedule if any(self._sees(m, key) for m, _ in members)]
+            loops = [(head, members) for head, members in schedule if any(self._reads(m, key) for m, _ in members)]
             if (
                 all(n.op == "map" and n.shape == z.shape for n in readers)
                 and len(loops) == 1
@@ -177,12 +177,12 @@ class Loops(LongFormulas):
             ):
                 self.tiled.add(key)
 
-    def _sees(self, m: Value, key: Any) -> bool:
-        """Whether making `m` reads an input, other than through values that exist as rows."""
-        return any(n.key == key for n in self._below([m]))
+    def _reads(self, m: Value, key: Any) -> bool:
+        """Whether computing `m` reads an input other than through complete rows."""
+        return any(n.key == key for n in self._dependencies([m]))
 
-    def _below(self, members: Sequence[Value]) -> Iterator[Value]:
-        """What is written or read in a loop that makes some values."""
+    def _dependencies(self, members: Sequence[Value]) -> Iterator[Value]:
+        """Yield the values that a loop reads or writes to compute some values."""
         todo, seen = list(members), {m.key for m in members}
         while todo:
             n = todo.pop()
@@ -197,13 +197,13 @@ class Loops(LongFormulas):
     def _group(self, kind: str, members: Sequence[tuple[Value, int | None]], later: Sequence[Any], late: list[str]) -> list[str]:
         stores: list[tuple[Value, int]] = []
         for v, row in members:
-            if row is not None and not self._safe(v, row, kind, [m for m, _ in members], later):
+            if row is not None and not self._may_overwrite(v, row, kind, [m for m, _ in members], later):
                 kept = self.take(v.size)
                 late += self.copied(kept, row, v.size)
                 row = kept
             stores.append((v, self.at[v.key] if row is None else row))
         self.making = {v.key for v, row in members if row is None}
-        if kind == "loop" and self._is_long(list(self._below([m for m, _ in members]))):
+        if kind == "loop" and self._is_long(list(self._dependencies([m for m, _ in members]))):
             kind = "straight"
         if kind == "straight":
             lines = self.straight([(row, v) for v, row in stores])
@@ -214,20 +214,20 @@ class Loops(LongFormulas):
         self.making = set()
         return lines
 
-    def _safe(self, v: Value, row: int, kind: str, beside: Sequence[Value], later: Sequence[Any]) -> bool:
-        """Whether an output may be stored where it belongs: no later loop reads what was there, and this one only at its own component."""
-        own_keys = {b.key for b in beside}
-        below = {n.key for n in self._below(beside) if n.key not in self.at or n.key in own_keys}
+    def _may_overwrite(self, v: Value, row: int, kind: str, together: Sequence[Value], later: Sequence[Any]) -> bool:
+        """Whether an output may overwrite its row: no later loop reads the old content, this one only at its own component."""
+        own_keys = {b.key for b in together}
+        below = {n.key for n in self._dependencies(together) if n.key not in self.at or n.key in own_keys}
         own = [
             n
             for n in self.nodes
             if n.key in self.inputs and self.inputs[n.key] < row + v.size and row < self.inputs[n.key] + n.size
         ]
         for s in own:
-            if any(self._sees(m, s.key) for _, members in later for m, _ in members):
+            if any(self._reads(m, s.key) for _, members in later for m, _ in members):
                 return False
             reading = {s.key}
-            for n in self.nodes:  # arguments first; what stands between: a sum that is written out reads other components
+            for n in self.nodes:  # arguments first; a sum in between reads other components
                 if n.key in below and any(a.key in reading for a in n.args):
                     reading.add(n.key)
                     if kind == "loop" and not (n.op == "map" and n.shape == v.shape and s.shape == v.shape):
@@ -239,7 +239,7 @@ class Loops(LongFormulas):
         return [f"for i in range({self.tables.size(count)}):", *indent([f"q = i * {self.L}", *body])]
 
     def _call(self, n: Value) -> list[str]:
-        """Lines that make a whole value by a function of rows, or a join of parts."""
+        """Return the lines that compute a complete value by a function of rows, or join its parts."""
         L, at = self.L, self.at
         if n.op == "join":
             out, row = [], at[n.key]
@@ -255,20 +255,22 @@ class Loops(LongFormulas):
             return [f"lanes.call({self.tables.function(n.name)}, {sources[0]}, {self.start_of(n)}, {count}, {more}, 0, 0)"]
         if n.op == "call":
             self.begin()
-            given = [self.number_given(a) if a.uniform and not a.ndim else self.block(a) for a in n.args]
-            data = "".join(f", {self.given_array(d)}" for d in n.extra.data)
+            given = [self.number_argument(a) if a.uniform and not a.ndim else self.block(a) for a in n.args]
+            data = "".join(f", {self.array_argument(d)}" for d in n.extra.data)
             out = f"S2[{at[n.key]}]" if n.ndim == 0 else f"S2[{at[n.key]}:{at[n.key] + n.size + n.extra.scratch}]"
             return [*self.pre, f"{self.tables.stage(n.extra.function)}({', '.join([*given, out])}{data})"]
         a, x = n.args
         product = self.tables.function("small_product" if max(a.shape) <= SMALL else "product")
         matrix = self.tables.array(a.extra)
-        turned = int(not self.tables.data[int(matrix[1:])].flags.c_contiguous)
+        transposed = int(not self.tables.data[int(matrix[1:])].flags.c_contiguous)
         sizes = f"{a.shape[0] << 32 | a.shape[1]}, {self.tables.size(prod(x.shape[1:]))} * {L}"
-        return [f"lanes.call({product}, {matrix}at, {self.start_of(x)}, {self.start_of(n)}, {sizes}, {turned})"]
+        return [f"lanes.call({product}, {matrix}at, {self.start_of(x)}, {self.start_of(n)}, {sizes}, {transposed})"]
 
     def _sampled(self, n: Value) -> list[str]:
-        """Lines that gather the elements of rows, or sum draws up. They read and write where a number says, which is no vector code: so they
-        have loops over lanes of their own."""
+        """Return the lines that gather rows of data, or sum draws by index.
+
+        Indexed reads and writes are not vectorised, so they get loops over lanes of their own.
+        """
         index, row, self.making = n.args[-1] if n.op == "rows" else n.args[0], self.at[n.key], {n.key}
         self.begin()
         at = ("i0",) if index.ndim else ()
@@ -295,17 +297,17 @@ class Loops(LongFormulas):
         body = [f"q = i * {self.L}", *self.lane_loop([f"S[{self.begins(row)} + q + j] = {number}"])]
         return [f"for i in range({self.tables.size(count)}):", *indent(body)]
 
-    def given_array(self, a: np.ndarray) -> str:
-        """An array of data, as a function of rows takes it."""
+    def array_argument(self, a: np.ndarray) -> str:
+        """Return an array of data as an argument of a function of rows."""
         shape = "".join(f"{self.tables.size(n)}, " for n in a.shape)
         return f"lanes.carray({self.tables.array(np.ascontiguousarray(a))}, ({shape}))"
 
-    def number_given(self, v: Value) -> str:
-        """A uniform number, as a function of rows takes it: its first lane where it exists as a row."""
+    def number_argument(self, v: Value) -> str:
+        """Return a uniform number as an argument of a function of rows: its first lane if it is stored as a row."""
         return f"S[{self.at[v.key] * self.L}]" if v.key in self.at else self.element(v, ())
 
     def start_of(self, v: Value) -> str:
-        """The address of the first number of a value that exists as rows."""
+        """Return the address of the first number of a value that is stored as rows."""
         size = self.tables.real.size
         if v.key in self.draws:
             draw = self.draws[v.key]
@@ -314,7 +316,7 @@ class Loops(LongFormulas):
         return f"base + {size * self.at[v.key] * self.L}"
 
     def block(self, v: Value) -> str:
-        """The rows of a value, as a function of rows takes them."""
+        """Return the rows of a value as an argument of a function of rows."""
         if v.key in self.draws:
             draw = self.draws[v.key]
             self.from_rows.add(v.key)
@@ -327,17 +329,17 @@ class Loops(LongFormulas):
         return f"S2[{row}:{row + v.size}]" if v.ndim else f"S2[{row}]"
 
     def _loop(self, stores: Sequence[tuple[Value, int]]) -> list[str]:
-        """One nest of loops over the components of values of one shape, or of sums over that shape."""
+        """Return nested loops over the components of values of one shape, or of reductions over that shape."""
         shape = next(v.args[0].shape if self._reduces(v) else v.shape for v, _ in stores)
         zero = [line for v, row in stores if self._reduces(v) for line in self.filled(row, v.size, BEGIN[v.name])]
         sizes = [self.tables.size(n) if n > 1 else "1" for n in shape]
         ranges = [f"range({n})" for n in sizes]
-        tiles = [self.draws[k] for k in self.tiled if any(n.key == k for n in self._below([v for v, _ in stores]))]
+        tiles = [self.draws[k] for k in self.tiled if any(n.key == k for n in self._dependencies([v for v, _ in stores]))]
         if tiles:
             ranges[0] = f"range(t, min(t + {tiles[0].tile}, {sizes[0]}))"
         lines = self._nest(stores, shape, ranges)
         jammed = next((a for a, n in enumerate(shape) if n >= JAM and f"i{a}" in self.columns), None)
-        if jammed is not None:  # a lane's sample is looked up once for several of its numbers
+        if jammed is not None:  # a lane's sample is looked up once for several columns
             last = [*ranges]
             ranges[jammed] = f"range(0, {sizes[jammed]} - {JAM - 1}, {JAM})"
             last[jammed] = f"range({sizes[jammed]} // {JAM} * {JAM}, {sizes[jammed]})"
@@ -354,12 +356,12 @@ class Loops(LongFormulas):
     def _nest(
         self, stores: Sequence[tuple[Value, int]], shape: Sequence[int], ranges: Sequence[str], jammed: int = -1
     ) -> list[str]:
-        """Loops over the axes of a shape, with the text of `JAM` neighbours along one of them in one body."""
+        """Return loops over the axes of a shape, whose body has `JAM` neighbours along one axis."""
         self.begin()
         own = tuple(f"i{a}" if n > 1 else 0 for a, n in enumerate(shape))
-        beside = [f"i{jammed}{'abcdefg'[u]}" for u in range(JAM - 1)] if jammed >= 0 else []
+        neighbours = [f"i{jammed}{'abcdefg'[u]}" for u in range(JAM - 1)] if jammed >= 0 else []
         ends = []
-        for index in [own, *((*own[:jammed], name, *own[jammed + 1 :]) for name in beside)]:
+        for index in [own, *((*own[:jammed], name, *own[jammed + 1 :]) for name in neighbours)]:
             for v, row in stores:
                 name = self.element(v.args[0] if self._reduces(v) else v, index)
                 kept = [i for a, i in enumerate(index) if not (self._reduces(v) and a in v.extra)]
@@ -373,20 +375,20 @@ class Loops(LongFormulas):
         lines = [*self.pre, *self.lane_loop([*(f"{item.target} = {item.text}" for item in self.items), *ends])]
         for a in reversed(range(len(shape))):
             if shape[a] > 1:
-                more = [f"{name} = i{a} + {u + 1}" for u, name in enumerate(beside)] if a == jammed else []
+                more = [f"{name} = i{a} + {u + 1}" for u, name in enumerate(neighbours)] if a == jammed else []
                 lines = [f"for i{a} in {ranges[a]}:", *indent([*more, *lines])]
         return lines
 
 
-def seen(v: Value) -> Value:
-    """What a view, or a view of it, looks at."""
+def source_of(v: Value) -> Value:
+    """Return the source of a view, through views of views."""
     while v.op == "view":
         v = v.args[0]
     return v
 
 
 def operations(n: Value) -> int:
-    """Operations on lanes that a node takes, unrolled."""
+    """Return the number of operations on lanes of a node, unrolled."""
     if n.op == "map":
         return n.size * PRICE.get(n.name, 1)
     if n.op == "reduce":

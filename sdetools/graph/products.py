@@ -1,4 +1,4 @@
-"""Sums and products: reductions over axes, products of matrices, and the sums that are such products."""
+"""Sums and products: reductions over axes, matrix products, and sums that are recognised as matrix products."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ REDUCTIONS = {"add": np.add, "multiply": np.multiply, "maximum": np.maximum, "mi
 
 
 def reduce(name: str, x: Any, axis: Any = None, keepdims: bool = False) -> Value:
-    """The sum, product, maximum or minimum over axes."""
+    """Return the sum, product, maximum or minimum over axes.
+
+    Args:
+        name: A key of `REDUCTIONS`.
+        x: The value.
+        axis: An axis, several, or all if None.
+        keepdims: Whether the axes stay, with length 1.
+    """
     x = value(x)
     axes = tuple(range(x.ndim)) if axis is None else tuple(sorted(axis_of(a, max(x.ndim, 1)) for a in np.atleast_1d(axis)))
     kept = tuple(1 if a in axes else n for a, n in enumerate(x.shape))
@@ -39,7 +46,7 @@ def reduce(name: str, x: Any, axis: Any = None, keepdims: bool = False) -> Value
 
 
 def _repeated(x: Value, axes: tuple[int, ...]) -> Value | None:
-    """The sum over an axis along which a view repeats its elements: a multiple."""
+    """Return the sum over an axis along which a view repeats its elements, as a multiple; None if there is no such axis."""
     flat = [a for a in axes if x.extra.strides[a] == 0 and x.shape[a] > 1]
     if not flat:
         return None
@@ -55,9 +62,9 @@ def _repeated(x: Value, axes: tuple[int, ...]) -> Value | None:
 
 
 def _of_matrix(x: Value, axes: tuple[int, ...]) -> Value | None:
-    """The sum of products in which data C stand, sum_k C[i, k] v[k, j] u[i, j], as a product of matrices, (C @ v) * u; None where it is none.
+    """Return a sum of products with data C, sum_k C[i, k] v[k, j] u[i, j], as (C @ v) * u; None if it has another form.
 
-    What is summed over in C alone, or in v alone, is summed first.
+    Axes that only C or only v has are summed first.
     """
     summed = {a for a in axes if x.shape[a] > 1}
     data, inside, outside = (list[tuple[Value, set[int]]]() for _ in range(3))
@@ -90,7 +97,7 @@ def _of_matrix(x: Value, axes: tuple[int, ...]) -> Value | None:
 
 
 def _factors(x: Value, most: int = 16) -> list[Value]:
-    """What a product is made of, in order; not taken apart any more beyond some factors."""
+    """Return the factors of a product in order, at most `most` of them."""
     out, todo = list[Value](), [x]
     while todo:
         f = todo.pop()
@@ -103,7 +110,7 @@ def _factors(x: Value, most: int = 16) -> list[Value]:
 
 
 def _narrow(f: Value) -> Value:
-    """A value without the repetitions of a broadcast: one element along such axes."""
+    """Return a value without the repetitions of a broadcast, with length 1 along such axes."""
     if f.op != "view" or f.extra.table is not None or 0 not in f.extra.strides:
         return f
     shape = tuple(1 if s == 0 else n for s, n in zip(f.extra.strides, f.shape))
@@ -111,41 +118,48 @@ def _narrow(f: Value) -> Value:
 
 
 def _own_axes(f: Value, ndim: int) -> set[int]:
-    """The axes of a product along which a factor has more than one element."""
+    """Return the axes of a product along which a factor has more than one element."""
     return {a + ndim - f.ndim for a, n in enumerate(f.shape) if n > 1}
 
 
 def _wide(f: Value, ndim: int) -> Value:
-    """A factor with all axes of a product."""
+    """Return a factor with all axes of a product."""
     return reshape(f, (*[1] * (ndim - f.ndim), *f.shape))
 
 
 def decided(name: str, x: Any, axis: Any = None, keepdims: bool = False) -> Value:
-    """Whether any or all are true, over axes."""
+    """Return whether any ("logical_or") or all elements are true, over axes."""
     numbers = np.where(value(x) if value(x).boolean else value(x) != 0.0, 1.0, 0.0)
     return reduce("maximum" if name == "logical_or" else "minimum", numbers, axis, keepdims) > 0.5
 
 
 def total(x: Any, axis: Any = None, *, keepdims: bool = False) -> Value:
+    """Return the sum over axes."""
     return reduce("add", x, axis, keepdims)
 
 
 def average(x: Any, axis: Any = None, *, keepdims: bool = False) -> Value:
+    """Return the mean over axes."""
     out = reduce("add", x, axis, keepdims)
     return out * (out.size / value(x).size)
 
 
 def variance(x: Any, axis: Any = None, *, ddof: int = 0, keepdims: bool = False) -> Value:
+    """Return the variance over axes, with `ddof` degrees of freedom subtracted."""
     own = value(x) - average(x, axis, keepdims=True)
     squares = total(own * own, axis, keepdims=keepdims)
     return squares * (1.0 / (value(x).size / squares.size - ddof))
 
 
 def matmul(a: Any, b: Any) -> Value:
-    """Matrix products as NumPy has them; with a matrix of data on one side a GEMM over many paths."""
+    """Return the matrix product as NumPy defines it; a constant matrix on one side gives a GEMM over many paths.
+
+    Raises:
+        ValueError: If the shapes do not match.
+    """
     a, b = value(a), value(b)
     if not a.ndim or not b.ndim or a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
-        raise ValueError(f"matmul: shapes {a.shape} and {b.shape} (component shapes of one path) do not fit together")
+        raise ValueError(f"matmul: shapes {a.shape} and {b.shape} (component shapes of one path) do not match")
     trace = trace_of((a, b))
     if trace is None:
         return value(np.matmul(a.extra, b.extra))
@@ -163,9 +177,15 @@ def matmul(a: Any, b: Any) -> Value:
 
 
 def einsum(subscripts: Any, *factors: Any) -> Value:
-    """Sums of products by their indices; matrices of data against the first index of a value go through `matmul`."""
+    """Return a sum of products in Einstein notation.
+
+    A constant matrix contracted with the first index of a value goes through `matmul`.
+
+    Raises:
+        TracingError: If the subscripts are not one string, or a factor repeats an index.
+    """
     if not isinstance(subscripts, str):
-        raise TracingError("np.einsum must be given its indices as one text to be traced")
+        raise TracingError("np.einsum must get its subscripts as one string to be traced")
     text = subscripts.replace(" ", "").replace("...", "")
     left, _, out = text.partition("->")
     terms, values = left.split(","), [value(f) for f in factors]

@@ -1,8 +1,8 @@
-"""Formulas as data: a graph, number by number, becomes instructions for the function of `interpreter.py`, in place of a text to compile.
+"""Formulas as data: a graph becomes, element by element, instructions for the interpreter instead of code to compile.
 
-An element of a value is an element of another one (a view), or an operation of a few elements; equal ones are one. What is the same for
-all lanes is a program of its own, of single numbers. ElementList are made in the order in which a depth-first walk ends with them, the deeper
-operand first, and lie in scratch rows until their last reader: a chain of any length takes two rows.
+An element of a value is an element of another one (a view), or an operation on a few elements; equal ones are shared. What is the same for
+all lanes is a separate program of single numbers. Elements are computed in the postorder of a depth-first walk, the deeper operand first,
+and stay in scratch rows until their last use: a chain of any length takes two rows.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ FORMULAS = {
 """Operations on rows a, b and c."""
 NUMBER_FIRST = ("copy", "subtract", "divide", "less", "less_equal")
 NUMBER_SECOND = (*NUMBER_FIRST[1:], "add", "multiply", "multiply_add", "maximum", "minimum", "equal", "not_equal")
-"""Those that take one number of all lanes in the place of a row too: `s_subtract` is a number less a row."""
+"""Operations that also take one number for all lanes in the place of a row: `s_subtract` is a number minus a row."""
 CODES = (*FORMULAS, *(f"s_{name}" for name in NUMBER_FIRST), *(f"{name}_s" for name in NUMBER_SECOND))
 CODE = {name: n for n, name in enumerate(CODES)}
 FUNCTIONS, BASE = 64, 40
-"""The first number of a function of rows; the bits of a place below its base."""
+"""Code of the first function of rows; number of low bits of a location, below its base."""
 ROWS, NUMBERS, DRAWS = 0, 1, 2
-"""Bases: rows of scratch and state, numbers that are known, draws. Those of draws that move from step to step come after."""
+"""Bases of locations: rows of scratch and state, constants, draws. Bases of draws that shift from step to step follow."""
 SWAPPED = {"greater": "less", "greater_equal": "less_equal"}
 SYMMETRIC = ("add", "multiply", "multiply_add", "equal", "not_equal")
 KNOWN = ("map", "view", "join", "reduce", "contract", "const")
@@ -44,9 +44,16 @@ KNOWN = ("map", "view", "join", "reduce", "contract", "const")
 
 @dataclass
 class ElementList:
-    """ElementList in the order of their making: `name` and arguments of an operation, or None and the place of what is there already.
+    """Elements in the order of computation.
 
-    A place is (base, first, number): row `first` from the base on, or number `first` of all lanes. `alike[e]`: the same for all lanes.
+    A location is (base, first, number): row `first` from the base on, or the number `first` that all lanes share.
+
+    Attributes:
+        names: Name of each operation; None for an element that exists already.
+        args: Operands of each operation, or the location of an existing element.
+        alike: Whether an element is the same for all lanes.
+        known: Elements by their content.
+        depth: Length of the longest chain of operations that leads to each.
     """
 
     names: list[str | None] = field(default_factory=list)
@@ -57,9 +64,11 @@ class ElementList:
 
     @property
     def deepest(self) -> int:
+        """Length of the longest chain of dependent operations."""
         return max(self.depth, default=0)
 
     def add(self, name: str | None, args: Any, alike: bool) -> int:
+        """Return the number of an element, an existing one if there is an equal one."""
         key = (name, args)
         found = self.known.get(key)
         if found is None:
@@ -71,17 +80,18 @@ class ElementList:
         return found
 
     def number(self, x: float) -> int:
-        """A known number, by its bits."""
+        """Return a constant, identified by its bits."""
         return self.add(None, (NUMBERS, np.float64(x).tobytes(), True), True)
 
     def operation(self, name: str, *args: int) -> int:
+        """Return an operation on elements."""
         if name in SWAPPED:
             name, args = SWAPPED[name], args[::-1]
         return self.add(name, args, all(self.alike[a] for a in args))
 
 
 class Walk:
-    """ElementList of values; `leaf(v)` gives for a value that exists already the element of each of its numbers, or None."""
+    """Elements of values; `leaf(v)` maps the positions of a value that exists already to elements, and is None for others."""
 
     def __init__(self, made: ElementList, leaf: Callable[[Value], Callable[[int], int] | None], values: Sequence[Value]) -> None:
         self.made, self.leaf = made, cache(leaf)
@@ -92,7 +102,7 @@ class Walk:
             self.depth[n.key] = 1 + max((self.depth[a.key] for a in n.args), default=0)
 
     def element(self, v: Value, flat: int) -> int:
-        """The element of number `flat` of a value, after all that it needs."""
+        """Return the element at a flat position of a value, after all that it depends on."""
         todo, found = [((v.key, flat), self._made(v, flat))], None
         while todo:
             own, making = todo[-1]
@@ -109,7 +119,10 @@ class Walk:
         return found
 
     def _made(self, v: Value, at: int) -> Generator[tuple[Value, int], Any, int]:
-        """An element; what it waits for is asked for by (value, number). Of a sum one term after another is, so that none waits."""
+        """Compute an element; the elements that it waits for are yielded as (value, position).
+
+        The terms of a sum are added one after another, so that none waits.
+        """
         made, leaf = self.made, self.leaf(v)
         if leaf is not None:
             return leaf(at)
@@ -143,7 +156,7 @@ class Walk:
         return made.number(0.0) if place < 0 else (yield v.args[0], place)
 
     def _table(self, a: Value, v: Value) -> list[Any]:
-        """Which numbers of an argument those of a value are made of; of a join, where its parts end."""
+        """Return which positions of an argument the elements of a value read; for a join, where its parts end."""
         key = (a.shape, v.shape) if v.op == "map" else v.key
         if key not in self.tables:
             numbers = np.arange(a.size).reshape(a.shape)
@@ -160,7 +173,7 @@ class Walk:
 
 
 def fused(made: ElementList, wanted: set[int]) -> None:
-    """Products that one sum alone reads become a part of it: a b + c is one operation, rounded once."""
+    """Merge products that a single sum reads into it: a b + c is one operation, rounded once."""
     uses = [0] * len(made.names)
     for name, args in zip(made.names, made.args):
         if name is not None:
@@ -183,10 +196,16 @@ def fused(made: ElementList, wanted: set[int]) -> None:
 
 
 class RowProgram:
-    """The instructions that make elements and put them into rows, `(row, element)`: `lanes` of all lanes, `single` of single numbers.
+    """The instructions that compute elements and store them in rows, `(row, element)`.
 
-    One is (operation, place of the result, places of operands), a place (base, first, number). Scratch takes `rows` rows from `free` on, and
-    the numbers from `numbers` on, which then says where they end. `constants` are the known numbers.
+    An instruction is (operation, location of the result, locations of operands), a location (base, first, number).
+
+    Attributes:
+        lanes: Instructions for all lanes.
+        single: Instructions on single numbers.
+        rows: Number of scratch rows, from `free` on.
+        numbers: Where the single numbers end, which begin at the argument of this name.
+        constants: The constants.
     """
 
     def __init__(self, made: ElementList, stores: Sequence[tuple[int, int]], free: int, numbers: int) -> None:
@@ -202,7 +221,7 @@ class RowProgram:
         last |= dict.fromkeys((e for _, e in stores), len(made.names))
         read = {made.args[e][1]: end for e, end in last.items() if made.names[e] is None and made.args[e][::2] == (ROWS, False)}
         direct: dict[int, int] = {}
-        for row, e in stores:  # what nobody reads any more is overwritten at once
+        for row, e in stores:  # what is not read any more is overwritten at once
             if made.names[e] is not None and not made.alike[e] and e not in direct and read.get(row, -1) < e:
                 direct[e] = row
         constants: dict[bytes, int] = {}
@@ -231,12 +250,12 @@ class RowProgram:
         self.lanes += copies
 
     def _row(self) -> tuple[int, int, bool]:
-        """A row of scratch."""
+        """Return a free scratch row."""
         self.rows += not self.empty
         return ROWS, self.empty.pop() if self.empty else self.free + self.rows - 1, False
 
     def _copied(self, place: tuple[int, int, bool]) -> tuple[int, int, bool]:
-        """A row that holds what lies at a place, all the same number if that is one."""
+        """Copy what lies at a location to a scratch row; a single number is repeated."""
         row = self._row()
         self.lanes.append(("s_copy" if place[2] else "copy", row, [place]))
         return row
@@ -258,13 +277,19 @@ class RowProgram:
 
 
 def coded(name: str, places: Sequence[tuple[int, int, bool]]) -> str:
-    """The name among `CODES` of an operation on rows, and numbers of all lanes."""
+    """Return the name among `CODES` of an operation on rows and single numbers."""
     numbers = [i for i, place in enumerate(places) if place[2]]
     return {(): name, (0,): f"s_{name}", (1,): f"{name}_s"}.get(tuple(numbers), "")
 
 
 def encoded(instructions: Sequence[tuple[Any, ...]], address: Callable[[Any], int], function: Callable[[str], int]) -> np.ndarray:
-    """Instructions as whole numbers `(count, 5)`: `address` gives the bytes from its base to a place, `function` the number of a function of rows."""
+    """Encode instructions as integers `(count, 5)`.
+
+    Args:
+        instructions: Of a `RowProgram`.
+        address: Maps a location to its offset from the base in bytes.
+        function: Maps the name of a function of rows to its number.
+    """
 
     def places(all_of_it: Sequence[Any]) -> Iterator[int]:
         for place in all_of_it:

@@ -1,4 +1,4 @@
-"""The types of numbers in which paths are computed: all that an emitter has to know of each."""
+"""Floating-point types in which paths are computed, as the code generators see them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Real:
-    """A type by its name in NumPy and torch, its bytes, and the module of this room with its functions of one lane."""
+    """A floating-point type.
+
+    Attributes:
+        name: Name in NumPy and torch.
+        size: Size in bytes.
+        lanes: Module of this package with its functions of one lane.
+    """
 
     name: str
     size: int
@@ -25,16 +31,16 @@ class Real:
 
     @property
     def whole(self) -> int:
-        """Up to here every whole number is one of the type."""
+        """The largest n such that all whole numbers up to n are exact."""
         return 1 << (53 if self.double else 24)
 
     def number(self, x: float) -> str:
-        """A number in the text of a kernel. Compilers take a plain one for a double, and compute in double whatever meets it."""
+        """Return the text of a number in a kernel. A plain literal is double, and so is whatever it is combined with."""
         text = repr(x) if x >= 0 and np.copysign(1, x) > 0 else f"({x!r})"
         return text if self.double else f"real({x!r})"
 
     def array(self, a: np.ndarray) -> np.ndarray:
-        """An array as a kernel takes it: floats in this type, whole numbers and words as they are."""
+        """Return an array as a kernel takes it: floats in this type, integers as they are."""
         return np.asarray(a, self.dtype) if a.dtype.kind == "f" else a
 
 
@@ -42,7 +48,7 @@ DOUBLE, SINGLE = Real("float64", 8, "lanes"), Real("float32", 4, "lanes32")
 
 
 def real_of(dtype: str) -> Real:
-    """The type of a name; ValueError for another one.
+    """Return the type of a name; ValueError for any other name.
 
     >>> real_of("float32").size
     4

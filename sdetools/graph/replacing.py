@@ -1,4 +1,4 @@
-"""The same formula of other values: what it gives when its inputs are the results of something else, or samples of data, all at once."""
+"""Substitution into formulas: other values for their inputs, or all samples of data at once."""
 
 from __future__ import annotations
 
@@ -14,12 +14,20 @@ from sdetools.graph.views import at_places, broadcast, join, reshape, same_view,
 
 
 def replaced(outputs: Sequence[Value], given: Mapping[Value, Value]) -> list[Value]:
-    """`outputs` with values in the places of inputs, in the trace of these values; every input must have one.
+    """Return `outputs` with values substituted for all of their inputs, in the trace of these values.
 
-    >>> from sdetools.graph.value import Trace
-    >>> x, y = Trace().input("x", (2,)), Trace().input("y", (2,))
-    >>> replaced([np.sum(x)], {x: 2.0 * y})[0].args[0].args[1] is y
-    True
+    Args:
+        outputs: Values of one trace.
+        given: A value of the same shape for every input.
+
+    Raises:
+        ValueError: If a shape differs, or an input has no value.
+
+    Example:
+        >>> from sdetools.graph.value import Trace
+        >>> x, y = Trace().input("x", (2,)), Trace().input("y", (2,))
+        >>> replaced([np.sum(x)], {x: 2.0 * y})[0].args[0].args[1] is y
+        True
     """
     for source, target in given.items():
         if source.shape != target.shape:
@@ -27,12 +35,12 @@ def replaced(outputs: Sequence[Value], given: Mapping[Value, Value]) -> list[Val
     known = {source.key: target for source, target in given.items()}
     for node in order(outputs):
         if node.key not in known:
-            known[node.key] = _again(node, [known[a.key] for a in node.args])
+            known[node.key] = _rebuilt(node, [known[a.key] for a in node.args])
     return [known[o.key] for o in outputs]
 
 
-def _again(node: Value, args: list[Value]) -> Value:
-    """A node with other arguments."""
+def _rebuilt(node: Value, args: list[Value]) -> Value:
+    """Rebuild a node with other arguments."""
     if node.op == "const":
         return node
     if node.op == "map":
@@ -54,15 +62,24 @@ def _again(node: Value, args: list[Value]) -> Value:
     raise ValueError(f"the {node.op} {node.name!r} of a formula has no value")
 
 
-def each(out: Value, samples: Mapping[Value, Value], given: Mapping[Value, Value]) -> Value:
-    """A formula of one sample for n of them at once, `(n, *out.shape)`: the samples' inputs have values `(n, *shape)`, others those `given`.
+def batched(out: Value, samples: Mapping[Value, Value], given: Mapping[Value, Value]) -> Value:
+    """Return a formula of one sample, evaluated for n samples at once: `(n, *out.shape)`.
 
-    >>> from sdetools.graph.value import Trace
-    >>> from sdetools.graph.value import value
-    >>> one, here = Trace(), Trace()
-    >>> x, a, y = one.input("x", (2,)), one.input("a", (2,)), here.input("y", (2,))
-    >>> each(np.exp(a @ x), {a: value(np.ones((5, 2)))}, {x: y}).args
-    (contract:[5],)
+    Args:
+        out: The formula of one sample.
+        samples: For the inputs that hold a sample, values `(n, *shape)`.
+        given: Values of the other inputs.
+
+    Raises:
+        TracingError: If the formula has an operation that cannot be batched.
+
+    Example:
+        >>> from sdetools.graph.value import Trace
+        >>> from sdetools.graph.value import value
+        >>> one, here = Trace(), Trace()
+        >>> x, a, y = one.input("x", (2,)), one.input("a", (2,)), here.input("y", (2,))
+        >>> batched(np.exp(a @ x), {a: value(np.ones((5, 2)))}, {x: y}).args
+        (contract:[5],)
     """
     (n,) = {len(v) for v in samples.values()}
     known = {source.key: target for source, target in (*samples.items(), *given.items())}
@@ -72,24 +89,24 @@ def each(out: Value, samples: Mapping[Value, Value], given: Mapping[Value, Value
             continue
         args = [known[a.key] for a in node.args]
         if any(a.key in many for a in node.args):
-            known[node.key] = _of_each(node, args, [a.key in many for a in node.args], n)
+            known[node.key] = _batched_node(node, args, [a.key in many for a in node.args], n)
             many.add(node.key)
         else:
-            known[node.key] = _again(node, args)
+            known[node.key] = _rebuilt(node, args)
     found = known[out.key]
     return found if out.key in many else broadcast(found, (n, *out.shape))
 
 
-def _of_each(node: Value, args: list[Value], many: list[bool], n: int) -> Value:
-    """A node of n samples; those arguments that are `many` have their axis first."""
+def _batched_node(node: Value, args: list[Value], many: list[bool], n: int) -> Value:
+    """Return a node for n samples; arguments that are `many` have the axis of samples first."""
     if node.op == "map":
-        return apply(node.name, *(_beside(v, a, node.ndim) if m else v for a, v, m in zip(node.args, args, many)))
+        return apply(node.name, *(_aligned(v, a, node.ndim) if m else v for a, v, m in zip(node.args, args, many)))
     if node.op == "reduce":
         return reduce(node.name, args[0], tuple(a + 1 for a in node.extra))
     if node.op == "contract":
         x = args[1]
-        turned = transpose(x, (1, 0, *range(2, x.ndim)))
-        made = reshape(matmul(args[0], reshape(turned, (x.shape[1], -1))), (node.shape[0], n, *node.shape[1:]))
+        samples_last = transpose(x, (1, 0, *range(2, x.ndim)))
+        made = reshape(matmul(args[0], reshape(samples_last, (x.shape[1], -1))), (node.shape[0], n, *node.shape[1:]))
         return transpose(made, (1, 0, *range(2, made.ndim)))
     if node.op == "view":
         w, size = node.extra, node.args[0].size
@@ -99,9 +116,9 @@ def _of_each(node: Value, args: list[Value], many: list[bool], n: int) -> Value:
         return at_places(args[0], np.where(at < 0, -1, at + size * np.arange(n).reshape(-1, *[1] * at.ndim)))
     if node.op == "join":
         return join([v if m else broadcast(v, (n, *v.shape)) for v, m in zip(args, many)], 1)
-    raise TracingError(f"a {node.op} cannot be made for samples of data; write the formula out in NumPy")
+    raise TracingError(f"a {node.op} cannot be batched over samples of data; write the formula in NumPy")
 
 
-def _beside(v: Value, of: Value, ndim: int) -> Value:
-    """Samples `(n, *of.shape)` as an operation takes them whose result for one has so many axes."""
+def _aligned(v: Value, of: Value, ndim: int) -> Value:
+    """Return samples `(n, *of.shape)` with new axes, so that they broadcast as `of` does in an operation with `ndim` axes."""
     return reshape(v, (len(v), *[1] * (ndim - of.ndim), *of.shape))

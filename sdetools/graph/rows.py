@@ -1,12 +1,12 @@
-"""Elementary functions on rows of numbers, compiled once and called by address: they cost a kernel nothing to compile.
+"""Elementary functions on rows of numbers, compiled once and called by address: they add nothing to a kernel's compilation.
 
     lanes.call(address("exp"), source, target, count, 0, 0, 0)
     lanes.call(address("power"), base, target, count, exponent, 0, 0)
     lanes.call(address("sincos"), source, sine, count, cosine, 0, 0)
 
-The rows are addresses of `count` numbers of the type asked for; a target may be a source, but may not overlap one in part. sin, cos, tan and
-sincos are right for every finite argument: a block of lanes with one beyond `FAR` is looked at again, by libm. What is an instruction
-(sqrt, abs, floor, maximum and their kin) has no row here.
+The rows are addresses of `count` numbers of one type; a target may equal a source, but not overlap it in part. sin, cos, tan and sincos are
+accurate for every finite argument: a block of lanes with one beyond `FAR` is computed again by libm. Single instructions (sqrt, abs, floor,
+maximum and similar) have no row function.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from sdetools import _machine_code
 from sdetools._compiled import by_address
 from sdetools._machine_code import once
 from sdetools.graph import lanes, lanes32
-from sdetools.graph.bits import block, float32_pointer, float_pointer, room
+from sdetools.graph.bits import block_copy, float32_pointer, float_pointer, stack_array
 from sdetools.graph.lanes import FAR
 
 WIDTH = 32
-"""Lanes of a block. Results lie on the stack before they go to their row: no look at whether rows overlap, whole vectors to the end."""
+"""Lanes of a block. Results go through the stack: rows need no overlap check, and vectors are whole to the end."""
 
 _ANGLES = {"sin": math.sin, "cos": math.cos, "tan": math.tan}
 NAMES = (
@@ -34,15 +34,15 @@ NAMES = (
 )
 """The functions, by NumPy's names; sincos is sin and cos together."""
 PROGRAM, PRODUCT, SMALL_PRODUCT = "program", "product", "small_product"
-"""What `interpreter.py` and `gemm.py` give: of the same signature."""
+"""Functions of `interpreter.py` and `gemm.py` with the same signature."""
 
 
 def _copier(kind: Any) -> Any:
-    whole = block(kind, WIDTH)
+    whole = block_copy(kind, WIDTH)
 
     @njit(inline="always")
     def copy(source, at, target, to, n):
-        """Numbers of a block, which is whole but for the last one of a row."""
+        """Copy a block of numbers; only the last block of a row is not full."""
         if n == WIDTH:
             whole(source, at, target, to)
         else:
@@ -53,7 +53,7 @@ def _copier(kind: Any) -> Any:
 
 
 def _plain(f: Any, beyond: Any, pointer: Any, stack: Any, copy: Any, real: Any) -> Any:
-    """A function of one row; `beyond` is libm's, for arguments beyond `FAR`, or None."""
+    """Return a function of one row; `beyond` is libm's function for arguments beyond `FAR`, or None."""
 
     def rows(source, target, count, _a, _b, _c):
         x, y, z, w = pointer(source), pointer(target), stack(), stack()
@@ -64,7 +64,7 @@ def _plain(f: Any, beyond: Any, pointer: Any, stack: Any, copy: Any, real: Any) 
                 if beyond is not None:
                     far |= 1 if math.fabs(z[j]) > FAR else 0
                 w[j] = f(z[j])
-            if beyond is not None:  # noqa: SIM102 (Numba leaves out what stands alone)
+            if beyond is not None:  # noqa: SIM102 (Numba prunes a test that stands alone)
                 if far:
                     for j in range(n):
                         w[j] = real(beyond(np.float64(z[j]))) if math.fabs(z[j]) > FAR else w[j]
@@ -75,6 +75,8 @@ def _plain(f: Any, beyond: Any, pointer: Any, stack: Any, copy: Any, real: Any) 
 
 
 def _power(f: Any, pointer: Any, stack: Any, copy: Any) -> Any:
+    """Return x**y on rows."""
+
     def rows(source, target, count, exponent, _b, _c):
         x, y, p, z, q = pointer(source), pointer(target), pointer(exponent), stack(), stack()
         for at in range(0, count, WIDTH):
@@ -90,6 +92,8 @@ def _power(f: Any, pointer: Any, stack: Any, copy: Any) -> Any:
 
 
 def _both(f: Any, pointer: Any, stack: Any, copy: Any, real: Any) -> Any:
+    """Return sine and cosine of a row together."""
+
     def rows(source, sine, count, cosine, _b, _c):
         x, s, c, z, v, w = pointer(source), pointer(sine), pointer(cosine), stack(), stack(), stack()
         for at in range(0, count, WIDTH):
@@ -110,12 +114,13 @@ def _both(f: Any, pointer: Any, stack: Any, copy: Any, real: Any) -> Any:
 
 
 _TYPES: dict[str, Any] = {
-    "float64": (lanes, float_pointer, room(types.float64, WIDTH), _copier(types.float64), np.float64),
-    "float32": (lanes32, float32_pointer, room(types.float32, WIDTH), _copier(types.float32), np.float32),
+    "float64": (lanes, float_pointer, stack_array(types.float64, WIDTH), _copier(types.float64), np.float64),
+    "float32": (lanes32, float32_pointer, stack_array(types.float32, WIDTH), _copier(types.float32), np.float32),
 }
 
 
 def _write(name: str, dtype: str) -> Any:
+    """Return the Python function that is compiled for a name and a type."""
     lane, pointer, stack, copy, real = _TYPES[dtype]
     if name in (PRODUCT, SMALL_PRODUCT):
         from sdetools.graph import gemm
@@ -131,9 +136,19 @@ def _write(name: str, dtype: str) -> Any:
 
 @once
 def function(name: str, dtype: str = "float64") -> Any:
-    """A function of `NAMES` on rows of a type, compiled as a C callback."""
+    """Compile a function on rows as a C callback.
+
+    Args:
+        name: One of `NAMES`, or "program", "product" or "small_product".
+        dtype: "float64" or "float32".
+
+    Raises:
+        ValueError: For another name or type.
+    """
     if name not in (*NAMES, PROGRAM, PRODUCT, SMALL_PRODUCT) or dtype not in _TYPES:
-        raise ValueError(f"there are rows of {', '.join(_TYPES)} for {', '.join(NAMES)}; got {name!r} of {dtype!r}")
+        raise ValueError(
+            f"`name` must be one of {', '.join(NAMES)}, and `dtype` one of {', '.join(_TYPES)}; got {name!r} of {dtype!r}"
+        )
     if name == PROGRAM:
         from sdetools.graph import interpreter
 
@@ -142,5 +157,5 @@ def function(name: str, dtype: str = "float64") -> Any:
 
 
 def address(name: str, dtype: str = "float64") -> int:
-    """Where that function is; compiled, or found compiled, when it is first asked for."""
+    """Return the address of a function; it is loaded from the cache or compiled at its first use."""
     return _machine_code.address("graph.rows", name, dtype)

@@ -1,6 +1,6 @@
-"""Samples of data, each path its own: the rows at drawn numbers, and how often each row was drawn.
+"""Samples of data, other ones for each path: rows at drawn indices, and how often each row was drawn.
 
-Numbers of samples are whole floats, `(size,)` for values and `(size, *paths)` for arrays; the same text takes both.
+Indices of samples are whole floats, `(size,)` for traced values and `(size, *paths)` for arrays; the functions take both.
 """
 
 from __future__ import annotations
@@ -13,10 +13,18 @@ from sdetools.graph.value import Value, trace_of, value
 
 
 def gather(data: np.ndarray, index: Any) -> Any:
-    """The rows `data[index]`: `(size, *row, *paths)`.
+    """Return the rows `data[index]`.
 
-    >>> gather(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([1.0, 1.0, 0.0])).tolist()
-    [[3.0, 4.0], [3.0, 4.0], [1.0, 2.0]]
+    Args:
+        data: Array whose first axis is indexed.
+        index: Indices `(size, *paths)`, as floats, or a traced value `(size,)`.
+
+    Returns:
+        Array `(size, *row, *paths)`, or a traced value `(size, *row)`.
+
+    Example:
+        >>> gather(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([1.0, 1.0, 0.0])).tolist()
+        [[3.0, 4.0], [3.0, 4.0], [1.0, 2.0]]
     """
     if isinstance(index, Value):
         return value(data)[index]
@@ -25,10 +33,19 @@ def gather(data: np.ndarray, index: Any) -> Any:
 
 
 def tally(index: Any, n: int, weights: Any = None) -> Any:
-    """How often each of n samples was drawn, or the sum of the `weights` `(size, *paths)` of its draws: `(n, *paths)`.
+    """Return how often each of n samples was drawn, or the sum of the weights of its draws.
 
-    >>> tally(np.array([2.0, 0.0, 2.0]), 4).tolist()
-    [1.0, 0.0, 2.0, 0.0]
+    Args:
+        index: Indices `(size, *paths)`, as floats, or a traced value `(size,)`.
+        n: Number of samples.
+        weights: A weight of each draw, of the shape of `index`; 1 by default.
+
+    Returns:
+        Array `(n, *paths)`, or a traced value `(n,)`.
+
+    Example:
+        >>> tally(np.array([2.0, 0.0, 2.0]), 4).tolist()
+        [1.0, 0.0, 2.0, 0.0]
     """
     if isinstance(index, Value):
         args = (index,) if weights is None else (index, value(weights))

@@ -1,8 +1,8 @@
-"""From lines and stores to loops over lanes: one loop when it is short, else independent pieces in loops of their own.
+"""Scheduling of straight-line code into loops over lanes: one loop if it is short, else one for each independent piece.
 
-LLVM turns a short straight body into vector code whose values stay in registers; a long one spills. So lines are split by which store needs
-which line. Sines, cosines and tangents are taken of whole rows: a far argument needs libm, and a call to it inside a loop over lanes would
-leave no vector code. A loop is cut there; what later passes need of earlier ones is kept in scratch rows.
+LLVM compiles a short straight body to vector code whose values stay in registers; a long one spills. So lines are split by the stores
+that depend on them. Sines, cosines and tangents are computed on whole rows: a large argument needs libm, and a call in a loop over lanes
+prevents vectorisation. A loop is split there; what later passes need of earlier ones is stored in scratch rows.
 """
 
 from __future__ import annotations
@@ -11,16 +11,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 SHORT = 120
-"""Lines up to which a loop is left whole."""
+"""Number of lines up to which a loop is not split."""
 PIECE = 60
 ANGLES = ("sin", "cos", "tan")
 
 
 @dataclass(frozen=True)
 class Item:
-    """`target = text`; `uses` are the names in it. A `load` may be repeated anywhere; a `store` goes to memory, at `place`.
+    """A line `target = text` that uses the names `uses`.
 
-    `reads` is the place in memory that a load reads. `angle` names a function of whole rows, whose argument is `uses[0]`.
+    Attributes:
+        target: Name that it defines, or the location of a store.
+        text: Right-hand side.
+        uses: Names in it.
+        load: Whether it reads memory and may be repeated anywhere.
+        store: Whether it writes memory.
+        reads: The location that a load reads.
+        angle: A function of whole rows, whose argument is `uses[0]`; empty for other lines.
     """
 
     target: str
@@ -34,14 +41,20 @@ class Item:
 
 @dataclass
 class Pass:
-    """Lines of one loop over the lanes, and the row functions after it: (function, argument's row, target's row)."""
+    """Lines of one loop over the lanes, and the row functions after it: (function, row of the argument, row of the result)."""
 
     lines: list[str]
     angles: list[tuple[str, str, str]]
 
 
 def passes(lines: Sequence[Item], stores: Sequence[Item], keep: Callable[[str], str]) -> list[Pass]:
-    """The loops that run `lines` and then `stores`. `keep(name)` gives the place of a scratch row for a name."""
+    """Return the loops that run `lines` and then `stores`.
+
+    Args:
+        lines: Lines in order of their dependences.
+        stores: Stores after them.
+        keep: Returns the location of a scratch row for a name.
+    """
     if len(lines) + len(stores) <= SHORT:
         return _cut([*_needed(lines, stores), *stores], keep)
     pieces = [(_needed(lines, group), group) for group in _groups(lines, stores)]
@@ -59,9 +72,9 @@ def passes(lines: Sequence[Item], stores: Sequence[Item], keep: Callable[[str], 
 
 
 def _cut(items: Sequence[Item], keep: Callable[[str], str]) -> list[Pass]:
-    """One pass where there are no angles; else a pass for all that an angle's argument needs, and so on.
+    """Split items into passes: each computes what the arguments of the angles after it need.
 
-    A line belongs to the first pass that has its operands; stores come in the last one, for an earlier one must not change the state.
+    A line belongs to the first pass in which its operands are known. Stores come last, since earlier passes must not change the state.
     """
     angles = {item.target: item for item in items if item.angle}
     place: dict[str, int] = {}
@@ -86,7 +99,7 @@ def _cut(items: Sequence[Item], keep: Callable[[str], str]) -> list[Pass]:
 
 
 def _needed(lines: Sequence[Item], group: Sequence[Item]) -> list[Item]:
-    """The lines that a group of stores needs, in order."""
+    """Return the lines that a group of stores depends on, in order."""
     wanted = {name for store in group for name in store.uses}
     for line in reversed(lines):
         if line.target in wanted:
@@ -95,7 +108,7 @@ def _needed(lines: Sequence[Item], group: Sequence[Item]) -> list[Item]:
 
 
 def _groups(lines: Sequence[Item], stores: Sequence[Item]) -> list[list[Item]]:
-    """Stores in groups: two belong together when one overwrites a place that the other reads."""
+    """Partition the stores: two belong together if one overwrites a location that the other reads."""
     written = {store.target: n for n, store in enumerate(stores)}
     parent = list(range(len(stores)))
 

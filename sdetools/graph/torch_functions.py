@@ -1,4 +1,4 @@
-"""Torch's functions where they are not NumPy's: NaN that torch takes for a number, ends of a range, subnormal arguments.
+"""Functions that differ between torch and NumPy: NaN, the ends of the floating-point range, subnormal arguments.
 
 All other functions of a graph are torch's own. Of two zeros, `maximum` and `minimum` return either, in NumPy as in torch.
 """
@@ -15,64 +15,68 @@ from torch import Tensor
 
 
 def sign(x: Tensor) -> Tensor:
-    """-1, 0 or 1; NaN where x is (torch: 0)."""
+    """Return -1, 0 or 1, and NaN for NaN (torch: 0)."""
     return torch.where(torch.isnan(x), x, torch.sign(x))
 
 
 def heaviside(x: Tensor, h: Tensor) -> Tensor:
-    """0 below 0, 1 above, h at 0; NaN where x is (torch: 0)."""
+    """Return 0 below 0, 1 above, h at 0, and NaN for NaN (torch: 0)."""
     return torch.where(torch.isnan(x), x, torch.heaviside(x, h))
 
 
 def power(x: Tensor, y: Tensor | float) -> Tensor:
-    """x**y; a number as exponent is a tensor first, for torch writes x**-.5 as 1/sqrt(x), which is -inf at -0."""
+    """Return x**y.
+
+    A number as exponent is made a tensor first: torch computes x**-.5 as 1/sqrt(x), which is -inf at -0.
+    """
     return torch.pow(x, y if isinstance(y, Tensor) else torch.full_like(x, y))
 
 
 def log1p(x: Tensor) -> Tensor:
-    """log(1 + x); x itself where 1 + x rounds to 1 (torch loses subnormal numbers)."""
+    """Return log(1 + x), and x where 1 + x rounds to 1 (torch flushes subnormal numbers)."""
     return torch.where(torch.abs(x) < torch.finfo(x.dtype).eps / 4, x, torch.log1p(x))
 
 
 def sinh(x: Tensor) -> Tensor:
-    """sinh x to the end of the range (torch: infinite from where e^x is)."""
+    """Return sinh x up to its own overflow (torch overflows where e^x does)."""
     return torch.where(_far(x), torch.copysign(_half_exp(x), x), torch.sinh(x))
 
 
 def cosh(x: Tensor) -> Tensor:
-    """cosh x, likewise."""
+    """Return cosh x up to its own overflow, as `sinh`."""
     return torch.where(_far(x), _half_exp(x), torch.cosh(x))
 
 
 def _far(x: Tensor) -> Tensor:
+    """Whether e^|x| is close to overflow."""
     return torch.abs(x) > 0.99 * math.log(torch.finfo(x.dtype).max)
 
 
 def _half_exp(x: Tensor) -> Tensor:
-    """e^|x| / 2 without its overflow; |x| - 1 is exact where it is used."""
+    """Return e^|x| / 2 without intermediate overflow; |x| - 1 is exact where this is used."""
     return torch.exp(torch.abs(x) - 1.0) * (math.e / 2)
 
 
 def transpose(x: Tensor, axes: Sequence[int]) -> Tensor:
-    """The axes in this order (torch: a swap of two)."""
+    """Return x with its axes in this order (torch: a swap of two axes)."""
     return torch.permute(x, tuple(axes))
 
 
 def prod(x: Tensor, axes: Sequence[int]) -> Tensor:
-    """The product over axes (torch: over one)."""
+    """Return the product over axes (torch: over one axis)."""
     for axis in sorted(axes, reverse=True):
         x = torch.prod(x, axis)
     return x
 
 
 def tally(index: Tensor, n: int, weights: Tensor | None = None) -> Tensor:
-    """`sampling.tally` of rows of paths."""
+    """Apply `sampling.tally` to rows of paths."""
     given = torch.ones_like(index) if weights is None else weights
     return given.new_zeros((n, *index.shape[1:])).scatter_add_(0, index.long(), given)
 
 
 def through_arrays(function: Callable[..., np.ndarray], parts: Sequence[Any]) -> Tensor:
-    """`function` of NumPy arrays on tensors of a CPU, through memory that both share; numbers stay numbers."""
+    """Apply a function of NumPy arrays to CPU tensors, by shared memory; numbers stay numbers."""
     like = next(p for p in parts if getattr(p, "ndim", 0) > 1)
     arrays = [p.double().numpy() if getattr(p, "ndim", 0) else float(p) for p in parts]
     return torch.from_numpy(np.ascontiguousarray(function(*arrays))).to(like.dtype)

@@ -1,4 +1,4 @@
-"""Calling a formula with values, and saying whose error it is when that fails."""
+"""Tracing of a formula, and error messages that name the part and the line of user code that failed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ _STANDARD = str(Path(linecache.__file__).parent)
 
 
 class NotTraceable(TypeError):
-    """This part neither traces nor compiles; the message names it, `function` says whether it is a user's text."""
+    """A part can neither be traced nor compiled.
+
+    Attributes:
+        function: Whether the part is a user's function.
+    """
 
     def __init__(self, message: str, function: bool = False) -> None:
         super().__init__(message)
@@ -25,9 +29,16 @@ class NotTraceable(TypeError):
 
 
 def trace(function: Callable[..., Any], part: str, *arguments: Any) -> Any:
-    """`function(*arguments)` on values; NotTraceable, with the line, where values are not enough.
+    """Call `function(*arguments)` with values.
 
-    Any other error is the function's own. It goes on as it is, with a note of the part and the line of the user's file.
+    Args:
+        function: A formula in NumPy.
+        part: What the formula is, for messages.
+        *arguments: Values of the graph.
+
+    Raises:
+        NotTraceable: If the formula needs numbers; the message names the line. Any other error is the formula's own and propagates, with a
+            note that names the part and the line of the user's file.
     """
     try:
         with np.errstate(all="ignore"):
@@ -40,26 +51,26 @@ def trace(function: Callable[..., Any], part: str, *arguments: Any) -> Any:
             raise NotTraceable(
                 f"{part} cannot be traced ({error}{place and ': ' + place})", function=not isinstance(error, ArraysOnly)
             ) from error
-        if not getattr(error, "__notes__", None):  # the innermost part has said it
+        if not getattr(error, "__notes__", None):  # the innermost part has added its note
             error.add_note(f"It was raised by {part}{place and ', ' + place}.")
         raise
 
 
 def _about_values(error: Exception) -> bool:
-    """Whether an operation is missing on values alone: numbers may have it, so this is no error yet."""
+    """Whether only values lack the operation: numbers may support it, so this is not yet an error."""
     if isinstance(error, AttributeError):
         return isinstance(error.obj, Value) or "'Value'" in str(error)
     return isinstance(error, TypeError) and any(word in str(error) for word in ("'Value'", "type Value", "ufunc"))
 
 
-def told(error: BaseException) -> str:
-    """An error in a user's own text: its kind, its words and its line."""
+def error_summary(error: BaseException) -> str:
+    """Return kind, message and line of an error in a user's code."""
     place = place_of(error)
     return f"{type(error).__name__}: {error}" + (f", in {place}" if place else "")
 
 
 def place_of(error: BaseException) -> str:
-    """The innermost line outside NumPy, Python's own library and this one, as text; empty if there is none."""
+    """Return the innermost line outside NumPy, the standard library and this package, as text; empty if there is none."""
     found, step = "", error.__traceback__
     while step is not None:
         file = step.tb_frame.f_code.co_filename

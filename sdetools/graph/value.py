@@ -1,14 +1,14 @@
-"""Values: what a formula's text becomes when it is called with them, one node for each thing that it did.
+"""Traced values: a formula that is called with them records its operations as the nodes of a graph.
 
-A `Value` has the component shape of one path; the axis of paths is implicit and last, and the emitters add it. A value is *uniform* when it
-is the same for all paths: coefficients of a step, data. NumPy's functions work on values, so a rule, a loss or a root is plain NumPy text.
-Equal operations of one trace are one node.
+A `Value` has the component shape of one path; the axis of paths is implicit and last, and is added by the code generators. A value is
+*uniform* if it is the same for all paths: coefficients of a step, data. NumPy's functions work on values, so a rule, a loss or a square
+root is plain NumPy code. Equal operations of one trace share one node. The kinds of nodes:
 
-    input    rows that differ from path to path: state, draws          uniform  a number or an array that is handed in at run time
-    const    an array that is known now                                map      elementwise, broadcasting; `name` says which
+    input    rows that differ from path to path: state, draws          uniform  a number or an array that is passed at run time
+    const    an array that is known now                                map      elementwise with broadcasting; `name` is the function
     reduce   a sum (maximum, product) over axes                        contract a matrix of data (n, d) times rows (d, ...): a GEMM
-    view     the elements of a value elsewhere (`views.py`)            join     values one after another along the first axis
-    rows     rows of an array of data, each path its own               tally    the reverse: sums of draws by the row that they name
+    view     elements of a value, rearranged (`views.py`)              join     values concatenated along the first axis
+    rows     rows of an array of data, others for each path            tally    its transpose: sums of draws by the row that they index
     call     a compiled function on whole rows
 """
 
@@ -25,33 +25,39 @@ from sdetools.graph.errors import TooLong, TracingError
 
 Shape = tuple[int, ...]
 SMALL = 4096
-"""Entries up to which a constant is known by its content; a larger one by the array that holds it."""
+"""Constants up to this size are compared by content, larger ones by the memory that holds them."""
 MOST = 200_000
-"""Nodes of a trace at most: those of more would take longer than ten seconds to make and to write."""
+"""The largest number of nodes of a trace: more would take longer than ten seconds to build and to compile."""
 LARGEST_PRODUCT = 32
-"""Up to this power x**n is multiplied out, by squaring."""
+"""Largest whole exponent n for which x**n is expanded into products, by repeated squaring."""
 
 
 class Trace:
-    """The nodes of one trace: `input` and `uniform` make the first of them, operations on these the others."""
+    """The nodes of one trace.
+
+    `input` and `uniform` create the first nodes, operations on these the others.
+
+    Attributes:
+        known: All nodes by their content.
+        columns: Column-major copies of arrays whose rows are indexed, one for each array.
+    """
 
     def __init__(self) -> None:
         self.known: dict[Any, Value] = {}
         self.columns: dict[Any, np.ndarray] = {}
-        """Data of which rows are taken, number by number: one copy, whoever takes them."""
 
     def input(self, name: str, shape: Shape = ()) -> Value:
-        """Rows that differ from path to path."""
+        """Create an input whose rows differ from path to path."""
         return self.node("input", name, (), shape)
 
     def uniform(self, name: str, shape: Shape = ()) -> Value:
-        """A number or an array that is the same for all paths and known at run time."""
+        """Create an input that is the same for all paths, and known at run time."""
         return self.node("uniform", name, (), shape)
 
     def node(
         self, op: str, name: Any, args: tuple[Value, ...], shape: Shape, extra: Any = None, key: Any = None, boolean: bool = False
     ) -> Value:
-        """The node of an operation, the one that is there already if there is one."""
+        """Return the node of an operation, an existing one if there is an equal one; TooLong beyond `MOST` nodes."""
         key = (op, name, tuple(a.key for a in args), shape, key)
         found = self.known.get(key)
         if found is None:
@@ -65,12 +71,24 @@ class Trace:
 
 
 class Value(np.lib.mixins.NDArrayOperatorsMixin):
-    """One node: its kind `op`, `name`, arguments, component shape, and what its kind needs beside (`extra`)."""
+    """One node of a graph.
+
+    Attributes:
+        op: Kind of the operation, see the table at the head of the module.
+        name: Function of a map or reduction, or name of an input.
+        args: Nodes that it reads.
+        shape: Component shape, without the axis of paths.
+        extra: What the kind needs in addition: the array of a constant, the axes of a reduction, the `View` of a view.
+        home: The trace that it belongs to; None for a constant.
+        boolean: Whether it is a condition.
+        uniform: Whether it is the same for all paths.
+        key: Hashable identity: equal for equal constants.
+    """
 
     __slots__ = ("args", "boolean", "extra", "home", "key", "name", "op", "shape", "uniform")
     __hash__ = object.__hash__
     numpy: ClassVar[Any]
-    """What values make of NumPy's functions: `functions.py`, set where the room is entered, for functions are written with values."""
+    """NumPy's functions on values (`functions.py`), set by the package because that module imports this one."""
 
     def __init__(self, op: str, name: Any, args: tuple[Value, ...], shape: Shape, extra: Any, home: Any, boolean: bool) -> None:
         self.op, self.name, self.args, self.shape, self.extra, self.home = op, name, args, shape, extra, home
@@ -112,12 +130,12 @@ class Value(np.lib.mixins.NDArrayOperatorsMixin):
         raise TracingError("the formula branches on a value; write `np.where(condition, yes, no)` instead of `if`")
 
     def __float__(self) -> float:
-        raise TracingError("the formula turns a coordinate into a number; use NumPy functions (np.exp, ...) instead of math's")
+        raise TracingError("the formula converts a coordinate to a number; use NumPy functions (np.exp, ...) instead of math's")
 
     __int__ = __index__ = __complex__ = __float__
 
     def __contains__(self, _: Any) -> bool:
-        raise TracingError("the formula asks whether a value is among others; write `np.where(condition, yes, no)`")
+        raise TracingError("the formula tests membership of a value (`in`); write `np.where(condition, yes, no)`")
 
     def __getitem__(self, key: Any) -> Value:
         return self.numpy.take(self, key)
@@ -149,7 +167,7 @@ class Value(np.lib.mixins.NDArrayOperatorsMixin):
 
 
 def _content(array: np.ndarray) -> Any:
-    """What makes two constants equal: their bytes, or for large ones the memory that they lie in."""
+    """Return what identifies a constant: its bytes, or the memory that holds a large one."""
     same = array.tobytes() if array.size <= SMALL else (array.__array_interface__["data"][0], array.strides)
     return array.shape, array.dtype.char, same
 
@@ -159,7 +177,7 @@ def _const(array: np.ndarray) -> Value:
 
 
 def is_value(x: Any) -> bool:
-    """Whether `x` is a value, or a sequence or object array that holds one."""
+    """Whether `x` is a value, or a sequence or object array that contains one."""
     if isinstance(x, Value):
         return True
     if isinstance(x, np.ndarray):
@@ -168,10 +186,14 @@ def is_value(x: Any) -> bool:
 
 
 def value(x: Any) -> Value:
-    """A value from a value, a number, an array, or a sequence of them.
+    """Convert a number, an array, or a sequence of values to a value.
 
-    >>> value([1.0, 2.0]).shape
-    (2,)
+    Raises:
+        TracingError: If `x` is not numeric.
+
+    Example:
+        >>> value([1.0, 2.0]).shape
+        (2,)
     """
     if isinstance(x, Value):
         return x
@@ -189,7 +211,7 @@ def value(x: Any) -> Value:
 
 
 def trace_of(args: Sequence[Value]) -> Trace | None:
-    """The trace that the arguments belong to; None for constants alone."""
+    """Return the trace that the arguments belong to, None for constants alone; TracingError for values of two traces."""
     found = None
     for a in args:
         if a.home is not None:
@@ -209,15 +231,23 @@ MAPS = CONDITIONS | {
     "add", "subtract", "multiply", "divide", "negative", "power", "absolute", "sqrt", "exp", "log", "log1p", "expm1", "sin", "cos", "tan",
     "sinh", "cosh", "tanh", "arctan", "arcsin", "arccos", "maximum", "minimum", "sign", "floor", "where",
 }  # fmt: skip
-"""The elementwise operations; every emitter and the derivatives know these."""
+"""The elementwise operations; every code generator and the derivatives support these."""
 
 
 OF_CONDITIONS = {"add": "logical_or", "maximum": "logical_or", "multiply": "logical_and", "minimum": "logical_and"}
-"""What arithmetic of conditions alone is, in NumPy."""
+"""NumPy's meaning of arithmetic between conditions."""
 
 
 def apply(name: str, *inputs: Any) -> Value:
-    """An elementwise operation; folded where all is known, and left out where it changes nothing."""
+    """Return an elementwise operation, simplified: constants are folded, operations without effect are dropped.
+
+    Args:
+        name: One of `MAPS`.
+        *inputs: Operands, which broadcast by their component shapes.
+
+    Raises:
+        ValueError: If the shapes do not broadcast.
+    """
     args = tuple(map(value, inputs))
     if name.startswith("logical_"):
         args = tuple(a if a.boolean else apply("not_equal", a, 0.0) for a in args)
@@ -237,8 +267,8 @@ def apply(name: str, *inputs: Any) -> Value:
             f"operands could not be broadcast together with shapes {shapes} (component shapes of one path)"
         ) from None
     for i in range(len(args)):
-        args = (*args[:i], _short(args[i], args, shape), *args[i + 1 :])
-    plain = _simpler(name, args, shape)
+        args = (*args[:i], _as_scalar(args[i], args, shape), *args[i + 1 :])
+    plain = _simplified(name, args, shape)
     if plain is not None:
         return plain
     return trace.node(
@@ -246,15 +276,15 @@ def apply(name: str, *inputs: Any) -> Value:
     )
 
 
-def _short(a: Value, args: Sequence[Value], shape: Shape) -> Value:
-    """The one number that a constant array repeats, where the others give the result its shape."""
+def _as_scalar(a: Value, args: Sequence[Value], shape: Shape) -> Value:
+    """Return the number that a constant array repeats, if the other operands still give the result its shape."""
     if a.op != "const" or not 1 <= a.size <= SMALL or not a.ndim or (a.extra != a.extra.flat[0]).any():
         return a
     return value(a.extra.flat[0]) if np.broadcast_shapes(*(b.shape for b in args if b is not a)) == shape else a
 
 
-def _simpler(name: str, args: tuple[Value, ...], shape: Shape) -> Value | None:
-    """What an operation is where it is no operation, or a cheaper one; None where it is itself."""
+def _simplified(name: str, args: tuple[Value, ...], shape: Shape) -> Value | None:
+    """Return a cheaper equal of an operation; None if there is none."""
     if name in ("add", "subtract", "multiply", "divide"):
         a, b = args
         unit = 0.0 if name in ("add", "subtract") else 1.0
@@ -278,7 +308,10 @@ def _simpler(name: str, args: tuple[Value, ...], shape: Shape) -> Value | None:
 
 
 def _merged(name: str, args: tuple[Value, ...]) -> Value | None:
-    """One operation for two: signs, powers of two, a value beside itself. The bits stay, but where a number between them left the range."""
+    """Combine two operations into one: signs, powers of two, x + x.
+
+    The results are bit-identical unless an intermediate result overflows or underflows.
+    """
     a, b = args[0], args[-1]
     if name == "negative":
         factor = _factor(a)
@@ -312,7 +345,7 @@ def _is_negative(x: Value) -> bool:
 
 
 def _factor(x: Value) -> tuple[float, Value] | None:
-    """`(c, y)` for a multiple c y by a number."""
+    """Split a multiple of a value by a constant into `(c, y)`; None for other values."""
     if x.op == "map" and x.name == "multiply":
         for number, other in (x.args, x.args[::-1]):
             if number.op == "const" and not number.ndim and not number.boolean and other.shape == x.shape:
@@ -321,6 +354,7 @@ def _factor(x: Value) -> tuple[float, Value] | None:
 
 
 def _power(x: Value, p: float) -> Value | None:
+    """Expand a whole or half-integer power into products, a square root and a reciprocal; None for other exponents."""
     if p < 0 and _power(x, -p) is not None:
         return apply("divide", 1.0, apply("power", x, -p))
     whole, half = divmod(p, 1.0)
@@ -336,7 +370,7 @@ def _power(x: Value, p: float) -> Value | None:
 
 
 def order(outputs: Sequence[Value]) -> list[Value]:
-    """All nodes below the outputs, arguments first, equal constants once."""
+    """Return all nodes that the outputs depend on in topological order, equal constants once."""
     done: dict[Any, Value] = {}
     todo = [(o, False) for o in reversed(list(outputs))]
     while todo:

@@ -1,6 +1,7 @@
-"""Views: the same elements elsewhere. Indexing, reshaping, transposing, broadcasting, joining, and the transposes of all these.
+"""Views, the elements of a value rearranged: indexing, reshaping, transposing, broadcasting, joining, and their transposes.
 
-Element (i, j, ...) of a view is element `strides . (i, j, ...) + start`, flat, of its source, or `table[that]` of it; table entry -1 is zero.
+Element (i, j, ...) of a view is element `k = strides . (i, j, ...) + start` of its flattened source, or element `table[k]` if there is a
+table. Table entry -1 is zero.
 """
 
 from __future__ import annotations
@@ -19,14 +20,20 @@ from sdetools.graph.value import SMALL, Shape, Value, apply, trace_of, value
 
 @dataclass(frozen=True)
 class View:
-    """Where the elements of a view lie in its source."""
+    """Positions of a view's elements in its source.
+
+    Attributes:
+        strides: Step in the source for each axis of the view.
+        start: Position of the first element.
+        table: Positions in the source by `strides . index + start`, as bytes of int64; None for an affine view.
+    """
 
     strides: Shape
     start: int = 0
     table: bytes | None = None
 
     def places(self, shape: Shape) -> np.ndarray:
-        """The flat places, `shape`, of whole numbers; -1 is a zero."""
+        """Return the flat positions, an integer array of this shape; -1 is a zero."""
         at = np.full(shape, self.start)
         for axis, (n, s) in enumerate(zip(shape, self.strides)):
             at += (np.arange(n) * s).reshape(-1, *[1] * (len(shape) - 1 - axis))
@@ -34,19 +41,27 @@ class View:
 
 
 def axis_of(axis: Any, ndim: int) -> int:
-    """The number of an axis, which may count from the end; NumPy's error for one that is not there."""
+    """Normalise the number of an axis, which may count from the end; NumPy's AxisError if it is out of bounds."""
     if not -ndim <= index(axis) < ndim:
         raise np.exceptions.AxisError(axis, ndim)
     return index(axis) % ndim
 
 
 def dense(shape: Sequence[int]) -> Shape:
-    """The strides of an array whose elements lie one after another."""
+    """Return the strides of a C-contiguous array, in elements."""
     return tuple(int(prod(shape[a + 1 :])) for a in range(len(shape)))
 
 
 def view(x: Value, shape: Sequence[int], strides: Sequence[int], start: int = 0, table: np.ndarray | None = None) -> Value:
-    """A view, in its simplest form: of a constant a constant, of a view one view, of a part of a join that part."""
+    """Return a view in its simplest form: of a constant a constant, of a view a single view, of a part of a join that part.
+
+    Args:
+        x: The source.
+        shape: Shape of the result.
+        strides: Step in the flattened source for each axis.
+        start: Flat position of the first element.
+        table: Optional lookup table from `strides . index + start` to the source; -1 is zero.
+    """
     shape, extra = tuple(shape), View(tuple(strides), start, None if table is None else np.asarray(table, np.int64).tobytes())
     if shape == x.shape and extra == View(dense(shape)):
         return x
@@ -77,13 +92,13 @@ def view(x: Value, shape: Sequence[int], strides: Sequence[int], start: int = 0,
 
 
 def _ends(extra: View, shape: Shape) -> np.ndarray:
-    """The least and the largest place of a view without table."""
+    """Return the smallest and the largest position of a view without table."""
     ends = [s * (n - 1) for s, n in zip(extra.strides, shape)]
     return np.array([extra.start + sum(min(e, 0) for e in ends), extra.start + sum(max(e, 0) for e in ends)])
 
 
 def _composed(inner: View, middle: Shape, shape: Shape, outer: View) -> View | None:
-    """The view of a view, where it is an affine one: steps of the outer one run along single axes of the middle."""
+    """Compose two views if the result is affine: steps of the outer view then run along single axes of the middle shape."""
     along = {s: i for s, i, n in zip(dense(middle), inner.strides, middle) if n > 1}
     if any(n > 1 and s and s not in along for s, n in zip(outer.strides, shape)):
         return _linear(inner, middle, outer)
@@ -92,7 +107,7 @@ def _composed(inner: View, middle: Shape, shape: Shape, outer: View) -> View | N
     for s, n in zip(outer.strides, shape):
         if n > 1 and s:
             axis = next(a for a, (d, m) in enumerate(zip(dense(middle), middle)) if d == s and m > 1)
-            end[axis] += n - 1  # several axes of the outer one may run along it
+            end[axis] += n - 1  # several axes of the outer view may run along it
             if end[axis] >= middle[axis]:
                 return _linear(inner, middle, outer)
     start = inner.start + sum(int(b) * s for b, s in zip(begin, inner.strides))
@@ -100,7 +115,7 @@ def _composed(inner: View, middle: Shape, shape: Shape, outer: View) -> View | N
 
 
 def _linear(inner: View, middle: Shape, outer: View) -> View | None:
-    """The view of a view whose elements lie at equal distances in the source."""
+    """Compose two views if the elements of the inner one are equally spaced in the source."""
     flat, n = dense(middle), [a for a, m in enumerate(middle) if m > 1]
     step = inner.strides[n[-1]] if n else 0
     if any(inner.strides[a] != step * flat[a] for a in n):
@@ -109,7 +124,7 @@ def _linear(inner: View, middle: Shape, outer: View) -> View | None:
 
 
 def at_places(x: Value, places: np.ndarray) -> Value:
-    """The elements of `x` at flat places, in the shape of `places`: affine if they lie so, else by a table."""
+    """Return the elements of `x` at flat positions, in the shape of `places`; affine if possible, else by a table."""
     if not places.size:
         return value(np.zeros(places.shape))
     shape, first = places.shape, int(places.flat[0])
@@ -120,13 +135,18 @@ def at_places(x: Value, places: np.ndarray) -> Value:
 
 
 def same_view(of: Value, x: Value) -> Value:
-    """The view `of`, of another source."""
+    """Apply the view `of` to another source."""
     table = None if of.extra.table is None else np.frombuffer(of.extra.table, np.int64)
     return view(x, of.shape, of.extra.strides, of.extra.start, table)
 
 
 def take(x: Value, key: Any) -> Value:
-    """What indexing takes: by whole numbers, slices, arrays of them and masks, as NumPy does it."""
+    """Index a value as NumPy does, by integers, slices, integer arrays and masks; by a traced index, rows of data (`rows`).
+
+    Raises:
+        IndexError: If an index is out of bounds.
+        TracingError: If a traced index is used on anything but rows of data.
+    """
     if isinstance(key, (int, np.integer)) and not isinstance(key, bool) and x.ndim:
         n = x.shape[0]
         if not -n <= key < n:
@@ -139,18 +159,19 @@ def take(x: Value, key: Any) -> Value:
 
 
 def _gather(x: Value, key: Any) -> Value:
-    """Rows of data at numbers that differ from path to path: `data[index]`, index `(n,)` or a number."""
+    """Return rows of data at indices that differ from path to path: `data[index]`, the index `(n,)` or a number."""
     if not isinstance(key, Value) or key.boolean or x.op != "const" or key.ndim > 1:
         raise TracingError(
-            "only rows of data can be taken at traced places, `data[index]`; write `np.where(condition, yes, no)` for a mask"
+            "only rows of data can be taken at traced indices, `data[index]`; write `np.where(condition, yes, no)` for a mask"
         )
     trace: Any = trace_of((key,))
-    if x.key not in trace.columns:  # the first numbers of all rows, the second ones, ...
+    if x.key not in trace.columns:  # column-major
         trace.columns[x.key] = np.array(np.moveaxis(x.extra, 0, -1), float).ravel()
     return trace.node("rows", "", (x, key), (*key.shape, *x.shape[1:]), trace.columns[x.key])
 
 
 def reshape(x: Any, shape: Any) -> Value:
+    """Return `x` in another shape, in C order; one axis may be -1."""
     x, shape = value(x), (shape,) if isinstance(shape, (int, np.integer)) else tuple(map(int, shape))
     if -1 in shape:
         shape = tuple(x.size // -prod(shape) if n == -1 else n for n in shape)
@@ -160,12 +181,14 @@ def reshape(x: Any, shape: Any) -> Value:
 
 
 def transpose(x: Any, axes: Any = None) -> Value:
+    """Return `x` with its axes permuted, by default reversed."""
     x = value(x)
     axes = tuple(axis_of(a, x.ndim) for a in (axes if axes is not None else reversed(range(x.ndim))))
     return view(x, tuple(x.shape[a] for a in axes), tuple(dense(x.shape)[a] for a in axes))
 
 
 def broadcast(x: Any, shape: Any) -> Value:
+    """Return `x` broadcast to a shape; ValueError if it does not fit."""
     x, shape = value(x), tuple(shape)
     if x.shape == shape:
         return x
@@ -176,7 +199,11 @@ def broadcast(x: Any, shape: Any) -> Value:
 
 
 def join(parts: Sequence[Any], axis: int = 0) -> Value:
-    """Values one after another along an axis."""
+    """Concatenate values along an axis.
+
+    Raises:
+        ValueError: If the shapes differ in another axis, or a part has no axis.
+    """
     parts = tuple(p for p in map(value, parts) if p.size or p.ndim > 1)
     if not parts:
         return value(np.zeros(0))
@@ -203,7 +230,7 @@ def join(parts: Sequence[Any], axis: int = 0) -> Value:
 
 
 def _same_source(parts: tuple[Value, ...]) -> Value | None:
-    """The source whose elements the parts are, in its order: a formula took them apart."""
+    """Return the common source of parts that a formula took from it, rearranged; None if they have several."""
     first = parts[0]
     if (
         first.op != "view"
@@ -215,7 +242,7 @@ def _same_source(parts: tuple[Value, ...]) -> Value | None:
 
 
 def stack(parts: Any, axis: int = 0) -> Value:
-    """Values of one shape along a new axis; numbers beside them are spread."""
+    """Stack values along a new axis, after broadcasting them to one shape."""
     made = [value(p) for p in parts]
     shape = np.broadcast_shapes(*(p.shape for p in made)) if made else ()
     joined = join([reshape(broadcast(p, shape), (1, *shape)) for p in made])
@@ -227,7 +254,11 @@ def stack(parts: Any, axis: int = 0) -> Value:
 
 
 def scatter(x: Value, of: Value) -> tuple[int, Value]:
-    """The transpose of a view `of`: what arrives at its source when `x` stands at the view's elements, as a flat range and its first place."""
+    """Apply the transpose of a view `of` to `x`, the adjoint at the view's elements.
+
+    Returns:
+        The flat position where the result begins in the source, and the result from there on.
+    """
     extra = of.extra
     summed = tuple(a for a, (s, n) in enumerate(zip(extra.strides, of.shape)) if s == 0 and n > 1)
     if not summed or extra.table is not None:
@@ -238,6 +269,7 @@ def scatter(x: Value, of: Value) -> tuple[int, Value]:
 
 
 def _placed(x: Value, places: np.ndarray) -> tuple[int, Value]:
+    """Add the elements of `x` at flat positions of the source; return the first position and the sums from there on."""
     at = places.ravel()
     flat, own = reshape(x, (x.size,)), np.flatnonzero(at >= 0)
     if not own.size:
@@ -246,7 +278,7 @@ def _placed(x: Value, places: np.ndarray) -> tuple[int, Value]:
     low, size = int(at[order[0]]), int(at[order[-1]] - at[order[0]]) + 1
     which = at[order] - low
     out: Value | None = None
-    while len(which):  # once for each time that an element was taken
+    while len(which):  # once for each time that an element occurs in the view
         fresh = np.concatenate([[True], which[1:] != which[:-1]])
         back = np.full(size, -1)
         back[which[fresh]] = order[fresh]
@@ -256,8 +288,8 @@ def _placed(x: Value, places: np.ndarray) -> tuple[int, Value]:
     return low, out  # type: ignore[return-value]
 
 
-def beside(pieces: Mapping[tuple[int, int], Value], shape: Shape) -> Value:
-    """Flat pieces by (first place, size), zeros where there are none; those that overlap are added."""
+def assembled(pieces: Mapping[tuple[int, int], Value], shape: Shape) -> Value:
+    """Assemble flat pieces, by (first position, size), into an array of zeros; overlapping pieces are added."""
     size, waiting, out = prod(shape), sorted(pieces), None
     while waiting:
         parts: list[Any] = []

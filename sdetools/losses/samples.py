@@ -12,7 +12,7 @@ from sdetools import _check
 from sdetools.graph.derivatives import gradient, vjp
 from sdetools.graph.elements import PRICE
 from sdetools.graph.errors import TracingError
-from sdetools.graph.replacing import each
+from sdetools.graph.replacing import batched
 from sdetools.graph.sampling import gather
 from sdetools.graph.tracing import NotTraceable, place_of, trace
 from sdetools.graph.value import Trace, Value, is_value, order
@@ -39,7 +39,7 @@ class SampleGraphs(Graphs):
 
     def _each(self, which: int, x: Value, rows: Sequence[Value], out: Value | None = None) -> Value:
         """An output, or another formula of one sample, for each of the rows."""
-        return each(self._outputs[which] if out is None else out, dict(zip(self._row, rows, strict=True)), {self._x: x})
+        return batched(self._outputs[which] if out is None else out, dict(zip(self._row, rows, strict=True)), {self._x: x})
 
     @cached_property
     def gradients(self) -> list[Formula]:

@@ -10,7 +10,7 @@ import numpy as np
 from sdetools import _check
 from sdetools._arrays import components, few_paths, on_rows, with_outliers
 from sdetools._identity import function_identity
-from sdetools.graph.tracing import told
+from sdetools.graph.tracing import error_summary
 from sdetools.noise.base import Draws, Noise, Normal, Sign, Uniform, over_paths, sample_draws
 from sdetools.noise.laws import RootedNoise, gaussian
 
@@ -113,7 +113,7 @@ def _check_moments(noise: FunctionNoise, at: Any) -> None:
         returned = noise.given(x, z)
     except (IndexError, TypeError) as error:
         raise ValueError(
-            f"`value` must take (x, z) with {noise.dim} coordinates and {noise.n_draws} draws; calling it raised {told(error)}."
+            f"`value` must take (x, z) with {noise.dim} coordinates and {noise.n_draws} draws; calling it raised {error_summary(error)}."
         ) from error
     count = len(returned) if hasattr(returned, "__len__") else None
     if count != noise.dim:

@@ -16,7 +16,7 @@ import numpy as np
 from sdetools import _check
 from sdetools._arrays import spread
 from sdetools._identity import function_identity
-from sdetools.graph.tracing import told
+from sdetools.graph.tracing import error_summary
 from sdetools.graph.value import Value
 from sdetools.noise.texts import Constants, compiled, holds_text, named_numbers, parsed, structure, used_numbers, variable_names
 
@@ -279,7 +279,7 @@ def _function(function: Callable[[Any], Any], dim: int | None, at: Any) -> Root:
     except (IndexError, TypeError) as error:
         raise ValueError(
             f"`root` must take a point of {dim} coordinates and return {dim} rows; "
-            f"calling it raised {told(error)}. "
+            f"calling it raised {error_summary(error)}. "
             "Write root(x) with x[0], x[1], ... and return nested sequences."
         ) from error
     shape = _shape(rows)

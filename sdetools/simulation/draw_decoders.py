@@ -16,7 +16,7 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 
-from sdetools.graph.bits import float32_pointer, intrinsic, room
+from sdetools.graph.bits import float32_pointer, intrinsic, stack_array
 from sdetools.graph.lanes import FLAGS, LOW, ONE_BITS, S32, float_of, float_pointer, sub_exact, u64
 from sdetools.simulation.lane_moments import philox_words, radius, turned
 
@@ -28,11 +28,11 @@ _i32, _i64, _f32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
 u32, i32, f32 = np.uint32, np.int32, np.float32
 
 
-stack_words = room(types.uint64, 2 * FLAT, zeros=False)
-stack_halves = room(types.uint32, 4 * FLAT, zeros=False)
-stack_floats = room(types.float64, FLAT, zeros=False)
-stack_floats32 = room(types.float32, FLAT, zeros=False)
-stack_rows = room(types.float64, 4 * FLAT, zeros=False)
+stack_words = stack_array(types.uint64, 2 * FLAT, zeros=False)
+stack_halves = stack_array(types.uint32, 4 * FLAT, zeros=False)
+stack_floats = stack_array(types.float64, FLAT, zeros=False)
+stack_floats32 = stack_array(types.float32, FLAT, zeros=False)
+stack_rows = stack_array(types.float64, 4 * FLAT, zeros=False)
 
 
 @intrinsic

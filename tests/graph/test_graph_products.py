@@ -9,7 +9,7 @@ from traced import EMITTERS, traced
 from sdetools.graph.arrays import compiled
 from sdetools.graph.derivatives import gradient, vjp
 from sdetools.graph.errors import TracingError
-from sdetools.graph.replacing import each
+from sdetools.graph.replacing import batched
 from sdetools.graph.sampling import gather
 from sdetools.graph.value import Trace, order, value
 from sdetools.losses.differences import differences
@@ -116,8 +116,8 @@ def test_a_formula_of_one_sample_for_all_and_for_drawn_ones(name):
     index = RNG.integers(0, 7, (5, 4)).astype(float)
     here = Trace()
     at, which = here.input("x", (6,)), here.input("which", (5,))
-    whole = each(out, {a: value(a_all), y: value(y_all)}, {x: at})
-    drawn = each(out, {a: gather(a_all, which), y: gather(y_all, which)}, {x: at})
+    whole = batched(out, {a: value(a_all), y: value(y_all)}, {x: at})
+    drawn = batched(out, {a: gather(a_all, which), y: gather(y_all, which)}, {x: at})
     assert (whole.shape, drawn.shape) == ((7,), (5,))
     found = compiled([whole, drawn], [at, which])(points, index)
     expected = np.array([[formula(points[:, j], a_all[i], y_all[i]) for j in range(4)] for i in range(7)])
@@ -136,4 +136,4 @@ def test_a_compiled_function_of_a_sample_is_refused():
 
     out, x, a, y = one_sample(lambda x, a, y: Call(None, plain=lambda a: a)([a], (3,))[0] * x[0])
     with pytest.raises(TracingError, match="for samples of data"):
-        each(out, {a: value(np.ones((2, 3))), y: value(np.ones(2))}, {x: Trace().input("x", (6,))})
+        batched(out, {a: value(np.ones((2, 3))), y: value(np.ones(2))}, {x: Trace().input("x", (6,))})
