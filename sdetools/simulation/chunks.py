@@ -1,4 +1,7 @@
-"""A chunk of paths: the unit of work. A task is plain data and an import path, so that it runs on any executor."""
+"""Chunks of paths: the unit of work, the task that describes it, and its result.
+
+A task is plain data and an import path, so it can be pickled and run on any executor.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +28,23 @@ from sdetools.simulation.trajectories import Points
 
 @dataclass(frozen=True)
 class ChunkTask:
-    """Everything a chunk needs beside its index: the kernel's text and its arguments, or the program itself for the NumPy reference.
+    """Everything needed to run a chunk, apart from the chunk's index.
 
-    It is pickled once, however many chunks are sent away, and a process that has it already does not read it again.
+    A task is pickled once, whatever the number of chunks. A process that already has the task does not unpickle it again.
+
+    Attributes:
+        kernel: The source text of the kernel; None for backends that run the program itself.
+        arguments: The arrays that the kernel reads; the first one holds the keys of the draws.
+        shape: The numbers of recorded steps and quantities.
+        statistics: The statistics that are accumulated.
+        members: The number of dynamics.
+        layout: The division of the run into chunks.
+        points: The rows of the state that are stored.
+        steps: The number of steps.
+        kept: The number of slots of the control variate.
+        program: The program, for backends without a kernel.
+        backend: The name of the backend.
+        dtype: The floating-point type of the paths.
     """
 
     kernel: Kernel | None
@@ -45,7 +62,7 @@ class ChunkTask:
 
     @cached_property
     def _packed(self) -> tuple[str, bytes]:
-        """The fields' bytes, under a name made of them."""
+        """The pickled fields, and a name that is a hash of them."""
         packed = pickle.dumps(tuple(getattr(self, f.name) for f in fields(self)), pickle.HIGHEST_PROTOCOL)
         return hashlib.sha256(packed).hexdigest(), packed
 
@@ -54,24 +71,30 @@ class ChunkTask:
 
 
 _tasks: dict[str, ChunkTask] = {}
-"""The last tasks that came to this process, by name."""
+"""The most recent tasks of this process, by name."""
 
 
 def _unpacked(name: str, packed: bytes) -> ChunkTask:
+    """Returns the task of a name, unpickled at its first use in this process."""
     task = _tasks.get(name)
     if task is None:
         while len(_tasks) >= 4:
             _tasks.pop(next(iter(_tasks)), None)
-        task = _tasks[name] = ChunkTask(
-            *pickle.loads(packed)
-        )  # written by `ChunkTask._packed` and sent by the user's own executor
+        task = _tasks[name] = ChunkTask(*pickle.loads(packed))  # bytes of `ChunkTask._packed`, sent by the user's own executor
     return task
 
 
 @dataclass(frozen=True)
 class ChunkResult:
-    """Moments of a chunk's nodes `(nodes, records, columns, statistics)`, their paths, and for each member lost paths and the first step
-    of a loss. Which nodes these are is told by `Layout.chunk`. `points` `(steps, rows, paths)` is what was stored."""
+    """The result of a chunk; `Layout.chunk` gives the nodes to which its moments belong.
+
+    Attributes:
+        sums: Moments of the chunk's nodes, `(nodes, records, columns, statistics)`.
+        counts: The number of paths of each node.
+        diverged: The number of diverged paths of each member.
+        first_divergence: The first step at which a path of each member is not finite; `NEVER` if there is none.
+        points: The stored rows of the state, `(steps, rows, paths)`.
+    """
 
     sums: np.ndarray
     counts: np.ndarray
@@ -81,7 +104,15 @@ class ChunkResult:
 
 
 def cost(program: Program, data: Sequence[np.ndarray] = ()) -> float:
-    """Operations of a path's step, about a nanosecond each: rows of state, draws, and numbers of the data that stages read."""
+    """Returns the estimated operations of one step of a path, about a nanosecond each.
+
+    Args:
+        program: The simulation.
+        data: The arrays of data that the kernel reads.
+
+    Returns:
+        The number of rows of state and draws, and of the numbers in the data.
+    """
     rows = sum(len(m.parts) * m.dim for m in program.members) + sum(plan.rows for plan in program.noise.sets)
     return rows + sum(array.size for array in data)
 
@@ -89,13 +120,31 @@ def cost(program: Program, data: Sequence[np.ndarray] = ()) -> float:
 def make_task(
     program: Program, seed: int, stream: Stream, paths: int, leaves: int, points: Points, backend: str, dtype: str = "float64"
 ) -> ChunkTask:
-    """The task of a program, in chunks of at most `leaves` leaves; ValueError where a part forbids the backend, or the type of numbers."""
+    """Returns the task of a program.
+
+    Args:
+        program: The simulation.
+        seed: The seed of the draws.
+        stream: The stream of the seed.
+        paths: The number of paths.
+        leaves: The largest number of leaves of a chunk.
+        points: The rows of the state to be stored.
+        backend: "auto", "numba", "numpy", "cuda", or "torch" with or without a device and ":compile". "auto" is the compiled
+            backend where the program can be traced, torch for a loss given as a torch function, and NumPy otherwise.
+        dtype: "float64" or "float32".
+
+    Returns:
+        The task.
+
+    Raises:
+        ValueError: A part of the program is incompatible with the backend or with the type, or the backend is unknown.
+    """
     real = real_of(dtype)
     for n in [getattr(m.loss, "samples", 0) for m in program.members if m.sampled]:
         if n > real.whole:
             raise ValueError(
-                f"`dtype` must be 'float64' for batches out of more than {real.whole:,} samples, whose numbers {dtype} does not hold; got "
-                f"{dtype!r} and {n:,} samples. Leave dtype= out, or draw from fewer of them."
+                f"`dtype` must be 'float64' for batches out of more than {real.whole:,} samples, because {dtype} cannot represent their indices; got "
+                f"{dtype!r} and {n:,} samples. Omit dtype=, or use fewer samples."
             )
     shape = (len(program.record), program.columns)
     kept = program.control.slots if program.control is not None else 0
@@ -109,7 +158,7 @@ def make_task(
                 raise ValueError(f"backend 'numba' cannot run this: {error}. Use backend='numpy'.") from error
             if error.function:
                 warnings.warn(
-                    f"{error}. So this runs on backend 'numpy', many times slower; say backend='numpy' if that is meant.",
+                    f"{error}. The run uses backend 'numpy', which is many times slower; pass backend='numpy' to accept this.",
                     RuntimeWarning,
                     stacklevel=2,
                 )
@@ -125,7 +174,16 @@ def make_task(
 
 
 def task_again(task: ChunkTask, program: Program, points: Points) -> ChunkTask:
-    """The task of running chosen paths of a task once more, by the same kernel, to store what `points` says and record nothing."""
+    """Returns the task that runs selected paths of a task again, on the same kernel, and stores their states.
+
+    Args:
+        task: The task of the first run.
+        program: Its program.
+        points: The rows of the state and the paths to be stored.
+
+    Returns:
+        A task that accumulates no moments.
+    """
     program, compiled = replace(program, record=program.record[:0], control=None), task.program is None
     arguments = (task.arguments[0], *(map(real_of(task.dtype).array, _arrays(program, points)) if compiled else ()))
     own = None if compiled else program
@@ -133,12 +191,11 @@ def task_again(task: ChunkTask, program: Program, points: Points) -> ChunkTask:
 
 
 def _arrays(program: Program, points: Points) -> tuple[np.ndarray, ...]:
+    """Returns the arrays that a kernel reads after the keys, in the order of `run_kernel`."""
     records, control = len(program.record), program.control
     taken = np.flatnonzero(control.anchor_slot >= 0) if control is not None else np.zeros(0, np.int64)
     busy = np.unique(np.concatenate([program.record, taken, points.steps]))
-    events = np.full(
-        (len(busy) + 1, 4), -1, np.int64
-    )  # step, which record, which slot, which point; the last row is never reached
+    events = np.full((len(busy) + 1, 4), -1, np.int64)  # columns: step, record, slot, point; the last row is never reached
     events[:-1, 0] = busy
     events[np.searchsorted(busy, program.record), 1] = np.arange(records)
     events[np.searchsorted(busy, points.steps), 3] = np.arange(len(points.steps))
@@ -155,7 +212,15 @@ def _arrays(program: Program, points: Points) -> tuple[np.ndarray, ...]:
 
 
 def run_kernel(task: ChunkTask, chunk: Chunk) -> ChunkResult:
-    """Advances the paths of a chunk in the task's kernel; of an empty chunk it compiles or loads it."""
+    """Advances the paths of a chunk by the task's kernel.
+
+    Args:
+        task: A task with a kernel.
+        chunk: The chunk; an empty one only compiles or loads the kernel.
+
+    Returns:
+        The result of the chunk.
+    """
     from sdetools.simulation import launch
     from sdetools.simulation.kernel import kernel, one_blas_thread
 
@@ -188,10 +253,10 @@ def run_kernel(task: ChunkTask, chunk: Chunk) -> ChunkResult:
         run(launch.where(table))
 
     with one_blas_thread if own.gemm else nullcontext():
-        if stored.chosen is not None:  # no moments, no losses, and no blocks without chosen paths
+        if stored.chosen is not None:  # moments and divergence are known; blocks without chosen paths are skipped
             call(True, np.zeros_like(seen), picked)
         else:
             call(False, seen, picked)
-        if diverged.any():  # the same paths once more, looking at every step: draws have addresses, so this is exact
+        if diverged.any():  # rerun with a check after every step: draws are addressed, so the paths are the same
             call(True, seen, picked[:0])
     return ChunkResult(nodes.sums, nodes.counts, diverged, seen, points)

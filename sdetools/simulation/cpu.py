@@ -242,10 +242,10 @@ class Writer:
     def anchor(self, name: str) -> list[tuple[int, Value]]:
         """y = x - c m, c called `name`, and what the momentum holds, with their rows."""
         (x, m, *_), (y, kept) = self.functions.parts[0], self.functions.anchors
-        assert self.functions.held is not None
+        assert self.functions.momentum_noise is not None
         memory = self.functions.trace.uniform(name)
         self.names[memory.key] = name
-        return [(self.at[y.key], x - memory * m), (self.at[kept.key], self.functions.held)]
+        return [(self.at[y.key], x - memory * m), (self.at[kept.key], self.functions.momentum_noise)]
 
     def coefficients(self) -> list[str]:
         """The lines that read those of step k."""

@@ -1,8 +1,8 @@
-"""Runs a program's chunks on threads or on any executor, and gathers their moments.
+"""Runs the chunks of a program on threads or on any executor, and joins their moments.
 
 Moments are joined along the tree of `records`, so the result has the same bits whatever the size of chunks, the number of threads, the
-executor, the order of arrival, or the interruptions. Chunks are handed out in order, a few for each worker at a time; what arrives is
-joined with what waits for it. Memory grows neither with the number of paths nor with that of chunks.
+executor, the order of arrival, or interruptions. Chunks are submitted in order, a few for each worker at a time; each result is joined
+with those that wait for it. Memory use does not grow with the number of paths or chunks.
 """
 
 from __future__ import annotations
@@ -29,23 +29,29 @@ from sdetools.simulation.trajectories import chosen, stored
 Accept = Callable[[int, ChunkResult], None]
 
 MOST_THREADS = 4096
-"""More than any machine has cores."""
+"""More than the number of cores of any machine."""
 IN_FLIGHT = 3
-"""Chunks handed out at a time for each worker: one that runs, and some that wait for it to end."""
+"""Chunks submitted at a time for each worker: one that runs, and two that wait for it to end."""
 MOST_PATHS_IN_ROWS = MOST_ROWS * LEAF << 20
-"""For backends whose chunks cannot grow with the run: a million chunks."""
+"""The largest number of paths on backends whose chunks cannot grow with the run: a million chunks."""
 UNKNOWN_WORKERS = 256
-"""Workers of an executor that does not say how many it has."""
+"""The assumed number of workers of an executor that does not report it."""
 
 
 @dataclass(frozen=True)
 class Sums:
-    """What the paths came to: moments of each group, `(256, records, columns, statistics)`, paths in each group, and lost paths.
+    """The accumulated moments of a run, with counts of paths and of diverged paths; all arrays are in double precision.
 
-    `diverged` counts the paths of each member that left the finite range, `first_divergence` is the first step at which one did (-1 for never).
-    `points` holds the last positions, `(rows, paths)`, when they were kept. `slices` `(steps, rows, paths)` and `trajectories`
-    `(records, rows, chosen paths)` hold the state, in the rows of `Program.state_rows`. `backend` is the one that ran, `dtype` the type of
-    the paths; all here is in double.
+    Attributes:
+        groups: Moments of each group of paths, `(256, records, columns, statistics)`.
+        counts: The number of paths of each group.
+        diverged: For each member, the number of paths that became non-finite.
+        first_divergence: For each member, the first step at which a path was not finite; -1 if there is none.
+        points: The final positions, `(rows, paths)`, if they were kept.
+        slices: The state of all paths at selected steps, `(steps, rows, paths)`, in the rows of `Program.state_rows`.
+        trajectories: The state of selected paths at the recorded steps, `(records, rows, selected paths)`, in the same rows.
+        backend: The backend that ran.
+        dtype: The floating-point type of the paths.
     """
 
     groups: np.ndarray
@@ -60,30 +66,33 @@ class Sums:
 
     @property
     def paths(self) -> int:
+        """The number of paths."""
         return int(self.counts.sum())
 
 
 def available_threads() -> int:
-    """Cores that this process may use."""
+    """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def memory() -> float:
-    """Bytes of memory of this machine; infinite where it does not say."""
+    """Returns the memory of this machine in bytes; infinity if the system does not report it."""
     try:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (AttributeError, OSError, ValueError):
         return math.inf
 
 
-def _fits(name: str, what: str, count: float, way: str) -> None:
-    """Refuses what this machine cannot hold, `count` doubles of it: the system would grant the memory and end the process later."""
+def _fits(name: str, what: str, count: float, remedy: str) -> None:
+    """Raises ValueError if `count` doubles exceed the memory; the system would grant it and kill the process later."""
     if 8.0 * count > memory():
-        raise ValueError(f"`{name}` must fit into memory; {what} take {8e-9 * count:,.0f} GB of {1e-9 * memory():,.0f} GB. {way}")
+        raise ValueError(
+            f"`{name}` must fit into memory; {what} take {8e-9 * count:,.0f} GB of {1e-9 * memory():,.0f} GB. {remedy}"
+        )
 
 
 def check_records(program: Program) -> None:
-    """Refuses more recorded times than memory holds."""
+    """Raises ValueError if the moments of all recorded times exceed the memory."""
     records = len(program.record)
     recorded = GROUPS * records * program.columns * len(program.statistics)
     _fits("times", f"{records:,} records of {program.columns} quantities", recorded, "Record fewer times.")
@@ -106,20 +115,41 @@ def execute(
     trajectories: Sequence[int] = (),
     dtype: str = "float64",
 ) -> Sums:
-    """All chunks of a program. `progress(done, total)` is called after each chunk, in paths.
+    """Runs all chunks of a program and returns the accumulated moments.
 
-    `keep` keeps the last positions, `slices` the state of all paths at these steps, `trajectories` that of these paths at recorded steps.
-    `threads` is the number of workers of an executor that does not say it. `operations` of a path's step, about a nanosecond each, decide
-    how large chunks are (`chunks.cost` if None); `leaves` overrides that, for tests. Neither changes a bit of the result.
-    `dtype`: "float64" or "float32" for draws, coefficients and the state of a path; moments are double in both.
+    The number of threads, the executor, the store and the size of chunks do not affect a bit of the result.
+
+    Args:
+        program: The simulation.
+        paths: The number of paths.
+        seed: The seed of the draws.
+        stream: The stream of the seed.
+        threads: The number of threads; with `executor`, its number of workers if it does not report it. None uses all cores.
+        executor: An executor for the chunks; None uses threads of this process.
+        store: The file that holds finished chunks; chunks found in it are not run again.
+        keep: Whether to keep the final positions.
+        backend: See `chunks.make_task`.
+        progress: A function `progress(done, total)`, called after each chunk with numbers of paths.
+        operations: Operations of one step of a path, about a nanosecond each, which determine the size of chunks. None uses `chunks.cost`.
+        leaves: The size of chunks in leaves, for tests; it overrides `operations`.
+        slices: Steps at which the state of all paths is kept.
+        trajectories: Indices of paths whose state is kept at the recorded steps.
+        dtype: "float64" or "float32", for draws, coefficients and the state of a path; moments are in double precision for both.
+
+    Returns:
+        The accumulated moments, and the kept states.
+
+    Raises:
+        ValueError: An argument is out of range, the results exceed the memory, or the backend cannot run the program.
+        StoreError: The store cannot be read or written.
     """
     paths = _check.count(
-        "paths", paths, hint="Every estimate needs at least one path, and there are so many addresses.", most=PATHS
+        "paths", paths, hint="Every estimate needs at least one path, and draws are addressed for that many at most.", most=PATHS
     )
     seed, stream = _check.count("seed", seed, least=0, most=WIDEST), Stream.of(stream)
     if executor is not None and not isinstance(executor, Executor):
         raise ValueError(
-            f"`executor` must be a concurrent.futures.Executor; got {executor!r}. For threads of our own pass threads=."
+            f"`executor` must be a concurrent.futures.Executor; got {executor!r}. For threads of this process pass threads=."
         )
     if threads is not None:
         threads = _check.count("threads", threads, most=MOST_THREADS)
@@ -138,28 +168,28 @@ def execute(
     if leaves is None:
         data = task.kernel.data if task.kernel is not None else ()
         work = max(1.0, program.steps * (cost(program, data) if operations is None else operations))
-        long = min(16, paths // (64 * LEAF)) if in_rows and numpy else 1  # NumPy wants long rows
+        long = min(16, paths // (64 * LEAF)) if in_rows and numpy else 1  # NumPy is efficient on long rows
         leaves = wanted_leaves(paths, work, long, MOST_ROWS if in_rows else None)
     task = replace(task, layout=replace(task.layout, wanted=leaves))
     if in_rows and paths > MOST_PATHS_IN_ROWS:
         raise ValueError(
-            f"`paths` must be at most {MOST_PATHS_IN_ROWS:,} on backend {task.backend!r}, which holds the paths of a chunk in rows; got "
-            f"{paths:,}. Take fewer, or a backend that compiles."
+            f"`paths` must be at most {MOST_PATHS_IN_ROWS:,} on backend {task.backend!r}, which stores all paths of a chunk in rows; got "
+            f"{paths:,}. Use fewer paths, or a backend that compiles."
         )
     if in_rows:
-        held = min(paths, task.layout.size * LEAF)
-        _fits("paths", f"{held:,} paths at once", rows * held, "Take fewer, or a backend that compiles.")
-    gathered, key, finished = _Gatherer(task), "", bytearray(task.layout.chunks)
+        concurrent = min(paths, task.layout.size * LEAF)
+        _fits("paths", f"{concurrent:,} paths at once", rows * concurrent, "Use fewer paths, or a backend that compiles.")
+    joined, key, finished = _Joiner(task), "", bytearray(task.layout.chunks)
 
-    def gather(index: int, result: ChunkResult) -> None:
-        gathered.add(index, result)
+    def join(index: int, result: ChunkResult) -> None:
+        joined.add(index, result)
         if progress is not None:
-            progress(gathered.paths, paths)
+            progress(joined.paths, paths)
 
     def accept(index: int, result: ChunkResult) -> None:
         if store is not None:
             store.save(key, index, result)
-        gather(index, result)
+        join(index, result)
 
     if store is not None:
         key = program.fingerprint(
@@ -168,18 +198,18 @@ def execute(
         )
         for index, result in store.load(key):
             finished[index] = 1
-            gather(index, result)
+            join(index, result)
     waiting = [index for index in range(task.layout.chunks) if not finished[index]]
     try:
         _run(task, waiting, threads, executor, accept)
     finally:
         if store is not None:
             store.commit()
-    last = gathered.points[-1] if keep else None
+    last = joined.points[-1] if keep else None
     return replace(
-        gathered.result(),
+        joined.result(),
         points=last[np.isin(points.rows, program.positions)] if last is not None and len(slices) else last,
-        slices=gathered.points[: len(slices)] if len(slices) else None,
+        slices=joined.points[: len(slices)] if len(slices) else None,
         trajectories=_followed(task_again(task, program, chosen(program, asked)), asked, threads, executor)
         if len(asked)
         else None,
@@ -188,7 +218,7 @@ def execute(
 
 
 def _followed(task: ChunkTask, asked: np.ndarray, threads: int | None, executor: Executor | None) -> np.ndarray:
-    """What is stored of the paths that a task chooses, in the order asked for: of the chunks that hold them."""
+    """Returns the stored states of the selected paths in the order of `asked`, from reruns of their chunks."""
     points = task.points
     whole = points.whole(task.layout.paths)
 
@@ -201,13 +231,13 @@ def _followed(task: ChunkTask, asked: np.ndarray, threads: int | None, executor:
 
 
 def prepare(task: ChunkTask) -> None:
-    """Compiles the task's kernel, or loads it, in the calling thread: threads then share it, and none compiles beside another."""
+    """Compiles or loads the task's kernel in the calling thread, so that worker threads share it."""
     if task.kernel is not None:
         run_kernel(task, Chunk(0, 0, 0, 0, 0, ()))
 
 
 def run_chunk(task: ChunkTask, index: int) -> ChunkResult:
-    """Advances the paths of chunk `index`, sums what is recorded and stores what is to be stored."""
+    """Runs chunk `index` of a task and returns its moments and stored states."""
     if task.kernel is not None:
         return run_kernel(task, task.layout.chunk(index))
     from sdetools.simulation.reference import NumpyRunner
@@ -216,7 +246,7 @@ def run_chunk(task: ChunkTask, index: int) -> ChunkResult:
 
 
 def _run(task: ChunkTask, waiting: Sequence[int], threads: int | None, executor: Executor | None, accept: Accept) -> None:
-    """Runs chunks where they are to run, and hands their results to `accept` as they come."""
+    """Runs chunks on the device, executor or threads of the task, and passes each result to `accept` on arrival."""
     if task.backend not in ("numba", "numpy"):
         for index, result in _in_batches(task, waiting):
             accept(index, result)
@@ -235,7 +265,7 @@ def _run(task: ChunkTask, waiting: Sequence[int], threads: int | None, executor:
 
 
 def _in_batches(task: ChunkTask, waiting: Iterable[int]) -> Iterator[tuple[int, ChunkResult]]:
-    """Chunks in batches on one device."""
+    """Yields the results of chunks that run in batches on one device."""
     try:
         if task.backend == "cuda":
             from sdetools.simulation.torch_cuda import CudaRunner as Runner
@@ -243,7 +273,7 @@ def _in_batches(task: ChunkTask, waiting: Iterable[int]) -> Iterator[tuple[int, 
             from sdetools.simulation.torch_run import TorchRunner as Runner  # type: ignore[assignment]
     except ImportError as error:
         raise ValueError(
-            f"the torch backend must have torch; got {error}. Install it: pip install -c constraints.txt 'sdetools[torch]'."
+            f"the torch backend requires torch; got {error}. Install it: pip install -c constraints.txt 'sdetools[torch]'."
         ) from error
     try:
         runner = Runner(task)
@@ -253,7 +283,7 @@ def _in_batches(task: ChunkTask, waiting: Iterable[int]) -> Iterator[tuple[int, 
 
 
 def _feed(pool: Executor, task: ChunkTask, waiting: Iterator[int], most: int, accept: Accept) -> None:
-    """Keeps at most `most` chunks in flight, handed out in order and accepted as they come; what is done for one is independent of `most`."""
+    """Keeps at most `most` chunks in flight, submitted in order and accepted on arrival; the cost per chunk does not depend on `most`."""
     pending: dict[Future[ChunkResult], int] = {}
     done: SimpleQueue[Future[ChunkResult]] = SimpleQueue()
     try:
@@ -271,8 +301,8 @@ def _feed(pool: Executor, task: ChunkTask, waiting: Iterator[int], most: int, ac
             future.cancel()
 
 
-class _Gatherer:
-    """Puts chunks at their place, in whatever order they come."""
+class _Joiner:
+    """Joins the results of chunks, in any order of arrival."""
 
     def __init__(self, task: ChunkTask) -> None:
         self.task, self.layout, self.tree = task, task.layout, Tree(task.statistics, task.layout.leaves)

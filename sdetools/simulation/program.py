@@ -1,4 +1,4 @@
-"""What is to be computed: one dynamics or a coupled pair, its driving noise, what is recorded and when."""
+"""The description of a simulation: its dynamics, starting points, driving noise, recorded steps and observables."""
 
 from __future__ import annotations
 
@@ -21,17 +21,29 @@ from sdetools.simulation.records import PAIR, SINGLE, Columns
 from sdetools.starts import Law
 
 NEVER = np.iinfo(np.int64).max
-"""The first step of a loss where there was none."""
+"""The divergence time of a member none of whose paths diverged."""
 
 
 def parts_of(member: Moving, new: Any, state: Sequence[Any]) -> tuple[np.ndarray, ...]:
-    """What a rule returned, as component-first arrays like the parts of `state`; ValueError for another number of parts or components."""
+    """Returns the result of a rule as component-first arrays, shaped like the parts of `state`.
+
+    Args:
+        member: The dynamics whose rule was called.
+        new: The value that the rule returned.
+        state: The parts of the state before the step, arrays `(dim, ...)`.
+
+    Returns:
+        One array for each part of the state.
+
+    Raises:
+        ValueError: The rule returned another number of parts or components, or values that are not real numbers.
+    """
     try:
         parts = tuple(new)
     except TypeError:
         parts = ()
     if len(parts) != len(state):
-        got = f"{len(parts)} of them" if parts else told(new)
+        got = f"{len(parts)} of them" if parts else description(new)
         raise ValueError(
             f"the rule of {member.name} must return {len(state)} part{'s' * (len(state) > 1)} ({', '.join(member.parts)}); it returned "
             f"{got}. Write `return {', '.join(member.parts)}{',' * (len(state) == 1)}`, a tuple."
@@ -40,29 +52,29 @@ def parts_of(member: Moving, new: Any, state: Sequence[Any]) -> tuple[np.ndarray
 
 
 def _part(member: Moving, name: str, part: Any, like: np.ndarray) -> Any:
-    """A part with one number a coordinate, on each path; ValueError for anything else."""
+    """Returns one part of a rule's result with the components of `like`; raises ValueError for another shape or type."""
     try:
         if len(part) != len(like):
             got = str(len(part))
         elif isinstance(like, Value):
             if (made := value(part)).size == like.size:
                 return made if made.ndim == 1 else made.reshape(-1)
-            got = f"{told(made)}, component by component"
+            got = f"{description(made)}, component by component"
         else:
             made = part if isinstance(part, np.ndarray) and part.shape == like.shape else components(part, like)
             if made.dtype.kind in "fiub":
                 return made
             got = f"numbers of type {made.dtype}"
     except (TracingError, TypeError, ValueError):
-        got = told(part)
+        got = description(part)
     raise ValueError(
         f"the rule of {member.name} must return its part {name} with {len(like)} components, one a coordinate; it returned {got}. "
         "Compute it from the whole of x, or return a list such as [x[1], x[0]]."
     )
 
 
-def told(found: Any) -> str:
-    """What a function returned, for a message."""
+def description(found: Any) -> str:
+    """Describes the value that a function returned, for an error message."""
     shape = getattr(found, "shape", None)
     if shape:
         return f"an array of shape {shape}"
@@ -72,29 +84,50 @@ def told(found: Any) -> str:
 
 @dataclass(frozen=True)
 class DrivingNoise:
-    """The noise behind a pair: one set of draws that both take (coupled), or one set each (independent).
+    """The driving noise of one dynamics or of a pair: one set of draws for both members (coupled), or one for each (independent).
 
-    Members of equal steps share draws address by address. Of members with steps h and r h the longer one takes what the short steps
-    add up to: sqrt(1/r) sum z_i is the increment of the same Brownian motion, and likewise its integral over the step. Other draws
-    have no such sum; they are refused, or run independently.
+    Coupled members of equal step length share their draws address by address. If the members have steps h and r h, the longer
+    step uses sums of the draws of the short steps: sqrt(1/r) sum z_i is the increment of the same Brownian motion, and likewise
+    for the integral of the motion over the step. Other kinds of draws have no such sum; they are refused unless the members are
+    independent.
+
+    Attributes:
+        sets: The draws of each set.
+        member_set: The set that each member reads.
+        steps: The step length of each member, in steps of the program.
+        motions: The number of Brownian motions of a coupled pair with unequal steps; 0 for all others.
+        accumulated: The number of rows in which draws are summed for the longer step; 0 if the steps are equal.
     """
 
     sets: tuple[DrawPlan, ...]
     member_set: tuple[int, ...]
     steps: tuple[int, ...]
     motions: int = 0
-    gathered: int = 0
+    accumulated: int = 0
 
     def every(self, s: int) -> int:
-        """After how many short steps set `s` is drawn anew."""
+        """Returns the number of short steps between two draws of set `s`."""
         return self.steps[self.member_set.index(s)] if len(self.sets) > 1 else 1
 
     def shares_sums(self, member: int) -> bool:
-        """Whether a member reads sums of the other's draws."""
-        return self.gathered > 0 and self.steps[member] > 1
+        """Whether a member reads sums of the other member's draws."""
+        return self.accumulated > 0 and self.steps[member] > 1
 
     @staticmethod
     def of(members: Sequence[Moving], coupled: bool, every: tuple[int, ...]) -> DrivingNoise:
+        """Returns the driving noise of one dynamics or of a pair.
+
+        Args:
+            members: One or two dynamics.
+            coupled: Whether the two share their draws.
+            every: The step length of each member, in steps of the program.
+
+        Returns:
+            The driving noise.
+
+        Raises:
+            ValueError: The members are to be coupled but cannot share their draws.
+        """
         plans = [DrawPlan(tuple(m.draws)) for m in members]
         if len(plans) == 1:
             return DrivingNoise((plans[0],), (0,), every)
@@ -106,30 +139,36 @@ class DrivingNoise:
         if every != (1, 1) and 0 not in [p.rows for p in plans]:
             if not same:
                 raise ValueError(
-                    f"two dynamics with steps of different length can share nothing but Brownian increments, as many for each; got "
-                    f"{_told(plans[0], members[0])} against {_told(plans[1], members[1])}. Pass coupled=False to run them independently."
+                    f"two dynamics with unequal steps can share only Brownian increments, the same number for each; got "
+                    f"{_draws(plans[0], members[0])} against {_draws(plans[1], members[1])}. Pass coupled=False to run them independently."
                 )
             coarse = plans[int(every[1] > 1)]
             return DrivingNoise((longer,), (0, 0), every, motions.pop(), coarse.rows)
         for plan in plans:
             if plan.draws not in ((), longer.draws) and not same:
                 raise ValueError(
-                    f"the two dynamics must consume the same draws to be coupled; got {_told(plans[0])} against {_told(plans[1])}. "
+                    f"the two dynamics must consume the same draws to be coupled; got {_draws(plans[0])} against {_draws(plans[1])}. "
                     "Pass coupled=False to run them independently."
                 )
         return DrivingNoise((longer,), (0, 0), (1, 1))
 
 
-def _told(plan: DrawPlan, member: Moving | None = None) -> str:
-    told = " + ".join(f"{type(d).__name__}({d.n})" for d in plan.draws) or "none"
-    return told if member is None else f"{told} ({member.brownian or 'no'} Brownian motions)"
+def _draws(plan: DrawPlan, member: Moving | None = None) -> str:
+    """Describes the draws of a plan, and the Brownian motions of a member, for an error message."""
+    draws = " + ".join(f"{type(d).__name__}({d.n})" for d in plan.draws) or "none"
+    return draws if member is None else f"{draws} ({member.brownian or 'no'} Brownian motions)"
 
 
 @dataclass(frozen=True)
 class ControlVariate:
-    """The control variate of a momentum pair: C_k = c_k grad h(y_a) . (E_k - rho E_a), E the noise that the momentum holds.
+    """The control variate of a momentum pair: C_k = c_k grad h(y_a) . (E_k - rho E_a), E the noise accumulated in the momentum buffer.
 
-    `anchor_slot[k]`: where to keep (y_k, E_k) at step k, -1 for nowhere; `slot`, `factor` c_k and `fading` rho of each recorded step.
+    Attributes:
+        anchor_slot: For each step k, the slot in which (y_k, E_k) is stored; -1 for none.
+        slot: For each recorded step, the slot of its anchor a.
+        factor: For each recorded step, the factor c_k.
+        fading: For each recorded step, the decay rho of E between the anchor and the step.
+        memory: For each step k, the factor of m in y_k = x_k - memory m_k.
     """
 
     anchor_slot: np.ndarray
@@ -140,49 +179,59 @@ class ControlVariate:
 
     @property
     def slots(self) -> int:
+        """The number of slots."""
         return int(self.anchor_slot.max(initial=0)) + 1
 
 
 @dataclass(frozen=True)
 class Program:
-    """One experiment's work on a path: members, start, steps, recorded steps, observables, functionals, control, driving noise."""
+    """The description of one simulation: members, starting points, steps, observables, functionals, control variate and noise.
+
+    Attributes:
+        members: One dynamics, or the two of a pair.
+        x0: The start of each member: a point `(dim,)`, points `(dim, n)` of which path p takes column p mod n, or a law.
+        steps: The number of steps.
+        record: The steps at which observables and functionals are recorded.
+        observables: Test functions h, with `name`, `value(x)` and `gradient(x)`.
+        functionals: Sums along a path, with `name` and `increment(before, after)`.
+        control: The control variate of a momentum pair.
+        coupled: Whether the members of a pair share their draws.
+        every: The step length of each member, in steps of the program.
+    """
 
     members: tuple[Moving, ...]
     x0: tuple[np.ndarray | Law, ...]
-    """Of each member: a point `(dim,)`, points `(dim, n)` of which path p takes column p mod n, or a law."""
     steps: int
     record: np.ndarray
     observables: tuple[Any, ...]
-    """Test functions h, with a `name`, `value(x)` and `gradient(x)`."""
     functionals: tuple[Any, ...] = ()
-    """Sums along a path, with a `name` and `increment(before, after)`."""
     control: ControlVariate | None = None
     coupled: bool = True
     every: tuple[int, ...] = (1, 1)
-    """How many of the program's steps each member takes at once."""
 
     @property
     def pair(self) -> bool:
+        """Whether there are two members."""
         return len(self.members) == 2
 
     @property
     def statistics(self) -> Columns:
-        """Moments over paths for each recorded step and quantity."""
+        """The statistics that are accumulated for each recorded step and quantity."""
         return PAIR if self.pair else SINGLE
 
     @property
     def columns(self) -> int:
-        """Recorded quantities: observables, then functionals."""
+        """The number of recorded quantities: observables, then functionals."""
         return len(self.observables) + len(self.functionals)
 
     @cached_property
     def parts(self) -> tuple[str, ...]:
-        """The names of the members' parts, each once."""
+        """The names of the members' parts, without repetition."""
         return tuple(dict.fromkeys(name for m in self.members for name in m.parts))
 
     @cached_property
     def state_rows(self) -> np.ndarray:
-        """Where the parts lie when those of all members stand one below another, `(members, parts, dim)`; -1 for one a member lacks."""
+        """The row of each coordinate in the stacked state of all members, `(members, parts, dim)`; -1 for a part that a member lacks."""
         rows, at = np.full((len(self.members), len(self.parts), self.members[0].dim), -1), 0
         for own, member in zip(rows, self.members):
             for name in member.parts:
@@ -192,16 +241,20 @@ class Program:
 
     @property
     def positions(self) -> np.ndarray:
-        """The rows of each member's first part."""
+        """The rows of each member's first part, its position."""
         return np.concatenate([own[self.parts.index(m.parts[0])] for own, m in zip(self.state_rows, self.members)])
 
     @cached_property
     def noise(self) -> DrivingNoise:
+        """The driving noise."""
         return DrivingNoise.of(self.members, self.coupled, self.every[: len(self.members)])
 
     @cached_property
     def start_plan(self) -> DrawPlan:
-        """Draws of the law of starts, then normals for drawn momenta: shared by coupled members, one after the other's for independent ones."""
+        """The draws of the start: those of the law of starts, then normals for random momenta.
+
+        Coupled members share them; independent members have their own, one after another.
+        """
         counts = [sum(d.n for d in m.start_draws) for m in self.members]
         n = (max(counts) if self.coupled else sum(counts)) if counts else 0
         laws = [x0.draws if isinstance(x0, Law) else () for x0 in self.x0[: 1 if self.coupled else None]]
@@ -209,11 +262,11 @@ class Program:
 
     @cached_property
     def start_columns(self) -> int:
-        """How many points the paths start at in turn, path p at number p mod this; 0 where they do not."""
+        """The number n of starting points that the paths cycle through, path p at point p mod n; 0 if there is no such array."""
         return max((x0.shape[1] for x0 in self.x0 if isinstance(x0, np.ndarray) and x0.ndim == 2), default=0)
 
     def start_rows(self, member: int) -> tuple[slice, slice]:
-        """Which rows of the start's draws a member reads: for its law, and for its momentum."""
+        """Returns the rows of the start's draws that a member reads: those for its law, and those for its momentum."""
         laws = [x0.n_draws if isinstance(x0, Law) else 0 for x0 in self.x0]
         counts = [sum(d.n for d in m.start_draws) for m in self.members]
         before = 0 if self.coupled else member
@@ -222,7 +275,7 @@ class Program:
 
     @cached_property
     def coefficients(self) -> np.ndarray:
-        """All coefficients of all members, `(steps, n)`, or `(1, n)` when they never change."""
+        """The coefficients of all members, `(steps, n)`, or `(1, n)` if they are constant."""
         values = np.hstack(
             [np.repeat(m.coefficient_values(self.steps // r), r, axis=0) for m, r in zip(self.members, self.every)]
         )
@@ -230,18 +283,21 @@ class Program:
 
     @cached_property
     def parameters(self) -> np.ndarray:
-        """All numbers that members and observables read, one after another; before them (short step / longer step)^(1/2), if they differ."""
+        """The numbers that members and observables read, concatenated.
+
+        If step lengths differ, the first number is (short step / long step)^(1/2).
+        """
         scale = [np.array([max(self.every) ** -0.5])] if max(self.every) > 1 else []
         parts = scale + [m.parameters for m in self.members] + [getattr(o, "parameters", np.empty(0)) for o in self.observables]
         return np.concatenate([np.asarray(p, dtype=float) for p in parts])
 
     def parameter_offset(self, index: int) -> int:
-        """Where the numbers of member `index`, or of observable `index - len(members)`, begin."""
+        """Returns the position of the numbers of member `index`, or of observable `index - len(members)`, in `parameters`."""
         sizes = [len(m.parameters) for m in self.members] + [len(getattr(o, "parameters", ())) for o in self.observables]
         return int(max(self.every) > 1) + sum(sizes[:index])
 
     def fingerprint(self, *more: Any) -> str:
-        """A hash of everything that decides the numbers."""
+        """Returns a hash of everything that determines the results; `more` is included."""
         digest = hashlib.sha256()
 
         def add(value: Any) -> None:

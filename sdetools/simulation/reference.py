@@ -1,4 +1,7 @@
-"""The reference: the same programs by plain NumPy on arrays of paths, with no compilation. Slow, obvious, and the twin of every kernel."""
+"""The reference backend: the same programs in plain NumPy on arrays of paths, without compilation.
+
+It is slow and simple, and the compiled backends are tested against it.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,12 @@ from sdetools.noise.base import sample_draws
 from sdetools.simulation.chunk_batches import Arrays, ChunkBatches, walk
 from sdetools.simulation.chunks import ChunkResult, ChunkTask
 from sdetools.simulation.draws import fill
-from sdetools.simulation.program import Program, parts_of, told
+from sdetools.simulation.program import Program, description, parts_of
 from sdetools.starts import Law
 
 
 class NumpyRunner(ChunkBatches):
-    """Runs chunks of a task, one at a time."""
+    """Runs chunks of a task in NumPy, one at a time."""
 
     def __init__(self, task: ChunkTask) -> None:
         super().__init__(task, 1, Arrays())
@@ -41,10 +44,18 @@ def run_reference(
     look: Callable[[int, list[State]], None] | None = None,
     scale: float = 1.0,
 ) -> np.ndarray:
-    """Moments `(records, columns, statistics)` of a leaf of paths from path `first` on.
+    """Runs one leaf of paths in NumPy and returns its moments.
 
-    `scale` multiplies the draws of the steps: to look at a program farther out than its own paths come. `look(k, states)` is called with the
-    members' states before step k, and after the last one.
+    Args:
+        program: The simulation.
+        keys: The keys of the draws, as in `ChunkTask.arguments`.
+        first: The index of the first path.
+        paths: The number of paths, at most `LEAF`.
+        look: A function `look(k, states)`, called with the members' states before each step k and after the last one.
+        scale: A factor of the draws of the steps, to examine a program farther from its start than its own paths reach.
+
+    Returns:
+        Moments `(records, columns, statistics)`.
     """
     with np.errstate(all="ignore"):
         moving, out = ArrayPaths(program, keys, first, paths, scale), []
@@ -57,8 +68,20 @@ def run_reference(
 
 
 class ArrayPaths:
-    """Consecutive paths while they move. Of `dtype` are draws, coefficients and the state at the end of a step; within a step NumPy's rules
-    hold, by which data of the user's in double make double. `alone`: for each member, whether a step of it must be made path by path."""
+    """Consecutive paths as NumPy arrays, advanced step by step.
+
+    Draws, coefficients and the state at the end of a step have type `dtype`. Within a step NumPy's promotion rules apply: user data in
+    double precision give intermediate results in double precision.
+
+    Args:
+        program: The simulation.
+        keys: The keys of the draws.
+        first: The index of the first path.
+        paths: The number of paths.
+        scale: A factor of the draws of the steps.
+        dtype: "float64" or "float32".
+        alone: For each member, whether its steps must be computed path by path; None determines this by trial steps.
+    """
 
     def __init__(
         self,
@@ -75,11 +98,12 @@ class ArrayPaths:
         self.alone = _alone(program) if alone is None else alone
         self.increments = [_increments(f, program.members[0].dim) for f in program.functionals]
         self.states = self._starts(fill(program.start_plan, int(keys[-1]), self.path, 0, dtype))
-        self.held = np.zeros((program.members[0].dim, paths), dtype)
+        self.momentum_noise = np.zeros((program.members[0].dim, paths), dtype)
         self.totals = np.zeros((len(program.members), len(program.functionals), paths))
-        self.gathered = np.zeros((program.noise.gathered, paths), dtype)
+        self.accumulated = np.zeros((program.noise.accumulated, paths), dtype)
 
     def _starts(self, z: np.ndarray) -> list[State]:
+        """Returns the initial states of the members from the draws of the start."""
         program, out = self.program, []
         for i, (member, x0) in enumerate(zip(program.members, program.x0)):
             law, momentum = program.start_rows(i)
@@ -100,6 +124,7 @@ class ArrayPaths:
             self.k += 1
 
     def _step(self, k: int) -> None:
+        """Advances all members by step k."""
         program, noise, at = self.program, self.program.noise, 0
         draws = [
             self.scale * fill(plan, int(self.keys[s]), self.path, k // noise.every(s), self.dtype)
@@ -107,7 +132,7 @@ class ArrayPaths:
             else np.zeros((0, len(self.path)))
             for s, plan in enumerate(noise.sets)
         ]
-        self._gather(draws[0])
+        self._accumulate(draws[0])
         row = program.coefficients[min(k, len(program.coefficients) - 1)].astype(self.dtype)
         for i, member in enumerate(program.members):
             coefficients = row[at : at + len(member.coefficients)]
@@ -122,41 +147,41 @@ class ArrayPaths:
             if i == 0 and program.control is not None:
                 assert isinstance(member, Dynamics)
                 deviation = member.oracle.sigma * member.oracle.noise.value(before[0], z)
-                held = member.rule((before[0], self.held), lambda _, v=deviation: v, *coefficients)[1]
-                self.held = np.asarray(held, self.dtype)
+                noise_part = member.rule((before[0], self.momentum_noise), lambda _, v=deviation: v, *coefficients)[1]
+                self.momentum_noise = np.asarray(noise_part, self.dtype)
             for f, increment in enumerate(self.increments):
                 self.totals[i, f] += increment(before[0], self.states[i][0])
 
-    def _gather(self, z: np.ndarray) -> None:
-        """Adds a step's draws to what a longer step will read; see `functions.Functions._gather`."""
-        n, gathered = self.program.noise.motions, self.gathered
-        if len(gathered) > n:
-            gathered[n:] += gathered[:n] + 0.5 * z[:n] + 0.5 / 3**0.5 * z[n:]
-        gathered[:n] += z[:n]
+    def _accumulate(self, z: np.ndarray) -> None:
+        """Adds the draws of a step to the sums for the longer step; see `step_graphs.Functions._accumulate`."""
+        n, sums = self.program.noise.motions, self.accumulated
+        if len(sums) > n:
+            sums[n:] += sums[:n] + 0.5 * z[:n] + 0.5 / 3**0.5 * z[n:]
+        sums[:n] += z[:n]
 
     def _sums(self) -> np.ndarray:
-        """The draws of a longer step, of variance 1 again; emptied for the next one."""
+        """Returns the draws of the longer step, normalised to variance 1, and resets the sums."""
         n, share = self.program.noise.motions, max(self.program.every) ** -0.5
-        total, area = self.gathered[:n] * share, self.gathered[n:] * share**3
-        self.gathered[:] = 0.0
+        total, area = self.accumulated[:n] * share, self.accumulated[n:] * share**3
+        self.accumulated[:] = 0.0
         return np.concatenate([total, 3**0.5 * (2 * area - total)]) if len(area) else total
 
-    # ---- what is asked of them
+    # ---- records
 
     def anchor(self, memory: float) -> tuple[np.ndarray, np.ndarray]:
         x, m = self.states[0][:2]
-        return x - memory * m, self.held
+        return x - memory * m, self.momentum_noise
 
     def recorded(self, anchor: Any, c: float, rho: float) -> list[np.ndarray]:
         program = self.program
-        lost, rows = [(0.0 * s[0]).sum(axis=0, dtype=float) for s in self.states], []
+        nan_if_diverged, rows = [(0.0 * s[0]).sum(axis=0, dtype=float) for s in self.states], []
         for h in program.observables:
-            rows += [_one_row(h, s[0]) + dead for s, dead in zip(self.states, lost)]
+            rows += [_one_row(h, s[0]) + nan for s, nan in zip(self.states, nan_if_diverged)]
             if program.pair:
                 control = np.zeros_like(rows[-1])
                 if anchor is not None:
                     y, kept = anchor
-                    control = c * (h.gradient(y) * (self.held - rho * kept)).sum(axis=0)
+                    control = c * (h.gradient(y) * (self.momentum_noise - rho * kept)).sum(axis=0)
                 rows.append(np.where(control - control == 0.0, control, 0.0))
         for totals in self.totals.swapaxes(0, 1):
             rows += [*totals, *([np.zeros_like(totals[0])] if program.pair else [])]
@@ -170,7 +195,7 @@ class ArrayPaths:
 
 
 def _step(member: Moving, coefficients: Any) -> Callable[..., np.ndarray]:
-    """The parts after a step, one below another, of its draws and the parts before it."""
+    """Returns a function of the draws and the parts before a step that gives the stacked parts after it."""
 
     def moved(z: np.ndarray, *state: np.ndarray) -> np.ndarray:
         return np.concatenate(parts_of(member, member.rule(state, member.bind(z), *coefficients), state))
@@ -179,7 +204,7 @@ def _step(member: Moving, coefficients: Any) -> Callable[..., np.ndarray]:
 
 
 def _alone(program: Program) -> list[bool]:
-    """For each member, whether its steps must be made path by path: its text means one path, `np.linalg.norm(g)` without an axis."""
+    """Determines for each member whether its rule is written for one path only, such as `np.linalg.norm(g)` without an axis."""
     out, at = [], 0
     for member in program.members:
         rng, n, mixed = np.random.default_rng(0), few_paths(member.dim), False
@@ -193,7 +218,7 @@ def _alone(program: Program) -> list[bool]:
 
 
 def _unchecked(member: Moving) -> Moving:
-    """Without the check of a declared class of noise, which looks at all paths together."""
+    """Returns the member without the check of a declared class of noise, which examines all paths together."""
     sde = getattr(member, "sde", None)
     if sde is None or not sde.presumed:
         return member
@@ -204,17 +229,17 @@ def _unchecked(member: Moving) -> Moving:
 
 
 def _increments(functional: Any, dim: int) -> Callable[..., Any]:
-    """A functional's increments, on each path alone where its text means one."""
+    """Returns the increments of a functional, path by path if it is written for one path only."""
     return on_rows(
         functional.increment, *map(list, with_outliers(np.random.default_rng(0).standard_normal((2, dim, few_paths(dim)))))
     )
 
 
 def _one_row(observable: Any, x: np.ndarray) -> np.ndarray:
-    """h of each path."""
+    """Returns h of each path; raises ValueError if the observable does not give one number per path."""
     value = np.asarray(observable.value(x))
     if value.dtype == object or (value.shape not in ((), (1,), (1, x.shape[1]), x.shape[1:])):
         raise ValueError(
-            f"the observable {observable.name} must give one number a path; it gave {told(value)}. Return for example x[0]**2."
+            f"the observable {observable.name} must give one number a path; it gave {description(value)}. Return for example x[0]**2."
         )
     return value.reshape(-1) if value.ndim > 1 else value

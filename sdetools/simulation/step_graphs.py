@@ -1,7 +1,7 @@
-"""What a program computes, as graphs: the start of its state, a step of each length, and what is recorded.
+"""The graphs of a program: the start of its state, one step of each length, and the recorded quantities.
 
-Rules, oracles, functionals and observables are called once with values (`graph.value`); every backend writes its code from the nodes that
-come back. A loss or noise that is compiled code of its own becomes a call within the graph.
+Rules, oracles, functionals and observables are called once with traced values (`graph.value`). Every backend generates its code from
+the nodes that result. A loss or noise that is itself compiled code becomes a call within the graph.
 """
 
 from __future__ import annotations
@@ -21,25 +21,47 @@ from sdetools.graph.value import Trace, Value, is_value, value
 from sdetools.graph.views import join, reshape
 from sdetools.simulation.draws import DrawPlan
 from sdetools.simulation.foreign import gradient_stage
-from sdetools.simulation.program import Program, parts_of, told
+from sdetools.simulation.program import Program, description, parts_of
 from sdetools.starts import Law
 
 
 @dataclass
 class StepGraph:
-    """One step of every member that moves at once: `every` short steps of time; what each state input becomes."""
+    """One step of all members whose step takes `every` short steps.
+
+    Attributes:
+        every: The step length, in short steps.
+        outputs: Pairs of a state input and its value after the step.
+    """
 
     every: int
     outputs: list[tuple[Value, Value]] = field(default_factory=list)
 
 
 class Functions:
-    """The graphs of a program; NotTraceable where a part of it does not trace, and `torch` says that calls of torch functions may stand.
+    """The graphs of a program.
 
-    `state` holds the inputs that last from step to step: parts of the members (`parts[i]`), `held`, `sums`, their `rests` and `gathered`.
-    Sums of functionals lose no more digits than one addition, whatever the number of steps: in single precision each has a rest, what its
-    last addition rounded off (Kahan 1965). `anchors` are the inputs of a record beside them. `draws[s]` are the inputs of set s, one a segment; `start_draws` those of the start, and `column` the
-    number of the column at which a path starts, if it starts at one of an array's.
+    In single precision the sums of functionals use compensated summation (Kahan 1965), so their error does not grow with the number
+    of steps. `rests` are the compensation terms.
+
+    Args:
+        program: The simulation.
+        torch: Whether calls of torch functions are allowed in the graphs.
+        real: The floating-point type of the draws and the state.
+
+    Attributes:
+        parts: The inputs of the state of each member, one a part: `parts[i]` for member i.
+        momentum_noise: The input of the noise accumulated in the momentum buffer, for the control variate, or None.
+        sums: The input of the sums of functionals, or None.
+        rests: The input of their compensation terms, or None.
+        accumulated: The input of the draws summed for the longer step of a pair, or None.
+        anchors: The inputs of a record besides the state: y and the momentum noise at the anchor of the control variate.
+        draws: The inputs of each set of draws, one a segment.
+        start_draws: The inputs of the draws of the start.
+        column: The input of the number of a path's starting point, or None if the paths do not cycle through an array of points.
+
+    Raises:
+        NotTraceable: A part of the program cannot be traced.
     """
 
     def __init__(self, program: Program, torch: bool = False, real: Real = DOUBLE) -> None:
@@ -50,10 +72,10 @@ class Functions:
         self.parts = [[new(f"{name}{i}", (m.dim,)) for name in m.parts] for i, m in enumerate(members)]
         dim = members[0].dim
         controlled = program.control is not None
-        self.held = new("held", (dim,)) if controlled else None
+        self.momentum_noise = new("momentum_noise", (dim,)) if controlled else None
         self.sums = new("sums", (len(members) * len(program.functionals),)) if program.functionals else None
         self.rests = None if real.double or self.sums is None else new("rests", self.sums.shape)
-        self.gathered = new("gathered", (noise.gathered,)) if noise.gathered else None
+        self.accumulated = new("accumulated", (noise.accumulated,)) if noise.accumulated else None
         self.anchors = [new("anchor", (dim,)), new("kept", (dim,))] if controlled else []
         self.draws = [self._inputs(f"z{s}", plan) for s, plan in enumerate(noise.sets)]
         self.start_draws = self._inputs("u", program.start_plan)
@@ -67,13 +89,13 @@ class Functions:
 
     @property
     def state(self) -> list[Value]:
-        """All that lasts from step to step."""
-        more = (self.held, self.sums, self.rests, self.gathered)
+        """All inputs that persist from step to step."""
+        more = (self.momentum_noise, self.sums, self.rests, self.accumulated)
         return [*(p for parts in self.parts for p in parts), *(v for v in more if v is not None)]
 
     @property
     def width(self) -> int:
-        """Rows that are recorded of a quantity: h(x), or h(x), h(z) and the control."""
+        """The number of recorded rows of a quantity: 1 for h(x), 3 for h(x), h(z) and the control variate."""
         return 3 if self.program.pair else 1
 
     def _inputs(self, name: str, plan: DrawPlan) -> list[Value]:
@@ -82,7 +104,7 @@ class Functions:
     # ---- the start and the steps
 
     def _start(self) -> list[tuple[Value, Value]]:
-        """The first state; zeros for all but the members' parts."""
+        """Returns the initial state: the starts of the members, and zeros for all other inputs."""
         program, out = self.program, []
         z = join(self.start_draws) if self.start_draws else value(np.zeros(0))
         for i, (member, x0) in enumerate(zip(program.members, program.x0)):
@@ -97,7 +119,7 @@ class Functions:
         return out + [(v, value(np.zeros(v.shape))) for v in self.state[len(out) :]]
 
     def _at_column(self, x: Any) -> Value:
-        """A path's own column of points `(dim, n)`; a point or a value is what it is."""
+        """Selects a path's own column of points `(dim, n)`; a single point or a traced value is returned unchanged."""
         if isinstance(x, Value) or x.ndim == 1:
             return value(x)
         assert self.column is not None
@@ -106,9 +128,12 @@ class Functions:
     def _step(self, every: int) -> StepGraph:
         program, step = self.program, StepGraph(every)
         moved = [value(0.0)] * (self.sums.size if self.sums is not None else 0)
-        if self.gathered is not None:
+        if self.accumulated is not None:
             step.outputs.append(
-                (self.gathered, self._gather(join(self.draws[0])) if every == 1 else value(np.zeros(self.gathered.shape)))
+                (
+                    self.accumulated,
+                    self._accumulate(join(self.draws[0])) if every == 1 else value(np.zeros(self.accumulated.shape)),
+                )
             )
         for i, member in enumerate(program.members):
             if program.every[i] == every:
@@ -118,7 +143,7 @@ class Functions:
         return step
 
     def _added(self, increments: Value) -> list[tuple[Value, Value]]:
-        """What the sums, and their rests, become."""
+        """Adds increments to the sums of functionals, with compensation in single precision."""
         assert self.sums is not None
         if self.rests is None:
             return [(self.sums, self.sums + increments)]
@@ -133,47 +158,52 @@ class Functions:
         coefficients = self.coefficients[i]
         new = parts_of(member, trace(member.rule, f"the rule of {member.name}", state, field, *coefficients), state)
         step.outputs += [(part, value(v)) for part, v in zip(state, new)]
-        if i == 0 and self.held is not None:
+        if i == 0 and self.momentum_noise is not None:
             if member.sampled:
                 raise NotTraceable("the control variate of a noise of samples")
             noise = p[0] * field.deviation(state[0])
-            step.outputs.append((self.held, value(member.rule((state[0], self.held), lambda _: noise, *coefficients)[1])))
+            step.outputs.append(
+                (self.momentum_noise, value(member.rule((state[0], self.momentum_noise), lambda _: noise, *coefficients)[1]))
+            )
         for f, functional in enumerate(program.functionals):
             part = f"the functional {functional.name}"
             moved[f * len(program.members) + i] = one_number(trace(functional.increment, part, state[0], value(new[0])), part)
 
     def _given(self, i: int, member: Moving) -> tuple[Value, Value]:
-        """A member's draws and its numbers."""
+        """Returns the draws and the parameters of a member."""
         program, offset = self.program, self.program.parameter_offset(i)
         p = self.numbers[offset : offset + len(member.parameters)]
         count = sum(d.n for d in member.draws)
         if not program.noise.shares_sums(i):
             segments = self.draws[program.noise.member_set[i]]
             return (join(segments)[:count] if segments else value(np.zeros(0))), p
-        assert self.gathered is not None
+        assert self.accumulated is not None
         motions, share = member.brownian, self.numbers[0]
-        total = self.gathered[:motions] * share
+        total = self.accumulated[:motions] * share
         if count == motions:
             return total, p
-        area = self.gathered[motions:] * (share * share * share)
+        area = self.accumulated[motions:] * (share * share * share)
         return join([total, math.sqrt(3.0) * (2.0 * area - total)]), p
 
-    def _gather(self, z: Value) -> Value:
-        """A step's draws added to what the longer steps of the other member will read: increments, and their integrals where asked for.
+    def _accumulate(self, z: Value) -> Value:
+        """Adds the draws of a short step to the sums that the longer step will use: increments, and their integrals if required.
 
-        In units of the short step h: A = sum of dW_i, I = sum of (dZ_i + the increments before), dZ_i = (z + z' / sqrt 3) / 2.
+        In units of the short step h: A = sum of dW_i, I = sum of (dZ_i + the earlier increments), dZ_i = (z + z' / sqrt 3) / 2.
         """
-        assert self.gathered is not None
+        assert self.accumulated is not None
         n = self.program.noise.motions
-        total, area = self.gathered[:n], self.gathered[n:]
+        total, area = self.accumulated[:n], self.accumulated[n:]
         if not area.size:
             return total + z[:n]
         return join([total + z[:n], area + (total + 0.5 * z[:n] + (0.5 / 3**0.5) * z[n : 2 * n])])
 
-    # ---- what is recorded
+    # ---- recorded quantities
 
     def _column(self, o: int) -> list[Value]:
-        """h(x), h(z) and C of a recorded quantity. A lost path makes h NaN whatever h is: sums over survivors would be wrong in silence."""
+        """Returns h(x), h(z) and C of a recorded quantity.
+
+        A diverged path makes h NaN whatever h is, because sums over the surviving paths alone would be biased.
+        """
         program = self.program
         if o >= len(program.observables):
             assert self.sums is not None
@@ -194,16 +224,28 @@ class Functions:
         return rows
 
     def _control(self, h: Any, given: Sequence[Any]) -> Value:
-        """C = c grad h(y_a) . (E - rho E_a); 0 where that is not finite, for a kink or a lost path gives no control."""
+        """Returns C = c grad h(y_a) . (E - rho E_a), or 0 where it is not finite: at a kink, or on a diverged path."""
         y, kept = self.anchors
         slope = value(trace(h.gradient, f"the gradient of {h.name}", y, *given))
-        c = self.factor * np.sum(slope * (self.held - self.fading * kept))
+        c = self.factor * np.sum(slope * (self.momentum_noise - self.fading * kept))
         return value(np.where(c - c == 0.0, c, 0.0))
 
     # ---- calls of compiled functions
 
     def call(self, stage: Any, parts: Sequence[Any], shape: tuple[int, ...]) -> Value:
-        """A stage on rows of values; NotTraceable for one of torch where torch does not run."""
+        """Returns a call of a compiled function as a node of the graph.
+
+        Args:
+            stage: The compiled function and its data.
+            parts: The rows of values to which it is applied.
+            shape: The shape of the result on one path.
+
+        Returns:
+            The result, a traced value.
+
+        Raises:
+            NotTraceable: The function is one of torch, and the graphs must not contain those.
+        """
         if getattr(stage.function, "torch_stage", False) and not self.torch:
             raise NotTraceable("a part that is given to torch")
         key = (id(stage.function), *map(id, stage.data))
@@ -214,7 +256,7 @@ class Functions:
 
 
 class _Oracle:
-    """What a traced rule calls: loss and noise of one member on the step's draws, traced or as calls."""
+    """The gradient oracle that a traced rule calls: loss and noise of one member, on the draws of the step."""
 
     def __init__(self, functions: Functions, member: Dynamics, z: Value, p: Value) -> None:
         self.functions, self.oracle, self.p = functions, member.oracle, p
@@ -228,7 +270,7 @@ class _Oracle:
         return trace(oracle.noisy, part, lambda: self._gradient(x, numbers), sigma, x, self.z, p, oracle.sigma)
 
     def _gradient(self, x: Value, p: Value) -> Any:
-        """The gradient traced, or else a compiled function."""
+        """Returns the gradient of the loss: traced if possible, otherwise a call of a compiled function."""
         loss = self.oracle.loss
         stage = loss.torch_stage
         if stage is None:
@@ -241,25 +283,36 @@ class _Oracle:
                     if function is not None and gradient_stage(function, loss.dim, DOUBLE.name) is not None:
                         raise ValueError(
                             f"`dtype` must be 'float64' for the gradient of {loss.label}: it is compiled for float64 only; got "
-                            f"{self.functions.real.name!r}. Leave its signature out (@njit), so that it is compiled for what it is given."
+                            f"{self.functions.real.name!r}. Leave its signature out (@njit), so that it is compiled for the type of its argument."
                         ) from None
                     raise
         return self.functions.call(stage, [x], x.shape)
 
     def deviation(self, x: Value) -> Any:
-        """The noise v at `x` on the step's draws, without sigma."""
+        """Returns the noise v at `x` on the step's draws, without the factor sigma."""
         noise = self.oracle.noise
         return trace(noise.value, f"the noise {noise.label}", x, self.z, self.oracle.split(self.p)[2])
 
 
 def observable_value(observable: Any, x: Any, *p: Any) -> Value:
-    """h(x), traced."""
+    """Returns h(x) as a traced value; `p` are the observable's parameters, if it has any."""
     part = f"the observable {observable.name}"
     return one_number(trace(observable.value, part, x, *p), part)
 
 
 def one_number(found: Any, part: str) -> Value:
-    """A traced number, out of whatever holds one."""
+    """Returns a traced scalar from the result of a user's function.
+
+    Args:
+        found: The result; a comparison counts as 1 or 0.
+        part: A description of the function, for the error message.
+
+    Returns:
+        A traced value of shape `()`.
+
+    Raises:
+        ValueError: The result is not one number per path.
+    """
     if isinstance(found, (list, tuple)) and not is_value(found) and not np.shape(found):
         found = None
     try:
@@ -267,5 +320,5 @@ def one_number(found: Any, part: str) -> Value:
     except TypeError:
         made = None
     if made is None or made.size != 1:
-        raise ValueError(f"{part} must give one number a path; it gave {told(found)}. Return for example x[0]**2.")
+        raise ValueError(f"{part} must give one number a path; it gave {description(found)}. Return for example x[0]**2.")
     return value(np.where(made.reshape(()), 1.0, 0.0)) if made.boolean else made.reshape(())

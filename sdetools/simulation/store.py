@@ -1,11 +1,11 @@
-"""Finished chunks in one SQLite file, so that a killed run goes on where it stopped and ends with the same bits.
+"""A store: finished chunks in one SQLite file, so that an interrupted run can be resumed with bit-identical results.
 
-A store belongs to one run: it carries that run's identity, and is refused for another. Rows are keyed by the experiment's fingerprint
-and the chunk's index, and checked by a CRC. Rows are committed in batches, about twice a second: a kill loses less than a second. They
-are read one by one in the order of chunks, so a store may be larger than memory.
+A store belongs to one run. It records the run's identity and is refused for any other. Rows are keyed by the experiment's fingerprint and
+the index of the chunk, and protected by a CRC. Rows are committed in batches, about twice a second, so a kill costs less than a second of
+work. They are read one by one in the order of chunks, so a store may be larger than memory.
 
-While a store is open, a lock file lies beside it, and nobody else may open it. The lock is the operating system's: it ends with the
-process that holds it, however that ends, so a file that a killed process left behind locks nothing.
+While a store is open, a lock file lies beside it, and no other process can open the store. The operating system releases the lock
+when its process ends, however it ends. So a lock file left behind by a killed process does not block anyone.
 """
 
 from __future__ import annotations
@@ -31,19 +31,39 @@ from sdetools.simulation.chunks import ChunkResult
 _APPLICATION = 0x5DE70015
 _COMMIT_EVERY = 0.5
 _VERSION = 3
-"""Of the order of summation and of what a row holds. 1 (which said 0): a chunk is a group, summed block after block. 2: points of one time."""
+"""The version of the order of summation and of the layout of rows.
+
+Version 1 (stored as 0): a chunk is a group, summed block by block. Version 2: points of one time.
+"""
 
 
 class StoreError(ValueError):
-    """A store that cannot be used, and why."""
+    """A store cannot be used; the message gives the reason and the remedy."""
 
 
 class Store:
-    """`Store(path, identity, resume)`: a new store at `path`, or with `resume=True` the one that is there (a new one if none is).
+    """A file of finished chunks, from which an interrupted run can be resumed.
 
-    `identity` is a text that says which run this is. No store is made before the first chunk is saved. StoreError (a ValueError) when the
-    file is no store, is damaged, is in use, or belongs to another run; the file is then left as it is. StoreError as well when a chunk
-    cannot be written: what was committed before is kept, and can be resumed from.
+    The file is created when the first chunk is saved.
+
+    Args:
+        path: The file.
+        identity: A text that identifies the run.
+        resume: Whether to continue with an existing store at `path`. By default an existing store is replaced by a new one when the
+            first chunk is saved; if there is no store, a new one is created in either case.
+
+    Raises:
+        StoreError: The file is not a store, is damaged, is in use, or belongs to another run; the file is not modified. Also raised when a
+            chunk cannot be written; chunks committed earlier are kept, and the run can be resumed from them.
+
+    Example:
+        >>> import sdetools as st, tempfile
+        >>> oracle = st.NoisyOracle(st.losses.quadratic([[1.0]]), st.noise.gaussian(dim=1))
+        >>> sgd = st.SGD(oracle, st.schedules.constant(0.1))
+        >>> with st.Store(f"{tempfile.mkdtemp()}/run.db", identity="example") as store:
+        ...     first, again = (st.simulate(sgd, [1.0], 1.0, 100, ["x0"], store=store, backend="numpy") for _ in range(2))
+        >>> first.at("x0") == again.at("x0")
+        True
     """
 
     def __init__(self, path: str | Path, identity: str, resume: bool = False) -> None:
@@ -62,7 +82,7 @@ class Store:
             raise
 
     def _look(self, resume: bool) -> None:
-        """What lies at the path: a store to go on with, one to replace, or nothing."""
+        """Examines the path: it may name a store to resume, a store to replace, or nothing."""
         if self.path.exists() and self.path.stat().st_size:
             with self.path.open("rb") as file:
                 if not b"SQLite format 3\0".startswith(file.read(16)):
@@ -73,10 +93,11 @@ class Store:
             raise self._damaged("empty or truncated")
 
     def _damaged(self, how: str = "damaged or truncated", why: str = "") -> StoreError:
+        """Returns the error for a store that cannot be resumed."""
         return StoreError(f"{self.path} is {how}{why} and cannot be resumed from. Remove it, or run without resuming.")
 
     def _open(self) -> sqlite3.Connection:
-        """The connection; a new store's file is made when the first chunk is there to keep."""
+        """Returns the connection; the file of a new store is created here, when the first chunk is saved."""
         if self._connection is None:
             if self._fresh:
                 self._made = True
@@ -89,7 +110,7 @@ class Store:
             connection.execute("CREATE TABLE IF NOT EXISTS run (identity TEXT)")
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS chunks (experiment TEXT, chunk INTEGER, crc INTEGER, payload BLOB, "
-                "PRIMARY KEY (experiment, chunk))"  # with row ids: a row then lies in one page with its neighbours
+                "PRIMARY KEY (experiment, chunk))"  # a table with row ids: a row then shares a page with its neighbours
             )
             if connection.execute("SELECT count(*) FROM run").fetchone()[0] == 0:
                 connection.execute("INSERT INTO run VALUES (?)", (str(self.identity),))
@@ -98,6 +119,7 @@ class Store:
         return self._connection
 
     def _check(self, resume: bool) -> None:
+        """Raises StoreError if the file is not a store, or if it cannot be resumed by this run."""
         with self._explained("read"):
             connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=rw", uri=True)
             try:
@@ -115,8 +137,8 @@ class Store:
             raise self._damaged()
         if version != _VERSION:
             raise StoreError(
-                f"{self.path} was written by a version of sdetools that sums in another order or lays out rows otherwise (its layout is {version or 1}, this one's is "
-                f"{_VERSION}); it is left as it is. Resume with that version, or name another store, or run without resuming."
+                f"{self.path} was written by a version of sdetools with another order of summation or another layout of rows (its layout is {version or 1}, the current one "
+                f"{_VERSION}); it is left as it is. Resume with that version, name another store, or run without resuming."
             )
         if row[0] != str(self.identity):
             raise StoreError(
@@ -126,7 +148,7 @@ class Store:
 
     @contextlib.contextmanager
     def _explained(self, what: str) -> Iterator[None]:
-        """Turns what SQLite complains about into a sentence: another holds the file, it is damaged, or it cannot be read or written."""
+        """Converts SQLite's errors to StoreError: the file is in use, damaged, or cannot be read or written."""
         try:
             yield
         except sqlite3.Error as error:
@@ -135,23 +157,33 @@ class Store:
             self._broken = what == "written" and not busy
             if busy:
                 raise StoreError(
-                    f"{self.path} is in use by another program ({error}); it is left as it is. Wait until that has ended, or name another."
+                    f"{self.path} is in use by another program ({error}); it is left as it is. Wait until that program has ended, or name another file."
                 ) from error
             if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
                 full = code == sqlite3.SQLITE_FULL
                 raise StoreError(
-                    f"{self.path} cannot be {what}{': the disk is full' if full else ''} ({error}). What was kept until then is whole: "
-                    f"{'make room' if full else 'see to the disk'}, then resume."
+                    f"{self.path} cannot be {what}{': the disk is full' if full else ''} ({error}). What was committed earlier is intact: "
+                    f"{'make room' if full else 'check the disk'}, then resume."
                 ) from error
             raise self._damaged("damaged or truncated", f" ({error})") from error
 
     def load(self, experiment: str) -> Iterator[tuple[int, ChunkResult]]:
-        """The finished chunks of an experiment, in order, one at a time."""
+        """Yields the finished chunks of an experiment in order, one at a time.
+
+        Args:
+            experiment: The fingerprint of the experiment.
+
+        Yields:
+            The index of a chunk and its result.
+
+        Raises:
+            StoreError: The file cannot be read, or a row is damaged.
+        """
         if self._fresh:
             return
         with self._explained("read"):
-            question = "SELECT chunk, crc, payload FROM chunks WHERE experiment = ? ORDER BY chunk"
-            rows = self._open().execute(question, (experiment,))
+            query = "SELECT chunk, crc, payload FROM chunks WHERE experiment = ? ORDER BY chunk"
+            rows = self._open().execute(query, (experiment,))
         while True:
             with self._explained("read"):
                 row = rows.fetchone()
@@ -163,7 +195,16 @@ class Store:
             yield chunk, _unpack(payload)
 
     def save(self, experiment: str, chunk: int, result: ChunkResult) -> None:
-        """Keeps a finished chunk."""
+        """Saves a finished chunk; it survives a kill once it is committed.
+
+        Args:
+            experiment: The fingerprint of the experiment.
+            chunk: The index of the chunk.
+            result: Its result.
+
+        Raises:
+            StoreError: The file cannot be written.
+        """
         payload = _pack(result)
         row = (experiment, chunk, zlib.crc32(payload), payload)
         with self._explained("written"):
@@ -172,27 +213,27 @@ class Store:
             self.commit()
 
     def commit(self) -> None:
-        """Makes what was saved so far survive a kill."""
+        """Commits all chunks saved so far, so that they survive a kill; raises StoreError if the file cannot be written."""
         if self._connection is not None and not self._broken:
             with self._explained("written"):
                 self._connection.commit()
         self._committed = time.monotonic()
 
     def close(self) -> None:
-        """Commits and closes; the lock ends."""
+        """Commits, closes the file and releases the lock."""
         self._end(keep=True)
 
     def finish(self) -> None:
-        """Drops the chunks of a run that is complete: they are of no more use. What is left says which run this was."""
+        """Removes the chunks of a completed run; the store then contains only the run's identity."""
         if self._connection is not None:
-            # tidying up needs room of its own: where there is none, the chunks stay
+            # deleting needs free space itself: where there is none, the chunks stay
             with contextlib.suppress(sqlite3.OperationalError):
                 self._connection.execute("DELETE FROM chunks")
                 self._connection.commit()
                 self._connection.execute("VACUUM")
 
     def discard(self) -> None:
-        """Closes, and removes the file if this run made it."""
+        """Closes the store, and deletes the file if this run created it."""
         self._end(keep=not self._made)
 
     def _end(self, keep: bool) -> None:
@@ -215,75 +256,74 @@ class Store:
 
 
 class _Lock:
-    """The lock of a store: the file `<store>.lock`, with the number of the process that holds it, and its folder if that is not there.
+    """The lock of a store: the file `<store>.lock`, containing the process id of its owner; a missing folder is created.
 
-    A record lock (`lockf`), for it belongs to the process alone: copies that it forks do not hold it on, as they would `flock`.
-    Within the process the table `_held` stands in for it.
+    It is a record lock (`lockf`), which belongs to the process alone: forked copies do not inherit it, as they would with `flock`.
+    Within the process the table `_owned` takes its place.
     """
 
-    _held: ClassVar[dict[str, int]] = {}
+    _owned: ClassVar[dict[str, int]] = {}
     _guard = threading.Lock()
 
     def __init__(self, store: Path) -> None:
         self.path = Path(f"{store}.lock")
         self.key = os.path.realpath(self.path)
-        self.made = [place for place in self.path.absolute().parents if not place.exists()]
+        self.made = [folder for folder in self.path.absolute().parents if not folder.exists()]
         with self._guard:
-            if self._held.get(self.key) == os.getpid():
+            if self._owned.get(self.key) == os.getpid():
                 raise StoreError(
-                    f"{store} is in use by this process already, under another name or object. Close that one first."
+                    f"{store} is in use by this process already, under another name or object. Close it there first."
                 )
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                self.file = self._taken(store)
+                self.file = self._acquire(store)
             except OSError as error:
-                self._tidy()
-                raise StoreError(
-                    f"the folder of {store} must be one that can be written; {error.strerror}. Name another."
-                ) from error
-            self._held[self.key] = os.getpid()
+                self._remove_folders()
+                raise StoreError(f"the folder of {store} must be writable; {error.strerror}. Name another folder.") from error
+            self._owned[self.key] = os.getpid()
 
-    def _taken(self, store: Path) -> int:
+    def _acquire(self, store: Path) -> int:
+        """Opens and locks the lock file; raises StoreError if another process has locked it."""
         while True:
             file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
                 if not _locked(file):
-                    holder = ""
+                    owner = ""
                     with contextlib.suppress(OSError):
-                        holder = os.read(file, 20).decode(errors="replace").strip()
+                        owner = os.read(file, 20).decode(errors="replace").strip()
                     raise StoreError(
-                        f"{store} is in use by another process{f' ({holder})' if holder else ''}: two runs must not write into one "
-                        "folder. Wait until that one has ended, or name another folder."
+                        f"{store} is in use by another process{f' ({owner})' if owner else ''}: two runs must not write into one "
+                        "folder. Wait until the other run has ended, or name another folder."
                     )
                 if os.path.exists(self.path) and os.path.samestat(os.fstat(file), os.stat(self.path)):
-                    with contextlib.suppress(OSError):  # the number is for people
+                    with contextlib.suppress(OSError):  # the number is only informative
                         os.ftruncate(file, 0)
                         os.write(file, str(os.getpid()).encode())
                     return file
             except BaseException:
                 os.close(file)
                 raise
-            os.close(file)  # the holder before us has just removed it
+            os.close(file)  # its previous owner has just removed it
 
     def release(self) -> None:
-        """Removes the file, and the folders that were made for it, if they are empty."""
+        """Removes the lock file, and the folders created for it if they are empty."""
         with self._guard:
-            if self._held.get(self.key) != os.getpid():
-                return  # a forked copy
-            del self._held[self.key]
+            if self._owned.get(self.key) != os.getpid():
+                return  # a forked copy does not own the lock
+            del self._owned[self.key]
             with contextlib.suppress(OSError):
                 self.path.unlink(missing_ok=True)
             os.close(self.file)
-            self._tidy()
+            self._remove_folders()
 
-    def _tidy(self) -> None:
+    def _remove_folders(self) -> None:
         with contextlib.suppress(OSError):
-            for place in self.made:
-                place.rmdir()
+            for folder in self.made:
+                folder.rmdir()
 
 
 def _locked(file: int) -> bool:
-    """Whether the lock of an open file is ours now; a file system without locks counts as locked."""
+    """Tries to lock an open file and returns whether it succeeded; a file system without locks counts as success."""
     try:
         if os.name == "nt":
             import msvcrt
@@ -299,13 +339,14 @@ def _locked(file: int) -> bool:
 
 
 def _pack(result: ChunkResult) -> bytes:
+    """Returns a result as bytes, independent of the byte order of the machine."""
     head = struct.pack("<8q", *result.sums.shape, len(result.diverged), *result.points.shape)
     arrays = (result.sums, result.counts, result.diverged, result.first_divergence, result.points)
     return head + b"".join(np.ascontiguousarray(a).astype(a.dtype.newbyteorder("<")).tobytes() for a in arrays)
 
 
 def _unpack(payload: bytes) -> ChunkResult:
-    """A chunk whose arrays are views of the row."""
+    """Returns the result whose arrays are views of the bytes of a row."""
     nodes, records, columns, statistics, members, *points = struct.unpack_from("<8q", payload)
     at = struct.calcsize("<8q")
 

@@ -109,7 +109,7 @@ class TensorPaths:
     def anchor(self, memory: float) -> list[torch.Tensor]:
         f = self.runner.functions
         x, m = (self.state[part.key] for part in f.parts[0][:2])
-        return [x - float(memory) * m, self.state[f.held.key]]  # type: ignore[union-attr]
+        return [x - float(memory) * m, self.state[f.momentum_noise.key]]  # type: ignore[union-attr]
 
     def recorded(self, anchor: Any, c: float, rho: float) -> Any:
         return self.runner.record(*self._all(), *(anchor or ()), self.runner.P, float(c), float(rho))
