@@ -1,4 +1,4 @@
-"""How a run's leaves are shared out to chunks, the units of work: tuning alone, for no bit of a result depends on it."""
+"""The division of a run's leaves into chunks, the units of work; it affects the speed of a run, and no bit of its result."""
 
 from __future__ import annotations
 
@@ -9,16 +9,25 @@ from typing import Any
 from sdetools.simulation.records import LEAF, span
 
 LEAST_WORK, MOST_WORK = 1 << 22, 1 << 28
-"""Operations of a chunk, about a nanosecond each: enough to be worth handing out, and about a third of a second."""
+"""Bounds on the operations of a chunk, about a nanosecond each: long enough to justify a task, and a third of a second."""
 MOST_CHUNKS = 1 << 17
-"""So that what is done once a chunk, by one process, stays below minutes, and a store below gigabytes."""
+"""The largest number of chunks: per-chunk work in one process then takes at most minutes, and a store at most gigabytes."""
 MOST_ROWS = 64
-"""Leaves at once for backends that hold all paths of a chunk in rows (NumPy, torch)."""
+"""The largest number of leaves of a chunk on backends that store all paths of a chunk in rows (NumPy, torch)."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Chunk `index`: its first path, how many, and the nodes it gives: level and index in the first group, and their leaves, one a group."""
+    """A chunk: its paths, and the nodes of the tree that it computes, one for each of its groups.
+
+    Attributes:
+        first: The index of its first path.
+        paths: The number of its paths.
+        group: Its first group.
+        level: The level of its nodes.
+        index: The index of its node within the level and the first group.
+        lengths: The number of leaves of each node.
+    """
 
     first: int
     paths: int
@@ -30,9 +39,14 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Layout:
-    """`paths` paths in chunks of at most `wanted` leaves: of whole groups, or of an aligned power of two of them within a group.
+    """The division of `paths` paths into chunks of at most `wanted` leaves.
 
-    The unit is rounded down to one of these; it is a function of the two numbers alone.
+    A chunk is a number of whole groups, or an aligned power of two of leaves within a group: the largest such unit with at most
+    `wanted` leaves. It is a function of these two numbers alone.
+
+    Attributes:
+        paths: The number of paths.
+        wanted: The largest number of leaves of a chunk.
     """
 
     paths: int
@@ -40,17 +54,17 @@ class Layout:
 
     @cached_property
     def leaves(self) -> int:
-        """Leaves of the run."""
+        """The number of leaves of the run."""
         return -(-self.paths // LEAF)
 
     @cached_property
     def span(self) -> int:
-        """Leaves of a group."""
+        """The number of leaves of a group."""
         return span(self.leaves)
 
     @cached_property
     def whole(self) -> int:
-        """Groups of a chunk; 0 where a group has several chunks."""
+        """The number of groups of a chunk; 0 if a group has several chunks."""
         return self.wanted // self.span
 
     @cached_property
@@ -60,31 +74,32 @@ class Layout:
 
     @cached_property
     def size(self) -> int:
-        """Leaves of a chunk; the last one of a group or run may have fewer."""
+        """The number of leaves of a chunk; the last chunk of a group or run may have fewer."""
         return self.whole * self.span or 1 << self.level
 
     @cached_property
     def _row(self) -> int:
-        """Leaves of the groups that chunks share out: of those of one chunk, or of one group."""
+        """The number of leaves of the groups of a chunk, or of the group that several chunks share."""
         return max(1, self.whole) * self.span
 
     @cached_property
     def _per_row(self) -> int:
+        """The number of chunks for these leaves."""
         return -(-self._row // self.size)
 
     @cached_property
     def chunks(self) -> int:
-        """Chunks of the run."""
+        """The number of chunks of the run."""
         rows, rest = divmod(self.leaves, self._row)
         return rows * self._per_row + -(-rest // self.size)
 
     def holding(self, path: Any) -> Any:
-        """The index of the chunk that holds a path, or of those that hold an array of paths."""
+        """Returns the index of the chunk that contains a path, or the indices for an array of paths."""
         leaf = path // LEAF
         return leaf // self._row * self._per_row + leaf % self._row // self.size
 
     def chunk(self, index: int) -> Chunk:
-        """Which paths, and which nodes, chunk `index` is."""
+        """Returns the paths and the nodes of chunk `index`."""
         row, at = divmod(index, self._per_row)
         leaf = row * self._row + at * self.size
         until = min(leaf + self.size, (row + 1) * self._row, self.leaves)
@@ -94,10 +109,19 @@ class Layout:
 
 
 def wanted_leaves(paths: int, work: float, least: int = 1, most: int | None = None) -> int:
-    """Leaves of a chunk of paths that take `work` operations each, a function of these numbers and never of a clock.
+    """Returns the number of leaves of a chunk; it depends on the arguments alone, and never on a clock.
 
-    A group is a chunk where that is between `LEAST_WORK` and `MOST_WORK` operations: more only for the sake of `MOST_CHUNKS`. Backends that
-    hold all paths of a chunk at once give bounds in leaves; `most` comes before `MOST_CHUNKS`.
+    A group is a chunk if it takes between `LEAST_WORK` and `MOST_WORK` operations. Larger chunks are used only to keep
+    `MOST_CHUNKS`.
+
+    Args:
+        paths: The number of paths of the run.
+        work: The operations of a path.
+        least: The least number of leaves, for backends that store all paths of a chunk at once.
+        most: The largest number of leaves, likewise; it takes precedence over `MOST_CHUNKS`.
+
+    Returns:
+        The number of leaves.
     """
     leaves = -(-paths // LEAF)
     wanted = min(max(span(leaves), LEAST_WORK / (LEAF * work)), MOST_WORK / (LEAF * work))
