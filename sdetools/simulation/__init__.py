@@ -1,1 +1,1 @@
-"""The only loops over paths and steps: driving noise, kernels, chunks, executors, the store."""
+"""The simulation of paths: driving noise, kernels, backends, chunks, executors and the store."""

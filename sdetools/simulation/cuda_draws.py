@@ -1,12 +1,13 @@
-"""Draws as lines of Python for Numba's CUDA target, in the layout of `draws.py`: a thread is a path, and draws its own rows.
+"""Source lines of addressed draws for Numba's CUDA target, in the layout of `draws.py`; a thread is a path.
 
-Everything is written out: a device function, and `min` is one to Numba, would ask the driver for a device. The lines read `_k0` and `_k1` (the
-lower and upper half of the key), `path` and a step (signed whole numbers), and what `names()` gives. They write to places named by the caller:
+All operations are written out, because a device function (for Numba, `min` is one) would require a device. The lines read `_k0` and
+`_k1` (the lower and upper half of the key), `path` and a step (signed integers), and the names of `names()`. They write to places
+specified by the caller:
 
     in_memory(segment, lambda row: f"Z[({row}) * paths + j]")     loops over slots; neighbours in a warp write neighbouring numbers
-    in_registers(segment, lambda row: f"z{row}")                  straight lines, for few draws
+    in_registers(segment, lambda row: f"z{row}")                  straight-line code, for few draws
 
-Scratch names begin with an underscore: those of a graph's lines do not.
+Temporary names begin with an underscore; those of a graph's lines do not.
 """
 
 from __future__ import annotations
@@ -24,17 +25,27 @@ from sdetools.simulation.philox import M0, M1, W0, W1
 
 WORDS = ("_a", "_b")
 Place = Callable[[Any], str]
-"""The text of the place of a row, an expression or a whole number."""
+"""Returns the source text of the place of a row, given as an expression or an integer."""
 
 
 def names(dtype: str = "float64") -> dict[str, Any]:
-    """What the lines need beside the kernel's own names."""
+    """Returns the names that the lines use in addition to those of the kernel."""
     number = np.float32 if dtype == "float32" else np.float64
     return {"math": math, "u": np.uint64, "f": number, "low": np.uint64(0xFFFFFFFF), "half": np.uint64(32)}
 
 
 def in_memory(segment: Segment, place: Place, step: str = "k", dtype: str = "float64") -> list[str]:
-    """Lines that write a segment's rows of one step, by loops."""
+    """Returns lines that write the rows of a segment for one step, in loops.
+
+    Args:
+        segment: The draws.
+        place: The source text of the place of a row.
+        step: The source text of the step.
+        dtype: "float64" or "float32".
+
+    Returns:
+        Lines of Python.
+    """
     if segment.share > 1:
         return _shared(segment, place, step, dtype, lambda write: [f"for _i in range({segment.n}):", "    " + write("_i")])
     n, out = segment.n, _words(step, f"{segment.base} + _slot")
@@ -58,7 +69,17 @@ def in_memory(segment: Segment, place: Place, step: str = "k", dtype: str = "flo
 
 
 def in_registers(segment: Segment, place: Place, step: str = "k", dtype: str = "float64") -> list[str]:
-    """The same without loops; `place` is called with whole numbers."""
+    """Returns lines that write the rows of a segment for one step, without loops.
+
+    Args:
+        segment: The draws.
+        place: The source text of the place of a row; it is called with integers.
+        step: The source text of the step.
+        dtype: "float64" or "float32".
+
+    Returns:
+        Lines of Python.
+    """
     if segment.share > 1:
         return _shared(segment, place, step, dtype, lambda write: [write(i) for i in range(segment.n)])
     out = []
@@ -77,7 +98,10 @@ def in_registers(segment: Segment, place: Place, step: str = "k", dtype: str = "
 
 
 def _shared(segment: Segment, place: Place, step: str, dtype: str, each: Callable[..., list[str]]) -> list[str]:
-    """A segment whose address serves several steps: the word of this step is chosen, then decoded; signs are written one by one."""
+    """Returns lines for a segment whose address serves several steps.
+
+    The word of the step is selected, then decoded; signs are written one by one.
+    """
     share, n = segment.share, segment.n
     out = [
         *_words(f"({step} // {share})", f"{segment.base} + 0"),
@@ -103,7 +127,7 @@ def _shared(segment: Segment, place: Place, step: str, dtype: str, each: Callabl
 
 
 def _words(step: str, slot: str) -> list[str]:
-    """Philox4x32-10 at an address: the words a and b, as `philox.words`."""
+    """Returns lines for Philox4x32-10 at an address, which define the words a and b of `philox.words`."""
     return [
         f"_c0, _c1, _c2 = u(path) & low, u({step}) & low, u({slot}) & low",
         f"_c3 = (u(path) >> half) | ((u({step}) >> half) << u(10)) | ((u({slot}) >> half) << u(20))",
@@ -117,10 +141,10 @@ def _words(step: str, slot: str) -> list[str]:
 
 
 def _decoded(segment: Segment, words: Sequence[str], dtype: str) -> list[tuple[list[str], str]]:
-    """For each draw of some words: the lines before it, and its value."""
+    """Returns, for each draw of some words, the lines that precede it and the expression of its value."""
     if segment.kind is Normal:
         return [draw for word in words for draw in ((_box_muller(word, dtype), "_p"), ([], "_q"))]
-    if dtype == "float32":  # rounded once, as `draw_decoders.decode_uniforms32`, and never up to 1
+    if dtype == "float32":  # rounded once, like `draw_decoders.decode_uniforms32`, and never to 1
         largest = f"f({1 - 2.0**-24!r})"
         value = f"(_x if _x < {largest} else {largest})"
         return [([f"_x = f(({word} >> u(12)) * u(2) + u(1)) * f({2.0**-53!r})"], value) for word in words]
@@ -128,11 +152,12 @@ def _decoded(segment: Segment, words: Sequence[str], dtype: str) -> list[tuple[l
 
 
 def _sign(word: str, bit: Any) -> str:
+    """Returns the expression of the sign of a bit."""
     return f"f(1.0) - f(2.0) * f(({word} >> u({bit})) & u(1))"
 
 
 def _box_muller(word: str, dtype: str) -> list[str]:
-    """p and q, as `philox.normals`; in float32 x is the smaller of u and 1 - u, so that no bit of the radius is lost."""
+    """Returns lines that define the normals p and q of `philox.normals`; in float32, x is the smaller of u and 1 - u, to keep all bits."""
     if dtype == "float32":
         radius = [
             f"_bits = {word} >> u(24)",

@@ -1,10 +1,10 @@
-"""From words to draws, 256 numbers at a time: what `draw_rows.py` compiles, on one lane's functions of `graph/lanes.py`.
+"""Conversion of random words to draws, 256 numbers at a time; `draw_rows.py` compiles these functions.
 
-Loops run over 256 / lanes slots of `lanes` lanes at once: 256 turns, a number that LLVM knows, whatever the lanes. Scratch lies on the stack, so
-that LLVM knows what does not overlap.
+Loops run over 256 / lanes slots of `lanes` lanes at once: 256 iterations, a number known to LLVM, whatever the number of lanes.
+Temporary arrays are on the stack, so LLVM knows that they do not overlap.
 
-float32 decodes the same bits in float32 arithmetic: 40 bits of radius, both tails of them without loss, so that the largest normal is that of
-double, sqrt(82 log 2) = 7.539; a uniform is the double rounded, but never above 1 - 2^-24.
+float32 decodes the same bits in float32 arithmetic. The radius uses 40 bits, with full accuracy in both tails, so the largest
+normal is that of double precision, sqrt(82 log 2) = 7.539. A uniform is the rounded double, but at most 1 - 2^-24.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from numba import njit, types
 
 from sdetools.graph.bits import float32_pointer, intrinsic, stack_array
 from sdetools.graph.lanes import FLAGS, LOW, ONE_BITS, S32, float_of, float_pointer, sub_exact, u64
-from sdetools.simulation.lane_moments import philox_words, radius, turned
+from sdetools.simulation.lane_moments import normal_pair, philox_words, radius
 
 FLAT = 256
-"""Numbers that a loop makes: slots times lanes."""
+"""The number of draws of a loop: slots times lanes."""
 
 OPTIONS: dict[str, Any] = dict(fastmath=FLAGS, error_model="numpy")
 _i32, _i64, _f32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
@@ -37,30 +37,35 @@ stack_rows = stack_array(types.float64, 4 * FLAT, zeros=False)
 
 @intrinsic
 def address_of(typingctx, pointer):
+    """Returns the address of a pointer."""
     return types.int64(pointer), lambda ctx, b, sig, a: b.ptrtoint(a[0], _i64)
 
 
 @intrinsic
 def float32_of(typingctx, i):
-    """The 32-bit float with these bits."""
+    """Returns the 32-bit float with these bits."""
     return types.float32(types.uint32), lambda ctx, b, sig, a: b.bitcast(a[0], _f32)
 
 
 @intrinsic
 def bits32_of(typingctx, x):
-    """The bits of a 32-bit float."""
+    """Returns the bits of a 32-bit float."""
     return types.uint32(types.float32), lambda ctx, b, sig, a: b.bitcast(a[0], _i32)
 
 
 @intrinsic
 def shift_of(typingctx, lanes):
-    """log2 of the lanes, a power of two."""
+    """Returns log2 of the number of lanes, a power of two."""
     return types.int64(types.int64), lambda ctx, b, sig, a: b.cttz(a[0], ir.Constant(ir.IntType(1), 1))
 
 
 @njit(inline="always")
 def counter(key, first, step, slot, shift):
-    """What Philox needs beside the lane: two halves of the key, the lower path, step and slot, the upper parts, and the lanes' mask."""
+    """Returns the parts of the Philox counter and key that are common to all lanes.
+
+    These are the two halves of the key, the lower halves of path, step and slot, the upper halves in one word, and the mask of the
+    lanes.
+    """
     top = (u64(first) >> S32) | ((u64(step) >> S32) << u64(10)) | ((u64(slot) >> S32) << u64(20))
     mask = (u64(1) << u64(shift)) - u64(1)
     return u64(key) & LOW, u64(key) >> S32, u64(first) & LOW, u64(step) & LOW, u64(slot) & LOW, top, mask
@@ -68,7 +73,7 @@ def counter(key, first, step, slot, shift):
 
 @njit(inline="always")
 def fill_words(key, first, step, slot, shift, W):
-    """The words of 256 / lanes slots from `slot` on: first ones, then second ones."""
+    """Writes the words of 256 / lanes slots from `slot` on: first the first words of all slots, then the second ones."""
     k0, k1, low, c1, c2, top, mask = counter(key, first, step, slot, shift)
     for q in range(0, FLAT, 16):
         path, c = low + (u64(q) & mask), c2 + (u64(q) >> u64(shift))
@@ -76,12 +81,13 @@ def fill_words(key, first, step, slot, shift, W):
             W[q + j], W[FLAT + q + j] = philox_words(k0, k1, path + u64(j), c1, c, top)
 
 
-# A decoder makes the draws of 256 / lanes slots, those with r = 0 at address `out`, each further r `stride` bytes on, for r below `valid`; what
-# a word gives beyond them goes to `spare`.
+# A decoder writes the draws of 256 / lanes slots: those with r = 0 at address `out`, those with r = 1, 2, ... below `valid` at
+# `stride` bytes further each. Other draws of a word are written to `spare`.
 
 
 @njit(**OPTIONS)
 def decode_normals(key, first, step, slot, shift, out, stride, valid, spare):
+    """Decodes normals in double precision."""
     W, R = stack_words(), stack_floats()
     fill_words(key, first, step, slot, shift, W)
     for h in range(2):
@@ -92,11 +98,12 @@ def decode_normals(key, first, step, slot, shift, out, stride, valid, spare):
         a = float_pointer(out + 2 * h * stride)
         b = float_pointer(out + (2 * h + 1) * stride if 2 * h + 1 < valid else spare)
         for j in range(FLAT):
-            a[j], b[j] = turned(W[h * FLAT + j], R[j])
+            a[j], b[j] = normal_pair(W[h * FLAT + j], R[j])
 
 
 @njit(**OPTIONS)
 def decode_normals32(key, first, step, slot, shift, out, stride, valid, spare):
+    """Decodes normals in single precision."""
     W, R = stack_halves(), stack_floats32()
     k0, k1, low, c1, c2, top, mask = counter(key, first, step, slot, shift)
     for q in range(0, FLAT, 16):
@@ -113,22 +120,24 @@ def decode_normals32(key, first, step, slot, shift, out, stride, valid, spare):
         x = float32_pointer(out + 2 * h * stride)
         y = float32_pointer(out + (2 * h + 1) * stride if 2 * h + 1 < valid else spare)
         for j in range(FLAT):
-            x[j], y[j] = turned32(W[at + FLAT + j], R[j])
+            x[j], y[j] = normal_pair32(W[at + FLAT + j], R[j])
 
 
 @njit(inline="always")
 def uniform(w):
-    """A number in (0, 1): 52 bits and a half."""
+    """Returns a number in the open interval (0, 1): 52 bits and a half."""
     return sub_exact(float_of((w >> u64(12)) | ONE_BITS), 1.0) + 1.1102230246251565e-16
 
 
 @njit(inline="always")
 def uniform32(w):
-    """The same rounded, but never up to 1."""
+    """Returns the same number in float32, never rounded to 1."""
     return min(f32(uniform(w)), f32(1 - 2.0**-24))
 
 
 def _uniforms(uniform: Any, pointer: Any) -> Any:
+    """Returns a decoder of uniforms."""
+
     @njit(**OPTIONS)
     def decode(key, first, step, slot, shift, out, stride, valid, spare):
         W = stack_words()
@@ -144,14 +153,15 @@ def _uniforms(uniform: Any, pointer: Any) -> Any:
 decode_uniforms, decode_uniforms32 = _uniforms(uniform, float_pointer), _uniforms(uniform32, float32_pointer)
 
 
-# The polynomials are minimax (relative error), as those of `lanes.radius` and `lanes.turned`: 7e-10, 3e-9 and 6e-11.
+# The polynomials are minimax, like those of `lane_moments`, with relative errors 7e-10, 3e-9 and 6e-11.
 
 
 @njit(inline="always")
 def radius32(high, low):
-    """`lanes.radius` in float32: sqrt(-log u), u = 1 - v, v = (i + 1/2) 2^-40, i the 32 bits of `high` and the upper 8 of `low`.
+    """`lane_moments.radius` in float32: sqrt(-log u), u = 1 - v, v = (i + 1/2) 2^-40.
 
-    x is the smaller of u and v, from all of its digits; log u = log1p(-v) where u is near 1.
+    i is the 32 bits of `high` and the upper 8 of `low`. x is the smaller of u and v, from all of its digits; log u = log1p(-v)
+    where u is near 1.
     """
     flip = u32(i32(high) >> i32(31))
     x = f32(i32(u32(high ^ flip))) * f32(2.0**-32) + (f32(i32(u32(low ^ flip) >> u32(24))) + f32(0.5)) * f32(2.0**-40)
@@ -169,8 +179,8 @@ def radius32(high, low):
 
 
 @njit(inline="always")
-def turned32(w, r):
-    """`lanes.turned` in float32."""
+def normal_pair32(w, r):
+    """`lane_moments.normal_pair` in float32."""
     t = float32_of(u32(u32(u32(w << u32(1)) & u32(0x7FFFFE)) | u32(0x3F800001))) - f32(1.5)
     s = t * t
     q = s * s
@@ -184,22 +194,25 @@ def turned32(w, r):
 
 @njit(inline="always")
 def _sign(w, bit):
-    """1.0 - 2.0 times a bit of a word."""
+    """Returns 1.0 - 2.0 times a bit of a word."""
     return float_of(((w >> bit) << u64(63)) | ONE_BITS)
 
 
 @njit(inline="always")
 def _sign32(w, bit):
+    """Returns the same in float32."""
     return float32_of(u32(u32(u32(w >> bit) << u32(31)) | u32(0x3F800000)))
 
 
 def _bits(sign: Any, pointer: Any) -> Any:
+    """Returns a decoder of signs."""
+
     @njit(**OPTIONS)
     def decode(E, start, count, shift, out):
-        """Rows of signs from bit `start` on, from words repeated for as many bits as are done at once."""
+        """Writes rows of signs from bit `start` on; each word is repeated for all bits that are decoded at once."""
         a = pointer(out)
         i = 0
-        while i < count:  # a range with a step that is not known may raise an error
+        while i < count:  # Numba's range with a variable step may raise an error
             for j in range(min(FLAT, (count - i) << shift)):
                 a[(i << shift) + j] = sign(E[j], u64(start + i) + (u64(j) >> shift))
             i += FLAT >> shift
@@ -212,7 +225,7 @@ decode_bits, decode_bits32 = _bits(_sign, float_pointer), _bits(_sign32, float32
 
 @njit(inline="always")
 def repeat(W, at, shift, E):
-    """A row of words, repeated to 256."""
+    """Repeats a row of words to 256 words."""
     mask = (u64(1) << shift) - u64(1)
     for j in range(FLAT):
         E[j] = W[u64(at) + (u64(j) & mask)]
@@ -220,7 +233,7 @@ def repeat(W, at, shift, E):
 
 @njit(inline="always")
 def copy(source, target, count):
-    """`count` numbers of 4 bytes."""
+    """Copies `count` numbers of 4 bytes."""
     a, b = float32_pointer(source), float32_pointer(target)
     for j in range(count):
         b[j] = a[j]

@@ -1,14 +1,17 @@
 """Rows of addressed draws for a block of lanes, compiled once and called by address from every kernel: the layout of `draws.py`.
 
-A block is `lanes` consecutive paths, a power of two from 16 to 256, that start at a multiple of it. All functions take six 64-bit integers,
-arrays as addresses, and write exactly the rows asked for, each of `lanes` numbers: a buffer needs no padding.
+A block is `lanes` consecutive paths, a power of two from 16 to 256, starting at a multiple of it. All functions take six 64-bit
+integers, with arrays as addresses. They write exactly the requested rows of `lanes` numbers, so buffers need no padding.
 
     normals, uniforms, signs (key, first, step, slot, count << 32 | lanes, out)    `count` rows from `slot` on
-    words                    (key, first, step, slot, count << 32 | lanes, out)    rows 2 c and 2 c + 1: the two words of slot + c, c < count
-    bits                     (words, lanes, shift, count, out, 0)                  row i: the sign of bit shift + i of a row of words
+    words                    (key, first, step, slot, count << 32 | lanes, out)    rows 2 c and 2 c + 1: the two words of slot + c,
+        c < count
+    bits                     (words, lanes, shift, count, out, 0)                  row i: the sign of bit shift + i of a row of
+        words
 
-`step` is that of the address (`Segment.address`); `count` is what remains of a segment (of `Segment.drawn` rows), or a tile of it, a multiple
-of `Segment.group` rows, whose slot is 16 further for each group before it. Those of float32 write the same draws, see `draw_decoders.py`.
+`step` is the step of the address (`Segment.address`). `count` is the remaining part of a segment (of `Segment.drawn` rows), or a
+tile of it, a multiple of `Segment.group` rows, whose slot is 16 further for each group before it. The functions for float32 write
+the same draws, see `draw_decoders.py`.
 """
 
 from __future__ import annotations
@@ -45,7 +48,10 @@ from sdetools.simulation.launch import address
 
 
 def _groups(decode: Any, per: int, size: int) -> Any:
-    """Rows of draws of `size` bytes, 2^per a slot, group by group; what a short group has too much goes by way of the stack."""
+    """Returns a function that writes rows of draws of `size` bytes, 2^per a slot, group by group.
+
+    The excess of an incomplete group is written to the stack and discarded.
+    """
 
     def rows(key, first, step, slot, packed, out):
         count, shift = packed >> 32, shift_of(packed & 0xFFFFFFFF)
@@ -55,7 +61,7 @@ def _groups(decode: Any, per: int, size: int) -> Any:
             T = (m + (1 << per) - 1) >> per
             whole = at_once == 1 or (m == T << per and T & (at_once - 1) == 0)
             c = 0
-            while c < T:  # a range with a step that is not known may raise an error
+            while c < T:  # Numba's range with a variable step may raise an error
                 begin = slot + (g >> per) + c
                 valid = 1 + int(T + c < m) + int(2 * T + c < m) + int(3 * T + c < m)
                 if whole:
@@ -74,7 +80,7 @@ def _groups(decode: Any, per: int, size: int) -> Any:
 
 
 def _signs(decode: Any, size: int) -> Any:
-    """Rows of signs: 64 a word."""
+    """Returns a function that writes rows of signs, 64 a word."""
 
     def rows(key, first, step, slot, packed, out):
         count, shift = packed >> 32, shift_of(packed & 0xFFFFFFFF)
@@ -93,6 +99,7 @@ def _signs(decode: Any, size: int) -> Any:
 
 
 def _words(key, first, step, slot, packed, out):
+    """Writes rows of words."""
     count, lanes = packed >> 32, packed & 0xFFFFFFFF
     a = word_pointer(out)
     for c in range(count):
@@ -103,7 +110,7 @@ def _words(key, first, step, slot, packed, out):
 
 
 def _bits(decode: Any) -> Any:
-    """Rows of signs from a row of words."""
+    """Returns a function that writes rows of signs from a row of words."""
 
     def rows(source, lanes, start, count, out, _):
         E, shift = stack_words(), shift_of(lanes)
@@ -135,16 +142,28 @@ NAMES = ("normals", "uniforms", "signs", "words", "bits")
 
 @once
 def function(name: str, dtype: str = "float64") -> Any:
-    """A function of `NAMES` for a type, compiled as a C callback."""
+    """Returns a function of `NAMES` for a floating-point type, compiled as a C callback."""
     return by_address("simulation.draw_rows", name, dtype, _WRITTEN[dtype][NAMES.index(name)], **OPTIONS)
 
 
 _TILE = 128
-"""Rows drawn at once for `fill_block`: whole groups of every kind, and a buffer that stays in the cache."""
+"""The number of rows that `fill_block` draws at once: whole groups of every kind, in a buffer that fits into the cache."""
 
 
 def fill_block(plan: DrawPlan, key: int, first: int, paths: int, step: int, dtype: Any = np.float64) -> np.ndarray:
-    """What `draws.fill` gives for `paths` consecutive paths from `first` on, in double or float32: `(plan.rows, paths)`."""
+    """Returns the same draws as `draws.fill` for consecutive paths, from the compiled functions.
+
+    Args:
+        plan: The draws of a step.
+        key: The key of the draws.
+        first: The index of the first path.
+        paths: The number of paths.
+        step: The step.
+        dtype: float64 or float32.
+
+    Returns:
+        An array `(plan.rows, paths)`.
+    """
     dtype = np.dtype(dtype)
     names = {Normal: "normals", Sign: "signs"}
     table = []
@@ -162,6 +181,7 @@ def fill_block(plan: DrawPlan, key: int, first: int, paths: int, step: int, dtyp
 
 @jit(nogil=True, **OPTIONS)
 def _fill_block(table, bits, key, first, out):
+    """Writes the draws of a table of segments to `out`, block by block."""
     buffer, words = np.empty((_TILE, FLAT), out.dtype), np.empty((2, FLAT), np.uint64)
     for b in range(0, out.shape[1], FLAT):
         for s in range(table.shape[0]):

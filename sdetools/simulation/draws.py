@@ -1,23 +1,25 @@
-"""Which address every draw of a step has, and its value in NumPy: the layout that all backends share.
+"""The address of every random draw of a step, and its value in NumPy or torch: the layout that all backends share.
 
-A plan is a tuple of draws, `Normal(n) | Sign(n) | Uniform(n)`. Each is a segment with slots of its own, 2^32 of them from `base` on. A slot
-is one Philox call (`philox.words` at (path, step // share, slot)) with 128 bits, which are
+A plan is a tuple of draws, `Normal(n) | Sign(n) | Uniform(n)`. Each is a segment with slots of its own, 2^32 of them from `base`
+on. A slot is one Philox call (`philox.words` at (path, step // share, slot)) with 128 bits, which give
 
     4 normals     two words, two normals each (`philox.normals`)
     2 uniforms    one a word (`philox.uniform`)
     128 signs     two words, least significant bit first; bit b is the sign 1 - 2 b
 
-Few draws a step share a call with the steps that follow. Step k takes part k % share of the call at step k // share:
+If a step has few draws, consecutive steps share a call. Step k takes part k % share of the call at step k // share:
 
     normals       n <= 2     share = 4 // n, rows (k % share) n ... of the call
     uniforms      n = 1      share = 2, row k % 2 of the call
     signs         n <= 64    share = 2 (64 // n), bits (p % (64 // n)) n ... of word p // (64 // n), p = k % share
 
-More of them lie in groups of 16 slots, 64 rows of normals or 32 of uniforms. In a group of m rows, T = ceil(m / 4) slots (m / 2 for uniforms),
-draw r of slot c is row r T + c; rows from m on are dropped. More than 64 signs take ceil(n / 64) words a step, word j half j % 2 of slot j // 2.
-So T belongs to the plan, and a kernel may draw any number of paths at a time, tile by tile of whole groups.
+Larger numbers of normals or uniforms are divided into groups of 16 slots, 64 rows of normals or 32 of uniforms. In a group of m
+rows, with T = ceil(m / 4) slots (m / 2 for uniforms), draw r of slot c is row r T + c; rows from m on are discarded. More than 64
+signs take ceil(n / 64) words a step, word j half j % 2 of slot j // 2. So T is determined by the plan, and a kernel may draw any
+number of paths at a time, tile by tile of whole groups.
 
-This file draws with NumPy, and with torch on any device; `draw_rows.py` (compiled) and `cuda_draws.py` are its twins.
+This file draws with NumPy, and with torch on any device. It is the reference implementation of `draw_rows.py` (compiled) and
+`cuda_draws.py`.
 """
 
 from __future__ import annotations
@@ -32,16 +34,23 @@ from sdetools.noise.base import Draws, Normal, Sign, Uniform
 from sdetools.simulation.philox import normals, uniform, words
 
 SEGMENT = 1 << 32
-"""Slots of a segment: within one, the lower half of a slot's number never carries."""
+"""The number of slots of a segment: within it, addition to the lower half of a slot's number never carries."""
 SEGMENTS = 1 << 12
-"""Segments that have slots of their own: slots have 44 bits."""
+"""The largest number of segments: slots have 44 bits."""
 GROUP = 16
-"""Slots of a full group."""
+"""The number of slots of a full group."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """One draw of a plan: `n` of a kind, rows `row` to `row + n - 1` among the draws of a step, slots from `base` on."""
+    """One draw of a plan.
+
+    Attributes:
+        kind: The distribution: `Normal`, `Sign` or `Uniform`.
+        n: The number of draws, in rows `row` to `row + n - 1` of a step.
+        row: The first of these rows.
+        base: The first slot.
+    """
 
     kind: type[Normal] | type[Sign] | type[Uniform]
     n: int
@@ -50,33 +59,36 @@ class Segment:
 
     @property
     def a_slot(self) -> int:
-        """How many draws of this kind a slot gives."""
+        """The number of draws of this kind in a slot."""
         return {Normal: 4, Uniform: 2, Sign: 128}[self.kind]
 
     @property
     def share(self) -> int:
-        """How many consecutive steps one address serves."""
+        """The number of consecutive steps that share an address."""
         if self.kind is Sign:
             return max(1, 2 * (64 // self.n))
         return max(1, self.a_slot // self.n)
 
     @property
     def drawn(self) -> int:
-        """Rows that one call of the compiled functions writes for `share` steps; signs are drawn for one step, from words that are kept."""
+        """The number of rows that one call of the compiled functions writes for `share` steps.
+
+        For signs it is that of one step, because signs are decoded step by step from words that are kept.
+        """
         return self.n if self.kind is Sign else self.n * self.share
 
     @property
     def group(self) -> int:
-        """Rows of a full group."""
+        """The number of rows of a full group."""
         return GROUP * self.a_slot
 
     @property
     def slots(self) -> int:
-        """Slots that are read."""
+        """The number of slots that are read."""
         return -(-self.drawn // self.a_slot)
 
     def address(self, step: int) -> tuple[int, int]:
-        """The step of the counter, and the first row of the call that is this step's (for signs that share: the first of 128 bits)."""
+        """Returns the step of the counter, and the first row (for shared signs, the first bit) of the call that belongs to `step`."""
         call, part = divmod(step, self.share)
         if self.kind is not Sign or self.n > 64:
             return call, part * self.n
@@ -86,11 +98,18 @@ class Segment:
 
 @dataclass(frozen=True)
 class DrawPlan:
-    """The draws of a step in order, and where each finds its bits.
+    """The draws of a step, in order, and their addresses.
 
-    >>> plan = DrawPlan((Normal(2), Sign(70)))
-    >>> plan.rows, [(s.n, s.row, s.share) for s in plan.segments]
-    (72, [(2, 0, 2), (70, 2, 1)])
+    Attributes:
+        draws: The draws.
+
+    Raises:
+        ValueError: There are more than `SEGMENTS` draws.
+
+    Example:
+        >>> plan = DrawPlan((Normal(2), Sign(70)))
+        >>> plan.rows, [(s.n, s.row, s.share) for s in plan.segments]
+        (72, [(2, 0, 2), (70, 2, 1)])
     """
 
     draws: tuple[Draws, ...]
@@ -103,6 +122,7 @@ class DrawPlan:
 
     @cached_property
     def segments(self) -> tuple[Segment, ...]:
+        """The segments of the draws."""
         out, row = [], 0
         for index, draw in enumerate(self.draws):
             out.append(Segment(type(draw), draw.n, row, index * SEGMENT))
@@ -111,18 +131,29 @@ class DrawPlan:
 
     @property
     def rows(self) -> int:
+        """The number of rows of a step."""
         return sum(draw.n for draw in self.draws)
 
 
 def groups(count: int, group: int, a_slot: int) -> list[tuple[int, int, int]]:
-    """First row, rows and slots of each group of `count` rows."""
+    """Returns the first row, the number of rows and the number of slots of each group of `count` rows."""
     return [(at, m, -(-m // a_slot)) for at in range(0, count, group) for m in (min(group, count - at),)]
 
 
 def fill(plan: DrawPlan, key: int, path: Any, step: int, dtype: Any = np.float64) -> np.ndarray:
-    """The draws of one step for an array of paths: shape `(plan.rows, *path.shape)`.
+    """Returns the draws of one step for an array of paths.
 
-    Those of float32 are the doubles rounded; a uniform never to 1, but to the number before it.
+    Draws in float32 are the rounded doubles, except that a uniform is never rounded to 1 but to the number below it.
+
+    Args:
+        plan: The draws of a step.
+        key: The key of the draws, see `philox.stream_key`.
+        path: The indices of the paths.
+        step: The step.
+        dtype: The floating-point type.
+
+    Returns:
+        An array of shape `(plan.rows, *path.shape)`.
     """
     out = drawn(plan, key, np.asarray(path), step).astype(dtype, copy=False)
     for s in plan.segments:
@@ -132,19 +163,31 @@ def fill(plan: DrawPlan, key: int, path: Any, step: int, dtype: Any = np.float64
 
 
 def drawn(plan: DrawPlan, key: int, path: Any, step: int, xp: Any = np, real: Any = np.float64) -> Any:
-    """The same computed in a type, by NumPy or torch."""
+    """Returns the draws of one step, computed in a given type by NumPy or torch.
+
+    Args:
+        plan: The draws of a step.
+        key: The key of the draws.
+        path: The indices of the paths, an array of `xp`.
+        step: The step.
+        xp: `numpy` or `torch`.
+        real: The floating-point type in which draws are computed.
+
+    Returns:
+        An array of `xp` of shape `(plan.rows, *path.shape)`.
+    """
     rows = [(_signs if s.kind is Sign else _grouped)(s, key, path, step, xp, real) for s in plan.segments]
     return xp.concatenate(rows) if rows else xp.empty((0, *path.shape), dtype=real, device=path.device)
 
 
 def _words(path: Any, key: int, step: int, first: int, count: int, xp: Any) -> tuple[Any, Any]:
-    """The words of consecutive slots, an axis before those of the paths."""
+    """Returns the words of consecutive slots, `(count, *path.shape)`."""
     slots = xp.arange(first, first + count, device=path.device).reshape(-1, *(1 for _ in path.shape))
     return words(key, path, step, slots, xp)
 
 
 def _grouped(segment: Segment, key: int, path: Any, step: int, xp: Any, real: Any) -> Any:
-    """Normals or uniforms: `(n, *path.shape)`."""
+    """Returns the normals or uniforms of a segment, `(n, *path.shape)`."""
     call, at = segment.address(step)
     rows = []
     for first, m, T in groups(segment.drawn, segment.group, segment.a_slot):
@@ -158,7 +201,7 @@ def _grouped(segment: Segment, key: int, path: Any, step: int, xp: Any, real: An
 
 
 def _signs(segment: Segment, key: int, path: Any, step: int, xp: Any, real: Any) -> Any:
-    """Signs: `(n, *path.shape)`."""
+    """Returns the signs of a segment, `(n, *path.shape)`."""
     call, at = segment.address(step)
     pairs = xp.stack(_words(path, key, call, segment.base, segment.slots, xp), axis=1)  # (slots, 2, *path.shape)
     index = xp.arange(at, at + segment.n, dtype=pairs.dtype, device=path.device)

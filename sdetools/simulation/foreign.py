@@ -1,4 +1,4 @@
-"""User functions that do not trace, compiled as stages of a kernel: `@njit` gradients, or plain ones that Numba understands."""
+"""Compiled calls of user functions that cannot be traced: `@njit` gradients, or Python functions that Numba can compile."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ from sdetools.losses.base import Stage
 
 @lru_cache(maxsize=256)
 def gradient_stage(function: Callable[..., Any], dim: int, dtype: str) -> Stage | None:
-    """A stage that calls `gradient(x)` path by path, x of shape `(dim,)` and of a type; None when Numba cannot compile it."""
+    """Returns a stage that calls a user's gradient path by path.
+
+    Args:
+        function: `gradient(x)`, x of shape `(dim,)`, compiled by Numba or not.
+        dim: The dimension.
+        dtype: "float64" or "float32".
+
+    Returns:
+        The stage, or None if Numba cannot compile the function.
+    """
     import numba
     import numpy as np
     from numba import njit

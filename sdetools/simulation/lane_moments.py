@@ -1,7 +1,7 @@
-"""What the compiled kernels stand on: addressed noise, and moments over lanes.
+"""Compiled functions on the lanes of a block: Philox, the Box-Muller transform, and moments.
 
-A kernel advances a block of paths, its lanes, at a time; rows lie at constant distances in one array, so that LLVM sees that they do not
-overlap. The elementary functions of one lane are in `graph.lanes`.
+A kernel advances a block of paths, its lanes, at a time. Rows have constant distances in one array, so that LLVM can see that they
+do not overlap. The elementary functions of one lane are in `graph.lanes`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _W0, _W1 = u64(0x9E3779B9), u64(0xBB67AE85)
 
 @njit(inline="always")
 def philox_words(k0, k1, c0, c1, c2, c3):
-    """Philox4x32-10; the two 64-bit words at a counter. Upper halves stay dirty until the end: only lower ones are read."""
+    """Returns the two 64-bit words of Philox4x32-10 at a counter; upper halves are masked only where they are read."""
     for _ in range(10):
         p0, p1 = low_product(c0, _M0), low_product(c2, _M1)
         c0, c1, c2, c3 = (p1 >> S32) ^ c1 ^ k0, p1, (p0 >> S32) ^ c3 ^ k1, p0
@@ -29,13 +29,14 @@ def philox_words(k0, k1, c0, c1, c2, c3):
     return (c0 << S32) | (c1 & LOW), (c2 << S32) | (c3 & LOW)
 
 
-# Box-Muller on one word, in two loops: each then needs few enough constants to keep them in registers. Minimax polynomials (relative
-# error): sin and cos of t quarter turns, |t| <= 1/2, in powers of t^2, and 2 atanh(f) / f in powers of f^2.
+# The Box-Muller transform of one word, in two functions: the loop over each needs few enough constants to keep them in registers.
+# The polynomials are minimax in relative error: sin and cos of t pi / 2, |t| <= 1/2, in powers of t^2, and 2 atanh(f) / f in
+# powers of f^2.
 
 
 @njit(inline="always")
 def radius(w):
-    """sqrt(-log u) for the u in (0, 1) given by the upper 40 bits of a word."""
+    """Returns sqrt(-log u) for the u in (0, 1) given by the upper 40 bits of a word."""
     i = bits_of(2.0 - float_of(((w >> u64(12)) & u64(0x000FFFFFFFFFF000)) | u64(0x3FF0000000000800)))
     e = i + u64((1024 << 52) - 0x3FE6A09E667F3BCD)
     m = float_of(i - (e & u64(0xFFF0000000000000)) + u64(1024 << 52))
@@ -49,8 +50,11 @@ def radius(w):
 
 
 @njit(inline="always")
-def turned(w, r):
-    """r (cos a - sin a) and r (cos a + sin a) with signs: the angle a in (-pi/4, pi/4) and the signs from the lower 24 bits of a word."""
+def normal_pair(w, r):
+    """Returns the two normals of radius r: s0 r (cos a - sin a) and s1 r (cos a + sin a).
+
+    The angle a in (-pi/4, pi/4) and the signs s0 and s1 are given by the lower 24 bits of a word.
+    """
     t = float_of(((w << u64(30)) & u64(0x3FFFFF << 30)) | u64((0x3FF << 52) | (1 << 29))) - 1.5
     s = t * t
     q = s * s
@@ -62,10 +66,11 @@ def turned(w, r):
     return float_of(bits_of(a) ^ ((w << u64(40)) & SIGN_BIT)), float_of(bits_of(b) ^ ((w << u64(41)) & SIGN_BIT))
 
 
-# Moments over lanes. Where they are inlined (`library.py`) LLVM may regroup additions, so that sums run in vector registers; the order is
-# then fixed in that one compiled function, the same for every block, thread and process on one kind of processor. Each block is summed
-# about its first lane and joined to the blocks of its leaf before it by the update of Chan, Golub and LeVeque (1983): a spread far below the
-# value itself keeps its digits, and equal values have a spread of exactly zero.
+# Moments over lanes. Where they are inlined (`library.py`), LLVM may reassociate additions, so that sums use vector registers.
+# The order is then fixed in that one compiled function: it is the same for every block, thread and process on one type of
+# processor. Each block is summed about its first lane and joined to the earlier blocks of its leaf by the update of Chan, Golub
+# and LeVeque (1983). A variance far below the square of the mean keeps its digits, and equal values have a variance of exactly
+# zero.
 
 _H, _H2 = map(SINGLE.index, ("h", "h2"))
 _X, _Z, _D, _X2, _Z2, _D2, _C, _C2, _DC = map(PAIR.index, ("x", "z", "d", "x2", "z2", "d2", "c", "c2", "dc"))
@@ -73,8 +78,18 @@ _X, _Z, _D, _X2, _Z2, _D2, _C, _C2, _DC = map(PAIR.index, ("x", "z", "d", "x2", 
 
 @njit(inline="always")
 def reduce_single(values, at, valid, before, out, o):
-    """Joins the first `valid` lanes to `out` from `o` on, the mean of h and the sum of squares about it of `before` lanes so far; in double, whatever
-    the type of the values."""
+    """Joins the moments of a block to those of earlier blocks of a leaf, for one dynamics.
+
+    Sums are in double precision, whatever the type of the values.
+
+    Args:
+        values: Rows of values.
+        at: The position of the row of h.
+        valid: The number of lanes that are paths.
+        before: The number of earlier paths of the leaf.
+        out: The moments; they are updated.
+        o: The position in `out` of the mean of h and of the sum of squares about it.
+    """
     pivot, n = f64(values[at]), float(valid)
     s = s2 = 0.0
     for j in range(valid):
@@ -89,9 +104,16 @@ def reduce_single(values, at, valid, before, out, o):
 
 @njit(inline="always")
 def reduce_pair(values, at, width, valid, before, out, o):
-    """The same for h(x), h(z), d = h(x) - h(z) and C; `out` from `o` on is in the order of `records.PAIR`.
+    """Joins the moments of a block to those of earlier blocks of a leaf, for h(x), h(z), d = h(x) - h(z) and C.
 
-    Rows of `values` from `at`: h(x), h(z), C.
+    Args:
+        values: Rows of values.
+        at: The position of the rows of h(x), h(z) and C.
+        width: The distance of rows.
+        valid: The number of lanes that are paths.
+        before: The number of earlier paths of the leaf.
+        out: The moments; they are updated.
+        o: The position in `out` of the statistics, in the order of `records.PAIR`.
     """
     n = float(valid)
     px, pz, pc = f64(values[at]), f64(values[at + width]), f64(values[at + 2 * width])
@@ -125,19 +147,19 @@ def reduce_pair(values, at, width, valid, before, out, o):
 
 @njit(inline="always")
 def _spread(product, a, b, n):
-    """Sum of products about the means, from sums about a pivot."""
+    """Returns the sum of products about the means, from sums about a pivot."""
     return product - a * b / n
 
 
 @njit(inline="always")
 def _between(earlier, a, b):
-    """What two means that lie apart add; nothing for the first block, whatever its size."""
+    """Returns the contribution of the difference of two means to a sum of products; zero for the first block."""
     return earlier * a * b if earlier > 0.0 else 0.0
 
 
 @njit(inline="always")
 def count_diverged(state, start, stop, valid, width):
-    """How many of the first `valid` lanes have a number that is not finite in rows `start` to `stop`."""
+    """Returns the number of the first `valid` lanes with a non-finite number in rows `start` to `stop`."""
     count = 0
     for j in range(valid):
         total = 0.0

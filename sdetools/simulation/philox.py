@@ -1,25 +1,26 @@
-"""Addressed noise: a draw is a function of (seed, stream, path, step, slot), by Philox4x32-10.
+"""Addressed noise: each draw is a function of (seed, stream, path, step, slot), by Philox4x32-10.
 
     address  =  counter of 128 bits   path: 42 bits,  step: 42 bits,  slot: 44 bits
     key      =  64 bits: the upper half of one Philox call under the key `seed`, at the counter
                 set: 2 bits,  part: 14 bits,  pilot: 1 bit,  proof: 1 bit,  (14 bits of 0),  start: 32 bits,  stream: 64 bits
 
-A stream is what a user names; all that one run draws lies within it. Its parts are runs of their own within the whole (the etas of an order
-study, the batches of multilevel levels), `pilot` the paths that only choose sizes, `proof` the few on which it is seen what draws do at
-all, `start` the draws of starts, and the set that of an independent partner. Each has bits of its own, so two (seed, stream, role) never have one counter, and their keys differ but for a
-chance of 2^-64 (a key is half of what the call gives).
+Users name a stream; all draws of one run belong to it. Its parts are separate runs within the whole (the etas of an order study,
+the batches of multilevel levels). `pilot` marks the paths that only determine sample sizes, `proof` the few on which the effect of
+draws is examined, `start` the draws of starts, and the set the draws of an independent partner. Each has its own bits, so two
+(seed, stream, role) never share a counter, and their keys differ except with probability 2^-64 (a key is half of the result of the
+call).
 
-One call gives two 64-bit words. What a word becomes:
+One call gives two 64-bit words. A word is converted to
 
-    normal    one word, two independent normals by Box-Muller: 40 bits of radius, 22 of angle within a quadrant, 2 of sign
+    normal    two independent normals by Box-Muller: 40 bits of radius, 22 of angle within a quadrant, 2 of sign
               r = sqrt(-log u),  z = (s0 r (cos a - sin a), s1 r (cos a + sin a)),  a in (-pi/4, pi/4)
-    uniform   one word, one number in the open interval (0, 1) from 52 bits
-    sign      one bit, +1 or -1
+    uniform   one number in the open interval (0, 1), from 52 bits
+    sign      +1 or -1, from one bit
 
-so that nothing is consumed in order: any path, step or slot can be drawn alone, by any thread, and is the same.
-Which address each draw of a step has is said in `draws.py`. The functions here take arrays of NumPy, or of torch where `xp` is that module:
-words are unsigned in the one and signed in the other, which has no others. `lane_moments.py` holds what the compiled kernels use, and a test holds
-them together.
+Nothing is consumed in order: any path, step or slot can be drawn alone, by any thread, with the same result. `draws.py` defines the
+address of each draw of a step. The functions here take arrays of NumPy, or of torch where `xp` is that module. Words are unsigned
+in NumPy and signed in torch, which has no unsigned 64-bit integers. `lane_moments.py` contains the compiled counterparts, and a
+test compares them.
 
 Source: J. K. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 """
@@ -37,18 +38,26 @@ M0, M1 = 0xD2511F53, 0xCD9E8D57
 W0, W1 = 0x9E3779B9, 0xBB67AE85
 LOW = 0xFFFFFFFF
 PATHS = 1 << 42
-"""Paths that have an address of their own."""
+"""The number of paths that have an address."""
 WIDEST = (1 << 64) - 1
 """The largest seed, and the largest stream."""
 SETS, PARTS = 4, 1 << 14
-"""Sets of draws of a part, and parts of a stream."""
+"""The number of sets of draws of a part, and of parts of a stream."""
 
 
 def philox(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]) -> tuple[Any, ...]:
-    """Philox4x32-10 on 32-bit words, numbers or 64-bit arrays (broadcast against each other). Upper halves stay dirty until they are read.
+    """Returns the four words of Philox4x32-10 at a counter; upper halves are masked only where they are read.
 
-    >>> [hex(w) for w in philox((0, 0, 0, 0), (0, 0))]
-    ['0x6627e8d5', '0xe169c58d', '0xbc57ac4c', '0x9b00dbd8']
+    Args:
+        counter: Four 32-bit words, numbers or 64-bit arrays, broadcast against each other.
+        key: Two 32-bit words.
+
+    Returns:
+        Four 32-bit words.
+
+    Example:
+        >>> [hex(w) for w in philox((0, 0, 0, 0), (0, 0))]
+        ['0x6627e8d5', '0xe169c58d', '0xbc57ac4c', '0x9b00dbd8']
     """
     (c0, c1, c2, c3), (k0, k1) = counter, key
     for _ in range(10):
@@ -60,44 +69,81 @@ def philox(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]) -> tuple[An
 
 @dataclass(frozen=True)
 class Stream:
-    """Which draws of a seed a run takes: a stream, a part of it, and whether they are a pilot's, or a proof's.
+    """The draws of a seed that a run uses.
 
-    >>> Stream.of(3) == Stream(3) and Stream.of(Stream(3, part=2)) == Stream(3, part=2)
-    True
+    Attributes:
+        number: The stream, from 0 to 2^64 - 1.
+        part: The part of the stream.
+        pilot: Whether the draws are those of pilot paths.
+        proof: Whether the draws are those of a trial that examines the effect of draws.
+
+    Example:
+        >>> Stream.of(3) == Stream(3) and Stream.of(Stream(3, part=2)) == Stream(3, part=2)
+        True
     """
 
     number: int = 0
     part: int = 0
     pilot: bool = False
-    proof: bool = field(default=False, repr=False)  # names of kept runs are made of the others: a proof is never kept
+    proof: bool = field(default=False, repr=False)  # excluded from the names of stored runs: proofs are never stored
 
     @staticmethod
     def of(value: Any) -> Stream:
-        """A checked stream: a whole number from 0 to 2^64 - 1, or one that is a stream already."""
+        """Returns a validated stream.
+
+        Args:
+            value: An integer from 0 to 2^64 - 1, or a stream.
+
+        Returns:
+            The stream.
+
+        Raises:
+            ValueError: The value is neither.
+        """
         if isinstance(value, Stream):
             return value
         return Stream(_check.count("stream", value, least=0, most=WIDEST, hint="Streams are 0, 1, 2, ... of each seed."))
 
     def at(self, part: int) -> Stream:
-        """A part of it."""
+        """Returns a part of the stream; raises ValueError if there is no such part."""
         if not 0 <= part < PARTS:
             raise ValueError(f"a run must have at most {PARTS:,} parts (etas of a study, batches of levels); got part {part:,}.")
         return replace(self, part=part)
 
     def counter(self, role: int | None) -> tuple[int, int, int, int]:
-        """Where the key of a set of draws is made; None for the starts."""
+        """Returns the counter at which the key of a set of draws is computed; `role` None is the draws of the starts."""
         low = (0 if role is None else role) + SETS * (self.part + PARTS * (self.pilot + 2 * self.proof))
         return low, int(role is None), self.number & LOW, self.number >> 32
 
 
 def stream_key(seed: int, stream: int | Stream, role: int | None = 0) -> int:
-    """The 64-bit key of a set of draws, `role` = 0 or 1, or of the starts, None: see above."""
+    """Returns the 64-bit key of a set of draws.
+
+    Args:
+        seed: The seed, from 0 to 2^64 - 1.
+        stream: The stream.
+        role: The set, 0 or 1; None for the draws of the starts.
+
+    Returns:
+        The key.
+    """
     c0, c1, _, _ = philox(Stream.of(stream).counter(role), (seed & LOW, seed >> 32))
     return (c0 << 32) | c1
 
 
 def words(key: int, path: Any, step: int, slot: Any, xp: Any = np) -> tuple[Any, Any]:
-    """The two 64-bit words at addresses; `path` and `slot` may be arrays."""
+    """Returns the two 64-bit words at addresses.
+
+    Args:
+        key: The key of the draws.
+        path: A path or an array of paths.
+        step: The step.
+        slot: A slot or an array of slots, broadcast against `path`.
+        xp: `numpy` or `torch`.
+
+    Returns:
+        Two arrays of words.
+    """
     path, slot = (xp.asarray(a, dtype=np.uint64 if xp is np else xp.int64) for a in (path, slot))
     counter = (path & LOW, step & LOW, slot & LOW, (path >> 32) | ((step >> 32) << 10) | ((slot >> 32) << 20))
     c0, c1, c2, c3 = philox(counter, (key & LOW, key >> 32))
@@ -105,9 +151,9 @@ def words(key: int, path: Any, step: int, slot: Any, xp: Any = np) -> tuple[Any,
 
 
 def normals(word: Any, xp: Any = np, real: Any = np.float64) -> tuple[Any, Any]:
-    """Two independent standard normals from each word."""
+    """Returns two independent standard normals from each word, by Box-Muller, computed in the type `real` by `xp`."""
     bits = (word >> 24) & (2**40 - 1)
-    if xp.finfo(real).bits == 32:  # x is the smaller of u and 1 - u: so none of the 40 bits is lost
+    if xp.finfo(real).bits == 32:  # x is the smaller of u and 1 - u, which keeps all 40 bits
         upper = bits >= 1 << 39
         x = (xp.asarray(xp.where(upper, 2**40 - 1 - bits, bits), dtype=real) + 0.5) * 2.0**-40
         radius = xp.sqrt(-xp.where(upper, xp.log(x), xp.log1p(-x)))
@@ -120,8 +166,8 @@ def normals(word: Any, xp: Any = np, real: Any = np.float64) -> tuple[Any, Any]:
 
 
 def uniform(word: Any, xp: Any = np, real: Any = np.float64) -> Any:
-    """A number in the open interval (0, 1) from the upper 52 bits of each word; in float32 that number rounded, but never to 1."""
+    """Returns a number in the open interval (0, 1) from the upper 52 bits of each word; in float32 never rounded to 1."""
     bits = (word >> 12) & (2**52 - 1)
-    if xp.finfo(real).bits == 32:  # whole and odd, so rounded once as the double is
+    if xp.finfo(real).bits == 32:  # an odd integer, so it is rounded once, like the double
         return xp.clip(xp.asarray(2 * bits + 1, dtype=real) * 2.0**-53, None, 1 - 2.0**-24)
     return (xp.asarray(bits, dtype=real) + 0.5) * 2.0**-52

@@ -1,4 +1,7 @@
-"""Draws as rows of paths in torch, in the layout of `draws.py`: by the compiled functions on a CPU, elsewhere by Philox in torch's integers."""
+"""Draws as tensors of paths, in the layout of `draws.py`.
+
+On a CPU they come from the compiled functions, on other devices from Philox in torch's integers.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,15 @@ from sdetools.simulation.draws import DrawPlan, drawn
 
 
 class Draws:
-    """The draws of one step for consecutive paths, at their addresses: float64 or float32, `(plan.rows, paths)`."""
+    """The draws of one step for consecutive paths, `(plan.rows, paths)`, in float64 or float32.
+
+    Args:
+        keys: The keys of the sets of draws; the last one is that of the starts.
+        first: The index of the first path.
+        paths: The number of paths.
+        device: The device of the tensors.
+        dtype: Their type.
+    """
 
     def __init__(self, keys: list[int], first: int, paths: int, device: torch.device, dtype: torch.dtype) -> None:
         self.keys, self.first, self.paths, self.device, self.dtype = keys, first, paths, device, dtype
@@ -17,12 +28,15 @@ class Draws:
             self.path = torch.arange(first, first + paths, dtype=torch.int64, device=device)
 
     def __call__(self, s: int, plan: DrawPlan, step: int) -> torch.Tensor:
+        """Returns the draws of set `s` at a step."""
         return self._rows(self.keys[s], plan, step)
 
     def start(self, plan: DrawPlan) -> torch.Tensor:
+        """Returns the draws of the starts."""
         return self._rows(self.keys[-1], plan, 0)
 
     def _rows(self, key: int, plan: DrawPlan, step: int) -> torch.Tensor:
+        """Returns the draws of a plan under a key."""
         if not plan.rows:
             return torch.empty((0, self.paths), dtype=self.dtype, device=self.device)
         if self.device.type == "cpu":

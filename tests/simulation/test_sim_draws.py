@@ -232,7 +232,7 @@ HARD = np.array(
 def singles(words, out):
     for j in range(words.size):
         low = np.uint32(words[j])
-        out[0, j], out[1, j] = draw_decoders.turned32(low, draw_decoders.radius32(np.uint32(words[j] >> np.uint64(32)), low))
+        out[0, j], out[1, j] = draw_decoders.normal_pair32(low, draw_decoders.radius32(np.uint32(words[j] >> np.uint64(32)), low))
 
 
 def words_of_interest() -> np.ndarray:

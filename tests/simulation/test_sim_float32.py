@@ -441,9 +441,7 @@ def test_samples_that_whole_floats_cannot_number_are_refused(svag, backend, monk
     run(case, backend)
     monkeypatch.setattr(loss, "samples", 2**24 + 1)
     run(case, backend, "float64")
-    with pytest.raises(
-        ValueError, match="more than 16,777,216 samples, .* got 'float32' and 16,777,217 samples. Omit dtype="
-    ):
+    with pytest.raises(ValueError, match="more than 16,777,216 samples, .* got 'float32' and 16,777,217 samples. Omit dtype="):
         run(case, backend)
 
 

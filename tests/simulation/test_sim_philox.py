@@ -170,7 +170,7 @@ def some_words(count: int, seed: int = 0) -> np.ndarray:
 @njit
 def _compiled(word, out):
     for j in range(len(word)):
-        out[0, j], out[1, j] = lane_moments.turned(word[j], lane_moments.radius(word[j]))
+        out[0, j], out[1, j] = lane_moments.normal_pair(word[j], lane_moments.radius(word[j]))
 
 
 def compiled_normals(word: np.ndarray) -> np.ndarray:
