@@ -1,8 +1,8 @@
-"""The compiled backend on a CPU: a program's graphs as loops over lanes, in one kernel, compiled by Numba.
+"""The compiled CPU backend: a program's graphs as loops over lanes in one kernel, compiled by Numba.
 
-A kernel advances a block of `lanes` paths at a time, as many as keep the state in the cache: for each step it draws, runs the step's loops,
-and at recorded steps those of what is recorded. All rows lie in one flat array, row r at `S[r * lanes]`. The text holds structure only;
-every number that may change comes in through an argument.
+A kernel advances a block of `lanes` paths at a time, as many as keep the state in the cache. For each step it draws, and runs the
+loops of the step; at recorded steps it also runs those of the record. All rows are in one flat array, row r at `S[r * lanes]`. The
+text contains structure only; every number that may change is an argument.
 """
 
 from __future__ import annotations
@@ -28,18 +28,31 @@ from sdetools.simulation.records import LEAF
 from sdetools.simulation.step_graphs import Functions
 
 NARROWEST, GEMM = 32, 128
-"""Lanes of a block at least; and where there are matrices, which want width."""
+"""The least number of lanes of a block, without and with products of large matrices, which are efficient on wide blocks."""
 CACHE, GEMM_CACHE = 400_000, 8_000_000
-"""Bytes of rows that a block may take, likewise."""
+"""The largest size of a block's rows in bytes, without and with such products."""
 LONGEST = 1000
-"""Lines of a kernel. What is long on few numbers is no text; loops over large arrays are, and more of them would compile for longer than ten
-seconds."""
+"""The largest number of lines of a kernel; a longer one would take more than ten seconds to compile.
+
+Long formulas of few numbers are not part of the text, but many operations on large arrays are.
+"""
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """The text of a kernel and what it needs at run time: compiled functions by name, arrays, numbers, numbers of turns, the names of the
-    functions that it calls by address, and how many numbers of scratch; `gemm` says whether it calls BLAS."""
+    """The source text of a kernel, and what it needs at run time.
+
+    Attributes:
+        text: The source.
+        stages: The compiled functions that it uses, by name.
+        data: The arrays of data.
+        numbers: The constants.
+        sizes: The lengths of loops.
+        functions: The names of the functions that it calls by address.
+        lanes: The number of lanes of a block.
+        scratch: The number of elements of each temporary array, by name.
+        gemm: Whether the kernel calls BLAS.
+    """
 
     text: str
     stages: dict[str, Callable[..., Any]]
@@ -53,17 +66,29 @@ class Kernel:
 
     @property
     def foreign(self) -> dict[str, Callable[..., Any]]:
-        """The compiled functions that are the user's."""
+        """The compiled functions that belong to the user."""
         return {name: f for name, f in self.stages.items() if not importable(f)}
 
 
 def write(program: Program, real: Real = DOUBLE) -> Kernel:
-    """The kernel of a program in numbers of a type; NotTraceable when a part of it needs another backend."""
+    """Returns the kernel of a program.
+
+    Args:
+        program: The simulation.
+        real: The floating-point type.
+
+    Returns:
+        The kernel.
+
+    Raises:
+        NotTraceable: A part of the program needs another backend.
+        TooLong: The text would take too long to compile.
+    """
     functions = Functions(program, real=real)
     nodes = order([v for s in functions.steps for _, v in s.outputs])
     for n in nodes:
         if n.op == "call" and n.extra.function is None:
-            raise NotTraceable("a part that is given to torch" if n.extra.tensors else "a part that runs on whole arrays only")
+            raise NotTraceable("a part that is a torch function" if n.extra.tensors else "a part that runs on whole arrays only")
     gemm = any(n.op == "contract" and max(n.args[0].shape) > SMALL for n in nodes)
     lanes, narrowest, cache = LEAF, GEMM if gemm else NARROWEST, GEMM_CACHE if gemm else CACHE
     writer = Writer(functions, lanes, real)
@@ -73,8 +98,8 @@ def write(program: Program, real: Real = DOUBLE) -> Kernel:
         writer = Writer(functions, lanes, real)
     if (lines := writer.text.count("\n")) > LONGEST:
         raise TooLong(
-            f"the loops of a step must have at most {LONGEST:,} lines; these operations on large arrays have {lines:,}. Say backend='numpy', "
-            "which compiles nothing, or write fewer operations on longer arrays."
+            f"the loops of a step must have at most {LONGEST:,} lines; these operations on large arrays have {lines:,}. Use backend='numpy', "
+            "which does not compile, or fewer operations on longer arrays."
         )
     t = writer.tables
     numbers, sizes = np.array(t.numbers or [0.0], real.dtype), np.array(t.sizes or [0], np.int64)
@@ -93,7 +118,13 @@ def write(program: Program, real: Real = DOUBLE) -> Kernel:
 
 
 class Writer:
-    """Writes the kernel's text for blocks of so many lanes."""
+    """Generates the text of a kernel.
+
+    Args:
+        functions: The graphs of the program.
+        lanes: The number of lanes of a block.
+        real: The floating-point type.
+    """
 
     def __init__(self, functions: Functions, lanes: Any, real: Real) -> None:
         self.functions, self.program, self.L, self.real = functions, functions.program, lanes, real
@@ -115,11 +146,12 @@ class Writer:
             self.draws[functions.column.key] = Draw(0, sign=lambda _: which)
 
     def take(self, rows: int) -> int:
+        """Reserves rows and returns the first one."""
         self.rows += rows
         return self.rows - rows
 
     def _names(self) -> dict[Any, str]:
-        """The texts of uniform inputs."""
+        """Returns the names of the inputs that are common to all paths."""
         f = self.functions
         return {f.numbers.key: "P", f.factor.key: "c", f.fading.key: "rho"} | {
             v.key: v.name for row in f.coefficients for v in row
@@ -128,7 +160,7 @@ class Writer:
     # ---- draws
 
     def _place(self, inputs: Sequence[Value], plan: DrawPlan, key: str, k: str, name: str) -> None:
-        """Rows of Z and of words for the segments of a set, and the lines that fill them."""
+        """Reserves rows for the draws of a set, and writes the lines that fill them."""
         for g, (v, segment) in enumerate(zip(inputs, plan.segments)):
             if segment.kind is Sign:
                 self._signs(v, segment, key, k, f"{name}_{g}")
@@ -137,7 +169,7 @@ class Writer:
             self.Z += max(segment.n, segment.drawn)
 
             def fill(first: str, count: str, segment: Segment = segment, row: int = row, draw: str = drawn) -> str:
-                """A tile, whose rows lie where those of the first tile would."""
+                """Returns the call that fills a tile, in the rows of the first tile."""
                 slot = f"{segment.base} + {first} // {segment.a_slot}"
                 return f"lanes.call({self.tables.function(draw)}, {key}, at, {k}, {slot}, ({count}) << 32 | {self.L}, {self.place(row)})"
 
@@ -156,10 +188,15 @@ class Writer:
             ]
 
     def place(self, row: int) -> str:
+        """Returns the expression of the address of a row of draws."""
         return f"Zbase + {self.real.size * row * self.L}"
 
     def _signs(self, v: Value, segment: Segment, key: str, k: str, name: str) -> None:
-        """Signs are read from their word where they are used: storing them would cost more than making them. Loops read rows of them."""
+        """Writes the lines for signs.
+
+        Expressions read signs from their word where they are used, because storing them would cost more than decoding. Loops read
+        rows of them.
+        """
         row, word = self.Z, self.W
         self.Z += segment.n
         if segment.n > 64:
@@ -180,6 +217,7 @@ class Writer:
         rows = f"lanes.call({self.tables.function('bits')}, Wbase + 8 * {half}, {self.L}, {k} % {lasts} * {segment.n}, {segment.n}, {self.place(row)}, 0)"
 
         def sign(i: int) -> str:
+            """Returns the expression of sign i."""
             return f"lanes.sign_of(W[{half} + j] << ({left} - u64({i})))"
 
         self.draws[v.key] = Draw(row, sign=sign)
@@ -188,12 +226,13 @@ class Writer:
     # ---- graphs as lines
 
     def loops(self, outputs: Sequence[tuple[int, Value]]) -> Loops:
+        """Returns the loops that compute outputs, given as rows and values."""
         made = Loops(outputs, self.at, self.draws, self.names, self.rows, self.L, self.tables)
         self.most = max(getattr(self, "most", 0), made.rows)
         return made
 
     def lines(self, outputs: Sequence[tuple[int, Value]], inputs: Sequence[Value]) -> tuple[list[str], list[str]]:
-        """The lines that make the draws of some inputs, and those that read them."""
+        """Returns the lines that make the draws of some inputs, and the lines that compute outputs from them."""
         made = self.loops(outputs)
         fills = []
         for v in inputs:
@@ -208,6 +247,7 @@ class Writer:
         return fills, made.lines
 
     def _steps(self) -> list[str]:
+        """Returns the lines of the steps of all lengths."""
         noise, out = self.program.noise, []
         for step in self.functions.steps:
             inputs = [v for s, own in enumerate(self.functions.draws) for v in own if noise.every(s) == step.every]
@@ -219,14 +259,14 @@ class Writer:
         return out
 
     def _record(self) -> list[str]:
-        """What is recorded, in rows from `h` on, and its moments."""
+        """Returns the lines that compute a record, in rows from `h` on, and its moments."""
         lines = self.loops([(self.h + i, v) for i, v in enumerate(self.functions.record)]).lines
         reduce = self.tables.function("reduce_pair" if self.program.pair else "reduce_single")
         where = f"base + {self.real.size * self.h * self.L}, {self.program.columns}, valid, leafat + t * {8 * self.program.columns * len(self.program.statistics)}"
         return [*lines, f"lanes.call({reduce}, {where}, before, {self.L})"]
 
     def _copied(self, to_slot: bool) -> list[str]:
-        """Anchors go from their rows to slot `slot` of V, or back."""
+        """Returns the lines that copy the anchors from their rows to slot `slot` of V, or back."""
         if self.program.control is None:
             return ["pass"]
         first, n = self.at[self.functions.anchors[0].key] * self.L, 2 * self.program.members[0].dim * self.L
@@ -234,13 +274,13 @@ class Writer:
         return [f"for j in range({n}):", f"    {a} = {b}" if to_slot else f"    {b} = {a}"]
 
     def _snapshot(self) -> list[str]:
-        """An anchor, kept."""
+        """Returns the lines that compute an anchor and store it."""
         if self.program.control is None:
             return ["pass"]
         return ["memory_e = memory[e]", *self.loops(self.anchor("memory_e")).lines, *self._copied(True)]
 
     def anchor(self, name: str) -> list[tuple[int, Value]]:
-        """y = x - c m, c called `name`, and what the momentum holds, with their rows."""
+        """Returns the rows and the values of an anchor: y = x - c m with c called `name`, and the noise in the momentum buffer."""
         (x, m, *_), (y, kept) = self.functions.parts[0], self.functions.anchors
         assert self.functions.momentum_noise is not None
         memory = self.functions.trace.uniform(name)
@@ -248,12 +288,12 @@ class Writer:
         return [(self.at[y.key], x - memory * m), (self.at[kept.key], self.functions.momentum_noise)]
 
     def coefficients(self) -> list[str]:
-        """The lines that read those of step k."""
+        """Returns the lines that read the coefficients of step k."""
         names = [v.name for row in self.functions.coefficients for v in row]
         return [f"{name} = C[k * changing + {n}]" for n, name in enumerate(names)]
 
     def _spans(self) -> list[str]:
-        """The rows of each member: first and end."""
+        """Returns the first row and the end of the rows of each member."""
         out = []
         for parts in self.functions.parts:
             rows = [self.at[p.key] for p in parts]
@@ -262,6 +302,7 @@ class Writer:
 
     @cached_property
     def text(self) -> str:
+        """The source of the kernel."""
         program, L = self.program, self.L
         self.most = self.rows
         starts, start = self.lines([(self.at[t.key], v) for t, v in self.functions.start], self.functions.start_draws)
@@ -279,7 +320,7 @@ class Writer:
         head = [f"{name} = A[{i}]" for i, name in enumerate(NUMBERS)]
         head += [f"{name}at = A[{len(NUMBERS) + i}]" for i, name in enumerate([*ARRAYS, "tree", *list(kinds)[len(ARRAYS) :]])]
         head += [f"{name} = lanes.{kind}_pointer({name}at)" for name, kind in kinds.items()]
-        if self.tables.stages:  # they take arrays
+        if self.tables.stages:  # compiled functions take arrays
             head += [
                 f"{name}2 = lanes.carray({own}, ({rows}, {L}))"
                 for name, own, rows in (("S", "rows", self.most), ("Z", "Z", self.Z))
@@ -307,15 +348,17 @@ class Writer:
 
 
 def _block(lines: Sequence[str], by: int) -> str:
+    """Returns indented lines as one text; `pass` if there are none."""
     return "\n".join(indent(lines, by)) or " " * by + "pass"
 
 
 def importable(function: Callable[..., Any]) -> bool:
-    """Whether a compiled function of this library: only these are imported by the text, and their kernels cached on disk."""
+    """Whether a compiled function belongs to this library; only kernels of such functions are cached on disk."""
     return getattr(function, "__module__", "").startswith("sdetools.") and "<locals>" not in function.__qualname__
 
 
 def _import(name: str, function: Callable[..., Any]) -> str:
+    """Returns the line that imports a compiled function."""
     if importable(function):
         return f"from {function.__module__} import {function.__name__} as {name}\n"
     return f"{name} = None  # set by the loader\n"

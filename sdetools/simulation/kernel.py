@@ -1,7 +1,8 @@
-"""From source text to a compiled kernel: one module a text, under a name by which its machine code is found again on disk.
+"""Compilation of source text to a kernel, with a cache of machine code on disk.
 
-The name is a hash of the text and of the library's own compiled functions (`_machine_code.py`). The text lies beside the machine code, for
-whoever wants to read it; what runs is the text at hand. Several processes may write the same file at once: each writes aside and renames.
+The name of a cached file is a hash of the text and of the library's own compiled functions (`_machine_code.py`). The text is saved
+beside the machine code for inspection only; the text that is compiled is the one in memory. Several processes may write the same
+file at once, because each writes a temporary file and renames it.
 """
 
 from __future__ import annotations
@@ -25,13 +26,26 @@ CALLED = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
 
 
 def kernel(text: str, stages: dict[str, Callable[..., Any]], foreign: dict[str, Callable[..., Any]]) -> Callable[[int], int]:
-    """The compiled `run` of a source text; `stages` are compiled functions in it, `foreign` those of the user's."""
+    """Returns the compiled function `run` of a source text.
+
+    Args:
+        text: The source.
+        stages: The compiled functions that it uses, by name.
+        foreign: Those of them that are the user's.
+
+    Returns:
+        A function of the address of a kernel's table, see `launch.table`.
+    """
     return _kernel(text, tuple(stages), tuple(foreign.items()))
 
 
 @once
 def _kernel(text: str, stages: tuple[str, ...], foreign: tuple[tuple[str, Callable[..., Any]], ...]) -> Callable[[int], int]:
-    """Functions on arrays need Numba to run. Those of the user's are compiled anew in each process, as their text is not in the file's name."""
+    """Compiles or loads a kernel.
+
+    Functions on arrays need Numba at run time. Those of the user are compiled in each process, because their source is not part of
+    the file's name.
+    """
     name = "k" + hashlib.sha256((text_key() + text).encode()).hexdigest()[:24]
     place = None if foreign else folder()
     file = (place or Path("nowhere")) / f"{name}.py"
@@ -46,9 +60,9 @@ def _kernel(text: str, stages: tuple[str, ...], foreign: tuple[tuple[str, Callab
 
     module = types.ModuleType(f"sdetools._kernels.{name}")
     if not foreign:
-        sys.modules[module.__name__] = module  # Numba looks for it where machine code is loaded
+        sys.modules[module.__name__] = module  # Numba imports it when it loads machine code
     linecache.cache[str(file)] = (len(text), None, text.splitlines(keepends=True), str(file))
-    exec(compile(text, str(file), "exec"), module.__dict__)  # our own; the user's functions only enter by reference
+    exec(compile(text, str(file), "exec"), module.__dict__)  # generated here; functions of the user enter only by reference
     module.__dict__.update(foreign)
     if stages:
         return jit(cache=not foreign, **lanes.FAST)(module.run)
@@ -56,15 +70,15 @@ def _kernel(text: str, stages: tuple[str, ...], foreign: tuple[tuple[str, Callab
 
 
 def _write(file: Path, text: str) -> None:
-    """The text, in place of any other file of its name."""
+    """Writes the text, and replaces any other file of its name."""
     if file.is_symlink() or not file.exists() or fault(file) or file.read_text(encoding="utf-8") != text:
         write(file, text.encode())
 
 
 class _OneBlasThread:
-    """While it is entered, however often and from however many threads, matrix products take one thread each.
+    """A reentrant context, shared by all threads, in which matrix products use one thread each.
 
-    Paths are shared out to threads already: more of them would wait for each other, and their number could change last bits.
+    Paths are already divided among threads. Further threads would wait for each other, and their number could change last bits.
     """
 
     def __init__(self) -> None:
@@ -87,12 +101,12 @@ class _OneBlasThread:
         with self._lock:
             self._inside -= 1
             if self._inside == 0:
-                self._free()  # who leaves last need not be who came first
+                self._free()  # the last thread to leave need not be the first that entered
                 self._limit.restore_original_limits()
                 self._free()
 
     def _free(self) -> None:
-        """From threadpoolctl 3.7 on what one thread has limited others cannot change, and are not told so."""
+        """Removes the restriction of threadpoolctl 3.7 and later that only the limiting thread may change the limits."""
         for library in self._libraries.lib_controllers:
             getattr(library, "clear_controlling_thread", lambda force: None)(force=True)
 

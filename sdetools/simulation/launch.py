@@ -1,6 +1,7 @@
-"""How a kernel is called: one address, of a table of whole numbers and of the addresses of all that it reads and writes.
+"""The call of a kernel: its argument is the address of a table of integers and of addresses of arrays.
 
-Nothing here needs Numba: kernels and the functions that they call are found compiled (`_machine_code.py`), or their modules are asked.
+Nothing here needs Numba. Kernels and the functions that they call are loaded as machine code (`_machine_code.py`), and otherwise
+compiled by their modules.
 """
 
 from __future__ import annotations
@@ -14,39 +15,59 @@ from sdetools import _machine_code
 from sdetools.simulation import records
 
 NUMBERS = ("first", "blocks", "paths", "watch", "steps", "changing", "kept", "shown_rows", "picked_paths")
-"""The whole numbers at the head of a kernel's table; `watch` is 0 or 1, `changing` the coefficients of a step, 0 where all steps have the same."""
+"""The integers at the beginning of a kernel's table.
+
+`watch` is 1 for a check of divergence after every step, otherwise 0; `changing` is the number of coefficients of a step, 0 if they
+are constant.
+"""
 ARRAYS = dict.fromkeys(("C", "P", "memory", "factors", "K", "rows", "Z", "V"), "real")
 ARRAYS |= dict.fromkeys(("events", "slots", "diverged", "seen", "shown", "picked", "F", "N"), "whole")
 ARRAYS |= dict.fromkeys(("keys", "W"), "word") | dict.fromkeys(("points", "leaf"), "float")
-"""The arrays after them, by the kind of their numbers: reals of the kernel's type, whole numbers, words, doubles. Those of data follow."""
+"""The arrays that follow, by the type of their elements: the kernel's floating-point type, int64, uint64, float64. Those of data come last."""
 MODULES = dict.fromkeys(("normals", "uniforms", "signs", "words", "bits"), "simulation.draw_rows")
 MODULES |= dict.fromkeys(("reduce_single", "reduce_pair", "count_diverged", "carry"), "simulation.library")
-"""Where functions that kernels call by address are made, if not in `graph.rows`."""
+"""The modules of functions that kernels call by address, except those of `graph.rows`."""
 ALIGNED = 64
-"""Bytes of a cache line, of which scratch begins one."""
+"""The size of a cache line in bytes, the alignment of temporary arrays."""
 
 
 def address(name: str, dtype: str = "float64") -> int:
-    """Where a function is that kernels of a type call; compiled, or found compiled, when it is first asked for."""
+    """Returns the address of a function that kernels call; it is compiled or loaded at its first use."""
     return _machine_code.address(MODULES.get(name, "graph.rows"), name, dtype)
 
 
 def where(array: np.ndarray) -> int:
-    """The address of an array's first number."""
+    """Returns the address of the first element of an array."""
     return array.__array_interface__["data"][0]
 
 
 def scratch(size: int, dtype: np.dtype | type) -> np.ndarray:
-    """Room for so many numbers, that begins a cache line."""
+    """Returns an uninitialised array of `size` elements, aligned to a cache line."""
     dtype = np.dtype(dtype)
-    room = np.empty(size * dtype.itemsize + ALIGNED, np.uint8)
-    return room[-where(room) % ALIGNED :][: size * dtype.itemsize].view(dtype)
+    memory = np.empty(size * dtype.itemsize + ALIGNED, np.uint8)
+    return memory[-where(memory) % ALIGNED :][: size * dtype.itemsize].view(dtype)
 
 
 def table(
     numbers: Mapping[str, int], arrays: Mapping[str, np.ndarray], tree: int, data: Sequence[np.ndarray], real: np.dtype
 ) -> np.ndarray:
-    """A kernel's table; the arrays must outlive its use. The kernel reads by address, so all are looked at here once."""
+    """Returns the table of a kernel; the arrays must outlive its use.
+
+    The kernel accesses memory by address, so types and layouts are checked here.
+
+    Args:
+        numbers: The integers, by the names of `NUMBERS`.
+        arrays: The arrays, by the names of `ARRAYS`.
+        tree: The address of the descriptor of `Nodes`.
+        data: The arrays of data.
+        real: The floating-point type of the kernel.
+
+    Returns:
+        An array of integers.
+
+    Raises:
+        TypeError: An array is not contiguous, or has another type than the kernel expects.
+    """
     kinds = {"real": real, "whole": np.dtype(np.int64), "word": np.dtype(np.uint64), "float": np.dtype(float)}
     for name, kind in ARRAYS.items():
         a = arrays[name]
@@ -58,28 +79,51 @@ def table(
     return np.array([*(int(numbers[name]) for name in NUMBERS), *places], np.int64)
 
 
-BOOK = ("leaf", "stack", "stacked", "sums", "counts", "lengths", "table", "rows", "width", "levels", "nodes", "node", "position")
-"""What the book of `Nodes` begins with: addresses, sizes, and how far it has come (the node and the position in it of the leaf to come)."""
+HEADER = (
+    "leaf",
+    "stack",
+    "stacked",
+    "sums",
+    "counts",
+    "lengths",
+    "table",
+    "rows",
+    "width",
+    "levels",
+    "nodes",
+    "node",
+    "position",
+)
+"""The first entries of the descriptor of `Nodes`: addresses, sizes, and the node and the position within it of the next leaf."""
 
 
 class Nodes:
-    """Where a kernel puts moments: its contract.
+    """The memory in which a kernel accumulates the moments of a chunk, and its contract with the kernel.
 
-    For each leaf of `LEAF` paths the kernel makes the leaf's moments in `leaf`, `(records, columns, statistics)`: for each record by
-    reduce_single or reduce_pair, block after block of the leaf, with `before` the leaf's paths in the blocks before. Then it calls
-    carry(tree, paths of the leaf, 0, 0, 0, 0) once. After the last leaf `sums` and `counts` are those of the nodes, `lengths` leaves each.
+    For each leaf of `LEAF` paths the kernel writes the leaf's moments to `leaf`, `(records, columns, statistics)`: for each record
+    by reduce_single or reduce_pair, block by block, where `before` is the number of paths in earlier blocks of the leaf. Then it
+    calls carry(tree, paths of the leaf, 0, 0, 0, 0) once. After the last leaf, `sums` and `counts` are those of the nodes.
+
+    Args:
+        statistics: The statistics.
+        shape: The numbers of records and of quantities.
+        lengths: The number of leaves of each node.
     """
 
     def __init__(self, statistics: records.Columns, shape: tuple[int, int], lengths: Sequence[int]) -> None:
-        nodes, levels, width, head = len(lengths), max(lengths, default=1).bit_length(), len(statistics), len(BOOK)
+        nodes, levels, width, head = len(lengths), max(lengths, default=1).bit_length(), len(statistics), len(HEADER)
         size = shape[0] * shape[1] * width
-        self._room = np.empty((1 + levels) * size)
-        self.leaf = self._room[:size].reshape(*shape, width)
+        self._memory = np.empty((1 + levels) * size)
+        self.leaf = self._memory[:size].reshape(*shape, width)
         self.sums = np.empty((nodes, *shape, width))
-        self._book = np.zeros(head + levels + 2 * nodes + 2 * width, np.int64)
+        self._descriptor = np.zeros(head + levels + 2 * nodes + 2 * width, np.int64)
         stacked, counted, long, table = accumulate((levels, nodes, nodes), initial=head)
-        self.counts, self._book[long:table], self._book[table:] = self._book[counted:long], lengths, statistics.table.ravel()
-        room, self.tree = where(self._room), where(self._book)
-        places = (room, room + 8 * size, self.tree + 8 * stacked, where(self.sums))
+        self.counts, self._descriptor[long:table], self._descriptor[table:] = (
+            self._descriptor[counted:long],
+            lengths,
+            statistics.table.ravel(),
+        )
+        memory, self.tree = where(self._memory), where(self._descriptor)
+        places = (memory, memory + 8 * size, self.tree + 8 * stacked, where(self.sums))
         more = (self.tree + 8 * counted, self.tree + 8 * long, self.tree + 8 * table)
-        self._book[:11] = (*places, *more, shape[0] * shape[1], width, levels, nodes)
+        self._descriptor[:11] = (*places, *more, shape[0] * shape[1], width, levels, nodes)

@@ -247,7 +247,7 @@ class Functions:
             NotTraceable: The function is one of torch, and the graphs must not contain those.
         """
         if getattr(stage.function, "torch_stage", False) and not self.torch:
-            raise NotTraceable("a part that is given to torch")
+            raise NotTraceable("a part that is a torch function")
         key = (id(stage.function), *map(id, stage.data))
         if key not in self.calls:
             tensors = stage.function if getattr(stage.function, "torch_stage", False) else None

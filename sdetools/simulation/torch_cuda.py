@@ -1,7 +1,7 @@
 """Runs kernels of `cuda.py` on a device, or on Numba's simulator (NUMBA_ENABLE_CUDASIM=1), in batches of chunks.
 
-Kernels and torch work on the same memory: torch holds the arrays, multiplies large matrices, and reduces what is recorded. On the simulator
-NumPy does.
+Kernels and torch share memory: torch allocates the arrays, multiplies large matrices, and computes the moments of records. On the
+simulator NumPy does this.
 """
 
 from __future__ import annotations
@@ -24,44 +24,50 @@ from sdetools.simulation.chunks import ChunkTask
 from sdetools.simulation.cuda import Phase, write
 
 BATCH, MEMORY = 1 << 22, 0.5
-"""Paths at once at most, and the share of a device's free memory that their rows may take."""
+"""The largest number of paths of a batch, and the share of a device's free memory that their rows may take."""
 THREADS = 128
-"""Threads of a block."""
+"""The number of threads of a block."""
 SIMULATED = bool(config.ENABLE_CUDASIM)
 LIBDEVICE = SimpleNamespace(
     fabs=np.fabs, pow=np.power, atan=np.arctan, asin=np.arcsin, acos=np.arccos,
     **{f: getattr(np, f) for f in ("sqrt", "exp", "log", "log1p", "expm1", "sin", "cos", "tan", "sinh", "cosh", "tanh", "floor")},
 )  # fmt: skip
-"""What stands for CUDA's library on the simulator: Python's `math` raises where a device gives inf or nan."""
+"""The substitute for CUDA's math library on the simulator: Python's `math` raises where a device gives inf or nan."""
 
 
 def arrays() -> Arrays:
-    """Where the rows lie; ValueError where there is no device, or no torch that reaches it."""
+    """Returns the array operations of the device.
+
+    Raises:
+        ValueError: There is no device, or no torch with support for CUDA.
+    """
     if SIMULATED:
         return Arrays()
     if not cuda.is_available():
         raise ValueError(
-            "backend 'cuda' must have a CUDA device and its driver, and Numba finds none. Use backend='numba', or try the kernels on Numba's "
+            "backend 'cuda' requires a CUDA device and its driver; Numba finds none. Use backend='numba', or run the kernels on Numba's "
             "simulator, slowly, with NUMBA_ENABLE_CUDASIM=1 in the environment."
         )
     try:
         import torch
     except ImportError as error:
         raise ValueError(
-            f"backend 'cuda' must have torch for what runs between kernels; got {error}. Install it: pip install 'sdetools[torch]'."
+            f"backend 'cuda' requires torch for the operations between kernels; got {error}. Install it: pip install 'sdetools[torch]'."
         ) from error
     if not torch.cuda.is_available():
-        raise ValueError("backend 'cuda' must have a torch that is built for CUDA; this one is not. See https://pytorch.org.")
+        raise ValueError(
+            "backend 'cuda' requires a torch that is built for CUDA; the installed one is not. See https://pytorch.org."
+        )
     return Arrays(torch, "cuda")
 
 
 @cache
 def function(text: str, dtype: str) -> Callable[..., None]:
-    """The kernel of a text, not compiled."""
+    """Returns the kernel of a source text, not compiled."""
     real = np.dtype(dtype).type
     space: dict[str, Any] = {"np": np, "cuda": cuda, "u64": np.uint64, "real": real} | cuda_draws.names(dtype)
     space |= {"math": LIBDEVICE if SIMULATED else math}
-    exec(compile(text, "<sdetools kernel>", "exec"), space)  # our own text
+    exec(compile(text, "<sdetools kernel>", "exec"), space)  # generated here
     return space["kernel"]
 
 
@@ -71,7 +77,11 @@ def _kernel(text: str, dtype: str) -> Any:
 
 
 class CudaRunner(ChunkBatches):
-    """Runs chunks of a task in batches on a device."""
+    """Runs chunks of a task in batches on a device.
+
+    Args:
+        task: The task.
+    """
 
     def __init__(self, task: ChunkTask) -> None:
         assert task.program is not None
@@ -89,11 +99,11 @@ class CudaRunner(ChunkBatches):
         self.K, self.N = put(self.kernels.numbers), put(self.kernels.sizes)
 
     def real(self, a: np.ndarray) -> np.ndarray:
-        """Numbers of the kernels' type, at least one: Numba takes no empty array."""
+        """Returns numbers in the kernels' type, at least one, because Numba does not accept empty arrays."""
         return self.kernels.real.array(a if a.size else np.zeros((1,) * a.ndim))
 
     def given(self, a: Any) -> Any:
-        """An array as kernels take it."""
+        """Returns an array in the form that kernels accept."""
         return np.require(a, requirements="W") if SIMULATED else cuda.as_cuda_array(a)
 
     def paths(self, first: int, count: int) -> _Paths:
@@ -101,7 +111,7 @@ class CudaRunner(ChunkBatches):
 
 
 class _Paths:
-    """Consecutive paths while they move, in rows of S."""
+    """Consecutive paths in rows of S, advanced step by step."""
 
     def __init__(self, runner: CudaRunner, first: int, paths: int) -> None:
         self.runner, self.kernels, self.first, self.lanes, self.k = runner, runner.kernels, first, paths, 0
@@ -112,6 +122,7 @@ class _Paths:
         self._run(self.kernels.start)
 
     def _run(self, phases: Sequence[Phase], begin: int = 0, end: int = 1, c: float = 0.0, rho: float = 0.0) -> None:
+        """Runs kernels and products for the steps from `begin` to `end`."""
         r = self.runner
         for phase in phases:
             if isinstance(phase, Product):
@@ -124,6 +135,7 @@ class _Paths:
             )
 
     def _multiply(self, p: Product) -> None:
+        """Multiplies rows by a matrix of data."""
         n, d = self.runner.matrices[p.matrix].shape
         source = self.S if p.array == "S" else self.Z
         from_, to, width = p.source * self.lanes, p.target * self.lanes, p.columns * self.lanes
@@ -154,8 +166,8 @@ class _Paths:
 
     def diverged(self, i: int) -> np.ndarray:
         if i == 0:
-            self._run(self.kernels.look)
-        return self.runner.arrays.numpy(self.rows[self.kernels.gone + i]) != 0.0
+            self._run(self.kernels.check)
+        return self.runner.arrays.numpy(self.rows[self.kernels.diverged + i]) != 0.0
 
     def rows_of(self, rows: np.ndarray, picked: np.ndarray) -> np.ndarray:
         return np.asarray(self.runner.arrays.numpy(self.rows[rows, picked]), float)

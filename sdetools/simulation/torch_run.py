@@ -1,8 +1,8 @@
 """The torch backend: a program's graphs as torch functions of tensors `(rows, paths)`, on any device, in double or single precision.
 
-Draws have the same addresses as in the other backends: on a CPU they are filled by the compiled functions, elsewhere by Philox in torch's
-integers. Losses given as torch functions run as calls through `torch.func`. Chunks keep their meaning, so results do not depend on the batch.
-With ":compile" after the device, steps go through `torch.compile`; draws, starts and records do not.
+Draws have the same addresses as on other backends. On a CPU they come from the compiled functions, elsewhere from Philox in torch's
+integers. Losses given as torch functions are called through `torch.func`. Results do not depend on the batch, because moments are
+those of chunks. With ":compile" after the device, steps are compiled by `torch.compile`; draws, starts and records are not.
 """
 
 from __future__ import annotations
@@ -27,48 +27,68 @@ from sdetools.simulation.step_graphs import Functions
 from sdetools.simulation.torch_rows import Draws
 
 CPU_BATCH, DEVICE_BATCH = 1 << 14, 1 << 22
-"""Paths at once: rows that stay in a core's cache, and enough to keep a device busy."""
+"""The number of paths of a batch: rows that fit into a core's cache, and enough to occupy a device."""
 
 
 def parse(backend: str, dtype: torch.dtype) -> tuple[torch.device, bool]:
-    """The device of "torch", "torch:cuda", "torch:cuda:1", and whether ":compile" follows; ValueError for a device that is not there or does
-    not have the type, and where nothing can be compiled for it."""
+    """Parses the name of a torch backend: "torch", "torch:cuda", "torch:cuda:1", each possibly followed by ":compile".
+
+    Args:
+        backend: The name.
+        dtype: The type that the device must support.
+
+    Returns:
+        The device, and whether steps are compiled.
+
+    Raises:
+        ValueError: The device does not exist or does not support the type, or torch cannot compile for it.
+    """
     words = backend.split(":")[1:]
     compiling = words[-1:] == ["compile"]
     try:
         device = torch.device(":".join(words[: -1 if compiling else None]) or "cpu")
         torch.zeros(1, device=device, dtype=dtype)
     except (RuntimeError, AssertionError, TypeError) as error:
-        there = ["cpu", *(["cuda"] if torch.cuda.is_available() else []), *(["mps"] if torch.backends.mps.is_available() else [])]
-        told = str(error).strip().splitlines()[0]
+        available = [
+            "cpu",
+            *(["cuda"] if torch.cuda.is_available() else []),
+            *(["mps"] if torch.backends.mps.is_available() else []),
+        ]
+        reason = str(error).strip().splitlines()[0]
         raise ValueError(
-            f"`backend` must name a device that is there ({', '.join(there)}) and has the type; got {backend!r} ({told}). "
-            f'Write for example backend="torch:{there[-1]}", with dtype="float32" for a device without doubles.'
+            f"`backend` must name an available device ({', '.join(available)}) that supports the type; got {backend!r} ({reason}). "
+            f'Write for example backend="torch:{available[-1]}", with dtype="float32" for a device without doubles.'
         ) from error
     if compiling and (fault := _compiler_fault(device)):
         raise ValueError(
             f"`backend` may end in ':compile' where torch can compile for {device}; got {backend!r} ({fault}). Install a compiler (g++ with "
-            f"Python's headers for a CPU, or name another in CXX), or take {backend.removesuffix(':compile')!r}."
+            f"Python's headers for a CPU, or name another in CXX), or use {backend.removesuffix(':compile')!r}."
         )
     return device, compiling
 
 
 @cache
 def _compiler_fault(device: torch.device) -> str:
-    """What `torch.compile` says where it cannot compile; found out once, on the smallest function."""
-    if (place := folder()) is not None:  # torch's own choice is a name in /tmp that others could take first
+    """Returns the error of `torch.compile` on the smallest function; an empty text if it compiles."""
+    if (place := folder()) is not None:  # torch's default is a name in /tmp that other users could create first
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(place / "torch"))
     try:
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore", DeprecationWarning)  # torch's, about itself
+            warnings.simplefilter("ignore", DeprecationWarning)  # raised within torch
             torch.compile(torch.neg)(torch.zeros(16, device=device))
-    except Exception as error:  # of many kinds, one for each step on the way to machine code
+    except Exception as error:  # of a different type for each stage of compilation
         return next((line for line in str(error).splitlines() if "ompiler" in line and "backend=" not in line), repr(error))
     return ""
 
 
 class TensorPaths:
-    """Consecutive paths while they move: their state, a tensor `(rows, paths)` an input, by its key."""
+    """Consecutive paths as tensors, advanced step by step; the state is a tensor `(rows, paths)` for each input, by its key.
+
+    Args:
+        runner: The functions of the program, and the device.
+        first: The index of the first path.
+        paths: The number of paths.
+    """
 
     def __init__(self, runner: TorchRunner, first: int, paths: int) -> None:
         self.runner, self.program, self.paths, self.k = runner, runner.program, paths, 0
@@ -81,17 +101,17 @@ class TensorPaths:
         self._moved(runner.functions.start, runner.start(*given))
 
     def _moved(self, outputs: Sequence[tuple[Value, Value]], found: Sequence[torch.Tensor]) -> None:
-        """Keeps what some of the state became: rows of paths, also of what is the same for all."""
+        """Stores new values of parts of the state, expanded to all paths."""
         for (target, _), v in zip(outputs, found):
             v = torch.as_tensor(v, dtype=self.runner.dtype, device=self.runner.device)
             self.state[target.key] = v if v.ndim == 2 else v[:, None].expand(-1, self.paths).contiguous()
 
     def _all(self) -> list[torch.Tensor]:
-        """All that lasts from step to step."""
+        """Returns all tensors that persist from step to step."""
         return [self.state[v.key] for v in self.runner.functions.state]
 
     def advance(self, k: int) -> None:
-        """Step by step, and at the end of each the longer steps that end there."""
+        """Advances the paths to step k; the longer steps of a pair are taken at their end."""
         noise, C = self.program.noise, self.runner.C
         for now in range(self.k, k):
             for step, function in zip(self.runner.functions.steps, self.runner.steps):
@@ -120,11 +140,19 @@ class TensorPaths:
 
 
 def _segments(z: torch.Tensor, plan: Any) -> list[torch.Tensor]:
+    """Returns the draws of each segment."""
     return [z[s.row : s.row + s.n] for s in plan.segments]
 
 
 class TorchRunner(ChunkBatches):
-    """Runs chunks of a task in batches on one device: the program's graphs as torch functions."""
+    """Runs chunks of a task in batches on one device, by torch functions made from the program's graphs.
+
+    Args:
+        task: The task.
+
+    Raises:
+        NotTraceable: A part of the program cannot run on the device.
+    """
 
     def __init__(self, task: ChunkTask) -> None:
         self.dtype = getattr(torch, task.dtype)
@@ -146,14 +174,15 @@ class TorchRunner(ChunkBatches):
         self.record = self._function(f.record, [*f.state, *f.anchors, f.numbers, f.factor, f.fading])
 
     def _function(self, outputs: Sequence[Value], inputs: Sequence[Value], compiling: bool = False) -> Any:
+        """Returns the torch function of a graph, compiled if required."""
         f = compiled(outputs, inputs, torch, self.device, self.dtype)
         if not compiling:
             return f
         for name, own in f.__globals__.items():
             call: Any = own.func if isinstance(own, partial) else None
-            if call is not None and call.__self__.tensors is None:  # machine code already
+            if call is not None and call.__self__.tensors is None:  # already machine code
                 f.__globals__[name] = torch.compiler.disable(own)
-        return torch.compile(f, dynamic=False)  # a number of paths has its own code, whichever came before
+        return torch.compile(f, dynamic=False)  # the code depends on the number of paths only, not on earlier ones
 
     def paths(self, first: int, count: int) -> TensorPaths:
         return TensorPaths(self, first, count)

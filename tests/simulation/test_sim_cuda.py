@@ -155,7 +155,7 @@ def test_controls_stored_points_losses_and_single_precision():
 def test_without_a_device_it_says_what_to_do():
     if numba_cuda.is_available():
         pytest.skip("there is a device")
-    with pytest.raises(ValueError, match=r"must have a CUDA device.*NUMBA_ENABLE_CUDASIM=1"):
+    with pytest.raises(ValueError, match=r"requires a CUDA device.*NUMBA_ENABLE_CUDASIM=1"):
         PROGRAMS["run"](CASES["dense 3"](), "cuda")
 
 
@@ -206,7 +206,7 @@ def assemble(*names: str) -> None:
             data = [types.Array(real if d.dtype.kind == "f" else i, d.ndim, "C") for d in made.data]
             row = real[::1]
             signature = types.void(i, i, i, i, words, row, row, types.float64, types.float64, row, row, row, i[::1], *data)
-            for phase in [*made.start, *(p for _, p in made.step), *made.record, *made.anchor, *made.look]:
+            for phase in [*made.start, *(p for _, p in made.step), *made.record, *made.anchor, *made.check]:
                 if isinstance(phase, cuda.Product) or (text := phase.text(len(data), width), dtype) in done:
                     continue
                 done.add((text, dtype))

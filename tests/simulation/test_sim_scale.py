@@ -324,7 +324,7 @@ def test_a_store_of_an_old_layout_is_refused(tmp_path, said, layout):
         connection.execute(f"PRAGMA user_version = {said}")  # as those of before said
     connection.close()
     before = path.read_bytes()
-    with pytest.raises(StoreError, match=rf"another order .*\(its layout is {layout}, this one's is 3\).*run without resuming"):
+    with pytest.raises(StoreError, match=rf"another order of summation .*\(its layout is {layout}, the current one is 3\).*run without resuming"):
         Store(path, "mine", resume=True)
     assert path.read_bytes() == before
     with Store(path, "mine") as store:  # without resuming it is replaced, as any store of ours
