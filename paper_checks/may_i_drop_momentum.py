@@ -26,7 +26,7 @@ all 12 may be open."""
 def diagnosis(run):
     from torch.nn import functional as F
 
-    from sdetools.bridge.trial import TOLERANCE, lost_progress
+    from sdetools.bridge.trial import TOLERANCE, progress_shortfall
     from sdetools.recipes.training import Job
 
     count, first = run.scale(quick=8, standard=8, full=16), seeds(run)  # four know too few truths
@@ -51,7 +51,7 @@ def diagnosis(run):
                 way: np.array([runs[own, way, first + i].final.get("test_loss") or math.nan for i in range(count)])
                 for way in ("SGDM", "SGD")
             }
-            lost = lost_progress(before, ends["SGDM"], ends["SGD"], looks=1)
+            lost = progress_shortfall(before, ends["SGDM"], ends["SGD"], looks=1)
             truth.append("drop" if lost.high < TOLERANCE else "keep" if lost.low > TOLERANCE else "unknown")
             answers.append(found.advice)
             rows.append([*own, str(found.step_sharpness), found.prediction, str(found.trial.lost), found.advice, str(lost)])
@@ -85,7 +85,7 @@ def formulas(run):
     from sdetools.bridge.curvature import Quantity
     from sdetools.bridge.diagnosis import zone_of
     from sdetools.bridge.lemma_terms import jackknife, lemma_terms
-    from sdetools.bridge.trial import Trial, lost_progress
+    from sdetools.bridge.trial import Trial, progress_shortfall
 
     exact = {"tolerance": 1e-10}
     names = "|grad L|^2", "grad L.H grad L", "tr(H Sigma)", "tr(Sigma)"
@@ -145,7 +145,7 @@ def formulas(run):
 
     # a trial: from 3 to about 1 with momentum; plain SGD ends 0.2, 0.1, 0.3 and 0 above
     momentum, lacked = np.array([1.0, 1.2, 0.8, 1.0]), np.array([0.2, 0.1, 0.3, 0.0])
-    lost = lost_progress(3.0, momentum, momentum + lacked)
+    lost = progress_shortfall(3.0, momentum, momentum + lacked)
     scatter = lacked - 0.075 * (3.0 - momentum)
     half = student_law.ppf(1 - 0.025 / 3, 3) * math.sqrt((scatter**2).sum() / 3 / 4) / 2.0
     run.measure("trial, progress lacked", lost.value, expected=0.075, **exact)
@@ -156,9 +156,9 @@ def formulas(run):
         ("just above", 4.01, 4.0),
         ("diverged", math.inf, 4.0),
     ):
-        value = lost_progress(3.0, np.ones(4), np.array([1.0, 1.0, 1.0, 1.0 + end])).value
+        value = progress_shortfall(3.0, np.ones(4), np.array([1.0, 1.0, 1.0, 1.0 + end])).value
         run.measure(f"trial, a run {word}", value, expected=counted / 8, **exact)
-    nothing = lost_progress(3.0, np.ones(4) * 3.5, np.ones(4))
+    nothing = progress_shortfall(3.0, np.ones(4) * 3.5, np.ones(4))
     run.measure("trial, no progress: open", float(nothing.low == -math.inf and nothing.high == math.inf), expected=1.0, **exact)
 
     # where answers change

@@ -1,4 +1,4 @@
-"""Gradients and Hessian products of a network's loss on one batch, at the parameters of the network itself."""
+"""Gradients and Hessian-vector products of a network's loss on one batch, at the network's current parameters."""
 
 from __future__ import annotations
 
@@ -15,23 +15,37 @@ from sdetools.bridge.modules import Objective
 
 
 def dot(a: torch.Tensor, b: torch.Tensor) -> float:
-    """a . b in double precision."""
+    """Return the inner product a . b, accumulated in double precision."""
     return float(torch.dot(a.double(), b.double()))
 
 
 def seeded(seed: int) -> None:
-    """Sets torch's generators, those of a GPU only where it is in use: `torch.manual_seed` else keeps a note of the stack for later, every time."""
+    """Seed torch's generators; those of a GPU only once it is in use.
+
+    `torch.manual_seed` would queue a deferred call with a stack trace for an uninitialised GPU, every time.
+    """
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(seed)
 
 
 class Derivatives:
-    """Gradients and Hessian products of the loss of a batch, at the parameters of a network that is its own.
+    """Gradients and Hessian-vector products of the loss of a batch, at the parameters of a network that it may modify.
 
-    Products are second derivatives by torch, with attention written out (`SDPBackend.MATH`); where torch has none (`EmbeddingBag`, ctc_loss,
-    functions that can be differentiated once), or has wrong ones (a `torch.autograd.Function` whose backward hides its inputs), they are central
-    differences of gradients, in double precision where the network runs in it, and `note` says so.
+    Products are second derivatives by autograd, with the plain implementation of attention (`SDPBackend.MATH`). Some functions have no second
+    derivative in torch (`EmbeddingBag`, ctc_loss, once-differentiable functions) or a wrong one (a `torch.autograd.Function` whose backward
+    hides its inputs). Then products are central differences of gradients, in double precision if the network runs in it.
+
+    Args:
+        net: The network; it is perturbed during differences and restored afterwards.
+        objective: The loss of the network on a batch.
+        batch: A batch on which autograd's second derivatives are compared with differences.
+
+    Attributes:
+        note: Why products are differences; empty if they are second derivatives by autograd.
+        params: The trainable parameters.
+        dim: Their number.
+        dtype: Their type.
     """
 
     def __init__(self, net: torch.nn.Module, objective: Objective, batch: Any) -> None:
@@ -47,30 +61,30 @@ class Derivatives:
                 self._take(double.net, cast=True)
 
     def _take(self, net: torch.nn.Module, cast: bool = False) -> None:
-        """A network, and whether the numbers of a batch are brought to its type."""
+        """Set the network, and whether the floating-point tensors of a batch are cast to its type."""
         self.net, self.cast, self.params = net, cast, [p for p in net.parameters() if p.requires_grad]
         self.dim, self.dtype = sum(p.numel() for p in self.params), self.params[0].dtype
 
     def value(self, batch: Any) -> torch.Tensor:
-        """The loss of a batch."""
+        """Return the loss of a batch."""
         if self.cast:
             batch = map_tensors(lambda part: part.to(self.dtype) if part.is_floating_point() else part, batch)
         return self.objective(self.net, batch)
 
     def gradient(self, batch: Any) -> torch.Tensor:
-        """Its gradient, `(dim,)`."""
+        """Return the gradient of the loss of a batch, `(dim,)`."""
         return self._flat(torch.autograd.grad(self.value(batch), self.params, allow_unused=True))
 
     def product(self, batch: Any, v: torch.Tensor) -> torch.Tensor:
-        """H v on a batch, v `(dim,)`."""
+        """Return H v on a batch, v `(dim,)`, by autograd or by differences."""
         return self.differences(batch, v) if self.note else self.twice(batch, v)
 
     def twice(self, batch: Any, v: torch.Tensor) -> torch.Tensor:
-        """H v as the gradient of g . v."""
+        """Return H v as the gradient of g . v, by autograd."""
         return self.linear(batch)(v)
 
     def linear(self, batch: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-        """v -> H v on a batch, with the graph of its gradient kept for as long as the function is: a product costs two gradients, not three."""
+        """Return the map v -> H v on a batch; it keeps the graph of the gradient, so that a product costs two gradients and not three."""
         with sdpa_kernel(SDPBackend.MATH):
             first = torch.autograd.grad(self.value(batch), self.params, create_graph=True, allow_unused=True)
 
@@ -83,7 +97,7 @@ class Derivatives:
         return product
 
     def differences(self, batch: Any, v: torch.Tensor, draws: int | None = None) -> torch.Tensor:
-        """H v as (g(x + h v) - g(x - h v)) / 2 h, both with the same draws, h |v| the cube root of the rounding times 1 + |x|."""
+        """Return H v as (g(x + h v) - g(x - h v)) / 2 h, both with the same draws, where h |v| = eps^(1/3) (1 + |x|)."""
         size = float(v.norm())
         if size == 0:
             return torch.zeros_like(v)
@@ -91,10 +105,10 @@ class Derivatives:
         reach = torch.finfo(self.dtype).eps ** (1 / 3) * (1 + math.sqrt(sum(dot(p.ravel(), p.ravel()) for p in x))) / size
         draws, ends = int(torch.randint(1 << 62, ())) if draws is None else draws, []
         try:
-            for way in (reach, -reach):
+            for step in (reach, -reach):
                 with torch.no_grad():
                     for p, at, part in zip(self.params, x, self._cut(v)):
-                        p.copy_(at + way * part)
+                        p.copy_(at + step * part)
                 seeded(draws)
                 ends.append(self.gradient(batch))
         finally:
@@ -104,12 +118,12 @@ class Derivatives:
         return (ends[0] - ends[1]) / (2 * reach)
 
     def direction(self, seed: int) -> torch.Tensor:
-        """A random vector of length 1."""
+        """Return a random unit vector."""
         v = torch.randn(self.dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         return (v / v.norm()).to(self.params[0])
 
     def _refused(self, batch: Any) -> str:
-        """Why the second derivatives by torch will not do; empty where they will."""
+        """Return why autograd's second derivatives cannot be used; empty where they can."""
         try:
             self.twice(batch, self.direction(0))
         except torch.cuda.OutOfMemoryError:
@@ -120,9 +134,9 @@ class Derivatives:
         try:
             if double is None or any(_agree(double, batch, seed) for seed in range(3)):
                 return ""
-        except (RuntimeError, ValueError):  # not in double precision: nothing to compare with
+        except (RuntimeError, ValueError):  # the network does not run in double precision: there is no reference
             return ""
-        return "that of a function in it is not the derivative of its gradient"
+        return "that of one of its functions is not the derivative of its gradient"
 
     def _cut(self, v: torch.Tensor) -> list[torch.Tensor]:
         return [part.reshape(p.shape) for part, p in zip(torch.split(v, [p.numel() for p in self.params]), self.params)]
@@ -133,7 +147,7 @@ class Derivatives:
 
 
 def _doubled(one: Derivatives) -> Derivatives | None:
-    """The same in double precision; None where the device has none, or no room."""
+    """Return the same derivatives in double precision; None where the device lacks the type or the memory."""
     out = copy.copy(one)
     try:
         out._take(copy.deepcopy(one.net).double(), cast=True)
@@ -151,9 +165,9 @@ def _runs(one: Derivatives, batch: Any) -> bool:
 
 
 def _agree(one: Derivatives, batch: Any, seed: int) -> bool:
-    """Whether both products along a direction agree; a kink within reach of the differences spoils one direction, hardly three."""
+    """Return whether autograd and differences agree along a direction. A kink near x can spoil one direction, but hardly three."""
     v = one.direction(seed)
     seeded(seed)
-    own, other = one.twice(batch, v), one.differences(batch, v, draws=seed)
-    room = 1e-3 * max(float(own.norm()), float(other.norm())) + 1e-6 * float(one.gradient(batch).norm())
-    return float((own - other).norm()) <= room
+    own, differenced = one.twice(batch, v), one.differences(batch, v, draws=seed)
+    tolerance = 1e-3 * max(float(own.norm()), float(differenced.norm())) + 1e-6 * float(one.gradient(batch).norm())
+    return float((own - differenced).norm()) <= tolerance

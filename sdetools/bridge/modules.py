@@ -1,4 +1,4 @@
-"""Networks in the weak-gap machinery: an `nn.Module` with its loss function and data as a loss of sdetools."""
+"""Conversion of an `nn.Module` with a loss function and data to a loss of sdetools, and the loss of a network on one batch."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from sdetools.losses.torch_function import TorchSamples
 
 
 class ModuleLoss(TorchSamples):
-    """L(x) = mean over the data of criterion(module(input), target), x all trainable parameters in their order; see `loss_of_module`.
+    """L(x) = mean over the data of criterion(module(input), target), x the trainable parameters in their order; see `loss_of_module`.
 
-    `start`: the parameters that the module came with, `(dim,)`; `load(x)` puts a point back into a copy of the module.
+    Attributes:
+        start: The parameters of the module when it was passed in, `(dim,)`.
+        shapes: The shape of each trainable parameter, by name.
     """
 
     def __init__(self, module: torch.nn.Module, criterion: Callable[..., Any], inputs: Any, targets: Any) -> None:
@@ -40,7 +42,7 @@ class ModuleLoss(TorchSamples):
 
     @property
     def identity(self) -> str:
-        digest = hashlib.sha256(f"{self.module!r}{_told(self.criterion)}".encode())
+        digest = hashlib.sha256(f"{self.module!r}{_criterion_identity(self.criterion)}".encode())
         for part in self.module.modules():
             if not type(part).__module__.startswith("torch."):
                 digest.update(function_identity(type(part).forward).encode())
@@ -51,34 +53,46 @@ class ModuleLoss(TorchSamples):
         return f"module({self.dim}; {digest.hexdigest()[:24]})"
 
     def parts(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """x, cut into the module's parameters."""
+        """Split a point x `(dim,)` into the module's parameters, by name."""
         cut = torch.split(x, [shape.numel() for shape in self.shapes.values()])
         return {name: part.reshape(shape) for part, (name, shape) in zip(cut, self.shapes.items())}
 
     def load(self, x: Any) -> torch.nn.Module:
-        """A copy of the module with the parameters x `(dim,)`."""
+        """Return a copy of the module with the parameters x `(dim,)`."""
         out = copy.deepcopy(self.module)
         out.load_state_dict(self.parts(torch.as_tensor(np.array(x, dtype=float))), strict=False)
         return out
 
 
-def _told(criterion: Callable[..., Any]) -> str:
-    """What a criterion is, the same in every process."""
+def _criterion_identity(criterion: Callable[..., Any]) -> str:
+    """Return text that identifies a criterion and is equal in every process."""
     if isinstance(criterion, torch.nn.Module):
         return f"{criterion!r}{ {name: value.tolist() for name, value in criterion.state_dict().items()} }"
     return function_identity(criterion)
 
 
 def loss_of_module(module: torch.nn.Module, criterion: Callable[..., Any], inputs: Any, targets: Any) -> ModuleLoss:
-    """A network as a loss L(x) = mean criterion(module(input), target), x all its trainable parameters, in double precision.
+    """Return a network with its data as a loss L(x) = mean criterion(module(input), target), in double precision.
 
-    `st.noise.minibatch(loss, size)` is the noise of its training, and gaps between optimisers start at `x0=loss.start`. `criterion` is
-    called with a batch of one. ValueError where one sample's loss depends on the others' (batch normalisation in training mode)
-    or on chance (dropout in training mode): call `module.eval()`, or take group normalisation.
+    x are all trainable parameters of the network. Use `st.noise.minibatch(loss, size)` for minibatch noise, and `x0=loss.start` as the start.
 
-    >>> loss = loss_of_module(torch.nn.Linear(2, 3), torch.nn.functional.cross_entropy, torch.randn(8, 2), torch.arange(8) % 3)
-    >>> loss.dim, loss.samples, loss.gradient(loss.start).shape
-    (9, 8, (9,))
+    Args:
+        module: The network; a copy of it is used.
+        criterion: The loss of (output, target); it is called with batches of one sample.
+        inputs: The inputs, one row per sample.
+        targets: The targets, one row per sample.
+
+    Returns:
+        The loss. Its `load(x)` returns a copy of the network with the parameters x.
+
+    Raises:
+        ValueError: If the loss is not a mean over samples, because of batch normalisation or dropout in training mode: call
+            `module.eval()`, or use group normalisation.
+
+    Example:
+        >>> loss = loss_of_module(torch.nn.Linear(2, 3), torch.nn.functional.cross_entropy, torch.randn(8, 2), torch.arange(8) % 3)
+        >>> loss.dim, loss.samples, loss.gradient(loss.start).shape
+        (9, 8, (9,))
     """
     if not isinstance(module, torch.nn.Module):
         raise ValueError(f"`module` must be a torch.nn.Module; got {module!r}.")
@@ -86,7 +100,7 @@ def loss_of_module(module: torch.nn.Module, criterion: Callable[..., Any], input
 
 
 def check_module(module: torch.nn.Module) -> None:
-    """Refuse a network whose loss is no mean over samples."""
+    """Refuse a network whose loss is not a mean over samples; ValueError names the module that prevents it."""
     for name, part in module.named_modules():
         batch = isinstance(part, torch.nn.modules.batchnorm._BatchNorm) and (part.training or not part.track_running_stats)
         chance = isinstance(part, torch.nn.modules.dropout._DropoutNd) and part.training and part.p > 0
@@ -94,20 +108,27 @@ def check_module(module: torch.nn.Module) -> None:
             what = "mixes the samples of a batch" if batch else "draws at random"
             raise ValueError(
                 f"`module` must have a loss that is a mean over samples; its part {name or type(part).__name__} ({type(part).__name__}) {what}. "
-                "Call module.eval() first, or take group normalisation."
+                "Call module.eval() first, or use group normalisation."
             )
 
 
 class Objective:
-    """The loss of a batch as one number, `objective(network, batch)`: that of the run, with the cause named where there is none.
+    """The scalar loss of a network on a batch, `objective(network, batch)`, with input validation.
 
-    `loss(model(input), target)` on batches (input, target), or `loss_of(model, batch)`. ValueError for a loss that is no function, for a
-    batch that model and loss do not take, a loss that is not one number (`reduction="none"`) or does not depend on the parameters, and for a
-    loss that is no number because the batch holds NaN or infinities. A loss that is no number on finite data is returned: the run diverges.
+    A loss that is NaN or infinite on finite data is returned as it is: the run diverges.
 
-    >>> objective = Objective(torch.nn.functional.mse_loss)
-    >>> float(objective(torch.nn.Linear(2, 1), (torch.zeros(4, 2), torch.zeros(4, 1))).detach()) >= 0
-    True
+    Args:
+        loss: The loss as a function of (output, target), for batches (input, target).
+        loss_of: The loss as a function of (model, batch), for any batches; it takes precedence over `loss`.
+
+    Raises:
+        ValueError: If no loss is callable. When called: if model and loss reject the batch, if the loss is not a scalar
+            (`reduction="none"`) or does not depend on the parameters, or if it is not finite because the batch is not.
+
+    Example:
+        >>> objective = Objective(torch.nn.functional.mse_loss)
+        >>> float(objective(torch.nn.Linear(2, 1), (torch.zeros(4, 2), torch.zeros(4, 1))).detach()) >= 0
+        True
     """
 
     def __init__(self, loss: Callable[..., Any] | None, loss_of: Callable[[torch.nn.Module, Any], Any] | None = None) -> None:
@@ -120,7 +141,7 @@ class Objective:
         pair = isinstance(batch, (tuple, list)) and len(batch) == 2
         if self.loss_of is None and not pair:
             raise ValueError(
-                "`data` must give batches (input, target) to `loss`; got others. Give loss_of(model, batch) instead."
+                "`data` must give batches (input, target) to `loss`; got others. Pass loss_of(model, batch) instead."
             )
         try:
             value = self.loss_of(model, batch) if self.loss_of is not None else self.loss(model(batch[0]), batch[1])
@@ -129,33 +150,31 @@ class Objective:
         except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
             first = (str(error).strip() or "no message").splitlines()[0]
             raise ValueError(
-                f"`model` and the loss must take a batch of `data`, {described(batch)}; they raised {type(error).__name__}: {first}"
+                f"`model` and the loss must take a batch of `data`, {describe_batch(batch)}; they raised {type(error).__name__}: {first}"
             ) from error
         if not isinstance(value, torch.Tensor) or value.numel() != 1:
             got = f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
             raise ValueError(
-                f'the loss must be one number a batch, a tensor; got {got}. Take reduction="mean", or the mean of what it returns.'
+                f'the loss of a batch must be a scalar tensor; got {got}. Use reduction="mean", or take the mean of its values.'
             )
         if torch.is_grad_enabled() and not value.requires_grad:
             raise ValueError(
-                "the loss must depend on the model's parameters by torch functions; got a number without a gradient."
+                "the loss must depend on the model's parameters through torch functions; got a number without a gradient."
             )
-        if not bool(torch.isfinite(value)) and (bad := _not_finite(batch)):
-            raise ValueError(
-                f"`data` must hold finite numbers; got {bad}, where the loss is {value.item()}. Leave such samples out, or fill them."
-            )
+        if not bool(torch.isfinite(value)) and (bad := _non_finite_tensors(batch)):
+            raise ValueError(f"`data` must be finite; got {bad}, where the loss is {value.item()}. Drop or impute such samples.")
         return value.reshape(())
 
 
-def described(batch: Any) -> str:
-    """The types and shapes of a batch's tensors."""
+def describe_batch(batch: Any) -> str:
+    """Return the types and shapes of a batch's tensors as text."""
     parts: list[str] = []
     map_tensors(lambda part: parts.append(f"{str(part.dtype).removeprefix('torch.')} {tuple(part.shape)}"), batch)
     return f"{type(batch).__name__} of {', '.join(parts)}" if parts else f"a {type(batch).__name__} without tensors"
 
 
-def _not_finite(batch: Any) -> str:
-    """Which of a batch's tensors hold NaN or infinities, in words."""
+def _non_finite_tensors(batch: Any) -> str:
+    """Return a text that lists the tensors of a batch with NaN or infinities; empty where there are none."""
     parts: list[tuple[int, int]] = []
     map_tensors(lambda part: parts.append((int((~torch.isfinite(part)).sum()), part.numel())), batch)
     return ", ".join(

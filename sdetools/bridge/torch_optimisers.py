@@ -1,4 +1,4 @@
-r"""The momentum family as `torch.optim.Optimizer`s: each is the rule of the same name in `sdetools.dynamics`, for real networks.
+r"""The momentum family as `torch.optim.Optimizer`s; each implements the update rule of the same name in `sdetools.dynamics`.
 
     SGD            p -= lr g
     SGDM           m = mu m + (1 - mu) g,  p -= lr m                                 Def. 2.3, the EMA form
@@ -7,17 +7,18 @@ r"""The momentum family as `torch.optim.Optimizer`s: each is the rule of the sam
     QHM            m = mu m + (1 - mu) g,  p -= lr ((1 - nu) g + nu m)
     PNM            m_t = mu^2 m_{t-2} + (1 - mu^2) g,  p -= lr ((1 + b0) m_t - b0 m_{t-1}) / norm
     SNGM           m = mu m + g / |g|,  p -= lr m,  |g| over all parameters
-    RandomScaling  m as in SGDM,  p -= s lr m,  s ~ Exp(1), one draw a step
+    RandomScaling  m as in SGDM,  p -= s lr m,  s ~ Exp(1), one draw per step
     SGDF           p -= lr (mh + K (g - mh)),  K a Wiener gain
 
-All buffers start at zero, as in the paper. torch's own SGD starts its buffer at the first gradient: with `dampening` that is another
-first step; without, the same. Names are torch's (`lr`, `momentum`); sources stand with the rules.
+Every class takes `params` (parameters or groups), the learning rate `lr` and the keyword options of `Optimizer`, such as `weight_decay`.
+All buffers start at zero, as in the paper. torch's own SGD starts its buffer at the first gradient. This changes the first step with
+`dampening` and nothing without. Argument names are torch's (`lr`, `momentum`); the update rules cite the sources.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -32,13 +33,14 @@ def _column(states: list[dict[str, Any]], name: str) -> list[Any]:
 
 
 class SGD(Optimizer):
-    """p -= lr g: `sdetools.SGD`.
+    """Stochastic gradient descent, p -= lr g; see `sdetools.SGD`.
 
-    >>> p = torch.nn.Parameter(torch.tensor([1.0]))
-    >>> p.grad = torch.tensor([0.5])
-    >>> SGD([p], lr=0.5).step()
-    >>> p.data
-    tensor([0.7500])
+    Example:
+        >>> p = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> p.grad = torch.tensor([0.5])
+        >>> SGD([p], lr=0.5).step()
+        >>> p.data
+        tensor([0.7500])
     """
 
     one_pass = True
@@ -51,15 +53,16 @@ class SGD(Optimizer):
 
 
 class SGDM(Optimizer):
-    """m = mu m + (1 - mu) g, p -= lr m, m = 0 at first: `sdetools.SGDM` (Def. 2.3), mu = `momentum`.
+    """SGD with momentum in the EMA form (Def. 2.3), m = mu m + (1 - mu) g, p -= lr m, with mu = `momentum`; see `sdetools.SGDM`.
 
-    Its `lr` is that of the plain SGD which it acts like. `HeavyBall` with lr (1 - mu) takes the same steps; see `convert`.
+    `lr` is the effective learning rate. `HeavyBall` with lr (1 - mu) takes the same steps; see `convert`.
 
-    >>> p = torch.nn.Parameter(torch.tensor([1.0]))
-    >>> p.grad = torch.tensor([0.5])
-    >>> SGDM([p], lr=0.5, momentum=0.5).step()
-    >>> p.data
-    tensor([0.8750])
+    Example:
+        >>> p = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> p.grad = torch.tensor([0.5])
+        >>> SGDM([p], lr=0.5, momentum=0.5).step()
+        >>> p.data
+        tensor([0.8750])
     """
 
     buffers = ("momentum_buffer",)
@@ -74,13 +77,16 @@ class SGDM(Optimizer):
 
 
 class HeavyBall(Optimizer):
-    """m = mu m + g, p -= lr m: `sdetools.HeavyBall` (Eq. (1)), and `torch.optim.SGD(momentum=mu)`.
+    """Heavy-ball momentum (Eq. (1)), m = mu m + g, p -= lr m, as `torch.optim.SGD(momentum=mu)`; see `sdetools.HeavyBall`.
 
-    >>> p = torch.nn.Parameter(torch.tensor([1.0]))
-    >>> p.grad = torch.tensor([0.5])
-    >>> HeavyBall([p], lr=0.5, momentum=0.5).step()
-    >>> p.data
-    tensor([0.7500])
+    The effective learning rate is lr / (1 - mu).
+
+    Example:
+        >>> p = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> p.grad = torch.tensor([0.5])
+        >>> HeavyBall([p], lr=0.5, momentum=0.5).step()
+        >>> p.data
+        tensor([0.7500])
     """
 
     buffers = ("momentum_buffer",)
@@ -96,13 +102,14 @@ class HeavyBall(Optimizer):
 
 
 class Nesterov(Optimizer):
-    """v = mu v + g, p -= lr (g + mu v): `sdetools.Nesterov`, and `torch.optim.SGD(momentum=mu, nesterov=True)`.
+    """Nesterov momentum, v = mu v + g, p -= lr (g + mu v), as `torch.optim.SGD(momentum=mu, nesterov=True)`; see `sdetools.Nesterov`.
 
-    >>> p = torch.nn.Parameter(torch.tensor([1.0]))
-    >>> p.grad = torch.tensor([0.5])
-    >>> Nesterov([p], lr=0.5, momentum=0.5).step()
-    >>> p.data
-    tensor([0.6250])
+    Example:
+        >>> p = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> p.grad = torch.tensor([0.5])
+        >>> Nesterov([p], lr=0.5, momentum=0.5).step()
+        >>> p.data
+        tensor([0.6250])
     """
 
     buffers = ("momentum_buffer",)
@@ -119,13 +126,16 @@ class Nesterov(Optimizer):
 
 
 class QHM(Optimizer):
-    """m = mu m + (1 - mu) g, p -= lr ((1 - nu) g + nu m): `sdetools.QHM`, quasi-hyperbolic momentum.
+    """Quasi-hyperbolic momentum, m = mu m + (1 - mu) g, p -= lr ((1 - nu) g + nu m); see `sdetools.QHM`.
 
-    >>> p = torch.nn.Parameter(torch.tensor([1.0]))
-    >>> p.grad = torch.tensor([0.5])
-    >>> QHM([p], lr=0.5, momentum=0.5, nu=0.5).step()
-    >>> p.data
-    tensor([0.8125])
+    `nu` is the weight of the momentum: nu = 0 is `SGD`, nu = 1 is `SGDM`.
+
+    Example:
+        >>> p = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> p.grad = torch.tensor([0.5])
+        >>> QHM([p], lr=0.5, momentum=0.5, nu=0.5).step()
+        >>> p.data
+        tensor([0.8125])
     """
 
     buffers = ("momentum_buffer",)
@@ -144,13 +154,16 @@ class QHM(Optimizer):
 
 
 class PNM(Optimizer):
-    """m_t = mu^2 m_{t-2} + (1 - mu^2) g, p -= lr ((1 + b0) m_t - b0 m_{t-1}) / sqrt((1 + b0)^2 + b0^2): `sdetools.PNM`.
+    """Positive-negative momentum, m_t = mu^2 m_{t-2} + (1 - mu^2) g; see `sdetools.PNM`.
 
-    >>> p = torch.nn.Parameter(torch.tensor([1.0]))
-    >>> p.grad = torch.tensor([5.0**0.5])
-    >>> PNM([p], lr=0.25, momentum=0.0).step()
-    >>> p.data
-    tensor([0.5000])
+    The step is p -= lr ((1 + b0) m_t - b0 m_{t-1}) / sqrt((1 + b0)^2 + b0^2), with `b0` the weight of the negative momentum.
+
+    Example:
+        >>> p = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> p.grad = torch.tensor([5.0**0.5])
+        >>> PNM([p], lr=0.25, momentum=0.0).step()
+        >>> p.data
+        tensor([0.5000])
     """
 
     buffers = ("momentum_buffer", "previous_buffer")
@@ -172,15 +185,16 @@ class PNM(Optimizer):
 
 
 class SNGM(Optimizer):
-    """m = mu m + g / |g|, p -= lr m: `sdetools.SNGM`; |g| is the 2-norm over all parameters of all groups, decay included.
+    """Stochastic normalised gradient descent with momentum, m = mu m + g / |g|, p -= lr m; see `sdetools.SNGM`.
 
-    On a GPU the norm is waited for once a step.
+    |g| is the 2-norm over all parameters of all groups, weight decay included. On a GPU each step synchronises once to read it.
 
-    >>> p = torch.nn.Parameter(torch.tensor([1.0, 1.0]))
-    >>> p.grad = torch.tensor([3.0, 4.0])
-    >>> SNGM([p], lr=0.5).step()
-    >>> p.data
-    tensor([0.7000, 0.6000])
+    Example:
+        >>> p = torch.nn.Parameter(torch.tensor([1.0, 1.0]))
+        >>> p.grad = torch.tensor([3.0, 4.0])
+        >>> SNGM([p], lr=0.5).step()
+        >>> p.data
+        tensor([0.7000, 0.6000])
     """
 
     buffers = ("momentum_buffer",)
@@ -189,10 +203,10 @@ class SNGM(Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum}, **options)
 
     def prepare(self, grads: Tensors) -> None:
-        kind = torch.float32 if grads and grads[0].dtype.itemsize < 4 else None
-        norms = torch._foreach_norm(grads, 2, dtype=kind) if grads else []
-        length = math.hypot(*(float(norm) for norm in norms))
-        self._scale = 1 / length if length > 0 else 1.0
+        dtype = torch.float32 if grads and grads[0].dtype.itemsize < 4 else None
+        norms = torch._foreach_norm(grads, 2, dtype=dtype) if grads else []
+        norm = math.hypot(*(float(norm) for norm in norms))
+        self._scale = 1 / norm if norm > 0 else 1.0
 
     def update(self, params: Tensors, grads: Tensors, states: list[dict[str, Any]], group: dict[str, Any]) -> None:
         m = _column(states, "momentum_buffer")
@@ -202,16 +216,18 @@ class SNGM(Optimizer):
 
 
 class RandomScaling(Optimizer):
-    """m = mu m + (1 - mu) g, p -= s lr m, s ~ Exp(1), one draw a step for all parameters: `sdetools.RandomScaling`.
+    """SGDM with a random learning rate, m = mu m + (1 - mu) g, p -= s lr m, s ~ Exp(1); see `sdetools.RandomScaling`.
 
-    The draw comes from torch's global generator, or from `generator` (on a CPU), whose state goes with `state_dict`.
+    One draw per step scales all parameters. It comes from `generator` (on a CPU), whose state is part of `state_dict`, or else from
+    torch's global generator.
 
-    >>> p = torch.nn.Parameter(torch.tensor([1.0]))
-    >>> p.grad = torch.tensor([0.5])
-    >>> optimizer = RandomScaling([p], lr=0.5, momentum=0.5, generator=torch.Generator().manual_seed(0))
-    >>> optimizer.step()
-    >>> bool(p < 1)
-    True
+    Example:
+        >>> p = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> p.grad = torch.tensor([0.5])
+        >>> optimizer = RandomScaling([p], lr=0.5, momentum=0.5, generator=torch.Generator().manual_seed(0))
+        >>> optimizer.step()
+        >>> bool(p < 1)
+        True
     """
 
     buffers = ("momentum_buffer",)
@@ -223,11 +239,11 @@ class RandomScaling(Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum}, **options)
 
     def state_dict(self) -> dict[str, Any]:
-        """As torch's, with the generator's state where there is one."""
+        """Return the state, as in torch, with the generator's state where there is one."""
         return super().state_dict() | ({} if self.generator is None else {"generator": self.generator.get_state()})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's; a generator goes on where the saved one was."""
+        """Load a state, as in torch, and restore the state of the generator."""
         super().load_state_dict({name: part for name, part in state_dict.items() if name != "generator"})
         if self.generator is not None and "generator" in state_dict:
             self.generator.set_state(state_dict["generator"])
@@ -242,15 +258,17 @@ class RandomScaling(Optimizer):
 
 
 class SGDF(Optimizer):
-    """p -= lr (mh + K (g - mh)), K = sh / (sh + (g - mh)^2 + eps), coordinate by coordinate: `sdetools.SGDF`, a Wiener filter.
+    """SGD with a Wiener filter in each coordinate, p -= lr (mh + K (g - mh)), K = sh / (sh + (g - mh)^2 + eps); see `sdetools.SGDF`.
 
-    m = mu m + (1 - mu) g and s = b2 s + (1 - b2) (g - m)^2; mh and sh are m and s over the weight that they have gathered.
+    m = mu m + (1 - mu) g and s = b2 s + (1 - b2) (g - m)^2; mh and sh are m and s with Adam's bias correction, after k steps
+    m / (1 - mu^k) and s / (1 - b2^k).
 
-    >>> p = torch.nn.Parameter(torch.tensor([1.0]))
-    >>> p.grad = torch.tensor([0.5])
-    >>> SGDF([p], lr=0.5).step()
-    >>> p.data
-    tensor([0.7500])
+    Example:
+        >>> p = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> p.grad = torch.tensor([0.5])
+        >>> SGDF([p], lr=0.5).step()
+        >>> p.data
+        tensor([0.7500])
     """
 
     buffers = ("momentum_buffer", "variance_buffer")
@@ -262,7 +280,7 @@ class SGDF(Optimizer):
 
     def check(self, settings: dict[str, Any]) -> None:
         _check.momentum("b2", settings["b2"])
-        _check.positive("eps", settings["eps"], "It keeps 0 / 0 away when a gradient equals its average.")
+        _check.positive("eps", settings["eps"], "It avoids 0 / 0 when a gradient equals its average.")
 
     def update(self, params: Tensors, grads: Tensors, states: list[dict[str, Any]], group: dict[str, Any]) -> None:
         m, s = _column(states, "momentum_buffer"), _column(states, "variance_buffer")
@@ -271,19 +289,19 @@ class SGDF(Optimizer):
             state["forgotten"] = state.get("forgotten", 1.0) * mu
             state["forgotten_2"] = state.get("forgotten_2", 1.0) * b2
         torch._foreach_lerp_(m, grads, 1 - mu)
-        away = torch._foreach_sub(grads, m)
+        deviation = torch._foreach_sub(grads, m)
         torch._foreach_mul_(s, b2)
-        torch._foreach_addcmul_(s, away, away, 1 - b2)
-        shares = [1 - state["forgotten"] for state in states]
-        # g - m / share = (g - m) - m (1/share - 1), where nothing cancels that need not
-        torch._foreach_add_(away, torch._foreach_mul(m, [1 - 1 / share for share in shares]))
+        torch._foreach_addcmul_(s, deviation, deviation, 1 - b2)
+        weights = [1 - state["forgotten"] for state in states]
+        # g - m / weight = (g - m) - m (1/weight - 1), which avoids cancellation
+        torch._foreach_add_(deviation, torch._foreach_mul(m, [1 - 1 / weight for weight in weights]))
         variance = torch._foreach_div(s, [1 - state["forgotten_2"] for state in states])
-        below = torch._foreach_mul(away, away)
-        torch._foreach_add_(below, variance)
-        torch._foreach_add_(below, group["eps"])
-        torch._foreach_mul_(variance, away)
-        torch._foreach_addcdiv_(params, variance, below, -lr)
-        torch._foreach_add_(params, torch._foreach_mul(m, [-lr / share for share in shares]))
+        denominator = torch._foreach_mul(deviation, deviation)
+        torch._foreach_add_(denominator, variance)
+        torch._foreach_add_(denominator, group["eps"])
+        torch._foreach_mul_(variance, deviation)
+        torch._foreach_addcdiv_(params, variance, denominator, -lr)
+        torch._foreach_add_(params, torch._foreach_mul(m, [-lr / weight for weight in weights]))
 
 
 FAMILY: dict[str, type[Optimizer]] = {
@@ -297,20 +315,27 @@ FAMILY: dict[str, type[Optimizer]] = {
     "random-scaling": RandomScaling,
     "sgdf": SGDF,
 }
-"""The optimisers by the names that recipes use."""
+"""The optimisers by their names in recipes."""
 
 
 class PlanScheduler:
-    """Sets `lr` and `momentum` of every group before each step from a plan (eta_k, beta_k) of `sdetools.schedules`.
+    """Scheduler that sets `lr` and `momentum` of every group from a plan (eta_k, beta_k) of `sdetools.schedules`.
 
-    Call `step()` once after every step of the optimiser, as with torch's schedulers. A plan with momentum is refused by a method without
-    one: `plan.averaged()` is what Theorem 3.5 gives plain SGD.
+    Call `step()` once after every step of the optimiser, as with torch's schedulers.
 
-    >>> import sdetools as st
-    >>> optimizer = SGDM([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    >>> scheduler = PlanScheduler(optimizer, st.schedules.from_arrays([0.2, 0.1], 0.5))
-    >>> scheduler.step(); optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["momentum"]
-    (0.1, 0.5)
+    Args:
+        optimizer: Any torch optimiser.
+        plan: A schedule of sdetools. A finite one is constant after its last step.
+
+    Raises:
+        ValueError: If the plan has momentum and the optimiser has not; by Theorem 3.5, plain SGD takes `plan.averaged()`.
+
+    Example:
+        >>> import sdetools as st
+        >>> optimizer = SGDM([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        >>> scheduler = PlanScheduler(optimizer, st.schedules.from_arrays([0.2, 0.1], 0.5))
+        >>> scheduler.step(); optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["momentum"]
+        (0.1, 0.5)
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, plan: Any) -> None:
@@ -322,7 +347,7 @@ class PlanScheduler:
         self._set()
 
     def step(self) -> None:
-        """Go on to the next step's numbers."""
+        """Set the learning rate and momentum of the next step."""
         self.done += 1
         self._set()
 
@@ -342,29 +367,24 @@ class PlanScheduler:
 
 
 def buffer_bytes(optimizer: torch.optim.Optimizer) -> int:
-    """Bytes that the optimiser's tensors take beside the parameters, now: zero before the first step.
+    """Return the bytes that the optimiser's buffers occupy now; zero before the first step.
 
-    >>> p = torch.nn.Parameter(torch.zeros(100))
-    >>> p.grad = torch.zeros(100)
-    >>> optimizer = SGDM([p], lr=0.1)
-    >>> optimizer.step(); buffer_bytes(optimizer)
-    400
+    Example:
+        >>> p = torch.nn.Parameter(torch.zeros(100))
+        >>> p.grad = torch.zeros(100)
+        >>> optimizer = SGDM([p], lr=0.1)
+        >>> optimizer.step(); buffer_bytes(optimizer)
+        400
     """
     tensors: Iterable[Any] = (value for state in optimizer.state.values() for value in state.values())
-    return sum(held.numel() * held.element_size() for held in tensors if isinstance(held, torch.Tensor) and held.ndim > 0)
+    return sum(value.numel() * value.element_size() for value in tensors if isinstance(value, torch.Tensor) and value.ndim > 0)
 
 
 def named(name: str) -> Callable[..., Optimizer]:
-    """The optimiser of a recipe's name."""
+    """Return the optimiser class with the given name in recipes, such as "heavy-ball"."""
     if name not in FAMILY:
         raise ValueError(f"`optimizer` must be one of {', '.join(FAMILY)}; got {name!r}.")
     return FAMILY[name]
 
 
-__all__: Sequence[str] = [cls.__name__ for cls in FAMILY.values()] + [
-    "Optimizer",
-    "PlanScheduler",
-    "buffer_bytes",
-    "convert",
-    "named",
-]
+__all__ = [cls.__name__ for cls in FAMILY.values()] + ["Optimizer", "PlanScheduler", "buffer_bytes", "convert", "named"]

@@ -1,4 +1,4 @@
-"""Trials: runs with momentum and without from one checkpoint on the same batches, and what the second lack beside the first."""
+"""Paired training runs with and without momentum, from one checkpoint on the same batches, and the progress that the latter lack."""
 
 from __future__ import annotations
 
@@ -17,26 +17,34 @@ from sdetools.bridge.modules import Objective
 from sdetools.bridge.torch_optimisers import SGD, named
 
 TOLERANCE = 0.1
-"""Plain SGD matches when it loses less than this part of the progress that momentum makes."""
+"""Plain SGD matches when it lacks less than this fraction of momentum's progress."""
 WORST = 2.0
-"""The largest part that a run counts for: it ends as far above the start as momentum ends below it."""
+"""The cap for the fraction lacking in one run: the run ends as far above the initial loss as momentum ends below it."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Paired runs from one checkpoint on the same batches: losses after the last step, `(seeds,)`, on batches of the same data in a shuffle of
-    their own."""
+    """Result of paired training runs with and without momentum from one checkpoint on the same batches.
+
+    Losses are evaluated on batches of the same data in a separate shuffle.
+
+    Attributes:
+        steps: The number of steps of a run.
+        before: The loss at the checkpoint.
+        momentum: The losses after the last step with momentum, `(seeds,)`; NaN where a run diverged.
+        plain: The losses after the last step of plain SGD, `(seeds,)`.
+        lost: The fraction of momentum's progress that plain SGD lacks, (L_plain - L_momentum) / (L_before - L_momentum) of the means.
+    """
 
     steps: int
     before: float
     momentum: np.ndarray
     plain: np.ndarray
     lost: Quantity
-    """The part of momentum's progress that plain SGD lacks: (L_plain - L_momentum) / (L_before - L_momentum), over the seeds."""
 
     @property
     def advice(self) -> str:
-        """ "drop" where the interval lies below the tolerance, "keep" where it lies above, else "unsure"."""
+        """The advice: "drop" where the interval of `lost` lies below the tolerance, "keep" where it lies above, else "unsure"."""
         if self.lost.high < TOLERANCE:
             return "drop"
         return "keep" if self.lost.low > TOLERANCE else "unsure"
@@ -46,22 +54,40 @@ def run_trial(
     model: torch.nn.Module, objective: Objective, source: Batches, form: str, lr: float, momentum: float, plain_lr: float,
     seeds: int, steps: int, device: Any, stream: Callable[[int], int], tick: Callable[[], None],
 ) -> tuple[Trial, torch.nn.Module | None]:  # fmt: skip
-    """The trial, and the network of the last run with momentum; None where that diverges. `stream(i)` numbers the shuffles."""
-    few = max(1, min(source.per_epoch, 1024 // source.size))
-    held = list(source.some(stream(3), few))
+    """Run the trial; while the result is undecided, double the number of pairs up to four times `seeds`.
 
-    def judged(net: torch.nn.Module | None) -> float:
+    Args:
+        model: The network at the checkpoint; copies of it are trained.
+        objective: The loss of the network on a batch.
+        source: The batches.
+        form: The optimiser with momentum, by its name in recipes.
+        lr: Its learning rate.
+        momentum: Its momentum.
+        plain_lr: The learning rate of plain SGD.
+        seeds: The initial number of pairs.
+        steps: The number of steps of a run.
+        device: The device of the runs; None for that of the model.
+        stream: Maps the numbers of the shuffles to seeds.
+        tick: Called after every step, for progress.
+
+    Returns:
+        The trial, and the network of the last run with momentum, or None where that run diverged.
+    """
+    count = max(1, min(source.per_epoch, 1024 // source.size))
+    evaluation_batches = list(source.some(stream(3), count))
+
+    def evaluated(net: torch.nn.Module | None) -> float:
         if net is None:
             return math.nan
         with torch.no_grad():
-            return float(np.mean([float(objective(net, batch)) for batch in held]))
+            return float(np.mean([float(objective(net, batch)) for batch in evaluation_batches]))
 
-    def fresh() -> torch.nn.Module:
+    def initial_network() -> torch.nn.Module:
         net = copy.deepcopy(model)
         return net if device is None else net.to(device)
 
     def trained(i: int, plain: bool) -> torch.nn.Module | None:
-        net = fresh()
+        net = initial_network()
         own = [p for p in net.parameters() if p.requires_grad]
         optimiser = SGD(own, lr=plain_lr) if plain else named(form)(own, lr=lr, momentum=momentum)
         for batch in source.some(stream(10 + i), steps):
@@ -70,28 +96,38 @@ def run_trial(
             if not bool(torch.isfinite(value)):
                 return None
             value.backward()
-            for p in own:  # an embedding's sparse gradient
+            for p in own:  # the gradient of an embedding may be sparse
                 p.grad = None if p.grad is None else p.grad.to_dense()
             optimiser.step()
             tick()
         return net if all(bool(torch.isfinite(p).all()) for p in own) else None
 
-    before = judged(fresh())
+    before = evaluated(initial_network())
     ends: list[tuple[float, float]] = []
     while True:
         for i in range(len(ends), max(seeds, 2 * len(ends))):
             last = trained(i, plain=False)
-            ends.append((judged(last), judged(trained(i, plain=True))))
+            ends.append((evaluated(last), evaluated(trained(i, plain=True))))
         with_momentum, plain = np.array(ends).T
-        trial = Trial(steps, before, with_momentum, plain, lost_progress(before, with_momentum, plain))
+        trial = Trial(steps, before, with_momentum, plain, progress_shortfall(before, with_momentum, plain))
         if trial.advice != "unsure" or len(ends) >= 4 * seeds:
             return trial, last
 
 
-def lost_progress(before: float, momentum: np.ndarray, plain: np.ndarray, looks: int = 3) -> Quantity:
-    """The part of momentum's progress that plain SGD lacks: (mean plain - mean momentum) / (before - mean momentum), by the delta method.
+def progress_shortfall(before: float, momentum: np.ndarray, plain: np.ndarray, looks: int = 3) -> Quantity:
+    """Return the fraction of momentum's progress that plain SGD lacks, with a 95 % interval by the delta method.
 
-    The interval is good at each of so many `looks`: the trial has three. A run of plain SGD counts as at most `WORST`: one that diverges says no more than that it did.
+    The fraction is (mean plain - mean momentum) / (before - mean momentum). A run of plain SGD contributes at most `WORST`, also if it
+    diverged. If a run with momentum diverged or there was no progress, the value is NaN and the interval unbounded.
+
+    Args:
+        before: The loss at the checkpoint.
+        momentum: The final losses with momentum, `(seeds,)`.
+        plain: The final losses of plain SGD on the same batches, `(seeds,)`.
+        looks: How often the interval is inspected; it is valid at all looks simultaneously (Bonferroni). A trial has three.
+
+    Returns:
+        The fraction with its interval.
     """
     if not np.isfinite(momentum).all():
         return Quantity.of(math.nan, -math.inf, math.inf)

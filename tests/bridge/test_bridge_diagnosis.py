@@ -239,9 +239,9 @@ def test_numpy_and_streams_and_sums():
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"loss": torch.nn.MSELoss(reduction="none")}, "one number a batch.*reduction"),
-        ({"data": (torch.full((64, 4), math.nan), torch.zeros(64, 1))}, "`data` must hold finite numbers"),
-        ({"data": (torch.zeros(64, 4), torch.full((64, 1), math.inf))}, "`data` must hold finite numbers"),
+        ({"loss": torch.nn.MSELoss(reduction="none")}, "scalar tensor.*reduction"),
+        ({"data": (torch.full((64, 4), math.nan), torch.zeros(64, 1))}, "`data` must be finite"),
+        ({"data": (torch.zeros(64, 4), torch.full((64, 1), math.inf))}, "`data` must be finite"),
         ({"data": (torch.zeros(64, 3), torch.zeros(64, 1))}, "must take a batch of `data`"),
         ({"loss": lambda out, y: (out.detach() - y).square().mean()}, "depend on the model's parameters"),
         ({"loss": lambda out, y: (out * 0).sqrt().sum()}, "finite derivatives"),
