@@ -1,10 +1,12 @@
-r"""The largest eigenvalue lambda of the Hessian of a network's loss over its data, from Hessian products, with a 95 % interval.
+r"""The sharpness of a network, the largest Hessian eigenvalue lambda of its loss over all data, with a 95 % interval.
 
-Where all of the data are affordable, Lanczos' method runs on the Hessian of the loss itself, and lambda lies between its largest Ritz value and the
-probabilistic bound of van Dorsselaer, Hochstenbach and van der Vorst (2000). Else it runs on two halves A and B of a sample. The largest
-eigenvalue of a sample is too large on average, as E max v^T H_A v >= max v^T H v; that of an eigenvector on the other half,
-v_A^T H_B v_A, is too small, as no direction has more curvature than lambda. So the second less its sampling error and the first
-with it enclose lambda; to first order in 1/n both are wrong by the same amount, and the mean of the two is right.
+If all data are affordable, the Lanczos method runs on the Hessian of the loss itself. Then lambda lies between the largest Ritz value and the
+probabilistic bound of van Dorsselaer, Hochstenbach and van der Vorst (2000).
+
+Otherwise cross-fitting on two halves A and B of a sample is used. The largest eigenvalue of a half is biased upwards, because
+E max v^T H_A v >= max v^T H v. The Rayleigh quotient of its eigenvector on the other half, v_A^T H_B v_A, is biased downwards, because no
+direction has more curvature than lambda. The second minus its sampling error and the first plus it therefore enclose lambda. To first order
+in 1/n the two biases are opposite and equal, so that the mean of both is unbiased.
 """
 
 from __future__ import annotations
@@ -24,20 +26,20 @@ from sdetools.bridge.hessian_products import Derivatives, dot, seeded
 from sdetools.estimates.interval import ConfidenceInterval, HasInterval, Kind
 
 PARTS = 32
-"""Of a sample, half of them on each side: their spread is the sampling error."""
-FIRST, GROWTH, MOST = 1024, 4, 16_384
-"""Samples to begin with, by how much they grow, and how many there are at most, where not all are affordable."""
-NARROW = 0.2
-"""The width of the interval, beside the value, below which more data are of no use."""
-SHARE, TRIAL, CALL = 0.25, 1600, 1e7
-"""Of the trial's work, how much both eigenvalues may take together; the batch gradients of a trial, where less is asked for; and the
-floating-point operations that a call costs beside its own. Work is counted, time is not, so that no result depends on the machine."""
-KEPT = 1 << 29
-"""Bytes of graphs that are kept between products, and four times those of one call."""
-LANCZOS, PLANNED, FEWEST = 120, 30, 12
-"""Products at most, those that a number of samples is chosen for, and those that are always had."""
-PRECISE, ROUGH, CHANCE = 2e-3, 2e-2, 1e-4
-"""The relative width of Lanczos' own interval at which it ends, on all data and beside a sampling error; how often that interval may be wrong."""
+"""Parts of a sample, half of them in each half of the cross-fitting; the spread between them gives the sampling error."""
+FIRST_SAMPLES, GROWTH, MAX_SAMPLES = 1024, 4, 16_384
+"""The initial sample size, its growth factor and its maximum, where not all data are affordable."""
+NARROW_WIDTH = 0.2
+"""The relative width of the interval below which the sample is not enlarged."""
+WORK_SHARE, TRIAL_GRADIENTS, CALL_COST = 0.25, 1600, 1e7
+"""The share of the trial's work that both eigenvalues together may take, the minimum for a trial's batch gradients, and the overhead of a
+call in floating-point operations. Work is counted and not timed, so that no result depends on the machine."""
+GRAPH_BYTES = 1 << 29
+"""The limit for bytes of graphs that are kept between products, and for four times those of one call."""
+MAX_PRODUCTS, PLANNED_PRODUCTS, MIN_PRODUCTS = 120, 30, 12
+"""Hessian products of a Lanczos run: the maximum, the number assumed when a sample size is chosen, and the minimum."""
+TOLERANCE, ROUGH_TOLERANCE, FAILURE_PROBABILITY = 2e-3, 2e-2, 1e-4
+"""The relative width of the Lanczos interval at which a run ends, on all data and on a sample; the interval's failure probability."""
 
 
 @dataclass(frozen=True)
@@ -49,20 +51,21 @@ class Quantity(HasInterval):
 
     @classmethod
     def of(cls, value: float, low: float | None = None, high: float | None = None, kind: Kind = Kind.POINTWISE) -> Quantity:
-        """From a value and both ends; exact without them.
+        """Return a quantity from a value and both ends of its interval; without them it is exact.
 
-        >>> print(Quantity.of(2.0, 1.5, 2.5), Quantity.of(2.0))
-        2 [1.5, 2.5] 2
+        Example:
+            >>> print(Quantity.of(2.0, 1.5, 2.5), Quantity.of(2.0))
+            2 [1.5, 2.5] 2
         """
         if low is None or high is None:
             return cls(value, ConfidenceInterval(value, value, 1.0, Kind.EXACT))
         return cls(value, ConfidenceInterval(low, high, kind=kind))
 
     def confidence_interval(self, level: float | None = None) -> ConfidenceInterval:
-        """The interval; it is known at its own level alone, so ValueError for another one."""
+        """Return the interval; ValueError for a confidence level other than its own."""
         if level is not None and level != self.bounds.level:
             raise ValueError(
-                f"`level` must be {self.bounds.level:g}, at which the interval was found; got {level!r}. Leave it out."
+                f"`level` must be {self.bounds.level:g}, the level of the stored interval; got {level!r}. Leave it out."
             )
         return self.bounds
 
@@ -70,12 +73,12 @@ class Quantity(HasInterval):
         return f"{self.value:.4g}" if self.low == self.high else f"{self.value:.4g} {self.bounds}"
 
     def __mul__(self, factor: float) -> Quantity:
-        """For a factor >= 0."""
+        """Scale by a factor >= 0."""
         return Quantity(self.value * factor, self.bounds * factor)
 
 
-def student(degrees: int, looks: int = 1) -> float:
-    """The half-width of a 95 % interval in standard errors, valid at each of several looks."""
+def student_quantile(degrees: int, looks: int = 1) -> float:
+    """Return the half-width of a 95 % t interval in standard errors, simultaneously valid at several looks (Bonferroni)."""
     from scipy.special import stdtrit
 
     return float(stdtrit(degrees, 1 - 0.025 / looks))
@@ -83,7 +86,7 @@ def student(degrees: int, looks: int = 1) -> float:
 
 @dataclass(frozen=True)
 class Top:
-    """The largest eigenvalue as Lanczos' method found it: the Ritz value, a bound above the eigenvalue, and the Ritz vector."""
+    """The result of the Lanczos method: the largest Ritz value, an upper bound of the eigenvalue that may fail, and the Ritz vector."""
 
     value: float
     high: float
@@ -91,19 +94,30 @@ class Top:
 
 
 def lanczos(
-    product: Callable[[torch.Tensor], torch.Tensor], start: torch.Tensor, most: int = LANCZOS, precise: float = PRECISE
+    product: Callable[[torch.Tensor], torch.Tensor],
+    start: torch.Tensor,
+    max_products: int = MAX_PRODUCTS,
+    tolerance: float = TOLERANCE,
 ) -> Top:
-    """The largest eigenvalue of a symmetric matrix given by products, from a random `start`, by Lanczos' method with whole reorthogonalisation.
+    """Compute the largest eigenvalue of a symmetric operator by the Lanczos method with full reorthogonalisation.
 
-    It ends where its own interval is narrow, and after `most` products. An eigenvalue that is not finite comes with a vector of zeros.
+    Args:
+        product: The operator, v -> H v.
+        start: A random start vector, `(dim,)`.
+        max_products: The maximal number of products.
+        tolerance: The relative width of the interval at which the iteration ends.
 
-    >>> top = lanczos(lambda v: torch.arange(5.0) * v, torch.ones(5))
-    >>> round(top.value, 3), round(top.high, 3)
-    (4.0, 4.0)
+    Returns:
+        The eigenvalue with its bounds. One that is not finite has a vector of zeros.
+
+    Example:
+        >>> top = lanczos(lambda v: torch.arange(5.0) * v, torch.ones(5))
+        >>> round(top.value, 3), round(top.high, 3)
+        (4.0, 4.0)
     """
     basis = [start / start.norm()]
     diagonal: list[float] = []
-    beside: list[float] = []
+    off_diagonal: list[float] = []
     while True:
         w = product(basis[-1])
         diagonal.append(dot(w, basis[-1]))
@@ -113,30 +127,38 @@ def lanczos(
         size = float(w.norm())
         if not math.isfinite(size):
             return Top(math.inf, math.inf, torch.zeros_like(start))
-        ritz, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1))
-        beside.append(size)
+        ritz, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(off_diagonal, 1) + np.diag(off_diagonal, -1))
+        off_diagonal.append(size)
         top = high = float(ritz[-1])
         scale = float(np.abs(ritz).max())
         if size > 10 * torch.finfo(start.dtype).eps * scale and len(basis) < len(start):
-            high = upper_bound(ritz, np.array(beside), len(start))
-        if high - top <= precise * max(abs(top), 0.01 * scale) or len(basis) >= most:
+            high = upper_bound(ritz, np.array(off_diagonal), len(start))
+        if high - top <= tolerance * max(abs(top), 0.01 * scale) or len(basis) >= max_products:
             return Top(top, high, sum((float(a) * q for a, q in zip(vectors[:, -1], basis)), torch.zeros_like(start)))
         basis.append(w / size)
 
 
-def upper_bound(ritz: np.ndarray, beside: np.ndarray, dim: int) -> float:
-    """A bound above the largest eigenvalue, wrong with the probability `CHANCE` over the start, from k Ritz values and the k numbers beside them.
+def upper_bound(ritz: np.ndarray, off_diagonal: np.ndarray, dim: int) -> float:
+    """Return an upper bound of the largest eigenvalue that fails with probability `FAILURE_PROBABILITY` over the random start.
 
-    prod_i (lambda - ritz_i) |q . u| <= prod_i beside_i for a start q and an eigenvector u: as |q . u|^2 is Beta(1/2, (dim - 1)/2), the bound
-    solves prod_i (x - ritz_i) = prod_i beside_i / c with P(|q . u| < c) = `CHANCE`.
+    For the start q and an eigenvector u, prod_i (lambda - ritz_i) |q . u| <= prod_i off_diagonal_i. Because |q . u|^2 has the law
+    Beta(1/2, (dim - 1)/2), the bound solves prod_i (x - ritz_i) = prod_i off_diagonal_i / c with P(|q . u| < c) = `FAILURE_PROBABILITY`.
+
+    Args:
+        ritz: The k Ritz values, in ascending order.
+        off_diagonal: The k off-diagonal entries of the Lanczos matrix, the last one to the next vector included.
+        dim: The dimension of the operator.
+
+    Returns:
+        The bound.
     """
     from scipy.optimize import brentq
     from scipy.special import betaincinv
 
-    target = float(np.log(beside).sum() - 0.5 * math.log(betaincinv(0.5, (dim - 1) / 2, CHANCE)))
-    below = ritz[-1] - ritz
-    excess = lambda t: float(np.log(math.exp(t) + below).sum()) - target  # noqa: E731 - t = log(x - ritz_k)
-    low = high = math.log(float(beside.max()))
+    target = float(np.log(off_diagonal).sum() - 0.5 * math.log(betaincinv(0.5, (dim - 1) / 2, FAILURE_PROBABILITY)))
+    gaps = ritz[-1] - ritz
+    excess = lambda t: float(np.log(math.exp(t) + gaps).sum()) - target  # noqa: E731 - t = log(x - ritz_k)
+    low = high = math.log(float(off_diagonal.max()))
     while excess(high) < 0:
         high += 1.0
     while excess(low) > 0:
@@ -149,17 +171,24 @@ def cross_fitted(
     parts: int,
     start: torch.Tensor,
     looks: int = 1,
-    products: int = LANCZOS,
+    products: int = MAX_PRODUCTS,
 ) -> Quantity:
-    """The largest eigenvalue of the mean E H of independent random matrices H_1 ... H_parts, with its sampling interval.
+    """Estimate the largest eigenvalue of the mean E H of independent random matrices H_1 ... H_parts by cross-fitting.
 
-    `product(some, v)`: the mean of H_a v over a in `some`. `looks`: at how many of such intervals it is decided whether to draw more. The
-    head of this file says what is done.
+    Args:
+        product: `product(indices, v)` returns the mean of H_a v over a in `indices`.
+        parts: The number of matrices.
+        start: A random start vector, `(dim,)`.
+        looks: At how many such intervals a sequential procedure decides whether to draw more.
+        products: The maximal number of products of a Lanczos run.
+
+    Returns:
+        The estimate with its 95 % interval.
     """
     halves = range(parts // 2), range(parts // 2, parts)
-    tops = [lanczos(partial(product, own), start, products, ROUGH) for own in halves]
+    tops = [lanczos(partial(product, own), start, products, ROUGH_TOLERANCE) for own in halves]
     across = np.array([dot(top.vector, product([a], top.vector)) for top, other in zip(tops, halves[::-1]) for a in other])
-    error = student(parts - 1, looks) * float(across.std(ddof=1)) / math.sqrt(parts)
+    error = student_quantile(parts - 1, looks) * float(across.std(ddof=1)) / math.sqrt(parts)
     inside, outside = (tops[0].value + tops[1].value) / 2, float(across.mean())
     if not math.isfinite(inside):
         return Quantity.of(math.inf, math.inf, math.inf)
@@ -167,53 +196,61 @@ def cross_fitted(
 
 
 class Population:
-    """The loss over all samples, in the scale of the run's batches: gradients and Hessian products over any of them.
+    """The loss over all samples, in the scale of the run's batches, with gradients and Hessian products over any subset.
 
-    `kind`: "mean" or "sum" over the samples of a batch, whatever its size; "" where a sample's loss depends on the others' (batch
-    normalisation, class weights) or on chance (dropout, data that are drawn anew): then samples come in random batches of the run's size,
-    each with the same draws every time.
+    Args:
+        own: Gradients and Hessian products of the network on a batch.
+        source: The batches of the run.
+        seed: The seed of samples and draws.
+        tick: Called after every batch, for progress.
+        trial: The number of batch gradients of the trial, which sets the budget.
+
+    Attributes:
+        kind: "mean" or "sum" where the loss of a batch of any size is that over its samples. Empty where a sample's loss depends on other
+            samples (batch normalisation, class weights) or is random (dropout, augmentation); then samples come in random batches of the
+            run's size, each with fixed draws.
+        room: The maximal number of samples kept in memory: a gigabyte, or the maximal sample size for arrays.
+        whole: Whether the loss over all samples can be computed.
+        budget: The work allowed for one eigenvalue, in floating-point operations.
     """
 
     def __init__(
-        self, own: Derivatives, source: Batches, seed: int, tick: Callable[[], None] = lambda: None, trial: int = TRIAL
+        self, own: Derivatives, source: Batches, seed: int, tick: Callable[[], None] = lambda: None, trial: int = TRIAL_GRADIENTS
     ) -> None:
         self.own, self.source, self.seed, self.tick = own, source, seed, tick
-        self._held: dict[bytes, Any] = {}
+        self._cache: dict[bytes, Any] = {}
         self._graphs: dict[bytes, Callable[[torch.Tensor], torch.Tensor]] = {}
-        some = source.rows([0])
         sizes: list[tuple[int, int]] = []
-        map_tensors(lambda part: sizes.append((part.numel(), part.element_size())), some)
+        map_tensors(lambda part: sizes.append((part.numel(), part.element_size())), source.rows([0]))
         size = sum(n * width for n, width in sizes)
-        self._each, self._bytes = self._work()
-        self.kind = self._kind()
-        self.step = max(source.size, min(4096, int(KEPT / 16 / self._bytes))) if self.kind else source.size
-        self.room = MOST * source.samples if source.columns else (1 << 30) // max(size, 1)
-        """How many samples can be kept: any number where reading costs nothing, else what fits into a gigabyte."""
-        fixed = bool(self.kind) or (source.size == source.samples and self._again())
+        self._each, self._bytes = self._count_work()
+        self.kind = self._find_kind()
+        self.step = max(source.size, min(4096, int(GRAPH_BYTES / 16 / self._bytes))) if self.kind else source.size
+        self.room = MAX_SAMPLES * source.samples if source.columns else (1 << 30) // max(size, 1)
+        fixed = bool(self.kind) or (source.size == source.samples and self._repeatable())
         self.whole = fixed and not source.partial and self.room >= source.samples
-        """Whether the loss over all samples can be had."""
-        self.budget = SHARE / 2 * max(trial, TRIAL) * (self._each * source.size + CALL)
-        """Of one eigenvalue, in floating-point operations."""
+        self.budget = WORK_SHARE / 2 * max(trial, TRIAL_GRADIENTS) * (self._each * source.size + CALL_COST)
 
     def batch(self, piece: np.ndarray) -> Any:
+        """Return the samples with the given indices as a batch, cached where reading them is not free."""
         if self.source.columns:
             return self.source.rows(piece.tolist())
         name = piece.tobytes()
-        if name not in self._held:
-            self._held[name] = self.source.rows(piece.tolist())
-        return self._held[name]
+        if name not in self._cache:
+            self._cache[name] = self.source.rows(piece.tolist())
+        return self._cache[name]
 
     def gradient(self, index: np.ndarray) -> torch.Tensor:
-        """The gradient of the mean over samples of these numbers."""
+        """Return the gradient of the mean over the samples with the given indices."""
         return self._mean(index, self.own.gradient)
 
     def product(self, index: np.ndarray, v: torch.Tensor) -> torch.Tensor:
-        """H v of the mean over samples of these numbers."""
+        """Return H v of the mean over the samples with the given indices."""
         return self._mean(index, lambda batch: self.own.product(batch, v))
 
     def products(self, index: np.ndarray, v: torch.Tensor) -> torch.Tensor:
-        """The same, for many v: graphs are kept where there is room."""
-        if self.own.note or 4 * self._bytes * (len(index) + self.step * len(self._graphs)) > KEPT:
+        """Return H v as `product` does, for repeated use: autograd graphs are kept while they fit into memory."""
+        if self.own.note or 4 * self._bytes * (len(index) + self.step * len(self._graphs)) > GRAPH_BYTES:
             return self.product(index, v)
 
         def kept(piece: np.ndarray) -> torch.Tensor:
@@ -226,11 +263,11 @@ class Population:
         return self._over(index, kept)
 
     def forget(self) -> None:
-        """Lets the graphs go."""
+        """Release the graphs."""
         self._graphs.clear()
 
     def _draws(self, piece: np.ndarray) -> None:
-        """The same draws for these samples every time."""
+        """Seed torch such that these samples always get the same draws."""
         if not self.kind:
             seeded(zlib.crc32(piece.tobytes()) + self.seed)
 
@@ -251,7 +288,7 @@ class Population:
         return out
 
     def index(self, samples: int, parts: int) -> np.ndarray:
-        """Numbers of about `samples` random samples in independent parts, `(parts, samples / parts)`; the same for every batch size where there is a `kind`."""
+        """Return indices of about `samples` random samples, `(parts, samples / parts)`; with a `kind`, the batch size does not matter."""
         if self.kind:
             order = torch.randperm(self.source.samples, generator=torch.Generator().manual_seed(self.seed + 2))
             return order[: samples // parts * parts].reshape(parts, -1).numpy()
@@ -259,16 +296,16 @@ class Population:
         drawn = [self.source.drawn(self.seed, i) for i in range(parts * each)]
         return np.array(drawn).reshape(parts, -1)
 
-    def cost(self, samples: int, products: int = PLANNED) -> float:
-        """Floating-point operations of so many products over so many samples: each as two gradients, and one for the graph."""
-        return (2 * products + 1) * (self._each * samples + CALL * math.ceil(samples / self.step))
+    def cost(self, samples: int, products: int = PLANNED_PRODUCTS) -> float:
+        """Return the floating-point operations of Hessian products over samples: two gradients per product, and one for the graph."""
+        return (2 * products + 1) * (self._each * samples + CALL_COST * math.ceil(samples / self.step))
 
     def affordable(self, samples: int) -> int:
-        """The products over so many samples that the budget allows, `FEWEST` to `LANCZOS`."""
-        return min(LANCZOS, max(FEWEST, int((self.budget / self.cost(samples, 0) - 1) / 2)))
+        """Return the number of products over `samples` samples within the budget, between `MIN_PRODUCTS` and `MAX_PRODUCTS`."""
+        return min(MAX_PRODUCTS, max(MIN_PRODUCTS, int((self.budget / self.cost(samples, 0) - 1) / 2)))
 
-    def _work(self) -> tuple[float, float]:
-        """Floating-point operations and saved bytes of a gradient, a sample."""
+    def _count_work(self) -> tuple[float, float]:
+        """Return the floating-point operations and the bytes saved for the backward pass of a gradient, per sample."""
         from torch.autograd.graph import saved_tensors_hooks
         from torch.utils.flop_counter import FlopCounterMode
 
@@ -286,7 +323,8 @@ class Population:
             self.own.gradient(batch)
         return counter.get_total_flops() / rows, max(1.0, saved / rows)
 
-    def _kind(self) -> str:
+    def _find_kind(self) -> str:
+        """Find out whether the loss of a batch is the mean or the sum over its samples, from a batch and its two pieces."""
         n = min(self.source.samples, max(2, min(self.source.size, 64)))
         index = torch.randperm(self.source.samples, generator=torch.Generator().manual_seed(self.seed))[:n].tolist()
         cut = max(1, n // 3)
@@ -295,15 +333,15 @@ class Population:
                 whole, one, other = (
                     float(self.own.value(self.source.rows(part))) if part else 0.0 for part in (index, index[:cut], index[cut:])
                 )
-        except ValueError:  # a batch of this size will not do
+        except ValueError:  # the network rejects a batch of this size
             return ""
         room = 1e3 * torch.finfo(self.own.dtype).eps * max(abs(whole), abs(one), abs(other))
         if abs(whole - (cut * one + (n - cut) * other) / n) <= room:
             return "mean"
         return "sum" if abs(whole - one - other) <= room else ""
 
-    def _again(self) -> bool:
-        """Whether the loss of all samples is the same a second time."""
+    def _repeatable(self) -> bool:
+        """Return whether the loss over all samples is reproducible."""
         everything = range(self.source.samples)
         with torch.no_grad():
             one, other = (float(self.own.value(self.source.rows(list(everything)))) for _ in range(2))
@@ -313,36 +351,44 @@ class Population:
 def sharpness(
     data: Population, samples: int | None = None, decided: Callable[[Quantity], bool] = lambda found: False
 ) -> Quantity:
-    """The largest eigenvalue of the Hessian of the loss over all of the data.
+    """Estimate the largest eigenvalue of the Hessian of the loss over all data.
 
-    All of them are taken where the budget allows it: `SHARE` of the work of the trial, counted, for both of its ends. Else samples of growing
-    size are, until the interval is narrow, or `decided`, or the next size is beyond the budget; `samples` sets their number instead. Where the
-    loss has no `kind`, or the data are part of a stream, there is a sampling error in any case.
+    All data are used if the budget allows it, a share of the trial's work. Otherwise samples of growing size are used until the interval is
+    narrow or `decided`, or until the next size exceeds the budget. If the loss has no `kind`, or the data are part of a stream, there is
+    always a sampling error.
+
+    Args:
+        data: The loss over all samples.
+        samples: A fixed sample size instead of the sequential procedure.
+        decided: Whether an estimate answers the question, so that no more data are needed.
+
+    Returns:
+        The eigenvalue with its 95 % interval.
     """
     own, n = data.own, data.source.samples
     start = own.direction(data.seed + 1)
-    room = min(LANCZOS, max(FEWEST, (1 << 31) // (start.element_size() * own.dim)))
-    most = min(MOST if samples is None else samples, data.room, n if data.kind else MOST)
-    least = min(most, 8 * (1 if data.kind else data.source.size))
-    count = most if samples is not None else min(FIRST, most)
-    while samples is None and count > least and data.cost(count, FEWEST) > data.budget:
-        count = max(least, count // 2)
-    looks = 1 + math.ceil(math.log(most / count, GROWTH))
+    product_limit = min(MAX_PRODUCTS, max(MIN_PRODUCTS, (1 << 31) // (start.element_size() * own.dim)))
+    max_samples = min(MAX_SAMPLES if samples is None else samples, data.room, n if data.kind else MAX_SAMPLES)
+    min_samples = min(max_samples, 8 * (1 if data.kind else data.source.size))
+    count = max_samples if samples is not None else min(FIRST_SAMPLES, max_samples)
+    while samples is None and count > min_samples and data.cost(count, MIN_PRODUCTS) > data.budget:
+        count = max(min_samples, count // 2)
+    looks = 1 + math.ceil(math.log(max_samples / count, GROWTH))
     spent = 0.0
     try:
         while True:
             if data.whole and (n <= count or (samples is None and data.cost(n) <= data.budget - spent)):
-                top = lanczos(lambda v: data.products(np.arange(n), v), start, min(room, data.affordable(n)))
+                top = lanczos(lambda v: data.products(np.arange(n), v), start, min(product_limit, data.affordable(n)))
                 return Quantity.of(top.value, top.value, top.high)
-            index = data.index(count, PARTS if data.kind and count >= FIRST else min(8, count // 2 * 2))
-            products = min(room, data.affordable(count) - 1)  # one goes across the halves
+            index = data.index(count, PARTS if data.kind and count >= FIRST_SAMPLES else min(8, count // 2 * 2))
+            products = min(product_limit, data.affordable(count) - 1)  # one is needed on the other half
             found = cross_fitted(lambda some, v: data.products(index[list(some)].ravel(), v), len(index), start, looks, products)
             data.forget()
             spent += data.cost(count, products + 1)
-            narrow = found.high - found.low <= NARROW * abs(found.value)
-            following = min(GROWTH * count, most)
-            if narrow or count == most or decided(found) or spent + data.cost(following, FEWEST) > data.budget:
+            narrow = found.high - found.low <= NARROW_WIDTH * abs(found.value)
+            next_count = min(GROWTH * count, max_samples)
+            if narrow or count == max_samples or decided(found) or spent + data.cost(next_count, MIN_PRODUCTS) > data.budget:
                 return found
-            count = following
+            count = next_count
     finally:
         data.forget()

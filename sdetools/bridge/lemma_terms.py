@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sdetools.bridge.batches import Batches
-from sdetools.bridge.curvature import Population, Quantity, student
+from sdetools.bridge.curvature import Population, Quantity, student_quantile
 from sdetools.bridge.hessian_products import Derivatives, dot
 from sdetools.bridge.modules import check_module
 from sdetools.estimates.interval import Kind
@@ -78,7 +78,7 @@ def jackknife(inner: np.ndarray, hessian_inner: np.ndarray, squared: np.ndarray)
     left = [np.delete(indices, a) for a in indices]
     whole = lemma_terms(inner, hessian_inner, squared)
     without = np.array([lemma_terms(inner[np.ix_(a, a)], hessian_inner[np.ix_(a, a)], squared[:, a]) for a in left])
-    half = student(k - 1) * (k - 1) / math.sqrt(k) * without.std(axis=0, ddof=1)
+    half = student_quantile(k - 1) * (k - 1) / math.sqrt(k) * without.std(axis=0, ddof=1)
     return [Quantity.of(float(v), float(v - h), float(v + h), Kind.JACKKNIFE) for v, h in zip(whole, half)]
 
 

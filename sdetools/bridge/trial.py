@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from sdetools.bridge.batches import Batches
-from sdetools.bridge.curvature import Quantity, student
+from sdetools.bridge.curvature import Quantity, student_quantile
 from sdetools.bridge.modules import Objective
 from sdetools.bridge.torch_optimisers import SGD, named
 
@@ -137,5 +137,5 @@ def progress_shortfall(before: float, momentum: np.ndarray, plain: np.ndarray, l
     difference = np.fmin(np.nan_to_num(plain, nan=math.inf) - momentum, WORST * progress)
     value = float(difference.mean()) / progress
     scatter = difference - value * (before - momentum)
-    half = student(len(plain) - 1, looks) * float(scatter.std(ddof=1)) / math.sqrt(len(plain)) / progress
+    half = student_quantile(len(plain) - 1, looks) * float(scatter.std(ddof=1)) / math.sqrt(len(plain)) / progress
     return Quantity.of(value, value - half, value + half)
