@@ -1,4 +1,4 @@
-"""What the checks of "Flatter, faster" share: problems with one mode across Gamma, how long they take to settle, where that is shortest."""
+"""Helpers of the checks of "Flatter, faster": problems with one mode across Gamma, their settling times, and the optimal momentum."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from _plain import FARTHEST, ROUNDING, farthest, refuted, tried
+from _plain import NON_FINITE_DISTANCE, ROUNDING, already_contradicted, relative_distance, value_or_nan
 
 import sdetools as st
 from sdetools.estimates import Estimate
@@ -19,11 +19,11 @@ from sdetools.studies import Simulation
 EPS = 0.2
 """Size of the label noise."""
 FRACTION = 0.1
-"""T is the last step at which the rms distance exceeds this part of its start; at 1/e, T would jump as a function of beta."""
+"""T is the last step at which the rms distance exceeds this fraction of its initial value. At 1/e, T would jump as a function of beta."""
 RATIO = 2**0.25
-"""The grid of 1 - beta: its powers, whatever eta is."""
+"""The grid of 1 - beta consists of powers of this number, for every eta."""
 WINDOW = 2
-"""Grid points on either side of the shortest T through which the parabola in log(1 - beta) goes."""
+"""Number of grid points on either side of the shortest T that the parabola in log(1 - beta) is fitted to."""
 RECORDS, DRAWS = 300, 2000
 OBSERVED = "along", "across", "signed"
 
@@ -32,9 +32,17 @@ OBSERVED = "along", "across", "signed"
 class Problem:
     """A model with one mode across Gamma, f(x) = label, with noise of size eps on the labels.
 
-    `along` and `across` are the squared distances from the flattest minimum and, in f, from Gamma; `signed` changes sign on overshooting.
-    `start` lies a finite way from the flattest minimum, `near` close to it; both on Gamma. `chi`: second derivative there of the
-    sharpness grad f . grad f along Gamma. `weight`: the noise's variance is weight eps^2 grad f grad f^T on Gamma.
+    Attributes:
+        name: Name in the report.
+        loss: The loss.
+        noise: The noise as a function of eps; its covariance is weight eps^2 grad f grad f^T on Gamma.
+        start: A point of Gamma at a finite distance from the flattest minimum.
+        near: A point of Gamma close to the flattest minimum.
+        along: Observable, the squared distance from the flattest minimum.
+        across: Observable, the squared distance from Gamma in f.
+        signed: Observable that changes sign on overshooting.
+        chi: Second derivative of the sharpness grad f . grad f along Gamma at the flattest minimum.
+        weight: Factor of the noise covariance.
     """
 
     name: str
@@ -48,13 +56,13 @@ class Problem:
     chi: float
     weight: float = 1.0
 
-    def stiffness(self, eta: float, mu: Any, eps: float = EPS) -> Any:
-        """r = eta^2 eps^2 chi / (4 mu^3), mu = 1 - beta: see `sdetools.exact.modes`."""
+    def restoring_rate(self, eta: float, mu: Any, eps: float = EPS) -> Any:
+        """Return r = eta^2 eps^2 chi / (4 mu^3) with mu = 1 - beta: see `sdetools.exact.modes`."""
         return eta**2 * self.weight * eps**2 * self.chi / (4 * mu**3)
 
     def damping(self, eta: float, r: float, eps: float = EPS) -> float:
-        """The 1 - beta at which the stiffness is r."""
-        return (self.stiffness(eta, 1.0, eps) / r) ** (1 / 3)
+        """Return the 1 - beta at which the restoring rate is r."""
+        return (self.restoring_rate(eta, 1.0, eps) / r) ** (1 / 3)
 
     def run(
         self,
@@ -68,6 +76,7 @@ class Problem:
         times: Any = None,
         **options: Any,
     ) -> Simulation:
+        """Simulate heavy ball at learning rate `eta` and beta = 1 - `mu` for `steps` steps, by default from `start` at rest."""
         oracle = st.NoisyOracle(self.loss, self.noise(eps))
         one = st.HeavyBall(oracle, gamma=eta, beta=1 - mu, momentum=momentum, step_time=1.0)
         if times is None:
@@ -78,18 +87,19 @@ class Problem:
 
 
 def label_noise(root: Sequence[Sequence[str]], variables: Any) -> Callable[[float], st.noise.Noise]:
+    """Return Rademacher noise with the given root as a function of eps."""
     return lambda eps: st.noise.rademacher(root=root, variables=variables, parameters={"eps": eps})
 
 
 def valley() -> Problem:
-    """f = sqrt(1 + x^2) y, label 0: Gamma is y = 0, the sharpness 1 + x^2."""
+    """Return the valley f = sqrt(1 + x^2) y with label 0: Gamma is y = 0, the sharpness is 1 + x^2."""
     loss = st.losses.from_expression("(1 + x**2)*y**2/2", variables="x y")
     noise = label_noise([["eps*x*y/sqrt(1 + x**2)"], ["eps*sqrt(1 + x**2)"]], "x y")
     return Problem("valley", loss, noise, [1.0, 0.0], [0.1, 0.0], "x**2", "(1 + x**2)*y**2", "x", chi=2.0)
 
 
 def uv(n: int = 3) -> Problem:
-    """f = U.V / sqrt(n), label 1: Gamma is U.V = sqrt(n), the sharpness (|U|^2 + |V|^2)/n, least where U = V."""
+    """Return the model f = U.V / sqrt(n) with label 1: Gamma is U.V = sqrt(n), the sharpness (|U|^2 + |V|^2)/n is smallest where U = V."""
     u, v = ([f"{name}{i}" for i in range(n)] for name in "uv")
     f = "(" + " + ".join(f"{a}*{b}" for a, b in zip(u, v, strict=True)) + f")/{math.sqrt(n)!r}"
     noise = label_noise([[f"eps*{name}/{math.sqrt(n)!r}"] for name in (*v, *u)], (*u, *v))
@@ -104,9 +114,10 @@ def uv(n: int = 3) -> Problem:
 
 
 def minibatch() -> Problem:
-    """The valley with four samples, 1 + 0.3 s for input and eps s' (1 + s/2) for label, s, s' = +-1, in batches of one.
+    """Return the valley with four samples, inputs 1 + 0.3 s and labels eps s' (1 + s/2), s, s' = +-1, in batches of one.
 
-    Either input has two labels, which cannot both be met; with eps = 0 all can. Mean squares: of the input 1.09, of input x label 1.9625 eps^2.
+    Each input has two labels, which cannot both be fitted; at eps = 0 all samples can be interpolated. Mean squares: 1.09 for the input
+    and 1.9625 eps^2 for input x label.
     """
 
     def slope(x: Any) -> tuple[Any, Any]:
@@ -129,7 +140,10 @@ def minibatch() -> Problem:
 
 
 def settling(found: Simulation, fraction: float = FRACTION) -> np.ndarray:
-    """T, then draws of it from its normal law: its error is that of the rms over its rate of fall. Paths of other runs are independent."""
+    """Return T, followed by draws from its normal approximation: the standard error of the rms divided by its rate of decay.
+
+    Runs with different parameters use independent paths.
+    """
     square, error = found.statistics.mean[:, 0], found.statistics.stderr[:, 0]
     rms = np.sqrt(square / square[0])
     value = settled(found.times, rms, fraction)
@@ -141,18 +155,18 @@ def settling(found: Simulation, fraction: float = FRACTION) -> np.ndarray:
 
 
 def estimate(rows: np.ndarray, paths: int, name: str = "") -> Estimate:
-    """From a value and its draws."""
+    """Return an `Estimate` from a value and draws from its sampling distribution."""
     return Estimate(float(rows[0]), float(np.std(rows[1:])), paths, name=name)
 
 
 def exponent(etas: Sequence[float], times: np.ndarray) -> np.ndarray:
-    """The slope of log times `(etas, rows)` in log eta, for each row."""
+    """Return the slope of log times `(etas, rows)` in log eta, for each row."""
     return np.polyfit(np.log(etas), np.log(times), 1)[0]
 
 
 @lru_cache
 def scaling_function() -> Any:
-    """log of (1 - beta) T against log r, exactly."""
+    """Return the exact log of (1 - beta) T as a spline in log r."""
     from scipy.interpolate import CubicSpline
 
     logs = np.linspace(math.log(0.02), math.log(20), 41)
@@ -160,14 +174,17 @@ def scaling_function() -> Any:
 
 
 @lru_cache
-def best_stiffness() -> float:
-    """The r at which T is shortest for given eta and eps: the least of r^{1/3} (1 - beta) T."""
+def best_restoring_rate() -> float:
+    """Return the r that minimises T for given eta and eps, the minimiser of r^{1/3} (1 - beta) T."""
     logs = np.linspace(math.log(0.3), math.log(2), 4001)
     return float(np.exp(logs[np.argmin(logs / 3 + scaling_function()(logs))]))
 
 
 def optimum(mus: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """(log of the best 1 - beta, log of its T) from times `(mus, rows)` by a parabola in log(1 - beta); nan where there is no minimum inside."""
+    """Return (log of the best 1 - beta, log of its T) from times `(mus, rows)` by a parabola in log(1 - beta).
+
+    The result is nan where the grid has no interior minimum.
+    """
     k = int(np.argmin(times[:, 0]))
     if not (np.isfinite(times).all() and WINDOW <= k < len(mus) - WINDOW):
         return np.full((2, times.shape[1]), np.nan)
@@ -187,19 +204,23 @@ class Sweep:
 
     @property
     def optimum(self) -> np.ndarray:
+        """The optimum of the measured times."""
         return optimum(self.mus, self.times)
 
     @property
     def expected(self) -> np.ndarray:
-        """What the same parabola makes of the theory's T."""
+        """The optimum of the theoretical times, by the same parabola."""
         return optimum(self.mus, self.theory[:, None])[:, 0]
 
 
 def sweep(run: Any, problem: Problem, eta: float, stream: int, paths: int, half: int = 3) -> Sweep:
-    """The grid lies around the best 1 - beta of the theory; if that is wrong, no minimum is found inside."""
-    centre = round(math.log(problem.damping(eta, best_stiffness())) / math.log(RATIO))
+    """Measure T over a grid of 1 - beta around the theoretical optimum.
+
+    If the theory is wrong, the grid has no interior minimum.
+    """
+    centre = round(math.log(problem.damping(eta, best_restoring_rate())) / math.log(RATIO))
     mus = RATIO ** np.arange(centre - half, centre + half + 1.0)
-    theory = np.exp(scaling_function()(np.log(problem.stiffness(eta, mus)))) / mus
+    theory = np.exp(scaling_function()(np.log(problem.restoring_rate(eta, mus)))) / mus
     times = [
         settling(problem.run(run, eta, mu, math.ceil(1.7 * t), stream=stream + i, paths=paths))
         for i, (mu, t) in enumerate(zip(mus, theory, strict=True))
@@ -208,9 +229,10 @@ def sweep(run: Any, problem: Problem, eta: float, stream: int, paths: int, half:
 
 
 def across_steps(run: Any, problem: Problem, eta: float, mu: float) -> float:
-    """tau_1, the last step at which the distance across Gamma exceeds 1/e of its start, over two starts a quarter of a period apart.
+    """Return tau_1, the last step at which the distance across Gamma exceeds 1/e of its initial value.
 
-    The noise is off and the start close to Gamma, so that nothing is random and the motion is the linear one.
+    The distance combines two starts a quarter of a period apart. The noise is off and the start close to Gamma, so that the motion is linear
+    and deterministic.
     """
     values, vectors = np.linalg.eigh(problem.loss.hessian(problem.near))
     step = 1e-5 * vectors[:, -1]
@@ -222,44 +244,44 @@ def across_steps(run: Any, problem: Problem, eta: float, mu: float) -> float:
 
 
 def along_steps(run: Any, problem: Problem, eta: float, mu: float, eps: float, **options: Any) -> np.ndarray:
-    """tau_2, the last step at which the rms distance along Gamma exceeds 1/e of its start, and draws of it."""
-    steps = math.ceil(1.5 / (problem.stiffness(eta, mu, eps) * mu))
+    """Return tau_2, the last step at which the rms distance along Gamma exceeds 1/e of its initial value, and draws of it."""
+    steps = math.ceil(1.5 / (problem.restoring_rate(eta, mu, eps) * mu))
     return settling(problem.run(run, eta, mu, steps, eps, start=problem.near, **options), math.exp(-1))
 
 
 def measure_modes(run: Any) -> None:
-    """The modes across Gamma beside the eigenvalues of one step of (x_k, x_{k-1}), by NumPy, and tau_1 beside them."""
+    """Compare the modes across Gamma with NumPy's eigenvalues of one step of (x_k, x_{k-1}), and tau_1 with their modulus."""
     cases = [(0.1, 0.5, 1.0), (0.3, 0.9, 2.0), (2.5, 0.6, 1.0), (0.01, 0.2, 3.0), (4.5, 0.5, 1.0), (0.3, 0.0, 1.7)]
-    found = tried(transverse_modes, *np.transpose(cases)) * np.ones((2, len(cases)))
-    taken = tried(relaxation_steps, *np.transpose(cases)) * np.ones(len(cases))
+    found = value_or_nan(transverse_modes, *np.transpose(cases)) * np.ones((2, len(cases)))
+    taken = value_or_nan(relaxation_steps, *np.transpose(cases)) * np.ones(len(cases))
     for i, (eta, beta, lam) in enumerate(cases):
         own = np.linalg.eigvals(np.array([[1 + beta - eta * lam, -beta], [1.0, 0.0]], dtype=complex))
         own = own[np.argsort(-np.abs(own), kind="stable")]
         pairs = (own, own[::-1]) if np.allclose(*np.abs(own)) else (own,)
-        away = min(farthest([found[:, i].real, found[:, i].imag], [pair.real, pair.imag]) for pair in pairs)
+        away = min(relative_distance([found[:, i].real, found[:, i].imag], [pair.real, pair.imag]) for pair in pairs)
         name = f"eta = {eta:g}, beta = {beta:g}, lambda = {lam:g}"
         run.measure(f"{name}: modes beside the eigenvalues of a step", away, at_most=ROUNDING)
-        # one over a time: 0 where nothing falls
+        # the reciprocal of a time: 0 where nothing decays
         falls = max(0.0, -math.log(np.abs(own[0])))
-        run.measure(f"{name}: 1 / tau_1 beside them", farthest(1 + 1 / taken[i], 1 + falls), at_most=ROUNDING)
+        run.measure(f"{name}: 1 / tau_1 beside them", relative_distance(1 + 1 / taken[i], 1 + falls), at_most=ROUNDING)
 
 
 def measure_passages(run: Any) -> None:
-    """The last passage of curves that fall, overshoot, reach nothing at once, never exceed or never arrive."""
+    """Check the last passage of curves that decay, overshoot, jump to zero, never exceed the level or never fall below it."""
     times = np.array([0.0, 1.0, 2.5, 3.0, 4.5])
     curves = np.array([[1, 0.3, 0.05, 0.02, 0.01], [1, 0.05, 0.2, 0.08, 0.05], [1, 0.9, 0.5, 0.0, 0.0], [0.05] * 5, [0.2] * 5])
-    # the logarithm of a curve is a straight line from 0.3 to 0.05, and from 0.2 to 0.08; one that jumps to 0 arrives there
+    # the logarithm of a curve is linear from 0.3 to 0.05, and from 0.2 to 0.08; a curve that jumps to 0 crosses at the jump
     between = math.log(0.3 / 0.1) / math.log(0.3 / 0.05), math.log(0.2 / 0.1) / math.log(0.2 / 0.08)
     expected = [1.0 + 1.5 * between[0], 2.5 + 0.5 * between[1], 3.0, -1.0, -1.0]
-    found = tried(settled, times, curves, 0.1) * np.ones(5)
-    away = farthest(np.where(np.isnan(found), -1.0, found), expected)
+    found = value_or_nan(settled, times, curves, 0.1) * np.ones(5)
+    away = relative_distance(np.where(np.isnan(found), -1.0, found), expected)
     run.measure("last passages of five curves, -1 where there is none", away, at_most=ROUNDING)
 
 
 def series(r: float, terms: int = 22) -> tuple[np.ndarray, np.ndarray]:
-    """Taylor's coefficients at s = 0 of E X and E X^2 from X = 1, V = A = 0, by applying the generator to monomials:
+    """Return the Taylor coefficients at s = 0 of E X and E X^2 from X = 1, V = A = 0, by applying the generator to monomials.
 
-    G = V d/dX - (V + r A X) d/dV + (1 - A) d/dA + A d^2/dA^2 on X^i V^j A^n, exactly.
+    The generator is G = V d/dX - (V + r A X) d/dV + (1 - A) d/dA + A d^2/dA^2 on X^i V^j A^n, applied exactly.
     """
 
     def applied(f: dict[tuple[int, int, int], float]) -> dict[tuple[int, int, int], float]:
@@ -286,33 +308,35 @@ def series(r: float, terms: int = 22) -> tuple[np.ndarray, np.ndarray]:
 
 
 def measure_limit(run: Any) -> None:
-    """The limit's moments beside their Taylor series, its settling time beside its curve, and r beside the statement's number."""
+    """Compare the limit's moments with their Taylor series, its settling time with its curve, and the optimal r with the statement."""
     for r in (0.3, 0.655, 1.0):
         times = np.array([0.0, 0.24, 0.3, 0.6])  # the series converges up to about 2
-        found, powers = tried(flattening, r, times), times[:, None] ** np.arange(22)
+        found, powers = value_or_nan(flattening, r, times), times[:, None] ** np.arange(22)
         for power, row in zip(("mean", "square"), series(r), strict=True):
-            away = farthest(getattr(found, power, math.nan) * np.ones(4), powers @ row)
+            away = relative_distance(getattr(found, power, math.nan) * np.ones(4), powers @ row)
             run.measure(f"r = {r:g}: {power} of X in the limit beside its Taylor series", away, at_most=1e-8)
-        root = farthest(getattr(found, "rms", math.nan) * np.ones(4), np.sqrt(powers @ series(r)[1]))
+        root = relative_distance(getattr(found, "rms", math.nan) * np.ones(4), np.sqrt(powers @ series(r)[1]))
         run.measure(f"r = {r:g}: rms of X in the limit beside it", root, at_most=1e-8)
-        # with the mean 1 - e^-s for A, by steps of Runge and Kutta
-        averaged, plain = tried(flattening, r, [1.0, 2.0], random=False), [by_mean_energy(r, end) for end in (1.0, 2.0)]
+        # with A replaced by its mean 1 - e^-s, by the Runge-Kutta method
+        averaged, plain = value_or_nan(flattening, r, [1.0, 2.0], random=False), [by_mean_energy(r, end) for end in (1.0, 2.0)]
         for power in (1, 2):
-            away = farthest(getattr(averaged, ("mean", "square")[power - 1], math.nan) * np.ones(2), np.power(plain, power))
+            away = relative_distance(
+                getattr(averaged, ("mean", "square")[power - 1], math.nan) * np.ones(2), np.power(plain, power)
+            )
             run.measure(f"r = {r:g}: X to the {power} with the mean energy beside Runge and Kutta", away, at_most=1e-7)
     r = 0.655
-    time = tried(settling_time, r, FRACTION)
-    curve = getattr(tried(lambda: flattening(r, time + np.arange(0.0, 6.0, 0.25))), "rms", math.nan) * np.ones(24)
-    run.measure("rms of the limit at its settling time", farthest(curve[0], FRACTION), at_most=1e-4)
-    run.measure("rms of the limit later", float(np.nan_to_num(curve[1:], nan=FARTHEST).max()), at_most=FRACTION)
-    if refuted(run):
+    time = value_or_nan(settling_time, r, FRACTION)
+    curve = getattr(value_or_nan(lambda: flattening(r, time + np.arange(0.0, 6.0, 0.25))), "rms", math.nan) * np.ones(24)
+    run.measure("rms of the limit at its settling time", relative_distance(curve[0], FRACTION), at_most=1e-4)
+    run.measure("rms of the limit later", float(np.nan_to_num(curve[1:], nan=NON_FINITE_DISTANCE).max()), at_most=FRACTION)
+    if already_contradicted(run):
         return
-    # three digits, as the statement has them; the curves that it comes from are held against their series above
-    run.measure("r at which T is shortest", best_stiffness(), expected=0.655, tolerance=1e-3)
+    # three digits, as in the statement; the underlying curves are compared with their series above
+    run.measure("r at which T is shortest", best_restoring_rate(), expected=0.655, tolerance=1e-3)
 
 
 def by_mean_energy(r: float, end: float, steps: int = 400) -> float:
-    """X'' + X' + r (1 - e^-s) X = 0 from X = 1 at rest."""
+    """Solve X'' + X' + r (1 - e^-s) X = 0 from X = 1 at rest by the classical Runge-Kutta method."""
 
     def slope(s: float, u: np.ndarray) -> np.ndarray:
         return np.array([u[1], -u[1] - r * (1 - math.exp(-s)) * u[0]])

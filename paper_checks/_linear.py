@@ -1,4 +1,4 @@
-"""Means and covariances of linear motions, from matrices that a check writes down: what the library's exact moments are held against."""
+"""Means and covariances of linear processes from explicitly written matrices: a reference for the library's exact moments."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Law = tuple[np.ndarray, np.ndarray]
 
 
 def flow(A: np.ndarray, D: np.ndarray, t: float) -> Law:
-    """exp(A t) and the covariance that dX = A X dt + noise of covariance D dt collects in a time t, by Van Loan's block matrix."""
+    """Return exp(A t) and the covariance accumulated by dX = A X dt + noise of covariance D dt in a time t, by Van Loan's block matrix."""
     n = len(A)
     block = expm(np.block([[-A, D], [np.zeros((n, n)), A.T]]) * t)
     decay = block[n:, n:].T
@@ -20,13 +20,13 @@ def flow(A: np.ndarray, D: np.ndarray, t: float) -> Law:
 
 
 def moved(step: Law, law: Law) -> Law:
-    """The law after X -> M X + noise of covariance Q, `step` = (M, Q)."""
+    """Return the law after X -> M X + noise of covariance Q, `step` = (M, Q)."""
     (M, Q), (mean, covariance) = step, law
     return M @ mean, M @ covariance @ M.T + Q
 
 
 def iterated(step: Law | Callable[[int], Law], start: Sequence[float], steps: int) -> list[Law]:
-    """The laws after 0, 1, ..., `steps` steps from a point, of one step or of `step(k)`."""
+    """Return the laws after 0, 1, ..., `steps` steps from a point, for a constant step or for `step(k)`."""
     law = np.asarray(start, dtype=float), np.zeros((len(start), len(start)))
     out = [law]
     for k in range(steps):
@@ -36,16 +36,16 @@ def iterated(step: Law | Callable[[int], Law], start: Sequence[float], steps: in
 
 
 def moment(laws: Sequence[Law], power: int, coordinate: int = 0) -> np.ndarray:
-    """E x or E x^2 of one coordinate at each time."""
+    """Return E x or E x^2 of one coordinate at each time."""
     first = np.array([mean[coordinate] for mean, _ in laws])
     return first if power == 1 else first**2 + np.array([covariance[coordinate, coordinate] for _, covariance in laws])
 
 
 def after(step: Law, start: Sequence[float], steps: Sequence[int]) -> list[Law]:
-    """The laws after so many equal steps, by powers of the map of the first and second moments together: for many steps."""
+    """Return the laws after the given numbers of equal steps, by powers of the joint map of first and second moments."""
     M, Q = step
     n = len(M)
-    whole = np.zeros((1 + n * n, 1 + n * n))  # of (1, E X X^T): P -> M P M^T + Q
+    whole = np.zeros((1 + n * n, 1 + n * n))  # acts on (1, E X X^T): P -> M P M^T + Q
     whole[0, 0], whole[1:, 0], whole[1:, 1:] = 1.0, Q.ravel(), np.kron(M, M)
     point = np.asarray(start, dtype=float)
     out = []
@@ -59,6 +59,6 @@ def after(step: Law, start: Sequence[float], steps: Sequence[int]) -> list[Law]:
 
 
 def solved(A: np.ndarray, D: np.ndarray, start: Sequence[float], times: Sequence[float]) -> list[Law]:
-    """The laws of dX = A X dt + noise of covariance D dt at some times, from a point."""
+    """Return the laws of dX = A X dt + noise of covariance D dt at the given times, from a point."""
     law = np.asarray(start, dtype=float), np.zeros((len(start), len(start)))
     return [moved(flow(A, D, t), law) for t in times]

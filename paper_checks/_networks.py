@@ -1,4 +1,4 @@
-"""Small networks on real digits, in which momentum is tried: `SETTINGS` were written down before any of them was run."""
+"""Small networks on real digits for the diagnosis of momentum. `SETTINGS` was fixed before any of its runs."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 STEPS = 1000
-"""Of the whole runs that a diagnosis is held against."""
+"""Length of the complete runs that serve as ground truth for a diagnosis."""
 
 
 class Setting(NamedTuple):
-    """A run with momentum 0.9 in the form of torch, `lr` its rate there."""
+    """A run with momentum 0.9 in torch's form; `lr` is torch's learning rate."""
 
     network: str
     batch: int
@@ -28,7 +28,7 @@ SETTINGS = (
 
 @lru_cache(maxsize=2)
 def digits(flat: bool) -> Any:
-    """Training and test digits: 8 x 8 in rows of 64 numbers, or 14 x 14 as pictures."""
+    """Return training and test digits: 8 x 8 in rows of 64 numbers, or 14 x 14 as images."""
     import torch
 
     if not flat:
@@ -46,7 +46,7 @@ def digits(flat: bool) -> Any:
 
 
 def network(name: str) -> tuple[Any, Any, Any]:
-    """A network at its start, and the training and test digits that it is for."""
+    """Return a network at its initialisation, and its training and test digits."""
     import torch
     from torch import nn
 
@@ -65,15 +65,15 @@ def network(name: str) -> tuple[Any, Any, Any]:
         return makers[name](), *digits(name in ("softmax", "tanh"))
 
 
-def whole_run(setting: Setting, way: str, seed: int) -> Any:
-    """A run of `STEPS` steps from the start of the network, with momentum or at the equivalent rate without."""
+def complete_run(setting: Setting, method: str, seed: int) -> Any:
+    """Return a run of `STEPS` steps from the network's initialisation, with momentum or with plain SGD at the equivalent learning rate."""
     from torch.nn import functional as F
 
     from sdetools.bridge import SGD, Batches, HeavyBall, convert
     from sdetools.recipes.training import TrainingTask
 
     model, train, test = network(setting.network)
-    if way == "SGD":
+    if method == "SGD":
         optimiser = SGD(model.parameters(), lr=convert(setting.lr, 0.9, source="heavy-ball", target="sgd")["lr"])
     else:
         optimiser = HeavyBall(model.parameters(), lr=setting.lr, momentum=0.9)
@@ -85,7 +85,7 @@ def whole_run(setting: Setting, way: str, seed: int) -> Any:
 
 
 def test_loss(model: Any, data: Any) -> dict[str, float]:
-    """The loss on digits that no run trains on."""
+    """Return the loss on digits that no run trains on."""
     import torch
     from torch.nn import functional as F
 

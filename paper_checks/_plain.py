@@ -1,8 +1,9 @@
-r"""The paper's equations once more, in plain NumPy: what the library is compared with, so that no formula vouches for itself.
+"""Reference implementations of the paper's equations in plain NumPy, against which the claims check the library.
 
-Of the library only the random draws are taken (`draws`), and runs of it to compare with (`path`). Everything else is written down here or
-in the claim from the equations: rules as functions `(state, gradient, *coefficients) -> state` on tuples of arrays, averaged rates by their
-sum, moments by one small matrix a step. A path is compared step by step, so a wrong index or a wrong time cannot average out.
+Only the random draws (`draws`) and the runs to be checked (`path`) come from the library, so that no formula is checked against itself.
+Everything else is written here or in the claim from the equations: rules as functions `(state, gradient, *coefficients) -> state` on
+tuples of arrays, averaged rates by their sum, moments by one small matrix a step. Paths are compared step by step, so that a wrong index
+or a wrong time cannot average out.
 """
 
 from __future__ import annotations
@@ -19,43 +20,44 @@ from sdetools.simulation.draws import DrawPlan, fill
 from sdetools.simulation.philox import stream_key
 
 ROUNDING = 1e-9
-"""What may separate two texts of one formula, relative to the numbers: some 1e-16 a step, a few hundred steps, growth of at most e^3 a run,
-and draws that agree to a few last places. The smallest error looked for, 2 %, is ten million times larger."""
+"""Largest relative difference attributed to rounding between two implementations of one formula: some 1e-16 a step, a few hundred steps,
+growth of at most e^3 per run, and draws that agree to a few last places. The smallest error looked for, 2 %, is ten million times larger.
+"""
 
 
-FARTHEST = 1e300
-"""A distance from what is not finite: a formula that gives no number is as wrong as can be, and its claim contradicted, not open."""
+NON_FINITE_DISTANCE = 1e300
+"""Distance assigned to a non-finite result, so that the claim is contradicted and not inconclusive."""
 
 
-def tried(function: Callable, *args: Any, **options: Any) -> Any:
-    """What a function of the library gives; nan where it refuses numbers that the statement is about."""
+def value_or_nan(function: Callable, *args: Any, **options: Any) -> Any:
+    """Return the result of a library function, or nan where it raises for numbers that the statement covers."""
     try:
         return function(*args, **options)
     except (ValueError, ArithmeticError, IndexError, np.linalg.LinAlgError):
         return math.nan
 
 
-def refuted(run: Any) -> bool:
-    """Whether a number that is exact lies outside already. The claim is contradicted then, whatever paths would say: none is simulated."""
+def already_contradicted(run: Any) -> bool:
+    """Return whether a deterministic measurement lies outside its range, so that no simulation can change the verdict."""
     exact = [item for item in run.book.measurements if isinstance(item.estimate, float)]
     return any(not item.accept_low <= item.estimate <= item.accept_high for item in exact)
 
 
 def sgd(state: Any, gradient: Callable, eta: Any) -> tuple:
-    """z - eta g(z)."""
+    """Return z - eta g(z)."""
     (z,) = state
     return (z - eta * gradient(z),)
 
 
 def sgdm(state: Any, gradient: Callable, eta: Any, beta: Any) -> tuple:
-    """m' = beta m + (1 - beta) g(x), x' = x - eta m'."""
+    """Return the state after m' = beta m + (1 - beta) g(x), x' = x - eta m'."""
     x, m = state
     m = beta * m + (1 - beta) * gradient(x)
     return x - eta * m, m
 
 
 def nesterov(state: Any, gradient: Callable, eta: Any, mu: Any) -> tuple:
-    """v' = mu v + g, x' = x - eta (g + mu v')."""
+    """Return the state after v' = mu v + g, x' = x - eta (g + mu v')."""
     x, v = state
     now = gradient(x)
     v = mu * v + now
@@ -63,7 +65,7 @@ def nesterov(state: Any, gradient: Callable, eta: Any, mu: Any) -> tuple:
 
 
 def acc_sgd(state: Any, gradient: Callable, eta: Any, kappa: Any, A: Any) -> tuple:
-    """w' = A w + (1 - A) (x - kappa eta g / .7), x' = the mean of x - eta g and w' with the weights .7 and 1 - A."""
+    """Return the state after w' = A w + (1 - A) (x - kappa eta g / .7), x' = the mean of x - eta g and w' with weights .7 and 1 - A."""
     x, w = state
     now = gradient(x)
     w = A * w + (1 - A) * (x - kappa * eta * now / 0.7)
@@ -72,7 +74,10 @@ def acc_sgd(state: Any, gradient: Callable, eta: Any, kappa: Any, A: Any) -> tup
 
 
 def memory(etas: Sequence[float], betas: Sequence[float]) -> np.ndarray:
-    """c_k = sum_{s>=k} eta_s prod_{t=k..s} beta_t by its sum, k = 0 ... K - 1; the last pair goes on, as a geometric series."""
+    """Return c_k = sum_{s>=k} eta_s prod_{t=k..s} beta_t, k = 0 ... K - 1, by its sum.
+
+    The last pair is held constant beyond the last step: a geometric series.
+    """
     out = []
     for k in range(len(etas)):
         products = np.cumprod(betas[k:])
@@ -81,7 +86,7 @@ def memory(etas: Sequence[float], betas: Sequence[float]) -> np.ndarray:
 
 
 def averaged(etas: Sequence[float], betas: Sequence[float]) -> np.ndarray:
-    """etabar_k = (1 - beta_k) sum_{s>=k} eta_s prod_{t=k+1..s} beta_t by its sum; the last pair goes on."""
+    """Return etabar_k = (1 - beta_k) sum_{s>=k} eta_s prod_{t=k+1..s} beta_t by its sum, the last pair held constant."""
     out = []
     for k in range(len(etas)):
         products = np.cumprod(np.concatenate([[1.0], betas[k + 1 :]]))
@@ -91,18 +96,21 @@ def averaged(etas: Sequence[float], betas: Sequence[float]) -> np.ndarray:
 
 
 def draws(dynamics: st.Dynamics, steps: int, seed: int, stream: int = 0) -> np.ndarray:
-    """The draws of the first path: `(steps, rows)`."""
+    """Return the draws of the first path: `(steps, rows)`."""
     plan, key = DrawPlan(tuple(dynamics.draws)), stream_key(seed, stream)
     return np.array([fill(plan, key, np.zeros(1, int), k)[:, 0] for k in range(steps)])
 
 
 def start_draws(dynamics: st.Dynamics, seed: int, stream: int = 0) -> np.ndarray:
-    """The draws of the first path's start."""
+    """Return the draws of the first path's initial state."""
     return fill(DrawPlan(tuple(dynamics.start_draws)), stream_key(seed, stream, role=None), np.zeros(1, int), 0)[:, 0]
 
 
 def follow(rule: Callable, state: Any, rows: Any, gradient: Callable[[int, Any], Any]) -> np.ndarray:
-    """Positions x_0 ... x_K of a rule; `gradient(k, x)` is the noisy gradient in step k: `(K + 1, dim)`."""
+    """Return the positions x_0 ... x_K of a rule: `(K + 1, dim)`.
+
+    `gradient(k, x)` is the noisy gradient in step k.
+    """
     out = [np.atleast_1d(state[0])]
     for k, row in enumerate(rows):
         state = rule(state, lambda x, k=k: gradient(k, x), *row)
@@ -110,43 +118,46 @@ def follow(rule: Callable, state: Any, rows: Any, gradient: Callable[[int, Any],
     return np.array(out)
 
 
-def agreed(run: Callable[[str], np.ndarray]) -> np.ndarray:
-    """What `run(backend)` gives on the compiled kernel; nan where its twin on plain arrays gives something else."""
-    found, twin = run("auto"), run("numpy")
-    return found if farthest(found, twin) <= ROUNDING else np.full_like(found, np.nan)
+def checked_against_reference(run: Callable[[str], np.ndarray]) -> np.ndarray:
+    """Return `run("auto")`, the compiled kernel's result, or nan where the NumPy backend gives something else."""
+    found, reference = run("auto"), run("numpy")
+    return found if relative_distance(found, reference) <= ROUNDING else np.full_like(found, np.nan)
 
 
 def path(dynamics: st.Dynamics, x0: Any, steps: int, observe: Any, seed: int, **options: Any) -> np.ndarray:
-    """What the compiled kernel sees along its first path, step by step: `(steps + 1, observables)`."""
+    """Return the observables along the first path of the compiled kernel, step by step: `(steps + 1, observables)`."""
     own = {"paths": 1, "times": "all", "seed": seed} | options
 
     def run(backend: str) -> np.ndarray:
         found = st.simulate(dynamics, x0, steps * dynamics.step_time, observe=observe, backend=backend, **own)
         return np.array([[found.at(h, t).value for h in found.names] for t in found.times])
 
-    return agreed(run)
+    return checked_against_reference(run)
 
 
 def gap_path(pair: Any, x0: Any, steps: int, observe: Any, seed: int) -> np.ndarray:
-    """h(x_k) - h(z_k) along the first path of a coupled pair: `(steps + 1, observables)`."""
+    """Return h(x_k) - h(z_k) along the first path of a coupled pair: `(steps + 1, observables)`."""
     own = {"paths": 1, "times": "all", "seed": seed, "control": False, "observe": observe}
-    return agreed(lambda backend: st.weak_gap(*pair, x0, steps * pair[0].step_time, backend=backend, **own).statistics.gap)
+    return checked_against_reference(
+        lambda backend: st.weak_gap(*pair, x0, steps * pair[0].step_time, backend=backend, **own).statistics.gap
+    )
 
 
-def farthest(found: Any, expected: Any) -> float:
-    """The largest distance of two arrays, relative to the largest number in them; as far as can be where one is not finite."""
+def relative_distance(found: Any, expected: Any) -> float:
+    """Return the largest difference of two arrays relative to the largest expected value; `NON_FINITE_DISTANCE` if one is not finite."""
     found, expected = np.asarray(found, float), np.asarray(expected, float)
     if found.shape != expected.shape or not (np.isfinite(found).all() and np.isfinite(expected).all()):
-        return FARTHEST
+        return NON_FINITE_DISTANCE
     return float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-300))
 
 
 def moments(
     rule: Callable, start: Sequence[float], rows: Any, curvature: float, variance: float, spread: Any = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean `(K + 1, parts)` and covariance of a linear rule in one coordinate, with gradient curvature x + noise of that variance.
+    """Return the mean `(K + 1, parts)` and the covariance of a linear rule in one coordinate.
 
-    s' = A s + b v: A is the rule at unit states without noise, b at the state 0 with unit noise.
+    The gradient is curvature x + noise of the given variance. s' = A s + b v: A is the rule at unit states without noise, b is the rule at
+    the state 0 with unit noise.
     """
     n = len(start)
     mean, spread = np.array(start, float), np.zeros((n, n)) if spread is None else np.array(spread, float)
@@ -165,7 +176,10 @@ def moments(
 
 
 def normal_power(mean: Any, variance: Any, p: float) -> np.ndarray:
-    """E |N(mean, variance)|^p; by the folded normal law for p = 1, else by (2 v)^{p/2} Gamma((1+p)/2) / sqrt(pi) 1F1(-p/2; 1/2; -z)."""
+    """Return E |N(mean, variance)|^p.
+
+    For p = 1 by the folded normal law, else by (2 v)^{p/2} Gamma((1+p)/2) / sqrt(pi) 1F1(-p/2; 1/2; -z).
+    """
     from scipy.special import erf, gamma, hyp1f1
 
     mean, variance = np.broadcast_arrays(np.asarray(mean, float), np.asarray(variance, float))
@@ -178,8 +192,13 @@ def normal_power(mean: Any, variance: Any, p: float) -> np.ndarray:
     return np.where(variance > 0, spread, np.abs(mean) ** p)
 
 
-def over_uniforms(function: Callable[[np.ndarray], Any], breaks: Sequence[float] = (), power: int = 1, nodes: int = 400) -> Any:
-    """int_0^1 function(u) du by Gauss-Legendre between the `breaks`; u = s^power takes away a singularity at 0."""
+def integrate_unit_interval(
+    function: Callable[[np.ndarray], Any], breaks: Sequence[float] = (), power: int = 1, nodes: int = 400
+) -> Any:
+    """Return int_0^1 function(u) du by Gauss-Legendre quadrature between the `breaks`.
+
+    The substitution u = s^power removes a singularity at 0.
+    """
     s, w = np.polynomial.legendre.leggauss(nodes)
     total, edges = 0.0, np.array([0.0, *breaks, 1.0]) ** (1 / power)
     for low, high in pairwise(edges):

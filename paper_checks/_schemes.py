@@ -1,6 +1,6 @@
-"""Integrators as they are printed, in plain loops over numbers: what the checks of `dynamics.integrators` are held against.
+"""Reference implementations of the integrators as printed in the literature, in plain loops over numbers.
 
-`a(t, y)` is the drift, `b(t, y)` the matrix whose columns are the noises, `w` the increments, `V[j][r]` a sign for a pair, antisymmetric.
+`a(t, y)` is the drift, `b(t, y)` the matrix whose columns are the noises, `w` the increments, `V[j][r]` the sign of a pair, antisymmetric.
 """
 
 from __future__ import annotations
@@ -11,11 +11,15 @@ import numpy as np
 
 
 def euler(a, b, t, y, h, w, V):
+    """Return a step of Euler and Maruyama."""
     return y + a(t, y) * h + b(t, y) @ w
 
 
 def milstein(a, b, t, y, h, w, V):
-    """Kloeden, Platen, (11.1.7), for commutative noise: I_(j,k) + I_(k,j) = w_j w_k, I_(j,j) = (w_j^2 - h) / 2."""
+    """Return a step of Kloeden and Platen, (11.1.7), for commutative noise.
+
+    There I_(j,k) + I_(k,j) = w_j w_k and I_(j,j) = (w_j^2 - h) / 2.
+    """
     new = euler(a, b, t, y, h, w, V)
     for j in range(len(w)):
         for k in range(len(w)):
@@ -25,12 +29,16 @@ def milstein(a, b, t, y, h, w, V):
 
 
 def heun(a, b, t, y, h, w, V):
+    """Return a step of Heun's scheme."""
     guess = y + a(t, y) * h + b(t, y) @ w
     return y + (a(t, y) + a(t + h, guess)) / 2 * h + (b(t, y) + b(t + h, guess)) / 2 @ w
 
 
 def platen(a, b, t, y, h, w, V):
-    """Kloeden, Platen, (15.1.3), with the time of each support point; V_(j,j) = -h, V_(j,r) = -V_(r,j) = +-h."""
+    """Return a step of Kloeden and Platen, (15.1.3), with the time of each support point.
+
+    There V_(j,j) = -h and V_(j,r) = -V_(r,j) = +-h.
+    """
     m, root = len(w), math.sqrt(h)
     middle = y + a(t, y) * h + b(t, y) @ w
     new = y + (a(t + h, middle) + a(t, y)) / 2 * h
@@ -49,11 +57,14 @@ A0, B0, C0 = [[0, 0, 0], [2 / 3, 0, 0], [-1 / 3, 1, 0]], [[0, 0, 0], [1, 0, 0], 
 A1, B1, C1 = [[0, 0, 0], [1, 0, 0], [1, 0, 0]], [[0, 0, 0], [1, 0, 0], [-1, 0, 0]], [0, 1, 1]
 A2, B2, C2 = [[0, 0, 0], [0, 0, 0], [0, 0, 0]], [[0, 0, 0], [1, 0, 0], [-1, 0, 0]], [0, 0, 0]
 ALPHA, BETA = [1 / 4, 1 / 2, 1 / 4], [[1 / 2, 1 / 4, 1 / 4], [0, 1 / 2, -1 / 2], [-1 / 2, 1 / 4, 1 / 4], [0, 1 / 2, -1 / 2]]
-"""RI1: Roessler (2009), Table 5.2; the times C are the sums of the rows of A."""
+"""Coefficients of RI1: Roessler (2009), Table 5.2. The times C are the row sums of A."""
 
 
 def ri1(a, b, t, y, h, w, V):
-    """Roessler (2009), the method (3), any explicit table: stages of the drift, of each noise, and of each noise moved by the others."""
+    """Return a step of Roessler (2009), method (3), for any explicit tableau.
+
+    The stages are those of the drift, of each noise, and of each noise displaced by the others.
+    """
     m, root, stages = len(w), math.sqrt(h), range(3)
     double = [[(w[k] ** 2 - h) / 2 if k == r else (w[k] * w[r] + h * V[r][k]) / 2 for r in range(m)] for k in range(m)]
     drift, noise = [], [[] for _ in range(m)]
@@ -77,13 +88,14 @@ def ri1(a, b, t, y, h, w, V):
 
 
 def sra1(a, b, t, y, h, w, z):
-    """Roessler (2010), Table 6.1, for additive noise; z = the integral of W over the step."""
+    """Return a step of Roessler (2010), Table 6.1, for additive noise; z is the integral of W over the step."""
     first = a(t, y)
     second = a(t + 3 / 4 * h, y + 3 / 4 * h * first + 3 / 2 * b(t + h, y) @ z / h)
     return y + h * (first / 3 + 2 / 3 * second) + b(t + h, y) @ (w - z / h) + b(t, y) @ z / h
 
 
 def obabo(grad, root, r, gamma, kappa, h, x, m, u):
+    """Return a step of the splitting OBABO."""
     c = math.exp(-gamma * h / 2)
     s = kappa * math.sqrt((1 - c * c) / (2 * gamma))
     m = c * m + s * root(x) @ u[0] + kappa * h / 2 * grad(x)
@@ -92,6 +104,7 @@ def obabo(grad, root, r, gamma, kappa, h, x, m, u):
 
 
 def baoab(grad, root, r, gamma, kappa, h, x, m, u):
+    """Return a step of the splitting BAOAB."""
     c = math.exp(-gamma * h)
     m = m + kappa * h / 2 * grad(x)
     x = x - r * h / 2 * m
@@ -101,7 +114,10 @@ def baoab(grad, root, r, gamma, kappa, h, x, m, u):
 
 
 def ubu(grad, root, r, gamma, kappa, h, x, m, u):
-    """U is the flow of dX = -r M dt, dM = -gamma M dt + kappa R dW over h/2, by the covariance of its two Gaussian integrals."""
+    """Return a step of the splitting UBU.
+
+    U is the flow of dX = -r M dt, dM = -gamma M dt + kappa R dW over h/2, by the covariance of its two Gaussian integrals.
+    """
     t = h / 2
     c = math.exp(-gamma * t)
     ends = (1 - c * c) / (2 * gamma)  # Var int exp(-gamma (t - s)) dW

@@ -1,4 +1,4 @@
-"""What the checks that train networks share: a recipe's miniature, carried out in the claim's own folder."""
+"""Helpers of the checks that train networks: a recipe's miniature, run in the claim's own folder."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from sdetools.estimates import Estimate
 
 @contextmanager
 def training(run: Any, identity: str) -> Iterator[Any]:
-    """What carries out training runs in the claim's own folder, while it lasts.
+    """Yield a trainer that works in the claim's own folder.
 
-    Each network is trained on one thread, several at a time, so that results do not depend on how many there are.
+    Each network is trained on one thread, several at a time, so that results do not depend on the number of workers.
     """
     import torch
 
@@ -36,8 +36,8 @@ def training(run: Any, identity: str) -> Iterator[Any]:
 
 @contextmanager
 def miniature(run: Any, name: str, **changes: Any) -> Iterator[tuple[Any, Any, Any]]:
-    """A recipe, the settings of its miniature with `changes`, and what carries them out."""
-    import torch  # noqa: F401 - first of all, for the line that installs it
+    """Yield a recipe, the settings of its miniature with `changes`, and the trainer that runs them."""
+    import torch  # noqa: F401 - first, so that the error for a missing torch names the line that installs it
 
     from sdetools import recipes
 
@@ -48,17 +48,17 @@ def miniature(run: Any, name: str, **changes: Any) -> Iterator[tuple[Any, Any, A
 
 
 def seeds(run: Any) -> int:
-    """The first of a claim's own seeds."""
+    """Return the first of a claim's own seeds."""
     return 1000 + run.seed % 1_000_000_000
 
 
-def times(factor: float, one: Estimate) -> Estimate:
-    """factor one."""
+def scaled(factor: float, one: Estimate) -> Estimate:
+    """Return factor * one."""
     return Estimate(factor * one.value, factor * one.stderr, one.n)
 
 
-def less(one: Estimate, other: Estimate) -> Estimate:
-    """one - other, of independent samples; the degrees of freedom are Welch's."""
+def difference(one: Estimate, other: Estimate) -> Estimate:
+    """Return one - other for independent samples, with Welch's degrees of freedom."""
     parts = one.stderr**2, other.stderr**2
     degrees = sum(parts) ** 2 / (parts[0] ** 2 / (one.n - 1) + parts[1] ** 2 / (other.n - 1))
     return Estimate(one.value - other.value, sum(parts) ** 0.5, int(degrees) + 1)

@@ -1,17 +1,17 @@
-r"""Behind Theorem 3.5: y_k = x_k - c_k m_k moves without memory, path by path, and SGDM stays sqrt(eta / (1 - beta)) near it.
+"""The auxiliary process of Theorem 3.5: y_k = x_k - c_k m_k follows plain SGD, and stays within sqrt(eta / (1 - beta)) of SGDM.
 
 With c_k = sum_{s >= k} eta_s prod_{t=k..s} beta_t and the averaged rates etabar_k of the theorem,
 
     y_{k+1} = y_k - etabar_k g_k      for every schedule, every loss, every noise, g_k being the gradient taken at x_k.
 
-The distance is known as well: E |x_k - y_k|^2 = c_k^2 E |m_k|^2, and at sigma = eta^-1/2 the noise that the momentum holds makes
-up nearly all of it, (beta^2 / (1 + beta)) eta / (1 - beta). This strong gap is what the rate of the theorem comes from.
+The distance is known as well: E |x_k - y_k|^2 = c_k^2 E |m_k|^2. At sigma = eta^-1/2 nearly all of it is the noise in the momentum
+buffer, (beta^2 / (1 + beta)) eta / (1 - beta). This strong gap determines the rate of the theorem.
 """
 
 import math
 
 import numpy as np
-from _plain import ROUNDING, averaged, draws, farthest, follow, memory, moments, path, sgdm, start_draws
+from _plain import ROUNDING, averaged, draws, follow, memory, moments, path, relative_distance, sgdm, start_draws
 
 import sdetools as st
 
@@ -21,12 +21,12 @@ LIPSCHITZ = 3.0  # |L''| = |1 - 2 cos 2x|
 
 
 def slope(x):
-    """The derivative of WELLS."""
+    """Return the derivative of WELLS."""
     return x - np.sin(2 * x)
 
 
 class Memoryless(st.Auxiliary):
-    """The same SGDM run (x, m), with y carried by its own recursion, y_{k+1} = y_k - rate_k g_k, not read off x and m."""
+    """The same SGDM run (x, m), with y computed by its own recursion, y_{k+1} = y_k - rate_k g_k, and not from x and m."""
 
     coefficients = ("eta", "beta", "rate")
 
@@ -45,7 +45,7 @@ class Memoryless(st.Auxiliary):
 
 
 class Unaveraged(Memoryless):
-    """With eta_k where etabar_k belongs."""
+    """The recursion with eta_k in place of etabar_k."""
 
     def rates(self, steps):
         return self.plan.etas(steps)
@@ -57,17 +57,18 @@ class Unaveraged(Memoryless):
     source="Proof of Theorem 3.5",
 )
 def recursion(run):
+    """Check the recursion of y on a random schedule."""
     random, eta = np.random.default_rng(run.seed), 1 / 64
     steps = round(HORIZON / eta)
     plan = st.schedules.from_arrays(eta=eta * random.uniform(0, 2, steps), beta=random.uniform(0, 0.98, steps), base=eta)
     oracle = st.NoisyOracle(WELLS, st.noise.gaussian(dim=1), sigma=eta**-0.5)
-    drawn = ([1.0], [[1.0]])  # the momentum's start is random too
+    drawn = ([1.0], [[1.0]])  # the initial momentum is random too
     bridge = st.Auxiliary(oracle, plan, momentum=drawn)
     options = run.options(paths=min(run.paths, 100_000), keep_final=True, control=False, times=[HORIZON])
 
     run.note(
-        "The memory c_k, the averaged rates and y itself are compared with plain sums and recursions at every step of a moving schedule: "
-        "a process that is one step early or late is noticed, though it ends where it should."
+        "The memory c_k, the averaged rates and y itself are compared with plain sums and recursions at every step of a varying schedule: "
+        "a process that is one step early or late is detected, even if its endpoint is right."
     )
     measure_steps(run, bridge, plan, steps, eta**-0.5)
 
@@ -76,7 +77,7 @@ def recursion(run):
         return float(np.abs(gap.final[0] - gap.final[1]).max()), float(np.abs(gap.final).max())
 
     found, size = distance(Memoryless(oracle, plan, momentum=drawn))
-    # at most 8 roundings a step, kept by the momentum for 1 / (1 - beta) steps, grown by exp(Lip sum eta_k) at most (Gronwall)
+    # at most 8 roundings a step, kept by the momentum for 1 / (1 - beta) steps, amplified by at most exp(Lip sum eta_k) (Gronwall)
     growth = math.exp(LIPSCHITZ * plan.etas(steps).sum())
     allowed = 8 * steps * np.finfo(float).eps * size / (1 - plan.betas(steps).max()) * growth
     run.measure("largest distance of the two y", found, at_most=allowed)
@@ -84,18 +85,20 @@ def recursion(run):
         run.measure("largest distance of the two y", distance(Unaveraged(oracle, plan, momentum=drawn))[0], at_most=allowed)
     run.figure(
         "rates",
-        lambda: draw_rates(plan, steps),
-        r"The random schedule $\eta_k$ and its average $\bar\eta_k$, by which $y$ moves: no smoother, $\beta_k$ being random.",
+        lambda: plot_rates(plan, steps),
+        r"The random schedule $\eta_k$ and its average $\bar\eta_k$, the rate of $y$. It is no smoother, as $\beta_k$ is random.",
     )
 
 
 def measure_steps(run, bridge, plan, steps, sigma):
-    """y along one path of the kernel beside x - c m and beside its own recursion, both written down anew, at every step."""
+    """Compare y along one path of the kernel with reference implementations of x - c m and of its own recursion, at every step."""
     etas, betas = plan.etas(steps), plan.betas(steps)  # as drawn above
     c, rates = memory(etas, betas), averaged(etas, betas)
-    c = np.append(c, c[-1])  # the last pair goes on
-    run.measure("c_k beside its sum, every k", farthest(plan.memory(steps), c), at_most=ROUNDING)
-    run.measure("the averaged rate beside its sum, every k", farthest(plan.averaged().etas(steps), rates), at_most=ROUNDING)
+    c = np.append(c, c[-1])  # the last pair is held constant
+    run.measure("c_k beside its sum, every k", relative_distance(plan.memory(steps), c), at_most=ROUNDING)
+    run.measure(
+        "the averaged rate beside its sum, every k", relative_distance(plan.averaged().etas(steps), rates), at_most=ROUNDING
+    )
     z, m0 = draws(bridge, steps, run.seed)[:, 0], 1.0 + start_draws(bridge, run.seed)[0]
     x, m = START[0], m0
     read_off, moved = [x - c[0] * m], [x - c[0] * m]
@@ -106,11 +109,12 @@ def measure_steps(run, bridge, plan, steps, sigma):
         x = x - etas[k] * m
         read_off.append(x - c[k + 1] * m)
     found = path(bridge, START, steps, ["x"], run.seed)[:, 0]
-    run.measure("y_k along one path beside x_k - c_k m_k", farthest(found, read_off), at_most=ROUNDING)
-    run.measure("y_k along one path beside y_k - etabar_k g_k", farthest(found, moved), at_most=ROUNDING)
+    run.measure("y_k along one path beside x_k - c_k m_k", relative_distance(found, read_off), at_most=ROUNDING)
+    run.measure("y_k along one path beside y_k - etabar_k g_k", relative_distance(found, moved), at_most=ROUNDING)
 
 
-def draw_rates(plan, steps):
+def plot_rates(plan, steps):
+    """Plot the schedule and its average."""
     from sdetools.plots import COLOURS, INK, canvas
 
     figure, axes = canvas(6.4, 3.2)
@@ -123,7 +127,7 @@ def draw_rates(plan, steps):
 
 
 class Distance(st.SGDM):
-    """An SGDM run (x, m) that shows x_k - y_k = c_k m_k as its position."""
+    """An SGDM run (x, m) whose position is x_k - y_k = c_k m_k."""
 
     parts, coefficients = ("distance", "x", "m"), ("eta", "beta", "c")
 
@@ -142,19 +146,20 @@ class Distance(st.SGDM):
 
 
 def distance(eta: float, beta: float) -> Distance:
+    """Return the distance process on x^2 / 2 at sigma = eta^-1/2."""
     oracle = st.NoisyOracle(st.losses.quadratic(1.0, names=["x"]), st.noise.gaussian(dim=1), sigma=eta**-0.5)
     return Distance(oracle, st.schedules.constant(eta=eta, beta=beta))
 
 
 def mean_square(eta: float, beta: float) -> float:
-    """E |x_k - y_k|^2 = c^2 E |m_k|^2 at the horizon, c = eta beta / (1 - beta), by the plain recursion of SGDM's moments."""
+    """Return E |x_k - y_k|^2 = c^2 E |m_k|^2 at the horizon, c = eta beta / (1 - beta), by the plain recursion of SGDM's moments."""
     steps = round(HORIZON / eta)
     means, spreads = moments(sgdm, (*START, 0.0), [(eta, beta)] * steps, 1.0, 1 / eta)
     return float((eta * beta / (1 - beta)) ** 2 * (means[-1, 1] ** 2 + spreads[-1, 1, 1]))
 
 
 def measure_distance(run: object, eta: float, beta: float) -> None:
-    """The distance along one path, the moments of m and c, each beside its formula."""
+    """Compare the distance along one path, the moments of m, and c with their formulas."""
     dynamics, steps, c = distance(eta, beta), 24, eta * beta / (1 - beta)
     name = f"beta={beta}, eta={eta:g}"
     z = draws(dynamics, steps, run.seed)[:, 0]
@@ -165,32 +170,33 @@ def measure_distance(run: object, eta: float, beta: float) -> None:
 
     exact = follow(shown, (0.0, START[0], 0.0), [(eta, beta)] * steps, lambda k, x: x + eta**-0.5 * z[k])[:, 0]
     found = path(dynamics, START, steps, ["x"], run.seed)[:, 0]
-    run.measure(f"c_k m_k along one path, {name}", farthest(found, exact), at_most=ROUNDING)
+    run.measure(f"c_k m_k along one path, {name}", relative_distance(found, exact), at_most=ROUNDING)
     y = [START[0]]
     state = (START[0], 0.0)
     for k in range(steps):
         state = sgdm(state, lambda x, k=k: x + eta**-0.5 * z[k], eta, beta)
         y.append(state[0] - c * state[1])
-    seen = path(st.Auxiliary(dynamics.oracle, dynamics.plan), START, steps, ["x"], run.seed)[:, 0]
-    run.measure(f"y_k = x_k - c_k m_k along one path, {name}", farthest(seen, y), at_most=ROUNDING)
+    found = path(st.Auxiliary(dynamics.oracle, dynamics.plan), START, steps, ["x"], run.seed)[:, 0]
+    run.measure(f"y_k = x_k - c_k m_k along one path, {name}", relative_distance(found, y), at_most=ROUNDING)
     run.measure(f"c_k beside eta beta / (1 - beta), {name}", dynamics.memory(0)[0] / c, 1.0, tolerance=ROUNDING)
     mean, spread = st.exact.moments(st.SGDM(dynamics.oracle, dynamics.plan), START, steps).part("m")
     means, spreads = moments(sgdm, (*START, 0.0), [(eta, beta)] * steps, 1.0, 1 / eta)
-    away = max(farthest(mean[:, 0], means[:, 1]), farthest(spread[:, 0, 0], spreads[:, 1, 1]))
+    away = max(relative_distance(mean[:, 0], means[:, 1]), relative_distance(spread[:, 0, 0], spreads[:, 1, 1]))
     run.measure(f"mean and variance of m_k beside plain recursions, {name}", away, at_most=ROUNDING)
 
 
 @st.claim(
     "auxiliary-process-strong-gap",
     statement=r"At $\sigma = \eta^{-1/2}$, $E|x_k - y_k|^2 = c_k^2\, E|m_k|^2 \approx \frac{\beta^2}{1+\beta} "
-    r"\frac{\eta}{1-\beta}$: the path-wise distance is of order one half in $\eta/(1-\beta)$.",
+    r"\frac{\eta}{1-\beta}$: the pathwise distance is of order one half in $\eta/(1-\beta)$.",
     source="Proof of Theorem 3.5",
 )
 def strong_gap(run):
+    """Check the mean-square distance of x and y, and its order in eta / (1 - beta)."""
     etas, betas = [2.0**-k for k in (4, 6, 8)], (0.5, 0.75, 0.9)
     measured, exact = {}, {}
     run.note(
-        "A wrong c, rule, rate or noise scale is noticed along a path and in exact moments; the law's constant at small rates."
+        "A wrong c, rule, rate or noise scale is detected along a path and in exact moments; a wrong constant at small learning rates."
     )
     for beta in betas:
         measure_distance(run, etas[0], beta)
@@ -198,10 +204,10 @@ def strong_gap(run):
             dynamics = distance(eta, beta)
             found = st.simulate(dynamics, START, HORIZON, observe=["x**2"], **run.options(times=[HORIZON])).at("x**2")
             measured[beta, eta], exact[beta, eta] = found, mean_square(eta, beta)
-            # no interval of a run is wider than 5 standard errors to a side, so ten of them hold a true value and its interval
+            # no half width in a run exceeds 5 standard errors, so ten of them cover a true value and its interval
             run.measure(f"E |x - y|^2, beta={beta}, eta={eta:g}", found, exact[beta, eta], tolerance=10 * found.stderr)
     for beta in betas:
-        # E |m|^2 exceeds what its noise brings by E |grad L|^2 and by the x it pulls along, both a part eta / (1 - beta) of it
+        # E |m|^2 exceeds the noise's contribution by E |grad L|^2 and by its effect on x, both a fraction eta / (1 - beta) of it
         fine = [2.0**-k for k in (13, 14)]
         squares = [mean_square(eta, beta) for eta in fine]
         left = fine[0] / (1 - beta)
@@ -220,13 +226,14 @@ def strong_gap(run):
         run.measure("E |x - y|^2", found, expected=exact[beta, eta] / c**2, tolerance=10 * found.stderr)
     run.figure(
         "strong gap",
-        lambda: draw_strong_gap(measured, exact),
-        r"$\sqrt{E|x_k - y_k|^2}$ at $t = 1$, three $\beta$ and three $\eta$: measured (marks), exact (crosses), and the law for "
-        r"small $\eta$, a line of slope one half for each $\beta$.",
+        lambda: plot_strong_gap(measured, exact),
+        r"$\sqrt{E|x_k - y_k|^2}$ at $t = 1$, three $\beta$ and three $\eta$: measured (markers), exact (crosses), and the asymptotic "
+        r"law for small $\eta$, a line of slope one half for each $\beta$.",
     )
 
 
-def draw_strong_gap(measured, exact):
+def plot_strong_gap(measured, exact):
+    """Plot the root mean square distance against eta / (1 - beta)."""
     from sdetools.plots import COLOURS, FAINT, INK, MARKERS, canvas
 
     figure, axes = canvas()

@@ -1,14 +1,14 @@
-r"""Momentum as an average of gradients and heavy-ball momentum are one method, path by path, for gamma = (1 - beta) eta.
+"""Momentum as an average of gradients and heavy-ball momentum are one method, path by path, for gamma = (1 - beta) eta.
 
 Definition 2.3 averages, m' = beta m + (1 - beta) g, x' = x - eta m'; Eq. (1) sums, m' = beta m + g, x' = x - gamma m'. The paper
 converts one into the other through a form without a buffer,
 
     x_{k+1} = x_k - eta_k (1 - beta_k) g_k + beta_k (eta_k / eta_{k-1}) (x_k - x_{k-1}),
 
-which holds for every schedule. All three run here on the same draws; the endpoints may differ by rounding only.
+which holds for every schedule. All three run here on the same draws; their endpoints may differ by rounding only.
 
-How much rounding? A step rounds at most 8 times, each time by eps times the numbers at hand; the buffer carries an error for
-1 / (1 - beta) steps; and as no weight of a past gradient exceeds eta, Gronwall lets an error grow by exp(Lip T) at most.
+Rounding bound: a step rounds at most 8 times, each time by eps times the size of the numbers; the buffer carries an error for
+1 / (1 - beta) steps; and as no weight of a past gradient exceeds eta, Gronwall's inequality bounds the growth by exp(Lip T).
 """
 
 import math
@@ -25,12 +25,13 @@ QUIET = st.NoisyOracle(LOSS, st.noise.none(1))
 
 
 def rounding(points: np.ndarray, steps: int, beta: float) -> float:
+    """Return the bound on the rounding error of an endpoint after `steps` steps."""
     eps = np.finfo(float).eps
     return 8 * steps * eps * float(np.abs(points).max()) / (1 - beta) * math.exp(LIPSCHITZ * HORIZON)
 
 
 def endpoints(run, first: st.Dynamics, second: st.Dynamics):
-    """Both on the same draws. An identity of paths needs no crowd: 100,000 are enough at any budget."""
+    """Run both methods on the same draws. An identity of paths needs few of them: 100,000 suffice at any budget."""
     options = run.options(paths=min(run.paths, 100_000), keep_final=True, control=False, times=[HORIZON])
     gap = st.weak_gap(first, second, START, HORIZON, observe=["x"], **options)
     distance, steps = np.abs(gap.final[0] - gap.final[1]), gap.steps[-1]
@@ -38,7 +39,7 @@ def endpoints(run, first: st.Dynamics, second: st.Dynamics):
 
 
 def iterates(method: str, etas: np.ndarray, betas: np.ndarray) -> float:
-    """x after the last step without noise, in plain arithmetic: L' = x - sin 2x."""
+    """Return x after the last step without noise, in plain arithmetic: L' = x - sin 2x."""
     x, m = START[0], 0.0
     for eta, beta in zip(etas, betas):
         g = x - math.sin(2 * x)
@@ -48,7 +49,7 @@ def iterates(method: str, etas: np.ndarray, betas: np.ndarray) -> float:
 
 
 def noiseless(run, method: st.Dynamics) -> tuple[float, float]:
-    """The endpoint of one path, and what rounding may do to it."""
+    """Return the endpoint of one path and the bound on its rounding error."""
     steps = round(HORIZON / method.step_time)
     end = st.simulate(method, START, HORIZON, observe=["x"], keep_final=True, **run.options(paths=2, times=[HORIZON], store=None))
     return float(end.final[0, 0]), rounding(end.final, steps, method.plan.betas(steps).max())
@@ -57,10 +58,11 @@ def noiseless(run, method: st.Dynamics) -> tuple[float, float]:
 @st.claim(
     "definition-2.3-heavy-ball",
     statement=r"SGDM (Def. 2.3) with $(\eta, \beta)$ and heavy-ball momentum (Eq. (1)) with $\gamma = (1-\beta)\,\eta$ have "
-    r"the same iterates, path by path, and so a weak gap of zero without any variance.",
+    r"the same iterates, path by path, and so a weak gap of exactly zero.",
     source="Definition 2.3, Equation (1)",
 )
 def heavy_ball(run):
+    """Check that both forms of momentum have the same iterates at constant schedules."""
     rows = []
     for beta in (0.5, 0.9, 0.99):
         average = st.SGDM(ORACLE, st.schedules.constant(eta=ETA, beta=beta))
@@ -84,7 +86,7 @@ def heavy_ball(run):
             run.measure(f"endpoint of {name} without noise, beta={beta}", end, expected=exact, tolerance=near)
         rows.append((beta, f"{distance:.1e}", f"{gap.at('x').stderr:.1e}", f"{wrong:.2f}"))
     run.note(
-        "Without noise each form is held against its equation in plain arithmetic, with noise against the other form. Noticed: any changed "
+        "Without noise each form is compared with its equation in plain arithmetic, with noise with the other form. Detected: any changed "
         "constant, sign or term of either, beta for 1 - beta, a rate that is not (1 - beta) eta."
     )
     run.table("endpoints", rows, ["beta", "largest distance", "standard error of the gap", "largest distance for gamma = eta"])
@@ -109,7 +111,7 @@ class WithoutBuffer(st.Dynamics):
 
 
 class ForgetsTheRatio(WithoutBuffer):
-    """The same with eta_k / eta_{k-1} taken for 1, as if the schedule were constant."""
+    """The form without a buffer with eta_k / eta_{k-1} replaced by 1, as for a constant schedule."""
 
     def coefficient_values(self, steps):
         return super().coefficient_values(steps) * [1, 1, 0] + [0, 0, 1]
@@ -122,18 +124,19 @@ class ForgetsTheRatio(WithoutBuffer):
     source="Section 2, the rewriting of Equation (3)",
 )
 def without_buffer(run):
+    """Check the form without a buffer on a random schedule."""
     random, steps = np.random.default_rng(run.seed), round(HORIZON / ETA)
     etas, betas = ETA * random.uniform(0.5, 1.5, steps), random.uniform(0.5, 0.95, steps)
     plan = st.schedules.from_arrays(eta=etas, beta=betas, base=ETA)
     momentum = st.SGDM(ORACLE, plan)
     _, distance, allowed = endpoints(run, momentum, WithoutBuffer(ORACLE, plan))
-    allowed *= 3  # an error made at step j comes back times eta_k / eta_j <= 1.5 / 0.5
+    allowed *= 3  # an error of step j is multiplied by eta_k / eta_j <= 1.5 / 0.5
     run.measure("largest distance of two endpoints, random schedule", distance, at_most=allowed)
     end, near = noiseless(run, st.SGDM(QUIET, plan))
     exact = iterates("SGDM", etas, betas)
     run.measure("endpoint of SGDM without noise, random schedule", end, expected=exact, tolerance=3 * near)
     run.note(
-        "Noticed: a rate or a momentum of the step before or after, a ratio turned over or left out, a changed constant, sign or term of SGDM."
+        "Detected: a rate or a momentum of the previous or next step, an inverted or omitted ratio, a changed constant, sign or term of SGDM."
     )
     with run.control("eta_k / eta_{k-1} forgotten"):
         _, distance, _ = endpoints(run, momentum, ForgetsTheRatio(ORACLE, plan))

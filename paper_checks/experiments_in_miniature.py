@@ -1,8 +1,8 @@
-r"""The paper's three experiments in miniature: the recipes of `sdetools train`, on small real data out of packages.
+"""The paper's three experiments in miniature: the recipes of `sdetools train`, on small real data sets.
 
-Tolerances are in points of test accuracy: two points for "alike" among digits, where a method that is ahead is so by tens; a part of what
-fine-tuning gains for "alike" in the table. All networks' seeds follow `--seed`. Intervals are Student's, over seeds: in a run together with
-many other claims they are wider, and the small budget may then not decide.
+Tolerances are in points of test accuracy. For digits, "alike" means two points, where a better method leads by tens. In the table,
+"alike" means a fraction of the gain of fine-tuning. All networks' seeds follow `--seed`. Intervals are Student's, over seeds. In a run
+with many other claims they are wider, and the quick budget may be inconclusive.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from _training import less, miniature, seeds, times
+from _training import difference, miniature, scaled, seeds
 
 import sdetools as st
 from sdetools.recipes import finals
@@ -21,16 +21,17 @@ ALIKE = 2.0
 
 
 def ahead(runs, key):
-    """SGDM's accuracy less SGD's, over seeds."""
+    """Return SGDM's accuracy minus SGD's, over seeds."""
     return mean(finals(runs[key, "SGDM"]) - finals(runs[key, "SGD"]))
 
 
 @st.claim(
     "figure-1-in-miniature",
-    statement=r"Each at its best learning rate, SGD and SGDM reach the same test accuracy at small batches, and SGDM is ahead at large ones.",
+    statement=r"Each at its best learning rate, SGD and SGDM reach the same test accuracy at small batch sizes, and SGDM is better at large ones.",
     source="Section 5.1, Figure 1",
 )
 def figure_1(run):
+    """Compare SGD and SGDM at their best learning rates, at small and at large batch sizes."""
     small, large = run.scale(quick=128, standard=64, full=64), 1024
     between = run.scale(quick=(), standard=(256,), full=(128, 256, 512))
     settings = {
@@ -50,37 +51,41 @@ def figure_1(run):
 
 @st.claim(
     "figure-2-in-miniature",
-    statement=r"At one learning rate SGDM is ahead of SGD at $l = 1$, and SVAG with larger $l$ closes the gap between their test curves.",
+    statement=r"At one learning rate SGDM is better than SGD at $l = 1$, and SVAG with larger $l$ closes the gap between their test curves.",
     source="Section 5.2, Figure 2",
 )
 def figure_2(run):
+    """Compare SGD and SGDM under SVAG for increasing l."""
     more, few = run.scale(quick=((2,), 5), standard=((2, 4, 8), 10), full=((2, 4, 8, 16, 32), 20))
     many = run.scale(quick=16, standard=40, full=80)
     with miniature(run, "resnet32-cifar10", l=(1, *more), seeds=few, first_seed=seeds(run)) as (recipe, own, trainer):
         one = recipe.main(replace(own, l=(1,), seeds=many), trainer)
         other = recipe.main(replace(own, l=more), trainer)
     found = {**one.runs, **other.runs}
-    run.table("Test accuracies at the end, and how far apart the test curves are", one.rows + other.rows, one.columns)
+    run.table("Final test accuracies and distances of the test curves", one.rows + other.rows, one.columns)
     run.figure("Test curves for growing l", recipe.draw(own, found), "Means and standard deviations over seeds.")
     apart = {l: ahead(found, l) for l in (1, *more)}
     run.measure("l = 1: SGDM - SGD, points", apart[1], at_least=ALIKE)
-    half = times(0.5, apart[1])
+    half = scaled(0.5, apart[1])
     for l in more:
-        run.measure(f"l = {l}: SGDM - SGD beyond half of what it is at l = 1, points", less(apart[l], half), at_most=0.0)
+        run.measure(f"l = {l}: SGDM - SGD beyond half of what it is at l = 1, points", difference(apart[l], half), at_most=0.0)
     if run.budget != "quick":
         curves = {l: mean(recipe.distances(found, l)) for l in (1, more[-1])}
         run.measure(f"l = {more[-1]}: SGDM - SGD, points", apart[more[-1]], expected=0.0, tolerance=ALIKE)
-        run.measure(f"test curves apart at l = {more[-1]} less at l = 1, points", less(curves[more[-1]], curves[1]), at_most=0.0)
+        run.measure(
+            f"test curves apart at l = {more[-1]} less at l = 1, points", difference(curves[more[-1]], curves[1]), at_most=0.0
+        )
     with run.control("without SVAG"):
         run.measure("l = 1: SGDM - SGD beyond half of what it is", half, at_most=0.0)
 
 
 @st.claim(
     "table-1-in-miniature",
-    statement=r"Fine-tuning a pretrained language model on a few examples a class, SGD and SGDM gain the same over zero-shot.",
+    statement=r"In fine-tuning a pretrained language model on a few examples per class, SGD and SGDM gain equally over zero-shot accuracy.",
     source="Section 5.1, Table 1",
 )
 def table_1(run):
+    """Compare SGD and SGDM in few-shot fine-tuning."""
     from sdetools.recipes.training import Job
 
     count, alike = run.scale(quick=8, standard=12, full=24), run.scale(quick=0.2, standard=0.1, full=0.1)
@@ -107,7 +112,7 @@ def table_1(run):
     run.table("Test accuracies", outcome.rows, outcome.columns)
     run.figure("Test accuracy, zero-shot and fine-tuned", outcome.figure, "Means and standard deviations over subsets.")
     zero = 100 * outcome.runs["zero-shot"][task]["test_accuracy"]
-    sgd, sgdm = (recipe.at_best(outcome.runs[task, way]) for way in ("SGD", "SGDM"))
+    sgd, sgdm = (recipe.at_best(outcome.runs[task, method]) for method in ("SGD", "SGDM"))
     run.measure("SGD's gain over zero-shot, points", mean(sgd - zero), at_least=20.0)
     run.measure("SGDM - SGD beside SGD's gain", mean((sgdm - sgd) / (sgd.mean() - zero)), expected=0.0, tolerance=alike)
     with run.control("no fine-tuning in the place of SGD"):
@@ -115,7 +120,7 @@ def table_1(run):
             "SGDM - zero-shot beside SGDM's gain", mean((sgdm - zero) / (sgdm.mean() - zero)), expected=0.0, tolerance=alike
         )
     if slow is not None:
-        # What goes wrong when momentum is dropped and torch's learning rate is kept: a tenth of the equivalent rate.
+        # The usual mistake: momentum is dropped and torch's learning rate kept, a tenth of the equivalent rate.
         with run.control("SGD at a tenth of the rate"):
             run.measure(
                 "SGDM - SGD beside SGDM's gain", mean((sgdm - slow) / (sgdm.mean() - zero)), expected=0.0, tolerance=alike

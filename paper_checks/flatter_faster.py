@@ -1,11 +1,12 @@
-r"""Flatter, faster: 1 - beta = C eta^{2/3} moves fastest along the minimisers, in eta^{-2/3} steps; and what C is.
+"""Flatter, faster: 1 - beta = C eta^{2/3} is the fastest scaling along the minimisers, with eta^{-2/3} steps; and the constant C.
 
-The heavy-ball form of Eq. (1) with learning rate eta and 1 - beta = C eta^g, label noise of size eps; runs start on Gamma at rest.
-tau_1: the steps in which the distance across Gamma relaxes (no noise). tau_2: those of the motion along Gamma where noise is so small that
-it is far slower. T: the settling time, the last step at which the rms distance from the flattest minimum exceeds a tenth of its start.
-A first passage would reward overshooting. It scales like eta^{-2/3} as well, yet falls all the way to beta = 1: it has no best beta.
+The heavy-ball form of Eq. (1) has learning rate eta, 1 - beta = C eta^g and label noise of size eps. Runs start on Gamma at rest.
+tau_1 is the number of steps in which the distance across Gamma relaxes without noise. tau_2 is that of the motion along Gamma for noise so
+small that this motion is much slower. T is the settling time, the last step at which the rms distance from the flattest minimum exceeds a
+tenth of its initial value. A first-passage time would reward overshooting: it scales like eta^{-2/3} as well, but decreases up to beta = 1
+and so has no optimal beta.
 
-At g = 2/3 the energy across Gamma and the momentum along it forget equally fast, and neither averages out. What is left is
+At g = 2/3 the energy across Gamma and the momentum along it have the same memory, and neither averages out. The limit is
 X'' + X' + r A X = 0 on the clock (1 - beta) k, with a random energy A and r = eta^2 eps^2 chi / (4 (1 - beta)^3), chi the second
 derivative of the sharpness along Gamma (`sdetools.exact.modes`). So (1 - beta) T is one function of r for every problem with one mode
 across Gamma, T is shortest at r = 0.655, and C = (eps^2 chi / (4 r))^{1/3}, which the source leaves open. In the EMA form this is alpha = 2.
@@ -20,7 +21,7 @@ from _flatter import (
     FRACTION,
     across_steps,
     along_steps,
-    best_stiffness,
+    best_restoring_rate,
     estimate,
     exponent,
     measure_limit,
@@ -32,7 +33,7 @@ from _flatter import (
     uv,
     valley,
 )
-from _plain import refuted
+from _plain import already_contradicted
 
 import sdetools as st
 from sdetools.plots import COLOURS, INK, MARKERS, canvas
@@ -41,10 +42,11 @@ SOURCE = "Flatter, faster: scaling momentum for optimal speedup of SGD"
 
 
 def powers(*logs):
+    """Return powers of ten."""
     return [10.0**k for k in logs]
 
 
-EXPONENTS = {  # g: (C, etas); away from g = 1/2, where (1 - beta)^2 = 4 eta lam makes tau_1 cross over
+EXPONENTS = {  # g: (C, etas); away from g = 1/2, where tau_1 has a crossover at (1 - beta)^2 = 4 eta lam
     0.0: (0.9, powers(-1.5, -2, -2.5, -3)),
     0.2: (0.9, powers(-2.5, -3, -3.5, -4)),
     0.6: (0.3, powers(-1, -2, -3, -4)),
@@ -52,25 +54,27 @@ EXPONENTS = {  # g: (C, etas); away from g = 1/2, where (1 - beta)^2 = 4 eta lam
     0.8: (0.3, powers(-1, -2, -3, -4)),
 }
 SEPARATE = 0.02
-"""tau_2 is taken where r is at most this: it is then 1/r = 50 memories 1 / (1 - beta) long."""
+"""Upper bound of r in the measurement of tau_2, which is then at least 1/r = 50 memories 1 / (1 - beta) long."""
 LARGEST_NOISE = 1.0
 
 
 def separate_noise(problem, g):
+    """Return the noise size at which r is at most SEPARATE for all etas."""
     scale, etas = EXPONENTS[g]
-    return min(LARGEST_NOISE, math.sqrt(SEPARATE / max(problem.stiffness(eta, scale * eta**g, 1.0) for eta in etas)))
+    return min(LARGEST_NOISE, math.sqrt(SEPARATE / max(problem.restoring_rate(eta, scale * eta**g, 1.0) for eta in etas)))
 
 
 @st.claim(
     "flatter-faster-tau",
     statement=r"With $1-\beta = C\eta^g$ the distance across $\Gamma$ relaxes in $\tau_1 \sim \eta^{-\max(1-g, g)}$ steps, and label "
-    r"noise moves the minimiser along $\Gamma$ in $\tau_2 \sim \eta^{2g-2}$ steps: they meet at $g = 2/3$.",
+    r"noise moves the minimiser along $\Gamma$ in $\tau_2 \sim \eta^{2g-2}$ steps. The two are equal at $g = 2/3$.",
     source=SOURCE,
 )
 def tau(run):
+    """Check the exponents of the relaxation times across and along Gamma."""
     measure_modes(run)
     measure_passages(run)
-    if refuted(run):
+    if already_contradicted(run):
         return
     paths = run.scale(quick=256, standard=2048, full=8192)
     drawn = []
@@ -109,6 +113,7 @@ def tau(run):
 
 
 def tau_figure(drawn):
+    """Plot the measured relaxation times and their predicted powers."""
     figure, ax = canvas()
     for i, (g, etas, across, along) in enumerate(drawn[: len(EXPONENTS)]):
         colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
@@ -122,19 +127,20 @@ def tau_figure(drawn):
 
 
 ETAS = powers(-1, -1.5, -2, -2.5, -3, -3.5, -4)
-"""Three decades."""
+"""Learning rates over three decades."""
 
 
 @st.claim(
     "flatter-faster-optimum",
-    statement=r"The settling time along the minimisers is shortest at $1-\beta = C\eta^{2/3}$, where it takes $\eta^{-2/3}$ steps: with "
-    r"label noise and with minibatches. $C = (\varepsilon^2\chi/4r)^{1/3}$ with $r = 0.655$ for every problem with one mode across $\Gamma$.",
+    statement=r"The settling time along the minimisers is shortest at $1-\beta = C\eta^{2/3}$, where it is of order $\eta^{-2/3}$ steps, for "
+    r"label noise and for minibatches. $C = (\varepsilon^2\chi/4r)^{1/3}$ with $r = 0.655$ for every problem with one mode across $\Gamma$.",
     source=SOURCE,
 )
 def shortest(run):
+    """Check the optimal momentum, the shortest settling time and the prefactor C."""
     measure_passages(run)
     measure_limit(run)
-    if refuted(run):
+    if already_contradicted(run):
         return
     paths = run.scale(quick=512, standard=4096, full=16384)
     drawn, rows = [], []
@@ -149,7 +155,7 @@ def shortest(run):
         run.measure(f"{problem.name}: exponent of the best 1 - beta", found, 2 / 3, tolerance=0.05)
         run.measure(f"{problem.name}: exponent of the shortest T", estimate(time, paths), -2 / 3, tolerance=0.05)
         prefactor = np.exp(best[-3:] - 2 / 3 * np.log(ETAS[-3:])[:, None]).mean(axis=0)
-        expected = problem.damping(1.0, best_stiffness())
+        expected = problem.damping(1.0, best_restoring_rate())
         run.measure(f"{problem.name}: prefactor C at the three smallest eta", estimate(prefactor, paths), expected, relative=0.1)
         rows += [
             (
@@ -168,7 +174,7 @@ def shortest(run):
     run.table("The shortest settling time", rows, ["problem", "eta", "1 - beta", "by theory", "T", "by theory"])
     run.note(
         f"T is the last step at which the rms distance from the flattest minimum along the manifold exceeds {FRACTION:g} of its start; "
-        f"its least value over beta comes from a parabola in log(1 - beta). Theory: the exact moments of the limit at g = 2/3, r = {best_stiffness():.3f}."
+        f"its minimum over beta is that of a parabola in log(1 - beta). Theory: the exact moments of the limit at g = 2/3, r = {best_restoring_rate():.3f}."
     )
     run.figure(
         "collapse",
@@ -178,10 +184,11 @@ def shortest(run):
 
 
 def collapse(drawn):
+    """Plot the settling times of all problems against r."""
     figure, ax = canvas()
     for i, (problem, sweeps) in enumerate(drawn):
         for j, one in enumerate(sweeps):
-            r = problem.stiffness(one.eta, one.mus)
+            r = problem.restoring_rate(one.eta, one.mus)
             ax.plot(
                 r,
                 one.mus * one.times[:, 0],

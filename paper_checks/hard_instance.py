@@ -1,12 +1,13 @@
-r"""Least squares with samples e_1 or sqrt(2/kappa) e_2, one a step: heavy-ball momentum gains a factor of two, whatever its rate and beta.
+"""Least squares with samples e_1 or sqrt(2/kappa) e_2, one a step: heavy-ball momentum gains at most a factor of two, at any rate and beta.
 
-w* = 0. The two coordinates never meet: coordinate i is multiplied by the rule with curvature c_i or 0, each with probability 1/2, so that
-its second moments move by (A_c x A_c + A_0 x A_0) / 2 (x: Kronecker's product), where A_c is one step of the rule on the gradient c w. The
-rate of E|w|^2 is one less the largest spectral radius, the best rate the largest over a grid of settings, polished. All of it is exact.
+w* = 0. The two coordinates are independent: the gradient of coordinate i has curvature c_i or 0, each with probability 1/2, so
+its second moments evolve by (A_c x A_c + A_0 x A_0) / 2 (x: Kronecker product), where A_c is one step of the rule on the gradient c w.
+The convergence rate of E|w|^2 is one minus the largest spectral radius. The best rate is the largest over a grid of settings, refined by
+a local search. All of it is exact.
 
-Found: 1 - rho is about 4/kappa for SGD and 8/kappa for SGDM at their best settings, a factor that tends to 2 and not to sqrt(kappa), as the
-source proves for heavy ball. AccSGD has kappa^-1/2 as its authors say. So has Nesterov's method, at a rate near 1 and 1 - beta of
-order kappa^-1/2: what it gains over SGD grows without bound, so the instance separates heavy ball from both, not momentum from AccSGD.
+Result: 1 - rho is about 4/kappa for SGD and 8/kappa for SGDM at their best settings, a factor that tends to 2 and not to sqrt(kappa), as
+the source proves for heavy ball. AccSGD reaches kappa^-1/2, as its authors state. So does Nesterov's method, at a learning rate near 1 and
+1 - beta of order kappa^-1/2: its gain over SGD grows without bound. The instance separates heavy ball from both, not momentum from AccSGD.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import math
 
 import numpy as np
 from _common import limit
-from _plain import ROUNDING, acc_sgd, draws, farthest, follow, nesterov, path, sgd, sgdm
+from _plain import ROUNDING, acc_sgd, draws, follow, nesterov, path, relative_distance, sgd, sgdm
 
 import sdetools as st
 
@@ -26,11 +27,11 @@ STEPS = 12
 
 
 PLAIN = {st.SGD: (sgd, 1), st.SGDM: (sgdm, 2), st.Nesterov: (nesterov, 2), st.AccSGD: (acc_sgd, 2)}
-"""The rules by their papers, and the parts of their states: rates are made of these, and the library's are compared with them."""
+"""Reference rules and the number of parts of their states. The rates are computed from these, and the library's rules are compared with them."""
 
 
 def step_matrices(rule, parts, c, numbers):
-    """A_c `(settings, parts, parts)`: one step of the rule on the gradient c w."""
+    """Return A_c `(settings, parts, parts)`: one step of the rule on the gradient c w."""
     size = np.broadcast(*numbers).shape
     columns = []
     for j in range(parts):
@@ -40,21 +41,21 @@ def step_matrices(rule, parts, c, numbers):
 
 
 def rate(cls, numbers, kappa):
-    """1 - rho for settings given as arrays; 0 where E|w|^2 does not fall."""
+    """Return 1 - rho for settings given as arrays; 0 where E|w|^2 does not decrease."""
     (rule, parts), radius = PLAIN[cls], 0.0
     for c in (1.0, 2 / kappa):
-        still, moved = (step_matrices(rule, parts, k, numbers) for k in (0.0, c))
-        second = sum(np.einsum("sij,skl->sikjl", a, a) for a in (still, moved)) / 2
+        unsampled, sampled = (step_matrices(rule, parts, k, numbers) for k in (0.0, c))
+        second = sum(np.einsum("sij,skl->sikjl", a, a) for a in (unsampled, sampled)) / 2
         spectrum = np.linalg.eigvals(second.reshape(-1, parts**2, parts**2))
         radius = np.maximum(radius, np.abs(spectrum).max(axis=-1))
     return np.maximum(0.0, 1 - radius)
 
 
 def settings(cls, kappa, q):
-    """What a rule is given, from free numbers `q`, each an array."""
+    """Return a rule's coefficients from unconstrained numbers `q`, each an array."""
     if cls is st.SGD:
         return (np.exp(q[0]),)
-    if cls is st.AccSGD:  # short step, ratio of the long one to it as the authors take it, statistical advantage
+    if cls is st.AccSGD:  # short step, its ratio to the long step as chosen by the authors, statistical advantage
         xi = np.exp(q[1])
         return np.exp(q[0]), np.full_like(xi, kappa), 1 - 0.49 * xi / kappa
     return np.exp(q[0]), 1 / (1 + np.exp(q[1]))
@@ -69,7 +70,7 @@ GRIDS = {
 
 
 def best(cls, kappa):
-    """The best rate over the grid of settings, and those settings, polished by the simplex of Nelder and Mead."""
+    """Return the best rate over the grid of settings, refined by the Nelder-Mead method, and its settings."""
     from scipy.optimize import minimize
 
     q = np.array(list(itertools.product(*GRIDS[cls](kappa)))).T
@@ -83,12 +84,14 @@ def best(cls, kappa):
 
 
 def instance(kappa):
+    """Return the oracle of the least-squares problem with batches of one."""
     features = np.array([[1.0, 0.0], [0.0, math.sqrt(2 / kappa)]])
     loss = st.losses.least_squares(features, np.zeros(2))
     return st.NoisyOracle(loss, st.noise.minibatch(loss, size=1), sigma=1.0)
 
 
 def dynamics(cls, kappa, numbers):
+    """Return the library's dynamics of a rule with the given coefficients."""
     if cls is st.AccSGD:
         short, long, A = numbers
         return st.AccSGD(instance(kappa), st.schedules.constant(short), kappa=long, xi=(1 - A) * long / 0.49)
@@ -96,21 +99,21 @@ def dynamics(cls, kappa, numbers):
 
 
 def exact_loss(cls, kappa, numbers):
-    """E L after STEPS steps from (1, 1): second moments of both coordinates, a sample of each with probability 1/2."""
+    """Return E L after STEPS steps from (1, 1), from the second moments of both coordinates with samples of probability 1/2."""
     rule, parts = PLAIN[cls]
     total = 0.0
     for c in (1.0, 2 / kappa):
-        still, moved = (step_matrices(rule, parts, k, tuple(np.array([v]) for v in numbers))[0] for k in (0.0, c))
+        unsampled, sampled = (step_matrices(rule, parts, k, tuple(np.array([v]) for v in numbers))[0] for k in (0.0, c))
         start = np.ones(parts) if cls in (st.SGD, st.AccSGD) else np.array([1.0, 0.0])
         second = np.outer(start, start)
         for _ in range(STEPS):
-            second = (still @ second @ still.T + moved @ second @ moved.T) / 2
+            second = (unsampled @ second @ unsampled.T + sampled @ second @ sampled.T) / 2
         total += c / 4 * second[0, 0]  # L = (w_1^2 + 2/kappa w_2^2) / 4
     return total
 
 
 def measure_rule(run, cls, kappa, numbers):
-    """One path of the kernel and its batches, step by step, beside the paper's equations; the noise's covariance beside its formula."""
+    """Compare one path of the kernel and its batches with the paper's equations, and the noise covariance with its formula."""
     one, (rule, parts), steps = dynamics(cls, kappa, numbers), PLAIN[cls], 16
     z = draws(one, steps, run.seed)[:, 0]
     curvatures = np.array([1.0, 2 / kappa])
@@ -122,12 +125,12 @@ def measure_rule(run, cls, kappa, numbers):
     expected = follow(rule, start, [tuple(numbers)] * steps, gradient)
     observe = ["x0", "x1"] if one.names == ("x0", "x1") else list(one.names)
     found = path(one, [1.0, 1.0], steps, observe, run.seed)
-    run.measure(f"{cls.__name__}: w_k along one path beside its equations", farthest(found, expected), at_most=ROUNDING)
+    run.measure(f"{cls.__name__}: w_k along one path beside its equations", relative_distance(found, expected), at_most=ROUNDING)
     point = np.array([0.7, -1.2])
     samples = [np.array([point[0], 0.0]), np.array([0.0, curvatures[1] * point[1]])]
     mean = sum(samples) / 2
     covariance = sum(np.outer(g - mean, g - mean) for g in samples) / 2
-    away = farthest(one.oracle.covariance(point), covariance)
+    away = relative_distance(one.oracle.covariance(point), covariance)
     run.measure(f"{cls.__name__}: covariance of the noise of one sample", away, at_most=ROUNDING)
 
 
@@ -139,9 +142,10 @@ def measure_rule(run, cls, kappa, numbers):
     source="R. Kidambi, P. Netrapalli, P. Jain, S. Kakade (2018), the hard instance for heavy ball",
 )
 def hard_instance(run):
+    """Check the best convergence rates of SGD, SGDM, Nesterov's method and AccSGD as functions of kappa."""
     run.note(
-        "A wrong rule or batch is noticed along one path, step by step, a wrong moment by the exact loss; the rates are of the papers' rules, "
-        "so that what the library runs is compared with what the claim is about."
+        "A wrong rule or batch is detected along one path, step by step, a wrong moment by the exact loss. The rates are those of the "
+        "published rules, so that the library's rules are compared with the subject of the claim."
     )
     rates = {cls: [best(cls, kappa) for kappa in KAPPAS] for cls in GRIDS}
     inverse = [1 / kappa for kappa in KAPPAS]
@@ -161,8 +165,8 @@ def hard_instance(run):
         moved = st.exact.moments(one, [1.0, 1.0], STEPS, record=[STEPS])
         expected = exact_loss(cls, CHECKED, rates[cls][at][1])
         measure_rule(run, cls, CHECKED, rates[cls][at][1])
-        mine = float(st.exact.expectation(moved, loss)[0])
-        run.measure(f"{cls.__name__}: E L after {STEPS} steps by the library", mine, expected, relative=ROUNDING)
+        found = float(st.exact.expectation(moved, loss)[0])
+        run.measure(f"{cls.__name__}: E L after {STEPS} steps by the library", found, expected, relative=ROUNDING)
         options = run.options(paths=run.scale(quick=20 * run.paths, standard=2 * run.paths, full=run.paths))
         found = st.simulate(one, [1.0, 1.0], horizon, observe={"L": loss}, times=[horizon], stream=i, **options).at("L")
         run.measure(
@@ -178,13 +182,14 @@ def hard_instance(run):
         [(kappa, *(", ".join(f"{v:.4g}" for v in rates[cls][k][1]) for cls in GRIDS)) for k, kappa in enumerate(KAPPAS)],
         ["kappa", "SGD: eta", "SGDM: eta, beta", "Nesterov: eta, beta", "AccSGD: eta, kappa, A"],
     )
-    run.figure("best rates", lambda: picture(rates), r"$1 - \rho$ of $E|w|^2$ at the best settings, against $1/\kappa$.")
+    run.figure("best rates", lambda: plot_rates(rates), r"$1 - \rho$ of $E|w|^2$ at the best settings, against $1/\kappa$.")
     with run.control("momentum as on a problem without noise, 1 - rho of order kappa^-1/2"):
         local = st.exact.local_orders(inverse, [r for r, _ in rates[st.SGDM]])
         run.measure("SGDM: last local order", local[-1], expected=0.5, tolerance=0.1)
 
 
-def picture(rates):
+def plot_rates(rates):
+    """Plot the best rates against 1 / kappa."""
     from sdetools.plots import loglog_orders
 
     values = {cls.__name__: [r for r, _ in found] for cls, found in rates.items()}

@@ -16,9 +16,9 @@ from _common import (
     constant_schedule,
     exact_curves,
     gap_tolerance,
+    largest_relative_error,
     measure_equations,
     measure_sups,
-    off_exact,
     pair,
     quadratic,
     sups,
@@ -78,7 +78,7 @@ def insensitivity_to_beta(run):
     curves = exact_curves(gaps, schedules, TESTS)
     for h in TESTS:
         measure_sups(run, h, [gap.sup(h) for gap in gaps])
-        away = off_exact([gap.sup(h) for gap in gaps], sups(curves[h]))
+        away = largest_relative_error([gap.sup(h) for gap in gaps], sups(curves[h]))
         run.measure(f"{h}: farthest from the largest exact gap", away, at_most=gap_tolerance(h, paths))
         for beta, gap, curve in zip(BETAS, gaps, curves[h], strict=True):
             run.measure(f"{h}: |gap| at T, beta = {beta}", size(gap, h), at_most=bound(beta))

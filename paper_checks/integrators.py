@@ -95,7 +95,7 @@ def sde(text, calculus="ito"):
     return st.SDE(DRIFT, text, variables="x y", parameters=NUMBERS, calculus=calculus)
 
 
-def farthest(cls, scheme, text, b):
+def distance_to_printed(cls, scheme, text, b):
     """The largest distance between a step and the printed one, over random points and draws."""
     one = cls(sde(text, cls.calculus if cls is st.Heun else "ito"), H)
     rng = np.random.default_rng(5)
@@ -161,7 +161,7 @@ def printed_schemes(run):
     """Notices: any constant x 1.02, flipped sign, dropped term, swapped argument or stage in a step, its law, or the fields it reads."""
     for cls, scheme, text, b in PRINTED:
         name = f"{cls.__name__}, {b.__name__} noise: farthest from the printed step"
-        run.measure(name, farthest(cls, scheme, text, b), at_most=ROUNDING)
+        run.measure(name, distance_to_printed(cls, scheme, text, b), at_most=ROUNDING)
     for cls, scheme in ((st.OBABO, printed.obabo), (st.BAOAB, printed.baoab), (st.UBU, printed.ubu)):
         for moving in (False, True) if cls is not st.UBU else (False,):
             name = f"{cls.__name__}, {'state-dependent' if moving else 'additive'} noise: farthest from the printed step"
@@ -172,7 +172,9 @@ def printed_schemes(run):
     apart = np.abs(np.array(three_points("three-point")) - [0, 1, 0, 3, 0, 9]).max()
     run.measure("three-point draws: farthest of six moments", float(apart), at_most=ROUNDING)
     with run.control("Platen's scheme taken for RI1"):
-        run.measure("farthest from the printed step", farthest(st.Platen, printed.ri1, GENERAL, general), at_most=ROUNDING)
+        run.measure(
+            "farthest from the printed step", distance_to_printed(st.Platen, printed.ri1, GENERAL, general), at_most=ROUNDING
+        )
 
 
 SPACE, X, Y, T = ring("x,y,t", QQ)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-from _plain import ROUNDING, draws, farthest, follow, path, refuted, sgdm
+from _plain import ROUNDING, already_contradicted, draws, follow, path, relative_distance, sgdm
 from slow_regimes import Scaled
 
 import sdetools as st
@@ -51,10 +51,10 @@ def measure_labels(run):
     for name, batch in (("labels alone", False), ("a batch with its labels", True)):
         noise = st.noise.label_noise(loss, std, size=size, batch=batch)
         exact = std**2 / size * H + (spread if batch else 0.0)
-        run.measure(f"{name}: Sigma as stated, c H", farthest(noise.covariance(x), exact), at_most=ROUNDING)
+        run.measure(f"{name}: Sigma as stated, c H", relative_distance(noise.covariance(x), exact), at_most=ROUNDING)
         v = noise.value(np.repeat(x[:, None], len(cells), axis=1), np.array(cells).T)
         run.measure(f"{name}: its mean over all outcomes", float(np.abs(v.mean(axis=1)).max()), at_most=ROUNDING)
-        run.measure(f"{name}: its covariance over all outcomes", farthest(v @ v.T / len(cells), exact), at_most=ROUNDING)
+        run.measure(f"{name}: its covariance over all outcomes", relative_distance(v @ v.T / len(cells), exact), at_most=ROUNDING)
         method = st.SGDM(st.NoisyOracle(loss, noise, sigma=sigma), plan)
         z, seen = draws(method, 12, run.seed), path(method, x, 12, list(loss.names), run.seed)
 
@@ -62,14 +62,14 @@ def measure_labels(run):
             return a.T @ (a @ x - y) / 5 + sigma * deviation(z[k], x, batch)
 
         plain = follow(sgdm, (x, 0 * x), [(0.1, 0.6)] * 12, noisy)
-        run.measure(f"{name}: a path of the kernel beside its equations", farthest(seen, plain), at_most=ROUNDING)
+        run.measure(f"{name}: a path of the kernel beside its equations", relative_distance(seen, plain), at_most=ROUNDING)
     # two models, b x^2 y and sin(x) - y: -(std / sqrt(n size)) times their gradients
     noise = st.noise.label_noise(model=["b*x**2*y", "sin(x) - y"], std=std, size=3, variables="x y", parameters={"b": 0.4})
     at = np.array([0.7, -0.5])
     root = -std / np.sqrt(6) * np.array([[0.8 * at[0] * at[1], np.cos(at[0])], [0.4 * at[0] ** 2, -1.0]])
     s = np.array([1.0, -1.0])
-    run.measure("formulas: v beside its gradients", farthest(noise.value(at, s), root @ s), at_most=ROUNDING)
-    run.measure("formulas: Sigma beside its gradients", farthest(noise.covariance(at), root @ root.T), at_most=ROUNDING)
+    run.measure("formulas: v beside its gradients", relative_distance(noise.value(at, s), root @ s), at_most=ROUNDING)
+    run.measure("formulas: Sigma beside its gradients", relative_distance(noise.covariance(at), root @ root.T), at_most=ROUNDING)
 
 
 @st.claim(
@@ -79,7 +79,7 @@ def measure_labels(run):
 )
 def flow(run):
     measure_labels(run)
-    if refuted(run):
+    if already_contradicted(run):
         return
     paths = run.scale(quick=512, standard=4096, full=32_768)
     etas = run.scale(quick=[0.04, 0.02], standard=[0.02, 0.01], full=[0.02, 0.01, 0.005])

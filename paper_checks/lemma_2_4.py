@@ -15,7 +15,7 @@ o(eta^2, (sigma eta)^2) has to be read as smaller than the larger of the two.
 from functools import partial
 
 import numpy as np
-from _plain import ROUNDING, draws, farthest, over_uniforms
+from _plain import ROUNDING, draws, integrate_unit_interval, relative_distance
 
 import sdetools as st
 from sdetools.plots import loglog_orders
@@ -76,7 +76,7 @@ def seen_moments(name, noise):
             return function(values(row, HERMITE[0])) @ NORMAL[1]
         breaks, power = ENTRIES[name]
         if rows == 2:
-            return over_uniforms(lambda u: function(values(row, u)), breaks, power)
+            return integrate_unit_interval(lambda u: function(values(row, u)), breaks, power)
         turns = (np.arange(64) + 0.5) / 64  # the second uniform of an entry is an angle
 
         def turned(t):
@@ -85,7 +85,7 @@ def seen_moments(name, noise):
                 z[row + 2] = t
                 return function(z)
 
-            return over_uniforms(both, breaks, power)
+            return integrate_unit_interval(both, breaks, power)
 
         return np.mean([turned(t) for t in turns], axis=0)
 
@@ -107,18 +107,20 @@ def measure_noise(run, name, noise):
     root = root_at(name, Z)
     mean, spread = seen_moments(name, noise)
     run.measure(f"mean of the noise by quadrature, {name}", float(np.abs(mean).max()), at_most=1e-9)
-    run.measure(f"covariance of the noise by quadrature, {name}", farthest(spread, root @ root.T), at_most=1e-9)
-    run.measure(f"covariance of the noise as stated, {name}", farthest(noise.covariance(Z), root @ root.T), at_most=ROUNDING)
+    run.measure(f"covariance of the noise by quadrature, {name}", relative_distance(spread, root @ root.T), at_most=1e-9)
+    run.measure(
+        f"covariance of the noise as stated, {name}", relative_distance(noise.covariance(Z), root @ root.T), at_most=ROUNDING
+    )
     oracle = st.NoisyOracle(QUADRATIC, noise, sigma=SIGMA)
     sgd = st.SGD(oracle, st.schedules.constant(eta=ETA))
     z = draws(sgd, 1, run.seed)[0]
     pulled = HESSIAN @ (Z - CENTRE) + SIGMA * noise.value(Z, z)
-    run.measure(f"the oracle beside its equation, {name}", farthest(oracle(Z, z), pulled), at_most=ROUNDING)
+    run.measure(f"the oracle beside its equation, {name}", relative_distance(oracle(Z, z), pulled), at_most=ROUNDING)
     observe = {"x0": "x0", "x1": "x1", "L": QUADRATIC}
     found = st.simulate(sgd, Z, horizon=ETA, observe=observe, **run.options(paths=1))
     after = Z - ETA * pulled
     seen = [found.at(h).value for h in observe]
-    run.measure(f"one step beside Definition 2.2, {name}", farthest(seen, [*after, plain_loss(after)]), at_most=ROUNDING)
+    run.measure(f"one step beside Definition 2.2, {name}", relative_distance(seen, [*after, plain_loss(after)]), at_most=ROUNDING)
 
 
 @st.claim(

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from _common import START, near_exact, quadratic, sups
+from _common import START, measure_against_exact, quadratic, sups
 from _linear import after, moment, solved
 
 import sdetools as st
@@ -135,7 +135,7 @@ def alpha_1(run):
     measure_deep(run, kinetic, DEEP, 1.0, 1.0, 0.01, 1e-11)
     paths = run.scale(quick=2 * run.paths, standard=run.paths, full=run.paths // 4)
     found = st.order_study(kinetic, ETAS, START, 1.0, observe=OBSERVE, **run.options(paths=paths))
-    curves = near_exact(run, "kinetic", found, paths, SPREAD["kinetic"])
+    curves = measure_against_exact(run, "kinetic", found, paths, SPREAD["kinetic"])
     run.figure("kinetic", found.plot(exact=curves), r"SGDM at $\alpha = 1$ against the kinetic equation; dashed: exact.")
     with run.control("the overdamped SDE"):
         wrong = st.order_study(overdamped, ETAS, START, 1.0, observe=OBSERVE, **run.options(paths=run.paths))
@@ -169,7 +169,7 @@ def alpha_above_1(run):
     etas = [2.0**-4, 2.0**-8]
     paths = run.scale(quick=run.paths // 4, standard=run.paths // 20, full=run.paths // 20)
     found = st.order_study(hamiltonian, etas, START, 2.0, observe=OBSERVE, times=[0.5, 1.0, 1.5, 2.0], **run.options(paths=paths))
-    near_exact(run, "Hamiltonian", found, paths, SPREAD["Hamiltonian"])
+    measure_against_exact(run, "Hamiltonian", found, paths, SPREAD["Hamiltonian"])
     tau = np.linspace(0, 2, 81)
     run.figure("Hamiltonian", lambda: oscillation(tau), r"$E X$ of SGDM at $\alpha = 1.5$ for falling $\eta$, and $\cos\tau$.")
     with run.control("twice the lambda"):

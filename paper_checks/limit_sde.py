@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from _common import START, near_exact, quadratic, sups
+from _common import START, measure_against_exact, quadratic, sups
 from _linear import flow, iterated, moment
 from theorem_3_5_schedules import training
 
@@ -181,7 +181,7 @@ def sgd_to_sde(run):
     paths = run.scale(quick=5 * run.paths, standard=run.paths, full=run.paths // 4)
     options = run.options(paths=paths)
     found = st.order_study(sgd, ETAS, START, 1.0, observe=OBSERVE, **options)
-    exact = near_exact(run, "SGD", found, paths, SPREAD["SGD"])
+    exact = measure_against_exact(run, "SGD", found, paths, SPREAD["SGD"])
     run.figure("SGD against its SDE", found.plot(exact=exact), "The largest gap between SGD and its SDE; dashed: exact, to SRA1.")
     well = st.order_study(wells, ETAS[1:], [0.3], 1.0, observe=["x**2", "cos(2*x)"], **options)
     for h in ("x**2", "cos(2*x)"):
@@ -215,7 +215,7 @@ def schedules(run):
     measure_exact(run, "schedule", scheduled, 1.0, 0.05)
     paths = run.scale(quick=5 * run.paths, standard=run.paths, full=run.paths // 4)
     found = st.order_study(scheduled, ETAS[1:], START, 1.0, observe=["x", "x**2"], **run.options(paths=paths))
-    exact = near_exact(run, "schedule", found, paths, SPREAD["schedule"])
+    exact = measure_against_exact(run, "schedule", found, paths, SPREAD["schedule"])
     run.figure(
         "schedules", found.plot(exact=exact), r"SGDM with a moving schedule against the SDE with $\lambda_t$; dashed: exact."
     )
@@ -251,7 +251,7 @@ def gradient_flow(run):
             order = last_order(gaps, h)
             run.measure(f"beta = {beta:g}, {h}: last exact local order", order, expected=1.0, tolerance=0.05 if beta else 0.01)
     found = st.order_study(lambda eta: flow_of(eta, 0.5), ETAS, START, 1.0, observe=["x", "x**2"], **run.options(paths=paths))
-    near_exact(run, "flow", found, paths, SPREAD["flow"])
+    measure_against_exact(run, "flow", found, paths, SPREAD["flow"])
     with run.control("sigma = eta^-1/2, whose limit is not deterministic"):
         gaps = [to_solution(lambda e: flow_of(e, 0.5, e**-0.5), eta) for eta in DEEP]
         run.measure("last exact local order of x**2", last_order(gaps, "x**2"), at_least=0.75)

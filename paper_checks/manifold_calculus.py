@@ -10,8 +10,8 @@ from __future__ import annotations
 from itertools import combinations_with_replacement
 
 import numpy as np
-from _plain import refuted, tried
-from _slow import POINTS, by_hand, closed_second, off, tangent_to
+from _plain import already_contradicted, value_or_nan
+from _slow import POINTS, closed_second_derivative, direct_second_derivative, relative_error, tangent_projection_at
 
 import sdetools as st
 
@@ -90,33 +90,35 @@ def first(run):
     for name, (loss, start, phi) in CLOSED.items():
         run.measure(
             f"{name}: Phi against its closed form",
-            off(tried(st.manifold.project, loss, start), phi(np.array(start))),
+            relative_error(value_or_nan(st.manifold.project, loss, start), phi(np.array(start))),
             at_most=1e-9,
         )
     for name, (loss, x) in POINTS.items():
-        P = tangent_to(name, np.array(x))
+        P = tangent_projection_at(name, np.array(x))
         run.measure(
-            f"{name}: P against that of the normal", off(tried(st.manifold.tangent_projection, loss, x), P), at_most=1e-12
+            f"{name}: P against that of the normal",
+            relative_error(value_or_nan(st.manifold.tangent_projection, loss, x), P),
+            at_most=1e-12,
         )
         run.measure(
             f"{name}: P v by products",
-            off(tried(lambda: st.manifold.matrix_free(loss, x).project_tangent(P + 1.0)), P @ (P + 1.0)),
+            relative_error(value_or_nan(lambda: st.manifold.matrix_free(loss, x).project_tangent(P + 1.0)), P @ (P + 1.0)),
             at_most=1e-9,
         )
     # off the manifold: Phi = (x - y^2/4, 0), and x/|x|
     z = np.array([0.4, 1.3])
-    away = tried(st.manifold.differential, CLOSED["valley"][0], z)
-    run.measure("valley: dPhi off the manifold", off(away, np.array([[1.0, -z[1] / 2], [0.0, 0.0]])), at_most=1e-9)
+    away = value_or_nan(st.manifold.differential, CLOSED["valley"][0], z)
+    run.measure("valley: dPhi off the manifold", relative_error(away, np.array([[1.0, -z[1] / 2], [0.0, 0.0]])), at_most=1e-9)
     z = np.array(CLOSED["sphere"][1])
     r = float(np.linalg.norm(z))
-    away = tried(st.manifold.differential, CLOSED["sphere"][0], z)
-    run.measure("sphere: dPhi off the manifold", off(away, (np.eye(4) - np.outer(z, z) / r**2) / r), at_most=1e-9)
+    away = value_or_nan(st.manifold.differential, CLOSED["sphere"][0], z)
+    run.measure("sphere: dPhi off the manifold", relative_error(away, (np.eye(4) - np.outer(z, z) / r**2) / r), at_most=1e-9)
     run.measure(
         "sphere: the distance from the manifold",
-        off(tried(st.manifold.distance, CLOSED["sphere"][0], z), abs(r - 1)),
+        relative_error(value_or_nan(st.manifold.distance, CLOSED["sphere"][0], z), abs(r - 1)),
         at_most=1e-9,
     )
-    if refuted(run):
+    if already_contradicted(run):
         return
     losses = [
         *((loss, phi(np.array(start))) for loss, start, phi in CLOSED.values()),
@@ -124,9 +126,9 @@ def first(run):
     ]
     worst, wrong = [], []
     for loss, x in losses:
-        P, flow = (tried(function, loss, x) for function in (st.manifold.tangent_projection, st.manifold.differential))
-        worst.append(off(P, flow))
-        wrong.append(off(P * (1 + 0.01 * (np.arange(loss.dim) == 0)), flow))
+        P, flow = (value_or_nan(function, loss, x) for function in (st.manifold.tangent_projection, st.manifold.differential))
+        worst.append(relative_error(P, flow))
+        wrong.append(relative_error(P * (1 + 0.01 * (np.arange(loss.dim) == 0)), flow))
     run.measure("P against the variational equation of the flow", max(worst), at_most=1e-9)
     with run.control("a projection with one column a hundredth too long"):
         run.measure("against the variational equation", min(wrong), at_most=1e-9)
@@ -140,16 +142,20 @@ def first(run):
 def second(run):
     for name, (loss, x) in POINTS.items():
         S = np.diag(np.arange(1.0, loss.dim + 1)) + 0.3
-        closed, root = closed_second(name, np.array(x), S), np.linalg.cholesky(S)
+        closed, root = closed_second_derivative(name, np.array(x), S), np.linalg.cholesky(S)
         run.measure(
-            f"{name}: against the closed form", off(tried(st.manifold.second_derivative, loss, x, S), closed), at_most=1e-9
+            f"{name}: against the closed form",
+            relative_error(value_or_nan(st.manifold.second_derivative, loss, x, S), closed),
+            at_most=1e-9,
         )
-        drift = tried(lambda loss=loss, x=x, S=S: st.manifold.at(loss, x).slow_drift(S, rate=0.8))
-        run.measure(f"{name}: the slow drift at lambda = 0.8", off(drift, 0.32 * closed), at_most=1e-9)
-        free = tried(lambda loss=loss, x=x, root=root: st.manifold.matrix_free(loss, x).second_derivative(root=root))
-        run.measure(f"{name}: by products", off(free, closed), at_most=1e-7)
-        run.measure(f"{name}: by the compiled frame", off(compiled_second(loss, np.array(x), 1, [S])[0], closed), at_most=1e-9)
-    if refuted(run):
+        drift = value_or_nan(lambda loss=loss, x=x, S=S: st.manifold.at(loss, x).slow_drift(S, rate=0.8))
+        run.measure(f"{name}: the slow drift at lambda = 0.8", relative_error(drift, 0.32 * closed), at_most=1e-9)
+        free = value_or_nan(lambda loss=loss, x=x, root=root: st.manifold.matrix_free(loss, x).second_derivative(root=root))
+        run.measure(f"{name}: by products", relative_error(free, closed), at_most=1e-7)
+        run.measure(
+            f"{name}: by the compiled frame", relative_error(compiled_second(loss, np.array(x), 1, [S])[0], closed), at_most=1e-9
+        )
+    if already_contradicted(run):
         return
     count = run.scale(quick=8, standard=100, full=300)
     rows, failing, hand = [], [], {"dense matrices": [], "products": [], "the compiled frame": []}
@@ -158,15 +164,15 @@ def second(run):
         root = rng.normal(size=(loss.dim, loss.dim))
         other = root[:, ::-1] @ np.diag(1.0 + np.arange(loss.dim)) @ root[:, ::-1].T
         derivatives = loss.hessian(x), loss.third(x)
-        expected = np.array([by_hand(*derivatives, S) for S in (root @ root.T, other)])
-        dense = [tried(st.manifold.second_derivative, loss, x, S) for S in (root @ root.T, other)]
-        hand["dense matrices"].append(max(off(one, value) for one, value in zip(dense, expected)))
-        free = tried(lambda loss=loss, x=x, root=root: st.manifold.matrix_free(loss, x).second_derivative(root=root))
-        hand["products"].append(off(free, expected[0]))
-        hand["the compiled frame"].append(off(compiled_second(loss, x, normal, [root @ root.T, other]), expected))
-        exact = tried(second_difference, loss, x, root)
-        rows.append(off(dense[0], exact))
-        failing.append(off(np.linalg.pinv(derivatives[0], rcond=1e-8) @ derivatives[0] @ dense[0], exact))
+        expected = np.array([direct_second_derivative(*derivatives, S) for S in (root @ root.T, other)])
+        dense = [value_or_nan(st.manifold.second_derivative, loss, x, S) for S in (root @ root.T, other)]
+        hand["dense matrices"].append(max(relative_error(one, value) for one, value in zip(dense, expected)))
+        free = value_or_nan(lambda loss=loss, x=x, root=root: st.manifold.matrix_free(loss, x).second_derivative(root=root))
+        hand["products"].append(relative_error(free, expected[0]))
+        hand["the compiled frame"].append(relative_error(compiled_second(loss, x, normal, [root @ root.T, other]), expected))
+        exact = value_or_nan(second_difference, loss, x, root)
+        rows.append(relative_error(dense[0], exact))
+        failing.append(relative_error(np.linalg.pinv(derivatives[0], rcond=1e-8) @ derivatives[0] @ dense[0], exact))
     run.measure(f"the worst of {count} random losses, relative to the second difference of Phi", max(rows), at_most=1e-4)
     for name, errors in hand.items():
         run.measure(f"the worst by {name}, relative to the formula by inverses", max(errors), at_most=1e-7)
@@ -182,7 +188,7 @@ def second(run):
         S = np.diag([1.0, 2.0]) + 0.3
         mixed = np.array([[S[0, 0], 0.0], [0.0, S[1, 1]]])  # at (1, 0) on the circle the normal is the first coordinate
         found = compiled_second(st.losses.sphere(2), np.array([1.0, 0.0]), 1, [mixed])[0]
-        run.measure("circle", off(found, closed_second("circle", np.array([1.0, 0.0]), S)), at_most=1e-2)
+        run.measure("circle", relative_error(found, closed_second_derivative("circle", np.array([1.0, 0.0]), S)), at_most=1e-2)
 
 
 @st.claim(
@@ -206,32 +212,36 @@ def products(run):
     x = onto_zeros(loss, np.array([0.5, 0.6, 0.1, -0.7, 0.3]))
     H, third = plain.hessian(x), plain.third(x)
     S = np.diag([1.0, 2.0, 0.5, 1.5, 0.8]) + 0.3
-    root, flattest = np.linalg.cholesky(S), by_hand(H, third, 0.7 * H)
+    root, flattest = np.linalg.cholesky(S), direct_second_derivative(H, third, 0.7 * H)
     for name, of in (("residuals", loss), ("Lanczos", plain)):
-        found = tried(lambda of=of: st.manifold.matrix_free(of, x).second_derivative(root=root))
-        run.measure(f"{name}: against the formula by inverses", off(found, by_hand(H, third, S)), at_most=1e-7)
-        found = tried(lambda of=of: st.manifold.matrix_free(of, x).second_derivative(hessian_multiple=0.7))
-        run.measure(f"{name}: Sigma = c Hess L", off(found, flattest), at_most=1e-7)
+        found = value_or_nan(lambda of=of: st.manifold.matrix_free(of, x).second_derivative(root=root))
+        run.measure(
+            f"{name}: against the formula by inverses", relative_error(found, direct_second_derivative(H, third, S)), at_most=1e-7
+        )
+        found = value_or_nan(lambda of=of: st.manifold.matrix_free(of, x).second_derivative(hessian_multiple=0.7))
+        run.measure(f"{name}: Sigma = c Hess L", relative_error(found, flattest), at_most=1e-7)
     # on xy = 1 the trace of the Hessian is x^2 + y^2: its gradient along is (x, -y)(2x^2 - 2y^2) / (x^2 + y^2)
     one = st.losses.from_torch_model(lambda x, a: a * x[0] * x[1], torch.tensor([1.0]), torch.tensor([1.0]), dim=2)
     on = np.array([2.0, 0.5])
-    slope = tangent_to("hyperbola", on) @ (2 * on)
+    slope = tangent_projection_at("hyperbola", on) @ (2 * on)
     for name, of in (("residuals", one), ("Lanczos", POINTS["hyperbola"][0])):
 
         def there(function, of=of):
-            return tried(lambda: function(st.manifold.matrix_free(of, on)))
+            return value_or_nan(lambda: function(st.manifold.matrix_free(of, on)))
 
-        run.measure(f"{name}: P grad tr H on the hyperbola", off(there(lambda g: g.trace_gradient()[0]), slope), at_most=1e-7)
+        run.measure(
+            f"{name}: P grad tr H on the hyperbola", relative_error(there(lambda g: g.trace_gradient()[0]), slope), at_most=1e-7
+        )
         # one curvature: every probe is exact
-        run.measure(f"{name}: by probes", off(there(lambda g: g.trace_gradient(probes=4)[0]), slope), at_most=1e-7)
+        run.measure(f"{name}: by probes", relative_error(there(lambda g: g.trace_gradient(probes=4)[0]), slope), at_most=1e-7)
         drift = there(lambda g: g.slow_drift(hessian_multiple=0.7, rate=0.8))
-        run.measure(f"{name}: the slow drift at lambda = 0.8", off(drift, -0.112 * slope), at_most=1e-7)
-    dense = tried(lambda: st.manifold.at(POINTS["hyperbola"][0], on).trace_gradient())
-    run.measure("dense: P grad tr H there", off(dense, slope), at_most=1e-9)
-    home = tried(st.manifold.retract, one, [1.8, 0.7]) * np.ones(2)
-    run.measure("the retraction: x y", off(home[0] * home[1], 1.0), at_most=1e-12)
+        run.measure(f"{name}: the slow drift at lambda = 0.8", relative_error(drift, -0.112 * slope), at_most=1e-7)
+    dense = value_or_nan(lambda: st.manifold.at(POINTS["hyperbola"][0], on).trace_gradient())
+    run.measure("dense: P grad tr H there", relative_error(dense, slope), at_most=1e-9)
+    home = value_or_nan(st.manifold.retract, one, [1.8, 0.7]) * np.ones(2)
+    run.measure("the retraction: x y", relative_error(home[0] * home[1], 1.0), at_most=1e-12)
     with run.control("c a hundredth larger"):
-        run.measure("Lanczos", off(1.01 * found, flattest), at_most=1e-3)
+        run.measure("Lanczos", relative_error(1.01 * found, flattest), at_most=1e-3)
 
 
 def histogram(rows):

@@ -7,7 +7,7 @@ import math
 from functools import partial
 
 import numpy as np
-from _networks import SETTINGS, STEPS, network, test_loss, whole_run
+from _networks import SETTINGS, STEPS, complete_run, network, test_loss
 from _training import seeds, training
 
 import sdetools as st
@@ -35,7 +35,9 @@ def diagnosis(run):
         runs = trainer.all(
             {
                 (own, way, seed): Job(
-                    f"{own.network}-b{own.batch}-lr{own.lr:g}-{way.lower()}-seed{seed}", partial(whole_run, own, way, seed), seed
+                    f"{own.network}-b{own.batch}-lr{own.lr:g}-{way.lower()}-seed{seed}",
+                    partial(complete_run, own, way, seed),
+                    seed,
                 )
                 for own, way, seed in keys
             }

@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from _plain import ROUNDING, acc_sgd, draws, farthest, follow, moments, nesterov, path, sgd, sgdm
+from _plain import ROUNDING, acc_sgd, draws, follow, moments, nesterov, path, relative_distance, sgd, sgdm
 
 import sdetools as st
 from sdetools.dynamics.rules import IGT, PNM, QHM, SGDF, SNGM, STORM, AccSGD, Nesterov, PrimalAveraging, RandomScaling
@@ -179,12 +179,14 @@ def measure_rules(run):
         made = (sgd, "x", np.full((steps, 1), H)) if name == "SGD" else plain(name, H, steps, -np.log(z[:, -1]))
         rule, parts, rows = made
         expected = follow(rule, start_of(parts, 1.5), rows, noisy)[:, 0]
-        run.measure(f"{name}: x_k along one path beside its equations", farthest(seen[:, i], expected), at_most=ROUNDING)
+        run.measure(f"{name}: x_k along one path beside its equations", relative_distance(seen[:, i], expected), at_most=ROUNDING)
     rng = np.random.default_rng(8)
     x, m, g = rng.standard_normal((3, 3, 5))
     after = SNGM.rule((x, m), lambda point: g, 0.3, BETA)
     m = BETA * m + g / np.linalg.norm(g, axis=0)
-    run.measure("SNGM: a step in three coordinates beside its equation", farthest(after, (x - 0.3 * m, m)), at_most=ROUNDING)
+    run.measure(
+        "SNGM: a step in three coordinates beside its equation", relative_distance(after, (x - 0.3 * m, m)), at_most=ROUNDING
+    )
     for name, expected in GAIN.items():
         run.measure(f"{name}: gain", gain(name), expected, relative=ROUNDING)
 

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from _plain import ROUNDING, draws, farthest, follow, path, refuted, sgdm
+from _plain import ROUNDING, already_contradicted, draws, follow, path, relative_distance, sgdm
 
 import sdetools as st
 
@@ -380,12 +380,12 @@ def measure_batches(run, loss):
         exact = std**2 / size * slopes.T @ slopes / n
         if data:
             exact = exact + np.cov(each.T, bias=True) / size * (1.0 if replace else (n - size) / (n - 1))
-        run.measure(f"{name}: covariance", farthest(noise.covariance(x0), exact), at_most=ROUNDING)
+        run.measure(f"{name}: covariance", relative_distance(noise.covariance(x0), exact), at_most=ROUNDING)
         z = st.noise.sample_draws(noise.draws, np.random.default_rng(run.seed), 3)
         z[0, 0] = 1.0  # as a uniform that was rounded: the last one
         found = noise.value(np.repeat(x0[:, None], 3, axis=1), z)
         plain = np.array([batch(one, x0, size, replace, factor, std, data) for one in z.T]).T
-        run.measure(f"{name}: values beside sums over patients", farthest(found, plain), at_most=ROUNDING)
+        run.measure(f"{name}: values beside sums over patients", relative_distance(found, plain), at_most=ROUNDING)
         method = st.SGDM(st.NoisyOracle(of_loss, noise, sigma=sigma), plan)
         z, seen = draws(method, steps, run.seed), path(method, x0, steps, [f"x{i}" for i in range(16)], run.seed)
 
@@ -394,7 +394,7 @@ def measure_batches(run, loss):
             return numbers[2] * slopes.T @ r / n + sigma * batch(z[k], x, *numbers)
 
         plain = follow(sgdm, (x0, 0 * x0), [(0.05, 0.7)] * steps, noisy)
-        run.measure(f"{name}: a path beside its equations", farthest(seen, plain), at_most=ROUNDING)
+        run.measure(f"{name}: a path beside its equations", relative_distance(seen, plain), at_most=ROUNDING)
 
 
 def away(one, other):
@@ -411,7 +411,7 @@ def away(one, other):
 def trajectories(run):
     loss, oracle = network()
     measure_batches(run, loss)
-    if refuted(run):
+    if already_contradicted(run):
         return
     observe = ["x0", "x5", displacement(loss)]
     names = ["x0", "x5", "|x - x_0|^2"]

@@ -17,7 +17,7 @@ from dataclasses import replace
 from math import erf, exp, pi, sqrt
 
 import numpy as np
-from _plain import ROUNDING, draws, farthest, follow, path, start_draws
+from _plain import ROUNDING, draws, follow, path, relative_distance, start_draws
 from _plain import sgd as plain_sgd
 from _plain import sgdm as plain_sgdm
 
@@ -82,7 +82,7 @@ def measure_walk(run, size: float) -> None:
         sums = [moves[:, 0] ** 2, np.sqrt((moves**2).sum(axis=1)), np.abs(moves @ c)]
         expected = [x[:, 0], (x**2).sum(axis=1) / 2, *(np.concatenate([[0.0], np.cumsum(one)]) for one in sums)]
         for h, one, other in zip(names, seen.T, expected, strict=True):
-            run.measure(f"{h} along one path beside its equations, {name}", farthest(one, other), at_most=ROUNDING)
+            run.measure(f"{h} along one path beside its equations, {name}", relative_distance(one, other), at_most=ROUNDING)
 
 
 def endpoint_variance(eta: float, beta: float, steps: int) -> float:
@@ -151,7 +151,7 @@ def endpoint(run):
         middle = st.exact.moments(dynamics, linear(size)[1], STEPS, record=[7])
         drawn = 7 * ETA**2 if name == "SGD" else endpoint_variance(ETA, BETA, 7)
         run.measure(f"variance after 7 steps by moment recursion, {name}", middle.covariance[0, 1, 1], drawn, tolerance=1e-12)
-        away = farthest(middle.mean[0], (STEPS - 7) * ETA * size * DIRECTION)
+        away = relative_distance(middle.mean[0], (STEPS - 7) * ETA * size * DIRECTION)
         run.measure(f"mean after 7 steps by moment recursion, {name}", away, at_most=ROUNDING)
         run.measure(f"variance of the endpoint, {name}", end.at(SPREAD), expected=exact, tolerance=correction / 2)
         mean = end.at("x0")

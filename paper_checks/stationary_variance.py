@@ -6,7 +6,7 @@ eta s^2 / (2 lam) whatever beta is. So the excess over the SDE's value, relative
 
 from __future__ import annotations
 
-from _plain import ROUNDING, draws, farthest, follow, moments, path, sgdm
+from _plain import ROUNDING, draws, follow, moments, path, relative_distance, sgdm
 
 import sdetools as st
 
@@ -43,13 +43,15 @@ def stationary(run):
         at_rest = moments(sgdm, (0.0, 0.0), numbers, LAM, S**2)[1][:, 0, 0]
         run.measure(f"variance after {steps} steps by a plain recursion, beta = {beta:g}", at_rest[-1], exact, tolerance=1e-12)
         curve = st.exact.moments(one, [0.0], steps).covariance[:, 0, 0]
-        run.measure(f"variance of x_k by the library, beta = {beta:g}", farthest(curve, at_rest), at_most=ROUNDING)
+        run.measure(f"variance of x_k by the library, beta = {beta:g}", relative_distance(curve, at_rest), at_most=ROUNDING)
         far = st.exact.moments(one, [0.0], steps, record=[steps]).covariance[0, 0, 0]
         run.measure(f"variance after {steps} steps by moment recursion, beta = {beta:g}", far, expected=exact, tolerance=1e-12)
         z = draws(one, 32, run.seed)[:, 0]
         walk = follow(sgdm, (1.0, 0.0), numbers[:32], lambda k, x, z=z: LAM * x + S * z[k])
         run.measure(
-            f"x_k along one path, beta = {beta:g}", farthest(path(one, [1.0], 32, ["x0"], run.seed), walk), at_most=ROUNDING
+            f"x_k along one path, beta = {beta:g}",
+            relative_distance(path(one, [1.0], 32, ["x0"], run.seed), walk),
+            at_most=ROUNDING,
         )
         options = run.options(paths=run.scale(quick=10 * run.paths, standard=run.paths, full=run.paths))
         found = st.simulate(one, [0.0], steps * ETA, observe=["x0**2"], times=[steps * ETA], stream=i, **options).at("x0**2")

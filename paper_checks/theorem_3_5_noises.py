@@ -28,7 +28,7 @@ from _common import (
     quadratic,
     sups,
 )  # fmt: skip
-from _plain import FARTHEST, ROUNDING, farthest, over_uniforms, refuted, tried
+from _plain import NON_FINITE_DISTANCE, ROUNDING, already_contradicted, integrate_unit_interval, relative_distance, value_or_nan
 from scipy.special import gamma, kv
 
 import sdetools as st
@@ -126,9 +126,11 @@ def seen_law(name, noise, frequencies):
             return value(nodes[None, :]) @ weights / weights.sum()
         power = TAILS.get(name, 1)
         if noise.n_draws == 1:
-            return over_uniforms(lambda u: value(u[None, :]), BREAKS.get(name, ()), power)
+            return integrate_unit_interval(lambda u: value(u[None, :]), BREAKS.get(name, ()), power)
         turns = (np.arange(256) + 0.5) / 256  # the second draw is an angle: the trapezoidal rule is as good as exact
-        return np.mean([over_uniforms(lambda u, t=t: value(np.stack([u, np.full_like(u, t)])), (), power) for t in turns], axis=0)
+        return np.mean(
+            [integrate_unit_interval(lambda u, t=t: value(np.stack([u, np.full_like(u, t)])), (), power) for t in turns], axis=0
+        )
 
     moments = [float(of(lambda v, n=n: v**n)) for n in (1, 2, 3)]
     return moments, of(lambda v: np.exp(1j * np.multiply.outer(frequencies, v)))
@@ -136,7 +138,7 @@ def seen_law(name, noise, frequencies):
 
 def finite(value):
     """What is not finite is as far off as can be."""
-    return value if math.isfinite(value) else FARTHEST
+    return value if math.isfinite(value) else NON_FINITE_DISTANCE
 
 
 def measure_law(run, name, noise, law):
@@ -147,7 +149,7 @@ def measure_law(run, name, noise, law):
     for n, expected in ((1, 0.0), (2, 1.0), (3, THIRD.get(name, 0.0))):
         run.measure(f"{name}: moment {n} of the noise by quadrature", finite(moments[n - 1]), expected, tolerance=1e-6)
     known = law(frequencies) + 0j
-    away = farthest([characteristic.real, characteristic.imag], [known.real, known.imag])
+    away = relative_distance([characteristic.real, characteristic.imag], [known.real, known.imag])
     run.measure(f"{name}: characteristic function by quadrature, farthest from its formula", away, at_most=1e-6)
     run.measure(f"{name}: covariance as stated", float(noise.covariance(np.zeros(1))[0, 0]), 1.0, tolerance=ROUNDING)
     if name in THIRD:
@@ -172,9 +174,11 @@ def measure_roots(run):
         two, one = make(dim=2, root=R), make(dim=1)
         z = st.noise.sample_draws(two.draws, np.random.default_rng(run.seed), 5)
         u = np.array([one.value(np.zeros((1, 5)), z[k::3])[0] for k in range(3)])
-        run.measure(f"{name}: R u in two coordinates", farthest(two.value(np.zeros((2, 5)), z), R @ u), at_most=ROUNDING)
-        run.measure(f"{name}: its covariance", farthest(two.covariance(np.zeros(2)), R @ R.T), at_most=ROUNDING)
-        run.measure(f"{name}: that of the identity", farthest(make(dim=2).covariance(np.zeros(2)), np.eye(2)), at_most=ROUNDING)
+        run.measure(f"{name}: R u in two coordinates", relative_distance(two.value(np.zeros((2, 5)), z), R @ u), at_most=ROUNDING)
+        run.measure(f"{name}: its covariance", relative_distance(two.covariance(np.zeros(2)), R @ R.T), at_most=ROUNDING)
+        run.measure(
+            f"{name}: that of the identity", relative_distance(make(dim=2).covariance(np.zeros(2)), np.eye(2)), at_most=ROUNDING
+        )
 
 
 def measure_expressions(run):
@@ -185,11 +189,13 @@ def measure_expressions(run):
     plain = [np.array([[1 + 0.3 * math.sin(x), 0.2 * y, -0.4], [0.7 * x * y, 0.5, math.exp(y)]]) for x, y in points.T]
     values = np.array([R @ u for R, u in zip(plain, z.T, strict=True)]).T
     run.measure(
-        "a root of expressions: R(x) u", farthest(tried(noise.value, points, z) * np.ones((2, 2)), values), at_most=ROUNDING
+        "a root of expressions: R(x) u",
+        relative_distance(value_or_nan(noise.value, points, z) * np.ones((2, 2)), values),
+        at_most=ROUNDING,
     )
     spread = np.moveaxis(np.array([R @ R.T for R in plain]), 0, -1)
-    found = tried(noise.covariance, points) * np.ones((2, 2, 2))
-    run.measure("a root of expressions: its covariance", farthest(found, spread), at_most=ROUNDING)
+    found = value_or_nan(noise.covariance, points) * np.ones((2, 2, 2))
+    run.measure("a root of expressions: its covariance", relative_distance(found, spread), at_most=ROUNDING)
 
 
 def measure_steps(run, name, noise):
@@ -229,15 +235,15 @@ def theorem_3_5_any_law_of_noise(run):
         "or scale along a path of the kernel, each to rounding."
     )
     measure_roots(run)
-    if refuted(run):
+    if already_contradicted(run):
         return
     for name, (noise, law) in (LAWS | OTHERS).items():
         measure_law(run, name, noise, law)
-        if refuted(run):
+        if already_contradicted(run):
             return
     for name, (noise, law) in LAWS.items():
         measure_steps(run, name, noise)
-        if refuted(run):
+        if already_contradicted(run):
             return
     for name, (noise, law) in LAWS.items():
         found = study(run, lambda eta, noise=noise: pair(quadratic(eta, noise), plan(eta)), ETAS)
@@ -266,7 +272,7 @@ def theorem_3_5_any_law_of_noise(run):
 def theorem_3_5_state_dependent_noise(run):
     run.note("A wrong rule, rate, gradient, noise root or scale is noticed along a path of the kernel, step by step.")
     measure_expressions(run)
-    if refuted(run):
+    if already_contradicted(run):
         return
     eta, steps = WELL_ETAS[0], 64
     measure_path(
@@ -282,7 +288,7 @@ def theorem_3_5_state_dependent_noise(run):
     point = np.array([0.7])
     root = (1 + 0.3 * math.sin(0.7)) ** 2
     run.measure("Sigma(0.7) of the noise", float(WELL_NOISE.covariance(point)[0, 0]), root, tolerance=ROUNDING)
-    if refuted(run):
+    if already_contradicted(run):
         return
     found = study(run, well, WELL_ETAS)
     for h in SMOOTH:

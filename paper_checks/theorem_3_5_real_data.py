@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 from _common import limit, pair
-from _plain import ROUNDING, draws, farthest, follow, gap_path, refuted, sgd, sgdm
+from _plain import ROUNDING, already_contradicted, draws, follow, gap_path, relative_distance, sgd, sgdm
 
 import sdetools as st
 from sdetools.plots import loglog_orders
@@ -92,7 +92,9 @@ def measure_path(run, name, oracle, observe, parts, eta, l):
     for o, (h, part) in enumerate(zip(observe, parts, strict=True)):
         expected = [plain_loss(part, a) - plain_loss(part, b) for a, b in zip(x, z, strict=True)]
         run.measure(
-            f"{name}, {h}: the gap along one path beside its equations", farthest(found[:, o], expected), at_most=ROUNDING
+            f"{name}, {h}: the gap along one path beside its equations",
+            relative_distance(found[:, o], expected),
+            at_most=ROUNDING,
         )
 
 
@@ -105,15 +107,17 @@ def measure_noise(run, train, part):
     for name, size, replace in (("with replacement", BATCH, True), ("without replacement", n - n // 4, False)):
         noise = st.noise.minibatch(train, size, replace)
         exact = spread / size * (1.0 if replace else (n - size) / (n - 1))
-        run.measure(f"covariance of a batch {name}", farthest(noise.covariance(x), exact), at_most=ROUNDING)
+        run.measure(f"covariance of a batch {name}", relative_distance(noise.covariance(x), exact), at_most=ROUNDING)
         u, points = np.random.default_rng(run.seed).random((size, 4)), np.repeat(x[:, None], 4, axis=1)
         u[0, 0] = 1.0  # as a uniform that was rounded: the last one
         rows = [np.minimum((v * n).astype(int), n - 1) if replace else floyd(v, n) for v in u.T]
         plain = np.array([full + sigma * (plain_slope(part, x, own) - full) for own in rows]).T
         oracle = st.NoisyOracle(train, noise, sigma)
-        run.measure(f"gradients of batches {name}", farthest(oracle(points, u), plain), at_most=ROUNDING)
+        run.measure(f"gradients of batches {name}", relative_distance(oracle(points, u), plain), at_most=ROUNDING)
     scaled = st.svag(st.NoisyOracle(train, st.noise.minibatch(train, BATCH)), 16)
-    run.measure("covariance of SVAG's gradient, l = 16", farthest(scaled.covariance(x), 16 * spread / BATCH), at_most=ROUNDING)
+    run.measure(
+        "covariance of SVAG's gradient, l = 16", relative_distance(scaled.covariance(x), 16 * spread / BATCH), at_most=ROUNDING
+    )
 
 
 @st.claim(
@@ -134,11 +138,11 @@ def theorem_3_5_real_data(run):
         "of the patients' gradients."
     )
     measure_noise(run, train, parts[0])
-    if refuted(run):
+    if already_contradicted(run):
         return
     measure_path(run, "batch of 8", batch, observe, parts, ETAS[0], 0)
     measure_path(run, "SVAG", st.svag(batch, round(1 / ETAS[0])), observe, parts, ETAS[0], round(1 / ETAS[0]))
-    if refuted(run):
+    if already_contradicted(run):
         return
     flow = study(run, lambda eta: batch, observe, share=0.25)
     scaled = study(run, lambda eta: st.svag(batch, round(1 / eta)), observe)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 from _common import LIPSCHITZ, OBSERVE, SMOOTH, START, exact_curves, measure_equations, measure_study, pair, quadratic, sups
-from _plain import ROUNDING, averaged, farthest
+from _plain import ROUNDING, averaged, relative_distance
 
 import sdetools as st
 
@@ -64,7 +64,7 @@ def measure(run, name, plan):
         ("the averaged rate", made.averaged().etas(n), means),
         ("lambda_t", made.rate(AT * np.arange(n)), means / AT),
     ):
-        run.measure(f"{name}: {symbol} beside its formula, every k", farthest(values, expected), at_most=ROUNDING)
+        run.measure(f"{name}: {symbol} beside its formula, every k", relative_distance(values, expected), at_most=ROUNDING)
     measure_equations(run, f"{name}, eta = {AT:g}", pair(quadratic(AT), made), schedule, TESTS, steps)
     found = study(run, lambda eta: pair(quadratic(eta), plan(eta)))
     exact = {h: sups(curves) for h, curves in exact_curves(found.gaps, [described(plan, eta) for eta in found.etas]).items()}

@@ -17,7 +17,16 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from _slow import RATE, SIGMA, measure_clock, measure_program, off, off_support, slow_step, tangent_to
+from _slow import (
+    RATE,
+    SIGMA,
+    distance_to_support,
+    measure_clock,
+    measure_program,
+    relative_error,
+    slow_step,
+    tangent_projection_at,
+)
 
 import sdetools as st
 from sdetools.estimates.interval import HasInterval
@@ -266,10 +275,10 @@ def minibatch(run):
     )
     S = root @ root.T
     exact = (
-        0.32 * tangent_to("circle", x) @ (-2 * S @ x)
+        0.32 * tangent_projection_at("circle", x) @ (-2 * S @ x)
     )  # of d2(x/|x|)[S] = -2 S x - x tr S + 3 x (x.S x) the first is not normal
-    run.measure("circle, a root that depends on x: a step's drift", off(drift, exact), at_most=1e-5)
-    away = off_support(moves, RATE * tangent_to("circle", x) @ root)
+    run.measure("circle, a root that depends on x: a step's drift", relative_error(drift, exact), at_most=1e-5)
+    away = distance_to_support(moves, RATE * tangent_projection_at("circle", x) @ root)
     run.measure("circle, a root that depends on x: a step's draws", away, at_most=2e-3)
     with run.control("batches whose tangent part has half the variance"):
         circle = PROBLEMS["circle"]
