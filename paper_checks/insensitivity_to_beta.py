@@ -1,7 +1,7 @@
-r"""At a fixed learning rate beta hardly matters: from 0 to 0.99 it moves the law at T by less than sqrt(eta / (1 - beta)).
+"""At a fixed learning rate beta hardly matters: from 0 to 0.99 it changes the law at T by less than sqrt(eta / (1 - beta)).
 
-"Same learning rate" is meant in the form of Definition 2.3, where past gradients are averaged. In the form of Eq. (1), where they
-are summed, the same gamma at another beta is another learning rate, gamma / (1 - beta): that is the control.
+"Same learning rate" refers to the form of Definition 2.3, which averages past gradients. In the form of Eq. (1), which sums them,
+the same gamma at another beta is another learning rate, gamma / (1 - beta). This is the control.
 """
 
 from __future__ import annotations
@@ -34,26 +34,28 @@ SYMBOLS = dict(zip(TESTS, ("$x$", "$x^2$", "$|x - x_0|$"), strict=True))
 
 
 def bound(beta):
-    r"""The theorem's rate with the constant of Lipschitz h at the start, where it is attained: 0.471 sqrt(eta / (1 - beta))."""
+    """Return 0.471 sqrt(eta / (1 - beta)): the theorem's rate with the constant of Lipschitz h at the start, where it is attained."""
     return 0.471 * math.sqrt(ETA / (1 - beta))
 
 
 def at_fixed_rate(beta):
+    """Return SGDM and SGD at the learning rate ETA."""
     return pair(quadratic(ETA), st.schedules.constant(ETA, beta=beta))
 
 
 def at_fixed_gamma(beta):
-    """Eq. (1) at gamma = eta, which is SGDM at eta / (1 - beta), against SGD at the same gamma, on the same clock."""
+    """Return Eq. (1) at gamma = eta, which is SGDM at eta / (1 - beta), and SGD at the same gamma, on the same clock."""
     rate = st.schedules.constant(ETA / (1 - beta), beta=beta)
     return st.SGDM(quadratic(ETA), rate, step_time=ETA), st.SGD(quadratic(ETA), st.schedules.constant(ETA))
 
 
 def endpoint(curve):
+    """Return the absolute value at the last time."""
     return abs(float(curve[-1]))
 
 
 def size(gap, h):
-    """|gap| at T."""
+    """Return |gap| at T."""
     found = gap.at(h)
     return st.Estimate(abs(found.value), found.stderr, found.n, diverged=found.diverged)
 
@@ -66,7 +68,8 @@ def size(gap, h):
     source="Theorem 3.5, section 6",
 )
 def insensitivity_to_beta(run):
-    run.note("A wrong rule, rate or noise scale is noticed step by step: the bound alone would leave room for it.")
+    """Check the gap at T against the bound for a range of beta."""
+    run.note("A wrong rule, rate or noise scale is detected step by step; the bound alone would not exclude it.")
     paths = run.scale(quick=run.paths, standard=run.paths // 4, full=run.paths // 4)
     gaps = [
         st.weak_gap(*at_fixed_rate(beta), START, 1.0, observe=OBSERVE, stream=i, **run.options(paths=paths))
@@ -90,7 +93,7 @@ def insensitivity_to_beta(run):
     )
     run.figure(
         "gap at T",
-        drawn(gaps, curves),
+        plot_gaps(gaps, curves),
         r"The gap at $T$ against $\eta/(1-\beta)$; dashed: exact; dotted: $0.471\sqrt{\eta/(1-\beta)}$.",
     )
     for beta in (0.5, 0.9):
@@ -99,7 +102,8 @@ def insensitivity_to_beta(run):
             run.measure("|gap| of x at T", size(found, "x"), at_most=bound(beta))
 
 
-def drawn(gaps, curves):
+def plot_gaps(gaps, curves):
+    """Plot the gap at T against eta / (1 - beta)."""
     figure, axes = canvas()
     r = ETA / (1 - np.array(BETAS))
     for h, colour, marker in zip(TESTS, COLOURS, MARKERS, strict=False):

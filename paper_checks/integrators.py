@@ -1,10 +1,10 @@
-r"""The integrators are the printed schemes, of the declared weak orders for all low moments, and of their strong orders path by path.
+"""The integrators are the printed schemes, with the declared weak orders for all low moments and the declared strong orders.
 
-Three claims. The first holds every step against the scheme in its book, written out in plain loops (`_schemes.py`), draw by draw: it
-notices any constant, sign, stage, time or term that is changed. The second needs no scheme: E f of one step is expanded in h and compared
-with f + h L f + h^2 L^2 f / 2, L the generator written out here, for three noises that do not commute. The third is about paths:
+Three claims. The first compares every step with the printed scheme, written out in plain loops (`_schemes.py`), draw by draw. It
+detects any changed constant, sign, stage, time or term. The second needs no scheme: E f after one step is expanded in h and compared
+with f + h L f + h^2 L^2 f / 2, L the generator written out here, for three noncommuting noises. The third is about paths:
 X = sinh(Y), dY = dt + s dW, solves dX = (sqrt(1 + X^2) + s^2 X / 2) dt + s sqrt(1 + X^2) dW, which is dX = sqrt(1 + X^2) (dt + s o dW) in
-Stratonovich's sense; the exact Y runs on the same Brownian path as a scheme.
+the Stratonovich sense. The exact Y runs on the same Brownian path as a scheme.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ import sdetools as st
 from sdetools.estimates import Estimate
 
 LANES = 8
-"""Random draws at which a step is compared with the printed one."""
+"""Number of random draws at which a step is compared with the printed one."""
 ROUNDING = 1e-12
-"""Some hundred operations on numbers of size one, with 1e-16 each and divided by sqrt(h) = 1/2; a constant that is off by 2 % moves a
-step by 1e-3 and more."""
+"""Rounding bound: some hundred operations on numbers of size one, with 1e-16 each, divided by sqrt(h) = 1/2. A constant with an error of
+2 % changes a step by 1e-3 or more.
+"""
 TIME = 3
-"""Steps before the one that is compared, so that the time counts."""
+"""Number of steps before the compared one, so that the time enters."""
 H = 0.3
 NUMBERS = {"c": 0.7, "s": 0.4}
 
@@ -35,6 +36,7 @@ DRIFT = ["c*y*t - x + x**2/4", "sin(x) - s*y + t**2"]
 
 
 def drift(t, y):
+    """Return the drift of DRIFT in plain NumPy."""
     c, s = NUMBERS.values()
     return np.array([c * y[1] * t - y[0] + y[0] ** 2 / 4, np.sin(y[0]) - s * y[1] + t**2])
 
@@ -47,31 +49,37 @@ PARALLEL = [["s*(x + y*t)", "2*(x + y*t)"], ["s*sin(x)", "2*sin(x)"]]
 
 
 def general(t, y):
+    """Return the general noise matrix in plain NumPy."""
     c, s = NUMBERS.values()
     rows = [s * y[0] + t, c + y[1] ** 2 / 5, 0.3 * np.cos(y[0] * y[1])], [0.2 - t * y[1] / 3, s * y[0] * y[1], c * y[0]]
     return np.array(rows)
 
 
 def additive(t, y):
+    """Return the additive noise matrix in plain NumPy."""
     c, s = NUMBERS.values()
     return np.array([[s + t, 0.3 * t, 0.5], [0.1, c - t**2, 0.2 * t]])
 
 
 def diagonal(t, y):
+    """Return the diagonal noise matrix in plain NumPy."""
     c, s = NUMBERS.values()
     return np.diag([s * y[0] + y[0] ** 2 / 5 + t, c * np.cos(y[1]) + t])
 
 
 def scalar(t, y):
+    """Return the scalar noise matrix in plain NumPy."""
     c, s = NUMBERS.values()
     return np.array([[s * y[0] + y[1] * t], [c * np.sin(y[0])]])
 
 
 def parallel(t, y):
+    """Return a noise matrix with parallel columns in plain NumPy."""
     return np.outer([y[0] + y[1] * t, np.sin(y[0])], [NUMBERS["s"], 2.0])
 
 
 def still(t, y):
+    """Return a noise matrix without columns."""
     return np.zeros((2, 0))
 
 
@@ -92,11 +100,12 @@ PRINTED = [
 
 
 def sde(text, calculus="ito"):
+    """Return the SDE with the drift DRIFT and the given noise."""
     return st.SDE(DRIFT, text, variables="x y", parameters=NUMBERS, calculus=calculus)
 
 
 def distance_to_printed(cls, scheme, text, b):
-    """The largest distance between a step and the printed one, over random points and draws."""
+    """Return the largest distance between a step and the printed one, over random points and draws."""
     one = cls(sde(text, cls.calculus if cls is st.Heun else "ito"), H)
     rng = np.random.default_rng(5)
     y, q = rng.uniform(-1.5, 1.5, (2, LANES)), one.sde.noise_dim
@@ -110,7 +119,7 @@ def distance_to_printed(cls, scheme, text, b):
         more[np.tril_indices(q, -1)] = signs[:, lane] if len(signs) else 0.0  # the pairs (1, 0), (2, 0), (2, 1), ...
         more = more.T - more  # V_(r,j) is its sign for r < j
         if cls is st.SRA1:
-            more = H**1.5 / 2 * (z[:q, lane] + z[q:, lane] / math.sqrt(3))  # the integral of W
+            more = H**1.5 / 2 * (z[:q, lane] + z[q:, lane] / math.sqrt(3))  # the integral of W over the step
         apart.append(np.abs(moved[:, lane] - scheme(drift, b, TIME * H, y[:, lane], H, w, more)).max())
     return float(max(apart))
 
@@ -121,11 +130,15 @@ ETA = 2.0**-6
 
 
 def slope(x):
+    """Return the gradient of LOSS."""
     return np.array([x[0] + x[1] / 3, x[0] / 3 + 4 / 5 * x[1] ** 3])
 
 
 def split(cls, scheme, state_dependent, eta=ETA):
-    """The same at step 30 of a kinetic equation whose eta_k and beta_k move: eta_k = eta / 2^(k/15) and beta_k = 1 - eta (1.5 + k/15)."""
+    """Return the largest distance between step 30 of a splitting and the printed one, for a kinetic equation with varying eta_k and beta_k.
+
+    Here eta_k = eta / 2^(k/15) and beta_k = 1 - eta (1.5 + k/15).
+    """
     noise = st.noise.gaussian(root=ROOT, variables="x y") if state_dependent else st.noise.gaussian(root=[[1.0, 0.3], [0.2, 0.8]])
     oracle = st.NoisyOracle(LOSS, noise, sigma=0.9 * eta**-0.5)
     part = np.arange(40) / 15
@@ -145,7 +158,7 @@ def split(cls, scheme, state_dependent, eta=ETA):
 
 
 def three_points(law):
-    """E xi^k, k = 1 ... 6, of a draw, over the middles of 600 equal parts of (0, 1): exact where the law's jumps are sixths."""
+    """Return E xi^k, k = 1 ... 6, of a draw, over the midpoints of 600 equal parts of (0, 1): exact for laws with jumps at multiples of 1/6."""
     one = st.EulerMaruyama(st.SDE(["0"], ["1"], variables="x"), 1.0, law)
     (xi,) = one.rule((np.zeros((1, 600)),), one.bind((np.arange(600)[None] + 0.5) / 600), *one.coefficient_values(1)[0])
     return [float((xi[0] ** k).mean()) for k in range(1, 7)]
@@ -153,12 +166,15 @@ def three_points(law):
 
 @st.claim(
     "integrators-are-the-printed-schemes",
-    statement=r"A step of Euler-Maruyama, Milstein, Heun, Platen, RI1 and SRA1, with up to three motions and coefficients that move with "
-    r"time, and of the splittings OBABO, BAOAB and UBU, is the step of the printed scheme, draw by draw; RI1 with a sign for each pair.",
+    statement=r"A step of Euler-Maruyama, Milstein, Heun, Platen, RI1 and SRA1, with up to three Brownian motions and time-dependent "
+    r"coefficients, and of the splittings OBABO, BAOAB and UBU, is the step of the printed scheme, draw by draw; RI1 has a sign for each pair.",
     source="P. Kloeden, E. Platen (1992), (11.1.7), (15.1.3); A. Roessler (2009), (2010); G. Bussi, M. Parrinello (2007)",
 )
 def printed_schemes(run):
-    """Notices: any constant x 1.02, flipped sign, dropped term, swapped argument or stage in a step, its law, or the fields it reads."""
+    """Compare every integrator's step with the printed scheme.
+
+    Detects any constant x 1.02, flipped sign, dropped term, swapped argument or stage in a step, its law, or the coefficients it evaluates.
+    """
     for cls, scheme, text, b in PRINTED:
         name = f"{cls.__name__}, {b.__name__} noise: farthest from the printed step"
         run.measure(name, distance_to_printed(cls, scheme, text, b), at_most=ROUNDING)
@@ -189,16 +205,20 @@ B = {
     "kinetic, additive": [[SPACE(0), SPACE(3) / 2]],
 }
 KINETIC = [-Y, (X + 3 * X**2 / 5 - X**3 / 4 - Y) * 3 / 2]
-"""dX = -M dt, dM = 1.5 ((L' - M) dt + R dW), L = x^2/2 + x^3/5 - x^4/16, in x and y = M."""
+"""Drift of dX = -M dt, dM = 1.5 ((L' - M) dt + R dW), L = x^2/2 + x^3/5 - x^4/16, in x and y = M."""
 DEGREE, LONGEST = 8, {1: 2.0**-12, 2: 2.0**-6}
-"""E f is read as a polynomial of this degree in h from its values at Chebyshev's points of (0, LONGEST]."""
+"""E f is represented as a polynomial of degree DEGREE in h from its values at the Chebyshev nodes of (0, LONGEST]."""
 READ = 1e-6
-"""Coefficients of size one are good to 1e-15 * 64^2 * 600 = 3e-9, the last factor being the growth of the interpolation; Milstein's term
-in h^(5/2) enters the coefficient of h with 2^-18 of its own 1/10. An order that is missed by 2 % of one term shows at 1e-4."""
+"""Error bound of the coefficients. Those of size one are good to 1e-15 * 64^2 * 600 = 3e-9, the last factor being the growth of the
+interpolation. Milstein's term in h^(5/2) enters the coefficient of h with 2^-18 of its own 1/10. An error of 2 % in one term gives 1e-4.
+"""
 
 
 def generator(f, a, b, stratonovich):
-    """df/dt + a . grad f + sum_k b_k b_k : Hess f / 2, with the drift's (1/2) sum_k (b_k . grad) b_k in Stratonovich's sense."""
+    """Return df/dt + a . grad f + sum_k b_k b_k : Hess f / 2.
+
+    In the Stratonovich sense the drift has the additional term (1/2) sum_k (b_k . grad) b_k.
+    """
     if stratonovich:
         a = [a[i] + sum((c[j] * c[i].diff(v) for c in b for j, v in enumerate((X, Y))), SPACE(0)) / 2 for i in range(2)]
     second = sum((c[i] * c[j] * f.diff((X, Y)[i]).diff((X, Y)[j]) for c in b for i in range(2) for j in range(2)), SPACE(0)) / 2
@@ -206,7 +226,10 @@ def generator(f, a, b, stratonovich):
 
 
 def expanded(law, degree):
-    """The coefficients of E f(X_h) in powers of h, `(degree + 1, monomials)`, from `law(h)`, the points and weights of one step."""
+    """Return the coefficients of E f(X_h) in powers of h, `(degree + 1, monomials)`.
+
+    `law(h)` returns the points and weights of one step.
+    """
     longest = LONGEST[degree]
     h = longest * (1 + np.cos(np.pi * (np.arange(DEGREE + 1) + 0.5) / (DEGREE + 1))) / 2
     means = []
@@ -217,7 +240,7 @@ def expanded(law, degree):
 
 
 def missed(law, a, b, order, stratonovich=False):
-    """How far the expansion of one step is from that of the semigroup up to h^order, relative to 1 + its coefficients."""
+    """Return the distance of the expansion of one step from that of the semigroup up to h^order, relative to 1 + its coefficients."""
     right, now = [], list(MONOMIALS)
     for j in range(order + 1):
         right.append(
@@ -229,7 +252,7 @@ def missed(law, a, b, order, stratonovich=False):
 
 
 def steps(cls, kind, law="normal"):
-    """The law of one step of length h from POINT: of a formula, or of the kinetic equation with L given above."""
+    """Return the law of one step of length h from POINT, of a formula or of the kinetic equation above."""
     if "kinetic" in kind:
         noise = st.noise.gaussian(root=[["1 + x/4" if kind == "kinetic" else "1"]], variables="x")
         oracle = st.NoisyOracle(st.losses.from_expression("x**2/2 + x**3/5 - x**4/16"), noise, sigma=8.0)
@@ -252,8 +275,8 @@ ORDERS = [
 ]
 
 
-class OneSignAMotion(st.RI1):
-    """RI1 with the signs of its paper: I~_(k) for every pair (k, l) with k < l."""
+class OneSignPerMotion(st.RI1):
+    """RI1 with the signs as printed in its paper: one I~_(k) for all pairs (k, l) with k < l."""
 
     def step(self, eq, y, h):
         eq.signs = [eq.signs[k] for j in range(eq.sde.noise_dim) for k in range(j)]
@@ -261,7 +284,10 @@ class OneSignAMotion(st.RI1):
 
 
 def extrapolated(h, mu=0.3, s=0.5, until=1.0):
-    """2 E X_h/2^2 - E X_h^2 of Euler on dX = mu X dt + s X dW, and how far E X_h^2 is from ((1 + mu h)^2 + s^2 h)^n."""
+    """Return 2 E X_{h/2}^2 - E X_h^2 of Euler's scheme on dX = mu X dt + s X dW, and the error of E X_h^2.
+
+    The closed form is ((1 + mu h)^2 + s^2 h)^n.
+    """
     gbm = st.SDE(["m*x"], ["s*x"], variables="x", parameters={"m": mu, "s": s})
 
     def second(dt):
@@ -274,13 +300,16 @@ def extrapolated(h, mu=0.3, s=0.5, until=1.0):
 
 @st.claim(
     "integrators-weak-orders",
-    statement=r"$E f(X_h) = f + h\,\mathcal L f + \dots + rac{h^p}{p!}\mathcal L^p f + O(h^{p+1})$ for all moments up to the fourth: $p = 1$ "
-    r"for Euler-Maruyama, Milstein and Heun, $p = 2$ for Platen, RI1 and SRA1 (three motions that do not commute; additive noise), "
+    statement=r"$E f(X_h) = f + h\,\mathcal L f + \dots + \frac{h^p}{p!}\mathcal L^p f + O(h^{p+1})$ for all moments up to the fourth: $p = 1$ "
+    r"for Euler-Maruyama, Milstein and Heun, $p = 2$ for Platen, RI1 and SRA1 (three noncommuting noises; additive noise), "
     r"the splittings and extrapolated Euler.",
     source="P. Kloeden, E. Platen (1992); A. Roessler (2009); D. Talay, L. Tubaro (1990)",
 )
 def weak_orders(run):
-    """Notices: what changes the law of a step by 1e-6 of h^p: Platen's .25 -> .3 beside three motions, RI1 with a sign a motion."""
+    """Check the weak order of every integrator from the expansion of one step.
+
+    Detects a change of the law of a step by 1e-6 of h^p: Platen's .25 -> .3 with three motions, RI1 with one sign per motion.
+    """
     for cls, kind, law, order in ORDERS:
         a = KINETIC if "kinetic" in kind else A
         off = missed(steps(cls, kind, law), a, B[kind], order, cls is st.Heun)
@@ -289,12 +318,12 @@ def weak_orders(run):
     found, apart = zip(*map(extrapolated, deep), strict=True)
     run.measure("E X^2 of Euler: farthest from its closed form", max(apart), at_most=1e-11)
     local = st.exact.local_orders(deep, np.abs(np.array(found) - math.exp(0.85)))
-    # the local order is off by a term of order dt = 2^-9 times a constant of order one
+    # the local order has an error of order dt = 2^-9 times a constant of order one
     run.measure("Euler extrapolated: last local order", float(local[-1]), expected=2.0, tolerance=0.02)
     with run.control("RI1 with one sign a motion"):
         run.measure(
             "farthest coefficient up to h^2",
-            missed(steps(OneSignAMotion, "general", "three-point"), A, B["general"], 2),
+            missed(steps(OneSignPerMotion, "general", "three-point"), A, B["general"], 2),
             at_most=READ,
         )
     with run.control("Euler taken for order 2"):
@@ -310,12 +339,13 @@ STRATONOVICH = st.SDE(drift=["sqrt(1 + x**2)"], **NOISE, calculus="stratonovich"
 EXACT = st.SDE(drift=["1 + 0*x"], diffusion=[f"{S}"], variables="x")
 STEPS = [2.0**-k for k in range(4, 8)]
 PREASYMPTOTIC = 0.15
-"""How far a local order may be from its limit at these steps for what is of the next order in dt^(1/2) = 1/8 and below. The interval of a
-local order is +-0.03 at 40,000 paths, since an rms error over n paths is good to 1/sqrt(n)."""
+"""Allowed distance of a local order from its limit at these steps, for terms of the next order in dt^(1/2) = 1/8 and below. The interval of
+a local order is +-0.03 at 40,000 paths, since an rms error over n paths has a relative error of 1/sqrt(n).
+"""
 
 
 def distances(run, cls, sde, steps=STEPS):
-    """Root mean square distances of asinh(X) to Y at t = 1, as Estimates."""
+    """Return root mean square distances of asinh(X) from Y at t = 1, as Estimates."""
     out = []
     for i, dt in enumerate(steps):
         pair = cls(sde, dt), st.EulerMaruyama(EXACT, dt)
@@ -329,7 +359,7 @@ def distances(run, cls, sde, steps=STEPS):
 
 
 def local_order(steps, found):
-    """The order between the two finest steps."""
+    """Return the order between the two finest steps."""
     (dt, half), (a, b) = steps[-2:], found[-2:]
     width = math.log(dt / half)
     return Estimate(math.log(a.value / b.value) / width, math.hypot(a.stderr / a.value, b.stderr / b.value) / width, a.n)
@@ -337,25 +367,31 @@ def local_order(steps, found):
 
 @st.claim(
     "integrators-keep-their-orders",
-    statement=r"On an SDE that is not linear Milstein and Heun are of strong order 1.",
+    statement=r"On a nonlinear SDE Milstein's and Heun's schemes have strong order 1.",
     source="P. Kloeden, E. Platen (1992); W. Ruemelin (1982)",
 )
 def strong_orders(run):
-    """Notices: a Brownian path that two steps do not share, a double integral that is missing or of another size."""
+    """Check the strong orders of Milstein's and Heun's schemes.
+
+    Detects a Brownian path that two steps do not share, and a missing or wrong double integral.
+    """
     curves = {}
     for cls, sde in ((st.Milstein, ITO), (st.Heun, STRATONOVICH)):
         curves[cls.__name__] = distances(run, cls, sde)
         order = local_order(STEPS, curves[cls.__name__])
         run.measure(f"strong order of {cls.__name__}", order, expected=1.0, tolerance=PREASYMPTOTIC)
     run.figure(
-        "errors", lambda: picture(STEPS, curves), r"Distance of $\mathrm{asinh}(X_1)$ to $Y_1$, with reference slopes 1 and 2."
+        "errors",
+        lambda: plot_errors(STEPS, curves),
+        r"Distance of $\mathrm{asinh}(X_1)$ to $Y_1$, with reference slopes 1 and 2.",
     )
     with run.control("a drift that is too small by 3 %: no convergence to the right limit"):
         slow = st.SDE(drift=["0.97*(sqrt(1 + x**2) + s**2*x/2)"], **NOISE)
         run.measure("strong order of Milstein", local_order(STEPS, distances(run, st.Milstein, slow)), 1.0, PREASYMPTOTIC)
 
 
-def picture(steps, curves):
+def plot_errors(steps, curves):
+    """Plot the strong errors against the step."""
     from sdetools.plots import loglog_orders
 
     values = {name: [e.value for e in row] for name, row in curves.items()}

@@ -1,10 +1,10 @@
-r"""Label noise: Sigma = c H on the manifold, nothing diffuses, and dX = -(c/4) P grad tr H dt takes X to the flattest minimisers.
+"""Label noise: Sigma = c H on the manifold, without diffusion; dX = -(c/4) P grad tr H dt leads X to the flattest minimisers.
 
 For L = (1/2n) sum r_i^2 and fresh label noise of size delta on a batch of size B, c = delta^2 / B. Two problems. The valley
 f = sqrt(1 + x^2) y, tr H = 1 + x^2, where x decays like e^{-c t / 2}. And the diagonal network f_i = <z_i, u^2 - v^2>, whose
-tr H = (4/n) sum_j (sum_i z_ij^2)(u_j^2 + v_j^2): label noise drives it to the interpolating w = u^2 - v^2 of least (weighted) l1 norm, which is the sparse
-truth, while gradient descent from the same large start stays with a dense one. The sparse solution is a singular point of the manifold (the rank
-of H falls there), so that the slow flow is followed up to the time at which its smallest curvature is lost.
+tr H = (4/n) sum_j (sum_i z_ij^2)(u_j^2 + v_j^2): label noise drives it to the interpolating w = u^2 - v^2 of least (weighted) l1 norm, which
+is the sparse truth, while gradient descent from the same large start keeps a dense one. The sparse solution is a singular point of the
+manifold, where the rank of H drops. The slow flow is therefore integrated up to the time at which its smallest curvature vanishes.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ MODEL = "sqrt(1 + x**2)*y"
 
 
 def valley_oracle():
+    """Return the oracle of the valley with label noise."""
     return st.NoisyOracle(VALLEY, st.noise.label_noise(model=MODEL, std=EPS, variables="x y"))
 
 
 def measure_labels(run):
-    """Fresh noise on the labels of least squares and of formulas: Sigma = (std^2 / size) H, by all outcomes, and a path of the kernel."""
+    """Check label noise of least squares and of formulas: Sigma = (std^2 / size) H over all outcomes, and a path of the kernel."""
     rng = np.random.default_rng(3)
     a, y, x = rng.normal(size=(5, 3)), rng.normal(size=5), np.array([0.4, -0.7, 0.2])
     size, std, sigma, plan = 2, 0.6, 1.2, st.schedules.constant(0.1, beta=0.6)
@@ -37,7 +38,7 @@ def measure_labels(run):
     spread = np.cov(g.T, bias=True) / size
 
     def deviation(z, x, batch):
-        """(1/size) sum_b (batch: r_i a_i) - std s_b a_i, the batch's part less the full gradient."""
+        """Return (1/size) sum_b (batch: r_i a_i) - std s_b a_i, minus the full gradient for a batch."""
         rows = np.minimum((z[:size] * 5).astype(int), 4)
         own = (a[rows] @ x - y[rows]) if batch else 0.0
         full = a.T @ (a @ x - y) / 5
@@ -56,13 +57,13 @@ def measure_labels(run):
         run.measure(f"{name}: its mean over all outcomes", float(np.abs(v.mean(axis=1)).max()), at_most=ROUNDING)
         run.measure(f"{name}: its covariance over all outcomes", relative_distance(v @ v.T / len(cells), exact), at_most=ROUNDING)
         method = st.SGDM(st.NoisyOracle(loss, noise, sigma=sigma), plan)
-        z, seen = draws(method, 12, run.seed), path(method, x, 12, list(loss.names), run.seed)
+        z, found = draws(method, 12, run.seed), path(method, x, 12, list(loss.names), run.seed)
 
         def noisy(k, x, z=z, batch=batch):
             return a.T @ (a @ x - y) / 5 + sigma * deviation(z[k], x, batch)
 
         plain = follow(sgdm, (x, 0 * x), [(0.1, 0.6)] * 12, noisy)
-        run.measure(f"{name}: a path of the kernel beside its equations", relative_distance(seen, plain), at_most=ROUNDING)
+        run.measure(f"{name}: a path of the kernel beside its equations", relative_distance(found, plain), at_most=ROUNDING)
     # two models, b x^2 y and sin(x) - y: -(std / sqrt(n size)) times their gradients
     noise = st.noise.label_noise(model=["b*x**2*y", "sin(x) - y"], std=std, size=3, variables="x y", parameters={"b": 0.4})
     at = np.array([0.7, -0.5])
@@ -78,6 +79,7 @@ def measure_labels(run):
     source="Section 4; Li, Wang and Arora (2022)",
 )
 def flow(run):
+    """Check the slow flow, SGD and SGDM under label noise on the valley."""
     measure_labels(run)
     if already_contradicted(run):
         return
@@ -121,6 +123,7 @@ def flow(run):
 
 
 def decay(times, curves, exact):
+    """Plot E x on the slow clock."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 3))
@@ -136,36 +139,41 @@ def decay(times, curves, exact):
 D, N, SPARSITY = 8, 6, 1
 START = 0.9
 WELL = 0.3
-"""What counts as recovered in the mean over paths, which fluctuate by the size sqrt(eta) about the sparse solution."""
+"""Threshold of recovery for the mean over paths, which fluctuate by sqrt(eta) about the sparse solution."""
 
 
 def network():
-    """The diagonal network and its sparse truth, the one interpolating w of least l1 norm for these features, as a linear program says."""
+    """Return the diagonal network and its sparse truth.
+
+    For these features the truth is the unique interpolating w of least l1 norm, as a linear program shows.
+    """
     features, targets, truth = st.losses.sparse_teacher(N, D, SPARSITY, seed=0)
     return st.losses.diagonal_network(features, targets), truth
 
 
 def weights(x):
+    """Return w = u^2 - v^2."""
     return x[:D] ** 2 - x[D:] ** 2
 
 
 def miss(x, truth):
-    """|w - truth|_1 / |truth|_1."""
+    """Return |w - truth|_1 / |truth|_1."""
     return np.abs(weights(x) - truth.reshape(-1, *[1] * (x.ndim - 1))).sum(axis=0) / np.abs(truth).sum()
 
 
 @st.claim(
     "label-noise-sparse-recovery",
-    statement=r"On a diagonal network label noise recovers a sparse truth from fewer samples than weights, by SGD, by SGDM and by the slow SDE alike; gradient descent from the same start does not.",
+    statement=r"On a diagonal network label noise recovers a sparse truth from fewer samples than weights, with SGD, with SGDM and with the slow SDE; gradient descent from the same start does not.",
     source="Section 4; Li, Wang and Arora (2022), Section 6",
 )
 def sparse(run):
+    """Check sparse recovery on a diagonal network by SGD, SGDM and the slow SDE."""
     loss, truth = network()
     std, eta = 1.0, run.scale(quick=0.02, standard=0.01, full=0.005)
     oracle = st.NoisyOracle(loss, st.noise.label_noise(loss, std=std))
     start, horizon = np.full(2 * D, START), 4.0
     plan = st.schedules.constant(eta, beta=0.9)
-    # |w_j - truth_j| as observables: a mean over paths of a miss, which fluctuations of size sqrt(eta) keep above 0
+    # |w_j - truth_j| as observables: their means over paths stay positive because of fluctuations of size sqrt(eta)
     observe = ["+".join(f"abs(u{j}**2 - v{j}**2 - ({truth[j]:g}))" for j in range(D))]
     times = np.linspace(0.2, horizon, 20)
     options = run.options(paths=run.scale(quick=256, standard=256, full=1024))
@@ -184,11 +192,11 @@ def sparse(run):
         )
     slow = st.SlowSDE(oracle, plan.averaged(), at=start)
     descent = float(miss(slow.start(start)[0], truth))
-    flow, until = followed(slow, start, horizon, observe)
-    ratio = part_of(loss, flow.final[:, 0], slow.rank)
+    flow, until = integrated(slow, start, horizon, observe)
+    ratio = curvature_ratio(loss, flow.final[:, 0], slow.rank)
     run.measure(f"the slow SDE at t = {until:g}: |w - truth|_1 / |truth|_1", float(miss(flow.final[:, 0], truth)), at_most=0.1)
     run.note(
-        f"The slow SDE is followed to t = {until:g}, where the smallest curvature of the manifold is {ratio:.1g} of the largest: the sparse solution is a singular point."
+        f"The slow SDE is integrated to t = {until:g}, where the smallest curvature of the manifold is {ratio:.1g} of the largest: the sparse solution is a singular point."
     )
     run.measure("|w - truth|_1 / |truth|_1 of gradient descent", descent, at_least=2 * WELL)
     run.figure(
@@ -200,20 +208,21 @@ def sparse(run):
         run.measure("|w - truth|_1 / |truth|_1", descent, at_most=WELL)
 
 
-def part_of(loss, x, rank):
+def curvature_ratio(loss, x, rank):
+    """Return the smallest of the `rank` nonzero eigenvalues of the Hessian relative to the largest."""
     values = np.sort(np.linalg.eigvalsh(loss.hessian(x)))[::-1]
     return float(values[rank - 1] / values[0])
 
 
-def followed(slow, start, horizon, observe, dt=0.05):
-    """The slow SDE, here an ordinary differential equation, to the horizon or to the last step at which its rank is clear."""
+def integrated(slow, start, horizon, observe, dt=0.05):
+    """Integrate the slow SDE, here an ordinary differential equation, to the horizon or to the last step at which its rank is well defined."""
     own = {
         "x0": start,
         "paths": 1,
         "observe": observe,
         "keep_final": True,
         "backend": "numpy",
-    }  # one path: nothing to compile for
+    }  # one path: not worth compiling
     found = st.simulate(st.RI1(slow, dt), horizon=horizon, times=[horizon], **own)
     if found.diverged:
         horizon = (found.first_divergence - 1) * dt
@@ -222,6 +231,7 @@ def followed(slow, start, horizon, observe, dt=0.05):
 
 
 def recovery(times, curves, descent):
+    """Plot the mean distance from the truth."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 3))

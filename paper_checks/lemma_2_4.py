@@ -1,14 +1,14 @@
-r"""The descent lemma, E L(z') - L(z) = descent + noise + curvature: exact on a quadratic, and what it leaves over elsewhere.
+"""The descent lemma, E L(z') - L(z) = descent + noise + curvature: exact on a quadratic, with a known remainder elsewhere.
 
     descent = - eta |grad L|^2,   noise = (sigma eta)^2 / 2 tr(Hess L Sigma),   curvature = eta^2 / 2 grad L^T Hess L grad L
 
-On a quadratic nothing is left over, whatever the law of the noise. Elsewhere Taylor's formula at z' = z - eta (g + sigma v) says
-what is: with L3, L4 the third and fourth derivatives, kappa the skewness of v and Sigma = 1, in one dimension
+On a quadratic there is no remainder, for noise of any law. Elsewhere Taylor's formula at z' = z - eta (g + sigma v) gives it:
+with L3, L4 the third and fourth derivatives, kappa the skewness of v and Sigma = 1, in one dimension
 
     sigma fixed:         - eta^3 L3 (g^3 + 3 g sigma^2 + kappa sigma^3) / 6 + O(eta^4)
     sigma = eta^-1/2:    - eta^(3/2) kappa L3 / 6 + eta^2 (L4 (3 + excess) / 24 - L3 g / 2) + ...
 
-In the scaling of the paper the remainder is thus as large as the curvature term, and larger for skewed noise: the lemma's
+In the scaling of the paper the remainder is thus as large as the curvature term, and larger for skewed noise. The lemma's
 o(eta^2, (sigma eta)^2) has to be read as smaller than the larger of the two.
 """
 
@@ -22,7 +22,7 @@ from sdetools.plots import loglog_orders
 
 
 def terms(g: np.ndarray, H: np.ndarray, covariance: np.ndarray, eta: float) -> dict[str, float]:
-    """The three terms of the lemma, from the gradient, the Hessian and the covariance of the noise, sigma^2 Sigma."""
+    """Return the three terms of the lemma from the gradient, the Hessian and the covariance of the noise, sigma^2 Sigma."""
     return {"descent": -eta * g @ g, "noise": eta**2 / 2 * np.trace(H @ covariance), "curvature": eta**2 / 2 * g @ H @ g}
 
 
@@ -41,15 +41,16 @@ NOISES = {
 
 
 def root_at(name, z):
-    """The noise root of the claim at z."""
+    """Return the noise root of the claim at z."""
     return np.array([[1 + z[0] / 4, 0.0], [0.6, 0.8]]) if "Sigma(z)" in name else np.array(ROOT)
 
 
 def plain_loss(z):
+    """Return the loss in plain NumPy."""
     return (z - CENTRE) @ HESSIAN @ (z - CENTRE) / 2
 
 
-# how an entry of u comes from its draws: (number of uniforms, jumps, power of the substitution at 0); None: normal or sign
+# how an entry of u is made from uniform draws: (jumps, power of the substitution at 0)
 ENTRIES = {
     "skewed: exponential": ((), 16),
     "skewed: two points": ((0.1,), 1),
@@ -57,10 +58,10 @@ ENTRIES = {
 }
 
 
-def seen_moments(name, noise):
-    """E v and E v v^T at Z as the noise makes them of its draws: entries are independent, so that each is integrated alone.
+def noise_moments(name, noise):
+    """Return E v and E v v^T at Z from the noise's draws. Entries are independent, so that each is integrated separately.
 
-    v = R u is linear in u. So E v and Cov v follow from v with the draws of one entry moving and those of the other resting.
+    v = R u is linear in u. So E v and Cov v follow from v with the draws of one entry varying and those of the other fixed.
     """
     rows = noise.n_draws
 
@@ -77,9 +78,9 @@ def seen_moments(name, noise):
         breaks, power = ENTRIES[name]
         if rows == 2:
             return integrate_unit_interval(lambda u: function(values(row, u)), breaks, power)
-        turns = (np.arange(64) + 0.5) / 64  # the second uniform of an entry is an angle
+        angles = (np.arange(64) + 0.5) / 64  # the second uniform of an entry is an angle
 
-        def turned(t):
+        def at_angle(t):
             def both(u):
                 z = values(row, u)
                 z[row + 2] = t
@@ -87,7 +88,7 @@ def seen_moments(name, noise):
 
             return integrate_unit_interval(both, breaks, power)
 
-        return np.mean([turned(t) for t in turns], axis=0)
+        return np.mean([at_angle(t) for t in angles], axis=0)
 
     def v(z):
         return noise.value(np.repeat(Z[:, None], z.shape[1], axis=1), z)
@@ -103,9 +104,9 @@ def seen_moments(name, noise):
 
 
 def measure_noise(run, name, noise):
-    """The noise at Z: its mean and covariance by quadrature over its draws, what it states, and one step of the kernel."""
+    """Check the noise at Z: its mean and covariance by quadrature over its draws, its stated covariance, and one step of the kernel."""
     root = root_at(name, Z)
-    mean, spread = seen_moments(name, noise)
+    mean, spread = noise_moments(name, noise)
     run.measure(f"mean of the noise by quadrature, {name}", float(np.abs(mean).max()), at_most=1e-9)
     run.measure(f"covariance of the noise by quadrature, {name}", relative_distance(spread, root @ root.T), at_most=1e-9)
     run.measure(
@@ -114,11 +115,11 @@ def measure_noise(run, name, noise):
     oracle = st.NoisyOracle(QUADRATIC, noise, sigma=SIGMA)
     sgd = st.SGD(oracle, st.schedules.constant(eta=ETA))
     z = draws(sgd, 1, run.seed)[0]
-    pulled = HESSIAN @ (Z - CENTRE) + SIGMA * noise.value(Z, z)
-    run.measure(f"the oracle beside its equation, {name}", relative_distance(oracle(Z, z), pulled), at_most=ROUNDING)
+    gradient = HESSIAN @ (Z - CENTRE) + SIGMA * noise.value(Z, z)
+    run.measure(f"the oracle beside its equation, {name}", relative_distance(oracle(Z, z), gradient), at_most=ROUNDING)
     observe = {"x0": "x0", "x1": "x1", "L": QUADRATIC}
     found = st.simulate(sgd, Z, horizon=ETA, observe=observe, **run.options(paths=1))
-    after = Z - ETA * pulled
+    after = Z - ETA * gradient
     seen = [found.at(h).value for h in observe]
     run.measure(f"one step beside Definition 2.2, {name}", relative_distance(seen, [*after, plain_loss(after)]), at_most=ROUNDING)
 
@@ -130,8 +131,9 @@ def measure_noise(run, name, noise):
     source="Lemma 2.4",
 )
 def quadratic(run):
+    """Check the lemma on a quadratic for noise of several laws."""
     run.note(
-        "A noise of another mean or covariance is noticed by quadrature, a wrong step along a path, a wrong moment by the lemma's sum: "
+        "A noise of another mean or covariance is detected by quadrature, a wrong step along a path, a wrong moment by the lemma's sum: "
         "all exactly, from the numbers of the problem and not from the library's derivatives."
     )
     start, measured, rows = float(plain_loss(Z)), {}, []
@@ -142,7 +144,7 @@ def quadratic(run):
         oracle, root = st.NoisyOracle(QUADRATIC, noise, sigma=SIGMA), root_at(name, Z)
         sgd = st.SGD(oracle, st.schedules.constant(eta=ETA))
         parts = terms(slope, HESSIAN, SIGMA**2 * root @ root.T, ETA)
-        # half of the smallest term: a lemma that lacks any of them would be found out
+        # half of the smallest term: a lemma without any one of them would be contradicted
         resolution = min(map(abs, parts.values())) / 2
         loss = measured[name] = st.simulate(sgd, Z, horizon=ETA, observe={"L": QUADRATIC}, **options).at("L")
         run.measure(f"E L(z'), {name}", loss, expected=start + sum(parts.values()), tolerance=resolution)
@@ -169,7 +171,7 @@ SKEWED = (LAGUERRE[0] - 1, LAGUERRE[1])  # skewness 2, excess kurtosis 6
 
 
 def remainder(law, sigma, eta: float, without: str = "") -> float:
-    """E L(z') - L(z) less the terms of the lemma, by quadrature that is exact for this L (of degree 4)."""
+    """Return E L(z') - L(z) minus the terms of the lemma, by quadrature that is exact for this L (of degree 4)."""
     nodes, weights = law
     after = AT - eta * (G + sigma(eta) * nodes)
     parts = at_well(sigma(eta), eta) | ({without: 0.0} if without else {})
@@ -177,19 +179,22 @@ def remainder(law, sigma, eta: float, without: str = "") -> float:
 
 
 def well(z):
+    """Return the loss (z^2 - 1)^2 / 4."""
     return (z * z - 1) ** 2 / 4
 
 
 def at_well(sigma: float, eta: float) -> dict[str, float]:
-    """The terms of the lemma on the double well at AT."""
+    """Return the terms of the lemma on the double well at AT."""
     return terms(np.array([G]), np.array([[3 * AT**2 - 1]]), np.array([[sigma**2]]), eta)
 
 
 def fixed(eta: float) -> float:
+    """Return sigma = 1."""
     return 1.0
 
 
 def growing(eta: float) -> float:
+    """Return sigma = eta^-1/2."""
     return eta**-0.5
 
 
@@ -201,6 +206,7 @@ def growing(eta: float) -> float:
     source="Lemma 2.4",
 )
 def remainders(run):
+    """Check order and leading coefficient of the lemma's remainder on a double well."""
     run.note(
         "The remainder is quadrature in the claim's own numbers; the library's transfer operator and local orders must agree with it."
     )
@@ -213,14 +219,14 @@ def remainders(run):
     fine = ETAS[-2:]
     left = {name: np.array([remainder(law, sigma, eta) for eta in ETAS]) for name, (law, sigma, *_) in cases.items()}
     for name, (_, _, order, leading, following, step) in cases.items():
-        # the next term of the formula bends the slope, and moves the coefficient, by about this part; twice that is allowed
+        # the next term of the formula changes slope and coefficient by about this relative amount; twice that is allowed
         bend = 2 * abs(following / leading) * fine[0] ** step
         slope = st.exact.local_orders(fine, np.abs(left[name][-2:]))[0]
         run.measure(f"order of the remainder, {name}", slope, expected=order, tolerance=bend)
         run.measure(f"coefficient, {name}", left[name][-1] / fine[1] ** order, expected=leading, tolerance=bend * abs(leading))
         plain = np.log(left[name][-1] / left[name][-2]) / np.log(fine[1] / fine[0])
         run.measure(f"local order beside a plain quotient, {name}", slope, plain, tolerance=ROUNDING)
-    for eta in ETAS[:3]:  # the quadrature beside another one, of the library
+    for eta in ETAS[:3]:  # the quadrature against the library's
         sgd = st.SGD(st.NoisyOracle(WELL, st.noise.gaussian(dim=1), growing(eta)), st.schedules.constant(eta=eta))
         change = st.exact.transfer(sgd, [AT], steps=1, h=WELL, record=[0, 1])
         here = remainder(NORMAL, growing, eta) + sum(at_well(growing(eta), eta).values())
@@ -236,6 +242,6 @@ def remainders(run):
     run.figure(
         "remainder",
         partial(loglog_orders, ETAS, curves, slopes=(1, 1.5, 2, 3), ylabel="size of the term"),
-        r"What the descent lemma leaves over on a double well at $z = 1.5$, beside two of its terms. With $\sigma = \eta^{-1/2}$ "
-        r"the remainder runs along with the curvature term; skewness costs half an order.",
+        r"The remainder of the descent lemma on a double well at $z = 1.5$, and two of its terms. With $\sigma = \eta^{-1/2}$ "
+        r"the remainder is parallel to the curvature term; skewness costs half an order.",
     )

@@ -1,13 +1,13 @@
-r"""Beyond alpha < 1: the kinetic limit at alpha = 1, and frictionless motion for alpha > 1.
+"""Beyond alpha < 1: the kinetic limit at alpha = 1, and frictionless motion for alpha > 1.
 
-With 1 - beta = lambda eta the memory of the momentum is as long as the time of the motion itself (t = k eta), and SGDM tends to
-dX = -M dt, dM = lambda ((grad L - M) dt + Sigma^{1/2} dW), not to the SDE of SGD. For alpha > 1 neither friction nor noise is left on the
-clock tau = k eta^{(1+alpha)/2}: X'' = -lambda grad L(X); both vanish like f = eta^{(alpha-1)/2} only. From X = 1 on x^2/2 and lambda = 1 the
-friction f leaves f (sin tau - tau cos tau) / 2 in E X, and friction and noise together leave
-f ((sin tau - tau cos tau) cos tau + tau / 2 - sin(2 tau) / 4) in E X^2.
+With 1 - beta = lambda eta the memory of the momentum is as long as the time scale of the motion (t = k eta), and SGDM tends to
+dX = -M dt, dM = lambda ((grad L - M) dt + Sigma^{1/2} dW), not to the SDE of SGD. For alpha > 1 neither friction nor noise remains on the
+clock tau = k eta^{(1+alpha)/2}: X'' = -lambda grad L(X). Both vanish only like f = eta^{(alpha-1)/2}. From X = 1 on x^2/2 and lambda = 1 the
+friction f contributes f (sin tau - tau cos tau) / 2 to E X, and friction and noise together contribute
+f ((sin tau - tau cos tau) cos tau + tau / 2 - sin(2 tau) / 4) to E X^2.
 
-The exact gaps are held against recursions and matrix exponentials written down here, the coefficients of the limits against the formulas
-above at moving eta_k and beta_k; the simulated gaps against the exact ones.
+The exact gaps are compared with recursions and matrix exponentials written here, the coefficients of the limits with the formulas
+above at varying eta_k and beta_k, and the simulated gaps with the exact ones.
 """
 
 from __future__ import annotations
@@ -26,21 +26,23 @@ POWER = {"x": 1, "x**2": 2}
 DEEP = [2.0**-k for k in range(8, 15, 2)]
 ALPHA = 1.5
 SPREAD = {"kinetic": {"x": 0.1, "x**2": 0.8}, "Hamiltonian": {"x": 1.4, "x**2": 1.4}}
-"""Standard error of the largest gap, for one path and relative to the gap at its noisiest eta, as a pilot found it: at most."""
+"""Standard error of the largest gap, for one path and relative to the gap at its noisiest eta: upper bounds from a pilot run."""
 
 
 def kinetic(eta, damping=1.0):
-    """SGDM at alpha = 1 and BAOAB, of weak order 2, on its kinetic equation."""
+    """Return SGDM at alpha = 1 and BAOAB, of weak order 2, on its kinetic equation."""
     oracle, plan = quadratic(eta), st.schedules.scaled(eta, alpha=1.0, damping=damping)
     return st.SGDM(oracle, plan), st.BAOAB(st.KineticSDE(oracle, plan), dt=eta)
 
 
 def overdamped(eta):
+    """Return SGDM at alpha = 1 and Euler-Maruyama on the limiting SDE of SGD."""
     oracle, plan = quadratic(eta), st.schedules.scaled(eta, alpha=1.0, damping=1.0)
     return st.SGDM(oracle, plan), st.EulerMaruyama(st.LimitSDE(oracle, plan.averaged()), dt=eta)
 
 
 def hamiltonian(eta, factor=1.0, alpha=ALPHA):
+    """Return SGDM at alpha > 1 and BAOAB on the Hamiltonian motion."""
     oracle = quadratic(eta)
     plan = st.schedules.scaled(eta, alpha=alpha)
     other = plan if factor == 1 else st.schedules.scaled(eta, alpha=alpha, damping=factor)
@@ -49,11 +51,12 @@ def hamiltonian(eta, factor=1.0, alpha=ALPHA):
 
 
 def recorded(pair, eta, until):
+    """Return 60 recorded steps, spaced geometrically."""
     return np.unique(np.geomspace(1, round(until / pair(eta)[0].step_time), 60).round().astype(int))
 
 
 def deep_gap(pair, eta, h, until=1.0):
-    """The exact gap to the limit itself at 60 steps, by the library."""
+    """Return the exact gap to the limit at 60 steps, by the library."""
     first, second = pair(eta)
     record = recorded(pair, eta, until)
     law = st.exact.moments(first, START, int(record[-1]), record=record)
@@ -62,7 +65,7 @@ def deep_gap(pair, eta, h, until=1.0):
 
 
 def own_gap(pair, eta, h, until=1.0):
-    """The same from matrices: SGDM is m' = beta m + (1 - beta) (x + sigma xi), x' = x - eta m'."""
+    """Return the same gap from matrices: SGDM is m' = beta m + (1 - beta) (x + sigma xi), x' = x - eta m'."""
     near, clock = (1 - eta, eta) if pair is kinetic else (1 - eta**ALPHA, eta ** ((1 + ALPHA) / 2))
     kick = (1 - near) / math.sqrt(eta) * np.array([-eta, 1.0])
     step = np.array([[1 - eta * (1 - near), -eta * near], [1 - near, near]]), np.outer(kick, kick)
@@ -76,7 +79,7 @@ def own_gap(pair, eta, h, until=1.0):
 
 
 def measure_deep(run, pair, etas, until, order, tolerance, rounding):
-    """The exact gaps beside the recursions, and their last local order."""
+    """Compare the exact gaps with the recursions, and check their last local order."""
     for h in OBSERVE:
         gaps = [deep_gap(pair, eta, h, until) for eta in etas]
         apart = max(float(np.abs(gap - own_gap(pair, eta, h, until)).max()) for gap, eta in zip(gaps, etas, strict=True))
@@ -86,7 +89,7 @@ def measure_deep(run, pair, etas, until, order, tolerance, rounding):
 
 
 def coefficients_off(kind):
-    """How far a limit's coefficients are from the formulas, on a loss that is not quadratic, with noise and a plan that move."""
+    """Return the largest error of a limit's coefficients, on a loss that is not quadratic, with state-dependent noise and a varying schedule."""
     loss = st.losses.from_expression("x**2/2 + x*y/3 + y**4/5", variables="x y")
     noise = st.noise.gaussian(root=[["1 + x**2/4", "0.3"], ["0.2*y", "0.8"]], variables="x y")
     eta, sigma, rng, worst = 0.125, 1.3, np.random.default_rng(2), 0.0
@@ -100,7 +103,7 @@ def coefficients_off(kind):
         x, m, u = rng.uniform(-1.5, 1.5, (3, 2))
         g = np.array([x[0] + x[1] / 3, x[0] / 3 + 4 / 5 * x[1] ** 3])
         root = np.array([[1 + x[0] ** 2 / 4, 0.3], [0.2 * x[1], 0.8]])
-        # within a step and at its end, after which the coefficients jump; and in a step over three of the plan's
+        # within a step and at its end, after which the coefficients jump; and in a step that spans three of the plan's
         for part, width in ((0.0, 1), (float(rng.uniform(0, 1)), 1), (1.0, 1), (0.33, 3), (0.66, 3), (1.0, 3)):
             s = sde.signal_values(np.array([k * eta]), part, width * eta)[0]
             j = min(k + math.ceil(part * width) - 1 if part else k, 4)
@@ -120,10 +123,13 @@ def coefficients_off(kind):
     "alpha-1-kinetic",
     statement=r"At $\alpha = 1$, $1-\beta = \lambda\eta$, SGDM tends to the kinetic equation $\mathrm dX = -M\,\mathrm dt$, "
     r"$\mathrm dM = \lambda((\nabla L - M)\,\mathrm dt + \Sigma^{1/2}\mathrm dW)$ with order 1, and not to the SDE of SGD.",
-    source="Section 6; the regime that Theorem 3.5 leaves out",
+    source="Section 6; the regime not covered by Theorem 3.5",
 )
 def alpha_1(run):
-    """Notices: r_t, lambda_t, sigma sqrt(eta), a sign or a term of the kinetic equation; a constant, a shift or a term of SGDM."""
+    """Check the kinetic limit at alpha = 1.
+
+    Detects errors in r_t, lambda_t, sigma sqrt(eta), a sign or a term of the kinetic equation; a constant, a shift or a term of SGDM.
+    """
     run.measure("coefficients: farthest from the formulas", coefficients_off("kinetic"), at_most=1e-12)
     exact = st.exact.solution(kinetic(ETAS[0])[1].sde, START, [1.0])
     run.measure("mean of the kinetic limit at t = 1, lambda = 1", exact.mean[0, 0], expected=0.65970, tolerance=1e-5)
@@ -131,7 +137,7 @@ def alpha_1(run):
     sgdm = st.exact.moments(kinetic(1e-3)[0], START, 1000, record=[1000])
     run.measure("mean of SGDM at eta = 1e-3", sgdm.mean[0, 0], expected=0.65932, tolerance=1e-5)
     run.measure("variance of SGDM at eta = 1e-3", sgdm.covariance[0, 0, 0], expected=0.14031, tolerance=1e-5)
-    # the order is off by eta = 2^-12 times a constant of order one and by what a grid of 60 steps does to a maximum
+    # the order has an error of eta = 2^-12 times a constant of order one, plus that of a maximum over a grid of 60 steps
     measure_deep(run, kinetic, DEEP, 1.0, 1.0, 0.01, 1e-11)
     paths = run.scale(quick=2 * run.paths, standard=run.paths, full=run.paths // 4)
     found = st.order_study(kinetic, ETAS, START, 1.0, observe=OBSERVE, **run.options(paths=paths))
@@ -144,7 +150,7 @@ def alpha_1(run):
 
 
 def leading(h):
-    """The largest leading term of the gap to frictionless motion up to tau = 2, divided by f."""
+    """Return the maximum of the leading term of the gap to frictionless motion up to tau = 2, divided by f."""
     tau = np.linspace(0, 2, 2049)
     mean = (np.sin(tau) - tau * np.cos(tau)) / 2
     return float(np.abs(mean if h == "x" else 2 * mean * np.cos(tau) + tau / 2 - np.sin(2 * tau) / 4).max())
@@ -157,11 +163,14 @@ def leading(h):
     source="The regime beyond Theorem 3.5",
 )
 def alpha_above_1(run):
-    """Notices: lambda, a sign or a term of the Hamiltonian motion, noise or friction in it, the clock; a constant or a term of SGDM."""
+    """Check the Hamiltonian limit for alpha > 1.
+
+    Detects errors in lambda, a sign or a term of the Hamiltonian motion, noise or friction in it, the clock; a constant or a term of SGDM.
+    """
     run.measure("coefficients: farthest from the formulas", coefficients_off("Hamiltonian"), at_most=1e-12)
     deep = [2.0 ** (-4 * k) for k in range(2, 5)]  # a whole number of steps of eta^1.25
     small = deep[-1] ** ((ALPHA - 1) / 2)
-    # friction of f = eta^1/4 adds terms of f^2: orders and constants are off by f times a constant of order one
+    # friction of f = eta^1/4 adds terms of f^2: orders and constants have errors of f times a constant of order one
     measure_deep(run, hamiltonian, deep, 2.0, (ALPHA - 1) / 2, 2 * small, 1e-8)
     for h in OBSERVE:
         constant = float(np.abs(deep_gap(hamiltonian, deep[-1], h, 2.0)).max()) / small
@@ -171,7 +180,7 @@ def alpha_above_1(run):
     found = st.order_study(hamiltonian, etas, START, 2.0, observe=OBSERVE, times=[0.5, 1.0, 1.5, 2.0], **run.options(paths=paths))
     measure_against_exact(run, "Hamiltonian", found, paths, SPREAD["Hamiltonian"])
     tau = np.linspace(0, 2, 81)
-    run.figure("Hamiltonian", lambda: oscillation(tau), r"$E X$ of SGDM at $\alpha = 1.5$ for falling $\eta$, and $\cos\tau$.")
+    run.figure("Hamiltonian", lambda: oscillation(tau), r"$E X$ of SGDM at $\alpha = 1.5$ for decreasing $\eta$, and $\cos\tau$.")
     with run.control("twice the lambda"):
         wrong = [2.0**-8]
         far = st.order_study(
@@ -182,6 +191,7 @@ def alpha_above_1(run):
 
 
 def oscillation(tau):
+    """Plot E X of SGDM for decreasing eta."""
     from sdetools.plots import canvas
 
     figure, axes = canvas()

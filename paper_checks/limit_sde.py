@@ -1,13 +1,13 @@
-r"""SGD and SGDM tend to dX = -lambda_t (grad L dt + sigma sqrt(eta) Sigma^{1/2} dW), if the noise is not skewed.
+"""SGD and SGDM tend to dX = -lambda_t (grad L dt + sigma sqrt(eta) Sigma^{1/2} dW), if the noise is not skewed.
 
-With Gaussian noise SGD is Euler's scheme of its SDE, so the weak gap is of order 1; the SDE is integrated by SRA1 at half the step, on
-the same Brownian path, so that the gap of two paths is small and what is left is of the order looked for. On a quadratic all of it has exact
-values. They are held against recursions of SGDM and matrix exponentials of the SDE that are written down here, with the rates and momenta
-of each step, and for SGD against the leading term: from x = 1 on x^2/2 the gap of E x is -(eta/2) t e^-t, and that of E x^2 is
-eta ((1 - e^-2t) / 4 - t e^-2t / 2). The coefficients of the SDE are held against the formula, where loss and noise are not simple.
+With Gaussian noise SGD is Euler's scheme of its SDE, so the weak gap is of order 1. The SDE is integrated by SRA1 at half the step, on
+the same Brownian path, so that the gap of two paths is small and of the order looked for. On a quadratic all of it has exact
+values. They are compared with recursions of SGDM and matrix exponentials of the SDE that are written here, with the rates and momenta
+of each step, and for SGD with the leading term: from x = 1 on x^2/2 the gap of E x is -(eta/2) t e^-t, and that of E x^2 is
+eta ((1 - e^-2t) / 4 - t e^-2t / 2). The coefficients of the SDE are compared with the formula for a general loss and noise.
 
-Skewed noise breaks the order: E v^3 = kappa gives every step a third cumulant of eta^3 sigma^3 kappa, 1/eta steps and sigma = eta^-1/2
-leave eta^1/2. On a quadratic the third cumulant obeys c_{k+1} = (1 - eta)^3 c_k - (eta sigma)^3 kappa exactly.
+Skewed noise reduces the order: E v^3 = kappa gives every step a third cumulant of eta^3 sigma^3 kappa; over 1/eta steps at
+sigma = eta^-1/2 this amounts to eta^1/2. On a quadratic the third cumulant obeys c_{k+1} = (1 - eta)^3 c_k - (eta sigma)^3 kappa exactly.
 """
 
 from __future__ import annotations
@@ -28,41 +28,46 @@ POWER = {"x": 1, "x**2": 2}
 NOT_SMOOTH = "abs(x - 1)"
 OBSERVE = [*SMOOTH, NOT_SMOOTH]
 HALVES = 2
-"""Steps of the integrator in one of SGD: its own weak error is of order 2, some percent of the gap."""
+"""Integrator steps per step of SGD. The integrator's weak error is of order 2, some percent of the gap."""
 DEEP = [2.0**-k for k in range(5, 11)]
 COMPARED = (0, 2)
-"""Which of them run beside their recursion, at every step: what holds at two etas holds in each coefficient."""
+"""Indices of the etas in DEEP whose gaps are compared with their recursion at every step. Two etas determine each coefficient."""
 SPREAD = {"SGD": {"x": 1.8, "x**2": 3.8}, "schedule": {"x": 5.5, "x**2": 9.5}, "flow": {"x": 2.0, "x**2": 2.0}}
-"""Standard error of the largest gap, for one path and relative to the gap at its noisiest eta, as a pilot found it: at most."""
+"""Standard error of the largest gap, for one path and relative to the gap at its noisiest eta: upper bounds from a pilot run."""
 
 
 def against_limit(optimiser, oracle, plan, limit=None):
+    """Return an optimiser and SRA1 on its limiting SDE."""
     sde = limit or st.LimitSDE(oracle, plan)
     return optimiser, st.SRA1(sde, dt=plan.eta / HALVES)
 
 
 def sgd(eta, oracle=None):
+    """Return SGD and its limit at a constant learning rate."""
     oracle, plan = oracle or quadratic(eta), st.schedules.constant(eta)
     return against_limit(st.SGD(oracle, plan), oracle, plan)
 
 
 def sgdm(eta, beta=0.5):
+    """Return SGDM and its limit at constant eta and beta."""
     oracle, plan = quadratic(eta), st.schedules.constant(eta, beta)
     return against_limit(st.SGDM(oracle, plan), oracle, plan)
 
 
 def sgdm_scaled(eta, alpha=0.5):
+    """Return SGDM and its limit at 1 - beta = eta^alpha / 2."""
     oracle, plan = quadratic(eta), st.schedules.scaled(eta, alpha=alpha, damping=0.5)
     return against_limit(st.SGDM(oracle, plan), oracle, plan)
 
 
 def scheduled(eta, averaged=True):
+    """Return SGDM under a schedule and its limit, with or without averaging."""
     oracle, plan = quadratic(eta), training(eta)
     return against_limit(st.SGDM(oracle, plan), oracle, plan if averaged else st.schedules.constant(eta))
 
 
 def to_solution(pair, eta):
-    """The exact gaps between an optimiser and its SDE after every step up to t = 1, by the library: of E x and E x^2."""
+    """Return the library's exact gaps of E x and E x^2 between an optimiser and its SDE after every step up to t = 1."""
     optimiser, integrator = pair(eta)
     moved = st.exact.moments(optimiser, START, round(1 / eta))
     solved = st.exact.solution(integrator.sde, START, moved.times)
@@ -70,11 +75,12 @@ def to_solution(pair, eta):
 
 
 def last_order(gaps, h):
+    """Return the last local order of the largest gaps under h."""
     return float(st.exact.local_orders(DEEP, sups(gap[h] for gap in gaps))[-1])
 
 
 def speeds(eta, etas, betas):
-    """etabar_k / eta, the last pair being the one that goes on."""
+    """Return etabar_k / eta, the last pair held constant."""
     total = np.full(len(etas), etas[-1] / (1 - betas[-1]))  # sum_{s >= k} eta_s prod_{t=k+1..s} beta_t
     for k in reversed(range(len(etas) - 1)):
         total[k] = etas[k] + betas[k + 1] * total[k + 1]
@@ -82,9 +88,10 @@ def speeds(eta, etas, betas):
 
 
 def own_gap(eta, etas, betas, h, level=1.0):
-    """The same from matrices. SGDM: m' = beta m + (1 - beta) (x + sigma xi), x' = x - eta m'; SDE: dX = -lambda (X dt + sqrt(level) dW).
+    """Return the same gap from matrices.
 
-    `level` is sigma^2 eta; lambda_t is etabar_k / eta in step k, by the sum in the schedule's definition from its last, constant pair on.
+    SGDM: m' = beta m + (1 - beta) (x + sigma xi), x' = x - eta m'. SDE: dX = -lambda (X dt + sqrt(level) dW). `level` is sigma^2 eta. lambda_t
+    is etabar_k / eta in step k, by the sum in its definition, starting from the last, constant pair.
     """
     rate = speeds(eta, etas, betas)
 
@@ -103,7 +110,7 @@ def own_gap(eta, etas, betas, h, level=1.0):
 
 
 def own_schedule(name, eta):
-    """eta_k and beta_k, k = 0 ... 1/eta, written out."""
+    """Return eta_k and beta_k, k = 0 ... 1/eta, written out."""
     t = eta * np.arange(round(1 / eta) + 1)
     if name == "schedule":  # warm-up until 1/8, a third of the speed from 1/2 on; 1 - beta falls from 0.3 to 0.1
         return eta * np.where(t < 0.5, np.minimum(1.0, 0.25 + 6 * t), 1 / 3), 1 - (0.3 - 0.2 * t)
@@ -111,7 +118,7 @@ def own_schedule(name, eta):
 
 
 def measure_exact(run, name, pair, order, tolerance):
-    """The exact gaps beside the recursion at every step, and their last local order; returns them."""
+    """Compare the exact gaps with the recursion at every step, check their last local order, and return the gaps."""
     gaps = [to_solution(pair, eta) for eta in DEEP]
     for h in SMOOTH:
         apart = max(float(np.abs(gaps[i][h] - own_gap(DEEP[i], *own_schedule(name, DEEP[i]), h)).max()) for i in COMPARED)
@@ -122,13 +129,16 @@ def measure_exact(run, name, pair, order, tolerance):
 
 
 def coefficients_off():
-    """How far drift and diffusion are from -lambda_t grad L and -lambda_t sigma sqrt(eta) R u, for a loss, a noise and a plan that move."""
+    """Return the largest error of drift and diffusion with respect to -lambda_t grad L and -lambda_t sigma sqrt(eta) R u.
+
+    The loss is not quadratic, the noise depends on the state and the schedule varies.
+    """
     loss = st.losses.from_expression("x**2/2 + x*y/3 + y**4/5", variables="x y")
     noise = st.noise.gaussian(root=[["1 + x**2/4", "0.3"], ["0.2*y", "0.8"]], variables="x y")
     eta, sigma, rng, worst = 0.125, 1.3, np.random.default_rng(3), 0.0
     oracle, etas = st.NoisyOracle(loss, noise, sigma=sigma), eta / np.arange(1, 6)
     plan = st.schedules.from_arrays(etas, base=eta)  # without momentum lambda_t is eta_k / eta
-    limit, still = st.LimitSDE(oracle, plan), st.GradientFlow(oracle, plan)
+    limit, deterministic = st.LimitSDE(oracle, plan), st.GradientFlow(oracle, plan)
     for k in range(5):
         x, u = rng.uniform(-1.5, 1.5, (2, 2))
         g = np.array([x[0] + x[1] / 3, x[0] / 3 + 4 / 5 * x[1] ** 3])
@@ -137,8 +147,8 @@ def coefficients_off():
             (limit, 0.0, 1),
             (limit, float(rng.uniform(0, 1)), 1),
             (limit, 1.0, 1),  # lambda_t jumps after the step
-            (still, 1.0, 1),
-            *((limit, part, 3) for part in (0.33, 0.66, 1.0)),  # a step over three of the plan's
+            (deterministic, 1.0, 1),
+            *((limit, part, 3) for part in (0.33, 0.66, 1.0)),  # a step that spans three of the plan's
         ):
             s = sde.signal_values(np.array([k * eta]), part, width * eta)[0]
             speed = etas[min(k + math.ceil(part * width) - 1 if part else k, 4)] / eta
@@ -148,11 +158,11 @@ def coefficients_off():
                 np.abs(sde.diffusion(x, list(u), None, s) - right).max(),
             )
             worst = max(worst, *off)
-    return float(worst + still.noise_dim)
+    return float(worst + deterministic.noise_dim)
 
 
 def speed_off(eta=DEEP[0]):
-    """How far lambda_t is from etabar_k / eta at the starts, the middles and the ends of all steps, and after the last pair."""
+    """Return the largest error of lambda_t with respect to etabar_k / eta, at several points of every step and after the last pair."""
     plan, (etas, betas) = training(eta), own_schedule("schedule", eta)
     right = np.pad(speeds(eta, etas, betas), (0, 3), mode="edge")
     k = np.arange(len(right))
@@ -163,15 +173,19 @@ def speed_off(eta=DEEP[0]):
 @st.claim(
     "sgd-to-sde",
     statement=r"SGD with Gaussian noise and $\sigma = \eta^{-1/2}$ is a weak approximation of order 1 of "
-    r"$\mathrm dX = -(\nabla L\,\mathrm dt + \sigma\sqrt\eta\,\Sigma^{1/2}\,\mathrm dW)$, and SGDM as well for smooth $h$ at a "
-    r"fixed $\beta$; at $1-\beta = \lambda\eta^\alpha$ it is of order $1-\alpha$.",
+    r"$\mathrm dX = -(\nabla L\,\mathrm dt + \sigma\sqrt\eta\,\Sigma^{1/2}\,\mathrm dW)$, and so is SGDM for smooth $h$ at a "
+    r"fixed $\beta$. At $1-\beta = \lambda\eta^\alpha$ its order is $1-\alpha$.",
     source="Section 3, the SDE after Definition 2.2",
 )
 def sgd_to_sde(run):
-    """Notices: lambda, sigma sqrt(eta), a sign or a term of the SDE; a constant, a shift or a term of SGD, SGDM; where a schedule is read."""
+    """Check the limiting SDE of SGD and SGDM at constant schedules.
+
+    Detects errors in lambda, sigma sqrt(eta), a sign or a term of the SDE; a constant, a shift or a term of SGD, SGDM; the times at which a
+    schedule is evaluated.
+    """
     run.measure("coefficients: farthest from the formulas", coefficients_off(), at_most=1e-12)
-    # orders are off by eta = 2^-9 times a constant of order one; where there is momentum the largest gap lies log(1/eta) / (1 - beta) steps
-    # from the start, and they are off by so many eta: 18 * 2^-9, or, where 1 - beta = sqrt(eta) / 2, by some sqrt(eta) = 2^-4.5
+    # orders have errors of eta = 2^-9 times a constant of order one. With momentum the largest gap lies log(1/eta) / (1 - beta) steps from
+    # the start, and the error is that number times eta: 18 * 2^-9, or, where 1 - beta = sqrt(eta) / 2, some sqrt(eta) = 2^-4.5
     gaps = measure_exact(run, "SGD", sgd, 1.0, 0.01)
     measure_exact(run, "SGDM", sgdm, 1.0, 0.05)
     measure_exact(run, "SGDM, alpha = 1/2", sgdm_scaled, 0.5, 0.15)
@@ -192,10 +206,12 @@ def sgd_to_sde(run):
 
 
 def wells(eta):
+    """Return SGD and its limit on a double well."""
     return sgd(eta, st.NoisyOracle(st.losses.double_well(), st.noise.gaussian(dim=1), eta**-0.5))
 
 
 def slowed(eta):
+    """Return SGD and an SDE with nine tenths of the drift."""
     oracle, plan = quadratic(eta), st.schedules.constant(eta)
     slow = st.NoisyOracle(st.losses.from_expression("0.9 * x**2/2"), st.noise.gaussian(dim=1), sigma=eta**-0.5)
     return against_limit(st.SGD(oracle, plan), slow, plan)
@@ -203,21 +219,24 @@ def slowed(eta):
 
 @st.claim(
     "sgd-to-sde-schedules",
-    statement=r"Under warm-up, step decay and a moving $\beta_k$ the limit of SGDM is the SDE with $\lambda_t = \lim \bar\eta_k / \eta$.",
+    statement=r"Under warm-up, step decay and a varying $\beta_k$ the limit of SGDM is the SDE with $\lambda_t = \lim \bar\eta_k / \eta$.",
     source="Section 3; Theorem 3.5",
 )
 def schedules(run):
-    """Notices: another lambda_t than etabar_k / eta in step k, one step early or late, not averaged, or lost in drift or diffusion."""
+    """Check the limiting SDE of SGDM under varying schedules.
+
+    Detects a lambda_t other than etabar_k / eta in step k: one step early or late, not averaged, or missing in drift or diffusion.
+    """
     run.measure(
         "lambda_t: farthest from the averaged rate over eta, in every step and after the last", speed_off(), at_most=1e-12
     )
-    # the gap has a leading term for each piece of the schedule: its order is off by eta = 2^-9 times the steps in some 1/(1 - beta)
+    # the gap has a leading term for each piece of the schedule: its order has an error of eta = 2^-9 times some 1/(1 - beta)
     measure_exact(run, "schedule", scheduled, 1.0, 0.05)
     paths = run.scale(quick=5 * run.paths, standard=run.paths, full=run.paths // 4)
     found = st.order_study(scheduled, ETAS[1:], START, 1.0, observe=["x", "x**2"], **run.options(paths=paths))
     exact = measure_against_exact(run, "schedule", found, paths, SPREAD["schedule"])
     run.figure(
-        "schedules", found.plot(exact=exact), r"SGDM with a moving schedule against the SDE with $\lambda_t$; dashed: exact."
+        "schedules", found.plot(exact=exact), r"SGDM with a varying schedule against the SDE with $\lambda_t$; dashed: exact."
     )
     with run.control("lambda = 1 throughout"):
         gaps = [to_solution(lambda e: scheduled(e, False), eta) for eta in DEEP]
@@ -230,7 +249,10 @@ def schedules(run):
     source="Section 3",
 )
 def gradient_flow(run):
-    """Notices: noise, a factor or a sign in the flow; a constant or a term of SGD, SGDM."""
+    """Check the gradient flow as the limit at fixed sigma.
+
+    Detects noise, a factor or a sign in the flow; a constant or a term of SGD, SGDM.
+    """
 
     def flow_of(eta, beta, sigma=1.0):
         oracle = st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.gaussian(dim=1), sigma=sigma)
@@ -245,7 +267,7 @@ def gradient_flow(run):
             for eta, gap in ((DEEP[i], gaps[i][h]) for i in COMPARED):
                 n = len(gap)
                 noisy = own_gap(eta, np.full(n, eta), np.full(n, beta), h, level=eta)  # sigma = 1
-                spread = eta / 2 * (1 - np.exp(-2 * eta * np.arange(n)))  # what the SDE has of it and the flow has not
+                spread = eta / 2 * (1 - np.exp(-2 * eta * np.arange(n)))  # variance of the SDE; the flow has none
                 apart.append(float(np.abs(gap - noisy - (spread if h == "x**2" else 0.0)).max()))
             run.measure(f"beta = {beta:g}, {h}: exact gap, farthest from its recursion", max(apart), at_most=1e-11)
             order = last_order(gaps, h)
@@ -258,13 +280,13 @@ def gradient_flow(run):
 
 
 CUBIC = 1.4
-"""Standard deviation of x^3 at t = 1/2, at most, as a pilot found it."""
+"""Upper bound of the standard deviation of x^3 at t = 1/2, from a pilot run."""
 HALF_TIME = 0.5
-"""At t = 1 the first order of the gap of E x^3 happens to cancel where there is no skewness."""
+"""At t = 1 the first-order term of the gap of E x^3 happens to cancel where there is no skewness."""
 
 
 def third_moment(eta, kappa):
-    """E x^3 of SGD from x = 1 on x^2/2 with noise of variance 1 and third moment kappa, sigma = eta^-1/2."""
+    """Return E x^3 of SGD from x = 1 on x^2/2 with noise of variance 1 and third moment kappa, sigma = eta^-1/2."""
     mean, variance, third = 1.0, 0.0, 0.0
     for _ in range(round(HALF_TIME / eta)):
         mean, variance, third = (1 - eta) * mean, (1 - eta) ** 2 * variance + eta, (1 - eta) ** 3 * third - eta**1.5 * kappa
@@ -272,18 +294,22 @@ def third_moment(eta, kappa):
 
 
 def third_moment_of_sde(t=HALF_TIME):
+    """Return E x^3 of the SDE at time t."""
     mean, variance = math.exp(-t), (1 - math.exp(-2 * t)) / 2
     return mean**3 + 3 * mean * variance
 
 
 @st.claim(
     "skewed-noise-breaks-the-order",
-    statement=r"With skewed noise, $E v^3 = \kappa \ne 0$ for all $\sigma$, SGD is only of order $1/2$ near its SDE: "
-    r"$E x^3$ is off by $\tfrac{\kappa}{3}(1-e^{-3t})\sqrt\eta$. With $\kappa = 0$ the order is 1 whatever else the law is.",
+    statement=r"With skewed noise, $E v^3 = \kappa \ne 0$ for all $\sigma$, SGD approximates its SDE only with weak order $1/2$: "
+    r"the gap of $E x^3$ is $\tfrac{\kappa}{3}(1-e^{-3t})\sqrt\eta$ to leading order. With $\kappa = 0$ the order is 1 for any law.",
     source="Definition 2.1, and the low-skewness condition of Malladi et al. (2022)",
 )
 def skewed(run):
-    """Notices: another skewness of the law, sigma or eta in SGD; that the SDE has no third cumulant is its closed form here."""
+    """Check the order 1/2 of the gap of E x^3 under skewed noise.
+
+    Detects another skewness of the law, sigma or eta in SGD. The SDE's vanishing third cumulant enters through its closed form.
+    """
     kappa, paths = 2.0, run.scale(quick=40 * run.paths, standard=run.paths, full=run.paths)  # E (Exp(1) - 1)^3 = 2
     stated = st.noise.centred_exponential(dim=1).skewness
     run.measure("skewness of the law", float(stated), expected=kappa, tolerance=1e-12)
@@ -303,15 +329,15 @@ def skewed(run):
         found = run_at.at("x**3")
         measured.append(Estimate(found.value - target, found.stderr, found.n, name=found.name))
         expected = third_moment(eta, kappa) - target
-        # ten standard errors: six for the interval at the level of a whole run, four for where it falls
+        # ten standard errors: six for the interval at the level of a whole run, four for its sampling error
         run.measure(f"gap of x^3 at eta = {eta:g}", measured[-1], expected, tolerance=10 * CUBIC / math.sqrt(paths))
     for value, order, name in ((kappa, 0.5, "skewed"), (0.0, 1.0, "not skewed")):
         gaps = [abs(third_moment(eta, value) - target) for eta in DEEP]
-        # what is left over is of the next order, sqrt(eta) with skewness and eta without, times a constant of order one
+        # the remainder is of the next order, sqrt(eta) with skewness and eta without, times a constant of order one
         local = float(st.exact.local_orders(DEEP, gaps)[-1])
         run.measure(f"last exact local order, {name}", local, expected=order, tolerance=2 * DEEP[-2] ** order)
     leading = abs(third_moment(DEEP[-1], kappa) - target) / math.sqrt(DEEP[-1])
-    # what is left over is of the next order, sqrt(eta) times a constant of order 1
+    # the remainder is of the next order, sqrt(eta) times a constant of order 1
     run.measure("constant", leading, expected=kappa / 3 * (1 - math.exp(-3 * HALF_TIME)), tolerance=3 * math.sqrt(DEEP[-1]))
     with run.control("order 1 in spite of the skewness"):
         gaps = [abs(third_moment(eta, kappa) - target) for eta in DEEP]
