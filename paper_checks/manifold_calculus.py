@@ -1,8 +1,8 @@
-r"""dPhi is the tangent projection and d2Phi has its formula, on losses whose flow is known and on random ones.
+"""dPhi is the tangent projection and d2Phi has its formula, on losses whose flow is known and on random ones.
 
-Nothing here is drawn but the losses themselves, so every number is exact up to how finely Phi is computed: to 1e-10 of its size, so that the
-second difference of Phi at a step of 2e-3 errs by some 1e-5. The formula stands in four places, and all four are held against the same
-values: by dense matrices, by products, in the drift by NumPy, and in the compiled frame that the slow SDE runs with.
+Only the losses are random, so every number is exact up to the accuracy of Phi: 1e-10 relative, so that the second difference of Phi at
+a step of 2e-3 has an error of some 1e-5. The formula has four implementations, all compared with the same values: by dense matrices,
+by products, in the drift by NumPy, and in the compiled frame of the slow SDE.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ STEP = 2e-3
 
 
 def hyperbola_phi(x):
-    """The point of xy = 1 with the same x^2 - y^2, x > 0."""
+    """Return the point of xy = 1 with the same x^2 - y^2, x > 0."""
     q = x[0] ** 2 - x[1] ** 2
     large = np.sqrt((np.abs(q) + np.sqrt(q * q + 4)) / 2)
     return np.array([large, 1 / large]) if q >= 0 else np.array([1 / large, large])
@@ -33,7 +33,10 @@ CLOSED = {
 
 
 def random_loss(seed):
-    """L = sum_k w_k(x) r_k(x)^2 / 2 with r_k = x_k - f_k(the other coordinates) and random w_k > 0; a point of x_k = f_k; how many k."""
+    """Return a random loss, a point of its manifold, its number of normal coordinates and the generator.
+
+    L = sum_k w_k(x) r_k(x)^2 / 2 with r_k = x_k - f_k(the other coordinates) and random w_k > 0; on the manifold x_k = f_k.
+    """
     rng = np.random.default_rng([11, seed])
     tangent, normal = int(rng.integers(1, 3)), int(rng.integers(1, 3))
     names = [f"x{i}" for i in range(tangent + normal)]
@@ -50,7 +53,7 @@ def random_loss(seed):
 
 
 def second_difference(loss, x, root):
-    """sum_j d^2/dh^2 Phi(x + h r_j) at h = 0, r_j the columns of `root`, by the five-point rule."""
+    """Return sum_j d^2/dh^2 Phi(x + h r_j) at h = 0, r_j the columns of `root`, by the five-point rule."""
     steps = np.concatenate([x[:, None] + STEP * factor * root for factor in (-2, -1, 1, 2)], axis=1)
     ends = st.manifold.project(loss, steps).reshape(loss.dim, 4, -1)
     centre = st.manifold.project(loss, x)[:, None]
@@ -58,7 +61,7 @@ def second_difference(loss, x, root):
 
 
 def onto_zeros(loss, x):
-    """Where Gauss-Newton's steps of least norm lead from x."""
+    """Return the point of zero residuals that Gauss-Newton steps of least norm reach from x."""
     for _ in range(30):
         J = loss.jacobian(x)
         x = x - J.T @ np.linalg.solve(J @ J.T, loss.residuals(x))
@@ -66,7 +69,7 @@ def onto_zeros(loss, x):
 
 
 def compiled_second(loss, x, rank, covariances):
-    """d2Phi of covariances `(n, dim, dim)` by the compiled frame, a lane each: `(n, dim)`."""
+    """Return d2Phi of covariances `(n, dim, dim)` by the compiled frame, one lane each: `(n, dim)`."""
     from sdetools.manifold import kernels
 
     dim, n = loss.dim, len(covariances)
@@ -87,6 +90,7 @@ def compiled_second(loss, x, rank, covariances):
     source="Section 4; Lemma C.1 of Li, Wang and Arora (2022)",
 )
 def first(run):
+    """Check Phi, its differential and the tangent projection."""
     for name, (loss, start, phi) in CLOSED.items():
         run.measure(
             f"{name}: Phi against its closed form",
@@ -140,6 +144,7 @@ def first(run):
     source="Section 4, Eq. (4)",
 )
 def second(run):
+    """Check the formula for d2Phi by all implementations."""
     for name, (loss, x) in POINTS.items():
         S = np.diag(np.arange(1.0, loss.dim + 1)) + 0.3
         closed, root = closed_second_derivative(name, np.array(x), S), np.linalg.cholesky(S)
@@ -158,7 +163,7 @@ def second(run):
     if already_contradicted(run):
         return
     count = run.scale(quick=8, standard=100, full=300)
-    rows, failing, hand = [], [], {"dense matrices": [], "products": [], "the compiled frame": []}
+    rows, failing, errors_by = [], [], {"dense matrices": [], "products": [], "the compiled frame": []}
     for seed in range(count):
         loss, x, normal, rng = random_loss(seed)
         root = rng.normal(size=(loss.dim, loss.dim))
@@ -166,17 +171,17 @@ def second(run):
         derivatives = loss.hessian(x), loss.third(x)
         expected = np.array([direct_second_derivative(*derivatives, S) for S in (root @ root.T, other)])
         dense = [value_or_nan(st.manifold.second_derivative, loss, x, S) for S in (root @ root.T, other)]
-        hand["dense matrices"].append(max(relative_error(one, value) for one, value in zip(dense, expected)))
+        errors_by["dense matrices"].append(max(relative_error(one, value) for one, value in zip(dense, expected)))
         free = value_or_nan(lambda loss=loss, x=x, root=root: st.manifold.matrix_free(loss, x).second_derivative(root=root))
-        hand["products"].append(relative_error(free, expected[0]))
-        hand["the compiled frame"].append(relative_error(compiled_second(loss, x, normal, [root @ root.T, other]), expected))
+        errors_by["products"].append(relative_error(free, expected[0]))
+        errors_by["the compiled frame"].append(relative_error(compiled_second(loss, x, normal, [root @ root.T, other]), expected))
         exact = value_or_nan(second_difference, loss, x, root)
         rows.append(relative_error(dense[0], exact))
         failing.append(relative_error(np.linalg.pinv(derivatives[0], rcond=1e-8) @ derivatives[0] @ dense[0], exact))
     run.measure(f"the worst of {count} random losses, relative to the second difference of Phi", max(rows), at_most=1e-4)
-    for name, errors in hand.items():
+    for name, errors in errors_by.items():
         run.measure(f"the worst by {name}, relative to the formula by inverses", max(errors), at_most=1e-7)
-    run.note(f"Median {np.median(rows):.2g}: what a difference quotient leaves of Phi's own error.")
+    run.note(f"Median {np.median(rows):.2g}: Phi's own error, amplified by the difference quotient.")
     run.figure(
         "Errors on random losses",
         lambda: histogram(rows),
@@ -193,11 +198,12 @@ def second(run):
 
 @st.claim(
     "d2phi-by-products",
-    statement=r"Without a matrix of the parameters' size: for residuals $r$, $\partial^2\Phi[\Sigma]$ and $P\nabla\operatorname{tr}\nabla^2L$ come from "
+    statement=r"Without a matrix of the size of the parameters: for residuals $r$, $\partial^2\Phi[\Sigma]$ and $P\nabla\operatorname{tr}\nabla^2L$ come from "
     r"$D[M] = \frac1n\sum_i (2\nabla^2 r_i M\nabla r_i + \operatorname{tr}(\nabla^2 r_i M)\nabla r_i)$.",
     source="Section 4",
 )
 def products(run):
+    """Check d2Phi and the trace gradient by products, without a dense Hessian."""
     import torch
 
     def model(x, a):
@@ -226,15 +232,17 @@ def products(run):
     slope = tangent_projection_at("hyperbola", on) @ (2 * on)
     for name, of in (("residuals", one), ("Lanczos", POINTS["hyperbola"][0])):
 
-        def there(function, of=of):
+        def at_point(function, of=of):
             return value_or_nan(lambda: function(st.manifold.matrix_free(of, on)))
 
         run.measure(
-            f"{name}: P grad tr H on the hyperbola", relative_error(there(lambda g: g.trace_gradient()[0]), slope), at_most=1e-7
+            f"{name}: P grad tr H on the hyperbola",
+            relative_error(at_point(lambda g: g.trace_gradient()[0]), slope),
+            at_most=1e-7,
         )
-        # one curvature: every probe is exact
-        run.measure(f"{name}: by probes", relative_error(there(lambda g: g.trace_gradient(probes=4)[0]), slope), at_most=1e-7)
-        drift = there(lambda g: g.slow_drift(hessian_multiple=0.7, rate=0.8))
+        # with one nonzero curvature every probe is exact
+        run.measure(f"{name}: by probes", relative_error(at_point(lambda g: g.trace_gradient(probes=4)[0]), slope), at_most=1e-7)
+        drift = at_point(lambda g: g.slow_drift(hessian_multiple=0.7, rate=0.8))
         run.measure(f"{name}: the slow drift at lambda = 0.8", relative_error(drift, -0.112 * slope), at_most=1e-7)
     dense = value_or_nan(lambda: st.manifold.at(POINTS["hyperbola"][0], on).trace_gradient())
     run.measure("dense: P grad tr H there", relative_error(dense, slope), at_most=1e-9)
@@ -245,6 +253,7 @@ def products(run):
 
 
 def histogram(rows):
+    """Plot a histogram of the relative errors."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.2, 2.8))

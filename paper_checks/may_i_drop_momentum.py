@@ -1,4 +1,4 @@
-r"""May I drop momentum here? The diagnosis against whole runs that it does not see, and the memory that the answer frees."""
+"""May I drop momentum here? The diagnosis is compared with complete runs that it does not use, and with the memory that it saves."""
 
 from __future__ import annotations
 
@@ -13,33 +13,36 @@ from _training import seeds, training
 import sdetools as st
 
 MISSED, BETTER, UNSURE = 2, 3, 2
-"""How many answers may be wrong or open beside a known truth, by how many more are right than of the best constant answer, and how many of
-all 12 may be open."""
+"""Largest number of wrong or open answers where the truth is known, least number of right answers above the best constant answer, and
+largest number of open answers among all 12.
+"""
 
 
 @st.claim(
     "diagnosis-predicts",
-    statement=r"A diagnosis at the start of a run, with trials of 200 steps, says whether plain SGD at the rate $\eta/(1-\beta)$ ends like SGDM, "
-    r"wherever whole runs know it: where the 95 % interval of what SGD lacks lies across the tolerance, no answer is right or wrong.",
+    statement=r"A diagnosis at the start of a run, with trials of 200 steps, predicts whether plain SGD at the learning rate $\eta/(1-\beta)$ "
+    r"ends like SGDM. Complete runs are the ground truth. Where their 95 % interval of SGD's shortfall contains the tolerance, no answer is "
+    r"right or wrong.",
     source="Lemma 2.4 and Section 5.1",
 )
 def diagnosis(run):
+    """Compare the advice of the diagnosis with complete runs with and without momentum."""
     from torch.nn import functional as F
 
     from sdetools.bridge.trial import TOLERANCE, progress_shortfall
     from sdetools.recipes.training import Job
 
-    count, first = run.scale(quick=8, standard=8, full=16), seeds(run)  # four know too few truths
+    count, first = run.scale(quick=8, standard=8, full=16), seeds(run)  # four seeds decide too few settings
     keys = list(itertools.product(SETTINGS, ("SGDM", "SGD"), range(first, first + count)))
     with training(run, f"{STEPS} steps of {len(SETTINGS)} settings") as trainer:
         runs = trainer.all(
             {
-                (own, way, seed): Job(
-                    f"{own.network}-b{own.batch}-lr{own.lr:g}-{way.lower()}-seed{seed}",
-                    partial(complete_run, own, way, seed),
+                (own, method, seed): Job(
+                    f"{own.network}-b{own.batch}-lr{own.lr:g}-{method.lower()}-seed{seed}",
+                    partial(complete_run, own, method, seed),
                     seed,
                 )
-                for own, way, seed in keys
+                for own, method, seed in keys
             }
         )
         rows, truth, answers = [], [], []
@@ -50,17 +53,27 @@ def diagnosis(run):
             )
             before = test_loss(model.eval(), test)["test_loss"]
             ends = {
-                way: np.array([runs[own, way, first + i].final.get("test_loss") or math.nan for i in range(count)])
-                for way in ("SGDM", "SGD")
+                method: np.array([runs[own, method, first + i].final.get("test_loss") or math.nan for i in range(count)])
+                for method in ("SGDM", "SGD")
             }
-            lost = progress_shortfall(before, ends["SGDM"], ends["SGD"], looks=1)
-            truth.append("drop" if lost.high < TOLERANCE else "keep" if lost.low > TOLERANCE else "unknown")
+            shortfall = progress_shortfall(before, ends["SGDM"], ends["SGD"], looks=1)
+            truth.append("drop" if shortfall.high < TOLERANCE else "keep" if shortfall.low > TOLERANCE else "unknown")
             answers.append(found.advice)
-            rows.append([*own, str(found.step_sharpness), found.prediction, str(found.trial.lost), found.advice, str(lost)])
+            rows.append([*own, str(found.step_sharpness), found.prediction, str(found.trial.lost), found.advice, str(shortfall)])
     run.table(
-        "Answers beside whole runs",
+        "Advice and complete runs",
         [[*row, true] for row, true in zip(rows, truth)],
-        ["network", "batch", "lr", "eta lambda_max", "prediction", "SGD lacks, trial", "advice", "SGD lacks, whole run", "true"],
+        [
+            "network",
+            "batch",
+            "lr",
+            "eta lambda_max",
+            "prediction",
+            "shortfall, trial",
+            "advice",
+            "shortfall, complete run",
+            "true",
+        ],
     )
     right = sum(a == t for a, t in zip(answers, truth))
     known = len(truth) - truth.count("unknown")
@@ -76,11 +89,12 @@ def diagnosis(run):
 
 @st.claim(
     "diagnosis-is-its-formulas",
-    statement=r"The diagnosis' terms of Lemma 2.4, their intervals, what a trial lacks and where answers change are those of the equations, "
-    r"written out for a softmax regression.",
+    statement=r"The diagnosis' terms of Lemma 2.4, their intervals, the shortfall of a trial and the thresholds of its advice agree with the "
+    r"equations, written out for a softmax regression.",
     source="Lemma 2.4",
 )
 def formulas(run):
+    """Compare the terms of the diagnosis with the equations, written out for a softmax regression."""
     import torch
     from scipy.stats import t as student_law
 
@@ -116,7 +130,7 @@ def formulas(run):
     run.measure("softmax regression, largest eigenvalue", found.sharpness.value / top, expected=1.0, tolerance=2e-3)
     run.measure("softmax regression, gradient noise scale", found.noise_scale * (g @ g) / (size * np.trace(sigma)), 1.0, **exact)
 
-    # no bias: over all equally likely triples of batches the estimates have the terms as their mean
+    # unbiasedness: over all equally likely triples of batches the mean of the estimates is the exact term
     three, h = rng.standard_normal((3, 2)) + 1.0, np.array([[2.0, 0.3], [0.3, 0.5]])
     drawn = []
     for pick in itertools.product(range(3), repeat=3):
@@ -128,7 +142,7 @@ def formulas(run):
     with run.control("gradients that meet their own noise"):
         run.measure("mean over all batches, |grad L|^2", (three * three).sum(axis=1).mean() / (m @ m), 1.0, **exact)
 
-    # the jackknife, group by group: products with matrices that are no more than close to symmetric
+    # the jackknife, group by group: products with matrices that are only approximately symmetric
     v, u = rng.standard_normal((2, 8, 3)) + 1.0
     alone = rng.standard_normal((2, 8)) ** 2
 
@@ -145,14 +159,14 @@ def formulas(run):
         run.measure(f"jackknife, lower end of {name}", (value - found.low) / reach, expected=1.0, **exact)
         run.measure(f"jackknife, upper end of {name}", (found.high - value) / reach, expected=1.0, **exact)
 
-    # a trial: from 3 to about 1 with momentum; plain SGD ends 0.2, 0.1, 0.3 and 0 above
+    # a trial: from 3 to about 1 with momentum; plain SGD ends 0.2, 0.1, 0.3 and 0 higher
     momentum, lacked = np.array([1.0, 1.2, 0.8, 1.0]), np.array([0.2, 0.1, 0.3, 0.0])
-    lost = progress_shortfall(3.0, momentum, momentum + lacked)
+    shortfall = progress_shortfall(3.0, momentum, momentum + lacked)
     scatter = lacked - 0.075 * (3.0 - momentum)
     half = student_law.ppf(1 - 0.025 / 3, 3) * math.sqrt((scatter**2).sum() / 3 / 4) / 2.0
-    run.measure("trial, progress lacked", lost.value, expected=0.075, **exact)
-    run.measure("trial, lower end", lost.low, expected=0.075 - half, **exact)
-    run.measure("trial, upper end", lost.high, expected=0.075 + half, **exact)
+    run.measure("trial, progress lacked", shortfall.value, expected=0.075, **exact)
+    run.measure("trial, lower end", shortfall.low, expected=0.075 - half, **exact)
+    run.measure("trial, upper end", shortfall.high, expected=0.075 + half, **exact)
     for word, end, counted in (
         ("just below twice the progress", 3.99, 3.99),
         ("just above", 4.01, 4.0),
@@ -163,54 +177,55 @@ def formulas(run):
     nothing = progress_shortfall(3.0, np.ones(4) * 3.5, np.ones(4))
     run.measure("trial, no progress: open", float(nothing.low == -math.inf and nothing.high == math.inf), expected=1.0, **exact)
 
-    # where answers change
-    beside = [
+    # thresholds of the advice
+    cases = [
         (0.05, 0.0, 0.0999, "drop"),
         (0.05, 0.0, 0.1001, "unsure"),
         (0.15, 0.0999, 0.2, "unsure"),
         (0.15, 0.1001, 0.2, "keep"),
     ]
-    said = [Trial(1, 3.0, momentum, momentum, Quantity.of(*ends)).advice == word for *ends, word in beside]
-    run.measure("trial, answers beside the tolerance", float(sum(said)), expected=4.0, **exact)
-    beside = [
+    correct = [Trial(1, 3.0, momentum, momentum, Quantity.of(*ends)).advice == word for *ends, word in cases]
+    run.measure("trial, answers beside the tolerance", float(sum(correct)), expected=4.0, **exact)
+    cases = [
         (0.9, 0.8, 0.999, "drop"), (0.9, 0.8, 1.001, None), (1.5, 1.001, 1.999, "between"), (1.5, 0.999, 1.9, None),
         (1.9, 1.5, 2.001, None), (2.1, 1.999, 2.2, None), (2.1, 2.001, 2.2, "keep"), (math.inf, math.inf, math.inf, None),
     ]  # fmt: skip
-    said = [zone_of(Quantity.of(*ends)) == word for *ends, word in beside]
-    run.measure("predictions beside 1 and 2", float(sum(said)), expected=8.0, **exact)
+    correct = [zone_of(Quantity.of(*ends)) == word for *ends, word in cases]
+    run.measure("predictions beside 1 and 2", float(sum(correct)), expected=8.0, **exact)
 
 
 @st.claim(
     "momentum-takes-a-copy-of-the-parameters",
-    statement=r"Plain SGD keeps nothing between steps; SGDM keeps as many bytes as there are in the parameters, in memory and in checkpoints.",
+    statement=r"Plain SGD has no optimiser state; the state of SGDM has as many bytes as the parameters, in memory and in checkpoints.",
     source="Section 1",
 )
 def memory(run):
+    """Check the bytes of optimiser state in memory and in checkpoints."""
     import torch
 
     from sdetools.bridge import SGD, SGDM, diagnose
     from sdetools.recipes import checkpoint
 
     def kept(optimiser, model):
-        """Bytes of the optimiser's tensors after a step, and of a checkpoint of it."""
+        """Return the bytes of the optimiser's tensors after a step, and those of its checkpoint."""
         torch.nn.functional.mse_loss(model(torch.ones(4, 256)), torch.zeros(4, 256)).backward()
         optimiser.step()
         tensors = [t for state in optimiser.state.values() for t in state.values() if isinstance(t, torch.Tensor)]
-        held = sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+        size = sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
         path = checkpoint.write(folder, run.id, 1, {"optimiser": optimiser.state_dict()})
-        return held, path.stat().st_size
+        return size, path.stat().st_size
 
     with run.folder() as folder:
         made = lambda: torch.nn.Sequential(*(torch.nn.Linear(256, 256) for _ in range(8)))  # noqa: E731
         model = made()
         size = sum(p.numel() * p.element_size() for p in model.parameters())
-        plain, ours = (kept(way(model.parameters(), lr=0.01), model) for way in (SGD, partial(SGDM, momentum=0.9)))
+        plain, ours = (kept(make(model.parameters(), lr=0.01), model) for make in (SGD, partial(SGDM, momentum=0.9)))
         theirs = kept(torch.optim.SGD(model.parameters(), lr=0.01, momentum=1e-9), model)
         data = torch.ones(64, 256), torch.zeros(64, 256)
-        said = diagnose(made(), torch.nn.functional.mse_loss, data, lr=1e-4, batch_size=8, batches=16, seeds=0).freed
+        freed = diagnose(made(), torch.nn.functional.mse_loss, data, lr=1e-4, batch_size=8, batches=16, seeds=0).freed
     run.measure("plain SGD: bytes kept", float(plain[0]), expected=0.0, tolerance=0.5)
     run.measure("SGDM: bytes kept, beside those of the parameters", ours[0] / size, expected=1.0, tolerance=1e-9)
     run.measure("checkpoints: bytes more with momentum, beside those of the parameters", (ours[1] - plain[1]) / size, 1.0, 0.02)
-    run.measure("what the diagnosis says is freed, beside it", said / size, expected=1.0, tolerance=1e-9)
+    run.measure("what the diagnosis says is freed, beside it", freed / size, expected=1.0, tolerance=1e-9)
     with run.control("momentum set to nearly nothing instead of dropped"):
         run.measure("torch.optim.SGD: bytes kept", float(theirs[0]), expected=0.0, tolerance=0.5)

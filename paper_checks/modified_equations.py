@@ -1,11 +1,11 @@
-r"""Second-order modified equations: SGD and Eq. (1) stay within O(eta^2) of them, and only within O(eta) of those of first order.
+"""Second-order modified equations: SGD and Eq. (1) stay within O(eta^2) of them, and only within O(eta) of those of first order.
 
-A step y -> y + h c_1(y) + h^2 c_2(y) + ... in the mean is followed to second order by dY = (c_1 + h (c_2 - (grad c_1) c_1 / 2)) dt, and
-noise of covariance h^2 S in one step by diffusion of covariance h S: drift and diffusion are held against this for SGD,
+A step y -> y + h c_1(y) + h^2 c_2(y) + ... in the mean is matched to second order by dY = (c_1 + h (c_2 - (grad c_1) c_1 / 2)) dt, and
+noise of covariance h^2 S in one step by diffusion of covariance h S. Drift and diffusion are compared with this for SGD,
 c_1 = -g and c_2 = 0, and for Eq. (1) in h = sqrt(gamma), where M' = (1 - mu h) M + h g, X' = X - h M'.
 
 The test problem of Li, Tai and E: L(x) = x^T H x / 2, gradients H (x - g) with g ~ N(0, I), so Sigma = H^2 and sigma = 1. Optimiser and
-equation are linear with additive noise: both have exact moments, and the gaps are taken as maxima over all steps, since the error of the
+equation are linear with additive noise and have exact moments. The gaps are maxima over all steps, since the error of the
 first order can cross zero at one time. For SGD the gap of E lam x^2 / 2 is eta^2 lam/2 (-(2/3) lam^3 t x0^2 e^{-2 lam t} + (lam^2/2)
 (1 - e^{-2 lam t})) with the correction and -eta lam^3 t x0^2 e^{-2 lam t} / 2 without.
 """
@@ -26,23 +26,26 @@ BETA_MU = 1.5
 """mu = (1 - beta) / sqrt(gamma)."""
 ETAS = [2.0**-k for k in range(3, 8)]
 DEEP = {"SGD": [2.0**-k for k in range(6, 11)], "momentum": [4.0**-k for k in range(5, 10)]}
-"""Steps of length h down to 2^-10 and 2^-9: an order is off by h times a constant of order one."""
+"""Step lengths h down to 2^-10 and 2^-9. The error of an order is h times a constant of order one."""
 FINE = 4
-"""Steps of SRA1, of weak order 2 too, in one of SGD: its error is a sixteenth of what a step of eta would leave."""
+"""Steps of SRA1, also of weak order 2, per step of SGD. Its error is a sixteenth of that of a step of eta."""
 SPREAD = 1.5
-"""Standard error of the gap to second order, for one path and relative to the gap at its noisiest eta, as a pilot found it: at most."""
+"""Standard error of the second-order gap, for one path and relative to the gap at its noisiest eta: an upper bound from a pilot run."""
 LOSS = "x0**2 + x1**2/2"
 
 
 def oracle():
+    """Return the oracle of the test problem."""
     return st.NoisyOracle(st.losses.quadratic(H), st.noise.gaussian(root=H), sigma=1.0)
 
 
 def sgd(eta, order=2):
+    """Return SGD and its modified equation."""
     return st.SGD(oracle(), st.schedules.constant(eta)), st.ModifiedSDE(oracle(), eta, order)
 
 
 def momentum(eta, order=2):
+    """Return heavy ball and its modified equation."""
     beta = 1 - BETA_MU * eta**0.5
     return (
         st.HeavyBall(oracle(), gamma=eta, beta=beta, step_time=eta**0.5),
@@ -54,14 +57,14 @@ MAKE = {"SGD": sgd, "momentum": momentum}
 
 
 def exact_gap(make, eta, order):
-    """The exact gap of E L over all steps, by the library."""
+    """Return the library's exact gap of E L over all steps."""
     optimiser, sde = make(eta, order)
     moved = st.exact.moments(optimiser, X0, round(HORIZON / optimiser.step_time))
     return st.exact.expectation(moved, LOSS) - st.exact.expectation(st.exact.solution(sde, X0, moved.times), LOSS)
 
 
 def own_gap(name, eta, order):
-    """The same from matrices written down here, one curvature after another."""
+    """Return the same gap from matrices written here, one curvature after another."""
     total = 0.0
     for lam in LAM:
         if name == "SGD":
@@ -70,7 +73,7 @@ def own_gap(name, eta, order):
             A, D = np.array([[-lam - (order == 2) * eta / 2 * lam**2]]), np.array([[eta * lam**2]])
         else:
             h, mu, start = eta**0.5, BETA_MU, [1.0, 0.0]
-            kick = np.array([-h * h * lam, h * lam])  # what a deviation lam xi of the gradient does to x and m
+            kick = np.array([-h * h * lam, h * lam])  # effect of a gradient noise lam xi on x and m
             step = np.array([[1 - h * h * lam, -h * (1 - mu * h)], [h * lam, 1 - mu * h]]), np.outer(kick, kick)
             A = np.array([[0.0, -1.0], [lam, -mu]])
             if order == 2:  # h (c_2 - (grad c_1) c_1 / 2)
@@ -82,7 +85,7 @@ def own_gap(name, eta, order):
 
 
 def leading(order):
-    """The largest of the leading term of the gap of SGD, divided by eta^order."""
+    """Return the maximum of the leading term of the gap of SGD, divided by eta^order."""
     t, lam = np.linspace(0, HORIZON, 2049)[:, None], LAM
     first = -(lam**3) * t * np.exp(-2 * lam * t) / 2
     second = lam / 2 * (-2 / 3 * lam**3 * t * np.exp(-2 * lam * t) + lam**2 / 2 * (1 - np.exp(-2 * lam * t)))
@@ -90,7 +93,10 @@ def leading(order):
 
 
 def coefficients_off(name, order):
-    """How far drift and diffusion are from the matched ones, at random points of a loss that is not quadratic, with noise that moves."""
+    """Return the largest error of drift and diffusion with respect to the matched ones.
+
+    The points are random, the loss is not quadratic and the noise depends on the state.
+    """
     loss = st.losses.from_expression("x**2/2 + x*y/3 + y**4/5", variables="x y")
     noise = st.noise.gaussian(root=[["1 + x**2/4", "0.3"], ["0.2*y", "0.8"]], variables="x y")
     sigma, h, mu = 1.3, 0.2, 0.7
@@ -116,18 +122,21 @@ def coefficients_off(name, order):
 @st.claim(
     "modified-equations",
     statement=r"$\mathrm dX = -\nabla(L + \frac{\eta}{4}|\nabla L|^2)\,\mathrm dt + \sqrt\eta\,\Sigma^{1/2}\mathrm dW$ is a weak "
-    r"approximation of SGD of order 2 in $\eta$, where leaving out the correction gives order 1; and so is its counterpart for "
+    r"approximation of SGD of order 2 in $\eta$; without the correction the order is 1. The same holds for its counterpart for "
     r"Eq. (1), in $h = \sqrt\gamma$.",
     source="Q. Li, C. Tai, W. E (2019), Theorems 9, 10 and 13",
 )
 def modified_equations(run):
-    """Notices: sign, factor or loss of any term of a drift or diffusion ((h/2) Hess M among them), sigma, the square root of h, mu."""
+    """Check coefficients, exact gaps and orders of the modified equations.
+
+    Detects errors in sign, factor or presence of any term of a drift or diffusion ((h/2) Hess M among them), sigma, the square root of h, mu.
+    """
     for name, make in MAKE.items():
         for order in (1, 2):
             off = coefficients_off(name, order)
             run.measure(f"{name}, order {order}: drift and diffusion, farthest from the matched ones", off, at_most=1e-12)
             apart = max(np.abs(exact_gap(make, eta, order) - own_gap(name, eta, order)).max() for eta in DEEP[name][::2])
-            # rounding over a thousand steps; the smallest gap is of 1e-7
+            # rounding over a thousand steps; the smallest gap is 1e-7
             run.measure(f"{name}, order {order}: exact gap, farthest from its recursion", float(apart), at_most=1e-12)
             gaps = [float(np.abs(exact_gap(make, eta, order)).max()) for eta in DEEP[name]]
             scale = (
@@ -146,7 +155,7 @@ def modified_equations(run):
 
     found = st.order_study(pair, ETAS, X0, HORIZON, observe=[LOSS], **run.options(paths=paths))
     exact = sups(st.exact.gap(g.first, g.second, X0, int(g.steps[-1]), LOSS, record=g.steps) for g in found.gaps)
-    # ten standard errors: six for a band at the level of a whole run, four for the farthest of five gaps
+    # ten standard errors: six for a band at the level of a whole run, four for the largest error of five gaps
     run.measure(
         "SGD: farthest from the exact gap", largest_relative_error(found.estimates(LOSS), exact), at_most=10 * SPREAD / paths**0.5
     )

@@ -1,6 +1,6 @@
-r"""The same optimisers on real networks: torch's classes take the steps of the rules, SVAG keeps the mean, SGDM stays near SGD.
+"""The same optimisers on real networks: torch's classes follow the rules, SVAG keeps the mean, SGDM stays near SGD.
 
-The networks are small and their data real (diabetes and digits of scikit-learn), so that whole laws can be compared and not single runs.
+The networks are small and their data real (diabetes and digits of scikit-learn), so that laws can be compared and not single runs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STEPS = 1000
 
 
 def parts():
-    """torch and the two data sets; a claim that cannot have them is not run."""
+    """Return torch and the two data sets; without them a claim is not run."""
     import torch
     from sklearn.datasets import load_diabetes, load_digits
 
@@ -28,7 +28,7 @@ def parts():
 
 
 def network() -> tuple[Any, Any]:
-    """A tanh network with 16 parameters on 64 patients, as a loss, and the oracle of its batches of 4."""
+    """Return a tanh network with 16 parameters on 64 patients, as a loss, and the oracle of its batches of 4."""
     torch, raw, _ = parts()
     x = torch.as_tensor(raw.data[:64, :3] * 20)
     y = torch.as_tensor((raw.target[:64, None] - 150) / 80)
@@ -40,7 +40,7 @@ def network() -> tuple[Any, Any]:
 
 
 def displacement(loss: Any) -> str:
-    """|x - x_0|^2 over all parameters, as a formula."""
+    """Return |x - x_0|^2 over all parameters, as a formula."""
     return " + ".join(f"(x{i} - ({v!r}))**2" for i, v in enumerate(loss.start.tolist()))
 
 
@@ -55,25 +55,32 @@ FORMULAS = {
     "RandomScaling": lambda b, g, lr, mu, s: s * lr * put(b, m=mu * b["m"] + (1 - mu) * g)["m"],
     "SGDF": lambda b, g, lr, mu, s: sgdf(b, g, lr, mu),
 }
-"""What each method takes off x in a step, straight from its equations: b are buffers, zero at first, s a draw from Exp(1)."""
+"""The displacement -(x' - x) of each method, from its equations: b are buffers, initially zero, s a draw from Exp(1)."""
 NUMBERS = {"QHM": {"nu": 0.6}, "PNM": {"b0": 0.8}, "SGDF": {"b2": 0.99, "eps": 1e-3}}
-"""Large enough for each to be seen."""
+"""Coefficients large enough for each to have a visible effect."""
 
 
 def put(b, **values):
+    """Update the buffers and return them."""
     b.update(values)
     return b
 
 
 def pnm(b, g, lr, mu):
-    """m_t = mu^2 m_{t-2} + (1 - mu^2) g; (1 + b0) m_t - b0 m_{t-1} over sqrt((1 + b0)^2 + b0^2), b0 = .8."""
+    """Return the step of PNM.
+
+    m_t = mu^2 m_{t-2} + (1 - mu^2) g; the step is (1 + b0) m_t - b0 m_{t-1} over sqrt((1 + b0)^2 + b0^2), b0 = .8.
+    """
     last, new = b["m"], mu**2 * b["before"] + (1 - mu**2) * g
     put(b, m=new, before=last)
     return lr * (1.8 * new - 0.8 * last) / math.sqrt(1.8**2 + 0.8**2)
 
 
 def sgdf(b, g, lr, mu):
-    """Averages m of g and s of (g - m)^2, each over the weight that it has gathered: mh and sh; K = sh / (sh + (g - mh)^2 + eps)."""
+    """Return the step of SGDF.
+
+    Averages m of g and s of (g - m)^2, each divided by its accumulated weight: mh and sh; K = sh / (sh + (g - mh)^2 + eps).
+    """
     m, weight = mu * b["m"] + (1 - mu) * g, mu * b["m weight"] + (1 - mu)
     s, weight_2 = 0.99 * b["s"] + 0.01 * (g - m) ** 2, 0.99 * b["s weight"] + 0.01
     put(b, **{"m": m, "s": s, "m weight": weight, "s weight": weight_2})
@@ -82,7 +89,7 @@ def sgdf(b, g, lr, mu):
 
 
 class Shown:
-    """An oracle that answers with what it was given."""
+    """An oracle that returns a given value."""
 
     def __init__(self, value, extra):
         self.value, self.extra = value, (extra,)
@@ -93,11 +100,12 @@ class Shown:
 
 @st.claim(
     "torch-optimisers-take-the-steps-of-their-rules",
-    statement=r"Each optimiser for networks, and each rule, takes the steps of its equations over 1,000 steps in which $\eta_k$ and "
-    r"$\beta_k$ move: in two groups of parameters, with coupled and with decoupled weight decay.",
+    statement=r"Each optimiser for networks, and each rule, agrees with its equations over 1,000 steps with varying $\eta_k$ and "
+    r"$\beta_k$: in two groups of parameters, with coupled and with decoupled weight decay.",
     source="Definition 2.3, Eq. (1) and the rules' own sources",
 )
 def parity(run):
+    """Compare every optimiser and every rule with its equations over many steps."""
     torch, *_ = parts()
     rng = np.random.default_rng(run.seed)
     noise, curvature = rng.normal(size=(STEPS, 8)), np.linspace(0.3, 2, 8)
@@ -109,7 +117,7 @@ def parity(run):
     own_lr, decays = (np.concatenate([np.full(g[0].stop - g[0].start, g[i]) for g in groups]) for i in (1, 2))
 
     def apart(name, decay="none", momentum=mu, ascends=False):
-        """The optimiser on two groups with learning rates and decays of their own, beside the equations."""
+        """Compare the optimiser on two groups, with separate learning rates and decays, with the equations."""
         x, b, worst = np.ones(8), defaultdict(float), 0.0
         params = [torch.nn.Parameter(torch.ones(part.stop - part.start, dtype=torch.float64)) for part, *_ in groups]
         given = [{"params": [p], "weight_decay": wd if decay != "none" else 0.0} for p, (_, _, wd) in zip(params, groups)]
@@ -134,7 +142,7 @@ def parity(run):
     oracle, plan = st.NoisyOracle(st.losses.quadratic([1.0]), st.noise.none(1)), st.schedules.from_arrays(lr, mu)
 
     def rule_apart(name):
-        """The rule, beside the equations."""
+        """Compare the rule with the equations."""
         rule = getattr(st, name, None) or getattr(st.dynamics, name)
         table = np.column_stack([lr, mu])[:, : len(rule.coefficients)]
         if name in NUMBERS:
@@ -158,45 +166,47 @@ def parity(run):
     with run.control("a momentum that does not move"):
         run.measure("SGDM", apart("SGDM", momentum=np.full(STEPS, 0.6)), at_most=1e-12)
     run.note(
-        "The equations stand in this claim's file, in NumPy. Noticed: any changed constant, sign, term or order of steps in an optimiser "
-        "or in its rule, a momentum or a rate of another step or group, a decay that is coupled for decoupled."
+        "The equations are written in this claim's file, in NumPy. Detected: any changed constant, sign, term or order of steps in an "
+        "optimiser or in its rule, a momentum or a learning rate of another step or group, coupled for decoupled decay."
     )
 
 
 REFUSED = 1e9
-"""How far an optimiser is from the steps that it will not take."""
+"""Distance assigned to an optimiser that refuses a state it should convert."""
 
 
 def torch_step(b, g, lr, mu, dampening, nesterov):
-    """What torch's SGD takes off p, after its own description; its first buffer is the first gradient."""
+    """Return the displacement of torch's SGD, from its documentation; its first buffer is the first gradient."""
     b["m"] = g if b["m"] is None else mu * b["m"] + (1 - dampening) * g
     return lr * (g + mu * b["m"]) if nesterov else lr * b["m"]
 
 
 @st.claim(
     "optimisers-go-on-from-anothers-state",
-    statement=r"An optimiser that loads the state of another one takes the steps of that one: rates, numbers and buffers are converted.",
+    statement=r"An optimiser that loads another optimiser's state continues that optimiser's iterates: learning rates, coefficients and "
+    r"buffers are converted.",
     source="Definition 2.3 and Eq. (1), at constant momentum; torch's description of its SGD",
 )
-def taken_over(run):
+def state_conversion(run):
+    """Compare optimisers that load another optimiser's state with the equations of that optimiser."""
     torch, *_ = parts()
     noise = np.random.default_rng(run.seed).normal(size=(60, 4))
     curvature = np.linspace(0.3, 2, 4)
 
     def apart(source, targets, step, forgets=False):
-        """Thirty steps of `source`, thirty of each of the targets one after another, each from the state of the one before."""
+        """Compare thirty steps of `source`, then thirty of the targets in turn, each from the previous state, with the equations."""
         p, x, b, worst = torch.nn.Parameter(torch.ones(4, dtype=torch.float64)), np.ones(4), {"m": None}, 0.0
         optimiser = source([p])
         for k in range(60):
             if k >= 30 and k % 5 == 0:
-                told = copy.deepcopy(optimiser.state_dict())
+                state = copy.deepcopy(optimiser.state_dict())
                 if forgets:
-                    told["param_groups"] = [
-                        {key: group[key] for key in ("params", "lr", "momentum")} for group in told["param_groups"]
+                    state["param_groups"] = [
+                        {key: group[key] for key in ("params", "lr", "momentum")} for group in state["param_groups"]
                     ]
                 optimiser = targets[k // 5 % len(targets)]([p], lr=9.0)
                 try:
-                    optimiser.load_state_dict(told)
+                    optimiser.load_state_dict(state)
                 except ValueError:  # all of these can be converted
                     return REFUSED
             g = curvature * x + noise[k]
@@ -231,17 +241,18 @@ def taken_over(run):
         plain = st.bridge.convert(0.05, 0.8, source=form, target="sgd")["lr"]
         run.measure(f"learning rate of the plain SGD that {form} acts like", plain, expected=0.05 * gain, tolerance=1e-15)
     run.note(
-        "Noticed: a dampening or Nesterov's term that is forgotten, a rate or a buffer that stays what it was, or is scaled otherwise."
+        "Detected: a missing dampening or Nesterov term, a learning rate or a buffer that is not converted, or scaled incorrectly."
     )
 
 
 @st.claim(
     "svag-on-a-network",
-    statement=r"A step of SVAG goes by $\frac{\eta}{l}(r_1 g_1 + r_2 g_2)$, $r_i = (1 \mp \sqrt{2l-1})/2$: it keeps the mean of a network's "
-    r"gradient and multiplies its covariance by $l$, and no schedule undoes the $1/l$.",
+    statement=r"A step of SVAG is $\frac{\eta}{l}(r_1 g_1 + r_2 g_2)$, $r_i = (1 \mp \sqrt{2l-1})/2$. It keeps the mean of a network's "
+    r"gradient and multiplies its covariance by $l$. Schedules preserve the factor $1/l$.",
     source="Definition 5.1; Li, Malladi and Arora (2021)",
 )
 def svag(run):
+    """Compare SVAG's gradients and steps on a network with formulas."""
     torch, _, digits = parts()
     n = 24
     x, y = torch.as_tensor(digits.data[:n] / 16), torch.as_tensor(digits.target[:n])
@@ -283,7 +294,7 @@ def svag(run):
     shown = np.random.default_rng(run.seed).normal(size=(12, 3))
 
     def stepped(l, order, divided=True):
-        """SGDM under SVAG with a plan that writes the rates, made before it or after it, beside the equations at eta_k / l."""
+        """Compare SGDM under SVAG and a scheduler, created in either order, with the equations at eta_k / l."""
         p, at, m, worst = torch.nn.Parameter(torch.ones(3, dtype=torch.float64)), np.ones(3), np.zeros(3), 0.0
         optimiser, plan = st.bridge.SGDM([p], lr=1.0), st.schedules.from_arrays(etas, betas)
         made = {"plan": lambda: st.bridge.PlanScheduler(optimiser, plan), "SVAG": lambda: st.bridge.SVAG(optimiser, l)}
@@ -311,13 +322,13 @@ def svag(run):
     with run.control("steps at eta_k"):
         run.measure("largest difference", stepped(4, ("SVAG", "plan"), divided=False), at_most=1e-13)
     run.note(
-        "The weights, the covariance and the steps are compared with formulas of this file and with gradients of single batches. Noticed: "
-        "another weight r_1 or r_2, batches or weights exchanged, another root, a rate that is not divided by l, or twice."
+        "The weights, the covariance and the steps are compared with formulas of this file and with gradients of single batches. Detected: "
+        "another weight r_1 or r_2, exchanged batches or weights, another root, a learning rate that is not divided by l, or divided twice."
     )
 
 
 def plain_network(a, y):
-    """(f - y)^2 of the tanh network and grad f for each patient, from 16 parameters: `(n,)` residuals f - y and `(n, 16)`."""
+    """Return a reference implementation of the tanh network: x -> residuals f - y `(n,)` and gradients of f `(n, 16)`."""
 
     def of(x):
         W, b, w, c = x[:9].reshape(3, 3), x[9:12], x[12:15], x[15]
@@ -330,7 +341,7 @@ def plain_network(a, y):
 
 
 def measure_batches(run, loss):
-    """The noise of batches on the network beside sums over its patients: covariances, and paths in which every batch is drawn anew."""
+    """Compare the batch noise of the network with sums over its patients: covariances, and paths with independently computed batches."""
     _, raw, _ = parts()
     a, y = raw.data[:64, :3] * 20, (raw.target[:64] - 150) / 80
     of, x0, steps, n = plain_network(a, y), np.asarray(loss.start, float), 8, 64
@@ -341,14 +352,14 @@ def measure_batches(run, loss):
         if replace:
             return np.minimum((u * n).astype(int), n - 1)
         out = []
-        for b, v in enumerate(u):  # Floyd's choice
+        for b, v in enumerate(u):  # Floyd's algorithm
             last = n - len(u) + b
             t = min(int(v * (last + 1)), last)
             out.append(last if t in out else t)
         return np.array(out)
 
     def batch(z, x, size, replace, factor, std, data):
-        """(1/size) sum_b (factor r_i - std s_b) grad f_i less the full gradient, or the labels' part alone."""
+        """Return (1/size) sum_b (factor r_i - std s_b) grad f_i minus the full gradient, or the label noise alone."""
         r, slopes = of(x)
         chosen = rows(z[:size], replace)
         own = (factor * r[chosen] if data else 0.0) - (std * z[size:] if std else 0.0)
@@ -382,33 +393,34 @@ def measure_batches(run, loss):
             exact = exact + np.cov(each.T, bias=True) / size * (1.0 if replace else (n - size) / (n - 1))
         run.measure(f"{name}: covariance", relative_distance(noise.covariance(x0), exact), at_most=ROUNDING)
         z = st.noise.sample_draws(noise.draws, np.random.default_rng(run.seed), 3)
-        z[0, 0] = 1.0  # as a uniform that was rounded: the last one
+        z[0, 0] = 1.0  # a uniform rounded up to 1: selects the last sample
         found = noise.value(np.repeat(x0[:, None], 3, axis=1), z)
         plain = np.array([batch(one, x0, size, replace, factor, std, data) for one in z.T]).T
         run.measure(f"{name}: values beside sums over patients", relative_distance(found, plain), at_most=ROUNDING)
         method = st.SGDM(st.NoisyOracle(of_loss, noise, sigma=sigma), plan)
-        z, seen = draws(method, steps, run.seed), path(method, x0, steps, [f"x{i}" for i in range(16)], run.seed)
+        z, along = draws(method, steps, run.seed), path(method, x0, steps, [f"x{i}" for i in range(16)], run.seed)
 
         def noisy(k, x, z=z, numbers=(size, replace, factor, std, data)):
             r, slopes = of(x)
             return numbers[2] * slopes.T @ r / n + sigma * batch(z[k], x, *numbers)
 
         plain = follow(sgdm, (x0, 0 * x0), [(0.05, 0.7)] * steps, noisy)
-        run.measure(f"{name}: a path beside its equations", relative_distance(seen, plain), at_most=ROUNDING)
+        run.measure(f"{name}: a path beside its equations", relative_distance(along, plain), at_most=ROUNDING)
 
 
 def away(one, other):
-    """The difference of two matrices, relative."""
+    """Return the relative difference of two matrices."""
     return float(np.linalg.norm(one - other) / np.linalg.norm(other))
 
 
 @st.claim(
     "network-trajectories",
-    statement=r"On a network with the noise of its batches the weak gap between SGDM and SGD at the averaged rate falls at least like "
-    r"$\sqrt{\eta/(1-\beta)}$, for parameters and not for losses only.",
+    statement=r"On a network with minibatch noise the weak gap between SGDM and SGD at the averaged rate decreases at least like "
+    r"$\sqrt{\eta/(1-\beta)}$, for parameters and not only for losses.",
     source="Theorem 3.5",
 )
 def trajectories(run):
+    """Check the order of the weak gap between SGDM and SGD on a network."""
     loss, oracle = network()
     measure_batches(run, loss)
     if already_contradicted(run):
@@ -445,6 +457,7 @@ def trajectories(run):
     source="Theorem 3.5; insensitivity to beta",
 )
 def insensitive(run):
+    """Check the gap between SGDM and SGD on a network for several beta."""
     loss, oracle = network()
     eta, paths = run.scale(quick=0.005, standard=0.0025, full=0.0025), run.scale(quick=2000, standard=8000, full=40_000)
     far = displacement(loss)

@@ -1,11 +1,11 @@
-r"""Momentum shrinks every single step, not the spread of the endpoint: section 3.1 on a linear loss, number by number.
+"""Momentum reduces the variance of a single step, not that of the endpoint: section 3.1 on a linear loss.
 
-Gradients g_k ~ N(c, I) that do not depend on x, momentum at rest in law, m_0 ~ N(c, r I) with r = (1 - beta) / (1 + beta). Then
+Gradients g_k ~ N(c, I) that do not depend on x, momentum stationary in law, m_0 ~ N(c, r I) with r = (1 - beta) / (1 + beta). Then
 
     one step    z' - z ~ N(-eta c, eta^2 I),                          x' - x ~ N(-eta c, r eta^2 I)
     endpoint    z_k ~ N(z_0 - k eta c, k eta^2 I),                    x_k has k eta^2 - 2 beta eta^2 (1 - beta^k) / (1 - beta^2)
 
-and the turbulence of the path shrinks as well. In two dimensions, with s^2 = 1 for SGD and s^2 = r for SGDM,
+and the turbulence of the path decreases as well. In two dimensions, with s^2 = 1 for SGD and s^2 = r for SGDM,
 
     mean length of a step       eta s sqrt(pi / 2) 1F1(-1/2; 1; - |c|^2 / (2 s^2))    (mean of a Rice law, Rayleigh's for c = 0)
     mean variation of the loss  eta E |X|,  X ~ N(|c|^2, s^2 |c|^2)                   (mean of a folded normal law)
@@ -29,50 +29,53 @@ R = (1 - BETA) / (1 + BETA)
 HORIZON = STEPS * ETA
 SPREAD = "(x0**2 + x1**2) / 2"
 DIRECTION = np.array([0.6, 0.8])
-Z = 10  # no interval of a run is wider than 5 standard errors to a side, so ten of them hold a true value and its interval
+Z = 10  # no half width in a run exceeds 5 standard errors, so ten of them cover a true value and its interval
 
 
 def linear(size: float):
-    """The oracle with slope |c| = `size`, the start that ends at the origin, and the two plans."""
+    """Return the oracle with slope |c| = `size`, the start whose mean endpoint is the origin, and the schedule."""
     c = size * DIRECTION
     oracle = st.NoisyOracle(st.losses.linear(c), st.noise.gaussian(dim=2))
     return oracle, HORIZON * c, st.schedules.constant(eta=ETA, beta=BETA)
 
 
 def sgd(size: float) -> st.SGD:
+    """Return SGD on the linear loss."""
     oracle, _, plan = linear(size)
     return st.SGD(oracle, plan.averaged())
 
 
 def sgdm(size: float, at_rest: bool = True) -> st.SGDM:
+    """Return SGDM on the linear loss, with stationary or zero initial momentum."""
     oracle, _, plan = linear(size)
     return st.SGDM(oracle, plan, momentum=(size * DIRECTION * at_rest, R * np.eye(2) * at_rest))
 
 
 def walk(run, dynamics: st.Dynamics, size: float, seed: int = 0) -> st.studies.Simulation:
+    """Simulate a dynamics with the functionals that measure turbulence."""
     turbulence = [st.SquaredIncrements(0), st.PathLength(), st.LossVariation(dynamics.oracle.loss)]
     options = run.options(seed=run.seed + seed, functionals=turbulence, times=[HORIZON])
     return st.simulate(dynamics, linear(size)[1], HORIZON, observe=["x0", SPREAD], **options)
 
 
 def scaled(estimate: st.Estimate, unit: float, shift: float = 0.0) -> st.Estimate:
-    """estimate / unit - shift."""
+    """Return estimate / unit - shift."""
     return replace(estimate, value=estimate.value / unit - shift, stderr=estimate.stderr / unit)
 
 
 def ratio(above: st.Estimate, below: st.Estimate) -> st.Estimate:
-    """The ratio of two independent estimates, its error to first order."""
+    """Return the ratio of two independent estimates, its error to first order."""
     value = above.value / below.value
     return replace(above, value=value, stderr=value * np.hypot(above.stderr / above.value, below.stderr / below.value))
 
 
 def measure_walk(run, size: float) -> None:
-    """One path of the kernel, its start drawn at rest, beside the equations at every step: x, and what adds up along the path."""
+    """Compare one path of the kernel, from a stationary start, with the equations at every step: x and the functionals along the path."""
     c = size * DIRECTION
     for name, dynamics in (("SGD", sgd(size)), ("SGDM", sgdm(size))):
         turbulence = [st.SquaredIncrements(0), st.PathLength(), st.LossVariation(dynamics.oracle.loss)]
         names = ["x0", SPREAD, *(one.name for one in turbulence)]
-        seen = path(dynamics, linear(size)[1], STEPS, ["x0", SPREAD], run.seed, functionals=turbulence)
+        found = path(dynamics, linear(size)[1], STEPS, ["x0", SPREAD], run.seed, functionals=turbulence)
         z, start = draws(dynamics, STEPS, run.seed), HORIZON * c
         rule, state, row = plain_sgd, (start,), (ETA,)
         if name == "SGDM":
@@ -81,12 +84,15 @@ def measure_walk(run, size: float) -> None:
         moves = np.diff(x, axis=0)
         sums = [moves[:, 0] ** 2, np.sqrt((moves**2).sum(axis=1)), np.abs(moves @ c)]
         expected = [x[:, 0], (x**2).sum(axis=1) / 2, *(np.concatenate([[0.0], np.cumsum(one)]) for one in sums)]
-        for h, one, other in zip(names, seen.T, expected, strict=True):
+        for h, one, other in zip(names, found.T, expected, strict=True):
             run.measure(f"{h} along one path beside its equations, {name}", relative_distance(one, other), at_most=ROUNDING)
 
 
 def endpoint_variance(eta: float, beta: float, steps: int) -> float:
-    """Var x_k for SGDM at rest, from the weight of every draw: (1 - beta^j) eta with j steps to go, and c m_0."""
+    """Return Var x_k for SGDM with stationary momentum.
+
+    A draw has the weight (1 - beta^j) eta with j steps to go, and m_0 the weight eta beta (1 - beta^k) / (1 - beta).
+    """
     left = np.arange(1, steps + 1)
     own = eta * (1 - beta**left)
     first = eta * beta * (1 - beta**steps) / (1 - beta)
@@ -100,15 +106,16 @@ def endpoint_variance(eta: float, beta: float, steps: int) -> float:
     source="Section 3.1",
 )
 def one_step(run):
+    """Check the variance of a single step of SGD and SGDM."""
     size = 0.25
-    run.note("A wrong rule, start or schedule is noticed along one path, step by step, and a wrong closed form by its value.")
+    run.note("A wrong rule, start or schedule is detected along one path, step by step, and a wrong closed form by its value.")
     measure_walk(run, size)
     closed = st.exact.warmup(ETA, BETA, STEPS)
     run.measure("variance of a step / eta^2 by the library, SGD", closed.one_step_sgd / ETA**2, 1.0, tolerance=ROUNDING)
     run.measure("variance of a step / eta^2 by the library, SGDM", closed.one_step_sgdm / ETA**2, R, tolerance=ROUNDING)
 
     def variance(dynamics):
-        """The mean over all steps of (x_{k+1} - x_k)^2, less the square of its mean eta c."""
+        """Return the mean over all steps of (x_{k+1} - x_k)^2, minus the square of its mean eta c."""
         total = walk(run, dynamics, size).at("squared increments of x0")
         return scaled(total, STEPS * ETA**2, shift=(size * DIRECTION[0]) ** 2)
 
@@ -126,12 +133,13 @@ def one_step(run):
 @st.claim(
     "section-3.1-endpoint",
     statement=r"$z_k$ has variance $k\eta^2$ and $x_k$ has $k\eta^2 - 2\beta\eta^2 \frac{1-\beta^k}{1-\beta^2}$, with the same "
-    r"mean; the two differ by at most $\frac{2\eta^2}{1-\beta}$, whatever $k$ (and even by less than half of that).",
+    r"mean. The two differ by at most $\frac{2\eta^2}{1-\beta}$ for every $k$ (and even by less than half of that).",
     source="Section 3.1",
 )
 def endpoint(run):
+    """Check the variance of the endpoint of SGD and SGDM, and the bound on their difference."""
     size, warmup = 1.0, st.exact.warmup(ETA, BETA, STEPS)
-    run.note("A wrong rule, start, schedule or moment is noticed along one path and in the moments, each step by step.")
+    run.note("A wrong rule, start, schedule or moment is detected along one path and in the moments, each step by step.")
     measure_walk(run, size)
     correction = 2 * BETA * ETA**2 * (1 - BETA**STEPS) / (1 - BETA**2)
     first, second = STEPS * ETA**2, STEPS * ETA**2 - correction
@@ -175,10 +183,11 @@ def endpoint(run):
         for w in (st.exact.warmup(1.0, beta, k) for k in (1, 10, 100, 1000, 10_000))
     ]
     run.measure("largest difference over its bound, by formula, all beta and k", max(parts), at_most=0.5)
-    run.figure("difference", lambda: draw_difference(gap, bound), "The variance of $x_k$ less that of $z_k$; dashed: exact.")
+    run.figure("difference", lambda: plot_difference(gap, bound), "The variance of $x_k$ minus that of $z_k$; dashed: exact.")
 
 
-def draw_difference(gap: st.studies.WeakGap, bound: float):
+def plot_difference(gap: st.studies.WeakGap, bound: float):
+    """Plot the difference of the variances against time."""
     warmups = [st.exact.warmup(ETA, BETA, k) for k in gap.steps.tolist()]
     figure = gap.plot(SPREAD, exact=np.array([w.endpoint_sgdm - w.endpoint_sgd for w in warmups]))
     axes = figure.axes[0]
@@ -189,40 +198,44 @@ def draw_difference(gap: st.studies.WeakGap, bound: float):
 
 
 def mean_length(size: float, variance: float) -> float:
-    """E |m| for m ~ N(c, variance I) in the plane, |c| = size."""
+    """Return E |m| for m ~ N(c, variance I) in the plane, |c| = size."""
     from scipy.special import hyp1f1
 
     return sqrt(variance * pi / 2) * float(hyp1f1(-0.5, 1.0, -(size**2) / (2 * variance)))
 
 
 def mean_change(size: float, variance: float) -> float:
-    """E |c . m|, by the folded normal law."""
+    """Return E |c . m|, by the folded normal law."""
     mean, deviation = size**2, size * sqrt(variance)
     return deviation * sqrt(2 / pi) * exp(-(mean**2) / (2 * deviation**2)) + mean * erf(mean / (deviation * sqrt(2)))
 
 
 @st.claim(
     "section-3.1-turbulence",
-    statement=r"The length of the path and the variation of the loss along it are smaller under momentum, by the factors that "
-    r"the laws of Rice and of the folded normal give: $\sqrt{\frac{1-\beta}{1+\beta}}$ for the length when $c = 0$, nearer to 1 "
-    r"the larger $|c|$.",
+    statement=r"The length of the path and the variation of the loss along it are smaller under momentum, by factors given by "
+    r"the Rice and the folded normal distribution: $\sqrt{\frac{1-\beta}{1+\beta}}$ for the length when $c = 0$, and closer to 1 "
+    r"for larger $|c|$.",
     source="Section 3.1",
 )
 def turbulence(run):
-    run.note("A wrong rule, start or functional is noticed along one path, step by step; the means come from the laws named.")
+    """Check path length and loss variation of SGD and SGDM."""
+    run.note("A wrong rule, start or functional is detected along one path, step by step; the means come from the named laws.")
     measure_walk(run, 1.0)
     sizes, formulas = (0.0, 0.25, 1.0, 4.0), {"path length": mean_length, "loss variation": mean_change}
     seen = {name: {} for name in formulas}
     for size in sizes:
-        loud, quiet = walk(run, sgd(size), size), walk(run, sgdm(size), size, seed=1)  # other draws: a ratio of independent means
+        # independent draws, for a ratio of independent means
+        plain, momentum = walk(run, sgd(size), size), walk(run, sgdm(size), size, seed=1)
         for name, formula in formulas.items():
             if size == 0 and name == "loss variation":
                 continue  # a flat loss does not vary
             exact = formula(size, 1.0) * STEPS * ETA, formula(size, R) * STEPS * ETA
-            share = seen[name][size] = ratio(quiet.at(name), loud.at(name))
-            run.measure(f"{name}, SGD, |c|={size}", loud.at(name), expected=exact[0], tolerance=Z * loud.at(name).stderr)
-            run.measure(f"{name}, SGDM, |c|={size}", quiet.at(name), expected=exact[1], tolerance=Z * quiet.at(name).stderr)
-            run.measure(f"{name}, SGDM over SGD, |c|={size}", share, expected=exact[1] / exact[0], tolerance=Z * share.stderr)
+            quotient = seen[name][size] = ratio(momentum.at(name), plain.at(name))
+            run.measure(f"{name}, SGD, |c|={size}", plain.at(name), expected=exact[0], tolerance=Z * plain.at(name).stderr)
+            run.measure(f"{name}, SGDM, |c|={size}", momentum.at(name), expected=exact[1], tolerance=Z * momentum.at(name).stderr)
+            run.measure(
+                f"{name}, SGDM over SGD, |c|={size}", quotient, expected=exact[1] / exact[0], tolerance=Z * quotient.stderr
+            )
     length = seen["path length"]
     with run.control("the length shrinks like the variance of a step"):
         run.measure("path length, SGDM over SGD, c=0", length[0.0], expected=R, tolerance=Z * length[0.0].stderr)
@@ -230,12 +243,13 @@ def turbulence(run):
         run.measure("path length, SGDM over SGD, |c|=1", length[1.0], expected=sqrt(R), tolerance=Z * length[1.0].stderr)
     run.figure(
         "turbulence",
-        lambda: draw_turbulence(seen, formulas),
-        r"How much of SGD's turbulence is left under momentum, $\beta = 0.9$: measured (marks) and by formula (dashed).",
+        lambda: plot_turbulence(seen, formulas),
+        r"Turbulence under momentum over that of SGD, $\beta = 0.9$: measured (markers) and by formula (dashed).",
     )
 
 
-def draw_turbulence(seen, formulas):
+def plot_turbulence(seen, formulas):
+    """Plot the ratio of SGDM's turbulence to SGD's against |c|."""
     figure, axes = canvas()
     sizes = np.linspace(1e-3, 4.2, 200)
     for i, (name, points) in enumerate(seen.items()):
