@@ -139,8 +139,9 @@ def largest_relative_error(measured: Sequence[Estimate], exact: Sequence[float])
 def measure_against_exact(
     run: Any, name: str, found: OrderStudy, paths: int, spread: Mapping[str, float]
 ) -> dict[str, np.ndarray]:
-    """Compare simulated gaps with the exact ones at the same steps, to ten standard errors: six for a band and four for the largest error.
+    """Compare simulated gaps with the exact ones at the same steps, to ten standard errors.
 
+    Six standard errors are for a band and four for the largest error.
     `spread` is the standard error of the largest gap under each test function, for one path and relative to the gap.
     """
     curves = {}

@@ -76,7 +76,7 @@ def acc_sgd(state: Any, gradient: Callable, eta: Any, kappa: Any, A: Any) -> tup
 def memory(etas: Sequence[float], betas: Sequence[float]) -> np.ndarray:
     """Return c_k = sum_{s>=k} eta_s prod_{t=k..s} beta_t, k = 0 ... K - 1, by its sum.
 
-    The last pair is held constant beyond the last step: a geometric series.
+    Beyond the last step the schedule is constant, which gives a geometric series.
     """
     out = []
     for k in range(len(etas)):
@@ -86,7 +86,7 @@ def memory(etas: Sequence[float], betas: Sequence[float]) -> np.ndarray:
 
 
 def averaged(etas: Sequence[float], betas: Sequence[float]) -> np.ndarray:
-    """Return etabar_k = (1 - beta_k) sum_{s>=k} eta_s prod_{t=k+1..s} beta_t by its sum, the last pair held constant."""
+    """Return etabar_k = (1 - beta_k) sum_{s>=k} eta_s prod_{t=k+1..s} beta_t by its sum, with a constant last pair."""
     out = []
     for k in range(len(etas)):
         products = np.cumprod(np.concatenate([[1.0], betas[k + 1 :]]))

@@ -94,7 +94,7 @@ def measure_steps(run, bridge, plan, steps, sigma):
     """Compare y along one path of the kernel with reference implementations of x - c m and of its own recursion, at every step."""
     etas, betas = plan.etas(steps), plan.betas(steps)  # as drawn above
     c, rates = memory(etas, betas), averaged(etas, betas)
-    c = np.append(c, c[-1])  # the last pair is held constant
+    c = np.append(c, c[-1])  # constant beyond the last pair
     run.measure("c_k beside its sum, every k", relative_distance(plan.memory(steps), c), at_most=ROUNDING)
     run.measure(
         "the averaged rate beside its sum, every k", relative_distance(plan.averaged().etas(steps), rates), at_most=ROUNDING

@@ -2,14 +2,14 @@
 
 The heavy-ball form of Eq. (1) has learning rate eta, 1 - beta = C eta^g and label noise of size eps. Runs start on Gamma at rest.
 tau_1 is the number of steps in which the distance across Gamma relaxes without noise. tau_2 is that of the motion along Gamma for noise so
-small that this motion is much slower. T is the settling time, the last step at which the rms distance from the flattest minimum exceeds a
+small that this motion is far slower. T is the settling time, the last step at which the rms distance from the flattest minimum exceeds a
 tenth of its initial value. A first-passage time would reward overshooting: it scales like eta^{-2/3} as well, but decreases up to beta = 1
 and so has no optimal beta.
 
 At g = 2/3 the energy across Gamma and the momentum along it have the same memory, and neither averages out. The limit is
 X'' + X' + r A X = 0 on the clock (1 - beta) k, with a random energy A and r = eta^2 eps^2 chi / (4 (1 - beta)^3), chi the second
 derivative of the sharpness along Gamma (`sdetools.exact.modes`). So (1 - beta) T is one function of r for every problem with one mode
-across Gamma, T is shortest at r = 0.655, and C = (eps^2 chi / (4 r))^{1/3}, which the source leaves open. In the EMA form this is alpha = 2.
+across Gamma, T is shortest at r = 0.655, and C = (eps^2 chi / (4 r))^{1/3}, which the source does not give. In the EMA form alpha = 2.
 """
 
 from __future__ import annotations

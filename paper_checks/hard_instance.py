@@ -1,4 +1,4 @@
-"""Least squares with samples e_1 or sqrt(2/kappa) e_2, one a step: heavy-ball momentum gains at most a factor of two, at any rate and beta.
+"""Least squares with samples e_1 or sqrt(2/kappa) e_2, one a step: heavy-ball momentum gains at most a factor of two.
 
 w* = 0. The two coordinates are independent: the gradient of coordinate i has curvature c_i or 0, each with probability 1/2, so
 its second moments evolve by (A_c x A_c + A_0 x A_0) / 2 (x: Kronecker product), where A_c is one step of the rule on the gradient c w.

@@ -135,9 +135,9 @@ def slope(x):
 
 
 def split(cls, scheme, state_dependent, eta=ETA):
-    """Return the largest distance between step 30 of a splitting and the printed one, for a kinetic equation with varying eta_k and beta_k.
+    """Return the largest distance between step 30 of a splitting and the printed one.
 
-    Here eta_k = eta / 2^(k/15) and beta_k = 1 - eta (1.5 + k/15).
+    The kinetic equation has eta_k = eta / 2^(k/15) and beta_k = 1 - eta (1.5 + k/15).
     """
     noise = st.noise.gaussian(root=ROOT, variables="x y") if state_dependent else st.noise.gaussian(root=[[1.0, 0.3], [0.2, 0.8]])
     oracle = st.NoisyOracle(LOSS, noise, sigma=0.9 * eta**-0.5)
@@ -158,7 +158,7 @@ def split(cls, scheme, state_dependent, eta=ETA):
 
 
 def three_points(law):
-    """Return E xi^k, k = 1 ... 6, of a draw, over the midpoints of 600 equal parts of (0, 1): exact for laws with jumps at multiples of 1/6."""
+    """Return E xi^k, k = 1 ... 6, of a draw, by the midpoint rule with 600 points: exact for laws with jumps at multiples of 1/6."""
     one = st.EulerMaruyama(st.SDE(["0"], ["1"], variables="x"), 1.0, law)
     (xi,) = one.rule((np.zeros((1, 600)),), one.bind((np.arange(600)[None] + 0.5) / 600), *one.coefficient_values(1)[0])
     return [float((xi[0] ** k).mean()) for k in range(1, 7)]

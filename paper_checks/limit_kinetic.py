@@ -2,8 +2,8 @@
 
 With 1 - beta = lambda eta the memory of the momentum is as long as the time scale of the motion (t = k eta), and SGDM tends to
 dX = -M dt, dM = lambda ((grad L - M) dt + Sigma^{1/2} dW), not to the SDE of SGD. For alpha > 1 neither friction nor noise remains on the
-clock tau = k eta^{(1+alpha)/2}: X'' = -lambda grad L(X). Both vanish only like f = eta^{(alpha-1)/2}. From X = 1 on x^2/2 and lambda = 1 the
-friction f contributes f (sin tau - tau cos tau) / 2 to E X, and friction and noise together contribute
+clock tau = k eta^{(1+alpha)/2}: X'' = -lambda grad L(X). Both vanish only like f = eta^{(alpha-1)/2}. From X = 1 on x^2/2 and lambda = 1
+the friction f contributes f (sin tau - tau cos tau) / 2 to E X, and friction and noise together contribute
 f ((sin tau - tau cos tau) cos tau + tau / 2 - sin(2 tau) / 4) to E X^2.
 
 The exact gaps are compared with recursions and matrix exponentials written here, the coefficients of the limits with the formulas
@@ -89,7 +89,7 @@ def measure_deep(run, pair, etas, until, order, tolerance, rounding):
 
 
 def coefficients_off(kind):
-    """Return the largest error of a limit's coefficients, on a loss that is not quadratic, with state-dependent noise and a varying schedule."""
+    """Return the largest error of a limit's coefficients, for a nonquadratic loss, state-dependent noise and a varying schedule."""
     loss = st.losses.from_expression("x**2/2 + x*y/3 + y**4/5", variables="x y")
     noise = st.noise.gaussian(root=[["1 + x**2/4", "0.3"], ["0.2*y", "0.8"]], variables="x y")
     eta, sigma, rng, worst = 0.125, 1.3, np.random.default_rng(2), 0.0

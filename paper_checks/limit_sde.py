@@ -80,7 +80,7 @@ def last_order(gaps, h):
 
 
 def speeds(eta, etas, betas):
-    """Return etabar_k / eta, the last pair held constant."""
+    """Return etabar_k / eta, with a constant last pair."""
     total = np.full(len(etas), etas[-1] / (1 - betas[-1]))  # sum_{s >= k} eta_s prod_{t=k+1..s} beta_t
     for k in reversed(range(len(etas) - 1)):
         total[k] = etas[k] + betas[k + 1] * total[k + 1]

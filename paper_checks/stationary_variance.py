@@ -1,7 +1,7 @@
-r"""Stationary variance on a quadratic: momentum removes only what the curvature adds, by the factor (1 - beta) / (1 + beta).
+"""Stationary variance on a quadratic: momentum reduces only the curvature-induced excess, by the factor (1 - beta) / (1 + beta).
 
-Var = eta s^2 / (lam (2 - eta lam (1 - beta)/(1 + beta))) for curvature lam and noise of variance s^2 per gradient; the SDE has
-eta s^2 / (2 lam) whatever beta is. So the excess over the SDE's value, relative to it, is about (eta lam / 2) (1 - beta)/(1 + beta).
+Var = eta s^2 / (lam (2 - eta lam (1 - beta)/(1 + beta))) for curvature lam and noise of variance s^2 per gradient. The SDE has
+eta s^2 / (2 lam) for every beta. So the relative excess over the SDE's value is about (eta lam / 2) (1 - beta)/(1 + beta).
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from _plain import ROUNDING, draws, follow, moments, path, relative_distance, sg
 import sdetools as st
 
 LAM, ETA, S = 1.5, 0.5, 0.8
-"""No two alike, and no square of itself, so that none can stand where another belongs."""
+"""All values are distinct, and none is its own square, so that none can replace another unnoticed."""
 BETAS = [0.0, 0.5, 0.9]
 
 
 def dynamics(beta):
+    """Return SGDM on the quadratic."""
     oracle = st.NoisyOracle(st.losses.quadratic(LAM), st.noise.gaussian(dim=1), sigma=S)
     return st.SGDM(oracle, st.schedules.constant(ETA, beta))
 
@@ -23,19 +24,20 @@ def dynamics(beta):
 @st.claim(
     "stationary-variance",
     statement=r"On a quadratic of curvature $\lambda$ the stationary variance is "
-    r"$\eta s^2 / (\lambda(2 - \eta\lambda\frac{1-\beta}{1+\beta}))$: momentum takes away only the excess over the SDE's "
+    r"$\eta s^2 / (\lambda(2 - \eta\lambda\frac{1-\beta}{1+\beta}))$. Momentum reduces only the excess over the SDE's "
     r"$\eta s^2/2\lambda$, by the factor $(1-\beta)/(1+\beta)$.",
     source="Section 6",
 )
 def stationary(run):
+    """Check the stationary variance for several beta."""
     run.note(
-        "A wrong rule, noise scale or closed form is noticed exactly: along a path, in the moments, and where they come to rest."
+        "A wrong rule, noise scale or closed form is detected exactly: along a path, in the moments, and in their stationary values."
     )
     limit = ETA * S**2 / (2 * LAM)
     rows = []
     for i, beta in enumerate(BETAS):
         one = dynamics(beta)
-        steps = round(60 / (ETA * LAM) + 60 / (1 - beta))  # what is left of the start is below e^-60
+        steps = round(60 / (ETA * LAM) + 60 / (1 - beta))  # the initial transient has decayed below e^-60
         exact = ETA * S**2 / (LAM * (2 - ETA * LAM * (1 - beta) / (1 + beta)))
         closed = st.exact.stationary_variance(ETA, beta, LAM, S**2)
         run.measure(f"the library's closed form, beta = {beta:g}", closed, exact, tolerance=ROUNDING)

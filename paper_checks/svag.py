@@ -1,8 +1,8 @@
-r"""SVAG: ghat = r_1 g_1 + r_2 g_2 at eta / l for l times the steps tends to the SDE at rate 1/l, whatever the law of the noise.
+"""SVAG: ghat = r_1 g_1 + r_2 g_2 at eta / l for l times the steps tends to the SDE at rate 1/l, for noise of any law.
 
 r_i = (1 + (-1)^i sqrt(2l - 1)) / 2 keep the mean and multiply the covariance by l, so the diffusion stays (eta Sigma)^{1/2} while the step
-shrinks. The noise need not be Gaussian: its skewness falls with l too. In Lemma 2.4, summed over the l steps that replace one, the descent
-and noise terms stay and the curvature term is divided by l.
+decreases. The noise need not be Gaussian: its skewness decreases with l too. In Lemma 2.4, summed over the l steps that replace one, the
+descent and noise terms are unchanged and the curvature term is divided by l.
 """
 
 from __future__ import annotations
@@ -22,25 +22,31 @@ DEEP = [256, 512]
 
 
 def oracle(noise=None):
+    """Return the oracle of x^2 / 2 with skewed two-point noise."""
     return st.NoisyOracle(st.losses.from_expression("x**2/2"), noise or st.noise.two_point(dim=1, probability=0.1), sigma=SIGMA)
 
 
 def run_at(l, noise=None):
+    """Return SGD with SVAG at level l."""
     return st.SGD(st.svag(oracle(noise), l), st.schedules.constant(ETA / l))
 
 
 NOISE = (3.0, 0.1), (-1 / 3, 0.9)
-"""Values of the noise and their chances: sqrt(.9/.1) and -sqrt(.1/.9); its third moment is 8/3."""
+"""Values of the noise and their probabilities: sqrt(.9/.1) and -sqrt(.1/.9); its third moment is 8/3."""
 SPREAD = {"x**2": 0.6, "x**3": 0.6}
-"""Standard deviations of one path at T: twice those of the Gaussian limit, .29 and .31, for a skewed law may have more."""
+"""Standard deviations of one path at T: twice those of the Gaussian limit, .29 and .31, to allow for the skewed law."""
 
 
 def weights(l):
+    """Return SVAG's weights r_1 and r_2."""
     return (1 - math.sqrt(2 * l - 1)) / 2, (1 + math.sqrt(2 * l - 1)) / 2
 
 
 def moments_at(l, scaled=True):
-    """(E x^2, E x^3) of SVAG at T from x' = (1 - h) x - h v, h = eta / l, for the cumulants of v = r_1 v_1 + r_2 v_2: l and (3l - 1)/2 8/3."""
+    """Return (E x^2, E x^3) of SVAG at T from x' = (1 - h) x - h v, h = eta / l.
+
+    The cumulants of v = r_1 v_1 + r_2 v_2 are l and (3l - 1)/2 8/3.
+    """
     h, (low, high) = ETA / l, weights(l)
     second, third = (sum(chance * value**k for value, chance in NOISE) for k in (2, 3))
     if scaled:
@@ -54,15 +60,15 @@ def moments_at(l, scaled=True):
 
 
 def limit_moments():
-    """(E x^2, E x^3) of dX = -X dt + sqrt(eta) sigma dW at T, a Gaussian."""
+    """Return (E x^2, E x^3) of dX = -X dt + sqrt(eta) sigma dW at T, a Gaussian."""
     mean, variance = START[0] * math.exp(-HORIZON), ETA * SIGMA**2 / 2 * (1 - math.exp(-2 * HORIZON))
     return mean**2 + variance, mean**3 + 3 * mean * variance
 
 
 def constants():
-    """The limits of l times the gaps: derivatives of the moments in h = eta / l at h = 0, times eta.
+    """Return the limits of l times the gaps: derivatives of the moments in h = eta / l at h = 0, times eta.
 
-    (1 - h)^(T/h) = e^-T (1 - T h / 2 + ...), the stationary variance is eta sigma^2 / (2 - h), and the third cumulant gathers
+    (1 - h)^(T/h) = e^-T (1 - T h / 2 + ...), the stationary variance is eta sigma^2 / (2 - h), and the third cumulant accumulates
     -h eta sigma^3 3/2 8/3 (1 - e^-3T) / 3.
     """
     e, v = math.exp(-HORIZON), ETA * SIGMA**2 / 2
@@ -79,6 +85,7 @@ def constants():
     source="Definition 5.1; Li, Malladi, Arora (2021)",
 )
 def svag_to_sde(run):
+    """Check the convergence of SVAG's moments to those of the SDE."""
     aim = dict(zip(SPREAD, limit_moments()))
     sde = st.exact.solution(st.LimitSDE(oracle(), st.schedules.constant(ETA)), START, [HORIZON])
     run.measure("E x^2 of the SDE", float(st.exact.expectation(sde, "x**2")[0]), expected=aim["x**2"], tolerance=1e-12)
@@ -90,46 +97,46 @@ def svag_to_sde(run):
         options = run.options(paths=run.scale(quick=10 * run.paths, standard=run.paths, full=run.paths))
         found = st.simulate(run_at(l), START, HORIZON, observe=[*SPREAD], times=[HORIZON], stream=i, **options)
         for h, spread in SPREAD.items():
-            # ten standard errors: six for an interval at the level of a whole run, four for where it falls
+            # ten standard errors: six for an interval at the level of a whole run, four for its sampling error
             near = 10 * spread / math.sqrt(options["paths"])
             run.measure(f"gap of {h}, l = {l}", shifted(found.at(h), aim[h]), exact[h] - aim[h], tolerance=near)
         if l == 4:
             with run.control("skewness ten times too large at l = 4"):
-                much = (
+                excess = (
                     9 * (ETA / l) ** 3 * (3 * l - 1) / 2 * 8 / 3 * SIGMA**3 * sum((1 - ETA / l) ** (3 * k) for k in range(steps))
                 )
                 run.measure(
-                    "gap of x^3", shifted(found.at("x**3"), aim["x**3"]), exact["x**3"] - much - aim["x**3"], tolerance=near
+                    "gap of x^3", shifted(found.at("x**3"), aim["x**3"]), exact["x**3"] - excess - aim["x**3"], tolerance=near
                 )
     for k, (h, constant) in enumerate(zip(SPREAD, constants())):
         gaps = [l * (moments_at(l)[k] - aim[h]) for l in DEEP]
-        # Richardson over l -> 2l takes off the term in 1/l; what is left is of the size of (eta / l)^2, here below 1e-6
+        # Richardson extrapolation over l -> 2l removes the term in 1/l; the remainder is of size (eta / l)^2, here below 1e-6
         run.measure(f"limit of l times the exact gap, {h}", 2 * gaps[-1] - gaps[-2], expected=constant, tolerance=1e-5)
     with run.control("the small step without the scaled noise"):
         gaps = [l * (moments_at(l, scaled=False)[0] - aim["x**2"]) for l in DEEP]
         run.measure("limit of l times the gap, x**2", 2 * gaps[-1] - gaps[-2], expected=constants()[0], tolerance=1e-5)
     run.note(
-        "Moments of SVAG, their limits and the constants of the gaps are formulas of this file. Noticed by the moment recursion: a sigma "
-        "without sqrt(l), a rate without 1/l, a covariance that l does not multiply. What moves single outcomes is the claim svag-one-step's."
+        "Moments of SVAG, their limits and the constants of the gaps are formulas of this file. Detected by the moment recursion: a sigma "
+        "without sqrt(l), a rate without 1/l, a covariance not multiplied by l. The claim svag-one-step checks single outcomes."
     )
 
 
 def shifted(e, by):
-    """An estimate less a number."""
+    """Return an estimate minus a number."""
     return Estimate(e.value - by, e.stderr, e.n, e.confidence, e.name, e.diverged, e.first_divergence)
 
 
 @st.claim(
     "svag-one-step",
     statement=r"A gradient of SVAG is $r_1 g_1 + r_2 g_2$ with $r_i = (1 \mp \sqrt{2l-1})/2$: mean $\nabla L$, covariance $l\Sigma$, third "
-    r"moment $\frac{3l-1}{2}$ of one gradient's; a step goes by $\eta/l$ of it.",
+    r"moment $\frac{3l-1}{2}$ times that of one gradient; the learning rate of a step is $\eta/l$.",
     source="Definition 5.1",
 )
 def one_step(run):
-    """Exact: two draws of a two-point noise have four outcomes, which are gone through with their probabilities."""
+    """Check SVAG's gradient exactly: two draws of a two-point noise have four outcomes with known probabilities."""
     at, q = np.array([0.7]), 0.1
     values, chances = np.array(NOISE).T * [[SIGMA], [1.0]]
-    draws = np.array([q / 2, (1 + q) / 2])  # of the uniform number that decides
+    draws = np.array([q / 2, (1 + q) / 2])  # values of the uniform draw, one for each outcome
     first, second = (side.ravel() for side in np.meshgrid(draws, draws, indexing="ij"))
     weight = np.outer(chances, chances).ravel()
     for l in (1, 2, 5, 32):
@@ -144,7 +151,7 @@ def one_step(run):
         run.measure(f"l = {l}: mean", mean, expected=at[0], tolerance=size)
         run.measure(f"l = {l}: variance", second_moment, expected=l * SIGMA**2, tolerance=l * size)
         run.measure(f"l = {l}: third moment", third_moment, expected=(3 * l - 1) / 2 * 8 / 3 * SIGMA**3, tolerance=l**2 * size)
-        run.measure(f"l = {l}: covariance that is told", float(made.covariance(at).item()), expected=l, tolerance=l * 1e-14)
+        run.measure(f"l = {l}: reported covariance", float(made.covariance(at).item()), expected=l, tolerance=l * 1e-14)
         moved = st.simulate(run_at(l), at, ETA / l, observe=["x"], keep_final=True, **run.options(paths=4096, store=None))
         off = np.abs(moved.final[0][:, None] - (at[0] - ETA / l * expected)[None]).min(axis=1)
         run.measure(f"l = {l}: simulated endpoints off the four exact ones", float(off.max()), at_most=size)
@@ -153,20 +160,20 @@ def one_step(run):
         wrong = float(weight @ (low * values[:, None] + high * values[None]).ravel() ** 2)
         run.measure("variance at l = 32", wrong, expected=l, tolerance=l * size)
     run.note(
-        "Noticed at rounding: another weight r_1 or r_2, the two exchanged, another root, a sigma without sqrt(l), a rate without 1/l, and "
-        "whatever else moves one of the four outcomes, in the formula or in the compiled kernel."
+        "Detected up to rounding: another weight r_1 or r_2, the two exchanged, another root, a sigma without sqrt(l), a rate without 1/l, and "
+        "any other change of one of the four outcomes, in the formula or in the compiled kernel."
     )
 
 
 @st.claim(
     "svag-divides-the-curvature-term",
-    statement=r"Over the $l$ steps of SVAG that replace one of SGD, $E\,L$ changes by the descent term "
-    r"$-\eta|\nabla L|^2$ and the noise term $\frac{\eta^2}{2}\mathrm{tr}(\nabla^2 L\,\Sigma)$ as before, and by $1/l$ of the "
+    statement=r"Over the $l$ steps of SVAG that replace one of SGD, the change of $E\,L$ has the same descent term "
+    r"$-\eta|\nabla L|^2$ and noise term $\frac{\eta^2}{2}\mathrm{tr}(\nabla^2 L\,\Sigma)$, and $1/l$ times the "
     r"curvature term $\frac{\eta^2}{2}\nabla L^\top\nabla^2 L\,\nabla L$.",
     source="Lemma 2.4 under Definition 5.1",
 )
 def svag_lemma(run):
-    """Exact: two coordinates of two draws each have 16 outcomes."""
+    """Check Lemma 2.4 under SVAG exactly: two coordinates of two draws each have 16 outcomes."""
     H, z, root, sigma = np.array([[2.0, 0.5], [0.5, 1.0]]), np.array([1.0, -0.5]), np.array([[1.0, 0.0], [0.6, 0.8]]), 2.0
     loss = st.losses.quadratic(H)
     base = st.NoisyOracle(loss, st.noise.two_point(dim=2, probability=0.1, root=root.tolist()), sigma=sigma)
@@ -188,13 +195,13 @@ def svag_lemma(run):
         run.measure(f"SVAG's gradient off the sixteen outcomes, l = {l}", off, at_most=1e-13 * l)
         options = run.options(paths=run.scale(quick=50 * run.paths, standard=10 * run.paths, full=run.paths))
         moved = shifted(st.simulate(sgd, z, ETA / l, observe={"L": loss}, stream=i, **options).at("L"), z @ H @ z / 2)
-        per_unit = Estimate(l * moved.value, l * moved.stderr, moved.n)  # the lemma is about one step; l of them to first order
+        per_unit = Estimate(l * moved.value, l * moved.stderr, moved.n)  # the lemma is about one step; l steps to first order
         sd = l * math.sqrt(chance @ change**2 - (chance @ change) ** 2)
         run.measure(f"l steps, l = {l}", per_unit, expected=sum(terms), tolerance=10 * sd / math.sqrt(options["paths"]))
         exact = l * (st.exact.expectation(st.exact.moments(sgd, z, 1, record=[1]), loss)[0] - z @ H @ z / 2)
         run.measure(f"the same by moment recursion, l = {l}", exact, expected=sum(terms), tolerance=1e-12)
     run.note(
-        "Noticed: a weight r_1 or r_2, an eta / l or a covariance that is not that of SVAG, in the formula and in the moment recursion."
+        "Detected: a weight r_1 or r_2, an eta / l or a covariance that is not that of SVAG, in the formula and in the moment recursion."
     )
     with run.control("the curvature term not divided, l = 8"):
         run.measure("l steps by moment recursion", exact, expected=sum(terms[:2]) + 8 * terms[2], tolerance=1e-6)

@@ -1,7 +1,7 @@
-r"""Theorem 3.5, constant schedules: the rate eta^((1-alpha)/2) is sharp for Lipschitz h, doubled for smooth, halved for Hoelder.
+"""Theorem 3.5, constant schedules: the rate eta^((1-alpha)/2) is sharp for Lipschitz h, doubled for smooth h, halved for Hoelder h.
 
 SGDM(eta, beta) against SGD(eta) on L = x^2/2 with sigma = eta^-1/2, 1 - beta = lambda eta^alpha, x_0 = 1, m_0 = 0, T = 1. Both
-are Gaussian, so every gap has an exact value: simulation shows that the curve is right, and the curve where it goes.
+are Gaussian, so every gap has an exact value. Simulation confirms the exact curves, and the curves give the limiting orders.
 """
 
 from __future__ import annotations
@@ -28,33 +28,35 @@ import sdetools as st
 from sdetools.plots import COLOURS, FAINT, canvas
 
 DAMPING = {0.0: 0.1, 0.25: 0.2, 0.5: 0.4, 0.75: 0.8}
-"""lambda for each alpha: all four families start from the same pair, beta = 0.9 at eta = 2^-4."""
+"""lambda for each alpha: all four families contain the same pair, beta = 0.9 at eta = 2^-4."""
 ETAS = [2.0**-k for k in range(4, 9)]
 AT = ETAS[2]
-"""Where path and moments are compared step by step."""
+"""The eta at which path and moments are compared step by step."""
 DEEP = [2.0**-k for k in range(12, 21, 2)]
 
 
 def constant(eta, alpha):
+    """Return SGDM and SGD at 1 - beta = lambda eta^alpha."""
     return pair(quadratic(eta), st.schedules.scaled(eta, alpha, damping=DAMPING[alpha]))
 
 
 def schedule(eta, alpha):
-    """The same pair's eta_k, beta_k and noise variance, by Definition 3.1."""
+    """Return the same pair's eta_k, beta_k and noise variance, by Definition 3.1."""
     return constant_schedule(eta, 1 - DAMPING[alpha] * eta**alpha, round(1 / eta))
 
 
 def study(run, alpha):
+    """Run the order study of a family."""
     return st.order_study(lambda eta: constant(eta, alpha), ETAS, START, 1.0, observe=OBSERVE, **run.options(paths=few(run)))
 
 
 def few(run):
-    """The exact curves carry the claims; paths only have to show that simulation follows them."""
+    """Return the number of paths. Few suffice, since the exact curves carry the claims and paths only confirm the simulation."""
     return run.scale(quick=run.paths, standard=run.paths // 4, full=run.paths // 4)
 
 
 def deep_gaps(alpha, tests, etas=DEEP):
-    """Exact largest gaps, far below any learning rate that could be simulated: `{h: (etas,)}`."""
+    """Return exact largest gaps at learning rates too small to simulate: `{h: (etas,)}`."""
     rows = []
     for eta in etas:
         steps = round(1 / eta)
@@ -65,6 +67,7 @@ def deep_gaps(alpha, tests, etas=DEEP):
 
 
 def measure_limits(run, alpha, orders):
+    """Check the limits of the local orders of the exact gaps, and return the gaps."""
     deep = deep_gaps(alpha, list(orders))
     for h, order in orders.items():
         value, tolerance = limit(st.exact.local_orders(DEEP, deep[h]))
@@ -73,6 +76,7 @@ def measure_limits(run, alpha, orders):
 
 
 def measure_curves(run, alpha, found, tests):
+    """Compare a study with the exact curves."""
     exact = {h: sups(curves) for h, curves in exact_curves(found.gaps, [schedule(eta, alpha) for eta in found.etas]).items()}
     measure_equations(run, f"alpha = {alpha:g}, eta = {AT:g}", constant(AT, alpha), schedule(AT, alpha), tests)
     measure_study(run, f"alpha = {alpha:g}", found, exact, tests)
@@ -86,15 +90,16 @@ def measure_curves(run, alpha, found, tests):
 
 @st.claim(
     "theorem-3.5-constant",
-    statement=r"On a constant schedule with $1-\beta = \lambda\eta^\alpha$ and $\sigma = \eta^{-1/2}$ the weak gap between SGDM "
-    r"and SGD has order $(1-\alpha)/2$ for Lipschitz $h$, so that the theorem's rate is attained, and order $1-\alpha$, twice "
-    r"that, for smooth $h$.",
+    statement=r"For a constant schedule with $1-\beta = \lambda\eta^\alpha$ and $\sigma = \eta^{-1/2}$ the weak gap between SGDM "
+    r"and SGD has order $(1-\alpha)/2$ for Lipschitz $h$, so that the theorem's rate is attained, and twice this order, $1-\alpha$, "
+    r"for smooth $h$.",
     source="Theorem 3.5",
 )
 def theorem_3_5_constant(run):
+    """Check the orders for smooth and Lipschitz test functions."""
     run.note(
-        "A wrong rule, rate, noise scale or moment is noticed step by step: along a path of the kernel and in the exact moments, each "
-        "beside plain recursions. The orders are limits of exact curves, so that a wrong power shows to a part in a hundred or better."
+        "A wrong rule, rate, noise scale or moment is detected step by step: along a path of the kernel and in the exact moments, each "
+        "against plain recursions. The orders are limits of exact curves, so that a wrong power is detected to one part in a hundred."
     )
     tests, local = (*SMOOTH, LIPSCHITZ), {}
     for alpha in DAMPING:
@@ -115,11 +120,12 @@ def theorem_3_5_constant(run):
 
 @st.claim(
     "definition-3.4-needs-lipschitz-h",
-    statement=r"Definition 3.4 asks for any $h$ of polynomial growth, which is too much for Theorem 3.5: for $h = |x-x_0|^{1/2}$ "
-    r"the gap between SGDM and SGD is of order $(1-\alpha)/4$ only: after one step it is $0.562\,\eta^{1/4}$ at $\beta = 0.9$.",
+    statement=r"Definition 3.4 admits every $h$ of polynomial growth, a class too large for Theorem 3.5: for $h = |x-x_0|^{1/2}$ "
+    r"the gap between SGDM and SGD is only of order $(1-\alpha)/4$. After one step it is $0.562\,\eta^{1/4}$ at $\beta = 0.9$.",
     source="Definition 3.4, Theorem 3.5",
 )
 def definition_3_4_needs_lipschitz_h(run):
+    """Check the order for a Hoelder test function."""
     for alpha in (0.0, 0.5):
         found = study(run, alpha)
         halfway = (1 - alpha) * 3 / 8
@@ -135,7 +141,10 @@ def definition_3_4_needs_lipschitz_h(run):
 
 
 def one_step(run, found):
-    r"""The first step moves SGD by sqrt(eta) N and SGDM by (1 - beta) of it: gap / eta^1/4 -> (1 - (1-beta)^1/2) E |N|^1/2."""
+    """Check the gap after one step.
+
+    The first step moves SGD by sqrt(eta) N and SGDM by (1 - beta) of it: gap / eta^1/4 -> (1 - (1-beta)^1/2) E |N|^1/2.
+    """
     from math import gamma, pi, sqrt
 
     absolute = 2**0.25 * gamma(0.75) / sqrt(pi)
@@ -151,6 +160,7 @@ def one_step(run, found):
 
 
 def local_orders_figure(local, tests):
+    """Plot the local orders of the exact curves."""
     figure, axes = canvas()
     dashes = ("-", "--", "-.")
     for colour, (alpha, rows) in zip(COLOURS, local.items(), strict=False):

@@ -1,8 +1,8 @@
-r"""Theorem 3.5, the joint law: the Lipschitz gap is 0.471 sqrt(eta / (1 - beta)), whatever eta and beta are one by one.
+"""Theorem 3.5, the joint law: the Lipschitz gap is 0.471 sqrt(eta / (1 - beta)) for every eta and beta.
 
-A study along one path 1 - beta = lambda eta^alpha cannot see this; a grid over eta and beta can. Why 0.471: around the start both
-processes are sums of noise. At k = s / (1 - beta) steps, and with r = eta / (1 - beta), SGD has variance r s and SGDM, whose last
-1 / (1 - beta) gradients are not yet paid out, r (s - 2 (1 - e^-s) + (1 - e^-2s) / 2); and E |N(0, v)| = sqrt(2 v / pi).
+A study along one path 1 - beta = lambda eta^alpha cannot show this; a grid over eta and beta can. The origin of 0.471: near the start both
+processes are sums of noise. At k = s / (1 - beta) steps, and with r = eta / (1 - beta), SGD has variance r s. SGDM has not yet applied
+its last 1 / (1 - beta) gradients in full and has variance r (s - 2 (1 - e^-s) + (1 - e^-2s) / 2). And E |N(0, v)| = sqrt(2 v / pi).
 """
 
 from __future__ import annotations
@@ -34,21 +34,22 @@ DAMPINGS = [2.0**-k for k in (3, 4, 5, 6)]
 GRID = [(eta, damping) for eta in ETAS for damping in DAMPINGS]
 DEEP = [(2.0**-20, 2.0**-5), (2.0**-20, 2.0**-7)]
 CORRECTION = DAMPINGS[0] + math.sqrt(ETAS[0] / DAMPINGS[-1])
-"""Relative size of what the limit leaves out, at most: 1 - beta for whole steps, sqrt(eta / (1 - beta)) for the drift."""
+"""Upper bound of the relative error of the limit: 1 - beta for whole steps, sqrt(eta / (1 - beta)) for the drift."""
 
 
 def constant():
-    """sqrt(2 / pi) max_s [sqrt(s) - sqrt(s - 2 (1 - e^-s) + (1 - e^-2s) / 2)], attained at s = 1.06."""
+    """Return sqrt(2 / pi) max_s [sqrt(s) - sqrt(s - 2 (1 - e^-s) + (1 - e^-2s) / 2)], attained at s = 1.06."""
     s = np.linspace(0.5, 2.0, 100_001)
     return math.sqrt(2 / math.pi) * np.max(np.sqrt(s) - np.sqrt(s + 2 * np.expm1(-s) - np.expm1(-2 * s) / 2))
 
 
 def dynamics(eta, damping):
+    """Return SGDM and SGD at eta and beta = 1 - damping."""
     return pair(quadratic(eta), st.schedules.constant(eta, beta=1 - damping))
 
 
 def exponents(points, values, stderrs=None, paths=0):
-    """log gap = log C + a log eta + b log(1 - beta) by least squares: a and b, as estimates."""
+    """Fit log gap = log C + a log eta + b log(1 - beta) by least squares, and return a and b as estimates."""
     design = np.column_stack([np.ones(len(points)), np.log(points)])
     weights = np.linalg.pinv(design)[1:]
     found = weights @ np.log(values)
@@ -63,8 +64,9 @@ def exponents(points, values, stderrs=None, paths=0):
     source="Theorem 3.5",
 )
 def theorem_3_5_joint_law(run):
+    """Check the exponents and the constant of the gap over a grid of eta and beta."""
     run.note(
-        "A wrong rule, rate or noise scale is noticed step by step, the exponents and the constant by exact values on the grid."
+        "A wrong rule, rate or noise scale is detected step by step, a wrong exponent or constant by exact values on the grid."
     )
     paths = run.scale(quick=run.paths, standard=run.paths // 5, full=run.paths // 5)
     gaps = []
@@ -113,6 +115,7 @@ def theorem_3_5_joint_law(run):
 
 
 def collapse(values, exact):
+    """Plot the gap against eta and against eta / (1 - beta)."""
     figure, left = canvas(9.2, 4.0)
     left.remove()
     axes = figure.subplots(1, 2, sharey=True)

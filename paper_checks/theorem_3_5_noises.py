@@ -1,11 +1,11 @@
-r"""Theorem 3.5 asks little of the noise: it may be discrete, skewed or heavy-tailed, and it may depend on where the iterate is.
+"""Theorem 3.5 for other noises: discrete, skewed or heavy-tailed noise, and noise that depends on the state.
 
 On L = x^2/2 the iterate is a weighted sum of draws, x_k = E x_k - eta sigma sum_j a_j v_j, so E |x_k - 1| is exact for any law
-with a known characteristic function phi: with Y = x_k - 1 and P beyond the reach of Y, the series of the triangle wave gives
+with a known characteristic function phi: with Y = x_k - 1 and P larger than |Y|, the series of the triangle wave gives
 
     E |Y| = P/2 - (4 P / pi^2) sum_{n odd} Re phi_Y(n pi / P) / n^2,      phi_Y(u) = e^{i u E Y} prod_j phi(-eta sigma a_j u).
 
-On a double well with noise root 1 + 0.3 sin x nothing is exact but the beginning: there the gap is that of pure noise.
+On a double well with noise root 1 + 0.3 sin x only the initial phase is known exactly: there the gap is that of pure noise.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ OTHERS = {
     "gaussian": (st.noise.gaussian(dim=1), lambda u: np.exp(-(u**2) / 2)),
     "three-point": (st.noise.three_point(dim=1), lambda u: (2 + np.cos(math.sqrt(3) * u)) / 3),
 }
-"""Laws whose equations are checked, and not their orders."""
+"""Laws whose equations are checked, but not their orders."""
 BREAKS = {"two-point, 1/5": (0.2,), "three-point": (1 / 6, 5 / 6)}
 TAILS = {"centred exponential": 16, "student t, 8": 16}
-"""Where a law jumps in its uniform draw, and u = s^16 where it goes to infinity at u = 0."""
+"""Jumps of a law in its uniform draw, and the power of the substitution u = s^16 where it diverges at u = 0."""
 THIRD = {"centred exponential": 2.0, "two-point, 1/5": 1.5}
 WELL = st.losses.double_well()
 WELL_NOISE = st.noise.gaussian(root=[["1 + 0.3*sin(x)"]], variables="x")
@@ -58,30 +58,34 @@ WELL_ETAS = [2.0**-k for k in range(6, 10)]
 
 
 def student(u, degrees):
-    """The characteristic function of Student's t (S. Hurst, 1995)."""
+    """Return the characteristic function of Student's t (S. Hurst, 1995)."""
     z = np.maximum(math.sqrt(degrees) * u, 1e-9)
     return kv(degrees / 2, z) * z ** (degrees / 2) / (gamma(degrees / 2) * 2 ** (degrees / 2 - 1))
 
 
 def study(run, make, etas):
+    """Run an order study."""
     paths = run.scale(quick=run.paths, standard=run.paths // 5, full=run.paths // 5)
     return st.order_study(make, etas, START, 1.0, observe=OBSERVE, **run.options(paths=paths))
 
 
 def plan(eta):
+    """Return the constant schedule at BETA."""
     return st.schedules.constant(eta, beta=BETA)
 
 
 def schedule(eta):
+    """Return eta_k, beta_k and the noise variance of the constant schedule."""
     return constant_schedule(eta, BETA, round(1 / eta))
 
 
 def well(eta):
+    """Return SGDM and SGD on the double well with state-dependent noise."""
     return pair(st.NoisyOracle(WELL, WELL_NOISE, sigma=eta**-0.5), plan(eta))
 
 
 def response(eta, beta, steps, x=0.0, impulse=0.0, curvature=1.0):
-    """x_1, ..., x_steps of SGDM (SGD: beta = 0) with gradient curvature * x, plus an impulse in the first."""
+    """Return x_1, ..., x_steps of SGDM (SGD: beta = 0) with gradient curvature * x, plus an impulse in the first step."""
     out, m = np.empty(steps), 0.0
     for k in range(steps):
         m = beta * m + (1 - beta) * (curvature * x + (impulse if k == 0 else 0.0))
@@ -91,10 +95,10 @@ def response(eta, beta, steps, x=0.0, impulse=0.0, curvature=1.0):
 
 
 def absolute_moments(eta, beta, steps, law, terms=2000):
-    """E |x_k - 1| for k = 1, ..., steps."""
+    """Return E |x_k - 1| for k = 1, ..., steps."""
     centre = response(eta, beta, steps, x=1.0) - 1.0
     weights = response(eta, beta, steps, impulse=eta**-0.5)
-    # a law of variance 1: within 16 of its own standard deviations for sums, and more for the heavy tails of single draws
+    # a law of variance 1: within 16 standard deviations for sums, and more for the heavy tails of single draws
     half = np.abs(centre).max() + 16 * math.sqrt((weights**2).sum()) + 16 * np.abs(weights).max()
     n = 2 * np.arange(terms) + 1
     u = n * math.pi / half
@@ -106,14 +110,14 @@ def absolute_moments(eta, beta, steps, law, terms=2000):
 
 
 def exact_lipschitz(gap, law):
-    """The exact gap of |x - 1| at the steps of a measured one."""
+    """Return the exact gap of |x - 1| at the steps of a measured one."""
     eta, steps = gap.first.plan.eta, int(gap.steps[-1])
     curve = absolute_moments(eta, BETA, steps, law) - absolute_moments(eta, 0.0, steps, law)
     return np.concatenate([[0.0], curve])[gap.steps]
 
 
-def seen_law(name, noise, frequencies):
-    """E v, E v^2, E v^3 and E e^{i t v} of what a noise makes of its draws, by summing over signs or integrating over uniforms."""
+def empirical_law(name, noise, frequencies):
+    """Return E v, E v^2, E v^3 and E e^{i t v} from a noise's draws, by sums over signs or integrals over uniforms."""
 
     def of(function):
         def value(z):
@@ -127,9 +131,9 @@ def seen_law(name, noise, frequencies):
         power = TAILS.get(name, 1)
         if noise.n_draws == 1:
             return integrate_unit_interval(lambda u: value(u[None, :]), BREAKS.get(name, ()), power)
-        turns = (np.arange(256) + 0.5) / 256  # the second draw is an angle: the trapezoidal rule is as good as exact
+        angles = (np.arange(256) + 0.5) / 256  # the second draw is an angle: the trapezoidal rule is exact to rounding
         return np.mean(
-            [integrate_unit_interval(lambda u, t=t: value(np.stack([u, np.full_like(u, t)])), (), power) for t in turns], axis=0
+            [integrate_unit_interval(lambda u, t=t: value(np.stack([u, np.full_like(u, t)])), (), power) for t in angles], axis=0
         )
 
     moments = [float(of(lambda v, n=n: v**n)) for n in (1, 2, 3)]
@@ -137,15 +141,15 @@ def seen_law(name, noise, frequencies):
 
 
 def finite(value):
-    """What is not finite is as far off as can be."""
+    """Return the value, or `NON_FINITE_DISTANCE` where it is not finite."""
     return value if math.isfinite(value) else NON_FINITE_DISTANCE
 
 
 def measure_law(run, name, noise, law):
-    """The law of the draws beside what the claim says it is."""
+    """Compare the law of the draws with the law that the claim states."""
     frequencies = np.array([0.3, 0.7, 1.3, 2.0])
     with np.errstate(all="ignore"):
-        moments, characteristic = seen_law(name, noise, frequencies)
+        moments, characteristic = empirical_law(name, noise, frequencies)
     for n, expected in ((1, 0.0), (2, 1.0), (3, THIRD.get(name, 0.0))):
         run.measure(f"{name}: moment {n} of the noise by quadrature", finite(moments[n - 1]), expected, tolerance=1e-6)
     known = law(frequencies) + 0j
@@ -168,7 +172,7 @@ MAKERS = {
 
 
 def measure_roots(run):
-    """v = R u in two coordinates from three entries of each law: R and the entries, one by one, each from its own draws."""
+    """Check v = R u in two coordinates from three entries of each law, each entry made from its own draws."""
     R = np.array([[1.2, -0.4, 0.3], [0.5, 0.8, -1.1]])
     for name, make in MAKERS.items():
         two, one = make(dim=2, root=R), make(dim=1)
@@ -182,7 +186,7 @@ def measure_roots(run):
 
 
 def measure_expressions(run):
-    """A root of expressions in two coordinates and of three entries, with a named number."""
+    """Check a root of expressions in two coordinates, with three entries and a named parameter."""
     rows = [["1 + 0.3*sin(x)", "0.2*y", "-0.4"], ["a*x*y", "0.5", "exp(y)"]]
     noise = st.noise.gaussian(root=rows, variables="x y", parameters={"a": 0.7})
     points, z = np.array([[0.4, -1.2], [0.9, 0.3]]), np.array([[0.7, -0.2], [1.3, 0.5], [-0.4, 0.8]])
@@ -199,7 +203,7 @@ def measure_expressions(run):
 
 
 def measure_steps(run, name, noise):
-    """A path of the kernel, which runs on the law."""
+    """Compare a path of the kernel under the given law with the reference implementation."""
     eta, steps = ETAS[2], 32
     schedule = constant_schedule(eta, BETA, steps)
     two = pair(quadratic(eta, noise), plan(eta))
@@ -207,7 +211,7 @@ def measure_steps(run, name, noise):
 
 
 def pure_noise(eta, root):
-    """The largest gap of |x - x_0| without a gradient: E |N| times the difference of two standard deviations."""
+    """Return the largest gap of |x - x_0| without a gradient: E |N| times the difference of two standard deviations."""
     steps = 10 * math.ceil(1 / (1 - BETA))
     spread = [
         np.sqrt(np.cumsum(response(eta, beta, steps, impulse=root * eta**-0.5, curvature=0.0) ** 2)) for beta in (0.0, BETA)
@@ -216,9 +220,9 @@ def pure_noise(eta, root):
 
 
 def drift(eta):
-    """The part of the gap that the gradient takes, at most, until the maximum, which lies 1.06 / (1 - beta) steps from the start.
+    """Return an upper bound of the gradient's relative contribution to the gap up to its maximum.
 
-    With r = eta / (1 - beta) a slope of 2 takes 1.06 r of SGD's standard deviation, and that is 1.75 times the gap.
+    The maximum lies 1.06 / (1 - beta) steps from the start. With r = eta / (1 - beta) a slope of 2 contributes 1.06 r of SGD's standard deviation, which is 1.75 times the gap.
     """
     return 1.06 * 1.75 * eta / (1 - BETA)
 
@@ -226,12 +230,13 @@ def drift(eta):
 @st.claim(
     "theorem-3.5-any-law-of-noise",
     statement=r"For discrete, bounded, skewed and heavy-tailed noise on a quadratic the weak gaps between SGDM and SGD in "
-    r"$x$, $x^2$ and $|x - x_0|$ lie on their exact curves, with the orders of Gaussian noise.",
+    r"$x$, $x^2$ and $|x - x_0|$ agree with their exact curves and have the orders of Gaussian noise.",
     source="Theorem 3.5, Assumption 3.3",
 )
 def theorem_3_5_any_law_of_noise(run):
+    """Check the gaps on a quadratic for noise of several laws."""
     run.note(
-        "A law with another mean, variance, skewness or characteristic function is noticed by quadrature over its draws, a wrong rule, rate "
+        "A law with another mean, variance, skewness or characteristic function is detected by quadrature over its draws, a wrong rule, rate "
         "or scale along a path of the kernel, each to rounding."
     )
     measure_roots(run)
@@ -266,11 +271,12 @@ def theorem_3_5_any_law_of_noise(run):
 @st.claim(
     "theorem-3.5-state-dependent-noise",
     statement=r"On the double well $(x^2-1)^2/4$ with noise root $1 + 0.3 \sin x$ the weak gap between SGDM and SGD vanishes "
-    r"at least as fast as the theorem says for smooth $h$; for $h = |x - x_0|$ it tends to that of pure noise, of order $1/2$.",
+    r"at least at the theorem's rate for smooth $h$. For $h = |x - x_0|$ it tends to that of pure noise, of order $1/2$.",
     source="Theorem 3.5",
 )
 def theorem_3_5_state_dependent_noise(run):
-    run.note("A wrong rule, rate, gradient, noise root or scale is noticed along a path of the kernel, step by step.")
+    """Check the gaps on a double well with state-dependent noise."""
+    run.note("A wrong rule, rate, gradient, noise root or scale is detected along a path of the kernel, step by step.")
     measure_expressions(run)
     if already_contradicted(run):
         return

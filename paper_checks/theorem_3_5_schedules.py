@@ -1,8 +1,8 @@
-r"""Theorem 3.5, moving schedules: SGDM under warm-up, step decay and a moving beta stays close to SGD on the averaged schedule.
+"""Theorem 3.5, varying schedules: SGDM under warm-up, step decay and a varying beta stays close to SGD on the averaged schedule.
 
 The averaged schedule is etabar_k = (1 - beta_k) sum_{s>=k} eta_s prod_{t=k+1..s} beta_t. Averaging keeps sum eta_k and changes
-sum eta_k^2, so a schedule that alternates shows whether it was done: eta_k = eta (1 + (-1)^k / 2) has mean square 1.25 eta^2
-raw and 1.00 eta^2 averaged (beta = 0.9). At alpha = 1 the theorem ends: the two have different limits.
+sum eta_k^2, so an alternating schedule shows its effect: eta_k = eta (1 + (-1)^k / 2) has mean square 1.25 eta^2
+raw and 1.00 eta^2 averaged (beta = 0.9). At alpha = 1 the theorem no longer holds: the two have different limits.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ ETAS = [2.0**-k for k in range(5, 9)]
 AT = ETAS[1]
 TESTS = (*SMOOTH, LIPSCHITZ)
 BEYOND = 4
-"""Steps after the last pair, which goes on, up to which the series are compared."""
+"""Number of steps after the last pair, beyond which the schedule is constant, up to which the series are compared."""
 HALF = 0.25
 """Half of the theorem's order (1 - alpha)/2 at alpha = 0: a gap that does not vanish has order 0."""
 
 
 def training(eta):
-    """Warm-up until 1/8, then full speed, a third of it from 1/2 on; 1 - beta falls from 0.3 to 0.1."""
+    """Return a schedule with warm-up until 1/8, then full rate, a third of it from 1/2 on; 1 - beta decreases from 0.3 to 0.1."""
 
     def rate(t):
         return min(1.0, 0.25 + 6 * t) if t < 0.5 else 1 / 3
@@ -32,7 +32,7 @@ def training(eta):
 
 
 def described(plan, eta):
-    """eta_k, beta_k and noise variance of the two plans, k eta = t, as the claim describes them, to their last pair: it goes on."""
+    """Return eta_k, beta_k and noise variance of the two schedules, t = k eta, as the claim states them, up to their last pair."""
     if plan is training:
         t = np.arange(round(1 / eta) + 1) * eta
         return eta * np.where(t < 0.5, np.minimum(1.0, 0.25 + 6 * t), 1 / 3), 1 - (0.3 - 0.2 * t), 1 / eta
@@ -41,20 +41,23 @@ def described(plan, eta):
 
 
 def alternating(eta):
+    """Return the alternating schedule."""
     return st.schedules.from_functions(lambda k: eta * (1 + (-1) ** k / 2), 0.9, steps=round(1 / eta) + 100, base=eta)
 
 
 def not_averaged(oracle, plan):
-    """SGDM and SGD on the raw rates."""
+    """Return SGDM and SGD on the raw rates."""
     return st.SGDM(oracle, plan), st.SGD(oracle, st.schedules.from_arrays(plan.eta_values, base=plan.eta))
 
 
 def study(run, make):
+    """Run an order study."""
     paths = run.scale(quick=run.paths, standard=run.paths // 4, full=run.paths // 4)
     return st.order_study(make, ETAS, START, 1.0, observe=OBSERVE, **run.options(paths=paths))
 
 
 def measure(run, name, plan):
+    """Compare a schedule, its average and its gaps with formulas, and return the study and the exact gaps."""
     schedule, made, steps = described(plan, AT), plan(AT), round(1 / AT)
     means, n = averaged(*schedule[:2]), len(schedule[0]) + BEYOND
     etas, betas, means = (np.pad(series, (0, BEYOND), mode="edge") for series in (*schedule[:2], means))
@@ -76,19 +79,20 @@ def measure(run, name, plan):
 
 @st.claim(
     "theorem-3.5-schedules",
-    statement=r"With warm-up, step decay and a moving $\beta_k$, or a rate that alternates, the weak gap between SGDM and "
+    statement=r"With warm-up, step decay and a varying $\beta_k$, or an alternating rate, the weak gap between SGDM and "
     r"SGD on the averaged schedule $\bar\eta_k = (1-\beta_k)\sum_{s \ge k} \eta_s \prod_{t=k+1}^{s} \beta_t$ vanishes with $\eta$ "
-    r"and lies on its exact curve.",
+    r"and agrees with its exact curve.",
     source="Theorem 3.5",
 )
 def theorem_3_5_schedules(run):
+    """Check the gap under varying and alternating schedules."""
     run.note(
         "The schedules, their averages, a path of the kernel and the exact moments are each compared with plain sums and recursions at "
-        "every step: an average that is shifted by a step, itself a change of order eta, is noticed like any other."
+        "every step: an average that is shifted by a step, a change of order eta, is detected as well."
     )
     found, exact = measure(run, "warm-up and decay", training)
     run.figure(
-        "warm-up and decay", found.plot(exact=exact), "Warm-up, step decay and moving momentum against the averaged schedule."
+        "warm-up and decay", found.plot(exact=exact), "Warm-up, step decay and varying momentum against the averaged schedule."
     )
 
     measure(run, "alternating", alternating)

@@ -1,14 +1,14 @@
-r"""Over O(1/eta^2) steps SGD and SGDM, alpha in (0, 1), tend in law to the slow SDE on the manifold of minimisers.
+"""Over O(1/eta^2) steps SGD and SGDM, alpha in (0, 1), tend in law to the slow SDE on the manifold of minimisers.
 
-The laws of end points after T / eta^2 steps are compared by Wasserstein-1 and Kolmogorov distances to paths of the slow SDE and, where it
-is known, to its law: on the valley L = e^x y^2 / 2 it is N(x_0 - t/4, t), on the circle the angle is N(0, t). On the hyperbola q = x^2 - y^2 is
-conserved by the gradient flow, so that E q stays as it is and d E q^2 = 4 E sqrt(q^2 + 4) dt.
+The laws of endpoints after T / eta^2 steps are compared by Wasserstein-1 and Kolmogorov distances with paths of the slow SDE and, where it
+is known, with its law: on the valley L = e^x y^2 / 2 it is N(x_0 - t/4, t), on the circle the angle is N(0, t). On the hyperbola
+q = x^2 - y^2 is conserved by the gradient flow, so that E q is constant and d E q^2 = 4 E sqrt(q^2 + 4) dt.
 
-Such distances see the shape of a law and shifts of a few standard errors; the slow SDE's own coefficients are measured exactly beside them,
-by single steps of the program that runs.
+Such distances detect the shape of a law and shifts of a few standard errors. The coefficients of the slow SDE are checked exactly in
+addition, by single steps of the compiled program.
 
-A distance to the law of Phi(X), read off from what the flow conserves, and the distance to the law of X itself, which also holds the
-fluctuation across the manifold, of the size sqrt(eta).
+Two distances are reported: that to the law of Phi(X), computed from conserved quantities of the flow, and that to the law of X itself,
+which includes the fluctuation across the manifold, of size sqrt(eta).
 """
 
 from __future__ import annotations
@@ -35,14 +35,21 @@ GAUSSIAN, SIGNS = st.noise.gaussian(dim=2), st.noise.rademacher(dim=2)
 ALPHAS = (0.25, 0.5, 0.75)
 DAMPING = 0.5
 REFERENCE = 1
-"""Another stream of draws for the slow SDE: the two samples of a distance are independent."""
+"""Stream of draws for the slow SDE, so that the two samples of a distance are independent."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A loss with a manifold, the start on it, how long to run, cheap noise, what the flow conserves, and the exact law of that.
+    """A loss with a manifold of minimisers.
 
-    `spread`: the standard deviation of what is conserved when the integral of lambda^2 is `clock`, or a bound of it.
+    Attributes:
+        loss: The loss.
+        start: A point of the manifold.
+        horizon: Time on the slow clock.
+        noise: Noise that is cheap to draw.
+        conserved: The conserved quantity of the gradient flow, as a function of the points.
+        spread: The standard deviation of the conserved quantity, or a bound of it, as a function of the integral of lambda^2.
+        law: Draws from the exact law of the conserved quantity, if known.
     """
 
     loss: st.losses.Loss
@@ -73,7 +80,7 @@ PROBLEMS = {
 
 @dataclass(frozen=True)
 class Fall(HasInterval):
-    """By how much a distance falls from one sample to another; its interval joins theirs, so it is wider than it need be."""
+    """The decrease of a distance from one sample to another; its interval combines both intervals and is conservative."""
 
     first: object
     last: object
@@ -93,11 +100,12 @@ class Fall(HasInterval):
 
 
 def plan_of(eta, alpha, rate=1.0, horizon=None):
+    """Return the schedule at eta and alpha on the slow clock."""
     return st.schedules.scaled(eta, alpha=alpha, damping=DAMPING, rate=rate, horizon=horizon, step_time=eta**2)
 
 
 def optimiser(problem, eta, alpha, rate=1.0):
-    """SGD (alpha None) or SGDM on the slow clock."""
+    """Return SGD (alpha None) or SGDM on the slow clock."""
     oracle = st.NoisyOracle(problem.loss, problem.noise)
     plan = plan_of(eta, alpha if alpha is not None else 0.5, rate, problem.horizon if callable(rate) else None)
     if alpha is None:
@@ -106,11 +114,11 @@ def optimiser(problem, eta, alpha, rate=1.0):
 
 
 def slow_sde(problem, rate=1.0, steps=256):
-    """The slow SDE under lambda_t = rate, by Euler-Maruyama in `steps` steps."""
+    """Return the slow SDE under lambda_t = rate, by Euler-Maruyama in `steps` steps."""
     oracle = st.NoisyOracle(problem.loss, st.noise.gaussian(dim=2))
     eta = math.sqrt(
         problem.horizon / steps
-    )  # one step of the plan for each of the integrator: its averages are then `rate` itself
+    )  # one step of the plan per step of the integrator, so that its averages are `rate` itself
     plan = st.schedules.scaled(
         eta, alpha=0.0, rate=rate, damping=DAMPING, horizon=problem.horizon if callable(rate) else None, step_time=eta**2
     )
@@ -119,6 +127,7 @@ def slow_sde(problem, rate=1.0, steps=256):
 
 
 def ends(run, dynamics, problem, paths, stream=0):
+    """Return the endpoints of simulated paths."""
     options = run.options(paths=paths, stream=stream)
     return st.simulate(
         dynamics,
@@ -132,22 +141,30 @@ def ends(run, dynamics, problem, paths, stream=0):
 
 
 def name_of(alpha):
+    """Return the name of an optimiser."""
     return "SGD" if alpha is None else f"SGDM, alpha = {alpha:g}"
 
 
 def bound_of(problem, paths, eta, clock=None):
-    """What W1 and the rest of its interval may reach: twice what two samples of one law, `paths` and four times as many, may be apart
-    (five of the errors of their means, which is where W1 has its tail), and a gap of the order of eta, both in standard deviations."""
+    """Return the upper bound of W1 and its interval.
+
+    It is twice the distance that two samples of one law, of `paths` and four times as many points, may have (five standard errors of their
+    means, which is the tail of W1), plus a gap of order eta, both in standard deviations.
+    """
     wide = problem.spread(problem.horizon if clock is None else clock)
     return wide * (10 / math.sqrt(0.8 * paths) + 3 * eta)
 
 
 def cells(distance):
+    """Return a distance and its noise floor as text."""
     return ("", "") if distance is None else (f"{distance.value:.4f}", f"{distance.floor_high:.4f}")
 
 
 def compare(run, name, problem, etas, paths, rate=1.0, alphas=(None, *ALPHAS)):
-    """Distances of each optimiser at each eta to the slow SDE: {alpha: [(W_1 of what is conserved, Kolmogorov, W_1 of X), ...]}."""
+    """Return the distances of each optimiser at each eta to the slow SDE, and the reference sample.
+
+    The distances are {alpha: [(W_1 of the conserved quantity, Kolmogorov, W_1 of X, the sample), ...]}.
+    """
     reference = ends(run, slow_sde(problem, rate), problem, 4 * paths, REFERENCE)
     kept = problem.conserved(reference)
     found = {}
@@ -156,7 +173,7 @@ def compare(run, name, problem, etas, paths, rate=1.0, alphas=(None, *ALPHAS)):
         for eta in etas:
             x = ends(run, optimiser(problem, eta, alpha, rate), problem, paths)
             own = problem.conserved(x)
-            last = eta == etas[-1]  # two of the three distances where they are judged
+            last = eta == etas[-1]  # two of the three distances only where they are measured
             found[alpha].append(
                 (
                     st.distance(own[None], kept[None], seed=run.seed),
@@ -177,7 +194,8 @@ def compare(run, name, problem, etas, paths, rate=1.0, alphas=(None, *ALPHAS)):
     return found, kept
 
 
-def draw(etas, results):
+def plot_distances(etas, results):
+    """Plot the distances against eta."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3.4 * len(results), 3.1), layout="constrained")
@@ -202,6 +220,7 @@ def draw(etas, results):
     source="Theorem 4.5",
 )
 def in_law(run):
+    """Check convergence in law for three problems."""
     paths = run.scale(quick=4096, standard=65_536, full=131_072)
     etas = run.scale(quick=[0.1, 0.05, 0.02], standard=[0.1, 0.05, 0.02, 0.01, 0.005], full=[0.1, 0.05, 0.02, 0.01, 0.005])
     results = {}
@@ -216,7 +235,7 @@ def in_law(run):
                 rows[-1][1],
                 at_most=run.scale(quick=0.13, standard=0.05, full=0.03),
             )
-        if name == "hyperbola" or run.budget != "quick":  # a few thousand paths do not tell the smaller falls
+        if name == "hyperbola" or run.budget != "quick":  # a few thousand paths do not resolve the smaller decreases
             run.measure(f"{name}, {name_of(0.75)}: the fall of W1", Fall(found[0.75][0][0], found[0.75][-1][0]), at_least=0.0)
         if problem.law is not None:
             exact = problem.law(rng, 4 * paths, problem.horizon)
@@ -228,13 +247,13 @@ def in_law(run):
     measure_program(run)
     run.figure(
         "Distances to the slow SDE",
-        lambda: draw(etas, results),
-        "Wasserstein-1 distance of $\\Phi(X)$ after $T/\\eta^2$ steps; dotted: where two samples of one law lie in 95 %.",
+        lambda: plot_distances(etas, results),
+        "Wasserstein-1 distance of $\\Phi(X)$ after $T/\\eta^2$ steps; dotted: 95 % quantile for two samples of one law.",
     )
     with run.control("the valley without the drift of the slow SDE"):
-        still = rng.normal(0.5, 1.0, 4 * paths)
+        driftless = rng.normal(0.5, 1.0, 4 * paths)
         run.measure(
-            "W1 to N(x_0, t)", st.distance(results["valley"][0][None][-1][3][None], still[None], seed=run.seed), at_most=0.12
+            "W1 to N(x_0, t)", st.distance(results["valley"][0][None][-1][3][None], driftless[None], seed=run.seed), at_most=0.12
         )
     with run.control("a slow SDE at four fifths of the rate"):
         slower = PROBLEMS["circle"].conserved(
@@ -244,8 +263,10 @@ def in_law(run):
 
 
 def batches_of_one(loss, spread=0.5):
-    """Eight samples (1 + spread s) L + s' x + s'' y, the signs all combinations, one drawn a step: on the manifold the covariance is I,
-    off it I + spread^2 grad L grad L^T."""
+    """Return the noise of eight samples (1 + spread s) L + s' x + s'' y with all sign combinations, one drawn a step.
+
+    On the manifold the covariance is I, off it I + spread^2 grad L grad L^T.
+    """
     slopes = [str(loss.expr.diff(name)) for name in loss.names]
     root = [[f"{spread}*({slope})", *("1" if i == j else "0" for j in range(2))] for i, slope in enumerate(slopes)]
     return st.noise.rademacher(root=root, variables=loss.names, parameters=dict(zip(loss.parameter_names, loss.parameters)))
@@ -253,10 +274,11 @@ def batches_of_one(loss, spread=0.5):
 
 @st.claim(
     "theorem-4.5-minibatch",
-    statement=r"Noise of minibatches, whose covariance depends on the state, has the slow SDE of its covariance on the manifold.",
+    statement=r"For minibatch noise, whose covariance depends on the state, the limit is the slow SDE with the covariance on the manifold.",
     source="Theorem 4.5",
 )
 def minibatch(run):
+    """Check convergence in law under minibatch noise."""
     paths = run.scale(quick=4096, standard=32_768, full=131_072)
     etas = run.scale(quick=[0.1, 0.02], standard=[0.1, 0.02, 0.01], full=[0.1, 0.02, 0.01, 0.005])
     found = {}
@@ -267,7 +289,7 @@ def minibatch(run):
             run.measure(
                 f"{name}, {name_of(alpha)}: W1 at eta = {etas[-1]:g}", rows[-1][0], at_most=bound_of(problem, paths, etas[-1])
             )
-    # a covariance that changes along the circle, (1, x; x, 1 + x^2): by hand at one point, tangent part first
+    # a covariance that changes along the circle, (1, x; x, 1 + x^2): in closed form at one point
     x = np.array([0.6, -0.8])
     root = SIGMA * np.array([[1.0, 0.0], [x[0], 1.0]])
     drift, moves, _ = slow_step(
@@ -276,7 +298,7 @@ def minibatch(run):
     S = root @ root.T
     exact = (
         0.32 * tangent_projection_at("circle", x) @ (-2 * S @ x)
-    )  # of d2(x/|x|)[S] = -2 S x - x tr S + 3 x (x.S x) the first is not normal
+    )  # of d2(x/|x|)[S] = -2 S x - x tr S + 3 x (x.S x) only the first term is not normal
     run.measure("circle, a root that depends on x: a step's drift", relative_error(drift, exact), at_most=1e-5)
     away = distance_to_support(moves, RATE * tangent_projection_at("circle", x) @ root)
     run.measure("circle, a root that depends on x: a step's draws", away, at_most=2e-3)
@@ -288,12 +310,13 @@ def minibatch(run):
         run.measure("circle: W1", st.distance(x[None], own[None], seed=run.seed), at_most=0.06)
 
 
-def swinging(t):
-    """A rate that doubles and halves: its square has the integral 1.125 t over whole periods of a quarter."""
+def oscillating(t):
+    """Return a rate that oscillates between 1/2 and 3/2: its square has the integral 1.125 t over whole periods of a quarter."""
     return 1.0 + 0.5 * math.cos(8 * math.pi * t)
 
 
-def dying(t):
+def decreasing(t):
+    """Return a decreasing rate."""
     return 1.5 - t
 
 
@@ -304,11 +327,12 @@ def dying(t):
     source="Theorem 4.5; Assumptions 4.3 and 4.4",
 )
 def schedules(run):
+    """Check convergence in law under varying learning rates."""
     paths = run.scale(quick=4096, standard=32_768, full=131_072)
     etas = run.scale(quick=[0.1, 0.02], standard=[0.1, 0.02, 0.01], full=[0.1, 0.02, 0.01, 0.005])
     rng = np.random.default_rng([run.seed, 2])
     valley = PROBLEMS["valley"]
-    for label, rate, clock in (("swinging", swinging, 1.125), ("falling", dying, (1.5**3 - 0.5**3) / 3)):
+    for label, rate, clock in (("swinging", oscillating, 1.125), ("falling", decreasing, (1.5**3 - 0.5**3) / 3)):
         found, kept = compare(run, f"valley, {label} rate", valley, etas, paths, rate, (None, 0.5))
         exact = valley.law(rng, 4 * paths, clock)
         bound = bound_of(valley, paths, etas[-1], clock)
@@ -327,23 +351,24 @@ def schedules(run):
         measure_clock(run, rate, f"{label} rate")
     measure_program(run)
     circle = PROBLEMS["circle"]
-    found, _ = compare(run, "circle, falling rate", circle, etas, paths, dying, (None, 0.5))
+    found, _ = compare(run, "circle, falling rate", circle, etas, paths, decreasing, (None, 0.5))
     bound = bound_of(circle, paths, etas[-1], (1.5**3 - 1.0**3) / 3)
     for alpha, rows in found.items():
         run.measure(f"circle, falling rate, {name_of(alpha)}: W1 to the slow SDE", rows[-1][0], at_most=bound)
     with run.control("the slow SDE at the constant rate 1"):
         flat = valley.law(rng, 4 * paths, 0.6)
-        x = valley.conserved(ends(run, optimiser(valley, etas[-1], 0.5, dying), valley, paths))
+        x = valley.conserved(ends(run, optimiser(valley, etas[-1], 0.5, decreasing), valley, paths))
         run.measure("W1", st.distance(x[None], flat[None], seed=run.seed), at_most=0.1)
 
 
 @st.claim(
     "conserved-on-the-slow-clock",
-    statement=r"What the gradient flow conserves tests the slow motion exactly: on the hyperbola $q = x^2 - y^2$ is a martingale with "
+    statement=r"Conserved quantities of the gradient flow test the slow SDE exactly: on the hyperbola $q = x^2 - y^2$ is a martingale with "
     r"$\mathrm d\,\mathbb E q^2 = 4\,\mathbb E\sqrt{q^2+4}\,\mathrm dt$.",
     source="Section 4; Katzenberger (1991)",
 )
 def conserved(run):
+    """Check that the conserved quantity of the hyperbola is a martingale with the stated second moment."""
     problem, start = PROBLEMS["hyperbola"], (1.5, 1 / 1.5)
     q, paths = "x**2 - y**2", run.scale(quick=16_384, standard=131_072, full=1_000_000)
     eta = run.scale(quick=0.02, standard=0.01, full=0.005)
@@ -358,7 +383,7 @@ def conserved(run):
         "SGD": st.SGD(oracle, plan.averaged(), step_time=eta**2),
         "SGDM": st.SGDM(oracle, plan, step_time=eta**2),
     }
-    # at finite eta E q of SGD falls by eta^2 E r^2 q a step, r = xy - 1 with E r^2 ~ eta/2
+    # at finite eta E q of SGD decreases by eta^2 E r^2 q a step, r = xy - 1 with E r^2 ~ eta/2
     slack = {"the slow SDE": 0.02, "SGD": eta, "SGDM": 6 * eta}
     curves = {}
     for name, dynamics in members.items():
@@ -385,14 +410,18 @@ def conserved(run):
 
 
 def grown(q, t):
-    """E q_t^2 from q: q^2 + 4 int E sqrt(q^2 + 4), and E f(q_t) = f + t G f + t^2/2 G^2 f + ..., G = 2 sqrt(q^2 + 4) d^2/dq^2, for f = sqrt(q^2 + 4)
-    with G f = 8/(q^2 + 4); the term after these is below 1e-3 up to t = 0.16 at q = 1.8."""
+    """Return E q_t^2 from q: q^2 + 4 int E sqrt(q^2 + 4).
+
+    E f(q_t) = f + t G f + t^2/2 G^2 f + ..., G = 2 sqrt(q^2 + 4) d^2/dq^2, for f = sqrt(q^2 + 4) with G f = 8/(q^2 + 4). The remainder is
+    below 1e-3 up to t = 0.16 at q = 1.8.
+    """
     r = q * q + 4
     terms = math.sqrt(r), 8 / r, 16 * math.sqrt(r) * (6 * q * q - 8) / r**3
     return q * q + 4 * sum(f * t ** (k + 1) / math.factorial(k + 1) for k, f in enumerate(terms))
 
 
 def martingale(times, curves, q0):
+    """Plot E q along the slow clock."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 3))
