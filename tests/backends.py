@@ -1,4 +1,4 @@
-"""The elementary functions of a graph on each backend that has them, and distances from the truth."""
+"""The elementary functions of a graph on each backend that has them, and their distances from the exact values."""
 
 from __future__ import annotations
 
@@ -41,11 +41,12 @@ def _inlined(name: str, dtype: str):
 
 @njit
 def call_row(address, source, target, count, other):
+    """Calls a function on rows by its address."""
     return lanes.call(address, source, target, count, other, 0, 0)
 
 
 def on_rows(name: str, x: np.ndarray, *others: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """One call for a whole row; with `out`, its target."""
+    """A function applied to a whole row by one call; `out` is the target, if given."""
     out = np.empty_like(x) if out is None else out
     other = others[0].ctypes.data if others else 0
     assert call_row(rows.address(name, x.dtype.name), x.ctypes.data, out.ctypes.data, len(x), other) == 0
@@ -53,6 +54,7 @@ def on_rows(name: str, x: np.ndarray, *others: np.ndarray, out: np.ndarray | Non
 
 
 def computed(backend: str, name: str, *arguments: np.ndarray) -> np.ndarray:
+    """A function applied to arrays by a backend."""
     x = arguments[0]
     if backend == "numpy":
         with np.errstate(all="ignore"):
@@ -68,11 +70,12 @@ def computed(backend: str, name: str, *arguments: np.ndarray) -> np.ndarray:
 
 
 def true(name: str):
+    """The function of mpmath with this name."""
     return getattr(mpmath, {"arctan": "atan", "arcsin": "asin", "arccos": "acos"}.get(name, name))
 
 
 def ulps(f, x: tuple[np.ndarray, ...], *rows_of_values: np.ndarray) -> list[np.ndarray]:
-    """Distances from the true values in units of the last place of those."""
+    """The distances from the exact values, in units of their last place."""
     with mpmath.workprec(100):
         truth = [f(*map(mpmath.mpf, point)) for point in zip(*(a.tolist() for a in x))]
         unit = np.spacing(np.abs([float(t) for t in truth]))
@@ -80,13 +83,13 @@ def ulps(f, x: tuple[np.ndarray, ...], *rows_of_values: np.ndarray) -> list[np.n
 
 
 def any_float(rng: np.random.Generator, n: int, dtype: type = np.float64) -> np.ndarray:
-    """Every sign, exponent and mantissa alike, subnormal numbers among them."""
+    """Random floats with uniform sign, exponent and mantissa, including subnormal numbers."""
     word = np.uint64 if dtype == np.float64 else np.uint32
     x = rng.integers(0, np.iinfo(word).max, n, dtype=word, endpoint=True).view(dtype)
     return x[np.isfinite(x)]
 
 
 def right_angles(counts: np.ndarray) -> np.ndarray:
-    """The floats nearest to k pi/2: what is left of them is all cancellation."""
+    """The floats nearest to k pi/2, whose remainder is determined by cancellation."""
     with mpmath.workdps(400):
         return np.array([float(mpmath.mpf(int(k)) * mpmath.pi / 2) for k in counts])

@@ -1,7 +1,8 @@
-"""Slow, obvious twins of the fast code: one path at a time, Python integers, the `math` module, nothing imported from sdetools.
+"""Reference implementations: one path at a time, Python integers, the `math` module, nothing imported from sdetools.
 
-Written from the documentation alone (Random123's paper, the address layout and the laws described in `simulation/philox.py` and `simulation/draws.py`).
-At the end: things that a user would write at module level, which spawned workers import by name.
+They are written from the documentation alone: Random123's paper, and the address layout and the laws described in
+`simulation/philox.py` and `simulation/draws.py`. At the end are functions that a user would write at module level, which spawned
+workers import by name.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def key_of(seed: int, stream: int) -> int:
 
 
 def words(key: int, path: int, step: int, slot: int) -> tuple[int, int]:
-    """Two 64-bit words; the last 32 bits of the counter hold the upper 10, 10 and 12 bits of path, step and slot."""
+    """Two 64-bit words; the last 32 bits of the counter contain the upper 10, 10 and 12 bits of path, step and slot."""
     upper = (path >> 32) | (step >> 32) << 10 | (slot >> 32) << 20
     c = philox4x32((path & MASK, step & MASK, slot & MASK, upper), (key & MASK, key >> 32))
     return c[0] << 32 | c[1], c[2] << 32 | c[3]
@@ -52,11 +53,12 @@ def normal_pair(word: int) -> tuple[float, float]:
 
 
 def uniform(word: int) -> float:
+    """A uniform from the upper 52 bits of a word."""
     return ((word >> 12) + 0.5) / 2**52
 
 
 def normals(key: int, path: int, step: int, count: int) -> list[float]:
-    """The normals of a step that takes `count` and nothing else: four a call; one or two a step share a call with the steps that follow."""
+    """The normals of a step with `count` of them and no other draws: four a call; one or two a step share a call with later steps."""
     if count <= 2:
         share = 4 // count
         four = [z for w in words(key, path, step // share, 0) for z in normal_pair(w)]
@@ -65,14 +67,14 @@ def normals(key: int, path: int, step: int, count: int) -> list[float]:
 
 
 def uniforms(key: int, path: int, step: int, count: int) -> list[float]:
-    """The uniforms of such a step: two a call; a single one shares it with the next step's."""
+    """The uniforms of such a step: two a call; a single one shares the call with the next step."""
     if count == 1:
         return [uniform(words(key, path, step // 2, 0)[step % 2])]
     return _grouped(lambda slot: [uniform(w) for w in words(key, path, step, slot)], count, 2)
 
 
 def _grouped(call: Callable[[int], list[float]], count: int, each: int) -> list[float]:
-    """Groups of 16 calls, the last one of as few as it needs: draw r of call c comes after draw r of call c - 1, and before all with r + 1."""
+    """Groups of 16 calls, fewer in the last group: draw r of call c follows draw r of call c - 1, and precedes all with r + 1."""
     out: list[float] = []
     while len(out) < count:
         calls = min(16, -(-(count - len(out)) // each))
@@ -82,7 +84,7 @@ def _grouped(call: Callable[[int], list[float]], count: int, each: int) -> list[
 
 
 def signs(key: int, path: int, step: int, count: int) -> list[float]:
-    """The signs of a step that takes at most 64 of them and nothing else: a word lasts 64 // count steps, and a call gives two words."""
+    """The signs of a step with at most 64 of them and no other draws: a word serves 64 // count steps, a call gives two words."""
     block, within = divmod(step, 64 // count)
     word = words(key, path, block // 2, 0)[block % 2] >> within * count
     return [-1.0 if word >> i & 1 else 1.0 for i in range(count)]
@@ -106,7 +108,7 @@ def sgdm(
 
 
 def averaged(etas: Sequence[float], betas: Sequence[float], tail: int = 4000) -> list[float]:
-    """etabar_k = (1 - beta_k) sum_{s>=k} eta_s prod_{t=k+1..s} beta_t, the last pair going on for `tail` steps."""
+    """etabar_k = (1 - beta_k) sum_{s>=k} eta_s prod_{t=k+1..s} beta_t, with the last eta and beta constant for `tail` more steps."""
     etas, betas = [*etas, *[etas[-1]] * tail], [*betas, *[betas[-1]] * tail]
     out = []
     for k in range(len(etas) - tail):
@@ -119,7 +121,7 @@ def averaged(etas: Sequence[float], betas: Sequence[float], tail: int = 4000) ->
     return out
 
 
-# -- what a user writes at module level ---------------------------------------------------------------------------------------
+# -- functions of a user, at module level ---------------------------------------------------------------------------------------
 
 
 def user_gradient(x):
@@ -128,19 +130,23 @@ def user_gradient(x):
 
 
 def user_value(x):
+    """The loss of `user_gradient`."""
     return (x[0] ** 2 - 1) ** 2 / 4 + x[1] ** 2 / 2
 
 
 def user_root(x):
+    """A square root of a covariance that depends on x."""
     return [[1.0, 0.0], [0.3 * x[0], 1.0]]
 
 
 def user_observable(x):
+    """A test function with a kink."""
     return x[0] * x[1] + abs(x[0])
 
 
 @njit(nogil=True)
 def user_compiled_gradient(x):
+    """A gradient compiled by Numba."""
     out = np.empty_like(x)
     out[0] = 2 * x[0] - np.sin(x[1])
     out[1] = 0.5 * x[1] - x[0] * np.cos(x[1])
@@ -148,7 +154,7 @@ def user_compiled_gradient(x):
 
 
 def interpreted(module: ModuleType) -> ModuleType:
-    """A module of compiled functions once more, run by Python: the same text, without the time that compiling takes."""
+    """A module of compiled functions, run by Python instead: the same source, without the time for compilation."""
     spec = importlib.util.spec_from_file_location(f"interpreted_{module.__name__.replace('.', '_')}", module.__file__)
     made = importlib.util.module_from_spec(spec)
     kept, numba.config.DISABLE_JIT = numba.config.DISABLE_JIT, True
@@ -161,7 +167,7 @@ def interpreted(module: ModuleType) -> ModuleType:
 
 @njit(nogil=True)
 def doubled_rows(x, more, out):
-    """2 x + more, a row of it for each row of x, and a row of scratch after them."""
+    """Writes 2 x + more, one row for each row of x, and a temporary row after them."""
     for j in range(x.shape[1]):
         out[x.shape[0], j] = 2.0
         for i in range(x.shape[0]):

@@ -1,6 +1,6 @@
-"""Programs of every kind, by name: what a backend that is compared path by path runs. Each is `(members, x0, options)`.
+"""Simulations of every kind, by name, for backends that are compared path by path. Each is `(members, x0, options)`.
 
-They are those of the rooms' own tests (every noise, rule, SDE, integrator, start), and losses in 1, 3, 40 and 300 coordinates.
+They are those of the other tests (every noise, rule, SDE, integrator, start), and losses in 1, 3, 40 and 300 coordinates.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Case = tuple[tuple[Any, ...], Any, dict[str, Any]]
 
 @cache
 def module(name: str) -> ModuleType:
-    """A file of tests."""
+    """A test file as a module."""
     spec = importlib.util.spec_from_file_location(f"programs_{Path(name).stem}", Path(__file__).parent / name)
     assert spec is not None and spec.loader is not None
     found = importlib.util.module_from_spec(spec)
@@ -52,6 +52,7 @@ def in_dimension(kind: str, d: int) -> Case:
 
 
 def all_programs() -> dict[str, Callable[[], Case]]:
+    """Functions that make the simulations, by name."""
     kernels, family, rules, torch, starts, orders = map(
         module,
         (
@@ -60,8 +61,8 @@ def all_programs() -> dict[str, Callable[[], Case]]:
         ),
     )
     out = dict(kernels.CASES)
-    for rooms in (family, rules):
-        for name, rule in rooms.ALL.items():
+    for tests in (family, rules):
+        for name, rule in tests.ALL.items():
             out[f"rule {name}"] = lambda rule=rule: ((rule(),), [2.0, 1.5], {"observe": ["x*y"]})
     for name in ("sums of draws", "choices", "student"):
         out[f"torch {name}"] = lambda name=name: (torch.CASES[name]()[0], [2.0, 0.5], {"observe": torch.CASES[name]()[1]})
@@ -87,11 +88,12 @@ def all_programs() -> dict[str, Callable[[], Case]]:
 
 
 def first(x):
+    """The square of the first coordinate."""
     return x[0] ** 2
 
 
 def run(case: Case, backend: str, paths: int = 5, seed: int = 3, **more: Any) -> Any:
-    """A few steps of a program, its last points kept."""
+    """A few steps of a simulation, with the final points."""
     members, x0, options = case
     given = {"x0": x0, "horizon": STEPS * max(m.step_time for m in members), "paths": paths, "seed": seed, "threads": 1}
     given |= {"times": "all", "keep_final": True, "backend": backend} | options | more

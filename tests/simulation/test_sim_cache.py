@@ -1,4 +1,4 @@
-"""Where machine code is kept: what others may have put there never runs, and a place is not needed."""
+"""The cache of machine code: files that other users may have written are never run, and no writable folder is required."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ print(folder())
 
 
 def in_a_process(package: Path = Path(sdetools.__file__).parent, code: str = RUN, **environment):
-    """Value and folder of a run in a process of its own, and what it said."""
+    """The cache folder and the standard error of a run in a new process."""
     kept = {
         name: value for name, value in os.environ.items() if name not in ("SDETOOLS_CACHE", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR")
     }
@@ -51,21 +51,25 @@ def in_a_process(package: Path = Path(sdetools.__file__).parent, code: str = RUN
 
 
 @pytest.mark.slow
-def test_a_folder_of_our_own_is_used_closed_to_others_and_found_again(tmp_path):
+def test_the_configured_folder_is_private_and_reused(tmp_path):
+    """The folder of SDETOOLS_CACHE is used, is readable by its owner alone, and is reused by the next process."""
     place, said = in_a_process(SDETOOLS_CACHE=tmp_path / "own")
     assert place == str(tmp_path / "own/kernels") and not said
     assert stat.S_IMODE(os.stat(place).st_mode) == 0o700
     (code,) = Path(place).glob("k*.code")
     before = code.stat().st_mtime_ns
     assert in_a_process(SDETOOLS_CACHE=tmp_path / "own") == (place, "") and code.stat().st_mtime_ns == before
-    os.chmod(place, 0o755)  # as older versions made it: nobody else could write
+    os.chmod(place, 0o755)  # the mode in older versions: nobody else could write
     assert in_a_process(SDETOOLS_CACHE=tmp_path / "own") == (place, "")
     assert stat.S_IMODE(os.stat(place).st_mode) == 0o700
 
 
 @pytest.mark.slow
-def test_a_planted_text_never_runs_and_damaged_machine_code_is_made_again(tmp_path):
-    """A kernel file with another text: the text at hand is what runs, and it is put back. Machine code cut short is as good as none."""
+def test_a_planted_text_never_runs_and_damaged_machine_code_is_recompiled(tmp_path):
+    """A kernel file with another text is overwritten by the text in memory, which is what runs.
+
+    Truncated machine code is compiled again.
+    """
     place, _ = in_a_process(SDETOOLS_CACHE=tmp_path / "own")
     (file,) = Path(place).glob("k*.py")
     right = file.read_text()
@@ -78,7 +82,7 @@ def test_a_planted_text_never_runs_and_damaged_machine_code_is_made_again(tmp_pa
 
 
 def chosen(monkeypatch, **environment) -> tuple[Path | None, str]:
-    """The folder and the warning in another environment."""
+    """The folder and the warnings under other environment variables."""
     for name in ("SDETOOLS_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
@@ -89,42 +93,43 @@ def chosen(monkeypatch, **environment) -> tuple[Path | None, str]:
         return _machine_code.folder.__wrapped__(), " ".join(str(w.message) for w in said)
 
 
-@pytest.mark.parametrize("way", ["mode", "group", "link", "parent", "owner", "owner of the parent"])
-def test_a_folder_that_another_user_may_have_made_is_left_alone(tmp_path, monkeypatch, way):
-    """Machine code planted in it would run; a sentence says so, and a fresh folder serves the process."""
+@pytest.mark.parametrize("cause", ["mode", "group", "link", "parent", "owner", "owner of the parent"])
+def test_a_folder_that_another_user_may_have_made_is_not_used(tmp_path, monkeypatch, cause):
+    """Machine code planted in it would run; a warning reports it, and a temporary folder is used instead."""
     base = tmp_path / "shared"
     place = base / "kernels"
     place.mkdir(parents=True, mode=0o700)
     base.chmod(0o700)
-    if way == "mode":
+    if cause == "mode":
         place.chmod(0o777)
-    elif way == "group":
+    elif cause == "group":
         place.chmod(0o770)
-    elif way == "link":
+    elif cause == "link":
         place.rmdir()
         (tmp_path / "theirs").mkdir(mode=0o700)
         place.symlink_to(tmp_path / "theirs")
-    elif way == "parent":
+    elif cause == "parent":
         base.chmod(0o777)
     elif os.getuid() == 0:
-        os.chown(place if way == "owner" else base, 65534, 65534)
+        os.chown(place if cause == "owner" else base, 65534, 65534)
     else:
         pytest.skip("only root can give a folder away")
     used, said = chosen(monkeypatch, SDETOOLS_CACHE=base)
     assert used != place and stat.S_IMODE(used.stat().st_mode) == 0o700 and used.parent == Path(tempfile.gettempdir())
     assert f"{place} is not used for compiled kernels, because " in said and "SDETOOLS_CACHE" in said
     why = {"link": "is a symbolic link", "owner": "belongs to another user", "owner of the parent": "belongs to another user"}
-    assert why.get(way, "others may write to") in said
+    assert why.get(cause, "others may write to") in said
 
 
 def test_a_folder_like_tmp_may_be_shared(tmp_path, monkeypatch):
-    """Anybody may write to it, nobody can take away what is another's."""
+    """With the sticky bit anybody may write to a folder, but nobody can replace the files of another user."""
     tmp_path.chmod(0o1777)
     assert chosen(monkeypatch, SDETOOLS_CACHE=tmp_path) == (tmp_path / "kernels", "")
 
 
 @pytest.mark.parametrize("planted", ["nothing", "link", "folder"])
-def test_the_name_in_the_temporary_place_can_be_guessed(tmp_path, monkeypatch, planted):
+def test_a_planted_name_in_the_temporary_folder_is_not_used(tmp_path, monkeypatch, planted):
+    """A link or folder planted at the default name in the temporary folder is not used."""
     guessed = tmp_path / f"sdetools-{os.getuid()}"
     if planted == "link":
         (tmp_path / "theirs/kernels").mkdir(parents=True, mode=0o700)
@@ -138,7 +143,7 @@ def test_the_name_in_the_temporary_place_can_be_guessed(tmp_path, monkeypatch, p
 
 
 def test_files_of_others_in_our_folder_are_not_read(tmp_path):
-    """What is asked of a folder is asked of each file of machine code, too."""
+    """The checks of a folder apply to each file of machine code, too."""
     file = tmp_path / "a.nbc"
     file.touch(mode=0o600)
     assert _machine_code.fault(file) == ""
@@ -151,7 +156,7 @@ def test_files_of_others_in_our_folder_are_not_read(tmp_path):
 
 @pytest.fixture(scope="module")
 def code(tmp_path_factory):
-    """The file of a function that has been compiled, whole."""
+    """A complete file of machine code of a compiled function."""
     file = tmp_path_factory.mktemp("code") / "a.code"
 
     def answer(a, b, c, d, e, f):
@@ -163,11 +168,13 @@ def code(tmp_path_factory):
 
 
 def called(file: Path, key: str) -> int | None:
+    """The result of the function in a file, or None if the file is not loaded."""
     found = _machine_code.load(file, key)
     return None if found is None else ctypes.CFUNCTYPE(*[ctypes.c_int64] * 7)(found)(6, 7, 0, 0, 0, 1)
 
 
 def head_of(file: Path, **more) -> bytes:
+    """The content of a file with changed entries in its header."""
     head, _, own = file.read_bytes().partition(b"\n")
     return json.dumps(json.loads(head) | more).encode() + b"\n" + own
 
@@ -185,7 +192,8 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_machine_code_that_is_not_right_does_not_run(tmp_path, code, name):
+def test_invalid_machine_code_does_not_run(tmp_path, code, name):
+    """Damaged, outdated or foreign files are not loaded."""
     wrong = tmp_path / "wrong.code"
     wrong.write_bytes(WRONG[name](code))
     assert _machine_code.load(wrong, "key") is None
@@ -194,6 +202,7 @@ def test_machine_code_that_is_not_right_does_not_run(tmp_path, code, name):
 
 
 def test_machine_code_that_others_may_have_written_does_not_run(tmp_path, code):
+    """A file that others may write to, a link and a missing file are not loaded."""
     theirs = tmp_path / "theirs.code"
     theirs.write_bytes(code.read_bytes())
     theirs.chmod(0o666)
@@ -207,8 +216,8 @@ def test_machine_code_that_others_may_have_written_does_not_run(tmp_path, code):
     )
 
 
-def test_what_may_raise_an_error_is_not_kept(tmp_path):
-    """Numba's way of raising needs Numba: such code would bring down a process that has not imported it."""
+def test_code_that_may_raise_is_not_cached(tmp_path):
+    """Exceptions in Numba need Numba: such code would crash a process that has not imported it."""
 
     def careful(a, b, c, d, e, f):
         if a > b:
@@ -221,20 +230,21 @@ def test_what_may_raise_an_error_is_not_kept(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("room", [rows, draw_rows, library])
-def test_all_functions_called_by_address_run_without_numba(tmp_path, monkeypatch, room, dtype):
-    monkeypatch.setattr(_compiled, "code_file", lambda module, name: tmp_path / name)
-    names = (*room.NAMES, *((rows.PROGRAM, rows.PRODUCT, rows.SMALL_PRODUCT) if room is rows else ()))
+@pytest.mark.parametrize("module", [rows, draw_rows, library])
+def test_all_functions_called_by_address_run_without_numba(tmp_path, monkeypatch, module, dtype):
+    """The machine code of every function that kernels call by address is cached."""
+    monkeypatch.setattr(_compiled, "code_file", lambda _, name: tmp_path / name)
+    names = (*module.NAMES, *((rows.PROGRAM, rows.PRODUCT, rows.SMALL_PRODUCT) if module is rows else ()))
     for name in names:
-        function = interpreter.function if name == rows.PROGRAM else room.function
+        function = interpreter.function if name == rows.PROGRAM else module.function
         function.__wrapped__(*([dtype] if name == rows.PROGRAM else [name, dtype]))
     assert {file.name for file in tmp_path.iterdir()} == {f"{name}_{dtype}" for name in names}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dim", [1, 70])
-def test_what_is_found_compiled_needs_no_compiler(tmp_path, dim):
-    """The second process does not import Numba, in either way of multiplying; the first has to."""
+def test_cached_code_needs_no_compiler(tmp_path, dim):
+    """The first process imports Numba, the second one does not, with either method of matrix multiplication."""
     loss = f"st.losses.quadratic(__import__('numpy').eye({dim}))"
     code = RUN.replace('st.losses.from_expression("x**2/2")', loss).replace("none(1)", f"none({dim})")
     code = code.replace("[1.0]", f"[1.0] * {dim}").replace('"x"', '"x0"')
@@ -244,32 +254,36 @@ def test_what_is_found_compiled_needs_no_compiler(tmp_path, dim):
 
 
 def copied(top: Path) -> Path:
+    """A copy of the package."""
     return Path(shutil.copytree(Path(sdetools.__file__).parent, top / "sdetools", ignore=shutil.ignore_patterns("__pycache__")))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("temporary", [True, False])
-def test_a_library_that_cannot_be_written_without_a_home(tmp_path, temporary):
-    """Compiled in the temporary place, or for the process alone where there is none.
+def test_a_read_only_installation_without_a_home_folder(tmp_path, temporary):
+    """Kernels are compiled in the temporary folder, or for the process alone if there is none.
 
-    Root may write everywhere, so beside the modes a file stands where each `__pycache__` would be.
+    Root may write everywhere, so besides the modes a file takes the place of each `__pycache__`.
     """
     package = copied(tmp_path / "installed")
-    for room in (package, *(path for path in package.rglob("*") if path.is_dir())):
-        (room / "__pycache__").touch()
-        room.chmod(0o555)
+    for folder in (package, *(path for path in package.rglob("*") if path.is_dir())):
+        (folder / "__pycache__").touch()
+        folder.chmod(0o555)
     (tmp_path / "tmp").mkdir()
     code = RUN if temporary else "import tempfile; tempfile._candidate_tempdir_list = lambda: ['/proc/nowhere']" + RUN
     used, said = in_a_process(package, code, HOME="/proc/nowhere", TMPDIR=tmp_path / "tmp")
     assert not said and not list(package.rglob("*.code"))
     assert used == (str(tmp_path / f"tmp/sdetools-{os.getuid()}/kernels") if temporary else "None")
-    for room in (package, *(path for path in package.rglob("*") if path.is_dir())):
-        room.chmod(0o755)
+    for folder in (package, *(path for path in package.rglob("*") if path.is_dir())):
+        folder.chmod(0o755)
 
 
 @pytest.mark.slow
-def test_an_edit_in_a_file_that_is_inlined_compiles_anew(tmp_path):
-    """The sines of `elementary.py` are inlined in the functions on rows: an edit changes results at once, without a touch of any other file."""
+def test_an_edit_of_an_inlined_file_recompiles(tmp_path):
+    """An edit of a file that is inlined in other functions changes results at once, without a change of any other file.
+
+    The sines of `elementary.py` are inlined in the functions on rows.
+    """
     package = copied(tmp_path)
     # 2^-30 is its own sine to 18 digits, so the quotient is 1/4 exactly
     code = RUN.replace('"x"]', '"sin(x/2**28)"]').replace('at("x").value', 'at("sin(x/2**28)").value * 2**28')
@@ -280,8 +294,8 @@ def test_an_edit_in_a_file_that_is_inlined_compiles_anew(tmp_path):
         in_a_process(package, code, SDETOOLS_CACHE=tmp_path / "cache")
 
 
-def test_threads_that_ask_at_a_time_get_one_function():
-    """Of two, one would be let go with its machine code, while a kernel still has its address."""
+def test_concurrent_threads_get_one_function():
+    """If each got its own, one would be freed with its machine code while a kernel still has its address."""
     made, start = [], threading.Barrier(4)
 
     @_machine_code.once
@@ -297,11 +311,13 @@ def test_threads_that_ask_at_a_time_get_one_function():
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(ask, range(4)))
     assert made == ["a"] and all(one is found[0] for one in found)
-    for room in (rows, draw_rows, library):
-        assert room.function(room.NAMES[0]) is room.function(room.NAMES[0])
+    for module in (rows, draw_rows, library):
+        assert module.function(module.NAMES[0]) is module.function(module.NAMES[0])
 
 
-def test_a_disk_that_is_full_keeps_no_half_of_a_file(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_no_incomplete_file(tmp_path, monkeypatch):
+    """A failed write leaves no incomplete file."""
+
     def full(file, content):
         with file.open("wb") as out:
             out.write(content[:10])

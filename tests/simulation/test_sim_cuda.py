@@ -1,6 +1,7 @@
-"""Kernels for CUDA against the reference, path by path, on Numba's simulator; their machine code, where the toolkit's compilers are there.
+"""CUDA kernels against the reference, path by path, on Numba's simulator; and their machine code, where the toolkit's compilers are
+installed.
 
-Nothing here needs a device but the test marked `gpu`.
+Only the test marked `gpu` needs a device.
 """
 
 import os
@@ -20,27 +21,28 @@ from sdetools.simulation.records import PAIR, SINGLE
 PROGRAMS = runpy.run_path(str(Path(__file__).parents[1] / "programs.py"))
 CASES = PROGRAMS["all_programs"]()
 REFUSED = ["minibatch without replacement, SVAG"]
-"""What runs as a compiled function, which no thread of a device can call."""
+"""Simulations with a compiled function, which threads of a device cannot call."""
 PARTS = 4
 FEW = ["rule SGDM", "dense 3", "dense 300", "separable 40", "minibatch", "long formula", "start mixture"]
-"""Kernels of every kind: in registers, in memory, around products, in pieces."""
+"""Kernels of every kind: in registers, in memory, around matrix products, in several parts."""
 ALL = pytest.mark.skipif("SDETOOLS_ALL_KERNELS" not in os.environ, reason="takes minutes: set SDETOOLS_ALL_KERNELS=1")
 SHOWN = dict(trajectories=[4, 0, 2], slices="all")
 LENGTH = 70
-"""Steps: more than from one look for lost paths to the next."""
+"""The number of steps: more than between two checks for divergence."""
 
 
 def part(n: int) -> list[str]:
+    """One part of the names of the simulations."""
     return [name for name in list(CASES)[n::PARTS] if name not in REFUSED]
 
 
 def close(a, b, tolerance=1e-12) -> None:
-    """Last points, and what is recorded of each path, to the tolerance; moments to what follows of that.
+    """Asserts that final points agree to the tolerance, and moments to the bound that follows from it.
 
-    A recorded v, of size |mean| + sqrt(S) at most (S the sum of squares about the mean), may be off by e = tolerance (1 + size), and so may
-    a mean; d = x - z by what x and z may. Centring makes no vector longer, so by Cauchy and Schwarz a sum of products about means, of
-    vectors that are off by sqrt(n) e each, is off by sqrt(n) (e sqrt(S') + e' sqrt(S)) + n e e' at most. (Its own roundings, n 2^-53 of such
-    sizes, are a thousandth of that.)
+    A recorded v, of size |mean| + sqrt(S) at most (S the sum of squares about the mean), may be off by e = tolerance (1 + size),
+    and so may a mean; d = x - z by the sum of the bounds of x and z. Centring makes no vector longer, so by Cauchy and Schwarz a
+    sum of products about means, of vectors that are off by sqrt(n) e each, is off by sqrt(n) (e sqrt(S') + e' sqrt(S)) + n e e' at
+    most. (Its own roundings, n 2^-53 of such sizes, are a thousandth of that.)
     """
     np.testing.assert_allclose(a.final, b.final, rtol=tolerance, atol=tolerance)
     found, total, n = a.statistics.total, b.statistics.total, b.paths
@@ -55,7 +57,7 @@ def close(a, b, tolerance=1e-12) -> None:
 
 
 def simulate(n: str) -> None:
-    """A part of the programs, on the simulator and by NumPy."""
+    """Compares one part of the simulations on the simulator with NumPy."""
     for name in part(int(n)):
         case = CASES[name]()
         try:
@@ -66,14 +68,15 @@ def simulate(n: str) -> None:
 
 @pytest.mark.parametrize("n", range(PARTS))
 def test_same_paths_on_the_simulator(n):
+    """Every simulation, in four processes."""
     run_apart(__file__, "simulate", str(n), NUMBA_ENABLE_CUDASIM="1")
 
 
 def others() -> None:
-    """What the programs do not show: controls, refusals, stored points, lost paths, chunks, single precision."""
+    """Covers what the simulations do not: controls, refusals, stored states, diverged paths, chunks, single precision."""
     run, case = PROGRAMS["run"], CASES["dense 3"]()
     reference = run(case, "numpy")
-    with pytest.raises(AssertionError):  # other draws are seen
+    with pytest.raises(AssertionError):  # other draws are detected
         close(run(case, "cuda", seed=4), reference)
     for name in REFUSED:
         with pytest.raises(ValueError, match=r"backend 'cuda' cannot run this: .*compiled for a CPU"):
@@ -86,9 +89,9 @@ def others() -> None:
             np.testing.assert_allclose(found.values, expected.values, rtol=1e-12, atol=1e-12)
     oracle = st.NoisyOracle(st.losses.from_expression("x**4/4", "x"), st.noise.gaussian(dim=1), 1.0)
     given = dict(observe=["x"], x0=[1.2], horizon=0.6 * LENGTH, paths=300, seed=1, threads=1, times=[0.6 * LENGTH])
-    lost = [st.simulate(st.SGD(oracle, st.schedules.constant(0.6)), backend=backend, **given) for backend in ("cuda", "numpy")]
-    assert lost[0].diverged == lost[1].diverged and 0 < lost[0].diverged < 300
-    assert lost[0].first_divergence == lost[1].first_divergence > 0
+    runs = [st.simulate(st.SGD(oracle, st.schedules.constant(0.6)), backend=backend, **given) for backend in ("cuda", "numpy")]
+    assert runs[0].diverged == runs[1].diverged and 0 < runs[0].diverged < 300
+    assert runs[0].first_divergence == runs[1].first_divergence > 0
     for name in ("rule SGDM", "separable 40"):
         a, b = (run(CASES[name](), backend, dtype="float32").final for backend in ("cuda", "numpy"))
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)  # 4 steps of at most 100 roundings of 6e-8
@@ -103,7 +106,7 @@ TWO = (np.maximum, np.minimum, np.power, np.divide)
 
 
 def corners(x):
-    """Every function of the graph in its domain and where it leaves that or its range; infinities and NaN as numbers of their own."""
+    """Every function of the graph within and outside its domain and range; infinities and NaN are represented by finite numbers."""
     with np.errstate(all="ignore"):
         at = [0.0 * x[0] + a for a in (-1e3, 1e3, -2.0, 0.0, 0.7, np.nan)]
         found = [f(a) for a in at for f in ONE] + [f(a, b) for a in at for b in at for f in TWO]
@@ -118,17 +121,19 @@ def corner_values(backend: str) -> np.ndarray:
 
 
 def far() -> None:
+    """Compares `corners` on the simulator with NumPy."""
     found, expected = corner_values("cuda"), corner_values("numpy")
     assert np.isfinite(expected).all() and all(np.any(expected == code) for code in (3.5, 5.5, 7.5))
     np.testing.assert_allclose(found, expected, rtol=1e-14, atol=1e-14)
 
 
-def test_functions_have_the_corners_of_numpy():
+def test_functions_agree_with_numpy_outside_their_domain():
+    """The functions agree with NumPy outside their domain and range."""
     run_apart(__file__, "far", NUMBA_ENABLE_CUDASIM="1")
 
 
-def test_a_billionth_of_sigma_is_seen():
-    """Negative control of the tolerance."""
+def test_an_error_of_a_billionth_of_sigma_is_detected():
+    """Negative control of the tolerance: an error of 1e-9 in sigma is detected."""
     members, x0, more = CASES["gaussian"]()
     wrong = tuple(type(m)(m.oracle.with_sigma(m.oracle.sigma * (1 + 1e-9)), m.plan) for m in members)
     right = tuple(type(m)(m.oracle, m.plan) for m in members)
@@ -136,8 +141,8 @@ def test_a_billionth_of_sigma_is_seen():
         close(*(PROGRAMS["run"]((pair, x0, more), "numpy") for pair in (wrong, right)))
 
 
-def test_a_hundred_billionth_of_an_observable_is_seen():
-    """Negative control of the moments' bound: the paths are the same."""
+def test_an_error_of_a_hundred_billionth_of_an_observable_is_detected():
+    """Negative control of the bound of moments: the paths are the same."""
     members, x0, _ = CASES["gaussian"]()
     exact, off = (
         PROGRAMS["run"]((members, x0, {"observe": {"h": lambda x, c=c: c * x[0] ** 2}}), "numpy") for c in (1.0, 1 + 1e-11)
@@ -148,11 +153,13 @@ def test_a_hundred_billionth_of_an_observable_is_seen():
         close(off, exact)
 
 
-def test_controls_stored_points_losses_and_single_precision():
+def test_controls_stored_states_divergence_and_single_precision():
+    """Runs `others` on the simulator."""
     run_apart(__file__, "others", NUMBA_ENABLE_CUDASIM="1")
 
 
-def test_without_a_device_it_says_what_to_do():
+def test_the_error_without_a_device_names_the_remedy():
+    """The error names the remedy."""
     if numba_cuda.is_available():
         pytest.skip("there is a device")
     with pytest.raises(ValueError, match=r"requires a CUDA device.*NUMBA_ENABLE_CUDASIM=1"):
@@ -161,22 +168,23 @@ def test_without_a_device_it_says_what_to_do():
 
 @pytest.mark.gpu
 def test_same_paths_on_a_device():
+    """Kernels of every kind on a device."""
     if not numba_cuda.is_available():
         pytest.skip("no GPU on this machine")
     for name in ("dense 3", "dense 300", "rule SGDM", "minibatch", "integrator 20 RI1 normal"):
         case = CASES[name]()
-        close(PROGRAMS["run"](case, "cuda"), PROGRAMS["run"](case, "numpy"), 1e-11)  # other libraries' sines and logarithms
+        close(PROGRAMS["run"](case, "cuda"), PROGRAMS["run"](case, "numpy"), 1e-11)  # sines and logarithms of another library
 
 
 # ---- machine code
 
 
 class Caught(Exception):
-    """A program on its way to a backend."""
+    """Carries a program out of the call that would run it."""
 
 
 def program(name: str):
-    """What a run of a case would execute."""
+    """The program that a run of a case would execute."""
 
     def caught(program, *_):
         raise Caught(program)
@@ -191,7 +199,7 @@ def program(name: str):
 
 
 def assemble(*names: str) -> None:
-    """The kernels of programs to machine code of two architectures; fails where registers spill."""
+    """Compiles the kernels of simulations for two architectures; fails if registers spill."""
     from numba import types
 
     from sdetools.simulation import torch_cuda
@@ -218,5 +226,5 @@ def assemble(*names: str) -> None:
     "names", [pytest.param(FEW, id="few"), *(pytest.param(part(n), id=str(n), marks=ALL) for n in range(PARTS))]
 )
 def test_machine_code_without_spills(names):
-    """Needs the toolkit's compilers, no device."""
+    """Needs the toolkit's compilers, but no device."""
     run_apart(__file__, "assemble", *names, CUDA_HOME=toolkit())

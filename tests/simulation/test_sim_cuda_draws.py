@@ -1,6 +1,6 @@
-"""The lines of `cuda_draws.py` against the NumPy twin: on Numba's CUDA simulator, in a process of its own, and typed by Numba for a CPU.
+"""The lines of `cuda_draws.py` against NumPy: on Numba's CUDA simulator, in a separate process, and compiled by Numba for a CPU.
 
-The simulator runs them as Python; compiled for a CPU they are typed as for a device, float32 in float32, uint64 in uint64.
+The simulator runs them as Python. Compiled for a CPU they have the types that they have on a device, float32 and uint64.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from sdetools.simulation import cuda_draws, draws, philox
 from sdetools.simulation.draws import DrawPlan, fill
 
 LIBRARIES = 4 * 2.0**-52
-"""Of the radius: log, sqrt, sin and cos of two libraries, within a unit each."""
+"""Relative to the radius: log, sqrt, sin and cos of two libraries, within one unit each."""
 SINGLE = 8 * 2.0**-24
-"""Of the radius, in float32: as in `test_sim_draws.py`."""
+"""Relative to the radius, in float32: see `test_sim_draws.py`."""
 PLANS = [
     DrawPlan(d)
     for d in (
@@ -32,7 +32,7 @@ PLANS = [
 ]
 STEPS = [0, 1, 2, 3, 41, (1 << 33) + 5]
 KEY, FIRST, PATHS = (1 << 63) + 12345, (1 << 33) - 2, 5
-WAYS = [(where, dtype) for where in ("memory", "registers") for dtype in ("float64", "float32")]
+VARIANTS = [(where, dtype) for where in ("memory", "registers") for dtype in ("float64", "float32")]
 BODY = """
         _k0, _k1 = u(key) & low, u(key) >> half
         path = first + j
@@ -42,7 +42,7 @@ LOOP = "def kernel(first, key, paths, k, Z):\n    for j in range(paths):" + BODY
 
 
 def function(head: str, plan: DrawPlan, where: str, dtype: str, **more):
-    """A function that writes a plan's draws to Z."""
+    """A function that writes the draws of a plan to Z."""
     place = (lambda row: f"Z[({row}) * paths + j]") if where == "memory" else (lambda row: f"z{row}")
     write = cuda_draws.in_memory if where == "memory" else cuda_draws.in_registers
     lines = [line for s in plan.segments for line in write(s, place, dtype=dtype)]
@@ -54,22 +54,22 @@ def function(head: str, plan: DrawPlan, where: str, dtype: str, **more):
 
 
 def simulate(file: str) -> None:
-    """Every plan on the simulator, to a file."""
+    """Saves the draws of every plan on the simulator to a file."""
     from numba import cuda
 
     found = {}
     for p, plan in enumerate(PLANS):
-        for where, dtype in WAYS:
+        for where, dtype in VARIANTS:
             kernel = cuda.jit(function(KERNEL, plan, where, dtype, cuda=cuda))
             for step in STEPS:
                 Z = cuda.to_device(np.full(plan.rows * PATHS, 77, dtype))
-                kernel[2, 4](FIRST, np.uint64(KEY), PATHS, step, Z)  # three threads too many
+                kernel[2, 4](FIRST, np.uint64(KEY), PATHS, step, Z)  # three excess threads
                 found[f"{p} {where} {dtype} {step}"] = Z.copy_to_host().reshape(plan.rows, PATHS)
     np.savez(file, **found)
 
 
 def check(got: np.ndarray, plan: DrawPlan, step: int, patch: pytest.MonkeyPatch) -> None:
-    """Signs and uniforms to the bit, float32 uniforms rounded once and below 1, normals to their radius' rounding."""
+    """Asserts that signs and uniforms agree to the bit, and normals to the rounding of their radius."""
     path = np.arange(FIRST, FIRST + PATHS)
     expected = fill(plan, KEY, path, step)
     with patch.context() as within:
@@ -88,31 +88,34 @@ def check(got: np.ndarray, plan: DrawPlan, step: int, patch: pytest.MonkeyPatch)
 
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory):
+    """The draws on the simulator."""
     file = tmp_path_factory.mktemp("cuda") / "draws.npz"
     run_apart(__file__, "simulate", str(file), NUMBA_ENABLE_CUDASIM="1", PYTHONWARNINGS="error")
     return np.load(file)
 
 
-@pytest.mark.parametrize(("where", "dtype"), WAYS)
+@pytest.mark.parametrize(("where", "dtype"), VARIANTS)
 @pytest.mark.parametrize("p", range(len(PLANS)), ids=[str(p.draws) for p in PLANS])
 def test_on_the_simulator(simulated, p, where, dtype, monkeypatch):
+    """Draws on the simulator, for every plan."""
     for step in STEPS:
         got = simulated[f"{p} {where} {dtype} {step}"]
         assert got.dtype == dtype
         check(got, PLANS[p], step, monkeypatch)
 
 
-def test_another_step_would_be_seen(simulated, monkeypatch):
-    """Negative control: no plan passes as its next step."""
+def test_another_step_is_detected(simulated, monkeypatch):
+    """Negative control: the draws of a step do not pass as those of the next one."""
     for p, plan in enumerate(PLANS):
-        for where, dtype in WAYS:
+        for where, dtype in VARIANTS:
             with pytest.raises(AssertionError):
                 check(simulated[f"{p} {where} {dtype} 2"], plan, 3, monkeypatch)
 
 
-@pytest.mark.parametrize(("where", "dtype"), WAYS)
+@pytest.mark.parametrize(("where", "dtype"), VARIANTS)
 @pytest.mark.parametrize("p", [1, 2, 3])
-def test_as_numba_types_them(p, where, dtype, monkeypatch):
+def test_with_the_types_that_numba_infers(p, where, dtype, monkeypatch):
+    """Draws with the types that Numba infers."""
     kernel = njit(function(LOOP, PLANS[p], where, dtype))
     for step in STEPS:
         Z = np.full(PLANS[p].rows * PATHS, 77, dtype)
@@ -121,9 +124,9 @@ def test_as_numba_types_them(p, where, dtype, monkeypatch):
 
 
 def test_float32_is_float32_throughout():
-    """Nothing of a float32 draw is added or multiplied in double; of a double one it is."""
+    """Draws in float32 use no addition or multiplication in double precision; draws in double precision do."""
     seen = {}
-    for where, dtype in WAYS:
+    for where, dtype in VARIANTS:
         kernel = njit(function(LOOP, DrawPlan((Normal(3), Uniform(3), Sign(3))), where, dtype))
         kernel(FIRST, np.uint64(KEY), PATHS, 0, np.zeros(9 * PATHS, dtype))
         (text,) = kernel.inspect_llvm().values()
@@ -133,11 +136,11 @@ def test_float32_is_float32_throughout():
 
 
 def assemble() -> None:
-    """Plans of all kinds and sizes to machine code of two architectures; fails where registers spill."""
+    """Compiles plans of all kinds and sizes for two architectures; fails if registers spill."""
     from numba import cuda, types
 
     for plan in (PLANS[1], PLANS[3], PLANS[5]):
-        for where, dtype in WAYS:
+        for where, dtype in VARIANTS:
             if where == "registers" and plan.rows > 100:
                 continue
             i, number = types.int64, types.float32 if dtype == "float32" else types.float64
@@ -146,5 +149,5 @@ def assemble() -> None:
 
 
 def test_machine_code_without_spills():
-    """Needs the toolkit's compilers, no device."""
+    """Needs the toolkit's compilers, but no device."""
     run_apart(__file__, "assemble", CUDA_HOME=toolkit(), PYTHONWARNINGS="error")

@@ -1,4 +1,4 @@
-"""Paths that leave the finite range: counted, first seen at the right step, never averaged away."""
+"""Diverged paths are counted, their first non-finite step is exact, and they are never excluded from means."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ PAIR = (st.SGDM(ORACLE, PLAN), st.SGD(ORACLE, PLAN.averaged()))
 GIVEN = dict(x0=[1.0], horizon=STEPS * ETA, paths=PATHS, observe=["x**2", "1/(1 + x**2)"], times="all", threads=1, seed=5)
 
 
-def twin(beta):
-    """(paths lost, first step of a loss) by pure Python."""
+def reference(beta):
+    """The number of diverged paths and their first divergence time, in pure Python."""
     key, first = naive.key_of(5, 0), []
 
     def gradient(x, z):
@@ -30,20 +30,22 @@ def twin(beta):
             [1.0], [0.0], gradient, [ETA] * STEPS, [beta] * STEPS, lambda k, path=path: naive.normals(key, path, k, 1)
         )
         first += [next((k for k, x in enumerate(points) if not math.isfinite(x[0])), None)]
-    lost = [k for k in first if k is not None]
-    return len(lost), min(lost, default=-1)
+    diverged = [k for k in first if k is not None]
+    return len(diverged), min(diverged, default=-1)
 
 
 @pytest.fixture(scope="module")
 def expected():
-    return twin(0.5), twin(0.0)
+    """The counts and divergence times of SGDM and SGD."""
+    return reference(0.5), reference(0.0)
 
 
 @pytest.mark.parametrize("backend", ["numba", "numpy"])
-def test_lost_paths_and_the_first_step_are_the_twins(backend, expected):
+def test_counts_and_divergence_times_equal_the_reference(backend, expected):
+    """Counts and divergence times against pure Python."""
     gap = st.weak_gap(*PAIR, backend=backend, **GIVEN)
     (momentum, plain) = expected
-    assert 0 < plain[0] < PATHS  # the case is worth its name: some are lost, some are not
+    assert 0 < plain[0] < PATHS  # some paths diverge, some do not
     assert gap.statistics.sums.diverged.tolist() == [momentum[0], plain[0]]
     assert gap.statistics.sums.first_divergence.tolist() == [momentum[1], plain[1]]
     assert gap.diverged == momentum[0] + plain[0]
@@ -52,11 +54,11 @@ def test_lost_paths_and_the_first_step_are_the_twins(backend, expected):
 
 @pytest.mark.parametrize("backend", ["numba", "numpy"])
 def test_estimates_are_finite_before_and_nan_after(backend, expected):
-    """Also for an observable that is bounded, whose value at an infinite point would look harmless."""
+    """Holds also for a bounded observable, whose value at an infinite point would appear valid."""
     gap = st.weak_gap(*PAIR, backend=backend, **GIVEN)
     first = gap.first_divergence
     for h in gap.names:
-        known = first - (h == "x**2")  # one step before, x is beyond 1e120: its square may have left the range
+        known = first - (h == "x**2")  # one step before, x is beyond 1e120: its square may be infinite
         assert np.isfinite(gap.statistics.gap[:known, gap.names.index(h)]).all()
         assert np.isnan(gap.statistics.gap[first:, gap.names.index(h)]).all()
         late = gap.at(h)
@@ -66,7 +68,8 @@ def test_estimates_are_finite_before_and_nan_after(backend, expected):
         assert math.isnan(gap.sup(h).value) and tuple(gap.sup(h).confidence_interval(0.95)) == (-math.inf, math.inf)
 
 
-def test_a_single_dynamics_too(expected):
+def test_divergence_of_a_single_dynamics(expected):
+    """The count of a run of one dynamics."""
     run = st.simulate(PAIR[1], **GIVEN)
     assert (run.diverged, run.first_divergence) == expected[1]
     assert math.isnan(run.at("1/(1 + x**2)").value)
@@ -75,15 +78,16 @@ def test_a_single_dynamics_too(expected):
     assert f"{run.diverged} paths" in repr(run)
 
 
-def test_a_stable_run_loses_none():
-    """Negative control: at a quarter of the learning rate nothing is lost, and nothing is NaN."""
+def test_no_path_of_a_stable_run_diverges():
+    """Negative control: at a quarter of the learning rate no path diverges, and no mean is NaN."""
     plan = st.schedules.constant(ETA / 4, 0.5)
     run = st.simulate(st.SGD(ORACLE, plan.averaged()), **GIVEN)
     assert (run.diverged, run.first_divergence) == (0, -1)
     assert np.isfinite(run.statistics.mean).all()
 
 
-def test_a_study_with_lost_paths_is_unresolved_there():
+def test_a_study_with_diverged_paths_is_unresolved():
+    """An order study reports points with diverged paths as unresolved."""
     study = st.order_study(
         lambda eta: (st.SGDM(ORACLE, st.schedules.constant(eta, 0.5)), st.SGD(ORACLE, st.schedules.constant(eta))),
         etas=[0.25, 0.0625], **{k: v for k, v in GIVEN.items() if k != "times"},
@@ -94,12 +98,12 @@ def test_a_study_with_lost_paths_is_unresolved_there():
 
 
 @pytest.mark.parametrize("h", ["sqrt(x)", "log(x - 100)"])
-def test_an_observable_that_is_not_finite_is_told_from_a_path_that_is_lost(h):
-    """All paths stay finite; the sentence names the observable, and no step of a loss."""
+def test_a_non_finite_observable_is_not_reported_as_divergence(h):
+    """All paths remain finite; the message names the observable, and reports no divergence."""
     plan = st.schedules.constant(ETA / 4, 0.5)
     given = GIVEN | {"observe": [h]}
     run = st.simulate(st.SGD(ORACLE, plan.averaged()), **given)
     gap = st.weak_gap(st.SGDM(ORACLE, plan), st.SGD(ORACLE, plan.averaged()), **given)
-    for told in (repr(run.at(h)), repr(gap.at(h)), repr(gap.sup(h))):
-        assert h in told and "not finite on all of them, though the paths are" in told and "step" not in told
+    for text in (repr(run.at(h)), repr(gap.at(h)), repr(gap.sup(h))):
+        assert h in text and "not finite on all of them, though the paths are" in text and "step" not in text
     assert run.diverged == gap.diverged == 0

@@ -1,8 +1,8 @@
-"""The draw plan: bits that no two draws share, and the laws of the draws.
+"""The draw plan: no two draws share bits, and draws have the distributions of the documentation.
 
-Statistical tests: correlations by |corr| sqrt(n) < 6 (2e-9 each). Rows and steps make 2.6e5 pairs of values and 8e4 of squares, paths 4e3, for
-double and float32 alike: 1.4e-3 for the file at most. Moments by |z| < 4.5 (7e-6 each, 20 of them: 1.4e-4). Seeds are fixed, so they pass or
-fail for good.
+Statistical tests: correlations by |corr| sqrt(n) < 6 (2e-9 each). Rows and steps give 2.6e5 pairs of values and 8e4 of squares,
+paths 4e3, for double and float32 alike: false-alarm rate at most 1.4e-3 for the file. Moments by |z| < 4.5 (7e-6 each, 20 of them:
+1.4e-4). Seeds are fixed, so the result is always the same.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from sdetools.simulation import draw_rows, draws
 from sdetools.simulation.draws import SEGMENT, DrawPlan, Segment, fill
 from sdetools.simulation.philox import stream_key
 
-# -- bits that no two draws share -----------------------------------------------------------------------------------------------
+# -- addresses -----------------------------------------------------------------------------------------------
 
 
 def addresses(plan: DrawPlan, step: int) -> list[tuple[str, ...]]:
-    """For each row of a step which bits it is made of: (segment, step of the counter, slot, word, part).
+    """The bits of each row of a step: (segment, step of the counter, slot, word, part).
 
-    Words are made to name their address and their bits, and decoders to say what they were given.
+    Words are replaced by codes of their address and bits, and decoders return these codes.
     """
     calls: list[tuple[int, int]] = []
 
@@ -58,7 +58,7 @@ def addresses(plan: DrawPlan, step: int) -> list[tuple[str, ...]]:
 
 
 def shared_bits(plan: DrawPlan, among: range) -> int:
-    """How many (row, step) have bits that another has; and all slots lie in the field of their segment."""
+    """The number of (row, step) that share bits with another one."""
     seen = [a for step in among for a in addresses(plan, step)]
     return len(seen) - len(set(seen))
 
@@ -71,8 +71,8 @@ ADDRESSED = [
 
 
 @pytest.mark.parametrize("plan", [DrawPlan(d) for d in ADDRESSED], ids=str)
-def test_no_two_draws_have_an_address(plan):
-    """Every (segment, row, step) has (step of the counter, slot, part) for itself; slots lie in the ranges of their segments."""
+def test_addresses_are_unique(plan):
+    """Every (segment, row, step) has its own (step of the counter, slot, part); slots are in the ranges of their segments."""
     assert shared_bits(plan, range(300)) == 0
     for step in (0, 1, 1 << 33):
         found = addresses(plan, step)
@@ -81,8 +81,8 @@ def test_no_two_draws_have_an_address(plan):
 
 
 @pytest.mark.parametrize("kind", [Normal, Uniform, Sign])
-def test_a_wrong_share_would_be_seen(kind):
-    """Negative control: with steps that share an address once too long, draws meet."""
+def test_a_wrong_share_is_detected(kind):
+    """Negative control: if one step more shares an address, draws coincide."""
     true = Segment.address
     for n in (1, 70):
         with mock.patch.object(Segment, "address", lambda self, step: true(self, step // 2)):
@@ -91,14 +91,14 @@ def test_a_wrong_share_would_be_seen(kind):
 
 @pytest.mark.parametrize("n", [1, 3, 33, 64, 70, 200])
 def test_no_two_signs_are_one_bit(n):
-    """Rows of 192 signs over all steps of two addresses: equal only for the same bit, or by a chance below 1e-50."""
+    """Rows of 192 signs over all steps of two addresses are equal only for the same bit, or with probability below 1e-50."""
     plan = DrawPlan((Sign(n), Sign(n)))
     among = range(2 * plan.segments[0].share + 1)
     rows = np.concatenate([fill(plan, stream_key(3, 0), np.arange(192), step) for step in among])
     assert len(np.unique(rows, axis=0)) == len(rows) == 2 * n * len(among)
 
 
-# -- laws -----------------------------------------------------------------------------------------------------------------------
+# -- distributions -----------------------------------------------------------------------------------------------------------------------
 
 MIXED = DrawPlan((Normal(66), Uniform(33), Sign(70), Normal(1), Normal(2), Normal(3), Uniform(1), Sign(5)))
 N = 20_000
@@ -132,14 +132,14 @@ def test_rows_and_steps_are_uncorrelated(sample):
 
 
 def test_paths_are_uncorrelated(sample):
-    """A path with its neighbours 1, 2, 16, 64, 255, 256 further."""
+    """A path against later ones, at distances 1, 2, 16, 64, 255 and 256."""
     for lag in (1, 2, 16, 64, 255, 256):
         products = (sample[..., :-lag] * sample[..., lag:]).reshape(-1, N - lag)
         assert np.abs(products.sum(axis=1)).max() / np.sqrt(N - lag) < 6
 
 
-def test_a_repeated_slot_would_be_seen():
-    """Negative control: with slots of one range for all, normals repeat in rows of another draw."""
+def test_a_repeated_slot_is_detected():
+    """Negative control: if all draws use the same slots, normals of one draw repeat those of another."""
     plan = DrawPlan((Normal(66), Normal(5)))
     with mock.patch.object(draws, "SEGMENT", 0):
         rows = draw_rows.fill_block(DrawPlan(plan.draws), 3, 0, N, 0)
@@ -148,7 +148,7 @@ def test_a_repeated_slot_would_be_seen():
 
 
 def test_moments(sample):
-    """Moments of each kind over all rows, steps and paths, against the law's."""
+    """Moments of each kind over all rows, steps and paths, against those of the distribution."""
     laws = {Normal: (1, 3, 15, 105), Uniform: (1, 9 / 5, 27 / 7, 9.0), Sign: (1, 1, 1, 1)}
     for kind, (m2, m4, m6, m8) in laws.items():
         z = np.concatenate([sample[:, s.row : s.row + s.n].ravel() for s in MIXED.segments if s.kind is kind])
@@ -159,7 +159,7 @@ def test_moments(sample):
             assert abs((values.mean() - mean) / np.sqrt(variance / values.size)) < 4.5, kind
 
 
-def test_one_percent_of_scale_would_be_seen(sample):
+def test_an_error_of_one_percent_in_scale_is_detected(sample):
     """Negative control of the moments."""
     z = 1.01 * sample[:, :66].ravel()
     assert abs((z**2).mean() - 1) / np.sqrt(2 / z.size) > 20

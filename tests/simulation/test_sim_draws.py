@@ -1,6 +1,7 @@
-"""The draw plan: every twin of its layout, path by path, and the reach of a draw.
+"""The draw plan: every implementation of its layout, path by path, and the range of draws.
 
-Normals are compared in units of sqrt(-2 log u), the radius of their pair: cos a - sin a cancels near the diagonal, whatever computes it.
+Normals are compared relative to sqrt(-2 log u), the radius of their pair: cos a - sin a cancels near the diagonal, in any
+implementation.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from sdetools.simulation.draws import SEGMENT, SEGMENTS, DrawPlan, Segment, fill
 from sdetools.simulation.philox import stream_key
 
 POLYNOMIALS = 4e-15
-"""Of the radius: the error of the compiled sine and cosine, as in `test_sim_philox.py`."""
+"""Relative to the radius: the error of the compiled sine and cosine, as in `test_sim_philox.py`."""
 LIBRARIES = 4 * 2.0**-52
-"""Of the radius: log, sqrt, sin and cos of two libraries, within a unit each."""
+"""Relative to the radius: log, sqrt, sin and cos of two libraries, within one unit each."""
 SINGLE = 8 * 2.0**-24
-"""Of the radius: six roundings of log u halved by the root, two of sine and cosine, the root's and two products, each 2^-24."""
+"""Relative to the radius: six roundings of log u, halved by the root; two of sine and cosine, the root's and two products: 2^-24 each."""
 LARGEST = np.sqrt(82 * np.log(2))
 LANES = [16, 32, 64, 128, 256]
 SIZES = [1, 2, 3, 4, 5, 21, 31, 32, 33, 63, 64, 65, 100, 127, 128, 129, 200]
@@ -66,13 +67,16 @@ def slow(draw, index: int, i: int, key: int, path: int, step: int) -> float:
 
 
 def radii(plan: DrawPlan, key: int, path: np.ndarray, step: int) -> np.ndarray:
-    """The radius of the pair that each normal belongs to, in its row."""
+    """The radius of the pair of each normal, in the normal's row."""
     with mock.patch.object(draws, "normals", lambda word, *_: (np.hypot(*philox.normals(word)),) * 2):
         return fill(plan, key, path, step)
 
 
 def agree(got: np.ndarray, plan: DrawPlan, key: int, path: np.ndarray, step: int, tolerance: float) -> None:
-    """Signs and uniforms to the bit (float32: of the double rounded, below 1), normals to `tolerance` of the radius."""
+    """Asserts that signs and uniforms agree to the bit, and normals to `tolerance`, relative to the radius.
+
+    Uniforms in float32 are the rounded doubles, below 1.
+    """
     expected, radius = fill(plan, key, path, step), radii(plan, key, path, step)
     assert got.shape == expected.shape
     for s in plan.segments:
@@ -87,7 +91,8 @@ def agree(got: np.ndarray, plan: DrawPlan, key: int, path: np.ndarray, step: int
 
 @thorough
 @given(plans, keys, paths, steps, some.data())
-def test_numpy_twin_against_the_description(plan, key, path, step, data):
+def test_numpy_against_the_description(plan, key, path, step, data):
+    """NumPy against the description of the layout, for random plans and addresses."""
     z, radius = fill(plan, key, np.array([path]), step)[:, 0], radii(plan, key, np.array([path]), step)[:, 0]
     for index, (draw, segment) in enumerate(zip(plan.draws, plan.segments)):
         for i in {0, draw.n - 1, data.draw(some.integers(0, draw.n - 1))}:
@@ -98,7 +103,7 @@ def test_numpy_twin_against_the_description(plan, key, path, step, data):
 @pytest.mark.parametrize("kind", [Normal, Sign, Uniform])
 @pytest.mark.parametrize("n", SIZES)
 def test_each_size_against_the_description(kind, n):
-    """All rows, over as many steps as share an address and more."""
+    """All rows, over more steps than share an address."""
     plan, key, path = DrawPlan((kind(n),)), stream_key(5, 0), np.array([0, 3, 1 << 33])
     share = plan.segments[0].share
     for step in {0, 1, 2, 3, 4, 5, share // 2 - 1, share // 2, share - 1, share, share + 1, 1 << 33} - {-1}:
@@ -108,6 +113,7 @@ def test_each_size_against_the_description(kind, n):
 
 
 def test_paths_may_have_any_shape():
+    """An array of paths of any shape gives the draws of its elements."""
     plan, path = DrawPlan((Normal(5), Sign(3), Uniform(40), Sign(70))), np.arange(6).reshape(2, 3)
     z = fill(plan, 7, path, 9)
     assert z.shape == (118, 2, 3)
@@ -116,11 +122,13 @@ def test_paths_may_have_any_shape():
 
 
 def test_a_draw_does_not_depend_on_the_size_of_the_others():
+    """The draws of a segment are the same beside segments of other sizes."""
     few, many = DrawPlan((Normal(1), Normal(70), Sign(3))), DrawPlan((Sign(99), Normal(70), Uniform(50)))
     np.testing.assert_array_equal(fill(few, 5, np.arange(9), 4)[1:71], fill(many, 5, np.arange(9), 4)[99:169])
 
 
-def test_slots_of_segments_are_apart_and_within_their_field():
+def test_slots_of_segments_are_disjoint_and_within_their_field():
+    """Segments have separate slots, and more than fit into 44 bits are refused."""
     plan = DrawPlan((Uniform(1),) * SEGMENTS)
     bases = [s.base for s in plan.segments]
     assert bases == [i * SEGMENT for i in range(SEGMENTS)] and bases[-1] + SEGMENT == 1 << 44
@@ -136,6 +144,7 @@ CALL = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 6)
 
 
 def compiled(name: str, size: int, *arguments: int) -> None:
+    """Calls a compiled function by its address."""
     assert CALL(draw_rows.address(name, f"float{8 * size}"))(*(int(np.uint64(a).view(np.int64)) for a in arguments)) == 0
 
 
@@ -145,7 +154,7 @@ NAMES = {Normal: "normals", Uniform: "uniforms", Sign: "signs"}
 @thorough
 @given(kinds, some.integers(1, 200), keys, paths, steps, some.sampled_from(LANES), some.sampled_from([8, 4]))
 def test_compiled_rows_for_every_number_of_lanes(kind, n, key, path, step, lanes, size):
-    """Exactly the rows of a segment, whole and tile by tile, and nothing beyond them."""
+    """Exactly the rows of a segment are written, at once and tile by tile."""
     plan, first = DrawPlan((Sign(1), kind(n))), path // lanes * lanes
     segment = plan.segments[1]
     call, at = segment.address(step)
@@ -171,6 +180,7 @@ def test_compiled_rows_for_every_number_of_lanes(kind, n, key, path, step, lanes
 
 @pytest.mark.parametrize("lanes", LANES)
 def test_words_of_several_slots(lanes):
+    """Compiled words against NumPy."""
     out, first = np.empty((10, lanes), np.uint64), (1 << 34) + 256
     compiled("words", 8, 99, first, 1 << 35, 3 << 32, 5 << 32 | lanes, out.ctypes.data)
     expected = [w for c in range(5) for w in philox.words(99, np.arange(first, first + lanes), 1 << 35, (3 << 32) + c)]
@@ -180,6 +190,7 @@ def test_words_of_several_slots(lanes):
 @thorough
 @given(plans, keys, paths, some.integers(1, 600), steps)
 def test_blocks_of_any_number_of_paths(plan, key, first, count, step):
+    """`fill_block` against NumPy, in double and in float32."""
     path = np.arange(first, first + count)
     agree(draw_rows.fill_block(plan, key, first, count, step), plan, key, path, step, POLYNOMIALS)
     single = draw_rows.fill_block(plan, key, first, count, step, np.float32)
@@ -188,6 +199,7 @@ def test_blocks_of_any_number_of_paths(plan, key, first, count, step):
 
 
 def test_a_path_is_the_same_bits_in_every_block():
+    """The bits of a path do not depend on the other paths of a block."""
     plan = DrawPlan((Normal(70), Normal(1), Sign(3), Uniform(33)))
     for dtype in (np.float64, np.float32):
         whole = draw_rows.fill_block(plan, 3, 0, 1000, 5, dtype)
@@ -201,6 +213,7 @@ def test_a_path_is_the_same_bits_in_every_block():
 @thorough
 @given(plans, keys, paths, some.integers(1, 40), steps)
 def test_torch_integers(plan, key, first, count, step):
+    """Philox in torch's integers against NumPy."""
     path = np.arange(first, first + count)
     for dtype, tolerance in ((torch.float64, LIBRARIES), (torch.float32, SINGLE)):
         rows = draws.drawn(plan, key, torch.from_numpy(path), step, torch, dtype)
@@ -210,6 +223,7 @@ def test_torch_integers(plan, key, first, count, step):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_torch_on_a_cpu_is_the_compiled_block(dtype):
+    """On a CPU torch uses the compiled functions."""
     plan, key = DrawPlan((Normal(3), Sign(2))), [11, 12, 13]
     rows = torch_rows.Draws(key, 300, 77, torch.device("cpu"), dtype)
     number = np.float32 if dtype == torch.float32 else np.float64
@@ -219,7 +233,7 @@ def test_torch_on_a_cpu_is_the_compiled_block(dtype):
     assert rows(0, DrawPlan(()), 0).shape == (0, 77)
 
 
-# -- the reach of a draw --------------------------------------------------------------------------------------------------------
+# -- the range of draws --------------------------------------------------------------------------------------------------------
 
 LAST = 2**64 - 1
 HARD = np.array(
@@ -230,13 +244,14 @@ HARD = np.array(
 
 @njit
 def singles(words, out):
+    """The float32 normals of words."""
     for j in range(words.size):
         low = np.uint32(words[j])
         out[0, j], out[1, j] = draw_decoders.normal_pair32(low, draw_decoders.radius32(np.uint32(words[j] >> np.uint64(32)), low))
 
 
 def words_of_interest() -> np.ndarray:
-    """Extreme words, random ones, ones with a radius near each power of 2 from both sides, and around u = sqrt(1/2)."""
+    """Extreme words, random words, and words with a radius near each power of 2 or with u near sqrt(1/2)."""
     random = np.concatenate(philox.words(stream_key(0, 0), np.arange(50_000), 0, 0))
     powers = np.array([(1 << k) - 1 for k in range(41)], np.uint64) << np.uint64(24)
     middle = (np.uint64(int(2**40 * (1 - 0.5**0.5))) + np.arange(-50, 50).astype(np.uint64)) << np.uint64(24)
@@ -244,6 +259,7 @@ def words_of_interest() -> np.ndarray:
 
 
 def test_float32_keeps_all_bits_of_the_radius():
+    """The radius in float32 has full accuracy in both tails."""
     word = words_of_interest()
     out = np.empty((2, word.size), np.float32)
     singles(word, out)
@@ -254,7 +270,7 @@ def test_float32_keeps_all_bits_of_the_radius():
 
 
 def test_the_largest_normal_is_the_same_in_both():
-    """All 40 bits of the radius set, the angle next to pi/4: sqrt(-2 log 2^-41)."""
+    """All 40 bits of the radius are set, with the angle next to pi/4: sqrt(-2 log 2^-41)."""
     word = np.array([LAST << 24 & LAST | 0x3FFFFF], np.uint64)
     out = np.empty((2, 1), np.float32)
     singles(word, out)
@@ -263,14 +279,14 @@ def test_the_largest_normal_is_the_same_in_both():
     assert max(np.abs(philox.normals(words_of_interest())).max(), np.abs(out).max()) <= LARGEST * (1 + SINGLE)
 
 
-def test_uniforms_stay_inside_in_float32():
-    """The largest double rounds to 1; it is held below. The smallest is exact."""
+def test_uniforms_are_below_one_in_float32():
+    """The largest double would round to 1, and is rounded down instead. The smallest is exact."""
     word = torch.from_numpy(np.array([0, LAST], np.uint64).view(np.int64))
     assert philox.uniform(word, torch, torch.float32).tolist() == [2.0**-53, 1 - 2.0**-24]
 
 
-def test_an_edit_of_the_decoders_compiles_all_anew():
-    """The digest by which machine code is found again reads every file that is inlined."""
+def test_an_edit_of_the_decoders_recompiles():
+    """The hash that identifies machine code includes every file that is inlined."""
     read, original = [], Path.read_bytes
     with mock.patch.object(Path, "read_bytes", lambda self: read.append(self.name) or original(self)):
         _machine_code.text_key.__wrapped__()

@@ -1,10 +1,10 @@
-"""Paths in single precision: the paths of double to the rounding of float32, on every backend; moments in double.
+"""Paths in single precision: on every backend the paths of double precision, up to rounding; moments are in double precision.
 
-How far rounding may carry a path is bounded beforehand, not fitted: U = 2^-24 is the largest relative error of one rounding; a step makes at
-most `ROUNDINGS` + d of them that reach a number (a dot product has d), relative to numbers of size S at most, the largest that the path and
-its start have, and 1, the size of the losses' constants. A perturbation grows at most by the factor `growth` that two runs in double from
-neighbouring starts show. So |x32 - x64| <= steps (`ROUNDINGS` + d) U S growth. Draws of float32 differ by their own rounding, of which one is
-counted. Seeds are fixed: what passes once passes always.
+The effect of rounding on a path is bounded in advance, not fitted. U = 2^-24 is the largest relative error of one rounding. A step
+makes at most `ROUNDINGS` + d of them that affect a number (a dot product has d), relative to numbers of size S at most, the largest
+of the path, its start, and 1, the size of the losses' constants. A perturbation grows at most by the factor `growth`, which two
+runs in double precision from neighbouring starts show. So |x32 - x64| <= steps (`ROUNDINGS` + d) U S growth. Draws in float32
+differ by their own rounding, of which one is counted. Seeds are fixed, so the result is always the same.
 """
 
 from __future__ import annotations
@@ -32,13 +32,16 @@ from test_sim_kernels import CASES, ETA, FIXED, MOVING, PATHS, STEPS, X2, oracle
 U = 2.0**-24
 EPS = float(np.finfo(np.float32).eps)
 ROUNDINGS = 24
-"""Roundings of a step that reach a number of the state, beside those of a dot product: a rule has some ten operations a number, the largest
-noise in the list below as many."""
+"""The number of roundings of a step that affect a number of the state, except those of a dot product.
+
+A rule has some ten operations a number, and the longest noise in the list below as many.
+"""
 BACKENDS = ("numba", "numpy", "torch")
 SPREAD = np.array([[2.0, 0.6], [0.6, 0.5]])
 
 
 def run(case, backend, dtype="float32", seed=3, **other):
+    """A run, or a gap, of a case."""
     members, x0, more = case
     given = dict(x0=x0, horizon=STEPS * ETA, paths=PATHS, times="all", keep_final=True, threads=1, seed=seed, backend=backend)
     given |= more | other
@@ -48,7 +51,7 @@ def run(case, backend, dtype="float32", seed=3, **other):
 
 
 def size_and_growth(case, ends):
-    """The largest number of a path, and how much a nudge of its start grows: of runs in double alone."""
+    """The largest number of a path, and the growth of a perturbation of its start, from runs in double precision alone."""
     members, x0, more = case
     x0 = x0 if isinstance(x0, st.starts.Law) else np.asarray(x0, dtype=float)
     size = max(1.0, np.abs(ends).max(), 0.0 if isinstance(x0, st.starts.Law) else np.abs(x0).max())
@@ -59,13 +62,13 @@ def size_and_growth(case, ends):
 
 
 def bound(case, ends, steps=STEPS):
-    """The largest error that rounding can leave."""
+    """The largest error that rounding can cause."""
     size, growth = size_and_growth(case, ends)
     return steps * (ROUNDINGS + case[0][0].dim) * U * size * growth
 
 
 def check(case):
-    """Every backend in float32 against the reference in double, and so against each other; what is kept are numbers of float32."""
+    """Compares every backend in float32 with the reference in double precision; stored states are numbers of float32."""
     ends = run(case, "numpy", "float64").final
     allowed = bound(case, ends)
     for backend in BACKENDS:
@@ -77,18 +80,19 @@ def check(case):
 
 @pytest.mark.parametrize("name", CASES)
 def test_losses_noises_and_pairs(name):
-    """The covering set of the compiled backend: losses, noises, minibatches, labels, pairs, controls, functionals, users' functions."""
+    """All cases of the compiled backend: losses, noises, minibatches, labels, pairs, controls, functionals, user functions."""
     ends, allowed = check(CASES[name]())
     assert allowed < 0.01 * max(1.0, np.abs(ends).max())
 
 
 class Adaptive(st.Dynamics):
-    """Adam's rule without its corrections, for one of the gradient asked twice."""
+    """Adam's rule without its corrections, with two gradients a step."""
 
     parts, coefficients = ("x", "m", "v"), ("eta", "beta")
 
     @staticmethod
     def rule(state, oracle, eta, beta):
+        """One step."""
         x, m, v = state
         g = 0.5 * (oracle(x) + oracle(x - eta * m))
         m, v = beta * m + (1 - beta) * g, 0.99 * v + 0.01 * g * g
@@ -103,7 +107,7 @@ LINEAR = st.SDE(
 )
 DIAGONAL = st.SDE(drift=["-x", "-y"], diffusion=["0.3*x + 0.1", "0.2"], variables="x y")
 LIMIT, KINETIC = st.LimitSDE(NOISY, AVERAGED), st.KineticSDE(NOISY, FIXED)
-MOTIONS = {
+DYNAMICS = {
     "HeavyBall": lambda: st.HeavyBall(NOISY, gamma=ETA * 0.2, beta=0.8),
     "Nesterov": lambda: st.Nesterov(NOISY, FIXED, step_time=ETA),
     "QHM": lambda: st.QHM(NOISY, FIXED, nu=0.7),
@@ -131,10 +135,11 @@ MOTIONS = {
 }
 
 
-@pytest.mark.parametrize("name", MOTIONS)
+@pytest.mark.parametrize("name", DYNAMICS)
 def test_rules_and_integrators(name):
-    motion = MOTIONS[name]()
-    check(((motion,), X2, dict(observe=["*".join(motion.names)])))
+    """Every rule and integrator."""
+    dynamics = DYNAMICS[name]()
+    check(((dynamics,), X2, dict(observe=["*".join(dynamics.names)])))
 
 
 SLOW = {
@@ -147,10 +152,14 @@ SLOW = {
 @pytest.mark.parametrize("name", SLOW)
 @pytest.mark.parametrize("scheme", [st.EulerMaruyama, st.Platen])
 def test_the_slow_sde(scheme, name):
-    """A step y + D, D at most the largest in double, and the way back to the manifold: so sums of numbers of size S round, 2 + `RETRACTIONS`
-    times, and the factors of D relative to it. These are, beside `ROUNDINGS`: a Jacobi rotation (10) and four products of matrices (2 d each)
-    of the frame, two contractions of the third derivative (d^2 each) and products (2 d), and one solution (2 d^2 at most) of Newton's, for
-    later steps are to earlier ones as a step is to S. One eigenvalue of the Hessians here is not 0, so no other condition enters."""
+    """The slow SDE, with its own bound.
+
+    A step is y + D, with D at most the largest in double precision, and the retraction to the manifold. So sums of numbers of size
+    S are rounded, 2 + `RETRACTIONS` times, and the factors of D relative to it. These are, besides `ROUNDINGS`: a Jacobi rotation
+    (10) and four matrix products (2 d each) of the frame, two contractions of the third derivative (d^2 each) and products (2 d),
+    and one solution (2 d^2 at most) of Newton's method, because later steps are to earlier ones as a step is to S. One eigenvalue
+    of the Hessians here is not 0, so no other condition number enters.
+    """
     loss, x0 = SLOW[name]
     d = loss.dim
     motion = scheme(st.SlowSDE(oracle(loss, st.noise.gaussian(dim=d), 0.3), FIXED, at=x0), ETA)
@@ -164,7 +173,7 @@ def test_the_slow_sde(scheme, name):
         found = run(case, backend).final
         np.testing.assert_array_equal(found, found.astype(np.float32), err_msg=backend)
         np.testing.assert_allclose(found, double.final, rtol=0, atol=allowed, err_msg=backend)
-        assert np.abs(found - double.final).max() > U / 4  # it is not double
+        assert np.abs(found - double.final).max() > U / 4  # not double precision
 
 
 STARTS = {
@@ -177,11 +186,12 @@ STARTS = {
 
 @pytest.mark.parametrize("name", STARTS)
 def test_starts(name):
+    """Laws of starts, and arrays of points."""
     check((pair_of(NOISY, FIXED), STARTS[name], dict(observe=["x0"])))
 
 
 def test_steps_of_different_length():
-    """The longer steps read sums of the short ones' draws, and of their integrals."""
+    """The longer steps read sums of the short steps' draws, and of their integrals."""
     members = st.SGD(oracle(BOWL, st.noise.gaussian(dim=2)), st.schedules.constant(ETA)), st.SRA1(LIMIT, ETA / 4)
     case = members, X2, dict(observe=["x0"])
     ends = run(case, "numpy", "float64").final
@@ -191,7 +201,7 @@ def test_steps_of_different_length():
 
 
 def dense(d):
-    """A loss of a matrix of data with eigenvalues from 1/10 to 4, by GEMM where it is large."""
+    """A quadratic with eigenvalues from 1/10 to 4, whose gradient is a matrix product."""
     rng = np.random.default_rng(d)
     Q = np.linalg.qr(rng.standard_normal((d, d)))[0]
     H = Q * np.linspace(0.1, 4.0, d) @ Q.T
@@ -199,16 +209,18 @@ def dense(d):
 
 
 def separable(d):
+    """A double well in each coordinate."""
     return st.losses.from_function(lambda x: x**3 - x, d, value=lambda x: (x**4 / 4 - x**2 / 2).sum(axis=0))
 
 
 @pytest.mark.parametrize("d", [1, 3, 40, 300])
 @pytest.mark.parametrize("kind", [dense, separable])
 def test_dimensions(kind, d):
+    """Dimensions 1, 3, 40 and 300."""
     check((pair_of(oracle(kind(d), st.noise.gaussian(dim=d))), np.linspace(0.5, 1.0, d), dict(observe=["x0**2"])))
 
 
-def test_a_thousandth_of_sigma_would_be_seen():
+def test_an_error_of_a_thousandth_of_sigma_is_detected():
     """Negative control of the bound."""
     members, x0, more = CASES["gaussian"]()
     ends = run((members, x0, more), "numpy", "float64").final
@@ -220,8 +232,11 @@ def test_a_thousandth_of_sigma_would_be_seen():
 
 
 @pytest.mark.parametrize("steps", [100, 4000])
-def test_a_contraction_forgets_its_roundings(steps):
-    """x <- (1 - h lambda) x - h sigma z in two coordinates: errors add up to c U S / (h lambda) at most, whatever the number of steps."""
+def test_a_contraction_damps_rounding_errors(steps):
+    """Rounding errors of x <- (1 - h lambda) x - h sigma z in two coordinates.
+
+    The accumulated error is at most c U S / (h lambda), whatever the number of steps.
+    """
     h, slow = 0.25, 0.5
     o = oracle(st.losses.quadratic([slow, 1.5]), st.noise.gaussian(dim=2), sigma=1.0)
     given = dict(x0=[1.0, 1.0], horizon=h * steps, paths=64, observe=["x0"], times=[h * steps], keep_final=True, threads=1)
@@ -247,18 +262,19 @@ def flip(steps):
 
 
 @pytest.mark.parametrize("backend", ["numba", "torch"])
-def test_functionals_lose_no_digits_over_many_steps(backend):
+def test_functionals_are_accurate_over_many_steps(backend):
+    """The error of the path length does not grow with the number of steps."""
     steps = 20_000 if backend == "torch" else 200_000
     given, sgd = flip(steps)
     true = steps * float(np.float32(1.4))
     found = st.simulate(sgd, backend=backend, dtype="float32", **given).at(0).value
-    assert abs(found / true - 1) <= 4 * U  # of the increment, the sum, its rest, and the record
+    assert abs(found / true - 1) <= 4 * U  # of the increment, the sum, its compensation, and the record
     plain = np.add.accumulate(np.full(steps, 1.4, np.float32))[-1]
-    assert abs(plain / true - 1) > 100 * U  # negative control: one number added after another
+    assert abs(plain / true - 1) > 100 * U  # negative control: sequential addition
 
 
 def test_moments_are_double():
-    """The mean of 10^5 paths of float32 at 1000 + z, from the paths themselves in double; a sum in float32 would miss."""
+    """The mean of 10^5 paths of float32 at 1000 + z, from the paths themselves in double precision; a sum in float32 would miss."""
     o = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), 1.0)
     given = dict(x0=[1000.0], horizon=1.0, paths=100_000, observe=["x0"], times=[1.0], keep_final=True)
     for backend in BACKENDS:
@@ -270,6 +286,7 @@ def test_moments_are_double():
 
 
 def test_differences_of_a_pair_are_taken_in_double():
+    """The difference d = x - z is computed in double precision."""
     gap = run((pair_of(NOISY, FIXED), X2, dict(observe=["x0"])), "numba")
     x, z = gap.final[0], gap.final[2]
     np.testing.assert_allclose(gap.statistics.total["d"][-1, 0], (x - z).mean(), rtol=1e-12)
@@ -278,8 +295,8 @@ def test_differences_of_a_pair_are_taken_in_double():
 # ---- the kernels
 
 
-def compiled_anew(monkeypatch, case, dtype):
-    """The intermediate code of a program's kernel."""
+def recompiled(monkeypatch, case, dtype):
+    """The LLVM code of a program's kernel."""
     made, callback = [], _compiled.callback
 
     def kept(function, *given, **options):
@@ -299,12 +316,13 @@ ARITHMETIC = ("fadd", "fsub", "fmul", "fdiv", "fneg")
 
 
 def operations(code, kind):
-    """Lines that compute with numbers, or vectors of numbers, of a type."""
+    """The number of lines that compute with numbers, or vectors of numbers, of a type."""
     words = [line.split() for line in code.splitlines()]
     return sum(any(w in ARITHMETIC for w in line[:4]) and any(w.strip("<>,") == kind for w in line) for line in words)
 
 
 def curved(x):
+    """A gradient with kinks and elementary functions."""
     return [np.tanh(x[0]) + np.where(x[1] > 0.2, x[1], 0.5 * x[0]), np.exp(-x[1] * x[1]) * abs(x[0]) + 0.3 * np.floor(3 * x[1])]
 
 
@@ -326,15 +344,17 @@ IN_SINGLE = {
 
 @pytest.mark.parametrize("name", IN_SINGLE)
 def test_a_kernel_computes_nothing_in_double(name, monkeypatch):
-    """One plain number in its text would make doubles of all that it meets: half the speed, and conversions beside."""
+    """One Python number in its text would convert all operands to double precision, at half the speed."""
     case = IN_SINGLE[name]()
-    code = compiled_anew(monkeypatch, case, "float32")
+    code = recompiled(monkeypatch, case, "float32")
     assert operations(code, "float") > 0 and operations(code, "double") == 0
-    code = compiled_anew(monkeypatch, case, "float64")  # negative control
+    code = recompiled(monkeypatch, case, "float64")  # negative control
     assert operations(code, "float") == 0 and operations(code, "double") > 0
 
 
 def test_numbers_make_no_new_kernel_and_the_type_does():
+    """The text depends on the type, not on parameters."""
+
     def text(sigma, x0, real):
         members = pair_of(oracle(BOWL, st.noise.gaussian(dim=2), sigma), FIXED)
         program, *_ = make_program(members, x0, STEPS * ETA, ["x0**2"], "all", (), True, True)
@@ -344,6 +364,8 @@ def test_numbers_make_no_new_kernel_and_the_type_does():
 
 
 def test_twice_as_many_lanes_fit():
+    """A block has twice as many lanes in single precision."""
+
     def lanes(real):
         members = (st.SGD(oracle(separable(400), st.noise.gaussian(dim=400)), AVERAGED),)
         program, *_ = make_program(members, np.ones(400), ETA, ["x0"], "all", (), False, True)
@@ -356,6 +378,7 @@ def test_twice_as_many_lanes_fit():
 
 
 def test_threads_and_chunks_change_no_bit():
+    """Neither threads nor chunks affect the result."""
     members, x0, more = CASES["gaussian"]()
     program, *_ = make_program(members, x0, STEPS * ETA, more["observe"], "all", (), True, True)
     for backend in BACKENDS:
@@ -378,7 +401,7 @@ def test_chosen_paths_are_those_of_the_run(backend):
 
 
 def test_a_store_keeps_types_apart(tmp_path, monkeypatch):
-    """What was computed in double is not taken up in float32, and what was in float32 is, to the bit."""
+    """Chunks in double precision are not used in float32; those in float32 are, to the bit."""
     members, x0, more = CASES["gaussian"]()
     program, *_ = make_program(members, x0, STEPS * ETA, more["observe"], "all", (), True, True)
     ran = []
@@ -392,7 +415,8 @@ def test_a_store_keeps_types_apart(tmp_path, monkeypatch):
     assert found[0] != found[1] == found[2]
 
 
-def test_results_say_so():
+def test_results_report_the_type():
+    """Results report the type."""
     case = CASES["double well"]()
     single, double = run(case, "numba"), run(case, "numba", "float64")
     assert "in float32" in repr(single) and "float" not in repr(double)
@@ -401,13 +425,14 @@ def test_results_say_so():
     assert "in float32" in repr(run(alone, "numba")) and "float" not in repr(run(alone, "numba", "float64"))
 
 
-# ---- what is refused
+# ---- invalid input
 
 
 def branching(x):
+    """A gradient with a branch."""
     out = np.zeros_like(x)
     for i in range(len(x)):
-        out[i] = x[i] if x[i] > 0.5 else 2 * x[i] - 0.5  # an `if` on a value: not traced, but compiled
+        out[i] = x[i] if x[i] > 0.5 else 2 * x[i] - 0.5  # a branch on a value: not traced, but compiled
     return out
 
 
@@ -415,7 +440,7 @@ of_doubles, of_any = njit("float64[:](float64[:])")(branching), njit(branching)
 
 
 def test_a_compiled_gradient_of_doubles_alone_is_refused():
-    """No silent change of type or backend; without a signature the same function is compiled for float32."""
+    """The type and the backend are not changed silently; without a signature the same function is compiled for float32."""
     noise = st.noise.gaussian(dim=2)
     for backend in ("auto", "numba"):
         with pytest.raises(ValueError, match="`dtype` must be 'float64' for the gradient of .* compiled for float64 only"):
@@ -425,14 +450,15 @@ def test_a_compiled_gradient_of_doubles_alone_is_refused():
 
 @pytest.mark.parametrize("dtype", ["single", "float16", np.float32, None])
 def test_other_types_are_refused(dtype):
+    """Only 'float64' and 'float32' are types."""
     with pytest.raises(ValueError, match="`dtype` must be 'float64' or 'float32'; got dtype="):
         run(CASES["gaussian"](), "auto", dtype)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("svag", [False, True])
-def test_samples_that_whole_floats_cannot_number_are_refused(svag, backend, monkeypatch):
-    """2^24 + 1 is the first whole number that is no float32; nothing is drawn, so the samples need not be there."""
+def test_more_samples_than_float32_has_integers_are_refused(svag, backend, monkeypatch):
+    """2^24 + 1 is the first integer that is not a float32; nothing is drawn, so the samples need not exist."""
     assert np.float32(2**24 + 1) == 2**24 == SINGLE.whole and float(2**53 + 1) == 2**53 == DOUBLE.whole
     loss = st.losses.least_squares(np.ones((5, 1)), np.arange(5.0))
     o = st.NoisyOracle(loss, st.noise.minibatch(loss, 2), 1.0)
@@ -446,6 +472,7 @@ def test_samples_that_whole_floats_cannot_number_are_refused(svag, backend, monk
 
 
 def test_the_type_of_a_name():
+    """Types by name, arrays of a type, and numbers in source text."""
     assert real_of("float64") is DOUBLE and real_of("float32") is SINGLE
     assert [r.array(np.arange(3.0)).dtype for r in (DOUBLE, SINGLE)] == [np.float64, np.float32]
     assert SINGLE.array(np.arange(3)).dtype == np.int64

@@ -1,8 +1,8 @@
-"""Kernels against the NumPy reference, path by path: a covering set over losses, noises, dynamics, pairs, functionals and starts.
+"""Kernels against the NumPy reference, path by path, over losses, noises, dynamics, pairs, functionals and starts.
 
-Both backends see the same draws, so every last point agrees to rounding (1e-10 relative), and so do all sums. The cases cover
-each loss and noise of the galleries, SVAG of them, each dynamics, coupled and independent pairs, with and without the control,
-drawn momenta, moving schedules, and dimensions 1, 2, 3 and 20.
+Both backends use the same draws, so final points agree to rounding (1e-10 relative), and so do all sums. The cases cover each loss
+and noise of the galleries, SVAG of them, each dynamics, coupled and independent pairs, with and without the control variate, random
+momenta, variable schedules, and dimensions 1, 2, 3 and 20.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ SPREAD = ([0.1, 0.2], [[1.0, 0.5], [0.5, 2.0]])
 
 
 def oracle(loss, noise, sigma=0.6):
+    """A noisy oracle."""
     return st.NoisyOracle(loss, noise, sigma=sigma)
 
 
 def pair_of(o, plan=MOVING, **more):
+    """SGDM, and SGD on the averaged schedule."""
     return st.SGDM(o, plan, **more), st.SGD(o, plan.averaged())
 
 
@@ -39,36 +41,40 @@ def ema_pair(law, **more):
 
 
 def valley(law):
+    """Heavy ball and SGD on the exponential valley."""
     o = oracle(st.losses.exponential_valley(0.7), law)
     heavy = st.HeavyBall(o, gamma=ETA * 0.2, beta=0.8)
     return heavy, st.SGD(o, heavy.averaged())
 
 
 def independent():
+    """Two dynamics with independent draws."""
     first = oracle(st.losses.double_well(), st.noise.gaussian(dim=1))
     second = oracle(st.losses.double_well(), st.noise.rademacher(1))
     return st.SGDM(first, MOVING, momentum=([0.3], [[2.0]])), st.SGDM(second, MOVING, momentum=([-0.3], [[1.0]]))
 
 
 class Ring(st.Dynamics):
-    """Every coordinate reads its neighbours' old values, so no store may run before another's load."""
+    """Every coordinate reads its neighbours' old values, so no store may precede the load of another coordinate."""
 
     parts, coefficients = ("x", "m"), ("eta", "beta")
 
     @staticmethod
     def rule(state, oracle, eta, beta):
+        """SGDM with shifted states."""
         x, m = state
         m = beta * m + (1 - beta) * (oracle(x) + 0.3 * np.roll(x, 1, axis=0) - 0.1 * np.roll(m, -2, axis=0))
         return x - eta * m + 0.01 * np.roll(m, 3, axis=0) * x, m
 
 
 class Alike(st.Dynamics):
-    """Coordinates alike and by themselves: loops over lanes roll up."""
+    """Identical, uncoupled coordinates, which compile to loops."""
 
     parts, coefficients = ("x", "m", "v"), ("eta", "beta")
 
     @staticmethod
     def rule(state, oracle, eta, beta):
+        """Adam without its corrections."""
         x, m, v = state
         g = oracle(x)
         m, v = beta * m + (1 - beta) * g, beta * v + (1 - beta) * g * g
@@ -76,16 +82,18 @@ class Alike(st.Dynamics):
 
 
 def coupled_twenty(kind):
+    """A dynamics in twenty coordinates."""
     loss = st.losses.quadratic(np.full(20, 0.8), center=np.linspace(-1, 1, 20))
     return (kind(oracle(loss, st.noise.gaussian(dim=20)), MOVING),), np.linspace(-1, 1, 20), dict(observe=["x0*x1 + x19"])
 
 
 def bending(x, z):
+    """Noise that depends on x."""
     return [z[0] * (1 + 0.2 * x[0] ** 2), z[1] * np.cos(x[0])]
 
 
 def nested(x):
-    """Too long for a text: a program, with kinks, angles and numbers of all lanes."""
+    """A formula that is too long for straight-line code, with kinks, trigonometric functions and constants."""
     y = x[0] * x[1]
     for i in range(25):
         y = np.maximum(0.3 * x[i % 2] + 0.01 * i, 0.5 * y * x[(i + 1) % 2] - 0.1) + 0.2 * np.tan(0.3 * np.tanh(y + 0.1 * i))
@@ -93,6 +101,7 @@ def nested(x):
 
 
 def long(rule=st.SGDM, law=None):
+    """A dynamics on that loss."""
     o = oracle(st.losses.from_function(value=nested, dim=2), law or st.noise.gaussian(root=ROOT2))
     return rule(o, MOVING)
 
@@ -109,7 +118,7 @@ CASES = {
         X2,
         dict(observe=["x0*x1", st.losses.from_function(value=nested, dim=2)]),
     ),
-    # one coordinate, state-dependent root, drawn momentum, control
+    # one coordinate, state-dependent root, random momentum, control variate
     "double well": lambda: (
         pair_of(
             oracle(st.losses.double_well(), st.noise.gaussian(root=[["1 + 0.3*sin(x)"]], variables="x")),
@@ -236,6 +245,7 @@ CASES = {
 
 
 def bending_noise():
+    """The noise of `bending`."""
     return st.noise.from_function(
         bending,
         dim=2,
@@ -245,6 +255,7 @@ def bending_noise():
 
 
 def both(case, backend, seed=3):
+    """A run, or a gap, of a case on a backend."""
     members, x0, more = case
     given = (
         dict(x0=x0, horizon=STEPS * ETA, paths=PATHS, times="all", keep_final=True, threads=1, seed=seed, backend=backend) | more
@@ -254,6 +265,7 @@ def both(case, backend, seed=3):
 
 @pytest.mark.parametrize("name", CASES)
 def test_kernel_and_reference_agree_path_by_path(name):
+    """Final points and moments of every case."""
     case = CASES[name]()
     fast, slow = both(case, "numba"), both(case, "numpy")
     assert np.isfinite(slow.final).all() and slow.final.shape[1] == PATHS
@@ -269,7 +281,7 @@ def test_kernel_and_reference_agree_path_by_path(name):
         assert np.abs(other.final - slow.final).max() > 1e-3
 
 
-def test_a_millionth_of_sigma_would_be_seen():
+def test_an_error_of_a_millionth_of_sigma_is_detected():
     """Negative control of the tolerance."""
     members, x0, more = CASES["gaussian"]()
     o = members[0].oracle
@@ -280,7 +292,7 @@ def test_a_millionth_of_sigma_would_be_seen():
 
 
 def test_numbers_do_not_make_new_kernels(monkeypatch):
-    """Another eta, beta, sigma, start, covariance, seed: the same source text."""
+    """Another eta, beta, sigma, start, covariance or seed: the same source text."""
     from sdetools.simulation.cpu import write
     from sdetools.studies.means import make_program
 
@@ -295,7 +307,7 @@ def test_numbers_do_not_make_new_kernels(monkeypatch):
 
 @pytest.mark.parametrize("paths", [1, 255, 256, 257, 512])
 def test_every_number_of_paths_around_a_block(paths):
-    """The last block is cut off exactly: the first paths of a longer run are the shorter run."""
+    """The last block is incomplete: the first paths of a longer run are those of the shorter run."""
     members, x0, more = CASES["double well"]()
     given = dict(x0=x0, horizon=STEPS * ETA, times="all", keep_final=True, threads=1) | more
     long, short = (st.weak_gap(*members, paths=n, **given) for n in (600, paths))
@@ -309,7 +321,7 @@ def test_every_number_of_paths_around_a_block(paths):
 
 @pytest.mark.parametrize("backend", ["numba", "numpy", "torch"])
 def test_angles_of_far_points(backend):
-    """sin 10^40 and the like, in a gradient, a noise and an observable, against 400 digits; a nested one against NumPy."""
+    """The values sin 10^40 and others, in a gradient, a noise and an observable, against 400 digits; a nested one against NumPy."""
     far = 1e40
     with mpmath.workdps(400):
         sine, cosine, tangent = (float(f(mpmath.mpf(far))) for f in (mpmath.sin, mpmath.cos, mpmath.tan))
@@ -322,7 +334,10 @@ def test_angles_of_far_points(backend):
 
 
 def test_angles_in_many_coordinates():
-    """Loops that roll up, with angles in them: kernel and reference agree, near and far. Far out one step is compared: two are chaos."""
+    """Trigonometric functions in loops over coordinates: kernel and reference agree, near the origin and far from it.
+
+    Far from it one step is compared, because two steps are chaotic.
+    """
     names = [f"x{i}" for i in range(30)]
     loss = st.losses.from_expression(" + ".join(f"cos({n}) + sin(2*{n})" for n in names), variables=names)
     moving = st.SGDM(oracle(loss, st.noise.gaussian(dim=30)), FIXED)
@@ -334,7 +349,7 @@ def test_angles_in_many_coordinates():
 
 
 def test_operations_on_large_arrays_beyond_the_limit_are_refused(monkeypatch):
-    """With the limit and the way out, before anything is compiled."""
+    """The message names the limit and the remedy, before anything is compiled."""
     monkeypatch.setattr("sdetools.simulation.cpu.LONGEST", 50)
     members, x0, more = CASES["gaussian"]()
     with pytest.raises(ValueError, match="at most 50 lines.*backend='numpy'"):

@@ -1,4 +1,4 @@
-"""Moments over lanes, and paths that are lost, against NumPy."""
+"""Moments over lanes, and counts of diverged paths, against NumPy."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ RNG = np.random.default_rng(0)
 
 
 @pytest.mark.parametrize("valid", [1, 2, 255, LANES])
-def test_reductions_leave_out_lanes_beyond_the_last_path(valid):
-    """Two blocks joined, the second cut off: moments of all their paths, and nothing of the lanes beyond."""
+def test_reductions_ignore_lanes_beyond_the_last_path(valid):
+    """Two blocks are joined, the second one incomplete: the moments are those of all paths, without the excess lanes."""
     blocks = RNG.standard_normal((2, 3, LANES)) + 1e3
     blocks[1, :, valid:] = np.nan
     out, single = np.zeros(9), np.zeros(2)
@@ -31,8 +31,8 @@ def test_reductions_leave_out_lanes_beyond_the_last_path(valid):
 
 @pytest.mark.parametrize("backend", ["numba", "numpy"])
 @pytest.mark.parametrize("sigma", [1e-5, 1e-9, 1e-12])
-def test_a_spread_far_below_the_value_keeps_its_digits(backend, sigma):
-    """Raw sums of squares would lose the variance at sigma = 1e-9, and call the mean exact."""
+def test_a_variance_far_below_the_mean_keeps_its_digits(backend, sigma):
+    """Raw sums of squares would lose the variance at sigma = 1e-9, and report the mean as exact."""
     import sdetools as st
 
     noisy = st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.gaussian(dim=1), sigma=sigma)
@@ -46,7 +46,8 @@ def test_a_spread_far_below_the_value_keeps_its_digits(backend, sigma):
     assert run.at("1 + 0*x").stderr == 0.0 and run.at("1 + 0*x").value == 1.0
 
 
-def test_count_diverged_sees_infinities_and_nan_in_any_row():
+def test_count_diverged_finds_infinities_and_nan_in_any_row():
+    """Infinities and NaN in any row are counted; large finite numbers are not."""
     state = np.zeros((3, LANES))
     state[0, 3], state[2, 3], state[1, 9], state[2, 200], state[0, 255] = np.nan, np.inf, -np.inf, np.nan, 1e308
     assert lane_moments.count_diverged(state.ravel(), 0, 3, LANES, LANES) == 3

@@ -1,4 +1,4 @@
-"""Memory grows with neither paths nor steps: peak resident size of fresh processes."""
+"""Memory use does not grow with the number of paths or steps: peak resident size of new processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ plan = st.schedules.constant(1 / 64, 0.5)
 pair = st.SGDM(oracle, plan), st.SGD(oracle, plan.averaged())
 gap = st.weak_gap(*pair, [1.0], steps / 64, paths, ["x**2", "x"], threads=2, keep_final=bool(keep), trajectories=chosen or None)
 assert gap.paths == paths and gap.sup("x").value > 0
-try:  # the peak of this program alone: ru_maxrss of a child starts with its parent's
+try:  # the peak of this program alone: ru_maxrss of a child begins at that of its parent
     with open("/proc/self/status") as lines:
         print(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024)
 except OSError:
@@ -27,7 +27,7 @@ except OSError:
 
 
 def peak(paths: int, steps: int, keep: bool = False, chosen: int = 0) -> float:
-    """MiB."""
+    """The peak resident size of a run, in MiB."""
     env = os.environ | {"PYTHONPATH": str(Path(st.__file__).parents[1])}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(paths), str(steps), str(int(keep)), str(chosen)],
@@ -41,20 +41,23 @@ def peak(paths: int, steps: int, keep: bool = False, chosen: int = 0) -> float:
 
 
 def test_peak_memory_of_ten_thousand_and_a_million_paths():
-    """Within 100 MB of each other; two million kept pairs of points, 31 MiB (a negative control), are seen."""
-    peak(256, 64)  # compiles, if nobody has
+    """Within 100 MB of each other; two million kept pairs of points, 31 MiB, are detected (negative control)."""
+    peak(256, 64)  # compiles the kernel, unless it is cached
     small, large = peak(10_000, 64), peak(1_000_000, 64)
     assert abs(large - small) < 100
     assert peak(2_000_000, 1, keep=True) - small > 20
 
 
-def test_peak_memory_of_paths_to_look_at():
-    """A hundred of a million take what a hundred of ten thousand take; all of half a million, 61 MiB, are seen (a negative control)."""
+def test_peak_memory_of_trajectories():
+    """A hundred trajectories of a million paths take the memory of a hundred of ten thousand.
+
+    All trajectories of half a million paths, 61 MiB, are detected (negative control).
+    """
     small = peak(10_000, 64, chosen=100)
     assert abs(peak(1_000_000, 64, chosen=100) - small) < 20
     assert peak(500_000, 1, chosen=500_000) - small > 40
 
 
 def test_peak_memory_of_many_steps():
-    """From 64 to 100,000 steps only the schedule grows: about 60 bytes a step."""
+    """From 64 to 100,000 steps only the schedule grows, by about 60 bytes a step."""
     assert peak(256, 100_000) - peak(256, 64) < 50

@@ -1,4 +1,4 @@
-"""The engine against one path at a time in pure Python: the whole way from seed to last point, on both backends."""
+"""The engine against one path at a time in pure Python, from the seed to the final point, on both CPU backends."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ import pytest
 import sdetools as st
 
 STEPS, PATHS, ETA, SEED = 9, 520, 0.125, 2**40 + 17
-LOOK = (0, 1, 255, 256, 511, 519)
+EXAMINED = (0, 1, 255, 256, 511, 519)
 RNG = np.random.default_rng(8)
 ETAS, BETAS = ETA * RNG.uniform(0.2, 1.5, STEPS), RNG.uniform(0.2, 0.95, STEPS)
 PLAN = st.schedules.from_arrays(ETAS, BETAS, base=ETA)
 
 
 def paths_of(members, x0, backend):
+    """The final points of the examined paths."""
     given = dict(
         x0=x0, horizon=STEPS * ETA, paths=PATHS, observe=["1.0*x"], keep_final=True, seed=SEED, threads=1, backend=backend
     )
-    return (st.simulate(*members, **given) if len(members) == 1 else st.weak_gap(*members, **given)).final[:, LOOK]
+    return (st.simulate(*members, **given) if len(members) == 1 else st.weak_gap(*members, **given)).final[:, EXAMINED]
 
 
 @pytest.mark.parametrize("backend", ["numba", "numpy"])
 def test_sgdm_and_sgd_on_the_double_well(backend):
-    """One normal a step, a root that moves with x, a drawn momentum; SGD on the averaged schedule shares the draws."""
+    """One normal a step, a root that depends on x, a random momentum; SGD on the averaged schedule shares the draws."""
     loss = st.losses.from_expression("(x**2 - 1)**2 / 4", variables="x")
     oracle = st.NoisyOracle(loss, st.noise.gaussian(root=[["1 + 0.3*sin(x)"]], variables="x"), sigma=0.7)
     members = (st.SGDM(oracle, PLAN, momentum=([0.2], [[0.25]])), st.SGD(oracle, PLAN.averaged()))
@@ -37,7 +38,7 @@ def test_sgdm_and_sgd_on_the_double_well(backend):
         return [x[0] ** 3 - x[0] + 0.7 * (1 + 0.3 * math.sin(x[0])) * z[0]]
 
     flat = naive.averaged(ETAS, BETAS)
-    for column, path in enumerate(LOOK):
+    for column, path in enumerate(EXAMINED):
         m0 = 0.2 + 0.5 * naive.normals(start, path, 0, 1)[0]
         draw = lambda k, path=path: naive.normals(key, path, k, 1)  # noqa: E731
         x = naive.sgdm([1.5], [m0], gradient, ETAS, BETAS, draw)[-1][0]
@@ -51,7 +52,7 @@ def test_sgdm_and_sgd_on_the_double_well(backend):
 def test_other_draws_in_two_coordinates(law, backend):
     """Signs from shared words, two uniforms from one call, three normals from two words."""
     loss = st.losses.from_expression("x**2/2 + x*y/3 + y**2", variables="x y")
-    noise, twin, count, entry = {
+    noise, draws, count, entry = {
         "signs": (st.noise.rademacher(2), naive.signs, 2, lambda z: z),
         "uniforms": (st.noise.uniform(2), naive.uniforms, 2, lambda z: [math.sqrt(12) * (u - 0.5) for u in z]),
         "three normals": (
@@ -68,10 +69,11 @@ def test_other_draws_in_two_coordinates(law, backend):
         u = entry(z)
         return [x[0] + x[1] / 3 + 0.4 * u[0], x[0] / 3 + 2 * x[1] + 0.4 * u[1]]
 
-    for column, path in enumerate(LOOK):
-        end = naive.sgdm([1.0, -1.0], [0.0, 0.0], gradient, ETAS, BETAS, lambda k, path=path: twin(key, path, k, count))[-1]
+    for column, path in enumerate(EXAMINED):
+        end = naive.sgdm([1.0, -1.0], [0.0, 0.0], gradient, ETAS, BETAS, lambda k, path=path: draws(key, path, k, count))[-1]
         np.testing.assert_allclose(got[:, column], end, rtol=1e-11)
 
 
-def test_the_averaged_schedule_is_the_sum_it_says():
+def test_the_averaged_schedule_is_its_defining_sum():
+    """The averaged schedule against its definition."""
     np.testing.assert_allclose(PLAN.averaged().etas(STEPS), naive.averaged(ETAS, BETAS), rtol=1e-12)

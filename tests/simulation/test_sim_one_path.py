@@ -1,4 +1,4 @@
-"""Texts that mean one path, `np.linalg.norm(g)` without an axis: all backends take the paths that they take alone."""
+"""Functions written for one path, such as `np.linalg.norm(g)` without an axis, are applied path by path on all backends."""
 
 from __future__ import annotations
 
@@ -16,33 +16,41 @@ X0 = np.random.default_rng(0).standard_normal((DIM, PATHS))
 
 
 def clipped(x, g, eta):
+    """Clipped gradients."""
     return x - eta * g * np.minimum(1.0, 1.0 / np.linalg.norm(g))
 
 
 def centred(x, g, eta):
+    """Gradients minus their mean over coordinates."""
     return x - eta * (g - np.mean(g))
 
 
-def turned(x, g, eta):
+def shifted(x, g, eta):
+    """A cyclic shift and a matrix product."""
     return np.roll(x, 1) - eta * g @ np.diag([1.0, 2.0, 1.0])
 
 
 def along(x, g, eta):
+    """An array of coordinates."""
     return x - eta * np.arange(1.0, 4.0) * g / (1 + x @ x)
 
 
 def summed(x, g, eta):
+    """Cumulative sums over coordinates."""
     return x - eta * np.cumsum(g)
 
 
 def branching(x, g, eta):
+    """Normalised gradients beyond a threshold."""
     return x - eta * (g / np.linalg.norm(g) if np.linalg.norm(g) > 1.5 else g)
 
 
-TEXTS = {f.__name__: f for f in (clipped, centred, turned, along, summed, branching)}
+TEXTS = {f.__name__: f for f in (clipped, centred, shifted, along, summed, branching)}
 
 
 def moving(text, noise=None):
+    """A dynamics with this rule."""
+
     class Rule(st.Dynamics):
         @staticmethod
         def rule(state, oracle, eta):
@@ -53,6 +61,7 @@ def moving(text, noise=None):
 
 
 def run(dynamics, backend, **options):
+    """A run from four points."""
     given = {"x0": X0, "horizon": STEPS * 0.125, "paths": PATHS, "observe": ["x0"], "keep_final": True, "seed": SEED}
     return st.simulate(dynamics, backend=backend, **given | options)
 
@@ -60,17 +69,19 @@ def run(dynamics, backend, **options):
 @pytest.mark.parametrize("backend", ["numba", "numpy", "torch"])
 @pytest.mark.parametrize("name", [n for n in TEXTS if n != "branching"])
 def test_a_rule(name, backend):
-    """Against the text called with one point after another, in Python's own draws."""
-    np.testing.assert_allclose(run(moving(TEXTS[name]), backend).final, twin(name), rtol=0, atol=1e-12)
+    """Against the rule on one point after another, with draws from pure Python."""
+    np.testing.assert_allclose(run(moving(TEXTS[name]), backend).final, reference(name), rtol=0, atol=1e-12)
 
 
-def test_a_rule_that_branches_is_right_on_numpy():
+def test_a_rule_that_branches_runs_on_numpy():
+    """A rule that branches on a value runs on NumPy, with a warning."""
     with pytest.warns(RuntimeWarning, match="branches on a value"):
         found = run(moving(branching), "auto")
-    np.testing.assert_allclose(found.final, twin("branching"), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found.final, reference("branching"), rtol=0, atol=1e-12)
 
 
-def twin(name):
+def reference(name):
+    """The final points of single paths."""
     key, out = naive.key_of(SEED, 0), []
     for p in range(PATHS):
         x = X0[:, p]
@@ -94,6 +105,7 @@ NOISES = {
 
 @pytest.mark.parametrize("name", NOISES)
 def test_noises_starts_functionals_and_observables(name):
+    """Functions for one path in every other argument."""
     law = st.starts.from_function(lambda z: z / np.linalg.norm(z), dim=DIM, draws=st.noise.Normal(3), covariance=np.eye(3) / 3)
     length = st.Accumulate("length", lambda before, after: np.linalg.norm(after - before))
     observe = {"square": lambda x: x @ x, "near": lambda x: np.linalg.norm(x) < 0.9, "most": lambda x: np.max(x)}
@@ -113,8 +125,8 @@ def test_noises_starts_functionals_and_observables(name):
     np.testing.assert_allclose(np.linalg.norm(paths[:, 0], axis=1), 1.0, rtol=1e-14)
 
 
-def test_rows_of_paths_stay_rows():
-    """Negative control: a text that is right on rows is called once for all paths."""
+def test_functions_on_rows_are_called_once():
+    """Negative control: a function that is correct on rows is called once for all paths."""
     seen = []
 
     def watched(x):
@@ -135,7 +147,11 @@ SDES = {
 
 @pytest.mark.parametrize("name", SDES)
 def test_sdes(name):
-    """Norms that only all paths together bring over a limit, terms that are 0 at first, steps that take no draws, and sums of conditions."""
+    """Drifts and diffusions for one path.
+
+    They contain norms that exceed a threshold only for all paths together, terms that are 0 at first, steps without draws, and sums
+    of conditions.
+    """
     dynamics = (st.Platen if name == "conditions" else st.EulerMaruyama)(st.SDE(*SDES[name], dim=DIM), dt=0.125)
     runs = [run(dynamics, b, paths=2000, x0=10 * X0 / 3).final for b in ("numba", "numpy", "torch")]
     for found in runs[1:]:
@@ -147,7 +163,8 @@ def test_sdes(name):
         np.testing.assert_allclose(runs[1][:, 1], x, rtol=1e-13)
 
 
-def test_limits_that_only_all_paths_together_reach():
+def test_thresholds_that_only_all_paths_together_exceed():
+    """Thresholds that the norm of all paths together exceeds, and that of single paths does not."""
     near = {"near": lambda x: np.linalg.norm(x) < 20, "least": lambda x: np.sum(x) > -30}
     length = st.Accumulate("steps", lambda before, after: 1.0 * (np.linalg.norm(after - before) < 9))
     law = st.starts.from_function(

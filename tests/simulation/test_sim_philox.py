@@ -1,7 +1,7 @@
-"""Addressed noise: published vectors, the compiled twin bit for bit, addresses that never meet, and the laws of the draws.
+"""Addressed noise: published test vectors, the compiled implementation, unique addresses, and the distributions of draws.
 
 Statistical tests: every |z| < 4.5 (false-alarm rate 7e-6 each, about 150 of them: 1e-3 for the file) and every Kolmogorov-Smirnov
-or binomial p > 1e-5. Seeds are fixed, so they pass or fail for good.
+or binomial p > 1e-5. Seeds are fixed, so the result is always the same.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ SLOTS = [0, 5, (1 << 32) - 1, 1 << 32, 1 << 40, (1 << 40) + (1 << 32), (1 << 44)
 
 @njit
 def compiled_words(key, counters):
+    """The words of the compiled implementation at some counters."""
     out = np.empty((len(counters), 2), np.uint64)
     for i in range(len(counters)):
         c = counters[i]
@@ -46,6 +47,7 @@ def _rows_of_words(address, key, first, step, slot, packed, out):
 
 
 def rows_of_words(key, first, step, slot):
+    """The words of a block of lanes, from the compiled function."""
     out = np.empty(2 * LANES, np.uint64)
     _rows_of_words(draw_rows.address("words"), key, first, step, slot, 1 << 32 | LANES, out)
     return out
@@ -53,7 +55,7 @@ def rows_of_words(key, first, step, slot):
 
 @pytest.mark.parametrize(("counter", "key", "answer"), KNOWN)
 def test_published_vectors(counter, key, answer):
-    """Random123's kat_vectors for philox4x32-10, from all three implementations."""
+    """Random123's kat_vectors for philox4x32-10, on all three implementations."""
     assert naive.philox4x32(counter, key) == answer
     assert tuple(int(w) for w in philox.philox(counter, key)) == answer
     (words,) = compiled_words(np.array(key, np.uint64), np.array([counter], np.uint64))
@@ -66,7 +68,7 @@ def test_nine_rounds_fail_the_published_vectors():
 
 
 @pytest.mark.parametrize("first", FAR)
-def test_three_twins_agree_bit_for_bit_at_far_addresses(first):
+def test_three_implementations_agree_bit_for_bit_at_far_addresses(first):
     """Python integers, NumPy, and compiled lanes, at paths, steps and slots beyond 2^32."""
     key = stream_key(12345678901234567890, 3)
     for step in STEPS:
@@ -79,6 +81,7 @@ def test_three_twins_agree_bit_for_bit_at_far_addresses(first):
 
 
 def counter_of(path: int, step: int, slot: int, monkeypatch: pytest.MonkeyPatch) -> tuple[int, ...]:
+    """The counter of an address."""
     seen = []
     with monkeypatch.context() as patch:
         patch.setattr(
@@ -90,7 +93,7 @@ def counter_of(path: int, step: int, slot: int, monkeypatch: pytest.MonkeyPatch)
     return seen[0]
 
 
-def test_addresses_never_meet(monkeypatch):
+def test_addresses_are_unique(monkeypatch):
     """The counter is one to one in (path, step, slot): each of the 42 + 42 + 44 bits has its own bit among the 128."""
     owners: dict[int, tuple[str, int]] = {}
     for field, width in (("path", 42), ("step", 42), ("slot", 44)):
@@ -107,6 +110,7 @@ def test_addresses_never_meet(monkeypatch):
 
 
 def test_words_of_neighbouring_addresses_are_all_different():
+    """No word repeats at neighbouring paths, steps and slots."""
     key = stream_key(0, 0)
     path = np.concatenate([np.arange(64), (1 << 32) + np.arange(64)])
     seen = np.concatenate(
@@ -119,8 +123,8 @@ STREAMS = [0, 1, 2, 3, 4, 8, PARTS, SETS * PARTS, 2 * SETS * PARTS, 1 << 32, (1 
 ROLES = [(part, pilot, role) for part in (0, 1, 2, PARTS - 1) for pilot in (False, True) for role in (0, 1, SETS - 1, None)]
 
 
-def test_streams_and_roles_have_bits_of_their_own():
-    """By construction: a stream is the upper 64 bits of the counter of its key; part, pilot, set and start are told from the lower."""
+def test_streams_and_roles_have_separate_bits():
+    """The stream is the upper 64 bits of the counter of a key; part, pilot, set and start are in separate lower bits."""
     counters = {}
     for stream in STREAMS:
         for part, pilot, role in ROLES:
@@ -133,7 +137,7 @@ def test_streams_and_roles_have_bits_of_their_own():
 
 
 def test_keys_of_seeds_streams_and_roles_differ():
-    """A key is half of a call: two may meet with probability 2^-64, and do not among these 1,536."""
+    """A key is half of a call: two are equal with probability 2^-64, and none of these 1,536 are."""
     seeds = (0, 1, 1 << 32, 2**64 - 1)
     keys = [stream_key(seed, Stream(s, part, pilot), role) for seed in seeds for s in STREAMS for part, pilot, role in ROLES]
     assert len(set(keys)) == len(keys) == 4 * len(STREAMS) * len(ROLES)
@@ -152,11 +156,12 @@ def test_the_default_stream_has_the_keys_of_the_documented_counters():
 
 
 def test_a_part_beyond_the_field_is_refused():
+    """A stream has 16,384 parts."""
     with pytest.raises(ValueError, match="16,384 parts"):
         Stream(0).at(PARTS)
 
 
-# -- from words to draws --------------------------------------------------------------------------------------------------------
+# -- conversion of words to draws --------------------------------------------------------------------------------------------------------
 
 HARD_WORDS = np.array(
     [0, 2**64 - 1, 1, 1 << 24, (1 << 24) - 1, 1 << 63, 0x3FFFFF, 1 << 22, 1 << 23, 0xFFFFFFFFFF000000, 0xFFFFFF], np.uint64
@@ -164,6 +169,7 @@ HARD_WORDS = np.array(
 
 
 def some_words(count: int, seed: int = 0) -> np.ndarray:
+    """Random words."""
     return np.concatenate(philox.words(stream_key(seed, 0), np.arange(count // 2), 0, 0))
 
 
@@ -174,13 +180,14 @@ def _compiled(word, out):
 
 
 def compiled_normals(word: np.ndarray) -> np.ndarray:
+    """The normals of words, from the compiled implementation."""
     out = np.empty((2, len(word)))
     _compiled(word, out)
     return out
 
 
-def test_normals_of_three_twins():
-    """Extreme words and random ones: to 4e-15 of the radius (a few roundings of log, sqrt, sin, cos)."""
+def test_normals_of_three_implementations():
+    """Extreme and random words: to 4e-15 of the radius (a few roundings of log, sqrt, sin, cos)."""
     word = np.concatenate([HARD_WORDS, some_words(20_000)])
     plain, fast = np.array(philox.normals(word)), compiled_normals(word)
     slow = np.array([naive.normal_pair(int(w)) for w in word]).T
@@ -190,7 +197,8 @@ def test_normals_of_three_twins():
     assert (np.abs(fast - plain) / radius).max() < 4e-15
 
 
-def test_uniforms_never_are_0_or_1():
+def test_uniforms_are_in_the_open_interval():
+    """Uniforms are in the open interval (0, 1), for extreme words too."""
     word = np.concatenate([HARD_WORDS, some_words(1024)])
     plain = philox.uniform(word)
     assert plain.min() > 0 and plain.max() < 1
@@ -198,32 +206,36 @@ def test_uniforms_never_are_0_or_1():
     assert plain[:20].tolist() == [naive.uniform(int(w)) for w in word[:20]]
 
 
-# -- laws -----------------------------------------------------------------------------------------------------------------------
+# -- distributions -----------------------------------------------------------------------------------------------------------------------
 
 N = 2_000_000
 
 
 @pytest.fixture(scope="module")
 def gaussians() -> np.ndarray:
+    """Two million normals."""
     return compiled_normals(some_words(N // 2, seed=11)).ravel()
 
 
 def z_of(sample: np.ndarray, mean: float, variance: float) -> float:
+    """The z-score of a mean."""
     return float((sample.mean() - mean) / np.sqrt(variance / sample.size))
 
 
 @pytest.mark.parametrize(("power", "mean", "second"), [(1, 0, 1), (2, 1, 3), (3, 0, 15), (4, 3, 105), (6, 15, 10395)])
 def test_moments_of_normals(gaussians, power, mean, second):
+    """The first six moments."""
     assert abs(z_of(gaussians**power, mean, second - mean**2)) < 4.5
 
 
-def test_one_percent_of_scale_would_be_seen(gaussians):
+def test_an_error_of_one_percent_in_scale_is_detected(gaussians):
     """Negative control of the moments and of the Kolmogorov-Smirnov test."""
     assert abs(z_of((1.01 * gaussians) ** 2, 1, 2)) > 20
     assert stats.kstest(1.01 * gaussians, "norm").pvalue < 1e-5
 
 
 def test_normals_pass_kolmogorov_smirnov_and_a_tail_count(gaussians):
+    """The distribution function, and the frequencies of the tails."""
     assert stats.kstest(gaussians, "norm").pvalue > 1e-5
     for edge in (2.0, 3.0, 4.0, 4.5):
         p = 2 * stats.norm.sf(edge)
@@ -232,6 +244,7 @@ def test_normals_pass_kolmogorov_smirnov_and_a_tail_count(gaussians):
 
 
 def test_the_two_normals_of_a_word_are_independent(gaussians):
+    """Mixed moments and the angle of the two normals."""
     a, b = gaussians.reshape(2, -1)
     assert abs(z_of(a * b, 0, 1)) < 4.5
     assert abs(z_of(a**2 * b**2, 1, 8)) < 4.5
@@ -241,6 +254,7 @@ def test_the_two_normals_of_a_word_are_independent(gaussians):
 
 
 def test_uniforms():
+    """The distribution function and moments of uniforms."""
     u = philox.uniform(some_words(N // 2, seed=12))
     assert stats.kstest(u, "uniform").pvalue > 1e-5
     assert abs(z_of(u, 0.5, 1 / 12)) < 4.5 and abs(z_of(u**2, 1 / 3, 4 / 45)) < 4.5

@@ -1,4 +1,4 @@
-"""The same bits whatever runs the chunks: threads, processes (forked and spawned), backends, orders of arrival."""
+"""Results have the same bits for any threads, processes (forked and spawned), kernels from the cache, and order of arrival."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ PATHS, ETA = 5000, 0.125
 
 @mock.patch("sdetools.simulation.layout.LEAST_WORK", 1)
 def gap(backend="auto", seed=1, paths=PATHS, **how):
-    """Everything a user may write at module level, in one pair: gradient, root and observable by functions. A leaf is a chunk."""
+    """A pair with everything that a user may write at module level: gradient, root and observable as functions.
+
+    Each chunk is one leaf.
+    """
     loss = st.losses.from_function(naive.user_gradient, 2, value=naive.user_value)
     oracle = st.NoisyOracle(loss, st.noise.gaussian(dim=2, root=naive.user_root), sigma=0.7)
     plan = st.schedules.constant(ETA, 0.8)
@@ -36,12 +39,14 @@ def gap(backend="auto", seed=1, paths=PATHS, **how):
 
 
 def assert_same(a, b):
+    """Asserts that two gaps have the same sums, to the bit."""
     for field in ("groups", "counts", "diverged", "first_divergence", "points"):
         np.testing.assert_array_equal(getattr(a.statistics.sums, field), getattr(b.statistics.sums, field), err_msg=field)
 
 
 @pytest.fixture(scope="module")
 def one_thread():
+    """The gap on one thread."""
     return gap(threads=1)
 
 
@@ -53,44 +58,48 @@ def test_another_seed_gives_other_bits(one_thread):
 
 @pytest.mark.parametrize("threads", [2, 5, None])
 def test_threads(one_thread, threads):
+    """Any number of threads."""
     assert_same(gap(threads=threads), one_thread)
 
 
 @pytest.mark.parametrize("how", ["fork", "spawn"])
 def test_processes(one_thread, how):
+    """Forked and spawned processes."""
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context(how)) as pool:
         assert_same(gap(executor=pool), one_thread)
-        if how == "spawn":  # the reference's tasks carry the program itself: it must pickle too
+        if how == "spawn":  # tasks of the NumPy backend contain the program itself, which must be picklable
             assert_same(gap(executor=pool, backend="numpy", paths=600), gap(threads=1, backend="numpy", paths=600))
 
 
 def test_numpy_backend_on_one_and_two_threads(one_thread):
+    """The NumPy backend gives the same bits on two threads, and agrees with the kernel."""
     slow = gap(backend="numpy", threads=1)
     assert_same(gap(backend="numpy", threads=2), slow)
     np.testing.assert_allclose(slow.final, one_thread.final, rtol=1e-10)
 
 
 class Backwards(Executor):
-    """Runs what it is given only when someone waits, last first: the worst order of arrival."""
+    """An executor that runs tasks in batches, the last one first: the worst order of arrival."""
 
     _max_workers = 2
 
     def __init__(self):
-        self.held, self.order = [], []
+        self.tasks, self.order = [], []
 
     def submit(self, fn, /, *args, **kwargs):
         future: Future = Future()
-        self.held.append((future, fn, args))
-        if len(self.held) == 6 or args[1] == 19:
-            for f, run, a in reversed(self.held):
+        self.tasks.append((future, fn, args))
+        if len(self.tasks) == 6 or args[1] == 19:
+            for f, run, a in reversed(self.tasks):
                 f.set_running_or_notify_cancel()
                 f.set_result(run(*a))
                 self.order.append(a[1])
-            self.held = []
+            self.tasks = []
         return future
 
 
 def test_any_order_of_arrival(one_thread):
+    """The worst order of arrival gives the same bits."""
     chunks = -(-PATHS // 256)
     assert chunks == 20
     backwards = Backwards()
@@ -99,6 +108,7 @@ def test_any_order_of_arrival(one_thread):
 
 
 def test_a_users_compiled_gradient_reaches_spawned_workers():
+    """A gradient compiled by Numba is sent to a spawned worker."""
     loss = st.losses.from_function(naive.user_compiled_gradient, 2)
     plan = st.schedules.constant(ETA, 0.5)
     moving = st.SGDM(st.NoisyOracle(loss, st.noise.gaussian(dim=2)), plan)
@@ -111,7 +121,7 @@ def test_a_users_compiled_gradient_reaches_spawned_workers():
 
 
 def test_groups_are_runs_of_leaves():
-    """Group g holds the g-th run of ceil(leaves / 256) leaves; counts say so."""
+    """Group g contains the g-th range of ceil(leaves / 256) leaves, as its counts show."""
     oracle = st.NoisyOracle(st.losses.linear([1.0]), st.noise.rademacher(1))
     paths = 256 * 1024 + 700  # 1,027 leaves, five a group: 205 groups and two leaves
     run = st.simulate(st.SGD(oracle, st.schedules.constant(1.0)), [0.0], 1.0, paths, ["x0**2"])
@@ -121,16 +131,18 @@ def test_groups_are_runs_of_leaves():
     assert run.paths == paths
 
 
-def test_an_error_in_a_worker_arrives_and_nothing_hangs():
+def test_an_error_in_a_worker_is_raised():
+    """An error in a worker is raised in the calling process."""
+
     class Broken(Executor):
         _max_workers = 1
 
         def submit(self, fn, /, *args, **kwargs):
             future: Future = Future()
-            future.set_exception(OSError("worker lost"))
+            future.set_exception(OSError("worker died"))
             return future
 
-    with pytest.raises(OSError, match="worker lost"):
+    with pytest.raises(OSError, match="worker died"):
         gap(executor=Broken())
 
 
@@ -145,7 +157,7 @@ print(hashlib.sha256(gap.statistics.sums.groups.tobytes()).hexdigest())
 
 
 def test_a_kernel_compiled_now_and_one_from_the_cache(tmp_path):
-    """Two new processes: the first compiles, the second loads what the first left on disk."""
+    """Two new processes: the first one compiles, the second one loads the machine code from disk."""
     env = os.environ | {"SDETOOLS_CACHE": str(tmp_path), "PYTHONPATH": str(Path(st.__file__).parents[1])}
     outputs = [
         subprocess.run([sys.executable, "-c", SCRIPT], env=env, capture_output=True, text=True, check=True).stdout
@@ -156,8 +168,11 @@ def test_a_kernel_compiled_now_and_one_from_the_cache(tmp_path):
 
 
 @pytest.mark.parametrize("backend", ["numba", "numpy", "torch"])
-def test_no_draw_of_one_stream_is_another_role_of_any(backend):
-    """One step of SGD from 0 on a linear loss is a draw: of both partners, of pilots, of parts, in streams 0 ... 5, all are different."""
+def test_streams_and_roles_share_no_draw(backend):
+    """The draws of both partners, of pilots, and of parts, in streams 0 ... 5, are all different.
+
+    One step of SGD from 0 on a linear loss is a draw.
+    """
     from sdetools.simulation.philox import Stream
 
     if backend == "torch":
@@ -173,8 +188,8 @@ def test_no_draw_of_one_stream_is_another_role_of_any(backend):
     np.testing.assert_array_equal(alone[0], seen[0])
 
 
-def test_what_is_looked_at_beforehand_takes_no_draw_of_a_run(monkeypatch):
-    """The keys of the few paths that tell whether draws matter, beside those of the run, of seed 0 and stream 0 as they are."""
+def test_trial_paths_share_no_draw_with_a_run(monkeypatch):
+    """The keys of the trial paths that determine whether draws matter differ from those of the run."""
     from sdetools.simulation import chunks
     from sdetools.studies import known
 
@@ -185,15 +200,17 @@ def test_what_is_looked_at_beforehand_takes_no_draw_of_a_run(monkeypatch):
     oracle = st.NoisyOracle(st.losses.linear([0.0, 0.0]), st.noise.gaussian(root=[[1.0], [0.0]]))
     plan = st.schedules.constant(0.5, 0.5)
     first, second = st.SGDM(oracle, plan, momentum=([0.0, 0.0], [1.0, 0.0])), st.SGD(oracle, plan.averaged())
-    gap = st.weak_gap(first, second, [0.0, 0.0], 1.0, 64, ["x1"], coupled=False, threads=1)  # x1 never moves: it is looked at
+    gap = st.weak_gap(
+        first, second, [0.0, 0.0], 1.0, 64, ["x1"], coupled=False, threads=1
+    )  # x1 is constant: this is determined by trial paths
     assert not gap.at("x1").random
     assert len(asked["run"]) == len(asked["known"]) == 3  # two sets and the starts
     assert not asked["run"] & asked["known"]
-    assert make(0, 0) in asked["run"]  # negative control: with the role of a run they would meet
+    assert make(0, 0) in asked["run"]  # negative control: with the role of a run they would coincide
 
 
 def test_studies_pilots_and_levels_stay_within_their_stream(monkeypatch):
-    """The keys that real runs ask for: none is asked for by two streams."""
+    """No key of a real run is used in two streams."""
     from sdetools.simulation import chunks
 
     asked: set[int] = set()
@@ -216,8 +233,8 @@ def test_studies_pilots_and_levels_stay_within_their_stream(monkeypatch):
     assert not (runs[0] & runs[1] or runs[0] & runs[2] or runs[1] & runs[2])
 
 
-def test_products_take_one_thread_in_whichever_thread_they_are_made():
-    """Also where another thread has limited BLAS before and is still there."""
+def test_matrix_products_use_one_thread():
+    """Holds also if another thread has limited BLAS before and is still running."""
 
     def blas():
         return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}

@@ -1,4 +1,4 @@
-"""Work units: the tree of sums, and results that do not depend on how a run is cut into chunks, who runs them, and when they arrive."""
+"""Units of work: the tree of sums, and results that do not depend on the division into chunks, the workers, or the order of arrival."""
 
 from __future__ import annotations
 
@@ -29,25 +29,28 @@ from sdetools.simulation.trajectories import stored
 from sdetools.studies.means import make_program
 
 PATHS = LEAF * (GROUPS * 66 + 37) + 19
-"""67 leaves a group: a chunk of 64 is two a group, and the last group is short."""
+"""67 leaves a group: a group has two chunks of 64 leaves, and the last group is incomplete."""
 ETA = 0.25
 WALK = st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.rademacher(1))
 MANY = st.NoisyOracle(st.losses.from_expression("x**4/4 - x**2/2"), st.noise.gaussian(dim=1), sigma=3.5)
 
 
 def pair(oracle=WALK, steps=2, observe=("x**2", "x"), times="all"):
+    """The program of SGDM and SGD."""
     plan = st.schedules.constant(ETA, 0.5)
     members = st.SGDM(oracle, plan), st.SGD(oracle, plan.averaged())
     return make_program(members, [1.0], steps * ETA, list(observe), times, (), True, True)[0]
 
 
 def single(oracle=WALK, steps=2):
+    """The program of SGD."""
     return make_program((st.SGD(oracle, st.schedules.constant(ETA)),), [1.0], steps * ETA, ["x**2", "x"], "all", (), False, True)[
         0
     ]
 
 
 def assert_same(a, b):
+    """Asserts that two results are the same, to the bit."""
     for field in ("groups", "counts", "diverged", "first_divergence", "points"):
         x, y = getattr(a, field), getattr(b, field)
         assert (x is None and y is None) or x.tobytes() == y.tobytes(), field
@@ -57,7 +60,7 @@ def assert_same(a, b):
 
 
 def node(leaves, counts):
-    """The node of a run of leaves, by recursion on Python's numbers: halves at the largest power of two below the length."""
+    """The node of a range of leaves, by recursion on Python's numbers: split at the largest power of two below the length."""
     if len(leaves) == 1:
         return leaves[0], counts[0]
     half = 1 << ((len(leaves) - 1).bit_length() - 1)
@@ -71,14 +74,14 @@ def node(leaves, counts):
 
 
 def leaves_of(paths, seed=0):
-    """Leaf moments of a random pair, and its four rows: means of size 10^3 beside spreads of 1."""
+    """The moments of the leaves of a random pair, and its four rows: means of size 10^3 with standard deviations of 1."""
     rng = np.random.default_rng(seed)
     x, z, c = np.array([[1e3], [999.0], [0.0]]) + rng.standard_normal((3, paths))
     return Arrays().moments(PAIR, [x, z, c], paths)[:, 0], np.array([x, z, x - z, c])
 
 
 def compiled(moments, lengths, paths):
-    """The same leaves through the function that kernels call."""
+    """The nodes of the same leaves, from the function that kernels call."""
     from sdetools.simulation import launch, library
 
     made = launch.Nodes(PAIR, (1, 1), lengths)
@@ -89,7 +92,8 @@ def compiled(moments, lengths, paths):
 
 
 @pytest.mark.parametrize("leaves", [1, 2, 3, 4, 5, 6, 7, 8, 11, 13, 32, 37])
-def test_every_way_up_the_tree_is_the_recursion_bit_by_bit(leaves):
+def test_every_implementation_of_the_tree_equals_the_recursion(leaves):
+    """All implementations of the joins against the recursion, and nodes that arrive in random order."""
     paths = leaves * LEAF - 100
     moments, _ = leaves_of(paths)
     counts = leaf_counts(paths)
@@ -101,13 +105,13 @@ def test_every_way_up_the_tree_is_the_recursion_bit_by_bit(leaves):
     assert together(PAIR, moments[:, None].copy())[0, 0].tobytes() == expected.tobytes() == made[0].tobytes()
     for seed in range(3):
         tree, order, root = Tree(PAIR, leaves), list(range(leaves)), None
-        tree.span, tree.top = leaves, (leaves - 1).bit_length()  # one group of them all
+        tree.span, tree.top = leaves, (leaves - 1).bit_length()  # a single group
         random.Random(seed).shuffle(order)
         for i in order:
             assert root is None
             root = tree.add(0, 0, i, moments[i], int(counts[i]))
         assert root[0].tobytes() == expected.tobytes() and root[1] == paths and not tree.waiting
-    if leaves > 3:  # negative control: one leaf after the other is another order, and gives other bits
+    if leaves > 3:  # negative control: a sequential sum has another order, and other bits
         row = moments[0]
         for i in range(1, leaves):
             row = Trees([2], 2 * LEAF)(PAIR, np.array([[row], [moments[i]]]))[0, 0]
@@ -115,6 +119,7 @@ def test_every_way_up_the_tree_is_the_recursion_bit_by_bit(leaves):
 
 
 def test_nodes_of_several_lengths_at_once():
+    """Nodes that are computed together equal those computed alone."""
     lengths, paths = [4, 4, 1, 7, 2], 18 * LEAF - 5
     moments, _ = leaves_of(paths)
     ends = np.cumsum(lengths)
@@ -129,7 +134,11 @@ def test_nodes_of_several_lengths_at_once():
 
 @pytest.mark.parametrize("paths", [1, 2, 255, 256, 257, 5 * LEAF + 19])
 def test_moments_of_a_tree_against_exact_sums(paths):
-    """Fractions. A spread of 1 about 10^3 is taken from values with roundings of 10^3 eps: 1e-12 a path and product, 4e-16 of a mean."""
+    """Moments against fractions.
+
+    A deviation of 1 from 10^3 is the difference of values with rounding errors of 10^3 eps: 1e-12 a path and product, 4e-16 of a
+    mean.
+    """
     moments, rows = leaves_of(paths, seed=paths)
     got = dict(zip(PAIR.names, Trees([len(moments)], paths)(PAIR, moments[:, None])[0, 0].tolist()))
     exact = {name: [Fraction(v) for v in row.tolist()] for name, row in zip(PAIR.means, rows)}
@@ -141,7 +150,8 @@ def test_moments_of_a_tree_against_exact_sums(paths):
         assert abs(got[name] - expected) <= 1e-12 * paths, name
 
 
-def test_columns_say_where_statistics_lie():
+def test_positions_of_statistics():
+    """Statistics in another order, with their positions and values."""
     own = Columns(("u2", "v", "u", "uv"), {"u2": ("u", "u"), "uv": ("u", "v")})
     assert own.means == ("v", "u") and own.table.tolist() == [[2, 2], [-1, -1], [-1, -1], [2, 1]]
     u, v = np.random.default_rng(1).standard_normal((2, LEAF))
@@ -157,7 +167,8 @@ def test_columns_say_where_statistics_lie():
 
 @pytest.mark.parametrize("paths", [1, 256, 257, 65_536, 65_537, 1_000_000, PATHS])
 @pytest.mark.parametrize("wanted", [1, 2, 3, 4, 5, 64, 67, 1000, 10**6])
-def test_chunks_are_whole_nodes_and_leave_no_path_out(paths, wanted):
+def test_chunks_are_nodes_and_contain_every_path(paths, wanted):
+    """Every path is in exactly one chunk, and chunks are nodes of the tree."""
     layout = Layout(paths, wanted)
     span = math.ceil(math.ceil(paths / LEAF) / GROUPS)
     at, seen = 0, set()
@@ -176,7 +187,7 @@ def test_chunks_are_whole_nodes_and_leave_no_path_out(paths, wanted):
 @pytest.mark.parametrize("steps", [1, 100, 10**6])
 @pytest.mark.parametrize("paths", [1, 10**4, 10**6, 10**9, 10**12])
 def test_sizes_of_chunks_follow_the_work(paths, steps):
-    """Between the bounds in operations, except where a leaf is more, a run is less, or chunks would be too many."""
+    """Between the bounds in operations, unless a leaf takes more, a run takes less, or there would be too many chunks."""
     leaves = wanted_leaves(paths, 6.0 * steps)
     layout = Layout(paths, leaves)
     work = layout.size * LEAF * 6.0 * steps
@@ -194,18 +205,18 @@ def test_sizes_of_chunks_follow_the_work(paths, steps):
 
 
 class Shuffled(Executor):
-    """Completes what it holds in random order, one of them whenever it is full."""
+    """An executor that completes its tasks in random order, one of them whenever nine are pending."""
 
     _max_workers = 3
 
     def __init__(self, chunks, seed=0):
-        self.chunks, self.random, self.held, self.order = chunks, random.Random(seed), [], []
+        self.chunks, self.random, self.tasks, self.order = chunks, random.Random(seed), [], []
 
     def submit(self, fn, /, *args, **kwargs):
         future: Future = Future()
-        self.held.append((future, fn, args))
-        while self.held and (len(self.held) == 9 or args[1] == self.chunks - 1):
-            f, run, a = self.held.pop(self.random.randrange(len(self.held)))
+        self.tasks.append((future, fn, args))
+        while self.tasks and (len(self.tasks) == 9 or args[1] == self.chunks - 1):
+            f, run, a = self.tasks.pop(self.random.randrange(len(self.tasks)))
             f.set_running_or_notify_cancel()
             f.set_result(run(*a))
             self.order.append(a[1])
@@ -214,16 +225,19 @@ class Shuffled(Executor):
 
 @pytest.fixture(scope="module")
 def whole():
+    """The result on one thread."""
     return execute(pair(), PATHS, seed=1, threads=1)
 
 
 @pytest.mark.parametrize("leaves", [1, 2, 4, 64, 67, 1000])
 def test_any_size_of_chunks(whole, leaves):
+    """The size of chunks does not affect the result."""
     assert_same(execute(pair(), PATHS, seed=1, threads=1, leaves=leaves), whole)
 
 
 @pytest.mark.parametrize("operations", [1e-3, 1e9])
 def test_any_count_of_operations(whole, operations):
+    """The assumed cost of a step does not affect the result."""
     assert_same(execute(pair(), PATHS, seed=1, threads=2, operations=operations), whole)
 
 
@@ -234,6 +248,7 @@ def test_another_seed_gives_other_bits(whole):
 
 @pytest.mark.parametrize("leaves", [1, 4, 64])
 def test_any_order_of_arrival(whole, leaves):
+    """The order of arrival does not affect the result."""
     chunks = Layout(PATHS, leaves).chunks
     pool = Shuffled(chunks, seed=leaves)
     assert_same(execute(pair(), PATHS, seed=1, executor=pool, leaves=leaves), whole)
@@ -242,19 +257,25 @@ def test_any_order_of_arrival(whole, leaves):
 
 @pytest.mark.parametrize("threads", [1, 2, 7])
 def test_any_number_of_threads(whole, threads):
+    """The number of threads does not affect the result."""
     assert_same(execute(pair(), PATHS, seed=1, threads=threads, leaves=16), whole)
 
 
 @pytest.mark.parametrize("how", ["fork", "spawn"])
 def test_processes(whole, how):
+    """Forked and spawned processes give the same result."""
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context(how)) as pool:
         assert_same(execute(pair(), PATHS, seed=1, executor=pool, leaves=32), whole)
 
 
 @pytest.mark.parametrize("backend", ["numba", "numpy", "torch"])
 @pytest.mark.parametrize("program", [single, pair])
-def test_every_backend_and_kept_points_and_lost_paths(backend, program):
-    """Two leaves a group, and the last one cut off; some paths diverge, each counted once, at the step that the whole run has."""
+def test_every_backend_with_final_points_and_diverged_paths(backend, program):
+    """The result of every backend does not depend on chunks, with final points and diverged paths.
+
+    Groups have two leaves, and the last leaf is incomplete. Each diverged path is counted once, at the divergence time of the whole
+    run.
+    """
     if backend == "torch":
         pytest.importorskip("torch")
     paths = LEAF * (GROUPS + 40) - 7
@@ -268,6 +289,7 @@ def test_every_backend_and_kept_points_and_lost_paths(backend, program):
 
 @pytest.mark.parametrize("backend", ["numba", "numpy"])
 def test_means_are_those_of_the_points(backend):
+    """Means and sums of squares of each group against its final points."""
     paths = LEAF * (GROUPS * 2 + 5) - 7
     run = execute(single(), paths, seed=5, threads=2, keep=True, backend=backend, leaves=2)
     for g, ends in enumerate(np.split(run.points[0], range(3 * LEAF, paths, 3 * LEAF))):
@@ -277,13 +299,15 @@ def test_means_are_those_of_the_points(backend):
 
 
 class Stop(Exception):
+    """Interrupts a run."""
+
     pass
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("after", [1, 30, 500])
 def test_stopped_and_resumed(whole, tmp_path, after, threads):
-    """With chunks missing in the middle, too: those are run, and no others."""
+    """An interrupted run is resumed, also with chunks missing in the middle: those are run, and no others."""
     chunks, calls = Layout(PATHS, 16).chunks, []
 
     def progress(done, total):
@@ -314,26 +338,29 @@ def test_stopped_and_resumed(whole, tmp_path, after, threads):
 # -- stores ---------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("said", "layout"), [(0, 1), (2, 2)])
-def test_a_store_of_an_old_layout_is_refused(tmp_path, said, layout):
+@pytest.mark.parametrize(("stored_version", "layout"), [(0, 1), (2, 2)])
+def test_a_store_of_an_old_layout_is_refused(tmp_path, stored_version, layout):
+    """Stores of earlier versions are refused by name of the versions, and replaced by a new run."""
     path = tmp_path / "s.db"
     with Store(path, "mine") as store:
         execute(pair(), 3000, seed=1, store=store)
     with sqlite3.connect(path) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (3,)
-        connection.execute(f"PRAGMA user_version = {said}")  # as those of before said
+        connection.execute(f"PRAGMA user_version = {stored_version}")  # as in earlier versions
     connection.close()
     before = path.read_bytes()
-    with pytest.raises(StoreError, match=rf"another order of summation .*\(its layout is {layout}, the current one is 3\).*run without resuming"):
+    with pytest.raises(
+        StoreError, match=rf"another order of summation .*\(its layout is {layout}, the current one is 3\).*run without resuming"
+    ):
         Store(path, "mine", resume=True)
     assert path.read_bytes() == before
-    with Store(path, "mine") as store:  # without resuming it is replaced, as any store of ours
+    with Store(path, "mine") as store:  # without resuming it is replaced, like any store
         execute(pair(), 3000, seed=1, store=store)
     Store(path, "mine", resume=True).close()
 
 
 def test_rows_are_read_one_by_one(tmp_path):
-    """What lies before a damaged row is read; a store need not fit into memory."""
+    """Rows before a damaged row are read; a store need not fit into memory."""
     path = tmp_path / "s.db"
     with Store(path, "mine") as store:
         for chunk in (5, 0, 3):
@@ -353,11 +380,12 @@ def test_rows_are_read_one_by_one(tmp_path):
 
 
 def make_stub(program, paths, leaves=1):
+    """A task for chunks that are not run."""
     return make_task(program, 1, Stream(0), paths, leaves, stored(program), "numpy")
 
 
 def stub(task, index):
-    """A chunk that costs nothing."""
+    """A chunk that takes no work."""
     chunk = task.layout.chunk(index)
     sums = np.full((len(chunk.lengths), *task.shape, len(task.statistics)), float(index))
     return ChunkResult(
@@ -370,12 +398,15 @@ def stub(task, index):
 
 
 def test_memory_is_bounded_by_the_window(monkeypatch):
-    """10^4 chunks of 40 leaves a group, in random order: the groups, and for each chunk in flight a node a level. All nodes would be 26 MB."""
+    """Memory holds the groups, and for each chunk in flight one node a level.
+
+    There are 10^4 chunks, 40 leaves a group, in random order. All nodes would take 26 MB.
+    """
     monkeypatch.setattr(engine, "run_chunk", stub)
     program, chunks = pair(steps=17), 10_000
     bytes_each = 18 * 2 * len(PAIR) * 8
     given = dict(paths=chunks * LEAF, seed=1, leaves=1, backend="numpy")
-    execute(program, executor=Shuffled(chunks), **given)  # what is imported on the way
+    execute(program, executor=Shuffled(chunks), **given)  # imports happen here
     tracemalloc.start()
     run = execute(program, executor=Shuffled(chunks), **given)
     peak = tracemalloc.get_traced_memory()[1]
@@ -384,14 +415,14 @@ def test_memory_is_bounded_by_the_window(monkeypatch):
     levels, most = (math.ceil(chunks / GROUPS) - 1).bit_length() + 1, 3 * Shuffled._max_workers
     bound = 2 * GROUPS * bytes_each + 2 * most * levels * bytes_each + (1 << 20)
     assert peak < bound < chunks * bytes_each / 4
-    tracemalloc.start()  # negative control: what is kept is seen
+    tracemalloc.start()  # negative control: results that are kept are detected
     kept = [stub(make_stub(program, chunks * LEAF), i) for i in range(chunks)]
     assert tracemalloc.get_traced_memory()[1] > bound and len(kept) == chunks
     tracemalloc.stop()
 
 
-def test_a_chunk_that_hangs_holds_nobody_up(monkeypatch):
-    """The first chunk ends last: all others go on, and what waits for it is a node a level."""
+def test_a_slow_chunk_does_not_block_others(monkeypatch):
+    """The first chunk ends last: all others continue, and one node a level waits for it."""
     monkeypatch.setattr(engine, "run_chunk", stub)
     waited, add = [], Tree.add
 
@@ -422,6 +453,7 @@ def test_a_chunk_that_hangs_holds_nobody_up(monkeypatch):
 
 
 def test_chunks_in_flight_are_few_and_in_order(monkeypatch):
+    """Chunks are submitted in order, three for each worker at a time."""
     monkeypatch.setattr(engine, "run_chunk", stub)
     chunks, flying, most, order = 500, 0, 0, []
 
@@ -445,6 +477,7 @@ def test_chunks_in_flight_are_few_and_in_order(monkeypatch):
 
 
 def test_a_task_is_sent_once_and_read_once():
+    """A task is unpickled once in a process."""
     task = make_stub(pair(), 1000)
     sent = pickle.dumps(task)
     first, second = pickle.loads(sent), pickle.loads(pickle.dumps(task))

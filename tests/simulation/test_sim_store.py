@@ -1,4 +1,4 @@
-"""Interrupted runs: what was finished is kept, resuming ends with the same bits, and no file of another kind is touched."""
+"""Interrupted runs: finished chunks are kept, a resumed run gives the same bits, and files of another kind are not modified."""
 
 from __future__ import annotations
 
@@ -25,30 +25,35 @@ CHUNKS = 20
 
 
 leaf_a_chunk = mock.patch("sdetools.simulation.layout.LEAST_WORK", 1)
-"""However short a leaf is."""
+"""Chunks of one leaf, however little work it is."""
 
 
 @leaf_a_chunk
 def gap(**how):
+    """A gap of SGDM and SGD in 20 chunks."""
     how = {"threads": 1} | how
     return st.weak_gap(st.SGDM(ORACLE, PLAN), st.SGD(ORACLE, PLAN.averaged()), **(GIVEN | how))
 
 
 def bits(result):
+    """The bytes of a result."""
     return result.statistics.sums.groups.tobytes(), result.statistics.sums.counts.tobytes()
 
 
 @pytest.fixture(scope="module")
 def whole():
+    """The result of an uninterrupted run."""
     return bits(gap())
 
 
 class Stop(Exception):
+    """Interrupts a run."""
+
     pass
 
 
 class Counter:
-    """A progress callback that raises after so many calls."""
+    """A progress callback that raises after a given number of calls."""
 
     def __init__(self, after=None):
         self.calls, self.after = [], after
@@ -60,6 +65,7 @@ class Counter:
 
 
 def stored(path):
+    """The number of chunks in a store."""
     with sqlite3.connect(path) as connection:
         return connection.execute("SELECT count(*) FROM chunks").fetchone()[0]
 
@@ -67,6 +73,7 @@ def stored(path):
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("after", [1, 7, CHUNKS - 1])
 def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, whole, after, threads):
+    """Runs interrupted early, midway and late, on one and two threads."""
     store = tmp_path / "run.db"
     with pytest.raises(Stop):
         gap(store=store, progress=Counter(after), threads=threads)
@@ -77,7 +84,8 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, whole, after, thr
     assert len(resumed.calls) == CHUNKS and resumed.calls[-1] == GIVEN["paths"] and stored(store) == CHUNKS
 
 
-def test_finished_chunks_are_taken_up_and_not_run_again(tmp_path, whole, monkeypatch):
+def test_finished_chunks_are_not_run_again(tmp_path, whole, monkeypatch):
+    """Only missing chunks are run."""
     from sdetools.simulation import engine
 
     store, ran, true_run = tmp_path / "run.db", [], engine.run_chunk
@@ -91,7 +99,8 @@ def test_finished_chunks_are_taken_up_and_not_run_again(tmp_path, whole, monkeyp
     assert ran == []
 
 
-def test_without_resume_a_store_starts_afresh(tmp_path, whole, monkeypatch):
+def test_without_resume_all_chunks_are_run(tmp_path, whole, monkeypatch):
+    """Without resuming all chunks are run."""
     from sdetools.simulation import engine
 
     store, ran, true_run = tmp_path / "run.db", [], engine.run_chunk
@@ -116,7 +125,7 @@ SCRIPT = """
 
 @pytest.mark.parametrize("when", ["early", "late"])
 def test_a_killed_process_resumes_to_the_same_bits(tmp_path, whole, when):
-    """SIGKILL: nothing is flushed; what was committed (twice a second) is whole."""
+    """SIGKILL: nothing is flushed; what was committed (twice a second) is intact."""
     store = tmp_path / "run.db"
     text = textwrap.dedent(SCRIPT).format(tests=str(Path(__file__).parent), store=str(store))
     env = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -139,6 +148,7 @@ def test_a_killed_process_resumes_to_the_same_bits(tmp_path, whole, when):
     "change", [{"seed": 4}, {"paths": 6000}, {"x0": [1.5]}, {"horizon": 1.0}, {"observe": ["x**2"]}, {"times": [1.0]}], ids=str
 )
 def test_a_store_of_another_experiment_is_refused(tmp_path, change):
+    """Any changed argument makes another experiment, and the store is not modified."""
     store = tmp_path / "run.db"
     gap(store=store)
     before = store.read_bytes()
@@ -149,6 +159,7 @@ def test_a_store_of_another_experiment_is_refused(tmp_path, change):
 
 @pytest.mark.parametrize("other", ["sigma", "beta", "loss", "noise", "control", "coupled"])
 def test_every_part_of_an_experiment_is_in_its_identity(tmp_path, other):
+    """Every part of the dynamics is part of the identity."""
     store, oracle, plan = tmp_path / "run.db", ORACLE, PLAN
     gap(store=store)
     more = {}
@@ -169,6 +180,7 @@ def test_every_part_of_an_experiment_is_in_its_identity(tmp_path, other):
 
 @pytest.mark.parametrize("keep", [100, 5000, 0.5, 0.9])
 def test_a_truncated_store_is_refused(tmp_path, keep):
+    """A truncated file is not modified."""
     store = tmp_path / "run.db"
     gap(store=store)
     whole = store.read_bytes()
@@ -179,7 +191,8 @@ def test_a_truncated_store_is_refused(tmp_path, keep):
     assert store.read_bytes() == cut
 
 
-def test_a_flipped_bit_in_a_chunk_is_noticed(tmp_path):
+def test_a_flipped_bit_in_a_chunk_is_detected(tmp_path):
+    """The CRC of a chunk detects a flipped bit."""
     store = tmp_path / "run.db"
     gap(store=store)
     with sqlite3.connect(store) as connection:
@@ -193,7 +206,8 @@ def test_a_flipped_bit_in_a_chunk_is_noticed(tmp_path):
 
 @pytest.mark.parametrize("resume", [False, True])
 @pytest.mark.parametrize("kind", ["text", "sqlite", "binary"])
-def test_a_file_of_another_kind_is_refused_and_left_as_it_is(tmp_path, kind, resume):
+def test_a_file_of_another_kind_is_refused_and_not_modified(tmp_path, kind, resume):
+    """The file is not modified, and the message does not advise to remove it."""
     file = tmp_path / "thesis.db"
     if kind == "sqlite":
         with sqlite3.connect(file) as connection:
@@ -207,10 +221,11 @@ def test_a_file_of_another_kind_is_refused_and_left_as_it_is(tmp_path, kind, res
         gap(store=file, resume=resume)
     assert file.read_bytes() == before and file.stat().st_mtime_ns == stamp
     assert list(tmp_path.iterdir()) == [file]
-    assert "emove it" not in str(error.value)  # never advise to remove what is not ours
+    assert "emove it" not in str(error.value)  # never advise to remove a file of another program
 
 
 def test_a_folder_is_refused(tmp_path):
+    """A folder is not a store."""
     with pytest.raises(StoreError) as error:
         gap(store=tmp_path)
     assert tmp_path.is_dir() and "emove it" not in str(error.value)
@@ -221,6 +236,8 @@ def test_a_folder_is_refused(tmp_path):
 
 @leaf_a_chunk
 def test_a_study_resumes_from_its_store(tmp_path):
+    """An order study has one store for all its programs."""
+
     def study(**how):
         def pair(eta):
             plan = st.schedules.constant(eta, 0.5)
@@ -237,6 +254,7 @@ def test_a_study_resumes_from_its_store(tmp_path):
 
 @leaf_a_chunk
 def test_a_run_to_a_precision_resumes_from_its_store(tmp_path):
+    """A run that chooses its number of paths is resumed."""
     given = {k: v for k, v in GIVEN.items() if k != "paths"} | {"precision": 0.05, "threads": 1}
     pair = st.SGDM(ORACLE, PLAN), st.SGD(ORACLE, PLAN.averaged())
     store = tmp_path / "run.db"
@@ -246,39 +264,41 @@ def test_a_run_to_a_precision_resumes_from_its_store(tmp_path):
 
 # -- one run at a time ----------------------------------------------------------------------------------------------------------
 
-HOLD = """
+KEEP_OPEN = """
     import sys
     from sdetools.simulation.store import Store
 
     store = Store({store!r}, "mine", resume={resume})
-    print("held", flush=True)
+    print("open", flush=True)
     sys.stdin.readline()
     store.close()
 """
 
 
-def holding(store, resume=False):
-    """Another process that has the store open until it gets a line."""
-    text = textwrap.dedent(HOLD).format(store=str(store), resume=resume)
+def kept_open(store, resume=False):
+    """Another process that keeps the store open until it receives a line."""
+    text = textwrap.dedent(KEEP_OPEN).format(store=str(store), resume=resume)
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen([sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
-    assert process.stdout.readline() == "held\n"
+    assert process.stdout.readline() == "open\n"
     return process
 
 
 def ended(process):
+    """Ends such a process and returns its exit status."""
     process.communicate("\n", timeout=30)
     return process.returncode
 
 
 @pytest.mark.parametrize("resume", [False, True])
 @pytest.mark.parametrize("there", [False, True])
-def test_a_store_of_a_running_process_is_refused_and_left_as_it_is(tmp_path, whole, there, resume):
+def test_a_store_of_a_running_process_is_refused_and_not_modified(tmp_path, whole, there, resume):
+    """The message names the process; after its end the store can be used."""
     store = tmp_path / "below" / "run.db"
     if there:
         gap(store=store)
     before = store.read_bytes() if there else None
-    process = holding(store)
+    process = kept_open(store)
     with pytest.raises(StoreError, match=rf"is in use by another process \({process.pid}\).*name another folder"):
         gap(store=store, resume=resume)
     assert (store.read_bytes() if store.exists() else None) == before
@@ -287,9 +307,10 @@ def test_a_store_of_a_running_process_is_refused_and_left_as_it_is(tmp_path, who
     assert [path.name for path in store.parent.iterdir()] == ["run.db"]
 
 
-def test_the_lock_of_a_killed_process_locks_nothing(tmp_path, whole):
+def test_the_lock_of_a_killed_process_is_released(tmp_path, whole):
+    """A lock file that is left behind does not block a run."""
     store = tmp_path / "run.db"
-    process = holding(store)
+    process = kept_open(store)
     process.kill()
     process.communicate(timeout=30)
     assert (tmp_path / "run.db.lock").exists()
@@ -297,18 +318,21 @@ def test_the_lock_of_a_killed_process_locks_nothing(tmp_path, whole):
     assert not (tmp_path / "run.db.lock").exists()
 
 
-def test_a_forked_copy_does_not_hold_the_lock(tmp_path):
-    """As the workers of a pool are, of which a killed run leaves some behind; and a copy that ends takes no lock away."""
+def test_a_forked_copy_does_not_own_the_lock(tmp_path):
+    """Forked copies, such as workers of a pool that outlive a killed run, do not keep the lock.
+
+    A copy that ends does not release it either.
+    """
     store = tmp_path / "run.db"
-    text = textwrap.dedent(HOLD).format(store=str(store), resume=False)
+    text = textwrap.dedent(KEEP_OPEN).format(store=str(store), resume=False)
     text = text.replace(
-        'print("held", flush=True)',
+        'print("open", flush=True)',
         "import os, time\nread, write = os.pipe()\nif os.fork() == 0:\n    os.close(write)\n    os.read(read, 1)\n    os._exit(0)\n"
-        "if os.fork() == 0:\n    sys.exit()\nos.wait()\nprint('held', flush=True)",
+        "if os.fork() == 0:\n    sys.exit()\nos.wait()\nprint('open', flush=True)",
     )
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen([sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
-    assert process.stdout.readline() == "held\n"
+    assert process.stdout.readline() == "open\n"
     with pytest.raises(StoreError, match="in use by another process"):
         Store(store, "mine")
     process.kill()
@@ -319,6 +343,7 @@ def test_a_forked_copy_does_not_hold_the_lock(tmp_path):
 
 
 def test_within_a_process_a_store_is_opened_once(tmp_path, monkeypatch):
+    """A second object, also under another name, is refused until the first one is closed or freed."""
     store, link = tmp_path / "run.db", tmp_path / "link"
     link.symlink_to(tmp_path)
     with Store(store, "one"):
@@ -327,20 +352,22 @@ def test_within_a_process_a_store_is_opened_once(tmp_path, monkeypatch):
                 Store(name, "two")
     with Store(link / "run.db", "two"):
         pass
-    lost = Store(store, "three")
-    del lost
+    freed = Store(store, "three")
+    del freed
     Store(store, "four").close()
     assert [path.name for path in tmp_path.iterdir()] == ["link"]
 
 
 def test_a_store_that_is_not_used_leaves_nothing(tmp_path):
+    """An unused store leaves no file or folder."""
     Store(tmp_path / "a" / "b" / "run.db", "mine").close()
     Store(tmp_path / "a" / "b" / "run.db", "mine").discard()
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("resume", [False, True])
-def test_a_store_that_another_program_locks_is_not_called_damaged(tmp_path, resume, monkeypatch):
+def test_a_store_locked_by_another_program_is_not_reported_as_damaged(tmp_path, resume, monkeypatch):
+    """The message says that the file is locked."""
     store = tmp_path / "run.db"
     gap(store=store)
     before = store.read_bytes()
@@ -354,7 +381,7 @@ def test_a_store_that_another_program_locks_is_not_called_damaged(tmp_path, resu
 
 
 def impatient(connect, pages=None):
-    """`sqlite3.connect` that does not wait five seconds for a lock, and whose files have at most so many pages."""
+    """`sqlite3.connect` with a short timeout for locks, and files of at most `pages` pages."""
 
     def connected(*args, **options):
         connection = connect(*args, timeout=0.01, **options)
@@ -365,8 +392,8 @@ def impatient(connect, pages=None):
     return connected
 
 
-def test_a_lock_that_comes_between_loses_nothing(tmp_path, whole, monkeypatch):
-    """Somebody looks into the store while it is written: what could not be committed is committed later."""
+def test_a_temporary_lock_discards_nothing(tmp_path, whole, monkeypatch):
+    """Another program reads the store while it is written: chunks that could not be committed are committed later."""
     store = tmp_path / "run.db"
     monkeypatch.setattr("sdetools.simulation.store._COMMIT_EVERY", 0.0)
     monkeypatch.setattr(sqlite3, "connect", impatient(sqlite3.connect))
@@ -386,10 +413,11 @@ def test_a_lock_that_comes_between_loses_nothing(tmp_path, whole, monkeypatch):
     assert bits(gap(store=store, resume=True)) == whole
 
 
-# -- no room --------------------------------------------------------------------------------------------------------------------
+# -- full disks --------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_full_disk_ends_the_run_in_a_sentence_and_keeps_what_was_committed(tmp_path, whole, monkeypatch):
+def test_a_full_disk_is_reported_and_keeps_committed_chunks(tmp_path, whole, monkeypatch):
+    """The message names the remedy, and the run can be resumed."""
     store, connect = tmp_path / "run.db", sqlite3.connect
     monkeypatch.setattr("sdetools.simulation.store._COMMIT_EVERY", 0.0)
     monkeypatch.setattr(sqlite3, "connect", impatient(connect, pages=10))
@@ -403,8 +431,8 @@ def test_a_full_disk_ends_the_run_in_a_sentence_and_keeps_what_was_committed(tmp
     assert stored(store) == CHUNKS
 
 
-def test_tidying_up_needs_no_room(tmp_path, monkeypatch):
-    """The results are written by then: a store that cannot be emptied is no reason to fail."""
+def test_emptying_a_store_may_fail(tmp_path, monkeypatch):
+    """The results are written by then, so a store that cannot be emptied is not an error."""
     with Store(tmp_path / "run.db", "mine") as store:
         gap(store=store)
         store.commit()

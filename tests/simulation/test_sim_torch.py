@@ -1,4 +1,4 @@
-"""The torch backend takes the same paths as the others: to rounding in double precision, to its own rounding in single."""
+"""The torch backend computes the same paths as the others: to rounding in double precision, to its own rounding in single precision."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ EPS32 = float(np.finfo(np.float32).eps)
 
 
 def oracle(loss, noise, sigma=ETA**-0.5):
+    """A noisy oracle."""
     return st.NoisyOracle(loss, noise, sigma)
 
 
 def optimisers(noise, loss=None):
+    """SGDM and SGD, and observables."""
     o = oracle(loss or st.losses.hyperbola(), noise)
     return (st.SGDM(o, PLAN, momentum=([0.1, 0.0], [[1.0, 0.5], [0.5, 1.0]])), st.SGD(o, PLAN.averaged())), [
         "x**2 + y**2",
@@ -34,12 +36,14 @@ def optimisers(noise, loss=None):
 
 
 def limit(r):
+    """SGD and its limit SDE with steps shorter by the factor r."""
     o = oracle(st.losses.hyperbola(), st.noise.gaussian(dim=2))
     plan = st.schedules.constant(ETA)
     return (st.SGD(o, plan), st.SRA1(st.LimitSDE(o, plan), dt=ETA / r)), ["x**2 + y**2"]
 
 
 def minibatch():
+    """SGDM and SGD on minibatches of a logistic regression."""
     rng = np.random.default_rng(3)
     loss = st.losses.logistic(rng.normal(size=(40, 2)), np.sign(rng.normal(size=40)), l2=0.1)
     o = st.NoisyOracle(loss, st.noise.minibatch(loss, 4), 1.0)
@@ -62,6 +66,7 @@ CASES = {
 
 
 def both(case, backend, paths=PATHS, **more):
+    """A run, or a gap, of a case on a backend."""
     members, observe = case
     given = (
         dict(x0=[2.0, 0.5], horizon=40 * ETA, paths=paths, observe=observe, keep_final=True, backend=backend, threads=1) | more
@@ -70,7 +75,8 @@ def both(case, backend, paths=PATHS, **more):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_torch_takes_the_paths_of_the_reference(name):
+def test_torch_agrees_with_the_reference_path_by_path(name):
+    """Final points and moments of every case."""
     case = CASES[name]()
     slow, fast = both(case, "numpy"), both(case, "torch")
     np.testing.assert_allclose(fast.final, slow.final, rtol=1e-10, atol=1e-10)
@@ -82,14 +88,15 @@ def test_torch_takes_the_paths_of_the_reference(name):
 
 
 def kinked(x):
+    """A gradient with a branch."""
     out = np.zeros_like(x)
     for i in range(len(x)):
-        out[i] = x[i] if x[i] > 0.5 else 2 * x[i] - 0.5  # an `if` on a value: a call of machine code
+        out[i] = x[i] if x[i] > 0.5 else 2 * x[i] - 0.5  # a branch on a value: not traced, but compiled by Numba
     return out
 
 
 def calls():
-    """A loss that is a torch function, and one that is compiled already."""
+    """A loss that is a torch function, and one that is compiled by Numba."""
     noise = st.noise.gaussian(dim=2)
     losses = st.losses.from_torch(lambda x: (x[0] * x[1] - 1) ** 2 / 2, dim=2), st.losses.from_function(njit(kinked), 2)
     return tuple(st.SGD(oracle(loss, noise), PLAN.averaged()) for loss in losses), ["x0**2"]
@@ -97,7 +104,7 @@ def calls():
 
 @pytest.fixture(scope="module")
 def compiler():
-    """What ":compile" needs."""
+    """Skips a test where torch cannot compile."""
     from sdetools.simulation import torch_run
 
     if fault := torch_run._compiler_fault(torch.device("cpu")):
@@ -109,6 +116,7 @@ COMPILED = {"calls": calls} | {name: CASES[name] for name in ("student", "sums o
 
 @pytest.mark.parametrize("name", COMPILED)
 def test_compiled_steps_are_the_same_paths(name, compiler, monkeypatch):
+    """Only steps are compiled, and their paths are the same."""
     case, made, own = COMPILED[name](), [], torch.compile
     plain = both(case, "torch")
     monkeypatch.setattr(torch, "compile", lambda *args, **more: made.append(args) or own(*args, **more))
@@ -119,12 +127,14 @@ def test_compiled_steps_are_the_same_paths(name, compiler, monkeypatch):
 
 
 def test_compiled_steps_in_single_precision(compiler):
+    """Compiled steps in float32 differ by rounding."""
     case = CASES["gaussian"]()
     single, double = both(case, "torch:cpu:compile", dtype="float32"), both(case, "torch")
     assert EPS32 / 10 < np.abs(single.final - double.final).max() < 1000 * EPS32
 
 
-def test_without_a_compiler_it_says_what_to_do():
+def test_the_error_without_a_compiler_names_the_remedy():
+    """The error names the remedy."""
     code = (
         "import runpy, pytest\n"
         f"case = runpy.run_path({__file__!r})\n"
@@ -138,7 +148,7 @@ def test_without_a_compiler_it_says_what_to_do():
 
 
 @pytest.mark.parametrize("name", ["gaussian", "sums of draws", "general noise"])
-def test_single_precision_is_off_by_its_own_rounding(name):
+def test_the_error_of_single_precision_is_its_rounding(name):
     """40 steps on numbers below 10: some hundred roundings of float32, and no fewer than one."""
     case = CASES[name]()
     error = np.abs(both(case, "torch:cpu", dtype="float32").final - both(case, "torch").final).max()
@@ -146,6 +156,7 @@ def test_single_precision_is_off_by_its_own_rounding(name):
 
 
 def test_a_torch_function_is_a_loss():
+    """A torch function and the same expression give the same derivatives and paths."""
     same = st.losses.from_torch(lambda x: (x[0] * x[1] - 1) ** 2 / 2, dim=2, names="x y")
     expression = st.losses.hyperbola()
     x = np.random.default_rng(0).normal(size=(2, 5))
@@ -164,6 +175,7 @@ def test_a_torch_function_is_a_loss():
 
 @pytest.mark.parametrize("backend", ["torch", "torch:compile"])
 def test_batches_and_resuming_change_no_bit(backend, tmp_path, monkeypatch, request):
+    """The size of batches and a resumed run do not affect the result."""
     from sdetools.simulation import torch_run
 
     if backend == "torch:compile":
@@ -179,7 +191,8 @@ def test_batches_and_resuming_change_no_bit(backend, tmp_path, monkeypatch, requ
         np.testing.assert_array_equal(other.final, whole.final)
 
 
-def test_lost_paths_are_counted_at_their_first_step():
+def test_divergence_times_equal_the_reference():
+    """Counts and divergence times against NumPy."""
     o = oracle(st.losses.double_well(), st.noise.gaussian(dim=1), 3.0)
     wild = st.SGD(o, st.schedules.constant(0.4))
     given = dict(x0=[1.0], horizon=40.0, paths=600, observe=["x"], threads=1)
@@ -189,8 +202,8 @@ def test_lost_paths_are_counted_at_their_first_step():
     assert np.isnan(fast.at("x").value)
 
 
-def test_so_are_those_of_a_pair_of_unequal_steps():
-    """In the short steps of the pair, exactly and for each member: the longer one's first is a multiple of its step."""
+def test_divergence_times_of_a_pair_of_unequal_steps():
+    """In short steps of the pair, exactly and for each member: that of the longer step is a multiple of its step."""
     sde = st.SDE(drift=["-x**3"], diffusion=["0.5*x + 1"], variables="x")
     pair = [st.EulerMaruyama(sde, dt=dt) for dt in (1 / 64, 1 / 16)]
     given = dict(x0=[60.0], horizon=2.0, paths=600, observe=["x"], threads=1)
@@ -204,19 +217,20 @@ def test_so_are_those_of_a_pair_of_unequal_steps():
 
 
 @pytest.mark.parametrize(
-    ("backend", "told"),
+    ("backend", "message"),
     [
         *(("torch:warp", "warp"), ("torch:cuda:99", "cuda:99"), ("torch:cpu:float32", "cpu:float32"), ("jax", "'jax'")),
         *(("torch:warp:compile", "warp:compile"), ("torch:compile:cpu", "compile:cpu")),
     ],
 )
-def test_a_device_that_is_not_there_is_refused(backend, told):
-    with pytest.raises(ValueError, match=told):
+def test_an_unavailable_device_is_refused(backend, message):
+    """The message names the device."""
+    with pytest.raises(ValueError, match=message):
         both(CASES["gaussian"](), backend)
 
 
 @pytest.mark.parametrize(
-    ("function", "told"),
+    ("function", "message"),
     [
         (lambda x: x, "one number"),
         (lambda x: x[7], "one point"),
@@ -224,14 +238,16 @@ def test_a_device_that_is_not_there_is_refused(backend, told):
         (3.0, "torch function"),
     ],
 )
-def test_what_is_no_loss_is_refused(function, told):
-    with pytest.raises(ValueError, match=told):
+def test_invalid_losses_are_refused(function, message):
+    """Functions that are not losses of one point."""
+    with pytest.raises(ValueError, match=message):
         st.losses.from_torch(function, dim=2)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
 @pytest.mark.parametrize("name", ["gaussian", "signs", "three-point", "sums of draws", "general noise"])
-def test_a_gpu_takes_the_same_paths(name):
+def test_a_gpu_agrees_path_by_path(name):
+    """Final points on a device."""
     case = CASES[name]()
     np.testing.assert_allclose(both(case, "torch:cuda").final, both(case, "numpy").final, rtol=1e-9, atol=1e-9)

@@ -1,4 +1,4 @@
-"""Paths that one can look at: the moments are those of these paths, chosen ones are run again to the bit, whatever runs them."""
+"""Trajectories and slices: they are the paths of the moments, and a rerun gives the same bits whatever the threads and chunks."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ SOME = [700, 3, PATHS - 1, 256, 17, 255, 0]
 
 
 def sgdm(loss, noise, sigma=0.5, **more):
+    """SGDM on a loss."""
     return st.SGDM(st.NoisyOracle(loss, noise, sigma), PLAN, **more)
 
 
@@ -37,7 +38,7 @@ def dense(dim):
 
 @cache
 def cases():
-    """Name: members, start, how the pair runs."""
+    """By name: members, start, and options of the program."""
     bowl = st.losses.from_expression("x**2/2 + x**2*y**2/4 + sin(y)", variables="x y")
     well = st.losses.from_expression("(x**2 - 1)**2/4", variables="x")
     data = st.losses.logistic(RNG.normal(size=(24, 3)), np.sign(RNG.normal(size=24)))
@@ -65,6 +66,7 @@ NAMES = tuple(cases())
 
 @cache
 def program(name):
+    """The program of a case."""
     members, x0, how = cases()[name]
     more = {"functionals": (), "coupled": True} | how
     observe = [*dict.fromkeys((members[0].names[0], members[0].names[-1]))]
@@ -73,7 +75,7 @@ def program(name):
 
 @cache
 def ran(name, backend, **how):
-    """A run that keeps all: every path followed, sliced at recorded times and kept at the end."""
+    """A run with all states: trajectories of all paths, slices at the recorded times, and final points."""
     if backend == "torch":
         pytest.importorskip("torch")
     p = program(name)
@@ -81,17 +83,18 @@ def ran(name, backend, **how):
 
 
 def same(a, b):
+    """Asserts that two arrays are equal, to the bit."""
     np.testing.assert_array_equal(a, b)
     assert a.tobytes() == b.tobytes()
 
 
-# -- the paths of the moments ---------------------------------------------------------------------------------------------------
+# -- moments of the paths ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", NAMES)
-def test_paths_run_again_are_those_that_the_run_saw(name, backend):
-    """All of the state, at recorded times and at the end, by the moments' own pass and by the one after it."""
+def test_trajectories_equal_the_states_of_the_run(name, backend):
+    """The whole state, at recorded times and at the end, from the main run and from the rerun."""
     run, p = ran(name, backend), program(name)
     rows = p.state_rows.ravel()
     assert run.trajectories.shape == run.slices.shape == (4, len(rows), PATHS)
@@ -103,8 +106,10 @@ def test_paths_run_again_are_those_that_the_run_saw(name, backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_moments_are_those_of_the_paths(name, backend):
-    """Means and squares of the first and last coordinate along the tree of leaves: the same bits where moments are made so (NumPy and
-    torch), else the rounding of two sums of PATHS terms."""
+    """Means and squares of the first and last coordinate along the tree of leaves, against the run's moments.
+
+    NumPy and torch give the same bits; kernels agree to the rounding of two sums of PATHS terms.
+    """
     run, p = ran(name, backend), program(name)
     positions = run.trajectories[:, np.isin(p.state_rows.ravel(), p.positions)].reshape(4, len(p.members), -1, PATHS)
     lengths = [1] * len(leaf_counts(PATHS))
@@ -116,7 +121,7 @@ def test_the_moments_are_those_of_the_paths(name, backend):
             mine = Trees(lengths, PATHS)(p.statistics, leaves)[:, 0]
             for s, name_of in enumerate(p.statistics.names):
                 if "c" in name_of:
-                    continue  # the control is no function of the position
+                    continue  # the control variate is not a function of the position
                 theirs = run.groups[: len(lengths), t, o, s]
                 if backend != "numba":
                     same(mine[:, s], theirs)
@@ -127,7 +132,7 @@ def test_the_moments_are_those_of_the_paths(name, backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_mean_without_rounding_is_the_mean_of_the_paths(backend):
-    """On a linear loss with signs every number is a small multiple of 1/8, and so is every sum: the means are equal, not close."""
+    """On a linear loss with signs every number and sum is a small multiple of 1/8, so the means are exactly equal."""
     if backend == "torch":
         pytest.importorskip("torch")
     walk = st.SGD(st.NoisyOracle(st.losses.linear([0.0]), st.noise.rademacher(1)), st.schedules.constant(ETA))
@@ -138,6 +143,7 @@ def test_a_mean_without_rounding_is_the_mean_of_the_paths(backend):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_backends_agree_path_by_path(name):
+    """Trajectories of the compiled backends against NumPy."""
     slow = ran(name, "numpy").trajectories
     for backend in ("numba", "torch"):
         np.testing.assert_allclose(ran(name, backend).trajectories, slow, rtol=1e-11, atol=1e-12)
@@ -145,8 +151,8 @@ def test_backends_agree_path_by_path(name):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", NAMES)
-def test_some_paths_in_the_order_asked_for(name, backend):
-    """Alone, in any order, they are the same; another seed and another path are not (negative control)."""
+def test_selected_paths_in_the_requested_order(name, backend):
+    """Selected paths, in any order, are the same; those of another seed or index are not (negative control)."""
     p, all_ = program(name), ran(name, backend).trajectories
     some = execute(p, PATHS, 5, threads=1, backend=backend, trajectories=SOME)
     same(some.trajectories, all_[:, :, SOME])
@@ -158,12 +164,13 @@ def test_some_paths_in_the_order_asked_for(name, backend):
     assert not np.array_equal(all_[-1, real][:, [701, *SOME[1:]]], some.trajectories[-1, real])
 
 
-# -- whatever runs them ---------------------------------------------------------------------------------------------------------
+# -- threads, chunks and executors ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["pair with control", "two step lengths", "matrices of three hundred"])
 @pytest.mark.parametrize("how", [{"threads": 2}, {"threads": 7}, {"leaves": 1}, {"leaves": 2, "threads": 2}, {"threads": None}])
 def test_the_same_bits_for_any_threads_and_chunks(name, how):
+    """Neither threads nor chunks affect trajectories and slices."""
     given = {"threads": 1} | how
     run, whole = execute(program(name), PATHS, 5, trajectories=SOME, slices=[4], **given), ran(name, "numba")
     same(run.trajectories, whole.trajectories[:, :, SOME])
@@ -174,14 +181,15 @@ def test_the_same_bits_for_any_threads_and_chunks(name, how):
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 @pytest.mark.parametrize("leaves", [1, 2])
-def test_rows_of_a_chunk_are_run_again_as_wide(backend, leaves):
-    """A matrix product's last bits depend on its width: chunks of any size are followed as they were run."""
+def test_reruns_have_the_width_of_the_run(backend, leaves):
+    """The last bits of a matrix product depend on its width, so reruns have the width of the run, for chunks of any size."""
     p = program("matrices of three hundred")
     run = execute(p, PATHS, 5, threads=2, leaves=leaves, backend=backend, slices=tuple(p.record), trajectories=SOME)
     same(run.trajectories, run.slices[:, :, SOME])
 
 
 def test_on_an_executor():
+    """Trajectories from an executor."""
     p = program("pair with control")
     with ThreadPoolExecutor(3) as pool:
         run = execute(p, PATHS, 5, executor=pool, leaves=1, trajectories=SOME)
@@ -190,7 +198,7 @@ def test_on_an_executor():
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_stopped_and_resumed(tmp_path, backend):
-    """With chunks missing in the middle: slices are kept with them, trajectories are run again."""
+    """With chunks missing in the middle: slices are stored with chunks, trajectories are computed again."""
     p = program("matrices of three hundred")
     given = dict(paths=PATHS, seed=5, leaves=1, threads=1, backend=backend, slices=[2, 4], trajectories=SOME, keep=True)
     if backend == "torch":
@@ -208,8 +216,8 @@ def test_stopped_and_resumed(tmp_path, backend):
         same(getattr(again, field), getattr(whole, field))
 
 
-def test_only_chunks_that_hold_chosen_paths_run_again(monkeypatch):
-    """The run itself stores nothing for them."""
+def test_only_chunks_with_selected_paths_are_rerun(monkeypatch):
+    """The main run stores nothing for selected paths."""
     seen, run_chunk = [], engine.run_chunk
 
     def counted(task, index):
@@ -224,7 +232,7 @@ def test_only_chunks_that_hold_chosen_paths_run_again(monkeypatch):
 @pytest.mark.parametrize("paths", [1, 300, 256 * GROUPS + 1, 5 * 256 * GROUPS - 700, 10**6])
 @pytest.mark.parametrize("wanted", [1, 2, 3, 4, 7, 64, 1000])
 def test_the_chunk_of_a_path(paths, wanted):
-    """Against the chunks themselves: their first paths and their last ones."""
+    """Against the first and last paths of the chunks."""
     layout = Layout(paths, wanted)
     chunks = [layout.chunk(i) for i in range(layout.chunks)]
     first = np.array([c.first for c in chunks])
@@ -233,8 +241,11 @@ def test_the_chunk_of_a_path(paths, wanted):
         np.testing.assert_array_equal(layout.holding(ends), np.arange(layout.chunks))
 
 
-def test_paths_that_leave_the_finite_range_are_followed_too():
-    """x^4 at a rate that throws out what starts beyond 4: the odd paths; the same infinities and NaN at the same times, to the bit."""
+def test_trajectories_of_diverged_paths():
+    """Diverged paths have the same infinities and NaN in trajectories as in the run, to the bit.
+
+    On x^4 at this learning rate paths that start beyond 4 diverge: the odd ones.
+    """
     loss = st.losses.from_expression("x**4/4", variables="x")
     rule = st.SGD(st.NoisyOracle(loss, st.noise.gaussian(dim=1), 2.0), st.schedules.constant(ETA))
     p = make_program((rule,), [[3.0, 6.0]], 12 * ETA, ["x"], "all", (), False, True)[0]
