@@ -1,20 +1,21 @@
-"""What moves: a start, a one-step rule and a clock. Optimisers, integrators and processes are all of this kind.
+"""Base classes of everything that a simulation can run: an initial state, a one-step rule and a clock.
 
-`Moving` is what a simulation asks of anything that moves. `Dynamics` is a rule on noisy gradients: it adds an oracle, a plan and an
-initial momentum. An SDE and an integrator make the other kind (`dynamics.integrators`).
+`Moving` is the interface that a simulation requires. `Dynamics` is a rule on noisy gradients; it adds an oracle, a plan and an
+initial momentum. An integrator applied to an SDE is the other kind of `Moving` (`dynamics.integrators`).
 
-For implementers of a new `Dynamics` (a few lines; nothing else of the library is touched):
+For implementers of a new `Dynamics`, which takes a few lines and changes no other part of the library:
 
-1. `parts` names the pieces of the state, the position `"x"` first; each is a component-first array of `dim` rows.
-2. `coefficients` names the numbers that may change from step to step, eta and beta of the plan among them, and numbers that the object has
-   by that name; `coefficient_values(steps)` gives them, one row a step.
-3. `rule(state, oracle, *coefficients) -> state` is plain branch-free arithmetic; `oracle(x)` is a noisy gradient at `x`. Every call
-   of the oracle within one step sees the same draws (the same minibatch). The same text runs on NumPy arrays (the
-   reference) and on values of a graph (traced into a kernel), so no `if` on them (`np.where` chooses) and no change in place.
-4. `start(x0, z)` is the state before the first step, `z` the numbers that `start_draws` asks for: the parts in `at_x0` begin at x0, the others
-   are the initial momentum. `x0` is a point `(dim,)`, a point of each path `(dim, paths)`, or a traced value; the parts need not agree in this.
-5. `step_time` is the time one step advances; only dynamics that meet at common times can be compared.
-6. `extra_draws` names draws of the method's own, beside the oracle's; the rule finds their numbers in `oracle.extra`.
+1. `parts` names the components of the state, the position `"x"` first. Each is a component-first array with `dim` rows.
+2. `coefficients` names the numbers that may change from step to step: eta and beta of the plan, or float attributes of the object.
+   `coefficient_values(steps)` returns them, one row per step.
+3. `rule(state, oracle, *coefficients) -> state` is branch-free arithmetic, and `oracle(x)` is a noisy gradient at `x`. All calls
+   of the oracle in one step use the same draws (the same minibatch). The same code runs on NumPy arrays (the reference
+   implementation) and on values of a graph (traced into a kernel). It must not branch on them (use `np.where`) or modify them in place.
+4. `start(x0, z)` returns the state before the first step, where `z` holds the draws listed in `start_draws`. The parts in `at_x0` start
+   at x0, the other parts start at the initial momentum. `x0` is a point `(dim,)`, one point per path `(dim, paths)`, or a traced value;
+   the parts may differ in this respect.
+5. `step_time` is the time of one step. Only dynamics that share time points can be compared.
+6. `extra_draws` lists random draws of the method beside those of the oracle. The rule reads them from `oracle.extra`.
 
     class SignMomentum(st.Dynamics):
         parts, coefficients = ("x", "m"), ("eta", "beta")
@@ -47,10 +48,12 @@ Oracle = Callable[[np.ndarray], np.ndarray]
 
 
 class Moving(ABC):
-    """What a simulation asks of anything that moves: `parts`, `coefficients`, a rule, its draws and numbers, a start, a clock.
+    """The interface of everything that a simulation can run: a one-step rule with its draws, numbers, initial state and clock.
 
-    `step_time` is the time one step advances; only what meets at common times can be compared. The state is a tuple of parts,
-    component-first arrays of `dim` rows, the position first.
+    The state is a tuple of parts, component-first arrays with `dim` rows, the position first.
+
+    Attributes:
+        step_time: The time of one step. Only dynamics that share time points can be compared.
     """
 
     step_time: float
@@ -58,7 +61,7 @@ class Moving(ABC):
     @property
     @abstractmethod
     def parts(self) -> tuple[str, ...]:
-        """The names of the pieces of the state, the position first."""
+        """The names of the parts of the state, the position first."""
 
     @property
     @abstractmethod
@@ -67,12 +70,12 @@ class Moving(ABC):
 
     @abstractmethod
     def rule(self, state: State, bound: Any, *coefficients: Any) -> State:
-        """The state after one step; `bound` is what `bind` returned."""
+        """Return the state after one step; `bound` is the return value of `bind`."""
 
     @property
     @abstractmethod
     def dim(self) -> int:
-        """Coordinates of the position."""
+        """The number of coordinates of the position."""
 
     @property
     @abstractmethod
@@ -82,30 +85,34 @@ class Moving(ABC):
     @property
     @abstractmethod
     def draws(self) -> tuple[Draws, ...]:
-        """What one step consumes."""
+        """The random draws of one step."""
 
     @property
     @abstractmethod
     def parameters(self) -> np.ndarray:
-        """The numbers that `bind` reads from `p`."""
+        """The numbers that `bind` receives as `p`."""
 
     @abstractmethod
     def bind(self, z: Any, p: Any = None) -> Any:
-        """What the rule calls in a step with the draws `z`, with the numbers `p` (its own by default)."""
+        """Return the second argument of the rule for the draws `z` of one step and the numbers `p` (default: `parameters`)."""
 
     @abstractmethod
     def start(self, x0: np.ndarray, z: np.ndarray | None = None) -> State:
-        """The state before the first step from `x0`, `(dim,)` or `(dim, paths)`; `z`: the start's draws, `(n,)` or `(n, paths)`, zeros when
-        left out."""
+        """Return the state before the first step.
+
+        Args:
+            x0: The initial point, `(dim,)` or `(dim, paths)`.
+            z: The draws of the start, `(n,)` or `(n, paths)`; zeros by default.
+        """
 
     @abstractmethod
     def coefficient_values(self, steps: int) -> np.ndarray:
-        """The rule's coefficients in each step, `(steps, len(coefficients))`."""
+        """Return the coefficients of the rule in each step, shape `(steps, len(coefficients))`."""
 
     @property
     @abstractmethod
     def identity(self) -> str:
-        """A short text that, with the numbers, says which experiment this is."""
+        """A short key that, together with the numbers, identifies the experiment."""
 
     @property
     def name(self) -> str:
@@ -114,60 +121,66 @@ class Moving(ABC):
 
     @property
     def formula(self) -> str:
-        """The rule as LaTeX; empty where none is given."""
+        """The rule in LaTeX, or an empty string."""
         return ""
 
     @property
     def loss(self) -> Any:
-        """The loss that is minimised; None for an SDE without one."""
+        """The loss that is minimised, or None for an SDE without a loss."""
         return None
 
     @property
     def brownian(self) -> int:
-        """How many of the draws are increments of Brownian motions, which steps of another length can share; 0 if not all are."""
+        """The number of draws that are Brownian increments, which steps of another length can share; 0 unless all draws are."""
         return 0
 
     @property
     def sampled(self) -> bool:
-        """Whether the noise comes from samples, whose deviation alone would take the full gradient in each step."""
+        """Whether the noise comes from sampled data, so that its deviation alone costs a full gradient per step."""
         return False
 
     @property
     def longest_memory(self) -> float:
-        """In how many steps a start is forgotten: what the default grid of recorded times resolves."""
+        """The number of steps after which the initial state is forgotten; the default time grid resolves it."""
         return 1.0
 
     @property
     def start_draws(self) -> tuple[Draws, ...]:
-        """What the start consumes."""
+        """The random draws of the start."""
         return ()
 
     @property
     def starts_from_law(self) -> bool:
-        """Whether `start` is plain arithmetic on x0, so that a law of starts will do; else it takes known points only."""
+        """Whether `start` is plain arithmetic on x0, so that x0 may be a law and need not be a given point."""
         return True
 
     @property
     def start_numbers(self) -> tuple[np.ndarray, ...]:
-        """The numbers that the start reads beside x0 and its draws: they belong to what says which experiment this is."""
+        """The numbers that the start reads in addition to x0 and its draws; they are part of the experiment's identity."""
         return ()
 
     def memory(self, steps: int) -> np.ndarray | None:
-        """c_k, k = 0 ... steps, such that x_k - c_k m_k moves as memoryless SGD on the averaged schedule; None where there is no such thing."""
+        """Return c_k, k = 0 ... steps, such that x_k - c_k m_k moves like SGD without momentum on the averaged schedule.
+
+        The default is None, for dynamics without such a sequence.
+        """
         return None
 
     def fading(self, steps: int) -> np.ndarray | None:
-        """The factor by which step k damps what the momentum held before it, beside `memory`."""
+        """Return the factor by which step k damps the earlier content of the momentum buffer; None where `memory` is None."""
         return None
 
 
 def that_of(path: str, name: str = "") -> property:
-    """A property of `Moving` that is a part's, by its own name there or by `name`."""
+    """Return a property of `Moving` that forwards to the attribute `path` of a part, with the documentation of the property `name`."""
     return property(attrgetter(path), doc=getattr(Moving, name or path.rpartition(".")[2]).__doc__)
 
 
 class BoundOracle:
-    """A noisy gradient on the draws `z` of one step: what a rule calls. `extra` holds the rows of the method's own draws."""
+    """A noisy gradient on the draws `z` of one step, as a rule calls it.
+
+    `extra` contains the rows of the method's own draws.
+    """
 
     __slots__ = ("extra", "oracle", "p", "z")
 
@@ -180,16 +193,28 @@ class BoundOracle:
 
 
 class Dynamics(Moving):
-    """A one-step rule with its oracle, its plan and its clock (`step_time`, by default the plan's base eta: t = k eta).
+    """A one-step rule on noisy gradients, with its oracle, its plan and its clock.
 
-    `momentum` starts the parts after `x`: None for zero, a vector, or a pair (mean, covariance) for a Gaussian draw.
-    ValueError when the parts do not fit together. TypeError for a class without a `rule`.
+    Args:
+        oracle: The noisy gradient oracle.
+        plan: The schedule of learning rates and momentum coefficients.
+        momentum: The initial value of the parts after `x`: None for zero, a vector `(dim,)`, or a pair (mean, covariance) of a normal law.
+        step_time: The time of one step; by default the plan's base rate eta, so that t = k eta.
+
+    Attributes:
+        parts: The names of the parts of the state.
+        coefficients: The names of the rule's coefficients.
+        at_x0: The parts that start at x0, in addition to `x`.
+        extra_draws: Random draws of the method, in addition to those of the oracle.
+
+    Raises:
+        ValueError: If the arguments are invalid or do not fit together.
+        TypeError: If the class defines no `rule`.
     """
 
     parts: tuple[str, ...] = ("x",)
     coefficients: tuple[str, ...] = ("eta",)
     at_x0: tuple[str, ...] = ()
-    """Parts that begin where x does."""
     extra_draws: tuple[Draws, ...] = ()
     formula: str = ""
 
@@ -219,17 +244,17 @@ class Dynamics(Moving):
         return self.oracle.noise.centred is not None
 
     def bind(self, z: Any, p: Any = None) -> BoundOracle:
-        """A noisy gradient on the draws `z` of one step, with the numbers `p` (its own by default)."""
+        """Return the noisy gradient on the draws `z` of one step with the numbers `p` (default: `parameters`)."""
         return BoundOracle(self.oracle, z, p)
 
     @property
     def start_draws(self) -> tuple[Draws, ...]:
-        """Normals for a drawn momentum."""
+        """The normal draws of a random initial momentum."""
         return () if self.momentum_root is None else (Normal(self.momentum_root.shape[1]),)
 
     @property
     def start_numbers(self) -> tuple[np.ndarray, ...]:
-        """The mean of the initial momentum and, where it is drawn, its root."""
+        """The mean of the initial momentum and, where it is random, the square root of its covariance."""
         return (self.momentum_mean,) if self.momentum_root is None else (self.momentum_mean, self.momentum_root)
 
     def start(self, x0: np.ndarray, z: np.ndarray | None = None) -> State:
@@ -240,12 +265,12 @@ class Dynamics(Moving):
         return (x, *(x if part in self.at_x0 else momentum for part in self.parts[1:]))
 
     def coefficient_values(self, steps: int) -> np.ndarray:
-        """eta_k and beta_k from the plan, and the object's own numbers, `(steps, len(coefficients))`."""
+        """Return eta_k and beta_k from the plan and the object's own numbers, shape `(steps, len(coefficients))`."""
         series = {"eta": self.plan.etas, "beta": self.plan.betas}
         unknown = [c for c in self.coefficients if c not in series and not isinstance(getattr(self, c, None), float)]
         if unknown:
             raise ValueError(
-                f"`coefficients` of {self.name} must be eta, beta or its own floats, or `coefficient_values` must be overridden; "
+                f"`coefficients` of {self.name} must be eta, beta or float attributes, or `coefficient_values` must be overridden; "
                 f"got {', '.join(unknown)}."
             )
         columns = [series[c](steps) if c in series else np.full(steps, getattr(self, c)) for c in self.coefficients]
@@ -260,35 +285,35 @@ class Dynamics(Moving):
 
 
 def check_oracle(oracle: Any) -> NoisyOracle:
-    """`oracle`, if it is one."""
+    """Return `oracle` if it is a `NoisyOracle`; raise ValueError otherwise."""
     if not isinstance(oracle, NoisyOracle):
         raise ValueError(f"`oracle` must be a NoisyOracle; got {oracle!r}. Make one with st.NoisyOracle(loss, noise, sigma=...).")
     return oracle
 
 
 def check_plan(plan: Any) -> Plan:
-    """`plan`, if it is a schedule."""
+    """Return `plan` if it is a `Plan`; raise ValueError otherwise."""
     if not isinstance(plan, Plan):
         raise ValueError(f"`plan` must be a schedule; got {plan!r}. Make one with st.schedules.constant(eta=..., beta=...).")
     return plan
 
 
 def without_momentum(plan: Plan, name: str, own: str) -> Plan:
-    """A plan without momentum, for the rule `name` whose memory is set by `own`; ValueError for another."""
+    """Return `plan` if it has no momentum; raise ValueError otherwise. `own` names what sets the memory of the rule `name`."""
     if isinstance(plan, Plan) and plan.has_momentum:
         raise ValueError(
-            f"`plan` of {name} must be without momentum; got one with beta > 0. Its memory is set by {own}: leave beta out of the plan."
+            f"`plan` of {name} must be without momentum; got one with beta > 0. Its memory is set by {own}: use a plan with beta = 0."
         )
     return plan
 
 
 def columns(first: np.ndarray, *others: Any) -> np.ndarray:
-    """Coefficients, one row a step, from series and numbers."""
+    """Return coefficients, one row per step, from a series and further series or numbers."""
     return np.column_stack([first, *(np.broadcast_to(values, first.shape) for values in others)])
 
 
 def _initial(momentum: Any, dim: int, parts: Sequence[str]) -> tuple[np.ndarray, np.ndarray | None]:
-    """Mean and root of the initial momentum."""
+    """Return the mean of the initial momentum and the square root of its covariance."""
     if momentum is None:
         return np.zeros(dim), None
     if len(parts) < 2:

@@ -272,7 +272,7 @@ def test_positions_start_together():
         (lambda: STORM(ORACLE, BARE, a=1.5), "`a` must lie in (0, 1]; got a=1.5. At a = 1 it is SGD"),
         (lambda: STORM(ORACLE, MOVING), "`plan` of STORM must be without momentum"),
         (lambda: SGDF(ORACLE, MOVING, b2=1.0), "`b2` must lie in [0, 1); got b2=1.0."),
-        (lambda: SGDF(ORACLE, MOVING, eps=0.0), "`eps` must be a positive number; got eps=0.0. It keeps 0 / 0 away"),
+        (lambda: SGDF(ORACLE, MOVING, eps=0.0), "`eps` must be a positive number; got eps=0.0. It avoids 0 / 0"),
         (lambda: IGT(ORACLE, MOVING), "`plan` of IGT must be without momentum"),
         (lambda: IGT(ORACLE, 0.1), "`plan` must be a schedule; got 0.1."),
         (lambda: Nesterov(ORACLE, MOVING, step_time=-1), "`step_time` must be a positive number"),

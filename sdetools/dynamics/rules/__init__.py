@@ -1,4 +1,4 @@
-"""Rules on noisy gradients: SGD and SGDM, the linear filters of the momentum family, and its members without a gain."""
+"""Rules on noisy gradients: SGD and SGDM, linear filters of the momentum family, and methods without an equivalent SGD."""
 
 from sdetools.dynamics.rules.filters import PNM, QHM, STORM, AccSGD, Nesterov, PrimalAveraging, RandomScaling
 from sdetools.dynamics.rules.linear_filter import LinearFilter

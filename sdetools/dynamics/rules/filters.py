@@ -1,4 +1,4 @@
-r"""Relatives of SGD with momentum that are linear in the gradients: filters, for which a plain SGD stands.
+"""Linear relatives of SGD with momentum: filters of the gradients that have an equivalent plain SGD.
 
     Nesterov          v' = mu v + g,  x' = x - eta (g + mu v')                                        the form of torch
     QHM               m' = beta m + (1 - beta) g,  x' = x - eta ((1 - nu) g + nu m')                  Ma & Yarats 2019
@@ -8,8 +8,8 @@ r"""Relatives of SGD with momentum that are linear in the gradients: filters, fo
     STORM             d' = g(x) + (1 - a) (d - g(x_previous)),  x' = x - eta d'                       Cutkosky & Orabona 2019
     RandomScaling     m as in SGDM,  x' = x - s eta m',  s ~ Exp(1)                                   Zhang & Cutkosky 2024
 
-Slow gradients pass them with a gain (`LinearFilter`), and plain SGD at `gain * eta` is what they are compared with. RandomScaling
-answers the noise by another factor than the drift. The relatives without a gain stand in `rules.without_gain`.
+Slowly varying gradients pass these filters with a gain (`LinearFilter`), and the plain SGD to compare with has the learning rate
+`gain * eta`. RandomScaling amplifies noise by a different factor than the drift. Methods without a gain are in `rules.without_gain`.
 """
 
 from __future__ import annotations
@@ -28,18 +28,23 @@ from sdetools.schedules import Plan
 
 
 class Nesterov(LinearFilter):
-    r"""v' = mu v + g(x), x' = x - eta (g(x) + mu v'): Nesterov's momentum as `torch.optim.SGD(nesterov=True)` writes it.
+    """Nesterov's momentum in the form of `torch.optim.SGD(nesterov=True)`: v' = mu v + g(x), x' = x - eta (g(x) + mu v').
 
-    The plan's eta_k is torch's `lr` and beta_k is mu. The velocity sums gradients, as in `HeavyBall`, so the gain is
-    1 / (1 - mu) and one step takes eta / (1 - mu) of time. `momentum`: v_0: None for zero, a vector, or (mean, covariance).
-    At constant mu it is `QHM` with nu = beta = mu at the rate eta / (1 - mu). ValueError as in `SGDM`. Source: Sutskever et al.,
-    ICML 2013, after Y. Nesterov 1983.
+    The velocity is a sum of gradients, as in `HeavyBall`, so the gain is 1 / (1 - mu). At constant mu the method equals `QHM` with
+    nu = beta = mu at the rate eta / (1 - mu). Source: Sutskever et al., ICML 2013, after Y. Nesterov 1983.
 
-    >>> import sdetools as st
-    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-    >>> method = Nesterov(oracle, st.schedules.constant(eta=0.125, beta=0.75))
-    >>> method.gain, method.step_time
-    (4.0, 0.5)
+    Args:
+        oracle: The noisy gradient oracle.
+        plan: The schedule: eta_k is torch's `lr` and beta_k is mu.
+        momentum: The initial velocity v_0: None for zero, a vector `(dim,)`, or a pair (mean, covariance) of a normal law.
+        step_time: The time of one step; by default eta / (1 - mu).
+
+    Example:
+        >>> import sdetools as st
+        >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+        >>> method = Nesterov(oracle, st.schedules.constant(eta=0.125, beta=0.75))
+        >>> method.gain, method.step_time
+        (4.0, 0.5)
     """
 
     parts = ("x", "v")
@@ -54,24 +59,34 @@ class Nesterov(LinearFilter):
         return x - eta * (g + beta * v), v
 
     def memory(self, steps: int) -> np.ndarray:
-        return self._held(steps)
+        return self._memory_coefficients(steps)
 
     def fading(self, steps: int) -> np.ndarray:
         return self.plan.betas(steps)
 
 
 class QHM(LinearFilter):
-    r"""m' = beta m + (1 - beta) g(x), x' = x - eta ((1 - nu) g(x) + nu m'): quasi-hyperbolic momentum.
+    """Quasi-hyperbolic momentum: m' = beta m + (1 - beta) g(x), x' = x - eta ((1 - nu) g(x) + nu m').
 
-    The plan's eta_k and beta_k are the authors' alpha and beta. Every nu has gain 1, so eta is the learning rate of the SGD
-    that it acts like, and one step takes eta of time. nu = 1 is `SGDM`, nu = 0 is `SGD`, nu = beta is `Nesterov`; `AccSGD` is another
-    QHM. `momentum`: m_0: None for zero, a vector, or (mean, covariance). ValueError for a `nu` that is not a finite number.
-    Source: Ma & Yarats, Quasi-hyperbolic momentum and Adam for deep learning, ICLR 2019; they advise nu = .7, beta = .999.
+    The gain is 1 for every nu, so eta is the learning rate of the equivalent SGD. nu = 1 is `SGDM`, nu = 0 is `SGD` and nu = beta is
+    `Nesterov`; `AccSGD` is another special case. Source: Ma & Yarats, Quasi-hyperbolic momentum and Adam for deep learning, ICLR 2019,
+    who recommend nu = .7, beta = .999.
 
-    >>> import sdetools as st
-    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-    >>> QHM(oracle, st.schedules.constant(eta=0.125, beta=0.999), nu=0.7).gain
-    1.0
+    Args:
+        oracle: The noisy gradient oracle.
+        plan: The schedule: eta_k and beta_k are the authors' alpha and beta.
+        nu: The weight of the momentum, a finite number.
+        momentum: The initial momentum m_0: None for zero, a vector `(dim,)`, or a pair (mean, covariance) of a normal law.
+        step_time: The time of one step; by default eta.
+
+    Raises:
+        ValueError: If `nu` is not a finite number.
+
+    Example:
+        >>> import sdetools as st
+        >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+        >>> QHM(oracle, st.schedules.constant(eta=0.125, beta=0.999), nu=0.7).gain
+        1.0
     """
 
     parts = ("x", "m")
@@ -94,17 +109,25 @@ class QHM(LinearFilter):
 
 
 class PrimalAveraging(LinearFilter):
-    r"""z' = z - eta g(x), x' = (1 - c) x + c z', from z_0 = x_0: stochastic primal averaging.
+    """Stochastic primal averaging: z' = z - eta g(x), x' = (1 - c) x + c z', from z_0 = x_0.
 
-    The plan (without momentum) gives eta_k, the rate of the fast sequence z; gain 1, so one step takes eta of time.
-    At constant eta it is `SGDM` with the same eta and beta = 1 - c, or `HeavyBall` with gamma = c eta; in a schedule eta_k
-    enters the memory together with its gradient, as it does not in SGDM. ValueError for a plan with momentum and for a `c` outside
-    (0, 1]. Source: Defazio, Momentum via primal averaging, 2020.
+    The gain is 1. At constant eta the method equals `SGDM` with the same eta and beta = 1 - c, and `HeavyBall` with gamma = c eta. In a
+    schedule, eta_k enters the memory together with its gradient, unlike in SGDM. Source: Defazio, Momentum via primal averaging, 2020.
 
-    >>> import sdetools as st
-    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-    >>> PrimalAveraging(oracle, st.schedules.constant(eta=0.125), c=0.25).longest_memory
-    4.0
+    Args:
+        oracle: The noisy gradient oracle.
+        plan: The schedule of the fast sequence z, without momentum.
+        c: The averaging weight in (0, 1].
+        step_time: The time of one step; by default eta.
+
+    Raises:
+        ValueError: If the plan has momentum or `c` lies outside (0, 1].
+
+    Example:
+        >>> import sdetools as st
+        >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+        >>> PrimalAveraging(oracle, st.schedules.constant(eta=0.125), c=0.25).longest_memory
+        4.0
     """
 
     parts = ("x", "z")
@@ -113,7 +136,7 @@ class PrimalAveraging(LinearFilter):
     formula = r"z_{k+1} = z_k - \eta_k g_k, \quad x_{k+1} = (1 - c)\, x_k + c\, z_{k+1}"
 
     def __init__(self, oracle: NoisyOracle, plan: Plan, c: float = 0.1, step_time: float | None = None) -> None:
-        self.c = _share("c", c, "At c = 1 it is SGD; at 0 it would never move.")
+        self.c = _fraction("c", c, "At c = 1 the method is SGD; at c = 0 the iterate would be constant.")
         super().__init__(oracle, without_momentum(plan, "PrimalAveraging", "c = 1 - beta"), step_time=step_time)
 
     @staticmethod
@@ -124,20 +147,28 @@ class PrimalAveraging(LinearFilter):
 
 
 class AccSGD(LinearFilter):
-    r"""w' = A w + (1 - A) (x - kappa eta g / e), x' = (e (x - eta g) + (1 - A) w') / (e + 1 - A), from w_0 = x_0.
+    """Accelerated SGD: w' = A w + (1 - A) (x - kappa eta g / e), x' = (e (x - eta g) + (1 - A) w') / (e + 1 - A), from w_0 = x_0.
 
-    A = 1 - e^2 xi / kappa, e = 0.7, g = g(x). The plan (without momentum) gives eta_k, the short step, which the authors call delta;
-    `kappa` is the ratio of the long step to the short one, `xi` the statistical advantage. It is `QHM` at the rate
-    eta e (1 + xi) / (1 + e) with nu = (e xi - 1) / (e (1 + xi)), beta = (kappa - e^2 xi) / (kappa + e xi); so its gain is
-    e (1 + xi) / (1 + e), and one step takes gain eta of time. (At constant eta: in a schedule eta_k enters the memory, as in
-    `PrimalAveraging`.) ValueError for a plan with momentum, for numbers that are not positive, and
-    for xi > kappa / e^2, where A would be negative. Source: Kidambi et al., On the insufficiency of existing momentum schemes for
-    stochastic optimization, ICLR 2018, as in the authors' code.
+    Here A = 1 - e^2 xi / kappa, e = 0.7 and g = g(x). At constant eta the method equals `QHM` at the rate eta e (1 + xi) / (1 + e) with
+    nu = (e xi - 1) / (e (1 + xi)), beta = (kappa - e^2 xi) / (kappa + e xi), so its gain is e (1 + xi) / (1 + e). In a schedule, eta_k
+    enters the memory, as in `PrimalAveraging`. Source: Kidambi et al., On the insufficiency of existing momentum schemes for stochastic
+    optimization, ICLR 2018, in the form of the authors' code.
 
-    >>> import sdetools as st
-    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-    >>> round(AccSGD(oracle, st.schedules.constant(eta=0.125)).gain, 6)
-    4.529412
+    Args:
+        oracle: The noisy gradient oracle.
+        plan: The schedule of the short step, which the authors call delta, without momentum.
+        kappa: The ratio of the long step to the short step, positive.
+        xi: The statistical advantage, in (0, kappa / e^2].
+        step_time: The time of one step; by default gain times eta.
+
+    Raises:
+        ValueError: If the plan has momentum, or if `kappa` or `xi` lies outside its range.
+
+    Example:
+        >>> import sdetools as st
+        >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+        >>> round(AccSGD(oracle, st.schedules.constant(eta=0.125)).gain, 6)
+        4.529412
     """
 
     parts = ("x", "w")
@@ -154,7 +185,7 @@ class AccSGD(LinearFilter):
         self.kappa, self.xi = _check.positive("kappa", kappa), _check.positive("xi", xi)
         if 0.49 * self.xi > self.kappa:
             raise ValueError(
-                f"`xi` must be at most kappa / 0.49 = {self.kappa / 0.49:g}; got xi={xi!r}. The authors take xi <= sqrt(kappa)."
+                f"`xi` must be at most kappa / 0.49 = {self.kappa / 0.49:g}; got xi={xi!r}. The authors use xi <= sqrt(kappa)."
             )
         self.A = 1 - 0.49 * self.xi / self.kappa
         super().__init__(oracle, without_momentum(plan, "AccSGD", "kappa and xi"), step_time=step_time)
@@ -168,18 +199,27 @@ class AccSGD(LinearFilter):
 
 
 class PNM(LinearFilter):
-    r"""m_t = beta^2 m_{t-2} + (1 - beta^2) g(x), x' = x - eta ((1 + b0) m_t - b0 m_{t-1}) / sqrt((1 + b0)^2 + b0^2).
+    """Positive-negative momentum: x' = x - eta ((1 + b0) m_t - b0 m_{t-1}) / norm, with m_t = beta^2 m_{t-2} + (1 - beta^2) g(x).
 
-    Positive-negative momentum: two interleaved averages, the newer weighted up and the older down. The plan's eta_k is the authors'
-    learning rate and beta_k their beta_1. The root keeps the size of a single step's noise, not the speed: the gain is
-    1 / sqrt((1 + b0)^2 + b0^2), 0.447 at b0 = 1, and one step takes gain eta of time. m_{-1} = m_{-2} = 0. At b0 = - beta / (1 + beta)
-    the two averages join to that of `SGDM`; at beta = b0 = 0 it is `SGD`. ValueError for a `b0` that is not a finite number. Source: Xie
-    et al., Positive-negative momentum, ICML 2021, as in the authors' code.
+    Two interleaved averages are combined, the newer one with a positive and the older one with a negative weight; m_{-1} = m_{-2} = 0.
+    The norm sqrt((1 + b0)^2 + b0^2) preserves the noise of a single step, not the drift: the gain is 1 / norm, which is 0.447 at b0 = 1.
+    At b0 = -beta / (1 + beta) the averages combine to that of `SGDM`; at beta = b0 = 0 the method is `SGD`. Source: Xie et al.,
+    Positive-negative momentum, ICML 2021, in the form of the authors' code.
 
-    >>> import sdetools as st
-    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-    >>> round(PNM(oracle, st.schedules.constant(eta=0.125, beta=0.9)).gain, 6)
-    0.447214
+    Args:
+        oracle: The noisy gradient oracle.
+        plan: The schedule: eta_k is the authors' learning rate and beta_k their beta_1.
+        b0: The weight of the older average, a finite number.
+        step_time: The time of one step; by default gain times eta.
+
+    Raises:
+        ValueError: If `b0` is not a finite number.
+
+    Example:
+        >>> import sdetools as st
+        >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+        >>> round(PNM(oracle, st.schedules.constant(eta=0.125, beta=0.9)).gain, 6)
+        0.447214
     """
 
     parts = ("x", "m", "previous")
@@ -190,7 +230,7 @@ class PNM(LinearFilter):
     )
 
     def __init__(self, oracle: NoisyOracle, plan: Plan, b0: float = 1.0, step_time: float | None = None) -> None:
-        self.b0 = _check.number("b0", b0, hint="The authors take b0 = 1.")
+        self.b0 = _check.number("b0", b0, hint="The authors use b0 = 1.")
         self.norm = math.hypot(1 + self.b0, self.b0)
         super().__init__(oracle, plan, step_time=step_time)
 
@@ -202,20 +242,28 @@ class PNM(LinearFilter):
 
 
 class STORM(LinearFilter):
-    r"""d_t = g(x_t; xi_t) + (1 - a) (d_{t-1} - g(x_{t-1}; xi_t)), x_{t+1} = x_t - eta d_t, d_0 = g(x_0; xi_0).
+    """Recursive momentum: d_t = g(x_t; xi_t) + (1 - a) (d_{t-1} - g(x_{t-1}; xi_t)), x_{t+1} = x_t - eta d_t, d_0 = g(x_0; xi_0).
 
-    Recursive momentum: two gradients on the same draw a step. Where the noise does not depend on the point,
-    d_t = grad L(x_t) + e_t with e_t = (1 - a) e_{t-1} + a sigma v_t, e_0 = sigma v_0: the noise is averaged as in `SGDM` with
-    beta = 1 - a, the gradient of the loss is not. (So the first draw stays with its full weight 1 / a.) The plan (without momentum) gives
-    eta_k; gain 1, so one step takes eta of time. `averaged()` is the plan of that SGDM's average. a = 1 is `SGD`; `IGT` averages moved
-    gradients too, with one gradient a step. ValueError for a plan with momentum and for an `a` outside (0, 1]. Source: Cutkosky &
-    Orabona, Momentum-based variance reduction in non-convex SGD, NeurIPS 2019.
+    Each step evaluates two gradients on the same draw. Where the noise does not depend on the point, d_t = grad L(x_t) + e_t with
+    e_t = (1 - a) e_{t-1} + a sigma v_t, e_0 = sigma v_0. The noise is averaged as in `SGDM` with beta = 1 - a, while the gradient of the
+    loss is not averaged; the first draw has the full weight 1 / a. The gain is 1. a = 1 is `SGD`. `IGT` is a related method with one
+    gradient per step. Source: Cutkosky & Orabona, Momentum-based variance reduction in non-convex SGD, NeurIPS 2019.
 
-    >>> import sdetools as st
-    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-    >>> STORM(oracle, st.schedules.constant(eta=0.125), a=0.25).coefficient_values(2)
-    array([[0.125, 1.   ],
-           [0.125, 0.25 ]])
+    Args:
+        oracle: The noisy gradient oracle.
+        plan: The schedule of eta_k, without momentum.
+        a: The weight of the newest draw in (0, 1].
+        step_time: The time of one step; by default eta.
+
+    Raises:
+        ValueError: If the plan has momentum or `a` lies outside (0, 1].
+
+    Example:
+        >>> import sdetools as st
+        >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+        >>> STORM(oracle, st.schedules.constant(eta=0.125), a=0.25).coefficient_values(2)
+        array([[0.125, 1.   ],
+               [0.125, 0.25 ]])
     """
 
     parts = ("x", "d", "previous")
@@ -224,7 +272,7 @@ class STORM(LinearFilter):
     formula = r"d_k = g(x_k; \xi_k) + (1 - a)(d_{k-1} - g(x_{k-1}; \xi_k)), \quad x_{k+1} = x_k - \eta_k d_k"
 
     def __init__(self, oracle: NoisyOracle, plan: Plan, a: float = 0.1, step_time: float | None = None) -> None:
-        self.a = _share("a", a, "At a = 1 it is SGD; at 0 it would never forget its first draws.")
+        self.a = _fraction("a", a, "At a = 1 the method is SGD; at a = 0 it would not forget its first draws.")
         super().__init__(oracle, without_momentum(plan, "STORM", "a = 1 - beta"), step_time=step_time)
 
     @staticmethod
@@ -241,18 +289,24 @@ class STORM(LinearFilter):
 
 
 class RandomScaling(LinearFilter):
-    r"""m' = beta m + (1 - beta) g(x), x' = x - s eta m', s ~ Exp(1), one draw a step for all coordinates.
+    """SGDM with steps of random length: m' = beta m + (1 - beta) g(x), x' = x - s eta m', s ~ Exp(1).
 
-    `SGDM` with steps of random length: s = - log(u) from one uniform draw of the method's own. The plan gives eta_k and beta_k; E s = 1,
-    so the mean is SGDM's and the gain is 1, and one step takes eta of time. It is not SGD in disguise: as
-    Var s = 1, the variance of white noise comes out larger by the factor 1 + (1 - beta) / (1 + beta), whatever eta. `momentum`: m_0: None
-    for zero, a vector, or (mean, covariance). ValueError as in `SGDM`. Source: Zhang & Cutkosky, Random scaling and momentum for
-    non-smooth non-convex optimization, ICML 2024.
+    One s = -log(u) per step is shared by all coordinates; u is a uniform draw of the method. As E s = 1, the mean is that of SGDM and
+    the gain is 1. The method has no equivalent SGD in law: as Var s = 1, the variance of white noise is larger by the factor
+    1 + (1 - beta) / (1 + beta) for every eta. Source: Zhang & Cutkosky, Random scaling and momentum for non-smooth non-convex
+    optimization, ICML 2024.
 
-    >>> import sdetools as st
-    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-    >>> RandomScaling(oracle, st.schedules.constant(eta=0.125, beta=0.9)).draws
-    (Normal(n=1), Uniform(n=1))
+    Args:
+        oracle: The noisy gradient oracle.
+        plan: The schedule of eta_k and beta_k.
+        momentum: The initial momentum m_0: None for zero, a vector `(dim,)`, or a pair (mean, covariance) of a normal law.
+        step_time: The time of one step; by default eta.
+
+    Example:
+        >>> import sdetools as st
+        >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+        >>> RandomScaling(oracle, st.schedules.constant(eta=0.125, beta=0.9)).draws
+        (Normal(n=1), Uniform(n=1))
     """
 
     parts = ("x", "m")
@@ -271,8 +325,8 @@ class RandomScaling(LinearFilter):
         return x - s * eta * m, m
 
 
-def _share(name: str, value: Any, hint: str) -> float:
-    """A number in (0, 1]."""
+def _fraction(name: str, value: Any, hint: str) -> float:
+    """Return a validated number in (0, 1]."""
     out = _check.number(name, value, "lie in (0, 1]", hint)
     if not 0 < out <= 1:
         raise ValueError(f"`{name}` must lie in (0, 1]; got {name}={value!r}. {hint}")

@@ -1,4 +1,4 @@
-"""Rules that are linear in their state and in their gradients: the learning rate of the SGD that they act like, found from the rule itself."""
+"""The base class of rules that are linear in their state and their gradients, with the learning rate of the equivalent SGD."""
 
 from __future__ import annotations
 
@@ -14,20 +14,29 @@ from sdetools.schedules import Plan
 
 
 class LinearFilter(Dynamics):
-    r"""A rule that is linear in its state and in its gradients, and that forgets: s_{k+1} = A_k s_k + b_k g_k in each coordinate.
+    """A rule that is linear in its state and its gradients and has a fading memory: s_{k+1} = A_k s_k + b_k g_k in each coordinate.
 
-    A constant gradient g moves it, in the end, by - `gain` eta g a step: for small eta it acts as plain SGD at the learning rate
-    `gain * eta`. The gain is found from the rule itself. With w A = w, w (1, ...) = 1 for the direction in which all
-    positions move together, y_k = w_k . s_k forgets nothing and moves by - etabar_k g_k, with
+    Under a constant gradient g the iterate eventually moves by -`gain` eta g per step. For small eta the method therefore behaves like
+    plain SGD at the learning rate `gain * eta`. The gain is computed from the rule. Let w be the left eigenvector w A = w, normalised so
+    that w (1, ...) = 1 for the direction in which all positions move common. Then y_k = w_k . s_k is a conserved linear form without
+    gradients, and moves by -etabar_k g_k with them, where
 
         w_k = w_{k+1} A_k,        etabar_k = - w_{k+1} . b_k        (Theorem 3.5's averaged schedule for SGDM),
 
-    so that gain = - w . b at eta = 1. One step advances the clock by gain times the plan's base eta unless `step_time` says otherwise:
-    time is what SGD in its place would count. Subclasses give a rule that is linear in the coefficient `eta` too.
+    so that gain = - w . b at eta = 1. By default one step advances the clock by gain times the plan's base rate, which is the time that
+    the equivalent SGD counts. Subclasses define a rule that is also linear in the coefficient `eta`.
+
+    Args:
+        oracle: The noisy gradient oracle.
+        plan: The schedule.
+        momentum: The initial momentum, as in `Dynamics`.
+        step_time: The time of one step; by default gain times the plan's base rate.
+
+    Attributes:
+        mean_draws: Values of the method's own draws at which the rule equals its mean.
     """
 
     mean_draws: ClassVar[tuple[float, ...]] = ()
-    """Values of the draws of its own at which the rule is its mean."""
 
     def __init__(self, oracle: NoisyOracle, plan: Plan, momentum: Any = None, step_time: float | None = None) -> None:
         super().__init__(oracle, plan, momentum=momentum, step_time=step_time)
@@ -36,61 +45,62 @@ class LinearFilter(Dynamics):
 
     @cached_property
     def gain(self) -> float:
-        """The learning rate of the plain SGD that it acts like, over eta, under the plan's last momentum; to 14 digits."""
+        """The learning rate of the equivalent plain SGD divided by eta, for the plan's last momentum, to 14 digits."""
         row = self._rows()[-1]
         row[self.coefficients.index("eta")] = 1.0
         matrix, answer = self._step(row)
-        return float(f"{-_forgets_nothing(matrix) @ answer:.14g}")
+        return float(f"{-_conserved_form(matrix) @ answer:.14g}")
 
     def averaged(self) -> Plan:
-        """The plan of the SGD to compare with: etabar_k, no momentum, and the clock of this method as its base.
+        """Return the plan of the SGD to compare with: rates etabar_k, no momentum, and this method's clock as the base rate.
 
-        ValueError where a schedule moves so fast that a filter with negative weights turns against a gradient: etabar_k < 0.
+        Raises:
+            ValueError: If some etabar_k is negative. This happens for filters with negative weights under rapidly changing schedules.
         """
         rates = self._bridge[1]
         if rates.min() < 0:
             raise ValueError(
-                f"`averaged` of {self.name} must have rates >= 0; the gradient of step {int(rates.argmin())} comes out with "
-                f"{rates.min():.3g}, for its later weights are negative. Take a schedule that moves more slowly."
+                f"`averaged` of {self.name} must have rates >= 0; the rate of step {int(rates.argmin())} is {rates.min():.3g}, "
+                "because the later weights of its gradient are negative. Use a schedule that changes more slowly."
             )
         return Plan(rates, np.zeros(1), self.step_time)
 
     @property
     def longest_memory(self) -> float:
-        """In how many steps a start is forgotten: 1 / (1 - |the largest eigenvalue of A but for the 1|), or the plan's if longer."""
+        """The memory in steps: 1 / (1 - |z|) for the largest eigenvalue z of A other than 1, or the plan's memory if that is longer."""
         sizes = np.sort(np.abs(np.linalg.eigvals(self._step(self._rows()[-1])[0])))
         return max(self.plan.longest_memory, float(1 / (1 - sizes[-2])))
 
     def _rows(self) -> np.ndarray:
-        """Coefficients in the plan's steps and in one more, which goes on for ever."""
+        """Return the coefficients in the steps of the plan and in one more step, beyond which they are constant."""
         return np.array(self.coefficient_values(len(self.plan.eta_values) + 1))
 
     def _step(self, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(A, b) of a coordinate, from unit states without gradient and a unit gradient without state."""
+        """Return (A, b) of one coordinate, from the response of the rule to unit states and to a unit gradient."""
         n = len(self.parts)
         inputs = np.eye(n + 1)
-        after = self.rule(tuple(inputs[1:, None]), _Answer(inputs[:1], self.mean_draws), *row.tolist())
+        after = self.rule(tuple(inputs[1:, None]), _ConstantOracle(inputs[:1], self.mean_draws), *row.tolist())
         table = np.concatenate([np.broadcast_to(part, (1, n + 1)) for part in after])
         return table[:, 1:], table[:, 0]
 
     @cached_property
     def _bridge(self) -> tuple[np.ndarray, np.ndarray]:
-        """w_k and etabar_k, up to those that go on for ever."""
+        """The sequences w_k and etabar_k, up to the index beyond which they are constant."""
         *steps, last = [self._step(row) for row in self._rows()]
-        weights, rates = [_forgets_nothing(last[0])], []
+        weights, rates = [_conserved_form(last[0])], []
         for matrix, answer in reversed(steps):
             rates.append(-weights[-1] @ answer)
             weights.append(weights[-1] @ matrix)
         return np.array(weights[::-1]), np.array(rates[::-1])
 
-    def _held(self, steps: int) -> np.ndarray:
-        """c_0 ... c_steps of y_k = x_k - c_k m_k, for a state (x, m)."""
+    def _memory_coefficients(self, steps: int) -> np.ndarray:
+        """Return c_0 ... c_steps of y_k = x_k - c_k m_k, for a state (x, m)."""
         c = -self._bridge[0][: steps + 1, 1]
         return np.pad(c, (0, steps + 1 - len(c)), mode="edge")
 
 
-class _Answer(SimpleNamespace):
-    """An oracle that always gives `value`, with the extra draws `extra`."""
+class _ConstantOracle(SimpleNamespace):
+    """An oracle that always returns `value`, with the extra draws `extra`."""
 
     def __init__(self, value: np.ndarray, extra: tuple[float, ...]) -> None:
         super().__init__(value=value, extra=extra)
@@ -99,9 +109,9 @@ class _Answer(SimpleNamespace):
         return self.value
 
 
-def _forgets_nothing(matrix: np.ndarray) -> np.ndarray:
-    """w with w A = w and w . e = 1, where A e = e, e_0 = 1 is the motion of all positions together."""
+def _conserved_form(matrix: np.ndarray) -> np.ndarray:
+    """Return w with w A = w and w . e = 1, where A e = e, e_0 = 1 is the common motion of all positions."""
     n = len(matrix)
-    still, unit = matrix - np.eye(n), np.eye(n + 1)[-1]
-    together = np.linalg.lstsq(np.vstack([still, np.eye(n)[:1]]), unit, rcond=None)[0]
-    return np.linalg.lstsq(np.vstack([still.T, together]), unit, rcond=None)[0]
+    deviation, unit = matrix - np.eye(n), np.eye(n + 1)[-1]
+    common = np.linalg.lstsq(np.vstack([deviation, np.eye(n)[:1]]), unit, rcond=None)[0]
+    return np.linalg.lstsq(np.vstack([deviation.T, common]), unit, rcond=None)[0]

@@ -1,4 +1,4 @@
-r"""SGD, SGD with momentum in both of its forms, and the auxiliary process that bridges them.
+"""SGD, SGD with momentum in both of its forms, and the auxiliary process that connects them.
 
     SGD        z_{k+1} = z_k - eta_k g_k                                                              Def. 2.2
     SGDM       m_{k+1} = beta_k m_k + (1 - beta_k) g_k,   x_{k+1} = x_k - eta_k m_{k+1}               Def. 2.3, "EMA form"
@@ -6,7 +6,7 @@ r"""SGD, SGD with momentum in both of its forms, and the auxiliary process that 
     Auxiliary  y_k = x_k - c_k m_k along SGDM,            y_{k+1} = y_k - etabar_k g_k                proof of Theorem 3.5
 
 The two forms of momentum have the same iterates for eta = gamma / (1 - beta), m_EMA = (1 - beta) m_HB.
-`torch.optim.SGD(lr=eta, momentum=beta, dampening=beta)` is the EMA form but for its first step, where torch sets the buffer to g.
+`torch.optim.SGD(lr=eta, momentum=beta, dampening=beta)` is the EMA form except for its first step, where torch sets the buffer to g.
 """
 
 from __future__ import annotations
@@ -23,15 +23,23 @@ from sdetools.schedules import Plan, from_arrays
 
 
 class SGD(Dynamics):
-    r"""z_{k+1} = z_k - eta_k g_k, g_k = grad L(z_k) + sigma v_k (Def. 2.2 of the paper).
+    """Stochastic gradient descent, z_{k+1} = z_k - eta_k g_k with g_k = grad L(z_k) + sigma v_k (Def. 2.2 of the paper).
 
-    Takes a plan without momentum; given one with beta it refuses, for the plan to compare with is `plan.averaged()`.
-    One step advances the clock by `step_time`, by default the plan's base eta. The momentum twin is `SGDM`.
+    The method with momentum is `SGDM`.
 
-    >>> import sdetools as st
-    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-    >>> st.SGD(oracle, st.schedules.constant(eta=0.1)).step_time
-    0.1
+    Args:
+        oracle: The noisy gradient oracle.
+        plan: The schedule, without momentum. To compare with SGDM on `plan`, pass `plan.averaged()`.
+        step_time: The time of one step; by default the plan's base rate eta.
+
+    Raises:
+        ValueError: If the plan has momentum.
+
+    Example:
+        >>> import sdetools as st
+        >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+        >>> st.SGD(oracle, st.schedules.constant(eta=0.1)).step_time
+        0.1
     """
 
     parts = ("x",)
@@ -53,15 +61,22 @@ class SGD(Dynamics):
 
 
 class SGDM(Dynamics):
-    r"""m_{k+1} = beta_k m_k + (1 - beta_k) g_k, x_{k+1} = x_k - eta_k m_{k+1} (Def. 2.3 of the paper, the EMA form).
+    """SGD with momentum in the EMA form, m_{k+1} = beta_k m_k + (1 - beta_k) g_k, x_{k+1} = x_k - eta_k m_{k+1} (Def. 2.3).
 
-    `momentum`: m_0: None for zero, a vector, or (mean, covariance) for a Gaussian draw. The heavy-ball form,
-    m_{k+1} = beta m_k + g_k with gamma = (1 - beta) eta, is `HeavyBall`: same iterates, m_EMA = (1 - beta) m_HB.
+    The heavy-ball form, m_{k+1} = beta m_k + g_k with gamma = (1 - beta) eta, is `HeavyBall`. It has the same iterates, with
+    m_EMA = (1 - beta) m_HB.
 
-    >>> import sdetools as st
-    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-    >>> SGDM(oracle, st.schedules.constant(eta=0.1, beta=0.9)).memory(2)
-    array([0.9, 0.9, 0.9])
+    Args:
+        oracle: The noisy gradient oracle.
+        plan: The schedule of eta_k and beta_k.
+        momentum: The initial momentum m_0: None for zero, a vector `(dim,)`, or a pair (mean, covariance) of a normal law.
+        step_time: The time of one step; by default the plan's base rate eta.
+
+    Example:
+        >>> import sdetools as st
+        >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+        >>> SGDM(oracle, st.schedules.constant(eta=0.1, beta=0.9)).memory(2)
+        array([0.9, 0.9, 0.9])
     """
 
     parts = ("x", "m")
@@ -82,16 +97,23 @@ class SGDM(Dynamics):
 
 
 class HeavyBall(Dynamics):
-    r"""m_{k+1} = beta m_k + g_k, x_{k+1} = x_k - gamma m_{k+1} (Eq. (1) of the paper).
+    """SGD with momentum in the heavy-ball form, m_{k+1} = beta m_k + g_k, x_{k+1} = x_k - gamma m_{k+1} (Eq. (1) of the paper).
 
-    `gamma` and `beta` are numbers or arrays (one a step; the last goes on). The EMA form, m_{k+1} = beta m_k + (1 - beta) g_k with
-    eta = gamma / (1 - beta), is `SGDM`: for constant beta the same iterates, m_HB = m_EMA / (1 - beta). The clock is the EMA form's:
-    one step advances by gamma_0 / (1 - beta_0) unless `step_time` says otherwise. `averaged()` is the plan of the SGD to compare with.
+    The EMA form, m_{k+1} = beta m_k + (1 - beta) g_k with eta = gamma / (1 - beta), is `SGDM`. For constant beta it has the same iterates,
+    with m_HB = m_EMA / (1 - beta).
 
-    >>> import sdetools as st
-    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-    >>> HeavyBall(oracle, gamma=0.25, beta=0.75).step_time
-    1.0
+    Args:
+        oracle: The noisy gradient oracle.
+        gamma: The learning rate, a number or one entry per step (constant beyond the last one).
+        beta: The momentum coefficient in [0, 1), a number or one entry per step.
+        momentum: The initial momentum m_0: None for zero, a vector `(dim,)`, or a pair (mean, covariance) of a normal law.
+        step_time: The time of one step; by default gamma_0 / (1 - beta_0), the clock of the EMA form.
+
+    Example:
+        >>> import sdetools as st
+        >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+        >>> HeavyBall(oracle, gamma=0.25, beta=0.75).step_time
+        1.0
     """
 
     parts = ("x", "m")
@@ -118,23 +140,33 @@ class HeavyBall(Dynamics):
         return np.column_stack([self.plan.etas(steps), self.plan.betas(steps)])
 
     def averaged(self) -> Plan:
-        r"""The memoryless plan: sum_{s>=k} gamma_s prod_{t=k+1..s} beta_t (gamma / (1 - beta) when both are constant)."""
+        """Return the plan of the SGD to compare with, whose rates are sum_{s>=k} gamma_s prod_{t=k+1..s} beta_t.
+
+        For constant gamma and beta this is gamma / (1 - beta).
+        """
         length = len(self.plan.eta_values)
         memory = self.plan.memory(length)
         return from_arrays(self.plan.etas(length) + memory[1:], 0.0, base=self.step_time)
 
 
 class Auxiliary(Dynamics):
-    r"""y_k = x_k - c_k m_k along the SGDM path, c_k = sum_{s>=k} eta_s prod_{t=k..s} beta_t (the bridge in the proof of Theorem 3.5).
+    """The auxiliary process y_k = x_k - c_k m_k along SGDM, c_k = sum_{s>=k} eta_s prod_{t=k..s} beta_t (proof of Theorem 3.5).
 
-    The state is (y, x, m): y is the position that is observed, and y_{k+1} = y_k - etabar_k g_k holds path by path for every
-    schedule, with the gradients g_k taken at x_k. `momentum` as in `SGDM`.
+    The state is (y, x, m), and y is the position that is observed. For every schedule y_{k+1} = y_k - etabar_k g_k holds path by path, with
+    the gradients g_k evaluated at x_k.
 
-    >>> import sdetools as st
-    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-    >>> y = Auxiliary(oracle, st.schedules.constant(eta=0.1, beta=0.9), momentum=[1.0])
-    >>> y.start(np.array([2.0]))[0]
-    array([1.1])
+    Args:
+        oracle: The noisy gradient oracle.
+        plan: The schedule of eta_k and beta_k.
+        momentum: The initial momentum m_0: None for zero, a vector `(dim,)`, or a pair (mean, covariance) of a normal law.
+        step_time: The time of one step; by default the plan's base rate eta.
+
+    Example:
+        >>> import sdetools as st
+        >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+        >>> y = Auxiliary(oracle, st.schedules.constant(eta=0.1, beta=0.9), momentum=[1.0])
+        >>> y.start(np.array([2.0]))[0]
+        array([1.1])
     """
 
     parts = ("y", "x", "m")

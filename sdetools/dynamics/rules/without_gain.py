@@ -1,10 +1,10 @@
-r"""Relatives of SGD with momentum that have no gain: no plain SGD at another learning rate stands for them.
+"""Relatives of SGD with momentum without a gain: no plain SGD at another learning rate is equivalent to them.
 
     SNGM              m' = beta m + g / |g|,  x' = x - eta m'                                         Zhao et al. 2020
     SGDF              x' = x - eta (mh + K (g - mh)),  K in [0, 1] a Wiener gain                      Yao et al. 2023
     IGT               v' = c v + (1 - c) g(x + t (x - x_previous)),  c = t / (t + 1)                  Arnold et al. 2019
 
-The first two are not linear in the gradients, and the memory of IGT is as long as its run. The linear relatives stand in `rules.filters`.
+SNGM and SGDF are not linear in the gradients, and the memory of IGT grows with the run. Linear methods are in `rules.filters`.
 """
 
 from __future__ import annotations
@@ -21,36 +21,51 @@ from sdetools.schedules import Plan
 
 
 class WithoutGain(Dynamics):
-    """A rule that no plain SGD stands for; `no_gain` says why."""
+    """A rule without an equivalent plain SGD.
+
+    Attributes:
+        no_gain: The reason, for the message of `gain`.
+    """
 
     no_gain: ClassVar[str]
 
     @property
     def gain(self) -> float:
-        """Refused."""
+        """Not defined for this rule.
+
+        Raises:
+            ValueError: Always; the message gives the reason.
+        """
         raise ValueError(f"`gain` must be asked of {self.no_gain}.")
 
 
 class SNGM(WithoutGain):
-    r"""m' = beta m + g(x) / |g(x)|_2, x' = x - eta m': stochastic normalised gradient descent with momentum.
+    """Stochastic normalised gradient descent with momentum: m' = beta m + g(x) / |g(x)|_2, x' = x - eta m'.
 
-    |g|_2 is the norm over all coordinates; where g = 0 (or so small that its square is) the direction counts as g itself, so that
-    nothing is divided by zero. The plan's eta_k is a length: with g / |g| in the place of g this is `HeavyBall` with gamma = eta, and
-    a step is at most eta / (1 - beta) long. One step takes eta of time. `momentum`: m_0: None for zero, a vector, or (mean,
-    covariance). It is not linear in g and has no gain: reading `gain` is a ValueError. Source: Zhao, Xie & Li, Stochastic
-    normalized gradient descent with momentum for large-batch training, 2020.
+    |g|_2 is the norm over all coordinates. Where it is 0, or so small that its square underflows, the direction is g itself, which avoids a
+    division by zero. With g / |g| in place of g this is `HeavyBall` with gamma = eta, and a step has length at most eta / (1 - beta).
+    The method is not linear in g and has no gain: `gain` raises ValueError. Source: Zhao, Xie & Li, Stochastic normalized gradient
+    descent with momentum for large-batch training, 2020.
 
-    >>> import sdetools as st
-    >>> oracle = st.NoisyOracle(st.losses.quadratic([3.0, 4.0]), st.noise.none(dim=2))
-    >>> SNGM.rule((np.ones(2), np.zeros(2)), oracle.loss.gradient, 0.5, 0.9)[0]
-    array([0.7, 0.6])
+    Args:
+        oracle: The noisy gradient oracle.
+        plan: The schedule; eta_k is a length.
+        momentum: The initial momentum m_0: None for zero, a vector `(dim,)`, or a pair (mean, covariance) of a normal law.
+        step_time: The time of one step; by default eta.
+
+    Example:
+        >>> import sdetools as st
+        >>> oracle = st.NoisyOracle(st.losses.quadratic([3.0, 4.0]), st.noise.none(dim=2))
+        >>> SNGM.rule((np.ones(2), np.zeros(2)), oracle.loss.gradient, 0.5, 0.9)[0]
+        array([0.7, 0.6])
     """
 
     parts = ("x", "m")
     coefficients = ("eta", "beta")
     formula = r"m_{k+1} = \beta_k m_k + g_k / |g_k|_2, \quad x_{k+1} = x_k - \eta_k m_{k+1}"
     no_gain = (
-        "a linear filter; SNGM is not linear: twice the gradient is the same step. Simulate it beside SGD at a rate of your own"
+        "a linear filter; SNGM is not linear: its step does not depend on the size of the gradient. Compare it with SGD at a rate that "
+        "you choose"
     )
 
     @staticmethod
@@ -63,20 +78,30 @@ class SNGM(WithoutGain):
 
 
 class SGDF(WithoutGain):
-    r"""x' = x - eta (mh + K (g - mh)), K = sh / (sh + (g - mh)^2 + eps): SGD with a Wiener filter, coordinate by coordinate.
+    """SGD with a Wiener filter in each coordinate: x' = x - eta (mh + K (g - mh)), K = sh / (sh + (g - mh)^2 + eps).
 
         m' = beta m + (1 - beta) g,    s' = b2 s + (1 - b2) (g - m')^2,    mh = m' / (1 - prod beta),    sh = s' / (1 - b2^t).
 
-    g = g(x). The plan's eta_k is the authors' learning rate and beta_k their beta_1; K moves between `SGDM` (K = 0) and `SGD` (K = 1),
-    as the constant 1 - nu of `QHM` does. Here K depends on the gradient, so the method is not linear and has no gain: reading
-    `gain` is a ValueError. One step takes eta of time. At beta = 0 it is SGD. ValueError for a `b2` outside [0, 1) and for an `eps` that
-    is not positive. Source: Yao et al., Signal processing meets SGD: from momentum to filter, 2023.
+    Here g = g(x). K interpolates between `SGDM` (K = 0) and `SGD` (K = 1), as the constant 1 - nu of `QHM` does. It depends on the
+    gradient, so the method is not linear and has no gain: `gain` raises ValueError. At beta = 0 the method is SGD. Source: Yao et al.,
+    Signal processing meets SGD: from momentum to filter, 2023.
 
-    >>> import sdetools as st
-    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-    >>> SGDF(oracle, st.schedules.constant(eta=0.125, beta=0.5)).coefficient_values(2)[:, -2:].round(6)
-    array([[0.5     , 0.001   ],
-           [0.75    , 0.001999]])
+    Args:
+        oracle: The noisy gradient oracle.
+        plan: The schedule: eta_k is the authors' learning rate and beta_k their beta_1.
+        b2: The decay rate of the variance estimate, in [0, 1).
+        eps: A positive number that avoids 0 / 0.
+        step_time: The time of one step; by default eta.
+
+    Raises:
+        ValueError: If `b2` or `eps` lies outside its range.
+
+    Example:
+        >>> import sdetools as st
+        >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+        >>> SGDF(oracle, st.schedules.constant(eta=0.125, beta=0.5)).coefficient_values(2)[:, -2:].round(6)
+        array([[0.5     , 0.001   ],
+               [0.75    , 0.001999]])
     """
 
     parts = ("x", "m", "s")
@@ -85,13 +110,13 @@ class SGDF(WithoutGain):
         r"x_{k+1} = x_k - \eta_k (\hat m + K (g_k - \hat m)), \quad K = \frac{\hat s}{\hat s + (g_k - \hat m)^2 + \epsilon}, \quad "
         r"m \leftarrow \beta m + (1 - \beta) g_k, \quad s \leftarrow \beta_2 s + (1 - \beta_2)(g_k - m)^2"
     )
-    no_gain = "a linear filter; SGDF is not linear: its K depends on the gradient. Simulate it beside SGD at the same eta"
+    no_gain = "a linear filter; SGDF is not linear: its K depends on the gradient. Compare it with SGD at the same eta"
 
     def __init__(
         self, oracle: NoisyOracle, plan: Plan, b2: float = 0.999, eps: float = 1e-8, step_time: float | None = None
     ) -> None:
         self.b2 = _check.momentum("b2", b2)
-        self.eps = _check.positive("eps", eps, "It keeps 0 / 0 away when a gradient equals its average.")
+        self.eps = _check.positive("eps", eps, "It avoids 0 / 0 where a gradient equals its average.")
         super().__init__(oracle, plan, step_time=step_time)
 
     @staticmethod
@@ -109,19 +134,27 @@ class SGDF(WithoutGain):
 
 
 class IGT(WithoutGain):
-    r"""v' = c v + (1 - c) g(x + c / (1 - c) (x - x_previous)), x' = x - eta v', c = t / (t + 1), t = 0, 1, ...
+    """Implicit gradient transport: v' = c v + (1 - c) g(x + c / (1 - c) (x - x_previous)), x' = x - eta v', c = t / (t + 1).
 
-    Implicit gradient transport: each gradient is asked so far ahead that, on a quadratic loss, v_t is grad L(x_t) plus the mean of all
-    noise so far. The plan (without momentum) gives eta_k; one step takes eta of time, and x_previous = x_0 in the first. As
-    c / (1 - c) = t grows, the memory is as long as the run: no plain SGD stands for it, and reading `gain` is a ValueError.
-    `STORM` averages over a fixed memory, with two gradients a step. ValueError for a plan with momentum. Source: Arnold et al.,
-    Reducing the variance in online optimization by transporting past gradients, NeurIPS 2019.
+    Gradients are evaluated at extrapolated points, such that on a quadratic loss v_t is grad L(x_t) plus the mean of all noise so far.
+    t = 0, 1, ... is the step, and x_previous = x_0 in the first step. As c / (1 - c) = t grows, the memory is as long as the run: there
+    is no equivalent SGD, and `gain` raises ValueError. `STORM` averages over a fixed memory, with two gradients per step. Source: Arnold et
+    al., Reducing the variance in online optimization by transporting past gradients, NeurIPS 2019.
 
-    >>> import sdetools as st
-    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-    >>> IGT(oracle, st.schedules.constant(eta=0.125)).coefficient_values(2)
-    array([[0.125, 0.   , 0.   ],
-           [0.125, 0.5  , 1.   ]])
+    Args:
+        oracle: The noisy gradient oracle.
+        plan: The schedule of eta_k, without momentum.
+        step_time: The time of one step; by default eta.
+
+    Raises:
+        ValueError: If the plan has momentum.
+
+    Example:
+        >>> import sdetools as st
+        >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+        >>> IGT(oracle, st.schedules.constant(eta=0.125)).coefficient_values(2)
+        array([[0.125, 0.   , 0.   ],
+               [0.125, 0.5  , 1.   ]])
     """
 
     parts = ("x", "v", "previous")
@@ -131,7 +164,7 @@ class IGT(WithoutGain):
         r"v_{k+1} = c_k v_k + (1 - c_k)\, g\big(x_k + \tfrac{c_k}{1 - c_k}(x_k - x_{k-1})\big), \quad "
         r"x_{k+1} = x_k - \eta_k v_{k+1}, \quad c_k = \tfrac{k}{k + 1}"
     )
-    no_gain = "a filter that forgets; the memory of IGT is as long as its run. Simulate it beside SGD at the same eta"
+    no_gain = "a filter that forgets; the memory of IGT is as long as its run. Compare it with SGD at the same eta"
 
     def __init__(self, oracle: NoisyOracle, plan: Plan, step_time: float | None = None) -> None:
         super().__init__(oracle, without_momentum(plan, "IGT", "c = t / (t + 1), which is fixed"), step_time=step_time)
