@@ -62,13 +62,13 @@ SQUARES = sp.Matrix([[2 * X + Y, 5 * X + Y], [X - Y, X + 2 * Y]])  # the second 
 )
 def test_values_and_slopes_tell_the_class(b, diagonal, commute):
     values, slopes = matrices(b, POINTS)
-    assert classes._off_diagonal(values, slopes).any() != diagonal
-    assert classes._not_commuting(values, slopes).any() != commute
-    assert classes._off_diagonal(values, slopes).all() != diagonal
+    assert classes._is_not_diagonal(values, slopes).any() != diagonal
+    assert classes._does_not_commute(values, slopes).any() != commute
+    assert classes._is_not_diagonal(values, slopes).all() != diagonal
 
 
 def test_a_matrix_with_more_rows_than_motions_is_not_diagonal():
-    assert classes._off_diagonal(np.ones((3, 2, 4)), np.zeros((3, 2, 3, 4))).tolist() == [True] * 4
+    assert classes._is_not_diagonal(np.ones((3, 2, 4)), np.zeros((3, 2, 3, 4))).tolist() == [True] * 4
 
 
 def sde_of(rows, **more):
@@ -154,14 +154,14 @@ def test_a_run_is_checked_at_its_outermost_paths():
     )
     one.noise_class = "additive"
     inside = np.random.default_rng(3).uniform(-1, 1, (2, 40))
-    classes.hold(one, inside, None, ())
-    classes.hold(one, np.full((2, 3), np.nan), None, ())
+    classes.check_class_along_run(one, inside, None, ())
+    classes.check_class_along_run(one, np.full((2, 3), np.nan), None, ())
     for i, away in ((0, 3.0), (1, -3.0)):
         one_left = inside.copy()
         one_left[i, 27] = away
         one_left[1 - i, 30] = np.nan
         with pytest.raises(ValueError, match="must be additive, as it is declared"):
-            classes.hold(one, one_left, None, ())
+            classes.check_class_along_run(one, one_left, None, ())
 
 
 # -- the class that an SDE is given ----------------------------------------------------------------------------------------------
@@ -374,7 +374,7 @@ def test_a_declared_class_is_checked_before_and_along_the_run():
     for cls in (st.SRA1, st.EulerMaruyama):
         run = {"horizon": 1.0, "paths": 64, "observe": ["x0"], "times": [1.0]}
         st.simulate(cls(hidden, 0.25), [0.0], **run)  # it stays below
-        with pytest.raises(ValueError, match="the diffusion must be additive, as it is declared; the run came to x="):
+        with pytest.raises(ValueError, match="the diffusion must be additive, as it is declared; the run reached x="):
             st.simulate(cls(hidden, 0.25), [1e12], **run)
     with pytest.raises(ValueError, match="numpy"):
         st.simulate(st.SRA1(hidden, 0.25), [0.0], backend="numba", **run)

@@ -1,12 +1,12 @@
-"""What integrators share: an SDE in one step, its draws and numbers, and the dynamics that a scheme makes of it.
+"""The base class of integrators, which make a dynamics of an SDE and a step size.
 
 For implementers of a new integrator: set the class attributes and write `step(eq, y, h)` in terms of the equation,
 
     eq.drift(y, i) = a(y)    eq.diffusion(y, u, i) = b(y) u    eq.column(y, j, i) = b_j(y)    eq.along(y, j, c, i) = b_j(y) c
 
-(i: which of `stages`, the fractions of the step at which time-dependent numbers are read), and of its draws: `eq.xi`, `levels` rows of
-`noise_dim` draws of mean 0 and variance 1, and, with `areas = True`, `eq.area(j, k)`, a sign for each pair of motions. sqrt(h) eq.xi[0]
-is the Brownian increment dW, and `eq.increment(y, sqrt(h), i)` is b(y) dW.
+and of its draws. Here i is the index into `stages`, the fractions of the step at which time-dependent numbers are evaluated. `eq.xi`
+contains `levels` rows of `noise_dim` draws with mean 0 and variance 1. With `areas = True`, `eq.area(j, k)` is a random sign for each
+pair of Brownian motions. sqrt(h) eq.xi[0] is the Brownian increment dW, and `eq.increment(y, sqrt(h), i)` is b(y) dW.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sdetools._arrays import ArraysOnly, select
 from sdetools._identity import function_identity
 from sdetools._moved import RenamedAttribute
 from sdetools.dynamics.base import Moving, State, that_of
-from sdetools.dynamics.sdes.classes import CLASSES, hold
+from sdetools.dynamics.sdes.classes import CLASSES, check_class_along_run
 from sdetools.dynamics.sdes.sde import SDE
 from sdetools.noise.base import Draws, Normal, Sign, Uniform
 
@@ -32,7 +32,10 @@ LAWS: dict[str, type[Draws]] = {"normal": Normal, "two-point": Sign, "three-poin
 
 
 class Equation(Generic[SDEType]):
-    """An SDE in one step: its numbers, its draws, and its time-dependent numbers at each stage; `signs` has one row a pair of motions."""
+    """An SDE in one step: its numbers, its draws, and its time-dependent numbers at each stage.
+
+    `signs` has one row per pair of Brownian motions.
+    """
 
     __slots__ = ("p", "s", "sde", "signs", "xi")
 
@@ -40,38 +43,56 @@ class Equation(Generic[SDEType]):
         self.sde, self.p, self.xi, self.signs, self.s = sde, p, xi, signs, s
 
     def drift(self, y: Any, stage: int = 0) -> np.ndarray:
-        """a(y)."""
+        """Return a(y)."""
         return self.sde.drift(y, self.p, self.s[stage])
 
     def diffusion(self, y: Any, u: Sequence[Any], stage: int = 0) -> np.ndarray:
-        """b(y) u."""
+        """Return b(y) u."""
         return self.sde.diffusion(y, u, self.p, self.s[stage])
 
     def column(self, y: Any, j: int, stage: int = 0) -> np.ndarray:
-        """b_j(y)."""
+        """Return b_j(y)."""
         return self.diffusion(y, [float(i == j) for i in range(self.sde.noise_dim)], stage)
 
     def increment(self, y: Any, root: Any, stage: int = 0) -> Any:
-        """b(y) dW, with `root` = sqrt(h)."""
+        """Return b(y) dW, with `root` = sqrt(h)."""
         return self.diffusion(y, [root * xi for xi in self.xi[0]], stage) if self.sde.noise_dim else 0.0 * y
 
     def along(self, y: Any, k: int, factor: Any, stage: int = 0) -> Any:
-        """b_k(y) times a number."""
+        """Return b_k(y) times `factor`."""
         return self.diffusion(y, [factor if j == k else 0.0 for j in range(self.sde.noise_dim)], stage)
 
     def area(self, j: int, k: int) -> Any:
-        """A sign for the motions j and k, antisymmetric: what stands in for (2/h) times the area between them.
+        """Return a random sign for the Brownian motions j and k, antisymmetric in them.
 
-        Every pair has one of its own: two areas that share a motion are uncorrelated, and so must their stand-ins be.
+        It replaces (2/h) times the Levy area. Every pair has its own sign: two Levy areas with a common motion are uncorrelated, and their
+        replacements must be uncorrelated as well.
         """
         return self.signs[j * (j - 1) // 2 + k] if j > k else -self.signs[k * (k - 1) // 2 + j]
 
 
 class Integrator(Moving):
-    """An integrator on an SDE with step `dt`: a dynamics with `step_time` dt.
+    """The base class of integrators: an SDE discretised with step `dt`, a dynamics whose `step_time` is dt.
 
-    `law`: the law of the draws, "normal", "three-point" or "two-point" where the weak order allows it (the last two have no common
-    Brownian path, so they couple with nothing of another step). ValueError where the scheme does not apply.
+    Args:
+        sde: The SDE.
+        dt: The step size.
+        law: The distribution of the draws: "normal", "three-point" or "two-point", as far as the weak order allows. Three-point and
+            two-point draws are no Brownian increments, so they cannot be shared with steps of another length.
+
+    Attributes:
+        strong_order: The strong order of convergence, or None.
+        weak_order: The weak order of convergence.
+        classes: The classes of noise for which the scheme is defined.
+        calculus: The calculus of the scheme: "ito", "stratonovich" or "either".
+        laws: The admissible distributions of the draws.
+        levels: The number of draws per Brownian motion and step.
+        stages: The fractions of the step at which time-dependent numbers are evaluated.
+        areas: Whether the scheme uses a random sign for each pair of Brownian motions, in addition to its draws.
+        paired: Whether the draws are the increment of a Brownian path and, with two levels, its integral over the step.
+
+    Raises:
+        ValueError: If the scheme is not defined for the SDE, or if an argument is invalid.
     """
 
     strong_order: ClassVar[float | None] = None
@@ -83,16 +104,14 @@ class Integrator(Moving):
     levels: ClassVar[int] = 1
     stages: ClassVar[tuple[float, ...]] = (0.0,)
     areas: ClassVar[bool] = False
-    """Whether the scheme takes a sign for each pair of motions (`eq.area`), beside its draws."""
     paired: ClassVar[bool] = True
-    """Whether the draws are the increment of a path and, with two levels, its integral over the step."""
 
     parts, dim, names, loss = that_of("sde.parts"), that_of("sde.dim"), that_of("sde.names"), that_of("sde.loss")
     parameters, formula = that_of("sde.parameters"), that_of("sde.latex", "formula")
     start_numbers, starts_from_law = that_of("sde.start_numbers"), that_of("sde.starts_from_law")
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Accepts the orders under their deprecated names, with a warning."""
+        """Accept the orders under their deprecated names, with a warning."""
         super().__init_subclass__(**options)
         for old, new in (("weak", "weak_order"), ("strong", "strong_order")):
             if old in cls.__dict__:
@@ -109,7 +128,7 @@ class Integrator(Moving):
         if sde.noise_class not in self.classes:
             raise ValueError(
                 f"{name} must have {' or '.join(c for c in self.classes if c != 'none')} noise; got {sde.noise_class} noise. "
-                "Take st.EulerMaruyama or st.Platen, or declare the class by noise= if it is narrower than it looks."
+                "Use st.EulerMaruyama or st.Platen, or declare the class by noise= if it is narrower than derived."
             )
         if sde.calculus != self.calculus and self.calculus != "either" and sde.noise_class not in ("none", "additive"):
             raise ValueError(
@@ -123,12 +142,12 @@ class Integrator(Moving):
 
     @property
     def coefficients(self) -> tuple[str, ...]:
-        """The step, and the SDE's time-dependent numbers at each stage."""
+        """The step, and the time-dependent numbers of the SDE at each stage."""
         return ("h", *(f"s{i}_{j}" for i in range(len(self.stages)) for j in range(self.sde.signals)))
 
     @property
     def private_signs(self) -> int:
-        """Signs that a step takes beside its draws."""
+        """The number of random signs of a step."""
         return self.sde.noise_dim * (self.sde.noise_dim - 1) // 2 if self.areas else 0
 
     @property
@@ -164,22 +183,26 @@ class Integrator(Moving):
         xi = [self._law(z[i * q : (i + 1) * q]) for i in range(self.levels)]
         eq = Equation(self.sde, p, xi, z[self.levels * q :], at)
         y = state[0] if len(state) == 1 else np.concatenate(state)
-        self._hold(y, p, at[0])
+        self._check_noise_class(y, p, at[0])
         y = self.sde.settle(self.step(eq, y, h), p)
         return tuple(y[i * self.dim : (i + 1) * self.dim] for i in range(len(state)))
 
     def step(self, eq: Equation, y: Any, h: Any) -> Any:
-        """The state after one step."""
+        """Return the state after one step."""
         raise TypeError("an integrator must define `step(eq, y, h)`")
 
-    def _hold(self, y: Any, p: Any, s: Any) -> None:
-        """Checks a class of noise that is not proven where the run is; traced values would carry it past the check."""
+    def _check_noise_class(self, y: Any, p: Any, s: Any) -> None:
+        """Check a declared class of noise that is not proven, at the points of the run.
+
+        Raises `ArraysOnly` for traced values, for which the check is impossible.
+        """
         if self.sde.presumed and self.sde.noise_class != "general":
             if np.asarray(y).dtype == object:
-                raise ArraysOnly("a class of noise that is declared and not proven is checked along the run")
-            hold(self.sde, y, p, s)
+                raise ArraysOnly("a class of noise that is declared and not proven is checked during the run")
+            check_class_along_run(self.sde, y, p, s)
 
     def _law(self, z: Any) -> Any:
+        """Return draws of the scheme's distribution, computed from normals, signs or uniforms."""
         if self.law != "three-point":
             return z
         return select(z < 1 / 6, -math.sqrt(3.0), select(z < 5 / 6, 0.0, math.sqrt(3.0)))

@@ -1,4 +1,4 @@
-"""Splittings of the kinetic equation, each part of it solved exactly: OBABO, BAOAB and UBU, all of weak order two."""
+"""Splitting schemes for kinetic equations, whose parts are solved exactly: OBABO, BAOAB and UBU, all of weak order 2."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from sdetools.dynamics.sdes.sde import SDE
 
 
 class _Splitting(Integrator):
-    """dX = -r M dt (A), dM = kappa grad L dt (B), dM = -gamma M dt + kappa scale R dW (O, solved exactly), of a kinetic equation."""
+    """A splitting into dX = -r M dt (A), dM = kappa grad L dt (B) and dM = -gamma M dt + kappa scale R dW (O), solved exactly.
+
+    `flow_numbers` is the number of values that `_flow` returns.
+    """
 
     weak_order = 2.0
     calculus = "either"
     flow_numbers: ClassVar[int] = 2
-    """How many numbers `_flow` returns."""
 
     def __init__(self, sde: SDE, dt: float, law: str = "normal") -> None:
         if not getattr(sde, "splits", False):
             raise ValueError(
                 f"{type(self).__name__} must have a kinetic equation, such as st.KineticSDE(oracle, plan); got {sde!r}. "
-                "For another SDE take st.EulerMaruyama, st.SRA1 or st.Platen."
+                "For another SDE use st.EulerMaruyama, st.SRA1 or st.Platen."
             )
         super().__init__(sde, dt, law)
 
@@ -41,18 +43,18 @@ class _Splitting(Integrator):
         return np.column_stack([r * h, kappa * h, flow[which.ravel()]])
 
     def _flow(self, gamma: float, kappa: float, h: float) -> np.ndarray:
-        """Numbers of the exact flow O (or U)."""
+        """Return the numbers of the exact flow O (or U) over the time that it takes in a step of length h."""
         raise NotImplementedError
 
     def move(self, eq: Equation, x: Any, m: Any, drift: Any, kick: Any, *flow: Any) -> State:
-        """Position and momentum after one step; `drift` is r h, `kick` is kappa h, and `flow` what `_flow` returned."""
+        """Return position and momentum after one step; `drift` is r h, `kick` is kappa h, and `flow` are the numbers of `_flow`."""
         raise NotImplementedError
 
     def rule(self, state: State, bound: Any, *coefficients: Any) -> State:
         z, p = bound
         q = self.sde.noise_dim
         eq = Equation(self.sde, p, [z[i * q : (i + 1) * q] for i in range(self.levels)], (), ())
-        self._hold(np.concatenate(state), p, (1.0,) * self.sde.signals)
+        self._check_noise_class(np.concatenate(state), p, (1.0,) * self.sde.signals)
         return self.move(eq, *state, *coefficients)
 
     @property
@@ -61,7 +63,7 @@ class _Splitting(Integrator):
 
 
 class _Word(_Splitting):
-    """A word of A, B and O, read from left to right: all occurrences of a letter take equal shares of the step."""
+    """A scheme written as a word of A, B and O from left to right; all occurrences of a letter get equal shares of the step."""
 
     word: ClassVar[str]
 
@@ -89,7 +91,15 @@ class _Word(_Splitting):
 
 
 class OBABO(_Word):
-    """O(h/2) B(h/2) A(h) B(h/2) O(h/2): weak order 2. Source: G. Bussi, M. Parrinello, Phys. Rev. E 75 (2007)."""
+    """The splitting O(h/2) B(h/2) A(h) B(h/2) O(h/2), of weak order 2.
+
+    Source: G. Bussi, M. Parrinello, Phys. Rev. E 75 (2007).
+
+    Args:
+        sde: The SDE.
+        dt: The step size.
+        law: The distribution of the draws: "normal".
+    """
 
     word = "OBABO"
     levels = 2
@@ -97,18 +107,28 @@ class OBABO(_Word):
 
 
 class BAOAB(_Word):
-    """B(h/2) A(h/2) O(h) A(h/2) B(h/2): weak order 2, exact in the position's stationary law on quadratics.
+    """The splitting B(h/2) A(h/2) O(h) A(h/2) B(h/2), of weak order 2, with the exact stationary law of the position on quadratics.
 
     Source: B. Leimkuhler, C. Matthews, Appl. Math. Res. Express (2013).
+
+    Args:
+        sde: The SDE.
+        dt: The step size.
+        law: The distribution of the draws: "normal".
     """
 
     word = "BAOAB"
 
 
 class UBU(_Splitting):
-    """U(h/2) B(h) U(h/2), U the exact flow of A and O together: weak order 2, strong order 2 in its own noise; additive noise.
+    """The splitting U(h/2) B(h) U(h/2), where U is the exact flow of A and O together; additive noise only.
 
-    Source: J. M. Sanz-Serna, K. Zygalakis, J. Mach. Learn. Res. 22 (2021).
+    It has weak order 2, and strong order 2 in its own noise. Source: J. M. Sanz-Serna, K. Zygalakis, J. Mach. Learn. Res. 22 (2021).
+
+    Args:
+        sde: The SDE.
+        dt: The step size.
+        law: The distribution of the draws: "normal".
     """
 
     classes = ("none", "additive")
@@ -135,20 +155,20 @@ class UBU(_Splitting):
 
 
 def _ornstein_uhlenbeck(gamma: float, kappa: float, t: float) -> np.ndarray:
-    """exp(-gamma t) and kappa sqrt((1 - exp(-2 gamma t)) / (2 gamma))."""
+    """Return exp(-gamma t) and kappa sqrt((1 - exp(-2 gamma t)) / (2 gamma))."""
     return np.array([math.exp(-gamma * t), kappa * math.sqrt(t * _mean_decay(2 * gamma * t))])
 
 
 def _mean_decay(x: float) -> float:
-    """(1 - exp(-x)) / x."""
+    """Return (1 - exp(-x)) / x."""
     return -math.expm1(-x) / x if x else 1.0
 
 
 def _joint_flow(gamma: float, kappa: float, t: float) -> np.ndarray:
-    """Decay, reach phi(t) = (1 - exp(-gamma t)) / gamma, and the root of the covariance of the noise in m and in the way.
+    """Return decay, reach phi(t) = (1 - exp(-gamma t)) / gamma, and the Cholesky factor of the noise in momentum and displacement.
 
     G1 = int exp(-gamma w) dW, G2 = int phi(w) dW: Var G1 = phi(2t) / 2, Cov = phi(t)^2 / 2, Var G2 = (t - 2 phi(t) + phi(2t)/2) / gamma^2.
-    The way is divided by 2t, since `drift` is r times the whole step.
+    The displacement is divided by 2t, because `drift` is r times the whole step.
     """
     phi = t * _mean_decay(gamma * t)
     first, both = t * _mean_decay(2 * gamma * t), phi * phi / 2

@@ -1,4 +1,4 @@
-"""Runge-Kutta schemes that follow the path: Heun in the Stratonovich calculus, and SRA1 of strong order 3/2 for additive noise."""
+"""Runge-Kutta schemes with pathwise convergence: Heun for the Stratonovich calculus, and SRA1 for additive noise."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ from sdetools.dynamics.integrators.base import Equation, Integrator
 
 
 class Heun(Integrator):
-    """The trapezoidal rule in drift and noise: y + (a + a') h / 2 + (b + b') dW / 2 with y' by Euler. Stratonovich; weak order 1.
+    """Heun's scheme for the Stratonovich calculus, y + (a + a') h / 2 + (b + b') dW / 2, with a' and b' at the Euler predictor.
 
-    Strong order 1 for commutative noise, 1/2 in general. Source: W. Ruemelin, SIAM J. Numer. Anal. 19 (1982).
+    Weak order 1; strong order 1 for commutative noise, 1/2 in general. Source: W. Ruemelin, SIAM J. Numer. Anal. 19 (1982).
+
+    Args:
+        sde: The SDE.
+        dt: The step size.
+        law: The distribution of the draws: "normal".
     """
 
     strong_order = 0.5
@@ -28,9 +33,14 @@ class Heun(Integrator):
 
 
 class SRA1(Integrator):
-    """Roessler's SRA1 for additive noise: strong order 3/2, with dW and its integral dZ as draws.
+    """Roessler's SRA1 for additive noise, of strong order 3/2 and weak order 2; its draws give dW and its integral dZ.
 
     Source: A. Roessler, SIAM J. Numer. Anal. 48 (2010), Table 6.1.
+
+    Args:
+        sde: The SDE.
+        dt: The step size.
+        law: The distribution of the draws: "normal".
     """
 
     strong_order = 1.5

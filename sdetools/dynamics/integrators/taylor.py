@@ -1,4 +1,4 @@
-"""Schemes that follow the Ito-Taylor expansion: Euler-Maruyama, and Milstein with the double integrals of commutative noise."""
+"""Truncated Ito-Taylor expansions: Euler-Maruyama, and Milstein with the double integrals of commutative noise."""
 
 from __future__ import annotations
 
@@ -10,12 +10,20 @@ from sdetools.dynamics.integrators.base import Equation, Integrator
 
 
 class EulerMaruyama(Integrator):
-    """y + a h + b sqrt(h) xi. Strong order 1/2 (1 for additive noise), weak order 1; with dt = eta and normal draws it is SGD.
+    """The Euler-Maruyama scheme, y + a h + b sqrt(h) xi, of strong order 1/2 (1 for additive noise) and weak order 1.
 
-    >>> import sdetools as st
-    >>> em = EulerMaruyama(st.SDE(drift=["-x"], diffusion=["1"], variables="x"), dt=0.1)
-    >>> em.rule((np.array([1.0]),), em.bind(np.array([0.0])), 0.1)
-    (array([0.9]),)
+    With dt = eta and normal draws it equals SGD.
+
+    Args:
+        sde: The SDE.
+        dt: The step size.
+        law: The distribution of the draws: "normal", "three-point" or "two-point".
+
+    Example:
+        >>> import sdetools as st
+        >>> em = EulerMaruyama(st.SDE(drift=["-x"], diffusion=["1"], variables="x"), dt=0.1)
+        >>> em.rule((np.array([1.0]),), em.bind(np.array([0.0])), 0.1)
+        (array([0.9]),)
     """
 
     strong_order = 0.5
@@ -26,10 +34,15 @@ class EulerMaruyama(Integrator):
 
 
 class Milstein(Integrator):
-    """Euler-Maruyama with the iterated integrals of commutative noise, derivative-free: strong order 1, weak order 1.
+    """The derivative-free Milstein scheme for commutative noise, of strong order 1 and weak order 1.
 
-    sum_jk (b_k(y + sqrt(h) b_j) - b_k(y)) / sqrt(h) (dW_j dW_k - h delta_jk) / 2: exact derivatives where b is linear. Diagonal and
-    scalar noise need one extra evaluation of b. Source: P. Kloeden, E. Platen, section 11.1.
+    It adds sum_jk (b_k(y + sqrt(h) b_j) - b_k(y)) / sqrt(h) (dW_j dW_k - h delta_jk) / 2 to Euler-Maruyama, with exact derivatives where b
+    is linear. Diagonal and scalar noise need one additional evaluation of b. Source: P. Kloeden, E. Platen, section 11.1.
+
+    Args:
+        sde: The SDE.
+        dt: The step size.
+        law: The distribution of the draws: "normal".
     """
 
     strong_order = 1.0

@@ -1,4 +1,4 @@
-"""Runge-Kutta schemes of weak order two for general Ito noise: Platen's and Roessler's, with a sign for each pair of motions."""
+"""Runge-Kutta schemes of weak order 2 for general Ito noise, by Platen and by Roessler."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ from sdetools.dynamics.integrators.base import Equation, Integrator
 
 
 class Platen(Integrator):
-    """The explicit scheme of weak order 2 for general Ito noise; a pair of motions takes a sign beside its draws.
+    """Platen's explicit scheme of weak order 2 for general Ito noise, with a random sign per pair of Brownian motions.
 
     Source: P. Kloeden, E. Platen, *Numerical Solution of Stochastic Differential Equations*, (15.1.3).
+
+    Args:
+        sde: The SDE.
+        dt: The step size.
+        law: The distribution of the draws: "normal" or "three-point".
     """
 
     strong_order = 0.5
@@ -48,9 +53,14 @@ class Platen(Integrator):
 class RI1(Integrator):
     """Roessler's RI1, a Runge-Kutta scheme of weak order 2 (deterministic order 3) for general Ito noise, with fewer evaluations of b.
 
-    For m motions it takes m (m - 1) / 2 signs, one a pair. The printed scheme has m - 1, one sign I~_(k) for all pairs (k, l) with k < l:
-    E[I_(2,1) I_(3,1)] is h^2 / 4 then where 0 is right, and from three non-commuting motions on the weak order is 1.
+    For m Brownian motions it uses m (m - 1) / 2 random signs, one per pair. The published scheme has m - 1, one sign I~_(k) for all pairs
+    (k, l) with k < l. Then E[I_(2,1) I_(3,1)] is h^2 / 4 instead of 0, and for three or more non-commuting motions the weak order is 1.
     Source: A. Roessler, SIAM J. Numer. Anal. 47 (2009), Table 5.2.
+
+    Args:
+        sde: The SDE.
+        dt: The step size.
+        law: The distribution of the draws: "normal" or "three-point".
     """
 
     strong_order = 0.5
@@ -76,7 +86,7 @@ class RI1(Integrator):
             new = new + eq.along(moved + own, k, 0.25 * w[k] + 0.5 * diagonal, 2)
             new = new + eq.along(moved - own, k, 0.25 * w[k] - 0.5 * diagonal, 2)
             if q > 1:
-                # the stand-ins for the double integrals I_(k,j), j different from k, divided by sqrt(h)
+                # the replacements of the double integrals I_(k,j), j different from k, divided by sqrt(h)
                 mixed = [(0.5 / root) * (w[k] * w[j] + h * eq.area(k, j)) if j != k else 0.0 for j in range(q)]
                 side = eq.diffusion(y, mixed)
                 new = new + eq.along(y + side, k, 0.25 * w[k] + 0.5 * root)

@@ -36,7 +36,7 @@ class WithoutGain(Dynamics):
         Raises:
             ValueError: Always; the message gives the reason.
         """
-        raise ValueError(f"`gain` must be asked of {self.no_gain}.")
+        raise ValueError(f"`gain` requires {self.no_gain}.")
 
 
 class SNGM(WithoutGain):
@@ -164,7 +164,7 @@ class IGT(WithoutGain):
         r"v_{k+1} = c_k v_k + (1 - c_k)\, g\big(x_k + \tfrac{c_k}{1 - c_k}(x_k - x_{k-1})\big), \quad "
         r"x_{k+1} = x_k - \eta_k v_{k+1}, \quad c_k = \tfrac{k}{k + 1}"
     )
-    no_gain = "a filter that forgets; the memory of IGT is as long as its run. Compare it with SGD at the same eta"
+    no_gain = "a filter with a fading memory; the memory of IGT is as long as its run. Compare it with SGD at the same eta"
 
     def __init__(self, oracle: NoisyOracle, plan: Plan, step_time: float | None = None) -> None:
         super().__init__(oracle, without_momentum(plan, "IGT", "c = t / (t + 1), which is fixed"), step_time=step_time)

@@ -1,4 +1,4 @@
-"""Stochastic differential equations: a user's own, the limits of optimisers and what follows them, the slow SDE."""
+"""Stochastic differential equations: user-defined, limits of optimisers and modified equations, and the slow SDE."""
 
 from sdetools.dynamics.sdes.limits import GradientFlow, HamiltonianSDE, KineticSDE, LimitSDE, ModifiedMomentumSDE, ModifiedSDE
 from sdetools.dynamics.sdes.sde import SDE

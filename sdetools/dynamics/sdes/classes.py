@@ -1,13 +1,13 @@
-r"""The class of an SDE's noise: proven from its formula, or declared and then checked, before a run and along it.
+"""The class of an SDE's noise: proven from its formula, or declared and then checked before and during a run.
 
     additive     b does not depend on x
     diagonal     b_ij = 0 for i != j, and b_ii depends on x_i alone
     commutative  (b_j . grad) b_k = (b_k . grad) b_j for all j, k
 
-A diffusion that can be traced, an expression or a function, becomes a graph, which decides (`graph.identities`): by its structure, whatever
-kinks and jumps it has, and by identities of its derivatives. What cannot be traced (compiled or torch functions, branches) has no proven
-class: it is general, or scalar where one motion drives it, unless the class is declared. A declared class that is not proven is checked at
-points of many sizes, and by `hold` at the points of a run.
+A diffusion that can be traced, an expression or a function, becomes a graph, from which the class is derived (`graph.identities`): by
+its structure, including kinks and jumps, and by identities of its derivatives. A diffusion that cannot be traced (a compiled or torch
+function, or one that branches) has no proven class: it counts as general, or as scalar where it has one Brownian motion, unless the
+class is declared. A declared class that is not proven is checked at points of many sizes, and by `check_class_along_run` at the points of a run.
 """
 
 from __future__ import annotations
@@ -26,19 +26,30 @@ from sdetools.graph.views import stack
 
 CLASSES = ("none", "additive", "scalar", "diagonal", "commutative", "general")
 LARGEST = 4096
-"""Entries up to which a diffusion is traced; what is larger counts as general."""
+"""Largest number of entries of a diffusion that is traced; a larger one counts as general."""
 SIZES = (0.3, 1.0, 3.0, 10.0, 100.0, 1e4, 1e8)
 """Sizes of the points at which a class is checked."""
 
 
 def classify(sde: Any, declared: str | None, at: Any = None) -> str:
-    """The smallest class of noise of an `SDE` that is proven, or `declared` if it is wide enough; sets `sde.presumed` where it is not proven."""
+    """Return the smallest class of noise that is proven for an `SDE`, or `declared` if that is wide enough.
+
+    Sets `sde.presumed` if the class is not proven.
+
+    Args:
+        sde: The SDE.
+        declared: The declared class, or None.
+        at: A typical point for the check of a declared class.
+
+    Raises:
+        ValueError: If `declared` is unknown or not wide enough.
+    """
     if declared is not None and declared not in CLASSES:
         raise ValueError(f"`noise` must be one of {', '.join(CLASSES)}; got {declared!r}.")
     rows = sde.dim * len(sde.parts)
     found, open_to = _proven(sde, rows, at)
     sde.presumed = False
-    if declared is None or _within(found, declared, rows):
+    if declared is None or _is_within(found, declared, rows):
         return declared or found
     if declared not in open_to:
         raise ValueError(
@@ -47,14 +58,21 @@ def classify(sde: Any, declared: str | None, at: Any = None) -> str:
     where = witness(sde, declared, points_near(rows, at))
     if where is not None:
         raise ValueError(
-            f"`noise` must be wide enough for the diffusion; got noise={declared!r} for a diffusion that is not {declared} at {_told(where)}."
+            f"`noise` must be wide enough for the diffusion; got noise={declared!r} for a diffusion that is not {declared} at {_point_text(where)}."
         )
     sde.presumed = True
     return declared
 
 
-def hold(sde: Any, y: np.ndarray, p: Any, s: Sequence[Any]) -> None:
-    """ValueError where a class that is declared and not proven fails at the paths that lie farthest out, or at the first ones."""
+def check_class_along_run(sde: Any, y: np.ndarray, p: Any, s: Sequence[Any]) -> None:
+    """Raise ValueError if a declared class that is not proven fails at the outermost points of a run, or at its first paths.
+
+    Args:
+        sde: The SDE.
+        y: The points, `(rows, ...)`.
+        p: The numbers of the SDE.
+        s: The time-dependent numbers.
+    """
     rows = y.reshape(len(y), -1)
     rows = rows[:, np.isfinite(rows).all(axis=0)]
     if not rows.shape[1]:
@@ -63,13 +81,13 @@ def hold(sde: Any, y: np.ndarray, p: Any, s: Sequence[Any]) -> None:
     where = witness(sde, sde.noise_class, rows[:, far], p, s)
     if where is not None:
         raise ValueError(
-            f"the diffusion must be {sde.noise_class}, as it is declared; the run came to {_told(where)}, where it is not. "
-            'Declare noise="general" and take st.EulerMaruyama or st.Platen.'
+            f"the diffusion must be {sde.noise_class}, as it is declared; the run reached {_point_text(where)}, where it is not. "
+            'Declare noise="general" and use st.EulerMaruyama or st.Platen.'
         )
 
 
 def points_near(rows: int, at: Any = None) -> np.ndarray:
-    """Points `(rows, n)` of all signs and sizes, and some near `at` or in a box on the positive side."""
+    """Return points `(rows, n)` of all signs and sizes, and some near `at` or in a box on the positive side."""
     rng = np.random.default_rng(20240604)
     far = [size * rng.standard_normal((rows, 6)) for size in SIZES]
     centre = np.full(rows, 0.8) if at is None else np.resize(np.asarray(at, dtype=float), rows)
@@ -78,7 +96,15 @@ def points_near(rows: int, at: Any = None) -> np.ndarray:
 
 
 def witness(sde: Any, kind: str, points: np.ndarray, p: Any = None, s: Sequence[Any] | None = None) -> np.ndarray | None:
-    """A point at which the noise is seen not to be of this class, by values and central differences; None if there is none."""
+    """Return a point at which the noise does not have a class, or None if values and central differences give no evidence against it.
+
+    Args:
+        sde: The SDE.
+        kind: The class.
+        points: The points to examine, `(rows, n)`.
+        p: The numbers of the SDE; by default its own.
+        s: The time-dependent numbers; by default those at time 0.4.
+    """
     n, q = len(points), sde.noise_dim
     signals = _signals(sde) if s is None else s
 
@@ -100,41 +126,48 @@ def witness(sde: Any, kind: str, points: np.ndarray, p: Any = None, s: Sequence[
             step = 1e-6 * np.maximum(1.0, np.abs(points))
             shifts = [np.where(np.arange(n)[:, None] == a, step, 0.0) for a in range(n)]
             slopes = np.stack([(matrix(points + e) - matrix(points - e)) / (2 * step[a]) for a, e in enumerate(shifts)], axis=2)
-            wrong = (_off_diagonal if kind == "diagonal" else _not_commuting)(values, slopes)
+            wrong = (_is_not_diagonal if kind == "diagonal" else _does_not_commute)(values, slopes)
     return points[:, int(wrong.argmax())] if wrong.any() else None
 
 
-def _off_diagonal(values: np.ndarray, slopes: np.ndarray) -> np.ndarray:
-    """Where a matrix is not diagonal, or b_ii has a slope in another coordinate."""
+def _is_not_diagonal(values: np.ndarray, slopes: np.ndarray) -> np.ndarray:
+    """Return where a matrix is not diagonal, or b_ii has a slope in another coordinate."""
     n, q = values.shape[:2]
     if n != q:
         return np.ones(values.shape[2], dtype=bool)
     apart = ~np.eye(n, dtype=bool)
-    own = slopes[np.arange(n), np.arange(n)]  # of b_ii, along every coordinate
+    own = slopes[np.arange(n), np.arange(n)]  # slopes of b_ii along every coordinate
     return (values[apart] != 0).any(axis=0) | (np.abs(own[apart]).max(axis=0, initial=0) > 1e-6 * np.abs(own).max(axis=(0, 1)))
 
 
-def _not_commuting(values: np.ndarray, slopes: np.ndarray) -> np.ndarray:
+def _does_not_commute(values: np.ndarray, slopes: np.ndarray) -> np.ndarray:
+    """Return where (b_j . grad) b_k and (b_k . grad) b_j differ."""
     moved = np.einsum("aj...,ika...->ijk...", values, slopes)  # (b_j . grad) b_k
-    terms = np.einsum("aj...,ika...->ijk...", np.abs(values), np.abs(slopes))  # they may cancel
+    terms = np.einsum("aj...,ika...->ijk...", np.abs(values), np.abs(slopes))  # the size of the terms, which may cancel
     return np.abs(moved - moved.swapaxes(1, 2)).max(axis=(0, 1, 2)) > 1e-5 * terms.max(axis=(0, 1, 2))
 
 
 def _proven(sde: Any, rows: int, at: Any) -> tuple[str, tuple[str, ...]]:
-    """The smallest class that is proven, and those that are open: of a formula with kinks whether it commutes, without a formula all."""
+    """Return the smallest class that is proven, and the classes that are neither proven nor refuted.
+
+    The latter are "commutative" for a formula with kinks, and all classes without a formula.
+    """
     if sde.noise_dim == 0:
         return "none", ()
     if sde.constant_noise:
         return "additive", ()
     formula = _entries(sde, rows) if rows * sde.noise_dim <= LARGEST else None
     if formula is not None:
-        with suppress(TracingError, TooLong):  # a compiled function in it has no derivative
-            return _decided(*formula, points_near(rows, at))
+        with suppress(TracingError, TooLong):  # it contains a compiled function, which has no derivative
+            return _classify_graph(*formula, points_near(rows, at))
     return ("scalar" if sde.noise_dim == 1 else "general"), CLASSES
 
 
-def _decided(b: Value, y: Value, points: np.ndarray) -> tuple[str, tuple[str, ...]]:
-    """The same from b(y), `(coordinates, motions)`: a slope in a random direction v is asked for all, two random motions for all pairs."""
+def _classify_graph(b: Value, y: Value, points: np.ndarray) -> tuple[str, tuple[str, ...]]:
+    """Return the classes as `_proven` does, from b(y), `(coordinates, motions)`.
+
+    One slope in a random direction v stands for all slopes, and two random combinations of Brownian motions for all pairs.
+    """
     (n, q), look = b.shape, Examination(y, points)
     v, w, z = (y.home.input(name, (size,)) for name, size in (("v", n), ("w", q), ("z", q)))
     moves = look.depends(b)
@@ -146,10 +179,10 @@ def _decided(b: Value, y: Value, points: np.ndarray) -> tuple[str, tuple[str, ..
         return "scalar", open_to
     apart, own = ~np.eye(n, dtype=bool), np.arange(n)
     if n == q and look.vanishes(b)[apart].all():
-        others = moves[own, own] & apart  # of which b_ii depends
+        others = moves[own, own] & apart  # the other coordinates on which b_ii depends
         if others.any():
             d = b.reshape(-1)[:: n + 1]
-            slopes = look.along(d, v) - v * stack([vjp(d[i], y)[i] for i in own])  # of b_ii, along the others
+            slopes = look.along(d, v) - v * stack([vjp(d[i], y)[i] for i in own])  # of b_ii along the other coordinates
             others &= ~look.vanishes(slopes)[:, None]
         if not others.any():
             return "diagonal", open_to
@@ -160,7 +193,7 @@ def _decided(b: Value, y: Value, points: np.ndarray) -> tuple[str, tuple[str, ..
 
 
 def _entries(sde: Any, rows: int) -> tuple[Value, Value] | None:
-    """b(y) as a graph, the Jacobian in u of the product b(y) u, and y; None where that cannot be traced."""
+    """Return b(y) as a graph, which is the Jacobian in u of the product b(y) u, and y; None if that cannot be traced."""
     trace = Trace()
     y, u = trace.input("y", (rows,)), trace.input("u", (sde.noise_dim,))
     clock = [trace.uniform(f"s{i}") for i in range(sde.signals)]
@@ -168,21 +201,23 @@ def _entries(sde: Any, rows: int) -> tuple[Value, Value] | None:
         with np.errstate(all="ignore"):
             product = value(sde.diffusion(y, list(u), None, clock))
             b = stack([vjp(product[i], u) for i in range(rows)])
-    except Exception:  # the user's own code, with what it was not made for
+    except Exception:  # an error of the user's code on inputs of the graph
         return None
     return None if any(node is u for node in order([b])) else (b, y)
 
 
 def _signals(sde: Any) -> Sequence[Any]:
+    """Return the time-dependent numbers at time 0.4."""
     return sde.signal_values(np.array([0.4]), 0.0, 0.0)[0] if sde.signals else ()
 
 
-def _within(inner: str, outer: str, n: int) -> bool:
-    """Whether a noise of class `inner` in `n` coordinates may be treated as one of class `outer`."""
+def _is_within(inner: str, outer: str, n: int) -> bool:
+    """Whether noise of class `inner` in `n` coordinates has class `outer` as well."""
     if inner in (outer, "none") or outer == "general" or (inner == "additive" and outer != "none"):
         return True
     return (outer == "commutative" and inner in ("scalar", "diagonal")) or (n == 1 and (inner, outer) == ("scalar", "diagonal"))
 
 
-def _told(point: np.ndarray) -> str:
+def _point_text(point: np.ndarray) -> str:
+    """Return a point as text."""
     return f"x={[float(f'{v:.4g}') for v in point]}"

@@ -1,14 +1,14 @@
-r"""The SDEs that optimisers tend to, and the modified equations that follow them to second order.
+"""The limiting SDEs of optimisers, and the modified equations that approximate them to second order.
 
-    LimitSDE          dX = -lambda_t (grad L dt + sigma sqrt(eta) R dW)                                    clock t = k eta
-    GradientFlow      dX = -lambda_t grad L dt                                                            sigma fixed, eta -> 0
-    KineticSDE        dX = -r_t M dt,  dM = lambda_t ((grad L - M) dt + sigma sqrt(eta) R dW)             alpha = 1, clock t = k eta
-    HamiltonianSDE    dX = -V dt,  dV = lambda grad L dt                                                  alpha > 1, tau = k eta^((1+alpha)/2)
-    ModifiedSDE       dX = -grad(L + eta/4 |grad L|^2) dt - sigma sqrt(eta) R dW                          second order for SGD
-    ModifiedMomentumSDE                                                                                   the same for Eq. (1), t = k sqrt(gamma)
+    LimitSDE          dX = -lambda_t (grad L dt + sigma sqrt(eta) R dW)                            clock t = k eta
+    GradientFlow      dX = -lambda_t grad L dt                                                    sigma fixed, eta -> 0
+    KineticSDE        dX = -r_t M dt,  dM = lambda_t ((grad L - M) dt + sigma sqrt(eta) R dW)     alpha = 1, clock t = k eta
+    HamiltonianSDE    dX = -V dt,  dV = lambda grad L dt                                          alpha > 1, tau = k eta^((1+alpha)/2)
+    ModifiedSDE       dX = -grad(L + eta/4 |grad L|^2) dt - sigma sqrt(eta) R dW                  second order for SGD
+    ModifiedMomentumSDE                                                                           the same for Eq. (1), t = k sqrt(gamma)
 
-R R^T = Sigma, the covariance of the oracle's noise, whatever its law; the noise enters with the gradient's sign, so that an optimiser
-with Gaussian noise and its limit share draws. Sources: the paper, sections 3 and 6; Q. Li, C. Tai, W. E, JMLR 20 (2019).
+R R^T = Sigma is the covariance of the oracle's noise, whatever its distribution. The noise has the sign of the gradient, so that an
+optimiser with Gaussian noise and its limit can share draws. Sources: the paper, sections 3 and 6; Q. Li, C. Tai, W. E, JMLR 20 (2019).
 """
 
 from __future__ import annotations
@@ -31,7 +31,14 @@ from sdetools.schedules import Plan
 
 
 class OracleSDE(SDE):
-    """What the limits have in common: the loss and the Gaussian noise of an oracle; `p` is [scale, own..., loss's, noise's numbers]."""
+    """The base class of SDEs with the loss and the Gaussian noise of an oracle.
+
+    Args:
+        oracle: The noisy gradient oracle, which gives L, Sigma and sigma.
+        scale: The factor of the noise, such as sigma sqrt(eta).
+        own: Further numbers of the equation. `parameters` is [scale, own..., numbers of the loss, numbers of the noise].
+        silent: Whether the equation has no noise.
+    """
 
     own = 1
 
@@ -49,41 +56,47 @@ class OracleSDE(SDE):
 
     @property
     def constant_noise(self) -> bool:
-        """Whether R is a matrix of numbers."""
+        """Whether R is a constant matrix."""
         return isinstance(self.noise, RootedNoise) and self.noise.root.constant
 
     def gradient(self, x: Any, p: Any) -> np.ndarray:
-        """grad L."""
+        """Return grad L(x)."""
         return self.loss.gradient(x, self.numbers(p)[0])
 
     def hessian_product(self, x: Any, v: Any, p: Any) -> np.ndarray:
-        """Hess L(x) v."""
+        """Return Hess L(x) v."""
         return self.loss.hessian_product(x, v, self.numbers(p)[0])
 
     def force(self, x: Any, u: Any, p: Any) -> np.ndarray:
-        """scale R(x) u."""
+        """Return scale R(x) u."""
         return p[0] * self.noise.value(x, u, self.numbers(p)[1])
 
     def numbers(self, p: Any) -> tuple[Any, Any]:
-        """The loss's numbers and the noise's."""
+        """Return the numbers of the loss and the numbers of the noise."""
         end = self.own + len(self.loss.parameters)
         return p[self.own : end], p[end:]
 
 
 def inside_step(start: np.ndarray, fraction: float, h: float) -> np.ndarray:
-    """start + fraction h, but never beyond the step: what jumps at a step's end has its value before the jump."""
+    """Return start + fraction h, moved inside the step, so that a jump at the end of a step takes effect in the next step."""
     return np.asarray(start) + min(fraction, 1 - 1e-6) * h
 
 
 class LimitSDE(OracleSDE):
-    r"""dX = -lambda_t (grad L(X) dt + sigma sqrt(eta) R(X) dW), R R^T = Sigma, lambda_t = etabar_k / eta at t = k eta.
+    """The limit of SGD and SGDM: dX = -lambda_t (grad L(X) dt + sigma sqrt(eta) R(X) dW), R R^T = Sigma, with clock t = k eta.
 
-    `oracle` gives L, Sigma and sigma, `plan` the base eta and, averaged, lambda_t. At sigma = eta^-1/2 the diffusion is lambda_t R.
+    At sigma = eta^-1/2 the diffusion is lambda_t R.
 
-    >>> import sdetools as st
-    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=0.01**-0.5)
-    >>> LimitSDE(oracle, st.schedules.constant(eta=0.01, beta=0.9))
-    LimitSDE(dim=1, 1 Brownian motion, additive noise, ito)
+    Args:
+        oracle: The noisy gradient oracle, which gives L, Sigma and sigma.
+        plan: The schedule, which gives the base rate eta and lambda_t = etabar_k / eta at t = k eta.
+        silent: Whether to leave out the noise.
+
+    Example:
+        >>> import sdetools as st
+        >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=0.01**-0.5)
+        >>> LimitSDE(oracle, st.schedules.constant(eta=0.01, beta=0.9))
+        LimitSDE(dim=1, 1 Brownian motion, additive noise, ito)
     """
 
     signals = 1
@@ -105,12 +118,17 @@ class LimitSDE(OracleSDE):
 
 
 class GradientFlow(LimitSDE):
-    r"""dX = -lambda_t grad L(X) dt: the limit for fixed sigma. It draws nothing.
+    """The limit for fixed sigma as eta tends to 0, dX = -lambda_t grad L(X) dt, which has no noise.
 
-    >>> import sdetools as st
-    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-    >>> GradientFlow(oracle, st.schedules.constant(eta=0.01)).noise_class
-    'none'
+    Args:
+        oracle: The noisy gradient oracle, which gives L.
+        plan: The schedule, which gives lambda_t.
+
+    Example:
+        >>> import sdetools as st
+        >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+        >>> GradientFlow(oracle, st.schedules.constant(eta=0.01)).noise_class
+        'none'
     """
 
     latex = r"\mathrm d X = -\lambda_t \nabla L\,\mathrm d t"
@@ -123,15 +141,20 @@ class GradientFlow(LimitSDE):
 
 
 class ModifiedSDE(OracleSDE):
-    r"""dX = -grad(L + (eta/4) |grad L|^2) dt - sigma sqrt(eta) R dW: the modified equation of SGD of the second order.
+    """The second-order modified equation of SGD, dX = -grad(L + (eta/4) |grad L|^2) dt - sigma sqrt(eta) R dW, with clock t = k eta.
 
-    `order=1` leaves the correction out (it is then `LimitSDE` with lambda = 1). sigma does not grow here as eta falls; t = k eta.
-    Source: Q. Li, C. Tai, W. E, JMLR 20 (2019), Theorems 9 and 10.
+    sigma is constant as eta decreases. Source: Q. Li, C. Tai, W. E, JMLR 20 (2019), Theorems 9 and 10.
 
-    >>> import numpy as np, sdetools as st
-    >>> oracle = st.NoisyOracle(st.losses.quadratic(2.0), st.noise.gaussian(dim=1))
-    >>> ModifiedSDE(oracle, eta=0.1).drift(np.array([1.0])).round(12)
-    array([-2.2])
+    Args:
+        oracle: The noisy gradient oracle, which gives L, Sigma and sigma.
+        eta: The learning rate.
+        order: 2, or 1 for the equation without the correction, which is `LimitSDE` with lambda = 1.
+
+    Example:
+        >>> import numpy as np, sdetools as st
+        >>> oracle = st.NoisyOracle(st.losses.quadratic(2.0), st.noise.gaussian(dim=1))
+        >>> ModifiedSDE(oracle, eta=0.1).drift(np.array([1.0])).round(12)
+        array([-2.2])
     """
 
     latex = r"\mathrm d X = -\nabla(L + \tfrac\eta4|\nabla L|^2)\,\mathrm d t + \sigma\sqrt\eta\,\Sigma^{1/2}\,\mathrm d W"
@@ -152,23 +175,28 @@ class ModifiedSDE(OracleSDE):
 
 
 def _order(order: int) -> int:
+    """Return a validated order, 1 or 2."""
     if order not in (1, 2):
         raise ValueError(f"`order` must be 1 or 2; got order={order!r}.")
     return int(order)
 
 
 class PhaseSDE(OracleSDE):
-    r"""dX = -r M dt, dM = -gamma M dt + kappa (grad L dt + scale R dW): position and momentum, with `kinetic(p, s) = (r, gamma, kappa)`.
+    """The base class of kinetic equations dX = -r M dt, dM = -gamma M dt + kappa (grad L dt + scale R dW) for position and momentum.
 
-    What splitting integrators ask for. `momentum`: M_0, zero by default.
+    Splitting integrators use `kinetic(s) = (r, gamma, kappa)`.
+
+    Attributes:
+        splits: Whether this form is the whole equation, so that a splitting integrator applies.
+        momentum: The initial momentum M_0.
     """
 
     parts = ("x", "m")
     splits = True
-    """Whether position and momentum move by nothing else, so that a splitting integrator applies."""
     latex = r"\mathrm d X = -r M\,\mathrm d t,\quad \mathrm d M = -\gamma M\,\mathrm d t + \kappa(\nabla L\,\mathrm d t + \Sigma^{1/2}\mathrm d W)"
 
-    def _begin(self, momentum: Any, dim: int) -> None:
+    def _set_momentum(self, momentum: Any, dim: int) -> None:
+        """Set the initial momentum, which is zero by default."""
         self.momentum = np.zeros(dim) if momentum is None else _check.point("momentum", momentum, dim)
 
     @property
@@ -179,7 +207,7 @@ class PhaseSDE(OracleSDE):
         return numeric(x0), self.momentum
 
     def kinetic(self, s: Sequence[Any]) -> tuple[Any, Any, Any]:
-        """(r, gamma, kappa) of the moment, from the signals."""
+        """Return (r, gamma, kappa) for the values `s` of the signals."""
         return s[0], s[1], s[2]
 
     def drift(self, y: Any, p: Any = None, s: Sequence[Any] = (1.0, 1.0, 1.0)) -> np.ndarray:
@@ -191,18 +219,26 @@ class PhaseSDE(OracleSDE):
         return np.concatenate([0.0 * m, self.kinetic(s)[2] * self.force(x, u, p)])
 
     def _split(self, y: Any) -> tuple[Any, Any]:
+        """Return position and momentum."""
         return y[: self.dim], y[self.dim :]
 
 
 class KineticSDE(PhaseSDE):
-    r"""dX = -r_t M dt, dM = lambda_t ((grad L(X) - M) dt + sigma sqrt(eta) R(X) dW): the limit of SGDM at alpha = 1, clock t = k eta.
+    """The limit of SGDM at alpha = 1: dX = -r_t M dt, dM = lambda_t ((grad L(X) - M) dt + sigma sqrt(eta) R(X) dW), clock t = k eta.
 
-    lambda_t = (1 - beta_k) / eta and r_t = eta_k / eta, read from the plan. `momentum`: M_0.
+    Args:
+        oracle: The noisy gradient oracle, which gives L, Sigma and sigma.
+        plan: The schedule, which gives lambda_t = (1 - beta_k) / eta and r_t = eta_k / eta.
+        momentum: The initial momentum M_0, shape `(dim,)`; zero by default.
 
-    >>> import sdetools as st
-    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=0.01**-0.5)
-    >>> KineticSDE(oracle, st.schedules.constant(eta=0.01, beta=0.99)).parts
-    ('x', 'm')
+    Raises:
+        ValueError: If the plan has no momentum.
+
+    Example:
+        >>> import sdetools as st
+        >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=0.01**-0.5)
+        >>> KineticSDE(oracle, st.schedules.constant(eta=0.01, beta=0.99)).parts
+        ('x', 'm')
     """
 
     signals = 3
@@ -213,7 +249,7 @@ class KineticSDE(PhaseSDE):
         if not self.plan.has_momentum:
             raise ValueError("`plan` of a kinetic SDE must have momentum; got beta = 0. Without it the limit is st.LimitSDE.")
         super().__init__(oracle, getattr(oracle, "sigma", 0.0) * math.sqrt(self.plan.eta))
-        self._begin(momentum, self.dim)
+        self._set_momentum(momentum, self.dim)
 
     def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
         eta = self.plan.eta
@@ -224,15 +260,24 @@ class KineticSDE(PhaseSDE):
 
 
 class HamiltonianSDE(PhaseSDE):
-    r"""dX = -V dt, dV = lambda grad L(X) dt: the limit of SGDM for alpha > 1, without friction or noise.
+    """The limit of SGDM for alpha > 1, without friction and noise: dX = -V dt, dV = lambda grad L(X) dt.
 
-    Its clock is tau = k eta^((1+alpha)/2), so give the optimiser `step_time=plan.eta**((1 + plan.alpha) / 2)`; V = eta^((1-alpha)/2) m
-    and lambda = (1 - beta) / eta^alpha, from a constant plan with alpha > 1.
+    Its clock is tau = k eta^((1+alpha)/2), so pass `step_time=plan.eta**((1 + plan.alpha) / 2)` to the optimiser. V = eta^((1-alpha)/2) m
+    and lambda = (1 - beta) / eta^alpha.
 
-    >>> import sdetools as st
-    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=10.0)
-    >>> HamiltonianSDE(oracle, st.schedules.scaled(0.01, alpha=1.5)).noise_dim
-    0
+    Args:
+        oracle: The noisy gradient oracle, which gives L.
+        plan: A constant schedule with alpha > 1.
+        momentum: The initial velocity V_0, shape `(dim,)`; zero by default.
+
+    Raises:
+        ValueError: If the plan is not constant or alpha <= 1.
+
+    Example:
+        >>> import sdetools as st
+        >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=10.0)
+        >>> HamiltonianSDE(oracle, st.schedules.scaled(0.01, alpha=1.5)).noise_dim
+        0
     """
 
     signals = 3
@@ -247,25 +292,33 @@ class HamiltonianSDE(PhaseSDE):
             )
         self.rate = float((1 - plan.beta_values[0]) / plan.eta**plan.alpha)
         super().__init__(oracle, 0.0, silent=True)
-        self._begin(momentum, self.dim)
+        self._set_momentum(momentum, self.dim)
 
     def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
         return np.broadcast_to([1.0, 0.0, self.rate], (len(start), 3))
 
 
 class ModifiedMomentumSDE(PhaseSDE):
-    r"""The modified equations of Eq. (1) with rate gamma, h = sqrt(gamma), mu = (1 - beta)/h, in M = -V, clock t = k sqrt(gamma).
+    """The modified equations of Eq. (1) with rate gamma, h = sqrt(gamma), mu = (1 - beta)/h, in M = -V, clock t = k sqrt(gamma).
 
         order 1:  dM = -mu M dt + grad L dt + sigma sqrt(h) R dW,                                   dX = -M dt
         order 2:  dM = -(mu + h/2 (mu^2 - Hess)) M dt + (1 + h mu/2) grad L dt + sigma sqrt(h) R dW,
                   dX = -((1 - h mu/2) M + (h/2) grad L) dt
 
-    Give the optimiser `st.HeavyBall(oracle, gamma, beta, step_time=gamma**0.5)`. Source: Q. Li, C. Tai, W. E, JMLR 20 (2019).
+    The optimiser to compare with is `st.HeavyBall(oracle, gamma, beta, step_time=gamma**0.5)`. Source: Q. Li, C. Tai, W. E, JMLR 20 (2019).
 
-    >>> import sdetools as st
-    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-    >>> round(ModifiedMomentumSDE(oracle, gamma=0.01, beta=0.9).mu, 12)
-    1.0
+    Args:
+        oracle: The noisy gradient oracle, which gives L, Sigma and sigma.
+        gamma: The learning rate of the heavy-ball form.
+        beta: The momentum coefficient in [0, 1).
+        order: The order of the equation, 1 or 2.
+        momentum: The initial momentum M_0, shape `(dim,)`; zero by default.
+
+    Example:
+        >>> import sdetools as st
+        >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+        >>> round(ModifiedMomentumSDE(oracle, gamma=0.01, beta=0.9).mu, 12)
+        1.0
     """
 
     signals = 3
@@ -276,7 +329,7 @@ class ModifiedMomentumSDE(PhaseSDE):
         self.h, self.order, self.splits = h, order, order == 1
         self.mu = (1 - beta) / h
         super().__init__(oracle, getattr(oracle, "sigma", 0.0) * math.sqrt(h), [h / 2 if order == 2 else 0.0, self.mu])
-        self._begin(momentum, self.dim)
+        self._set_momentum(momentum, self.dim)
 
     def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
         return np.broadcast_to([1.0, self.mu, 1.0], (len(start), 3))
@@ -288,4 +341,4 @@ class ModifiedMomentumSDE(PhaseSDE):
         return np.concatenate([-(1 - half * mu) * m - half * g, (1 + half * mu) * g - damped])
 
     def diffusion(self, y: Any, u: Sequence[Any], p: Any = None, s: Sequence[Any] = (1.0, 1.0, 1.0)) -> np.ndarray:
-        return super().diffusion(y, u, p)  # the signals' own numbers: kappa = 1
+        return super().diffusion(y, u, p)  # the default signals: kappa = 1

@@ -1,15 +1,16 @@
-r"""Stochastic differential equations as objects: drift, root times draw, class of noise, calculus.
+"""Stochastic differential equations: drift, diffusion times a draw, class of noise, calculus.
 
     dX = a(X, t) dt + b(X, t) dW,        X of `dim` coordinates (or several parts of them), W of `noise_dim` Brownian motions.
 
-An SDE does not move by itself: an integrator (`dynamics.integrators`) makes a dynamics of it. For implementers of a new SDE:
+An integrator (`dynamics.integrators`) makes a dynamics of an SDE. For implementers of a new SDE:
 
-1. `drift(y, p, s)` and `diffusion(y, u, p, s) = b(y) u` are plain branch-free arithmetic on component-first arrays, on rows of paths or
-   on traced values; `y` holds all parts one after another, and so does what they return.
-2. Numbers are read from `p` (`parameters`), numbers that move with time from `s`: `signals` says how many there are, and
-   `signal_values(start, fraction, h)` gives them at start + fraction h for steps that begin at `start`.
+1. `drift(y, p, s)` and `diffusion(y, u, p, s) = b(y) u` are branch-free arithmetic on component-first arrays, on rows of paths or
+   on traced values. `y` and the return values contain all parts one after another.
+2. Numbers are read from `p` (`parameters`), time-dependent numbers from `s`. `signals` is the number of the latter, and
+   `signal_values(start, fraction, h)` returns them at start + fraction h for steps that begin at `start`.
 3. `noise_class` is the smallest class that is proven: none, additive, scalar, diagonal, commutative, general (see `sdes.classes`).
-4. The noise enters as the gradient's noise does: an optimiser's limit has drift -grad L and diffusion -R, so that shared draws couple.
+4. The noise has the sign of the gradient noise: the limit of an optimiser has drift -grad L and diffusion -R, so that shared draws
+   couple the two.
 """
 
 from __future__ import annotations
@@ -37,24 +38,41 @@ AS_VECTOR = {
     " rows; calling": " components; calling",
     " rows of 1. ": ". ",
 }
-"""What an error of a matrix says of a vector."""
+"""Replacements that turn a message about a matrix into one about a vector."""
 
 
 class SDE:
-    r"""dX = a(X, t) dt + b(X, t) dW, from formulas, functions or constant matrices.
+    """The SDE dX = a(X, t) dt + b(X, t) dW, defined by expressions, functions or constant matrices.
 
-    `drift`: one expression a coordinate, or a function `drift(x)` or `drift(x, t)` that returns `dim` components. `diffusion`: rows of
-    `noise_dim` expressions (a plain list is a diagonal), a constant matrix, a function `diffusion(x)` or `diffusion(x, t)` that returns
-    rows, or None. Expressions may use `t` and the named numbers in `parameters`. `calculus`: "ito" or "stratonovich". `noise`: the class
-    of the noise; by default the formula decides, and a diffusion without one (a compiled function, one that branches) counts as general.
-    A class that is declared for such a diffusion, or "commutative" for one with kinks, is checked at points of many sizes and near `at`,
-    and again along every run, on the NumPy backend. ValueError for shapes that do not fit, unknown names, values that are not finite, and
-    a class that b does not have.
+    Args:
+        drift: One expression per coordinate, or a function `drift(x)` or `drift(x, t)` that returns `dim` components.
+        diffusion: Rows of `noise_dim` expressions (a plain list is a diagonal), a constant matrix, a function `diffusion(x)` or
+            `diffusion(x, t)` that returns rows, or None for no noise.
+        variables: The names of the coordinates.
+        dim: The number of coordinates, needed where it does not follow from the other arguments.
+        parameters: Named numbers in expressions. Expressions may also use the time `t`.
+        calculus: "ito" or "stratonovich".
+        noise: The class of the noise. By default it is derived from the formula; a diffusion that cannot be traced (a compiled function,
+            or one that branches) counts as general. A class declared for such a diffusion, or "commutative" for one with kinks, is
+            checked at points of many sizes and near `at`, and during every run, which then uses the NumPy backend.
+        at: A typical point, shape `(dim,)`.
 
-    >>> import numpy as np
-    >>> bm = SDE(drift=["mu*x"], diffusion=["s*x"], variables="x", parameters={"mu": 0.5, "s": 0.2})
-    >>> bm.noise_class, bm.drift(np.array([2.0])), bm.diffusion(np.array([2.0]), [1.0])
-    ('scalar', array([1.]), array([0.4]))
+    Attributes:
+        parts: The names of the parts of the state.
+        noise_dim: The number of Brownian motions.
+        loss: The loss of the equation, or None.
+        noise_class: The class of the noise.
+        signals: The number of time-dependent numbers.
+        presumed: Whether the class is declared and not proven, so that runs check it.
+
+    Raises:
+        ValueError: If shapes do not match, names are unknown, values are not finite, or b does not have the declared class.
+
+    Example:
+        >>> import numpy as np
+        >>> bm = SDE(drift=["mu*x"], diffusion=["s*x"], variables="x", parameters={"mu": 0.5, "s": 0.2})
+        >>> bm.noise_class, bm.drift(np.array([2.0])), bm.diffusion(np.array([2.0]), [1.0])
+        ('scalar', array([1.]), array([0.4]))
     """
 
     parts: ClassVar[tuple[str, ...]] = ("x",)
@@ -62,13 +80,11 @@ class SDE:
     noise_dim: int
     names: tuple[str, ...]
     loss: Any = None
-    """The loss behind the equation, where there is one."""
     calculus: str = "ito"
     noise_class: str
     parameters: np.ndarray
     signals: int = 0
     presumed: bool = False
-    """Whether the class of the noise is declared and not proven, so that runs check it."""
     identity: str
     latex: str = r"\mathrm d X = a\,\mathrm d t + b\,\mathrm d W"
 
@@ -108,22 +124,22 @@ class SDE:
 
     @property
     def constant_noise(self) -> bool:
-        """Whether b is a matrix of numbers."""
+        """Whether b is a constant matrix."""
         field = getattr(self, "_diffusion", None)
         return field is not None and field.root.constant and not field.timed
 
     def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
-        """The numbers that move with time at start + fraction h, `(steps, signals)`: here t itself, if it is asked for."""
+        """Return the time-dependent numbers at start + fraction h, shape `(steps, signals)`: here t itself, if it is used."""
         return (np.asarray(start) + fraction * h)[:, None][:, : self.signals]
 
     def drift(self, y: Any, p: Any = None, s: Sequence[Any] = (0.0,)) -> np.ndarray:
-        """a(y): the shape of `y`."""
+        """Return a(y), in the shape of `y`."""
         p = self.parameters if p is None else p
         own = p[: len(self._drift.root.parameters)]
         return components([row[0] for row in self._drift.rows(y, own, s)], y)
 
     def diffusion(self, y: Any, u: Sequence[Any], p: Any = None, s: Sequence[Any] = (0.0,)) -> np.ndarray:
-        """b(y) u for `noise_dim` numbers or rows `u`: the shape of `y`."""
+        """Return b(y) u, in the shape of `y`, for `noise_dim` numbers or rows `u`."""
         p = self.parameters if p is None else p
         if self._diffusion is None:
             return components([0.0] * self.dim, y)
@@ -131,11 +147,11 @@ class SDE:
 
     @property
     def start_numbers(self) -> tuple[np.ndarray, ...]:
-        """The numbers that `start` reads beside x0."""
+        """The numbers that `start` reads in addition to x0."""
         return ()
 
     def start(self, x0: np.ndarray) -> tuple[np.ndarray, ...]:
-        """The parts of the state at time 0, from `x0` `(dim,)`, `(dim, paths)` or traced."""
+        """Return the parts of the state at time 0, for `x0` of shape `(dim,)`, `(dim, paths)` or traced."""
         return (numeric(x0),)
 
     @property
@@ -144,7 +160,7 @@ class SDE:
         return True
 
     def settle(self, y: Any, p: Any) -> Any:
-        """The end of a step, brought back to where the solution lives: here everywhere."""
+        """Return the end of a step, projected to the set on which the solution lives; by default unchanged."""
         return y
 
     def __repr__(self) -> str:
@@ -154,7 +170,7 @@ class SDE:
 
 @dataclass(frozen=True)
 class _Field:
-    """A drift or a diffusion: a root, and where the time stands among its numbers."""
+    """A drift or a diffusion: a matrix-valued function and the position of the time among its numbers."""
 
     root: Root
     place: int | None = None
@@ -194,7 +210,7 @@ def _field(
         rows: Any = given.tolist() if isinstance(given, np.ndarray) else list(given) if isinstance(given, tuple) else given
         if vector and isinstance(rows, list) and any(isinstance(row, (list, tuple)) and len(row) != 1 for row in rows):
             raise ValueError(
-                f"`{name}` must have one component a coordinate; got {given!r}. For A X write drift=lambda x: A @ x."
+                f"`{name}` must have one component per coordinate; got {given!r}. For A X write drift=lambda x: A @ x."
             )
         if holds_text(rows):
             if all(isinstance(row, (str, int, float)) for row in rows):
@@ -211,14 +227,14 @@ def _field(
         text = str(error).replace("`root`", f"`{name}`").replace("root(x)", f"{name}(x)")
         for root, own in AS_VECTOR.items() if vector else ():
             text = text.replace(root, own)
-        raise ValueError(text) from error.__cause__  # an error of the user's own
+        raise ValueError(text) from error.__cause__  # keep the cause: an error in the user's code
 
 
 def _expression_field(rows: list[list[str]], dim: int | None, variables: Any, parameters: Any, at: Any) -> _Field:
     texts = [entry for row in rows for entry in row]
     numbers = named_numbers(parameters)
     if TIME in numbers:
-        raise ValueError("`parameters` must not name t, which is the time; got a value for t. Choose another name.")
+        raise ValueError("`parameters` must not name t, the time; got a value for t. Choose another name.")
     names = variable_names(texts, variables, numbers | {TIME: 0.0})
     numbers = numbers if TIME in names else numbers | {TIME: 0.0}
     root = make_root(dim, root=rows, variables=names, parameters=numbers, at=at)
@@ -236,7 +252,7 @@ def _function_field(function: Callable[..., Any], dim: int | None, at: Any, vect
 
 @dataclass(frozen=True)
 class _Function(Root):
-    """The user's function of x, and of the time where that is its number; a `vector` is one column."""
+    """A user's function of x and, where `parameters` has one entry, of the time; a `vector` is a matrix with one column."""
 
     function: Callable[..., Any]
     vector: bool

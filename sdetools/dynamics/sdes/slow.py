@@ -1,11 +1,11 @@
-r"""The slow SDE: how an optimiser drifts along the manifold of minimisers Gamma over O(1/eta^2) steps.
+"""The slow SDE: the drift of an optimiser along the manifold of minimisers Gamma over O(1/eta^2) steps.
 
     dX = -lambda_t P(X) sigma Sigma^{1/2} dW + (lambda_t^2 / 2) d2Phi(X)[sigma^2 Sigma] dt,    X_0 = Phi(x_0),    clock t = k eta^2.
 
-An integrator makes a dynamics of it, as of any SDE. Its coefficients are those of the M largest curvatures, which extends them smoothly
-to a neighbourhood of Gamma, and every step ends with a retraction R to Gamma. That costs no order, weak or strong: X is on Gamma, so
-X = R(X), and for every smooth f  E f(R(y)) - E f(X) = E (f o R)(y) - E (f o R)(X) = O(h^{p+1})  over a step. So Euler-Maruyama (whose drift
-is the Ito correction with its part normal to Gamma) has weak order 1 on Gamma, and Platen's and Roessler's schemes have weak order 2.
+Its coefficients are computed from the M largest curvatures, which extends them smoothly to a neighbourhood of Gamma. Every step ends
+with a retraction R to Gamma. The retraction does not reduce the weak or the strong order: X lies on Gamma, so X = R(X), and for every
+smooth f  E f(R(y)) - E f(X) = E (f o R)(y) - E (f o R)(X) = O(h^{p+1})  over a step. Euler-Maruyama, whose drift is the Ito correction
+including its part normal to Gamma, therefore has weak order 1 on Gamma, and the schemes of Platen and Roessler have weak order 2.
 
 Sources: the paper, section 4 (Eq. 4); G. Katzenberger, Annals of Probability 19 (1991); Z. Li, T. Wang, S. Arora, ICLR 2022.
 """
@@ -28,32 +28,42 @@ from sdetools.noise.oracle import NoisyOracle
 from sdetools.schedules import Plan
 
 RETRACTIONS = 6
-"""Newton's steps back to Gamma; they converge quadratically."""
+"""Number of Newton steps of the retraction, which converges quadratically."""
 MOST_REST, LEAST_PART = 0.7, 1e-8
-"""A path is lost where |lambda_{M+1}| exceeds the first part of lambda_M, or lambda_M falls below the second part of lambda_1."""
+"""A path counts as diverged where |lambda_{M+1}| / lambda_M exceeds the first bound or lambda_M / lambda_1 falls below the second."""
 TRIES = 4
+"""Number of random points per scale at which a manifold is sought."""
 
 
 class SlowSDE(OracleSDE):
-    r"""dX = -lambda_t P(X) sigma R(X) dW + (lambda_t^2 / 2) d2Phi(X)[sigma^2 Sigma] dt on the minimisers of `oracle.loss`, R R^T = Sigma.
+    """The slow SDE dX = -lambda_t P(X) sigma R(X) dW + (lambda_t^2 / 2) d2Phi(X)[sigma^2 Sigma] dt on the manifold of minimisers.
 
-    X_0 = Phi(x_0), and one unit of time is 1/eta^2 steps: give the optimiser beside it `step_time=plan.eta**2`. `plan` gives
-    lambda_t = etabar_k / eta at t = k eta^2. `at`: a point whose gradient flow ends on the manifold that is meant (by default a few
-    points near 0 are tried): there the rank M of the Hessian is found, unless `rank` says it. Where P Sigma P = 0 (label noise, whose Sigma is
-    c Hess L on Gamma) nothing is drawn and dX = -(lambda^2 c / 4) P grad tr H dt.
+    Here R R^T = Sigma and X_0 = Phi(x_0). One unit of time is 1/eta^2 steps, so pass `step_time=plan.eta**2` to the optimiser to compare
+    with. Where P Sigma P = 0 (label noise, for which Sigma is c Hess L on Gamma) the SDE is dX = -(lambda^2 c / 4) P grad tr H dt.
 
-    Take it with an integrator, st.EulerMaruyama(slow, dt) or st.Platen(slow, dt). Paths on which M is not clear any more (near a singular
-    point of Gamma) count as lost. ValueError for a loss without a manifold, an ambiguous rank, a point whose flow does not converge.
+    Use it with an integrator, such as st.EulerMaruyama(slow, dt) or st.Platen(slow, dt). Paths that reach points with an ambiguous rank,
+    near a singular point of Gamma, count as diverged.
 
-    >>> import sdetools as st
-    >>> oracle = st.NoisyOracle(st.losses.exponential_valley(), st.noise.gaussian(dim=2))
-    >>> slow = SlowSDE(oracle, st.schedules.constant(eta=0.01))
-    >>> slow.rank, bool(np.allclose(slow.drift(np.array([0.3, 0.0])), [-0.25, 0.0], rtol=1e-12))
-    (1, True)
+    Args:
+        oracle: The noisy gradient oracle; Gamma is the set of minimisers of its loss.
+        plan: The schedule, which gives lambda_t = etabar_k / eta at t = k eta^2.
+        at: A point, shape `(dim,)`, whose gradient flow ends on Gamma, and at which the rank M of the Hessian is determined. By default
+            several random points near 0 are tried.
+        rank: The rank M, if it is not to be determined.
+
+    Raises:
+        ValueError: If no manifold is found, if the rank is ambiguous, or if the gradient flow of a start does not converge.
+
+    Example:
+        >>> import sdetools as st
+        >>> oracle = st.NoisyOracle(st.losses.exponential_valley(), st.noise.gaussian(dim=2))
+        >>> slow = SlowSDE(oracle, st.schedules.constant(eta=0.01))
+        >>> slow.rank, bool(np.allclose(slow.drift(np.array([0.3, 0.0])), [-0.25, 0.0], rtol=1e-12))
+        (1, True)
     """
 
     signals = 1
-    constant_noise = False  # P turns with x
+    constant_noise = False  # P depends on x
     latex = (
         r"\mathrm d X = -\lambda_t P\,\sigma\Sigma^{1/2}\,\mathrm d W + "
         r"\tfrac{\lambda_t^2}{2}\,\partial^2\Phi(X)[\sigma^2\Sigma]\,\mathrm d t"
@@ -64,49 +74,50 @@ class SlowSDE(OracleSDE):
         check_oracle(oracle)
         self._starts: dict[bytes, np.ndarray] = {}
         self._last: tuple[Any, Any] | None = None
-        self.rank, probes = self._found(oracle.loss, at, rank)
+        self.rank, probes = self._find_rank(oracle.loss, at, rank)
         self._make_blocks(oracle)
-        super().__init__(oracle, oracle.sigma, silent=self._is_still(oracle, probes))
+        super().__init__(oracle, oracle.sigma, silent=self._is_deterministic(oracle, probes))
         self.identity += f" rank {self.rank}"
 
-    def _found(self, loss: Any, at_point: Any, rank: int | None) -> tuple[int, np.ndarray]:
-        """The rank, and points of Gamma `(dim, n)` at which it was seen."""
+    def _find_rank(self, loss: Any, at_point: Any, rank: int | None) -> tuple[int, np.ndarray]:
+        """Return the rank and the points of Gamma, `(dim, n)`, at which it was determined."""
         if at_point is not None:
             probes = self._phi(loss, _check.point("at", at_point, loss.dim))[:, None]
             return at(loss, probes, rank).rank, probes
         rng = np.random.default_rng(20240611)
         found: list[np.ndarray] = []
-        told = ""
+        reason = ""
         for scale in (1.0, 0.5, 2.0):
             for _ in range(TRIES):
                 try:
                     found.append(project(loss, scale * rng.standard_normal(loss.dim), 1e-8))
                 except FlowError as error:
-                    told = str(error)
+                    reason = str(error)
                 if len(found) == 2:
                     break
         if not found:
             raise ValueError(
-                f"`at` must be given, a start whose gradient flow ends on a manifold of minimisers; none was found near 0: {told}"
+                f"`at` must be a point whose gradient flow ends on a manifold of minimisers; none was found near 0: {reason}"
             )
         probes = np.stack(found, axis=1)
         return at(loss, probes, rank).rank, probes
 
-    def _is_still(self, oracle: NoisyOracle, probes: np.ndarray) -> bool:
-        """Whether P Sigma P vanishes at the probes: then the slow motion is an ordinary differential equation."""
+    def _is_deterministic(self, oracle: NoisyOracle, probes: np.ndarray) -> bool:
+        """Whether P Sigma P vanishes at the probes, so that the slow motion is an ordinary differential equation."""
         geometry = at(oracle.loss, probes, self.rank)
         Sigma = np.asarray(oracle.noise.covariance(probes), dtype=float)
         seen = np.einsum("ia...,ij...,jb...->ab...", geometry.tangent, Sigma, geometry.tangent)
         return bool(np.abs(seen).max() <= 1e-12 * max(np.abs(Sigma).max(), 1e-300))
 
     def _phi(self, loss: Any, x0: np.ndarray) -> np.ndarray:
+        """Return Phi(x0), cached by the bits of `x0`."""
         key = x0.tobytes()
         if key not in self._starts:
             self._starts[key] = project(loss, x0)
         return self._starts[key]
 
     def start(self, x0: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Phi(x_0), of each column; ValueError where the rank there is another."""
+        """Return Phi(x_0) of each column; raise ValueError where the rank of the Hessian is different."""
         x0 = np.asarray(x0, dtype=float)
         if x0.ndim == 2:
             columns, back = np.unique(x0, axis=1, return_inverse=True)
@@ -117,7 +128,7 @@ class SlowSDE(OracleSDE):
 
     @property
     def starts_from_law(self) -> bool:
-        """Phi is computed beforehand, of points that are known."""
+        """Always False: Phi is computed before the run, at given points."""
         return False
 
     def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
@@ -132,14 +143,14 @@ class SlowSDE(OracleSDE):
         return -s[0] * self._tangent(self._projection(y, p), self.force(y, u, p))
 
     def settle(self, new: Any, p: Any) -> np.ndarray:
-        """R(new): Newton's steps (Hess L + tr(Hess L) P)^{-1} grad L, with the projection P of the point that is brought back."""
+        """Return R(new), by Newton steps (Hess L + tr(Hess L) P)^{-1} grad L with the projection P at the point that is retracted."""
         projection = self._projection(new, p)
         for _ in range(RETRACTIONS):
             new = new - self._newton(self._hessian(new, p), projection, self._slope(new, p))
         return new
 
     def _make_blocks(self, oracle: NoisyOracle) -> None:
-        """The pieces of a step that are not traced: the frame, the solver, and what the loss and noise cannot trace."""
+        """Create the parts of a step that are not traced: the frame, the solver, and untraceable functions of loss and noise."""
         from sdetools.manifold import kernels
 
         dim, loss, noise = oracle.dim, oracle.loss, oracle.noise.as_gaussian()
@@ -151,7 +162,7 @@ class SlowSDE(OracleSDE):
         self._tangent = Block(partial(_plain_tangent, dim), dim, 0, kernels.tangent, settings)
         self._newton = Block(partial(_plain_newton, dim), dim, kernels.newton_rows(dim) - dim, kernels.newton, settings)
         self._whole = loss.torch_stage is not None
-        """Whether the loss's derivatives run on whole arrays instead of being traced."""
+        """Whether the derivatives of the loss are evaluated on arrays instead of being traced."""
         if self._whole:
             self._slope_block = Block(loss.gradient, dim)
             self._hessian_block = Block(partial(_packed_of, loss.hessian, 2), own)
@@ -162,7 +173,7 @@ class SlowSDE(OracleSDE):
             self._covariance_block = Block(partial(_packed_of, noise.covariance, 2), own)
 
     def _frame(self, y: Any, p: Any) -> np.ndarray:
-        """P, H^+, P Sigma P and Lyap^{-1}(Q Sigma Q) + H^+ Q Sigma P + its transpose: their entries one after another."""
+        """Return the entries of P, H^+, P Sigma P and Lyap^{-1}(Q Sigma Q) + H^+ Q Sigma P + its transpose, in this order."""
         if self._last is not None and self._last[0] is y:
             return self._last[1]
         if self._noise_whole:
@@ -170,10 +181,11 @@ class SlowSDE(OracleSDE):
         else:
             Sigma = _packed(self.noise.covariance(y, self.numbers(p)[1]), 2)
         found = self._frame_block(self._hessian(y, p), (p[0] * p[0]) * Sigma)
-        self._last = (y, found)  # drift and diffusion ask at one point
+        self._last = (y, found)  # drift and diffusion are evaluated at the same point
         return found
 
     def _projection(self, y: Any, p: Any) -> np.ndarray:
+        """Return the entries of P."""
         return self._frame(y, p)[: self.dim * (self.dim + 1) // 2]
 
     def _slope(self, y: Any, p: Any) -> np.ndarray:
@@ -193,28 +205,30 @@ class SlowSDE(OracleSDE):
 
 
 def _packed_of(function: Any, order: int, x: np.ndarray) -> np.ndarray:
+    """Return the packed values of a function that returns symmetric matrices or tensors."""
     return _packed(np.asarray(function(x), dtype=float), order)
 
 
 def _packed(tensor: Any, order: int) -> np.ndarray:
-    """The entries i <= j (<= l) of a symmetric matrix or tensor `(dim, ..., dim, *paths)`."""
+    """Return the entries i <= j (<= l) of a symmetric matrix or tensor `(dim, ..., dim, *paths)`."""
     return tensor[_ascending(len(tensor), order)]
 
 
 @lru_cache(maxsize=64)
 def _ascending(dim: int, order: int) -> tuple[np.ndarray, ...]:
+    """Return the index arrays of the entries i <= j (<= l)."""
     return tuple(np.array(list(combinations_with_replacement(range(dim), order))).T)
 
 
 def _matrix(rows: Any, dim: int) -> np.ndarray:
-    """The matrix of such rows."""
+    """Return the symmetric matrix with the given packed rows."""
     place = np.empty((dim, dim), dtype=int)
     place[_ascending(dim, 2)] = np.arange(dim * (dim + 1) // 2)
     return rows[np.maximum(np.triu(place), np.triu(place).T)]
 
 
 def _plain_frame(dim: int, rank: int, H: np.ndarray, Sigma: np.ndarray) -> np.ndarray:
-    """`manifold.kernels.frame` by NumPy."""
+    """The NumPy reference implementation of `manifold.kernels.frame`."""
     tail = H.shape[1:]
     H, Sigma = (np.moveaxis(_matrix(part.reshape(len(part), -1), dim), -1, 0) for part in (H, Sigma))
     good = np.isfinite(H).all(axis=(1, 2))
@@ -235,7 +249,7 @@ def _plain_frame(dim: int, rank: int, H: np.ndarray, Sigma: np.ndarray) -> np.nd
 
 
 def _plain_pull(dim: int, F: np.ndarray, T: np.ndarray) -> np.ndarray:
-    """`manifold.kernels.pull` by NumPy."""
+    """The NumPy reference implementation of `manifold.kernels.pull`."""
     own = dim * (dim + 1) // 2
     P, K, W, Z = (_matrix(F[r * own : (r + 1) * own], dim) for r in range(4))
     place = np.empty((dim, dim, dim), dtype=int)
@@ -247,12 +261,12 @@ def _plain_pull(dim: int, F: np.ndarray, T: np.ndarray) -> np.ndarray:
 
 
 def _plain_tangent(dim: int, P: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """`manifold.kernels.tangent` by NumPy."""
+    """The NumPy reference implementation of `manifold.kernels.tangent`."""
     return np.einsum("ij...,j...->i...", _matrix(P, dim), v)
 
 
 def _plain_newton(dim: int, H: np.ndarray, P: np.ndarray, g: np.ndarray) -> np.ndarray:
-    """`manifold.kernels.newton` by NumPy."""
+    """The NumPy reference implementation of `manifold.kernels.newton`."""
     H, P = (_matrix(part.reshape(len(part), -1), dim) for part in (H, P))
     A = np.moveaxis(H + np.trace(H) * P, -1, 0)
     good = np.isfinite(A).all(axis=(1, 2))
