@@ -1,4 +1,4 @@
-"""Graphs run outside of a simulation: by the emitter of arrays, and as loops over lanes in a kernel of their own."""
+"""Graphs run outside of a simulation: by the array emitter, and as loops over lanes in a kernel."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run(rows, F, K, N{data}{uniform}):
 
 
 def as_arrays(formula: Callable[[Value], Value], x: np.ndarray) -> np.ndarray:
-    """What a formula of one point gives at many, `(*shape, paths)`."""
+    """Evaluate a formula of one point at many, by the array emitter: `(*shape, paths)`."""
     at = Trace().input("x", x.shape[:-1])
     made = formula(at)
     (found,) = compiled([made], [at])(x)
@@ -35,7 +35,7 @@ def as_arrays(formula: Callable[[Value], Value], x: np.ndarray) -> np.ndarray:
 
 
 def as_loops(formula: Callable[[Value], Value], x: np.ndarray, width: int = 16) -> np.ndarray:
-    """The same by loops over blocks of `width` lanes."""
+    """Evaluate a formula of one point at many, by loops over blocks of `width` lanes."""
     at = Trace().input("x", x.shape[:-1])
     made = formula(at)
     run = loops([(at.size, made)], [(0, at)], width)
@@ -56,14 +56,14 @@ def _kernel(text: str, stages: tuple[tuple[str, Any], ...]) -> Callable[..., Non
 
 
 def pointer(i: int, d: np.ndarray) -> list[str]:
-    """The lines that make an array of data what the text of loops takes it for."""
+    """Return the lines that define an array of data as the generated code expects it."""
     return [f"d{i}at = a{i}.ctypes.data", f"d{i} = lanes.{'real' if d.dtype.kind == 'f' else 'whole'}_pointer(d{i}at)"]
 
 
 def loops(
     outputs: Sequence[tuple[int, Value]], inputs: Sequence[tuple[int, Value]], width: int, uniform: Sequence[Value] = ()
 ) -> Callable[..., np.ndarray]:
-    """A kernel of `outputs` (row, value): from arrays by row, and those of the uniform inputs, to all rows, `(rows, width)`."""
+    """Return a kernel of `outputs` (row, value): from arrays by row, and the uniform inputs, to all rows `(rows, width)`."""
     tables = Tables()
     free = max(row + v.size for row, v in [*outputs, *inputs])
     made = Loops(outputs, {v.key: row for row, v in inputs}, {}, {v.key: v.name for v in uniform}, free, width, tables)

@@ -1,7 +1,7 @@
 """Random formulas: a list of operations on a list of values, which are arrays of one path or nodes of a graph.
 
-What leaves [-3, 3] goes through tanh, and no operation has a slope above 6 (sums are divided by their number of terms, data have rows
-of absolute sum 1). Conditions, floors and places compare coordinates of the state alone, where there are no ties.
+Values that may leave [-3, 3] go through tanh, and no operation has a slope above 6 (sums are divided by their number of terms, rows of data
+have absolute sum 1). Conditions, floors and indices compare coordinates of the state only, where there are no ties.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from sdetools.graph.calls import Call
 from sdetools.graph.value import Trace, Value, value
 
 LARGEST, OPERATIONS = 400, 8
-"""Elements of a value, and operations of a formula, at most."""
+"""Maximum number of elements of a value, and of operations of a formula."""
 ROUNDING = 6.0**OPERATIONS * LARGEST * 2.0**-53
-"""What rounding can do: 7.5e-8. An element in a wrong place is wrong by far more."""
+"""Bound of the rounding error: 7.5e-8. A misplaced element causes a far larger error."""
 RNG = np.random.default_rng(8)
 TABLE = RNG.standard_normal((6, 4))
 
 
 def data(rows: int, columns: int) -> np.ndarray:
-    """A matrix of data with zeros in it."""
+    """Return a matrix of data with zeros in it."""
     made = np.random.default_rng([rows, columns]).standard_normal((rows, columns))
     made[::2, ::3] = 0.0
     return made / (1e-300 + np.abs(made).sum(axis=1, keepdims=True))
 
 
 def _call(x: Any) -> Any:
-    """A compiled function with scratch beside its results: 2 x + 1/2."""
+    """Apply a compiled function with scratch rows: 2 x + 1/2."""
     return Call(doubled_rows, scratch=1)([x, 0.5 + 0.0 * x[0]], x.shape) if isinstance(x, Value) else 2.0 * x + 0.5
 
 
 def _rows(index: Any) -> Any:
-    """Rows of data, other ones for other paths."""
+    """Return rows of data, different ones for different paths."""
     whole = np.floor(3.0 * np.abs(np.tanh(index))) + 1.0
     return value(TABLE)[whole] if isinstance(whole, Value) else TABLE[whole.astype(int)]
 
@@ -72,14 +72,14 @@ SUMS = {
 
 @dataclass(frozen=True)
 class Formula:
-    """Operations on all values before them, the first of which are x, m and numbers; `kind` names one, with what it needs."""
+    """Operations, each on all values before it; the first values are x, m and constants. `kind` names an operation."""
 
     dim: int
     steps: tuple[tuple[Any, ...], ...]
     stored: tuple[int, int]
 
     def __call__(self, x: Any, m: Any) -> tuple[Any, Any, Any]:
-        """Two new states `(dim,)`, and the last value."""
+        """Return two new states `(dim,)`, and the last value."""
         known = [x, m, x[0], np.linspace(-1.0, 1.0, self.dim)]
         for step in self.steps:
             known.append(_done(step, known))
@@ -88,7 +88,7 @@ class Formula:
         return states[0], states[1], known[-1]
 
     def shapes(self) -> list[tuple[int, ...]]:
-        """The shape of the last value, with all before it."""
+        """Return the shape of each value."""
         z = np.zeros(self.dim)
         known = [z, z, z[0], z]
         for step in self.steps:
@@ -97,7 +97,7 @@ class Formula:
 
 
 def _state(a: Any, dim: int) -> Any:
-    """A value of any shape as a state."""
+    """Reshape a value to a state."""
     if np.shape(a) == (dim,):
         return a
     return np.reshape(a, -1)[np.arange(dim) % np.size(a)]
@@ -153,7 +153,7 @@ def _done(step: tuple[Any, ...], known: list[Any]) -> Any:
 
 
 def _kept(a: Any) -> Any:
-    """3 tanh(a / 3): the identity to third order, and never beyond 3."""
+    """Return 3 tanh(a / 3): the identity to third order, bounded by 3."""
     return 3.0 * np.tanh(a / 3.0)
 
 
@@ -162,7 +162,7 @@ MOVES = ("reverse", "roll", "slice", "taken", "flat", "transpose", "folded", "sp
 
 @some.composite
 def formulas(draw: Any, dims: tuple[int, ...]) -> Formula:
-    """A formula whose every operation fits the shapes that it finds."""
+    """Draw a formula whose operations fit the shapes of their operands."""
     dim = draw(some.sampled_from(dims))
     steps: list[tuple[Any, ...]] = []
     for _ in range(draw(some.integers(1, OPERATIONS))):
@@ -232,20 +232,20 @@ def _fit(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
 
 
 def graph(formula: Formula) -> tuple[list[Value], list[Value]]:
-    """Inputs x and m, and what the formula makes of them."""
+    """Return the inputs x and m, and the outputs of a formula."""
     trace = Trace()
     inputs = [trace.input("x", (formula.dim,)), trace.input("m", (formula.dim,))]
     return inputs, [value(v) for v in formula(*inputs)]
 
 
 def plain(formula: Formula, x: np.ndarray, m: np.ndarray) -> list[np.ndarray]:
-    """One path after another."""
+    """Evaluate a formula one path after another."""
     paths = [formula(a, b) for a, b in zip(x.T, m.T)]
     return [np.stack([p[i] for p in paths], axis=-1) for i in range(3)]
 
 
 def places(formula: Formula, outputs: list[Value]) -> list[tuple[int, Value]]:
-    """New states lie where the old ones did, the last value after them."""
+    """Return the rows of the outputs: new states overwrite the old ones, the last value follows."""
     return [(0, outputs[0]), (formula.dim, outputs[1]), (2 * formula.dim, outputs[2])]
 
 

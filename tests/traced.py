@@ -1,4 +1,4 @@
-"""Formulas through the graph: a function of arrays is called once with values, and what it did runs as code that an emitter wrote."""
+"""Formulas run through the graph: a function of arrays is traced once, and the generated code is run."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ EMITTERS = ("numpy", "torch", "loops")
 
 
 def graph_of(function: Callable[..., Any], *given: np.ndarray) -> tuple[Value, list[Value]]:
-    """What `function` makes of inputs: `(n, paths)` differs from path to path, `(n,)` is the same for all of them."""
+    """Return the graph of `function`, and its inputs: `(n, paths)` differs from path to path, `(n,)` is uniform."""
     trace = Trace()
     inputs = [trace.input(f"x{i}", (len(a),)) if a.ndim == 2 else trace.uniform(f"u{i}", (len(a),)) for i, a in enumerate(given)]
     return value(function(*inputs)), inputs
 
 
 def traced(emitter: str, function: Callable[..., Any], *given: np.ndarray) -> np.ndarray:
-    """`function(*given)` by the code that an emitter writes of its graph, paths last. At least one of `given` has paths."""
+    """Return `function(*given)` by an emitter's code, paths last; at least one of `given` has paths."""
     out, inputs = graph_of(function, *given)
     paths = next(a.shape[1] for a in given if a.ndim == 2)
     if emitter == "loops":
@@ -37,7 +37,7 @@ def traced(emitter: str, function: Callable[..., Any], *given: np.ndarray) -> np
 
 
 def _in_loops(out: Value, inputs: list[Value], given: tuple[np.ndarray, ...], lanes: int) -> np.ndarray:
-    """One block, as many lanes as paths."""
+    """Run one block with as many lanes as paths."""
     first, places, block, uniform = out.size, [], {}, []
     for v, a in zip(inputs, given):
         if a.ndim == 1:

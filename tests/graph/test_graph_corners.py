@@ -1,4 +1,4 @@
-"""Domains and corners, one table for every backend, and the code that lanes become."""
+"""Domains and special values, one table for every backend, and the machine code of the functions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ inf, nan = np.inf, np.nan
 PI = np.pi
 TINY = {"float64": 5e-324, "float32": 1e-45}
 ODD = dict.fromkeys((0.0, "-0", "tiny", "-tiny"), "itself")
-"""What an odd function with derivative 1 does about zero; -0.0 is a word, for to a dictionary it is 0.0."""
+"""Values of an odd function with derivative 1 about zero; -0.0 is a string, because a dictionary equates it with 0.0."""
 CORNERS = {
     "exp": {-inf: 0.0, inf: inf, 0.0: 1.0, "-0": 1.0, 1000.0: inf, -1000.0: 0.0, "tiny": 1.0},
     "expm1": {-inf: -1.0, inf: inf, 1000.0: inf, -1000.0: -1.0, **ODD},
@@ -78,7 +78,7 @@ PAIRS = {
         *((nan, 0.5, nan), (0.0, nan, nan), (1.0, nan, 1.0), ("tiny", 0.5, 1.0), ("-tiny", 0.5, 0.0)),
     ],
 }
-"""Of two zeros with different signs NumPy returns the one or the other, by processor."""
+"""Of two zeros with different signs NumPy returns either, depending on the processor."""
 
 
 def number(given: float | str, dtype: str, itself: float = nan) -> float:
@@ -87,18 +87,18 @@ def number(given: float | str, dtype: str, itself: float = nan) -> float:
 
 
 def assert_same(got: np.ndarray, expected: np.ndarray, where: list, rounding: float) -> None:
-    """Equal with the sign of zero, NaN where NaN; finite values to some rounding."""
+    """Equal with the sign of zero, NaN where NaN is expected; finite values to some rounding."""
     for point, a, b in zip(where, got.tolist(), expected.tolist()):
         close = np.isfinite(b) and b != 0 and abs(a / b - 1) <= rounding
         same = (np.isnan(a) and np.isnan(b)) or (a == b and np.signbit(a) == np.signbit(b)) or close
         assert same, f"at {point}: {a}, and not {b}"
 
 
-@pytest.mark.parametrize("repeat", [1, 40], ids=["one", "many"])  # torch has other code for whole vectors
+@pytest.mark.parametrize("repeat", [1, 40], ids=["one", "many"])  # torch uses other code for full vectors
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", SINGLE)
-def test_corners(name, backend, dtype, repeat):
+def test_special_values(name, backend, dtype, repeat):
     table = {**CORNERS[name], nan: nan}
     points = [number(x, dtype) for x in table for _ in range(repeat)]
     expected = [number(y, dtype, number(x, dtype)) for x, y in table.items() for _ in range(repeat)]
@@ -110,7 +110,7 @@ def test_corners(name, backend, dtype, repeat):
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", PAIRS)
-def test_corners_of_two_arguments(name, backend, dtype, repeat):
+def test_special_values_of_two_arguments(name, backend, dtype, repeat):
     points = [
         (number(x, dtype), number(y, dtype), number(z, dtype, number(x, dtype))) for x, y, z in PAIRS[name] for _ in range(repeat)
     ]
@@ -118,7 +118,7 @@ def test_corners_of_two_arguments(name, backend, dtype, repeat):
     assert_same(computed(backend, name, x, y), expected, points, np.finfo(dtype).eps)
 
 
-def test_a_wrong_corner_is_seen():
+def test_a_wrong_special_value_is_detected():
     """Negative control."""
     for a, b in ((0.0, -0.0), (nan, 0.0), (inf, nan), (1.0, 1.0 + 1e-9), (inf, 1e308)):
         with pytest.raises(AssertionError):
@@ -127,7 +127,7 @@ def test_a_wrong_corner_is_seen():
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("backend", ["torch", "lanes", "rows"])
-def test_powers_of_all_corners_are_numpys(backend, dtype):
+def test_powers_of_all_special_values_match_numpy(backend, dtype):
     ends = [0.0, 1.0, 2.0, 0.5, 3.0, 7.0, 1.5, 1e30, 1e-30, 2.0**23 - 1, 2.0**24, 2.0**31 + 2.0**10, TINY[dtype], inf]
     ends = np.array([*ends, *np.negative(ends), nan], dtype)
     x, y = (a.ravel().copy() for a in np.meshgrid(ends, ends))
@@ -149,12 +149,12 @@ EDGES = {
     "cos": [1e-310, 1.5707963267948966, 2.0**30],
     "tan": [1e-310, 1.5707963267948966, 3.141592653589793, 2.0**30],
 }
-"""Where a formula changes, a result is subnormal, a range ends."""
+"""Arguments where a formula changes, a result is subnormal, or a range ends."""
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", REAL)
-def test_edges_within_two_units(name, backend):
+def test_edge_arguments_within_two_ulp(name, backend):
     x = np.repeat(EDGES[name], 9)
     (wrong,) = ulps(true(name), (x,), computed(backend, name, x))
     assert np.all(wrong <= 2), (x[np.argmax(wrong)], wrong.max())
@@ -164,7 +164,7 @@ def test_edges_within_two_units(name, backend):
 
 
 def test_a_kernel_keeps_the_signs_of_zero():
-    """Sums, differences and choices around the functions too, as NumPy has them."""
+    """Sums, differences and choices around the functions, as in NumPy."""
 
     @njit(**lanes.FAST)
     def kernel(x, out):
@@ -191,8 +191,8 @@ def assembly(name: str, dtype: str) -> str:
 
 
 @pytest.mark.parametrize("name, dtype", [*((n, "float64") for n in rows.NAMES), ("exp", "float32"), ("sincos", "float32")])
-def test_rows_are_vector_code(name, dtype):
-    """Products and sums of whole vectors on x86 (`...pd`, `...ps`) or ARM (`.2d`, `.4s`), as many as a polynomial has."""
+def test_row_functions_are_vectorised(name, dtype):
+    """At least as many packed products and sums on x86 (`...pd`, `...ps`) or ARM (`.2d`, `.4s`) as a polynomial has."""
     x86 = r"\bv?f?n?m(?:ul|add|sub)\w*p[ds]\b"
     arm = r"\bfml?[aulns]+\w*\s.*\.(?:2d|4s)"
     pattern = {"x86_64": x86, "AMD64": x86, "aarch64": arm, "arm64": arm}.get(os.uname().machine)
@@ -201,11 +201,11 @@ def test_rows_are_vector_code(name, dtype):
     found = assembly(name, dtype)
     assert len(re.findall(pattern, found)) >= 12
     scalar = len(re.findall(pattern.replace("p[ds]", "s[ds]"), found))
-    assert name in ("sin", "cos", "tan", "sincos") or scalar == 0  # nothing is done lane by lane, at the end of a row neither
+    assert name in ("sin", "cos", "tan", "sincos") or scalar == 0  # no scalar code, not even at the end of a row
 
 
-def test_functions_are_right_where_the_processor_has_no_fma():
-    """The same functions compiled for the plainest processor of this kind: `fma` is then a call, slow and exact; no product joins a sum."""
+def test_functions_are_accurate_without_fma_instructions():
+    """The functions compiled for the baseline processor: `fma` is a slow, exact call, and no product is fused with a sum."""
     if os.uname().machine != "x86_64":
         pytest.skip("every ARM processor of 64 bits has fma")
     rng = np.random.default_rng(1)
@@ -228,19 +228,20 @@ def test_functions_are_right_where_the_processor_has_no_fma():
         assert np.all(wrong <= 2), f
 
 
-def test_the_room_is_light():
+def test_the_package_imports_no_heavy_dependency():
     code = "import sys, sdetools.graph; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"numba", "torch", "llvmlite"} & set(loaded)
 
 
-def test_an_edit_of_any_inlined_file_compiles_all_anew(tmp_path, monkeypatch):
+def test_an_edit_of_any_inlined_file_changes_the_key(tmp_path, monkeypatch):
     """Every file that the functions on rows are inlined from is part of the key of their machine code."""
     names = ("bits", "elementary", "gemm", "interpreter", "lanes", "lanes32", "programs", "rows")
     files = [Path(lanes.__file__).with_name(f"{name}.py") for name in names]
     (tmp_path / "graph").mkdir()
-    (tmp_path / "simulation").mkdir()
-    (tmp_path / "simulation" / "records.py").touch()  # the one file of another room that is read by its name
+    for other in ("simulation/records.py", "manifold/kernels.py", "noise/sampling_kernel.py"):  # named files of other packages
+        (tmp_path / other).parent.mkdir()
+        (tmp_path / other).touch()
     for file in files:
         (tmp_path / "graph" / file.name).write_bytes(file.read_bytes())
     monkeypatch.setattr(_machine_code, "PACKAGE", tmp_path)

@@ -1,4 +1,4 @@
-"""Transposes of views, shared maxima, simplifications that keep the bits, and a formula of other values."""
+"""Derivatives: transposes of views, tied maxima, bit-identical simplifications, and substitution into formulas."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def values(out, inputs, *arrays):
 
 
 @pytest.mark.parametrize("name", KEYS)
-def test_what_is_taken_in_pieces_comes_back_in_its_place(name):
-    """d/dx sum_k w_k . x[key_k]^2 = sum over places of 2 w x, by hand with np.add.at."""
+def test_the_transpose_of_indexing_adds_at_the_indexed_positions(name):
+    """d/dx sum_k w_k . x[key_k]^2 = sum over positions of 2 w x, compared with np.add.at."""
     x = Trace().input("x", (N,))
     numbers = np.random.default_rng(1).standard_normal((N, 3))
     weights = [np.random.default_rng(k).standard_normal(np.shape(numbers[key])[:-1]) for k, key in enumerate(KEYS[name])]
@@ -43,7 +43,7 @@ def test_what_is_taken_in_pieces_comes_back_in_its_place(name):
     np.testing.assert_allclose(values(gradient(loss, x), [x], numbers), expected, rtol=1e-13, atol=1e-14)
 
 
-def test_matrices_in_a_vector():
+def test_gradient_of_matrices_stored_in_a_vector():
     x = Trace().input("x", (18,))
     loss = np.sum((x[:12].reshape(4, 3).T * x[12:16]) ** 2) + np.sum(np.outer(x[16:], x[:2]))
     z = np.random.default_rng(0).standard_normal((18, 2))
@@ -54,7 +54,7 @@ def test_matrices_in_a_vector():
     np.testing.assert_allclose(values(gradient(loss, x), [x], z), expected, rtol=1e-13)
 
 
-def test_slices_beside_each_other_need_no_table():
+def test_adjacent_slices_need_no_table():
     x = Trace().input("x", (50,))
     slope = gradient(np.sum(x[:20] ** 2) + np.sum(x[20:] ** 4), x)
     assert all(n.extra.table is None for n in order([slope]) if n.op == "view")
@@ -63,14 +63,14 @@ def test_slices_beside_each_other_need_no_table():
 
 @pytest.mark.parametrize("axis", [0, 1, (0, 1)])
 def test_a_product_has_derivatives_where_its_factors_are_zero(axis):
-    """By the product rule, factor by factor; the second derivative along v too."""
+    """By the product rule, factor by factor; also for the second derivative along v."""
     x, z, v = Trace().input("x", (2, 3)), np.array([[0.0, 4.0, 0.0], [2.0, 0.5, 3.0]]), np.arange(6.0).reshape(2, 3)
     slope = gradient(np.sum(np.prod(x, axis=axis)), x)
 
     def others(*left_out):
         return np.sum(np.prod(np.where(np.isin(np.arange(6).reshape(2, 3), left_out), 1.0, z), axis=axis) * is_along(*left_out))
 
-    def is_along(*places):  # whether all of them lie in one product
+    def is_along(*places):  # whether all of them are in one product
         return np.prod([np.any(np.arange(6).reshape(2, 3) == i, axis=axis) for i in places], axis=0)
 
     first = [others(i) for i in range(6)]
@@ -79,7 +79,7 @@ def test_a_product_has_derivatives_where_its_factors_are_zero(axis):
     np.testing.assert_allclose(values(jvp(slope, x, v), [x], z[..., None]).ravel(), second, rtol=1e-15)
 
 
-def test_equal_maxima_share_and_nan_stays():
+def test_tied_maxima_share_the_gradient_and_nan_propagates():
     x = Trace().input("x", (2, 3))
     z = np.array([[1.0, 4.0, 4.0], [2.0, 2.0, 2.0]])[..., None]
     slope = gradient(np.sum(np.array([3.0, 6.0]) * np.max(x, axis=1)), x)
@@ -90,7 +90,7 @@ def test_equal_maxima_share_and_nan_stays():
     assert np.isnan(values(slope, [x], z)[0]).all()
 
 
-def test_a_branch_without_a_value_has_no_derivatives():
+def test_a_nan_branch_has_nan_derivatives():
     x = Trace().input("x", ())
     slope = gradient(np.log(x) * x, x)
     found = np.stack(
@@ -108,7 +108,7 @@ def test_a_branch_without_a_value_has_no_derivatives():
         lambda a, b: 0.5 * (a - b) + 0.5 * (a - b), lambda a, b: np.negative(-(a * b)), lambda a, b: -a + -b,
     ],
 )  # fmt: skip
-def test_two_operations_in_one_keep_the_bits(formula):
+def test_merged_operations_are_bit_identical(formula):
     trace = Trace()
     a, b = trace.input("a", ()), trace.input("b", ())
     numbers = np.random.default_rng(0).standard_normal((2, 1000)) * 10.0 ** np.random.default_rng(1).integers(-20, 20, (2, 1000))
@@ -121,12 +121,12 @@ def test_two_operations_in_one_keep_the_bits(formula):
 
 
 def test_thirds_are_not_merged():
-    """0.1 and 0.3 are no powers of two: their product would round otherwise."""
+    """0.1 and 0.3 are not powers of two: their product would round differently."""
     a = Trace().input("a", ())
     assert [v.op for v in (0.1 * a * 0.3).args] == ["map", "const"] and [v.op for v in (2.0 * a * 0.3).args] == ["const", "input"]
 
 
-def test_a_formula_of_other_values():
+def test_substitution_of_inputs():
     trace, other = Trace(), Trace()
     x, w = trace.input("x", (4,)), trace.input("w", (3,))
     data, rows = np.arange(12.0).reshape(3, 4), np.random.default_rng(0).standard_normal((5, 2))

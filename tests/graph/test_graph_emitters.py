@@ -1,4 +1,4 @@
-"""Loops over lanes against the emitter of arrays and plain NumPy: straight code, loops over components, in-place steps, every kind of node."""
+"""Code for loops over lanes against the array emitter and NumPy: straight-line code, loops, in-place steps, all nodes."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ FORMULAS = {
 
 @pytest.mark.parametrize("dim", [4, 16, 300])
 @pytest.mark.parametrize("name", FORMULAS)
-def test_both_emitters_say_what_numpy_says(name, dim):
-    """To 1e-12 of the largest term: fused multiply-adds err relative to what cancels."""
+def test_both_emitters_match_numpy(name, dim):
+    """To 1e-12 of the largest term: fused multiply-adds have errors relative to the terms that cancel."""
     formula, x = FORMULAS[name], RNG.standard_normal((dim, 21))
     with np.errstate(all="ignore"):
         plain = np.stack([np.broadcast_to(formula(point), np.shape(formula(point))) for point in x.T], axis=-1)
@@ -58,8 +58,8 @@ def test_both_emitters_say_what_numpy_says(name, dim):
 
 
 @pytest.mark.parametrize("width", [16, 32, 256])
-def test_the_width_of_a_block_changes_nothing(width):
-    """But for matrix products, whose last bits may: other formulas give the same bits."""
+def test_the_width_of_a_block_does_not_matter(width):
+    """Results are bit-identical, except for the last bits of matrix products."""
     x = RNG.standard_normal((60, 40))
     for name in ("elementwise", "several sums", "rolled", "matrix", "angles", "one at a time"):
         formula = FORMULAS[name]
@@ -83,7 +83,7 @@ STEPS = {
 @pytest.mark.parametrize("dim", [6, 90])
 @pytest.mark.parametrize("name", STEPS)
 def test_steps_in_place_read_the_old_state(name, dim):
-    """Two rows of state are overwritten by what is computed from both."""
+    """Two rows of state are overwritten by results that depend on both."""
     trace = Trace()
     x, m = trace.input("x", (dim,)), trace.input("m", (dim,))
     new = [value(v) for v in STEPS[name](x, m)]
@@ -103,8 +103,8 @@ SHORT_SUMS = {
 
 @pytest.mark.parametrize("dim", [2, 3, 4])
 @pytest.mark.parametrize("name", SHORT_SUMS)
-def test_short_sums_of_what_is_overwritten_in_a_loop(name, dim):
-    """A loop over components writes sums of up to four terms out: of the old state, though its turns before have stored the new one."""
+def test_short_sums_of_a_state_that_a_loop_overwrites(name, dim):
+    """A loop writes out sums of up to four terms of the old state, while earlier iterations have stored the new one."""
 
     def step(x):
         y = x
@@ -119,8 +119,8 @@ def test_short_sums_of_what_is_overwritten_in_a_loop(name, dim):
 
 
 @pytest.mark.parametrize("name", ["own component", "exchanged", "a sum of what is overwritten"])
-def test_a_step_that_reads_the_new_state_would_be_seen(name):
-    """Negative control: the two rows by two kernels, one after the other."""
+def test_a_step_that_reads_the_new_state_is_detected(name):
+    """Negative control: the two rows are updated by two kernels, one after the other."""
     trace = Trace()
     x, m = trace.input("x", (6,)), trace.input("m", (6,))
     first, second = (value(v) for v in STEPS[name](x, m))
@@ -132,16 +132,16 @@ def test_a_step_that_reads_the_new_state_would_be_seen(name):
     assert np.abs(right[:12] - wrong[:12]).max() > 1e-3
 
 
-def test_rows_of_data_at_traced_places():
-    """`data[index]` takes other rows for other paths."""
+def test_rows_of_data_at_traced_indices():
+    """`data[index]` gives different rows for different paths."""
     index = RNG.integers(0, 40, (3, 16)).astype(float)
     for emit in (as_arrays, as_loops):
         found = emit(lambda i: np.sum(value(DATA[:, :5])[i], axis=0), index)
         np.testing.assert_allclose(found, DATA[index.astype(int), :5].sum(axis=0).T, rtol=1e-13)
 
 
-def test_numbers_are_data_and_so_change_no_text():
-    """But for small whole numbers, which tell the structure."""
+def test_numbers_are_data_and_do_not_change_the_code():
+    """Except for small whole numbers, which are part of the structure."""
 
     def text(c):
         x = Trace().input("x", (3,))
@@ -150,8 +150,8 @@ def test_numbers_are_data_and_so_change_no_text():
     assert text(0.123) == text(7.25e-3) != text(2.0)
 
 
-def test_calls_run_between_loops():
-    """A compiled function on whole rows, with numbers and scratch beside them, in a loop and in straight code."""
+def test_compiled_functions_run_between_loops():
+    """A compiled function on whole rows, with uniform numbers and scratch rows, in a loop and in straight-line code."""
     from naive import doubled_rows
 
     def formula(x):
@@ -167,16 +167,16 @@ def test_calls_run_between_loops():
 
 
 @pytest.mark.parametrize("gathers", [False, True])
-def test_programs_around_a_call_or_loops_but_never_half_of_each(monkeypatch, gathers):
-    """A program makes what the call takes. None can gather samples, and then loops make all of it again."""
+def test_a_call_is_surrounded_by_programs_or_by_loops_but_not_both(monkeypatch, gathers):
+    """A program computes the arguments of a call. Programs cannot gather samples; then loops recompute everything."""
     from naive import doubled_rows
 
     monkeypatch.setattr(Loops, "BUDGET", 0)
     table = np.array([5.0, -7.0])
 
-    def formula(x, called, gathered):
+    def formula(x, called, gather):
         y = called(np.tanh(x) * 3.0 + 1.0, np.sum(x * x))
-        return np.exp(0.1 * y) + (gathered(np.where(x > 0, 1.0, 0.0)) if gathers else 0.0)
+        return np.exp(0.1 * y) + (gather(np.where(x > 0, 1.0, 0.0)) if gathers else 0.0)
 
     x = RNG.standard_normal((3, 16))
     at = Trace().input("x", (3,))
@@ -206,8 +206,8 @@ NUMBERS = {
 
 
 @pytest.mark.parametrize("name", NUMBERS)
-def test_a_call_takes_one_number_for_all_lanes(name):
-    """Beside rows that are made first, whose names in the text must not be mistaken for the number's."""
+def test_a_call_takes_a_uniform_number(name):
+    """Next to rows that are computed first, whose names in the code must not be confused with the number's."""
     trace = Trace()
     at, p = trace.input("x", (4,)), trace.uniform("P", (9,))
     number, by_numpy = NUMBERS[name]

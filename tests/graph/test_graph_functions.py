@@ -1,4 +1,4 @@
-"""Elementary functions against mpmath, and NumPy's corners, on every backend: NumPy, torch, inlined lanes, rows; both precisions."""
+"""Elementary functions against mpmath, and NumPy's special values, on every backend and in both precisions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DOMAIN = {
 
 
 def arguments(name: str, n: int) -> np.ndarray:
-    """n arguments within the domain: over all exponents, over the range where values vary, about 0 and 1, about right angles."""
+    """Return n arguments within the domain: over all exponents, over the range where values vary, near 0, 1 and right angles."""
     low, high = DOMAIN[name]
     parts = [
         any_float(RNG, 3 * n),
@@ -51,26 +51,26 @@ def check_accuracy(name: str, n: int) -> None:
     assert len(x) == n
     near = np.abs(x) <= FAR if name in ANGLES else np.full(n, True)
     got = {backend: computed(backend, name, x) for backend in BACKENDS}
-    got["lanes"] = np.where(near, got["lanes"], got["rows"])  # what is inlined ends there
+    got["lanes"] = np.where(near, got["lanes"], got["rows"])  # inlined functions are limited to FAR
     limit = 1 if name in ("sin", "cos") else 2
     for backend, wrong in zip(got, ulps(true(name), (x,), *got.values())):
         assert np.all(wrong <= limit), f"{backend}: {wrong.max():.2f} units at x={x[np.argmax(wrong)]!r}"
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_within_two_units_of_the_last_place(name):
-    """sin and cos within one, to 10^15."""
+def test_accuracy_within_two_ulp(name):
+    """Sin and cos are within one ulp, for arguments up to 10^15."""
     check_accuracy(name, 5_000)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
-def test_within_two_units_of_the_last_place_on_many_arguments(name):
+def test_accuracy_within_two_ulp_on_many_arguments(name):
     check_accuracy(name, 100_000)
 
 
-def test_two_units_and_a_half_would_be_seen():
-    """Negative control: a relative error of 5.6e-16 is 1.3 to 2.5 units."""
+def test_an_error_of_two_and_a_half_ulp_is_detected():
+    """Negative control: a relative error of 5.6e-16 is 1.3 to 2.5 ulp."""
     x = arguments("exp", 2_000)
     x = x[x > -700]
     (wrong,) = ulps(mpmath.exp, (x,), computed("lanes", "exp", x) * (1 + 5.6e-16))
@@ -78,8 +78,8 @@ def test_two_units_and_a_half_would_be_seen():
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_float32_is_within_two_units_of_the_last_place(name):
-    """The truth is NumPy's in double, which the tests above hold to 2^-28 of a unit. NumPy's and torch's own are held to NumPy's claim, 4."""
+def test_float32_accuracy_within_two_ulp(name):
+    """The reference is NumPy in double precision, within 2^-28 ulp by the tests above; NumPy and torch in float32 claim 4 ulp."""
     low, high = DOMAIN[name]
     with np.errstate(all="ignore"):
         x = np.concatenate([any_float(RNG, 150_000, np.float32), arguments(name, 50_000).astype(np.float32)])
@@ -97,7 +97,7 @@ def test_float32_is_within_two_units_of_the_last_place(name):
 
 
 def powers(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Every power that a double can hold, subnormal ones too, from bases of every size."""
+    """Return bases of every size and exponents whose powers cover all doubles, including subnormal ones."""
     x = np.abs(
         np.concatenate(
             [any_float(RNG, n), 10.0 ** RNG.uniform(-1, 1, n), 1 + RNG.choice([-1, 1], n) * 10.0 ** RNG.uniform(-16, -0.5, n)]
@@ -115,19 +115,19 @@ def check_powers(n: int) -> None:
         assert np.all(wrong <= 2), f"{backend}: {wrong.max():.2f} units at {x[np.argmax(wrong)]!r} ** {y[np.argmax(wrong)]!r}"
 
 
-def test_powers_within_two_units():
+def test_powers_within_two_ulp():
     check_powers(3_000)
     x, y = powers(3_000)
     (wrong,) = ulps(mpmath.power, (x, y), np.exp(y * np.log(x)))
-    assert wrong.max() > 50  # negative control: 745 units of error in the logarithm
+    assert wrong.max() > 50  # negative control: an error of 745 ulp from the logarithm
 
 
 @pytest.mark.slow
-def test_powers_within_two_units_on_many_arguments():
+def test_powers_within_two_ulp_on_many_arguments():
     check_powers(100_000)
 
 
-def test_float32_powers_within_two_units():
+def test_float32_powers_within_two_ulp():
     x, y = (a.astype(np.float32) for a in (10.0 ** RNG.uniform(-37, 38, 100_000), RNG.uniform(-40, 40, 100_000)))
     y = np.where(np.arange(len(x)) % 2, y, RNG.uniform(-103, 88.7, len(x)) / np.log(x.astype(float))).astype(np.float32)
     with np.errstate(all="ignore"):
@@ -153,7 +153,7 @@ def two_sources(name: str, dtype: str, n: int) -> tuple[np.ndarray, ...]:
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("name", [n for n in rows.NAMES if n != "sincos"])
 def test_rows_of_any_length(name, dtype):
-    """A lane has the same bits wherever it lies and however long its row, in place or not; nothing is written beyond the end."""
+    """A lane has the same bits at any position and row length, in place or not; nothing is written beyond the end."""
     given = two_sources(name, dtype, 100)
     whole = on_rows(name, *given)
     alone = np.concatenate([on_rows(name, *(a[j : j + 1].copy() for a in given)) for j in range(100)])
@@ -169,15 +169,15 @@ def test_rows_of_any_length(name, dtype):
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-def test_a_power_may_take_the_place_of_its_exponent(dtype):
+def test_a_power_may_overwrite_its_exponent(dtype):
     x, y = two_sources("power", dtype, 77)
     expected = on_rows("power", x, y)
     np.testing.assert_array_equal(on_rows("power", x, y, out=y), expected)
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-def test_sines_and_cosines_together_are_those_alone(dtype):
-    """Bit by bit; a far lane changes none of its neighbours, and a cosine may take the place of its angle."""
+def test_sincos_equals_sin_and_cos(dtype):
+    """Bit by bit; a lane beyond `FAR` does not change its neighbours, and a cosine may overwrite its angle."""
     x = np.concatenate([arguments("sin", 200), RNG.uniform(-9, 9, 150), [2.0**30, 2.0**31, 1e25, np.inf, np.nan]]).astype(dtype)
     sine, cosine = on_rows("sin", x), on_rows("cos", x)
     own, s = x.copy(), np.empty_like(x)
@@ -191,8 +191,8 @@ def test_sines_and_cosines_together_are_those_alone(dtype):
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("name", ANGLES)
-def test_far_angles_within_two_units(name, dtype):
-    """Beyond `FAR`, to the end of the range, by libm."""
+def test_large_angles_within_two_ulp(name, dtype):
+    """Beyond `FAR`, up to the end of the range, by libm."""
     x = np.concatenate([any_float(RNG, 6000, np.dtype(dtype).type).astype(float), [2.0**30, 2.0**30 + 128]])
     x = x[(np.abs(x) > 2.0**29) & (np.abs(x) < np.finfo(dtype).max)].astype(dtype)
     got = on_rows(name, x).astype(float)
@@ -202,7 +202,7 @@ def test_far_angles_within_two_units(name, dtype):
 
 
 def test_the_float_nearest_to_a_multiple_of_a_right_angle():
-    """6381956970095103 * 2^797 (Muller, Elementary Functions, 2016): to 14 digits, for there libm itself errs by 14 units."""
+    """6381956970095103 * 2^797 (Muller, Elementary Functions, 2016), to 14 digits: libm itself has an error of 14 ulp there."""
     x = np.array([6381956970095103.0 * 2.0**797])
     with mpmath.workdps(400):
         expected = {name: float(true(name)(mpmath.mpf(x[0]))) for name in ANGLES}
@@ -211,7 +211,7 @@ def test_the_float_nearest_to_a_multiple_of_a_right_angle():
         np.testing.assert_allclose(on_rows(name, x), expected[name], rtol=1e-14)
 
 
-def test_there_are_rows_of_named_functions_only():
+def test_unknown_row_functions_are_refused():
     for name, dtype in (("gamma", "float64"), ("exp", "float16")):
         with pytest.raises(ValueError, match=f"got '{name}' of '{dtype}'"):
             rows.address(name, dtype)

@@ -1,4 +1,4 @@
-"""What a graph proves of a formula: its structure element by element, identities, and what looks like one at every point that is tried."""
+"""Proofs about formulas: dependence per element, identities, and formulas that only look like identities at random points."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIZES = np.repeat([0.3, 1.0, 3.0, 10.0, 1e3, 1e8], 6)
 
 
 def looked(points=None):
-    """Three coordinates and a look at them, at points of many sizes."""
+    """Return an examination of three coordinates at points of many sizes."""
     x = Trace().input("x", (3,))
     if points is None:
         points = SIZES * np.random.default_rng(5).standard_normal((3, len(SIZES)))
@@ -61,7 +61,7 @@ IDENTITIES = {
 
 
 @pytest.mark.parametrize("name", IDENTITIES)
-def test_an_identity_is_proven_and_its_neighbour_is_not(name):
+def test_an_identity_is_proven_and_a_perturbed_one_is_not(name):
     formula = IDENTITIES[name]
     assert proven(formula)
     assert not proven(lambda x: formula(x) + 1e-6 * x[0] * x[2])
@@ -70,7 +70,7 @@ def test_an_identity_is_proven_and_its_neighbour_is_not(name):
 @pytest.mark.parametrize(
     "formula",
     [
-        lambda x: np.sqrt((x[0] - 1e9) ** 2) + (x[0] - 1e9),  # zero below 1e9 alone
+        lambda x: np.sqrt((x[0] - 1e9) ** 2) + (x[0] - 1e9),  # zero only below 1e9
         lambda x: np.sqrt((x[0] * x[0] - 2e9 * x[0] + 1e18) / x[1] ** 2) * abs(x[1]) + x[0] - 1e9,
         lambda x: abs(x[0] - 1e9) + (x[0] - 1e9),
         lambda x: np.maximum(x[0], 1e9) - 1e9,
@@ -78,7 +78,7 @@ def test_an_identity_is_proven_and_its_neighbour_is_not(name):
         lambda x: np.floor(x[0] / 1e10) * np.floor(-x[0] / 1e10),
         lambda x: np.arctan(x[0] - 1e9) + np.arctan(1 / (x[0] - 1e9)) + np.pi / 2,
         lambda x: np.exp(-((x[0] - 50.0) ** 2)),  # 0 by underflow nearly everywhere
-        lambda x: (x[1] + np.exp(-((x[0] - 50.0) ** 2))) - x[1],  # lost beside x1
+        lambda x: (x[1] + np.exp(-((x[0] - 50.0) ** 2))) - x[1],  # hidden by rounding of x1
         lambda x: (x[1] + np.exp(-((x[0] - 50.0) ** 2))) / x[2] - x[1] / x[2],
         lambda x: x[2] / (x[1] + np.exp(-((x[0] - 50.0) ** 2))) - x[2] / x[1],
         lambda x: np.where(x[2] > 0, x[1], x[1] + np.exp(-((x[0] - 50.0) ** 2))) - x[1],
@@ -87,7 +87,7 @@ def test_an_identity_is_proven_and_its_neighbour_is_not(name):
         lambda x: np.sin(x[1] + 1e-14 * x[0] ** 2) - np.sin(x[1]),
     ],
 )
-def test_what_looks_like_zero_is_not_taken_for_it(formula):
+def test_near_zero_formulas_are_not_taken_for_zero(formula):
     assert not proven(formula)
 
 
@@ -119,14 +119,14 @@ def stage(*given):
         (lambda x: np.where(np.zeros(3, dtype=bool), x, 1.0) + apply("where", x[0] < 0, x, np.nan), [[0], [1], [2]], []),
     ],
 )
-def test_structure_is_seen_element_by_element(formula, elements, free):
+def test_structural_dependence_per_element(formula, elements, free):
     x, look = looked()
     assert [np.flatnonzero(row).tolist() for row in look.depends(value(formula(x)))] == elements
     assert [node.name for node, _ in look.free] == free
 
 
-def test_slopes_of_kinked_formulas_are_compared_too():
-    """One kink or jump twice has one slope; two have two."""
+def test_slopes_of_formulas_with_kinks():
+    """Equal kinks or jumps have the same free slope, different ones have different slopes."""
     x, look = looked()
     kink = np.maximum(x[0], x[1]) * np.where(x[2] > 1, x[0], np.arctan(1 / x[1]))
     twice, other = look.along(3.0 * kink, x) - 3.0 * look.along(kink, x), look.along(abs(x[0]) - abs(2.0 * x[0]) / 2.0, x)
@@ -142,7 +142,7 @@ def test_slopes_of_kinked_formulas_are_compared_too():
         lambda x: np.sqrt(x[0] ** 2) / x[0],
     ],
 )
-def test_a_jump_has_a_slope_in_the_directions_of_what_it_depends_on(formula):
+def test_a_jump_has_free_slopes_in_the_directions_that_it_depends_on(formula):
     x, look = looked()
     out = value(formula(x))
     for i, unit in enumerate(np.eye(3)):

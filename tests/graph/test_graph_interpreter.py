@@ -31,8 +31,8 @@ BINARY = {
 
 
 @pytest.fixture
-def no_text(monkeypatch):
-    """All straight-line code becomes programs."""
+def programs_only(monkeypatch):
+    """Run all straight-line code as programs."""
     monkeypatch.setattr(Loops, "BUDGET", 0)
 
 
@@ -46,7 +46,7 @@ def pairs() -> np.ndarray:
 
 
 def assert_equal(found: np.ndarray, expected: np.ndarray, ulps: int) -> None:
-    """NaN where NumPy has it, the signs of zeros, and the rest within some units of the last place; 0 for exact operations."""
+    """NaN where NumPy has it, equal signs of zeros, and other numbers within some ulp; 0 for exact operations."""
     expected = np.where(expected, 1.0, 0.0) if expected.dtype == bool else expected
     np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
     there = ~np.isnan(expected)
@@ -58,15 +58,15 @@ def assert_equal(found: np.ndarray, expected: np.ndarray, ulps: int) -> None:
 
 
 @pytest.mark.parametrize("name", UNARY)
-def test_an_operation_of_one_number_is_numpys(name, no_text):
-    """Elementary functions to 3 units of the last place: theirs is within 2 of the truth, NumPy's within 1."""
+def test_unary_operations_match_numpy(name, programs_only):
+    """Elementary functions agree to 3 ulp: these are within 2 ulp of the exact value, NumPy's within 1."""
     x = CORNERS[None]
     with np.errstate(all="ignore"):
         assert_equal(as_loops(lambda v: UNARY[name](v[0]), x), UNARY[name](x[0]), 3 if name in rows.NAMES else 0)
 
 
 @pytest.mark.parametrize("name", BINARY)
-def test_an_operation_of_two_rows_is_numpys(name, no_text):
+def test_binary_operations_of_rows_match_numpy(name, programs_only):
     x = pairs()
     with np.errstate(all="ignore"):
         assert_equal(as_loops(lambda v: BINARY[name](v[0], v[1]), x), BINARY[name](*x), 3 if name == "power" else 0)
@@ -74,8 +74,8 @@ def test_an_operation_of_two_rows_is_numpys(name, no_text):
 
 @pytest.mark.parametrize("first", [True, False], ids=["number first", "number last"])
 @pytest.mark.parametrize("name", [name for name in BINARY if name != "where"])
-def test_an_operation_of_a_row_and_a_number_is_numpys(name, first, no_text):
-    """The number is the same for all lanes and handed in at run time, so that nothing is known of it."""
+def test_binary_operations_of_a_row_and_a_number_match_numpy(name, first, programs_only):
+    """The number is uniform and passed at run time, so that it cannot be folded."""
     for number in (0.0, -0.0, 1.0, -2.5, 1e300, np.inf, np.nan):
         trace = Trace()
         x, u = trace.input("x", (1,)), trace.uniform("u", (2,))
@@ -87,8 +87,8 @@ def test_an_operation_of_a_row_and_a_number_is_numpys(name, first, no_text):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_both_types_have_all_operations(dtype):
-    """One call for each code on three rows of a type, against plain arithmetic: 1, 2, 3 and a half are exact in both."""
+def test_both_types_support_all_operations(dtype):
+    """One call for each code on three rows of a type, against plain arithmetic: 1, 2, 3 and a half are exact in both types."""
     n, rng = 32, np.random.default_rng(1)
     given_ = rng.choice([-2.0, -1.0, 0.5, 1.0, 2.0, 3.0], (3, n)).astype(dtype)
     given_[0] = np.abs(given_[0])
@@ -117,8 +117,8 @@ def call_program(address: int, code: np.ndarray, bases: np.ndarray, n: int) -> i
 @pytest.mark.parametrize("lanes", [16, 256])
 @settings(max_examples=25, deadline=None)
 @given(formulas((1, 2, 3, 6, 33)))
-def test_programs_say_what_numpy_says(lanes, formula):
-    """Random formulas that overwrite their own state, all of each in one program."""
+def test_programs_match_numpy(lanes, formula):
+    """Random formulas that overwrite their own state, each as a single program."""
     x, m = state(formula, lanes)
     inputs, outputs = graph(formula)
     stores = places(formula, outputs)
@@ -129,8 +129,8 @@ def test_programs_say_what_numpy_says(lanes, formula):
     assert_same(run({0: x, formula.dim: m}), plain(formula, x, m))
 
 
-def test_a_state_is_read_before_it_is_overwritten(no_text):
-    """A cycle of copies, and results that belong where others are still to be read."""
+def test_a_state_is_read_before_it_is_overwritten(programs_only):
+    """A cycle of copies, and results whose target rows are still to be read."""
     trace = Trace()
     x = trace.input("x", (4,))
     made = np.stack([x[1], x[2], x[0], x[3] + x[0] * x[1] - np.exp(x[2])])
@@ -139,7 +139,7 @@ def test_a_state_is_read_before_it_is_overwritten(no_text):
     np.testing.assert_allclose(found, [*points[[1, 2, 0]], points[3] + points[0] * points[1] - np.exp(points[2])], rtol=1e-14)
 
 
-def test_a_chain_of_any_length_takes_three_rows():
+def test_a_chain_of_any_length_needs_three_rows():
     """Two, and one for the number that a power takes as a row."""
     trace = Trace()
     x = trace.input("x", (2,))
@@ -147,11 +147,11 @@ def test_a_chain_of_any_length_takes_three_rows():
     for i in range(2000):
         y = np.tanh(y * x[1] + 0.01 * i) ** 0.3 - y
     made, _ = tables_of([(2, y)], {x.key: 0}, 3)
-    extra = 3 + 2000 + 2  # bases, and numbers at 16 a row
+    extra = 3 + 2000 + 2  # bases, and 16 numbers per row
     assert made.rows - 3 <= 4 + extra // 16
 
 
-def test_a_sum_holds_one_term_at_a_time():
+def test_a_sum_keeps_one_term_at_a_time():
     trace = Trace()
     x = trace.input("x", (500,))
     elements, total = programs.ElementList(), np.sum(np.exp(x) * x[::-1])
@@ -178,7 +178,7 @@ def long_formula(x: Any, operations: int) -> Any:
 
 
 def test_twenty_thousand_operations_run():
-    """Its text is as short as that of any other. Errors grow by at most 2 for each operation on the way: the bound is checked by size."""
+    """Its code is as short as that of any other formula. The error bound grows by at most 2 for each operation."""
     x = np.random.default_rng(0).standard_normal((3, 21))
     trace = Trace()
     at = trace.input("x", (3,))
@@ -190,8 +190,8 @@ def test_twenty_thousand_operations_run():
     np.testing.assert_allclose(found, as_arrays(lambda v: long_formula(v, 20_000), x), rtol=1e-12, atol=1e-12)
 
 
-def test_another_long_formula_has_the_same_text():
-    """So it compiles nothing, but once for each number of bases and sizes."""
+def test_another_long_formula_has_the_same_code():
+    """So it is compiled only once for each number of bases and sizes."""
     texts = []
     for shift in (1.0, 2.0):
         trace = Trace()
@@ -203,15 +203,15 @@ def test_another_long_formula_has_the_same_text():
     assert texts[0] == texts[1]
 
 
-def test_short_formulas_stay_straight_lines():
+def test_short_formulas_stay_straight_line_code():
     trace = Trace()
     x = trace.input("x", (2,))
     _, tables = tables_of([(2, (x[0] * x[1] - 1) ** 2 / 2)], {x.key: 0}, 3)
     assert "program" not in tables.functions and tables.straight > 0
 
 
-def test_the_budget_is_one_of_all_lines_of_a_kernel():
-    """Negative control of the test above: a second formula of the same size no longer fits."""
+def test_the_budget_counts_all_lines_of_a_kernel():
+    """Negative control of the test above: a second formula of the same size exceeds the budget."""
     trace = Trace()
     x = trace.input("x", (2,))
     y = x[0]
@@ -223,8 +223,8 @@ def test_the_budget_is_one_of_all_lines_of_a_kernel():
     assert not programs_in[0] and programs_in[-1] and tables.straight <= Loops.BUDGET
 
 
-def test_derivatives_do_not_multiply_what_is_nested():
-    """Nodes of a value and its gradient: so many a level, not twice as many."""
+def test_gradients_of_nested_formulas_have_linear_size():
+    """The number of nodes of a value and its gradient grows by a constant per level."""
 
     def nodes(depth: int, step: Any) -> int:
         x = Trace().input("x", (2,))
@@ -250,8 +250,8 @@ def deep(x: Any, turns: int) -> Any:
     return x
 
 
-def test_a_long_chain_on_a_large_array_is_cut():
-    """Too many numbers for a program, and too deep for the writer's calls of itself: some of its values lie in rows."""
+def test_a_long_chain_on_a_large_array_is_split():
+    """It has too many elements for a program, and is too deep for the recursive generator: some values are stored in rows."""
     x = np.random.default_rng(2).uniform(-0.5, 0.5, (2000, 16))
     found, expected = as_loops(lambda v: deep(v, 50), x), deep(x, 50)
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)

@@ -1,4 +1,4 @@
-"""Sums that are products of matrices, and formulas of one sample for many: against NumPy on numbers, and what their graphs are made of."""
+"""Sums recognised as matrix products, and formulas of one sample batched over many, against NumPy and by their nodes."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ SUMS = {
 }
 
 
-def made_of(out):
+def node_kinds(out):
     return [n.op for n in order([value(out)]) if n.op in ("contract", "reduce")]
 
 
 @pytest.mark.parametrize("name", [*PRODUCTS, *SUMS])
-def test_sums_are_those_of_numpy(name):
+def test_sums_match_numpy(name):
     formula = (PRODUCTS | SUMS)[name]
     x = Trace().input("x", (4,))
     (found,) = compiled([formula(x)], [x])(X)
@@ -51,40 +51,40 @@ def test_sums_are_those_of_numpy(name):
 
 
 @pytest.mark.parametrize("name", PRODUCTS)
-def test_a_sum_of_data_times_values_is_a_product_of_matrices(name):
+def test_a_sum_of_data_times_values_is_a_matrix_product(name):
     x = Trace().input("x", (4,))
-    assert set(made_of(PRODUCTS[name](x))) == {"contract"}
+    assert set(node_kinds(PRODUCTS[name](x))) == {"contract"}
 
 
 @pytest.mark.parametrize("name", SUMS)
 def test_other_sums_stay_sums(name):
     x = Trace().input("x", (4,))
-    assert "reduce" in made_of(SUMS[name](x))
+    assert "reduce" in node_kinds(SUMS[name](x))
 
 
 @pytest.mark.parametrize("emitter", EMITTERS)
 @pytest.mark.parametrize("text", [lambda x: (A * (x > 0)).sum(axis=1), lambda x: A @ (x > 0)])
-def test_conditions_are_numbers_in_a_product(text, emitter):
+def test_conditions_count_as_numbers_in_a_product(text, emitter):
     expected = np.stack([text(X[:, j]) for j in range(5)], axis=-1)
     np.testing.assert_allclose(traced(emitter, text, X), expected, rtol=1e-13, atol=1e-14)
 
 
 @pytest.mark.parametrize("text", [lambda x: (A * x).sum(axis=1), lambda x: A @ x])
-def test_the_derivative_of_a_product_is_the_product_with_the_transpose(text):
+def test_the_adjoint_of_a_product_is_the_product_with_the_transpose(text):
     x = Trace().input("x", (4,))
     slope = gradient(np.sum(np.tanh(text(x) - Y) ** 2), x)
-    assert made_of(slope) == ["contract", "contract"]
+    assert node_kinds(slope) == ["contract", "contract"]
     assert all(n.op == "const" or n.size <= 6 for n in order([slope]))
 
 
 def test_large_data_are_not_copied():
     data = RNG.normal(size=(200, 50))
     x = Trace().input("x", (50,))
-    held = [n.extra for n in order([(data[:, None, :] * x).sum(axis=2), (data * x).sum(axis=1)]) if n.op == "const"]
-    assert all(np.shares_memory(h, data) for h in held if h.size == data.size)
+    constants = [n.extra for n in order([(data[:, None, :] * x).sum(axis=2), (data * x).sum(axis=1)]) if n.op == "const"]
+    assert all(np.shares_memory(h, data) for h in constants if h.size == data.size)
 
 
-# ---- a formula of one sample for many
+# ---- batching of a formula of one sample
 
 
 M = RNG.normal(size=(5, 3))
@@ -109,7 +109,7 @@ def one_sample(formula):
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_a_formula_of_one_sample_for_all_and_for_drawn_ones(name):
+def test_batching_over_all_samples_and_over_drawn_ones(name):
     formula = SAMPLES[name]
     out, x, a, y = one_sample(formula)
     a_all, y_all, points = RNG.normal(size=(7, 3)), 2 * RNG.normal(size=7), RNG.normal(size=(6, 4))
@@ -131,9 +131,9 @@ def test_a_formula_of_one_sample_for_all_and_for_drawn_ones(name):
     np.testing.assert_allclose(np.broadcast_to(slope, rough.shape), rough, rtol=1e-6, atol=1e-6 * (1 + np.abs(rough).max()))
 
 
-def test_a_compiled_function_of_a_sample_is_refused():
+def test_a_compiled_function_of_a_sample_cannot_be_batched():
     from sdetools.graph.calls import Call
 
     out, x, a, y = one_sample(lambda x, a, y: Call(None, plain=lambda a: a)([a], (3,))[0] * x[0])
-    with pytest.raises(TracingError, match="for samples of data"):
+    with pytest.raises(TracingError, match="batched over samples of data"):
         batched(out, {a: value(np.ones((2, 3))), y: value(np.ones(2))}, {x: Trace().input("x", (6,))})

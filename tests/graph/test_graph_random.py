@@ -1,6 +1,6 @@
-"""Random formulas that overwrite their own state: the text of the loops, its compiled kernel and the emitter of arrays against plain NumPy.
+"""Random formulas that overwrite their own state: loops, as source code and compiled, and the array emitters against plain NumPy.
 
-The text is run by Python first: NumPy's functions in the place of the compiled ones, two lanes. So hundreds of formulas take seconds.
+The source code is first run by Python with two lanes, and NumPy's functions for the compiled ones: hundreds of formulas take seconds.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ LANES = {f"v{n}": getattr(np, n) for n in NAMES} | {"vpow": np.power, "vatan": n
 MATH = SimpleNamespace(fabs=np.abs, sqrt=np.sqrt, floor=np.floor, sin=np.sin, cos=np.cos, tan=np.tan)
 
 
-class TextAlone(Loops):
-    """However long: programs are no text, and have random formulas of their own."""
+class LoopsOnly(Loops):
+    """Loops of any length: programs are tested separately."""
 
     BUDGET = math.inf
 
 
-def by_python(formula: Formula, x: np.ndarray, m: np.ndarray) -> np.ndarray:
-    """All rows, after Python has run the text of the loops."""
+def interpreted(formula: Formula, x: np.ndarray, m: np.ndarray) -> np.ndarray:
+    """Return all rows after Python has run the code of the loops."""
     inputs, outputs = graph(formula)
     stores, lanes, tables = places(formula, outputs), x.shape[1], Tables()
     free = 2 * formula.dim + outputs[2].size
-    made = TextAlone(stores, {inputs[0].key: 0, inputs[1].key: formula.dim}, {}, {}, free, lanes, tables)
+    made = LoopsOnly(stores, {inputs[0].key: 0, inputs[1].key: formula.dim}, {}, {}, free, lanes, tables)
     S = np.full(made.rows * lanes, np.nan)
     S[: 2 * x.size] = np.concatenate([x, m]).ravel()
 
     def call(name: str, source: int, target: int, count: int, other: int, *more: int) -> None:
-        """A function of a row: addresses are those of the first number of `S`, which is 0, but for that of a matrix."""
+        """A function of rows: an address is the position of the first number in `S`, whose address is 0, except for a matrix."""
         if name in ("product", "small_product"):
-            matrix, (width, turned) = next(d for d in tables.data if d.ctypes.data == source), more
+            matrix, (width, transposed) = next(d for d in tables.data if d.ctypes.data == source), more
             n, d = other >> 32, other & 0xFFFFFFFF
-            assert matrix.shape == (n, d) and turned == (not matrix.flags.c_contiguous)
+            assert matrix.shape == (n, d) and transposed == (not matrix.flags.c_contiguous)
             S[count // 8 : count // 8 + n * width] = (matrix @ S[target // 8 : target // 8 + d * width].reshape(d, width)).ravel()
             return
         a, b, c = (slice(at // 8, at // 8 + count) for at in (source, target, other))
@@ -69,14 +69,14 @@ def by_python(formula: Formula, x: np.ndarray, m: np.ndarray) -> np.ndarray:
 
 @settings(max_examples=300, deadline=None)
 @given(formulas(DIMS))
-def test_the_text_of_the_loops_says_what_numpy_says(formula):
+def test_the_code_of_the_loops_matches_numpy(formula):
     x, m = state(formula, 2)
-    assert_same(by_python(formula, x, m), plain(formula, x, m))
+    assert_same(interpreted(formula, x, m), plain(formula, x, m))
 
 
 @settings(max_examples=150, deadline=None)
 @given(formulas(DIMS))
-def test_the_emitter_of_arrays_says_what_numpy_says(formula):
+def test_the_array_emitter_matches_numpy(formula):
     x, m = state(formula, 3)
     inputs, outputs = graph(formula)
     found = compiled(outputs, inputs)(x.copy(), m.copy())
@@ -87,7 +87,7 @@ def test_the_emitter_of_arrays_says_what_numpy_says(formula):
 
 @settings(max_examples=60, deadline=None)
 @given(formulas(DIMS))
-def test_torchs_text_says_what_numpy_says(formula):
+def test_torch_code_matches_numpy(formula):
     torch = pytest.importorskip("torch", reason="torch is an extra")
     x, m = state(formula, 3)
     inputs, outputs = graph(formula)
@@ -100,18 +100,18 @@ def test_torchs_text_says_what_numpy_says(formula):
 @pytest.mark.parametrize("lanes", [16, 32, 256])
 @settings(max_examples=8, deadline=None)
 @given(formulas((2, 6, 70)))
-def test_compiled_loops_say_what_numpy_says(lanes, formula):
+def test_compiled_loops_match_numpy(lanes, formula):
     x, m = state(formula, lanes)
     inputs, outputs = graph(formula)
     run = loops(places(formula, outputs), [(0, inputs[0]), (formula.dim, inputs[1])], lanes)
     assert_same(run({0: x, formula.dim: m}), plain(formula, x, m))
 
 
-def test_an_element_in_a_wrong_place_would_be_seen():
-    """Negative control: x rolled by one coordinate more, and a state that was overwritten before it was read."""
+def test_a_misplaced_element_is_detected():
+    """Negative control: x rolled by one more coordinate, and a state that is overwritten before it is read."""
     right = Formula(6, (("roll", 0, 1), ("add", 1, 4)), (4, 5))
     x, m = state(right, 2)
-    rows = by_python(right, x, m)
+    rows = interpreted(right, x, m)
     assert_same(rows, plain(right, x, m))
     with pytest.raises(AssertionError):
         assert_same(rows, plain(Formula(6, (("roll", 0, 2), ("add", 1, 4)), (4, 5)), x, m))

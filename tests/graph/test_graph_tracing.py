@@ -1,6 +1,6 @@
-"""Formulas called with values against NumPy: hostile operations, refusals, errors of the user's own, and what must not be merged.
+"""Traced formulas against NumPy: unusual operations, refusals, errors in user code, and sharing of equal operations.
 
-A graph is judged twice: by the emitter of arrays, and as loops over lanes, compiled with the kernels' flags.
+A graph is run twice: by the array emitter, and as loops over lanes, compiled with the kernels' flags.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from sdetools.graph.errors import TracingError
 from sdetools.graph.value import Trace, order, value
 
 
-def played(formula, x):
-    """The graph, by the emitter of arrays."""
+def run_on_arrays(formula, x):
+    """Run the graph by the array emitter."""
     return as_arrays(lambda v: value(formula(v)), x)
 
 
 def compiled(formula, x):
-    """The graph, as a kernel compiles it."""
+    """Run the graph in a kernel."""
     return as_loops(lambda v: value(formula(v)), x)
 
 
@@ -97,15 +97,15 @@ FORMULAS = {
 
 
 @pytest.mark.parametrize("name", FORMULAS)
-def test_traced_text_says_what_numpy_does(name):
-    """To 1e-13 (log-exp forms of real powers lose a digit or two; everything else a rounding)."""
+def test_traced_formulas_match_numpy(name):
+    """To 1e-13: real powers by exp and log have an error of a digit or two, all else is a rounding error."""
     formula, x = FORMULAS[name], numbers()
     with np.errstate(all="ignore"):
         expected = np.array([np.broadcast_to(v, x.shape[1:]) for v in formula(x)], dtype=float)
-        np.testing.assert_allclose(played(formula, x), expected, rtol=1e-13, atol=1e-300)
+        np.testing.assert_allclose(run_on_arrays(formula, x), expected, rtol=1e-13, atol=1e-300)
 
 
-def test_compiled_text_says_what_numpy_does():
+def test_compiled_formulas_match_numpy():
     """All formulas in one compiled loop (elementary functions have tests of their own).
 
     Fused multiply-adds err relative to terms that cancel, hence the absolute 1e-13.
@@ -120,28 +120,28 @@ def test_compiled_text_says_what_numpy_does():
     np.testing.assert_allclose(compiled(everything, x), expected, rtol=1e-12, atol=1e-13)
 
 
-def test_a_traced_sign_is_numpys():
+def test_a_traced_sign_matches_numpy():
     x = np.array([[0.0, -0.0, 3.0, -1e-320, np.inf, -np.inf, np.nan]])
-    for run in (played, compiled):
+    for run in (run_on_arrays, compiled):
         np.testing.assert_array_equal(run(lambda x: [np.sign(x[0])], x), np.sign(x))
 
 
-def test_numpys_sign_and_comparisons_of_whole_arrays_are_traced():
-    """`np.sign(m)` and `select(m > 0, ...)` on the vector m: the natural way to write a sign method."""
+def test_sign_and_comparisons_of_whole_arrays_are_traced():
+    """`np.sign(m)` and `select(m > 0, ...)` on the vector m, as one writes a sign method."""
     x = numbers()
     for formula in (
         np.sign,
         lambda x: st.select(x > 0, x, -2.0 * x),
         lambda x: np.where(x > 0.5, np.maximum(x, 1.0), np.floor(x)),
     ):
-        np.testing.assert_allclose(played(formula, x), formula(x))
+        np.testing.assert_allclose(run_on_arrays(formula, x), formula(x))
         np.testing.assert_allclose(compiled(formula, x), formula(x))
 
 
 @settings(max_examples=60, deadline=None)
 @given(some.data())
 def test_random_formulas(data):
-    """Random trees of operations, traced and played."""
+    """Random trees of operations, traced and run."""
     leaves = [lambda x: x[0], lambda x: x[1], *(lambda x, c=c: c for c in (0, 1, -2.5, 0.3))]
 
     def grow(depth):
@@ -164,13 +164,13 @@ def test_random_formulas(data):
     tree, x = grow(5), numbers(paths=12)
     with np.errstate(all="ignore"):
         expected = np.broadcast_to(np.asarray(tree(x), dtype=float), x.shape[1:])
-        np.testing.assert_allclose(played(lambda s: [tree(s)], x)[0], expected, rtol=1e-13, atol=1e-300)
+        np.testing.assert_allclose(run_on_arrays(lambda s: [tree(s)], x)[0], expected, rtol=1e-13, atol=1e-300)
 
 
-def test_a_wrong_formula_is_noticed():
+def test_a_wrong_formula_is_detected():
     """Negative control."""
     x = numbers()
-    assert np.abs(played(lambda s: [s[0] ** 3], x)[0] - x[0] ** 3 * (1 + 1e-12)).max() > 1e-12
+    assert np.abs(run_on_arrays(lambda s: [s[0] ** 3], x)[0] - x[0] ** 3 * (1 + 1e-12)).max() > 1e-12
 
 
 # -- refusals -------------------------------------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_needs_a_value_is_refused(name):
+def test_formulas_that_need_a_number_are_refused(name):
     with pytest.raises(TracingError):
         REFUSED[name](Trace().input("x", (2,)))
 
@@ -205,6 +205,8 @@ def test_values_of_two_traces_do_not_mix():
 
 
 class Branching(st.Dynamics):
+    """A rule that branches on a value."""
+
     @staticmethod
     def rule(state, oracle, eta):
         g = oracle(state[0])
@@ -216,7 +218,7 @@ GIVEN = dict(x0=[1.0], horizon=1.0, paths=20, observe=["x0"], threads=1)
 
 
 def test_a_branching_rule_runs_on_numpy_and_is_refused_by_numba():
-    """And both say so, with the line; where NumPy is asked for, nothing is said."""
+    """Both messages name the line; with backend="numpy" there is no warning."""
     moving = Branching(PLAIN_ORACLE, st.schedules.constant(0.25))
     assert st.simulate(moving, **GIVEN, backend="numpy").paths == 20
     why = r"rule of Branching cannot be traced \(.*np.where.*line \d+ of .*test_graph_tracing.py, `return .*1e9.*backend.*numpy"
@@ -226,10 +228,12 @@ def test_a_branching_rule_runs_on_numpy_and_is_refused_by_numba():
         st.simulate(moving, backend="numba", **GIVEN)
 
 
-# -- errors of the user's own ---------------------------------------------------------------------------------------------------
+# -- errors in user code --------------------------------------------------------------------------------------------------------
 
 
 class Settings:
+    """Settings of a rule."""
+
     step = 0.25
 
 
@@ -284,14 +288,14 @@ def in_a_noise(broken):
 @pytest.mark.parametrize("backend", ["auto", "numba", "numpy", "torch"])
 @pytest.mark.parametrize("place", [in_a_rule, in_a_functional, in_an_observable, in_a_gradient, in_a_noise])
 @pytest.mark.parametrize("kind", BROKEN)
-def test_an_error_of_the_users_own_is_raised_as_what_it_is(kind, place, backend):
-    """The same kind on every backend, its innermost line in this file, no warning of another backend."""
+def test_errors_in_user_code_keep_their_type(kind, place, backend):
+    """The same type on every backend, with the innermost line in this file, and no warning about another backend."""
     with pytest.raises(kind) as caught:
         moving, more = place(BROKEN[kind])
         st.simulate(moving, **GIVEN | more, backend=backend)
     assert caught.type is kind
     assert str(caught.traceback[-1].path) == __file__
-    if place in (in_a_rule, in_a_functional, in_a_noise) and backend != "numpy":  # the others are seen earlier, on numbers
+    if place in (in_a_rule, in_a_functional, in_a_noise) and backend != "numpy":  # the others are detected earlier, on numbers
         (note,) = caught.value.__notes__
         assert note.startswith("It was raised by the ") and f"line {caught.traceback[-1].lineno + 1} of {__file__}" in note
 
@@ -324,7 +328,7 @@ def returning(value):
         (lambda x: (None,), r"its part x with 2 components, one a coordinate; it returned nothing \(None\)"),
     ],
 )
-def test_a_rule_that_returns_something_else(value, sentence, backend):
+def test_a_rule_with_a_wrong_return_value_is_refused(value, sentence, backend):
     with pytest.raises(ValueError, match=f"the rule of Rule must return {sentence}"):
         st.simulate(returning(value), **GIVEN | {"x0": [1.0, 2.0]}, backend=backend)
 
@@ -344,8 +348,8 @@ def test_a_rule_may_return_lists_with_constants_in_them(backend):
         lambda x: np.median(x, axis=0),
     ],
 )
-def test_what_numbers_have_and_symbols_have_not_is_said_to_be_so(bad):
-    """An unknown ufunc, functions that look at values: right on NumPy, with a word on it; no other numbers on Numba."""
+def test_functions_of_numbers_only_are_reported(bad):
+    """An unknown ufunc and functions that depend on values: NumPy runs them, with a warning; Numba refuses them."""
     moving, more = in_a_functional(lambda x: [bad(x)])
     with pytest.warns(RuntimeWarning, match="the functional f cannot be traced .*line .*test_graph_tracing.py.*backend 'numpy'"):
         st.simulate(moving, **GIVEN | more)
@@ -353,7 +357,7 @@ def test_what_numbers_have_and_symbols_have_not_is_said_to_be_so(bad):
         st.simulate(moving, **GIVEN | more, backend="numba")
 
 
-# -- equal lines are written once, different ones never merged -------------------------------------------------------------------
+# -- equal operations are shared, different ones never merged --------------------------------------------------------------------
 
 
 def test_equal_operations_are_one_node():
@@ -365,7 +369,7 @@ def test_equal_operations_are_one_node():
 
 
 class ThreeGradients(st.Dynamics):
-    """Three oracle calls: at x, at a look-ahead point, and at x again; the momentum is used before and after each cut."""
+    """Three oracle calls: at x, at a look-ahead point, and at x again; the momentum is used between them."""
 
     parts, coefficients = ("x", "m"), ("eta", "beta")
 
@@ -382,7 +386,7 @@ class ThreeGradients(st.Dynamics):
 
 @pytest.mark.parametrize("staged", ["loss", "oracle", "both"])
 def test_a_rule_with_three_gradients_over_staged_parts(staged):
-    """A staged loss, a staged oracle (minibatch), staged loss and noise: kernel and reference agree path by path to 1e-11."""
+    """Staged loss, staged oracle (minibatch), staged loss and noise: kernel and reference agree path by path to 1e-11."""
     rng, dim = np.random.default_rng(2), 3
     loss = st.losses.least_squares(rng.standard_normal((7, dim)), rng.standard_normal(7))
     noise = {

@@ -1,4 +1,4 @@
-"""Nodes: what NumPy's functions make of values, what becomes one node, what is folded or left out, and what is refused."""
+"""Nodes of the graph: NumPy's functions on values, sharing and folding of operations, views, and refused input."""
 
 from __future__ import annotations
 
@@ -127,13 +127,13 @@ CONDITIONS = {
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_options_do_what_numpys_do(name):
+def test_options_match_numpy(name):
     check(OPTIONS[name], RNG.standard_normal((4, 6, 5)))
 
 
 @pytest.mark.parametrize("name", CONDITIONS)
-def test_conditions_are_numbers_where_numpys_are(name):
-    """On both emitters: of two conditions a sum is `or`, a product `and`."""
+def test_arithmetic_of_conditions_matches_numpy(name):
+    """On both emitters: the sum of two conditions is `or`, their product is `and`."""
     x = RNG.standard_normal((6, 5))
     check(CONDITIONS[name], x)
     plain = np.stack([CONDITIONS[name](p) for p in x.T], axis=-1)
@@ -146,8 +146,8 @@ def test_conditions_are_numbers_where_numpys_are(name):
     np.testing.assert_allclose(found.numpy(), 0.1 * plain, rtol=0, atol=1e-12 * (1 + np.abs(plain).max()))
 
 
-def test_functions_of_conditions_have_all_digits():
-    """NumPy's own have 11 bits: np.exp(True) is 2.71875."""
+def test_functions_of_conditions_are_double_precision():
+    """NumPy itself computes in half precision, with 11 bits: np.exp(True) is 2.71875."""
     x = RNG.standard_normal((3, 16))
     for emit in (as_arrays, as_loops):
         np.testing.assert_allclose(emit(lambda v: np.exp(v > 0) + np.sqrt(v > 0), x), np.where(x > 0, np.e + 1, 1.0), rtol=1e-15)
@@ -162,42 +162,42 @@ def test_functions_of_conditions_have_all_digits():
         lambda x: np.dot(x, np.ones((2, 6, 3))), lambda x: x.sum(initial=1.0), lambda x: x.astype(complex),
     ],
 )  # fmt: skip
-def test_options_that_are_not_known_are_refused_and_not_swallowed(formula):
-    """As what it is, a formula that cannot be traced: NumPy's text is right, so this is no error of the user's."""
+def test_unsupported_options_are_refused(formula):
+    """The error is that the formula cannot be traced: NumPy accepts the option, so the user's code is not at fault."""
     with pytest.raises(TracingError):
         formula(x_of())
     formula(np.ones(6))
 
 
 @pytest.mark.parametrize("name", ON_VECTORS)
-def test_functions_of_vectors_are_numpys(name):
+def test_functions_of_vectors_match_numpy(name):
     check(ON_VECTORS[name], RNG.standard_normal((6, 5)))
 
 
 @pytest.mark.parametrize("name", ON_MATRICES)
-def test_functions_of_matrices_are_numpys(name):
+def test_functions_of_matrices_match_numpy(name):
     check(ON_MATRICES[name], RNG.standard_normal((4, 6, 5)))
 
 
 def check(formula, x):
-    """To 1e-12 of the largest number."""
+    """Compare with NumPy, to 1e-12 of the largest number."""
     plain = np.stack([np.asarray(formula(x[..., p]), dtype=float) for p in range(x.shape[-1])], axis=-1)
     found = as_arrays(lambda v: value(formula(v)), x)
     assert found.shape == plain.shape
     np.testing.assert_allclose(found, plain, rtol=0, atol=1e-12 * (1 + np.abs(plain).max()))
 
 
-def test_a_wrong_axis_would_be_seen():
+def test_a_wrong_axis_is_detected():
     """Negative control."""
     x = RNG.standard_normal((6, 6, 5))
     with pytest.raises(AssertionError):
         np.testing.assert_allclose(as_arrays(lambda v: np.sum(v, axis=0), x), x.sum(axis=1), atol=1e-12)
 
 
-# -- equal operations, folding and what is left out -------------------------------------------------------------------------------
+# -- equal operations, folding and simplification ---------------------------------------------------------------------------------
 
 
-def test_constants_are_known_by_content_and_large_ones_by_their_memory():
+def test_constants_are_compared_by_content_and_large_ones_by_memory():
     x = x_of()
     assert x * SPREAD is x * SPREAD.copy()
     assert x * SPREAD is not x * (SPREAD + 1)
@@ -206,7 +206,7 @@ def test_constants_are_known_by_content_and_large_ones_by_their_memory():
     assert y * large is y * large and y * large is not y * large.copy()
 
 
-def test_a_small_array_that_changes_later_changes_no_formula():
+def test_a_later_change_of_a_small_array_does_not_change_the_formula():
     data, x = np.ones(6), x_of()
     doubled = x + data * np.arange(6)
     data[:] = 7.0
@@ -217,15 +217,15 @@ def test_a_small_array_that_changes_later_changes_no_formula():
     assert (kept.extra == 7.0).all()
 
 
-def test_what_is_known_is_computed_at_once():
+def test_constants_are_folded():
     two = apply("add", 1.0, np.ones(3))
     assert two.op == "const" and two.extra.tolist() == [2, 2, 2]
     assert np.sum(value([1.0, 2.0])).extra == 3.0
     assert (value(np.eye(2)) @ value([1.0, 2.0])).extra.tolist() == [1, 2]
-    assert np.isnan(apply("log", -1.0).extra) and np.isinf(apply("divide", 1.0, 0.0).extra)  # and nothing is said
+    assert np.isnan(apply("log", -1.0).extra) and np.isinf(apply("divide", 1.0, 0.0).extra)  # without a warning
 
 
-def test_neutral_elements_are_left_out_and_others_are_not():
+def test_neutral_elements_are_dropped_and_others_are_not():
     x = x_of()
     for same in (
         x + 0.0,
@@ -249,33 +249,33 @@ def test_neutral_elements_are_left_out_and_others_are_not():
 
 
 @pytest.mark.parametrize(("power", "products"), [(2, 1), (3, 2), (4, 2), (5, 3), (16, 4), (31, 8), (2.5, 2), (0.5, 0)])
-def test_powers_are_multiplied_out_by_squaring(power, products):
+def test_small_powers_are_repeated_squaring(power, products):
     x = x_of()
     made = [n for n in order([x**power]) if n.op == "map"]
     assert [n.name for n in made].count("multiply") == products and {n.name for n in made} <= {"multiply", "sqrt"}
 
 
-def test_large_and_odd_powers_stay_powers():
+def test_large_and_fractional_powers_stay_powers():
     x = x_of()
     assert (x ** (LARGEST_PRODUCT + 1)).name == "power" and (x**0.3).name == "power" and (2.0**x).name == "power"
     assert (x**-2).name == "divide" and (x**0).op == "const"
 
 
-def test_a_repeated_number_is_one_number():
+def test_a_constant_array_of_one_value_becomes_a_scalar():
     x = x_of()
     assert (x * np.full(6, 3.0)).args[1].shape == () and (x * np.full((2, 6), 3.0)).args[1].shape == (2, 6)
     assert x * np.full(6, 3.0) is x * 3.0
 
 
-def test_data_against_values_is_one_product():
-    """A GEMM, from both sides; two values are multiplied and summed."""
+def test_constant_matrix_times_value_is_one_contraction():
+    """A GEMM, with the matrix on either side; the product of two values is multiplied and summed."""
     x, m = x_of(), x_of(4, 6)
     assert (A @ x).op == "contract" and count(A @ x @ np.ones(4), "contract") == 1
     assert count(m @ B, "contract") == 1 and count(m @ m.T, "contract") == 0
     assert (A @ x) is (A @ x)
 
 
-def test_sums_of_what_is_repeated_are_multiples():
+def test_sums_of_broadcast_values_are_multiples():
     x = x_of()
     spread = np.sum(np.broadcast_to(x, (5, 6)), axis=0)
     assert spread.name == "multiply" and float(spread.args[0].extra) == 5.0
@@ -285,33 +285,33 @@ def test_sums_of_what_is_repeated_are_multiples():
 # -- views ------------------------------------------------------------------------------------------------------------------------
 
 
-def test_views_of_views_are_one_view():
+def test_views_of_views_are_composed():
     x = x_of(4, 6)
     for made in (x.T[2:, 1], x[1:].reshape(-1)[3:9], x[::2, ::-1][1], x[1:3].T[::2].T, x.reshape(2, 12)[1, ::3]):
         assert made.op == "view" and made.args[0] is x and made.extra.table is None
 
 
-def test_two_axes_along_one_axis_of_a_view_do_not_leave_it():
+def test_two_axes_along_one_axis_of_a_view_stay_in_bounds():
     x = RNG.standard_normal((3, 2, 5))
     for places in ([[0, 1, 2], [1, 2, 3]], [[0, 1], [1, 2]], [[3, 4, 5], [2, 3, 4]]):
         check(lambda v: np.take(v.T, places), x)
 
 
-def test_nothing_may_be_taken():
+def test_empty_selections():
     x = RNG.standard_normal((4, 6, 5))
     check(lambda v: v[:0].sum() + v[:, 3:3].sum(axis=1) + np.prod(v[:0]) + v[[]].sum(), x)
     check(lambda v: v[True][0] + v[np.newaxis, False].sum(), x)
 
 
-def test_a_cumulative_sum_does_not_run_backwards():
-    """What is infinite reaches no sum before it, and no matrix is needed."""
+def test_a_cumulative_sum_reads_earlier_elements_only():
+    """An infinite element does not reach the sums before it, and no matrix is needed."""
     x = RNG.standard_normal((6, 5))
     x[4] = np.inf
     np.testing.assert_allclose(as_arrays(np.cumsum, x), np.cumsum(x, axis=0), rtol=0, atol=1e-14)
     assert not count(np.cumsum(x_of(10_000)), "contract")
 
 
-def test_places_that_do_not_lie_evenly_are_a_table():
+def test_unevenly_spaced_positions_use_a_table():
     x = x_of()
     made = x[[0, 1, 4]]
     assert made.args[0] is x and np.frombuffer(made.extra.table, np.int64).tolist() == [0, 1, 4]
@@ -319,24 +319,24 @@ def test_places_that_do_not_lie_evenly_are_a_table():
     assert x[[1, 1, 1]].extra == View((0,), 1)
 
 
-def test_a_table_of_minus_one_is_zero_also_through_a_view():
+def test_table_entry_minus_one_is_zero_also_through_a_view():
     x = x_of()
     spread = at_places(x, np.array([2, -1, 5, -1]))
-    turned = spread[::-1][1:]
-    for made, expected in ((spread, [2, None, 5, None]), (turned, [5, None, 2])):
+    reversed_part = spread[::-1][1:]
+    for made, expected in ((spread, [2, None, 5, None]), (reversed_part, [5, None, 2])):
         z = RNG.standard_normal((6, 4))
         found = as_arrays(lambda v, m=made: at_places(v, np.frombuffer(m.extra.table, np.int64)), z)
         np.testing.assert_array_equal(found, [np.zeros(4) if i is None else z[i] for i in expected])
     assert view(value([1.0, 2.0]), (3,), (1,), 0, np.array([1, -1, 0])).extra.tolist() == [2, 0, 1]
 
 
-def test_what_was_taken_apart_and_put_together_is_the_whole():
+def test_splitting_and_joining_gives_the_original_node():
     x, m = x_of(), x_of(4, 6)
     assert stack(list(x)) is x and join([x[:2], x[2:]]) is x and np.stack(list(m)) is m
     assert np.concatenate([x[3:], x[:3]]).args[0] is x
 
 
-def test_a_part_of_a_join_is_read_where_it_was():
+def test_a_part_of_a_join_is_read_from_its_source():
     trace = Trace()
     x, m = trace.input("x", (3,)), trace.input("m", (4,))
     both = np.concatenate([x, m * 2.0])
@@ -348,14 +348,14 @@ def test_a_part_of_a_join_is_read_where_it_was():
 # -- uniform values, arrays of values ---------------------------------------------------------------------------------------------
 
 
-def test_what_is_the_same_for_all_paths_is_known_to_be():
+def test_uniform_values_are_recognised():
     trace = Trace()
     x, eta = trace.input("x", (2,)), trace.uniform("eta")
     assert eta.uniform and (np.exp(eta) * SPREAD[:2]).uniform and value(3.0).uniform
     assert not (eta * x).uniform and not (0.0 * x).uniform
 
 
-def test_sequences_and_object_arrays_hold_values():
+def test_sequences_and_object_arrays_of_values():
     x = x_of(2)
     assert is_value([1.0, [x[0]]]) and is_value(np.array([x[0], 1.0], dtype=object)) and not is_value([1.0, "a"])
     made = value(np.array([[x[0], 1.0], [2.0, x[1]]], dtype=object))
@@ -366,7 +366,7 @@ def test_sequences_and_object_arrays_hold_values():
     assert value(filled).shape == (2,) and filled[1] is x[0]
 
 
-def test_values_are_of_a_kind_that_numpy_knows():
+def test_values_support_numpys_protocols():
     x = x_of(4, 6)
     assert (x.shape, x.ndim, x.size, len(x), x.T.shape, x.dtype) == ((4, 6), 2, 24, 4, (6, 4), np.dtype(float))
     assert (x > 0).dtype == np.dtype(bool) and len(list(x)) == 4 and len(list(x.flat)) == 24
@@ -400,7 +400,7 @@ def test_wrong_shapes_are_value_errors(name):
 
 
 @pytest.mark.parametrize("key", [6, -7, (0, 1), [0, 9]])
-def test_places_outside_are_index_errors(key):
+def test_positions_out_of_bounds_are_index_errors(key):
     with pytest.raises(IndexError):
         x_of()[key]
 
@@ -425,21 +425,24 @@ def test_places_outside_are_index_errors(key):
         (lambda x: list(x[0]), "cannot be iterated over"),
     ],
 )
-def test_what_cannot_be_traced_says_so(formula, sentence):
+def test_untraceable_formulas_raise_tracing_errors(formula, sentence):
     with pytest.raises(TracingError, match=sentence):
         formula(x_of())
 
 
 @pytest.mark.parametrize("n", [2, 3])
-def test_a_zero_beside_the_first_element_is_a_zero(n):
-    """Places 0 and -1 lie evenly, but -1 is a zero: the first row of a diagonal matrix of two, a row that is padded after it is reversed."""
+def test_a_zero_next_to_the_first_element_is_a_zero(n):
+    """Positions 0 and -1 are evenly spaced, but -1 is a zero.
+
+    This happens in the first row of a diagonal 2 x 2 matrix, and in a row that is reversed and padded.
+    """
     z = RNG.standard_normal((n, 7))
     for formula in (lambda x: np.diag(x)[0], lambda x: np.diag(x)[::-1][-1], lambda x: np.diag(x) @ x):
         for found in (as_arrays(formula, z), as_loops(formula, z)):
             np.testing.assert_allclose(found, np.stack([formula(p) for p in z.T], axis=-1), rtol=1e-15)
 
 
-def test_an_unknown_attribute_is_named():
+def test_an_unknown_attribute_is_named_in_the_error():
     with pytest.raises(AttributeError, match="a traced value has no attribute 'squared'") as caught:
         x_of().squared()
     assert caught.value.name == "squared" and isinstance(caught.value.obj, Value)
