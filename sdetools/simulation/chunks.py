@@ -143,8 +143,8 @@ def make_task(
     for n in [getattr(m.loss, "samples", 0) for m in program.members if m.sampled]:
         if n > real.whole:
             raise ValueError(
-                f"`dtype` must be 'float64' for batches out of more than {real.whole:,} samples, because {dtype} cannot represent their indices; got "
-                f"{dtype!r} and {n:,} samples. Omit dtype=, or use fewer samples."
+                f"`dtype` must be 'float64' for batches out of more than {real.whole:,} samples, because {dtype} cannot represent "
+                f"their indices; got {dtype!r} and {n:,} samples. Omit dtype=, or use fewer samples."
             )
     shape = (len(program.record), program.columns)
     kept = program.control.slots if program.control is not None else 0

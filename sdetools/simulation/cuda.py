@@ -208,21 +208,21 @@ class _CudaWriter(Writer):
         found = [self._step(step) for step in steps]
         if any(made.products for _, made in found):
             for step, (lines, made) in zip(steps, found):
-                kernels.step += [(step.every, phase) for phase in self._cut(lines, made.products, self._begun(step.every))]
+                kernels.step += [(step.every, phase) for phase in self._cut(lines, made.products, self._first_lines(step.every))]
             return
         kept: set[int] = set()
         if all(made.in_registers for _, made in found) and self.h + self.Z <= REGISTERS:
             self.kind = CudaStraight
             found = [self._step(step) for step in steps]
             kept = kept.union(*(made.used for _, made in found))  # type: ignore[attr-defined]
-        body = self._begun(1)
+        body = self._first_lines(1)
         for step, (lines, _) in zip(steps, found):
-            long = [f"if (k + 1) % {self.tables.size(step.every)} == 0:", *indent([*self._begun(step.every)[-1:], *lines])]
+            long = [f"if (k + 1) % {self.tables.size(step.every)} == 0:", *indent([*self._first_lines(step.every)[-1:], *lines])]
             body += lines if step.every == 1 else long
         kernels.fused = bool(kept)
         kernels.step = [(1, self._kernel(body, sorted(kept)))]
 
-    def _begun(self, every: int) -> list[str]:
+    def _first_lines(self, every: int) -> list[str]:
         """Returns the first lines of a step: its coefficients, and the number of a longer step."""
         return self.coefficients() + ([f"n = k // {self.tables.size(every)}"] if every > 1 else [])
 

@@ -173,8 +173,8 @@ def execute(
     task = replace(task, layout=replace(task.layout, wanted=leaves))
     if in_rows and paths > MOST_PATHS_IN_ROWS:
         raise ValueError(
-            f"`paths` must be at most {MOST_PATHS_IN_ROWS:,} on backend {task.backend!r}, which stores all paths of a chunk in rows; got "
-            f"{paths:,}. Use fewer paths, or a backend that compiles."
+            f"`paths` must be at most {MOST_PATHS_IN_ROWS:,} on backend {task.backend!r}, which stores all paths of a chunk in "
+            f"rows; got {paths:,}. Use fewer paths, or a backend that compiles."
         )
     if in_rows:
         concurrent = min(paths, task.layout.size * LEAF)

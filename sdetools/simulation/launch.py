@@ -74,7 +74,7 @@ def table(
         if a.dtype != kinds[kind] or not a.flags.c_contiguous:
             raise TypeError(f"array {name} of a kernel must be contiguous {kinds[kind]}; got {a.dtype} with strides {a.strides}")
     if any(not a.flags.forc or a.dtype not in (real, np.int64) for a in data):
-        raise TypeError("arrays of data must lie in one piece, and be whole numbers or of the kernel's type")
+        raise TypeError("arrays of data must be contiguous, and of type int64 or the kernel's type")
     places = [*(where(arrays[name]) for name in ARRAYS), tree, *map(where, data)]
     return np.array([*(int(numbers[name]) for name in NUMBERS), *places], np.int64)
 

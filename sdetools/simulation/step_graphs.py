@@ -160,7 +160,7 @@ class Functions:
         step.outputs += [(part, value(v)) for part, v in zip(state, new)]
         if i == 0 and self.momentum_noise is not None:
             if member.sampled:
-                raise NotTraceable("the control variate of a noise of samples")
+                raise NotTraceable("the control variate of minibatch or label noise")
             noise = p[0] * field.deviation(state[0])
             step.outputs.append(
                 (self.momentum_noise, value(member.rule((state[0], self.momentum_noise), lambda _: noise, *coefficients)[1]))
@@ -282,8 +282,8 @@ class _Oracle:
                 if stage is None:
                     if function is not None and gradient_stage(function, loss.dim, DOUBLE.name) is not None:
                         raise ValueError(
-                            f"`dtype` must be 'float64' for the gradient of {loss.label}: it is compiled for float64 only; got "
-                            f"{self.functions.real.name!r}. Leave its signature out (@njit), so that it is compiled for the type of its argument."
+                            f"`dtype` must be 'float64' for the gradient of {loss.label}: it is compiled for float64 only; "
+                            f"got {self.functions.real.name!r}. Omit its signature (@njit), so that it is compiled for any type."
                         ) from None
                     raise
         return self.functions.call(stage, [x], x.shape)

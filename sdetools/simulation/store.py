@@ -137,8 +137,8 @@ class Store:
             raise self._damaged()
         if version != _VERSION:
             raise StoreError(
-                f"{self.path} was written by a version of sdetools with another order of summation or another layout of rows (its layout is {version or 1}, the current one "
-                f"{_VERSION}); it is left as it is. Resume with that version, name another store, or run without resuming."
+                f"{self.path} was written by a version of sdetools with another order of summation or another layout of rows (its "
+                f"layout is {version or 1}, the current one is {_VERSION}); it is left as it is. Resume with that version, name another store, or run without resuming."
             )
         if row[0] != str(self.identity):
             raise StoreError(
@@ -157,7 +157,8 @@ class Store:
             self._broken = what == "written" and not busy
             if busy:
                 raise StoreError(
-                    f"{self.path} is in use by another program ({error}); it is left as it is. Wait until that program has ended, or name another file."
+                    f"{self.path} is in use by another program ({error}); it is left as it is. Wait until that program "
+                    "has ended, or name another file."
                 ) from error
             if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
                 full = code == sqlite3.SQLITE_FULL

@@ -135,8 +135,8 @@ class TensorPaths:
         return self.runner.record(*self._all(), *(anchor or ()), self.runner.P, float(c), float(rho))
 
     def diverged(self, i: int) -> np.ndarray:
-        gone = sum((self.state[part.key] * 0.0).sum(0) for part in self.runner.functions.parts[i])
-        return (gone != 0.0).cpu().numpy()  # type: ignore[union-attr]
+        nonfinite = sum((self.state[part.key] * 0.0).sum(0) for part in self.runner.functions.parts[i])
+        return (nonfinite != 0.0).cpu().numpy()  # type: ignore[union-attr]
 
 
 def _segments(z: torch.Tensor, plan: Any) -> list[torch.Tensor]:
