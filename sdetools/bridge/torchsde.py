@@ -1,6 +1,6 @@
-"""SDEs to and from torchsde's object protocol: `f(t, y)`, `g(t, y)`, `noise_type`, `sde_type`, y of shape `(batch, dim)`.
+"""Conversion of SDEs to and from torchsde's protocol: `f(t, y)`, `g(t, y)`, `noise_type`, `sde_type`, y of shape `(batch, dim)`.
 
-torchsde itself is not needed to translate, only to solve. What torchsde calls noise types: "additive", "diagonal", "scalar", "general".
+torchsde itself is needed only to solve. Its noise types are "additive", "diagonal", "scalar" and "general".
 """
 
 from __future__ import annotations
@@ -24,10 +24,15 @@ NOISE_TYPES = ("additive", "diagonal", "scalar", "general")
 
 
 class TorchsdeModel:
-    """An SDE of ours as torchsde wants it: pass it to `torchsde.sdeint(model, y0, ts)`, y0 of shape `(batch, parts * dim)`.
+    """An sdetools SDE in torchsde's protocol, for `torchsde.sdeint(model, y0, ts)` with y0 of shape `(batch, parts * dim)`.
 
-    `noise_type` is "diagonal", "scalar", "additive" or "general", `sde_type` "ito" or "stratonovich". Time-dependent numbers (lambda_t)
-    are read at t. The functions are torch code traced from drift and diffusion: they run on the device and in the type of `y`.
+    The functions are torch code traced from drift and diffusion; they run on the device and in the type of `y`. Time-dependent coefficients
+    (lambda_t) are evaluated at t.
+
+    Attributes:
+        sde: The SDE.
+        sde_type: "ito" or "stratonovich".
+        noise_type: "diagonal", "scalar", "additive" or "general".
     """
 
     def __init__(self, sde: SDE) -> None:
@@ -36,28 +41,31 @@ class TorchsdeModel:
         if kind == "additive" and sde.noise_dim == sde.dim * len(sde.parts) and self._diagonal():
             kind = "diagonal"
         self.noise_type = kind
-        self._f = _traced(sde, lambda y, p, s: sde.drift(y, p, s))
-        self._columns = [_traced(sde, lambda y, p, s, j=j: sde.diffusion(y, _unit(sde, j), p, s)) for j in range(sde.noise_dim)]
+        self._f = _torch_function(sde, lambda y, p, s: sde.drift(y, p, s))
+        self._noise_columns = [
+            _torch_function(sde, lambda y, p, s, j=j: sde.diffusion(y, _unit(sde, j), p, s)) for j in range(sde.noise_dim)
+        ]
 
     def f(self, t: Any, y: torch.Tensor) -> torch.Tensor:
-        """The drift, `(batch, n)`."""
+        """Return the drift, `(batch, n)`."""
         return self._f(t, y)
 
     def g(self, t: Any, y: torch.Tensor) -> torch.Tensor:
-        """The diffusion: `(batch, n)` for diagonal noise, else `(batch, n, m)`."""
-        if not self._columns:
+        """Return the diffusion: `(batch, n)` for diagonal noise, else `(batch, n, m)`."""
+        if not self._noise_columns:
             return torch.zeros_like(y)
-        columns = [column(t, y) for column in self._columns]
+        columns = [column(t, y) for column in self._noise_columns]
         if self.noise_type == "diagonal":
             return torch.stack([column[:, j] for j, column in enumerate(columns)], dim=1)
         return torch.stack(columns, dim=2)
 
     def g_prod(self, t: Any, y: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """g(t, y) v, `(batch, n)`."""
+        """Return g(t, y) v, `(batch, n)`."""
         g = self.g(t, y)
         return g * v if self.noise_type == "diagonal" else torch.einsum("bij,bj->bi", g, v)
 
     def _diagonal(self) -> bool:
+        """Return whether a square additive diffusion is diagonal."""
         n = self.sde.noise_dim
         signals = self.sde.signal_values(np.zeros(1), 0.0, 0.0)[0] if self.sde.signals else ()
         b = np.stack([self.sde.diffusion(np.full(n, 0.7), _unit(self.sde, j), None, signals) for j in range(n)], axis=1)
@@ -69,31 +77,41 @@ def _unit(sde: SDE, j: int) -> list[float]:
 
 
 def to_torchsde(sde: SDE) -> TorchsdeModel:
-    """A model for `torchsde.sdeint` from an SDE of ours. ValueError where drift or diffusion cannot be traced.
+    """Convert an sdetools SDE to a model for `torchsde.sdeint`.
 
-    >>> import sdetools as st, torch
-    >>> model = to_torchsde(st.SDE(drift=["-x"], diffusion=["0.5"], variables="x"))
-    >>> model.f(0.0, torch.tensor([[2.0]])), model.noise_type
-    (tensor([[-2.]]), 'diagonal')
+    Args:
+        sde: The SDE; its drift and diffusion must be traceable formulas.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: If `sde` is not an SDE, or if drift or diffusion cannot be traced.
+
+    Example:
+        >>> import sdetools as st, torch
+        >>> model = to_torchsde(st.SDE(drift=["-x"], diffusion=["0.5"], variables="x"))
+        >>> model.f(0.0, torch.tensor([[2.0]])), model.noise_type
+        (tensor([[-2.]]), 'diagonal')
     """
     if not isinstance(sde, SDE):
-        raise ValueError(f"`sde` must be an SDE of ours; got {sde!r}. Make one with st.SDE(drift=..., diffusion=...).")
+        raise ValueError(f"`sde` must be an sdetools SDE; got {sde!r}. Make one with st.SDE(drift=..., diffusion=...).")
     try:
         return TorchsdeModel(sde)
     except (NotTraceable, TracingError, TypeError) as error:
         raise ValueError(f"`sde` must be made of traceable formulas to run in torch; got {sde!r} ({error}).") from error
 
 
-def _traced(sde: SDE, function: Any) -> Any:
-    """A torch function of (t, y) from a formula on component-first arrays."""
+def _torch_function(sde: SDE, function: Any) -> Any:
+    """Trace a formula on component-first arrays and return it as a torch function of (t, y)."""
     n, trace = sde.dim * len(sde.parts), Trace()
     y, p = trace.input("y", (n,)), trace.uniform("p", (len(sde.parameters),))
     s = [trace.uniform(f"s{i}") for i in range(sde.signals)]
-    made = components(function(y, p, s), y)
+    formula = components(function(y, p, s), y)
 
     @cache
     def on(device: torch.device, dtype: torch.dtype) -> Any:
-        return compiled([made], [y, p, *s], torch, device, dtype)
+        return compiled([formula], [y, p, *s], torch, device, dtype)
 
     def call(t: Any, at: torch.Tensor) -> torch.Tensor:
         signals: Sequence[float] = sde.signal_values(np.array([float(t)]), 0.0, 0.0)[0] if sde.signals else ()
@@ -105,7 +123,14 @@ def _traced(sde: SDE, function: Any) -> Any:
 
 
 class FromTorchsde(SDE):
-    """A torchsde model as an SDE of ours: `f` and `g` are called on all paths at once, through torch and back."""
+    """A torchsde model as an sdetools SDE; `f` and `g` are evaluated on all paths at once, with conversion between NumPy and torch.
+
+    Attributes:
+        model: The torchsde model.
+        dim: The number of columns of y.
+        noise_dim: The number of Brownian motions.
+        calculus: "ito" or "stratonovich".
+    """
 
     signals = 1
 
@@ -115,10 +140,10 @@ class FromTorchsde(SDE):
         for wanted in ("f", "noise_type", "sde_type"):
             if not hasattr(model, wanted):
                 raise ValueError(
-                    f"`model` must follow torchsde's protocol (f, g, noise_type, sde_type); {model!r} has no `{wanted}`."
+                    f"`model` must follow torchsde's protocol (f, g, noise_type, sde_type); got {model!r} without `{wanted}`."
                 )
         if not (hasattr(model, "g") or hasattr(model, "g_prod")):
-            raise ValueError(f"`model` must have `g` or `g_prod`; {model!r} has neither.")
+            raise ValueError(f"`model` must have `g` or `g_prod`; got {model!r}, which has neither.")
         if model.noise_type not in NOISE_TYPES:
             raise ValueError(f"`noise_type` must be one of {', '.join(NOISE_TYPES)}; got {model.noise_type!r}.")
         self.model, self.dim = model, _check.count("dim", dim)
@@ -126,54 +151,55 @@ class FromTorchsde(SDE):
         self.names = coordinate_names(names, self.dim)
         self.parameters = np.zeros(0)
         self.identity = f"torchsde {type(model).__module__}.{type(model).__qualname__} {_weights(model)}"
-        self._ask("f", model.f, lambda n: (n, self.dim))
+        self._check_function("f", model.f, lambda n: (n, self.dim))
         kind = model.noise_type
         if noise_dim is None:
             if not hasattr(model, "g"):
-                raise ValueError("`noise_dim` must be given for a model with `g_prod` alone.")
-            noise_dim = {"diagonal": self.dim, "scalar": 1}.get(kind) or self._columns()
+                raise ValueError("`noise_dim` must be given for a model with `g_prod` but no `g`; got None.")
+            noise_dim = {"diagonal": self.dim, "scalar": 1}.get(kind) or self._noise_columns()
         self.noise_dim = _check.count("noise_dim", noise_dim)
         fixed = {"diagonal": self.dim, "scalar": 1}.get(kind, self.noise_dim)
         if self.noise_dim != fixed:
             raise ValueError(f"`noise_dim` must be {fixed} for {kind} noise of a y with {self.dim} columns; got {noise_dim!r}.")
         if hasattr(model, "g"):
-            self._ask("g", model.g, self._g_shape)
+            self._check_function("g", model.g, self._g_shape)
         else:
-            draws = torch.linspace(-1, 1, 3 * self.noise_dim, dtype=_type(model)).reshape(3, -1)
-            self._ask("g_prod", lambda t, at: model.g_prod(t, at, draws[: len(at)]), lambda n: (n, self.dim))
+            draws = torch.linspace(-1, 1, 3 * self.noise_dim, dtype=_dtype(model)).reshape(3, -1)
+            self._check_function("g_prod", lambda t, at: model.g_prod(t, at, draws[: len(at)]), lambda n: (n, self.dim))
         self.noise_class = classify(self, kind if kind in ("diagonal", "scalar", "additive") else None)
 
     def _g_shape(self, batch: int) -> tuple[int, ...]:
         return (batch, self.dim) if self.model.noise_type == "diagonal" else (batch, self.dim, self.noise_dim)
 
-    def _columns(self) -> int:
-        """Brownian motions, from the shape of g."""
-        at = torch.full((2, self.dim), 0.7, dtype=_type(self.model))
-        g = _called("g", self.model.g, at)
+    def _noise_columns(self) -> int:
+        """Return the number of Brownian motions, from the shape of g."""
+        at = torch.full((2, self.dim), 0.7, dtype=_dtype(self.model))
+        g = _evaluate_once("g", self.model.g, at)
         if not isinstance(g, torch.Tensor) or g.ndim != 3 or g.shape[:2] != at.shape:
-            raise _misshaped("g", f"(batch, {self.dim}, noise_dim) for {self.model.noise_type} noise", 2, g)
+            raise _shape_error("g", f"(batch, {self.dim}, noise_dim) for {self.model.noise_type} noise", 2, g)
         return int(g.shape[2])
 
-    def _ask(self, name: str, function: Any, shape: Any) -> None:
-        """Refuse a function of (t, y) that does not answer each row of y by itself, in the right shape."""
-        rows = torch.linspace(0.5, 0.9, 3 * self.dim, dtype=_type(self.model)).reshape(3, self.dim)
-        answers = [self._shaped(name, _called(name, function, rows[:n]), shape, n) for n in (2, 3)]
-        near = torch.finfo(rows.dtype).eps ** 0.5
-        if not torch.allclose(answers[0].double(), answers[1][:2].double(), rtol=near, atol=near, equal_nan=True):
+    def _check_function(self, name: str, function: Any, shape: Any) -> None:
+        """Refuse a function of (t, y) that does not evaluate the rows of y independently, in the right shape."""
+        rows = torch.linspace(0.5, 0.9, 3 * self.dim, dtype=_dtype(self.model)).reshape(3, self.dim)
+        results = [self._check_shape(name, _evaluate_once(name, function, rows[:n]), shape, n) for n in (2, 3)]
+        tolerance = torch.finfo(rows.dtype).eps ** 0.5
+        if not torch.allclose(results[0].double(), results[1][:2].double(), rtol=tolerance, atol=tolerance, equal_nan=True):
             raise ValueError(
-                f"`{name}` must answer each row of y by itself, always in the same way; with one row more in the batch it gave other "
-                "answers for the rest. Call eval() on a model with batch normalisation or dropout."
+                f"`{name}` must evaluate the rows of y independently and deterministically; got different results for the same rows after "
+                "one was added to the batch. Call eval() on a model with batch normalisation or dropout."
             )
 
-    def _shaped(self, name: str, answer: Any, shape: Any, batch: int) -> torch.Tensor:
-        if not isinstance(answer, torch.Tensor) or tuple(answer.shape) != shape(batch) or answer.is_complex():
+    def _check_shape(self, name: str, result: Any, shape: Any, batch: int) -> torch.Tensor:
+        """Return a function's result after checking its type and shape."""
+        if not isinstance(result, torch.Tensor) or tuple(result.shape) != shape(batch) or result.is_complex():
             wanted = ", ".join(["batch", *map(str, shape(batch)[1:])])
             of = f" for {self.model.noise_type} noise" if name == "g" else ""
-            raise _misshaped(name, f"({wanted}){of}", batch, answer)
-        return answer
+            raise _shape_error(name, f"({wanted}){of}", batch, result)
+        return result
 
     def drift(self, y: Any, p: Any = None, s: Sequence[Any] = (0.0,)) -> np.ndarray:
-        return self._through(lambda t, at: self._shaped("f", self.model.f(t, at), lambda n: (n, self.dim), len(at)), y, s)
+        return self._evaluate(lambda t, at: self._check_shape("f", self.model.f(t, at), lambda n: (n, self.dim), len(at)), y, s)
 
     def diffusion(self, y: Any, u: Sequence[Any], p: Any = None, s: Sequence[Any] = (0.0,)) -> np.ndarray:
         y = np.asarray(y)
@@ -181,28 +207,30 @@ class FromTorchsde(SDE):
             raise ArraysOnly("a torchsde model cannot be traced")
         paths = y.shape[1:] or (1,)
         v = torch.as_tensor(np.stack([np.broadcast_to(np.asarray(w, dtype=float), paths) for w in u], axis=-1)).to(
-            _type(self.model)
+            _dtype(self.model)
         )
 
         def product(t: Any, at: torch.Tensor) -> torch.Tensor:
             if hasattr(self.model, "g"):
-                g = self._shaped("g", self.model.g(t, at), self._g_shape, len(at))
+                g = self._check_shape("g", self.model.g(t, at), self._g_shape, len(at))
                 return g * v if self.model.noise_type == "diagonal" else torch.einsum("bij,bj->bi", g, v)
-            return self._shaped("g_prod", self.model.g_prod(t, at, v), lambda n: (n, self.dim), len(at))
+            return self._check_shape("g_prod", self.model.g_prod(t, at, v), lambda n: (n, self.dim), len(at))
 
-        return self._through(product, y, s)
+        return self._evaluate(product, y, s)
 
-    def _through(self, function: Any, y: Any, s: Sequence[Any]) -> np.ndarray:
+    def _evaluate(self, function: Any, y: Any, s: Sequence[Any]) -> np.ndarray:
+        """Evaluate a torch function of (t, y) on a NumPy array of paths."""
         y = np.asarray(y)
         if y.dtype == object:
             raise ArraysOnly("a torchsde model cannot be traced")
-        at = torch.as_tensor(np.ascontiguousarray(y.reshape(self.dim, -1).T)).to(_type(self.model))
+        at = torch.as_tensor(np.ascontiguousarray(y.reshape(self.dim, -1).T)).to(_dtype(self.model))
         with torch.no_grad():
             out = function(torch.as_tensor(float(s[0]), dtype=at.dtype), at)
         return out.double().numpy().T.reshape(y.shape)
 
 
-def _called(name: str, function: Any, at: torch.Tensor) -> Any:
+def _evaluate_once(name: str, function: Any, at: torch.Tensor) -> Any:
+    """Evaluate a model's function at t = 0; ValueError that reports the cause where it fails."""
     try:
         with torch.no_grad():
             return function(torch.zeros((), dtype=at.dtype), at)
@@ -214,21 +242,22 @@ def _called(name: str, function: Any, at: torch.Tensor) -> Any:
         ) from error
 
 
-def _misshaped(name: str, wanted: str, batch: int, answer: Any) -> ValueError:
-    got = f"a {type(answer).__name__}"
-    if isinstance(answer, torch.Tensor):
-        got = f"{tuple(answer.shape)}{' of complex numbers' if answer.is_complex() else ''}"
+def _shape_error(name: str, wanted: str, batch: int, result: Any) -> ValueError:
+    """Return the error for a result of another type or shape."""
+    got = f"a {type(result).__name__}"
+    if isinstance(result, torch.Tensor):
+        got = f"{tuple(result.shape)}{' of complex numbers' if result.is_complex() else ''}"
     return ValueError(f"`{name}` must return a real tensor of shape {wanted}; for a batch of {batch} it gave {got}.")
 
 
-def _type(model: Any) -> torch.dtype:
-    """The floating type of a model's weights; double where it has none."""
+def _dtype(model: Any) -> torch.dtype:
+    """Return the floating-point type of a model's parameters; double where it has none."""
     parameters = list(model.parameters()) if callable(getattr(model, "parameters", None)) else []
     return parameters[0].dtype if parameters else torch.float64
 
 
 def _weights(model: Any) -> str:
-    """A digest of a model's weights and plain attributes: another model is another experiment."""
+    """Return a digest of a model's weights, plain attributes and code, which identifies it in stored results."""
     from sdetools._identity import function_identity
     from sdetools.losses.base import digest
 
@@ -239,19 +268,29 @@ def _weights(model: Any) -> str:
 
 
 def from_torchsde(model: Any, dim: int, noise_dim: int | None = None, names: Sequence[str] | None = None) -> FromTorchsde:
-    """An SDE of ours from a torchsde model, unchanged: any integrator, gap and study takes it (NumPy backend, torch inside).
+    """Convert a torchsde model to an sdetools SDE, for all integrators, gaps and studies on the NumPy backend.
 
-    `dim`: columns of y; `noise_dim`: Brownian motions, found from `g` by default. ValueError for what does not follow the protocol: functions
-    that fail, that answer in another shape, or that mix the rows of y.
+    Args:
+        model: An object with `f`, `g` or `g_prod`, `noise_type` and `sde_type`.
+        dim: The number of columns of y.
+        noise_dim: The number of Brownian motions; by default it is inferred from `g`.
+        names: Names of the coordinates; `x0, x1, ...` by default.
 
-    >>> import torch
-    >>> class Model:
-    ...     noise_type, sde_type = "diagonal", "ito"
-    ...     def f(self, t, y):
-    ...         return -y
-    ...     def g(self, t, y):
-    ...         return 0.3 * torch.ones_like(y)
-    >>> from_torchsde(Model(), dim=2)
-    FromTorchsde(dim=2, 2 Brownian motions, diagonal noise, ito)
+    Returns:
+        The SDE.
+
+    Raises:
+        ValueError: If the model does not follow the protocol: its functions fail, return another shape or mix the rows of y.
+
+    Example:
+        >>> import torch
+        >>> class Model:
+        ...     noise_type, sde_type = "diagonal", "ito"
+        ...     def f(self, t, y):
+        ...         return -y
+        ...     def g(self, t, y):
+        ...         return 0.3 * torch.ones_like(y)
+        >>> from_torchsde(Model(), dim=2)
+        FromTorchsde(dim=2, 2 Brownian motions, diagonal noise, ito)
     """
     return FromTorchsde(model, dim, noise_dim, names)

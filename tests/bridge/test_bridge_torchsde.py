@@ -93,9 +93,9 @@ def test_torchsdes_euler_on_our_draws_takes_our_paths():
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
-        (lambda: to_torchsde("sde"), "SDE of ours"),
+        (lambda: to_torchsde("sde"), "sdetools SDE"),
         (lambda: to_torchsde(from_torchsde(Model(), 2)), "traceable"),
         (lambda: from_torchsde(object(), 2), "protocol"),
         (lambda: from_torchsde(Model(), 0), "dim"),
@@ -103,8 +103,8 @@ def test_torchsdes_euler_on_our_draws_takes_our_paths():
         (lambda: from_torchsde(type("M", (Model,), {"f": lambda self, t, y: y[:, :1]})(), 2), "shape"),
     ],
 )
-def test_what_does_not_fit_is_refused(make, told):
-    with pytest.raises(ValueError, match=told):
+def test_invalid_models_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
         make()
 
 
@@ -122,7 +122,7 @@ def model_of(kind, **functions):
 
 
 @pytest.mark.parametrize("kind", ["diagonal", "scalar", "additive", "general"])
-def test_right_shapes_are_taken(kind):
+def test_correct_shapes_are_accepted(kind):
     sde = from_torchsde(model_of(kind), dim=2)
     assert sde.noise_dim == {"diagonal": 2, "scalar": 1}.get(kind, 3)
     product = model_of(
@@ -149,7 +149,7 @@ WRONG = {
 
 @pytest.mark.parametrize("name", WRONG)
 @pytest.mark.parametrize("kind", ["diagonal", "scalar", "additive", "general"])
-def test_misshaped_functions_are_told(kind, name):
+def test_results_of_wrong_shape_are_refused(kind, name):
     for function in ("f", "g"):
         with pytest.raises(
             ValueError, match=rf"^`{function}` must return a real tensor of shape \(batch, 2.*; for a batch of [23] it gave .*\.$"
@@ -158,7 +158,7 @@ def test_misshaped_functions_are_told(kind, name):
 
 
 @pytest.mark.parametrize(
-    ("kind", "g", "told"),
+    ("kind", "g", "message"),
     [
         ("diagonal", lambda self, t, y: torch.diag_embed(y), r"shape \(batch, 2\) for diagonal noise; for a batch of 2 it gave \(2, 2, 2\)"),
         ("scalar", lambda self, t, y: y, r"shape \(batch, 2, 1\) for scalar noise; for a batch of 2 it gave \(2, 2\)"),
@@ -169,38 +169,38 @@ def test_misshaped_functions_are_told(kind, name):
         ("general", lambda self, t, y: torch.ones(2, 2, 2, dtype=y.dtype), r"for a batch of 3 it gave \(2, 2, 2\)"),
         ("general", lambda self, t, y: 1 / 0, "`g` must take .*calling it raised ZeroDivisionError"),
         ("general", lambda self, t, y: y.reshape(7), "`g` must take .*calling it raised RuntimeError"),
-        ("diagonal", lambda self, t, y: y * y.mean(), "`g` must answer each row of y by itself"),
-        ("diagonal", lambda self, t, y: torch.rand_like(y), "`g` must answer each row of y by itself"),
+        ("diagonal", lambda self, t, y: y * y.mean(), "`g` must evaluate the rows of y independently"),
+        ("diagonal", lambda self, t, y: torch.rand_like(y), "`g` must evaluate the rows of y independently"),
     ],
 )  # fmt: skip
-def test_a_diffusion_that_does_not_fit_its_noise_type(kind, g, told):
-    with pytest.raises(ValueError, match=told):
+def test_a_diffusion_of_wrong_shape_for_its_noise_type_is_refused(kind, g, message):
+    with pytest.raises(ValueError, match=message):
         from_torchsde(model_of(kind, g=g), dim=2)
 
 
-def test_numbers_of_brownian_motions_that_do_not_fit():
-    for kind, given, told in (
+def test_wrong_numbers_of_brownian_motions_are_refused():
+    for kind, given, message in (
         ("diagonal", 3, "`noise_dim` must be 2 for diagonal noise of a y with 2 columns; got 3"),
         ("scalar", 2, "`noise_dim` must be 1 for scalar noise"),
         ("general", 2, r"`g` must return a real tensor of shape \(batch, 2, 2\) for general noise; .* gave \(2, 2, 3\)"),
     ):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             from_torchsde(model_of(kind), dim=2, noise_dim=given)
-    for product, told in (
+    for product, message in (
         (lambda self, t, y, v: y.reshape(7), "`g_prod` must take .*calling it raised RuntimeError"),
         (lambda self, t, y, v: v, r"`g_prod` must return a real tensor of shape \(batch, 2\); for a batch of 2 it gave \(2, 3\)"),
     ):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             from_torchsde(model_of("general", g=None, g_prod=product), dim=2, noise_dim=3)
 
 
-def test_a_shape_that_changes_while_a_run_goes_on_is_told():
+def test_a_shape_that_changes_during_a_run_is_refused():
     late = from_torchsde(model_of("diagonal", g=lambda self, t, y: y if t < 0.5 else y[:, :1].expand(-1, 3)), dim=2)
     with pytest.raises(ValueError, match=r"`g` must return .*; for a batch of (\d+) it gave \(\1, 3\)"):
         st.simulate(st.EulerMaruyama(late, 0.1), [1.0, 0.5], 1.0, 10, ["x0"])
 
 
-def test_a_network_in_training_mode_is_told():
+def test_a_network_in_training_mode_is_refused():
     net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2)).double()
     for ready in (False, True):
         net.train(not ready)
@@ -208,5 +208,5 @@ def test_a_network_in_training_mode_is_told():
         if ready:
             assert from_torchsde(model, dim=2).noise_dim == 2
         else:
-            with pytest.raises(ValueError, match=r"`f` must answer each row of y by itself.*Call eval\(\)"):
+            with pytest.raises(ValueError, match=r"`f` must evaluate the rows of y independently.*Call eval\(\)"):
                 from_torchsde(model, dim=2)
