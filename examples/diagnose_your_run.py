@@ -1,4 +1,4 @@
-"""May momentum be dropped here? Two settings of one network on real images: one where it may, one where it may not.
+"""May momentum be dropped here? Two settings of one network on real images, with opposite answers.
 
     python examples/diagnose_your_run.py
     sdetools diagnose examples/diagnose_your_run.py --lr 0.01 --batch-size 32

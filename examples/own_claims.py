@@ -1,4 +1,4 @@
-"""Claims of your own: statements, what measures them, controls that must fail; `sdetools verify examples/own_claims.py`."""
+"""Claims of your own: statements, their measurements, and controls that must fail; `sdetools verify examples/own_claims.py`."""
 
 import sdetools as st
 
@@ -14,6 +14,8 @@ momentum = st.SGDM(oracle, st.schedules.constant(eta=ETA, beta=BETA))
     source="Theorem 3.5",
 )
 def same_rate(run):
+    """Bound the gap between SGDM and SGD at the same learning rate."""
+
     def gap(rate):
         sgd = st.SGD(oracle, st.schedules.constant(eta=rate * ETA), step_time=ETA)
         return st.weak_gap(momentum, sgd, x0=[1.0], horizon=1.0, observe=["x**2"], **run.options()).sup("x**2")
@@ -29,13 +31,14 @@ def same_rate(run):
     source="Definition 2.3",
 )
 def second_moment(run):
+    """Compare a simulated second moment with the exact one."""
     simulated = st.simulate(momentum, x0=[1.0], horizon=1.0, observe=["x**2"], times=[1.0], **run.options()).at("x**2")
     exact = st.exact.moments(momentum, x0=[1.0], steps=32, record=[32])
     run.measure("E x^2 at t = 1", simulated, expected=float(st.exact.expectation(exact, "x**2")[-1]), tolerance=0.05)
 
 
 def main():
-    """What `sdetools verify` does, from Python."""
+    """Verify the claims from Python, as `sdetools verify` does."""
     results = st.verify(__file__)
     for claim in results.claims:
         print(f"{claim.verdict:<13} {claim.id}: {claim.reason}")

@@ -1,10 +1,10 @@
-"""A method of your own is its one-step rule: here Nesterov's momentum, as torch writes it, and which plain SGD it resembles."""
+"""A method of your own is its one-step rule: here Nesterov's momentum in torch's form, compared with plain SGD."""
 
 import sdetools as st
 
 
 class Nesterov(st.Dynamics):
-    """v' = mu v + g, x' = x - lr (g + mu v'): written once, run on arrays, traced into a kernel."""
+    """v' = mu v + g, x' = x - lr (g + mu v'): written once, evaluated on arrays, traced into a kernel."""
 
     parts = ("x", "v")
     coefficients = ("eta", "beta")
@@ -23,6 +23,7 @@ h = f"{loss.names[0]}**2"
 
 
 def main():
+    """Measure the gap between Nesterov's momentum and SGD for decreasing learning rates."""
     print("Nesterov with lr = (1 - mu) eta against SGD with eta, double well, sigma = eta^-1/2, mu = 0.9:")
     for eta in (0.02, 0.01, 0.005):
         oracle = st.NoisyOracle(loss, noise, sigma=eta**-0.5)

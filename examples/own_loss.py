@@ -1,4 +1,4 @@
-"""Three doors for a loss of your own: a formula, a function, a compiled function. The draws are the same, so are the answers."""
+"""Three input forms of a loss: a formula, a function, a compiled function. The draws are the same, so are the results."""
 
 import numpy as np
 from numba import njit
@@ -9,12 +9,12 @@ formula = st.losses.from_expression("log(cosh(x)) + y**2 / 2", variables="x y")
 
 
 def gradient(x):
-    """Indexed by coordinate: the same text takes one point, rows of paths, or the symbols from which a kernel is made."""
+    """Return the gradient by coordinate. The same code accepts one point, rows of paths, or the symbols of a traced kernel."""
     return [np.tanh(x[0]), x[1]]
 
 
 def value(x):
-    """Given too, it guards the gradient: a wrong one is refused at the door, by finite differences."""
+    """Return the value. With it the gradient is validated by finite differences when the loss is made."""
     return np.log(np.cosh(x[0])) + x[1] ** 2 / 2
 
 
@@ -23,7 +23,7 @@ function = st.losses.from_function(gradient, dim=2, value=value, names=("x", "y"
 
 @njit
 def compiled_gradient(x):
-    """What cannot be traced (loops, branches, tables) is compiled by Numba and called inside the kernel."""
+    """Return the gradient. Code that cannot be traced (loops, branches, tables) is compiled by Numba and called inside the kernel."""
     return np.tanh(x[0]), x[1]
 
 
@@ -31,6 +31,7 @@ compiled = st.losses.from_function(compiled_gradient, dim=2, names=("x", "y"))
 
 
 def main():
+    """Simulate SGDM on all three forms, and show the error for a wrong gradient."""
     plan = st.schedules.constant(eta=0.02, beta=0.9)
     for name, loss in (("formula", formula), ("function", function), ("compiled", compiled)):
         oracle = st.NoisyOracle(loss, st.noise.gaussian(dim=2), sigma=1.0)

@@ -1,6 +1,6 @@
-"""The weak gap between SGDM and SGD on one's own network with the noise of its own minibatches, at three learning rates.
+"""The weak gap between SGDM and SGD on a network of your own, with the noise of its minibatches, at three learning rates.
 
-The network is small, its data real; all of the weak-gap machinery works on it: many paths at once, shared batches, intervals.
+The network is small and its data real. All of the weak-gap machinery applies: many paths at once, shared batches, intervals.
 """
 
 import torch
@@ -18,6 +18,7 @@ oracle = st.NoisyOracle(loss, st.noise.minibatch(loss, size=4))
 
 
 def pair(eta):
+    """Return SGDM and SGD at the learning rate `eta`."""
     plan = st.schedules.constant(eta=eta, beta=0.8)
     return st.SGDM(oracle, plan), st.SGD(oracle, plan.averaged())
 

@@ -1,6 +1,6 @@
-"""A noise of your own: rare large gradients. The limit knows only mean and covariance; the gap to Gaussian noise is O(sqrt(eta)).
+"""A noise of your own: rare large gradients. The limiting SDE depends on mean and covariance only; the gap is O(sqrt(eta)).
 
-It is the skewness: each of the T/eta steps adds -eta^3 sigma^3 E v^3 = -eta^(3/2) E v^3 to E x^3.
+The skewness causes it: each of the T/eta steps adds -eta^3 sigma^3 E v^3 = -eta^(3/2) E v^3 to E x^3.
 """
 
 import numpy as np
@@ -11,13 +11,13 @@ JUMP = 0.05  # the probability of a large gradient
 
 
 def value(x, z):
-    """A skewed two-valued law from one uniform draw, larger near 0; `select` is the branch that a kernel understands."""
+    """Return a skewed two-valued noise from one uniform draw, larger near 0; `select` is the branch that a kernel supports."""
     jump = st.select(z[0] < JUMP, ((1 - JUMP) / JUMP) ** 0.5, -((JUMP / (1 - JUMP)) ** 0.5))
     return [(1 + np.cos(x[0]) / 2) * jump]
 
 
 def covariance(x):
-    """Checked at the door against 200,000 draws."""
+    """Return the covariance. It is checked against 200,000 draws when the noise is made."""
     return [[(1 + np.cos(x[0]) / 2) ** 2]]
 
 
@@ -27,6 +27,7 @@ normal = st.noise.gaussian(root=[["1 + cos(x)/2"]], variables="x")
 
 
 def main():
+    """Compare E x^3 under rare jumps and under Gaussian noise."""
     print("  eta    E x^3 with rare jumps     Gaussian       difference / sqrt(eta)")
     for eta in (0.1, 0.05, 0.025):
         means = []

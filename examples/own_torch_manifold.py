@@ -1,6 +1,8 @@
-"""One's own torch model on the slow clock: its manifold of interpolating parameters, and the drift of label noise along it, by products alone.
+"""A torch model of your own on the slow clock: its manifold of interpolating parameters, and the drift of label noise along it.
 
-python examples/own_torch_manifold.py
+All derivatives are products with vectors; no Hessian is formed.
+
+    python examples/own_torch_manifold.py
 """
 
 import numpy as np
@@ -13,7 +15,7 @@ DIM = WIDTH * (FEATURES + 2)
 
 
 def network(x, a):
-    """f(x, a): one hidden layer of tanh, all parameters in one vector x."""
+    """Return f(x, a): one hidden layer of tanh, all parameters in one vector x."""
     w, b, v = x[: WIDTH * FEATURES].reshape(WIDTH, FEATURES), x[WIDTH * FEATURES : -WIDTH], x[-WIDTH:]
     return v @ torch.tanh(w @ a / FEATURES**0.5 + b) / WIDTH**0.5
 
@@ -26,7 +28,7 @@ loss = st.losses.from_torch_model(network, inputs, targets, dim=DIM)
 x = st.manifold.retract(loss, rng.normal(size=DIM))
 print(st.manifold.matrix_free(loss, x))
 
-# Label noise of size delta on batches of B moves x along Gamma by -(c/4) P grad tr H dt, c = delta^2 / B, on the clock t = k eta^2.
+# Label noise of size delta on batches of B drives x along Gamma by -(c/4) P grad tr H dt, c = delta^2 / B, on the clock t = k eta^2.
 dt, trace = 5.0, []
 for _ in range(20):
     geometry = st.manifold.matrix_free(loss, x)

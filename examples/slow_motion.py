@@ -1,4 +1,4 @@
-"""One's own loss on the slow clock: where SGD and SGDM go in 1/eta^2 steps, beside the slow SDE, and a plot of it.
+"""A loss of your own on the slow clock: SGD and SGDM after 1/eta^2 steps, compared with the slow SDE, and a figure of it.
 
 python examples/slow_motion.py
 """

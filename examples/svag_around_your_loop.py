@@ -1,7 +1,7 @@
-"""SVAG around one's own training loop: what is left of the difference between SGD and SGDM when the noise stays and the steps shrink.
+"""SVAG around your own training loop: the difference between SGD and SGDM at constant noise and decreasing step size.
 
-At l = 1 both train as usual, at one learning rate of Def. 2.3's form; as l grows, the steps become l times smaller, the noise stays that of the
-SDE, and the two come together.
+At l = 1 both train as usual, at one learning rate in the form of Def. 2.3. As l grows, the steps become l times smaller, the noise stays
+that of the SDE, and the two converge.
 """
 
 import torch
@@ -16,6 +16,7 @@ batches = st.bridge.Batches((x, y), 64)
 
 
 def final_loss(l, momentum, seed, steps=60, lr=1.0):
+    """Train under SVAG for `steps` steps of SGD and return the final training loss."""
     torch.manual_seed(seed)
     model = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
     if momentum:

@@ -102,7 +102,8 @@ def fitted(etas, gaps) -> float:
 def growth(values: np.ndarray, groups: int = 200, parts: int = 50) -> st.Estimate:
     """Return the exponent q with which a sum of n of the values grows like n^q.
 
-    It is estimated from logarithms of sums over groups and over their parts. q = 1 where a mean exists (law of large numbers); q = 1 / a where only moments below a < 1 exist.
+    It is estimated from logarithms of sums over groups and over their parts. q = 1 where a mean exists (law of large numbers);
+    q = 1 / a where only moments below a < 1 exist.
     """
     sums = values[: len(values) // (groups * parts) * groups * parts].reshape(groups, parts, -1).sum(axis=-1)
     each = (np.log(sums.sum(axis=1)) - np.log(sums).mean(axis=1)) / math.log(parts)

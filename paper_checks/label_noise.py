@@ -3,8 +3,9 @@
 For L = (1/2n) sum r_i^2 and fresh label noise of size delta on a batch of size B, c = delta^2 / B. Two problems. The valley
 f = sqrt(1 + x^2) y, tr H = 1 + x^2, where x decays like e^{-c t / 2}. And the diagonal network f_i = <z_i, u^2 - v^2>, whose
 tr H = (4/n) sum_j (sum_i z_ij^2)(u_j^2 + v_j^2): label noise drives it to the interpolating w = u^2 - v^2 of least (weighted) l1 norm,
-which is the sparse truth, while gradient descent from the same large start keeps a dense one. The sparse solution is a singular point of the
-manifold, where the rank of H drops. The slow flow is therefore integrated up to the time at which its smallest curvature vanishes.
+which is the sparse truth, while gradient descent from the same large start keeps a dense one. The sparse solution is a singular point
+of the manifold, where the rank of H drops. The slow flow is therefore integrated up to the time at which its smallest curvature
+vanishes.
 """
 
 from __future__ import annotations

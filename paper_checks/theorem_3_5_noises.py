@@ -222,7 +222,8 @@ def pure_noise(eta, root):
 def drift(eta):
     """Return an upper bound of the gradient's relative contribution to the gap up to its maximum.
 
-    The maximum lies 1.06 / (1 - beta) steps from the start. With r = eta / (1 - beta) a slope of 2 contributes 1.06 r of SGD's standard deviation, which is 1.75 times the gap.
+    The maximum lies 1.06 / (1 - beta) steps from the start. With r = eta / (1 - beta) a slope of 2 contributes 1.06 r of SGD's
+    standard deviation, which is 1.75 times the gap.
     """
     return 1.06 * 1.75 * eta / (1 - BETA)
 

@@ -40,7 +40,7 @@ def test_first_gap(capsys):
 
 def test_own_loss(capsys):
     lines = [re.findall(r"= ([\d.]+)", line) for line in _output("own_loss", capsys).splitlines()[:3]]
-    # The same draws through three doors: equal to rounding, which 50 steps of a contraction do not amplify.
+    # The same draws in three input forms: equal to rounding, which 50 steps of a contraction do not amplify.
     values = [[float(v) for v in line] for line in lines]
     assert values[1] == pytest.approx(values[0], rel=1e-11) and values[2] == pytest.approx(values[0], rel=1e-11)
 
