@@ -22,10 +22,10 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from sdetools.benchmarking.impls import PEERS, STEPS, Implementation, best_implementation, run_interleaved
 
 import sdetools as st
 from sdetools.benchmarking.machine import hardware, show
-from sdetools.benchmarking.ways import PEERS, STEPS, Way, best_way, take_turns
 from sdetools.simulation.engine import available_threads
 
 DRIFT, START = np.array([[-1.0, 0.3], [-0.2, -0.7]]), (1.0, 0.5)
@@ -61,7 +61,7 @@ class Entry:
 
     problem: str
     scheme: str
-    way: Way
+    impl: Implementation
     map: Callable[[int], Any] | None = None
 
 
@@ -85,7 +85,7 @@ def ours(threads: int) -> Iterator[Entry]:
                 return st.simulate(one, START, 1.0, paths, [name], times=[1.0], threads=threads)
 
             scheme = cls.__name__ + ("" if law == "normal" else f", {law} draws")
-            yield Entry(problem, scheme, Way("sdetools", threads, run), make)
+            yield Entry(problem, scheme, Implementation("sdetools", threads, run), make)
     euler = PROBLEMS["diagonal"]
 
     def halves(paths: int) -> Any:
@@ -93,14 +93,16 @@ def ours(threads: int) -> Iterator[Entry]:
             lambda dt: st.EulerMaruyama(euler, dt), 2 / STEPS, START, 1.0, paths, ["x**2"], times=[1.0], threads=threads
         )
 
-    yield Entry("diagonal", "EulerMaruyama, extrapolated", Way("sdetools", threads, halves, "200 steps and 100 coupled"), None)
+    yield Entry(
+        "diagonal", "EulerMaruyama, extrapolated", Implementation("sdetools", threads, halves, "200 steps and 100 coupled"), None
+    )
 
     def device(paths: int) -> Any:
         return st.simulate(
             st.EulerMaruyama(euler, 1 / STEPS), START, 1.0, paths, ["x**2"], times=[1.0], threads=threads, backend="torch"
         )
 
-    yield Entry("diagonal", "EulerMaruyama", Way("sdetools, torch backend", threads, device, block=16384), None)
+    yield Entry("diagonal", "EulerMaruyama", Implementation("sdetools, torch backend", threads, device, block=16384), None)
 
 
 def by_hand(threads: int, batch: int) -> Callable[[int], None]:
@@ -211,13 +213,17 @@ def peers(threads: int, quick: bool) -> tuple[list[Entry], list[str]]:
     sizes = BATCHES[:1] if quick else BATCHES
     maps = {(e.problem, e.scheme): e.map for e in ours(threads) if e.map is not None}
     entries.append(
-        Entry("diagonal", "EulerMaruyama", best_way("plain torch loop", threads, lambda size: by_hand(threads, size), sizes))
+        Entry(
+            "diagonal",
+            "EulerMaruyama",
+            best_implementation("plain torch loop", threads, lambda size: by_hand(threads, size), sizes),
+        )
     )
-    for name, ways in (("torchsde", torchsde_ways), ("diffrax", diffrax_ways)):
+    for name, impls in (("torchsde", torchsde_ways), ("diffrax", diffrax_ways)):
         try:
-            for problem, scheme, make in ways(threads):
-                way = best_way(name, threads, make, sizes)
-                entries.append(Entry(problem, scheme, way, maps.get((problem, scheme))))
+            for problem, scheme, make in impls(threads):
+                impl = best_implementation(name, threads, make, sizes)
+                entries.append(Entry(problem, scheme, impl, maps.get((problem, scheme))))
         except ModuleNotFoundError as error:
             absent.append(f"{name}: {error.name} is not installed; {PEERS}")
     return entries, absent
@@ -261,22 +267,22 @@ def main(argv: list[str] | None = None) -> int:
     print(", ".join(f"{key} {value}" for key, value in hardware().items()))
     others, absent = peers(options.threads, options.quick)
     entries = [*ours(options.threads), *others]
-    target, turns = (0.1, 3) if options.quick else (0.5, 5)
+    target, rounds = (0.1, 3) if options.quick else (0.5, 5)
     for entry in entries:
-        entry.way.size(target)
-    take_turns([entry.way for entry in entries], turns)
-    base = {(e.problem, e.scheme): median(e.way.nanoseconds) for e in entries if e.way.name == "sdetools"}
+        entry.impl.size(target)
+    run_interleaved([entry.impl for entry in entries], rounds)
+    base = {(e.problem, e.scheme): median(e.impl.nanoseconds) for e in entries if e.impl.name == "sdetools"}
     spread = {problem: relative_variance(problem) for problem in PROBLEMS}
     rows = []
-    for e in sorted(entries, key=lambda e: (list(PROBLEMS).index(e.problem), e.scheme, e.way.name != "sdetools")):
-        ns = median(e.way.nanoseconds)
+    for e in sorted(entries, key=lambda e: (list(PROBLEMS).index(e.problem), e.scheme, e.impl.name != "sdetools")):
+        ns = median(e.impl.nanoseconds)
         steps = steps_for(e.map, e.problem, options.error) if e.map is not None else None
         seconds = None if steps is None else ns * 1e-9 * steps * spread[e.problem] / options.error**2
         rows.append({
-            "problem": e.problem, "scheme": e.scheme, "way": e.way.name, "threads": e.way.threads, "paths": e.way.paths,
-            "ns_per_path_step": ns, "fastest": min(e.way.nanoseconds), "slowest": max(e.way.nanoseconds),
+            "problem": e.problem, "scheme": e.scheme, "way": e.impl.name, "threads": e.impl.threads, "paths": e.impl.paths,
+            "ns_per_path_step": ns, "fastest": min(e.impl.nanoseconds), "slowest": max(e.impl.nanoseconds),
             "ratio": ns / base[e.problem, e.scheme] if (e.problem, e.scheme) in base else None,
-            "steps_for_error": steps, "seconds_for_error": seconds, "note": e.way.note,
+            "steps_for_error": steps, "seconds_for_error": seconds, "note": e.impl.note,
         })  # fmt: skip
     show(
         f"{options.threads} threads, double precision; the last two columns for a weak error of {options.error:g} of E x^2 at t = 1",

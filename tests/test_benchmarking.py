@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from sdetools.benchmarking.impls import Implementation, run_interleaved
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from sdetools.benchmarking import dimension, first_result, main
@@ -13,9 +14,8 @@ from sdetools.benchmarking.dimension import Effort, dimension_table
 from sdetools.benchmarking.dimension_table import Cell, Comparison, DimensionTable, LeftOut
 from sdetools.benchmarking.machine import topology
 from sdetools.benchmarking.roofline import draws, probes, product, roofline
-from sdetools.benchmarking.ways import Way, take_turns
 
-TINY = Effort(seconds=1e-3, turns=1, first=False)
+TINY = Effort(seconds=1e-3, rounds=1, first=False)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_comparisons_name_threads_and_say_what_is_extrapolated(found):
     names = [c.name for c in found.comparisons]
     assert names[0] == "coupled pair with control over the single"
     assert "one thread over 2, by the wall" in names
-    assert ", of which the threads were given " in found.comparisons[1].remark
+    assert ", of which the threads received " in found.comparisons[1].remark
     assert names[-1] == "seconds for 10^10 two-dimensional path-steps"
     assert found.comparisons[-1].remark.startswith("extrapolated from ") and found.comparisons[-1].bound is None
     assert all(c.value > 0 for c in found.comparisons)
@@ -204,10 +204,10 @@ def test_cores_are_told_from_hardware_threads(tmp_path, monkeypatch, siblings, t
 
 def test_ways_take_turns():
     seen = []
-    ways = [Way(name, 1, lambda paths, name=name: seen.append((name, paths)), paths=4) for name in "ab"]
-    take_turns(ways, 2)
+    impls = [Implementation(name, 1, lambda paths, name=name: seen.append((name, paths)), paths=4) for name in "ab"]
+    run_interleaved(impls, 2)
     assert seen == [("a", 4), ("b", 4)] * 2
-    assert [len(way.seconds) for way in ways] == [2, 2]
+    assert [len(impl.seconds) for impl in impls] == [2, 2]
 
 
 # ---- the result
@@ -260,7 +260,7 @@ def test_a_file_is_read_as_it_was_written(found, tmp_path):
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"hardware": {}, "threads": 1, "cells": [{"dim": 1}]}', "\xff"])
 def test_any_other_file_is_refused(tmp_path, text):
     (tmp_path / "t.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(ValueError, match="must be a file that `sdetools bench --dimension` wrote"):
+    with pytest.raises(ValueError, match="must be a file written by `sdetools bench --dimension`"):
         DimensionTable.load(tmp_path / "t.json")
 
 
@@ -286,8 +286,8 @@ def test_the_command_prints_draws_and_writes(tmp_path, monkeypatch, capsys):
         (["--dimension", "2,x"], "takes a list like 2,64,512"),
         (["--dimension", "2,,3"], "takes a list like 2,64,512"),
         (["--dimension", "2", "--plot", "d.xyz"], "must end in .png"),
-        (["--dimension", "2", "--plot", "nowhere/d.png"], "must be in a folder that is there"),
-        (["--json", "nowhere/d.json"], "must be in a folder that is there"),
+        (["--dimension", "2", "--plot", "nowhere/d.png"], "must be in an existing folder"),
+        (["--json", "nowhere/d.json"], "must be in an existing folder"),
         (["--dimension", "2", "--part", "speed"], "exclude each other"),
         (["--plot", "d.png"], "--plot needs --dimension"),
         (["--threads", "0"], "--threads must be between"),

@@ -1,6 +1,6 @@
-"""How fast the kernels run here: beside other ways, at every dimension beside the machine's limit, and what coupled draws save.
+"""Benchmarks of the kernels: against other implementations, against the machine's limit in every dimension, and variance reduction.
 
-The core loop is 2-D SGDM on the hyperbola (`core_loop.py`); tables of the dimension are in `dimension.py`.
+The core loop is 2-D SGDM on the hyperbola (`core_loop.py`). The tables over dimensions are in `dimension.py`.
 """
 
 from sdetools.benchmarking.command import main

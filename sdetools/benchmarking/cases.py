@@ -1,4 +1,4 @@
-"""Losses of any dimension whose cost at every step is known, and the SGDM that the tables of the dimension run on them."""
+"""Losses of any dimension with a known cost per step, and the SGDM runs that the dimension tables measure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sdetools.benchmarking.ways import BETA, ETA
+from sdetools.benchmarking.impls import BETA, ETA
 
 if TYPE_CHECKING:
     from sdetools.dynamics.base import Dynamics
@@ -18,9 +18,18 @@ DIMS = (1, 2, 4, 8, 16, 32, 64, 128, 512, 2048, 10_000)
 
 @dataclass(frozen=True)
 class Problem:
-    """`data(d)` and the loss made of them; `flops` of matrix products for each coordinate-step and sample, of which there are d; `bound` of
-    measured ns over the roofline's at a dimension; the largest `most` dimension that is measured, and whether it must be even. With a `batch`
-    the noise is that of so many samples at sigma = 2, so that a step takes the full gradient and the batch's; else it is Gaussian."""
+    """A family of losses, one for each dimension, with its cost per step and the bound on its measured time.
+
+    Attributes:
+        name: Name in the table.
+        data: Makes the data of dimension d.
+        loss: Makes the loss of dimension d from the data.
+        flops: Flops of matrix products per coordinate-step and sample. There are d samples.
+        bound: Largest allowed ratio of measured time to the roofline at a dimension.
+        most: Largest dimension that is measured.
+        even: Whether the dimension must be even.
+        batch: Batch size of minibatch noise at sigma = 2, for which a step evaluates the full gradient and the batch's; 0 for Gaussian noise.
+    """
 
     name: str
     data: Callable[[int], tuple[np.ndarray, ...]]
@@ -32,23 +41,24 @@ class Problem:
     batch: int = 0
 
     def flops_at(self, dim: int) -> float:
-        """Flops of a coordinate-step."""
+        """Return the flops of a coordinate-step."""
         return self.flops * (dim + self.batch)
 
     def draws_at(self, dim: int) -> float:
-        """Draws of a coordinate-step: a normal, or uniforms for the samples."""
+        """Return the draws of a coordinate-step: one normal, or uniforms for the samples."""
         return self.batch / dim if self.batch else 1.0
 
     def dynamics(self, dim: int, *data: np.ndarray) -> Dynamics:
-        """The SGDM that is measured, from the problem's data."""
+        """Return the measured SGDM from the problem's data."""
         return sgdm(self.loss(dim, *data), dim, self.batch)
 
     def takes(self, dim: int) -> bool:
+        """Return whether the problem is defined and measured at dimension `dim`."""
         return dim <= self.most and not (self.even and dim % 2)
 
 
 def symmetric(d: int) -> np.ndarray:
-    """A dense matrix `(d, d)` of eigenvalues from 0.1 to 1: a diagonal one, reflected in a random direction."""
+    """Return a dense matrix `(d, d)` with eigenvalues from 0.1 to 1: a diagonal matrix reflected in a random direction."""
     eigenvalues, v = np.geomspace(0.1, 1.0, d), np.random.default_rng(d).normal(size=d)
     v /= np.linalg.norm(v)
     w = eigenvalues * v - (v @ (eigenvalues * v)) * v  # (1 - 2 v v^T) D (1 - 2 v v^T) = D - 2 (v w^T + w v^T)
@@ -59,7 +69,7 @@ def symmetric(d: int) -> np.ndarray:
 
 
 def regression(d: int) -> tuple[np.ndarray, np.ndarray]:
-    """Normal features `(d, d / 2)` and targets `(d,)`."""
+    """Return normal features `(d, d / 2)` and targets `(d,)`."""
     rng = np.random.default_rng(d)
     return rng.normal(size=(d, d // 2)) / d**0.5, rng.normal(size=d)
 
@@ -101,12 +111,13 @@ PROBLEMS = {
         Problem("network, batches", regression, _samples, 2.0, lambda d: 1.4, most=2048, even=True, batch=32),
     )
 }
-"""x^T H x / 2; sum x_i^4 / 4 - x_i^2 / 2; mean_i (<a_i, u*u - v*v> - y_i)^2 / 2 on d samples of d / 2 features, as one value and as that of
-a sample."""
+"""Dense quadratic: x^T H x / 2. Double well: sum x_i^4 / 4 - x_i^2 / 2. Diagonal network: mean_i (<a_i, u*u - v*v> - y_i)^2 / 2 on d samples
+of d / 2 features, as one value, and for batches as the value of one sample.
+"""
 
 
 def sgdm(loss: Any, dim: int, batch: int = 0) -> Dynamics:
-    """SGDM with isotropic Gaussian noise, or that of a batch at sigma = 2."""
+    """Return SGDM with isotropic Gaussian noise, or with the noise of batches of `batch` samples at sigma = 2."""
     import sdetools as st
 
     noise = st.noise.minibatch(loss, batch) if batch else st.noise.gaussian(dim=dim)
@@ -114,7 +125,14 @@ def sgdm(loss: Any, dim: int, batch: int = 0) -> Dynamics:
 
 
 def runner(dynamics: Dynamics, dim: int, paths: int, **more: Any) -> Callable[[int], Any]:
-    """`run(steps)` through `st.simulate` on one thread, with one recorded time and one observable; `more` arguments go there too."""
+    """Return `run(steps)`, a call of `st.simulate` on one thread with one recorded time and one observable.
+
+    Args:
+        dynamics: The dynamics to run.
+        dim: Its dimension.
+        paths: Number of paths.
+        **more: Further arguments of `st.simulate`.
+    """
     import sdetools as st
 
     def run(steps: int) -> Any:

@@ -18,38 +18,45 @@ DIMENSION_FILE = Path("bench-dimension.json")
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sdetools bench",
-        description="Measure how fast the kernels run here: beside other ways, or with --dimension beside what the machine allows.",
+        description="Measure the speed of the kernels, compared with other implementations or, with --dimension, with the machine's limit.",
         epilog="Example: sdetools bench --quick --json bench.json. Example: sdetools bench --dimension --plot dimension.png",
     )
-    parser.add_argument("--quick", action="store_true", help="shorter turns and fewer paths: a look, not a record")
+    parser.add_argument("--quick", action="store_true", help="shorter runs and fewer paths, for a first impression")
     parser.add_argument("--part", choices=("speed", "variance"), help="only this part")
     parser.add_argument(
         "--dimension",
         nargs="?",
         const="",
         metavar="LIST",
-        help="instead: SGDM in each dimension from 1 to 10,000, or in those of a list like 2,64,512: nanoseconds of a coordinate-step beside "
-        "the roofline (matrix products at the measured peak and the price of the draws), seconds to the first result of an unseen loss, and "
-        "what pairs, threads and single precision cost. Some minutes; --quick takes one",
+        help="instead: SGDM in each dimension from 1 to 10,000, or in those of a list like 2,64,512: nanoseconds per coordinate-step and "
+        "the roofline (matrix products at the measured peak plus the draws), seconds to the first result of an unseen loss, and "
+        "the cost of pairs, threads and single precision. Takes some minutes; one with --quick",
     )
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="with --dimension: draw it there (.png, .svg, .pdf)")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="with --dimension: write a figure to FILE (.png, .svg, .pdf)")
     parser.add_argument("--threads", type=int, metavar="N", help="the larger number of threads (default: all cores)")
     parser.add_argument(
         "--json",
         type=Path,
         metavar="FILE",
-        help=f"write every number there, with hardware and versions (with --dimension by default {DIMENSION_FILE})",
+        help=f"write all numbers to FILE, with hardware and versions (with --dimension by default {DIMENSION_FILE})",
     )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command `sdetools bench`; the exit code.
+    """Run the command `sdetools bench`.
 
-    >>> main(["--part", "nothing"])
-    Traceback (most recent call last):
-    ...
-    SystemExit: 2
+    Args:
+        argv: Command-line arguments; those of the process if None.
+
+    Returns:
+        The exit code.
+
+    Example:
+        >>> main(["--part", "nothing"])
+        Traceback (most recent call last):
+        ...
+        SystemExit: 2
     """
     parser = _parser()
     options = parser.parse_args(argv)
@@ -60,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--threads must be between 1 and {MOST_THREADS}")
     for file in filter(None, (options.json, options.plot)):
         if not file.absolute().parent.is_dir():
-            parser.error(f"{file} must be in a folder that is there")
+            parser.error(f"{file} must be in an existing folder")
     if options.dimension is not None:
         if options.part:
             parser.error("--part and --dimension exclude each other")
@@ -87,12 +94,12 @@ def _dimension(parser: argparse.ArgumentParser, options: argparse.Namespace, thr
 
         if options.plot.suffix[1:] not in Figure().canvas.get_supported_filetypes():
             parser.error(f"--plot must end in .png, .svg or .pdf; got {options.plot}")
-    with bar() as (name, move):
+    with bar() as (label, advance):
 
         def progress(what: str, done: int, total: int) -> None:
-            if move is not None:
-                name(what)
-                move(done, total)
+            if advance is not None:
+                label(what)
+                advance(done, total)
 
         try:
             found = dimension_table(dims, threads, QUICK if options.quick else None, progress)
@@ -121,8 +128,8 @@ def _core_loop(options: argparse.Namespace, most: int) -> None:
         rows, absent = speed(sorted({1, most}), options.quick)
         report |= {"speed": rows, "absent": absent}
         show(
-            "Core loop: 2-D SGDM on the hyperbola, Gaussian noise unless said otherwise, double precision",
-            ["way", "threads", "ns per path-step", "fastest to slowest turn", "times sdetools", "remark"],
+            "Core loop: 2-D SGDM on the hyperbola, Gaussian noise unless stated otherwise, double precision",
+            ["implementation", "threads", "ns per path-step", "fastest to slowest round", "times sdetools", "remark"],
             [
                 [r["way"], str(r["threads"]), f"{r['ns_per_path_step']:.2f}", f"{r['fastest']:.2f} to {r['slowest']:.2f}",
                  f"{r['ratio']:.2f}", r["note"]]

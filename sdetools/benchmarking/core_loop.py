@@ -1,10 +1,10 @@
-"""The core loop beside its peers.
+"""The core loop in this library and in other libraries.
 
-The core loop is 2-D SGDM on the hyperbola with Gaussian noise in double precision, the same arithmetic in every way: through
-`st.simulate` with one recorded time (everything that a user waits for, tracing and sums too), in NumPy and in torch at their best
-block size, in Numba one path at a time, and as torchsde's Euler scheme on the SDE with the same drift and diffusion. Each way is
-compiled and sized before the clock runs; then all take turns (A B C A B C ...), so that a slow minute of the machine hits all of
-them. The ratio of medians on equally many threads is what to quote; nanoseconds are this machine's.
+The core loop is 2-D SGDM on the hyperbola with Gaussian noise in double precision. Every implementation does the same arithmetic:
+`st.simulate` with one recorded time (including tracing and reductions), NumPy and torch at their best block size, Numba one path at a time,
+and torchsde's Euler scheme on the SDE with the same drift and diffusion. Each is compiled and sized before the clock starts. Then all run
+interleaved (A B C A B C ...), so that a temporary slowdown of the machine affects all of them. Quote the ratio of medians on equally many
+threads; the nanoseconds are specific to the machine.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from sdetools.benchmarking.ways import (
+from sdetools.benchmarking.impls import (
     BATCHES,
     BETA,
     BLOCKS,
@@ -26,9 +26,9 @@ from sdetools.benchmarking.ways import (
     SIGMA,
     START,
     STEPS,
-    Way,
-    best_way,
-    take_turns,
+    Implementation,
+    best_implementation,
+    run_interleaved,
 )
 from sdetools.dynamics.base import Dynamics
 
@@ -43,13 +43,19 @@ class OwnRule(Dynamics):
 
     @staticmethod
     def rule(state: Any, oracle: Any, eta: Any, beta: Any) -> Any:
+        """Return the state after one step."""
         x, m = state
         m = beta * m + (1 - beta) * oracle(x)
         return x - eta * m, m
 
 
-def own_ways(threads: int, **more: Any) -> list[Way]:
-    """The core loop in this library, on `threads` threads, and variations of it; `more` arguments go to `st.simulate`."""
+def own_implementations(threads: int, **more: Any) -> list[Implementation]:
+    """Return this library's implementations of the core loop and of its variants.
+
+    Args:
+        threads: Number of threads.
+        **more: Further arguments of `st.simulate`.
+    """
     import sdetools as st
 
     loss, plan = st.losses.hyperbola(), st.schedules.constant(eta=ETA, beta=BETA)
@@ -83,17 +89,19 @@ def own_ways(threads: int, **more: Any) -> list[Way]:
         return st.SGDM(st.NoisyOracle(own, st.noise.gaussian(dim=2), sigma=SIGMA), plan)
 
     return [
-        Way(REFERENCE, threads, single(st.SGDM(oracle, plan))),
-        Way("sdetools, a rule of your own", threads, single(OwnRule(oracle, plan)), "a traced subclass of st.Dynamics"),
-        Way("sdetools, an @njit gradient of your own", threads, single(staged()), "from_function"),
-        Way("sdetools, Rademacher noise", threads, single(st.SGDM(signs, plan))),
-        Way("sdetools, coupled pair", threads, pair(False), "SGDM and SGD on the same draws, both in one path-step"),
-        Way(CONTROLLED, threads, pair(True), "and the control variate"),
+        Implementation(REFERENCE, threads, single(st.SGDM(oracle, plan))),
+        Implementation(
+            "sdetools, a rule of your own", threads, single(OwnRule(oracle, plan)), "a traced subclass of st.Dynamics"
+        ),
+        Implementation("sdetools, an @njit gradient of your own", threads, single(staged()), "from_function"),
+        Implementation("sdetools, Rademacher noise", threads, single(st.SGDM(signs, plan))),
+        Implementation("sdetools, coupled pair", threads, pair(False), "SGDM and SGD on the same draws, both in one path-step"),
+        Implementation(CONTROLLED, threads, pair(True), "and the control variate"),
     ]
 
 
 def numpy_loop(block: int) -> Callable[[int], None]:
-    """Blocks of paths that stay in the cache, every operation in place, the fastest of NumPy's bit generators."""
+    """Return the core loop in NumPy: blocks of paths that fit into the cache, in-place operations, NumPy's fastest bit generator."""
     x, m, z, g = (np.empty((2, block)) for _ in range(4))
     r = np.empty(block)
     generator = np.random.Generator(np.random.SFC64(0))
@@ -120,7 +128,7 @@ def numpy_loop(block: int) -> Callable[[int], None]:
 
 
 def naive_numba() -> Callable[[int], Any]:
-    """One path after the other, with Numba's own generator."""
+    """Return the core loop in Numba, one path after the other, with Numba's own generator."""
     from numba import njit
 
     @njit
@@ -140,41 +148,52 @@ def naive_numba() -> Callable[[int], Any]:
     return lambda paths: loop(paths, STEPS, ETA, BETA, SIGMA, *START)
 
 
-def peer_ways(threads: int, quick: bool = False) -> tuple[list[Way], list[str]]:
-    """The core loop elsewhere, at each way's best block size; and a line for each peer that is not installed."""
+def peer_implementations(threads: int, quick: bool = False) -> tuple[list[Implementation], list[str]]:
+    """Return the core loop in other libraries at their best block sizes, and a message for each library that is not installed."""
     from sdetools.benchmarking.torch_loops import torch_loop, torchsde_euler
 
     blocks, batches = (BLOCKS[3:5], BATCHES[1:2]) if quick else (BLOCKS, BATCHES)
-    ways, absent = [], []
+    impls, absent = [], []
     if threads == 1:
-        ways += [best_way("NumPy loop", 1, numpy_loop, blocks), Way("Numba, one path at a time", 1, naive_numba())]
+        impls += [
+            best_implementation("NumPy loop", 1, numpy_loop, blocks),
+            Implementation("Numba, one path at a time", 1, naive_numba()),
+        ]
     for name, make, sizes in (("torch loop", torch_loop, blocks), ("torchsde, Euler", torchsde_euler, batches)):
         try:
-            ways.append(best_way(name, threads, partial(make, threads), sizes))
+            impls.append(best_implementation(name, threads, partial(make, threads), sizes))
         except ModuleNotFoundError as error:
             absent.append(f"{name}: {error.name} is not installed; {PEERS}")
-    return ways, absent
+    return impls, absent
 
 
 def speed(threads: Sequence[int], quick: bool = False) -> tuple[list[dict[str, Any]], list[str]]:
-    """A row for each way, with its ratio to this library on equally many threads; and what is not installed."""
-    target, turns = (0.1, 3) if quick else (0.8, 7)
-    ways: list[Way] = []
+    """Measure all implementations of the core loop.
+
+    Args:
+        threads: Numbers of threads.
+        quick: Whether to use shorter runs and fewer rounds.
+
+    Returns:
+        A row for each implementation, with its ratio to this library on equally many threads, and the messages for missing libraries.
+    """
+    target, rounds = (0.1, 3) if quick else (0.8, 7)
+    impls: list[Implementation] = []
     absent: dict[str, None] = {}
     for count in threads:
-        peers, missing = peer_ways(count, quick)
-        ways += [*own_ways(count), *peers]
+        peers, missing = peer_implementations(count, quick)
+        impls += [*own_implementations(count), *peers]
         absent.update(dict.fromkeys(missing))
-    for way in ways:
-        way.size(target)
-    take_turns(ways, turns)
-    base = {way.threads: median(way.nanoseconds) for way in ways if way.name == REFERENCE}
+    for impl in impls:
+        impl.size(target)
+    run_interleaved(impls, rounds)
+    base = {impl.threads: median(impl.nanoseconds) for impl in impls if impl.name == REFERENCE}
     rows = [
         {
-            "way": way.name, "note": way.note, "threads": way.threads, "paths": way.paths, "steps": STEPS,
-            "ns_per_path_step": median(way.nanoseconds), "fastest": min(way.nanoseconds), "slowest": max(way.nanoseconds),
-            "ratio": median(way.nanoseconds) / base[way.threads],
+            "way": impl.name, "note": impl.note, "threads": impl.threads, "paths": impl.paths, "steps": STEPS,
+            "ns_per_path_step": median(impl.nanoseconds), "fastest": min(impl.nanoseconds), "slowest": max(impl.nanoseconds),
+            "ratio": median(impl.nanoseconds) / base[impl.threads],
         }
-        for way in ways
+        for impl in impls
     ]  # fmt: skip
     return rows, list(absent)

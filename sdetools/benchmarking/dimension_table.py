@@ -16,13 +16,28 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIRST_BOUND, FIRST_BOUND_LARGE, LARGE, AGAIN_BOUND = 1.5, 2.0, 10_000, 0.3
-"""Seconds to the first result of an unseen loss, from dimension LARGE on, and of one whose kernel is on disk."""
+"""Bounds in seconds: time to the first result of an unseen loss, the same from dimension LARGE on, and of a loss whose kernel is on disk."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One problem in one dimension: `ns` and the roofline's `limit` for a coordinate-step, of which `normal` is the price of a draw, a normal or (for batches) a uniform; GEMM
-    rates in Gflop/s, the peak and that of a matrix of the dimension itself; seconds to the first result, of an unseen loss and `again`."""
+    """The measurement of one problem in one dimension.
+
+    Attributes:
+        problem: Name of the problem.
+        dim: Dimension.
+        lanes: Lanes of the kernel's blocks.
+        paths: Number of paths.
+        steps: Number of steps of the long run.
+        ns: Nanoseconds per coordinate-step.
+        limit: Nanoseconds per coordinate-step by the roofline.
+        normal: Nanoseconds of a draw: a normal or, for batches, a uniform.
+        peak: Peak GEMM rate in Gflop/s.
+        peak_at_dim: GEMM rate in Gflop/s for a matrix of the dimension itself.
+        bound: Largest allowed ratio of `ns` to `limit`.
+        first: Seconds to the first result of an unseen loss, if measured.
+        again: Seconds to the first result with the kernel on disk, if measured.
+    """
 
     problem: str
     dim: int
@@ -40,15 +55,16 @@ class Cell:
 
     @property
     def ratio(self) -> float:
-        """Measured over roofline."""
+        """Measured time over roofline."""
         return self.ns / self.limit
 
     @property
     def first_bound(self) -> float:
+        """Bound of `first` at this dimension."""
         return FIRST_BOUND if self.dim < LARGE else FIRST_BOUND_LARGE
 
     def misses(self) -> list[str]:
-        """Which bounds it does not hold."""
+        """Return a description of each bound that the cell exceeds."""
         out = [f"ratio {self.ratio:.2f} > {self.bound}"] if self.ratio > self.bound else []
         if self.first is not None and self.first > self.first_bound:
             out.append(f"first result {self.first:.2f} s > {self.first_bound}")
@@ -59,7 +75,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A number, and the bound that it must keep to, `sense` "at most" or "at least"; None where there is none."""
+    """A measured number and its bound.
+
+    Attributes:
+        name: The compared quantities.
+        value: Measured value.
+        bound: The bound, or None.
+        sense: "at most" or "at least".
+        remark: Conditions of the measurement.
+    """
 
     name: str
     value: float
@@ -69,7 +93,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """Whether it keeps to its bound; empty without one."""
+        """Whether the bound is met: "holds" or "misses", and empty without a bound."""
         if self.bound is None:
             return ""
         return "holds" if (self.value <= self.bound if self.sense == "at most" else self.value >= self.bound) else "misses"
@@ -77,7 +101,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A cell that was not measured, and why."""
+    """A cell that was not measured, and the reason."""
 
     problem: str
     dim: int
@@ -86,7 +110,15 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class DimensionTable:
-    """What SGDM costs in each dimension on one machine: `cells`, `comparisons`, what was left out, `hardware` with versions, `threads`."""
+    """The cost of SGDM in each dimension on one machine.
+
+    Attributes:
+        hardware: The machine and the versions of libraries.
+        threads: Number of threads of the thread comparison.
+        cells: Measured cells.
+        comparisons: Comparisons of pairs, threads and precisions.
+        left_out: Cells that were not measured.
+    """
 
     hardware: dict[str, Any]
     threads: int
@@ -95,12 +127,12 @@ class DimensionTable:
     left_out: tuple[LeftOut, ...]
 
     def table(self) -> str:
-        """Markdown."""
+        """Return the table as Markdown."""
         blocks = [machine.text(*block) for block in self.blocks()]
         return "\n\n".join([", ".join(f"{key} {value}" for key, value in self.hardware.items()), *blocks, *self.remarks()])
 
     def blocks(self) -> list[tuple[str, Sequence[str], Sequence[Sequence[str]]]]:
-        """Titles, columns and rows of the two tables."""
+        """Return titles, columns and rows of the two tables."""
         cells = [
             (c.problem, f"{c.dim:,}", f"{c.ns:.2f}", f"{c.limit:.2f}", f"{c.ratio:.2f}", f"{c.bound:.2f}", _number(c.first), _number(c.again),
              f"{c.lanes}", f"{c.peak:.1f}" if c.peak else "-", f"{c.normal:.2f}", "; ".join(c.misses()) or "holds")
@@ -108,7 +140,7 @@ class DimensionTable:
         ]  # fmt: skip
         columns = (
             *("problem", "d", "ns", "roofline", "ratio", "bound", "first s", "again s"),
-            *("lanes", "Gflop/s", "ns a draw", "bounds"),
+            *("lanes", "Gflop/s", "ns per draw", "bounds"),
         )
         compared = [
             (c.name, f"{c.value:.3g}", f"{c.sense} {c.bound:.3g}" if c.bound is not None else "-", c.verdict, c.remark)
@@ -116,19 +148,19 @@ class DimensionTable:
         ]  # fmt: skip
         return [
             (
-                "SGDM, Gaussian noise or that of batches, double precision, one thread: processor time of a coordinate-step",
+                "SGDM, Gaussian or minibatch noise, double precision, one thread: processor time per coordinate-step",
                 columns,
                 cells,
             ),
-            ("Beside each other", ("what", "measured", "bound", "", "remark"), compared),
+            ("Comparisons", ("quantity", "measured", "bound", "", "remark"), compared),
         ]
 
     def remarks(self) -> list[str]:
-        """What was left out, a line each."""
+        """Return a line for each cell that was not measured."""
         return [f"{o.problem}, d = {o.dim:,}, was left out: it {o.reason}" for o in self.left_out]
 
     def plot(self, *, ax: Any = None) -> Figure:
-        """ns of a coordinate-step and roofline against the dimension, and their ratio with its bounds."""
+        """Plot time per coordinate-step and roofline against the dimension, and their ratio with its bounds, on two axes."""
         from sdetools.plots import figure_of, roofline_panels
 
         series = {
@@ -138,18 +170,22 @@ class DimensionTable:
         return figure_of(roofline_panels(series, ax))
 
     def to_dict(self) -> dict[str, Any]:
-        """What the file holds."""
+        """Return the contents of the file."""
         return asdict(self)
 
     def save(self, path: str | Path) -> None:
-        """Write JSON that `load` reads."""
+        """Write the table as JSON, for `load`."""
         from sdetools.claims.folder import write_text
 
         write_text(Path(path), json.dumps(self.to_dict(), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> DimensionTable:
-        """What `save` wrote; ValueError for any other file."""
+        """Read a file written by `save`.
+
+        Raises:
+            ValueError: If the file is not one of these.
+        """
         try:
             found = json.loads(Path(path).read_text(encoding="utf-8"))
             return cls(
@@ -161,7 +197,7 @@ class DimensionTable:
             )
         except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ValueError(
-                f"`path` must be a file that `sdetools bench --dimension` wrote; got {str(path)!r} ({error})."
+                f"`path` must be a file written by `sdetools bench --dimension`; got {str(path)!r} ({error})."
             ) from error
 
 

@@ -1,8 +1,8 @@
-"""How long the first result of a loss takes, in a process of its own: `python -m sdetools.benchmarking.first_result PROBLEM DIM [again]`.
+"""Time to the first result of a loss in a new process: `python -m sdetools.benchmarking.first_result PROBLEM DIM [again]`.
 
-Seconds of processor time from the loss to the result of one step of one path. For an unseen loss another one has run before, so that what
-all kernels share is there; `again`, with the kernel on disk from an earlier process, nothing has. Data are made, and the library and Numba
-imported, before the clock runs.
+The time is the processor time from the definition of the loss to the result of one step of one path. For an unseen loss another one has
+run before, so that work shared by all kernels is excluded. With `again` the kernel is on disk from an earlier process, and nothing
+has run before. Data are made, and the library and Numba imported, before the clock starts.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from pathlib import Path
 
 import sdetools
 from sdetools.benchmarking.cases import PROBLEMS, runner, sgdm
-from sdetools.benchmarking.ways import clock
+from sdetools.benchmarking.impls import clock
 
 
 def measure(problem: str, dim: int) -> tuple[float, float]:
-    """Seconds to the first result of an unseen loss, and of the same in a new process."""
+    """Return the seconds to the first result of an unseen loss, and those of the same loss in a new process."""
     with tempfile.TemporaryDirectory(prefix="sdetools-bench-") as folder:
         places = [str(Path(sdetools.__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = os.environ | {"SDETOOLS_CACHE": folder, "PYTHONPATH": os.pathsep.join(places)}
@@ -34,15 +34,16 @@ def measure(problem: str, dim: int) -> tuple[float, float]:
 
 
 def _first(problem: str, dim: int, again: bool) -> float:
+    """Return the processor time to the first result in this process."""
     import numpy as np
 
     import sdetools as st
 
     chosen = PROBLEMS[problem]
     data = chosen.data(dim)
-    sgdm(st.losses.quadratic(np.ones(1)), 1)  # imports what makes them
+    sgdm(st.losses.quadratic(np.ones(1)), 1)  # imports the modules that define dynamics
     st.simulate  # noqa: B018
-    if not again:  # what compiles is imported; what is found compiled needs none of it
+    if not again:  # imports the compiler, which cached kernels do not need
         warm = st.losses.from_function(value=lambda x: np.sum(np.abs(x) ** 3), dim=3)
         runner(sgdm(warm, 3), 3, 1)(1)
     return clock(lambda: runner(chosen.dynamics(dim, *data), dim, 1)(1), time.process_time)

@@ -1,4 +1,4 @@
-"""The machine that ran it, and tables of what it ran."""
+"""Descriptions of the machine, and tables of benchmark results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 
 def hardware() -> dict[str, Any]:
-    """What ran it, for the record."""
+    """Return a description of the machine and of library versions, for the record."""
     import numba
     from threadpoolctl import threadpool_info
 
@@ -37,12 +37,12 @@ def hardware() -> dict[str, Any]:
 
 
 def load() -> str:
-    """What wants the processors: how many processes, on average over the last minute."""
+    """Return the load average of the last minute."""
     return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
 
 
 def topology(folder: Path = Path("/sys/devices/system/cpu")) -> str:
-    """Whether the processors that this process may use are cores or hardware threads of fewer cores, as the system tells it.
+    """Return whether the usable processors are cores or hardware threads of fewer cores, as reported by the system.
 
     A virtual machine may hide that two of its processors share a core.
     """
@@ -50,14 +50,14 @@ def topology(folder: Path = Path("/sys/devices/system/cpu")) -> str:
     try:
         cores = {(folder / f"cpu{i}" / "topology" / "thread_siblings_list").read_text().strip() for i in usable}
     except OSError:
-        return f"{len(usable)} processors; the system does not say whether they are cores"
+        return f"{len(usable)} processors; the system does not report whether they are cores"
     if len(cores) == len(usable):
         return f"{len(usable)} core{'s' * (len(usable) > 1)}"
     return f"{len(usable)} hardware threads of {len(cores)} core{'s' * (len(cores) > 1)}"
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
-    """A table that reads well on a terminal and is Markdown elsewhere."""
+    """Return a `rich` table that is readable on a terminal and is Markdown elsewhere."""
     from rich import box
     from rich.table import Table
 
@@ -70,7 +70,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 
 def text(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The table as Markdown."""
+    """Return the table as Markdown."""
     from rich.console import Console
 
     out = StringIO()
@@ -79,7 +79,7 @@ def text(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> s
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """The table on standard output."""
+    """Print the table on standard output."""
     import sys
 
     from rich.console import Console

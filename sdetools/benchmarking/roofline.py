@@ -1,10 +1,10 @@
-"""What a step of SGDM must cost on this machine: its matrix products at the measured peak, and its draws: normals, or uniforms of batches.
+"""Roofline of a step of SGDM: its matrix products at the measured peak rate plus its draws, normals or uniforms of batches.
 
-    ns a coordinate-step >= flops / peak + price of its draws
+    ns per coordinate-step >= flops / peak + time of its draws
 
-Peak: `np.dot` of (n, n) and (n, lanes) in place on one BLAS thread, for blocks as wide as the kernel's; the faster of n = 1,024 and the
-dimension itself. (NumPy's BLAS; kernels multiply through SciPy's. The versions of both are recorded.) Price: rows of draws by `draw_rows`
-as kernels call it, into a buffer that stays in the cache.
+The peak is that of `np.dot` of (n, n) and (n, lanes) in place on one BLAS thread, with blocks as wide as the kernel's, for the faster of
+n = 1,024 and the dimension itself. (This is NumPy's BLAS; kernels multiply through SciPy's. The versions of both are recorded.) Draws are
+made by `draw_rows` as in kernels, into a buffer that stays in the cache.
 """
 
 from __future__ import annotations
@@ -15,40 +15,45 @@ from typing import Any
 
 import numpy as np
 
-from sdetools.benchmarking.ways import clock
+from sdetools.benchmarking.impls import clock
 
 SQUARE = 1024
-"""Rows of the matrix at which a product is at its fastest."""
+"""Size of the matrix at which products are fastest."""
 ROWS = 64
 """Rows of draws made at once: whole groups of the draw plan."""
 PROBE = 0.015
-"""Seconds of a probe, about."""
+"""Approximate duration of a probe in seconds."""
 
 
 @dataclass(frozen=True)
 class Roofline:
-    """`peak`: flops a second of matrix products (0 where none was measured), `peak_at_dim` the same for a matrix of the dimension itself;
-    `draw`: seconds for a draw."""
+    """Measured rates of the machine.
+
+    Attributes:
+        peak: Flops per second of matrix products; 0 where none was measured.
+        peak_at_dim: The same for a matrix of the dimension itself.
+        draw: Seconds per draw.
+    """
 
     peak: float
     peak_at_dim: float
     draw: float
 
     def nanoseconds(self, flops: float, draws: float = 1.0) -> float:
-        """ns of a coordinate-step that takes `flops` in matrix products and so many draws."""
+        """Return the ns of a coordinate-step with `flops` in matrix products and the given number of draws."""
         return 1e9 * (draws * self.draw + (flops / self.peak if flops else 0.0))
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Work of which `amount` is done in each call: flops or draws."""
+    """A timed function and its amount of work per call, in flops or draws."""
 
     work: Callable[[], Any]
     amount: float
 
 
 def product(n: int, lanes: int, dtype: str, seconds: float = PROBE) -> Probe:
-    """(n, n) times (n, lanes) on one BLAS thread, so often that it takes about `seconds`."""
+    """Return the probe of products (n, n) times (n, lanes) on one BLAS thread, repeated for about `seconds`."""
     from sdetools.simulation.kernel import one_blas_thread
 
     a, b = np.full((n, n), 0.5, dtype), np.random.default_rng(n).normal(size=(n, lanes)).astype(dtype)
@@ -65,7 +70,7 @@ def product(n: int, lanes: int, dtype: str, seconds: float = PROBE) -> Probe:
 
 
 def draws(lanes: int, dtype: str, seconds: float = PROBE, uniform: bool = False) -> Probe:
-    """Rows of normals, or of uniforms, in blocks of `lanes`, likewise."""
+    """Return the probe of rows of normals, or of uniforms, in blocks of `lanes`, repeated for about `seconds`."""
     from sdetools._compiled import jit
     from sdetools.graph.lanes import call
     from sdetools.simulation import draw_rows
@@ -82,13 +87,13 @@ def draws(lanes: int, dtype: str, seconds: float = PROBE, uniform: bool = False)
 
 
 def probes(dim: int, lanes: int, dtype: str, multiplies: bool, uniform: bool = False) -> tuple[Probe, ...]:
-    """A draw first, then the products of a loss that multiplies matrices."""
+    """Return the probes of a dimension: draws first, then matrix products if the loss has any."""
     sizes = sorted({SQUARE, max(dim, ROWS)}) if multiplies else ()
     return (draws(lanes, dtype, uniform=uniform), *(product(n, lanes, dtype) for n in sizes))
 
 
 def roofline(made: Sequence[Probe], seconds: Sequence[float], dim: int) -> Roofline:
-    """From the least seconds of each probe."""
+    """Return the roofline from the smallest time of each probe."""
     (draw, *rates) = [probe.amount / least for probe, least in zip(made, seconds, strict=True)]
     at_dim = (rates[-1] if dim > SQUARE else rates[0]) if rates else 0.0
     return Roofline(max(rates, default=0.0), at_dim, 1 / draw)

@@ -1,15 +1,15 @@
-"""The core loop in torch, and in torchsde."""
+"""The core loop in torch and in torchsde."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from sdetools.benchmarking.ways import BETA, ETA, SIGMA, START, STEPS
+from sdetools.benchmarking.impls import BETA, ETA, SIGMA, START, STEPS
 
 
 def torch_loop(threads: int, block: int) -> Callable[[int], None]:
-    """The NumPy loop in torch: in place, its own generator."""
+    """Return the core loop in torch: in-place operations, torch's own generator."""
     import torch
 
     x, m, z, g = (torch.empty((2, block), dtype=torch.float64) for _ in range(4))
@@ -34,7 +34,7 @@ def torch_loop(threads: int, block: int) -> Callable[[int], None]:
 
 
 def torchsde_euler(threads: int, batch: int) -> Callable[[int], None]:
-    """torchsde's Euler scheme on dX = -grad L dt + sqrt(eta) sigma dW, diagonal noise, its default Brownian interval."""
+    """Return torchsde's Euler scheme on dX = -grad L dt + sqrt(eta) sigma dW, diagonal noise, with its default Brownian interval."""
     import torch
     import torchsde
 

@@ -1,4 +1,4 @@
-"""What coupling and the control variate save."""
+"""Variance reduction by coupling and by the control variate."""
 
 from __future__ import annotations
 
@@ -6,11 +6,22 @@ from collections.abc import Sequence
 from itertools import starmap
 from typing import Any
 
-from sdetools.benchmarking.ways import BETA, START
+from sdetools.benchmarking.impls import BETA, START
 
 
 def reductions(paths: int, exponents: Sequence[int], threads: int | None) -> list[dict[str, Any]]:
-    """Variance of independent sampling over that of the coupled gap, without and with the control; sigma = eta^-1/2, T = 1."""
+    """Measure the variance of independent sampling over that of the coupled gap, without and with the control variate.
+
+    sigma = eta^-1/2 and T = 1.
+
+    Args:
+        paths: Number of paths.
+        exponents: Values k of eta = 2^-k.
+        threads: Number of threads; all available ones if None.
+
+    Returns:
+        A row for each loss, noise, observable and eta.
+    """
     import sdetools as st
 
     quadratic = st.losses.from_expression("x**2 / 2")

@@ -1,4 +1,4 @@
-"""A way to run the core loop, sized so that a turn takes a given time; all ways take turns, so that a slow minute hits all of them."""
+"""An implementation of the core loop with a run of given duration. All implementations run interleaved."""
 
 from __future__ import annotations
 
@@ -16,8 +16,19 @@ PEERS = "pip install 'sdetools[bench]'"
 
 
 @dataclass
-class Way:
-    """One way to run the core loop: `run(paths)` for a multiple of `block`; `seconds` is what each turn took by the clock `timer`."""
+class Implementation:
+    """One implementation of the core loop.
+
+    Attributes:
+        name: Name in the table.
+        threads: Number of threads.
+        run: Runs the given number of paths, a multiple of `block`.
+        note: Remark in the table.
+        block: Number of paths of a block.
+        paths: Number of paths of a timed run, chosen by `size`.
+        timer: The clock.
+        seconds: Time of each round.
+    """
 
     name: str
     threads: int
@@ -30,7 +41,7 @@ class Way:
 
     @property
     def nanoseconds(self) -> list[float]:
-        """ns per path-step, a turn each."""
+        """Nanoseconds per path-step of each round."""
         return [1e9 * s / (self.paths * STEPS) for s in self.seconds]
 
     def size(self, target: float) -> None:
@@ -42,8 +53,17 @@ class Way:
         self.paths = max(1, round(paths * target / seconds / self.block)) * self.block
 
 
-def best_way(name: str, threads: int, make: Callable[[int], Callable[[int], None]], sizes: Sequence[int]) -> Way:
-    """The way at the block size that is fastest here."""
+def best_implementation(
+    name: str, threads: int, make: Callable[[int], Callable[[int], None]], sizes: Sequence[int]
+) -> Implementation:
+    """Return the implementation at its fastest block size on this machine.
+
+    Args:
+        name: Name in the table.
+        threads: Number of threads.
+        make: Makes `run(paths)` for a block size.
+        sizes: Block sizes.
+    """
     most = max(sizes)
 
     def seconds(size: int) -> float:
@@ -52,18 +72,18 @@ def best_way(name: str, threads: int, make: Callable[[int], Callable[[int], None
         return min(clock(lambda: run(most)) for _ in range(2))
 
     best = sizes[0] if len(sizes) == 1 else min(sizes, key=seconds)
-    return Way(name, threads, make(best), f"blocks of {best:,}", best)
+    return Implementation(name, threads, make(best), f"blocks of {best:,}", best)
 
 
 def clock(work: Callable[[], Any], timer: Callable[[], float] = time.perf_counter) -> float:
-    """Seconds that some work takes."""
+    """Return the seconds that `work()` takes."""
     begin = timer()
     work()
     return timer() - begin
 
 
-def take_turns(ways: Sequence[Way], turns: int) -> None:
-    """A B C A B C ...: each of the sized ways runs `turns` times."""
-    for _ in range(turns):
-        for way in ways:
-            way.seconds.append(clock(lambda: way.run(way.paths), way.timer))
+def run_interleaved(impls: Sequence[Implementation], rounds: int) -> None:
+    """Run the sized implementations in the order A B C A B C ..., `rounds` times each."""
+    for _ in range(rounds):
+        for impl in impls:
+            impl.seconds.append(clock(lambda: impl.run(impl.paths), impl.timer))
