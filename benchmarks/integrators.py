@@ -22,9 +22,9 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from sdetools.benchmarking.impls import PEERS, STEPS, Implementation, best_implementation, run_interleaved
 
 import sdetools as st
+from sdetools.benchmarking.implementations import PEERS, STEPS, Implementation, best_implementation, run_interleaved
 from sdetools.benchmarking.machine import hardware, show
 from sdetools.simulation.engine import available_threads
 

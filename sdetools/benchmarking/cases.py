@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sdetools.benchmarking.impls import BETA, ETA
+from sdetools.benchmarking.implementations import BETA, ETA
 
 if TYPE_CHECKING:
     from sdetools.dynamics.base import Dynamics

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from sdetools.benchmarking.impls import (
+from sdetools.benchmarking.implementations import (
     BATCHES,
     BETA,
     BLOCKS,

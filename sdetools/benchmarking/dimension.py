@@ -19,7 +19,7 @@ from sdetools.benchmarking.cases import DIMS, PROBLEMS, Problem, runner
 from sdetools.benchmarking.core_loop import CONTROLLED, own_implementations
 from sdetools.benchmarking.dimension_table import Cell, Comparison, DimensionTable, LeftOut
 from sdetools.benchmarking.first_result import measure as first_result
-from sdetools.benchmarking.impls import STEPS, Implementation, clock, run_interleaved
+from sdetools.benchmarking.implementations import STEPS, Implementation, clock, run_interleaved
 from sdetools.benchmarking.machine import hardware, topology
 from sdetools.benchmarking.roofline import probes, roofline
 

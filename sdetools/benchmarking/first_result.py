@@ -17,7 +17,7 @@ from pathlib import Path
 
 import sdetools
 from sdetools.benchmarking.cases import PROBLEMS, runner, sgdm
-from sdetools.benchmarking.impls import clock
+from sdetools.benchmarking.implementations import clock
 
 
 def measure(problem: str, dim: int) -> tuple[float, float]:

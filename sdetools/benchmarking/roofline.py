@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sdetools.benchmarking.impls import clock
+from sdetools.benchmarking.implementations import clock
 
 SQUARE = 1024
 """Size of the matrix at which products are fastest."""

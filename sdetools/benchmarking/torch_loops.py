@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sdetools.benchmarking.impls import BETA, ETA, SIGMA, START, STEPS
+from sdetools.benchmarking.implementations import BETA, ETA, SIGMA, START, STEPS
 
 
 def torch_loop(threads: int, block: int) -> Callable[[int], None]:

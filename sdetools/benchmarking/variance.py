@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import starmap
 from typing import Any
 
-from sdetools.benchmarking.impls import BETA, START
+from sdetools.benchmarking.implementations import BETA, START
 
 
 def reductions(paths: int, exponents: Sequence[int], threads: int | None) -> list[dict[str, Any]]:
