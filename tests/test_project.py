@@ -134,6 +134,7 @@ def test_a_circle_is_seen():
 
 def test_rules_and_sdes_do_not_know_each_other_nor_integrators():
     may = {"rules": {"rules", "base"}, "sdes": {"sdes", "base"}, "integrators": {"integrators", "sdes", "base"}, "base": set()}
+    may["catalogue"] = {"rules", "sdes", "integrators"}
     wrong = [
         (name, target)
         for name, targets in _arrows_within("dynamics").items()

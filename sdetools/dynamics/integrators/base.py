@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -95,10 +95,17 @@ class Integrator(Moving):
         ValueError: If the scheme is not defined for the SDE, or if an argument is invalid.
     """
 
-    strong_order: ClassVar[float | None] = None
-    weak_order: ClassVar[float] = 1.0
+    strong_order: float | None = None
+    weak_order: float = 1.0
+    """Orders for the widest class of noise that the scheme takes; those of an instance are for the class of its SDE's noise."""
+    weak_orders: ClassVar[Mapping[str, float]] = {}
+    strong_orders: ClassVar[Mapping[str, float]] = {}
+    """Orders for narrower classes of noise, where they are higher."""
+    reference: ClassVar[str] = ""
     strong, weak = RenamedAttribute("strong_order"), RenamedAttribute("weak_order")
     classes: ClassVar[tuple[str, ...]] = CLASSES
+    kinetic: ClassVar[bool] = False
+    """Whether the scheme is for the kinetic equation alone."""
     calculus: ClassVar[str] = "ito"
     laws: ClassVar[tuple[str, ...]] = ("normal",)
     levels: ClassVar[int] = 1
@@ -138,7 +145,13 @@ class Integrator(Moving):
         if law not in self.laws:
             raise ValueError(f"`law` of {name} must be one of {', '.join(self.laws)}; got {law!r}.")
         self.sde, self.law = sde, law
+        self.weak_order, self.strong_order = self.orders(sde.noise_class)
         self.step_time = _check.positive("dt", dt)
+
+    @classmethod
+    def orders(cls, noise_class: str) -> tuple[float, float | None]:
+        """Weak and strong order for a class of noise; None for a strong order that is not declared."""
+        return cls.weak_orders.get(noise_class, cls.weak_order), cls.strong_orders.get(noise_class, cls.strong_order)
 
     @property
     def coefficients(self) -> tuple[str, ...]:

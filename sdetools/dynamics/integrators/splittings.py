@@ -20,6 +20,7 @@ class _Splitting(Integrator):
     """
 
     weak_order = 2.0
+    kinetic = True
     calculus = "either"
     flow_numbers: ClassVar[int] = 2
 
@@ -102,6 +103,7 @@ class OBABO(_Word):
     """
 
     word = "OBABO"
+    reference = "G. Bussi, M. Parrinello, Phys. Rev. E 75 (2007)"
     levels = 2
     paired = False
 
@@ -118,6 +120,7 @@ class BAOAB(_Word):
     """
 
     word = "BAOAB"
+    reference = "B. Leimkuhler, C. Matthews, Appl. Math. Res. Express (2013)"
 
 
 class UBU(_Splitting):
@@ -131,6 +134,7 @@ class UBU(_Splitting):
         law: The distribution of the draws: "normal".
     """
 
+    reference = "J. M. Sanz-Serna, K. Zygalakis, J. Mach. Learn. Res. 22 (2021)"
     classes = ("none", "additive")
     levels = 4
     paired = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from sdetools.dynamics.integrators.base import Equation, Integrator
 class Heun(Integrator):
     """Heun's scheme for the Stratonovich calculus, y + (a + a') h / 2 + (b + b') dW / 2, with a' and b' at the Euler predictor.
 
-    Weak order 1; strong order 1 for commutative noise, 1/2 in general. Source: W. Ruemelin, SIAM J. Numer. Anal. 19 (1982).
+    Weak order 1, 2 for additive noise; strong order 1 for commutative noise, 1/2 in general. Source: W. Ruemelin, SIAM J. Numer. Anal. 19 (1982).
 
     Args:
         sde: The SDE.
@@ -22,6 +23,9 @@ class Heun(Integrator):
     """
 
     strong_order = 0.5
+    weak_orders = MappingProxyType({"additive": 2.0})
+    strong_orders = MappingProxyType(dict.fromkeys(("additive", "scalar", "diagonal", "commutative"), 1.0))
+    reference = "W. Ruemelin, SIAM J. Numer. Anal. 19 (1982)"
     calculus = "stratonovich"
     stages = (0.0, 1.0)
 
@@ -45,6 +49,7 @@ class SRA1(Integrator):
 
     strong_order = 1.5
     weak_order = 2.0
+    reference = "A. Roessler, SIAM J. Numer. Anal. 48 (2010), Table 6.1"
     classes = ("none", "additive")
     calculus = "either"
     levels = 2

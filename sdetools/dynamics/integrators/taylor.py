@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ class EulerMaruyama(Integrator):
     """
 
     strong_order = 0.5
+    strong_orders = MappingProxyType({"additive": 1.0})
+    reference = "G. Maruyama, Rend. Circ. Mat. Palermo 4 (1955)"
     laws = ("normal", "three-point", "two-point")
 
     def step(self, eq: Equation, y: Any, h: Any) -> Any:
@@ -46,6 +49,7 @@ class Milstein(Integrator):
     """
 
     strong_order = 1.0
+    reference = "P. Kloeden, E. Platen, Numerical Solution of Stochastic Differential Equations (1992), section 11.1"
     classes = ("none", "additive", "scalar", "diagonal", "commutative")
 
     def step(self, eq: Equation, y: Any, h: Any) -> Any:

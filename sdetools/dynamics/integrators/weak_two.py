@@ -22,6 +22,7 @@ class Platen(Integrator):
 
     strong_order = 0.5
     weak_order = 2.0
+    reference = "P. Kloeden, E. Platen, Numerical Solution of Stochastic Differential Equations (1992), (15.1.3)"
     laws = ("normal", "three-point")
     stages = (0.0, 1.0)
     areas = True
@@ -65,6 +66,7 @@ class RI1(Integrator):
 
     strong_order = 0.5
     weak_order = 2.0
+    reference = "A. Roessler, SIAM J. Numer. Anal. 47 (2009), Table 5.2"
     laws = ("normal", "three-point")
     stages = (0.0, 2 / 3, 1.0)
     areas = True

@@ -21,6 +21,7 @@ import numpy as np
 
 from sdetools import _check
 from sdetools.dynamics.base import Oracle, State, columns, without_momentum
+from sdetools.dynamics.rules.entry import OptimiserEntry
 from sdetools.dynamics.rules.linear_filter import LinearFilter
 from sdetools.noise.base import Uniform
 from sdetools.noise.oracle import NoisyOracle
@@ -331,3 +332,57 @@ def _fraction(name: str, value: Any, hint: str) -> float:
     if not 0 < out <= 1:
         raise ValueError(f"`{name}` must lie in (0, 1]; got {name}={value!r}. {hint}")
     return out
+
+
+ENTRIES = (
+    OptimiserEntry(
+        Nesterov,
+        "I. Sutskever et al., ICML 2013",
+        valid=({}, {"momentum": [0.3, -0.2]}),
+        refused=(({"step_time": -1}, "step_time"),),
+        torch=True,
+    ),
+    OptimiserEntry(
+        QHM,
+        "J. Ma, D. Yarats, ICLR 2019",
+        valid=({"nu": 0.7}, {"nu": 0.0}, {"nu": 1.0}),
+        refused=(({"nu": math.nan}, "`nu`"),),
+        torch=True,
+    ),
+    OptimiserEntry(
+        PrimalAveraging,
+        "A. Defazio, arXiv:2010.00406",
+        "eta",
+        valid=({"c": 0.15}, {"c": 1.0}),
+        refused=(({"c": 0.0}, "`c`"), ({"plan": Plan}, "without momentum")),
+    ),
+    OptimiserEntry(
+        AccSGD,
+        "R. Kidambi et al., ICLR 2018",
+        "eta",
+        valid=({"kappa": 50, "xi": 5},),
+        refused=(
+            ({"kappa": -1}, "`kappa`"),
+            ({"xi": "a"}, "`xi`"),
+            ({"kappa": 4.9, "xi": 10.5}, "at most kappa"),
+            ({"plan": Plan}, "without"),
+        ),
+    ),
+    OptimiserEntry(
+        PNM,
+        "Z. Xie et al., ICML 2021",
+        valid=({"b0": 1.0}, {"b0": 0.8}, {"b0": 0.0}),
+        refused=(({"b0": math.inf}, "`b0`"),),
+        torch=True,
+    ),
+    OptimiserEntry(
+        STORM,
+        "A. Cutkosky, F. Orabona, NeurIPS 2019",
+        "eta",
+        valid=({"a": 0.2}, {"a": 1.0}),
+        refused=(({"a": 1.5}, "`a`"), ({"plan": Plan}, "without momentum")),
+    ),
+    OptimiserEntry(
+        RandomScaling, "Q. Zhang, A. Cutkosky, ICML 2024", refused=(({"step_time": -1}, "step_time"),), exact=False, torch=True
+    ),
+)

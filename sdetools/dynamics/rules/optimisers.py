@@ -18,6 +18,7 @@ import numpy as np
 from sdetools import _check
 from sdetools._arrays import spread
 from sdetools.dynamics.base import Dynamics, Oracle, State
+from sdetools.dynamics.rules.entry import OptimiserEntry
 from sdetools.noise.oracle import NoisyOracle
 from sdetools.schedules import Plan, from_arrays
 
@@ -187,3 +188,25 @@ class Auxiliary(Dynamics):
 
     def coefficient_values(self, steps: int) -> np.ndarray:
         return np.column_stack([self.plan.etas(steps), self.plan.betas(steps), self.plan.memory(steps)[1:]])
+
+
+ENTRIES = (
+    OptimiserEntry(
+        SGD, "Def. 2.2", "eta", refused=(({"plan": Plan}, "without momentum"), ({"plan": 0.1}, "schedule")), torch=True
+    ),
+    OptimiserEntry(
+        SGDM,
+        "Def. 2.3",
+        valid=({}, {"momentum": [0.3, -0.2]}, {"momentum": ([0.1, -0.1], [[1.0, 0.4], [0.4, 2.0]])}),
+        refused=(({"momentum": [1.0, 2.0, 3.0]}, "momentum"), ({"step_time": 0.0}, "step_time")),
+        torch=True,
+    ),
+    OptimiserEntry(
+        HeavyBall,
+        "Eq. (1); B. Polyak, USSR Comput. Math. Math. Phys. 4 (1964)",
+        "",
+        valid=({"gamma": 0.01, "beta": 0.8}, {"gamma": 0.01, "beta": 0.8, "momentum": [0.3, -0.2]}),
+        refused=(({"gamma": -0.1, "beta": 0.9}, "`gamma`"), ({"gamma": 0.1, "beta": 1.0}, "`beta`")),
+        torch=True,
+    ),
+)

@@ -16,6 +16,7 @@ import numpy as np
 from sdetools import _check
 from sdetools._arrays import select
 from sdetools.dynamics.base import Dynamics, Oracle, State, columns, without_momentum
+from sdetools.dynamics.rules.entry import OptimiserEntry
 from sdetools.noise.oracle import NoisyOracle
 from sdetools.schedules import Plan
 
@@ -178,3 +179,31 @@ class IGT(WithoutGain):
     def coefficient_values(self, steps: int) -> np.ndarray:
         t = np.arange(steps, dtype=float)
         return columns(self.plan.etas(steps), t / (t + 1), t)
+
+
+ENTRIES = (
+    OptimiserEntry(
+        SNGM,
+        "S.-Y. Zhao, Y.-P. Xie, W.-J. Li, arXiv:2007.13985",
+        refused=(({"step_time": -1}, "step_time"),),
+        exact=False,
+        gain=False,
+        torch=True,
+    ),
+    OptimiserEntry(
+        SGDF,
+        "Z. Yao et al., arXiv:2311.02818",
+        valid=({"b2": 0.99}, {"b2": 0.0, "eps": 1e-6}),
+        refused=(({"b2": 1.0}, "`b2`"), ({"eps": 0.0}, "`eps`")),
+        exact=False,
+        gain=False,
+        torch=True,
+    ),
+    OptimiserEntry(
+        IGT,
+        "S. Arnold et al., NeurIPS 2019",
+        "eta",
+        refused=(({"plan": Plan}, "without momentum"), ({"plan": 0.1}, "schedule")),
+        gain=False,
+    ),
+)

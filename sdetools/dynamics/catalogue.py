@@ -1,0 +1,119 @@
+"""One table of optimisers and one of integrators: what each takes, refuses and supports, its orders, and its source.
+
+Tests are parametrised by these tables and the documentation is written from them. Nothing is registered: an optimiser is in the table when
+its file in `rules/` has an `OptimiserEntry` in `ENTRIES`, an integrator when its class stands in a file of `integrators/`.
+
+    python -m sdetools.dynamics.catalogue      prints both tables in Markdown
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+from importlib import import_module
+from pkgutil import iter_modules
+from types import ModuleType
+
+from sdetools.dynamics import integrators as schemes
+from sdetools.dynamics import rules
+from sdetools.dynamics.integrators.base import Integrator
+from sdetools.dynamics.rules.entry import OptimiserEntry
+from sdetools.dynamics.sdes.classes import CLASSES
+
+
+def _modules(package: ModuleType) -> Iterator[ModuleType]:
+    """Yields the modules of a package, in the order of their names."""
+    for found in iter_modules(package.__path__):
+        yield import_module(f"{package.__name__}.{found.name}")
+
+
+def optimisers() -> tuple[OptimiserEntry, ...]:
+    """Returns the table of optimisers, in the order of their names.
+
+    Example:
+        >>> [entry.name for entry in optimisers() if not entry.exact]
+        ['RandomScaling', 'SGDF', 'SNGM']
+    """
+    entries = [entry for module in _modules(rules) for entry in getattr(module, "ENTRIES", ())]
+    return tuple(sorted(entries, key=lambda entry: entry.name))
+
+
+def integrators() -> tuple[type[Integrator], ...]:
+    """Returns the table of integrators, in the order of their names: their classes, which declare orders, classes of noise, laws and source.
+
+    Example:
+        >>> [cls.__name__ for cls in integrators() if cls.weak_order == 2 and not cls.kinetic]
+        ['Platen', 'RI1', 'SRA1']
+    """
+    found = {
+        thing
+        for module in _modules(schemes)
+        for name, thing in vars(module).items()
+        if isinstance(thing, type) and issubclass(thing, Integrator) and thing.__module__ == module.__name__ and name[0] != "_"
+    }
+    return tuple(sorted(found - {Integrator}, key=lambda cls: cls.__name__))
+
+
+def optimiser_table() -> str:
+    """Returns the table of optimisers in Markdown."""
+    rows = [
+        (
+            f"`{entry.name}`",
+            entry.schedule or "its own",
+            _yes(entry.exact),
+            _yes(entry.gain),
+            _yes(entry.torch),
+            entry.reference,
+        )
+        for entry in optimisers()
+    ]
+    return _markdown(("optimiser", "schedule", "exact moments", "equivalent SGD", "for networks", "source"), rows)
+
+
+def integrator_table() -> str:
+    """Returns the table of integrators in Markdown."""
+    rows = []
+    for cls in integrators():
+        classes = [c for c in CLASSES if c in cls.classes and c != "none"]
+        noise = "any" if classes == [c for c in CLASSES if c != "none"] else ", ".join(classes)
+        calculus = {"ito": "Ito", "stratonovich": "Stratonovich"}.get(cls.calculus, cls.calculus)
+        equation = "kinetic" if cls.kinetic else calculus
+        rows.append(
+            (
+                f"`{cls.__name__}`",
+                _orders(cls.weak_order, cls.weak_orders),
+                _orders(cls.strong_order, cls.strong_orders),
+                equation,
+                noise,
+                ", ".join(cls.laws),
+                cls.reference,
+            )
+        )
+    return _markdown(("integrator", "weak order", "strong order", "equation", "noise", "draws", "source"), rows)
+
+
+def _orders(widest: float | None, narrower: Mapping[str, float]) -> str:
+    """Orders in words: that of the widest class of noise, then the classes with a higher order."""
+    higher: dict[float, list[str]] = {}
+    for noise, order in narrower.items():
+        higher.setdefault(order, []).append(noise)
+    more = "".join(f"; {_number(order)} for {', '.join(noises)}" for order, noises in higher.items())
+    return "-" if widest is None else _number(widest) + more
+
+
+def _number(value: float) -> str:
+    return str(Fraction(value).limit_denominator(12))
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as a table in Markdown."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    print(optimiser_table(), integrator_table(), sep="\n\n")

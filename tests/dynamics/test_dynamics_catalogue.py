@@ -1,0 +1,247 @@
+"""The table of optimisers and the table of integrators: every entry keeps its word, and nothing public stands outside."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sdetools as st
+from sdetools.dynamics.catalogue import integrator_table, integrators, optimiser_table, optimisers
+from sdetools.dynamics.sdes.classes import CLASSES
+
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+STEPS = 24
+RNG = np.random.default_rng(5)
+PLAN = st.schedules.from_arrays(RNG.uniform(0.002, 0.02, STEPS), RNG.uniform(0.1, 0.95, STEPS))
+CURVED = st.NoisyOracle(
+    st.losses.hyperbola(), st.noise.gaussian(root=[["1 + x**2/9", "0"], ["y", "1"]], variables="x y"), sigma=0.3
+)
+QUADRATIC = st.NoisyOracle(st.losses.quadratic([[2.0, 0.5], [0.5, 1.0]]), st.noise.gaussian(dim=2), sigma=0.5)
+X0 = np.array([2.0, 1.5])
+VALID = [(entry, i) for entry in optimisers() for i in range(len(entry.valid))]
+REFUSED = [(entry, i) for entry in optimisers() for i in range(len(entry.refused))]
+
+
+def name(value):
+    return getattr(value, "name", getattr(value, "__name__", str(value)))
+
+
+def public(base):
+    return {n for n in st.__all__ if inspect.isclass(thing := getattr(st, n)) and issubclass(thing, base)}
+
+
+def test_the_tables_hold_all_that_is_public_and_nothing_else():
+    rules = public(st.Dynamics) - {"Dynamics", "Auxiliary"}  # the auxiliary process is no optimiser: it exists along one
+    assert [e.name for e in optimisers()] == sorted(rules)
+    assert [c.__name__ for c in integrators()] == sorted(public(st.Integrator) - {"Integrator"})
+
+
+def test_the_readme_shows_the_tables():
+    """Both tables of the README are what `python -m sdetools.dynamics.catalogue` prints."""
+    assert optimiser_table() in README and integrator_table() in README
+
+
+# -- optimisers ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("entry", "i"), VALID, ids=name)
+def test_valid_inputs_run_and_the_kernel_is_the_reference_path_by_path(entry, i):
+    one = entry.build(CURVED, PLAN, entry.valid[i])
+    given = dict(horizon=STEPS * one.step_time, paths=300, observe=["x"], keep_final=True, threads=1, seed=3)
+    kernel, reference = (st.simulate(one, X0, backend=backend, **given).final for backend in ("numba", "numpy"))
+    np.testing.assert_allclose(kernel, reference, rtol=1e-11, atol=1e-12)
+    assert reference.std(axis=1).min() > 1e-4 and np.abs(reference.mean(axis=1) - X0).max() > 1e-2
+
+
+@pytest.mark.parametrize(("entry", "i"), REFUSED, ids=name)
+def test_refused_inputs_are_refused_in_a_sentence(entry, i):
+    arguments, words = entry.refused[i]
+    with pytest.raises(ValueError) as error:
+        entry.build(CURVED, PLAN, arguments)
+    assert words in str(error.value) and str(error.value)[0] in "`abcdefghijklmnopqrstuvwxyz"
+
+
+def test_every_argument_of_ones_own_is_tried():
+    """Each argument beside oracle, plan and clock occurs among the valid inputs, and each that is a number among the refused ones."""
+    for entry in optimisers():
+        own = {*inspect.signature(entry.make).parameters} - {"oracle", "plan", "step_time", "momentum"}
+        assert own <= {n for arguments in entry.valid for n in arguments}, entry.name
+        assert own <= {n for arguments, _ in entry.refused for n in arguments}, entry.name
+        assert entry.refused and entry.reference
+
+
+@pytest.mark.parametrize("entry", optimisers(), ids=name)
+def test_exact_moments_are_there_where_a_step_is_linear(entry):
+    """On a quadratic loss without noise, positions from (a + b) / 2 are the mean of those from a and from b, or are not."""
+    quiet = st.NoisyOracle(QUADRATIC.loss, st.noise.none(2))
+    one = entry.build(quiet, PLAN, entry.valid[0])
+
+    def end(x0):
+        return st.simulate(one, x0, STEPS * one.step_time, 1, ["x0"], keep_final=True, backend="numpy").final[:, 0]
+
+    a, b = np.array([2.0, 1.5]), np.array([-0.3, 0.9])
+    off = np.abs(end((a + b) / 2) - (end(a) + end(b)) / 2).max()
+    assert off < 1e-13 if entry.exact or one.extra_draws else off > 1e-6
+    noisy = entry.build(QUADRATIC, PLAN, entry.valid[0])
+    if entry.exact:
+        law = st.exact.moments(noisy, X0, STEPS, record=[STEPS])
+        run = st.simulate(noisy, X0, STEPS * noisy.step_time, 40_000, ["x0", "x1"], seed=11)
+        # Two z-tests at 4.5 sigma for each optimiser: a false alarm once in 5,000 runs of this file.
+        assert all(abs(run.at(h).z(law.mean[0, j])) < 4.5 for j, h in enumerate(("x0", "x1")))
+        assert abs(run.at("x0").z(law.mean[0, 0] + 0.05)) > 10  # a mean that is 0.05 off is noticed
+    else:
+        with pytest.raises(ValueError, match="linear|draws of its own"):
+            st.exact.moments(noisy, X0, STEPS)
+
+
+@pytest.mark.parametrize(
+    "entry", [e for e in optimisers() if isinstance(getattr(e.make, "gain", None), property) or not e.gain], ids=name
+)
+def test_a_method_without_an_equivalent_sgd_says_so(entry):
+    one = entry.build(CURVED, PLAN, entry.valid[0])
+    with pytest.raises(ValueError, match="`gain`"):
+        one.gain  # noqa: B018
+
+
+@pytest.mark.parametrize("entry", [e for e in optimisers() if e.gain], ids=name)
+def test_the_equivalent_sgd_moves_as_far_under_a_constant_gradient(entry):
+    """Along a linear loss the method and its SGD, in the end, move at one speed on their common clock."""
+    slope = st.NoisyOracle(st.losses.linear([1.0, -2.0]), st.noise.none(2))
+    eta, steps = 0.01, 600
+    one = entry.build(slope, st.schedules.constant(eta, 0.8), entry.valid[0])
+    paths = 400 if one.extra_draws else 2
+    ends = [
+        st.simulate(one, [0.0, 0.0], k * one.step_time, paths, ["x0"], keep_final=True, backend="numpy").final
+        for k in (steps, 2 * steps)
+    ]
+    speed = (ends[1] - ends[0]) / (steps * one.step_time)
+    # Steps of random length: two z-tests at 4.5 sigma, a false alarm once in 70,000 runs.
+    reach = 4.5 * speed.std(axis=1, ddof=1) / np.sqrt(paths) + 1e-10
+    assert np.all(np.abs(speed.mean(axis=1) - [-1.0, 2.0]) < reach) and reach.max() < 0.1
+
+
+def test_whoever_has_a_torch_optimiser_says_so():
+    bridge = pytest.importorskip("sdetools.bridge", reason="the bridge must have torch")
+    pytest.importorskip("torch", reason="the bridge must have torch")
+    import torch
+
+    there = {n for n in dir(bridge) if inspect.isclass(c := getattr(bridge, n)) and issubclass(c, torch.optim.Optimizer)}
+    assert {e.name for e in optimisers() if e.torch} == there - {"Optimizer"}
+
+
+# -- integrators --------------------------------------------------------------------------------------------------------------
+
+SPECIMENS = {
+    "additive": (["-x + 0.3*y", "-0.7*y"], [["0.5", "0.1"], ["0", "0.3"]]),
+    "scalar": (["-x + 0.3*y", "-0.7*y - 0.2*x"], [["0.4*x + 0.1"], ["0.3*y - 0.2*x"]]),
+    "diagonal": (["-x + 0.3*y", "-0.7*y"], ["0.5*x", "0.4*y + 0.1"]),
+    # b_1 = 0.4 (x, y) and b_2 = 0.3 (-y, x): a multiple of the identity and a rotation commute
+    "commutative": (["-x + 0.3*y", "-0.7*y"], [["0.4*x", "-0.3*y"], ["0.4*y", "0.3*x"]]),
+    "general": (["-x + 0.3*y", "-0.7*y - 0.2*x"], [["0.4*x + 0.1", "0.5*y"], ["0.2*y", "-0.3*x + 0.2"]]),
+}
+START = [1.0, 0.5]
+
+
+def specimen(noise, calculus="ito"):
+    drift, diffusion = SPECIMENS[noise]
+    return st.SDE(drift=drift, diffusion=diffusion, variables="x y", calculus=calculus)
+
+
+def kinetic():
+    eta = 0.01
+    oracle = st.NoisyOracle(st.losses.quadratic([1.7, 0.6]), st.noise.gaussian(dim=2), sigma=eta**-0.5)
+    return st.KineticSDE(oracle, st.schedules.constant(eta=eta, beta=1 - 1.4 * eta), momentum=[0.3, -0.2])
+
+
+def calculus_of(cls):
+    return "ito" if cls.calculus == "either" else cls.calculus
+
+
+def test_specimens_are_of_their_class_and_no_narrower():
+    for noise in SPECIMENS:
+        assert specimen(noise).noise_class == noise
+
+
+@pytest.mark.parametrize("noise", SPECIMENS)
+@pytest.mark.parametrize("cls", integrators(), ids=name)
+def test_an_integrator_takes_its_classes_of_noise_and_refuses_the_others(cls, noise):
+    one = specimen(noise, calculus_of(cls))
+    if noise in cls.classes and not cls.kinetic:
+        assert (cls(one, 0.1).weak_order, cls(one, 0.1).strong_order) == cls.orders(noise)
+    else:
+        with pytest.raises(ValueError, match="kinetic" if cls.kinetic else "noise"):
+            cls(one, 0.1)
+
+
+@pytest.mark.parametrize("cls", integrators(), ids=name)
+def test_an_integrator_refuses_other_laws_and_the_other_calculus(cls):
+    one = kinetic() if cls.kinetic else specimen("scalar" if "scalar" in cls.classes else "additive", calculus_of(cls))
+    for law in ("normal", "three-point", "two-point"):
+        if law in cls.laws:
+            assert cls(one, 0.1, law).law == law
+        else:
+            with pytest.raises(ValueError, match="`law`"):
+                cls(one, 0.1, law)
+    if cls.calculus != "either":
+        other = "ito" if cls.calculus == "stratonovich" else "stratonovich"
+        with pytest.raises(ValueError, match="calculus"):
+            cls(specimen("scalar", other), 0.1)
+    assert cls.reference and {*cls.strong_orders} <= {*cls.classes} <= {*CLASSES}
+
+
+WEAK = [
+    (cls, noise, law)
+    for cls in integrators()
+    for noise in (["kinetic"] if cls.kinetic else [n for n in SPECIMENS if n in cls.classes])
+    for law in cls.laws
+]
+
+
+def weak_error(cls, one, dt, law):
+    """The largest error of the first and second moments at t = 1."""
+    x0 = START[: one.dim]
+    got = st.exact.moments(cls(one, dt, law), x0, round(1 / dt), record=[round(1 / dt)])
+    true = st.exact.solution(one, x0, [1.0])
+    second = [m.state_covariance[-1] + np.outer(m.state_mean[-1], m.state_mean[-1]) for m in (got, true)]
+    return max(np.abs(second[0] - second[1]).max(), np.abs(got.state_mean[-1] - true.state_mean[-1]).max())
+
+
+@pytest.mark.parametrize(("cls", "noise", "law"), WEAK, ids=name)
+def test_the_declared_weak_order_is_that_of_the_exact_moments(cls, noise, law):
+    """Error c dt^p (1 + O(dt)): the slope between dt and dt/2 is off by O(dt), so its error halves with dt; extrapolated it is p."""
+    one = kinetic() if cls.kinetic else specimen(noise, calculus_of(cls))
+    errors = [weak_error(cls, one, 2.0**-k, law) for k in (6, 7, 8, 9)]
+    slopes = np.log2(np.array(errors[:-1]) / errors[1:])
+    assert abs(2 * slopes[-1] - slopes[-2] - cls(one, 0.1).weak_order) < 0.02
+
+
+STRONG = [
+    (cls, noise, cls.orders(noise)[1])
+    for cls in integrators()
+    if cls.strong_order is not None and not cls.areas  # signs of one's own leave no common path to compare on
+    for noise in SPECIMENS
+    if noise in cls.strong_orders or noise == [n for n in SPECIMENS if n in cls.classes][-1]
+]
+NONLINEAR = SPECIMENS | {
+    "additive": (["-x**3 + y", "-sin(y)"], [["0.5", "0.1"], ["0", "0.3"]]),
+    "diagonal": (["-x**3", "-y"], ["0.5*x", "0.3 + 0.1*sin(y)"]),
+}
+
+
+@pytest.mark.parametrize(("cls", "noise", "order"), STRONG, ids=name)
+def test_the_declared_strong_order_is_that_of_coupled_steps(cls, noise, order):
+    """The rms distance of dt and dt/2 on one Brownian path falls with the declared order; independent paths stay apart."""
+    drift, diffusion = NONLINEAR[noise]
+    one = st.SDE(drift=drift, diffusion=diffusion, variables="x y", calculus=calculus_of(cls))
+
+    def distance(dt, coupled=True):
+        pair = cls(one, dt), cls(one, dt / 2)
+        final = st.weak_gap(*pair, START, 1.0, 20_000, ["x"], times=[1.0], keep_final=True, coupled=coupled).final
+        return float(np.sqrt(((final[:2] - final[2:]) ** 2).sum(axis=0).mean()))
+
+    near = [distance(2.0**-k) for k in (7, 8, 9)]
+    assert np.all(np.abs(np.log2(np.array(near[:-1]) / near[1:]) - order) < 0.1)
+    assert distance(2.0**-9, coupled=False) > 10 * near[-1]
