@@ -1,7 +1,8 @@
-r"""Exact references, cheap and without Monte Carlo: moment recursions, closed forms, quadrature.
+"""Exact reference values without Monte Carlo: moment recursions, closed forms and quadrature.
 
-`moments`, `expectation` and `gap` serve linear rules on quadratic losses, at finite eta; `solution` linear SDEs; `step_law` one step of
-an integrator on any SDE; `transfer` one-dimensional SGD on any loss; `warmup`, `stationary_variance` and `local_orders` are formulas.
+`moments`, `expectation` and `gap` apply to linear rules on quadratic losses at finite eta, `solution` to linear SDEs, `step_law` to one
+step of an integrator on any SDE, and `transfer` to one-dimensional SGD on any loss. `warmup`, `stationary_variance` and `local_orders`
+are formulas.
 """
 
 from __future__ import annotations

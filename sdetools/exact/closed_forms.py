@@ -1,4 +1,4 @@
-r"""Closed forms of section 3.1, the stationary variance on a quadratic, and local orders."""
+"""Closed forms of section 3.1, the stationary variance on a quadratic loss, and local orders of convergence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from sdetools import _check
 
 @dataclass(frozen=True)
 class Warmup:
-    """Variances of one coordinate: of one step, and of the endpoint after k steps, for SGD and for SGDM."""
+    """Variances of one coordinate under SGD and SGDM, of a single step and of the endpoint.
+
+    Attributes:
+        one_step_sgd: The variance of one step of SGD.
+        one_step_sgdm: The variance of one step of SGDM.
+        endpoint_sgd: The variance of the endpoint of SGD.
+        endpoint_sgdm: The variance of the endpoint of SGDM.
+    """
 
     one_step_sgd: float
     one_step_sgdm: float
@@ -21,15 +28,23 @@ class Warmup:
 
 
 def warmup(eta: float, beta: float, steps: int) -> Warmup:
-    r"""Section 3.1: g_k ~ N(c, I) independent of x, m_0 ~ N(c, (1 - beta)/(1 + beta) I), z_0 = x_0, k = `steps`.
+    """Return the variances of the example in section 3.1, in which single steps and endpoints behave differently.
+
+    The gradients are g_k ~ N(c, I), independent of x; m_0 ~ N(c, (1 - beta)/(1 + beta) I), z_0 = x_0, and k = `steps`.
 
         one step:  Var(z' - z) = eta^2,    Var(x' - x) = eta^2 (1 - beta)/(1 + beta)
         endpoint:  Var z_k = k eta^2,      Var x_k = k eta^2 - 2 beta eta^2 (1 - beta^k)/(1 - beta^2)
 
-    Each step of SGDM is far quieter, yet the endpoints spread alike: the steps are correlated.
+    A step of SGDM has a much smaller variance, but the variances of the endpoints are almost equal, because the steps are correlated.
 
-    >>> warmup(eta=1.0, beta=0.6, steps=100)
-    Warmup(one_step_sgd=1.0, one_step_sgdm=0.25, endpoint_sgd=100.0, endpoint_sgdm=98.125)
+    Args:
+        eta: The learning rate.
+        beta: The momentum coefficient in [0, 1).
+        steps: The number of steps k.
+
+    Example:
+        >>> warmup(eta=1.0, beta=0.6, steps=100)
+        Warmup(one_step_sgd=1.0, one_step_sgdm=0.25, endpoint_sgd=100.0, endpoint_sgdm=98.125)
     """
     eta, beta, k = _check.positive("eta", eta), _check.momentum("beta", beta), _check.count("steps", steps, least=0)
     square = eta * eta
@@ -42,14 +57,24 @@ def warmup(eta: float, beta: float, steps: int) -> Warmup:
 
 
 def stationary_variance(eta: float, beta: float = 0.0, curvature: float = 1.0, noise_variance: float = 1.0) -> float:
-    r"""The stationary variance of SGDM (beta = 0: SGD) on L = curvature x^2 / 2 with noise variance s^2 = `noise_variance`:
+    """Return the stationary variance of SGDM on L = curvature x^2 / 2 with noise variance s^2 = `noise_variance`.
 
         Var = eta s^2 / (lam (2 - eta lam (1 - beta)/(1 + beta))).
 
-    Momentum removes only the curvature-induced excess. `ValueError` when eta lam (1 - beta)/(1 + beta) >= 2: no stationary law.
+    Momentum removes only the part of the variance that is caused by the curvature.
 
-    >>> stationary_variance(eta=0.5), stationary_variance(eta=0.4, beta=0.6)
-    (0.3333333333333333, 0.2105263157894737)
+    Args:
+        eta: The learning rate.
+        beta: The momentum coefficient in [0, 1); 0 for SGD.
+        curvature: The curvature lam of the loss.
+        noise_variance: The variance s^2 of the gradient noise.
+
+    Raises:
+        ValueError: If eta lam (1 - beta)/(1 + beta) >= 2, where no stationary law exists, or if an argument lies outside its range.
+
+    Example:
+        >>> stationary_variance(eta=0.5), stationary_variance(eta=0.4, beta=0.6)
+        (0.3333333333333333, 0.2105263157894737)
     """
     eta, beta, lam = _check.positive("eta", eta), _check.momentum("beta", beta), _check.positive("curvature", curvature)
     variance = _check.number("noise_variance", noise_variance, "be a number >= 0")
@@ -62,23 +87,33 @@ def stationary_variance(eta: float, beta: float = 0.0, curvature: float = 1.0, n
 
 
 def local_orders(etas: Sequence[float], errors: Sequence[float]) -> np.ndarray:
-    r"""log(e_i / e_{i+1}) / log(eta_i / eta_{i+1}): the order seen between neighbours, shape `(len(etas) - 1,)`.
+    """Return the orders of convergence between neighbouring etas, log(e_i / e_{i+1}) / log(eta_i / eta_{i+1}).
 
-    A fitted slope can hide a drift towards its limit; these show it. `ValueError` unless all etas and errors are positive,
-    the etas differ from their neighbours, and there are at least two of each.
+    Unlike a fitted slope, local orders show whether the limiting order has been reached.
 
-    >>> local_orders([0.4, 0.2, 0.1], [3.2, 0.8, 0.2])
-    array([2., 2.])
+    Args:
+        etas: At least two positive etas, different from their neighbours.
+        errors: The positive errors at these etas.
+
+    Returns:
+        The orders, shape `(len(etas) - 1,)`.
+
+    Raises:
+        ValueError: If an argument lies outside its range or the lengths differ.
+
+    Example:
+        >>> local_orders([0.4, 0.2, 0.1], [3.2, 0.8, 0.2])
+        array([2., 2.])
     """
     etas, errors = _check.finite("etas", etas), _check.finite("errors", errors)
     if etas.ndim != 1 or etas.shape != errors.shape or len(etas) < 2:
         raise ValueError(
             f"`etas` and `errors` must be two equally long lists of at least 2; got shapes {etas.shape} and {errors.shape}. "
-            "An order compares neighbours."
+            "An order needs two errors."
         )
     if min(etas.min(), errors.min()) <= 0 or np.any(np.diff(etas) == 0):
         raise ValueError(
-            "`etas` and `errors` must be positive and the etas distinct; got a zero, a negative or a repeat. "
-            "Take absolute values, and drop the errors that are 0."
+            "`etas` and `errors` must be positive and neighbouring etas different; got a zero, a negative or an equal number. "
+            "Use absolute values, and remove errors that are 0."
         )
     return np.diff(np.log(errors)) / np.diff(np.log(etas))

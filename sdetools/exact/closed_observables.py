@@ -1,7 +1,7 @@
-r"""Which observables have an exact expectation, found from the observable itself.
+"""Observables with an exact expectation, which is derived from the observable itself.
 
-Polynomials of degree <= 2 need only the mean and covariance. For a Gaussian law an expression may also add up terms
-c f(w . x + b) with f one of |.|^p, (.)^n, exp, sin, cos, sign, or the indicator of `Below`.
+Polynomials of degree <= 2 need only the mean and covariance. For a Gaussian law, an expression may also contain terms
+c f(w . x + b), where f is |.|^p, (.)^n, exp, sin, cos, sign, or the indicator of `Below`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,19 @@ from sdetools.exact.gaussian import absolute_moment, probability_below, raw_mome
 
 @dataclass(frozen=True)
 class Absolute:
-    r"""h(x) = |x_i - a|^p, i = `coordinate`: the observables at which Theorem 3.5's rate is attained (p <= 1, a = x_0).
+    """The observable h(x) = |x_i - a|^p, for which the rate of Theorem 3.5 is sharp (p <= 1, a = x_0).
 
-    `value(x)` takes one point, many paths or traced symbols. `ValueError` for p <= 0.
+    Args:
+        a: The centre.
+        p: The exponent, positive.
+        coordinate: The coordinate i.
 
-    >>> Absolute(1.0, p=0.5).value(np.array([[1.0, 5.0]]))
-    array([0., 2.])
+    Raises:
+        ValueError: If p <= 0.
+
+    Example:
+        >>> Absolute(1.0, p=0.5).value(np.array([[1.0, 5.0]]))
+        array([0., 2.])
     """
 
     a: float
@@ -39,15 +46,21 @@ class Absolute:
         _check.count("coordinate", self.coordinate, least=0)
 
     def value(self, x: np.ndarray) -> Any:
+        """Return h(x) for one point, many paths or traced values."""
         return abs(x[self.coordinate] - self.a) ** self.p
 
 
 @dataclass(frozen=True)
 class Below:
-    r"""h(x) = 1 where x_i <= a and 0 elsewhere, i = `coordinate`: E h is the distribution function.
+    """The observable h(x) = 1 where x_i <= a and 0 elsewhere, whose expectation is the distribution function of x_i at a.
 
-    >>> Below(0.0).value(np.array([[-1.0, 0.0, 2.0]]))
-    array([1., 1., 0.])
+    Args:
+        a: The threshold.
+        coordinate: The coordinate i.
+
+    Example:
+        >>> Below(0.0).value(np.array([[-1.0, 0.0, 2.0]]))
+        array([1., 1., 0.])
     """
 
     a: float
@@ -58,12 +71,16 @@ class Below:
         _check.count("coordinate", self.coordinate, least=0)
 
     def value(self, x: np.ndarray) -> Any:
+        """Return h(x) for one point, many paths or traced values."""
         return select(x[self.coordinate] <= self.a, 1.0, 0.0)
 
 
 @dataclass(frozen=True)
 class Term:
-    """scale * f(weights . x + offset), where `mean(m, v)` is E f of a N(m, v) variable."""
+    """The term scale * f(weights . x + offset) of an observable.
+
+    `mean(m, v)` is E f of a variable with law N(m, v).
+    """
 
     scale: float
     weights: tuple[float, ...]
@@ -73,7 +90,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Closed:
-    """constant + linear . x + x^T second x / 2 + terms: an observable whose Gaussian expectation is a formula."""
+    """The observable constant + linear . x + x^T second x / 2 + terms, which has a closed Gaussian expectation."""
 
     constant: float
     linear: np.ndarray
@@ -81,7 +98,7 @@ class Closed:
     terms: tuple[Term, ...] = ()
 
     def expectation(self, mean: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-        """From means `(times, dim)` and covariances `(times, dim, dim)`: shape `(times,)`."""
+        """Return E h, shape `(times,)`, for means `(times, dim)` and covariances `(times, dim, dim)`."""
         moment = covariance + mean[:, :, None] * mean[:, None, :]
         out = self.constant + mean @ self.linear + 0.5 * np.einsum("tij,ij->t", moment, self.second)
         for term in self.terms:
@@ -92,7 +109,13 @@ class Closed:
 
 
 def closed(observable: Any, names: tuple[str, ...], origin: np.ndarray) -> Closed | None:
-    """The closed form of an expression string, an `Absolute` or `Below`, or an object whose `value` is quadratic; else None."""
+    """Return the closed form of an observable, or None if it has none.
+
+    Args:
+        observable: An expression, an `Absolute`, a `Below`, or an object with a method `value`, which must then be quadratic.
+        names: The names of the coordinates.
+        origin: The point about which differences of `value` are taken.
+    """
     dim = len(names)
     if isinstance(observable, (Absolute, Below)):
         if observable.coordinate >= dim:
@@ -114,7 +137,7 @@ def closed(observable: Any, names: tuple[str, ...], origin: np.ndarray) -> Close
 
 
 def value_of(observable: Any, names: tuple[str, ...]) -> Callable[[np.ndarray], np.ndarray]:
-    """The function x -> h(x) of an observable given as an expression string, an object with `value`, or a callable."""
+    """Return the function x -> h(x) of an expression, an object with a method `value`, or a callable."""
     if isinstance(observable, str):
         from sdetools.losses.compiled_expression import compile as compile_expressions
         from sdetools.losses.parser import parse
@@ -127,11 +150,12 @@ def value_of(observable: Any, names: tuple[str, ...]) -> Callable[[np.ndarray], 
         return observable
     raise ValueError(
         f"an observable must be an expression or have a `value(x)` method; got {observable!r}. "
-        "Write it like 'x**2' or use `exact.Absolute`."
+        "Write an expression such as 'x**2', or use `exact.Absolute`."
     )
 
 
 def _text(observable: Any) -> str | None:
+    """Return the expression of an observable, or None."""
     if isinstance(observable, str):
         return observable
     text = getattr(observable, "text", None)
@@ -139,7 +163,7 @@ def _text(observable: Any) -> str | None:
 
 
 def _from_values(value: Callable, origin: np.ndarray) -> Closed | None:
-    """A polynomial of degree <= 2 by exact second differences about `origin`, checked at random points near and far."""
+    """Return a polynomial of degree <= 2 from second differences about `origin`, after a check at random points near and far."""
     dim = len(origin)
 
     def at(shifts: np.ndarray) -> np.ndarray:
@@ -161,7 +185,7 @@ def _from_values(value: Callable, origin: np.ndarray) -> Closed | None:
 
 
 def _from_text(text: str, names: tuple[str, ...]) -> Closed | None:
-    """Split an expression into a quadratic polynomial and closed terms; None where a term is neither."""
+    """Return the quadratic polynomial and the closed terms of an expression; None if some term is neither."""
     import sympy
 
     from sdetools.losses.parser import Larger, Magnitude, parse, symbol
@@ -172,6 +196,7 @@ def _from_text(text: str, names: tuple[str, ...]) -> Closed | None:
 
 
 def _from_sum(expression: Any, symbols: list) -> Closed | None:
+    """Return the closed form of a sum of terms, or None."""
     import sympy
 
     dim = len(symbols)
@@ -196,6 +221,7 @@ def _from_sum(expression: Any, symbols: list) -> Closed | None:
 
 
 def _term(part: Any, symbols: list) -> Term | None:
+    """Return the closed form of one term, or None."""
     import sympy
 
     from sdetools.losses.parser import Magnitude, Signum

@@ -1,8 +1,8 @@
-r"""The mean of a noise covariance that is a quadratic polynomial of the point: E Sigma(u) from the mean and covariance of u.
+"""The mean of a noise covariance that is a quadratic polynomial: E Sigma(u) from the mean and covariance of u.
 
     Sigma(u) = S0 + S1 (u - o) + 1/2 (u - o)^T S2 (u - o)   gives   E Sigma(u) = Sigma(E u) + 1/2 sum_ij S2_ij Cov(u)_ij,
 
-for any law of u. Constant noise and minibatch least squares are of this kind.
+for any law of u. Constant noise and minibatch least squares have such a covariance.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ _LARGEST = 40  # coordinates; S2 has dim^4 entries
 
 @dataclass(frozen=True, eq=False)
 class QuadraticCovariance:
-    """Coefficients about `origin`: `constant` (dim^2,), `linear` (dim^2, dim), `second` (dim^2, dim^2); None where zero."""
+    """The coefficients of a quadratic covariance about `origin`.
+
+    Attributes:
+        origin: The point o.
+        constant: S0, shape `(dim^2,)`.
+        linear: S1, shape `(dim^2, dim)`, or None for a constant covariance.
+        second: S2, shape `(dim^2, dim^2)`, or None for a constant covariance.
+    """
 
     origin: np.ndarray
     constant: np.ndarray
@@ -28,10 +35,11 @@ class QuadraticCovariance:
 
     @property
     def is_constant(self) -> bool:
+        """Whether the covariance does not depend on the point."""
         return self.linear is None
 
     def mean(self, mu: np.ndarray, spread: np.ndarray) -> np.ndarray:
-        """E Sigma(u) for E u = mu, Cov u = spread: shape `(dim, dim)`."""
+        """Return E Sigma(u), shape `(dim, dim)`, for E u = mu and Cov u = spread."""
         dim = len(self.origin)
         if self.linear is None or self.second is None:
             return self.constant.reshape(dim, dim)
@@ -41,10 +49,11 @@ class QuadraticCovariance:
 
 
 def quadratic_covariance(covariance: Callable[[np.ndarray], Any], origin: np.ndarray) -> QuadraticCovariance:
-    """Read the polynomial off `covariance(x) -> (dim, dim, paths)` by exact second differences about `origin`.
+    """Return the polynomial of `covariance(x) -> (dim, dim, paths)`, from exact second differences about `origin`.
 
-    `ValueError` when random probes show that it is neither constant nor quadratic, or when it is quadratic in more than
-    40 coordinates.
+    Raises:
+        ValueError: If values at random points show that the covariance is neither constant nor quadratic, or if it is quadratic in more
+            than 40 coordinates.
     """
     dim = len(origin)
 
@@ -75,12 +84,12 @@ def quadratic_covariance(covariance: Callable[[np.ndarray], Any], origin: np.nda
     expected = constant[:, None] + linear @ random + 0.5 * np.einsum("aij,ip,jp->ap", second, random, random)
     if not np.all(np.abs(probed - expected) <= 1e-9 * sizes(constant[:, None], plus, random)):  # also catches NaN
         raise ValueError(
-            "exact moments must have a noise covariance that is constant or quadratic in the point; random probes of "
-            "`oracle.covariance` show that it is neither. Simulate it, or in one dimension use `exact.transfer`."
+            "exact moments must have a noise covariance that is constant or quadratic in the point; values of `oracle.covariance` "
+            "at random points show that it is neither. Simulate it, or in one dimension use `exact.transfer`."
         )
     return QuadraticCovariance(origin, constant, linear, second.reshape(dim * dim, dim * dim))
 
 
 def sizes(constant: np.ndarray, units: np.ndarray, shifts: np.ndarray) -> np.ndarray:
-    """How large the terms of a quadratic polynomial may be at `shifts` `(dim, points)`, from its values at 0 and at unit steps."""
+    """Return a bound on the terms of a quadratic polynomial at `shifts` `(dim, points)`, from its values at 0 and at unit vectors."""
     return np.abs(constant) + np.abs(units).max() * (1 + np.abs(shifts).sum(axis=0)) ** 2

@@ -1,12 +1,12 @@
-r"""Moments of linear SDEs, and of integrators on them: exact in time, and exact at a finite step.
+"""Moments of linear SDEs, exact in time, and of integrators on linear SDEs, exact at a finite step.
 
-With Y = (1, y) a linear SDE is dY = A Y dt + sum_j B_j Y dW_j (Ito), so the second moments P = E[Y Y^T], which hold the mean too, obey
+With Y = (1, y) a linear SDE is dY = A Y dt + sum_j B_j Y dW_j (Ito). The second moments P = E[Y Y^T], which include the mean, obey
 
     P' = A P + P A^T + sum_j B_j P B_j^T,
 
-solved by one matrix exponential. An integrator's step on it is Y' = M(z) Y with a random matrix that is a polynomial in the draws z,
-so P' = E[M P M^T] is a finite sum: Gauss-Hermite nodes for normal draws, the atoms themselves for the others. With additive noise M is
-affine in z, and two nodes a draw are enough: that is exact in any dimension.
+which is solved by one matrix exponential. A step of an integrator is Y' = M(z) Y with a random matrix that is a polynomial in the draws
+z, so P' = E[M P M^T] is a finite sum over Gauss-Hermite nodes for normal draws and over the atoms of other draws. With additive noise
+M is affine in z, and nodes with the right mean and covariance are sufficient, whose number is linear in the dimension.
 """
 
 from __future__ import annotations
@@ -28,32 +28,39 @@ from sdetools.noise.base import Normal, Sign, Uniform
 from sdetools.starts import point
 
 NODES = 7
-"""Gauss-Hermite nodes a draw: exact for polynomials up to degree 13, more than a squared step of weak order 2 has."""
+"""Number of Gauss-Hermite nodes per draw, exact for polynomials up to degree 13, more than a squared step of weak order 2 has."""
 MOST = 200_000
+"""Largest number of nodes per step."""
 ATOMS = np.array([1 / 12, 0.5, 11 / 12])
-"""Where the uniform behind a three-point draw gives -sqrt(3), 0 and sqrt(3), with probabilities 1/6, 2/3 and 1/6."""
+"""Values of the uniform draw for which a three-point draw is -sqrt(3), 0 and sqrt(3), with probabilities 1/6, 2/3 and 1/6."""
 _TOLERANCE = 1e-9
 
 
 def solution(sde: SDE, x0: Sequence[float], times: Sequence[float], pieces: int = 1) -> Moments:
-    r"""Exact mean and covariance of the solution of a linear SDE at `times` (increasing, from 0 on).
+    """Return the exact mean and covariance of the solution of a linear SDE.
 
-    `x0`: a point `(dim,)`, or a law from `st.starts` whose mean and covariance are known.
+    Args:
+        sde: An SDE that is linear in its state.
+        x0: A point `(dim,)`, or a law from `st.starts` with a mean and covariance.
+        times: Increasing times >= 0.
+        pieces: The number of equal pieces between two times on which time-dependent coefficients are replaced by their value in the middle.
+            The result is exact for coefficients that are constant on each piece.
 
-    Time-dependent coefficients are held over `pieces` equal pieces between two times, at their value in the middle: exact for those
-    that are constant on each piece. ValueError for an SDE that is not linear in its state.
+    Raises:
+        ValueError: If the SDE is not linear in its state, or if another argument is invalid.
 
-    >>> import sdetools as st
-    >>> ou = st.SDE(drift=["-x"], diffusion=["1"], variables="x")
-    >>> m = solution(ou, x0=[1.0], times=[1.0])
-    >>> m.mean.ravel().round(6), m.covariance.ravel().round(6)
-    (array([0.367879]), array([0.432332]))
+    Example:
+        >>> import sdetools as st
+        >>> ou = st.SDE(drift=["-x"], diffusion=["1"], variables="x")
+        >>> m = solution(ou, x0=[1.0], times=[1.0])
+        >>> m.mean.ravel().round(6), m.covariance.ravel().round(6)
+        (array([0.367879]), array([0.432332]))
     """
     if not isinstance(sde, SDE):
         raise ValueError(f"`sde` must be an SDE; got {sde!r}. Make one with st.SDE(drift=..., diffusion=...).")
     times = np.atleast_1d(_check.finite("times", times))
     if times.ndim != 1 or not len(times) or np.any(np.diff(times) <= 0) or times[0] < 0:
-        raise ValueError(f"`times` must increase from 0 on; got {times!r}.")
+        raise ValueError(f"`times` must increase and be at least 0; got {times!r}.")
     pieces = _check.count("pieces", pieces)
     sizes, second, normal_start = _begin(sde, x0)
     kept, now = [], 0.0
@@ -62,7 +69,7 @@ def solution(sde: SDE, x0: Sequence[float], times: Sequence[float], pieces: int 
         h = (until - now) / pieces
         for n in range(pieces if h > 0 else 0):
             signals = sde.signal_values(np.array([now + n * h]), 0.5, h)[0] if sde.signals else np.zeros(0)
-            key = f"{h:.13g}", np.asarray(signals).tobytes()  # equal steps differ by rounding only
+            key = f"{h:.13g}", np.asarray(signals).tobytes()  # equal steps may differ by rounding
             if key not in flows:
                 if len(flows) >= 256:
                     flows.clear()
@@ -77,7 +84,7 @@ def solution(sde: SDE, x0: Sequence[float], times: Sequence[float], pieces: int 
 def integrator_moments(
     dynamics: Integrator, x0: Sequence[float], steps: int, record: Sequence[int] | np.ndarray | None = None
 ) -> Moments:
-    """Mean and covariance of an integrator on a linear SDE after each recorded step, at its finite dt."""
+    """Return the mean and covariance of an integrator with step dt on a linear SDE at the recorded steps."""
     steps = _check.count("steps", steps, least=0)
     kept = recorded(record, steps)
     sizes, second, normal_start = _begin(dynamics.sde, x0)
@@ -91,7 +98,7 @@ def integrator_moments(
         key = rows[k].tobytes()
         if known is None or known[0] != key:
             known = key, _step_map(dynamics, nodes, weights, rows[k])
-        with np.errstate(over="ignore", invalid="ignore"):  # an unstable step ends in infinities, as its simulation would
+        with np.errstate(over="ignore", invalid="ignore"):  # the moments of an unstable step overflow, as its simulation does
             second = (known[1] @ second.ravel()).reshape(second.shape)
         if k + 1 in marks:
             out.append(second)
@@ -100,7 +107,7 @@ def integrator_moments(
 
 
 def _begin(sde: SDE, x0: Any) -> tuple[list[int], np.ndarray, bool]:
-    """Sizes of the parts, E[Y Y^T] at the start, and whether it is Gaussian."""
+    """Return the sizes of the parts, E[Y Y^T] of the initial state, and whether that is Gaussian."""
     mean, covariance, sizes, gaussian = first_state(sde, known_start(x0, sde.dim))
     y = np.concatenate([[1.0], mean])
     second = np.outer(y, y)
@@ -109,7 +116,7 @@ def _begin(sde: SDE, x0: Any) -> tuple[list[int], np.ndarray, bool]:
 
 
 def _flow(sde: SDE, signals: Any, h: float) -> np.ndarray:
-    """exp(h G), G the generator of the second moments."""
+    """Return exp(h G), where G is the generator of the second moments."""
     from scipy.linalg import expm
 
     A, B = _linear(sde, signals)
@@ -118,7 +125,7 @@ def _flow(sde: SDE, signals: Any, h: float) -> np.ndarray:
 
 
 def _linear(sde: SDE, signals: Any) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The matrices of Ito's form on (1, y)."""
+    """Return the matrices A and B_j of the Ito form on (1, y)."""
     n = sde.dim * len(sde.parts)
     A = _affine(lambda y: sde.drift(y, None, signals), n, "drift")
     units = np.eye(sde.noise_dim)
@@ -129,41 +136,50 @@ def _linear(sde: SDE, signals: Any) -> tuple[np.ndarray, list[np.ndarray]]:
 
 
 def _affine(function: Any, n: int, name: str) -> np.ndarray:
-    """The matrix of an affine function on (1, y), probed for being one."""
+    """Return the matrix of an affine function on (1, y), checked at a random point."""
     out = np.zeros((n + 1, n + 1))
-    with np.errstate(all="ignore"):  # what is not finite fails the probe
+    with np.errstate(all="ignore"):  # values that are not finite fail the check
         out[1:, 0] = function(np.zeros(n))
         out[1:, 1:] = np.stack([function(e) for e in np.eye(n)], axis=1) - out[1:, :1]
         probe = np.random.default_rng(20240605).standard_normal(n)
         error = np.abs(function(probe) - out[1:] @ np.concatenate([[1.0], probe]))
     if not (np.isfinite(out).all() and np.all(error <= _TOLERANCE * (1 + np.abs(out).max()) * (1 + np.abs(probe).max()))):
-        raise ValueError(
-            f"exact moments must be of an SDE that is linear in its state; a probe of the {name} is not. Simulate it."
-        )
+        raise ValueError(f"exact moments must be of an SDE that is linear in its state; its {name} is not. Simulate it.")
     return out
 
 
 def step_law(dynamics: Integrator, x0: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    r"""The law of an integrator's first step from `x0` as weighted points: `(rows of the state, nodes)` and weights of sum 1.
+    """Return the law of an integrator's first step as weighted points; the SDE need not be linear.
 
-    The mean of h(X_1) is the weighted sum of h over the points: exact for two- and three-point draws, and for normal ones where it is a
-    polynomial of each draw of degree 13 at most. The SDE need not be linear. ValueError where it takes more than 200,000 points.
+    The weighted sum of h over the points is E h(X_1). It is exact for two- and three-point draws, and for normal draws if h(X_1) is a
+    polynomial in each draw of degree 13 at most.
 
-    >>> import sdetools as st
-    >>> gbm = st.SDE(drift=["0.5*x"], diffusion=["x"], variables="x")
-    >>> points, weights = step_law(st.EulerMaruyama(gbm, dt=0.5), [1.0])
-    >>> [round(float(weights @ points[0] ** k), 12) for k in (1, 2, 3)]
-    [1.25, 2.0625, 3.828125]
+    Args:
+        dynamics: An integrator on any SDE.
+        x0: The initial point, shape `(dim,)`.
+
+    Returns:
+        The states, shape `(rows of the state, nodes)`, and the weights, which sum to 1.
+
+    Raises:
+        ValueError: If `dynamics` is no integrator, or if more than 200,000 points are needed.
+
+    Example:
+        >>> import sdetools as st
+        >>> gbm = st.SDE(drift=["0.5*x"], diffusion=["x"], variables="x")
+        >>> points, weights = step_law(st.EulerMaruyama(gbm, dt=0.5), [1.0])
+        >>> [round(float(weights @ points[0] ** k), 12) for k in (1, 2, 3)]
+        [1.25, 2.0625, 3.828125]
     """
     if not isinstance(dynamics, Integrator):
-        raise ValueError(f"`dynamics` must be an integrator; got {dynamics!r}. Moments of an optimiser are st.exact.moments.")
+        raise ValueError(f"`dynamics` must be an integrator; got {dynamics!r}. For moments of an optimiser use st.exact.moments.")
     nodes, weights = _nodes(dynamics)
     state = dynamics.sde.start(point(x0, dynamics.dim, "step_law"))
     return _mover(dynamics, nodes, dynamics.coefficient_values(1)[0])(np.concatenate(state)), weights
 
 
 def _nodes(dynamics: Integrator) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes `(rows, n)` and weights of the draws of one step."""
+    """Return the nodes `(rows, n)` and weights of the draws of one step."""
     hermite, weights = np.polynomial.hermite_e.hermegauss(NODES)
     options: list[tuple[np.ndarray, np.ndarray]] = []
     for draw in dynamics.draws:
@@ -177,7 +193,7 @@ def _nodes(dynamics: Integrator) -> tuple[np.ndarray, np.ndarray]:
     count = math.prod(len(o[0]) for o in options)
     if count > MOST:
         raise ValueError(
-            f"exact moments must have at most {MOST:,} nodes a step; {dynamics.name} here takes {count:,}. Simulate it."
+            f"exact moments must have at most {MOST:,} nodes per step; {dynamics.name} needs {count:,} here. Simulate it."
         )
     points = np.array(list(product(*(o[0] for o in options)))).reshape(count, -1).T
     joint = np.array(list(product(*(o[1] for o in options)))).reshape(count, -1).prod(axis=1)
@@ -185,9 +201,9 @@ def _nodes(dynamics: Integrator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _centre_and_axes(dynamics: Integrator) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes with the mean 0 and the covariance I of the draws: enough where a step is affine in them, as with additive noise.
+    """Return nodes with the mean 0 and the covariance I of the draws, which are sufficient where a step is affine in them.
 
-    Each draw takes +-sqrt(3) with weight 1/6 while the others are 0; what is left of the weight is at the centre.
+    Each draw takes the values +-sqrt(3) with weight 1/6 while the others are 0; the remaining weight is at the centre.
     """
     three = [ATOMS if isinstance(draw, Uniform) else np.array([-1.0, 0.0, 1.0]) * math.sqrt(3.0) for draw in dynamics.draws]
     rows = np.concatenate([np.tile(values, (draw.n, 1)) for values, draw in zip(three, dynamics.draws)] or [np.zeros((0, 3))])
@@ -199,7 +215,7 @@ def _centre_and_axes(dynamics: Integrator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _mover(dynamics: Integrator, nodes: np.ndarray, coefficients: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """The state after a step from `y` for every node, `(rows, nodes)`."""
+    """Return the function that maps `y` to the states after a step, one per node, `(rows, nodes)`."""
     count, parts, rng = nodes.shape[1], len(dynamics.sde.parts), np.random.default_rng(20240607)
 
     def moved(z: np.ndarray, *state: np.ndarray) -> np.ndarray:
@@ -213,12 +229,12 @@ def _mover(dynamics: Integrator, nodes: np.ndarray, coefficients: np.ndarray) ->
 
 
 def _step_map(dynamics: Integrator, nodes: np.ndarray, weights: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
-    """E[M kron M], M the matrix of one step on (1, y)."""
+    """Return E[M kron M], where M is the matrix of one step on (1, y)."""
     n, count = dynamics.dim * len(dynamics.sde.parts), nodes.shape[1]
     probe = np.random.default_rng(20240606).standard_normal(n)
     moved, M = _mover(dynamics, nodes, coefficients), np.zeros((count, n + 1, n + 1))
     M[:, 0, 0] = 1.0
-    with np.errstate(all="ignore"):  # what is not finite fails the probe
+    with np.errstate(all="ignore"):  # values that are not finite fail the check
         origin, *units, probed = map(moved, (np.zeros(n), *np.eye(n), probe))
         M[:, 1:, 0] = origin.T
         for i, unit in enumerate(units):
@@ -226,12 +242,13 @@ def _step_map(dynamics: Integrator, nodes: np.ndarray, weights: np.ndarray, coef
         error = np.abs(probed.T - M[:, 1:, 0] - M[:, 1:, 1:] @ probe)
     if not (np.isfinite(M).all() and np.all(error <= _TOLERANCE * (1 + np.abs(M).max()) * (1 + np.abs(probe).max()))):
         raise ValueError(
-            f"exact moments must be of an SDE that is linear in its state; a probe of {dynamics.name} is not. Simulate it."
+            f"exact moments must be of an SDE that is linear in its state; a step of {dynamics.name} is not. Simulate it."
         )
     return np.einsum("c,cij,ckl->ikjl", weights, M, M, optimize=True).reshape((n + 1) ** 2, (n + 1) ** 2)
 
 
 def _moments(steps: np.ndarray, times: np.ndarray, second: np.ndarray, sde: SDE, sizes: list[int], gaussian: bool) -> Moments:
+    """Return `Moments` from the second moments of (1, y)."""
     mean = second[:, 1:, 0]
     with np.errstate(over="ignore", invalid="ignore"):
         covariance = second[:, 1:, 1:] - mean[:, :, None] * mean[:, None, :]

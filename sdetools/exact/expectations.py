@@ -1,4 +1,4 @@
-r"""E h(x_k) and the weak gap E h(x_k) - E h(z_k), exactly, from the moment recursions."""
+"""Exact expectations E h(x_k) and exact weak gaps E h(x_k) - E h(z_k), from moment recursions."""
 
 from __future__ import annotations
 
@@ -13,17 +13,27 @@ from sdetools.exact.recorded import Moments, recorded
 
 
 def expectation(moments: Moments, observable: Any) -> np.ndarray:
-    r"""E h(x_k) at the recorded steps: shape `(times,)`.
+    """Return E h(x_k) at the recorded steps.
 
-    `observable`: an expression such as "x**2", an object with `value(x)`, an `Absolute` or a `Below`. Polynomials of degree
-    <= 2 are exact for any law. When the law is Gaussian so are sums of c f(w . x + b) with f = |.|^p, (.)^n, exp, sin, cos,
-    sign, and indicators. `ValueError` for any other observable, or one of the second kind under another law.
+    Polynomials of degree <= 2 are exact for any law. For a Gaussian law, sums of c f(w . x + b) with f = |.|^p, (.)^n, exp, sin, cos, sign,
+    and indicators are exact as well.
 
-    >>> import sdetools as st
-    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=2.0)
-    >>> m = moments(st.SGD(oracle, st.schedules.constant(0.5)), x0=[0.0], steps=1)
-    >>> expectation(m, "x0**2"), expectation(m, "abs(x0)").round(6)
-    (array([0., 1.]), array([0.      , 0.797885]))
+    Args:
+        moments: The moments of a dynamics.
+        observable: An expression such as "x**2", an object with a method `value(x)`, an `Absolute` or a `Below`.
+
+    Returns:
+        The expectations, shape `(times,)`.
+
+    Raises:
+        ValueError: If the observable has no exact expectation under the law.
+
+    Example:
+        >>> import sdetools as st
+        >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=2.0)
+        >>> m = moments(st.SGD(oracle, st.schedules.constant(0.5)), x0=[0.0], steps=1)
+        >>> expectation(m, "x0**2"), expectation(m, "abs(x0)").round(6)
+        (array([0., 1.]), array([0.      , 0.797885]))
     """
     form = closed(observable, moments.names, moments.mean[0])
     if form is None:
@@ -34,22 +44,36 @@ def expectation(moments: Moments, observable: Any) -> np.ndarray:
     if form.terms and not moments.gaussian:
         raise ValueError(
             f"an exact expectation under a law that is not Gaussian must be of a polynomial of degree <= 2; got {observable!r}. "
-            "Take Gaussian noise, or simulate it."
+            "Use Gaussian noise, or simulate it."
         )
     return form.expectation(moments.mean, moments.covariance)
 
 
 def gap(first: Any, second: Any, x0: Sequence[float], steps: int, h: Any, record: Sequence[int] | None = None) -> np.ndarray:
-    r"""E h(x_k) - E h(z_k) at the recorded steps of `first`: shape `(times,)`.
+    """Return the weak gap E h(x_k) - E h(z_k) at the recorded steps of `first`.
 
-    The two meet at common times: `second` takes k * first.step_time / second.step_time steps, which must be whole for every
-    recorded k (`ValueError`). Conditions on the dynamics and on `h` as in `moments` and `expectation`.
+    `second` takes k * first.step_time / second.step_time steps, which must be an integer for every recorded k.
 
-    >>> import sdetools as st
-    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=2.0)
-    >>> plan = st.schedules.constant(0.5, beta=0.5)
-    >>> gap(st.SGDM(oracle, plan), st.SGD(oracle, plan.averaged()), x0=[1.0], steps=2, h="x0")
-    array([0.    , 0.25  , 0.1875])
+    Args:
+        first: The dynamics x, as in `moments`.
+        second: The dynamics z.
+        x0: The common start, as in `moments`.
+        steps: The number of steps of `first`.
+        h: The observable, as in `expectation`.
+        record: Increasing recorded steps of `first`; by default all.
+
+    Returns:
+        The gaps, shape `(times,)`.
+
+    Raises:
+        ValueError: If the two dynamics share no time point at some recorded step, or for the reasons of `moments` and `expectation`.
+
+    Example:
+        >>> import sdetools as st
+        >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=2.0)
+        >>> plan = st.schedules.constant(0.5, beta=0.5)
+        >>> gap(st.SGDM(oracle, plan), st.SGD(oracle, plan.averaged()), x0=[1.0], steps=2, h="x0")
+        array([0.    , 0.25  , 0.1875])
     """
     kept = recorded(record, steps)
     exact = kept * (first.step_time / second.step_time)
@@ -58,7 +82,7 @@ def gap(first: Any, second: Any, x0: Sequence[float], steps: int, h: Any, record
         k = int(kept[np.abs(exact - other) > 1e-9 * np.maximum(exact, 1)][0])
         raise ValueError(
             f"the two dynamics must meet at the recorded times; step {k} of the first, t={k * first.step_time:.6g}, falls "
-            f"between steps of the second (step_time={second.step_time:.6g}). Give `record` the steps at which they meet."
+            f"between steps of the second (step_time={second.step_time:.6g}). Pass the steps of common times as `record`."
         )
     left = moments(first, x0, int(kept[-1]), record=kept)
     right = moments(second, x0, int(other[-1]), record=other)

@@ -1,4 +1,4 @@
-"""Mean and covariance of the first state of a dynamics or an SDE, from a point or a law of starts and from the draws of a momentum."""
+"""Mean and covariance of the initial state of a dynamics or an SDE, from a point or a law and from the draws of a momentum."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ _TOLERANCE = 1e-9
 
 @dataclass(frozen=True)
 class KnownStart:
-    """E x_0 `(dim,)`, Cov x_0 `(dim, dim)` (None for a point), and whether x_0 is Gaussian, as a point is."""
+    """The moments of an initial point x_0.
+
+    Attributes:
+        mean: E x_0, shape `(dim,)`.
+        covariance: Cov x_0, shape `(dim, dim)`, or None for a point.
+        gaussian: Whether x_0 is Gaussian; a point is.
+    """
 
     mean: np.ndarray
     covariance: np.ndarray | None
@@ -23,27 +29,27 @@ class KnownStart:
 
 
 def known_start(x0: Any, dim: int) -> KnownStart:
-    """A start whose moments are known; ValueError for a law that does not state them, and for an array of points."""
+    """Return the moments of an initial point or law; raise ValueError for a law without moments and for an array of points."""
     x0 = checked(x0, dim)
     if not isinstance(x0, Law):
         if x0.ndim == 2:
             raise ValueError(
-                f"`x0` of exact moments must be a point ({dim},) or a law; got an array of shape {x0.shape}. Ask for each column, or simulate."
+                f"`x0` of exact moments must be a point ({dim},) or a law; got an array of shape {x0.shape}. Compute each column, or simulate."
             )
         return KnownStart(x0, None, True)
     if x0.mean is None or x0.covariance is None:
         raise ValueError(
-            f"exact moments must start from a law whose mean and covariance are known; got the {x0!r}. "
-            "State them: st.starts.from_function(..., mean=..., covariance=...)."
+            f"exact moments must start from a law with a mean and covariance; got the {x0!r}. "
+            "Pass them: st.starts.from_function(..., mean=..., covariance=...)."
         )
-    still = not x0.covariance.any()
-    return KnownStart(x0.mean, None if still else x0.covariance, x0.gaussian or still)
+    constant = not x0.covariance.any()
+    return KnownStart(x0.mean, None if constant else x0.covariance, x0.gaussian or constant)
 
 
 def first_state(dynamics: Any, start: KnownStart) -> tuple[np.ndarray, np.ndarray, list[int], bool]:
-    """Mean and covariance of the first state, the sizes of its parts, and whether it is Gaussian.
+    """Return the mean and covariance of the initial state, the sizes of its parts, and whether it is Gaussian.
 
-    The state is affine in x_0 and in the draws: s = s(x, 0) + J (x_0 - x) + R z, which probes hold it to.
+    The state must be affine in x_0 and in the draws, s = s(x, 0) + J (x_0 - x) + R z, which is checked at random inputs.
     """
     draws = tuple(getattr(dynamics, "start_draws", ()) or ())
     kinds = {type(draw).__name__ for draw in draws}
@@ -76,12 +82,12 @@ def first_state(dynamics: Any, start: KnownStart) -> tuple[np.ndarray, np.ndarra
 def _spread(
     state: Callable[[np.ndarray], np.ndarray], covariance: np.ndarray, probe: np.ndarray, origin: np.ndarray, what: str
 ) -> np.ndarray:
-    """J C J^T, J the matrix of `state`, which must be affine."""
+    """Return J C J^T, where J is the matrix of `state`, which must be affine."""
     at = state(origin)
     J = np.stack([state(unit) - at for unit in np.eye(len(origin))], axis=1)
     error = np.abs(state(probe) - at - J @ probe)
     if not np.all(error <= _TOLERANCE * (np.abs(at) + np.abs(J) @ np.abs(probe) + np.finfo(float).tiny)):
         raise ValueError(
-            f"exact moments must start from {what} that enter{'s' * (what == 'a law')} linearly; a random probe of `start` does not. Simulate it."
+            f"exact moments must start from {what} that enter{'s' * (what == 'a law')} linearly; the value of `start` at a random input does not. Simulate it."
         )
     return J @ covariance @ J.T

@@ -1,4 +1,4 @@
-r"""Expectations of one normal variable that have a closed form. Arguments broadcast; a zero variance is a point mass."""
+"""Closed-form expectations of a normal variable. Arguments broadcast; variance 0 stands for a point mass."""
 
 from __future__ import annotations
 
@@ -13,24 +13,36 @@ _TERMS = 32
 def absolute_moment(
     mean: float | np.ndarray, variance: float | np.ndarray, a: float | np.ndarray = 0.0, p: float | np.ndarray = 1.0
 ) -> np.ndarray | float:
-    r"""E |X - a|^p for X ~ N(mean, variance) and p >= 0.
+    """Return E |X - a|^p for X ~ N(mean, variance) and p >= 0.
 
     With d = mean - a and z = d^2 / (2 variance),
 
         E |X - a|^p = (2 variance)^{p/2} Gamma((1 + p)/2) / sqrt(pi) * e^{-z} 1F1((1 + p)/2; 1/2; z),
 
-    a series of positive terms, so nothing cancels (Winkelbauer, arXiv:1209.4340, eq. 17 after Kummer's transformation).
-    For z > 50 it is summed as |d|^p sum_k C(p, 2k) (2k - 1)!! (variance / d^2)^k, which also serves a variance of 0.
-    Arguments broadcast; floats give a float. `ValueError` for p < 0 or a negative variance.
+    a series of positive terms without cancellation (Winkelbauer, arXiv:1209.4340, eq. 17 after Kummer's transformation).
+    For z > 50, and for variance 0, it is summed as |d|^p sum_k C(p, 2k) (2k - 1)!! (variance / d^2)^k.
 
-    >>> round(absolute_moment(0.0, 4.0), 6), absolute_moment(3.0, 0.0, a=1.0, p=2)
-    (1.595769, 4.0)
+    Args:
+        mean: The mean of X.
+        variance: The variance of X, not negative.
+        a: The centre.
+        p: The exponent, not negative.
+
+    Returns:
+        The moment, in the broadcast shape of the arguments; a float for floats.
+
+    Raises:
+        ValueError: If p or the variance is negative.
+
+    Example:
+        >>> round(absolute_moment(0.0, 4.0), 6), absolute_moment(3.0, 0.0, a=1.0, p=2)
+        (1.595769, 4.0)
     """
     from scipy.special import gammaln, hyp1f1
 
     d, variance, p = np.broadcast_arrays(_check.finite("mean", mean) - _check.finite("a", a), _variances(variance), _powers(p))
     near = d * d <= 2 * _FAR * variance
-    with np.errstate(all="ignore"):  # each branch is also evaluated where the other one is taken
+    with np.errstate(all="ignore"):  # both branches are evaluated everywhere
         z = np.where(near & (variance > 0), d * d / (2 * variance), 0.0)
         half = (1 + p) / 2
         first = np.exp(p / 2 * np.log(2 * variance) + gammaln(half) - z) * hyp1f1(half, 0.5, z) / np.sqrt(np.pi)
@@ -44,12 +56,18 @@ def absolute_moment(
 
 
 def raw_moment(mean: float | np.ndarray, variance: float | np.ndarray, n: int) -> np.ndarray | float:
-    r"""E X^n = sum_k C(n, 2k) (2k - 1)!! variance^k mean^{n - 2k} for X ~ N(mean, variance) and a whole n >= 0.
+    """Return E X^n = sum_k C(n, 2k) (2k - 1)!! variance^k mean^{n - 2k} for X ~ N(mean, variance).
 
-    By the recursion E X^{n+1} = mean E X^n + n variance E X^{n-1}.
+    It is computed by the recursion E X^{n+1} = mean E X^n + n variance E X^{n-1}.
 
-    >>> raw_moment(1.0, 2.0, 3)
-    7.0
+    Args:
+        mean: The mean of X.
+        variance: The variance of X, not negative.
+        n: The exponent, an integer >= 0.
+
+    Example:
+        >>> raw_moment(1.0, 2.0, 3)
+        7.0
     """
     n = _check.count("n", n, least=0)
     mean, variance = np.broadcast_arrays(_check.finite("mean", mean), _variances(variance))
@@ -60,10 +78,16 @@ def raw_moment(mean: float | np.ndarray, variance: float | np.ndarray, n: int) -
 
 
 def probability_below(mean: float | np.ndarray, variance: float | np.ndarray, a: float | np.ndarray) -> np.ndarray | float:
-    r"""P(X <= a) for X ~ N(mean, variance); a point mass (variance 0) gives 0 or 1. Arguments broadcast.
+    """Return P(X <= a) for X ~ N(mean, variance); a point mass (variance 0) gives 0 or 1.
 
-    >>> probability_below(0.0, 1.0, 0.0), probability_below(0.5, 0.0, 0.5)
-    (0.5, 1.0)
+    Args:
+        mean: The mean of X.
+        variance: The variance of X, not negative.
+        a: The threshold.
+
+    Example:
+        >>> probability_below(0.0, 1.0, 0.0), probability_below(0.5, 0.0, 0.5)
+        (0.5, 1.0)
     """
     from scipy.special import ndtr
 
@@ -76,7 +100,7 @@ def probability_below(mean: float | np.ndarray, variance: float | np.ndarray, a:
 def _variances(variance: float | np.ndarray) -> np.ndarray:
     out = _check.finite("variance", variance)
     if out.size and out.min() < 0:
-        raise ValueError(f"`variance` must not be negative; got {float(out.min())!r}. Zero stands for a point mass.")
+        raise ValueError(f"`variance` must not be negative; got {float(out.min())!r}. Zero is a point mass.")
     return out
 
 

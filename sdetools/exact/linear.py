@@ -1,4 +1,4 @@
-r"""One step of a linear rule as matrices, read off the rule itself by calling it once with a batch of unit inputs.
+"""One step of a linear rule as matrices, which are computed by calling the rule once on a batch of unit inputs.
 
 For a fixed row of coefficients a linear rule is  s' = A0 s + sum_j G_j g_j + b0,  where g_j is the answer to its j-th
 oracle call, at the point  u_j = U_j s + sum_{i<j} K_ji g_i + d_j.  On a quadratic loss g_j = H u_j + c + v, with one
@@ -22,7 +22,10 @@ _TOLERANCE = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class OpenStep:
-    """s' = state[0] + state[1] s + sum_j answers[j] g_j;  u_j = points[j] likewise (constant, in s, in the earlier g_i)."""
+    """A step in terms of the answers of the oracle: s' = constant + matrix s + sum_j answers[j] g_j.
+
+    `points[j]` gives u_j in the same form: its constant, its matrix in s, and its matrices in the earlier g_i.
+    """
 
     constant: np.ndarray
     matrix: np.ndarray
@@ -32,7 +35,11 @@ class OpenStep:
 
 @dataclass(frozen=True, eq=False)
 class LinearStep:
-    """s' = A s + b + N v and the first oracle point u = U s + d (None for a rule that asks for no gradient)."""
+    """The step s' = A s + b + N v on a quadratic loss.
+
+    `point` is (U, d) of the first oracle point u = U s + d, or None for a rule that evaluates no gradient. `calls` is the number of oracle
+    calls.
+    """
 
     A: np.ndarray
     b: np.ndarray
@@ -42,9 +49,16 @@ class LinearStep:
 
 
 def open_step(rule: Callable, sizes: Sequence[int], dim: int, coefficients: Sequence[float] | np.ndarray) -> OpenStep:
-    """The matrices of `rule` for one row of coefficients; `sizes` are the lengths of the parts of its state.
+    """Return the matrices of a rule for one row of coefficients.
 
-    `ValueError` for a rule that is not linear in the state and the answers of the oracle (found by random probes).
+    Args:
+        rule: The rule of a dynamics.
+        sizes: The lengths of the parts of its state.
+        dim: The number of coordinates.
+        coefficients: The values of the rule's coefficients.
+
+    Raises:
+        ValueError: If random inputs show that the rule is not linear in the state and the answers of the oracle.
     """
     n = sum(sizes)
     calls = len(_call(rule, sizes, np.zeros(n), (), coefficients, dim)[1])
@@ -53,12 +67,12 @@ def open_step(rule: Callable, sizes: Sequence[int], dim: int, coefficients: Sequ
     random = rng.standard_normal((inputs, _PROBES)) * 10.0 ** rng.uniform(-1, 2, size=_PROBES)
     columns = np.concatenate([np.zeros((inputs, 1)), np.eye(inputs), random], axis=1)
     with np.errstate(all="ignore"):
-        after, asked = _call(rule, sizes, columns[:n], columns[n:].reshape(calls, dim, -1), coefficients, dim)
-        if len(asked) != calls:
+        after, queries = _call(rule, sizes, columns[:n], columns[n:].reshape(calls, dim, -1), coefficients, dim)
+        if len(queries) != calls:
             raise ValueError(
-                f"{_name(rule)} must ask the oracle equally often in every step; got {calls} and {len(asked)} calls."
+                f"{_name(rule)} must call the oracle equally often in every step; got {calls} and {len(queries)} calls."
             )
-        maps = [_affine(values, columns, random, rule) for values in (after, *asked)]
+        maps = [_affine(values, columns, random, rule) for values in (after, *queries)]
     (constant, matrix), points = maps[0], maps[1:]
     split = [slice(n + j * dim, n + (j + 1) * dim) for j in range(calls)]
     return OpenStep(
@@ -70,7 +84,7 @@ def open_step(rule: Callable, sizes: Sequence[int], dim: int, coefficients: Sequ
 
 
 def close(step: OpenStep, hessian: np.ndarray, linear: np.ndarray) -> LinearStep:
-    """Put g_j = H u_j + c + v into the open step."""
+    """Return the step with g_j = H u_j + c + v inserted, for H = `hessian` and c = `linear`."""
     dim, n = len(linear), len(step.constant)
     given: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # each answer as (constant, in s, in v)
     A, b, N = step.matrix.copy(), step.constant.copy(), np.zeros((n, dim))
@@ -88,18 +102,22 @@ def close(step: OpenStep, hessian: np.ndarray, linear: np.ndarray) -> LinearStep
 def _call(
     rule: Callable, sizes: Sequence[int], state: np.ndarray, answers: Any, coefficients: Sequence[float] | np.ndarray, dim: int
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """New states and points asked at, for columns of states; the j-th oracle call is answered by `answers[j]` (zeros beyond)."""
+    """Return new states and oracle points for columns of states.
+
+    The j-th oracle call is answered by `answers[j]`, and by zeros beyond the last answer.
+    """
     if state.ndim == 1:
         return _call_once(rule, sizes, state, answers, coefficients, dim)
     alone = partial(_column, rule, sizes, state, answers, coefficients, dim)
-    after, asked = alone(-1)  # an error of the rule's own
+    after, queries = alone(-1)  # raises errors of the rule itself, if any
     try:
         found = _call_once(rule, sizes, state, answers, coefficients, dim)
-        if len(found[1]) == len(asked) and all(
-            np.allclose(many[:, -1], one, rtol=1e-6, equal_nan=True) for many, one in zip((found[0], *found[1]), (after, *asked))
+        if len(found[1]) == len(queries) and all(
+            np.allclose(many[:, -1], one, rtol=1e-6, equal_nan=True)
+            for many, one in zip((found[0], *found[1]), (after, *queries))
         ):
             return found
-    except Exception:  # its text means one path, as np.mean(x) does
+    except Exception:  # the rule is written for one path, as np.mean(x) is
         pass
     columns = [alone(j) for j in range(state.shape[1])]
     return np.stack([c[0] for c in columns], -1), [np.stack(points, -1) for points in zip(*(c[1] for c in columns), strict=True)]
@@ -114,17 +132,19 @@ def _column(
     dim: int,
     j: int,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return the result of `_call` for column `j` alone."""
     return _call_once(rule, sizes, state[:, j], [a[:, j] for a in answers], coefficients, dim)
 
 
 def _call_once(
     rule: Callable, sizes: Sequence[int], state: np.ndarray, answers: Any, coefficients: Sequence[float] | np.ndarray, dim: int
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    asked: list[np.ndarray] = []
+    """Return new states and oracle points from one call of the rule."""
+    queries: list[np.ndarray] = []
 
     def oracle(x: np.ndarray) -> np.ndarray:
-        asked.append(np.array(np.broadcast_to(x, (dim, *state.shape[1:])), dtype=float))
-        return np.array(answers[len(asked) - 1]) if len(asked) <= len(answers) else np.zeros((dim, *state.shape[1:]))
+        queries.append(np.array(np.broadcast_to(x, (dim, *state.shape[1:])), dtype=float))
+        return np.array(answers[len(queries) - 1]) if len(queries) <= len(answers) else np.zeros((dim, *state.shape[1:]))
 
     parts = np.split(state, np.cumsum(sizes)[:-1])
     with np.errstate(all="ignore"):
@@ -132,11 +152,11 @@ def _call_once(
     new = [
         np.broadcast_to(np.asarray(part, dtype=float), (size, *state.shape[1:])) for part, size in zip(new, sizes, strict=True)
     ]
-    return np.concatenate(new), asked
+    return np.concatenate(new), queries
 
 
 def _affine(values: np.ndarray, columns: np.ndarray, random: np.ndarray, rule: Callable) -> tuple[np.ndarray, np.ndarray]:
-    """(constant, matrix) of an affine map from its values at 0, at the unit inputs and at random inputs (the check)."""
+    """Return (constant, matrix) of an affine map from its values at 0 and at unit inputs, checked at random inputs."""
     constant = values[:, 0]
     units = values[:, 1 : 1 + len(columns)]
     matrix = units - constant[:, None]
@@ -146,7 +166,7 @@ def _affine(values: np.ndarray, columns: np.ndarray, random: np.ndarray, rule: C
     if not (np.isfinite(units).all() and np.isfinite(error).all() and error.max(initial=0.0) < _TOLERANCE):
         raise ValueError(
             f"{_name(rule)} must be linear in the state and the gradient to have exact moments; "
-            "a random probe does not follow its unit responses. Simulate it instead."
+            "its value at a random input does not follow from its values at unit inputs. Simulate it instead."
         )
     return constant, matrix
 

@@ -1,15 +1,16 @@
-r"""Momentum near a manifold of minimisers: the modes across it, and the inertial motion along it.
+"""Momentum near a manifold of minimisers: linear modes across the manifold, and inertial motion along it.
 
-Across, the heavy-ball form x_{k+1} = x_k + beta (x_k - x_{k-1}) - eta lam x_k has the modes z^2 - (1 + beta - eta lam) z + beta = 0.
-Along, let label noise of size eps drive one transverse mode of curvature lam(x) = lam + chi x^2 / 2, x the distance from the flattest
-minimum. For mu = 1 - beta << sqrt(eta lam) that mode is a fast oscillator; its energy, in units of its stationary mean, follows
-dA = (1 - A) ds + sqrt(2 A) dB on the clock s = mu k, and it pulls on x by the gradient of its frequency:
+Across the manifold, the heavy-ball form x_{k+1} = x_k + beta (x_k - x_{k-1}) - eta lam x_k has the modes
+z^2 - (1 + beta - eta lam) z + beta = 0. Along the manifold, let label noise of size eps drive one transverse mode of curvature
+lam(x) = lam + chi x^2 / 2, where x is the distance from the flattest minimum. For mu = 1 - beta << sqrt(eta lam) that mode is a fast
+oscillator. Its energy, in units of its stationary mean, follows dA = (1 - A) ds + sqrt(2 A) dB on the clock s = mu k, and it exerts on
+x a force proportional to the gradient of its frequency:
 
     X'' + X' + r A X = 0,    r = eta^2 eps^2 chi / (4 mu^3).
 
-For r -> 0 this is X' = -r X, the slow equation on the manifold. At r of order 1, mu ~ eta^{2/3}, both are of one speed, and
-the energy does not average out. G = A d^2/dA^2 + (1 - A) d/dA has Laguerre's polynomials L_n as eigenfunctions, and
-A L_n = (2n+1) L_n - (n+1) L_{n+1} - n L_{n-1}: the moments E[X^i V^j L_n(A)] with V = X' obey a banded linear equation.
+For r -> 0 this is X' = -r X, the slow equation on the manifold. At r of order 1, mu ~ eta^{2/3}, both motions have the same time scale,
+and the energy does not average out. G = A d^2/dA^2 + (1 - A) d/dA has the Laguerre polynomials L_n as eigenfunctions, and
+A L_n = (2n+1) L_n - (n+1) L_{n+1} - n L_{n-1}. The moments E[X^i V^j L_n(A)] with V = X' therefore obey a banded linear equation.
 """
 
 from __future__ import annotations
@@ -23,20 +24,27 @@ import numpy as np
 from sdetools import _check
 
 TERMS = 32
-"""Polynomials kept: for r up to 50 twice as many change the moments by less than 1e-7."""
+"""Number of Laguerre polynomials: for r up to 50, twice as many change the moments by less than 1e-7."""
 GRID = 0.05
-"""Spacing of the times among which a settling time is sought."""
+"""Time step of the grid on which a settling time is determined."""
 
 
 def transverse_modes(eta: Any, beta: Any, lam: Any) -> np.ndarray:
-    r"""The roots of z^2 - (1 + beta - eta lam) z + beta = 0, the larger in modulus first: complex, shape `(2, ...)`.
+    """Return the roots of z^2 - (1 + beta - eta lam) z + beta = 0, the root of larger modulus first.
 
-    `eta` is the learning rate of the heavy-ball form (gamma of `st.HeavyBall`), `lam` a curvature; arrays broadcast.
+    Args:
+        eta: The learning rate of the heavy-ball form (gamma of `st.HeavyBall`). All arguments broadcast.
+        beta: The momentum coefficient.
+        lam: The curvature.
 
-    >>> transverse_modes(eta=0.5, beta=0.0, lam=1.0)
-    array([0.5+0.j, 0. +0.j])
-    >>> abs(transverse_modes(eta=0.1, beta=0.81, lam=1.0)).round(12)
-    array([0.9, 0.9])
+    Returns:
+        The complex roots, shape `(2, ...)`.
+
+    Example:
+        >>> transverse_modes(eta=0.5, beta=0.0, lam=1.0)
+        array([0.5+0.j, 0. +0.j])
+        >>> abs(transverse_modes(eta=0.1, beta=0.81, lam=1.0)).round(12)
+        array([0.9, 0.9])
     """
     eta, beta, lam = (_check.finite(name, value) for name, value in (("eta", eta), ("beta", beta), ("lam", lam)))
     half = (1 + beta - eta * lam) / 2
@@ -48,22 +56,31 @@ def transverse_modes(eta: Any, beta: Any, lam: Any) -> np.ndarray:
 
 
 def relaxation_steps(eta: Any, beta: Any, lam: Any) -> Any:
-    r"""tau_1 = -1 / log max |z|, the steps in which the slowest transverse mode falls by e; inf where it does not fall.
+    """Return tau_1 = -1 / log max |z|, the number of steps in which the slowest transverse mode decays by a factor e.
 
-    About (1 - beta)/(eta lam) for (1 - beta)^2 >> 4 eta lam, and exactly -2 / log beta for (1 - sqrt(beta))^2 < eta lam < (1 + sqrt(beta))^2.
+    It is about (1 - beta)/(eta lam) for (1 - beta)^2 >> 4 eta lam, and exactly -2 / log beta for
+    (1 - sqrt(beta))^2 < eta lam < (1 + sqrt(beta))^2. It is infinite for a mode that does not decay. The arguments are those of `transverse_modes`.
 
-    >>> round(float(relaxation_steps(eta=1e-4, beta=0.5, lam=1.0))), round(float(relaxation_steps(eta=1e-2, beta=0.99, lam=1.0)))
-    (4998, 199)
+        >>> round(float(relaxation_steps(eta=1e-4, beta=0.5, lam=1.0))), round(float(relaxation_steps(eta=1e-2, beta=0.99, lam=1.0)))
+        (4998, 199)
     """
     large = transverse_modes(eta, beta, lam)[0]
-    size = np.where(large.imag == 0, np.abs(large), np.sqrt(np.maximum(beta, 0)))  # a pair has the modulus sqrt(beta)
+    size = np.where(
+        large.imag == 0, np.abs(large), np.sqrt(np.maximum(beta, 0))
+    )  # complex conjugate roots have modulus sqrt(beta)
     with np.errstate(all="ignore"):
         return np.where(size < 1, -1 / np.log(size), np.inf)
 
 
 @dataclass(frozen=True)
 class Flattening:
-    """E X and E X^2 at the times s = (1 - beta) k, from X = 1 at rest; shapes `(times,)`."""
+    """E X and E X^2 at the times s = (1 - beta) k, from X = 1 at rest.
+
+    Attributes:
+        times: The times, shape `(times,)`.
+        mean: E X, shape `(times,)`.
+        square: E X^2, shape `(times,)`.
+    """
 
     times: np.ndarray
     mean: np.ndarray
@@ -71,25 +88,31 @@ class Flattening:
 
     @property
     def rms(self) -> np.ndarray:
+        """The root mean square sqrt(E X^2), shape `(times,)`."""
         return np.sqrt(self.square)
 
 
-def flattening(stiffness: float, times: Any, terms: int = TERMS, random: bool = True) -> Flattening:
-    r"""E X and E X^2 of X'' + X' + r A X = 0 from X = 1, X' = 0, A = 0 (a minimiser at rest); r = `stiffness`.
+def flattening(r: float, times: Any, terms: int = TERMS, random: bool = True) -> Flattening:
+    """Return E X and E X^2 of X'' + X' + r A X = 0 from X = 1, X' = 0, A = 0 (a minimiser at rest).
 
-    `random=False` puts A's mean, 1 - e^{-s}, for A: what averaging over the transverse energy would give. `times`: increasing, >= 0,
-    in units of 1 / (1 - beta) steps. `ValueError` for a stiffness that is not positive and for other times.
+    Args:
+        r: The coefficient r, positive.
+        times: Increasing times >= 0, in units of 1 / (1 - beta) steps.
+        terms: The number of Laguerre polynomials.
+        random: Whether A is random. With False, A is replaced by its mean 1 - e^{-s}, which is the result of averaging over the energy.
 
-    >>> flattening(0.5, [0.0, 4.0, 8.0]).rms.round(4)
-    array([1.    , 0.3938, 0.103 ])
-    >>> flattening(0.01, [100.0]).mean.round(2), round(math.exp(-1), 2)
-    (array([0.37]), 0.37)
+    Raises:
+        ValueError: If an argument lies outside its range.
+
+    Example:
+        >>> flattening(0.5, [0.0, 4.0, 8.0]).rms.round(4)
+        array([1.    , 0.3938, 0.103 ])
+        >>> flattening(0.01, [100.0]).mean.round(2), round(math.exp(-1), 2)
+        (array([0.37]), 0.37)
     """
-    r, s = _check.positive("stiffness", stiffness), _check.finite("times", times)
+    r, s = _check.positive("r", r), _check.finite("times", times)
     if s.ndim != 1 or not len(s) or s[0] < 0 or np.any(np.diff(s) <= 0):
-        raise ValueError(
-            f"`times` must be increasing and at least 0; got {times!r}. They count steps in units of 1 / (1 - beta)."
-        )
+        raise ValueError(f"`times` must be increasing and at least 0; got {times!r}. Their unit is 1 / (1 - beta) steps.")
     if not random:
         mean = _averaged(r, s)
         return Flattening(s, mean, mean * mean)
@@ -97,32 +120,48 @@ def flattening(stiffness: float, times: Any, terms: int = TERMS, random: bool = 
     return Flattening(s, _march(_first(r, n), n, s), _march(_second(r, n), n, s))
 
 
-def settling_time(stiffness: float, fraction: float = 0.1, terms: int = TERMS) -> float:
-    r"""The last time s at which sqrt(E X^2) exceeds `fraction`, from X = 1 at rest: (1 - beta) T as a function of r.
+def settling_time(r: float, fraction: float = 0.1, terms: int = TERMS) -> float:
+    """Return the last time s at which sqrt(E X^2) exceeds `fraction`, from X = 1 at rest; this is (1 - beta) T as a function of r.
 
-    A last passage, not a first one: overshooting is no arrival. `ValueError` for a fraction outside (0, 1).
+    Args:
+        r: The coefficient r, positive.
+        fraction: The level in (0, 1).
+        terms: The number of Laguerre polynomials.
 
-    >>> round(settling_time(0.6), 3)
-    7.497
+    Raises:
+        ValueError: If an argument lies outside its range.
+
+    Example:
+        >>> round(settling_time(0.6), 3)
+        7.497
     """
-    r, fraction = _check.positive("stiffness", stiffness), _check.number("fraction", fraction, "lie in (0, 1)")
+    r, fraction = _check.positive("r", r), _check.number("fraction", fraction, "lie in (0, 1)")
     if not 0 < fraction < 1:
-        raise ValueError(f"`fraction` must lie in (0, 1); got fraction={fraction!r}. 0.1 is a tenth of the start.")
-    s = np.arange(0, _long_enough(r, fraction, terms), GRID)
+        raise ValueError(f"`fraction` must lie in (0, 1); got fraction={fraction!r}. 0.1 is a tenth of the initial value.")
+    s = np.arange(0, _search_horizon(r, fraction, terms), GRID)
     return float(settled(s, flattening(r, s, terms).rms, fraction))
 
 
-def _long_enough(r: float, fraction: float, terms: int) -> float:
-    """A time after which E X^2 has fallen below fraction^2: it ends like exp(-slowest s), from at most e^10."""
+def _search_horizon(r: float, fraction: float, terms: int) -> float:
+    """Return a time after which E X^2 is below fraction^2; it decays like exp(-slowest s), from at most e^10."""
     slowest = -np.linalg.eigvals(_second(r, terms)).real.max()
     return (10 - 2 * math.log(fraction)) / slowest
 
 
 def settled(times: np.ndarray, curve: np.ndarray, fraction: float) -> Any:
-    """The last time at which curves `(..., times)` exceed `fraction`, geometrically interpolated; nan for one that still does at the end.
+    """Return the last time at which curves exceed a level, by geometric interpolation.
 
-    >>> round(float(settled(np.array([0.0, 1.0, 2.0, 3.0]), np.array([1.0, 0.05, 0.2, 0.05]), 0.1)), 6)
-    2.5
+    Args:
+        times: The times.
+        curve: The curves, shape `(..., times)`.
+        fraction: The level.
+
+    Returns:
+        The times, shape `(...)`; NaN for curves that never exceed the level or still do at the end.
+
+    Example:
+        >>> round(float(settled(np.array([0.0, 1.0, 2.0, 3.0]), np.array([1.0, 0.05, 0.2, 0.05]), 0.1)), 6)
+        2.5
     """
     above = curve > fraction
     last = above.shape[-1] - 1 - np.argmax(above[..., ::-1], axis=-1)
@@ -135,25 +174,25 @@ def settled(times: np.ndarray, curve: np.ndarray, fraction: float) -> Any:
 
 
 def _energy(n: int) -> np.ndarray:
-    """The matrix of p_n = E[f L_n] -> E[f A L_n]."""
+    """Return the matrix of p_n = E[f L_n] -> E[f A L_n]."""
     k = np.arange(n, dtype=float)
     return np.diag(2 * k + 1) - np.diag(k[1:], 1) - np.diag(k[1:], -1)
 
 
 def _first(r: float, n: int) -> np.ndarray:
-    """d/ds of (E[X L_n], E[V L_n])."""
+    """Return the matrix of d/ds of (E[X L_n], E[V L_n])."""
     eye, decay = np.eye(n), np.diag(np.arange(n, dtype=float))
     return np.block([[-decay, eye], [-r * _energy(n), -eye - decay]])
 
 
 def _second(r: float, n: int) -> np.ndarray:
-    """d/ds of (E[X^2 L_n], E[X V L_n], E[V^2 L_n])."""
+    """Return the matrix of d/ds of (E[X^2 L_n], E[X V L_n], E[V^2 L_n])."""
     eye, zero, decay, pull = np.eye(n), np.zeros((n, n)), np.diag(np.arange(n, dtype=float)), r * _energy(n)
     return np.block([[-decay, 2 * eye, zero], [-pull, -eye - decay, eye], [zero, -2 * pull, -2 * eye - decay]])
 
 
 def _march(matrix: np.ndarray, n: int, times: np.ndarray) -> np.ndarray:
-    """The first moment of the list at all times, from X = 1, V = 0 and L_n(0) = 1."""
+    """Return the first moment of the list at all times, from X = 1, V = 0 and L_n(0) = 1."""
     from scipy.linalg import expm
 
     state, out, known = np.zeros(len(matrix)), np.empty(len(times)), {}
@@ -168,7 +207,7 @@ def _march(matrix: np.ndarray, n: int, times: np.ndarray) -> np.ndarray:
 
 
 def _averaged(r: float, times: np.ndarray) -> np.ndarray:
-    """X for A = 1 - e^{-s}."""
+    """Return X for A = 1 - e^{-s}."""
     from scipy.integrate import solve_ivp
 
     def slope(s: float, u: np.ndarray) -> list[float]:

@@ -1,11 +1,11 @@
-r"""Means and covariances of linear rules on quadratic losses, step by step, without Monte Carlo.
+"""Means and covariances of linear rules on quadratic losses, step by step and without Monte Carlo.
 
-The rule itself gives s' = A_k s + b_k + N_k v (see `exact.linear`), with E[v | u] = 0 and Cov[v | u] = Sigma(u) at the
-point u = U s + d where the gradient is asked for. Hence, for noise of any law,
+The rule gives s' = A_k s + b_k + N_k v (see `exact.linear`), with E[v | u] = 0 and Cov[v | u] = Sigma(u) at the point
+u = U s + d at which the gradient is evaluated. Hence, for noise of any distribution,
 
     mu_{k+1} = A mu_k + b,        C_{k+1} = A C_k A^T + N E[Sigma(u)] N^T,
 
-closed when Sigma is constant or a quadratic polynomial (minibatch least squares).
+which is closed if Sigma is constant or a quadratic polynomial (minibatch least squares).
 """
 
 from __future__ import annotations
@@ -27,25 +27,32 @@ from sdetools.exact.recorded import Moments, recorded
 
 
 def moments(dynamics: Any, x0: Sequence[float], steps: int, record: Sequence[int] | np.ndarray | None = None) -> Moments:
-    r"""Exact mean and covariance of every part of the state after 0, ..., `steps` steps (or at the steps in `record`).
+    """Return the exact mean and covariance of every part of the state at recorded steps.
 
-    For a linear rule on a quadratic loss, with noise of any law whose covariance is constant or quadratic in x; several
-    gradients in one step share their draw and then need noise that does not depend on x. `x0`: shape `(dim,)`, or a law from
-    `st.starts` whose mean and covariance are known.
-    `ValueError` for a loss that is not quadratic, a rule that is not linear, another covariance, or a start that is drawn
-    from anything but Normal or Sign draws entering linearly. For an integrator on a linear SDE see `exact.equations`.
+    They exist for linear rules on quadratic losses whose noise covariance is constant or quadratic in x, and for integrators on linear SDEs. Rules with several gradients in one step, which share their draw, need noise that does not depend on x.
 
-    >>> import sdetools as st
-    >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=2.0)
-    >>> m = moments(st.SGDM(oracle, st.schedules.constant(0.5, beta=0.5)), x0=[1.0], steps=2)
-    >>> m.mean.ravel(), m.covariance.ravel()
-    (array([1.    , 0.75  , 0.4375]), array([0.      , 0.25    , 0.640625]))
+    Args:
+        dynamics: The rule or the integrator.
+        x0: A point `(dim,)`, or a law from `st.starts` with a mean and covariance.
+        steps: The number of steps.
+        record: Increasing recorded steps; by default 0, ..., `steps`.
+
+    Raises:
+        ValueError: If the loss is not quadratic, the rule not linear, or the covariance not quadratic, or if the initial state is not
+            affine in x0 and in Normal or Sign draws.
+
+    Example:
+        >>> import sdetools as st
+        >>> oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=2.0)
+        >>> m = moments(st.SGDM(oracle, st.schedules.constant(0.5, beta=0.5)), x0=[1.0], steps=2)
+        >>> m.mean.ravel(), m.covariance.ravel()
+        (array([1.    , 0.75  , 0.4375]), array([0.      , 0.25    , 0.640625]))
     """
     if isinstance(dynamics, Integrator):
         return integrator_moments(dynamics, x0, steps, record)
     if dynamics.extra_draws:
         raise ValueError(
-            f"exact moments must have a rule without draws of its own; got {dynamics.name}, which multiplies by them. Simulate it instead."
+            f"exact moments must have a rule without extra draws; got {dynamics.name}, which multiplies by them. Simulate it instead."
         )
     oracle = dynamics.oracle
     given = known_start(x0, oracle.loss.dim)
@@ -62,7 +69,7 @@ def moments(dynamics: Any, x0: Sequence[float], steps: int, record: Sequence[int
     noise = quadratic_covariance(on_rows(oracle.covariance, [few]), given.mean)
     state_mean, state_covariance = np.empty((len(kept), len(mean))), np.empty((len(kept), len(mean), len(mean)))
     at = 0
-    with np.errstate(over="ignore", invalid="ignore"):  # an unstable rule ends in infinities, as its simulation would
+    with np.errstate(over="ignore", invalid="ignore"):  # the moments of an unstable rule overflow, as its simulation does
         if kept[0] == 0:
             state_mean[0], state_covariance[0], at = mean, spread, 1
         for step, count, ends in _segments(dynamics, quadratic, sizes, noise, kept):
@@ -85,7 +92,7 @@ def moments(dynamics: Any, x0: Sequence[float], steps: int, record: Sequence[int
 def _segments(
     dynamics: Any, quadratic: tuple, sizes: Sequence[int], noise: QuadraticCovariance, kept: np.ndarray
 ) -> Iterator[tuple[LinearStep, int, bool]]:
-    """(step matrices, how many times, does a recorded step end here?) for runs of equal coefficients between recorded steps."""
+    """Yield (step matrices, number of steps, whether a recorded step ends here) for runs of equal coefficients."""
     total = int(kept[-1])
     rows = np.asarray(dynamics.coefficient_values(total), dtype=float).reshape(total, -1)
     hessian, linear = (np.asarray(part, dtype=float) for part in quadratic[:2])
@@ -100,8 +107,8 @@ def _segments(
                 known.clear()
             known[key] = close(open_step(dynamics.rule, sizes, len(linear), rows[first]), hessian, linear)
             if known[key].calls > 1 and (dynamics.oracle.noise.state_dependent or not noise.is_constant):
-                raise ValueError(  # one draw gives two deviations then, and their joint law is not in the covariance
-                    f"exact moments of a rule with several gradients a step must have noise that does not depend on the point; "
+                raise ValueError(  # one draw gives several deviations, whose joint law does not follow from the covariance
+                    f"exact moments of a rule with several gradients per step must have noise that does not depend on the point; "
                     f"got {known[key].calls} oracle calls and {dynamics.oracle.noise!r}. Simulate it instead."
                 )
         yield known[key], last - first, last in marks
@@ -110,7 +117,7 @@ def _segments(
 def _advance(
     step: LinearStep, noise: QuadraticCovariance, mean: np.ndarray, spread: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`count` equal steps; for constant noise by repeated doubling of the affine map."""
+    """Return mean and covariance after `count` equal steps; for constant noise by repeated doubling of the affine map."""
     A, b, N = step.A, step.b, step.N
     if noise.is_constant:
         Q = N @ noise.constant.reshape(N.shape[1], -1) @ N.T

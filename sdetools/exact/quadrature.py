@@ -1,12 +1,12 @@
-r"""The law of one-dimensional SGD by quadrature: any loss, Gaussian noise whose size may depend on the point.
+"""The law of one-dimensional SGD by quadrature, for any loss and for Gaussian noise whose size may depend on the point.
 
-From z the next iterate is N(m(z), s(z)^2), so the densities obey
+The iterate after z has the law N(m(z), s(z)^2), so the densities obey
 
     p_{k+1}(y) = int N(y; m_k(z), s_k(z)^2) p_k(z) dz,        p_1 = N(m_0(x_0), s_0(x_0)^2).
 
-On an even grid of spacing s/3 the trapezoidal rule converges faster than any power of the spacing, as the integrand is
-smooth and vanishes at both ends. The step is read off the rule (`exact.linear`), so any one-part rule that is affine
-in z and in its one gradient is served, not SGD alone.
+On an equidistant grid of spacing s/3 the trapezoidal rule converges faster than any power of the spacing, because the integrand is
+smooth and vanishes at both ends. The step is computed from the rule (`exact.linear`), so the method applies to any rule with one part
+that is affine in z and in its single gradient, not only to SGD.
 """
 
 from __future__ import annotations
@@ -23,28 +23,39 @@ from sdetools.exact.linear import open_step
 from sdetools.exact.recorded import recorded
 from sdetools.starts import point
 
-_REACH = 9.0  # standard deviations of one step that are kept: beyond lie 2e-19
+_REACH = 9.0  # truncation of a step in standard deviations; the tail has probability 2e-19
 _POINTS = 200_000
 _WIDENINGS = 8
-_LOST = 1e-12
+_ESCAPED = 1e-12
 
 
 def transfer(
     dynamics: Any, x0: Sequence[float], steps: int, h: Any, record: Sequence[int] | None = None, resolution: float = 3.0
 ) -> np.ndarray:
-    r"""E h(z_k) for one-dimensional SGD with Gaussian noise on any loss, by quadrature: shape `(times,)`.
+    """Return E h(z_k) for one-dimensional SGD with Gaussian noise on any loss, by quadrature.
 
-    `h`: an expression, an `Absolute`, a `Below`, or an object with `value`; a kink or jump is integrated exactly in the first
-    two cases when it is a sum of c |a x + b|^p, exp, sin, cos, sign, polynomials; any other h must be smooth.
-    `resolution`: grid points to one standard deviation of a step. With the default the quadrature error is near rounding
-    when loss, noise root and h are analytic on the scale of one step; compare with 5.0 to see it.
-    `record`: increasing steps, all of 0..steps by default. `ValueError` for another dimension, noise that is not Gaussian, a rule
-    with momentum or several gradients, steps that are too quiet for the grid, or paths that run away.
+    Args:
+        dynamics: SGD, or another rule without momentum and with one gradient per step.
+        x0: The initial point, shape `(1,)`.
+        steps: The number of steps.
+        h: The observable: an expression, an `Absolute`, a `Below`, or an object with `value`. Kinks and jumps are integrated exactly for the
+            two classes and for sums of c |a x + b|^p, exp, sin, cos, sign and polynomials. Any other h must be smooth.
+        record: Increasing recorded steps; by default 0, ..., `steps`.
+        resolution: The number of grid points per standard deviation of a step, at least 1.5. With the default the quadrature error is near
+            rounding if loss, noise and h are analytic on the scale of one step; a comparison with 5.0 shows it.
 
-    >>> import sdetools as st
-    >>> oracle = st.NoisyOracle(st.losses.double_well(), st.noise.gaussian(dim=1), sigma=2.0)
-    >>> transfer(st.SGD(oracle, st.schedules.constant(0.1)), x0=[0.0], steps=2, h="x**2").round(6)
-    array([0.      , 0.04    , 0.087354])
+    Returns:
+        The expectations, shape `(times,)`.
+
+    Raises:
+        ValueError: If the dimension is not 1, if the noise is not Gaussian or too small for the grid, if the rule does not qualify, or if
+            paths diverge.
+
+    Example:
+        >>> import sdetools as st
+        >>> oracle = st.NoisyOracle(st.losses.double_well(), st.noise.gaussian(dim=1), sigma=2.0)
+        >>> transfer(st.SGD(oracle, st.schedules.constant(0.1)), x0=[0.0], steps=2, h="x**2").round(6)
+        array([0.      , 0.04    , 0.087354])
     """
     oracle = dynamics.oracle
     x0 = point(x0, oracle.loss.dim, "exact.transfer")
@@ -52,7 +63,7 @@ def transfer(
     resolution = _check.number("resolution", resolution, "be a number >= 1.5")
     if resolution < 1.5:
         raise ValueError(
-            f"`resolution` must be a number >= 1.5; got {resolution!r}. Coarser grids alias the density of one step."
+            f"`resolution` must be a number >= 1.5; got {resolution!r}. A coarser grid does not resolve the density of one step."
         )
     if oracle.loss.dim != 1 or len(dynamics.parts) != 1:
         raise ValueError(
@@ -67,22 +78,22 @@ def transfer(
     rows = np.asarray(dynamics.coefficient_values(int(kept[-1])), dtype=float).reshape(int(kept[-1]), -1)
     kernels = _Kernels(dynamics, oracle)
     moving = np.array([not kernels.is_identity(row) for row in rows], dtype=bool)
-    taken = np.concatenate([[0], np.cumsum(moving)])[kept]  # steps of rate zero change nothing: leave them out
+    taken = np.concatenate([[0], np.cumsum(moving)])[kept]  # steps of rate zero are skipped
     rows, (kept, back) = rows[moving][: taken[-1]], np.unique(taken, return_inverse=True)
     low, high, spacing, quiet = _grid(kernels, rows, start, resolution)
     for _ in range(_WIDENINGS):
-        values, lost = _propagate(kernels, rows, start, quiet, low, high, spacing, kept, observable)
-        if lost <= _LOST:
+        values, escaped = _propagate(kernels, rows, start, quiet, low, high, spacing, kept, observable)
+        if escaped <= _ESCAPED:
             return values[back]
         low, high = low - 0.25 * (high - low), high + 0.25 * (high - low)
     raise ValueError(
-        f"`exact.transfer` must keep the probability on its grid; {lost:.3g} of it leaves [{low:.3g}, {high:.3g}] "
-        f"within {len(rows)} steps. The iterates run away: take a smaller eta or fewer steps."
+        f"`exact.transfer` must keep the probability on its grid; {escaped:.3g} of it leaves [{low:.3g}, {high:.3g}] "
+        f"within {len(rows)} steps. The iterates diverge: use a smaller eta or fewer steps."
     )
 
 
 class _Observable:
-    """E h of N(m, v), by formula where there is one; plain values of h elsewhere."""
+    """An observable with E h of N(m, v), by a formula where one exists; values of h elsewhere."""
 
     def __init__(self, form: Closed | None, value: Any) -> None:
         self.form, self._value = form, value
@@ -118,16 +129,18 @@ class _Kernels:
         if key not in self._known:
             step = open_step(self._rule, [1], 1, row)
             if len(step.answers) != 1:
-                raise ValueError(f"`exact.transfer` must have one gradient a step; got {len(step.answers)}. Simulate it instead.")
+                raise ValueError(
+                    f"`exact.transfer` must have one gradient per step; got {len(step.answers)}. Simulate it instead."
+                )
             d, U, _ = step.points[0]
             self._known[key] = tuple(float(v.ravel()[0]) for v in (step.matrix, step.constant, step.answers[0], U, d))
         return self._known[key]
 
 
 def _grid(kernels: _Kernels, rows: np.ndarray, start: float, resolution: float) -> tuple[float, float, float, int]:
-    """A first interval, the spacing, and the number of noiseless steps at the beginning (from a point mass).
+    """Return a first interval, the spacing, and the number of noiseless steps at the beginning (from a point mass).
 
-    The spacing follows the quietest noise within reach; what stands at a point without any noise is lost in `_matrix`.
+    The spacing is set by the smallest noise in the interval. Probability at points without noise leaves the grid in `_matrix`.
     """
     z, path, total, least, quiet = np.array([start]), [start], 0.0, math.inf, 0
     for k, row in enumerate(rows):
@@ -164,16 +177,16 @@ def _propagate(
     kept: np.ndarray,
     observable: _Observable,
 ) -> tuple[np.ndarray, float]:
-    """E h at the recorded steps and the largest probability lost at the ends of the grid."""
+    """Return E h at the recorded steps and the largest probability that left the grid."""
     count = math.ceil((high - low) / spacing) + 1
     if count > _POINTS:
         raise ValueError(
-            f"`exact.transfer` must do with {_POINTS} grid points; the quietest step asks for {count}. "
+            f"`exact.transfer` must have at most {_POINTS} grid points; the step with the smallest noise needs {count}. "
             "Keep the noise of a step away from zero, or simulate it."
         )
     grid = low + spacing * np.arange(count)
     marks = {int(k): i for i, k in enumerate(kept)}
-    out, lost, density, matrix, key = np.empty(len(kept)), 0.0, None, None, b""
+    out, escaped, density, matrix, key = np.empty(len(kept)), 0.0, None, None, b""
     point = np.array([start])
     at_grid = observable.at(grid) if observable.form is None else np.empty(0)
     if 0 in marks:
@@ -194,16 +207,16 @@ def _propagate(
             if row.tobytes() != key:
                 matrix, key = _matrix(grid, mean, deviation, spacing), row.tobytes()
             density = matrix @ density
-        lost = max(lost, abs(1 - float(density.sum()) * spacing))
+        escaped = max(escaped, abs(1 - float(density.sum()) * spacing))
         if k + 1 in marks and observable.form is None:
             out[marks[k + 1]] = _inner(density, at_grid) * spacing
-        if lost > _LOST:
+        if escaped > _ESCAPED:
             break
-    return out, lost
+    return out, escaped
 
 
 def _matrix(grid: np.ndarray, mean: np.ndarray, deviation: np.ndarray, spacing: float) -> Any:
-    """K[i, j] = N(grid_i; mean_j, deviation_j^2) * spacing as a sparse matrix, cut at 9 standard deviations."""
+    """Return K[i, j] = N(grid_i; mean_j, deviation_j^2) * spacing as a sparse matrix, truncated at 9 standard deviations."""
     from scipy.sparse import coo_array
 
     n = len(grid)
@@ -226,6 +239,6 @@ def _matrix(grid: np.ndarray, mean: np.ndarray, deviation: np.ndarray, spacing: 
 
 
 def _inner(density: np.ndarray, values: np.ndarray) -> float:
-    """sum density * values, where an observable that overflows far out meets no density."""
+    """Return sum density * values, without the points of density 0, at which an observable may overflow."""
     present = density > 0
     return float(density[present] @ values[present])

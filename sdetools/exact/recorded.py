@@ -1,4 +1,4 @@
-"""Means and covariances of a dynamics at recorded steps: what exact references give."""
+"""Means and covariances of a dynamics at recorded steps, the return type of exact moment computations."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ from sdetools import _check
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Moments:
-    r"""Mean and covariance of a dynamics at recorded steps.
+    """The mean and covariance of a dynamics at recorded steps.
 
-    `steps`, `times`: shape `(times,)`, with times = steps * step_time. `mean` `(times, dim)` and `covariance`
-    `(times, dim, dim)` belong to the point x; `state_mean`, `state_covariance` to the whole state (parts in order), and
-    `part(name)` to one part. `gaussian`: is the law normal at every step? `names`: the coordinates of x.
+    Attributes:
+        steps: The recorded steps, shape `(times,)`.
+        times: The recorded times, steps * step_time.
+        state_mean: The mean of the whole state (parts in order), shape `(times, n)`.
+        state_covariance: The covariance of the whole state, shape `(times, n, n)`.
+        parts: The length of each part of the state.
+        names: The names of the coordinates of x.
+        gaussian: Whether the law is normal at every recorded step.
     """
 
     steps: np.ndarray
@@ -29,18 +34,25 @@ class Moments:
 
     @property
     def dim(self) -> int:
+        """The number of coordinates of x."""
         return next(iter(self.parts.values()))
 
     @property
     def mean(self) -> np.ndarray:
+        """The mean of x, shape `(times, dim)`."""
         return self.state_mean[:, : self.dim]
 
     @property
     def covariance(self) -> np.ndarray:
+        """The covariance of x, shape `(times, dim, dim)`."""
         return self.state_covariance[:, : self.dim, : self.dim]
 
     def part(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """(mean, covariance) of one part of the state, such as "x" or "m". `ValueError` for an unknown name."""
+        """Return the mean and covariance of one part of the state, such as "x" or "m".
+
+        Raises:
+            ValueError: If the state has no part of this name.
+        """
         if name not in self.parts:
             raise ValueError(
                 f"`name` must be one of {', '.join(self.parts)}; got name={name!r}. These are the parts of the state."
@@ -57,13 +69,13 @@ class Moments:
 
 
 def recorded(record: Sequence[int] | np.ndarray | None, steps: int) -> np.ndarray:
-    """The recorded steps, checked: increasing whole numbers in 0..steps; all of them for None."""
+    """Return the recorded steps after validation: increasing whole numbers in 0..steps; all of them for None."""
     if record is None:
         return np.arange(steps + 1)
     out = np.array([_check.count("record", k, least=0) for k in np.asarray(record).ravel().tolist()], dtype=int)
     if not len(out) or np.any(np.diff(out) <= 0) or out[-1] > steps:
         raise ValueError(
-            f"`record` must hold increasing steps between 0 and steps={steps}; got {_short(out)}. Leave it out for all."
+            f"`record` must hold increasing steps between 0 and steps={steps}; got {_short(out)}. Omit it to record every step."
         )
     return out
 

@@ -251,10 +251,10 @@ def two_gradients_minibatch():
         (lambda: exact.moments(quadratic_sgd(), [1.0], -1), "`steps`"),
         (lambda: exact.moments(quadratic_sgd(), [1.0], 3, record=[2, 1]), "`record` must hold increasing steps"),
         (lambda: exact.moments(quadratic_sgd(), [1.0], 3, record=[5]), "between 0 and steps=3"),
-        (lambda: exact.moments(two_gradients_rotating(), [1.0], 3), "several gradients a step must have noise that does not"),
+        (lambda: exact.moments(two_gradients_rotating(), [1.0], 3), "several gradients per step must have noise that does not"),
         (
             lambda: exact.moments(two_gradients_minibatch(), [1.0], 3),
-            "several gradients a step must have noise that does not depend",
+            "several gradients per step must have noise that does not depend",
         ),
     ],
 )
@@ -273,5 +273,5 @@ def test_noise_affine_in_x_is_served():
 
 def test_a_rule_with_draws_of_its_own_is_refused():
     oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
-    with pytest.raises(ValueError, match="draws of its own"):
+    with pytest.raises(ValueError, match="without extra draws"):
         st.exact.moments(st.RandomScaling(oracle, st.schedules.constant(0.1, 0.5)), [1.0], 4)
