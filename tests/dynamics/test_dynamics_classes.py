@@ -1,4 +1,4 @@
-"""How the class of a noise is found: a gallery of diffusions, each as a text and as a function, and the two tests of a class by numbers."""
+"""The class of noise: a gallery of diffusions, as expressions and as functions, and the two numerical checks of a class."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from sdetools.dynamics.sdes import classes
 X, Y = sp.Symbol("y0", real=True), sp.Symbol("y1", real=True)
 
 
-def test_entries_are_read_off_a_product():
-    """Each motion acts on the coordinate of its row alone: of all orders of three columns one is diagonal."""
+def test_entries_of_a_diffusion_follow_from_its_product():
+    """Each Brownian motion acts on one coordinate: one of the six orders of three columns is diagonal."""
     rows = [["1 + x**2", "0", "0"], ["0", "sin(y)/4", "0"], ["0", "0", "t*z"]]
     for order in itertools.permutations(range(3)):
         one = st.SDE(["-x", "-y", "-z"], [[row[j] for j in order] for row in rows], variables="x y z")
@@ -45,7 +45,9 @@ def matrices(b, points):
 
 POINTS = np.array([[0.3, -1.1, 2.0], [0.7, 0.4, -0.6]])
 LINEAR = sp.Matrix([[2 * X + Y, X + 3 * Y], [X - Y, Y - 2 * X]])
-SQUARES = sp.Matrix([[2 * X + Y, 5 * X + Y], [X - Y, X + 2 * Y]])  # the second column is the first one's matrix, squared
+SQUARES = sp.Matrix(
+    [[2 * X + Y, 5 * X + Y], [X - Y, X + 2 * Y]]
+)  # the matrix of the second column is the square of that of the first
 
 
 @pytest.mark.parametrize(
@@ -60,7 +62,7 @@ SQUARES = sp.Matrix([[2 * X + Y, 5 * X + Y], [X - Y, X + 2 * Y]])  # the second 
         (LINEAR, False, False),
     ],
 )
-def test_values_and_slopes_tell_the_class(b, diagonal, commute):
+def test_values_and_slopes_determine_the_class(b, diagonal, commute):
     values, slopes = matrices(b, POINTS)
     assert classes._is_not_diagonal(values, slopes).any() != diagonal
     assert classes._does_not_commute(values, slopes).any() != commute
@@ -72,9 +74,9 @@ def test_a_matrix_with_more_rows_than_motions_is_not_diagonal():
 
 
 def sde_of(rows, **more):
-    """An SDE in two coordinates from texts in x, y and t, or from a function."""
-    how = {"drift": lambda x: [-x[0], -x[1]], "dim": 2} if callable(rows) else {"drift": ["-x", "-y"], "variables": "x y"}
-    return st.SDE(diffusion=rows, **how, **more)
+    """Return an SDE in two coordinates from expressions in x, y and t, or from a function."""
+    options = {"drift": lambda x: [-x[0], -x[1]], "dim": 2} if callable(rows) else {"drift": ["-x", "-y"], "variables": "x y"}
+    return st.SDE(diffusion=rows, **options, **more)
 
 
 def texts(b):
@@ -86,29 +88,29 @@ def texts(b):
     [
         (texts(SQUARES), True),
         (texts(SQUARES + sp.Matrix([[0, X / 10**6], [0, 0]])), False),
-        # one column twice, the second time in other words, so that only numbers tell
+        # a column and an equivalent form of its double, equal only numerically
         ([["sin(2*x) + y", "4*sin(x)*cos(x) + 2*y"], ["y*x", "2*x*y"]], True),
         ([["sin(2*x) + y", "4*sin(x)*cos(x) + 2*y"], ["y*x + t", "2*x*y + 2*t"]], True),
         ([["sin(2*x) + y", "4*sin(x)*cos(x) + 2*y + x/10**6"], ["y*x", "2*x*y"]], False),
-        ([["1", "x"], ["0", "-x"]], False),  # the two components of what is left cancel
-        ([["1", "0"], ["0", "(x - 2/5)**2"]], False),  # they commute where x = 2/5
+        ([["1", "x"], ["0", "-x"]], False),  # the two components of the commutator cancel
+        ([["1", "0"], ["0", "(x - 2/5)**2"]], False),  # commutative only at x = 2/5
         ([["0", "x"], ["1", "1 + x*y"]], False),
         ([["x", "x*abs(y)"], ["0", "0"]], True),
-        ([["x", "max(x, 5)"], ["0", "0"]], False),  # written out they differ, and a kink has no proof by numbers
+        ([["x", "max(x, 5)"], ["0", "0"]], False),  # different kinks, which numbers cannot prove equal
     ],
 )
-def test_commuting_is_proven_or_seen_at_many_points(b, commute):
+def test_commutativity_is_proven_from_the_formula(b, commute):
     assert sde_of(b).noise_class == ("commutative" if commute else "general")
 
 
-def of_numbers(rows):
-    """The same function, but it cannot be traced."""
+def untraceable(rows):
+    """Return the same function in a form that cannot be traced."""
     return lambda x: rows(np.asarray(x, dtype=float))
 
 
-def black(rows):
-    """An SDE in two coordinates whose diffusion cannot be traced."""
-    return sde_of(of_numbers(rows))
+def untraceable_sde(rows):
+    """Return an SDE in two coordinates whose diffusion cannot be traced."""
+    return sde_of(untraceable(rows))
 
 
 @pytest.mark.parametrize(
@@ -117,14 +119,14 @@ def black(rows):
         ("additive", lambda x: [[3.0 + 0 * x[0], 0.2], [0.7, 1.0]]),
         ("scalar", lambda x: [[x[0] * x[1]], [np.sin(x[0])]]),
         ("diagonal", lambda x: [[2 + x[0] ** 2, 0 * x[0]], [0 * x[0], np.exp(-(x[1] ** 2)) + 1]]),
-        # d/du and exp(v) d/dv in u = x, v = y + sin(50 x) / 50, where one-sided differences are too coarse
+        # d/du and exp(v) d/dv in u = x, v = y + sin(50 x) / 50, for which one-sided differences are too inaccurate
         ("commutative", lambda x: [[1 + 0 * x[0], 0], [-np.cos(50 * x[0]), np.exp(x[1] + np.sin(50 * x[0]) / 50)]]),
         ("commutative", lambda x: [[2 * x[0] + x[1], 5 * x[0] + x[1]], [x[0] - x[1], x[0] + 2 * x[1]]]),
     ],
 )
-def test_what_a_function_is_declared_to_be_is_believed_where_it_is_so(kind, rows):
-    """And no narrower class is: the witness is a point where the class is not."""
-    one = black(rows)
+def test_a_correct_declaration_of_an_untraceable_function_is_accepted(kind, rows):
+    """Narrower classes are rejected: the witness is a point at which they fail."""
+    one = untraceable_sde(rows)
     points = np.random.default_rng(8).uniform(0.5, 2.0, (2, 5))
     narrow = {"additive": "none", "scalar": "additive", "diagonal": "additive", "commutative": "diagonal"}[kind]
     assert one.noise_class == ("scalar" if kind == "scalar" else "general")
@@ -133,8 +135,8 @@ def test_what_a_function_is_declared_to_be_is_believed_where_it_is_so(kind, rows
 
 
 def test_the_witness_is_the_point_where_the_class_fails():
-    """A diffusion that is additive, diagonal and commutative but for x > 2, and is not finite at x < 0: those points count for nothing."""
-    one = black(lambda x: [[np.where(x[0] < 0, np.nan, 1.0), 0 * x[0]], [0 * x[0], 1.0 + np.maximum(x[0] - 2, 0.0)]])
+    """A diffusion that is additive, diagonal and commutative except for x > 2; at x < 0 it is not finite, and these points are ignored."""
+    one = untraceable_sde(lambda x: [[np.where(x[0] < 0, np.nan, 1.0), 0 * x[0]], [0 * x[0], 1.0 + np.maximum(x[0] - 2, 0.0)]])
     points = np.array([[-1.0, 0.5, 1.5, 2.5], [0.3, 0.4, 0.5, 0.6]])
     for kind in ("additive", "diagonal", "commutative"):
         assert classes.witness(one, kind, points).tolist() == [2.5, 0.6]
@@ -145,7 +147,7 @@ def test_the_witness_is_the_point_where_the_class_fails():
 
 
 def test_a_run_is_checked_at_its_outermost_paths():
-    """One path of 40 has left for x = 3, one for y = -3; the others are where the class holds."""
+    """One of 40 paths is at x = 3 or at y = -3; the class holds at the others."""
     one = st.SDE(
         lambda x: [-x[0], -x[1]],
         lambda x: [[1.0 + np.maximum(x[0] - 2, 0) + np.maximum(-x[1] - 2, 0)], [1.0 + 0 * x[0]]],
@@ -164,7 +166,7 @@ def test_a_run_is_checked_at_its_outermost_paths():
             classes.check_class_along_run(one, one_left, None, ())
 
 
-# -- the class that an SDE is given ----------------------------------------------------------------------------------------------
+# -- the class of an SDE ----------------------------------------------------------------------------------------------
 
 CLASSES = {
     "none": [None],
@@ -187,14 +189,14 @@ CLASSES = {
         [["x", "y"], ["0", "1"]],
         [["1", "0"], ["max(x - 5, 0)", "1 + max(y - 50, 0)"]],
         [["1", "0"], ["0", "1 + max(x - 500, 0)"]],
-        of_numbers(lambda x: [[1.0 + np.maximum(x[0], 5.0), 0], [0, 1.0]]),
+        untraceable(lambda x: [[1.0 + np.maximum(x[0], 5.0), 0], [0, 1.0]]),
     ],
 }
 
 
 @pytest.mark.parametrize(("kind", "diffusion"), [(kind, diffusion) for kind, many in CLASSES.items() for diffusion in many])
 def test_classes_of_noise(kind, diffusion):
-    """The formula decides, wherever its kinks and jumps lie."""
+    """The class follows from the formula, wherever its kinks and jumps are."""
     sde = sde_of(diffusion)
     assert sde.noise_class == kind and not sde.presumed
     assert sde_of(diffusion, noise="general").noise_class == "general"
@@ -206,7 +208,7 @@ def _wave(a):
 
 
 GALLERY = {
-    "constants in other words": (
+    "disguised constants": (
         "additive",
         [["x - x + 1", "0*y"], ["t", "sin(x)**2 + cos(x)**2"]],
         lambda x, t: [[x[0] - x[0] + 1.0, 0 * x[1]], [t, np.sin(x[0]) ** 2 + np.cos(x[0]) ** 2]],
@@ -227,7 +229,7 @@ GALLERY = {
         [["atan(x - 1e9) + atan(1/(x - 1e9))"], ["0"]],
         lambda x: [[np.arctan(x[0]) + np.arctan(1 / x[0])], [0]],
     ),
-    "a sign in other words": (
+    "a disguised sign": (
         "scalar",
         [["sign(x - 1e9)"], ["1"]],
         lambda x: [[np.sqrt((x[0] - 1e9) ** 2) / (x[0] - 1e9)], [1.0]],
@@ -239,7 +241,7 @@ GALLERY = {
         ["1 + max(x - 5, 0)", "min(y, t)"],
         lambda x: [[np.where(x[0] > 5, x[0] - 4, 1.0), 0], [0, np.clip(x[1], 0.0, 1.0)]],
     ),
-    "zeros that hold x": (
+    "zeros that contain x": (
         "diagonal",
         [["x + y - y", "x*y - y*x"], ["0*x", "2 + sin(y)"]],
         lambda x: [[x[0] + x[1] - x[1], x[0] * x[1] - x[1] * x[0]], [0 * x[0], 2 + np.sin(x[1])]],
@@ -271,18 +273,18 @@ GALLERY = {
         [["sign(x)", "2*sign(x)"], ["atan(x/y)", "2*atan(x/y)"]],
         lambda x: [[np.floor(x[0]), 2 * np.floor(x[0])], [np.sqrt(x[0] ** 2 + x[1] ** 2), 2 * np.sqrt(x[0] ** 2 + x[1] ** 2)]],
     ),
-    "a jump where nothing goes": (
+    "a jump across which nothing moves": (
         "commutative",
         [["x", "2*x*sign(y)"], ["0", "0"]],
         lambda x: [[x[0], np.where(x[1] > 1, x[0], 2 * x[0])], [0, 0]],
     ),
-    "a jump on the way": (
+    "a jump": (
         "general",
         [["1", "0"], ["0", "2 + sign(x)"]],
         lambda x: [[1.0, 0], [0, np.where(x[0] > 500, 1.0, 2.0)]],
     ),
-    "stairs on the way": ("general", None, lambda x: [[1.0, 0], [0, 2 + np.sign(x[0]) + np.floor(x[0])]]),
-    "arcs on the way": ("general", None, lambda x: [[1.0, 0], [0, np.arctan(x[0]) + np.arctan(1 / x[0])]]),
+    "stairs": ("general", None, lambda x: [[1.0, 0], [0, 2 + np.sign(x[0]) + np.floor(x[0])]]),
+    "arctangents": ("general", None, lambda x: [[1.0, 0], [0, np.arctan(x[0]) + np.arctan(1 / x[0])]]),
     "roots of a half space": (
         "commutative",
         [["sqrt(x + 2)", "3*sqrt(x + 2)"], ["log(x)/(1 + y**2)", "3*log(x)/(1 + y**2)"]],
@@ -318,12 +320,12 @@ GALLERY = {
      for form, rows in (("text", text), ("function", function)) if rows is not None],
 )  # fmt: skip
 def test_a_gallery_of_diffusions(kind, rows):
-    """What is not proven is not claimed: those beyond kinks, jumps, overflow and rounding look narrower at all points that are tried."""
+    """Only proven classes are reported: beyond kinks, jumps, overflow and rounding, numbers alone suggest narrower classes."""
     assert sde_of(rows).noise_class == kind
 
 
-def test_the_point_that_is_given_counts():
-    """Beyond 1e4 a logarithm is seen at points near `at` alone; with a coordinate 0 they still have all signs there."""
+def test_a_class_is_checked_near_the_given_point():
+    """A logarithm with a domain beyond 1e4 is finite only near `at`; a coordinate 0 still gets points of both signs."""
     rows = [["x", "2*x"], ["log(y - 1e4)", "2*log(y - 1e4)"]]
     assert sde_of(rows, at=[0.0, 3e4]).noise_class == "commutative"
     points = classes.points_near(2, [0.0, 3e4])[:, 6 * len(classes.SIZES) :][:, :8]
@@ -337,12 +339,12 @@ import sdetools as st
 one = st.SDE(lambda x: [-x[0], -x[1]], lambda x: [[x[0], 2*x[0]], [x[1], 2*x[1]]], dim=2)
 print(one.noise_class, "sympy" in sys.modules)
 """
-    said = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True).stdout
-    assert said.split() == ["commutative", "False"]
+    output = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True).stdout
+    assert output.split() == ["commutative", "False"]
 
 
-def test_a_kink_leaves_open_only_whether_noise_commutes():
-    """Of a formula the structure is known: a declared class that it lacks is refused; that it commutes is believed and checked."""
+def test_with_kinks_only_commutativity_can_be_declared():
+    """A declared class that contradicts the structure of the formula is an error; commutativity is accepted and checked."""
     kinked = [["1 + max(x - 1e12, 0)", "1"], ["0", "1 + max(y - 1e12, 0)"]]
     assert sde_of(kinked, noise="commutative").presumed
     for noise in ("additive", "diagonal"):
@@ -359,8 +361,8 @@ def test_classes_of_limits(kind, root):
 
 
 def kink_at(place):
-    """A diffusion that cannot be traced, and is additive up to `place`."""
-    diffusion = of_numbers(lambda x: [[0.1 + np.maximum(x[0] - place, 0.0)]])
+    """Return an SDE whose diffusion cannot be traced and is additive up to `place`."""
+    diffusion = untraceable(lambda x: [[0.1 + np.maximum(x[0] - place, 0.0)]])
     return {"drift": lambda x: [1.0 + 0 * x[0]], "diffusion": diffusion, "dim": 1}
 
 
@@ -373,7 +375,7 @@ def test_a_declared_class_is_checked_before_and_along_the_run():
     assert hidden.presumed
     for cls in (st.SRA1, st.EulerMaruyama):
         run = {"horizon": 1.0, "paths": 64, "observe": ["x0"], "times": [1.0]}
-        st.simulate(cls(hidden, 0.25), [0.0], **run)  # it stays below
+        st.simulate(cls(hidden, 0.25), [0.0], **run)  # no path reaches the kink
         with pytest.raises(ValueError, match="the diffusion must be additive, as it is declared; the run reached x="):
             st.simulate(cls(hidden, 0.25), [1e12], **run)
     with pytest.raises(ValueError, match="numpy"):
@@ -381,18 +383,18 @@ def test_a_declared_class_is_checked_before_and_along_the_run():
 
 
 @pytest.mark.parametrize("noise", ["none", "additive", "scalar", "diagonal", "commutative"])
-def test_a_class_that_a_function_does_not_have_is_refused(noise):
-    """A function that cannot be traced, with two motions that do not commute where x > 0."""
+def test_a_wrong_declaration_raises_value_error(noise):
+    """A function that cannot be traced, with two columns that do not commute where x > 0."""
     with pytest.raises(ValueError, match=f"noise='{noise}' for a diffusion that is not {noise} at x="):
-        sde_of(of_numbers(lambda x: [[np.maximum(x[0], 0.0), 1.0], [1.0, 0 * x[0]]]), noise=noise)
+        sde_of(untraceable(lambda x: [[np.maximum(x[0], 0.0), 1.0], [1.0, 0 * x[0]]]), noise=noise)
 
 
 @pytest.mark.parametrize("noise", ["diagonal", "commutative"])
-def test_milstein_checks_along_the_run_what_it_is_told(noise):
-    """b_1 = (1 + max(y - 1e12, 0), 0) and b_2 = (0, 1) commute up to y = 1e12."""
+def test_milstein_checks_a_declared_class_along_the_run(noise):
+    """b_1 = (1 + max(y - 1e12, 0), 0) and b_2 = (0, 1) commute for y < 1e12."""
     one = st.SDE(
         lambda x: [1.0 + 0 * x[0], 1.0 + 0 * x[1]],
-        of_numbers(lambda x: [[1.0 + np.maximum(x[1] - 1e12, 0.0), 0 * x[0]], [0 * x[0], 1.0 + 0 * x[1]]]),
+        untraceable(lambda x: [[1.0 + np.maximum(x[1] - 1e12, 0.0), 0 * x[0]], [0 * x[0], 1.0 + 0 * x[1]]]),
         dim=2,
         noise=noise,
     )
@@ -405,8 +407,8 @@ def test_milstein_checks_along_the_run_what_it_is_told(noise):
 # -- the parts of an SDE ---------------------------------------------------------------------------------------------------------
 
 
-def test_fields_of_every_kind_are_their_formulas():
-    """Texts, functions, functions of time and matrices: drift, diffusion times draws, at numbers and on rows of paths."""
+def test_drift_and_diffusion_of_every_input_form_equal_their_formulas():
+    """Expressions, functions, functions of time and matrices: drift, and diffusion times draws, on many paths."""
     x, u, t = np.array([[0.7, -0.2], [0.3, 1.1]]), [np.array([0.5, -1.2]), np.array([0.8, 0.1])], 0.6
     given = {
         "texts": (
@@ -425,10 +427,10 @@ def test_fields_of_every_kind_are_their_formulas():
         np.testing.assert_allclose(
             one.diffusion(x, u, None, [t]), [x[0] * u[0] + 1.3 * t * u[1], 0.5 * u[0] + x[1] * u[1]], rtol=1e-14
         )
-    still = st.SDE(lambda x: [x[1], -x[0]], lambda x: [[x[0], 2.0, x[1]], [0.5, x[1], 1.0]], dim=2)
-    assert still.signal_values(np.array([0.5, 1.5]), 0.75, 0.2).shape == (2, 0) and still.noise_dim == 3
+    autonomous = st.SDE(lambda x: [x[1], -x[0]], lambda x: [[x[0], 2.0, x[1]], [0.5, x[1], 1.0]], dim=2)
+    assert autonomous.signal_values(np.array([0.5, 1.5]), 0.75, 0.2).shape == (2, 0) and autonomous.noise_dim == 3
     np.testing.assert_allclose(
-        still.diffusion(x, [*u, 3.0]), [x[0] * u[0] + 2 * u[1] + 3 * x[1], 0.5 * u[0] + x[1] * u[1] + 3.0], rtol=1e-14
+        autonomous.diffusion(x, [*u, 3.0]), [x[0] * u[0] + 2 * u[1] + 3 * x[1], 0.5 * u[0] + x[1] * u[1] + 3.0], rtol=1e-14
     )
     plain = st.SDE(["y", "-x"], np.array([[0.2], [0.7]]), variables="x y")
     np.testing.assert_allclose(plain.diffusion(x, u[:1]), [0.2 * u[0], 0.7 * u[0]], rtol=1e-14)

@@ -1,7 +1,7 @@
-"""Every integrator by the expansion of its first step in h: E f(X_h) = f + h L f + h^2 L^2 f / 2 + ..., up to its weak order and no further.
+"""Weak orders from the expansion of one step, E f(X_h) = f + h L f + h^2 L^2 f / 2 + ..., which ends at the weak order.
 
-L is the generator of the SDE, written down here on polynomials; f runs through all monomials up to degree 4, so these are the moments
-1 to 4. The systems are random: affine or quadratic in the state, with the time in them, and with one to four noises that do not commute.
+L is the generator of the SDE on polynomials, and f runs through all monomials up to degree 4, which gives the moments 1 to 4. The
+systems are random: affine or quadratic in the state, time-dependent, and with one to four noises that do not commute.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from sympy.polys.rings import ring
 import sdetools as st
 
 DEGREE, LONGEST = 8, {1: 1 / 4096, 2: 1 / 64}
-"""The expansion is read from a polynomial of this degree in h through its values at Chebyshev's points of (0, LONGEST], LONGEST by the
-weak order. Milstein's one-sided differences leave a term in h^(5/2): at 1/4096 it enters the coefficient of h with 4e-6 of its own."""
+"""Degree in h of the polynomial through the values at the Chebyshev points of (0, LONGEST], where LONGEST depends on the weak order.
+Milstein's one-sided differences leave a term in h^(5/2), which at 1/4096 changes the coefficient of h by 4e-6 of the term's own."""
 ROUNDING = 1e-6
-"""A value is good to 1e-15, so the coefficient of h^2 to 1e-15 * 64^2 times the growth 2^(2 * 8) / 100 of the interpolation: some 1e-9.
-The first term that is left out, h^9, enters it with 64^-7 = 2e-13 of its coefficient. Where an order ends the coefficient is off by
-1e-2 and more, as each case sees at the power after its order."""
+"""A value is accurate to 1e-15, so the coefficient of h^2 to 1e-15 * 64^2 times the growth 2^(2 * 8) / 100 of the interpolation, about 1e-9.
+The first omitted term, h^9, changes it by 64^-7 = 2e-13 of its coefficient. At the power after the weak order the error of the
+coefficient is at least 1e-2, which each case checks."""
 SPACE, *Y, T = ring("y0,y1,y2,t", sp.QQ)
 
 
 def polynomial(rng, degree):
-    """A random polynomial in y0, y1, y2 and t: a constant and three terms with coefficients in eighths."""
+    """Return a random polynomial in y0, y1, y2 and t: a constant and three terms with coefficients in eighths."""
     terms = [math.prod(pick) for n in range(1, degree + 1) for pick in itertools.combinations_with_replacement((*Y, T), n)]
     picked = [terms[i] for i in rng.permutation(len(terms))[:3]]
     return sum((Fraction(int(rng.choice([-3, -2, -1, 1, 2, 3])), 8) * term for term in [SPACE(1), *picked]), SPACE(0))
 
 
 def system(noises, degree, seed, kind="general"):
-    """Drift and diffusion as polynomials: `noises` columns of three rows."""
+    """Return drift and diffusion as polynomials: `noises` columns of three rows."""
     rng = np.random.default_rng(seed)
     a = [polynomial(rng, degree) for _ in range(3)]
     if kind == "additive":
@@ -49,13 +49,13 @@ def system(noises, degree, seed, kind="general"):
 
 
 def sde(a, b, calculus="ito"):
-    """The system as formulas."""
+    """Return the system as an SDE of expressions."""
     rows = [[str(b[k][i].as_expr()) for k in range(len(b))] for i in range(3)]
     return st.SDE([str(p.as_expr()) for p in a], rows, variables="y0 y1 y2", calculus=calculus)
 
 
 def generator(a, b, calculus="ito"):
-    """f -> L f = df/dt + a . grad f + sum_k b_k b_k : Hess f / 2; Stratonovich's drift adds sum_k (b_k . grad) b_k / 2."""
+    """Return f -> L f = df/dt + a . grad f + sum_k b_k b_k : Hess f / 2; Stratonovich's drift adds sum_k (b_k . grad) b_k / 2."""
     spread = [[sum((c[i] * c[j] for c in b), SPACE(0)) / 2 for j in range(3)] for i in range(3)]
     if calculus == "stratonovich":
         a = [a[i] + sum((c[j] * c[i].diff(Y[j]) for c in b for j in range(3)), SPACE(0)) / 2 for i in range(3)]
@@ -73,7 +73,7 @@ POINT = [0.5, -0.25, 0.75]
 
 
 def expected(a, b, order, calculus="ito"):
-    """f, L f, ..., L^order f / order! at the start: a row of all monomials each, but of the first and second moments alone in the last."""
+    """Return f, L f, ..., L^order f / order! at the start, one row each; the last row has the first and second moments only."""
     rows, now, apply = [], list(MONOMIALS), generator(a, b, calculus)
     for j in range(order + 1):
         rows.append(np.array([float(f.evaluate([*zip(Y, map(Fraction, POINT)), (T, 0)])) / math.factorial(j) for f in now]))
@@ -82,7 +82,7 @@ def expected(a, b, order, calculus="ito"):
 
 
 def found(law, order):
-    """The same of a scheme: `law(h)` is the law of its first step of length h, as points and weights."""
+    """Return the expansion of a scheme, where `law(h)` is the law of its first step of length h, as points and weights."""
     longest = LONGEST[order - 1]
     nodes = longest * (1 + np.cos(np.pi * (np.arange(DEGREE + 1) + 0.5) / (DEGREE + 1))) / 2
     powers = np.array([m.degrees() for m in MONOMIALS])[:, :3]
@@ -99,8 +99,8 @@ def found(law, order):
     return np.array([np.pad(c, (0, DEGREE + 1 - len(c)))[: order + 1] for c in out]).T
 
 
-def off(law, a, b, order, calculus="ito"):
-    """How far each coefficient up to h^order is from the right one, relative to 1 + its size: `(order + 1,)`."""
+def errors_of(law, a, b, order, calculus="ito"):
+    """Return the errors of the coefficients up to h^order, relative to 1 + their size: `(order + 1,)`."""
     right = expected(a, b, order, calculus)
     return np.array(
         [np.max(np.abs(row[: len(r)] - r) / (1 + np.abs(r))) for row, r in zip(found(law, order), right, strict=True)]
@@ -133,12 +133,12 @@ def test_weak_order_of_all_moments_up_to_the_fourth(cls, law, kind, noises, degr
     calculus = "stratonovich" if cls is st.Heun else "ito"
     one = sde(a, b, calculus)
     assert cls is not st.Milstein or one.noise_class == ("scalar" if kind == "general" else kind)
-    errors = off(lambda h: st.exact.step_law(cls(one, h, law), POINT), a, b, int(cls.weak_order) + 1, calculus)
+    errors = errors_of(lambda h: st.exact.step_law(cls(one, h, law), POINT), a, b, int(cls.weak_order) + 1, calculus)
     assert errors[:-1].max() < ROUNDING < 1e-2 < errors[-1]
 
 
 class OneSignAMotion(st.RI1):
-    """RI1 with the signs as they are printed: I~_(k) for every pair (k, l) with k < l."""
+    """RI1 with the signs of the publication: I~_(k) for every pair (k, l) with k < l."""
 
     def step(self, eq, y, h):
         eq.signs = [eq.signs[k] for j in range(eq.sde.noise_dim) for k in range(j)]
@@ -146,7 +146,7 @@ class OneSignAMotion(st.RI1):
 
 
 class Mixed(st.Platen):
-    """Platen's scheme with noises that lose two percent of what the others do to them."""
+    """Platen's scheme with two percent of the mixed terms missing."""
 
     def step(self, eq, y, h):
         eq.signs = [0.98 * sign for sign in eq.signs]
@@ -156,11 +156,11 @@ class Mixed(st.Platen):
 @pytest.mark.parametrize(
     ("cls", "noises", "order"), [(OneSignAMotion, 2, 2), (OneSignAMotion, 3, 1), (OneSignAMotion, 4, 1), (Mixed, 2, 1)]
 )
-def test_a_scheme_of_a_lower_order_is_noticed(cls, noises, order):
-    """One sign a motion is enough for two motions and not for three; the order is lost at h^2, and not before."""
+def test_schemes_of_lower_order_are_detected(cls, noises, order):
+    """One sign per motion is enough for two motions but not for three; the error appears at h^2."""
     a, b = system(noises, 1, 10 * noises + 1)
     one = sde(a, b)
-    errors = off(lambda h: st.exact.step_law(cls(one, h, "three-point"), POINT), a, b, 3)
+    errors = errors_of(lambda h: st.exact.step_law(cls(one, h, "three-point"), POINT), a, b, 3)
     assert errors[:2].max() < ROUNDING and (errors[2] < ROUNDING) == (order == 2) and errors[3] > 1e-2
     assert order == 2 or errors[2] > 100 * ROUNDING
 
@@ -168,7 +168,7 @@ def test_a_scheme_of_a_lower_order_is_noticed(cls, noises, order):
 @pytest.mark.parametrize("law", ["normal", "three-point"])
 @pytest.mark.parametrize("cls", [st.Platen, st.RI1])
 def test_areas_that_share_a_motion_are_uncorrelated(cls, law):
-    """dX = dW1, dY = X dW2, dZ = X dW3: E YZ = 0 and E Y^2 = h^2 / 2 after one step, where one sign a motion gives E YZ = h^2 / 4."""
+    """dX = dW1, dY = X dW2, dZ = X dW3: E YZ = 0 and E Y^2 = h^2 / 2 after one step, where one sign per motion gives E YZ = h^2 / 4."""
     one = st.SDE(["0", "0", "0"], [["1", "0", "0"], ["0", "x", "0"], ["0", "0", "x"]], variables="x y z")
 
     def moments(scheme):
@@ -180,7 +180,7 @@ def test_areas_that_share_a_motion_are_uncorrelated(cls, law):
 
 
 @pytest.mark.parametrize("cls", [st.Platen, st.RI1])
-def test_limits_of_optimisers_keep_the_order(cls):
+def test_limits_of_optimisers_have_the_same_order(cls):
     """LimitSDE of x^2/2 + y^2 z/3 + z^4/4 with a root in which three noises do not commute: drift -grad L, columns -R."""
     x, y, z = Y
     root = [[SPACE(1), y / 4, SPACE(0)], [SPACE(0), 1 + x / 2, z / 4], [x / 3, SPACE(0), 1 + y / 2]]
@@ -189,16 +189,16 @@ def test_limits_of_optimisers_keep_the_order(cls):
     oracle = st.NoisyOracle(loss, st.noise.gaussian(root=rows, variables="y0 y1 y2"), sigma=10.0)
     one = st.LimitSDE(oracle, st.schedules.constant(0.01, beta=0.5))
     a, b = [-x, -2 * y * z / 3, -(y**2) / 3 - z**3], [[-root[i][k] for i in range(3)] for k in range(3)]
-    errors = off(lambda h: st.exact.step_law(cls(one, h, "three-point"), POINT), a, b, 3)
+    errors = errors_of(lambda h: st.exact.step_law(cls(one, h, "three-point"), POINT), a, b, 3)
     assert one.noise_class == "general" and errors[:-1].max() < ROUNDING < 1e-2 < errors[-1]
 
 
 @pytest.mark.parametrize("x", [0.0, 1e-4, 9.9e-3, 1.01e-2, 0.4, 3.0])
-def test_the_flow_of_position_and_momentum_by_sixty_digits(x):
+def test_the_joint_flow_agrees_with_sixty_digit_arithmetic(x):
     """Decay, reach and the Cholesky root of (G1, G2) = int (exp(-g w), (1 - exp(-g w)) / g) dW, by the limit of the moments at g = 0.
 
-    Up to x = g t = 0.01 a series ends at x^4 of the last entry: what it leaves out is x^5 / 250 of 1/12, 5e-12. Beyond, the closed form
-    loses x^-3 of 1e-16, 1e-10 at x = 0.01.
+    Up to x = g t = 0.01 a series ends at x^4 of the last entry: the error is x^5 / 250 of 1/12, 5e-12. Beyond, the closed
+    form has a rounding error of 1e-16 x^-3, which is 1e-10 at x = 0.01.
     """
     from mpmath import expm1, mp, mpf, sqrt
 
@@ -221,7 +221,7 @@ def test_the_flow_of_position_and_momentum_by_sixty_digits(x):
     np.testing.assert_allclose(found[4], float(own), rtol=1e-9 if 0.01 < x < 0.1 else 1e-11)
 
 
-def test_signs_are_counted_by_pairs():
+def test_the_number_of_signs_is_the_number_of_pairs():
     def signs(noises, cls=st.RI1):
         return cls(sde(*system(noises, 1, 0)), 0.1).private_signs
 
@@ -245,9 +245,9 @@ def test_splittings_of_a_kinetic_equation(cls, root):
     oracle = st.NoisyOracle(st.losses.from_expression(KINETIC_LOSS), noise, sigma=ETA**-0.5)
     one = st.KineticSDE(oracle, st.schedules.constant(ETA, beta=1 - 1.5 * ETA), momentum=POINT[1:2])
 
-    def law(h):  # the third coordinate rests
+    def law(h):  # the third coordinate is constant
         points, weights = st.exact.step_law(cls(one, h), POINT[:1])
         return np.vstack([points, np.full(len(weights), POINT[2])]), weights
 
-    errors = off(law, a, b, 3)
+    errors = errors_of(law, a, b, 3)
     assert errors[:-1].max() < ROUNDING < 1e-2 < errors[-1]

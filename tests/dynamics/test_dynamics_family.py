@@ -1,4 +1,4 @@
-"""The momentum family against plain loops from the papers, against itself (who equals whom), and its gains."""
+"""The momentum family: plain loops from the papers, identities between its members, and gains."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ LINEAR = [name for name in ALL if name not in ("SNGM", "SGDF", "IGT")]
 
 
 def draws(dynamics, k):
-    """All numbers of step k, as the rule's oracle holds them."""
+    """Return all draws of step k, in the order of the rule's oracle."""
     return np.append(NORMALS[k], UNIFORMS[k]) if dynamics.extra_draws else NORMALS[k]
 
 
 def walk(dynamics, steps=STEPS):
-    """Positions after 0 ... steps steps, by the rule."""
+    """Return the positions after 0 ... steps steps of the rule."""
     state = dynamics.start(X0)
     path = [state[0]]
     for k, row in enumerate(dynamics.coefficient_values(steps)):
@@ -101,7 +101,7 @@ def naive_primal_averaging(g, x, etas, betas, c=0.15):
 
 
 def naive_accsgd(g, x, etas, betas, kappa=50.0, xi=5.0):
-    """As in the authors' code: long step, A, 1 - A and the weight of the mean one after another."""
+    """Follow the authors' code: long step, A, 1 - A and the weight of the mean."""
     e, buffer = 0.7, x
     for k in range(len(etas)):
         long = etas[k] * kappa / e
@@ -114,7 +114,7 @@ def naive_accsgd(g, x, etas, betas, kappa=50.0, xi=5.0):
 
 
 def naive_pnm(g, x, etas, betas, b0=1.0):
-    """Two buffers by turns, as in the authors' code: the one of this step is positive, the other negative."""
+    """Follow the authors' code: two alternating buffers, the current one with a positive weight, the other with a negative weight."""
     buffers = [0.0, 0.0]
     for k in range(len(etas)):
         buffers[k % 2] = betas[k] ** 2 * buffers[k % 2] + (1 - betas[k] ** 2) * g(x, k)
@@ -174,7 +174,7 @@ def naive_igt(g, x, etas, betas):
 
 NAIVE = {
     "Nesterov": naive_nesterov,
-    "Nesterov, moving at the start": lambda *known: naive_nesterov(*known, np.array([0.3, -0.2])),
+    "Nesterov, moving at the start": lambda *given: naive_nesterov(*given, np.array([0.3, -0.2])),
     "QHM": naive_qhm,
     "PrimalAveraging": naive_primal_averaging,
     "AccSGD": naive_accsgd,
@@ -188,14 +188,14 @@ NAIVE = {
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_rule_is_the_papers_loop(name):
+def test_a_rule_agrees_with_a_plain_loop(name):
     reference = np.array([X0, *NAIVE[name](noisy, X0, ETAS, BETAS)])
     np.testing.assert_allclose(walk(ALL[name]()), reference, rtol=1e-12, atol=1e-12)
-    assert np.abs(reference[-1] - X0).max() > 0.05  # it has gone somewhere
+    assert np.abs(reference[-1] - X0).max() > 0.05  # the iterates move
 
 
 @pytest.mark.parametrize(
-    ("name", "wrong"),
+    ("name", "changed"),
     [
         ("QHM", lambda: QHM(ORACLE, MOVING, nu=0.8)),
         ("PrimalAveraging", lambda: PrimalAveraging(ORACLE, BARE, c=0.2)),
@@ -205,14 +205,14 @@ def test_a_rule_is_the_papers_loop(name):
         ("SGDF", lambda: SGDF(ORACLE, MOVING, b2=0.5)),
     ],
 )
-def test_another_number_is_seen(name, wrong):
+def test_another_parameter_gives_other_iterates(name, changed):
     """Negative control of the test above."""
     reference = np.array([X0, *NAIVE[name](noisy, X0, ETAS, BETAS)])
-    assert np.abs(walk(wrong()) - reference).max() > 1e-3
+    assert np.abs(walk(changed()) - reference).max() > 1e-3
 
 
 @pytest.mark.parametrize("name", ["QHM", "AccSGD", "PNM", "STORM", "RandomScaling", "SNGM", "SGDF", "IGT"])
-def test_the_kernel_is_the_reference_path_by_path(name):
+def test_the_kernel_agrees_with_the_reference_path_by_path(name):
     d = ALL[name]()
     options = {"horizon": 24 * d.step_time, "paths": 600, "observe": ["x"], "keep_final": True, "threads": 1, "seed": 3}
     kernel, reference = (st.simulate(d, X0, backend=backend, **options).final for backend in ("numba", "numpy"))
@@ -220,7 +220,7 @@ def test_the_kernel_is_the_reference_path_by_path(name):
     assert reference.std(axis=1).min() > 1e-3
 
 
-# -- what every one of them promises --------------------------------------------------------------------------------------------
+# -- the contract of a dynamics --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -251,7 +251,7 @@ def test_it_pickles(name):
     assert distance(d, copy, 5) == 0 and copy.identity == d.identity and copy.step_time == d.step_time
 
 
-def test_positions_start_together():
+def test_additional_positions_start_at_x0():
     for name, parts in {"PrimalAveraging": ["z"], "AccSGD": ["w"], "STORM": ["previous"], "IGT": ["previous"]}.items():
         d = ALL[name]()
         for part in parts:
@@ -281,22 +281,22 @@ def test_positions_start_together():
         (lambda: ALL["IGT"]().gain, "`gain` requires a filter with a fading memory"),
     ],
 )
-def test_bad_numbers_are_refused(make, message):
+def test_invalid_arguments_raise_value_error(make, message):
     with pytest.raises(ValueError) as error:
         make()
     assert str(error.value).startswith(message)
 
 
-# -- who equals whom ------------------------------------------------------------------------------------------------------------
+# -- identities between methods ------------------------------------------------------------------------------------------------------------
 
 ETA, BETA = 0.02, 0.85
 STEADY, PLAIN = st.schedules.constant(ETA, BETA), st.schedules.constant(ETA)
 VARYING = st.schedules.from_arrays(ETAS, BETA)
-"""Rates that move under a constant momentum."""
+"""Varying rates with a constant momentum."""
 
 
 def accsgd_as_qhm(rates, kappa, xi, e=0.7):
-    """The mapping, on a schedule of short steps."""
+    """Return the equivalent QHM on a schedule of short steps."""
     nu, b = (e * xi - 1) / (e * (1 + xi)), (kappa - e**2 * xi) / (kappa + e * xi)
     return QHM(ORACLE, st.schedules.from_arrays(np.asarray(rates) * e * (1 + xi) / (1 + e), b), nu=nu)
 
@@ -340,22 +340,22 @@ SAME = {
 
 
 @pytest.mark.parametrize("case", SAME)
-def test_who_equals_whom(case):
+def test_special_cases_coincide(case):
     assert distance(*SAME[case](0.0)) < 1e-13
 
 
 @pytest.mark.parametrize("case", SAME)
-def test_with_a_wrong_number_they_differ(case):
+def test_with_a_wrong_parameter_they_differ(case):
     """Negative control."""
     assert distance(*SAME[case](0.1)) > 1e-3
 
 
-def test_where_the_rate_enters_the_memory_the_equal_ones_part_on_a_schedule():
+def test_methods_whose_memory_contains_the_rate_differ_on_a_schedule():
     assert distance(PrimalAveraging(ORACLE, BARE, c=1 - BETA), st.SGDM(ORACLE, VARYING)) > 1e-3
     assert distance(AccSGD(ORACLE, BARE, kappa=50, xi=5), accsgd_as_qhm(ETAS, 50, 5)) > 1e-3
 
 
-def test_sgdf_moves_between_the_average_and_the_gradient():
+def test_sgdf_interpolates_between_the_average_and_the_gradient():
     d = SGDF(ORACLE, MOVING)
     state, kept = d.start(X0), []
     for k, row in enumerate(d.coefficient_values(STEPS)):
@@ -381,8 +381,8 @@ def test_storm_averages_the_noise_and_not_the_gradient():
         np.testing.assert_allclose(state[1], ADDITIVE.loss.gradient(x) + e, rtol=1e-12, atol=1e-13)
 
 
-def test_igt_holds_the_gradient_here_and_the_mean_of_all_noise():
-    """On a quadratic loss; on another the transported gradients miss."""
+def test_igt_is_the_current_gradient_plus_the_mean_of_all_noise():
+    """The identity holds on a quadratic loss and fails on another one."""
     for loss, holds in ((st.losses.quadratic([1.0, 3.0]), True), (st.losses.hyperbola(), False)):
         d = IGT(st.NoisyOracle(loss, st.noise.gaussian(dim=2), sigma=0.3), BARE)
         state, miss = d.start(X0), 0.0
@@ -392,7 +392,7 @@ def test_igt_holds_the_gradient_here_and_the_mean_of_all_noise():
         assert (miss < 1e-12) if holds else (miss > 1e-3)
 
 
-def test_sngm_knows_the_direction_only_and_stands_a_zero():
+def test_sngm_depends_on_the_direction_only_and_accepts_a_zero_gradient():
     loud = st.NoisyOracle(st.losses.quadratic([1000.0, 1000.0]), st.noise.none(dim=2))
     soft = st.NoisyOracle(st.losses.quadratic([1.0, 1.0]), st.noise.none(dim=2))
     start, row = (X0, np.array([0.1, 0.2])), (0.1, 0.9)
@@ -404,7 +404,7 @@ def test_sngm_knows_the_direction_only_and_stands_a_zero():
         run = st.simulate(SNGM(soft, STEADY), [0.0, 0.0], 4 * ETA, 3, ["x0"], keep_final=True, backend=backend)
         np.testing.assert_array_equal(run.final, 0.0)
     one = SNGM.rule((np.array([[0.0, 3.0], [0.0, 4.0]]), np.zeros((2, 2))), soft.loss.gradient, *row)[1]
-    np.testing.assert_allclose(one, [[0.0, 0.6], [0.0, 0.8]], rtol=1e-15)  # a path at rest beside one that moves
+    np.testing.assert_allclose(one, [[0.0, 0.6], [0.0, 0.8]], rtol=1e-15)  # one path at rest, one in motion
 
 
 # -- gains ----------------------------------------------------------------------------------------------------------------------
@@ -424,7 +424,7 @@ GAINS = {
 
 
 @pytest.mark.parametrize("name", GAINS)
-def test_gains_are_the_closed_ones_and_set_the_clock(name):
+def test_gains_have_closed_forms_and_set_the_clock(name):
     make, expected = GAINS[name]
     d = make()
     assert d.gain == pytest.approx(expected, rel=1e-12)
@@ -433,14 +433,14 @@ def test_gains_are_the_closed_ones_and_set_the_clock(name):
     assert st.SGD(ORACLE, d.averaged()).step_time == d.step_time
 
 
-def test_the_step_time_that_is_said_holds():
+def test_an_explicit_step_time_is_used():
     d = Nesterov(ORACLE, STEADY, step_time=0.5)
     assert d.step_time == 0.5 and d.averaged().eta == 0.5
 
 
 @pytest.mark.parametrize("name", [name for name in GAINS if name != "RandomScaling"])
-def test_endpoints_spread_by_the_gain_squared(name):
-    """The warm-up of section 3.1: Var x_K / (K eta^2) tends to gain^2; no draw weighs more than twice the memory."""
+def test_the_variance_of_endpoints_grows_with_the_gain_squared(name):
+    """The example of section 3.1: Var x_K / (K eta^2) tends to gain^2; no draw has more weight than twice the memory."""
     eta, steps = 1e-3, 2**22
     walk_of = GAINS[name][0]()
     d = type(walk_of).__new__(type(walk_of))
@@ -453,7 +453,7 @@ def test_endpoints_spread_by_the_gain_squared(name):
     assert found.mean[-1, 0] / (steps * eta) == pytest.approx(-d.gain, rel=d.longest_memory / steps + 1e-9)
 
 
-def test_the_figures_of_the_filters():
+def test_gains_at_beta_0_9():
     """Beta = 0.9: endpoint variance over K eta^2 is 1 for the average, 100 for Nesterov's sum, 0.2 for PNM."""
     plan = st.schedules.constant(ETA, 0.9)
     assert [QHM(ORACLE, plan).gain ** 2, Nesterov(ORACLE, plan).gain ** 2] == pytest.approx([1.0, 100.0])
@@ -471,8 +471,8 @@ ON_SMOOTH = {
 
 
 @pytest.mark.parametrize("name", ON_SMOOTH)
-def test_the_averaged_plan_is_the_answer_to_a_single_gradient(name):
-    """All that a gradient at step k does to x in the end, by the paper's loop: - etabar_k."""
+def test_the_averaged_plan_is_the_response_to_a_single_gradient(name):
+    """The total effect of a gradient at step k on x, in the plain loop, is -etabar_k."""
     schedule, rates = (SMOOTH.etas(2000), SMOOTH.betas(2000)), ON_SMOOTH[name]().averaged().etas(61)
     for k in (0, 7, 48, 49, 60):
         *_, end = NAIVE[name](lambda x, j, k=k: np.full(2, float(j == k)), np.zeros(2), *schedule)
@@ -480,13 +480,13 @@ def test_the_averaged_plan_is_the_answer_to_a_single_gradient(name):
     assert np.ptp(rates) > 1e-3
 
 
-def test_a_filter_that_turns_against_a_gradient_has_no_plan():
+def test_a_filter_with_a_negative_averaged_rate_has_no_plan():
     with pytest.raises(ValueError, match="`averaged` of PNM must have rates >= 0") as error:
         PNM(ORACLE, MOVING).averaged()
     assert "of step" in str(error.value)
 
 
-def test_averaged_plans_know_the_theorem():
+def test_averaged_plans_agree_with_the_theorem():
     np.testing.assert_allclose(QHM(ORACLE, MOVING, nu=1.0).averaged().etas(60), MOVING.averaged().etas(60), rtol=1e-13)
     np.testing.assert_allclose(RandomScaling(ORACLE, MOVING).averaged().etas(60), MOVING.averaged().etas(60), rtol=1e-13)
     wanted = st.schedules.from_arrays(ETAS, 0.8).averaged()
@@ -495,8 +495,8 @@ def test_averaged_plans_know_the_theorem():
 
 
 @pytest.mark.parametrize("name", ["Nesterov", "Nesterov, moving at the start", "QHM"])
-def test_what_the_buffer_holds_bridges_to_sgd(name):
-    """y_k = x_k - c_k m_k moves by - etabar_k g_k, path by path, on every schedule."""
+def test_the_memory_of_the_buffer_gives_the_auxiliary_process(name):
+    """y_k = x_k - c_k m_k moves by -etabar_k g_k, path by path, on every schedule."""
     d = ALL[name]()
     c, rates, state = d.memory(STEPS), d.averaged().etas(STEPS), d.start(X0)
     assert len(c) == STEPS + 1 and len(d.memory(3)) == 4 and len(d.memory(STEPS + 9)) == STEPS + 10
@@ -517,7 +517,7 @@ def test_memories_in_steps():
     assert issubclass(RandomScaling, LinearFilter) and not issubclass(IGT, LinearFilter)
 
 
-def test_the_gap_to_sgd_at_the_gain_is_the_exact_one_and_the_control_serves_it():
+def test_the_gap_to_sgd_at_the_gain_agrees_with_the_exact_gap_and_uses_the_control_variate():
     """A z-test at 5 standard errors (false alarm 6e-7), and a wrong rate that fails it."""
     h, quadratic = 2.0**-6, st.losses.from_expression("x**2/2")
     oracle = st.NoisyOracle(quadratic, st.noise.gaussian(dim=1), sigma=h**-0.5)

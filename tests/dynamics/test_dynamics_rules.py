@@ -1,4 +1,4 @@
-"""What every dynamics promises: shapes, untouched inputs, both layouts, clock, coefficients, and its algebraic identities."""
+"""The contract of every dynamics: shapes, unmodified inputs, both layouts, clock, coefficients, and algebraic identities."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def start_of(dynamics, paths=None, seed=0):
 
 
 def walk(dynamics, steps, paths=None, seed=0):
-    """States after 0 ... steps steps, on NumPy draws."""
+    """Return the states after 0 ... steps steps, on NumPy draws."""
     rng = np.random.default_rng(100 + seed)
     states = [start_of(dynamics, paths, seed)]
     for row in dynamics.coefficient_values(steps):
@@ -78,7 +78,7 @@ def test_a_step_changes_no_input_and_keeps_shapes(name):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_rows_of_paths_are_the_paths_one_by_one(name):
+def test_many_paths_agree_with_single_paths(name):
     d, paths = ALL[name](), 3
     together = start_of(d, paths)
     z = np.random.default_rng(2).standard_normal((2, paths))
@@ -91,7 +91,7 @@ def test_rows_of_paths_are_the_paths_one_by_one(name):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_start_takes_zeros_one_path_and_many(name):
+def test_a_start_accepts_no_draws_one_path_and_many(name):
     d = ALL[name]()
     n = sum(draw.n for draw in d.start_draws)
     for z in (None, np.zeros(n), np.zeros((n, 4))):
@@ -107,7 +107,7 @@ def test_a_start_takes_zeros_one_path_and_many(name):
 
 @pytest.mark.parametrize("momentum", [None, [0.3, -0.2]])
 def test_the_auxiliary_process_is_memoryless_for_every_schedule(momentum):
-    """y_{k+1} = y_k - etabar_k g_k and y_k = x_k - c_k m_k, path by path, with g_k taken at x_k: to 1e-14."""
+    """y_{k+1} = y_k - etabar_k g_k and y_k = x_k - c_k m_k, path by path, with g_k evaluated at x_k, to 1e-14."""
     steps, d = 12, st.Auxiliary(ORACLE, MOVING, momentum=momentum)
     states, x = walk(d, steps), walk(st.SGDM(ORACLE, MOVING, momentum=momentum), steps)
     flat, memory = MOVING.averaged().etas(steps), MOVING.memory(steps)
@@ -119,8 +119,8 @@ def test_the_auxiliary_process_is_memoryless_for_every_schedule(momentum):
         np.testing.assert_allclose(states[k + 1][0], states[k][0] - flat[k] * g, rtol=0, atol=1e-14)
 
 
-def test_raw_rates_do_not_make_it_memoryless():
-    """Negative control: eta_k instead of etabar_k misses by far."""
+def test_without_averaging_the_rates_it_has_memory():
+    """Negative control: with eta_k instead of etabar_k the identity fails."""
     states, x = walk(st.Auxiliary(ORACLE, MOVING), 6), walk(st.SGDM(ORACLE, MOVING), 6)
     rng = np.random.default_rng(100)
     misses = [np.abs(states[k + 1][0] - states[k][0] + ETAS[k] * ORACLE(x[k][0], rng.standard_normal(2))).max() for k in range(6)]
@@ -128,7 +128,7 @@ def test_raw_rates_do_not_make_it_memoryless():
 
 
 def test_the_two_forms_of_momentum_have_the_same_iterates():
-    """eta = gamma / (1 - beta), m_EMA = (1 - beta) m_HB, also from a start that is not zero."""
+    """eta = gamma / (1 - beta), m_EMA = (1 - beta) m_HB, also for a nonzero initial momentum."""
     beta, gamma = 0.9, 0.01
     heavy = walk(st.HeavyBall(ORACLE, gamma=gamma, beta=beta, momentum=[3.0, -2.0]), 30)
     ema = walk(st.SGDM(ORACLE, st.schedules.constant(gamma / (1 - beta), beta), momentum=[0.3, -0.2]), 30)
@@ -137,8 +137,8 @@ def test_the_two_forms_of_momentum_have_the_same_iterates():
         np.testing.assert_allclose((1 - beta) * h[1], e[1], rtol=1e-11)
 
 
-def test_heavy_ball_bridges_to_its_own_averaged_plan():
-    """x_k - c_k m_k moves by averaged() for moving gamma and beta."""
+def test_the_auxiliary_process_of_heavy_ball_moves_by_its_averaged_plan():
+    """x_k - c_k m_k moves by the rates of averaged() for varying gamma and beta."""
     d = st.HeavyBall(ORACLE, gamma=ETAS, beta=BETAS)
     states, memory, flat = walk(d, 9), d.memory(9), d.averaged().etas(9)
     rng = np.random.default_rng(100)
@@ -154,15 +154,15 @@ def test_without_beta_momentum_is_sgd():
 
 
 def test_drawn_momenta_have_their_mean_and_covariance():
-    """The root of the covariance squares to it exactly; no sampling needed."""
+    """The square of the root equals the covariance exactly; no sampling is needed."""
     d = st.SGDM(ORACLE, MOVING, momentum=DRAWN)
     root = np.array([d.start(X0, unit)[1] - d.start(X0, np.zeros(2))[1] for unit in np.eye(2)]).T
     np.testing.assert_allclose(root @ root.T, DRAWN[1], rtol=1e-13)
     np.testing.assert_array_equal(d.start(X0, np.zeros(2))[1], DRAWN[0])
 
 
-def test_every_gradient_of_a_step_sees_the_same_draw():
-    """Two oracle calls at one point give one value: the same minibatch."""
+def test_all_gradients_of_a_step_use_the_same_draw():
+    """Two oracle calls at one point return the same value: they use the same minibatch."""
 
     class Twice(st.Dynamics):
         @staticmethod
@@ -177,7 +177,7 @@ def test_every_gradient_of_a_step_sees_the_same_draw():
         np.testing.assert_array_equal(run.final, np.repeat(X0[:, None], 40, axis=1))
 
 
-def test_memory_and_fading_have_an_entry_a_step():
+def test_memory_and_fading_have_one_entry_per_step():
     """c_0 ... c_K and beta_0 ... beta_{K-1}, beyond the last pair as well."""
     for d in (st.SGDM(ORACLE, MOVING), st.HeavyBall(ORACLE, gamma=ETAS, beta=BETAS)):
         np.testing.assert_array_equal(d.memory(8), MOVING.memory(8))
@@ -186,21 +186,21 @@ def test_memory_and_fading_have_an_entry_a_step():
     assert st.SGD(ORACLE, MOVING.averaged()).memory(8) is None
 
 
-def test_step_time_is_the_plans_eta_or_what_is_said():
+def test_step_time_is_the_base_rate_or_explicit():
     assert st.SGDM(ORACLE, st.schedules.constant(0.1, 0.9)).step_time == 0.1
     assert st.SGDM(ORACLE, st.schedules.constant(0.1, 0.9), step_time=0.01).step_time == 0.01
     assert st.HeavyBall(ORACLE, gamma=0.01, beta=0.9).step_time == pytest.approx(0.1)
     assert st.HeavyBall(ORACLE, gamma=0.01, beta=0.9, step_time=3.0).averaged().eta == 3.0
 
 
-def test_variances_of_a_drawn_momentum_are_a_diagonal_covariance():
+def test_variances_of_a_random_momentum_are_a_diagonal_covariance():
     vector, matrix = (st.SGDM(ORACLE, MOVING, momentum=([0.3, -0.2], c)) for c in ([4.0, 2.0], [[4.0, 0.0], [0.0, 2.0]]))
     np.testing.assert_allclose(vector.momentum_root @ vector.momentum_root.T, np.diag([4.0, 2.0]), rtol=1e-15)
     np.testing.assert_array_equal(vector.momentum_root, matrix.momentum_root)
     np.testing.assert_array_equal(vector.momentum_mean, [0.3, -0.2])
 
 
-def test_a_drawn_momentum_starts_at_its_mean_plus_its_root_times_the_draws():
+def test_a_random_momentum_is_its_mean_plus_its_root_times_the_draws():
     drawn = ALL["SGDM, drawn"]()
     z = np.array([[0.3, -1.1, 2.0], [0.7, 0.2, -0.4]])
     expected = np.array(DRAWN[0])[:, None] + drawn.momentum_root @ z
@@ -210,7 +210,7 @@ def test_a_drawn_momentum_starts_at_its_mean_plus_its_root_times_the_draws():
 
 
 class Walk(st.Moving):
-    """x' = c x + s xi: what a simulation asks for and nothing else."""
+    """x' = c x + s xi, with the minimal interface of a simulation."""
 
     parts, coefficients = ("x",), ("c",)
     dim, names, draws = 2, ("x", "y"), (Normal(2),)
@@ -230,7 +230,7 @@ class Walk(st.Moving):
         return 0.5 ** np.arange(1, steps + 1)[:, None]
 
 
-def test_what_moves_by_the_small_interface_alone_is_simulated():
+def test_a_class_with_the_minimal_interface_can_be_simulated():
     """x_4 has the mean x_0 2^-10 and the variance (1 + 2^-8 + 2^-14 + 2^-18) / 4; z-tests at four standard errors: false alarm below 2e-4."""
     numba, numpy = (
         st.simulate(Walk(), X0, 1.0, 4096, ["x", "y**2"], times=[1.0], keep_final=True, backend=backend, threads=1)
@@ -247,19 +247,19 @@ def test_what_moves_by_the_small_interface_alone_is_simulated():
         st.simulate(object(), X0, 1.0, 4, ["x"])
 
 
-def test_integrators_and_optimisers_move_and_only_optimisers_have_an_oracle_a_plan_and_a_momentum():
+def test_only_optimisers_have_an_oracle_a_plan_and_a_momentum():
     em, sgd = st.EulerMaruyama(st.LimitSDE(ORACLE, MOVING), 0.1), ALL["SGD"]()
     assert isinstance(em, st.Moving) and isinstance(sgd, st.Moving)
     assert isinstance(sgd, st.Dynamics) and not isinstance(em, st.Dynamics)
     assert all(hasattr(sgd, own) and not hasattr(em, own) for own in ("oracle", "plan", "momentum_mean", "momentum_root"))
 
 
-def test_a_dynamics_without_a_rule_is_refused():
+def test_a_dynamics_without_a_rule_raises_type_error():
     with pytest.raises(TypeError, match="rule"):
         st.Dynamics(ORACLE, MOVING)
 
 
-def test_a_start_belongs_to_what_says_which_experiment_it_is():
+def test_start_numbers_of_dynamics():
     kinetic = st.KineticSDE(ORACLE, MOVING, momentum=[0.3, -0.2])
     assert st.BAOAB(kinetic, 0.1).start_numbers[0].tolist() == [0.3, -0.2]
     assert st.EulerMaruyama(st.LimitSDE(ORACLE, MOVING), 0.1).start_numbers == ()

@@ -1,4 +1,4 @@
-"""An SDE is made of what a user writes: what is wrong with it is said in the words of a vector or a matrix, with the line."""
+"""Messages about invalid drifts: they speak of components and quote the line of the user's function."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def out_of_range(x):
 
 
 @pytest.mark.parametrize(
-    ("drift", "words"),
+    ("drift", "parts"),
     [
         (out_of_range, [r"return 2 components; calling it raised IndexError", "line", "return [x[0], x[7]]", "a list such as"]),
         (lambda x: [x[0]], ["must return 2 components, one a coordinate; got 1. Return a list"]),
@@ -21,8 +21,8 @@ def out_of_range(x):
         (lambda x: x * 1j, ["must return numbers"]),
     ],
 )
-def test_what_is_wrong_with_a_drift_is_said_of_a_vector_with_the_users_line(drift, words):
+def test_messages_about_a_drift_speak_of_a_vector_and_quote_the_users_line(drift, parts):
     with pytest.raises(ValueError, match="^`drift` must") as caught:
         st.SDE(drift, dim=2)
-    assert all(w in str(caught.value) for w in words) and "rows" not in str(caught.value)
+    assert all(w in str(caught.value) for w in parts) and "rows" not in str(caught.value)
     assert drift is not out_of_range or isinstance(caught.value.__cause__, IndexError)

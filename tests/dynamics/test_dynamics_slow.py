@@ -1,6 +1,6 @@
-"""The slow SDE: its coefficients, its steps on the manifold, its moments against closed forms, and what it refuses.
+"""The slow SDE: its coefficients, its steps on the manifold, its moments against closed forms, and input validation.
 
-Tests of moments use fixed seeds and |z| < 4.5: a false alarm once in 150,000 for each number. Every one has a control that must fail.
+Tests of moments use fixed seeds and |z| < 4.5, a false-alarm rate of 1 in 150,000 per number. Each has a control that must fail.
 """
 
 import pickle
@@ -30,7 +30,7 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_drift_and_diffusion_are_those_of_the_manifold(name):
+def test_drift_and_diffusion_agree_with_the_geometry_of_the_manifold(name):
     loss, start = LOSSES[name]
     root = np.random.default_rng(3).normal(size=(loss.dim, 2))
     sde = slow(loss, st.noise.gaussian(root=root), sigma=0.7, at=start)
@@ -43,14 +43,14 @@ def test_drift_and_diffusion_are_those_of_the_manifold(name):
     assert np.abs(sde.drift(x, None, half) - 0.25 * sde.drift(x)).max() < 1e-12
 
 
-def test_noise_of_batches_is_that_of_the_manifold():
-    """u v fitted to targets 1/2 and 3/2 at one input: batches of one pull across the manifold u v = 1, and drift along it."""
+def test_minibatch_noise_agrees_with_the_geometry_of_the_manifold():
+    """u v fitted to targets 1/2 and 3/2 at one input: with batches of size 1 the noise is normal to the manifold u v = 1."""
     import torch
 
     data = torch.ones(2), torch.tensor([0.5, 1.5])
     loss = st.losses.from_torch(lambda w, a, b: (a * w[0] * w[1] - b) ** 2 / 2, dim=2, data=data)
     sde = slow(loss, st.noise.minibatch(loss, 1), sigma=0.7, at=[2.0, 0.5])
-    assert sde._noise_whole  # its covariance runs as a block of its own
+    assert sde._noise_whole  # its covariance is not traced
     x = np.array([2.0, 0.5])
     across = np.array([0.5, 2.0])  # of grad (u v): gradients are (1 - b) of it, b - 1 = -1/2 or 1/2
     exact = at(loss, x).slow_drift(0.49 * np.outer(across, across) / 4)
@@ -60,26 +60,26 @@ def test_noise_of_batches_is_that_of_the_manifold():
 
 
 def rows(M):
-    """The entries i <= j of symmetric matrices `(..., d, d)`, as rows of paths."""
+    """Return the entries i <= j of symmetric matrices `(..., d, d)`, as rows of paths."""
     i, j = np.triu_indices(M.shape[-1])
     return np.moveaxis(M[..., i, j], -1, 0)
 
 
 @pytest.mark.parametrize(("dtype", "a"), [("float32", 1e-30), ("float64", 1e-170), ("float64", 0.1)])
 def test_rotations_where_squares_underflow(dtype, a):
-    """[[0, a], [a, 0]] has the eigenvalues -a and a; where a^2 is 0 a rotation by 45 degrees, or one that is as little, moves no entry further."""
+    """[[0, a], [a, 0]] has the eigenvalues -a and a; where a^2 underflows, no rotation increases an entry."""
     A, V = np.array([0, a, a, 0], dtype)[:, None], np.empty((4, 1), dtype)
     kernels.jacobi(A, V, 2, 1)
-    assert np.abs(A[[0, 1, 3]]).max() <= np.abs(np.array(a, dtype))  # below the diagonal are sines
+    assert np.abs(A[[0, 1, 3]]).max() <= np.abs(np.array(a, dtype))  # sines are stored below the diagonal
     V = V.reshape(2, 2).astype(float)
     np.testing.assert_allclose(V @ V.T, np.eye(2), rtol=0, atol=4 * np.finfo(dtype).eps)
 
 
-def test_the_frame_by_inverses_of_whole_matrices():
+def test_the_frame_agrees_with_inverses_of_full_matrices():
     """P = 1 - H^+ H, H^+, P S P and Lyap^{-1}(Q S Q) + H^+ S P + P S H^+, for Hessians of rank 2 in four coordinates."""
     rng = np.random.default_rng(4)
-    turned = np.linalg.qr(rng.normal(size=(3, 4, 4)))[0]
-    H = turned @ (np.array([3.0, 0.5, 0.0, 0.0])[:, None] * turned.swapaxes(1, 2))
+    rotation = np.linalg.qr(rng.normal(size=(3, 4, 4)))[0]
+    H = rotation @ (np.array([3.0, 0.5, 0.0, 0.0])[:, None] * rotation.swapaxes(1, 2))
     S = rng.normal(size=(3, 4, 4))
     S = S @ S.swapaxes(1, 2)
     found = formulas._plain_frame(4, 2, rows(H), rows(S)).reshape(4, 10, 3)
@@ -102,18 +102,18 @@ def test_the_frame_by_inverses_of_whole_matrices():
         np.testing.assert_allclose(newton[:, 0], np.linalg.solve(H[n] + np.trace(H[n]) * P, g), rtol=1e-12)
 
 
-def test_a_frame_is_lost_where_the_rank_is_not_clear():
-    """Where |lambda_3| exceeds 0.7 lambda_2, or lambda_2 is below 1e-8 lambda_1; and only there."""
+def test_a_frame_is_nan_where_the_rank_is_ambiguous():
+    """Exactly where |lambda_3| exceeds 0.7 lambda_2, or lambda_2 is below 1e-8 lambda_1."""
     values = np.array(
         [[1.0, 1.0, 0.695], [1.0, 1.0, 0.705], [1.0, -0.695, 1.0], [-0.705, 1.0, 1.0], [1.01e-8, 0.0, 1.0], [0.99e-8, 0.0, 1.0]]
     )
     H = values[:, :, None] * np.eye(3)
-    lost = np.isnan(formulas._plain_frame(3, 2, rows(H), rows(np.broadcast_to(np.eye(3), (6, 3, 3))))).all(axis=0)
-    assert lost.tolist() == [False, True, False, True, False, True]
+    ambiguous = np.isnan(formulas._plain_frame(3, 2, rows(H), rows(np.broadcast_to(np.eye(3), (6, 3, 3))))).all(axis=0)
+    assert ambiguous.tolist() == [False, True, False, True, False, True]
 
 
-def test_the_speed_is_read_on_the_slow_clock():
-    """lambda at t = k eta^2, also in a step over three of the plan's, whose end still belongs to it."""
+def test_lambda_is_evaluated_on_the_slow_clock():
+    """lambda at t = k eta^2, also within a step that covers three steps of the plan; the end belongs to the last of them."""
     eta, rates = 0.1, np.array([0.1, 0.07, 0.05, 0.02])
     sde = slow(LOSSES["valley"][0], plan=st.schedules.from_arrays(rates, base=eta), at=[0.3, 0.0])
     starts = eta**2 * np.arange(3)
@@ -151,8 +151,8 @@ BY_VALUE = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BY_VALUE)
-def test_a_loss_given_by_its_value_has_a_kernel_too(name):
-    """Its derivatives are operations on small arrays, whose loops were too many lines; NumPy's paths are those of the same text."""
+def test_a_loss_defined_by_its_value_has_a_kernel(name):
+    """Its derivatives are operations on small arrays; the NumPy paths use the same code."""
     loss, start = BY_VALUE[name]
     dynamics = st.EulerMaruyama(slow(loss, st.noise.gaussian(dim=loss.dim), at=start), 0.02)
     given = dict(x0=st.manifold.project(loss, start), horizon=0.1, paths=70, seed=3, observe=[loss.names[0]], keep_final=True)
@@ -161,7 +161,7 @@ def test_a_loss_given_by_its_value_has_a_kernel_too(name):
     assert max(map(loss.value, ends[1].T)) < 1e-12 and np.ptp(ends[1][0]) > 1e-3
 
 
-def test_torch_agrees_and_takes_torch_losses():
+def test_torch_agrees_and_accepts_torch_losses():
     torch = pytest.importorskip("torch")
     loss = st.losses.sphere(2)
     own = st.losses.from_torch(lambda x: ((x * x).sum() - 1.0) ** 2 / 4, dim=2)
@@ -195,7 +195,7 @@ def test_steps_stay_on_the_manifold_to_rounding(name, integrator):
     assert run.at(loss.text).value < 1e-24
 
 
-def test_ten_thousand_steps_leave_the_manifold_by_rounding_alone():
+def test_after_ten_thousand_steps_the_distance_to_the_manifold_is_rounding():
     run = st.simulate(
         st.EulerMaruyama(slow(st.losses.sphere(3)), 1e-3),
         x0=[1.0, 0, 0],
@@ -213,13 +213,13 @@ def z_of(estimate, exact):
 
 
 def test_moments_of_the_valley():
-    """X_t ~ N(x_0 - t/4, t) exactly, and exactly so for every scheme, since drift and diffusion along Gamma are constant."""
+    """X_t ~ N(x_0 - t/4, t) exactly, for every scheme, because drift and diffusion along Gamma are constant."""
     run = st.simulate(
         st.EulerMaruyama(slow(LOSSES["valley"][0]), 0.1), x0=[0.5, 1.0], horizon=1.0, paths=50_000, observe=["x", "x**2"]
     )
     mean = 0.5 - 0.25 - 0.25
     assert abs(z_of(run.at("x"), mean)) < Z and abs(z_of(run.at("x**2"), mean**2 + 1)) < Z
-    assert abs(z_of(run.at("x"), mean + 0.05)) > Z  # the drift a fifth too small
+    assert abs(z_of(run.at("x"), mean + 0.05)) > Z  # negative control: the drift is a fifth too small
 
 
 @pytest.mark.parametrize(("dim", "integrator", "dt"), [(2, st.Platen, 0.0625), (3, st.EulerMaruyama, 0.0078125)])
@@ -234,7 +234,7 @@ def test_moments_of_the_sphere(dim, integrator, dt):
         assert abs(z_of(run.at("x0", t), np.exp(-(dim - 1) * t / 2 * 1.15))) > Z
 
 
-def test_what_the_flow_conserves_is_a_martingale_on_the_hyperbola():
+def test_the_conserved_quantity_of_the_flow_is_a_martingale_on_the_hyperbola():
     """q = x^2 - y^2 with Sigma = I: dq = 2 (q^2 + 4)^{1/4} dW, so E q is constant and d E q^2 = 4 E sqrt(q^2 + 4) dt."""
     times = np.linspace(0.0, 0.2, 21)
     q = "x**2 - y**2"
@@ -251,7 +251,7 @@ def test_what_the_flow_conserves_is_a_martingale_on_the_hyperbola():
     assert abs((estimate.value - q0**2 - 1.1 * grown) / estimate.stderr) > Z
 
 
-def test_label_noise_draws_nothing_and_flows_down_the_trace():
+def test_with_label_noise_the_slow_sde_is_a_flow_that_decreases_the_trace():
     """Sigma = c Hess L on Gamma: x' = -(c/4) (tr H)' = -(eps^2/2) x / 1 for the valley f = sqrt(1 + x^2) y, tr H = 1 + x^2."""
     loss, eps = st.losses.label_noise_valley(), 0.5
     noise = st.noise.rademacher(
@@ -263,10 +263,10 @@ def test_label_noise_draws_nothing_and_flows_down_the_trace():
     for dt in (0.1, 0.05):
         end = st.simulate(st.RI1(sde, dt), x0=[1.0, 0.0], horizon=2.0, paths=1, observe=["x"]).at("x")
         errors.append(abs(end.value - np.exp(-(eps**2) / 2 * 2.0)))
-    assert errors[1] < 1e-6 and errors[0] / errors[1] > 6  # order 3 where there is no noise
+    assert errors[1] < 1e-6 and errors[0] / errors[1] > 6  # order 3 without noise
 
 
-def test_a_moving_rate_is_read_on_the_slow_clock():
+def test_a_varying_rate_is_evaluated_on_the_slow_clock():
     eta = 0.1
     plan = st.schedules.scaled(eta, alpha=0.5, rate=lambda t: 1.0 if t < 0.5 else 0.5, damping=0.5, horizon=2.0, step_time=eta**2)
     run = st.simulate(
@@ -277,7 +277,9 @@ def test_a_moving_rate_is_read_on_the_slow_clock():
         observe=["x", "x**2"],
     )
     grown = 0.5 + 0.25 * 0.5
-    assert abs(run.at("x").value + grown / 4) < Z * run.at("x").stderr + 0.01  # the averaged rate steps within a few of its steps
+    assert (
+        abs(run.at("x").value + grown / 4) < Z * run.at("x").stderr + 0.01
+    )  # the averaged rate changes within a few of its steps
     assert abs(run.at("x**2").value - grown) < Z * run.at("x**2").stderr + 0.02
     assert abs(run.at("x**2").value - 1.0) > 0.1
 
@@ -288,7 +290,7 @@ def test_the_start_is_projected_by_the_flow():
 
 
 def test_orders_on_the_circle():
-    """E (X.e)^2 = 1/2 + e^{-2t}/2 with three-point draws: local orders between two steps are 1 and 2, to 3 standard errors of each."""
+    """E (X.e)^2 = 1/2 + e^{-2t}/2 with three-point draws: the local orders are 1 and 2 within three standard errors."""
     exact = 0.5 + 0.5 * np.exp(-1.0)
     for integrator, order in ((st.EulerMaruyama, 1.0), (st.Platen, 2.0)):
         z = []
@@ -309,24 +311,24 @@ def test_it_pickles():
     assert np.array_equal(again.drift(x), sde.drift(x)) and again.identity == sde.identity
 
 
-def test_paths_near_a_singular_point_are_counted_as_lost():
+def test_paths_near_a_singular_point_count_as_diverged():
     """Curvatures 1 and x^2, and label noise that drives x to 0 as e^{-t/2}: from x = 0.01 their ratio is below 1e-8 after t = 9.2."""
     loss = st.losses.from_expression("(y**2 + (x*z)**2)/2", variables="x y z")
     noise = st.noise.gaussian(root=[["0", "z"], ["1", "0"], ["0", "x"]], variables="x y z")
     sde = slow(loss, noise, at=[1.0, 0.0, 0.0])
-    for horizon, lost in ((9.0, 0), (10.0, 16)):
+    for horizon, diverged in ((9.0, 0), (10.0, 16)):
         run = st.simulate(st.EulerMaruyama(sde, 0.05), x0=[0.01, 0.0, 0.0], horizon=horizon, paths=16, observe=["x"])
-        assert run.diverged == lost
-        assert np.isnan(run.at("x").value) == (lost > 0)
+        assert run.diverged == diverged
+        assert np.isnan(run.at("x").value) == (diverged > 0)
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (lambda: slow(st.losses.double_well()), "isolated minimum"),
         (lambda: slow(st.losses.from_expression("x**2/2 + y**4", variables="x y")), "must stay at its minimum"),
         (lambda: slow(st.losses.from_expression("x**2/2 + y**6", variables="x y"), at=[1.0, 1.0], rank=1), "must stay at its minimum"),
-        (lambda: slow(st.losses.from_expression("x**2 - y**2", variables="x y")), "`at` must be given"),
+        (lambda: slow(st.losses.from_expression("x**2 - y**2", variables="x y")), "`at` must be a point whose gradient flow"),
         (lambda: slow(st.losses.hyperbola(), at=[0.0, 0.0]), "saddle"),
         (lambda: slow(st.losses.hyperbola(), at=[1.0]), "`at`"),
         (lambda: slow(st.losses.hyperbola(), rank=2), "full rank|gap"),
@@ -336,12 +338,12 @@ def test_paths_near_a_singular_point_are_counted_as_lost():
         (lambda: st.Heun(slow(st.losses.hyperbola()), 0.1), "stratonovich"),
     ],
 )  # fmt: skip
-def test_bad_input_is_one_sentence(make, told):
-    with pytest.raises(ValueError, match=told):
+def test_invalid_arguments_raise_value_error(make, message):
+    with pytest.raises(ValueError, match=message):
         make()
 
 
-def test_projection_is_not_repeated():
+def test_the_projection_of_a_start_is_cached():
     sde = slow(st.losses.sphere(2))
     x = np.array([3.0, 4.0])
     assert sde.start(x)[0] is sde.start(x)[0]

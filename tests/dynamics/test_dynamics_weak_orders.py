@@ -1,4 +1,4 @@
-"""Integrators by their exact moment maps: declared weak orders, simulation against the map, strong orders, identities, refusals."""
+"""Integrators by their exact moment maps: declared weak orders, simulation against the map, strong orders, identities, input validation."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def weak_error(integrator, sde, exact=None):
 
 @pytest.mark.parametrize(("cls", "sde", "law"), WEAK)
 def test_weak_order_of_the_exact_moment_map(cls, sde, law):
-    """Six steps; between the two finest the order is within 0.02 of the declared one, when the next order has faded enough."""
+    """The order between the two finest of six steps is within 0.02 of the declared one; there the next order is small enough."""
     errors = [weak_error(cls(sde, 2.0**-k, law), sde) for k in range(4, 10)]
     assert abs(np.log2(errors[-2] / errors[-1]) - cls.weak_order) < 0.02
 
@@ -87,8 +87,8 @@ SIMULATED = [
 
 
 @pytest.mark.parametrize(("cls", "sde", "law"), SIMULATED)
-def test_simulation_agrees_with_the_map_and_the_reference_with_the_kernel(cls, sde, law):
-    """At two steps, |z| < 4.5: a false alarm in one of 40 tests at most once in 3,000 runs. The map of another step is beyond 10."""
+def test_simulation_agrees_with_the_moment_map_and_the_kernel_with_the_reference(cls, sde, law):
+    """At two steps, |z| < 4.5: the 40 tests have a joint false-alarm rate below 1/3,000. Negative control: the map of another step."""
     name = sde.names[0]
     for dt in (0.25, 0.125):
         one = cls(sde, dt, law)
@@ -120,7 +120,7 @@ STRONG = [
 
 @pytest.mark.parametrize(("cls", "sde", "order"), STRONG)
 def test_strong_orders_by_coupled_steps(cls, sde, order):
-    """rms distance of dt and dt/2 on one Brownian path; independent draws stay apart."""
+    """The rms distance of dt and dt/2 on one Brownian path; negative control: independent draws."""
 
     def distance(dt, coupled=True):
         final = st.weak_gap(
@@ -136,7 +136,7 @@ def test_strong_orders_by_coupled_steps(cls, sde, order):
 
 @pytest.mark.parametrize("ratio", [2, 3, 8])
 def test_sums_of_fine_draws_are_the_coarse_increments(ratio):
-    """W itself, and for two levels of draws the integral of W as well, to rounding."""
+    """For W and, with two levels of draws, for the integral of W, to rounding."""
     w = st.SDE(drift=["0*x"], diffusion=["1"], variables="x")
     final = st.weak_gap(
         st.EulerMaruyama(w, 0.25), st.EulerMaruyama(w, 0.25 / ratio), [0.0], 1.0, 500, ["x"], keep_final=True
@@ -176,7 +176,7 @@ def test_sgd_with_gaussian_noise_is_eulers_scheme(root, schedule, backend):
 @pytest.mark.parametrize("dim", [2, 7, 8, 10, 16])
 @pytest.mark.parametrize("cls", [st.UBU, st.OBABO, st.SRA1, st.EulerMaruyama])
 def test_additive_noise_has_exact_moments_in_any_dimension(cls, dim):
-    """Coordinates that do not meet are copies of the one-dimensional motion, whose map is a sum over all nodes; 7^28 of them would not end."""
+    """Uncoupled coordinates are copies of the one-dimensional process, whose map is a sum over all nodes; 7^28 nodes are too many."""
 
     def end(d):
         oracle = st.NoisyOracle(st.losses.quadratic(1.7 * np.eye(d)), st.noise.gaussian(dim=d), sigma=10.0)
@@ -194,14 +194,14 @@ def test_additive_noise_has_exact_moments_in_any_dimension(cls, dim):
 
 
 @pytest.mark.parametrize("noises", [5, 10, 14])
-def test_too_many_nodes_are_refused_whatever_their_product_overflows_to(noises):
+def test_too_many_nodes_raise_value_error_also_where_their_product_overflows(noises):
     """7^10 2^45 is negative in 64 bits, and 7^14 2^91 is 0."""
     sde = st.SDE(lambda x: [-x[0]], lambda x: [[0.1 * k * x[0] for k in range(1, noises + 1)]], dim=1, noise="general")
     with pytest.raises(ValueError, match="at most 200,000 nodes"):
         st.exact.moments(st.Platen(sde, 0.1), [1.0], 1)
 
 
-def test_the_kinetic_and_hamiltonian_numbers():
+def test_reference_values_of_the_kinetic_and_hamiltonian_limits():
     eta = 1e-3
     oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), sigma=eta**-0.5)
     limit = st.exact.solution(st.KineticSDE(oracle, st.schedules.scaled(eta, alpha=1.0)), [1.0], [1.0])
@@ -211,7 +211,7 @@ def test_the_kinetic_and_hamiltonian_numbers():
     np.testing.assert_allclose([flow.mean[0, 0], flow.covariance[0, 0, 0]], [np.cos(2.0), 0.0], atol=1e-12)
 
 
-REFUSED = {
+INVALID = {
     "Milstein on general noise": (lambda: st.Milstein(GENERAL, 0.1), "commutative"),
     "SRA1 on multiplicative noise": (lambda: st.SRA1(GBM, 0.1), "additive"),
     "Ito scheme on Stratonovich": (lambda: st.EulerMaruyama(GBM_S, 0.1), "ito"),
@@ -240,14 +240,14 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_refused_in_one_sentence(name):
-    make, told = REFUSED[name]
-    with pytest.raises(ValueError, match=told):
+@pytest.mark.parametrize("name", INVALID)
+def test_invalid_arguments_raise_value_error(name):
+    make, message = INVALID[name]
+    with pytest.raises(ValueError, match=message):
         make()
 
 
-def test_modified_equations_in_full():
+def test_modified_equations_agree_with_their_formulas():
     oracle = st.NoisyOracle(st.losses.quadratic([[2.0, 0.5], [0.5, 1.0]]), st.noise.gaussian(dim=2), sigma=1.0)
     H, x, m, gamma, beta = np.array([[2.0, 0.5], [0.5, 1.0]]), np.array([0.3, -0.8]), np.array([0.1, 0.4]), 0.04, 0.7
     np.testing.assert_allclose(st.ModifiedSDE(oracle, 0.1).drift(x), -(H @ x) - 0.05 * H @ H @ x, rtol=1e-13)
@@ -260,7 +260,7 @@ def test_modified_equations_in_full():
     )
 
 
-def test_the_deprecated_names_of_the_orders_are_read_and_set_with_a_warning():
+def test_deprecated_names_of_the_orders_warn():
     with pytest.warns(DeprecationWarning, match="`weak` is now `weak_order`"):
         assert st.Platen.weak == 2
     with pytest.warns(DeprecationWarning, match="`strong` is now `strong_order`"):

@@ -1,4 +1,4 @@
-"""Moments of linear SDEs and of integrators' steps beside recursions that this file writes out: exact, so no false-alarm rate."""
+"""Moments of linear SDEs and of integrators against explicit recursions; all comparisons are deterministic."""
 
 from itertools import product
 
@@ -11,7 +11,7 @@ from sdetools.exact.covariance import quadratic_covariance
 
 A, A0 = np.array([[-0.8, 0.3], [0.5, -1.1]]), np.array([0.4, -0.2])
 B = np.array([[[0.3, -0.2], [0.1, 0.4]], [[0.2, 0.5], [-0.3, 0.1]]])
-B0 = np.array([[0.6, -0.1], [0.2, 0.7]])  # row j: what the j-th noise does at 0
+B0 = np.array([[0.6, -0.1], [0.2, 0.7]])  # row j: the column of the j-th noise at 0
 START = np.array([1.2, -0.7])
 
 
@@ -20,13 +20,13 @@ def affine(matrix, constant):
 
 
 def sde(noisy=True, calculus="ito"):
-    """dX = (A X + a) dt + sum_j (B_j X + b_j) dW_j, or with constant b_j only."""
+    """Return the SDE dX = (A X + a) dt + sum_j (B_j X + b_j) dW_j, or the one with constant b_j only."""
     columns = [affine(B[j] if noisy else 0 * B[j], B0[j]) for j in range(2)]
     return st.SDE(drift=affine(A, A0), diffusion=[list(row) for row in zip(*columns)], variables="x y", calculus=calculus)
 
 
 def law(times, matrix=A, constant=A0, noise=B):
-    """Mean and covariance by Runge and Kutta: m' = A m + a, C' = A C + C A^T + sum_j (B_j C B_j^T + c_j c_j^T), c_j = B_j m + b_j."""
+    """Return mean and covariance by a Runge-Kutta method: m' = A m + a, C' = A C + C A^T + sum_j (B_j C B_j^T + c_j c_j^T), c_j = B_j m + b_j."""
 
     def slope(_, u):
         m, C = u[:2], u[2:].reshape(2, 2)
@@ -40,7 +40,7 @@ def law(times, matrix=A, constant=A0, noise=B):
 @pytest.mark.parametrize("noisy", [True, False])
 @pytest.mark.parametrize("calculus", ["ito", "stratonovich"])
 def test_the_solution_of_a_linear_sde(noisy, calculus):
-    """Stratonovich's form adds sum_j B_j (B_j X + b_j) / 2 to the drift."""
+    """The Stratonovich form adds sum_j B_j (B_j X + b_j) / 2 to the drift."""
     times = [0.3, 0.9, 1.5]
     noise = B if noisy else 0 * B
     half = 0.5 if calculus == "stratonovich" else 0.0
@@ -54,8 +54,8 @@ def test_the_solution_of_a_linear_sde(noisy, calculus):
     assert not begun.covariance[0].any()
 
 
-def test_coefficients_that_move_are_taken_in_the_middle_of_each_piece():
-    """SGD's limit with a rate that moves: x' = -u_t x, and E x is exp of minus the sum of u in the middles of the pieces."""
+def test_time_dependent_coefficients_are_evaluated_in_the_middle_of_each_piece():
+    """The limit of SGD with a varying rate, x' = -u_t x: E x is exp(-sum of u at the middles of the pieces)."""
     oracle = st.NoisyOracle(st.losses.quadratic(1.3, names=["x"]), st.noise.gaussian(dim=1), sigma=0.7)
     etas = np.array([0.1, 0.2, 0.05, 0.15])
     moving = st.LimitSDE(oracle, st.schedules.from_arrays(etas, base=0.1))
@@ -74,7 +74,7 @@ def test_coefficients_that_move_are_taken_in_the_middle_of_each_piece():
 
 
 def euler(times, h, noise):
-    """m' = m + h (A m + a), C' = (1 + h A) C (1 + h A)^T + h sum_j (B_j C B_j^T + c_j c_j^T)."""
+    """Return m' = m + h (A m + a), C' = (1 + h A) C (1 + h A)^T + h sum_j (B_j C B_j^T + c_j c_j^T)."""
     m, C, step, out = START, np.zeros((2, 2)), np.eye(2) + h * A, []
     for k in range(max(times) + 1):
         if k in times:
@@ -89,7 +89,7 @@ def euler(times, h, noise):
 @pytest.mark.parametrize("noisy", [True, False])
 @pytest.mark.parametrize("law_of_draws", ["normal", "three-point", "two-point"])
 def test_moments_of_eulers_scheme(law_of_draws, noisy):
-    """For every law of draws of mean 0 and variance 1, with and without a record of the start."""
+    """For every distribution of draws with mean 0 and variance 1, with and without a record at step 0."""
     h, record = 0.17, [0, 1, 4]
     scheme = st.EulerMaruyama(sde(noisy), h, law_of_draws)
     found = st.exact.moments(scheme, START, 4, record=record)
@@ -111,7 +111,7 @@ POINTS = {
 
 @pytest.mark.parametrize("name", POINTS)
 def test_the_law_of_one_step_of_eulers_scheme(name):
-    """E X^i Y^j for i + j up to 6, by the atoms of two draws, or by the moments 1, 0, 1, 0, 3, 0, 15 of normal ones."""
+    """E X^i Y^j for i + j up to 6, by the atoms of two draws, or by the moments 1, 0, 1, 0, 3, 0, 15 of normal draws."""
     h, root = 0.3, 0.3**0.5
     points, weights = st.exact.step_law(st.EulerMaruyama(sde(), h, name), START)
     centre = START + h * (A @ START + A0)
@@ -154,14 +154,14 @@ def test_the_mean_of_a_quadratic_covariance():
     exact = polynomial(mu[:, None])[..., 0] + 0.5 * np.einsum("ijab,ab->ij", S2, spread)
     np.testing.assert_allclose(found.mean(mu, spread), exact, rtol=1e-11)
     assert not found.is_constant
-    still = quadratic_covariance(lambda x: S0[..., None], ORIGIN)
-    np.testing.assert_array_equal(still.mean(mu, spread), S0)
-    assert still.is_constant
+    constant_covariance = quadratic_covariance(lambda x: S0[..., None], ORIGIN)
+    np.testing.assert_array_equal(constant_covariance.mean(mu, spread), S0)
+    assert constant_covariance.is_constant
 
 
 @pytest.mark.parametrize("bend", [0.0, 1e-8, 1e-4])
-def test_a_covariance_that_is_not_quadratic_is_refused(bend):
-    """A cubic term of a hundred millionth is seen by the probes, some of which lie at 30 times the unit."""
+def test_a_covariance_that_is_not_quadratic_raises_value_error(bend):
+    """A cubic term of 1e-8 is detected at the random points, some of which have size 30."""
 
     def bent(x):
         return polynomial(x) + bend * x[0] ** 3

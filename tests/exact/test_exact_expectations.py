@@ -1,4 +1,4 @@
-"""Which observables have an exact expectation, and the numbers of MATHEMATICS section 2 that they give."""
+"""Observables with an exact expectation, and the reference values of MATHEMATICS section 2."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ X = st.losses.quadratic(1.0, names=["x"])
 
 
 def pair(eta: float, alpha: float, damping: float):
-    """SGDM on x^2/2 with sigma = eta^-1/2 and 1 - beta = damping * eta^alpha, and the SGD that shadows it."""
+    """SGDM on x^2/2 with sigma = eta^-1/2 and 1 - beta = damping * eta^alpha, and the SGD of its averaged schedule."""
     oracle = st.NoisyOracle(X, st.noise.gaussian(dim=1), sigma=eta**-0.5)
     plan = st.schedules.scaled(eta, alpha, damping=damping)
     return st.SGDM(oracle, plan), st.SGD(oracle, plan.averaged())
@@ -89,7 +89,7 @@ class Wave:
         return np.cos(x[0]) + x[1]
 
 
-def test_an_object_with_a_quadratic_value_is_found_out():
+def test_an_object_with_a_quadratic_value_is_recognised():
     for noise in (None, st.noise.rademacher(2)):
         m = law(noise=noise)
         np.testing.assert_allclose(exact.expectation(m, Polynomial()), exact.expectation(m, "2 - x*y + 4*y**2"), rtol=1e-13)
@@ -98,7 +98,7 @@ def test_an_object_with_a_quadratic_value_is_found_out():
 
 
 @pytest.mark.parametrize(
-    ("m", "h", "words"),
+    ("m", "h", "message"),
     [
         (lambda: law(), Wave(), "polynomial of degree <= 2 or of sums"),
         (lambda: law(), "x**2*y**2", "polynomial of degree <= 2 or of sums"),
@@ -110,12 +110,12 @@ def test_an_object_with_a_quadratic_value_is_found_out():
         (lambda: law(), exact.Absolute(0.0, coordinate=2), r"`coordinate` must lie in 0..1"),
     ],
 )
-def test_refusals(m, h, words):
-    with pytest.raises(ValueError, match=words):
+def test_observables_without_exact_expectation_raise_value_error(m, h, message):
+    with pytest.raises(ValueError, match=message):
         exact.expectation(m(), h)
 
 
-def test_descriptors_check_and_compare():
+def test_observable_classes_validate_and_compare():
     with pytest.raises(ValueError, match="`p`"):
         exact.Absolute(0.0, p=0.0)
     assert exact.Absolute(1.0) == exact.Absolute(1.0, 1.0, 0)
@@ -126,7 +126,7 @@ def test_descriptors_check_and_compare():
 
 
 def test_gap_on_two_clocks():
-    """An SGD of half the step, taken twice as often, meets the first at its own steps; a third clock does not."""
+    """An SGD of half the step size shares every time point of the first; the converse does not hold."""
     oracle = st.NoisyOracle(X, st.noise.gaussian(dim=1))
     coarse, fine = st.SGD(oracle, st.schedules.constant(0.2)), st.SGD(oracle, st.schedules.constant(0.1))
     np.testing.assert_allclose(
@@ -144,7 +144,7 @@ ETAS = 2.0 ** -np.arange(4, 15)
 
 @pytest.fixture(scope="module")
 def suprema():
-    """sup over k <= 1/eta of the gap, for every h, on the paths alpha = 0 and alpha = 0.5."""
+    """Return the supremum over k <= 1/eta of the gap for every h, with its step and the first gap, for alpha = 0 and 0.5."""
     observables = {"x": "x", "x2": "x**2", "abs": "abs(x)", "kink": exact.Absolute(1.0), "root": exact.Absolute(1.0, p=0.5)}
     out = {}
     for alpha, damping in ((0.0, 0.1), (0.5, 0.4)):
@@ -171,8 +171,8 @@ def test_smooth_observables_have_order_one_minus_alpha(suprema, name):
     assert np.all(np.diff(fixed) > 0) and np.all(np.diff(half) > 0)
 
 
-def test_printed_range_of_local_orders(suprema):
-    """0.63 to 0.91 at usable eta, for h = x."""
+def test_range_of_local_orders(suprema):
+    """0.63 to 0.91 at practical eta, for h = x."""
     fixed = orders(suprema, 0.0, "x")
     assert fixed[0] == pytest.approx(0.63, abs=0.005) and fixed[4] == pytest.approx(0.90, abs=0.005)
 
@@ -185,7 +185,7 @@ def test_lipschitz_kink_at_the_start_attains_the_theorem(suprema):
     assert suprema[0.5, "kink"][-1, 1] == pytest.approx(2.0**7 / 0.4, rel=0.05)
 
 
-def test_hoelder_observables_break_the_theorem_as_printed(suprema):
+def test_hoelder_observables_have_lower_order(suprema):
     """h = |x - x_0|^p: order p (1 - alpha)/2; after one step gap / eta^{1/4} -> E|Z|^{1/2} (1 - (1 - beta)^{1/2}) = 0.562."""
     assert orders(suprema, 0.0, "root")[-1] == pytest.approx(0.25, abs=0.001)
     assert orders(suprema, 0.5, "root")[-1] == pytest.approx(0.125, abs=0.003)
@@ -228,7 +228,7 @@ def test_kinetic_limit_at_alpha_one():
 
 
 def test_frictionless_limit_above_alpha_one():
-    """alpha = 1.5, tau = k eta^1.25 = 2: mean -0.333 at eta = 1e-4, and on its way to cos 2 = -0.416."""
+    """alpha = 1.5, tau = k eta^1.25 = 2: mean -0.333 at eta = 1e-4, converging to cos 2 = -0.416."""
     gaps = []
     for eta in (1e-4, 1e-5):
         first, _ = pair(eta, 1.5, 1.0)
@@ -265,7 +265,7 @@ def test_second_order_test_problem_of_li_tai_e():
     assert exact.local_orders(etas, errors)[-1] == pytest.approx(1.0, abs=0.02)
 
 
-def test_warmup_numbers():
+def test_warmup_values():
     w = exact.warmup(0.1, 0.9, 1000)
     assert w.one_step_sgdm / w.one_step_sgd == pytest.approx(1 / 19)
     assert w.endpoint_sgdm / w.endpoint_sgd == pytest.approx(1, abs=0.01)
@@ -275,7 +275,7 @@ def test_warmup_numbers():
 
 
 @pytest.mark.parametrize(
-    ("call", "words"),
+    ("call", "message"),
     [
         (lambda: exact.warmup(0.1, 1.0, 3), "`beta`"),
         (lambda: exact.stationary_variance(2.0), "must stay below 2"),
@@ -284,6 +284,6 @@ def test_warmup_numbers():
         (lambda: exact.local_orders([0.1, 0.2], [1.0, 0.0]), "must be positive"),
     ],
 )
-def test_closed_form_refusals(call, words):
-    with pytest.raises(ValueError, match=words):
+def test_invalid_arguments_of_closed_forms_raise_value_error(call, message):
+    with pytest.raises(ValueError, match=message):
         call()

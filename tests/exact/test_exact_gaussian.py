@@ -1,4 +1,4 @@
-"""Closed expectations of one normal variable, against 40-digit references and independent quadrature."""
+"""Closed expectations of a normal variable, against 40-digit references and independent quadrature."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHIFTS = [0.0, 1e-8, 0.1, 0.99, 1.0, 1.01, 7.0, 30.0]
 
 
 def reference(d: float, variance: float, p: float) -> float:
-    """E|N(d, v)|^p by the confluent hypergeometric function in 40 digits (another branch of it than the code takes)."""
+    """E|N(d, v)|^p by another form of the confluent hypergeometric function, in 40 digits."""
     with mpmath.workdps(40):
         d, v, p = mpmath.mpf(d), mpmath.mpf(variance), mpmath.mpf(p)
         return (
@@ -27,9 +27,9 @@ def test_absolute_moment_has_full_accuracy(p):
     for variance in VARIANCES:
         for d in SHIFTS:
             want = float(reference(d, variance, p))
-            seen = (d + 1.0) - 1.0  # the shift that survives rounding
+            rounded = (d + 1.0) - 1.0  # the shift after rounding
             assert exact.absolute_moment(d + 1.0, variance, a=1.0, p=p) == pytest.approx(
-                float(reference(seen, variance, p)), rel=2e-14
+                float(reference(rounded, variance, p)), rel=2e-14
             )
             assert exact.absolute_moment(-d, variance, p=p) == pytest.approx(want, rel=2e-14)
 
@@ -68,7 +68,7 @@ def test_raw_moment_against_quadrature():
 
 
 @pytest.mark.parametrize(
-    ("call", "words"),
+    ("call", "message"),
     [
         (lambda: exact.absolute_moment(0.0, -1.0), "`variance` must not be negative"),
         (lambda: exact.absolute_moment(0.0, 1.0, p=-0.5), "`p` must not be negative"),
@@ -77,6 +77,6 @@ def test_raw_moment_against_quadrature():
         (lambda: exact.raw_moment(0.0, 1.0, -1), "`n`"),
     ],
 )
-def test_refusals(call, words):
-    with pytest.raises(ValueError, match=words):
+def test_invalid_arguments_raise_value_error(call, message):
+    with pytest.raises(ValueError, match=message):
         call()

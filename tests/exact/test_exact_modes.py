@@ -1,4 +1,4 @@
-"""The motion of momentum near a manifold of minimisers against plain iteration, direct integration and its limits."""
+"""Momentum near a manifold of minimisers, against plain iteration, direct integration and limiting cases."""
 
 import math
 
@@ -19,7 +19,7 @@ def test_modes_are_the_eigenvalues_of_one_step(eta, beta, lam):
     assert abs(found[0]) >= abs(found[1]) * (1 - 1e-14)
 
 
-def test_relaxation_steps_are_the_decay_of_the_iteration():
+def test_relaxation_steps_agree_with_the_decay_of_the_iteration():
     eta, beta, lam = 0.01, 0.3, 1.0
     old, new, path = 1.0, 1.0, []
     for _ in range(4000):
@@ -31,7 +31,7 @@ def test_relaxation_steps_are_the_decay_of_the_iteration():
 
 
 def test_moments_agree_with_simulated_energies():
-    """A is the squared modulus of a complex Ornstein-Uhlenbeck process, drawn exactly; X by leapfrog. |z| < 4.5: false alarm 1e-4."""
+    """A is the squared modulus of a complex Ornstein-Uhlenbeck process, sampled exactly; X by leapfrog. |z| < 4.5, false alarm 1e-4."""
     r, end, steps, paths = 0.8, 6.0, 1500, 40_000
     rng, dt = np.random.default_rng(7), 6.0 / 1500
     x, v, z = np.ones(paths), np.zeros(paths), np.zeros((2, paths))
@@ -49,11 +49,11 @@ def test_moments_agree_with_simulated_energies():
 
     assert score(x, exact.mean[0]) < 4.5 and score(x * x, exact.square[0]) < 4.5
     averaged = flattening(r, [end], random=False)
-    assert score(x * x, averaged.square[0]) > 4.5  # what forgets that the energy is random is told apart
+    assert score(x * x, averaged.square[0]) > 4.5  # negative control: the averaged energy
 
 
 @pytest.mark.parametrize("r", [0.3, 2.0])
-def test_averaged_motion_is_its_power_series(r):
+def test_averaged_motion_agrees_with_its_power_series(r):
     """X'' + X' + r (1 - e^-s) X = 0 term by term: (n+1)(n+2) a_{n+2} = -(n+1) a_{n+1} + r sum_j (-1)^j a_{n-j} / j!, j >= 1."""
     a = [1.0, 0.0]
     for n in range(60):
@@ -78,14 +78,14 @@ def test_slow_limit_is_the_slow_equation():
         assert abs(settling_time(r, 0.1) * r / math.log(10) - 1) < 10 * r
 
 
-def test_settling_is_the_last_passage():
+def test_the_settling_time_is_the_last_passage():
     times = np.linspace(0, 3, 4)
     assert settled(times, np.array([1.0, 0.01, 1.0, 0.01]), 0.1) == 2.5
     assert np.isnan(settled(times, np.ones(4), 0.1)) and np.isnan(settled(times, np.zeros(4), 0.1))
 
 
-def test_passages_lie_on_the_straight_line_of_logarithms():
-    """Uneven times; a curve that jumps to 0 arrives at the end of that step. A fraction of .1 and, of the first two, one of .06."""
+def test_passages_are_interpolated_geometrically():
+    """Unequal time steps; a curve that jumps to 0 passes the level at the end of that step. Levels 0.1 and 0.06."""
     times = np.array([0.0, 1.0, 2.5, 3.0, 4.5])
     curves = np.array([[1, 0.3, 0.05, 0.02, 0.01], [1, 0.05, 0.2, 0.08, 0.05], [1, 0.9, 0.5, 0.0, 0.0]])
     part = math.log(3) / math.log(6), math.log(2) / math.log(2.5)
@@ -97,6 +97,6 @@ def test_passages_lie_on_the_straight_line_of_logarithms():
 @pytest.mark.parametrize(
     "call", [lambda: flattening(0.0, [1.0]), lambda: flattening(1.0, [2.0, 1.0]), lambda: settling_time(1.0, 1.5)]
 )
-def test_bad_input_is_refused(call):
+def test_invalid_arguments_raise_value_error(call):
     with pytest.raises(ValueError, match="must|`"):
         call()

@@ -1,4 +1,4 @@
-"""Moment recursions against brute-force enumeration of every noise sequence, closed forms, and refusals."""
+"""Moment recursions against enumeration of all noise sequences, closed forms, and input validation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = np.array([[1.0, 0.2], [-0.3, 0.5]])
 
 
 class TwoGradients(st.Dynamics):
-    """x' = x - eta (2 g(x) - g(x - eta m)) and so on: two gradients in a step, on the same draw."""
+    """x' = x - eta (2 g(x) - g(x - eta m)) and so on: two gradients per step on the same draw."""
 
     parts, coefficients = ("x", "m"), ("eta", "beta")
 
@@ -29,7 +29,7 @@ class TwoGradients(st.Dynamics):
 
 
 class Lookahead(st.Dynamics):
-    """One gradient, taken away from x, and a constant push: an affine rule."""
+    """An affine rule: one gradient at a point other than x, and a constant shift."""
 
     parts, coefficients = ("x", "m"), ("eta", "beta")
 
@@ -75,7 +75,7 @@ KINDS = ["sgd", "sgdm", "heavy", "auxiliary", "two", "lookahead"]
 
 
 def enumerate_signs(method: st.Dynamics, x0: np.ndarray, steps: int) -> list[np.ndarray]:
-    """The state of every one of the 4^steps equally likely paths, step by step: (parts * dim, paths)."""
+    """Return the states of all 4^steps equally likely paths, one array (parts * dim, paths) per step."""
     signs = np.array(list(product([-1.0, 1.0], repeat=2 * steps))).T.reshape(steps, 2, -1)
     paths = signs.shape[-1]
     state = tuple(np.repeat(part[:, None], paths, axis=1) for part in method.start(x0))
@@ -103,8 +103,8 @@ def test_enumeration_of_all_sign_sequences(kind):
     np.testing.assert_allclose(h[-1], np.mean(final[0] ** 2 - 3 * final[0] * final[1] + final[1] - 2), atol=1e-13)
 
 
-def test_enumeration_notices_a_wrong_noise_scale():
-    """Negative control: sigma off by one part in a million is far outside the tolerance above."""
+def test_enumeration_detects_a_wrong_noise_scale():
+    """Negative control: sigma off by one part in a million exceeds the tolerance above by far."""
     x0 = np.array([2.0, -1.5])
     states = enumerate_signs(dynamics("sgdm", signs_oracle()), x0, 5)[-1]
     wrong = exact.moments(dynamics("sgdm", signs_oracle(0.8 * (1 + 1e-6))), x0, 5).state_covariance[-1]
@@ -138,7 +138,7 @@ def test_enumeration_of_all_minibatch_sequences(kind, l2):
     assert not m.gaussian
 
 
-def test_label_noise_on_least_squares_is_constant_and_served():
+def test_label_noise_on_least_squares_has_exact_moments():
     rng = np.random.default_rng(4)
     loss = st.losses.least_squares(rng.standard_normal((5, 2)), rng.standard_normal(5))
     oracle = st.NoisyOracle(loss, st.noise.label_noise(loss, std=0.3))
@@ -148,7 +148,7 @@ def test_label_noise_on_least_squares_is_constant_and_served():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_recording_fewer_steps_gives_the_same_numbers(kind):
-    """Runs of equal coefficients are crossed by doubling the affine map: the same as step by step."""
+    """Repeated doubling of the affine map gives the same result as single steps."""
     method = dynamics(kind, signs_oracle())
     every = exact.moments(method, [1.0, 1.0], 300)
     some = exact.moments(method, [1.0, 1.0], 300, record=[0, 1, 4, 7, 250, 299])
@@ -165,7 +165,7 @@ def test_auxiliary_process_follows_the_averaged_schedule_in_the_mean():
     np.testing.assert_allclose(a.covariance, z.covariance, atol=1e-14)
 
 
-def test_heavy_ball_is_the_other_form_of_momentum():
+def test_both_forms_of_momentum_have_the_same_moments():
     oracle = signs_oracle()
     heavy = exact.moments(st.HeavyBall(oracle, gamma=0.02, beta=0.9), [1.0, 1.0], 50)
     ema = exact.moments(st.SGDM(oracle, st.schedules.constant(0.2, 0.9)), [1.0, 1.0], 50)
@@ -206,7 +206,7 @@ def test_without_noise_the_law_is_a_point():
     np.testing.assert_allclose(exact.expectation(m, exact.Absolute(1.0)), [1.0, 0.0, 0.5, 0.75])
 
 
-def test_an_unstable_rule_ends_in_infinities_without_warning():
+def test_the_moments_of_an_unstable_rule_overflow_without_warning():
     oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
     m = exact.moments(st.SGD(oracle, st.schedules.constant(10.0)), [2.0], 1000)
     assert not np.isfinite(m.mean[-1]).all()
@@ -228,7 +228,7 @@ def quadratic_sgd(noise=None, rule=st.SGD, loss=None, sigma=1.0):
 
 
 def two_gradients_rotating():
-    """Cov v is constant, yet one draw gives different deviations at two points."""
+    """Return a rule for which Cov v is constant, but one draw gives different deviations at two points."""
     noise = st.noise.gaussian(root=[["cos(x0)", "sin(x0)"]], variables="x0")
     return TwoGradients(st.NoisyOracle(st.losses.quadratic(1.0), noise), st.schedules.constant(0.1, 0.5))
 
@@ -239,7 +239,7 @@ def two_gradients_minibatch():
 
 
 @pytest.mark.parametrize(
-    ("call", "words"),
+    ("call", "message"),
     [
         (lambda: exact.moments(quadratic_sgd(loss=st.losses.double_well()), [1.0], 3), "must have a quadratic loss"),
         (lambda: exact.moments(quadratic_sgd(rule=Normalised), [1.0], 3), "must be linear in the state and the gradient"),
@@ -258,12 +258,12 @@ def two_gradients_minibatch():
         ),
     ],
 )
-def test_refusals(call, words):
-    with pytest.raises(ValueError, match=words):
+def test_invalid_arguments_raise_value_error(call, message):
+    with pytest.raises(ValueError, match=message):
         call()
 
 
-def test_noise_affine_in_x_is_served():
+def test_noise_affine_in_x_has_exact_moments():
     """Multiplicative noise, root = x: E x^2 is multiplied by (1 - eta)^2 + eta^2 sigma^2 in every step."""
     noise = st.noise.rademacher(1, root=[["x0"]], variables="x0")
     m = exact.moments(quadratic_sgd(noise, sigma=2.0), [3.0], 50)
@@ -271,7 +271,7 @@ def test_noise_affine_in_x_is_served():
     np.testing.assert_allclose(second, 9 * (0.9**2 + 0.04) ** np.arange(51), rtol=1e-12)
 
 
-def test_a_rule_with_draws_of_its_own_is_refused():
+def test_a_rule_with_extra_draws_raises_value_error():
     oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
     with pytest.raises(ValueError, match="without extra draws"):
         st.exact.moments(st.RandomScaling(oracle, st.schedules.constant(0.1, 0.5)), [1.0], 4)

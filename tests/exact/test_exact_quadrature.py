@@ -1,4 +1,4 @@
-"""The transfer operator: against the closed form on quadratics, nested quadrature, and itself on a finer grid."""
+"""The transfer operator against closed forms on quadratics, nested quadrature, and a finer grid."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sdetools import exact
 
 
 class Smooth:
-    """No formula is known for it: integrated against the density."""
+    """An observable without a closed form, which is integrated against the density."""
 
     def value(self, x):
         return np.tanh(x[0]) + np.cos(2 * x[0])
@@ -37,15 +37,15 @@ def test_closed_form_on_a_quadratic(h):
     np.testing.assert_allclose(exact.transfer(sgd, [1.0], 64, h), want, rtol=0, atol=1e-12)
 
 
-def test_a_slightly_wrong_noise_root_is_seen():
-    """Negative control: 0.3001 for 0.3 in the noise root moves the answer by far more than the tolerances here."""
+def test_a_slightly_wrong_noise_root_is_detected():
+    """Negative control: 0.3001 for 0.3 in the noise root changes the result by far more than the tolerances."""
     right, wrong = (exact.transfer(well(root=root), [1.0], 64, Smooth()) for root in ("1 + 0.3*sin(x)", "1 + 0.3001*sin(x)"))
     assert np.abs(right - wrong).max() > 1e-7
 
 
 @pytest.mark.parametrize("h", [*OBSERVABLES, Smooth()], ids=lambda h: str(h).split(" object")[0])
 def test_self_convergence_on_the_double_well(h):
-    """State-dependent Gaussian noise, nonlinear drift: a grid nearly twice as fine changes nothing above 1e-12."""
+    """State-dependent Gaussian noise, nonlinear drift: a grid with 5/3 as many points changes the result by less than 1e-12."""
     three, five = (exact.transfer(well(), [1.0], 64, h, resolution=r) for r in (3.0, 5.0))
     np.testing.assert_allclose(three, five, rtol=0, atol=1e-12)
 
@@ -68,15 +68,15 @@ def test_two_steps_by_nested_gauss_hermite():
 
 
 def test_polynomial_identity_of_one_step():
-    """E z_1^2 and E z_2 on the double well by hand: z_1 ~ N(m, s^2), E z_2 = 1.1 E z_1 - 0.1 E z_1^3."""
+    """E z_1 and E z_2 on the double well in closed form: z_1 ~ N(m, s^2), E z_2 = 1.1 E z_1 - 0.1 E z_1^3."""
     sgd = well(0.1, sigma=2.0)
     m, s = 0.4 - 0.1 * (0.4**3 - 0.4), 0.2 * (1 + 0.3 * np.sin(0.4))
     got = exact.transfer(sgd, [0.4], 2, "x")
     np.testing.assert_allclose(got, [0.4, m, 1.1 * m - 0.1 * (m**3 + 3 * m * s**2)], atol=1e-13)
 
 
-def test_recorded_steps_and_quiet_beginnings():
-    """Steps of rate zero leave the point where it is, at the start and later on."""
+def test_recorded_steps_and_steps_of_rate_zero():
+    """Steps of rate zero do not change the law, at the start and later."""
     every = exact.transfer(well(), [1.0], 20, "x**2")
     np.testing.assert_array_equal(exact.transfer(well(), [1.0], 20, "x**2", record=[0, 7, 20]), every[[0, 7, 20]])
     eta = 2.0**-6
@@ -107,12 +107,12 @@ def signs():
     return st.SGD(st.NoisyOracle(st.losses.double_well(), st.noise.rademacher(1)), st.schedules.constant(0.1))
 
 
-def test_resolution_has_a_floor():
+def test_resolution_has_a_lower_bound():
     with pytest.raises(ValueError, match=r"`resolution` must be a number >= 1\.5"):
         exact.transfer(well(), [1.0], 3, "x", resolution=1.0)
 
 
-def test_noise_that_is_not_gaussian_is_refused_where_it_vanishes_too():
+def test_noise_that_is_not_gaussian_raises_value_error_also_where_it_vanishes():
     noise = st.noise.rademacher(1, root=[["x"]], variables="x")
     sgd = st.SGD(st.NoisyOracle(st.losses.double_well(), noise), st.schedules.constant(0.1))
     with pytest.raises(ValueError, match="must have Gaussian noise"):
@@ -120,7 +120,7 @@ def test_noise_that_is_not_gaussian_is_refused_where_it_vanishes_too():
 
 
 @pytest.mark.parametrize(
-    ("method", "words"),
+    ("method", "message"),
     [
         (momentum, "one coordinate and no momentum"),
         (two_dimensional, "one coordinate and no momentum; got dim=2"),
@@ -129,13 +129,13 @@ def test_noise_that_is_not_gaussian_is_refused_where_it_vanishes_too():
         (lambda: well(3.0, sigma=1.0), "diverge|stay finite"),
     ],
 )
-def test_refusals(method, words):
-    with pytest.raises(ValueError, match=words):
+def test_invalid_arguments_raise_value_error(method, message):
+    with pytest.raises(ValueError, match=message):
         exact.transfer(method(), [1.0] * method().oracle.dim, 30, "x" if method().oracle.dim == 1 else "x*y")
 
 
 class Drifting(st.SGD):
-    """Not SGD: the iterate shrinks and is shifted, and the gradient is asked for elsewhere."""
+    """An affine rule other than SGD, with the gradient at another point."""
 
     @staticmethod
     def rule(state, oracle, eta):
@@ -144,7 +144,7 @@ class Drifting(st.SGD):
 
 
 def two_steps(kernel, x0, h, nodes=80):
-    """E h after one and after two steps by nested Gauss-Hermite quadrature."""
+    """Return E h after one and after two steps by nested Gauss-Hermite quadrature."""
     z, w = np.polynomial.hermite_e.hermegauss(nodes)
     w = w / w.sum()
     mean, deviation = kernel(x0)
@@ -153,7 +153,7 @@ def two_steps(kernel, x0, h, nodes=80):
     return w @ h(first), w @ h(mean[:, None] + deviation[:, None] * z) @ w
 
 
-def test_a_rule_that_shrinks_shifts_and_looks_elsewhere():
+def test_an_affine_rule_with_a_shifted_oracle_point():
     def kernel(x):
         u = 0.8 * x + 0.3
         return 0.9 * x + 0.05 - 0.1 * (u**3 - u), 0.2 * (1 + 0.3 * np.sin(u))
@@ -165,8 +165,8 @@ def test_a_rule_that_shrinks_shifts_and_looks_elsewhere():
     np.testing.assert_allclose(exact.transfer(dynamics, [0.4], 2, Smooth())[1:], two_steps(kernel, 0.4, h), rtol=0, atol=1e-12)
 
 
-def test_the_grid_widens_where_iterates_run_apart(monkeypatch):
-    """At the top of a hill the first interval, made from the noise of single steps, is too short: z' = 3 z / 2 - 1/2 + v / 4."""
+def test_the_grid_widens_for_an_unstable_rule(monkeypatch):
+    """For z' = 3 z / 2 - 1/2 + v / 4 the first interval, which is based on the noise of single steps, is too short."""
     hill = st.losses.quadratic(-1.0, center=1.0, names=["x"])
     sgd = st.SGD(st.NoisyOracle(hill, st.noise.gaussian(dim=1), sigma=0.5), st.schedules.constant(0.5))
     intervals, original = [], exact.quadrature._propagate
@@ -175,6 +175,6 @@ def test_the_grid_widens_where_iterates_run_apart(monkeypatch):
     k = np.arange(8)
     want = (1 + 0.1 * 1.5**k) ** 2 + (1.5 ** (2 * k) - 1) / (1.5**2 - 1) / 16
     np.testing.assert_allclose(got, want, rtol=1e-11)
-    assert len(intervals) > 1, "the first interval held everything: not what this is about"
+    assert len(intervals) > 1, "the first interval was sufficient: the test has no effect"
     for (low, high), (below, above) in itertools.pairwise(intervals):  # a quarter of the width on either side
         assert (below, above) == pytest.approx((low - (high - low) / 4, high + (high - low) / 4), rel=1e-12)

@@ -1,11 +1,11 @@
-"""One step of a linear rule as matrices, and starts that are drawn: beside the rules themselves, exactly."""
+"""One step of a linear rule as matrices, and random starts, against the rules themselves."""
 
 import numpy as np
 import pytest
 
 import sdetools as st
 from sdetools.exact.covariance import QuadraticCovariance
-from sdetools.exact.linear import OpenStep, Step, close, open_step
+from sdetools.exact.linear import LinearStep, OpenStep, close, open_step
 from sdetools.exact.moments import _advance
 
 RNG = np.random.default_rng(21)
@@ -15,8 +15,8 @@ def matrices(*shapes):
     return [RNG.normal(size=shape) for shape in shapes]
 
 
-def test_answers_are_put_into_a_step_of_three_calls():
-    """g_j = H u_j + c + v at u_j = U_j s + sum_{i<j} K_ji g_i + d_j, then s' = A s + sum_j G_j g_j + b: for any s and v, H not symmetric."""
+def test_a_step_with_three_oracle_calls():
+    """g_j = H u_j + c + v at u_j = U_j s + sum_{i<j} K_ji g_i + d_j, then s' = A s + sum_j G_j g_j + b; H is not symmetric."""
     n, dim = 5, 2
     b, A, H, c = matrices(n, (n, n), (dim, dim), dim)
     G = matrices(*[(n, dim)] * 3)
@@ -38,7 +38,7 @@ def test_answers_are_put_into_a_step_of_three_calls():
     assert step.calls == 3
 
 
-def test_a_rule_is_read_off_with_its_constants_and_its_zeros():
+def test_the_matrices_of_a_rule_with_constants_and_zeros():
     """Two calls, the second at a point with a constant and the first answer in it; a part that becomes 0."""
 
     def rule(state, oracle, a, b):
@@ -64,13 +64,13 @@ def test_a_rule_is_read_off_with_its_constants_and_its_zeros():
 
 
 @pytest.mark.parametrize("bend", [1e-6, -1e-6])
-def test_a_rule_that_bends_by_a_millionth_is_not_linear(bend):
+def test_a_quadratic_term_of_1e_6_is_detected(bend):
     with pytest.raises(ValueError, match="must be linear"):
         open_step(lambda state, oracle: (state[0] - oracle(state[0]) + bend * state[0] ** 2,), [1], 1, [])
 
 
 class Drawn(st.Dynamics):
-    """SGDM whose first momentum is c + R xi at x_0 + M xi."""
+    """SGDM with the initial state (x_0 + M xi, c + R xi)."""
 
     parts, coefficients = ("x", "m"), ("eta", "beta")
     draw, start_draws = st.noise.Normal, (st.noise.Normal(2),)
@@ -86,7 +86,7 @@ class Drawn(st.Dynamics):
         return np.asarray(x0) + self.M @ z, self.C + self.R @ z
 
 
-def test_a_start_that_is_drawn_has_its_mean_and_covariance():
+def test_mean_and_covariance_of_a_random_start():
     """State (x, m) at the start: mean (x_0, c), covariance of (M; R) xi; then one step by its matrix."""
     H, root, sigma = np.array([[1.3, 0.4], [0.4, 0.7]]), np.array([[0.8, 0.0], [0.3, 0.5]]), 0.9
     oracle = st.NoisyOracle(st.losses.quadratic(H), st.noise.gaussian(root=root), sigma=sigma)
@@ -107,12 +107,12 @@ def test_a_start_that_is_drawn_has_its_mean_and_covariance():
     np.testing.assert_allclose(found.covariance[0], Drawn.M @ Drawn.M.T)
 
 
-def test_a_rule_that_asks_for_no_gradient_meets_no_noise():
-    """s' = A s + b, twice, whatever the noise would be: mean A (A m + b) + b, covariance A^2 S A'^2."""
+def test_a_rule_without_gradients_has_no_noise():
+    """Two steps s' = A s + b with any noise: mean A (A m + b) + b, covariance A^2 S A'^2."""
     A, b, mean, spread = matrices((2, 2), 2, 2, (2, 2))
     spread = spread @ spread.T
     noise = QuadraticCovariance(np.zeros(2), np.ones(4), *matrices((4, 2), (4, 4)))
-    step = Step(A, b, np.zeros((2, 2)), None, 0)
+    step = LinearStep(A, b, np.zeros((2, 2)), None, 0)
     found = _advance(step, noise, mean, spread, 2)
     np.testing.assert_allclose(found[0], A @ (A @ mean + b) + b, rtol=1e-13)
     np.testing.assert_allclose(found[1], A @ A @ spread @ A.T @ A.T, rtol=1e-13)

@@ -20,6 +20,12 @@ class Heun(Integrator):
         sde: The SDE.
         dt: The step size.
         law: The distribution of the draws: "normal".
+
+    Example:
+        >>> import sdetools as st
+        >>> gbm = st.SDE(drift=["0.5*x"], diffusion=["x"], variables="x", calculus="stratonovich")
+        >>> st.exact.moments(Heun(gbm, dt=0.1), [1.0], steps=10, record=[10]).mean.ravel().round(5)  # the SDE has exp(1) = 2.71828
+        array([2.62337])
     """
 
     strong_order = 0.5
@@ -45,6 +51,12 @@ class SRA1(Integrator):
         sde: The SDE.
         dt: The step size.
         law: The distribution of the draws: "normal".
+
+    Example:
+        >>> import sdetools as st
+        >>> ou = st.SDE(drift=["-x"], diffusion=["1"], variables="x")
+        >>> st.exact.moments(SRA1(ou, dt=0.1), [1.0], steps=10, record=[10]).mean.ravel().round(5)  # the SDE has exp(-1) = 0.36788
+        array([0.36854])
     """
 
     strong_order = 1.5

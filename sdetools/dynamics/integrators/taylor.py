@@ -46,6 +46,12 @@ class Milstein(Integrator):
         sde: The SDE.
         dt: The step size.
         law: The distribution of the draws: "normal".
+
+    Example:
+        >>> import sdetools as st
+        >>> gbm = st.SDE(drift=["0.5*x"], diffusion=["x"], variables="x")
+        >>> st.exact.moments(Milstein(gbm, dt=0.1), [1.0], steps=10, record=[10]).mean.ravel().round(5)  # the SDE has exp(0.5) = 1.64872
+        array([1.62889])
     """
 
     strong_order = 1.0

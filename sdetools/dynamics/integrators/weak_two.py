@@ -18,6 +18,12 @@ class Platen(Integrator):
         sde: The SDE.
         dt: The step size.
         law: The distribution of the draws: "normal" or "three-point".
+
+    Example:
+        >>> import sdetools as st
+        >>> gbm = st.SDE(drift=["0.5*x"], diffusion=["x"], variables="x")
+        >>> st.exact.moments(Platen(gbm, dt=0.1), [1.0], steps=10, record=[10]).mean.ravel().round(5)  # the SDE has exp(0.5) = 1.64872
+        array([1.64839])
     """
 
     strong_order = 0.5
@@ -62,6 +68,12 @@ class RI1(Integrator):
         sde: The SDE.
         dt: The step size.
         law: The distribution of the draws: "normal" or "three-point".
+
+    Example:
+        >>> import sdetools as st
+        >>> gbm = st.SDE(drift=["0.5*x"], diffusion=["x"], variables="x")
+        >>> st.exact.moments(RI1(gbm, dt=0.1), [1.0], steps=10, record=[10]).mean.ravel().round(5)  # the SDE has exp(0.5) = 1.64872
+        array([1.64872])
     """
 
     strong_order = 0.5
