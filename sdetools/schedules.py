@@ -345,7 +345,7 @@ def scaled(
         np.array([_check.number(name, f(float(t)) if callable(f) else f) for t in times])
         for name, f in (("rate", rate), ("damping", damping))
     )
-    hint = "Definition 3.1 asks for lambda_max < 1 when alpha < 1" if alpha < 1 else "damping is a friction"
+    hint = "Definition 3.1 requires lambda_max < 1 when alpha < 1" if alpha < 1 else "damping is a friction"
     wrong = (dampings <= 0) | (dampings >= (1 if alpha < 1 else math.inf))
     if wrong.any():
         k = int(wrong.argmax())

@@ -35,7 +35,7 @@ def warmup(eta: float, beta: float, steps: int) -> Warmup:
         one step:  Var(z' - z) = eta^2,    Var(x' - x) = eta^2 (1 - beta)/(1 + beta)
         endpoint:  Var z_k = k eta^2,      Var x_k = k eta^2 - 2 beta eta^2 (1 - beta^k)/(1 - beta^2)
 
-    A step of SGDM has a much smaller variance, but the variances of the endpoints are almost equal, because the steps are correlated.
+    A step of SGDM has a considerably smaller variance, but the variances of the endpoints are almost equal, because the steps are correlated.
 
     Args:
         eta: The learning rate.
