@@ -82,7 +82,7 @@ class Formula:
         """Return two new states `(dim,)`, and the last value."""
         known = [x, m, x[0], np.linspace(-1.0, 1.0, self.dim)]
         for step in self.steps:
-            known.append(_done(step, known))
+            known.append(_result(step, known))
         states = [_state(known[i], self.dim) for i in self.stored]
         states[1] = 0.5 * states[1] + 0.5 * _state(known[-1], self.dim)
         return states[0], states[1], known[-1]
@@ -92,7 +92,7 @@ class Formula:
         z = np.zeros(self.dim)
         known = [z, z, z[0], z]
         for step in self.steps:
-            known.append(_done(step, known))
+            known.append(_result(step, known))
         return [np.shape(k) for k in known]
 
 
@@ -103,7 +103,7 @@ def _state(a: Any, dim: int) -> Any:
     return np.reshape(a, -1)[np.arange(dim) % np.size(a)]
 
 
-def _done(step: tuple[Any, ...], known: list[Any]) -> Any:
+def _result(step: tuple[Any, ...], known: list[Any]) -> Any:
     kind, a, *more = step
     a = known[a]
     if kind in ONE:
@@ -149,10 +149,10 @@ def _done(step: tuple[Any, ...], known: list[Any]) -> Any:
         out = _rows(a)
     else:
         raise KeyError(kind)
-    return out if kind in SUMS or np.size(out) == 0 else _kept(out)
+    return out if kind in SUMS or np.size(out) == 0 else _bounded(out)
 
 
-def _kept(a: Any) -> Any:
+def _bounded(a: Any) -> Any:
     """Return 3 tanh(a / 3): the identity to third order, bounded by 3."""
     return 3.0 * np.tanh(a / 3.0)
 
@@ -178,7 +178,7 @@ def _step(draw: Any, dim: int, shapes: list[tuple[int, ...]]) -> tuple[Any, ...]
     whole = some.integers(0, len(shapes) - 1)
     a = draw(whole)
     shape = shapes[a]
-    fitting = [i for i, s in enumerate(shapes) if _fit(shape, s)]
+    fitting = [i for i, s in enumerate(shapes) if _broadcasts(shape, s)]
     same = [i for i, s in enumerate(shapes) if s[1:] == shape[1:] and len(s) == len(shape)]
     alike = [i for i, s in enumerate(shapes) if s == shape]
     kinds = [*ONE, *TWO, "where", "floor", "stacked"]
@@ -223,7 +223,7 @@ def _step(draw: Any, dim: int, shapes: list[tuple[int, ...]]) -> tuple[Any, ...]
     return kind, a
 
 
-def _fit(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+def _broadcasts(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
     try:
         np.broadcast_shapes(a, b)
     except ValueError:

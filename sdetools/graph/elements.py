@@ -33,7 +33,7 @@ LITERALS = frozenset({0.0, 0.5, 0.25, *map(float, range(1, 17))})
 
 @dataclass(frozen=True)
 class Draw:
-    """Location of an input of draws: row `row` of Z, or bits that `sign(i)` reads; `fill(first, count)` generates a tile."""
+    """Location of draws: row `row` of Z plus `shift`, or bits that `sign(i)` reads; `fill(first, count)` makes a tile."""
 
     row: int
     shift: str = ""
@@ -343,7 +343,7 @@ class Elements:
     # ---- straight-line code
 
     def straight(self, stores: Sequence[tuple[int, Value]]) -> list[str]:
-        """Number of operations written as straight-line code so far."""
+        """Return straight-line code for every element of some values, stored in rows from `row` on."""
         self.begin()
         ends = []
         for row, v in stores:

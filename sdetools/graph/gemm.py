@@ -35,7 +35,10 @@ def _has_wide_registers() -> bool:
 
 
 def _tile(kind: Any, rows: int, lanes: int) -> Any:
-    """out[o + u width + j] = sum_k A[a + u down + k across] x[q + k width + j] for the rows u and the lanes j of a tile."""
+    """Return the intrinsic of one tile, with rows u and lanes j.
+
+    It computes out[o + u width + j] = sum_k A[a + u down + k across] x[q + k width + j].
+    """
 
     @intrinsic
     def tile(typingctx, A, a, across, down, x, q, width, d, out, o):

@@ -83,8 +83,8 @@ class Examination:
 
     >>> from sdetools.graph.value import Trace
     >>> x = Trace().input("x", (2,))
-    >>> look = Examination(x, np.random.default_rng(0).standard_normal((2, 20)))
-    >>> bool(look.vanishes(np.sin(x[0]) ** 2 + np.cos(x[0]) ** 2 - 1.0)), look.depends(abs(x[1]) + 0.0 * x[0])
+    >>> examination = Examination(x, np.random.default_rng(0).standard_normal((2, 20)))
+    >>> bool(examination.vanishes(np.sin(x[0]) ** 2 + np.cos(x[0]) ** 2 - 1.0)), examination.depends(abs(x[1]) + 0.0 * x[0])
     (True, array([False,  True]))
     """
 
@@ -152,7 +152,7 @@ class Examination:
         if node.op in ("input", "uniform"):
             return self._number(node, np.exp(self.rng.standard_normal((*node.shape, self.count))))
         if node.op == "map" and not node.boolean:
-            return self._chosen(node, args) if node.name == "where" else self._mapped(node, args)
+            return self._where(node, args) if node.name == "where" else self._mapped(node, args)
         x, axes = args[-1], node.extra
         if node.op == "view":
             at = axes.places(node.shape)
@@ -197,7 +197,7 @@ class Examination:
             least = reduce(np.multiply, [np.minimum(1.0, s.least / s.sizes) for s in args], sizes)
         return NodeFacts(values, sizes, least, _any([s.reach for s in args]), zero, affine, whole, sign)
 
-    def _chosen(self, node: Value, args: list[NodeFacts]) -> NodeFacts:
+    def _where(self, node: Value, args: list[NodeFacts]) -> NodeFacts:
         """Evaluate `np.where(c, yes, no)` as no + c (yes - no) with a free c."""
         (c, yes, no), (_, first, second) = args, node.args
         for branch, other, seen in ((first, second, no), (second, first, yes)):

@@ -1,7 +1,7 @@
 """Code generator for loops over components and lanes, shared by CPUs (inner loop over lanes) and CUDA (a thread is a lane).
 
 Few components become straight-line code. Many become loops, whose code is as long for 10 components as for 10,000. Values that must be
-complete before they are read (rows of a GEMM, long sums, joins, functions of rows) divide the work into phases; all else is fused.
+stored before they are read (rows of a GEMM, long sums, joins, functions of rows) divide the work into phases; all else is fused.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Loops(LongFormulas):
         return len(made) > self.BUDGET and numbers <= MOST
 
     def _stored_values(self) -> dict[Any, Value]:
-        """Return the values that must be complete rows before they are read, in order."""
+        """Return the values that must be stored as rows before they are read, in order."""
         stored: set[Any] = set()
         long: dict[Any, int] = {}
         for n in self.nodes:
@@ -147,7 +147,7 @@ class Loops(LongFormulas):
         return found
 
     def _kind(self, n: Value) -> str:
-        """Return how a complete value is made: in a loop, by a call, or as straight-line code."""
+        """Return how a stored value is made: in a loop, by a call, or as straight-line code."""
         if n.op in ("contract", "call", "tally"):
             return "call"
         if self.rowwise(n):
@@ -178,7 +178,7 @@ class Loops(LongFormulas):
                 self.tiled.add(key)
 
     def _reads(self, m: Value, key: Any) -> bool:
-        """Whether computing `m` reads an input other than through complete rows."""
+        """Whether computing `m` reads an input other than through stored rows."""
         return any(n.key == key for n in self._dependencies([m]))
 
     def _dependencies(self, members: Sequence[Value]) -> Iterator[Value]:
@@ -239,7 +239,7 @@ class Loops(LongFormulas):
         return [f"for i in range({self.tables.size(count)}):", *indent([f"q = i * {self.L}", *body])]
 
     def _call(self, n: Value) -> list[str]:
-        """Return the lines that compute a complete value by a function of rows, or join its parts."""
+        """Return the lines that compute a stored value by a function of rows, or join its parts."""
         L, at = self.L, self.at
         if n.op == "join":
             out, row = [], at[n.key]

@@ -53,7 +53,7 @@ def dense(shape: Sequence[int]) -> Shape:
 
 
 def view(x: Value, shape: Sequence[int], strides: Sequence[int], start: int = 0, table: np.ndarray | None = None) -> Value:
-    """Return a view in its simplest form: of a constant a constant, of a view a single view, of a part of a join that part.
+    """Return a view in its simplest form: views of constants are folded, views of views composed, parts of joins read directly.
 
     Args:
         x: The source.

@@ -13,8 +13,8 @@ from sdetools.graph.value import Trace, apply, value
 SIZES = np.repeat([0.3, 1.0, 3.0, 10.0, 1e3, 1e8], 6)
 
 
-def looked(points=None):
-    """Return an examination of three coordinates at points of many sizes."""
+def examination(points=None):
+    """Return three coordinates and their examination at points of many sizes."""
     x = Trace().input("x", (3,))
     if points is None:
         points = SIZES * np.random.default_rng(5).standard_normal((3, len(SIZES)))
@@ -22,7 +22,7 @@ def looked(points=None):
 
 
 def proven(formula, points=None):
-    x, look = looked(points)
+    x, look = examination(points)
     return bool(look.vanishes(value(formula(x))).all())
 
 
@@ -120,14 +120,14 @@ def stage(*given):
     ],
 )
 def test_structural_dependence_per_element(formula, elements, free):
-    x, look = looked()
+    x, look = examination()
     assert [np.flatnonzero(row).tolist() for row in look.depends(value(formula(x)))] == elements
     assert [node.name for node, _ in look.free] == free
 
 
 def test_slopes_of_formulas_with_kinks():
     """Equal kinks or jumps have the same free slope, different ones have different slopes."""
-    x, look = looked()
+    x, look = examination()
     kink = np.maximum(x[0], x[1]) * np.where(x[2] > 1, x[0], np.arctan(1 / x[1]))
     twice, other = look.along(3.0 * kink, x) - 3.0 * look.along(kink, x), look.along(abs(x[0]) - abs(2.0 * x[0]) / 2.0, x)
     assert look.vanishes(twice) and not look.vanishes(other)
@@ -143,13 +143,13 @@ def test_slopes_of_formulas_with_kinks():
     ],
 )
 def test_a_jump_has_free_slopes_in_the_directions_that_it_depends_on(formula):
-    x, look = looked()
+    x, look = examination()
     out = value(formula(x))
     for i, unit in enumerate(np.eye(3)):
         assert bool(look.vanishes(look.along(out, value(unit)))) != bool(look.depends(out)[i])
 
 
 def test_too_large_a_formula_is_refused():
-    x, look = looked()
+    x, look = examination()
     with pytest.raises(TooLong, match="numbers at each of 36 points"):
         look.vanishes(np.sum(np.tanh(np.outer(x, np.ones(100_000)))))
