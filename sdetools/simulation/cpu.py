@@ -32,10 +32,7 @@ NARROWEST, GEMM = 32, 128
 CACHE, GEMM_CACHE = 400_000, 8_000_000
 """The largest size of a block's rows in bytes, without and with such products."""
 LONGEST = 1000
-"""The largest number of lines of a kernel; a longer one would take more than ten seconds to compile.
-
-Long formulas of few numbers are not part of the text, but many operations on large arrays are.
-"""
+"""The largest number of lines of a kernel, for ten seconds of compilation; only operations on large arrays can exceed it."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +68,7 @@ class Kernel:
 
 
 def write(program: Program, real: Real = DOUBLE) -> Kernel:
-    """Returns the kernel of a program.
-
-    Args:
-        program: The simulation.
-        real: The floating-point type.
-
-    Returns:
-        The kernel.
+    """Returns the kernel of a program, with floating-point numbers of type `real`.
 
     Raises:
         NotTraceable: A part of the program needs another backend.
@@ -118,13 +108,7 @@ def write(program: Program, real: Real = DOUBLE) -> Kernel:
 
 
 class Writer:
-    """Generates the text of a kernel.
-
-    Args:
-        functions: The graphs of the program.
-        lanes: The number of lanes of a block.
-        real: The floating-point type.
-    """
+    """Generates the text of a kernel for blocks of `lanes` lanes."""
 
     def __init__(self, functions: Functions, lanes: Any, real: Real) -> None:
         self.functions, self.program, self.L, self.real = functions, functions.program, lanes, real
@@ -192,11 +176,7 @@ class Writer:
         return f"Zbase + {self.real.size * row * self.L}"
 
     def _signs(self, v: Value, segment: Segment, key: str, k: str, name: str) -> None:
-        """Writes the lines for signs.
-
-        Expressions read signs from their word where they are used, because storing them would cost more than decoding. Loops read
-        rows of them.
-        """
+        """Writes the lines for signs: expressions decode them in place, which is cheaper than storing them; loops read rows of them."""
         row, word = self.Z, self.W
         self.Z += segment.n
         if segment.n > 64:
