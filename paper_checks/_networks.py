@@ -32,11 +32,11 @@ def digits(flat: bool) -> Any:
     import torch
 
     if not flat:
-        from sdetools.recipes.vision import PictureBatches, mnist_5k
+        from sdetools.recipes.vision import ImageBatches, mnist_5k
 
-        train, test = (part.shrunk(2) for part in mnist_5k())
-        normal = PictureBatches(train, 1, 0).normal
-        return [(normal(part.images), part.labels) for part in (train, test)]
+        train, test = (part.downsampled(2) for part in mnist_5k())
+        normalise = ImageBatches(train, 1, 0).normalise
+        return [(normalise(part.images), part.labels) for part in (train, test)]
     from sklearn.datasets import load_digits
 
     raw = load_digits()

@@ -38,7 +38,14 @@ MOVED = {
 }
 """Modules that were moved out of this package, with their new locations."""
 
-forward_modules(__name__, MOVED, {"Task": "TrainingTask", "Run": "TrainingRun", "Outcome": "RecipeOutcome"})
+_RENAMED = {
+    "Task": "TrainingTask",
+    "Run": "TrainingRun",
+    "Outcome": "RecipeOutcome",
+    "Pictures": "LabelledImages",
+    "PictureBatches": "ImageBatches",
+}
+forward_modules(__name__, MOVED, _RENAMED)
 
 
 _load, __dir__ = lazily(__name__, _PLACES, __all__)

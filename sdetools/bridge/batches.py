@@ -16,7 +16,7 @@ from sdetools import _check
 class Batches:
     """Batches of a data set, addressed by the seed of a shuffle and the number of the batch.
 
-    An epoch visits the samples without replacement, in an order that depends on the seed and the epoch. An incomplete last batch is dropped.
+    An epoch visits the samples without replacement, in an order that depends on seed and epoch. An incomplete last batch is dropped.
 
     Args:
         data: Arrays `(inputs, targets)`, a map-style `Dataset`, or a `DataLoader` over one, whose collate function is used and whose

@@ -9,8 +9,8 @@ The linear methods with one buffer are filters of the gradients,
     QHM         a = 1 - mu,  c = 1 - nu,  d = nu    torch's SGD   a = 1 - dampening,  c, d as HeavyBall or, with nesterov, as Nesterov
 
 The impulse response of a filter is lr (c + d a) in the step of the gradient and lr d a mu^j, j steps later. Two filters with the same mu
-take the same steps if their responses agree up to a factor, which is absorbed into `lr`. The pending contribution of the buffer, lr d m, must
-be preserved; this determines the new buffer. The conversion is exact for a constant momentum. Under a momentum schedule, a sum and an
+take the same steps if their responses agree up to a factor, which is absorbed into `lr`. The pending contribution of the buffer, lr d m,
+must be preserved; this determines the new buffer. The conversion is exact for a constant momentum. Under a momentum schedule, a sum and an
 average of gradients are different methods.
 """
 

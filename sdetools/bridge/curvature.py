@@ -1,7 +1,7 @@
 r"""The sharpness of a network, the largest Hessian eigenvalue lambda of its loss over all data, with a 95 % interval.
 
-If all data are affordable, the Lanczos method runs on the Hessian of the loss itself. Then lambda lies between the largest Ritz value and the
-probabilistic bound of van Dorsselaer, Hochstenbach and van der Vorst (2000).
+If all data are affordable, the Lanczos method runs on the Hessian of the loss itself. Then lambda lies between the largest Ritz value and
+the probabilistic bound of van Dorsselaer, Hochstenbach and van der Vorst (2000).
 
 Otherwise cross-fitting on two halves A and B of a sample is used. The largest eigenvalue of a half is biased upwards, because
 E max v^T H_A v >= max v^T H v. The Rayleigh quotient of its eigenvector on the other half, v_A^T H_B v_A, is biased downwards, because no

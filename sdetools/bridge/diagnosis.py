@@ -1,7 +1,7 @@
 r"""Diagnosis of momentum on a real network: can plain SGD replace it? A prediction from Lemma 2.4 and the sharpness, and a trial.
 
-One step of plain SGD changes the expected loss by - eta |grad L|^2 + eta^2/2 (grad L^T H grad L + tr(H Sigma)) (Lemma 2.4, with the Hessian H
-and the covariance Sigma of a batch gradient). SGDM acts like SGD at the effective learning rate eta = lr / (1 - momentum) (torch's `lr`) as
+One step of plain SGD changes the expected loss by - eta |grad L|^2 + eta^2/2 (grad L^T H grad L + tr(H Sigma)) (Lemma 2.4, with the Hessian
+H and the covariance Sigma of a batch gradient). SGDM acts like SGD at the effective learning rate eta = lr / (1 - momentum) (torch's `lr`) as
 long as eta lambda_max is small. In the large step-size regime, eta lambda_max near 2 and above, plain SGD exceeds its stability limit along
 the top eigenvector, where SGDM is still stable.
 
@@ -135,7 +135,7 @@ class Diagnosis(Result):
 
     @property
     def step_sharpness(self) -> Quantity:
-        """eta lambda_max of plain SGD, with the larger of the two sharpnesses."""
+        """The stability number eta lambda_max of plain SGD, with the larger of the two sharpnesses."""
         both = [one for one in (self.sharpness, self.later_sharpness) if one is not None]
         return Quantity.of(*(max(getattr(one, end) for one in both) for end in ("value", "low", "high"))) * self.plain_lr
 
@@ -231,8 +231,8 @@ def diagnose(
     Args:
         model: The network at the checkpoint, in training or evaluation mode.
         loss: The loss of (model(input), target) for batches (input, target); None with `loss_of`.
-        data: Arrays, a data set or a loader; see `Batches`. Of a stream (a loader over an `IterableDataset`, a generator of batches), as many
-            batches are read as one pass of the measurement needs, and reused.
+        data: Arrays, a data set or a loader; see `Batches`. Of a stream (a loader over an `IterableDataset`, a generator of batches), as
+            many batches are read as one pass of the measurement needs, and reused.
         lr: The learning rate of the run with momentum, in the parametrisation `form`.
         momentum: Its momentum.
         batch_size: Its batch size; by default that of the loader.
@@ -252,8 +252,8 @@ def diagnose(
         The diagnosis; print it, or read `.advice`.
 
     Raises:
-        ValueError: If a setting is out of range, the model has no trainable parameters, model and loss reject the batches, the loss is not a
-            scalar, or data, parameters, loss or gradient are not finite.
+        ValueError: If a setting is out of range, the model has no trainable parameters, model and loss reject the batches, the loss is not
+            a scalar, or data, parameters, loss or gradient are not finite.
 
     Example:
         >>> torch.manual_seed(0).initial_seed()
@@ -359,7 +359,7 @@ class _Progress:
 
 
 def zone_of(step_sharpness: Quantity) -> str | None:
-    """Return the zone of eta lambda_max that contains its whole interval: "drop", "keep" or "between"; None where it crosses a threshold."""
+    """Return the zone that contains the interval of eta lambda_max, "drop", "keep" or "between"; None if it crosses a threshold."""
     if not math.isfinite(step_sharpness.value):
         return None
     if step_sharpness.high < STABLE:

@@ -32,9 +32,9 @@ def seeded(seed: int) -> None:
 class Derivatives:
     """Gradients and Hessian-vector products of the loss of a batch, at the parameters of a network that it may modify.
 
-    Products are second derivatives by autograd, with the plain implementation of attention (`SDPBackend.MATH`). Some functions have no second
-    derivative in torch (`EmbeddingBag`, ctc_loss, once-differentiable functions) or a wrong one (a `torch.autograd.Function` whose backward
-    hides its inputs). Then products are central differences of gradients, in double precision if the network runs in it.
+    Products are second derivatives by autograd, with the plain implementation of attention (`SDPBackend.MATH`). Some functions have no
+    second derivative in torch (`EmbeddingBag`, ctc_loss, once-differentiable functions) or a wrong one (a `torch.autograd.Function` whose
+    backward hides its inputs). Then products are central differences of gradients, in double precision if the network runs in it.
 
     Args:
         net: The network; it is perturbed during differences and restored afterwards.

@@ -42,6 +42,7 @@ class ModuleLoss(TorchSamples):
 
     @property
     def identity(self) -> str:
+        """Text that identifies module, criterion and data in stored results."""
         digest = hashlib.sha256(f"{self.module!r}{_criterion_identity(self.criterion)}".encode())
         for part in self.module.modules():
             if not type(part).__module__.startswith("torch."):
@@ -74,7 +75,7 @@ def _criterion_identity(criterion: Callable[..., Any]) -> str:
 def loss_of_module(module: torch.nn.Module, criterion: Callable[..., Any], inputs: Any, targets: Any) -> ModuleLoss:
     """Return a network with its data as a loss L(x) = mean criterion(module(input), target), in double precision.
 
-    x are all trainable parameters of the network. Use `st.noise.minibatch(loss, size)` for minibatch noise, and `x0=loss.start` as the start.
+    x are all trainable parameters of the network. Use `st.noise.minibatch(loss, size)` for minibatch noise, and start at `x0=loss.start`.
 
     Args:
         module: The network; a copy of it is used.

@@ -352,9 +352,11 @@ class PlanScheduler:
         self._set()
 
     def state_dict(self) -> dict[str, int]:
+        """Return the number of steps done."""
         return {"done": self.done}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
+        """Restore the number of steps done, and set the optimiser accordingly."""
         self.done = int(state["done"])
         self._set()
 

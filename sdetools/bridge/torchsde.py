@@ -199,9 +199,11 @@ class FromTorchsde(SDE):
         return result
 
     def drift(self, y: Any, p: Any = None, s: Sequence[Any] = (0.0,)) -> np.ndarray:
+        """Return the drift at component-first points y and time s[0]."""
         return self._evaluate(lambda t, at: self._check_shape("f", self.model.f(t, at), lambda n: (n, self.dim), len(at)), y, s)
 
     def diffusion(self, y: Any, u: Sequence[Any], p: Any = None, s: Sequence[Any] = (0.0,)) -> np.ndarray:
+        """Return the diffusion matrix times u, at component-first points y and time s[0]."""
         y = np.asarray(y)
         if y.dtype == object:
             raise ArraysOnly("a torchsde model cannot be traced")

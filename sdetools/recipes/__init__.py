@@ -1,6 +1,6 @@
-"""The paper's experiments as recipes: a file each, with `Settings`, `MINIATURE` and `main(settings, trainer)`.
+"""The paper's experiments on real networks as recipes: one module each, with `Settings`, `MINIATURE` and `main(settings, trainer)`.
 
-A recipe of one's own is a file like these and a line in `RECIPES`.
+To add a recipe, write a module like these and list it in `RECIPES`.
 """
 
 from __future__ import annotations
@@ -32,12 +32,20 @@ RECIPES = {
     "resnet32-cifar10": "resnet32_cifar10",
     "roberta-few-shot": "roberta_few_shot",
 }
-"""Names in a shell, and files."""
+"""Modules of the recipes, by their names on the command line."""
 
 
 @dataclass
 class RecipeOutcome:
-    """What a recipe found: a table, a figure, the runs by their keys, and what its search chose."""
+    """Result of a recipe.
+
+    Attributes:
+        columns: The heads of the table.
+        rows: The rows of the table.
+        figure: A function that draws the figure.
+        runs: The training runs, by their keys.
+        chosen: The hyperparameters chosen by the search, by their keys.
+    """
 
     columns: list[str]
     rows: list[list[Any]]
@@ -47,14 +55,26 @@ class RecipeOutcome:
 
 
 def recipe(name: str) -> Any:
-    """The module of a recipe."""
+    """Return the module of a recipe; ValueError for an unknown name."""
     if name not in RECIPES:
         raise ValueError(f"RECIPE must be one of {', '.join(RECIPES)}; got {name!r}.")
     return import_module(f"{__name__}.{RECIPES[name]}")
 
 
 def settings_of(module: Any, miniature: bool, given: Sequence[str]) -> Any:
-    """The recipe's settings with `key=value` texts put in; ValueError for an unknown key and a value of another kind."""
+    """Return the settings of a recipe.
+
+    Args:
+        module: The module of the recipe.
+        miniature: Start from `MINIATURE` instead of the paper's experiment.
+        given: Changed settings as texts `key=value`.
+
+    Returns:
+        An instance of the recipe's `Settings`.
+
+    Raises:
+        ValueError: If a key is unknown or a value has another type.
+    """
     hints = get_type_hints(module.Settings)
     fields = {f.name: hints[f.name] for f in dataclasses.fields(module.Settings)}
     values: dict[str, Any] = dict(module.MINIATURE) if miniature else {}
@@ -69,16 +89,23 @@ def settings_of(module: Any, miniature: bool, given: Sequence[str]) -> Any:
 
 
 def listing(settings: Any) -> list[list[str]]:
-    """A row a setting: its name, its value as `--set` takes it, where that comes from unless it was changed, what it is; in the source's words."""
+    """Return a table of the settings, with their descriptions from the source code.
+
+    Args:
+        settings: The settings of a recipe.
+
+    Returns:
+        For each setting its name, its value in the form that `--set` takes, the mark of its source unless it was changed, and its meaning.
+    """
     source = inspect.getsource(type(settings))
-    body, lines, told = ast.parse(source).body[0], source.splitlines(), {}
+    body, lines, descriptions = ast.parse(source).body[0], source.splitlines(), {}
     for part, after in pairwise([*getattr(body, "body", []), None]):
         if isinstance(part, ast.AnnAssign):
             words = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
-            told[ast.unparse(part.target)] = " ".join(str(words).split()), lines[part.lineno - 1].partition("  # ")[2]
+            descriptions[ast.unparse(part.target)] = " ".join(str(words).split()), lines[part.lineno - 1].partition("  # ")[2]
     rows = []
     for field in dataclasses.fields(settings):
-        value, (what, comment) = getattr(settings, field.name), told[field.name]
+        value, (what, comment) = getattr(settings, field.name), descriptions[field.name]
         marked = re.match(r"(\[\w+\])[ :,]*(.*)", comment)
         if marked:
             mark, comment = marked.groups() if value == field.default else ("", "")
@@ -87,56 +114,74 @@ def listing(settings: Any) -> list[list[str]]:
 
 
 def _text(value: Any) -> str:
-    """The inverse of `_value`."""
+    """Format a value for `--set`; the inverse of `_value`."""
     if isinstance(value, tuple):
         return ",".join(map(_text, value))
     return str(value).lower() if isinstance(value, bool) or value is None else str(value)
 
 
-def positive(settings: Any, *names: str) -> None:
-    """Refuse numbers, and tuples with numbers, that are not positive."""
+def check_positive(settings: Any, *names: str) -> None:
+    """Refuse numbers, or tuples of numbers, that are not positive."""
     for name in names:
         value = getattr(settings, name)
         if value is not None and not all(v > 0 for v in (value if isinstance(value, tuple) else (value,))):
             raise ValueError(f"`{name}` must be positive; got {name}={value!r}.")
 
 
-def chosen(settings: Any, name: str, known: Sequence[str] | Mapping[str, Any]) -> None:
-    """Refuse a word, or a tuple with a word, that is not known."""
+def check_choice(settings: Any, name: str, known: Sequence[str] | Mapping[str, Any]) -> None:
+    """Refuse a word, or a tuple of words, that is not among the known ones."""
     value = getattr(settings, name)
     for word in value if isinstance(value, tuple) else (value,):
         if word not in known:
             raise ValueError(f"`{name}` must be one of {', '.join(known)}; got {word!r}.")
 
 
-def optimiser(way: str, params: Any, lr: float, settings: Any, **options: Any) -> Any:
-    """ "SGDM" in the form of the settings at `lr` and their momentum, or "SGD" at the rate that is equivalent to it."""
+def optimiser(method: str, params: Any, lr: float, settings: Any, **options: Any) -> Any:
+    """Return an optimiser with momentum, or plain SGD at the effective learning rate of it.
+
+    Args:
+        method: "SGDM" or "SGD".
+        params: The parameters.
+        lr: The learning rate of SGDM, in the form of the settings.
+        settings: Settings with `form` and `momentum`.
+        **options: Further options of the optimiser.
+
+    Returns:
+        The optimiser.
+    """
     from sdetools.bridge.torch_optimisers import SGD, convert, named
 
-    if way == "SGD":
+    if method == "SGD":
         return SGD(params, lr=convert(lr, settings.momentum, source=settings.form, target="sgd")["lr"], **options)
     return named(settings.form)(params, lr=lr, momentum=settings.momentum, **options)
 
 
 def best(runs: Mapping[Key, TrainingRun], score: str) -> Key:
-    """The key of the run with the largest final `score`, or the smallest where that is a loss; of equals the first. A run that diverges is
-    the worst."""
+    """Return the key of the best run; the first one among equals. A run that diverged is the worst.
+
+    Args:
+        runs: Training runs, by their keys.
+        score: The logged number that is compared: the smallest is best for a loss, the largest otherwise.
+
+    Returns:
+        The key.
+    """
     sign = -1 if score.endswith("loss") else 1
 
-    def worth(key: Key) -> float:
+    def signed_score(key: Key) -> float:
         end = runs[key].final
         return -np.inf if end.get("diverged") or end[score] is None else sign * end[score]
 
-    return max(runs, key=worth)
+    return max(runs, key=signed_score)
 
 
 def finals(runs: Sequence[TrainingRun], name: str = "test_accuracy") -> np.ndarray:
-    """Shares of right answers at the end, in percent; 0 for a run that has none since it diverged."""
+    """Return the final accuracies of runs in percent; 0 for a run that diverged."""
     return np.array([100 * (run.final.get(name) or 0.0) for run in runs])
 
 
 def _value(key: str, text: str, kind: Any) -> Any:
-    """The text as the field's type: a number, a word, true or false, numbers or words with commas, or none where that is allowed."""
+    """Convert a text to the type of a field: number, word, true or false, comma-separated tuple, or none for an optional field."""
     if isinstance(kind, UnionType):
         if text.lower() == "none":
             return None
@@ -148,30 +193,33 @@ def _value(key: str, text: str, kind: Any) -> Any:
             return tuple(get_args(kind)[0](part) for part in text.split(",") if part)
         return kind(text)
     except (ValueError, KeyError):
-        wanted = {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, "numbers with commas between them")
+        wanted = {bool: "true or false", int: "an integer", float: "a number"}.get(kind, "numbers separated by commas")
         raise ValueError(f"`{key}` must be {wanted}; got {text!r}.") from None
 
 
 def identity_of(name: str, settings: Any) -> str:
-    """What a checkpoint belongs to: the recipe, the version of sdetools, and all settings but those that only say which runs there are."""
-    told = {k: v for k, v in dataclasses.asdict(settings).items() if k not in settings.GRID}
-    return json.dumps({"recipe": name, "sdetools": __version__, **told}, sort_keys=True)
+    """Return the text that identifies the checkpoints of an experiment.
+
+    It contains the recipe, the version of sdetools and all settings except those in `GRID`, which only select the runs.
+    """
+    relevant = {k: v for k, v in dataclasses.asdict(settings).items() if k not in settings.GRID}
+    return json.dumps({"recipe": name, "sdetools": __version__, **relevant}, sort_keys=True)
 
 
 def spread(values: np.ndarray) -> str:
-    """Mean (standard deviation)."""
+    """Format values as mean (standard deviation)."""
     if len(values) < 2:
         return f"{values.mean():.2f}"
     return f"{values.mean():.2f} ({values.std(ddof=1):.2f})"
 
 
 def mean_over_seeds(values: np.ndarray, name: str = "") -> Estimate:
-    """The mean over seeds, with Student's interval."""
+    """Return the mean over seeds with its standard error, for Student's t interval."""
     error = float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else np.inf
     return Estimate(float(values.mean()), error, len(values), name=name)
 
 
 def difference(values: np.ndarray) -> str:
-    """Mean [95 % interval]."""
+    """Format paired differences as mean [95 % interval]."""
     found = mean_over_seeds(values)
     return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"

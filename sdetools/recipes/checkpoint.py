@@ -1,7 +1,7 @@
-"""Checkpoints that are written whole or not at all, that tell a broken or foreign one, and that run no code when they are read.
+"""Checkpoints of training runs: written atomically, verified by checksum and identity, and read without executing code.
 
-A file is one line of JSON (format, identity, step, length and SHA-256 of what follows), then what `torch.save` writes; it is read with
-`weights_only=True`, which builds tensors, numbers and containers and nothing else.
+A file is one line of JSON (format, identity, step, length and SHA-256 of the rest), followed by the output of `torch.save`. It is read with
+`weights_only=True`, which creates only tensors, numbers and containers.
 """
 
 from __future__ import annotations
@@ -19,16 +19,28 @@ from typing import Any
 import torch
 
 FORMAT = "sdetools checkpoint 2"
-KEPT = 2
+KEEP_COUNT = 2
 _NAME = re.compile(r"step-(\d{9})\.checkpoint")
 
 
-class Broken(ValueError):
-    """A file that is no whole checkpoint of this run."""
+class InvalidCheckpoint(ValueError):
+    """A file is not an intact checkpoint of this run."""
 
 
 def write(folder: Path, identity: str, step: int, state: dict[str, Any]) -> Path:
-    """Write the state at a step, atomically; it and the one before it stay, and none beyond, which are of another run, or broken."""
+    """Write a checkpoint atomically, and remove all others but the previous one.
+
+    Checkpoints of later steps are removed too, because they are invalid or belong to another run.
+
+    Args:
+        folder: The folder of the run.
+        identity: The text that identifies the run.
+        step: The number of steps done.
+        state: Tensors, numbers and containers.
+
+    Returns:
+        The path of the file.
+    """
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getbuffer()
@@ -46,59 +58,79 @@ def write(folder: Path, identity: str, step: int, state: dict[str, Any]) -> Path
     except OSError:
         draft.unlink(missing_ok=True)
         raise
-    with contextlib.suppress(OSError):  # where folders cannot be synchronised
+    with contextlib.suppress(OSError):  # some file systems cannot synchronise folders
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:
             os.close(handle)
-    stay = [p for p in _found(folder) if p <= path][:KEPT]
-    for other in _found(folder):
-        if other not in stay:
+    kept = [p for p in _checkpoints(folder) if p <= path][:KEEP_COUNT]
+    for other in _checkpoints(folder):
+        if other not in kept:
             other.unlink(missing_ok=True)
     return path
 
 
 def read(path: Path, identity: str) -> dict[str, Any]:
-    """The state in a file; `Broken` where it is cut, changed, of another run, or holds more than data."""
+    """Read a checkpoint.
+
+    Args:
+        path: The file.
+        identity: The text that identifies the run.
+
+    Returns:
+        The state.
+
+    Raises:
+        InvalidCheckpoint: If the file is truncated, modified, of another run, or contains more than data.
+    """
     with open(path, "rb") as file:
         line = file.readline(1 << 16)
         try:
             head = json.loads(line)
-            kind, owner, length, digest = (head[key] for key in ("format", "identity", "length", "sha256"))
+            file_format, found_identity, length, digest = (head[key] for key in ("format", "identity", "length", "sha256"))
         except (ValueError, KeyError, TypeError):
-            kind = None
-        if kind != FORMAT:
-            raise Broken(f"{path} is no checkpoint of this version of sdetools")
-        if owner != identity:
-            raise Broken(f"{path} is a checkpoint of other settings")
+            file_format = None
+        if file_format != FORMAT:
+            raise InvalidCheckpoint(f"{path} is not a checkpoint of this version of sdetools")
+        if found_identity != identity:
+            raise InvalidCheckpoint(f"{path} is a checkpoint of other settings")
         content = file.read()
     if len(content) != length or hashlib.sha256(content).hexdigest() != digest:
-        raise Broken(f"{path} is cut or changed ({len(content):,} of {length:,} bytes)")
+        raise InvalidCheckpoint(f"{path} is truncated or modified ({len(content):,} of {length:,} bytes)")
     try:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except MemoryError:
         raise
     except Exception as error:
-        raise Broken(f"{path} holds more than tensors and numbers ({type(error).__name__})") from error
+        raise InvalidCheckpoint(f"{path} contains more than tensors and numbers ({type(error).__name__})") from error
 
 
-def latest(folder: Path, identity: str, tell: Callable[[str], None]) -> dict[str, Any] | None:
-    """The newest whole state of this run, or None; what is refused is told in a sentence, and the one before it is taken."""
-    for path in _found(folder):
+def latest(folder: Path, identity: str, report: Callable[[str], None]) -> dict[str, Any] | None:
+    """Return the state of the newest valid checkpoint of a run.
+
+    Args:
+        folder: The folder of the run.
+        identity: The text that identifies the run.
+        report: Called with a sentence for each invalid checkpoint, which is skipped.
+
+    Returns:
+        The state, or None if there is no valid checkpoint.
+    """
+    for path in _checkpoints(folder):
         try:
             return read(path, identity)
-        except Broken as error:
-            tell(f"{error}: left aside, the one before it is used.")
+        except InvalidCheckpoint as error:
+            report(f"{error}: it is skipped, and the previous one is used.")
     return None
 
 
 def remove(folder: Path) -> None:
     """Remove a run's checkpoints."""
-    for path in _found(folder):
+    for path in _checkpoints(folder):
         path.unlink(missing_ok=True)
 
 
-def _found(folder: Path) -> list[Path]:
-    """Checkpoints, newest first."""
+def _checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints in a folder, newest first."""
     return sorted((p for p in folder.glob("step-*.checkpoint") if _NAME.fullmatch(p.name)), reverse=True)

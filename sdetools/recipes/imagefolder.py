@@ -1,7 +1,7 @@
-"""Pictures in folders, one a class: ImageNet as it is unpacked, `train/CLASS/*.JPEG` and `val/CLASS/*.JPEG`.
+"""Images in one folder per class, as in ImageNet: `train/CLASS/*.JPEG` and `val/CLASS/*.JPEG`.
 
-Files are opened by Pillow in a few threads; which part of a picture is cut out, and whether it is turned, is a function of
-(seed, batch, place), so that a run that goes on sees the same pixels.
+Files are decoded by Pillow in a thread pool. Crops and flips are functions of (seed, batch, place in the batch), so that a resumed run sees
+the same pixels.
 """
 
 from __future__ import annotations
@@ -19,16 +19,22 @@ import numpy as np
 import torch
 
 from sdetools.bridge.batches import Batches
-from sdetools.recipes.datasets import MissingData, share
+from sdetools.recipes.datasets import MissingData, batch_piece
 
-ENDINGS = (".jpeg", ".jpg", ".png", ".webp", ".bmp")
+SUFFIXES = (".jpeg", ".jpg", ".png", ".webp", ".bmp")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's channels, as everybody takes them."""
+"""The customary mean and standard deviation of ImageNet's channels."""
 
 
 @dataclass(frozen=True)
 class Folder:
-    """Files and their classes, `(n,)` each."""
+    """Image files with labels.
+
+    Attributes:
+        files: Paths of the files, n.
+        labels: Class indices, `(n,)`.
+        names: Names of the classes.
+    """
 
     files: Sequence[Path]
     labels: torch.Tensor
@@ -39,58 +45,84 @@ class Folder:
 
     @property
     def classes(self) -> int:
+        """The number of classes."""
         return len(self.names)
 
-    def part(self, index: torch.Tensor) -> Folder:
+    def subset(self, index: torch.Tensor) -> Folder:
+        """Return the files with the given indices."""
         return Folder([self.files[i] for i in index.tolist()], self.labels[index], self.names)
 
 
-def folders(place: str | Path) -> tuple[Folder, Folder]:
-    """The training and the test pictures of `place`: `train/` and `val/`, with the same classes."""
-    found = []
-    for part in ("train", "val"):
-        where = Path(place) / part
-        names = tuple(sorted(p.name for p in where.iterdir() if p.is_dir())) if where.is_dir() else ()
+def folders(root: str | Path) -> tuple[Folder, Folder]:
+    """List the training and the test images below a folder.
+
+    Args:
+        root: The folder that contains `train/` and `val/`, with the same classes.
+
+    Returns:
+        The training and the test images.
+
+    Raises:
+        MissingData: If there are no class folders, or a class folder has no images.
+        ValueError: If `train/` and `val/` have different classes.
+    """
+    parts = []
+    for split in ("train", "val"):
+        folder = Path(root) / split
+        names = tuple(sorted(p.name for p in folder.iterdir() if p.is_dir())) if folder.is_dir() else ()
         if not names:
             raise MissingData(
-                f"the pictures are missing: {where} has no folders, one a class. Unpack ImageNet (www.image-net.org) so that it holds "
-                "train/n01440764/*.JPEG and val/n01440764/*.JPEG, or name its folder with --set data=FOLDER."
+                f"the images are missing: {folder} must have one folder per class. Unpack ImageNet (www.image-net.org) such that it "
+                "contains train/n01440764/*.JPEG and val/n01440764/*.JPEG, or name its folder with --set data=FOLDER."
             )
-        pairs = [(file, n) for n, name in enumerate(names) for file in _pictures(where / name)]
-        found.append(Folder([file for file, _ in pairs], torch.tensor([n for _, n in pairs]), names))
-    train, test = found
+        pairs = [(file, n) for n, name in enumerate(names) for file in _image_files(folder / name)]
+        parts.append(Folder([file for file, _ in pairs], torch.tensor([n for _, n in pairs]), names))
+    train, test = parts
     if train.names != test.names:
-        odd = sorted(set(train.names) ^ set(test.names))
+        unmatched = sorted(set(train.names) ^ set(test.names))
         raise ValueError(
-            f"train/ and val/ in {place} must hold the same classes; {odd[0]!r} is in one of them only (of {len(odd)} such). "
-            "ImageNet's validation pictures come in one folder: sort them into the classes' folders first."
+            f"train/ and val/ in {root} must contain the same classes; {unmatched[0]!r} is in only one of them (of {len(unmatched)} such). "
+            "ImageNet's validation images come in one folder: sort them into the classes' folders first."
         )
     return train, test
 
 
-def _pictures(where: Path) -> list[Path]:
-    files = sorted(file for file in where.iterdir() if file.suffix.lower() in ENDINGS)
+def _image_files(folder: Path) -> list[Path]:
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
     if not files:
-        raise MissingData(f"a class without pictures: {where} holds no {', '.join(ENDINGS)} file. Unpack it again, or remove it.")
+        raise MissingData(
+            f"a class has no images: {folder} contains no {', '.join(SUFFIXES)} file. Unpack it again, or remove it."
+        )
     return files
 
 
-def opened(file: Path) -> Any:
-    """A picture in three colours; ValueError where it is none."""
+def open_image(file: Path) -> Any:
+    """Open an image in RGB; ValueError if the file is not an image."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(file) as picture:
-            return picture.convert("RGB")
+        with Image.open(file) as image:
+            return image.convert("RGB")
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"{file} must be a picture; reading it raised {type(error).__name__}: {error}") from error
+        raise ValueError(f"{file} must be an image; reading it raised {type(error).__name__}: {error}") from error
 
 
-def random_part(picture: Any, size: int, draws: np.random.Generator) -> Any:
-    """A part of 8 % to 100 % of the area with sides 3:4 to 4:3, scaled to `size` x `size`, turned in one case of two."""
+def random_crop(image: Any, size: int, draws: np.random.Generator) -> Any:
+    """Return a random crop, rescaled to `size` x `size` and flipped with probability 1/2.
+
+    The crop has 8 % to 100 % of the area and an aspect ratio from 3:4 to 4:3.
+
+    Args:
+        image: A Pillow image.
+        size: The side of the result, in pixels.
+        draws: The random generator.
+
+    Returns:
+        A Pillow image.
+    """
     from PIL import Image
 
-    width, height = picture.size
+    width, height = image.size
     for _ in range(10):
         area, ratio = width * height * draws.uniform(0.08, 1.0), math.exp(draws.uniform(-1, 1) * math.log(4 / 3))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
@@ -100,72 +132,79 @@ def random_part(picture: Any, size: int, draws: np.random.Generator) -> Any:
     else:
         w = h = min(width, height)
         left, top = (width - w) // 2, (height - h) // 2
-    out = picture.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + w, top + h))
+    out = image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + w, top + h))
     return out.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if draws.random() < 0.5 else out
 
 
-def middle_part(picture: Any, size: int) -> Any:
-    """The shorter side scaled to 8/7 of `size` (256 for 224), and of it the middle."""
+def center_crop(image: Any, size: int) -> Any:
+    """Return the central square with 7/8 of the shorter side, rescaled to `size` x `size`: 224 pixels out of 256."""
     from PIL import Image
 
-    width, height = picture.size
+    width, height = image.size
     side = min(width, height) * 7 / 8
     left, top = (width - side) / 2, (height - side) / 2
-    return picture.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+    return image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
 
 
-def pixels(picture: Any) -> torch.Tensor:
-    """Normalised, `(3, size, size)`."""
-    values = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
+def normalised(image: Any) -> torch.Tensor:
+    """Return the normalised pixels of an image, `(3, size, size)`."""
+    values = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
     return (values - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
 
 
 class FolderBatches:
-    """Normalised batches of random parts of a folder's pictures, each a function of (seed, number), decoded ahead of their use.
+    """Normalised batches of random crops of a folder's images, each a function of (seed, number), decoded in advance.
 
-    `stride`: how many processes share the pieces, each asking for every `stride`-th.
+    Args:
+        folder: The images.
+        size: The batch size.
+        seed: The seed of shuffles and crops.
+        side: The side of a crop, in pixels.
+        threads: The number of threads that decode images.
+        stride: The number of processes that share the pieces; each reads every `stride`-th piece.
     """
 
-    AHEAD = 2
+    PREFETCHED = 2
+    """The number of pieces decoded in advance."""
 
     def __init__(self, folder: Folder, size: int, seed: int, side: int = 224, threads: int = 4, stride: int = 1) -> None:
         self.folder, self.seed, self.side, self.stride = folder, seed, side, stride
         self.batches = Batches((torch.arange(len(folder)),), size)
         self._pool = _threads(threads)
-        self._begun: deque[tuple[tuple[int, int, int], list[Future[torch.Tensor]], torch.Tensor]] = deque()
+        self._started: deque[tuple[tuple[int, int, int], list[Future[torch.Tensor]], torch.Tensor]] = deque()
 
     def at(self, number: int, piece: int = 0, pieces: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
-        """Piece of batch number; those that a run asks for next are begun."""
-        place = number * pieces + piece
-        wanted = [(*divmod(place + i * self.stride, pieces), pieces) for i in range(self.AHEAD + 1)]
-        while self._begun and self._begun[0][0] != wanted[0]:
-            for waiting in self._begun.popleft()[1]:
+        """Return piece `piece` of `pieces` of batch `number`: images and labels; decoding of the next ones is started."""
+        position = number * pieces + piece
+        wanted = [(*divmod(position + i * self.stride, pieces), pieces) for i in range(self.PREFETCHED + 1)]
+        while self._started and self._started[0][0] != wanted[0]:
+            for waiting in self._started.popleft()[1]:
                 waiting.cancel()
-        for key in wanted[len(self._begun) :]:
-            self._begun.append((key, *self._begin(*key)))
-        _, images, labels = self._begun.popleft()
+        for key in wanted[len(self._started) :]:
+            self._started.append((key, *self._submit(*key)))
+        _, images, labels = self._started.popleft()
         return torch.stack([image.result() for image in images]), labels
 
-    def _begin(self, number: int, piece: int, pieces: int) -> tuple[list[Future[torch.Tensor]], torch.Tensor]:
+    def _submit(self, number: int, piece: int, pieces: int) -> tuple[list[Future[torch.Tensor]], torch.Tensor]:
         (index,) = self.batches.at(self.seed, number)
-        rows = share(torch.arange(len(index)), piece, pieces)
-        return [self._pool.submit(self._one, number, int(i), int(index[i])) for i in rows], self.folder.labels[index[rows]]
+        rows = batch_piece(torch.arange(len(index)), piece, pieces)
+        return [self._pool.submit(self._load, number, int(i), int(index[i])) for i in rows], self.folder.labels[index[rows]]
 
-    def _one(self, number: int, place: int, i: int) -> torch.Tensor:
-        draws = np.random.default_rng((self.seed, number, place))
-        return pixels(random_part(opened(self.folder.files[i]), self.side, draws))
+    def _load(self, number: int, position: int, i: int) -> torch.Tensor:
+        draws = np.random.default_rng((self.seed, number, position))
+        return normalised(random_crop(open_image(self.folder.files[i]), self.side, draws))
 
-    def held(self, folder: Folder, size: int = 100) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Another folder's pictures, their middles, in order."""
+    def evaluation_batches(self, folder: Folder, size: int = 100) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield batches of the central crops of another folder's images, in order."""
         for at in range(0, len(folder), size):
             files = folder.files[at : at + size]
             yield (
-                torch.stack(list(self._pool.map(lambda file: pixels(middle_part(opened(file), self.side)), files))),
+                torch.stack(list(self._pool.map(lambda file: normalised(center_crop(open_image(file), self.side)), files))),
                 folder.labels[at : at + size],
             )
 
 
 @functools.cache
 def _threads(count: int) -> ThreadPoolExecutor:
-    """One pool for all runs of a process."""
+    """Return the thread pool that all runs of a process share."""
     return ThreadPoolExecutor(count)

@@ -1,4 +1,4 @@
-"""The logs of runs as a picture, also while they are written: the loss that is trained on, and what was judged along the way."""
+"""Figure of the logs of training runs, finished or in progress: the training loss and the evaluations."""
 
 from __future__ import annotations
 
@@ -10,30 +10,44 @@ import numpy as np
 
 from sdetools.plots import COLOURS, canvas
 
-MEAN_OVER = 20
-"""The training loss is shown as a mean over this part, 1 / MEAN_OVER, of the steps so far."""
+SMOOTHING = 20
+"""The training loss is plotted as a running mean over a fraction 1 / SMOOTHING of the steps so far."""
 
-SHOWN = 500
-"""Points of a curve at most, nearly."""
+MAX_POINTS = 500
+"""The approximate maximal number of points of a curve."""
 
 
 def read(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Rows of each run below `folder`, by its name; without those of searches, unless there are no others.
+    """Read the logs of all runs of an experiment; those of hyperparameter searches only if there are no others.
 
-    A line that is not whole yet is left out. ValueError where there is no row at all.
+    Args:
+        folder: The folder of the experiment.
+
+    Returns:
+        The rows of each run, by its name, without an incomplete last line.
+
+    Raises:
+        ValueError: If there are no rows.
     """
     found = {}
     for path in sorted(folder.glob("runs/*/log.jsonl")):
-        whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
-        if whole:
-            found[path.parent.name] = [json.loads(line) for line in whole.splitlines()]
+        complete, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
+        if complete:
+            found[path.parent.name] = [json.loads(line) for line in complete.splitlines()]
     if not found:
-        raise ValueError(f"`out` must hold runs that have begun; {folder / 'runs'} has no log. Name the folder with --out.")
+        raise ValueError(f"`out` must contain runs in progress; {folder / 'runs'} has no log. Name the folder with --out.")
     return {name: rows for name, rows in found.items() if not name.startswith("search-")} or found
 
 
 def draw(folder: Path) -> Any:
-    """The figure: a panel for the training loss, and one for each number that was judged; SGD and SGDM in colours of their own."""
+    """Plot the logs of an experiment: a panel for the training loss and one for each evaluated number, coloured by method.
+
+    Args:
+        folder: The folder of the experiment.
+
+    Returns:
+        The figure.
+    """
     runs = read(folder)
     names = list(dict.fromkeys(name for rows in runs.values() for row in rows for name in row))
     panels = ["loss", *(name for name in names if name not in ("step", "lr", "loss", "diverged"))]
@@ -47,16 +61,16 @@ def draw(folder: Path) -> Any:
                 continue
             steps, values = np.array(points, dtype=float).T
             if panel == "loss":
-                width = max(1, len(values) // MEAN_OVER)
+                width = max(1, len(values) // SMOOTHING)
                 values, steps = np.convolve(values, np.ones(width) / width, "valid"), steps[width - 1 :]
-            thin = slice(None, None, 1 + len(values) // SHOWN)
+            subset = slice(None, None, 1 + len(values) // MAX_POINTS)
             momentum = "sgdm" in name
             label = ("SGDM" if momentum else "SGD") if ax is axes[0] else None
             known = ax.get_legend_handles_labels()[1]
             style = {"color": COLOURS[int(momentum)], "alpha": max(0.25, 1 / len(runs) ** 0.5), "linewidth": 1.2}
             ax.plot(
-                steps[thin],
-                values[thin],
+                steps[subset],
+                values[subset],
                 marker="." if len(values) < 30 else "",
                 label=None if label in known else label,
                 **style,

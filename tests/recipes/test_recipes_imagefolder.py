@@ -1,4 +1,4 @@
-"""Pictures in folders, and the recipe of Figure 1 on them."""
+"""Images in one folder per class, and the recipe of Figure 1."""
 
 import json
 import math
@@ -20,15 +20,15 @@ from sdetools.recipes import resnet50_imagenet
 
 
 def write_folder(place, classes=("n01440764", "n01443537"), train=6, val=3, size=(70, 50)):
-    """ImageNet's own layout, with pictures made here; one is grey, as some of ImageNet's are."""
+    """Write random images in ImageNet's layout; one per class is grey, like some of ImageNet's."""
     rng = np.random.default_rng(0)
     for part, count in (("train", train), ("val", val)):
         for name in classes:
             (place / part / name).mkdir(parents=True, exist_ok=True)
             for i in range(count):
                 values = rng.integers(0, 256, (*size[::-1], 3)).astype(np.uint8)
-                picture = Image.fromarray(values)
-                (picture.convert("L") if i == 0 else picture).save(place / part / name / f"{name}_{i}.JPEG")
+                image = Image.fromarray(values)
+                (image.convert("L") if i == 0 else image).save(place / part / name / f"{name}_{i}.JPEG")
 
 
 def test_folders_are_read_as_they_are_unpacked(tmp_path):
@@ -37,27 +37,27 @@ def test_folders_are_read_as_they_are_unpacked(tmp_path):
     assert len(train) == 12 and len(test) == 6 and train.classes == 2
     assert train.labels.tolist() == [0] * 6 + [1] * 6
     assert all(train.names[n] == file.parent.name for file, n in zip(train.files, train.labels.tolist()))
-    part = train.part(torch.tensor([7, 1]))
+    part = train.subset(torch.tensor([7, 1]))
     assert part.labels.tolist() == [1, 0] and part.files[0] == train.files[7]
 
 
-def test_what_is_missing_or_broken_is_told(tmp_path):
-    with pytest.raises(MissingData, match=r"has no folders, one a class.*--set data="):
+def test_missing_and_damaged_files_are_reported(tmp_path):
+    with pytest.raises(MissingData, match=r"must have one folder per class.*--set data="):
         imagefolder.folders(tmp_path)
     write_folder(tmp_path)
     (tmp_path / "val" / "n09999999").mkdir()
-    with pytest.raises(MissingData, match="n09999999 holds no"):
+    with pytest.raises(MissingData, match="n09999999 contains no"):
         imagefolder.folders(tmp_path)
     Image.new("RGB", (8, 8)).save(tmp_path / "val" / "n09999999" / "a.png")
-    with pytest.raises(ValueError, match="must hold the same classes; 'n09999999'"):
+    with pytest.raises(ValueError, match="must contain the same classes; 'n09999999'"):
         imagefolder.folders(tmp_path)
     bad = tmp_path / "train" / "n01440764" / "n01440764_1.JPEG"
-    bad.write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"n01440764_1.JPEG must be a picture"):
-        imagefolder.opened(bad)
+    bad.write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"n01440764_1.JPEG must be an image"):
+        imagefolder.open_image(bad)
 
 
-def test_a_batch_is_a_function_of_seed_and_number_whatever_was_asked_before(tmp_path):
+def test_a_batch_is_a_function_of_seed_and_number_in_any_order_of_requests(tmp_path):
     write_folder(tmp_path)
     train, _ = imagefolder.folders(tmp_path)
     made = [imagefolder.FolderBatches(train, 4, seed=3, side=16, stride=stride) for stride in (1, 1, 2)]
@@ -75,35 +75,35 @@ def test_a_batch_is_a_function_of_seed_and_number_whatever_was_asked_before(tmp_
         made[0].at(0, 0, 3)
 
 
-def test_parts_of_pictures_have_the_areas_sides_and_turns_that_they_should():
-    """Of a picture whose pixels tell their place; the shares by z-tests with 1e-6 each way."""
+def test_crops_have_the_specified_areas_aspect_ratios_and_flips():
+    """On an image whose pixels encode their position; frequencies by z-tests with a false-alarm rate of 1e-6."""
     values = np.zeros((200, 300, 3), dtype=np.uint8)
     values[..., 0], values[..., 1] = np.linspace(0, 255, 300)[None, :], np.linspace(0, 255, 200)[:, None]
-    picture, rng = Image.fromarray(values), np.random.default_rng(5)
-    areas, ratios, turns = [], [], 0
+    image, rng = Image.fromarray(values), np.random.default_rng(5)
+    areas, ratios, flips = [], [], 0
     for _ in range(400):
-        out = np.array(imagefolder.random_part(picture, 64, rng), dtype=float)
-        turns += bool(out[32, 0, 0] > out[32, -1, 0])
-        # From the middles of the outer pixels to whole sides; 255 levels over 300 and 200 pixels.
+        out = np.array(imagefolder.random_crop(image, 64, rng), dtype=float)
+        flips += bool(out[32, 0, 0] > out[32, -1, 0])
+        # From the centers of the outer pixels to whole sides; 255 levels over 300 and 200 pixels.
         w = abs(out[32, -1, 0] - out[32, 0, 0]) / 255 * 300 * 64 / 63
         h = abs(out[-1, 32, 1] - out[0, 32, 1]) / 255 * 200 * 64 / 63
         areas.append(w * h / 60_000), ratios.append(w / h)
-    assert abs(turns - 200) < 4.9 * math.sqrt(100)
+    assert abs(flips - 200) < 4.9 * math.sqrt(100)
     assert min(areas) > 0.06 and max(areas) < 1.05 and np.quantile(areas, 0.05) < 0.2 and np.quantile(areas, 0.95) > 0.6
     assert min(ratios) > 0.72 and max(ratios) < 1.4
-    middle = np.array(imagefolder.middle_part(picture, 64), dtype=float)
-    assert middle[32, 0, 0] == pytest.approx(255 * (150 - 87.5) / 300, abs=3)
-    assert middle[0, 32, 1] == pytest.approx(255 * 12.5 / 200, abs=3)
+    center = np.array(imagefolder.center_crop(image, 64), dtype=float)
+    assert center[32, 0, 0] == pytest.approx(255 * (150 - 87.5) / 300, abs=3)
+    assert center[0, 32, 1] == pytest.approx(255 * 12.5 / 200, abs=3)
 
 
 def test_full_size_makes_two_steps_on_files_of_the_real_format(tmp_path):
-    """ResNet-50 at 224: its number of parameters is the one of K. He et al. with 1,000 classes, and two steps run."""
+    """ResNet-50 at 224 pixels has the number of parameters of K. He et al. with 1,000 classes, and takes two steps."""
     write_folder(tmp_path, train=4, val=1, size=(300, 240))
     given = [f"data={tmp_path}", "batch=4", "seeds=1", "grid=0", "epochs=1", "micro=2", "evaluations=1", "held=0.25", "threads=2"]
     settings = recipes.settings_of(resnet50_imagenet, False, given)
     assert sum(p.numel() for p in resnet50_imagenet.network(settings, 3, 1000).parameters()) == 25_557_032
     outcome = resnet50_imagenet.main(settings, Trainer(tmp_path / "out", "full"))
-    for name in resnet50_imagenet.WAYS:
+    for name in resnet50_imagenet.METHODS:
         (run,) = outcome.runs[4, name]
         assert run.final["step"] == 2 and np.isfinite(run.final["test_loss"])
 
@@ -111,7 +111,7 @@ def test_full_size_makes_two_steps_on_files_of_the_real_format(tmp_path):
 TINY = ["train", "resnet50-imagenet", "--miniature", "--set", "seeds=2", "--set", "batch=100,400", "--set", "epochs=0.2"]
 
 
-def test_the_command_searches_trains_and_goes_on(tmp_path):
+def test_the_command_searches_trains_and_resumes(tmp_path):
     pytest.importorskip("mlxtend")
     command = [*TINY, "--set", "grid=0,1", "--out", str(tmp_path / "out")]
     first = CliRunner().invoke(main, command)
@@ -127,16 +127,16 @@ def test_the_command_searches_trains_and_goes_on(tmp_path):
     assert again.stdout == first.stdout
 
 
-def test_the_command_tells_what_is_wrong(tmp_path):
-    for more, told in (
+def test_the_command_reports_invalid_input(tmp_path):
+    for more, message in (
         (["--set", "lr=0"], "`lr` must be positive"),
         (["--set", "batch=64,-1"], "`batch` must be positive"),
         (["--set", "colour=red"], "--set must name one of"),
         (["--set", "clip=often"], "`clip` must be a number"),
-        (["--set", "grid="], "`grid` must hold a number"),
+        (["--set", "grid="], "`grid` must not be empty"),
         (["--set", "source=cats"], "`source` must be one of"),
-        (["--set", f"data={tmp_path}"], "the pictures are missing"),
+        (["--set", f"data={tmp_path}"], "the images are missing"),
         (["--miniature", "--set", "batch=99999"], "at most the number of samples, 3200"),
     ):
         done = CliRunner().invoke(main, ["train", "resnet50-imagenet", *more, "--out", str(tmp_path / "out")])
-        assert done.exit_code == 2 and told in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.output
+        assert done.exit_code == 2 and message in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.output

@@ -1,7 +1,7 @@
-"""Each recipe by its command line: killed at random moments it ends with the same bytes, and two processes take the steps of one.
+"""Each recipe on the command line: killed at random times it ends with the same bytes, and two processes take the same steps as one.
 
-A command is a fork of one process that has everything imported, in which it does what `python -m` does: a start takes one second, not six.
-The processes that torchrun starts, and workers, have an interpreter of their own.
+Commands run in forks of one process that has imported everything, as `python -m` would run them: a start takes one second instead of six.
+Processes started by torchrun, and workers, are separate interpreters.
 """
 
 import functools
@@ -32,8 +32,8 @@ SETTINGS = {
 """Two runs of 20 steps each, one of SGD and one of SGDM, on batches of two pieces."""
 COMMON = ["precision=float64", "evaluations=2"]
 RUNNING = ("running_mean", "running_var", "num_batches_tracked")
-"""Of batch normalisation, under torchrun those of the first process: it sees its own pieces only. Nothing in training reads them."""
-FORKS = """
+"""Running statistics of batch normalisation. Under torchrun they are those of the first process's pieces; training does not read them."""
+FORK_SERVER = """
 import importlib, json, os, runpy, sys
 for name in sys.argv[1:]:
     importlib.import_module(name)
@@ -58,7 +58,7 @@ for line in sys.stdin:
 
 @pytest.fixture(scope="module", autouse=True)
 def environment():
-    """This checkout, and one thread a process."""
+    """Import this checkout, and use one thread per process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]))
         patch.setenv("OMP_NUM_THREADS", "1")
@@ -66,25 +66,25 @@ def environment():
 
 
 @pytest.fixture(scope="module")
-def forks(environment):
-    """`start` (a module, arguments, a file for what it tells) answers with a process, also a group; `lives` and `end` answer about one."""
+def fork_server(environment):
+    """Yield a function that sends requests: `start` (module, arguments, output file) returns a process id, `lives` and `end` its state."""
     recipes = ("resnet32_cifar10", "resnet50_imagenet", "roberta_few_shot")
     modules = [f"sdetools.recipes.{name}" for name in recipes]
     modules += [f"transformers.models.{name}.modeling_{name}" for name in ("resnet", "roberta")]
-    line = [sys.executable, "-c", FORKS, *modules, "torch._dynamo", "torch.distributed.run", "matplotlib.figure"]
+    line = [sys.executable, "-c", FORK_SERVER, *modules, "torch._dynamo", "torch.distributed.run", "matplotlib.figure"]
     with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
 
-        def ask(what, given):
+        def request(what, given):
             print(json.dumps([what, given]), file=process.stdin, flush=True)
             return json.loads(process.stdout.readline())
 
-        yield ask
+        yield request
         process.stdin.close()
 
 
 @pytest.fixture(scope="module")
 def command(tmp_path_factory):
-    """Arguments of a recipe; the language model is a tiny random one, with dropout."""
+    """Return a function that gives the arguments of a recipe; the language model is small, random and has dropout."""
     own, folder = runpy.run_path(str(Path(__file__).with_name("test_recipes_text.py"))), tmp_path_factory.mktemp("text")
     own["write_sst2"](folder)
     files = [f"data={folder}", f"model={own['write_model'](folder / 'model')}"]
@@ -98,31 +98,31 @@ def command(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def whole(command, forks, tmp_path_factory):
-    """The folder of a recipe's runs that nobody disturbed."""
+def reference(command, fork_server, tmp_path_factory):
+    """Return a function that gives the folder of a recipe's uninterrupted runs."""
 
     @functools.cache
     def folder(name):
         out = tmp_path_factory.mktemp("whole")
-        carried_out(forks, *command(name, out), told=out / "told")
+        execute(fork_server, *command(name, out), output=out / "output")
         return out
 
     return folder
 
 
-def carried_out(forks, *line, told):
-    assert forks("end", forks("start", [*line, str(told)])) == 0, told.read_text()
+def execute(fork_server, *line, output):
+    assert fork_server("end", fork_server("start", [*line, str(output)])) == 0, output.read_text()
 
 
 def last(run):
-    """The last checkpoint of a run."""
+    """Return the last checkpoint of a run."""
     path = max(run.glob("*.checkpoint"))
     with open(path, "rb") as file:
         return checkpoint.read(path, json.loads(file.readline())["identity"])
 
 
 def steps(out):
-    """How many steps of all runs are in checkpoints."""
+    """Return the number of steps of all runs that are in checkpoints."""
     ends = {path.parent: int(path.stem.split("-")[1]) for path in sorted(out.glob("runs/*/*.checkpoint"))}
     return sum(ends.values())
 
@@ -130,42 +130,44 @@ def steps(out):
 @pytest.mark.parametrize(
     ("name", "workers"), [*((name, 1) for name in SETTINGS), pytest.param("resnet32-cifar10", 2, marks=pytest.mark.slow)]
 )
-def test_killed_at_random_moments_it_ends_with_the_same_bytes(name, workers, whole, command, forks, tmp_path):
-    """Moments are drawn in steps, and seconds beyond them: then it does not matter how busy the machine is."""
-    out, told = tmp_path / "out", tmp_path / "told"
+def test_a_run_killed_at_random_times_ends_with_the_same_bytes(name, workers, reference, command, fork_server, tmp_path):
+    """Times are drawn in steps, plus a few milliseconds, so that they do not depend on the load of the machine."""
+    out, output = tmp_path / "out", tmp_path / "output"
     line = [*command(name, out), f"--workers={workers}"]
-    draws, broken = random.Random(f"{name} {workers}"), set()
+    draws, interrupted = random.Random(f"{name} {workers}"), set()
     for moment in sorted(draws.sample(range(26), 3 if workers == 1 else 1)):
-        begun = steps(out)
-        process = forks("start", [*line, str(told)])
-        while not (any(out.glob("runs/*")) and steps(out) >= (max(moment, begun + 1) if begun else moment)):
-            assert forks("lives", process), told.read_text()
+        initial_steps = steps(out)
+        process = fork_server("start", [*line, str(output)])
+        while not (any(out.glob("runs/*")) and steps(out) >= (max(moment, initial_steps + 1) if initial_steps else moment)):
+            assert fork_server("lives", process), output.read_text()
             time.sleep(0.002)
         time.sleep(draws.uniform(0, 0.03))
-        assert forks("lives", process), told.read_text()
+        assert fork_server("lives", process), output.read_text()
         os.killpg(process, signal.SIGKILL)
-        assert forks("end", process) == -signal.SIGKILL
-        broken |= {path.parent.name[:4] for path in out.glob("runs/*/*.checkpoint") if not (path.parent / "final.json").exists()}
-    assert "sgdm" in broken  # one start at least has a buffer to go on with
-    carried_out(forks, *line, told=told)
-    runs = sorted(path.name for path in (whole(name) / "runs").iterdir())
+        assert fork_server("end", process) == -signal.SIGKILL
+        interrupted |= {
+            path.parent.name[:4] for path in out.glob("runs/*/*.checkpoint") if not (path.parent / "final.json").exists()
+        }
+    assert "sgdm" in interrupted  # at least one start resumes from a momentum buffer
+    execute(fork_server, *line, output=output)
+    runs = sorted(path.name for path in (reference(name) / "runs").iterdir())
     assert len(runs) == 2 and runs == sorted(path.name for path in (out / "runs").iterdir())
     for file in ("table.csv", *(f"runs/{run}/{file}" for run in runs for file in ("log.jsonl", "final.json"))):
-        assert (out / file).read_bytes() == (whole(name) / file).read_bytes(), file
+        assert (out / file).read_bytes() == (reference(name) / file).read_bytes(), file
     for run in runs:
-        one, other = last(whole(name) / "runs" / run)["model"], last(out / "runs" / run)["model"]
+        one, other = last(reference(name) / "runs" / run)["model"], last(out / "runs" / run)["model"]
         assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_two_processes_take_the_steps_of_one(name, whole, command, forks, tmp_path):
-    """One accumulates two pieces, of two each takes one; dropout is the same, for it is drawn by (seed, batch, piece)."""
+def test_two_processes_take_the_same_steps_as_one(name, reference, command, fork_server, tmp_path):
+    """One process accumulates two pieces, each of two takes one; dropout is equal, because it is a function of (seed, batch, piece)."""
     launch = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
-    carried_out(forks, *launch, *command(name, tmp_path), told=tmp_path / "told")
-    for run in sorted((whole(name) / "runs").iterdir()):
+    execute(fork_server, *launch, *command(name, tmp_path), output=tmp_path / "output")
+    for run in sorted((reference(name) / "runs").iterdir()):
         one, other = last(run), last(tmp_path / "runs" / run.name)
         assert one["step"] == other["step"] == 20
-        held = [key for key in one["model"] if not key.endswith(RUNNING)]
-        assert one["model"].keys() == other["model"].keys() and all(one["model"][key].dtype == torch.float64 for key in held)
-        assert max(float((one["model"][key] - other["model"][key]).abs().max()) for key in held) < 1e-10
+        compared = [key for key in one["model"] if not key.endswith(RUNNING)]
+        assert one["model"].keys() == other["model"].keys() and all(one["model"][key].dtype == torch.float64 for key in compared)
+        assert max(float((one["model"][key] - other["model"][key]).abs().max()) for key in compared) < 1e-10
         assert one["row"]["loss"] == pytest.approx(other["row"]["loss"], rel=1e-10)

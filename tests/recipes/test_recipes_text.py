@@ -1,4 +1,4 @@
-"""Prompts, their tasks' own files, and few-shot runs in small; at full size two steps of RoBERTa-large's configuration."""
+"""Prompts, file formats of the tasks, and small few-shot runs; at full size, two steps of RoBERTa-large's configuration."""
 
 import json
 
@@ -20,7 +20,7 @@ WORDS = "terrible great bad okay good No Yes Maybe Description Entity Expression
 
 
 def tokenizer(mask=True):
-    """A byte-level tokeniser that knows the label words, made from a few sentences."""
+    """Train a byte-level tokeniser on a few sentences with the label words."""
     made = tokenizers.ByteLevelBPETokenizer()
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     made.train_from_iterator(
@@ -40,7 +40,7 @@ def tokenizer(mask=True):
 
 
 def write_model(folder, mask=True, **shape):
-    """A random RoBERTa in the Hugging Face format, with weights in safetensors unless it is large."""
+    """Write a random RoBERTa in the Hugging Face format, with weights in safetensors unless it is large."""
     small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 400}
     config = transformers.RobertaConfig(**(small | {"max_position_embeddings": 66} | shape))
     if shape:
@@ -53,14 +53,14 @@ def write_model(folder, mask=True, **shape):
 
 
 def write_sst2(folder, count=40):
-    """GLUE's own format."""
+    """Write examples in GLUE's format."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, n in (("train", count), ("dev", 20)):
         rows = [f"film number {i} is {'a great good one' if i % 2 else 'bad , terrible'} \t{i % 2}" for i in range(n)]
         (folder / f"{name}.tsv").write_text("sentence\tlabel\n" + "\n".join(rows) + "\n")
 
 
-def test_the_tasks_own_files(tmp_path):
+def test_the_tasks_file_formats(tmp_path):
     write_sst2(tmp_path / "SST-2")
     train, test = text.TASKS["sst-2"].read("sst-2", tmp_path)
     assert len(train) == 40 and len(test) == 20 and train[1] == text.Example(1, ("film number 1 is a great good one ",))
@@ -83,7 +83,7 @@ def test_the_tasks_own_files(tmp_path):
     assert found["snli"] == [text.Example(0, ("A.", "B."))]
 
 
-def test_what_is_missing_or_broken_is_told(tmp_path):
+def test_missing_and_damaged_files_are_reported(tmp_path):
     with pytest.raises(MissingData, match=r"sst-2 is missing: none of train.tsv.*--set data="):
         text.TASKS["sst-2"].read("sst-2", tmp_path)
     write_sst2(tmp_path)
@@ -92,7 +92,7 @@ def test_what_is_missing_or_broken_is_told(tmp_path):
         text.TASKS["sst-2"].read("sst-2", tmp_path)
     (tmp_path / "dev.tsv").write_text("sentence\tlabel\nfine\t7\n")
     with pytest.raises(
-        ValueError, match=r"dev.tsv must hold one example a row; after 0 examples a label must be one of 0, 1; got '7'"
+        ValueError, match=r"dev.tsv must contain one example per row; after 0 examples a label must be one of 0, 1; got '7'"
     ):
         text.TASKS["sst-2"].read("sst-2", tmp_path)
     (tmp_path / "dev.tsv").write_text("sentence\tjudgement\nfine\t1\n")
@@ -102,11 +102,11 @@ def test_what_is_missing_or_broken_is_told(tmp_path):
         text.pretrained(str(tmp_path))
     write_model(tmp_path / "pickled", vocab_size=400)
     (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(MissingData, match=r"holds no \*.safetensors"):
+    with pytest.raises(MissingData, match=r"contains no \*.safetensors"):
         text.pretrained(str(tmp_path / "pickled"))
 
 
-def test_subsets_are_disjoint_of_k_a_class_and_functions_of_the_seed():
+def test_subsets_are_disjoint_have_k_examples_per_class_and_are_functions_of_the_seed():
     pool = [text.Example(n % 2, (str(n),)) for n in range(60)]
 
     def never(n, sentence):
@@ -116,55 +116,55 @@ def test_subsets_are_disjoint_of_k_a_class_and_functions_of_the_seed():
     assert [sum(e.label == n for e in part) for part in (train, dev) for n in (0, 1)] == [10] * 4
     assert not set(train) & set(dev)
     assert text.subset(pool, ("a", "b"), 10, 10, 13, never) == (train, dev) != text.subset(pool, ("a", "b"), 10, 10, 21, never)
-    told = []
+    reports = []
     train, dev = text.subset(pool, ("a", "b"), 20, 4, 13, never)
     assert len(train) == 40 and len(dev) == 8 and not set(train) & set(dev)
-    few, rest = text.subset(pool[:30], ("a", "b"), 10, 10, 13, lambda n, sentence: told.append((n, sentence)))
+    train_few, rest = text.subset(pool[:30], ("a", "b"), 10, 10, 13, lambda n, sentence: reports.append((n, sentence)))
     assert (
-        len(few) == 20
+        len(train_few) == 20
         and len(rest) == 10
-        and not set(few) & set(rest)
-        and [n for n, _ in told] == [0, 1]
-        and "has 15 examples" in told[0][1]
+        and not set(train_few) & set(rest)
+        and [n for n, _ in reports] == [0, 1]
+        and "has 15 examples" in reports[0][1]
     )
     with pytest.raises(ValueError, match="'c' must have at least two examples; got 0"):
         text.subset(pool, ("a", "b", "c"), 5, 5, 13, never)
 
 
-def test_a_long_sentence_is_cut_and_the_prompt_is_not():
+def test_long_sentences_are_truncated_and_the_template_is_not():
     own = tokenizer()
     example = text.Example(0, ("A great film. " * 40, "Yes it was good. " * 10))
     for template in ("{0} It was<mask>.", "<mask>: {0}", "{0-}?<mask>, {1l}"):
         made = text.prompts([example, text.Example(1, ("Good.", "Bad."))], template, own, 30)
         assert len(made.ids[0]) == 30 and len(made.ids[1]) < 30
-        for ids, place in zip(made.ids, made.places):
-            assert ids[place] == own.mask_token_id and ids.count(own.mask_token_id) == 1
+        for ids, position in zip(made.ids, made.positions):
+            assert ids[position] == own.mask_token_id and ids.count(own.mask_token_id) == 1
             assert (ids[0], ids[-1]) == (own.cls_token_id, own.sep_token_id)
     assert own.decode(made.ids[1]) == "<s>Good?<mask>, bad.</s>"
-    ids, attention, places, labels = made.batch([1, 0])
+    ids, attention, positions, labels = made.batch([1, 0])
     assert ids.shape == (2, 30) and attention.sum(1).tolist() == [len(made.ids[1]), 30] and labels.tolist() == [1, 0]
-    assert (ids[0, attention[0] == 0] == own.pad_token_id).all() and (ids[[0, 1], places] == own.mask_token_id).all()
-    with pytest.raises(ValueError, match="`template` must hold"):
+    assert (ids[0, attention[0] == 0] == own.pad_token_id).all() and (ids[[0, 1], positions] == own.mask_token_id).all()
+    with pytest.raises(ValueError, match="`template` must contain"):
         text.prompts([example], "{0} It was great.", own, 30)
 
 
-def test_the_head_at_the_mask_is_the_whole_models_and_padding_changes_nothing(tmp_path):
+def test_the_head_at_the_mask_equals_that_of_the_full_model_and_padding_changes_nothing(tmp_path):
     model, own = text.pretrained(str(write_model(tmp_path)))
     words = text.word_ids(own, ("terrible", "great"))
     net = text.Prompted(model, words).eval()
     made = text.prompts([text.Example(0, (s,)) for s in ("Good.", "Maybe a bad film, okay.")], "{0} It was<mask>.", own, 40)
-    ids, attention, places, _ = made.batch([0, 1])
+    ids, attention, positions, _ = made.batch([0, 1])
     with torch.no_grad():
-        answer = net(ids, attention, places)
-        whole = model(input_ids=ids, attention_mask=attention).logits[[0, 1], places][:, words]
+        logits = net(ids, attention, positions)
+        whole = model(input_ids=ids, attention_mask=attention).logits[[0, 1], positions][:, words]
         alone = net(*made.batch([0])[:3])
-    assert torch.allclose(answer, whole, atol=1e-6) and torch.allclose(answer[:1], alone, atol=1e-6)
+    assert torch.allclose(logits, whole, atol=1e-6) and torch.allclose(logits[:1], alone, atol=1e-6)
 
 
 COMMAND = ["train", "roberta-few-shot", "--set", "tasks=sst-2", "--set", "k=8", "--set", "steps=4", "--set", "subsets=13,21"]
 
 
-def test_the_command_searches_trains_and_goes_on(tmp_path):
+def test_the_command_searches_trains_and_resumes(tmp_path):
     write_sst2(tmp_path / "data" / "SST-2")
     folder = write_model(tmp_path / "model")
     command = [
@@ -187,14 +187,14 @@ def test_the_command_searches_trains_and_goes_on(tmp_path):
     assert CliRunner().invoke(main, command).stdout == first.stdout
 
 
-def test_the_command_tells_what_is_wrong(tmp_path):
+def test_the_command_reports_invalid_input(tmp_path):
     write_sst2(tmp_path / "data")
     whole, maskless = write_model(tmp_path / "model"), write_model(tmp_path / "maskless", mask=False)
     common = ["--set", f"data={tmp_path / 'data'}", "--out", str(tmp_path / "out")]
-    for more, told in (
-        (["words=unbelievable,great"], "a label word must be one token of the tokeniser; 'unbelievable' is ["),
+    for more, reports in (
+        (["words=unbelievable,great"], "a label word must be a single token; 'unbelievable' is ["),
         (["words=great,great"], "label words must differ"),
-        (["words=great"], "`words` must be one a class, 2"),
+        (["words=great"], "`words` must be one per class, 2"),
         ([f"model={maskless}"], "must have a mask token"),
         (["k=11"], "has 20 examples, less than k = 11"),
         (["batch=99"], "at most the number of samples, 16"),
@@ -202,13 +202,13 @@ def test_the_command_tells_what_is_wrong(tmp_path):
         (["lr=0.1,-1"], "`lr` must be positive"),
         (["colour=red"], "--set must name one of"),
         (["tasks=cola"], "`tasks` must be one of"),
-        (["template={0} is great."], "`template` must hold"),
+        (["template={0} is great."], "`template` must contain"),
         ([f"data={tmp_path / 'nowhere'}"], "sst-2 is missing"),
         (["model=nowhere"], "the language model is missing"),
     ):
         given = [f"model={whole}", *more]
         done = CliRunner().invoke(main, [*COMMAND, *common, *(part for text in given for part in ("--set", text))])
-        assert done.exit_code == 2 and told in done.stderr and len(done.stderr.strip().splitlines()) == 1, (more, done.output)
+        assert done.exit_code == 2 and reports in done.stderr and len(done.stderr.strip().splitlines()) == 1, (more, done.output)
 
 
 @pytest.mark.slow

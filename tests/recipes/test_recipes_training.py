@@ -1,4 +1,4 @@
-"""The training loop: killed at any moment it ends with the same bits; broken checkpoints are left aside; pieces and processes agree."""
+"""The training loop: interrupted at any time it ends with the same bits; invalid checkpoints are skipped; pieces and processes agree."""
 
 import errno
 import json
@@ -74,20 +74,20 @@ def toy(steps=20, optimiser=SGDM, dropout=0.0, **options):
     torch.manual_seed(0)
     x = torch.randn(32, 3)
     batches = Batches((x, x.sum(1, keepdim=True)), 4)
-    told = {"loss_of": lambda net, b: F.mse_loss(net(b[0]), b[1])} | options
+    settings = {"loss_of": lambda net, b: F.mse_loss(net(b[0]), b[1])} | options
 
     def make():
         model = torch.nn.Sequential(torch.nn.Dropout(dropout), torch.nn.Linear(3, 1)).eval()
         return TrainingTask(
             model, optimiser(model.parameters(), lr=0.1), steps, lambda k, i, n: tuple(part.chunk(n)[i] for part in batches.at(1, k)),
-            evaluate=lambda net: {"test": float(F.mse_loss(net(x), x.sum(1, keepdim=True)))}, **told,
+            evaluate=lambda net: {"test": float(F.mse_loss(net(x), x.sum(1, keepdim=True)))}, **settings,
         )  # fmt: skip
 
     return make
 
 
 def stopped(at, error=KeyboardInterrupt):
-    """A loss that raises an error when it is asked for the `at`-th time."""
+    """Return a loss that raises an error at its `at`-th evaluation."""
     asked = iter(range(1, at))
 
     def loss_of(net, b):
@@ -99,14 +99,14 @@ def stopped(at, error=KeyboardInterrupt):
 
 
 def unfinished(folder):
-    """A run of 20 steps whose end is forgotten, with checkpoints at 15 and 20."""
+    """Make a run of 20 steps that is not marked finished, with checkpoints at 15 and 20."""
     Trainer(folder, "identity", save_every=5)("run", toy())
     (folder / "runs" / "run" / "final.json").unlink()
     return sorted((folder / "runs" / "run").glob("*.checkpoint"))
 
 
-def test_a_broken_checkpoint_is_told_and_the_one_before_is_used(tmp_path):
-    whole = Trainer(tmp_path / "whole", "identity")("run", toy())
+def test_an_invalid_checkpoint_is_reported_and_the_previous_one_is_used(tmp_path):
+    complete = Trainer(tmp_path / "whole", "identity")("run", toy())
 
     class Trap:
         def __reduce__(self):
@@ -124,23 +124,23 @@ def test_a_broken_checkpoint_is_told_and_the_one_before_is_used(tmp_path):
         folder = tmp_path / str(n)
         _, last = unfinished(folder)
         damage(last)
-        told = []
-        again = Trainer(folder, "identity", tell=told.append)("run", toy())
-        assert len(told) == 1 and told[0].endswith("the one before it is used.") and "\n" not in told[0]
-        assert again.final == whole.final and again.log == whole.log
+        reports = []
+        again = Trainer(folder, "identity", tell=reports.append)("run", toy())
+        assert len(reports) == 1 and reports[0].endswith("the previous one is used.") and "\n" not in reports[0]
+        assert again.final == complete.final and again.log == complete.log
     assert not (tmp_path / "trap").exists()
 
 
-def test_killed_before_it_is_told_to_be_finished(tmp_path):
-    """After the last checkpoint there is no step to make."""
-    whole = Trainer(tmp_path / "whole", "identity")("run", toy())
+def test_a_run_killed_before_it_is_marked_finished_is_completed(tmp_path):
+    """After the last checkpoint there is no step left."""
+    complete = Trainer(tmp_path / "whole", "identity")("run", toy())
     unfinished(tmp_path)
     again = Trainer(tmp_path, "identity", tell=pytest.fail)("run", toy())
-    assert again.final == whole.final and again.log == whole.log
+    assert again.final == complete.final and again.log == complete.log
 
 
-def test_dropout_and_the_draws_of_an_optimiser_go_on(tmp_path):
-    """Also with a generator of its own; and a model that comes in evaluation mode is trained from the first step on as after others."""
+def test_draws_of_dropout_and_of_an_optimiser_are_resumed(tmp_path):
+    """Also with a separate generator; and a model in evaluation mode is trained in training mode from the first step on."""
 
     def of(**options):
         return toy(
@@ -148,15 +148,15 @@ def test_dropout_and_the_draws_of_an_optimiser_go_on(tmp_path):
             dropout=0.3, every=8, **options,
         )  # fmt: skip
 
-    whole = Trainer(tmp_path / "whole", "identity", save_every=5)("run", of())
+    complete = Trainer(tmp_path / "whole", "identity", save_every=5)("run", of())
     for at in (4, 14):
         with pytest.raises(KeyboardInterrupt):
             Trainer(tmp_path / "broken", "identity", save_every=5)("run", of(loss_of=stopped(at)))
     again = Trainer(tmp_path / "broken", "identity", save_every=5)("run", of())
-    assert again.log == whole.log and len({row["loss"] for row in whole.log}) == 20
+    assert again.log == complete.log and len({row["loss"] for row in complete.log}) == 20
 
 
-def test_checkpoints_of_another_run_beyond_do_not_push_out_ones_own(tmp_path):
+def test_later_checkpoints_of_another_run_do_not_displace_the_current_ones(tmp_path):
     unfinished(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         Trainer(tmp_path, "another identity", save_every=4)("run", toy(loss_of=stopped(10)))
@@ -166,35 +166,35 @@ def test_checkpoints_of_another_run_beyond_do_not_push_out_ones_own(tmp_path):
     assert again.final == Trainer(tmp_path / "whole", "another identity")("run", toy()).final
 
 
-def test_a_log_that_lost_lines_is_made_anew(tmp_path):
-    whole = Trainer(tmp_path / "whole", "identity")("run", toy())
+def test_a_truncated_log_restarts_the_run(tmp_path):
+    complete = Trainer(tmp_path / "whole", "identity")("run", toy())
     unfinished(tmp_path)
-    log, told = tmp_path / "runs" / "run" / "log.jsonl", []
+    log, reports = tmp_path / "runs" / "run" / "log.jsonl", []
     log.write_bytes(log.read_bytes()[:100])
-    again = Trainer(tmp_path, "identity", tell=told.append)("run", toy())
-    assert again.log == whole.log and len(told) == 1 and "log.jsonl is shorter than its checkpoint tells" in told[0]
+    again = Trainer(tmp_path, "identity", tell=reports.append)("run", toy())
+    assert again.log == complete.log and len(reports) == 1 and "log.jsonl is shorter than at the checkpoint" in reports[0]
 
 
-def test_a_full_disk_and_a_full_gpu_are_told_and_the_run_goes_on_later(tmp_path, monkeypatch):
-    whole = Trainer(tmp_path / "whole", "identity")("run", toy())
+def test_a_full_disk_or_gpu_is_reported_and_the_run_can_be_resumed(tmp_path, monkeypatch):
+    complete = Trainer(tmp_path / "whole", "identity")("run", toy())
 
     def full(path, other):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     trainer = Trainer(tmp_path, "identity", save_every=5)
-    with pytest.raises(OSError, match="the GPU's memory is too small for a piece of a batch. Take more pieces"):
+    with pytest.raises(OSError, match="the GPU's memory is too small for a piece of a batch. Use more pieces"):
         trainer("run", toy(loss_of=stopped(7, torch.cuda.OutOfMemoryError("CUDA out of memory"))))
     with (
         monkeypatch.context() as patch,
-        pytest.raises(OSError, match=r"the disk of .*run is full.*goes on from the last checkpoint"),
+        pytest.raises(OSError, match=r"the disk of .*run is full.*resumes from the last checkpoint"),
     ):
         patch.setattr(checkpoint.os, "replace", full)
         trainer("run", toy())
     assert sorted(path.name for path in (tmp_path / "runs" / "run").iterdir()) == ["log.jsonl", "step-000000005.checkpoint"]
-    assert trainer("run", toy(loss_of=stopped(16))).log == whole.log
+    assert trainer("run", toy(loss_of=stopped(16))).log == complete.log
 
 
-def test_a_second_process_is_told_that_the_run_is_being_written(tmp_path):
+def test_a_second_process_is_refused_while_the_run_is_locked(tmp_path):
     fcntl = pytest.importorskip("fcntl", reason="locks of files are those of POSIX")
     run = tmp_path / "runs" / "run"
     run.mkdir(parents=True)
@@ -206,7 +206,7 @@ def test_a_second_process_is_told_that_the_run_is_being_written(tmp_path):
 
 
 def trapped(path, trap):
-    """The file with a pickle that would run code when opened, and a right checksum."""
+    """Return the file with a pickle that would execute code when loaded, and a valid checksum."""
     import hashlib
 
     content = pickle.dumps(trap)
@@ -215,20 +215,20 @@ def trapped(path, trap):
     return json.dumps(head).encode() + b"\n" + content
 
 
-def test_a_finished_run_is_read_and_not_made_again(tmp_path):
+def test_a_finished_run_is_read_and_not_repeated(tmp_path):
     first = Trainer(tmp_path, "identity")("run", toy())
 
     def never():
-        raise AssertionError("made again")
+        raise AssertionError("repeated")
 
     again = Trainer(tmp_path, "identity")("run", never)
     assert again.final == first.final and again.curve("test")[0] == [20]
-    with pytest.raises(ValueError, match="holds a finished run of other ones"):
+    with pytest.raises(ValueError, match="contains a finished run of other settings"):
         Trainer(tmp_path, "another identity")("run", toy(steps=6))
     assert Trainer(tmp_path, "identity")("run", never).log == first.log
 
 
-def test_pieces_are_one_batch_and_two_processes_are_two_pieces(program, tmp_path):
+def test_accumulated_pieces_equal_a_batch_and_two_processes_equal_two_pieces(program, tmp_path):
     for name, pieces in (("one", 1), ("two", 2)):
         Trainer(tmp_path / name, "identity")("run", toy(pieces=pieces, precision="float32"))
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
@@ -270,19 +270,19 @@ def test_svag_in_the_loop_and_divergence(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"precision": "float8"}, "`precision` must be one of float32, bfloat16, float64; got 'float8'.$"),
-        ({"precision": "float16"}, "With float16 losses would have to be scaled, which is not done"),
+        ({"precision": "float16"}, "float16 would require loss scaling, which is not implemented"),
         ({"steps": 0}, "`steps` must be at least 1"),
     ],
 )
-def test_bad_settings(tmp_path, options, told):
-    with pytest.raises(ValueError, match=told):
+def test_invalid_settings_are_refused(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
         Trainer(tmp_path, "i")("run", toy(**options))
 
 
-def test_a_task_makes_svag_itself(tmp_path):
+def test_an_optimiser_with_svag_is_refused(tmp_path):
     made = toy(l=3)
 
     def twice():
@@ -295,17 +295,17 @@ def test_a_task_makes_svag_itself(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("device", "world", "told"),
-    [("cuda:99", "1", "one that is there"), ("cuda:1", "2", "a GPU of its own"), ("abc", "2", "one that is there")],
+    ("device", "world", "message"),
+    [("cuda:99", "1", "available"), ("cuda:1", "2", "a separate GPU"), ("abc", "2", "available")],
 )
-def test_devices_that_are_not_there(device, world, told, monkeypatch):
+def test_unavailable_devices_are_refused(device, world, message, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", world)
-    with pytest.raises(ValueError, match=f"`device` must be .*{told}"), sharing(device):
+    with pytest.raises(ValueError, match=f"`device` must be .*{message}"), sharing(device):
         pass
 
 
-def test_weights_stay_where_they_are_wanted(tmp_path):
-    """And a run of the same name whose weights are not kept is the same run."""
+def test_weights_are_kept_if_requested(tmp_path):
+    """A run whose weights are not kept has the same log."""
     runs = {keep: Trainer(tmp_path / str(keep), "identity", save_every=5, keep=keep)("run", toy()) for keep in (True, False)}
     assert runs[True].log == runs[False].log and runs[True].final == runs[False].final
     assert [len(list(runs[keep].folder.glob("*.checkpoint"))) for keep in (True, False)] == [2, 0]

