@@ -51,7 +51,7 @@ class Batches:
             lengths: set[int] = set()
             map_tensors(lambda part: lengths.add(len(part)), columns)
             if len(lengths) > 1:
-                raise ValueError(f"`data` must have one row a sample in each of its arrays; got lengths {sorted(lengths)}.")
+                raise ValueError(f"`data` must have one row per sample in each of its arrays; got lengths {sorted(lengths)}.")
             self.samples = lengths.pop()
             self._fetch: Callable[[list[int]], Any] = lambda index: map_tensors(lambda part: part[index], columns)
         elif hasattr(data, "__getitem__") and hasattr(data, "__len__"):

@@ -1,4 +1,4 @@
-"""Lemma 2.4's terms on networks against dense matrices, and advice where the answer is known."""
+"""Diagnosis: the terms of Lemma 2.4 and the sharpness against dense matrices, and the advice where the answer is known."""
 
 import copy
 import math
@@ -23,14 +23,14 @@ def network(seed=0):
 
 
 def dense(x, y, size):
-    """|grad L|^2, grad L^T H grad L, tr(H Sigma), tr(Sigma), lambda_max from matrices."""
+    """Return |grad L|^2, grad L^T H grad L, tr(H Sigma), tr(Sigma) and lambda_max from dense matrices."""
     loss = loss_of_module(network(), F.cross_entropy, x, y)
     g, h = loss.gradient(loss.start), loss.hessian(loss.start)
     sigma = st.noise.minibatch(loss, size, replace=False).covariance(loss.start)
     return np.array([g @ g, g @ h @ g, np.trace(h @ sigma), np.trace(sigma), np.linalg.eigvalsh(h)[-1]])
 
 
-def test_exact_terms_are_those_of_dense_matrices():
+def test_exact_terms_equal_those_of_dense_matrices():
     x, y = digits()
     found = diagnose(network(), F.cross_entropy, (x, y), lr=0.01, batch_size=8, seeds=0, exact=True)
     own = [found.descent.value, found.curvature.value, found.noise.value, found.variance.value, found.sharpness.value]
@@ -40,7 +40,7 @@ def test_exact_terms_are_those_of_dense_matrices():
 
 
 def test_estimated_terms_agree_with_the_exact_ones():
-    """|z| < 5 with the jackknife's own error for each of four terms; Student with 7 degrees: false alarm 0.6 % for a new seed, none for this."""
+    """|z| < 5 with the jackknife standard error for each of four terms; Student's t with 7 degrees of freedom: false-alarm rate 0.6 %."""
     x, y = digits()
     found = diagnose(network(), F.cross_entropy, (x, y), lr=0.01, batch_size=8, seeds=0, batches=2048)
     expected = dense(x, y, 8)
@@ -48,11 +48,11 @@ def test_estimated_terms_agree_with_the_exact_ones():
         error = (quantity.high - quantity.low) / 2 / 2.365
         assert abs(quantity.value - exact) < 5 * error
         assert error < 0.3 * abs(exact)
-    # negative control: the square of one noisy gradient is no estimate of |grad L|^2
+    # negative control: the square of one noisy gradient is a biased estimate of |grad L|^2
     assert found.descent.high < expected[0] + expected[3] / 2
 
 
-def test_the_model_and_the_generator_are_left_alone():
+def test_the_model_and_the_generator_are_not_changed():
     x, y = digits(64)
     model = network()
     before = copy.deepcopy(model.state_dict())
@@ -65,7 +65,7 @@ def test_the_model_and_the_generator_are_left_alone():
 
 
 def quadratic(top):
-    """f = mean over samples of the square of A p - y: curvatures up to `top`, all known."""
+    """Return a linear model and data for least squares with known Hessian eigenvalues up to `top`."""
     torch.manual_seed(0)
     model = torch.nn.Linear(6, 1, bias=False).double()
     rows = (
@@ -75,7 +75,7 @@ def quadratic(top):
 
 
 @pytest.mark.parametrize(("lr", "answer"), [(0.001, "drop"), (0.005, "drop"), (0.03, "keep")])
-def test_advice_on_a_quadratic_whose_stability_is_known(lr, answer):
+def test_advice_on_a_quadratic_with_a_known_stability_limit(lr, answer):
     """lambda_max = 10: plain SGD at lr / (1 - 0.9) is stable below lr = 0.02, momentum below 0.38."""
     model, data = quadratic(10.0)
     found = diagnose(model, F.mse_loss, data, lr=lr, momentum=0.9, batch_size=48, steps=150)
@@ -85,14 +85,14 @@ def test_advice_on_a_quadratic_whose_stability_is_known(lr, answer):
     assert answer in str(found).splitlines()[-1]
 
 
-def test_what_is_freed_is_the_buffer():
+def test_freed_bytes_are_those_of_the_buffer():
     x, y = digits(64)
     model = network()
     found = diagnose(model, F.cross_entropy, (x, y), lr=0.01, batch_size=8, seeds=0, batches=16)
     assert found.freed == 8 * sum(p.numel() for p in model.parameters())
 
 
-def test_other_batches_and_batch_norm():
+def test_dictionaries_as_batches_and_batch_normalisation():
     x, y = digits(64)
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.BatchNorm1d(64), torch.nn.Linear(64, 10)).double()
@@ -123,7 +123,7 @@ def test_batches_are_a_function_of_seed_and_number():
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"lr": 0.0}, "`lr` must be positive"),
         ({"lr": -1.0}, "`lr` must be positive"),
@@ -134,18 +134,18 @@ def test_batches_are_a_function_of_seed_and_number():
         ({"seeds": 1}, "`seeds`"),
         ({"form": "adam"}, "one of"),
         ({"data": iter(())}, "stream that is empty"),
-        ({"data": (torch.zeros(3), torch.zeros(4))}, "one row a sample"),
+        ({"data": (torch.zeros(3), torch.zeros(4))}, "one row per sample"),
         ({"loss": "mse"}, "`loss` must be a function"),
         ({"model": "net"}, r"torch\.nn\.Module"),
     ],
 )
-def test_bad_input_is_told(change, told):
+def test_invalid_arguments_are_refused(change, message):
     settings = {"model": network(), "loss": F.cross_entropy, "data": digits(64), "lr": 0.01, "batch_size": 8} | change
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         diagnose(**settings)
 
 
-def test_dropout_is_repeated_and_the_callers_generator_stays():
+def test_dropout_is_reproducible_and_the_callers_generator_is_not_changed():
     torch.manual_seed(5)
     x = torch.randn(64, 4)
     model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 1))
@@ -158,7 +158,7 @@ def test_dropout_is_repeated_and_the_callers_generator_stays():
     assert first.to_json() == again.to_json()
 
 
-def test_a_run_that_diverges_with_momentum_too_is_no_advice_to_keep_it():
+def test_advice_is_unsure_if_the_run_with_momentum_diverges():
     torch.manual_seed(5)
     x = torch.randn(64, 4)
     found = diagnose(
@@ -181,7 +181,7 @@ class Attention(torch.nn.Module):
 
 
 class Hidden(torch.autograd.Function):
-    """x^2 with a backward that hides x from torch: its second derivative comes out as that of a linear function."""
+    """x^2 with a backward that hides x from torch, whose second derivative is therefore wrong (that of a linear function)."""
 
     @staticmethod
     def forward(ctx, x):
@@ -198,8 +198,8 @@ class Squared(torch.nn.Linear):
         return Hidden.apply(super().forward(x))
 
 
-def test_attention_bags_and_hidden_backwards_have_the_right_hessian():
-    """Products against a dense Hessian by differences of gradients in double precision: 1e-4."""
+def test_hessians_of_attention_embedding_bags_and_hidden_backwards():
+    """Products agree with a dense Hessian by differences of gradients in double precision to 1e-4."""
     torch.manual_seed(0)
     x, y = torch.randn(24, 8).double(), torch.randn(24, 1).double()
     words = torch.randint(0, 6, (24, 3))
@@ -212,8 +212,8 @@ def test_attention_bags_and_hidden_backwards_have_the_right_hessian():
         flat = torch.nn.utils.parameters_to_vector(params).detach()
         for direction in torch.eye(len(flat)).double():
             ends = []
-            for way in (1e-5, -1e-5):
-                torch.nn.utils.vector_to_parameters(flat + way * direction, params)
+            for step in (1e-5, -1e-5):
+                torch.nn.utils.vector_to_parameters(flat + step * direction, params)
                 grads = torch.autograd.grad(F.mse_loss(model(inputs), y), params)
                 ends.append(torch.cat([g.to_dense().ravel() for g in grads]))
             columns.append((ends[0] - ends[1]) / 2e-5)
@@ -221,23 +221,23 @@ def test_attention_bags_and_hidden_backwards_have_the_right_hessian():
         assert abs(found.sharpness.value / float(torch.linalg.eigvalsh((h + h.T) / 2)[-1]) - 1) < 1e-4
 
 
-def test_numpy_and_streams_and_sums():
+def test_numpy_arrays_streams_and_summed_losses():
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((64, 4)), rng.standard_normal((64, 1))
     torch.manual_seed(0)
     model = torch.nn.Linear(4, 1)
-    pair = diagnose(model, F.mse_loss, (x, y), **QUICK)
+    from_arrays = diagnose(model, F.mse_loss, (x, y), **QUICK)
     expected = np.linalg.eigvalsh(2 * (own := np.c_[x, np.ones(64)]).T @ own / 64)[-1]
-    assert abs(pair.sharpness.value / expected - 1) < 1e-3
+    assert abs(from_arrays.sharpness.value / expected - 1) < 1e-3
     summed = diagnose(model, torch.nn.MSELoss(reduction="sum"), (x, y), **QUICK | {"lr": 1e-4})
     assert abs(summed.sharpness.value / (8 * expected) - 1) < 1e-3
     blocks = ((torch.tensor(x[i : i + 8]).float(), torch.tensor(y[i : i + 8]).float()) for i in range(0, 64, 8))
-    told = diagnose(model, F.mse_loss, blocks, **QUICK | {"batch_size": None})
-    assert told.batch_size == 8 and told.sharpness.low < told.sharpness.high and "stream" in told.notes[0]
+    streamed = diagnose(model, F.mse_loss, blocks, **QUICK | {"batch_size": None})
+    assert streamed.batch_size == 8 and streamed.sharpness.low < streamed.sharpness.high and "stream" in streamed.notes[0]
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"loss": torch.nn.MSELoss(reduction="none")}, "scalar tensor.*reduction"),
         ({"data": (torch.full((64, 4), math.nan), torch.zeros(64, 1))}, "`data` must be finite"),
@@ -247,15 +247,15 @@ def test_numpy_and_streams_and_sums():
         ({"loss": lambda out, y: (out * 0).sqrt().sum()}, "finite derivatives"),
     ],
 )
-def test_causes_are_named(change, told):
+def test_invalid_losses_and_data_are_refused_with_their_cause(change, message):
     settings = {"model": torch.nn.Linear(4, 1), "loss": F.mse_loss, "data": (torch.ones(64, 4), torch.ones(64, 1))} | QUICK
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         diagnose(**settings | change)
 
 
 @pytest.mark.parametrize("dim", [100, 400])
-def test_the_largest_eigenvalue_is_that_of_all_data_at_every_batch_size(dim):
-    """Least squares on 4,000 samples; Lanczos' interval is wrong once in 10,000 starts. Negative control: that of 512 samples lies outside."""
+def test_the_sharpness_is_that_of_all_data_at_every_batch_size(dim):
+    """Least squares on 4,000 samples; the Lanczos interval fails with probability 1e-4. Negative control: 512 samples lie outside."""
     torch.manual_seed(0)
     x = torch.randn(4000, dim)
     model = torch.nn.Linear(dim, 1, bias=False)
@@ -268,11 +268,11 @@ def test_the_largest_eigenvalue_is_that_of_all_data_at_every_batch_size(dim):
     assert np.ptp(values) < 1e-4 * values[0]
 
 
-def test_intervals_from_samples_cover():
-    """32 parts of 16 Gaussian samples each, with a spike and without: at 95 % or more, 176 of 200 at least; false alarm 1e-4 at most.
+def test_cross_fitted_intervals_have_their_coverage():
+    """32 parts of 16 Gaussian samples each, with and without a spike: at 95 % coverage, at least 176 of 200; false-alarm rate 1e-4.
 
-    Negative control: the largest eigenvalue of the sample itself, give or take an eighth of the interval's width, misses the truth nearly
-    always without a spike.
+    Negative control: the largest eigenvalue of the whole sample plus or minus an eighth of the interval's width nearly always misses the true
+    value without a spike.
     """
     from sdetools.bridge.curvature import cross_fitted
 
@@ -293,8 +293,8 @@ def test_intervals_from_samples_cover():
         assert spike > 1 or naive < 20
 
 
-def test_a_thousand_dimensions():
-    """The full loss' largest eigenvalue at batch size 32, where that of 512 samples is four times too large; Lanczos' interval, wrong once in 10,000."""
+def test_the_sharpness_in_a_thousand_dimensions():
+    """The sharpness of the full loss at batch size 32; the Lanczos interval fails with probability 1e-4."""
     torch.manual_seed(0)
     x = torch.randn(4000, 1000)
     top = lambda rows: float(torch.linalg.eigvalsh((2 / len(rows)) * rows @ rows.T)[-1])  # noqa: E731 - that of X^T X too
@@ -305,26 +305,26 @@ def test_a_thousand_dimensions():
     assert found.low * (1 - 1e-5) < true < found.high < 1.02 * true < top(x[:512])
 
 
-def test_the_eigenvalue_takes_a_small_part_of_a_trial(monkeypatch):
-    """Counted in gradients of batches, a product as two and a graph as one: at most a quarter of a trial of 1,600 for both ends, more than none."""
+def test_the_sharpness_costs_a_small_part_of_a_trial(monkeypatch):
+    """Counted in batch gradients, with a product as two and a graph as one: at most a quarter of a trial of 1,600, and not zero."""
     from sdetools.bridge import curvature, diagnosis
 
     done, spent = [], []
     linear = curvature.Derivatives.linear
 
-    def kept(own, batch):
+    def counting_linear(own, batch):
         done.append(1)
         through = linear(own, batch)
         return lambda v: done.append(2) or through(v)
 
-    def alone(*settings):
+    def counted(*settings):
         before = len(done)
         found = curvature.sharpness(*settings)
         spent.append(sum(done[before:]))
         return found
 
-    monkeypatch.setattr(curvature.Derivatives, "linear", kept)
-    monkeypatch.setattr(diagnosis, "sharpness", alone)
+    monkeypatch.setattr(curvature.Derivatives, "linear", counting_linear)
+    monkeypatch.setattr(diagnosis, "sharpness", counted)
     x, y = digits(1024)
     for layer in (torch.nn.BatchNorm1d(64), torch.nn.Dropout(0.2)):
         model = torch.nn.Sequential(layer, torch.nn.Linear(64, 10)).double()
@@ -334,8 +334,8 @@ def test_the_eigenvalue_takes_a_small_part_of_a_trial(monkeypatch):
         assert found.sharpness.low < found.sharpness.value < found.sharpness.high
 
 
-def test_tied_and_frozen_weights_and_logistic_loss_have_the_dense_hessian():
-    """By torch's own dense Hessian in double precision: 2e-3, the width at which Lanczos' method ends."""
+def test_the_sharpness_with_tied_and_frozen_weights_and_logistic_loss_equals_the_dense_one():
+    """Against torch's dense Hessian in double precision, to 2e-3, the relative width at which the Lanczos method stops."""
     torch.manual_seed(0)
     x = torch.randn(48, 4).double()
 
@@ -349,8 +349,8 @@ def test_tied_and_frozen_weights_and_logistic_loss_have_the_dense_hessian():
             return torch.tanh(x @ self.weight + self.frozen) @ self.weight.T
 
     own = Tied()
-    held = {"frozen": own.frozen}
-    loss = lambda w: F.mse_loss(torch.func.functional_call(own, {"weight": w.reshape(4, 4)} | held, x), x)  # noqa: E731
+    frozen = {"frozen": own.frozen}
+    loss = lambda w: F.mse_loss(torch.func.functional_call(own, {"weight": w.reshape(4, 4)} | frozen, x), x)  # noqa: E731
     h = torch.autograd.functional.hessian(loss, own.weight.detach().ravel())
     found = diagnose(own, F.mse_loss, (x, x), **QUICK)
     assert abs(found.sharpness.value / float(torch.linalg.eigvalsh(h)[-1]) - 1) < 2e-3
@@ -373,22 +373,22 @@ def test_iterable_data_sets_and_dicts():
             return iter(rows)
 
     model = torch.nn.Linear(4, 1)
-    told = diagnose(model, F.mse_loss, torch.utils.data.DataLoader(Stream(), batch_size=8), **QUICK | {"batch_size": None})
-    assert told.batch_size == 8 and "64 samples were read" in told.notes[0]
+    streamed = diagnose(model, F.mse_loss, torch.utils.data.DataLoader(Stream(), batch_size=8), **QUICK | {"batch_size": None})
+    assert streamed.batch_size == 8 and "64 samples were read" in streamed.notes[0]
     loss_of = lambda net, batch: F.mse_loss(net(batch["x"]), batch["y"])  # noqa: E731
-    named = diagnose(model, None, {"x": x, "y": x[:, :1]}, loss_of=loss_of, **QUICK)
-    pair = diagnose(model, F.mse_loss, (x, x[:, :1]), **QUICK)
-    assert named.to_json() == pair.to_json()
+    from_dicts = diagnose(model, None, {"x": x, "y": x[:, :1]}, loss_of=loss_of, **QUICK)
+    from_arrays = diagnose(model, F.mse_loss, (x, x[:, :1]), **QUICK)
+    assert from_dicts.to_json() == from_arrays.to_json()
 
 
-def test_gradients_of_zero_and_parameters_that_are_not_finite():
+def test_zero_gradients_and_parameters_that_are_not_finite():
     x = torch.ones(64, 4)
     model = torch.nn.Linear(4, 1)
     with torch.no_grad():
         model.weight.zero_()
         model.bias.zero_()
-    still = diagnose(model, F.mse_loss, (x, torch.zeros(64, 1)), **QUICK)
-    assert any("every gradient is 0" in note for note in still.notes) and still.advice in ("drop", "unsure")
+    stationary = diagnose(model, F.mse_loss, (x, torch.zeros(64, 1)), **QUICK)
+    assert any("every gradient is 0" in note for note in stationary.notes) and stationary.advice in ("drop", "unsure")
     with torch.no_grad():
         model.bias.fill_(math.nan)
     with pytest.raises(ValueError, match="finite parameters; got a NaN or an infinity in bias"):

@@ -1,4 +1,4 @@
-"""SVAG on a real network: the mean gradient stays, its covariance is multiplied by l; at l = 1 nothing changes."""
+"""SVAG on a real network: the mean gradient is unchanged and its covariance multiplied by l; l = 1 is the optimiser itself."""
 
 import copy
 import pickle
@@ -32,13 +32,13 @@ def flat(module):
 
 
 @pytest.mark.parametrize("l", [1, 2, 7])
-def test_weights(l):
+def test_weights_sum_to_one_and_their_squares_to_l(l):
     r = svag_weights(l)
     assert sum(r) == pytest.approx(1) and sum(x * x for x in r) == pytest.approx(l)
 
 
 def test_mean_is_kept_and_covariance_multiplied_on_a_real_network():
-    """All pairs of batches of one: both moments are exact, nothing is drawn."""
+    """Over all pairs of batches of one sample, so that both moments are exact."""
     x, y = digits(30)
     module = network()
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
@@ -60,10 +60,10 @@ def test_mean_is_kept_and_covariance_multiplied_on_a_real_network():
     assert (a.mean(0) - b.mean(0)).abs().max() < 1e-12
     cov = [torch.cov(z.T, correction=0) for z in (a, b)]
     assert (4 * cov[0] - cov[1]).abs().max() < 1e-12 * len(b)
-    assert (cov[0] - cov[1]).abs().max() > 0.1 * cov[0].abs().max()  # control: without the factor it is another
+    assert (cov[0] - cov[1]).abs().max() > 0.1 * cov[0].abs().max()  # negative control: without the factor they differ
 
 
-def test_at_one_it_is_the_optimiser_itself():
+def test_with_l_one_it_equals_the_optimiser():
     x, y = digits()
     ends = []
     for wrapped in (False, True):
@@ -88,12 +88,12 @@ def test_at_one_it_is_the_optimiser_itself():
 
 
 def constant(k):
-    """A gradient that is a function of the step."""
+    """Return a gradient that is a function of the step."""
     return torch.tensor([1.0 + 0.1 * k, -0.5 + 0.03 * k * k], dtype=torch.float64)
 
 
-class Follows:
-    """A user's own writer of `lr`, made of a plan."""
+class PlanFollower:
+    """A user-defined scheduler that follows a plan."""
 
     def __init__(self, optimizer):
         self.inner = PlanScheduler(optimizer, st.schedules.from_arrays(np.linspace(0.4, 0.05, 9), np.linspace(0.8, 0.3, 9)))
@@ -119,7 +119,7 @@ SCHEDULERS = {
     "CyclicLR": lambda o: lrs.CyclicLR(o, 0.05, 0.4, 3, cycle_momentum="momentum" in o.defaults or "betas" in o.defaults),
     "OneCycleLR": lambda o: lrs.OneCycleLR(o, 0.4, 20, cycle_momentum="momentum" in o.defaults or "betas" in o.defaults),
     "LRScheduler": None,
-    "PlanScheduler": Follows,
+    "PlanScheduler": PlanFollower,
     "swa_utils.SWALR": lambda o: SWALR(o, 0.05, 4),
 }
 OPTIMISERS = {
@@ -134,7 +134,7 @@ OPTIMISERS = {
 }
 
 
-def test_no_scheduler_of_torch_is_left_out():
+def test_all_schedulers_of_torch_are_tested():
     known = {
         name for name, one in vars(lrs).items() if isinstance(one, type) and issubclass(one, lrs.LRScheduler) and name[0] != "_"
     }
@@ -142,19 +142,19 @@ def test_no_scheduler_of_torch_is_left_out():
 
 
 def steps_of(optimizer, scheduler, l=None, begin=0):
-    """Ten steps; with l, the division is done by hand around each of them: the slow twin of SVAG."""
+    """Take ten steps; with l, divide the learning rate around each of them: the reference implementation of SVAG."""
     (p,) = optimizer.param_groups[0]["params"]
     seen = []
     for k in range(begin, begin + 10):
         p.grad = constant(k)
         seen.append(float(optimizer.param_groups[0]["lr"]))
         if l is not None:
-            whole = [group["lr"] for group in optimizer.param_groups]
+            original_rates = [group["lr"] for group in optimizer.param_groups]
             for group in optimizer.param_groups:
                 group["lr"] = group["lr"] / l
         optimizer.step()
         if l is not None:
-            for group, lr in zip(optimizer.param_groups, whole):
+            for group, lr in zip(optimizer.param_groups, original_rates):
                 group["lr"] = lr
         if scheduler is not None:
             scheduler.step(*([1.0] if isinstance(scheduler, lrs.ReduceLROnPlateau) else []))
@@ -167,8 +167,8 @@ def parameter():
 
 @pytest.mark.parametrize("order", ["before", "after", "both", "in the middle"])
 @pytest.mark.parametrize("name", [name for name in SCHEDULERS if SCHEDULERS[name]])
-def test_no_writer_of_lr_undoes_the_division(name, order):
-    """Whenever the scheduler is made, steps are those of the twin, to the bit, and `lr` is what it is without SVAG."""
+def test_no_scheduler_undoes_the_division(name, order):
+    """Whenever the scheduler is made, steps equal those of the reference implementation bitwise, and `lr` is that without SVAG."""
     for kind, make in OPTIMISERS.items():
         if name == "PlanScheduler" and "SGD" not in kind and kind != "HeavyBall":
             continue
@@ -190,13 +190,13 @@ def test_no_writer_of_lr_undoes_the_division(name, order):
         assert ends[0][1] == ends[1][1]
 
 
-def test_the_division_shows():
-    """Negative control of the twin: without the division it ends elsewhere."""
+def test_without_the_division_steps_differ():
+    """Negative control of the reference implementation."""
     ends = [steps_of(OPTIMISERS["SGDM"]([parameter()]), None, l)[0] for l in (1, 4)]
     assert float((ends[0] - ends[1]).abs().min()) > 0.1
 
 
-def test_a_loaded_checkpoint_and_an_added_group_do_not_undo_it():
+def test_a_loaded_checkpoint_and_an_added_group_do_not_undo_the_division():
     ends = []
     for wrapped in (True, False):
         other = OPTIMISERS["torch SGD"]([parameter()])
@@ -213,7 +213,7 @@ def test_a_loaded_checkpoint_and_an_added_group_do_not_undo_it():
     assert ends[0][1] == ends[1][1] == pytest.approx([0.3 / (1 - 0.8)] * 10) and ends[0][3] == 0.7
 
 
-def test_lr_is_whole_in_a_closure_and_after_an_error():
+def test_lr_is_undivided_in_a_closure_and_after_an_error():
     p = parameter()
     optimizer = SGDM([p], lr=0.8)
     SVAG(optimizer, l=4)
@@ -238,7 +238,7 @@ def test_lr_is_whole_in_a_closure_and_after_an_error():
     assert optimizer.param_groups[0]["lr"] == 0.4
 
 
-def test_an_optimiser_that_sets_its_own_lr_goes_on_doing_so():
+def test_an_optimiser_that_sets_its_lr_is_supported():
     class Halving(torch.optim.SGD):
         def step(self, closure=None):
             super().step(closure)
@@ -256,7 +256,7 @@ def test_stretched_schedules():
     assert steps_of(optimizer, scheduler)[1] == pytest.approx([0.8] * 8 + [0.4] * 2)
 
 
-def test_one_svag_is_enough():
+def test_a_second_svag_and_invalid_arguments_are_refused():
     optimizer = torch.optim.SGD([parameter()], lr=0.8)
     svag = SVAG(optimizer, l=4)
     for l in (4, 2, 1):
@@ -270,17 +270,17 @@ def test_one_svag_is_enough():
             SVAG(torch.optim.SGD([parameter()], lr=0.1), l)
 
 
-def test_steps_that_would_be_whole_are_refused():
+def test_steps_without_the_division_are_refused():
     optimizer = torch.optim.SGD([parameter()], lr=0.8)
     old = optimizer.step
     SVAG(optimizer, l=4)
-    for take in (old, lambda: torch.optim.SGD.step(optimizer)):
+    for step in (old, lambda: torch.optim.SGD.step(optimizer)):
         with pytest.raises(ValueError, match="a step under SVAG must be taken by `optimizer.step` as it is now"):
-            take()
+            step()
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
-def test_a_copy_of_both_is_svag_too(copied):
+def test_a_copy_of_optimiser_and_svag_has_svag(copied):
     optimizer = OPTIMISERS["SGDM"]([parameter()])
     pair = optimizer, SVAG(optimizer, l=4)
     steps_of(optimizer, None)
@@ -300,7 +300,7 @@ def test_steps_keep_the_signature_of_the_optimisers():
         assert "closure" in inspect.signature(optimizer.step).parameters
 
 
-def test_a_module_is_a_loss_with_the_noise_of_its_batches():
+def test_a_module_as_a_loss_with_minibatch_noise():
     x, y = digits(40)
     module = network()
     loss = loss_of_module(module, F.cross_entropy, x, y)
@@ -323,13 +323,13 @@ def test_a_module_is_a_loss_with_the_noise_of_its_batches():
 
 
 @pytest.mark.parametrize(
-    ("part", "told"),
+    ("part", "message"),
     [(torch.nn.BatchNorm1d(64), "mixes the samples"), (torch.nn.Dropout(0.1), "draws at random")],
 )
-def test_modules_whose_loss_is_no_mean_are_refused(part, told):
+def test_modules_whose_loss_is_not_a_mean_are_refused(part, message):
     x, y = digits()
     module = torch.nn.Sequential(part, torch.nn.Linear(64, 10))
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         loss_of_module(module, F.cross_entropy, x, y)
     assert loss_of_module(module.eval(), F.cross_entropy, x, y).samples == 60
     with pytest.raises(ValueError, match=r"nn\.Module"):
@@ -356,13 +356,13 @@ print(loss_of_module(Own(), criterion, x, x).identity)
 
 
 def test_a_networks_identity_is_the_same_in_every_process(tmp_path):
-    """So that a store goes on in another one; another forward or criterion is another loss."""
+    """So that another process can use a store; the identity depends on the forward function and the criterion."""
     import os
     import subprocess
     import sys
     from pathlib import Path
 
-    def told(more="", less=""):
+    def identity(more="", less=""):
         file = tmp_path / "program.py"
         file.write_text(IDENTITY.format(more=more, less=less))
         environment = os.environ | {
@@ -370,6 +370,6 @@ def test_a_networks_identity_is_the_same_in_every_process(tmp_path):
         }
         return subprocess.run([sys.executable, str(file)], env=environment, capture_output=True, text=True, check=True).stdout
 
-    one = told()
-    assert one.startswith("module(2; ") and told() == one
-    assert len({one, told(more=" + 1"), told(less=" / 2")}) == 3
+    one = identity()
+    assert one.startswith("module(2; ") and identity() == one
+    assert len({one, identity(more=" + 1"), identity(less=" / 2")}) == 3

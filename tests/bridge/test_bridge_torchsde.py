@@ -1,4 +1,4 @@
-"""SDEs to and from torchsde: the same drift and diffusion, and torchsde's own solver agrees with ours path by path."""
+"""Conversion of SDEs to and from torchsde: equal drift and diffusion, and equal paths by torchsde's solver and by sdetools."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_drift_and_diffusion_are_the_same(name):
+def test_drift_and_diffusion_are_equal(name):
     sde, model = CASES[name], to_torchsde(CASES[name])
     y, t = np.random.default_rng(1).normal(size=(2, 7)), 0.3
     v = np.random.default_rng(2).normal(size=(sde.noise_dim, 7))
@@ -34,7 +34,7 @@ def test_drift_and_diffusion_are_the_same(name):
 
 
 class Model(torch.nn.Module):
-    """What a user of torchsde has: a module with weights."""
+    """A typical torchsde model: a module with weights."""
 
     noise_type, sde_type = "diagonal", "ito"
 
@@ -49,7 +49,7 @@ class Model(torch.nn.Module):
         return 0.3 + 0.2 * torch.sin(y)
 
 
-def test_a_torchsde_model_comes_unchanged():
+def test_a_torchsde_model_gives_the_same_paths_as_the_formula():
     ours = st.SDE(drift=["-1.5*x", "-1.5*y"], diffusion=["0.3 + 0.2*sin(x)", "0.3 + 0.2*sin(y)"], variables="x y")
     theirs = from_torchsde(Model(), dim=2, names="x y")
     assert theirs.noise_class == ours.noise_class == "diagonal"
@@ -58,14 +58,14 @@ def test_a_torchsde_model_comes_unchanged():
         np.testing.assert_allclose(a.final, b.final, rtol=1e-12, atol=1e-12)
 
 
-def test_other_weights_are_another_experiment():
+def test_the_identity_depends_on_the_weights():
     one, other = Model(), Model()
     other.rate.data += 1.0
     assert from_torchsde(one, 2).identity == from_torchsde(Model(), 2).identity != from_torchsde(other, 2).identity
 
 
-class Given:
-    """A Brownian path for torchsde with the increments of our draws."""
+class GivenIncrements:
+    """A Brownian path for torchsde with given increments."""
 
     def __init__(self, increments, h):
         self.increments, self.h = increments, h
@@ -77,7 +77,7 @@ class Given:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torchsde's own
-def test_torchsdes_euler_on_our_draws_takes_our_paths():
+def test_torchsdes_euler_on_the_same_draws_gives_the_same_paths():
     torchsde = pytest.importorskip("torchsde", reason="torchsde is an extra")
     from sdetools.simulation.draws import DrawPlan, fill
     from sdetools.simulation.philox import stream_key
@@ -87,7 +87,7 @@ def test_torchsdes_euler_on_our_draws_takes_our_paths():
     ours = st.simulate(em, [2.0, 0.5], steps * h, paths, ["x"], keep_final=True, seed=9).final
     z = np.stack([fill(DrawPlan(em.draws), stream_key(9, 0), np.arange(paths), k).T for k in range(steps)])
     y0, ts = torch.tensor([[2.0, 0.5]], dtype=torch.float64).repeat(paths, 1), torch.tensor([0.0, steps * h], dtype=torch.float64)
-    bm = Given(torch.as_tensor(np.sqrt(h) * z), h)
+    bm = GivenIncrements(torch.as_tensor(np.sqrt(h) * z), h)
     theirs = torchsde.sdeint(to_torchsde(sde), y0, ts, bm=bm, method="euler", dt=h)[-1].numpy().T
     np.testing.assert_allclose(theirs, ours, rtol=1e-9, atol=1e-9)
 
@@ -109,7 +109,7 @@ def test_invalid_models_are_refused(make, message):
 
 
 def model_of(kind, **functions):
-    """A model of a noise type with some functions of its own; the others are right."""
+    """Return a model of a noise type with some functions replaced; the others are valid."""
     widths = {"diagonal": None, "scalar": 1, "additive": 3, "general": 3}
 
     def g(self, t, y):
