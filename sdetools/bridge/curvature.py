@@ -209,7 +209,7 @@ class Population:
         kind: "mean" or "sum" where the loss of a batch of any size is that over its samples. Empty where a sample's loss depends on other
             samples (batch normalisation, class weights) or is random (dropout, augmentation); then samples come in random batches of the
             run's size, each with fixed draws.
-        room: The maximal number of samples kept in memory: a gigabyte, or the maximal sample size for arrays.
+        sample_limit: The maximal number of samples kept in memory: a gigabyte, or the maximal sample size for arrays.
         whole: Whether the loss over all samples can be computed.
         budget: The work allowed for one eigenvalue, in floating-point operations.
     """
@@ -226,9 +226,9 @@ class Population:
         self._each, self._bytes = self._count_work()
         self.kind = self._find_kind()
         self.step = max(source.size, min(4096, int(GRAPH_BYTES / 16 / self._bytes))) if self.kind else source.size
-        self.room = MAX_SAMPLES * source.samples if source.columns else (1 << 30) // max(size, 1)
+        self.sample_limit = MAX_SAMPLES * source.samples if source.columns else (1 << 30) // max(size, 1)
         fixed = bool(self.kind) or (source.size == source.samples and self._repeatable())
-        self.whole = fixed and not source.partial and self.room >= source.samples
+        self.whole = fixed and not source.partial and self.sample_limit >= source.samples
         self.budget = WORK_SHARE / 2 * max(trial, TRIAL_GRADIENTS) * (self._each * source.size + CALL_COST)
 
     def batch(self, piece: np.ndarray) -> Any:
@@ -335,10 +335,10 @@ class Population:
                 )
         except ValueError:  # the network rejects a batch of this size
             return ""
-        room = 1e3 * torch.finfo(self.own.dtype).eps * max(abs(whole), abs(one), abs(other))
-        if abs(whole - (cut * one + (n - cut) * other) / n) <= room:
+        tolerance = 1e3 * torch.finfo(self.own.dtype).eps * max(abs(whole), abs(one), abs(other))
+        if abs(whole - (cut * one + (n - cut) * other) / n) <= tolerance:
             return "mean"
-        return "sum" if abs(whole - one - other) <= room else ""
+        return "sum" if abs(whole - one - other) <= tolerance else ""
 
     def _repeatable(self) -> bool:
         """Return whether the loss over all samples is reproducible."""
@@ -368,7 +368,7 @@ def sharpness(
     own, n = data.own, data.source.samples
     start = own.direction(data.seed + 1)
     product_limit = min(MAX_PRODUCTS, max(MIN_PRODUCTS, (1 << 31) // (start.element_size() * own.dim)))
-    max_samples = min(MAX_SAMPLES if samples is None else samples, data.room, n if data.kind else MAX_SAMPLES)
+    max_samples = min(MAX_SAMPLES if samples is None else samples, data.sample_limit, n if data.kind else MAX_SAMPLES)
     min_samples = min(max_samples, 8 * (1 if data.kind else data.source.size))
     count = max_samples if samples is not None else min(FIRST_SAMPLES, max_samples)
     while samples is None and count > min_samples and data.cost(count, MIN_PRODUCTS) > data.budget:

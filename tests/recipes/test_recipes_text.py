@@ -13,7 +13,7 @@ from sdetools.recipes.datasets import MissingData
 from sdetools.recipes.training import Trainer
 
 transformers = pytest.importorskip("transformers", reason="models and tokenisers are those of transformers")
-tokenizers = pytest.importorskip("tokenizers", reason="the test makes a tokeniser of its own")
+tokenizers = pytest.importorskip("tokenizers", reason="the test trains a tokeniser")
 roberta_few_shot = recipes.recipe("roberta-few-shot")
 
 WORDS = "terrible great bad okay good No Yes Maybe Description Entity Expression Human Location Number"
