@@ -1,11 +1,12 @@
-"""How long an unseen formula takes to its first result, each in a fresh process: libraries cached, its own kernel not, then cached too.
+"""Time to the first result of an unseen formula in a fresh process: libraries cached, its own kernel not cached and then cached.
 
     python benchmarks/compile.py [NAME ...] [--ways sgdm,sde,gap] [--dims 1,2,4,8,16,32,64,128,512,2048,10000] [--json compile.json]
 
-A loss is given by its value alone, so its gradient comes from the graph; `sgdm` steps it, `sde` takes its second derivatives too (Euler-Maruyama on the
-modified equation of SGD), `gap` is a coupled pair with its control variate. Seconds are those of the run of 256 paths and 4 steps from the
-loss on, imports not counted: the graph, the text, compiling, running. `cached` is the same in a second process. Operations are those of
-the value's graph, lines those of the kernel's text. `quadratic d` is SGDM on a dense quadratic with Gaussian noise.
+A loss is defined by its value alone, so its gradient comes from the graph. `sgdm` runs SGDM on it, `sde` also needs its second derivatives
+(Euler-Maruyama on the modified equation of SGD), `gap` is a coupled pair with its control variate. Seconds are those from the loss to the
+end of a run of 256 paths and 4 steps, without imports: the graph, the source code, compiling, running. `cached` is the same in a second
+process. Operations are those of the value's graph, lines those of the kernel's source code. `quadratic d` is SGDM on a dense quadratic with
+Gaussian noise.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ RNG = np.random.default_rng(7)
 
 
 def nested_max(x: Any) -> Any:
+    """Return a value with 50 nested maxima."""
     y = x[0]
     for i in range(50):
         y = np.maximum(0.3 * x[i % 2] + 0.01 * i, y * x[(i + 1) % 2] - 0.1)
@@ -35,6 +37,7 @@ def nested_max(x: Any) -> Any:
 
 
 def deep_tan(x: Any) -> Any:
+    """Return a value with 20 nested tangents."""
     y = x[0] * x[1]
     for i in range(20):
         y = np.tan(0.5 * y + 0.01 * i)
@@ -42,11 +45,12 @@ def deep_tan(x: Any) -> Any:
 
 
 def sum_of_cosh(x: Any) -> Any:
+    """Return a sum of 200 hyperbolic cosines."""
     return sum(np.cosh((0.001 * i + 0.1) * x[i % 2] + 0.2 * x[(i + 1) % 2]) for i in range(200)) / 200
 
 
 def random_expression(dim: int, operations: int) -> Callable[[Any], Any]:
-    """So many operations on numbers drawn from what was made before; magnitudes are held near one."""
+    """Return a loss with `operations` random operations on earlier results, scaled so that magnitudes stay near one."""
     rng = np.random.default_rng(dim)
     kinds = rng.choice(
         ["add", "multiply", "tanh", "sin", "exp", "sqrt", "maximum"], operations, p=[0.35, 0.3, 0.1, 0.05, 0.05, 0.05, 0.1]
@@ -72,7 +76,7 @@ WEIGHTS, IMAGES = (3, 8, 8, 1), RNG.standard_normal((4, 4))
 
 
 def network(w: Any) -> Any:
-    """Three layers, number by number."""
+    """Return the loss of a network with three layers, written out in scalars."""
     loss = 0.0
     for *inputs, target in IMAGES:
         at, layer = 0, list(inputs)
@@ -91,11 +95,12 @@ TOKENS = RNG.standard_normal((6, 3))
 
 
 def polynomial(x: Any) -> Any:
+    """Return a polynomial of 500 terms in three coordinates."""
     return sum(c * x[0] ** int(a) * x[1] ** int(b) * x[2] ** int(e) for c, (a, b, e) in zip(FACTORS, POWERS)) + np.sum(x**2)
 
 
 def attention(w: Any) -> Any:
-    """One head, token by token."""
+    """Return the loss of one attention head, token by token."""
     query, key, what = (np.reshape(w[9 * i : 9 * i + 9], (3, 3)) for i in range(3))
     loss = 0.0
     for t in range(len(TOKENS)):
@@ -119,11 +124,11 @@ FORMULAS: dict[str, tuple[int, Callable[[Any], Any]]] = {
     "random, 20,000 operations": (4, random_expression(4, 20_000)),
 }
 DIMS = (1, 2, 4, 8, 16, 32, 64, 128, 512, 2048, 10_000)
-WAYS = ("sgdm", "sde", "gap")
+KINDS = ("sgdm", "sde", "gap")
 
 
 def hessian(name: str) -> np.ndarray | None:
-    """The matrix of a quadratic."""
+    """Return the matrix of a quadratic, or None for another formula."""
     if not name.startswith("quadratic "):
         return None
     dim = int(name.split()[1])
@@ -131,8 +136,8 @@ def hessian(name: str) -> np.ndarray | None:
     return matrix + matrix.T + 3 * np.eye(dim)
 
 
-def member(st: Any, name: str, way: str, matrix: np.ndarray | None) -> tuple[Any, ...]:
-    """The dynamics of a row of the table."""
+def member(st: Any, name: str, kind: str, matrix: np.ndarray | None) -> tuple[Any, ...]:
+    """Return the dynamics of a row of the table."""
     if matrix is not None:
         dim, loss = len(matrix), st.losses.quadratic(matrix)
     else:
@@ -140,13 +145,13 @@ def member(st: Any, name: str, way: str, matrix: np.ndarray | None) -> tuple[Any
         loss = st.losses.from_function(value=value, dim=dim)
     oracle = st.NoisyOracle(loss, st.noise.gaussian(dim=dim), sigma=0.1)
     plan = st.schedules.constant(eta=0.01, beta=0.9)
-    if way == "sde":
+    if kind == "sde":
         return (st.EulerMaruyama(st.ModifiedSDE(oracle, plan.averaged().eta), dt=0.01),)
-    return (st.SGDM(oracle, plan), st.SGD(oracle, plan.averaged())) if way == "gap" else (st.SGDM(oracle, plan),)
+    return (st.SGDM(oracle, plan), st.SGD(oracle, plan.averaged())) if kind == "gap" else (st.SGDM(oracle, plan),)
 
 
-def one(name: str, way: str) -> dict[str, Any]:
-    """Measures in this process."""
+def one(name: str, kind: str) -> dict[str, Any]:
+    """Measure one row in this process."""
     begin = time.perf_counter()
     import sdetools as st
     from sdetools.graph.value import Trace, order, value
@@ -158,44 +163,45 @@ def one(name: str, way: str) -> dict[str, Any]:
     loaded = time.perf_counter()
     matrix = hessian(name)
     ready = time.perf_counter()
-    members = member(st, name, way, matrix)
+    members = member(st, name, kind, matrix)
     made = time.perf_counter()
     dim = members[0].dim
-    program, *_ = make_program(members, np.full(dim, 0.3), 0.04, ["x0**2"], None, (), control=way == "gap", coupled=True)
+    program, *_ = make_program(members, np.full(dim, 0.3), 0.04, ["x0**2"], None, (), control=kind == "gap", coupled=True)
     prepared = time.perf_counter()
     sums = engine.execute(program, 256, 0, threads=1, backend="numba")
     end = time.perf_counter()
     kernel = write(program)
-    text = time.perf_counter() - end  # `execute` has written it before
+    text = time.perf_counter() - end  # time to generate the source code, which `execute` did as well
     assert sums.paths == 256
     operations = 0
     if name in FORMULAS:
         operations = sum(n.op not in ("input", "const") for n in order([value(FORMULAS[name][1](Trace().input("x", (dim,))))]))
     lines = len(kernel.text.splitlines())
     return {
-        "name": name, "way": way, "operations": operations, "lines": lines, "import": loaded - begin, "loss": made - ready, "text": prepared - made + text,
+        "name": name, "way": kind, "operations": operations, "lines": lines, "import": loaded - begin, "loss": made - ready, "text": prepared - made + text,
         "compile": end - prepared - text, "seconds": end - ready,
         "cpu": time.process_time(),
     }  # fmt: skip
 
 
-def measured(name: str, way: str) -> dict[str, Any]:
-    """In two fresh processes that share an empty place for kernels."""
+def measured(name: str, kind: str) -> dict[str, Any]:
+    """Measure one row in two fresh processes that share an empty kernel cache."""
     with tempfile.TemporaryDirectory() as place:
         rows = []
         for _ in range(2):
-            command = [sys.executable, __file__, "--one", json.dumps([name, way])]
+            command = [sys.executable, __file__, "--one", json.dumps([name, kind])]
             found = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"SDETOOLS_CACHE": place})
             if found.returncode:
-                return {"name": name, "way": way, "error": found.stderr.strip().splitlines()[-1]}
+                return {"name": name, "way": kind, "error": found.stderr.strip().splitlines()[-1]}
             rows.append(json.loads(found.stdout.splitlines()[-1]))
     return rows[0] | {"cached": rows[1]["seconds"], "import": rows[1]["import"]}
 
 
 def main() -> None:
+    """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="rows that begin so; all if none is given")
-    parser.add_argument("--ways", default=",".join(WAYS))
+    parser.add_argument("names", nargs="*", help="prefixes of the rows to measure (default: all)")
+    parser.add_argument("--ways", default=",".join(KINDS), help="kinds of run (default: %(default)s)")
     parser.add_argument("--dims", default=",".join(map(str, DIMS)))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -203,7 +209,7 @@ def main() -> None:
     if given.one:
         print(json.dumps(one(*json.loads(given.one))))
         return
-    rows = [(name, way) for name in FORMULAS for way in given.ways.split(",")]
+    rows = [(name, kind) for name in FORMULAS for kind in given.ways.split(",")]
     rows += [(f"quadratic {d}", "sgdm") for d in given.dims.split(",") if d]
     libraries = (
         "from sdetools.graph import rows; from sdetools.simulation import launch\n"
@@ -213,22 +219,22 @@ def main() -> None:
     subprocess.run([sys.executable, "-c", libraries], check=True)
     measured("quadratic 1", "sgdm")
     print(
-        f"{'':42}{'way':6}{'operations':>11}{'lines':>7}{'loss':>7}{'text':>7}{'compile':>9}{'seconds':>9}{'cached':>8}{'cpu':>7}"
+        f"{'':42}{'run':6}{'operations':>11}{'lines':>7}{'loss':>7}{'text':>7}{'compile':>9}{'seconds':>9}{'cached':>8}{'cpu':>7}"
     )
     out = []
-    for name, way in rows:
+    for name, kind in rows:
         if given.names and not any(name.startswith(n) for n in given.names):
             continue
-        row = measured(name, way)
+        row = measured(name, kind)
         out.append(row)
         if "error" in row:
-            print(f"{name:42}{way:6} {row['error']}", flush=True)
+            print(f"{name:42}{kind:6} {row['error']}", flush=True)
             continue
         parts = "".join(
             f"{row[key]:{width}.2f}"
             for key, width in (("loss", 7), ("text", 7), ("compile", 9), ("seconds", 9), ("cached", 8), ("cpu", 7))
         )
-        print(f"{name:42}{way:6}{row['operations']:11,}{row['lines']:7,}{parts}", flush=True)
+        print(f"{name:42}{kind:6}{row['operations']:11,}{row['lines']:7,}{parts}", flush=True)
     if given.json:
         given.json.write_text(json.dumps(out, indent=1) + "\n")
 

@@ -1,4 +1,4 @@
-"""The core loop beside its peers, and what coupling saves: the same as `sdetools bench`."""
+"""The core loop in several implementations, and variance reduction by coupling: the same as `sdetools bench`."""
 
 from sdetools.benchmarking import main
 

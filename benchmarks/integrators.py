@@ -1,13 +1,14 @@
-"""Every integrator beside torchsde's and diffrax's: cost per path-step, and cost to a given weak error. Needs the extra `bench`.
+"""Every integrator against torchsde and diffrax: cost per path-step, and cost to a given weak error. Needs the extra `bench`.
 
-Three linear 2-D problems, so that the step for a given weak error follows from exact moment maps, the same for one scheme everywhere:
-diagonal noise (Ito), the same in Stratonovich's sense, and additive noise; and a kinetic equation for the splittings. All ways run on
-`--threads` threads in double precision, 200 steps to t = 1, compiled and at their best batch before the clock runs, and take turns.
+Three linear 2-D problems, so that the step for a given weak error follows from exact moment maps, the same for one scheme in every library:
+diagonal noise (Ito), the same in the Stratonovich sense, and additive noise; and a kinetic equation for the splittings. All implementations
+run on `--threads` threads in double precision, 200 steps to t = 1. They are compiled and at their best batch size before the clock starts,
+and run interleaved.
 
-diffrax is jitted and vmapped over keys, a fresh key each call, constant steps, `UnsafeBrownianPath`, `DirectAdjoint`: its fastest way. torchsde
-has its default Brownian interval, under `inference_mode`. The plain torch loop is Euler's scheme written by hand.
+diffrax is jitted and vmapped over keys, a fresh key for each call, constant steps, `UnsafeBrownianPath`, `DirectAdjoint`: its fastest
+configuration. torchsde has its default Brownian interval, under `inference_mode`. The plain torch loop is a hand-written Euler scheme.
 
-The cost to a weak error of `--error` is that of all paths and steps for E x^2 with a bias and a standard error of so much each.
+The cost to a weak error of `--error` is that of all paths and steps for E x^2 with a bias and a standard error of this size each.
 """
 
 from __future__ import annotations
@@ -34,11 +35,13 @@ BATCHES = (4096, 16384)
 
 
 def linear(noise: list[str], calculus: str = "ito") -> st.SDE:
+    """Return the linear SDE with the given noise."""
     (a, b), (c, d) = DRIFT.tolist()
     return st.SDE(drift=[f"{a}*x + {b}*y", f"{c}*x + {d}*y"], diffusion=noise, variables="x y", calculus=calculus)
 
 
 def kinetic(dim: int) -> st.KineticSDE:
+    """Return the kinetic equation of a quadratic."""
     eta = 0.01
     oracle = st.NoisyOracle(st.losses.quadratic([1.7, 1.0][:dim]), st.noise.gaussian(dim=dim), sigma=0.5 * eta**-0.5)
     return st.KineticSDE(oracle, st.schedules.scaled(eta, alpha=1.0))
@@ -52,12 +55,12 @@ PROBLEMS = {
     "kinetic": kinetic(2),
 }
 MAPPED = PROBLEMS | {"kinetic": kinetic(1)}
-"""Where the moment map is taken: the first coordinate of the kinetic problem moves on its own."""
+"""Problems for which the moment map is evaluated. The coordinates of the kinetic problem are independent, so the first one suffices."""
 
 
 @dataclass
 class Entry:
-    """A way to run one scheme on one problem; `map(n)`: the dynamics whose exact moments it has with n steps, if known."""
+    """An implementation of one scheme on one problem; `map(n)` returns the dynamics with its exact moments at n steps, if known."""
 
     problem: str
     scheme: str
@@ -66,6 +69,7 @@ class Entry:
 
 
 def ours(threads: int) -> Iterator[Entry]:
+    """Yield this library's integrators."""
     cases = [
         ("diagonal", st.EulerMaruyama, ("normal", "three-point", "two-point")), ("diagonal", st.Milstein, ("normal",)),
         ("diagonal", st.Platen, ("normal", "three-point")), ("diagonal", st.RI1, ("normal", "three-point")),
@@ -106,7 +110,7 @@ def ours(threads: int) -> Iterator[Entry]:
 
 
 def by_hand(threads: int, batch: int) -> Callable[[int], None]:
-    """Euler's scheme as a plain batched torch loop."""
+    """Return Euler's scheme as a plain batched torch loop."""
     import torch
 
     A, b = torch.tensor(DRIFT), torch.tensor(SPREAD, dtype=torch.float64)[:, None]
@@ -124,7 +128,8 @@ def by_hand(threads: int, batch: int) -> Callable[[int], None]:
     return run
 
 
-def torchsde_ways(threads: int) -> Iterator[tuple[str, str, Callable[[int], Callable[[int], None]]]]:
+def torchsde_implementations(threads: int) -> Iterator[tuple[str, str, Callable[[int], Callable[[int], None]]]]:
+    """Yield problem, scheme and implementation of torchsde's solvers."""
     import torch
     import torchsde
 
@@ -163,7 +168,8 @@ def torchsde_ways(threads: int) -> Iterator[tuple[str, str, Callable[[int], Call
     yield "additive", "SRK", solver("srk", "ito", False)
 
 
-def diffrax_ways(threads: int) -> Iterator[tuple[str, str, Callable[[int], Callable[[int], None]]]]:
+def diffrax_implementations(threads: int) -> Iterator[tuple[str, str, Callable[[int], Callable[[int], None]]]]:
+    """Yield problem, scheme and implementation of diffrax's solvers."""
     import diffrax
     import jax
     import jax.numpy as jnp
@@ -208,7 +214,7 @@ def diffrax_ways(threads: int) -> Iterator[tuple[str, str, Callable[[int], Calla
 
 
 def peers(threads: int, quick: bool) -> tuple[list[Entry], list[str]]:
-    """The peers at their best batch, and a line for each that is not installed."""
+    """Return the other libraries' implementations at their best batch size, and a message for each that is not installed."""
     entries, absent = [], []
     sizes = BATCHES[:1] if quick else BATCHES
     maps = {(e.problem, e.scheme): e.map for e in ours(threads) if e.map is not None}
@@ -219,7 +225,7 @@ def peers(threads: int, quick: bool) -> tuple[list[Entry], list[str]]:
             best_implementation("plain torch loop", threads, lambda size: by_hand(threads, size), sizes),
         )
     )
-    for name, impls in (("torchsde", torchsde_ways), ("diffrax", diffrax_ways)):
+    for name, impls in (("torchsde", torchsde_implementations), ("diffrax", diffrax_implementations)):
         try:
             for problem, scheme, make in impls(threads):
                 impl = best_implementation(name, threads, make, sizes)
@@ -230,27 +236,27 @@ def peers(threads: int, quick: bool) -> tuple[list[Entry], list[str]]:
 
 
 def steps_for(make: Callable[[int], Any], problem: str, error: float) -> int:
-    """The fewest steps with which the bias of E x^2 at t = 1 is at most `error` of it; and so with one step more."""
+    """Return the least n such that n and n + 1 steps have a relative bias of E x^2 at t = 1 of at most `error`."""
     sde = MAPPED[problem]
     start = START[: sde.dim]
     true = float(st.exact.expectation(st.exact.solution(sde, start, [1.0]), f"{sde.names[0]}**2")[-1])
 
-    def off(n: int) -> float:
+    def bias(n: int) -> float:
         got = st.exact.moments(make(n), start, n, record=[n])
         return abs(float(got.covariance[0, 0, 0] + got.mean[0, 0] ** 2) / true - 1)
 
     high = 1
-    while max(off(high), off(high + 1)) > error:
+    while max(bias(high), bias(high + 1)) > error:
         high *= 2
     low = high // 2
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if max(off(middle), off(middle + 1)) <= error else (middle, high)
+        low, high = (low, middle) if max(bias(middle), bias(middle + 1)) <= error else (middle, high)
     return high
 
 
 def relative_variance(problem: str) -> float:
-    """Var x^2 / (E x^2)^2 at t = 1, by simulation: paths for a standard error of e are this over e^2."""
+    """Return Var x^2 / (E x^2)^2 at t = 1 by simulation. Divided by e^2 it is the number of paths for a relative standard error of e."""
     sde = PROBLEMS[problem]
     scheme = {"Stratonovich": st.Heun, "kinetic": st.BAOAB}.get(problem, st.EulerMaruyama)
     run = st.simulate(scheme(sde, 1 / STEPS), START, 1.0, 200_000, [f"{sde.names[0]}**2"], times=[1.0])
@@ -258,11 +264,14 @@ def relative_variance(problem: str) -> float:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="shorter turns and fewer batches: a look, not a record")
-    parser.add_argument("--threads", type=int, default=available_threads(), help="threads of every way (default: all cores)")
+    parser.add_argument("--quick", action="store_true", help="shorter runs and fewer batch sizes, for a first impression")
+    parser.add_argument(
+        "--threads", type=int, default=available_threads(), help="threads of every implementation (default: all cores)"
+    )
     parser.add_argument("--error", type=float, default=1e-3, help="relative weak error of the last columns (default: 1e-3)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every number there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to FILE")
     options = parser.parse_args(argv)
     print(", ".join(f"{key} {value}" for key, value in hardware().items()))
     others, absent = peers(options.threads, options.quick)
@@ -286,7 +295,7 @@ def main(argv: list[str] | None = None) -> int:
         })  # fmt: skip
     show(
         f"{options.threads} threads, double precision; the last two columns for a weak error of {options.error:g} of E x^2 at t = 1",
-        ["problem", "scheme", "way", "ns per path-step", "range", "times sdetools", "steps", "seconds"],
+        ["problem", "scheme", "implementation", "ns per path-step", "range", "times sdetools", "steps", "seconds"],
         [
             [r["problem"], r["scheme"], r["way"], f"{r['ns_per_path_step']:.2f}", f"{r['fastest']:.2f} to {r['slowest']:.2f}",
              "" if r["ratio"] is None else f"{r['ratio']:.1f}", "" if r["steps_for_error"] is None else str(r["steps_for_error"]),

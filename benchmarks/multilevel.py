@@ -1,9 +1,9 @@
-"""Multilevel Monte Carlo against its promise: rms error and hits over repetitions, the growth of the cost with 1/eps, the saving.
+"""Multilevel Monte Carlo: rms error and coverage over repetitions, the growth of the cost with 1/eps, and the saving.
 
     python benchmarks/multilevel.py --eps 1e-3 1e-4 --repetitions 100
 
-`additive`: an Ornstein-Uhlenbeck equation; `non-commutative`: a linear 2-D system; both by Euler-Maruyama, E x^2 at t = 1, with the exact
-value from `st.exact.solution`. Every repetition has a seed of its own; errors are relative to the exact value.
+`additive` is an Ornstein-Uhlenbeck equation, `non-commutative` a linear 2-D system; both by Euler-Maruyama, E x^2 at t = 1, with the exact
+value from `st.exact.solution`. Every repetition has its own seed. Errors are relative to the exact value.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PROBLEMS = {
 
 
 def repeat(sde: st.SDE, x0: list[float], true: float, eps: float, repetitions: int, first: int) -> dict[str, float]:
-    """Errors in units of eps, and costs in steps, over repetitions of one tolerance."""
+    """Return errors in units of eps, and costs in steps, over repetitions at one tolerance."""
     errors, costs, plain, begin = [], [], [], time.perf_counter()
     for i in range(repetitions):
         run = st.multilevel(lambda dt: st.EulerMaruyama(sde, dt), x0, 1.0, eps * abs(true), ["x**2"], seed=first + i)
@@ -43,6 +43,7 @@ def repeat(sde: st.SDE, x0: list[float], true: float, eps: float, repetitions: i
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--eps", type=float, nargs="+", default=[1e-3, 3e-4, 1e-4], help="relative tolerances")
     parser.add_argument("--repetitions", type=int, default=100, help="runs of each (default: 100)")

@@ -1,9 +1,9 @@
-"""What a step of each torch optimiser costs beside `torch.optim.SGD`, all taking turns.
+"""Cost of a step of each torch optimiser compared with `torch.optim.SGD`, all run interleaved.
 
     python benchmarks/optimisers.py [--parameters 10000000] [--tensors 200] [--threads 2] [--device cpu]
 
-Passes: how many times a step reads or writes a number the size of the parameters, summed over torch's operations; the last column is the
-time of a pass over that of `torch.optim.SGD`, which makes 3.
+Passes are the numbers of reads and writes of arrays of the parameters' size, summed over torch's operations. The last column is the
+time of a pass over that of `torch.optim.SGD`, which has 3.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 
 from sdetools import bridge
 
-WAYS = {
+OPTIMISERS = {
     "torch.optim.SGD": (3, lambda p: torch.optim.SGD(p, lr=1e-6)),
     "SGD": (3, lambda p: bridge.SGD(p, lr=1e-6)),
     "torch.optim.SGD, momentum": (8, lambda p: torch.optim.SGD(p, lr=1e-6, momentum=0.9)),
@@ -33,6 +33,7 @@ WAYS = {
 
 
 def main() -> None:
+    """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parameters", type=int, default=10_000_000)
     parser.add_argument("--tensors", type=int, default=200)
@@ -43,14 +44,14 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     wait = torch.cuda.synchronize if given.device.startswith("cuda") else (lambda: None)
     optimisers = {}
-    for name, (_, make) in WAYS.items():
+    for name, (_, make) in OPTIMISERS.items():
         size = given.parameters // given.tensors
         params = [torch.nn.Parameter(torch.randn(size, device=given.device)) for _ in range(given.tensors)]
         for p in params:
             p.grad = torch.randn_like(p)
         optimisers[name] = make(params)
         optimisers[name].step()
-    seconds: dict[str, list[float]] = {name: [] for name in WAYS}
+    seconds: dict[str, list[float]] = {name: [] for name in OPTIMISERS}
     for _ in range(given.turns):
         for name, optimiser in optimisers.items():
             wait()
@@ -60,8 +61,8 @@ def main() -> None:
             seconds[name].append(time.perf_counter() - begin)
     base = statistics.median(seconds["torch.optim.SGD"])
     print(f"{given.parameters:,} parameters in {given.tensors} tensors, {given.threads} threads, {given.device}")
-    print(f"{'optimiser':28}{'ms':>8}{'times SGD':>12}{'passes':>8}{'a pass, times':>16}")
-    for name, (passes, _) in WAYS.items():
+    print(f"{'optimiser':28}{'ms':>8}{'times SGD':>12}{'passes':>8}{'time of a pass':>16}")
+    for name, (passes, _) in OPTIMISERS.items():
         median = statistics.median(seconds[name])
         print(f"{name:28}{1e3 * median:8.2f}{median / base:12.2f}{passes:8}{median / base * 3 / passes:16.2f}")
 
