@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / "benchmarks" / "mutation"
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(HOME)
-    import making as mutants
-    from meeting import Order
+    import mutants
+    from evaluation import Order
     from table import Table
 
 SOURCE = b'''
@@ -60,12 +60,12 @@ def test_a_mutant_is_one_change_that_compiles_and_has_a_key_of_its_own():
 def test_the_draw_depends_on_each_mutant_alone():
     """An edit elsewhere leaves the sample as it is: of a part of the mutants the same ones are drawn."""
     found = mutants.mutants_of("f.py", SOURCE)
-    drawn = mutants.drawn(found, 10, seed=3)
-    assert mutants.drawn(found[::-1], 10, seed=3) == drawn
-    assert [m for m in drawn if m in found[:15]] == mutants.drawn(found[:15], 10, seed=3)[
+    drawn = mutants.sampled(found, 10, seed=3)
+    assert mutants.sampled(found[::-1], 10, seed=3) == drawn
+    assert [m for m in drawn if m in found[:15]] == mutants.sampled(found[:15], 10, seed=3)[
         : len([m for m in drawn if m in found[:15]])
     ]
-    assert mutants.drawn(found, 10, seed=4) != drawn
+    assert mutants.sampled(found, 10, seed=4) != drawn
 
 
 @pytest.fixture(scope="module")
@@ -131,9 +131,9 @@ def test_a_noticed_change_is_told_from_one_that_is_not(tmp_path):
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-import making, meeting as m, table as t
+import evaluation as m, mutants, table as t
 tree = m.Tree(Path(sys.argv[2]))
-formula = t.Formula("stationary variance", ("sdetools/exact/closed_forms.py",), ("toy",), (t.OWN, "toy_test.py"))
+formula = t.Formula("stationary variance", ("sdetools/exact/closed_forms.py",), ("toy",), (t.DOCTESTS, "toy_test.py"))
 (tree.folder / "toy.py").write_text('''
 import sdetools as st
 @st.claim("toy", statement="The stationary variance at eta = 1/2 is 1/3.")
@@ -150,17 +150,18 @@ def test_wrong_anyway():
 ''')
 table = t.Table((formula,), {}, {}, {"toy": "toy.py"})
 file = "sdetools/exact/closed_forms.py"
-own = [x for x in making.mutants_of(file, (tree.folder / file).read_bytes()) if x.where == "stationary_variance"]
+own = [x for x in mutants.mutants_of(file, (tree.folder / file).read_bytes()) if x.where == "stationary_variance"]
 pick = lambda old, new: next(x for x in own if (x.old, x.new) == (old, new))
 wrong = pick("2 - excess", "2 + excess")
 hidden = pick("1 + beta", "1 - beta")  # nothing at beta = 0: for the test alone
-print(m.claims_say.__name__, m.in_fork(tree, 100, m.claims_say, None, tree, {"toy": "toy.py"}, "quick"))
-print(m.meet(wrong, formula, table, tree, False).by)
-met = m.meet(hidden, formula, table, tree, False)
-print(met.by)
-wrong_anyway = m.replace(met, by="toy_test.py::test_wrong_anyway")
-print(set().union(*(look(tree) for look in m.unsound([m.meet(wrong, formula, table, tree, False), met, wrong_anyway], table, m.NO_ORDER))))
-print(m.claims_say.__name__, m.in_fork(tree, 100, m.claims_say, None, tree, {"toy": "toy.py"}, "quick"))
+print(m.claim_verdicts.__name__, m.in_fork(tree, 100, m.claim_verdicts, None, tree, {"toy": "toy.py"}, "quick"))
+print(m.evaluate(wrong, formula, table, tree, False).by)
+found = m.evaluate(hidden, formula, table, tree, False)
+print(found.by)
+wrong_anyway = m.replace(found, by="toy_test.py::test_wrong_anyway")
+killed = [m.evaluate(wrong, formula, table, tree, False), found, wrong_anyway]
+print(set().union(*(rerun(tree) for rerun in m.false_detections(killed, table, m.NO_ORDER))))
+print(m.claim_verdicts.__name__, m.in_fork(tree, 100, m.claim_verdicts, None, tree, {"toy": "toy.py"}, "quick"))
 """
     done = subprocess.run(
         [sys.executable, "-c", script, str(HOME), str(tmp_path)],
@@ -170,8 +171,8 @@ print(m.claims_say.__name__, m.in_fork(tree, 100, m.claims_say, None, tree, {"to
         cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr
-    first, wrong, hidden, unsound, after = done.stdout.splitlines()
-    assert first == after == "claims_say {'toy': 'supported'}"  # before, and the tree is as it was
-    assert wrong == "toy (quick)"  # contradicted at the number, before the table breaks
-    assert unsound == "{'toy_test.py::test_wrong_anyway'}"  # it fails without a mutant too, the other killers do not
+    first, wrong, hidden, false_detections, after = done.stdout.splitlines()
+    assert first == after == "claim_verdicts {'toy': 'supported'}"  # before, and after the tree is restored
+    assert wrong == "toy (quick)"  # contradicted at the number, before the table fails
+    assert false_detections == "{'toy_test.py::test_wrong_anyway'}"  # it fails without a mutant too, the others do not
     assert "closed_forms" in hidden or "toy_test" in hidden  # the doctest of the file, or the test

@@ -1,4 +1,4 @@
-"""`formulas.toml`: which functions are formulas, which claims state them, which tests are theirs. `equivalent.toml`: mutants that change nothing."""
+"""`formulas.toml`: the formulas with their claims and tests. `equivalent.toml`: mutants that change no result."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from making import Mutant, Text, functions, mutants_of
+from mutants import Mutant, Text, functions, mutants_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FILE = Path(__file__).with_name("formulas.toml")
-OWN = "{file}"
-"""Among the tests: the doctests of the file that holds the mutant."""
+DOCTESTS = "{file}"
+"""Placeholder among the tests for the doctests of the mutated file."""
 
 
 @dataclass(frozen=True)
 class Formula:
-    """A formula: where it is written, the claims that state it, and the tests of its file and its room, the sharpest first."""
+    """A formula: its code, the claims that state it, and the tests of its file and its package, the most sensitive first."""
 
     name: str
     code: tuple[str, ...]
@@ -26,13 +26,21 @@ class Formula:
     tests: tuple[str, ...]
 
     def tests_of(self, file: str) -> tuple[str, ...]:
-        """The tests of a mutant of `file`."""
+        """Return the tests of a mutant of `file`."""
         return tuple(test.format(file=file) for test in self.tests)
 
 
 @dataclass(frozen=True)
 class Table:
-    """The formulas, what is no formula and why, mutants that change nothing with their arguments, the file of each claim, planted mutants."""
+    """The contents of both files.
+
+    Attributes:
+        formulas: The formulas.
+        tuning: Functions that are no formula, with the reason.
+        equivalent: Keys of equivalent mutants, with the justification.
+        claims: The file of each claim.
+        planted: Mutants written by hand.
+    """
 
     formulas: tuple[Formula, ...]
     tuning: dict[str, str]
@@ -42,13 +50,14 @@ class Table:
 
     @classmethod
     def read(cls, path: Path = FILE) -> Table:
+        """Read the table."""
         data = tomllib.loads(path.read_text())
         formulas = [
             Formula(
                 entry["name"],
                 tuple(code := entry["code"]),
                 tuple(entry.get("claims", ())),
-                (OWN, *entry.get("tests", _room(code))),
+                (DOCTESTS, *entry.get("tests", _package_tests(code))),
             )
             for entry in data["formula"]
         ]
@@ -57,25 +66,27 @@ class Table:
         return cls(tuple(formulas), data["tuning"], equivalent, claims_of(ROOT), planted)
 
     def formula(self, file: str, where: str) -> Formula | None:
-        """The first formula that a function belongs to; None for tuning."""
+        """Return the first formula that a function belongs to; None for tuning."""
         if self.is_tuning(file, where):
             return None
         return next((f for f in self.formulas if _listed(f.code, file, where)), None)
 
     def is_tuning(self, file: str, where: str) -> bool:
+        """Return whether a function only affects cost or presentation."""
         return _listed(self.tuning, file, where)
 
     def files(self) -> list[str]:
+        """Return the files of all formulas."""
         return sorted({entry.split(":")[0] for f in self.formulas for entry in f.code})
 
     def mutants(self, root: Path = ROOT) -> list[Mutant]:
-        """All mutants of all formulas, but for the equivalent ones."""
+        """Return all mutants of all formulas except the equivalent ones."""
         own = [(file, m) for file in self.files() for m in mutants_of(file, (root / file).read_bytes())]
         return [m for file, m in own if self.formula(file, m.where) is not None and m.key not in self.equivalent]
 
 
 def claims_of(root: Path) -> dict[str, str]:
-    """The file of each claim of the paper, read off the decorators without running the files."""
+    """Return the file of each claim of the paper, from the decorators, without running the files."""
     found = {}
     for path in sorted((root / "paper_checks").glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -85,23 +96,24 @@ def claims_of(root: Path) -> dict[str, str]:
 
 
 def _planted(where: str, old: str, new: str) -> Mutant:
-    """The one place of a function where `old` stands."""
+    """Return the mutant at the only occurrence of `old` in a function."""
     file, _, name = where.partition(":")
     source = (ROOT / file).read_bytes()
     (function,) = (node for found, node in functions(ast.parse(source)) if found == name)
     begin, end = Text(source).span(function)
     if source.count(old.encode(), begin, end) != 1:
-        raise ValueError(f"`old` must stand once in {where}; got {old!r}, {source.count(old.encode(), begin, end)} times.")
+        raise ValueError(f"`old` must occur once in {where}; got {old!r}, {source.count(old.encode(), begin, end)} times.")
     start = source.index(old.encode(), begin, end)
     line = source.count(b"\n", 0, start) + 1
     return Mutant(file, name, line, "planted", start, start + len(old.encode()), old, new)
 
 
-def _room(code: list[str]) -> list[str]:
+def _package_tests(code: list[str]) -> list[str]:
+    """Return the test folder of the package of the first entry."""
     return [f"tests/{code[0].split('/')[1]}"]
 
 
 def _listed(entries: Iterable[str], file: str, where: str) -> bool:
-    """Whether a function is listed: by its name, its class or its file."""
+    """Return whether a function is listed by its name, its class or its file."""
     own = f"{file}:{where}"
     return any(entry in (file, own) or own.startswith(f"{entry}.") for entry in entries)

@@ -1,4 +1,4 @@
-"""Mutants meet who should notice them: their claims, then the tests of their room, each in a fork that has the libraries loaded."""
+"""Evaluation of mutants by their claims, then by the tests of their package, each in a fork of a process with the libraries loaded."""
 
 from __future__ import annotations
 
@@ -19,17 +19,27 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from making import Mutant
+from mutants import Mutant
 from table import ROOT, Formula, Table
 
 LIMITS = {"quick": 120, "standard": 900, "tests": 300}
-"""Seconds that claims at a budget, or the tests, may take with one mutant."""
+"""Time limits in seconds for the claims at a budget and for the tests of one mutant."""
 CLAIM, TEST, SURVIVED, CRASHED = "claim", "test", "survived", "crashed"
 
 
 @dataclass
-class Meeting:
-    """What became of a mutant: the fate, who killed it, the verdicts of its claims, and the seconds it took."""
+class Evaluation:
+    """The outcome of a mutant.
+
+    Attributes:
+        mutant: The mutant.
+        formula: Name of its formula.
+        fate: "claim", "test", "survived" or "crashed".
+        by: The claim or test that killed it, or the crash.
+        verdicts: Verdicts of its claims.
+        seconds: Duration of the evaluation.
+        stated: Whether a claim states the formula.
+    """
 
     mutant: Mutant
     formula: str
@@ -38,38 +48,40 @@ class Meeting:
     verdicts: dict[str, str]
     seconds: float
     stated: bool
-    """Whether a claim names the formula."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """Which tests come first: `noticed` has those that noticed a mutant of a function before, `slow` the seconds of slow ones."""
+    """The order of tests: `noticed` lists the tests that detected a mutant of a function before, `slow` the seconds of slow tests."""
 
     noticed: dict[str, list[str]] = field(default_factory=dict)
     slow: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Order:
+        """Read the order from a file."""
         return cls(**json.loads(path.read_text())) if path.exists() else cls()
 
     def rank(self, mutant: Mutant | None, test: str, tests: tuple[str, ...] = ()) -> tuple[int, float, int]:
-        """What noticed a change of this function before, then quick tests as `tests` lists their files, then slow ones.
+        """Return the sort key of a test.
 
-        pytest takes a folder and a file in it for the folder alone, and would forget which file is the sharpest.
+        Tests that detected a change of this function come first, then quick tests by file in the order of `tests`, then slow tests. pytest
+        collapses a folder and a file in it to the folder, which would discard the position of the most sensitive file.
         """
         known = mutant is not None and test in self.noticed.get(f"{mutant.file}:{mutant.where}", ())
         place = next((i for i, entry in enumerate(tests) if test.startswith(entry)), len(tests))
         return 0 if known else 1, self.slow.get(test, 0.0), place
 
-    def learn(self, meetings: list[Meeting]) -> Order:
-        """With what these meetings have shown."""
+    def learn(self, evaluations: list[Evaluation]) -> Order:
+        """Return the order extended by the results of these evaluations."""
         noticed = {where: list(tests) for where, tests in self.noticed.items()}
-        for m in meetings:
+        for m in evaluations:
             if m.fate == TEST and m.by not in (own := noticed.setdefault(f"{m.mutant.file}:{m.mutant.where}", [])):
                 own.append(m.by)
         return Order(noticed, self.slow)
 
     def write(self, path: Path) -> None:
+        """Write the order to a file."""
         path.write_text(json.dumps({"noticed": self.noticed, "slow": self.slow}, indent=0, sort_keys=True) + "\n")
 
 
@@ -77,7 +89,7 @@ NO_ORDER = Order()
 
 
 class Tree:
-    """A copy of the project in which one mutant at a time is applied, with compiled files of its own."""
+    """A copy of the project in which one mutant at a time is applied, with its own compiled files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -85,8 +97,8 @@ class Tree:
         compileall.compile_dir(str(folder / "sdetools"), quiet=2)
 
     @contextlib.contextmanager
-    def holding(self, mutant: Mutant | None) -> Iterator[None]:
-        """The tree with a mutant in it; afterwards as before, times of files included, by which Python and Numba know them."""
+    def applied(self, mutant: Mutant | None) -> Iterator[None]:
+        """Apply a mutant to the tree, and restore the file and its modification time afterwards, by which Python and Numba identify it."""
         if mutant is None:
             yield
             return
@@ -101,7 +113,7 @@ class Tree:
 
 
 def preload() -> None:
-    """Load what every mutant needs and none changes, with one thread for each worker."""
+    """Load the libraries that every mutant needs and none changes, with one thread per worker."""
     import importlib
 
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -141,7 +153,7 @@ def preload() -> None:
 
 
 def in_fork(tree: Tree, seconds: float, work: Any, *arguments: Any) -> Any:
-    """What `work(*arguments)` returns in a fork of this process that stands in the tree; "timeout" or "crash" when it returns nothing."""
+    """Return the result of `work(*arguments)` in a fork of this process within the tree; "timeout" or "crash" if there is none."""
     context = multiprocessing.get_context("fork")
     reader, writer = context.Pipe(duplex=False)
 
@@ -170,8 +182,8 @@ def in_fork(tree: Tree, seconds: float, work: Any, *arguments: Any) -> Any:
     return answer
 
 
-def without_caches(mutant: Mutant | None, tree: Tree) -> None:
-    """Numba's caches do not see an edit in a file that another inlines from: a mutant of compiled code meets empty ones."""
+def use_fresh_caches(mutant: Mutant | None, tree: Tree) -> None:
+    """Use empty Numba caches for a mutant of compiled code: Numba does not detect edits of functions that other files inline."""
     if mutant is not None and b"njit" in (tree.folder / mutant.file).read_bytes():
         fresh = tempfile.mkdtemp(dir=tree.folder)
         os.environ["SDETOOLS_CACHE"] = fresh
@@ -181,11 +193,11 @@ def without_caches(mutant: Mutant | None, tree: Tree) -> None:
 
 
 class Contradicted(Exception):
-    """Ends a claim that nothing can mend any more."""
+    """Stops a claim whose verdict is certain."""
 
 
-def ending(measure: Any) -> Any:
-    """`Run.measure` that ends a claim at its first plain number outside its range, controls apart: what is exact no later number mends."""
+def stopping_at_contradiction(measure: Any) -> Any:
+    """Wrap `ClaimContext.measure` so that a claim stops at its first deterministic number outside its range, controls excepted."""
 
     def measured(self: Any, name: str, *args: Any, **named: Any) -> None:
         measure(self, name, *args, **named)
@@ -197,9 +209,9 @@ def ending(measure: Any) -> Any:
     return measured
 
 
-def claims_say(mutant: Mutant | None, tree: Tree, claims: dict[str, str], budget: str, until: bool = True) -> dict[str, str]:
-    """The verdicts of claims (id -> file), one after the other; the first contradiction ends it if `until`."""
-    without_caches(mutant, tree)
+def claim_verdicts(mutant: Mutant | None, tree: Tree, claims: dict[str, str], budget: str, until: bool = True) -> dict[str, str]:
+    """Return the verdicts of claims (id -> file), evaluated in order; with `until`, stop at the first contradiction."""
+    use_fresh_caches(mutant, tree)
     import warnings
 
     warnings.simplefilter("ignore")
@@ -209,7 +221,7 @@ def claims_say(mutant: Mutant | None, tree: Tree, claims: dict[str, str], budget
         assert Path(sdetools.__file__).is_relative_to(tree.folder)
         from sdetools.claims import context, verify
 
-        context.ClaimContext.measure = ending(context.ClaimContext.measure)  # type: ignore[method-assign]
+        context.ClaimContext.measure = stopping_at_contradiction(context.ClaimContext.measure)  # type: ignore[method-assign]
     except Exception as error:
         return {"import": f"crashed: {error!r}"}
     verdicts = {}
@@ -227,11 +239,11 @@ def claims_say(mutant: Mutant | None, tree: Tree, claims: dict[str, str], budget
     return verdicts
 
 
-def failures(
+def failed_tests(
     mutant: Mutant | None, tree: Tree, tests: tuple[str, ...], order: Order, only: frozenset[str] = frozenset()
 ) -> list[str]:
-    """The first test that fails, in a list; of `only` these all that fail."""
-    without_caches(mutant, tree)
+    """Return the first failing test in a list, or all failing tests of `only`."""
+    use_fresh_caches(mutant, tree)
     import pytest
 
     failed: list[str] = []
@@ -251,29 +263,29 @@ def failures(
             if report.failed:
                 failed.append(f"import of {report.nodeid}")
 
-    # Doctests are collected last: collected first, their module exists twice, and tests that patch it or ask for its classes fail unmutated.
+    # Doctests are collected last: collected first, their module exists twice, and tests that patch it or check its classes fail unmutated.
     collected = sorted(tests, key=lambda test: test.startswith("sdetools/"))
     options = ["-q", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:xdist"] + ([] if only else ["-x"])
     code = pytest.main([*options, *collected], plugins=[Watch()])
     return failed or ([] if code == 0 else [f"pytest ended with {code}"])
 
 
-def meet(mutant: Mutant, formula: Formula, table: Table, tree: Tree, standard: bool, order: Order = NO_ORDER) -> Meeting:
-    """A mutant against its claims at quick, then at standard if asked, then its tests in the given order."""
+def evaluate(mutant: Mutant, formula: Formula, table: Table, tree: Tree, standard: bool, order: Order = NO_ORDER) -> Evaluation:
+    """Evaluate a mutant by its claims at quick, then at standard if requested, then by its tests in the given order."""
     began = time.perf_counter()
     stated = {id: table.claims[id] for id in formula.claims}
     verdicts: dict[str, str] = {}
 
-    def done(fate: str, by: str) -> Meeting:
-        return Meeting(mutant, formula.name, fate, by, verdicts, round(time.perf_counter() - began, 1), bool(stated))
+    def done(fate: str, by: str) -> Evaluation:
+        return Evaluation(mutant, formula.name, fate, by, verdicts, round(time.perf_counter() - began, 1), bool(stated))
 
     def ask(budget: str) -> str | None:
-        answer = in_fork(tree, LIMITS[budget], claims_say, mutant, tree, stated, budget)
+        answer = in_fork(tree, LIMITS[budget], claim_verdicts, mutant, tree, stated, budget)
         found = answer if isinstance(answer, dict) else {"all": f"crashed: {answer}"}
         verdicts.update({f"{id} ({budget})": verdict for id, verdict in found.items()})
         return next((id for id, verdict in found.items() if verdict == "contradicted"), None)
 
-    with tree.holding(mutant):
+    with tree.applied(mutant):
         if stated and (killer := ask("quick")):
             return done(CLAIM, f"{killer} (quick)")
         if verdicts and all(verdict.startswith("crashed") for verdict in verdicts.values()):
@@ -281,41 +293,41 @@ def meet(mutant: Mutant, formula: Formula, table: Table, tree: Tree, standard: b
         if stated and standard and (killer := ask("standard")):
             return done(CLAIM, f"{killer} (standard)")
         tests = formula.tests_of(mutant.file)
-        answer = in_fork(tree, LIMITS["tests"], failures, mutant, tree, tests, order) if tests else []
+        answer = in_fork(tree, LIMITS["tests"], failed_tests, mutant, tree, tests, order) if tests else []
     failed = answer if isinstance(answer, str) else answer[0] if answer else ""
     if failed in ("crash", "timeout") or failed.startswith("import of"):
         return done(CRASHED, failed)
     return done(TEST, failed) if failed else done(SURVIVED, "")
 
 
-def unsound(meetings: list[Meeting], table: Table, order: Order) -> Iterator[Callable[[Tree], set[str]]]:
-    """Looks at what killed mutants without any mutant: each gives those killers that fail there too, and so have noticed nothing."""
+def false_detections(evaluations: list[Evaluation], table: Table, order: Order) -> Iterator[Callable[[Tree], set[str]]]:
+    """Yield functions that run the killers of mutants on the unchanged project, and return those that fail there too."""
 
     def claim(id: str, budget: str) -> Callable[[Tree], set[str]]:
-        def look(tree: Tree) -> set[str]:
-            found = in_fork(tree, LIMITS[budget], claims_say, None, tree, {id: table.claims[id]}, budget)
+        def rerun(tree: Tree) -> set[str]:
+            found = in_fork(tree, LIMITS[budget], claim_verdicts, None, tree, {id: table.claims[id]}, budget)
             return {f"{id} ({budget})"} if not isinstance(found, dict) or found[id] == "contradicted" else set()
 
-        return look
+        return rerun
 
     def tests(formula: Formula, file: str, killers: frozenset[str]) -> Callable[[Tree], set[str]]:
-        def look(tree: Tree) -> set[str]:
-            found = in_fork(tree, LIMITS["tests"], failures, None, tree, formula.tests_of(file), order, killers)
+        def rerun(tree: Tree) -> set[str]:
+            found = in_fork(tree, LIMITS["tests"], failed_tests, None, tree, formula.tests_of(file), order, killers)
             return killers & set(found) if isinstance(found, list) and set(found) <= killers else set(killers)
 
-        return look
+        return rerun
 
-    for killer in sorted({m.by for m in meetings if m.fate == CLAIM}):
+    for killer in sorted({m.by for m in evaluations if m.fate == CLAIM}):
         id, _, budget = killer.rstrip(")").rpartition(" (")
         yield claim(id, budget)
     formulas = {f.name: f for f in table.formulas}
-    killed = [m for m in meetings if m.fate == TEST]
+    killed = [m for m in evaluations if m.fate == TEST]
     for name, file in sorted({(m.formula, m.mutant.file) for m in killed}):
         yield tests(formulas[name], file, frozenset(m.by for m in killed if (m.formula, m.mutant.file) == (name, file)))
 
 
-def spread(jobs: list[Callable[[Tree], Any]], workers: int, end: float = float("inf")) -> Iterator[Any]:
-    """The answers of jobs begun before `end`, as they come; each worker is a fork with a tree of its own that takes the next job when it is free."""
+def run_jobs(jobs: list[Callable[[Tree], Any]], workers: int, end: float = float("inf")) -> Iterator[Any]:
+    """Yield the results of jobs started before `end`, as they complete; each worker is a fork with its own tree."""
     context = multiprocessing.get_context("fork")
     following = context.Value("i", 0)
 
@@ -354,28 +366,34 @@ def run(
     log: Path | None = None,
     minutes: float = float("inf"),
     order: Order = NO_ORDER,
-) -> list[Meeting]:
-    """All meetings begun within so many minutes, in the order of the draw; what fails without a mutant too has killed none."""
-    meetings: dict[str, Meeting] = {}
+) -> list[Evaluation]:
+    """Return all evaluations started within `minutes`, in the order of the sample.
+
+    A test or claim that also fails without a mutant has killed none.
+    """
+    evaluations: dict[str, Evaluation] = {}
     for line in log.read_text().splitlines() if log is not None and log.exists() else ():
         entry = json.loads(line)
-        met = Meeting(**entry | {"mutant": Mutant(**entry["mutant"])})
-        meetings[met.mutant.key] = met
+        evaluation = Evaluation(**entry | {"mutant": Mutant(**entry["mutant"])})
+        evaluations[evaluation.mutant.key] = evaluation
 
-    def job(mutant: Mutant) -> Callable[[Tree], Meeting]:
+    def job(mutant: Mutant) -> Callable[[Tree], Evaluation]:
         formula = table.formula(mutant.file, mutant.where)
         assert formula is not None
-        return lambda tree: meet(mutant, formula, table, tree, standard, order)
+        return lambda tree: evaluate(mutant, formula, table, tree, standard, order)
 
-    for met in spread([job(m) for m in chosen if m.key not in meetings], workers, time.monotonic() + 60 * minutes):
-        meetings[met.mutant.key] = met
-        print(f"{len(meetings):4d} {met.seconds:6.1f} s  {met.fate:8s} {met.mutant.key}  {met.by}", flush=True)
+    for evaluation in run_jobs([job(m) for m in chosen if m.key not in evaluations], workers, time.monotonic() + 60 * minutes):
+        evaluations[evaluation.mutant.key] = evaluation
+        print(
+            f"{len(evaluations):4d} {evaluation.seconds:6.1f} s  {evaluation.fate:8s} {evaluation.mutant.key}  {evaluation.by}",
+            flush=True,
+        )
         if log is not None:
             with log.open("a") as file:
-                file.write(json.dumps(asdict(met)) + "\n")
-    done = [meetings[m.key] for m in chosen if m.key in meetings]
-    print("What killed them is tried without a mutant ...", flush=True)
-    for killer in set().union(*spread(list(unsound(done, table, order)), workers)):
+                file.write(json.dumps(asdict(evaluation)) + "\n")
+    done = [evaluations[m.key] for m in chosen if m.key in evaluations]
+    print("The claims and tests that killed them run without a mutant ...", flush=True)
+    for killer in set().union(*run_jobs(list(false_detections(done, table, order)), workers)):
         print(f"     fails without a mutant too: {killer}", flush=True)
         done = [replace(m, fate=SURVIVED, by=f"{killer} fails without a mutant too") if m.by == killer else m for m in done]
     return done

@@ -1,6 +1,6 @@
-"""Mutants of a source text: one small change of one formula each, made on the syntax tree and spliced into the text.
+"""Mutants of a source file: one small change of one formula each, made on the syntax tree and spliced into the source code.
 
-A kind of change is a function from a place in the tree to the texts that may stand there instead; `KINDS` has them all.
+A kind of change is a function from a node of the tree to its possible replacements; `KINDS` lists all of them.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 SHIFT = "1.02"
-"""By how much constants and factors are wrong: two per cent."""
+"""Factor of the error in constants and factors: two per cent."""
 COUNTS = frozenset("k steps step start i j".split())
-"""Names that count steps or places are wrong by one."""
+"""Names that count steps or positions. Their error is one."""
 TIMES = frozenset("t time tau h dt horizon fraction".split())
-"""Other names of time are wrong by a factor."""
+"""Other names of times. Their error is a factor."""
 SYMMETRIC = frozenset(
     "max min maximum minimum zip isinstance getattr hasattr isclose array_equal _equal fingerprint add multiply outer dot hypot __init__".split()
 )
-"""Calls whose arguments are not swapped: nothing changes, or nothing runs."""
+"""Calls whose arguments are not swapped, because the result is the same or the call fails."""
 SIZES = frozenset("zeros ones empty full reshape eye arange round lru_cache broadcast_to moveaxis swapaxes default_rng".split())
 """Calls whose arguments are sizes, axes and seeds, not numbers of a formula."""
 PRODUCTS = (ast.Mult, ast.Div, ast.MatMult)
 SIGNS = {ast.Sub: "-", ast.Div: "/", ast.MatMult: "@"}
 GUARD = 1e-5
-"""Smaller numbers guard against rounding."""
+"""Smaller numbers are safeguards against rounding."""
 
 
 @dataclass(frozen=True)
@@ -42,23 +42,25 @@ class Mutant:
     old: str
     new: str
     nth: int = 0
-    """Counts equal changes of one function."""
+    """Index among equal changes of one function."""
 
     @property
     def key(self) -> str:
+        """Unique name of the mutant."""
         return f"{self.file}:{self.where}: {self.old} -> {self.new}" + (f" (#{self.nth + 1})" if self.nth else "")
 
     def apply(self, source: bytes) -> bytes:
+        """Return the source code with the change."""
         return source[: self.start] + self.new.encode() + source[self.end :]
 
 
-def drawn(mutants: list[Mutant], sample: int, seed: int) -> list[Mutant]:
-    """`sample` of the mutants: those with the least hashes of their keys, so that an edit elsewhere draws the same."""
+def sampled(mutants: list[Mutant], sample: int, seed: int) -> list[Mutant]:
+    """Return `sample` of the mutants: those with the smallest hashes of their keys, so that edits elsewhere do not change the sample."""
     return sorted(mutants, key=lambda m: hashlib.sha256(f"{seed}:{m.key}".encode()).digest())[:sample]
 
 
 def mutants_of(file: str, source: bytes, wanted: Callable[[str], bool] = lambda where: True) -> list[Mutant]:
-    """All mutants of the functions of a file that `wanted` names."""
+    """Return all mutants of the functions of a file that `wanted` accepts."""
     text = Text(source)
     found: list[Mutant] = []
     seen: dict[tuple[str, str, str], int] = defaultdict(int)
@@ -75,7 +77,7 @@ def mutants_of(file: str, source: bytes, wanted: Callable[[str], bool] = lambda 
 
 
 def functions(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.FunctionDef]]:
-    """The functions and methods of a module, with their names; what is printed is no formula."""
+    """Yield the functions and methods of a module with their qualified names, except `__repr__`."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.ClassDef):
             yield from functions(node, f"{prefix}{node.name}.")
@@ -84,7 +86,7 @@ def functions(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.Functi
 
 
 class Text:
-    """The source, asked by node."""
+    """Source code, addressed by syntax nodes."""
 
     def __init__(self, source: bytes) -> None:
         self.source, self.lines = source, [0]
@@ -92,7 +94,7 @@ class Text:
             self.lines.append(self.lines[-1] + len(line))
 
     def span(self, node: ast.AST) -> tuple[int, int]:
-        """First byte and the one after the last."""
+        """Return the first byte and the one after the last."""
         begin, end = self.lines[node.lineno - 1], self.lines[node.end_lineno - 1]  # type: ignore[attr-defined]
         return begin + node.col_offset, end + node.end_col_offset  # type: ignore[attr-defined]
 
@@ -101,14 +103,14 @@ class Text:
         return self.source[start:end].decode()
 
     def braced(self, node: ast.AST) -> str:
-        """The text as an operand."""
+        """Return the source code of a node as an operand, with parentheses if needed."""
         compound = isinstance(node, (ast.BinOp, ast.UnaryOp, ast.IfExp, ast.Compare, ast.BoolOp))
         return f"({self(node)})" if compound else self(node)
 
 
 @dataclass(frozen=True)
 class Place:
-    """A node of a formula with what stands around it; `indexes`: it says a place in an array, or a range of places."""
+    """A node of a formula with its context; `indexes` marks nodes of an index or of a range."""
 
     node: ast.AST
     parent: ast.AST
@@ -117,16 +119,16 @@ class Place:
 
 
 def _places(function: ast.FunctionDef, text: Text) -> Iterator[Place]:
-    """The nodes that compute: without validation, messages, annotations, defaults and decorators, sizes, axes and seeds."""
+    """Yield the nodes of computations, without validation, messages, annotations, defaults and decorators, sizes, axes and seeds."""
 
     def walk(node: ast.AST, parent: ast.AST, indexes: bool) -> Iterator[Place]:
-        if isinstance(node, (ast.Raise, ast.Assert, ast.JoinedStr, ast.arguments)) or _says_a_size(node, parent):
+        if isinstance(node, (ast.Raise, ast.Assert, ast.JoinedStr, ast.arguments)) or _is_size(node, parent):
             return
         if isinstance(node, ast.If) and all(isinstance(inner, ast.Raise) for inner in node.body):
             for inner in node.orelse:
                 yield from walk(inner, node, indexes)
             return
-        indexes = indexes or _says_a_place(node, parent)
+        indexes = indexes or _is_index(node, parent)
         yield Place(node, parent, text, indexes)
         for child in ast.iter_child_nodes(node):
             if child not in (getattr(node, "annotation", None), getattr(node, "returns", None)):
@@ -136,44 +138,49 @@ def _places(function: ast.FunctionDef, text: Text) -> Iterator[Place]:
         yield from walk(statement, function, False)
 
 
-def _says_a_place(node: ast.AST, parent: ast.AST) -> bool:
+def _is_index(node: ast.AST, parent: ast.AST) -> bool:
+    """Return whether a node is an index or an argument of `range`."""
     return (isinstance(parent, ast.Subscript) and parent.slice is node) or (
         isinstance(parent, ast.Call) and _called(parent) == "range"
     )
 
 
-def _says_a_size(node: ast.AST, parent: ast.AST) -> bool:
+def _is_size(node: ast.AST, parent: ast.AST) -> bool:
+    """Return whether a node is a size, an axis or a seed."""
     if isinstance(parent, ast.Call) and node is not parent.func:
         return _called(parent) in SIZES
     return isinstance(parent, ast.keyword) and parent.arg in ("axis", "dtype", "ndmin", "k", "maxsize", "seed")
 
 
 def _called(call: ast.Call) -> str:
+    """Return the name of a called function."""
     return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
 
 
 def _tree(text: str) -> str:
+    """Return the syntax tree of an expression as text."""
     return ast.dump(ast.parse(f"({text})", mode="eval"))
 
 
-def _forgets_signs(node: ast.AST) -> bool:
-    """Whether a node takes the size, or an even power, of what stands in it."""
+def _ignores_sign(node: ast.AST) -> bool:
+    """Return whether a node takes the absolute value or an even power of its operand."""
     if isinstance(node, ast.Call):
         return _called(node) in ("abs", "norm")
     return isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow) and getattr(node.right, "value", 1) in (2, 4)
 
 
 def _is_number(node: ast.AST) -> bool:
+    """Return whether a node is a numeric constant."""
     return isinstance(node, ast.Constant) and type(node.value) in (int, float)
 
 
 def _is_guard(node: ast.AST) -> bool:
-    """Whether a number is nothing, or only guards against rounding."""
+    """Return whether a number is 0 or a safeguard against rounding."""
     return _is_number(node) and abs(node.value) <= GUARD  # type: ignore[attr-defined]
 
 
 def _is_sum(node: ast.AST) -> bool:
-    """Whether it is a sum of numbers; a plus also joins words and lists."""
+    """Return whether a node is a sum of numbers and not a concatenation of strings or lists."""
     if not isinstance(node, ast.BinOp) or not isinstance(node.op, (ast.Add, ast.Sub)):
         return False
     leaves, kinds = [node.left, node.right], (ast.JoinedStr, ast.List, ast.Tuple, ast.ListComp)
@@ -183,7 +190,7 @@ def _is_sum(node: ast.AST) -> bool:
 
 
 def constant(at: Place) -> Iterator[str]:
-    """A number times 1.02; a whole exponent and one more."""
+    """Yield a number times 1.02, or an integer exponent plus one."""
     node, parent = at.node, at.parent
     if not _is_number(node) or _is_guard(node) or at.indexes or isinstance(parent, (ast.keyword, ast.Compare)):
         return
@@ -193,7 +200,7 @@ def constant(at: Place) -> Iterator[str]:
 
 
 def factor(at: Place) -> Iterator[str]:
-    """A whole product times 1.02."""
+    """Yield a product times 1.02."""
     node, parent = at.node, at.parent
     if at.indexes or not isinstance(node, ast.BinOp) or not isinstance(node.op, PRODUCTS) or _is_guard(node.left):
         return
@@ -202,7 +209,7 @@ def factor(at: Place) -> Iterator[str]:
 
 
 def sign(at: Place) -> Iterator[str]:
-    """Plus for minus, minus for plus."""
+    """Yield a sum or difference with a flipped sign."""
     node = at.node
     if not at.indexes and isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and not _is_number(node.operand):
         yield at.text.braced(node.operand)
@@ -212,7 +219,7 @@ def sign(at: Place) -> Iterator[str]:
 
 
 def term(at: Place) -> Iterator[str]:
-    """A sum without one of its terms."""
+    """Yield a sum without one of its terms."""
     node = at.node
     if not at.indexes and _is_sum(node) and not _is_guard(node.left) and not _is_guard(node.right):  # type: ignore[attr-defined]
         right = at.text.braced(node.right)  # type: ignore[attr-defined]
@@ -221,7 +228,7 @@ def term(at: Place) -> Iterator[str]:
 
 
 def index(at: Place) -> Iterator[str]:
-    """One place further, one place back."""
+    """Yield the next or the previous index."""
     node = at.node
     if at.indexes and isinstance(node, ast.Constant) and type(node.value) is int and node.value:
         yield str(node.value + 1)
@@ -230,7 +237,7 @@ def index(at: Place) -> Iterator[str]:
 
 
 def time(at: Place) -> Iterator[str]:
-    """The next step, or a time 2 % later, as an argument."""
+    """Yield the next step, or a time 2 % later, as an argument."""
     if isinstance(at.node, ast.Name) and isinstance(at.parent, ast.Call) and at.node is not at.parent.func and not at.indexes:
         if at.node.id in COUNTS:
             yield f"{at.node.id} + 1"
@@ -239,9 +246,9 @@ def time(at: Place) -> Iterator[str]:
 
 
 def swap(at: Place) -> Iterator[str]:
-    """The operands of a difference, a quotient or a matrix product, or the first two arguments of a call, exchanged."""
+    """Yield the exchanged operands of a difference, a quotient or a matrix product, or the exchanged first two arguments of a call."""
     node, text = at.node, at.text
-    if at.indexes or (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub) and _forgets_signs(at.parent)):
+    if at.indexes or (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub) and _ignores_sign(at.parent)):
         return
     if isinstance(node, ast.BinOp) and type(node.op) in SIGNS and (_is_sum(node) or not isinstance(node.op, ast.Sub)):
         yield f"({text.braced(node.right)} {SIGNS[type(node.op)]} {text.braced(node.left)})"  # type: ignore[index]
