@@ -1,8 +1,8 @@
-"""What is minimised: losses with their value, gradient, Hessian and third derivative.
+"""Loss functions with their value, gradient, Hessian and third derivative.
 
-Doors: `from_expression` (text, exact derivatives), `from_function` (the value in NumPy, with data or without, or a gradient), `from_models` (squares of
-formulas), `from_torch` (a torch function, with data or without), the galleries. SymPy and Numba
-are imported when a loss that needs them is first asked for.
+A loss has three input forms: an expression (`from_expression`, exact derivatives by SymPy; `from_models` for sums of squares), a Python
+function (`from_function`, the value or the gradient in NumPy, with data or without) and a torch function (`from_torch`, with data or
+without). The other functions build losses from the literature. SymPy, Numba and torch are imported on first use.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What every loss is: value, gradient, Hessian and third derivative on component-first arrays.
+"""The base class of losses: value, gradient, Hessian and third derivative on component-first arrays.
 
-`x` is `(dim,)` for one point, `(dim, paths)` for many, or a value of a graph of shape `(dim,)` while a rule is traced; results
-put the derivative's axes first and the paths last.
+A point `x` has shape `(dim,)`, many points have shape `(dim, paths)`. While a rule is traced, `x` is a graph value of shape `(dim,)`.
+Results put the axes of the derivative first and the paths last.
 """
 
 from __future__ import annotations
@@ -20,13 +20,17 @@ from sdetools.graph.value import Value
 
 @dataclass(frozen=True)
 class Stage:
-    """A function that is called within a kernel instead of being traced: `function(x, out, *data)` reads `x` `(dim, lanes)` and writes `out`.
+    """A function that a kernel calls as it is, instead of tracing it.
 
-    A noise's takes its draws too, `function(x, z, out, *data)`. `function` is a module-level `@njit(nogil=True)` function, so that a worker
-    can import it by module and name, or one of torch tensors that returns what it computes; `data` are the arrays it reads.
+    Attributes:
+        function: A module-level `@njit(nogil=True)` function `function(x, out, *data)` that reads `x` `(dim, lanes)` and writes `out`; the
+            function of a noise also takes its draws, `function(x, z, out, *data)`. A worker process imports it by module and name. For the
+            torch backend, a function of tensors that returns its result.
+        data: The arrays that the function reads.
 
-    >>> Stage(function=len, data=()).data
-    ()
+    Example:
+        >>> Stage(function=len, data=()).data
+        ()
     """
 
     function: Callable[..., Any]
@@ -34,12 +38,22 @@ class Stage:
 
 
 class Loss(ABC):
-    """A loss L with its first three derivatives. Subclasses set the attributes and write the five abstract members.
+    """A loss L with its first three derivatives.
 
-    1. `parameters` holds numbers that a kernel loads at run time; `p` replaces them (traced values while tracing).
-    2. No method changes `x`, and none warns: outside the domain of L the answer is NaN or infinite.
-    3. Methods are plain NumPy text without `if` on values, so that the same text runs on numbers, on rows and on traced values. Large
-       data stay arrays: `features @ x` becomes one matrix product.
+    Subclasses set the attributes and implement the five abstract members, under this contract:
+
+    1. `parameters` are numbers that a kernel loads at run time. The argument `p` of a method replaces them, by traced values while
+       tracing.
+    2. No method changes `x` or warns. Outside the domain of L the result is NaN or infinite.
+    3. Methods are NumPy code without branches on values, so that the same code runs on numbers, on rows of paths and on traced values.
+       Large data stay arrays: `features @ x` becomes one matrix product.
+
+    Attributes:
+        dim: Number of coordinates.
+        names: Names of the coordinates, in order.
+        parameters: Numbers that can change without a recompilation.
+        latex: The formula of L.
+        label: A short name for messages and reports.
     """
 
     dim: int
@@ -51,53 +65,53 @@ class Loss(ABC):
     @property
     @abstractmethod
     def identity(self) -> str:
-        """A short text, equal for equal losses in every process: it enters the hash of an experiment."""
+        """A short string, equal for equal losses in every process; it enters the hash of an experiment."""
 
     @abstractmethod
     def value(self, x: Any, p: Any = None) -> Any:
-        """L(x): a number for `(dim,)`, `(paths,)` for `(dim, paths)`."""
+        """Return L(x): a number for `x` of shape `(dim,)`, `(paths,)` for `(dim, paths)`."""
 
     @abstractmethod
     def gradient(self, x: Any, p: Any = None) -> np.ndarray:
-        """grad L(x), of the shape of `x`."""
+        """Return grad L(x), of the shape of `x`."""
 
     @abstractmethod
     def hessian(self, x: Any, p: Any = None) -> np.ndarray:
-        """d_ij L(x): `(dim, dim, *paths)`."""
+        """Return the Hessian d_ij L(x), `(dim, dim, *paths)`."""
 
     @abstractmethod
     def third(self, x: Any, p: Any = None) -> np.ndarray:
-        """d_ijl L(x): `(dim, dim, dim, *paths)`."""
+        """Return the third derivative d_ijl L(x), `(dim, dim, dim, *paths)`."""
 
     def hessian_product(self, x: Any, v: Any, p: Any = None) -> np.ndarray:
-        """sum_j d_ij L(x) v_j: `(dim, *paths)`; `v` is `(dim,)` or `(dim, paths)`."""
+        """Return the Hessian-vector product sum_j d_ij L(x) v_j, `(dim, *paths)`; `v` is `(dim,)` or `(dim, paths)`."""
         return contract("ij...,j...->i...", self.hessian(x, p), v)
 
     def third_contracted(self, x: Any, matrix: Any, p: Any = None) -> np.ndarray:
-        """sum_ij d_ijl L(x) M_ij: `(dim, *paths)`; `matrix` M is `(dim, dim)` or `(dim, dim, paths)`."""
+        """Return sum_ij d_ijl L(x) M_ij, `(dim, *paths)`; `matrix` M is `(dim, dim)` or `(dim, dim, paths)`."""
         return contract("ijl...,ij...->l...", self.third(x, p), matrix)
 
     def third_product(self, x: Any, a: Any, b: Any) -> np.ndarray:
-        """sum_ij d_ijl L(x) a_i b_j at one point: `(dim,)`."""
+        """Return sum_ij d_ijl L(x) a_i b_j at one point, `(dim,)`."""
         both = np.multiply.outer(np.asarray(a, dtype=float), np.asarray(b, dtype=float))
         return self.third_contracted(x, (both + both.T) / 2)
 
     def quadratic(self) -> tuple[np.ndarray, np.ndarray, float] | None:
-        """`(H, c, L0)` with L(x) = x^T H x / 2 + c^T x + L0, or None when L is not quadratic."""
+        """Return `(H, c, L0)` with L(x) = x^T H x / 2 + c^T x + L0, or None if L is not quadratic."""
         return None
 
     @property
     def torch_stage(self) -> Stage | None:
-        """The gradient on torch tensors `(dim, paths)`, for losses given as torch functions."""
+        """The gradient on torch tensors `(dim, paths)` for a loss given as a torch function, else None."""
         return None
 
     @property
     def torch_value_stage(self) -> Stage | None:
-        """The value, likewise."""
+        """The value on torch tensors `(dim, paths)` for a loss given as a torch function, else None."""
         return None
 
     def _point(self, x: Any) -> Any:
-        """`x` as a float64 or object array with `dim` components."""
+        """Return `x` as a float64 or object array, or as the graph value it is, with `dim` components."""
         if not isinstance(x, Value):
             x = np.asarray(x)
             x = x if x.dtype == object else np.asarray(x, dtype=float)
@@ -109,7 +123,7 @@ class Loss(ABC):
         return x
 
     def _parameters(self, p: Any) -> Any:
-        """`p`, or the loss's own parameters when it is None."""
+        """Return `p`, or the parameters of the loss if it is None."""
         if p is None:
             return self.parameters
         p = p if isinstance(p, Value) else np.asarray(p)
@@ -122,28 +136,38 @@ class Loss(ABC):
 
 
 def contract(subscripts: str, *factors: Any) -> np.ndarray:
-    """`np.einsum`, also on object arrays of symbols.
+    """Return `np.einsum(subscripts, *factors)`, also for graph values and for object arrays of symbols.
 
-    >>> contract("i...,i...->...", np.array([1, 2], dtype=object), [3, 4])
-    11
+    Example:
+        >>> contract("i...,i...->...", np.array([1, 2], dtype=object), [3, 4])
+        11
     """
     return np.einsum(subscripts, *(f if isinstance(f, Value) else np.asarray(f) for f in factors))
 
 
 def scalar(value: Any, like: np.ndarray) -> Any:
-    """A value spread over the paths of `like`; a plain number (or symbol) for one point.
+    """Broadcast a value to the paths of `like`; for one point return the number (or symbol) itself.
 
-    >>> scalar(1.0, np.zeros((2, 3)))
-    array([1., 1., 1.])
+    Example:
+        >>> scalar(1.0, np.zeros((2, 3)))
+        array([1., 1., 1.])
     """
     return components([value], like)[0]
 
 
 def coordinate_names(names: Sequence[str] | None, dim: int) -> tuple[str, ...]:
-    """The names given, checked, or x0, x1, ...
+    """Validate the coordinate names, or return the default names x0, x1, ...
 
-    >>> coordinate_names(None, 2)
-    ('x0', 'x1')
+    Args:
+        names: A list of identifiers, or one string with spaces or commas between them; None for the default names.
+        dim: Number of coordinates.
+
+    Raises:
+        ValueError: If `names` are not `dim` different identifiers.
+
+    Example:
+        >>> coordinate_names(None, 2)
+        ('x0', 'x1')
     """
     if names is None:
         return tuple(f"x{i}" for i in range(dim))
@@ -154,10 +178,11 @@ def coordinate_names(names: Sequence[str] | None, dim: int) -> tuple[str, ...]:
 
 
 def digest(*arrays: np.ndarray) -> str:
-    """sha256 of the shapes and contents of arrays, in hexadecimal.
+    """Return the SHA-256 hash of the types, shapes and contents of arrays, in hexadecimal.
 
-    >>> digest(np.zeros(2)) == digest(np.zeros(2)), digest(np.zeros(2)) == digest(np.zeros((1, 2)))
-    (True, False)
+    Example:
+        >>> digest(np.zeros(2)) == digest(np.zeros(2)), digest(np.zeros(2)) == digest(np.zeros((1, 2)))
+        (True, False)
     """
     out = hashlib.sha256()
     for array in arrays:

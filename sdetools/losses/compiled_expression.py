@@ -1,4 +1,4 @@
-"""Compiling expressions: SymPy trees to a list of operations that runs on numbers, rows of paths and traced symbols."""
+"""Compilation of SymPy expressions to a list of operations that runs on numbers, rows of paths and traced values."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ import sympy as sp
 from sdetools._arrays import select
 from sdetools.losses.parser import Larger, Magnitude, NotNegative, Positive, Signum, symbol, to_float
 
-LARGEST_PRODUCT = 32  # up to this power x**n is multiplied out, by squaring
+LARGEST_PRODUCT = 32  # up to this exponent x**n is computed by repeated squaring
 
 
 def _sign(u: Any) -> Any:
+    """Return sign(u), 0 at 0 and NaN at NaN."""
     return select(u > 0, 1.0, select(u < 0, -1.0, u))
 
 
 def _larger(u: Any, v: Any) -> Any:
+    """Return max(u, v), NaN if one of them is NaN."""
     return select(u > v, u, select(u <= v, v, u + v))
 
 
-# SymPy function -> function of numbers, rows and symbols
+# SymPy function -> function of numbers, rows and traced values
 NUMERIC: dict[Any, Callable] = {
     sp.exp: np.exp,
     sp.log: np.log,
@@ -43,7 +45,7 @@ NUMERIC: dict[Any, Callable] = {
     NotNegative: lambda u: select(u >= 0, 0.0, math.nan),
 }
 
-# what SymPy's own simplifications may bring in
+# functions that SymPy's simplifications may introduce
 REWRITTEN: dict[Any, Callable] = {
     sp.Abs: Magnitude,
     sp.sign: Signum,
@@ -55,10 +57,11 @@ REWRITTEN: dict[Any, Callable] = {
 
 
 class CompiledExpression:
-    """A compiled function `f(x, p=()) -> list of components`: operations on numbered slots, run in order, each shared piece once.
+    """A compiled function `f(x, p=()) -> list of components`: operations on numbered slots, run in order.
 
-    The slots hold the coordinates, the parameters, the constants and then the result of every step. A component without
-    coordinates comes back as a plain float, one that is a coordinate as that row itself; nothing is changed in place.
+    The slots contain the coordinates, the parameters, the constants and then the result of each step. A common subexpression is
+    computed once. A component that does not depend on `x` is returned as a float, and one that is a coordinate as that row itself.
+    Nothing is changed in place.
     """
 
     def __init__(self, expressions: Sequence[sp.Expr], names: Sequence[str], parameter_names: Sequence[str]) -> None:
@@ -72,6 +75,7 @@ class CompiledExpression:
         self.outputs = [start[kind] + i for kind, i in outputs]
 
     def __call__(self, x: Any, p: Any = ()) -> list[Any]:
+        """Evaluate the components at `x` with parameters `p`; ValueError for another number of them."""
         slots = [*x, *p]
         if len(slots) != self.inputs:
             raise ValueError(f"The expression must be given {self.inputs} coordinates and parameters; got {len(slots)}.")
@@ -86,7 +90,7 @@ Slot = tuple[str, int]
 
 
 class _Writer:
-    """Translates expressions to steps `(function, slots)`; a step that was written before is used again."""
+    """Translator of expressions to steps `(function, slots)` that reuses equal steps."""
 
     def __init__(self, inputs: Sequence[sp.Symbol]) -> None:
         self.known: dict[sp.Expr, Slot] = {s: ("input", i) for i, s in enumerate(inputs)}
@@ -94,19 +98,25 @@ class _Writer:
         self.steps: dict[tuple[Callable, tuple[Slot, ...]], int] = {}
 
     def constant(self, value: float) -> Slot:
+        """Return the slot of a finite constant."""
         if not math.isfinite(value):
-            raise ValueError("The expression must have finite real coefficients; one of its derivatives has not. Rescale it.")
+            raise ValueError(
+                "The expression must have finite real coefficients, as must its derivatives; got one that is not. Rescale it."
+            )
         return "constant", self.constants.setdefault(value, len(self.constants))
 
     def step(self, function: Callable, *slots: Slot) -> Slot:
+        """Return the slot of a function of other slots."""
         return "step", self.steps.setdefault((function, slots), len(self.steps))
 
     def slot(self, expr: sp.Expr) -> Slot:
+        """Return the slot of an expression, translated at its first occurrence."""
         if expr not in self.known:
             self.known[expr] = self.translate(expr)
         return self.known[expr]
 
     def translate(self, expr: sp.Expr) -> Slot:
+        """Translate an expression by its type."""
         if expr.is_number:
             return self.constant(to_float(expr))
         if expr.is_Add:
@@ -119,9 +129,12 @@ class _Writer:
             return self.step(NUMERIC[expr.func], *(self.slot(a) for a in expr.args))
         if expr.func in REWRITTEN:
             return self.slot(REWRITTEN[expr.func](*expr.args))
-        raise ValueError(f"The expression must not hold `{expr}`: it is neither one of its names nor a function it can compute.")
+        raise ValueError(
+            f"The expression must not contain `{expr}`: it is neither one of its names nor a function it can compute."
+        )
 
     def sum(self, expr: sp.Expr) -> Slot:
+        """Add the terms, then subtract those with a negative coefficient."""
         signed = [(term, term.as_coeff_Mul()[0].is_negative) for term in expr.args]
         plus = [self.slot(term) for term, negative in signed if not negative]
         minus = [self.slot(-term) for term, negative in signed if negative]
@@ -129,6 +142,7 @@ class _Writer:
         return reduce(lambda a, b: self.step(operator.sub, a, b), minus, total)
 
     def product(self, expr: sp.Expr) -> Slot:
+        """Multiply the factors, then divide by those with a negative exponent."""
         coefficient, rest = expr.as_coeff_Mul()
         pairs = [factor.as_base_exp() if factor.is_Pow else (factor, sp.S.One) for factor in sp.Mul.make_args(rest)]
         above = [base**power for base, power in pairs if not power.is_negative]
@@ -147,6 +161,7 @@ class _Writer:
         return total
 
     def power(self, base: sp.Expr, exponent: sp.Expr) -> Slot:
+        """Compute a power by repeated squaring, a square root or `pow`."""
         if not exponent.is_number:  # b**u = exp(u log b), for b > 0
             return self.step(np.exp, self.step(operator.mul, self.slot(exponent), self.step(np.log, self.slot(base))))
         if exponent.is_negative:
@@ -160,6 +175,7 @@ class _Writer:
         return self.step(operator.pow, self.slot(base), self.constant(to_float(exponent)))
 
     def multiplied(self, base: Slot, times: int) -> Slot:
+        """Compute a positive integer power by repeated squaring."""
         if times == 1:
             return base
         half = self.multiplied(base, times // 2)
@@ -173,13 +189,20 @@ def _program(expressions: tuple[sp.Expr, ...], names: tuple[str, ...], parameter
 
 
 def compile(expressions: Sequence[sp.Expr], names: Sequence[str], parameter_names: Sequence[str] = ()) -> CompiledExpression:
-    """A function `f(x, p=()) -> list of components`, the same object for the same expressions.
+    """Compile expressions to a function `f(x, p=()) -> list of components`; equal expressions give the same object.
 
-    `x` holds `len(names)` coordinates (numbers, rows or symbols), `p` the parameters. No warning comes out of it: log(-1) is NaN.
+    Args:
+        expressions: SymPy expressions, one for each component.
+        names: Names of the coordinates; `x` contains as many numbers, rows of paths or traced values.
+        parameter_names: Names of the parameters, in the order of `p`.
 
-    >>> from sdetools.losses.parser import parse
-    >>> f = compile([parse("a*x**2", "x", ["a"])], ["x"], ["a"])
-    >>> f(np.array([[1.0, 2.0]]), [3.0])
-    [array([ 3., 12.])]
+    Returns:
+        The compiled function. It never warns: log(-1) is NaN.
+
+    Example:
+        >>> from sdetools.losses.parser import parse
+        >>> f = compile([parse("a*x**2", "x", ["a"])], ["x"], ["a"])
+        >>> f(np.array([[1.0, 2.0]]), [3.0])
+        [array([ 3., 12.])]
     """
     return _program(tuple(expressions), tuple(names), tuple(parameter_names))

@@ -1,4 +1,4 @@
-"""Losses with data in them: generalised linear models L(x) = mean_i phi(a_i . x, y_i) + l2/2 |x|^2."""
+"""Losses of generalised linear models: L(x) = mean_i phi(a_i . x, y_i) + l2/2 |x|^2 for data (a_i, y_i)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,14 @@ from sdetools.losses.base import Loss, contract, coordinate_names, digest, scala
 class LinearModel(Loss):
     """The mean over samples of L_i(x) = phi(a_i . x, y_i) + l2/2 |x|^2; build it with `least_squares` or `logistic`.
 
-    Attributes: `features` a `(samples, dim)`, `targets` y `(samples,)`, `l2`, `kind` ("least_squares" or "logistic"), `samples`.
     All derivatives are exact: they are sums of phi', phi'', phi''' times products of features.
+
+    Attributes:
+        features: The a_i in rows, `(samples, dim)`.
+        targets: The y_i, `(samples,)`.
+        l2: Weight of the ridge penalty.
+        kind: "least_squares" or "logistic".
+        samples: Number of samples n.
     """
 
     def __init__(self, features: Any, targets: Any, l2: float, kind: str) -> None:
@@ -31,7 +37,8 @@ class LinearModel(Loss):
         self.targets = np.ascontiguousarray(_check.finite(name, targets))
         if self.targets.shape != (self.samples,):
             raise ValueError(
-                f"`{name}` must have shape ({self.samples},), one number a row of `features`; got shape {self.targets.shape}."
+                f"`{name}` must have shape ({self.samples},), one number for each row of `features`; "
+                f"got shape {self.targets.shape}."
             )
         self.l2 = _check.number("l2", l2)
         if self.l2 < 0:
@@ -45,10 +52,16 @@ class LinearModel(Loss):
 
     @property
     def identity(self) -> str:
+        """The kind, a hash of the data, and l2."""
         return f"{self.kind}:{digest(self.features, self.targets)}:l2={self.l2!r}"
 
     def slope(self, margins: Any, targets: Any = None) -> Any:
-        """phi'(m_i, y_i) for margins m = features @ x, `(samples, *paths)`; of samples with other `targets`."""
+        """Return phi'(m_i, y_i), `(samples, *paths)`.
+
+        Args:
+            margins: m = features @ x, `(samples, *paths)`.
+            targets: The y_i of these margins; by default those of the loss.
+        """
         y = spread(self.targets, margins) if targets is None else targets
         if self.kind == "least_squares":
             return margins - y
@@ -56,13 +69,14 @@ class LinearModel(Loss):
         return -y * np.exp(-(size + y * margins) / 2) / (1 + np.exp(-size))
 
     def curvature(self, margins: Any) -> np.ndarray:
-        """phi''(m_i, y_i), `(samples, *paths)`."""
+        """Return phi''(m_i, y_i), `(samples, *paths)`, for margins m = features @ x."""
         if self.kind == "least_squares":
             return margins * 0 + 1.0
         size = np.exp(-np.abs(margins))
         return size / (1 + size) ** 2
 
     def value(self, x: Any, p: Any = None) -> Any:
+        """Return L(x), without overflow for large margins."""
         x = self._point(x)
         with np.errstate(all="ignore"):
             margins = self.features @ x
@@ -75,17 +89,18 @@ class LinearModel(Loss):
             return scalar(phi.sum(axis=0) / self.samples + (self.l2 / 2 * x * x).sum(axis=0), x)
 
     def gradient(self, x: Any, p: Any = None) -> np.ndarray:
+        """Return features^T phi' / samples + l2 x."""
         x = self._point(x)
         with np.errstate(all="ignore"):
             return self.features.T @ self.slope(self.features @ x) / self.samples + self.l2 * x
 
     def sample_gradients(self, x: Any) -> np.ndarray:
-        """grad L_i(x) for every sample at one point `(dim,)`: `(samples, dim)`; their mean is `gradient(x)`."""
+        """Return grad L_i(x) for each sample at one point `(dim,)`: `(samples, dim)`. Their mean is `gradient(x)`."""
         x = _check.point("x", x, self.dim)
         return self.slope(self.features @ x)[:, None] * self.features + self.l2 * x
 
     def sample_covariance(self, x: Any) -> Any:
-        """(1/n) sum_i (g_i - gbar)(g_i - gbar)^T of the sample gradients g_i: `(dim, dim, *paths)`."""
+        """Return the covariance (1/n) sum_i (g_i - gbar)(g_i - gbar)^T of the sample gradients g_i, `(dim, dim, *paths)`."""
         if x.ndim > 1:
             return np.stack([self.sample_covariance(column) for column in x.T], axis=-1)
         deviations = self.slope(self.features @ x)[:, None] * self.features
@@ -94,10 +109,11 @@ class LinearModel(Loss):
 
     @cached_property
     def gram(self) -> np.ndarray:
-        """(1/n) sum_i a_i a_i^T, the Hessian of the least-squares loss without its l2 term."""
+        """The matrix (1/n) sum_i a_i a_i^T, `(dim, dim)`: the Hessian of the least-squares loss without its l2 term."""
         return self.features.T @ self.features / self.samples
 
     def hessian(self, x: Any, p: Any = None) -> np.ndarray:
+        """Return features^T diag(phi'') features / samples + l2 I."""
         x = self._point(x)
         with np.errstate(all="ignore"):
             weights = self.curvature(self.features @ x)
@@ -105,19 +121,20 @@ class LinearModel(Loss):
         return out + spread(self.l2 * np.eye(self.dim), out)
 
     def hessian_product(self, x: Any, v: Any, p: Any = None) -> np.ndarray:
-        """Matrix-free: features^T (phi'' * (features v)) / samples + l2 v."""
+        """Return features^T (phi'' * (features v)) / samples + l2 v, without forming the Hessian."""
         x, v = self._point(x), self._point(v)
         x, v = spread(x, v), spread(v, x)
         with np.errstate(all="ignore"):
             return self.features.T @ (self.curvature(self.features @ x) * (self.features @ v)) / self.samples + self.l2 * v
 
     def third(self, x: Any, p: Any = None) -> np.ndarray:
+        """Return the mean over samples of phi''' times the outer cube of a_i."""
         x = self._point(x)
         a = self.features
         return contract("si,sj,sl,s...->ijl...", a, a, a, self._jerk(a @ x)) / self.samples
 
     def third_contracted(self, x: Any, matrix: Any, p: Any = None) -> np.ndarray:
-        """Matrix-free: mean of phi''' (a^T M a) a."""
+        """Return the mean over samples of phi''' (a^T M a) a, without forming the third derivative."""
         x = self._point(x)
         a = self.features
         forms = contract("si,sj,ij...->s...", a, a, matrix)
@@ -125,15 +142,17 @@ class LinearModel(Loss):
         return a.T @ (spread(jerk, forms) * spread(forms, jerk)) / self.samples
 
     def quadratic(self) -> tuple[np.ndarray, np.ndarray, float] | None:
+        """Return `(H, c, L0)` for least squares, None for logistic loss."""
         if self.kind != "least_squares":
             return None
         a, y = self.features, self.targets
         return a.T @ a / self.samples + self.l2 * np.eye(self.dim), -a.T @ y / self.samples, float(y @ y / 2 / self.samples)
 
     def minimiser(self) -> np.ndarray:
-        """The minimiser `(dim,)`, the one of least norm where there are many.
+        """Return the minimiser `(dim,)`, the one of least norm if there are many.
 
-        Raises ValueError when there is none: logistic loss without `l2` on data that a hyperplane separates.
+        Raises:
+            ValueError: If there is none: logistic loss without `l2` on linearly separable data.
         """
         if self.kind == "least_squares":
             a = np.vstack([self.features, np.sqrt(self.samples * self.l2) * np.eye(self.dim)])
@@ -148,36 +167,49 @@ class LinearModel(Loss):
         if separated or np.abs(found.jac).max() > 1e-7 * scale:
             raise ValueError(
                 f"The logistic loss must have a minimiser; none was found (|gradient| = {np.abs(found.jac).max():.1e}). "
-                "Give `l2` > 0: data that a hyperplane separates push the minimiser to infinity."
+                "Give `l2` > 0: for data that a hyperplane separates the minimiser lies at infinity."
             )
         return found.x
 
     def _jerk(self, margins: Any) -> np.ndarray:
-        """phi'''(m_i, y_i)."""
+        """Return phi'''(m_i, y_i), `(samples, *paths)`."""
         return margins * 0 if self.kind == "least_squares" else -self.curvature(margins) * np.tanh(margins / 2)
 
 
 def least_squares(features: Any, targets: Any, l2: float = 0.0) -> LinearModel:
-    r"""L(x) = 1/(2n) sum_i (a_i . x - y_i)^2 + l2/2 |x|^2.
+    """Return the least-squares loss L(x) = 1/(2n) sum_i (a_i . x - y_i)^2 + l2/2 |x|^2.
 
-    `features` a `(n, dim)`, `targets` y `(n,)`. Raises ValueError for wrong shapes and for numbers that are not finite.
+    Args:
+        features: The a_i in rows, `(n, dim)`.
+        targets: The y_i, `(n,)`.
+        l2: Weight of the ridge penalty, 0 or above.
 
-    >>> loss = least_squares([[1.0, 0.0], [0.0, 2.0]], [1.0, 2.0])
-    >>> loss.gradient([0.0, 0.0]), loss.minimiser()
-    (array([-0.5, -2. ]), array([1., 1.]))
+    Raises:
+        ValueError: If a shape is wrong or a number is not finite.
+
+    Example:
+        >>> loss = least_squares([[1.0, 0.0], [0.0, 2.0]], [1.0, 2.0])
+        >>> loss.gradient([0.0, 0.0]), loss.minimiser()
+        (array([-0.5, -2. ]), array([1., 1.]))
     """
     return LinearModel(features, targets, l2, "least_squares")
 
 
 def logistic(features: Any, labels: Any, l2: float = 0.0) -> LinearModel:
-    r"""L(x) = 1/n sum_i log(1 + exp(-y_i a_i . x)) + l2/2 |x|^2.
+    """Return the logistic loss L(x) = 1/n sum_i log(1 + exp(-y_i a_i . x)) + l2/2 |x|^2.
 
-    `features` a `(n, dim)`, `labels` `(n,)` in {0, 1} or {-1, 1}, kept as y = -1, 1 in `targets`. Raises ValueError for other
-    labels, wrong shapes and numbers that are not finite.
+    Args:
+        features: The a_i in rows, `(n, dim)`.
+        labels: Classes `(n,)`, in {0, 1} or {-1, 1}; `targets` of the loss stores them as y = -1, 1.
+        l2: Weight of the ridge penalty, 0 or above.
 
-    >>> loss = logistic([[1.0], [2.0]], [0, 1])
-    >>> loss.targets, loss.gradient([0.0])
-    (array([-1.,  1.]), array([-0.25]))
+    Raises:
+        ValueError: If there are other labels, a shape is wrong or a number is not finite.
+
+    Example:
+        >>> loss = logistic([[1.0], [2.0]], [0, 1])
+        >>> loss.targets, loss.gradient([0.0])
+        (array([-1.,  1.]), array([-0.25]))
     """
     labels = _check.finite("labels", labels)
     found = set(np.unique(labels).tolist())

@@ -1,4 +1,4 @@
-"""Derivatives by central differences: for functions that cannot be traced, and to check the derivatives that a user gives."""
+"""Derivatives by central differences: for functions that cannot be traced, and for the validation of a user's derivatives."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ COORDINATES = 32
 
 
 def hessian(gradient: Callable, x: np.ndarray, step: float = EPS ** (1 / 3)) -> np.ndarray:
-    """Central differences of the gradient; their error is about 1e-10 of its scale."""
+    """Return central differences of the gradient, symmetrised; their relative error is about 1e-10."""
     rough = differences(gradient, x, step)
     return (rough + rough.swapaxes(0, 1)) / 2
 
 
 def third(gradient: Callable, hessian_function: Callable | None, x: np.ndarray) -> np.ndarray:
-    """Central differences of the Hessian; of its differences when it is not given (error then about 1e-7)."""
+    """Return central differences of the Hessian, or second differences of the gradient (relative error 1e-7) if no Hessian is given."""
     if hessian_function is not None:
         rough = differences(hessian_function, x, EPS ** (1 / 3))
     else:
@@ -30,7 +30,7 @@ def third(gradient: Callable, hessian_function: Callable | None, x: np.ndarray) 
 
 
 def differences(function: Callable, x: np.ndarray, step: float) -> np.ndarray:
-    """d_i function: central differences along every coordinate, on a new first axis."""
+    """Return the central differences of a function along each coordinate, stacked on a new first axis."""
     out = []
     for i in range(len(x)):
         up, down = x.copy(), x.copy()
@@ -42,10 +42,11 @@ def differences(function: Callable, x: np.ndarray, step: float) -> np.ndarray:
 
 
 def compare(function: Callable, derivative: Callable, names: tuple[str, ...], name: str, of: str) -> None:
-    """Raise unless `derivative` is the derivative of `function` at a few random points.
+    """Raise ValueError unless `derivative` is the derivative of `function` at a few random points.
 
-    With the step h = eps^(1/3) a central difference D(h) errs by h^2 f'''/6 + eps f/h, both of order eps^(2/3) times the scale
-    of f; D(2h) - D(h) measures the first term. Ten times that, and 1000 eps^(2/3) times the scale, leaves room for a rough f.
+    With the step h = eps^(1/3) the error of a central difference D(h) is h^2 f'''/6 + eps f/h, both terms of order eps^(2/3) times the
+    scale of f. The difference D(2h) - D(h) estimates the first term. The tolerance is ten times that estimate plus 1000 eps^(2/3) times
+    the scale, which allows for functions of low smoothness.
     """
     rng = np.random.default_rng(0)
     normal = rng.standard_normal((POINTS, len(names)))
@@ -63,12 +64,12 @@ def compare(function: Callable, derivative: Callable, names: tuple[str, ...], na
             at = np.array2string(x[:6], precision=3)
             raise ValueError(
                 f"`{name}` must be the derivative of `{of}`; at x = {at} its coordinate {entry} is "
-                f"{given[worst]:.5g} where central differences give {found[worst]:.5g}. Check its sign and its factors."
+                f"{given[worst]:.5g}, but central differences give {found[worst]:.5g}. Check its sign and its factors."
             )
 
 
 def _central(function: Callable, x: np.ndarray, i: int) -> tuple[Any, Any, Any]:
-    """D(h), |D(2h) - D(h)| and the size of f along coordinate i."""
+    """Return D(h), |D(2h) - D(h)| and the size of f along coordinate i."""
     shift = np.zeros_like(x)
     shift[i] = EPS ** (1 / 3) * max(1.0, abs(x[i]))
     with np.errstate(all="ignore"):

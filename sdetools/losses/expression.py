@@ -1,4 +1,4 @@
-"""Losses from text: exact derivatives by SymPy, compiled once for each text."""
+"""Losses given by an expression: exact derivatives by SymPy, compiled once for each expression."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ PROBES = 3
 
 @lru_cache(maxsize=4096)
 def derivatives(expr: sp.Expr, names: tuple[str, ...], order: int) -> dict[tuple[int, ...], sp.Expr]:
-    """The partial derivatives of one order, by sorted coordinate indices.
+    """Return the partial derivatives of one order, keyed by sorted coordinate indices.
 
-    >>> derivatives(parse("x**2 * y", "x y"), ("x", "y"), 2)
-    {(0, 0): 2*y, (0, 1): 2*x, (1, 1): 0}
+    Example:
+        >>> derivatives(parse("x**2 * y", "x y"), ("x", "y"), 2)
+        {(0, 0): 2*y, (0, 1): 2*x, (1, 1): 0}
     """
     if order == 0:
         return {(): expr}
@@ -43,7 +44,7 @@ def _partial(expr: sp.Expr, s: sp.Symbol) -> sp.Expr:
 def _derivative(
     expr: sp.Expr, names: tuple[str, ...], parameter_names: tuple[str, ...], order: int
 ) -> tuple[CompiledExpression, list[int]]:
-    """The program for all derivatives of one order, and where each entry of the full tensor stands among its components."""
+    """Return the compiled derivatives of one order, and the index of each entry of the full tensor among their components."""
     partials = derivatives(expr, names, order)
     place = {index: i for i, index in enumerate(partials)}
     full = [place[tuple(sorted(index))] for index in product(range(len(names)), repeat=order)]
@@ -51,18 +52,25 @@ def _derivative(
 
 
 def latex(expr: sp.Expr) -> str:
-    """The expression as LaTeX, without its domains.
+    r"""Return the expression as LaTeX, without its domain conditions.
 
-    >>> latex(parse("abs(x)/2", "x"))
-    '\\\\frac{\\\\left|{x}\\\\right|}{2}'
+    Example:
+        >>> latex(parse("abs(x)/2", "x"))
+        '\\frac{\\left|{x}\\right|}{2}'
     """
     return sp.latex(expr.replace(Domain, lambda *_: sp.S.Zero))
 
 
 class ExpressionLoss(Loss):
-    """A loss given by text; see `from_expression`. Plain data: it pickles, and compiles again where it is unpickled.
+    """A loss given by an expression; see `from_expression`.
 
-    `expr` is the SymPy expression, `parameter_names` name the entries of `parameters`.
+    It is plain data: it pickles, and is compiled again in the process that unpickles it.
+
+    Attributes:
+        text: The expression as given, with single spaces.
+        expr: The SymPy expression.
+        parameter_names: Names of the entries of `parameters`.
+        constants: All constants by name, including those that became part of the formula.
     """
 
     def __init__(self, text: str, names: tuple[str, ...], parameters: Mapping[str, float]) -> None:
@@ -76,24 +84,30 @@ class ExpressionLoss(Loss):
 
     @property
     def identity(self) -> str:
+        """The expression, the coordinates and the constants."""
         constants = ",".join(f"{name}={value!r}" for name, value in self.constants.items())
         return f"expression:{self.text}:{' '.join(self.names)}:{constants}"
 
     def value(self, x: Any, p: Any = None) -> Any:
+        """Return L(x), NaN outside the domain of the formula."""
         x = self._point(x)
         return scalar(self._evaluate(0, x, p)[0], x)
 
     def gradient(self, x: Any, p: Any = None) -> np.ndarray:
+        """Return the exact gradient."""
         x = self._point(x)
         return components(self._evaluate(1, x, p), x)
 
     def hessian(self, x: Any, p: Any = None) -> np.ndarray:
+        """Return the exact Hessian."""
         return self._tensor(2, x, p)
 
     def third(self, x: Any, p: Any = None) -> np.ndarray:
+        """Return the exact third derivative."""
         return self._tensor(3, x, p)
 
     def quadratic(self) -> tuple[np.ndarray, np.ndarray, float] | None:
+        """Return `(H, c, L0)` if the formula is a quadratic polynomial, else None."""
         if self.expr.has(Magnitude, Signum, Larger, Domain):
             return None
         probes = np.random.default_rng(0).uniform(0.5, 2.0, (self.dim, PROBES))
@@ -122,7 +136,7 @@ class ExpressionLoss(Loss):
 
 
 def variables_of(text: str, parameters: Mapping[str, float]) -> tuple[str, ...]:
-    """The coordinates of a text that names none: x0, x1, ... without a gap, or else its free names in alphabetical order."""
+    """Return the default coordinates of an expression: x0, x1, ... without a gap, or else its free names in alphabetical order."""
     found = free_names(text) - set(parameters)
     if not found:
         raise ValueError(f"`variables` must name the coordinates of a formula without any; got `{text}`. Pass variables='x'.")
@@ -140,21 +154,30 @@ def variables_of(text: str, parameters: Mapping[str, float]) -> tuple[str, ...]:
 def from_expression(
     text: str, variables: str | Sequence[str] | None = None, parameters: Mapping[str, float] | None = None
 ) -> ExpressionLoss:
-    """A loss L(x) from its formula, with exact derivatives.
+    """Return the loss L(x) that an expression defines, with exact derivatives.
 
-    `variables` name the coordinates in order ("x y", or a list); by default they are x0, x1, ... or, if the formula has no such
-    names, all its names in alphabetical order. `parameters` are constants by name: they go to `loss.parameters` and can change
-    without compiling again, but for those in an exponent, which become part of the formula. See `parse` for what a formula may
-    hold; all else raises ValueError.
+    Args:
+        text: The formula of L; see `parse` for its grammar.
+        variables: Names of the coordinates in order, "x y" or a list; by default x0, x1, ... or, if the formula has no such names, all
+            its names in alphabetical order.
+        parameters: Constants by name. They become `loss.parameters` and can change without a recompilation, except for those in an
+            exponent, which become part of the formula.
 
-    >>> loss = from_expression("a * (x*y - 1)**2 / 2", variables="x y", parameters={"a": 1.0})
-    >>> loss.gradient([2.0, 1.0])
-    array([1., 2.])
-    >>> loss.hessian([2.0, 1.0])
-    array([[1., 3.],
-           [3., 4.]])
-    >>> loss.gradient([2.0, 1.0], p=[10.0])
-    array([10., 20.])
+    Returns:
+        The loss; its methods also run on rows of paths and on traced values.
+
+    Raises:
+        ValueError: If the text is not a formula, or if a name in it is unknown or a parameter is not used.
+
+    Example:
+        >>> loss = from_expression("a * (x*y - 1)**2 / 2", variables="x y", parameters={"a": 1.0})
+        >>> loss.gradient([2.0, 1.0])
+        array([1., 2.])
+        >>> loss.hessian([2.0, 1.0])
+        array([[1., 3.],
+               [3., 4.]])
+        >>> loss.gradient([2.0, 1.0], p=[10.0])
+        array([10., 20.])
     """
     constants = {name: _check.number(f"parameters[{name!r}]", value) for name, value in dict(parameters or {}).items()}
     names = variables_of(text, constants) if variables is None else identifiers("variables", variables)
@@ -162,5 +185,7 @@ def from_expression(
         raise ValueError("`variables` must name at least one coordinate; got none. Pass variables='x'.")
     unused = constants.keys() - free_names(text)
     if unused:
-        raise ValueError(f"`parameters` must stand in the formula; `{min(unused)}` does not stand in `{text}`. Leave it out.")
+        raise ValueError(
+            f"`parameters` must occur in the formula; got `{min(unused)}`, which does not occur in `{text}`. Leave it out."
+        )
     return ExpressionLoss(text, names, constants)

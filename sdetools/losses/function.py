@@ -1,4 +1,4 @@
-"""Losses from functions of one point: derivatives from the graph of the value, or a hand-written gradient that is checked against it."""
+"""Losses given by Python functions of one point: derivatives from the graph of the value, or a gradient that the user writes."""
 
 from __future__ import annotations
 
@@ -26,11 +26,17 @@ FORMULAS = "value", "slope", "curvature"
 
 
 class FunctionLoss(Loss):
-    """A loss given by functions of one point; see `samples.from_function`.
+    """A loss given by Python functions of one point; see `from_function`.
 
-    `function` is the gradient as given (a Numba dispatcher can be staged by a kernel), or None; `compiled` says whether it is a dispatcher,
-    `batched` whether it takes `(dim, paths)` as it stands. On many paths a function runs as its graph; one that cannot be traced is
-    called with all of them if it is batched, else path by path.
+    On many paths a function runs as its graph. A function that cannot be traced is called with all paths if it is batched, else path by
+    path.
+
+    Attributes:
+        function: The gradient as given, or None. A kernel can call a Numba dispatcher directly.
+        value_function: The value as given, or None.
+        hessian_function: The Hessian as given, or None.
+        compiled: Whether `function` is a Numba dispatcher.
+        batched: Whether `function` accepts points of shape `(dim, paths)`.
     """
 
     def __init__(
@@ -65,7 +71,7 @@ class FunctionLoss(Loss):
             differences.compare(self.gradient, self.hessian, self.names, "hessian", "gradient")
 
     def _derive(self) -> None:
-        """The gradient from the value's graph; ValueError where the value cannot be traced, or the user's own error."""
+        """Derive the gradient from the graph; raise ValueError if the value cannot be traced, or the error of the user's function."""
         try:
             self._graphs.slope  # noqa: B018
         except TracingError as error:
@@ -74,22 +80,24 @@ class FunctionLoss(Loss):
             reason = error
         else:
             return
-        self._call(0, np.full(self.dim, 0.5))  # an error that numbers meet too is the user's own
+        self._call(0, np.full(self.dim, 0.5))  # an error on numbers too is one of the user's function
         raise ValueError(
-            f"`gradient` must be given where `value` cannot be traced: {reason}. "
-            "Write the value with NumPy's functions, or pass gradient=, the hand-written one."
+            f"`gradient` must be given if `value` cannot be traced: {reason}. "
+            "Write the value with NumPy's functions, or pass a hand-written gradient as gradient=."
         ) from reason
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the graphs and what was compiled from them."""
-        return {name: held for name, held in self.__dict__.items() if name not in ("_graphs", "_known")}
+        """Return the state without the graphs and their compiled functions."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_graphs", "_known")}
 
     @property
     def identity(self) -> str:
+        """The dimension and the fingerprints of the functions."""
         given = (self.function, self.value_function, self.hessian_function)
         return f"function:{self.dim}:" + ":".join(_fingerprint(f) for f in given)
 
     def value(self, x: Any, p: Any = None) -> Any:
+        """Return L(x); ValueError if no value was given."""
         if self.value_function is None:
             raise ValueError(
                 f"`value` of the loss {self.label} was not given, so it cannot be evaluated. Pass value= to from_function."
@@ -97,11 +105,11 @@ class FunctionLoss(Loss):
         return self._evaluate(0, self._point(x))
 
     def gradient(self, x: Any, p: Any = None) -> np.ndarray:
-        """As given, or from the graph of the value."""
+        """Return the gradient, as given or from the graph of the value."""
         return self._evaluate(1, self._point(x))
 
     def hessian(self, x: Any, p: Any = None) -> np.ndarray:
-        """As given, or from the graph; central differences (error about 1e-10 of its scale) of a gradient that cannot be traced."""
+        """Return the Hessian, as given or from the graph, or by central differences (error 1e-10) if the gradient cannot be traced."""
         x = self._point(x)
         if self.hessian_function is not None:
             return self._evaluate(2, x)
@@ -112,7 +120,7 @@ class FunctionLoss(Loss):
         return _paths(self._graphs.hessian(_rows(x)), x)
 
     def third(self, x: Any, p: Any = None) -> np.ndarray:
-        """From the graph of the Hessian if it is given, else of the gradient; central differences (error 1e-9 or 1e-7) where that fails."""
+        """Return the third derivative from the graph, or by central differences (relative error 1e-9 of a given Hessian, else 1e-7)."""
         x = self._point(x)
         if isinstance(x, Value):
             return self._graphs.dense_third.of(x)
@@ -121,7 +129,7 @@ class FunctionLoss(Loss):
         return _paths(self._graphs.tensor(_rows(x)), x)
 
     def hessian_product(self, x: Any, v: Any, p: Any = None) -> np.ndarray:
-        """sum_j d_ij L(x) v_j, `(dim, *paths)`: no matrix is built, but for a Hessian that is given or that differences make."""
+        """Return sum_j d_ij L(x) v_j, `(dim, *paths)`; no matrix is formed unless the Hessian is given or found by differences."""
         x, v = self._point(x), self._point(v)
         if isinstance(x, Value) or isinstance(v, Value):
             return self._graphs.product.of(x, v)
@@ -131,7 +139,7 @@ class FunctionLoss(Loss):
         return _paths(self._graphs.product(_rows(x), _rows(v)), x)
 
     def third_contracted(self, x: Any, matrix: Any, p: Any = None) -> np.ndarray:
-        """sum_ij d_ijl L(x) M_ij, `(dim, *paths)`, without the third derivative's dim^3 entries."""
+        """Return sum_ij d_ijl L(x) M_ij, `(dim, *paths)`, without forming the dim^3 entries of the third derivative."""
         x = self._point(x)
         if isinstance(x, Value) or isinstance(matrix, Value) or self._formula("third", x) is None:
             return super().third_contracted(x, matrix)
@@ -141,6 +149,7 @@ class FunctionLoss(Loss):
         return _paths(self._graphs.contracted(_rows(x), matrix.reshape(self.dim, self.dim, -1)), x)
 
     def third_product(self, x: Any, a: Any, b: Any) -> np.ndarray:
+        """Return sum_ij d_ijl L(x) a_i b_j at one point, by two forward passes over the graph."""
         x = self._point(x)
         if isinstance(x, Value):
             return self._graphs.third.of(x, a, b)
@@ -149,7 +158,7 @@ class FunctionLoss(Loss):
         return self._graphs.third(*(_rows(self._point(y)) for y in (x, a, b)))[:, 0]
 
     def quadratic(self) -> tuple[np.ndarray, np.ndarray, float] | None:
-        """`(H, c, L0)` where the graph of the value shows that it is quadratic; None where it does not, or no value was given."""
+        """Return `(H, c, L0)` if the graph of the value is quadratic, None if it is not or no value was given."""
         if self.value_function is None or self._formula("value") is None:
             return None
         return Graphs(self.dim, {"value": partial(self._trace, 0)}).quadratic()
@@ -168,7 +177,7 @@ class FunctionLoss(Loss):
         return Graphs(self.dim, given)
 
     def _trace(self, order: int, x: Value) -> Value:
-        """A function's graph; NotTraceable, or the user's own error with its line."""
+        """Return the graph of a function; raise NotTraceable, or the error of the user's function with its line."""
         given: Any = self._functions[order]
         return as_value(_shaped(trace(getattr(given, "py_func", given), self._part(order), x), order, x))
 
@@ -177,22 +186,23 @@ class FunctionLoss(Loss):
         return {}
 
     def _formula(self, name: str, x: Any = None) -> Formula | None:
-        """A formula of the graph for numbers; None where a function that runs on numbers cannot be traced. ValueError for other symbols."""
+        """Return a formula of the graph, or None if the function cannot be traced; ValueError for symbols other than graph values."""
         if x is not None and x.dtype == object:
             raise ValueError(
-                f"A derivative of the loss {self.label} cannot be traced with symbols of another kind; give the function, or an expression."
+                f"A derivative of the loss {self.label} must be traced with graph values; got an object array. "
+                "Pass the derivative as a function, or give the loss as an expression."
             )
         if name not in self._known:
             try:
                 self._known[name] = getattr(self._graphs, name)
             except (
                 Exception
-            ):  # it has run on numbers when the loss was made: whatever it does with values, it is called with numbers then
+            ):  # whatever fails while tracing: the function ran on numbers when the loss was made, so it is called with them
                 self._known[name] = None
         return self._known[name]
 
     def _evaluate(self, order: int, x: Any) -> Any:
-        """The value, the gradient or the Hessian: a function that is given, or the graph."""
+        """Return the value, gradient or Hessian (order 0, 1 or 2) from the function that was given, or from the graph."""
         given: Any = self._functions[order]
         if isinstance(x, Value):
             return getattr(self._graphs, FORMULAS[order]).of(x)
@@ -206,11 +216,12 @@ class FunctionLoss(Loss):
         return self._one_by_one(order, x)
 
     def _one_by_one(self, order: int, x: np.ndarray) -> np.ndarray:
+        """Call a function that was given path by path."""
         rows = _rows(x).T
         return np.stack([self._call(order, row) for row in rows], axis=-1).reshape((self.dim,) * order + x.shape[1:])
 
     def _call(self, order: int, x: np.ndarray) -> Any:
-        """A given function on a copy of `x`; its own errors go on with the line where they were raised."""
+        """Call a function that was given on a copy of `x`; its errors are raised with a note of the line that raised them."""
         given: Any = self._functions[order]
         assert given is not None
         try:
@@ -223,41 +234,43 @@ class FunctionLoss(Loss):
             raise
 
     def _part(self, order: int) -> str:
+        """Return the name of a function for messages."""
         return f"the {ORDERS[order]} of {self.label}"
 
     def _takes_rows(self, order: int) -> bool:
-        """Whether a function on `(dim, paths)` is the function path by path."""
+        """Return whether a function on `(dim, paths)` agrees with itself called path by path."""
         if self._functions[order] is None:
             return True
         paths = np.random.default_rng(1).standard_normal((self.dim, 3))
         single = self._one_by_one(order, paths)
         try:
             many = self._call(order, paths)
-        except Exception:  # whatever it does on rows, it is called path by path then
+        except Exception:  # whatever fails on rows: the function is called path by path
             return False
         return np.allclose(single, many, rtol=1e-9, atol=1e-12, equal_nan=True)
 
     def _point(self, x: Any) -> Any:
+        """Return `x` as in `Loss._point`; a list of graph values becomes one graph value."""
         return super()._point(as_value(x) if is_value(x) else x)
 
 
 def _rows(x: np.ndarray) -> np.ndarray:
-    """`x` as `(dim, n)`."""
+    """Return `x` as `(dim, n)`."""
     return np.ascontiguousarray(x.reshape(len(x), -1), dtype=float)
 
 
 def _paths(found: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Results `(*shape, n)` with the paths of `x`; nobody else holds their memory."""
+    """Return a copy of results `(*shape, n)` with the path axes of `x`."""
     return np.array(found.reshape(found.shape[:-1] + x.shape[1:]))[()]
 
 
 def _shaped(result: Any, order: int, x: Any) -> Any:
-    """Nested components, some of them constant, as one array or value; ValueError for another shape than the point asks for."""
+    """Return nested components, some of them constant, as one array or graph value; ValueError for a shape that does not fit the point."""
     if order == 0:
         return _number(result, x)
     if np.ndim(result) == 0 or len(result) != len(x):
         raise ValueError(
-            f"The {ORDERS[order]} must return {len(x)} components, one a coordinate; "
+            f"The {ORDERS[order]} must return {len(x)} components, one for each coordinate; "
             f"got {'one number' if np.ndim(result) == 0 else len(result)}. Return a sequence such as [x[1], x[0]]."
         )
     if order == 2 and not isinstance(result, Value):
@@ -275,6 +288,7 @@ def _shaped(result: Any, order: int, x: Any) -> Any:
 
 
 def _number(result: Any, x: Any) -> Any:
+    """Return a result as one number for each path; ValueError for another shape."""
     if isinstance(x, Value):
         made = as_value(result)
         if made.size == 1:
@@ -285,12 +299,12 @@ def _number(result: Any, x: Any) -> Any:
         return scalar(np.reshape(result, ())[()], x)
     raise ValueError(
         f"The value must be one number for one point; got {'nothing' if result is None else f'shape {np.shape(result)}'}. "
-        "Sum it up, for example by np.sum."
+        "Sum it, for example by np.sum."
     )
 
 
 def _fingerprint(function: Any, seen: tuple[int, ...] = ()) -> str:
-    """A hash of what a function does: its code, its constants, and the numbers and functions that it reads from outside."""
+    """Return a hash of a function: its code, its constants, and the global and enclosed values that it reads."""
     function = getattr(function, "py_func", function)
     code = getattr(function, "__code__", None)
     if function is None or id(function) in seen:
@@ -304,13 +318,14 @@ def _fingerprint(function: Any, seen: tuple[int, ...] = ()) -> str:
 
 
 def _code(code: CodeType) -> list[str]:
+    """Return the bytecode, names and constants of a code object and of those nested in it."""
     nested = [c for c in code.co_consts if isinstance(c, CodeType)]
     plain = [repr(c) for c in code.co_consts if not isinstance(c, CodeType)]
     return [code.co_code.hex(), repr(code.co_names), *plain, *(line for c in nested for line in _code(c))]
 
 
 def _outside(value: Any, seen: tuple[int, ...]) -> str:
-    """An array by its content, a function by its fingerprint, a module or class by name, anything else as printed or pickled."""
+    """Return the identity of a value: the hash of an array, the fingerprint of a function, the name of a module or class, else its repr."""
     if isinstance(value, np.ndarray):
         return digest(value)
     if callable(value) or isinstance(value, ModuleType) or type(value).__repr__ is object.__repr__:

@@ -1,4 +1,4 @@
-"""A gallery of losses whose limits are known in closed form; small ones are formulas, so that they are traced and exact."""
+"""Losses whose limits are known in closed form: quadratic and linear losses, and test problems given by expressions."""
 
 from __future__ import annotations
 
@@ -16,14 +16,18 @@ if TYPE_CHECKING:
     from sdetools.losses.expression import ExpressionLoss
 
 TRACED = 64
-"""Entries up to which a matrix is written out, so that other numbers in their places compile nothing; a larger one is data."""
+"""Largest number of non-zero entries of a matrix whose entries are parameters, so that other values need no compilation."""
 
 
 class QuadraticLoss(Loss):
     """L(x) = (x - c)^T H (x - c) / 2 + b^T (x - c); build it with `quadratic` or `linear`.
 
-    Attributes: `matrix` H `(dim, dim)`, `center` c and `slope` b `(dim,)`. Where few entries are not zero they are `parameters` (H row by
-    row from its diagonal, then c, then b), so that other numbers in the same places compile nothing; else H is data.
+    Attributes:
+        matrix: H, `(dim, dim)`, symmetric.
+        center: c, `(dim,)`.
+        slope: b, `(dim,)`.
+        traced: Whether H has so few non-zero entries that they are `parameters`: the upper triangle of H row by row, then c, then b. Other
+            values in the same places then need no compilation. A larger H is data.
     """
 
     def __init__(self, matrix: np.ndarray, center: np.ndarray, slope: np.ndarray, names: Sequence[str] | None = None) -> None:
@@ -44,9 +48,11 @@ class QuadraticLoss(Loss):
 
     @property
     def identity(self) -> str:
+        """A hash of H, c and b."""
         return f"quadratic:{digest(self.matrix, self.center, self.slope)}"
 
     def value(self, x: Any, p: Any = None) -> Any:
+        """Return L(x)."""
         x = self._point(x)
         curved = self._curvature(x, p)
         if not self.traced:
@@ -57,6 +63,7 @@ class QuadraticLoss(Loss):
         return scalar(sum((curved[i] / 2 + b[i]) * (x[i] - c[i]) for i in range(self.dim)), x)
 
     def gradient(self, x: Any, p: Any = None) -> np.ndarray:
+        """Return H (x - c) + b."""
         x = self._point(x)
         curved = self._curvature(x, p)
         if not self.traced:
@@ -64,10 +71,12 @@ class QuadraticLoss(Loss):
         return components([h + b for h, b in zip(curved, self._unpack(p)[2], strict=True)], x)
 
     def hessian(self, x: Any, p: Any = None) -> np.ndarray:
+        """Return H at each path."""
         x = self._point(x)
         return components(list(self._unpack(p)[0].ravel()), x).reshape(self.dim, self.dim, *x.shape[1:])
 
     def hessian_product(self, x: Any, v: Any, p: Any = None) -> Any:
+        """Return H v."""
         x, v = self._point(x), self._point(v)
         product = self._unpack(p)[0] @ v
         if isinstance(product, Value) and not self.traced:
@@ -75,28 +84,31 @@ class QuadraticLoss(Loss):
         return components(list(product), x if x.ndim >= v.ndim else v)
 
     def third(self, x: Any, p: Any = None) -> np.ndarray:
+        """Return 0."""
         x = self._point(x)
         return components([0.0] * self.dim**3, x).reshape((self.dim,) * 3 + x.shape[1:])
 
     def third_contracted(self, x: Any, matrix: Any, p: Any = None) -> np.ndarray:
+        """Return 0."""
         return components([0.0] * self.dim, self._point(x))
 
     def quadratic(self) -> tuple[np.ndarray, np.ndarray, float]:
+        """Return `(H, b - H c, L(0))`."""
         pull = self.matrix @ self.center
         level = self.center @ pull / 2 - self.slope @ self.center
         return self.matrix.copy(), self.slope - pull, float(level)
 
     def minimiser(self) -> np.ndarray:
-        """The minimiser `(dim,)` nearest to the centre; ValueError if L is not bounded below."""
+        """Return the minimiser `(dim,)` nearest to the centre; ValueError if L is not bounded below."""
         low = np.linalg.eigvalsh(self.matrix)[0]
         step = np.linalg.lstsq(self.matrix, -self.slope, rcond=None)[0]
         scale = max(np.abs(self.matrix).max(), np.abs(self.slope).max(), 1e-300)
         if low < -1e-12 * scale or np.abs(self.matrix @ step + self.slope).max() > 1e-9 * scale:
-            raise ValueError(f"{self.label} must be bounded below to have a minimiser; its lowest curvature is {low:.3g}.")
+            raise ValueError(f"{self.label} must be bounded below to have a minimiser; got a smallest eigenvalue of {low:.3g}.")
         return self.center + step
 
     def _curvature(self, x: Any, p: Any) -> Any:
-        """The components of H (x - c)."""
+        """Return the components of H (x - c)."""
         if not self.traced:
             return self.matrix @ self._shifted(x)
         H, c, _ = self._unpack(p)
@@ -109,15 +121,16 @@ class QuadraticLoss(Loss):
         return [0.0 if h is None else h for h in out]
 
     def _shifted(self, x: Any) -> Any:
-        """x - c."""
+        """Return x - c."""
         return x - spread(self.center, x) if self.center.any() else x
 
     def _pack(self) -> np.ndarray:
+        """Return the non-zero entries of H, c and b as parameters."""
         rows, columns, centers, slopes = self._pattern
         return np.concatenate([self.matrix[rows, columns], self.center[centers], self.slope[slopes]])
 
     def _unpack(self, p: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """H, c and b with the numbers (or traced values) of `p` in the places of the pattern."""
+        """Return H, c and b with the entries of `p` at the non-zero positions."""
         p = self._parameters(p)
         if p is self.parameters or not self.traced:
             return self.matrix, self.center, self.slope
@@ -133,13 +146,19 @@ class QuadraticLoss(Loss):
 
 
 def quadratic(H: Any, center: Any = 0.0, names: Sequence[str] | None = None) -> QuadraticLoss:
-    """L(x) = (x - c)^T H (x - c) / 2.
+    """Return the quadratic loss L(x) = (x - c)^T H (x - c) / 2.
 
-    `H` is a symmetric matrix `(dim, dim)`, its diagonal `(dim,)`, or one number; `center` c is `(dim,)` or one number. With a
-    number for `H`, `center` gives the dimension. Raises ValueError for a matrix that is not symmetric and for wrong shapes.
+    Args:
+        H: A symmetric matrix `(dim, dim)`, its diagonal `(dim,)`, or one number; `center` then gives the dimension.
+        center: c, `(dim,)` or one number.
+        names: Names of the coordinates; by default x0, x1, ...
 
-    >>> quadratic([[2.0, 1.0], [1.0, 2.0]], center=[1.0, 0.0]).gradient([2.0, 1.0])
-    array([3., 3.])
+    Raises:
+        ValueError: If H is not symmetric or a shape is wrong.
+
+    Example:
+        >>> quadratic([[2.0, 1.0], [1.0, 2.0]], center=[1.0, 0.0]).gradient([2.0, 1.0])
+        array([3., 3.])
     """
     H, center = _check.finite("H", H), _check.finite("center", center)
     if H.ndim > 2 or center.ndim > 1 or 0 in H.shape or 0 in center.shape:
@@ -157,13 +176,13 @@ def quadratic(H: Any, center: Any = 0.0, names: Sequence[str] | None = None) -> 
             f"`H` must be symmetric; its largest asymmetry is {asymmetry:.3g}. Take (H + H.T) / 2: it has the same loss."
         )
     if center.ndim and len(center) != dim:
-        raise ValueError(f"`center` must have shape ({dim},), one number a coordinate; got shape {center.shape}.")
+        raise ValueError(f"`center` must have shape ({dim},), one number for each coordinate; got shape {center.shape}.")
     matrix = np.ascontiguousarray((H + H.T) / 2) if asymmetry else np.array(H, order="C")
     return QuadraticLoss(matrix, np.broadcast_to(center, dim).copy(), np.zeros(dim), names)
 
 
 def _asymmetry(H: np.ndarray, tile: int = 128) -> float:
-    """max |H - H^T|, tile by tile: a large matrix read along its columns takes seconds."""
+    """Return max |H - H^T|, tile by tile, because reading a large matrix along its columns takes seconds."""
     starts = range(0, len(H), tile)
     return max(
         float(np.abs(H[i : i + tile, j : j + tile] - H[j : j + tile, i : i + tile].T).max())
@@ -174,53 +193,77 @@ def _asymmetry(H: np.ndarray, tile: int = 128) -> float:
 
 
 def linear(c: Any, names: Sequence[str] | None = None) -> QuadraticLoss:
-    """L(x) = c^T x: a constant gradient, as in the warm-up of section 3.1 (there the m_k and x_k are Gaussian).
+    """Return the linear loss L(x) = c^T x, whose gradient is constant, as in section 3.1 of the paper.
 
-    >>> linear([1.0, -2.0]).gradient([5.0, 5.0])
-    array([ 1., -2.])
+    Args:
+        c: The gradient, `(dim,)` or one number.
+        names: Names of the coordinates; by default x0, x1, ...
+
+    Raises:
+        ValueError: If `c` is not a vector of finite numbers.
+
+    Example:
+        >>> linear([1.0, -2.0]).gradient([5.0, 5.0])
+        array([ 1., -2.])
     """
     c = np.atleast_1d(_check.finite("c", c))
     if c.ndim != 1 or not c.size:
-        raise ValueError(f"`c` must be a vector, one number a coordinate; got shape {c.shape}.")
+        raise ValueError(f"`c` must be a vector, one number for each coordinate; got shape {c.shape}.")
     return QuadraticLoss(np.zeros((len(c), len(c))), np.zeros(len(c)), c.copy(), names)
 
 
 def double_well() -> ExpressionLoss:
-    """L(x) = (x^2 - 1)^2 / 4: minima at -1 and 1, a barrier of 1/4 at 0.
+    """Return L(x) = (x^2 - 1)^2 / 4, with minima at -1 and 1 and a barrier of height 1/4 at 0.
 
-    >>> double_well().gradient([2.0])
-    array([6.])
+    Example:
+        >>> double_well().gradient([2.0])
+        array([6.])
     """
     return _expression("(x**2 - 1)**2 / 4", "x")
 
 
 def hyperbola() -> ExpressionLoss:
-    """L(x, y) = (x y - 1)^2 / 2: minimisers xy = 1; the gradient flow conserves x^2 - y^2.
+    """Return L(x, y) = (x y - 1)^2 / 2, with minimisers xy = 1; the gradient flow conserves x^2 - y^2.
 
-    >>> hyperbola().gradient([2.0, 1.0])
-    array([1., 2.])
+    Example:
+        >>> hyperbola().gradient([2.0, 1.0])
+        array([1., 2.])
     """
     return _expression("(x*y - 1)**2 / 2", "x y")
 
 
 def exponential_valley(c: float = 1.0) -> ExpressionLoss:
-    """L(x, y) = e^{c x} y^2 / 2: minimisers y = 0; the gradient flow projects to Phi(x, y) = (x - c y^2/4 + ..., 0).
+    """Return L(x, y) = e^{c x} y^2 / 2, with minimisers y = 0 and Phi(x, y) = (x - c y^2/4, 0).
 
-    On the slow clock with Sigma = I, X_t ~ N(x_0 - c t/4, t).
+    The slow SDE with Sigma = I has X_t ~ N(x_0 - c t/4, t).
 
-    >>> exponential_valley(2.0).gradient([0.0, 3.0])
-    array([9., 3.])
+    Args:
+        c: Rate at which the curvature grows along the valley.
+
+    Raises:
+        ValueError: If `c` is not a finite number.
+
+    Example:
+        >>> exponential_valley(2.0).gradient([0.0, 3.0])
+        array([9., 3.])
     """
     return _expression("exp(c*x) * y**2 / 2", "x y", {"c": _check.number("c", c)})
 
 
 def sphere(dim: int) -> ExpressionLoss:
-    """L(x) = (|x|^2 - 1)^2 / 4: minimisers the unit sphere, Phi(x) = x / |x|.
+    """Return L(x) = (|x|^2 - 1)^2 / 4, whose minimisers are the unit sphere; Phi(x) = x / |x|.
 
-    On the slow clock with Sigma = I, X is Brownian motion on the sphere: E X_t = e^{-(dim-1) t/2} x_0.
+    The slow SDE with Sigma = I is Brownian motion on the sphere: E X_t = e^{-(dim-1) t/2} x_0.
 
-    >>> sphere(2).gradient([2.0, 0.0])
-    array([6., 0.])
+    Args:
+        dim: Number of coordinates.
+
+    Raises:
+        ValueError: If `dim` is not a positive integer.
+
+    Example:
+        >>> sphere(2).gradient([2.0, 0.0])
+        array([6., 0.])
     """
     dim = _check.count("dim", dim)
     names = [f"x{i}" for i in range(dim)]
@@ -228,15 +271,17 @@ def sphere(dim: int) -> ExpressionLoss:
 
 
 def label_noise_valley() -> ExpressionLoss:
-    """L(x, y) = f^2 / 2 with f = sqrt(1 + x^2) y: minimisers y = 0, where label noise pushes x to 0, the flattest.
+    """Return L(x, y) = f^2 / 2 with f = sqrt(1 + x^2) y; label noise drives x along the minimisers y = 0 to 0, the flattest point.
 
-    >>> label_noise_valley().gradient([1.0, 2.0])
-    array([4., 4.])
+    Example:
+        >>> label_noise_valley().gradient([1.0, 2.0])
+        array([4., 4.])
     """
     return _expression("(sqrt(1 + x**2) * y)**2 / 2", "x y")
 
 
 def _expression(text: str, variables: str | list[str], parameters: dict[str, float] | None = None) -> ExpressionLoss:
+    """Build a loss from an expression; SymPy is imported on first use."""
     from sdetools.losses.expression import from_expression
 
     return from_expression(text, variables, parameters)

@@ -1,8 +1,8 @@
-"""Derivatives of a function of one point from its graph: on rows of paths, and within another trace.
+"""Derivatives of a function of one point from its graph, on rows of paths and within another trace.
 
     value L(x)    slope g(x)    product sum_j d_j g v_j    third sum_jl d_jl g v_j w_l
 
-Dense tensors of numbers are columns of these, so that no graph grows with the size of a tensor.
+A dense tensor of numbers is assembled from columns of these, so that the size of a graph does not depend on the size of the tensor.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from sdetools.graph.replacing import replaced
 from sdetools.graph.value import CONDITIONS, Trace, Value, order, value
 
 BLOCK = 1 << 18
-"""Numbers that a block of columns of a tensor holds."""
-BROKEN = CONDITIONS | {"sign", "floor", "absolute", "maximum", "minimum"}
-"""Operations whose derivative does not show where they jump or have a kink."""
+"""Largest number of entries in a block of columns of a tensor."""
+NONSMOOTH = CONDITIONS | {"sign", "floor", "absolute", "maximum", "minimum"}
+"""Operations with a jump or a kink that their derivative does not show."""
 
 Traced = Callable[[Value], Value]
 
 
 class Formula:
-    """A graph of some inputs, on rows and on values; its text is compiled when it is first called with rows."""
+    """A function given by a graph, of rows of paths or of graph values; it is compiled at the first call with rows."""
 
     def __init__(self, out: Value, *inputs: Value) -> None:
         self.out, self.inputs = out, inputs
 
     def of(self, *given: Any) -> Any:
-        """The formula of other values."""
+        """Return the graph with its inputs replaced by other values."""
         return replaced([self.out], dict(zip(self.inputs, map(value, given), strict=True)))[0]
 
     @cached_property
@@ -42,16 +42,16 @@ class Formula:
         return compiled([self.out], self.inputs)
 
     def __call__(self, *rows: np.ndarray) -> np.ndarray:
-        """On arrays `(dim, n)`: `(*shape, n)`."""
+        """Evaluate the formula on arrays `(dim, n)`; the result has shape `(*shape, n)`."""
         made = np.asarray(self._function(*rows)[0], dtype=float)
         return np.broadcast_to(made[..., None] if self.out.uniform else made, (*self.out.shape, rows[0].shape[-1]))
 
 
 class Graphs:
-    """The derivatives of a loss from functions that trace its `value`, its `slope` g or its `curvature` (the Hessian) at a value `(dim,)`.
+    """The derivatives of a loss from functions that trace its `value`, its `slope` g or its `curvature` (the Hessian).
 
-    A derivative comes from the highest of these that is given. What they raise, NotTraceable or an error of the user's, is raised when a
-    formula is first asked for; TracingError where a formula with a compiled function in it is to be differentiated.
+    A derivative is derived from the highest of these that is given. Errors of these functions (NotTraceable, or an error in the user's
+    code) are raised at the first access of a formula; so is TracingError if a compiled function would have to be differentiated.
     """
 
     def __init__(self, dim: int, given: dict[str, Traced]) -> None:
@@ -61,37 +61,42 @@ class Graphs:
 
     @cached_property
     def value(self) -> Formula:
+        """The value L(x), `()`."""
         return Formula(self._given["value"](self.x), self.x)
 
     @cached_property
     def slope(self) -> Formula:
+        """The gradient g(x), `(dim,)`."""
         own = self._given.get("slope")
         return Formula(own(self.x) if own is not None else gradient(self.value.out, self.x), self.x)
 
     @cached_property
     def curvature(self) -> Formula:
-        """The dense Hessian `(dim, dim)` as one graph."""
+        """The dense Hessian, `(dim, dim)`, as one graph."""
         own = self._given.get("curvature")
         return Formula(own(self.x) if own is not None else jacobian(self.slope.out, self.x), self.x)
 
     @cached_property
     def dense_third(self) -> Formula:
+        """The third derivative, `(dim, dim, dim)`, as one graph."""
         return Formula(jacobian(self.curvature.out, self.x), self.x)
 
     @cached_property
     def product(self) -> Formula:
+        """The Hessian-vector product sum_j d_j g v_j, `(dim,)`."""
         if "curvature" in self._given:
             return Formula(value(self.curvature.out @ self.v), self.x, self.v)
         return Formula(jvp(self.slope.out, self.x, self.v), self.x, self.v)
 
     @cached_property
     def third(self) -> Formula:
+        """The third derivative along two directions, sum_jl d_jl g v_j w_l, `(dim,)`."""
         return Formula(jvp(self.product.out, self.x, self.w), self.x, self.v, self.w)
 
     # ---- tensors of numbers; x is (dim, n)
 
     def hessian(self, x: np.ndarray) -> np.ndarray:
-        """d_ij L: `(dim, dim, n)`."""
+        """Return d_ij L, `(dim, dim, n)`."""
         unit = np.eye(self.dim)
         out = np.empty((self.dim, *x.shape[:1], x.shape[1]))
         for first, last in self._blocks(self.dim, x.shape[1]):
@@ -99,38 +104,39 @@ class Graphs:
         return (out + out.swapaxes(0, 1)) / 2
 
     def tensor(self, x: np.ndarray) -> np.ndarray:
-        """d_ijl L: `(dim, dim, dim, n)`."""
+        """Return d_ijl L, `(dim, dim, dim, n)`."""
         unit = np.eye(self.dim)
         pairs = np.array(list(combinations_with_replacement(range(self.dim), 2)))
         rough = np.empty((self.dim, self.dim, self.dim, x.shape[1]))
         for first, last in self._blocks(len(pairs), x.shape[1]):
             i, j = pairs[first:last].T
             rough[i, j] = rough[j, i] = self._columns(self.third, x, unit[:, i, None], unit[:, j, None])
-        return np.mean([rough.transpose(*turn, 3) for turn in permutations(range(3))], axis=0)
+        return np.mean([rough.transpose(*axes, 3) for axes in permutations(range(3))], axis=0)
 
     def contracted(self, x: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-        """sum_ij d_ijl L M_ij for M `(dim, dim, n)` or `(dim, dim, 1)`: `(dim, n)`."""
+        """Return sum_ij d_ijl L M_ij, `(dim, n)`, for M `(dim, dim, n)` or `(dim, dim, 1)`."""
         unit, out = np.eye(self.dim), np.zeros(x.shape)
         for first, last in self._blocks(self.dim, x.shape[1]):
             out += self._columns(self.third, x, matrix[:, first:last], unit[:, first:last, None]).sum(axis=0)
         return out
 
     def _blocks(self, columns: int, n: int) -> Iterator[tuple[int, int]]:
-        wide = max(1, BLOCK // (self.dim * max(n, 1)))
-        return ((first, min(first + wide, columns)) for first in range(0, columns, wide))
+        """Return the ranges of columns that fit into a block for n paths."""
+        width = max(1, BLOCK // (self.dim * max(n, 1)))
+        return ((first, min(first + width, columns)) for first in range(0, columns, width))
 
     def _columns(self, formula: Formula, x: np.ndarray, *along: np.ndarray) -> np.ndarray:
-        """A formula along directions `(dim, k, n or 1)`: `(k, dim, n)`."""
+        """Evaluate a formula along directions `(dim, k, n or 1)`; the result has shape `(k, dim, n)`."""
         shape = (self.dim, along[0].shape[1], x.shape[1])
         rows = [np.broadcast_to(a, shape).reshape(self.dim, -1) for a in (x[:, None], *along)]
         return formula(*rows).reshape(shape).swapaxes(0, 1)
 
-    # ---- what a graph shows
+    # ---- structure of the graph
 
     def quadratic(self) -> tuple[np.ndarray, np.ndarray, float] | None:
-        """`(H, c, L0)` where the graph shows that the value is quadratic: H v does not depend on x, and no part of L jumps or has a kink."""
-        if self._reached(self.product.out) or any(
-            _broken(node, live) for live in [self._live(self.value.out)] for node in live.values()
+        """Return `(H, c, L0)` if the value is quadratic by its graph (H v does not depend on x, L has no jump or kink), else None."""
+        if self._depends_on_x(self.product.out) or any(
+            _is_nonsmooth(node, dependent) for dependent in [self._dependent(self.value.out)] for node in dependent.values()
         ):
             return None
         origin = np.zeros((self.dim, 1))
@@ -138,20 +144,20 @@ class Graphs:
         finite = np.isfinite(hessian).all() and np.isfinite(linear).all() and np.isfinite(level)
         return (hessian, linear, float(level)) if finite else None
 
-    def _reached(self, out: Value) -> bool:
+    def _depends_on_x(self, out: Value) -> bool:
         return self.x.key in {node.key for node in order([out])}
 
-    def _live(self, out: Value) -> dict[Any, Value]:
-        """The nodes that depend on x."""
-        live = {self.x.key: self.x}
+    def _dependent(self, out: Value) -> dict[Any, Value]:
+        """Return the nodes that depend on x, by their keys."""
+        dependent = {self.x.key: self.x}
         for node in order([out]):
-            if any(a.key in live for a in node.args):
-                live[node.key] = node
-        return live
+            if any(a.key in dependent for a in node.args):
+                dependent[node.key] = node
+        return dependent
 
 
-def _broken(node: Value, live: dict[Any, Value]) -> bool:
-    """Whether a node that depends on x may jump or have a kink."""
+def _is_nonsmooth(node: Value, dependent: dict[Any, Value]) -> bool:
+    """Return whether a node that depends on x may have a jump or a kink."""
     if node.op == "map":
-        return node.name in BROKEN or (node.name == "where" and node.args[0].key in live)
+        return node.name in NONSMOOTH or (node.name == "where" and node.args[0].key in dependent)
     return node.op in ("rows", "call") or (node.op == "reduce" and node.name in ("maximum", "minimum"))

@@ -1,4 +1,4 @@
-"""Reading expressions: text through Python's `ast` and a whitelist to SymPy. No text is ever executed."""
+"""The parser of expressions: from text to SymPy by Python's `ast` and a whitelist. No text is ever executed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REAL_ONLY = (sp.I, sp.zoo, sp.nan, sp.oo, -sp.oo)
 
 
 class Magnitude(sp.Function):
-    """|u| on the real line; its derivative sign(u) is 0 at 0, and there are no delta functions after that."""
+    """|u| on the real line; its derivative is sign(u), 0 at 0, and higher derivatives have no delta functions."""
 
     is_real = is_nonnegative = True
 
@@ -56,7 +56,7 @@ class Signum(sp.Function):
 
 
 class Larger(sp.Function):
-    """max(u, v); at a tie its derivative is the mean of both sides."""
+    """max(u, v); at u = v its derivative is the mean of the one-sided derivatives."""
 
     is_real = True
 
@@ -74,10 +74,11 @@ class Larger(sp.Function):
 
 
 class Domain(sp.Function):
-    """0 where u lies in a domain, NaN elsewhere, in all derivatives along which u changes: what is left when SymPy simplifies a domain away.
+    """0 if u lies in a domain, else NaN, as are the derivatives along coordinates that u depends on.
 
-    A formula is the sum of its expression and of one such term for each root, logarithm and power whose base may leave its domain. So
-    sqrt(x)**2 is x and exp(log(x)) is x where they are defined alone, and d log u = u'/u where u > 0 alone.
+    A formula is the sum of its expression and of one such term for each root, logarithm and power whose base may leave its domain. These
+    terms preserve a domain that SymPy simplifies away: sqrt(x)**2 is x only for x >= 0, exp(log(x)) is x only for x > 0, and the
+    derivative of log x is 1/x only for x > 0.
     """
 
     is_real = True
@@ -95,7 +96,7 @@ class Positive(Domain):
 
 
 class NotNegative(Domain):
-    """Domain u >= 0: roots, powers that are not whole."""
+    """Domain u >= 0: roots and powers with a non-integer exponent."""
 
     @classmethod
     def eval(cls, u: sp.Expr) -> sp.Expr | None:
@@ -125,24 +126,33 @@ RESERVED = frozenset(FUNCTIONS) | frozenset(CONSTANTS)
 
 
 def symbol(name: str) -> sp.Symbol:
-    """The SymPy symbol that stands for a coordinate or a parameter."""
+    """Return the real SymPy symbol of a coordinate or parameter."""
     return sp.Symbol(name, real=True)
 
 
 def parse(text: str, names: Iterable[str] | str, parameters: Mapping[str, float] | Iterable[str] = ()) -> sp.Expr:
-    """The SymPy expression of a text in the coordinates `names` and the `parameters`.
+    """Parse the text of a formula to a SymPy expression.
 
-    Known are numbers, names, `+ - * / **`, the functions exp log sqrt sin cos tan sinh cosh tanh atan abs sign min max, `pi` and
-    `e`. Anything else is a ValueError that quotes the piece. Where `parameters` has values, one that stands in an exponent is put
-    in as a number (x**a needs to know a); the others stay symbols. Where a root, a logarithm or a power that is not whole leaves the real
-    line, the formula and its derivatives are NaN, whatever could be cancelled (see `Domain`).
+    The grammar has numbers, names, `+ - * / **`, the functions exp log sqrt sin cos tan sinh cosh tanh atan abs sign min max, and the
+    constants `pi` and `e`. Where a root, a logarithm or a power with a non-integer exponent is not real, the formula and its derivatives
+    are NaN, even if terms cancel (see `Domain`).
 
-    >>> parse("(x*y - 1)**2 / 2", "x y")
-    (x*y - 1)**2/2
-    >>> parse("x.real", "x")
-    Traceback (most recent call last):
-    ...
-    ValueError: `text` must be a formula of numbers, names, + - * / ** and calls such as exp(x); got the piece `x.real`.
+    Args:
+        text: The formula, at most 10,000 characters.
+        names: Names of the coordinates, "x y" or a list.
+        parameters: Names of the constants, or a mapping of names to values. With values, a constant in an exponent becomes a number (the
+            derivatives of x**a depend on a); all others stay symbols.
+
+    Raises:
+        ValueError: If the text is not such a formula; the message quotes the part that is not.
+
+    Example:
+        >>> parse("(x*y - 1)**2 / 2", "x y")
+        (x*y - 1)**2/2
+        >>> parse("x.real", "x")
+        Traceback (most recent call last):
+        ...
+        ValueError: `text` must be a formula of numbers, names, + - * / ** and calls such as exp(x); got the piece `x.real`.
     """
     values = tuple(parameters.items()) if isinstance(parameters, Mapping) else tuple((name, None) for name in parameters)
     return _parse(_text(text), identifiers("names", names), values)
@@ -150,15 +160,16 @@ def parse(text: str, names: Iterable[str] | str, parameters: Mapping[str, float]
 
 @lru_cache(maxsize=4096)
 def _parse(text: str, names: tuple[str, ...], parameters: tuple[tuple[str, float | None], ...]) -> sp.Expr:
+    """Parse validated text, once for each formula."""
     identifiers("names", (*names, *(name for name, _ in parameters)))
     try:
-        return _Reader(text, names, dict(parameters)).read()
+        return _Parser(text, names, dict(parameters)).parse()
     except RecursionError:
         raise ValueError(f"`text` must not be nested so deeply; got {_quote(text)}. Split it into a sum.") from None
 
 
 def identifiers(what: str, names: Iterable[str] | str) -> tuple[str, ...]:
-    """Different names, from a list or from text such as "x y", none of them reserved."""
+    """Validate names given as a list or as text such as "x y": identifiers, all different, none of them reserved."""
     out = tuple(names.replace(",", " ").split() if isinstance(names, str) else names)
     for name in out:
         if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name) or name in RESERVED:
@@ -171,11 +182,12 @@ def identifiers(what: str, names: Iterable[str] | str) -> tuple[str, ...]:
 
 
 def free_names(text: str) -> set[str]:
-    """The names in a text that are neither functions nor constants."""
+    """Return the names in a formula that are neither functions nor constants."""
     return {node.id for node in ast.walk(_tree(_text(text))) if isinstance(node, ast.Name)} - RESERVED
 
 
 def _text(text: Any) -> str:
+    """Validate that a formula is a string of admissible length."""
     if not isinstance(text, str):
         raise ValueError(f"`text` must be a formula in quotes, such as 'x**2 / 2'; got {text!r}.")
     if len(text) > LONGEST:
@@ -184,10 +196,11 @@ def _text(text: Any) -> str:
 
 
 def _tree(text: str) -> ast.expr:
-    reason = "it is nested too deeply, or holds a number that is too long"
+    """Parse text to Python's syntax tree; ValueError with the reason if it is not an expression."""
+    reason = "it is nested too deeply, or has a number that is too long"
     try:
         if "#" in text:
-            raise SyntaxError("comments have no place in it")
+            raise SyntaxError("comments are not allowed")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return ast.parse(text, mode="eval").body
@@ -198,6 +211,7 @@ def _tree(text: str) -> ast.expr:
 
 
 def _quote(piece: str) -> str:
+    """Quote a piece of text, at most 60 characters, on one line."""
     piece = " ".join(piece.split())
     return f"`{piece if len(piece) <= 60 else piece[:57] + '...'}`"
 
@@ -205,9 +219,11 @@ def _quote(piece: str) -> str:
 Parsed = tuple[sp.Expr, Any]  # an expression and its float, None if it is not a number
 
 
-class _Reader:
-    """One walk over the tree. Every node gives its expression and, if it is a number, its float, which is computed first: so what
-    SymPy would evaluate exactly and without end (9**9**9) is refused before SymPy sees it."""
+class _Parser:
+    """A walk over the syntax tree that returns the expression of each node and, if it is a number, its float.
+
+    The float is computed first, so that 9**9**9, which SymPy would try to evaluate exactly, is rejected before SymPy sees it.
+    """
 
     def __init__(self, text: str, names: tuple[str, ...], parameters: dict[str, float | None]) -> None:
         self.text, self.names = text, names
@@ -215,19 +231,22 @@ class _Reader:
         self.domains: dict[Domain, None] = {}
         self.folded = {symbol(name): number(value) for name, value in parameters.items() if value is not None}
 
-    def read(self) -> sp.Expr:
+    def parse(self) -> sp.Expr:
+        """Return the expression of the whole text, with its domain conditions."""
         expr = self.visit(_tree(self.text), 0)[0]
         return sp.Add(expr, *(d for d in self.domains if d != 0))
 
     def within(self, domain: type[Domain], u: sp.Expr) -> None:
-        """Notes that the formula needs u to lie in a domain; a number was seen to."""
+        """Record that u must lie in a domain; numbers have been checked already."""
         if not u.is_number:
             self.domains[domain(u)] = None
 
     def piece(self, node: ast.AST) -> str:
+        """Quote the source of a node."""
         return _quote(ast.get_source_segment(self.text, node) or self.text)
 
     def visit(self, node: ast.expr, depth: int) -> Parsed:
+        """Return the expression and float of a node; ValueError for a node outside the grammar."""
         if depth > DEEPEST:
             raise ValueError(
                 f"`text` must be nested at most {DEEPEST} deep; got {_quote(self.text)}. Multiply it out or split it."
@@ -240,9 +259,9 @@ class _Reader:
             case ast.Name(id=name) if name in CONSTANTS:
                 return CONSTANTS[name], float(CONSTANTS[name])
             case ast.Name(id=name):
-                way_out = f"Call it, as in {name}(x)." if name in FUNCTIONS else "Give a constant by parameters={...}."
+                hint = f"Call it, as in {name}(x)." if name in FUNCTIONS else "Give a constant by parameters={...}."
                 raise ValueError(
-                    f"`text` must use only the names {', '.join(map(str, self.known)) or '(none given)'}; got `{name}`. {way_out}"
+                    f"`text` must use only the names {', '.join(map(str, self.known)) or '(none given)'}; got `{name}`. {hint}"
                 )
             case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=operand):
                 expr, value = self.visit(operand, depth + 1)
@@ -269,7 +288,7 @@ class _Reader:
         )
 
     def spine(self, node: ast.expr, kinds: tuple[type, ...]) -> list[tuple[ast.expr, type]]:
-        """`a - b + c` as [(a, Add), (b, Sub), (c, Add)]: a long sum is not a deep one."""
+        """Return `a - b + c` as [(a, Add), (b, Sub), (c, Add)], so that a long sum does not count as deeply nested."""
         out = []
         while isinstance(node, ast.BinOp) and isinstance(node.op, kinds):
             out.append((node.right, type(node.op)))
@@ -277,12 +296,14 @@ class _Reader:
         return [(node, kinds[0]), *reversed(out)]
 
     def sum(self, node: ast.expr, depth: int) -> Parsed:
+        """Parse a chain of additions and subtractions."""
         terms = [(self.visit(term, depth + 1), kind) for term, kind in self.spine(node, (ast.Add, ast.Sub))]
         exprs = [expr if kind is ast.Add else -expr for (expr, _), kind in terms]
         values: list[Any] = [value if kind is ast.Add or value is None else -value for (_, value), kind in terms]
         return self.checked(node, lambda: sp.Add(*exprs), lambda: math.fsum(values), *values)
 
     def product(self, node: ast.expr, depth: int) -> Parsed:
+        """Parse a chain of multiplications and divisions."""
         total: Parsed = sp.S.One, 1.0
         factors = self.spine(node, (ast.Mult, ast.Div))
         if len(factors) > MOST_FACTORS:
@@ -298,6 +319,7 @@ class _Reader:
         return total
 
     def power(self, node: ast.expr, base: Parsed, exponent: Parsed) -> Parsed:
+        """Parse a power with its domain condition."""
         (a, u), (b, v) = base, exponent
         if b.free_symbols and b.free_symbols <= self.folded.keys():
             v = to_float(b.subs(self.folded))
@@ -311,7 +333,7 @@ class _Reader:
         return self.checked(node, lambda: a**b if u is None or v is None or exact else number(u**v), lambda: u**v, u, v)
 
     def checked(self, node: ast.expr, build: Callable[[], sp.Expr], evaluate: Callable[[], Any], *values: Any) -> Parsed:
-        """The expression and, if all its parts are numbers, its float; only finite real numbers pass."""
+        """Return an expression and, if all its parts are numbers, its float; ValueError for a number that is not finite and real."""
         value: Any = None
         if None not in values:
             try:
@@ -321,20 +343,21 @@ class _Reader:
             self.require(not isinstance(value, complex) and math.isfinite(value), node)
         expr = tidy(build())
         self.require(_real(expr), node)
-        if value is None and not expr.free_symbols:  # the names cancelled: x - x + 9 is a number too
+        if value is None and not expr.free_symbols:  # the names cancelled, as in x - x + 9
             value = to_float(expr)
             self.require(math.isfinite(value), node)
         if expr.is_Rational and max(abs(expr.p), expr.q).bit_length() > 1024:
             expr = number(value)
         return expr, value
 
-    def require(self, right: bool, node: ast.expr) -> None:
-        if not right:
-            raise ValueError(f"`text` must keep to finite real numbers; got {self.piece(node)}, which does not.")
+    def require(self, valid: bool, node: ast.expr) -> None:
+        """Raise ValueError with the text of the node unless `valid`."""
+        if not valid:
+            raise ValueError(f"`text` must have finite real numbers; got {self.piece(node)}, which is not one.")
 
 
 def number(value: float) -> sp.Expr:
-    """A float as SymPy should carry it: exactly where it is a small fraction (1.0, 0.5), else as a float."""
+    """Return a float as a SymPy number: an exact one for a simple fraction (1.0, 0.5), else a float."""
     value = value if isinstance(value, int) else float(value)
     if isinstance(value, int) or (value.is_integer() and abs(value) < 2**53):
         return sp.Integer(int(value))
@@ -342,18 +365,19 @@ def number(value: float) -> sp.Expr:
 
 
 def tidy(expr: sp.Expr) -> sp.Expr:
-    """SymPy's own Abs and sign (from sqrt(x**2), say) as ours, whose derivatives are functions."""
+    """Replace SymPy's Abs and sign (from sqrt(x**2), say) by `Magnitude` and `Signum`, whose derivatives are functions."""
     return expr.replace(sp.Abs, Magnitude).replace(sp.sign, Signum) if expr.has(sp.Abs, sp.sign) else expr
 
 
 def _real(expr: sp.Expr) -> bool:
+    """Return whether an expression has a finite coefficient and no complex or infinite constant."""
     coefficient = expr.as_coeff_Mul()[0]
     size = to_float(coefficient)
     return math.isfinite(size) and (size != 0 or coefficient == 0) and not expr.has(*REAL_ONLY)
 
 
 def to_float(expr: sp.Expr) -> float:
-    """The number as a float, correctly rounded; NaN if it is too large or not real."""
+    """Return a SymPy number as a float, correctly rounded; NaN if it is too large or not real."""
     try:
         return float(expr) if expr.is_Rational or expr.is_Float else float(sp.N(expr, 20))
     except (OverflowError, TypeError):

@@ -1,7 +1,8 @@
-r"""Over-parametrised models with a manifold of minimisers, for the slow clock: L(x) = (1/2n) sum_i (f_i(x) - y_i)^2 with formulas f_i.
+"""Overparametrised models with a manifold of minimisers: L(x) = (1/2n) sum_i (f_i(x) - y_i)^2 with formulas f_i.
 
-On Gamma all f_i = y_i and Hess L = (1/n) sum grad f_i grad f_i^T; fresh label noise of size delta on batches of B gives Sigma = (delta^2/B) Hess L
-there, `st.noise.label_noise(loss, std)`. What the gradient flow conserves is told with each. Their derivatives are exact.
+They are test problems for the slow SDE. On the manifold Gamma all f_i = y_i and Hess L = (1/n) sum grad f_i grad f_i^T. Fresh label noise
+with standard deviation delta on batches of size B, `st.noise.label_noise(loss, std)`, has Sigma = (delta^2/B) Hess L there. Each docstring
+names the quantities that the gradient flow conserves. All derivatives are exact.
 """
 
 from __future__ import annotations
@@ -17,7 +18,12 @@ from sdetools.losses.samples import FunctionSamples
 
 
 class ModelLoss(ExpressionLoss):
-    """L = (1/2n) sum_i (f_i - y_i)^2; `models` are the texts of the f_i, `targets` the y_i `(n,)`."""
+    """L = (1/2n) sum_i (f_i - y_i)^2 for formulas f_i; build it with `from_models` or a function of this module.
+
+    Attributes:
+        models: The expressions of the f_i.
+        targets: The y_i, `(n,)`.
+    """
 
     def __init__(self, models: Sequence[str], targets: Any, names: Sequence[str], label: str) -> None:
         self.models, self.targets = tuple(models), _targets(targets, len(models))
@@ -27,11 +33,20 @@ class ModelLoss(ExpressionLoss):
 
 
 def from_models(models: str | Sequence[str], targets: Any, variables: str | Sequence[str]) -> ModelLoss:
-    """L = (1/2n) sum_i (f_i(x) - y_i)^2 from the formulas of the f_i and the numbers y_i. ValueError as in `from_expression`.
+    """Return L = (1/2n) sum_i (f_i(x) - y_i)^2 from the expressions of the f_i and the numbers y_i.
 
-    >>> loss = from_models(["x*y"], [1.0], "x y")
-    >>> loss.gradient([2.0, 1.0])
-    array([1., 2.])
+    Args:
+        models: The expression of f, or a list of n expressions.
+        targets: The y_i, `(n,)` or one number.
+        variables: Names of the coordinates in order, "x y" or a list.
+
+    Raises:
+        ValueError: If there are not as many targets as models, and as in `from_expression`.
+
+    Example:
+        >>> loss = from_models(["x*y"], [1.0], "x y")
+        >>> loss.gradient([2.0, 1.0])
+        array([1., 2.])
     """
     from sdetools.losses.parser import identifiers
 
@@ -40,7 +55,7 @@ def from_models(models: str | Sequence[str], targets: Any, variables: str | Sequ
 
 
 class DiagonalNetwork(FunctionSamples):
-    """The squares of f_i = <z_i, u*u - v*v>; see `diagonal_network`."""
+    """The least-squares loss of f_i = <z_i, u*u - v*v>; see `diagonal_network`."""
 
     def __init__(self, features: Any, targets: Any) -> None:
         z = _features(features)
@@ -50,18 +65,27 @@ class DiagonalNetwork(FunctionSamples):
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The f_i as texts."""
+        """The expressions of the f_i."""
         rows = self.data[0].tolist()
         return tuple(" + ".join(f"{_signed(c)}*(u{j}**2 - v{j}**2)" for j, c in enumerate(row)) for row in rows)
 
 
 def uv_model(n: int, target: float = 1.0) -> ModelLoss:
-    """f = n^{-1/2} u . v, one sample: the vector UV model. Gamma: u . v = sqrt(n) y; the flow conserves u_i^2 - v_i^2.
+    """Return the loss of the vector UV model f = n^{-1/2} u . v with one sample.
 
-    tr Hess L = (|u|^2 + |v|^2)/n, least where u = v. Source: A. Cowsik, T. Can, P. Glorioso, *Flatter, faster*.
+    Gamma is u . v = sqrt(n) y, and the gradient flow conserves u_i^2 - v_i^2. On Gamma tr Hess L = (|u|^2 + |v|^2)/n, which is smallest at
+    u = v. Source: A. Cowsik, T. Can, P. Glorioso, *Flatter, faster*.
 
-    >>> float(uv_model(2).value([1.0, 0.0, 0.0, 1.0]))
-    0.5
+    Args:
+        n: Dimension of u and of v; the coordinates are u0, u1, ..., v0, v1, ...
+        target: y.
+
+    Raises:
+        ValueError: If `n` is not a positive integer or `target` is not finite.
+
+    Example:
+        >>> float(uv_model(2).value([1.0, 0.0, 0.0, 1.0]))
+        0.5
     """
     n = _check.count("n", n)
     model = "(" + " + ".join(f"u{i}*v{i}" for i in range(n)) + f")/{float(n) ** 0.5!r}"
@@ -69,13 +93,22 @@ def uv_model(n: int, target: float = 1.0) -> ModelLoss:
 
 
 def diagonal_network(features: Any, targets: Any) -> DiagonalNetwork:
-    """f_i = <z_i, u*u - v*v>, features z `(n, d)`: the flow conserves u_j v_j. A loss of samples, of which `st.noise.minibatch` takes batches.
+    """Return the loss of the diagonal linear network f_i = <z_i, u*u - v*v>, a loss with data for `st.noise.minibatch`.
 
-    tr Hess L = (4/n) sum_j (sum_i z_ij^2)(u_j^2 + v_j^2): label noise takes it to the interpolating w = u^2 - v^2 of least weighted l1 norm.
+    The gradient flow conserves u_j v_j. On Gamma tr Hess L = (4/n) sum_j (sum_i z_ij^2)(u_j^2 + v_j^2), so label noise drives the weights
+    w = u^2 - v^2 towards the interpolating solution of least weighted l1 norm.
 
-    >>> loss = diagonal_network([[1.0, 2.0]], [1.0])
-    >>> loss.gradient([1.0, 1.0, 1.0, 0.0]), loss.models
-    (array([ 2.,  4., -2., -0.]), ('1.0*(u0**2 - v0**2) + 2.0*(u1**2 - v1**2)',))
+    Args:
+        features: The z_i in rows, `(n, d)`.
+        targets: The y_i, `(n,)`.
+
+    Raises:
+        ValueError: If a shape is wrong or a number is not finite.
+
+    Example:
+        >>> loss = diagonal_network([[1.0, 2.0]], [1.0])
+        >>> loss.gradient([1.0, 1.0, 1.0, 0.0]), loss.models
+        (array([ 2.,  4., -2., -0.]), ('1.0*(u0**2 - v0**2) + 2.0*(u1**2 - v1**2)',))
     """
     return DiagonalNetwork(features, targets)
 
@@ -85,11 +118,24 @@ def _diagonal(x: Any, z: Any) -> Any:
 
 
 def sparse_teacher(samples: int, weights: int, nonzero: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features of random signs `(samples, weights)`, their targets, and the truth: `nonzero` weights of size 1, the first ones.
+    """Return random data of a sparse linear model: features, targets and the true weights.
 
-    >>> z, y, w = sparse_teacher(4, 6, 1)
-    >>> bool((z @ w == y).all()), w.tolist()
-    (True, [1.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+    Args:
+        samples: Number of samples n.
+        weights: Number of weights d.
+        nonzero: How many of the weights, the first ones, are 1; the others are 0.
+        seed: Seed of the features.
+
+    Returns:
+        Features `(n, d)` with independent random signs, targets `(n,)` without noise, and the weights `(d,)`.
+
+    Raises:
+        ValueError: If a number is not a positive integer.
+
+    Example:
+        >>> z, y, w = sparse_teacher(4, 6, 1)
+        >>> bool((z @ w == y).all()), w.tolist()
+        (True, [1.0, 0.0, 0.0, 0.0, 0.0, 0.0])
     """
     samples, weights = _check.count("samples", samples), _check.count("weights", weights)
     truth = np.zeros(weights)
@@ -99,10 +145,19 @@ def sparse_teacher(samples: int, weights: int, nonzero: int, seed: int = 0) -> t
 
 
 def matrix_sensing(sensors: Any, targets: Any, rank: int) -> ModelLoss:
-    """f_i = <A_i, U U^T> for symmetric sensors A `(n, d, d)` and U `(d, rank)`, by rows u00, u01, ...; U -> U O for orthogonal O keeps L.
+    """Return the loss of symmetric matrix sensing, f_i = <A_i, U U^T>; L is invariant under U -> U O for orthogonal O.
 
-    >>> matrix_sensing([[[1.0, 0.0], [0.0, 1.0]]], [2.0], rank=1).models
-    ('1.0*(u00*u00) + 1.0*(u10*u10)',)
+    Args:
+        sensors: The A_i, `(n, d, d)`; they are symmetrised.
+        targets: The y_i, `(n,)`.
+        rank: Number of columns of U, `(d, rank)`; the coordinates are its rows u00, u01, ...
+
+    Raises:
+        ValueError: If a shape is wrong or a number is not finite.
+
+    Example:
+        >>> matrix_sensing([[[1.0, 0.0], [0.0, 1.0]]], [2.0], rank=1).models
+        ('1.0*(u00*u00) + 1.0*(u10*u10)',)
     """
     A, rank = _check.finite("sensors", sensors), _check.count("rank", rank)
     if A.ndim != 3 or A.shape[1] != A.shape[2]:
@@ -122,10 +177,19 @@ def matrix_sensing(sensors: Any, targets: Any, rank: int) -> ModelLoss:
 
 
 def two_layer(features: Any, targets: Any, width: int) -> ModelLoss:
-    """f_i = sum_k a_k tanh(<w_k, z_i>) for features z `(n, d)`: parameters w row by row, then a.
+    """Return the loss of a two-layer network f_i = sum_k a_k tanh(<w_k, z_i>).
 
-    >>> two_layer([[1.0]], [0.5], width=1).models
-    ('a0*tanh(1.0*w00)',)
+    Args:
+        features: The z_i in rows, `(n, d)`.
+        targets: The y_i, `(n,)`.
+        width: Number of hidden units; the coordinates are w row by row, then a.
+
+    Raises:
+        ValueError: If a shape is wrong or a number is not finite.
+
+    Example:
+        >>> two_layer([[1.0]], [0.5], width=1).models
+        ('a0*tanh(1.0*w00)',)
     """
     z, width = _features(features), _check.count("width", width)
     d = z.shape[1]
@@ -138,18 +202,25 @@ def two_layer(features: Any, targets: Any, width: int) -> ModelLoss:
 
 
 def diabetes_network(samples: int = 5, features: int = 2, width: int = 3) -> ModelLoss:
-    """A two-layer network on the first `samples` patients of the diabetes data, their first `features` measurements and the target standardised.
+    """Return the loss of a two-layer network on scikit-learn's diabetes data, standardised.
 
-    ValueError when scikit-learn, which brings the data, is missing.
+    Args:
+        samples: Number of patients, the first ones.
+        features: Number of measurements, the first ones.
+        width: Number of hidden units.
 
-    >>> diabetes_network().dim
-    9
+    Raises:
+        ValueError: If scikit-learn, which provides the data, is not installed, or a number is larger than that of the data.
+
+    Example:
+        >>> diabetes_network().dim
+        9
     """
     try:
         from sklearn.datasets import load_diabetes
     except ModuleNotFoundError:
         raise ValueError(
-            "the diabetes data come with scikit-learn, which is not installed; install it with pip install 'sdetools[data]'."
+            "The diabetes data are part of scikit-learn, which is not installed; install it with pip install 'sdetools[data]'."
         ) from None
     X, y = load_diabetes(return_X_y=True)
     X, y = (X - X.mean(axis=0)) / X.std(axis=0), (y - y.mean()) / y.std()
@@ -160,22 +231,26 @@ def diabetes_network(samples: int = 5, features: int = 2, width: int = 3) -> Mod
 
 
 def _features(features: Any) -> np.ndarray:
+    """Validate features, `(n, d)`."""
     z = _check.finite("features", features)
     if z.ndim != 2 or not z.size:
-        raise ValueError(f"`features` must have shape (n, d), a row a sample; got shape {z.shape}.")
+        raise ValueError(f"`features` must have shape (n, d), one row for each sample; got shape {z.shape}.")
     return z
 
 
 def _targets(targets: Any, n: int) -> np.ndarray:
+    """Validate targets, `(n,)`."""
     y = _check.finite("targets", targets)
     if y.shape != (n,):
-        raise ValueError(f"`targets` must have shape ({n},), one a model; got shape {y.shape}.")
+        raise ValueError(f"`targets` must have shape ({n},), one for each model; got shape {y.shape}.")
     return y
 
 
 def _named(letter: str, n: int) -> tuple[str, ...]:
+    """Return the names u0, u1, ... for a letter u."""
     return tuple(f"{letter}{i}" for i in range(n))
 
 
 def _signed(value: float) -> str:
+    """Return a number as text, negative ones in brackets."""
     return repr(value) if value >= 0 else f"({value!r})"

@@ -1,4 +1,7 @@
-"""The door of functions, and losses of data, L(x) = (1/n) sum_i l(x, row_i): from a function of one sample the graph of all of them at once."""
+"""Losses given by Python functions (`from_function`), and means over data, L(x) = (1/n) sum_i l(x, row_i).
+
+A function of one sample is traced once; the graph of the mean evaluates it for all samples at once.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +24,15 @@ from sdetools.losses.base import coordinate_names, digest
 from sdetools.losses.function import FORMULAS, FunctionLoss, _fingerprint, _paths, _rows
 from sdetools.losses.graphs import Formula, Graphs
 
-GATHERED, MULTIPLIED = 7.0, 0.5
-"""What a number of a gathered sample costs, and a product of two numbers in a product of matrices, where an operation on rows costs 1."""
+GATHER_COST, MATMUL_COST = 7.0, 0.5
+"""Costs of gathering one number of a sample and of one multiplication in a matrix product, relative to one operation on rows."""
 
 
 class SampleGraphs(Graphs):
-    """`Graphs` of a mean over samples, and the gradients that noises of samples ask for.
+    """`Graphs` of a mean over samples, with the gradients of single samples and batches that sampling noise needs.
 
-    `outputs(x, *row)` are l, and the model f of its square where there is one, for one sample."""
+    `outputs(x, *row)` returns l for one sample and, for a loss of squares, the model f.
+    """
 
     def __init__(self, dim: int, outputs: Callable[..., Sequence[Value]], data: Sequence[np.ndarray]) -> None:
         super().__init__(dim, {"value": lambda x: as_value(np.mean(self._each(0, x, self.data)))})
@@ -38,12 +42,12 @@ class SampleGraphs(Graphs):
         self._outputs = outputs(self._x, *self._row)
 
     def _each(self, which: int, x: Value, rows: Sequence[Value], out: Value | None = None) -> Value:
-        """An output, or another formula of one sample, for each of the rows."""
+        """Evaluate an output, or another formula of one sample, for each of the rows."""
         return batched(self._outputs[which] if out is None else out, dict(zip(self._row, rows, strict=True)), {self._x: x})
 
     @cached_property
     def gradients(self) -> list[Formula]:
-        """Of each output at each sample: `(n, dim)`."""
+        """The gradient of each output at each sample, `(n, dim)`."""
         return [Formula(self._each(0, self.x, self.data, gradient(out, self._x)), self.x) for out in self._outputs]
 
     @cached_property
@@ -51,9 +55,10 @@ class SampleGraphs(Graphs):
         return {}
 
     def sampled(self, size: int, with_loss: bool = True, with_labels: bool = False) -> Formula:
-        """grad_x of a sum over samples of w_i l(x, row_i) - e_i f(x, row_i), a formula of x, of which samples there are, and of e.
+        """Return the gradient of sum_i [w_i l(x, row_i) - e_i f(x, row_i)] as a formula.
 
-        A batch of some `size` has their numbers i_b, its w are 1/size, and its e are divided by it. All samples, `size` 0, have w.
+        For `size` > 0 its inputs are x, the sample numbers i_b of the batch and e, and all terms have weight 1/size. For `size` 0 the sum
+        runs over all samples, and the inputs are x, the weights w and e. `with_loss` and `with_labels` select the two terms.
         """
         key = size, with_loss, with_labels
         if key not in self._sampled:
@@ -70,27 +75,31 @@ class SampleGraphs(Graphs):
         return self._sampled[key]
 
     def gathers(self, size: int, with_loss: bool, with_labels: bool) -> bool:
-        """Whether a batch is cheaper from its own samples than from the weights of all."""
-        return price(self.sampled(size, with_loss, with_labels)) <= price(self.sampled(0, True, with_labels))
+        """Return whether gathering the samples of a batch is cheaper than a weighted sum over all samples."""
+        return cost(self.sampled(size, with_loss, with_labels)) <= cost(self.sampled(0, True, with_labels))
 
 
-def price(formula: Formula) -> float:
-    """What a formula costs on a path, in operations on rows."""
+def cost(formula: Formula) -> float:
+    """Return the estimated cost of a formula on one path, in operations on rows."""
     total = 0.0
     for node in order([formula.out]):
         if node.op == "map" and not node.uniform:
             total += node.size * PRICE.get(node.name, 1)
         elif node.op in ("reduce", "contract"):
-            total += node.args[0].size if node.op == "reduce" else MULTIPLIED * node.size * node.args[1].shape[0]
+            total += node.args[0].size if node.op == "reduce" else MATMUL_COST * node.size * node.args[1].shape[0]
         elif node.op == "rows":
-            total += GATHERED * node.size
+            total += GATHER_COST * node.size
     return total
 
 
 class FunctionSamples(FunctionLoss):
     """L(x) = (1/n) sum_i l(x, row_i); see `from_function` with `data`.
 
-    Attributes: `sample` l or `model_function` f with l = (f - y)^2 / 2, `data` arrays `(n, ...)`, `samples` n.
+    Attributes:
+        sample: l, or None if a model is given.
+        model_function: f with l = (f - y)^2 / 2, or None.
+        data: Arrays `(n, ...)`; row_i is row i of each.
+        samples: Number of samples n.
     """
 
     def __init__(self, sample: Callable | None, data: Any, dim: int | None, names: Any, model: Callable | None = None) -> None:
@@ -126,7 +135,7 @@ class FunctionSamples(FunctionLoss):
             ) from error
 
     def _on_numbers(self) -> None:
-        """An error that one sample of numbers meets too is the user's own."""
+        """Call the function on one sample of numbers, to raise an error of the user's code as it is."""
         assert self.value_function is not None
         row = [d[0] for d in (self.data if self.model_function is None else self.data[:-1])]
         try:
@@ -138,15 +147,16 @@ class FunctionSamples(FunctionLoss):
 
     @property
     def identity(self) -> str:
+        """The dimension, the fingerprint of the function and the hash of the data."""
         return f"samples:{self.dim}:{self._name}:{_fingerprint(self.value_function)}:{digest(*self.data)}"
 
     def sample_gradients(self, x: Any, of_model: bool = False) -> np.ndarray:
-        """grad l_i(x), or grad f_i(x), for every sample: `(n, dim, *paths)`; the mean of the former is `gradient(x)`."""
+        """Return grad l_i(x), or grad f_i(x) if `of_model`, for each sample, `(n, dim, *paths)`; the former have mean `gradient(x)`."""
         x, formula = self._point(x), self._graphs.gradients[of_model]
         return formula.of(x) if isinstance(x, Value) else _paths(formula(_rows(x)), x)
 
     def sample_covariance(self, x: Any, of_model: bool = False) -> np.ndarray:
-        """(1/n) sum_i (g_i - gbar)(g_i - gbar)^T of the sample gradients g_i: `(dim, dim, *paths)`; of the model's, without their mean."""
+        """Return (1/n) sum_i (g_i - gbar)(g_i - gbar)^T, `(dim, dim, *paths)`; if `of_model`, (1/n) sum_i grad f_i grad f_i^T."""
         x = self._point(x)
         if x.ndim > 1:
             return np.stack([self.sample_covariance(column, of_model) for column in x.T], axis=-1)
@@ -155,14 +165,22 @@ class FunctionSamples(FunctionLoss):
         return g.T @ g / self.samples
 
     def batch_gradient(self, x: Any, index: Any, labels: Any = None, with_loss: bool = True) -> Any:
-        """(1/size) sum_b (grad l_{i_b}(x) - labels_b grad f_{i_b}(x)), its first part `with_loss`, from the rows of the batch."""
+        """Return (1/size) sum_b (grad l_{i_b}(x) - labels_b grad f_{i_b}(x)), by gathering the rows of the batch.
+
+        Args:
+            x: Points, `(dim, *paths)`.
+            index: The sample numbers i_b, `(size, *paths)`.
+            labels: The label noise, `(size, *paths)`, or None for none.
+            with_loss: Whether the first term is included.
+        """
         return self._sampled((len(index), with_loss, labels is not None), x, index, labels)
 
     def weighted_gradient(self, x: Any, weights: Any, labels: Any = None) -> Any:
-        """sum_i (weights_i grad l_i(x) - labels_i grad f_i(x)), from all samples."""
+        """Return sum_i (weights_i grad l_i(x) - labels_i grad f_i(x)) over all samples, for `weights` and `labels` `(n, *paths)`."""
         return self._sampled((0, True, labels is not None), x, weights, labels)
 
     def gathers(self, size: int, with_loss: bool, with_labels: bool) -> bool:
+        """Return whether gathering the samples of a batch of `size` is cheaper than a weighted sum over all samples."""
         return self._graphs.gathers(size, with_loss, with_labels)
 
     def _sampled(self, which: tuple[int, bool, bool], x: Any, *given: Any) -> Any:
@@ -178,23 +196,25 @@ class FunctionSamples(FunctionLoss):
         return SampleGraphs(self.dim, self._outputs, self.data)
 
     def _outputs(self, x: Value, *row: Value) -> list[Value]:
-        """l, and f, of one sample; NotTraceable, or the user's own error with its line."""
+        """Return l, and f if there is a model, for one sample; raise NotTraceable, or the error of the user's function with its line."""
         given = row if self.model_function is None else row[:-1]
         assert self.value_function is not None
         made = self._one_number(trace(self.value_function, f"the {self._name} of {self.label}", x, *given))
         return [made] if self.model_function is None else [(made - row[-1]) ** 2 / 2, made]
 
     def _one_number(self, made: Any) -> Value:
+        """Return the traced output of one sample as a scalar; ValueError for another shape."""
         if made is None or (not is_value(made) and isinstance(made, str)) or as_value(made).size != 1:
             got = "nothing" if made is None else f"shape {np.shape(made)}"
             raise ValueError(
-                f"`{self._name}` must return one number for one sample; got {got}. With `data` it is called with x of shape ({self.dim},) and "
-                f"one row of each array, of shapes {_shapes([d[0] for d in self.data])}; what one sample has several of is summed, by np.sum."
+                f"`{self._name}` must return one number for one sample; got {got}. With `data` it is called with x of shape "
+                f"({self.dim},) and one row of each array, of shapes {_shapes([d[0] for d in self.data])}. "
+                "Sum several numbers of a sample by np.sum."
             )
         return as_value(made).reshape(()) * 1.0
 
     def _evaluate(self, order: int, x: Any) -> Any:
-        """From the graph: for the function means one sample."""
+        """Return the value, gradient or Hessian from the graph of the mean: the function itself is that of one sample."""
         if isinstance(x, Value):
             return getattr(self._graphs, FORMULAS[order]).of(x)
         return _paths(self._formula(FORMULAS[order], x)(_rows(x)), x)  # type: ignore[misc]
@@ -212,52 +232,61 @@ def from_function(
     data: Any = None,
     model: Callable | None = None,
 ) -> FunctionLoss:
-    """A loss from its value L(x), or from its gradient; functions of one point `x` of shape `(dim,)`, in NumPy.
+    """Return the loss that Python functions of one point `x` of shape `(dim,)` define: its value L(x), its gradient, or both.
 
-    `value(x)` returns one number. Its gradient, Hessian, Hessian product and third derivative come from the graph of what it does, exactly;
-    so it is written without `if` on values (`np.where`). Where it has a kink the gradient is the mean of both sides, and outside of its
-    domain all are NaN. `gradient(x)` returns `dim` components; it may be left out where `value` can be traced. `hessian(x)` (`dim` rows of
-    `dim` components) is optional: with a gradient alone, Hessian and third derivative come from the graph of the gradient, or from central
-    differences where it cannot be traced. An `@njit` gradient that cannot be traced runs in the staged kernel.
+    The functions use NumPy and are traced, so they have no `if` on values; write `np.where`. Derivatives come from the graph and are
+    exact. At a kink the gradient is the mean of the one-sided derivatives, and outside the domain all derivatives are NaN. A function is
+    that of one point (`A @ x - y`, `np.sum(x**2)`); its graph runs on many paths at once.
 
-    A function means one point, so `A @ x - y` and `np.sum(x**2)` are what they are for it; its graph runs on many paths at once. Given both,
-    the gradient is compared with central differences of the value, and the Hessian with those of the gradient, at random points: a
-    ValueError names the worst coordinate. A value that cannot be traced without a gradient, neither of the two, and results of
-    another shape raise ValueError; an error in a function is raised as it is, with a note of its line.
+    A gradient given beside the value is compared with central differences of the value, and a Hessian with those of the gradient, at
+    random points. A gradient that cannot be traced is differentiated by central differences; an `@njit` one runs in the compiled kernel.
 
-    >>> loss = from_function(value=lambda x: (x[0] * x[1] - 1) ** 2 / 2, dim=2)
-    >>> loss.gradient([[2.0, 1.0], [1.0, 3.0]])
-    array([[1., 6.],
-           [2., 2.]])
-    >>> loss.hessian([2.0, 1.0])
-    array([[1., 3.],
-           [3., 4.]])
-    >>> A = np.array([[1.0, 2.0], [0.0, 1.0]])
-    >>> from_function(value=lambda x: np.sum((A @ x - 1) ** 2) / 2, dim=2).quadratic()
-    (array([[1., 2.],
-           [2., 5.]]), array([-1., -3.]), 1.0)
+    Args:
+        gradient: `gradient(x)` returns `dim` components. Optional if `value` can be traced.
+        dim: Number of coordinates.
+        value: `value(x)` returns one number; with `data`, `value(x, *row)` returns the loss of one sample, and L is the mean.
+        hessian: `hessian(x)` returns `dim` rows of `dim` components; by default it comes from the gradient.
+        names: Names of the coordinates; by default x0, x1, ...
+        data: An array or a tuple of arrays with n rows each. `st.noise.minibatch(loss, size)` is then the noise of batches.
+        model: f in L(x) = (1/2n) sum_i (f(x, a_i) - y_i)^2, instead of `value`: `model(x, *inputs)` returns one number, and the last
+            array of `data` contains the targets `(n,)`. `st.noise.label_noise(loss, std)` is the noise of its labels.
 
-    With `data`, an array or a tuple of arrays with n rows each, `value(x, *row)` is the loss of one sample and L their mean; or, for squares,
-    `model(x, *inputs)` is f in L(x) = (1/2n) sum_i (f(x, a_i) - y_i)^2 and the last array holds the targets `(n,)`. All derivatives come
-    from the graph; `st.noise.minibatch(loss, size)` is the noise of its batches, and `label_noise` that of the labels of a model. The text
-    is that of `from_torch(..., data=)`. ValueError for arrays of unequally many rows and for a function that cannot be traced.
+    Raises:
+        ValueError: If neither a value nor a gradient is given, a value without a gradient cannot be traced, a result has a wrong shape, a
+            derivative is wrong (the message names the worst coordinate), or the arrays have different numbers of rows. An error in a
+            function is raised as it is, with a note of its line.
 
-    >>> rows = np.array([[1.0, 0.0], [0.0, 2.0]]), np.array([1.0, 2.0])
-    >>> loss = from_function(value=lambda x, a, y: np.logaddexp(0.0, -y * (a @ x)), data=rows, dim=2)
-    >>> loss.gradient([0.0, 0.0]), loss.sample_gradients([0.0, 0.0])[1]
-    (array([-0.25, -1.  ]), array([-0., -2.]))
-    >>> from_function(model=lambda x, a: a @ np.tanh(x), data=rows, dim=2).gradient([0.0, 0.0])
-    array([-0.5, -2. ])
+    Example:
+        >>> loss = from_function(value=lambda x: (x[0] * x[1] - 1) ** 2 / 2, dim=2)
+        >>> loss.gradient([[2.0, 1.0], [1.0, 3.0]])
+        array([[1., 6.],
+               [2., 2.]])
+        >>> loss.hessian([2.0, 1.0])
+        array([[1., 3.],
+               [3., 4.]])
+        >>> A = np.array([[1.0, 2.0], [0.0, 1.0]])
+        >>> from_function(value=lambda x: np.sum((A @ x - 1) ** 2) / 2, dim=2).quadratic()
+        (array([[1., 2.],
+               [2., 5.]]), array([-1., -3.]), 1.0)
 
-    With a hand-written gradient:
+        With data:
 
-    >>> loss = from_function(lambda x: [x[0] ** 3 - x[0]], dim=1, value=lambda x: x[0] ** 4 / 4 - x[0] ** 2 / 2)
-    >>> loss.gradient([[0.0, 1.0, 2.0]])
-    array([[0., 0., 6.]])
-    >>> from_function(lambda x: [2 * x[0]], dim=1, value=lambda x: x[0] ** 2 / 2)  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    ...
-    ValueError: `gradient` must be the derivative of `value`; at x = [0.126] its coordinate x0 is 0.25146 where central ...
+        >>> rows = np.array([[1.0, 0.0], [0.0, 2.0]]), np.array([1.0, 2.0])
+        >>> loss = from_function(value=lambda x, a, y: np.logaddexp(0.0, -y * (a @ x)), data=rows, dim=2)
+        >>> loss.gradient([0.0, 0.0]), loss.sample_gradients([0.0, 0.0])[1]
+        (array([-0.25, -1.  ]), array([-0., -2.]))
+        >>> from_function(model=lambda x, a: a @ np.tanh(x), data=rows, dim=2).gradient([0.0, 0.0])
+        array([-0.5, -2. ])
+
+        With a hand-written gradient:
+
+        >>> loss = from_function(lambda x: [x[0] ** 3 - x[0]], dim=1, value=lambda x: x[0] ** 4 / 4 - x[0] ** 2 / 2)
+        >>> loss.gradient([[0.0, 1.0, 2.0]])
+        array([[0., 0., 6.]])
+        >>> from_function(lambda x: [2 * x[0]], dim=1, value=lambda x: x[0] ** 2 / 2)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        ValueError: `gradient` must be the derivative of `value`; at x = [0.126] its coordinate x0 is 0.25146, but central ...
     """
     if data is None and model is None:
         return FunctionLoss(gradient, dim, value, hessian, names)
@@ -268,22 +297,24 @@ def from_function(
     for name, given in (("gradient", gradient), ("hessian", hessian)):
         if given is not None:
             raise ValueError(
-                f"`{name}` must not be given with `data`; got {given!r}. Derivatives come from the value's graph: leave it out."
+                f"`{name}` must not be given with `data`; got {given!r}. "
+                "Derivatives come from the graph of the value: leave it out."
             )
     return FunctionSamples(value, data, dim, names, model)
 
 
 def _arrays(data: Any) -> tuple[np.ndarray, ...]:
-    """Data as arrays of doubles with equally many rows."""
+    """Validate data: an array or a tuple of arrays of doubles with equal numbers of rows."""
     parts = data if isinstance(data, (tuple, list)) and not np.isscalar(data[0] if len(data) else 0.0) else (data,)
     arrays = tuple(np.asarray(_check.finite("data", part), order="C") for part in parts)
     if not arrays or any(not a.ndim or not a.size for a in arrays) or len({len(a) for a in arrays}) > 1:
         raise ValueError(
-            f"`data` must have one row a sample in each of its arrays, equally many; got shapes {_shapes(arrays)}. "
-            "Pass data=(features, targets)."
+            "`data` must have one row for each sample, the same number of rows in each of its arrays; "
+            f"got shapes {_shapes(arrays)}. Pass data=(features, targets)."
         )
     return arrays
 
 
 def _shapes(arrays: Sequence[Any]) -> str:
+    """Return the shapes of arrays as text."""
     return ", ".join(str(np.shape(a)) for a in arrays)

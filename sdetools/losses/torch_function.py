@@ -1,4 +1,4 @@
-"""Losses given as torch functions of one point, with or without data: derivatives by `torch.func`, many paths by `torch.func.vmap`."""
+"""Losses given by torch functions of one point, with or without data: derivatives by `torch.func`, many paths by `vmap`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sdetools.losses.base import Loss, Stage, coordinate_names
 
 
 class _OnPaths:
-    """A torch function of one point on `(dim, paths)`, paths last in its results too, as the torch backend calls it."""
+    """A torch function of one point, batched by `vmap` over points `(dim, paths)`; results also have the paths last."""
 
     torch_stage = True
 
@@ -33,7 +33,11 @@ class _OnPaths:
 
 
 class TorchLoss(Loss):
-    """L(x) from `function(x)`, x a tensor `(dim,)`, differentiated by `torch.func`; NumPy arrays go through torch and back."""
+    """A loss given by a torch function of a tensor `(dim,)`; see `from_torch`. NumPy arrays are converted to tensors and back.
+
+    Attributes:
+        function: The torch function of one point.
+    """
 
     def __init__(self, function: Callable[[torch.Tensor], torch.Tensor], dim: int, names: Any = None, at: Any = None) -> None:
         if not callable(function):
@@ -46,35 +50,44 @@ class TorchLoss(Loss):
         self._check(np.full(self.dim, 0.7) if at is None else _check.point("at", at, self.dim))
 
     def _check(self, at: np.ndarray) -> None:
+        """Validate the function and its gradient at one point: one finite number."""
         try:
             value = self.function(torch.as_tensor(at))
             single = isinstance(value, torch.Tensor) and value.ndim == 0
             gradient = self.gradient(at) if single else at
         except (RuntimeError, IndexError, TypeError) as error:
-            told = str(error).splitlines()[0]
+            reason = str(error).splitlines()[0]
             raise ValueError(
-                f"`function` must be a torch function of one point of shape ({self.dim},), made of torch operations that vmap knows; "
-                f"calling it raised {type(error).__name__}: {told}."
+                f"`function` must be a torch function of one point of shape ({self.dim},), "
+                "made of torch operations that vmap supports; "
+                f"calling it raised {type(error).__name__}: {reason}."
             ) from error
         if not single:
             shape = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
-            raise ValueError(f"`function` must return one number, a tensor of shape (); got {shape}. Sum it up.")
+            raise ValueError(f"`function` must return one number, a tensor of shape (); got {shape}. Sum it.")
         if not np.isfinite([float(value), *gradient]).all():
-            raise ValueError(f"`function` must be finite with its gradient at x={at.tolist()}; give at= a point of its domain.")
+            raise ValueError(
+                f"`function` and its gradient must be finite at x={at.tolist()}; got one that is not. "
+                "Give at= a point of its domain."
+            )
 
     @property
     def identity(self) -> str:
+        """The dimension and the identity of the function."""
         return f"torch({self.dim}; {function_identity(self.function)})"
 
     @property
     def torch_stage(self) -> Stage:
+        """The gradient on torch tensors `(dim, paths)`."""
         return Stage(self._gradient)
 
     @property
     def torch_value_stage(self) -> Stage:
+        """The value on torch tensors `(dim, paths)`."""
         return Stage(self._value)
 
     def _apply(self, function: Callable[[torch.Tensor], torch.Tensor], x: Any) -> np.ndarray:
+        """Evaluate a torch function of one point at NumPy points `(dim,)` or `(dim, paths)`."""
         x = self._point(x)
         if isinstance(x, Value):
             raise ArraysOnly(f"{self.label} is a torch function")
@@ -83,34 +96,40 @@ class TorchLoss(Loss):
         return out.reshape(*out.shape[:-1], *x.shape[1:]) if x.ndim > 1 else out[..., 0]
 
     def value(self, x: Any, p: Any = None) -> Any:
+        """Return L(x)."""
         return self._apply(self.function, x)
 
     def gradient(self, x: Any, p: Any = None) -> np.ndarray:
+        """Return the gradient, by a reverse pass."""
         return self._apply(grad(self.function), x)
 
     def hessian(self, x: Any, p: Any = None) -> np.ndarray:
+        """Return the Hessian, by `jacrev` of the gradient."""
         return self._apply(jacrev(grad(self.function)), x)
 
     def third(self, x: Any, p: Any = None) -> np.ndarray:
+        """Return the third derivative, by `jacrev` of the Hessian."""
         return self._apply(jacrev(jacrev(grad(self.function))), x)
 
     def hessian_product(self, x: Any, v: Any, p: Any = None) -> np.ndarray:
+        """Return the Hessian-vector product, by a forward pass over a reverse pass for one point."""
         if np.ndim(x) > 1 or np.ndim(v) > 1:
             return super().hessian_product(x, v, p)
         return _jvp(grad(self.function), (_tensor(x),), (_tensor(v),))[1].detach().numpy()
 
     def third_product(self, x: Any, a: Any, b: Any) -> np.ndarray:
+        """Return sum_ij d_ijl L(x) a_i b_j, by a reverse pass over two forward passes."""
         return grad(_twice(self.function, _tensor(a), _tensor(b)))(_tensor(x)).detach().numpy()
 
     def third_contracted(self, x: Any, matrix: Any, p: Any = None) -> np.ndarray:
+        """Return sum_ij d_ijl L(x) M_ij, without forming the third derivative."""
         x, matrix = self._point(x), np.asarray(matrix, dtype=float)
         points = x.reshape(self.dim, -1)
         matrices = np.broadcast_to(matrix.reshape(self.dim, self.dim, -1), (self.dim, self.dim, points.shape[1]))
         unit = torch.eye(self.dim, dtype=torch.float64)
         rows = []
-        for point, own in zip(
-            points.T, np.moveaxis(matrices, -1, 0)
-        ):  # one after another: a point takes dim forward passes at once
+        # one point after another: each takes dim forward passes at once
+        for point, own in zip(points.T, np.moveaxis(matrices, -1, 0)):
             columns = _tensor(own)
             each = vmap(lambda e, m, y: _twice(self.function, e, m)(y), in_dims=(0, 0, None))
             rows.append(grad(lambda y, each=each, columns=columns: each(unit, columns, y).sum())(_tensor(point)))
@@ -119,7 +138,7 @@ class TorchLoss(Loss):
 
 @cache
 def _forward_mode() -> None:
-    """Torch loads its rules of forward differentiation at their first use, and warns of its own old ways while it does."""
+    """Load torch's forward-mode differentiation, which emits a deprecation warning of its own at the first use."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         jvp(torch.sin, (torch.zeros(1),), (torch.ones(1),))
@@ -135,7 +154,7 @@ def _tensor(x: Any) -> torch.Tensor:
 
 
 def _twice(function: Callable[..., Any], a: torch.Tensor, b: torch.Tensor, *row: torch.Tensor) -> Callable[..., torch.Tensor]:
-    """x -> a^T Hess f(x) b, by two forward passes."""
+    """Return the function x -> a^T Hess f(x) b, by two forward passes."""
 
     def once(x: torch.Tensor) -> torch.Tensor:
         return _jvp(lambda y: function(y, *row), (x,), (a,))[1]
@@ -144,7 +163,14 @@ def _twice(function: Callable[..., Any], a: torch.Tensor, b: torch.Tensor, *row:
 
 
 class TorchSamples(TorchLoss):
-    """L(x) = (1/n) sum_i l(x, row_i) from `sample(x, *row)` and `data`, tensors with n rows each; `model` f(x, row_i) if it has one."""
+    """L(x) = (1/n) sum_i l(x, row_i) for a torch function l; see `from_torch` with `data` and `from_torch_model`.
+
+    Attributes:
+        sample: The torch function l(x, *row).
+        data: Tensors with n rows each.
+        samples: Number of samples n.
+        model: f(x, a_i) of a loss made by `from_torch_model`, else None.
+    """
 
     def __init__(
         self,
@@ -166,6 +192,7 @@ class TorchSamples(TorchLoss):
 
     @property
     def identity(self) -> str:
+        """The dimension, the identities of the functions and a hash of the data."""
         digest = hashlib.sha256()
         for tensor in self.data:
             digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
@@ -174,30 +201,30 @@ class TorchSamples(TorchLoss):
         return f"torch({self.dim}; {function_identity(self.sample)}{model}; {digest.hexdigest()[:16]})"
 
     def rows(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The data where `x` is, numbers in its type."""
+        """Return the data on the device of `x`, floating-point data in its type."""
         key = x.device, x.dtype
         if key not in self._moved:
             self._moved[key] = tuple(t.to(device=x.device, dtype=x.dtype if t.is_floating_point() else None) for t in self.data)
         return self._moved[key]
 
     def model_values(self, x: Any) -> np.ndarray:
-        """f(x, a_i), `(n,)`, of a loss made by `from_torch_model`."""
+        """Return f(x, a_i), `(n,)`; this and the next four methods need a loss made by `from_torch_model`."""
         x = _tensor(x)
         return self.each(self._model, x, self._inputs(x)).detach().numpy()
 
     def residuals(self, x: Any) -> np.ndarray:
-        """r_i = f(x, a_i) - y_i, `(n,)`."""
+        """Return the residuals r_i = f(x, a_i) - y_i, `(n,)`."""
         return self.model_values(x) - self.data[1].numpy()
 
     def jacobian(self, x: Any) -> np.ndarray:
-        """grad f(x, a_i) in rows, `(n, dim)`."""
+        """Return the Jacobian of the model, with rows grad f(x, a_i), `(n, dim)`."""
         x = _tensor(x)
         rows = self._inputs(x)
         parts = [self.each(grad(self._model), x, [r[at] for r in rows]) for at in _chunks(self.samples)]
         return torch.cat(parts).detach().numpy()
 
     def curved(self, x: Any, directions: Callable[[slice], np.ndarray]) -> np.ndarray:
-        """sum_i Hess f(x, a_i) v_i, `(dim,)`, by one reverse pass over forward ones; `directions(part)` gives those rows v_i."""
+        """Return sum_i Hess f(x, a_i) v_i, `(dim,)`, by a reverse pass over forward passes; `directions(part)` returns rows v_i."""
         x = _tensor(x)
         out = torch.zeros_like(x)
         for at in _chunks(self.samples):
@@ -211,7 +238,7 @@ class TorchSamples(TorchLoss):
         return out.detach().numpy()
 
     def bent(self, x: Any, a: Any) -> np.ndarray:
-        """a^T Hess f(x, a_i) a, `(n,)`."""
+        """Return a^T Hess f(x, a_i) a, `(n,)`."""
         x, a = _tensor(x), _tensor(a)
         rows = self._inputs(x)
         parts = [vmap(lambda *row: _twice(self._model, a, a, *row)(x))(*[r[at] for r in rows]) for at in _chunks(self.samples)]
@@ -224,12 +251,12 @@ class TorchSamples(TorchLoss):
     def _model(self) -> Callable[..., Any]:
         if self.model is None:
             raise ValueError(
-                f"{self.label} must be given by its model; got a loss of samples. Make it with st.losses.from_torch_model."
+                f"{self.label} must be given by its model; got a function of samples. Make it with st.losses.from_torch_model."
             )
         return self.model
 
     def _mean(self, x: torch.Tensor) -> torch.Tensor:
-        """L."""
+        """Return L(x), the mean over samples."""
         losses = self.each(self.sample, x, self.rows(x))
         if losses.ndim != 1:
             raise TypeError(f"it must return one number for a sample, and returned shape {tuple(losses.shape[1:])}")
@@ -237,11 +264,11 @@ class TorchSamples(TorchLoss):
 
     @staticmethod
     def each(function: Callable[..., Any], x: torch.Tensor, rows: Sequence[torch.Tensor]) -> torch.Tensor:
-        """function(x, *row) for each row."""
+        """Evaluate function(x, *row) for each row."""
         return vmap(lambda *row: function(x, *row))(*rows)
 
     def sample_gradients(self, x: Any, function: Callable[..., Any] | None = None) -> np.ndarray:
-        """Gradients of each sample's loss (or of `function`) in numbers: `(n, dim)`, or `(n, dim, paths)`."""
+        """Return the gradient of l, or of another `function(x, *row)`, at each sample: an array `(n, dim)` or `(n, dim, paths)`."""
         own = function or self.sample
         x = self._point(x)
         points = torch.as_tensor(np.moveaxis(x.reshape(self.dim, -1), 0, 1).copy())
@@ -250,37 +277,48 @@ class TorchSamples(TorchLoss):
 
 
 def _chunks(samples: int, size: int = 64) -> list[slice]:
-    """Parts of the samples that fit into memory with their gradients."""
+    """Return slices of the samples that are small enough to keep their gradients in memory."""
     return [slice(at, at + size) for at in range(0, samples, size)]
 
 
 def _tensors(data: Any) -> tuple[torch.Tensor, ...]:
-    """Data as tensors with equally many rows; numbers in double precision."""
+    """Validate data: tensors with equal numbers of rows, floating-point data in double precision."""
     parts = data if isinstance(data, (tuple, list)) and not np.isscalar(data[0] if len(data) else 0.0) else (data,)
     try:
         tensors = [torch.as_tensor(part).detach().cpu().contiguous() for part in parts]
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"`data` must be a tensor or a tuple of tensors with one row a sample; got {data!r}.") from error
+        raise ValueError(f"`data` must be a tensor or a tuple of tensors with one row for each sample; got {data!r}.") from error
     shapes = [tuple(t.shape) for t in tensors]
     if not tensors or any(not s or s[0] == 0 for s in shapes) or len({s[0] for s in shapes}) > 1:
-        raise ValueError(f"`data` must have one row a sample in each of its tensors, equally many; got shapes {shapes}.")
+        raise ValueError(
+            f"`data` must have one row for each sample, the same number of rows in each of its tensors; got shapes {shapes}."
+        )
     return tuple(t.double() if t.is_floating_point() else t for t in tensors)
 
 
 def from_torch(function: Callable[..., Any], dim: int, names: Any = None, at: Any = None, data: Any = None) -> TorchLoss:
-    """A loss from a torch function of one point `(dim,)`: value by `vmap`, derivatives by `torch.func`, any device.
+    """Return the loss that a torch function of one point `(dim,)` defines, batched by `vmap` and differentiated by `torch.func`.
 
-    With `data`, a tensor or a tuple of tensors with n rows each, `function(x, *row)` is the loss of one sample and L its mean, and
-    `st.noise.minibatch(loss, size)` is the noise of its batches. `names`: names of the coordinates for expressions; `at`: a point of the
-    domain for the check at the door. It runs with backend="torch" (also "torch:cuda"); "auto" takes that, and "numpy" goes through torch
-    and back. ValueError for a function that does not return one finite number, or that `vmap` cannot batch.
+    It runs with backend="torch" on any device ("torch:cuda"), which "auto" selects; "numpy" converts arrays to tensors and back.
 
-    >>> loss = from_torch(lambda x: ((x[0] * x[1] - 1) ** 2) / 2, dim=2)
-    >>> loss.gradient([2.0, 1.0])
-    array([1., 2.])
-    >>> rows = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([1.0, 2.0])
-    >>> from_torch(lambda x, a, y: (a @ x - y) ** 2 / 2, dim=2, data=rows).gradient([0.0, 0.0])
-    array([-0.5, -2. ])
+    Args:
+        function: `function(x)` returns one number, a tensor of shape `()`; with `data`, `function(x, *row)` returns the loss of one sample,
+            and L is the mean.
+        dim: Number of coordinates.
+        names: Names of the coordinates for expressions; by default x0, x1, ...
+        at: A point of the domain for the validation of the function; by default 0.7 in each coordinate.
+        data: A tensor or a tuple of tensors with n rows each. `st.noise.minibatch(loss, size)` is then the noise of batches.
+
+    Raises:
+        ValueError: If the function does not return one finite number, or if `vmap` cannot batch it.
+
+    Example:
+        >>> loss = from_torch(lambda x: ((x[0] * x[1] - 1) ** 2) / 2, dim=2)
+        >>> loss.gradient([2.0, 1.0])
+        array([1., 2.])
+        >>> rows = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([1.0, 2.0])
+        >>> from_torch(lambda x, a, y: (a @ x - y) ** 2 / 2, dim=2, data=rows).gradient([0.0, 0.0])
+        array([-0.5, -2. ])
     """
     return TorchLoss(function, dim, names, at) if data is None else TorchSamples(function, data, dim, names, at)
 
@@ -288,22 +326,34 @@ def from_torch(function: Callable[..., Any], dim: int, names: Any = None, at: An
 def from_torch_model(
     model: Callable[..., Any], inputs: Any, targets: Any, dim: int, names: Any = None, at: Any = None
 ) -> TorchSamples:
-    """L(x) = (1/2n) sum_i (f(x, a_i) - y_i)^2 from a torch function f = `model(x, input)` of the parameters and one input.
+    """Return the least-squares loss L(x) = (1/2n) sum_i (f(x, a_i) - y_i)^2 of a torch model f.
 
-    A network takes its parameters through `torch.func.functional_call` on parts of x. `st.noise.minibatch(loss, size)` and
-    `st.noise.label_noise(loss, std)` are the noises of its training. `targets` `(n,)`. ValueError as in `from_torch`.
+    A network gets its parameters from parts of x by `torch.func.functional_call`. The noise of its training is
+    `st.noise.minibatch(loss, size)` or `st.noise.label_noise(loss, std)`.
 
-    >>> def unit(x, a):
-    ...     return x[0] * torch.tanh(x[1] * a)
-    >>> loss = from_torch_model(unit, torch.tensor([0.5, -1.0]), torch.tensor([0.0, 0.0]), dim=2)
-    >>> loss.gradient([0.0, 1.0])
-    array([0., 0.])
+    Args:
+        model: `model(x, a)` returns f for the parameters x and one input a, a tensor of shape `()`.
+        inputs: The a_i, n rows.
+        targets: The y_i, `(n,)`.
+        dim: Number of parameters.
+        names: Names of the coordinates for expressions; by default x0, x1, ...
+        at: A point of the domain for the validation of the model; by default 0.7 in each coordinate.
+
+    Raises:
+        ValueError: If `targets` has another shape, and as in `from_torch`.
+
+    Example:
+        >>> def unit(x, a):
+        ...     return x[0] * torch.tanh(x[1] * a)
+        >>> loss = from_torch_model(unit, torch.tensor([0.5, -1.0]), torch.tensor([0.0, 0.0]), dim=2)
+        >>> loss.gradient([0.0, 1.0])
+        array([0., 0.])
     """
     if not callable(model):
         raise ValueError(f"`model` must be a torch function of the parameters and one input; got {model!r}.")
     data = _tensors((inputs, targets))
     if data[1].ndim != 1:
-        raise ValueError(f"`targets` must have shape (n,), a number a sample; got {tuple(data[1].shape)}.")
+        raise ValueError(f"`targets` must have shape (n,), one number for each sample; got {tuple(data[1].shape)}.")
 
     def squared(x: torch.Tensor, a: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return (model(x, a) - y) ** 2 / 2

@@ -85,7 +85,7 @@ def test_a_wrong_gradient_is_caught(wrong):
 
 
 def test_the_worst_coordinate_is_named():
-    with pytest.raises(ValueError, match=r"coordinate c is 9.* where central differences give 0"):
+    with pytest.raises(ValueError, match=r"coordinate c is 9.* but central differences give 0"):
         from_function(lambda x: [x[0], x[1] + 1, 9.0], 3, lambda x: (x[0] ** 2 + x[1] ** 2) / 2 + 0 * x[2], names=["a", "b", "c"])
 
 
@@ -168,7 +168,7 @@ def test_symbols():
         loss = from_function(function, 2, value)
         traced = loss.gradient(x)
         assert traced.dtype == object and traced[0] == (x[0] * x[1] - 1) * x[1]
-        with pytest.raises(ValueError, match="cannot be traced"):
+        with pytest.raises(ValueError, match="must be traced with graph values"):
             loss.hessian(x)
     assert loss.value(x) == (x[0] * x[1] - 1) ** 2 / 2
     assert from_function(gradient, 2, hessian=hessian).hessian(x)[0, 0] == x[1] ** 2

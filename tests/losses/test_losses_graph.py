@@ -231,7 +231,7 @@ def test_errors_of_the_user_are_raised_as_they_are(value, error, line):
 
 def test_what_cannot_be_traced_needs_a_gradient():
     with pytest.raises(
-        ValueError, match=r"`gradient` must be given where `value` cannot be traced: .*`return x\[0\] if x\[0\] > 0.*gradient="
+        ValueError, match=r"`gradient` must be given if `value` cannot be traced: .*`return x\[0\] if x\[0\] > 0.*gradient="
     ):
         from_function(value=branching, dim=1)
     loss = from_function(lambda x: [1.0] if x[0] > 0 else [-1.0], 1, branching)

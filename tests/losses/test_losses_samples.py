@@ -11,7 +11,7 @@ from samples import FEATURES, PROBLEMS, TARGETS, D, N
 import sdetools as st
 from sdetools.graph.value import order
 from sdetools.losses import FunctionSamples, from_function
-from sdetools.losses.samples import price
+from sdetools.losses.samples import cost
 
 
 def close(found, expected):
@@ -114,8 +114,8 @@ def test_the_gradient_is_products_of_matrices():
 
 def test_price_counts_what_is_made():
     loss = PROBLEMS["diagonal network"].loss()
-    prices = [price(loss._graphs.sampled(size)) for size in (1, 2, 4)]
-    assert prices[2] - prices[1] == pytest.approx(2 * (prices[1] - prices[0]), rel=0.3)
+    costs = [cost(loss._graphs.sampled(size)) for size in (1, 2, 4)]
+    assert costs[2] - costs[1] == pytest.approx(2 * (costs[1] - costs[0]), rel=0.3)
     assert [loss.gathers(size, True, False) for size in (1, N)] == [True, False]
 
 
@@ -179,9 +179,12 @@ def test_a_choice_by_if_is_said_with_its_line():
 
 ROWS = np.ones((4, 2))
 BAD = {
-    "unequally many rows": (lambda: from_function(value=lambda x, a, y: y, dim=2, data=(ROWS, np.ones(3))), "equally many; got shapes"),
-    "no rows": (lambda: from_function(value=lambda x, a: x[0], dim=2, data=np.ones((0, 2))), "one row a sample"),
-    "a number": (lambda: from_function(value=lambda x, a: x[0], dim=2, data=1.0), "one row a sample"),
+    "different numbers of rows": (
+        lambda: from_function(value=lambda x, a, y: y, dim=2, data=(ROWS, np.ones(3))),
+        "one row for each sample, the same number of rows in each of its arrays; got shapes",
+    ),
+    "no rows": (lambda: from_function(value=lambda x, a: x[0], dim=2, data=np.ones((0, 2))), "one row for each sample"),
+    "a number": (lambda: from_function(value=lambda x, a: x[0], dim=2, data=1.0), "one row for each sample"),
     "words": (lambda: from_function(value=lambda x, a: x[0], dim=2, data="digits"), "`data` must be an array of real numbers"),
     "not finite": (lambda: from_function(value=lambda x, a: x[0], dim=2, data=[np.nan, 1.0]), "`data` must"),
     "not one number": (lambda: from_function(value=lambda x, a: a * x, dim=2, data=ROWS), "one number for one sample; got shape"),

@@ -133,7 +133,7 @@ def test_gathered_and_counted_batches_are_one_law(size, monkeypatch):
     chosen = batch_indices(z, N, True).astype(int)
     plain = np.stack([each[chosen[:, j], :, j].mean(axis=0) - each[..., j].mean(axis=0) for j in range(5)], axis=-1)
     for cost in (0.0, 1e6):  # all are gathered, all are counted
-        monkeypatch.setattr(samples, "GATHERED", cost)
+        monkeypatch.setattr(samples, "GATHER_COST", cost)
         loss = problem.loss()
         law = noise.minibatch(loss, size)
         assert loss.gathers(size, True, False) == (not cost and size < N)
@@ -266,10 +266,10 @@ def test_a_limit_of_batches_runs(loss):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: noise.minibatch(from_function(value=lambda x: x[0] ** 2, dim=1), 1), "must hold data"),
+        (lambda: noise.minibatch(from_function(value=lambda x: x[0] ** 2, dim=1), 1), "must have data"),
         (lambda: noise.minibatch(MODEL, 0), "at least 1"),
         (lambda: noise.minibatch(MODEL, 5, replace=False), "at most the number of samples, 4"),
-        (lambda: noise.label_noise(LOSSES["two layers"], 0.3), "one of squares"),
+        (lambda: noise.label_noise(LOSSES["two layers"], 0.3), "a loss of squares"),
         (lambda: noise.minibatch(MODEL, 2).value(np.zeros(D), np.zeros(3)), "must have 2 rows"),
         (lambda: NoisyOracle(LOSSES["two layers"], noise.minibatch(FEW["two layers"], 2)), "another loss"),
     ],

@@ -125,8 +125,8 @@ def test_a_loss_with_integer_labels_and_a_module():
 
 ROWS = torch.ones(4, 2)
 BAD = {
-    "rows": (lambda: st.losses.from_torch(lambda x, a, y: x.sum(), 2, data=(ROWS, torch.ones(3))), "equally many"),
-    "empty": (lambda: st.losses.from_torch(lambda x, a: x.sum(), 2, data=torch.ones(0, 2)), "one row a sample"),
+    "rows": (lambda: st.losses.from_torch(lambda x, a, y: x.sum(), 2, data=(ROWS, torch.ones(3))), "the same number of rows"),
+    "empty": (lambda: st.losses.from_torch(lambda x, a: x.sum(), 2, data=torch.ones(0, 2)), "one row for each sample"),
     "a word": (lambda: st.losses.from_torch(lambda x, a: x.sum(), 2, data="digits"), "`data`"),
     "not a number": (lambda: st.losses.from_torch(lambda x, a: a * x, 2, data=ROWS), "one number"),
     "targets": (lambda: st.losses.from_torch_model(lambda x, a: a @ x, ROWS, ROWS, 2), "`targets`"),
