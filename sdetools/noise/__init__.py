@@ -1,9 +1,10 @@
-"""How a gradient errs: the law of v in g = grad L + sigma v, its covariance Sigma(x) and square roots of it.
+"""Gradient noise: the law of v in g = grad L + sigma v, its covariance Sigma(x) and square roots of it.
 
->>> from sdetools import noise
->>> noise.gaussian(dim=2).covariance([0.0, 0.0])
-array([[1., 0.],
-       [0., 1.]])
+Example:
+    >>> from sdetools import noise
+    >>> noise.gaussian(dim=2).covariance([0.0, 0.0])
+    array([[1., 0.],
+           [0., 1.]])
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""What a gradient noise is: the deviation v of a stochastic gradient from the full one, with E v = 0 and Cov v = Sigma(x).
+"""The base class of gradient noises: the deviation v of a stochastic gradient from the full one, with E v = 0 and Cov v = Sigma(x).
 
-For implementers of a new `Noise`:
+Contract for a new `Noise`:
 
-1. `draws` says what one evaluation consumes, in order: `Normal(n)`, `Sign(n)`, `Uniform(n)`. The `z` that comes in holds these
-   numbers component first, `(n_draws,)` for one path or `(n_draws, paths)` for many.
-2. `value(x, z, p)` is plain branch-free NumPy text and runs on one point, on rows of paths and on traced values. A noise that is the
-   deviation of something from the full gradient gives that as `raw`, and says so by `centred`.
-3. Numbers live in `parameters` and are read from `p`; structure (shapes, formulas, laws) lives in `identity`. Two noises of
-   one identity share a compiled kernel; a noise is the same experiment when both agree.
+1. `draws` lists the random numbers that one evaluation consumes, in order: `Normal(n)`, `Sign(n)`, `Uniform(n)`. The argument `z`
+   contains them component first, `(n_draws,)` for one path or `(n_draws, paths)` for many.
+2. `value(x, z, p)` is branch-free NumPy code and runs on one point, on rows of paths and on traced values. A noise that is the deviation
+   of a stochastic gradient from the full one also implements `raw`, the stochastic gradient, and sets `centred`.
+3. Numbers belong to `parameters` and are read from `p`; structure (shapes, formulas, laws) belongs to `identity`. Noises of equal
+   identity share a compiled kernel. Two noises are the same experiment if both agree.
 4. `covariance(x)` is exact, never estimated.
-5. A noise is immutable and pickles (so a function given to it must be importable by name).
+5. A noise is immutable and pickles, so a function in it must be importable by name.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Normal:
-    """`n` independent N(0, 1) draws."""
+    """Draws from N(0, 1), `n` independent ones."""
 
     n: int
 
@@ -40,7 +40,7 @@ class Normal:
 
 @dataclass(frozen=True)
 class Sign:
-    """`n` independent signs, -1.0 or +1.0 with probability 1/2 each."""
+    """Draws of random signs, `n` independent ones, -1.0 or +1.0 with probability 1/2 each."""
 
     n: int
 
@@ -50,7 +50,7 @@ class Sign:
 
 @dataclass(frozen=True)
 class Uniform:
-    """`n` independent uniforms on the open interval (0, 1)."""
+    """Draws from the uniform law on the open interval (0, 1), `n` independent ones."""
 
     n: int
 
@@ -62,55 +62,55 @@ Draws = Normal | Sign | Uniform
 
 
 class Noise(ABC):
-    """A gradient noise Z(x): draws z -> deviation v = value(x, z), with E v = 0 and Cov v = covariance(x) (the paper's Def. 2.1).
+    """A gradient noise Z(x): v = value(x, z) from draws z, with E v = 0 and Cov v = covariance(x) (the paper's Def. 2.1).
 
-    See the module's text for the rules. `dim`, `draws` and `identity` are set by every noise; the other attributes have
-    defaults that fit a traced, state-dependent noise without numbers of its own.
+    See the docstring of the module for the contract. Each noise sets `dim`, `draws` and `identity`. The defaults of the other attributes
+    are those of a traced, state-dependent noise without parameters.
     """
 
     dim: int
     """Number of coordinates."""
     draws: tuple[Draws, ...]
-    """What one evaluation consumes, in the order in which `z` holds it."""
+    """The random numbers that one evaluation consumes, in the order of `z`."""
     identity: str
-    """A short text that fixes the structure: everything but the numbers in `parameters`."""
+    """A short string that identifies the structure: everything except the numbers in `parameters`."""
     parameters: np.ndarray = np.zeros(0)
     state_dependent: bool = True
     """Whether the law of v depends on x."""
     gaussian: bool = False
     """Whether v is Gaussian given x."""
     names: tuple[str, ...] | None = None
-    """Coordinate names of the expressions in the noise, None when there are none."""
+    """Coordinate names of the expressions in the noise, None if there are none."""
     loss: Loss | None = None
-    """The loss whose data the noise draws from, None when the noise belongs to no loss."""
+    """The loss whose data the noise samples, None for a noise without data."""
     centred: float | None = None
-    """c in v = raw - c grad L, for noise of samples; None for any other."""
+    """c in v = raw - c grad L for sampling noise, None for any other."""
     latex: str = "v(x)"
     label: str = "noise"
 
     @abstractmethod
     def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:
-        """The deviation v at `x` from the draws `z`: `(dim, paths)`, or `(dim,)` for one path."""
+        """Return the deviation v at `x` for the draws `z`: `(dim, paths)`, or `(dim,)` for one path."""
 
     @abstractmethod
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
-        """Sigma(x) = Cov v, exactly: `(dim, dim, paths)`, or `(dim, dim)` for one path."""
+        """Return Sigma(x) = Cov v, exactly: `(dim, dim, paths)`, or `(dim, dim)` for one path."""
 
     @abstractmethod
     def as_gaussian(self) -> Noise:
-        """The Gaussian noise with the same covariance: what an SDE that approximates the optimiser is driven by."""
+        """Return the Gaussian noise with the same covariance: the noise of the SDE that approximates the optimiser."""
 
     @property
     def n_draws(self) -> int:
-        """Rows of `z`."""
+        """Number of rows of `z`."""
         return sum(d.n for d in self.draws)
 
     def raw(self, x: Any, z: Any, p: Any = None) -> Any:
-        """v + c grad L where `centred` gives c: what the samples make, without the full gradient."""
+        """Return v + c grad L, with c from `centred`: the gradient of the samples, without the full gradient."""
         raise NotImplementedError
 
     def sample_weights(self, z: Any, p: Any = None) -> tuple[Any, ...] | None:
-        """What `loss.weighted_gradient` makes `raw` of, numbers `(n, *paths)` for the samples of the loss; None where nothing does."""
+        """Return the weights `(n, *paths)` of the samples with which `loss.weighted_gradient` is `raw`, or None if there are none."""
         return None
 
     def __repr__(self) -> str:
@@ -118,10 +118,22 @@ class Noise(ABC):
 
 
 def sample_draws(draws: Sequence[Draws], generator: np.random.Generator, paths: int) -> np.ndarray:
-    """NumPy draws in the layout of `Noise.value`: `(n_draws, paths)`. For tests and checks; simulations use addressed draws.
+    """Sample the draws of a noise with a NumPy generator, for tests and checks; simulations use addressed draws.
 
-    >>> sample_draws((Sign(2),), np.random.default_rng(0), 3).shape
-    (2, 3)
+    Args:
+        draws: The draws of a noise, such as `noise.draws`.
+        generator: The random generator.
+        paths: Number of paths.
+
+    Returns:
+        The argument `z` of `Noise.value`, `(n_draws, paths)`.
+
+    Raises:
+        ValueError: If `draws` contains anything else.
+
+    Example:
+        >>> sample_draws((Sign(2),), np.random.default_rng(0), 3).shape
+        (2, 3)
     """
     rows: list[np.ndarray] = [np.empty((0, paths))]
     for draw in draws:
@@ -133,12 +145,12 @@ def sample_draws(draws: Sequence[Draws], generator: np.random.Generator, paths: 
             case Uniform(n):
                 rows.append((generator.integers(0, 2**52, (n, paths)) + 0.5) * 2.0**-52)
             case _:
-                raise ValueError(f"`draws` must hold Normal(n), Sign(n) or Uniform(n); got {draw!r}.")
+                raise ValueError(f"`draws` must consist of Normal(n), Sign(n) or Uniform(n); got {draw!r}.")
     return np.concatenate(rows)
 
 
 def check_draws(z: Any, noise: Noise) -> Any:
-    """`z` with one row for each draw of `noise`."""
+    """Validate that `z` has one row for each draw of `noise`."""
     rows = len(z)
     if rows != noise.n_draws:
         raise ValueError(
@@ -149,28 +161,36 @@ def check_draws(z: Any, noise: Noise) -> Any:
 
 
 def is_zero(v: Any) -> bool:
-    """Whether a traced deviation is the constant 0, so that a graph can do without it.
+    """Return whether a traced deviation is the constant 0, so that a graph can omit it.
 
-    >>> is_zero(np.zeros(2)), is_zero(Value("const", "", (), (2,), np.zeros(2), None, False))
-    (False, True)
+    Example:
+        >>> is_zero(np.zeros(2)), is_zero(Value("const", "", (), (2,), np.zeros(2), None, False))
+        (False, True)
     """
     return isinstance(v, Value) and v.op == "const" and not v.extra.any()
 
 
 def over_paths(matrix: np.ndarray, x: Any) -> np.ndarray:
-    """A constant matrix `(dim, dim)` seen at every path of `x`: `(dim, dim, *paths)`, without copying.
+    """Broadcast a constant matrix `(dim, dim)` to the paths of `x`, `(dim, dim, *paths)`, without copying.
 
-    >>> over_paths(np.eye(2), np.zeros((2, 5))).shape
-    (2, 2, 5)
+    Example:
+        >>> over_paths(np.eye(2), np.zeros((2, 5))).shape
+        (2, 2, 5)
     """
     tail = np.shape(x)[1:]
     return np.broadcast_to(matrix.reshape(*matrix.shape, *(1 for _ in tail)), (*matrix.shape, *tail))
 
 
 def batch_factor(n: int, size: int, replace: bool) -> float:
-    """c in Cov g_B = c S: 1/size with replacement, (1/size) (n - size)/(n - 1) without.
+    """Return c in Cov g_B = c S: 1/size with replacement, (1/size) (n - size)/(n - 1) without.
 
-    >>> batch_factor(5, 2, replace=False)
-    0.375
+    Args:
+        n: Number of samples.
+        size: Batch size.
+        replace: Whether samples are drawn with replacement.
+
+    Example:
+        >>> batch_factor(5, 2, replace=False)
+        0.375
     """
     return 1 / size if replace else (n - size) / (max(n - 1, 1) * size)

@@ -1,4 +1,4 @@
-"""Which samples of its data a noise draws, and what noises of samples share."""
+"""Sampling of batches, with and without replacement, and the base class of noises from samples."""
 
 from __future__ import annotations
 
@@ -15,10 +15,16 @@ from sdetools.noise.base import Draws, Noise, Uniform, batch_factor, check_draws
 
 
 def batch_indices(u: Any, n: int, replace: bool) -> Any:
-    """Sample numbers in 0..n-1, whole floats, from uniforms `u` of shape `(size, *paths)`: floor(u n), or those of `floyd`.
+    """Return sample numbers in 0..n-1 as floats: floor(u n) with replacement, else by `floyd`.
 
-    >>> batch_indices(np.array([0.1, 0.1]), 4, replace=False).tolist()
-    [0.0, 3.0]
+    Args:
+        u: Uniform draws, `(size, *paths)`.
+        n: Number of samples.
+        replace: Whether samples are drawn with replacement.
+
+    Example:
+        >>> batch_indices(np.array([0.1, 0.1]), 4, replace=False).tolist()
+        [0.0, 3.0]
     """
     if replace:
         return np.minimum(np.floor(u * n), n - 1.0)
@@ -26,10 +32,11 @@ def batch_indices(u: Any, n: int, replace: bool) -> Any:
 
 
 def floyd(u: Any, n: int) -> Any:
-    """Different numbers below n from uniforms of NumPy or torch: Floyd's algorithm (Bentley & Floyd, Comm. ACM 30, 1987).
+    """Return different numbers below n from uniform draws of NumPy or torch, by Floyd's algorithm.
 
-    For b = 0..size-1 let last = n - size + b and t = floor(u_b (last + 1)); take t, or `last` when t is taken already. Every subset of
-    that size is equally likely; the order is not uniform, which a mean over the batch does not see.
+    For b = 0..size-1 let last = n - size + b and t = floor(u_b (last + 1)); take t, or `last` if t is taken already. All subsets of that
+    size are equally likely. The order is not uniform, but a mean over the batch does not depend on it.
+    Source: J. Bentley, R. Floyd, Communications of the ACM 30 (1987).
     """
     out = u * 0.0
     for b in range(len(u)):
@@ -41,18 +48,31 @@ def floyd(u: Any, n: int) -> Any:
 
 @functools.lru_cache(maxsize=256)
 def _choice(n: int) -> Call:
-    """`floyd` within a graph, as one call for each n: equal draws are one node. Kernels run a compiled twin, in time linear in the size."""
+    """Return `floyd` as a call within a graph, one object for each n, so that equal draws are one node.
+
+    Kernels run the compiled counterpart `choose`, whose time is linear in the batch size.
+    """
     from sdetools.noise.sampling_kernel import choose
 
     return Call(choose, (np.array([n]),), plain=functools.partial(floyd, n=n), tensors=functools.partial(floyd, n=n))
 
 
 class SampledNoise(Noise):
-    """What noise of samples shares: v = raw - c grad L for a batch B of `size` samples, c = 1 `with_data` and 0 for labels alone.
+    """Base class of noises from samples: v = raw - c grad L for a batch B of `size` samples.
 
-    raw = (1/size) sum_b (grad L_{i_b} - label_std s_b grad f_{i_b}), its first part `with_data`. One evaluation takes `size` uniforms (see
-    `batch_indices`), then one draw a label. Sigma(x) = c S(x) + label_std^2 / size F(x): S the covariance of the sample gradients (divided
-    by n), F = (1/n) sum_i grad f_i grad f_i^T, c = 1/size with replacement and (1/size) (n - size)/(n - 1) without.
+    raw = (1/size) sum_b (grad L_{i_b} - label_std s_b grad f_{i_b}) for draws s_b with mean 0 and variance 1. With `with_data` c = 1;
+    without, the first term is left out and c = 0. One evaluation consumes `size` uniforms (see `batch_indices`), then one draw for each
+    label. Sigma(x) = factor S(x) + label_std^2 / size F(x), with the covariance S of the sample gradients (divided by n) and
+    F = (1/n) sum_i grad f_i grad f_i^T; `factor` is 1/size with replacement and (1/size) (n - size)/(n - 1) without.
+
+    Attributes:
+        loss: The loss with the data.
+        size: Batch size.
+        replace: Whether samples are drawn with replacement.
+        n: Number of samples.
+        label_std: Standard deviation of the label noise.
+        label_draw: `Sign` or `Normal`, the draws s_b, or None without label noise.
+        with_data: Whether the gradient of the batch is part of the noise.
     """
 
     loss: Loss
@@ -79,13 +99,14 @@ class SampledNoise(Noise):
 
     @property
     def factor(self) -> float:
-        """c in Sigma = c S."""
+        """The factor of S in Sigma."""
         return batch_factor(self.n, self.size, self.replace)
 
     def std(self, p: Any) -> Any:
-        """The standard deviation of the labels' noise."""
+        """Return the standard deviation of the label noise, from the parameters `p` if they are given."""
         return self.label_std if p is None or not len(p) else p[0]
 
     def value(self, x: Any, z: Any, p: Any = None) -> Any:
+        """Return raw - grad L(x), or raw for label noise alone."""
         raw = self.raw(x, check_draws(z, self), p)
         return raw - spread(self.loss.gradient(x), raw) if self.with_data else raw

@@ -1,4 +1,4 @@
-"""A noise law of one's own: the function door."""
+"""Noise given by a Python function, with a statistical validation of its mean and covariance."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ CHECK_ERRORS = 6.0
 
 
 class FunctionNoise(Noise):
-    """v = value(x, z) with a covariance that the user states; made by `from_function`."""
+    """v = value(x, z) with a covariance that the user gives; made by `from_function`.
+
+    Attributes:
+        function: The function `value`, as given.
+        stated: The covariance, as given: a matrix or a function of x.
+    """
 
     latex = r"v(x, \xi)"
 
@@ -43,14 +48,17 @@ class FunctionNoise(Noise):
         self.label = f"noise {getattr(value, '__name__', 'of a function')}"
 
     def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:
+        """Return the components of the function for the draws `z`."""
         return components(self.given(x, z), x)
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
+        """Return the covariance as given."""
         if not callable(self.stated):
             return over_paths(self.stated, x)
         return np.stack([components(row, x) for row in self.stated(x)])
 
     def as_gaussian(self) -> Noise:
+        """Return the Gaussian noise with the same covariance; ValueError if that is a function."""
         if self.gaussian:
             return self
         if callable(self.stated):
@@ -72,20 +80,32 @@ def from_function(
     at: Any = None,
     check: bool = True,
 ) -> FunctionNoise:
-    """A noise from `value(x, z) -> sequence of dim components`, plain arithmetic on the components of x and of the draws z.
+    """Return the noise v = value(x, z) of a Python function.
 
-    `covariance` is a matrix (a number, a diagonal) or a function `covariance(x) -> dim rows of dim entries`. Unless
-    `check=False`, E v = 0 and Cov v = covariance(x) are tested at the door on 200,000 fixed draws at the point `at` (by default
-    a fixed random one): a deviation of more than 6 standard errors is a ValueError (about 2e-9 an entry for a right law whose
-    fourth moments exist).
+    The mean and the covariance are validated on 200,000 fixed draws at one point. A deviation of more than 6 standard errors is an error;
+    for a correct law with fourth moments its probability is about 2e-9 for each entry.
 
-    >>> noise = from_function(lambda x, z: [z[0] * z[1]], dim=1, draws=Sign(2), covariance=1.0)
-    >>> noise.value(np.array([0.0]), np.array([1.0, -1.0]))
-    array([-1.])
-    >>> from_function(lambda x, z: [z[0] + 0.5], dim=1, draws=Normal(1), covariance=1.0)
-    Traceback (most recent call last):
-    ...
-    ValueError: `value` must have mean zero; got a mean of 0.5 (standard error 0.0022) in coordinate 0. Subtract it.
+    Args:
+        value: `value(x, z)` returns `dim` components, by arithmetic on the components of x and of the draws z.
+        dim: Number of coordinates.
+        draws: The random numbers of one evaluation: `Normal(n)`, `Sign(n)`, `Uniform(n)` or a sequence of them.
+        covariance: Cov v: a matrix, a diagonal, a number, or a function `covariance(x)` that returns `dim` rows of `dim` entries.
+        state_dependent: Whether the law of v depends on x.
+        gaussian: Whether v is Gaussian given x.
+        at: The point of the validation; by default a fixed random one.
+        check: Whether the mean and the covariance are validated.
+
+    Raises:
+        ValueError: If an argument has a wrong form, `value` is not finite, or the mean or the covariance is wrong.
+
+    Example:
+        >>> noise = from_function(lambda x, z: [z[0] * z[1]], dim=1, draws=Sign(2), covariance=1.0)
+        >>> noise.value(np.array([0.0]), np.array([1.0, -1.0]))
+        array([-1.])
+        >>> from_function(lambda x, z: [z[0] + 0.5], dim=1, draws=Normal(1), covariance=1.0)
+        Traceback (most recent call last):
+        ...
+        ValueError: `value` must have mean zero; got a mean of 0.5 (standard error 0.0022) in coordinate 0. Subtract it.
     """
     dim = _check.count("dim", dim)
     wanted = tuple(draws) if isinstance(draws, (list, tuple)) else (draws,)
@@ -93,7 +113,7 @@ def from_function(
         raise ValueError(f"`draws` must be Normal(n), Sign(n), Uniform(n) or several of them; got {draws!r}.")
     if not callable(value):
         raise ValueError(
-            f"`value` must be a function of (x, z); got {value!r}. A constant root goes to noise.gaussian(root=...)."
+            f"`value` must be a function of (x, z); got {value!r}. For a constant root take noise.gaussian(root=...)."
         )
     if not callable(covariance):
         matrix = _check.finite("covariance", covariance)
@@ -105,6 +125,7 @@ def from_function(
 
 
 def _check_moments(noise: FunctionNoise, at: Any) -> None:
+    """Raise ValueError unless the mean is 0 and the covariance is that given, to 6 standard errors at one point."""
     generator = np.random.default_rng(20240101)
     at = generator.uniform(0.2, 1.0, noise.dim) if at is None else _check.point("at", at, noise.dim)
     z = sample_draws(noise.draws, generator, CHECK_PATHS)
@@ -119,12 +140,12 @@ def _check_moments(noise: FunctionNoise, at: Any) -> None:
     if count != noise.dim:
         got = f"{returned!r:.60}" if count is None else count
         raise ValueError(
-            f"`value` must return {noise.dim} components, one a coordinate; got {got}. Return a list such as [z[0], z[1]]."
+            f"`value` must return {noise.dim} components, one for each coordinate; got {got}. Return a list such as [z[0], z[1]]."
         )
     v = components(returned, x)
     if not np.all(np.isfinite(v)):
         raise ValueError(f"`value` must be finite; got a NaN or an infinity at x={at.tolist()}. Give at= a point of its domain.")
-    stated = _stated(noise, at)
+    stated = _given_covariance(noise, at)
     rounding = 1e-12 * max(float(np.abs(v).max()), 1e-300)
     for i in range(noise.dim):
         mean, stderr = v[i].mean(), v[i].std() / CHECK_PATHS**0.5
@@ -135,15 +156,16 @@ def _check_moments(noise: FunctionNoise, at: Any) -> None:
             )
         for j in range(i, noise.dim):
             product = v[i] * v[j]
-            seen, stderr = product.mean(), product.std() / CHECK_PATHS**0.5
-            if abs(seen - stated[i, j]) > CHECK_ERRORS * stderr + rounding * (1 + np.abs(v).max()):
+            sample, stderr = product.mean(), product.std() / CHECK_PATHS**0.5
+            if abs(sample - stated[i, j]) > CHECK_ERRORS * stderr + rounding * (1 + np.abs(v).max()):
                 raise ValueError(
                     f"`covariance` must be that of `value`; got {stated[i, j]:.4g} in entry ({i}, {j}) at x={at.tolist()}, where "
-                    f"{CHECK_PATHS} draws give {seen:.4g} (standard error {stderr:.2g}). Correct one of the two."
+                    f"{CHECK_PATHS} draws give {sample:.4g} (standard error {stderr:.2g}). Correct one of the two."
                 )
 
 
-def _stated(noise: FunctionNoise, at: np.ndarray) -> np.ndarray:
+def _given_covariance(noise: FunctionNoise, at: np.ndarray) -> np.ndarray:
+    """Evaluate and validate the given covariance at one point, `(dim, dim)`."""
     rows = noise.stated(at) if callable(noise.stated) else noise.stated
     try:
         out = np.array([[float(entry) for entry in row] for row in rows])
@@ -155,4 +177,5 @@ def _stated(noise: FunctionNoise, at: np.ndarray) -> np.ndarray:
 
 
 def _gaussian_of(covariance: np.ndarray) -> RootedNoise:
+    """Return the Gaussian noise with a constant covariance."""
     return gaussian(covariance=covariance)

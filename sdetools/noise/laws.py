@@ -1,9 +1,16 @@
-"""The gallery of noises v = R(x) u: a law of independent entries u (mean 0, variance 1) and a root R, so Cov v = R R^T.
+"""Noises v = R(x) u with independent entries u of one law (mean 0, variance 1) and a root R of the covariance, Cov v = R R^T.
 
-All constructors take the same doors for R: nothing (the identity), `covariance=` (its symmetric root; a number, a diagonal or a
-matrix, degenerate allowed), or `root=`: a number, a diagonal, a `(dim, r)` matrix, rows of expressions with `variables=` (and
-`parameters=` for named numbers), or a function `root(x) -> dim rows of r entries`. `at=` is a point where a state-dependent root
-is defined, for the check at the door.
+The constructors of this module share these arguments:
+
+- `dim`: number of coordinates; optional if `covariance` or `root` determines it. With neither of them, R is the identity.
+- `covariance`: Cov v, a number, a diagonal or a matrix, possibly singular; R is its symmetric root.
+- `root`: R in one of three input forms: numbers (a number, a diagonal or a `(dim, r)` matrix), rows of expressions, or a Python function
+  `root(x)` that returns `dim` rows of `r` entries.
+- `variables`, `parameters`: names of the coordinates, and constants by name, of the expressions of `root`.
+- `at`: a point where a state-dependent root is defined, for its validation.
+
+They raise ValueError if both `covariance` and `root` are given, if the covariance is not positive semidefinite, or if an argument has a
+wrong form.
 """
 
 from __future__ import annotations
@@ -24,9 +31,16 @@ from sdetools.noise.roots import ConstantRoot, Root, make_root
 
 @dataclass(frozen=True)
 class EntryLaw:
-    """The law of one entry of u: mean 0, variance 1, third moment `skewness`.
+    """The law of one entry of u, with mean 0 and variance 1.
 
-    `entry(z, p)` makes it from `per_entry` draws, or rows of entries from rows of draws, `p` holding the law's own `numbers`.
+    Attributes:
+        name: Name of the law.
+        draw: `Normal`, `Sign` or `Uniform`.
+        entry: `entry(z, p)` returns an entry from `per_entry` draws, or rows of entries from rows of draws; `p` are the `numbers`.
+        skewness: Third moment, NaN if it does not exist.
+        latex: The law as a formula.
+        per_entry: Number of draws for one entry.
+        numbers: Parameters of the law.
     """
 
     name: str
@@ -38,31 +52,37 @@ class EntryLaw:
     numbers: tuple[float, ...] = ()
 
     def entries(self, z: Any, rank: int, p: Any) -> Any:
-        """`rank` independent entries; entry i uses the draws i, rank + i, ... of `z`."""
+        """Return `rank` independent entries; entry i uses the draws i, rank + i, ... of `z`."""
         return self.entry([z[rank * k : rank * (k + 1)] for k in range(self.per_entry)], p)
 
 
 def _own(z: Sequence[Any], p: Any) -> Any:
+    """Return the draws themselves as entries."""
     return z[0]
 
 
 def _uniform(z: Sequence[Any], p: Any) -> Any:
+    """Map uniform draws to (-sqrt 3, sqrt 3)."""
     return math.sqrt(12.0) * (z[0] - 0.5)
 
 
 def _three_point(z: Sequence[Any], p: Any) -> Any:
+    """Map uniform draws to -sqrt 3, 0 and sqrt 3."""
     return select(z[0] < 1 / 6, -math.sqrt(3.0), select(z[0] < 5 / 6, 0.0, math.sqrt(3.0)))
 
 
 def _centred_exponential(z: Sequence[Any], p: Any) -> Any:
+    """Map uniform draws to Exp(1) - 1."""
     return -np.log(z[0]) - 1.0
 
 
 def _two_point(z: Sequence[Any], p: Any) -> Any:
+    """Map uniform draws to the values p[1], with probability p[0], and p[2]."""
     return select(z[0] < p[0], p[1], p[2])
 
 
 def _student_t(z: Sequence[Any], p: Any) -> Any:
+    """Map pairs of uniform draws to the scaled t-law."""
     return np.sqrt(p[0] * np.expm1(p[1] * np.log(z[0]))) * np.cos(2 * math.pi * z[1])
 
 
@@ -78,15 +98,19 @@ STUDENT_T = EntryLaw("student_t", Uniform, _student_t, math.nan, r"\text{scaled 
 class RootedNoise(Noise):
     """v = R(x) u with independent entries u_k of one law; Cov v = R(x) R(x)^T.
 
-    `parameters` holds the law's numbers, then the root's. `root` and `law` are public: an SDE reads its diffusion from `root`.
+    Attributes:
+        law: The law of u_k.
+        root: R; the diffusion coefficient of an SDE is read from it.
+        parameters: The numbers of the law, then those of the root.
 
-    >>> from sdetools.noise import rademacher
-    >>> noise = rademacher(root=[[1.0], [2.0]])
-    >>> noise.value(np.zeros(2), np.array([-1.0]))
-    array([-1., -2.])
-    >>> noise.covariance(np.zeros(2))
-    array([[1., 2.],
-           [2., 4.]])
+    Example:
+        >>> from sdetools.noise import rademacher
+        >>> noise = rademacher(root=[[1.0], [2.0]])
+        >>> noise.value(np.zeros(2), np.array([-1.0]))
+        array([-1., -2.])
+        >>> noise.covariance(np.zeros(2))
+        array([[1., 2.],
+               [2., 4.]])
     """
 
     def __init__(self, law: EntryLaw, root: Root) -> None:
@@ -108,30 +132,34 @@ class RootedNoise(Noise):
 
     @property
     def skewness(self) -> float:
-        """Third moment of one entry of u (nan where it does not exist): the cumulant that low skewness asks to be small."""
+        """Third moment of one entry of u, NaN if it does not exist; the low-skewness condition bounds it."""
         return self.law.skewness
 
     def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:
+        """Return R(x) u for the entries u that the draws `z` give."""
         p = self.parameters if p is None else p
         own = len(self.law.numbers)
         return components(self.root.times(self.law.entries(z, self.root.rank, p[:own]), x, p[own:]), x)
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
+        """Return R(x) R(x)^T."""
         if isinstance(self.root, ConstantRoot) and p is None:
             matrix = self.root.matrix()
             return over_paths(matrix @ matrix.T, x)
         return self.root.covariance(x, (self.parameters if p is None else p)[len(self.law.numbers) :])
 
     def as_gaussian(self) -> RootedNoise:
+        """Return the Gaussian noise with the same root."""
         return self if self.gaussian else RootedNoise(NORMAL, self.root)
 
 
 class NoNoise(Noise):
-    """v = 0: no draws, full-batch gradients.
+    """The noise v = 0 of full-batch gradients, without draws.
 
-    >>> NoNoise(2).covariance(np.zeros(2))
-    array([[0., 0.],
-           [0., 0.]])
+    Example:
+        >>> NoNoise(2).covariance(np.zeros(2))
+        array([[0., 0.],
+               [0., 0.]])
     """
 
     state_dependent = False
@@ -145,12 +173,15 @@ class NoNoise(Noise):
         self.identity = f"none({self.dim})"
 
     def value(self, x: Any, z: Any = (), p: Any = None) -> Any:
+        """Return 0."""
         return value(np.zeros(self.dim)) if isinstance(x, Value) else np.zeros_like(x, dtype=float)
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
+        """Return 0."""
         return over_paths(np.zeros((self.dim, self.dim)), x)
 
     def as_gaussian(self) -> NoNoise:
+        """Return this noise."""
         return self
 
 
@@ -163,13 +194,26 @@ def gaussian(
     parameters: Mapping[str, float] | None = None,
     at: Any = None,
 ) -> RootedNoise:
-    """v = R(x) xi, xi ~ N(0, I): the noise of the paper's SDEs. ValueError when the covariance is not positive semidefinite.
+    """Return Gaussian noise v = R(x) xi, xi ~ N(0, I), the noise of the paper's SDEs; arguments as in `sdetools.noise.laws`.
 
-    >>> noise = gaussian(root=[["1 + 0.3*sin(x)"]], variables="x")
-    >>> noise.covariance(np.array([0.0])), noise.draws
-    (array([[1.]]), (Normal(n=1),))
-    >>> gaussian(covariance=[[4.0, 0.0], [0.0, 0.0]]).value(np.zeros(2), np.array([1.0, 1.0]))
-    array([2., 0.])
+    Args:
+        dim: Number of coordinates; optional if `covariance` or `root` determines it.
+        covariance: Cov v, a number, a diagonal or a matrix, possibly singular; by default the identity.
+        root: R instead of `covariance`: numbers, rows of expressions, or a function `root(x)`.
+        variables: Names of the coordinates in the expressions of `root`.
+        parameters: Constants of these expressions by name.
+        at: A point where a state-dependent root is defined, for its validation.
+
+    Raises:
+        ValueError: If both `covariance` and `root` are given, the covariance is not positive semidefinite, or an argument has a wrong
+            form.
+
+    Example:
+        >>> noise = gaussian(root=[["1 + 0.3*sin(x)"]], variables="x")
+        >>> noise.covariance(np.array([0.0])), noise.draws
+        (array([[1.]]), (Normal(n=1),))
+        >>> gaussian(covariance=[[4.0, 0.0], [0.0, 0.0]]).value(np.zeros(2), np.array([1.0, 1.0]))
+        array([2., 0.])
     """
     return RootedNoise(NORMAL, make_root(dim, covariance, root, variables, parameters, at))
 
@@ -183,10 +227,13 @@ def rademacher(
     parameters: Mapping[str, float] | None = None,
     at: Any = None,
 ) -> RootedNoise:
-    """v = R(x) s with independent signs s: symmetric and bounded, 64 draws from one random word.
+    """Return Rademacher noise v = R(x) s with independent random signs s; arguments as in `gaussian`.
 
-    >>> rademacher(2).value(np.zeros(2), np.array([1.0, -1.0]))
-    array([ 1., -1.])
+    The law is symmetric and bounded, and 64 draws need one random 64-bit word.
+
+    Example:
+        >>> rademacher(2).value(np.zeros(2), np.array([1.0, -1.0]))
+        array([ 1., -1.])
     """
     return RootedNoise(SIGN, make_root(dim, covariance, root, variables, parameters, at))
 
@@ -200,10 +247,11 @@ def uniform(
     parameters: Mapping[str, float] | None = None,
     at: Any = None,
 ) -> RootedNoise:
-    """v = R(x) u, u uniform on (-sqrt 3, sqrt 3).
+    """Return the noise v = R(x) u with u uniform on (-sqrt 3, sqrt 3); arguments as in `gaussian`.
 
-    >>> uniform(1).value(np.zeros(1), np.array([0.5]))
-    array([0.])
+    Example:
+        >>> uniform(1).value(np.zeros(1), np.array([0.5]))
+        array([0.])
     """
     return RootedNoise(UNIFORM, make_root(dim, covariance, root, variables, parameters, at))
 
@@ -217,10 +265,13 @@ def three_point(
     parameters: Mapping[str, float] | None = None,
     at: Any = None,
 ) -> RootedNoise:
-    """v = R(x) u, u = +-sqrt 3 with probability 1/6 each, else 0: it has the moments of N(0, 1) up to the fifth.
+    """Return the noise v = R(x) u with u = +-sqrt 3 with probability 1/6 each, else 0; arguments as in `gaussian`.
 
-    >>> three_point(1).value(np.zeros((1, 3)), np.array([[0.1, 0.5, 0.9]])).round(3).tolist()
-    [[-1.732, 0.0, 1.732]]
+    The moments of u up to the fifth are those of N(0, 1).
+
+    Example:
+        >>> three_point(1).value(np.zeros((1, 3)), np.array([[0.1, 0.5, 0.9]])).round(3).tolist()
+        [[-1.732, 0.0, 1.732]]
     """
     return RootedNoise(THREE_POINT, make_root(dim, covariance, root, variables, parameters, at))
 
@@ -234,10 +285,13 @@ def centred_exponential(
     parameters: Mapping[str, float] | None = None,
     at: Any = None,
 ) -> RootedNoise:
-    """v = R(x) u, u = Exp(1) - 1: third moment 2, which breaks the low-skewness condition of Malladi et al. (2022).
+    """Return the noise v = R(x) u with u = Exp(1) - 1; arguments as in `gaussian`.
 
-    >>> centred_exponential(1).skewness
-    2.0
+    The third moment of u is 2, which violates the low-skewness condition of Malladi et al. (2022).
+
+    Example:
+        >>> centred_exponential(1).skewness
+        2.0
     """
     return RootedNoise(CENTRED_EXPONENTIAL, make_root(dim, covariance, root, variables, parameters, at))
 
@@ -252,11 +306,26 @@ def two_point(
     parameters: Mapping[str, float] | None = None,
     at: Any = None,
 ) -> RootedNoise:
-    """v = R(x) u, u = sqrt(q/p) with probability p, -sqrt(p/q) with q = 1 - p: third moment (1 - 2p)/sqrt(p q).
+    """Return the noise v = R(x) u with u = sqrt(q/p) with probability p and -sqrt(p/q) with probability q = 1 - p.
 
-    >>> noise = two_point(1, probability=0.2)
-    >>> noise.value(np.zeros((1, 2)), np.array([[0.1, 0.9]])), round(noise.skewness, 12)
-    (array([[ 2. , -0.5]]), 1.5)
+    The third moment of u is (1 - 2p)/sqrt(p q).
+
+    Args:
+        dim: Number of coordinates; optional if `covariance` or `root` determines it.
+        probability: p, in (0, 1).
+        root: This and the other arguments as in `gaussian`.
+        covariance: See `gaussian`.
+        variables: See `gaussian`.
+        parameters: See `gaussian`.
+        at: See `gaussian`.
+
+    Raises:
+        ValueError: If `probability` is not in (0, 1), and as in `gaussian`.
+
+    Example:
+        >>> noise = two_point(1, probability=0.2)
+        >>> noise.value(np.zeros((1, 2)), np.array([[0.1, 0.9]])), round(noise.skewness, 12)
+        (array([[ 2. , -0.5]]), 1.5)
     """
     p = _check.number("probability", probability, "lie in (0, 1)")
     if not 0 < p < 1:
@@ -276,11 +345,26 @@ def student_t(
     parameters: Mapping[str, float] | None = None,
     at: Any = None,
 ) -> RootedNoise:
-    """v = R(x) u, u a t-law with `degrees` nu > 2 scaled to unit variance, by Bailey's polar formula (Math. Comp. 62, 1994):
-    u = sqrt((nu - 2) (a^(-2/nu) - 1)) cos(2 pi b) with uniforms a, b. Moments of order nu and above do not exist.
+    """Return the noise v = R(x) u with u from Student's t-law with nu degrees of freedom, scaled to unit variance.
 
-    >>> student_t(1, degrees=4).value(np.zeros(1), np.array([0.25, 1.0])).round(12)
-    array([1.41421356])
+    u = sqrt((nu - 2) (a^(-2/nu) - 1)) cos(2 pi b) for uniform draws a, b. Moments of order nu and above do not exist.
+    Source: R. Bailey, Mathematics of Computation 62 (1994).
+
+    Args:
+        dim: Number of coordinates; optional if `covariance` or `root` determines it.
+        degrees: nu, above 2.
+        root: This and the other arguments as in `gaussian`.
+        covariance: See `gaussian`.
+        variables: See `gaussian`.
+        parameters: See `gaussian`.
+        at: See `gaussian`.
+
+    Raises:
+        ValueError: If `degrees` is not above 2, and as in `gaussian`.
+
+    Example:
+        >>> student_t(1, degrees=4).value(np.zeros(1), np.array([0.25, 1.0])).round(12)
+        array([1.41421356])
     """
     nu = _check.number("degrees", degrees, "be a number above 2")
     if nu <= 2:
@@ -290,9 +374,10 @@ def student_t(
 
 
 def none(dim: int) -> NoNoise:
-    """v = 0.
+    """Return the noise v = 0, for full-batch gradients in `dim` coordinates.
 
-    >>> none(2).draws
-    ()
+    Example:
+        >>> none(2).draws
+        ()
     """
     return NoNoise(dim)

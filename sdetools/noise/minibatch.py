@@ -1,4 +1,4 @@
-"""Noise that comes from data: minibatches, and fresh noise on the labels."""
+"""Noise from data: minibatch noise, label noise, and Gaussian noise with the same covariance."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ if TYPE_CHECKING:
     from sdetools.losses.data import LinearModel
     from sdetools.losses.samples import FunctionSamples
 
-GATHERED, SLOPE = 11, {"least_squares": 2, "logistic": 35}
-"""What a number of a gathered sample costs, and a slope, where a number of two products with the whole of the data costs 1."""
+GATHER_COST, SLOPE_COST = 11, {"least_squares": 2, "logistic": 35}
+"""Costs of gathering one number of a sample and of one slope, relative to one number of the data in two matrix-vector products."""
 
 
 class Minibatch(SampledNoise):
-    """`SampledNoise` of a linear model (or of labels alone, whose law does not depend on x): grad f_i = a_i.
+    """`SampledNoise` of a linear model, where grad f_i = a_i; the law of label noise alone does not depend on x.
 
-    Small batches gather their rows a_i. From about n/11 samples on it is cheaper to count how often each was drawn, and to take two
-    products with the whole of the data, A x and A^T (weights * slopes).
+    Small batches gather their rows a_i. For batches above about n/11 samples it is cheaper to count how often each sample was drawn and to
+    form the products A x and A^T (weights * slopes) with all data.
     """
 
     loss: LinearModel
 
     def raw(self, x: Any, z: Any, p: Any = None) -> Any:
+        """Return the gradient of the batch, with its label noise."""
         if not isinstance(x, Value):
             x, z = spread(np.asarray(x, dtype=float), z), np.asarray(z, dtype=float)
         loss, size = self.loss, self.size
@@ -52,15 +53,17 @@ class Minibatch(SampledNoise):
 
     @property
     def gathers(self) -> bool:
-        """Whether a batch is gathered."""
-        slope = SLOPE[self.loss.kind]
-        return self.size * (GATHERED * self.dim + slope) <= self.n * (self.dim + slope)
+        """Whether gathering the rows of a batch is cheaper than products with all data."""
+        slope = SLOPE_COST[self.loss.kind]
+        return self.size * (GATHER_COST * self.dim + slope) <= self.n * (self.dim + slope)
 
     @property
     def state_dependent(self) -> bool:  # type: ignore[override]
+        """Whether the law of v depends on x."""
         return self.with_data
 
     def covariance(self, x: Any, p: Any = None) -> Any:
+        """Return factor S(x) + label_std^2 / size F(x), without the terms that are absent."""
         x = x if isinstance(x, Value) else np.asarray(x, dtype=float)
         out = self.factor * self.loss.sample_covariance(x) if self.with_data else 0.0
         if self.label_draw is None:
@@ -68,24 +71,26 @@ class Minibatch(SampledNoise):
         return out + over_paths(self.std(p) ** 2 / self.size * self.loss.gram, x)
 
     def along(self, x: Any, weights: Any, labels: Any) -> Any:
-        """sum_i (weights_i grad L_i - labels_i a_i), for weights whose sum is 0."""
+        """Return sum_i (weights_i grad L_i - labels_i a_i) for weights whose sum is 0, `(dim, *paths)`."""
         slopes = self.loss.slope(self.loss.features @ x)
         weights = spread(weights, slopes) * slopes
         return self.loss.features.T @ (weights if labels is None else weights - spread(labels, weights))
 
     def as_gaussian(self) -> Noise:
+        """Return the Gaussian noise with the same covariance."""
         return SampleGaussian(self) if self.with_data else gaussian(covariance=self.covariance(np.zeros(self.dim)))
 
 
 class FunctionMinibatch(SampledNoise):
-    """`SampledNoise` of a loss of samples that is given by a function (`losses.from_function(..., data=...)`).
+    """`SampledNoise` of a loss that a Python function of a sample defines (`losses.from_function(..., data=...)`).
 
-    Small batches gather their rows. Larger ones, and those beside the full gradient, are one gradient of a weighted sum over all samples.
+    Small batches gather their rows. Larger ones, and batches beside the full gradient, are one gradient of a weighted sum over all samples.
     """
 
     loss: FunctionSamples
 
     def raw(self, x: Any, z: Any, p: Any = None) -> Any:
+        """Return the gradient of the batch, with its label noise."""
         if not self.loss.gathers(self.size, self.with_data, self.label_draw is not None):
             return self.loss.weighted_gradient(x, *self.sample_weights(z, p))
         index = batch_indices(numeric(z)[: self.size], self.n, self.replace)
@@ -93,6 +98,7 @@ class FunctionMinibatch(SampledNoise):
         return self.loss.batch_gradient(x, index, labels, self.with_data)
 
     def sample_weights(self, z: Any, p: Any = None) -> tuple[Any, ...]:
+        """Return the share of each sample in the batch and, with label noise, its share of that noise."""
         z = numeric(z)
         index, labels = batch_indices(z[: self.size], self.n, self.replace), z[self.size :]
         own = tally(index, self.n) / self.size if self.with_data else np.zeros((self.n, *z.shape[1:]))
@@ -101,17 +107,20 @@ class FunctionMinibatch(SampledNoise):
     along = property(lambda self: self.loss.weighted_gradient)
 
     def covariance(self, x: Any, p: Any = None) -> Any:
+        """Return factor S(x) + label_std^2 / size F(x), without the terms that are absent."""
         out = self.factor * self.loss.sample_covariance(x) if self.with_data else 0.0
         return out if self.label_draw is None else out + self.std(p) ** 2 / self.size * self.loss.sample_covariance(x, True)
 
     def as_gaussian(self) -> Noise:
+        """Return the Gaussian noise with the same covariance."""
         return SampleGaussian(self)
 
 
 class SampleGaussian(Noise):
-    """v = sqrt(c/n) sum_i (xi_i - mean xi) g_i(x) + label part, xi ~ N(0, I_n): Gaussian with a minibatch's exact covariance.
+    """Gaussian noise with the exact covariance of a minibatch: v = sqrt(c/n) sum_i (xi_i - mean xi) grad L_i(x), xi ~ N(0, I_n).
 
-    Takes n normals (2 n with labels beside data), so it suits data sets of up to a few thousand samples.
+    Label noise adds label_std / sqrt(n size) sum_i xi'_i grad f_i(x). One evaluation consumes n normals (2 n for data and labels), so it
+    suits data sets of up to a few thousand samples.
     """
 
     gaussian = True
@@ -125,34 +134,44 @@ class SampleGaussian(Noise):
         self.label = f"Gaussian with the covariance of {noise.label}"
 
     def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:
+        """Return v for standard normal draws `z`."""
         n, data = self._noise.n, self._noise.with_data
         z = np.stack(check_draws(z, self)) if isinstance(z, list) else check_draws(z, self)  # an integrator's rows
         if z.dtype == object:
-            raise ArraysOnly(f"{self.label} is a sum over all data, of which no formula is written out")
+            raise ArraysOnly(f"{self.label} is a sum over all data, for which no formula is generated")
         own, labels = z[: n * data], z[n * data :]
         weights = self._factors[0] * (own - own.mean(axis=0)) if data else 0.0 * labels
         return self._noise.along(x, weights, -self._factors[1] * labels if len(labels) else None) / math.sqrt(n)
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
+        """Return the covariance of the minibatch noise."""
         return self._noise.covariance(x)
 
     def as_gaussian(self) -> SampleGaussian:
+        """Return this noise."""
         return self
 
 
 def minibatch(loss: Any, size: int, replace: bool = True) -> Noise:
-    """v = g_B(x) - grad L(x), the deviation of a batch gradient: in an oracle, sigma = 1 is minibatch SGD itself.
+    """Return minibatch noise v = g_B(x) - grad L(x), the deviation of the gradient of a batch from the full one.
 
-    `loss`: `losses.least_squares` or `losses.logistic`, or a function of a sample with data (`losses.from_function(..., data=...)`,
-    `losses.diagonal_network`, `losses.from_torch(..., data=...)`).
+    In an oracle sigma = 1 is minibatch SGD; a larger sigma is the scaled regime. Sigma(x) = S(x)/size with replacement and
+    S(x)/size (n - size)/(n - 1) without, where S is the covariance of the sample gradients (divided by n).
 
-    Sigma(x) = S(x)/size with replacement, S(x)/size (n - size)/(n - 1) without, S the covariance (over n) of sample gradients.
-    ValueError when `loss` holds no data, or when a batch without replacement is larger than the data.
+    Args:
+        loss: A loss with data: `losses.least_squares`, `losses.logistic`, `losses.diagonal_network`, or `losses.from_function` or
+            `losses.from_torch` with `data`.
+        size: Batch size.
+        replace: Whether samples are drawn with replacement.
 
-    >>> from sdetools.losses import least_squares
-    >>> noise = minibatch(least_squares([[1.0], [1.0]], [1.0, -1.0]), size=2)
-    >>> noise.covariance(np.array([0.0])), noise.value(np.array([0.0]), np.array([0.1, 0.2]))
-    (array([[0.5]]), array([-1.]))
+    Raises:
+        ValueError: If `loss` has no data, or a batch without replacement is larger than the data.
+
+    Example:
+        >>> from sdetools.losses import least_squares
+        >>> noise = minibatch(least_squares([[1.0], [1.0]], [1.0, -1.0]), size=2)
+        >>> noise.covariance(np.array([0.0])), noise.value(np.array([0.0]), np.array([0.1, 0.2]))
+        (array([[0.5]]), array([-1.]))
     """
     size, replace = _check_sampling(loss, size, replace)
     if _is_torch(loss):
@@ -175,23 +194,39 @@ def label_noise(
     parameters: Mapping[str, float] | None = None,
     at: Any = None,
 ) -> Noise:
-    """Fresh noise eps of standard deviation `std` on the labels, signs or (`kind="gaussian"`) normals: r_i -> r_i - eps_i.
+    """Return label noise: fresh independent noise eps_i on the labels at each step, r_i -> r_i - eps_i, for L = (1/2n) sum_i r_i^2.
 
-    - `loss` of models (`losses.from_models`, `uv_model`, `diagonal_network`, ...): as `model` below.
-    - `loss`, a least-squares loss L = (1/2n) sum r_i^2 (also `losses.from_function(model=...)` and `from_torch_model`): v = -(1/size) sum_b eps_b a_{i_b} over `size` samples drawn with
-      replacement (or `replace=False`), added to the full gradient: Sigma = std^2/size H exactly, H the Hessian (without l2).
-      `batch=True` takes the gradient of that batch too, as training does: Sigma = S(x)/size + std^2/size H.
-    - `model`, an expression for f (or one for each sample) with `variables`, for L = (1/2n) sum (f_i - y_i)^2:
-      v = -(std / sqrt(n size)) sum_i s_i grad f_i, Sigma = std^2/size (1/n) sum grad f_i grad f_i^T. At size = n that is fresh
-      noise on every label of the full batch; for smaller sizes it has the covariance of a batch without drawing indices.
-      It is traced.
+    For a loss with data, v = -(1/size) sum_b eps_b grad f_{i_b} over a batch is added to the full gradient: for a linear model
+    Sigma = std^2/size H exactly, with the Hessian H (without l2). With `batch=True` the gradient of that batch replaces the full one, as in
+    training: Sigma = S(x)/size + std^2/size H.
 
-    >>> label_noise(model="sqrt(1 + x**2)*y", std=0.5, variables="x y").covariance(np.array([0.0, 0.0]))
-    array([[0.  , 0.  ],
-           [0.  , 0.25]])
-    >>> from sdetools.losses import least_squares
-    >>> label_noise(least_squares([[2.0], [0.0]], [0.0, 0.0]), std=0.5, size=2).covariance(np.zeros(1))
-    array([[0.25]])
+    For a model given by expressions, v = -(std / sqrt(n size)) sum_i s_i grad f_i, so Sigma = std^2/size (1/n) sum_i grad f_i grad f_i^T.
+    At size = n this is fresh noise on each label of the full batch; for smaller sizes it has the covariance of a batch, without sampling
+    indices.
+
+    Args:
+        loss: A loss of squares: `losses.least_squares`, or `losses.from_function` or `losses.from_torch_model` with a model and data; a
+            loss of formulas (`losses.from_models`, `uv_model`, `diagonal_network`, ...) is used by its `models`.
+        std: Standard deviation of eps.
+        kind: "rademacher" for random signs times `std`, or "gaussian".
+        size: Batch size.
+        batch: Whether the gradient of the batch replaces the full gradient.
+        replace: Whether samples are drawn with replacement.
+        model: Instead of `loss`, the expression of f, or one for each sample.
+        variables: Names of the coordinates in `model`.
+        parameters: Constants in `model` by name.
+        at: A point where the gradients of `model` are defined, for their validation.
+
+    Raises:
+        ValueError: If not exactly one of `loss` and `model` is given, or an argument has a wrong form.
+
+    Example:
+        >>> label_noise(model="sqrt(1 + x**2)*y", std=0.5, variables="x y").covariance(np.array([0.0, 0.0]))
+        array([[0.  , 0.  ],
+               [0.  , 0.25]])
+        >>> from sdetools.losses import least_squares
+        >>> label_noise(least_squares([[2.0], [0.0]], [0.0, 0.0]), std=0.5, size=2).covariance(np.zeros(1))
+        array([[0.25]])
     """
     if kind not in ("rademacher", "gaussian"):
         raise ValueError(f'`kind` must be "rademacher" (signs) or "gaussian"; got kind={kind!r}.')
@@ -213,13 +248,15 @@ def label_noise(
 
         if loss.model is None:
             raise ValueError(
-                f"`loss` must be one of squares for label noise; got {loss.label}. Make it by losses.from_torch_model(model, inputs, targets)."
+                f"`loss` must be a loss of squares for label noise; got {loss.label}. "
+                "Make it by losses.from_torch_model(model, inputs, targets)."
             )
         return TorchMinibatch(loss, size, replace, std, draw, with_data=batch)
     if _is_function(loss):
         if loss.model_function is None:
             raise ValueError(
-                f"`loss` must be one of squares for label noise; got {loss.label}. Make it by losses.from_function(model=..., data=...)."
+                f"`loss` must be a loss of squares for label noise; got {loss.label}. "
+                "Make it by losses.from_function(model=..., data=...)."
             )
         return FunctionMinibatch(loss, size, replace, std, draw, with_data=batch)
     if loss.kind != "least_squares":
@@ -236,9 +273,10 @@ def _of_model(
     parameters: Mapping[str, float] | None,
     at: Any,
 ) -> RootedNoise:
+    """Build label noise from the expressions of the models."""
     models = (model,) if isinstance(model, str) else tuple(model)
     if not models or not all(isinstance(m, str) for m in models):
-        raise ValueError(f"`model` must be an expression or a list of expressions, one a sample; got {model!r}.")
+        raise ValueError(f"`model` must be an expression or a list of expressions, one for each sample; got {model!r}.")
     constants = named_numbers(parameters)
     names = variable_names(models, variables, constants)
     root = LabelRoot(models, names, tuple(constants.items()), -std / math.sqrt(len(models) * size))
@@ -246,12 +284,13 @@ def _of_model(
 
 
 def _check_sampling(loss: Any, size: Any, replace: Any) -> tuple[int, bool]:
+    """Validate a loss with data, a batch size and the kind of sampling."""
     from sdetools.losses.data import LinearModel
 
     if not (isinstance(loss, LinearModel) or _is_function(loss) or _is_torch(loss)):
         raise ValueError(
-            f"`loss` must hold data (losses.least_squares, logistic, from_function or from_torch with data=); got {getattr(loss, 'label', loss)!r}. "
-            "For a loss given by a formula take noise.gaussian or another law."
+            "`loss` must have data (losses.least_squares, logistic, from_function or from_torch with data=); "
+            f"got {getattr(loss, 'label', loss)!r}. For a loss given by a formula take noise.gaussian or another law."
         )
     size = _check.count("size", size)
     if not isinstance(replace, (bool, np.bool_)):
@@ -265,11 +304,12 @@ def _check_sampling(loss: Any, size: Any, replace: Any) -> tuple[int, bool]:
 
 
 def _is_function(loss: Any) -> bool:
+    """Return whether a loss is a mean of a Python function over data."""
     from sdetools.losses.samples import FunctionSamples
 
     return isinstance(loss, FunctionSamples)
 
 
 def _is_torch(loss: Any) -> bool:
-    """Whether it is a torch loss with data, without importing torch for any other."""
+    """Return whether a loss is a torch loss with data, without importing torch for any other."""
     return hasattr(loss, "each")

@@ -1,4 +1,4 @@
-"""The noisy gradient oracle with scale parameter (NGOS): a triple (L, Sigma, Z_sigma) of the paper's Def. 2.1; SVAG of one."""
+"""The noisy gradient oracle with scale parameter (NGOS), the triple (L, Sigma, Z_sigma) of the paper's Def. 2.1, and SVAG."""
 
 from __future__ import annotations
 
@@ -13,24 +13,36 @@ from sdetools.losses.base import Loss
 from sdetools.noise.base import Draws, Noise, check_draws, is_zero
 
 ROUNDING = 1e-12
-"""What is left of 1 - sigma c where it is 0."""
+"""Size up to which 1 - sigma c counts as 0."""
 
 
 class NoisyOracle:
-    """g(x) = grad L(x) + sigma v, v ~ Z(x), E v = 0, Cov v = Sigma(x); Sigma does not depend on sigma.
+    """A stochastic gradient g(x) = grad L(x) + sigma v with v ~ Z(x), E v = 0, Cov v = Sigma(x); Sigma does not depend on sigma.
 
-    `draws` is what one gradient consumes; `parameters` is [sigma, the loss's numbers, the noise's numbers], and `p` in a call
-    is an array of that layout (a traced value, while a kernel is made). ValueError when the dimensions differ, when `sigma` is
-    negative or not finite, or when a noise made from data meets a loss on other data.
+    Args:
+        loss: The loss L.
+        noise: The noise Z.
+        sigma: Scale of the noise, 0 or above.
 
-    >>> from sdetools.losses import from_expression
-    >>> from sdetools.noise import gaussian
-    >>> oracle = NoisyOracle(from_expression("(x*y - 1)**2 / 2", variables="x y"), gaussian(dim=2), sigma=10.0)
-    >>> oracle(np.array([2.0, 1.0]), np.array([0.1, 0.0]))
-    array([2., 2.])
-    >>> oracle.covariance(np.array([2.0, 1.0]))
-    array([[100.,   0.],
-           [  0., 100.]])
+    Raises:
+        ValueError: If the dimensions or the orders of the coordinates differ, `sigma` is negative or not finite, or the noise was made from
+            the data of another loss.
+
+    Attributes:
+        loss: The loss L.
+        noise: The noise Z.
+        sigma: Scale of the noise.
+        dim: Number of coordinates.
+
+    Example:
+        >>> from sdetools.losses import from_expression
+        >>> from sdetools.noise import gaussian
+        >>> oracle = NoisyOracle(from_expression("(x*y - 1)**2 / 2", variables="x y"), gaussian(dim=2), sigma=10.0)
+        >>> oracle(np.array([2.0, 1.0]), np.array([0.1, 0.0]))
+        array([2., 2.])
+        >>> oracle.covariance(np.array([2.0, 1.0]))
+        array([[100.,   0.],
+               [  0., 100.]])
     """
 
     def __init__(self, loss: Loss, noise: Noise, sigma: float = 1.0) -> None:
@@ -45,7 +57,8 @@ class NoisyOracle:
             )
         if noise.names is not None and set(noise.names) == set(loss.names) and noise.names != tuple(loss.names):
             raise ValueError(
-                f"`noise` must name the coordinates in the loss's order, {' '.join(loss.names)}; got {' '.join(noise.names)}. "
+                f"`noise` must name the coordinates in the order of the loss, {' '.join(loss.names)}; "
+                f"got {' '.join(noise.names)}. "
                 f"Write variables={' '.join(loss.names)!r} in both."
             )
         if noise.loss is not None and noise.loss.identity != loss.identity:
@@ -63,26 +76,33 @@ class NoisyOracle:
 
     @property
     def draws(self) -> tuple[Draws, ...]:
-        """What one gradient consumes."""
+        """The random numbers that one gradient consumes."""
         return self.noise.draws
 
     @property
     def parameters(self) -> np.ndarray:
-        """[sigma, *loss.parameters, *noise.parameters]."""
+        """The numbers of the oracle: [sigma, *loss.parameters, *noise.parameters]."""
         return np.concatenate([[self.sigma], self.loss.parameters, self.noise.parameters])
 
     def __call__(self, x: Any, z: Any, p: Any = None, sigma: Any = None) -> np.ndarray:
-        """One noisy gradient at `x` from the draws `z`; `sigma` here overrides the oracle's own."""
+        """Return a stochastic gradient at `x`.
+
+        Args:
+            x: Points, `(dim,)` or `(dim, paths)`.
+            z: Draws, `(n_draws,)` or `(n_draws, paths)`.
+            p: Numbers that replace `parameters`, in the same layout (traced values while a kernel is generated).
+            sigma: A scale that replaces that of the oracle.
+        """
         check_draws(z, self.noise)
         own, loss, noise = (self.sigma, None, None) if p is None else self.split(p)
         own, known = (own, self.sigma) if sigma is None else (sigma, sigma)
         return self.noisy(lambda: self.loss.gradient(x, loss), own, x, z, noise, known)
 
     def noisy(self, gradient: Callable[[], Any], sigma: Any, x: Any, z: Any, p: Any, known: Any) -> Any:
-        """grad L + sigma v: what a call gives, and what kernels trace. A traced v that is 0 costs nothing.
+        """Return grad L + sigma v, in the form that kernels trace; a traced v that is 0 is omitted.
 
-        For v = raw - c grad L it is (1 - sigma c) grad L + sigma raw. Where nothing but rounding is left of the first factor at the `known`
-        sigma (sigma = 1, and its SVAG), the full gradient is not computed. Where v has `sample_weights`, both are one sum over the samples.
+        For v = raw - c grad L this is (1 - sigma c) grad L + sigma raw. If the first factor is 0 up to rounding at the `known` sigma
+        (sigma = 1, also with SVAG), the full gradient is not computed. If v has `sample_weights`, both terms are one sum over the samples.
         """
         c = self.noise.centred
         if c is None:
@@ -97,16 +117,16 @@ class NoisyOracle:
         return self.loss.weighted_gradient(x, own + (1.0 - sigma * c) / self.loss.samples, *labels)  # type: ignore[attr-defined]
 
     def split(self, p: Any) -> tuple[Any, Any, Any]:
-        """sigma, the loss's numbers and the noise's, from an array that is laid out as `parameters`."""
+        """Split an array in the layout of `parameters` into sigma, the parameters of the loss and those of the noise."""
         own = 1 + len(self.loss.parameters)
         return p[0], p[1:own], p[own:]
 
     def covariance(self, x: Any) -> np.ndarray:
-        """sigma^2 Sigma(x): `(dim, dim, paths)`."""
+        """Return sigma^2 Sigma(x), the covariance of the stochastic gradient: `(dim, dim)` or `(dim, dim, paths)`."""
         return self.sigma**2 * self.noise.covariance(x)
 
     def with_sigma(self, sigma: float) -> NoisyOracle:
-        """The same oracle at another noise scale."""
+        """Return the oracle with another noise scale."""
         return NoisyOracle(self.loss, self.noise, sigma)
 
     def __repr__(self) -> str:
@@ -114,21 +134,24 @@ class NoisyOracle:
 
 
 def svag_weights(l: int) -> tuple[float, float]:
-    """r_i = (1 + (-1)^i sqrt(2 l - 1)) / 2: their sum is 1, the sum of their squares l. ValueError for an l that is no count.
+    """Return the SVAG weights r_i = (1 + (-1)^i sqrt(2 l - 1)) / 2, i = 1, 2: their sum is 1, the sum of their squares is l.
 
-    >>> svag_weights(1), svag_weights(5)
-    ((0.0, 1.0), (-1.0, 2.0))
+    Example:
+        >>> svag_weights(1), svag_weights(5)
+        ((0.0, 1.0), (-1.0, 2.0))
     """
     spread = math.sqrt(2 * _check.count("l", l, hint="Take l = 1 for the oracle itself.") - 1)
     return (1 - spread) / 2, (1 + spread) / 2
 
 
 class SVAGNoise(Noise):
-    """v = (r_1 v_1 + r_2 v_2) / sqrt(l) from two independent copies of a noise: covariance Sigma as before, skewness smaller by
+    """v = (r_1 v_1 + r_2 v_2) / sqrt(l) from two independent copies of a noise; see `svag`.
 
-    (r_1^3 + r_2^3) / l^(3/2) = (3 l - 1) / (2 l^(3/2)).
+    The covariance is that of the noise. The third cumulant is multiplied by (r_1^3 + r_2^3) / l^(3/2) = (3 l - 1) / (2 l^(3/2)).
 
-    Its numbers are [r_1 / sqrt(l), r_2 / sqrt(l)], then those of the inner noise, so a sweep over l compiles once.
+    Attributes:
+        inner: The noise of v_1 and v_2.
+        weights: r_1 / sqrt(l) and r_2 / sqrt(l). They are parameters, before those of the inner noise, so a sweep over l compiles once.
     """
 
     def __init__(self, inner: Noise, l: int) -> None:
@@ -147,45 +170,60 @@ class SVAGNoise(Noise):
         return rf"{self.weights[0]:.4g}\,v_1 + {self.weights[1]:.4g}\,v_2, \quad v_i = {self.inner.latex}"
 
     def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:
+        """Return (r_1 v_1 + r_2 v_2) / sqrt(l)."""
         return self._mixed(self.inner.value, x, z, p)
 
     def raw(self, x: Any, z: Any, p: Any = None) -> Any:
+        """Return the same combination of `inner.raw`."""
         return self._mixed(self.inner.raw, x, z, p)
 
     def sample_weights(self, z: Any, p: Any = None) -> tuple[Any, ...] | None:
+        """Return the same combination of the weights of both batches, or None if there are none."""
         p, half = self.parameters if p is None else p, self.inner.n_draws
         both = [self.inner.sample_weights(part, p[2:]) for part in (z[:half], z[half:])]
         return None if None in both else tuple(p[0] * a + p[1] * b for a, b in zip(*both))
 
     def _mixed(self, function: Callable[..., Any], x: Any, z: Any, p: Any) -> Any:
+        """Return the weighted sum of a function of both halves of the draws."""
         p = self.parameters if p is None else p
         half = self.inner.n_draws
         first, second = (function(x, part, p[2:]) for part in (z[:half], z[half:]))
         return first if is_zero(first) else p[0] * first + p[1] * second
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
+        """Return the covariance of the inner noise."""
         return self.inner.covariance(x, None if p is None else p[2:])
 
     def as_gaussian(self) -> Noise:
+        """Return the Gaussian noise with the same covariance."""
         return self.inner.as_gaussian()
 
     @property
     def centred(self) -> float | None:  # type: ignore[override]
+        """The factor of grad L in `raw`."""
         return None if self.inner.centred is None else sum(self.weights) * self.inner.centred
 
 
 def svag(oracle: NoisyOracle, l: int) -> NoisyOracle:
-    """The paper's Def. 5.1: ghat = r_1 g_1 + r_2 g_2, r_i = (1 + (-1)^i sqrt(2 l - 1)) / 2, two independent gradients.
+    """Return the stochastic variance amplified gradient (SVAG) of an oracle: ghat = r_1 g_1 + r_2 g_2 with two independent gradients.
 
-    r_1 + r_2 = 1 and r_1^2 + r_2^2 = l: the mean is kept, the covariance is multiplied by l exactly. Here sigma becomes
-    sigma sqrt(l) and the noise keeps its Sigma. Run it with eta / l for l times the steps; at l = 1 it is `oracle` itself, on the
-    second draw.
+    The weights are r_i = (1 + (-1)^i sqrt(2 l - 1)) / 2, so r_1 + r_2 = 1 and r_1^2 + r_2^2 = l: the mean is unchanged, and the covariance
+    is multiplied by l exactly. In the result sigma is multiplied by sqrt(l), and Sigma is unchanged. Run it with the learning rate eta / l
+    for l times as many steps. At l = 1 it is `oracle` with the second draw. Source: the paper's Def. 5.1.
 
-    >>> from sdetools.losses import from_expression
-    >>> from sdetools.noise import gaussian
-    >>> oracle = NoisyOracle(from_expression("x**2 / 2", variables="x"), gaussian(dim=1))
-    >>> svag(oracle, 4).covariance(np.array([1.0]))
-    array([[4.]])
+    Args:
+        oracle: The oracle of g_1 and g_2.
+        l: The amplification, an integer from 1 on.
+
+    Raises:
+        ValueError: If `l` is not a positive integer.
+
+    Example:
+        >>> from sdetools.losses import from_expression
+        >>> from sdetools.noise import gaussian
+        >>> oracle = NoisyOracle(from_expression("x**2 / 2", variables="x"), gaussian(dim=1))
+        >>> svag(oracle, 4).covariance(np.array([1.0]))
+        array([[4.]])
     """
     l = _check.count("l", l, hint="Take l = 1 for the oracle itself.")
     return NoisyOracle(oracle.loss, SVAGNoise(oracle.noise, l), oracle.sigma * math.sqrt(l))

@@ -1,6 +1,6 @@
-"""Square roots of covariances: v = R(x) u, where u has independent entries of mean 0 and variance 1, so Cov v = R R^T.
+"""Square roots of covariances: v = R(x) u, where u has independent entries with mean 0 and variance 1, so Cov v = R R^T.
 
-Three forms, as for losses: a constant matrix (its numbers are parameters, its structure is compiled), rows of expressions, a
+A root has three input forms: a constant matrix (its entries are parameters, its structure is compiled), rows of expressions, and a Python
 function `root(x)` that returns `dim` rows of `rank` entries.
 """
 
@@ -20,12 +20,18 @@ from sdetools.graph.tracing import error_summary
 from sdetools.graph.value import Value
 from sdetools.noise.texts import Constants, compiled, holds_text, named_numbers, parsed, structure, used_numbers, variable_names
 
-WRITTEN = 64
-"""Entries up to which a dense root is read from its parameters, so that other numbers compile nothing; a larger one is data."""
+LARGEST_PARAMETER = 64
+"""Largest number of entries of a dense root whose entries are parameters, so that other values need no compilation."""
 
 
 class Root(ABC):
-    """R(x), of shape `(dim, rank)`."""
+    """A square root R(x) of a covariance, `(dim, rank)`.
+
+    Attributes:
+        dim: Number of coordinates.
+        rank: Number of columns.
+        parameters: Numbers that can change without a recompilation.
+    """
 
     dim: int
     rank: int
@@ -33,7 +39,7 @@ class Root(ABC):
 
     @property
     def names(self) -> tuple[str, ...] | None:
-        """Coordinate names, where the root is written in expressions."""
+        """Coordinate names of a root given by expressions, else None."""
         return getattr(self, "variables", None)
 
     @property
@@ -44,23 +50,23 @@ class Root(ABC):
     @property
     @abstractmethod
     def identity(self) -> str:
-        """A short text that fixes the structure."""
+        """A short string that identifies the structure."""
 
     @property
     @abstractmethod
     def latex(self) -> str:
-        """The root as a formula; empty for the identity."""
+        """The formula of the root, empty for the identity."""
 
     @abstractmethod
     def entries(self, x: Any, p: Any) -> Sequence[Sequence[Any]]:
-        """`dim` rows of `rank` entries: numbers, rows of paths or traced values."""
+        """Return `dim` rows of `rank` entries: numbers, rows of paths or traced values."""
 
     def times(self, u: Any, x: Any, p: Any) -> Any:
-        """R(x) u, `dim` components, for `rank` rows or a list of rows and numbers; entries that are the numbers 0 and 1 cost nothing."""
+        """Return R(x) u, `dim` components, for `rank` rows or a list of rows and numbers; see `dot`."""
         return [dot(row, u) for row in self.entries(x, p)]
 
     def covariance(self, x: Any, p: Any) -> np.ndarray:
-        """R(x) R(x)^T."""
+        """Return R(x) R(x)^T, `(dim, dim, *paths)`."""
         rows = self.entries(x, p)
         traced = isinstance(x, Value) or np.asarray(x).dtype == object
         out = np.empty((self.dim, self.dim, *np.shape(x)[1:]), dtype=object if traced else float)
@@ -72,7 +78,14 @@ class Root(ABC):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ConstantRoot(Root):
-    """A constant root; `structure` is what is compiled, `parameters` are its numbers (none, the diagonal, or the rows)."""
+    """A constant root.
+
+    Attributes:
+        dim: Number of coordinates.
+        rank: Number of columns.
+        structure: "identity", "diagonal" or "dense"; it is part of the compiled kernel.
+        parameters: Nothing, the diagonal, or the entries row by row.
+    """
 
     dim: int
     rank: int
@@ -94,24 +107,26 @@ class ConstantRoot(Root):
         return r"R\,"
 
     def entries(self, x: Any, p: Any) -> Sequence[Sequence[Any]]:
+        """Return the entries as numbers or traced parameters."""
         if self.structure == "dense":
             return [[p[i * self.rank + j] for j in range(self.rank)] for i in range(self.dim)]
         diagonal = np.ones(self.dim) if self.structure == "identity" else p
         return [[diagonal[i] if i == j else 0.0 for j in range(self.dim)] for i in range(self.dim)]
 
     def times(self, u: Any, x: Any, p: Any) -> Any:
+        """Return R u as an elementwise or a matrix product."""
         if isinstance(u, (list, tuple)):
             return super().times(u, x, p)
         if self.structure == "identity":
             return u
         if self.structure == "diagonal":
             return spread(p, u) * u
-        if isinstance(u, Value) and self.dim * self.rank > WRITTEN:
+        if isinstance(u, Value) and self.dim * self.rank > LARGEST_PARAMETER:
             return self.matrix() @ u
         return np.reshape(p, (self.dim, self.rank)) @ u
 
     def matrix(self) -> np.ndarray:
-        """R as an array `(dim, rank)`."""
+        """Return R as an array `(dim, rank)`."""
         if self.structure == "dense":
             return self.parameters.reshape(self.dim, self.rank)
         return np.eye(self.dim) if self.structure == "identity" else np.diag(self.parameters)
@@ -119,9 +134,9 @@ class ConstantRoot(Root):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ExpressionRoot(Root):
-    """Rows of expressions in the coordinates `variables` and in the named numbers `constants`: plain data, so it pickles.
+    """A root given by rows of expressions in the coordinates `variables` and the named numbers `constants`; it pickles.
 
-    A named number is a parameter, but for one in an exponent, which is part of the formula (see `losses.expression.parse`).
+    A named number is a parameter unless it occurs in an exponent; then it is part of the formula (see `losses.parser.parse`).
     """
 
     rows: tuple[tuple[str, ...], ...]
@@ -152,13 +167,14 @@ class ExpressionRoot(Root):
         return _matrix_latex([entries[i * self.rank : (i + 1) * self.rank] for i in range(self.dim)])
 
     def entries(self, x: Any, p: Any) -> Sequence[Sequence[Any]]:
+        """Return the entries of the compiled expressions."""
         flat = compiled(self._texts, self.variables, self.constants, 0)(x, p)
         return [flat[i * self.rank : (i + 1) * self.rank] for i in range(self.dim)]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LabelRoot(Root):
-    """R = factor [grad f_1 ... grad f_n] for models f_i given by expressions; `factor` is the first parameter."""
+    """The root factor [grad f_1 ... grad f_n] of label noise, for models f_i given by expressions; `factor` is the first parameter."""
 
     models: tuple[str, ...]
     variables: tuple[str, ...]
@@ -186,6 +202,7 @@ class LabelRoot(Root):
         return rf"{self.factor:.4g}\," + (models[0] + r"\," if len(models) == 1 else _matrix_latex([models]))
 
     def entries(self, x: Any, p: Any) -> Sequence[Sequence[Any]]:
+        """Return the scaled gradients of the models as columns."""
         flat = compiled(self.models, self.variables, self.constants, 1)(x, p[1:])
         scaled = [entry if _is_number(entry, 0) else p[0] * entry for entry in flat]
         return [[scaled[k * self.dim + i] for k in range(self.rank)] for i in range(self.dim)]
@@ -193,7 +210,7 @@ class LabelRoot(Root):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FunctionRoot(Root):
-    """A function `root(x) -> dim rows of rank entries`, plain arithmetic on the components of x."""
+    """A root given by a Python function `root(x) -> dim rows of rank entries`, by arithmetic on the components of x."""
 
     function: Callable[[Any], Any]
     dim: int
@@ -220,7 +237,7 @@ def make_root(
     parameters: Mapping[str, float] | None = None,
     at: Any = None,
 ) -> Root:
-    """The root that a noise's arguments ask for: the identity, a root of `covariance`, or `root` in one of its forms."""
+    """Return the root for the arguments of a noise (see `noise.laws`): the identity, a root of `covariance`, or `root`."""
     if dim is not None:
         dim = _check.count("dim", dim)
     if covariance is not None and root is not None:
@@ -231,7 +248,7 @@ def make_root(
         return _constant(symmetric_root(dim, covariance))
     if root is None:
         if dim is None:
-            raise ValueError("`dim` must be given where neither `covariance` nor `root` is; got none of the three. Try dim=2.")
+            raise ValueError("`dim` must be given if neither `covariance` nor `root` is; got none of the three. Try dim=2.")
         return ConstantRoot(dim, dim, "identity", np.zeros(0))
     if callable(root):
         return _function(root, dim, at)
@@ -241,7 +258,7 @@ def make_root(
 
 
 def check_root(root: Root, at: Any) -> Root:
-    """`root`, after one evaluation at each of a few points: right shape, and finite at one of them at least."""
+    """Validate a root at `at`, or at a few points: the shape of R, and finite entries at one point at least."""
     points = [np.full(root.dim, 0.7), np.linspace(-0.4, 0.3, root.dim), np.zeros(root.dim)]
     if at is not None:
         points = [_check.point("at", at, root.dim)]
@@ -250,13 +267,13 @@ def check_root(root: Root, at: Any) -> Root:
             rows = root.entries(x, root.parameters)
         if _shape(rows) != (root.dim, root.rank):
             raise ValueError(
-                f"`root` must return {root.dim} rows of equal length, one row a coordinate; got {_told(rows)}. "
+                f"`root` must return {root.dim} rows of equal length, one for each coordinate; got {_description(rows)}. "
                 "Return nested sequences: [[r00, r01], [r10, r11]]."
             )
         try:
             values = np.array([[float(entry if np.isrealobj(entry) else "complex") for entry in row] for row in rows])
         except (TypeError, ValueError):
-            raise ValueError(f"`root` must return numbers where x holds numbers; got {rows!r}.") from None
+            raise ValueError(f"`root` must return numbers if x consists of numbers; got {rows!r}.") from None
         if np.all(np.isfinite(values)):
             return root
     raise ValueError(
@@ -266,10 +283,11 @@ def check_root(root: Root, at: Any) -> Root:
 
 
 def _function(function: Callable[[Any], Any], dim: int | None, at: Any) -> Root:
+    """Build and validate a root given by a function."""
     if dim is None:
         if at is None:
             raise ValueError(
-                "`dim` must be given with a function as `root`; got dim=None. A function does not tell its dimension."
+                "`dim` must be given with a function as `root`; got dim=None. The dimension cannot be inferred from a function."
             )
         dim = len(_check.finite("at", at))
     first = np.full(dim, 0.7) if at is None else _check.point("at", at, dim)
@@ -285,7 +303,7 @@ def _function(function: Callable[[Any], Any], dim: int | None, at: Any) -> Root:
     shape = _shape(rows)
     if shape is None or shape[0] != dim or shape[1] < 1:
         raise ValueError(
-            f"`root` must return {dim} rows of equal length, one row a coordinate; got {_told(rows)}. "
+            f"`root` must return {dim} rows of equal length, one for each coordinate; got {_description(rows)}. "
             "Return nested sequences: [[r00, r01], [r10, r11]]."
         )
     return check_root(FunctionRoot(function, dim, shape[1]), at)
@@ -294,6 +312,7 @@ def _function(function: Callable[[Any], Any], dim: int | None, at: Any) -> Root:
 def _expressions(
     root: Any, dim: int | None, variables: str | Sequence[str] | None, parameters: Mapping[str, float] | None, at: Any
 ) -> Root:
+    """Build and validate a root given by expressions."""
     rows = [[root]] if isinstance(root, str) else [[row] if isinstance(row, str) else list(row) for row in root]
     rows = [[entry if isinstance(entry, str) else repr(_check.number("root", entry)) for entry in row] for row in rows]
     width = {len(row) for row in rows}
@@ -306,12 +325,13 @@ def _expressions(
     if len(names) != len(rows):
         raise ValueError(
             f"`root` must have one row for each of the coordinates {' '.join(names)}; got {len(rows)} rows. "
-            "Name the coordinates that do not occur too: variables='x y'."
+            "Name also the coordinates that do not occur: variables='x y'."
         )
     return check_root(ExpressionRoot(tuple(map(tuple, rows)), names, tuple(constants.items())), at)
 
 
 def _matrix(dim: int | None, root: Any) -> np.ndarray:
+    """Validate numbers as a matrix `(dim, r)`."""
     matrix = _check.finite("root", root)
     if matrix.ndim == 0:
         matrix = np.full(dim or 1, float(matrix))
@@ -324,7 +344,7 @@ def _matrix(dim: int | None, root: Any) -> np.ndarray:
 
 
 def symmetric_root(dim: int | None, covariance: Any) -> np.ndarray:
-    """S with S S = covariance, S symmetric positive semidefinite, by eigen-decomposition: degenerate covariances are welcome."""
+    """Return the symmetric positive semidefinite S with S S = covariance, by eigendecomposition; the covariance may be singular."""
     given = _check.finite("covariance", covariance)
     matrix = _check.covariance("covariance", np.full(dim or 1, float(given)) if given.ndim == 0 else given, dim)
     if np.array_equal(matrix, np.diag(np.diag(matrix))):
@@ -334,6 +354,7 @@ def symmetric_root(dim: int | None, covariance: Any) -> np.ndarray:
 
 
 def _constant(matrix: np.ndarray) -> ConstantRoot:
+    """Return a constant root with the simplest structure."""
     dim, rank = matrix.shape
     if dim == rank and np.array_equal(matrix, np.diag(np.diag(matrix))):
         if np.array_equal(matrix, np.eye(dim)):
@@ -343,11 +364,12 @@ def _constant(matrix: np.ndarray) -> ConstantRoot:
 
 
 def _is_number(value: Any, number: float) -> bool:
+    """Return whether a value is a Python number equal to `number`."""
     return isinstance(value, (int, float)) and value == number
 
 
 def dot(row: Sequence[Any], u: Sequence[Any]) -> Any:
-    """row . u; entries that are the numbers 0 and 1 cost nothing."""
+    """Return the dot product of a row and u, without the operations for entries that are the numbers 0 and 1."""
     total = None
     for a, b in zip(row, u, strict=True):
         if _is_number(a, 0) or _is_number(b, 0):
@@ -358,6 +380,7 @@ def dot(row: Sequence[Any], u: Sequence[Any]) -> Any:
 
 
 def _shape(rows: Any) -> tuple[int, int] | None:
+    """Return the shape of nested rows, or None if they have no common length."""
     try:
         lengths = {len(row) for row in rows}
         return (len(rows), lengths.pop()) if len(lengths) == 1 else None
@@ -365,10 +388,12 @@ def _shape(rows: Any) -> tuple[int, int] | None:
         return None
 
 
-def _told(rows: Any) -> str:
+def _description(rows: Any) -> str:
+    """Describe a wrong result by its numbers of rows and entries, or by its repr."""
     shape = _shape(rows)
     return f"{shape[0]} rows of {shape[1]}" if shape else f"{rows!r}"[:80]
 
 
 def _matrix_latex(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows of formulas as a LaTeX matrix."""
     return r"\begin{pmatrix} " + r" \\ ".join(" & ".join(row) for row in rows) + r" \end{pmatrix}\,"

@@ -1,4 +1,4 @@
-"""Draws without replacement in compiled kernels: `samples.floyd`, one lane after another."""
+"""Sampling without replacement in compiled kernels: the counterpart of `batch_sampling.floyd`, one lane after another."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sdetools._compiled import jit
 
 @jit(nogil=True, error_model="numpy")
 def choose(u, out, samples):
-    """Different numbers below samples[0] from uniforms `(size, lanes)`; a table holds the lane that took a number last."""
+    """Write different numbers below samples[0] from uniforms `(size, lanes)`; a table stores the lane that took a number last."""
     n, size = samples[0], u.shape[0]
     taken = np.full(n, -1, np.int64)
     for j in range(u.shape[1]):

@@ -1,4 +1,4 @@
-"""Expressions as rows of texts, in coordinates and named numbers: what roots of covariances and SDEs are written in."""
+"""Sequences of expressions in coordinates and named numbers, for roots of covariances and for SDEs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ Constants = tuple[tuple[str, float], ...]
 def variable_names(
     texts: Sequence[str], variables: str | Sequence[str] | None, constants: Mapping[str, float]
 ) -> tuple[str, ...]:
-    """Coordinate names of expressions: those given, or as for a loss x0, x1, ..., or the free names in alphabetical order.
+    """Return the coordinate names of expressions: those given, or by default x0, x1, ... or all free names in alphabetical order.
 
-    >>> variable_names(["y", "x"], "x y", {}), variable_names(["x0 + x1"], None, {})
-    (('x', 'y'), ('x0', 'x1'))
+    Example:
+        >>> variable_names(["y", "x"], "x y", {}), variable_names(["x0 + x1"], None, {})
+        (('x', 'y'), ('x0', 'x1'))
     """
     from sdetools.losses.expression import variables_of
     from sdetools.losses.parser import identifiers
@@ -31,12 +32,12 @@ def variable_names(
 
 
 def named_numbers(parameters: Mapping[str, float] | None) -> dict[str, float]:
-    """Names and finite values of the numbers in expressions, in the order given."""
+    """Validate the named numbers of expressions: finite values by name, in the order given."""
     return {name: _check.number(f"parameters[{name!r}]", value) for name, value in dict(parameters or {}).items()}
 
 
 def holds_text(root: Any) -> bool:
-    """Whether nested sequences hold a text."""
+    """Return whether nested sequences contain a string."""
     if isinstance(root, str):
         return True
     if isinstance(root, (list, tuple)):
@@ -46,21 +47,21 @@ def holds_text(root: Any) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def parsed(texts: tuple[str, ...], names: tuple[str, ...], constants: Constants) -> tuple[Any, ...]:
-    """The expressions of texts."""
+    """Return the SymPy expressions of texts."""
     from sdetools.losses.expression import parse
 
     return tuple(parse(text, names, dict(constants)) for text in texts)
 
 
 def used_numbers(texts: tuple[str, ...], names: tuple[str, ...], constants: Constants) -> tuple[tuple[str, ...], np.ndarray]:
-    """Names and values of the constants that are parameters of the parsed expressions."""
+    """Return the names and values of the constants that are parameters of the parsed expressions."""
     free = {str(s) for e in parsed(texts, names, constants) for s in e.free_symbols}
     kept = [(name, value) for name, value in constants if name in free]
     return tuple(name for name, _ in kept), np.array([value for _, value in kept])
 
 
 def structure(texts: tuple[str, ...], names: tuple[str, ...], constants: Constants) -> str:
-    """The texts, and a digest of what they parse to: numbers in exponents are part of it, parameters are not."""
+    """Return the texts with a hash of their parsed expressions, which contain the numbers in exponents but not the parameters."""
     import sympy
 
     forms = "; ".join(sympy.srepr(e) for e in parsed(texts, names, constants))
@@ -69,7 +70,7 @@ def structure(texts: tuple[str, ...], names: tuple[str, ...], constants: Constan
 
 @functools.lru_cache(maxsize=256)
 def compiled(texts: tuple[str, ...], names: tuple[str, ...], constants: Constants, order: int) -> Callable[..., Any]:
-    """The expressions, or (order 1) their gradients, one expression after another."""
+    """Compile the expressions (order 0) or their gradients (order 1), one expression after another."""
     from sdetools.losses.expression import compile, derivatives
 
     wanted = [d for e in parsed(texts, names, constants) for d in derivatives(e, names, order).values()]

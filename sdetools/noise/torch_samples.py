@@ -1,10 +1,10 @@
-r"""Noise that a torch loss with data makes: batches, fresh noise on labels, and the Gaussian noise of the same covariance.
+"""Noise from a torch loss with data: minibatch noise, label noise, and Gaussian noise with the same covariance.
 
-The laws and the draws of `minibatch`, with gradients by `torch.func`: a path takes
+The laws and the draws are those of `noise.minibatch`, with gradients by `torch.func`. The gradient of a path,
 
     raw = grad of  (1/size) sum_b [l(x, row_{i_b}) - std s_b f(x, a_{i_b})],
 
-one reverse pass over its own batch. In a graph it is a call of torch, on any device.
+is one reverse pass over its batch. In a graph it is a call of torch, on any device.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sdetools.noise.batch_sampling import SampledNoise, batch_indices
 
 
 def on_paths(function: Callable[..., torch.Tensor], *parts: Any) -> Any:
-    """A gradient `(dim,)` by torch at a point and rows of numbers of one path, for all paths: of values, or of arrays `(n, *paths)`."""
+    """Return the gradient of a torch function of one path for all paths; `parts` are graph values or arrays `(n, *paths)`, x first."""
     if isinstance(parts[0], Value):
         return Call(None, tensors=partial(_vmapped, function))(parts, parts[0].shape)
     paths = max((p.shape[1:] for p in parts), key=len)
@@ -36,25 +36,29 @@ def on_paths(function: Callable[..., torch.Tensor], *parts: Any) -> Any:
 
 
 def _vmapped(function: Callable[..., torch.Tensor], *rows: torch.Tensor) -> torch.Tensor:
+    """Return the gradients of a function for all columns of its arguments."""
     with torch.enable_grad():
         return vmap(grad(function), in_dims=1, out_dims=1)(*rows).detach()
 
 
 class TorchMinibatch(SampledNoise):
-    """`SampledNoise` of a torch loss."""
+    """`SampledNoise` of a torch loss with data."""
 
     loss: TorchSamples
 
     def raw(self, x: Any, z: Any, p: Any = None) -> Any:
+        """Return the gradient of the batch, with its label noise."""
         labels = [self.std(p) * z[self.size :]] if self.label_draw is not None else []
         return on_paths(self._batch, x, batch_indices(z[: self.size], self.n, self.replace), *labels)
 
     def _batch(self, point: torch.Tensor, index: torch.Tensor, *labels: torch.Tensor) -> torch.Tensor:
+        """Return the loss of one batch at one point, with its label noise."""
         loss, own = self.loss, [row[index.long()] for row in self.loss.rows(point)]
         total: Any = loss.each(loss.sample, point, own).mean() if self.with_data else 0.0
         return total - (labels[0] * loss.each(loss.model, point, own[:-1])).mean() if labels else total
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
+        """Return factor S(x) + label_std^2 / size F(x), without the terms that are absent."""
         x, out = np.asarray(x, dtype=float), 0.0
         if self.with_data:
             g = self.loss.sample_gradients(x)
@@ -66,11 +70,12 @@ class TorchMinibatch(SampledNoise):
         return np.asarray(out)
 
     def as_gaussian(self) -> TorchSampleGaussian:
+        """Return the Gaussian noise with the same covariance."""
         return TorchSampleGaussian(self)
 
 
 class TorchSampleGaussian(Noise):
-    """v = sqrt(c/n) sum_i (xi_i - mean xi) grad l_i(x), and std/sqrt(n size) sum_i xi'_i grad f_i(x): the covariance of a `TorchMinibatch`."""
+    """Gaussian noise with the covariance of a `TorchMinibatch`; see `SampleGaussian`."""
 
     gaussian = True
     latex = r"\sqrt{c/n}\,\sum_i (\xi_i - \bar\xi)\,\nabla L_i(x)"
@@ -82,9 +87,11 @@ class TorchSampleGaussian(Noise):
         self.label = f"Gaussian with the covariance of {noise.label}"
 
     def value(self, x: Any, z: Any, p: Any = None) -> Any:
+        """Return v for standard normal draws `z`."""
         return on_paths(self._weighted, x, check_draws(z, self))
 
     def _weighted(self, point: torch.Tensor, xi: torch.Tensor) -> torch.Tensor:
+        """Return the weighted sum of sample losses and models whose gradient is v."""
         loss, inner, n = self.inner.loss, self.inner, self.inner.n
         rows, total, own = loss.rows(point), torch.zeros_like(point).sum(), xi
         if inner.with_data:
@@ -95,14 +102,16 @@ class TorchSampleGaussian(Noise):
         return total
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
+        """Return the covariance of the minibatch noise."""
         return self.inner.covariance(x)
 
     def as_gaussian(self) -> TorchSampleGaussian:
+        """Return this noise."""
         return self
 
 
 def _of_input(loss: TorchSamples) -> Callable[..., Any]:
-    """f as a function of whole rows."""
+    """Return the model f as a function of whole rows, inputs and target."""
     model = loss.model
     assert model is not None
     return lambda x, *row: model(x, *row[:-1])

@@ -15,7 +15,7 @@ def out_of_range(x):
     ("drift", "parts"),
     [
         (out_of_range, [r"return 2 components; calling it raised IndexError", "line", "return [x[0], x[7]]", "a list such as"]),
-        (lambda x: [x[0]], ["must return 2 components, one a coordinate; got 1. Return a list"]),
+        (lambda x: [x[0]], ["must return 2 components, one for each coordinate; got 1. Return a list"]),
         (lambda x: None, ["calling it raised TypeError"]),
         (lambda x: {1.0, 2.0}, ["in an order; got a set"]),
         (lambda x: x * 1j, ["must return numbers"]),

@@ -295,9 +295,9 @@ def test_gathered_and_counted_batches_are_one_law(kind, size, monkeypatch):
     each = law.loss.slope(law.loss.features @ x)[:, None] * law.loss.features[..., None]
     chosen = batch_indices(z, 50, True).astype(int)
     plain = np.stack([each[chosen[:, j], :, j].mean(axis=0) - each[..., j].mean(axis=0) for j in range(9)], axis=-1)
-    for price in (-(10**6), 10**6):  # all are gathered, all are counted
-        monkeypatch.setattr(minibatches, "GATHERED", price)
-        assert law.gathers == (price < 0)
+    for cost in (-(10**6), 10**6):  # all batches gather their rows, all count their samples
+        monkeypatch.setattr(minibatches, "GATHER_COST", cost)
+        assert law.gathers == (cost < 0)
         close(law.value(x, z), plain)
         for emitter in EMITTERS:
             close(traced(emitter, law.value, x, z), plain)
@@ -376,8 +376,8 @@ def test_backends_take_the_same_paths(name, paths):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: noise.minibatch(losses.from_expression("x**2"), size=1), "must hold data"),
-        (lambda: noise.minibatch(None, size=1), "must hold data"),
+        (lambda: noise.minibatch(losses.from_expression("x**2"), size=1), "must have data"),
+        (lambda: noise.minibatch(None, size=1), "must have data"),
         (lambda: noise.minibatch(SMALL["logistic"], size=0), "at least 1"),
         (lambda: noise.minibatch(SMALL["logistic"], size=1.5), "whole number"),
         (lambda: noise.minibatch(SMALL["logistic"], size=5, replace=False), "at most the number of samples, 4"),

@@ -32,7 +32,7 @@ from sdetools.noise.texts import holds_text, named_numbers, used_numbers, variab
 CALCULI = ("ito", "stratonovich")
 TIME = "t"
 AS_VECTOR = {
-    "rows of equal length, one row a coordinate": "components, one a coordinate",
+    "rows of equal length, one for each coordinate": "components, one for each coordinate",
     "nested sequences: [[r00, r01], [r10, r11]]": "a list such as [-x[0], -x[1]]",
     "nested sequences": "a list such as [-x[0], -x[1]]",
     " rows; calling": " components; calling",
