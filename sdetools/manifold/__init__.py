@@ -1,10 +1,11 @@
-"""Where the loss is flat: the gradient-flow projection Phi onto the manifold of minimisers Gamma, and its derivatives.
+"""The manifold of minimisers Gamma of a loss: the gradient-flow projection Phi onto it, and the derivatives of Phi.
 
->>> import sdetools as st
->>> loss = st.losses.from_expression("(x*y - 1)**2 / 2", variables="x y")
->>> point = st.manifold.project(loss, [2.0, 1.0])
->>> point.round(5), st.manifold.at(loss, point).rank
-(array([1.81735, 0.55025]), 1)
+Example:
+    >>> import sdetools as st
+    >>> loss = st.losses.from_expression("(x*y - 1)**2 / 2", variables="x y")
+    >>> point = st.manifold.project(loss, [2.0, 1.0])
+    >>> point.round(5), st.manifold.at(loss, point).rank
+    (array([1.81735, 0.55025]), 1)
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-r"""Phi: the limit of the gradient flow x' = -grad L(x), for many points at once, and its derivative dPhi.
+r"""The gradient-flow projection Phi, the limit of x' = -grad L(x) for many points at once, and its derivative dPhi.
 
-The flow is stiff (curvatures across the manifold of minimisers differ, and there is none along it), so it is followed by an implicit
-method: the linearly implicit Euler step, which solves (I + h H) d = -h grad L with the Hessian H of the step's start, repeated with
-1, 2, ..., k steps of length h/1, h/2, ..., h/k and extrapolated to step 0 (Aitken-Neville), of order k. It is L-stable: a
-long step is Newton's. H is decomposed once a step, so that each of the k(k+1)/2 solves is two products. Steps are chosen for each point
-by the difference of the last two extrapolants.
+The flow is stiff: the curvatures across the manifold of minimisers differ, and along it they vanish. It is integrated by extrapolation of
+the linearly implicit Euler method, which solves (I + h H) d = -h grad L with the Hessian H at the start of the step. The step is repeated
+with 1, 2, ..., k substeps and extrapolated to substep length 0 (Aitken-Neville), which gives order k. The method is L-stable: in the limit
+of a long step it is Newton's method. H is decomposed once for each step, so that each of the k(k+1)/2 solves is two matrix-vector
+products. The step size is chosen for each point from the difference of the last two extrapolants.
 
-Once Newton's displacement H^+ grad L is small, its square is all that tells the nearest zero from the flow's own limit: the point is
-finished by Newton's steps across the manifold. Small is not enough, though: a flow that creeps for ever (exp(-x) has no minimiser) has
-small slopes too, but they lie along the directions without curvature, and it still moves.
+The distance between the limit of the flow and the nearest zero of the gradient is of the order of the squared Newton displacement
+H^+ grad L. Once that displacement is small enough, Newton steps across the manifold replace the flow. A small displacement alone is no
+criterion: the slopes of a flow without a limit (exp(-x) has no minimiser) vanish too, but along the directions without curvature.
 
 Source: P. Deuflhard, SIAM Review 27 (1985); E. Hairer, G. Wanner, *Solving Ordinary Differential Equations II*, section IV.9.
 """
@@ -24,30 +24,30 @@ from sdetools import _check
 from sdetools.losses.base import Loss
 
 NEAR = 3e-8
-"""Newton's displacement, as a part of the point's size, from which its square is below rounding."""
+"""Newton displacement, relative to the size of the point, whose square is below rounding."""
 NEARER = 1e-11
-"""The same where dPhi is asked for, whose error is of first order."""
+"""The same for dPhi, whose error is of first order in the displacement."""
 FLAT = 1e-6
-"""Curvatures below this part of the largest one count as none."""
+"""Curvatures below this fraction of the largest one count as 0."""
 ROUNDING = 1e-15
-"""What a slope may err by, as a part of the largest curvature times the point."""
+"""Rounding error of a slope, relative to the largest curvature times the size of the point."""
 MOST_STEPS = 5000
 ORDER = 9
-"""Extrapolants k; at 10 and more rounding, which they amplify, shows at the smallest tolerances."""
+"""Number k of extrapolants; from 10 on, the rounding errors that they amplify are visible at the smallest tolerances."""
 LEAST_ERROR = 4e-12
-"""Below this a step's error is rounding."""
+"""Below this the error of a step is rounding."""
 SHARE = 0.03
-"""What one step may err by, as a part of the tolerance: the errors of some ten steps add up."""
+"""Error allowed in one step as a fraction of the tolerance: the errors of about ten steps add up."""
 FIRST, DOWNHILL = 0.1, 0.3
-"""The first step beside 1 / curvature, and the longest one where L curves downwards, beside the one at which I + h H is singular."""
+"""The first step size times the curvature; the largest step size at negative curvature, relative to that at which I + h H is singular."""
 SAFETY, SHORTER, LONGER = 0.8, 0.1, 8.0
-"""The next step is that for which the error is expected to be in order, times the first; at least and at most so many times the last."""
+"""Safety factor of the step size control, and the smallest and largest ratio of successive step sizes."""
 LEAST_SIZE = 1e-3
-"""Points nearer to 0 than this are measured by it."""
+"""Lower bound on the size of a point, for relative errors."""
 ALONG = 1e-3
-"""A flow has settled when its slope along the directions without curvature is at most this part of the slope."""
+"""A flow has settled if its slope along the directions without curvature is at most this fraction of the slope."""
 LARGEST_DENSE = 2000
-"""Coordinates up to which a Hessian is decomposed."""
+"""Largest number of coordinates for which Hessians are decomposed."""
 
 
 class FlowError(ValueError):
@@ -56,47 +56,77 @@ class FlowError(ValueError):
 
 @dataclass
 class _State:
-    """Points `(n, dim)` under way, with V `(n, dim, columns)` that moves as V' = -Hess L V where it is asked for."""
+    """Points x `(n, dim)` of the flow, with V `(n, dim, columns)` that solves V' = -Hess L V, or None."""
 
     x: np.ndarray
     v: Any
 
 
 def project(loss: Loss, x: Any, tolerance: float = 1e-10, max_steps: int = MOST_STEPS) -> np.ndarray:
-    r"""Phi(x) = lim_{t -> inf} x(t), x' = -grad L(x), x(0) = x: the gradient-flow projection onto the manifold of minimisers.
+    r"""Return the gradient-flow projection Phi(x) onto the manifold of minimisers.
 
-    `x`: `(dim,)` or `(dim, paths)`, and so is the answer. `tolerance`: the error of Phi, as a part of the size of x.
-    ValueError for a point whose flow does not converge (it says where it went), that ends at a saddle, or that is not finite.
+    Phi(x) = lim_{t -> inf} x(t) for x' = -grad L(x), x(0) = x.
     Source: the paper, section 4; G. Katzenberger, Annals of Probability 19 (1991).
 
-    >>> import sdetools as st
-    >>> project(st.losses.exponential_valley(), [1.0, 2.0]).round(9)
-    array([0., 0.])
-    >>> project(st.losses.sphere(2), [3.0, 4.0]).round(9)
-    array([0.6, 0.8])
+    Args:
+        loss: The loss L, with at most 2,000 coordinates.
+        x: Points, `(dim,)` or `(dim, paths)`.
+        tolerance: Error of Phi, relative to the size of x.
+        max_steps: Largest number of steps of the integrator.
+
+    Returns:
+        Phi(x), of the shape of `x`.
+
+    Raises:
+        FlowError: If a flow does not converge, ends at a saddle or leaves the domain of the loss; the message gives its last point.
+        ValueError: If an argument has a wrong form.
+
+    Example:
+        >>> import sdetools as st
+        >>> project(st.losses.exponential_valley(), [1.0, 2.0]).round(9)
+        array([0., 0.])
+        >>> project(st.losses.sphere(2), [3.0, 4.0]).round(9)
+        array([0.6, 0.8])
     """
     points, shape = points_of(loss, x)
-    end = _follow(loss, _State(points, None), _check.positive("tolerance", tolerance), _check.count("max_steps", max_steps))
+    end = _integrate(loss, _State(points, None), _check.positive("tolerance", tolerance), _check.count("max_steps", max_steps))
     return end.x.T.reshape(shape)
 
 
 def differential(loss: Loss, x: Any, tolerance: float = 1e-10, max_steps: int = MOST_STEPS) -> np.ndarray:
-    r"""dPhi(x), on the manifold and off it: `(dim, dim)`, or `(dim, dim, paths)`.
+    r"""Return the differential dPhi(x), on the manifold or off it.
 
-    By the variational equation of the flow, V' = -Hess L(x(t)) V with V(0) = I; at its end dPhi is P V. Errors as in `project`.
+    It solves the variational equation of the flow, V' = -Hess L(x(t)) V with V(0) = I; in the limit dPhi is P V with the tangent
+    projection P.
 
-    >>> import sdetools as st
-    >>> differential(st.losses.exponential_valley(), [1.0, 2.0])[0].round(8)  # Phi = (x - y^2/4, 0)
-    array([ 1., -1.])
+    Args:
+        loss: The loss L, with at most 2,000 coordinates.
+        x: Points, `(dim,)` or `(dim, paths)`.
+        tolerance: Error of dPhi.
+        max_steps: Largest number of steps of the integrator.
+
+    Returns:
+        dPhi(x), `(dim, dim)` or `(dim, dim, paths)`.
+
+    Raises:
+        FlowError: As in `project`.
+        ValueError: If an argument has a wrong form.
+
+    Example:
+        >>> import sdetools as st
+        >>> differential(st.losses.exponential_valley(), [1.0, 2.0])[0].round(8)  # Phi = (x - y^2/4, 0)
+        array([ 1., -1.])
     """
     points, shape = points_of(loss, x)
     identity = np.broadcast_to(np.eye(loss.dim), (len(points), loss.dim, loss.dim)).copy()
-    end = _follow(loss, _State(points, identity), _check.positive("tolerance", tolerance), _check.count("max_steps", max_steps))
+    end = _integrate(
+        loss, _State(points, identity), _check.positive("tolerance", tolerance), _check.count("max_steps", max_steps)
+    )
     return np.moveaxis(end.v, 0, -1).reshape(loss.dim, loss.dim, *shape[1:])
 
 
 def points_of(loss: Loss, x: Any) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Points as rows `(n, dim)`, and the shape in which they came; ValueError for what dense Hessians cannot take."""
+    """Validate a loss and points; return the points as rows `(n, dim)`, and their shape as given."""
     if not isinstance(loss, Loss):
         raise ValueError(f"`loss` must be a loss of `sdetools.losses`; got {loss!r}. Try losses.from_expression('(x*y - 1)**2').")
     if loss.dim > LARGEST_DENSE:
@@ -111,75 +141,76 @@ def points_of(loss: Loss, x: Any) -> tuple[np.ndarray, tuple[int, ...]]:
 
 
 def gradients(loss: Loss, x: np.ndarray) -> np.ndarray:
-    """grad L at points `(n, dim)`: `(n, dim)`."""
+    """Return grad L at points `(n, dim)`: `(n, dim)`."""
     with np.errstate(all="ignore"):
         return np.asarray(loss.gradient(x.T), dtype=float).T
 
 
 def hessians(loss: Loss, x: np.ndarray) -> np.ndarray:
-    """Hess L at points `(n, dim)`: `(n, dim, dim)`."""
+    """Return Hess L at points `(n, dim)`: `(n, dim, dim)`."""
     with np.errstate(all="ignore"):
         return np.moveaxis(np.asarray(loss.hessian(x.T), dtype=float), -1, 0)
 
 
-def _follow(loss: Loss, state: _State, tolerance: float, max_steps: int) -> _State:
+def _integrate(loss: Loss, state: _State, tolerance: float, max_steps: int) -> _State:
+    """Integrate the flow of all points to its limit, each with its own step size."""
     n = len(state.x)
     local = max(SHARE * tolerance, LEAST_ERROR)
     size = LEAST_SIZE + np.abs(state.x).max(axis=1)
     out = _State(state.x.copy(), None if state.v is None else state.v.copy())
     step = np.full(n, np.nan)
-    went = np.zeros(n)
+    elapsed = np.zeros(n)
     moved = np.zeros(n)
     near = NEAR if state.v is None else NEARER
-    left = np.arange(n)
+    active = np.arange(n)
     for _ in range(max_steps):
-        x = out.x[left]
+        x = out.x[active]
         g = gradients(loss, x)
         H = hessians(loss, x)
-        _check_finite(loss, out.x, left, went, g, H)
+        _check_finite(loss, out.x, active, elapsed, g, H)
         values, vectors = np.linalg.eigh(H)
         top = np.abs(values).max(axis=1)
-        across = _curved(values)
+        across = _has_curvature(values)
         slopes = np.einsum("nij,ni->nj", vectors, g)
-        newton = np.abs(_over(slopes, values, across)).max(axis=1)
-        sizes = np.maximum(size[left], np.abs(x).max(axis=1))
+        newton = np.abs(_divided(slopes, values, across)).max(axis=1)
+        sizes = np.maximum(size[active], np.abs(x).max(axis=1))
         along = np.abs(np.where(across, 0.0, slopes)).max(axis=1)
         settled = along <= np.maximum(ALONG * np.abs(slopes).max(axis=1), ROUNDING * top * sizes)
-        done = settled & (np.maximum(newton, moved[left]) <= near * sizes)
+        done = settled & (np.maximum(newton, moved[active]) <= near * sizes)
         if done.any():
-            _finish(loss, out, left[done], values[done], vectors[done], went)
+            _finish(loss, out, active[done], values[done], vectors[done], elapsed)
             keep = ~done
-            left, x, g, values, vectors, top = left[keep], x[keep], g[keep], values[keep], vectors[keep], top[keep]
+            active, x, g, values, vectors, top = active[keep], x[keep], g[keep], values[keep], vectors[keep], top[keep]
             sizes = sizes[keep]
-        if not len(left):
+        if not len(active):
             return out
-        first = np.isnan(step[left])
-        step[left[first]] = FIRST / np.maximum(top[first], 1e-300)
+        first = np.isnan(step[active])
+        step[active[first]] = FIRST / np.maximum(top[first], 1e-300)
         downhill = np.maximum(-values[:, 0], 0.0)
         with np.errstate(divide="ignore"):
-            h = np.minimum(step[left], DOWNHILL / downhill)  # where L curves downwards, I + h H must stay invertible
-        v = None if out.v is None else out.v[left]
+            h = np.minimum(step[active], DOWNHILL / downhill)  # at negative curvature I + h H must stay invertible
+        v = None if out.v is None else out.v[active]
         high, low = _extrapolated(loss, x, g, values, vectors, h, v)
-        error = _apart(high, low, sizes) / local
+        error = _scaled_difference(high, low, sizes) / local
         good = error <= 1.0
-        step[left] = _next(h, error)
-        went[left[good]] += h[good]
-        moved[left[good]] = np.abs(high.x - x).max(axis=1)[good]
-        out.x[left[good]] = high.x[good]
+        step[active] = _next_step(h, error)
+        elapsed[active[good]] += h[good]
+        moved[active[good]] = np.abs(high.x - x).max(axis=1)[good]
+        out.x[active[good]] = high.x[good]
         if v is not None:
-            out.v[left[good]] = high.v[good]
-        _check_stuck(loss, out.x, left, went, step)
-    i = int(left[0])
-    slope = float(np.abs(gradients(loss, out.x[left[:1]])).max())
+            out.v[active[good]] = high.v[good]
+        _check_progress(loss, out.x, active, elapsed, step)
+    i = int(active[0])
+    slope = float(np.abs(gradients(loss, out.x[active[:1]])).max())
     raise FlowError(
-        f"the gradient flow of {loss.label} must converge to be projected; after {max_steps} steps, to t={went[i]:.3g}, "
-        f"the flow of point {i} is at {shown(out.x[i])} with |grad L| = {slope:.3g}. "
+        f"the gradient flow of {loss.label} must converge to be projected; after {max_steps} steps, to t={elapsed[i]:.3g}, "
+        f"the flow of point {i} is at {format_point(out.x[i])} with |grad L| = {slope:.3g}. "
         "Start in the basin of a manifold of minimisers, or allow more steps by max_steps=."
     )
 
 
-def _apart(high: _State, low: _State, sizes: np.ndarray) -> np.ndarray:
-    """The largest difference of two extrapolants, of x as a part of `sizes`, `(n,)`; infinite where it is not finite."""
+def _scaled_difference(high: _State, low: _State, sizes: np.ndarray) -> np.ndarray:
+    """Return the largest difference of two extrapolants, `(n,)`, that of x relative to `sizes`; infinite if it is not finite."""
     with np.errstate(all="ignore"):
         out = np.abs(high.x - low.x).max(axis=1) / sizes
         if high.v is not None and low.v is not None:
@@ -187,15 +218,15 @@ def _apart(high: _State, low: _State, sizes: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(out), out, np.inf)
 
 
-def _next(h: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """The next steps after steps h whose errors are `error` of what they may be; an error goes like h^ORDER."""
+def _next_step(h: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """Return the next step sizes for steps h with errors relative to the allowed ones; an error is of order h^ORDER."""
     return h * np.clip(SAFETY * np.maximum(error, 1e-30) ** (-1 / ORDER), SHORTER, LONGER)
 
 
 def _extrapolated(
     loss: Loss, x: np.ndarray, g: np.ndarray, values: np.ndarray, vectors: np.ndarray, h: np.ndarray, v: Any
 ) -> tuple[_State, _State]:
-    """The last two extrapolants of one step of length h from x."""
+    """Return the last two extrapolants of one step of size h from x."""
     with np.errstate(all="ignore"):
         third: Any = np.moveaxis(np.asarray(loss.third(x.T), dtype=float), -1, 0) if v is not None else None
         rows: list[list[_State]] = []
@@ -213,79 +244,81 @@ def _extrapolated(
                 move = solve(-own[:, None] * slope)
                 if w is not None:
                     pull = np.einsum("nij,njk->nik", hessians(loss, y), w)
-                    turned = np.einsum("nijl,nl,njk->nik", third, move, v)  # the Jacobian's own dependence on x
-                    w = w + solve(-own[:, None, None] * (pull + turned))
+                    variation = np.einsum("nijl,nl,njk->nik", third, move, v)  # the dependence of the Jacobian on x
+                    w = w + solve(-own[:, None, None] * (pull + variation))
                 y = y + move
             rows.append([_State(y, w)])
             for k in range(1, j):
-                rows[-1].append(_joined(rows[-1][k - 1], rows[-2][k - 1], 1.0 / (j / (j - k) - 1.0)))
+                rows[-1].append(_combined(rows[-1][k - 1], rows[-2][k - 1], 1.0 / (j / (j - k) - 1.0)))
         return rows[-1][-1], rows[-1][-2]
 
 
-def _joined(fine: _State, coarse: _State, weight: float) -> _State:
-    """fine + weight (fine - coarse)."""
+def _combined(fine: _State, coarse: _State, weight: float) -> _State:
+    """Return fine + weight (fine - coarse), the extrapolation of two states."""
     v = None if fine.v is None else fine.v + weight * (fine.v - coarse.v)
     return _State(fine.x + weight * (fine.x - coarse.x), v)
 
 
-def _curved(values: np.ndarray) -> np.ndarray:
-    """Which of the curvatures `(n, dim)` count."""
+def _has_curvature(values: np.ndarray) -> np.ndarray:
+    """Return which of the eigenvalues `(n, dim)` count as curvature."""
     return values > FLAT * np.abs(values).max(axis=1, keepdims=True)
 
 
-def _over(b: np.ndarray, values: np.ndarray, across: np.ndarray) -> np.ndarray:
-    """b / values where there is curvature, else 0."""
+def _divided(b: np.ndarray, values: np.ndarray, across: np.ndarray) -> np.ndarray:
+    """Return b / values in the directions with curvature, else 0."""
     return np.divide(b, values, out=np.zeros(b.shape), where=across)
 
 
-def _finish(loss: Loss, out: _State, chosen: np.ndarray, values: np.ndarray, vectors: np.ndarray, went: np.ndarray) -> None:
-    """Newton's steps across the manifold, to rounding; then V is cut down to the tangent space."""
+def _finish(loss: Loss, out: _State, chosen: np.ndarray, values: np.ndarray, vectors: np.ndarray, elapsed: np.ndarray) -> None:
+    """Take Newton steps across the manifold to rounding, and project V to the tangent space."""
     top = np.abs(values).max(axis=1)
     saddle = values[:, 0] < -FLAT * top
     if saddle.any():
         i = int(np.argmax(saddle))
         raise FlowError(
-            f"the gradient flow must end at minimisers; that of point {chosen[i]} ends at a saddle (or a maximum) of {loss.label}, "
-            f"{shown(out.x[chosen[i]])}, whose lowest curvature is {values[i, 0]:.3g} beside a highest of {top[i]:.3g}. "
-            "Start elsewhere: move the point a little."
+            f"the gradient flow must end at minimisers; that of point {chosen[i]} ends at a saddle (or a maximum) of "
+            f"{loss.label}, {format_point(out.x[chosen[i]])}, where the smallest eigenvalue of the Hessian is {values[i, 0]:.3g} "
+            f"and the largest modulus is {top[i]:.3g}. Perturb the initial point."
         )
-    across = _curved(values)
+    across = _has_curvature(values)
     for _ in range(3):
         g = gradients(loss, out.x[chosen])
-        inner = _over(np.einsum("nij,ni->nj", vectors, g), values, across)
+        inner = _divided(np.einsum("nij,ni->nj", vectors, g), values, across)
         out.x[chosen] -= np.einsum("nij,nj->ni", vectors, inner)
     if out.v is not None:
         out.v[chosen] = _tangent_part(out.v[chosen], vectors, across)
 
 
 def _tangent_part(v: np.ndarray, vectors: np.ndarray, across: np.ndarray) -> np.ndarray:
-    """P V for V `(n, dim, columns)`: what lies in the directions without curvature."""
+    """Return P V for V `(n, dim, columns)`, with the projection P onto the directions without curvature."""
     inner = np.einsum("nij,nik->njk", vectors, v) * ~across[:, :, None]
     return np.einsum("nij,njk->nik", vectors, inner)
 
 
-def _check_finite(loss: Loss, x: np.ndarray, left: np.ndarray, went: np.ndarray, g: np.ndarray, H: np.ndarray) -> None:
+def _check_finite(loss: Loss, x: np.ndarray, active: np.ndarray, elapsed: np.ndarray, g: np.ndarray, H: np.ndarray) -> None:
+    """Raise FlowError if a gradient or Hessian is not finite."""
     bad = ~(np.isfinite(g).all(axis=1) & np.isfinite(H).all(axis=(1, 2)))
     if bad.any():
-        i = int(left[np.argmax(bad)])
+        i = int(active[np.argmax(bad)])
         raise FlowError(
-            f"the loss must be finite with two derivatives along its gradient flow; {loss.label} is not at {shown(x[i])}, "
-            f"where the flow of point {i} is at t={went[i]:.3g}. Start inside the domain of the loss."
+            f"the loss must be finite with two derivatives along its gradient flow; {loss.label} is not at {format_point(x[i])}, "
+            f"where the flow of point {i} is at t={elapsed[i]:.3g}. Start inside the domain of the loss."
         )
 
 
-def _check_stuck(loss: Loss, x: np.ndarray, left: np.ndarray, went: np.ndarray, step: np.ndarray) -> None:
-    far = (np.abs(x[left]).max(axis=1) > 1e12) | (went[left] > 1e200)
-    short = step[left] < 1e-14 * np.maximum(went[left], 1e-140)
+def _check_progress(loss: Loss, x: np.ndarray, active: np.ndarray, elapsed: np.ndarray, step: np.ndarray) -> None:
+    """Raise FlowError if a point diverges or its step size vanishes."""
+    far = (np.abs(x[active]).max(axis=1) > 1e12) | (elapsed[active] > 1e200)
+    short = step[active] < 1e-14 * np.maximum(elapsed[active], 1e-140)
     if (far | short).any():
-        i = int(left[np.argmax(far | short)])
-        what = "runs away" if np.abs(x[i]).max() > 1e12 or went[i] > 1e200 else "cannot be followed (a kink or a pole)"
+        i = int(active[np.argmax(far | short)])
+        what = "diverges" if np.abs(x[i]).max() > 1e12 or elapsed[i] > 1e200 else "cannot be integrated (a kink or a pole)"
         raise FlowError(
             f"the gradient flow of {loss.label} must converge to be projected; that of point {i} {what}: "
-            f"at t={went[i]:.3g} it is at {shown(x[i])}. Start in the basin of a manifold of minimisers."
+            f"at t={elapsed[i]:.3g} it is at {format_point(x[i])}. Start in the basin of a manifold of minimisers."
         )
 
 
-def shown(x: np.ndarray) -> str:
-    """A point in print, its first coordinates."""
+def format_point(x: np.ndarray) -> str:
+    """Format the first coordinates of a point for a message."""
     return "(" + ", ".join(f"{value:.6g}" for value in x[:4]) + (", ..." if len(x) > 4 else "") + ")"

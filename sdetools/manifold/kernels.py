@@ -1,8 +1,8 @@
-"""Compiled pieces of a step on the manifold, for a block of lanes: every innermost loop runs over lanes and has no branch.
+"""Compiled functions for a step on the manifold, on a block of lanes; each innermost loop runs over lanes and has no branch.
 
-`frame`: cyclic Jacobi rotations, one matrix a lane, then the matrices of the slow SDE; `pull`: its drift; `tangent`: P v; `newton`: a step
-back to the manifold. A symmetric matrix is its entries i <= j, a symmetric tensor its entries i <= j <= l, one after another. `out` holds
-the results first and scratch after them, so nothing is allocated.
+`frame` diagonalises one Hessian for each lane by cyclic Jacobi rotations and computes the matrices of the slow SDE, `pull` is its drift,
+`tangent` is P v, and `newton` a step back to the manifold. A symmetric matrix is stored by its entries i <= j, a symmetric tensor by its
+entries i <= j <= l. The argument `out` contains the results and then scratch memory, so that nothing is allocated.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from numba import njit
 from sdetools._compiled import jit
 
 EXTRA_SWEEPS = 4
-"""Sweeps beside one for each doubling of the dimension: rotations converge quadratically."""
+"""Sweeps in addition to one for each doubling of the dimension: the rotations converge quadratically."""
 
 
 @njit(inline="always")
 def place(i, j, dim):
-    """Where entry (i, j), i <= j, of a symmetric matrix stands."""
+    """Return the position of entry (i, j), i <= j, of a symmetric matrix."""
     return i * dim - (i * (i - 1)) // 2 + j - i
 
 
 @jit(nogil=True, error_model="numpy")
 def jacobi(A, V, dim, lanes):
-    """Diagonalises A in place, `(dim * dim, lanes)`, with the eigenvectors in the columns of V."""
+    """Diagonalise A `(dim * dim, lanes)` in place, and write the eigenvectors to the columns of V."""
     for i in range(dim):
         for k in range(dim):
             for j in range(lanes):
@@ -65,21 +65,21 @@ def jacobi(A, V, dim, lanes):
 
 
 @jit(nogil=True, error_model="numpy")
-def product(X, turned, Y, out, dim, lanes):
-    """out = X Y of full matrices, or X^T Y."""
+def product(X, transposed, Y, out, dim, lanes):
+    """Compute out = X Y for full matrices, or X^T Y if `transposed`."""
     for i in range(dim):
         for k in range(dim):
             for j in range(lanes):
                 out[i * dim + k, j] = 0.0
             for a in range(dim):
-                at = a * dim + i if turned else i * dim + a
+                at = a * dim + i if transposed else i * dim + a
                 for j in range(lanes):
                     out[i * dim + k, j] += X[at, j] * Y[a * dim + k, j]
 
 
 @jit(nogil=True, error_model="numpy")
 def back(X, V, out, dim, lanes):
-    """The symmetric part that is stored of X V^T."""
+    """Compute the stored entries of the symmetric matrix X V^T."""
     for i in range(dim):
         for k in range(i, dim):
             at = place(i, k, dim)
@@ -92,10 +92,10 @@ def back(X, V, out, dim, lanes):
 
 @jit(nogil=True, error_model="numpy")
 def frame(H, Sigma, out, settings):
-    """From Hess L and Sigma to P, H^+, P Sigma P and Z = Lyap^{-1}(Q Sigma Q) + H^+ Q Sigma P + its transpose.
+    """Compute P, H^+, P Sigma P and Z = Lyap^{-1}(Q Sigma Q) + H^+ Q Sigma P + its transpose from H = Hess L and Sigma.
 
-    `settings`: dim, rank M, the largest |lambda_{M+1}| / lambda_M and the least lambda_M / lambda_1 allowed. The M largest eigenvalues are
-    those across the manifold; where a bound is broken every result is NaN.
+    `settings` are dim, the rank M, the largest |lambda_{M+1}| / lambda_M and the least lambda_M / lambda_1 allowed. The M largest
+    eigenvalues are those across the manifold. If a bound is violated, all results of the lane are NaN.
     """
     dim, rank, most, least = int(settings[0]), settings[1], settings[2], settings[3]
     lanes, own, full = H.shape[1], dim * (dim + 1) // 2, dim * dim
@@ -159,13 +159,13 @@ def frame(H, Sigma, out, settings):
 
 
 def frame_rows(dim):
-    """Rows of `out` that `frame` needs."""
+    """Return the number of rows of `out` that `frame` needs."""
     return 4 * (dim * (dim + 1) // 2) + 4 * dim * dim + dim + 3
 
 
 @jit(nogil=True, error_model="numpy")
 def times(A, v, out, add, dim, lanes):
-    """out = A v, or out += A v, for a symmetric A."""
+    """Compute out = A v for a symmetric A, or out += A v if `add`."""
     for i in range(dim):
         if not add:
             for j in range(lanes):
@@ -178,7 +178,7 @@ def times(A, v, out, add, dim, lanes):
 
 @jit(nogil=True, error_model="numpy")
 def contract(T, M, out, dim, lanes):
-    """out_l = sum_ij T_ijl M_ij for a symmetric T and M."""
+    """Compute out_l = sum_ij T_ijl M_ij for symmetric T and M."""
     for i in range(dim):
         for j in range(lanes):
             out[i, j] = 0.0
@@ -186,7 +186,7 @@ def contract(T, M, out, dim, lanes):
     for i in range(dim):
         for k in range(i, dim):
             for m in range(k, dim):
-                # each place of the triple in turn is the free index; equal indices have it once
+                # each position of the triple is the free index once; equal indices count once
                 for free in range(3):
                     l, a, b = (m, i, k) if free == 0 else ((k, i, m) if free == 1 else (i, k, m))
                     if (free == 1 and k == m) or (free == 2 and i in (k, m)):
@@ -200,7 +200,7 @@ def contract(T, M, out, dim, lanes):
 
 @jit(nogil=True, error_model="numpy")
 def pull(F, T, out, settings):
-    """-(H^+ D[P Sigma P] + P D[Z]) = d2Phi[Sigma] from the results F of `frame` and the third derivative T of L."""
+    """Compute d2Phi[Sigma] = -(H^+ D[P Sigma P] + P D[Z]) from the results F of `frame` and the third derivative T of L."""
     dim, lanes = int(settings[0]), F.shape[1]
     own, D = dim * (dim + 1) // 2, out[dim:]
     contract(T, F[2 * own :], D, dim, lanes)
@@ -214,13 +214,13 @@ def pull(F, T, out, settings):
 
 @jit(nogil=True, error_model="numpy")
 def tangent(P, v, out, settings):
-    """P v."""
+    """Compute P v."""
     times(P, v, out, False, int(settings[0]), P.shape[1])
 
 
 @jit(nogil=True, error_model="numpy")
 def newton(H, P, g, out, settings):
-    """(H + tr(H) P)^{-1} g by L D L^T."""
+    """Compute (H + tr(H) P)^{-1} g by an L D L^T decomposition."""
     dim, lanes = int(settings[0]), H.shape[1]
     own, L = dim * (dim + 1) // 2, out[dim:]
     for j in range(lanes):
@@ -256,5 +256,5 @@ def newton(H, P, g, out, settings):
 
 
 def newton_rows(dim):
-    """Rows of `out` that `newton` needs."""
+    """Return the number of rows of `out` that `newton` needs."""
     return dim + dim * (dim + 1) // 2

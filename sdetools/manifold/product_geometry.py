@@ -1,17 +1,17 @@
-r"""The manifold of minimisers of large models, without any `dim` x `dim` matrix: products only.
+r"""The manifold of minimisers of large models, by matrix-vector products, without any `dim` x `dim` matrix.
 
-Losses of residuals, L = (1/2n) sum_i r_i^2 with r = 0 on Gamma (`losses.from_torch_model`): H = J^T J / n with the rows grad f_i of J, so that the
-Gram matrix J J^T / n = U S U^T gives the frame V = J^T U (n S)^{-1/2} across Gamma, H = V S V^T. On Gamma
+Losses of residuals, L = (1/2n) sum_i r_i^2 with r = 0 on Gamma (`losses.from_torch_model`), have H = J^T J / n with the rows grad f_i of J.
+The Gram matrix J J^T / n = U S U^T gives the orthonormal basis V = J^T U (n S)^{-1/2} of the normal space, H = V S V^T. On Gamma
 
-    D[M] = (1/n) sum_i (2 Hess f_i M grad f_i + tr(Hess f_i M) grad f_i),
+    D[M] = (1/n) sum_i (2 Hess f_i M grad f_i + tr(Hess f_i M) grad f_i).
 
-whose second part is normal: P D[M] = (2/n) P sum_i Hess f_i M grad f_i is one reverse pass over forward ones, and D[P Sigma P] = J^T t / n with
-t_i = tr(Hess f_i P Sigma P), since P grad f_i = 0. Terms with r_i itself are left out: they vanish on Gamma, and `residual` tells their size.
+The second term is normal, so P D[M] = (2/n) P sum_i Hess f_i M grad f_i, a reverse pass over forward passes. Since P grad f_i = 0,
+D[P Sigma P] = J^T t / n with t_i = tr(Hess f_i P Sigma P). Terms with r_i are neglected, as they vanish on Gamma; `residual` is their size.
 
-Other losses: V and S by Lanczos (ARPACK) on Hessian products, D[a b^T] by `loss.third_product`. There P grad tr H = P D[V V^T], for along
-Gamma the eigenvalues of the kernel stay 0.
+For other losses V and S come from the Lanczos method (ARPACK) with Hessian-vector products, and D[a b^T] from `loss.third_product`. Then
+P grad tr H = P D[V V^T], because the eigenvalues of the kernel stay 0 along Gamma.
 
-Source: the formula of `geometry`, restricted; M. Hutchinson, Communications in Statistics 19 (1990), for the trace by probes.
+Source: the formula of `geometry`; M. Hutchinson, Communications in Statistics 19 (1990), for the stochastic trace estimator.
 """
 
 from __future__ import annotations
@@ -25,19 +25,24 @@ from sdetools import _check
 from sdetools.losses.base import Loss
 from sdetools.manifold.geometry import CURVED, LEVEL, check_flat
 
-FIRST_RANK, MORE = 8, 4
-"""Eigenpairs that Lanczos is asked for at first, and how many times as many when all of them count."""
+FIRST_RANK, GROWTH = 8, 4
+"""Number of eigenpairs of the first Lanczos run, and the factor by which it grows if all of them count as curvature."""
 MOST_RANK = 256
-"""Eigenpairs that Lanczos is asked for at most."""
+"""Largest number of eigenpairs of a Lanczos run."""
 SMALL = 1e-6
-"""Residuals, as a part of the size of the model's values, up to which a point counts as lying on the manifold."""
+"""Residuals, relative to the size of the values of the model, up to which a point counts as lying on the manifold."""
 
 
 @dataclass(frozen=True)
 class MatrixFree:
-    """The manifold at one point, by products; made by `matrix_free`. `eigenvalues` of the Hessian across it, descending `(M,)`.
+    """The manifold of minimisers at one point, by matrix-vector products; made by `matrix_free`.
 
-    `gap`: the M-th beside the largest one left out. `residual`: the largest |r_i|, or |grad L|: what the formulas neglect.
+    Attributes:
+        loss: The loss.
+        point: The point, `(dim,)`.
+        eigenvalues: The non-zero eigenvalues of the Hessian in descending order, `(M,)`.
+        gap: Gap ratio, the M-th eigenvalue divided by the next one.
+        residual: Largest |r_i|, or |grad L|, the size of the neglected terms.
     """
 
     loss: Loss
@@ -48,35 +53,41 @@ class MatrixFree:
 
     @property
     def rank(self) -> int:
-        """M."""
+        """Rank M of the Hessian; Gamma has dimension dim - M."""
         return len(self.eigenvalues)
 
     def coordinates(self, v: np.ndarray) -> np.ndarray:
-        """V^T v: `(M,)` or `(M, k)`."""
+        """Return V^T v, `(M,)` or `(M, k)`, with the orthonormal basis V of the normal space."""
         raise NotImplementedError
 
     def across(self, w: np.ndarray) -> np.ndarray:
-        """V w: `(dim,)` or `(dim, k)`."""
+        """Return V w, `(dim,)` or `(dim, k)`."""
         raise NotImplementedError
 
     def project_tangent(self, v: Any) -> np.ndarray:
-        """P v, for `(dim,)` or a block `(dim, k)`."""
+        """Return P v for `v` `(dim,)` or `(dim, k)`."""
         v = np.asarray(v, dtype=float)
         return v - self.across(self.coordinates(v))
 
     def pseudo_inverse(self, v: Any) -> np.ndarray:
-        """H^+ v."""
+        """Return H^+ v for `v` `(dim,)` or `(dim, k)`."""
         w = self.coordinates(np.asarray(v, dtype=float))
         return self.across(w / self.eigenvalues.reshape(-1, *[1] * (w.ndim - 1)))
 
     def second_derivative(self, root: Any = None, hessian_multiple: float | None = None) -> np.ndarray:
-        """d2Phi[Sigma], `(dim,)`, for Sigma = R R^T with `root` R `(dim, q)`, or Sigma = c H with `hessian_multiple` c.
+        """Return d2Phi[Sigma], `(dim,)`.
 
-        ValueError unless exactly one of them is given, and for a root of another size.
+        Args:
+            root: R, `(dim, q)` or `(dim,)`, for Sigma = R R^T.
+            hessian_multiple: c, for Sigma = c H.
+
+        Raises:
+            ValueError: If not exactly one of them is given, or `root` has another number of rows.
         """
         if (root is None) == (hessian_multiple is None):
             raise ValueError(
-                "give either `root` R, with Sigma = R R^T, or `hessian_multiple` c, with Sigma = c Hess L; one of them."
+                "`root` R, with Sigma = R R^T, or `hessian_multiple` c, with Sigma = c Hess L, must be given; "
+                f"got {'neither' if root is None else 'both'}. Give one of them."
             )
         if hessian_multiple is not None:
             return -0.5 * _check.number("hessian_multiple", hessian_multiple) * self.trace_gradient()[0]
@@ -91,7 +102,12 @@ class MatrixFree:
         return -self._normal(A) - self.project_tangent(self._tangent(A, lyapunov, mixed))
 
     def trace_gradient(self, probes: int | None = None, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """P grad tr H and its standard error, `(dim,)` each: exact (error 0), or by Hutchinson's estimator with `probes` random signs."""
+        """Return P grad tr H and its standard error, `(dim,)` each.
+
+        Args:
+            probes: Number of random sign vectors of Hutchinson's estimator, at least 2; by default the result is exact, with error 0.
+            seed: Seed of the random signs.
+        """
         if probes is None:
             return self._trace_gradient(), np.zeros(self.loss.dim)
         probes = _check.count("probes", probes, least=2, hint="One probe alone has no standard error.")
@@ -100,21 +116,23 @@ class MatrixFree:
         return drawn.mean(axis=0), drawn.std(axis=0, ddof=1) / np.sqrt(probes)
 
     def slow_drift(self, root: Any = None, hessian_multiple: float | None = None, rate: float = 1.0) -> np.ndarray:
-        """(rate^2 / 2) d2Phi[Sigma]: the drift of the slow SDE."""
+        """Return (rate^2 / 2) d2Phi[Sigma], the drift of the slow SDE at lambda_t = `rate`; see `second_derivative`."""
         return 0.5 * rate**2 * self.second_derivative(root, hessian_multiple)
 
     def _normal(self, A: np.ndarray) -> np.ndarray:
-        """H^+ D[A A^T] for tangent columns A."""
+        """Return H^+ D[A A^T] for tangent columns A."""
         raise NotImplementedError
 
     def _tangent(self, A: np.ndarray, lyapunov: np.ndarray, mixed: np.ndarray) -> np.ndarray:
-        """D[V X V^T + V Y A^T + A Y^T V^T], X = `lyapunov`, Y = `mixed`, up to a normal part."""
+        """Return D[V X V^T + V Y A^T + A Y^T V^T], X = `lyapunov`, Y = `mixed`, up to a normal vector."""
         raise NotImplementedError
 
     def _trace_gradient(self) -> np.ndarray:
+        """Return P grad tr H exactly."""
         raise NotImplementedError
 
     def _probe(self, rng: np.random.Generator) -> np.ndarray:
+        """Return one draw of Hutchinson's estimator of P grad tr H."""
         raise NotImplementedError
 
     def __repr__(self) -> str:
@@ -123,24 +141,31 @@ class MatrixFree:
 
 @dataclass(frozen=True, repr=False)
 class ResidualGeometry(MatrixFree):
-    """By the Gram matrix of the residuals' gradients; `jacobian` J `(n, dim)`, `mixing` U (n S)^{-1/2} `(n, M)`: V = J^T `mixing`."""
+    """The geometry of a loss of residuals, by the Gram matrix of their gradients.
+
+    Attributes:
+        jacobian: J, `(n, dim)`.
+        mixing: U (n S)^{-1/2}, `(n, M)`, with V = J^T `mixing`.
+    """
 
     jacobian: np.ndarray
     mixing: np.ndarray
 
     def coordinates(self, v: np.ndarray) -> np.ndarray:
+        """Return V^T v by a product with J."""
         return self.mixing.T @ (self.jacobian @ v)
 
     def across(self, w: np.ndarray) -> np.ndarray:
+        """Return V w by a product with J^T."""
         return self.jacobian.T @ (self.mixing @ w)
 
     def _curved(self, directions: Any) -> np.ndarray:
-        """sum_i Hess f_i v_i."""
+        """Return sum_i Hess f_i v_i; `directions(part)` returns the rows v_i of a slice."""
         loss: Any = self.loss
         return loss.curved(self.point, directions)
 
-    def _own(self) -> np.ndarray:
-        """V^T grad f_i in rows, `(n, M)`."""
+    def _normal_gradients(self) -> np.ndarray:
+        """Return V^T grad f_i in rows, `(n, M)`."""
         return len(self.jacobian) * self.mixing * self.eigenvalues
 
     def _normal(self, A: np.ndarray) -> np.ndarray:
@@ -149,7 +174,7 @@ class ResidualGeometry(MatrixFree):
         return self.pseudo_inverse(self.jacobian.T @ t) / len(self.jacobian)
 
     def _tangent(self, A: np.ndarray, lyapunov: np.ndarray, mixed: np.ndarray) -> np.ndarray:
-        own = self._own()
+        own = self._normal_gradients()
         inside, outside = (own @ lyapunov) @ self.mixing.T, own @ mixed
         moved = self._curved(lambda part: inside[part] @ self.jacobian + outside[part] @ A.T)
         return (2.0 / len(own)) * moved
@@ -168,25 +193,32 @@ class ResidualGeometry(MatrixFree):
 
 @dataclass(frozen=True, repr=False)
 class LanczosGeometry(MatrixFree):
-    """By the eigenvectors `frame` V `(dim, M)` across the manifold."""
+    """The geometry of any loss, by the eigenvectors of the Hessian.
+
+    Attributes:
+        frame: The orthonormal basis V of the normal space, `(dim, M)`.
+    """
 
     frame: np.ndarray
 
     def coordinates(self, v: np.ndarray) -> np.ndarray:
+        """Return V^T v."""
         return self.frame.T @ v
 
     def across(self, w: np.ndarray) -> np.ndarray:
+        """Return V w."""
         return self.frame @ w
 
     def _third(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Return sum_ij d_ijl L a_i b_j at the point."""
         return self.loss.third_product(self.point, a, b)
 
     def _normal(self, A: np.ndarray) -> np.ndarray:
         return self.pseudo_inverse(sum(self._third(a, a) for a in A.T))
 
     def _tangent(self, A: np.ndarray, lyapunov: np.ndarray, mixed: np.ndarray) -> np.ndarray:
-        values, turned = np.linalg.eigh(lyapunov)
-        out = sum(value * self._third(v, v) for value, v in zip(values, (self.frame @ turned).T))
+        values, vectors = np.linalg.eigh(lyapunov)
+        out = sum(value * self._third(v, v) for value, v in zip(values, (self.frame @ vectors).T))
         return out + 2.0 * sum(self._third(w, a) for w, a in zip((self.frame @ mixed).T, A.T))
 
     def _trace_gradient(self) -> np.ndarray:
@@ -198,16 +230,24 @@ class LanczosGeometry(MatrixFree):
 
 
 def matrix_free(loss: Loss, x: Any, rank: int | None = None) -> MatrixFree:
-    """The manifold of minimisers at a point of it, `(dim,)`, by products: for losses of many coordinates.
+    """Return the geometry of the manifold of minimisers at one point by matrix-vector products, for losses of many coordinates.
 
-    A loss of residuals (`st.losses.from_torch_model`) goes through its Gram matrix, any other through Lanczos on Hessian products (up to
-    256 curvatures). `rank` as in `at`. ValueError where the point is no minimiser (`retract` brings a near one back), where a
-    curvature is negative, where the rank is ambiguous (the gap is told), and where there is no manifold.
+    A loss of residuals (`st.losses.from_torch_model`) uses its Gram matrix, any other loss the Lanczos method (up to 256 curvatures).
 
-    >>> import sdetools as st
-    >>> geometry = matrix_free(st.losses.sphere(3), [1.0, 0.0, 0.0])
-    >>> geometry.rank, geometry.second_derivative(root=np.eye(3)).round(9)[0]
-    (1, np.float64(-2.0))
+    Args:
+        loss: The loss.
+        x: A point of the manifold, `(dim,)`.
+        rank: Rank of the Hessian; by default it is detected, see `at`.
+
+    Raises:
+        ValueError: If the point is not a minimiser (`retract` moves a near one to the manifold), an eigenvalue is negative, the rank is
+            ambiguous (the message gives the gap ratio), or there is no manifold.
+
+    Example:
+        >>> import sdetools as st
+        >>> geometry = matrix_free(st.losses.sphere(3), [1.0, 0.0, 0.0])
+        >>> geometry.rank, geometry.second_derivative(root=np.eye(3)).round(9)[0]
+        (1, np.float64(-2.0))
     """
     if not isinstance(loss, Loss):
         raise ValueError(f"`loss` must be a loss of `sdetools.losses`; got {loss!r}. Try losses.from_torch_model(...).")
@@ -226,13 +266,14 @@ def matrix_free(loss: Loss, x: Any, rank: int | None = None) -> MatrixFree:
 
 
 def _by_residuals(loss: Any, x: np.ndarray, rank: int | None) -> ResidualGeometry:
+    """Return the geometry of a loss of residuals."""
     J, r = loss.jacobian(x), loss.residuals(x)
     largest = float(np.abs(r).max())
     size = float(np.abs(loss.data[1].numpy()).max()) + float(np.abs(loss.model_values(x)).max())
     if not largest <= SMALL * max(size, 1e-300):
         raise ValueError(
-            f"`x` must lie on the manifold of minimisers, all residuals 0; the largest is {largest:.3g} beside values of {size:.3g}. "
-            "Bring a near point back: st.manifold.retract(loss, x)."
+            f"`x` must lie on the manifold of minimisers, all residuals 0; the largest is {largest:.3g} for values of size "
+            f"{size:.3g}. Move a near point to the manifold: st.manifold.retract(loss, x)."
         )
     values, U = np.linalg.eigh(J @ J.T / len(J))
     values, U = values[::-1], U[:, ::-1]
@@ -241,6 +282,7 @@ def _by_residuals(loss: Any, x: np.ndarray, rank: int | None) -> ResidualGeometr
 
 
 def _by_lanczos(loss: Loss, x: np.ndarray, rank: int | None) -> LanczosGeometry:
+    """Return the geometry of any loss by the largest eigenpairs of its Hessian."""
     from scipy.sparse.linalg import LinearOperator, eigsh
 
     slope = float(np.abs(loss.gradient(x)).max())
@@ -254,30 +296,33 @@ def _by_lanczos(loss: Loss, x: np.ndarray, rank: int | None) -> LanczosGeometry:
             values, V = eigsh(operator, k=k, which="LM", v0=start)
         order = np.argsort(values)[::-1]
         values, V = values[order], V[:, order]
-        # LM finds what is largest in size: a negative curvature among them is a saddle
+        # LM finds the eigenvalues of largest modulus: a negative one among them is a saddle
         if len(values) == loss.dim or np.abs(values).min() <= CURVED * np.abs(values).max() or k >= most:
             break
-        k = min(MORE * k, most)
+        k = min(GROWTH * k, most)
     top = max(float(np.abs(values).max()), 1e-300)
     if slope > 1e-6 * top * (1e-3 + float(np.abs(x).max())):
         raise ValueError(
-            f"`x` must lie on the manifold of minimisers; |grad L| is {slope:.3g} there. Project it first: st.manifold.project(loss, x)."
+            f"`x` must lie on the manifold of minimisers; |grad L| is {slope:.3g} there. "
+            "Project it first: st.manifold.project(loss, x)."
         )
     if len(values) < loss.dim and np.abs(values).min() > CURVED * top and rank is None:
         raise ValueError(
-            f"the Hessian must have at most {MOST_RANK} curvatures for Lanczos; the {len(values)}th is still {np.abs(values).min():.3g} beside "
-            f"{top:.3g}. Give the loss by its residuals (st.losses.from_torch_model), or rank=."
+            f"the Hessian must have a rank of at most {MOST_RANK} for Lanczos; eigenvalue {len(values)} is "
+            f"{np.abs(values).min():.3g}, the largest {top:.3g}. Give the loss by its residuals (st.losses.from_torch_model), or "
+            "give rank=."
         )
     M, gap = _rank_of(loss, values, rank, len(values) < loss.dim)
     return LanczosGeometry(loss, x, values[:M], gap, slope, V[:, :M])
 
 
 def _rank_of(loss: Loss, values: np.ndarray, rank: int | None, more: bool) -> tuple[int, float]:
-    """M and the gap behind it, from descending eigenvalues; `more`: there are others, which are 0."""
+    """Return M and its gap ratio from descending eigenvalues; `more` says whether there are others, which are 0."""
     top = max(float(values[0]), 1e-300)
     if values[-1] < -CURVED * top:
         raise ValueError(
-            f"`x` must hold minimisers; the Hessian of {loss.label} has the eigenvalue {values[-1]:.3g} beside {values[0]:.3g}: a saddle."
+            f"`x` must be a minimiser; the Hessian of {loss.label} has eigenvalues from {values[-1]:.3g} to {values[0]:.3g}: "
+            "a saddle. Project a perturbed point: st.manifold.project(loss, x)."
         )
     M = int((values > CURVED * top).sum()) if rank is None else min(rank, len(values))
     after = float(np.abs(values[M:]).max(initial=0.0))
@@ -286,8 +331,8 @@ def _rank_of(loss: Loss, values: np.ndarray, rank: int | None, more: bool) -> tu
     if unclear:
         raise ValueError(
             f"the rank of the Hessian must be clear; the eigenvalues of {loss.label} before and after rank {M} are "
-            f"{values[max(M - 1, 0)]:.3g} and {after:.3g} beside {top:.3g}, a gap ratio of {gap:.3g}. The point is near a singular one, or was not "
-            "brought to the manifold to rounding; give rank= if you know it."
+            f"{values[max(M - 1, 0)]:.3g} and {after:.3g}, the largest {top:.3g}, a gap ratio of {gap:.3g}. The point is near a "
+            "singular one, or was not moved to the manifold to rounding; give rank= if you know it."
         )
     if M == 0 or (len(values) == M and not more):
         what = "vanishes" if M == 0 else f"has full rank {M}, an isolated minimum,"
@@ -296,19 +341,29 @@ def _rank_of(loss: Loss, values: np.ndarray, rank: int | None, more: bool) -> tu
 
 
 def retract(loss: Any, x: Any, tolerance: float = 1e-13, max_steps: int = 100) -> np.ndarray:
-    """A point of zero residuals near `x`, `(dim,)`, by Gauss-Newton steps of least norm, -J^T (J J^T)^+ r, halved where they do not help.
+    """Return a point of zero residuals near `x`, `(dim,)`, by Gauss-Newton steps of least norm with backtracking.
 
-    For losses of `st.losses.from_torch_model`. It is not Phi from afar, but agrees with it to second order in the distance. `tolerance`: of
-    residuals, as a part of the model's values. ValueError where it does not get there.
+    The step is -J^T (J J^T)^+ r, halved until the sum of squares decreases. The result agrees with Phi(x) to second order in the distance.
 
-    >>> import torch, sdetools as st
-    >>> circle = st.losses.from_torch_model(lambda x, a: a * (x * x).sum(), torch.tensor([1.0]), torch.tensor([1.0]), dim=2)
-    >>> retract(circle, [3.0, 4.0]).round(9)
-    array([0.6, 0.8])
+    Args:
+        loss: A loss of `st.losses.from_torch_model`.
+        x: The initial point, `(dim,)`.
+        tolerance: Largest residual of the result, relative to the size of the values of the model.
+        max_steps: Largest number of steps.
+
+    Raises:
+        ValueError: If the residuals do not converge to 0, or the loss has none.
+
+    Example:
+        >>> import torch, sdetools as st
+        >>> circle = st.losses.from_torch_model(lambda x, a: a * (x * x).sum(), torch.tensor([1.0]), torch.tensor([1.0]), dim=2)
+        >>> retract(circle, [3.0, 4.0]).round(9)
+        array([0.6, 0.8])
     """
     if getattr(loss, "model", None) is None:
         raise ValueError(
-            "`retract` must have a loss of residuals, such as st.losses.from_torch_model(...); take st.manifold.project(loss, x)."
+            f"`loss` must be a loss of residuals, such as st.losses.from_torch_model(...); got {getattr(loss, 'label', loss)!r}. "
+            "For any other take st.manifold.project(loss, x)."
         )
     x = _check.point("x", x, loss.dim).copy()
     size = float(np.abs(loss.data[1].numpy()).max()) + float(np.abs(loss.model_values(x)).max())
@@ -329,10 +384,10 @@ def retract(loss: Any, x: Any, tolerance: float = 1e-13, max_steps: int = 100) -
                 break
         if share < 1e-6:
             if np.abs(r).max() <= 100 * tolerance * size:
-                return x  # rounding
+                return x  # no step helps because the residuals are rounding errors
             break
         x, r = tried, new
     raise ValueError(
-        f"the residuals must reach 0 near `x`; Gauss-Newton's steps ended at a largest residual of {np.abs(r).max():.3g} beside values of {size:.3g}. "
-        "Start nearer to an interpolating point, or take a wider model."
+        f"the residuals must converge to 0 near `x`; the Gauss-Newton steps ended at a largest residual of {np.abs(r).max():.3g} "
+        f"for values of size {size:.3g}. Start nearer to an interpolating point, or take a wider model."
     )
