@@ -1,4 +1,4 @@
-"""Losses of samples as a user writes them: one text for NumPy and torch, and the same with loops over samples."""
+"""Losses of samples, each one formula for NumPy and torch, with reference losses of single samples."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ FEATURES, TARGETS = RNG.normal(size=(N, D)), RNG.normal(size=N)
 
 
 def diagonal(m):
-    """(<a, u*u - v*v> - y)^2 / 2."""
+    """The loss (<a, u*u - v*v> - y)^2 / 2 of a diagonal network."""
     return lambda x, a, y: (a @ (x[:D] ** 2 - x[D:] ** 2) - y) ** 2 / 2
 
 
 def network(m):
-    """Two layers: H tanh units with thresholds."""
+    """The loss of two layers: H tanh units with thresholds."""
     return lambda x, a, y: (m.tanh(x[: H * D].reshape(H, D) @ a + x[H * D : H * D + H]) @ x[H * D + H :] - y) ** 2 / 2
 
 
 def logistic(m):
-    """log(1 + exp(-y <a, x>))."""
+    """The loss log(1 + exp(-y <a, x>))."""
     return lambda x, a, y: m.log1p(m.exp(-y * (a @ x)))
 
 
@@ -36,13 +36,13 @@ class Sampled:
     data: tuple[np.ndarray, np.ndarray] = (FEATURES, TARGETS)
 
     def loss(self) -> Any:
-        """As a user writes it in NumPy."""
+        """Return the loss of all samples in NumPy."""
         from sdetools.losses import from_function
 
         return from_function(value=self.formula(np), data=self.data, dim=self.dim)
 
     def in_torch(self) -> Any:
-        """As a user writes it in torch."""
+        """Return the loss of all samples in torch."""
         import torch
 
         from sdetools.losses import from_torch
@@ -50,7 +50,7 @@ class Sampled:
         return from_torch(self.formula(torch), dim=self.dim, data=self.data)
 
     def alone(self) -> list[Any]:
-        """The loss of each sample, on its own."""
+        """Return the loss of each sample."""
         from sdetools.losses import from_function
 
         one = self.formula(np)
@@ -58,6 +58,7 @@ class Sampled:
 
     @property
     def x0(self) -> np.ndarray:
+        """An initial point."""
         return np.linspace(-0.6, 0.7, self.dim)
 
 

@@ -46,7 +46,7 @@ class Loss(ABC):
        tracing.
     2. No method changes `x` or warns. Outside the domain of L the result is NaN or infinite.
     3. Methods are NumPy code without branches on values, so that the same code runs on numbers, on rows of paths and on traced values.
-       Large data stay arrays: `features @ x` becomes one matrix product.
+       Large data remain arrays: `features @ x` becomes one matrix product.
 
     Attributes:
         dim: Number of coordinates.
@@ -128,7 +128,7 @@ class Loss(ABC):
             return self.parameters
         p = p if isinstance(p, Value) else np.asarray(p)
         if p.shape != self.parameters.shape:
-            raise ValueError(f"`p` must hold the {len(self.parameters)} parameters of {self.label}; got shape {p.shape}.")
+            raise ValueError(f"`p` must contain the {len(self.parameters)} parameters of {self.label}; got shape {p.shape}.")
         return p
 
     def __repr__(self) -> str:

@@ -111,8 +111,8 @@ class ExpressionLoss(Loss):
         if self.expr.has(Magnitude, Signum, Larger, Domain):
             return None
         probes = np.random.default_rng(0).uniform(0.5, 2.0, (self.dim, PROBES))
-        seen = self.hessian(probes)
-        if not np.allclose(seen, seen[..., :1], rtol=1e-9, atol=1e-12):
+        sampled = self.hessian(probes)
+        if not np.allclose(sampled, sampled[..., :1], rtol=1e-9, atol=1e-12):
             return None
         origin = {symbol(name): 0 for name in self.names}
         entries = [sp.expand(h) for h in derivatives(self.expr, self.names, 2).values()]

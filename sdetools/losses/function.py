@@ -303,17 +303,17 @@ def _number(result: Any, x: Any) -> Any:
     )
 
 
-def _fingerprint(function: Any, seen: tuple[int, ...] = ()) -> str:
+def _fingerprint(function: Any, visited: tuple[int, ...] = ()) -> str:
     """Return a hash of a function: its code, its constants, and the global and enclosed values that it reads."""
     function = getattr(function, "py_func", function)
     code = getattr(function, "__code__", None)
-    if function is None or id(function) in seen:
+    if function is None or id(function) in visited:
         return "-"
     if code is None:
         return getattr(function, "__name__", None) or digest(np.frombuffer(pickle.dumps(function), dtype=np.uint8))
     outside = [function.__globals__[n] for n in code.co_names if n in function.__globals__]
     cells = [cell.cell_contents for cell in function.__closure__ or ()]
-    parts = [*_code(code), *(_outside(v, (*seen, id(function))) for v in (*cells, *outside, *(function.__defaults__ or ())))]
+    parts = [*_code(code), *(_outside(v, (*visited, id(function))) for v in (*cells, *outside, *(function.__defaults__ or ())))]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
@@ -324,10 +324,10 @@ def _code(code: CodeType) -> list[str]:
     return [code.co_code.hex(), repr(code.co_names), *plain, *(line for c in nested for line in _code(c))]
 
 
-def _outside(value: Any, seen: tuple[int, ...]) -> str:
+def _outside(value: Any, visited: tuple[int, ...]) -> str:
     """Return the identity of a value: the hash of an array, the fingerprint of a function, the name of a module or class, else its repr."""
     if isinstance(value, np.ndarray):
         return digest(value)
     if callable(value) or isinstance(value, ModuleType) or type(value).__repr__ is object.__repr__:
-        return _fingerprint(value, seen)
+        return _fingerprint(value, visited)
     return repr(value)

@@ -141,7 +141,7 @@ def parse(text: str, names: Iterable[str] | str, parameters: Mapping[str, float]
         text: The formula, at most 10,000 characters.
         names: Names of the coordinates, "x y" or a list.
         parameters: Names of the constants, or a mapping of names to values. With values, a constant in an exponent becomes a number (the
-            derivatives of x**a depend on a); all others stay symbols.
+            derivatives of x**a depend on a); all others remain symbols.
 
     Raises:
         ValueError: If the text is not such a formula; the message quotes the part that is not.

@@ -238,7 +238,7 @@ def from_function(
     exact. At a kink the gradient is the mean of the one-sided derivatives, and outside the domain all derivatives are NaN. A function is
     that of one point (`A @ x - y`, `np.sum(x**2)`); its graph runs on many paths at once.
 
-    A gradient given beside the value is compared with central differences of the value, and a Hessian with those of the gradient, at
+    A gradient given together with the value is compared with central differences of the value, and a Hessian with those of the gradient, at
     random points. A gradient that cannot be traced is differentiated by central differences; an `@njit` one runs in the compiled kernel.
 
     Args:

@@ -84,7 +84,8 @@ class Minibatch(SampledNoise):
 class FunctionMinibatch(SampledNoise):
     """`SampledNoise` of a loss that a Python function of a sample defines (`losses.from_function(..., data=...)`).
 
-    Small batches gather their rows. Larger ones, and batches beside the full gradient, are one gradient of a weighted sum over all samples.
+    Small batches gather their rows. Larger ones, and batches together with the full gradient, are one gradient of a
+    weighted sum over all samples.
     """
 
     loss: FunctionSamples

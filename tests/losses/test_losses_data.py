@@ -1,4 +1,4 @@
-"""Data losses: hand values, naive twins, traced formulas, stability, refusals."""
+"""Linear models: values by hand, a reference implementation, traced formulas, numerical stability, input validation."""
 
 import math
 import pickle
@@ -16,6 +16,7 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 
 def problem(kind, samples=11, dim=3, l2=0.3, seed=0):
+    """Return a random loss of one kind."""
     rng = np.random.default_rng(seed)
     a = rng.standard_normal((samples, dim))
     if kind == "logistic":
@@ -42,7 +43,8 @@ def naive(loss, x):
 
 
 @KINDS
-def test_against_the_naive_twin(kind):
+def test_agrees_with_the_reference_implementation(kind):
+    """Values and gradients are those of `naive`, and the sample gradients have the gradient as their mean."""
     loss = problem(kind)
     x = np.random.default_rng(1).standard_normal((3, 5))
     for j in range(5):
@@ -55,6 +57,7 @@ def test_against_the_naive_twin(kind):
 
 @KINDS
 def test_derivatives_against_differences(kind):
+    """Each derivative is the central difference of the one before, and the third is symmetric."""
     loss, h = problem(kind), 6e-6
     for x in np.random.default_rng(2).standard_normal((3, 3)):
         for lower, upper in ((loss.value, loss.gradient), (loss.gradient, loss.hessian), (loss.hessian, loss.third)):
@@ -66,6 +69,7 @@ def test_derivatives_against_differences(kind):
 
 @KINDS
 def test_contract(kind):
+    """Shapes, one path and many, contractions, unchanged inputs, pickling."""
     loss = problem(kind)
     rng = np.random.default_rng(3)
     x, v, M = rng.standard_normal((3, 4)), rng.standard_normal((3, 4)), rng.standard_normal((3, 3, 4))
@@ -90,7 +94,8 @@ def test_contract(kind):
 @KINDS
 @pytest.mark.parametrize("emitter", EMITTERS)
 @pytest.mark.parametrize(("samples", "dim", "lanes"), [(1, 1, 1), (11, 3, 7), (40, 20, 64)])
-def test_traced_formulas_against_numpy_and_the_naive_twin(kind, emitter, samples, dim, lanes):
+def test_traced_formulas_agree_with_numpy_and_the_reference(kind, emitter, samples, dim, lanes):
+    """The traced value and gradient agree for all sizes of data, and lanes are independent."""
     loss = problem(kind, samples, dim)
     x = 3 * np.random.default_rng(lanes).standard_normal((dim, lanes))
     before = x.copy()
@@ -112,6 +117,7 @@ def test_traced_formulas_against_numpy_and_the_naive_twin(kind, emitter, samples
 @KINDS
 @pytest.mark.parametrize("emitter", EMITTERS)
 def test_traced_formulas_keep_nans_in_their_lane(kind, emitter):
+    """A NaN in one lane leaves the other lanes finite."""
     loss = problem(kind)
     x = np.ones((3, 4))
     x[1, 2] = np.nan
@@ -121,6 +127,7 @@ def test_traced_formulas_keep_nans_in_their_lane(kind, emitter):
 
 
 def test_logistic_is_stable():
+    """Values and gradients are accurate in both tails and finite up to the largest numbers."""
     loss = logistic([[1.0], [1.0]], [1, 1])
     assert loss.value([1000.0]) == pytest.approx(0, abs=1e-300) and loss.value([-1000.0]) == 1000.0
     assert loss.gradient([1000.0]).item() == 0 and loss.gradient([-1000.0]).item() == -1
@@ -135,6 +142,7 @@ def test_logistic_is_stable():
 
 
 def test_labels():
+    """Labels may be 0 and 1, or -1 and 1, or one class alone; others are rejected."""
     a = [[1.0], [2.0], [3.0]]
     for labels in ([0, 1, 1], [-1, 1, 1], [False, True, True], [-1.0, 1.0, 1.0]):
         assert logistic(a, labels).targets.tolist() == [-1, 1, 1]
@@ -146,7 +154,7 @@ def test_labels():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "word"),
+    ("arguments", "message"),
     [
         (([1.0, 2.0], [0.0, 1.0]), "features"),
         ((np.zeros((0, 2)), []), "features"),
@@ -161,12 +169,14 @@ def test_labels():
     ],
 )
 @pytest.mark.parametrize("make", [least_squares, logistic])
-def test_refusals(make, arguments, word):
-    with pytest.raises(ValueError, match=word):
+def test_invalid_arguments_are_rejected(make, arguments, message):
+    """The message names the argument."""
+    with pytest.raises(ValueError, match=message):
         make(*arguments)
 
 
-def test_wrong_points():
+def test_wrong_points_are_rejected():
+    """The message gives the shape that a point must have."""
     loss = problem("logistic")
     with pytest.raises(ValueError, match=r"\(3,\)"):
         loss.gradient([1.0])
@@ -175,6 +185,7 @@ def test_wrong_points():
 
 
 def test_quadratic_form_of_least_squares():
+    """`quadratic` returns the loss for least squares, and None for logistic loss."""
     loss = problem("least_squares")
     H, c, level = loss.quadratic()
     x = np.array([0.3, -1.0, 2.0])
@@ -185,11 +196,13 @@ def test_quadratic_form_of_least_squares():
 
 @KINDS
 def test_minimiser(kind):
+    """The gradient at the minimiser is zero."""
     loss = problem(kind)
     np.testing.assert_allclose(loss.gradient(loss.minimiser()), 0, atol=1e-8)
 
 
 def test_minimiser_without_enough_data():
+    """With fewer samples than features the minimiser has least norm; separable data have none."""
     wide = least_squares([[3.0, 4.0]], [5.0])
     np.testing.assert_allclose(wide.minimiser(), [0.6, 0.8], rtol=1e-13)
     with pytest.raises(ValueError, match="hyperplane"):
@@ -199,6 +212,7 @@ def test_minimiser_without_enough_data():
 @KINDS
 @pytest.mark.parametrize("emitter", EMITTERS)
 def test_traced_derivatives(kind, emitter):
+    """Traced Hessians, third derivatives and their contractions agree with those of numbers."""
     loss = problem(kind, samples=4, dim=2)
     x, v, M = np.array([[0.4, 2.0, -0.3], [-1.1, 0.6, 1.7]]), np.array([0.7, -0.2]), np.array([[1.5, 0.4], [0.4, -0.9]])
     for method in (loss.hessian, loss.third):
@@ -214,7 +228,8 @@ def test_traced_derivatives(kind, emitter):
 
 @given(st.integers(1, 6), st.integers(1, 4), st.integers(1, 3), st.booleans(), st.floats(0, 2), st.integers(0, 10**6))
 @settings(max_examples=40, deadline=None)
-def test_what_is_traced_is_the_formula(samples, dim, lanes, is_logistic, l2, seed):
+def test_traced_gradients_agree_for_random_data(samples, dim, lanes, is_logistic, l2, seed):
+    """The traced gradient is that of NumPy and of the reference, for random sizes and penalties."""
     loss = problem("logistic" if is_logistic else "least_squares", samples, dim, l2, seed)
     x = 5 * np.random.default_rng(seed).standard_normal((dim, lanes))
     for emitter in EMITTERS:

@@ -1,4 +1,4 @@
-"""Expressions: exact values, kinks, hostile text, symbols, caching, pickling."""
+"""Losses given by expressions: exact values, kinks, adversarial text, symbols, caching, pickling."""
 
 import math
 import os
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 
 class Sym:
-    """A stand-in for a traced symbol: it carries a float and refuses to be treated as one."""
+    """A stand-in for a traced value: it contains a float and cannot be converted to one."""
 
     def __init__(self, value):
         self.value = float(value)
@@ -28,6 +28,7 @@ class Sym:
         raise TypeError("a symbol has no truth value")
 
     def select(self, yes, no):
+        """Choose between two values by the truth of this one."""
         return Sym(_v(yes) if self.value else _v(no))
 
 
@@ -69,16 +70,19 @@ Sym.__pow__ = _power
 
 
 def symbols(x):
+    """Return numbers as an object array of symbols."""
     out = np.empty(len(x), dtype=object)
     out[:] = [Sym(v) for v in x]
     return out
 
 
 def numbers(a):
+    """Return symbols as an array of floats."""
     return np.vectorize(_v, otypes=[float])(a)
 
 
 def test_hyperbola_by_hand():
+    """Value and derivatives of (x y - 1)^2 / 2 at one point."""
     loss = from_expression("(x*y - 1)**2 / 2", variables="x y")
     x = np.array([2.0, 1.0])
     assert loss.dim == 2 and loss.names == ("x", "y")
@@ -94,6 +98,7 @@ def test_hyperbola_by_hand():
 
 
 def test_shapes_with_paths():
+    """Results on many paths are those of single points, with the paths last; inputs are unchanged."""
     loss = from_expression("x**3 * y + 1", variables="x y")
     x = np.random.default_rng(0).standard_normal((2, 7))
     before = x.copy()
@@ -109,13 +114,15 @@ def test_shapes_with_paths():
     np.testing.assert_array_equal(x, before)
 
 
-def test_constant_components_spread_over_paths():
+def test_constant_components_are_broadcast_over_paths():
+    """Derivatives that do not depend on x have one entry for each path."""
     loss = from_expression("x + 2", variables="x y")
     assert loss.gradient(np.zeros((2, 3))).tolist() == [[1, 1, 1], [0, 0, 0]]
     assert from_expression("3", variables="x").value(np.zeros((1, 2))).tolist() == [3, 3]
 
 
 def test_results_do_not_alias_the_input():
+    """Writing to a gradient does not change the point."""
     loss, x = from_expression("x**2 / 2", "x"), np.ones((1, 2))
     loss.gradient(x)[:] = 5
     assert x.tolist() == [[1, 1]]
@@ -131,24 +138,27 @@ def test_results_do_not_alias_the_input():
         ("x**2", ("x",)),
     ],
 )
-def test_names_found_in_the_text(text, names):
+def test_default_names(text, names):
+    """Coordinates are x0, x1, ... or all free names in alphabetical order."""
     assert from_expression(text).names == names
 
 
 @pytest.mark.parametrize("text", ["x0 + x2", "x1**2", "x0 + y", "3 + pi"])
-def test_names_that_cannot_be_found(text):
+def test_ambiguous_names_are_rejected(text):
+    """A gap in x0, x1, ..., a mixture of names, and no name at all need `variables`."""
     with pytest.raises(ValueError, match="variables"):
         from_expression(text)
 
 
 def test_parameters():
+    """Parameters are named numbers that `p` replaces; unused, infinite and ambiguous ones are rejected."""
     loss = from_expression("a*x**2/2 + b*x", variables="x", parameters={"a": 2.0, "b": -1.0})
     assert loss.parameters.tolist() == [2.0, -1.0] and loss.parameter_names == ("a", "b")
     assert loss.gradient([3.0]).tolist() == [5.0]
     assert loss.gradient([3.0], p=[1.0, 0.0]).tolist() == [3.0]
     H, c, level = loss.quadratic()
     assert (H.tolist(), c.tolist(), level) == ([[2.0]], [-1.0], 0.0)
-    with pytest.raises(ValueError, match="`p` must hold the 2 parameters"):
+    with pytest.raises(ValueError, match="`p` must contain the 2 parameters"):
         loss.gradient([1.0], p=[1.0])
     with pytest.raises(ValueError, match="got `c`, which does not occur in"):
         from_expression("x**2", variables="x", parameters={"c": 1.0})
@@ -159,6 +169,7 @@ def test_parameters():
 
 
 def test_a_parameter_in_an_exponent_becomes_part_of_the_formula():
+    """It is no entry of `parameters`, and belongs to the identity."""
     loss = from_expression("a*abs(x)**k", variables="x", parameters={"a": 2.0, "k": 4.0})
     assert loss.parameter_names == ("a",)
     assert loss.third([0.0]).item() == 0 and loss.third([-1.0]).item() == -48
@@ -172,6 +183,7 @@ def test_a_parameter_in_an_exponent_becomes_part_of_the_formula():
 
 @pytest.mark.parametrize("x", [-2.0, -0.5, 0.0, 0.5, 2.0])
 def test_kinks(x):
+    """Derivatives at kinks: sign(0) = 0, and no delta functions."""
     sign = float(np.sign(x))
     loss = from_expression("abs(x)", "x")
     assert (loss.value([x]), loss.gradient([x]).item(), loss.hessian([x]).item()) == (abs(x), sign, 0.0)
@@ -186,7 +198,8 @@ def test_kinks(x):
     assert from_expression("max(x, 0)**2", "x").gradient([x]).item() == 2 * max(x, 0)
 
 
-def test_kinks_carry_nan_and_are_not_quadratic():
+def test_kinks_propagate_nan_and_are_not_quadratic():
+    """The functions abs, sign, max and min of NaN are NaN."""
     for text in ("abs(x)", "sign(x)", "max(x, 1)", "min(1, x)"):
         loss = from_expression(text, "x")
         assert np.isnan(loss.value([math.nan]))
@@ -195,6 +208,7 @@ def test_kinks_carry_nan_and_are_not_quadratic():
 
 
 def test_outside_the_domain_there_is_no_warning():
+    """All derivatives are NaN or infinite there, for one point and for many."""
     x = np.array([[-1.0, 0.0, 1.0, 1e200, np.inf, np.nan]])
     for text in (
         "log(x)",
@@ -240,22 +254,25 @@ def test_outside_the_domain_there_is_no_warning():
     ],
 )
 def test_values(text, function):
+    """Values are those of Python's arithmetic and functions."""
     loss = from_expression(text, "x")
     for x in (0.3, 1.0, 1.7):
         assert loss.value([x]) == pytest.approx(function(x), rel=1e-14, abs=1e-15)
 
 
-def test_decimals_are_kept_to_the_bit():
+def test_decimals_are_exact_to_the_bit():
+    """A number in a formula is the float that Python reads."""
     for number in (0.1, 1 / 3, 123456.789, 1e22, 5e-324, 0.30000000000000004):
         assert from_expression(f"{number!r} * x", "x").value([1.0]) == number
 
 
-def test_unicode_names_are_read_as_python_reads_them():
+def test_unicode_names_are_normalised_as_in_python():
+    """Greek letters are names, and a ligature is its letters."""
     assert from_expression("λ**2 / 2").names == ("λ",)
     assert from_expression("ﬁ**2", variables="ﬁ").gradient([3.0]).item() == 6  # NFKC: the ligature is fi
 
 
-HOSTILE = [
+ADVERSARIAL = [
     "__import__('os').system('touch {mark}')",
     "().__class__.__bases__[0].__subclasses__()",
     "x.__class__",
@@ -359,8 +376,9 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
-def test_hostile_text_is_refused_in_one_sentence(text, tmp_path):
+@pytest.mark.parametrize("text", ADVERSARIAL, ids=range(len(ADVERSARIAL)))
+def test_adversarial_text_is_rejected_in_one_sentence(text, tmp_path):
+    """Attacks by evaluation, memory, time and depth give a short ValueError within a second."""
     mark = tmp_path / "mark"
     before, start = dict(os.environ), time.perf_counter()
     with pytest.raises(ValueError) as caught:
@@ -373,12 +391,14 @@ def test_hostile_text_is_refused_in_one_sentence(text, tmp_path):
 
 
 @pytest.mark.parametrize("text", [None, 3, b"x", ["x"], object()])
-def test_what_is_not_text_is_refused(text):
+def test_other_types_than_text_are_rejected(text):
+    """Only a string is a formula."""
     with pytest.raises(ValueError, match="formula in quotes"):
         from_expression(text, variables="x")
 
 
 def test_the_power_sign_and_unknown_names_are_explained():
+    """The messages suggest `**`, the known names, and a call of a function."""
     with pytest.raises(ValueError, match=r"`\*\*`; got `\^` in `x\^2`"):
         from_expression("x^2", variables="x")
     with pytest.raises(ValueError, match=r"only the names x, y; got `z`"):
@@ -388,24 +408,28 @@ def test_the_power_sign_and_unknown_names_are_explained():
 
 
 @pytest.mark.parametrize("variables", ["exp", "pi", "e", "x x", "1x", "x-y", "lambda", ["x", 3], [], "", "a.b", ["x y"]])
-def test_bad_variables(variables):
+def test_invalid_variables_are_rejected(variables):
+    """Reserved, repeated and malformed names are rejected."""
     with pytest.raises(ValueError, match="`variables`"):
         from_expression("1 + 1", variables=variables)
 
 
 def test_names_are_data_even_when_they_are_names_in_our_code():
+    """Names of Python, NumPy and SymPy are ordinary coordinates."""
     for name in ("self", "np", "numpy", "slots", "x0", "_", "__import__", "print", "I", "S", "N", "Q", "oo", "zoo", "nan", "E"):
         assert from_expression(f"{name}**2 / 2", variables=name).gradient([3.0]).item() == 3
 
 
 def test_long_sums_are_not_deep():
+    """A sum of 300 terms does not count as nested."""
     names = [f"x{i}" for i in range(300)]
     loss = from_expression(" + ".join(f"{n}**2/2" for n in names), variables=names)
     x = np.linspace(-1, 1, 300)
     np.testing.assert_array_equal(loss.gradient(x), x)
 
 
-def test_wrong_points_are_refused():
+def test_wrong_points_are_rejected():
+    """The message gives the shape that a point must have."""
     loss = from_expression("x*y", "x y")
     for x in (1.0, [1.0], [1.0, 2.0, 3.0], np.zeros((3, 2))):
         with pytest.raises(ValueError, match=r"must have shape \(2,\)"):
@@ -425,7 +449,8 @@ TEXTS = [
 
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("point", [(0.7, -1.3), (1.0, 1.0), (-0.4, 0.2)])
-def test_symbols_give_what_numbers_give(text, point):
+def test_symbols_agree_with_numbers(text, point):
+    """All methods run on symbols and give the values of numbers."""
     loss = from_expression(text, "x y", {"a": 1.5} if "a*" in text else None)
     x, s, p = np.array(point), symbols(point), symbols(loss.parameters)
     for method, order in ((loss.value, 0), (loss.gradient, 1), (loss.hessian, 2), (loss.third, 3)):
@@ -439,6 +464,7 @@ def test_symbols_give_what_numbers_give(text, point):
 
 
 def test_the_same_text_is_compiled_once():
+    """Equal formulas share the expression, its derivatives and its compiled function."""
     a = from_expression("sin(x)*x", "x")
     b = from_expression("sin(x)*x", "x")
     assert a.expr is b.expr
@@ -446,7 +472,8 @@ def test_the_same_text_is_compiled_once():
     assert derivatives(a.expr, ("x",), 3) is derivatives(b.expr, ("x",), 3)
 
 
-def test_shared_pieces_are_computed_once():
+def test_common_subexpressions_are_computed_once():
+    """The exponential and the cosine of both derivatives are one step each."""
     f = compile(list(derivatives(parse("exp(sin(x*y))", "x y"), ("x", "y"), 1).values()), ["x", "y"])
     assert sum(function is np.exp for function, _ in f.steps) == 1
     assert sum(function is np.cos for function, _ in f.steps) == 1
@@ -454,6 +481,7 @@ def test_shared_pieces_are_computed_once():
 
 @pytest.mark.parametrize("used", [False, True])
 def test_pickle(used):
+    """A loss pickles as plain data, before and after its first use."""
     loss = from_expression("a*exp(x)*y**2 + x**k", "x y", {"a": 0.5, "k": 2})
     if used:
         loss.third([1.0, 2.0])
@@ -465,13 +493,15 @@ def test_pickle(used):
 
 
 def test_identity():
+    """The identity depends on the text, the order of the names and the constants."""
     base = from_expression("a*x**2 + y", "x y", {"a": 1.0})
     assert base.identity == from_expression("a*x**2 + y", ["x", "y"], {"a": 1.0}).identity
     others = [("a*x**2 + y", "y x", {"a": 1.0}), ("a*x**2 + y", "x y", {"a": 2.0}), ("a*x**2 - y", "x y", {"a": 1.0})]
     assert len({base.identity, *(from_expression(*o).identity for o in others)}) == 4
 
 
-def test_parse_for_other_rooms():
+def test_parse_and_compile_for_other_packages():
+    """Parsed expressions compile together; wrong arguments are rejected; LaTeX of kinks."""
     expr = parse("a*x**2 + y", ["x", "y"], ["a"])
     f = compile([expr, expr**2, 3], ["x", "y"], ["a"])
     row = np.array([1.0, 2.0])
@@ -499,7 +529,8 @@ def test_parse_for_other_rooms():
         ("5", ([[0, 0], [0, 0]], [0, 0], 5)),
     ],
 )
-def test_quadratic_is_found(text, expected):
+def test_quadratic_formulas_are_recognised(text, expected):
+    """Also those whose higher terms cancel."""
     H, c, level = from_expression(text, "x y").quadratic()
     assert (H.tolist(), c.tolist(), level) == expected
 
@@ -507,7 +538,8 @@ def test_quadratic_is_found(text, expected):
 @pytest.mark.parametrize(
     "text", ["x**3", "x*y**2", "(x + y)**1000", "1/x", "exp(x)", "sin(x)", "abs(x) + y**2", "x**2 + 1e-6*x**4"]
 )
-def test_not_quadratic(text):
+def test_other_formulas_are_not_quadratic(text):
+    """Also a tiny fourth power, and a quadratic with a kink."""
     assert from_expression(text, "x y").quadratic() is None
 
 
@@ -520,6 +552,7 @@ points = st.tuples(st.floats(-2, 2), st.floats(-2, 2)).map(np.array)
 @given(terms, points)
 @settings(max_examples=60, deadline=None)
 def test_polynomials_against_their_own_derivatives(terms, x):
+    """Random polynomials have the derivatives of their terms."""
     loss = from_expression(" + ".join(f"({c})*x**{i}*y**{j}" for c, i, j in terms), "x y")
 
     def partial(a, b):  # d^a/dx^a d^b/dy^b, term by term
@@ -539,6 +572,7 @@ def test_polynomials_against_their_own_derivatives(terms, x):
 @given(st.sampled_from(TEXTS), st.lists(points, min_size=1, max_size=4))
 @settings(max_examples=60, deadline=None)
 def test_batched_is_pointwise(text, rows):
+    """Random points: many at once give what each gives alone."""
     loss = from_expression(text, "x y", {"a": 1.5} if "a*" in text else None)
     x = np.stack(rows, axis=1)
     before = x.copy()
@@ -552,6 +586,7 @@ def test_batched_is_pointwise(text, rows):
 @given(st.text(max_size=30))
 @settings(max_examples=200, deadline=None)
 def test_any_text_is_a_formula_or_a_value_error(text):
+    """Random text raises no other error and no warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
@@ -574,6 +609,7 @@ def test_any_text_is_a_formula_or_a_value_error(text):
 )
 @settings(max_examples=100, deadline=None)
 def test_random_formulas_equal_pythons_arithmetic(text):
+    """Random formulas have the value that Python computes from their text."""
     x, y = 0.7, 1.3
     scope = {
         "x": np.float64(x),

@@ -1,4 +1,4 @@
-"""Losses from functions: the check at the door, differences, functions that take one point only, Numba functions."""
+"""Losses given by Python functions: validation of derivatives, differences, functions of one point, Numba functions."""
 
 import pickle
 import statistics
@@ -17,27 +17,32 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 
 def value(x):
+    """Return (x y - 1)^2 / 2."""
     return (x[0] * x[1] - 1) ** 2 / 2
 
 
 def gradient(x):
+    """Return its gradient."""
     r = x[0] * x[1] - 1
     return [r * x[1], r * x[0]]
 
 
 def hessian(x):
+    """Return its Hessian."""
     off = 2 * x[0] * x[1] - 1
     return [[x[1] ** 2, off], [off, x[0] ** 2]]
 
 
 @njit
 def compiled_gradient(x):
+    """Return its gradient as a tuple, compiled."""
     r = x[0] * x[1] - 1
     return r * x[1], r * x[0]
 
 
 @njit
 def compiled_point_gradient(x):
+    """Return its gradient as an array for one point, compiled."""
     out = np.empty(2)
     r = x[0] * x[1] - 1
     out[0] = r * x[1]
@@ -46,10 +51,12 @@ def compiled_point_gradient(x):
 
 
 def mixing_gradient(x):
+    """Return a gradient that is wrong if it is called with many paths."""
     return x * np.sum(x**2) - x  # for one point only: on (dim, paths) it would sum over the paths
 
 
-def test_against_the_expression():
+def test_agrees_with_the_expression():
+    """With a Hessian and without: the derivatives are those of the same loss as an expression."""
     exact = from_expression("(x0*x1 - 1)**2 / 2")
     x = np.random.default_rng(0).standard_normal((2, 6))
     before = x.copy()
@@ -79,22 +86,26 @@ def test_against_the_expression():
         lambda x: [(x[0] * x[1] - 1) * x[1], np.nan],
     ],
 )
-def test_a_wrong_gradient_is_caught(wrong):
+def test_a_wrong_gradient_is_rejected(wrong):
+    """A wrong sign, factor or constant, and NaN; the message names the coordinate."""
     with pytest.raises(ValueError, match=r"`gradient` must be the derivative of `value`; at x = .* its coordinate q is .* give"):
         from_function(wrong, 2, value, names="p q")
 
 
 def test_the_worst_coordinate_is_named():
+    """Of two wrong coordinates the message gives the one with the larger error."""
     with pytest.raises(ValueError, match=r"coordinate c is 9.* but central differences give 0"):
         from_function(lambda x: [x[0], x[1] + 1, 9.0], 3, lambda x: (x[0] ** 2 + x[1] ** 2) / 2 + 0 * x[2], names=["a", "b", "c"])
 
 
-def test_a_wrong_hessian_is_caught():
+def test_a_wrong_hessian_is_rejected():
+    """The message names the entry."""
     with pytest.raises(ValueError, match=r"`hessian` must be the derivative of `gradient`.*x1, x1"):
         from_function(gradient, 2, hessian=lambda x: [hessian(x)[0], [hessian(x)[1][0], 2 * x[0] ** 2]])
 
 
 def test_without_a_value_there_is_no_check():
+    """A field that is no gradient passes; its value cannot be evaluated."""
     loss = from_function(lambda x: [x[1], -x[0]], 2)  # no gradient of anything
     assert loss.gradient([1.0, 2.0]).tolist() == [2.0, -1.0]
     with pytest.raises(ValueError, match=r"`value` of the loss <lambda> was not given.*value="):
@@ -114,13 +125,16 @@ def test_without_a_value_there_is_no_check():
         (lambda x: [x[0] ** 9], lambda x: x[0] ** 10 / 10),
     ],
 )
-def test_right_gradients_pass(g, f):
+def test_correct_gradients_pass(g, f):
+    """Steep, flat, offset, oscillating and non-smooth functions, and one with a domain."""
     assert from_function(g, 1, f).dim == 1
 
 
 @given(st.lists(st.floats(-3, 3), min_size=4, max_size=4), st.integers(0, 3), st.floats(0.001, 2))
 @settings(max_examples=30, deadline=None)
-def test_any_cubic_passes_and_any_false_one_fails(c, which, error):
+def test_random_gradients_pass_and_perturbed_ones_fail(c, which, error):
+    """A perturbation of one coefficient by 0.001 or more is detected."""
+
     def f(x):
         return c[0] * x[0] + c[1] * x[0] ** 2 + c[2] * x[0] ** 3 + c[3] * np.sin(x[0])
 
@@ -135,6 +149,7 @@ def test_any_cubic_passes_and_any_false_one_fails(c, which, error):
 
 @pytest.mark.parametrize(("function", "batched"), [(compiled_gradient, True), (compiled_point_gradient, False)])
 def test_numba_functions(function, batched):
+    """A compiled gradient is used as it is, for one point or for many."""
     loss = from_function(function, 2, value)
     x = np.random.default_rng(1).standard_normal((2, 5))
     assert loss.function is function and loss.compiled is hasattr(function, "py_func") and loss.batched is batched
@@ -144,6 +159,7 @@ def test_numba_functions(function, batched):
 
 
 def test_a_function_for_one_point_is_called_path_by_path():
+    """A function that mixes paths gives the results of single points."""
     loss = from_function(mixing_gradient, 3, lambda x: np.sum(x**2) ** 2 / 4 - np.sum(x**2) / 2)
     x = np.random.default_rng(2).standard_normal((3, 4))
     assert not loss.batched
@@ -152,7 +168,9 @@ def test_a_function_for_one_point_is_called_path_by_path():
         np.testing.assert_allclose(loss.value(x)[j], loss.value(x[:, j]), rtol=1e-14)
 
 
-def test_a_function_that_writes_into_its_argument_cannot_harm():
+def test_a_function_that_writes_to_its_argument_does_not_change_it():
+    """A function gets a copy of the point."""
+
     def rude(x):
         x[0] = 2 * x[0]
         return [x[0]]
@@ -162,6 +180,7 @@ def test_a_function_that_writes_into_its_argument_cannot_harm():
 
 
 def test_symbols():
+    """Functions run on SymPy's symbols; derivatives that need a graph do not."""
     sympy = pytest.importorskip("sympy")
     x = np.array(sympy.symbols("x y"), dtype=object)
     for function in (gradient, compiled_gradient):
@@ -175,6 +194,7 @@ def test_symbols():
 
 
 def test_constant_components():
+    """Constant components are broadcast over the paths."""
     loss = from_function(lambda x: [1.0, x[1]], 2, lambda x: x[0] + x[1] ** 2 / 2, hessian=lambda x: [[0, 0], [0, 1]])
     assert loss.gradient(np.zeros((2, 3))).tolist() == [[1, 1, 1], [0, 0, 0]]
     assert loss.hessian(np.zeros((2, 3))).shape == (2, 2, 3)
@@ -182,7 +202,7 @@ def test_constant_components():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "word"),
+    ("arguments", "message"),
     [
         ((3.0, 2), "gradient"),
         ((gradient, 0), "dim"),
@@ -194,12 +214,14 @@ def test_constant_components():
         ((None, 2), "gradient"),
     ],
 )
-def test_refusals(arguments, word):
-    with pytest.raises(ValueError, match=word):
+def test_invalid_arguments_are_rejected(arguments, message):
+    """The message names the argument."""
+    with pytest.raises(ValueError, match=message):
         from_function(*arguments)
 
 
 def test_identity_and_pickle():
+    """The identity depends on the code and on the values that it reads."""
     loss = from_function(gradient, 2, value, hessian)
     again = pickle.loads(pickle.dumps(loss))
     assert again.identity == loss.identity
@@ -226,13 +248,15 @@ def test_identity_and_pickle():
         lambda x: np.array([x[0], "a"], dtype=object),
     ],
 )
-def test_a_gradient_that_is_no_real_number_is_refused(wrong):
-    """The imaginary part was dropped, and None became NaN."""
+def test_a_gradient_that_is_not_real_is_rejected(wrong):
+    """Complex numbers, None and strings are not converted."""
     with pytest.raises(ValueError, match="must return real numbers; its component"):
         from_function(gradient=wrong, dim=2).gradient(np.ones(2))
 
 
-def test_an_error_within_pythons_own_library_is_told_by_the_users_line():
+def test_an_error_within_the_standard_library_is_reported_by_the_users_line():
+    """The reported line is the call in the user's code."""
+
     def average(x):
         return statistics.mean(["a", x[0]])
 

@@ -1,4 +1,4 @@
-"""The gallery and quadratics: hand values, finite differences, packing of parameters, traced formulas."""
+"""Test problems and quadratic losses: values by hand, finite differences, packing of parameters, traced formulas."""
 
 import pickle
 from itertools import permutations
@@ -24,6 +24,7 @@ RNG = np.random.default_rng(7)
 
 
 def symmetric(dim):
+    """Return a random positive definite matrix."""
     a = np.random.default_rng(dim).standard_normal((dim, dim))
     return a @ a.T / dim + np.eye(dim)
 
@@ -43,6 +44,7 @@ LOSSES = {
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 def test_derivatives_against_differences(loss):
+    """Each derivative is the central difference of the one before; contractions are those of the dense tensors."""
     h = 6e-6
     for x in np.random.default_rng(1).standard_normal((3, loss.dim)):
         steps = h * np.eye(loss.dim)
@@ -60,6 +62,7 @@ def test_derivatives_against_differences(loss):
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 def test_contract(loss):
+    """Shapes, one path and many, contractions, unchanged inputs, pickling, parameters."""
     assert isinstance(loss, Loss) and len(loss.names) == loss.dim
     assert loss.latex and loss.label and repr(loss) and loss.parameters.ndim == 1
     x = RNG.standard_normal((loss.dim, 5))
@@ -90,13 +93,15 @@ def test_contract(loss):
 
 
 def test_identities_differ():
+    """Losses with other numbers have other identities."""
     identities = [loss.identity for loss in LOSSES.values()]
     assert len(set(identities)) == len(identities)
     assert exponential_valley(1.0).identity != exponential_valley(2.0).identity
     assert quadratic(1.0).identity == quadratic([[1.0]]).identity != quadratic(1.0, center=1.0).identity
 
 
-def test_hand_values():
+def test_values_by_hand():
+    """Derivatives of the test problems at single points."""
     assert double_well().gradient([2.0]).item() == 6 and double_well().hessian([2.0]).item() == 11
     assert double_well().third([2.0]).item() == 12 and double_well().names == ("x",)
     valley = exponential_valley(2.0)
@@ -109,6 +114,7 @@ def test_hand_values():
 
 
 def test_quadratic_by_hand():
+    """Values, the quadratic form, and the forms in which H may be given."""
     loss = quadratic([[2.0, 1.0], [1.0, 4.0]], center=[1.0, 0.0])
     assert loss.value([2.0, 1.0]) == 4 and loss.gradient([2.0, 1.0]).tolist() == [3.0, 5.0]
     H, c, level = loss.quadratic()
@@ -120,6 +126,7 @@ def test_quadratic_by_hand():
 
 
 def test_linear_by_hand():
+    """Values, the quadratic form, and no minimiser."""
     loss = linear([1.0, -2.0])
     assert loss.value([3.0, 1.0]) == 1 and loss.quadratic()[1].tolist() == [1, -2] and loss.parameters.tolist() == [1, -2]
     with pytest.raises(ValueError, match="bounded below"):
@@ -130,6 +137,7 @@ def test_linear_by_hand():
 
 @pytest.mark.parametrize("loss", [LOSSES["quadratic"], LOSSES["quadratic_large"], linear([1.0, 0.0])])
 def test_quadratic_form_is_the_loss(loss):
+    """The loss is x^T H x / 2 + c^T x + L0 with the results of `quadratic`."""
     H, c, level = loss.quadratic()
     x = RNG.standard_normal(loss.dim)
     assert loss.value(x) == pytest.approx(x @ H @ x / 2 + c @ x + level, rel=1e-12)
@@ -137,6 +145,7 @@ def test_quadratic_form_is_the_loss(loss):
 
 
 def test_only_nonzero_entries_are_parameters():
+    """Other numbers in the same places make another loss of the same form."""
     loss = quadratic([[2.0, 0.0, 1.0], [0.0, 3.0, 0.0], [1.0, 0.0, 4.0]], center=[0.0, 5.0, 0.0])
     assert loss.parameters.tolist() == [2, 1, 3, 4, 5]
     other = quadratic([[7.0, 0.0, 2.0], [0.0, 8.0, 0.0], [2.0, 0.0, 9.0]], center=[0.0, 6.0, 0.0])
@@ -146,6 +155,7 @@ def test_only_nonzero_entries_are_parameters():
 
 
 def test_quadratic_runs_on_symbols():
+    """Gradient and value are those of SymPy, with symbols for the point and the parameters."""
     sympy = pytest.importorskip("sympy")
     loss = quadratic([[2.0, 1.0], [1.0, 4.0]], center=[1.0, 0.0])
     x = np.array(sympy.symbols("x y"), dtype=object)
@@ -161,7 +171,8 @@ def test_quadratic_runs_on_symbols():
 
 @pytest.mark.parametrize("emitter", EMITTERS)
 @pytest.mark.parametrize("lanes", [1, 7, 64])
-def test_large_quadratics_are_traced_as_products_of_matrices(emitter, lanes):
+def test_large_quadratics_are_traced_as_matrix_products(emitter, lanes):
+    """A large H has no parameters; value and gradient agree with NumPy."""
     loss = LOSSES["quadratic_large"]
     assert loss.parameters.size == 0
     H, c = symmetric(20), np.arange(20.0)[:, None]
@@ -178,8 +189,8 @@ def test_large_quadratics_are_traced_as_products_of_matrices(emitter, lanes):
 
 @pytest.mark.parametrize("emitter", EMITTERS)
 @pytest.mark.parametrize("name", LOSSES)
-def test_gallery_traced_with_its_parameters(name, emitter):
-    """One path and many, and other numbers in the places of the parameters."""
+def test_problems_are_traced_with_their_parameters(name, emitter):
+    """One path and many, and other values of the parameters."""
     loss = LOSSES[name]
     for paths in (1, 5):
         x = np.random.default_rng(paths).uniform(-1, 1, (loss.dim, paths))
@@ -203,12 +214,14 @@ def test_gallery_traced_with_its_parameters(name, emitter):
         ([[1.0]], [1.0, 2.0]),
     ],
 )
-def test_bad_quadratics(arguments):
+def test_invalid_quadratics_are_rejected(arguments):
+    """The message names `H` or `center`."""
     with pytest.raises(ValueError, match=r"`(H|center)`"):
         quadratic(*arguments)
 
 
-def test_bad_gallery():
+def test_invalid_arguments_of_the_problems_are_rejected():
+    """Each invalid argument raises ValueError."""
     for call in (lambda: linear([[1.0]]), lambda: linear([]), lambda: linear([np.nan]), lambda: sphere(0), lambda: sphere(1.5)):
         with pytest.raises(ValueError):
             call()
@@ -218,7 +231,8 @@ def test_bad_gallery():
         quadratic(np.eye(2), names=["a", "a"])
 
 
-def test_importing_losses_is_light():
+def test_importing_losses_loads_no_heavy_package():
+    """The import of the package loads neither SymPy nor Numba nor SciPy."""
     import subprocess
     import sys
 
@@ -226,7 +240,8 @@ def test_importing_losses_is_light():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
 
 
-def test_every_public_name_is_there():
+def test_every_public_name_exists():
+    """Each name of `__all__` has a docstring; others raise AttributeError."""
     import sdetools.losses as losses
 
     for name in losses.__all__:
@@ -237,7 +252,8 @@ def test_every_public_name_is_there():
 
 
 @pytest.mark.parametrize("i, j", [(299, 5), (5, 299), (130, 129), (127, 128), (298, 299)])
-def test_an_asymmetry_is_seen_wherever_it_is(i, j):
+def test_an_asymmetry_is_detected_in_every_tile(i, j):
+    """One entry of a large matrix is changed, on the borders of tiles too."""
     H = symmetric(300)
     assert (quadratic(H).matrix == H).all()
     H[i, j] += 0.25
@@ -245,7 +261,8 @@ def test_an_asymmetry_is_seen_wherever_it_is(i, j):
         quadratic(H)
 
 
-def test_a_quadratic_keeps_its_own_matrix():
+def test_a_quadratic_copies_its_matrix():
+    """A later change of the argument does not change the loss."""
     H = symmetric(20)
     kept, before = quadratic(H), H.copy()
     H += 1.0

@@ -1,4 +1,4 @@
-"""Losses from their value alone: derivatives against numbers of 100 digits, kinks, domains, many paths, errors, large dimensions."""
+"""Losses given by their value alone: derivatives against 100-digit arithmetic, kinks, domains, paths, errors, large dimensions."""
 
 from __future__ import annotations
 
@@ -16,22 +16,26 @@ pytestmark = pytest.mark.filterwarnings("error")
 RELATIVE = 1e-8
 
 
-def made(name):
+def problem(name):
+    """Return a loss from a problem's value, and the same value in 100-digit arithmetic."""
     build, dim = PROBLEMS[name]
     return from_function(value=build(Plain), dim=dim), build(Digits)
 
 
 def directions(dim, count):
+    """Return random directions in rows."""
     return np.random.default_rng(3).standard_normal((count, dim))
 
 
 def close(found, expected):
+    """Compare arrays relative to the largest entry."""
     np.testing.assert_allclose(found, expected, rtol=0, atol=RELATIVE * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_the_gradient(name):
-    loss, digits = made(name)
+def test_gradients(name):
+    """Value and gradient agree with 100-digit differences; at a point moved by 1e-6 they do not."""
+    loss, digits = problem(name)
     x = points(name, 1)[:, 0]
     expected = np.array([along(digits, x, e) for e in np.eye(loss.dim)])
     close(loss.gradient(x), expected)
@@ -41,7 +45,8 @@ def test_the_gradient(name):
 
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_second_and_third_derivatives(name):
-    loss, digits = made(name)
+    """Dense tensors and products agree with 100-digit differences along directions."""
+    loss, digits = problem(name)
     x, d = points(name, 1)[:, 0], directions(loss.dim, 3)
     pairs = [(a, b) for a in d for b in d]
     second = np.array([along(digits, x, a, b) for a, b in pairs])
@@ -61,8 +66,9 @@ def test_second_and_third_derivatives(name):
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_many_paths_are_one_after_another(name):
-    loss, _ = made(name)
+def test_many_paths_agree_with_single_points(name):
+    """All derivatives on many paths are those of each path."""
+    loss, _ = problem(name)
     x = points(name, 6)
     v, matrices = (
         np.random.default_rng(7).standard_normal((2, *x.shape))[0],
@@ -86,11 +92,11 @@ def test_many_paths_are_one_after_another(name):
 
 
 @pytest.mark.parametrize("name", ["rosenbrock", "network", "attention", "huber", "kepler"])
-def test_traced_in_another_formula(name):
-    """A point that is itself a result: every derivative as a graph equals the one of numbers."""
+def test_traced_within_another_formula(name):
+    """At a point that is the result of a graph, each derivative is that of numbers."""
     from sdetools.graph.arrays import compiled
 
-    loss, _ = made(name)
+    loss, _ = problem(name)
     trace = Trace()
     z, v = trace.input("z", (loss.dim,)), trace.input("v", (loss.dim,))
     y = np.concatenate([2 * z[:1], z[1:] - 0.5 * z[0]])
@@ -105,7 +111,8 @@ def test_traced_in_another_formula(name):
         np.testing.assert_allclose(np.broadcast_to(whole, b.shape), b, rtol=1e-11, atol=1e-11 * np.abs(b).max())
 
 
-def test_against_an_expression():
+def test_agrees_with_the_expression():
+    """From the value, from the gradient and from an expression's gradient."""
     exact = from_expression("exp(x0*x1) + x0**3*x2 - sin(x1*x2)/3")
     loss = from_function(value=lambda x: np.exp(x[0] * x[1]) + x[0] ** 3 * x[2] - np.sin(x[1] * x[2]) / 3, dim=3)
     by_gradient = from_function(lambda x: exact.gradient(x), 3)
@@ -124,6 +131,7 @@ def test_against_an_expression():
 
 
 def test_kinks_and_domains():
+    """At a kink the gradient is the mean of both sides; outside a domain all is NaN."""
     kinks = from_function(value=lambda x: abs(x[0]) + np.maximum(x[1], 0) + np.where(x[2] > 0, x[2] ** 2, 0), dim=3)
     assert kinks.gradient([0.0, 0.0, 0.0]).tolist() == [0.0, 0.5, 0.0]
     assert kinks.gradient([-2.0, -1.0, 3.0]).tolist() == [-1.0, 0.0, 6.0]
@@ -135,7 +143,8 @@ def test_kinks_and_domains():
             assert np.isnan(found[[0, 2]]).all() and np.isfinite(found[1])
 
 
-def test_a_quadratic_value_is_found():
+def test_quadratic_values_are_recognised():
+    """Sums of squares, products and linear functions, with and without a gradient."""
     rng = np.random.default_rng(4)
     A, b = rng.standard_normal((7, 4)), rng.standard_normal(7)
     for value, hand in (
@@ -159,15 +168,18 @@ def test_a_quadratic_value_is_found():
         lambda x: abs(x[0]) * abs(x[0]), lambda x: x[0] > 0, lambda x: x[0] ** 2 * x[1],
     ],
 )  # fmt: skip
-def test_what_is_not_quadratic(value):
+def test_other_values_are_not_quadratic(value):
+    """Also functions that are quadratic on each side of a kink or a jump."""
     assert from_function(value=value, dim=2).quadratic() is None
 
 
-def test_a_gradient_alone_is_no_quadratic():
+def test_a_gradient_alone_is_not_quadratic():
+    """Without a value there is no quadratic form."""
     assert from_function(lambda x: x, 2).quadratic() is None
 
 
-def test_exact_moments_of_a_value():
+def test_exact_moments_of_a_quadratic_value():
+    """The moment recursion takes the quadratic form from the graph."""
     import sdetools as st
 
     A = np.array([[2.0, 1.0], [1.0, 3.0]])
@@ -183,26 +195,32 @@ def test_exact_moments_of_a_value():
 
 
 def branching(x):
+    """A value that branches."""
     return x[0] if x[0] > 0 else -x[0]
 
 
 def misspelt(x):
+    """A value with a wrong attribute."""
     return np.sum(x.squared())
 
 
 def divided(x):
+    """A value that divides by zero."""
     return np.sum(x) * (1 / 0)
 
 
 def beyond(x):
+    """A value with an index out of range."""
     return x[2] ** 2
 
 
 def mixed(x):
+    """A value of mixed types."""
     return np.sum(x) + "1"
 
 
 def misshaped(x):
+    """A value with shapes that do not fit."""
     return np.sum(np.ones((3, 5)) @ x)
 
 
@@ -216,7 +234,8 @@ def misshaped(x):
         (misshaped, ValueError, "np.ones((3, 5)) @ x"),
     ],
 )
-def test_errors_of_the_user_are_raised_as_they_are(value, error, line):
+def test_errors_of_user_functions_are_raised_unchanged(value, error, line):
+    """A note gives the line and the function."""
     with pytest.raises(error) as caught:
         from_function(value=value, dim=2)
     assert not isinstance(caught.value, NotTraceable) and any(
@@ -229,7 +248,8 @@ def test_errors_of_the_user_are_raised_as_they_are(value, error, line):
     )
 
 
-def test_what_cannot_be_traced_needs_a_gradient():
+def test_values_that_cannot_be_traced_need_a_gradient():
+    """The message gives the branch; with a gradient the functions run path by path."""
     with pytest.raises(
         ValueError, match=r"`gradient` must be given if `value` cannot be traced: .*`return x\[0\] if x\[0\] > 0.*gradient="
     ):
@@ -241,7 +261,7 @@ def test_what_cannot_be_traced_needs_a_gradient():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({"dim": 2}, "`gradient` or `value` must be given"),
         ({"dim": 2, "value": lambda x: x}, "must be one number for one point; got shape \\(2,\\)"),
@@ -250,12 +270,14 @@ def test_what_cannot_be_traced_needs_a_gradient():
         ({"dim": 2, "gradient": lambda x: np.outer(x, x)}, "gradient must be an array of shape"),
     ],
 )
-def test_refusals(arguments, told):
-    with pytest.raises(ValueError, match=told):
+def test_invalid_arguments_are_rejected(arguments, message):
+    """The message names the argument or the wrong result."""
+    with pytest.raises(ValueError, match=message):
         from_function(**arguments)
 
 
-def test_a_checked_hessian_beside_a_value():
+def test_a_hessian_beside_a_value_is_validated():
+    """A correct Hessian is used; a wrong entry is rejected."""
     value, hessian = (lambda x: x[0] ** 3 * x[1]), (lambda x: [[6 * x[0] * x[1], 3 * x[0] ** 2], [3 * x[0] ** 2, 0]])
     loss, x = from_function(value=value, dim=2, hessian=hessian), np.array([1.0, 2.0])
     assert loss.hessian(x).tolist() == [[12, 3], [3, 0]] and loss.third(x)[0, 0].tolist() == [12, 6]
@@ -264,10 +286,12 @@ def test_a_checked_hessian_beside_a_value():
 
 
 def module_value(x):
+    """A value that pickles."""
     return np.sum(x**4) / 4 - np.sum(x) ** 2
 
 
-def test_what_was_compiled_stays_behind_when_a_loss_is_pickled():
+def test_compiled_functions_are_not_pickled():
+    """A pickled loss has no graphs and gives the same results."""
     loss = from_function(value=module_value, dim=3)
     x = np.arange(6.0).reshape(3, 2)
     before = loss.hessian(x)
@@ -278,6 +302,7 @@ def test_what_was_compiled_stays_behind_when_a_loss_is_pickled():
 
 
 def test_large_dimensions_build_no_dense_graph():
+    """With 3,000 coordinates the Hessian-vector product is exact and the graph is small."""
     n = 3000
     a = np.random.default_rng(1).standard_normal((40, n))
     loss = from_function(value=lambda x: np.sum(np.log(np.cosh(a @ x))) + np.sum((x[1:] - x[:-1]) ** 4), dim=n)
@@ -289,7 +314,8 @@ def test_large_dimensions_build_no_dense_graph():
     assert len(order([loss.gradient(y), loss.hessian_product(y, v)])) < 100
 
 
-def test_results_are_no_views_of_the_point():
+def test_results_do_not_alias_the_point():
+    """Writing to a result changes neither the point nor later results."""
     loss = from_function(value=lambda x: np.sum(x**2) / 2, dim=2)
     x = np.ones((2, 3))
     loss.gradient(x)[:] = 7.0
@@ -297,11 +323,11 @@ def test_results_are_no_views_of_the_point():
     assert (x == 1).all() and loss.hessian(x).flags.writeable
 
 
-# ---- kernels: the graph's gradient beside the one written by hand
+# ---- kernels: the gradient of the graph and a hand-written one
 
 
 def valley(n):
-    """A nonlinear loss of any dimension with its gradient, written as one would: slices, a matrix of data, elementary functions."""
+    """Return a nonlinear loss of any dimension and its gradient, with slices, a data matrix and elementary functions."""
     a = np.random.default_rng(n).standard_normal((n, n)) / np.sqrt(n)
 
     def value(x):
@@ -319,7 +345,8 @@ def valley(n):
 
 @pytest.mark.parametrize("n", [1, 3, 40, 300])
 @pytest.mark.parametrize("backend", ["numpy", "numba", "torch"])
-def test_simulated_paths_are_those_of_the_hand_written_gradient(n, backend):
+def test_simulated_paths_agree_with_the_hand_written_gradient(n, backend):
+    """On all backends; another seed gives other paths."""
     import sdetools as st
 
     if backend == "torch":

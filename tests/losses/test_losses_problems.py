@@ -1,4 +1,4 @@
-"""The over-parametrised problems: their derivatives, their manifolds, what their flows conserve, and label noise on them. All exact."""
+"""Overparametrised problems: derivatives, manifolds of minimisers, conserved quantities and label noise, without randomness."""
 
 import pickle
 
@@ -15,6 +15,7 @@ SENSED = np.einsum("nij,ik,jk->n", SENSORS, TEACHER, TEACHER)
 
 
 def diagonal():
+    """Return a small diagonal network."""
     z, y, _ = st.losses.sparse_teacher(3, 5, 1, seed=1)
     return st.losses.diagonal_network(z, y)
 
@@ -28,7 +29,8 @@ PROBLEMS = {
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_residuals_make_the_loss(name):
+def test_the_loss_is_the_mean_square_of_its_residuals(name):
+    """Value and gradient come from the models, one by one; the loss pickles."""
     loss = PROBLEMS[name][0]()
     x = RNG.normal(size=(loss.dim, 4))
     models = [st.losses.from_expression(f, variables=loss.names) for f in loss.models]
@@ -40,7 +42,8 @@ def test_residuals_make_the_loss(name):
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_the_manifold_has_a_residual_for_each_normal_and_label_noise_is_its_hessian(name):
+def test_manifold_and_label_noise(name):
+    """The rank is the number of residuals, the flow conserves its invariants, and label noise is a multiple of the Hessian."""
     make, rank, conserved = PROBLEMS[name]
     loss = make()
     x = np.random.default_rng(3).normal(size=loss.dim)
@@ -56,12 +59,14 @@ def test_the_manifold_has_a_residual_for_each_normal_and_label_noise_is_its_hess
 
 
 def test_the_trace_of_the_diagonal_network():
+    """On the manifold tr H is 4 (|u|^2 + |v|^2) for signs as features."""
     loss = diagonal()
     x = project(loss, np.full(10, 0.8))
     assert abs(np.trace(loss.hessian(x)) - 4 * (x**2).sum()) < 1e-9
 
 
 def test_real_data():
+    """A network on the diabetes data has a manifold of the expected rank."""
     pytest.importorskip("sklearn")
     loss = st.losses.diabetes_network(samples=3, features=2, width=2)
     phi = project(loss, np.random.default_rng(1).normal(size=loss.dim))
@@ -69,6 +74,7 @@ def test_real_data():
 
 
 def test_kernels_agree_with_the_reference():
+    """Paths with label noise on two backends."""
     loss = diagonal()
     oracle = st.NoisyOracle(loss, st.noise.label_noise(loss, std=0.5))
     sgd = st.SGD(oracle, st.schedules.constant(0.01))
@@ -80,7 +86,7 @@ def test_kernels_agree_with_the_reference():
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (lambda: st.losses.uv_model(0), "`n`"),
         (lambda: st.losses.diagonal_network([1.0, 2.0], [1.0]), "`features`"),
@@ -91,6 +97,7 @@ def test_kernels_agree_with_the_reference():
         (lambda: st.losses.diabetes_network(samples=10**6), "at most"),
     ],
 )
-def test_bad_input_is_one_sentence(make, told):
-    with pytest.raises(ValueError, match=told):
+def test_invalid_arguments_are_rejected(make, message):
+    """The message names the argument."""
+    with pytest.raises(ValueError, match=message):
         make()

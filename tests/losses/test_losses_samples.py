@@ -1,4 +1,4 @@
-"""Losses of data from a function of one sample: against loops over samples and torch's derivatives of the same text; what is refused."""
+"""Losses of data from a function of one sample: against loops over samples and derivatives by torch; input validation."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from sdetools.losses.samples import cost
 
 
 def close(found, expected):
+    """Compare arrays relative to the largest entry."""
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_value_and_gradient_are_the_means_of_the_samples_alone(name):
+def test_value_and_gradient_are_means_over_samples(name):
+    """Also sample gradients and their covariance; leaving out a sample is detected."""
     problem = PROBLEMS[name]
     loss, alone, one = problem.loss(), problem.alone(), problem.formula(np)
     x = np.random.default_rng(1).normal(size=(problem.dim, 4))
@@ -29,12 +31,13 @@ def test_value_and_gradient_are_the_means_of_the_samples_alone(name):
     close(loss.sample_gradients(x), each)
     deviations = each - each.mean(axis=0)
     close(loss.sample_covariance(x), np.einsum("nip,njp->ijp", deviations, deviations) / N)
-    assert np.abs(loss.gradient(x) - each[1:].mean(axis=0)).max() > 1e-6  # negative control: a sample less
+    assert np.abs(loss.gradient(x) - each[1:].mean(axis=0)).max() > 1e-6  # negative control: without one sample
     assert (loss.samples, loss.dim) == (N, problem.dim)
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_all_derivatives_are_those_of_torch(name):
+def test_all_derivatives_agree_with_torch(name):
+    """The same formula, differentiated by torch."""
     pytest.importorskip("torch", reason="torch is an extra")
     ours, theirs = PROBLEMS[name].loss(), PROBLEMS[name].in_torch()
     x, v, w = np.random.default_rng(2).normal(size=(3, ours.dim))
@@ -50,8 +53,8 @@ def test_all_derivatives_are_those_of_torch(name):
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_many_paths_are_one_after_another_and_it_is_the_loss_of_the_mean(name):
-    """A loss that is written as one value of all data has the same numbers."""
+def test_many_paths_agree_with_single_points_and_with_the_whole_loss(name):
+    """A loss that is written as one value of all data has the same gradient."""
     loss, one = PROBLEMS[name].loss(), PROBLEMS[name].formula(np)
     whole = from_function(value=lambda x: sum(one(x, a, y) for a, y in zip(*loss.data)) / N, dim=loss.dim)
     x = np.random.default_rng(5).normal(size=(loss.dim, 3))
@@ -63,7 +66,8 @@ def test_many_paths_are_one_after_another_and_it_is_the_loss_of_the_mean(name):
         close(loss.sample_covariance(x[:, j]), loss.sample_covariance(x)[..., j])
 
 
-def test_the_model_of_squares_is_the_loss_of_squares():
+def test_a_model_gives_the_loss_of_its_squares():
+    """A model and the loss of squares have the same gradient."""
     model = from_function(model=lambda x, a: a @ np.tanh(x), data=(FEATURES, TARGETS), dim=D)
     value = from_function(value=lambda x, a, y: (a @ np.tanh(x) - y) ** 2 / 2, data=(FEATURES, TARGETS), dim=D)
     x = np.linspace(-1, 1, D)
@@ -71,7 +75,8 @@ def test_the_model_of_squares_is_the_loss_of_squares():
     close(model.sample_gradients(x, of_model=True), FEATURES * (1 - np.tanh(x) ** 2))
 
 
-def test_a_linear_model_has_the_numbers_of_the_gallery_and_is_quadratic():
+def test_a_linear_model_agrees_with_least_squares():
+    """Its quadratic form, sample gradients and covariances."""
     ours = from_function(value=lambda x, a, y: (a @ x - y) ** 2 / 2, data=(FEATURES, TARGETS), dim=D)
     theirs = st.losses.least_squares(FEATURES, TARGETS)
     for a, b in zip(ours.quadratic(), theirs.quadratic()):
@@ -82,7 +87,8 @@ def test_a_linear_model_has_the_numbers_of_the_gallery_and_is_quadratic():
     close(ours.sample_covariance(x), theirs.sample_covariance(x))
 
 
-def test_one_array_rows_of_any_shape_and_samples_that_do_not_count():
+def test_one_array_of_images_and_a_loss_without_data():
+    """Rows may have any shape; a loss that ignores them has no covariance."""
     images = np.random.default_rng(7).normal(size=(5, 2, 3))
     loss = from_function(value=lambda x, a: np.sum(np.tanh(a.reshape(-1)) * x) ** 2, data=images, dim=6)
     flat = np.tanh(images.reshape(5, 6))
@@ -93,13 +99,14 @@ def test_one_array_rows_of_any_shape_and_samples_that_do_not_count():
     assert not np.any(alike.sample_covariance(x))
 
 
-def test_data_of_whole_numbers_and_conditions_are_numbers():
+def test_integers_and_booleans_are_numbers():
+    """Data of these types are converted."""
     loss = from_function(value=lambda x, k, b: np.where(b > 0, x[0], k * x[0] ** 2), data=([1, 2], [True, False]), dim=1)
     assert loss.gradient([3.0]) == pytest.approx([(1 + 2 * 2 * 3) / 2])
 
 
-def test_the_gradient_is_products_of_matrices():
-    """Nothing as large as the data is made, for any number of samples."""
+def test_the_gradient_is_a_chain_of_matrix_products():
+    """No array as large as the data is made, for any number of samples."""
     data = np.random.default_rng(8).normal(size=(3000, 7)), np.ones(3000)
     texts = {
         "diagonal": (lambda x, a, y: (a @ (x[:7] ** 2 - x[7:] ** 2) - y) ** 2, 14, 2),
@@ -112,14 +119,16 @@ def test_the_gradient_is_products_of_matrices():
         assert all(n.op == "const" or n.size < 3000 * 7 for n in nodes)
 
 
-def test_price_counts_what_is_made():
+def test_cost_counts_operations():
+    """The cost of a batch grows linearly in its size; the cheaper form is chosen."""
     loss = PROBLEMS["diagonal network"].loss()
     costs = [cost(loss._graphs.sampled(size)) for size in (1, 2, 4)]
     assert costs[2] - costs[1] == pytest.approx(2 * (costs[1] - costs[0]), rel=0.3)
     assert [loss.gathers(size, True, False) for size in (1, N)] == [True, False]
 
 
-def test_identity_knows_text_and_data_and_it_pickles():
+def test_identity_depends_on_code_and_data():
+    """Also through pickling."""
     z, y, _ = st.losses.sparse_teacher(3, 5, 1, seed=1)
     loss = st.losses.diagonal_network(z, y)
     again = pickle.loads(pickle.dumps(loss))
@@ -134,43 +143,49 @@ def test_identity_knows_text_and_data_and_it_pickles():
     assert len({loss.identity, *(o.identity for o in others)}) == 4
 
 
-# ---- what is refused
+# ---- input validation
 
 
 def misspelt(x, a, y):
+    """A sample loss with a wrong attribute."""
     return (a @ x - y).squared()
 
 
 def too_short(x, a, y):
+    """A sample loss with shapes that do not fit."""
     return (a @ x[:2] - y) ** 2
 
 
 def branching(x, a, y):
+    """A sample loss that branches."""
     return a @ x if y > 0 else -(a @ x)
 
 
 def dividing(x, a, y):
+    """A sample loss that divides by zero."""
     return x[0] / 0 + y
 
 
 @pytest.mark.parametrize(
-    ("value", "error", "told"),
+    ("value", "error", "message"),
     [(misspelt, AttributeError, "squared"), (too_short, ValueError, "shapes"), (dividing, Exception, None)],
 )
-def test_an_error_of_the_user_is_raised_as_it_is_with_its_line(value, error, told):
-    if told is None:
+def test_errors_of_user_functions_are_raised_unchanged_with_their_line(value, error, message):
+    """A note gives the function and the line."""
+    if message is None:
         loss = from_function(value=value, data=(FEATURES, TARGETS), dim=D)
         assert not np.isfinite(loss.value(np.ones(D)))  # NumPy's numbers divide by zero too
         return
     with pytest.raises(error) as seen:
         from_function(value=value, data=(FEATURES, TARGETS), dim=D)
     notes = "".join(getattr(seen.value, "__notes__", []))
-    assert told in str(seen.value) + notes
+    assert message in str(seen.value) + notes
     assert f"the value of {value.__name__} of {N} samples" in notes
     assert f"line {value.__code__.co_firstlineno + 1} of {__file__}" in notes
 
 
-def test_a_choice_by_if_is_said_with_its_line():
+def test_a_branch_is_reported_with_its_line():
+    """The message suggests np.where and a torch function."""
     with pytest.raises(ValueError, match="`value` must be made of NumPy's functions, without `if` on values") as seen:
         from_function(value=branching, data=(FEATURES, TARGETS), dim=D)
     assert f"line {branching.__code__.co_firstlineno + 1} of {__file__}" in str(seen.value)
@@ -203,13 +218,15 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_refused_in_one_sentence(name):
-    make, told = BAD[name]
-    with pytest.raises(ValueError, match=told) as error:
+def test_invalid_arguments_are_rejected_in_one_sentence(name):
+    """The message names the argument."""
+    make, message = BAD[name]
+    with pytest.raises(ValueError, match=message) as error:
         make()
     assert "\n" not in str(error.value)
 
 
 def test_too_few_arguments_are_the_users_error():
+    """A function with too few parameters raises its own TypeError."""
     with pytest.raises(TypeError, match="positional argument"):
         from_function(value=lambda x, a: a @ x, dim=2, data=(ROWS, np.ones(4)))

@@ -1,6 +1,6 @@
-"""Phi, dPhi and d2Phi on dense Hessians: against closed forms, against finite differences of Phi, and where they must be refused.
+"""Phi, dPhi and d2Phi by dense Hessians: closed forms, finite differences of Phi, and input validation.
 
-All exact: no randomness but fixed seeds, so there is no false-alarm rate.
+Seeds are fixed, so there is no false-alarm rate.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ EXACT = 1e-9
 
 
 def hyperbola_phi(x):
-    """The point of xy = 1 with the same x^2 - y^2, on the branch of x."""
+    """Return the point of xy = 1 with the same x^2 - y^2, on the branch of x."""
     q = x[0] ** 2 - x[1] ** 2
     large = np.sqrt((np.abs(q) + np.sqrt(q * q + 4)) / 2)
     a, b = np.where(q >= 0, large, 1 / large), np.where(q >= 0, 1 / large, large)
@@ -34,11 +34,13 @@ NAMES = list(CLOSED)
 
 
 def points(loss, n=40, seed=0):
+    """Return random points around 0.3."""
     return np.random.default_rng(seed).normal(size=(loss.dim, n)) * 0.8 + 0.3
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_phi_is_the_closed_form(name):
+    """On five manifolds."""
     loss, phi = CLOSED[name]
     x = points(loss)
     assert np.abs(project(loss, x) - phi(x)).max() < EXACT
@@ -46,46 +48,51 @@ def test_phi_is_the_closed_form(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_phi_of_one_point_is_that_of_many(name):
+    """The same point alone and among others."""
     loss, _ = CLOSED[name]
     x = points(loss, 3)
     assert np.abs(project(loss, x)[:, 1] - project(loss, x[:, 1])).max() < 1e-13
 
 
 @pytest.mark.parametrize("tolerance", [1e-3, 1e-5, 1e-8, 1e-10])
-def test_the_tolerance_is_kept(tolerance):
+def test_the_error_is_within_the_tolerance(tolerance):
+    """The error is at most three times the tolerance times the size of the points."""
     loss, phi = CLOSED["hyperbola"]
     x = points(loss, 100, seed=5) * 2
     assert np.abs(project(loss, x, tolerance=tolerance) - phi(x)).max() < 3 * tolerance * np.abs(x).max()
 
 
 def test_phi_is_the_limit_of_the_flow_and_not_the_nearest_zero():
+    """In a valley both differ by 1."""
     x = np.array([1.0, 2.0])
     nearest = np.array([1.0, 0.0])
     end = project(st.losses.exponential_valley(1.0), x)
     assert abs(end[0] - 0.0) < EXACT < abs(end[0] - nearest[0])
 
 
-def test_stiffness_costs_no_steps():
-    """Curvatures a million times apart: an explicit method would take millions of steps, and `max_steps` would end it."""
+def test_stiffness_does_not_increase_the_number_of_steps():
+    """A stiffness ratio of 1e6: an explicit method would exceed `max_steps`."""
     loss = st.losses.from_expression("(1e6*(x*y - 1)**2 + (z - x)**2)/2", variables="x y z")
     x = np.array([1.5, 1.2, -1.0])
     end = project(loss, x, max_steps=600)
     exact = solve_ivp(
         lambda t, y: -loss.gradient(y), (0, 200), x, method="Radau", jac=lambda t, y: -loss.hessian(y), rtol=1e-11, atol=1e-13
     )
-    assert np.abs(end - exact.y[:, -1]).max() < 1e-7  # what Radau gives here
+    assert np.abs(end - exact.y[:, -1]).max() < 1e-7  # the accuracy of Radau here
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_dphi_off_the_manifold_is_the_derivative_of_phi(name):
+    """By central differences of the closed form."""
     loss, phi = CLOSED[name]
     x = points(loss, 12)
     h = 1e-5
     numeric = np.stack([(phi(x + h * e[:, None]) - phi(x - h * e[:, None])) / (2 * h) for e in np.eye(loss.dim)], axis=1)
-    assert np.abs(differential(loss, x) - numeric).max() < 2e-8  # what the difference quotient gives
+    assert np.abs(differential(loss, x) - numeric).max() < 2e-8  # the accuracy of the difference quotient
 
 
 def test_dphi_of_the_sphere_exactly():
+    """It is (I - x x^T / r^2) / r."""
     x = points(CLOSED["sphere"][0], 10)
     r = np.linalg.norm(x, axis=0)
     exact = (np.eye(4)[..., None] - np.einsum("in,jn->ijn", x, x) / r**2) / r
@@ -94,6 +101,7 @@ def test_dphi_of_the_sphere_exactly():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_on_the_manifold_dphi_is_the_tangent_projection(name):
+    """It is a projection whose trace is the dimension of the manifold."""
     loss, phi = CLOSED[name]
     x = phi(points(loss, 10))
     P = tangent_projection(loss, x)
@@ -103,6 +111,7 @@ def test_on_the_manifold_dphi_is_the_tangent_projection(name):
 
 
 def covariance(dim, seed=1):
+    """Return a random covariance."""
     root = np.random.default_rng(seed).normal(size=(dim, dim))
     return root @ root.T
 
@@ -116,20 +125,21 @@ EXACT_SECOND = {
 
 
 def sphere_second(x, S):
-    """d2(x/|x|)[S] at |x| = 1: -2 S x - x tr S + 3 x (x.Sx)."""
+    """Return d2(x/|x|)[S] at |x| = 1: -2 S x - x tr S + 3 x (x.Sx)."""
     Sx = S @ x
     return -2 * Sx - x * np.trace(S) + 3 * x * (x * Sx).sum(axis=0)
 
 
 @pytest.mark.parametrize("name", list(EXACT_SECOND))
 def test_d2phi_is_the_closed_form(name):
+    """On valleys and spheres, for a random covariance."""
     loss, phi = CLOSED[name]
     x, S = phi(points(loss, 10)), covariance(loss.dim)
     assert np.abs(second_derivative(loss, x, S) - EXACT_SECOND[name](x, S)).max() < EXACT
 
 
-def test_d2phi_of_the_hyperbola_keeps_what_the_flow_conserves():
-    """q(Phi(x)) = q(x) for q = x^2 - y^2; two derivatives in a direction v: grad q . d2Phi[vv^T] + (dPhi v)^T Hess q (dPhi v) = v^T Hess q v."""
+def test_d2phi_of_the_hyperbola_preserves_the_conserved_quantity():
+    """Two derivatives of q(Phi(x)) = q(x), q = x^2 - y^2, summed over the covariance S."""
     loss, phi = CLOSED["hyperbola"]
     x = phi(points(loss, 10))
     S = covariance(2)
@@ -142,6 +152,7 @@ def test_d2phi_of_the_hyperbola_keeps_what_the_flow_conserves():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_label_noise_gives_the_gradient_of_the_trace(name):
+    """For Sigma = c H it is -(c/2) P grad tr H."""
     loss, phi = CLOSED[name]
     x = phi(points(loss, 10))
     geometry = at(loss, x)
@@ -149,11 +160,11 @@ def test_label_noise_gives_the_gradient_of_the_trace(name):
     assert np.abs(drift + 0.15 * geometry.trace_gradient()).max() < EXACT
 
 
-# 100 random smooth losses with a known manifold: L = |A(x) r(x)|^2 / 2 with r(x) = y - f(z), in coordinates bent by a smooth map.
+# Random smooth losses with a known manifold: L = |A(x) r(x)|^2 / 2 with r(x) = y - f(z), in coordinates changed by a smooth map.
 
 
 def random_loss(seed):
-    """L = sum_k w_k(x) r_k(x)^2 / 2, r_k = x_k - f_k(the other coordinates), w_k > 0: minimisers are x_k = f_k. And a point of it."""
+    """Return sum_k w_k(x) (x_k - f_k(z))^2 / 2 with random w_k > 0 and f_k, and a point of its manifold."""
     rng = np.random.default_rng([7, seed])
     tangent, normal = rng.integers(1, 3), rng.integers(1, 3)
     names = [f"x{i}" for i in range(tangent + normal)]
@@ -176,7 +187,7 @@ def random_loss(seed):
 
 @pytest.mark.parametrize("block", range(3))
 def test_d2phi_is_the_second_difference_of_phi_on_random_losses(block):
-    """A claim of paper_checks does this for a hundred."""
+    """Eighteen random losses; a tangent part that is 5 % too small is detected."""
     for seed in range(6 * block, 6 * block + 6):
         loss, x, normal, rng = random_loss(seed)
         geometry = at(loss, x)
@@ -189,14 +200,14 @@ def test_d2phi_is_the_second_difference_of_phi_on_random_losses(block):
         second = (-ends[:, 0] + 16 * ends[:, 1] - 30 * centre + 16 * ends[:, 2] - ends[:, 3]) / (12 * h * h)
         found, numeric = geometry.second_derivative(root @ root.T), second.sum(axis=1)
         assert np.abs(found - numeric).max() < 1e-4 * np.abs(numeric).max(), seed
-        wrong = found - 0.05 * geometry.project_tangent(found)  # the tangent part 5 % too small is seen
+        wrong = found - 0.05 * geometry.project_tangent(found)  # negative control: a tangent part that is 5 % too small
         assert (
             np.abs(wrong - numeric).max() > 1e-3 * np.abs(numeric).max() or np.abs(geometry.project_tangent(found)).max() < 1e-2
         )
 
 
 @pytest.mark.parametrize(
-    ("text", "start", "told"),
+    ("text", "start", "message"),
     [
         ("exp(-x) + y**2", [0.0, 1.0], "must converge"),
         ("-x**2 + y**2", [1.0, 1.0], "diverges"),
@@ -206,20 +217,22 @@ def test_d2phi_is_the_second_difference_of_phi_on_random_losses(block):
         ("log(x) + y**2", [-1.0, 1.0], "must"),
     ],
 )
-def test_a_flow_that_does_not_end_on_minimisers_is_refused(text, start, told):
+def test_a_flow_that_does_not_end_at_minimisers_is_rejected(text, start, message):
+    """Flows without a limit, to a saddle, and out of the domain."""
     loss = st.losses.from_expression(text, variables="x y")
-    with pytest.raises(FlowError, match=told) as error:
+    with pytest.raises(FlowError, match=message) as error:
         project(loss, start, max_steps=3000)
     assert "point 0" in str(error.value) or "at (" in str(error.value)
 
 
-def test_the_point_that_is_refused_is_named():
+def test_the_rejected_point_is_named():
+    """The message gives the number of the point."""
     with pytest.raises(FlowError, match="point 1"):
         project(st.losses.double_well(), np.array([[1.5, 0.0, -0.5]]))
 
 
 @pytest.mark.parametrize(
-    ("text", "point", "told"),
+    ("text", "point", "message"),
     [
         ("x**2 + y**2", [0.0, 0.0], "isolated minimum"),
         ("(x*y - 1)**2/2", [2.0, 1.0], "Project it first"),
@@ -230,9 +243,10 @@ def test_the_point_that_is_refused_is_named():
         ("0*x + 0*y", [0.0, 0.0], "vanishes"),
     ],
 )
-def test_a_point_without_a_clear_manifold_is_refused(text, point, told):
+def test_a_point_without_a_clear_manifold_is_rejected(text, point, message):
+    """Isolated minima, points off the manifold, saddles and ambiguous ranks."""
     loss = st.losses.from_expression(text, variables="x y")
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         at(loss, point)
 
 
@@ -254,7 +268,7 @@ DEGENERATE = [
     ("x**2 + (y*z)**4", "x y z", [0, 1, 0]),
     ("(x**2 + y**2 + z**2 - 1)**2/4 + (z - 0.6)**4", "x y z", [0.8, 0, 0.6]),
 ]
-# Manifolds of minimisers: strongly curved, badly scaled, near singular points, and one that rises less than its rank tells.
+# Manifolds of minimisers: strongly curved, badly scaled, near singular points, and one with a curvature below rounding.
 FLAT = [
     ("(x*y - 1)**2/2", "x y", [1000, 0.001]),
     ("(1e6*(x*y - 1))**2/2", "x y", [2, 0.5]),
@@ -274,7 +288,8 @@ FLAT = [
 
 
 @pytest.mark.parametrize(("text", "names", "point"), DEGENERATE)
-def test_a_minimum_of_higher_order_is_no_manifold(text, names, point):
+def test_a_degenerate_minimum_is_not_a_manifold(text, names, point):
+    """For the dense and the matrix-free method, also with a given rank and at several points."""
     loss = st.losses.from_expression(text, variables=names)
     for geometry in (at, matrix_free):
         with pytest.raises(ValueError, match="must stay at its minimum along the kernel of its Hessian"):
@@ -286,14 +301,15 @@ def test_a_minimum_of_higher_order_is_no_manifold(text, names, point):
 
 
 @pytest.mark.parametrize(("text", "names", "point"), FLAT)
-def test_a_manifold_of_any_curvature_and_scale_is_one(text, names, point):
+def test_a_manifold_of_any_curvature_and_scale_is_accepted(text, names, point):
+    """No false rejection."""
     loss = st.losses.from_expression(text, variables=names)
     x = project(loss, point)
     assert at(loss, x).rank == matrix_free(loss, x).rank < loss.dim
 
 
-def test_the_flow_to_a_minimum_of_higher_order_ends_near_it_and_is_refused_there():
-    """It ends where the slope is below rounding, not at 0."""
+def test_the_limit_of_a_flow_to_a_degenerate_minimum_is_rejected():
+    """The flow ends where the slope is below rounding, not at 0."""
     loss = st.losses.from_expression("x**2/2 + y**6", variables="x y")
     x = project(loss, [1.0, 1.0])
     assert 0 < abs(x[1]) < 1e-2
@@ -301,14 +317,16 @@ def test_the_flow_to_a_minimum_of_higher_order_ends_near_it_and_is_refused_there
         at(loss, x)
 
 
-def test_a_rank_that_changes_is_refused():
+def test_a_rank_that_changes_is_rejected():
+    """A regular and a singular point of the same set."""
     loss = st.losses.from_expression("(x*y)**2/2 + z**2", variables="x y z")
     at(loss, [1.0, 0.0, 0.0])
     with pytest.raises(ValueError, match="same at all points"):
         at(loss, np.array([[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]]))
 
 
-def test_a_given_rank_must_stand_before_a_gap():
+def test_a_given_rank_must_be_at_a_gap():
+    """A gap ratio of 1000 or more."""
     loss = st.losses.from_expression("(x**2 + 1e-7*y**2)/2 + 0*z", variables="x y z")
     assert at(loss, [0.0, 0.0, 0.0], rank=2).rank == 2
     with pytest.raises(ValueError, match="gap ratio"):
@@ -316,7 +334,7 @@ def test_a_given_rank_must_stand_before_a_gap():
 
 
 @pytest.mark.parametrize(
-    ("Sigma", "told"),
+    ("Sigma", "message"),
     [
         (np.eye(3), "shape"),
         ([[1.0, 2.0], [0.0, 1.0]], "symmetric"),
@@ -324,19 +342,22 @@ def test_a_given_rank_must_stand_before_a_gap():
         (np.full((2, 2), np.nan), "finite"),
     ],
 )
-def test_a_wrong_sigma_is_refused(Sigma, told):
-    with pytest.raises(ValueError, match=told):
+def test_an_invalid_sigma_is_rejected(Sigma, message):
+    """Wrong shape, asymmetric, indefinite, not finite."""
+    with pytest.raises(ValueError, match=message):
         second_derivative(st.losses.hyperbola(), [1.0, 1.0], Sigma)
 
 
 @pytest.mark.parametrize("x", [[1.0], [1.0, np.nan], [[[1.0]], [[1.0]]], "a"])
-def test_a_wrong_point_is_refused(x):
+def test_an_invalid_point_is_rejected(x):
+    """Wrong shape, not finite, not a number."""
     for function in (project, differential, tangent_projection):
         with pytest.raises(ValueError, match="`x`"):
             function(st.losses.hyperbola(), x)
 
 
 def test_distance_and_representation():
+    """The distance to a circle, and the rank in the representation."""
     loss = st.losses.sphere(2)
     assert abs(float(distance(loss, [0.0, 0.5])) - 0.5) < EXACT
     assert isinstance(at(loss, [1.0, 0.0]), Geometry)

@@ -1,7 +1,7 @@
-"""The formulas of the manifold one by one, beside texts of this file that are written plainly: exact, so no false-alarm rate.
+"""The formulas of the manifold against the reference implementations of this file: exact, so there is no false-alarm rate.
 
-Losses, points and covariances have no symmetry by accident, and several points or lanes differ. What is compared agrees to rounding; a factor of
-1.02, a wrong sign, term or index is a million times larger.
+Losses, points and covariances have no symmetry by accident, and points or lanes differ. Results agree to rounding; the error of a factor
+of 1.02, a wrong sign, term or index is a million times larger.
 """
 
 import itertools
@@ -19,7 +19,7 @@ from sdetools.manifold.flow import FlowError
 from sdetools.manifold.geometry import at
 from sdetools.manifold.product_geometry import matrix_free, retract
 
-BENT = st.losses.from_expression(
+NONLINEAR = st.losses.from_expression(
     "exp(0.3*x)*(y - sin(x) + 0.2*z)**2/2 + 0.7*(z - 0.4*x**2 + 0.3*y*z)**2/2 + 0.05*(x - 0.2)**4 + 0.1*x*y*z", variables="x y z"
 )
 kernels = naive.interpreted(compiled)
@@ -27,6 +27,7 @@ STARTS = np.array([[0.3, -0.4, 0.5], [0.9, 0.2, -0.6]])
 
 
 def relative(found, exact):
+    """Return the largest error relative to the largest entry."""
     assert np.shape(found) == np.shape(exact)
     return np.abs(found - exact).max() / np.abs(exact).max()
 
@@ -35,10 +36,11 @@ def relative(found, exact):
 
 
 def plain_extrapolants(loss, x, h, V):
-    """x and V after a step h by j steps of the linearly implicit rule, j = 1 ... 9, extrapolated by Lagrange's weights at step 0.
+    """Return x and V after a step h by j = 1 ... 9 linearly implicit Euler substeps, extrapolated with Lagrange's weights to substep 0.
 
-    (I + h/j H) d = -h/j grad L(y) with H of the start, and its derivative with respect to the start, in which d moves H:
-    (I + h/j H) dW = -h/j (Hess L(y) W + D3[d] V), D3 the third derivatives at the start. Last all nine, then the last eight.
+    A substep solves (I + h/j H) d = -h/j grad L(y) with H at the start of the step. Its derivative with respect to the start includes that
+    of H: (I + h/j H) dW = -h/j (Hess L(y) W + D3[d] V) with the third derivatives D3 at the start. The results are the extrapolants of all
+    nine and of the last eight.
     """
     H, third, eye, ends = loss.hessian(x), loss.third(x), np.eye(len(x)), []
     for j in range(1, 10):
@@ -56,21 +58,21 @@ def plain_extrapolants(loss, x, h, V):
 
 
 @pytest.mark.parametrize("follows", [True, False])
-def test_a_step_of_the_flow_is_the_extrapolated_implicit_rule(follows):
-    """Weights of nine extrapolants add up to some 1e4 in size: rounding is 1e-11."""
+def test_a_step_of_the_flow_is_the_extrapolated_implicit_euler_method(follows):
+    """The sizes of the nine weights add up to about 1e4, so rounding is 1e-11."""
     h, V = np.array([0.4, 0.7]), np.random.default_rng(3).normal(size=(2, 3, 3))
-    values, vectors = np.linalg.eigh(flow.hessians(BENT, STARTS))
+    values, vectors = np.linalg.eigh(flow.hessians(NONLINEAR, STARTS))
     found = flow._extrapolated(
-        BENT, STARTS.copy(), flow.gradients(BENT, STARTS), values, vectors, h, V.copy() if follows else None
+        NONLINEAR, STARTS.copy(), flow.gradients(NONLINEAR, STARTS), values, vectors, h, V.copy() if follows else None
     )
     for i in range(2):
-        for got, (x, W) in zip(found, plain_extrapolants(BENT, STARTS[i], h[i], V[i]), strict=True):
+        for got, (x, W) in zip(found, plain_extrapolants(NONLINEAR, STARTS[i], h[i], V[i]), strict=True):
             assert relative(got.x[i], x) < 1e-10
             assert got.v is None if not follows else relative(got.v[i], W) < 1e-10
 
 
-def test_newtons_last_steps_keep_their_hessian_and_cut_v_to_the_tangent_space():
-    """Three steps y - H^+ grad L(y) with H^+ of the start, which a fourth would move on; V becomes P V."""
+def test_the_final_newton_steps():
+    """Three steps y - H^+ grad L(y) with a constant H^+, which a fourth would change; V becomes P V."""
     loss = st.losses.from_expression("exp(0.3*x)*(y - sin(x))**2/2 + 0*z", variables="x y z")
     x = np.array([[0.3, 0.5, 0.1], [0.7, 0.4, -0.2], [0.1, 0.2, 0.3]])
     V = np.random.default_rng(4).normal(size=(3, 3, 3))
@@ -88,7 +90,8 @@ def test_newtons_last_steps_keep_their_hessian_and_cut_v_to_the_tangent_space():
     assert np.array_equal(out.x[1], x[1]) and np.array_equal(out.v[1], V[1])
 
 
-def test_curvatures_count_from_a_millionth_of_the_largest_on():
+def test_curvatures_count_above_a_millionth_of_the_largest():
+    """Smaller and negative ones do not, and are not divided by."""
     values = np.array([[-0.5, 0.99e-6, 1.01e-6, 1.0], [-4.0, 0.99 * 4e-6, 1.01 * 4e-6, 2.0]])
     assert flow._has_curvature(values).tolist() == [[False, False, True, True], [False, False, True, True]]
     b = np.array([3.0, 5.0, 7.0, 9.0])
@@ -96,7 +99,8 @@ def test_curvatures_count_from_a_millionth_of_the_largest_on():
     assert np.allclose(found, [[0, 0, 7 / 1.01e-6, 9], [0, 0, -7 / 4.04e-6, -4.5]], rtol=1e-15, atol=0)
 
 
-def test_an_end_is_a_saddle_from_minus_a_millionth_of_the_largest_curvature_on():
+def test_a_limit_is_a_saddle_below_minus_a_millionth_of_the_largest_curvature():
+    """One percent above the threshold passes, one percent below is rejected."""
     loss, vectors = st.losses.sphere(2), np.eye(2)[None]
 
     def finish(low):
@@ -107,8 +111,8 @@ def test_an_end_is_a_saddle_from_minus_a_millionth_of_the_largest_curvature_on()
         finish(-1.01 * 4e-6)
 
 
-def test_two_extrapolants_differ_by_the_larger_of_both_parts():
-    """x counts as a part of the point's size, V as it is."""
+def test_the_scaled_difference_is_the_larger_of_both_parts():
+    """X counts relative to the size of the point, V as it is."""
     one = flow._State(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[[1.0, 2.0]], [[3.0, 4.0]]]).swapaxes(1, 2))
     other = flow._State(np.array([[1.5, 1.0], [3.0, 4.5]]), np.array([[[1.1, 2.0]], [[3.0, 3.0]]]).swapaxes(1, 2))
     assert flow._scaled_difference(one, other, np.array([4.0, 8.0])).tolist() == [0.25, 1.0]
@@ -129,6 +133,7 @@ VALLEYS = st.losses.from_expression(
 
 
 def on_valleys(x, w):
+    """Return a point of the manifold of `VALLEYS`."""
     return [x, math.sin(x) - 0.2 * w, 0.4 * x * x - 0.3 * w, w]
 
 
@@ -138,7 +143,7 @@ SIGMAS = np.array([R @ R.T for R in ROOTS])
 
 
 def by_inverses(loss, x, S):
-    """(H, P, H^+, P S P, Z, d2Phi[S]), Z = Lyap^{-1}(Q S Q) + H^+ Q S P + its transpose, by solving linear systems; no frame."""
+    """Return H, P, H^+, P S P, Z = Lyap^{-1}(Q S Q) + H^+ Q S P + its transpose, and d2Phi[S], by linear systems."""
     H, third, eye = loss.hessian(x), loss.third(x), np.eye(len(x))
     inverse = np.linalg.pinv(H, rcond=1e-8, hermitian=True)
     Q = inverse @ H
@@ -151,7 +156,8 @@ def by_inverses(loss, x, S):
     return H, P, inverse, P @ S @ P, Z, -inverse @ D[0] - P @ D[1]
 
 
-def test_the_geometry_of_several_points_is_that_by_inverses():
+def test_the_geometry_of_several_points_agrees_with_linear_systems():
+    """Projections, pseudo-inverses, second derivatives, drifts and trace gradients."""
     geometry, v = at(VALLEYS, ON), np.random.default_rng(6).normal(size=(4, 3))
     S = np.moveaxis(SIGMAS, 0, -1)
     second, drift, trace = geometry.second_derivative(S), geometry.slow_drift(S, rate=0.7), geometry.trace_gradient()
@@ -171,8 +177,8 @@ def test_the_geometry_of_several_points_is_that_by_inverses():
         assert relative(one.second_derivative(SIGMAS[n]), exact) < 1e-10 and relative(one.trace_gradient(), slope) < 1e-10
 
 
-def test_the_gap_is_the_least_over_points_and_the_rank_may_be_given():
-    """Curvatures (2, .5, 1e-10) and (3, .6, -2e-10): the M-th beside the largest after it."""
+def test_the_gap_is_the_smallest_over_points():
+    """The M-th eigenvalue divided by the largest modulus after it."""
     loss = st.losses.from_expression("x**2 + 0.25*y**2 + 5e-11*z**2", variables="x y z")
     assert at(loss, [0.0, 0.0, 0.0]).gap == pytest.approx(0.5e10, rel=1e-9)
     assert at(loss, [0.0, 0.0, 0.0]).rank == 2
@@ -185,22 +191,23 @@ def test_the_gap_is_the_least_over_points_and_the_rank_may_be_given():
 
 
 def flat(c):
-    """Curvatures 4, 4 c and 0."""
+    """Return a loss with the curvatures 4, 4 c and 0."""
     return st.losses.from_expression(f"2*x**2 + 2*({c!r})*y**2 + 0*z", variables="x y z")
 
 
 @pytest.mark.parametrize("geometry", [at, matrix_free])
-def test_ranks_are_read_off_between_a_millionth_and_a_billionth(geometry):
+def test_the_rank_is_ambiguous_between_a_billionth_and_a_millionth(geometry):
+    """Eigenvalues one percent inside and outside of the thresholds, for both methods."""
     for c, rank in ((1.01e-6, 2), (0.99e-9, 1), (-0.99e-9, 1)):
         assert geometry(flat(c), [0.0, 0.0, 0.0]).rank == rank
-    for c, told in (
+    for c, message in (
         (0.99e-6, "must be clear"),
         (1.01e-9, "must be clear"),
         (-1.01e-9, "must be clear"),
         (-0.99e-6, "must be clear"),
         (-1.01e-6, "saddle"),
     ):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             geometry(flat(c), [0.0, 0.0, 0.0])
     assert geometry(flat(0.99e-3), [0.0, 0.0, 0.0], rank=1).rank == 1
     with pytest.raises(ValueError, match="gap ratio"):
@@ -208,7 +215,7 @@ def test_ranks_are_read_off_between_a_millionth_and_a_billionth(geometry):
 
 
 def test_a_point_lies_on_the_manifold_up_to_a_millionth_of_its_size():
-    """Of the largest coordinate, and a thousandth at least; away is measured by Newton's displacement across."""
+    """The distance is the Newton displacement; the size is at least 1e-3."""
     loss = st.losses.from_expression("3*y**2/2 + 0*x", variables="x y")
     for size in (0.0, 5.0):
         at(loss, [size, 0.99e-6 * (size + 1e-3)])
@@ -216,16 +223,17 @@ def test_a_point_lies_on_the_manifold_up_to_a_millionth_of_its_size():
             at(loss, [size, 1.01e-6 * (size + 1e-3)])
 
 
-# --- compiled pieces, a lane each ---
+# --- compiled functions, one point for each lane ---
 
 
 def packed(tensor, order=2):
-    """Entries i <= j (<= l) of symmetric tensors `(dim, ..., lanes)`, one after another."""
+    """Return the entries i <= j (<= l) of symmetric tensors `(dim, ..., lanes)`."""
     return np.ascontiguousarray(tensor[tuple(np.array(list(combinations_with_replacement(range(len(tensor)), order))).T)])
 
 
 @pytest.mark.parametrize("dim", [2, 3, 5, 8])
 def test_rotations_diagonalise_to_rounding(dim):
+    """Random, diagonal and constant matrices, one for each lane."""
     rng = np.random.default_rng(dim)
     H = rng.normal(size=(dim, dim, 6))
     H = H + H.swapaxes(0, 1)
@@ -241,6 +249,7 @@ def test_rotations_diagonalise_to_rounding(dim):
 
 
 def framed(H, S, rank, most=0.7, least=1e-8):
+    """Return the four matrices of the compiled frame."""
     dim, lanes = H.shape[0], H.shape[-1]
     out = np.empty((kernels.frame_rows(dim), lanes))
     kernels.frame(packed(H), packed(S), out, np.array([dim, rank, most, least]))
@@ -248,7 +257,8 @@ def framed(H, S, rank, most=0.7, least=1e-8):
     return out[: 4 * own].reshape(4, own, lanes)
 
 
-def test_the_compiled_frame_and_its_drift_are_those_by_inverses():
+def test_the_compiled_frame_and_its_drift_agree_with_linear_systems():
+    """The matrices, the drift and the tangent projection of a vector."""
     H, T = (
         np.moveaxis(np.array([VALLEYS.hessian(x) for x in ON.T]), 0, -1),
         np.moveaxis(np.array([VALLEYS.third(x) for x in ON.T]), 0, -1),
@@ -269,11 +279,12 @@ def test_the_compiled_frame_and_its_drift_are_those_by_inverses():
 
 
 def diagonal(*values):
+    """Return diagonal matrices, one for each lane."""
     return np.stack([np.diag(row) for row in values], axis=-1)
 
 
-def test_a_frame_is_nan_where_the_gap_or_the_least_curvature_is_out_of_bounds():
-    """lambda_{M+1} at most .7 of lambda_M in size, and lambda_M at least 1e-3 of lambda_1 and above 0."""
+def test_a_frame_is_nan_if_a_bound_is_violated():
+    """|lambda_{M+1}| at most .7 lambda_M, lambda_M at least 1e-3 lambda_1 and positive."""
     H = diagonal(
         (4.0, 2.0, 1.39), (8.0, 2.0, 1.41), (2.0, 2.0, -1.39), (4.0, 2.0, -1.41), (4.0, 4.04e-3, 0.0), (9.0, 8.9e-3, 0.0),
         (3.0, 3.04e-3, 0.0), (4.0, -1.0, -2.0),
@@ -283,8 +294,8 @@ def test_a_frame_is_nan_where_the_gap_or_the_least_curvature_is_out_of_bounds():
     assert np.isnan(found).all(axis=(0, 1)).tolist() == [False, True, False, True, False, True, False, True]
 
 
-def test_the_frame_takes_equal_curvatures_once_each():
-    """Of three equal ones two are across; which is left open, but their number is not."""
+def test_the_frame_counts_equal_curvatures_once_each():
+    """Two of three equal eigenvalues are across the manifold; which two is arbitrary."""
     found = framed(diagonal((3.0, 3.0, 3.0, 0.0)), np.eye(4)[..., None], 2, 2.0)
     P = np.zeros((4, 4))
     P[np.triu_indices(4)] = found[0, :, 0]
@@ -292,7 +303,7 @@ def test_the_frame_takes_equal_curvatures_once_each():
 
 
 def test_the_newton_step_solves_its_system():
-    """(H + tr(H) P)^{-1} g, H not quite of the rank that P has."""
+    """(H + tr(H) P)^{-1} g, with H not exactly of the rank that belongs to P."""
     rng = np.random.default_rng(8)
     H, P = np.empty((4, 4, 3)), np.empty((4, 4, 3))
     for n in range(3):
@@ -306,12 +317,12 @@ def test_the_newton_step_solves_its_system():
         assert relative(out[:4, n], exact) < 1e-13
 
 
-# --- by products ---
+# --- matrix-free geometry ---
 
 
 @pytest.fixture(scope="module")
 def residuals():
-    """The same two curves as residuals of three samples, with weights in them: L = (r_1^2 + r_2^2 + r_3^2) / 6, of rank 2."""
+    """Return a loss of rank 2 as an expression, and as three weighted residuals of a torch model."""
     torch = pytest.importorskip("torch")
     one, two = "exp(0.15*x - 0.1*w)*(y - sin(x) + 0.2*w)", "0.7*exp(0.2*y)*(z - 0.4*x**2 + 0.3*w)"
 
@@ -326,10 +337,11 @@ def residuals():
     return plain, st.losses.from_torch_model(model, torch.tensor([0.0, 1.0, 2.0]), torch.tensor([0.7, -0.4, 0.1]), dim=4)
 
 
-@pytest.mark.parametrize("way", [0, 1])
-def test_products_are_those_by_inverses(residuals, way):
+@pytest.mark.parametrize("which", [0, 1])
+def test_matrix_free_results_agree_with_linear_systems(residuals, which):
+    """For the Lanczos and the residual method."""
     plain, x = residuals[0], ON[:, 1]
-    geometry = matrix_free(residuals[way], x)
+    geometry = matrix_free(residuals[which], x)
     H, P, inverse, _, _, exact = by_inverses(plain, x, SIGMAS[0])
     v = np.random.default_rng(9).normal(size=(4, 3))
     assert (
@@ -347,9 +359,9 @@ def test_products_are_those_by_inverses(residuals, way):
     assert geometry.gap > 1e9
 
 
-@pytest.mark.parametrize("way", [0, 1])
-def test_probes_are_signs_and_their_mean_over_all_signs_is_the_trace(residuals, way):
-    """Two curvatures (or three residuals) have few probes s: exactly P grad of the trace on average, and the standard error by its formula."""
+@pytest.mark.parametrize("which", [0, 1])
+def test_the_mean_over_all_probes_is_the_trace_gradient(residuals, which):
+    """All sign vectors give the exact mean; the standard error has its formula."""
 
     class Given:
         def __init__(self, rows):
@@ -360,8 +372,8 @@ def test_probes_are_signs_and_their_mean_over_all_signs_is_the_trace(residuals, 
             return np.array(next(self.rows))
 
     plain, x = residuals[0], ON[:, 1]
-    geometry = matrix_free(residuals[way], x)
-    own = (2, 3)[way]
+    geometry = matrix_free(residuals[which], x)
+    own = (2, 3)[which]
     signs = Given(itertools.product([1.0, -1.0], repeat=own))
     every = np.array([geometry._probe(signs) for _ in range(2**own)])
     exact = by_inverses(plain, x, np.eye(4))[1] @ np.einsum("iil->l", plain.third(x))
@@ -374,7 +386,7 @@ def test_probes_are_signs_and_their_mean_over_all_signs_is_the_trace(residuals, 
 
 
 def test_residuals_count_as_zero_up_to_a_millionth_of_values_and_targets(residuals):
-    """Here the largest target, .7, and the largest value of the model, which is it as well: 1.4."""
+    """The scale is the largest target, .7, plus the largest value of the model, .7."""
     _, loss = residuals
     x = ON[:, 1]
     direction = np.linalg.lstsq(loss.jacobian(x), np.array([1.0, 0.3, 0.5 - 0.12 * (1 + x[1])]), rcond=None)[0]
@@ -384,8 +396,8 @@ def test_residuals_count_as_zero_up_to_a_millionth_of_values_and_targets(residua
 
 
 @pytest.mark.parametrize(("dim", "curved", "given"), [(40, 12, None), (40, 12, 12), (14, 12, None), (40, 3, None), (9, 8, None)])
-def test_lanczos_finds_as_many_curvatures_as_there_are(dim, curved, given):
-    """Fewer than it asks for at first, more than that, all but one, and a number that is given."""
+def test_lanczos_finds_all_curvatures(dim, curved, given):
+    """Fewer than in its first run, more, all but one, and a given number."""
     rng = np.random.default_rng(dim)
     frame, _ = np.linalg.qr(rng.normal(size=(dim, dim)))
     values = np.concatenate([np.linspace(3.0, 0.4, curved), np.zeros(dim - curved)])
@@ -395,8 +407,8 @@ def test_lanczos_finds_as_many_curvatures_as_there_are(dim, curved, given):
     assert np.abs(geometry.project_tangent(v) - frame[:, curved:] @ (frame[:, curved:].T @ v)).max() < 1e-9
 
 
-def test_a_retraction_is_gauss_newtons():
-    """From x it goes to x - J^+ r, again and again; where it ends the residuals are rounding."""
+def test_a_retraction_is_the_gauss_newton_iteration():
+    """From x to x - J^+ r until the residuals are rounding errors."""
     torch = pytest.importorskip("torch")
     loss = st.losses.from_torch_model(
         lambda p, a: torch.where(a == 0, p[1] - torch.sin(p[0]) + 0.2 * p[3], 0.7 * p[2] - 0.4 * p[0] ** 2 * p[1]),
@@ -410,7 +422,7 @@ def test_a_retraction_is_gauss_newtons():
 
 
 def test_of_several_points_the_saddle_is_named():
-    """sin y has its minimum at -pi/2 and its maximum at pi/2; the first point is a good one."""
+    """Sin y has a minimum at -pi/2, the first point, and a maximum at pi/2, the second."""
     loss = st.losses.from_expression("sin(y) + 0*x", variables="x y")
     with pytest.raises(ValueError, match=r"at \(0, 1\.5708\) .* eigenvalues from -1 to"):
         at(loss, [[0.0, 0.0], [-np.pi / 2, np.pi / 2]])

@@ -1,4 +1,4 @@
-"""The manifold by products alone, beside dense Hessians and third derivatives: exact but for rounding, and Hutchinson's probes by their error."""
+"""The matrix-free geometry against dense Hessians and third derivatives, to rounding; stochastic traces by their standard error."""
 
 import numpy as np
 import pytest
@@ -13,13 +13,14 @@ DIM = WIDTH * (FEATURES + 2)
 
 
 def network(x, a):
-    """One hidden layer of tanh."""
+    """Return the output of one hidden tanh layer."""
     w, b, v = x[: WIDTH * FEATURES].reshape(WIDTH, FEATURES), x[WIDTH * FEATURES : WIDTH * (FEATURES + 1)], x[-WIDTH:]
     return v @ torch.tanh(w @ a + b) / WIDTH**0.5
 
 
 @pytest.fixture(scope="module")
 def interpolating():
+    """Return a loss, an interpolating point, and its dense and matrix-free geometry."""
     rng = np.random.default_rng(0)
     loss = st.losses.from_torch_model(
         network, torch.as_tensor(rng.normal(size=(SAMPLES, FEATURES))), torch.as_tensor(rng.normal(size=SAMPLES)), dim=DIM
@@ -29,10 +30,12 @@ def interpolating():
 
 
 def relative(found, exact):
+    """Return the largest error relative to the largest entry."""
     return np.abs(found - exact).max() / np.abs(exact).max()
 
 
 def test_products_of_the_torch_loss(interpolating):
+    """Hessian and third-derivative products agree with dense tensors and differences."""
     loss, x, *_ = interpolating
     rng = np.random.default_rng(1)
     a, b = rng.normal(size=(2, DIM))
@@ -48,7 +51,8 @@ def test_products_of_the_torch_loss(interpolating):
     assert relative(small.third_contracted(points, matrices), exact) < 1e-12
 
 
-def test_residual_structure_is_that_of_the_dense_hessian(interpolating):
+def test_the_residual_geometry_agrees_with_the_dense_one(interpolating):
+    """Eigenvalues, projection, pseudo-inverse and basis."""
     _, _, dense, free = interpolating
     assert isinstance(free, ResidualGeometry) and free.rank == dense.rank == SAMPLES
     assert relative(free.eigenvalues, dense.eigenvalues[:SAMPLES]) < 1e-12
@@ -59,24 +63,26 @@ def test_residual_structure_is_that_of_the_dense_hessian(interpolating):
 
 
 @pytest.mark.parametrize("columns", [1, 4])
-def test_d2phi_is_the_dense_one(interpolating, columns):
+def test_d2phi_agrees_with_the_dense_one(interpolating, columns):
+    """Also the slow drift; a root that is one percent too large is detected."""
     _, _, dense, free = interpolating
     R = np.random.default_rng(3).normal(size=(DIM, columns))
     exact = dense.second_derivative(R @ R.T)
     assert relative(free.second_derivative(root=R), exact) < 1e-8
     assert relative(free.slow_drift(root=R, rate=2.0), 2.0 * exact) < 1e-8
-    assert relative(free.second_derivative(root=1.01 * R), exact) > 1e-2  # a root a hundredth too large
+    assert relative(free.second_derivative(root=1.01 * R), exact) > 1e-2  # negative control: a root that is one percent too large
 
 
-def test_label_noise_is_the_dense_one(interpolating):
+def test_label_noise_agrees_with_the_dense_one(interpolating):
+    """For Sigma = c H, and the trace gradient."""
     loss, x, dense, free = interpolating
     exact = dense.second_derivative(0.3 * loss.hessian(x))
     assert relative(free.second_derivative(hessian_multiple=0.3), exact) < 1e-8
     assert relative(free.trace_gradient()[0], dense.trace_gradient()) < 1e-8
 
 
-def test_hutchinson_covers_the_exact_value_by_its_error(interpolating):
-    """|z| < 3.3 for 99.9 % of the coordinates of a normal error; a trace a tenth too large fails."""
+def test_hutchinsons_estimate_is_within_its_standard_error(interpolating):
+    """|z| < 3.3 for 99.9 % of normal errors; a trace gradient that is 50 % too large fails."""
     *_, free = interpolating
     exact = free.trace_gradient()[0]
     value, stderr = free.trace_gradient(probes=400, seed=4)
@@ -88,6 +94,7 @@ def test_hutchinson_covers_the_exact_value_by_its_error(interpolating):
 
 @pytest.mark.parametrize("dim", [3, 30])
 def test_lanczos_on_any_loss(dim):
+    """A torch loss without residuals, in few and in many coordinates."""
     loss = st.losses.from_torch(lambda x: ((x * x).sum() - 1.0) ** 2 / 4 + (x[0] * x[1] - 0.1) ** 2, dim=dim)
     x = project(loss, np.linspace(0.2, 0.9, dim) / np.sqrt(dim / 2))
     free, dense = matrix_free(loss, x), at(loss, x)
@@ -99,7 +106,8 @@ def test_lanczos_on_any_loss(dim):
     assert np.abs(value - dense.trace_gradient()).max() < 5 * stderr.max()
 
 
-def test_both_ways_agree(interpolating):
+def test_lanczos_and_residual_geometry_agree(interpolating):
+    """The same torch loss by its model and as a function."""
     loss, x, _, free = interpolating
     plain = st.losses.from_torch(loss.function, dim=DIM)
     lanczos = matrix_free(plain, x)
@@ -108,6 +116,7 @@ def test_both_ways_agree(interpolating):
 
 
 def test_retraction_agrees_with_phi_to_second_order(interpolating):
+    """The distance to the linearised projection is of second order."""
     loss, x, dense, _ = interpolating
     v = np.random.default_rng(7).normal(size=DIM)
     v /= np.linalg.norm(v)
@@ -116,7 +125,7 @@ def test_retraction_agrees_with_phi_to_second_order(interpolating):
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (lambda loss, x: matrix_free(loss, x + 0.1), "retract"),
         (lambda loss, x: matrix_free(loss, x[:-1]), "`x`"),
@@ -131,14 +140,15 @@ def test_retraction_agrees_with_phi_to_second_order(interpolating):
         (lambda loss, x: retract(st.losses.hyperbola(), [2.0, 1.0]), "residuals"),
     ],
 )
-def test_bad_input_is_one_sentence(interpolating, make, told):
+def test_invalid_arguments_are_rejected(interpolating, make, message):
+    """The message names the argument or the remedy."""
     loss, x, *_ = interpolating
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         make(loss, x)
 
 
-def test_residuals_that_touch_zero_to_second_order_are_no_manifold():
-    """r = (x, y^2): the Jacobian has rank 1 and the only zero is 0. With r = (x, x) the zeros are a line."""
+def test_degenerate_residuals_are_not_a_manifold():
+    """The residuals (x, y^2) have rank 1 at their only zero; those of (x, x) vanish on a line."""
     inputs, targets = torch.tensor([0.0, 1.0]), torch.tensor([0.0, 0.0])
     isolated = st.losses.from_torch_model(lambda x, a: (1 - a) * x[0] + a * x[1] ** 2, inputs, targets, dim=2)
     line = st.losses.from_torch_model(lambda x, a: x[0] + 0 * a * x[1], inputs, targets, dim=2)
@@ -147,13 +157,14 @@ def test_residuals_that_touch_zero_to_second_order_are_no_manifold():
     assert matrix_free(line, [0.0, 0.5]).rank == 1
 
 
-def test_a_retraction_ends_by_the_size_of_the_targets_too():
-    """Where the model's values are next to nothing, the tolerance is a part of the targets: a part of 1e-12 no residual can reach."""
+def test_the_tolerance_of_a_retraction_includes_the_targets():
+    """The values of the model are 1e-12, so a tolerance relative to them could not be reached."""
     circle = st.losses.from_torch_model(lambda x, a: a * (x * x).sum(), torch.tensor([1.0]), torch.tensor([1.0]), dim=2)
     np.testing.assert_allclose(retract(circle, [0.6e-6, 0.8e-6]), [0.6, 0.8], rtol=1e-12)
 
 
-def test_a_model_that_cannot_interpolate_is_refused():
+def test_a_model_that_cannot_interpolate_is_rejected():
+    """The target is outside the range of the model."""
     loss = st.losses.from_torch_model(lambda x, a: torch.tanh(x[0]) * a, torch.tensor([1.0]), torch.tensor([5.0]), dim=2)
     with pytest.raises(ValueError, match="converge to 0"):
         retract(loss, [0.3, 0.0])

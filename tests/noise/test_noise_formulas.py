@@ -1,7 +1,7 @@
-"""The formulas of the noises one by one, beside texts of this file that are written plainly: exact, so no false-alarm rate.
+"""The formulas of the noises against the reference implementations of this file: exact, so there is no false-alarm rate.
 
-The noises are traced, and their graphs run by every emitter.
-Data have more samples than coordinates, weights differ, and no number is 0 or 1 by accident.
+The noises are traced, and their graphs run by each emitter.
+There are more samples than coordinates, weights differ, and no number is 0 or 1 by accident.
 """
 
 import math
@@ -25,19 +25,20 @@ CLOSE = {"rtol": 1e-12, "atol": 1e-12}
 
 
 def slope(kind, i, x):
-    """The gradient of the i-th sample without the ridge, over its features."""
+    """Return the gradient of sample i without the ridge, divided by its features."""
     if kind == "squares":
         return FEATURES[i] @ x - LABELS[i]
     y = 2.0 * CLASSES[i] - 1
     return -y / (1 + math.exp(y * (FEATURES[i] @ x)))
 
 
-def whole(kind, x):
+def full_gradient(kind, x):
+    """Return the full gradient with the ridge."""
     return sum(slope(kind, i, x) * FEATURES[i] for i in range(N)) / N + L2 * x
 
 
 def chosen(u, replace):
-    """Samples of a batch from its uniforms: floor(u n), or Floyd's choice; a uniform that was rounded up to 1 takes the last one."""
+    """Return the samples of a batch: floor(u n), or Floyd's algorithm; a uniform that was rounded up to 1 takes the last one."""
     if replace:
         return [min(math.floor(v * N), N - 1) for v in u]
     out = []
@@ -49,7 +50,7 @@ def chosen(u, replace):
 
 
 def batch(kind, x, z, size, replace, std, data):
-    """The gradient of a batch with perturbed labels, or the label part alone."""
+    """Return the gradient of a batch with perturbed labels, or the label noise alone."""
     rows = chosen(z[:size], replace)
     out = np.zeros(DIM)
     for b, i in enumerate(rows):
@@ -59,7 +60,7 @@ def batch(kind, x, z, size, replace, std, data):
 
 
 def copies(law):
-    """A sum of two copies of a noise, with `WEIGHTS`."""
+    """Return a sum of two copies of a noise, with `WEIGHTS`."""
     made = SVAGNoise(law, 1)
     made.weights = WEIGHTS
     made.parameters = np.array([*WEIGHTS, *law.parameters])
@@ -67,13 +68,13 @@ def copies(law):
 
 
 def combined_of(law, emitter, x, z):
-    """The sum of copies, from its graph."""
+    """Return the sum of copies, from its graph."""
     made = copies(law)
     return traced(emitter, lambda x, z: made.value(x, z), x, z)
 
 
-def whole_of(law, emitter, sigma, x, z):
-    """The whole gradient with the sum of copies, from its graph."""
+def gradient_of(law, emitter, sigma, x, z):
+    """Return the full gradient plus sigma times the sum of copies, from its graph."""
     oracle = st.NoisyOracle(law.loss, copies(law), abs(sigma))
     return traced(emitter, lambda x, z: oracle(x, z, sigma=sigma), x, z)
 
@@ -87,38 +88,40 @@ SAMPLED = [
 
 
 def law_of(kind, size, replace, labels):
+    """Return minibatch noise or label noise of one kind."""
     if labels == "none":
         return st.noise.minibatch(LOSSES[kind], size, replace)
     return st.noise.label_noise(LOSSES[kind], STD, "gaussian", size, batch=labels == "batch", replace=replace)
 
 
 @pytest.mark.parametrize(("kind", "size", "replace", "labels"), SAMPLED)
-def test_noise_of_data_is_that_of_its_samples(kind, size, replace, labels):
-    """Values, sums of copies, and whole gradients at sigma other than 1; a batch of 3 is gathered or counted, one of 4 is counted."""
+def test_noise_from_data_agrees_with_its_samples(kind, size, replace, labels):
+    """Values, sums of copies, and gradients at other sigma; batches of 3 are gathered or counted, of 4 counted."""
     law, std, data = law_of(kind, size, replace, labels), 0.0 if labels == "none" else STD, labels != "only"
     generator = np.random.default_rng(3)
     z = st.noise.sample_draws(law.draws * len(WEIGHTS), generator, LANES)
-    z[:size, 0] = 0.999  # the same uniform again and again: Floyd's choice takes the last one
+    z[:size, 0] = 0.999  # equal uniforms: Floyd's algorithm takes the last sample
     z[:size, 2] = 1.0
     own = len(z) // len(WEIGHTS)
     parts = [z[c * own : (c + 1) * own] for c in range(len(WEIGHTS))]
-    v = np.array([[batch(kind, X[:, j], part[:, j], size, replace, std, data) - (whole(kind, X[:, j]) if data else 0.0) for j in range(LANES)] for part in parts])  # fmt: skip
+    v = np.array([[batch(kind, X[:, j], part[:, j], size, replace, std, data) - (full_gradient(kind, X[:, j]) if data else 0.0) for j in range(LANES)] for part in parts])  # fmt: skip
     found = law.value(X, parts[0])
     np.testing.assert_allclose(found, v[0].T, **CLOSE)
     np.testing.assert_allclose(law.value(X[:, 1], parts[0][:, 1]), v[0][1], **CLOSE)
     combined = sum(w * one for w, one in zip(WEIGHTS, v, strict=True)).T
-    full = np.array([whole(kind, x) for x in X.T]).T
+    full = np.array([full_gradient(kind, x) for x in X.T]).T
     for emitter in EMITTERS:
         np.testing.assert_allclose(combined_of(law, emitter, X, z), combined, **CLOSE)
-        for sigma in (0.8, 1 / sum(WEIGHTS)):  # at the second one nothing is left of the full gradient
-            np.testing.assert_allclose(whole_of(law, emitter, sigma, X, z), full + sigma * combined, **CLOSE)
+        for sigma in (0.8, 1 / sum(WEIGHTS)):  # at the second one the factor of the full gradient is 0
+            np.testing.assert_allclose(gradient_of(law, emitter, sigma, X, z), full + sigma * combined, **CLOSE)
     if std:
         p = np.array([0.2])
-        other = batch(kind, X[:, 0], parts[0][:, 0], size, replace, 0.2, data) - (whole(kind, X[:, 0]) if data else 0.0)
+        other = batch(kind, X[:, 0], parts[0][:, 0], size, replace, 0.2, data) - (full_gradient(kind, X[:, 0]) if data else 0.0)
         np.testing.assert_allclose(law.value(X, parts[0], p)[:, 0], other, **CLOSE)
 
 
 def plain_covariance(kind, x, size, replace, std, data):
+    """Return the covariance of a batch with label noise from the sample gradients."""
     g = [slope(kind, i, x) * FEATURES[i] for i in range(N)]
     mean = sum(g) / N
     spread = sum(np.outer(one - mean, one - mean) for one in g) / N / size * (1.0 if replace else (N - size) / (N - 1))
@@ -126,8 +129,8 @@ def plain_covariance(kind, x, size, replace, std, data):
 
 
 @pytest.mark.parametrize(("kind", "size", "replace", "labels"), SAMPLED)
-def test_covariances_of_noise_of_data_and_of_its_gaussian_version(kind, size, replace, labels):
-    """v of the Gaussian version is linear in its draws: v(e_i) in columns is a root of the covariance."""
+def test_covariances_of_noise_from_data_and_of_its_gaussian_version(kind, size, replace, labels):
+    """The Gaussian version is linear in its draws, so unit vectors give a root of the covariance."""
     law, std, data = law_of(kind, size, replace, labels), 0.0 if labels == "none" else STD, labels != "only"
     expected = np.stack([plain_covariance(kind, x, size, replace, std, data) for x in X.T], axis=-1)
     np.testing.assert_allclose(law.covariance(X), expected, **CLOSE)
@@ -159,12 +162,13 @@ def test_covariances_of_noise_of_data_and_of_its_gaussian_version(kind, size, re
 
 
 def test_the_factor_of_a_batch():
+    """1/size with replacement, (n - size)/((n - 1) size) without, and 0 for one sample."""
     assert batch_factor(7, 3, True) == 1 / 3 and math.isclose(batch_factor(7, 3, False), 4 / 18, rel_tol=1e-15)
     assert batch_factor(1, 1, False) == 0.0
 
 
 def test_label_noise_of_models_is_a_root_of_gradients():
-    """v = -(std / sqrt(n size)) sum_i s_i grad f_i, n models."""
+    """V = -(std / sqrt(n size)) sum_i s_i grad f_i for n models."""
     models = ["a*x**2*y", "sin(x) - y", "x + b*y**3"]
     law = st.noise.label_noise(model=models, std=STD, size=2, variables="x y", parameters={"a": 0.4, "b": -0.7})
     x, y = 0.6, -0.8
@@ -178,8 +182,8 @@ def test_label_noise_of_models_is_a_root_of_gradients():
 
 
 @pytest.mark.parametrize("with_labels", [False, True])
-def test_gaussian_batches_of_a_torch_model_are_those_of_the_linear_one(with_labels):
-    """Path by path on the same draws, a linear model written in torch: the deviations of batches, and those of their labels."""
+def test_gaussian_batches_of_a_torch_model_agree_with_the_linear_one(with_labels):
+    """A linear model in torch, path by path on the same draws, with label noise and without."""
     torch = pytest.importorskip("torch")
     a, b = RNG.normal(size=(6, 2)), RNG.normal(size=6)
     linear = st.losses.least_squares(a, b)
@@ -212,7 +216,7 @@ CONSTANT = {"identity": None, "diagonal": RNG.normal(size=20), "dense": WIDE}
 @pytest.mark.parametrize("structure", CONSTANT)
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_law_is_its_formula_of_the_draws(name, structure):
-    """v = R u, u_k from the draws k, rank + k, ...: values, covariances, and graphs of one copy and of two."""
+    """V = R u, with u_k from the draws k, rank + k, ...: values, covariances, and graphs of one copy and of two."""
     make, options, entry = MAKERS[name]
     law = make(dim=20, root=CONSTANT[structure], **options)
     R = {"identity": np.eye(20), "diagonal": np.diag(CONSTANT["diagonal"]), "dense": WIDE}[structure]
@@ -249,13 +253,15 @@ def test_a_law_is_its_formula_of_the_draws(name, structure):
 
 
 def test_skewness_of_students_law_exists_above_three_degrees():
+    """It is 0 above and NaN up to 3 degrees of freedom."""
     assert math.isnan(st.noise.student_t(1, degrees=3.0).skewness) and st.noise.student_t(1, degrees=3.05).skewness == 0.0
 
 
 # --- roots ---
 
 
-def test_roots_are_what_their_doors_say():
+def test_roots_agree_in_all_input_forms():
+    """Products and covariances of a root of expressions and of a function are those of the matrix."""
     points = np.array([[0.4, -1.2], [0.9, 0.3]])
     u = np.array([[0.7, -0.2], [1.3, 0.5], [-0.4, 0.8]])
     rows = [["a*x + 1", "0", "y"], ["x*y", "b", "1.02"]]
@@ -284,7 +290,7 @@ def test_roots_are_what_their_doors_say():
     ("given", "R"), [(1.7, np.diag([1.7, 1.7])), ([0.5, -2.0], np.diag([0.5, -2.0])), ([[0.3, 1.1, -0.2], [0.8, 0.4, 2.0]],) * 2]
 )
 def test_constant_roots(given, R):
-    """As numbers and as symbols, whose sums are written out term by term."""
+    """With numbers, and with symbols term by term."""
     root = make_root(2, root=given)
     R = np.array(R)
     np.testing.assert_array_equal(root.matrix(), R)
@@ -298,6 +304,7 @@ def test_constant_roots(given, R):
 
 
 def test_the_root_of_a_covariance_is_symmetric():
+    """A matrix, a number and a diagonal."""
     S = np.array([[2.0, 0.5, -0.3], [0.5, 1.0, 0.2], [-0.3, 0.2, 0.7]])
     R = make_root(3, covariance=S).matrix()
     np.testing.assert_allclose(R @ R, S, rtol=1e-13)
@@ -309,8 +316,8 @@ def test_the_root_of_a_covariance_is_symmetric():
 # --- oracles ---
 
 
-def test_an_oracle_reads_its_numbers_from_their_places():
-    """[sigma, the loss's, the noise's]: with other numbers it is another oracle."""
+def test_an_oracle_reads_its_parameters_by_position():
+    """[sigma, loss, noise]: other numbers make another oracle."""
     loss = st.losses.from_expression("c*x**2/2 + d*y**4/4 + x*y", variables="x y", parameters={"c": 1.3, "d": 0.7})
     law = st.noise.uniform(root=[["a + x", "0.2"], ["0.5", "b*y"]], variables="x y", parameters={"a": 0.9, "b": 1.6})
     oracle = st.NoisyOracle(loss, law, sigma=1.7)
@@ -335,8 +342,8 @@ def test_an_oracle_reads_its_numbers_from_their_places():
 
 
 @pytest.mark.parametrize("l", [1, 3, 8])
-def test_svag_takes_its_weights_everywhere(l):
-    """In values, from parameters, in stages and in whole gradients, and once more of itself."""
+def test_svag_uses_its_weights_everywhere(l):
+    """In values, with parameters, in graphs and in gradients, and for SVAG of SVAG."""
     law, sigma = st.noise.minibatch(LOSSES["squares"], 2), 1.4
     base = st.NoisyOracle(LOSSES["squares"], law, sigma)
     made = st.svag(base, l)
@@ -364,8 +371,8 @@ def test_svag_takes_its_weights_everywhere(l):
 
 @pytest.mark.parametrize("labels", ["none", "batch", "only"])
 @pytest.mark.parametrize(("size", "replace"), [(3, True), (4, False)])
-def test_noise_of_a_torch_loss_is_that_of_its_samples(size, replace, labels):
-    """A model that is no linear one: gradients of samples by hand. Values, several copies, whole gradients, covariances, Gaussian versions."""
+def test_noise_of_a_torch_loss_agrees_with_its_samples(size, replace, labels):
+    """A nonlinear model with gradients by hand: values, copies, gradients, covariances, Gaussian versions."""
     torch = pytest.importorskip("torch")
     loss = st.losses.from_torch_model(
         lambda x, a: torch.sin(x[0] * a[0]) + x[1] ** 2 * a[1], torch.as_tensor(FEATURES[:, :2]), torch.as_tensor(LABELS), dim=2
@@ -418,10 +425,10 @@ def test_noise_of_a_torch_loss_is_that_of_its_samples(size, replace, labels):
         np.testing.assert_allclose(root @ root.T, own, **CLOSE)
 
 
-# --- draws and a user's law ---
+# --- draws and laws of a user ---
 
 
-def test_draws_stand_in_their_order():
+def test_draws_are_in_order():
     """Signs are +-1 and uniforms lie strictly inside (0, 1), at centres of 2^52 cells."""
     rng = np.random.default_rng(10)
     z = st.noise.sample_draws((st.noise.Sign(2), st.noise.Uniform(1), st.noise.Normal(2)), np.random.default_rng(10), 4)
@@ -432,8 +439,8 @@ def test_draws_stand_in_their_order():
 
 
 @pytest.mark.parametrize(("errors", "passes"), [(-6.05, False), (-5.95, True), (5.95, True), (6.05, False)])
-def test_a_stated_law_is_checked_to_six_standard_errors(errors, passes):
-    """The draws of the check are fixed: means, products and their standard errors are known, and so is what they allow, to a hundredth."""
+def test_a_law_is_validated_to_six_standard_errors(errors, passes):
+    """The draws are fixed, so the largest deviation that passes is known to one percent."""
     rng = np.random.default_rng(20240101)
     at = rng.uniform(0.2, 1.0, 2)
     z = st.noise.sample_draws((st.noise.Normal(2),), rng, 200_000)
@@ -458,13 +465,14 @@ def test_a_stated_law_is_checked_to_six_standard_errors(errors, passes):
         stated = np.diag([4.0, 9.0])
         stated[i, j] = stated[j, i] = product.mean() + errors * product.std() / 200_000**0.5
         allowed(lambda x, z: [2 * z[0], 3 * z[1]], stated)
-        moving = stated / np.outer(at, at)  # at the point of the check, where the law's scale is x
+        moving = stated / np.outer(at, at)  # at the point of the validation, where the scale of the law is x
         allowed(
             lambda x, z: [2 * z[0], 3 * z[1]], lambda x, own=moving: [[own[a, b] * x[a] * x[b] for b in (0, 1)] for a in (0, 1)]
         )
 
 
-def test_a_law_that_depends_on_the_point_has_its_covariance_there():
+def test_a_state_dependent_law_is_validated_at_its_point():
+    """The covariance is evaluated at each point, and validated at `at`."""
     moving = st.noise.from_function(lambda x, z: [x[0] * z[0]], 1, st.noise.Sign(1), lambda x: [[x[0] * x[0]]])
     np.testing.assert_allclose(moving.covariance(np.array([[1.5, -2.0]])), [[[2.25, 4.0]]])
     with pytest.raises(ValueError, match="must be that of"):

@@ -1,4 +1,4 @@
-"""The function door: right laws pass, wrong moments and shapes are refused."""
+"""Noise given by a function: correct laws pass, wrong moments and shapes are rejected."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ from sdetools.noise import Normal, Sign, Uniform
 
 
 def product_law(x, z):
-    """A sign times a normal, scaled by the point."""
+    """Return a sign times a normal, scaled by the point, and a sign."""
     return [(1 + x[0] ** 2) * z[0] * z[1], z[1]]
 
 
 def product_covariance(x):
+    """Return the covariance of `product_law`."""
     return [[(1 + x[0] ** 2) ** 2, 0.0], [0.0, 1.0]]
 
 
 def make(**changes):
+    """Return the noise of `product_law` with some arguments replaced."""
     given = {"value": product_law, "dim": 2, "draws": (Normal(1), Sign(1)), "covariance": product_covariance}
     return noise.from_function(**{**given, **changes})
 
 
-def test_a_right_law_passes_and_speaks_both_layouts():
+def test_a_correct_law_passes_on_one_path_and_on_many():
+    """Values and covariances on many paths are those of each path."""
     law = make()
     x, z = np.random.default_rng(0).normal(size=(2, 2, 4))
     assert law.value(x, z).shape == (2, 4) and law.covariance(x).shape == (2, 2, 4)
@@ -36,6 +39,7 @@ def test_a_right_law_passes_and_speaks_both_layouts():
 
 
 def test_a_constant_covariance_has_a_gaussian_version():
+    """A covariance that is a function has none."""
     law = noise.from_function(lambda x, z: [z[0], 0.0], 2, Sign(1), [1.0, 0.0], state_dependent=False)
     assert law.covariance(np.zeros((2, 3))).shape == (2, 2, 3)
     np.testing.assert_allclose(law.as_gaussian().covariance(np.zeros(2)), np.diag([1.0, 0.0]))
@@ -43,7 +47,9 @@ def test_a_constant_covariance_has_a_gaussian_version():
         make().as_gaussian()
 
 
-def test_identity_follows_the_code_and_its_closure():
+def test_identity_depends_on_the_code_and_its_closure():
+    """Another enclosed number is another noise."""
+
     def scaled(s):
         return noise.from_function(lambda x, z: [s * z[0]], 1, Sign(1), s * s)
 
@@ -52,7 +58,7 @@ def test_identity_follows_the_code_and_its_closure():
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
         ({"value": lambda x, z: [z[0] + 0.05, z[1]], "covariance": np.eye(2)}, "mean zero"),
         ({"covariance": lambda x: [[1.05 * (1 + x[0] ** 2) ** 2, 0.0], [0.0, 1.0]]}, "that of `value`"),
@@ -73,13 +79,15 @@ def test_identity_follows_the_code_and_its_closure():
     ],
 )
 @pytest.mark.filterwarnings("ignore:invalid value")
-def test_wrong_input_is_refused_in_words(changes, words):
+def test_invalid_arguments_are_rejected(changes, message):
+    """The message starts with the argument and gives the rule."""
     with pytest.raises(ValueError, match=r"^`") as error:
         make(**changes)
-    assert words in str(error.value)
+    assert message in str(error.value)
 
 
-def test_the_check_can_be_left_out_and_moved():
+def test_the_validation_can_be_skipped_or_moved():
+    """A law with a far domain is validated at a point of it."""
     wrong = noise.from_function(lambda x, z: [z[0] + 1], 1, Uniform(1), 1.0, check=False)
     assert wrong.value(np.zeros(1), np.zeros(1)) == 1.0
     noise.from_function(lambda x, z: [np.sqrt(x[0] - 5) * z[0]], 1, Normal(1), lambda x: [[x[0] - 5]], at=[9.0])

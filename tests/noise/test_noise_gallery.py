@@ -1,4 +1,4 @@
-"""The gallery: exact moments of every law, roots through their three doors, tracing, refusals."""
+"""Noise laws: exact moments, roots in their three input forms, tracing, input validation."""
 
 from __future__ import annotations
 
@@ -29,18 +29,22 @@ MATRIX = [[1.0, 0.5, 0.0], [-0.3, 2.0, 1.0]]
 
 
 def function_root(x):
+    """Return a root that depends on the point."""
     return [[1 + 0.3 * np.sin(x[0]), 0.0], [x[0] * x[1], 1.0]]
 
 
-def drifting_root(x):
+def ragged_root(x):
+    """Return rows of different lengths."""
     return [[1.0, x[1]], [x[0]]]
 
 
 def nan_root(x):
+    """Return a root without a domain."""
     return [[np.log(-1 - x[0] ** 2)]]
 
 
 def gallery():
+    """Yield each law with each kind of root."""
     for family in FAMILIES:
         yield family(dim=2)
         yield family(root=MATRIX)
@@ -57,11 +61,11 @@ GALLERY = list(gallery())
 IDS = [n.identity[:60] for n in GALLERY]
 
 
-# -- the laws of one entry, exactly ---------------------------------------------------------------------------------------------
+# -- the laws of one entry, exactly ------------------------------------------------------------------------------------
 
 
 def cells(law, breaks):
-    """(probability, value) of a law that is constant on the cells between `breaks`."""
+    """Yield (probability, value) for a law that is constant between `breaks`."""
     edges = [0.0, *breaks, 1.0]
     for a, b in itertools.pairwise(edges):
         yield b - a, law.value(np.zeros(1), np.array([(a + b) / 2]))[0]
@@ -76,7 +80,8 @@ def cells(law, breaks):
     ],
     ids=["three", "two .1", "two .7"],
 )
-def test_discrete_laws_have_their_moments_exactly(law, breaks, fourth):
+def test_moments_of_discrete_laws_are_exact(law, breaks, fourth):
+    """By enumeration of the cells of the uniform draw."""
     moments = [sum(p * v**k for p, v in cells(law, breaks)) for k in range(5)]
     assert moments[:3] == pytest.approx([1, 0, 1], abs=1e-14)
     assert moments[3] == pytest.approx(law.skewness, abs=1e-13)
@@ -85,12 +90,15 @@ def test_discrete_laws_have_their_moments_exactly(law, breaks, fourth):
 
 
 def test_two_point_skewness_is_the_formula():
+    """The third moment is (1 - 2p)/sqrt(p q)."""
     for p in (0.01, 0.1, 0.5, 0.9):
         assert noise.two_point(1, probability=p).skewness == pytest.approx((1 - 2 * p) / math.sqrt(p * (1 - p)), rel=1e-14)
 
 
 @pytest.mark.parametrize("law", [noise.uniform(1), noise.centred_exponential(1)], ids=["uniform", "exponential"])
-def test_continuous_laws_have_their_moments_by_quadrature(law):
+def test_moments_of_continuous_laws_by_quadrature(law):
+    """Mean 0, variance 1, and the third moment that the law reports."""
+
     def moment(k):
         return quad(lambda u: law.value(np.zeros(1), np.array([u]))[0] ** k, 0, 1, epsabs=1e-11, limit=200)[0]
 
@@ -99,6 +107,7 @@ def test_continuous_laws_have_their_moments_by_quadrature(law):
 
 @pytest.mark.parametrize("degrees", [2.5, 5.0, 30.0])
 def test_student_t_has_unit_variance_and_the_t_kurtosis(degrees):
+    """By quadrature over both uniform draws."""
     law = noise.student_t(1, degrees=degrees)
     turn = (np.arange(64) + 0.5) / 64  # the periodic midpoint rule is exact for low powers of a cosine
 
@@ -116,7 +125,7 @@ def test_student_t_has_unit_variance_and_the_t_kurtosis(degrees):
 
 
 def test_student_t_has_the_t_distribution():
-    """Its distribution function at a few points, by quadrature over the angle: P(r(u) cos(2 pi b) > t)."""
+    """Its distribution function by quadrature over the angle, P(r(u) cos(2 pi b) > t), is SciPy's."""
     from scipy.stats import t as student
 
     degrees, scale = 5.0, math.sqrt(3 / 5)
@@ -149,6 +158,7 @@ def test_student_t_has_the_t_distribution():
     ids=["matrix", "function", "expression", "labels", "degenerate"],
 )
 def test_covariance_by_enumeration_of_signs(make):
+    """Mean 0 and the exact covariance over all sign vectors."""
     law, x = make(), np.array([0.7, -1.3])
     values = np.array([law.value(x, np.array(s)) for s in itertools.product([-1.0, 1.0], repeat=law.n_draws)])
     assert values.mean(axis=0) == pytest.approx([0.0, 0.0], abs=1e-15)
@@ -157,13 +167,15 @@ def test_covariance_by_enumeration_of_signs(make):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_covariance_does_not_depend_on_the_law(family):
+    """Each law with the same root has the covariance R R^T."""
     np.testing.assert_allclose(family(root=MATRIX).covariance(np.zeros(2)), np.array(MATRIX) @ np.array(MATRIX).T, rtol=1e-14)
     x = np.random.default_rng(0).normal(size=(2, 3))
     expected = np.stack([np.array(function_root(c)) @ np.array(function_root(c)).T for c in x.T], axis=-1)
     np.testing.assert_allclose(family(dim=2, root=function_root).covariance(x), expected, rtol=1e-14)
 
 
-def test_the_three_doors_agree():
+def test_expression_and_function_roots_agree():
+    """The same root as an expression and as a Python function; a named number is a parameter."""
     text = noise.gaussian(root=[["1 + a*sin(x)", "0"], ["x*y", "1"]], variables="x y", parameters={"a": 0.3})
     function = noise.gaussian(dim=2, root=function_root)
     x, z = np.random.default_rng(1).normal(size=(2, 2, 5))
@@ -173,7 +185,8 @@ def test_the_three_doors_agree():
 
 
 @pytest.mark.parametrize("covariance", [np.zeros((2, 2)), [[1.0, 1.0], [1.0, 1.0]], [4.0, 0.0], [[2.0, 0.5], [0.5, 1.0]]])
-def test_degenerate_covariances_have_symmetric_roots(covariance):
+def test_singular_covariances_have_symmetric_roots(covariance):
+    """The root of a singular covariance is real and symmetric."""
     law = noise.gaussian(covariance=covariance)
     wanted = np.diag(covariance) if np.ndim(covariance) == 1 else np.array(covariance)
     np.testing.assert_allclose(law.covariance(np.zeros(2)), wanted, atol=1e-15)
@@ -182,11 +195,13 @@ def test_degenerate_covariances_have_symmetric_roots(covariance):
 
 
 def test_a_number_is_a_multiple_of_the_identity():
+    """For a covariance and for a root."""
     np.testing.assert_allclose(noise.gaussian(3, covariance=4.0).covariance(np.zeros(3)), 4 * np.eye(3))
     np.testing.assert_allclose(noise.gaussian(3, root=2.0).covariance(np.zeros(3)), 4 * np.eye(3))
 
 
 def test_label_noise_of_a_model_is_minus_std_times_its_gradient():
+    """One model, one sign."""
     law = noise.label_noise(model="sqrt(1 + x**2)*y", std=0.5, variables="x y")
     x, y = 0.8, -1.7
     gradient = np.array([x * y / math.sqrt(1 + x * x), math.sqrt(1 + x * x)])
@@ -195,6 +210,7 @@ def test_label_noise_of_a_model_is_minus_std_times_its_gradient():
 
 
 def test_label_noise_with_every_label_is_the_full_batch_with_perturbed_labels():
+    """At size = n the noise is the gradient of the perturbed labels."""
     models, x = ["x*y", "x - 3*y", "y**2"], np.array([0.7, -1.3])
     law = noise.label_noise(model=models, std=0.2, size=3, variables="x y")
     gradients = np.array([[x[1], x[0]], [1.0, -3.0], [0.0, 2 * x[1]]])
@@ -202,12 +218,12 @@ def test_label_noise_with_every_label_is_the_full_batch_with_perturbed_labels():
     np.testing.assert_allclose(law.value(x, signs), -(0.2 * signs[:, None] * gradients).mean(axis=0), rtol=1e-14)
 
 
-# -- one text for numbers, rows and symbols --------------------------------------------------------------------------------------
+# -- one formula for numbers, rows and symbols -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("law", GALLERY, ids=IDS)
 def test_tracing_agrees_with_numbers_and_reads_parameters(law):
-    """Through every emitter, for one path and for many. Other functions than NumPy's err by 2 ulp each, and products may be fused."""
+    """By each emitter, for one path and for many; other functions than NumPy's have errors of 2 ulp, and products may be fused."""
     generator = np.random.default_rng(7)
     p = law.parameters
     for paths in (1, 5):
@@ -221,23 +237,26 @@ def test_tracing_agrees_with_numbers_and_reads_parameters(law):
 
 
 def products(law):
-    """Multiplications of a path in a noise's graph."""
+    """Count the multiplications on one path in the graph of a noise."""
     trace = Trace()
     v = law.value(trace.input("x", (2,)), trace.input("z", (law.n_draws,)), trace.uniform("p", (len(law.parameters),)))
     return sum(n.size for n in order([value(v)]) if n.name == "multiply")
 
 
 @pytest.mark.parametrize(("root", "count"), [(None, 0), ([2.0, 3.0], 2), (MATRIX, 6)])
-def test_structure_decides_the_traced_multiplications(root, count):
+def test_structure_determines_the_number_of_multiplications(root, count):
+    """An identity needs none, a diagonal one for each coordinate."""
     assert products(noise.gaussian(dim=2) if root is None else noise.gaussian(root=root)) == count
 
 
 def test_ones_and_zeros_of_a_root_are_not_multiplied():
+    """Constant entries of an expression root cost nothing."""
     assert products(noise.gaussian(root=[["1", "0"], ["x", "1"]], variables="x y")) == 1
 
 
 @pytest.mark.parametrize("law", GALLERY, ids=IDS)
-def test_paths_agree_with_one_path_and_inputs_stay(law):
+def test_many_paths_agree_with_single_paths(law):
+    """Inputs are unchanged."""
     generator = np.random.default_rng(3)
     x, z = generator.normal(size=(2, 4)), noise.sample_draws(law.draws, generator, 4)
     kept = copy.deepcopy((x, z))
@@ -251,7 +270,8 @@ def test_paths_agree_with_one_path_and_inputs_stay(law):
 
 
 @pytest.mark.parametrize("law", GALLERY, ids=IDS)
-def test_pickles_and_keeps_its_identity(law):
+def test_pickle_preserves_identity_and_values(law):
+    """Each law has a formula and a label."""
     again = pickle.loads(pickle.dumps(law))
     x, z = np.array([0.3, 0.4]), noise.sample_draws(law.draws, np.random.default_rng(0), 1)[:, 0]
     np.testing.assert_array_equal(again.value(x, z), law.value(x, z))
@@ -260,13 +280,15 @@ def test_pickles_and_keeps_its_identity(law):
 
 
 @pytest.mark.parametrize("law", GALLERY, ids=IDS)
-def test_the_gaussian_version_keeps_the_covariance(law):
-    twin, x = law.as_gaussian(), np.array([[0.3, 1.0], [0.4, -2.0]])
-    assert twin.gaussian and twin.as_gaussian() is twin
-    np.testing.assert_allclose(twin.covariance(x), law.covariance(x), rtol=1e-14)
+def test_the_gaussian_version_has_the_same_covariance(law):
+    """It is its own Gaussian version."""
+    gaussian, x = law.as_gaussian(), np.array([[0.3, 1.0], [0.4, -2.0]])
+    assert gaussian.gaussian and gaussian.as_gaussian() is gaussian
+    np.testing.assert_allclose(gaussian.covariance(x), law.covariance(x), rtol=1e-14)
 
 
 def test_identity_is_structure_and_parameters_are_numbers():
+    """Laws that differ in numbers alone share the identity, unless a number is an exponent."""
     assert noise.gaussian(covariance=[1.0, 2.0]).identity == noise.gaussian(covariance=[3.0, 2.0]).identity
     assert noise.gaussian(covariance=[1.0, 2.0]).identity != noise.gaussian(dim=2).identity
     assert noise.gaussian(dim=2).identity != noise.rademacher(dim=2).identity
@@ -284,23 +306,24 @@ def test_identity_is_structure_and_parameters_are_numbers():
     )
 
 
-def test_names_may_be_left_out():
+def test_default_names():
+    """Names come from the expressions; one string is a one-dimensional root."""
     assert noise.gaussian(root=[["1 + 0.3*sin(x)"]]).names == ("x",)
     assert noise.gaussian(root=[["x1", "0"], ["0", "x0"]]).names == ("x0", "x1")
     assert noise.gaussian(root="1 + x**2").dim == 1
 
 
-# -- draws, by simulation -------------------------------------------------------------------------------------------------------
+# -- draws, by simulation ----------------------------------------------------------------------------------------------
 
 
 def worst_z(values, expected):
-    """Largest |mean - expected| in standard errors over the rows of `values`."""
+    """Return the largest |mean - expected| in standard errors over the rows of `values`."""
     error = values.std(axis=1) / math.sqrt(values.shape[1])
     return np.max(np.abs(values.mean(axis=1) - expected) / error)
 
 
-def test_simulated_moments_with_a_control():
-    """Seven laws, five moments each: |z| < 5 has a false-alarm rate below 35 * 6e-7 = 2e-5. A root wrong by 5 % must be seen."""
+def test_sample_moments_with_a_control():
+    """Seven laws, five moments: |z| < 5 has a false-alarm rate below 35 * 6e-7 = 2e-5; a root wrong by 5 % fails."""
     generator, paths = np.random.default_rng(11), 40_000
     x = np.array([[0.5], [1.1]]) + np.zeros((2, paths))
     for family in FAMILIES:
@@ -316,18 +339,19 @@ def test_simulated_moments_with_a_control():
         assert worst_z(1.05**2 * products, expected) > 5
 
 
-def test_sampled_draws_are_what_they_say():
+def test_sampled_draws_have_their_ranges():
+    """Signs are +-1, uniforms lie in (0, 1)."""
     z = noise.sample_draws((Normal(2), Sign(3), Uniform(4)), np.random.default_rng(0), 1000)
     assert z.shape == (9, 1000)
     assert set(np.unique(z[2:5])) == {-1.0, 1.0}
     assert z[5:].min() > 0 and z[5:].max() < 1
 
 
-# -- refusals -------------------------------------------------------------------------------------------------------------------
+# -- input validation ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("call", "words"),
+    ("call", "message"),
     [
         (lambda: noise.gaussian(), "`dim` must be given"),
         (lambda: noise.gaussian(dim=0), "`dim` must be at least 1"),
@@ -353,7 +377,7 @@ def test_sampled_draws_are_what_they_say():
         (lambda: noise.gaussian(root=function_root), "`dim` must be given with a function"),
         (lambda: noise.gaussian(dim=1, root=function_root), "calling it raised IndexError"),
         (lambda: noise.gaussian(dim=3, root=function_root), "3 rows of equal length"),
-        (lambda: noise.gaussian(dim=2, root=drifting_root), "2 rows of equal length"),
+        (lambda: noise.gaussian(dim=2, root=ragged_root), "2 rows of equal length"),
         (lambda: noise.gaussian(dim=1, root=nan_root), "must be finite"),
         (lambda: noise.gaussian(dim=1, root=lambda x: x[0]), "rows of equal length"),
         (lambda: noise.gaussian(dim=1, root=lambda x: [["a"]]), "numbers"),
@@ -370,11 +394,13 @@ def test_sampled_draws_are_what_they_say():
         (lambda: noise.sample_draws((3,), np.random.default_rng(0), 1), "Normal(n)"),
     ],
 )
-def test_wrong_input_is_refused_in_words(call, words):
+def test_invalid_arguments_are_rejected(call, message):
+    """The message starts with the argument and gives the rule."""
     with pytest.raises(ValueError, match=r"^`") as error:
         call()
-    assert words in str(error.value)
+    assert message in str(error.value)
 
 
-def test_at_opens_a_root_with_a_far_domain():
+def test_at_validates_a_root_with_a_far_domain():
+    """A root that is defined at `at` only is accepted."""
     assert noise.gaussian(root=[["sqrt(x - 5)"]], variables="x", at=[6.0]).covariance(np.array([9.0])) == pytest.approx(4.0)

@@ -1,4 +1,4 @@
-"""Noise from data: exact covariances by enumeration, the sampling of subsets, stages and graphs against their NumPy twins."""
+"""Noise from data: exact covariances by enumeration, sampling of subsets, graphs against NumPy and all backends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sdetools.graph.value import Trace, order, value
 from sdetools.noise import NoisyOracle, Normal, Sign, Uniform, svag
 from sdetools.noise.batch_sampling import batch_indices
 
-minibatches = importlib.import_module("sdetools.noise.minibatch")  # the room has a function of that name
+minibatches = importlib.import_module("sdetools.noise.minibatch")  # the package exports a function of that name
 RNG = np.random.default_rng(5)
 FEATURES = RNG.normal(size=(4, 2))
 SMALL = {
@@ -34,16 +34,17 @@ X = np.array([0.7, -1.3])
 
 
 def uniforms_for_every_outcome(n, size, replace):
-    """One vector of uniforms, at cell centres, for each equally likely outcome of the index draws."""
+    """Return one vector of uniforms, at cell centres, for each equally likely outcome of the sample numbers."""
     ends = [n if replace else n - size + b + 1 for b in range(size)]
     return np.array([[(k + 0.5) / m for k, m in zip(ks, ends, strict=True)] for ks in itertools.product(*map(range, ends))])
 
 
-# -- which samples --------------------------------------------------------------------------------------------------------------
+# -- sampling -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("n", "size"), [(1, 1), (4, 1), (4, 2), (5, 3), (6, 6), (7, 4)])
-def test_floyd_makes_every_subset_equally_likely(n, size):
+def test_all_subsets_are_equally_likely_by_floyd(n, size):
+    """By enumeration."""
     cells = uniforms_for_every_outcome(n, size, replace=False)
     seen = np.sort(batch_indices(cells.T, n, replace=False).T, axis=1)
     subsets, counts = np.unique(seen, axis=0, return_counts=True)
@@ -52,13 +53,15 @@ def test_floyd_makes_every_subset_equally_likely(n, size):
     assert all(len(set(s)) == size for s in subsets.tolist())
 
 
-def test_replacement_makes_every_index_equally_likely():
+def test_all_indices_are_equally_likely_with_replacement():
+    """By enumeration."""
     seen = batch_indices(uniforms_for_every_outcome(5, 2, replace=True).T, 5, replace=True)
     assert sorted(map(tuple, seen.T.tolist())) == list(itertools.product(range(5), repeat=2))
 
 
 @pytest.mark.parametrize("replace", [True, False])
 def test_indices_stay_in_range_at_the_ends_of_the_interval(replace):
+    """Uniforms next to 0 and 1 give valid sample numbers."""
     for n in (3, 7, 1000):
         ends = np.array([[2.0**-60, 1 - 2.0**-53]] * 3)
         seen = batch_indices(ends, n, replace)
@@ -66,13 +69,14 @@ def test_indices_stay_in_range_at_the_ends_of_the_interval(replace):
 
 
 def frequencies(n, size, paths, bias=0.0):
+    """Count the subsets of a sample of batches; a bias shortens the uniforms."""
     u = np.random.default_rng(17).random((size, paths)) * (1 - bias)
     code = (np.sort(batch_indices(u, n, replace=False), axis=0) * (n ** np.arange(size))[:, None]).sum(axis=0)
     return np.unique(code, return_counts=True)[1]
 
 
 def test_subsets_by_chi_square_with_a_control():
-    """False-alarm rate 1e-6; uniforms that fall 2 % short must be seen."""
+    """False-alarm rate 1e-6; uniforms that are 2 % too short fail."""
     paths, cells = 200_000, math.comb(7, 3)
     limit = chi2.isf(1e-6, cells - 1)
     fair, biased = (frequencies(7, 3, paths, b) for b in (0.0, 0.02))
@@ -81,13 +85,14 @@ def test_subsets_by_chi_square_with_a_control():
     assert ((biased - paths / cells) ** 2).sum() / (paths / cells) > limit
 
 
-# -- exact covariances ----------------------------------------------------------------------------------------------------------
+# -- exact covariances -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("replace", [True, False])
 @pytest.mark.parametrize("size", [1, 2, 4])
 @pytest.mark.parametrize("kind", SMALL)
 def test_minibatch_moments_by_full_enumeration(kind, size, replace):
+    """Mean 0 and the exact covariance, with and without replacement."""
     loss = SMALL[kind]
     law = noise.minibatch(loss, size=size, replace=replace)
     u = uniforms_for_every_outcome(4, size, replace)
@@ -101,6 +106,7 @@ def test_minibatch_moments_by_full_enumeration(kind, size, replace):
 
 @pytest.mark.parametrize("kind", SMALL)
 def test_a_batch_gradient_is_the_mean_of_its_sample_gradients(kind):
+    """At sigma = 1 the oracle is the gradient of the batch."""
     loss = SMALL[kind]
     oracle = NoisyOracle(loss, noise.minibatch(loss, size=3))
     u = np.array([0.1, 0.6, 0.9])
@@ -108,6 +114,7 @@ def test_a_batch_gradient_is_the_mean_of_its_sample_gradients(kind):
 
 
 def test_one_sample_and_the_whole_data_have_no_noise():
+    """One sample, or all of them without replacement."""
     one = losses.least_squares([[2.0]], [1.0])
     for replace in (True, False):
         law = noise.minibatch(one, size=1, replace=replace)
@@ -119,6 +126,7 @@ def test_one_sample_and_the_whole_data_have_no_noise():
 @pytest.mark.parametrize("replace", [True, False])
 @pytest.mark.parametrize("batch", [True, False])
 def test_label_noise_moments_by_full_enumeration(batch, replace):
+    """Mean 0 and the exact covariance, with the full gradient and with that of the batch."""
     loss, std, size = SMALL["least_squares"], 0.5, 2
     law = noise.label_noise(loss, std=std, size=size, batch=batch, replace=replace)
     assert law.draws == (Uniform(2), Sign(2))
@@ -136,6 +144,7 @@ def test_label_noise_moments_by_full_enumeration(batch, replace):
 
 
 def test_a_batch_with_label_noise_is_the_batch_gradient_of_perturbed_labels():
+    """At sigma = 1 the oracle is the gradient of a loss with perturbed labels."""
     std, u, s = 0.5, np.array([0.1, 0.9]), np.array([1.0, -1.0])
     loss = SMALL["least_squares"]
     oracle = NoisyOracle(loss, noise.label_noise(loss, std=std, size=2, batch=True))
@@ -144,6 +153,7 @@ def test_a_batch_with_label_noise_is_the_batch_gradient_of_perturbed_labels():
 
 
 def test_label_noise_of_a_loss_and_of_its_models_have_one_covariance():
+    """The same linear models as data and as expressions."""
     loss = SMALL["least_squares"]
     models = [f"{a!r}*x0 + {b!r}*x1" for a, b in FEATURES.tolist()]
     of_models = noise.label_noise(model=models, std=0.5, size=3)
@@ -151,6 +161,7 @@ def test_label_noise_of_a_loss_and_of_its_models_have_one_covariance():
 
 
 def laws(loss):
+    """Yield each kind of noise of a loss."""
     yield noise.minibatch(loss, size=5)
     yield noise.minibatch(loss, size=5, replace=False)
     yield noise.minibatch(loss, size=5).as_gaussian()
@@ -170,25 +181,27 @@ IDS = [f"{law.loss.kind}-{law.label}" for law in LAWS]
 @pytest.mark.parametrize("kind", SMALL)
 @pytest.mark.parametrize("replace", [True, False])
 def test_the_gaussian_version_has_the_covariance_of_the_batch_exactly(kind, replace):
-    """It is linear in its normals: the unit vectors give its root."""
+    """It is linear in its normal draws, so unit vectors give its root."""
     law = noise.minibatch(SMALL[kind], 2, replace)
-    twin = law.as_gaussian()
-    root = twin.value(np.repeat(X[:, None], 4, axis=1), np.eye(4))
+    gaussian = law.as_gaussian()
+    root = gaussian.value(np.repeat(X[:, None], 4, axis=1), np.eye(4))
     np.testing.assert_allclose(root @ root.T, law.covariance(X), atol=1e-15)
-    assert twin.gaussian and twin.draws == (Normal(4),)
+    assert gaussian.gaussian and gaussian.draws == (Normal(4),)
 
 
-def test_the_gaussian_version_has_the_label_part_too():
+def test_the_gaussian_version_includes_the_label_noise():
+    """Its covariance is that of the batch with label noise."""
     law = noise.label_noise(SMALL["least_squares"], std=0.5, size=2, batch=True)
-    twin = law.as_gaussian()
-    root = twin.value(np.repeat(X[:, None], 8, axis=1), np.eye(8))
+    gaussian = law.as_gaussian()
+    root = gaussian.value(np.repeat(X[:, None], 8, axis=1), np.eye(8))
     np.testing.assert_allclose(root @ root.T, law.covariance(X), atol=1e-15)
     plain = noise.label_noise(SMALL["least_squares"], std=0.5, size=2)
     np.testing.assert_allclose(plain.as_gaussian().covariance(X), plain.covariance(X), atol=1e-15)
 
 
 @pytest.mark.parametrize("law", LAWS, ids=IDS)
-def test_paths_agree_with_one_path_pickle_and_leave_their_inputs(law):
+def test_many_paths_agree_with_single_paths(law):
+    """Inputs are unchanged, and pickling preserves values."""
     generator = np.random.default_rng(2)
     x, z = generator.normal(size=(7, 3)), noise.sample_draws(law.draws, generator, 3)
     kept = x.copy(), z.copy()
@@ -204,15 +217,16 @@ def test_paths_agree_with_one_path_pickle_and_leave_their_inputs(law):
     np.testing.assert_array_equal(again.value(x, z), many)
 
 
-def test_identity_knows_the_data_and_the_size():
+def test_identity_depends_on_the_data_and_the_size():
+    """Also on the kind of sampling."""
     loss = SMALL["least_squares"]
     other = losses.least_squares(FEATURES, loss.targets + 1e-9, l2=0.3)
     seen = {noise.minibatch(loss, 2).identity, noise.minibatch(loss, 3).identity, noise.minibatch(loss, 2, False).identity}
     assert len(seen | {noise.minibatch(other, 2).identity}) == 4
 
 
-def test_simulated_covariance_with_a_control():
-    """28 entries: |z| < 6 has a false-alarm rate below 28 * 2e-9; the factor without replacement must be refused with it."""
+def test_sample_covariance_with_a_control():
+    """28 entries: |z| < 6 has a false-alarm rate below 28 * 2e-9; the factor without replacement fails."""
     loss, paths = BIG["logistic"], 40_000
     law, wrong = noise.minibatch(loss, 10), noise.minibatch(loss, 10, replace=False)
     x = np.linspace(-1, 1, 7)
@@ -225,15 +239,16 @@ def test_simulated_covariance_with_a_control():
     assert np.abs((products.mean(axis=1) - wrong.covariance(x)[i, j]) / error).max() > 6
 
 
-# -- graphs ------------------------------------------------------------------------------------------------------------------------
+# -- graphs ---------------------------------------------------------------------------------------------------------------
 
 
 def close(a, b):
+    """Compare arrays relative to the largest entry."""
     np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12 * np.abs(b).max())
 
 
-def agrees(law, x, paths):
-    """The graph of a noise gives what its NumPy text gives, by every emitter."""
+def assert_graph_agrees(law, x, paths):
+    """Assert that the graph of a noise gives the values of its NumPy code, by each emitter."""
     z = noise.sample_draws(law.draws, np.random.default_rng(9), paths)
     for emitter in EMITTERS:
         close(traced(emitter, law.value, x, z, law.parameters), law.value(x, z))
@@ -241,16 +256,17 @@ def agrees(law, x, paths):
 
 @pytest.mark.parametrize("paths", [1, 33])
 @pytest.mark.parametrize("law", LAWS, ids=IDS)
-def test_the_graph_agrees_with_its_twin(law, paths):
+def test_the_graph_agrees_with_numpy(law, paths):
+    """Each kind of noise, alone and with SVAG, for one path and for many."""
     x = 3 * np.random.default_rng(8).normal(size=(7, paths))
-    agrees(law, x, paths)
-    agrees(noise.SVAGNoise(law, 3), x, paths)
+    assert_graph_agrees(law, x, paths)
+    assert_graph_agrees(noise.SVAGNoise(law, 3), x, paths)
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.5, 1.0, 4.0])
 @pytest.mark.parametrize("law", [law for law in LAWS if isinstance(law, noise.Minibatch)], ids=lambda law: law.label)
-def test_the_oracle_is_its_gradient_and_its_deviation(law, sigma):
-    """Whether or not the full gradient is left out; of the copies of SVAG too."""
+def test_the_oracle_is_its_gradient_plus_its_deviation(law, sigma):
+    """Whether or not the full gradient is computed; also with SVAG."""
     generator = np.random.default_rng(10)
     oracle = NoisyOracle(law.loss, law, sigma)
     x = 3 * generator.normal(size=(7, 33))
@@ -261,7 +277,7 @@ def test_the_oracle_is_its_gradient_and_its_deviation(law, sigma):
 
 @pytest.mark.parametrize("l", [0, 1, 2, 3, 5, 17, 1000])
 def test_no_full_gradient_at_sigma_one(l):
-    """Samples outside the batch are poisoned: the result stays finite only if they are not read. The graph has no product with all data."""
+    """NaNs in samples outside the batch do not matter, and the graph has no product with all data."""
     loss = pickle.loads(pickle.dumps(BIG["least_squares"]))
     oracle = NoisyOracle(loss, noise.minibatch(loss, size=2), 1.0)
     oracle = svag(oracle, l) if l else oracle
@@ -279,6 +295,7 @@ def test_no_full_gradient_at_sigma_one(l):
 @pytest.mark.parametrize("size", [3, 40])
 @pytest.mark.parametrize("emitter", EMITTERS)
 def test_nans_stay_in_their_lane(emitter, size):
+    """A NaN in one lane leaves the other lanes finite."""
     law = noise.minibatch(BIG["logistic"], size=size)
     x = np.ones((7, 5))
     x[2, 3] = np.nan
@@ -288,8 +305,8 @@ def test_nans_stay_in_their_lane(emitter, size):
 
 @pytest.mark.parametrize("kind", BIG)
 @pytest.mark.parametrize("size", [1, 2, 50 // 11 - 1, 50 // 11 + 1, 50, 150])
-def test_gathered_and_counted_batches_are_one_law(kind, size, monkeypatch):
-    """Rows of samples and two products with all data: equal to rounding on the same draws, by every emitter; other draws are not."""
+def test_gathering_and_counting_give_the_same_noise(kind, size, monkeypatch):
+    """Rows of samples, and products with all data: equal to rounding by each emitter; other draws differ."""
     law, generator = noise.minibatch(BIG[kind], size), np.random.default_rng(size)
     x, z = generator.normal(size=(7, 9)), noise.sample_draws(law.draws, generator, 9)
     each = law.loss.slope(law.loss.features @ x)[:, None] * law.loss.features[..., None]
@@ -305,7 +322,8 @@ def test_gathered_and_counted_batches_are_one_law(kind, size, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", BIG)
-def test_a_small_batch_is_gathered_and_a_large_one_counted(kind):
+def test_small_batches_are_gathered_and_large_ones_counted(kind):
+    """The cheaper form is chosen by the size."""
     found = [noise.minibatch(BIG[kind], size).gathers for size in (1, 2, 50, 150)]
     assert found == [True, True, False, False]
 
@@ -324,11 +342,12 @@ def test_a_small_batch_is_gathered_and_a_large_one_counted(kind):
     ],
 )
 def test_constant_roots_of_many_coordinates_are_traced(family, structure):
+    """Each law with each structure of the root in 20 coordinates."""
     generator = np.random.default_rng(4)
     root = {"identity": 1.0, "diagonal": generator.normal(size=20), "dense": generator.normal(size=(20, 20))}
     law = family(dim=20, root=root.get(structure, generator.normal(size=(20, 25))))
-    agrees(law, np.zeros((20, 9)), 9)
-    agrees(noise.SVAGNoise(law, 3), np.zeros((20, 9)), 9)
+    assert_graph_agrees(law, np.zeros((20, 9)), 9)
+    assert_graph_agrees(noise.SVAGNoise(law, 3), np.zeros((20, 9)), 9)
 
 
 WIDE = RNG.normal(size=(20, 20))
@@ -355,7 +374,7 @@ RUNS = {
 @pytest.mark.parametrize("paths", [1, 300])
 @pytest.mark.parametrize("name", RUNS)
 def test_backends_take_the_same_paths(name, paths):
-    """SGD and SVAG of it, path by path; the reference runs the plain text of loss and noise. Another sigma is seen."""
+    """SGD and SVAG, path by path against NumPy; another sigma differs."""
     loss, law = RUNS[name]
     oracle, x0 = NoisyOracle(loss, law, sigma=0.8), np.linspace(-1, 1, loss.dim)
 
@@ -370,11 +389,11 @@ def test_backends_take_the_same_paths(name, paths):
     assert np.abs(final(oracle.with_sigma(0.81), "numba") - final(oracle, "numpy")).max() > 1e-6
 
 
-# -- refusals -------------------------------------------------------------------------------------------------------------------
+# -- input validation ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("call", "words"),
+    ("call", "message"),
     [
         (lambda: noise.minibatch(losses.from_expression("x**2"), size=1), "must have data"),
         (lambda: noise.minibatch(None, size=1), "must have data"),
@@ -388,7 +407,8 @@ def test_backends_take_the_same_paths(name, paths):
         (lambda: noise.minibatch(SMALL["logistic"], size=2).value(X, np.zeros(3)), "must have 2 rows"),
     ],
 )
-def test_wrong_input_is_refused_in_words(call, words):
+def test_invalid_arguments_are_rejected(call, message):
+    """The message starts with the argument and gives the rule."""
     with pytest.raises(ValueError, match=r"^`") as error:
         call()
-    assert words in str(error.value)
+    assert message in str(error.value)

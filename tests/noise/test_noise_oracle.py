@@ -1,4 +1,4 @@
-"""The oracle and SVAG: exact identities, parameter layout, refusals."""
+"""The oracle and SVAG: exact identities, layout of the parameters, input validation."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ ROOT = {"root": [["1 + b*sin(x)", "0"], ["x*y", "1"]], "variables": "x y", "para
 
 
 def test_the_oracle_is_the_gradient_plus_sigma_v():
+    """Also its covariance, and another sigma in a call."""
     oracle = NoisyOracle(HYPERBOLA, noise.gaussian(**ROOT), sigma=3.0)
     x, z = np.random.default_rng(0).normal(size=(2, 2, 5))
     expected = HYPERBOLA.gradient(x) + 3.0 * oracle.noise.value(x, z)
@@ -29,6 +30,7 @@ def test_the_oracle_is_the_gradient_plus_sigma_v():
 
 
 def test_parameters_are_sigma_then_loss_then_noise():
+    """The parameters of another oracle give its gradients."""
     oracle = NoisyOracle(HYPERBOLA, noise.gaussian(**ROOT), sigma=3.0)
     assert oracle.parameters.tolist() == [3.0, 1.5, 0.3]
     assert [np.ravel(part).tolist() for part in oracle.split(oracle.parameters)] == [[3.0], [1.5], [0.3]]
@@ -43,6 +45,7 @@ def test_parameters_are_sigma_then_loss_then_noise():
 
 
 def test_no_noise_is_the_full_gradient():
+    """Without noise there are no draws."""
     oracle = NoisyOracle(HYPERBOLA, noise.none(2), sigma=0.0)
     x = np.array([[1.0, 2.0], [0.5, 3.0]])
     np.testing.assert_array_equal(oracle(x, np.empty((0, 2))), HYPERBOLA.gradient(x))
@@ -50,7 +53,7 @@ def test_no_noise_is_the_full_gradient():
 
 @pytest.mark.parametrize("l", [None, 3])
 def test_no_noise_costs_nothing_in_a_graph(l):
-    """Node by node the gradient itself, whatever sigma; a noise does cost."""
+    """The graph has the operations of the gradient alone, for any sigma; a noise adds some."""
     trace = Trace()
     x, z, none = trace.input("x", (2,)), trace.input("z", (4,)), trace.input("none", (0,))
 
@@ -68,6 +71,7 @@ def test_no_noise_costs_nothing_in_a_graph(l):
 
 @pytest.mark.parametrize("l", [1, 2, 3, 16])
 def test_svag_weights_and_covariance_by_enumeration(l):
+    """Weights, mean and l-fold covariance over all sign vectors."""
     oracle = NoisyOracle(HYPERBOLA, noise.rademacher(**ROOT), sigma=2.0)
     big = svag(oracle, l)
     r = np.array(big.noise.weights) * math.sqrt(l)
@@ -84,6 +88,7 @@ def test_svag_weights_and_covariance_by_enumeration(l):
 
 
 def test_svag_is_r1_g1_plus_r2_g2():
+    """On two halves of the draws; at l = 1 it is the second gradient."""
     oracle = NoisyOracle(HYPERBOLA, noise.centred_exponential(**ROOT), sigma=2.0)
     x, z = np.array([0.7, -1.3]), np.array([0.1, 0.2, 0.6, 0.9])
     r1, r2 = (1 - math.sqrt(7)) / 2, (1 + math.sqrt(7)) / 2
@@ -93,6 +98,7 @@ def test_svag_is_r1_g1_plus_r2_g2():
 
 @pytest.mark.parametrize("l", [1, 2, 5, 40])
 def test_svag_skewness_is_the_formula(l):
+    """The third moment is multiplied by (3 l - 1) / (2 l^(3/2))."""
     p = 0.1
     law = noise.two_point(1, probability=p)
     big = svag(NoisyOracle(losses.from_expression("x**2/2"), law), l).noise
@@ -103,7 +109,8 @@ def test_svag_skewness_is_the_formula(l):
     assert third == pytest.approx(law.skewness * (3 * l - 1) / (2 * l**1.5), rel=1e-12)
 
 
-def test_svag_nests_and_keeps_its_structure_over_l():
+def test_svag_nests_and_its_structure_does_not_depend_on_l():
+    """SVAG of SVAG multiplies the covariance twice; l is a parameter."""
     oracle = NoisyOracle(HYPERBOLA, noise.gaussian(**ROOT), sigma=2.0)
     assert svag(oracle, 3).noise.identity == svag(oracle, 7).noise.identity
     assert len(svag(oracle, 3).parameters) == 1 + 1 + 2 + 1
@@ -116,6 +123,7 @@ def test_svag_nests_and_keeps_its_structure_over_l():
 
 
 def test_oracles_pickle():
+    """A pickled oracle gives the same gradients."""
     oracle = svag(NoisyOracle(HYPERBOLA, noise.gaussian(**ROOT), sigma=2.0), 3)
     again = pickle.loads(pickle.dumps(oracle))
     x, z = np.array([0.7, -1.3]), np.array([0.1, 0.2, 0.6, 0.9])
@@ -124,7 +132,7 @@ def test_oracles_pickle():
 
 
 @pytest.mark.parametrize(
-    ("call", "words"),
+    ("call", "message"),
     [
         (lambda: NoisyOracle("x**2", noise.gaussian(1)), "`loss` must be a loss"),
         (lambda: NoisyOracle(HYPERBOLA, 1.0), "`noise` must be a noise"),
@@ -139,13 +147,15 @@ def test_oracles_pickle():
         (lambda: svag(NoisyOracle(HYPERBOLA, noise.gaussian(2)), 1.5), "whole number"),
     ],
 )
-def test_wrong_input_is_refused_in_words(call, words):
+def test_invalid_arguments_are_rejected(call, message):
+    """The message starts with the argument and gives the rule."""
     with pytest.raises(ValueError, match=r"^`") as error:
         call()
-    assert words in str(error.value)
+    assert message in str(error.value)
 
 
-def test_noise_from_other_data_is_refused():
+def test_noise_from_other_data_is_rejected():
+    """Equal data in another object are accepted."""
     one, other = (losses.least_squares([[1.0], [2.0]], [0.0, t]) for t in (1.0, 2.0))
     with pytest.raises(ValueError, match="made from the loss of the oracle"):
         NoisyOracle(one, noise.minibatch(other, size=1))

@@ -1,4 +1,4 @@
-"""Batches of losses that a user writes for one sample: moments by enumeration, paths on all backends and in torch's autograd, labels, refusals."""
+"""Batches of losses given by a function of one sample: moments by enumeration, paths on all backends, labels, input validation."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ MODEL = from_function(model=lambda x, a: a @ np.tanh(x), data=(FEATURES[:4], TAR
 
 
 def close(a, b):
+    """Compare arrays relative to the largest entry, at least 1e-3."""
     np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12 * max(np.abs(b).max(), 1e-3))
 
 
 def outcomes(n, size, replace):
-    """One vector of uniforms, at cell centres, for each equally likely outcome of the draws of samples."""
+    """Return one vector of uniforms, at cell centres, for each equally likely outcome of the sample numbers."""
     ends = [n if replace else n - size + b + 1 for b in range(size)]
     return np.array([[(k + 0.5) / m for k, m in zip(ks, ends, strict=True)] for ks in itertools.product(*map(range, ends))])
 
@@ -39,7 +40,8 @@ def outcomes(n, size, replace):
 @pytest.mark.parametrize("replace", [True, False])
 @pytest.mark.parametrize("size", [1, 2, 4])
 @pytest.mark.parametrize("name", FEW)
-def test_moments_by_enumeration_and_from_samples_alone(name, size, replace):
+def test_moments_by_enumeration_and_from_single_samples(name, size, replace):
+    """Mean 0 and the exact covariance, which is that of the gradients of single samples."""
     loss, problem = FEW[name], PROBLEMS[name]
     law, x = noise.minibatch(loss, size, replace), problem.x0
     u = outcomes(4, size, replace)
@@ -54,6 +56,7 @@ def test_moments_by_enumeration_and_from_samples_alone(name, size, replace):
 @pytest.mark.parametrize("batch", [True, False])
 @pytest.mark.parametrize("replace", [True, False])
 def test_label_noise_of_a_model_by_enumeration(replace, batch):
+    """Mean 0 and the exact covariance, with the full gradient and with that of the batch."""
     std, size, x = 0.5, 2, np.linspace(-0.5, 0.8, D)
     law = noise.label_noise(MODEL, std, size=size, replace=replace, batch=batch)
     assert law.draws == (Uniform(2), Sign(2))
@@ -67,6 +70,7 @@ def test_label_noise_of_a_model_by_enumeration(replace, batch):
 
 
 def test_a_batch_with_label_noise_is_the_batch_gradient_of_perturbed_labels():
+    """Also at another sigma, where the full gradient is added."""
     u, s, std = np.array([0.1, 0.9]), np.array([1.0, -1.0]), 0.5
     law, x = noise.label_noise(MODEL, std, size=2, batch=True), np.linspace(-0.5, 0.8, D)
     perturbed = from_function(model=MODEL.model_function, data=(FEATURES[[0, 3]], TARGETS[[0, 3]] + std * s), dim=D)
@@ -76,7 +80,7 @@ def test_a_batch_with_label_noise_is_the_batch_gradient_of_perturbed_labels():
 
 
 def laws(loss, labels=False):
-    """One of each kind."""
+    """Yield each kind of noise of a loss."""
     yield noise.minibatch(loss, 2)
     yield noise.minibatch(loss, 3, replace=False)
     yield noise.minibatch(loss, 2).as_gaussian()
@@ -93,6 +97,7 @@ IDS = [f"{law.loss.label}-{law.label}" for law in LAWS]
 
 @pytest.mark.parametrize("law", LAWS, ids=IDS)
 def test_the_graph_agrees_with_arrays_and_paths_with_one_path(law):
+    """Alone and with SVAG, by each emitter."""
     generator = np.random.default_rng(2)
     x, z = generator.normal(size=(law.dim, 5)), noise.sample_draws(law.draws, generator, 5)
     many = law.value(x, z)
@@ -107,7 +112,7 @@ def test_the_graph_agrees_with_arrays_and_paths_with_one_path(law):
 
 @pytest.mark.parametrize("law", [law for law in LAWS if law.gaussian], ids=lambda law: law.label)
 def test_the_gaussian_version_has_the_covariance_exactly(law):
-    """It is linear in its normals: the unit vectors give its root."""
+    """It is linear in its normal draws, so unit vectors give its root."""
     x, n = np.linspace(-0.4, 0.5, law.dim), law.n_draws
     root = law.value(np.repeat(x[:, None], n, axis=1), np.eye(n))
     np.testing.assert_allclose(root @ root.T, law.covariance(x), atol=1e-14)
@@ -115,8 +120,8 @@ def test_the_gaussian_version_has_the_covariance_exactly(law):
 
 @pytest.mark.parametrize("sigma", [0.0, 0.5, 1.0, 4.0])
 @pytest.mark.parametrize("law", [law for law in LAWS if not law.gaussian], ids=lambda law: f"{law.loss.label}-{law.label}")
-def test_the_oracle_is_its_gradient_and_its_deviation(law, sigma):
-    """Whether the full gradient is left out, or both are one sum over the samples; of the copies of SVAG too."""
+def test_the_oracle_is_its_gradient_plus_its_deviation(law, sigma):
+    """Whether the full gradient is omitted or part of one sum over the samples; also with SVAG."""
     generator = np.random.default_rng(10)
     oracle, x = NoisyOracle(law.loss, law, sigma), generator.normal(size=(law.dim, 7))
     for one in (oracle, *(svag(oracle, l) for l in (1, 3))):
@@ -125,14 +130,14 @@ def test_the_oracle_is_its_gradient_and_its_deviation(law, sigma):
 
 
 @pytest.mark.parametrize("size", [1, 3, 32, N])
-def test_gathered_and_counted_batches_are_one_law(size, monkeypatch):
-    """Rows of samples and weights of all of them: equal to rounding on the same draws, by every emitter; other draws are not."""
+def test_gathering_and_weighting_give_the_same_noise(size, monkeypatch):
+    """Rows of the batch, and weights of all samples: equal to rounding by each emitter; other draws differ."""
     problem, generator = PROBLEMS["two layers"], np.random.default_rng(size)
     x, z = generator.normal(size=(problem.dim, 5)), generator.random((size, 5))
     each = np.array([f.gradient(x) for f in problem.alone()])
     chosen = batch_indices(z, N, True).astype(int)
     plain = np.stack([each[chosen[:, j], :, j].mean(axis=0) - each[..., j].mean(axis=0) for j in range(5)], axis=-1)
-    for cost in (0.0, 1e6):  # all are gathered, all are counted
+    for cost in (0.0, 1e6):  # all batches gather their rows, all weight all samples
         monkeypatch.setattr(samples, "GATHER_COST", cost)
         loss = problem.loss()
         law = noise.minibatch(loss, size)
@@ -144,6 +149,7 @@ def test_gathered_and_counted_batches_are_one_law(size, monkeypatch):
 
 
 def test_no_full_gradient_at_sigma_one_and_one_pass_at_others():
+    """The number of matrix products in the graph of the oracle."""
     loss = LOSSES["diagonal network"]
     for sigma, products in ((1.0, 0), (2.0, 2)):
         for oracle in (
@@ -159,6 +165,7 @@ def test_no_full_gradient_at_sigma_one_and_one_pass_at_others():
 
 
 def final(loss, size, replace, sigma=1.0, paths=50, seed=0, **more):
+    """Return the final points of SGDM with minibatch noise."""
     oracle = NoisyOracle(loss, noise.minibatch(loss, size, replace), sigma)
     dynamics, x0 = st.SGDM(oracle, st.schedules.constant(0.1, 0.5)), np.linspace(-0.6, 0.7, loss.dim)
     return st.simulate(dynamics, x0, 1.0, paths, {"L": loss}, keep_final=True, threads=1, seed=seed, **more).final
@@ -168,7 +175,7 @@ def final(loss, size, replace, sigma=1.0, paths=50, seed=0, **more):
 @pytest.mark.parametrize("size", [1, 3, 32, N])
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_backends_and_torchs_autograd_take_the_same_paths(name, size, replace):
-    """Ten steps with momentum; the last of them is the same formula in torch with data, by its autograd. Another seed goes elsewhere."""
+    """Ten steps with momentum; the last loss is the same formula in torch, by its autograd; another seed differs."""
     pytest.importorskip("torch", reason="torch is an extra")
     ours, theirs = LOSSES[name], PROBLEMS[name].in_torch()
     reference = final(ours, size, replace, backend="numpy")
@@ -184,8 +191,8 @@ def test_backends_and_torchs_autograd_take_the_same_paths(name, size, replace):
 
 @pytest.mark.parametrize("sigma", [1.0, 1.7])
 @pytest.mark.parametrize("size", [3, 32])
-def test_a_path_is_the_loop_that_a_user_would_write(size, sigma):
-    """Batches from the same uniforms, the gradient of each sample alone: ten steps of plain SGD."""
+def test_a_path_agrees_with_a_hand_written_loop(size, sigma):
+    """Ten steps of SGD with the same uniforms and the gradients of single samples."""
     from sdetools.simulation.chunks import make_task
     from sdetools.simulation.draws import fill
     from sdetools.simulation.trajectories import stored
@@ -210,6 +217,7 @@ def test_a_path_is_the_loop_that_a_user_would_write(size, sigma):
 @pytest.mark.parametrize("sigma", [0.5, 2.0])
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_scaled_batches_svag_and_labels_on_all_backends(name, sigma):
+    """Paths agree with NumPy's."""
     loss = LOSSES[name]
     cases = [NoisyOracle(loss, noise.minibatch(loss, 3), sigma), svag(NoisyOracle(loss, noise.minibatch(loss, 3)), 3)]
     if name == "two layers":
@@ -224,14 +232,15 @@ def test_scaled_batches_svag_and_labels_on_all_backends(name, sigma):
             np.testing.assert_allclose(found, numpy, rtol=1e-12, atol=1e-12)
 
 
-def test_single_precision_is_double_to_its_rounding():
-    """Fifty units of 2^-24 for ten steps of numbers of size 1."""
+def test_single_precision_agrees_with_double_to_rounding():
+    """Fifty units of 2^-24 for ten steps with numbers of size 1."""
     loss = LOSSES["logistic regression"]
     double, single = (final(loss, 3, True, 2.0, backend="numba", dtype=t) for t in ("float64", "float32"))
     assert 0.0 < np.abs(double - single).max() < 50 * 2.0**-24
 
 
-def test_the_diagonal_network_of_the_gallery_has_batches():
+def test_the_diagonal_network_has_minibatches():
+    """Its paths are those of the same formula written as a function, and it pickles."""
     z, y, _ = st.losses.sparse_teacher(12, 5, 2, seed=1)
     loss = st.losses.diagonal_network(z, y)
     written = from_function(value=lambda x, a, t: (a @ (x[:5] ** 2 - x[5:] ** 2) - t) ** 2 / 2, data=(z, y), dim=10)
@@ -249,8 +258,8 @@ def test_the_diagonal_network_of_the_gallery_has_batches():
 @pytest.mark.parametrize(
     "loss", [LOSSES["logistic regression"], st.losses.logistic(FEATURES, np.sign(TARGETS))], ids=["written", "gallery"]
 )
-def test_a_limit_of_batches_runs(loss):
-    """The SDE of the noise's Gaussian twin, whose covariance is exact; by the reference and the kernels."""
+def test_the_limiting_sde_of_minibatches_runs(loss):
+    """The SDE has the Gaussian noise with the exact covariance; NumPy and Numba agree."""
     oracle = NoisyOracle(loss, noise.minibatch(loss, 3), 2.0)
     limit = st.EulerMaruyama(st.LimitSDE(oracle, st.schedules.constant(0.1, 0.5)), dt=0.05)
     runs = [
@@ -260,11 +269,11 @@ def test_a_limit_of_batches_runs(loss):
     np.testing.assert_allclose(*runs, rtol=1e-12, atol=1e-12)
 
 
-# ---- refusals
+# ---- input validation
 
 
 @pytest.mark.parametrize(
-    ("call", "words"),
+    ("call", "message"),
     [
         (lambda: noise.minibatch(from_function(value=lambda x: x[0] ** 2, dim=1), 1), "must have data"),
         (lambda: noise.minibatch(MODEL, 0), "at least 1"),
@@ -274,14 +283,15 @@ def test_a_limit_of_batches_runs(loss):
         (lambda: NoisyOracle(LOSSES["two layers"], noise.minibatch(FEW["two layers"], 2)), "another loss"),
     ],
 )
-def test_wrong_input_is_refused_in_words(call, words):
+def test_invalid_arguments_are_rejected(call, message):
+    """The message starts with the argument and gives the rule."""
     with pytest.raises(ValueError, match=r"^`") as error:
         call()
-    assert words in str(error.value)
+    assert message in str(error.value)
 
 
-def test_covariances_hold_for_sampled_draws_with_a_control():
-    """Entries within 6 standard errors: of 36 a false alarm in 1e7 runs; the factor without replacement must be refused."""
+def test_sample_covariance_with_a_control():
+    """36 entries within 6 standard errors: a false alarm in 1e7 runs; the factor without replacement fails."""
     loss, paths = LOSSES["two layers"], 40_000
     law, wrong = noise.minibatch(loss, 10), noise.minibatch(loss, 10, replace=False)
     x = PROBLEMS["two layers"].x0

@@ -1,4 +1,4 @@
-"""Batches and label noise of torch models: the numbers of the compiled linear models, moments of a network, all backends path by path."""
+"""Minibatch and label noise of torch models: agreement with compiled linear models, moments of a network, paths on all backends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TORCH = st.losses.from_torch_model(lambda x, a: a @ x, FEATURES, TARGETS, dim=3)
 
 
 def network(x, a):
-    """Two tanh units: 7 parameters."""
+    """Return the output of two tanh units with 7 parameters."""
     hidden = torch.tanh(x[:4].reshape(2, 2) @ a[:2] + x[4:6])
     return hidden.sum() * x[6]
 
@@ -31,7 +31,8 @@ NOISES = {
 
 
 @pytest.mark.parametrize("name", NOISES)
-def test_a_linear_model_has_the_numbers_of_the_compiled_one(name):
+def test_a_linear_model_agrees_with_the_compiled_one(name):
+    """Values and covariances for the same draws."""
     ours, theirs = NOISES[name](LINEAR), NOISES[name](TORCH)
     x, z = RNG.normal(size=(3, 6)), st.noise.sample_draws(ours.draws, np.random.default_rng(1), 6)
     np.testing.assert_allclose(TORCH.gradient(x), LINEAR.gradient(x), rtol=1e-12, atol=1e-13)
@@ -45,8 +46,8 @@ def test_a_linear_model_has_the_numbers_of_the_compiled_one(name):
 @pytest.mark.parametrize("l", [1, 3])
 @pytest.mark.parametrize("sigma", [1.0, 2.0])
 @pytest.mark.parametrize("name", NOISES)
-def test_paths_are_those_of_the_compiled_kernels(name, sigma, l, backend):
-    """The same addresses: momentum, SVAG, sigma; and another seed goes elsewhere."""
+def test_paths_agree_with_the_compiled_kernels(name, sigma, l, backend):
+    """With momentum, SVAG and sigma; another seed differs."""
 
     def final(loss, **more):
         oracle = st.svag(st.NoisyOracle(loss, NOISES[name](loss), sigma), l)
@@ -59,8 +60,8 @@ def test_paths_are_those_of_the_compiled_kernels(name, sigma, l, backend):
 
 
 @pytest.mark.parametrize("name", NOISES)
-def test_a_network_has_the_covariance_it_says(name):
-    """Mean 0 and covariance from 40,000 draws, each entry within 5 standard errors: of 35 a false alarm in 5e4 runs; Gaussian twin too."""
+def test_sample_covariance_of_a_network(name):
+    """35 entries from 40,000 draws within 5 standard errors: a false alarm in 5e4 runs; Gaussian version too."""
     x = np.linspace(-0.6, 0.7, 7)
     for noise in (NOISES[name](NETWORK), NOISES[name](NETWORK).as_gaussian()):
         n = 40_000
@@ -74,8 +75,8 @@ def test_a_network_has_the_covariance_it_says(name):
     assert noise.gaussian
 
 
-def test_sgd_on_a_network_is_the_loop_that_a_user_would_write():
-    """Batches from the same uniforms, gradients by autograd: 20 steps of one path."""
+def test_sgd_on_a_network_agrees_with_a_hand_written_loop():
+    """The same uniforms, gradients by autograd, 20 steps of each path."""
     loss, size, eta = NETWORK, 4, 0.1
     oracle = st.NoisyOracle(loss, st.noise.minibatch(loss, size), 1.0)
     run = st.simulate(st.SGD(oracle, st.schedules.constant(eta)), np.full(7, 0.3), 2.0, 4, {"L": loss}, keep_final=True, seed=9)
@@ -98,7 +99,7 @@ def test_sgd_on_a_network_is_the_loop_that_a_user_would_write():
 
 
 def test_a_loss_with_integer_labels_and_a_module():
-    """Cross entropy of an nn.Module through functional_call: the gradient of torch's own autograd."""
+    """The cross entropy of an nn.Module through functional_call has the gradient of torch's autograd."""
     torch.manual_seed(0)
     module = torch.nn.Linear(2, 3).double()
     shapes = {name: p.shape for name, p in module.named_parameters()}
@@ -135,7 +136,7 @@ BAD = {
         lambda: st.noise.label_noise(st.losses.from_torch(lambda x, a: (a @ x) ** 2, 2, data=ROWS)),
         "from_torch_model",
     ),
-    "no data": (lambda: st.noise.minibatch(st.losses.from_torch(lambda x: (x**2).sum(), 2), 2), "hold data"),
+    "no data": (lambda: st.noise.minibatch(st.losses.from_torch(lambda x: (x**2).sum(), 2), 2), "have data"),
     "too large": (lambda: st.noise.minibatch(TORCH, 13, replace=False), "at most the number of samples"),
     "another loss": (lambda: st.NoisyOracle(NETWORK, st.noise.minibatch(TORCH, 2)), "dimension"),
     "numba": (
@@ -149,8 +150,9 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_refused_in_one_sentence(name):
-    make, told = BAD[name]
-    with pytest.raises(ValueError, match=told) as error:
+def test_invalid_arguments_are_rejected_in_one_sentence(name):
+    """The message names the argument or the remedy."""
+    make, message = BAD[name]
+    with pytest.raises(ValueError, match=message) as error:
         make()
     assert "\n" not in str(error.value)
