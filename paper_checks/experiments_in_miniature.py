@@ -13,8 +13,7 @@ from functools import partial
 from _training import difference, miniature, scaled, seeds
 
 import sdetools as st
-from sdetools.recipes import finals
-from sdetools.recipes import mean_over_seeds as mean
+from sdetools.recipes import finals, mean_over_seeds as mean
 
 ALIKE = 2.0
 """Points of test accuracy."""

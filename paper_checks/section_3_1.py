@@ -17,9 +17,7 @@ from dataclasses import replace
 from math import erf, exp, pi, sqrt
 
 import numpy as np
-from _plain import ROUNDING, draws, follow, path, relative_distance, start_draws
-from _plain import sgd as plain_sgd
-from _plain import sgdm as plain_sgdm
+from _plain import ROUNDING, draws, follow, path, relative_distance, sgd as plain_sgd, sgdm as plain_sgdm, start_draws
 
 import sdetools as st
 from sdetools.plots import COLOURS, FAINT, INK, canvas

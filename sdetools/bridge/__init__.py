@@ -7,27 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sdetools._lazy import lazily
+import lazy_loader
+
 from sdetools._moved import forward_modules
-
-_PLACES = {
-    "from_torchsde": "torchsde",
-    "to_torchsde": "torchsde",
-    **dict.fromkeys(
-        ("SGD", "SGDM", "HeavyBall", "Nesterov", "QHM", "PNM", "SNGM", "RandomScaling", "SGDF", "Optimizer", "PlanScheduler"),
-        "torch_optimisers",
-    ),
-    "buffer_bytes": "torch_optimisers",
-    "convert": "torch_optimisers",
-    "SVAG": "svag",
-    "loss_of_module": "modules",
-    "Batches": "batches",
-    "Diagnosis": "diagnosis",
-    "diagnose": "diagnosis",
-}
-"""The module that defines each public name."""
-
-__all__ = [*_PLACES]
 
 MOVED = {
     **{name: f"recipes.{name}" for name in ("training", "vision", "text", "imagefolder", "checkpoint", "processes", "logs")},
@@ -48,7 +30,7 @@ _RENAMED = {
 forward_modules(__name__, MOVED, _RENAMED)
 
 
-_load, __dir__ = lazily(__name__, _PLACES, __all__)
+_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def __getattr__(name: str) -> Any:

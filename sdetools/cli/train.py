@@ -48,8 +48,7 @@ def train(
       sdetools train resnet32-cifar10 --miniature --workers 2 --set seeds=2 --out figure-2
       sdetools train resnet32-cifar10 --set data=/data/cifar-10-batches-bin --device cuda
     """
-    from sdetools.recipes import identity_of, recipe, settings_of
-    from sdetools.recipes import listing as list_settings
+    from sdetools.recipes import identity_of, listing as list_settings, recipe, settings_of
 
     module = recipe(name)
     settings = settings_of(module, miniature, given)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sdetools.cli.common import again, bar, main, print_table
-from sdetools.cli.common import executor as open_executor
+from sdetools.cli.common import again, bar, executor as open_executor, main, print_table
 from sdetools.cli.options import compute_options
 
 if TYPE_CHECKING:
@@ -61,8 +60,7 @@ def verify(
     Example:
       sdetools verify paper_checks --budget standard --out report --only "theorem-3.5*"
     """
-    from sdetools.claims import collect, select
-    from sdetools.claims import verify as run
+    from sdetools.claims import collect, select, verify as run
     from sdetools.claims.folder import ending_where_no_room_is
 
     wanted = paths or (".",)

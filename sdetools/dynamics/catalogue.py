@@ -14,8 +14,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from types import ModuleType
 
-from sdetools.dynamics import integrators as schemes
-from sdetools.dynamics import rules
+from sdetools.dynamics import integrators as schemes, rules
 from sdetools.dynamics.integrators.base import Integrator
 from sdetools.dynamics.rules.entry import OptimiserEntry
 from sdetools.dynamics.sdes.classes import CLASSES

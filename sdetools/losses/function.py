@@ -15,8 +15,7 @@ from sdetools import _check
 from sdetools._arrays import components, spread
 from sdetools.graph.errors import TracingError
 from sdetools.graph.tracing import NotTraceable, place_of, trace
-from sdetools.graph.value import Value, is_value
-from sdetools.graph.value import value as as_value
+from sdetools.graph.value import Value, is_value, value as as_value
 from sdetools.losses import differences
 from sdetools.losses.base import Loss, coordinate_names, digest, scalar
 from sdetools.losses.graphs import Formula, Graphs, Traced

@@ -18,8 +18,7 @@ from sdetools.graph.errors import TracingError
 from sdetools.graph.replacing import batched
 from sdetools.graph.sampling import gather
 from sdetools.graph.tracing import NotTraceable, place_of, trace
-from sdetools.graph.value import Trace, Value, is_value, order
-from sdetools.graph.value import value as as_value
+from sdetools.graph.value import Trace, Value, is_value, order, value as as_value
 from sdetools.losses.base import coordinate_names, digest
 from sdetools.losses.function import FORMULAS, FunctionLoss, _fingerprint, _paths, _rows
 from sdetools.losses.graphs import Formula, Graphs

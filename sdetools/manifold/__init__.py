@@ -10,41 +10,6 @@ Example:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import lazy_loader
 
-from sdetools._lazy import lazily
-
-if TYPE_CHECKING:
-    from sdetools.manifold.flow import FlowError, differential, project
-    from sdetools.manifold.geometry import Geometry, at, distance, second_derivative, tangent_projection
-    from sdetools.manifold.product_geometry import MatrixFree, matrix_free, retract
-
-_HOME = {
-    "FlowError": "flow",
-    "Geometry": "geometry",
-    "MatrixFree": "product_geometry",
-    "at": "geometry",
-    "differential": "flow",
-    "distance": "geometry",
-    "matrix_free": "product_geometry",
-    "project": "flow",
-    "retract": "product_geometry",
-    "second_derivative": "geometry",
-    "tangent_projection": "geometry",
-}
-
-__all__ = [
-    "FlowError",
-    "Geometry",
-    "MatrixFree",
-    "at",
-    "differential",
-    "distance",
-    "matrix_free",
-    "project",
-    "retract",
-    "second_derivative",
-    "tangent_projection",
-]
-
-__getattr__, __dir__ = lazily(__name__, _HOME, __all__)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sdetools.graph.value import CONDITIONS, Trace, Value, order
-from sdetools.graph.value import value as value_of
+from sdetools.graph.value import CONDITIONS, Trace, Value, order, value as value_of
 
 MOST_VALUES = 64
 """A set of values that grows beyond this is kept as its bounds alone."""

@@ -6,8 +6,7 @@ import itertools
 import pytest
 import torch
 
-from sdetools.bridge import conversion
-from sdetools.bridge import torch_optimisers as ours
+from sdetools.bridge import conversion, torch_optimisers as ours
 
 CLASSES = {cls.__name__: cls for cls in ours.FAMILY.values()}
 LINEAR = ["SGDM", "HeavyBall", "QHM"]

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as some
+from hypothesis import given, strategies as some
 
 import sdetools as st
 from sdetools.estimates.interval import ConfidenceInterval, Kind, binomial_interval

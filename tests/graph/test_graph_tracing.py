@@ -10,8 +10,7 @@ import math
 import numpy as np
 import pytest
 from emitted import as_arrays, as_loops
-from hypothesis import given, settings
-from hypothesis import strategies as some
+from hypothesis import given, settings, strategies as some
 
 import sdetools as st
 from sdetools.graph.errors import TracingError

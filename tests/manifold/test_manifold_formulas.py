@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 import sdetools as st
-from sdetools.manifold import flow
-from sdetools.manifold import kernels as compiled
+from sdetools.manifold import flow, kernels as compiled
 from sdetools.manifold.flow import FlowError
 from sdetools.manifold.geometry import at
 from sdetools.manifold.product_geometry import matrix_free, retract

@@ -14,8 +14,7 @@ import naive
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as some
+from hypothesis import given, settings, strategies as some
 from numba import njit
 
 from sdetools import _machine_code

@@ -1,0 +1,34 @@
+"""The public names, each with its file: what type checkers read, and what is imported when a name is first used."""
+
+from .batches import (
+    Batches as Batches,
+)
+from .diagnosis import (
+    Diagnosis as Diagnosis,
+    diagnose as diagnose,
+)
+from .modules import (
+    loss_of_module as loss_of_module,
+)
+from .svag import (
+    SVAG as SVAG,
+)
+from .torch_optimisers import (
+    PNM as PNM,
+    QHM as QHM,
+    SGD as SGD,
+    SGDF as SGDF,
+    SGDM as SGDM,
+    SNGM as SNGM,
+    HeavyBall as HeavyBall,
+    Nesterov as Nesterov,
+    Optimizer as Optimizer,
+    PlanScheduler as PlanScheduler,
+    RandomScaling as RandomScaling,
+    buffer_bytes as buffer_bytes,
+    convert as convert,
+)
+from .torchsde import (
+    from_torchsde as from_torchsde,
+    to_torchsde as to_torchsde,
+)
