@@ -1,4 +1,4 @@
-"""The examples run as they stand, and what they print is what they promise."""
+"""The examples run, and their output has the promised values."""
 
 import math
 import re
@@ -16,6 +16,7 @@ def _output(name: str, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_every_example_is_here():
+    """The list of examples is complete."""
     assert {f.stem for f in EXAMPLES.glob("*.py")} == {
         "first_gap",
         "own_loss",
@@ -32,6 +33,7 @@ def test_every_example_is_here():
 
 
 def test_first_gap(capsys):
+    """The order of the gap and the variance reduction."""
     printed = _output("first_gap", capsys)
     order = float(re.search(r"order of x\*\*2 \+ y\*\*2: ([\d.]+)", printed).group(1))
     assert 0.4 < order < 1.0  # local slopes rise from 0.45 to 1 as eta falls
@@ -39,6 +41,7 @@ def test_first_gap(capsys):
 
 
 def test_own_loss(capsys):
+    """Three input forms of a loss give the same means."""
     lines = [re.findall(r"= ([\d.]+)", line) for line in _output("own_loss", capsys).splitlines()[:3]]
     # The same draws in three input forms: equal to rounding, which 50 steps of a contraction do not amplify.
     values = [[float(v) for v in line] for line in lines]
@@ -46,6 +49,7 @@ def test_own_loss(capsys):
 
 
 def test_own_noise(capsys):
+    """The gap has order 1/2 and the sign and size of the skewness term."""
     ratios = [float(line.split()[-3]) for line in _output("own_noise", capsys).splitlines()[1:]]
     # Leading order: -skewness * (root at most 3/2)^3 * int_0^1 exp(-3 (1 - s)) ds.
     skewness = (1 - 2 * 0.05) / (0.05 * 0.95) ** 0.5
@@ -55,11 +59,13 @@ def test_own_noise(capsys):
 
 
 def test_own_dynamics(capsys):
+    """Gaps decrease with eta; a wrong learning rate gives a larger one."""
     gaps = [float(g) for g in re.findall(r"sup gap of x0?\*\*2 = ([\d.]+)", _output("own_dynamics", capsys))]
     assert gaps[0] > gaps[1] > gaps[2] and gaps[3] > 2 * gaps[2]
 
 
 def test_own_sde(capsys):
+    """Measured weak orders agree with the declared ones."""
     printed = _output("own_sde", capsys)
     orders = [(float(a), float(b)) for a, b in re.findall(r"weak order ([\d.]+) \(declared ([\d.]+)\)", printed)]
     assert len(orders) == 3 and all(abs(found - declared) < 0.1 for found, declared in orders)
@@ -67,10 +73,12 @@ def test_own_sde(capsys):
 
 
 def test_own_claims(capsys):
+    """Both claims are supported."""
     assert [line.split()[0] for line in _output("own_claims", capsys).splitlines()] == ["supported", "supported"]
 
 
 def test_slow_motion(capsys, tmp_path, monkeypatch):
+    """The projected point, the distances in law and the figure."""
     monkeypatch.chdir(tmp_path)
     printed = _output("slow_motion", capsys)
     end = [float(v) for v in re.search(r"ends at \[\s*([\d.]+)\s+([\d.]+)\]", printed).groups()]
@@ -81,6 +89,7 @@ def test_slow_motion(capsys, tmp_path, monkeypatch):
 
 
 def test_own_torch_manifold(capsys):
+    """The rank of the Hessian, and a decreasing trace along the slow flow."""
     pytest.importorskip("torch")
     printed = _output("own_torch_manifold", capsys)
     assert "rank 40 of 2400" in printed
@@ -89,17 +98,20 @@ def test_own_torch_manifold(capsys):
 
 
 def test_diagnose_your_run(capsys):
+    """Opposite advice for a small and a large learning rate."""
     pytest.importorskip("torch"), pytest.importorskip("sklearn")
     small, large = _output("diagnose_your_run", capsys).strip().split("\n\n")
     assert "momentum: drop it: plain SGD at lr=0.03" in small and "momentum: keep it" in large
 
 
 def test_svag_around_your_loop(capsys):
+    """SVAG reduces the difference between SGD and SGDM."""
     pytest.importorskip("torch"), pytest.importorskip("sklearn")
     apart = [float(line.split()[-1]) for line in _output("svag_around_your_loop", capsys).strip().splitlines()]
     assert len(apart) == 3 and apart[-1] < apart[0] / 4
 
 
 def test_own_network_gap(capsys):
+    """The study of the network reports an order."""
     pytest.importorskip("torch"), pytest.importorskip("sklearn")
     assert "order of x12**2" in _output("own_network_gap", capsys)

@@ -1,4 +1,4 @@
-"""The mutation run: what a mutant is, that its table fits the library, and that it tells a noticed change from one that is not."""
+"""The mutation run: its mutants, its table of formulas, and its distinction of detected from undetected changes."""
 
 import ast
 import os
@@ -28,10 +28,12 @@ class Rule:
 
 
 def changes(kind):
+    """Return the changes of a kind in SOURCE."""
     return {(m.old, m.new) for m in mutants.mutants_of("f.py", SOURCE) if m.kind == kind}
 
 
 def test_each_kind_of_change_is_made():
+    """Examples of every kind of change."""
     assert ("2", "2.04") in changes("constant") and ("2", "3") in changes("constant")  # a divisor, an exponent
     assert ("eta * m / 2", "1.02 * eta * m / 2") in changes("factor")
     assert ("1 - beta", "1 + beta") in changes("sign") and ("-m", "m") in changes("sign")
@@ -41,13 +43,15 @@ def test_each_kind_of_change_is_made():
     assert {("oracle(x, k)", "oracle(k, x)"), ("1 - beta", "(beta - 1)")} <= changes("swap")
 
 
-def test_what_is_no_formula_is_left_alone():
+def test_code_outside_formulas_is_not_mutated():
+    """Validation, messages, annotations, sizes and text stay unchanged."""
     texts = [m.apply(SOURCE).decode() for m in mutants.mutants_of("f.py", SOURCE)]
     for kept in ("x: int = 3", "A text with 1 + 1.", 'f"got {k + 1}"', "if k < 0:", "np.zeros(3 + 1)", "1e-12", '"a" + str(x)'):
         assert all(kept in text for text in texts), kept
 
 
 def test_a_mutant_is_one_change_that_compiles_and_has_a_key_of_its_own():
+    """Mutants are single, syntactically valid changes with unique keys."""
     found = mutants.mutants_of("f.py", SOURCE)
     keys = [m.key for m in found]
     assert len(set(keys)) == len(keys) > 20
@@ -58,7 +62,7 @@ def test_a_mutant_is_one_change_that_compiles_and_has_a_key_of_its_own():
 
 
 def test_the_draw_depends_on_each_mutant_alone():
-    """An edit elsewhere leaves the sample as it is: of a part of the mutants the same ones are drawn."""
+    """Edits elsewhere do not change the sample: a subset of the mutants gives the same ones."""
     found = mutants.mutants_of("f.py", SOURCE)
     drawn = mutants.sampled(found, 10, seed=3)
     assert mutants.sampled(found[::-1], 10, seed=3) == drawn
@@ -70,14 +74,17 @@ def test_the_draw_depends_on_each_mutant_alone():
 
 @pytest.fixture(scope="module")
 def table():
+    """The table of formulas."""
     return Table.read()
 
 
 def functions(file):
+    """Return the qualified names of a file's functions."""
     return [where for where, _ in mutants.functions(ast.parse((ROOT / file).read_text()))]
 
 
 def test_every_entry_of_the_table_exists(table):
+    """Files, functions, tests, claims and keys of the table exist."""
     for entry in [e for f in table.formulas for e in f.code] + list(table.tuning):
         file, _, where = entry.partition(":")
         assert (ROOT / file).is_file(), entry
@@ -90,23 +97,25 @@ def test_every_entry_of_the_table_exists(table):
 
 
 def test_the_claims_of_the_table_are_those_of_the_paper(table):
+    """The table finds the same claims as `collect`."""
     from sdetools.claims import collect
 
     own = {claim.id: str(claim.path.relative_to(ROOT)) for claim in collect(ROOT / "paper_checks")}
     assert table.claims == own
 
 
-def test_every_computing_function_of_these_rooms_is_in_the_table(table):
-    rooms = [
+def test_every_computing_function_of_these_packages_is_in_the_table(table):
+    """Every mutated function is a formula or tuning."""
+    files = [
         p
-        for room in ("dynamics", "noise", "manifold", "exact", "estimates", "studies")
-        for p in sorted((ROOT / "sdetools" / room).rglob("*.py"))
+        for package in ("dynamics", "noise", "manifold", "exact", "estimates", "studies")
+        for p in sorted((ROOT / "sdetools" / package).rglob("*.py"))
     ]
-    rooms += [
+    files += [
         ROOT / "sdetools" / p
         for p in ("schedules.py", "bridge/torch_optimisers.py", "bridge/optimiser_base.py", "bridge/svag.py")
     ]
-    for path in rooms:
+    for path in files:
         file = str(path.relative_to(ROOT))
         missing = {m.where for m in mutants.mutants_of(file, path.read_bytes()) if table.formula(file, m.where) is None}
         tuned = {
@@ -115,18 +124,18 @@ def test_every_computing_function_of_these_rooms_is_in_the_table(table):
         assert missing == tuned, f"{file}: {sorted(missing - tuned)} are neither a formula nor tuning"
 
 
-def test_the_sharpest_tests_come_first():
-    """What noticed the function before, then files as they are listed, then the rest of the room, then slow ones."""
+def test_the_most_sensitive_tests_come_first():
+    """Tests that detected a change of the function, then files in listed order, then the package, then slow tests."""
     mutant = mutants.mutants_of("a.py", b"def f(x):\n    return 2 * x\n")[0]
-    order = Order({"a.py:f": ["tests/room/test_c.py::old"]}, {"tests/room/test_sharp.py::slow": 9.0})
-    tests = ("tests/room/test_sharp.py", "tests/room/test_b.py", "tests/room")
+    order = Order({"a.py:f": ["tests/package/test_c.py::old"]}, {"tests/package/test_sharp.py::slow": 9.0})
+    tests = ("tests/package/test_sharp.py", "tests/package/test_b.py", "tests/package")
     names = ["test_a.py::a", "test_b.py::b", "test_c.py::old", "test_sharp.py::quick", "test_sharp.py::slow"]
-    ranked = sorted((f"tests/room/{name}" for name in names), key=lambda name: order.rank(mutant, name, tests))
+    ranked = sorted((f"tests/package/{name}" for name in names), key=lambda name: order.rank(mutant, name, tests))
     assert [name.split("/")[-1] for name in ranked] == [names[k] for k in (2, 3, 1, 0, 4)]
 
 
-def test_a_noticed_change_is_told_from_one_that_is_not(tmp_path):
-    """In small: the toy's claim sees a wrong sign and not a wrong tolerance, and the unchanged toy is supported."""
+def test_detected_and_undetected_changes_are_distinguished(tmp_path):
+    """A toy claim detects a wrong sign but not a change without effect, and the unchanged toy is supported."""
     script = """
 import sys
 from pathlib import Path
