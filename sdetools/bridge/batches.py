@@ -145,6 +145,7 @@ def read_stream(data: Any, batches: int, size: int | None = None) -> tuple[Any, 
 
 
 def _concatenated(read: list[Any]) -> Any:
+    """Concatenate batches, a nesting of tuples, lists and mappings, along the rows of each array."""
     first = read[0]
     if isinstance(first, (torch.Tensor, np.ndarray)):
         return torch.cat([torch.as_tensor(part) for part in read])
@@ -195,6 +196,7 @@ def _tensor(part: Any, dtype: torch.dtype | None, lists: bool) -> torch.Tensor |
 
 
 def _cast(part: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+    """Cast a floating-point tensor to `dtype`, if one is given."""
     return part.to(dtype) if dtype is not None and part.is_floating_point() else part
 
 

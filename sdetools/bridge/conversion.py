@@ -69,6 +69,7 @@ _PLAIN = Filter(0.0, 1.0, 0.0, 1.0)
 
 
 def _torch(n: Mapping[str, Any]) -> Filter:
+    """Return torch's SGD as a filter."""
     mu, a = n["momentum"], 1 - n["dampening"]
     if mu == 0:  # then torch has no buffer and ignores the dampening
         return _PLAIN
@@ -169,6 +170,7 @@ def convert(lr: float, momentum: float = 0.0, *, source: str, target: str) -> di
 
 
 def _rounded(value: float) -> float:
+    """Round to 15 significant digits, so that 0.1 / (1 - 0.9) is 1.0."""
     return float(f"{value:.15g}")
 
 
@@ -319,4 +321,5 @@ def _number(value: Any) -> Any:
 
 
 def _listed(names: Any) -> str:
+    """Join names with commas, in alphabetical order."""
     return ", ".join(sorted(map(str, names))) or "none"

@@ -209,7 +209,7 @@ class Population:
         kind: "mean" or "sum" where the loss of a batch of any size is that over its samples. Empty where a sample's loss depends on other
             samples (batch normalisation, class weights) or is random (dropout, augmentation); then samples come in random batches of the
             run's size, each with fixed draws.
-        sample_limit: The maximal number of samples kept in memory: a gigabyte, or the maximal sample size for arrays.
+        sample_limit: The maximal number of samples in use: those that fit into a gigabyte; without effect for arrays in memory.
         whole: Whether the loss over all samples can be computed.
         budget: The work allowed for one eigenvalue, in floating-point operations.
     """
@@ -272,6 +272,8 @@ class Population:
             seeded(zlib.crc32(piece.tobytes()) + self.seed)
 
     def _mean(self, index: np.ndarray, change: Callable[[Any], torch.Tensor]) -> torch.Tensor:
+        """Average a function of a batch over the samples with the given indices."""
+
         def changed(piece: np.ndarray) -> torch.Tensor:
             self._draws(piece)
             return change(self.batch(piece))
@@ -279,6 +281,7 @@ class Population:
         return self._over(index, changed)
 
     def _over(self, index: np.ndarray, change: Callable[[np.ndarray], torch.Tensor]) -> torch.Tensor:
+        """Average a function of indices over pieces that fit into memory, in the scale of the run's batches."""
         out: Any = 0
         for at in range(0, len(index), self.step):
             piece = index[at : at + self.step]

@@ -84,6 +84,7 @@ class Diagnosis(Result):
 
     @property
     def _quantities(self) -> dict[str, Quantity]:
+        """The measured quantities by name, without missing ones."""
         found = {
             name: getattr(self, name) for name in ("descent", "curvature", "noise", "variance", "sharpness", "later_sharpness")
         }
@@ -370,6 +371,7 @@ def zone_of(step_sharpness: Quantity) -> str | None:
 
 
 def _ratio(a: float, b: float) -> float:
+    """Return a / b; infinite for b = 0, and NaN for 0 / 0."""
     return a / b if b else math.inf if a else math.nan
 
 

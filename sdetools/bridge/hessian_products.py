@@ -139,9 +139,11 @@ class Derivatives:
         return "that of one of its functions is not the derivative of its gradient"
 
     def _cut(self, v: torch.Tensor) -> list[torch.Tensor]:
+        """Split a flat vector into tensors of the shapes of the parameters."""
         return [part.reshape(p.shape) for part, p in zip(torch.split(v, [p.numel() for p in self.params]), self.params)]
 
     def _flat(self, grads: Sequence[torch.Tensor | None]) -> torch.Tensor:
+        """Concatenate gradients to a flat vector; missing ones are zero."""
         parts = [torch.zeros_like(p) if g is None else g.detach().to_dense() for g, p in zip(grads, self.params)]
         return torch.cat([part.ravel() for part in parts])
 
@@ -157,6 +159,7 @@ def _doubled(one: Derivatives) -> Derivatives | None:
 
 
 def _runs(one: Derivatives, batch: Any) -> bool:
+    """Return whether the network can evaluate a gradient."""
     try:
         one.gradient(batch)
     except (RuntimeError, ValueError):

@@ -161,6 +161,7 @@ class Optimizer(torch.optim.Optimizer):
         return list(torch._foreach_add(grads, params, alpha=decay))
 
     def _state(self, p: torch.Tensor) -> dict[str, Any]:
+        """Return the state of a parameter, with its buffers created at the first step."""
         state = self.state[p]
         if self.buffers and self.buffers[0] not in state:
             for name in self.buffers:

@@ -98,6 +98,7 @@ class SVAG:
         return SVAG, (self.optimizer, self.l)
 
     def _divide(self) -> None:
+        """Divide the learning rates by l, and remember the undivided ones."""
         self._saved = [(group, group["lr"], group["lr"] / self.l) for group in self.optimizer.param_groups]
         for group, _, own in self._saved:
             group["lr"] = own
@@ -122,6 +123,7 @@ class SVAG:
         return call
 
     def _check_divided(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        """Refuse a step whose learning rates are not divided; it runs before every step."""
         if self._saved is None:
             raise ValueError(
                 "a step under SVAG must be taken by `optimizer.step` as it is now; this reference to it was stored before SVAG was "

@@ -29,6 +29,7 @@ from sdetools.bridge.optimiser_base import Optimizer, Tensors
 
 
 def _column(states: list[dict[str, Any]], name: str) -> list[Any]:
+    """Return one buffer of each parameter."""
     return [state[name] for state in states]
 
 
@@ -361,6 +362,7 @@ class PlanScheduler:
         self._set()
 
     def _set(self) -> None:
+        """Set the learning rate and momentum of the current step."""
         k = [min(self.done, len(values) - 1) for values in (self.plan.eta_values, self.plan.beta_values)]
         for group in self.optimizer.param_groups:
             group["lr"] = float(self.plan.eta_values[k[0]])

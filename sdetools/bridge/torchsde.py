@@ -73,6 +73,7 @@ class TorchsdeModel:
 
 
 def _unit(sde: SDE, j: int) -> list[float]:
+    """Return the j-th unit vector of the Brownian motions."""
     return [float(i == j) for i in range(sde.noise_dim)]
 
 
@@ -169,6 +170,7 @@ class FromTorchsde(SDE):
         self.noise_class = classify(self, kind if kind in ("diagonal", "scalar", "additive") else None)
 
     def _g_shape(self, batch: int) -> tuple[int, ...]:
+        """Return the shape of g for a batch size."""
         return (batch, self.dim) if self.model.noise_type == "diagonal" else (batch, self.dim, self.noise_dim)
 
     def _noise_columns(self) -> int:

@@ -88,6 +88,7 @@ def folders(root: str | Path) -> tuple[Folder, Folder]:
 
 
 def _image_files(folder: Path) -> list[Path]:
+    """List the images of a class in alphabetical order; MissingData if there are none."""
     files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
     if not files:
         raise MissingData(
@@ -186,11 +187,13 @@ class FolderBatches:
         return torch.stack([image.result() for image in images]), labels
 
     def _submit(self, number: int, piece: int, pieces: int) -> tuple[list[Future[torch.Tensor]], torch.Tensor]:
+        """Start decoding a piece of a batch; return the futures of its images, and its labels."""
         (index,) = self.batches.at(self.seed, number)
         rows = batch_piece(torch.arange(len(index)), piece, pieces)
         return [self._pool.submit(self._load, number, int(i), int(index[i])) for i in rows], self.folder.labels[index[rows]]
 
     def _load(self, number: int, position: int, i: int) -> torch.Tensor:
+        """Decode and crop one image, with draws that depend on seed, batch and position only."""
         draws = np.random.default_rng((self.seed, number, position))
         return normalised(random_crop(open_image(self.folder.files[i]), self.side, draws))
 

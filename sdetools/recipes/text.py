@@ -136,6 +136,7 @@ def _csv(file: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def _json_lines(file: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Read SNLI's JSON lines."""
     with open(file, encoding="utf-8") as stream:
         for line in stream:
             row = json.loads(line)

@@ -176,6 +176,7 @@ class Trainer:
         return _read_finished(self.folder / "runs" / name, f"{self.identity} {name}") is not None
 
     def _run_parallel(self, jobs: Sequence[Job]) -> None:
+        """Execute jobs in worker processes."""
         if rank_and_world()[1] > 1:
             raise ValueError(f"`workers` must be 1 under torchrun, whose processes share each run; got {self.workers}.")
         payloads = [_pickled((self.folder, self.identity, self.save_every, self.device, self.keep, job)) for job in jobs]
@@ -197,6 +198,7 @@ class Trainer:
                 pool.shutdown(cancel_futures=True)
 
     def _train(self, folder: Path, identity: str, task: TrainingTask, seed: int, keep: bool) -> None:
+        """Train one run from its newest checkpoint."""
         rank, world = rank_and_world()
         count("steps", task.steps)
         if svag_of(task.optimiser) is not None:

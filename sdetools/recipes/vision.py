@@ -94,6 +94,7 @@ def _read_parts(files: list[Path], read: Callable[[Path], tuple[np.ndarray, np.n
 
 
 def _cifar_bin(file: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read a binary file of CIFAR-10: rows of a label and 3,072 pixels."""
     rows = np.frombuffer(file.read_bytes(), dtype=np.uint8)
     if len(rows) == 0 or len(rows) % 3073:
         raise ValueError(f"its length must be a multiple of 3073 bytes; got {len(rows)}")
@@ -113,6 +114,7 @@ class _DataUnpickler(pickle.Unpickler):
 
 
 def _cifar_py(file: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read a pickled file of CIFAR-10 without executing code."""
     with open(file, "rb") as stream:
         content = _DataUnpickler(stream, encoding="bytes").load()
     return np.asarray(content[b"data"], dtype=np.uint8), np.asarray(content[b"labels"])
@@ -149,6 +151,7 @@ def idx(folder: str | Path) -> tuple[LabelledImages, LabelledImages]:
 
 
 def _idx(raw: bytes, file: Path) -> np.ndarray:
+    """Parse the bytes of an idx file."""
     if len(raw) < 4 or raw[:3] != b"\0\0\x08":
         raise ValueError(f"{file} must be an idx file of bytes; got another header.")
     ndim = raw[3]
@@ -214,6 +217,7 @@ class ImageBatches:
             yield self.normalise(images.images[at : at + size]), images.labels[at : at + size]
 
     def _augmented(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Crop the padded images at random offsets, and flip them with probability 1/2."""
         n, _, height, width = images.shape
         padded = F.pad(images, (self.pad,) * 4)
         top, left = (torch.randint(2 * self.pad + 1, (n,), generator=generator) for _ in range(2))
