@@ -93,7 +93,7 @@ class Control:
 
 
 @dataclass(frozen=True)
-class Figure:
+class Drawing:
     """A figure as the text of an SVG file."""
 
     name: str
@@ -115,7 +115,7 @@ class Book:
 
     measurements: list[Measurement] = field(default_factory=list)
     controls: list[Control] = field(default_factory=list)
-    figures: list[Figure] = field(default_factory=list)
+    figures: list[Drawing] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -255,16 +255,16 @@ class ClaimContext:
         """Put a matplotlib figure, or what a function without arguments draws, into the report; `caption` may hold $formulas$."""
         self._new("figure", name, [item.name for item in self.book.figures])
         from matplotlib.axes import Axes
-        from matplotlib.figure import Figure as Drawing
+        from matplotlib.figure import Figure
 
-        if not isinstance(figure, (Axes, Drawing)) and callable(figure):
+        if not isinstance(figure, (Axes, Figure)) and callable(figure):
             figure = figure()
-        if not isinstance(figure, (Axes, Drawing)):
+        if not isinstance(figure, (Axes, Figure)):
             raise ValueError(
                 f"the figure `{name}` must be a matplotlib Figure, its Axes, or a function that returns one; got {figure!r}."
             )
         taken = {item.slug for item in self.book.figures}
-        self.book.figures.append(Figure(name, _slug(name, taken), svg_text(figure), caption))
+        self.book.figures.append(Drawing(name, _slug(name, taken), svg_text(figure), caption))
 
     def table(self, name: str, rows: Sequence[Sequence[Any] | Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
         """Put a table into the report: rows of cells under `columns`, or mappings from column to cell."""

@@ -2,163 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-from sdetools.claims.context import Book, Control, Figure, Measurement, Table
+from sdetools.claims.context import Book, Control, Measurement
 from sdetools.claims.definition import Claim
-from sdetools.claims.folder import write_text
+from sdetools.claims.results import (
+    ACROSS,
+    CONTRADICTED,
+    DISJOINT,
+    INCONCLUSIVE,
+    INSIDE,
+    SUPPORTED,
+    ClaimResult,
+    ControlResult,
+    MeasurementResult,
+)
 from sdetools.estimates.interval import ConfidenceInterval, Kind
 
 FAMILY = 1e-3
 """The chance that one run of any size takes a true statement for a false one, or the reverse."""
-
-SUPPORTED, CONTRADICTED, INCONCLUSIVE, NOT_RUN, ERROR = "supported", "contradicted", "inconclusive", "not run", "error"
-VERDICTS = (SUPPORTED, CONTRADICTED, INCONCLUSIVE, NOT_RUN, ERROR)
-INSIDE, DISJOINT, ACROSS = "inside", "disjoint", "across"
-
-
-@dataclass(frozen=True)
-class MeasurementResult:
-    """A measured value, its simultaneous interval, the accepted range, and where the one lies to the other."""
-
-    name: str
-    value: float
-    interval: ConfidenceInterval
-    expected: float | None
-    accept_low: float
-    accept_high: float
-    state: str
-    paths: int | None
-    paths_needed: int | None
-    diverged: int
-    first_divergence: str | None
-    why_open: str = ""
-
-    @property
-    def low(self) -> float:
-        return self.interval.low
-
-    @property
-    def high(self) -> float:
-        return self.interval.high
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "value": _plain(self.value),
-            "low": _plain(self.low),
-            "high": _plain(self.high),
-            "expected": _plain(self.expected),
-            "accept": [_plain(self.accept_low), _plain(self.accept_high)],
-            "state": self.state,
-            "paths": self.paths,
-            "paths_needed": self.paths_needed,
-            "diverged_paths": self.diverged,
-        }
-
-
-@dataclass(frozen=True)
-class ControlResult:
-    """A negative control: `failed` when it came out contradicted, as it must; `inside` when it passed; else `across`."""
-
-    name: str
-    state: str
-    measurements: tuple[MeasurementResult, ...]
-
-    @property
-    def failed(self) -> bool:
-        return self.state == DISJOINT
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "failed_as_it_must": self.failed,
-            "state": self.state,
-            "measurements": [item.to_dict() for item in self.measurements],
-        }
-
-
-@dataclass(frozen=True)
-class ClaimResult:
-    """A claim with its verdict, the reason, and everything it wrote into its book."""
-
-    id: str
-    statement: str
-    source: str
-    verdict: str
-    reason: str
-    measurements: tuple[MeasurementResult, ...]
-    controls: tuple[ControlResult, ...]
-    seed: int
-    seconds: float
-    diverged_paths: int
-    figures: tuple[Figure, ...] = ()
-    tables: tuple[Table, ...] = ()
-    notes: tuple[str, ...] = ()
-    traceback: str = ""
-    bad_input: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "statement": self.statement,
-            "source": self.source,
-            "verdict": self.verdict,
-            "reason": self.reason,
-            "measurements": [item.to_dict() for item in self.measurements],
-            "controls": [item.to_dict() for item in self.controls],
-            "seed": self.seed,
-            "seconds": self.seconds,
-            "diverged_paths": self.diverged_paths,
-        }
-
-
-@dataclass(frozen=True)
-class Results:
-    """The outcome of a run, in the order of the claims. All of it but `seconds` is reproducible to the bit."""
-
-    version: str
-    seed: int
-    budget: str
-    alpha_per_interval: float
-    claims: tuple[ClaimResult, ...]
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """How many claims got each verdict."""
-        found = Counter(item.verdict for item in self.claims)
-        return {verdict: found[verdict] for verdict in VERDICTS}
-
-    @property
-    def exit_code(self) -> int:
-        """0 if nothing is contradicted and nothing broke, 2 if a claim was given bad input, 1 otherwise."""
-        if any(item.bad_input for item in self.claims):
-            return 2
-        return int(any(item.verdict in (CONTRADICTED, ERROR) for item in self.claims))
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "version": self.version,
-            "seed": self.seed,
-            "budget": self.budget,
-            "alpha_per_interval": self.alpha_per_interval,
-            "claims": [item.to_dict() for item in self.claims],
-        }
-
-    def to_json(self) -> str:
-        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-    def write(self, out: Path) -> None:
-        """Write `results.json` (whole or not at all) and `figures/<claim>/<name>.svg` into the folder `out`."""
-        for item in self.claims:
-            for figure in item.figures:
-                write_text(out / "figures" / item.id / f"{figure.slug}.svg", figure.svg)
-        write_text(out / "results.json", self.to_json())
 
 
 @dataclass
@@ -352,8 +215,3 @@ def _sentence(parts: list[str]) -> str:
 
 def _measured(book: Book) -> list[Measurement]:
     return [*book.measurements, *(item for control in book.controls for item in control.measurements)]
-
-
-def _plain(value: float | None) -> float | None:
-    """JSON has no infinities and no NaN: they are null."""
-    return None if value is None or not math.isfinite(value) else float(value)

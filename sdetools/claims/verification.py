@@ -17,7 +17,8 @@ from sdetools.claims.ahead import compiling_ahead
 from sdetools.claims.context import BUDGETS, ClaimContext, Missing
 from sdetools.claims.definition import Claim, beside, collect, install_line, select
 from sdetools.claims.folder import check_folder, ending_where_no_room_is, no_room, open_store
-from sdetools.claims.verdict import ERROR, NOT_RUN, Outcome, Results, judge
+from sdetools.claims.results import ERROR, NOT_RUN, Results
+from sdetools.claims.verdict import Outcome, judge
 
 
 def verify(

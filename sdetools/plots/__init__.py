@@ -11,7 +11,7 @@ True
 from __future__ import annotations
 
 from sdetools.plots.curves import curve_panels, gap_curve, loglog_orders
-from sdetools.plots.intervals import interval_plot
+from sdetools.plots.intervals import interval_plot, tolerance_plot
 from sdetools.plots.levels import level_panels
 from sdetools.plots.paths import PANELS, manifold_plot, path_plot
 from sdetools.plots.rooflines import roofline_panels
@@ -37,4 +37,5 @@ __all__ = [
     "path_plot",
     "roofline_panels",
     "style",
+    "tolerance_plot",
 ]

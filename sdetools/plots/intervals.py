@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sdetools.plots.style import COLOURS, FAINT, canvas
+import numpy as np
+
+from sdetools.plots.style import COLOURS, FAINT, INK, canvas
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,4 +51,37 @@ def interval_plot(
     else:
         axes.set(yticks=[])
         axes.legend(frameon=False, fontsize=8)
+    return axes
+
+
+def tolerance_plot(names: Sequence[str], values: np.ndarray, colours: Sequence[str] | None = None, ax: Any = None) -> Axes:
+    """Plots intervals in units of their tolerances, one row each: inside the shaded region from -1 to 1 they lie in the accepted range.
+
+    What lies beyond +-3 is drawn at the edge.
+
+    Args:
+        names: A label for each row; an empty one for a row below another of its group.
+        values: Value, lower end and upper end of each row, `(3, rows)`.
+        colours: The colour of each row.
+        ax: Axes to draw on; None makes a new figure, whose height grows with the rows.
+
+    Returns:
+        The axes.
+
+    Example:
+        >>> axes = tolerance_plot(["order", "gap"], np.array([[0.1, 2.0], [-0.2, 1.5], [0.4, 2.5]]))
+        >>> [label.get_text() for label in axes.get_yticklabels()]
+        ['order', 'gap']
+    """
+    rows = range(len(names))
+    _, axes = canvas(7.2, 1.2 + 0.16 * len(names), ax)
+    axes.axvspan(-1.0, 1.0, color=FAINT, alpha=0.2)
+    shown = np.clip(np.nan_to_num(np.asarray(values, dtype=float).reshape(3, -1), nan=3.0), -3.0, 3.0)
+    for i in rows:
+        colour = colours[i] if colours is not None else COLOURS[0]
+        axes.plot(shown[1:, i], [i, i], color=colour, linewidth=1.4)
+        axes.plot(shown[0, i], i, "o", color=colour, markersize=3)
+    axes.set(yticks=rows, yticklabels=list(names), ylim=(len(names) - 0.5, -0.5), xlim=(-3.1, 3.1))
+    axes.set_xlabel("distance from the expected value, in tolerances", color=INK, fontsize=10)
+    axes.tick_params(axis="y", labelsize=6)
     return axes

@@ -43,6 +43,8 @@ HOMES = {
     "Diagnosis": "bridge.diagnosis",
     "Trial": "bridge.trial",
     "Quantity": "bridge.curvature",
+    **dict.fromkeys(("Results", "ClaimResult", "ControlResult", "MeasurementResult"), "claims.results"),
+    **dict.fromkeys(("Drawing", "Table"), "claims.context"),
 }
 """The classes that a file may name, and where they are."""
 EARLIER_NAMES = {"Sums": {"lost": "diverged", "first": "first_divergence"}}

@@ -39,6 +39,7 @@ CASES = {
     ),
     "interval_plot": (1, lambda ax: plots.interval_plot({"a": (1.0, 0.5, 2.0)}, "size", edges={"here": 1.5}, ax=ax)),
     "interval_plot with a region": (1, lambda ax: plots.interval_plot({"a": (1.0, 0.5, 2.0)}, "size", region=("0", 0.2), ax=ax)),
+    "tolerance_plot": (1, lambda ax: plots.tolerance_plot(["a", "b"], np.array([[0, np.inf], [-1, 2.0], [1, np.inf]]), ax=ax)),
     "level_panels": (
         4,
         lambda ax: plots.level_panels("x", (T + 1, T[:2] + 1), (T, T[:2]), T + 1, T + 1, (3.0, 9.0), eps=0.1, ax=ax),

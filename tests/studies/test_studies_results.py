@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from html.parser import HTMLParser
+from pathlib import Path
 
 import matplotlib.figure
 import numpy as np
@@ -73,7 +75,39 @@ def diagnosis():
     )
 
 
-MAKERS = {f.__name__: f for f in (simulation, gap, orders, law, levels, extrapolated, slow, lost, diagnosis)}
+def claims():
+    """Three claims: supported, contradicted, and one without a measurement; with a figure, a table, a note and a control."""
+    folder = Path(tempfile.mkdtemp())
+    (folder / "claims.py").write_text(CLAIMS, encoding="utf-8")
+    return st.verify(folder / "claims.py", out=folder / "out", seed=3)
+
+
+CLAIMS = """
+import sdetools as st
+
+
+@st.claim("one", statement="one is one")
+def one(run):
+    run.measure("one", st.Estimate(1.0, 0.01, 1000), expected=1.0, tolerance=0.2)
+    run.measure("at most", st.Estimate(1.0, 0.01, 1000), at_most=2.0)
+    run.table("numbers", [{"a": 1, "b": 0.5}])
+    run.figure("curve", lambda: st.plots.gap_curve([0.0, 1.0], [0.0, 1.0]))
+    with run.control("two"):
+        run.measure("two", 2.0, expected=1.0, tolerance=0.1)
+
+
+@st.claim("two", statement="two is one")
+def two(run):
+    run.measure("two", 2.0, expected=1.0, tolerance=0.0)
+    run.measure("at least", 2.0, at_least=1.0)
+
+
+@st.claim("nothing", statement="nothing")
+def nothing(run):
+    pass
+"""
+
+MAKERS = {f.__name__: f for f in (simulation, gap, orders, law, levels, extrapolated, slow, lost, diagnosis, claims)}
 AXES = {"levels": 4, "slow": 2}
 
 
@@ -139,6 +173,8 @@ def test_a_result_says_where_it_comes_from(made, name):
         assert (attrs["seed"], attrs["backend"], attrs["dtype"]) == (3, "torch", "float32") and attrs["call"].startswith(
             "diagnose("
         )
+    elif name == "claims":  # runs of several kinds, each on a backend of its own
+        assert (attrs["seed"], attrs["call"]) == (3, "verify(budget='quick', seed=3)")
     elif name != "law":  # a distance is that of samples, which have no seed that it knows
         assert (attrs["seed"], attrs["stream"], attrs["backend"], attrs["dtype"]) == (3, 0, "numpy", "float64")
         assert attrs["call"].startswith(("simulate(", "weak_gap(", "order_study(", "multilevel(", "extrapolate(", "slow_study("))

@@ -1,0 +1,243 @@
+"""What a run of claims found: measurements, controls and claims with their verdicts, as data, table, plot, JSON and files."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sdetools.claims.context import Drawing, Table
+from sdetools.claims.folder import write_text
+from sdetools.estimates.interval import ConfidenceInterval
+from sdetools.studies.result_protocol import Origin, Result
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.figure import Figure
+
+SUPPORTED, CONTRADICTED, INCONCLUSIVE, NOT_RUN, ERROR = "supported", "contradicted", "inconclusive", "not run", "error"
+VERDICTS = (SUPPORTED, CONTRADICTED, INCONCLUSIVE, NOT_RUN, ERROR)
+INSIDE, DISJOINT, ACROSS = "inside", "disjoint", "across"
+
+
+@dataclass(frozen=True)
+class MeasurementResult:
+    """A measured value, its simultaneous interval, the accepted range, and where the one lies to the other."""
+
+    name: str
+    value: float
+    interval: ConfidenceInterval
+    expected: float | None
+    accept_low: float
+    accept_high: float
+    state: str
+    paths: int | None
+    paths_needed: int | None
+    diverged: int
+    first_divergence: str | None
+    why_open: str = ""
+
+    @property
+    def low(self) -> float:
+        return self.interval.low
+
+    @property
+    def high(self) -> float:
+        return self.interval.high
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "value": _plain(self.value),
+            "low": _plain(self.low),
+            "high": _plain(self.high),
+            "expected": _plain(self.expected),
+            "accept": [_plain(self.accept_low), _plain(self.accept_high)],
+            "state": self.state,
+            "paths": self.paths,
+            "paths_needed": self.paths_needed,
+            "diverged_paths": self.diverged,
+        }
+
+
+@dataclass(frozen=True)
+class ControlResult:
+    """A negative control: `failed` when it came out contradicted, as it must; `inside` when it passed; else `across`."""
+
+    name: str
+    state: str
+    measurements: tuple[MeasurementResult, ...]
+
+    @property
+    def failed(self) -> bool:
+        return self.state == DISJOINT
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "failed_as_it_must": self.failed,
+            "state": self.state,
+            "measurements": [item.to_dict() for item in self.measurements],
+        }
+
+
+@dataclass(frozen=True)
+class ClaimResult:
+    """A claim with its verdict, the reason, and everything it wrote into its book."""
+
+    id: str
+    statement: str
+    source: str
+    verdict: str
+    reason: str
+    measurements: tuple[MeasurementResult, ...]
+    controls: tuple[ControlResult, ...]
+    seed: int
+    seconds: float
+    diverged_paths: int
+    figures: tuple[Drawing, ...] = ()
+    tables: tuple[Table, ...] = ()
+    notes: tuple[str, ...] = ()
+    traceback: str = ""
+    bad_input: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "statement": self.statement,
+            "source": self.source,
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "measurements": [item.to_dict() for item in self.measurements],
+            "controls": [item.to_dict() for item in self.controls],
+            "seed": self.seed,
+            "seconds": self.seconds,
+            "diverged_paths": self.diverged_paths,
+        }
+
+
+@dataclass(frozen=True, repr=False)
+class Results(Result):
+    """The outcome of a run of claims, in their order. All of it but `seconds` is reproducible to the bit.
+
+    Attributes:
+        version: The version of sdetools.
+        seed: The seed of the run, from which each claim's own seed is hashed.
+        budget: "quick", "standard" or "full".
+        alpha_per_interval: One minus the confidence level of each interval.
+        claims: What each claim came out as.
+    """
+
+    version: str
+    seed: int
+    budget: str
+    alpha_per_interval: float
+    claims: tuple[ClaimResult, ...]
+
+    @property
+    def origin(self) -> Origin:  # type: ignore[override]
+        """The seed and the version; the call is that of `verify`."""
+        return Origin(f"verify(budget={self.budget!r}, seed={self.seed})", self.seed, version=self.version)
+
+    @property
+    def diverged(self) -> int:
+        """Diverged paths of all claims."""
+        return sum(item.diverged_paths for item in self.claims)
+
+    @property
+    def data(self) -> xarray.Dataset:
+        """All measurements of all claims, with intervals and accepted ranges."""
+        import xarray
+
+        rows = [(item.id, item.verdict, one) for item in self.claims for one in item.measurements]
+        numbers: dict[str, Any] = {
+            name: (
+                "measurement",
+                np.array([math.nan if (v := getattr(one, name)) is None else v for *_, one in rows], dtype=float),
+            )
+            for name in ("value", "low", "high", "expected", "accept_low", "accept_high")
+        }
+        words: dict[str, Any] = {
+            "claim": ("measurement", [id for id, *_ in rows]),
+            "verdict": ("measurement", [verdict for _, verdict, _ in rows]),
+            "name": ("measurement", [one.name for *_, one in rows]),
+        }
+        paths = np.array([one.paths or 0 for *_, one in rows], dtype=np.int64)
+        attributes = {"budget": self.budget, "alpha_per_interval": self.alpha_per_interval, "diverged": self.diverged}
+        return xarray.Dataset(numbers | {"paths": ("measurement", paths)}, words, attributes | self.origin.attributes)
+
+    def table(self) -> str:
+        """One line for each claim: its verdict, its id and the reason."""
+        return "\n".join(f"{item.verdict:<13} {item.id:<40} {item.reason}" for item in self.claims)
+
+    def summary(self) -> str:
+        """How many claims got each verdict."""
+        counts = ", ".join(f"{count} {verdict}" for verdict, count in self.counts.items() if count)
+        return f"{len(self.claims)} claims at the budget {self.budget}: {counts or 'none'}"
+
+    __repr__ = summary
+
+    def plot(self, *, ax: Any = None) -> Figure:
+        """All measurements in units of their tolerances, coloured by the verdict of their claim."""
+        from sdetools.plots import COLOURS, FAINT, figure_of, tolerance_plot
+
+        colours = {SUPPORTED: COLOURS[2], CONTRADICTED: COLOURS[1], INCONCLUSIVE: COLOURS[5]}
+        rows = [(item, i, one) for item in self.claims for i, one in enumerate(item.measurements)]
+        names = [item.id if i == 0 else "" for item, i, _ in rows]
+        values = np.array([_in_tolerances(one) for *_, one in rows]).reshape(-1, 3).T
+        return figure_of(tolerance_plot(names, values, [colours.get(item.verdict, FAINT) for item, *_ in rows], ax))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many claims got each verdict."""
+        found = Counter(item.verdict for item in self.claims)
+        return {verdict: found[verdict] for verdict in VERDICTS}
+
+    @property
+    def exit_code(self) -> int:
+        """0 if nothing is contradicted and nothing broke, 2 if a claim was given bad input, 1 otherwise."""
+        if any(item.bad_input for item in self.claims):
+            return 2
+        return int(any(item.verdict in (CONTRADICTED, ERROR) for item in self.claims))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "version": self.version,
+            "seed": self.seed,
+            "budget": self.budget,
+            "alpha_per_interval": self.alpha_per_interval,
+            "claims": [item.to_dict() for item in self.claims],
+        }
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def write(self, out: Path) -> None:
+        """Write `results.json` (whole or not at all) and `figures/<claim>/<name>.svg` into the folder `out`."""
+        for item in self.claims:
+            for figure in item.figures:
+                write_text(out / "figures" / item.id / f"{figure.slug}.svg", figure.svg)
+        write_text(out / "results.json", self.to_json())
+
+
+def _in_tolerances(item: MeasurementResult) -> tuple[float, float, float]:
+    """Value and interval on a scale on which the accepted range is [-1, 1], or has its one end at 1 or -1."""
+    low, high = item.accept_low, item.accept_high
+    if math.isfinite(low) and math.isfinite(high):
+        middle, unit = (low + high) / 2, (high - low) / 2
+    else:
+        unit = max(abs(high if math.isfinite(high) else low), item.high - item.low if item.interval.finite else 0.0)
+        middle = high - unit if math.isfinite(high) else low + unit
+    unit = unit or max(abs(middle), 1.0) * 1e-12
+    value, start, end = ((v - middle) / unit for v in (item.value, item.low, item.high))
+    return value, start, end
+
+
+def _plain(value: float | None) -> float | None:
+    """JSON has no infinities and no NaN: they are null."""
+    return None if value is None or not math.isfinite(value) else float(value)
