@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from sdetools.plots.curves import curve_panels, gap_curve, loglog_orders
 from sdetools.plots.intervals import interval_plot, tolerance_plot
-from sdetools.plots.levels import level_panels
+from sdetools.plots.level_panels import level_panels
 from sdetools.plots.paths import PANELS, manifold_plot, path_plot
 from sdetools.plots.rooflines import roofline_panels
 from sdetools.plots.style import COLOURS, DASHED, FAINT, INK, MARKERS, axes_for, canvas, figure_of, finish, style

@@ -19,7 +19,7 @@ from sdetools.studies.known import Facts, Known
 from sdetools.studies.means import chosen_paths, make_program
 from sdetools.studies.observables import column
 from sdetools.studies.result_protocol import called, estimates_table
-from sdetools.studies.sampling import sampling
+from sdetools.studies.sampler import sampling
 from sdetools.studies.statistics import PairStatistics
 
 if TYPE_CHECKING:

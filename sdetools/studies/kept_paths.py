@@ -18,7 +18,7 @@ from sdetools.simulation.program import Program
 from sdetools.studies.clock import asked_steps
 from sdetools.studies.known import Facts, Known
 from sdetools.studies.result_protocol import BY_HAND, Origin, Result
-from sdetools.studies.sampling import Sampler
+from sdetools.studies.sampler import Sampler
 
 if TYPE_CHECKING:
     import xarray

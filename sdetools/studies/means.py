@@ -21,7 +21,7 @@ from sdetools.studies.kept_paths import Asked, KeptPaths
 from sdetools.studies.known import Facts, Known
 from sdetools.studies.observables import column, observables
 from sdetools.studies.result_protocol import called, estimates_table
-from sdetools.studies.sampling import Sampler, paths_for_precision, sampling
+from sdetools.studies.sampler import Sampler, paths_for_precision, sampling
 from sdetools.studies.statistics import SingleStatistics
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from sdetools.studies.gap import WeakGap, weak_gap
 from sdetools.studies.means import make_program
 from sdetools.studies.observables import column
 from sdetools.studies.result_protocol import BY_HAND, Origin, Result, called, plain
-from sdetools.studies.sampling import sampling
+from sdetools.studies.sampler import sampling
 
 if TYPE_CHECKING:
     import xarray

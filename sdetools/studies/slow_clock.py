@@ -25,7 +25,7 @@ from sdetools.studies.distance import Distance, distance
 from sdetools.studies.execution import Execution, ExecutionOptions
 from sdetools.studies.means import Simulation, make_program, simulate
 from sdetools.studies.result_protocol import BY_HAND, Origin, Result, called, plain
-from sdetools.studies.sampling import sampling
+from sdetools.studies.sampler import sampling
 
 if TYPE_CHECKING:
     import xarray

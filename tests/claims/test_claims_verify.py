@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-import sdetools.studies.sampling  # noqa: F401  it binds the Store, before a fixture below puts another in its place
+import sdetools.studies.sampler  # noqa: F401  it binds the Store, before a fixture below puts another in its place
 from sdetools.claims import BUDGETS, ClaimContext, verify
 from sdetools.claims.context import Missing, claim_seed
 from sdetools.simulation.store import Store, StoreError

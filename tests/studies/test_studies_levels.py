@@ -22,7 +22,7 @@ from sdetools.studies.multilevel.estimator import _whole
 from sdetools.studies.multilevel.levels import Level, LevelMoments, LevelSampler, combined, decay_order, fitted_order, remaining
 from sdetools.studies.multilevel.result import Multilevel, MultilevelEstimate
 from sdetools.studies.multilevel.search import SETTLING, Search
-from sdetools.studies.sampling import Sampler
+from sdetools.studies.sampler import Sampler
 
 PLAIN = Execution(backend="numpy", threads=1)
 OU = st.SDE(drift=["-x"], diffusion=["0.3 + 0.1*x"], variables="x")

@@ -38,7 +38,7 @@ from sdetools.studies.multilevel.levels import LevelSampler
 from sdetools.studies.multilevel.result import Multilevel
 from sdetools.studies.multilevel.search import LEAST_LEVEL, LEAST_PILOT, Search
 from sdetools.studies.result_protocol import Origin, called
-from sdetools.studies.sampling import sampling
+from sdetools.studies.sampler import sampling
 
 ATTEMPTS = 4
 """So many coarsest steps are tried when the pilot's choice does not hold."""

@@ -16,7 +16,7 @@ from sdetools.simulation.program import Program
 from sdetools.simulation.records import PAIR, SINGLE
 from sdetools.studies.clock import steps_to
 from sdetools.studies.means import make_program
-from sdetools.studies.sampling import Sampler
+from sdetools.studies.sampler import Sampler
 from sdetools.studies.statistics import PairStatistics, SingleStatistics
 
 ROUNDING = {"float64": 1e-10, "float32": 1e-5}
