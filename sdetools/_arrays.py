@@ -51,7 +51,7 @@ def components(values: Sequence[Any], like: Any) -> Any:
     for i, value in enumerate(values):
         if out.dtype != object and (kind := np.asarray(value).dtype).kind not in "fiub":
             raise ValueError(
-                f"a function of x must return real numbers; component {i} is {value!r:.60}, of type {kind}. Write it with floats."
+                f"a function of x must return real numbers; its component {i} is {value!r:.60}, of type {kind}. Write it with floats."
             )
         out[i] = value
     return out
