@@ -138,7 +138,7 @@ def test_the_error_without_a_compiler_names_the_remedy():
     code = (
         "import runpy, pytest\n"
         f"case = runpy.run_path({__file__!r})\n"
-        "with pytest.raises(ValueError, match=r\"torch can compile for cpu; got 'torch:compile' .*/none/.* or take 'torch'\"):\n"
+        "with pytest.raises(ValueError, match=r\"torch can compile for cpu; got 'torch:compile' .*/none/.* or use 'torch'\"):\n"
         "    case['both'](case['CASES']['gaussian'](), 'torch:compile')\n"
         "case['both'](case['CASES']['gaussian'](), 'torch')\n"
     )
