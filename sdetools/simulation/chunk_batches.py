@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -130,6 +130,11 @@ class ChunkBatches:
         most: The largest number of paths of a batch, which has at least one chunk.
         arrays: The array operations of the backend.
     """
+
+    on_device: ClassVar[bool] = True
+    """Whether one device runs all chunks of a task; otherwise threads or an executor's workers run them, a chunk at a time."""
+    longest_rows: ClassVar[int] = 1
+    """The number of leaves in a chunk from which longer rows are not more efficient."""
 
     def __init__(self, task: ChunkTask, most: int, arrays: Arrays) -> None:
         assert task.program is not None

@@ -18,6 +18,7 @@ import numpy as np
 
 from sdetools.graph.reals import real_of
 from sdetools.graph.tracing import NotTraceable
+from sdetools.simulation.backends import RUNNERS, known
 from sdetools.simulation.cpu import Kernel, write
 from sdetools.simulation.layout import Chunk, Layout
 from sdetools.simulation.philox import Stream, stream_key
@@ -164,9 +165,10 @@ def make_task(
                 )
         else:
             return ChunkTask(kernel, (keys, *map(real.array, _arrays(program, points))), *common, backend="numba", dtype=dtype)
-    elif backend not in ("numpy", "cuda") and backend.split(":")[0] != "torch":
+    elif not known(backend):
         raise ValueError(
-            f"`backend` must be 'auto', 'numba', 'numpy', 'cuda', or 'torch' with or without a device and ':compile'; got {backend!r}."
+            f"`backend` must be {', '.join(map(repr, ('auto', 'numba', *RUNNERS)))}, 'torch' with or without a device and ':compile'; "
+            f"got {backend!r}."
         )
     if backend == "auto" and any(getattr(m.loss, "torch_stage", None) is not None for m in program.members):
         backend = "torch"  # a loss given as a torch function

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
@@ -18,6 +18,7 @@ import numpy as np
 
 from sdetools import _check
 from sdetools.graph.tracing import NotTraceable
+from sdetools.simulation.backends import runner_of
 from sdetools.simulation.chunks import NEVER, ChunkResult, ChunkTask, cost, make_task, run_kernel, task_again
 from sdetools.simulation.layout import MOST_ROWS, Chunk, wanted_leaves
 from sdetools.simulation.philox import PATHS, WIDEST, Stream
@@ -164,11 +165,11 @@ def execute(
     what, size = f"{len(program.record):,} records of {len(asked):,} paths", len(program.record) * program.state_rows.size
     _fits("trajectories", what, len(asked) * size, "Choose fewer paths, or record fewer times.")
     task = make_task(program, seed, stream, paths, 1, points, backend, dtype)
-    in_rows, numpy = task.program is not None, task.backend == "numpy"
+    in_rows = task.program is not None
     if leaves is None:
         data = task.kernel.data if task.kernel is not None else ()
         work = max(1.0, program.steps * (cost(program, data) if operations is None else operations))
-        long = min(16, paths // (64 * LEAF)) if in_rows and numpy else 1  # NumPy is efficient on long rows
+        long = min(runner_of(task.backend).longest_rows, max(1, paths // (64 * LEAF))) if in_rows else 1
         leaves = wanted_leaves(paths, work, long, MOST_ROWS if in_rows else None)
     task = replace(task, layout=replace(task.layout, wanted=leaves))
     if in_rows and paths > MOST_PATHS_IN_ROWS:
@@ -240,15 +241,17 @@ def run_chunk(task: ChunkTask, index: int) -> ChunkResult:
     """Runs chunk `index` of a task and returns its moments and stored states."""
     if task.kernel is not None:
         return run_kernel(task, task.layout.chunk(index))
-    from sdetools.simulation.reference import NumpyRunner
-
-    return NumpyRunner(task).run([index])[0]
+    return runner_of(task.backend)(task).run([index])[0]
 
 
 def _run(task: ChunkTask, waiting: Sequence[int], threads: int | None, executor: Executor | None, accept: Accept) -> None:
     """Runs chunks on the device, executor or threads of the task, and passes each result to `accept` on arrival."""
-    if task.backend not in ("numba", "numpy"):
-        for index, result in _in_batches(task, waiting):
+    if task.kernel is None and (runner := runner_of(task.backend)).on_device:
+        try:
+            batches = runner(task)
+        except NotTraceable as error:
+            raise ValueError(f"backend {task.backend!r} cannot run this: {error}. Use backend='numpy'.") from error
+        for index, result in batches.results(waiting):
             accept(index, result)
     elif executor is not None:
         workers = getattr(executor, "_max_workers", None) or threads or UNKNOWN_WORKERS
@@ -262,24 +265,6 @@ def _run(task: ChunkTask, waiting: Sequence[int], threads: int | None, executor:
             prepare(task)
             with ThreadPoolExecutor(threads, thread_name_prefix="sdetools") as pool:
                 _feed(pool, task, iter(waiting), IN_FLIGHT * threads, accept)
-
-
-def _in_batches(task: ChunkTask, waiting: Iterable[int]) -> Iterator[tuple[int, ChunkResult]]:
-    """Yields the results of chunks that run in batches on one device."""
-    try:
-        if task.backend == "cuda":
-            from sdetools.simulation.torch_cuda import CudaRunner as Runner
-        else:
-            from sdetools.simulation.torch_run import TorchRunner as Runner  # type: ignore[assignment]
-    except ImportError as error:
-        raise ValueError(
-            f"the torch backend requires torch; got {error}. Install it: pip install -c constraints.txt 'sdetools[torch]'."
-        ) from error
-    try:
-        runner = Runner(task)
-    except NotTraceable as error:
-        raise ValueError(f"backend {task.backend!r} cannot run this: {error}. Use backend='numpy'.") from error
-    yield from runner.results(waiting)
 
 
 def _feed(pool: Executor, task: ChunkTask, waiting: Iterator[int], most: int, accept: Accept) -> None:

@@ -24,6 +24,9 @@ from sdetools.starts import Law
 class NumpyRunner(ChunkBatches):
     """Runs chunks of a task in NumPy, one at a time."""
 
+    on_device = False
+    longest_rows = 16
+
     def __init__(self, task: ChunkTask) -> None:
         super().__init__(task, 1, Arrays())
         self.alone = _alone(self.program)

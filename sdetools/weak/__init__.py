@@ -24,7 +24,7 @@ MOVED = {
     "statistics": "studies.statistics",
     "study": "studies.order",
     "trajectories": "studies.kept_paths",
-    "work": "studies.sampling",
+    "work": "studies.sampler",
 }
 """Where each module's content went."""
 
