@@ -483,7 +483,7 @@ def test_slow_prints_the_study_and_writes_only_when_asked(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--loss", "x**2 + y**2"], "isolated minimum"),
+        (["--loss", "x**2 + y**2"], "minimum is isolated"),
         (["--loss", "exp(x)*y**2/2", "--x0", "1"], "`x0`"),
         (["--loss", "x**2 - y**2", "--x0", "0,0"], "saddle"),
         (["--horizon", "0.505"], "whole number of steps"),

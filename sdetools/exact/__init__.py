@@ -7,30 +7,6 @@ are formulas.
 
 from __future__ import annotations
 
-from sdetools.exact.closed_forms import Warmup, local_orders, stationary_variance, warmup
-from sdetools.exact.closed_observables import Absolute, Below
-from sdetools.exact.equations import solution, step_law
-from sdetools.exact.expectations import expectation, gap
-from sdetools.exact.gaussian import absolute_moment, probability_below, raw_moment
-from sdetools.exact.moments import moments
-from sdetools.exact.quadrature import transfer
-from sdetools.exact.recorded import Moments
+import lazy_loader
 
-__all__ = [
-    "Absolute",
-    "Below",
-    "Moments",
-    "Warmup",
-    "absolute_moment",
-    "expectation",
-    "gap",
-    "local_orders",
-    "moments",
-    "probability_below",
-    "raw_moment",
-    "solution",
-    "stationary_variance",
-    "step_law",
-    "transfer",
-    "warmup",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -9,46 +9,6 @@ Example:
 
 from __future__ import annotations
 
-from sdetools.noise.base import Noise, Normal, Sign, Uniform, sample_draws
-from sdetools.noise.batch_sampling import SampledNoise
-from sdetools.noise.custom import FunctionNoise, from_function
-from sdetools.noise.laws import (
-    RootedNoise,
-    centred_exponential,
-    gaussian,
-    none,
-    rademacher,
-    student_t,
-    three_point,
-    two_point,
-    uniform,
-)
-from sdetools.noise.minibatch import Minibatch, SampleGaussian, label_noise, minibatch
-from sdetools.noise.oracle import NoisyOracle, SVAGNoise, svag
+import lazy_loader
 
-__all__ = [
-    "FunctionNoise",
-    "Minibatch",
-    "Noise",
-    "NoisyOracle",
-    "Normal",
-    "RootedNoise",
-    "SVAGNoise",
-    "SampleGaussian",
-    "SampledNoise",
-    "Sign",
-    "Uniform",
-    "centred_exponential",
-    "from_function",
-    "gaussian",
-    "label_noise",
-    "minibatch",
-    "none",
-    "rademacher",
-    "sample_draws",
-    "student_t",
-    "svag",
-    "three_point",
-    "two_point",
-    "uniform",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

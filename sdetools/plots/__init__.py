@@ -10,32 +10,6 @@ True
 
 from __future__ import annotations
 
-from sdetools.plots.curves import curve_panels, gap_curve, loglog_orders
-from sdetools.plots.intervals import interval_plot, tolerance_plot
-from sdetools.plots.level_panels import level_panels
-from sdetools.plots.paths import PANELS, manifold_plot, path_plot
-from sdetools.plots.rooflines import roofline_panels
-from sdetools.plots.style import COLOURS, DASHED, FAINT, INK, MARKERS, axes_for, canvas, figure_of, finish, style
+import lazy_loader
 
-__all__ = [
-    "COLOURS",
-    "DASHED",
-    "FAINT",
-    "INK",
-    "MARKERS",
-    "PANELS",
-    "axes_for",
-    "canvas",
-    "curve_panels",
-    "figure_of",
-    "finish",
-    "gap_curve",
-    "interval_plot",
-    "level_panels",
-    "loglog_orders",
-    "manifold_plot",
-    "path_plot",
-    "roofline_panels",
-    "style",
-    "tolerance_plot",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

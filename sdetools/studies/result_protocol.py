@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from html import escape
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sdetools import _check
 from sdetools._version import __version__
 from sdetools.studies.execution import Execution
+from sdetools.studies.saving import Saved
 
 if TYPE_CHECKING:
     import xarray
@@ -82,7 +82,7 @@ def _same(value: Any, default: Any) -> bool:
     return value is default or (isinstance(value, type(default)) and np.ndim(value) == 0 and bool(value == default))
 
 
-class Result(ABC):
+class Result(Saved, ABC):
     """A result: `data` with named axes and attributes, `table()`, `summary()`, `plot(ax=)`, `save(path)`; `st.load(path)` gives it back.
 
     A notebook shows the summary and the table. `ended` says why the run ended.
@@ -117,32 +117,6 @@ class Result(ABC):
     def ended(self) -> Ended:
         """Why the run ended."""
         return Ended.DIVERGED if self.diverged else Ended.COMPLETED
-
-    def save(self, path: str | Path) -> Path:
-        """Writes the result to a netCDF-4 file, which `st.load` reads; other programs find `data` in it. Dynamics are kept by their names.
-
-        Args:
-            path: The file, which is written whole or not at all.
-
-        Returns:
-            The file.
-
-        Raises:
-            OSError: The file cannot be written; one that was there stays as it was.
-        """
-        from sdetools.studies.saving import save
-
-        return save(self, Path(path))
-
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """What `save` wrote; ValueError for a file of another kind of result."""
-        from sdetools.studies.saving import load
-
-        found = load(path)
-        if not isinstance(found, cls):
-            raise ValueError(f"`path` must hold a {cls.__name__}; {path} holds a {type(found).__name__}. Read it with st.load.")
-        return found
 
     def _repr_html_(self) -> str:
         return f'<div class="sdetools-result"><pre>{escape(self.summary())}</pre><pre>{escape(self.table())}</pre></div>'

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -46,7 +48,7 @@ HOMES = {
     **dict.fromkeys(("Results", "ClaimResult", "ControlResult", "MeasurementResult"), "claims.results"),
     **dict.fromkeys(("Drawing", "Table"), "claims.context"),
 }
-"""The classes that a file may name, and where they are."""
+"""The classes that a file may name beside results, and results that were saved before files named modules, with their places."""
 EARLIER_NAMES = {"Sums": {"lost": "diverged", "first": "first_divergence"}}
 """Fields by the names that earlier versions wrote."""
 
@@ -79,6 +81,32 @@ class Described:
 
     def __repr__(self) -> str:
         return self.name
+
+
+class Saved:
+    """What can be saved to a file and loaded from it: the two methods of every result."""
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the result to a netCDF-4 file, which `st.load` reads; other programs find `data` in it. Dynamics are kept by their names.
+
+        Args:
+            path: The file, which is written whole or not at all.
+
+        Returns:
+            The file.
+
+        Raises:
+            OSError: The file cannot be written; one that was there stays as it was.
+        """
+        return save(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """What `save` wrote; ValueError for a file of another kind of result."""
+        found = load(path)
+        if not isinstance(found, cls):
+            raise ValueError(f"`path` must hold a {cls.__name__}; {path} holds a {type(found).__name__}. Read it with st.load.")
+        return found
 
 
 def save(result: Any, path: Path) -> Path:
@@ -149,7 +177,8 @@ def _pack(value: Any, at: str, groups: dict[str, xarray.Dataset]) -> None:
             plain[name] = _to_json(own)
         else:
             inner[name] = own
-    groups[at] = xarray.Dataset(arrays, attrs={"class": type(value).__name__, "fields": json.dumps(plain)})
+    kind = {"class": type(value).__name__, "module": type(value).__module__}
+    groups[at] = xarray.Dataset(arrays, attrs={**kind, "fields": json.dumps(plain)})
     for name, own in inner.items():
         _pack_inner(own, f"{at}/{name}", groups)
 
@@ -173,7 +202,7 @@ def _pack_inner(own: Any, at: str, groups: dict[str, xarray.Dataset]) -> None:
             if f"item{i}" not in arrays:
                 _pack_inner(v, f"{at}/item{i}", groups)
     else:
-        _pack(own if type(own).__name__ in HOMES else _facts(own), at, groups)
+        _pack(own if type(own).__name__ in HOMES or isinstance(own, Saved) else _facts(own), at, groups)
 
 
 def _facts(own: Any) -> Any:
@@ -201,6 +230,23 @@ def _from_json(own: Any) -> Any:
     return tuple(map(_from_json, own)) if isinstance(own, list) else own
 
 
+def _class_of(kind: str, module: str) -> type:
+    """The class that a file names: one of `HOMES`, or a result of a module of this package or of one that is imported already.
+
+    A file never makes anything else: neither a module outside the package is imported, nor a class made that is no result.
+    """
+    if kind in HOMES:
+        return getattr(import_module(f"sdetools.{HOMES[kind]}"), kind)
+    inside = module.startswith("sdetools.") and find_spec(module) is not None
+    cls = getattr(import_module(module) if inside else sys.modules.get(module), kind, None)
+    if not (isinstance(cls, type) and issubclass(cls, Saved) and is_dataclass(cls)):
+        raise ValueError(
+            f"a result must be of a class that is known; the file names {kind!r} of {module or 'an unknown module'!r}. "
+            "Import the module that defines it first."
+        )
+    return cls
+
+
 def _unpacked(at: str, groups: Mapping[str, xarray.Dataset]) -> Any:
     """What a group holds."""
     data = groups[at]
@@ -220,9 +266,7 @@ def _unpacked(at: str, groups: Mapping[str, xarray.Dataset]) -> Any:
             if keys is None
             else {tuple(k) if isinstance(k, list) else k: v for k, v in zip(keys, items, strict=True)}
         )
-    if kind not in HOMES:
-        raise ValueError(f"a result may hold {', '.join(HOMES)}; the file names {kind!r}, which this version does not know.")
-    cls = getattr(import_module(f"sdetools.{HOMES[kind]}"), kind)
+    cls = _class_of(kind, str(data.attrs.get("module", "")))
     found |= {name: _from_json(v) for name, v in json.loads(data.attrs["fields"]).items()}
     names = EARLIER_NAMES.get(kind, {})
     return cls(**{names.get(name, name): v for name, v in found.items()})

@@ -13,7 +13,7 @@ import pytest
 import xarray
 
 import sdetools as st
-from sdetools.studies.result_protocol import Ended, Result
+from sdetools.studies.result_protocol import Ended, Origin, Result
 from sdetools.studies.saving import Described
 
 LOSS = st.losses.from_expression("(x*y - 1)**2 / 2", variables="x y")
@@ -295,3 +295,49 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, made, monkey
     with pytest.raises(OSError, match="disk full"):
         made("law").save(file)
     assert file.read_bytes() == before and list(tmp_path.iterdir()) == [file]
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnResult(Result):
+    """A user's own kind of result, which no table of the package names."""
+
+    numbers: np.ndarray
+    inner: tuple
+    origin: Origin
+    diverged = 0  # no dataclass field
+
+    @property
+    def data(self):
+        return xarray.Dataset({"numbers": ("x", self.numbers)}, attrs=self.origin.attributes)
+
+    def table(self):
+        return str(self.numbers)
+
+    def plot(self, *, ax=None):
+        return st.plots.figure_of(st.plots.gap_curve(np.arange(len(self.numbers)), self.numbers, ax=ax))
+
+
+def test_a_result_of_ones_own_is_saved_and_loaded(tmp_path):
+    own = OwnResult(np.array([1.0, 2.0**-60]), (st.Estimate(1.0, 0.1, 100),), Origin("own()", 5))
+    again = st.load(own.save(tmp_path / "own.nc"))
+    assert type(again) is OwnResult
+    same(again, own)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [("os", "PathLike"), ("sdetools.claims.verification", "verify"), ("no.such", "Thing"), ("shelve", "Shelf")],
+)
+def test_a_file_makes_nothing_but_results(tmp_path, module, name):
+    """A file that names another class, or a module that is not imported, is refused; nothing is imported for it."""
+    import sys
+
+    path = OwnResult(np.array([1.0]), (), Origin("own()", 5)).save(tmp_path / "own.nc")
+    import h5py
+
+    with h5py.File(path, "a") as file:
+        file["result"].attrs["class"], file["result"].attrs["module"] = name, module
+    before = "shelve" in sys.modules
+    with pytest.raises(ValueError, match="must be of a class that is known"):
+        st.load(path)
+    assert ("shelve" in sys.modules) == before

@@ -1,0 +1,34 @@
+"""The public names, each with its file: what type checkers read, and what is imported when a name is first used."""
+
+from .curves import (
+    curve_panels as curve_panels,
+    gap_curve as gap_curve,
+    loglog_orders as loglog_orders,
+)
+from .intervals import (
+    interval_plot as interval_plot,
+    tolerance_plot as tolerance_plot,
+)
+from .level_panels import (
+    level_panels as level_panels,
+)
+from .paths import (
+    PANELS as PANELS,
+    manifold_plot as manifold_plot,
+    path_plot as path_plot,
+)
+from .rooflines import (
+    roofline_panels as roofline_panels,
+)
+from .style import (
+    COLOURS as COLOURS,
+    DASHED as DASHED,
+    FAINT as FAINT,
+    INK as INK,
+    MARKERS as MARKERS,
+    axes_for as axes_for,
+    canvas as canvas,
+    figure_of as figure_of,
+    finish as finish,
+    style as style,
+)
