@@ -77,7 +77,9 @@ class Table:
 
     def files(self) -> list[str]:
         """Return the files of all formulas."""
-        return sorted({entry.split(":")[0] for f in self.formulas for entry in f.code})
+        listed = {entry.split(":")[0] for f in self.formulas for entry in f.code}
+        below = {str(p.relative_to(ROOT)) for entry in listed if entry.endswith("/") for p in (ROOT / entry).glob("*.py")}
+        return sorted({entry for entry in listed if not entry.endswith("/")} | below)
 
     def mutants(self, root: Path = ROOT) -> list[Mutant]:
         """Return all mutants of all formulas except the equivalent ones."""
@@ -114,6 +116,8 @@ def _package_tests(code: list[str]) -> list[str]:
 
 
 def _listed(entries: Iterable[str], file: str, where: str) -> bool:
-    """Return whether a function is listed by its name, its class or its file."""
+    """Return whether a function is listed by its name, its class, its file or its folder (with a slash at the end)."""
     own = f"{file}:{where}"
-    return any(entry in (file, own) or own.startswith(f"{entry}.") for entry in entries)
+    return any(
+        entry in (file, own) or own.startswith(f"{entry}.") or (entry.endswith("/") and own.startswith(entry)) for entry in entries
+    )
