@@ -119,5 +119,6 @@ def _listed(entries: Iterable[str], file: str, where: str) -> bool:
     """Return whether a function is listed by its name, its class, its file or its folder (with a slash at the end)."""
     own = f"{file}:{where}"
     return any(
-        entry in (file, own) or own.startswith(f"{entry}.") or (entry.endswith("/") and own.startswith(entry)) for entry in entries
+        entry in (file, own) or own.startswith(f"{entry}.") or (entry.endswith("/") and own.startswith(entry))
+        for entry in entries
     )

@@ -3,14 +3,17 @@
 Tests are parametrised by these tables and the documentation is written from them. Nothing is registered: an optimiser is in the table when
 its file in `rules/` has an `OptimiserEntry` in `ENTRIES`, an integrator when its class stands in a file of `integrators/`.
 
-    python -m sdetools.dynamics.catalogue      prints both tables in Markdown
+    python -m sdetools.dynamics.catalogue               prints both tables in Markdown
+    python -m sdetools.dynamics.catalogue README.md     writes them in place of those that a document has
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
 
@@ -114,5 +117,22 @@ def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def updated(text: str) -> str:
+    """Returns a document with today's tables in place of those that it has."""
+    for table in (optimiser_table(), integrator_table()):
+        header = table.partition("\n")[0]
+        before, found, after = text.partition(header)
+        if not found:
+            raise ValueError(f"the document must have a table with the header {header!r}; got none.")
+        rest = after.lstrip("\n").splitlines(keepends=True)
+        end = next((i for i, line in enumerate(rest) if not line.startswith("|")), len(rest))
+        text = before + table + "\n" + "".join(rest[end:])
+    return text
+
+
 if __name__ == "__main__":
-    print(optimiser_table(), integrator_table(), sep="\n\n")
+    if len(sys.argv) > 1:
+        document = Path(sys.argv[1])
+        document.write_text(updated(document.read_text(encoding="utf-8")), encoding="utf-8")
+    else:
+        print(optimiser_table(), integrator_table(), sep="\n\n")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import sdetools as st
-from sdetools.dynamics.catalogue import integrator_table, integrators, optimiser_table, optimisers
+from sdetools.dynamics.catalogue import integrator_table, integrators, optimiser_table, optimisers, updated
 from sdetools.dynamics.sdes.classes import CLASSES
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
@@ -42,6 +42,11 @@ def test_the_tables_hold_all_that_is_public_and_nothing_else():
 def test_the_readme_shows_the_tables():
     """Both tables of the README are what `python -m sdetools.dynamics.catalogue` prints."""
     assert optimiser_table() in README and integrator_table() in README
+    assert updated(README) == README
+    rows = [line for line in README.splitlines() if not line.startswith(("| `SGD` |", "| `RI1` |"))]
+    assert len(rows) == len(README.splitlines()) - 2 and updated("\n".join(rows) + "\n") == README
+    with pytest.raises(ValueError, match="must have a table"):
+        updated("nothing")
 
 
 # -- optimisers ---------------------------------------------------------------------------------------------------------------
@@ -93,7 +98,7 @@ def test_exact_moments_are_there_where_a_step_is_linear(entry):
         assert all(abs(run.at(h).z(law.mean[0, j])) < 4.5 for j, h in enumerate(("x0", "x1")))
         assert abs(run.at("x0").z(law.mean[0, 0] + 0.05)) > 10  # a mean that is 0.05 off is noticed
     else:
-        with pytest.raises(ValueError, match="linear|draws of its own"):
+        with pytest.raises(ValueError, match="linear|extra draws"):
             st.exact.moments(noisy, X0, STEPS)
 
 
