@@ -1,4 +1,4 @@
-"""Statistics alone: values with their errors, confidence intervals, simultaneous bands, bootstraps. NumPy and SciPy are all that it knows."""
+"""Statistics: estimates with standard errors, confidence intervals, simultaneous bands and the bootstrap, on NumPy and SciPy alone."""
 
 from sdetools.estimates.band import SupEstimate
 from sdetools.estimates.estimate import Estimate

@@ -1,4 +1,4 @@
-"""No number without its error: an estimate, its interval at any level, and what would sharpen it."""
+"""A Monte Carlo estimate: its value, standard error, confidence interval at any level, and the paths that a smaller error takes."""
 
 from __future__ import annotations
 
@@ -6,37 +6,49 @@ import math
 from dataclasses import dataclass, field
 
 from sdetools import _check
-from sdetools.estimates.interval import ConfidenceInterval, HasInterval, Kind, binomial_interval, miss, quantile
+from sdetools.estimates.interval import ConfidenceInterval, HasInterval, Kind, binomial_interval, quantile, undetected_probability
 
 RESOLVED = 4.0
-"""A value counts as resolved when its standard error is at most a quarter of it."""
+"""A value counts as resolved if it is at least this many standard errors."""
 
 
 @dataclass(frozen=True)
 class Estimate(HasInterval):
-    """A Monte-Carlo value with its standard error from `n` paths, and the confidence interval `[low, high]` at the level `confidence`.
+    """A Monte Carlo value with its standard error from `n` paths, and the confidence interval `[low, high]` at the level `confidence`.
 
-    `diverged` counts paths that left the finite range before this was recorded, `first_divergence` the first such step (-1: none).
-    `fitted` counts the numbers estimated beside the error (the mean; a control's slope), which few paths feel in Student's t.
-    A value that rests on lost paths is NaN, with an infinite interval: survivors alone would give a wrong number.
+    A value that depends on diverged paths is NaN, with an infinite interval: the mean over the remaining paths would be wrong.
 
-    `random` is False where no draw enters: then the value is exact up to `rounding`, the error of floating-point numbers. It is known
-    from the computation; a standard error of 0 proves nothing, for paths that all agree may all have missed a rare event. What they may
-    have missed enters the interval through the bounds `least` and `most` of one path's value, where these are known:
+    A standard error of 0 does not prove that a value is exact, since all paths may have missed a rare event. Where the bounds `least` and
+    `most` of one path's value are known, the interval allows for such events:
 
-        [value - q stderr - (value - least) L, value + q stderr + (most - value) L],  L = log(2 / (1 - confidence)) / n,
+        [value - q stderr - (value - least) L, value + q stderr + (most - value) L],  L = log(2 / (1 - confidence)) / n.
 
-    for an event of probability above L is missed by all n with a chance below (1 - confidence) / 2, and one below it moves the mean by at
-    most its probability times the distance to the bound. `two_valued`: a path's value is `least` or `most`; the interval is then Clopper
-    and Pearson's. Without bounds and without a spread the interval is the whole line.
+    All n paths miss an event of probability above L with probability below (1 - confidence) / 2; an event of smaller probability changes
+    the mean by at most its probability times the distance to the bound. Without bounds and without a spread the interval is infinite.
 
-    >>> e = Estimate(0.5, 0.1, 10_000, name="E x")
-    >>> e
-    E x = 0.50 +- 0.20 (95 %, 10000 paths)
-    >>> e.paths_for(0.01)
-    1000000
-    >>> Estimate(0.0, 0.0, 20_000, least=0.0, most=1.0, two_valued=True).high < 0.0002
-    True
+    Attributes:
+        value: The estimate.
+        stderr: Its standard error.
+        n: The number of paths.
+        confidence: The confidence level of `low` and `high`.
+        name: What is estimated, for printing.
+        diverged: The number of paths that left the finite range before the value was recorded.
+        first_divergence: The first step at which one did; -1 if none did.
+        fitted: The number of fitted parameters (the mean; the slope of a control variate), which reduce the degrees of freedom of Student's t.
+        random: Whether draws enter. If not, the value is exact up to `rounding`. This is known from the computation, not from the spread.
+        rounding: A bound of the floating-point error.
+        least: A lower bound of one path's value; -inf if unknown.
+        most: An upper bound of one path's value; inf if unknown.
+        two_valued: Whether one path's value is either `least` or `most`. The interval is then that of Clopper and Pearson.
+
+    Example:
+        >>> e = Estimate(0.5, 0.1, 10_000, name="E x")
+        >>> e
+        E x = 0.50 +- 0.20 (95 %, 10000 paths)
+        >>> e.paths_for(0.01)
+        1000000
+        >>> Estimate(0.0, 0.0, 20_000, least=0.0, most=1.0, two_valued=True).high < 0.0002
+        True
     """
 
     value: float
@@ -55,22 +67,22 @@ class Estimate(HasInterval):
 
     @classmethod
     def exact(cls, value: float, name: str = "") -> Estimate:
-        """A number without error."""
+        """Return an Estimate of a number that is known without error."""
         return cls(float(value), 0.0, 0, name=name, random=False)
 
     @property
     def bounded(self) -> bool:
-        """Whether bounds of one path's value are known."""
+        """Whether both bounds of one path's value are known."""
         return math.isfinite(self.least) and math.isfinite(self.most)
 
     @property
     def unseen(self) -> bool:
-        """Whether draws enter and yet all paths agree: then the standard error says nothing."""
+        """Whether all paths agree although draws enter: the standard error of 0 is then not informative."""
         return self.random and self.stderr == 0
 
     @property
     def why_open(self) -> str:
-        """Why there is no finite interval, and the way out; empty where there is one."""
+        """The reason why the interval is infinite, with a remedy; empty if it is finite."""
         if not math.isfinite(self.value) or math.isfinite(self.half_width):
             return ""
         if self.unseen:
@@ -82,19 +94,29 @@ class Estimate(HasInterval):
 
     @property
     def kind(self) -> Kind:
-        """What the level of its interval is a statement about."""
+        """The kind of its confidence level."""
         if not self.random:
             return Kind.EXACT
         return Kind.CLOPPER_PEARSON if self.two_valued and self.bounded else Kind.POINTWISE
 
     def confidence_interval(self, level: float | None = None) -> ConfidenceInterval:
-        """The interval at a level, by default at `confidence`; the whole line where the value is not finite, or nothing is known of its error."""
+        """Return the confidence interval.
+
+        Args:
+            level: The confidence level; by default `confidence`.
+
+        Returns:
+            The interval, infinite where the value is not finite or its error is unknown.
+
+        Raises:
+            ValueError: If the level does not lie strictly between 0 and 1.
+        """
         level = _check.confidence(self.confidence if level is None else level, "level")
         low, high = self._ends(level) if math.isfinite(self.value) else (-math.inf, math.inf)
         return ConfidenceInterval(low, high, 1.0 if self.kind is Kind.EXACT else level, self.kind)
 
     def _ends(self, level: float) -> tuple[float, float]:
-        """Both ends, for a value that is finite."""
+        """Return both ends of the interval of a finite value."""
         if not self.random:
             return self.value - self.rounding, self.value + self.rounding
         if self.two_valued and self.bounded:
@@ -108,13 +130,16 @@ class Estimate(HasInterval):
         half = self.rounding + (quantile(level, self.n + 1 - self.fitted) * self.stderr if known else 0.0)
         if not self.bounded:
             return self.value - half, self.value + half
-        missed = min(1.0, miss(level, self.n))
+        missed = min(1.0, undetected_probability(level, self.n))
         low, high = self.value - half - missed * (self.value - self.least), self.value + half + missed * (self.most - self.value)
         return max(low, min(self.least, self.value) - self.rounding), min(high, max(self.most, self.value) + self.rounding)
 
     @property
     def resolved(self) -> bool:
-        """Whether the standard error is at most a quarter of the value, above rounding; of a value without spread, whether its interval leaves out 0."""
+        """Whether the value exceeds its rounding error by at least four standard errors.
+
+        A value without spread is resolved if its interval excludes 0.
+        """
         if not math.isfinite(self.value):
             return False
         if self.unseen:
@@ -122,12 +147,12 @@ class Estimate(HasInterval):
         return bool(self.stderr * RESOLVED + self.rounding <= abs(self.value))
 
     def paths_for(self, stderr: float) -> int:
-        """How many paths bring the standard error down to `stderr`."""
+        """Return the number of paths that reduces the standard error to `stderr`, a positive number."""
         _check.positive("stderr", stderr)
         return max(1, math.ceil(self.n * (self.stderr / stderr) ** 2))
 
     def z(self, truth: float) -> float:
-        """How many standard errors the value lies from `truth`; 0 when both agree without error, NaN where the error is not known."""
+        """Return (value - truth) / stderr; without error 0 where both agree and infinity where not; NaN where the error is unknown."""
         if self.unseen:
             return math.nan
         if self.stderr == 0:
@@ -138,12 +163,12 @@ class Estimate(HasInterval):
     def __repr__(self) -> str:
         name = f"{self.name} = " if self.name else ""
         if not math.isfinite(self.value):
-            lost = (
+            reason = (
                 f", {self.diverged} paths left the finite range, first at step {self.first_divergence}"
                 if self.diverged
                 else ": not finite on all of them, though the paths are"
             )
-            return f"{name}{self.value} ({self.n} paths{lost})"
+            return f"{name}{self.value} ({self.n} paths{reason})"
         if not self.random:
             return f"{name}{self.value:.10g} (exact)"
         half = self.half_width
@@ -153,5 +178,5 @@ class Estimate(HasInterval):
         if self.bounded and (self.unseen or self.two_valued):
             return f"{name}{self.value:.4g} in [{self.low:.4g}, {self.high:.4g}] ({100 * self.confidence:g} %, {self.n} paths)"
         digits = max(0, 1 - math.floor(math.log10(half))) if half > 0 else 6
-        told = f"{self.value:.{digits}f} +- {half:.{digits}f}" if digits < 7 else f"{self.value:.4g} +- {half:.2g}"
-        return f"{name}{told} ({100 * self.confidence:g} %, {self.n} paths)"
+        interval = f"{self.value:.{digits}f} +- {half:.{digits}f}" if digits < 7 else f"{self.value:.4g} +- {half:.2g}"
+        return f"{name}{interval} ({100 * self.confidence:g} %, {self.n} paths)"

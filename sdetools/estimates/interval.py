@@ -1,4 +1,4 @@
-"""Confidence intervals: the one form in which every result says how far its value may be off."""
+"""Confidence intervals, the form in which all results report their error, and the quantiles from which they are computed."""
 
 from __future__ import annotations
 
@@ -12,35 +12,34 @@ from sdetools import _check
 
 
 class Kind(StrEnum):
-    """What an interval's level is a statement about, and how it was found."""
+    """What the confidence level of an interval refers to, or how the interval was computed."""
 
     POINTWISE = "pointwise"
-    """One value, from its standard error: normal, or Student's t."""
+    """A single value, from its standard error with a normal or Student's t quantile."""
     SIMULTANEOUS = "simultaneous"
-    """All points of a curve at once."""
+    """All points of a curve simultaneously."""
     BOOTSTRAP = "bootstrap"
     JACKKNIFE = "jackknife"
     CLOPPER_PEARSON = "Clopper-Pearson"
-    """A probability, from counts: at least the level at every number of paths."""
+    """A probability, from counts. The coverage is at least the level for every number of paths."""
     EXACT = "exact"
-    """No draw enters: what is left is rounding."""
+    """No draw enters; only rounding errors remain."""
 
 
 @dataclass(frozen=True)
 class ConfidenceInterval:
-    """`[low, high]`, closed, that holds the true value with probability `level`; the whole line where nothing is known.
+    """A closed interval `[low, high]` that contains the true value with probability `level`; infinite where the error is unknown.
 
-    It unpacks as SciPy's does: `low, high = interval`. `level` is 1 for an exact one. An end that is NaN is an end that nobody knows: then
-    it is the whole line.
+    It unpacks as SciPy's does: `low, high = interval`. If one end is NaN, both become infinite.
 
     Args:
-        low: The lower end, `-inf` if there is none.
+        low: The lower end; `-inf` if there is none.
         high: The upper end, not below `low`.
-        level: The confidence level, in (0, 1].
-        kind: What the level is a statement about; see `Kind`.
+        level: The confidence level, in (0, 1]; 1 for an exact value.
+        kind: What the level refers to; see `Kind`.
 
     Raises:
-        ValueError: `high` lies below `low`, or the level is not in (0, 1].
+        ValueError: If `high` lies below `low`, or the level is not in (0, 1].
 
     Example:
         >>> interval = ConfidenceInterval(0.9, 1.1)
@@ -66,7 +65,7 @@ class ConfidenceInterval:
 
     @classmethod
     def unknown(cls, level: float = 0.95, kind: Kind = Kind.POINTWISE) -> ConfidenceInterval:
-        """The whole line: nothing is known of the error."""
+        """Return the infinite interval of a value whose error is unknown."""
         return cls(-math.inf, math.inf, level, kind)
 
     def __iter__(self) -> Iterator[float]:
@@ -77,31 +76,33 @@ class ConfidenceInterval:
 
     @property
     def width(self) -> float:
+        """The distance of the two ends."""
         return self.high - self.low
 
     @property
     def half_width(self) -> float:
+        """Half of the width."""
         return self.width / 2
 
     @property
     def finite(self) -> bool:
-        """Whether both ends are."""
+        """Whether both ends are finite."""
         return math.isfinite(self.low) and math.isfinite(self.high)
 
     def within(self, low: float, high: float) -> bool:
-        """Whether all of it lies in `[low, high]`."""
+        """Return whether the interval lies inside `[low, high]`."""
         return low <= self.low and self.high <= high
 
     def disjoint(self, low: float, high: float) -> bool:
-        """Whether none of it lies in `[low, high]`; touching is not disjoint."""
+        """Return whether the interval and `[low, high]` have no common point, not even an end."""
         return self.high < low or self.low > high
 
     def widened(self, by: float) -> ConfidenceInterval:
-        """Both ends moved out, by a bound of an error that the level does not know of."""
+        """Return the interval with both ends moved outwards by `by`, the bound of an error that is not random."""
         return replace(self, low=self.low - by, high=self.high + by)
 
     def __mul__(self, factor: float) -> ConfidenceInterval:
-        """That of the value times a positive factor."""
+        """Return the interval of the value times a positive factor."""
         return replace(self, low=self.low * factor, high=self.high * factor)
 
     def __str__(self) -> str:
@@ -109,12 +110,12 @@ class ConfidenceInterval:
 
 
 class HasInterval:
-    """What has a `value` and gives its confidence interval: its ends at its own level, and the value as a number."""
+    """Base class of results with a `value` and a confidence interval; `float(result)` is the value."""
 
     value: float
 
     def confidence_interval(self, level: float | None = None) -> ConfidenceInterval:
-        """The interval at a level, by default at its own."""
+        """Return the confidence interval at a level; by default at the level of the result."""
         raise NotImplementedError
 
     def interval(self, confidence: float) -> tuple[float, float]:
@@ -125,17 +126,17 @@ class HasInterval:
 
     @property
     def low(self) -> float:
-        """The lower end of its interval."""
+        """The lower end of the confidence interval."""
         return self.confidence_interval().low
 
     @property
     def high(self) -> float:
-        """The upper end of its interval."""
+        """The upper end of the confidence interval."""
         return self.confidence_interval().high
 
     @property
     def half_width(self) -> float:
-        """Half of the interval."""
+        """Half of the width of the confidence interval."""
         return self.confidence_interval().half_width
 
     def __float__(self) -> float:
@@ -143,10 +144,16 @@ class HasInterval:
 
 
 def quantile(level: float, n: int, tests: int = 1) -> float:
-    """The two-sided critical value of one of `tests` simultaneous intervals: Student's t for few paths, normal for many.
+    """Return the two-sided critical value of an interval: of Student's t with n - 1 degrees of freedom, or normal for n > 2000.
 
-    >>> round(quantile(0.95, 10**6), 3), round(quantile(0.95, 10), 3)
-    (1.96, 2.262)
+    Args:
+        level: The confidence level.
+        n: The number of paths.
+        tests: The number of simultaneous intervals, for Bonferroni's correction.
+
+    Example:
+        >>> round(quantile(0.95, 10**6), 3), round(quantile(0.95, 10), 3)
+        (1.96, 2.262)
     """
     from scipy.special import ndtri, stdtrit
 
@@ -155,25 +162,37 @@ def quantile(level: float, n: int, tests: int = 1) -> float:
     return float(-ndtri(tail) if n > 2000 else -stdtrit(max(1, n - 1), tail))
 
 
-def miss(level: float, n: int, tests: int = 1) -> float:
-    """log(2 tests / (1 - level)) / n: an event that is more likely than this shows up among `n` paths with that confidence.
+def undetected_probability(level: float, n: int, tests: int = 1) -> float:
+    """Return log(2 tests / (1 - level)) / n, the largest probability of an event that `n` paths may miss at a confidence level.
 
-    (1 - p)^n <= exp(-n p). For p = 3.7 / n at 95 %, two-sided: the rule of three.
+    It follows from (1 - p)^n <= exp(-n p). At 95 %, two-sided, p = 3.7 / n; one-sided this is the rule of three.
 
-    >>> round(miss(0.95, 1000), 5)
-    0.00369
+    Args:
+        level: The confidence level.
+        n: The number of paths.
+        tests: The number of simultaneous intervals, for Bonferroni's correction.
+
+    Example:
+        >>> round(undetected_probability(0.95, 1000), 5)
+        0.00369
     """
     return math.log(2 * tests / (1 - level)) / max(1, n)
 
 
 def binomial_interval(hits: int, n: int, level: float = 0.95) -> ConfidenceInterval:
-    """Clopper and Pearson's interval of a probability from `hits` among `n`: it holds at every n and every probability.
+    """Return Clopper and Pearson's interval of a probability; its coverage is at least the level for every n and every probability.
 
     Source: C. J. Clopper, E. S. Pearson, Biometrika 26 (1934) 404-413.
 
-    >>> low, high = binomial_interval(0, 20_000, 0.95)
-    >>> low, round(high, 6)
-    (0.0, 0.000184)
+    Args:
+        hits: The number of successes.
+        n: The number of trials.
+        level: The confidence level.
+
+    Example:
+        >>> low, high = binomial_interval(0, 20_000, 0.95)
+        >>> low, round(high, 6)
+        (0.0, 0.000184)
     """
     from scipy.special import betaincinv
 

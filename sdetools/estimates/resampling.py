@@ -1,4 +1,4 @@
-"""What the distances of `distance.py` have in common: the norms, exact for two samples, and the resampling of their noise in groups of paths."""
+"""Norms of differences of distribution functions, exact for two samples, and bootstrap and permutation draws of their noise by groups."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ from dataclasses import dataclass
 import numpy as np
 
 GROUPS = 512
-"""Groups of paths that are resampled, in both samples together, unless one is much smaller than the other."""
+"""The number of groups of paths that are resampled, in both samples together; more if one sample is far smaller than the other."""
 LEAST_GROUPS = 64
-"""Groups of the smaller sample, if it has so many paths."""
+"""The least number of groups of the smaller sample, if it has that many paths."""
 LOPSIDED = 16
-"""Beyond this ratio of sizes only so many times the smaller sample are resampled of the larger, whose noise is then scaled."""
+"""The largest ratio of the sample sizes. Of a larger sample only a subset is resampled, and its noise is rescaled."""
 BLOCK = 1 << 21
-"""Numbers in one temporary array of the resampling."""
+"""The largest number of elements of a temporary array."""
 
 
 def _steps(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """F_n - G_m at all points of two sorted samples but the last, and how far it reaches; only the last of equal points reaches anywhere."""
+    """Return F_n - G_m at all points of two sorted samples except the last, and the distances to the next point (0 between equal points)."""
     both = np.concatenate([a, b])
     order = np.argsort(both, kind="stable")  # merges two runs: O(N)
     both = both[order]
     counts = np.where(order < len(a), len(b), -len(a))
     del order
-    # In units of 1 / (n m) whole numbers, hence exact.
+    # In units of 1 / (n m) these are integers, and hence exact.
     np.cumsum(counts, out=counts)
     return counts[:-1] / (len(a) * len(b)), np.diff(both)
 
 
 def _exact_wasserstein(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the integral of |F_n - G_m|."""
     if len(a) == len(b):
         return float(np.abs(a - b).mean())
     difference, widths = _steps(a, b)
@@ -38,18 +39,29 @@ def _exact_wasserstein(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _exact_kolmogorov(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the supremum of |F_n - G_m|."""
     difference, widths = _steps(a, b)
     return float(np.abs(difference[widths > 0]).max(initial=0.0))
 
 
 def _exact_energy(a: np.ndarray, b: np.ndarray) -> float:
+    """Return twice the integral of (F_n - G_m)^2."""
     difference, widths = _steps(a, b)
     return 2 * float((difference**2 * widths).sum())
 
 
 @dataclass(frozen=True)
 class DistanceKind:
-    """A norm, to the power `power`, of a process: exact for two sorted samples; of processes `(draws, knots)` in parts to be joined."""
+    """A norm of a difference of distribution functions, to the power `power`.
+
+    Attributes:
+        label: The name in print.
+        power: The power of the norm that the distance is.
+        exact: The distance of two sorted samples.
+        part: The contribution of a block of knots, from processes `(draws, knots)` and the distances between knots.
+        join: The function that combines contributions: a sum or a maximum.
+        knots: The largest number of points at which the noise of one projection is evaluated. An integral needs fewer than a maximum.
+    """
 
     label: str
     power: int
@@ -57,7 +69,6 @@ class DistanceKind:
     part: Callable[[np.ndarray, np.ndarray], np.ndarray]
     join: Callable[[np.ndarray, np.ndarray], np.ndarray]
     knots: int
-    """Points at which the noise of one line is followed: an integral needs fewer than a largest value."""
 
 
 KINDS = {
@@ -70,7 +81,7 @@ KINDS = {
 
 
 def chosen_knots(a: np.ndarray, b: np.ndarray, limit: int) -> np.ndarray:
-    """At most `limit` points of both sorted samples, ends included, at levels sin^2: densest in the tails, where knots lie far apart."""
+    """Return at most `limit` points of two sorted samples, ends included, at quantile levels sin^2, which are densest in the tails."""
     kept = []
     for own, other in ((a, b), (b, a)):
         count = max(limit // 2, limit - len(other))
@@ -82,7 +93,7 @@ def chosen_knots(a: np.ndarray, b: np.ndarray, limit: int) -> np.ndarray:
 
 
 class Resampling:
-    """Groups of paths, and how often (bootstrap) or on which side (permutation) each stands in each draw: the same for all lines."""
+    """Groups of paths with their weights in each bootstrap draw and their sides in each permutation, the same for all projections."""
 
     def __init__(self, n: int, m: int, most: int, resamples: int, rng: np.random.Generator) -> None:
         self.resamples = resamples
@@ -90,7 +101,7 @@ class Resampling:
         used = (min(n, LOPSIDED * m, most), min(m, LOPSIDED * n, most))
         length = max(1.0, min(sum(used) / GROUPS, min(used) / LEAST_GROUPS))
         counts = [max(2, round(paths / length)) for paths in used]
-        # In a random order, for a sample may come sorted.
+        # In random order, because a sample may be sorted.
         self.order = [rng.permutation(size)[:paths] for size, paths in zip(sizes, used)]
         self.edges = [np.arange(groups + 1) * paths // groups for groups, paths in zip(counts, used)]
         lengths = [np.diff(edges) for edges in self.edges]
@@ -100,7 +111,7 @@ class Resampling:
             np.bincount((g * rows + rng.integers(g, size=(resamples, g))).ravel(), minlength=g * resamples).reshape(-1, g)
             for g in counts
         ]
-        # A bootstrap of g groups has (g - 1) / g of the variance.
+        # The bootstrap variance of g groups is (g - 1) / g of the true one.
         self.factors = [math.sqrt(g / (g - 1) * paths / size) for g, paths, size in zip(counts, used, sizes)]
         self.drawn = [(t @ size)[:, None] for t, size in zip(times, lengths)]
 
@@ -112,7 +123,7 @@ class Resampling:
         self.weights = [np.concatenate([t, s]).astype(float) for t, s in zip(times, sides)]
 
     def parts(self, a: np.ndarray, b: np.ndarray, knots: np.ndarray, gauge: DistanceKind) -> tuple[np.ndarray, np.ndarray]:
-        """Norms, to their power, of the centred bootstrap process and of the permuted difference; `(draws,)` each."""
+        """Return the norms, to their power, of the centred bootstrap process and of the permuted difference, `(draws,)` each."""
         rows = [
             [np.sort(group) for group in np.split(values[order], edges[1:-1])]
             for values, order, edges in zip((a, b), self.order, self.edges)
@@ -137,7 +148,7 @@ class Resampling:
 
 
 def _product(weights: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The matrix product of whole numbers, exact in any order; by BLAS, whose threads wait for each other, only where that is worth it."""
+    """Return a matrix product of integers, exact in any order of summation; by BLAS only where its threads are worth synchronising."""
     if len(weights) * counts.size < 1 << 23:
         return np.einsum("bg,gk->bk", weights, counts)
     return weights @ counts

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from sdetools import _check
-from sdetools.estimates.interval import miss, quantile
+from sdetools.estimates.interval import quantile, undetected_probability
 from sdetools.simulation.engine import Sums, execute
 from sdetools.simulation.philox import Stream
 from sdetools.simulation.program import Program
@@ -118,7 +118,7 @@ def paths_for_precision(program: Program, precision: float, confidence: float, s
     _refuse_unseen(known, precision)
     least, most = known.bounds
     spread = quantile(confidence, pilot.paths) * known.stderr * np.sqrt(pilot.paths)
-    missed = np.where(known.random & _bounded(known), most - least, 0.0) * miss(confidence, 1)
+    missed = np.where(known.random & _bounded(known), most - least, 0.0) * undetected_probability(confidence, 1)
     root = (spread + np.sqrt(spread**2 + 4 * precision * missed)) / (2 * precision)
     paths = max(2, int(np.ceil(np.max(root**2))))
     if sampler.execution.progress:

@@ -14,7 +14,7 @@ from scipy import stats
 
 from sdetools.estimates import Estimate, SupEstimate
 from sdetools.estimates.band import MANY_GROUPS, _markov_noise, multiplier_maxima, multiplier_noise
-from sdetools.estimates.interval import binomial_interval, miss, quantile
+from sdetools.estimates.interval import binomial_interval, quantile, undetected_probability
 
 close = partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-14)
 LINE = (-math.inf, math.inf)
@@ -28,8 +28,8 @@ def test_critical_values(confidence, tests):
         close(quantile(confidence, n, tests), stats.t.isf(tail, n - 1))
     close(quantile(confidence, 2001, tests), stats.norm.isf(tail))
     close(quantile(confidence, 1, tests), stats.t.isf(tail, 1))  # one path: as wide as two
-    close(miss(confidence, 50, tests), -math.log(tail) / 50)
-    close(miss(confidence, 0, tests), -math.log(tail))
+    close(undetected_probability(confidence, 50, tests), -math.log(tail) / 50)
+    close(undetected_probability(confidence, 0, tests), -math.log(tail))
 
 
 @pytest.mark.parametrize("hits", [0, 1, 4, 8, 9])

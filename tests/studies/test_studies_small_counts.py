@@ -15,7 +15,7 @@ import sdetools as st
 from sdetools.claims.context import ClaimContext
 from sdetools.claims.verdict import judge_measurement
 from sdetools.estimates import Estimate, SupEstimate
-from sdetools.estimates.interval import binomial_interval, miss
+from sdetools.estimates.interval import binomial_interval, undetected_probability
 from sdetools.studies.ranges import Range, range_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:the observable .* cannot be traced")  # some here are for NumPy alone
@@ -103,7 +103,7 @@ def test_clopper_and_pearson_by_hand():
     assert tuple(binomial_interval(0, 100, 0.95)) == pytest.approx((0.0, 1 - 0.025 ** (1 / 100)), rel=1e-12)
     assert tuple(binomial_interval(100, 100, 0.95)) == pytest.approx((0.025 ** (1 / 100), 1.0), rel=1e-12)
     assert tuple(binomial_interval(3, 10, 0.95)) == pytest.approx((0.0667, 0.6525), abs=5e-5)
-    assert miss(0.95, 100) == pytest.approx(-math.log(0.025) / 100, rel=1e-12)
+    assert undetected_probability(0.95, 100) == pytest.approx(-math.log(0.025) / 100, rel=1e-12)
 
 
 def test_two_values_need_not_be_nothing_and_one():
@@ -177,9 +177,11 @@ def test_gaps_of_indicators_know_what_they_may_have_missed(coupled):
     gap = st.weak_gap(*pair, [0.0], 1.0, 20_000, {"h": beyond(2.5)}, coupled=coupled, threads=1)
     e, sup = gap.at("h"), gap.sup("h")
     assert e.value == sup.value == 0 and e.random and sup.random and not e.resolved and not sup.resolved
-    assert tuple(e.confidence_interval(0.95)) == pytest.approx((-miss(0.95, 20_000), miss(0.95, 20_000)), rel=1e-6)
+    assert tuple(e.confidence_interval(0.95)) == pytest.approx(
+        (-undetected_probability(0.95, 20_000), undetected_probability(0.95, 20_000)), rel=1e-6
+    )
     times = int((gap.steps > 0).sum())
-    assert tuple(sup.confidence_interval(0.95)) == pytest.approx((0.0, miss(0.95, 20_000, times)), rel=1e-6)
+    assert tuple(sup.confidence_interval(0.95)) == pytest.approx((0.0, undetected_probability(0.95, 20_000, times)), rel=1e-6)
     assert tuple(gap.at("h", 0.0).confidence_interval(0.95)) == (0.0, 0.0) and not gap.at("h", 0.0).random
 
 
@@ -208,7 +210,7 @@ def test_well_seen_differences_of_bounded_functions_keep_their_narrow_interval()
     )
     smooth, rare = gap.at("smooth"), gap.at("rare")
     assert not smooth.bounded and smooth.half_width == pytest.approx(1.96 * smooth.stderr, rel=1e-3)
-    assert rare.bounded and rare.half_width >= miss(0.95, 20_000)
+    assert rare.bounded and rare.half_width >= undetected_probability(0.95, 20_000)
 
 
 # -- exactness ----------------------------------------------------------------------------------------------------------------------
