@@ -59,7 +59,9 @@ def diagnosis(run):
             shortfall = progress_shortfall(before, ends["SGDM"], ends["SGD"], looks=1)
             truth.append("drop" if shortfall.high < TOLERANCE else "keep" if shortfall.low > TOLERANCE else "unknown")
             answers.append(found.advice)
-            rows.append([*own, str(found.step_sharpness), found.prediction, str(found.trial.lost), found.advice, str(shortfall)])
+            rows.append(
+                [*own, str(found.step_sharpness), found.prediction, str(found.trial.shortfall), found.advice, str(shortfall)]
+            )
     run.table(
         "Advice and complete runs",
         [[*row, true] for row, true in zip(rows, truth)],

@@ -88,7 +88,10 @@ class Diagnosis(Result):
         found = {
             name: getattr(self, name) for name in ("descent", "curvature", "noise", "variance", "sharpness", "later_sharpness")
         }
-        found |= {"step_sharpness": self.step_sharpness, "progress_lost": None if self.trial is None else self.trial.lost}
+        found |= {
+            "step_sharpness": self.step_sharpness,
+            "progress_shortfall": None if self.trial is None else self.trial.shortfall,
+        }
         return {name: one for name, one in found.items() if one is not None}
 
     @property
@@ -195,7 +198,7 @@ class Diagnosis(Result):
         ]
         if self.trial is not None:
             runs = f"{len(self.trial.plain)} pairs of {self.trial.steps} steps"
-            rows.append((f"progress plain SGD lacks, {runs}", str(self.trial.lost)))
+            rows.append((f"progress plain SGD lacks, {runs}", str(self.trial.shortfall)))
         width = max(len(name) for name, _ in rows)
         text = "\n".join(f"{name:<{width}}  {value}" for name, value in [*rows, *(("note", note) for note in self.notes)])
         advice = {

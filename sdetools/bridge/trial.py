@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sdetools._moved import RenamedAttribute
 from sdetools.bridge.batches import Batches
 from sdetools.bridge.curvature import Quantity, student_quantile
 from sdetools.bridge.modules import Objective
@@ -33,21 +34,23 @@ class Trial:
         before: The loss at the checkpoint.
         momentum: The losses after the last step with momentum, `(seeds,)`; NaN where a run diverged.
         plain: The losses after the last step of plain SGD, `(seeds,)`.
-        lost: The fraction of momentum's progress that plain SGD lacks, (L_plain - L_momentum) / (L_before - L_momentum) of the means.
+        shortfall: The fraction of momentum's progress that plain SGD lacks, (L_plain - L_momentum) / (L_before - L_momentum) of the means.
     """
 
     steps: int
     before: float
     momentum: np.ndarray
     plain: np.ndarray
-    lost: Quantity
+    shortfall: Quantity
+
+    lost = RenamedAttribute("shortfall")
 
     @property
     def advice(self) -> str:
-        """The advice: "drop" where the interval of `lost` lies below the tolerance, "keep" where it lies above, else "unsure"."""
-        if self.lost.high < TOLERANCE:
+        """The advice: "drop" where the interval of `shortfall` lies below the tolerance, "keep" where it lies above, else "unsure"."""
+        if self.shortfall.high < TOLERANCE:
             return "drop"
-        return "keep" if self.lost.low > TOLERANCE else "unsure"
+        return "keep" if self.shortfall.low > TOLERANCE else "unsure"
 
 
 def run_trial(

@@ -49,7 +49,7 @@ HOMES = {
     **dict.fromkeys(("Drawing", "Table"), "claims.context"),
 }
 """The classes that a file may name beside results, and results that were saved before files named modules, with their places."""
-EARLIER_NAMES = {"Sums": {"lost": "diverged", "first": "first_divergence"}}
+EARLIER_NAMES = {"Trial": {"lost": "shortfall"}, "Sums": {"lost": "diverged", "first": "first_divergence"}}
 """Fields by the names that earlier versions wrote."""
 
 

@@ -393,3 +393,12 @@ def test_zero_gradients_and_parameters_that_are_not_finite():
         model.bias.fill_(math.nan)
     with pytest.raises(ValueError, match="finite parameters; got a NaN or an infinity in bias"):
         diagnose(model, F.mse_loss, (x, x[:, :1]), **QUICK)
+
+
+def test_the_shortfall_of_a_trial_has_its_earlier_name_for_one_release():
+    from sdetools.bridge.curvature import Quantity
+    from sdetools.bridge.trial import Trial
+
+    trial = Trial(1, 1.0, np.zeros(2), np.zeros(2), Quantity.of(0.25))
+    with pytest.warns(DeprecationWarning, match="`lost` is now `shortfall`"):
+        assert trial.lost is trial.shortfall

@@ -250,3 +250,20 @@ def test_the_declared_strong_order_is_that_of_coupled_steps(cls, noise, order):
     near = [distance(2.0**-k) for k in (7, 8, 9)]
     assert np.all(np.abs(np.log2(np.array(near[:-1]) / near[1:]) - order) < 0.1)
     assert distance(2.0**-9, coupled=False) > 10 * near[-1]
+
+
+def test_extrapolation_takes_the_order_for_the_class_of_noise():
+    """Heun on additive noise: with p = 2 the error of E x at dt = 1/2 and 1/4 is of order 3, and with p = 1 it stays of order 2."""
+    one = specimen("additive", "stratonovich")
+    found = st.extrapolate(lambda dt: st.Heun(one, dt), 0.5, START, 1.0, 100, ["x"], backend="numpy")
+    assert found.weak_order == 2.0
+    general = specimen("general", "stratonovich")
+    assert st.extrapolate(lambda dt: st.Heun(general, dt), 0.5, START, 1.0, 100, ["x"], backend="numpy").weak_order == 1.0
+
+    def mean(dt):
+        return st.exact.moments(st.Heun(one, dt), START, round(1 / dt), record=[round(1 / dt)]).mean[0, 0]
+
+    true = st.exact.solution(one, START, [1.0]).mean[0, 0]
+    errors = {p: [abs((2**p * mean(h / 2) - mean(h)) / (2**p - 1) - true) for h in (2.0**-4, 2.0**-5)] for p in (1, 2)}
+    orders = {p: np.log2(e[0] / e[1]) for p, e in errors.items()}
+    assert abs(orders[2] - 3) < 0.1 and abs(orders[1] - 2) < 0.1
