@@ -325,7 +325,7 @@ def test_paths_near_a_singular_point_count_as_diverged():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: slow(st.losses.double_well()), "isolated minimum"),
+        (lambda: slow(st.losses.double_well()), "minimum is isolated"),
         (lambda: slow(st.losses.from_expression("x**2/2 + y**4", variables="x y")), "must stay at its minimum"),
         (lambda: slow(st.losses.from_expression("x**2/2 + y**6", variables="x y"), at=[1.0, 1.0], rank=1), "must stay at its minimum"),
         (lambda: slow(st.losses.from_expression("x**2 - y**2", variables="x y")), "`at` must be a point whose gradient flow"),
