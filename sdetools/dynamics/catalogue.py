@@ -1,7 +1,7 @@
-"""One table of optimisers and one of integrators: what each takes, refuses and supports, its orders, and its source.
+"""The tables of optimisers and of integrators: their arguments, supported features, orders, and sources.
 
-Tests are parametrised by these tables and the documentation is written from them. Nothing is registered: an optimiser is in the table when
-its file in `rules/` has an `OptimiserEntry` in `ENTRIES`, an integrator when its class stands in a file of `integrators/`.
+Tests are parametrised by these tables, and the documentation is generated from them. There is no registry: an optimiser is in the table if
+its module in `rules/` has an `OptimiserEntry` in `ENTRIES`, an integrator if its class is defined in a module of `integrators/`.
 
     python -m sdetools.dynamics.catalogue               prints both tables in Markdown
     python -m sdetools.dynamics.catalogue README.md     writes them in place of those that a document has
@@ -24,13 +24,13 @@ from sdetools.dynamics.sdes.classes import CLASSES
 
 
 def _modules(package: ModuleType) -> Iterator[ModuleType]:
-    """Yields the modules of a package, in the order of their names."""
+    """Yield the modules of a package in alphabetical order."""
     for found in iter_modules(package.__path__):
         yield import_module(f"{package.__name__}.{found.name}")
 
 
 def optimisers() -> tuple[OptimiserEntry, ...]:
-    """Returns the table of optimisers, in the order of their names.
+    """Return the table of optimisers in alphabetical order.
 
     Example:
         >>> [entry.name for entry in optimisers() if not entry.exact]
@@ -41,7 +41,7 @@ def optimisers() -> tuple[OptimiserEntry, ...]:
 
 
 def integrators() -> tuple[type[Integrator], ...]:
-    """Returns the table of integrators, in the order of their names: their classes, which declare orders, classes of noise, laws and source.
+    """Return the integrator classes in alphabetical order, which declare their orders, classes of noise, laws and sources.
 
     Example:
         >>> [cls.__name__ for cls in integrators() if cls.weak_order == 2 and not cls.kinetic]
@@ -57,7 +57,7 @@ def integrators() -> tuple[type[Integrator], ...]:
 
 
 def optimiser_table() -> str:
-    """Returns the table of optimisers in Markdown."""
+    """Return the table of optimisers in Markdown."""
     rows = [
         (
             f"`{entry.name}`",
@@ -73,7 +73,7 @@ def optimiser_table() -> str:
 
 
 def integrator_table() -> str:
-    """Returns the table of integrators in Markdown."""
+    """Return the table of integrators in Markdown."""
     rows = []
     for cls in integrators():
         classes = [c for c in CLASSES if c in cls.classes and c != "none"]
@@ -95,7 +95,7 @@ def integrator_table() -> str:
 
 
 def _orders(widest: float | None, narrower: Mapping[str, float]) -> str:
-    """Orders in words: that of the widest class of noise, then the classes with a higher order."""
+    """Return orders as text: the order for the widest class of noise, then classes with a higher order."""
     higher: dict[float, list[str]] = {}
     for noise, order in narrower.items():
         higher.setdefault(order, []).append(noise)
@@ -112,7 +112,7 @@ def _yes(value: bool) -> str:
 
 
 def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as a table in Markdown."""
+    """Return rows of cells as a Markdown table."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -1,4 +1,4 @@
-"""The table of optimisers and the table of integrators: every entry keeps its word, and nothing public stands outside."""
+"""The tables of optimisers and integrators: every entry is correct, and the tables contain all public classes."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def public(base):
     return {n for n in st.__all__ if inspect.isclass(thing := getattr(st, n)) and issubclass(thing, base)}
 
 
-def test_the_tables_hold_all_that_is_public_and_nothing_else():
-    rules = public(st.Dynamics) - {"Dynamics", "Auxiliary"}  # the auxiliary process is no optimiser: it exists along one
+def test_the_tables_contain_exactly_the_public_classes():
+    rules = public(st.Dynamics) - {"Dynamics", "Auxiliary"}  # the auxiliary process is not an optimiser
     assert [e.name for e in optimisers()] == sorted(rules)
     assert [c.__name__ for c in integrators()] == sorted(public(st.Integrator) - {"Integrator"})
 
 
 def test_the_readme_shows_the_tables():
-    """Both tables of the README are what `python -m sdetools.dynamics.catalogue` prints."""
+    """The README contains the output of `python -m sdetools.dynamics.catalogue`."""
     assert optimiser_table() in README and integrator_table() in README
     assert updated(README) == README
     rows = [line for line in README.splitlines() if not line.startswith(("| `SGD` |", "| `RI1` |"))]
@@ -53,7 +53,7 @@ def test_the_readme_shows_the_tables():
 
 
 @pytest.mark.parametrize(("entry", "i"), VALID, ids=name)
-def test_valid_inputs_run_and_the_kernel_is_the_reference_path_by_path(entry, i):
+def test_valid_arguments_run_and_the_kernel_agrees_with_the_reference_path_by_path(entry, i):
     one = entry.build(CURVED, PLAN, entry.valid[i])
     given = dict(horizon=STEPS * one.step_time, paths=300, observe=["x"], keep_final=True, threads=1, seed=3)
     kernel, reference = (st.simulate(one, X0, backend=backend, **given).final for backend in ("numba", "numpy"))
@@ -62,15 +62,15 @@ def test_valid_inputs_run_and_the_kernel_is_the_reference_path_by_path(entry, i)
 
 
 @pytest.mark.parametrize(("entry", "i"), REFUSED, ids=name)
-def test_refused_inputs_are_refused_in_a_sentence(entry, i):
+def test_invalid_arguments_raise_value_error(entry, i):
     arguments, words = entry.refused[i]
     with pytest.raises(ValueError) as error:
         entry.build(CURVED, PLAN, arguments)
     assert words in str(error.value) and str(error.value)[0] in "`abcdefghijklmnopqrstuvwxyz"
 
 
-def test_every_argument_of_ones_own_is_tried():
-    """Each argument beside oracle, plan and clock occurs among the valid inputs, and each that is a number among the refused ones."""
+def test_every_argument_is_tested():
+    """Each argument except oracle, plan, momentum and step time occurs among the valid and among the invalid arguments."""
     for entry in optimisers():
         own = {*inspect.signature(entry.make).parameters} - {"oracle", "plan", "step_time", "momentum"}
         assert own <= {n for arguments in entry.valid for n in arguments}, entry.name
@@ -79,8 +79,8 @@ def test_every_argument_of_ones_own_is_tried():
 
 
 @pytest.mark.parametrize("entry", optimisers(), ids=name)
-def test_exact_moments_are_there_where_a_step_is_linear(entry):
-    """On a quadratic loss without noise, positions from (a + b) / 2 are the mean of those from a and from b, or are not."""
+def test_exact_moments_exist_where_a_step_is_linear(entry):
+    """On a quadratic loss without noise, the end point from (a + b) / 2 is the mean of those from a and b exactly for linear methods."""
     quiet = st.NoisyOracle(QUADRATIC.loss, st.noise.none(2))
     one = entry.build(quiet, PLAN, entry.valid[0])
 
@@ -96,7 +96,7 @@ def test_exact_moments_are_there_where_a_step_is_linear(entry):
         run = st.simulate(noisy, X0, STEPS * noisy.step_time, 40_000, ["x0", "x1"], seed=11)
         # Two z-tests at 4.5 sigma for each optimiser: a false alarm once in 5,000 runs of this file.
         assert all(abs(run.at(h).z(law.mean[0, j])) < 4.5 for j, h in enumerate(("x0", "x1")))
-        assert abs(run.at("x0").z(law.mean[0, 0] + 0.05)) > 10  # a mean that is 0.05 off is noticed
+        assert abs(run.at("x0").z(law.mean[0, 0] + 0.05)) > 10  # negative control: a mean with an error of 0.05
     else:
         with pytest.raises(ValueError, match="linear|extra draws"):
             st.exact.moments(noisy, X0, STEPS)
@@ -105,15 +105,15 @@ def test_exact_moments_are_there_where_a_step_is_linear(entry):
 @pytest.mark.parametrize(
     "entry", [e for e in optimisers() if isinstance(getattr(e.make, "gain", None), property) or not e.gain], ids=name
 )
-def test_a_method_without_an_equivalent_sgd_says_so(entry):
+def test_a_method_without_an_equivalent_sgd_has_no_gain(entry):
     one = entry.build(CURVED, PLAN, entry.valid[0])
     with pytest.raises(ValueError, match="`gain`"):
         one.gain  # noqa: B018
 
 
 @pytest.mark.parametrize("entry", [e for e in optimisers() if e.gain], ids=name)
-def test_the_equivalent_sgd_moves_as_far_under_a_constant_gradient(entry):
-    """Along a linear loss the method and its SGD, in the end, move at one speed on their common clock."""
+def test_the_equivalent_sgd_has_the_same_speed_under_a_constant_gradient(entry):
+    """On a linear loss the method eventually has the speed of its SGD on their common clock."""
     slope = st.NoisyOracle(st.losses.linear([1.0, -2.0]), st.noise.none(2))
     eta, steps = 0.01, 600
     one = entry.build(slope, st.schedules.constant(eta, 0.8), entry.valid[0])
@@ -128,7 +128,7 @@ def test_the_equivalent_sgd_moves_as_far_under_a_constant_gradient(entry):
     assert np.all(np.abs(speed.mean(axis=1) - [-1.0, 2.0]) < reach) and reach.max() < 0.1
 
 
-def test_whoever_has_a_torch_optimiser_says_so():
+def test_the_torch_optimisers_are_those_of_the_bridge():
     bridge = pytest.importorskip("sdetools.bridge", reason="the bridge must have torch")
     pytest.importorskip("torch", reason="the bridge must have torch")
     import torch
@@ -165,14 +165,14 @@ def calculus_of(cls):
     return "ito" if cls.calculus == "either" else cls.calculus
 
 
-def test_specimens_are_of_their_class_and_no_narrower():
+def test_specimens_have_exactly_their_class():
     for noise in SPECIMENS:
         assert specimen(noise).noise_class == noise
 
 
 @pytest.mark.parametrize("noise", SPECIMENS)
 @pytest.mark.parametrize("cls", integrators(), ids=name)
-def test_an_integrator_takes_its_classes_of_noise_and_refuses_the_others(cls, noise):
+def test_an_integrator_accepts_exactly_its_classes_of_noise(cls, noise):
     one = specimen(noise, calculus_of(cls))
     if noise in cls.classes and not cls.kinetic:
         assert (cls(one, 0.1).weak_order, cls(one, 0.1).strong_order) == cls.orders(noise)
@@ -182,7 +182,7 @@ def test_an_integrator_takes_its_classes_of_noise_and_refuses_the_others(cls, no
 
 
 @pytest.mark.parametrize("cls", integrators(), ids=name)
-def test_an_integrator_refuses_other_laws_and_the_other_calculus(cls):
+def test_an_integrator_accepts_exactly_its_laws_and_its_calculus(cls):
     one = kinetic() if cls.kinetic else specimen("scalar" if "scalar" in cls.classes else "additive", calculus_of(cls))
     for law in ("normal", "three-point", "two-point"):
         if law in cls.laws:
@@ -215,8 +215,8 @@ def weak_error(cls, one, dt, law):
 
 
 @pytest.mark.parametrize(("cls", "noise", "law"), WEAK, ids=name)
-def test_the_declared_weak_order_is_that_of_the_exact_moments(cls, noise, law):
-    """Error c dt^p (1 + O(dt)): the slope between dt and dt/2 is off by O(dt), so its error halves with dt; extrapolated it is p."""
+def test_the_declared_weak_order_agrees_with_the_exact_moments(cls, noise, law):
+    """For an error c dt^p (1 + O(dt)) the slope between dt and dt/2 has an error O(dt), which extrapolation removes."""
     one = kinetic() if cls.kinetic else specimen(noise, calculus_of(cls))
     errors = [weak_error(cls, one, 2.0**-k, law) for k in (6, 7, 8, 9)]
     slopes = np.log2(np.array(errors[:-1]) / errors[1:])
@@ -226,7 +226,7 @@ def test_the_declared_weak_order_is_that_of_the_exact_moments(cls, noise, law):
 STRONG = [
     (cls, noise, cls.orders(noise)[1])
     for cls in integrators()
-    if cls.strong_order is not None and not cls.areas  # signs of one's own leave no common path to compare on
+    if cls.strong_order is not None and not cls.areas  # schemes with random signs share no Brownian path
     for noise in SPECIMENS
     if noise in cls.strong_orders or noise == [n for n in SPECIMENS if n in cls.classes][-1]
 ]
@@ -237,8 +237,8 @@ NONLINEAR = SPECIMENS | {
 
 
 @pytest.mark.parametrize(("cls", "noise", "order"), STRONG, ids=name)
-def test_the_declared_strong_order_is_that_of_coupled_steps(cls, noise, order):
-    """The rms distance of dt and dt/2 on one Brownian path falls with the declared order; independent paths stay apart."""
+def test_the_declared_strong_order_agrees_with_coupled_steps(cls, noise, order):
+    """The rms distance of dt and dt/2 on one Brownian path has the declared order; negative control: independent paths."""
     drift, diffusion = NONLINEAR[noise]
     one = st.SDE(drift=drift, diffusion=diffusion, variables="x y", calculus=calculus_of(cls))
 

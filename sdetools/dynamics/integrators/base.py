@@ -81,8 +81,13 @@ class Integrator(Moving):
             two-point draws are no Brownian increments, so they cannot be shared with steps of another length.
 
     Attributes:
-        strong_order: The strong order of convergence, or None.
-        weak_order: The weak order of convergence.
+        strong_order: The strong order of convergence, or None if none is declared. On the class it is the order for the widest class of
+            noise, on an instance that for the noise of its SDE.
+        weak_order: The weak order of convergence, likewise.
+        weak_orders: Higher weak orders for narrower classes of noise, by class.
+        strong_orders: Higher strong orders for narrower classes of noise, by class.
+        reference: The source of the scheme.
+        kinetic: Whether the scheme applies to kinetic equations only.
         classes: The classes of noise for which the scheme is defined.
         calculus: The calculus of the scheme: "ito", "stratonovich" or "either".
         laws: The admissible distributions of the draws.
@@ -97,15 +102,12 @@ class Integrator(Moving):
 
     strong_order: float | None = None
     weak_order: float = 1.0
-    """Orders for the widest class of noise that the scheme takes; those of an instance are for the class of its SDE's noise."""
     weak_orders: ClassVar[Mapping[str, float]] = {}
     strong_orders: ClassVar[Mapping[str, float]] = {}
-    """Orders for narrower classes of noise, where they are higher."""
     reference: ClassVar[str] = ""
     strong, weak = RenamedAttribute("strong_order"), RenamedAttribute("weak_order")
     classes: ClassVar[tuple[str, ...]] = CLASSES
     kinetic: ClassVar[bool] = False
-    """Whether the scheme is for the kinetic equation alone."""
     calculus: ClassVar[str] = "ito"
     laws: ClassVar[tuple[str, ...]] = ("normal",)
     levels: ClassVar[int] = 1
@@ -150,7 +152,7 @@ class Integrator(Moving):
 
     @classmethod
     def orders(cls, noise_class: str) -> tuple[float, float | None]:
-        """Weak and strong order for a class of noise; None for a strong order that is not declared."""
+        """Return the weak and the strong order for a class of noise; the latter is None if none is declared."""
         return cls.weak_orders.get(noise_class, cls.weak_order), cls.strong_orders.get(noise_class, cls.strong_order)
 
     @property

@@ -1,4 +1,4 @@
-"""What the table of optimisers says of each: see `sdetools.dynamics.catalogue`."""
+"""An entry of the table of optimisers in `sdetools.dynamics.catalogue`."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from sdetools.schedules import Plan
 
 @dataclass(frozen=True)
 class OptimiserEntry:
-    """An optimiser in the table: the inputs that it takes and refuses, what it supports, and where it comes from.
+    """An optimiser in the table: its valid and invalid arguments, the features it supports, and its source.
 
     Attributes:
         make: The class.
         reference: The source of the method.
-        schedule: The plan that it takes: "eta, beta", "eta" for one without momentum, or "" where its rates are arguments of its own.
-        valid: Arguments beside the oracle and the plan, at least one set.
-        refused: Arguments that raise ValueError, each with a part of the message. The value `Plan` stands for a plan with momentum.
-        exact: Whether moments on quadratic losses are exact: whether a step is linear in the state and the gradients and draws no numbers itself.
-        gain: Whether a plain SGD stands for it: whether `averaged()` exists.
-        torch: Whether `sdetools.bridge` has it as a `torch.optim.Optimizer`.
+        schedule: The plan that it uses: "eta, beta", "eta" for a plan without momentum, or "" if its rates are separate arguments.
+        valid: Sets of valid arguments besides the oracle and the plan, at least one.
+        refused: Sets of arguments that raise ValueError, each with a part of the message. The value `Plan` represents a plan with momentum.
+        exact: Whether moments on quadratic losses are exact, because a step is linear in state and gradients and has no extra draws.
+        gain: Whether an equivalent plain SGD exists, so that `averaged()` is defined.
+        torch: Whether `sdetools.bridge` implements it as a `torch.optim.Optimizer`.
     """
 
     make: type[Dynamics]
@@ -41,12 +41,12 @@ class OptimiserEntry:
         return self.make.__name__
 
     def build(self, oracle: NoisyOracle, plan: Plan, arguments: Mapping[str, Any]) -> Dynamics:
-        """Returns the optimiser with these arguments, on the part of `plan` that it takes.
+        """Return the optimiser with the given arguments.
 
         Args:
-            oracle: The noisy gradient.
-            plan: A plan with momentum; a method without momentum gets its learning rates alone.
-            arguments: One of `valid` or of `refused`.
+            oracle: The noisy gradient oracle.
+            plan: A plan with momentum; a method without momentum uses its learning rates only.
+            arguments: An element of `valid` or `refused`.
         """
         given: dict[str, Any] = {name: plan if value is Plan else value for name, value in arguments.items()}
         if self.schedule:
