@@ -234,7 +234,7 @@ def test_the_rejected_point_is_named():
 @pytest.mark.parametrize(
     ("text", "point", "message"),
     [
-        ("x**2 + y**2", [0.0, 0.0], "isolated minimum"),
+        ("x**2 + y**2", [0.0, 0.0], "minimum is isolated"),
         ("(x*y - 1)**2/2", [2.0, 1.0], "Project it first"),
         ("exp(x)*y**2/2", [0.3, 1e-4], "Project it first"),
         ("(x*y)**2/2", [0.0, 0.0], "vanishes"),
