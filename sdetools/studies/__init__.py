@@ -1,4 +1,4 @@
-"""The answer: means, gaps with bands, orders, distances in law, the slow clock, multilevel Monte Carlo."""
+"""Monte Carlo studies: means, weak gaps with bands, weak orders, distances in law, the slow time scale, multilevel Monte Carlo."""
 
 from sdetools.studies.gap import WeakGap, weak_gap
 from sdetools.studies.means import Simulation, simulate

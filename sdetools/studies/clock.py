@@ -1,4 +1,4 @@
-"""When things are recorded, where dynamics meet, and where the control variate takes its anchors."""
+"""Conversion of times to steps, the default recording times, and the anchor steps of the control variate."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from sdetools.dynamics.base import Moving
 from sdetools.simulation.program import ControlVariate
 
 DENSE = 512
-"""At most so many of the first steps are recorded one by one (evenly thinned out beyond)."""
+"""The largest number of recorded steps in the dense initial phase, which is thinned evenly if it has more."""
 GROWTH = 1.1
+"""The ratio of successive recorded steps after the initial phase."""
 LONGEST = 10**8
-"""Steps of a run at most: schedules are held step by step while a run is planned, a few gigabytes at this length."""
+"""The largest number of steps of a run. While a run is planned, its schedules occupy a few gigabytes at this length."""
 LAG = 3.0
-"""Lag of the control variate in units of the momentum's memory 1 / (1 - beta)."""
+"""The lag of the control variate in units of the momentum's memory 1 / (1 - beta)."""
 
 
 def steps_to(horizon: float, step_time: float, name: str = "horizon") -> int:
-    """The number of steps to a time; ValueError when it is not a whole number of them."""
+    """Return the number of steps to a time; ValueError if it is not a whole number of steps."""
     horizon = _check.positive(name, horizon)
     steps = horizon / step_time
     if steps > LONGEST:
@@ -40,7 +41,7 @@ def steps_to(horizon: float, step_time: float, name: str = "horizon") -> int:
 
 
 def asked_steps(name: str, times: Any, steps: int, step_time: float) -> np.ndarray:
-    """The steps of a list of times, or of "all" of them."""
+    """Return the steps of a list of times, or every step for "all"."""
     if isinstance(times, str):
         if times != "all":
             raise ValueError(f"`{name}` must be a list of times, 'all' or None; got {times!r}.")
@@ -52,20 +53,27 @@ def asked_steps(name: str, times: Any, steps: int, step_time: float) -> np.ndarr
 
 
 def recorded_steps(times: Any, steps: int, step_time: float, memory: float) -> np.ndarray:
-    """The steps to record: as `times` asks ("all", or a list of times), or each of the first 8 / (1 - beta) and then geometrically."""
+    """Return the steps to record.
+
+    Args:
+        times: A list of times, or "all"; by default every step up to 8 / (1 - beta) and then geometrically spaced steps.
+        steps: The number of steps of the run.
+        step_time: The time of one step.
+        memory: The longest memory 1 / (1 - beta), in steps.
+    """
     if times is not None:
         return asked_steps("times", times, steps, step_time)
     dense = min(steps, math.ceil(8 * memory))
-    chosen = set(np.unique(np.linspace(0, dense, min(dense, DENSE) + 1).round().astype(int)).tolist()) | {steps}
+    recorded = set(np.unique(np.linspace(0, dense, min(dense, DENSE) + 1).round().astype(int)).tolist()) | {steps}
     k = float(max(dense, 10))
     while k < steps:
-        chosen.add(round(k))
+        recorded.add(round(k))
         k *= GROWTH
-    return np.array(sorted(chosen))
+    return np.array(sorted(recorded))
 
 
 def moment(times: np.ndarray, time: float | None) -> int:
-    """The record of a time; of the last one by default."""
+    """Return the index of a recorded time, by default of the last one; ValueError if the time was not recorded."""
     if time is None:
         return len(times) - 1
     found = int(np.argmin(np.abs(times - time)))
@@ -77,14 +85,14 @@ def moment(times: np.ndarray, time: float | None) -> int:
 
 
 def longest_memory(*members: Moving) -> float:
-    """1 / (1 - beta) of the slowest momentum, in steps."""
+    """Return 1 / (1 - beta) of the slowest momentum, in steps."""
     return max(m.longest_memory for m in members)
 
 
 def plan_control(member: Moving, steps: int, record: np.ndarray) -> ControlVariate | None:
-    """Anchors for the control variate of a momentum method, with a lag between 3 and 4.5 memories; None without momentum.
+    """Return the control variate of a momentum method, with a lag between 3 and 4.5 memories; None without momentum.
 
-    For a recorded step k the anchor a is the last step at which (y, E) was kept and that lies at least a lag before k (or the start).
+    The anchor of a recorded step k is the last step at which (y, E) was stored and that lies at least one lag before k, or the start.
     """
     memory, fading = member.memory(steps), member.fading(steps)
     if memory is None or fading is None or not memory.any():

@@ -1,35 +1,36 @@
-r"""Distances in law between two samples of endpoints: Wasserstein-1, Kolmogorov-Smirnov, energy; each with an interval and its floor.
+r"""Distances in law between two samples: Wasserstein-1, Kolmogorov-Smirnov and energy, each with a confidence interval and a noise floor.
 
-E h tests one function at a time; these see the whole law. All three are a norm of the difference of distribution functions, taken
-along a line: with F_t, G_t the distribution functions of <t, X> and <t, Y>,
+A mean E h tests a single function; a distance compares the whole laws. All three are norms of the difference of distribution functions
+along a line. With the distribution functions F_t, G_t of <t, X> and <t, Y>,
 
     wasserstein    mean over t of  integral |F_t - G_t| dx           (one dimension: W_1; more: sliced over directions t)
     kolmogorov     sup |F - G|                                       (one dimension, or one coordinate)
     energy         c_d mean over t of  2 integral (F_t - G_t)^2 dx  =  2 E|X - Y| - E|X - X'| - E|Y - Y'|,  c_d = 1 / E|t_1|
 
-so that one argument, one bootstrap and one permutation serve them all.
+so that the same bound, bootstrap and permutation test apply to all of them.
 
-The value. It is the distance of the two empirical laws (exact, O(N log N) a direction), hence never negative and biased upwards: samples
-of one law lie about `floor` apart, not 0. The bootstrap of the value itself is inconsistent there (L. Dümbgen, Probability Theory and
-Related Fields 95, 1993; Z. Fang and A. Santos, Review of Economic Studies 86, 2019), since a norm has no derivative at 0.
+Value. The distance of the two empirical laws, exact, in O(N log N) operations for each direction. It is nonnegative and hence biased
+upwards: two samples of one law have a distance of about `floor`, not 0. The bootstrap of the value itself is inconsistent there, because a
+norm is not differentiable at 0 (L. Dümbgen, Probability Theory and Related Fields 95, 1993; Z. Fang and A. Santos, Review of Economic
+Studies 86, 2019).
 
-The interval. Write e = (F_n - F) - (G_m - G) for the noise. By the triangle inequality | ||F_n - G_m|| - ||F - G|| | <= ||e||, whatever the
-laws. The law of ||e|| is that of the *centred* bootstrap process (F_n* - F_n) - (G_m* - G_m), consistent for all three norms (E. Giné and
-J. Zinn, Annals of Probability 18, 1990; for W_1 if the integral of sqrt(F (1 - F)) is finite, a little more than two moments: E. del Barrio,
-E. Giné and C. Matrán, Annals of Probability 27, 1999), so `value` -+ its quantile holds the true distance with at least the stated
-probability: about exactly when the laws are equal, more often when they are not. For `energy` this is done with its square root, the norm.
-At confidences that the draws cannot reach, the Gaussian bound P(||e|| > median + s z) <= 1 - Phi(z) serves, s the largest standard deviation of
-a linear functional in the unit ball (C. Borell, Inventiones Mathematicae 30, 1975).
+Interval. Let e = (F_n - F) - (G_m - G) be the noise. By the triangle inequality | ||F_n - G_m|| - ||F - G|| | <= ||e|| for any laws. The
+law of ||e|| is approximated by the *centred* bootstrap process (F_n* - F_n) - (G_m* - G_m). This is consistent for all three norms
+(E. Giné and J. Zinn, Annals of Probability 18, 1990); for W_1 if the integral of sqrt(F (1 - F)) is finite, slightly more than two moments
+(E. del Barrio, E. Giné and C. Matrán, Annals of Probability 27, 1999). Hence `value` -+ its quantile has at least the nominal coverage:
+approximately the nominal one for equal laws, more otherwise. For `energy` this is done with its square root, the norm. At levels
+that the number of draws cannot resolve, the Gaussian bound P(||e|| > median + s z) <= 1 - Phi(z) is used, with s the largest standard
+deviation of a linear functional in the unit ball (C. Borell, Inventiones Mathematicae 30, 1975).
 
-The floor. Mean and quantile of the distance under random splits of the pooled sample, a permutation test: for equal laws, whatever they are,
-P(value > floor_high) is at most 1 - confidence, with few paths and ties as well; groups and knots (below) move that by parts of a per cent.
-Where the value is not above `floor_high`, the interval reaches down to 0.
+Floor. The mean and a quantile of the distance under random splits of the pooled sample, a permutation test. For equal laws
+P(value > floor_high) is at most 1 - confidence, for few paths and for ties as well; groups and knots (below) change this by less than a
+per cent. If the value does not exceed `floor_high`, the interval starts at 0.
 
-Cost. Resampling works on groups of paths (at most about 256 a sample of equal sizes, single paths for small samples), whose distribution
-functions are held at knots that lie densest in the tails: all points of small samples, 16,384 of large ones, 512 a line when sliced (where
-the noise of more than 262,144 paths is scaled from as many). Beside all points of 2 x 100,000 that errs by under 0.1 % for W_1 and energy
-of normals, 3 % upwards at 512 knots for lognormals, and makes the Kolmogorov noise 0.6 % too small. Counts and weights are whole numbers,
-so that their products are exact in any order of summation.
+Cost. Groups of paths are resampled: at most about 256 for each of two samples of equal size, single paths in small samples. Their
+distribution functions are evaluated at knots, which are densest in the tails: all points of small samples, 16,384 points of large ones,
+512 for each direction of a sliced distance (where the noise of more than 262,144 paths is rescaled from a subset of that size). Compared
+with all points of 2 x 100,000, the error is below 0.1 % for W_1 and energy of normals, 3 % upwards at 512 knots for lognormals, and the
+Kolmogorov noise is 0.6 % too small. Counts and weights are integers, so that their products are exact in any order of summation.
 """
 
 from __future__ import annotations
@@ -50,31 +51,43 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SLICED_KNOTS = 512
-"""Points at which the noise of one of many lines is followed."""
+"""The number of knots for each direction of a sliced distance."""
 SLICED_PATHS = 1 << 18
-"""Paths of a sample that are resampled along many lines; the noise of more is scaled."""
+"""The largest number of paths that are resampled for a sliced distance; the noise of larger samples is rescaled."""
 
 
 @dataclass(frozen=True)
 class Distance(HasInterval, Result):
-    """A distance in law of two samples of `n` and `m` paths, with the interval `[low, high]` of the true one at `confidence`.
+    """A distance in law between two samples, with the confidence interval `[low, high]` of the true distance.
 
-    `floor` is the mean distance that two such samples of one law (the pooled one) have, `floor_high` its quantile at `confidence`;
-    `resolved` says that the value lies above that, so that equal laws are refuted. `directions` counts the lines of a sliced distance (0:
-    none), `direction_error` is the standard error of their average as one over all directions. The interval leaves that error out: it
-    is about these lines, which depend on seed, dimension and number alone, so that the distances of several pairs may be compared.
-    `diverged` counts paths that left the finite range; with any the value is NaN and the interval is the whole line.
+    Attributes:
+        value: The distance of the empirical laws; NaN if any path diverged.
+        floor: The mean distance of two such samples of one law, the pooled one.
+        floor_high: The quantile of that distance at `confidence`. Equal laws are rejected if the value exceeds it.
+        n: The number of paths of the first sample.
+        m: The number of paths of the second sample.
+        kind: "wasserstein", "kolmogorov" or "energy".
+        confidence: The confidence level.
+        diverged: The number of diverged paths in both samples.
+        directions: The number of directions of a sliced distance; 0 in one dimension.
+        direction_error: The standard error of the average over directions, as an estimate of that over all directions. The interval does not
+            include it: it refers to the directions used, which depend on seed, dimension and number alone, so that the distances of several
+            pairs are comparable.
+        draws: Norms of the centred bootstrap process.
+        scale: The largest standard deviation of a linear functional of the noise.
+        origin: The call and the seed.
 
-    >>> import numpy as np
-    >>> from sdetools.studies.distance import distance
-    >>> rng = np.random.default_rng(0)
-    >>> d = distance(rng.normal(0.0, 1.0, 10_000), rng.normal(0.5, 1.0, 10_000))
-    >>> d
-    W1 = 0.497 in [0.468, 0.526] (95 %, 10000 and 10000 paths; equal laws: 0.026, at most 0.053): resolved
-    >>> d.resolved, d.low < 0.5 < d.high
-    (True, True)
-    >>> d.paths_for(0.01) > 10_000
-    True
+    Example:
+        >>> import numpy as np
+        >>> from sdetools.studies.distance import distance
+        >>> rng = np.random.default_rng(0)
+        >>> d = distance(rng.normal(0.0, 1.0, 10_000), rng.normal(0.5, 1.0, 10_000))
+        >>> d
+        W1 = 0.497 in [0.468, 0.526] (95 %, 10000 and 10000 paths; equal laws: 0.026, at most 0.053): resolved
+        >>> d.resolved, d.low < 0.5 < d.high
+        (True, True)
+        >>> d.paths_for(0.01) > 10_000
+        True
     """
 
     value: float
@@ -88,24 +101,26 @@ class Distance(HasInterval, Result):
     directions: int = 0
     direction_error: float = 0.0
     draws: np.ndarray = field(default_factory=lambda: np.zeros(0), repr=False, compare=False)
-    """Norms of the centred bootstrap process."""
     scale: float = 0.0
-    """The largest standard deviation of a linear functional of the noise."""
     origin: Origin = field(default=BY_HAND, compare=False)
 
     @property
     def resolved(self) -> bool:
-        """Whether the value lies above `floor_high`; equal laws do so with probability 1 - confidence."""
+        """Whether the value exceeds `floor_high`, which has probability 1 - confidence for equal laws."""
         return bool(self.value > self.floor_high)
 
     def confidence_interval(self, level: float | None = None) -> ConfidenceInterval:
-        """The interval at a level, by default at `confidence`; the whole line when the value is not finite.
+        """Return the confidence interval, infinite if the value is not finite.
 
-        >>> import numpy as np
-        >>> from sdetools.studies.distance import distance
-        >>> d = distance(np.arange(100.0), np.arange(50.0, 150.0), "kolmogorov")
-        >>> (d.low, d.high) == tuple(d.confidence_interval()), d.confidence_interval(0.9999).low < d.low
-        (True, True)
+        Args:
+            level: The confidence level; by default `confidence`.
+
+        Example:
+            >>> import numpy as np
+            >>> from sdetools.studies.distance import distance
+            >>> d = distance(np.arange(100.0), np.arange(50.0, 150.0), "kolmogorov")
+            >>> (d.low, d.high) == tuple(d.confidence_interval()), d.confidence_interval(0.9999).low < d.low
+            (True, True)
         """
         level = _check.confidence(self.confidence if level is None else level, "level")
         if not math.isfinite(self.value):
@@ -115,7 +130,7 @@ class Distance(HasInterval, Result):
 
     @property
     def data(self) -> xarray.Dataset:
-        """`value`, `low`, `high`, `floor`, `floor_high`: numbers without an axis."""
+        """The scalars `value`, `low`, `high`, `floor`, `floor_high` and `direction_error`."""
         import xarray
 
         fields = {name: getattr(self, name) for name in ("value", "low", "high", "floor", "floor_high", "direction_error")}
@@ -123,7 +138,7 @@ class Distance(HasInterval, Result):
         return xarray.Dataset(fields, attrs=own | {"directions": self.directions} | self.origin.attributes)
 
     def table(self) -> str:
-        """The value, its interval, and what two samples of one law show, a line each."""
+        """Return a text table of the value, its interval, and the distances of two samples of one law."""
         rows = {
             "value": self.value,
             "low": self.low,
@@ -134,17 +149,19 @@ class Distance(HasInterval, Result):
         return "\n".join(f"{name:<22} {value:>14.6g}" for name, value in rows.items())
 
     def plot(self, *, ax: Any = None) -> Figure:
-        """The value with its interval, beside what two samples of one law show."""
+        """Plot the value with its interval, and the range of distances of two samples of one law."""
         from sdetools.plots import figure_of, interval_plot
 
         label, equal = KINDS[self.kind].label, (f"equal laws, {100 * self.confidence:g} %", self.floor_high)
         return figure_of(interval_plot({label: (self.value, self.low, self.high)}, label, region=equal, ax=ax))
 
     def paths_for(self, size: float) -> int:
-        """How many paths in each sample bring `floor_high` down to half of `size`, so that a distance of `size` is resolved."""
+        """Return the number of paths in each sample that reduces `floor_high` to half of `size`, so that a distance of `size` is resolved."""
         _check.positive("size", size)
         if not math.isfinite(self.floor_high):
-            raise ValueError("`paths_for` needs a finite floor; got paths that left the finite range. Mend those first.")
+            raise ValueError(
+                "`paths_for` needs a finite floor; got paths that left the finite range. Take a smaller step for these."
+            )
         ratio = (2.0 if KINDS[self.kind].power == 1 else 4.0) * self.floor_high / size
         return max(2, math.ceil(2 / (1 / self.n + 1 / self.m) * ratio ** (2 / KINDS[self.kind].power)))
 
@@ -152,9 +169,9 @@ class Distance(HasInterval, Result):
         name = ("sliced " if self.directions and self.kind == "wasserstein" else "") + KINDS[self.kind].label
         paths = f"{self.n} and {self.m} paths"
         if not math.isfinite(self.value):
-            lost = f", {self.diverged} of them left the finite range" if self.diverged else ""
-            return f"{name} = {self.value} ({paths}{lost})"
-        value, low, high, floor, floor_high = _told(self.value, self.low, self.high, self.floor, self.floor_high)
+            divergence = f", {self.diverged} of them left the finite range" if self.diverged else ""
+            return f"{name} = {self.value} ({paths}{divergence})"
+        value, low, high, floor, floor_high = _rounded(self.value, self.low, self.high, self.floor, self.floor_high)
         lines = f"; {self.directions} directions, +- {self.direction_error:.2g} between them" if self.directions else ""
         return (
             f"{name} = {value} in [{low}, {high}] ({100 * self.confidence:g} %, {paths}{lines}; equal laws: {floor}, at most {floor_high}): "
@@ -173,35 +190,48 @@ def distance(
     resamples: int = 200,
     seed: int = 0,
 ) -> Distance:
-    r"""How far apart the laws of two samples lie: `kind` is "wasserstein", "kolmogorov" or "energy"; a `Distance` with interval and floor.
+    r"""Return the distance in law between two independent samples, with its confidence interval and noise floor.
 
-    `first`, `second`: points `(dim, paths)`, or `(paths,)` in one dimension, or runs of `st.simulate(..., keep_final=True)`, whose last points
-    are taken; their numbers of paths may differ. `coordinate` compares the law of that one alone. In several dimensions W_1 and energy are
-    averaged over `directions` lines drawn from `seed`: equally spaced with a random turn in the plane, random orthogonal frames beyond;
-    the energy so approximates 2 E|X - Y| - E|X - X'| - E|Y - Y'| of the whole vectors, and the sliced W_1 is E W_1(<t, X>, <t, Y>) for t uniform
-    on the sphere (N. Bonneel et al., Journal of Mathematical Imaging and Vision 51, 2015; M. Rowland et al., AISTATS 2019; G. Székely and M. Rizzo,
-    Journal of Statistical Planning and Inference 143, 2013). W_1 and energy have the unit of x, the Kolmogorov distance none. The interval and
-    the floor come from `resamples` bootstrap draws and permutations; how, and why not from a bootstrap of the value, is told at the head of
-    `sdetools/studies/distance.py`. The result depends on the points and `seed` alone. ValueError for anything that does not fit.
+    In several dimensions W_1 and energy are averages over random directions t. The sliced W_1 is E W_1(<t, X>, <t, Y>) for t uniform on the
+    sphere; the energy approximates 2 E|X - Y| - E|X - X'| - E|Y - Y'| of the vectors. W_1 and energy have the unit of x, the Kolmogorov
+    distance has none. The module `sdetools/studies/distance.py` documents the interval and the floor.
 
-    The two samples are taken as *independent*. Two runs of one seed share their draws: then give the second another `stream=` (or seed). Samples
-    that move together only make interval and floor too wide; samples that move against each other make them too narrow.
+    Two runs with one seed share their draws; simulate the second with another `stream=` or seed. Positively correlated samples make the
+    interval and the floor too wide, negatively correlated samples make them too narrow.
 
-    >>> import numpy as np
-    >>> import sdetools as st
-    >>> from sdetools.studies.distance import distance
-    >>> oracle = st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.gaussian(dim=1), sigma=1.0)
-    >>> def last(eta, stream):
-    ...     rule = st.SGD(oracle, st.schedules.constant(eta=eta), step_time=eta)
-    ...     return st.simulate(rule, x0=[1.0], horizon=2.0, paths=4096, observe=["x"], keep_final=True, stream=stream)
-    >>> distance(last(0.5, 0), last(0.5, 1), "kolmogorov").resolved, distance(last(0.5, 0), last(0.25, 1), "kolmogorov").resolved
-    (False, True)
+    Sources: N. Bonneel et al., Journal of Mathematical Imaging and Vision 51 (2015); M. Rowland et al., AISTATS 2019; G. Székely and
+    M. Rizzo, Journal of Statistical Planning and Inference 143 (2013).
 
-    A shift by d in the plane has the sliced W_1 E|<t, d>| = 2 |d| / pi:
+    Args:
+        first: Points `(dim, paths)`, or `(paths,)` in one dimension, or a run of `st.simulate(..., keep_final=True)`.
+        second: The other sample; its number of paths may differ.
+        kind: "wasserstein", "kolmogorov" or "energy".
+        coordinate: The index of the coordinate to compare; by default whole points.
+        directions: The number of directions in several dimensions: equally spaced with a random rotation in the plane, random orthogonal
+            frames in higher dimensions.
+        confidence: The confidence level.
+        resamples: The number of bootstrap draws and of permutations.
+        seed: The seed of directions and resampling. The result depends on the points and the seed alone.
 
-    >>> x = np.random.default_rng(0).standard_normal((2, 100))
-    >>> round(distance(x, x + np.array([[0.3], [0.4]])).value * np.pi / 2, 3)
-    0.5
+    Raises:
+        ValueError: If an argument does not fit; the message states the rule and a remedy.
+
+    Example:
+        >>> import numpy as np
+        >>> import sdetools as st
+        >>> from sdetools.studies.distance import distance
+        >>> oracle = st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.gaussian(dim=1), sigma=1.0)
+        >>> def last(eta, stream):
+        ...     rule = st.SGD(oracle, st.schedules.constant(eta=eta), step_time=eta)
+        ...     return st.simulate(rule, x0=[1.0], horizon=2.0, paths=4096, observe=["x"], keep_final=True, stream=stream)
+        >>> distance(last(0.5, 0), last(0.5, 1), "kolmogorov").resolved, distance(last(0.5, 0), last(0.25, 1), "kolmogorov").resolved
+        (False, True)
+
+        A shift by d in the plane has the sliced W_1 E|<t, d>| = 2 |d| / pi:
+
+        >>> x = np.random.default_rng(0).standard_normal((2, 100))
+        >>> round(distance(x, x + np.array([[0.3], [0.4]])).value * np.pi / 2, 3)
+        0.5
     """
     call = called(distance, locals())
     if kind not in KINDS:
@@ -222,9 +252,7 @@ def distance(
         raise ValueError(
             f"the Kolmogorov distance must have one dimension; got {dim}. Pass coordinate=0, or take kind='energy' for whole points."
         )
-    directions = _check.count(
-        "directions", directions, least=2, hint="One line alone does not say how much the next would differ."
-    )
+    directions = _check.count("directions", directions, least=2, hint="A single direction gives no standard error.")
     _check.confidence(confidence)
     resamples = _check.count("resamples", resamples)
     if _rank(resamples, confidence) > resamples:
@@ -234,29 +262,30 @@ def distance(
     seed = _check.count("seed", seed, least=0, most=(1 << 64) - 1)
 
     lines = 0 if coordinate is not None else directions
-    lost = sum(int(np.count_nonzero(~np.isfinite(points).all(axis=0))) for points in (x, y))
-    if lost:
-        return Distance(math.nan, math.nan, math.inf, n, m, kind, confidence, lost, lines, origin=Origin(call, seed))
+    diverged = sum(int(np.count_nonzero(~np.isfinite(points).all(axis=0))) for points in (x, y))
+    if diverged:
+        return Distance(math.nan, math.nan, math.inf, n, m, kind, confidence, diverged, lines, origin=Origin(call, seed))
 
     gauge = KINDS[kind]
-    # The directions have a generator of their own: they shall depend on seed, dimension and number alone.
+    # The directions have their own generator, so that they depend on seed, dimension and number alone.
     resampling = Resampling(n, m, SLICED_PATHS if lines else max(n, m), resamples, np.random.default_rng([seed, 1]))
     knots = SLICED_KNOTS if lines else gauge.knots
 
     def along(direction: np.ndarray | None) -> tuple[float, float, np.ndarray, np.ndarray]:
+        """Return the distance along one line, the standard error of the means, and the two resampled norms."""
         a, b = (points[coordinate] if direction is None else direction @ points for points in (x, y))
         sorted_a, sorted_b = np.sort(a), np.sort(b)
         spread = math.sqrt(a.var(ddof=1) / n + b.var(ddof=1) / m)
         return gauge.exact(sorted_a, sorted_b), spread, *resampling.parts(a, b, chosen_knots(sorted_a, sorted_b, knots), gauge)
 
-    done = [along(direction) for direction in (unit_directions(dim, directions, seed) if lines else [None])]
-    values, spreads, centred, permuted = (np.array(column) for column in zip(*done))
-    factor = _whole_from_lines(dim) if lines and gauge.power == 2 else 1.0
+    projections = [along(direction) for direction in (unit_directions(dim, directions, seed) if lines else [None])]
+    values, spreads, centred, permuted = (np.array(column) for column in zip(*projections))
+    factor = _norm_constant(dim) if lines and gauge.power == 2 else 1.0
     value = factor * float(values.mean())
     permuted = np.sort(factor * permuted.mean(axis=0))
     centred = np.sort((factor * centred.mean(axis=0)) ** (1 / gauge.power))
     if kind == "wasserstein":
-        # Of all |s| <= 1 the constant has the largest variance under a covariance that is nowhere negative; lines add up at worst.
+        # The covariance is nonnegative, so that among |s| <= 1 the constant has the largest variance; directions add up at worst.
         scale = float(spreads.mean())
     elif kind == "kolmogorov":
         scale = 0.5 * math.sqrt(1 / n + 1 / m)
@@ -268,11 +297,11 @@ def distance(
 
 
 def _points(name: str, given: Any) -> np.ndarray:
-    """Points `(dim, paths)` of an array or a run; lost paths may be in it."""
+    """Return points `(dim, paths)` of an array or a run, diverged paths included; ValueError if there are none."""
     if hasattr(given, "final"):
         given = given.final
         if given is None:
-            raise ValueError(f"`{name}` must hold its last points; got a run without them. Run it with keep_final=True.")
+            raise ValueError(f"`{name}` must have its last points; got a run without them. Run it with keep_final=True.")
     try:
         out = np.asarray(given, dtype=float)
     except (TypeError, ValueError):
@@ -284,17 +313,25 @@ def _points(name: str, given: Any) -> np.ndarray:
     if out.ndim != 2 or not len(out) or out.shape[1] < 2:
         raise ValueError(
             f"`{name}` must have shape (dim, paths), component first, with at least 2 paths; got shape {np.shape(given)}. "
-            "Several times are several distances."
+            "For several times compute several distances."
         )
     return out
 
 
 def unit_directions(dim: int, count: int, seed: int) -> np.ndarray:
-    """Unit vectors `(count, dim)`, each uniform on the sphere up to its sign: equally spaced in the plane, orthogonal frames beyond.
+    """Return unit vectors `(count, dim)`, each uniform on the sphere up to its sign.
 
-    >>> t = unit_directions(3, 6, seed=0)
-    >>> bool(np.allclose(t[:3] @ t[:3].T, np.eye(3))), t.shape
-    (True, (6, 3))
+    They are equally spaced in the plane, and orthogonal frames in higher dimensions.
+
+    Args:
+        dim: The dimension.
+        count: The number of vectors.
+        seed: The seed of the rotation.
+
+    Example:
+        >>> t = unit_directions(3, 6, seed=0)
+        >>> bool(np.allclose(t[:3] @ t[:3].T, np.eye(3))), t.shape
+        (True, (6, 3))
     """
     rng = np.random.default_rng([seed, 0])
     if dim == 2:
@@ -305,7 +342,7 @@ def unit_directions(dim: int, count: int, seed: int) -> np.ndarray:
 
 
 def _direction_error(values: np.ndarray, dim: int) -> float:
-    """Standard error of the average over directions, on the safe side: see K. Wolter, Introduction to Variance Estimation, 2007, ch. 8."""
+    """Return a conservative standard error of the average over directions (K. Wolter, Introduction to Variance Estimation, 2007, ch. 8)."""
     if dim == 2:  # systematic sampling: successive differences around the half circle
         return math.sqrt(float(np.mean((values - np.roll(values, 1)) ** 2)) / 2 / len(values))
     frames = len(values) // dim
@@ -314,18 +351,18 @@ def _direction_error(values: np.ndarray, dim: int) -> float:
     return float(values.std(ddof=1)) / math.sqrt(len(values))
 
 
-def _whole_from_lines(dim: int) -> float:
-    """|x| = c_d E|<t, x>| for t uniform on the sphere: c_d = sqrt(pi) Gamma((d + 1) / 2) / Gamma(d / 2)."""
+def _norm_constant(dim: int) -> float:
+    """Return c_d with |x| = c_d E|<t, x>| for t uniform on the sphere, c_d = sqrt(pi) Gamma((d + 1) / 2) / Gamma(d / 2)."""
     return math.sqrt(math.pi) * math.exp(math.lgamma((dim + 1) / 2) - math.lgamma(dim / 2))
 
 
 def _rank(draws: int, confidence: float) -> int:
-    """Which of the sorted draws bounds one more of their kind with at least this probability (B. Phipson and G. Smyth, SAGMB 9, 2010)."""
+    """Return the rank of the sorted draw that bounds a further draw with at least this probability (B. Phipson, G. Smyth, SAGMB 9, 2010)."""
     return math.ceil((draws + 1) * confidence - 1e-9)
 
 
 def _radius(draws: np.ndarray, scale: float, confidence: float) -> float:
-    """The quantile of the noise's norm: of the sorted draws where enough lie beyond it, else by the Gaussian bound."""
+    """Return the quantile of the noise's norm: of the sorted draws if more than five lie beyond it, otherwise by the Gaussian bound."""
     from scipy.special import ndtri
 
     if len(draws) * (1 - confidence) > 5:
@@ -334,14 +371,15 @@ def _radius(draws: np.ndarray, scale: float, confidence: float) -> float:
 
 
 def _ends(kind: str, value: float, resolved: bool, radius: float) -> tuple[float, float]:
+    """Return both ends of the interval from the radius of the norm."""
     power = KINDS[kind].power
     norm = value ** (1 / power)
     high = (norm + radius) ** power
     return max(0.0, norm - radius) ** power if resolved else 0.0, min(1.0, high) if kind == "kolmogorov" else high
 
 
-def _told(value: float, *others: float) -> list[str]:
-    """Numbers with the decimals that the interval (the first two of `others`) leaves."""
+def _rounded(value: float, *others: float) -> list[str]:
+    """Return numbers as text, rounded to the precision of the interval, the first two of `others`."""
     half = (others[1] - others[0]) / 2
     digits = max(0, 1 - math.floor(math.log10(half))) if half > 0 else 6
     return [f"{number:.{digits}f}" if digits < 7 else f"{number:.3g}" for number in (value, *others)]

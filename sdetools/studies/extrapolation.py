@@ -1,11 +1,11 @@
-r"""Talay-Tubaro extrapolation: two steps of one integrator, and the leading term of its weak error gone.
+r"""Talay-Tubaro extrapolation: the leading term of an integrator's weak error is eliminated by simulating with steps dt and dt/2.
 
 An integrator of weak order p on a smooth problem has E h(X_T^dt) = E h(X_T) + c dt^p + O(dt^(p+1)), so that
 
     (2^p E h(X^(dt/2)) - E h(X^dt)) / (2^p - 1) = E h(X_T) + O(dt^(p+1)).
 
-Both steps run on one Brownian path where the integrator's draws have one, so that the difference costs hardly any variance; with
-two-point and three-point draws they run on independent ones.
+If the integrator's draws are Brownian increments, both steps share one Brownian path, so that their difference has a small variance.
+With two-point and three-point draws they are independent.
 
 Source: D. Talay, L. Tubaro, Stochastic Analysis and Applications 8 (1990) 483-509.
 """
@@ -38,9 +38,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Extrapolation(Result):
-    """The extrapolated means. `at(h, time)` is an Estimate, `bias(h, time)` what the shorter step alone was wrong by, `data` an xarray.Dataset.
+    """Extrapolated means, and the estimated bias of the shorter step.
 
-    `pair` is the gap between the shorter step and the longer one, `weak_order` the order p that was used.
+    Attributes:
+        pair: The gap between the shorter step and the longer one.
+        weak_order: The weak order p.
+        origin: The call, seed and backend.
     """
 
     pair: WeakGap
@@ -50,33 +53,37 @@ class Extrapolation(Result):
 
     @property
     def diverged(self) -> int:
+        """The number of diverged paths of both steps."""
         return self.pair.diverged
 
     @property
     def factor(self) -> float:
-        """2^p / (2^p - 1): the weight of the shorter step."""
+        """The weight of the shorter step, 2^p / (2^p - 1)."""
         return 2.0**self.weak_order / (2.0**self.weak_order - 1)
 
     @property
     def names(self) -> tuple[str, ...]:
+        """The names of the observables and functionals."""
         return self.pair.names
 
     @property
     def times(self) -> np.ndarray:
+        """The recorded times."""
         return self.pair.times
 
     @cached_property
     def _moments(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard error of z + a (x - z), x the shorter step, a `factor`."""
+        """The mean and the standard error of z + a (x - z), with x from the shorter step and a = `factor`."""
         s, a = self.pair.statistics, self.factor
         (_, fine), (mean, coarse) = s.member("x"), s.member("z")
-        with np.errstate(all="ignore"):  # lost paths stay NaN
+        with np.errstate(all="ignore"):  # diverged paths stay NaN
             variance = a * fine - (a - 1) * coarse + (a * a - a) * s.variance
             return mean + a * s.gap, np.sqrt(np.maximum(variance, 0.0) / self.pair.paths)
 
     def _estimate(
         self, value: np.ndarray, stderr: np.ndarray, random: np.ndarray, label: str, observable: str | int, time: float | None
     ) -> Estimate:
+        """Return one entry of arrays `(times, observables)` as an Estimate."""
         o, t = column(self.names, observable), moment(self.times, time)
         like = self.pair.at(o, float(self.times[t]))
         name = f"{label}[{self.names[o]}] at t={self.times[t]:g}"
@@ -88,17 +95,22 @@ class Extrapolation(Result):
         )
 
     def at(self, observable: str | int = 0, time: float | None = None) -> Estimate:
-        """The extrapolated E h at a recorded time (the last by default)."""
+        """Return the extrapolated E h at a recorded time, by default the last."""
         return self._estimate(*self._moments, self.pair.facts.drawn, "E", observable, time)
 
     def bias(self, observable: str | int = 0, time: float | None = None) -> Estimate:
-        """What the shorter step alone is wrong by, c (dt/2)^p up to the next order: -(E h(X^(dt/2)) - E h(X^dt)) / (2^p - 1)."""
+        """Return the bias of the shorter step, -(E h(X^(dt/2)) - E h(X^dt)) / (2^p - 1) = c (dt/2)^p + O(dt^(p+1)).
+
+        Args:
+            observable: The name or the index of the observable.
+            time: A recorded time; by default the last.
+        """
         s, known, weight = self.pair.statistics, self.pair.facts, self.factor - 1
         return self._estimate(-weight * s.gap, weight * known.stderr, known.random, "bias of E", observable, time)
 
     @cached_property
     def data(self) -> xarray.Dataset:
-        """`mean` and `stderr`, extrapolated, and `fine_mean`, `coarse_mean`, `bias` over (time, observable)."""
+        """The extrapolated `mean` and `stderr`, and `fine_mean`, `coarse_mean`, `bias`, `bias_stderr` over (time, observable)."""
         import xarray
 
         (value, stderr), s = self._moments, self.pair.statistics
@@ -114,7 +126,7 @@ class Extrapolation(Result):
         )
 
     def table(self) -> str:
-        """Extrapolated means at the recorded times with their intervals, and what the shorter step alone is wrong by."""
+        """Return a text table of the extrapolated means with their intervals, and of the bias of the shorter step."""
         lines = [f"{'observable':<18} {'time':>10} {'mean':>14} {'95 % interval':>28} {'bias of dt/2':>14} {'stderr':>10}"]
         for name in self.names:
             for t in self.times:
@@ -125,7 +137,7 @@ class Extrapolation(Result):
         return "\n".join(lines)
 
     def plot(self, observable: str | int = 0, *, ax: Any = None) -> Figure:
-        """The extrapolated mean along time with its pointwise interval."""
+        """Plot the extrapolated mean over time with its pointwise interval."""
         from sdetools.plots import figure_of, gap_curve
 
         row = [self.at(observable, float(t)) for t in self.times]
@@ -219,7 +231,7 @@ def extrapolate(
             raise ValueError(f"`make` must return a dynamics; for dt={step:g} it returned {member!r}.")
         if not math.isclose(member.step_time, step, rel_tol=1e-12):
             raise ValueError(
-                f"`make(dt)` must return a dynamics of step dt; for dt={step:g} its step is {member.step_time:g}. Use the dt that it is given."
+                f"`make(dt)` must return a dynamics of step dt; for dt={step:g} its step is {member.step_time:g}. Use its argument dt."
             )
     order = weak_order if weak_order is not None else getattr(members[0], "weak_order", None)
     if order is None:

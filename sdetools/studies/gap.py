@@ -1,4 +1,4 @@
-"""The weak gap between two dynamics on the same noise: E h(x_k) - E h(z_k), its band, its maximum."""
+"""The weak gap E h(x_k) - E h(z_k) between two dynamics on the same noise, its simultaneous band and its maximum."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sdetools.estimates.band import multiplier_maxima
 from sdetools.simulation.philox import Stream
 from sdetools.studies.clock import moment
 from sdetools.studies.execution import Execution, ExecutionOptions
-from sdetools.studies.kept_paths import Asked, KeptPaths
+from sdetools.studies.kept_paths import KeptPaths, PathRequest
 from sdetools.studies.known import Facts, Known
 from sdetools.studies.means import chosen_paths, make_program
 from sdetools.studies.observables import column
@@ -27,15 +27,27 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LEAST_GROUPS = 4
-"""With fewer groups nothing is known of the correlations in time; the band is then Bonferroni's."""
+"""The least number of groups from which correlations in time are estimated; with fewer the band is Bonferroni's."""
 
 
 @dataclass(frozen=True)
 class WeakGap(KeptPaths):
-    """E h(x_k) - E h(z_k) of a pair. `at(h, time)` and `sup(h)` are Estimates, `data` an xarray.Dataset over (time, observable).
+    """The weak gap E h(x_k) - E h(z_k) between two dynamics, along the recorded times.
 
-    `variance_reduction(h)` compares with independent sampling. `diverged` counts lost paths of both members.
-    `trajectories`, `slices` and `plot_paths()` as `trajectories=` and `slices=` asked, over both members.
+    Attributes:
+        first: The dynamics x.
+        second: The dynamics z.
+        times: The recorded times, `(records,)`.
+        steps: The steps at these times, on the clock of the longer step.
+        names: The names of the observables and functionals.
+        statistics: Sample moments of the pair.
+        coupled: Whether the two share their draws.
+        controlled: Whether the control variate is used.
+        confidence: The confidence level of intervals.
+        known: Properties of the values that follow from the computation: exactness, bounds, rounding.
+        trajectories: Selected paths of both members, if requested.
+        slices: The points of all paths at selected times, if requested.
+        origin: The call, seed and backend.
     """
 
     first: Moving
@@ -51,38 +63,50 @@ class WeakGap(KeptPaths):
 
     @property
     def members(self) -> tuple[Moving, ...]:
+        """The two dynamics."""
         return self.first, self.second
 
     @property
     def paths(self) -> int:
+        """The number of paths."""
         return self.statistics.sums.paths
 
     @property
     def diverged(self) -> int:
+        """The number of diverged paths of both members."""
         return int(self.statistics.sums.diverged.sum())
 
     @property
     def first_divergence(self) -> int:
+        """The first step at which a path diverged; -1 if none did."""
         return min((s for s in self.statistics.sums.first_divergence.tolist() if s >= 0), default=-1)
 
     @property
     def final(self) -> np.ndarray | None:
-        """The last points, `(2 dim, paths)`: the first member's coordinates, then the second's; None unless kept."""
+        """The last points, `(2 dim, paths)`: the coordinates of the first member, then of the second; None without `keep_final=True`."""
         return self.statistics.sums.points
 
     def at(self, observable: str | int = 0, time: float | None = None) -> Estimate:
-        """The gap at a recorded time (the last by default)."""
+        """Return the gap at a recorded time.
+
+        Args:
+            observable: The name or the index of the observable.
+            time: The time; by default the last.
+
+        Raises:
+            ValueError: If there is no such observable, or the time was not recorded.
+        """
         o, t = column(self.names, observable), moment(self.times, time)
         value, stderr = float(self.statistics.gap[t, o]), float(self.facts.stderr[t, o])
         name = f"gap of {self.names[o]} at t={self.times[t]:g}"
-        lost = self.diverged if 0 <= self.first_divergence <= self.steps[t] else 0
+        diverged = self.diverged if 0 <= self.first_divergence <= self.steps[t] else 0
         return Estimate(
-            value, stderr, self.paths, self.confidence, name, lost, self.first_divergence if lost else -1, 1 + self.controlled,
+            value, stderr, self.paths, self.confidence, name, diverged, self.first_divergence if diverged else -1, 1 + self.controlled,
             **self.facts.of(t, o),
         )  # fmt: skip
 
     def sup(self, observable: str | int = 0) -> SupEstimate:
-        """max_k |gap_k| over the recorded steps, with its simultaneous band."""
+        """Return max_k |gap_k| over the recorded steps, with its simultaneous band."""
         o = column(self.names, observable)
         if o not in self._sups:
             self._sups[o] = self._supremum(o)
@@ -90,9 +114,11 @@ class WeakGap(KeptPaths):
 
     @cached_property
     def _sups(self) -> dict[int, SupEstimate]:
+        """Suprema that were computed, by column."""
         return {}
 
     def _supremum(self, o: int) -> SupEstimate:
+        """Compute the supremum of column `o`."""
         curve, errors = self.statistics.gap[:, o], self.facts.stderr[:, o]
         argmax = int(np.nanargmax(np.abs(curve))) if np.isfinite(curve).any() else 0
         points = self.facts.along(o)
@@ -107,17 +133,22 @@ class WeakGap(KeptPaths):
         )  # fmt: skip
 
     def band(self, observable: str | int = 0, confidence: float | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """The simultaneous band of the gap's curve over the recorded times."""
+        """Return the lower and the upper limit of the simultaneous band over the recorded times; see `SupEstimate.band`."""
         return self.sup(observable).band(confidence)
 
     def variance_reduction(self, observable: str | int = 0, time: float | None = None) -> tuple[float, float]:
-        """Variance of independent sampling over that of coupling alone, and over that of coupling with the control."""
+        """Return two ratios: the variance of independent sampling over that of coupling alone, and over that with the control variate.
+
+        Args:
+            observable: The name or the index of the observable.
+            time: A recorded time; by default the last.
+        """
         o, t = column(self.names, observable), moment(self.times, time)
         return float(self.statistics.reductions[0][t, o]), float(self.statistics.reductions[1][t, o])
 
     @cached_property
     def data(self) -> xarray.Dataset:
-        """`gap`, `stderr`, `first_mean`, `second_mean`, their `_stderr`s and variance reductions over (time, observable)."""
+        """`gap` (also as `mean`), `stderr`, the means of both members with standard errors, and variance reductions over (time, observable)."""
         import xarray
 
         dims, s = ("time", "observable"), self.statistics
@@ -135,7 +166,7 @@ class WeakGap(KeptPaths):
         )
 
     def table(self) -> str:
-        """Gaps at the recorded times with their intervals, then the suprema, a line each."""
+        """Return a text table of the gaps at the recorded times and of the suprema, with their intervals."""
         rows: list[tuple[str, str, Estimate]] = []
         for name in self.names:
             rows += [(name, f"{t:.4g}", self.at(name, float(t))) for t in self.times]
@@ -143,7 +174,13 @@ class WeakGap(KeptPaths):
         return estimates_table("gap", self.confidence, rows)
 
     def plot(self, observable: str | int = 0, exact: np.ndarray | None = None, *, ax: Any = None) -> Figure:
-        """The gap's curve with its simultaneous band; `exact` is overlaid if given."""
+        """Plot the gap over time with its simultaneous band.
+
+        Args:
+            observable: The name or the index of the observable.
+            exact: Exact gaps at the recorded times, as an overlay.
+            ax: The axes; by default those of a new figure.
+        """
         from sdetools.plots import figure_of, gap_curve
 
         o = column(self.names, observable)
@@ -225,11 +262,11 @@ def weak_gap(
     """
     call, how = called(weak_gap, locals()), Execution.of(execution)
     program, record, step_time = make_program((first, second), x0, horizon, observe, times, functionals, control, coupled)
-    asked = Asked.of(program, step_time, trajectories, slices)
+    request = PathRequest.of(program, step_time, trajectories, slices)
     program.noise  # noqa: B018  refuses draws that cannot be shared, before anything runs
     with sampling(how, seed, stream, lambda: program.fingerprint(seed, stream, paths, precision)) as sampler:
         paths = chosen_paths(paths, precision, program, confidence, sampler)
-        sums, found = asked.run(paths, sampler, keep_final)
+        sums, kept = request.run(paths, sampler, keep_final)
     names = tuple(o.name for o in (*program.observables, *program.functionals))
     controlled, statistics = program.control is not None, PairStatistics(sums)
     known = Known(program, statistics)
@@ -245,5 +282,5 @@ def weak_gap(
         confidence,
         known,
         origin=sampler.origin(call, sums),
-        **found,
+        **kept,
     )

@@ -1,4 +1,4 @@
-"""Paths that one can look at: what `trajectories=` and `slices=` ask for, as arrays with named axes, and their picture."""
+"""Stored paths of a run, requested by `trajectories=` and `slices=`: arrays with named axes, and their plots."""
 
 from __future__ import annotations
 
@@ -27,11 +27,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class KeptPaths(Result):
-    """Paths of a run: `trajectories`, the chosen ones at the recorded times, and `slices`, all of them at chosen times.
+    """Base class of results that store paths.
 
-    Both are an xarray.DataArray over (path, time, part, coordinate), of a pair over (member, path, time, part, coordinate), or None unless
-    asked for. A part that a member lacks is NaN. Attributes: `seed`, `stream`, `backend`, `dtype`
-    (of the paths; the array is double), `version`.
+    Stored paths are an xarray.DataArray over (path, time, part, coordinate), of a pair over (member, path, time, part, coordinate). A part
+    of the state that a member lacks is NaN. Their `attrs` are `seed`, `stream`, `backend`, `dtype` (of the paths; the array is in double
+    precision) and `version`.
+
+    Attributes:
+        trajectories: Selected paths at the recorded times; None if not requested.
+        slices: All paths at selected times; None if not requested.
+        origin: The call, seed and backend.
     """
 
     trajectories: xarray.DataArray | None = None
@@ -40,27 +45,33 @@ class KeptPaths(Result):
 
     @property
     def facts(self) -> Facts:
-        """What the computation itself says of the values."""
+        """Properties of the values that follow from the computation: exactness, bounds, rounding."""
         known: Known | Facts = self.known  # type: ignore[attr-defined]
         return known.facts if isinstance(known, Known) else known
 
     @property
     @abstractmethod
     def members(self) -> tuple[Moving, ...]:
-        """The dynamics that ran."""
+        """The dynamics that were simulated."""
 
     def plot_paths(
         self, ax: Any = None, *, part: str | None = None, coordinates: Sequence[str] | None = None, time: bool = False
     ) -> Figure:
-        """The trajectories: in two dimensions on the contours of the loss, else each coordinate against time.
+        """Plot the trajectories: in two dimensions on the contours of the loss, otherwise each coordinate against time.
 
-        `part`: "m" for the momentum, ...; the position if None. `coordinates`: names of those to draw, six at most if None. `time=True` draws
-        two dimensions against time as well. `ax`: axes to draw on, one for each panel. ValueError for a run without trajectories.
+        Args:
+            ax: The axes, one for each panel; by default those of a new figure.
+            part: The part of the state, such as "m" for the momentum; by default the position.
+            coordinates: Names of coordinates; by default the first six.
+            time: Whether to plot two dimensions against time as well.
+
+        Raises:
+            ValueError: If the run has no trajectories, or no such part or coordinate.
         """
         from sdetools import plots
 
         if self.trajectories is None:
-            raise ValueError("`trajectories` must have been asked for; got a run without them. Run it with trajectories=100.")
+            raise ValueError("`trajectories` must have been requested; got a run without them. Run it with trajectories=100.")
         parts = [m.parts[0] if part is None else part for m in self.members]
         names = [str(name) for name in self.trajectories.coordinate.values]
         for name, given, known in (
@@ -80,8 +91,15 @@ class KeptPaths(Result):
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a run shall show: the first so many paths, or these; and the program's steps at which all are kept."""
+class PathRequest:
+    """The paths of a run that are stored.
+
+    Attributes:
+        program: The program.
+        step_time: The time of one recorded step.
+        chosen: A number of paths, from the first on, or the indices of paths.
+        slices: Steps of the program at which all paths are stored.
+    """
 
     program: Program
     step_time: float
@@ -89,14 +107,14 @@ class Asked:
     slices: np.ndarray
 
     @staticmethod
-    def of(program: Program, step_time: float, trajectories: Any, slices: Any) -> Asked:
-        """Checked as far as it can be before the number of paths is known."""
+    def of(program: Program, step_time: float, trajectories: Any, slices: Any) -> PathRequest:
+        """Return the request, validated as far as possible without the number of paths."""
         longest = max(program.every)
         steps = np.zeros(0, np.int64) if slices is None else asked_steps("slices", slices, program.steps // longest, step_time)
-        return Asked(program, step_time, _indices(trajectories), steps * longest)
+        return PathRequest(program, step_time, _indices(trajectories), steps * longest)
 
     def run(self, paths: int, sampler: Sampler, keep: bool) -> tuple[Sums, dict[str, Any]]:
-        """The run's sums, and the fields of `KeptPaths`."""
+        """Run the program; return its accumulated moments, and the fields of `KeptPaths`."""
         chosen = np.arange(self.chosen) if isinstance(self.chosen, int) else self.chosen
         if chosen.max(initial=-1) >= paths:
             raise ValueError(
@@ -104,16 +122,16 @@ class Asked:
                 f"{self.chosen if isinstance(self.chosen, int) else int(chosen.max()):,} of {paths:,} paths. Choose others, or run more paths."
             )
         sums = sampler.run(self.program, paths, keep=keep, slices=self.slices, trajectories=chosen)
-        found = {
+        arrays = {
             "trajectories": self._named("trajectories", sums.trajectories, self.program.record, chosen, sums, sampler),
             "slices": self._named("slices", sums.slices, self.slices, np.arange(paths), sums, sampler),
         }
-        return sums, {name: array for name, array in found.items() if array is not None}
+        return sums, {name: array for name, array in arrays.items() if array is not None}
 
     def _named(
         self, name: str, values: np.ndarray | None, steps: np.ndarray, paths: np.ndarray, sums: Sums, sampler: Sampler
     ) -> xarray.DataArray | None:
-        """Rows of the state `(steps, rows, paths)` with names; no copy."""
+        """Return rows of the state `(steps, rows, paths)` as an array with named axes, without a copy."""
         if values is None:
             return None
         import xarray
@@ -136,7 +154,7 @@ class Asked:
 
 
 def _indices(trajectories: Any) -> int | np.ndarray:
-    """How many of the first paths, or the numbers of paths."""
+    """Return the number of the first paths, or the indices of paths; ValueError for anything else."""
     if trajectories is None:
         return 0
     if np.ndim(trajectories) == 0:

@@ -1,4 +1,4 @@
-"""One dynamics over many paths: means of observables with their errors."""
+"""Means of observables along one dynamics, estimated from many paths, and the validation of a simulation's arguments."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sdetools.simulation.philox import Stream
 from sdetools.simulation.program import Program
 from sdetools.studies.clock import moment, recorded_steps, steps_to
 from sdetools.studies.execution import Execution, ExecutionOptions
-from sdetools.studies.kept_paths import Asked, KeptPaths
+from sdetools.studies.kept_paths import KeptPaths, PathRequest
 from sdetools.studies.known import Facts, Known
 from sdetools.studies.observables import column, observables
 from sdetools.studies.result_protocol import called, estimates_table
@@ -31,12 +31,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Simulation(KeptPaths):
-    """Means of observables along one dynamics. `data`: an xarray.Dataset over (time, observable); `at(h, time)`: an Estimate.
+    """Means of observables along one dynamics.
 
-    `trajectories`, `slices` and `plot_paths()` as `trajectories=` and `slices=` asked.
-
-    `times` `(records,)`, `names` of the columns, `final` the last points `(dim, paths)` if they were kept, `diverged` the number of paths
-    that left the finite range and `first_divergence` the first step at which one did (-1: none).
+    Attributes:
+        dynamics: The dynamics.
+        times: The recorded times, `(records,)`.
+        steps: The steps at these times.
+        names: The names of the observables and functionals.
+        statistics: Sample moments.
+        confidence: The confidence level of intervals.
+        known: Properties of the values that follow from the computation: exactness, bounds, rounding.
+        trajectories: Selected paths, if requested.
+        slices: The points of all paths at selected times, if requested.
+        origin: The call, seed and backend.
     """
 
     dynamics: Moving
@@ -49,36 +56,49 @@ class Simulation(KeptPaths):
 
     @property
     def members(self) -> tuple[Moving, ...]:
+        """The dynamics, as a tuple."""
         return (self.dynamics,)
 
     @property
     def paths(self) -> int:
+        """The number of paths."""
         return self.statistics.sums.paths
 
     @property
     def diverged(self) -> int:
+        """The number of paths that left the finite range."""
         return int(self.statistics.sums.diverged[0])
 
     @property
     def first_divergence(self) -> int:
+        """The first step at which a path diverged; -1 if none did."""
         return int(self.statistics.sums.first_divergence[0])
 
     @property
     def final(self) -> np.ndarray | None:
+        """The last points, `(dim, paths)`; None without `keep_final=True`."""
         return self.statistics.sums.points
 
     def at(self, observable: str | int = 0, time: float | None = None) -> Estimate:
-        """E h at a recorded time (the last one by default)."""
+        """Return E h at a recorded time.
+
+        Args:
+            observable: The name or the index of the observable.
+            time: The time; by default the last.
+
+        Raises:
+            ValueError: If there is no such observable, or the time was not recorded.
+        """
         o, t = column(self.names, observable), moment(self.times, time)
         value, stderr = float(self.statistics.mean[t, o]), float(self.facts.stderr[t, o])
         name = f"E[{self.names[o]}] at t={self.times[t]:g}"
-        lost = self.diverged if 0 <= self.first_divergence <= self.steps[t] else 0
-        first = self.first_divergence if lost else -1
-        return Estimate(value, stderr, self.paths, self.confidence, name, lost, first, **self.facts.of(t, o))
+        diverged = self.diverged if 0 <= self.first_divergence <= self.steps[t] else 0
+        first = self.first_divergence if diverged else -1
+        return Estimate(value, stderr, self.paths, self.confidence, name, diverged, first, **self.facts.of(t, o))
 
     @cached_property
     def data(self) -> xarray.Dataset:
-        """`mean`, `stderr`, `variance` over (time, observable), with `step` beside `time`."""
+        """`mean`, `stderr` and `variance` over (time, observable), with the coordinate `step` along `time`."""
         import xarray
 
         dims = ("time", "observable")
@@ -91,12 +111,17 @@ class Simulation(KeptPaths):
         )
 
     def table(self) -> str:
-        """Means at the recorded times with their intervals, a line each."""
+        """Return a text table of the means at the recorded times with their intervals."""
         rows = ((name, f"{t:.4g}", self.at(name, float(t))) for name in self.names for t in self.times)
         return estimates_table("mean", self.confidence, rows)
 
     def plot(self, observable: str | int | None = None, *, ax: Any = None) -> Figure:
-        """Means along time with their pointwise intervals: of one observable, or of all."""
+        """Plot means over time with their pointwise intervals.
+
+        Args:
+            observable: The name or the index of an observable; by default all.
+            ax: The axes; by default those of a new figure.
+        """
         from sdetools.plots import figure_of, gap_curve
 
         chosen = self.names if observable is None else (self.names[column(self.names, observable)],)
@@ -171,10 +196,10 @@ def simulate(
     """
     call, how = called(simulate, locals()), Execution.of(execution)
     program, record, step_time = make_program((dynamics,), x0, horizon, observe, times, functionals, control=False, coupled=True)
-    asked = Asked.of(program, step_time, trajectories, slices)
+    request = PathRequest.of(program, step_time, trajectories, slices)
     with sampling(how, seed, stream, lambda: program.fingerprint(seed, stream, paths, precision)) as sampler:
         paths = chosen_paths(paths, precision, program, confidence, sampler)
-        sums, found = asked.run(paths, sampler, keep_final)
+        sums, kept = request.run(paths, sampler, keep_final)
     names = tuple(o.name for o in (*program.observables, *program.functionals))
     statistics = SingleStatistics(sums)
     return Simulation(
@@ -186,7 +211,7 @@ def simulate(
         confidence,
         Known(program, statistics),
         origin=sampler.origin(call, sums),
-        **found,
+        **kept,
     )
 
 
@@ -200,7 +225,24 @@ def make_program(
     control: Any,
     coupled: bool,
 ) -> tuple[Program, np.ndarray, float]:
-    """The program of one dynamics or a pair, its recorded steps and the clock; all input is checked here."""
+    """Validate the arguments of a simulation.
+
+    Args:
+        members: One dynamics, or two.
+        x0: As in `simulate`, as are `horizon`, `observe`, `times` and `functionals`.
+        horizon: The final time.
+        observe: Observables.
+        times: Times to record.
+        functionals: Additive functionals.
+        control: Whether to use a control variate where one exists.
+        coupled: Whether two members share their draws.
+
+    Returns:
+        The program, its recorded steps, and the time of one of these steps.
+
+    Raises:
+        ValueError: If an argument does not fit.
+    """
     from sdetools.studies.clock import plan_control
 
     for member in members:
@@ -218,7 +260,7 @@ def make_program(
             )
     every = nested(members)
     longest = max(every)
-    step_time = max(m.step_time for m in members)  # the clock on which they meet
+    step_time = max(m.step_time for m in members)  # results are recorded on the clock of the longer step
     start = starts.checked(x0, first.dim)
     for member in members:
         if isinstance(start, starts.Law) and not member.starts_from_law:
@@ -228,26 +270,26 @@ def make_program(
             )
     steps = steps_to(horizon, step_time)
     record = recorded_steps(times, steps, step_time, max(m.longest_memory * r / longest for m, r in zip(members, every)))
-    wanted = observables(observe, first)
+    test_functions = observables(observe, first)
     functionals = tuple(functionals) if isinstance(functionals, (list, tuple)) else (functionals,)
     for functional in functionals:
         if not callable(getattr(functional, "increment", None)):
             raise ValueError(f"`functionals` must have `increment(before, after)`; got {functional!r}. Try st.PathLength().")
         if not 0 <= getattr(functional, "coordinate", 0) < first.dim:
             raise ValueError(f"`coordinate` of {functional.name} must lie in 0..{first.dim - 1}; got {functional.coordinate}.")
-    if not wanted and not functionals:
+    if not test_functions and not functionals:
         raise ValueError("`observe` must name at least one observable; got none. Pass for example observe=['x**2'].")
     program = Program(
-        members, (start,) * len(members), steps * longest, record * longest, wanted, functionals, None, coupled, every
+        members, (start,) * len(members), steps * longest, record * longest, test_functions, functionals, None, coupled, every
     )
-    check_records(program)  # before the anchors, which are planned time by time
+    check_records(program)  # first, because planning the anchors takes a loop over the records
     if control and coupled and not first.sampled and every == (1, 1):
         program = replace(program, control=plan_control(first, steps, record))
     return program, record, step_time
 
 
 def nested(members: tuple[Moving, ...]) -> tuple[int, ...]:
-    """How many of the shortest steps each member takes at once; ValueError where the grids do not nest."""
+    """Return the step of each member in units of the shortest; ValueError if these are not whole numbers."""
     shortest = min(m.step_time for m in members)
     ratios = [m.step_time / shortest for m in members]
     every = tuple(round(r) for r in ratios)
@@ -261,7 +303,7 @@ def nested(members: tuple[Moving, ...]) -> tuple[int, ...]:
 
 
 def chosen_paths(paths: Any, precision: Any, program: Program, confidence: float, sampler: Sampler) -> int:
-    """`paths` as given, or as `precision` asks; exactly one of them."""
+    """Return `paths`, or the number of paths for `precision`; ValueError unless exactly one of them is given."""
     _check.confidence(confidence)
     if (paths is None) == (precision is None):
         raise ValueError("give either `paths` or `precision`, one of them; for example paths=100_000.")

@@ -1,4 +1,4 @@
-"""Test functions h: expressions, functions, losses; and additive functionals of the whole path."""
+"""Observables (test functions h) from expressions, functions and losses, and additive functionals of the whole path."""
 
 from __future__ import annotations
 
@@ -19,12 +19,23 @@ from sdetools.losses.graphs import Formula
 from sdetools.studies.ranges import Range
 
 STEP = 1e-5
-"""Step of the central differences that give a function's gradient to the control variate (which is unbiased whatever they give)."""
+"""The step of central differences for the gradient in the control variate, which is unbiased for any gradient."""
 
 
 @dataclass(frozen=True)
 class Observable:
-    """h with its gradient, for kernels and for people: `value(x)` and `gradient(x)` on component-first arrays or traced values."""
+    """An observable h with its gradient.
+
+    Attributes:
+        name: The name of its column in results.
+        value: h(x) for component-first arrays `(dim, paths)` or traced values.
+        gradient: Its gradient, `(dim, paths)`.
+        identity: A text that identifies the function, for the store.
+        parameters: Numbers that enter h.
+        torch_value_stage: The value as a torch function, if there is one.
+        latex: The formula.
+        range: The stated range of h; by default it is derived from the formula.
+    """
 
     name: str
     value: Callable[..., Any]
@@ -34,19 +45,27 @@ class Observable:
     torch_value_stage: Any = None
     latex: str = ""
     range: Range | None = None
-    """What h(x) can be at any point, where its user says so; else it is read from the formula."""
 
 
 @dataclass(frozen=True)
 class Bounded:
-    """An observable with bounds that its user knows: low <= h(x) <= high at every x. Means of it have intervals at small counts too.
+    """An observable with stated bounds, low <= h(x) <= high for every x, so that its mean has a valid interval for few paths as well.
 
-    `h` is whatever can be observed. Expressions and traced functions show their bounds themselves; this is for those that do not.
-    ValueError unless low < high are finite, and for a mean outside of them. Near-twin: `Indicator`, for values 0 and 1 alone.
+    The bounds of expressions and traceable functions are derived from their formulas. State them for other functions only. For values
+    that are 0 or 1 see `Indicator`.
 
-    >>> from sdetools.losses import from_expression
-    >>> observable(Bounded(lambda x: np.interp(x[0], [0.0, 1.0], [0.0, 2.0]), 0, 2), from_expression("x**2")).range
-    Range(low=0.0, high=2.0, values=None)
+    Args:
+        h: An observable.
+        low: The lower bound.
+        high: The upper bound.
+
+    Raises:
+        ValueError: If a bound is not finite or `low` is not below `high`; later, if a mean lies outside of the bounds.
+
+    Example:
+        >>> from sdetools.losses import from_expression
+        >>> observable(Bounded(lambda x: np.interp(x[0], [0.0, 1.0], [0.0, 2.0]), 0, 2), from_expression("x**2")).range
+        Range(low=0.0, high=2.0, values=None)
     """
 
     h: Any
@@ -59,36 +78,49 @@ class Bounded:
 
     @property
     def range(self) -> Range:
+        """The stated range."""
         return Range(float(self.low), float(self.high))
 
 
 @dataclass(frozen=True)
 class Indicator:
-    """An observable whose values are 0 and 1, as its user knows: its mean is a probability, with Clopper and Pearson's interval.
+    """An observable whose values are 0 and 1, so that its mean is a probability, with Clopper and Pearson's interval.
 
-    `h` may be a function that returns a condition, such as `lambda x: x[0] > 4`. Expressions and traced functions show their values
-    themselves; this is for those that do not. Near-twin: `Bounded`, for anything between two bounds.
+    The values of expressions and traceable functions are derived from their formulas. State them for other functions only. For values
+    between two bounds see `Bounded`.
 
-    >>> from sdetools.losses import from_expression
-    >>> observable(Indicator(lambda x: np.where(x[0] > 4, 1.0, 0.0)), from_expression("x**2")).range.values
-    frozenset({0.0, 1.0})
+    Args:
+        h: An observable; it may return a condition, such as `lambda x: x[0] > 4`.
+
+    Example:
+        >>> from sdetools.losses import from_expression
+        >>> observable(Indicator(lambda x: np.where(x[0] > 4, 1.0, 0.0)), from_expression("x**2")).range.values
+        frozenset({0.0, 1.0})
     """
 
     h: Any
 
     @property
     def range(self) -> Range:
+        """The values 0 and 1."""
         return Range.of((0, 1))
 
 
 def observable(spec: Any, space: Any, name: str = "") -> Observable:
-    """An observable from an expression in the coordinates of `space` (a dynamics or a loss: `names`, `dim`), a loss, a function h(x), or an object with `value(x)`.
+    """Return an observable from an expression, a loss, a function h(x), or an object with a method `value(x)`.
 
-    ValueError for an unknown name in an expression, for anything else that is not an observable, and for a value that is not one number a path.
+    Args:
+        spec: The observable.
+        space: A dynamics or a loss, whose `names` and `dim` define the coordinates.
+        name: The name of the column; by default that of the observable.
 
-    >>> from sdetools.losses import from_expression
-    >>> observable("x**2 + y**2", from_expression("x*y", variables="x y")).value(np.array([3.0, 4.0]))
-    np.float64(25.0)
+    Raises:
+        ValueError: If an expression has an unknown name, `spec` is not an observable, or its value is not one real number for each path.
+
+    Example:
+        >>> from sdetools.losses import from_expression
+        >>> observable("x**2 + y**2", from_expression("x*y", variables="x y")).value(np.array([3.0, 4.0]))
+        np.float64(25.0)
     """
     if isinstance(spec, Observable):
         return spec
@@ -113,12 +145,12 @@ def observable(spec: Any, space: Any, name: str = "") -> Observable:
         )
     elif callable(getattr(spec, "value", None)):
         label = name or getattr(spec, "name", "") or repr(spec)
-        gradient = getattr(spec, "gradient", None) or _Slope(spec.value)
+        gradient = getattr(spec, "gradient", None) or _Gradient(spec.value)
         made = Observable(label, spec.value, gradient, getattr(spec, "identity", repr(spec)))
     elif callable(spec):
         from sdetools._identity import function_identity
 
-        made = Observable(name or getattr(spec, "__name__", "h"), spec, _Slope(spec), function_identity(spec))
+        made = Observable(name or getattr(spec, "__name__", "h"), spec, _Gradient(spec), function_identity(spec))
     else:
         raise ValueError(f"an observable must be an expression, a function of x, or a loss; got {spec!r}. Write it like 'x**2'.")
     if callable(spec) and not isinstance(spec, Loss):
@@ -128,18 +160,18 @@ def observable(spec: Any, space: Any, name: str = "") -> Observable:
         probe = np.asarray(made.value(np.full((space.dim, 2), 0.5)))
     shape = probe.shape
     if probe.dtype == bool:
-        chosen = _Chosen(made.value)
-        made = replace(made, value=chosen, gradient=_Slope(chosen), range=Range.of((0, 1)))
+        indicator = _IndicatorOf(made.value)
+        made = replace(made, value=indicator, gradient=_Gradient(indicator), range=Range.of((0, 1)))
     if shape not in ((2,), ()) or probe.dtype.kind not in "fiub":
-        told = f"shape {shape}" if shape not in ((2,), ()) else f"{probe.flat[0]!r:.40}"
+        result = f"shape {shape}" if shape not in ((2,), ()) else f"{probe.flat[0]!r:.40}"
         raise ValueError(
-            f"the observable {made.name} must give one real number a path, shape (paths,); for 2 paths it gave {told}."
+            f"the observable {made.name} must give one real number a path, shape (paths,); for 2 paths it gave {result}."
         )
     return made
 
 
 def observables(specs: Any, space: Any) -> tuple[Observable, ...]:
-    """Observables from one spec, a list, or a dict of names; names must differ."""
+    """Return observables from one, a list, or a dict by name; ValueError if two have the same name."""
     if isinstance(specs, (str, Loss, Bounded, Indicator)) or callable(specs) or hasattr(specs, "value"):
         specs = [specs]
     if isinstance(specs, Mapping):
@@ -150,12 +182,12 @@ def observables(specs: Any, space: Any) -> tuple[Observable, ...]:
         raise ValueError(f"`observe` must be an expression, a list of them, or a dict name -> observable; got {specs!r}.")
     names = [o.name for o in made]
     if len(set(names)) < len(names):
-        raise ValueError(f"`observe` must name each observable once; got {', '.join(names)}. Pass a dict with names of your own.")
+        raise ValueError(f"`observe` must name each observable once; got {', '.join(names)}. Pass a dict name -> observable.")
     return made
 
 
 def column(names: tuple[str, ...], observable: str | int) -> int:
-    """The column of an observable that is asked for by its name or its index."""
+    """Return the column of an observable, given its name or its index; ValueError if there is none."""
     if isinstance(observable, str):
         if observable not in names:
             raise ValueError(f"`observable` must be one of {', '.join(map(repr, names))}; got {observable!r}.")
@@ -166,8 +198,8 @@ def column(names: tuple[str, ...], observable: str | int) -> int:
 
 
 @dataclass(frozen=True)
-class _Slope:
-    """The gradient of a function: from its graph, or by central differences where it does not trace."""
+class _Gradient:
+    """The gradient of a function: from its graph, or by central differences if it cannot be traced."""
 
     value: Callable[[Any], Any]
 
@@ -180,23 +212,25 @@ class _Slope:
         return formula(x) if x.ndim > 1 else formula(x[:, None])[:, 0]
 
     def _formula(self, dim: int) -> Formula | None:
+        """Return the traced gradient; None if the function cannot be traced."""
         if dim not in self._formulas:
             x = Trace().input("x", (dim,))
             try:
                 self._formulas[dim] = Formula(gradient(trace(self.value, "the observable", x), x), x)
-            except Exception:  # whatever it does on values, it is asked at points then
+            except Exception:  # any failure on traced values: evaluate it at points instead
                 self._formulas[dim] = None
         return self._formulas[dim]
 
     @cached_property
     def _formulas(self) -> dict[int, Formula | None]:
-        """By the number of coordinates, so that each is traced once."""
+        """Traced gradients by the number of coordinates."""
         return {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {"value": self.value}
 
     def _differences(self, x: Any) -> np.ndarray:
+        """Return the gradient by central differences."""
         out = []
         for i in range(len(x)):
             up, down = np.array(x, copy=True), np.array(x, copy=True)
@@ -206,8 +240,8 @@ class _Slope:
 
 
 @dataclass(frozen=True)
-class _Chosen:
-    """1 where a condition holds, else 0."""
+class _IndicatorOf:
+    """The indicator function of a condition."""
 
     condition: Callable[[Any], Any]
 
@@ -216,68 +250,90 @@ class _Chosen:
 
 
 class PathLength:
-    """sum_k |x_{k+1} - x_k|_2, the length of the path so far.
+    """The length of the path, sum_k |x_{k+1} - x_k|_2.
 
-    >>> PathLength().increment(np.array([0.0, 0.0]), np.array([3.0, 4.0]))
-    np.float64(5.0)
+    Example:
+        >>> PathLength().increment(np.array([0.0, 0.0]), np.array([3.0, 4.0]))
+        np.float64(5.0)
     """
 
     name = "path length"
 
     def increment(self, before: Any, after: Any) -> Any:
+        """Return |after - before|_2."""
         step = after - before
         return np.sqrt(np.sum(step * step, axis=0))
 
 
 @dataclass(frozen=True)
 class LossVariation:
-    """sum_k |L(x_{k+1}) - L(x_k)|, the variation of a loss along the path so far."""
+    """The total variation of a loss along the path, sum_k |L(x_{k+1}) - L(x_k)|.
+
+    Args:
+        loss: The loss L.
+    """
 
     loss: Loss
 
     @property
     def name(self) -> str:
+        """The name of its column in results."""
         return "loss variation"
 
     @property
     def identity(self) -> str:
+        """A text that identifies the functional, for the store."""
         return f"loss variation of {self.loss.identity} {self.loss.parameters.tolist()}"
 
     def increment(self, before: Any, after: Any) -> Any:
+        """Return |L(after) - L(before)|."""
         return abs(self.loss.value(after) - self.loss.value(before))
 
 
 @dataclass(frozen=True)
 class SquaredIncrements:
-    """sum_k (x_{k+1,i} - x_{k,i})^2 of coordinate `coordinate`: the quadratic variation so far.
+    """The quadratic variation of one coordinate, sum_k (x_{k+1,i} - x_{k,i})^2.
 
-    >>> SquaredIncrements(1).increment(np.array([0.0, 0.0]), np.array([3.0, 4.0]))
-    np.float64(16.0)
+    Args:
+        coordinate: The index i of the coordinate.
+
+    Example:
+        >>> SquaredIncrements(1).increment(np.array([0.0, 0.0]), np.array([3.0, 4.0]))
+        np.float64(16.0)
     """
 
     coordinate: int = 0
 
     @property
     def name(self) -> str:
+        """The name of its column in results."""
         return f"squared increments of x{self.coordinate}"
 
     def increment(self, before: Any, after: Any) -> Any:
+        """Return the squared increment of the coordinate."""
         step = after[self.coordinate] - before[self.coordinate]
         return step * step
 
 
 @dataclass(frozen=True)
 class Accumulate:
-    """sum_k f(x_k, x_{k+1}) for a function f of two points, written in plain arithmetic."""
+    """An additive functional of the path, sum_k f(x_k, x_{k+1}).
+
+    Args:
+        name: The name of its column in results.
+        function: The function f of two points, in plain arithmetic.
+    """
 
     name: str
     function: Callable[[Any, Any], Any]
 
     @property
     def identity(self) -> str:
+        """A text that identifies the functional, for the store."""
         from sdetools._identity import function_identity
 
         return function_identity(self.function)
 
     def increment(self, before: Any, after: Any) -> Any:
+        """Return f(before, after)."""
         return self.function(before, after)

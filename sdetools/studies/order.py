@@ -1,4 +1,4 @@
-"""The order of a gap in the learning rate: a fit with a bootstrap interval, local slopes, and honest unresolved points."""
+"""The order of a weak gap in the learning rate: a least-squares fit with a bootstrap interval, local slopes, and unresolved points."""
 
 from __future__ import annotations
 
@@ -29,13 +29,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BOOTSTRAP = 1000
+"""The number of bootstrap draws."""
 
 
 @dataclass(frozen=True, repr=False)
 class OrderEstimate(Estimate):
-    """The slope of log gap against log eta over the resolved points, with its bootstrap standard error, and the slopes between neighbours.
+    """The slope of log gap against log eta over the resolved points, with its bootstrap standard error.
 
-    `etas`, `gaps`: the points of the fit; `local`: Estimates between neighbours, from the largest eta down.
+    Attributes:
+        etas: The learning rates of the fit.
+        gaps: The gaps of the fit.
+        local: Slopes between neighbouring points, from the largest eta down.
+
+    The other attributes are those of `Estimate`.
     """
 
     etas: np.ndarray = field(default_factory=lambda: np.zeros(0))
@@ -43,58 +49,75 @@ class OrderEstimate(Estimate):
     local: tuple[Estimate, ...] = ()
 
     def fit(self, gaps: Any) -> float:
-        """The same fit on other values at the same points, such as the exact gaps."""
+        """Return the slope of other gaps at the same learning rates, such as exact ones."""
         return slope(self.etas, np.asarray(gaps, dtype=float))
 
 
 def _spread(draws: np.ndarray, random: bool) -> float:
-    """The standard deviation of bootstrap draws; 0 where nothing is random, without the rounding of a mean of equal numbers."""
+    """Return the standard deviation of bootstrap draws; exactly 0 if nothing is random, free of rounding in the mean of equal numbers."""
     return float(draws.std()) if random else 0.0
 
 
 def slope(etas: np.ndarray, gaps: np.ndarray) -> float:
-    """Least-squares slope of log gap against log eta, all points alike."""
+    """Return the least-squares slope of log gap against log eta, with equal weights."""
     return float(_weights(etas) @ np.log(gaps))
 
 
 def _weights(etas: np.ndarray) -> np.ndarray:
-    """x / (x . x) with the centred x = log eta: their product with log gap is the slope."""
+    """Return x / (x . x) with the centred x = log eta; its product with log gap is the slope."""
     x = np.log(etas) - np.log(etas).mean()
     return x / (x @ x)
 
 
 @dataclass(frozen=True)
 class OrderStudy(Result):
-    """Gaps over a list of learning rates. `order(h)` is an Estimate, `sup(h, eta)` one gap, `data` an xarray.Dataset over (eta, observable)."""
+    """Weak gaps over a list of learning rates, and their order in the learning rate.
+
+    Attributes:
+        etas: The learning rates, in descending order.
+        gaps: The gap at each learning rate.
+        expected: The gaps that were expected at each learning rate, by observable; None if not given.
+        confidence: The confidence level of intervals.
+        origin: The call, seed and backend.
+    """
 
     etas: np.ndarray
     gaps: tuple[WeakGap, ...]
     expected: Mapping[str, tuple[float, ...]] | None = None
-    """The gaps that were planned for, at each eta."""
     confidence: float = 0.95
     origin: Origin = field(default=BY_HAND, compare=False)
 
     @property
     def names(self) -> tuple[str, ...]:
+        """The names of the observables and functionals."""
         return self.gaps[0].names
 
     @property
     def diverged(self) -> int:
+        """The number of diverged paths of all gaps."""
         return sum(g.diverged for g in self.gaps)
 
     def estimates(self, observable: str | int = 0, time: float | None = None) -> tuple[Estimate, ...]:
-        """The gap at each eta: its supremum over the recorded times, or at one time."""
+        """Return the gap at each eta: its supremum over the recorded times, or its value at one time."""
         return tuple(g.sup(observable) if time is None else g.at(observable, time) for g in self.gaps)
 
     def sup(self, observable: str | int, eta: float) -> SupEstimate:
-        """The supremum of the gap at one eta of the study."""
+        """Return the supremum of the gap at one learning rate; ValueError if it is not part of the study."""
         found = np.flatnonzero(np.isclose(self.etas, eta, rtol=1e-12))
         if not len(found):
             raise ValueError(f"`eta` must be one of {', '.join(f'{e:g}' for e in self.etas)}; got eta={eta!r}.")
         return self.gaps[found[0]].sup(observable)
 
     def order(self, observable: str | int = 0, time: float | None = None) -> OrderEstimate:
-        """The order of the gap in eta: the least-squares slope over resolved points. NaN, with an infinite interval, if there are fewer than two."""
+        """Return the order of the gap in eta, the least-squares slope over the resolved points.
+
+        Args:
+            observable: The name or the index of the observable.
+            time: A recorded time; by default the order is that of the supremum over the recorded times.
+
+        Returns:
+            The order; NaN with an infinite interval if fewer than two points are resolved.
+        """
         key = (column(self.names, observable), time)
         if key not in self._orders:
             self._orders[key] = self._fit(*key)
@@ -102,15 +125,21 @@ class OrderStudy(Result):
 
     @cached_property
     def _orders(self) -> dict[tuple[int, float | None], OrderEstimate]:
+        """Orders that were computed, by column and time."""
         return {}
 
     def _fit(self, o: int, time: float | None) -> OrderEstimate:
+        """Compute the order of column `o`."""
         points = self.estimates(o, time)
         kept = [i for i, e in enumerate(points) if e.resolved and not e.diverged and e.value != 0]
-        n, lost, first = self.gaps[0].paths, self.diverged, min((g.first_divergence for g in self.gaps if g.diverged), default=-1)
+        n, diverged, first = (
+            self.gaps[0].paths,
+            self.diverged,
+            min((g.first_divergence for g in self.gaps if g.diverged), default=-1),
+        )
         name = f"order of the gap of {self.names[o]}"
         if len(kept) < 2:
-            return OrderEstimate(math.nan, math.nan, n, self.confidence, name, lost, first)
+            return OrderEstimate(math.nan, math.nan, n, self.confidence, name, diverged, first)
         etas, values = self.etas[kept], np.array([abs(points[i].value) for i in kept])
         logs, weights = np.log([self._draws(i, o, points[i]) for i in kept]), _weights(etas)
         rounding = np.array([points[i].rounding for i in kept]) / values
@@ -119,17 +148,17 @@ class OrderStudy(Result):
         for a, b in zip(range(len(kept) - 1), range(1, len(kept))):
             width = np.log(etas[a] / etas[b])
             value, draws = np.log(values[a] / values[b]) / width, (logs[a] - logs[b]) / width
-            told = f"slope {etas[a]:.4g} to {etas[b]:.4g}"
+            label = f"slope {etas[a]:.4g} to {etas[b]:.4g}"
             random = not (exact[a] and exact[b])
             known = {"random": random, "rounding": float(rounding[a] + rounding[b]) / abs(width)}
-            local.append(Estimate(float(value), _spread(draws, random), n, self.confidence, told, **known))
+            local.append(Estimate(float(value), _spread(draws, random), n, self.confidence, label, **known))
         return OrderEstimate(
-            slope(etas, values), _spread(weights @ logs, not all(exact)), n, self.confidence, name, lost, first, 1, etas, values, tuple(local),
+            slope(etas, values), _spread(weights @ logs, not all(exact)), n, self.confidence, name, diverged, first, 1, etas, values, tuple(local),
             random=not all(exact), rounding=float(np.abs(weights) @ rounding),
         )  # fmt: skip
 
     def _draws(self, i: int, o: int, point: Estimate) -> np.ndarray:
-        """Bootstrap draws of |gap| at the i-th eta."""
+        """Return bootstrap draws of |gap| at the i-th eta."""
         residuals = self.gaps[i].statistics.residuals(o)
         if isinstance(point, SupEstimate) and len(residuals) >= MANY_GROUPS:
             return point.bootstrap(multiplier_noise(residuals, BOOTSTRAP, seed=20_231_012 + i))
@@ -137,9 +166,9 @@ class OrderStudy(Result):
         return np.maximum(np.abs(point.value + xi * point.stderr), 1e-3 * abs(point.value))
 
     def paths_needed(self, observable: str | int = 0) -> np.ndarray:
-        """For each eta, the paths that bring the standard error to a quarter of the gap; 0 where nobody can tell.
+        """Return for each eta the number of paths that reduces the standard error to a quarter of the gap; 0 where it is unknown.
 
-        The gap is the measured one where it is resolved, else what `expected` says, else the fit through the resolved points.
+        The size of the gap is the measured one where it is resolved, otherwise that of `expected`, otherwise that of the fit.
         """
         points, order = self.estimates(observable), self.order(observable)
         name, out = self.names[column(self.names, observable)], []
@@ -156,7 +185,7 @@ class OrderStudy(Result):
 
     @cached_property
     def data(self) -> xarray.Dataset:
-        """`gap` (supremum), `stderr`, `low`, `high`, `resolved`, `paths_needed`, `time` of the maximum, over (eta, observable)."""
+        """`gap` (the supremum, also as `mean`), `stderr`, `low`, `high`, `resolved`, `time_of_max`, `paths_needed` over (eta, observable)."""
         import xarray
 
         rows = [self.estimates(name) for name in self.names]
@@ -176,15 +205,15 @@ class OrderStudy(Result):
         )
 
     def table(self) -> str:
-        """The study as text: a line for each observable and eta, then the orders."""
+        """Return a text table with a line for each observable and eta, then the orders."""
         lines = [f"{'observable':<18} {'eta':>10} {'sup gap':>12} {'95 % band':>26} {'paths':>10}"]
         for name in self.names:
             needed = self.paths_needed(name)
             for eta, e, g, n in zip(self.etas, self.estimates(name), self.gaps, needed):
                 band = f"[{e.low:.4g}, {e.high:.4g}]"
-                told = "" if e.resolved else f"  unresolved{f': {n:,} paths would resolve it' if n else ''}"
-                lost = f"  {g.diverged:,} paths diverged, first at step {g.first_divergence}" if g.diverged else ""
-                lines.append(f"{name:<18.18} {eta:>10.4g} {e.value:>12.5g} {band:>26} {g.paths:>10,}{told}{lost}")
+                note = "" if e.resolved else f"  unresolved{f': {n:,} paths would resolve it' if n else ''}"
+                divergence = f"  {g.diverged:,} paths diverged, first at step {g.first_divergence}" if g.diverged else ""
+                lines.append(f"{name:<18.18} {eta:>10.4g} {e.value:>12.5g} {band:>26} {g.paths:>10,}{note}{divergence}")
         for name in self.names:
             order = self.order(name)
             if math.isnan(order.value):
@@ -195,7 +224,7 @@ class OrderStudy(Result):
         return "\n".join(lines)
 
     def to_json(self) -> str:
-        """The table and the orders as JSON, floats in full."""
+        """Return the gaps and the orders as JSON, with all digits."""
         rows = []
         for name in self.names:
             needed = self.paths_needed(name)
@@ -212,7 +241,13 @@ class OrderStudy(Result):
         return json.dumps(plain({"confidence": self.confidence, "gaps": rows, "orders": orders}), indent=2) + "\n"
 
     def plot(self, exact: Mapping[str, Any] | None = None, slopes: Sequence[float] = (0.5, 1.0), *, ax: Any = None) -> Figure:
-        """Gaps against eta on logarithmic axes with bands and reference slopes; `exact`: observable -> values, dashed."""
+        """Plot the gaps against eta on logarithmic axes, with bands.
+
+        Args:
+            exact: Exact gaps at each eta, by observable, as dashed lines.
+            slopes: Reference slopes.
+            ax: The axes; by default those of a new figure.
+        """
         from sdetools.plots import figure_of, loglog_orders
 
         points = {name: self.estimates(name) for name in self.names}

@@ -1,7 +1,7 @@
-"""What a formula can be, found without drawing anything: bounds, finitely many values, and whether it is analytic.
+"""The range of a formula by interval arithmetic: bounds, finitely many values, and whether the formula is analytic.
 
-The formula is called with values (`graph.value`), and an interval is found for each node (interval arithmetic), so expressions, Python
-functions and losses are read alike. An array has one interval, for all its elements. What does not trace has no known bounds; the user may
+The formula is traced (`graph.value`), and an interval is computed for each node of its graph. Expressions, Python functions and losses are
+therefore treated alike. An array has one interval, for all its elements. A function that cannot be traced has no known bounds; the user may
 state them (`st.Bounded`, `st.Indicator`).
 """
 
@@ -18,12 +18,18 @@ import numpy as np
 from sdetools.graph.value import CONDITIONS, Trace, Value, order, value as value_of
 
 MOST_VALUES = 64
-"""A set of values that grows beyond this is kept as its bounds alone."""
+"""The largest number of values in a set; of larger sets only the bounds are stored."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """`low <= value <= high`; `values` are all that it can take, where those are known and few."""
+    """The range of a quantity, low <= value <= high.
+
+    Attributes:
+        low: The lower bound.
+        high: The upper bound.
+        values: All values that the quantity can take, if these are known and few; otherwise None.
+    """
 
     low: float = -math.inf
     high: float = math.inf
@@ -31,7 +37,7 @@ class Range:
 
     @classmethod
     def of(cls, values: Any) -> Range:
-        """The range of finitely many values."""
+        """Return the range of finitely many values."""
         found = frozenset(float(v) for v in values)
         if any(math.isnan(v) for v in found):
             return cls()
@@ -39,28 +45,34 @@ class Range:
 
     @property
     def bounded(self) -> bool:
+        """Whether both bounds are finite."""
         return math.isfinite(self.low) and math.isfinite(self.high)
 
     def hull(self, other: Range) -> Range:
-        """The smallest range that holds both."""
+        """Return the smallest range that contains both."""
         both = None if self.values is None or other.values is None else self.values | other.values
         return Range.of(both) if both is not None else Range(min(self.low, other.low), max(self.high, other.high))
 
     def minus(self, other: Range) -> Range:
-        """The range of the difference of a value of each."""
+        """Return the range of the difference of a value of this range and one of the other."""
         return _apply(_sub, self, other)
 
 
 def range_of(value: Callable[[Any], Any], dim: int) -> Range:
-    """The range of `value(x)` over all x in R^dim, or over what can be said of it.
+    """Return a range that contains `value(x)` for all x in R^dim, the whole line if the function cannot be traced.
 
-    >>> range_of(lambda x: np.tanh(x[0]) ** 2 - 1, 1)
-    Range(low=-1.0, high=0.0, values=None)
+    Args:
+        value: A function of a point.
+        dim: The dimension.
+
+    Example:
+        >>> range_of(lambda x: np.tanh(x[0]) ** 2 - 1, 1)
+        Range(low=-1.0, high=0.0, values=None)
     """
     try:
         with np.errstate(all="ignore"):
             found = value_of(value(Trace().input("x", (dim,))))
-    except Exception:  # what does not trace, for whatever reason, says nothing about its range
+    except Exception:  # a function that cannot be traced, for any reason, has no known range
         return Range()
     if found.boolean:
         return Range.of((0, 1))
@@ -71,15 +83,19 @@ def range_of(value: Callable[[Any], Any], dim: int) -> Range:
 
 
 def range_of_observable(h: Any, dim: int) -> Range:
-    """The range that is stated, else what the formula of h shows."""
+    """Return the stated range of an observable, or else that of its formula."""
     return range_of(h.value, dim) if h.range is None else h.range
 
 
 def analytic(write: Callable[[Trace], Any]) -> bool:
-    """Whether what `write` makes of a trace is an analytic function: no choice, absolute value, root or power that is not whole.
+    """Return whether a formula is analytic: without conditions, absolute values, roots or non-integer powers.
 
-    >>> analytic(lambda trace: np.exp(trace.input("x"))), analytic(lambda trace: abs(trace.input("x")))
-    (True, False)
+    Args:
+        write: A function that writes the formula to a trace.
+
+    Example:
+        >>> analytic(lambda trace: np.exp(trace.input("x"))), analytic(lambda trace: abs(trace.input("x")))
+        (True, False)
     """
     trace = Trace()
     try:
@@ -93,7 +109,7 @@ def analytic(write: Callable[[Trace], Any]) -> bool:
 
 
 def _range(node: Value, known: dict[Any, Range]) -> Range:
-    """The range of all elements of a node, from those of its arguments."""
+    """Return the range of all elements of a node, from the ranges of its arguments."""
     given = [known[a.key] for a in node.args]
     if node.op == "const":
         return Range.of(np.unique(node.extra)) if node.size and np.isfinite(node.extra).all() else Range()
@@ -115,6 +131,7 @@ def _range(node: Value, known: dict[Any, Range]) -> Range:
 
 
 def _reduced(name: str, one: Range, times: int) -> Range:
+    """Return the range of a reduction over `times` elements of one range."""
     if name in ("maximum", "minimum"):
         return one
     rule, out = _RULES[name], one
@@ -126,7 +143,7 @@ def _reduced(name: str, one: Range, times: int) -> Range:
 
 
 def _choice(node: Value, known: dict[Any, Range]) -> Range:
-    """Of `where(condition, yes, no)`: both; less for the sign and the larger of two, whose inner choice never meets the rest."""
+    """Return the range of `where(condition, yes, no)`; for the sign function and a maximum without the branch that is never taken."""
     condition, yes, no = node.args
     if no.op == "map" and no.name == "where":
         outside, inside = _comparison(condition), _comparison(no.args[0])
@@ -140,7 +157,7 @@ def _choice(node: Value, known: dict[Any, Range]) -> Range:
 
 
 def _comparison(condition: Value) -> tuple[str, Value, Value] | None:
-    """The sign of a single comparison and its sides, with > and <= for < and >=, which are the same from the other side."""
+    """Return a single comparison as (sign, left, right), with < and >= rewritten as > and <= by exchanging the sides."""
     if condition.op != "map":
         return None
     a, *rest = condition.args
@@ -154,13 +171,14 @@ def _comparison(condition: Value) -> tuple[str, Value, Value] | None:
 
 @dataclass(frozen=True)
 class _Rule:
-    """An operation on numbers, and on intervals."""
+    """An operation on numbers, and its extension to intervals."""
 
     number: Callable[..., float]
     interval: Callable[..., tuple[float, float]]
 
 
 def _apply(rule: _Rule, *given: Range) -> Range:
+    """Return the range of an operation: from all combinations of values if these are few, otherwise from the bounds."""
     if all(r.values is not None for r in given) and math.prod(len(r.values) for r in given if r.values) <= MOST_VALUES:
         with np.errstate(all="ignore"):
             return Range.of(
@@ -172,7 +190,7 @@ def _apply(rule: _Rule, *given: Range) -> Range:
 
 
 def _corners(operation: Callable[[float, float], float]) -> Callable[..., tuple[float, float]]:
-    """Of an operation that is monotone in each operand: the extremes lie at the corners; 0 times the whole line is 0."""
+    """Return the interval extension of an operation that is monotone in each operand, with 0 times infinity equal to 0."""
 
     def interval(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
         found = [operation(np.float64(x), np.float64(y)) for x in a for y in b]
@@ -183,6 +201,7 @@ def _corners(operation: Callable[[float, float], float]) -> Callable[..., tuple[
 
 
 def _quotient(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
+    """Return the interval of a quotient, infinite if the denominator may change sign."""
     if b[0] < 0 < b[1] or b == (0.0, 0.0):
         return -math.inf, math.inf
     inverse = (1 / b[1] if b[1] else -math.inf, 1 / b[0] if b[0] else math.inf)
@@ -190,15 +209,17 @@ def _quotient(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, fl
 
 
 def _power(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
+    """Return the interval of a power, infinite unless the base is nonnegative and the exponent constant."""
     return _corners(np.power)(a, b) if a[0] >= 0 and b[0] == b[1] else (-math.inf, math.inf)
 
 
-def _rising(function: Callable[..., Any]) -> _Rule:
+def _increasing(function: Callable[..., Any]) -> _Rule:
+    """Return the rule of an increasing function."""
     return _Rule(function, lambda a: (function(np.float64(a[0])), function(np.float64(a[1]))))
 
 
 def _even(function: Callable[..., Any]) -> _Rule:
-    """Of a function of |x| that rises with it."""
+    """Return the rule of an increasing function of |x|."""
     return _Rule(
         function,
         lambda a: (
@@ -208,7 +229,8 @@ def _even(function: Callable[..., Any]) -> _Rule:
     )
 
 
-def _wave(function: Callable[..., Any]) -> _Rule:
+def _oscillating(function: Callable[..., Any]) -> _Rule:
+    """Return the rule of the sine or the cosine, with the range [-1, 1]."""
     return _Rule(function, lambda a: (-1.0, 1.0))
 
 
@@ -223,10 +245,10 @@ _RULES = {
     "absolute": _even(np.abs),
     "cosh": _even(np.cosh),
     "power": _Rule(np.power, _power),
-    "sin": _wave(np.sin),
-    "cos": _wave(np.cos),
+    "sin": _oscillating(np.sin),
+    "cos": _oscillating(np.cos),
     "sign": _Rule(np.sign, lambda a: (np.sign(a[0]), np.sign(a[1]))),
-    "floor": _rising(np.floor),
+    "floor": _increasing(np.floor),
     "maximum": _Rule(max, lambda a, b: (max(a[0], b[0]), max(a[1], b[1]))),
     "minimum": _Rule(min, lambda a, b: (min(a[0], b[0]), min(a[1], b[1]))),
     "sqrt": _Rule(np.sqrt, lambda a: (math.sqrt(max(a[0], 0.0)), np.sqrt(np.float64(max(a[1], 0.0))))),
@@ -234,13 +256,13 @@ _RULES = {
     "log1p": _Rule(np.log1p, lambda a: (np.log1p(max(np.float64(a[0]), -1.0)), np.log1p(max(np.float64(a[1]), -1.0)))),
     "arcsin": _Rule(np.arcsin, lambda a: (-math.pi / 2, math.pi / 2)),
     "arccos": _Rule(np.arccos, lambda a: (0.0, math.pi)),
-} | {f.__name__: _rising(f) for f in (np.exp, np.expm1, np.tanh, np.sinh, np.arctan)}
+} | {f.__name__: _increasing(f) for f in (np.exp, np.expm1, np.tanh, np.sinh, np.arctan)}
 _SAME = {
     "multiply": _even(np.square),
     "subtract": _Rule(lambda a: 0.0, lambda a: (0.0, 0.0)),
     "divide": _Rule(lambda a: 1.0, lambda a: (1.0, 1.0)),
 }
-"""Of an operand and itself."""
+"""Rules of operations whose two operands are the same node."""
 _ANALYTIC = {
     "add", "subtract", "multiply", "divide", "negative", "arctan", "exp", "log", "sin", "cos", "tan", "tanh", "sinh", "cosh", "log1p",
     "expm1",

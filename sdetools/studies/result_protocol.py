@@ -1,4 +1,4 @@
-"""What all results have in common: their data with named axes, a table, a plot, a summary, and a file that gives them back."""
+"""The common interface of results: data with named axes, a table, a plot, a summary, and files that restore them."""
 
 from __future__ import annotations
 
@@ -25,17 +25,26 @@ if TYPE_CHECKING:
 
 
 class Ended(StrEnum):
-    """Why a run ended."""
+    """The reason why a run ended."""
 
     COMPLETED = "completed"
     """All paths reached the end."""
     DIVERGED = "diverged"
-    """Some paths left the finite range: values that rest on them are NaN."""
+    """Some paths left the finite range; values that depend on them are NaN."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a result comes from: the call, the draws, and what ran it. Empty for a result that was made by hand."""
+    """The origin of a result; empty if the result was constructed directly.
+
+    Attributes:
+        call: The function with its arguments.
+        seed: The seed of the draws.
+        stream: The stream of the draws.
+        backend: The backend.
+        dtype: The floating-point type of the paths.
+        version: The version of sdetools.
+    """
 
     call: str = ""
     seed: int = 0
@@ -46,20 +55,27 @@ class Origin:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """As attributes of a dataset."""
+        """The fields as attributes of a dataset."""
         return asdict(self)
 
 
 BY_HAND = Origin()
-"""That of a result which no call made."""
+"""The origin of a result that was constructed directly."""
 
 
 def called(function: Callable[..., Any], given: Mapping[str, Any]) -> str:
-    """A call in words: the function, and the arguments that are not its defaults, but for those of execution.
+    """Return a call as text, with the arguments that differ from their defaults.
 
-    >>> def f(x, n=3, *, seed=0, **options): ...
-    >>> called(f, {"x": [1.0], "n": 3, "seed": 7, "options": {"threads": 2}})
-    'f(x=[1.0], seed=7)'
+    Options of execution on which the result does not depend are omitted.
+
+    Args:
+        function: The function.
+        given: The values of its parameters.
+
+    Example:
+        >>> def f(x, n=3, *, seed=0, **options): ...
+        >>> called(f, {"x": [1.0], "n": 3, "seed": 7, "options": {"threads": 2}})
+        'f(x=[1.0], seed=7)'
     """
     shown: dict[str, Any] = {}
     for name, parameter in inspect.signature(function).parameters.items():
@@ -67,55 +83,57 @@ def called(function: Callable[..., Any], given: Mapping[str, Any]) -> str:
             shown |= Execution.of(given[name]).changed()
         elif not _same(given[name], parameter.default):
             shown[name] = given[name]
-    words = [f"{name}={_short(value)}" for name, value in shown.items()]
-    return f"{function.__name__}({', '.join(words)})"
+    arguments = [f"{name}={_short(value)}" for name, value in shown.items()]
+    return f"{function.__name__}({', '.join(arguments)})"
 
 
 def _short(value: Any) -> str:
-    """A value in few words, without looking at all of it: a list has a million entries, a result computes what it shows."""
+    """Return a short text for a value. Long lists are cut, and results named only, because their repr is computed."""
     if isinstance(value, Result):
         return type(value).__name__
     return reprlib.repr(value) if isinstance(value, (list, tuple, dict, set, str)) else _check.shown(value)
 
 
 def _same(value: Any, default: Any) -> bool:
+    """Return whether a value is the default."""
     return value is default or (isinstance(value, type(default)) and np.ndim(value) == 0 and bool(value == default))
 
 
 class Result(Saved, ABC):
-    """A result: `data` with named axes and attributes, `table()`, `summary()`, `plot(ax=)`, `save(path)`; `st.load(path)` gives it back.
+    """Base class of results. `save` writes a result to a file, and `st.load` restores it; notebooks display the summary and the table.
 
-    A notebook shows the summary and the table. `ended` says why the run ended.
+    Attributes:
+        origin: The call, seed and backend.
     """
 
     origin: Origin
 
-    if TYPE_CHECKING:  # some results hold it, others ask their parts
+    if TYPE_CHECKING:  # a field of some results, a property of others
 
         @property
         def diverged(self) -> int:
-            """Paths that left the finite range."""
+            """The number of paths that left the finite range."""
 
     @property
     @abstractmethod
     def data(self) -> xarray.Dataset:
-        """The numbers over named axes; attributes say paths, seed, stream, backend, version and the call."""
+        """The numbers over named axes; the attributes are paths, seed, stream, backend, version and the call."""
 
     @abstractmethod
     def table(self) -> str:
-        """The numbers with their intervals, as text."""
+        """Return a text table of the numbers with their intervals."""
 
     @abstractmethod
     def plot(self, *, ax: Any = None) -> Figure:
-        """The customary figure, on the axes given or on new ones."""
+        """Plot the result on given axes, by default those of a new figure."""
 
     def summary(self) -> str:
-        """What was found, in a few lines."""
+        """Return the main numbers in a few lines."""
         return repr(self)
 
     @property
     def ended(self) -> Ended:
-        """Why the run ended."""
+        """The reason why the run ended."""
         return Ended.DIVERGED if self.diverged else Ended.COMPLETED
 
     def _repr_html_(self) -> str:
@@ -123,14 +141,20 @@ class Result(Saved, ABC):
 
 
 def estimates_table(what: str, level: float, rows: Iterable[tuple[str, str, Any]]) -> str:
-    """Estimates with their intervals, a line each; `rows`: the observable, the time or what stands in its place, the Estimate."""
+    """Return a text table of Estimates.
+
+    Args:
+        what: The header of the column of values.
+        level: The confidence level, for the header.
+        rows: Tuples of the observable, the time or another label, and the Estimate.
+    """
     lines = [f"{'observable':<18} {'time':>10} {what:>14} {'stderr':>10} {f'{100 * level:g} % interval':>28}"]
     lines += [f"{h:<18.18} {t:>10} {e.value:>14.6g} {e.stderr:>10.2g} {e.confidence_interval()!s:>28}" for h, t, e in rows]
     return "\n".join(lines)
 
 
 def plain(value: Any) -> Any:
-    """NaN and infinities as null, for JSON has no word for them."""
+    """Return a value for JSON, with null for NaN and infinities, which JSON lacks."""
     if isinstance(value, dict):
         return {k: plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):

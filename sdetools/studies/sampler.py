@@ -27,16 +27,33 @@ PILOT_PATHS = 1 << 15
 
 @dataclass(frozen=True)
 class Sampler:
-    """Runs programs: on the draws of a seed and a stream, in the way that `execution` says."""
+    """Runs programs on the draws of a seed and a stream.
+
+    Attributes:
+        seed: The seed.
+        stream: The stream.
+        execution: Threads, backend, store and other options.
+    """
 
     seed: int = 0
     stream: Stream = field(default_factory=Stream)
     execution: Execution = field(default_factory=Execution)
 
     def run(self, program: Program, paths: int, keep: bool = False, label: str = "paths", **points: Any) -> Sums:
-        """The sums of a program over `paths` paths; `points`: `slices` and `trajectories` as in `execute`."""
+        """Run a program.
+
+        Args:
+            program: The program.
+            paths: The number of paths.
+            keep: Whether to keep the last points.
+            label: The label of the progress bar.
+            points: `slices` and `trajectories`, as in `execute`.
+
+        Returns:
+            Accumulated moments, and the points that were requested.
+        """
         how = self.execution
-        with _shown(how.progress, paths, label) as shown:
+        with _progress_callback(how.progress, paths, label) as shown:
             return execute(
                 program,
                 paths,
@@ -53,7 +70,7 @@ class Sampler:
             )
 
     def origin(self, call: str, sums: Sums) -> Origin:
-        """Where a result with these sums comes from."""
+        """Return the origin of a result that is computed from `sums`."""
         return Origin(call, self.seed, self.stream.number, sums.backend, sums.dtype)
 
 
@@ -83,7 +100,8 @@ def sampling(execution: Execution, seed: int, stream: int | Stream, identity: Ca
 
 
 @contextmanager
-def _shown(progress: Any, paths: int, label: str) -> Iterator[Callable[[int, int], None] | None]:
+def _progress_callback(progress: Any, paths: int, label: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Yield the function that reports progress, if any."""
     if callable(progress):
         yield progress
         return
@@ -99,23 +117,32 @@ def _shown(progress: Any, paths: int, label: str) -> Iterator[Callable[[int, int
 
 
 def paths_for_precision(program: Program, precision: float, confidence: float, sampler: Sampler) -> int:
-    """How many paths bring every recorded half-width to `precision` or below: from a pilot run on its own draws.
+    """Return the number of paths that reduces every recorded half-width to `precision`, from a pilot run on its own draws.
 
-    Two stages (Stein): the pilot's variance alone sets the number, the main run alone gives the estimate, so its interval keeps its level.
-    With the standard deviation s, and the range R of an observable whose bounds enter the interval, n solves q s / sqrt(n) + R l / n =
-    precision, l = log(2 / (1 - confidence)). ValueError where the pilot does not tell the spread: paths that are not finite, or that all
-    agree although draws enter and no bounds are known.
+    This is Stein's two-stage procedure. The pilot's variance alone determines the number of paths, and the main run alone gives the
+    estimate, so that its interval keeps its level. With the standard deviation s, and the range R of an observable whose bounds enter
+    the interval, n solves q s / sqrt(n) + R l / n = precision, l = log(2 / (1 - confidence)).
+
+    Args:
+        program: The program.
+        precision: The half-width, in the units of the observables.
+        confidence: The confidence level.
+        sampler: Seed, stream and options of the main run.
+
+    Raises:
+        ValueError: If the pilot does not determine the variance: paths are not finite, or all agree although draws enter and no bounds
+            are known.
     """
     import time
 
     precision = _check.positive("precision", precision, hint="It is the half-width asked for, in the units of the observable.")
     begin = time.perf_counter()
-    # The pilot has draws of its own: the main run does not depend on what the pilot saw but for its size.
+    # The pilot has its own draws, so that the main run depends on it only through the number of paths.
     own = replace(sampler, stream=replace(sampler.stream, pilot=True))
     pilot = own.run(program, PILOT_PATHS, label="pilot")
     seconds = time.perf_counter() - begin
     known = Known(program, PairStatistics(pilot) if program.pair else SingleStatistics(pilot))
-    _refuse_unseen(known, precision)
+    _check_pilot(known, precision)
     least, most = known.bounds
     spread = quantile(confidence, pilot.paths) * known.stderr * np.sqrt(pilot.paths)
     missed = np.where(known.random & _bounded(known), most - least, 0.0) * undetected_probability(confidence, 1)
@@ -127,35 +154,35 @@ def paths_for_precision(program: Program, precision: float, confidence: float, s
 
 
 def _bounded(known: Known) -> np.ndarray:
-    """Where both bounds of a value are known, `(records, columns)`."""
+    """Return where both bounds of a value are known, `(records, columns)`."""
     return np.all(np.isfinite(known.bounds), axis=0)
 
 
-def _refuse_unseen(known: Known, precision: float) -> None:
-    """ValueError where a pilot cannot say how many paths a precision takes."""
+def _check_pilot(known: Known, precision: float) -> None:
+    """Raise a ValueError if a pilot run does not determine the number of paths for a precision."""
     program, statistics = known.program, known.statistics
     names = [o.name for o in (*program.observables, *program.functionals)]
-    asked = f"`precision` must be asked of means whose spread a pilot run can see; got precision={precision:g}, and of its {statistics.sums.paths:,} paths"
+    problem = f"`precision` must be asked of means whose spread a pilot run can see; got precision={precision:g}, and of its {statistics.sums.paths:,} paths"
     value = statistics.gap if isinstance(statistics, PairStatistics) else statistics.mean
     bad = np.argwhere(~np.isfinite(value) | ~np.isfinite(known.stderr))
     if len(bad):
         t, o = bad[0]
         step = int(program.record[t])
-        lost = int(statistics.sums.diverged.sum())
-        if lost:
+        diverged = int(statistics.sums.diverged.sum())
+        if diverged:
             first = min(s for s in statistics.sums.first_divergence.tolist() if s >= 0)
             raise ValueError(
-                f"{asked} {lost:,} left the finite range, first at step {first}, so that {names[o]} has no mean at step {step}. "
+                f"{problem} {diverged:,} left the finite range, first at step {first}, so that {names[o]} has no mean at step {step}. "
                 "Take a smaller learning rate or an earlier horizon."
             )
         raise ValueError(
-            f"{asked} some have no finite {names[o]} at step {step}, or one too large to be squared. "
+            f"{problem} some have no finite {names[o]} at step {step}, or one too large to be squared. "
             "Observe something that is finite wherever paths go."
         )
     open_ = np.argwhere(known.random & (known.stderr == 0) & ~_bounded(known))
     if len(open_):
         t, o = open_[0]
         raise ValueError(
-            f"{asked} none differs from another in {names[o]} at step {int(program.record[t])}. "
+            f"{problem} none differs from another in {names[o]} at step {int(program.record[t])}. "
             "State its bounds (st.Bounded, st.Indicator), leave that time out, or pass paths= instead."
         )

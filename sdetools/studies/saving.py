@@ -1,8 +1,7 @@
-"""Results in netCDF-4 files: numbers to the bit, no code, and nothing that is run when a file is read.
+"""Results in netCDF-4 files: numbers without any loss of precision, and no code, so that reading a file executes nothing.
 
-The root of a file is the result's `data`, for whoever reads it with other programs. The group `result` holds the fields of the result:
-arrays as variables, numbers and texts as JSON, results within it as groups of their own. Dynamics and whatever else is code are kept by
-their descriptions (`Described`).
+The root group is the result's `data`, for other programs. The group `result` contains the fields of the result: arrays as variables,
+numbers and strings as JSON, nested results as groups. Of dynamics and other code only a description is stored (`Described`).
 """
 
 from __future__ import annotations
@@ -48,14 +47,23 @@ HOMES = {
     **dict.fromkeys(("Results", "ClaimResult", "ControlResult", "MeasurementResult"), "claims.results"),
     **dict.fromkeys(("Drawing", "Table"), "claims.context"),
 }
-"""The classes that a file may name beside results, and results that were saved before files named modules, with their places."""
+"""The classes that a file may contain beside results, and their modules."""
 EARLIER_NAMES = {"Trial": {"lost": "shortfall"}, "Sums": {"lost": "diverged", "first": "first_divergence"}}
-"""Fields by the names that earlier versions wrote."""
+"""Field names that earlier versions wrote, and their present names."""
 
 
 @dataclass(frozen=True)
 class Described:
-    """What is left in a file of a dynamics, or of another part that is code: its name and the names of its coordinates and parts."""
+    """The description that a file contains of a dynamics or of other code.
+
+    Attributes:
+        name: The name.
+        names: The names of the coordinates.
+        parts: The names of the parts of the state.
+        dim: The dimension.
+        step_time: The time of one step.
+        loss: Always None.
+    """
 
     name: str
     names: tuple[str, ...] = ()
@@ -66,7 +74,7 @@ class Described:
 
     @classmethod
     def of(cls, given: Any) -> Described:
-        """The description of anything."""
+        """Return the description of any object."""
         found = {key: getattr(given, key, None) for key in ("names", "parts", "dim", "step_time")}
         if not isinstance(found["names"], (tuple, list)) or not isinstance(found["dim"], (int, np.integer)):
             return cls(str(getattr(given, "name", None) or getattr(given, "label", None) or type(given).__name__))
@@ -84,25 +92,25 @@ class Described:
 
 
 class Saved:
-    """What can be saved to a file and loaded from it: the two methods of every result."""
+    """The base class of what can be saved to a file and loaded from it."""
 
     def save(self, path: str | Path) -> Path:
-        """Writes the result to a netCDF-4 file, which `st.load` reads; other programs find `data` in it. Dynamics are kept by their names.
+        """Write the result to a netCDF-4 file for `st.load`. Other programs can read `data` from it. Of dynamics only the names are stored.
 
         Args:
-            path: The file, which is written whole or not at all.
+            path: The file. It is replaced only after everything was written.
 
         Returns:
-            The file.
+            The path.
 
         Raises:
-            OSError: The file cannot be written; one that was there stays as it was.
+            OSError: If the file cannot be written. An existing file is then unchanged.
         """
         return save(self, Path(path))
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """What `save` wrote; ValueError for a file of another kind of result."""
+        """Return the result in a file that `save` wrote; ValueError for a result of another class."""
         found = load(path)
         if not isinstance(found, cls):
             raise ValueError(f"`path` must hold a {cls.__name__}; {path} holds a {type(found).__name__}. Read it with st.load.")
@@ -110,7 +118,7 @@ class Saved:
 
 
 def save(result: Any, path: Path) -> Path:
-    """Writes a file; see `Result.save`."""
+    """Write a result to a file; see `Result.save`."""
     data = result.data
     kept = {k: v for k, v in data.attrs.items() if v is not None}
     groups = {"/": data.assign_attrs(kept | {"format": FORMAT, "result": type(result).__name__, "version": __version__})}
@@ -126,16 +134,16 @@ def save(result: Any, path: Path) -> Path:
 
 
 def load(path: str | Path) -> Any:
-    """The result that `save` wrote to a file.
+    """Return the result in a file that `save` wrote.
 
     Args:
         path: The file.
 
     Returns:
-        A result of the class that was saved, equal to the bit. Its dynamics are described by their names: it cannot be run again.
+        The result, with bitwise equal numbers. Of its dynamics only the names are known, so that it cannot be run again.
 
     Raises:
-        ValueError: The file is no result of sdetools, or of a version that this one does not read.
+        ValueError: If the file is not a result of sdetools, or has a format that this version does not read.
 
     Example:
         >>> import sdetools as st, tempfile
@@ -163,7 +171,7 @@ def load(path: str | Path) -> Any:
 
 
 def _pack(value: Any, at: str, groups: dict[str, xarray.Dataset]) -> None:
-    """A dataclass as a group, its fields in one of four ways."""
+    """Add a dataclass to `groups`: arrays as variables, plain values as JSON, other fields as groups of their own."""
     import xarray
 
     plain: dict[str, Any] = {}
@@ -184,7 +192,7 @@ def _pack(value: Any, at: str, groups: dict[str, xarray.Dataset]) -> None:
 
 
 def _pack_inner(own: Any, at: str, groups: dict[str, xarray.Dataset]) -> None:
-    """An array with named axes, a tuple, a mapping from names or tuples of names, a dataclass, or the description of what is code."""
+    """Add a nested value: an array with named axes, a sequence, a mapping, a dataclass, or the description of code."""
     import xarray
 
     if isinstance(own, xarray.DataArray):
@@ -202,21 +210,23 @@ def _pack_inner(own: Any, at: str, groups: dict[str, xarray.Dataset]) -> None:
             if f"item{i}" not in arrays:
                 _pack_inner(v, f"{at}/item{i}", groups)
     else:
-        _pack(own if type(own).__name__ in HOMES or isinstance(own, Saved) else _facts(own), at, groups)
+        _pack(own if type(own).__name__ in HOMES or isinstance(own, Saved) else _storable(own), at, groups)
 
 
-def _facts(own: Any) -> Any:
-    """What can be written of a part that is computed or is code."""
+def _storable(own: Any) -> Any:
+    """Return the storable form of an object that is computed lazily or is code."""
     return own.facts if hasattr(own, "facts") else Described.of(own)
 
 
 def _is_plain(own: Any) -> bool:
+    """Return whether a value can be stored as JSON."""
     if isinstance(own, (tuple, list, frozenset, set)):
         return all(map(_is_plain, own))
     return isinstance(own, (bool, int, float, str, np.integer, np.floating, np.bool_))
 
 
 def _to_json(own: Any) -> Any:
+    """Return a plain value in JSON's types."""
     if isinstance(own, (frozenset, set)):
         return {"set": sorted(map(_to_json, own))}
     if isinstance(own, (tuple, list)):
@@ -225,15 +235,16 @@ def _to_json(own: Any) -> Any:
 
 
 def _from_json(own: Any) -> Any:
+    """Return the plain value that `_to_json` converted; lists become tuples."""
     if isinstance(own, dict):
         return frozenset(own["set"])
     return tuple(map(_from_json, own)) if isinstance(own, list) else own
 
 
 def _class_of(kind: str, module: str) -> type:
-    """The class that a file names: one of `HOMES`, or a result of a module of this package or of one that is imported already.
+    """Return the class that a file names: one of `HOMES`, or a class of results of this package or of a module that is imported already.
 
-    A file never makes anything else: neither a module outside the package is imported, nor a class made that is no result.
+    A file creates nothing else: no module outside the package is imported for it, and only results are made.
     """
     if kind in HOMES:
         return getattr(import_module(f"sdetools.{HOMES[kind]}"), kind)
@@ -248,7 +259,7 @@ def _class_of(kind: str, module: str) -> type:
 
 
 def _unpacked(at: str, groups: Mapping[str, xarray.Dataset]) -> Any:
-    """What a group holds."""
+    """Return the value that a group contains."""
     data = groups[at]
     kind = data.attrs.get("class", "")
     if kind == "array":
@@ -257,16 +268,16 @@ def _unpacked(at: str, groups: Mapping[str, xarray.Dataset]) -> Any:
         return array
     if kind == "plain":
         return _from_json(json.loads(data.attrs["value"]))
-    found = {str(name): np.asarray(v.values) for name, v in data.data_vars.items()}
-    found |= {name.rpartition("/")[2]: _unpacked(name, groups) for name in groups if name.rpartition("/")[0] == at}
+    parts = {str(name): np.asarray(v.values) for name, v in data.data_vars.items()}
+    parts |= {name.rpartition("/")[2]: _unpacked(name, groups) for name in groups if name.rpartition("/")[0] == at}
     if kind == "collection":
-        items, keys = [found[f"item{i}"] for i in range(int(data.attrs["count"]))], json.loads(data.attrs["keys"])
+        items, keys = [parts[f"item{i}"] for i in range(int(data.attrs["count"]))], json.loads(data.attrs["keys"])
         return (
             tuple(items)
             if keys is None
             else {tuple(k) if isinstance(k, list) else k: v for k, v in zip(keys, items, strict=True)}
         )
     cls = _class_of(kind, str(data.attrs.get("module", "")))
-    found |= {name: _from_json(v) for name, v in json.loads(data.attrs["fields"]).items()}
+    parts |= {name: _from_json(v) for name, v in json.loads(data.attrs["fields"]).items()}
     names = EARLIER_NAMES.get(kind, {})
-    return cls(**{names.get(name, name): v for name, v in found.items()})
+    return cls(**{names.get(name, name): v for name, v in parts.items()})

@@ -1,4 +1,4 @@
-"""The slow SDE beside the optimisers it is the limit of: means over slow time, distances in law at the end, paths on the manifold."""
+"""Comparison of optimisers with their slow SDE: means over slow time, distances in law at the end, and paths on the manifold."""
 
 from __future__ import annotations
 
@@ -33,18 +33,27 @@ if TYPE_CHECKING:
 
 SLOW = "slow SDE"
 SHOWN = 6
-"""Paths in the plot of the manifold."""
+"""The number of paths in the plot of the manifold."""
 FRAMES = 24
+"""The number of recorded times by default."""
 LIMIT_STEPS = 200
-"""Steps of the slow SDE's integrator in the whole time, unless dt= says."""
+"""The number of steps of the slow SDE's integrator by default."""
 
 
 @dataclass(frozen=True)
 class SlowStudy(Result):
-    """What `slow_study` found: `runs` by name (the slow SDE first), `distances[name, observable]` of the end points to the slow SDE's.
+    """The slow SDE and its optimisers over slow time.
 
-    `data`: an xarray.Dataset over (run, time, observable) with `mean` and `stderr`; `table()` and `plot()`, and `plot_manifold()` with
-    some paths on it for 2 or 3 coordinates. `start` is Phi(x_0), `rank` that of the Hessian there.
+    Attributes:
+        oracle: The noisy gradient.
+        slow: The slow SDE.
+        x0: The start of the optimisers, `(dim,)`.
+        runs: The simulations by name, the slow SDE first.
+        distances: Distances in law between the last points of an optimiser and of the slow SDE, by (name, observable).
+        paths_shown: Some paths of each run, `(dim, frames, paths)`.
+        start: The start of the slow SDE, Phi(x_0).
+        rank: The rank of the Hessian there.
+        origin: The call, seed and backend.
     """
 
     oracle: NoisyOracle
@@ -53,17 +62,18 @@ class SlowStudy(Result):
     runs: Mapping[str, Simulation]
     distances: Mapping[tuple[str, str], Distance]
     paths_shown: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
-    """Some paths of each run, `(dim, frames, paths)`."""
     start: np.ndarray = field(default_factory=lambda: np.zeros(0))
     rank: int = 0
     origin: Origin = field(default=BY_HAND, compare=False)
 
     @property
     def diverged(self) -> int:
+        """The number of diverged paths of all runs."""
         return sum(run.diverged for run in self.runs.values())
 
     @cached_property
     def data(self) -> xarray.Dataset:
+        """`mean` and `stderr` over (run, time, observable), at the times that all runs recorded."""
         import xarray
 
         names = list(self.runs)
@@ -76,7 +86,7 @@ class SlowStudy(Result):
         return out.assign_attrs({"diverged": self.diverged} | self.origin.attributes)
 
     def table(self) -> str:
-        """Means at the end with 95 % intervals, and distances in law to the slow SDE beside what two samples of one law show."""
+        """Return a text table of the final means with 95 % intervals, and of distances to the slow SDE with those of equal laws."""
         names = next(iter(self.runs.values())).names
         lines = [f"{'':24}{'observable':20}{'mean at the end':>26}{'W1':>11}{'equal laws':>12}{'Kolmogorov':>12}"]
         for name, run in self.runs.items():
@@ -88,7 +98,7 @@ class SlowStudy(Result):
                     row += f"{w.value:>11.4g}{w.floor_high:>12.4g}{k.value:>12.4g}"
                 lines.append(row.rstrip())
             if run.diverged:
-                lines.append(f"  {run.diverged:,} paths of {name} were lost, first at step {run.first_divergence}")
+                lines.append(f"  {run.diverged:,} paths of {name} diverged, first at step {run.first_divergence}")
         return "\n".join(lines)
 
     def __repr__(self) -> str:
@@ -96,20 +106,22 @@ class SlowStudy(Result):
         return f"slow clock from Phi(x_0) = ({where}), rank {self.rank}: {', '.join(self.runs)}\n{self.table()}"
 
     def to_json(self) -> str:
-        """The same as text for a file."""
+        """Return means and distances as JSON."""
         runs = {
             name: {"times": run.times.tolist(), "paths": run.paths, "diverged": run.diverged}
             | {h: {"mean": run.statistics.mean[:, i].tolist(), "stderr": run.statistics.stderr[:, i].tolist()} for i, h in enumerate(run.names)}
             for name, run in self.runs.items()
         }  # fmt: skip
-        far = [
+        distances = [
             {"run": name, "what": what, "value": d.value, "low": d.low, "high": d.high, "equal laws": d.floor_high}
             for (name, what), d in self.distances.items()
         ]
-        return json.dumps(plain({"start": self.start.tolist(), "rank": self.rank, "runs": runs, "distances": far}), indent=1)
+        return json.dumps(
+            plain({"start": self.start.tolist(), "rank": self.rank, "runs": runs, "distances": distances}), indent=1
+        )
 
     def plot(self, *, ax: Any = None) -> Figure:
-        """Means over slow time."""
+        """Plot means over slow time."""
         from sdetools import plots
 
         curves = {
@@ -127,29 +139,36 @@ class SlowStudy(Result):
         return self.plot_manifold()
 
     def plot_manifold(self, *, ax: Any = None) -> Figure:
-        """The manifold and some paths on it, for losses of 2 or 3 coordinates; ValueError for others, and for a result from a file."""
+        """Plot the manifold with some paths.
+
+        Args:
+            ax: The axes; by default those of a new figure.
+
+        Raises:
+            ValueError: If the loss has not 2 or 3 coordinates, or the result was loaded from a file.
+        """
         from sdetools import plots
 
         loss = self.oracle.loss
         if loss is None:
-            raise ValueError("a plot of the manifold must have the loss; a file keeps its name alone. Run the study again.")
+            raise ValueError("a plot of the manifold must have the loss; a file stores only its name. Run the study again.")
         if loss.dim not in (2, 3):
             raise ValueError(f"a plot of the manifold must have 2 or 3 coordinates; got {loss.dim}. Take plot().")
-        return plots.figure_of(plots.manifold_plot(loss, self.paths_shown, self._near(), self.x0, ax))
+        return plots.figure_of(plots.manifold_plot(loss, self.paths_shown, self._manifold_points(), self.x0, ax))
 
-    def _near(self) -> np.ndarray:
-        """Points of the manifold around the paths, `(dim, n)`."""
-        seen = np.concatenate([p.reshape(len(p), -1) for p in self.paths_shown.values()], axis=1)
-        seen = seen[:, np.isfinite(seen).all(axis=0)]
-        low, high = seen.min(axis=1, keepdims=True), seen.max(axis=1, keepdims=True)
-        room = 0.15 * np.maximum(high - low, 0.3 * (high - low).max() + 1e-3)
-        n = 300 if len(seen) == 2 else 1500
-        box = low - room + (high - low + 2 * room) * np.random.default_rng(0).random((len(seen), n))
-        return projected(self.oracle.loss, np.concatenate([box, seen[:, :: max(1, seen.shape[1] // 300)]], axis=1))
+    def _manifold_points(self) -> np.ndarray:
+        """Return points of the manifold around the paths, `(dim, n)`."""
+        points = np.concatenate([p.reshape(len(p), -1) for p in self.paths_shown.values()], axis=1)
+        points = points[:, np.isfinite(points).all(axis=0)]
+        low, high = points.min(axis=1, keepdims=True), points.max(axis=1, keepdims=True)
+        margin = 0.15 * np.maximum(high - low, 0.3 * (high - low).max() + 1e-3)
+        n = 300 if len(points) == 2 else 1500
+        box = low - margin + (high - low + 2 * margin) * np.random.default_rng(0).random((len(points), n))
+        return projected(self.oracle.loss, np.concatenate([box, points[:, :: max(1, points.shape[1] // 300)]], axis=1))
 
 
 def projected(loss: Any, points: np.ndarray) -> np.ndarray:
-    """Phi of those points `(dim, n)` whose flow ends on the manifold."""
+    """Return Phi of those points `(dim, n)` whose gradient flow converges to the manifold."""
     try:
         return project(loss, points, 1e-6, max_steps=500)
     except FlowError:
@@ -246,7 +265,7 @@ def slow_study(
         np.asarray(x0, dtype=float),
         runs,
         _distances(runs, names, oracle, seed),
-        _shown(members, x0, times, shown, seed, own),
+        _sample_paths(members, x0, times, shown, seed, own),
         slow.start(np.asarray(x0, dtype=float))[0],
         slow.rank,
         replace(runs[SLOW].origin, call=call, stream=own.number),
@@ -254,7 +273,7 @@ def slow_study(
 
 
 def recorded(horizon: float, dt: float, unit: float) -> np.ndarray:
-    """About `FRAMES` times that are whole steps of both clocks."""
+    """Return about `FRAMES` times that are whole steps of both the optimiser and the integrator."""
     longer = max(dt, unit)
     n = round(horizon / longer)
     return longer * np.unique(np.linspace(1, n, min(n, FRAMES)).round().astype(int))
@@ -263,6 +282,7 @@ def recorded(horizon: float, dt: float, unit: float) -> np.ndarray:
 def _distances(
     runs: Mapping[str, Simulation], names: Sequence[str], oracle: NoisyOracle, seed: int
 ) -> dict[tuple[str, str], Distance]:
+    """Return distances between the last points of each optimiser and of the slow SDE, by (name, observable)."""
     from sdetools.studies.observables import observables
 
     member = runs[SLOW].dynamics
@@ -277,10 +297,10 @@ def _distances(
     return out
 
 
-def _shown(
+def _sample_paths(
     members: Mapping[str, Moving], x0: Any, times: np.ndarray, shown: int, seed: int, stream: Stream
 ) -> dict[str, np.ndarray]:
-    """Some paths, `(dim, frames, shown)`, at the start and the recorded times."""
+    """Return `shown` paths of each dynamics at the start and the recorded times, `(dim, frames, shown)`."""
     if not shown or next(iter(members.values())).dim > 3:
         return {}
     out = {}

@@ -166,7 +166,7 @@ def test_the_error_over_directions():
 def test_a_length_is_that_of_its_shadows(dim):
     """|x| = c E|<t, x>|, E|t_1| = Gamma(d/2) / (sqrt(pi) Gamma((d + 1)/2)): pi/2, 2 and 3.2 in 2, 3 and 7 dimensions."""
     expected = {2: math.pi / 2, 3: 2.0, 7: 3.2}[dim]
-    assert module._whole_from_lines(dim) == pytest.approx(expected, rel=1e-12)
+    assert module._norm_constant(dim) == pytest.approx(expected, rel=1e-12)
 
 
 # -- what a distance is made of ---------------------------------------------------------------------------------------------------------

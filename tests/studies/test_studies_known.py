@@ -71,7 +71,7 @@ def test_sizes_are_the_largest_along_the_run_and_at_the_start():
     own = Known(program, pair_statistics(x=x, z=z, x2=np.full((2, 4), 8.0), z2=np.full((2, 4), 4.0) * [9, 1, 0, 3]))
     # 4^2 + 36/4; 12^2 + 8/4; |x h'| = 1.5; |x h'| = 2 x 1.5^2 beside 2^2 + 12/4.
     np.testing.assert_allclose(own._sizes, [5.0, math.sqrt(146), 1.5, 4.5], rtol=1e-13)
-    np.testing.assert_allclose(own._rounding_of_stable, 4 * EPS * np.array([1, 2])[:, None] * own._sizes, rtol=1e-14)
+    np.testing.assert_allclose(own._unamplified_rounding, 4 * EPS * np.array([1, 2])[:, None] * own._sizes, rtol=1e-14)
     deterministic = Known(program, single(np.array([[9.0, 0, 0, 0]]), np.array([[76.0, 0, 0, 0]])))
     np.testing.assert_allclose(deterministic._sizes, [10.0, 3 * 1.5**3, 1.5, 4.5], rtol=1e-13)
     cubed = Known(SimpleNamespace(**vars(program) | {"x0": (np.array([0.5]),)}), single(np.zeros((1, 4)), np.zeros((1, 4))))
@@ -90,13 +90,13 @@ def test_growth_of_a_small_change_is_that_of_the_linear_flow():
     moved = max(0.5, np.abs(seen[-1]).max()) * size / 0.5 / 0.4
     expected = np.maximum.accumulate(np.maximum(moved, 1.0))
     assert expected[0] > 1.2 and expected[-1] > 1.2 * expected[0]
-    np.testing.assert_allclose(own._growth[:, 0], expected, rtol=1e-6)
-    assert (own._growth[:, 1:] == 1).all()  # a small one, and one beside a size of 0, of which nothing can be said
+    np.testing.assert_allclose(own._amplification[:, 0], expected, rtol=1e-6)
+    assert (own._amplification[:, 1:] == 1).all()  # a small one, and one beside a size of 0, of which nothing can be said
     shrinks = Known(
         program_of(st.EulerMaruyama(st.SDE(["-x"], [["0.1"]], variables="x"), 0.1), x0=3.0, observe=["x"], steps=7), None
     )
     shrinks.__dict__["_sizes"] = np.array([0.3])
-    np.testing.assert_allclose(shrinks._growth[:, 0], np.full(8, 10.0), rtol=1e-6)  # 3 / .3 at first, and less later
+    np.testing.assert_allclose(shrinks._amplification[:, 0], np.full(8, 10.0), rtol=1e-6)  # 3 / .3 at first, and less later
 
 
 def test_growth_over_steps_of_several_lengths_and_of_long_runs():
@@ -111,8 +111,8 @@ def test_growth_over_steps_of_several_lengths_and_of_long_runs():
     for one in (program, alone.program):
         Known._reference(one, lambda k, states: seen.append(states[0][0]))
         reached.append(max(0.5, np.abs(seen[-1]).max()))
-    np.testing.assert_allclose(own._growth / reached[0], alone._growth / reached[1], rtol=1e-6)
-    assert (Known(replace(program, steps=20_001), None)._growth == 1).all()
+    np.testing.assert_allclose(own._amplification / reached[0], alone._amplification / reached[1], rtol=1e-6)
+    assert (Known(replace(program, steps=20_001), None)._amplification == 1).all()
 
 
 def test_rounding_is_magnified_where_differences_are_small_and_only_there():
@@ -125,13 +125,13 @@ def test_rounding_is_magnified_where_differences_are_small_and_only_there():
             _dtype=dtype,
             _same=False,
             _sizes=np.array([2.0]),
-            _growth=np.full((1, 1), 3.0),
-            _rounding_of_stable=np.full((1, 1), 2e-14),
+            _amplification=np.full((1, 1), 3.0),
+            _unamplified_rounding=np.full((1, 1), 2e-14),
         )
         own.__dict__["_spread"] = np.array([[2 * spread]])
         np.testing.assert_allclose(own.rounding, [[2e-14 * factor]], rtol=1e-13)
     alone = Known(SimpleNamespace(**vars(program) | {"coupled": False}), None)
-    alone.__dict__.update(_same=False, _rounding_of_stable=np.full((1, 1), 2e-14))
+    alone.__dict__.update(_same=False, _unamplified_rounding=np.full((1, 1), 2e-14))
     assert alone.rounding[0, 0] == 2e-14
     same = Known(SimpleNamespace(**vars(program) | {"columns": 1}), None)
     same.__dict__.update(_same=True)
@@ -208,7 +208,7 @@ def met(paths, record, *draws, rows=0):
     program = SimpleNamespace(
         record=np.array(record), start_plan=SimpleNamespace(rows=rows), noise=SimpleNamespace(sets=[SimpleNamespace(draws=draws)])
     )
-    return Known(program, SimpleNamespace(sums=SimpleNamespace(paths=paths)))._all_met.tolist()
+    return Known(program, SimpleNamespace(sums=SimpleNamespace(paths=paths)))._exhaustive.tolist()
 
 
 def test_all_signs_are_met_by_many_paths():
@@ -324,11 +324,11 @@ def test_how_many_paths_carry_a_spread():
         )
         own = Known(program, SimpleNamespace(sums=sums_of(0, (9, 9, 9, 9, 9, 4), groups if pair else groups[..., :2])))
         s = groups[:5, ..., index]
-        np.testing.assert_allclose(own._carriers, 49 / (1 + 9 * s.var(axis=0, ddof=1) / s.mean(axis=0) ** 2), rtol=1e-12)
+        np.testing.assert_allclose(own._effective_paths, 49 / (1 + 9 * s.var(axis=0, ddof=1) / s.mean(axis=0) ** 2), rtol=1e-12)
         few = Known(program, SimpleNamespace(sums=sums_of(0, (9, 9, 9, 4, 4, 4), groups if pair else groups[..., :2])))
-        assert (few._carriers == 0).all()
+        assert (few._effective_paths == 0).all()
     unseen = Known(program, SimpleNamespace(sums=sums_of(0, (9,) * 6, np.zeros((6, 2, 2, 2)))))
-    assert (unseen._carriers == 0).all()
+    assert (unseen._effective_paths == 0).all()
 
 
 def test_bounds_enter_means_always_and_differences_where_few_paths_carry_them():
@@ -336,7 +336,7 @@ def test_bounds_enter_means_always_and_differences_where_few_paths_carry_them():
 
     def bounds(pair, coupled, carriers):
         own = Known(SimpleNamespace(pair=pair, coupled=coupled, record=np.arange(2), columns=3), None)
-        own.__dict__.update(ranges=ranges, _carriers=np.tile(np.array(carriers, float), (2, 1)))
+        own.__dict__.update(ranges=ranges, _effective_paths=np.tile(np.array(carriers, float), (2, 1)))
         least, most = own.bounds
         assert least.shape == most.shape == (2, 3)
         return least[1].tolist(), most[1].tolist()

@@ -207,7 +207,7 @@ def test_an_sde_without_a_loss_and_paths_that_diverge():
 
 def test_a_figure_that_cannot_be_is_refused():
     run = single(trajectories=3)
-    with pytest.raises(ValueError, match=r"`trajectories` must have been asked for.*trajectories=100"):
+    with pytest.raises(ValueError, match=r"`trajectories` must have been requested.*trajectories=100"):
         single().plot_paths()
     with pytest.raises(ValueError, match="`part` must be among x, m; got 'v'"):
         run.plot_paths(part="v")
