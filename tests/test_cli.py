@@ -61,7 +61,7 @@ def test_verify_writes_its_files_and_prints_the_table_alone(claims, tmp_path):
     result = call("verify", claims, "--only", "good", "--out", out)
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
-        "verdict    claim  source          why",
+        "verdict    claim  source          reason",
         "supported  good   Arithmetic [1]  Its interval lies inside its tolerance.",
     ]
     assert "chatter" in result.stderr
@@ -378,13 +378,13 @@ def test_gap_noises(face, arguments, name, options):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--beta", "0.9", "--alpha", "0.5"], "--beta and --alpha say the same thing"),
-        (["--paths", "10", "--precision", "0.1"], "--paths and --precision say the same thing"),
+        (["--beta", "0.9", "--alpha", "0.5"], "--beta and --alpha are mutually exclusive"),
+        (["--paths", "10", "--precision", "0.1"], "--paths and --precision are mutually exclusive"),
         (["--damping", "0.4"], "--damping needs --alpha"),
         (["--resume"], "--resume needs --out"),
-        (["--eta", "0.1,zero"], "sdetools: `eta` must be numbers with commas between them; got '0.1,zero'. Write"),
+        (["--eta", "0.1,zero"], "sdetools: `eta` must be numbers separated by commas; got '0.1,zero'. Write"),
         (["--eta", "-0.1"], "sdetools: `eta` must be a positive number"),
-        (["--eta", ""], "sdetools: `eta` must be numbers with commas between them"),
+        (["--eta", ""], "sdetools: `eta` must be numbers separated by commas"),
         (["--x0", "1"], "sdetools: `x0` must have shape (2,)"),
         (["--sigma", "loud"], "sdetools: `sigma` must be a number or auto"),
         (["--horizon", "0"], "sdetools: `horizon` must be a positive number"),

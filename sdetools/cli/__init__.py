@@ -1,6 +1,6 @@
-"""The command line. Everything heavy is imported inside the commands, so that `--help` answers at once.
+"""The command line interface `sdetools`.
 
-A command is a file here, and a name in this line.
+Each command is a module of this package, imported below. Heavy dependencies are imported inside the commands, so `--help` is fast.
 """
 
 from sdetools.cli import bench, diagnose, gap, slow, train, verify

@@ -1,4 +1,4 @@
-"""`python -m sdetools.cli`."""
+"""Entry point of `python -m sdetools.cli`."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`sdetools bench`: how fast the kernels run here."""
+"""The command `sdetools bench`, which measures the speed of the kernels on this machine."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from sdetools.cli.common import main
 
 
 @main.command(
-    short_help="Measure how fast the kernels run here.",
+    short_help="Measure the speed of the kernels on this machine.",
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def bench(ctx: click.Context, arguments: tuple[str, ...]) -> None:
-    """Measure how fast the kernels run here; `sdetools bench --help` lists what can be asked for.
+    """Measure the speed of the kernels on this machine. `sdetools bench --help` lists the options.
 
     \b
     Example:

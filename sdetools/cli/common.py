@@ -1,4 +1,4 @@
-"""What all commands share: one sentence and an exit code for a mistake, progress, tables, the folder of a run."""
+"""Helpers shared by all commands: error messages and exit codes, progress bars, tables, output folders."""
 
 from __future__ import annotations
 
@@ -15,46 +15,51 @@ import click
 from sdetools._version import __version__
 
 
-class Wrong(click.ClickException):
-    """A mistake in the arguments, told in one sentence."""
+class InvalidArguments(click.ClickException):
+    """An error in the command-line arguments, reported on one line with exit code 2."""
 
     exit_code = 2
 
     def show(self, file: Any = None) -> None:
+        """Print the message on standard error."""
         click.echo(f"sdetools: {' '.join(self.format_message().split())}", err=True)
 
 
 @contextlib.contextmanager
-def _one_sentence() -> Iterator[None]:
+def _usage_errors_on_one_line() -> Iterator[None]:
+    """Convert click's usage errors to `InvalidArguments`."""
     try:
         yield
     except click.exceptions.NoArgsIsHelpError:
         raise
     except click.UsageError as error:
         command = f" See `{error.ctx.command_path} --help`." if error.ctx is not None else ""
-        raise Wrong(error.format_message() + command) from error
+        raise InvalidArguments(error.format_message() + command) from error
 
 
 class Commands(click.Group):
-    """Turns what a person did wrong into one sentence and exit code 2, and Ctrl-C into advice and exit code 130."""
+    """A command group that reports user errors on one line with exit code 2, and Ctrl-C with exit code 130 and how to resume."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments, and keep a copy for the command that resumes the run."""
         ctx.meta["arguments"] = list(args)
         return super().parse_args(ctx, args)
 
     def make_context(self, *args: Any, **options: Any) -> click.Context:
-        with _one_sentence():
+        """Create the context, with usage errors on one line."""
+        with _usage_errors_on_one_line():
             return super().make_context(*args, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, and convert user errors to messages and exit codes."""
         try:
-            with _one_sentence():
+            with _usage_errors_on_one_line():
                 return super().invoke(ctx)
         except BrokenPipeError:
             raise
         except KeyboardInterrupt:
-            again = ctx.meta.get("resume")
-            advice = f" The finished chunks are kept; to go on:\n  {again}" if again else ""
+            command = ctx.meta.get("resume")
+            advice = f" The finished chunks are kept; to resume:\n  {command}" if command else ""
             click.echo(f"\nsdetools: interrupted.{advice}", err=True)
             ctx.exit(130)
         except ModuleNotFoundError as error:
@@ -69,8 +74,9 @@ class Commands(click.Group):
             ctx.exit(2)
 
 
-def _version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
-    if asked and not ctx.resilient_parsing:
+def _version(ctx: click.Context, _: click.Parameter, requested: bool) -> None:
+    """Print the version and exit, the callback of `--version`."""
+    if requested and not ctx.resilient_parsing:
         click.echo(f"sdetools {__version__}")
         ctx.exit()
 
@@ -88,7 +94,15 @@ def main() -> None:
 
 @contextlib.contextmanager
 def executor(kind: str, threads: int | None) -> Iterator[tuple[Any, int | None]]:
-    """The executor that a simulation is handed, and the number of its own threads; None leaves both to it."""
+    """Context manager that gives the executor and the number of threads of a simulation; None is the default of the simulation.
+
+    Args:
+        kind: `threads` or `processes`.
+        threads: Number of threads or worker processes; None for all cores.
+
+    Yields:
+        The executor, or None for the simulation's own threads, and the number of these threads.
+    """
     if kind == "threads":
         yield None, threads
         return
@@ -104,7 +118,14 @@ def executor(kind: str, threads: int | None) -> Iterator[tuple[Any, int | None]]
 
 @contextlib.contextmanager
 def bar(wanted: bool = True) -> Iterator[tuple[Callable[[str], None], Callable[[int, int], None] | None]]:
-    """A progress bar on a terminal's standard error: what names it, and what moves it (done, total). Elsewhere there is none."""
+    """Context manager of a progress bar on standard error, shown on a terminal only.
+
+    Args:
+        wanted: Whether to show the bar at all.
+
+    Yields:
+        A function that sets the label, and a function `(done, total)` that updates the bar, or None where no bar is shown.
+    """
     if not (wanted and sys.stderr.isatty()):
         yield (lambda _: None), None
         return
@@ -120,20 +141,25 @@ def bar(wanted: bool = True) -> Iterator[tuple[Callable[[str], None], Callable[[
         )
 
 
-def again(ctx: click.Context, resume: bool) -> str:
-    """The line that goes on where this one stopped."""
+def resume_command(ctx: click.Context, resume: bool) -> str:
+    """Return the command line that resumes this run, where `resume` is whether it already has `--resume`."""
     return shlex.join(["sdetools", *ctx.meta["arguments"], *([] if resume else ["--resume"])])
 
 
 @dataclass
 class RunFolder:
-    """The folder of a run, and what a study takes: executor, threads, store, resume, progress."""
+    """The output folder of a run and the execution options of its study.
+
+    Attributes:
+        folder: The folder of `--out`, or None.
+        settings: Keyword arguments of the study: executor, threads, store, resume, progress.
+    """
 
     folder: Path | None
     settings: dict[str, Any] = field(default_factory=dict)
 
     def write(self, **texts: str) -> None:
-        """Write `name_ending=text` as the file name.ending, and say so."""
+        """Write each argument `name_ending=text` as the file `name.ending` and report the files on standard error."""
         if self.folder is None:
             return
         from sdetools.claims.folder import write_text
@@ -146,7 +172,12 @@ class RunFolder:
 
 
 def checked_folder(options: dict[str, Any]) -> Path | None:
-    """The folder of --out; nothing is made yet."""
+    """Return the validated folder of `--out`, or None; nothing is created yet.
+
+    Raises:
+        click.UsageError: For `--resume` without `--out`.
+        ValueError: For an `--out` that cannot be a folder.
+    """
     if options["resume"] and not options["out"]:
         raise click.UsageError("--resume needs --out, the folder with the store of the earlier run.")
     from sdetools.claims.folder import check_folder
@@ -155,8 +186,8 @@ def checked_folder(options: dict[str, Any]) -> Path | None:
 
 
 @contextlib.contextmanager
-def working(ctx: click.Context, options: dict[str, Any], folder: Path | None) -> Iterator[RunFolder]:
-    """While it lasts, there are an executor, a bar, and with a folder a store in which finished chunks are kept."""
+def running(ctx: click.Context, options: dict[str, Any], folder: Path | None) -> Iterator[RunFolder]:
+    """Context manager that opens an executor, a progress bar and, with a folder, the store of finished chunks."""
     with contextlib.ExitStack() as stack:
         pool, lanes = stack.enter_context(executor(options["executor"], options["threads"]))
         _, progress = stack.enter_context(bar())
@@ -164,16 +195,22 @@ def working(ctx: click.Context, options: dict[str, Any], folder: Path | None) ->
         if folder is not None:
             from sdetools.claims.folder import open_store
 
-            ctx.meta["resume"] = again(ctx, options["resume"])
-            asked = {key: value for key, value in options.items() if key not in ("out", "threads", "executor", "resume")}
-            store = open_store(folder, {"version": __version__, "command": ctx.info_name, **asked}, options["resume"])
+            ctx.meta["resume"] = resume_command(ctx, options["resume"])
+            identity = {key: value for key, value in options.items() if key not in ("out", "threads", "executor", "resume")}
+            store = open_store(folder, {"version": __version__, "command": ctx.info_name, **identity}, options["resume"])
             stack.callback(store.close)
         settings = {"executor": pool, "threads": lanes, "store": store, "resume": options["resume"], "progress": progress}
         yield RunFolder(folder, settings)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], styles: dict[str, str] | None = None) -> None:
-    """A table on standard output: drawn by rich on a terminal, lines of aligned columns elsewhere."""
+    """Print a table on standard output: formatted by rich on a terminal, as aligned columns elsewhere.
+
+    Args:
+        columns: Headings.
+        rows: One sequence of cells per row.
+        styles: Styles of rich for values of the first column; used on a terminal only.
+    """
     cells = [[str(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         from rich.console import Console
@@ -184,7 +221,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], styles: d
         for column in columns:
             table.add_column(column, overflow="fold")
         for row in cells:
-            # Text, not markup: a name may hold brackets.
+            # Text, not markup: a name may contain brackets.
             table.add_row(*(Text(cell, style=(styles or {}).get(cell, "") if i == 0 else "") for i, cell in enumerate(row)))
         Console().print(table)
         return

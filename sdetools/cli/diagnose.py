@@ -1,4 +1,4 @@
-"""`sdetools diagnose`: may I drop momentum here?"""
+"""The command `sdetools diagnose`, which estimates whether a training run needs momentum."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ import click
 from sdetools.cli.common import bar, main
 
 
-@main.command(short_help="Say whether a training run needs its momentum.")
+@main.command(short_help="Estimate whether a training run needs momentum.")
 @click.argument("file", type=click.Path())
 @click.option("--lr", type=float, required=True, help="Learning rate of the run, in the form of --form.")
 @click.option("--momentum", type=float, default=0.9, show_default=True, help="Momentum of the run.")
-@click.option("--batch-size", type=int, help="Batch size of the run. [default: that of the loader, where data is one]")
+@click.option("--batch-size", type=int, help="Batch size of the run. [default: that of the loader, if data is one]")
 @click.option(
     "--form",
     type=click.Choice(["heavy-ball", "sgdm", "nesterov"]),
     default="heavy-ball",
     show_default=True,
-    help="How the run writes momentum: heavy-ball and nesterov as torch does, sgdm with m = mu m + (1 - mu) g.",
+    help="Form of the momentum: heavy-ball and nesterov as in torch, sgdm with m = mu m + (1 - mu) g.",
 )
 @click.option("--batches", type=int, default=64, show_default=True, help="Batches from which the terms are estimated.")
-@click.option("--seeds", type=int, default=4, show_default=True, help="Pairs of trial runs, at first; 0 for no trial.")
+@click.option("--seeds", type=int, default=4, show_default=True, help="Initial number of pairs of trial runs; 0 for no trial.")
 @click.option("--steps", type=int, default=200, show_default=True, help="Steps of a trial run.")
-@click.option("--exact", is_flag=True, help="Terms from every sample of the data: for small data.")
+@click.option("--exact", is_flag=True, help="Compute the terms from all samples, for small data.")
 @click.option(
     "--hessian-samples",
     type=int,
-    help="Samples behind the Hessian's largest eigenvalue. [default: all where affordable, else as many as it takes]",
+    help="Samples for the largest Hessian eigenvalue. [default: all if affordable, otherwise as many as needed]",
 )
-@click.option("--device", help="Where to run, for example cuda. [default: where the model is]")
+@click.option("--device", help="Device, for example cuda. [default: the device of the model]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random numbers.")
 @click.option("--out", type=click.Path(), help="Folder for diagnosis.json.")
 def diagnose(file: str, out: str | None, **options: Any) -> None:
-    """Measure Lemma 2.4's terms on a network, predict whether plain SGD would do as well, and try it.
+    """Estimate the terms of Lemma 2.4 on a network, predict whether plain SGD does as well as momentum, and test it by trial runs.
 
-    FILE is Python with the names `model` (an nn.Module), `loss` (of output and target) and `data` (arrays, a data set or a loader); for other
-    batches `loss_of` (of model and batch) in the place of `loss`. Prints the terms and the
-    largest eigenvalue of the full loss's Hessian with 95 % intervals, and the advice.
+    FILE is a Python file that defines `model` (an nn.Module), `loss` (a function of output and target) and `data` (arrays, a data set
+    or a loader). For other batches it defines `loss_of` (a function of model and batch) instead of `loss`. Prints the terms and the
+    largest Hessian eigenvalue of the full loss with 95 % intervals, and a recommendation.
 
     \b
     Example:
@@ -64,9 +64,10 @@ def diagnose(file: str, out: str | None, **options: Any) -> None:
 
 
 def _names(file: str) -> dict[str, Any]:
+    """Run the user's file and return its names."""
     path = Path(file)
     if not path.is_file():
-        raise ValueError(f"FILE must exist; got {file!r}, which does not. It is Python with the names model, loss and data.")
+        raise ValueError(f"FILE must exist; got {file!r}, which does not. It is a Python file that defines model, loss and data.")
     try:
         names = runpy.run_path(str(path))
     except ModuleNotFoundError:

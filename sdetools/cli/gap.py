@@ -1,4 +1,4 @@
-"""`sdetools gap`: a weak gap and its order in eta, without a file."""
+"""The command `sdetools gap`, which estimates a weak gap and its order in eta."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from sdetools.cli.common import checked_folder, main, working
-from sdetools.cli.options import check_one_way, compute_options, momentum_options, noise_of, noise_options, numbers, plan_of
+from sdetools.cli.common import checked_folder, main, running
+from sdetools.cli.options import check_exclusive, compute_options, momentum_options, noise_of, noise_options, numbers, plan_of
 
 INTEGRATORS = {
     "euler-maruyama": "EulerMaruyama",
@@ -19,30 +19,30 @@ INTEGRATORS = {
     "baoab": "BAOAB",
     "ubu": "UBU",
 }
-"""Integrators of the limits by their names in a shell."""
+"""Class names of the integrators of the limits, by their names on the command line."""
 
 
-@main.command(short_help="Measure a weak gap and its order in eta.")
+@main.command(short_help="Estimate a weak gap and its order in eta.")
 @click.option("--loss", required=True, help='The loss as a formula, for example "(x*y - 1)**2 / 2".')
-@click.option("--variables", help='Its coordinates in order, for example "x y". [default: as they are named]')
+@click.option(
+    "--variables", help='The names of its coordinates in order, for example "x y". [default: x0, x1, ..., or alphabetical]'
+)
 @noise_options
 @click.option("--sigma", default="auto", show_default=True, help="Scale of the noise; auto is eta**-0.5.")
 @click.option("--eta", required=True, metavar="LIST", help='Step sizes, for example "0.1,0.05,0.025".')
 @momentum_options
-@click.option("--ripple", type=float, default=0.0, show_default=True, help="R: eta_k = eta * (1 + R * (-1)**k).")
-@click.option("--x0", required=True, metavar="POINT", help='The start, for example "2,0.5".')
+@click.option("--ripple", type=float, default=0.0, show_default=True, help="Amplitude R of eta_k = eta * (1 + R * (-1)**k).")
+@click.option("--x0", required=True, metavar="POINT", help='The initial point, for example "2,0.5".')
 @click.option("--horizon", type=float, default=1.0, show_default=True, help="The final time; step k is at time k * eta.")
-@click.option("--observe", multiple=True, help="A formula whose mean is compared; may be given again. [default: the loss]")
+@click.option("--observe", multiple=True, help="A formula whose mean is compared; may be repeated. [default: the loss]")
 @click.option("--paths", type=click.IntRange(min=2), help="Paths for each step size. [default: 100000]")
-@click.option(
-    "--precision", type=float, help="Instead of --paths: the half-width of the 95 % interval wanted for every recorded gap."
-)
+@click.option("--precision", type=float, help="Instead of --paths: half-width of the 95 % interval of every recorded gap.")
 @click.option(
     "--against",
     type=click.Choice(["sgd", "sgd-unaveraged", "sde", "gradient-flow", "kinetic", "modified"]),
     default="sgd",
     show_default=True,
-    help="What the optimiser is compared with: SGD on the averaged schedule, SGD on the schedule as it is, or a limit: the SDE, the "
+    help="The second dynamics: SGD on the averaged schedule, SGD on the schedule itself, or a limit: the SDE, the "
     "gradient flow, the kinetic equation (alpha = 1), the second-order modified equation of SGD.",
 )
 @click.option(
@@ -57,20 +57,20 @@ INTEGRATORS = {
     type=click.Choice(["auto", *INTEGRATORS]),
     default="auto",
     show_default=True,
-    help="What solves a limit; auto is sra1 for additive noise, euler-maruyama for other noise, ri1 for the flow, baoab for kinetic.",
+    help="Integrator of a limit; auto is sra1 for additive noise, euler-maruyama for other noise, ri1 for the flow, baoab for kinetic.",
 )
 @click.option(
     "--substeps",
     type=click.IntRange(min=1),
     default=2,
     show_default=True,
-    help="Steps of the integrator in one of the optimiser.",
+    help="Steps of the integrator per step of the optimiser.",
 )
 @click.option("--out", type=click.Path(), help="Folder for gap.csv, gap.json, gap.svg and the store.")
 @compute_options
 @click.pass_context
 def gap(ctx: click.Context, **options: Any) -> None:
-    """Measure the weak gap between an optimiser and another one or a limit of it, and its order in eta.
+    """Estimate the weak gap between an optimiser and SGD or a limiting equation, and its order in eta.
 
     \b
     Example:
@@ -78,10 +78,10 @@ def gap(ctx: click.Context, **options: Any) -> None:
                    --eta 0.1,0.05,0.025 --observe "x**2 + y**2" --paths 100000
       sdetools gap --loss "x**4/4 - x**2/2" --x0 1 --dynamics sgd --against sde --eta 0.1,0.05,0.025
     """
-    check_one_way(options, ("paths", "precision"))
+    check_exclusive(options, ("paths", "precision"))
     folder = checked_folder(options)
     arguments = _arguments(options)
-    with working(ctx, options, folder) as work:
+    with running(ctx, options, folder) as work:
         from sdetools import order_study
 
         if options["precision"] is not None:
@@ -96,7 +96,11 @@ def gap(ctx: click.Context, **options: Any) -> None:
 
 
 def _arguments(options: dict[str, Any]) -> dict[str, Any]:
-    """The keyword arguments of `order_study` that the options ask for; raises ValueError for what makes no sense."""
+    """Return the keyword arguments of `order_study` for the options.
+
+    Raises:
+        ValueError: For invalid numbers or formulas.
+    """
     import math
 
     import sdetools as st
@@ -121,7 +125,7 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
         smooth = plan_of(options, eta)
         if ripple == 0:
             return smooth
-        # The averaged rate looks ahead: the ripple goes on for some memories after the horizon.
+        # The averaged schedule depends on later steps, so the ripple continues for 40 memory lengths after the horizon.
         steps = math.ceil(horizon / eta + 40 * smooth.longest_memory)
         return st.schedules.from_functions(lambda k: eta * (1 + ripple * (-1) ** k), smooth.betas(1)[0], steps, base=eta)
 
@@ -145,9 +149,9 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
             together = False
     if not together:
         click.echo(
-            "the optimiser's draws are no Brownian increments: the two run independently, which takes more paths", err=True
+            "the optimiser's draws are not Brownian increments: the two run independently, which needs more paths", err=True
         )
-    much = (
+    size = (
         {"paths": options["paths"] or 100_000}
         if options["precision"] is None
         else {"precision": _check.positive("precision", options["precision"])}
@@ -160,12 +164,12 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
         "observe": observe,
         "seed": options["seed"],
         **({} if together else {"coupled": False}),
-        **much,
+        **size,
     }
 
 
 def _limit(options: dict[str, Any], oracle: Any, plan: Any) -> Any:
-    """The integrator on the limit that the options name."""
+    """Return the integrator of the limiting equation of `--against`."""
     import sdetools as st
 
     kind = options["against"]

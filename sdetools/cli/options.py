@@ -1,4 +1,4 @@
-"""Options that commands share, and what they make of them."""
+"""Options shared by several commands, and the objects built from them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 
 
 def compute_options(command: Any) -> Any:
-    """Where and with which random numbers."""
+    """Add the options of execution: seed, threads, executor, resume."""
     for option in (
         click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random numbers."),
         click.option("--threads", type=click.IntRange(min=1), help="Threads, or worker processes. [default: all cores]"),
@@ -17,16 +17,16 @@ def compute_options(command: Any) -> Any:
             type=click.Choice(["threads", "processes"]),
             default="threads",
             show_default=True,
-            help="Where the chunks run.",
+            help="Where chunks of paths are simulated.",
         ),
-        click.option("--resume", is_flag=True, help="Go on from the finished chunks in the store of --out."),
+        click.option("--resume", is_flag=True, help="Resume from the finished chunks in the store of --out."),
     ):
         command = option(command)
     return command
 
 
 def noise_options(command: Any) -> Any:
-    """The law of the gradient noise; `noise_of` makes it."""
+    """Add the options of the gradient noise, which `noise_of` builds."""
     for option in (
         click.option(
             "--probability", type=float, default=0.1, show_default=True, help="Probability of the rare value of two-point."
@@ -44,7 +44,7 @@ def noise_options(command: Any) -> Any:
             ),
             default="gaussian",
             show_default=True,
-            help="Law of the gradient noise.",
+            help="Distribution of the gradient noise.",
         ),
     ):
         command = option(command)
@@ -52,7 +52,7 @@ def noise_options(command: Any) -> Any:
 
 
 def noise_of(options: dict[str, Any], dim: int) -> Any:
-    """The noise that the options name."""
+    """Return the gradient noise of the options in `dim` dimensions."""
     import sdetools as st
 
     name = options["noise"]
@@ -71,9 +71,9 @@ def noise_of(options: dict[str, Any], dim: int) -> Any:
 
 
 def momentum_options(command: Any) -> Any:
-    """The momentum; `plan_of` makes a schedule with it."""
+    """Add the options of the momentum, from which `plan_of` builds a schedule."""
     for option in (
-        click.option("--damping", type=float, help="The damping beside --alpha. [default: 0.5]"),
+        click.option("--damping", type=float, help="The damping that goes with --alpha. [default: 0.5]"),
         click.option("--alpha", type=float, help="Instead of --beta: 1 - beta = damping * eta**alpha."),
         click.option("--beta", type=float, help="Momentum. [default: 0.9]"),
     ):
@@ -82,7 +82,7 @@ def momentum_options(command: Any) -> Any:
 
 
 def plan_of(options: dict[str, Any], eta: float) -> Any:
-    """The schedule with the step eta that the options name."""
+    """Return the schedule of the options with learning rate `eta`."""
     import sdetools as st
 
     if options["alpha"] is not None:
@@ -90,21 +90,36 @@ def plan_of(options: dict[str, Any], eta: float) -> Any:
     return st.schedules.constant(eta, beta=0.9 if options["beta"] is None else options["beta"])
 
 
-def check_one_way(options: dict[str, Any], *pairs: tuple[str, str]) -> None:
-    """Refuse two options that say the same thing; for the momentum always, for `pairs` too."""
+def check_exclusive(options: dict[str, Any], *pairs: tuple[str, str]) -> None:
+    """Refuse mutually exclusive options: those of the momentum, and the given pairs.
+
+    Raises:
+        click.UsageError: If both options of a pair are given, or `--damping` without `--alpha`.
+    """
     for one, other in (("beta", "alpha"), ("beta", "damping"), *pairs):
         if options[one] is not None and options[other] is not None:
-            raise click.UsageError(f"--{one} and --{other} say the same thing in two ways; give one of them.")
+            raise click.UsageError(f"--{one} and --{other} are mutually exclusive; give one of them.")
     if options["damping"] is not None and options["alpha"] is None:
         raise click.UsageError("--damping needs --alpha: 1 - beta = damping * eta**alpha.")
 
 
 def numbers(name: str, text: str) -> list[float]:
-    """Numbers with commas between them."""
+    """Return the numbers of a comma-separated list.
+
+    Args:
+        name: The option, for the error message.
+        text: The list.
+
+    Returns:
+        At least one number.
+
+    Raises:
+        ValueError: If the list is empty or has an entry that is not a number.
+    """
     try:
         found = [float(part) for part in text.replace(",", " ").split()]
     except ValueError:
         found = []
     if not found:
-        raise ValueError(f"`{name}` must be numbers with commas between them; got {text!r}. Write for example 0.1,0.05.")
+        raise ValueError(f"`{name}` must be numbers separated by commas; got {text!r}. Write for example 0.1,0.05.")
     return found

@@ -1,4 +1,4 @@
-"""`sdetools slow`: the motion along the manifold of minimisers, without a file."""
+"""The command `sdetools slow`, which compares SGD, SGDM and the slow SDE along the manifold of minimisers."""
 
 from __future__ import annotations
 
@@ -6,50 +6,57 @@ from typing import Any
 
 import click
 
-from sdetools.cli.common import checked_folder, main, working
-from sdetools.cli.options import check_one_way, compute_options, momentum_options, noise_of, noise_options, numbers, plan_of
+from sdetools.cli.common import checked_folder, main, running
+from sdetools.cli.options import check_exclusive, compute_options, momentum_options, noise_of, noise_options, numbers, plan_of
 
 
-@main.command(short_help="Follow the slow motion along the minimisers.")
+@main.command(short_help="Compare SGD, SGDM and the slow SDE along the minimisers.")
 @click.option("--loss", required=True, help='The loss as a formula, for example "(x*y - 1)**2 / 2".')
-@click.option("--variables", help='Its coordinates in order, for example "x y". [default: as they are named]')
+@click.option(
+    "--variables", help='The names of its coordinates in order, for example "x y". [default: x0, x1, ..., or alphabetical]'
+)
 @noise_options
 @click.option(
     "--label-noise",
     metavar="MODELS",
-    help='Instead of --noise: fresh noise on the labels of the models f, for example "x*y", several with ; between them.',
+    help='Instead of --noise: independent noise on the labels of the models f, for example "x*y"; separate several by semicolons.',
 )
 @click.option("--std", type=float, default=1.0, show_default=True, help="Standard deviation of the label noise.")
 @click.option("--sigma", type=float, default=1.0, show_default=True, help="Scale of the noise.")
-@click.option("--eta", type=float, required=True, help="Step size: a unit of slow time is 1/eta**2 steps.")
+@click.option("--eta", type=float, required=True, help="Learning rate; a unit of slow time is 1/eta**2 steps.")
 @momentum_options
-@click.option("--x0", required=True, metavar="POINT", help='The start, for example "2,0.5"; the slow SDE starts at its Phi.')
-@click.option("--horizon", type=float, default=1.0, show_default=True, help="The final slow time, k * eta**2.")
-@click.option("--observe", multiple=True, help="A formula whose law is compared; may be given again. [default: the coordinates]")
-@click.option("--paths", type=click.IntRange(min=2), default=10_000, show_default=True, help="Paths of each.")
-@click.option("--dt", type=float, help="Step of the slow SDE's integrator. [default: about a 200th of the horizon]")
+@click.option(
+    "--x0",
+    required=True,
+    metavar="POINT",
+    help='The initial point, for example "2,0.5"; the slow SDE starts at its projection Phi.',
+)
+@click.option("--horizon", type=float, default=1.0, show_default=True, help="The final time on the slow clock k * eta**2.")
+@click.option("--observe", multiple=True, help="A formula whose law is compared; may be repeated. [default: the coordinates]")
+@click.option("--paths", type=click.IntRange(min=2), default=10_000, show_default=True, help="Paths of each dynamics.")
+@click.option("--dt", type=float, help="Step of the integrator of the slow SDE. [default: about a 200th of the horizon]")
 @click.option(
     "--integrator",
     type=click.Choice(["euler-maruyama", "platen", "ri1"]),
     default="euler-maruyama",
     show_default=True,
-    help="What solves the slow SDE: weak order 1, or 2.",
+    help="Integrator of the slow SDE, of weak order 1 (euler-maruyama) or 2.",
 )
 @click.option("--out", type=click.Path(), help="Folder for slow.json, slow.svg, manifold.svg (2 or 3 coordinates) and the store.")
 @compute_options
 @click.pass_context
 def slow(ctx: click.Context, **options: Any) -> None:
-    """Follow SGD, SGDM and the slow SDE along the manifold of minimisers, over 1/eta**2 steps, and compare their laws.
+    """Simulate SGD, SGDM and the slow SDE along the manifold of minimisers, over 1/eta**2 steps, and compare their laws.
 
     \b
     Example:
       sdetools slow --loss "(x*y - 1)**2 / 2" --x0 1,1 --eta 0.02 --horizon 0.2 --observe "x**2 - y**2" --out slow
       sdetools slow --loss "(1 + x**2)*y**2/2" --label-noise "sqrt(1 + x**2)*y" --x0 1,0 --eta 0.05 --horizon 2
     """
-    check_one_way(options)
+    check_exclusive(options)
     folder = checked_folder(options)
     arguments = _arguments(options)
-    with working(ctx, options, folder) as work:
+    with running(ctx, options, folder) as work:
         from sdetools import slow_study
 
         study = slow_study(**arguments, **work.settings)
@@ -62,7 +69,11 @@ def slow(ctx: click.Context, **options: Any) -> None:
 
 
 def _arguments(options: dict[str, Any]) -> dict[str, Any]:
-    """The keyword arguments of `slow_study` that the options ask for; raises ValueError for what makes no sense."""
+    """Return the keyword arguments of `slow_study` for the options.
+
+    Raises:
+        ValueError: For invalid numbers or formulas.
+    """
     import sdetools as st
     from sdetools import _check
 

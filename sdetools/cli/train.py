@@ -1,4 +1,4 @@
-"""`sdetools train`: the paper's experiments, whole or in miniature."""
+"""The command `sdetools train`, which runs the paper's experiments, full-size or in miniature."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import click
 from sdetools.cli.common import bar, main, print_table
 
 
-@main.command(short_help="Run one of the paper's experiments, whole or in miniature.")
+@main.command(short_help="Run one of the paper's experiments, full-size or in miniature.")
 @click.argument("name", metavar="RECIPE")
 @click.option(
-    "--miniature", is_flag=True, help="Small real data and a small model through the same code, in minutes on two cores."
+    "--miniature", is_flag=True, help="Use small real data and a small model with the same code; takes minutes on two cores."
 )
-@click.option("--set", "given", metavar="KEY=VALUE", multiple=True, help="Change a setting; may be given again.")
-@click.option("--settings", "listing", is_flag=True, help="List the settings, their values and where these come from, and stop.")
+@click.option("--set", "given", metavar="KEY=VALUE", multiple=True, help="Change a setting; may be repeated.")
+@click.option("--settings", "listing", is_flag=True, help="List the settings, their values and their sources, and stop.")
 @click.option(
-    "--logs", is_flag=True, help="Draw the logs in --out as they are now, also while runs go on, as logs.svg, and stop."
+    "--logs", is_flag=True, help="Plot the current logs in --out as logs.svg, also while runs are in progress, and stop."
 )
 @click.option("--out", type=click.Path(), help="Folder of logs, checkpoints, table and figure. [default: the recipe's name]")
-@click.option("--device", default="cpu", show_default=True, help="Where to train, for example cuda.")
+@click.option("--device", default="cpu", show_default=True, help="Device, for example cuda.")
 @click.option(
-    "--workers", default=1, show_default=True, help="Runs at a time, each in a process of its own on its share of the cores."
+    "--workers", default=1, show_default=True, help="Runs at a time, each in its own process on its share of the cores."
 )
 @click.option("--save-every", default=200, show_default=True, help="Steps between checkpoints.")
 @click.option(
@@ -31,16 +31,16 @@ from sdetools.cli.common import bar, main, print_table
     "keep",
     default=True,
     show_default=True,
-    help="Keep the weights of finished runs; those of searches never are.",
+    help="Keep the weights of finished runs; those of learning-rate searches are never kept.",
 )
 @click.pass_context
 def train(
     ctx: click.Context, name: str, miniature: bool, given: tuple[str, ...], listing: bool, logs: bool, out: str | None, device: str,
     workers: int, save_every: int, keep: bool,
 ) -> None:  # fmt: skip
-    """Run one of the paper's experiments: all its runs, a table with error bars, a figure.
+    """Run one of the paper's experiments and write a table with error bars and a figure.
 
-    Runs that are finished in --out are not made again, and one that was broken off goes on where its last checkpoint is. Under `torchrun`
+    Finished runs in --out are not repeated, and an interrupted run resumes from its last checkpoint. Under `torchrun`
     the processes share each batch.
 
     \b
@@ -53,7 +53,7 @@ def train(
     module = recipe(name)
     settings = settings_of(module, miniature, given)
     if listing:
-        print_table(["setting", "value", "from", "what it is"], list_settings(settings))
+        print_table(["setting", "value", "source", "description"], list_settings(settings))
         return
     from sdetools.claims.context import svg_text
     from sdetools.claims.folder import write_text

@@ -1,4 +1,4 @@
-"""`sdetools verify`: run claims and say which are supported."""
+"""The command `sdetools verify`, which runs claims and reports their verdicts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sdetools.cli.common import again, bar, executor as open_executor, main, print_table
+from sdetools.cli.common import bar, executor as open_executor, main, print_table, resume_command
 from sdetools.cli.options import compute_options
 
 if TYPE_CHECKING:
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 STYLES = {"supported": "green", "contradicted": "red", "inconclusive": "yellow", "not run": "dim", "error": "magenta"}
 
 
-@main.command(short_help="Run claims and say which are supported.")
+@main.command(short_help="Run claims and report which are supported.")
 @click.argument("paths", nargs=-1, type=click.Path())
 @click.option(
     "--budget",
     type=click.Choice(["quick", "standard", "full"]),
     default="quick",
     show_default=True,
-    help="How many paths a claim may use.",
+    help="Number of paths that a claim may use.",
 )
 @click.option(
     "--out", type=click.Path(), default="sdetools-report", show_default=True, help="Folder of the report and the store."
 )
-@click.option("--only", metavar="PATTERN", help="Only claims whose id holds PATTERN, or matches it with * and ?.")
+@click.option("--only", metavar="PATTERN", help="Only claims whose id contains PATTERN, or matches it with * and ?.")
 @click.option("--list", "listing", is_flag=True, help="List the claims and stop.")
 @click.option(
     "--ahead",
     is_flag=True,
-    help="On a first run, compile the kernels of later claims in a second process, which runs them with a handful of paths.",
+    help="On a first run, compile the kernels of later claims in a second process, which runs them with a few paths.",
 )
 @compute_options
 @click.pass_context
@@ -51,17 +51,17 @@ def verify(
     executor: str,
     resume: bool,
 ) -> None:
-    """Run claims and say which are supported.
+    """Run claims and report which are supported.
 
-    PATHS are files or folders with functions marked @st.claim; without any, the current folder. Prints a table of verdicts
-    and writes report.html, results.json and the figures. Exit code 0 if nothing is contradicted, 1 otherwise, 2 for bad input.
+    PATHS are files or folders with functions marked @st.claim; the default is the current folder. Prints a table of verdicts
+    and writes report.html, results.json and the figures. The exit code is 0 if no claim is contradicted, 1 otherwise, 2 for invalid input.
 
     \b
     Example:
       sdetools verify paper_checks --budget standard --out report --only "theorem-3.5*"
     """
     from sdetools.claims import collect, select, verify as run
-    from sdetools.claims.folder import ending_where_no_room_is
+    from sdetools.claims.folder import end_run_if_disk_full
 
     wanted = paths or (".",)
     if listing:
@@ -70,8 +70,8 @@ def verify(
             [[c.id, c.source, " ".join(c.statement.split())] for c in select(collect(wanted), only)],
         )
         return
-    ctx.meta["resume"] = again(ctx, resume)
-    # What a claim prints must not get between the rows of the table.
+    ctx.meta["resume"] = resume_command(ctx, resume)
+    # The output of claims must not mix with the table of verdicts.
     with open_executor(executor, threads) as (pool, lanes), contextlib.redirect_stdout(sys.stderr), bar() as (name, progress):
         results = run(
             wanted,
@@ -88,12 +88,13 @@ def verify(
         )
     from sdetools.report.page import write
 
-    _print_verdicts(results)  # first: there may be no room for the page
-    with ending_where_no_room_is(None):
+    _print_verdicts(results)  # first, because the disk may be full
+    with end_run_if_disk_full(None):
         click.echo(f"report: {write(results, out)}", err=True)
     ctx.exit(results.exit_code)
 
 
 def _print_verdicts(results: Results) -> None:
+    """Print one row per claim: verdict, id, source and reason."""
     rows = [[item.verdict, item.id, item.source, item.reason] for item in results.claims]
-    print_table(["verdict", "claim", "source", "why"], rows, styles=STYLES)
+    print_table(["verdict", "claim", "source", "reason"], rows, styles=STYLES)
