@@ -1,4 +1,4 @@
-"""The report: one HTML page with the verdicts, numbers and figures of a run of claims."""
+"""The report: one HTML page with the verdicts, measurements and figures of a run of claims."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ __all__ = ["render", "typeset", "write"]
 
 
 def _figure(name: str, given: tuple[Any, ...], options: dict[str, Any]) -> Figure:
+    """Call the function `name` of `st.plots` with a deprecation warning and return its figure."""
     from sdetools import plots
 
     warnings.warn(f"`st.report.{name}` is now `st.plots.{name}`, which returns axes.", DeprecationWarning, stacklevel=3)
@@ -23,10 +24,10 @@ def _figure(name: str, given: tuple[Any, ...], options: dict[str, Any]) -> Figur
 
 
 def gap_curve(*given: Any, **options: Any) -> Figure:
-    """Deprecated: `st.plots.gap_curve`, which returns axes."""
+    """Return the figure of `st.plots.gap_curve`. Deprecated: `st.plots.gap_curve` returns axes."""
     return _figure("gap_curve", given, options)
 
 
 def loglog_orders(*given: Any, **options: Any) -> Figure:
-    """Deprecated: `st.plots.loglog_orders`, which returns axes."""
+    """Return the figure of `st.plots.loglog_orders`. Deprecated: `st.plots.loglog_orders` returns axes."""
     return _figure("loglog_orders", given, options)

@@ -1,4 +1,4 @@
-"""The report: one HTML page that holds everything it shows."""
+"""The report as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -24,12 +24,21 @@ MARKS = {
 
 
 def render(results: Results) -> str:
-    """The page as text. It needs nothing from outside: style, figures and formulas are in it, and there is no script.
+    """Return the HTML of the report.
 
-    >>> from sdetools.claims import Results
-    >>> page = render(Results("1.0", 0, "quick", 1e-3, ()))
-    >>> page.startswith("<!DOCTYPE html>")
-    True
+    The page is self-contained: it includes style, figures and formulas, and has no script.
+
+    Args:
+        results: The results of `verify`.
+
+    Returns:
+        The text of the page.
+
+    Example:
+        >>> from sdetools.claims import Results
+        >>> page = render(Results("1.0", 0, "quick", 1e-3, ()))
+        >>> page.startswith("<!DOCTYPE html>")
+        True
     """
     import jinja2
 
@@ -38,7 +47,7 @@ def render(results: Results) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
-        loader=jinja2.FunctionLoader(_text),
+        loader=jinja2.FunctionLoader(_file_of_package),
     )
     environment.filters.update(typeset=typeset, cell=cell, seconds=seconds)
     environment.globals.update(
@@ -46,16 +55,24 @@ def render(results: Results) -> str:
         bar=interval_bar,
         value=quoted_value,
         interval=quoted_interval,
-        wanted=wanted,
-        picture=_picture,
-        why=_why,
-        style=_text("style.css"),
+        tolerance=quoted_tolerance,
+        image=_data_url,
+        reason=_reason,
+        style=_file_of_package("style.css"),
     )
     return environment.get_template("template.html").render(results=results).lstrip()
 
 
 def write(results: Results, out: str | os.PathLike[str]) -> Path:
-    """Write `report.html` into the folder `out`, whole or not at all, and return its path."""
+    """Write `report.html` atomically into a folder.
+
+    Args:
+        results: The results of `verify`.
+        out: The folder, which is created if necessary.
+
+    Returns:
+        The path of the page.
+    """
     from sdetools.claims.folder import write_text
 
     path = Path(out) / "report.html"
@@ -64,7 +81,7 @@ def write(results: Results, out: str | os.PathLike[str]) -> Path:
 
 
 def interval_bar(item: MeasurementResult) -> Any:
-    """The interval (line and dot) against the accepted range (band), as a small SVG that follows the page's colours."""
+    """Return a small SVG of the interval (line and dot) and the accepted range (band), in the colours of the page."""
     from markupsafe import Markup
 
     width, height, pad = 220.0, 26.0, 10.0
@@ -76,13 +93,14 @@ def interval_bar(item: MeasurementResult) -> Any:
     if not shown:
         return Markup("")
     left, right = min(shown), max(shown)
-    room = 0.12 * (right - left) or abs(left) * 1e-9 or 1.0
-    # A one-sided range goes on beyond the picture, and so needs some room to be seen in.
-    open_room = 0.35 * (right - left) or room
-    left -= open_room if math.isinf(item.accept_low) else room
-    right += open_room if math.isinf(item.accept_high) else room
+    margin = 0.12 * (right - left) or abs(left) * 1e-9 or 1.0
+    # A one-sided range extends to the edge of the figure, so it gets a wider margin.
+    open_margin = 0.35 * (right - left) or margin
+    left -= open_margin if math.isinf(item.accept_low) else margin
+    right += open_margin if math.isinf(item.accept_high) else margin
 
     def at(v: float) -> float:
+        """Return the horizontal coordinate of a value."""
         if math.isinf(v):
             return 0.0 if v < 0 else width
         return pad + (width - 2 * pad) * (v - left) / (right - left)
@@ -106,11 +124,12 @@ def interval_bar(item: MeasurementResult) -> Any:
 
 
 def quoted_value(item: MeasurementResult) -> str:
-    """The value, to the digits that its interval supports."""
+    """Return the value, rounded to the digits that its interval supports."""
     return _number(item.value, item.interval.width)
 
 
 def quoted_interval(item: MeasurementResult) -> str:
+    """Return the interval, rounded to two digits of its width."""
     if item.low == item.high:
         return "exact"
     if not item.interval.finite:
@@ -119,8 +138,8 @@ def quoted_interval(item: MeasurementResult) -> str:
     return f"[{_number(item.low, spread)}, {_number(item.high, spread)}]"
 
 
-def wanted(item: MeasurementResult) -> str:
-    """What the claim says about the value."""
+def quoted_tolerance(item: MeasurementResult) -> str:
+    """Return the accepted range of the claim: a bound, or an expected value with its tolerance."""
     if math.isinf(item.accept_low):
         return f"≤ {_number(item.accept_high)}"
     if math.isinf(item.accept_high):
@@ -130,15 +149,16 @@ def wanted(item: MeasurementResult) -> str:
 
 
 def cell(value: Any) -> str:
-    """A cell of a table."""
+    """Return the text of a cell of a table."""
     return _number(float(value)) if isinstance(value, float) else str(value)
 
 
 def seconds(value: float) -> str:
-    """A duration in words.
+    """Return a duration with units.
 
-    >>> seconds(0.4), seconds(75.0)
-    ('0.4 s', '1 min 15 s')
+    Example:
+        >>> seconds(0.4), seconds(75.0)
+        ('0.4 s', '1 min 15 s')
     """
     if value < 60:
         return f"{value:.1f} s"
@@ -147,7 +167,7 @@ def seconds(value: float) -> str:
 
 
 def _number(value: float, spread: float = 0.0) -> str:
-    """A number with a true minus sign and powers of ten, to two digits of its spread or to six digits.
+    """Return a number with a minus sign and powers of ten, rounded to two digits of its spread or to six digits.
 
     >>> _number(-0.0123456, 0.0002), _number(1.5), _number(2.5e-7)
     ('−0.01235', '1.5', '2.5·10⁻⁷')
@@ -172,15 +192,16 @@ def _number(value: float, spread: float = 0.0) -> str:
     return text.replace("-", "−")
 
 
-def _why(item: ClaimResult) -> Any:
-    """The reason; names of measurements in it may hold formulas, but the text of an exception is no LaTeX."""
+def _reason(item: ClaimResult) -> Any:
+    """Return the reason of a verdict; names of measurements may contain formulas, but the text of an exception is not LaTeX."""
     return item.reason if item.verdict in ("error", "not run") else typeset(item.reason)
 
 
-def _picture(svg: str) -> str:
-    """As a data address: ids of several drawings cannot clash, and nothing in a drawing can run."""
+def _data_url(svg: str) -> str:
+    """Return a data URL of an SVG image: ids of several images cannot clash, and no code in them is executed."""
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
 
-def _text(name: str) -> str:
+def _file_of_package(name: str) -> str:
+    """Return the text of a file of this package."""
     return importlib.resources.files(__package__).joinpath(name).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""LaTeX text with $formulas$ as HTML with MathML, which every current browser draws without fonts or scripts from afar."""
+"""Conversion of text with LaTeX formulas to HTML with MathML, which current browsers render without external fonts or scripts."""
 
 from __future__ import annotations
 
@@ -11,21 +11,26 @@ _TAGS = {"emph": "em", "textit": "em", "textbf": "strong", "texttt": "code"}
 _COMMAND = re.compile(r"\\(emph|textit|textbf|texttt)\{([^{}]*)\}")
 _NAMESPACE = ' xmlns="http://www.w3.org/1998/Math/MathML"'
 _REFERENCES = {"href", "src", "style", "class", "id"}
-# In displayed formulas the limits of these stand below and above them.
+# In displayed formulas the limits of these operators are placed below and above them.
 _LIMITS = {"msub": "munder", "msup": "mover", "msubsup": "munderover"}
 _WITH_LIMITS = {"max", "min", "sup", "inf", "lim", "\u2211", "\u220f"}
 
 
 @functools.lru_cache(maxsize=1024)
 def typeset(text: str) -> Any:
-    r"""HTML (a `markupsafe.Markup`) of text with formulas between single dollars (inline) or double ones (displayed).
+    r"""Return the HTML of text with formulas between single dollar signs (inline) or double ones (displayed).
 
-    Everything outside the formulas is escaped. A formula that cannot be typeset is shown as it was written.
+    Args:
+        text: The text. Everything outside the formulas is escaped. A formula that cannot be converted is shown as its source.
 
-    >>> typeset("a < b")
-    Markup('a &lt; b')
-    >>> typeset(r"order $\eta$").startswith("order <math")
-    True
+    Returns:
+        A `markupsafe.Markup`.
+
+    Example:
+        >>> typeset("a < b")
+        Markup('a &lt; b')
+        >>> typeset(r"order $\eta$").startswith("order <math")
+        True
     """
     from markupsafe import Markup
 
@@ -39,6 +44,7 @@ def typeset(text: str) -> Any:
 
 
 def _words(text: str) -> Any:
+    """Return the escaped HTML of text without formulas, with LaTeX's dashes, quotes and font commands converted."""
     from markupsafe import Markup, escape
 
     text = re.sub(r"\\([$%&_#])", r"\1", text).replace("~", "\u00a0").replace("---", "\u2014").replace("--", "\u2013")
@@ -47,6 +53,7 @@ def _words(text: str) -> Any:
 
 
 def _formula(latex: str, display: bool) -> Any:
+    """Return the MathML of a formula, or its source as code if the conversion fails."""
     from xml.etree import ElementTree
 
     from latex2mathml.converter import convert
@@ -57,11 +64,11 @@ def _formula(latex: str, display: bool) -> Any:
     except Exception:
         return Markup("<code>{}</code>").format(latex)
     for node in tree.iter():
-        # No link and no style may come out of a formula.
+        # A formula must not create links or styles.
         for name in _REFERENCES & set(node.attrib):
             del node.attrib[name]
         if display and node.tag in _LIMITS and node[0].text in _WITH_LIMITS:
             node.tag = _LIMITS[node.tag]
-    # The source as a label, for readers that do not speak MathML.
+    # The source as a label, for screen readers without MathML support.
     tree.set("aria-label", latex)
     return Markup(ElementTree.tostring(tree, encoding="unicode", short_empty_elements=False))
