@@ -1,4 +1,4 @@
-"""Claims: statements about stochastic optimisation as functions that rerun themselves, collected, budgeted and judged."""
+"""Claims: statements about stochastic optimisation as functions that measure them, with collection, budgets and verdicts."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Compiling ahead: where no kernel is on disk yet, a second process runs the claims backwards with a handful of paths.
+"""Compilation ahead of time: on a first run, a second process runs the claims in reverse order with a few paths.
 
-A first run spends most of its time compiling, on one core. The other process meets it in the middle: the kernels of the later claims
-are then found on disk. It writes nothing else, its errors are nobody's, and results do not depend on it.
+A first run spends most of its time compiling, on one core. The second process compiles the kernels of the later claims meanwhile, so
+that the first one finds them in the cache. It writes nothing else, its errors are ignored, and results do not depend on it.
 """
 
 from __future__ import annotations
@@ -12,16 +12,23 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 
-from sdetools.claims.definition import Claim, beside, collect
+from sdetools.claims.definition import Claim, collect, importing_from_folder_of
 
 PATHS = 64
+"""Number of paths of a run that only compiles."""
 
 
 @contextlib.contextmanager
 def compiling_ahead(claims: Sequence[Claim]) -> Iterator[None]:
-    """Has the process at work while the body runs; nothing is started for a single claim, on one core, or where there are kernels."""
+    """Run the second process while the body is executed.
+
+    No process is started for a single claim, on one core, or if the cache already contains kernels.
+
+    Args:
+        claims: The claims in the order in which the main process runs them.
+    """
     process = None
-    if len(claims) > 1 and (os.cpu_count() or 1) > 1 and _cold():
+    if len(claims) > 1 and (os.cpu_count() or 1) > 1 and _cache_is_empty():
         command = [sys.executable, "-m", __name__, *(f"{claim.path}::{claim.id}" for claim in reversed(claims))]
         with contextlib.suppress(OSError):
             process = subprocess.Popen(
@@ -35,7 +42,8 @@ def compiling_ahead(claims: Sequence[Claim]) -> Iterator[None]:
             process.wait()
 
 
-def _cold() -> bool:
+def _cache_is_empty() -> bool:
+    """Return whether there is a kernel cache without kernels."""
     from sdetools.simulation.kernel import folder
 
     place = folder()
@@ -43,7 +51,7 @@ def _cold() -> bool:
 
 
 def main(names: Sequence[str]) -> None:
-    """Runs the claims `path::id` one after the other, until the process that wanted them is gone."""
+    """Run the claims `path::id` one after another, until the parent process has ended."""
     from sdetools.claims.context import ClaimContext
 
     parent = os.getppid()
@@ -57,7 +65,7 @@ def main(names: Sequence[str]) -> None:
             claim = next(c for c in collect([path]) if c.id == identity)
             run = ClaimContext(identity, threads=1)
             run.paths = PATHS
-            with beside(claim.path):
+            with importing_from_folder_of(claim.path):
                 claim(run)
 
 

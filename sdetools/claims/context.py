@@ -1,4 +1,4 @@
-"""What a claim is handed: its budget, its seed, and the book in which it writes what it measures."""
+"""The context of a claim: its budget and seed, and the record of its measurements, figures and tables."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Budget:
-    """How much one claim may spend: `paths` of a simulation, and `seconds` as a guide for what is not counted in paths."""
+    """The budget of one claim: `paths` of a simulation, and approximate `seconds` for computations that are not counted in paths."""
 
     name: str
     paths: int
@@ -34,10 +34,11 @@ BUDGETS = {
     "standard": Budget("standard", 1_000_000, 300.0),
     "full": Budget("full", 10_000_000, 3600.0),
 }
+"""The budgets by name."""
 
 
 class Missing(Exception):
-    """Raised by a claim that cannot run here, for want of a data set or an extra; `remedy` is the line that gets it."""
+    """Raised by a claim that cannot run because a data set or an extra is missing; `remedy` is the command that installs it."""
 
     def __init__(self, what: str, remedy: str = "") -> None:
         super().__init__(what)
@@ -46,7 +47,7 @@ class Missing(Exception):
 
 @runtime_checkable
 class Measured(Protocol):
-    """What judging needs of an estimate: `sdetools.Estimate` and its kin have it."""
+    """The interface of an estimate that can be judged, with `n` paths (0 for none); `sdetools.Estimate` implements it."""
 
     value: float
     n: int
@@ -54,8 +55,8 @@ class Measured(Protocol):
     def confidence_interval(self, level: float) -> ConfidenceInterval: ...
 
 
-class _Former:
-    """An estimate of a claim's own, with the method of before: `interval(confidence)`, a pair."""
+class _DeprecatedEstimate:
+    """Adapter of a user-defined estimate with the deprecated method `interval(confidence)`, which returns a pair."""
 
     def __init__(self, own: Any) -> None:
         self._own = own
@@ -64,13 +65,14 @@ class _Former:
         return getattr(self.__dict__["_own"], name)
 
     def confidence_interval(self, level: float) -> ConfidenceInterval:
+        """Return the interval of the adapted estimate."""
         low, high = map(float, self._own.interval(level))
         return ConfidenceInterval(low, high, level)
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One measured quantity and the closed range `[accept_low, accept_high]` in which the claim says it lies."""
+    """One measured quantity and its closed accepted range `[accept_low, accept_high]`; a float as `estimate` is exact."""
 
     name: str
     estimate: Any
@@ -80,13 +82,13 @@ class Measurement:
 
     @property
     def random(self) -> bool:
-        """Whether draws enter: not for a plain number, nor for an estimate that says so. An interval without width proves nothing."""
+        """Whether the estimate depends on draws: not for a plain number, nor for an estimate declared exact by `random`."""
         return not isinstance(self.estimate, float) and bool(getattr(self.estimate, "random", True))
 
 
 @dataclass
 class Control:
-    """A variant that must come out contradicted."""
+    """A negative control: a variant that must be contradicted."""
 
     name: str
     measurements: list[Measurement] = field(default_factory=list)
@@ -94,7 +96,7 @@ class Control:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure as the text of an SVG file."""
+    """A figure of a claim: `slug` is the name of its file without ending, `svg` the text of the file."""
 
     name: str
     slug: str
@@ -104,6 +106,8 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Table:
+    """A table of a claim: a name, headings and rows of cells."""
+
     name: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
@@ -111,7 +115,7 @@ class Table:
 
 @dataclass
 class Book:
-    """Everything one claim wrote down."""
+    """The record of a claim: its measurements, controls, figures, tables and notes."""
 
     measurements: list[Measurement] = field(default_factory=list)
     controls: list[Control] = field(default_factory=list)
@@ -121,24 +125,35 @@ class Book:
 
 
 def claim_seed(seed: int, id: str) -> int:
-    """The seed of one claim, by hashing: claims are independent, and a new one changes no other.
+    """Return the seed of one claim, a hash of the seed of the run and the id of the claim.
 
-    It has 52 bits, so that every reader of JSON gets it exactly.
+    Claims are independent, and a new one does not change the others. The seed has 52 bits, which every JSON parser reads exactly.
 
-    >>> claim_seed(0, "theorem-3.5") == claim_seed(0, "theorem-3.5") != claim_seed(1, "theorem-3.5")
-    True
+    Example:
+        >>> claim_seed(0, "theorem-3.5") == claim_seed(0, "theorem-3.5") != claim_seed(1, "theorem-3.5")
+        True
     """
     return int(hashlib.sha256(f"{seed}:{id}".encode()).hexdigest()[:13], 16)
 
 
 class ClaimContext:
-    """The hand that a claim is given. Its attributes are `budget` (a name), `paths`, `seconds`, `seed`, `executor`,
-    `threads`, `store`; its methods write into the report, and `folder()` is for files.
+    """The context of a claim: the argument of its function, created by `verify`, whose methods record results in the report.
 
-    >>> run = ClaimContext("a-claim", budget="quick", seed=7)
-    >>> run.paths, run.scale(quick=8, standard=64, full=512)
-    (20000, 8)
-    >>> run.measure("half", 0.5, expected=0.5, tolerance=1e-9)
+    Attributes:
+        budget: Name of the budget.
+        paths: Paths of a simulation under this budget.
+        seconds: Approximate time for computations that are not counted in paths.
+        seed: Seed of the claim, see `claim_seed`.
+        executor: Any `concurrent.futures.Executor`; None for the simulation's own threads.
+        threads: Threads of a simulation; None for all cores.
+        store: Store of finished chunks, or None.
+        book: The record of measurements, figures and tables.
+
+    Example:
+        >>> run = ClaimContext("a-claim", budget="quick", seed=7)
+        >>> run.paths, run.scale(quick=8, standard=64, full=512)
+        (20000, 8)
+        >>> run.measure("half", 0.5, expected=0.5, tolerance=1e-9)
     """
 
     def __init__(
@@ -170,11 +185,11 @@ class ClaimContext:
         self._control: Control | None = None
 
     def scale(self, *, quick: T, standard: T, full: T) -> T:
-        """The value that goes with the budget."""
+        """Return the argument that belongs to the budget."""
         return {"quick": quick, "standard": standard, "full": full}[self.budget]
 
     def options(self, **extra: Any) -> dict[str, Any]:
-        """Keyword arguments for `simulate`, `weak_gap` and `order_study`; what is given in `extra` comes on top."""
+        """Return the keyword arguments of `simulate`, `weak_gap` and `order_study` for this claim, updated by `extra`."""
         own = {
             "paths": self.paths,
             "seed": self.seed,
@@ -188,12 +203,12 @@ class ClaimContext:
 
     @contextmanager
     def folder(self) -> Iterator[Path]:
-        """The claim's own folder for what is no path, such as trained networks: empty, or with `resume` as the broken off run left it.
+        """Context manager with the claim's folder for files: empty, or with `resume` in the state of the interrupted run.
 
-        It is not there where kernels are only compiled ahead: the claim ends at this line then, so it comes before the expensive ones.
+        Call it before expensive computations: a process that only compiles ahead has no folder, and ends the claim here by `Missing`.
         """
         if self._work is None:
-            raise Missing("a folder to work in")
+            raise Missing("a folder for files")
         place = self._work / self.id
         if not self._resume:
             shutil.rmtree(place, ignore_errors=True)
@@ -211,14 +226,22 @@ class ClaimContext:
         at_most: float | None = None,
         at_least: float | None = None,
     ) -> None:
-        """Write down a quantity and what the claim says about it, in one of three ways.
+        """Record a quantity and its accepted range, given by `expected` with a tolerance, by `at_most` or by `at_least`.
 
-        `expected` with `tolerance` (absolute) or `relative` (a part of `expected`): it lies within that distance of
-        `expected`. `at_most`: it does not exceed this. `at_least`: it does not fall below this. A plain number is taken as
-        exact; a number that comes from drawn paths belongs here as the `Estimate` it is. Raises `ValueError` otherwise.
+        Args:
+            name: Name, unique within the claim or control.
+            estimate: An `Estimate`, or a number that is exact. Pass a number computed from paths as an `Estimate`.
+            expected: The expected value.
+            tolerance: Largest absolute difference from `expected`.
+            relative: Instead of `tolerance`: largest difference as a fraction of `expected`.
+            at_most: Upper bound.
+            at_least: Lower bound.
+
+        Raises:
+            ValueError: For no criterion or several, for an invalid number or estimate, and for a name that is used twice.
         """
         target = self.book.measurements if self._control is None else self._control.measurements
-        self._new("measurement", name, [item.name for item in target])
+        self._check_name("measurement", name, [item.name for item in target])
         if isinstance(estimate, numbers.Real):
             estimate = float(estimate)
         elif callable(getattr(estimate, "interval", None)) and not isinstance(estimate, Measured):
@@ -227,7 +250,7 @@ class ClaimContext:
                 DeprecationWarning,
                 stacklevel=2,
             )
-            estimate = _Former(estimate)
+            estimate = _DeprecatedEstimate(estimate)
         elif not isinstance(estimate, Measured):
             raise ValueError(
                 f"`{name}` must be measured by an Estimate or a number; got {type(estimate).__name__}. "
@@ -238,12 +261,12 @@ class ClaimContext:
 
     @contextmanager
     def control(self, name: str) -> Iterator[None]:
-        """A negative control: what is measured inside must come out contradicted, or the claim is not supported."""
+        """Context manager of a negative control: the measurements in it must be contradicted, or the claim is not supported."""
         if self._control is not None:
             raise ValueError(
-                f"a control must not lie inside another; got {name!r} inside {self._control.name!r}. Close that one first."
+                f"a control must not be inside another; got {name!r} inside {self._control.name!r}. Close that one first."
             )
-        self._new("control", name, [item.name for item in self.book.controls])
+        self._check_name("control", name, [item.name for item in self.book.controls])
         self._control = Control(name)
         self.book.controls.append(self._control)
         try:
@@ -252,8 +275,14 @@ class ClaimContext:
             self._control = None
 
     def figure(self, name: str, figure: Any | Callable[[], Any], caption: str = "") -> None:
-        """Put a matplotlib figure, or what a function without arguments draws, into the report; `caption` may hold $formulas$."""
-        self._new("figure", name, [item.name for item in self.book.figures])
+        """Add a matplotlib figure to the report.
+
+        Args:
+            name: Name, unique within the claim.
+            figure: A figure, its axes, or a function without arguments that returns one of these.
+            caption: Text with LaTeX formulas between dollar signs.
+        """
+        self._check_name("figure", name, [item.name for item in self.book.figures])
         from matplotlib.axes import Axes
         from matplotlib.figure import Figure
 
@@ -267,8 +296,14 @@ class ClaimContext:
         self.book.figures.append(Drawing(name, _slug(name, taken), svg_text(figure), caption))
 
     def table(self, name: str, rows: Sequence[Sequence[Any] | Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
-        """Put a table into the report: rows of cells under `columns`, or mappings from column to cell."""
-        self._new("table", name, [item.name for item in self.book.tables])
+        """Add a table to the report.
+
+        Args:
+            name: Name, unique within the claim.
+            rows: Rows of cells, or mappings from column to cell.
+            columns: Headings; by default the keys of the first mapping.
+        """
+        self._check_name("table", name, [item.name for item in self.book.tables])
         rows = list(rows)
         if columns is None:
             if not rows or not isinstance(rows[0], Mapping):
@@ -282,14 +317,15 @@ class ClaimContext:
         self.book.tables.append(Table(name, names, tuple(cells)))
 
     def note(self, text: str) -> None:
-        """A paragraph for the report; it may hold $formulas$."""
+        """Add a paragraph to the report, which may contain LaTeX formulas between dollar signs."""
         self.book.notes.append(str(text))
 
     def missing(self, what: str, remedy: str = "") -> None:
-        """Leave the claim as not run, because `what` is missing here; `remedy` is the line that gets it."""
+        """End the claim with the verdict `not run` because `what` is missing; `remedy` is the command that installs it."""
         raise Missing(what, remedy)
 
-    def _new(self, kind: str, name: str, taken: Sequence[str]) -> None:
+    def _check_name(self, kind: str, name: str, taken: Sequence[str]) -> None:
+        """Refuse an empty name and one that is used already."""
         if not isinstance(name, str) or not name.strip():
             raise ValueError(f"a {kind} must have a name; got {name!r}.")
         if name in taken:
@@ -304,6 +340,7 @@ def _accepted(
     at_most: float | None,
     at_least: float | None,
 ) -> tuple[float, float]:
+    """Return the accepted range of the criterion of a measurement."""
     kinds = [kind for kind, value in (("expected", expected), ("at_most", at_most), ("at_least", at_least)) if value is not None]
     if len(kinds) != 1:
         raise ValueError(
@@ -325,12 +362,13 @@ def _accepted(
         width = positive("relative", relative) * abs(centre)
         if width == 0:
             raise ValueError(
-                f"`relative` must not stand beside expected=0, of which every part is 0. Give `{name}` a `tolerance`."
+                f"`relative` must not be used with expected=0, of which every fraction is 0. Give `{name}` a `tolerance`."
             )
     return centre - width, centre + width
 
 
 def _slug(name: str, taken: set[str]) -> str:
+    """Return a name for a file, made of lower-case letters, digits and dashes, that is not taken."""
     slug = stem = "-".join(re.findall(r"[a-z0-9]+", name.lower()))[:60] or "figure"
     count = 1
     while slug in taken:
@@ -340,15 +378,15 @@ def _slug(name: str, taken: set[str]) -> str:
 
 
 def svg_text(drawn: Any) -> str:
-    """The text of an SVG file of a matplotlib figure, or of the figure of axes: the same figure gives the same text."""
+    """Return the SVG of a matplotlib figure, or of the figure of axes, reproducibly."""
     import io
 
     import matplotlib
 
     out, figure = io.StringIO(), drawn.figure
     if len(figure.axes) == 1:
-        figure.set_layout_engine("none")  # the tight box does for one plot what a layout engine takes twice the time for
-    # Without a date and with fixed ids the same figure is the same file.
+        figure.set_layout_engine("none")  # a single plot needs only the tight bounding box, which takes half the time
+    # Without a date and with fixed ids, equal figures give equal files.
     with matplotlib.rc_context({"svg.hashsalt": "sdetools", "svg.fonttype": "path"}):
         figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None})
     return out.getvalue()

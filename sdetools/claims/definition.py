@@ -1,4 +1,4 @@
-"""What a claim is, and how claims are collected from files."""
+"""The class `Claim`, the decorator `claim`, and the collection of claims from files."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 _ID = re.compile(r"[a-z][a-z0-9]*(?:[.-][a-z0-9]+)*")
 _DECORATED = re.compile(r"^\s*@(?:\w+\.)*claim\s*\(", re.MULTILINE)
 _MADE: list[Claim] = []
-"""Every claim in the order in which it was made, while files are collected: a name that is used twice hides none."""
+"""Claims in order of creation while files are collected, so that a second function of the same name does not hide the first."""
 
 _SKIPPED_FOLDERS = {"__pycache__", "node_modules", "site-packages"}
 
-# What an absent module is called in an install command.
+# The extra that installs a module.
 _EXTRAS = {
     "torch": "torch",
     "torchsde": "torch",
@@ -42,7 +42,16 @@ _EXTRAS = {
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement, where it comes from, and the function that measures it; calling it with a `ClaimContext` runs it."""
+    """A statement and the function that measures it; calling it with a `ClaimContext` runs the function.
+
+    Attributes:
+        id: Lower-case words joined by dashes or dots, unique within a run.
+        statement: Text with LaTeX formulas between dollar signs.
+        source: Where the statement comes from, for example a theorem.
+        function: The function of one argument, the `ClaimContext`.
+        path: File of the function.
+        line: First line of the function.
+    """
 
     id: str
     statement: str
@@ -52,28 +61,38 @@ class Claim:
     line: int
 
     def __call__(self, run: ClaimContext) -> Any:
+        """Run the function of the claim."""
         return self.function(run)
 
 
 def claim(id: str, *, statement: str, source: str = "") -> Callable[[Callable[[ClaimContext], Any]], Claim]:
     r"""Mark a function of one argument, the `ClaimContext`, as the measurement of a claim.
 
-    `id` is made of lower-case words joined by dashes or dots and is unique within a run; `statement` is text with
-    formulas between dollar signs; `source` says where the claim comes from. Raises `ValueError` for a bad id, an empty
-    statement, an odd number of dollar signs, and a function that does not take exactly one argument.
+    Args:
+        id: Lower-case words joined by dashes or dots, unique within a run.
+        statement: Text with LaTeX formulas between dollar signs.
+        source: Where the statement comes from, for example a theorem.
 
-    >>> @claim("mean-of-nothing", statement=r"The mean is $\mu = 0$.", source="Lemma 1")
-    ... def mean_of_nothing(run):
-    ...     run.measure("mean", 0.0, expected=0.0, tolerance=1e-12)
-    >>> mean_of_nothing.id, mean_of_nothing.source
-    ('mean-of-nothing', 'Lemma 1')
+    Returns:
+        A decorator that replaces the function by a `Claim`.
+
+    Raises:
+        ValueError: For an invalid id, an empty statement, an odd number of dollar signs, and (from the decorator) a function that
+            does not take exactly one argument.
+
+    Example:
+        >>> @claim("mean-of-nothing", statement=r"The mean is $\mu = 0$.", source="Lemma 1")
+        ... def mean_of_nothing(run):
+        ...     run.measure("mean", 0.0, expected=0.0, tolerance=1e-12)
+        >>> mean_of_nothing.id, mean_of_nothing.source
+        ('mean-of-nothing', 'Lemma 1')
     """
     if not isinstance(id, str) or not _ID.fullmatch(id):
         raise ValueError(
             f"a claim's id must be lower-case words joined by dashes or dots; got {id!r}. Try something like `theorem-3.5-smooth`."
         )
     if not isinstance(statement, str) or not statement.strip():
-        raise ValueError(f"the claim `{id}` must have a statement; got statement={statement!r}. Say in words what it claims.")
+        raise ValueError(f"the claim `{id}` must have a statement; got statement={statement!r}. Write what it claims.")
     if len(re.findall(r"(?<!\\)\$", statement)) % 2:
         raise ValueError(
             rf"the statement of `{id}` must close every formula with a dollar sign; got {statement!r}. Write \$ for the sign itself."
@@ -82,6 +101,7 @@ def claim(id: str, *, statement: str, source: str = "") -> Callable[[Callable[[C
         raise ValueError(f"the source of `{id}` must be text; got source={source!r}. Write for example source='Theorem 3.5'.")
 
     def mark(function: Callable[[ClaimContext], Any]) -> Claim:
+        """Return the claim of a function."""
         code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
         if code is None:
             raise ValueError(f"`@claim` must mark a function; got {function!r} for the claim `{id}`.")
@@ -89,7 +109,7 @@ def claim(id: str, *, statement: str, source: str = "") -> Callable[[Callable[[C
             inspect.signature(function).bind(None)
         except TypeError:
             raise ValueError(
-                f"the function of the claim `{id}` must take one argument, the run; "
+                f"the function of the claim `{id}` must take one argument, the context of the claim; "
                 f"got {function.__name__}{inspect.signature(function)}. Write `def {function.__name__}(run):`."
             ) from None
         made = Claim(id, statement.strip(), source.strip(), function, Path(code.co_filename), code.co_firstlineno)
@@ -100,14 +120,21 @@ def claim(id: str, *, statement: str, source: str = "") -> Callable[[Callable[[C
 
 
 def collect(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Claim]:
-    """The claims of files and folders, in file order.
+    """Return the claims of files and folders, in the order of the files.
 
-    A file is imported as it is, under a private module name; of a folder, every `*.py` file below it that marks a
-    function with `@claim(...)`, in alphabetical order, without tests (`test_*.py`, `conftest.py`) and hidden folders.
-    A file that needs an extra which is not installed yields one claim, named after the file, that reports this.
+    Each file is imported under a private module name. A file that needs an extra which is not installed yields one claim, named after
+    the file, that reports this.
 
-    Raises `ValueError` for a path that does not exist, a file that cannot be imported (with its line), a file or
-    folder without claims, and an id that is used twice.
+    Args:
+        paths: Files or folders. A folder is replaced by all `*.py` files below it that contain `@claim(...)`, in alphabetical order,
+            except tests (`test_*.py`, `conftest.py`) and files in hidden folders.
+
+    Returns:
+        The claims, in each file in order of creation.
+
+    Raises:
+        ValueError: For a path that does not exist, a file that cannot be imported (with its line), a file or folder without claims,
+            and an id that is used twice.
     """
     given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     if not given:
@@ -119,7 +146,7 @@ def collect(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) ->
     for file in files:
         found = _load(file)
         if not found:
-            raise ValueError(f"the file {file} must hold at least one claim; got none. Mark a function with `@st.claim(...)`.")
+            raise ValueError(f"the file {file} must contain at least one claim; got none. Mark a function with `@st.claim(...)`.")
         claims.extend(found)
     seen: dict[str, Claim] = {}
     for item in claims:
@@ -134,9 +161,17 @@ def collect(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) ->
 
 
 def select(claims: Sequence[Claim], pattern: str | None) -> list[Claim]:
-    """The claims whose id matches `pattern`: a part of the id, or a shell pattern with `*` and `?`.
+    """Return the claims whose id matches a pattern.
 
-    Raises `ValueError` when none does.
+    Args:
+        claims: The claims.
+        pattern: A part of the id, or a shell pattern with `*` and `?`; None for all claims.
+
+    Returns:
+        The matching claims, in the same order.
+
+    Raises:
+        ValueError: If no id matches.
     """
     if pattern is None:
         return list(claims)
@@ -149,7 +184,7 @@ def select(claims: Sequence[Claim], pattern: str | None) -> list[Claim]:
 
 
 def install_line(error: ModuleNotFoundError) -> str:
-    """The command that brings the missing module: the one the error names, or the extra that holds the module."""
+    """Return the command that installs a missing module: the one in the error message, or that of the extra with the module."""
     named = re.search(r"pip install [^\s`]+", str(error))
     if named:
         return named.group(0).rstrip(".")
@@ -158,8 +193,8 @@ def install_line(error: ModuleNotFoundError) -> str:
 
 
 @contextlib.contextmanager
-def beside(path: Path) -> Iterator[None]:
-    """While it lasts, modules that lie beside `path` can be imported, as by a script that runs there."""
+def importing_from_folder_of(path: Path) -> Iterator[None]:
+    """Context manager in which modules in the folder of `path` can be imported, as in a script."""
     folder = str(path.resolve().parent)
     sys.path.insert(0, folder)
     try:
@@ -170,11 +205,12 @@ def beside(path: Path) -> Iterator[None]:
 
 
 def _files(path: Path) -> list[Path]:
+    """Return the claim files of a path."""
     if path.is_dir():
         found = sorted(file for file in path.rglob("*.py") if _belongs(file, path))
         if not found:
             raise ValueError(
-                f"the folder {path} must hold at least one file with claims; got none. Mark a function in it with `@st.claim(...)`."
+                f"the folder {path} must contain at least one file with claims; got none. Mark a function in it with `@st.claim(...)`."
             )
     elif not path.exists():
         raise ValueError(f"the path of a claim file or folder must exist; got {str(path)!r}, which does not. Check its spelling.")
@@ -186,6 +222,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _belongs(file: Path, folder: Path) -> bool:
+    """Return whether a Python file below a folder contains claims and is neither a test nor hidden."""
     inside = file.relative_to(folder)
     if any(part.startswith(".") or part in _SKIPPED_FOLDERS for part in inside.parts):
         return False
@@ -198,7 +235,8 @@ def _belongs(file: Path, folder: Path) -> bool:
 
 
 def _load(file: Path) -> list[Claim]:
-    # A private name: two files may be called the same, and none may hide an installed module.
+    """Import a file and return the claims created by it."""
+    # A private name, because two files may have the same name and none may hide an installed module.
     name = f"_sdetools_claims_{hashlib.sha256(str(file).encode()).hexdigest()[:16]}"
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None
@@ -206,31 +244,32 @@ def _load(file: Path) -> list[Claim]:
     sys.modules[name] = module
     before = len(_MADE)
     try:
-        with beside(file):
+        with importing_from_folder_of(file):
             spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in _EXTRAS:
-            return [_absent(file, error)]
-        raise ValueError(_complaint(file, error)) from error
+            return [_claim_of_missing_extra(file, error)]
+        raise ValueError(_import_error(file, error)) from error
     finally:
         made = _MADE[before:]
         del _MADE[before:]
     return [item for item in made if getattr(item.function, "__module__", None) == name]
 
 
-def _absent(file: Path, error: ModuleNotFoundError) -> Claim:
-    """Stands for the claims of a file that cannot be imported without an extra."""
+def _claim_of_missing_extra(file: Path, error: ModuleNotFoundError) -> Claim:
+    """Return a claim that represents all claims of a file that needs a missing extra."""
 
-    def absent(run: ClaimContext) -> None:
+    def missing(run: ClaimContext) -> None:
         raise error
 
     words = re.findall(r"[a-z0-9]+", file.stem.lower())
     stem = "-".join(words if words and words[0][0].isalpha() else ["file", *words])
-    return Claim(stem, f"The claims of {file.name}.".replace("$", r"\$"), "", absent, file, 1)
+    return Claim(stem, f"The claims of {file.name}.".replace("$", r"\$"), "", missing, file, 1)
 
 
-def _complaint(file: Path, error: BaseException) -> str:
+def _import_error(file: Path, error: BaseException) -> str:
+    """Return the message for a file that cannot be imported, with the line of the error."""
     what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
     if isinstance(error, SyntaxError):
         where, line, what = error.filename or str(file), error.lineno, f"{type(error).__name__}: {error.msg}"

@@ -1,4 +1,4 @@
-"""The folder a run writes into."""
+"""The output folder of a run: validation, the store of chunks, atomic writing, and errors of a full disk."""
 
 from __future__ import annotations
 
@@ -15,42 +15,53 @@ if TYPE_CHECKING:
     from sdetools.simulation.store import Store
 
 
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class DiskFull(OSError):
-    """A run that ends because a file could not be written for want of room."""
+    """Ends a run because a file could not be written for lack of disk space."""
 
 
-def no_room(error: BaseException | None) -> OSError | None:
-    """What says, in the chain of an error, that a disk, a quota or a file's largest size is exhausted."""
+def disk_full_error(error: BaseException | None) -> OSError | None:
+    """Return the error in a chain of exceptions that reports an exhausted disk, quota or file size limit, or None."""
     while error is not None:
-        if isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno in _NO_ROOM):
+        if isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno in _DISK_FULL):
             return error
         error = error.__cause__ or error.__context__
     return None
 
 
 @contextlib.contextmanager
-def ending_where_no_room_is(folder: Path | None) -> Iterator[None]:
-    """A full disk ends the run in one sentence, whatever was being written; what was finished stays and can be resumed from."""
+def end_run_if_disk_full(folder: Path | None) -> Iterator[None]:
+    """Context manager that converts every error of a full disk to `DiskFull`; finished chunks are kept for resuming.
+
+    Args:
+        folder: Folder of the store, for the message; None if there is none.
+
+    Raises:
+        DiskFull: If a file in the body could not be written for lack of disk space.
+    """
     try:
         yield
     except Exception as error:
-        cause = no_room(error)
+        cause = disk_full_error(error)
         if cause is None or isinstance(cause, DiskFull):
             raise
         what = f" while writing {cause.filename}" if cause.filename else ""
         kept = (
-            f"The finished chunks are kept in {folder}: make room, then resume."
+            f"The finished chunks are kept in {folder}: free some space, then resume."
             if folder is not None
-            else "Make room, then run again."
+            else "Free some space, then run again."
         )
-        raise DiskFull(f"the run has ended for want of room on the disk ({cause.strerror}{what}). {kept}") from error
+        raise DiskFull(f"the run has ended for lack of disk space ({cause.strerror}{what}). {kept}") from error
 
 
 def check_folder(out: str | os.PathLike[str]) -> Path:
-    """A path at which a folder is or can be made; raises `ValueError` for anything else."""
+    """Return the path `out` if it is a writable folder or can be created as one.
+
+    Raises:
+        ValueError: If it is a file, lies below a file, or is read-only.
+    """
     folder = Path(out)
     for place in (folder, *folder.absolute().parents):
         if place.exists():
@@ -63,10 +74,19 @@ def check_folder(out: str | os.PathLike[str]) -> Path:
 
 
 def open_store(folder: Path, identity: Mapping[str, Any], resume: bool) -> Store:
-    """The store of finished chunks in `folder`, which is made: the one that is there if `resume` says so, else a new one.
+    """Open the store of finished chunks in a folder, which is created if necessary. No other run can use the folder meanwhile.
 
-    While it is open no other run may use the folder. Raises `StoreError`, a `ValueError`, when another does, and when the store that is
-    there is damaged, foreign, or of a run with another identity.
+    Args:
+        folder: The folder.
+        identity: The settings of the run that determine its results.
+        resume: Whether to open the existing store; by default it is replaced by a new one.
+
+    Returns:
+        The open store.
+
+    Raises:
+        StoreError: A `ValueError`, if another run uses the folder, or if the existing store is damaged, of another format, or of a run with
+            another identity.
     """
     from sdetools.simulation.store import Store
 
@@ -74,7 +94,7 @@ def open_store(folder: Path, identity: Mapping[str, Any], resume: bool) -> Store
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all, and make its folder."""
+    """Write a text file atomically, and create its folder if necessary."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

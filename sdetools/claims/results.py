@@ -1,4 +1,4 @@
-"""What a run of claims found: measurements, controls and claims with their verdicts, as data, table, plot, JSON and files."""
+"""The results of a run of claims: measurements, controls and verdicts, as data, table, plot, JSON and files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,11 @@ INSIDE, DISJOINT, ACROSS = "inside", "disjoint", "across"
 
 @dataclass(frozen=True)
 class MeasurementResult:
-    """A measured value, its simultaneous interval, the accepted range, and where the one lies to the other."""
+    """A measured value, its simultaneous interval, the accepted range, and the position of the interval (`state`).
+
+    The state is `inside`, `disjoint` or `across` (an end of the accepted range). `paths_needed` is the number of paths that would
+    decide, and `why_open` the reason for an infinite interval.
+    """
 
     name: str
     value: float
@@ -44,13 +48,16 @@ class MeasurementResult:
 
     @property
     def low(self) -> float:
+        """Lower end of the interval."""
         return self.interval.low
 
     @property
     def high(self) -> float:
+        """Upper end of the interval."""
         return self.interval.high
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the entry of `results.json`."""
         return {
             "name": self.name,
             "value": _plain(self.value),
@@ -67,7 +74,7 @@ class MeasurementResult:
 
 @dataclass(frozen=True)
 class ControlResult:
-    """A negative control: `failed` when it came out contradicted, as it must; `inside` when it passed; else `across`."""
+    """A negative control and its state: `disjoint` if it is contradicted, as it must be; `inside` if it passes; `across` otherwise."""
 
     name: str
     state: str
@@ -75,9 +82,11 @@ class ControlResult:
 
     @property
     def failed(self) -> bool:
+        """Whether the control is contradicted, as it must be."""
         return self.state == DISJOINT
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the entry of `results.json`."""
         return {
             "name": self.name,
             "failed_as_it_must": self.failed,
@@ -88,7 +97,7 @@ class ControlResult:
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """A claim with its verdict, the reason, and everything it wrote into its book."""
+    """A claim with its verdict, the reason, and its record of measurements, controls, figures, tables and notes."""
 
     id: str
     statement: str
@@ -107,6 +116,7 @@ class ClaimResult:
     bad_input: bool = False
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the entry of `results.json`."""
         return {
             "id": self.id,
             "statement": self.statement,
@@ -123,14 +133,14 @@ class ClaimResult:
 
 @dataclass(frozen=True, repr=False)
 class Results(Result):
-    """The outcome of a run of claims, in their order. All of it but `seconds` is reproducible to the bit.
+    """The results of a run of claims, in the order of the claims. All of them except `seconds` are reproducible to the bit.
 
     Attributes:
         version: The version of sdetools.
         seed: The seed of the run, from which each claim's own seed is hashed.
         budget: "quick", "standard" or "full".
         alpha_per_interval: One minus the confidence level of each interval.
-        claims: What each claim came out as.
+        claims: The result of each claim.
     """
 
     version: str
@@ -176,7 +186,7 @@ class Results(Result):
         return "\n".join(f"{item.verdict:<13} {item.id:<40} {item.reason}" for item in self.claims)
 
     def summary(self) -> str:
-        """How many claims got each verdict."""
+        """Return the number of claims with each verdict, in one line."""
         counts = ", ".join(f"{count} {verdict}" for verdict, count in self.counts.items() if count)
         return f"{len(self.claims)} claims at the budget {self.budget}: {counts or 'none'}"
 
@@ -194,18 +204,19 @@ class Results(Result):
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many claims got each verdict."""
+        """The number of claims with each verdict."""
         found = Counter(item.verdict for item in self.claims)
         return {verdict: found[verdict] for verdict in VERDICTS}
 
     @property
     def exit_code(self) -> int:
-        """0 if nothing is contradicted and nothing broke, 2 if a claim was given bad input, 1 otherwise."""
+        """2 if a claim had invalid input, otherwise 1 if a claim is contradicted or raised an error, otherwise 0."""
         if any(item.bad_input for item in self.claims):
             return 2
         return int(any(item.verdict in (CONTRADICTED, ERROR) for item in self.claims))
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the content of `results.json`."""
         return {
             "version": self.version,
             "seed": self.seed,
@@ -215,10 +226,11 @@ class Results(Result):
         }
 
     def to_json(self) -> str:
+        """Return the text of `results.json`."""
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     def write(self, out: Path) -> None:
-        """Write `results.json` (whole or not at all) and `figures/<claim>/<name>.svg` into the folder `out`."""
+        """Write `results.json` and `figures/<claim>/<name>.svg` into the folder `out`, each file atomically."""
         for item in self.claims:
             for figure in item.figures:
                 write_text(out / "figures" / item.id / f"{figure.slug}.svg", figure.svg)
@@ -239,5 +251,5 @@ def _in_tolerances(item: MeasurementResult) -> tuple[float, float, float]:
 
 
 def _plain(value: float | None) -> float | None:
-    """JSON has no infinities and no NaN: they are null."""
+    """Return a number for JSON, where infinities and NaN become null."""
     return None if value is None or not math.isfinite(value) else float(value)

@@ -1,4 +1,4 @@
-"""Judging: what intervals say about tolerances, measurement by measurement, control by control, claim by claim."""
+"""Verdicts: comparison of intervals with tolerances, for measurements, controls and claims."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from sdetools.claims.results import (
 from sdetools.estimates.interval import ConfidenceInterval, Kind
 
 FAMILY = 1e-3
-"""The chance that one run of any size takes a true statement for a false one, or the reverse."""
+"""Family-wise error rate: the probability that a run of any size judges some statement wrongly."""
 
 
 @dataclass
 class Outcome:
-    """What happened when a claim ran, before anything is judged."""
+    """The record of a claim that has run, before it is judged; `verdict` is set if the claim did not finish."""
 
     claim: Claim
     book: Book
@@ -39,9 +39,16 @@ class Outcome:
 
 
 def judge(outcomes: list[Outcome]) -> tuple[float, tuple[ClaimResult, ...]]:
-    """The error rate of one interval, by Bonferroni over every random measurement of the run, and all verdicts.
+    """Judge all claims of a run together.
 
-    Controls count among the measurements, for their intervals are read as well.
+    The error rate of one interval is `FAMILY` divided by the number of random measurements of the run (Bonferroni). The measurements of
+    controls count, because their intervals are used as well.
+
+    Args:
+        outcomes: The outcomes of all claims of the run.
+
+    Returns:
+        The error rate of one interval, and the results in the same order.
     """
     everything = [item for outcome in outcomes for item in _measured(outcome.book)]
     alpha = FAMILY / max(1, sum(item.random for item in everything))
@@ -49,7 +56,7 @@ def judge(outcomes: list[Outcome]) -> tuple[float, tuple[ClaimResult, ...]]:
 
 
 def judge_measurement(item: Measurement, alpha: float) -> MeasurementResult:
-    """Compare the interval at level 1 - alpha with the accepted range; both are closed, so that touching is not disjoint."""
+    """Compare the interval at confidence level 1 - alpha with the accepted range; both are closed, so a common end is not disjoint."""
     estimate = item.estimate
     if isinstance(estimate, float):
         value, paths, diverged, first = estimate, None, 0, None
@@ -87,7 +94,7 @@ def judge_measurement(item: Measurement, alpha: float) -> MeasurementResult:
 
 
 def judge_control(control: Control, alpha: float) -> ControlResult:
-    """A control fails as it must when one of its intervals is disjoint from its accepted range."""
+    """Judge a control: it fails, as it must, if one of its intervals is disjoint from its accepted range."""
     results = tuple(judge_measurement(item, alpha) for item in control.measurements)
     states = [item.state for item in results]
     if DISJOINT in states:
@@ -98,9 +105,10 @@ def judge_control(control: Control, alpha: float) -> ControlResult:
 
 
 def _judge_claim(outcome: Outcome, alpha: float) -> ClaimResult:
+    """Judge the measurements and controls of a claim, and the claim itself unless it has a verdict."""
     measurements = tuple(judge_measurement(item, alpha) for item in outcome.book.measurements)
     controls = tuple(judge_control(item, alpha) for item in outcome.book.controls)
-    # Several quantities of one simulation share its lost paths: count them once.
+    # Several quantities of one simulation share its diverged paths: count them once.
     lost = {(item.paths, item.diverged, item.first_divergence) for item in measurements if item.diverged}
     diverged = sum(count for _, count, _ in lost)
     verdict, reason = outcome.verdict, outcome.reason
@@ -126,6 +134,7 @@ def _judge_claim(outcome: Outcome, alpha: float) -> ClaimResult:
 
 
 def _verdict(measurements: tuple[MeasurementResult, ...], controls: tuple[ControlResult, ...], diverged: int) -> tuple[str, str]:
+    """Return the verdict of a claim that has finished, and the reason."""
     against = [f"{item.name} lies {_range(item)}, {_outside(item)}" for item in measurements if item.state == DISJOINT]
     against += [f"the control {item.name} passed, and it must fail" for item in controls if item.state == INSIDE]
     if against:
@@ -160,6 +169,7 @@ def _verdict(measurements: tuple[MeasurementResult, ...], controls: tuple[Contro
 
 
 def _undecided(item: MeasurementResult) -> str:
+    """Return why a measurement is inconclusive, with the number of paths that would decide."""
     if not math.isfinite(item.value):
         return f"{item.name} is not a finite number"
     if not item.interval.finite:
@@ -171,11 +181,12 @@ def _undecided(item: MeasurementResult) -> str:
 
 
 def accepted(item: MeasurementResult) -> str:
-    """The accepted range in words.
+    """Return a description of the accepted range.
 
-    >>> from sdetools.claims.context import Measurement
-    >>> accepted(judge_measurement(Measurement("order", 1.5, 0.9, 1.1, 1.0), 1e-3))
-    '[0.9, 1.1]'
+    Example:
+        >>> from sdetools.claims.context import Measurement
+        >>> accepted(judge_measurement(Measurement("order", 1.5, 0.9, 1.1, 1.0), 1e-3))
+        '[0.9, 1.1]'
     """
     if math.isinf(item.accept_low):
         return f"at most {short(item.accept_high)}"
@@ -185,33 +196,38 @@ def accepted(item: MeasurementResult) -> str:
 
 
 def about(paths: int) -> str:
-    """A number of paths with two digits.
+    """Return a number of paths, rounded to two digits.
 
-    >>> about(1234567)
-    '1,200,000'
+    Example:
+        >>> about(1234567)
+        '1,200,000'
     """
     return f"{int(float(f'{paths:.2g}')):,}"
 
 
 def short(value: float) -> str:
-    """A number with four digits."""
+    """Return a number with four digits."""
     return f"{value:.4g}"
 
 
 def _range(item: MeasurementResult) -> str:
+    """Return a description of the interval."""
     return f"at {short(item.value)}" if item.low == item.high else f"in [{short(item.low)}, {short(item.high)}]"
 
 
 def _outside(item: MeasurementResult) -> str:
+    """Return a description of the accepted range that the interval misses."""
     if math.isinf(item.accept_low) or math.isinf(item.accept_high):
         return f"and it must be {accepted(item)}"
     return f"outside {accepted(item)}"
 
 
 def _sentence(parts: list[str]) -> str:
+    """Join parts by semicolons to a sentence; the first word is capitalised unless it is a name."""
     text = "; ".join(parts)
     return f"{text[0].upper() if text.startswith(('its ', 'all ', 'the ', 'nothing ')) else text[0]}{text[1:]}."
 
 
 def _measured(book: Book) -> list[Measurement]:
+    """Return all measurements of a record, including those of controls."""
     return [*book.measurements, *(item for control in book.controls for item in control.measurements)]

@@ -1,4 +1,4 @@
-"""Run claims, judge them together, write what they found."""
+"""The function `verify`, which runs claims, judges them together and writes the results."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from sdetools._check import count
 from sdetools._version import __version__
 from sdetools.claims.ahead import compiling_ahead
 from sdetools.claims.context import BUDGETS, ClaimContext, Missing
-from sdetools.claims.definition import Claim, beside, collect, install_line, select
-from sdetools.claims.folder import check_folder, ending_where_no_room_is, no_room, open_store
+from sdetools.claims.definition import Claim, collect, importing_from_folder_of, install_line, select
+from sdetools.claims.folder import check_folder, disk_full_error, end_run_if_disk_full, open_store
 from sdetools.claims.results import ERROR, NOT_RUN, Results
 from sdetools.claims.verdict import Outcome, judge
 
@@ -35,17 +35,32 @@ def verify(
     progress: Callable[[int, int], None] | None = None,
     watch: Callable[[int, int, Claim], None] | None = None,
 ) -> Results:
-    """Run the claims of files and folders and judge them together; what `sdetools verify` does, without the report page.
+    """Run the claims of files and folders and judge them together, as `sdetools verify` does, but without the report page.
 
-    With `out`, the folder gets `store.sqlite` (the finished chunks, from which `resume=True` goes on), `results.json`, the figures, and
-    in `work/` what claims keep in files; it is made only after every argument and every claim file has been checked. `executor` is any
-    `concurrent.futures.Executor`; `watch(position, total, claim)` is called before each claim,
-    `progress(done, total)` while one simulates, in paths. `ahead`: where no kernel is on disk yet, a second process runs the claims
-    backwards with a handful of paths, so that kernels are found compiled; for claims that write nothing of their own.
+    A claim that raises an error other than those below gets the verdict `error`, and the other claims are run.
 
-    Raises `ValueError` for bad arguments, for everything that `collect` refuses, for an `out` in which another run is at work, and when
-    every claim was given bad input; nothing is written then. `OSError` where the disk is full: the run ends, for that is no fault of
-    the claim, and can be resumed. A claim that raises any other error gets the verdict `error` and the others go on.
+    Args:
+        paths: Files or folders with claims, see `collect`.
+        budget: `quick`, `standard` or `full`, see `BUDGETS`.
+        out: Output folder for `store.sqlite` (the finished chunks), `results.json`, `figures/`, and `work/` (files of claims). It is
+            created only after every argument and every claim file has been validated. None writes nothing.
+        seed: Seed of the run. Each claim has its own seed, derived from this one and its id.
+        threads: Threads of a simulation; by default all cores.
+        executor: Any `concurrent.futures.Executor`; by default the simulation's own threads.
+        resume: Whether to resume from the finished chunks in `out`.
+        only: Run only claims whose id matches this pattern, see `select`.
+        ahead: Whether a second process compiles kernels ahead on a first run, by running the claims in reverse order with a few
+            paths. For claims that write no files of their own.
+        progress: Called as `progress(done, total)` during a simulation, in paths.
+        watch: Called as `watch(position, total, claim)` before each claim.
+
+    Returns:
+        The verdicts and measurements of all claims.
+
+    Raises:
+        ValueError: For invalid arguments, for everything that `collect` refuses, if another run uses `out`, and if every claim
+            raised a `ValueError`; nothing is written then.
+        OSError: If the disk is full. The run ends, since the claim is not at fault, and can be resumed.
     """
     if budget not in BUDGETS:
         raise ValueError(f"`budget` must be one of {', '.join(BUDGETS)}; got {budget!r}.")
@@ -56,7 +71,7 @@ def verify(
     folder = None if out is None else check_folder(out)
     claims = select(collect(paths), only)
 
-    with ending_where_no_room_is(folder), contextlib.ExitStack() as stack:
+    with end_run_if_disk_full(folder), contextlib.ExitStack() as stack:
         store = None
         if folder is not None:
             store = open_store(folder, {"version": __version__, "seed": seed, "budget": budget}, resume)
@@ -79,7 +94,7 @@ def verify(
                 resume=resume,
                 progress=progress,
             )
-            outcomes.append(_carry_out(item, run))
+            outcomes.append(_run_claim(item, run))
         if all(outcome.bad_input for outcome in outcomes):
             if store is not None:
                 store.discard()
@@ -93,30 +108,32 @@ def verify(
     return results
 
 
-def _carry_out(item: Claim, run: ClaimContext) -> Outcome:
+def _run_claim(item: Claim, run: ClaimContext) -> Outcome:
+    """Run one claim and return its outcome; errors other than those of the store and of a full disk become verdicts."""
     outcome = Outcome(item, run.book, run.seed)
     began = time.perf_counter()
     try:
-        with beside(item.path):
+        with importing_from_folder_of(item.path):
             item(run)
     except Missing as error:
         outcome.verdict = NOT_RUN
         outcome.reason = f"{error} is missing{f': {error.remedy}' if error.remedy else '.'}"
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "sdetools":
-            _broke(outcome, error)
+            _set_error(outcome, error)
         else:
             outcome.verdict = NOT_RUN
             outcome.reason = f"{error.name or error} is not installed: {install_line(error)}"
     except (Exception, SystemExit) as error:
-        if _is_store_error(error) or no_room(error) is not None:
+        if _is_store_error(error) or disk_full_error(error) is not None:
             raise
-        _broke(outcome, error)
+        _set_error(outcome, error)
     outcome.seconds = round(time.perf_counter() - began, 3)
     return outcome
 
 
-def _broke(outcome: Outcome, error: BaseException) -> None:
+def _set_error(outcome: Outcome, error: BaseException) -> None:
+    """Give an outcome the verdict `error`, with the message, the line in the claim's file and the traceback."""
     path = str(outcome.claim.path)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
     where = f" ({outcome.claim.path.name}, line {frames[-1].lineno})" if frames else ""
@@ -127,6 +144,7 @@ def _broke(outcome: Outcome, error: BaseException) -> None:
 
 
 def _is_store_error(error: BaseException) -> bool:
+    """Return whether an error comes from the store of chunks; the store is imported only if needed."""
     if not isinstance(error, ValueError):
         return False
     from sdetools.simulation.store import StoreError

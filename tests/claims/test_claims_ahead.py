@@ -63,7 +63,7 @@ def test_nothing_is_started_where_kernels_are_and_nothing_outlives_the_run(tmp_p
     monkeypatch.setattr(ahead.subprocess, "Popen", popen)
     monkeypatch.setattr(ahead.os, "cpu_count", lambda: 2)
     for cold, many, expected in ((False, claims, 0), (True, claims[:1], 0), (True, claims, 1)):
-        monkeypatch.setattr(ahead, "_cold", lambda cold=cold: cold)
+        monkeypatch.setattr(ahead, "_cache_is_empty", lambda cold=cold: cold)
         begin = time.monotonic()
         with ahead.compiling_ahead(many):
             assert len(started) == expected

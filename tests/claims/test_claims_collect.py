@@ -46,7 +46,7 @@ def test_formulas_must_be_closed():
 
 def test_a_claim_takes_the_run_and_nothing_else():
     for function in (lambda: None, lambda run, other: None):
-        with pytest.raises(ValueError, match="must take one argument, the run"):
+        with pytest.raises(ValueError, match="must take one argument, the context of the claim"):
             claim("a", statement="s")(function)
     assert claim("a", statement="s")(lambda run, extra=3: extra)(None) == 3
 
@@ -108,10 +108,10 @@ def test_errors_of_import_name_file_and_line(tmp_path):
 def test_what_cannot_be_collected(tmp_path):
     with pytest.raises(ValueError, match="must exist; got .*nowhere"):
         collect(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="must hold at least one file with claims"):
+    with pytest.raises(ValueError, match="must contain at least one file with claims"):
         collect(tmp_path)
     (tmp_path / "empty.py").write_text("")
-    with pytest.raises(ValueError, match="must hold at least one claim"):
+    with pytest.raises(ValueError, match="must contain at least one claim"):
         collect(tmp_path / "empty.py")
     (tmp_path / "text.txt").write_text("")
     with pytest.raises(ValueError, match="must be a Python file"):

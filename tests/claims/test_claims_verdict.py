@@ -267,7 +267,7 @@ def test_false_alarms_of_a_run_are_as_rare_as_stated():
         ({"expected": 1.0, "tolerance": 0.1, "relative": 0.1}, "got both"),
         ({"expected": 1.0, "tolerance": 0.0}, "`tolerance` must be a positive number"),
         ({"expected": 1.0, "tolerance": -1.0}, "`tolerance` must be a positive number"),
-        ({"expected": 0.0, "relative": 0.1}, "must not stand beside expected=0"),
+        ({"expected": 0.0, "relative": 0.1}, "must not be used with expected=0"),
         ({"expected": math.nan, "tolerance": 0.1}, "`expected` must be a finite number"),
         ({"at_most": math.inf}, "`at_most` must be a finite number"),
         ({"at_most": 1.0, "tolerance": 0.1}, "must go with `expected`"),
@@ -287,7 +287,7 @@ def test_bad_measurements_are_refused():
         run.measure(" ", 1.0, at_most=2.0)
     with pytest.raises(ValueError, match="by an Estimate or a number; got list"):
         run.measure("list", [1.0], at_most=2.0)
-    with run.control("c"), pytest.raises(ValueError, match="must not lie inside another"), run.control("d"):
+    with run.control("c"), pytest.raises(ValueError, match="must not be inside another"), run.control("d"):
         pass
     with pytest.raises(ValueError, match="unique within the claim"), run.control("c"):
         pass

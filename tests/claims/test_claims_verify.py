@@ -371,7 +371,7 @@ def test_no_room_ends_the_run_in_a_sentence_and_it_can_be_resumed(claims, tmp_pa
     else:
         later = tmp_path / "later.py"
         later.write_text(CLAIMS + "\n@claim('writes', statement='It writes.')\ndef writes(run):\n" + text)
-    with pytest.raises(OSError, match=rf"for want of room on the disk.*kept in {out}: make room, then resume"):
+    with pytest.raises(OSError, match=rf"for lack of disk space.*kept in {out}: free some space, then resume"):
         verify(later, out=out, only=None if text else "mean")
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == old
     monkeypatch.undo()
