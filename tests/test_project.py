@@ -277,6 +277,19 @@ def test_every_public_name_has_a_docstring():
     assert not lacking, ", ".join(lacking)
 
 
+def test_every_public_method_of_a_public_class_has_a_docstring():
+    """Its own, or that of the method which it overrides."""
+    lacking = [
+        f"{name}.{method}"
+        for name, thing in _public()
+        if inspect.isclass(thing) and thing.__module__.startswith("sdetools")
+        for method, own in vars(thing).items()
+        if method[0] != "_" and (inspect.isfunction(own) or isinstance(own, (property, classmethod, staticmethod)))
+        if not inspect.getdoc(getattr(thing, method))
+    ]
+    assert not lacking, ", ".join(lacking)
+
+
 def _docstring(thing: object) -> str:
     text = inspect.getdoc(thing) or ""
     # What dataclasses and their kin write by themselves says nothing.
