@@ -103,6 +103,7 @@ class SupEstimate(Estimate):
         return Kind.SIMULTANEOUS if self.random else Kind.EXACT
 
     def _ends(self, level: float) -> tuple[float, float]:
+        """Return both ends of the interval of the maximum, from the band."""
         if not np.isfinite(self.curve).all() or not np.isfinite(self.errors).all():
             return -math.inf, math.inf
         low, high = self.band(level)

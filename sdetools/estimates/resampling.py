@@ -1,4 +1,4 @@
-"""Norms of differences of distribution functions, exact for two samples, and bootstrap and permutation draws of their noise by groups."""
+"""Norms of differences of distribution functions: exact for two samples, and bootstrap and permutation draws by groups of paths."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BLOCK = 1 << 21
 
 
 def _steps(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return F_n - G_m at all points of two sorted samples except the last, and the distances to the next point (0 between equal points)."""
+    """Return F_n - G_m at all points of two sorted samples but the last, and the distances to the next point (0 between equal points)."""
     both = np.concatenate([a, b])
     order = np.argsort(both, kind="stable")  # merges two runs: O(N)
     both = both[order]

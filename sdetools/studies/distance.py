@@ -1,4 +1,4 @@
-r"""Distances in law between two samples: Wasserstein-1, Kolmogorov-Smirnov and energy, each with a confidence interval and a noise floor.
+r"""Distances in law between two samples: Wasserstein-1, Kolmogorov-Smirnov and energy, with confidence intervals and noise floors.
 
 A mean E h tests a single function; a distance compares the whole laws. All three are norms of the difference of distribution functions
 along a line. With the distribution functions F_t, G_t of <t, X> and <t, Y>,
@@ -357,7 +357,7 @@ def _norm_constant(dim: int) -> float:
 
 
 def _rank(draws: int, confidence: float) -> int:
-    """Return the rank of the sorted draw that bounds a further draw with at least this probability (B. Phipson, G. Smyth, SAGMB 9, 2010)."""
+    """Return the rank of the draw that bounds a further draw with at least this probability (B. Phipson, G. Smyth, SAGMB 9, 2010)."""
     return math.ceil((draws + 1) * confidence - 1e-9)
 
 

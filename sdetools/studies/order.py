@@ -191,6 +191,7 @@ class OrderStudy(Result):
         rows = [self.estimates(name) for name in self.names]
 
         def table(of: Callable[[Any], float]) -> np.ndarray:
+            """Return a property of all estimates, `(etas, observables)`."""
             return np.array([[of(e) for e in row] for row in rows]).T
 
         fields = {

@@ -18,10 +18,18 @@ from sdetools.simulation.engine import Sums
 from sdetools.simulation.philox import Stream
 from sdetools.studies.execution import Execution
 from sdetools.studies.multilevel import levels
-from sdetools.studies.multilevel.estimator import _whole
-from sdetools.studies.multilevel.levels import Level, LevelMoments, LevelSampler, combined, decay_order, fitted_order, remaining
+from sdetools.studies.multilevel.estimator import _check_divides
+from sdetools.studies.multilevel.levels import (
+    Level,
+    LevelMoments,
+    LevelSampler,
+    combined,
+    decay_order,
+    fitted_order,
+    remaining_bias,
+)
 from sdetools.studies.multilevel.result import Multilevel, MultilevelEstimate
-from sdetools.studies.multilevel.search import SETTLING, Search
+from sdetools.studies.multilevel.search import TAIL_PATHS, Search
 from sdetools.studies.sampler import Sampler
 
 PLAIN = Execution(backend="numpy", threads=1)
@@ -29,10 +37,12 @@ OU = st.SDE(drift=["-x"], diffusion=["0.3 + 0.1*x"], variables="x")
 RNG = np.random.default_rng(12)
 
 
-def moments(n, means, squares, kurtosis=None, lost=0, first=-1, known=None):
+def moments(n, means, squares, kurtosis=None, diverged=0, first=-1, kurtosis_paths=None):
     squares = np.array(squares, dtype=float)
     kurtosis = np.ones_like(squares) if kurtosis is None else np.array(kurtosis, dtype=float)
-    return LevelMoments(n, np.array(means, dtype=float), squares, kurtosis, n if known is None else known, lost, first)
+    return LevelMoments(
+        n, np.array(means, dtype=float), squares, kurtosis, n if kurtosis_paths is None else kurtosis_paths, diverged, first
+    )
 
 
 # -- moments ------------------------------------------------------------------------------------------------------------------------
@@ -48,24 +58,29 @@ def test_joined_moments_are_those_of_all_paths():
         return moments(part.shape[-1], mean, squares, np.full((3, 2), kurtosis), lost, first)
 
     small, large = of(sample[..., :20], 3.5, 2, 9), of(sample[..., 20:], 4.5, 3, 7)
-    joined = small.joined(large)
+    joined = small.pooled(large)
     np.testing.assert_allclose(joined.means, sample.mean(axis=-1), rtol=1e-13)
     np.testing.assert_allclose(joined.squares, ((sample - sample.mean(axis=-1, keepdims=True)) ** 2).sum(axis=-1), rtol=1e-13)
-    assert (joined.n, joined.lost, joined.first, joined.known) == (70, 5, 7, 50) and (joined.kurtosis == 4.5).all()
-    assert (small.joined(replace(large, first=-1)).first, replace(small, first=-1).joined(large).first) == (9, 7)
-    assert small.joined(None) is small
+    assert (joined.n, joined.diverged, joined.first_divergence, joined.kurtosis_paths) == (70, 5, 7, 50) and (
+        joined.kurtosis == 4.5
+    ).all()
+    assert (
+        small.pooled(replace(large, first_divergence=-1)).first_divergence,
+        replace(small, first_divergence=-1).pooled(large).first_divergence,
+    ) == (9, 7)
+    assert small.pooled(None) is small
 
 
 def test_variances_and_what_no_path_could_see():
     """Squares over n - 1; where the members agree on all n paths, one in n may yet have differed by a standard deviation of h."""
-    seen = moments(41, np.zeros((3, 2)), [[8.0, 0.0], [12.0, 20.0], [16.0, 24.0]], [[1, 2], [5, 7], [3, 4]], known=10)
+    seen = moments(41, np.zeros((3, 2)), [[8.0, 0.0], [12.0, 20.0], [16.0, 24.0]], [[1, 2], [5, 7], [3, 4]], kurtosis_paths=10)
     np.testing.assert_allclose(seen.variances, [[0.2, 20 / 40 / 41], [0.3, 0.5], [0.4, 0.6]], rtol=1e-14)
     assert seen.unseen.tolist() == [False, True]
     np.testing.assert_allclose(seen.shares, [[0.1, 0.2], [0.5, 0.7], [0.3, 0.4]], rtol=1e-14)
     # Differences of 1e-10 of the values are rounding: squares of 1e-20, with 1 % between the two sides.
     edge = moments(9, np.zeros((3, 2)), [[0.99e-20 * 7, 1.01e-20 * 7], [7.0, 7.0], [1.0, 1.0]])
     assert edge.unseen.tolist() == [True, False]
-    assert moments(5, np.zeros((3, 1)), np.ones((3, 1)), np.full((3, 1), 3.0), known=0).shares[0] == 3
+    assert moments(5, np.zeros((3, 1)), np.ones((3, 1)), np.full((3, 1), 3.0), kurtosis_paths=0).shares[0] == 3
 
 
 def test_pilot_and_main_paths_are_joined_for_decisions():
@@ -87,7 +102,7 @@ def test_a_batch_has_the_moments_of_its_points(pair, monkeypatch):
     found, again = work.sample(level, 300, "x"), work.sample(level, 300, "x")
     assert level.dt == (0.125 if pair else 0.25) and level.steps == (8 + 2 if pair else 4)
     assert [member.step_time for member in level.program.members] == ([0.125, 0.5] if pair else [0.25])
-    assert work.parts == 2 and work.cost == 600 * level.steps and not np.array_equal(found.means, again.means)
+    assert work.batches == 2 and work.cost == 600 * level.steps and not np.array_equal(found.means, again.means)
     points = runs[0].points
     values = [np.stack([p**2, np.exp(p)]) for p in (points if pair else (points[0], points[0]))]
     rows = [values[0] - values[1] if pair else values[0], values[0], values[1] if pair else 0 * values[0]]
@@ -95,7 +110,7 @@ def test_a_batch_has_the_moments_of_its_points(pair, monkeypatch):
     np.testing.assert_allclose(found.squares, [r.var(axis=-1) * 300 for r in rows], rtol=1e-12, atol=1e-13)
     rows[2] = values[1]
     np.testing.assert_allclose(found.kurtosis, [stats.kurtosis(r, axis=-1, fisher=False) for r in rows], rtol=1e-10)
-    assert (found.n, found.known, found.lost, found.first) == (300, 300, 0, -1)
+    assert (found.n, found.kurtosis_paths, found.diverged, found.first_divergence) == (300, 300, 0, -1)
 
 
 def test_a_pilot_is_counted_and_its_first_variances_are_kept(monkeypatch):
@@ -121,7 +136,7 @@ def test_the_first_loss_of_a_batch_is_told():
 
     work = LevelSampler(lambda dt: st.EulerMaruyama(OU, dt), [1.0], 1.0, ["x"], 2, Lost(execution=PLAIN))
     found = work.sample(work.pair(0.25), 20, "x")
-    assert (found.lost, found.first) == (5, 5)
+    assert (found.diverged, found.first_divergence) == (5, 5)
 
 
 @pytest.mark.parametrize("pair", [False, True])
@@ -149,8 +164,8 @@ def test_terms_are_combined_by_the_weights_of_their_errors():
     mean, error = combined(terms, errors)
     assert mean == pytest.approx([18 / 5.25, 2.0], rel=1e-12) and error == pytest.approx([5.25**-0.5, 0.0], rel=1e-12)
     # The size and its error, or the largest term alone less its own: 5 - 1 = 4 here, and 3.86 without the second.
-    assert remaining(terms, errors) == pytest.approx([4.0, 2.0], rel=1e-12)
-    assert remaining(-terms[::2, :1], errors[::2, :1]) == pytest.approx([13 / 4.25 + 4.25**-0.5], rel=1e-12)
+    assert remaining_bias(terms, errors) == pytest.approx([4.0, 2.0], rel=1e-12)
+    assert remaining_bias(-terms[::2, :1], errors[::2, :1]) == pytest.approx([13 / 4.25 + 4.25**-0.5], rel=1e-12)
     # An exact term beside noisy ones has no infinite weight: 1e-9 of the largest, 3e-9, enters both errors, 3e-9 and sqrt(18) e-9.
     assert combined(np.array([1.0, 3.0]), np.array([0.0, 3e-9])) == pytest.approx((5 / 3, 6e-18**0.5), rel=1e-9)
 
@@ -281,8 +296,8 @@ def test_the_result_of_levels_beside_sums_written_out():
 
 def test_lost_paths_leave_their_number_and_their_first_step():
     own = search([0.3, 0.1], [0.01, 0.01])
-    own.levels[1].pilot.lost, own.levels[1].pilot.first = 4, 11
-    own.levels[2].pilot.lost, own.levels[2].pilot.first = 3, 6
+    own.levels[1].pilot.diverged, own.levels[1].pilot.first_divergence = 4, 11
+    own.levels[2].pilot.diverged, own.levels[2].pilot.first_divergence = 3, 6
     for level in own.levels:
         level.program = SimpleNamespace(observables=[SimpleNamespace(name="a")])
     own.__class__ = type("Own", (Search,), {"_constants": frozenset()})
@@ -297,22 +312,22 @@ def test_single_paths_that_carry_an_unbounded_variance_are_refused_among_many():
     def look(n, d, fine, observe):
         level = LevelSampler(lambda dt: st.EulerMaruyama(OU, dt), [1.0], 1.0, [observe], 2).pair(0.5)
         found = moments(n, np.zeros((3, 1)), np.ones((3, 1)), [[d * n], [fine * n], [0.9 * n]])
-        search([0.1], [0.1], eps=0.1)._refuse_thin(level, found)
+        search([0.1], [0.1], eps=0.1)._check_tails(level, found)
 
-    look(SETTLING, 0.124, 0.124, "x")
-    look(SETTLING - 1, 0.9, 0.9, "x")
-    look(SETTLING, 0.9, 0.9, "tanh(x)")
-    look(SETTLING, np.nan, 0.1, "x")
+    look(TAIL_PATHS, 0.124, 0.124, "x")
+    look(TAIL_PATHS - 1, 0.9, 0.9, "x")
+    look(TAIL_PATHS, 0.9, 0.9, "tanh(x)")
+    look(TAIL_PATHS, np.nan, 0.1, "x")
 
 
 @pytest.mark.parametrize(("d", "fine"), [(0.126, 0.0), (0.0, 0.126)])
 def test_thin_tails_are_named(d, fine):
     level = LevelSampler(lambda dt: st.EulerMaruyama(OU, dt), [1.0], 1.0, ["tanh(x)", "x"], 2).pair(0.5)
-    found = moments(SETTLING, np.zeros((3, 2)), np.ones((3, 2)), np.array([[d, d], [fine, fine], [0, 0]]) * SETTLING)
+    found = moments(TAIL_PATHS, np.zeros((3, 2)), np.ones((3, 2)), np.array([[d, d], [fine, fine], [0, 0]]) * TAIL_PATHS)
     own = search([0.1], [0.1])
     own.levels = [level, level]
     with pytest.raises(ValueError, match=r"that of x with steps of 0\.5 rests on few of 262,144 paths"):
-        own._refuse_thin(level, found)
+        own._check_tails(level, found)
 
 
 @pytest.mark.parametrize("middle", [8.0, 1.0])
@@ -368,32 +383,32 @@ def test_a_new_level_has_a_shorter_step_and_fewer_pilot_paths():
     own = search([0.3, 0.2, 0.1], [0.1, 0.1, 0.1], n=900)
     made = []
     own.work = SimpleNamespace(refinement=3, pair=lambda dt: Level(dt, None, 7), explore=lambda level, n: made.append((level, n)))
-    own._deepen()
+    own._add_level()
     assert (
         own.levels[-1] is made[0][0] and own.levels[-1].dt == pytest.approx(0.9 / 81, rel=1e-14) and made[0][1] == 33
     )  # 900 / 27
-    own._deepen()
+    own._add_level()
     assert own.levels[-1].dt == pytest.approx(0.9 / 243, rel=1e-14) and made[1][1] == 32  # never fewer
 
 
 class Scripted(Search):
     """The rules of `run` alone: what levels, biases, numbers of paths and variances are is said from outside."""
 
-    _lost = False
+    _failed = False
 
-    def _begin(self, dt, choose):
+    def _choose_coarsest(self, dt, choose):
         self.began, self.levels = (dt, choose), []
-        self._deepen(), self._deepen()
+        self._add_level(), self._add_level()
 
-    def _settle(self):
+    def _check_variances(self):
         pass
 
-    _sharpen = _settle
+    _refine_bias = _check_variances
 
-    def _refuse_thin(self, level, found):
+    def _check_tails(self, level, found):
         pass
 
-    def _deepen(self):
+    def _add_level(self):
         self.levels.append(Level(0.5 ** len(self.levels), None, (3, 7, 12, 20, 36)[len(self.levels)]))
 
     def _allocation(self):
@@ -501,13 +516,13 @@ def test_the_cost_of_plain_monte_carlo():
 
 @pytest.mark.parametrize("steps", [1, 3, 7, 1000])
 def test_a_step_divides_the_horizon_up_to_rounding(steps):
-    _whole(0.7, 0.7 / steps * (1 + 0.9e-9))
-    _whole(0.7, 0.7 / steps * (1 - 0.9e-9))
+    _check_divides(0.7, 0.7 / steps * (1 + 0.9e-9))
+    _check_divides(0.7, 0.7 / steps * (1 - 0.9e-9))
     for off in (1.1e-9, -1.1e-9, 0.1):
         with pytest.raises(ValueError, match=rf"Take dt={0.7 / steps:.9g}"):
-            _whole(0.7, 0.7 / steps * (1 + off)) if off < 0.1 else _whole(0.7, 0.7 / (steps + 0.2))
+            _check_divides(0.7, 0.7 / steps * (1 + off)) if off < 0.1 else _check_divides(0.7, 0.7 / (steps + 0.2))
     with pytest.raises(ValueError, match=r"0\.4 steps to horizon=0\.7.* Take dt=0\.7\."):
-        _whole(0.7, 1.75)
+        _check_divides(0.7, 1.75)
 
 
 class Undeclared(st.EulerMaruyama):
@@ -591,8 +606,8 @@ def test_the_look_at_the_base_level_grows_until_single_paths_carry_less():
             level.pilot = moments(2 * n, np.zeros((3, 2)), np.ones((3, 2)), [[99, 99], [1, 2 * n * share], [99, 99]])
 
         own.work = SimpleNamespace(explore=explore, refinement=2)
-        own._settle()
+        own._check_variances()
         assert taken == drawn
-    level.pilot = moments(SETTLING, np.zeros((3, 2)), np.ones((3, 2)), [[1, 1], [1, SETTLING * 0.13], [1, 1]])
+    level.pilot = moments(TAIL_PATHS, np.zeros((3, 2)), np.ones((3, 2)), [[1, 1], [1, TAIL_PATHS * 0.13], [1, 1]])
     with pytest.raises(ValueError, match=r"that of x\*\*3 with steps of 0\.5 rests on few of 262,144 paths"):
-        own._settle()
+        own._check_variances()

@@ -147,7 +147,7 @@ def test_moments_of_two_parts_are_those_of_the_whole():
         squares = ((part - mean[..., None]) ** 2).sum(axis=-1)
         return LevelMoments(part.shape[-1], mean, squares, np.ones((3, 1)), part.shape[-1], 0, -1)
 
-    joined, whole = of(sample[..., :20]).joined(of(sample[..., 20:])), of(sample)
+    joined, whole = of(sample[..., :20]).pooled(of(sample[..., 20:])), of(sample)
     np.testing.assert_allclose(joined.means, whole.means, rtol=1e-13)
     np.testing.assert_allclose(joined.squares, whole.squares, rtol=1e-13)
     assert joined.n == 70

@@ -46,7 +46,10 @@ def test_three_runs_on_one_clock(calls):
     for member, options in calls:
         assert member.step_time == pytest.approx(0.01, rel=1e-14)
         given = {k: v for k, v in options.items() if k not in ("stream", "times")} | {"x0": list(options["x0"])}
-        assert given == dict(x0=[0.3, 0.2], horizon=0.37, paths=40, observe=["x", "y"], keep_final=True, seed=3, threads=5)
+        options_of_a_run = dict(
+            x0=[0.3, 0.2], horizon=0.37, paths=40, observe=["x", "y"], keep_final=True, seed=3, confidence=0.95
+        )
+        assert given == options_of_a_run | dict(st.Execution(threads=5))
         np.testing.assert_allclose(options["times"], 0.01 * np.unique(np.linspace(1, 37, 24).round()), rtol=1e-13)
     slow, sgd, sgdm = (member for member, _ in calls)
     assert isinstance(slow, st.EulerMaruyama)

@@ -1,25 +1,25 @@
-r"""Multilevel Monte Carlo: E h(X_T) of an SDE to a root-mean-square error eps, at the cost of coarse steps.
+r"""Multilevel Monte Carlo: E h(X_T) of an SDE to a root-mean-square error eps, by coupled paths with different steps.
 
     E h(X_L) = E h(X_0) + sum_{l=1}^L E[h(X_l) - h(X_{l-1})],        X_l with steps dt r^-l,
 
-the two members of a level on the same Brownian path (its coarse increments are exact sums of the fine ones), the levels on draws of their
-own. With m_l, V_l and C_l the mean, the variance and the cost of a path of level l, alpha the weak order and beta twice the strong one,
+The two members of a level share a Brownian path (the coarse increments are exact sums of the fine ones); the levels are independent. Let
+m_l, V_l and C_l be the mean, the variance and the cost of a path of level l, alpha the weak order and beta twice the strong order. Then
 
     |m_l| ~ r^(-alpha l),    V_l ~ r^(-beta l),    N_l = 2 eps^-2 sqrt(V_l / C_l) sum_k sqrt(V_k C_k),
 
 so that sum V_l / N_l = eps^2 / 2. The cost is O(eps^-2) for beta > 1, O(eps^-2 log^2 eps) for beta = 1; plain Monte Carlo takes
 O(eps^(-2 - 1/alpha)).
 
-The budget. The bias that remains after level L is kept below eps/2, the standard error below eps/sqrt(2); the last quarter of eps^2 is in
-reserve for what these two do not know of themselves.
+Error budget. The remaining bias after level L is at most eps/2, the standard error at most eps/sqrt(2). The remaining quarter of eps^2 is a
+reserve for the errors of these two estimates.
 
-The remaining bias. Levels follow m_{L-j} = c r^(alpha j); the last three give c with the weights of their errors, c_hat +- s, and each alone,
-c_j +- s_j. It is taken to be max(|c_hat| + s, max_j |c_j| - s_j) / (r^alpha - 1): its noise enters, and a mean that happens to be near zero
-on one level (of changing sign, or by chance) does not end the search, for the levels below it speak too.
+Remaining bias. With m_{L-j} = c r^(alpha j), the last three levels give a weighted mean c_hat +- s, and each level an estimate c_j +- s_j.
+The bias is estimated by max(|c_hat| + s, max_j |c_j| - s_j) / (r^alpha - 1). This includes the statistical error. A mean that is near zero on
+a single level (because it changes sign, or by chance) does not end the search, because the other two levels enter as well.
 
-No selection. Pilot paths choose the coarsest step, L and N_l, and enter no estimate. Main paths are other draws; more of them (again other
-draws, joined by the numbers of paths) come only where their own variances or means show that the pilot fell short, which leaves an
-effect of order 1 / N_l.
+No selection bias. Pilot paths determine the coarsest step, L and N_l, and do not enter the estimate. Main paths have independent draws. More
+main paths (with new draws, pooled in proportion) are added only if their own variances or means show that the pilot was insufficient, which
+has an effect of order 1 / N_l.
 
 Sources: M. B. Giles, Operations Research 56 (2008) 607-617; M. B. Giles, Acta Numerica 24 (2015) 259-328, section 3 for the two checks.
 """
@@ -41,7 +41,7 @@ from sdetools.studies.result_protocol import Origin, called
 from sdetools.studies.sampler import sampling
 
 ATTEMPTS = 4
-"""So many coarsest steps are tried when the pilot's choice does not hold."""
+"""The number of coarsest steps that are tried if the pilot's choice fails."""
 
 
 def multilevel(
@@ -62,9 +62,9 @@ def multilevel(
     weak: float | None = None,
     **execution: Unpack[ExecutionOptions],
 ) -> Multilevel:
-    r"""E h(X_T) to a root-mean-square error eps by multilevel Monte Carlo, on steps dt r^-l, l = 0 ... L.
+    r"""Estimate E h(X_T) to a root-mean-square error eps by multilevel Monte Carlo with steps dt r^-l, l = 0 ... L.
 
-    The cost is counted in steps. With a `dt` of your own the estimate is NaN where paths diverge.
+    The cost is counted in steps. If `dt` is given and paths diverge, the estimate is NaN.
 
     Args:
         make: A function of dt that returns a dynamics of step dt with Brownian increments, usually `lambda dt: st.Milstein(sde, dt)`.
@@ -72,7 +72,7 @@ def multilevel(
         horizon: The final time T.
         eps: The root-mean-square error, in the units of the observables; it holds for each of them.
         observe: Observables h, as in `simulate`.
-        dt: The coarsest step; by default the longest T r^-k at which no pilot path diverges and the level pays,
+        dt: The coarsest step; by default the longest T r^-k at which no pilot path diverges and the level is efficient,
             sqrt(V_0 C_0) + sqrt(V_1 C_1) < sqrt(V[h(X_1)] T / dt_1).
         refinement: The ratio r of successive steps.
         weak_order: The weak order by which the bias is judged; by default the integrator's own. Where the levels decay more slowly, the order
@@ -114,7 +114,7 @@ def multilevel(
     most = _check.count("most_levels", most_levels, least=LEAST_LEVEL)
     coarsest = horizon if dt is None else _check.positive("dt", dt)
     if dt is not None:
-        _whole(horizon, coarsest)
+        _check_divides(horizon, coarsest)
     work = LevelSampler(make, x0, horizon, observe, refinement)
     first = work.dynamics(coarsest)
     order = _check.positive("weak_order", getattr(first, "weak_order", 1.0) if weak_order is None else weak_order)
@@ -122,7 +122,7 @@ def multilevel(
     with sampling(how, seed, stream, lambda: f"multilevel {work.single(coarsest).program.fingerprint(*asked)}") as sampler:
         work.sampler = sampler
         for attempt in range(ATTEMPTS if dt is None else 1):
-            # After the first: the coarsest step that seemed to do did not. A shorter one, and a closer look.
+            # After a failure: a shorter coarsest step, and four times as many pilot paths.
             search = Search(work, eps, order, pilot * 4**attempt, most)
             if search.run(coarsest, dt is None):
                 break
@@ -131,7 +131,8 @@ def multilevel(
         return search.result(confidence, origin)
 
 
-def _whole(horizon: float, dt: float) -> None:
+def _check_divides(horizon: float, dt: float) -> None:
+    """Raise a ValueError unless the horizon is a whole number of steps."""
     steps = horizon / dt
     if abs(steps - round(steps)) > 1e-9 * max(1.0, steps) or round(steps) < 1:
         near = float(f"{horizon / max(1, round(steps)):.12g}")

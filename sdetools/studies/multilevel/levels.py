@@ -1,4 +1,4 @@
-"""The levels of multilevel Monte Carlo: their programs, the draws and the moments of their paths, and what is fitted to the levels."""
+"""The levels of multilevel Monte Carlo: their programs, the sampling and moments of their paths, and fits of rates."""
 
 from __future__ import annotations
 
@@ -20,85 +20,119 @@ from sdetools.studies.sampler import Sampler
 from sdetools.studies.statistics import PairStatistics, SingleStatistics
 
 ROUNDING = {"float64": 1e-10, "float32": 1e-5}
-"""Differences of a level that are this small beside the values are rounding, by the type of the paths."""
+"""The relative size below which differences of a level are rounding errors, by the type of the paths."""
 FEW = 1000
-"""Below so many paths a variance is not believed to be less than the level before it promises; beyond, not less than half of that."""
+"""With fewer paths the variance of a level is bounded below by the value extrapolated from the level before; with more by half of it."""
 KEPT = 1 << 15
-"""Up to so many paths the end points are kept for the kurtosis; beyond, the variances of the groups give it."""
+"""The largest number of paths whose last points are stored for the kurtosis; for more it follows from the variances of the groups."""
 
 
 @dataclass
 class LevelMoments:
-    """Means and variances over `n` paths of d = h(fine) - h(coarse) and of both; d is h(fine) on level 0."""
+    """Sample moments of d = h(fine) - h(coarse), h(fine) and h(coarse), in this order; on level 0 d is h(fine).
+
+    Attributes:
+        n: The number of paths.
+        means: The means, `(3, observables)`.
+        squares: Sums of squares about the means.
+        kurtosis: The kurtoses.
+        kurtosis_paths: The number of paths from which the kurtoses were computed.
+        diverged: The number of diverged paths.
+        first_divergence: The first step at which a path diverged; -1 if none did.
+        dtype: The floating-point type of the paths.
+    """
 
     n: int
     means: np.ndarray
-    """`(3, observables)`: of d, h(fine), h(coarse)."""
     squares: np.ndarray
-    """Sums of squares about these."""
     kurtosis: np.ndarray
-    """`(3, observables)` as the means, from `known` paths."""
-    known: int
-    lost: int
-    first: int
+    kurtosis_paths: int
+    diverged: int
+    first_divergence: int
     dtype: str = "float64"
 
     @property
     def unseen(self) -> np.ndarray:
-        """Where no path tells the two members apart, beyond rounding."""
+        """Whether the two members agree up to rounding on all paths, `(observables,)`."""
         return self.squares[0] <= ROUNDING[self.dtype] ** 2 * self.squares[1]
 
     @property
     def variances(self) -> np.ndarray:
-        """Of d, h(fine), h(coarse). Where d was seen to vary nowhere, as if one path more had differed by a standard deviation of h:
-        n equal paths leave differences unseen that have a probability of 1/n."""
+        """The variances, `(3, observables)`.
+
+        Where d is 0 on all n paths, its variance is computed as if one further path had differed by a standard deviation of h, because a
+        difference of probability 1/n may not have occurred.
+        """
         own = self.squares / (self.n - 1)
         own[0] = np.where(self.unseen, own[1] / self.n, own[0])
         return own
 
     @property
     def shares(self) -> np.ndarray:
-        """The share of the largest paths in the variances of d, h(fine), h(coarse): sum (h - E h)^4 / (sum (h - E h)^2)^2. It falls as
-        kurtosis / n where the fourth moment is finite; where P(|h| > y) ~ y^-a with a < 2 there is no variance, and it has the mean 1 - a/2
-        however many the paths, now above and now below."""
-        return self.kurtosis / max(1, self.known)
+        """The share of the largest paths in the variances, sum (h - E h)^4 / (sum (h - E h)^2)^2, `(3, observables)`.
 
-    def joined(self, other: LevelMoments | None) -> LevelMoments:
-        """Both together, each by its number of paths; the kurtosis is that of the larger."""
+        It decreases as kurtosis / n if the fourth moment is finite. If P(|h| > y) ~ y^-a with a < 2, the variance is infinite, and the
+        share has the mean 1 - a/2 for any number of paths.
+        """
+        return self.kurtosis / max(1, self.kurtosis_paths)
+
+    def pooled(self, other: LevelMoments | None) -> LevelMoments:
+        """Return the moments of both samples together; the kurtosis is that of the larger sample."""
         if other is None:
             return self
         n = self.n + other.n
-        better = max(self, other, key=lambda m: m.known)
-        with np.errstate(all="ignore"):  # moments of lost paths are not finite, and stay so
-            apart = other.means - self.means
-            means = self.means + apart * (other.n / n)
-            squares = self.squares + other.squares + apart**2 * (self.n * other.n / n)
-        first = min((f for f in (self.first, other.first) if f >= 0), default=-1)
-        return LevelMoments(n, means, squares, better.kurtosis, better.known, self.lost + other.lost, first, self.dtype)
+        better = max(self, other, key=lambda m: m.kurtosis_paths)
+        with np.errstate(all="ignore"):  # moments of diverged paths are not finite, and stay so
+            difference = other.means - self.means
+            means = self.means + difference * (other.n / n)
+            squares = self.squares + other.squares + difference**2 * (self.n * other.n / n)
+        first = min((f for f in (self.first_divergence, other.first_divergence) if f >= 0), default=-1)
+        diverged = self.diverged + other.diverged
+        return LevelMoments(n, means, squares, better.kurtosis, better.kurtosis_paths, diverged, first, self.dtype)
 
 
 @dataclass
 class Level:
-    """One level: its program, the steps of a path, and what pilot and main paths came to."""
+    """One level of the estimator.
+
+    Attributes:
+        dt: The step of the fine member.
+        program: The program of its two members.
+        steps: The number of steps of a path, of both members together.
+        pilot: Moments of the pilot paths.
+        early: The variances of d from the first `FEW` pilot paths.
+        main: Moments of the main paths.
+    """
 
     dt: float
     program: Program
     steps: int
     pilot: LevelMoments | None = None
     early: np.ndarray | None = None
-    """The variances of d from the first `FEW` paths of the pilot."""
     main: LevelMoments | None = None
 
     @property
     def all(self) -> LevelMoments:
-        """Pilot and main paths together: for decisions, never for the estimate."""
+        """Moments of pilot and main paths together, for decisions but not for the estimate."""
         both = [m for m in (self.main, self.pilot) if m is not None]
-        return both[0].joined(both[1] if len(both) > 1 else None)
+        return both[0].pooled(both[1] if len(both) > 1 else None)
 
 
 @dataclass
 class LevelSampler:
-    """Makes the levels and runs their paths, each batch on a stream of its own."""
+    """Constructs the levels and samples their paths, each batch with independent draws.
+
+    Attributes:
+        make: The function of dt that returns a dynamics.
+        x0: As in `multilevel`, as are `horizon`, `observe` and `refinement`.
+        horizon: The final time.
+        observe: Observables.
+        refinement: The ratio of successive steps.
+        sampler: Seed, stream and options of execution.
+        batches: The number of batches so far; each uses its own part of the stream.
+        cost: The number of steps so far.
+        pilot_cost: The number of steps of pilot paths so far.
+    """
 
     make: Callable[[float], Moving]
     x0: Any
@@ -106,54 +140,53 @@ class LevelSampler:
     observe: Any
     refinement: int
     sampler: Sampler = field(default_factory=Sampler)
-    parts: int = 0
-    """Batches of paths so far: each is a part of the stream, with draws of its own."""
+    batches: int = 0
     cost: int = 0
     pilot_cost: int = 0
 
     def dynamics(self, dt: float) -> Moving:
-        """make(dt), checked."""
+        """Return make(dt); ValueError if it is not a dynamics of step dt with Brownian increments."""
         made = self.make(dt)
         if not isinstance(made, Moving):
             raise ValueError(
                 f"`make` must return a dynamics; for dt={dt:g} it returned {made!r}. Write lambda dt: st.Milstein(sde, dt)."
             )
         if made.step_time is None or not math.isclose(made.step_time, dt, rel_tol=1e-9):
-            raise ValueError(
-                f"`make` must return a dynamics of the step it is given; for dt={dt:g} its step_time is {made.step_time:g}."
-            )
+            raise ValueError(f"`make` must return a dynamics of step dt; for dt={dt:g} its step_time is {made.step_time:g}.")
         if not made.draws:
             raise ValueError(
                 f"`make` must return a dynamics with noise; got {made!r} without any. One path of st.simulate is exact."
             )
         if not made.brownian:
             other = [d for d in made.draws if not isinstance(d, Normal)] or made.draws
-            told = " + ".join(f"{type(d).__name__}({d.n})" for d in other)
+            draws = " + ".join(f"{type(d).__name__}({d.n})" for d in other)
             raise ValueError(
                 f"`make` must return a dynamics whose draws are Brownian increments, which steps of different length can share; got "
-                f"{made.name}, whose {told} cannot be shared. Take st.Milstein or st.EulerMaruyama with normal draws."
+                f"{made.name}, whose {draws} cannot be shared. Take st.Milstein or st.EulerMaruyama with normal draws."
             )
         return made
 
     def single(self, dt: float) -> Level:
+        """Return the coarsest level, with one member of step `dt`."""
         member = self.dynamics(dt)
         return self._level(dt, (member,), steps_to(self.horizon, dt))
 
     def pair(self, dt: float) -> Level:
-        """The level of step `dt` and the step before it."""
+        """Return the level of step `dt`, whose coarse member has the step `refinement * dt`."""
         members = self.dynamics(dt), self.dynamics(dt * self.refinement)
         fine = steps_to(self.horizon, dt)
         return self._level(dt, members, fine + fine // self.refinement)
 
     def _level(self, dt: float, members: tuple[Moving, ...], steps: int) -> Level:
+        """Return a level without paths."""
         program, *_ = make_program(members, self.x0, self.horizon, self.observe, [self.horizon], (), False, True)
         return Level(dt, program, steps)
 
     def sample(self, level: Level, paths: int, label: str) -> LevelMoments:
-        """Moments of new paths of a level."""
+        """Return moments of new paths of a level."""
         self.cost += paths * level.steps
-        own = replace(self.sampler, stream=self.sampler.stream.at(self.parts))
-        self.parts += 1
+        own = replace(self.sampler, stream=self.sampler.stream.at(self.batches))
+        self.batches += 1
         sums = own.run(level.program, paths, keep=paths <= KEPT, label=label)
         program = level.program
         total = PairStatistics(sums).total if program.pair else SingleStatistics(sums).total
@@ -163,36 +196,42 @@ class LevelSampler:
             means, squares = [total["h"][-1]] * 2 + [0 * total["h"][-1]], [total["h2"][-1]] * 2 + [0 * total["h2"][-1]]
         steps = [s for s in sums.first_divergence.tolist() if s >= 0]
         kurtosis = _kurtosis(program, sums)
-        lost, first = int(sums.diverged.sum()), min(steps, default=-1)
-        return LevelMoments(paths, np.array(means), np.array(squares), kurtosis, paths, lost, first, sums.dtype)
+        diverged, first = int(sums.diverged.sum()), min(steps, default=-1)
+        return LevelMoments(paths, np.array(means), np.array(squares), kurtosis, paths, diverged, first, sums.dtype)
 
     def explore(self, level: Level, paths: int) -> None:
-        """Pilot paths of a level."""
+        """Add pilot paths to a level."""
         fresh = self.sample(level, paths, f"pilot, dt={level.dt:g}")
         self.pilot_cost += paths * level.steps
-        level.pilot = fresh.joined(level.pilot)
+        level.pilot = fresh.pooled(level.pilot)
         if level.early is None and level.pilot.n >= FEW:
             level.early = level.pilot.variances[0]
 
 
 def combined(terms: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of terms by the weights of their errors, and its error."""
-    floor = 1e-9 * np.abs(terms).max(axis=0) + 1e-150  # whose square is a number still: terms may all be 0
+    """Return the mean of terms with inverse-variance weights, and its standard error."""
+    floor = 1e-9 * np.abs(terms).max(axis=0) + 1e-150  # all terms may be 0; the square of this number does not underflow
     weights = 1 / (errors**2 + floor**2)
     error = np.where((errors == 0).all(axis=0), 0.0, 1 / np.sqrt(weights.sum(axis=0)))
     return (weights * terms).sum(axis=0) / weights.sum(axis=0), error
 
 
-def remaining(terms: np.ndarray, errors: np.ndarray) -> np.ndarray:
-    """max(|c_hat| + s, max_j |c_j| - s_j): the size of the terms together with its error, and of each alone without."""
+def remaining_bias(terms: np.ndarray, errors: np.ndarray) -> np.ndarray:
+    """Return max(|c_hat| + s, max_j |c_j| - s_j), an upper estimate of |c| from the combined terms and from each term."""
     fitted, error = combined(terms, errors)
     return np.maximum(np.abs(fitted) + error, (np.abs(terms) - errors).max(axis=0))
 
 
 def fitted_order(means: np.ndarray, errors: np.ndarray, refinement: int, least: int = 2) -> tuple[float, float]:
-    """alpha in |m_l| ~ r^(-alpha l) and its error, from the levels whose mean is four times its error; NaN from fewer than `least`.
+    """Return alpha in |m_l| ~ r^(-alpha l) and its standard error, by weighted least squares.
 
-    Each logarithm has its statistical error and 5 % for what is not yet asymptotic.
+    Each logarithm has its statistical error, and 5 % for deviations from the asymptotic regime.
+
+    Args:
+        means: The means m_l of the levels.
+        errors: Their standard errors.
+        refinement: The ratio r.
+        least: The least number of levels whose mean is at least four standard errors; with fewer the result is NaN.
     """
     with np.errstate(all="ignore"):
         kept = np.flatnonzero((np.abs(means) >= 4 * errors) & (means != 0) & np.isfinite(means))
@@ -206,9 +245,12 @@ def fitted_order(means: np.ndarray, errors: np.ndarray, refinement: int, least: 
 
 
 def decay_order(values: np.ndarray, refinement: int, paths: Any = math.inf) -> float:
-    """The order in which positive values decay with the level, by least squares; NaN for fewer than two.
+    """Return the order in which values decay with the level, by weighted least squares; NaN for fewer than two positive values.
 
-    Variances count by their `paths`: a relative error of sqrt(10 / n), and 10 % for what is not yet asymptotic.
+    Args:
+        values: One value for each level, such as a variance.
+        refinement: The ratio of successive steps.
+        paths: The number n of paths of each value: its relative error is sqrt(10 / n), and 10 % for deviations from the asymptotic regime.
     """
     kept = np.flatnonzero((values > 0) & np.isfinite(values))
     if len(kept) < 2:
@@ -219,10 +261,10 @@ def decay_order(values: np.ndarray, refinement: int, paths: Any = math.inf) -> f
 
 
 def _kurtosis(program: Program, sums: Sums) -> np.ndarray:
-    """E (d - E d)^4 / (Var d)^2 of d, h(fine) and h(coarse), `(3, observables)`: from the end points if they were kept, else from the
-    variances of the groups.
+    """Return the kurtosis E (d - E d)^4 / (Var d)^2 of d, h(fine) and h(coarse), `(3, observables)`; NaN where nothing varies.
 
-    The variance s^2 of a group of n has Var s^2 = (kurtosis - (n - 3) / (n - 1)) (Var d)^2 / n. NaN where nothing varies.
+    It is computed from the last points if they are stored, otherwise from the variances of the groups.
+    The variance s^2 of a group of n has Var s^2 = (kurtosis - (n - 3) / (n - 1)) (Var d)^2 / n.
     """
     with np.errstate(all="ignore"):
         if sums.points is not None:

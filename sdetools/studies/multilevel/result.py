@@ -1,4 +1,4 @@
-"""What multilevel Monte Carlo found: the estimate with its remaining bias, the levels, their rates, and the cost beside plain Monte Carlo."""
+"""Results of multilevel Monte Carlo: estimates with their remaining bias, levels, rates, and the cost relative to plain Monte Carlo."""
 
 from __future__ import annotations
 
@@ -22,32 +22,59 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class MultilevelEstimate(Estimate):
-    """An Estimate of E h(X_T) with the `bias` that is estimated to remain; its interval is wider by that on both sides.
+    """An Estimate of E h(X_T) with an estimate of the remaining bias, by which its interval is extended on both sides.
 
-    `stderr` is that of the levels together, sqrt(sum V_l / N_l); `n` counts the paths of all levels.
+    The standard error is that of all levels together, sqrt(sum V_l / N_l); `n` is the number of paths of all levels.
+
+    Attributes:
+        bias: The estimated absolute value of the remaining bias.
+
+    The other attributes are those of `Estimate`.
     """
 
     bias: float = 0.0
 
     @property
     def rmse(self) -> float:
-        """sqrt(stderr^2 + bias^2)."""
+        """The root-mean-square error, sqrt(stderr^2 + bias^2)."""
         return math.hypot(self.stderr, self.bias)
 
     def _ends(self, level: float) -> tuple[float, float]:
-        """The remaining bias included."""
+        """Return both ends of the interval, the remaining bias included."""
         low, high = super()._ends(level)
         return low - self.bias, high + self.bias
 
 
 @dataclass(frozen=True)
 class Multilevel(Result):
-    """E h(X_T) from levels of ever shorter steps. `estimate`: of the first observable; `at(h)`: of any; `levels`: an xarray.Dataset.
+    """E h(X_T) from levels with successively shorter steps. `levels` has all numbers with named axes.
 
-    Over (level,): `dts` the steps, `paths` N_l, `steps` the steps of a path (of both members together, C_l). Over (level, observable):
-    `means`, `variances` and `kurtoses` of h(X_l) - h(X_{l-1}) (of h(X_0) on level 0), `fine_means` and `fine_variances` of h(X_l),
-    `consistency` of the levels. `biases`, `alphas`, `betas` `(observables,)`; `cost` in steps, pilot paths included, `pilot_cost` these alone.
-    `warnings`: sentences about what may be wrong, empty if nothing is.
+    Attributes:
+        names: The names of the observables.
+        horizon: The final time T.
+        eps: The root-mean-square error that was requested.
+        refinement: The ratio of successive steps.
+        weak_order: The weak order by which the bias is estimated.
+        dts: The steps dt_l, `(levels,)`, as are the next two.
+        paths: The numbers of paths N_l.
+        steps: The numbers of steps of a path C_l, of both members together.
+        means: The means of h(X_l) - h(X_{l-1}), of h(X_0) on level 0, `(levels, observables)`, as are the next five.
+        variances: Their variances.
+        kurtoses: Their kurtoses.
+        fine_means: The means of h(X_l).
+        fine_variances: The variances of h(X_l).
+        consistency: The consistency check between successive levels (Giles 2015); above 1 it fails.
+        biases: The remaining bias, `(observables,)`, as are the next two.
+        alphas: The fitted weak orders.
+        betas: The fitted orders of the variances.
+        cost: The cost in steps, pilot paths included.
+        pilot_cost: The cost of the pilot paths.
+        constants: Observables that do not depend on the point, and are known without sampling.
+        warnings: Sentences about possible problems.
+        diverged: The number of diverged paths.
+        first_divergence: The first step at which a path diverged; -1 if none did.
+        confidence: The confidence level of intervals.
+        origin: The call, seed and backend.
     """
 
     names: tuple[str, ...]
@@ -70,7 +97,6 @@ class Multilevel(Result):
     cost: int
     pilot_cost: int
     constants: frozenset[str] = frozenset()
-    """Observables that take no coordinate: one number, known without sampling."""
     warnings: tuple[str, ...] = ()
     diverged: int = 0
     first_divergence: int = -1
@@ -80,16 +106,16 @@ class Multilevel(Result):
 
     @property
     def estimate(self) -> MultilevelEstimate:
-        """E h(X_T) of the first observable."""
+        """The estimate of E h(X_T) for the first observable."""
         return self.at(0)
 
     def at(self, observable: str | int = 0) -> MultilevelEstimate:
-        """E h(X_T) of one observable."""
+        """Return the estimate of E h(X_T) for an observable, given its name or its index."""
         o = column(self.names, observable)
         name, n = f"E[{self.names[o]}] at t={self.horizon:g}", int(self.paths.sum())
         if self.diverged:
-            told = (math.nan, math.nan, n, self.confidence, name, self.diverged, self.first_divergence)
-            return MultilevelEstimate(*told, bias=math.nan)
+            unknown = (math.nan, math.nan, n, self.confidence, name, self.diverged, self.first_divergence)
+            return MultilevelEstimate(*unknown, bias=math.nan)
         value, stderr = float(self.means[:, o].sum()), float(np.sqrt((self.variances[:, o] / self.paths).sum()))
         return MultilevelEstimate(
             value, stderr, n, self.confidence, name, bias=float(self.biases[o]), random=self.names[o] not in self.constants
@@ -97,39 +123,40 @@ class Multilevel(Result):
 
     @property
     def bias(self) -> float:
-        """The remaining bias of the first observable, as estimated from its last levels."""
+        """The remaining bias of the first observable, estimated from its last levels."""
         return self.estimate.bias
 
     @property
     def rmse(self) -> float:
-        """The root-mean-square error of the first observable's estimate: its standard error and its bias."""
+        """The root-mean-square error of the first observable's estimate, from its standard error and its bias."""
         return self.estimate.rmse
 
     def rates(self, observable: str | int = 0) -> tuple[float, float, float]:
-        """alpha, beta and gamma of one observable: the decay of |m_l| and V_l and the growth of C_l, as powers of the refinement."""
+        """Return the rates alpha, beta and gamma of an observable: of the decay of |m_l| and V_l, and of the growth of C_l."""
         o = column(self.names, observable)
         return float(self.alphas[o]), float(self.betas[o]), -decay_order(self.steps[1:], self.refinement)
 
     @property
     def alpha(self) -> float:
-        """The weak order, fitted to the means of the levels by the weights of their errors; NaN where too few stand out of their noise."""
+        """The weak order, fitted to the means of the levels with inverse-variance weights; NaN where too few are resolved."""
         return self.rates()[0]
 
     @property
     def beta(self) -> float:
-        """The order in which the variance of a level decays."""
+        """The order in which the variances of the levels decay."""
         return self.rates()[1]
 
     @property
     def gamma(self) -> float:
-        """The order in which the steps of a path grow: 1 for steps of fixed cost."""
+        """The order in which the cost of a path grows; 1 if the cost of a step is constant."""
         return self.rates()[2]
 
     @property
     def plain_cost(self) -> float:
-        """Steps of plain Monte Carlo with the shortest step for the same standard error: paths V[h(X_L)] / stderr^2, each of T / dt_L steps.
+        """The number of steps that plain Monte Carlo takes for the same standard error with the shortest step.
 
-        The worst observable counts. The variance is that of the finest level with at least 1,000 paths.
+        It is V[h(X_L)] / stderr^2 paths of T / dt_L steps, for the observable with the largest cost. The variance is that of the finest
+        level with at least 1,000 paths.
         """
         enough = np.flatnonzero(self.paths >= 1000)
         spread = self.fine_variances[enough[-1] if len(enough) else -1]
@@ -139,12 +166,12 @@ class Multilevel(Result):
 
     @property
     def saving(self) -> float:
-        """The cost of plain Monte Carlo over this one's."""
+        """The ratio of the cost of plain Monte Carlo to that of the multilevel estimate."""
         return self.plain_cost / self.cost
 
     @cached_property
     def levels(self) -> xarray.Dataset:
-        """`mean`, `stderr`, `variance`, `kurtosis`, `fine_mean`, `fine_variance`, `consistency` over (level, observable); `dt`, `paths`, `cost` over level."""
+        """Moments and consistency checks over (level, observable), and `dt`, `paths`, `steps`, `cost` over level."""
         import xarray
 
         fields = {
@@ -173,7 +200,7 @@ class Multilevel(Result):
         return self.levels
 
     def table(self, observable: str | int = 0) -> str:
-        """The levels as text, the rates, and what the error costs beside plain Monte Carlo; then the warnings."""
+        """Return a text table of the levels, the rates, the cost relative to plain Monte Carlo, and the warnings."""
         o = column(self.names, observable)
         e, (alpha, beta, gamma) = self.at(o), self.rates(o)
         lines = [
@@ -194,7 +221,12 @@ class Multilevel(Result):
         return "\n".join([*lines, *(f"warning: {w}" for w in self.warnings)])
 
     def plot(self, observable: str | int = 0, *, ax: Any = None) -> Figure:
-        """Variance and mean of the levels, paths, and cost against the level: the customary four panels; `ax`: four axes."""
+        """Plot variances, means, numbers of paths and costs against the level, in the customary four panels.
+
+        Args:
+            observable: The name or the index of the observable.
+            ax: Four axes; by default those of a new figure.
+        """
         from sdetools.plots import figure_of, level_panels
 
         o = column(self.names, observable)
