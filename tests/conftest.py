@@ -1,4 +1,4 @@
-"""What all tests share: the path to the slow twins, the `slow` mark, and one thread where a test asks for it."""
+"""Shared configuration of the tests: the path of the reference implementations, the mark `slow`, and a fixture for one thread."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # so that tests, and workers that they spawn, can import `naive`
+sys.path.insert(0, str(Path(__file__).parent))  # so that tests, and worker processes that they start, can import `naive`
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: more than about ten seconds; leave out with -m 'not slow'")
+    """Register the mark `slow`."""
+    config.addinivalue_line("markers", "slow: takes more than about ten seconds; skip with -m 'not slow'")
 
 
 @pytest.fixture
 def single() -> dict:
-    """Keyword arguments of a run on one thread."""
+    """Return the keyword arguments of a run on one thread."""
     return {"threads": 1}

@@ -1,5 +1,7 @@
-"""The command line: exit codes, what goes to which stream, and that bad input writes nothing. Stand-ins take the place of the
-simulation, so that what is tested is the command line alone."""
+"""Tests of the command line: exit codes, output streams, and that invalid input writes nothing.
+
+Fakes replace the simulation where only the command line is tested.
+"""
 
 from __future__ import annotations
 
@@ -30,16 +32,16 @@ def good(run):
 def bad(run):
     run.measure("three", 3.0, at_most=2.0)
 
-@claim("stopped", statement="Someone presses Ctrl-C.")
+@claim("stopped", statement="The user presses Ctrl-C.")
 def stopped(run):
     raise KeyboardInterrupt
 
-@claim("foreign-store", statement="The store is that of another run.")
+@claim("foreign-store", statement="The store belongs to another run.")
 def foreign(run):
     from sdetools.simulation.store import StoreError
     raise StoreError("the store belongs to another run")
 
-@claim("crash", statement="This breaks.")
+@claim("crash", statement="This raises an error.")
 def crash(run):
     1 / 0
 """
@@ -56,7 +58,7 @@ def call(*arguments):
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-def test_verify_writes_its_files_and_prints_the_table_alone(claims, tmp_path):
+def test_verify_writes_its_files_and_prints_only_the_table(claims, tmp_path):
     out = tmp_path / "out"
     result = call("verify", claims, "--only", "good", "--out", out)
     assert result.exit_code == 0
@@ -97,7 +99,7 @@ def test_exit_codes_of_verdicts(claims, tmp_path, only, code, words):
         (["nonsense"], "No such command"),
     ],
 )
-def test_bad_input_is_one_sentence_and_code_2_and_writes_nothing(claims, tmp_path, monkeypatch, arguments, words):
+def test_invalid_input_gives_one_line_and_exit_code_2_and_writes_nothing(claims, tmp_path, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken.py").write_text("1 / 0\n")
     before = sorted(tmp_path.iterdir())
@@ -112,13 +114,13 @@ def test_bad_input_is_one_sentence_and_code_2_and_writes_nothing(claims, tmp_pat
     assert [item for item in sorted(tmp_path.iterdir()) if item.name != "__pycache__"] == before
 
 
-def test_a_store_error_is_bad_input(claims, tmp_path):
+def test_a_store_error_is_invalid_input(claims, tmp_path):
     result = call("verify", claims, "--only", "foreign-store", "--out", tmp_path / "out")
     assert result.exit_code == 2
     assert result.stderr.strip() == "sdetools: the store belongs to another run"
 
 
-def test_a_store_is_resumed_by_its_own_run_only(tmp_path):
+def test_a_store_is_resumed_only_by_the_same_run(tmp_path):
     file, out = tmp_path / "walk.py", tmp_path / "out"
     file.write_text(SIMULATED)
     assert call("verify", file, "--out", out).exit_code == 0
@@ -149,7 +151,7 @@ def strip_seconds(record):
     return found
 
 
-def test_a_claim_with_bad_input_ends_in_one_sentence_and_writes_nothing(tmp_path):
+def test_a_claim_with_invalid_input_gives_one_line_and_writes_nothing(tmp_path):
     file = tmp_path / "wrong.py"
     file.write_text(SIMULATED.replace("[1.0], 1.0", "[1.0], 1.3"))
     result = call("verify", file, "--out", tmp_path / "out")
@@ -158,14 +160,14 @@ def test_a_claim_with_bad_input_ends_in_one_sentence_and_writes_nothing(tmp_path
     assert not (tmp_path / "out").exists()
 
 
-def test_a_file_that_is_no_store_is_left_alone(claims, tmp_path):
-    (tmp_path / "store.sqlite").write_text("a poem, not a data base")
+def test_a_file_that_is_not_a_store_is_not_overwritten(claims, tmp_path):
+    (tmp_path / "store.sqlite").write_text("a text, not a database")
     result = call("verify", claims, "--only", "good", "--out", tmp_path)
     assert result.exit_code == 2
-    assert (tmp_path / "store.sqlite").read_text() == "a poem, not a data base"
+    assert (tmp_path / "store.sqlite").read_text() == "a text, not a database"
 
 
-def test_an_interrupt_says_how_to_go_on(claims, tmp_path):
+def test_an_interrupt_prints_the_command_that_resumes(claims, tmp_path):
     out = tmp_path / "my out"
     result = call("verify", claims, "--only", "stopped", "--out", out)
     assert result.exit_code == 130
@@ -182,12 +184,12 @@ def test_list_writes_nothing(claims, tmp_path, monkeypatch):
     assert result.stdout.splitlines()[1:] == [
         "good     Arithmetic [1]  One is at most two.",
         "bad                      Three is at most two.",
-        "stopped                  Someone presses Ctrl-C.",
+        "stopped                  The user presses Ctrl-C.",
     ]
     assert not (tmp_path / "sdetools-report").exists()
 
 
-def test_processes_are_an_executor(claims, tmp_path):
+def test_processes_option_creates_an_executor(claims, tmp_path):
     (tmp_path / "pool.py").write_text(
         "from sdetools.claims import claim\n@claim('pool', statement='s')\ndef pool(run):\n"
         "    run.measure('workers', float(run.executor._max_workers), expected=2.0, tolerance=0.1)\n"
@@ -210,7 +212,7 @@ def test_version():
     assert call("--version").stdout == f"sdetools {sdetools.__version__}\n"
 
 
-def test_bench_hands_its_arguments_on(monkeypatch):
+def test_bench_forwards_its_arguments(monkeypatch):
     seen = []
     module = types.ModuleType("sdetools.benchmarking")
     module.main = lambda arguments: seen.append(arguments) or 3
@@ -220,7 +222,7 @@ def test_bench_hands_its_arguments_on(monkeypatch):
 
 
 class Study:
-    """What `order_study` returns, as far as the command line knows it."""
+    """The part of an `OrderStudy` that the command line uses."""
 
     def __init__(self, etas):
         self.data = SimpleNamespace(to_dataframe=self._frame)
@@ -247,8 +249,8 @@ class Study:
 
 
 @pytest.fixture
-def face(monkeypatch):
-    """Stand-ins for the library's face, which record how they were called."""
+def fakes(monkeypatch):
+    """Replace public functions of the library by fakes that record their calls."""
     calls = []
 
     def record(name, **attributes):
@@ -297,7 +299,7 @@ def face(monkeypatch):
     }
     for name, value in replaced.items():
         monkeypatch.setattr(sdetools, name, value, raising=False)
-    # `from sdetools.losses.expression import parse` must find the stand-in, whatever the real package holds.
+    # `from sdetools.losses.expression import parse` must find the fake, not the real module.
     expression = types.ModuleType("sdetools.losses.expression")
     expression.parse = lambda text, names, parameters: from_expression(text)
     package = types.ModuleType("sdetools.losses")
@@ -315,46 +317,46 @@ def named(calls, name):
     return [(arguments, options) for found, arguments, options in calls if found == name]
 
 
-def test_gap_prints_the_study_and_writes_only_when_asked(tmp_path, monkeypatch):
+def test_gap_prints_the_study_and_writes_only_with_out(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    asked = [*GAP[: GAP.index("--eta")], "--eta", "0.1,0.05", "--sigma", 1, "--paths", 2000, "--observe", "x**2"]
-    result = call(*asked)
+    arguments = [*GAP[: GAP.index("--eta")], "--eta", "0.1,0.05", "--sigma", 1, "--paths", 2000, "--observe", "x**2"]
+    result = call(*arguments)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert len(lines) == 4 and lines[1].startswith("x**2 ") and lines[-1].startswith("order of x**2: ")
     assert list(tmp_path.iterdir()) == []
     out = tmp_path / "out"
-    assert call(*asked, "--out", out).stdout == result.stdout
+    assert call(*arguments, "--out", out).stdout == result.stdout
     assert sorted(item.name for item in out.iterdir()) == ["gap.csv", "gap.json", "gap.svg", "store.sqlite"]
     rows = (out / "gap.csv").read_text().splitlines()
     assert len(rows) == 3 and rows[0].startswith("eta,observable,gap")
 
 
-def test_gap_defaults_and_choices_reach_the_library(face):
+def test_gap_passes_defaults_and_choices_to_the_library(fakes):
     assert call(*GAP).exit_code == 0
-    assert named(face, "constant")[0] == ((0.1,), {"beta": 0.9})
-    assert named(face, "NoisyOracle")[0][1] == {"sigma": 0.1**-0.5}
-    assert named(face, "order_study")[0][1]["observe"] == ["(x*y - 1)**2 / 2"]
-    assert named(face, "SGD")[0][0][1].name == "averaged constant"
-    face.clear()
+    assert named(fakes, "constant")[0] == ((0.1,), {"beta": 0.9})
+    assert named(fakes, "NoisyOracle")[0][1] == {"sigma": 0.1**-0.5}
+    assert named(fakes, "order_study")[0][1]["observe"] == ["(x*y - 1)**2 / 2"]
+    assert named(fakes, "SGD")[0][0][1].name == "averaged constant"
+    fakes.clear()
     assert (
         call(*GAP, "--alpha", 0.5, "--damping", 0.4, "--sigma", 2, "--precision", 1e-3, "--against", "sgd-unaveraged").exit_code
         == 0
     )
-    assert named(face, "scaled")[0] == ((0.1,), {"alpha": 0.5, "damping": 0.4})
-    assert named(face, "NoisyOracle")[0][1] == {"sigma": 2.0}
-    assert named(face, "order_study")[0][1] | {"x0": 0} == {
+    assert named(fakes, "scaled")[0] == ((0.1,), {"alpha": 0.5, "damping": 0.4})
+    assert named(fakes, "NoisyOracle")[0][1] == {"sigma": 2.0}
+    assert named(fakes, "order_study")[0][1] | {"x0": 0} == {
         "paths": None,
         "precision": 1e-3,
         "x0": 0,
         "observe": ["(x*y - 1)**2 / 2"],
         "seed": 0,
     }
-    face.clear()
+    fakes.clear()
     assert call(*GAP, "--ripple", 0.5, "--against", "sgd-unaveraged").exit_code == 0
-    (eta, beta, steps), options = named(face, "from_functions")[0]
+    (eta, beta, steps), options = named(fakes, "from_functions")[0]
     assert (eta(0), eta(1), beta, steps, options) == (pytest.approx(0.15), pytest.approx(0.05), 0.9, 410, {"base": 0.1})
-    assert named(face, "SGD")[0][0][1].name == "from_arrays"
+    assert named(fakes, "SGD")[0][0][1].name == "from_arrays"
 
 
 @pytest.mark.parametrize(
@@ -370,9 +372,9 @@ def test_gap_defaults_and_choices_reach_the_library(face):
         (["--noise", "none"], "none", {}),
     ],
 )
-def test_gap_noises(face, arguments, name, options):
+def test_gap_noises(fakes, arguments, name, options):
     assert call(*GAP, *arguments).exit_code == 0
-    assert named(face, name) == [((2,), options)]
+    assert named(fakes, name) == [((2,), options)]
 
 
 @pytest.mark.parametrize(
@@ -394,7 +396,7 @@ def test_gap_noises(face, arguments, name, options):
         (["--noise", "pink"], "Invalid value for '--noise'"),
     ],
 )
-def test_gap_refuses_before_it_writes(face, tmp_path, monkeypatch, arguments, words):
+def test_gap_validates_before_it_writes(fakes, tmp_path, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)
     out = [] if arguments == ["--resume"] else ["--out", "out"]
     result = call(*GAP, *arguments, *out)
@@ -404,7 +406,7 @@ def test_gap_refuses_before_it_writes(face, tmp_path, monkeypatch, arguments, wo
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_package_is_named_with_its_install_line(face, monkeypatch):
+def test_a_missing_package_is_reported_with_its_install_command(fakes, monkeypatch):
     def absent(*_, **__):
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
@@ -422,7 +424,7 @@ def run_python(*arguments, cwd):
     )
 
 
-def test_as_a_process(tmp_path):
+def test_the_command_in_a_process(tmp_path):
     done = run_python("-m", "sdetools.cli", "verify", "nowhere", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("sdetools: ")
@@ -430,7 +432,7 @@ def test_as_a_process(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_help_imports_nothing_heavy(tmp_path):
+def test_help_imports_no_heavy_dependency(tmp_path):
     text = (
         "import sys\nfrom sdetools.cli import main\ntry:\n    main(['verify', '--help'])\nexcept SystemExit:\n    pass\n"
         "heavy = {'sympy', 'numba', 'xarray', 'matplotlib', 'pandas', 'scipy.stats', 'rich', 'jinja2', 'torch'} & set(sys.modules)\n"
@@ -448,7 +450,7 @@ def test_help_imports_nothing_heavy(tmp_path):
     ],
 )
 def test_gap_against_a_limit(arguments, order, near):
-    """The fitted order of a real run: its 95 % interval is below 0.2 wide on either side."""
+    """The fitted order of a simulation; the half-width of its 95 % interval is below 0.2."""
     import re
 
     given = ["gap", "--loss", "x**4/4 - x**2/2", "--x0", "1", "--eta", "0.1,0.05", "--observe", "x**2", "--paths", "20000"]
@@ -471,7 +473,7 @@ def test_slow_prints_the_study_and_writes_only_when_asked(tmp_path, monkeypatch)
     assert result.exit_code == 0 and not list(tmp_path.iterdir())
     rows = [line.split() for line in result.output.splitlines()[1:]]
     assert [row[0] for row in rows] == ["slow", "slow", "SGD", "SGD", "SGDM", "SGDM"]
-    # the valley: x at Phi is -1/4, and drifts by t/4
+    # exponential valley: Phi has x = -1/4, and the drift of x is -1/4
     assert abs(float(rows[0][3]) - (-0.25 - 0.125)) < 4.5 * 0.71 / 2000**0.5
     out = tmp_path / "out"
     assert call(*SLOW, "--observe", "x", "--out", str(out)).exit_code == 0
@@ -493,7 +495,7 @@ def test_slow_prints_the_study_and_writes_only_when_asked(tmp_path, monkeypatch)
         (["--covariance", "1,2,3"], "covariance"),
     ],
 )
-def test_slow_refuses_before_it_writes(tmp_path, monkeypatch, arguments, words):
+def test_slow_validates_before_it_writes(tmp_path, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)
     result = call(*SLOW, *arguments, "--out", str(tmp_path / "out"))  # the last of two options counts
     assert result.exit_code == 2 and words in result.stderr and len(result.stderr.strip().splitlines()) == 1
@@ -510,7 +512,7 @@ loss = torch.nn.functional.mse_loss
 """
 
 
-def test_diagnose_reads_a_file_and_writes_json(tmp_path):
+def test_diagnose_runs_a_file_and_writes_json(tmp_path):
     (tmp_path / "run.py").write_text(RUN)
     command = [
         "diagnose",
@@ -527,12 +529,12 @@ def test_diagnose_reads_a_file_and_writes_json(tmp_path):
     done = CliRunner().invoke(main, command)
     assert done.exit_code == 0, done.output
     assert "momentum: drop it: plain SGD at lr=0.01, which frees 20 bytes" in done.stdout
-    told = json.loads((tmp_path / "d" / "diagnosis.json").read_text())
-    assert told["advice"] == "drop" and told["freed"] == 20 and len(told["trial"]["plain"]) >= 4
+    diagnosis = json.loads((tmp_path / "d" / "diagnosis.json").read_text())
+    assert diagnosis["advice"] == "drop" and diagnosis["freed"] == 20 and len(diagnosis["trial"]["plain"]) >= 4
 
 
 @pytest.mark.parametrize(
-    ("text", "more", "told"),
+    ("text", "more", "words"),
     [
         (None, [], "FILE must exist"),
         ("model = 1", [], "FILE must define `data`"),
@@ -542,8 +544,8 @@ def test_diagnose_reads_a_file_and_writes_json(tmp_path):
         (RUN, ["--batch-size", "1000"], "at most the number of samples, 128"),
     ],
 )
-def test_diagnose_tells_what_is_wrong_in_one_sentence(tmp_path, text, more, told):
+def test_diagnose_reports_invalid_input_on_one_line(tmp_path, text, more, words):
     if text is not None:
         (tmp_path / "run.py").write_text(text)
     done = CliRunner().invoke(main, ["diagnose", str(tmp_path / "run.py"), "--lr", "0.1", "--batch-size", "8", *more])
-    assert done.exit_code == 2 and told in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert done.exit_code == 2 and words in done.stderr and len(done.stderr.strip().splitlines()) == 1

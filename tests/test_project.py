@@ -1,4 +1,4 @@
-"""Things about the project itself: the arrows between its rooms, what an import costs, its words, its two commands."""
+"""Rules of the project: imports between packages, cost of an import, documentation, pinned dependencies, the two commands."""
 
 import ast
 import dataclasses
@@ -25,7 +25,7 @@ PACKAGE = TOP / "sdetools"
 
 BELOW_DYNAMICS = {"graph", "losses", "noise", "schedules", "starts", "manifold"}
 BELOW_STUDIES = BELOW_DYNAMICS | {"dynamics", "estimates", "exact", "simulation"}
-MAY_KNOW = {
+ALLOWED_IMPORTS = {
     "graph": set(),
     "losses": {"graph"},
     "noise": {"graph", "losses"},
@@ -49,19 +49,19 @@ MAY_KNOW = {
     "_moved": set(),
     "_version": set(),
 }
-"""What each room may know; whoever is not named here (the report, the commands, the face) may know everything."""
-EVERYBODY = {"plots", "_arrays", "_check", "_compiled", "_identity", "_machine_code", "_moved", "_version"}
-HEAVY = {"sympy", "numba", "xarray", "pandas", "matplotlib", "torch", "scipy.stats"}
-TEXTS = {".py", ".md", ".toml", ".txt", ".yaml", ".html", ".css", ".json", ""}
-TORCH = {"torch", "torchsde", "torchvision", "transformers"}
+"""The packages from which each package may import; packages that are not listed (the report, the commands) may import from all."""
+UNRESTRICTED = {"plots", "_arrays", "_check", "_compiled", "_identity", "_machine_code", "_moved", "_version"}
+HEAVY_DEPENDENCIES = {"sympy", "numba", "xarray", "pandas", "matplotlib", "torch", "scipy.stats"}
+TEXT_SUFFIXES = {".py", ".md", ".toml", ".txt", ".yaml", ".html", ".css", ".json", ""}
+TORCH_PACKAGES = {"torch", "torchsde", "torchvision", "transformers"}
 
 
-def _room(module: str) -> str:
-    return [*module.split("."), "face"][1]
+def _subpackage(module: str) -> str:
+    return [*module.split("."), "top level"][1]
 
 
 def _imports(text: str, module: str, is_package: bool, known: set[str]) -> Iterator[tuple[str, int]]:
-    """The modules that a file's text imports, wherever in it, with their lines."""
+    """Yield the modules that the source of a file imports, also within functions, with their lines."""
     package = module if is_package else module.rpartition(".")[0]
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
@@ -83,53 +83,58 @@ def _modules() -> dict[str, Path]:
     return found
 
 
-def _wrong_arrows(module: str, text: str, is_package: bool, known: set[str]) -> list[str]:
-    room = _room(module)
+def _forbidden_imports(module: str, text: str, is_package: bool, known: set[str]) -> list[str]:
+    package = _subpackage(module)
     wrong = []
     for target, line in _imports(text, module, is_package, known):
-        other = _room(target)
-        allowed = MAY_KNOW.get(room)
-        if target.split(".")[0] == "sdetools" and other != room and allowed is not None and other not in allowed | EVERYBODY:
-            wrong.append(f"{module}, line {line}: {room} knows {other}")
+        other = _subpackage(target)
+        allowed = ALLOWED_IMPORTS.get(package)
+        if (
+            target.split(".")[0] == "sdetools"
+            and other != package
+            and allowed is not None
+            and other not in allowed | UNRESTRICTED
+        ):
+            wrong.append(f"{module}, line {line}: {package} imports {other}")
     return wrong
 
 
-def test_arrows_point_one_way():
+def test_packages_import_only_from_allowed_packages():
     modules = _modules()
     wrong = [
         row
         for name, file in modules.items()
-        for row in _wrong_arrows(name, file.read_text(encoding="utf-8"), file.name == "__init__.py", set(modules))
+        for row in _forbidden_imports(name, file.read_text(encoding="utf-8"), file.name == "__init__.py", set(modules))
     ]
     assert not wrong, "\n".join(wrong)
 
 
-def _circle(arrows: dict[str, set[str]]) -> list[str]:
-    """Files that know each other all around, or nothing: what is left when files that know none of the rest are taken away."""
-    left = dict(arrows)
+def _import_cycle(imports: dict[str, set[str]]) -> list[str]:
+    """Return the files of import cycles: those that remain when files without imports of remaining files are removed repeatedly."""
+    left = dict(imports)
     while done := {name for name, known in left.items() if not known & left.keys()}:
         left = {name: known for name, known in left.items() if name not in done}
     return sorted(left)
 
 
-def _arrows_within(room: str) -> dict[str, set[str]]:
-    """Which files of a room each of them imports, wherever in it; what a folder lists is not counted."""
-    modules = {name: file for name, file in _modules().items() if _room(name) == room and file.name != "__init__.py"}
+def _imports_within(package: str) -> dict[str, set[str]]:
+    """Return the files of a package that each of its files imports, also within functions; `__init__.py` is not counted."""
+    modules = {name: file for name, file in _modules().items() if _subpackage(name) == package and file.name != "__init__.py"}
     texts = {name: file.read_text(encoding="utf-8") for name, file in modules.items()}
     return {
         name: {target for target, _ in _imports(text, name, False, set(modules))} & modules.keys() for name, text in texts.items()
     }
 
 
-@pytest.mark.parametrize("room", [p.name for p in sorted(PACKAGE.iterdir()) if (p / "__init__.py").exists()])
-def test_no_files_of_a_room_know_each_other(room):
-    assert not _circle(_arrows_within(room))
+@pytest.mark.parametrize("package", [p.name for p in sorted(PACKAGE.iterdir()) if (p / "__init__.py").exists()])
+def test_files_of_a_package_have_no_import_cycle(package):
+    assert not _import_cycle(_imports_within(package))
 
 
-def test_every_room_is_in_the_table_of_arrows():
-    rooms = {p.stem for p in PACKAGE.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()} - {"__init__"}
-    above = {"benchmarking", "cli", "report", "weak"}  # what a person sees may know everything
-    assert rooms == set(MAY_KNOW) | above
+def test_every_package_is_in_the_table_of_imports():
+    packages = {p.stem for p in PACKAGE.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()} - {"__init__"}
+    above = {"benchmarking", "cli", "report", "weak"}  # may import from all packages
+    assert packages == set(ALLOWED_IMPORTS) | above
 
 
 def test_no_file_is_longer_than_400_lines():
@@ -138,14 +143,14 @@ def test_no_file_is_longer_than_400_lines():
 
 
 def _private_imports(module: str, text: str) -> list[str]:
-    """Names with an underscore that a file takes from another room, by an import or as an attribute of an imported module."""
+    """Return the private names of other packages that a file uses, by an import or as an attribute of an imported module."""
     found, modules = [], {}
     tree = ast.parse(text)
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "sdetools":
             for alias in node.names:
-                other = _room(f"{node.module}.{alias.name}")
-                if other != _room(module):
+                other = _subpackage(f"{node.module}.{alias.name}")
+                if other != _subpackage(module):
                     modules[alias.asname or alias.name] = other
                     if alias.name.startswith("_") and alias.name != "__version__" and node.module != "sdetools":
                         found.append(f"{module}, line {node.lineno}: {node.module}.{alias.name}")
@@ -160,46 +165,46 @@ def _private_imports(module: str, text: str) -> list[str]:
     return found
 
 
-def test_no_room_takes_private_names_of_another():
+def test_no_package_imports_private_names_of_another():
     assert not [row for name, file in _modules().items() for row in _private_imports(name, file.read_text(encoding="utf-8"))]
 
 
 @pytest.mark.parametrize("text", ["from sdetools.noise.base import _draw", "from sdetools.noise import base\n\nbase._draw()"])
-def test_a_private_import_is_seen(text):
+def test_a_private_import_is_detected(text):
     assert _private_imports("sdetools.studies.new", text)
     assert not _private_imports("sdetools.noise.new", text)
 
 
 def test_no_two_files_or_classes_share_a_name():
-    """But for `base.py`, commands named after what they run, torch's form of a rule, and what every recipe has."""
+    """Exceptions: `base.py`, commands named after the function they run, torch forms of rules, and `Settings` of recipes."""
     files: dict[str, list[str]] = {}
     classes: dict[str, list[str]] = {}
     for name, file in _modules().items():
-        if file.stem not in ("__init__", "base") and _room(name) != "cli":
+        if file.stem not in ("__init__", "base") and _subpackage(name) != "cli":
             files.setdefault(file.stem, []).append(name)
         for node in ast.parse(file.read_text(encoding="utf-8")).body:
             if (
                 isinstance(node, ast.ClassDef)
                 and node.name[0] != "_"
                 and file.name != "torch_optimisers.py"
-                and (_room(name), node.name) != ("recipes", "Settings")
+                and (_subpackage(name), node.name) != ("recipes", "Settings")
             ):
                 classes.setdefault(node.name, []).append(name)
     assert not {name: places for name, places in (files | classes).items() if len(places) > 1}
     assert len(files) > 100 and len(classes) > 100
 
 
-def test_a_circle_is_seen():
-    assert _circle({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": set(), "e": {"d"}}) == ["a", "b", "c"]
-    assert not _circle({"a": {"b", "c"}, "b": {"c"}, "c": set()})
+def test_an_import_cycle_is_detected():
+    assert _import_cycle({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": set(), "e": {"d"}}) == ["a", "b", "c"]
+    assert not _import_cycle({"a": {"b", "c"}, "b": {"c"}, "c": set()})
 
 
-def test_rules_and_sdes_do_not_know_each_other_nor_integrators():
+def test_rules_and_sdes_import_neither_each_other_nor_integrators():
     may = {"rules": {"rules", "base"}, "sdes": {"sdes", "base"}, "integrators": {"integrators", "sdes", "base"}, "base": set()}
     may["catalogue"] = {"rules", "sdes", "integrators"}
     wrong = [
         (name, target)
-        for name, targets in _arrows_within("dynamics").items()
+        for name, targets in _imports_within("dynamics").items()
         for target in targets
         if target.split(".")[2] not in may[name.split(".")[2]]
     ]
@@ -215,38 +220,38 @@ def test_rules_and_sdes_do_not_know_each_other_nor_integrators():
         "def f():\n    from .. import studies",
     ],
 )
-def test_an_arrow_that_runs_backwards_is_seen(text):
-    assert _wrong_arrows("sdetools.losses.new", text, False, {"sdetools.studies", "sdetools.dynamics"})
+def test_a_forbidden_import_is_detected(text):
+    assert _forbidden_imports("sdetools.losses.new", text, False, {"sdetools.studies", "sdetools.dynamics"})
 
 
-def test_torch_is_imported_only_where_it_may_be():
+def test_torch_is_imported_only_in_allowed_files():
     wrong = []
     for name, file in _modules().items():
         may = file.name.startswith("torch") or {"bridge", "recipes"} & {*file.parts}
         targets = {target.split(".")[0] for target, _ in _imports(file.read_text(encoding="utf-8"), name, True, set())}
-        if not may and targets & TORCH:
+        if not may and targets & TORCH_PACKAGES:
             wrong.append(name)
     assert not wrong
 
 
-def _python(code: str) -> str:
+def _output_of(code: str) -> str:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=TOP, check=True)
     return done.stdout.strip()
 
 
-def test_import_is_quick_and_light():
+def test_import_is_fast_and_loads_no_heavy_dependency():
     code = "import sys, time; t = time.perf_counter(); import sdetools; print(time.perf_counter() - t, *sys.modules)"
-    # The best of three: the machine may be busy.
-    seconds, loaded = min((float(words[0]), words[1:]) for words in (_python(code).split() for _ in range(3)))
+    # The minimum of three, because the machine may be busy.
+    seconds, loaded = min((float(words[0]), words[1:]) for words in (_output_of(code).split() for _ in range(3)))
     assert seconds < 1.5
-    assert not HEAVY & set(loaded)
+    assert not HEAVY_DEPENDENCIES & set(loaded)
 
 
-def test_every_public_name_is_there_and_listed():
+def test_every_public_name_exists_and_is_listed():
     for name in st.__all__:
         assert getattr(st, name) is not None
     assert set(st.__all__) <= set(dir(st))
-    # What a type checker sees, the stub, is what is loaded; each name is imported under itself, once.
+    # The stub that a type checker reads lists exactly the names that are loaded, each once and under its own name.
     for stub in PACKAGE.rglob("__init__.pyi"):
         names = [
             alias
@@ -261,7 +266,7 @@ def test_every_public_name_is_there_and_listed():
 
 def _public() -> Iterator[tuple[str, object]]:
     yield "st", st
-    for name in sorted(set(dir(st)) - {"report", "plots", "recipes"}):  # for pages, figures and training
+    for name in sorted(set(dir(st)) - {"report", "plots", "recipes"}):  # they have tests of their own
         thing = getattr(st, name)
         yield f"st.{name}", thing
         if inspect.ismodule(thing):
@@ -292,12 +297,12 @@ def test_every_public_method_of_a_public_class_has_a_docstring():
 
 def _docstring(thing: object) -> str:
     text = inspect.getdoc(thing) or ""
-    # What dataclasses and their kin write by themselves says nothing.
+    # The signature that dataclasses generate as a docstring does not count.
     return "" if text.startswith(f"{getattr(thing, '__name__', '')}(") else text
 
 
-def test_every_public_function_shows_an_example():
-    # These work on files of claims: the documents' blocks and tests/claims run them.
+def test_every_public_function_has_an_example():
+    # These take files of claims; the blocks of the documents and tests/claims run them.
     on_files = {"st.verify", "st.claims.verify", "st.claims.collect", "st.claims.select"}
     functions = [(name, thing) for name, thing in _public() if inspect.isfunction(thing) and name not in on_files]
     assert len(functions) > 40
@@ -305,11 +310,11 @@ def test_every_public_function_shows_an_example():
     assert not lacking, ", ".join(lacking)
 
 
-RUNS = ("extrapolate", "multilevel", "order_study", "simulate", "slow_study", "weak_gap")
-"""Functions that simulate: they take the options of `st.Execution`, and whatever else does takes them in the same way."""
+SIMULATING = ("extrapolate", "multilevel", "order_study", "simulate", "slow_study", "weak_gap")
+"""Functions that simulate and therefore take the options of `st.Execution`."""
 
 
-def test_public_signatures_swallow_no_typos():
+def test_public_signatures_accept_no_unknown_keywords():
     for name, thing in _public():
         if inspect.isfunction(thing):
             kinds = {p.name for p in inspect.signature(thing).parameters.values() if p.kind is p.VAR_KEYWORD}
@@ -317,16 +322,16 @@ def test_public_signatures_swallow_no_typos():
             assert not kinds or typing.get_type_hints(thing)["execution"] == typing.Unpack[ExecutionOptions], name
 
 
-def test_options_of_execution_are_one_and_the_same_everywhere():
+def test_options_of_execution_are_the_same_for_all_functions():
     options = [f.name for f in dataclasses.fields(st.Execution)]
-    for name in RUNS:
+    for name in SIMULATING:
         function = getattr(st, name)
         hint = typing.get_type_hints(function)["execution"]
         assert [*typing.get_args(hint)[0].__annotations__] == options
         assert not {*inspect.signature(function).parameters} & {*options}
-    # Documented once: in the dataclass, which every function names.
+    # Documented once, in the dataclass, to which every function refers.
     assert all(f"        {name}: " in st.Execution.__doc__ for name in options)
-    assert all(f"Options of `st.Execution`: {', '.join(options)}." in getattr(st, name).__doc__ for name in RUNS)
+    assert all(f"Options of `st.Execution`: {', '.join(options)}." in getattr(st, name).__doc__ for name in SIMULATING)
 
 
 def _pair(eta: float) -> tuple[st.Dynamics, st.Dynamics]:
@@ -346,8 +351,8 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_functions_that_simulate_take_options_and_refuse_typos(name, tmp_path):
+@pytest.mark.parametrize("name", SIMULATING)
+def test_functions_that_simulate_accept_options_and_refuse_unknown_ones(name, tmp_path):
     with pytest.raises(TypeError, match="`thread`. Did you mean `threads`"):
         CALLS[name](thread=1)
     with pytest.raises(TypeError, match="Options of execution are threads"):
@@ -366,24 +371,24 @@ def _mypy(*files: Path) -> tuple[int, str]:
 
 
 @pytest.mark.slow
-def test_the_type_checker_has_no_complaint_but_of_what_a_user_gets_wrong(tmp_path):
-    code, said = _mypy()
-    assert code == 0, said
+def test_mypy_passes_and_reports_errors_of_a_user(tmp_path):
+    code, output = _mypy()
+    assert code == 0, output
     wrong = tmp_path / "wrong.py"
     wrong.write_text("import sdetools as st\n\nplan = st.schedules.constant('0.1')\nst.SGD(1, plan)\n", encoding="utf-8")
-    code, said = _mypy(wrong)
-    assert code == 1 and "wrong.py:3:" in said and "wrong.py:4:" in said, said
+    code, output = _mypy(wrong)
+    assert code == 1 and "wrong.py:3:" in output and "wrong.py:4:" in output, output
 
 
-def test_only_what_numba_compiles_may_be_without_types():
+def test_only_functions_compiled_by_numba_may_lack_annotations():
     loose = [o for o in _settings()["tool"]["mypy"]["overrides"] if not o.get("disallow_untyped_defs", True)]
     files = {name: _modules()[name].read_text(encoding="utf-8") for o in loose for name in o["module"]}
     compiler = {"numba", "sdetools._compiled"}
     assert files and not [n for n, text in files.items() if not compiler & {m for m, _ in _imports(text, n, False, set())}]
 
 
-def _texts() -> Iterator[Path]:
-    """Every text file of the project as git sees it; without git, every file outside hidden folders."""
+def _text_files() -> Iterator[Path]:
+    """Yield every text file of the project that git lists; without git, every file outside hidden folders."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=TOP,
@@ -395,16 +400,16 @@ def _texts() -> Iterator[Path]:
     for name in names:
         file = TOP / name
         hidden = any(part.startswith(".") and part != ".ci" for part in Path(name).parts[:-1])
-        if name and not hidden and file.is_file() and file.suffix in TEXTS:
+        if name and not hidden and file.is_file() and file.suffix in TEXT_SUFFIXES:
             yield file
 
 
-def test_no_file_knows_a_machine():
-    # Written in pieces, or this file would be the first to be found.
+def test_no_file_contains_a_path_of_a_machine():
+    # Composed of parts, so that this file itself is not found.
     places = re.compile("|".join("/" + name + "/" for name in ("work", "root", "farm", "tmp/w", "home/[a-z]+")))
     found = [
         f"{file.relative_to(TOP)}, line {number}"
-        for file in _texts()
+        for file in _text_files()
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
         if places.search(line)
     ]
@@ -415,7 +420,7 @@ def _settings() -> dict:
     return tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))
 
 
-def test_the_version_is_written_once():
+def test_the_version_is_defined_once():
     settings = _settings()
     assert "version" in settings["project"]["dynamic"]
     source = (TOP / settings["tool"]["hatch"]["version"]["path"]).read_text(encoding="utf-8")
@@ -423,7 +428,7 @@ def test_the_version_is_written_once():
     assert f"## {st.__version__}" in (TOP / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
-def test_the_package_carries_its_data():
+def test_the_package_contains_its_data_files():
     for name in ("py.typed", "report/template.html", "report/style.css"):
         assert (PACKAGE / name).is_file()
 
@@ -432,7 +437,7 @@ def _requirement(line: str) -> str:
     return re.match(r"[A-Za-z0-9._-]+", line).group(0).lower()
 
 
-def test_what_the_two_commands_install_is_pinned():
+def test_all_packages_that_the_two_commands_install_are_pinned():
     project = _settings()["project"]
     extras = project["optional-dependencies"]
     wanted = {_requirement(line) for line in [*project["dependencies"], *extras["data"], *extras["test"], *extras["torch"]]}
@@ -456,7 +461,7 @@ def test_the_two_commands_of_the_readme_and_the_ci_script_agree():
 
 @pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md"])
 def test_the_code_in_the_documents_runs(file, tmp_path, monkeypatch, capsys):
-    """Each block is complete; a block with claims is also run by `verify`, as the text around it says."""
+    """Every block is a complete file; a block with claims is run by `verify`."""
     monkeypatch.chdir(tmp_path)
     blocks = _blocks(file, "python")
     assert blocks
@@ -473,13 +478,13 @@ def test_the_code_in_the_documents_runs(file, tmp_path, monkeypatch, capsys):
                 assert line in printed
 
 
-def test_the_readme_knows_every_room():
+def test_the_readme_lists_every_package():
     text = (TOP / "README.md").read_text(encoding="utf-8")
-    rooms = {p.name for p in PACKAGE.iterdir() if p.is_dir() and (p / "__init__.py").exists()} | {"schedules.py", "starts.py"}
-    assert not [room for room in rooms if f"`{room}" not in text]
+    packages = {p.name for p in PACKAGE.iterdir() if p.is_dir() and (p / "__init__.py").exists()} | {"schedules.py", "starts.py"}
+    assert not [package for package in packages if f"`{package}" not in text]
 
 
-def test_every_module_says_what_it_is():
+def test_every_module_has_a_docstring():
     lacking = [name for name, file in _modules().items() if not ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))]
     assert not lacking
 
@@ -501,23 +506,23 @@ def test_modules_import_alone():
         assert importlib.import_module(f"sdetools.{name}").__doc__
 
 
-def test_what_is_imported_from_the_library_is_there():
-    """In claims, examples and benchmarks too, within their functions: many run for minutes before they get there."""
+def test_imports_from_the_library_in_other_folders_exist():
+    """Checks imports in claims, examples and benchmarks, also within functions, which may run for minutes before an import."""
     missing = []
     for file in (f for folder in ("paper_checks", "examples", "benchmarks") for f in sorted((TOP / folder).rglob("*.py"))):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "sdetools":
-                room = importlib.import_module(node.module)
+                package = importlib.import_module(node.module)
                 missing += [
                     f"{file.name}, line {node.lineno}: {node.module}.{alias.name}"
                     for alias in node.names
-                    if not hasattr(room, alias.name) and importlib.util.find_spec(f"{node.module}.{alias.name}") is None
+                    if not hasattr(package, alias.name) and importlib.util.find_spec(f"{node.module}.{alias.name}") is None
                 ]
     assert not missing, "\n".join(missing)
 
 
-def test_the_names_of_before_go_on_with_a_warning():
-    """Each module of `sdetools.weak` hands on what its successor has; what nobody has is an AttributeError."""
+def test_deprecated_names_work_with_a_warning():
+    """Each module of `sdetools.weak` forwards the names of its successor; unknown names are an AttributeError."""
     from sdetools import weak
 
     names = {
@@ -529,9 +534,9 @@ def test_the_names_of_before_go_on_with_a_warning():
         "levels": "LevelSampler",
     }
     for old, name in names.items():
-        room = importlib.import_module(f"sdetools.weak.{old}")
+        package = importlib.import_module(f"sdetools.weak.{old}")
         with pytest.warns(DeprecationWarning, match=f"weak.{old}.{name}` is now `sdetools"):
-            found = getattr(room, name)
+            found = getattr(package, name)
         assert found.__module__.startswith(("sdetools.studies", "sdetools.estimates")) and found.__name__ == name
     with pytest.warns(DeprecationWarning, match="`sdetools.estimates.Estimate`"):
         assert weak.Estimate is st.Estimate

@@ -1,4 +1,4 @@
-"""Compiling ahead: kernels of later claims are on disk before they are asked for, results are the same, a warm folder starts nothing."""
+"""Tests of compilation ahead of time: cached kernels, unchanged results, and no process where the cache has kernels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 CLAIMS = """
 import sdetools as st
 
-@st.claim("first", statement="Waits until the other process has made a kernel, or for half a minute.")
+@st.claim("first", statement="Waits until the other process has compiled a kernel, or for a minute.")
 def first(run):
     import os, pathlib, time
     folder = pathlib.Path(os.environ["SDETOOLS_CACHE"]) / "kernels"
@@ -42,14 +42,14 @@ def verify(folder, name, *more, wait=False):
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="with one core nothing is compiled ahead")
-def test_kernels_come_from_the_other_process_and_results_do_not(tmp_path):
+def test_the_other_process_compiles_kernels_and_does_not_change_results(tmp_path):
     (tmp_path / "claims.py").write_text(CLAIMS)
     ahead, alone = verify(tmp_path, "ahead", "--ahead", wait=True), verify(tmp_path, "alone")
     assert ahead["first"]["measurements"][0]["value"] >= 1 and alone["first"]["measurements"][0]["value"] == 0
     assert ahead["second"]["measurements"] == alone["second"]["measurements"] and ahead["second"]["verdict"] == "supported"
 
 
-def test_nothing_is_started_where_kernels_are_and_nothing_outlives_the_run(tmp_path, monkeypatch):
+def test_no_process_starts_with_cached_kernels_and_none_outlives_the_run(tmp_path, monkeypatch):
     from sdetools.claims import ahead, collect
 
     (tmp_path / "claims.py").write_text(CLAIMS)

@@ -1,4 +1,4 @@
-"""The decorator, and how claims are found in files and folders."""
+"""Tests of the decorator `claim` and of the collection of claims from files and folders."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def write(path: Path, *ids: str, head: str = HEAD) -> Path:
 
 
 @pytest.mark.parametrize("id", ["", "Theorem", "two words", "a_b", "-a", "a-", "a..b", "3.5", "a/b", "é", None])
-def test_bad_ids(id):
+def test_invalid_ids(id):
     with pytest.raises(ValueError, match="a claim's id must be lower-case words joined by dashes or dots"):
         claim(id, statement="s")
 
 
 @pytest.mark.parametrize("id", ["a", "theorem-3.5", "a.b-c1", "lemma2"])
-def test_good_ids(id):
+def test_valid_ids(id):
     assert claim(id, statement="s")(lambda run: None).id == id
 
 
 @pytest.mark.parametrize("statement", ["", "  ", None])
-def test_a_claim_must_say_something(statement):
+def test_a_claim_must_have_a_statement(statement):
     with pytest.raises(ValueError, match="must have a statement"):
         claim("a", statement=statement)
 
@@ -44,7 +44,7 @@ def test_formulas_must_be_closed():
     claim("a", statement=r"it costs \$5 and $\eta$")
 
 
-def test_a_claim_takes_the_run_and_nothing_else():
+def test_the_function_of_a_claim_takes_only_the_context():
     for function in (lambda: None, lambda run, other: None):
         with pytest.raises(ValueError, match="must take one argument, the context of the claim"):
             claim("a", statement="s")(function)
@@ -59,23 +59,23 @@ def test_a_file_yields_its_claims_in_order(tmp_path):
     assert all(item.path == path.resolve() for item in found)
 
 
-def test_a_folder_is_searched_in_alphabetical_order_without_tests_and_strangers(tmp_path):
+def test_a_folder_is_searched_in_alphabetical_order_without_tests_and_scripts(tmp_path):
     write(tmp_path / "b.py", "b")
     write(tmp_path / "a" / "x.py", "a")
     write(tmp_path / "test_c.py", "c")
     write(tmp_path / ".hidden" / "d.py", "d")
     write(tmp_path / "__pycache__" / "e.py", "e")
-    (tmp_path / "script.py").write_text("raise SystemExit('a script must not run because it lies there')")
+    (tmp_path / "script.py").write_text("raise SystemExit('a script without claims must not run')")
     assert [item.id for item in collect([tmp_path])] == ["a", "b"]
     assert [item.id for item in collect([tmp_path / "test_c.py"])] == ["c"]
 
 
-def test_a_file_that_is_named_twice_is_collected_once(tmp_path):
+def test_a_file_that_is_given_twice_is_collected_once(tmp_path):
     path = write(tmp_path / "a.py", "a")
     assert [item.id for item in collect([path, tmp_path, str(path)])] == ["a"]
 
 
-def test_files_of_one_name_and_imported_claims_do_not_clash(tmp_path):
+def test_files_of_equal_name_and_imported_claims_do_not_clash(tmp_path):
     one, two = write(tmp_path / "one" / "claims.py", "a"), write(tmp_path / "two" / "claims.py", "b")
     assert [item.id for item in collect([one, two])] == ["a", "b"]
     write(tmp_path / "one" / "user.py", "c", head=HEAD + "from claims import f0 as other\n")
@@ -83,17 +83,17 @@ def test_files_of_one_name_and_imported_claims_do_not_clash(tmp_path):
     sys.modules.pop("claims", None)
 
 
-def test_the_search_path_is_left_as_it_was(tmp_path):
+def test_collect_does_not_change_the_import_path(tmp_path):
     before = list(sys.path)
     collect(write(tmp_path / "a.py", "a"))
     assert sys.path == before
 
 
-def test_errors_of_import_name_file_and_line(tmp_path):
+def test_import_errors_report_file_and_line(tmp_path):
     cases = {
         "value = 1\nvalue / 0\n": r"line 2: ZeroDivisionError: division by zero",
         "x = (\n": r"line 1: SyntaxError",
-        "import a_module_that_nobody_has\n": r"line 1: ModuleNotFoundError: No module named 'a_module_that_nobody_has'",
+        "import a_module_that_does_not_exist\n": r"line 1: ModuleNotFoundError: No module named 'a_module_that_does_not_exist'",
         HEAD + "@claim('Bad Id', statement='s')\ndef f(run): ...\n": r"line 2: a claim's id must be lower-case words",
         "raise SystemExit(3)\n": r"line 1: SystemExit: 3",
     }
@@ -105,7 +105,7 @@ def test_errors_of_import_name_file_and_line(tmp_path):
         assert "\n" not in str(caught.value)
 
 
-def test_what_cannot_be_collected(tmp_path):
+def test_invalid_paths(tmp_path):
     with pytest.raises(ValueError, match="must exist; got .*nowhere"):
         collect(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="must contain at least one file with claims"):
@@ -127,8 +127,8 @@ def test_an_id_is_unique_within_a_run(tmp_path):
         collect(tmp_path)
 
 
-def test_two_functions_of_one_name_are_two_claims(tmp_path):
-    """The second hides the first as a name of the module, not as a claim; so do a loop, a list and a `del`."""
+def test_two_functions_of_equal_name_are_two_claims(tmp_path):
+    """Claims are collected although a function of the same name, a loop, a list or `del` hides them in the module."""
     text = ONE.format(id="first", name="f") + ONE.format(id="second", name="f")
     text += "for n in (1, 2):\n    @claim(f'loop-{n}', statement='s')\n    def g(run, n=n): ...\n"
     text += "kept = [claim('kept', statement='s')(lambda run: None)]\n"
@@ -145,13 +145,13 @@ def test_equal_ids_in_one_file_are_refused_with_both_lines(tmp_path, names):
         collect(tmp_path)
 
 
-def test_a_claim_marks_a_function(tmp_path):
+def test_only_a_function_can_be_a_claim(tmp_path):
     for thing in (3, print, claim("a", statement="s")(lambda run: None)):
         with pytest.raises(ValueError, match="`@claim` must mark a function; got"):
             claim("b", statement="s")(thing)
 
 
-def test_a_file_that_needs_an_absent_extra_stands_as_one_claim(tmp_path, monkeypatch):
+def test_a_file_that_needs_a_missing_extra_yields_one_claim(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchsde", None)
     path = write(tmp_path / "With_Torch.py", "a", head=HEAD + "import torchsde\n")
     (item,) = collect(path)
@@ -169,7 +169,7 @@ def test_a_file_that_needs_an_absent_extra_stands_as_one_claim(tmp_path, monkeyp
         (ModuleNotFoundError("this needs torch: pip install 'sdetools[text]'."), "pip install 'sdetools[text]'"),
     ],
 )
-def test_the_line_that_installs(error, line):
+def test_install_line(error, line):
     assert install_line(error) == line
 
 

@@ -1,4 +1,4 @@
-"""The report page, its formulas and its plots."""
+"""Tests of the report page, its formulas and its plots."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VOID = {"meta", "img", "br", "hr", "input", "link"}
 
 
 class Page(HTMLParser):
-    """Checks that tags nest, and gathers tags, attributes and text."""
+    """A parser that checks the nesting of tags and collects tags, attributes and text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ def full(run: ClaimContext) -> None:
     run.measure("order", estimate(1.0, 0.05), expected=1.0, tolerance=0.2)
     run.measure("gap", estimate(0.01, 0.002, diverged=4), at_most=0.05)
     run.measure("exact", 0.3, at_least=0.1)
-    run.measure("lost", math.nan, expected=0.0, tolerance=1.0)
+    run.measure("undefined", math.nan, expected=0.0, tolerance=1.0)
     with run.control("a wrong rate $2\\eta$"):
         run.measure("order", estimate(2.0, 0.05), expected=1.0, tolerance=0.2)
     run.figure("gaps", loglog_orders([0.1, 0.05], [0.2, 0.1]), r"Gaps against $\eta$.")
@@ -83,7 +83,7 @@ def full(run: ClaimContext) -> None:
     run.note("A note.")
 
 
-def test_the_page_shows_everything_and_nests():
+def test_the_page_contains_all_results_and_tags_nest():
     page = Page(render(results(full)))
     for words in (
         "claim-0",
@@ -102,7 +102,7 @@ def test_the_page_shows_everything_and_nests():
     assert [attributes["alt"] for tag, attributes in page.tags if tag == "img"] == ["gaps"]
 
 
-def test_the_page_needs_nothing_from_outside():
+def test_the_page_has_no_external_resources():
     text = render(results(full))
     assert not re.search(r"https?:|//\w|@import|url\(", re.sub(r"base64,[\w+/=]+", "", text))
     page = Page(text)
@@ -114,7 +114,7 @@ def test_the_page_needs_nothing_from_outside():
         assert not any(name.startswith("on") for name in attributes)
 
 
-def test_hostile_text_stays_text():
+def test_hostile_text_is_escaped():
     def hostile(run):
         run.measure(HOSTILE, 1.0, at_most=2.0)
         with run.control(HOSTILE):
@@ -141,7 +141,7 @@ def test_hostile_text_stays_text():
     assert "<script>alert(1)</script>" in page.text
 
 
-def test_every_verdict_has_a_word_a_sign_and_a_class():
+def test_every_verdict_has_a_label_a_symbol_and_a_class():
     text = render(
         results(
             lambda run: run.measure("q", 1.0, at_most=2.0),
@@ -154,7 +154,7 @@ def test_every_verdict_has_a_word_a_sign_and_a_class():
         assert f"<b>1</b> {word}" in text
 
 
-def test_formulas_in_reasons_are_typeset_but_not_those_in_errors():
+def test_formulas_are_typeset_in_reasons_but_not_in_errors():
     text = render(results(lambda run: run.measure(r"order of $\eta$", 3.0, at_most=2.0)))
     assert "$" not in text
     broken = Outcome(
@@ -163,7 +163,7 @@ def test_formulas_in_reasons_are_typeset_but_not_those_in_errors():
     assert "KeyError: &#39;$HOME$&#39;" in render(Results("1", 0, "quick", 1e-3, judge([broken])[1]))
 
 
-def test_a_run_without_claims_is_a_page_too():
+def test_a_run_without_claims_has_a_page():
     Page(render(Results("1", 0, "quick", 1e-3, ())))
 
 
@@ -213,7 +213,7 @@ def test_the_formulas_of_the_field_are_typeset(formula):
     assert "\\" not in Page(out).text
 
 
-def test_bars_stay_in_their_frame():
+def test_interval_bars_stay_within_the_figure():
     def measured(value, half, **criterion):
         return results(lambda run: run.measure("q", estimate(value, half), **criterion)).claims[0].measurements[0]
 
@@ -234,7 +234,7 @@ def test_bars_stay_in_their_frame():
         assert all(-0.1 <= float(x) <= 220.2 for x in re.findall(r'\b(?:x1|x2|x|cx)="([^"]*)"', svg))
 
 
-def test_plots_are_the_same_text_every_time():
+def test_plots_are_reproducible():
     def draw():
         return loglog_orders(
             [0.1, 0.05, 0.025],
@@ -248,7 +248,7 @@ def test_plots_are_the_same_text_every_time():
     assert "<dc:date>" not in svg_text(draw().figure)
 
 
-def test_plots_leave_no_global_state():
+def test_plots_do_not_change_global_state():
     import matplotlib
 
     before = dict(matplotlib.rcParams)
@@ -267,17 +267,17 @@ def test_an_unresolved_point_is_drawn_hollow():
 
 
 @pytest.mark.parametrize(("draw", "axis"), [(loglog_orders, [0.1, 0.05]), (gap_curve, [0.0, 1.0])])
-def test_plots_refuse_lengths_that_differ(draw, axis):
+def test_plots_refuse_different_lengths(draw, axis):
     with pytest.raises(ValueError, match="`values` must have 2 entries"):
         draw(axis, [1.0])
     with pytest.raises(ValueError, match="`low` must have 2 entries"):
         draw(axis, [1.0, 2.0], low=np.ones(3))
 
 
-def test_a_logarithmic_axis_needs_positive_steps():
+def test_a_logarithmic_axis_needs_positive_step_sizes():
     with pytest.raises(ValueError, match="`etas` must be positive step sizes"):
         loglog_orders([0.1, 0.0], [1.0, 1.0])
 
 
-def test_nothing_above_the_floor_is_a_figure_too():
+def test_a_plot_without_resolved_points():
     svg_text(loglog_orders([0.1, 0.05], [-0.1, 0.0]))

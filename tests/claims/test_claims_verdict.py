@@ -1,4 +1,4 @@
-"""Judging, on synthetic estimates: every state of a measurement, a control and a claim."""
+"""Tests of verdicts on synthetic estimates: every state of a measurement, a control and a claim."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from sdetools.estimates import ConfidenceInterval
 
 @dataclass
 class Estimate:
-    """A normal estimate; it remembers at which confidences it was asked."""
+    """A normal estimate that records the confidence levels of its intervals."""
 
     value: float
     stderr: float
     n: int = 1000
     diverged: int = 0
     first_divergence: object = None
-    asked: list[float] = field(default_factory=list)
+    levels: list[float] = field(default_factory=list)
 
     def confidence_interval(self, level: float) -> ConfidenceInterval:
-        self.asked.append(level)
+        self.levels.append(level)
         half = NormalDist().inv_cdf(0.5 + level / 2) * self.stderr
         return ConfidenceInterval(self.value - half, self.value + half, level)
 
@@ -89,7 +89,7 @@ def test_a_plain_number_is_exact_and_ranges_are_closed(value, expected):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("criterion", [{"expected": 1.0, "tolerance": 0.5}, {"at_most": 1.0}, {"at_least": -1.0}])
-def test_what_is_not_finite_is_never_decided(value, criterion):
+def test_values_that_are_not_finite_are_inconclusive(value, criterion):
     for estimate in (value, Estimate(value, 0.1)):
         result = verdict(lambda run, estimate=estimate: run.measure("q", estimate, **criterion))
         assert result.verdict == "inconclusive"
@@ -97,14 +97,14 @@ def test_what_is_not_finite_is_never_decided(value, criterion):
         assert (result.measurements[0].low, result.measurements[0].high) == (-math.inf, math.inf)
 
 
-def test_an_interval_that_is_not_finite_is_not_decided():
+def test_an_interval_that_is_not_finite_is_inconclusive():
     result = verdict(lambda run: run.measure("q", Estimate(1.0, math.nan), expected=1.0, tolerance=0.5))
     assert result.verdict == "inconclusive"
     assert result.measurements[0].paths_needed is None
 
 
-def test_paths_that_would_decide():
-    # half-width 0.4 against a slack of 0.1: sixteen times the paths.
+def test_number_of_paths_that_would_decide():
+    # A half-width of 0.4 and a slack of 0.1 require 16 times the paths.
     result = verdict(lambda run: run.measure("q", Estimate(1.4, 0.4 / HALF, n=1000), expected=1.0, tolerance=0.5))
     assert result.measurements[0].paths_needed == pytest.approx(16_000, abs=1)
     assert "about 16,000 paths would decide" in result.reason
@@ -114,7 +114,7 @@ def test_paths_that_would_decide():
     assert more.verdict == "supported"
 
 
-def test_on_the_edge_no_number_of_paths_decides():
+def test_no_number_of_paths_decides_at_an_end_of_the_tolerance():
     result = verdict(lambda run: run.measure("q", Estimate(1.5, 0.1), expected=1.0, tolerance=0.5))
     assert result.measurements[0].paths_needed is None
     assert "on the edge" in result.reason
@@ -145,7 +145,7 @@ def test_controls(wrong, stderr, expected, words):
     assert result.controls[0].failed is (expected == "supported")
 
 
-def test_one_failing_measurement_is_enough_for_a_control():
+def test_a_control_fails_if_one_of_its_measurements_fails():
     def write(run):
         run.measure("q", 1.0, at_most=2.0)
         with run.control("c"):
@@ -164,7 +164,7 @@ def test_every_control_must_fail():
     assert verdict(write).verdict == "contradicted"
 
 
-def test_a_control_without_measurements_is_no_control():
+def test_a_control_without_measurements_is_inconclusive():
     def write(run):
         run.measure("q", 1.0, at_most=2.0)
         with run.control("idle"):
@@ -175,12 +175,12 @@ def test_a_control_without_measurements_is_no_control():
     assert "measured nothing" in result.reason
 
 
-def test_a_claim_that_measures_nothing_or_only_controls_is_not_supported():
+def test_a_claim_without_measurements_is_not_supported():
     assert verdict(lambda run: None).verdict == "inconclusive"
     assert verdict(lambda run: control(run, 3.0)).verdict == "inconclusive"
 
 
-def test_contradiction_outranks_what_is_open():
+def test_contradiction_takes_precedence_over_inconclusive():
     def write(run):
         run.measure("open", Estimate(1.5, 0.1), expected=1.0, tolerance=0.5)
         run.measure("wrong", 3.0, expected=1.0, tolerance=0.5)
@@ -191,24 +191,24 @@ def test_contradiction_outranks_what_is_open():
     assert "open" not in result.reason
 
 
-def test_diverged_paths_forbid_support_but_not_in_a_control():
-    def lost(run):
+def test_diverged_paths_prevent_support_except_in_a_control():
+    def diverged(run):
         run.measure("a", Estimate(1.0, 0.01, diverged=3, first_divergence="path 7, step 12"), expected=1.0, tolerance=0.5)
 
-    result = verdict(lost)
+    result = verdict(diverged)
     assert result.verdict == "inconclusive"
     assert result.diverged_paths == 3
     assert "3 paths diverged (the first: path 7, step 12)" in result.reason
 
-    def lost_in_control(run):
+    def diverged_in_control(run):
         run.measure("a", Estimate(1.0, 0.01), expected=1.0, tolerance=0.5)
         with run.control("c"):
             run.measure("a", Estimate(3.0, 0.01, diverged=3), expected=1.0, tolerance=0.5)
 
-    assert verdict(lost_in_control).verdict == "supported"
+    assert verdict(diverged_in_control).verdict == "supported"
 
 
-def test_quantities_of_one_simulation_count_its_lost_paths_once():
+def test_diverged_paths_of_one_simulation_are_counted_once():
     def write(run):
         for name in "abc":
             run.measure(name, Estimate(1.0, 0.01, diverged=3, first_divergence=(7, 12)), expected=1.0, tolerance=0.5)
@@ -217,7 +217,7 @@ def test_quantities_of_one_simulation_count_its_lost_paths_once():
     assert verdict(write).diverged_paths == 5
 
 
-def test_every_interval_of_the_run_shares_one_error_rate():
+def test_all_intervals_of_a_run_have_the_same_error_rate():
     estimates = [Estimate(1.0, 0.01) for _ in range(4)]
 
     def first(run):
@@ -230,30 +230,30 @@ def test_every_interval_of_the_run_shares_one_error_rate():
 
     alpha, results = judge([outcome(first, "one"), outcome(lambda run: run.measure("a", estimates[3], at_most=2.0), "two")])
     assert alpha == FAMILY / 4
-    assert all(estimate.asked == [1 - FAMILY / 4] for estimate in estimates)
+    assert all(estimate.levels == [1 - FAMILY / 4] for estimate in estimates)
     assert [item.verdict for item in results] == ["supported", "supported"]
 
 
-def test_without_random_measurements_the_rate_is_that_of_the_family():
+def test_without_random_measurements_the_error_rate_is_family_wise():
     assert judge([])[0] == FAMILY
     assert judge([outcome(lambda run: run.measure("a", 1.0, at_most=2.0))])[0] == FAMILY
 
 
-def test_false_alarms_of_a_run_are_as_rare_as_stated():
-    """Ten true claims, each interval centred at random: the share of runs with a false contradiction stays below the rate."""
+def test_the_false_alarm_rate_of_a_run_is_below_its_bound():
+    """Ten true claims with normal estimates: the fraction of runs with a false contradiction is below the family-wise error rate."""
     import numpy as np
 
     generator = np.random.default_rng(5)
     runs, alarms = 4000, 0
     for _ in range(runs):
         values = generator.normal(size=10)
-        # A true claim in the worst place: the truth sits on the edge of what is accepted.
+        # The worst case of a true claim: the true value is an end of the accepted range.
         items = [ClaimContext("x") for _ in values]
         for run, value in zip(items, values, strict=True):
             run.measure("q", Estimate(float(value), 1.0), at_most=0.0)
         alpha = FAMILY / len(values)
         alarms += any(judge_measurement(run.book.measurements[0], alpha).state == "disjoint" for run in items)
-    # One-sided, so half the rate is expected: 2 alarms; 11 or more has probability below 1e-5.
+    # The tests are one-sided, so 2 alarms are expected (half the rate); 11 or more have probability below 1e-5.
     assert alarms < 11
 
 
@@ -273,12 +273,12 @@ def test_false_alarms_of_a_run_are_as_rare_as_stated():
         ({"at_most": 1.0, "tolerance": 0.1}, "must go with `expected`"),
     ],
 )
-def test_bad_criteria_are_refused(criterion, words):
+def test_invalid_criteria_are_refused(criterion, words):
     with pytest.raises(ValueError, match=words.replace("(", r"\(")):
         ClaimContext("a").measure("q", 1.0, **criterion)
 
 
-def test_bad_measurements_are_refused():
+def test_invalid_measurements_are_refused():
     run = ClaimContext("a")
     run.measure("q", 1.0, at_most=2.0)
     with pytest.raises(ValueError, match="unique within the claim `a`; got 'q' twice"):
@@ -305,13 +305,13 @@ def test_a_control_ends_even_when_it_raises():
     assert [item.name for item in run.book.measurements] == ["q"]
 
 
-def test_an_estimate_with_the_method_of_before_is_taken_with_a_warning():
-    class Former:
+def test_an_estimate_with_the_deprecated_method_is_accepted_with_a_warning():
+    class DeprecatedEstimate:
         value, n = 1.0, 100
 
         def interval(self, confidence):
             return 0.9, 1.1
 
     with pytest.warns(DeprecationWarning, match="confidence_interval"):
-        found = verdict(lambda run: run.measure("q", Former(), expected=1.0, tolerance=0.2))
+        found = verdict(lambda run: run.measure("q", DeprecatedEstimate(), expected=1.0, tolerance=0.2))
     assert found.verdict == "supported" and tuple(found.measurements[0].interval) == (0.9, 1.1)

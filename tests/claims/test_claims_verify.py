@@ -1,4 +1,4 @@
-"""A whole run: budgets, seeds, verdicts of claims that break, and the files it leaves."""
+"""Tests of `verify`: budgets, seeds, verdicts of claims that raise errors, and the files that are written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-import sdetools.studies.sampler  # noqa: F401  it binds the Store, before a fixture below puts another in its place
+import sdetools.studies.sampler  # noqa: F401  it imports the Store before a fixture below replaces it
 from sdetools.claims import BUDGETS, ClaimContext, verify
 from sdetools.claims.context import Missing, claim_seed
 from sdetools.simulation.store import Store, StoreError
@@ -77,7 +77,7 @@ def no_data(run):
 
 @pytest.fixture(autouse=True)
 def opened(monkeypatch):
-    """Every store that was opened: its path, identity, whether to resume, and whether it was there."""
+    """Record every store that is opened: its path, identity, whether to resume, and whether it existed."""
     seen = []
 
     class Watched(Store):
@@ -113,7 +113,7 @@ def test_all_verdicts(claims):
     assert reasons["broken"] == f"ZeroDivisionError: division by zero (claims.py, line {line})"
     assert results.counts == {"supported": 1, "contradicted": 1, "inconclusive": 1, "not run": 2, "error": 1}
     assert results.exit_code == 1
-    # mean, its control, false, open; what is exact does not count
+    # mean, its control, false, open; exact measurements do not count
     assert results.alpha_per_interval == 1e-3 / 4
 
 
@@ -122,7 +122,7 @@ def test_exit_codes(claims, only, code):
     assert verify(claims, only=only).exit_code == code
 
 
-def test_a_broken_claim_keeps_what_it_measured_and_its_traceback(claims):
+def test_a_claim_that_raises_an_error_keeps_its_measurements_and_traceback(claims):
     (result,) = verify(claims, only="broken").claims
     assert [item.name for item in result.measurements] == ["before"]
     assert "ZeroDivisionError" in result.traceback
@@ -143,13 +143,13 @@ def test_a_user_error_inside_a_claim_is_an_error_of_that_claim(tmp_path):
 def test_a_store_error_ends_the_run(tmp_path):
     (tmp_path / "a.py").write_text(
         "from sdetools.claims import claim\n@claim('a', statement='s')\ndef a(run):\n"
-        "    from sdetools.simulation.store import StoreError\n    raise StoreError('another run lives here')\n"
+        "    from sdetools.simulation.store import StoreError\n    raise StoreError('another run uses the folder')\n"
     )
     with pytest.raises(StoreError, match="another run"):
         verify(tmp_path)
 
 
-def test_results_are_reproducible_to_the_bit_but_for_the_seconds(claims, tmp_path):
+def test_results_are_reproducible_to_the_bit_except_for_the_seconds(claims, tmp_path):
     texts = []
     for name in ("one", "two"):
         verify(claims, out=tmp_path / name, seed=3)
@@ -220,7 +220,7 @@ def test_the_store_is_replaced_unless_the_run_resumes(claims, tmp_path, opened):
     assert "version" in identity
 
 
-def test_bad_input_writes_nothing(claims, tmp_path, opened):
+def test_invalid_input_writes_nothing(claims, tmp_path, opened):
     out = tmp_path / "out"
     blocked = tmp_path / "file"
     blocked.write_text("")
@@ -243,7 +243,7 @@ def test_bad_input_writes_nothing(claims, tmp_path, opened):
     assert not opened
 
 
-def test_an_interrupt_closes_the_store_and_passes(tmp_path, monkeypatch):
+def test_an_interrupt_closes_the_store_and_propagates(tmp_path, monkeypatch):
     (tmp_path / "a.py").write_text(
         "from sdetools.claims import claim\n@claim('a', statement='s')\ndef a(run):\n    run.store.users = 1\n    raise KeyboardInterrupt\n"
     )
@@ -255,7 +255,7 @@ def test_an_interrupt_closes_the_store_and_passes(tmp_path, monkeypatch):
     assert not (tmp_path / "out" / "results.json").exists()
 
 
-def test_a_claim_may_import_what_lies_beside_it(tmp_path):
+def test_a_claim_may_import_modules_of_its_folder(tmp_path):
     (tmp_path / "helper_of_claims.py").write_text("limit = 2.0\n")
     (tmp_path / "a.py").write_text(
         "from sdetools.claims import claim\n@claim('a', statement='s')\ndef a(run):\n"
@@ -265,7 +265,7 @@ def test_a_claim_may_import_what_lies_beside_it(tmp_path):
     sys.modules.pop("helper_of_claims", None)
 
 
-def test_watch_sees_every_claim(claims):
+def test_watch_is_called_for_every_claim(claims):
     seen = []
     verify(claims, watch=lambda position, total, item: seen.append((position, total, item.id)))
     assert seen[0] == (1, 6, "mean")
@@ -286,7 +286,7 @@ def test_a_claims_folder_is_empty_unless_the_run_resumes(tmp_path):
         pass
 
 
-# -- one run at a time, and no room ---------------------------------------------------------------------------------------------
+# -- one run at a time, and a full disk -----------------------------------------------------------------------------------------
 
 SLOW = """
 from pathlib import Path
@@ -294,13 +294,13 @@ import sdetools as st
 
 ORACLE = st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.gaussian(dim=1))
 
-@st.claim("drawn", statement="Something is drawn.")
+@st.claim("drawn", statement="Paths are simulated.")
 def drawn(run):
     plan = st.schedules.constant(0.5)
     found = st.simulate(st.SGD(ORACLE, plan), x0=[0.0], horizon=4.0, observe=["x"], times="all", **run.options(paths=2_000_000))
     run.measure("mean", found.at("x"), expected=0.0, tolerance=0.1)
 
-@st.claim("waits", statement="This takes its time.")
+@st.claim("waits", statement="This waits for input.")
 def waits(run):
     with run.folder() as place:
         (place / "here").touch()
@@ -338,9 +338,9 @@ def test_a_second_run_in_one_folder_is_refused_and_the_first_is_untouched(tmp_pa
         with pytest.raises(StoreError, match=rf"in use by another process \({first.pid}\)"):
             verify(claims, out=out, resume=resume, seed=7)
     second = verify_in_a_process(claims, out)
-    said = second.communicate("\n", timeout=60)[1]
-    assert second.returncode == 2 and len(said.strip().splitlines()) == 1 and "in use by another process" in said
-    assert (out / "work" / "waits" / "here").exists()  # a run that begins empties it
+    message = second.communicate("\n", timeout=60)[1]
+    assert second.returncode == 2 and len(message.strip().splitlines()) == 1 and "in use by another process" in message
+    assert (out / "work" / "waits" / "here").exists()  # a new run would have emptied the folder
     gate.unlink()
     first.communicate("\n", timeout=60)
     assert first.returncode == 0
@@ -355,8 +355,8 @@ def full(*_, **__):
 
 
 @pytest.mark.parametrize("kind", ["results.json", "a-plot.svg", "errors in a chain", "quota", "largest size"])
-def test_no_room_ends_the_run_in_a_sentence_and_it_can_be_resumed(claims, tmp_path, monkeypatch, kind):
-    """Not the claim's error: the verdict would be wrong, and the run could not be repaired by making room."""
+def test_a_full_disk_ends_the_run_and_it_can_be_resumed(claims, tmp_path, monkeypatch, kind):
+    """A full disk is not an error of the claim: that verdict would be wrong, and freeing space could not correct it."""
     out, later = tmp_path / "out", claims
     text = {
         "errors in a chain": "    try:\n        raise OSError(28, 'No space left on device')\n    except OSError as e:\n        raise RuntimeError('cannot save') from e\n",
@@ -378,13 +378,13 @@ def test_no_room_ends_the_run_in_a_sentence_and_it_can_be_resumed(claims, tmp_pa
     assert verify(claims, out=out, only="mean", resume=True).claims[0].verdict == "supported"
 
 
-def test_other_errors_of_the_system_are_the_claims_own(claims, tmp_path):
+def test_other_system_errors_are_errors_of_the_claim(claims, tmp_path):
     claims.write_text("from sdetools.claims import claim\n@claim('a', statement='s')\ndef a(run):\n    open('/nowhere/at/all')\n")
     assert verify(claims, out=tmp_path / "out").claims[0].verdict == "error"
 
 
-def test_a_file_size_limit_ends_the_command_with_code_2_and_resuming_ends_with_the_same_bits(tmp_path):
-    """A limit of the system stands in for the full disk: SQLite calls it an input or output error."""
+def test_a_file_size_limit_ends_the_command_with_code_2_and_resuming_gives_the_same_bits(tmp_path):
+    """A file size limit simulates the full disk; SQLite reports it as an input or output error."""
     claims, out = tmp_path / "claims.py", tmp_path / "out"
     claims.write_text(SLOW.replace("{gate!r}", repr(str(tmp_path / "gate"))))
     before = textwrap.dedent("""
@@ -392,10 +392,10 @@ def test_a_file_size_limit_ends_the_command_with_code_2_and_resuming_ends_with_t
         store._COMMIT_EVERY = 0.0
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
     """)
-    verify(claims, out=tmp_path / "alone", threads=1)  # the kernel is compiled, and written, before there is a limit
+    verify(claims, out=tmp_path / "alone", threads=1)  # compiles and writes the kernel before the limit is set
     ended = verify_in_a_process(claims, out, before)
-    said = ended.communicate("\n", timeout=60)[1]
-    assert ended.returncode == 2 and "then resume" in said and "Traceback" not in said
+    message = ended.communicate("\n", timeout=60)[1]
+    assert ended.returncode == 2 and "then resume" in message and "Traceback" not in message
     assert not (out / "results.json").exists() and (out / "store.sqlite").stat().st_size > 8_000
     again = verify_in_a_process(claims, out, more=["--resume"])
     again.communicate("\n", timeout=60)
