@@ -29,13 +29,13 @@ INTEGRATORS = {
 )
 @noise_options
 @click.option("--sigma", default="auto", show_default=True, help="Scale of the noise; auto is eta**-0.5.")
-@click.option("--eta", required=True, metavar="LIST", help='Step sizes, for example "0.1,0.05,0.025".')
+@click.option("--eta", required=True, metavar="LIST", help='Learning rates, for example "0.1,0.05,0.025".')
 @momentum_options
 @click.option("--ripple", type=float, default=0.0, show_default=True, help="Amplitude R of eta_k = eta * (1 + R * (-1)**k).")
 @click.option("--x0", required=True, metavar="POINT", help='The initial point, for example "2,0.5".')
 @click.option("--horizon", type=float, default=1.0, show_default=True, help="The final time; step k is at time k * eta.")
 @click.option("--observe", multiple=True, help="A formula whose mean is compared; may be repeated. [default: the loss]")
-@click.option("--paths", type=click.IntRange(min=2), help="Paths for each step size. [default: 100000]")
+@click.option("--paths", type=click.IntRange(min=2), help="Paths for each learning rate. [default: 100000]")
 @click.option("--precision", type=float, help="Instead of --paths: half-width of the 95 % interval of every recorded gap.")
 @click.option(
     "--against",
