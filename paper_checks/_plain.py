@@ -39,7 +39,7 @@ def value_or_nan(function: Callable, *args: Any, **options: Any) -> Any:
 
 def already_contradicted(run: Any) -> bool:
     """Return whether a deterministic measurement lies outside its range, so that no simulation can change the verdict."""
-    exact = [item for item in run.book.measurements if isinstance(item.estimate, float)]
+    exact = [item for item in run.record.measurements if isinstance(item.estimate, float)]
     return any(not item.accept_low <= item.estimate <= item.accept_high for item in exact)
 
 

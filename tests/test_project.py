@@ -489,6 +489,52 @@ def test_every_module_has_a_docstring():
     assert not lacking
 
 
+WORDS = {
+    "diverged, discarded": r"lost|first loss(es)?",
+    "accumulated moments, record": r"came to|come to|books?",
+    "input validation, boundary, input form": r"doors?",
+    "context of a claim": r"hand that",
+    "constant": r"for ever|held(?![-_]out)",
+    "described, reported": r"told",
+    "gather, reduce, accumulate": r"gathered",
+    "stability limit": r"bears|thrown",
+    "standard error, confidence level": r"surely|much",
+    "figure, plot, image": r"pictures?",
+    "transposed, permuted": r"turned",
+    "weak_order=": r"weak=",
+    "sharpness, eta lambda_max": r"stiffness(?! ratio)",
+}
+"""The project's glossary: words to write, and words that are not written in code, messages or documents."""
+EARLIER = r"RenamedAttribute|EARLIER_NAMES|renamed_argument|DeprecationWarning|RENAMED|^\s*\"\w+\": \"\w+\",$"
+"""Lines that name what has another name now; so does the line after one."""
+
+
+def _lines() -> Iterator[tuple[str, int, str]]:
+    for path in sorted(TOP.rglob("*")):
+        parts = path.relative_to(TOP).parts
+        if (
+            path.is_file()
+            and path.suffix in {".py", ".pyi", ".md", ".html", ".toml"}
+            and not any(p[0] == "." or p in ("dist", "build") for p in parts)
+        ):
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+                yield "/".join(parts), number, line
+
+
+def test_the_glossary_is_kept():
+    """But where earlier names are forwarded or the CHANGELOG says what has which name now."""
+    found, before = [], ""
+    for where, number, line in _lines():
+        earlier, before = re.search(EARLIER, before) or re.search(EARLIER, line), line
+        if where == "tests/test_project.py" or earlier:
+            continue
+        for instead, words in WORDS.items():
+            for hit in re.finditer(rf"(?<![a-z])({words})(?![a-z])", line, re.IGNORECASE):
+                if where != "CHANGELOG.md" or "`" not in line[hit.start() - 11 : hit.end() + 3]:
+                    found.append(f"{where}:{number}: {hit.group(0)!r} (write: {instead}): {line.strip()[:80]}")
+    assert not found, "\n".join(found)
+
+
 def test_modules_import_alone():
     for name in (
         "losses",

@@ -201,7 +201,7 @@ def stopping_at_contradiction(measure: Any) -> Any:
 
     def measured(self: Any, name: str, *args: Any, **named: Any) -> None:
         measure(self, name, *args, **named)
-        last = None if self._control else self.book.measurements[-1]
+        last = None if self._control else self.record.measurements[-1]
         exact = last is not None and isinstance(last.estimate, float) and math.isfinite(last.estimate)
         if exact and not last.accept_low <= last.estimate <= last.accept_high:
             raise Contradicted(name)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from sdetools._check import number, positive
+from sdetools._moved import RenamedAttribute
 from sdetools.estimates.interval import ConfidenceInterval
 
 T = TypeVar("T")
@@ -114,7 +115,7 @@ class Table:
 
 
 @dataclass
-class Book:
+class ClaimRecord:
     """The record of a claim: its measurements, controls, figures, tables and notes."""
 
     measurements: list[Measurement] = field(default_factory=list)
@@ -147,7 +148,7 @@ class ClaimContext:
         executor: Any `concurrent.futures.Executor`; None for the simulation's own threads.
         threads: Threads of a simulation; None for all cores.
         store: Store of finished chunks, or None.
-        book: The record of measurements, figures and tables.
+        record: The record of measurements, figures and tables.
 
     Example:
         >>> run = ClaimContext("a-claim", budget="quick", seed=7)
@@ -155,6 +156,8 @@ class ClaimContext:
         (20000, 8)
         >>> run.measure("half", 0.5, expected=0.5, tolerance=1e-9)
     """
+
+    book = RenamedAttribute("record")
 
     def __init__(
         self,
@@ -178,7 +181,7 @@ class ClaimContext:
         self.executor = executor
         self.threads = threads
         self.store = store
-        self.book = Book()
+        self.record = ClaimRecord()
         self._work = work
         self._resume = resume
         self._progress = progress
@@ -240,7 +243,7 @@ class ClaimContext:
         Raises:
             ValueError: For no criterion or several, for an invalid number or estimate, and for a name that is used twice.
         """
-        target = self.book.measurements if self._control is None else self._control.measurements
+        target = self.record.measurements if self._control is None else self._control.measurements
         self._check_name("measurement", name, [item.name for item in target])
         if isinstance(estimate, numbers.Real):
             estimate = float(estimate)
@@ -266,9 +269,9 @@ class ClaimContext:
             raise ValueError(
                 f"a control must not be inside another; got {name!r} inside {self._control.name!r}. Close that one first."
             )
-        self._check_name("control", name, [item.name for item in self.book.controls])
+        self._check_name("control", name, [item.name for item in self.record.controls])
         self._control = Control(name)
-        self.book.controls.append(self._control)
+        self.record.controls.append(self._control)
         try:
             yield
         finally:
@@ -282,7 +285,7 @@ class ClaimContext:
             figure: A figure, its axes, or a function without arguments that returns one of these.
             caption: Text with LaTeX formulas between dollar signs.
         """
-        self._check_name("figure", name, [item.name for item in self.book.figures])
+        self._check_name("figure", name, [item.name for item in self.record.figures])
         from matplotlib.axes import Axes
         from matplotlib.figure import Figure
 
@@ -292,8 +295,8 @@ class ClaimContext:
             raise ValueError(
                 f"the figure `{name}` must be a matplotlib Figure, its Axes, or a function that returns one; got {figure!r}."
             )
-        taken = {item.slug for item in self.book.figures}
-        self.book.figures.append(Drawing(name, _slug(name, taken), svg_text(figure), caption))
+        taken = {item.slug for item in self.record.figures}
+        self.record.figures.append(Drawing(name, _slug(name, taken), svg_text(figure), caption))
 
     def table(self, name: str, rows: Sequence[Sequence[Any] | Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
         """Add a table to the report.
@@ -303,7 +306,7 @@ class ClaimContext:
             rows: Rows of cells, or mappings from column to cell.
             columns: Headings; by default the keys of the first mapping.
         """
-        self._check_name("table", name, [item.name for item in self.book.tables])
+        self._check_name("table", name, [item.name for item in self.record.tables])
         rows = list(rows)
         if columns is None:
             if not rows or not isinstance(rows[0], Mapping):
@@ -314,11 +317,11 @@ class ClaimContext:
         for row in cells:
             if len(row) != len(names):
                 raise ValueError(f"every row of the table `{name}` must have {len(names)} cells; got {len(row)} in {row!r}.")
-        self.book.tables.append(Table(name, names, tuple(cells)))
+        self.record.tables.append(Table(name, names, tuple(cells)))
 
     def note(self, text: str) -> None:
         """Add a paragraph to the report, which may contain LaTeX formulas between dollar signs."""
-        self.book.notes.append(str(text))
+        self.record.notes.append(str(text))
 
     def missing(self, what: str, remedy: str = "") -> None:
         """End the claim with the verdict `not run` because `what` is missing; `remedy` is the command that installs it."""

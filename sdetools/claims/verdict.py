@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from sdetools.claims.context import Book, Control, Measurement
+from sdetools.claims.context import ClaimRecord, Control, Measurement
 from sdetools.claims.definition import Claim
 from sdetools.claims.results import (
     ACROSS,
@@ -29,7 +29,7 @@ class Outcome:
     """The record of a claim that has run, before it is judged; `verdict` is set if the claim did not finish."""
 
     claim: Claim
-    book: Book
+    record: ClaimRecord
     seed: int
     seconds: float = 0.0
     verdict: str | None = None
@@ -50,7 +50,7 @@ def judge(outcomes: list[Outcome]) -> tuple[float, tuple[ClaimResult, ...]]:
     Returns:
         The error rate of one interval, and the results in the same order.
     """
-    everything = [item for outcome in outcomes for item in _measured(outcome.book)]
+    everything = [item for outcome in outcomes for item in _measured(outcome.record)]
     alpha = FAMILY / max(1, sum(item.random for item in everything))
     return alpha, tuple(_judge_claim(outcome, alpha) for outcome in outcomes)
 
@@ -106,11 +106,11 @@ def judge_control(control: Control, alpha: float) -> ControlResult:
 
 def _judge_claim(outcome: Outcome, alpha: float) -> ClaimResult:
     """Judge the measurements and controls of a claim, and the claim itself unless it has a verdict."""
-    measurements = tuple(judge_measurement(item, alpha) for item in outcome.book.measurements)
-    controls = tuple(judge_control(item, alpha) for item in outcome.book.controls)
+    measurements = tuple(judge_measurement(item, alpha) for item in outcome.record.measurements)
+    controls = tuple(judge_control(item, alpha) for item in outcome.record.controls)
     # Several quantities of one simulation share its diverged paths: count them once.
-    lost = {(item.paths, item.diverged, item.first_divergence) for item in measurements if item.diverged}
-    diverged = sum(count for _, count, _ in lost)
+    counted = {(item.paths, item.diverged, item.first_divergence) for item in measurements if item.diverged}
+    diverged = sum(count for _, count, _ in counted)
     verdict, reason = outcome.verdict, outcome.reason
     if verdict is None:
         verdict, reason = _verdict(measurements, controls, diverged)
@@ -125,9 +125,9 @@ def _judge_claim(outcome: Outcome, alpha: float) -> ClaimResult:
         seed=outcome.seed,
         seconds=outcome.seconds,
         diverged_paths=diverged,
-        figures=tuple(outcome.book.figures),
-        tables=tuple(outcome.book.tables),
-        notes=tuple(outcome.book.notes),
+        figures=tuple(outcome.record.figures),
+        tables=tuple(outcome.record.tables),
+        notes=tuple(outcome.record.notes),
         traceback=outcome.traceback,
         bad_input=outcome.bad_input,
     )
@@ -228,6 +228,6 @@ def _sentence(parts: list[str]) -> str:
     return f"{text[0].upper() if text.startswith(('its ', 'all ', 'the ', 'nothing ')) else text[0]}{text[1:]}."
 
 
-def _measured(book: Book) -> list[Measurement]:
+def _measured(record: ClaimRecord) -> list[Measurement]:
     """Return all measurements of a record, including those of controls."""
-    return [*book.measurements, *(item for control in book.controls for item in control.measurements)]
+    return [*record.measurements, *(item for control in record.controls for item in control.measurements)]

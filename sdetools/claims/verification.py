@@ -110,7 +110,7 @@ def verify(
 
 def _run_claim(item: Claim, run: ClaimContext) -> Outcome:
     """Run one claim and return its outcome; errors other than those of the store and of a full disk become verdicts."""
-    outcome = Outcome(item, run.book, run.seed)
+    outcome = Outcome(item, run.record, run.seed)
     began = time.perf_counter()
     try:
         with importing_from_folder_of(item.path):

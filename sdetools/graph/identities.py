@@ -28,7 +28,7 @@ from sdetools.graph.value import Value, order
 from sdetools.graph.views import reshape
 
 ROUNDING = 1e-13
-"""Relative rounding error of a sum at a point of size 1; at one of size r the arguments have r times as much."""
+"""Relative rounding error of a sum at a point of size 1; at one of size r that of the arguments is r times larger."""
 FEW = 8
 """Number of points that must be evidence before anything is proven."""
 MOST = 1 << 23

@@ -10,6 +10,7 @@ import dataclasses
 import inspect
 import json
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -33,6 +34,8 @@ RECIPES = {
     "roberta-few-shot": "roberta_few_shot",
 }
 """Modules of the recipes, by their names on the command line."""
+RENAMED = {"held": "held_out"}
+"""Settings by their earlier names, which are accepted for one release."""
 
 
 @dataclass
@@ -82,6 +85,9 @@ def settings_of(module: Any, miniature: bool, given: Sequence[str]) -> Any:
         key, equals, value = text.partition("=")
         if not equals:
             raise ValueError(f"--set must be key=value; got {text!r}.")
+        if RENAMED.get(key) in fields:
+            warnings.warn(f"the setting `{key}` is now `{RENAMED[key]}`.", DeprecationWarning, stacklevel=2)
+            key = RENAMED[key]
         if key not in fields:
             raise ValueError(f"--set must name one of {', '.join(fields)}; got {key!r}.")
         values[key] = _value(key, value, fields[key])

@@ -55,8 +55,8 @@ class Settings:
     """Exponents of two that are tried, once each, for SGDM and for SGD (at the effective learning rates); a single one needs no search."""
     score: str = "test_accuracy"
     """Criterion of the search at the end of a run: test_accuracy or test_loss, which is less noisy on few held-out images."""
-    held: float = 0.02
-    """Fraction of the training images held out for the search."""
+    held_out: float = 0.02
+    """Fraction of the training images that the search is judged on."""
     epochs: float = 90  # [likely]
     warmup: float = 5  # [paper]
     decays: tuple[float, ...] = (30, 60, 80)  # [paper]
@@ -94,15 +94,15 @@ class Settings:
             raise ValueError(
                 f"`first_seed` must be at least {SEARCH_SEED + 1}, because the search uses seed {SEARCH_SEED}; got {self.first_seed}."
             )
-        if not self.grid or not 0 < self.held < 1 or len(self.depths) != len(self.widths):
+        if not self.grid or not 0 < self.held_out < 1 or len(self.depths) != len(self.widths):
             raise ValueError(
-                "`grid` must not be empty, `held` must lie between 0 and 1, and `depths` and `widths` must be equally long; "
-                f"got grid={self.grid}, held={self.held}, depths={self.depths}, widths={self.widths}."
+                "`grid` must not be empty, `held_out` must lie between 0 and 1, and `depths` and `widths` must be equally long; "
+                f"got grid={self.grid}, held_out={self.held_out}, depths={self.depths}, widths={self.widths}."
             )
 
 
 MINIATURE = {
-    "source": "mnist-5k", "shrink": 2, "batch": (64, 128, 256, 512, 1024), "grid": (-2, -1, 0, 1, 2, 3, 4, 5), "score": "test_loss", "held": 0.2,
+    "source": "mnist-5k", "shrink": 2, "batch": (64, 128, 256, 512, 1024), "grid": (-2, -1, 0, 1, 2, 3, 4, 5), "score": "test_loss", "held_out": 0.2,
     "epochs": 8, "warmup": 0.45, "decays": (8 / 3, 16 / 3, 64 / 9), "seeds": 5, "depths": (1, 1, 1), "widths": (8, 16, 32), "stem": 8,
     "layer": "basic", "micro": 1024, "evaluations": 8,
 }  # fmt: skip
@@ -143,7 +143,7 @@ def read_images(settings: Settings) -> dict[str, tuple[Any, Any]]:
     if isinstance(train, vision.LabelledImages):
         train, test = train.downsampled(settings.shrink), test.downsampled(settings.shrink)
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(SEARCH_SEED))
-    cut = round(settings.held * len(train))
+    cut = round(settings.held_out * len(train))
     return {"": (train, test), "search-": (train.subset(order[cut:].sort().values), train.subset(order[:cut].sort().values))}
 
 

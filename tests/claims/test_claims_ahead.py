@@ -27,7 +27,7 @@ def second(run):
     oracle = st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.gaussian(dim=1), sigma=1.0)
     found = st.simulate(st.SGD(oracle, st.schedules.constant(0.5)), [1.0], 2.0, observe=["x**2"], **run.options()).at("x**2")
     run.measure("E x^2", found, expected=0.335, tolerance=0.1)
-    with run.control("twice as much"):
+    with run.control("twice the value"):
         run.measure("E x^2", found, expected=0.67, tolerance=0.1)
 """
 

@@ -66,7 +66,7 @@ def results(*writers, statement: str = r"The gap is $O(\sqrt{\eta / (1 - \beta)}
     for i, write_down in enumerate(writers):
         run = ClaimContext(f"claim-{i}")
         write_down(run)
-        outcomes.append(Outcome(Claim(run.id, statement, source, write_down, Path("c.py"), 1), run.book, run.seed, seconds=1.5))
+        outcomes.append(Outcome(Claim(run.id, statement, source, write_down, Path("c.py"), 1), run.record, run.seed, seconds=1.5))
     alpha, judged = judge(outcomes)
     return Results("1.0", 0, "quick", alpha, judged)
 
@@ -135,7 +135,12 @@ def test_hostile_text_is_escaped():
     )
     assert "49" not in page.text.split("How to read")[0].replace(str(found.claims[0].seed), "")
     broken = Outcome(
-        Claim("b", "s", "", print, Path("c.py"), 1), ClaimContext("b").book, 1, verdict="error", reason=HOSTILE, traceback=HOSTILE
+        Claim("b", "s", "", print, Path("c.py"), 1),
+        ClaimContext("b").record,
+        1,
+        verdict="error",
+        reason=HOSTILE,
+        traceback=HOSTILE,
     )
     page = Page(render(Results("1", 0, "quick", 1e-3, judge([broken])[1])))
     assert "<script>alert(1)</script>" in page.text
@@ -158,7 +163,7 @@ def test_formulas_are_typeset_in_reasons_but_not_in_errors():
     text = render(results(lambda run: run.measure(r"order of $\eta$", 3.0, at_most=2.0)))
     assert "$" not in text
     broken = Outcome(
-        Claim("b", "s", "", print, Path("c.py"), 1), ClaimContext("b").book, 1, verdict="error", reason="KeyError: '$HOME$'"
+        Claim("b", "s", "", print, Path("c.py"), 1), ClaimContext("b").record, 1, verdict="error", reason="KeyError: '$HOME$'"
     )
     assert "KeyError: &#39;$HOME$&#39;" in render(Results("1", 0, "quick", 1e-3, judge([broken])[1]))
 

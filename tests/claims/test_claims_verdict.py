@@ -43,7 +43,7 @@ class Estimate:
 def outcome(write, id: str = "a-claim") -> Outcome:
     run = ClaimContext(id)
     write(run)
-    return Outcome(Claim(id, "A statement.", "", write, Path("claims.py"), 1), run.book, run.seed)
+    return Outcome(Claim(id, "A statement.", "", write, Path("claims.py"), 1), run.record, run.seed)
 
 
 def verdict(write):
@@ -252,7 +252,7 @@ def test_the_false_alarm_rate_of_a_run_is_below_its_bound():
         for run, value in zip(items, values, strict=True):
             run.measure("q", Estimate(float(value), 1.0), at_most=0.0)
         alpha = FAMILY / len(values)
-        alarms += any(judge_measurement(run.book.measurements[0], alpha).state == "disjoint" for run in items)
+        alarms += any(judge_measurement(run.record.measurements[0], alpha).state == "disjoint" for run in items)
     # The tests are one-sided, so 2 alarms are expected (half the rate); 11 or more have probability below 1e-5.
     assert alarms < 11
 
@@ -302,7 +302,7 @@ def test_a_control_ends_even_when_it_raises():
     with pytest.raises(ZeroDivisionError), run.control("c"):
         _ = 1 / 0
     run.measure("q", 1.0, at_most=2.0)
-    assert [item.name for item in run.book.measurements] == ["q"]
+    assert [item.name for item in run.record.measurements] == ["q"]
 
 
 def test_an_estimate_with_the_deprecated_method_is_accepted_with_a_warning():

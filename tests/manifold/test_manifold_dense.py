@@ -70,7 +70,7 @@ def test_phi_is_the_limit_of_the_flow_and_not_the_nearest_zero():
     assert abs(end[0] - 0.0) < EXACT < abs(end[0] - nearest[0])
 
 
-def test_stiffness_does_not_increase_the_number_of_steps():
+def test_a_stiff_flow_does_not_increase_the_number_of_steps():
     """A stiffness ratio of 1e6: an explicit method would exceed `max_steps`."""
     loss = st.losses.from_expression("(1e6*(x*y - 1)**2 + (z - x)**2)/2", variables="x y z")
     x = np.array([1.5, 1.2, -1.0])

@@ -96,7 +96,7 @@ def law_of(kind, size, replace, labels):
 
 @pytest.mark.parametrize(("kind", "size", "replace", "labels"), SAMPLED)
 def test_noise_from_data_agrees_with_its_samples(kind, size, replace, labels):
-    """Values, sums of copies, and gradients at other sigma; batches of 3 are gathered or counted, of 4 counted."""
+    """Values, sums of copies, and gradients at other sigma; batches of 3 use a gather or counts, of 4 counted."""
     law, std, data = law_of(kind, size, replace, labels), 0.0 if labels == "none" else STD, labels != "only"
     generator = np.random.default_rng(3)
     z = st.noise.sample_draws(law.draws * len(WEIGHTS), generator, LANES)

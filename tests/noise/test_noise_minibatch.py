@@ -322,7 +322,7 @@ def test_gathering_and_counting_give_the_same_noise(kind, size, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", BIG)
-def test_small_batches_are_gathered_and_large_ones_counted(kind):
+def test_small_batches_use_a_gather_and_large_ones_counts(kind):
     """The cheaper form is chosen by the size."""
     found = [noise.minibatch(BIG[kind], size).gathers for size in (1, 2, 50, 150)]
     assert found == [True, True, False, False]

@@ -99,7 +99,17 @@ def test_crops_have_the_specified_areas_aspect_ratios_and_flips():
 def test_full_size_makes_two_steps_on_files_of_the_real_format(tmp_path):
     """ResNet-50 at 224 pixels has the number of parameters of K. He et al. with 1,000 classes, and takes two steps."""
     write_folder(tmp_path, train=4, val=1, size=(300, 240))
-    given = [f"data={tmp_path}", "batch=4", "seeds=1", "grid=0", "epochs=1", "micro=2", "evaluations=1", "held=0.25", "threads=2"]
+    given = [
+        f"data={tmp_path}",
+        "batch=4",
+        "seeds=1",
+        "grid=0",
+        "epochs=1",
+        "micro=2",
+        "evaluations=1",
+        "held_out=0.25",
+        "threads=2",
+    ]
     settings = recipes.settings_of(resnet50_imagenet, False, given)
     assert sum(p.numel() for p in resnet50_imagenet.network(settings, 3, 1000).parameters()) == 25_557_032
     outcome = resnet50_imagenet.main(settings, Trainer(tmp_path / "out", "full"))
@@ -140,3 +150,8 @@ def test_the_command_reports_invalid_input(tmp_path):
     ):
         done = CliRunner().invoke(main, ["train", "resnet50-imagenet", *more, "--out", str(tmp_path / "out")])
         assert done.exit_code == 2 and message in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.output
+
+
+def test_a_setting_has_its_earlier_name_for_one_release():
+    with pytest.warns(DeprecationWarning, match="`held` is now `held_out`"):
+        assert recipes.settings_of(resnet50_imagenet, True, ["held=0.25"]).held_out == 0.25

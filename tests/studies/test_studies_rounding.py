@@ -69,9 +69,9 @@ def test_identical_dynamics_have_no_gap(name, size):
         assert low == 0 and high < 1e-9 * max(1.0, size, size**2 if h == "square" else 1.0)
         low, high = tuple(gap.at(h).confidence_interval(0.5))
         assert low <= 0 <= high
-        book = ClaimContext("a-claim")
-        book.measure("gap", sup, at_most=0.0)
-        assert judge_measurement(book.book.measurements[0], 1e-3).state == "across"
+        context = ClaimContext("a-claim")
+        context.measure("gap", sup, at_most=0.0)
+        assert judge_measurement(context.record.measurements[0], 1e-3).state == "across"
     assert gap.sup("x").rounding < 1e-12 * size
 
 

@@ -139,10 +139,10 @@ def test_no_hit_proves_little(name):
         assert e.value < 5 / 20_000
     assert e.random and not e.resolved and "exact" not in repr(e)
     assert e.low <= 1e-6 and 1e-5 < e.high < 2e-3
-    book = ClaimContext("a-claim")
-    book.measure("p", e, at_least=5e-6)
-    assert book.book.measurements[0].random
-    assert judge_measurement(book.book.measurements[0], 1e-3).state == "across"
+    context = ClaimContext("a-claim")
+    context.measure("p", e, at_least=5e-6)
+    assert context.record.measurements[0].random
+    assert judge_measurement(context.record.measurements[0], 1e-3).state == "across"
 
 
 @pytest.mark.parametrize("hits", [0.5, 3.0, 20.0])
@@ -257,9 +257,9 @@ def test_no_spread_and_no_bounds_is_no_interval():
     e = run({"h": lambda x: np.where(x[0] > 2.5, x[0] ** 2, 0.0)}).at("h")
     assert e.unseen and tuple(e.confidence_interval(0.5)) == (-math.inf, math.inf) and not e.resolved and math.isnan(e.z(0.0))
     assert "st.Bounded" in e.why_open and "no spread" in repr(e)
-    book = ClaimContext("a-claim")
-    book.measure("h", e, at_most=1.0)
-    found = judge_measurement(book.book.measurements[0], 1e-3)
+    context = ClaimContext("a-claim")
+    context.measure("h", e, at_most=1.0)
+    found = judge_measurement(context.record.measurements[0], 1e-3)
     assert found.state == "across" and found.why_open == e.why_open
 
 
