@@ -176,17 +176,20 @@ class Clipped(st.Dynamics):
 
 @dataclass(frozen=True)
 class Share(HasInterval):
-    """The fraction of n paths that diverged, with the interval of Clopper and Pearson, which also holds for no diverged path."""
+    """The fraction of n paths that diverged, with the interval of Clopper and Pearson, which also holds for no diverged path.
 
-    diverged: int
+    The count is called `events`: an attribute `diverged` would mark the estimate itself as biased by divergence.
+    """
+
+    events: int
     n: int
 
     @property
     def value(self) -> float:
-        return self.diverged / self.n
+        return self.events / self.n
 
     def confidence_interval(self, level: float = 0.95) -> st.ConfidenceInterval:
-        return binomial_interval(self.diverged, self.n, level)
+        return binomial_interval(self.events, self.n, level)
 
 
 def exact_share(eta: float, steps: int = 12) -> float:
