@@ -4,9 +4,9 @@
 
 SGDM against SGD on the quadratic, where the gap curve is known exactly. Each repetition is a run with its own seed. The band should cover
 the curve in 93.5 to 96.5 % of 4,000 runs (a true 95 % leaves this range with probability 1 in 76,000). The ideal band has the true standard
-errors and, as critical value, the 95 % quantile of the largest standardised error, both estimated from the repetitions themselves. It covers
-95 % by construction, so that `width` is the price of estimating them. `pointwise` is the negative control: pointwise intervals must not
-cover the curve simultaneously.
+errors and, as critical value, the 95 % quantile of the largest standardised error, both estimated from the repetitions themselves. It
+covers 95 % by construction, so that `width` is the price of estimating them. `pointwise` is the negative control: pointwise intervals must
+not cover the curve simultaneously.
 """
 
 from __future__ import annotations

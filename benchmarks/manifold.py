@@ -2,8 +2,8 @@
 
     python benchmarks/manifold.py [--residuals 500] [--parameters 10000 30000 100000]
 
-Prints seconds and peak memory for the geometry (Gram matrix), the tangent projection of a vector, the slow drift under label noise and under a
-root of 4 columns, and the log-log slope of the total in the number of parameters.
+Prints seconds and peak memory for the geometry (Gram matrix), the tangent projection of a vector, the slow drift under label noise and
+under a root of 4 columns, and the log-log slope of the total in the number of parameters.
 """
 
 from __future__ import annotations
