@@ -1,4 +1,4 @@
-"""Confidence intervals: one class, what it says of tolerances, and that results of every kind give one."""
+"""Confidence intervals: the class, its comparison with tolerances, and the intervals of all kinds of results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ ends = some.floats(-10, 10)
 
 
 @given(ends, ends, ends, ends)
-def test_within_disjoint_and_across_are_all_there_is(a, b, c, d):
+def test_an_interval_is_inside_disjoint_or_overlapping(a, b, c, d):
+    """`within` and `disjoint` agree with their definitions, and exclude each other."""
     interval, low, high = ConfidenceInterval(min(a, b), max(a, b)), min(c, d), max(c, d)
     meets = max(interval.low, low) <= min(
         interval.high, high
@@ -31,7 +32,8 @@ def test_within_disjoint_and_across_are_all_there_is(a, b, c, d):
     assert not (interval.within(low, high) and interval.disjoint(low, high))
 
 
-def test_it_unpacks_scales_and_widens():
+def test_unpacking_scaling_and_widening():
+    """Arithmetic preserves level and kind; a NaN end makes the interval infinite."""
     interval = ConfidenceInterval(1.0, 3.0, 0.9, Kind.BOOTSTRAP)
     low, high = interval
     assert (low, high, interval.width, interval.half_width) == (1.0, 3.0, 2.0, 1.0)
@@ -50,12 +52,14 @@ def test_it_unpacks_scales_and_widens():
         ((0.0, 1.0, 0.9, "sure"), "sure"),
     ],
 )
-def test_what_is_no_interval_is_refused(given_, words):
+def test_invalid_intervals_are_refused(given_, words):
+    """Exchanged ends, levels outside of (0, 1] and unknown kinds."""
     with pytest.raises(ValueError, match=words):
         ConfidenceInterval(*given_)
 
 
 def gap(observe="x0", noise=None, **more):
+    """Return the gap between SGDM and SGD on a quadratic loss."""
     noise = st.noise.gaussian(dim=1) if noise is None else noise
     oracle = st.NoisyOracle(st.losses.quadratic(np.eye(1)), noise, sigma=1.0)
     plan = st.schedules.constant(eta=0.25, beta=0.5)
@@ -77,7 +81,8 @@ RESULTS = {
 
 
 @pytest.mark.parametrize("name", RESULTS)
-def test_every_result_gives_one_and_says_its_kind(name):
+def test_every_result_has_an_interval_of_its_kind(name):
+    """The kind is as expected, a higher level gives a wider interval, and the deprecated method agrees."""
     made, kind = RESULTS[name]
     found = made()
     own, wide = found.confidence_interval(), found.confidence_interval(0.999)
@@ -90,8 +95,8 @@ def test_every_result_gives_one_and_says_its_kind(name):
     assert pair == tuple(wide if kind is not Kind.EXACT else own)
 
 
-def test_one_class_of_intervals():
-    """No other class of the package has a lower and an upper end as fields, but for ranges of formulas and tolerances that a user states."""
+def test_there_is_one_class_of_intervals():
+    """No other class has fields `low` and `high`, except ranges of formulas and stated bounds."""
     found = set()
     for file in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -104,6 +109,7 @@ def test_one_class_of_intervals():
     }  # fmt: skip
 
 
-def test_counts_have_clopper_and_pearsons():
+def test_binomial_intervals_have_their_kind():
+    """Kind and level of a Clopper-Pearson interval."""
     interval = binomial_interval(3, 10, 0.9)
     assert interval.kind is Kind.CLOPPER_PEARSON and interval.level == 0.9 and 0.3 in interval
