@@ -153,7 +153,7 @@ def test_directions_in_the_plane_are_equally_spaced_with_a_random_rotation():
 
 
 def test_the_error_over_directions():
-    """In the plane from successive differences around the half circle; in space from frames if there are at least four, else from directions."""
+    """In the plane from successive differences around the half circle; in space from at least four frames, or else from directions."""
     v = np.array([1.0, 1.4, 2.0, 1.7, 1.1, 0.3, 0.6, 0.9, 1.3])
     successive = [v[0] - v[8], *(v[k] - v[k - 1] for k in range(1, 9))]
     assert _direction_error(v, 2) == pytest.approx(math.sqrt(sum(d * d for d in successive) / 9 / 2 / 9), rel=1e-13)
@@ -214,7 +214,7 @@ def test_the_default_number_of_directions(monkeypatch):
 
 
 def test_the_numbers_of_knots_and_resampled_paths(monkeypatch):
-    """Each kind has its number of knots in one dimension. Sliced distances have `SLICED_KNOTS` and at most `SLICED_PATHS` resampled paths."""
+    """Each kind has its number of knots; sliced distances have `SLICED_KNOTS`, and resample at most `SLICED_PATHS` paths."""
     monkeypatch.setattr(module, "SLICED_KNOTS", 20)
     monkeypatch.setattr(module, "SLICED_PATHS", 50)
     monkeypatch.setitem(KINDS, "energy", replace(KINDS["energy"], knots=30))
@@ -274,7 +274,7 @@ def test_an_interval_is_the_norm_with_its_radius_on_both_sides(kind, value, reso
 
 @pytest.mark.parametrize(("kind", "factor"), [("wasserstein", 2.0), ("kolmogorov", 2.0), ("energy", 4.0)])
 def test_paths_for_a_distance_of_given_size(kind, factor):
-    """The floor of the norm is proportional to the root of 1/n + 1/m, here 1/12; half of the size for W_1, a quarter for the square of energy."""
+    """The floor of the norm is of order sqrt(1/n + 1/m), here sqrt(1/12); half of the size for W_1, a quarter for the squared energy norm."""
     d = Distance(0.5, 0.1, 0.13, 20, 30, kind)
     ratio = factor * 0.13 / 0.011
     needed = 24 * ratio ** (2 if kind != "energy" else 1)

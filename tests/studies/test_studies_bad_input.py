@@ -1,4 +1,4 @@
-"""Bad input through the Python face: each a ValueError of one or two sentences that names the culprit, before anything runs."""
+"""Input validation of the Python interface: errors are ValueErrors of one or two sentences that name the argument, before any run."""
 
 from __future__ import annotations
 
@@ -19,14 +19,18 @@ NAN = float("nan")
 
 
 def run(**change):
+    """Simulate with valid arguments, some of them changed."""
     return st.simulate(st.SGD(ORACLE, FLAT), **(GIVEN | change))
 
 
 def gap(first=None, second=None, **change):
+    """Compute a gap with valid arguments, some of them changed."""
     return st.weak_gap(first or st.SGDM(ORACLE, PLAN), second or st.SGD(ORACLE, FLAT), **(GIVEN | change))
 
 
 def study(pair=None, etas=(0.25, 0.125), **change):
+    """Compute an order study with valid arguments, some of them changed."""
+
     def usual(eta):
         plan = st.schedules.constant(eta, 0.5)
         return st.SGDM(ORACLE, plan), st.SGD(ORACLE, plan.averaged())
@@ -35,14 +39,17 @@ def study(pair=None, etas=(0.25, 0.125), **change):
 
 
 def other_dimension():
+    """Return a dynamics with one coordinate."""
     return st.SGD(st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(1)), FLAT)
 
 
 def other_draws():
+    """Return a dynamics with other draws."""
     return st.SGD(st.NoisyOracle(LOSS, st.noise.rademacher(2)), FLAT)
 
 
 def swapped_names():
+    """Compute a gap between losses whose coordinates are exchanged."""
     first = st.NoisyOracle(st.losses.from_expression("x**2 + 3*y**2", variables="x y"), st.noise.gaussian(2))
     second = st.NoisyOracle(st.losses.from_expression("x**2 + 3*y**2", variables="y x"), st.noise.gaussian(2))
     return gap(st.SGDM(first, PLAN), st.SGD(second, FLAT), observe=["x"])
@@ -165,7 +172,7 @@ BAD = {
     "etas NaN": (lambda: study(etas=[0.1, NAN]), "etas"),
     "pair no function": (lambda: study(pair=3), "pair"),
     "pair returns one": (lambda: study(pair=lambda eta: st.SGD(ORACLE, FLAT)), "pair"),
-    # answers
+    # results
     "unknown observable": (lambda: run().at("x1"), "x0"),
     "observable's number": (lambda: run().at(7), "observable"),
     "time not recorded": (lambda: run().at("x0", 0.3), "recorded"),
@@ -178,7 +185,8 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_refused_in_one_sentence(name):
+def test_bad_input_is_refused(name):
+    """The message is short and has no trace or address."""
     call, word = BAD[name]
     with pytest.raises(ValueError, match=word) as error:
         call()
@@ -187,7 +195,8 @@ def test_refused_in_one_sentence(name):
     assert "Traceback" not in text and "object at 0x" not in text
 
 
-def test_misspelt_options_are_not_swallowed():
+def test_misspelt_options_are_refused():
+    """A TypeError, as for every function."""
     for call in (run, gap, study):
         with pytest.raises(TypeError, match="unexpected keyword"):
             call(pahts=3)
@@ -198,6 +207,7 @@ def test_misspelt_options_are_not_swallowed():
     [{"x0": [1.0]}, {"horizon": 1.01}, {"observe": ["y"]}, {"seed": -1}, {"threads": 0}, {"backend": "jax"}, {"paths": 0}],
 )
 def test_nothing_is_written_for_bad_input(tmp_path, change):
+    """No store is created."""
     store = tmp_path / "run.db"
     with pytest.raises(ValueError):
         run(store=store, **change)
@@ -205,11 +215,12 @@ def test_nothing_is_written_for_bad_input(tmp_path, change):
 
 
 def test_good_input_is_accepted():
-    """Negative control: the arguments that each bad case changes are fine as they are."""
+    """Negative control: the arguments that the bad cases change are valid by default."""
     assert run().paths == gap().paths == study().gaps[0].paths == 100
 
 
-def test_a_tensor_with_a_gradient_is_refused_with_the_way_out():
+def test_unsupported_tensors_are_refused_with_a_remedy():
+    """Tensors with a gradient, without data, or of a type that NumPy lacks."""
     torch = pytest.importorskip("torch")
     for x0 in (torch.ones(2, requires_grad=True), torch.ones(2, device="meta"), torch.ones(2).bfloat16()):
         with pytest.raises(ValueError, match=r"x0.*\.detach\(\)\.cpu\(\)"):
@@ -220,5 +231,6 @@ def test_a_tensor_with_a_gradient_is_refused_with_the_way_out():
 
 
 @pytest.mark.parametrize("x0", [(1, 2), np.array([1, 2], object), np.ma.array([1.0, 2.0], mask=False), np.array([1, 2], np.int8)])
-def test_other_starts_are_taken_as_the_numbers_that_they_are(x0):
+def test_other_types_of_starts_are_accepted(x0):
+    """Tuples, object arrays, masked arrays and integers."""
     np.testing.assert_array_equal(run(x0=x0).statistics.mean, run().statistics.mean)

@@ -1,4 +1,4 @@
-"""Recorded steps and the control variate's anchors, counted by hand; what a program of one or two dynamics runs."""
+"""Recorded steps, anchors of the control variate, and programs of one or two dynamics, against explicit lists."""
 
 from __future__ import annotations
 
@@ -24,28 +24,30 @@ def test_steps_to_a_time():
             steps_to(t, 0.1)
 
 
-def grown(start, steps):
-    """round(start 1.1^j) below the last step, and it."""
+def geometric(start, steps):
+    """Return round(start 1.1^j) below the last step, and the last step."""
     return {round(start * 1.1**j) for j in range(200) if start * 1.1**j < steps} | {steps}
 
 
 @pytest.mark.parametrize(
-    ("steps", "memory", "wanted"),
+    ("steps", "memory", "expected"),
     [
-        (1000, 2.5, {*range(21)} | grown(20, 1000)),  # 8 memories
-        (1000, 2.51, {*range(22)} | grown(21, 1000)),  # rounded up
-        (60, 1.0, {*range(9)} | grown(10, 60)),  # growth begins at 10, where a step is one
+        (1000, 2.5, {*range(21)} | geometric(20, 1000)),  # 8 memories
+        (1000, 2.51, {*range(22)} | geometric(21, 1000)),  # rounded up
+        (60, 1.0, {*range(9)} | geometric(10, 60)),  # growth begins at 10, where a step is one
         (5, 100.0, {*range(6)}),
         (10, 1.25, {*range(11)}),
         (700, 100.0, {round(k * 700 / DENSE) for k in range(DENSE + 1)}),
-        (3000, 100.0, {round(k * 800 / DENSE) for k in range(DENSE + 1)} | grown(800, 3000)),
+        (3000, 100.0, {round(k * 800 / DENSE) for k in range(DENSE + 1)} | geometric(800, 3000)),
     ],
 )
-def test_recorded_steps_by_default(steps, memory, wanted):
-    assert recorded_steps(None, steps, 0.1, memory).tolist() == sorted(wanted)
+def test_recorded_steps_by_default(steps, memory, expected):
+    """Eight memories are recorded step by step, later steps geometrically."""
+    assert recorded_steps(None, steps, 0.1, memory).tolist() == sorted(expected)
 
 
-def test_recorded_steps_as_asked():
+def test_recorded_steps_as_requested():
+    """Lists of times and "all"."""
     assert recorded_steps("all", 4, 0.1, 9.0).tolist() == [0, 1, 2, 3, 4]
     assert recorded_steps([0.3, 0.1, 0.0, 0.3], 4, 0.1, 9.0).tolist() == [0, 1, 3]
     assert recorded_steps(0.4, 4, 0.1, 9.0).tolist() == [4]
@@ -54,7 +56,7 @@ def test_recorded_steps_as_asked():
 
 
 def member_of(steps, longest=10 / 3, memory=None):
-    """A momentum with numbers that tell their step, `steps + 1` of them as the dynamics have."""
+    """Return a momentum whose coefficients identify their step, `steps + 1` of them as in the dynamics."""
     return SimpleNamespace(
         longest_memory=longest,
         memory=lambda n: np.arange(n + 1) + 0.5 if memory is None else memory,
@@ -62,17 +64,14 @@ def member_of(steps, longest=10 / 3, memory=None):
     )
 
 
-def test_anchors_by_hand():
-    """Lag 10: an anchor serves until the next recorded step wants one more than 5 steps later; its place is free after its last use.
-
-    Wanted: 0 0 0 2 5 | 6 7 | 15 | 30. Uses end at 15, 17, 25, 40, so that only step 30 finds a place that is free, the first.
-    """
+def test_anchors_of_an_example():
+    """Lag 10: an anchor is used until a recorded step needs one more than 5 steps later; its slot is free after its last use."""
     record = np.array([0, 5, 10, 12, 15, 16, 17, 25, 40])
     found = plan_control(member_of(40), 40, record)
     starts = [0, 0, 0, 0, 0, 6, 6, 15, 30]
-    wanted = np.full(41, -1)
-    wanted[[0, 6, 15, 30]] = [0, 1, 2, 0]
-    assert found.anchor_slot.tolist() == wanted.tolist()
+    expected = np.full(41, -1)
+    expected[[0, 6, 15, 30]] = [0, 1, 2, 0]
+    assert found.anchor_slot.tolist() == expected.tolist()
     assert found.slot.tolist() == [0, 0, 0, 0, 0, 1, 1, 2, 0] and found.slots == 3
     assert found.factor.tolist() == (record + 0.5).tolist() and found.memory.tolist() == (np.arange(41) + 0.5).tolist()
     # the product of (j + 1) / (j + 2) over j = a ... k - 1
@@ -80,13 +79,14 @@ def test_anchors_by_hand():
 
 
 def test_a_lag_is_three_memories_rounded_up():
-    """The anchor of the last record alone lies a lag before it."""
+    """Only the anchor of the last record lies one lag before it."""
     for longest, lag in ((10 / 3, 10), (3.4, 11), (1.0, 3)):
         found = plan_control(member_of(40, longest), 40, np.array([40]))
         assert np.flatnonzero(found.anchor_slot >= 0).tolist() == [40 - lag]
 
 
 def test_no_momentum_has_no_control():
+    """There is no control variate without momentum."""
     assert plan_control(member_of(40, memory=np.zeros(41)), 40, np.array([40])) is None
     assert plan_control(SimpleNamespace(memory=lambda n: None, fading=lambda n: None), 40, np.array([40])) is None
 
@@ -94,7 +94,9 @@ def test_no_momentum_has_no_control():
 # -- programs ------------------------------------------------------------------------------------------------------------------------
 
 
-def test_grids_nest_in_whole_multiples():
+def test_steps_must_be_integer_multiples():
+    """Ratios of steps are integers up to rounding."""
+
     def steps_of(*times):
         return nested(tuple(SimpleNamespace(step_time=t) for t in times))
 
@@ -105,39 +107,41 @@ def test_grids_nest_in_whole_multiples():
 
 
 def program_of(*members, times=None, **more):
+    """Return the program of some dynamics on a quadratic loss."""
     return make_program(members, [2.0], 12.0, ["x"], times, (), more.get("control", True), more.get("coupled", True))
 
 
 def test_a_program_runs_on_the_shortest_step_and_records_on_the_longest():
-    """A momentum of memory 4 at steps of .25 beside an integrator at steps of .125: 8 memories of it are recorded one by one."""
+    """A momentum with memory 4 at steps of 0.25 and an integrator at steps of 0.125: 8 memories are recorded step by step."""
     plan = st.schedules.constant(0.25, beta=0.75)
     pair = st.SGDM(ORACLE, plan), st.EulerMaruyama(st.SDE(drift=["-x"], diffusion=["0.5"], variables="x"), 0.125)
     for members, memory in ((pair, 4), (pair[::-1], 4), (pair[1:], 1)):
         program, record, step_time = program_of(*members)
         longest = 2 if len(members) == 2 else 1
         steps = 96 // longest
-        assert record.tolist() == sorted({*range(8 * memory + 1)} | grown(max(10, 8 * memory), steps))
+        assert record.tolist() == sorted({*range(8 * memory + 1)} | geometric(max(10, 8 * memory), steps))
         assert step_time == 0.125 * longest and program.steps == 96 and program.record.tolist() == (record * longest).tolist()
         assert program.every == tuple(2 if m is pair[0] else 1 for m in members)
         assert program.members == members and [x.tolist() for x in program.x0] == [[2.0]] * len(members)
-        assert program.control is None  # the grids differ
+        assert program.control is None  # the steps differ
 
 
 def test_memories_are_counted_in_the_longest_step():
-    """A memory of 8 steps of .125 is one of 4 steps of .25: 32 of them are recorded one by one, then ever fewer."""
+    """A memory of 8 steps of 0.125 is one of 4 steps of 0.25: 32 of them are recorded step by step, later ones geometrically."""
     momentum = st.SGDM(ORACLE, st.schedules.constant(0.125, beta=0.875))
     coarse = st.EulerMaruyama(st.SDE(drift=["-x"], diffusion=["0.5"], variables="x"), 0.25)
     _, record, _ = make_program((momentum, coarse), [2.0], 25.0, ["x"], None, (), True, True)
-    assert record.tolist() == sorted({*range(33)} | grown(32, 100))
+    assert record.tolist() == sorted({*range(33)} | geometric(32, 100))
 
 
 def test_a_control_is_planned_for_coupled_momentum_on_one_grid():
+    """Not for independent members, sampled losses or different steps."""
     plan = st.schedules.constant(0.25, beta=0.5)
     momentum, plain = st.SGDM(ORACLE, plan), st.SGD(ORACLE, plan.averaged())
     program, record, _ = program_of(momentum, plain)
-    wanted = plan_control(momentum, 48, record)
+    expected = plan_control(momentum, 48, record)
     for name in ("anchor_slot", "slot", "factor", "fading", "memory"):
-        np.testing.assert_array_equal(getattr(program.control, name), getattr(wanted, name))
+        np.testing.assert_array_equal(getattr(program.control, name), getattr(expected, name))
     assert program.control.memory.shape == (49,)
     for how in ({"control": False}, {"coupled": False}):
         assert program_of(momentum, plain, **how)[0].control is None

@@ -28,22 +28,27 @@ FEW = dict(resamples=19)
 
 
 def normals(shape, seed):
+    """Return standard normal numbers."""
     return np.random.default_rng([seed, 99]).standard_normal(shape)
 
 
-def mean_size(mu, variance):
-    """E|N(mu, variance)|."""
+def mean_absolute_value(mu, variance):
+    """Return E|N(mu, variance)|."""
     s = math.sqrt(variance)
     return s * math.sqrt(2 / math.pi) * math.exp(-(mu**2) / (2 * variance)) + mu * (2 * ndtr(mu / s) - 1)
 
 
 def truth(kind, d=1.0):
-    """The distance of N(0, 1) and N(d, 1)."""
-    return {"wasserstein": d, "kolmogorov": 2 * ndtr(d / 2) - 1, "energy": 2 * mean_size(d, 2) - 2 * mean_size(0, 2)}[kind]
+    """Return the distance of N(0, 1) and N(d, 1)."""
+    return {
+        "wasserstein": d,
+        "kolmogorov": 2 * ndtr(d / 2) - 1,
+        "energy": 2 * mean_absolute_value(d, 2) - 2 * mean_absolute_value(0, 2),
+    }[kind]
 
 
 def pairwise_energy(x, y):
-    """The definition, with all pairs: the slow twin."""
+    """Return the energy distance by its definition, from all pairs: the reference implementation."""
 
     def mean(a, b):
         return np.linalg.norm(a[:, :, None] - b[:, None, :], axis=0).mean()
@@ -64,7 +69,8 @@ SAMPLES = {
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_values_are_those_of_scipy(name):
+def test_values_agree_with_scipy(name):
+    """In one dimension, with and without ties, for equal and unequal sizes."""
     x, y = SAMPLES[name]
     scale = max(1.0, abs(np.mean(x) - np.mean(y)))
     assert distance(x, y, **FEW).value == pytest.approx(stats.wasserstein_distance(x, y), abs=1e-12 * scale)
@@ -74,7 +80,7 @@ def test_values_are_those_of_scipy(name):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_shifted_normals_have_the_closed_forms(kind):
-    """Exact quantiles instead of draws leave an error of the grid, at most 1 / n of the Kolmogorov distance; and draws' intervals hold it."""
+    """Exact quantiles have a grid error of at most 1 / n in the Kolmogorov distance; intervals of samples contain the exact distance."""
     points = ndtri((np.arange(4000) + 0.5) / 4000)
     tolerance = {"wasserstein": 1e-12, "kolmogorov": 1 / 4000, "energy": 1e-4}[kind]
     assert distance(points, points + 0.7, kind, **FEW).value == pytest.approx(truth(kind, 0.7), abs=tolerance)
@@ -86,6 +92,7 @@ def test_shifted_normals_have_the_closed_forms(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_distance_is_symmetric_zero_on_itself_and_scales(kind):
+    """Symmetry, identity and scaling."""
     x, y = SAMPLES["unequal sizes"]
     d, back = distance(x, y, kind, **FEW), distance(y, x, kind, **FEW)
     assert d.value == pytest.approx(back.value, rel=1e-13) and (d.n, d.m) == (back.m, back.n) == (500, 173)
@@ -110,7 +117,7 @@ def test_sliced_w1_of_a_shift_in_the_plane(shift):
 
 @pytest.mark.parametrize("dim, mean", [(3, 1 / 2), (5, 3 / 8), (40, math.gamma(20) / math.sqrt(math.pi) / math.gamma(20.5))])
 def test_sliced_w1_of_a_shift_in_space(dim, mean):
-    """E|t_1| |d|, within five standard errors over the lines for 10 seeds (false alarm 10 P(|t_11| > 5) = 4e-3)."""
+    """E|t_1| |d|, within five standard errors over the directions for 10 seeds (false alarm 10 P(|t_11| > 5) = 4e-3)."""
     x = normals((dim, 20), 0)
     for seed in range(10):
         d = distance(x, x + np.full((dim, 1), dim**-0.5), seed=seed, **FEW)
@@ -118,7 +125,8 @@ def test_sliced_w1_of_a_shift_in_space(dim, mean):
 
 
 @pytest.mark.parametrize("dim", [2, 3, 6])
-def test_sliced_energy_is_that_of_all_pairs(dim):
+def test_sliced_energy_approximates_that_of_all_pairs(dim):
+    """Averages over directions approximate the distance of the vectors."""
     x, y = normals((dim, 150), 0), 1.5 * normals((dim, 100), 1) + 0.5
     d, exact = distance(x, y, "energy", directions=240, **FEW), pairwise_energy(x, y)
     assert abs(d.value - exact) < 4 * d.direction_error < 0.2 * exact
@@ -128,6 +136,7 @@ def test_sliced_energy_is_that_of_all_pairs(dim):
 
 @pytest.mark.parametrize("dim, count", [(2, 7), (3, 9), (4, 10), (50, 8)])
 def test_directions_are_unit_vectors_in_orthogonal_frames(dim, count):
+    """Unit length; complete frames are orthogonal."""
     t = unit_directions(dim, count, 3)
     assert t.shape == (count, dim) and np.allclose((t**2).sum(axis=1), 1)
     if dim > 2:
@@ -148,30 +157,32 @@ LEAST, MOST = stats.binom.ppf(ALARM / 2, REPETITIONS, 0.95), stats.binom.isf(ALA
 
 @cache
 def pairs(kind, d, n=50, m=70):
+    """Return distances of 200 pairs of samples shifted by d."""
     return [distance(normals(n, 2 * s), normals(m, 2 * s + 1) + d, kind, seed=s) for s in range(REPETITIONS)]
 
 
-def held(results, exact):
+def covered(results, exact):
+    """Return how many intervals contain the exact distance."""
     return sum(r.low <= exact <= r.high for r in results)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_intervals_cover_at_distance_zero(kind):
     """200 repetitions, at least 176 hits (false alarm 5e-5)."""
-    assert held(pairs(kind, 0.0), 0.0) >= LEAST
+    assert covered(pairs(kind, 0.0), 0.0) >= LEAST
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_intervals_cover_at_a_clear_distance(kind):
-    """The same; they are conservative there, and all pairs but one at most are told apart."""
+def test_intervals_cover_at_a_large_distance(kind):
+    """The same bound; coverage is conservative there, and at most one pair is unresolved."""
     results = pairs(kind, 1.5)
-    assert held(results, truth(kind, 1.5)) >= LEAST
+    assert covered(results, truth(kind, 1.5)) >= LEAST
     assert sum(r.resolved for r in results) >= REPETITIONS - 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_equal_laws_stay_below_the_floor_as_often_as_stated(kind):
-    """Between 176 and 199 of 200 (false alarm 1e-4), and the floor is where the values lie."""
+def test_the_floor_has_its_level_for_equal_laws(kind):
+    """Between 176 and 199 of 200 (false alarm 1e-4), and the mean of the floor is that of the values."""
     results = pairs(kind, 0.0)
     unresolved = sum(not r.resolved for r in results)
     assert LEAST <= unresolved <= MOST
@@ -182,8 +193,8 @@ def test_equal_laws_stay_below_the_floor_as_often_as_stated(kind):
 
 
 @pytest.mark.parametrize("law", ["steps", "heavy tails"])
-def test_the_floor_keeps_its_level_for_other_laws(law):
-    """At least 176 of 200 (false alarm 5e-5), for sums of signs and Student's t with 3 degrees of freedom, and half of the pairs lopsided."""
+def test_the_floor_has_its_level_for_other_laws(law):
+    """At least 176 of 200 (false alarm 5e-5), for binomial laws and Student's t with 3 degrees of freedom, half of them of unequal sizes."""
     below = 0
     for s in range(REPETITIONS):
         rng = np.random.default_rng([s, 5])
@@ -193,8 +204,8 @@ def test_the_floor_keeps_its_level_for_other_laws(law):
     assert below >= LEAST
 
 
-def test_sliced_intervals_cover_and_sliced_floors_hold():
-    """100 repetitions each, at least 85 hits (false alarm 5e-5): a shift in the plane over its own lines; equal laws in space."""
+def test_sliced_intervals_cover_and_sliced_floors_have_their_level():
+    """100 repetitions each, at least 85 hits (false alarm 5e-5): a shift in the plane over its own directions; equal laws in space."""
     least = stats.binom.ppf(ALARM / 2, 100, 0.95)
     hits = below = 0
     for s in range(100):
@@ -206,7 +217,7 @@ def test_sliced_intervals_cover_and_sliced_floors_hold():
 
 
 def test_a_bootstrap_of_the_value_does_not_cover_zero():
-    """Negative control: without the handling of the bias no interval by percentiles holds 0, and of 100 by standard deviations a third do."""
+    """Negative control: with no correction of the bias, no percentile interval contains 0, and a third of 100 normal intervals do."""
     percentiles = deviations = 0
     for s in range(100):
         rng = np.random.default_rng([s, 6])
@@ -219,7 +230,7 @@ def test_a_bootstrap_of_the_value_does_not_cover_zero():
 
 
 def test_half_the_noise_does_not_cover():
-    """Negative control: half the radius holds 0 in far fewer than 176 of 200 (the value itself is about half the radius)."""
+    """Negative control: half the radius covers 0 in far fewer than 176 of 200 (the value itself is about half the radius)."""
     results = pairs("wasserstein", 0.0)
     hits = sum(_ends(r.kind, r.value, True, r.draws[190] / 2)[0] == 0 for r in results)
     assert hits < 0.6 * REPETITIONS < LEAST
@@ -251,7 +262,7 @@ def test_floor_and_noise_have_their_exact_means(kind, n, m):
 
 
 def test_coarse_knots_change_little():
-    """1 % of W_1 and energy at 512 knots, and of the Kolmogorov noise at 16,384, beside all 30,000 points, draw by draw and on average."""
+    """Changes below 1 % of W_1 and energy at 512 knots, and of the Kolmogorov noise at 16,384, against all 30,000 points."""
     x, y = normals(15_000, 0), normals(15_000, 1)
     ends = np.sort(x), np.sort(y)
     resampling = Resampling(15_000, 15_000, 15_000, 50, np.random.default_rng(2))
@@ -264,15 +275,15 @@ def test_coarse_knots_change_little():
 
 
 def test_the_order_of_the_paths_does_not_matter():
-    """A sorted sample has no groups that are alike; in a random order it has. Values are equal, floors to Monte-Carlo error (5 of them)."""
+    """Groups of a sorted sample would have different laws. The values are equal, the floors up to Monte Carlo error (5 standard errors)."""
     x, y = normals(5000, 0), normals(5000, 1)
     drawn, ordered = distance(x, y), distance(np.sort(x), np.sort(y))
     assert drawn.value == ordered.value
     assert ordered.floor == pytest.approx(drawn.floor, rel=5 * 0.4 * math.sqrt(2 / 200))
 
 
-def test_samples_that_move_together_are_on_the_safe_side():
-    """Runs of one seed: 0 false alarms in 100 at correlation 0.9; against each other more than the 12 that 5 % exceed in 0.2 % of cases."""
+def test_positively_correlated_samples_are_conservative():
+    """No false alarm in 100 runs at correlation 0.9; at -0.9 more than 12, which a level of 5 % exceeds in 0.2 % of cases."""
     alarms = {sign: 0 for sign in (1, -1)}
     for s in range(100):
         x, own = normals((2, 50), s)
@@ -282,11 +293,12 @@ def test_samples_that_move_together_are_on_the_safe_side():
 
 
 def test_intervals_at_other_confidences():
+    """Higher levels give wider intervals, from bootstrap quantiles and from the Gaussian bound."""
     d = distance(normals(400, 0), normals(300, 1) + 0.5)
     assert (d.low, d.high) == tuple(d.confidence_interval(0.95))
     ends = [tuple(d.confidence_interval(c)) for c in (0.5, 0.9, 0.95, 0.99, 0.9999, 1 - 1e-9)]
     assert all(a[0] >= b[0] and a[1] < b[1] for a, b in pairwise(ends))
-    # The Gaussian bound, which serves beyond the draws, lies above what 1,000 draws say.
+    # The Gaussian bound, used beyond the draws, exceeds the quantile of 1,000 draws.
     for kind in KINDS:
         d = distance(normals(400, 0), normals(300, 1) + 0.5, kind, resamples=1000)
         for confidence in (0.9, 0.95, 0.99):
@@ -296,8 +308,8 @@ def test_intervals_at_other_confidences():
         d.confidence_interval(1.0)
 
 
-def test_paths_for_are_enough():
-    """A pilot of 100 paths says how many resolve a shift by 0.4, 2.5 standard deviations above the floor: 17 of 20 (false alarm 1e-5)."""
+def test_paths_for_is_sufficient():
+    """From a pilot of 100 paths, for a shift by 0.4, 2.5 standard deviations above the floor: 17 of 20 resolved (false alarm 1e-5)."""
     for kind in ("wasserstein", "energy"):
         paths = distance(normals(100, 2), normals(100, 3), kind).paths_for(truth(kind, 0.4))
         assert 100 < paths < 1000
@@ -307,10 +319,11 @@ def test_paths_for_are_enough():
         distance(normals(10, 0), normals(10, 1)).paths_for(0.0)
 
 
-# What comes in and what goes out
+# Input and output
 
 
 def test_results_depend_on_points_and_seed_alone():
+    """Repeated calls agree bitwise; another seed changes the resampling."""
     x, y = normals((3, 200), 0), normals((3, 150), 1)
     for kind, more in (("wasserstein", {}), ("energy", {}), ("kolmogorov", {"coordinate": 2})):
         first, again, other = (distance(x, y, kind, directions=5, seed=seed, **more) for seed in (7, 7, 8))
@@ -318,23 +331,26 @@ def test_results_depend_on_points_and_seed_alone():
         assert first.floor != other.floor
         assert (first.value == other.value) == (kind == "kolmogorov")
     few = x[:, :100]
-    # The lines are those of the seed whatever the sample.
+    # The directions depend on the seed, not on the sample.
     assert distance(few, few + 1.0, seed=1, **FEW).value == pytest.approx(distance(y, y + 1.0, seed=1, **FEW).value)
 
 
-def test_one_coordinate_is_that_coordinate():
+def test_one_coordinate_is_a_one_dimensional_sample():
+    """`coordinate=` agrees with the distance of that row."""
     x, y = normals((2, 80), 0), normals((2, 90), 1)
     for kind in KINDS:
         assert distance(x, y, kind, coordinate=1) == distance(x[1], y[1], kind) == distance(x[1:], y[1:].tolist(), kind)
 
 
 def run(beta=0.5, **more):
+    """Simulate SGD, with its last points."""
     plan = st.schedules.constant(0.25, beta)
     options = dict(horizon=2.0, paths=200, observe=["x0"], threads=1, backend="numpy", keep_final=True)
     return st.simulate(st.SGDM(ORACLE, plan), **({"x0": [1.0, 2.0]} | options | more))
 
 
 def test_runs_are_taken_at_their_last_points():
+    """Runs are accepted as samples if they have their last points."""
     one, same, other = run(), run(stream=2), run(beta=0.95, stream=2)
     d = distance(one, same, directions=6)
     assert d == distance(one.final, same.final, directions=6) and (d.n, d.m) == (200, 200)
@@ -344,7 +360,8 @@ def test_runs_are_taken_at_their_last_points():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_lost_paths_are_told_and_never_dropped(kind):
+def test_diverged_paths_are_reported_and_not_dropped(kind):
+    """With any NaN or infinity the value is NaN, the interval infinite, and the diverged paths are counted."""
     x, y = normals((2, 50), 0), normals((2, 60), 1)
     x[0, 3], x[1, 3], y[1, 9] = NAN, INF, -INF
     d = distance(x, y, kind, coordinate=0)
@@ -355,6 +372,7 @@ def test_lost_paths_are_told_and_never_dropped(kind):
 
 
 def test_points_without_noise_are_exact():
+    """Constant samples have intervals of width 0."""
     d = distance(np.full(20, 1.5), np.full(30, 1.0))
     assert d.low == d.value == d.high == 0.5 and d.resolved
     assert tuple(d.confidence_interval(1 - 1e-9)) == (0.5, 0.5)
@@ -362,12 +380,14 @@ def test_points_without_noise_are_exact():
     assert same.value == same.high == same.floor_high == 0 and not same.resolved
 
 
-def test_two_paths_give_a_wide_answer_not_an_error():
+def test_two_paths_give_a_wide_interval():
+    """The smallest possible samples are unresolved."""
     d = distance([0.0, 1.0], [5.0, 6.0])
     assert d.value == 5 and not d.resolved and d.low == 0
 
 
-def test_what_is_printed():
+def test_repr():
+    """Name, numbers of paths, directions, and whether the distance is resolved."""
     line = distance(normals(400, 2), normals(400, 3))
     assert repr(line).startswith("W1 = ") and repr(line).endswith(": unresolved") and "400 and 400 paths" in repr(line)
     sliced = repr(distance(normals((2, 60), 0), normals((2, 60), 1) + 3.0, directions=8))
@@ -379,7 +399,7 @@ def test_what_is_printed():
 
 
 def test_memory_is_bounded():
-    """A million paths need less than 200 MB beside the points."""
+    """A million paths take less than 200 MB in addition to the points."""
     x, y = normals(10**6, 0), normals(10**6, 1)
     tracemalloc.start()
     distance(x, y)
@@ -418,20 +438,23 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_refused_with_a_way_out(name):
+def test_bad_input_is_refused_with_a_remedy(name):
+    """Each message names the argument and a remedy."""
     call, word = BAD[name]
-    with pytest.raises(ValueError) as told:
+    with pytest.raises(ValueError) as caught:
         call()
-    text = str(told.value)
+    text = str(caught.value)
     assert word in text and "got" in text and "\n" not in text
 
 
-def test_as_few_resamples_as_the_error_names_are_taken():
+def test_the_minimum_of_resamples_in_the_message_is_accepted():
+    """The bound that the message states is sharp."""
     for confidence, least in ((0.95, 19), (0.999, 999)):
         assert distance(GOOD, GOOD + 9, confidence=confidence, resamples=least).resolved
 
 
 def test_the_scale_of_wasserstein_noise_is_the_standard_error_of_the_difference_of_means():
+    """The standard error of the difference of the means."""
     rng = np.random.default_rng(4)
     first, second = rng.normal(0.0, 1.0, 400), rng.normal(0.0, 3.0, 700)
     expected = np.sqrt(first.var(ddof=1) / 400 + second.var(ddof=1) / 700)

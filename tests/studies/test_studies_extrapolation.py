@@ -1,4 +1,4 @@
-"""Talay-Tubaro extrapolation: its order by exact moment maps, its estimate and error by z-tests, what it refuses."""
+"""Talay-Tubaro extrapolation: its order by exact moment maps, its estimate and error by z-tests, input validation."""
 
 from __future__ import annotations
 
@@ -18,17 +18,20 @@ START = [1.0, 0.5]
 
 
 def second_moment(cls, sde, dt, law):
+    """Return E X_T^2 of an integrator by its exact moment map."""
     steps = round(1 / dt)
     got = st.exact.moments(cls(sde, dt, law), START[: sde.dim], steps, record=[steps])
     return float(got.covariance[0, 0, 0] + got.mean[0, 0] ** 2)
 
 
 def extrapolated(cls, sde, dt, law="normal"):
+    """Return the extrapolated second moment."""
     a = 2**cls.weak_order / (2**cls.weak_order - 1)
     return a * second_moment(cls, sde, dt / 2, law) - (a - 1) * second_moment(cls, sde, dt, law)
 
 
 def truth(sde):
+    """Return the exact second moment."""
     solved = st.exact.solution(sde, START[: sde.dim], [1.0])
     return float(solved.covariance[0, 0, 0] + solved.mean[0, 0] ** 2)
 
@@ -37,15 +40,15 @@ CASES = [(st.EulerMaruyama, OU), (st.EulerMaruyama, GBM), (st.EulerMaruyama, GEN
 
 
 @pytest.mark.parametrize(("cls", "sde"), CASES)
-def test_one_order_more_on_the_exact_maps(cls, sde):
-    """Six steps; 0.05 of what is left of the next order between the two finest that rounding leaves alone."""
+def test_the_order_increases_by_one_for_exact_moments(cls, sde):
+    """Six steps; within 0.05 between the two finest ones that are not dominated by rounding."""
     errors = np.array([extrapolated(cls, sde, 2.0**-k) - truth(sde) for k in range(2, 8)])
     assert abs(math.log2(errors[-2] / errors[-1]) - (cls.weak_order + 1)) < 0.05
 
 
 @pytest.mark.parametrize("law", ["normal", "three-point"])
 @pytest.mark.parametrize("sde", [OU, GENERAL])
-def test_the_estimate_is_that_of_the_maps(sde, law):
+def test_the_estimate_agrees_with_exact_moments(sde, law):
     """|z| < 4.5 in eight tests (false alarm 6e-5); without extrapolation the same paths are 5 standard errors off."""
     dt, name = 0.5, f"{sde.names[0]}**2"
     run = st.extrapolate(lambda h: st.EulerMaruyama(sde, h, law), dt, START[: sde.dim], 1.0, 1_000_000, [name], times=[1.0])
@@ -56,7 +59,7 @@ def test_the_estimate_is_that_of_the_maps(sde, law):
 
 
 def test_the_standard_error_is_that_of_the_combination():
-    """Path by path from the kept points, coupled or not, to rounding; a divergent run has none."""
+    """Path by path from the last points, coupled or not, up to rounding; a diverged run has none."""
     for coupled in (True, False):
         run = st.extrapolate(
             lambda h: st.Platen(GBM, h), 0.25, [1.0], 1.0, 4_000, ["x"], coupled=coupled, keep_final=True, backend="numpy"
@@ -67,7 +70,7 @@ def test_the_standard_error_is_that_of_the_combination():
         assert e.value == pytest.approx(w.mean(), rel=1e-12)
         if coupled:
             assert e.stderr == pytest.approx(w.std(ddof=1) / math.sqrt(4_000), rel=1e-9)
-        else:  # the two members share no draws: their sample covariance is noise that the sums know as well
+        else:  # independent members: the accumulated moments contain their sample covariance as well
             assert e.stderr == pytest.approx(w.std(ddof=1) / math.sqrt(4_000), rel=0.05)
     np.testing.assert_allclose(run.data["mean"][-1, 0], w.mean(), rtol=1e-12)
     assert "order 2" in repr(run) and "away" in repr(run)
@@ -75,7 +78,7 @@ def test_the_standard_error_is_that_of_the_combination():
 
 @pytest.mark.parametrize(("weak_order", "a"), [(1, 2.0), (2, 4 / 3), (0.5, 2**0.5 / (2**0.5 - 1))])
 def test_value_bias_and_errors_path_by_path(weak_order, a):
-    """z + a (x - z) of the kept points, and (a - 1) (z - x) for what the shorter step alone is wrong by; at two times, of two observables."""
+    """From the last points: z + a (x - z), and (a - 1) (z - x) for the bias of the shorter step; at two times, for two observables."""
     kept = {}
     for horizon in (0.5, 1.0):
         run = st.extrapolate(
@@ -109,6 +112,8 @@ def test_value_bias_and_errors_path_by_path(weak_order, a):
 
 
 def test_the_deprecated_keyword_and_field_give_the_same_result():
+    """The keyword `weak=` and the attribute `.weak`."""
+
     def run(**order):
         return st.extrapolate(lambda h: st.EulerMaruyama(OU, h), 0.25, [1.0], 1.0, 100, ["x"], backend="numpy", **order)
 
@@ -123,7 +128,7 @@ def test_the_deprecated_keyword_and_field_give_the_same_result():
 
 
 def test_an_optimiser_towards_learning_rate_zero():
-    """SGD is Euler's scheme: with the order given, its limit is the SDE's value to second order."""
+    """SGD is Euler's method: with the order given, its extrapolation agrees with the SDE to second order."""
 
     def sgd(eta):
         return st.SGD(st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1), eta**-0.5), st.schedules.constant(eta))
@@ -138,13 +143,16 @@ def test_an_optimiser_towards_learning_rate_zero():
     assert abs(better - limit) < abs(second(1 / 8) - limit) / 3
 
 
-def test_lost_paths_are_told():
-    wild = st.SDE(drift=["x**3"], diffusion=["1"], variables="x")
-    run = st.extrapolate(lambda h: st.EulerMaruyama(wild, h), 0.5, [5.0], 5.0, 50, ["x"])
+def test_diverged_paths_are_reported():
+    """A diverged run has NaN estimates and counts its diverged paths."""
+    explosive = st.SDE(drift=["x**3"], diffusion=["1"], variables="x")
+    run = st.extrapolate(lambda h: st.EulerMaruyama(explosive, h), 0.5, [5.0], 5.0, 50, ["x"])
     assert math.isnan(run.at().value) and run.at().diverged and math.isnan(run.bias().value)
 
 
 def test_interrupted_and_resumed_to_the_same_bits(tmp_path):
+    """A resumed run agrees bitwise with an uninterrupted one."""
+
     def go(**more):
         return st.extrapolate(lambda h: st.EulerMaruyama(OU, h), 0.25, [1.0], 1.0, 300_000, ["x"], **more).at()
 
@@ -168,7 +176,8 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_refused_in_one_sentence(name):
-    call, told = BAD[name]
-    with pytest.raises(ValueError, match=told):
+def test_bad_input_is_refused(name):
+    """Each message is a sentence that names the argument."""
+    call, message = BAD[name]
+    with pytest.raises(ValueError, match=message):
         call()

@@ -1,4 +1,4 @@
-"""The gap of a pair: unbiased with the control and without, the control of mean zero exactly, and the variance that it saves.
+"""The weak gap of a pair: unbiased with and without the control variate, whose mean is exactly zero, and variance reduction.
 
 Every |z| < 4.5 (7e-6 each, about 700 of them: 0.5 % for the file; seeds are fixed); negative controls beyond 20.
 """
@@ -23,23 +23,26 @@ RNG = np.random.default_rng(5)
 
 
 def quadratic_pair(eta, beta=0.9, plan=None):
+    """Return SGDM and SGD on a quadratic loss."""
     oracle = st.NoisyOracle(LOSS, st.noise.gaussian(dim=1), sigma=eta**-0.5)
     plan = plan or st.schedules.constant(eta, beta)
     return st.SGDM(oracle, plan), st.SGD(oracle, plan.averaged())
 
 
 def moving(eta, steps=48):
+    """Return an alternating schedule."""
     return st.schedules.from_arrays(eta * RNG.uniform(0.3, 1.6, steps), RNG.uniform(0.2, 0.95, steps), base=eta)
 
 
 def wavy_pair(eta, beta=0.9):
-    """A double well with a noise root that moves with x."""
+    """Return a pair on a double well with state-dependent noise."""
     oracle = st.NoisyOracle(WAVY, st.noise.gaussian(root=[["1 + 0.3*sin(x)"]], variables="x"), sigma=eta**-0.5)
     plan = st.schedules.constant(eta, beta)
     return st.SGDM(oracle, plan), st.SGD(oracle, plan.averaged())
 
 
 def heavy_pair(eta):
+    """Return heavy-ball momentum and SGD."""
     oracle = st.NoisyOracle(LOSS, st.noise.gaussian(dim=1), sigma=eta**-0.5)
     heavy = st.HeavyBall(oracle, gamma=eta * 0.1, beta=0.9)
     return heavy, st.SGD(oracle, heavy.averaged(), step_time=heavy.step_time)
@@ -51,7 +54,7 @@ HOW = {"control": {}, "coupled": {"control": False}, "independent": {"coupled": 
 @pytest.mark.parametrize("schedule", ["fixed", "moving"])
 @pytest.mark.parametrize("how", HOW)
 def test_unbiased_at_every_recorded_time(how, schedule):
-    """Against the exact gap at finite eta; all ways of running agree with it, hence with each other."""
+    """Against the exact gap at finite eta, for every combination of coupling, control variate and backend."""
     eta, steps = 2.0**-5, 48
     pair = quadratic_pair(eta, plan=moving(eta) if schedule == "moving" else None)
     gap = st.weak_gap(*pair, [1.0], steps * eta, 200_000, OBSERVE, seed=1, **HOW[how])
@@ -77,6 +80,7 @@ PAIRS = {
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_the_control_has_mean_zero_exactly(name):
+    """Its sample mean is within 4.5 standard errors of 0."""
     pair, x0, observe = PAIRS[name]()
     gap = st.weak_gap(*pair, x0, 1.0, 300_000, observe, seed=2)
     total, n = gap.statistics.total, gap.paths
@@ -87,7 +91,7 @@ def test_the_control_has_mean_zero_exactly(name):
 
 
 def biased_control(monkeypatch, pair, x0, observe, paths):
-    """C = c grad h(y_k) . E_k, without waiting for the lag: y_k and E_k are correlated, so its mean is not zero."""
+    """C = c grad h(y_k) . E_k with no lag: y_k and E_k are correlated, so that its mean is not zero."""
     with monkeypatch.context() as patch:
         patch.setattr(clock, "LAG", 0.0)
         program, *_ = make_program(pair, x0, 1.0, observe, None, (), True, True)
@@ -95,8 +99,8 @@ def biased_control(monkeypatch, pair, x0, observe, paths):
     return PairStatistics(execute(replace(program, control=wrong), paths, seed=2))
 
 
-def test_a_control_without_its_lag_is_noticed(monkeypatch):
-    """Negative control of the two tests above: its mean, and the gap that leans on it, are beyond 20 standard errors."""
+def test_a_control_without_its_lag_is_detected(monkeypatch):
+    """Negative control of the two tests above: its mean, and the gap that depends on it, are off by more than 20 standard errors."""
     pair, x0, observe = PAIRS["quadratic"]()
     statistics = biased_control(monkeypatch, pair, x0, observe, 300_000)
     total, n = statistics.total, 300_000
@@ -107,8 +111,8 @@ def test_a_control_without_its_lag_is_noticed(monkeypatch):
     assert np.abs((statistics.gap[:, 0] - exact)[1:] / statistics.stderr[1:, 0]).max() > 20
 
 
-def test_state_dependent_noise_is_unbiased_too():
-    """No closed form here: control and plain coupling, on different draws, must agree."""
+def test_the_control_is_unbiased_for_state_dependent_noise():
+    """Without a closed form: estimates with and without the control variate, on different draws, agree."""
     pair = wavy_pair(2.0**-6)
     a = st.weak_gap(*pair, [1.2], 1.0, 300_000, ["x**2", "cos(2*x)"], seed=3)
     b = st.weak_gap(*pair, [1.2], 1.0, 300_000, ["x**2", "cos(2*x)"], seed=4, control=False)
@@ -118,8 +122,8 @@ def test_state_dependent_noise_is_unbiased_too():
 
 
 @pytest.mark.parametrize(("power", "coupled", "controlled"), [(-8, 25, 100), (-9, 50, 300), (-11, 200, 3000)])
-def test_variance_falls_as_the_mathematics_says(power, coupled, controlled):
-    """h = x^2, T = 1, beta = .9: coupling gains like 1/eta, the control like 1/eta^2."""
+def test_variance_reduction_has_its_theoretical_order(power, coupled, controlled):
+    """For h = x^2, T = 1, beta = 0.9 the variance reduction is of order 1/eta for coupling and 1/eta^2 for the control variate."""
     gap = st.weak_gap(*quadratic_pair(2.0**power), [1.0], 1.0, 20_000, OBSERVE, times=[1.0], seed=6)
     by_coupling, by_control = gap.variance_reduction("x**2")
     assert by_coupling >= coupled and by_control >= controlled
@@ -128,14 +132,14 @@ def test_variance_falls_as_the_mathematics_says(power, coupled, controlled):
     assert alone.variance_reduction("x**2")[1] == pytest.approx(by_coupling, rel=1e-9)
 
 
-def test_independent_members_save_nothing():
-    """Negative control: without coupling both reductions are 1 within 5 %."""
+def test_independent_members_have_no_variance_reduction():
+    """Negative control: with independent draws both reductions are 1 within 5 %."""
     gap = st.weak_gap(*quadratic_pair(2.0**-8), [1.0], 1.0, 20_000, OBSERVE, times=[1.0], coupled=False)
     assert gap.variance_reduction("x**2") == pytest.approx((1, 1), abs=0.05)
 
 
-def test_estimates_are_what_the_sums_say():
-    """Mean, variance, regression and standard error from the kept points, by NumPy."""
+def test_estimates_follow_from_the_last_points():
+    """Mean, variance, regression and standard error from the last points, by NumPy."""
     pair = quadratic_pair(2.0**-4)
     gap = st.weak_gap(*pair, [1.0], 1.0, 1000, OBSERVE, keep_final=True, control=False, threads=1)
     x, z = gap.final
@@ -148,6 +152,7 @@ def test_estimates_are_what_the_sums_say():
 
 
 def test_the_order_of_members_changes_the_sign_only():
+    """Exchanging the members changes the sign of the gap."""
     pair = quadratic_pair(2.0**-4)
     there = st.weak_gap(*pair, [1.0], 1.0, 1000, OBSERVE, control=False, threads=1)
     back = st.weak_gap(*pair[::-1], [1.0], 1.0, 1000, OBSERVE, control=False, threads=1)
@@ -156,6 +161,7 @@ def test_the_order_of_members_changes_the_sign_only():
 
 
 def test_a_dynamics_has_no_gap_to_itself():
+    """The gap is exactly 0."""
     sgd = quadratic_pair(2.0**-4)[1]
     gap = st.weak_gap(sgd, sgd, [1.0], 1.0, 1000, OBSERVE, threads=1)
     assert not gap.statistics.gap.any() and not gap.statistics.stderr.any()
@@ -163,8 +169,8 @@ def test_a_dynamics_has_no_gap_to_itself():
 
 
 @pytest.mark.parametrize("first", [0.125, 0.5])
-def test_independent_members_of_different_steps_are_the_same_on_numpy(first):
-    """Whichever takes the longer steps: between them it reads no draws."""
+def test_independent_members_with_different_steps_agree_with_numpy(first):
+    """For either order of the steps: the member with longer steps reads no draws in between."""
     sde = st.SDE(["-x"], ["0.5*x"], variables="x")
     pair = st.EulerMaruyama(sde, first), st.EulerMaruyama(sde, 0.625 - first)
     gaps = [

@@ -1,4 +1,4 @@
-"""What is exact, bounded or rounding: each rule at its edge, on small programs and on moments that are said from outside."""
+"""Exact values, bounds and rounding errors: each rule at its threshold, on small programs and on given moments."""
 
 from __future__ import annotations
 
@@ -24,24 +24,25 @@ LOSS = st.losses.from_expression("x**2/2", variables="x")
 
 
 def sums_of(values, counts=(5,), groups=None):
-    """Sums of one group, or of groups given."""
+    """Return accumulated moments of one group, or of given groups."""
     values = np.array(values, dtype=float)
     return Sums(values[None] if groups is None else groups, np.array(counts), np.zeros(2), np.full(2, -1), None)
 
 
 def single(means, squares, n=5):
-    """Statistics `(records, columns)` of one dynamics."""
+    """Return statistics `(records, columns)` of one dynamics."""
     return SingleStatistics(sums_of(np.stack([means, squares], axis=-1), (n,)))
 
 
 def pair_statistics(n=5, **given):
-    """Statistics of a pair; what is not given is 0."""
+    """Return statistics of a pair; moments that are not given are 0."""
     names = ("x", "z", "d", "x2", "z2", "d2", "c", "c2", "dc")
     shape = np.shape(next(iter(given.values())))
     return PairStatistics(sums_of(np.stack([np.array(given.get(k, np.zeros(shape)), float) for k in names], axis=-1), (n,)))
 
 
 def program_of(*members, x0=1.5, observe=("x", "x**3"), steps=6, times=None, **more):
+    """Return the program of some dynamics."""
     from sdetools.studies.means import make_program
 
     given = make_program(members, [x0], steps * members[0].step_time, list(observe), times, (), False, True)[0]
@@ -49,20 +50,21 @@ def program_of(*members, x0=1.5, observe=("x", "x**3"), steps=6, times=None, **m
 
 
 def euler(dt=0.1):
+    """Return an Euler-Maruyama method."""
     return st.EulerMaruyama(SDE, dt)
 
 
 # -- rounding ---------------------------------------------------------------------------------------------------------------------------
 
 
-def test_roundings_grow_with_the_steps_of_the_shorter_member():
-    """4 eps (k + 1), k the steps of the member that takes most."""
+def test_rounding_is_proportional_to_the_steps_of_the_shorter_step():
+    """4 eps (k + 1), k the steps of the member with the shorter step."""
     own = Known(SimpleNamespace(record=np.array([0, 6, 21]), every=(3, 5)), None)
     np.testing.assert_allclose(own._roundings, 4 * EPS * np.array([1, 3, 8]), rtol=1e-14)
 
 
 def test_sizes_are_the_largest_along_the_run_and_at_the_start():
-    """sqrt(m^2 + v) of either member, |h(x_0)|, and |x_0 h'(x_0)|: what a difference inside h cancels is still a size. Infinite ones say nothing."""
+    """sqrt(m^2 + v) of either member, |h(x_0)|, and |x_0 h'(x_0)|, to include cancellation inside h. Infinite values are ignored."""
     program = SimpleNamespace(
         x0=(np.array([1.5]), np.array([1.5])), record=np.arange(2), every=(1, 1), pair=True, coupled=True,
         observables=program_of(euler(), observe=["x", "x**3", "x - 1.4", "x**2"]).observables,
@@ -75,12 +77,14 @@ def test_sizes_are_the_largest_along_the_run_and_at_the_start():
     deterministic = Known(program, single(np.array([[9.0, 0, 0, 0]]), np.array([[76.0, 0, 0, 0]])))
     np.testing.assert_allclose(deterministic._sizes, [10.0, 3 * 1.5**3, 1.5, 4.5], rtol=1e-13)
     cubed = Known(SimpleNamespace(**vars(program) | {"x0": (np.array([0.5]),)}), single(np.zeros((1, 4)), np.zeros((1, 4))))
-    np.testing.assert_allclose(cubed._sizes, [0.5, 0.375, 0.9, 0.5], rtol=1e-13)  # |0.5 - 1.4| is larger than 0.5
+    np.testing.assert_allclose(cubed._sizes, [0.5, 0.375, 0.9, 0.5], rtol=1e-13)  # |0.5 - 1.4| exceeds 0.5
 
 
-def test_growth_of_a_small_change_is_that_of_the_linear_flow():
-    """x is linear in its start, so that a change of 1e-7 max(|x_0|, reached) grows as x / x_0, path by path; never below 1, never less than
-    before. The moments of x over the same paths say by how much."""
+def test_the_amplification_of_a_linear_flow():
+    """A linear x amplifies a perturbation of 1e-7 max(|x_0|, reached) by x / x_0, path by path.
+
+    The amplification is at least 1 and does not decrease. It agrees with the moments of x over the same paths.
+    """
     program = program_of(euler(), euler(), x0=0.5, observe=["x", "2*x", "3*x"], steps=7)
     own = Known(program, None)
     own.__dict__["_sizes"] = np.array([0.4, 100.0, 0.0])
@@ -91,16 +95,16 @@ def test_growth_of_a_small_change_is_that_of_the_linear_flow():
     expected = np.maximum.accumulate(np.maximum(moved, 1.0))
     assert expected[0] > 1.2 and expected[-1] > 1.2 * expected[0]
     np.testing.assert_allclose(own._amplification[:, 0], expected, rtol=1e-6)
-    assert (own._amplification[:, 1:] == 1).all()  # a small one, and one beside a size of 0, of which nothing can be said
+    assert (own._amplification[:, 1:] == 1).all()  # a small value, and one with a size of 0
     shrinks = Known(
         program_of(st.EulerMaruyama(st.SDE(["-x"], [["0.1"]], variables="x"), 0.1), x0=3.0, observe=["x"], steps=7), None
     )
     shrinks.__dict__["_sizes"] = np.array([0.3])
-    np.testing.assert_allclose(shrinks._amplification[:, 0], np.full(8, 10.0), rtol=1e-6)  # 3 / .3 at first, and less later
+    np.testing.assert_allclose(shrinks._amplification[:, 0], np.full(8, 10.0), rtol=1e-6)  # 3 / .3 at first, smaller later
 
 
-def test_growth_over_steps_of_several_lengths_and_of_long_runs():
-    """With steps of 2 h and h the change is followed along the first member, whose records are every second; beyond 20,000 steps it is 1."""
+def test_the_amplification_for_unequal_steps_and_long_runs():
+    """With steps of 2 h and h it is that of the first member, whose records are every second step; beyond 20,000 steps it is 1."""
     program = program_of(euler(0.2), euler(0.1), x0=0.5, observe=["x"], steps=3, times=[0.2, 0.6])
     own = Known(program, None)
     own.__dict__["_sizes"] = np.array([0.25])
@@ -115,8 +119,8 @@ def test_growth_over_steps_of_several_lengths_and_of_long_runs():
     assert (Known(replace(program, steps=20_001), None)._amplification == 1).all()
 
 
-def test_rounding_is_magnified_where_differences_are_small_and_only_there():
-    """Coupled members, and a spread above the plain floor but below 1e-6 of the sizes: 0.99e-6 and 1.01e-6 here; 2.5e-3 in float32."""
+def test_rounding_is_amplified_only_for_small_differences():
+    """For coupled members with a spread above the rounding floor and below 1e-6 of the sizes (2.5e-3 in float32): 0.99e-6 and 1.01e-6."""
     program = SimpleNamespace(pair=True, coupled=True, record=np.arange(1), every=(1, 1))
     double = [("float64", *row) for row in ((0.99e-6, 3.0), (1.01e-6, 1.0), (0.9e-14, 1.0))]
     for dtype, spread, factor in [*double, ("float32", 2.49e-3, 3.0), ("float32", 2.51e-3, 1.0)]:
@@ -139,6 +143,7 @@ def test_rounding_is_magnified_where_differences_are_small_and_only_there():
 
 
 def test_the_reference_replaces_signs_and_gives_each_set_and_the_start_a_stream(monkeypatch):
+    """Signs become normal draws; each set of draws and the start have their own stream; the program is unchanged."""
     seen = []
     run = module.run_reference
     monkeypatch.setattr(
@@ -147,18 +152,20 @@ def test_the_reference_replaces_signs_and_gives_each_set_and_the_start_a_stream(
     rule = st.SGD(st.NoisyOracle(LOSS, st.noise.rademacher(dim=1)), ETA)
     program = program_of(rule, rule, coupled=False)
     Known._reference(program, None, 8.0)
-    (twin, keys, (first, paths, look, scale)) = seen[0]
-    assert [d for plan in twin.noise.sets for d in plan.draws] == [Normal(1), Normal(1)] and len(set(keys.tolist())) == len(
+    (replaced, keys, (first, paths, look, scale)) = seen[0]
+    assert [d for plan in replaced.noise.sets for d in plan.draws] == [Normal(1), Normal(1)] and len(set(keys.tolist())) == len(
         keys
     ) == 3
     assert (first, paths, look, scale) == (0, 32, None, 8.0)
-    assert all(isinstance(d, Sign) for plan in program.noise.sets for d in plan.draws)  # the program itself is as before
+    assert all(isinstance(d, Sign) for plan in program.noise.sets for d in plan.draws)  # the program is unchanged
 
 
-# -- what is exact -----------------------------------------------------------------------------------------------------------------------
+# -- exact values -----------------------------------------------------------------------------------------------------------------------
 
 
-def test_one_dynamics_twice_is_known_by_all_that_it_is_made_of():
+def test_two_members_are_identical_if_all_their_parts_are():
+    """Dynamics, parameters, starts, coefficients and start numbers."""
+
     def pair(first, second, **more):
         return Known(program_of(first, second, **more), None)._same
 
@@ -171,13 +178,14 @@ def test_one_dynamics_twice_is_known_by_all_that_it_is_made_of():
     program = program_of(euler(), euler())
     assert not Known(replace(program, x0=(np.array([1.0]), np.array([1.1]))), None)._same
     assert not Known(program_of(euler()), None)._same
-    # Schedules that part after the last step are the same; those that part at it are not.
+    # Schedules that differ after the last step are equivalent; those that differ at the last step are not.
     early, late = (st.schedules.Plan([0.1] * k + [0.2] * 9, 0.0) for k in (5, 6))
     constant = st.schedules.Plan([0.1] * 15, 0.0)
     assert pair(sgd(late), sgd(constant)) and not pair(sgd(early), sgd(constant))
 
 
 def momentum(covariance, mean=0.0):
+    """Return a momentum with a drawn start."""
     return st.SGDM(
         st.NoisyOracle(LOSS, st.noise.gaussian(dim=1)),
         st.schedules.constant(0.1, 0.5),
@@ -186,13 +194,15 @@ def momentum(covariance, mean=0.0):
     )
 
 
-def test_initial_momenta_tell_two_dynamics_apart():
+def test_different_initial_momenta_make_members_different():
+    """Different means or covariances."""
     assert Known(program_of(momentum(1.0), momentum(1.0)), None)._same
     assert not Known(program_of(momentum(1.0), momentum(1.1)), None)._same
     assert not Known(program_of(momentum(1.0), momentum(1.0, 0.1)), None)._same
 
 
 def test_draws_reach_the_point_with_the_first_step_unless_the_start_is_drawn():
+    """Which records depend on draws, for several starts."""
     own = Known(program_of(euler(), times=[0.0, 0.1]), None)
     assert own.drawn.tolist() == [[False, False], [True, True]]
     quiet = st.SGD(st.NoisyOracle(LOSS, st.noise.none(dim=1)), ETA, step_time=0.1)
@@ -204,35 +214,37 @@ def test_draws_reach_the_point_with_the_first_step_unless_the_start_is_drawn():
     assert not _drawn_start(still, np.array([1.0]))
 
 
-def met(paths, record, *draws, rows=0):
+def exhaustive(paths, record, *draws, rows=0):
+    """Return at which records the paths cover all outcomes."""
     program = SimpleNamespace(
         record=np.array(record), start_plan=SimpleNamespace(rows=rows), noise=SimpleNamespace(sets=[SimpleNamespace(draws=draws)])
     )
     return Known(program, SimpleNamespace(sums=SimpleNamespace(paths=paths)))._exhaustive.tolist()
 
 
-def test_all_signs_are_met_by_many_paths():
-    """2^s (s log 2 + 25) paths, for a chance of exp(-25) that one of 2^s outcomes is missing: 101.8, 105.5 for s = 2, 470.9 for 4, 1,866.2 for 6."""
+def test_many_paths_cover_all_outcomes_of_signs():
+    """2^s (s log 2 + 25) paths miss one of 2^s outcomes with probability exp(-25): 105.5 for s = 2, 470.9 for 4, 1,866.2 for 6."""
     for s, edge in ((0, 25), (2, 4 * (2 * math.log(2) + 25)), (4, 16 * (4 * math.log(2) + 25)), (6, 64 * (6 * math.log(2) + 25))):
-        assert met(math.floor(edge) - (edge == 25), [s // 2], Sign(2)) == [False]
-        assert met(math.ceil(edge), [s // 2], Sign(2)) == [True]
-    assert met(1900, [0, 1, 2, 3], Sign(1), Sign(1)) == [True, True, True, True]
-    assert met(1800, [0, 1, 2, 3], Sign(1), Sign(1)) == [True, True, True, False]
+        assert exhaustive(math.floor(edge) - (edge == 25), [s // 2], Sign(2)) == [False]
+        assert exhaustive(math.ceil(edge), [s // 2], Sign(2)) == [True]
+    assert exhaustive(1900, [0, 1, 2, 3], Sign(1), Sign(1)) == [True, True, True, True]
+    assert exhaustive(1800, [0, 1, 2, 3], Sign(1), Sign(1)) == [True, True, True, False]
     assert (
-        met(10**18, [100], Sign(1)) == [False]
-        and met(10**6, [1], Normal(1)) == [False]
-        and met(10**6, [1], Sign(1), rows=1) == [False]
+        exhaustive(10**18, [100], Sign(1)) == [False]
+        and exhaustive(10**6, [1], Normal(1)) == [False]
+        and exhaustive(10**6, [1], Sign(1), rows=1) == [False]
     )
 
 
 def flat_in(moments, scale=1.0, pair=False, record=(3,)):
+    """Return where given moments are constant up to rounding."""
     program = program_of(euler(), euler(), observe=["x"]) if pair else program_of(euler(), observe=["x"])
     own = type("Own", (Known,), {"_reference": staticmethod(lambda program, points, scale=1.0: np.array(moments, float))})
     return own(replace(program, record=np.array(record)), None)._flat_in(program, scale)
 
 
 def test_values_agree_up_to_the_rounding_of_their_own_size():
-    """Four steps: 16 eps sqrt(m^2 + h2/32), the larger of both members; spread sqrt(h2/32). Edges are 0.3 % apart."""
+    """Four steps: 16 eps sqrt(m^2 + h2/32), the larger of both members; spread sqrt(h2/32). The two sides differ by 0.3 %."""
     tolerance = 16 * EPS
     for off, flat in ((0.997, True), (1.003, False)):
         assert flat_in([[[3.0, 32 * (3.0 * tolerance * off) ** 2]]]).tolist() == [[flat]]
@@ -245,8 +257,8 @@ def test_values_agree_up_to_the_rounding_of_their_own_size():
     assert _overflown(np.array([1.0, np.inf]), 8.0).tolist() == [False, True] and not _overflown(np.array([np.inf]), 1.0).any()
 
 
-def test_members_are_at_one_point_up_to_the_rounding_of_where_they_have_been():
-    """sqrt(d^2 + dd/32) beside the largest sqrt(x^2 + z^2 + (xx + zz)/32) so far and the start, all coordinates."""
+def test_members_agree_up_to_the_rounding_of_their_largest_size():
+    """sqrt(d^2 + dd/32) against the largest sqrt(x^2 + z^2 + (xx + zz)/32) so far and the start, for all coordinates."""
     program = program_of(euler(), euler(), x0=1.5, observe=["x"], steps=4, times=[0.3, 0.4])
 
     def at(rows, scale=1.0):
@@ -262,19 +274,19 @@ def test_members_are_at_one_point_up_to_the_rounding_of_where_they_have_been():
             first = row(0.5, 0.6, 0.3, 0.5, size * 16 * EPS * off, share)
             second = row(0.1, 0.2, 0.01, 0.02, size * 20 * EPS * off, share)
             assert at([first, second]) == [same, same], share
-    for k in range(4):  # each of the four where it is the largest
+    for k in range(4):  # each of the four as the largest
         parts = [0.1, 0.2, 0.3, 0.4]
         parts[k] = 30.0
         whole = math.sqrt(sum(p * p for p in parts) + 1.5**2)
         for off, same in ((0.998, True), (1.002, False)):
             own = row(parts[0], parts[1], parts[2] ** 2, parts[3] ** 2, whole * 16 * EPS * off, 0.4)
             assert at([own, own])[0] == same
-    lost = row(np.inf, 0, 0, 0, np.nan, 0.5)
-    assert at([lost, lost], 8.0) == [True, True] and at([lost, lost]) == [False, False]
+    overflown = row(np.inf, 0, 0, 0, np.nan, 0.5)
+    assert at([overflown, overflown], 8.0) == [True, True] and at([overflown, overflown]) == [False, False]
 
 
-def test_what_is_proven_constant():
-    """x stays at x_0 = 0 whatever is drawn, but |x| is not analytic. Nothing is proven of long runs, nor of draws without a density."""
+def test_constant_columns():
+    """With x_0 = 0, x does not depend on the draws; |x| is not analytic. Long runs, and draws without a density, are undecided."""
     program = program_of(euler(), x0=0.0, observe=["x", "x*0 + 2", "abs(x)"])
     columns = np.array([True, True, True])
     own = Known(program, None)
@@ -288,7 +300,7 @@ def test_what_is_proven_constant():
 
 
 def test_members_at_one_point_agree_under_every_observable():
-    """SGD and Euler-Maruyama of step eta are the same points; |x| of them cannot be written as an analytic function."""
+    """SGD and Euler-Maruyama with step eta have the same points, so that |x| agrees although it is not analytic."""
     sde = st.SDE(drift=["-x"], diffusion=["-0.31622776601683794"], variables="x")
     pair = st.SGD(st.NoisyOracle(LOSS, st.noise.gaussian(dim=1)), ETA), st.EulerMaruyama(sde, 0.1)
     assert Known(program_of(*pair, observe=["abs(x)"]), None)._constant(np.array([True])).all()
@@ -296,8 +308,8 @@ def test_members_at_one_point_agree_under_every_observable():
     assert Known(program_of(*apart, observe=["abs(x)"]), None)._constant(np.array([True]))[:, 0].tolist() == [True] + [False] * 6
 
 
-def test_a_spread_of_nothing_is_random_unless_it_is_proven():
-    """Spread 0 at all records: random where it is not proven constant; standard errors only where a spread stands out of rounding."""
+def test_a_variance_of_zero_is_random_unless_the_value_is_constant():
+    """Values are random unless proven constant; standard errors are 0 where the spread is within rounding."""
     program = program_of(euler(), observe=["x*0 + 2", "abs(x)*0 + x"], steps=2)
     means, squares = np.full((3, 2), 2.0), np.zeros((3, 2))
     squares[2] = 45.0
@@ -311,8 +323,8 @@ def test_a_spread_of_nothing_is_random_unless_it_is_proven():
 # -- bounds ------------------------------------------------------------------------------------------------------------------------------
 
 
-def test_how_many_paths_carry_a_spread():
-    """paths / (1 + n Var(s)/s^2) over the full groups, at least four of them: n = 9 paths in each of five, 4 in the last."""
+def test_the_effective_number_of_paths():
+    """The number of paths over 1 + n Var(s)/s^2, from at least four full groups: n = 9 paths in each of five, 4 in the last."""
     rng = np.random.default_rng(3)
     groups = rng.uniform(1, 2, (6, 2, 2, 9))
     for pair, index in ((True, 5), (False, 1)):
@@ -331,7 +343,8 @@ def test_how_many_paths_carry_a_spread():
     assert (unseen._effective_paths == 0).all()
 
 
-def test_bounds_enter_means_always_and_differences_where_few_paths_carry_them():
+def test_bounds_enter_means_and_differences_of_few_effective_paths():
+    """Differences of finitely many values have bounds as well."""
     ranges = (Range(-1.0, 2.0), Range.of((0, 1)), Range(0.0, math.inf))
 
     def bounds(pair, coupled, carriers):
@@ -347,6 +360,7 @@ def test_bounds_enter_means_always_and_differences_where_few_paths_carry_them():
 
 
 def test_ranges_of_columns_are_those_of_values_or_of_their_differences():
+    """For one dynamics and for a pair."""
     member = euler()
     one = Known(program_of(member, observe=["tanh(x)", "x"]), None)
     two = Known(program_of(member, member, observe=["tanh(x)", lambda x: x[0] > 0]), pair_statistics(x=np.zeros((7, 2))))
@@ -358,7 +372,7 @@ def test_ranges_of_columns_are_those_of_values_or_of_their_differences():
 
 @pytest.mark.parametrize("side", ["low", "high"])
 def test_stated_bounds_hold_up_to_rounding(side):
-    """1e-9 of their distance, 3 here: 2.9e-9 beyond is rounding, 3.1e-9 is not."""
+    """Relative tolerance 1e-9, of the width 3 here: 2.9e-9 beyond a bound is accepted, 3.1e-9 is not."""
     observed = program_of(euler(), observe={"h": st.Bounded("x", -1, 2)}.values(), times=[0.0, 0.6])
     for beyond in (2.9e-9, 3.1e-9):
         mean = np.array([[0.5], [-1 - beyond if side == "low" else 2 + beyond]])
@@ -390,6 +404,7 @@ def test_stated_bounds_hold_up_to_rounding(side):
     ],
 )  # fmt: skip
 def test_ranges_of_formulas(h, low, high):
+    """Interval arithmetic for single operations."""
     found = range_of(lambda x: h(*x), 2)
     assert (found.low, found.high) == pytest.approx((low, high), rel=1e-12, abs=1e-300)
 
@@ -397,12 +412,14 @@ def test_ranges_of_formulas(h, low, high):
 @pytest.mark.parametrize(
     ("text", "low", "high"), [("max(cos(x), 0.5)", 0.5, 1), ("min(cos(x), -0.5)", -1, -0.5), ("max(x, 3)", 3, math.inf)]
 )
-def test_the_larger_of_two_holds_less(text, low, high):
+def test_the_range_of_a_maximum(text, low, high):
+    """The range of a maximum or a sign excludes the branch that is never taken."""
     found = range_of(st.losses.from_expression(text, variables="x y").value, 2)
     assert (found.low, found.high) == (low, high)
 
 
-def test_quotients_at_the_edge_of_zero():
+def test_quotients_by_intervals_with_zero():
+    """Denominators that touch, contain or equal 0."""
     inf = math.inf
     assert _quotient((1.0, 2.0), (0.0, 4.0)) == (0.25, inf) and _quotient((1.0, 2.0), (-4.0, 0.0)) == (-inf, -0.25)
     assert _quotient((1.0, 2.0), (0.0, 0.0)) == (-inf, inf) == _quotient((1.0, 2.0), (-1.0, 3.0))
@@ -412,6 +429,7 @@ def test_quotients_at_the_edge_of_zero():
 
 
 def test_hulls_differences_and_sets_of_values():
+    """Sets of values are tracked up to 64 values."""
     assert Range(-1.0, 2.0).hull(Range(0.0, 5.0)) == Range(-1.0, 5.0) and Range(0.0, 5.0).hull(Range(-1.0, 2.0)) == Range(
         -1.0, 5.0
     )
@@ -424,15 +442,17 @@ def test_hulls_differences_and_sets_of_values():
     assert Range.of((1.0, math.nan)) == Range() and Range(0.0, 1.0).bounded and not Range(0.0, math.inf).bounded
 
 
-def chosen(compare, yes, no):
+def range_of_choice(compare, yes, no):
+    """Return the range of a choice."""
     return range_of(lambda x: st.select(compare(x), yes(x), no(x)), 2)
 
 
-def test_choices_hold_both_sides_and_the_larger_of_two_holds_less():
+def test_ranges_of_choices():
+    """A choice has the hull of both sides, a maximum of two values and a sign a smaller range."""
     cos, sin = (lambda x: np.cos(x[0])), (lambda x: 3 + np.sin(x[1]))
-    assert chosen(lambda x: x[0] > 0, cos, sin) == Range(-1.0, 4.0)
+    assert range_of_choice(lambda x: x[0] > 0, cos, sin) == Range(-1.0, 4.0)
     clamp = range_of(lambda x: st.select(x[0] > x[1], 7.0, st.select(x[1] > x[0], -5.0, x[0])), 2)
-    assert clamp.low == -math.inf and clamp.high == math.inf  # equal sides are the first, of which nothing is known
+    assert clamp.low == -math.inf and clamp.high == math.inf  # equal sides give the first, which is unbounded
     assert range_of(lambda x: st.select(x[0] > 2, 7.0, st.select(x[0] < 2, -5.0, x[0])), 1).values == {-5.0, 2.0, 7.0}
     assert range_of(lambda x: st.select(x[0] > 2, 7.0, st.select(x[0] < 2, -5.0, 3 * x[0])), 1) == Range()
     assert range_of(lambda x: st.select(x[0] > 2, 7.0, st.select(x[0] < 1, -5.0, x[0])), 1) == Range()
@@ -440,8 +460,8 @@ def test_choices_hold_both_sides_and_the_larger_of_two_holds_less():
     assert analytic(lambda tape: 3.0) and not analytic(lambda tape: 1 / 0)
 
 
-def test_intervals_hold_the_rounding_of_the_type():
-    """A value that no draw moves is exact to rounding: its interval in float32 holds the truth, that of double would not reach it."""
+def test_intervals_include_the_rounding_of_the_type():
+    """A deterministic value is exact up to rounding: its interval in float32 contains the true value, that of float64 would not."""
     sgd = st.SGD(st.NoisyOracle(st.losses.quadratic(1.0), st.noise.none(1)), st.schedules.constant(0.1))
     given = dict(x0=[1.0], horizon=2.0, paths=1, observe=["x0"], times=[2.0])
     single, double = (st.simulate(sgd, dtype=dtype, **given).at("x0") for dtype in ("float32", "float64"))
@@ -451,7 +471,7 @@ def test_intervals_hold_the_rounding_of_the_type():
 
 
 def test_a_gap_of_rounding_is_not_resolved():
-    """Two texts of one gradient differ in float32 by rounding: that is no gap."""
+    """Two formulas of one gradient differ in float32 by rounding errors."""
     plan, noise = st.schedules.constant(0.1), st.noise.gaussian(dim=1)
     gradients = (lambda x: [1.4 * x[0]], lambda x: [0.3 * x[0] + 1.1 * x[0]])
     members = [st.SGD(st.NoisyOracle(st.losses.from_function(g, 1), noise, 1.0), plan) for g in gradients]

@@ -50,15 +50,18 @@ ON_NUMPY = ("two point", "three point", "student, 12 degrees", "degenerate", "mu
 
 
 def oracle_of(law, sigma=1.5):
+    """Return the oracle of a noise law."""
     noise = (LAWS | ON_DATA)[law]()
     return st.NoisyOracle(REGRESSION if law in ON_DATA else LOSS, noise, sigma=sigma)
 
 
 def names_of(oracle):
+    """Return the names of first and second moments."""
     return MOMENTS if oracle.dim == 2 else ["x0", "x2", "x1**2", "x0*x2"]
 
 
 def pair_of(oracle, plan, form="ema", momentum=True):
+    """Return a momentum method and SGD."""
     if form == "ema":
         start = np.linspace(0.3, -0.2, oracle.dim) if momentum else None
         return st.SGDM(oracle, plan, momentum=start), st.SGD(oracle, plan.averaged())
@@ -67,7 +70,7 @@ def pair_of(oracle, plan, form="ema", momentum=True):
 
 
 def scores(pair, x0, seed, paths=PATHS, coupled=True, truth=None, backend="auto"):
-    """z of both members' moments, `(2, times, moments)`; `truth` is another pair to be compared with."""
+    """Return z of both members' moments, `(2, times, moments)`; `truth` is another pair whose exact moments are compared."""
     names = names_of(pair[0].oracle)
     gap = st.weak_gap(
         *pair, x0, STEPS * ETA, paths, names, times=TIMES, control=False, coupled=coupled, seed=seed, backend=backend
@@ -78,19 +81,20 @@ def scores(pair, x0, seed, paths=PATHS, coupled=True, truth=None, backend="auto"
         m = st.exact.moments(exact_of, x0, STEPS, record=RECORD)
         exact = np.column_stack([st.exact.expectation(m, h) for h in names])
         spread = np.sqrt(variance / paths)
-        assert (np.abs(mean - exact)[spread == 0] < 1e-12).all()  # a first step without noise
+        assert (np.abs(mean - exact)[spread == 0] < 1e-12).all()  # first step without noise
         out.append(np.divide(mean - exact, spread, out=np.zeros_like(mean), where=spread > 0))
     return np.array(out)
 
 
 def start_of(oracle):
+    """Return a start with a given momentum."""
     return np.array([1.5, -0.5]) if oracle.dim == 2 else np.array([1.0, -1.0, 0.5])
 
 
 @pytest.mark.parametrize("schedule", PLANS)
 @pytest.mark.parametrize("law", [*LAWS, *ON_DATA])
 def test_means_and_second_moments(law, schedule):
-    """SGDM with a given momentum and SGD on the averaged schedule, coupled: each has its own exact law."""
+    """SGDM with a given momentum and SGD on the averaged schedule, coupled, each against its exact moments."""
     oracle = oracle_of(law)
     how = dict(paths=PATHS // 4, backend="numpy") if law in ON_NUMPY else {}
     z = scores(pair_of(oracle, PLANS[schedule]), start_of(oracle), seed=len(law) + len(schedule), **how)
@@ -100,30 +104,33 @@ def test_means_and_second_moments(law, schedule):
 
 @pytest.mark.parametrize("schedule", ["fixed", "moving"])
 def test_heavy_ball(schedule):
+    """The heavy-ball form of momentum."""
     oracle = oracle_of("gaussian")
     assert np.abs(scores(pair_of(oracle, PLANS[schedule], "heavy"), start_of(oracle), seed=7)).max() < 4.5
 
 
 def test_independent_members():
+    """Without coupling."""
     oracle = oracle_of("gaussian")
     assert np.abs(scores(pair_of(oracle, MOVING), start_of(oracle), seed=8, coupled=False)).max() < 4.5
 
 
 def test_svag_keeps_the_first_two_moments():
-    """Covariance times l, at eta / l for l times the steps: here simply another sigma and draws."""
+    """Covariance times l, at eta / l for l times the steps: another sigma and other draws."""
     oracle = st.svag(oracle_of("centred exponential"), 3)
     pair = pair_of(oracle, MOVING)
     assert np.abs(scores(pair, start_of(oracle), seed=9, paths=PATHS // 4, backend="numpy")).max() < 4.5
 
 
 def test_drawn_momentum():
+    """A random initial momentum."""
     oracle, plan = oracle_of("gaussian"), FIXED
     drawn = st.SGDM(oracle, plan, momentum=([0.3, -0.2], [[4.0, 1.0], [1.0, 2.0]]))
     assert np.abs(scores((drawn, st.SGD(oracle, plan.averaged())), start_of(oracle), seed=10)).max() < 4.5
 
 
 @pytest.mark.parametrize("law", [*LAWS, *ON_DATA])
-def test_a_tenth_of_the_noise_variance_is_seen(law):
+def test_ten_per_cent_of_the_noise_variance_is_detected(law):
     """Negative control: from the minimiser, exact moments for 1.1 sigma^2 are missed by more than 20 standard errors."""
     right, wrong = oracle_of(law), oracle_of(law, 1.5 * np.sqrt(1.1))
     start, paths = (CENTRE if right.dim == 2 else np.zeros(3)), PATHS * (1 if law != "student, 12 degrees" else 2)
@@ -134,7 +141,7 @@ def test_a_tenth_of_the_noise_variance_is_seen(law):
     assert np.abs(z[0]).max() > 20 and np.abs(z[1]).max() > 20
 
 
-def test_raw_rates_instead_of_averaged_ones_are_seen():
+def test_raw_instead_of_averaged_learning_rates_are_detected():
     """Negative control of the schedules: the alternating schedule has 1.25 times the mean square of its average."""
     oracle = oracle_of("gaussian")
     raw = st.schedules.from_arrays(ALTERNATING.etas(STEPS), 0.0, base=ETA)
@@ -144,7 +151,7 @@ def test_raw_rates_instead_of_averaged_ones_are_seen():
 
 
 def test_nonlinear_sgd_against_quadrature():
-    """One coordinate, any loss, state-dependent Gaussian noise: the transfer operator knows E h to 1e-10."""
+    """One coordinate, any loss, state-dependent Gaussian noise: the transfer operator gives E h to 1e-10."""
     loss = st.losses.double_well()
     oracle = st.NoisyOracle(loss, st.noise.gaussian(root=[["1 + 0.3*sin(x)"]], variables="x"), sigma=1.0)
     sgd = st.SGD(oracle, st.schedules.constant(ETA))

@@ -1,4 +1,4 @@
-"""Multilevel Monte Carlo: the stated error is met, levels decay as the theory says, and what cannot be coupled is refused."""
+"""Multilevel Monte Carlo: the requested error is met, levels decay at their theoretical rates, and uncoupled dynamics are refused."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ CASES = {"additive": (OU, [1.0]), "not commutative": (MIXED, [1.0, 0.5])}
 
 
 def run(name, eps, seed=0, **more):
+    """Run multilevel Monte Carlo on one of the SDEs."""
     sde, x0 = CASES[name]
     given = dict(x0=x0, horizon=1.0, eps=eps, observe=["x**2"], seed=seed) | more
     return st.multilevel(lambda dt: st.EulerMaruyama(sde, dt), **given)
 
 
 def truth(name):
+    """Return the exact value."""
     sde, x0 = CASES[name]
     exact = st.exact.solution(sde, x0, [1.0])
     return exact.mean[0, 0] ** 2 + exact.covariance[0, 0, 0]
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_stated_error_is_met(name):
-    """rms of 60 errors: a true rms of eps would exceed 1.4 eps in less than one of 100,000 runs (chi-square with 60 degrees)."""
+def test_the_requested_error_is_met(name):
+    """The rms of 60 errors: a true rms of eps would exceed 1.4 eps with probability below 1e-5 (chi-square with 60 degrees)."""
     eps = 0.01
     errors = np.array([run(name, eps, seed).estimate.value - truth(name) for seed in range(60)])
     assert np.sqrt((errors**2).mean()) < 1.4 * eps
@@ -37,12 +39,14 @@ def test_the_stated_error_is_met(name):
 
 @pytest.mark.parametrize(("name", "decay"), [("additive", 2.0), ("not commutative", 1.0)])
 def test_the_variance_of_a_level_decays_by_the_strong_order(name, decay):
+    """Twice the strong order of each method."""
     found = run(name, 0.004, seed=3)
     assert abs(found.beta - decay) < 0.4
     assert abs(found.estimate.value - truth(name)) < 4 * 0.004
 
 
-def test_threads_change_no_bit_and_a_seed_does():
+def test_results_are_independent_of_threads():
+    """Bitwise; another seed gives another result."""
     one, two, other = run("additive", 0.02, threads=1), run("additive", 0.02, threads=2), run("additive", 0.02, seed=1)
     assert one.estimate.value == two.estimate.value != other.estimate.value
     assert "alpha" in one.table() and len(one.plot().axes) >= 4
@@ -50,28 +54,31 @@ def test_threads_change_no_bit_and_a_seed_does():
 
 @pytest.mark.parametrize("h", ["3", "x - x + 3", lambda x: 3.0], ids=["number", "cancelled", "function"])
 def test_a_constant_is_exact_by_its_computation(h):
+    """Constant observables have no error and no paths are needed."""
     found = run("additive", 0.01, observe={"h": h})
     assert tuple(found.estimate.confidence_interval(0.95)) == (3.0, 3.0) and found.rmse == found.bias == 0
     assert found.cost < 10_000 and not found.warnings
 
 
 def test_a_constant_beside_another_observable_changes_nothing():
+    """The other observable has the same estimate."""
     both, alone = run("additive", 0.02, observe=["x**2", "3"]), run("additive", 0.02)
     assert tuple(both.at("3").confidence_interval(0.95)) == (3.0, 3.0)
     assert both.estimate.value == alone.estimate.value and both.cost == alone.cost
 
 
 def beyond(x):
-    """Never on 512 paths: nine standard deviations away."""
+    """Return an event nine standard deviations away, which 512 paths do not contain."""
     return st.select(x[0] > 7, 1.0, 0.0)
 
 
 def half(x):
+    """Return a function that is NaN on half of the line."""
     return st.select(x[0] > 0, 1.0 / st.select(x[0] > 0, 0 * x[0], 1.0), 0.0)
 
 
 @pytest.mark.parametrize(
-    ("h", "told"),
+    ("h", "message"),
     [
         ("sqrt(x)", "finite where the paths go; sqrt"),
         ("log(x)", "finite where the paths go; log"),
@@ -84,9 +91,9 @@ def half(x):
     ],
 )
 @pytest.mark.parametrize("dt", [None, 0.25])
-def test_what_has_no_error_is_refused_by_name_at_once(h, told, dt):
-    """Never ended, or was reported as a path that diverged at step -1. E 1/x and E exp(2 x^2) do not exist under this law."""
-    with pytest.raises(ValueError, match=told) as error:
+def test_observables_without_a_finite_error_are_refused_by_name(h, message, dt):
+    """E 1/x and E exp(2 x^2) do not exist under this law; the search must end and not report a divergence at step -1."""
+    with pytest.raises(ValueError, match=message) as error:
         run("additive", 0.01, observe=[h], dt=dt)
     assert "step -1" not in str(error.value)
 
@@ -94,9 +101,11 @@ def test_what_has_no_error_is_refused_by_name_at_once(h, told, dt):
 @pytest.mark.parametrize("dt", [None, 0.25])
 @pytest.mark.parametrize("h", ["abs(x)**-.6", "abs(x)**-.52"])
 def test_a_law_without_variance_is_refused_after_few_paths(h, dt, monkeypatch):
-    """P(|x|^-.6 > y) ~ y^-5/3: single paths carry a sixth of the sample's variance on average, and less than an eighth in many a look; of
-    |x|^-.52 they carry a twenty-fifth. Four looks at 2^18 paths of a level of 128 and 64 steps are allowed; without a look at each batch
-    the former took 30 times as many steps."""
+    """P(|x|^-.6 > y) ~ y^-5/3: single paths have a sixth of the sample variance on average, and often less than an eighth.
+
+    Of |x|^-.52 it is a twenty-fifth. The bound is four checks of 2^18 paths on levels of 128 and 64 steps; without a check of each batch
+    the former took 30 times as many steps.
+    """
     from sdetools.studies.multilevel.levels import LevelSampler
 
     taken = []
@@ -109,21 +118,22 @@ def test_a_law_without_variance_is_refused_after_few_paths(h, dt, monkeypatch):
     assert sum(taken) < 4 * 192 * 2**18
 
 
-def test_levels_that_agree_on_all_paths_do_not_pass_for_exact():
-    """Euler-Maruyama is exact for Brownian motion: the differences vanish, and what n equal paths cannot see stays in the error."""
+def test_levels_that_agree_on_all_paths_are_not_exact():
+    """Euler-Maruyama is exact for Brownian motion: the differences vanish, and unobserved differences remain in the error."""
     motion = st.SDE(drift=["0"], diffusion=["1"], variables="x")
     found = st.multilevel(lambda dt: st.EulerMaruyama(motion, dt), [1.0], 1.0, 0.01, ["x**2"], seed=1)
-    assert abs(found.estimate.value - 2) < 5 * 0.01  # five times the stated rms error: 6e-7 for a normal error
+    assert abs(found.estimate.value - 2) < 5 * 0.01  # five times the requested rms error: 6e-7 for a normal error
     assert (found.variances[1:] > 0).all() and 0 < found.bias < 0.005
 
 
 def test_one_step_horizons_and_streams():
+    """One step to the horizon is allowed; streams are independent."""
     one, same, other = (run("additive", 0.05, dt=1.0, stream=s) for s in (0, 0, 1))
     assert one.dts[0] == 1.0 and one.estimate.value == same.estimate.value != other.estimate.value
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (lambda: run("additive", 0.0), "eps"),
         (lambda: run("additive", 0.1, dt=0.3), "dt"),
@@ -132,12 +142,14 @@ def test_one_step_horizons_and_streams():
         (lambda: st.multilevel(3.0, [1.0], 1.0, 0.1, ["x"]), "make"),
     ],
 )
-def test_refused_in_one_sentence(make, told):
-    with pytest.raises(ValueError, match=told):
+def test_bad_input_is_refused(make, message):
+    """The message names the argument or the reason."""
+    with pytest.raises(ValueError, match=message):
         make()
 
 
-def test_moments_of_two_parts_are_those_of_the_whole():
+def test_pooled_moments_of_two_parts_are_those_of_all():
+    """Means and sums of squares against NumPy."""
     from sdetools.studies.multilevel.levels import LevelMoments
 
     sample = np.random.default_rng(3).normal(2.0, 1.0, (3, 1, 70)) * np.array([1.0, 3.0, 5.0])[:, None, None]
@@ -154,7 +166,7 @@ def test_moments_of_two_parts_are_those_of_the_whole():
 
 
 def test_multilevel_in_single_precision():
-    """E X_1^2 of an Ornstein-Uhlenbeck process to an eps that float32 can give; a smaller one is warned of, and not in double."""
+    """E X_1^2 of an Ornstein-Uhlenbeck process to an eps that float32 can reach; for a smaller one there is a warning, not in float64."""
     ou = st.SDE(drift=["-x"], diffusion=["1"], variables="x")
     given = dict(make=lambda dt: st.Milstein(ou, dt), x0=[1.0], horizon=1.0, observe=["x**2"], threads=1)
     true = (1 + np.exp(-2)) / 2
@@ -168,6 +180,7 @@ def test_multilevel_in_single_precision():
 
 
 def test_the_deprecated_keyword_and_field_give_the_same_result():
+    """`weak=` and `.weak`."""
     with pytest.warns(DeprecationWarning, match="`weak=` is now `weak_order=`") as caught:
         old = run("additive", 0.05, weak=1.5, backend="numpy")
     assert caught[0].filename == __file__

@@ -1,4 +1,4 @@
-"""One protocol for results: attributes, table, plot on given axes, summary, a file that gives them back to the bit, HTML."""
+"""The interface of results: attributes, table, plot on given axes, summary, files that restore them bitwise, HTML."""
 
 from __future__ import annotations
 
@@ -23,48 +23,58 @@ FAST = dict(backend="numpy", threads=1, seed=3)
 
 
 def pair(eta=0.0625):
+    """Return SGDM and SGD."""
     plan = st.schedules.constant(eta=eta, beta=0.5)
     return st.SGDM(ORACLE, plan), st.SGD(ORACLE, plan.averaged())
 
 
 def simulation(**more):
+    """Return a simulation with trajectories."""
     return st.simulate(pair()[0], [2.0, 0.5], 0.5, 600, ["x**2", "y"], trajectories=3, keep_final=True, **FAST, **more)
 
 
 def gap():
+    """Return a gap with slices."""
     return st.weak_gap(*pair(), [2.0, 0.5], 0.5, 600, ["x**2", "y"], slices=[0.25], **FAST)
 
 
 def orders():
+    """Return an order study."""
     given = dict(expected={"x**2": lambda eta: 0.1 * eta}, **FAST)
     return st.order_study(pair, [0.125, 0.0625], [2.0, 0.5], 0.5, 600, ["x**2", "y"], **given)
 
 
 def law():
+    """Return a distance in law."""
     return st.distance(*(simulation(stream=s).final for s in (0, 1)), "energy", resamples=40)
 
 
 def levels():
+    """Return a multilevel estimate."""
     sde = st.SDE(drift=["-x"], diffusion=["1"], variables="x")
     return st.multilevel(lambda dt: st.Milstein(sde, dt), [1.0], 1.0, 0.05, ["x**2", "3"], **FAST)
 
 
 def extrapolated():
+    """Return an extrapolation."""
     sde = st.SDE(drift=["-x"], diffusion=["1"], variables="x")
     return st.extrapolate(lambda dt: st.EulerMaruyama(sde, dt), 0.25, [1.0], 1.0, 600, ["x**2"], **FAST)
 
 
 def slow():
+    """Return a study of the slow SDE."""
     oracle = st.NoisyOracle(st.losses.exponential_valley(), st.noise.rademacher(dim=2))
     return st.slow_study(oracle, st.schedules.constant(eta=0.25, beta=0.5), [0.0, 0.0], 0.5, 300, dt=0.125, **FAST)
 
 
-def lost():
+def diverging():
+    """Return a simulation with diverged paths."""
     with np.errstate(all="ignore"):
         return st.simulate(st.SGD(ORACLE, st.schedules.constant(eta=2.0)), [5.0, 5.0], 40.0, 50, ["x"], **FAST)
 
 
 def diagnosis():
+    """Return a diagnosis of a small network."""
     import torch
 
     torch.manual_seed(0)
@@ -107,13 +117,13 @@ def nothing(run):
     pass
 """
 
-MAKERS = {f.__name__: f for f in (simulation, gap, orders, law, levels, extrapolated, slow, lost, diagnosis, claims)}
+MAKERS = {f.__name__: f for f in (simulation, gap, orders, law, levels, extrapolated, slow, diverging, diagnosis, claims)}
 AXES = {"levels": 4, "slow": 2}
 
 
 @pytest.fixture(scope="module")
 def made():
-    """Each result, made once."""
+    """Return a function that makes each result once."""
     found = {}
 
     def of(name):
@@ -123,7 +133,7 @@ def made():
 
 
 def same(a, b, where="result"):
-    """Whether two results hold the same numbers, to the bit; dynamics and other code count by their names."""
+    """Assert that two results contain the same numbers bitwise; dynamics and other code are compared by their names."""
     if dataclasses.is_dataclass(a) and type(a) is type(b) and not isinstance(a, Described):
         for field in dataclasses.fields(a):
             same(getattr(a, field.name), getattr(b, field.name), f"{where}.{field.name}")
@@ -149,7 +159,7 @@ def same(a, b, where="result"):
 
 
 class Checked(HTMLParser):
-    """Every tag is closed, in order."""
+    """An HTML parser that requires every tag to be closed in order."""
 
     def __init__(self):
         super().__init__()
@@ -164,7 +174,8 @@ class Checked(HTMLParser):
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_a_result_says_where_it_comes_from(made, name):
+def test_a_result_has_its_origin(made, name):
+    """Seed, stream, backend and call are attributes of `data`."""
     result = made(name)
     assert isinstance(result, Result) and isinstance(result.data, xarray.Dataset)
     attrs = result.data.attrs
@@ -173,18 +184,19 @@ def test_a_result_says_where_it_comes_from(made, name):
         assert (attrs["seed"], attrs["backend"], attrs["dtype"]) == (3, "torch", "float32") and attrs["call"].startswith(
             "diagnose("
         )
-    elif name == "claims":  # runs of several kinds, each on a backend of its own
+    elif name == "claims":  # several runs, each with its own backend
         assert (attrs["seed"], attrs["call"]) == (3, "verify(budget='quick', seed=3)")
-    elif name != "law":  # a distance is that of samples, which have no seed that it knows
+    elif name != "law":  # the seeds of the samples of a distance are unknown
         assert (attrs["seed"], attrs["stream"], attrs["backend"], attrs["dtype"]) == (3, 0, "numpy", "float64")
         assert attrs["call"].startswith(("simulate(", "weak_gap(", "order_study(", "multilevel(", "extrapolate(", "slow_study("))
         assert "backend='numpy'" in attrs["call"] and "seed=3" in attrs["call"] and "threads" not in attrs["call"]
-        assert "progress" not in attrs["call"]  # what is left at its default
-    assert attrs["diverged"] == result.diverged and result.ended is (Ended.DIVERGED if name == "lost" else Ended.COMPLETED)
+        assert "progress" not in attrs["call"]  # an option at its default
+    assert attrs["diverged"] == result.diverged and result.ended is (Ended.DIVERGED if name == "diverging" else Ended.COMPLETED)
 
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_result_has_a_table_a_summary_and_html(made, name):
+    """The HTML contains both and is well-formed."""
     result = made(name)
     assert len(result.table().splitlines()) >= 3 and len(result.summary()) > 20
     page = Checked()
@@ -193,12 +205,13 @@ def test_a_result_has_a_table_a_summary_and_html(made, name):
 
 
 def test_names_are_escaped_in_html():
+    """Names with angle brackets."""
     run = st.simulate(pair()[1], [2.0, 0.5], 0.0625, 4, {"x<b>y": lambda x: x[0]}, **FAST)
     assert "x&lt;b&gt;y" in run._repr_html_() and "<b>" not in run._repr_html_()
 
 
-def test_a_call_is_described_without_looking_at_all_of_it():
-    """What is described must not be computed for it: a run shows its estimates, a list all of its entries."""
+def test_a_call_is_described_without_expensive_reprs():
+    """The repr of a run computes its estimates, that of a list has all entries; neither is needed."""
 
     class Shy(type(simulation())):
         def __repr__(self):
@@ -213,6 +226,7 @@ def test_a_call_is_described_without_looking_at_all_of_it():
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_result_is_plotted_on_new_axes_or_on_those_given(made, name):
+    """Both return a figure."""
     result, count = made(name), AXES.get(name, 1)
     fresh = result.plot()
     assert isinstance(fresh, matplotlib.figure.Figure) and len([a for a in fresh.axes if a.get_visible()]) == count
@@ -224,21 +238,23 @@ def test_a_result_is_plotted_on_new_axes_or_on_those_given(made, name):
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_a_file_gives_the_result_back_to_the_bit(made, name, tmp_path):
+def test_a_file_restores_the_result_bitwise(made, name, tmp_path):
+    """Other programs can read the dataset as well."""
     result = made(name)
     again = st.load(result.save(tmp_path / "result.nc"))
     assert type(again) is type(result)
     same(result, again)
     assert again.table() == result.table() and again.summary() == result.summary()
     xarray.testing.assert_identical(again.data, result.data)
-    with xarray.open_dataset(tmp_path / "result.nc", engine="h5netcdf") as root:  # what other programs see
+    with xarray.open_dataset(tmp_path / "result.nc", engine="h5netcdf") as root:  # as other programs read it
         assert set(result.data.data_vars) <= set(root.data_vars) and root.attrs["result"] == type(result).__name__
     assert list(tmp_path.iterdir()) == [tmp_path / "result.nc"]
     same(again, st.load(again.save(tmp_path / "again.nc")))
     assert isinstance(again.plot(), matplotlib.figure.Figure)
 
 
-def test_estimates_of_a_loaded_result_are_those_of_before(made, tmp_path):
+def test_estimates_of_a_loaded_result_are_unchanged(made, tmp_path):
+    """Estimates, suprema, orders and bands."""
     result = made("gap")
     again = st.load(result.save(tmp_path / "gap.nc"))
     for h in result.names:
@@ -249,25 +265,28 @@ def test_estimates_of_a_loaded_result_are_those_of_before(made, tmp_path):
     assert again.slices.attrs == result.slices.attrs
 
 
-def test_whole_numbers_of_64_bits_survive(tmp_path):
+def test_integers_of_64_bits_are_preserved(tmp_path):
+    """The largest seed."""
     run = dataclasses.replace(simulation(), origin=dataclasses.replace(simulation().origin, seed=2**64 - 1))
     again = st.load(run.save(tmp_path / "run.nc"))
     assert again.origin.seed == 2**64 - 1 and again.data.attrs["seed"] == 2**64 - 1
 
 
 def test_a_file_with_the_field_names_of_earlier_versions_is_read(tmp_path, made):
+    """`lost` and `first` of earlier versions."""
     import h5py
 
     result = made("simulation")
     file = result.save(tmp_path / "run.nc")
     with h5py.File(file, "r+") as content:
         sums = content["result/statistics/sums"]
-        sums.move("diverged", "lost")
+        sums.move("diverged", "diverging")
         sums.move("first_divergence", "first")
     same(result, st.load(file))
 
 
-def test_what_is_no_result_is_refused(tmp_path, made):
+def test_files_without_a_result_are_refused(tmp_path, made):
+    """Other files, incomplete files, and results of another class."""
     (tmp_path / "text.nc").write_text("no file of ours")
     xarray.Dataset({"a": 1.0}).to_netcdf(tmp_path / "other.nc", engine="h5netcdf")
     for name in ("text", "other"):
@@ -289,6 +308,7 @@ def test_what_is_no_result_is_refused(tmp_path, made):
 
 
 def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, made, monkeypatch):
+    """After an error the old file is unchanged and no temporary file is left."""
     file = made("law").save(tmp_path / "law.nc")
     before = file.read_bytes()
     monkeypatch.setattr(xarray.Dataset, "to_netcdf", lambda *a, **k: (_ for _ in ()).throw(OSError("disk full")))
@@ -299,7 +319,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, made, monkey
 
 @dataclasses.dataclass(frozen=True)
 class OwnResult(Result):
-    """A user's own kind of result, which no table of the package names."""
+    """A result class of a user, which the package does not list."""
 
     numbers: np.ndarray
     inner: tuple
@@ -317,7 +337,8 @@ class OwnResult(Result):
         return st.plots.figure_of(st.plots.gap_curve(np.arange(len(self.numbers)), self.numbers, ax=ax))
 
 
-def test_a_result_of_ones_own_is_saved_and_loaded(tmp_path):
+def test_a_result_class_of_a_user_is_saved_and_loaded(tmp_path):
+    """Once its module is imported."""
     own = OwnResult(np.array([1.0, 2.0**-60]), (st.Estimate(1.0, 0.1, 100),), Origin("own()", 5))
     again = st.load(own.save(tmp_path / "own.nc"))
     assert type(again) is OwnResult
@@ -328,8 +349,8 @@ def test_a_result_of_ones_own_is_saved_and_loaded(tmp_path):
     ("module", "name"),
     [("os", "PathLike"), ("sdetools.claims.verification", "verify"), ("no.such", "Thing"), ("shelve", "Shelf")],
 )
-def test_a_file_makes_nothing_but_results(tmp_path, module, name):
-    """A file that names another class, or a module that is not imported, is refused; nothing is imported for it."""
+def test_a_file_instantiates_results_only(tmp_path, module, name):
+    """A file that names another class, or a module that is not imported, is refused; nothing is imported."""
     import sys
 
     path = OwnResult(np.array([1.0]), (), Origin("own()", 5)).save(tmp_path / "own.nc")

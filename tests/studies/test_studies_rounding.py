@@ -1,4 +1,4 @@
-"""Dynamics that are one and the same in exact arithmetic have no gap: what rounding leaves is not resolved, has no order, contradicts nothing.
+"""Dynamics that agree in exact arithmetic: gaps of rounding errors are unresolved, have no order, and contradict no claim.
 
 Negative controls: the smallest gaps that are real are resolved.
 """
@@ -18,26 +18,28 @@ SIZES = [1.0, 1e8, 1e-8]
 
 
 def sgd_and_euler(eta, size=1.0, drift="-x", loss="x**2/2"):
-    """SGD, and Euler-Maruyama at dt = eta, which is SGD (the sign of the noise is the oracle's)."""
+    """Return SGD, and Euler-Maruyama at dt = eta, which is SGD (with the sign convention of the oracle's noise)."""
     oracle = st.NoisyOracle(st.losses.from_expression(loss, variables="x"), st.noise.gaussian(dim=1), sigma=size)
     sde = st.SDE(drift=[drift], diffusion=[f"-{size * math.sqrt(eta)!r}"], variables="x")
     return st.SGD(oracle, st.schedules.constant(eta)), st.EulerMaruyama(sde, eta)
 
 
 def momentum_and_heavy_ball(eta, size=1.0):
+    """Return two forms of momentum."""
     oracle = st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.gaussian(dim=1), sigma=size)
     heavy = st.HeavyBall(oracle, gamma=eta / 10, beta=0.9)
     return st.SGDM(oracle, st.schedules.constant(eta, 0.9), step_time=heavy.step_time), heavy
 
 
 def no_momentum(eta, size=1.0):
+    """Return SGDM with beta = 0 and SGD."""
     oracle = st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.gaussian(dim=1), sigma=size)
     plan = st.schedules.constant(eta)
     return st.SGDM(oracle, plan), st.SGD(oracle, plan)
 
 
 def rotated(eta, size=1.0):
-    """The same loss written in two ways, so that the sums are taken in another order."""
+    """Return SGD on one loss with two formulas, so that sums are computed in a different order."""
     one, other = (
         st.NoisyOracle(st.losses.from_expression(text, variables="x y"), st.noise.gaussian(dim=2), sigma=size)
         for text in ("0.3*(x + y)**2 + 0.1*y**2", "0.3*x**2 + 0.6*x*y + 0.4*y**2")
@@ -50,6 +52,7 @@ PAIRS = {"SGD, Euler": sgd_and_euler, "SGDM, heavy ball": momentum_and_heavy_bal
 
 
 def gap_of(pair, size, paths=4000):
+    """Return the gap of a pair."""
     dim = pair[0].dim
     rough = {"rough": "abs(x)**0.5"} if size == 1 else {}
     return st.weak_gap(
@@ -77,14 +80,15 @@ def test_identical_dynamics_have_no_gap(name, size):
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_identical_dynamics_have_no_order(name):
+    """Gaps of rounding errors do not enter a fit."""
     study = st.order_study(PAIRS[name], [0.2, 0.1, 0.05], [1.0] * PAIRS[name](0.1)[0].dim, 1.0, 2000, ["x", "x**2"], threads=1)
     for h in study.names:
         assert math.isnan(study.order(h).value) and tuple(study.order(h).confidence_interval(0.95)) == (-math.inf, math.inf)
     assert "unresolved" in study.table()
 
 
-def test_chaos_lets_rounding_grow_and_the_floor_with_it():
-    """x' = x + eta (x - x^3) at eta = 1.5 is chaotic: differences of 1e-16 grow by orders of magnitude and stay unresolved."""
+def test_rounding_amplified_by_chaos_is_not_resolved():
+    """The map x' = x + eta (x - x^3) at eta = 1.5 is chaotic: differences of 1e-16 grow by orders of magnitude and stay unresolved."""
     pair = sgd_and_euler(1.5, 1e-3, "x - x**3", "x**4/4 - x**2/2")
     grown = []
     for steps in (10, 20, 30, 40):
@@ -94,12 +98,12 @@ def test_chaos_lets_rounding_grow_and_the_floor_with_it():
             e = gap.at(h)
             assert not e.resolved and e.low <= 0 <= e.high
             assert e.rounding >= abs(e.value) or e.stderr > 0
-    assert grown[-1] > 1e4 * grown[0]  # negative control: it did grow
+    assert grown[-1] > 1e4 * grown[0]  # negative control: the differences grow
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_the_smallest_real_gap_is_resolved(size):
-    """Negative control: rates that differ by one part in 10^7, without other noise than the coupled one, are told apart at every size."""
+    """Negative control: learning rates with a relative difference of 1e-7, with coupled noise only, are resolved at every size."""
     oracle = st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.gaussian(dim=1), sigma=0.01 * size)
     one, other = (st.SGD(oracle, st.schedules.constant(eta), step_time=0.1) for eta in (0.1, 0.1 * (1 + 1e-7)))
     gap = st.weak_gap(one, other, [size], 1.0, 4000, ["x"], threads=1)
@@ -109,20 +113,21 @@ def test_the_smallest_real_gap_is_resolved(size):
 
 
 def test_cancellation_inside_an_observable_is_rounding():
-    """x - 1e8 at x near 1e8 is right to 1e-8 alone: the floor follows the numbers that are subtracted, not their difference."""
+    """The value x - 1e8 at x near 1e8 is accurate to 1e-8: the floor depends on the numbers that are subtracted, not their difference."""
     pair = sgd_and_euler(0.1, 1.0, "-(x - 100000000)", "(x - 100000000)**2/2")
     gap = st.weak_gap(*pair, [1e8], 1.0, 4000, ["x - 100000000"], threads=1)
     assert not gap.sup().resolved and gap.sup().low == 0 and gap.sup().rounding > 1e-8
 
 
-def test_one_dynamics_twice_is_exact_to_the_bit():
+def test_identical_members_have_a_gap_of_exactly_zero():
+    """Without any rounding error."""
     one = sgd_and_euler(0.1)[0]
     sup = st.weak_gap(one, one, [1.0], 1.0, 1000, {"x": "x", "rough": "abs(x)"}, threads=1).sup("rough")
     assert (sup.value, sup.low, sup.high, sup.random) == (0, 0, 0, False)
 
 
 def test_a_run_without_noise_is_right_up_to_rounding():
-    """0.9^1000 and the like: the exact number lies in the interval, which is no wider than 4 eps for each step."""
+    """0.9^1000 and the like: the interval contains the exact number and is not wider than 4 eps for each step."""
     oracle = st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.none(dim=1))
     found = st.simulate(st.SGD(oracle, st.schedules.constant(0.1)), [1.0], 100.0, 1, ["x", "cos(x)"], times="all", threads=1)
     for t, k in zip(found.times, found.steps, strict=True):
@@ -130,8 +135,8 @@ def test_a_run_without_noise_is_right_up_to_rounding():
         assert e.low <= 0.9 ** int(k) <= e.high and e.half_width <= 4 * 2.3e-16 * (k + 1)
 
 
-def test_an_order_carries_the_rounding_of_its_gaps():
-    """Without noise gaps are exact up to rounding r_i; log |gap_i| is then off by r_i / |gap_i| at most, and the slope by sum |x_i| of these / sum x_i^2."""
+def test_an_order_has_the_rounding_of_its_gaps():
+    """Without noise, log |gap_i| has an error of at most r_i / |gap_i| by rounding, and the slope sum |x_i| of these / sum x_i^2."""
     etas = [0.1, 0.05, 0.02]
     quiet = st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.gaussian(dim=1), sigma=0.0)
 

@@ -1,4 +1,4 @@
-"""What runs and how long: draws, records and names as asked, and the number of paths that a precision takes, equal to its formula.
+"""Draws, records and names of runs, and the number of paths for a precision, against its formula.
 
 The draws themselves are those of the engine; every number here follows from them by NumPy.
 """
@@ -26,6 +26,7 @@ PILOT = 32768
 
 
 def oracle(noise=None):
+    """Return an oracle of a quadratic loss."""
     return st.NoisyOracle(st.losses.from_expression("x**2/2"), noise or st.noise.gaussian(dim=1), sigma=0.7)
 
 
@@ -34,12 +35,13 @@ ON_NUMPY = {"backend": "numpy", "threads": 1}
 
 
 def draws_of(members, paths, seed, stream, observe=("x",), coupled=True, times=None):
-    """The last points of a program with those draws, and itself."""
+    """Return the last points of a program on given draws, and the program."""
     program, *_ = make_program(members, [2.0], 1.5, list(observe), times, (), True, coupled)
     return execute(program, paths, seed, stream, 1, keep=True, backend="numpy").points, program
 
 
-def test_a_simulation_is_what_its_draws_give():
+def test_a_simulation_agrees_with_its_draws():
+    """Means and standard errors from the last points."""
     x = draws_of((SGD,), 50, 3, Stream(2))[0][0]
     run = st.simulate(SGD, [2.0], 1.5, 50, ["x", "x**2"], seed=3, stream=2, keep_final=True, confidence=0.8, **ON_NUMPY)
     assert (run.final[0] == x).all() and run.dynamics is SGD and run.names == ("x", "x**2")
@@ -50,7 +52,8 @@ def test_a_simulation_is_what_its_draws_give():
 
 
 @pytest.mark.parametrize("coupled", [True, False])
-def test_a_gap_is_what_its_draws_give(coupled):
+def test_a_gap_agrees_with_its_draws(coupled):
+    """Gap and standard error from the last points."""
     x, z = draws_of((SGDM, SGD), 50, 3, Stream(2), coupled=coupled)[0]
     gap = st.weak_gap(
         SGDM, SGD, [2.0], 1.5, 50, ["x", "x**2"],
@@ -69,7 +72,7 @@ def test_a_gap_is_what_its_draws_give(coupled):
 
 @pytest.mark.parametrize("run", [st.simulate, st.weak_gap])
 def test_a_store_belongs_to_one_seed_stream_and_number_of_paths(run, tmp_path):
-    """Seed and stream exchanged are another run too; the same run is taken up to the bit."""
+    """A run with seed and stream exchanged is another run; the same run is resumed bitwise."""
     members = (SGDM, SGD) if run is st.weak_gap else (SGD,)
 
     def value(seed=1, stream=2, paths=50):
@@ -83,7 +86,8 @@ def test_a_store_belongs_to_one_seed_stream_and_number_of_paths(run, tmp_path):
     assert value() == found
 
 
-def test_columns_by_name_and_by_place():
+def test_columns_by_name_and_by_index():
+    """Of observables and functionals."""
     names = ("a", "b", "c")
     assert [column(names, o) for o in ("a", "c", 1, -1, -3)] == [0, 2, 1, 2, 0]
     for wrong in ("d", 3, -4):
@@ -92,6 +96,7 @@ def test_columns_by_name_and_by_place():
 
 
 def test_moments_by_time():
+    """Recorded times up to rounding; the last by default."""
     times = np.array([0.0, 0.5, 2.0])
     assert [moment(times, t) for t in (None, 0.0, 0.5, 2.0, 2.0 * (1 + 9e-10), 0.0 + 9e-10)] == [2, 0, 1, 2, 2, 0]
     for wrong in (2.0 * (1 + 2e-9), 0.25, 0.51):
@@ -103,7 +108,7 @@ def test_moments_by_time():
 
 
 def paths_of(members, observe, precision, confidence, ranges, coupled=True, **more):
-    """The paths that a run takes for a precision, and that the formula says: the largest n with q s / sqrt(n) + R l / n = precision."""
+    """Return the number of paths for a precision, and the largest solution n of q s / sqrt(n) + R l / n = precision over the columns."""
     run = st.weak_gap if len(members) == 2 else st.simulate
     how = {"coupled": coupled, "control": False} if len(members) == 2 else {}
     found = run(
@@ -125,38 +130,40 @@ def paths_of(members, observe, precision, confidence, ranges, coupled=True, **mo
     ("observe", "ranges", "precision"),
     [
         (["x"], [0.0], 0.03),
-        (["x**2"], [0.0], 0.03),  # bounded on one side alone: there the interval reckons with no bound
+        (["x**2"], [0.0], 0.03),  # bounded on one side only: the interval uses no bound
         (["2*cos(x) + 3"], [4.0], 0.05),
         (["x", "cos(x)"], [0.0, 2.0], 0.05),
         (["x", "cos(x)/100"], [0.0, 0.02], 0.05),
     ],
 )
-def test_a_precision_takes_the_paths_that_its_formula_says(observe, ranges, precision, confidence):
+def test_the_number_of_paths_for_a_precision(observe, ranges, precision, confidence):
+    """Against the formula, with bounded and unbounded observables."""
     taken, wanted = paths_of((SGD,), observe, precision, confidence, ranges)
     assert taken == wanted
 
 
 @pytest.mark.parametrize(("coupled", "second", "width"), [(True, "x**2", 0.0), (False, "cos(x)", 4.0)])
-def test_so_does_the_precision_of_a_gap(coupled, second, width):
-    """The bounds of a difference are twice as far apart; they enter where the members are independent."""
+def test_the_number_of_paths_for_the_precision_of_a_gap(coupled, second, width):
+    """The range of a difference is twice as wide; it enters for independent members."""
     taken, wanted = paths_of((SGDM, SGD), ["x", second], 0.01, 0.95, [0.0, width], coupled)
     assert taken == wanted
 
 
-def test_what_draws_nothing_takes_two_paths_whatever_its_bounds():
+def test_deterministic_values_take_two_paths():
+    """Whatever their bounds."""
     quiet = st.SGD(oracle(st.noise.none(dim=1)), PLAN.averaged())
     assert st.simulate(quiet, [2.0], 1.5, precision=1e-3, observe=["cos(x)"], **ON_NUMPY).paths == 2
 
 
-def test_the_time_that_a_precision_takes_is_foretold(monkeypatch, capsys):
+def test_the_time_for_a_precision_is_predicted(monkeypatch, capsys):
     """In proportion to the pilot, which takes 2.5 seconds on this clock."""
     monkeypatch.setattr(time, "perf_counter", itertools.count(10.0, 2.5).__next__)
     taken, _ = paths_of((SGD,), ["x"], 0.01, 0.95, [0.0], progress=True)
     assert f"{taken:,} paths for a half-width of 0.01: about {2.5 * taken / PILOT:.3g} s\n" in capsys.readouterr().err
 
 
-def test_what_a_pilot_cannot_tell_is_refused_by_name():
-    """The first time and observable of which nothing is known; a bound on one side is none."""
+def test_unknown_variances_are_refused_by_name():
+    """The first time and observable without a known variance; a bound on one side does not help."""
     hidden = {"x": "x", "far": "max(0, x - 9)"}
     with pytest.raises(ValueError, match=rf"of its {PILOT:,} paths none differs from another in far at step 4\. State"):
         st.simulate(SGD, [2.0], 1.5, precision=0.1, observe=hidden, times=[1.0, 1.5], **ON_NUMPY)

@@ -1,4 +1,4 @@
-"""The slow SDE beside its optimisers: which runs are made, at which times, and what is compared; nothing is simulated but where said."""
+"""Comparison of the slow SDE with its optimisers: the runs, their times, and the comparisons; simulated only where noted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ENDS = np.random.default_rng(2).normal(size=(3, 2, 40))
 
 @pytest.fixture
 def calls(monkeypatch):
-    """What `simulate` is asked for; it answers with points of its own for each dynamics."""
+    """Replace `simulate` by a function that records its arguments and returns given points for each dynamics."""
     asked = []
 
     def simulate(member, **options):
@@ -34,11 +34,12 @@ def calls(monkeypatch):
 
 
 def study(horizon, **more):
+    """Return a study without paths for plots."""
     return st.slow_study(ORACLE, PLAN, [0.3, 0.2], horizon, 40, **({"shown": 0} | more))
 
 
 def test_three_runs_on_one_clock(calls):
-    """37 steps of eta^2; the optimisers share draws, the SDE has its own; SGD runs on the plan's average."""
+    """37 steps of eta^2; the optimisers share draws, the SDE has its own; SGD runs on the averaged schedule."""
     found = study(0.37, seed=3, stream=2, threads=5)
     assert list(found.runs) == ["slow SDE", "SGD", "SGDM"] and [o["stream"] for _, o in calls] == [
         Stream.of(2).at(k) for k in (1, 0, 0)
@@ -65,14 +66,16 @@ def test_three_runs_on_one_clock(calls):
 
 
 @pytest.mark.parametrize(("steps", "every"), [(37, 1), (399, 1), (403, 1), (450, 2), (600, 3), (602, 2), (1001, 1), (2000, 10)])
-def test_the_integrator_takes_about_two_hundred_steps_that_are_whole_ones_of_the_optimiser(steps, every, calls):
+def test_the_default_step_of_the_integrator(steps, every, calls):
+    """About 200 steps, each a whole number of steps of the optimiser."""
     study(0.01 * steps)
     assert calls[0][0].step_time == pytest.approx(0.01 * every, rel=1e-12) and calls[1][0].step_time == pytest.approx(
         0.01, rel=1e-12
     )
 
 
-def test_steps_times_and_observables_that_are_given(calls):
+def test_given_steps_times_and_observables(calls):
+    """They are passed to every run."""
     study(0.6, dt=0.05, integrator=st.Platen, observe=["x**2"], times=[0.3, 0.6])
     member, options = calls[0]
     assert isinstance(member, st.Platen) and member.step_time == 0.05 and options["times"] == [0.3, 0.6]
@@ -83,6 +86,7 @@ def test_steps_times_and_observables_that_are_given(calls):
 
 
 def test_a_horizon_is_a_whole_number_of_steps_up_to_rounding(calls):
+    """Others are refused with a proposal."""
     for off in (5e-7, -5e-7):
         assert study(0.37 * (1 + off)) and calls[0][1]["horizon"] == 0.37 * (1 + off)
         calls.clear()
@@ -108,10 +112,12 @@ def test_a_horizon_is_a_whole_number_of_steps_up_to_rounding(calls):
     ],
 )
 def test_recorded_times_are_whole_steps_of_the_longer_clock(given, expected):
+    """At most 24 times."""
     np.testing.assert_allclose(module.recorded(*given), expected, rtol=1e-13)
 
 
 def test_end_points_are_compared_with_those_of_the_slow_sde(calls):
+    """Distances of each observable, by two kinds."""
     found = study(0.3, observe=["x", "x*y"], seed=4)
     limit, *others = ([e[0], e[0] * e[1]] for e in ENDS)
     assert len(found.distances) == 8
@@ -121,8 +127,8 @@ def test_end_points_are_compared_with_those_of_the_slow_sde(calls):
             assert found.distances[name, f"{h} kolmogorov"] == distance(a, b, "kolmogorov", seed=4)
 
 
-def test_paths_that_are_shown_are_the_first_ones_to_each_recorded_time():
-    """The start of each dynamics, then where the same draws lead by 0.1, 0.2 and 0.3, each by a run of its own; not by another seed's."""
+def test_paths_for_the_plot_are_the_first_paths_of_each_run():
+    """The start, then the points at 0.1, 0.2 and 0.3 on the same draws, from a separate run each; not those of another seed."""
     found = study(0.3, times=[0.1, 0.2, 0.3], shown=4, stream=1, seed=3, threads=1)
     assert list(found.paths_shown) == list(found.runs)
     for k, (name, run) in enumerate(found.runs.items()):
@@ -134,8 +140,8 @@ def test_paths_that_are_shown_are_the_first_ones_to_each_recorded_time():
         assert (frames[-1] != st.simulate(run.dynamics, [0.3, 0.2], 0.3, seed=4, **given).final[:, :4]).any()
 
 
-def test_means_of_runs_are_joined_at_the_times_that_all_have():
-    """Times of 0.1 and 0.1 + 1e-15 are one; 0.25 is recorded by one run alone."""
+def test_means_are_combined_at_common_times():
+    """Times of 0.1 and 0.1 + 1e-15 are equal; 0.25 is recorded by one run only."""
 
     def run(times, value):
         times = np.array(times)
@@ -155,17 +161,17 @@ def test_means_of_runs_are_joined_at_the_times_that_all_have():
     np.testing.assert_allclose(data["stderr"].values[..., 0], np.outer([0.1, 0.3, 0.5], [0.1, 0.2, 0.4]), rtol=1e-12)
 
 
-def test_a_study_for_a_file():
-    """A whole study of five steps by plain NumPy: means, distances, start and rank as they are in the objects."""
+def test_a_study_as_json():
+    """A complete study of five steps by NumPy: means, distances, start and rank agree with the objects."""
     found = study(0.05, backend="numpy", threads=1)
-    told = json.loads(found.to_json())
-    assert told["rank"] == 1 and told["start"] == found.start.tolist() and list(told["runs"]) == list(found.runs)
+    content = json.loads(found.to_json())
+    assert content["rank"] == 1 and content["start"] == found.start.tolist() and list(content["runs"]) == list(found.runs)
     for name, run in found.runs.items():
-        own = told["runs"][name]
+        own = content["runs"][name]
         assert own["times"] == run.times.tolist() and (own["paths"], own["diverged"]) == (40, 0)
         for i, h in enumerate(("x", "y")):
             assert own[h] == {"mean": run.statistics.mean[:, i].tolist(), "stderr": run.statistics.stderr[:, i].tolist()}
-    for row, ((name, what), d) in zip(told["distances"], found.distances.items(), strict=True):
+    for row, ((name, what), d) in zip(content["distances"], found.distances.items(), strict=True):
         assert (row["run"], row["what"], row["value"], row["low"], row["high"], row["equal laws"]) == (
             name,
             what,

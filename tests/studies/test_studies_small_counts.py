@@ -1,7 +1,4 @@
-"""What zero hits say: exactness comes from the computation, intervals hold at small counts, an unknown spread has no interval.
-
-Coverage is summed exactly over all outcomes where the law is finite; runs have fixed seeds and a stated false-alarm rate.
-"""
+"""Rare events and small counts: exactness from the computation, coverage for small counts, and infinite intervals without a variance."""
 
 from __future__ import annotations
 
@@ -18,35 +15,38 @@ from sdetools.estimates import Estimate, SupEstimate
 from sdetools.estimates.interval import binomial_interval, undetected_probability
 from sdetools.studies.ranges import Range, range_of
 
-pytestmark = pytest.mark.filterwarnings("ignore:the observable .* cannot be traced")  # some here are for NumPy alone
+pytestmark = pytest.mark.filterwarnings("ignore:the observable .* cannot be traced")  # some are for NumPy only
 
 LOSS = st.losses.from_expression("x**2/2")
 PLAN = st.schedules.constant(0.1)
 
 
 def sgd(noise=None, plan=PLAN, sigma=1.0, loss=LOSS):
+    """Return SGD."""
     return st.SGD(st.NoisyOracle(loss, noise or st.noise.gaussian(dim=1), sigma=sigma), plan)
 
 
 def beyond(level):
+    """Return the indicator of exceeding a level."""
     return lambda x: st.select(x[0] > level, 1.0, 0.0)
 
 
 def level_of(p, steps=10, eta=0.1):
-    """The level that SGD from 0 exceeds with probability p after `steps`: it is Gaussian."""
+    """Return the level that SGD from 0 exceeds with probability p after `steps`, from its Gaussian law."""
     variance = sum(eta**2 * (1 - eta) ** (2 * k) for k in range(steps))
     return float(stats.norm.isf(p) * math.sqrt(variance))
 
 
 def run(observe, paths=20_000, seed=0, **more):
+    """Return the mean of an observable."""
     return st.simulate(sgd(), [0.0], 1.0, paths, observe, **({"times": [0.0, 1.0], "threads": 1, "seed": seed} | more))
 
 
-# -- the intervals, summed exactly over all outcomes ------------------------------------------------------------------------------
+# -- exact error probabilities, by summation over all outcomes ------------------------------------------------------------------------------
 
 
 def missed(points, probabilities, n, alpha, bounds, two_valued=False):
-    """The probabilities that the interval lies below and above the mean of a law on finitely many points."""
+    """Return the probabilities that the interval lies below and above the mean of a law on finitely many points."""
     counts = np.array([c for c in np.ndindex(*[n + 1] * (len(points) - 1)) if sum(c) <= n])
     counts = np.column_stack([n - counts.sum(axis=1), counts])
     weights = stats.multinomial.pmf(counts, n, probabilities)
@@ -66,8 +66,8 @@ def missed(points, probabilities, n, alpha, bounds, two_valued=False):
 @pytest.mark.parametrize("alpha", [0.05, 1e-3, 1e-5])
 @pytest.mark.parametrize("n", [2, 10, 60, 400])
 @pytest.mark.parametrize("p", [1e-6, 1e-3, 0.03, 0.2, 0.5, 0.97])
-def test_each_side_of_a_bounded_mean_is_missed_at_most_half_as_often_as_said(n, p, alpha):
-    """Two values, all outcomes summed: the general interval, and Clopper and Pearson's."""
+def test_the_error_probability_of_each_side_is_at_most_half_of_alpha(n, p, alpha):
+    """Two values, by summation over all outcomes: the general interval, and Clopper and Pearson's."""
     for two_valued in (False, True):
         below, above = missed([0.0, 1.0], [1 - p, p], n, alpha, (0.0, 1.0), two_valued)
         assert below <= alpha / 2 * (1 + 1e-9) and above <= alpha / 2 * (1 + 1e-9)
@@ -83,31 +83,31 @@ def test_each_side_of_a_bounded_mean_is_missed_at_most_half_as_often_as_said(n, 
         ([0.0, 0.3, 1.0], [0.01, 0.98, 0.01]),
     ],
 )
-def test_three_values_too(points, probabilities):
-    """Differences of indicators, and a rare event beside a common spread."""
+def test_the_error_probability_for_three_values(points, probabilities):
+    """Differences of indicators, and a rare event in addition to a common spread."""
     for n in (5, 30):
         for alpha in (0.05, 1e-3):
             assert (missed(points, probabilities, n, alpha, (points[0], points[-1])) <= alpha / 2 * (1 + 1e-9)).all()
 
 
-def test_the_usual_interval_misses_rare_events():
-    """Negative control: Student's interval of an event of 1 in 100 lies beside it in more than half of all samples of 60."""
+def test_students_interval_misses_rare_events():
+    """Negative control: Student's interval for an event of 1 in 100 excludes the mean in more than half of all samples of 60."""
     hits = np.arange(61)
     mean = hits / 60
     half = stats.t.isf(0.025, 59) * np.sqrt(mean * (1 - mean) / 59)
     assert stats.binom.pmf(hits, 60, 0.01)[np.abs(mean - 0.01) > half].sum() > 0.5
 
 
-def test_clopper_and_pearson_by_hand():
-    """No hit among n: 1 - (alpha/2)^(1/n); all hits: the mirror image; 3 of 10 from the tables."""
+def test_clopper_pearson_intervals_of_examples():
+    """No hit among n: 1 - (alpha/2)^(1/n); all hits by symmetry; 3 of 10 from tables."""
     assert tuple(binomial_interval(0, 100, 0.95)) == pytest.approx((0.0, 1 - 0.025 ** (1 / 100)), rel=1e-12)
     assert tuple(binomial_interval(100, 100, 0.95)) == pytest.approx((0.025 ** (1 / 100), 1.0), rel=1e-12)
     assert tuple(binomial_interval(3, 10, 0.95)) == pytest.approx((0.0667, 0.6525), abs=5e-5)
     assert undetected_probability(0.95, 100) == pytest.approx(-math.log(0.025) / 100, rel=1e-12)
 
 
-def test_two_values_need_not_be_nothing_and_one():
-    """An interval of a mean of values 2 and 5 is that of the share of fives, on their scale; of -1 and 0 likewise."""
+def test_two_values_other_than_zero_and_one():
+    """The interval of a mean of values 2 and 5 is that of the share of fives, rescaled; likewise for -1 and 0."""
     low, high = binomial_interval(25, 100, 0.95)
     for least, most in ((2.0, 5.0), (-1.0, 0.0)):
         mean = least + (most - least) / 4
@@ -132,10 +132,10 @@ RARE = {
 
 
 @pytest.mark.parametrize("name", RARE)
-def test_no_hit_proves_little(name):
-    """20,000 paths, truth about 1e-5: the interval reaches from 0 to what 20,000 paths can exclude, and contradicts no claim of 5e-6."""
+def test_no_hit_among_many_paths(name):
+    """20,000 paths, truth about 1e-5: the interval extends from 0 to what they can exclude, and does not contradict a claim of 5e-6."""
     e = run({"h": RARE[name]}, seed=3).at("h")
-    if e.value > 1e-20:  # at most a hit or so
+    if e.value > 1e-20:  # at most about one hit
         assert e.value < 5 / 20_000
     assert e.random and not e.resolved and "exact" not in repr(e)
     assert e.low <= 1e-6 and 1e-5 < e.high < 2e-3
@@ -148,7 +148,7 @@ def test_no_hit_proves_little(name):
 @pytest.mark.parametrize("hits", [0.5, 3.0, 20.0])
 @pytest.mark.parametrize("name", ["indicator", "sigmoid"])
 def test_small_counts_cover(name, hits):
-    """400 runs of 1,000 paths with about `hits` hits each: at 95 % at least 95 % less 4.5 binomial errors; 3 standard errors at 20 hits fail."""
+    """400 runs of 1,000 paths with about `hits` hits each: at least 95 % minus 4.5 binomial errors at 95 %."""
     p = hits / 1000
     level = level_of(p)
     h = beyond(level) if name == "indicator" else f"(1 + tanh(1500*(x - {level})))/2"
@@ -160,7 +160,7 @@ def test_small_counts_cover(name, hits):
 
 
 def test_the_normal_interval_does_not_cover_small_counts():
-    """Negative control: half a hit a run, and 1.96 standard errors hold the truth in about 1 - exp(-.5) = 39 % of 400 runs."""
+    """Negative control: with half a hit in each run, 1.96 standard errors cover in about 1 - exp(-.5) = 39 % of 400 runs."""
     level, inside = level_of(5e-4), 0
     for seed in range(400):
         found = run({"h": beyond(level)}, 1000, seed)
@@ -169,8 +169,8 @@ def test_the_normal_interval_does_not_cover_small_counts():
 
 
 @pytest.mark.parametrize("coupled", [True, False])
-def test_gaps_of_indicators_know_what_they_may_have_missed(coupled):
-    """SGDM against SGD above a level that no path reaches: values in {-1, 0, 1}, so that the gap lies within 2 L of 0 and is not exact."""
+def test_gaps_of_indicators_without_hits(coupled):
+    """SGDM against SGD above a level that no path reaches: values in {-1, 0, 1}, so that the gap is within 2 L of 0 and not exact."""
     plan = st.schedules.constant(0.1, 0.5)
     oracle = st.NoisyOracle(LOSS, st.noise.gaussian(dim=1), sigma=1.0)
     pair = st.SGDM(oracle, plan), st.SGD(oracle, plan.averaged())
@@ -186,7 +186,7 @@ def test_gaps_of_indicators_know_what_they_may_have_missed(coupled):
 
 
 def test_gaps_of_indicators_cover_at_small_counts():
-    """200 runs of 2,000 paths, the gap's exact value from both Gaussian laws; about ten paths differ. At least 95 % less 4.5 errors."""
+    """200 runs of 2,000 paths against the exact gap of both Gaussian laws; about ten paths differ. At least 95 % minus 4.5 errors."""
     plan = st.schedules.constant(0.1, 0.9)
     oracle = st.NoisyOracle(LOSS, st.noise.gaussian(dim=1), sigma=1.0)
     pair = st.SGDM(oracle, plan), st.SGD(oracle, plan.averaged())
@@ -200,8 +200,8 @@ def test_gaps_of_indicators_cover_at_small_counts():
     assert inside >= 200 * 0.95 - 4.5 * math.sqrt(200 * 0.95 * 0.05)
 
 
-def test_well_seen_differences_of_bounded_functions_keep_their_narrow_interval():
-    """cos x moves on every path: the bounds +-2 of a difference would make the interval eight times as wide for nothing."""
+def test_well_sampled_differences_do_not_use_bounds():
+    """A cosine varies on every path: with the bounds +-2 of a difference the interval would be eight times as wide."""
     plan = st.schedules.constant(2.0**-6, 0.5)
     oracle = st.NoisyOracle(LOSS, st.noise.gaussian(dim=1), sigma=1.0)
     pair = st.SGDM(oracle, plan), st.SGD(oracle, plan.averaged())
@@ -216,8 +216,8 @@ def test_well_seen_differences_of_bounded_functions_keep_their_narrow_interval()
 # -- exactness ----------------------------------------------------------------------------------------------------------------------
 
 
-def test_exact_is_what_draws_nothing():
-    """Without noise; at time 0 from a point; the quantity that no noise enters; x - x; and a plain number."""
+def test_deterministic_values_are_exact():
+    """No noise; time 0 from a point; a conserved quantity; x - x; a constant."""
     found = st.simulate(sgd(st.noise.none(dim=1)), [1.0], 1.0, 100, {"x": "x", "h": beyond(2.0)}, threads=1)
     assert [found.at(n).random for n in found.names] == [False, False]
     assert found.at("x").value == pytest.approx(0.9**10, rel=1e-14) and "(exact)" in repr(found.at("x"))
@@ -232,6 +232,7 @@ def test_exact_is_what_draws_nothing():
 
 
 def test_a_drawn_momentum_reaches_the_point_with_the_first_step():
+    """At time 0 the point is exact, later it is not."""
     plan = st.schedules.constant(0.1, 0.5)
     rule = st.SGDM(st.NoisyOracle(LOSS, st.noise.none(dim=1)), plan, momentum=([0.0], [[1.0]]))
     found = st.simulate(rule, [1.0], 0.2, 500, ["x"], times="all", threads=1)
@@ -239,21 +240,23 @@ def test_a_drawn_momentum_reaches_the_point_with_the_first_step():
     assert found.at("x").stderr > 0
 
 
-def test_signs_are_exact_once_all_of_them_were_met():
-    """x^2 after one step from 0 is eta^2 whatever the sign. A product of 20 signs is 0 but for one path in a million: not exact."""
+def test_signs_are_exact_if_all_outcomes_occurred():
+    """x^2 after one step from 0 is eta^2 for either sign. A product of 20 signs is 0 except on one path in a million: not exact."""
     rademacher = st.noise.rademacher(dim=1)
     found = st.simulate(sgd(rademacher), [0.0], 0.1, 5000, ["x**2"], threads=1)
     assert not found.at().random and found.at().value == pytest.approx(0.01, rel=1e-12)
     few = st.simulate(sgd(rademacher), [0.0], 0.1, 20, ["x**2"], threads=1).at()
-    assert few.unseen and few.high == math.inf  # negative control: twenty paths may have met one sign alone
+    assert few.unseen and few.high == math.inf  # negative control: all twenty paths may have the same sign
     product = st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.rademacher(root=[["x"]], variables="x"), sigma=1.0)
     halves = st.SGD(product, st.schedules.constant(0.5))  # x' = x - (x + xi x)/2 is 0 or x
-    lost = st.simulate(halves, [1.0], 15.0, 20_000, ["x"], times=[15.0], threads=1).at()
-    assert lost.value == 0 and lost.random and lost.high == math.inf  # E x = 2^-30, no path of 20,000 is left
+    product_mean = st.simulate(halves, [1.0], 15.0, 20_000, ["x"], times=[15.0], threads=1).at()
+    assert (
+        product_mean.value == 0 and product_mean.random and product_mean.high == math.inf
+    )  # E x = 2^-30, x is 0 on all 20,000 paths
 
 
-def test_no_spread_and_no_bounds_is_no_interval():
-    """An unbounded observable that no path has met: inconclusive, with the way out."""
+def test_no_variance_and_no_bounds_give_an_infinite_interval():
+    """An unbounded observable that is 0 on all paths: inconclusive, with a remedy."""
     e = run({"h": lambda x: np.where(x[0] > 2.5, x[0] ** 2, 0.0)}).at("h")
     assert e.unseen and tuple(e.confidence_interval(0.5)) == (-math.inf, math.inf) and not e.resolved and math.isnan(e.z(0.0))
     assert "st.Bounded" in e.why_open and "no spread" in repr(e)
@@ -263,7 +266,8 @@ def test_no_spread_and_no_bounds_is_no_interval():
     assert found.state == "across" and found.why_open == e.why_open
 
 
-def test_the_band_knows_at_which_times_nothing_is_known():
+def test_the_band_is_infinite_where_the_error_is_unknown():
+    """At other times it is finite."""
     known = SupEstimate(
         1.0, 0.1, 100, curve=np.array([0.0, 1.0]), errors=np.array([0.0, 0.1]), points={"random": np.array([False, True])}
     )
@@ -284,25 +288,27 @@ def test_the_band_knows_at_which_times_nothing_is_known():
         ("exp(x)/(1 + exp(x))", 0, math.inf), ("log(1 + x**2)", 0, math.inf), ("2 - 3*cos(x)*cos(y)", -1, 5),
     ],
 )  # fmt: skip
-def test_ranges_of_formulas_hold(text, low, high):
-    """The stated range, and no value at 10,000 points outside of it."""
+def test_ranges_contain_all_values(text, low, high):
+    """The range of the formula contains its values at 10,000 points."""
     loss = st.losses.from_expression(text, variables="x y")
     found = range_of(loss.value, 2)
     assert (found.low, found.high) == pytest.approx((low, high), rel=1e-12)
     seen = np.asarray(loss.value(np.random.default_rng(0).standard_t(1, (2, 10_000))), dtype=float)
-    assert found.low <= np.nanmin(seen) and np.nanmax(seen) <= found.high  # exp overflows where x is large
+    assert found.low <= np.nanmin(seen) and np.nanmax(seen) <= found.high  # exp overflows for large x
 
 
 def test_values_of_step_functions():
+    """Finite sets of values."""
     assert range_of(beyond(0.0), 1).values == {0.0, 1.0}
     assert range_of(lambda x: (x[0] > 0) & (x[0] < 1), 1).values == {0.0, 1.0}
     assert range_of(st.losses.from_expression("3*sign(x)", variables="x").value, 1).values == {-3.0, 0.0, 3.0}
     assert Range.of((0, 1)).minus(Range.of((0, 1))).values == {-1.0, 0.0, 1.0}
     assert range_of(lambda x: np.where(x[0] > 0, 1.0, 0.0), 1).values == {0.0, 1.0}
-    assert range_of(lambda x: np.interp(x[0], [0.0, 1.0], [0.0, 2.0]), 1) == Range()  # not traceable: nothing is known
+    assert range_of(lambda x: np.interp(x[0], [0.0, 1.0], [0.0, 2.0]), 1) == Range()  # not traceable: unknown range
 
 
 def test_stated_bounds_are_checked():
+    """Means outside of stated bounds, and exchanged bounds, are refused."""
     with pytest.raises(ValueError, match=r"`low` must be below `high`; got low=1 and high=0\. Swap them\."):
         st.Bounded("x", 1, 0)
     with pytest.raises(ValueError, match=r"must lie in \[0, 1\], as is stated; got means"):
@@ -313,10 +319,12 @@ def test_stated_bounds_are_checked():
 
 
 def ask(observe, precision, dynamics=None, x0=0.0, **more):
+    """Return a simulation to a precision."""
     return st.simulate(dynamics or sgd(), [x0], 1.0, precision=precision, observe=observe, threads=1, **more)
 
 
-def test_precision_of_what_a_pilot_cannot_see_is_refused():
+def test_a_precision_without_a_known_variance_is_refused():
+    """The message has a remedy."""
     with pytest.raises(
         ValueError, match=r"none differs from another in h at step 10\. State its bounds \(st\.Bounded, st\.Indicator\)"
     ):
@@ -331,6 +339,7 @@ def test_precision_of_what_a_pilot_cannot_see_is_refused():
 
 
 def test_precision_of_a_gap_that_is_not_finite_is_refused():
+    """Diverged paths are reported."""
     quartic = sgd(loss=st.losses.from_expression("x**4"))
     with pytest.raises(ValueError, match=r"got precision=0\.005, and of its 32,768 paths [\d,]+ left the finite range"):
         st.weak_gap(quartic, sgd(), [6.0], 1.0, precision=0.005, observe=["x"], threads=1)
@@ -338,11 +347,12 @@ def test_precision_of_a_gap_that_is_not_finite_is_refused():
 
 @pytest.mark.parametrize("name", ["traced indicator", "steep sigmoid", "declared bounds"])
 def test_precision_of_a_rare_event_comes_from_its_bounds(name):
-    """No hit in the pilot: R log(2/alpha) / n brings the half-width below what was asked; the half-width of a tenth is not reached."""
+    """No hit in the pilot: R log(2/alpha) / n gives the half-width; a tenth of it is not reached."""
     found = ask({"h": RARE[name]}, 2e-4, times=[1.0])
     assert found.paths == pytest.approx(-math.log(0.025) / 2e-4, rel=0.2)
     assert 2e-5 < found.at("h").half_width <= 2e-4
 
 
-def test_what_is_exact_needs_two_paths():
+def test_exact_values_take_two_paths():
+    """The minimum."""
     assert ask(["x"], 1e-3, sgd(st.noise.none(dim=1)), 1.0).paths == 2

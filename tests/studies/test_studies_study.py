@@ -1,7 +1,4 @@
-"""Orders, their errors and what a study plans, from gaps given by hand: equal to least squares by NumPy.
-
-The bootstrap's normal numbers are those of a stated seed, which the formulas take as given.
-"""
+"""Orders, their standard errors and predicted numbers of paths from given gaps, against least squares by NumPy."""
 
 from __future__ import annotations
 
@@ -26,14 +23,14 @@ POINTS = [
     Estimate(0.9, 0.02, 700, rounding=1e-3), Estimate(-0.5, 0.03, 700, rounding=2e-3), Estimate(0.11, 0.01, 700, rounding=5e-3),
     Estimate(0.02, 0.011, 700),
 ]  # fmt: skip
-"""At each eta; the last one is not resolved."""
+"""Estimates at each eta; the last one is unresolved."""
 
 
 def gap_of(point, residuals=None, paths=700, diverged=0, first=-1, names=("one", "two")):
-    """A gap that knows its estimates: at time 2 the point, and as supremum the point with a curve of three times."""
+    """Return a gap with given estimates: at time 2 the point, and as supremum the point with a curve of three times."""
     width = residuals.shape[1] if residuals is not None else 3
-    told = {f: getattr(point, f) for f in ("value", "stderr", "n", "random", "rounding")}
-    sup = SupEstimate(**told, curve=point.value * np.linspace(0.2, 1.0, width), errors=np.full(width, point.stderr), time=1.5)
+    fields = {f: getattr(point, f) for f in ("value", "stderr", "n", "random", "rounding")}
+    sup = SupEstimate(**fields, curve=point.value * np.linspace(0.2, 1.0, width), errors=np.full(width, point.stderr), time=1.5)
 
     def at(observable, time):
         return replace(point, value=point.value * {2.0: 1.0, 3.0: 10.0}[time], name=names[observable])
@@ -45,16 +42,18 @@ def gap_of(point, residuals=None, paths=700, diverged=0, first=-1, names=("one",
 
 
 def study_of(points=POINTS, **more):
+    """Return a study of given points."""
     return OrderStudy(ETAS[: len(points)], tuple(map(gap_of, points)), confidence=0.9, **more)
 
 
 def draws_of(i, point, count=BOOTSTRAP):
-    """|value + xi stderr| with the normal numbers of the i-th eta, at least a thousandth of the value."""
+    """Return |value + xi stderr| with the normal numbers of the i-th eta, at least a thousandth of the value."""
     xi = np.random.default_rng([20_231_012, i]).standard_normal(count)
     return np.maximum(np.abs(point.value + xi * point.stderr), abs(point.value) / 1000)
 
 
-def test_a_slope_is_that_of_a_straight_line():
+def test_the_slope_of_a_power_law():
+    """Exact powers, and NumPy's polynomial fit for other values."""
     gaps = np.array([0.9, 0.4, 0.12, 0.02])
     close(slope(ETAS, gaps), np.polyfit(np.log(ETAS), np.log(gaps), 1)[0])
     close(study_of(POINTS[:3]).order(0, 2.0).fit([3.0, 0.4, 0.3]), np.polyfit(np.log(ETAS[:3]), np.log([3.0, 0.4, 0.3]), 1)[0])
@@ -62,6 +61,7 @@ def test_a_slope_is_that_of_a_straight_line():
 
 @pytest.mark.parametrize("last", [3, 4])
 def test_an_order_is_fitted_to_resolved_points(last):
+    """Value, bootstrap standard error and local slopes against explicit formulas."""
     order = study_of(POINTS[:last]).order(1, 2.0)
     logs, values = np.log(ETAS[:3]), np.array([0.9, 0.5, 0.11])
     close(order.value, np.polyfit(logs, np.log(values), 1)[0])
@@ -82,8 +82,8 @@ def test_an_order_is_fitted_to_resolved_points(last):
     assert study_of().order("two", 2.0).value == study_of().order(1, 2.0).value != study_of().order(1, 3.0).value
 
 
-def test_an_order_leaves_out_what_is_not_resolved_in_between():
-    """The draws belong to the eta's place in the study, not among the points that are left; lost paths leave a point out too."""
+def test_unresolved_and_diverged_points_do_not_enter_an_order():
+    """The draws depend on the place of eta in the study, not among the points of the fit."""
     points = [POINTS[0], POINTS[3], POINTS[1], POINTS[2]]
     study = study_of(points)
     logs, values = np.log(ETAS[[0, 2, 3]]), [0.9, 0.5, 0.11]
@@ -91,12 +91,12 @@ def test_an_order_leaves_out_what_is_not_resolved_in_between():
     close(study.order(0, 2.0).value, np.polyfit(logs, np.log(values), 1)[0])
     close(study.order(0, 2.0).stderr, np.std(np.polyfit(logs, np.log(draws), 1)[0]))
     close(study.order(0, 2.0).local[0].value, math.log(0.9 / 0.5) / (logs[0] - logs[1]))
-    lost = study_of([POINTS[0], replace(POINTS[1], diverged=3), POINTS[2]]).order(0, 2.0)
-    close(lost.etas, ETAS[[0, 2]])
+    partial = study_of([POINTS[0], replace(POINTS[1], diverged=3), POINTS[2]]).order(0, 2.0)
+    close(partial.etas, ETAS[[0, 2]])
 
 
 def test_an_order_of_exact_gaps_is_exact():
-    """Random as soon as one of the gaps is; a local slope as soon as one of its two is."""
+    """It is random if one of the gaps is; a local slope if one of its two gaps is."""
     exact = [replace(p, stderr=0.0, random=False) for p in POINTS[:3]]
     order = study_of(exact).order(0, 2.0)
     assert not order.random and order.stderr == 0 and [e.random for e in order.local] == [False, False]
@@ -107,6 +107,7 @@ def test_an_order_of_exact_gaps_is_exact():
 
 
 def test_fewer_than_two_points_have_no_order():
+    """The order is NaN with an infinite interval, and the diverged paths are counted."""
     gaps = gap_of(POINTS[0]), gap_of(POINTS[3], diverged=2, first=7), gap_of(POINTS[3], diverged=5, first=4), gap_of(POINTS[3])
     study = OrderStudy(ETAS, gaps, confidence=0.9)
     order = study.order(0, 2.0)
@@ -116,7 +117,7 @@ def test_fewer_than_two_points_have_no_order():
 
 
 def test_the_draws_of_a_gap_have_a_floor():
-    """A standard error such that one draw is 0, whose logarithm is none: it counts as a thousandth of the value."""
+    """With a standard error for which one draw is 0, whose logarithm is infinite: it is replaced by a thousandth of the value."""
     xi = np.random.default_rng([20_231_012, 1]).standard_normal(BOOTSTRAP)
     point = Estimate(3.0, -3.0 / xi[xi < 0][5], 700)
     found = study_of()._draws(1, 0, point)
@@ -125,7 +126,8 @@ def test_the_draws_of_a_gap_have_a_floor():
 
 
 @pytest.mark.parametrize("groups", [MANY_GROUPS - 1, MANY_GROUPS])
-def test_the_draws_of_a_supremum_come_from_its_curve_where_groups_are_many(groups):
+def test_the_draws_of_a_supremum_come_from_its_curve_for_many_groups(groups):
+    """With few groups they are those of a single value."""
     residuals = np.random.default_rng(2).standard_normal((3, groups, 5))
     gaps = tuple(map(gap_of, POINTS, residuals))
     study = OrderStudy(ETAS[:3], gaps)
@@ -142,19 +144,20 @@ def test_the_draws_of_a_supremum_come_from_its_curve_where_groups_are_many(group
 
 
 def test_paths_needed_for_each_eta():
-    """A quarter of the gap as standard error: of the gap that is seen, else expected, else fitted; 0 where nobody can tell."""
+    """A quarter of the gap as standard error: of the measured, the expected or the fitted gap; 0 where none is known."""
     seen = [math.ceil(700 * (4 * p.stderr / p.value) ** 2) for p in POINTS[:3]]
     line = np.polyfit(np.log(ETAS[:3]), np.log([0.9, 0.5, 0.11]), 1)
     fitted = math.exp(np.polyval(line, math.log(ETAS[3])))
     assert study_of().paths_needed("two").tolist() == [*seen, math.ceil(700 * (4 * 0.011 / fitted) ** 2)]
-    told = study_of(expected={"one": tuple(eta**0.75 / 3 for eta in ETAS)})
-    assert told.paths_needed("one").tolist() == [*seen, math.ceil(700 * (4 * 0.011 / (0.01**0.75 / 3)) ** 2)]
-    assert told.paths_needed("two").tolist() == study_of().paths_needed("two").tolist()
+    expected = study_of(expected={"one": tuple(eta**0.75 / 3 for eta in ETAS)})
+    assert expected.paths_needed("one").tolist() == [*seen, math.ceil(700 * (4 * 0.011 / (0.01**0.75 / 3)) ** 2)]
+    assert expected.paths_needed("two").tolist() == study_of().paths_needed("two").tolist()
     assert study_of([POINTS[0], POINTS[3]]).paths_needed("two").tolist() == [seen[0], 0]
     assert study_of([replace(POINTS[0], stderr=0.0, random=False)]).paths_needed("two").tolist() == [0]
 
 
 def test_the_gap_at_one_eta():
+    """The learning rate is found up to rounding; others are refused."""
     study = OrderStudy(ETAS, tuple(map(gap_of, POINTS)), confidence=0.9)
     for eta, point in zip(ETAS, POINTS, strict=True):
         assert study.sup("one", eta * (1 + 1e-13)).value == point.value
@@ -163,7 +166,8 @@ def test_the_gap_at_one_eta():
         study.sup("one", 0.101)
 
 
-def test_tables_say_what_the_estimates_say():
+def test_tables_agree_with_the_estimates():
+    """The dataset, the text table and JSON."""
     study = study_of()
     data, rows = study.data, json.loads(study.to_json())
     order = study.order("two")
@@ -173,16 +177,16 @@ def test_tables_say_what_the_estimates_say():
     needed = study.paths_needed("two")
     for i, (eta, e) in enumerate(zip(ETAS, study.estimates("two"), strict=True)):
         cell, row = data.sel(observable="two").isel(eta=i), rows["gaps"][4 + i]
-        told = {name: getattr(e, name) for name in ("stderr", "low", "high", "resolved")}
-        for name, value in (told | {"gap": e.value, "paths_needed": needed[i]}).items():
+        values = {name: getattr(e, name) for name in ("stderr", "low", "high", "resolved")}
+        for name, value in (values | {"gap": e.value, "paths_needed": needed[i]}).items():
             assert cell[name].item() == row[name] == value
         assert (cell["mean"], cell["time_of_max"], cell["eta"], cell["paths"]) == (e.value, 1.5, eta, 700)
         assert [row[name] for name in ("observable", "eta", "paths", "diverged_paths")] == ["two", eta, 700, 0]
         assert row["first_divergence"] == -1
 
 
-def test_a_study_is_a_gap_for_each_eta_on_draws_of_its_own():
-    """From the largest eta down; paths as told for each; the i-th gap is that of the i-th part of the stream, to the bit."""
+def test_a_study_consists_of_independent_gaps():
+    """In descending order of eta, with paths as given for each; the i-th gap uses the i-th part of the stream, bitwise."""
     oracle = st.NoisyOracle(st.losses.from_expression("x**2/2"), st.noise.gaussian(dim=1))
 
     def pair(eta):

@@ -1,7 +1,4 @@
-"""From the moments of groups to means, gaps, errors and Estimates: equal to plain NumPy on the values of all paths.
-
-Twelve paths in groups of 5, 3, none and 4; two records; three observables. Nothing is random but the numbers that go in.
-"""
+"""From accumulated moments of groups to means, gaps, standard errors and Estimates, against NumPy on the values of all paths."""
 
 from __future__ import annotations
 
@@ -28,7 +25,7 @@ close = partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-14)
 
 
 def values_of(paths):
-    """h(x), h(z) and a control with a mean; the control does not move at the first record of the second observable."""
+    """Return h(x), h(z) and a control variate with a mean, which is constant at the first record of the second observable."""
     x = RNG.standard_normal((paths, 2, 3)) * [1.0, 3.0, 0.2] + [[2.0, -1.0, 0.5], [1.0, 4.0, -3.0]]
     c = RNG.standard_normal((paths, 2, 3)) + 0.3
     c[:, 0, 1] = 0.0
@@ -36,8 +33,8 @@ def values_of(paths):
     return {"x": x, "z": z, "d": x - z, "c": c}
 
 
-def sums_of(names, values, counts, lost=(0,), first=(-1,)):
-    """Means, and sums of squares and products about each group's own means; where no path is, whatever stands there."""
+def sums_of(names, values, counts, diverged=(0,), first=(-1,)):
+    """Return the accumulated moments of groups; empty groups contain arbitrary numbers."""
     groups = np.full((len(counts), *values[names[0]].shape[1:], len(names)), 7.0)
     for g, (end, n) in enumerate(zip(np.cumsum(counts), counts, strict=True)):
         own = {m: v[end - n : end] for m, v in values.items()}
@@ -45,17 +42,17 @@ def sums_of(names, values, counts, lost=(0,), first=(-1,)):
             a, b = (name[0] * 2 if name.endswith("2") else name)[0], name.replace("2", name[0])[-1]
             apart = [own[m] - own[m].mean(axis=0) for m in (a, b)]
             groups[g, ..., s] = own[name].mean(axis=0) if name in own else (apart[0] * apart[1]).sum(axis=0)
-    return Sums(groups, np.array(counts), np.array(lost), np.array(first), None)
+    return Sums(groups, np.array(counts), np.array(diverged), np.array(first), None)
 
 
 VALUES = values_of(12)
-SUMS = sums_of(PAIR.names, VALUES, COUNTS, lost=(2, 3), first=(-1, 7))
+SUMS = sums_of(PAIR.names, VALUES, COUNTS, diverged=(2, 3), first=(-1, 7))
 PAIRED = PairStatistics(SUMS)
-SINGLES = SingleStatistics(sums_of(SINGLE.names, {"h": VALUES["x"]}, COUNTS, lost=(4,), first=(5,)))
+SINGLES = SingleStatistics(sums_of(SINGLE.names, {"h": VALUES["x"]}, COUNTS, diverged=(4,), first=(5,)))
 
 
 def regression(values, t, o):
-    """Intercept, slope, residuals and their variance of least squares of d on the control, which counts as fitted if it moves."""
+    """Return intercept, slope, residuals and their variance of regressing d on the control variate, a fitted parameter if it varies."""
     d, c = values["d"][:, t, o], values["c"][:, t, o]
     design = np.column_stack([np.ones(len(d)), c])
     fit = np.linalg.lstsq(design, d, rcond=None)[0]
@@ -67,6 +64,7 @@ CELLS = [(t, o) for t in range(2) for o in range(3)]
 
 
 def test_means_variances_and_errors_of_one_dynamics():
+    """Against NumPy on all paths."""
     h = VALUES["x"]
     close(SINGLES.mean, h.mean(axis=0))
     close(SINGLES.variance, h.var(axis=0, ddof=1))
@@ -74,6 +72,7 @@ def test_means_variances_and_errors_of_one_dynamics():
 
 
 def test_means_and_variances_of_both_members():
+    """Against NumPy on all paths."""
     for which in "xz":
         mean, variance = PAIRED.member(which)
         close(mean, VALUES[which].mean(axis=0))
@@ -82,6 +81,7 @@ def test_means_and_variances_of_both_members():
 
 @pytest.mark.parametrize(("t", "o"), CELLS)
 def test_the_gap_is_the_intercept_of_a_regression_on_the_control(t, o):
+    """Gap, slope, variance and residuals against least squares."""
     gap, slope, left, variance = regression(VALUES, t, o)
     close(PAIRED.slope[t, o], slope)
     close(PAIRED.gap[t, o], gap)
@@ -93,7 +93,7 @@ def test_the_gap_is_the_intercept_of_a_regression_on_the_control(t, o):
 
 
 def test_a_regression_takes_two_degrees_of_freedom():
-    """One path knows no variance; two lie on a line with the control; three leave one degree."""
+    """One path has no variance; two are collinear with the control variate; three have one degree of freedom."""
     for paths in (1, 2, 3):
         values = values_of(paths)
         found = PairStatistics(sums_of(PAIR.names, values, (paths,))).variance
@@ -103,8 +103,8 @@ def test_a_regression_takes_two_degrees_of_freedom():
     assert np.isnan(SingleStatistics(sums_of(SINGLE.names, {"h": values["x"][:1]}, (1,))).stderr).all()
 
 
-def test_what_the_control_explains_wholly_keeps_a_part_in_1e14():
-    """Dyadic numbers, so that nothing is rounded: d = 3 C + 2 has no residual; a difference that does not move has no variance."""
+def test_a_vanishing_residual_variance_has_a_floor_of_1e14():
+    """Dyadic numbers, without rounding: d = 3 C + 2 has no residual; a constant difference has no variance."""
     c = np.array([-3.0, 1.0, 0.5, 4.0, -2.5]).reshape(5, 1, 1)
     for slope, left in ((3.0, 1e-14 * 9.0 * c.var(ddof=1)), (0.0, 0.0)):
         d = slope * c + 2.0
@@ -113,11 +113,11 @@ def test_what_the_control_explains_wholly_keeps_a_part_in_1e14():
         assert found.gap.item() == 2.0
 
 
-# -- what results make of them ------------------------------------------------------------------------------------------------------
+# -- results ------------------------------------------------------------------------------------------------------
 
 
 def known_of(stderr):
-    """What is known of each value, here numbers that tell their place."""
+    """Return properties of values that identify their place."""
     places = np.arange(6.0).reshape(2, 3)
 
     def along(o):
@@ -128,6 +128,7 @@ def known_of(stderr):
 
 
 def gap_of(controlled=True, statistics=PAIRED):
+    """Return a gap of given statistics."""
     known = known_of(np.where(RANDOM, statistics.stderr, 0.0))
     members = SimpleNamespace(name="first"), SimpleNamespace(name="second")
     return WeakGap(*members, TIMES, STEPS, NAMES, statistics, True, controlled, 0.9, known)
@@ -136,7 +137,7 @@ def gap_of(controlled=True, statistics=PAIRED):
 @pytest.mark.parametrize("controlled", [True, False])
 @pytest.mark.parametrize(("t", "o"), CELLS)
 def test_the_estimate_of_a_gap(t, o, controlled):
-    """Lost paths count from the step at which the first one left the range, here 7, between the records."""
+    """Diverged paths count from the first divergence on, here at step 7, between two records."""
     e = gap_of(controlled).at(NAMES[o], TIMES[t])
     assert (e.value, e.stderr) == (PAIRED.gap[t, o], PAIRED.stderr[t, o] * RANDOM[t, o])
     assert (e.n, e.confidence, e.fitted) == (12, 0.9, 2 if controlled else 1)
@@ -150,6 +151,7 @@ def test_the_estimate_of_a_gap(t, o, controlled):
 @pytest.mark.parametrize("controlled", [True, False])
 @pytest.mark.parametrize("o", range(3))
 def test_the_estimate_of_a_supremum(o, controlled):
+    """Value, curve, errors, place and time of the maximum."""
     gap = gap_of(controlled)
     sup, curve = gap.sup(NAMES[o]), PAIRED.gap[:, o]
     farthest = int(np.argmax(np.abs(curve)))
@@ -160,19 +162,21 @@ def test_the_estimate_of_a_supremum(o, controlled):
     assert sup.rounding == 1e-9 * (1 + 3 * farthest + o)
     close(sup.curve, curve)
     close(sup.errors, PAIRED.stderr[:, o] * RANDOM[:, o])
-    assert not sup.draws.size  # three groups know nothing of correlations
+    assert not sup.draws.size  # three groups do not determine correlations
     assert gap.sup(NAMES[o]) is sup and sup.points.keys() == known_of(0).along(o).keys()
     for ours, theirs in zip(gap.band(o, 0.8), sup.band(0.8), strict=True):
         close(ours, theirs)
 
 
-def test_the_band_of_four_groups_is_drawn_from_residuals_where_there_is_an_error():
+def test_the_band_of_four_groups_uses_the_bootstrap():
+    """Residuals at times without an error are ignored."""
     statistics = PairStatistics(sums_of(PAIR.names, values_of(24), (5, 4, 9, 6)))
     for o in range(3):
         close(gap_of(statistics=statistics).sup(o).draws, np.sort(multiplier_maxima(statistics.residuals(o) * RANDOM[:, o])))
 
 
-def test_a_pair_says_what_it_saves():
+def test_variance_reductions_of_a_pair():
+    """By name and by index, at a given time and at the last."""
     gap = gap_of()
     for t, o in CELLS:
         assert gap.variance_reduction(o, TIMES[t]) == tuple(r[t, o] for r in PAIRED.reductions)
@@ -180,6 +184,7 @@ def test_a_pair_says_what_it_saves():
 
 
 def test_the_table_of_a_gap():
+    """The dataset agrees with the statistics."""
     data = gap_of().data
     for name, which in (("first", "x"), ("second", "z")):
         close(data[f"{name}_mean"], VALUES[which].mean(axis=0))
@@ -195,13 +200,15 @@ def test_the_table_of_a_gap():
 
 
 def test_the_first_divergence_of_a_pair_is_the_earlier_one():
+    """-1 is ignored."""
     for first, earliest in (((-1, -1), -1), ((9, 4), 4), ((3, -1), 3), ((0, 2), 0)):
-        found = gap_of(statistics=PairStatistics(sums_of(PAIR.names, VALUES, COUNTS, lost=(1, 1), first=first)))
+        found = gap_of(statistics=PairStatistics(sums_of(PAIR.names, VALUES, COUNTS, diverged=(1, 1), first=first)))
         assert type(found.first_divergence) is int and found.first_divergence == earliest
 
 
 @pytest.mark.parametrize(("t", "o"), CELLS)
 def test_the_estimate_of_a_mean(t, o):
+    """Diverged paths count from the first divergence on."""
     run = Simulation(SimpleNamespace(name="one"), TIMES, STEPS, NAMES, SINGLES, 0.9, known_of(2 * SINGLES.stderr))
     e, place = run.at(NAMES[o], TIMES[t]), 3 * t + o
     assert (e.value, e.stderr, e.n, e.confidence, e.fitted) == (SINGLES.mean[t, o], 2 * SINGLES.stderr[t, o], 12, 0.9, 1)

@@ -1,4 +1,4 @@
-"""`trajectories=`, `slices=` and `plot_paths`: names, refusals, figures. The paths themselves: tests/simulation/test_sim_trajectories.py."""
+"""`trajectories=`, `slices=` and `plot_paths`: names, validation, figures; for the paths see tests/simulation/test_sim_trajectories.py."""
 
 from __future__ import annotations
 
@@ -18,22 +18,26 @@ GIVEN = dict(x0=[2.0, 0.5], horizon=1.0, paths=600, observe=["u", "u*v"], thread
 
 
 def single(**more):
+    """Return a simulation of one dynamics."""
     return st.simulate(FIRST, **GIVEN | more)
 
 
 def pair(**more):
+    """Return a gap."""
     return st.weak_gap(FIRST, SECOND, **GIVEN | more)
 
 
 # -- names ----------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_without_them_has_none():
+def test_paths_are_not_stored_by_default():
+    """Both arrays are None."""
     run = single()
     assert run.trajectories is None and run.slices is None and run.final is None
 
 
 def test_axes_coordinates_and_attributes():
+    """Of trajectories and slices of one dynamics."""
     run = single(trajectories=[17, 3, 599], times=[0.0, 0.5, 1.0], slices=[0.25, 1.0], stream=2, keep_final=True)
     found = run.trajectories
     assert found.dims == ("path", "time", "part", "coordinate") and found.name == "trajectories"
@@ -52,7 +56,8 @@ def test_axes_coordinates_and_attributes():
     assert found.attrs["seed"] == 3 and xarray_copy.shape == found.shape
 
 
-def test_a_pair_has_members_and_parts_that_one_lacks():
+def test_a_pair_has_members_and_missing_parts():
+    """A part that one member lacks is NaN."""
     gap = pair(trajectories=2, slices=[1.0], keep_final=True)
     found = gap.trajectories
     assert found.dims == ("member", "path", "time", "part", "coordinate") and found.path.values.tolist() == [0, 1]
@@ -61,11 +66,11 @@ def test_a_pair_has_members_and_parts_that_one_lacks():
     np.testing.assert_array_equal(found.time, gap.times)
     np.testing.assert_array_equal(gap.slices.sel(part="x", time=1.0).values.transpose(0, 2, 1).reshape(4, -1), gap.final)
     alone = single(trajectories=2)
-    np.testing.assert_allclose(found.sel(member="first"), alone.trajectories, rtol=1e-12)  # the same draws, another kernel
+    np.testing.assert_allclose(found.sel(member="first"), alone.trajectories, rtol=1e-12)  # same draws, another kernel
 
 
 def test_the_position_is_the_first_part_whatever_its_name():
-    """The auxiliary process moves y; the end of a run that is kept is y, and its partner's x."""
+    """The auxiliary process moves y; its last points are y, and the other member's x."""
     gap = st.weak_gap(st.Auxiliary(ORACLE, PLAN), SECOND, **GIVEN, trajectories=600, keep_final=True)
     assert gap.trajectories.part.values.tolist() == ["y", "x", "m"]
     np.testing.assert_array_equal(gap.trajectories.sel(member="first", part="y", time=1.0).values.T, gap.final[:2])
@@ -73,7 +78,8 @@ def test_the_position_is_the_first_part_whatever_its_name():
     gap.plot_paths()
 
 
-def test_steps_of_two_lengths_meet_on_the_longer_clock():
+def test_unequal_steps_are_recorded_on_the_longer_clock():
+    """Times and steps are those of the longer step."""
     fine = st.EulerMaruyama(st.LimitSDE(ORACLE, PLAN), ETA / 4)
     gap = st.weak_gap(SECOND, fine, **GIVEN, trajectories=3, slices=[ETA, 1.0], times="all")
     np.testing.assert_array_equal(gap.trajectories.time, ETA * np.arange(9))
@@ -81,7 +87,8 @@ def test_steps_of_two_lengths_meet_on_the_longer_clock():
     np.testing.assert_array_equal(gap.trajectories.sel(time=ETA), gap.slices.sel(time=ETA, path=range(3)))
 
 
-def test_paths_as_a_precision_asks():
+def test_trajectories_with_a_precision():
+    """The number of paths is unknown until the pilot has run."""
     run = single(paths=None, precision=0.02, trajectories=[0, 5])
     same = single(paths=run.paths, trajectories=[0, 5])
     assert run.paths != 600 and np.array_equal(run.trajectories, same.trajectories)
@@ -90,13 +97,14 @@ def test_paths_as_a_precision_asks():
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
-def test_the_backend_that_ran(backend):
+def test_the_backend_is_an_attribute(backend):
+    """For every backend."""
     if backend == "torch":
         pytest.importorskip("torch")
     assert single(backend=backend, trajectories=1).trajectories.attrs["backend"] == backend
 
 
-# -- refusals -------------------------------------------------------------------------------------------------------------------
+# -- input validation -------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -109,7 +117,8 @@ def test_the_backend_that_ran(backend):
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("run", [single, pair])
-def test_what_names_no_path_is_refused(run, asked, message):
+def test_invalid_paths_are_refused(run, asked, message):
+    """Negative, repeated, fractional and too large indices."""
     with pytest.raises(ValueError, match="`trajectories` must") as caught:
         run(trajectories=asked)
     assert message in str(caught.value)
@@ -120,25 +129,26 @@ def test_what_names_no_path_is_refused(run, asked, message):
     [([0.3], "whole number of steps"), ([1.25], "between 0 and the horizon"), ([-1.0], "between 0"), ([], "list of times"), ("last", "'all'"), (["a"], "real numbers")],
 )  # fmt: skip
 @pytest.mark.parametrize("run", [single, pair])
-def test_times_at_which_nothing_can_be_kept_are_refused(run, times, message):
+def test_invalid_times_of_slices_are_refused(run, times, message):
+    """Times that are not steps, or beyond the horizon."""
     with pytest.raises(ValueError, match="`slices` must") as caught:
         run(slices=times)
     assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("asked", "need", "told"),
+    ("asked", "need", "message"),
     [
         ({"trajectories": 600}, 8 * 600 * 9 * 4, "9 records of 600 paths"),
         ({"slices": "all"}, 8 * 6000 * 9 * 4, "9 times of 6,000 paths"),
         ({"keep_final": True}, 8 * 6000 * 2, "6,000 paths"),
     ],
 )
-def test_what_does_not_fit_into_memory_is_refused(monkeypatch, asked, need, told):
-    """By one byte; the moments, which are fewer, do. 9 records or times of a state of 4 numbers, or last points of 2."""
+def test_paths_that_exceed_memory_are_refused(monkeypatch, asked, need, message):
+    """At a limit of one byte less. 9 records or times of a state of 4 numbers, or last points of 2."""
     assert need > 8 * engine.GROUPS * 9 * 2 * 2
     monkeypatch.setattr(engine, "memory", lambda: need - 1.0)
-    with pytest.raises(ValueError, match=f"`{next(iter(asked))}` must fit into memory; {told}"):
+    with pytest.raises(ValueError, match=f"`{next(iter(asked))}` must fit into memory; {message}"):
         single(times="all", paths=6000, **asked)
     monkeypatch.setattr(engine, "memory", lambda: float(need))
     single(times="all", paths=6000, **asked)
@@ -147,56 +157,59 @@ def test_what_does_not_fit_into_memory_is_refused(monkeypatch, asked, need, told
 # -- figures --------------------------------------------------------------------------------------------------------------------
 
 
-def drawn(axes):
-    """The curves of paths, without marks of starts and ends."""
+def path_curves(axes):
+    """Return the curves of paths, without markers of starts and ends."""
     return [line for line in axes.lines if line.get_linestyle() not in ("None", "") and len(line.get_xdata()) > 1]
 
 
 @pytest.mark.parametrize("count", [3, 100])
 @pytest.mark.parametrize("run", [single, pair])
 def test_two_coordinates_are_curves_on_the_contours(run, count):
+    """With a legend of the first paths."""
     found = run(trajectories=count)
     figure = found.plot_paths()
     (axes,) = figure.axes
-    curves, members = drawn(axes), 1 + (run is pair)
+    curves, members = path_curves(axes), 1 + (run is pair)
     assert len(curves) == members * count and len(axes.collections) == 2 and (axes.get_xlabel(), axes.get_ylabel()) == ("u", "v")
     values = found.trajectories.sel(part="x").values.reshape(members, count, -1, 2)
     for line, path in zip(curves, values.reshape(members * count, -1, 2)):
         np.testing.assert_array_equal(np.column_stack(line.get_data()), path)
     low, high = np.array([axes.get_xlim(), axes.get_ylim()]).T
     assert (values > low).all() and (values < high).all()
-    told = [text.get_text() for text in axes.get_legend().get_texts()]
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
     names = ["SGDM", "SGD"][:members]
-    assert told == (["path 0", "path 1", "path 2", *(names if members == 2 else [])] if count == 3 else names)
+    assert labels == (["path 0", "path 1", "path 2", *(names if members == 2 else [])] if count == 3 else names)
     assert len({line.get_color() for line in curves}) == (3 if count == 3 else members)
 
 
 def test_against_time_and_other_parts():
+    """One panel for each coordinate."""
     run = single(trajectories=4)
     first, second = run.plot_paths(time=True).axes
     assert (first.get_ylabel(), second.get_ylabel(), second.get_xlabel()) == ("u", "v", "$t$")
     for i, axes in enumerate((first, second)):
-        for line, path in zip(drawn(axes), run.trajectories.sel(part="x").values):
+        for line, path in zip(path_curves(axes), run.trajectories.sel(part="x").values):
             np.testing.assert_array_equal(line.get_xdata(), run.times)
             np.testing.assert_array_equal(line.get_ydata(), path[:, i])
     (axes,) = run.plot_paths(part="m", coordinates=["v"]).axes
-    np.testing.assert_array_equal(drawn(axes)[2].get_ydata(), run.trajectories.sel(part="m", coordinate="v")[2])
-    assert not axes.collections  # the loss is no function of the momentum
+    np.testing.assert_array_equal(path_curves(axes)[2].get_ydata(), run.trajectories.sel(part="m", coordinate="v")[2])
+    assert not axes.collections  # the loss does not depend on the momentum
 
 
 def test_many_coordinates_are_the_first_six_unless_named():
+    """Names select others."""
     wide = st.NoisyOracle(st.losses.quadratic(np.ones(9)), st.noise.gaussian(dim=9))
     run = st.simulate(st.SGD(wide, PLAN.averaged()), np.ones(9), 1.0, 50, ["x0"], trajectories=5, threads=1)
     shown = [axes for axes in run.plot_paths().axes if axes.get_visible()]
     assert [axes.get_ylabel() for axes in shown] == ["x0", "x1", "x2", "x3", "x4", "x5"] and plots.PANELS == 6
     figure, given = plots.canvas()
-    assert run.plot_paths(given, coordinates=["x8"]) is figure and len(drawn(given)) == 5
+    assert run.plot_paths(given, coordinates=["x8"]) is figure and len(path_curves(given)) == 5
     with pytest.raises(ValueError, match="`ax` must be 2 axes"):
         run.plot_paths(given, coordinates=["x8", "x7"], time=True)
 
 
 def test_an_sde_without_a_loss_and_paths_that_diverge():
-    """Limits are those of paths that stay; curves of others end."""
+    """The limits are those of the finite points; diverging curves end."""
     sde = st.SDE(["x**3", "0*y"], [["0.1", "0"], ["0", "0.1"]], variables="x y")
     run = st.simulate(
         st.EulerMaruyama(sde, 0.5), [[0.1, 9.0], [0.0, 0.0]], 6.0, 20, ["x"], times="all", trajectories=20, threads=1
@@ -205,7 +218,8 @@ def test_an_sde_without_a_loss_and_paths_that_diverge():
     assert run.diverged == 10 and not axes.collections and max(np.abs(axes.get_xlim())) < 9
 
 
-def test_a_figure_that_cannot_be_is_refused():
+def test_impossible_figures_are_refused():
+    """Runs without trajectories, unknown parts and coordinates."""
     run = single(trajectories=3)
     with pytest.raises(ValueError, match=r"`trajectories` must have been requested.*trajectories=100"):
         single().plot_paths()
