@@ -351,7 +351,9 @@ def _accepted(
             "Give `expected` with `tolerance`, or `at_most`, or `at_least`."
         )
     if expected is None and (tolerance is not None or relative is not None):
-        raise ValueError(f"the tolerance of `{name}` must go with `expected`; got it with `{kinds[0]}`. Move the bound instead.")
+        raise ValueError(
+            f"the tolerance of `{name}` must go with `expected`; got it with `{kinds[0]}`. Change the bound instead."
+        )
     if at_most is not None:
         return -math.inf, number("at_most", at_most)
     if at_least is not None:
@@ -371,7 +373,7 @@ def _accepted(
 
 
 def _slug(name: str, taken: set[str]) -> str:
-    """Return a name for a file, made of lower-case letters, digits and dashes, that is not taken."""
+    """Return an unused file name of lower-case letters, digits and dashes."""
     slug = stem = "-".join(re.findall(r"[a-z0-9]+", name.lower()))[:60] or "figure"
     count = 1
     while slug in taken:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _ID = re.compile(r"[a-z][a-z0-9]*(?:[.-][a-z0-9]+)*")
 _DECORATED = re.compile(r"^\s*@(?:\w+\.)*claim\s*\(", re.MULTILINE)
-_MADE: list[Claim] = []
+_CREATED: list[Claim] = []
 """Claims in order of creation while files are collected, so that a second function of the same name does not hide the first."""
 
 _SKIPPED_FOLDERS = {"__pycache__", "node_modules", "site-packages"}
@@ -112,9 +112,9 @@ def claim(id: str, *, statement: str, source: str = "") -> Callable[[Callable[[C
                 f"the function of the claim `{id}` must take one argument, the context of the claim; "
                 f"got {function.__name__}{inspect.signature(function)}. Write `def {function.__name__}(run):`."
             ) from None
-        made = Claim(id, statement.strip(), source.strip(), function, Path(code.co_filename), code.co_firstlineno)
-        _MADE.append(made)
-        return made
+        created = Claim(id, statement.strip(), source.strip(), function, Path(code.co_filename), code.co_firstlineno)
+        _CREATED.append(created)
+        return created
 
     return mark
 
@@ -242,7 +242,7 @@ def _load(file: Path) -> list[Claim]:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    before = len(_MADE)
+    before = len(_CREATED)
     try:
         with importing_from_folder_of(file):
             spec.loader.exec_module(module)
@@ -252,9 +252,9 @@ def _load(file: Path) -> list[Claim]:
             return [_claim_of_missing_extra(file, error)]
         raise ValueError(_import_error(file, error)) from error
     finally:
-        made = _MADE[before:]
-        del _MADE[before:]
-    return [item for item in made if getattr(item.function, "__module__", None) == name]
+        created = _CREATED[before:]
+        del _CREATED[before:]
+    return [item for item in created if getattr(item.function, "__module__", None) == name]
 
 
 def _claim_of_missing_extra(file: Path, error: ModuleNotFoundError) -> Claim:

@@ -150,7 +150,7 @@ def _verdict(measurements: tuple[MeasurementResult, ...], controls: tuple[Contro
     if diverged:
         first = next((item.first_divergence for item in measurements if item.first_divergence), None)
         open_.append(
-            f"{diverged:,} path{'s' * (diverged != 1)} diverged{f' (the first: {first})' if first else ''}, and what is left is a biased sample"
+            f"{diverged:,} path{'s' * (diverged != 1)} diverged{f' (the first: {first})' if first else ''}, and the remaining paths are a biased sample"
         )
     if not measurements:
         open_.append("nothing was measured")
@@ -175,7 +175,7 @@ def _undecided(item: MeasurementResult) -> str:
     if not item.interval.finite:
         return f"{item.name} has no finite interval{f': {item.why_open}' if item.why_open else ''}"
     advice = (
-        f"about {about(item.paths_needed)} paths would decide" if item.paths_needed else "it sits on the edge of its tolerance"
+        f"about {about(item.paths_needed)} paths would decide" if item.paths_needed else "it lies on the edge of its tolerance"
     )
     return f"{item.name} lies {_range(item)}, across an edge of {accepted(item)}: {advice}"
 
