@@ -283,7 +283,7 @@ def test_every_public_name_has_a_docstring():
 
 
 def test_every_public_method_of_a_public_class_has_a_docstring():
-    """Its own, or that of the method which it overrides."""
+    """A method without a docstring inherits that of the method it overrides."""
     lacking = [
         f"{name}.{method}"
         for name, thing in _public()
