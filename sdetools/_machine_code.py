@@ -254,6 +254,10 @@ def known(symbol: str) -> bool:
     return not symbol.startswith(("numba", "NRT_", "Py", "_Py")) and llvm.address_of_symbol(symbol) is not None
 
 
+blas_modules: set[str] = set()
+"""Modules that `blas` has loaded, each with a library of its own."""
+
+
 @once
 def blas() -> None:
     """Register BLAS for machine code.
@@ -276,6 +280,7 @@ def blas() -> None:
     for symbol, name in GEMM.items():
         capsule = cython_blas.__pyx_capi__[name]
         llvm.add_symbol(symbol, pointer_of(capsule, name_of(capsule)))
+    blas_modules.add("cython_blas")
 
 
 def write(file: Path, content: bytes) -> None:

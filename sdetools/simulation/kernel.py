@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sdetools._machine_code import fault, folder, load, machine_key, once, text_key, write
+from sdetools._machine_code import blas_modules, fault, folder, load, machine_key, once, text_key, write
 
 __all__ = ["folder", "kernel", "one_blas_thread"]
 
@@ -83,31 +83,34 @@ class _OneBlasThread:
 
     def __init__(self) -> None:
         self._lock, self._inside = threading.Lock(), 0
-        self._limit: Any = None
-        self._libraries: Any = None
+        self._limits: list[Any] = []
+        self._controller: Any = None
+        self._known: set[str] = set()
 
     def __enter__(self) -> None:
         with self._lock:
             self._inside += 1
-            if self._inside == 1:
-                if self._libraries is None:
-                    from threadpoolctl import ThreadpoolController
+            loaded = {"scipy.linalg", "torch"} & sys.modules.keys() | blas_modules
+            if self._controller is None or loaded != self._known:  # a controller knows the libraries of its creation only
+                from threadpoolctl import ThreadpoolController
 
-                    self._libraries = ThreadpoolController()
-                self._free()
-                self._limit = self._libraries.limit(limits=1, user_api="blas")
+                self._controller, self._known = ThreadpoolController(), loaded
+            elif self._limits:
+                return
+            self._free()
+            self._limits.append(self._controller.limit(limits=1, user_api="blas"))
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._inside -= 1
-            if self._inside == 0:
+            while self._inside == 0 and self._limits:
                 self._free()  # the last thread to leave need not be the first that entered
-                self._limit.restore_original_limits()
+                self._limits.pop().restore_original_limits()
                 self._free()
 
     def _free(self) -> None:
         """Removes the restriction of threadpoolctl 3.7 and later that only the limiting thread may change the limits."""
-        for library in self._libraries.lib_controllers:
+        for library in self._controller.lib_controllers:
             getattr(library, "clear_controlling_thread", lambda force: None)(force=True)
 
 

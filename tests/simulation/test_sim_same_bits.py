@@ -254,3 +254,38 @@ def test_matrix_products_use_one_thread():
             both = [pool.submit(seen, barrier), pool.submit(seen, barrier)]
             assert [future.result(timeout=60) for future in both] == [{1}, {1}]
         assert blas() == {2}
+
+
+BLAS_THAT_COMES_LATER = """
+import numpy as np
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from sdetools._machine_code import blas
+from sdetools.simulation.kernel import one_blas_thread
+
+
+def threads():
+    return sorted(library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas")
+
+
+with one_blas_thread:
+    first = threads()
+blas()
+with threadpool_limits(limits=2, user_api="blas"), one_blas_thread:
+    second = threads()
+with threadpool_limits(limits=2, user_api="blas"):
+    with one_blas_thread:
+        import scipy.linalg
+        import torch
+        with one_blas_thread:
+            third = threads()
+    after = threads()
+print(first == [1], second == [1, 1], set(third) == {1}, set(after) == {2})
+"""
+
+
+def test_a_blas_that_is_loaded_later_uses_one_thread_too():
+    """SciPy's and torch's libraries are not NumPy's: they are restricted as well, even if they are loaded after the first run."""
+    pytest.importorskip("torch", reason="torch brings the third library")
+    done = subprocess.run([sys.executable, "-c", BLAS_THAT_COMES_LATER], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True"] * 4
