@@ -119,7 +119,7 @@ class FunctionLoss(Loss):
         return _paths(self._graphs.hessian(_rows(x)), x)
 
     def third(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return the third derivative from the graph, or by central differences (relative error 1e-9 of a given Hessian, else 1e-7)."""
+        """Return the third derivative from the graph, else by differences of the Hessian (error 1e-9) or of the gradient (error 1e-7)."""
         x = self._point(x)
         if isinstance(x, Value):
             return self._graphs.dense_third.of(x)

@@ -181,14 +181,14 @@ def test_errors_of_user_functions_are_raised_unchanged_with_their_line(value, er
     notes = "".join(getattr(seen.value, "__notes__", []))
     assert message in str(seen.value) + notes
     assert f"the value of {value.__name__} of {N} samples" in notes
-    assert f"line {value.__code__.co_firstlineno + 1} of {__file__}" in notes
+    assert f"line {value.__code__.co_firstlineno + 2} of {__file__}" in notes
 
 
 def test_a_branch_is_reported_with_its_line():
     """The message suggests np.where and a torch function."""
     with pytest.raises(ValueError, match="`value` must be made of NumPy's functions, without `if` on values") as seen:
         from_function(value=branching, data=(FEATURES, TARGETS), dim=D)
-    assert f"line {branching.__code__.co_firstlineno + 1} of {__file__}" in str(seen.value)
+    assert f"line {branching.__code__.co_firstlineno + 2} of {__file__}" in str(seen.value)
     assert "from_torch" in str(seen.value)
 
 
