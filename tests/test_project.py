@@ -507,6 +507,13 @@ WORDS = {
 """The project's glossary: words to write, and words that are not written in code, messages or documents."""
 EARLIER = r"RenamedAttribute|EARLIER_NAMES|renamed_argument|DeprecationWarning|RENAMED|^\s*\"\w+\": \"\w+\",$"
 """Lines that name what has another name now; so does the line after one."""
+FORWARDED = {
+    "sdetools/studies/slow_clock.py": "picture",
+    "tests/studies/test_studies_extrapolation.py": "weak=",
+    "tests/studies/test_studies_multilevel.py": "weak=",
+    "tests/studies/test_studies_results.py": "lost",
+}
+"""Earlier names that these files forward or test."""
 
 
 def _lines() -> Iterator[tuple[str, int, str]]:
@@ -530,7 +537,9 @@ def test_the_glossary_is_kept():
             continue
         for instead, words in WORDS.items():
             for hit in re.finditer(rf"(?<![a-z])({words})(?![a-z])", line, re.IGNORECASE):
-                if where != "CHANGELOG.md" or "`" not in line[hit.start() - 11 : hit.end() + 3]:
+                if FORWARDED.get(where) != hit.group(0) and (
+                    where != "CHANGELOG.md" or "`" not in line[hit.start() - 11 : hit.end() + 3]
+                ):
                     found.append(f"{where}:{number}: {hit.group(0)!r} (write: {instead}): {line.strip()[:80]}")
     assert not found, "\n".join(found)
 
