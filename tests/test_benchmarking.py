@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from sdetools.benchmarking import dimension, first_result, main
+from sdetools.benchmarking import dimension, first_result
 from sdetools.benchmarking.cases import DIMS, PROBLEMS, regression, runner, sgdm, symmetric
 from sdetools.benchmarking.dimension import Effort, dimension_table
 from sdetools.benchmarking.dimension_table import Cell, Comparison, DimensionTable, LeftOut
 from sdetools.benchmarking.implementations import Implementation, run_interleaved
 from sdetools.benchmarking.machine import topology
 from sdetools.benchmarking.roofline import draws, probes, product, roofline
+from sdetools.cli.bench_command import main
 
 TINY = Effort(seconds=1e-3, rounds=1, first=False)
 

@@ -3,6 +3,6 @@
 The core loop is 2-D SGDM on the hyperbola (`core_loop.py`). The tables over dimensions are in `dimension.py`.
 """
 
-from sdetools.benchmarking.command import main
+from sdetools._moved import forward
 
-__all__ = ["main"]
+__getattr__ = forward(__name__, "cli.bench_command")

@@ -21,6 +21,6 @@ def bench(ctx: click.Context, arguments: tuple[str, ...]) -> None:
       sdetools bench
       sdetools bench --dimension --plot dimension.png
     """
-    from sdetools.benchmarking import main as benchmarking
+    from sdetools.cli.bench_command import main as benchmarking
 
     ctx.exit(benchmarking(list(arguments)) or 0)
