@@ -1,4 +1,4 @@
-"""From options to sums: the store, progress, the draws of a run, and the number of paths that a precision takes."""
+"""Sampling of programs with the options of execution, and the number of paths for a requested precision."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def paths_for_precision(program: Program, precision: float, confidence: float, s
     """
     import time
 
-    precision = _check.positive("precision", precision, hint="It is the half-width asked for, in the units of the observable.")
+    precision = _check.positive("precision", precision, hint="It is the requested half-width, in the units of the observable.")
     begin = time.perf_counter()
     # The pilot has its own draws, so that the main run depends on it only through the number of paths.
     own = replace(sampler, stream=replace(sampler.stream, pilot=True))
@@ -162,7 +162,7 @@ def _check_pilot(known: Known, precision: float) -> None:
     """Raise a ValueError if a pilot run does not determine the number of paths for a precision."""
     program, statistics = known.program, known.statistics
     names = [o.name for o in (*program.observables, *program.functionals)]
-    problem = f"`precision` must be asked of means whose spread a pilot run can see; got precision={precision:g}, and of its {statistics.sums.paths:,} paths"
+    problem = f"`precision` must be requested for means whose variance a pilot run can estimate; got precision={precision:g}, and of its {statistics.sums.paths:,} paths"
     value = statistics.gap if isinstance(statistics, PairStatistics) else statistics.mean
     bad = np.argwhere(~np.isfinite(value) | ~np.isfinite(known.stderr))
     if len(bad):

@@ -280,7 +280,7 @@ def test_a_file_with_the_field_names_of_earlier_versions_is_read(tmp_path, made)
     file = result.save(tmp_path / "run.nc")
     with h5py.File(file, "r+") as content:
         sums = content["result/statistics/sums"]
-        sums.move("diverged", "diverging")
+        sums.move("diverged", "lost")
         sums.move("first_divergence", "first")
     same(result, st.load(file))
 

@@ -108,7 +108,7 @@ def multilevel(
         )
     _check.confidence(confidence)
     horizon = _check.positive("horizon", horizon)
-    eps = _check.positive("eps", eps, hint="It is the root-mean-square error asked for, in the units of the observables.")
+    eps = _check.positive("eps", eps, hint="It is the requested root-mean-square error, in the units of the observables.")
     refinement = _check.count("refinement", refinement, least=2)
     pilot = _check.count("pilot", pilot, least=LEAST_PILOT)
     most = _check.count("most_levels", most_levels, least=LEAST_LEVEL)

@@ -203,7 +203,7 @@ class Search:
     def _refuse_heavy_tails(self, o: int, paths: int, dt: float) -> None:
         """Raise a ValueError about an observable whose variance is dominated by few paths."""
         raise ValueError(
-            f"`observe` must have a variance that the pilot can see; that of {self._name(o)} with steps of {dt:g} rests on few of {paths:,} "
+            f"`observe` must have a variance that the pilot can estimate; that of {self._name(o)} with steps of {dt:g} rests on few of {paths:,} "
             "paths, and may be infinite. Take a bounded observable, or if its variance is finite more paths by pilot=."
         )
 
