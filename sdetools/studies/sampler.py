@@ -27,7 +27,7 @@ PILOT_PATHS = 1 << 15
 
 @dataclass(frozen=True)
 class Sampler:
-    """Runs programs on the draws of a seed and a stream.
+    """Sampler of programs on the draws of a seed and a stream.
 
     Attributes:
         seed: The seed.

@@ -47,7 +47,7 @@ HOMES = {
     **dict.fromkeys(("Results", "ClaimResult", "ControlResult", "MeasurementResult"), "claims.results"),
     **dict.fromkeys(("Drawing", "Table"), "claims.context"),
 }
-"""The classes that a file may contain beside results, and their modules."""
+"""The classes that a file may contain besides results, and their modules."""
 EARLIER_NAMES = {"Trial": {"lost": "shortfall"}, "Sums": {"lost": "diverged", "first": "first_divergence"}}
 """Field names that earlier versions wrote, and their present names."""
 
@@ -92,7 +92,7 @@ class Described:
 
 
 class Saved:
-    """The base class of what can be saved to a file and loaded from it."""
+    """Base class of objects that can be saved to a file and loaded from it."""
 
     def save(self, path: str | Path) -> Path:
         """Write the result to a netCDF-4 file for `st.load`. Other programs can read `data` from it. Of dynamics only the names are stored.
@@ -242,7 +242,7 @@ def _from_json(own: Any) -> Any:
 
 
 def _class_of(kind: str, module: str) -> type:
-    """Return the class that a file names: one of `HOMES`, or a class of results of this package or of a module that is imported already.
+    """Return the class that a file names: one of `HOMES`, or a result class of this package or of a module that is already imported.
 
     A file creates nothing else: no module outside the package is imported for it, and only results are made.
     """
