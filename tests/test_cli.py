@@ -214,9 +214,9 @@ def test_version():
 
 def test_bench_forwards_its_arguments(monkeypatch):
     seen = []
-    module = types.ModuleType("sdetools.benchmarking")
+    module = types.ModuleType("sdetools.cli.bench_command")
     module.main = lambda arguments: seen.append(arguments) or 3
-    monkeypatch.setitem(sys.modules, "sdetools.benchmarking", module)
+    monkeypatch.setitem(sys.modules, "sdetools.cli.bench_command", module)
     assert call("bench", "--help", "x", "--n=3").exit_code == 3
     assert seen == [["--help", "x", "--n=3"]]
 
