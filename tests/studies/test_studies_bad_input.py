@@ -196,7 +196,7 @@ def test_bad_input_is_refused(name):
 
 
 def test_misspelt_options_are_refused():
-    """A TypeError, as for every function."""
+    """Unknown keyword arguments raise a TypeError."""
     for call in (run, gap, study):
         with pytest.raises(TypeError, match="unexpected keyword"):
             call(pahts=3)

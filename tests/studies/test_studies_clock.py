@@ -135,7 +135,7 @@ def test_memories_are_counted_in_the_longest_step():
 
 
 def test_a_control_is_planned_for_coupled_momentum_on_one_grid():
-    """Not for independent members, sampled losses or different steps."""
+    """Not for independent members, for a first member without momentum, or with control=False."""
     plan = st.schedules.constant(0.25, beta=0.5)
     momentum, plain = st.SGDM(ORACLE, plan), st.SGD(ORACLE, plan.averaged())
     program, record, _ = program_of(momentum, plain)

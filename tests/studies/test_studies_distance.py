@@ -136,7 +136,7 @@ def test_sliced_energy_approximates_that_of_all_pairs(dim):
 
 @pytest.mark.parametrize("dim, count", [(2, 7), (3, 9), (4, 10), (50, 8)])
 def test_directions_are_unit_vectors_in_orthogonal_frames(dim, count):
-    """Unit length; complete frames are orthogonal."""
+    """Unit length; equally spaced in the plane, orthogonal frames in higher dimensions."""
     t = unit_directions(dim, count, 3)
     assert t.shape == (count, dim) and np.allclose((t**2).sum(axis=1), 1)
     if dim > 2:
@@ -323,7 +323,7 @@ def test_paths_for_is_sufficient():
 
 
 def test_results_depend_on_points_and_seed_alone():
-    """Repeated calls agree bitwise; another seed changes the resampling."""
+    """Repeated calls agree bitwise; another seed changes the resampling and the directions."""
     x, y = normals((3, 200), 0), normals((3, 150), 1)
     for kind, more in (("wasserstein", {}), ("energy", {}), ("kolmogorov", {"coordinate": 2})):
         first, again, other = (distance(x, y, kind, directions=5, seed=seed, **more) for seed in (7, 7, 8))
@@ -343,7 +343,7 @@ def test_one_coordinate_is_a_one_dimensional_sample():
 
 
 def run(beta=0.5, **more):
-    """Simulate SGD, with its last points."""
+    """Simulate SGDM and keep its last points."""
     plan = st.schedules.constant(0.25, beta)
     options = dict(horizon=2.0, paths=200, observe=["x0"], threads=1, backend="numpy", keep_final=True)
     return st.simulate(st.SGDM(ORACLE, plan), **({"x0": [1.0, 2.0]} | options | more))

@@ -30,7 +30,7 @@ def quadratic_pair(eta, beta=0.9, plan=None):
 
 
 def moving(eta, steps=48):
-    """Return an alternating schedule."""
+    """Return a schedule with random learning rates and momenta."""
     return st.schedules.from_arrays(eta * RNG.uniform(0.3, 1.6, steps), RNG.uniform(0.2, 0.95, steps), base=eta)
 
 
@@ -54,7 +54,7 @@ HOW = {"control": {}, "coupled": {"control": False}, "independent": {"coupled": 
 @pytest.mark.parametrize("schedule", ["fixed", "moving"])
 @pytest.mark.parametrize("how", HOW)
 def test_unbiased_at_every_recorded_time(how, schedule):
-    """Against the exact gap at finite eta, for every combination of coupling, control variate and backend."""
+    """Against the exact gap at finite eta, with and without coupling, control variate and compiled backend."""
     eta, steps = 2.0**-5, 48
     pair = quadratic_pair(eta, plan=moving(eta) if schedule == "moving" else None)
     gap = st.weak_gap(*pair, [1.0], steps * eta, 200_000, OBSERVE, seed=1, **HOW[how])

@@ -164,7 +164,7 @@ def test_the_reference_replaces_signs_and_gives_each_set_and_the_start_a_stream(
 
 
 def test_two_members_are_identical_if_all_their_parts_are():
-    """Dynamics, parameters, starts, coefficients and start numbers."""
+    """Dynamics, parameters, starts, coefficients and coupling."""
 
     def pair(first, second, **more):
         return Known(program_of(first, second, **more), None)._same
@@ -404,7 +404,7 @@ def test_stated_bounds_hold_up_to_rounding(side):
     ],
 )  # fmt: skip
 def test_ranges_of_formulas(h, low, high):
-    """Interval arithmetic for single operations."""
+    """Bounds by interval arithmetic."""
     found = range_of(lambda x: h(*x), 2)
     assert (found.low, found.high) == pytest.approx((low, high), rel=1e-12, abs=1e-300)
 

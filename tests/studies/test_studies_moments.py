@@ -87,7 +87,7 @@ def scores(pair, x0, seed, paths=PATHS, coupled=True, truth=None, backend="auto"
 
 
 def start_of(oracle):
-    """Return a start with a given momentum."""
+    """Return the start of the paths."""
     return np.array([1.5, -0.5]) if oracle.dim == 2 else np.array([1.0, -1.0, 0.5])
 
 

@@ -54,7 +54,7 @@ def test_results_are_independent_of_threads():
 
 @pytest.mark.parametrize("h", ["3", "x - x + 3", lambda x: 3.0], ids=["number", "cancelled", "function"])
 def test_a_constant_is_exact_by_its_computation(h):
-    """Constant observables have no error and no paths are needed."""
+    """Constant observables have no error and no bias, at a small cost."""
     found = run("additive", 0.01, observe={"h": h})
     assert tuple(found.estimate.confidence_interval(0.95)) == (3.0, 3.0) and found.rmse == found.bias == 0
     assert found.cost < 10_000 and not found.warnings
@@ -73,7 +73,7 @@ def beyond(x):
 
 
 def half(x):
-    """Return a function that is NaN on half of the line."""
+    """Return a function that is infinite on half of the line."""
     return st.select(x[0] > 0, 1.0 / st.select(x[0] > 0, 0 * x[0], 1.0), 0.0)
 
 

@@ -254,7 +254,7 @@ def test_a_file_restores_the_result_bitwise(made, name, tmp_path):
 
 
 def test_estimates_of_a_loaded_result_are_unchanged(made, tmp_path):
-    """Estimates, suprema, orders and bands."""
+    """Gaps, suprema and attributes of slices; its dynamics are descriptions."""
     result = made("gap")
     again = st.load(result.save(tmp_path / "gap.nc"))
     for h in result.names:

@@ -120,7 +120,7 @@ def test_cancellation_inside_an_observable_is_rounding():
 
 
 def test_identical_members_have_a_gap_of_exactly_zero():
-    """Without any rounding error."""
+    """For any observable, with an interval of width 0."""
     one = sgd_and_euler(0.1)[0]
     sup = st.weak_gap(one, one, [1.0], 1.0, 1000, {"x": "x", "rough": "abs(x)"}, threads=1).sup("rough")
     assert (sup.value, sup.low, sup.high, sup.random) == (0, 0, 0, False)

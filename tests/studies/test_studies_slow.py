@@ -75,7 +75,7 @@ def test_the_default_step_of_the_integrator(steps, every, calls):
 
 
 def test_given_steps_times_and_observables(calls):
-    """They are passed to every run."""
+    """They replace the defaults; the default times are steps of dt."""
     study(0.6, dt=0.05, integrator=st.Platen, observe=["x**2"], times=[0.3, 0.6])
     member, options = calls[0]
     assert isinstance(member, st.Platen) and member.step_time == 0.05 and options["times"] == [0.3, 0.6]

@@ -38,7 +38,7 @@ def level_of(p, steps=10, eta=0.1):
 
 
 def run(observe, paths=20_000, seed=0, **more):
-    """Return the mean of an observable."""
+    """Return a simulation of SGD from 0, recorded at times 0 and 1."""
     return st.simulate(sgd(), [0.0], 1.0, paths, observe, **({"times": [0.0, 1.0], "threads": 1, "seed": seed} | more))
 
 
@@ -267,7 +267,7 @@ def test_no_variance_and_no_bounds_give_an_infinite_interval():
 
 
 def test_the_band_is_infinite_where_the_error_is_unknown():
-    """At other times it is finite."""
+    """A time with an error of 0 has a finite band only if no draw enters there."""
     known = SupEstimate(
         1.0, 0.1, 100, curve=np.array([0.0, 1.0]), errors=np.array([0.0, 0.1]), points={"random": np.array([False, True])}
     )

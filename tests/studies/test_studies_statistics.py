@@ -153,7 +153,7 @@ def test_a_small_variance_is_not_exact():
 
 
 def test_interval_of_an_example():
-    """Value, ends and text of an Estimate."""
+    """Normal and Student's quantiles, exact and NaN values, and the number of paths."""
     e = Estimate(2.0, 0.5, 10**6)
     assert tuple(e.confidence_interval(0.95)) == pytest.approx((2 - 0.5 * 1.959964, 2 + 0.5 * 1.959964), rel=1e-6)
     assert tuple(Estimate(2.0, 0.5, 5).confidence_interval(0.95)) == pytest.approx(
@@ -192,7 +192,7 @@ def test_the_bootstrap_reflects_correlations():
 
 
 def test_too_few_paths_are_unresolved():
-    """The gap is unresolved, and has no predicted number of paths unless its size is given."""
+    """The gap is unresolved, and the number of paths that would resolve it is unknown unless its size is given."""
     gap = st.weak_gap(*pair_of(2.0**-8, 0.9), [1.0], 1.0, 50, OBSERVE, times=[1.0], threads=1, control=False)
     sup = gap.sup("x**2")
     assert not sup.resolved and not gap.at("x**2").resolved
@@ -211,14 +211,14 @@ def test_paths_needed_reduces_the_error_to_a_quarter_of_the_gap(pilot):
 
 
 def study_of(paths, **more):
-    """Return a study of three learning rates."""
+    """Return a study of four learning rates at time 0.5."""
     return st.order_study(
         pair_of, [2.0**-3, 2.0**-4, 2.0**-5, 2.0**-6], [1.0], 0.5, paths, OBSERVE, threads=1, times=[0.5], **more
     )
 
 
 def exact_at_half(eta, h):
-    """Return the exact supremum at the last time."""
+    """Return the absolute exact gap at time 0.5."""
     k = round(0.5 / eta)
     return abs(st.exact.gap(*pair_of(eta), [1.0], k, h, record=[k])[0])
 
@@ -240,7 +240,7 @@ def test_a_study_predicts_paths_for_unresolved_points():
 
 
 def test_a_study_predicts_paths_from_expected_gaps():
-    """`expected=` replaces the fit."""
+    """Expected gaps are used for unresolved points."""
     study = study_of(60, control=False, expected={"x": lambda eta: eta})
     needed = study.paths_needed("x")
     for eta, point, n in zip(study.etas, study.estimates("x"), needed, strict=True):

@@ -52,8 +52,8 @@ def draws_of(i, point, count=BOOTSTRAP):
     return np.maximum(np.abs(point.value + xi * point.stderr), abs(point.value) / 1000)
 
 
-def test_the_slope_of_a_power_law():
-    """Exact powers, and NumPy's polynomial fit for other values."""
+def test_the_slope_is_that_of_a_polynomial_fit():
+    """NumPy's fit of log gap against log eta, for all points and for other gaps at the points of an order."""
     gaps = np.array([0.9, 0.4, 0.12, 0.02])
     close(slope(ETAS, gaps), np.polyfit(np.log(ETAS), np.log(gaps), 1)[0])
     close(study_of(POINTS[:3]).order(0, 2.0).fit([3.0, 0.4, 0.3]), np.polyfit(np.log(ETAS[:3]), np.log([3.0, 0.4, 0.3]), 1)[0])
@@ -167,7 +167,7 @@ def test_the_gap_at_one_eta():
 
 
 def test_tables_agree_with_the_estimates():
-    """The dataset, the text table and JSON."""
+    """The dataset and JSON."""
     study = study_of()
     data, rows = study.data, json.loads(study.to_json())
     order = study.order("two")

@@ -183,8 +183,8 @@ def test_variance_reductions_of_a_pair():
     assert gap.variance_reduction("two") == tuple(r[1, 1] for r in PAIRED.reductions)
 
 
-def test_the_table_of_a_gap():
-    """The dataset agrees with the statistics."""
+def test_the_dataset_of_a_gap():
+    """Its variables agree with NumPy and with the statistics."""
     data = gap_of().data
     for name, which in (("first", "x"), ("second", "z")):
         close(data[f"{name}_mean"], VALUES[which].mean(axis=0))

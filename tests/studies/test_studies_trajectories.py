@@ -165,7 +165,7 @@ def path_curves(axes):
 @pytest.mark.parametrize("count", [3, 100])
 @pytest.mark.parametrize("run", [single, pair])
 def test_two_coordinates_are_curves_on_the_contours(run, count):
-    """With a legend of the first paths."""
+    """Curves, limits, colours and the legend, which names paths if they are few, otherwise the dynamics."""
     found = run(trajectories=count)
     figure = found.plot_paths()
     (axes,) = figure.axes
