@@ -39,7 +39,7 @@ ALLOWED_IMPORTS = {
     "studies": BELOW_STUDIES,
     "claims": BELOW_STUDIES | {"studies"},
     "bridge": BELOW_STUDIES | {"claims", "studies"},
-    "benchmarking": BELOW_STUDIES | {"claims", "studies"},
+    "benchmarking": BELOW_STUDIES | {"claims", "studies", "top level"},
     "recipes": BELOW_STUDIES | {"bridge", "claims", "studies"},
     "plots": set(),
     "_arrays": {"graph"},
