@@ -29,7 +29,8 @@ def training(run: Any, identity: str) -> Iterator[Any]:
         try:
             yield Trainer(folder, identity, workers=workers, progress=progress, keep=False)
         except MissingData as error:
-            run.missing(str(error))
+            what, _, remedy = str(error).partition(" is missing: ")
+            run.missing(what, remedy)
         finally:
             torch.set_num_threads(threads)
 
