@@ -10,13 +10,14 @@ from types import ModuleType
 from typing import Any
 
 
-def forward(old: str, *homes: str, renamed: Mapping[str, str] | None = None) -> Callable[[str], Any]:
+def forward(old: str, *homes: str, renamed: Mapping[str, str] | None = None, depth: int = 2) -> Callable[[str], Any]:
     """A `__getattr__` that finds a name of the module `old` in the first of the modules `homes` that has it, and warns.
 
     Args:
         old: The name of the deprecated module.
         homes: Names of modules below `sdetools`.
         renamed: New names by old ones, where a thing was also renamed.
+        depth: The stack level of the line that uses the name, as in `warnings.warn`.
 
     Returns:
         A function of a name. It raises AttributeError for a name that none of the modules has.
@@ -27,7 +28,7 @@ def forward(old: str, *homes: str, renamed: Mapping[str, str] | None = None) -> 
         for home in () if name.startswith("__") else homes:
             found = getattr(import_module(f"sdetools.{home}"), new, None)
             if found is not None:
-                warnings.warn(f"`{old}.{name}` is now `sdetools.{home}.{new}`.", DeprecationWarning, stacklevel=2)
+                warnings.warn(f"`{old}.{name}` is now `sdetools.{home}.{new}`.", DeprecationWarning, stacklevel=depth)
                 return found
         raise AttributeError(f"module {old!r} has no attribute {name!r}")
 
@@ -39,7 +40,7 @@ class _Forwarding(ModuleType):
 
     def __init__(self, old: str, *homes: str, renamed: Mapping[str, str] | None = None) -> None:
         super().__init__(old, f"Deprecated: see `sdetools.{homes[0]}`.")
-        self.__dict__["_find"] = forward(old, *homes, renamed=renamed)
+        self.__dict__["_find"] = forward(old, *homes, renamed=renamed, depth=3)
 
     def __getattr__(self, name: str) -> Any:
         find: Callable[[str], Any] = self.__dict__["_find"]

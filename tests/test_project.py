@@ -358,6 +358,10 @@ def test_functions_that_simulate_accept_options_and_refuse_unknown_ones(name, tm
         CALLS[name](thread=1)
     with pytest.raises(TypeError, match="Options of execution are threads"):
         CALLS[name](colour=1)
+    with pytest.raises(ValueError, match="`backend` must be"):
+        CALLS[name](backend=3)
+    with pytest.raises(ValueError, match="`resume` must be True or False; got 'yes'"):
+        CALLS[name](resume="yes")
     plain = CALLS[name](backend="numpy")
     kept = tmp_path / "kept.sqlite"
     assert CALLS[name](**st.Execution(threads=1, backend="numpy", store=kept)) == plain
@@ -604,5 +608,9 @@ def test_deprecated_names_work_with_a_warning():
         assert importlib.import_module("sdetools.bridge.training").Task.__name__ == "TrainingTask"
     with pytest.warns(DeprecationWarning, match="`sdetools.claims.context.ClaimContext`"):
         assert claims.Run is claims.ClaimContext
+    for call in (lambda: importlib.import_module("sdetools.weak.gap").weak_gap, lambda: claims.Run, lambda: weak.Estimate):
+        with pytest.warns(DeprecationWarning) as caught:
+            call()
+        assert caught[0].filename == __file__  # the warning points to the line that uses the old name
     with pytest.raises(AttributeError, match="no_such_name"):
         weak.no_such_name  # noqa: B018

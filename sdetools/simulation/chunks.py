@@ -165,7 +165,7 @@ def make_task(
                 )
         else:
             return ChunkTask(kernel, (keys, *map(real.array, _arrays(program, points))), *common, backend="numba", dtype=dtype)
-    elif not known(backend):
+    elif not isinstance(backend, str) or not known(backend):
         raise ValueError(
             f"`backend` must be {', '.join(map(repr, ('auto', 'numba', *RUNNERS)))}, 'torch' with or without a device and ':compile'; "
             f"got {backend!r}."

@@ -90,6 +90,8 @@ def sampling(execution: Execution, seed: int, stream: int | Stream, identity: Ca
     Raises:
         ValueError: `store` is something else, or holds another run.
     """
+    if not isinstance(execution.resume, bool):
+        raise ValueError(f"`resume` must be True or False; got {execution.resume!r}.")
     if execution.store is None or isinstance(execution.store, Store):
         yield Sampler(seed, Stream.of(stream), execution)
         return

@@ -119,6 +119,8 @@ class Saved:
 
 def save(result: Any, path: Path) -> Path:
     """Write a result to a file; see `Result.save`."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"`path` must lie in a folder that exists; got {str(path)!r}. Create {str(path.parent)!r} first.")
     data = result.data
     kept = {k: v for k, v in data.attrs.items() if v is not None}
     groups = {"/": data.assign_attrs(kept | {"format": FORMAT, "result": type(result).__name__, "version": __version__})}

@@ -61,3 +61,17 @@ BEFORE, AFTER = POINTS, POINTS + np.array([[0.3, -0.5, 0.1], [0.4, 1.2, -0.7]])
 def test_increments_of_functionals(functional, expected):
     """The increment of one step."""
     np.testing.assert_allclose(functional.increment(BEFORE, AFTER), expected, rtol=1e-13)
+
+
+def test_the_gradient_of_a_function_that_cannot_be_traced():
+    """x0^2 x1 + |x2|, by an `if` on a value: central differences in every coordinate, of one point and of many."""
+    space = st.losses.from_expression("x + y + z", variables="x y z")
+
+    def branching(x):
+        return x[0] ** 2 * x[1] + (x[2] if np.all(x[2] > 0) else -x[2])
+
+    h = observable(branching, space, "h")
+    x = np.array([0.7, -1.3, -0.4])
+    np.testing.assert_allclose(h.gradient(x), [2 * 0.7 * -1.3, 0.7**2, -1.0], rtol=0, atol=1e-8)
+    many = np.stack([x, [2.0, 0.5, -3.0]], axis=1)
+    np.testing.assert_allclose(h.gradient(many)[:, 1], [2.0, 4.0, -1.0], rtol=0, atol=1e-8)

@@ -362,3 +362,9 @@ def test_a_file_instantiates_results_only(tmp_path, module, name):
     with pytest.raises(ValueError, match="must be of a class that is known"):
         st.load(path)
     assert ("shelve" in sys.modules) == before
+
+
+def test_a_folder_that_is_missing_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="must lie in a folder that exists.*Create"):
+        simulation().save(tmp_path / "none" / "run.nc")
+    assert not [*tmp_path.iterdir()]
