@@ -204,7 +204,7 @@ def _number(x: float) -> str:
 
 
 def pull(v: Value) -> list[int | None] | None:
-    """For each axis of a view's source return the axis of the view that runs along it; None if the view is not that simple.
+    """Return, for each axis of the array that a view reads, the axis of the view along it; None if the view is not a permutation of axes.
 
     An axis of the source with one element is None in the list.
     """

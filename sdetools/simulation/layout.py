@@ -54,7 +54,7 @@ class Layout:
 
     @cached_property
     def leaves(self) -> int:
-        """The number of leaves of the run."""
+        """The number of leaves of the run, blocks of at most 256 paths each."""
         return -(-self.paths // LEAF)
 
     @cached_property
