@@ -128,7 +128,7 @@ def numpy_loop(block: int) -> Callable[[int], None]:
 
 
 def naive_numba() -> Callable[[int], Any]:
-    """Return the core loop in Numba, one path after the other, with Numba's own generator."""
+    """Return `run(paths)`: the benchmark's loop of SGDM steps in Numba, one path after the other, with Numba's own generator."""
     from numba import njit
 
     @njit

@@ -37,7 +37,7 @@ def hardware() -> dict[str, Any]:
 
 
 def load() -> str:
-    """Return the load average of the last minute."""
+    """Return the load average of the last minute as text, or "unknown" where the system has none."""
     return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
 
 

@@ -118,7 +118,7 @@ def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def updated(text: str) -> str:
-    """Returns a document with today's tables in place of those that it has."""
+    """Returns a Markdown document with its tables of optimisers and integrators, found by their headers, made anew from the code."""
     for table in (optimiser_table(), integrator_table()):
         header = table.partition("\n")[0]
         before, found, after = text.partition(header)

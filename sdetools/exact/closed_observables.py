@@ -21,7 +21,7 @@ from sdetools.exact.gaussian import absolute_moment, probability_below, raw_mome
 
 @dataclass(frozen=True)
 class Absolute:
-    """The observable h(x) = |x_i - a|^p, for which the rate of Theorem 3.5 is sharp (p <= 1, a = x_0).
+    """The observable h(x) = |x_i - a|^p; with p <= 1 and a the start's coordinate i it attains the rate of the paper's Theorem 3.5.
 
     Args:
         a: The centre.

@@ -89,7 +89,7 @@ class LinearModel(Loss):
             return scalar(phi.sum(axis=0) / self.samples + (self.l2 / 2 * x * x).sum(axis=0), x)
 
     def gradient(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return features^T phi' / samples + l2 x."""
+        """Return grad L(x) = (1/n) sum_i phi'(a_i . x, y_i) a_i + l2 x, in the shape of `x`; `p` is not used."""
         x = self._point(x)
         with np.errstate(all="ignore"):
             return self.features.T @ self.slope(self.features @ x) / self.samples + self.l2 * x

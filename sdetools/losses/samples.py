@@ -28,9 +28,9 @@ GATHER_COST, MATMUL_COST = 7.0, 0.5
 
 
 class SampleGraphs(Graphs):
-    """`Graphs` of a mean over samples, with the gradients of single samples and batches that sampling noise needs.
+    """Traced formulas of a mean loss L(x) = (1/n) sum_i l(x, row_i): its value, and the gradients of single samples and of batches.
 
-    `outputs(x, *row)` returns l for one sample and, for a loss of squares, the model f.
+    `outputs(x, *row)` is called with x `(dim,)` and one row of each array of data; it returns [l], or [l, f] if l = (f - y)^2 / 2.
     """
 
     def __init__(self, dim: int, outputs: Callable[..., Sequence[Value]], data: Sequence[np.ndarray]) -> None:
@@ -146,7 +146,7 @@ class FunctionSamples(FunctionLoss):
 
     @property
     def identity(self) -> str:
-        """The dimension, the fingerprint of the function and the hash of the data."""
+        """A string that identifies the loss: its dimension, a hash of the code of its function, and a hash of the data."""
         return f"samples:{self.dim}:{self._name}:{_fingerprint(self.value_function)}:{digest(*self.data)}"
 
     def sample_gradients(self, x: Any, of_model: bool = False) -> np.ndarray:

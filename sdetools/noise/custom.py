@@ -58,7 +58,7 @@ class FunctionNoise(Noise):
         return np.stack([components(row, x) for row in self.stated(x)])
 
     def as_gaussian(self) -> Noise:
-        """Return the Gaussian noise with the same covariance; ValueError if that is a function."""
+        """Return this noise if it is Gaussian, else Gaussian noise of the same covariance; ValueError if the covariance is a function."""
         if self.gaussian:
             return self
         if callable(self.stated):

@@ -35,7 +35,7 @@ class Minibatch(SampledNoise):
     loss: LinearModel
 
     def raw(self, x: Any, z: Any, p: Any = None) -> Any:
-        """Return the gradient of the batch, with its label noise."""
+        """Return the gradient of the batch with its label noise, `(dim, paths)`; for label noise alone only the label term."""
         if not isinstance(x, Value):
             x, z = spread(np.asarray(x, dtype=float), z), np.asarray(z, dtype=float)
         loss, size = self.loss, self.size
@@ -91,7 +91,7 @@ class FunctionMinibatch(SampledNoise):
     loss: FunctionSamples
 
     def raw(self, x: Any, z: Any, p: Any = None) -> Any:
-        """Return the gradient of the batch, with its label noise."""
+        """Return the gradient of the batch with its label noise, `(dim, paths)`; for label noise alone only the label term."""
         if not self.loss.gathers(self.size, self.with_data, self.label_draw is not None):
             return self.loss.weighted_gradient(x, *self.sample_weights(z, p))
         index = batch_indices(numeric(z)[: self.size], self.n, self.replace)

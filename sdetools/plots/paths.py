@@ -84,11 +84,11 @@ def path_plot(names: Sequence[str], members: Sequence[Any], loss: Any = None, ax
 def manifold_plot(loss: Any, paths: Mapping[str, np.ndarray], points: np.ndarray, start: np.ndarray, ax: Any = None) -> Axes:
     """Plots paths on a manifold of minimisers in two or three dimensions.
 
-    In the plane the logarithm of the loss is drawn in grey levels; in space the points of the manifold are dots.
+    Points of the manifold are dots. In two dimensions the logarithm of the loss is drawn behind them in grey.
 
     Args:
         loss: The loss, with `value` and the coordinates' `names`.
-        paths: Paths `(dim, times, n)` by name; the first in the colour of text.
+        paths: Arrays `(dim, times, n)` of n paths each, by their names in the legend; the first is drawn in the dark colour `INK`.
         points: Points of the manifold, `(dim, m)`.
         start: The point where paths start, `(dim,)`.
         ax: Axes to draw on, three-dimensional ones for three coordinates; None makes a new figure.

@@ -54,7 +54,7 @@ class Layout:
 
     @cached_property
     def leaves(self) -> int:
-        """The number of leaves of the run, blocks of at most 256 paths each."""
+        """The number of leaves, blocks of up to 256 consecutive paths, whose moments are joined along the tree of `records`."""
         return -(-self.paths // LEAF)
 
     @cached_property

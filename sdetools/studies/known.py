@@ -96,7 +96,7 @@ class Known:
 
     @cached_property
     def ranges(self) -> tuple[Range, ...]:
-        """The range of h for each column; for a pair that of the difference of two values."""
+        """The bounds of one path's value, a `Range` for each observable and functional; of the difference of the members in a pair."""
         program = self.program
         own = [self._range(o, h) for o, h in enumerate(program.observables)] + [Range()] * len(program.functionals)
         return tuple(r.minus(r) for r in own) if program.pair else tuple(own)

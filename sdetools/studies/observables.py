@@ -171,7 +171,7 @@ def observable(spec: Any, space: Any, name: str = "") -> Observable:
 
 
 def observables(specs: Any, space: Any) -> tuple[Observable, ...]:
-    """Return observables from one, a list, or a dict by name; ValueError if two have the same name."""
+    """Return a tuple of observables from one specification, a list, or a dict by name; ValueError if two have the same name."""
     if isinstance(specs, (str, Loss, Bounded, Indicator)) or callable(specs) or hasattr(specs, "value"):
         specs = [specs]
     if isinstance(specs, Mapping):

@@ -273,7 +273,7 @@ def slow_study(
 
 
 def recorded(horizon: float, dt: float, unit: float) -> np.ndarray:
-    """Return about `FRAMES` times that are whole steps of both the optimiser and the integrator."""
+    """Return at most `FRAMES` slow times, multiples of the longer of the integrator's step `dt` and the optimiser's step `unit`."""
     longer = max(dt, unit)
     n = round(horizon / longer)
     return longer * np.unique(np.linspace(1, n, min(n, FRAMES)).round().astype(int))
