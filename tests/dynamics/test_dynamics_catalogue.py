@@ -249,7 +249,7 @@ class Tamed(st.Integrator):
 
 
 class Biased(Tamed):
-    """The same with 2 % too much noise, which is of no positive order."""
+    """The same with noise that is 2 % too large, which is of no positive order."""
 
     def step(self, eq, y, h):
         return y + h * eq.drift(y) / (1 + h * h * np.sum(eq.drift(y) ** 2, axis=0)) + 1.02 * eq.increment(y, np.sqrt(h))
