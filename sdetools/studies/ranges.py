@@ -88,7 +88,9 @@ def range_of_observable(h: Any, dim: int) -> Range:
 
 
 def analytic(write: Callable[[Trace], Any]) -> bool:
-    """Return whether a formula is analytic: without conditions, absolute values, roots or non-integer powers.
+    """Return whether a formula is proven analytic: without conditions, absolute values, roots or non-integer powers.
+
+    False says only that it is not proven: the formula cannot be traced, or uses another function than the known analytic ones.
 
     Args:
         write: A function that writes the formula to a trace.
