@@ -54,7 +54,7 @@ HOW = {"control": {}, "coupled": {"control": False}, "independent": {"coupled": 
 @pytest.mark.parametrize("schedule", ["fixed", "moving"])
 @pytest.mark.parametrize("how", HOW)
 def test_unbiased_at_every_recorded_time(how, schedule):
-    """Against the exact gap at finite eta, with and without coupling, control variate and compiled backend."""
+    """Against the exact gap at finite eta: with the control variate, with coupling alone, and with independent draws."""
     eta, steps = 2.0**-5, 48
     pair = quadratic_pair(eta, plan=moving(eta) if schedule == "moving" else None)
     gap = st.weak_gap(*pair, [1.0], steps * eta, 200_000, OBSERVE, seed=1, **HOW[how])
