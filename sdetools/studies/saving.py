@@ -161,15 +161,24 @@ def load(path: str | Path) -> Any:
         groups = {name: data.load() for name, data in xarray.open_groups(path, engine="h5netcdf", decode_times=False).items()}
     except FileNotFoundError:
         raise
-    except (OSError, ValueError) as error:
+    except (
+        AttributeError,
+        LookupError,
+        OSError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # what h5py and h5netcdf raise for damaged metadata
         raise ValueError(f"`path` must be a result that was saved; {path} cannot be read: {error}") from error
     if groups["/"].attrs.get("format") != FORMAT or "/result" not in groups:
         found = groups["/"].attrs.get("format")
         raise ValueError(f"`path` must be a result that was saved by sdetools {__version__}; {path} has the format {found!r}.")
     try:
-        return _unpacked("/result", groups)
-    except (AttributeError, LookupError, TypeError) as error:
+        result = _unpacked("/result", groups)
+    except (AttributeError, ImportError, LookupError, RecursionError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"`path` must be a result as it was saved; {path} lacks a part: {error!r}.") from error
+    if not isinstance(result, Saved):
+        raise ValueError(f"`path` must be a result that was saved; {path} holds a {type(result).__name__}.")
+    return result
 
 
 def _pack(value: Any, at: str, groups: dict[str, xarray.Dataset]) -> None:
@@ -179,10 +188,10 @@ def _pack(value: Any, at: str, groups: dict[str, xarray.Dataset]) -> None:
     plain: dict[str, Any] = {}
     arrays: dict[str, Any] = {}
     inner: dict[str, Any] = {}
-    for field in fields(value):
+    for field in filter(lambda f: f.init, fields(value)):
         own, name = getattr(value, field.name), field.name
         if isinstance(own, np.ndarray) and own.dtype != object:
-            arrays[name] = ([f"{name}_{axis}" for axis in range(own.ndim)], own)
+            arrays[name] = ([f"{name}.{axis}" for axis in range(own.ndim)], own)
         elif own is None or _is_plain(own):
             plain[name] = _to_json(own)
         else:
@@ -212,7 +221,8 @@ def _pack_inner(own: Any, at: str, groups: dict[str, xarray.Dataset]) -> None:
             if f"item{i}" not in arrays:
                 _pack_inner(v, f"{at}/item{i}", groups)
     else:
-        _pack(own if type(own).__name__ in HOMES or isinstance(own, Saved) else _storable(own), at, groups)
+        known = type(own).__name__ in HOMES and type(own).__module__.partition(".")[0] == "sdetools"
+        _pack(own if known or isinstance(own, Saved) else _storable(own), at, groups)
 
 
 def _storable(own: Any) -> Any:
@@ -248,7 +258,7 @@ def _class_of(kind: str, module: str) -> type:
 
     A file creates nothing else: no module outside the package is imported for it, and only results are made.
     """
-    if kind in HOMES:
+    if kind in HOMES and (not module or module.partition(".")[0] == "sdetools"):
         return getattr(import_module(f"sdetools.{HOMES[kind]}"), kind)
     inside = module.startswith("sdetools.") and find_spec(module) is not None
     cls = getattr(import_module(module) if inside else sys.modules.get(module), kind, None)
@@ -281,5 +291,5 @@ def _unpacked(at: str, groups: Mapping[str, xarray.Dataset]) -> Any:
         )
     cls = _class_of(kind, str(data.attrs.get("module", "")))
     parts |= {name: _from_json(v) for name, v in json.loads(data.attrs["fields"]).items()}
-    names = EARLIER_NAMES.get(kind, {})
+    names = EARLIER_NAMES.get(kind, {}) if cls.__module__.startswith("sdetools.") else {}
     return cls(**{names.get(name, name): v for name, v in parts.items()})

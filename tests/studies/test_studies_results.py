@@ -368,3 +368,44 @@ def test_a_folder_that_is_missing_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="must lie in a folder that exists.*Create"):
         simulation().save(tmp_path / "none" / "run.nc")
     assert not [*tmp_path.iterdir()]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial(OwnResult):
+    """A user's result whose class has the name of one of the package, with fields whose names are alike and one that is computed."""
+
+    arr: np.ndarray
+    arr_0: np.ndarray
+    size: int = dataclasses.field(init=False, default=3)
+
+
+def test_fields_whose_names_are_alike_and_classes_named_like_the_packages(tmp_path):
+    own = Trial(np.ones(1), (), Origin("own()", 5), np.arange(6.0).reshape(2, 3), np.array([7.0, 8.0]))
+    again = st.load(own.save(tmp_path / "own.nc"))
+    assert type(again) is Trial
+    same(again, own)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # h5netcdf closes a file that it could not open
+@pytest.mark.parametrize("seed", range(40))
+def test_a_damaged_file_is_refused_or_read(tmp_path, made, seed):
+    """Three bytes changed anywhere: a ValueError, or a result; no other error."""
+    path = made("simulation").save(tmp_path / "run.nc")
+    content, rng = bytearray(path.read_bytes()), np.random.default_rng(seed)
+    for at in rng.integers(0, len(content), 3):
+        content[at] ^= int(rng.integers(1, 256))
+    path.write_bytes(content)
+    try:
+        assert isinstance(st.load(path), Result)
+    except ValueError as error:
+        assert "`path`" in str(error) or "must" in str(error)
+
+
+def test_a_file_whose_root_is_no_result_is_refused(tmp_path, made):
+    import h5py
+
+    path = made("simulation").save(tmp_path / "run.nc")
+    with h5py.File(path, "a") as file:
+        file["result"].attrs["class"], file["result"].attrs["value"] = "plain", "1"
+    with pytest.raises(ValueError, match="holds a int"):
+        st.load(path)
