@@ -2,6 +2,7 @@
 
 The root group is the result's `data`, for other programs. The group `result` contains the fields of the result: arrays as variables,
 numbers and strings as JSON, nested results as groups. Of dynamics and other code only a description is stored (`Described`).
+The group `check` contains a hash of the group `result` (`sdetools.studies.checksum`).
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from sdetools._check import shown
 from sdetools._version import __version__
+from sdetools.studies.checksum import checksum
 
 if TYPE_CHECKING:
     import xarray
 
-FORMAT = "sdetools result 1"
+FORMAT = "sdetools result 2"
+UNCHECKED = "sdetools result 1"
+"""The format before files had a hash, which is still read."""
 HOMES = {
     **dict.fromkeys(("Estimate",), "estimates.estimate"),
     "SupEstimate": "estimates.band",
@@ -48,8 +53,14 @@ HOMES = {
     **dict.fromkeys(("Drawing", "Table"), "claims.context"),
 }
 """The classes that a file may contain besides results, and their modules."""
+UNREADABLE = (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+"""What h5py, h5netcdf and xarray raise for damaged files."""
 EARLIER_NAMES = {"Trial": {"lost": "shortfall"}, "Sums": {"lost": "diverged", "first": "first_divergence"}}
 """Field names that earlier versions wrote, and their present names."""
+
+
+SEQUENCES: dict[str, type] = {"tuple": tuple, "list": list, "set": set, "frozenset": frozenset}
+"""The types of plain collections, by the names that they have in a file."""
 
 
 @dataclass(frozen=True)
@@ -121,15 +132,21 @@ def save(result: Any, path: Path) -> Path:
     """Write a result to a file; see `Result.save`."""
     if not path.parent.is_dir():
         raise FileNotFoundError(f"`path` must lie in a folder that exists; got {str(path)!r}. Create {str(path.parent)!r} first.")
+    import xarray
+
     data = result.data
     kept = {k: v for k, v in data.attrs.items() if v is not None}
     groups = {"/": data.assign_attrs(kept | {"format": FORMAT, "result": type(result).__name__, "version": __version__})}
     _pack(result, "/result", groups)
-    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    target = path.resolve()  # a link keeps pointing to its file
+    aside = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     try:
         for i, (group, dataset) in enumerate(groups.items()):
             dataset.to_netcdf(aside, mode="a" if i else "w", group=group, engine="h5netcdf")
-        aside.replace(path)
+        written = _read(aside)
+        xarray.Dataset(attrs={"sha256": checksum(written)}).to_netcdf(aside, mode="a", group="/check", engine="h5netcdf")
+        _unpacked("/result", written)  # a result that could not be loaded again is refused while it still exists
+        aside.replace(target)
     finally:
         aside.unlink(missing_ok=True)
     return path
@@ -155,23 +172,19 @@ def load(path: str | Path) -> Any:
         >>> again.at("x0") == run.at("x0"), again.dynamics
         (True, SGD)
     """
-    import xarray
-
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"`path` must be a file that exists; got {str(path)!r}.")
     try:
-        groups = {name: data.load() for name, data in xarray.open_groups(path, engine="h5netcdf", decode_times=False).items()}
-    except FileNotFoundError:
-        raise
-    except (
-        AttributeError,
-        LookupError,
-        OSError,
-        RuntimeError,
-        ValueError,
-    ) as error:  # what h5py and h5netcdf raise for damaged metadata
+        groups = _read(path)
+    except UNREADABLE as error:
         raise ValueError(f"`path` must be a result that was saved; {path} cannot be read: {error}") from error
-    if groups["/"].attrs.get("format") != FORMAT or "/result" not in groups:
-        found = groups["/"].attrs.get("format")
+    found = groups["/"].attrs.get("format")
+    if found not in (FORMAT, UNCHECKED) or "/result" not in groups:
         raise ValueError(f"`path` must be a result that was saved by sdetools {__version__}; {path} has the format {found!r}.")
+    if found == FORMAT and ("/check" not in groups or groups["/check"].attrs.get("sha256") != checksum(groups)):
+        raise ValueError(
+            f"`path` must be a result as it was saved; {path} is damaged or was changed: its hash is another. Save it again."
+        )
     try:
         result = _unpacked("/result", groups)
     except (AttributeError, ImportError, LookupError, RecursionError, TypeError, json.JSONDecodeError) as error:
@@ -181,17 +194,34 @@ def load(path: str | Path) -> Any:
     return result
 
 
+def _read(path: str | Path) -> dict[str, xarray.Dataset]:
+    """Return the groups of a netCDF-4 file by name, with their data in memory."""
+    import xarray
+
+    lazy = xarray.open_groups(path, engine="h5netcdf", decode_times=False)
+    try:
+        return {name: data.load() for name, data in lazy.items()}
+    finally:
+        for data in lazy.values():
+            data.close()
+
+
 def _pack(value: Any, at: str, groups: dict[str, xarray.Dataset]) -> None:
     """Add a dataclass to `groups`: arrays as variables, plain values as JSON, other fields as groups of their own."""
     import xarray
 
+    if "." in type(value).__qualname__:
+        raise ValueError(
+            f"a result that is saved must be of a class at the top of a module, where `st.load` finds it; got {type(value).__qualname__}. "
+            "Move the class out of the function or class that contains it."
+        )
     plain: dict[str, Any] = {}
     arrays: dict[str, Any] = {}
     inner: dict[str, Any] = {}
     for field in filter(lambda f: f.init, fields(value)):
         own, name = getattr(value, field.name), field.name
-        if isinstance(own, np.ndarray) and own.dtype != object:
-            arrays[name] = ([f"{name}.{axis}" for axis in range(own.ndim)], own)
+        if isinstance(own, np.ndarray):
+            arrays[name] = ([f"{name}.{axis}" for axis in range(own.ndim)], _checked_array(own, name))
         elif own is None or _is_plain(own):
             plain[name] = _to_json(own)
         else:
@@ -207,49 +237,87 @@ def _pack_inner(own: Any, at: str, groups: dict[str, xarray.Dataset]) -> None:
     import xarray
 
     if isinstance(own, xarray.DataArray):
+        _checked_array(own.data, at.rpartition("/")[2])
         groups[at] = own.to_dataset(name="values").assign_attrs({**own.attrs, "class": "array", "array": str(own.name)})
     elif own is None or _is_plain(own):
         groups[at] = xarray.Dataset(attrs={"class": "plain", "value": json.dumps(_to_json(own))})
-    elif isinstance(own, (tuple, list, Mapping)):
-        keys = [[*k] if isinstance(k, tuple) else k for k in own] if isinstance(own, Mapping) else None
+    elif type(own) in (tuple, list) or isinstance(own, Mapping):
+        name = at.rpartition("/")[2]
+        keys = [_key(k, name) for k in own] if isinstance(own, Mapping) else None
         items = list(own.values()) if isinstance(own, Mapping) else list(own)
         arrays = {
-            f"item{i}": ([f"item{i}_{a}" for a in range(v.ndim)], v) for i, v in enumerate(items) if isinstance(v, np.ndarray)
+            f"item{i}": ([f"item{i}_{a}" for a in range(v.ndim)], _checked_array(v, name))
+            for i, v in enumerate(items)
+            if isinstance(v, np.ndarray)
         }
-        groups[at] = xarray.Dataset(arrays, attrs={"class": "collection", "count": len(items), "keys": json.dumps(keys)})
+        kind = {"class": "collection", "type": type(own).__name__, "count": len(items), "keys": json.dumps(keys)}
+        groups[at] = xarray.Dataset(arrays, attrs=kind)
         for i, v in enumerate(items):
             if f"item{i}" not in arrays:
                 _pack_inner(v, f"{at}/item{i}", groups)
     else:
         known = type(own).__name__ in HOMES and type(own).__module__.partition(".")[0] == "sdetools"
-        _pack(own if known or isinstance(own, Saved) else _storable(own), at, groups)
+        _pack(own if known or isinstance(own, Saved) else _storable(own, at.rpartition("/")[2]), at, groups)
 
 
-def _storable(own: Any) -> Any:
-    """Return the storable form of an object that is computed lazily or is code."""
-    return own.facts if hasattr(own, "facts") else Described.of(own)
+def _storable(own: Any, name: str) -> Any:
+    """Return the storable form of an object that is computed lazily or is code; ValueError for other data than a file can contain."""
+    if hasattr(own, "facts"):
+        return own.facts
+    of_package = any(c.__module__.partition(".")[0] == "sdetools" for c in type(own).__mro__)
+    if of_package or callable(own) or hasattr(own, "dim"):
+        return Described.of(own)
+    raise ValueError(_unstorable(name, f"{shown(own)} of the type {type(own).__name__}"))
+
+
+def _checked_array(values: Any, name: str) -> Any:
+    """Return an array of numbers or text as it is; ValueError for one whose elements a file would change."""
+    sizes = {"b": (1,), "i": (1, 2, 4, 8), "u": (1, 2, 4, 8), "f": (4, 8)}
+    if isinstance(values, np.ma.MaskedArray):
+        raise ValueError(_unstorable(name, "a masked array"))
+    if values.dtype.kind != "U" and values.dtype.itemsize not in sizes.get(values.dtype.kind, ()):
+        raise ValueError(_unstorable(name, f"an array of {values.dtype}"))
+    return values
+
+
+def _unstorable(name: str, found: str) -> str:
+    return (
+        f"`{name}` must hold what a file can contain: numbers, text, arrays of them, lists, mappings and results; it holds {found}. "
+        "Convert it, or leave it out of the fields."
+    )
 
 
 def _is_plain(own: Any) -> bool:
     """Return whether a value can be stored as JSON."""
-    if isinstance(own, (tuple, list, frozenset, set)):
+    if type(own) in SEQUENCES.values():
         return all(map(_is_plain, own))
-    return isinstance(own, (bool, int, float, str, np.integer, np.floating, np.bool_))
+    of_package = isinstance(own, str) and type(own).__module__.startswith("sdetools.")  # an enumeration's text
+    return type(own) in (bool, int, float, str) or of_package or isinstance(own, (np.integer, np.floating, np.bool_, np.str_))
 
 
 def _to_json(own: Any) -> Any:
-    """Return a plain value in JSON's types."""
-    if isinstance(own, (frozenset, set)):
-        return {"set": sorted(map(_to_json, own))}
-    if isinstance(own, (tuple, list)):
+    """Return a plain value in JSON's types: a tuple as a list, another collection as its elements under the name of its type."""
+    if isinstance(own, tuple):
         return [_to_json(v) for v in own]
-    return own.item() if isinstance(own, np.generic) else own
+    if type(own) in SEQUENCES.values():
+        return {type(own).__name__: [_to_json(v) for v in (own if isinstance(own, list) else sorted(own, key=repr))]}
+    return own.item() if isinstance(own, np.generic) else str(own) if isinstance(own, str) else own
+
+
+def _key(own: Any, name: str) -> Any:
+    """Return a key of the mapping `name` in JSON's types; ValueError unless it is None, a plain value, or a tuple of such."""
+    if isinstance(own, tuple) and all(v is None or _is_plain(v) for v in own):
+        return [_to_json(v) for v in own]
+    if own is None or (_is_plain(own) and not isinstance(own, frozenset)):
+        return _to_json(own)
+    raise ValueError(_unstorable(name, f"a mapping with the key {shown(own)}"))
 
 
 def _from_json(own: Any) -> Any:
-    """Return the plain value that `_to_json` converted; lists become tuples."""
+    """Return the plain value that `_to_json` converted."""
     if isinstance(own, dict):
-        return frozenset(own["set"])
+        ((kind, items),) = own.items()
+        return SEQUENCES[kind](map(_from_json, items))
     return tuple(map(_from_json, own)) if isinstance(own, list) else own
 
 
@@ -260,7 +328,7 @@ def _class_of(kind: str, module: str) -> type:
     """
     if kind in HOMES and (not module or module.partition(".")[0] == "sdetools"):
         return getattr(import_module(f"sdetools.{HOMES[kind]}"), kind)
-    inside = module.startswith("sdetools.") and find_spec(module) is not None
+    inside = module.startswith("sdetools.") and not module.endswith("__main__") and find_spec(module) is not None
     cls = getattr(import_module(module) if inside else sys.modules.get(module), kind, None)
     if not (isinstance(cls, type) and issubclass(cls, Saved) and is_dataclass(cls)):
         raise ValueError(
@@ -285,7 +353,7 @@ def _unpacked(at: str, groups: Mapping[str, xarray.Dataset]) -> Any:
     if kind == "collection":
         items, keys = [parts[f"item{i}"] for i in range(int(data.attrs["count"]))], json.loads(data.attrs["keys"])
         return (
-            tuple(items)
+            (list if data.attrs.get("type") == "list" else tuple)(items)
             if keys is None
             else {tuple(k) if isinstance(k, list) else k: v for k, v in zip(keys, items, strict=True)}
         )

@@ -1,0 +1,143 @@
+"""One result of each class, and their comparison to the bit, for the tests of results and of their files."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import xarray
+
+import sdetools as st
+from sdetools.studies.saving import Described
+
+LOSS = st.losses.from_expression("(x*y - 1)**2 / 2", variables="x y")
+ORACLE = st.NoisyOracle(LOSS, st.noise.gaussian(dim=2), sigma=1.0)
+PLAN = st.schedules.constant(eta=0.0625, beta=0.5)
+FAST = dict(backend="numpy", threads=1, seed=3)
+
+
+def pair(eta=0.0625):
+    """Return SGDM and SGD."""
+    plan = st.schedules.constant(eta=eta, beta=0.5)
+    return st.SGDM(ORACLE, plan), st.SGD(ORACLE, plan.averaged())
+
+
+def simulation(**more):
+    """Return a simulation with trajectories."""
+    return st.simulate(pair()[0], [2.0, 0.5], 0.5, 600, ["x**2", "y"], trajectories=3, keep_final=True, **FAST, **more)
+
+
+def gap():
+    """Return a gap with slices."""
+    return st.weak_gap(*pair(), [2.0, 0.5], 0.5, 600, ["x**2", "y"], slices=[0.25], **FAST)
+
+
+def orders():
+    """Return an order study."""
+    given = dict(expected={"x**2": lambda eta: 0.1 * eta}, **FAST)
+    return st.order_study(pair, [0.125, 0.0625], [2.0, 0.5], 0.5, 600, ["x**2", "y"], **given)
+
+
+def law():
+    """Return a distance in law."""
+    return st.distance(*(simulation(stream=s).final for s in (0, 1)), "energy", resamples=40)
+
+
+def levels():
+    """Return a multilevel estimate."""
+    sde = st.SDE(drift=["-x"], diffusion=["1"], variables="x")
+    return st.multilevel(lambda dt: st.Milstein(sde, dt), [1.0], 1.0, 0.05, ["x**2", "3"], **FAST)
+
+
+def extrapolated():
+    """Return an extrapolation."""
+    sde = st.SDE(drift=["-x"], diffusion=["1"], variables="x")
+    return st.extrapolate(lambda dt: st.EulerMaruyama(sde, dt), 0.25, [1.0], 1.0, 600, ["x**2"], **FAST)
+
+
+def slow():
+    """Return a study of the slow SDE."""
+    oracle = st.NoisyOracle(st.losses.exponential_valley(), st.noise.rademacher(dim=2))
+    return st.slow_study(oracle, st.schedules.constant(eta=0.25, beta=0.5), [0.0, 0.0], 0.5, 300, dt=0.125, **FAST)
+
+
+def diverging():
+    """Return a simulation with diverged paths."""
+    with np.errstate(all="ignore"):
+        return st.simulate(st.SGD(ORACLE, st.schedules.constant(eta=2.0)), [5.0, 5.0], 40.0, 50, ["x"], **FAST)
+
+
+def diagnosis():
+    """Return a diagnosis of a small network."""
+    import torch
+
+    torch.manual_seed(0)
+    x = torch.randn(64, 3)
+    data = x, x.sum(1, keepdim=True)
+    return st.bridge.diagnose(
+        torch.nn.Linear(3, 1), torch.nn.functional.mse_loss, data, 0.01, batch_size=4, batches=16, steps=5, seeds=2, seed=3
+    )
+
+
+def claims():
+    """Three claims: supported, contradicted, and one without a measurement; with a figure, a table, a note and a control."""
+    folder = Path(tempfile.mkdtemp())
+    (folder / "claims.py").write_text(CLAIMS, encoding="utf-8")
+    return st.verify(folder / "claims.py", out=folder / "out", seed=3)
+
+
+CLAIMS = """
+import sdetools as st
+
+
+@st.claim("one", statement="one is one")
+def one(run):
+    run.measure("one", st.Estimate(1.0, 0.01, 1000), expected=1.0, tolerance=0.2)
+    run.measure("at most", st.Estimate(1.0, 0.01, 1000), at_most=2.0)
+    run.table("numbers", [{"a": 1, "b": 0.5}])
+    run.figure("curve", lambda: st.plots.gap_curve([0.0, 1.0], [0.0, 1.0]))
+    with run.control("two"):
+        run.measure("two", 2.0, expected=1.0, tolerance=0.1)
+
+
+@st.claim("two", statement="two is one")
+def two(run):
+    run.measure("two", 2.0, expected=1.0, tolerance=0.01)
+    run.measure("at least", 2.0, at_least=1.0)
+
+
+@st.claim("nothing", statement="nothing")
+def nothing(run):
+    pass
+"""
+
+MAKERS = {f.__name__: f for f in (simulation, gap, orders, law, levels, extrapolated, slow, diverging, diagnosis, claims)}
+AXES = {"levels": 4, "slow": 2}
+
+
+def same(a, b, where="result"):
+    """Assert that two results contain the same numbers bitwise; dynamics and other code are compared by their names."""
+    if dataclasses.is_dataclass(a) and type(a) is type(b) and not isinstance(a, Described):
+        for field in dataclasses.fields(a):
+            same(getattr(a, field.name), getattr(b, field.name), f"{where}.{field.name}")
+    elif isinstance(a, np.ndarray):
+        assert a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes(), where
+    elif isinstance(a, xarray.DataArray):
+        xarray.testing.assert_identical(a, b)
+        assert a.values.tobytes() == b.values.tobytes(), where
+    elif isinstance(a, dict) or hasattr(a, "keys"):
+        assert list(a) == list(b), where
+        for key in a:
+            same(a[key], b[key], f"{where}[{key!r}]")
+    elif isinstance(a, tuple):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b)):
+            same(x, y, f"{where}[{i}]")
+    elif isinstance(b, Described):
+        assert b == (a if isinstance(a, Described) else Described.of(a)), where
+    elif type(b).__name__ == "Facts":
+        same(a.facts, b, where)
+    else:
+        assert a == b or (a != a and b != b), (where, a, b)
