@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sdetools.plots.style import COLOURS, DASHED, FAINT, INK, MARKERS, axes_for, canvas, finish
+from sdetools.plots.style import COLOURS, DASHED, FAINT, INK, MARKERS, axes_for, canvas, finish, typeset
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,7 +73,7 @@ def loglog_orders(
         axes.fill_between(
             x[order], np.where(down > 0, down, smallest / 10), up, where=shown, color=colour, alpha=0.16, linewidth=0
         )
-        axes.plot(x[order][shown], y[shown], color=colour, linewidth=1.6, label=name or None)
+        axes.plot(x[order][shown], y[shown], color=colour, linewidth=1.6, label=typeset(name) or None)
         axes.plot(x[order][resolved], y[resolved], linestyle="", marker=marker, color=colour, markersize=5.5)
         hollow = shown & ~resolved
         axes.plot(
@@ -145,7 +145,7 @@ def gap_curve(
     for i, (name, value) in enumerate(curves.items()):
         colour = COLOURS[i % len(COLOURS)]
         axes.fill_between(t, lows.get(name, value), highs.get(name, value), color=colour, alpha=0.18, linewidth=0)
-        axes.plot(t, value, color=colour, linewidth=1.6, label=name or None)
+        axes.plot(t, value, color=colour, linewidth=1.6, label=typeset(name) or None)
         if name in exacts:
             axes.plot(t, exacts[name], color=INK, linewidth=1.1, linestyle=DASHED, label="exact" if i == 0 else None)
     axes.margins(x=0.01)
@@ -179,11 +179,13 @@ def curve_panels(
         for i, (name, (x, y, half)) in enumerate(panel.items()):
             x, y, half = (np.asarray(values, dtype=float) for values in (x, y, half))
             if i == 0:
-                axes.plot(x, y, "-", color=INK, lw=1.4, label=name)
+                axes.plot(x, y, "-", color=INK, lw=1.4, label=typeset(name))
                 axes.fill_between(x, y - half, y + half, color=INK, alpha=0.12, lw=0)
             else:
-                axes.errorbar(x, y, yerr=half, fmt=MARKERS[i - 1], ms=4, lw=1, color=COLOURS[(i - 1) % len(COLOURS)], label=name)
-        axes.set(title=title, xlabel=xlabel)
+                axes.errorbar(
+                    x, y, yerr=half, fmt=MARKERS[i - 1], ms=4, lw=1, color=COLOURS[(i - 1) % len(COLOURS)], label=typeset(name)
+                )
+        axes.set(title=typeset(title), xlabel=typeset(xlabel))
     all_axes[0].legend(fontsize=8, frameon=False)
     return all_axes
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sdetools.plots.style import COLOURS, FAINT, INK, canvas
+from sdetools.plots.style import COLOURS, FAINT, INK, canvas, typeset
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,13 +39,15 @@ def interval_plot(
     """
     _, axes = canvas(6.0 if edges else 5.0, 2.4 if edges else 2.2, ax)
     if region is not None:
-        axes.axvspan(0.0, region[1], color=FAINT, alpha=0.25, label=region[0])
+        axes.axvspan(0.0, region[1], color=FAINT, alpha=0.25, label=typeset(region[0]))
     for i, (name, (value, low, high)) in enumerate(rows.items()):
-        axes.errorbar([value], [i], xerr=[[value - low], [high - value]], fmt="o", color=COLOURS[i], capsize=3, label=name)
+        axes.errorbar(
+            [value], [i], xerr=[[value - low], [high - value]], fmt="o", color=COLOURS[i], capsize=3, label=typeset(name)
+        )
     for name, edge in (edges or {}).items():
         axes.axvline(edge, color=FAINT, linestyle="--", linewidth=1)
-        axes.annotate(name, (edge, 1.0), xycoords=("data", "axes fraction"), fontsize=8, va="bottom", ha="center")
-    axes.set(xlabel=xlabel, xlim=(0.0, None), ylim=(-0.6, max(1, len(rows)) - 0.4))
+        axes.annotate(typeset(name), (edge, 1.0), xycoords=("data", "axes fraction"), fontsize=8, va="bottom", ha="center")
+    axes.set(xlabel=typeset(xlabel), xlim=(0.0, None), ylim=(-0.6, max(1, len(rows)) - 0.4))
     if region is None:
         axes.set(yticks=range(len(rows)), yticklabels=list(rows))
     else:
@@ -70,7 +72,7 @@ def tolerance_plot(names: Sequence[str], values: np.ndarray, colours: Sequence[s
 
     Example:
         >>> axes = tolerance_plot(["order", "gap"], np.array([[0.1, 2.0], [-0.2, 1.5], [0.4, 2.5]]))
-        >>> [label.get_text() for label in axes.get_yticklabels()]
+        >>> [tick.get_text() for tick in axes.get_yticklabels()]
         ['order', 'gap']
     """
     rows = range(len(names))
@@ -81,7 +83,7 @@ def tolerance_plot(names: Sequence[str], values: np.ndarray, colours: Sequence[s
         colour = colours[i] if colours is not None else COLOURS[0]
         axes.plot(shown[1:, i], [i, i], color=colour, linewidth=1.4)
         axes.plot(shown[0, i], i, "o", color=colour, markersize=3)
-    axes.set(yticks=rows, yticklabels=list(names), ylim=(len(names) - 0.5, -0.5), xlim=(-3.1, 3.1))
+    axes.set(yticks=rows, yticklabels=[*map(typeset, names)], ylim=(len(names) - 0.5, -0.5), xlim=(-3.1, 3.1))
     axes.set_xlabel("distance from the expected value, in tolerances", color=INK, fontsize=10)
     axes.tick_params(axis="y", labelsize=6)
     return axes

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sdetools.plots.style import COLOURS, axes_for, finish
+from sdetools.plots.style import COLOURS, axes_for, finish, typeset
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,15 +48,15 @@ def level_panels(
     look: dict[str, Any] = {"linewidth": 1.6, "markersize": 5}
     for axes, label, (whole, difference) in zip(panels, ("variance", "|mean|"), (variances, means)):
         axes.set_yscale("log", base=refinement, nonpositive="mask")
-        axes.plot(level, np.abs(whole), "o-", color=COLOURS[0], label=f"{name} on level $l$", **look)
-        axes.plot(later, np.abs(difference), "s-", color=COLOURS[1], label=f"{name}: level $l$ less level $l-1$", **look)
+        axes.plot(level, np.abs(whole), "o-", color=COLOURS[0], label=f"{typeset(name)} on level $l$", **look)
+        axes.plot(later, np.abs(difference), "s-", color=COLOURS[1], label=f"{typeset(name)}: level $l$ less level $l-1$", **look)
         finish(axes, "level $l$", label, legend=True, size=8)
     for axes, label, values, key in (
         (panels[2], "paths $N_l$", paths, f"eps = {eps:g}"),
         (panels[3], "cost in steps", cost, "each level"),
     ):
         axes.set_yscale("log", nonpositive="mask")
-        axes.plot(level, values, "o-", color=COLOURS[0], label=key, **look)
+        axes.plot(level, values, "o-", color=COLOURS[0], label=typeset(key), **look)
         if axes is panels[3]:
             axes.axhline(totals[0], color=COLOURS[2], linewidth=1.4, label="all levels and the pilot")
             axes.axhline(totals[1], color=COLOURS[3], linewidth=1.4, linestyle="--", label="plain Monte Carlo, same error")

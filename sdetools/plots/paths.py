@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sdetools.plots.style import COLOURS, FAINT, INK, axes_for
+from sdetools.plots.style import COLOURS, FAINT, INK, axes_for, typeset
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,10 +73,10 @@ def path_plot(names: Sequence[str], members: Sequence[Any], loss: Any = None, ax
             ms=13 if len(starts) == 1 else 5,
             zorder=5,
         )
-        panels[0].set(xlim=limits[0], ylim=limits[1], xlabel=labels[0], ylabel=labels[1])
+        panels[0].set(xlim=limits[0], ylim=limits[1], xlabel=typeset(labels[0]), ylabel=typeset(labels[1]))
     else:
         for axes, name, (low, high) in zip(panels, labels, limits):
-            axes.set(xlim=(t[0], t[-1] if len(t) > 1 else None), ylim=(low, high), xlabel="$t$", ylabel=name)
+            axes.set(xlim=(t[0], t[-1] if len(t) > 1 else None), ylim=(low, high), xlabel="$t$", ylabel=typeset(name))
     _legend(panels[0], names, [f"path {p}" for p in members[0].path.values.tolist()] if few else [])
     return panels
 
@@ -130,11 +130,13 @@ def manifold_plot(loss: Any, paths: Mapping[str, np.ndarray], points: np.ndarray
     for i, (name, lines) in enumerate(paths.items()):
         colour = INK if i == 0 else COLOURS[(i - 1) % len(COLOURS)]
         for n in range(lines.shape[2]):
-            axes.plot(*lines[:, :, n], "-", color=colour, lw=1.2 if i == 0 else 0.8, alpha=0.8, label=name if n == 0 else None)
+            axes.plot(
+                *lines[:, :, n], "-", color=colour, lw=1.2 if i == 0 else 0.8, alpha=0.8, label=typeset(name) if n == 0 else None
+            )
             axes.plot(*lines[:, -1:, n], "o", color=colour, ms=3)
     axes.plot(*start[:, None], "*", color="white", mec=INK, ms=12, label="start")
     names = list(loss.names)
-    axes.set(xlabel=names[0], ylabel=names[1])
+    axes.set(xlabel=typeset(names[0]), ylabel=typeset(names[1]))
     if dim == 3:
         axes.set_zlabel(names[2])
     axes.legend(fontsize=8, frameon=False, loc="best")
@@ -170,11 +172,11 @@ def _legend(axes: Axes, names: Sequence[str], paths: Sequence[str]) -> None:
     from matplotlib.lines import Line2D
 
     if paths:
-        entries = [Line2D([], [], color=COLOURS[i % len(COLOURS)], label=path) for i, path in enumerate(paths)]
-        entries += [Line2D([], [], color=INK, ls="-" if i == 0 else DASHES, label=name) for i, name in enumerate(names)] * (
-            len(names) > 1
-        )
+        entries = [Line2D([], [], color=COLOURS[i % len(COLOURS)], label=typeset(path)) for i, path in enumerate(paths)]
+        entries += [
+            Line2D([], [], color=INK, ls="-" if i == 0 else DASHES, label=typeset(name)) for i, name in enumerate(names)
+        ] * (len(names) > 1)
     else:
-        entries = [Line2D([], [], color=COLOURS[i], label=name) for i, name in enumerate(names)]
+        entries = [Line2D([], [], color=COLOURS[i], label=typeset(name)) for i, name in enumerate(names)]
     place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "ncols": 5, "borderaxespad": 0.2}
     axes.legend(handles=entries, fontsize=8, frameon=False, labelcolor=INK, handlelength=1.6, columnspacing=1.2, **place)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sdetools.plots.style import COLOURS, DASHED, FAINT, INK, MARKERS, axes_for, finish
+from sdetools.plots.style import COLOURS, DASHED, FAINT, INK, MARKERS, axes_for, finish, typeset
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +32,7 @@ def roofline_panels(series: Mapping[str, np.ndarray], ax: Any = None) -> list[Ax
     for i, (name, (dims, times, rooflines, ratios, bounds)) in enumerate(series.items()):
         colour = COLOURS[i % len(COLOURS)]
         look: dict[str, Any] = {"color": colour, "marker": MARKERS[i % len(MARKERS)], "markersize": 5, "linewidth": 1.4}
-        left.plot(dims, times, label=name, **look)
+        left.plot(dims, times, label=typeset(name), **look)
         left.plot(dims, rooflines, color=colour, linewidth=1.1, linestyle=DASHED)
         right.plot(dims, ratios, **look)
         right.plot(dims, bounds, color=colour, marker="_", markersize=12, linestyle="")

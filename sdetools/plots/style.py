@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from sdetools._check import shown
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -47,6 +49,9 @@ def axes_for(count: int, ax: Any = None, columns: int = 3, size: tuple[float, fl
             spare.set_visible(False)
         ax = ax[:count]
     panels = np.atleast_1d(np.asarray(ax, dtype=object)).ravel().tolist()
+    for axes in panels:
+        if not hasattr(axes, "spines"):
+            raise ValueError(f"`ax` must be axes of matplotlib or None; got {shown(axes)}. Take them from `plt.subplots()`.")
     if len(panels) != count:
         raise ValueError(f"`ax` must be {count} axes, one for each panel; got {len(panels)}.")
     for axes in panels:
@@ -58,6 +63,31 @@ def canvas(width: float = 6.4, height: float = 4.2, ax: Axes | None = None) -> t
     """A figure with one pair of axes in the style of the reports: the given axes, or those of a new figure of this size in inches."""
     figure, (axes,) = axes_for(1, ax, size=(width, height))
     return figure, axes
+
+
+def typeset(text: Any) -> str:
+    r"""Return a name as matplotlib can draw it.
+
+    Args:
+        text: A name, in which an even number of dollar signs encloses TeX.
+
+    Returns:
+        The text itself; where matplotlib cannot typeset its TeX, the text with each dollar sign as a character.
+
+    Example:
+        >>> typeset("$x^2$"), print(typeset("$x^{$"))
+        \$x^{\$
+        ('$x^2$', None)
+    """
+    from matplotlib.mathtext import MathTextParser
+
+    text = str(text)
+    if text.replace(r"\$", "").count("$") % 2 == 0:
+        try:
+            MathTextParser("path").parse(text)
+        except ValueError:
+            return text.replace(r"\$", "$").replace("$", r"\$")
+    return text
 
 
 def figure_of(axes: Axes | Sequence[Axes]) -> Figure:
@@ -77,9 +107,9 @@ def style(axes: Axes) -> None:
 
 def finish(axes: Axes, xlabel: str, ylabel: str, title: str = "", *, legend: bool = False, size: float = 9) -> None:
     """Writes the labels and the title of axes, and their legend if asked; `size` is that of the legend's text in points."""
-    axes.set_xlabel(xlabel, color=INK, fontsize=10)
-    axes.set_ylabel(ylabel, color=INK, fontsize=10)
+    axes.set_xlabel(typeset(xlabel), color=INK, fontsize=10)
+    axes.set_ylabel(typeset(ylabel), color=INK, fontsize=10)
     if title:
-        axes.set_title(title, color=INK, fontsize=11, loc="left")
+        axes.set_title(typeset(title), color=INK, fontsize=11, loc="left")
     if legend:
         axes.legend(frameon=False, fontsize=size, labelcolor=INK)

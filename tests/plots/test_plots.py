@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 import sdetools as st
@@ -70,7 +71,7 @@ def test_a_plot_without_axes_makes_a_figure_of_its_own(name):
     first, second = draw(None), draw(None)
     figure = plots.figure_of(first)
     assert sum(axes.get_visible() for axes in figure.axes) == count and figure is not plots.figure_of(second)
-    figure.canvas.draw()
+    FigureCanvasAgg(figure).draw()
 
 
 @pytest.mark.parametrize("name", [name for name, (count, _) in CASES.items() if count > 1])
@@ -102,3 +103,35 @@ def test_the_functions_of_the_report_go_on_with_a_warning():
         assert isinstance(st.report.gap_curve(T, T), Figure)
     with pytest.warns(DeprecationWarning, match="is now `st.plots.loglog_orders`"):
         assert isinstance(st.report.loglog_orders([0.1, 0.05], [0.2, 0.1]), Figure)
+
+
+BAD = "$x^{$"
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: plots.gap_curve(T, {BAD: T, "$y^2$": T}, xlabel=BAD, ylabel=BAD, title=BAD),
+        lambda: plots.loglog_orders([0.1, 0.05], {BAD: [0.02, 0.01], "a$b": [0.02, 0.01]}),
+        lambda: plots.curve_panels({BAD: {"limit": (T, T, 0 * T), BAD: (T, T, T)}}),
+        lambda: plots.path_plot([BAD, "b"], walk("xy") * 2),
+        lambda: plots.path_plot([BAD, "b"], walk("xyz") * 2),
+        lambda: plots.manifold_plot(LOSS, {BAD: np.ones((2, 3, 2))}, np.stack([T[1:], 1 / T[1:]]), np.array([1.2, 0.7])),
+        lambda: plots.interval_plot({BAD: (1.0, 0.5, 2.0)}, BAD, edges={BAD: 1.5}, region=(BAD, 0.2)),
+        lambda: plots.tolerance_plot([BAD], np.array([[0.0], [-1.0], [1.0]])),
+        lambda: plots.level_panels(BAD, (T + 1, T[:2] + 1), (T, T[:2]), T + 1, T + 1, (3.0, 9.0), eps=0.1),
+        lambda: plots.roofline_panels({BAD: np.arange(1.0, 11.0).reshape(5, 2)}),
+    ],
+)
+def test_a_name_that_is_no_tex_is_drawn_as_it_is(draw):
+    """Names are the user's; one with unfinished TeX would end the drawing of a figure (control: matplotlib refuses it)."""
+    plots.figure_of(draw()).canvas.draw()
+    figure = Figure()
+    figure.subplots().set_title(BAD)
+    with pytest.raises(ValueError, match="ParseException|Expected"):
+        FigureCanvasAgg(figure).draw()
+
+
+def test_what_is_no_axes_is_refused():
+    with pytest.raises(ValueError, match="`ax` must be axes of matplotlib or None; got 3"):
+        plots.gap_curve(T, T, ax=3)
