@@ -1,8 +1,9 @@
 """Helpers for component-first arrays: one formula runs on one point, on many paths, on traced values and on objects.
 
-A point is `x` with `x[i]` its i-th coordinate: shape `(dim,)` for one path, `(dim, paths)` for many. While a formula is traced, `x` is a
-value of the graph (`sdetools.graph`) of shape `(dim,)`. NumPy's ufuncs (`np.exp`, `np.sqrt`, ...) work on all of them. This module has
-what NumPy cannot dispatch.
+A point is `x` with `x[i]` its i-th coordinate: shape `(dim,)` for one path, `(dim, paths)` for many. `*paths` in a shape stands for any
+number of axes of paths, also for none. A row is one component of all paths, shape `(*paths,)`. While a formula is traced, `x` is a traced
+value, a node of the graph (`sdetools.graph`) of shape `(dim,)`. NumPy's ufuncs (`np.exp`, `np.sqrt`, ...) work on all of them. This
+module has what NumPy cannot dispatch.
 """
 
 from __future__ import annotations
@@ -24,16 +25,20 @@ __all__ = ["ArraysOnly", "Block", "TracingError", "components", "numeric", "sele
 
 
 def components(values: Sequence[Any], like: Any) -> Any:
-    """Stack component values (numbers or rows) into one array `(len(values), *paths)`, with the paths of `like`.
+    """Return component values, numbers or arrays over paths, as one array of shape `(len(values), *paths)`.
 
-    Constant components are broadcast, so `components([x[0], 1.0], x)` is right for one path and for many.
+    Constant components are broadcast over the paths, so `components([x[0], 1.0], x)` is right for one path and for many.
 
     Args:
-        values: One number or one row `(*paths)` per component.
-        like: The point `(dim, *paths)` whose paths and type the result has.
+        values: One entry per component: a number, an array of shape `(*paths,)`, or a traced value.
+        like: The point `(dim, *paths)` whose paths the result has.
+
+    Returns:
+        An array of doubles (of objects if `like` contains objects), or a traced value if `like` or a component is traced. True and False
+        become 1.0 and 0.0.
 
     Raises:
-        ValueError: If a component is not real.
+        ValueError: If a component of an array of doubles is not real.
 
     Example:
         >>> components([1.0, np.array([2.0, 3.0])], np.zeros((2, 2)))
@@ -58,7 +63,7 @@ def components(values: Sequence[Any], like: Any) -> Any:
 
 
 def numeric(x: Any) -> Any:
-    """Return `x` as an array of doubles; traced values stay as they are.
+    """Return `x` as an array of doubles of the same shape; a traced value is returned unchanged.
 
     >>> numeric([1, 2])
     array([1., 2.])
@@ -67,9 +72,9 @@ def numeric(x: Any) -> Any:
 
 
 def spread(a: Any, like: Any) -> Any:
-    """Append axes of length 1 to `a` until it has as many axes as `like`, so that numbers of one path broadcast over many.
+    """Return the array `a` with axes of length 1 appended until it has as many axes as `like`, so that it broadcasts over the paths of `like`.
 
-    Traced values have no axis of paths and stay as they are.
+    If either argument is a traced value, which has no axis of paths, `a` is returned unchanged.
 
     >>> spread(np.array([1.0, 2.0]), np.zeros((2, 5))).shape
     (2, 1)
@@ -82,7 +87,13 @@ def spread(a: Any, like: Any) -> Any:
 
 @dataclass(frozen=True)
 class PathByPath:
-    """A function of one path, such as `np.linalg.norm`, applied to many paths: it is called once per path."""
+    """A wrapper of a function that mixes paths, such as `np.linalg.norm`: it calls the function once per path and stacks the results.
+
+    Called with arrays `(n, *paths)` it returns the results with the axes of paths last. A single path `(n,)` and traced values are passed on.
+
+    Attributes:
+        function: A function of arrays `(n,)` that returns a number or an array.
+    """
 
     function: Callable[..., Any]
 
@@ -97,15 +108,15 @@ class PathByPath:
 
 
 def on_rows(function: Callable[..., Any], *tried: Sequence[np.ndarray]) -> Callable[..., Any]:
-    """Return the function in a form that may be called with many paths: itself, or `PathByPath` if it mixes paths.
+    """Return a function that may be called with many paths at once: `function` itself, or `PathByPath(function)` if it mixes paths.
 
     Args:
-        function: A function of component-first arrays.
-        *tried: The arguments of trial calls, arrays `(n, paths)` with `few_paths(n)` paths.
+        function: A function of component-first arrays, right for a single path.
+        *tried: The arguments of each trial call: a sequence of arrays `(n, paths)` with `few_paths(n)` paths.
 
     Returns:
-        `PathByPath(function)` if a joint call differs from calls path by path, else `function`. A function that fails on a single path is
-        returned as it is, so that its own error is reported.
+        `PathByPath(function)` if a joint call differs from calls path by path in some trial, else `function`. A function that fails on a
+        single path is returned as it is, so that its own error is reported when it is used.
 
     Example:
         >>> x = np.ones((2, few_paths(2)))
@@ -116,14 +127,17 @@ def on_rows(function: Callable[..., Any], *tried: Sequence[np.ndarray]) -> Calla
 
 
 def few_paths(*sizes: int) -> int:
-    """Return a small number of paths that equals none of these sizes, so that the axis of paths is unmistakable."""
+    """Return the smallest integer >= 3 that is not among `sizes`, the lengths of the other axes of an array.
+
+    With this number of paths in a trial call, the axis of paths is recognised by its length.
+    """
     return next(n for n in range(3, 4 + len(sizes)) if n not in sizes)
 
 
 def with_outliers(points: np.ndarray) -> list[np.ndarray]:
-    """Return points `(..., paths)`, and copies whose first path is very large or NaN.
+    """Return a list of four arrays: `points` `(..., paths)`, and copies of it whose first path is set to 1e100, -1e100 and NaN.
 
-    They reveal a test such as `if np.all(x < limit)`, which is taken by all paths together.
+    Trial calls on them reveal a test such as `if np.all(x < limit)`, which is taken by all paths together.
     """
     out = [points]
     for far in (1e100, -1e100, np.nan):
@@ -148,7 +162,9 @@ def _mixes(function: Callable[..., Any], rows: Sequence[np.ndarray]) -> bool:
 
 
 def select(condition: Any, yes: Any, no: Any) -> Any:
-    """Return `yes` where `condition` holds, else `no`: a branch-free choice for numbers, rows and traced values.
+    """Return `yes` where `condition` holds and `no` elsewhere, entry by entry: a branch-free choice in a formula.
+
+    The arguments are numbers, arrays that broadcast, or traced values. The result is an array, or a traced value if the condition is traced.
 
     >>> select(np.array([True, False]), 1.0, -1.0)
     array([ 1., -1.])
@@ -167,16 +183,17 @@ def select(condition: Any, yes: Any, no: Any) -> Any:
 
 @dataclass(eq=False)
 class Block:
-    """A part of a formula that is not traced: `plain(*parts) -> rows`, each `(n, *paths)`.
+    """A part of a formula that is not traced: a function `plain(*inputs)` of arrays `(n, *paths)` whose result is `(outputs, *paths)`.
 
-    On traced values it becomes a call of the compiled `function(*parts, out, *data)`, whose `out` has the results first and `scratch` rows
-    after them. Without `function` a formula runs only on backends that can call `plain`.
+    Called with arrays, a block evaluates `plain`. Called with traced values, it becomes an operation of the graph, which compiled backends
+    evaluate by `function(*inputs, out, *data)`: `out` is `(outputs + scratch, paths)`, with the results in its first rows. Without
+    `function`, a formula with this block runs only on backends that can call `plain`.
 
     Attributes:
-        plain: Function of NumPy arrays.
-        outputs: Number of rows of the result.
-        scratch: Number of rows of working memory.
-        function: Compiled module-level function, or None.
+        plain: The function of NumPy arrays; the number of inputs is its own.
+        outputs: The number of components of the result.
+        scratch: The number of rows of working memory in `out`, after the results.
+        function: The compiled module-level function, or None.
         data: Arrays that `function` takes after `out`.
 
     Example:
@@ -197,5 +214,5 @@ class Block:
 
     @cached_property
     def call(self) -> Call:
-        """The block as an operation of the graph."""
+        """The operation of the graph (a `graph.calls.Call`) that evaluates the block. It is made once and then reused."""
         return Call(self.function, self.data, self.scratch, self.plain)

@@ -1,6 +1,7 @@
 """Input validation: each validator returns the value that it checked, or raises a ValueError.
 
-The message says what was checked, the rule, the value that came, and a remedy.
+The message says what was checked, the rule, the value that came, and a remedy. In all validators, `name` is the name of the checked
+argument, and `hint` the last sentence of the message, a remedy (empty for none).
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ LONGEST_TEXT = 80
 
 
 def shown(value: Any) -> str:
-    """Return the repr of a value for a message, on one line and cut where it is long.
+    """Return the `repr` of a value for a message: one line of at most `LONGEST_TEXT` = 80 characters, cut with " ..." where it is longer.
 
     Args:
         value: Any object.
 
     Returns:
-        At most `LONGEST_TEXT` characters, without memory addresses.
+        The text without memory addresses. An integer with too many digits for Python to write out is described by its number of bits.
 
     Example:
         >>> shown(10**100)[:12], len(shown(10**100)), shown(0.5)
@@ -40,13 +41,13 @@ def shown(value: Any) -> str:
 
 
 def number(name: str, value: Any, rule: str = "be a finite number", hint: str = "") -> float:
-    """Return a value as a finite float.
+    """Return a value as a finite float, or raise a ValueError.
 
     Args:
-        name: Name of the argument, for the message.
-        value: A real number, or a tensor or array with one element.
-        rule: The rule, as it follows "must" in the message.
-        hint: Last sentence of the message, a remedy.
+        name: Name of the checked argument, for the message.
+        value: Anything that `float` converts: a real number, or a tensor or array with one element.
+        rule: The rule, as it follows "must" in the message. It is text only: the one test is that the value is finite.
+        hint: Last sentence of the message, a remedy; empty for none.
 
     Raises:
         ValueError: If the value is not a finite number, or is a tensor that requires a gradient, which the conversion would drop.
@@ -65,7 +66,10 @@ def number(name: str, value: Any, rule: str = "be a finite number", hint: str = 
 
 
 def positive(name: str, value: Any, hint: str = "") -> float:
-    """Return a value as a finite float above zero; ValueError otherwise."""
+    """Return a value as a finite float > 0; ValueError otherwise.
+
+    `name` is the name of the checked argument, and `hint` the last sentence of the error message.
+    """
     out = number(name, value, "be a positive number", hint)
     if out <= 0:
         raise ValueError(f"`{name}` must be a positive number; got {name}={shown(value)}.{_tail(hint)}")
@@ -73,7 +77,7 @@ def positive(name: str, value: Any, hint: str = "") -> float:
 
 
 def confidence(value: Any, name: str = "confidence") -> float:
-    """Return a confidence level strictly between 0 and 1; ValueError otherwise."""
+    """Return a confidence level as a float strictly between 0 and 1; ValueError otherwise. `name` is the argument's name in the message."""
     out = number(name, value)
     if not 0 < out < 1:
         raise ValueError(f"`{name}` must lie strictly between 0 and 1; got {name}={value!r}. For 95 % write 0.95.")
@@ -81,7 +85,7 @@ def confidence(value: Any, name: str = "confidence") -> float:
 
 
 def momentum(name: str, value: Any) -> float:
-    """Return a momentum coefficient in [0, 1); ValueError otherwise."""
+    """Return a momentum coefficient as a float in [0, 1); ValueError otherwise. `name` is the argument's name in the message."""
     out = number(name, value, "lie in [0, 1)")
     if not 0 <= out < 1:
         raise ValueError(
@@ -92,14 +96,14 @@ def momentum(name: str, value: Any) -> float:
 
 
 def count(name: str, value: Any, least: int = 1, hint: str = "", most: int = LARGEST) -> int:
-    """Return a whole number from `least` to `most`.
+    """Return a whole number from `least` to `most` as an int, or raise a ValueError.
 
     Args:
-        name: Name of the argument, for the message.
-        value: An integer, or a real number without a fraction. True and False are not counts.
+        name: Name of the checked argument, for the message.
+        value: An integer, or a real number without a fraction. True and False are refused.
         least: Smallest value that is allowed.
-        hint: Last sentence of the message, a remedy.
-        most: Largest value that is allowed.
+        hint: Last sentence of the message, a remedy; empty for none.
+        most: Largest value that is allowed; by default 2^42.
 
     Raises:
         ValueError: If the value is not a whole number, or lies outside the range.
@@ -130,12 +134,14 @@ def _power(n: int) -> str:
 
 
 def finite(name: str, value: Any, hint: str = "") -> np.ndarray:
-    """Return an array of finite floats from lists, arrays, tensors or data frames of real numbers.
+    """Return a value as an array of finite doubles, of the shape of the value.
+
+    The array is not a copy if the value already is an array of doubles.
 
     Args:
-        name: Name of the argument, for the message.
-        value: Anything that NumPy converts to an array of real numbers.
-        hint: Last sentence of the message, a remedy.
+        name: Name of the checked argument, for the message.
+        value: A number, list, array, tensor or data frame of real numbers.
+        hint: Last sentence of the message, a remedy; empty for none.
 
     Raises:
         ValueError: For text, dates, complex numbers, masked entries, NaN and infinity, and for a tensor that requires a gradient or lies on a
@@ -164,7 +170,7 @@ def finite(name: str, value: Any, hint: str = "") -> np.ndarray:
 
 
 def point(name: str, value: Any, dim: int) -> np.ndarray:
-    """Return a point of shape `(dim,)`; ValueError otherwise."""
+    """Return a point as an array of finite doubles of shape `(dim,)`; ValueError for any other shape. `name` is its name in the message."""
     out = finite(name, value)
     if out.shape != (dim,):
         raise ValueError(
@@ -175,11 +181,11 @@ def point(name: str, value: Any, dim: int) -> np.ndarray:
 
 
 def covariance(name: str, value: Any, dim: int | None = None) -> np.ndarray:
-    """Return a symmetric positive semidefinite matrix of shape `(dim, dim)`.
+    """Return a symmetric positive semidefinite matrix as an array `(dim, dim)`, or raise a ValueError.
 
     Args:
-        name: Name of the argument, for the message.
-        value: The matrix, or a vector that is taken as its diagonal.
+        name: Name of the checked argument, for the message.
+        value: The matrix, or a vector `(dim,)` that is taken as its diagonal.
         dim: Number of rows; any number if None.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Numba compilation of the library's own functions, with their machine code cached in the folder of `_machine_code.py`."""
+"""Numba compilation of the library's own functions, with their machine code cached on disk (`_machine_code.py`)."""
 
 from __future__ import annotations
 
@@ -70,14 +70,14 @@ class _Cache(FunctionCache):
 
 
 def jit(cache: bool = True, **options: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """`numba.njit(**options)`, with its cache in the folder of `place_of`.
+    """Return a decorator that compiles a function by `numba.njit(**options)` and caches its machine code on disk.
 
     Args:
-        cache: Whether machine code is kept on disk.
+        cache: Whether machine code is kept on disk, in the folder `_machine_code.place_of(file of the function)`.
         **options: Options of `numba.njit`.
 
     Returns:
-        The decorator.
+        A decorator that replaces a function by its compiled form. If Numba is disabled (NUMBA_DISABLE_JIT=1), it returns the function itself.
     """
 
     def compiled(function: Callable[P, R]) -> Callable[P, R]:
@@ -91,10 +91,17 @@ def jit(cache: bool = True, **options: Any) -> Callable[[Callable[P, R]], Callab
 
 
 def callback(function: Callable[..., Any], file: Path | None, key: str, signature: str = ROW, **options: Any) -> Any:
-    """Compile `numba.cfunc(signature, **options)`, and keep its machine code in a file under a key.
+    """Return a function compiled to a C callback by `numba.cfunc`, and save its machine code; the result's `address` is its address in memory.
 
-    `forceinline` inlines the function into the wrapper that catches its errors. The wrapper vanishes where none can be raised, and the code
-    then needs no symbol of Numba's.
+    The option `forceinline` inlines the function into Numba's wrapper that catches its errors. If no error can be raised, that wrapper
+    vanishes, and the code needs no symbol of Numba's.
+
+    Args:
+        function: The Python function.
+        file: The file of the cache; None saves nothing.
+        key: The key that is stored in the file and must be given to load it.
+        signature: Numba's signature; by default `ROW`, six integers to one.
+        **options: Further options of `numba.cfunc`.
     """
     made = CFunc(function, sigutils.normalize_signature(signature), locals={}, options=options | {"forceinline": True})
     made.compile()
@@ -103,5 +110,13 @@ def callback(function: Callable[..., Any], file: Path | None, key: str, signatur
 
 
 def by_address(module: str, name: str, dtype: str, function: Callable[..., Any], **options: Any) -> Any:
-    """Compile a function that kernels of one type call by address (`_machine_code.address`)."""
+    """Return a library function compiled to a C callback of signature `ROW`; kernels call it by the address that `_machine_code.address` finds.
+
+    Args:
+        module: The module below `sdetools` under which the code is cached, such as "graph.rows"; its `function(name, dtype)` calls this.
+        name: The name of the function in that module; with `dtype` it names the cache file.
+        dtype: "float64" or "float32", the type of the numbers.
+        function: The Python function.
+        **options: Further options of `numba.cfunc`.
+    """
     return callback(function, code_file(module, f"{name}_{dtype}"), text_key(), **options)

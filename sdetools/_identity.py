@@ -1,4 +1,4 @@
-"""The identity of a user's function: experiments are addressed by what they compute."""
+"""The identity of a user's function as text: stored results are found by a key of what was computed, and this text is part of the key."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import numpy as np
 
 
 def function_identity(function: Callable[..., Any]) -> str:
-    """Return the import path of a function with a digest of its code, defaults and closure.
+    """Return a text that identifies a function: its import path and a digest of its code, defaults and closure.
 
     Args:
-        function: Any callable; of a Numba function the Python function is used.
+        function: Any callable. For a Numba function, the Python function is used.
 
     Returns:
-        `module.name#digest`, or `module.name` for a callable without Python code. It changes when the function does.
+        `module.name#digest`, or `module.name` for a callable without Python code. The digest changes with the code, with default values, and
+        with the numbers, text, arrays and functions in the closure. Other objects there count by their type only.
 
     Example:
         >>> function_identity(function_identity).split("#")[0]

@@ -42,7 +42,10 @@ GEMM = {"sdetools_dgemm": "dgemm", "sdetools_sgemm": "sgemm"}
 
 @cache
 def text_key() -> str:
-    """Return a digest of the source files of compiled functions, and of the versions of Python, Numba and LLVM."""
+    """Return a digest (hexadecimal text) of the source files of compiled functions, and of the versions of Python, Numba and LLVM.
+
+    Machine code in the cache is valid if this key is unchanged.
+    """
     digest = hashlib.sha256(f"{llvmlite.__version__} {sys.version_info[:2]}".encode())
     numba = find_spec("numba")
     for file in (
@@ -65,7 +68,10 @@ def text_key() -> str:
 
 @cache
 def machine_key() -> str:
-    """Return a digest of the processor and Numba's options for it, for file names: machines may share a folder."""
+    """Return 12 hexadecimal digits that identify the processor and Numba's options for it.
+
+    They are part of the names of cache files, because several machines may share a folder.
+    """
     options = [os.environ.get(f"NUMBA_{name}") for name in OPTIONS]
     found = llvm.get_process_triple(), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten(), options
     return hashlib.sha256(repr(found).encode()).hexdigest()[:12]
@@ -76,10 +82,11 @@ def machine_key() -> str:
 
 @cache
 def folder() -> Path | None:
-    """Return the cache folder of kernels: in `SDETOOLS_CACHE`, else the user's cache folder, else the temporary folder.
+    """Return the cache folder of generated kernels; None if no folder can be written.
 
-    It must belong to this user, with no write permission for others. One that fails the check is not used: a warning is given, and this
-    process uses a fresh temporary folder. None if nothing can be written.
+    The candidates in order: `SDETOOLS_CACHE` (or, if unset, the user's cache folder), then the temporary folder. The folder must belong to
+    this user, with no write permission for others. If one fails this check, a RuntimeWarning is given, and this process uses a fresh
+    temporary folder that is deleted at its end.
     """
     temporary = (
         Path(tempfile.gettempdir()) / f"sdetools-{os.getuid() if hasattr(os, 'getuid') else 'cache'}" if _temporary() else None
@@ -128,11 +135,14 @@ def _temporary() -> str | None:
 
 
 def fault(path: Path, shared: bool = False) -> str:
-    """Return why the file at a path may be another user's; empty if it cannot be.
+    """Return a reason why another user may have written the file or folder at a path; empty text if there is none.
 
     Args:
-        path: A file or folder.
-        shared: Whether the folder may belong to root, or be world-writable with a sticky bit, as /tmp is.
+        path: An existing file or folder.
+        shared: Whether the folder may belong to root, or be world-writable with a sticky bit, as /tmp is. A symbolic link is then followed.
+
+    Raises:
+        OSError: If nothing exists at the path.
     """
     found = path.lstat()
     if shared and stat.S_ISLNK(found.st_mode):
@@ -150,9 +160,9 @@ def fault(path: Path, shared: bool = False) -> str:
 
 @cache
 def place_of(file: Path) -> Path | None:
-    """Return the cache folder of a file's functions.
+    """Return the folder that caches the compiled functions of a source file.
 
-    That is `__pycache__` beside a module of the library if it is writable, else `folder()`.
+    It is `__pycache__` beside a module of the library if that is writable and this user's, else `folder()`, which may be None.
     """
     if PACKAGE in file.parents:
         own = file.parent / "__pycache__"
@@ -171,7 +181,11 @@ _lock = threading.RLock()
 
 
 def once(function: Callable[P, R]) -> Callable[P, R]:
-    """`functools.cache` that computes a result once, however many threads ask: an address must not outlive its function."""
+    """Return a function with a cache of its results by argument, as `functools.cache` does, but safe for threads.
+
+    A result is computed once, however many threads ask for it. Otherwise two threads could each compile a function, and the machine code of
+    one could be freed while its address is still in use.
+    """
     made: dict[Any, R] = {}
 
     @wraps(function)
@@ -187,7 +201,11 @@ def once(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def code_file(module: str, name: str) -> Path | None:
-    """Return the file of the machine code of one of the library's functions; None if there is no cache folder."""
+    """Return the path of the cache file of a library function's machine code; None if there is no cache folder.
+
+    `module` is the module below `sdetools` that makes the function, such as "graph.rows"; `name` is the function's name and type, such as
+    "normals_float64".
+    """
     *packages, own = module.split(".")
     place = place_of(PACKAGE.joinpath(*packages, f"{own}.py"))
     return None if place is None else place / f"{own}.{name}.{machine_key()}.code"
@@ -195,13 +213,29 @@ def code_file(module: str, name: str) -> Path | None:
 
 @once
 def address(module: str, name: str, dtype: str = "float64") -> int:
-    """Return the address of one of the library's functions: from the cache, or from `function(name, dtype)` of its module."""
+    """Return the address in memory of the machine code of a library function, as an integer.
+
+    The code is loaded from the cache. If it is not there, `function(name, dtype)` of the module compiles it.
+
+    Args:
+        module: The module below `sdetools` that makes the function, such as "graph.rows".
+        name: The function's name.
+        dtype: "float64" or "float32", the type of the numbers.
+    """
     found = load(code_file(module, f"{name}_{dtype}"), text_key())
     return import_module(f"sdetools.{module}").function(name, dtype).address if found is None else found
 
 
 def save(file: Path | None, key: str, made: Any) -> None:
-    """Save the machine code of a compiled C callback, if it can run without Numba."""
+    """Save the machine code of a compiled C callback for `load`.
+
+    Nothing is saved without a file, if the code needs symbols of Numba, or if the disk cannot be written; no error is raised.
+
+    Args:
+        file: The path of the file; None saves nothing.
+        key: A text that `load` must be given, such as `text_key()`.
+        made: The compiled callback, a Numba `CFunc`.
+    """
     library = made._library
     needs = [f.name for f in library._final_module.functions if f.is_declaration and not f.name.startswith("llvm.")]
     if file is None or not all(map(known, needs)):
@@ -213,9 +247,10 @@ def save(file: Path | None, key: str, made: Any) -> None:
 
 
 def load(file: Path | None, key: str) -> int | None:
-    """Load machine code from a file and return the address of its function.
+    """Load machine code from a file of `save` and return the address of its function, an integer.
 
-    None if the file is missing, truncated, another user's or of another key, or if it needs a symbol that cannot be resolved.
+    None is returned if `file` is None, missing, damaged, another user's or of another `key`, or if the code needs a symbol that cannot be
+    resolved.
     """
     try:
         if file is None or fault(file):
@@ -245,7 +280,10 @@ def _engine() -> Any:
 
 
 def known(symbol: str) -> bool:
-    """Whether machine code can resolve a symbol in any process: one of the C library or BLAS, not one that Numba registers."""
+    """Return whether machine code from the cache can resolve a symbol in any process.
+
+    It can for symbols of the C library and of BLAS, and cannot for those that Numba or Python register (`numba...`, `NRT_...`, `Py...`).
+    """
     if not _engines:  # the first engine makes LLVM load the symbols of the process
         _engines.append(_engine())
     if symbol in GEMM:
@@ -260,7 +298,7 @@ blas_modules: set[str] = set()
 
 @once
 def blas() -> None:
-    """Register BLAS for machine code.
+    """Register the addresses of BLAS's matrix products under the symbols of `GEMM`, by which machine code calls them.
 
     Only SciPy's module `cython_blas` is loaded: the package `scipy.linalg` takes longer than a short run.
     """
@@ -284,7 +322,10 @@ def blas() -> None:
 
 
 def write(file: Path, content: bytes) -> None:
-    """Write a file atomically, by way of a temporary one: several processes may write it at once."""
+    """Write bytes to a file atomically, by way of a temporary file in the same folder, so that several processes may write it at once.
+
+    A file of this name is replaced. An OSError, such as a full disk, is raised and leaves no temporary file.
+    """
     aside = file.with_name(f"{file.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         aside.write_bytes(content)

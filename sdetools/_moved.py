@@ -11,16 +11,16 @@ from typing import Any
 
 
 def forward(old: str, *homes: str, renamed: Mapping[str, str] | None = None, depth: int = 2) -> Callable[[str], Any]:
-    """A `__getattr__` that finds a name of the module `old` in the first of the modules `homes` that has it, and warns.
+    """Return a `__getattr__` for a deprecated module, which finds each name in the modules that replace it, and warns.
 
     Args:
-        old: The name of the deprecated module.
-        homes: Names of modules below `sdetools`.
-        renamed: New names by old ones, where a thing was also renamed.
-        depth: The stack level of the line that uses the name, as in `warnings.warn`.
+        old: The name of the deprecated module, for messages.
+        homes: Names of modules below `sdetools`, searched in this order.
+        renamed: New names by old ones, for things that were also renamed; None for none.
+        depth: The stack level to which the warning is attributed, as in `warnings.warn`.
 
     Returns:
-        A function of a name. It raises AttributeError for a name that none of the modules has.
+        A function of a name that returns the object with a DeprecationWarning. It raises AttributeError for a name that none of the modules has.
     """
 
     def find(name: str) -> Any:
@@ -48,14 +48,24 @@ class _Forwarding(ModuleType):
 
 
 def forward_modules(package: str, moved: Mapping[str, str | Sequence[str]], renamed: Mapping[str, str] | None = None) -> None:
-    """Registers the deprecated modules of a package, each by the module or modules that hold its content now."""
+    """Register the deprecated modules of a package in `sys.modules`, so that they can still be imported.
+
+    Args:
+        package: The full name of the package, such as "sdetools.claims".
+        moved: The module or modules below `sdetools` that have the content now, by the last part of the deprecated name.
+        renamed: New names by old ones, for things that were also renamed; None for none.
+    """
     for old, homes in moved.items():
         name = f"{package}.{old}"
         sys.modules[name] = _Forwarding(name, *((homes,) if isinstance(homes, str) else homes), renamed=renamed)
 
 
 class RenamedAttribute:
-    """A deprecated attribute of a class and its instances, which reads the attribute that replaces it and warns."""
+    """A descriptor for a deprecated attribute: reading or setting it acts on the attribute `new` that replaces it, with a DeprecationWarning.
+
+    Args:
+        new: The name of the attribute that replaces it.
+    """
 
     def __init__(self, new: str) -> None:
         self.new = new
@@ -73,19 +83,19 @@ class RenamedAttribute:
 
 
 def renamed_argument(old: str, given: Any, new: str, value: Any) -> Any:
-    """The value of an argument that was renamed, under whichever name the caller of the calling function gave it.
+    """Return the value of an argument that was renamed, whichever of its two names the caller has used.
 
     Args:
         old: The deprecated name.
-        given: What was passed under it; None for nothing.
+        given: What was passed under the deprecated name; None for nothing.
         new: The name that replaces it.
-        value: What was passed under that; None for nothing.
+        value: What was passed under the new name; None for nothing.
 
     Returns:
-        `value`, or `given` with a DeprecationWarning.
+        `value` if `given` is None, else `given`, with a DeprecationWarning attributed to the caller of the calling function.
 
     Raises:
-        ValueError: Both names were given.
+        ValueError: If both names were given.
     """
     if given is None:
         return value
