@@ -149,7 +149,7 @@ class Plan:
 
     @property
     def identity(self) -> str:
-        """A key for stored results, the same for two plans exactly when they are equal."""
+        """A text that is part of the keys of stored results, the same for two plans exactly when they are equal."""
         digest = hashlib.sha256()
         for values in (self.eta_values, self.beta_values, np.array([self.eta, self.alpha])):
             digest.update(np.asarray(values, dtype="<f8").tobytes())
@@ -266,7 +266,7 @@ def cosine(eta: float, steps: int, final: float = 0.0, beta: float | Sequence[fl
 
 
 def from_arrays(eta: Sequence[float] | float, beta: Sequence[float] | float = 0.0, base: float | None = None) -> Plan:
-    """Return the schedule of given rates and momenta, constant beyond the last pair; `base` is by default max_k eta_k.
+    """Return the schedule of rates `eta` and momenta `beta`, a number or one entry per step; the base rate `base` is by default max_k eta_k.
 
     Example:
         >>> from_arrays([0.15, 0.05] * 2, beta=0.5).etas(5)
@@ -278,7 +278,7 @@ def from_arrays(eta: Sequence[float] | float, beta: Sequence[float] | float = 0.
 def from_functions(
     eta: Callable[[int], float], beta: Callable[[int], float] | float, steps: int, base: float | None = None
 ) -> Plan:
-    """Return the schedule eta_k = eta(k), beta_k = beta(k), k < steps, then constant; `base` is by default max_k eta_k.
+    """Return the schedule eta_k = eta(k), beta_k = beta(k) or `beta` for k < steps, then constant; the base rate `base` is by default max_k eta_k.
 
     Example:
         >>> from_functions(lambda k: 1 / (k + 1), beta=0.5, steps=2).etas(3)

@@ -56,11 +56,11 @@ class Law(ABC):
 
     @abstractmethod
     def points(self, z: Any) -> Any:
-        """Return x_0 for the draws `z`: `(dim,)` for one path, `(dim, paths)` for many."""
+        """Return x_0, `(dim,)` or `(dim, paths)`, for the draws `z` of one path, `(n_draws,)`, or of many, `(n_draws, paths)`; traced values too."""
 
     @property
     def n_draws(self) -> int:
-        """The number of rows of `z`."""
+        """The number of random numbers of one start, which is the length of the first axis of `z` in `points`."""
         return sum(draw.n for draw in self.draws)
 
     def sample(self, generator: np.random.Generator, n: int) -> np.ndarray:
@@ -74,7 +74,7 @@ class Law(ABC):
         return np.asarray(self.points(sample_draws(self.draws, generator, _check.count("n", n))))
 
     def moved(self, by: np.ndarray) -> Law:
-        """Return the law of x_0 + `by`, `(dim,)`, on the same draws."""
+        """Return the law of x_0 + `by` for a fixed shift `by`, shape `(dim,)`; equal draws give shifted points."""
         return _Moved(self, by)
 
     def __repr__(self) -> str:
@@ -292,11 +292,11 @@ def from_function(
     """Return the law of x_0 = function(z) for random draws z.
 
     Args:
-        function: A function of the draws, in plain NumPy, that returns `dim` components.
+        function: A function of the draws z, `(n,)` or `(n, paths)`, in plain NumPy, that returns `dim` components.
         dim: The number of coordinates.
-        draws: `Normal(n)`, `Sign(n)`, `Uniform(n)` or a sequence of them.
+        draws: `Normal(n)`, `Sign(n)`, `Uniform(n)` of `st.noise`, or a sequence of them.
         mean: The mean of the law, shape `(dim,)`, where known. Exact expectations need it.
-        covariance: The covariance of the law, where known.
+        covariance: The covariance of the law where known: a matrix `(dim, dim)`, a diagonal `(dim,)` or a number.
 
     Raises:
         ValueError: If the number of components is wrong, or if `mean` or `covariance` differ from the sample moments of up to 200,000
@@ -358,7 +358,7 @@ def _compare(name: str, stated: np.ndarray, seen: np.ndarray, stderr: np.ndarray
 
 
 def checked(x0: Any, dim: int) -> np.ndarray | Law:
-    """Return `x0` after validation: a law, a point `(dim,)` or an array of points `(dim, n)`."""
+    """Return `x0` after validation: a law, a point `(dim,)` or an array of points `(dim, n)`, n >= 1, of doubles; ValueError for anything else."""
     if isinstance(x0, Law):
         if x0.dim != dim:
             raise ValueError(f"`x0` must be a law of {dim} coordinates, as the loss has; got the {x0!r} with dim={x0.dim}.")
@@ -378,7 +378,7 @@ def checked(x0: Any, dim: int) -> np.ndarray | Law:
 
 
 def point(x0: Any, dim: int, asker: str) -> np.ndarray:
-    """Return `x0` after validation where only a point is accepted; `asker` is the name of the caller in the message."""
+    """Return `x0` as an array `(dim,)`; ValueError for a law or several points. `asker` is the name of the calling function in the message."""
     if isinstance(x0, Law) or np.ndim(x0) == 2:
         received = f"the {x0!r}" if isinstance(x0, Law) else f"an array of shape {np.shape(x0)}"
         raise ValueError(f"`x0` of {asker} must be one point of shape ({dim},); got {received}. Simulate it with st.simulate.")

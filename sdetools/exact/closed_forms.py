@@ -12,7 +12,7 @@ from sdetools import _check
 
 @dataclass(frozen=True)
 class Warmup:
-    """Variances of one coordinate under SGD and SGDM, of a single step and of the endpoint.
+    """The four variances of one coordinate that `warmup` returns: of a single step and of the endpoint x_k, under SGD and SGDM.
 
     Attributes:
         one_step_sgd: The variance of one step of SGD.
@@ -28,19 +28,24 @@ class Warmup:
 
 
 def warmup(eta: float, beta: float, steps: int) -> Warmup:
-    """Return the variances of the example in section 3.1, in which single steps and endpoints behave differently.
+    """Return the variances of the example in section 3.1 of the paper, in which single steps and endpoints behave differently.
 
-    The gradients are g_k ~ N(c, I), independent of x; m_0 ~ N(c, (1 - beta)/(1 + beta) I), z_0 = x_0, and k = `steps`.
+    The gradients are g_k ~ N(c, I), independent of x; z are the iterates of SGD and x those of SGDM, with m_0 ~ N(c, (1 - beta)/(1 + beta) I)
+    and z_0 = x_0. The variances are those of one coordinate, with k = `steps`:
 
         one step:  Var(z' - z) = eta^2,    Var(x' - x) = eta^2 (1 - beta)/(1 + beta)
         endpoint:  Var z_k = k eta^2,      Var x_k = k eta^2 - 2 beta eta^2 (1 - beta^k)/(1 - beta^2)
 
-    A step of SGDM has a considerably smaller variance, but the variances of the endpoints are almost equal, because the steps are correlated.
+    For beta > 0 a step of SGDM has a smaller variance. The variances of the endpoints differ by at most 2 beta eta^2 / (1 - beta^2), however
+    large k is, because the steps of SGDM are correlated.
 
     Args:
-        eta: The learning rate.
+        eta: The learning rate, positive.
         beta: The momentum coefficient in [0, 1).
-        steps: The number of steps k.
+        steps: The number of steps k >= 0.
+
+    Raises:
+        ValueError: If an argument lies outside its range.
 
     Example:
         >>> warmup(eta=1.0, beta=0.6, steps=100)
@@ -57,17 +62,17 @@ def warmup(eta: float, beta: float, steps: int) -> Warmup:
 
 
 def stationary_variance(eta: float, beta: float = 0.0, curvature: float = 1.0, noise_variance: float = 1.0) -> float:
-    """Return the stationary variance of SGDM on L = curvature x^2 / 2 with noise variance s^2 = `noise_variance`.
+    """Return the stationary variance of x under SGDM on L = curvature x^2 / 2, with gradient noise of variance s^2 = `noise_variance`.
 
         Var = eta s^2 / (lam (2 - eta lam (1 - beta)/(1 + beta))).
 
     Momentum removes only the part of the variance that is caused by the curvature.
 
     Args:
-        eta: The learning rate.
+        eta: The learning rate, positive.
         beta: The momentum coefficient in [0, 1); 0 for SGD.
-        curvature: The curvature lam of the loss.
-        noise_variance: The variance s^2 of the gradient noise.
+        curvature: The curvature lam of the loss, positive.
+        noise_variance: The variance s^2 >= 0 of the gradient noise.
 
     Raises:
         ValueError: If eta lam (1 - beta)/(1 + beta) >= 2, where no stationary law exists, or if an argument lies outside its range.

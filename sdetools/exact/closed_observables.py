@@ -1,6 +1,6 @@
-"""Observables with an exact expectation, which is derived from the observable itself.
+"""Observables h whose expectation E h(x) is known exactly, from the mean and covariance of x.
 
-Polynomials of degree <= 2 need only the mean and covariance. For a Gaussian law, an expression may also contain terms
+Polynomials of degree <= 2 need only the mean and covariance, whatever the law. For a Gaussian law, an expression may also contain terms
 c f(w . x + b), where f is |.|^p, (.)^n, exp, sin, cos, sign, or the indicator of `Below`.
 """
 
@@ -21,12 +21,12 @@ from sdetools.exact.gaussian import absolute_moment, probability_below, raw_mome
 
 @dataclass(frozen=True)
 class Absolute:
-    """The observable h(x) = |x_i - a|^p; with p <= 1 and a the start's coordinate i it attains the rate of the paper's Theorem 3.5.
+    """The observable h(x) = |x_i - a|^p; for p <= 1 and a = x_i at the start it attains the rate of the paper's Theorem 3.5.
 
     Args:
         a: The centre.
         p: The exponent, positive.
-        coordinate: The coordinate i.
+        coordinate: The index i of the coordinate, from 0.
 
     Raises:
         ValueError: If p <= 0.
@@ -46,7 +46,7 @@ class Absolute:
         _check.count("coordinate", self.coordinate, least=0)
 
     def value(self, x: np.ndarray) -> Any:
-        """Return h(x) for one point, many paths or traced values."""
+        """Return |x_i - a|^p: a number for one point `(dim,)`, `(paths,)` for many `(dim, paths)`, or a traced value for a traced point."""
         return abs(x[self.coordinate] - self.a) ** self.p
 
 
@@ -56,7 +56,7 @@ class Below:
 
     Args:
         a: The threshold.
-        coordinate: The coordinate i.
+        coordinate: The index i of the coordinate, from 0.
 
     Example:
         >>> Below(0.0).value(np.array([[-1.0, 0.0, 2.0]]))
@@ -71,7 +71,7 @@ class Below:
         _check.count("coordinate", self.coordinate, least=0)
 
     def value(self, x: np.ndarray) -> Any:
-        """Return h(x) for one point, many paths or traced values."""
+        """Return 1.0 where x_i <= a, else 0.0: a number for one point `(dim,)`, `(paths,)` for many `(dim, paths)`, or a traced value."""
         return select(x[self.coordinate] <= self.a, 1.0, 0.0)
 
 
@@ -79,7 +79,11 @@ class Below:
 class Term:
     """The term scale * f(weights . x + offset) of an observable.
 
-    `mean(m, v)` is E f of a variable with law N(m, v).
+    Attributes:
+        scale: The factor.
+        weights: The weights of the linear form, `dim` numbers.
+        offset: The constant of the linear form.
+        mean: The function f by its expectation: `mean(m, v)` is E f(u) for u ~ N(m, v), entry by entry for arrays.
     """
 
     scale: float
@@ -90,7 +94,14 @@ class Term:
 
 @dataclass(frozen=True)
 class Closed:
-    """The observable constant + linear . x + x^T second x / 2 + terms, which has a closed Gaussian expectation."""
+    """The observable h(x) = constant + linear . x + x^T second x / 2 + terms, whose expectation under a Gaussian law is known in closed form.
+
+    Attributes:
+        constant: The constant term.
+        linear: The coefficients of degree 1, shape `(dim,)`.
+        second: The symmetric matrix of degree 2, shape `(dim, dim)`.
+        terms: The other terms. Without terms, the expectation depends only on the mean and covariance, for any law.
+    """
 
     constant: float
     linear: np.ndarray
@@ -98,7 +109,10 @@ class Closed:
     terms: tuple[Term, ...] = ()
 
     def expectation(self, mean: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-        """Return E h, shape `(times,)`, for means `(times, dim)` and covariances `(times, dim, dim)`."""
+        """Return E h(x) at each time, shape `(times,)`, for x with means `(times, dim)` and covariances `(times, dim, dim)`.
+
+        If there are terms, x must be Gaussian.
+        """
         moment = covariance + mean[:, :, None] * mean[:, None, :]
         out = self.constant + mean @ self.linear + 0.5 * np.einsum("tij,ij->t", moment, self.second)
         for term in self.terms:
@@ -113,8 +127,11 @@ def closed(observable: Any, names: tuple[str, ...], origin: np.ndarray) -> Close
 
     Args:
         observable: An expression, an `Absolute`, a `Below`, or an object with a method `value`, which must then be quadratic.
-        names: The names of the coordinates.
-        origin: The point about which differences of `value` are taken.
+        names: The names of the coordinates in expressions, `dim` of them.
+        origin: A point `(dim,)`. A method `value` is called there and nearby, to find its coefficients by differences.
+
+    Raises:
+        ValueError: If the coordinate of an `Absolute` or a `Below` does not exist, or if an expression is invalid.
     """
     dim = len(names)
     if isinstance(observable, (Absolute, Below)):
@@ -137,7 +154,15 @@ def closed(observable: Any, names: tuple[str, ...], origin: np.ndarray) -> Close
 
 
 def value_of(observable: Any, names: tuple[str, ...]) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the function x -> h(x) of an expression, an object with a method `value`, or a callable."""
+    """Return the function x -> h(x) of an observable, from `(dim, paths)` to `(paths,)`.
+
+    Args:
+        observable: An expression, an object with a method `value`, or a callable, which is returned as it is.
+        names: The names of the coordinates in expressions.
+
+    Raises:
+        ValueError: If the observable is none of these.
+    """
     if isinstance(observable, str):
         from sdetools.losses.compiled_expression import compile as compile_expressions
         from sdetools.losses.parser import parse

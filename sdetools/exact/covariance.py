@@ -19,11 +19,11 @@ _LARGEST = 40  # coordinates; S2 has dim^4 entries
 
 @dataclass(frozen=True, eq=False)
 class QuadraticCovariance:
-    """The coefficients of a quadratic covariance about `origin`.
+    """The noise covariance Sigma(u) as a quadratic polynomial in u - o, with o = `origin`; each matrix `(dim, dim)` is flattened to `(dim^2,)`.
 
     Attributes:
-        origin: The point o.
-        constant: S0, shape `(dim^2,)`.
+        origin: The point o, shape `(dim,)`.
+        constant: S0 = Sigma(o), shape `(dim^2,)`.
         linear: S1, shape `(dim^2, dim)`, or None for a constant covariance.
         second: S2, shape `(dim^2, dim^2)`, or None for a constant covariance.
     """
@@ -39,7 +39,7 @@ class QuadraticCovariance:
         return self.linear is None
 
     def mean(self, mu: np.ndarray, spread: np.ndarray) -> np.ndarray:
-        """Return E Sigma(u), shape `(dim, dim)`, for E u = mu and Cov u = spread."""
+        """Return E Sigma(u), shape `(dim, dim)`, for a random u with mean `mu`, `(dim,)`, and covariance `spread`, `(dim, dim)`."""
         dim = len(self.origin)
         if self.linear is None or self.second is None:
             return self.constant.reshape(dim, dim)
@@ -49,7 +49,11 @@ class QuadraticCovariance:
 
 
 def quadratic_covariance(covariance: Callable[[np.ndarray], Any], origin: np.ndarray) -> QuadraticCovariance:
-    """Return the polynomial of `covariance(x) -> (dim, dim, paths)`, from exact second differences about `origin`.
+    """Return a noise covariance as a constant or quadratic polynomial, from second differences about `origin`, which are exact for it.
+
+    Args:
+        covariance: The function x -> Sigma(x), from `(dim, paths)` to `(dim, dim, paths)`, or to `(dim, dim, 1)` if it is constant.
+        origin: The point of expansion, shape `(dim,)`.
 
     Raises:
         ValueError: If values at random points show that the covariance is neither constant nor quadratic, or if it is quadratic in more
@@ -91,5 +95,16 @@ def quadratic_covariance(covariance: Callable[[np.ndarray], Any], origin: np.nda
 
 
 def sizes(constant: np.ndarray, units: np.ndarray, shifts: np.ndarray) -> np.ndarray:
-    """Return a bound on the terms of a quadratic polynomial at `shifts` `(dim, points)`, from its values at 0 and at unit vectors."""
+    """Return a bound on the size of the terms of quadratic polynomials at several points: |constant| + max |units| (1 + |shift|_1)^2.
+
+    Rounding errors are judged relative to it.
+
+    Args:
+        constant: The values at 0: a number, or `(n, 1)` for n polynomials.
+        units: The values at unit vectors, of any shape; only the largest counts.
+        shifts: The points, shape `(dim, points)`.
+
+    Returns:
+        The bounds, shape `(points,)` or `(n, points)`.
+    """
     return np.abs(constant) + np.abs(units).max() * (1 + np.abs(shifts).sum(axis=0)) ** 2

@@ -37,7 +37,7 @@ _TOLERANCE = 1e-9
 
 
 def solution(sde: SDE, x0: Sequence[float], times: Sequence[float], pieces: int = 1) -> Moments:
-    """Return the exact mean and covariance of the solution of a linear SDE.
+    """Return the mean and covariance of the solution of a linear SDE at given times; they are exact for constant coefficients.
 
     Args:
         sde: An SDE that is linear in its state.
@@ -45,6 +45,9 @@ def solution(sde: SDE, x0: Sequence[float], times: Sequence[float], pieces: int 
         times: Increasing times >= 0.
         pieces: The number of equal pieces between two times on which time-dependent coefficients are replaced by their value in the middle.
             The result is exact for coefficients that are constant on each piece.
+
+    Returns:
+        The moments of all parts of the state, at `times`; the field `steps` numbers the times from 0.
 
     Raises:
         ValueError: If the SDE is not linear in its state, or if another argument is invalid.
@@ -84,7 +87,17 @@ def solution(sde: SDE, x0: Sequence[float], times: Sequence[float], pieces: int 
 def integrator_moments(
     dynamics: Integrator, x0: Sequence[float], steps: int, record: Sequence[int] | np.ndarray | None = None
 ) -> Moments:
-    """Return the mean and covariance of an integrator with step dt on a linear SDE at the recorded steps."""
+    """Return the mean and covariance of an integrator's state on a linear SDE; they are exact at the integrator's finite step dt.
+
+    Args:
+        dynamics: The integrator, whose SDE must be linear in its state.
+        x0: A point `(dim,)`, or a law from `st.starts` with a mean and covariance.
+        steps: The number of steps.
+        record: The steps at which moments are returned, increasing; by default 0, ..., `steps`.
+
+    Raises:
+        ValueError: If the SDE is not linear in its state, if a step needs more than 200,000 nodes, or if another argument is invalid.
+    """
     steps = _check.count("steps", steps, least=0)
     kept = recorded(record, steps)
     sizes, second, normal_start = _begin(dynamics.sde, x0)
@@ -149,7 +162,7 @@ def _affine(function: Any, n: int, name: str) -> np.ndarray:
 
 
 def step_law(dynamics: Integrator, x0: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the law of an integrator's first step as weighted points; the SDE need not be linear.
+    """Return the law of an integrator's state X_1 after its first step, as weighted points; the SDE need not be linear.
 
     The weighted sum of h over the points is E h(X_1). It is exact for two- and three-point draws, and for normal draws if h(X_1) is a
     polynomial in each draw of degree 13 at most.
@@ -159,7 +172,8 @@ def step_law(dynamics: Integrator, x0: Sequence[float]) -> tuple[np.ndarray, np.
         x0: The initial point, shape `(dim,)`.
 
     Returns:
-        The states, shape `(rows of the state, nodes)`, and the weights, which sum to 1.
+        The points, shape `(n, points)` with the n coordinates of the state (all its parts in order), and their weights, shape `(points,)`,
+        which sum to 1.
 
     Raises:
         ValueError: If `dynamics` is no integrator, or if more than 200,000 points are needed.

@@ -13,17 +13,17 @@ from sdetools.exact.recorded import Moments, recorded
 
 
 def expectation(moments: Moments, observable: Any) -> np.ndarray:
-    """Return E h(x_k) at the recorded steps.
+    """Return E h(x_k) of an observable h at the recorded steps of `moments`.
 
     Polynomials of degree <= 2 are exact for any law. For a Gaussian law, sums of c f(w . x + b) with f = |.|^p, (.)^n, exp, sin, cos, sign,
     and indicators are exact as well.
 
     Args:
-        moments: The moments of a dynamics.
-        observable: An expression such as "x**2", an object with a method `value(x)`, an `Absolute` or a `Below`.
+        moments: The mean and covariance of a dynamics, as returned by `exact.moments` or `exact.solution`.
+        observable: The observable h: an expression such as "x**2", an object with a method `value(x)`, an `Absolute` or a `Below`.
 
     Returns:
-        The expectations, shape `(times,)`.
+        The expectations, shape `(times,)`, in the order of `moments.steps`.
 
     Raises:
         ValueError: If the observable has no exact expectation under the law.
@@ -50,20 +50,20 @@ def expectation(moments: Moments, observable: Any) -> np.ndarray:
 
 
 def gap(first: Any, second: Any, x0: Sequence[float], steps: int, h: Any, record: Sequence[int] | None = None) -> np.ndarray:
-    """Return the weak gap E h(x_k) - E h(z_k) at the recorded steps of `first`.
+    """Return the exact weak gap E h(x_k) - E h(z_k) of two dynamics at recorded steps k of the first, both at the same time.
 
     `second` takes k * first.step_time / second.step_time steps, which must be an integer for every recorded k.
 
     Args:
-        first: The dynamics x, as in `moments`.
-        second: The dynamics z.
-        x0: The common start, as in `moments`.
+        first: The dynamics x: a linear rule on a quadratic loss or an integrator on a linear SDE, as in `exact.moments`.
+        second: The dynamics z, of one of these kinds.
+        x0: The common start: a point `(dim,)`, or a law from `st.starts` with a mean and covariance.
         steps: The number of steps of `first`.
         h: The observable, as in `expectation`.
-        record: Increasing recorded steps of `first`; by default all.
+        record: The recorded steps of `first`, increasing; by default 0, ..., `steps`.
 
     Returns:
-        The gaps, shape `(times,)`.
+        The gaps, shape `(times,)`, one per recorded step.
 
     Raises:
         ValueError: If the two dynamics share no time point at some recorded step, or for the reasons of `moments` and `expectation`.

@@ -15,12 +15,12 @@ _TOLERANCE = 1e-9
 
 @dataclass(frozen=True)
 class KnownStart:
-    """The moments of an initial point x_0.
+    """The moments of an initial point x_0, fixed or random.
 
     Attributes:
         mean: E x_0, shape `(dim,)`.
-        covariance: Cov x_0, shape `(dim, dim)`, or None for a point.
-        gaussian: Whether x_0 is Gaussian; a point is.
+        covariance: Cov x_0, shape `(dim, dim)`, or None for a fixed point.
+        gaussian: Whether x_0 is Gaussian; a fixed point counts as Gaussian.
     """
 
     mean: np.ndarray
@@ -29,7 +29,11 @@ class KnownStart:
 
 
 def known_start(x0: Any, dim: int) -> KnownStart:
-    """Return the moments of an initial point or law; raise ValueError for a law without moments and for an array of points."""
+    """Return the moments of the initial point `x0`, a point `(dim,)` or a law of `st.starts`.
+
+    Raises:
+        ValueError: For a law without a mean or covariance, and for an array of several points.
+    """
     x0 = checked(x0, dim)
     if not isinstance(x0, Law):
         if x0.ndim == 2:
@@ -47,9 +51,19 @@ def known_start(x0: Any, dim: int) -> KnownStart:
 
 
 def first_state(dynamics: Any, start: KnownStart) -> tuple[np.ndarray, np.ndarray, list[int], bool]:
-    """Return the mean and covariance of the initial state, the sizes of its parts, and whether it is Gaussian.
+    """Return the moments of the initial state of a dynamics, which consists of x and, for example, a momentum buffer.
 
     The state must be affine in x_0 and in the draws, s = s(x, 0) + J (x_0 - x) + R z, which is checked at random inputs.
+
+    Args:
+        dynamics: The dynamics or SDE. Its method `start` maps x_0 (and the draws of `start_draws`, if any) to the parts of the state.
+        start: The moments of x_0.
+
+    Returns:
+        The mean of the state, shape `(n,)`; its covariance, shape `(n, n)`; the lengths of its parts, which sum to n; whether it is Gaussian.
+
+    Raises:
+        ValueError: If the state is not affine in x_0 and the draws, or if there are draws other than Normal and Sign.
     """
     draws = tuple(getattr(dynamics, "start_draws", ()) or ())
     kinds = {type(draw).__name__ for draw in draws}

@@ -23,16 +23,16 @@ def absolute_moment(
     For z > 50, and for variance 0, it is summed as |d|^p sum_k C(p, 2k) (2k - 1)!! (variance / d^2)^k.
 
     Args:
-        mean: The mean of X.
-        variance: The variance of X, not negative.
+        mean: The mean of X, a number or an array; all arguments broadcast.
+        variance: The variance of X, not negative; 0 is a point mass.
         a: The centre.
         p: The exponent, not negative.
 
     Returns:
-        The moment, in the broadcast shape of the arguments; a float for floats.
+        The moment: a float if all arguments are numbers, else an array of their broadcast shape.
 
     Raises:
-        ValueError: If p or the variance is negative.
+        ValueError: If p or the variance is negative, or an argument is not finite.
 
     Example:
         >>> round(absolute_moment(0.0, 4.0), 6), absolute_moment(3.0, 0.0, a=1.0, p=2)
@@ -61,9 +61,15 @@ def raw_moment(mean: float | np.ndarray, variance: float | np.ndarray, n: int) -
     It is computed by the recursion E X^{n+1} = mean E X^n + n variance E X^{n-1}.
 
     Args:
-        mean: The mean of X.
-        variance: The variance of X, not negative.
+        mean: The mean of X, a number or an array that broadcasts with `variance`.
+        variance: The variance of X, not negative; 0 is a point mass.
         n: The exponent, an integer >= 0.
+
+    Returns:
+        The moment: a float if mean and variance are numbers, else an array of their broadcast shape.
+
+    Raises:
+        ValueError: If n or the variance is negative, or an argument is not finite.
 
     Example:
         >>> raw_moment(1.0, 2.0, 3)
@@ -81,9 +87,15 @@ def probability_below(mean: float | np.ndarray, variance: float | np.ndarray, a:
     """Return P(X <= a) for X ~ N(mean, variance); a point mass (variance 0) gives 0 or 1.
 
     Args:
-        mean: The mean of X.
+        mean: The mean of X, a number or an array; all arguments broadcast.
         variance: The variance of X, not negative.
         a: The threshold.
+
+    Returns:
+        The probability: a float if all arguments are numbers, else an array of their broadcast shape.
+
+    Raises:
+        ValueError: If the variance is negative, or an argument is not finite.
 
     Example:
         >>> probability_below(0.0, 1.0, 0.0), probability_below(0.5, 0.0, 0.5)

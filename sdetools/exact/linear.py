@@ -1,8 +1,8 @@
 """One step of a linear rule as matrices, which are computed by calling the rule once on a batch of unit inputs.
 
-For a fixed row of coefficients a linear rule is  s' = A0 s + sum_j G_j g_j + b0,  where g_j is the answer to its j-th
-oracle call, at the point  u_j = U_j s + sum_{i<j} K_ji g_i + d_j.  On a quadratic loss g_j = H u_j + c + v, with one
-deviation v shared by all calls of a step, so that
+The state s, of length n, consists of all parts of the dynamics, such as x and m. For fixed coefficients (eta_k, beta_k) a linear rule
+is s' = A0 s + sum_j G_j g_j + b0, where g_j is the answer to its j-th oracle call (the noisy gradient) at the point
+u_j = U_j s + sum_{i<j} K_ji g_i + d_j. On a quadratic loss g_j = H u_j + c + v, with one deviation v shared by all calls of a step, so
 
     s' = A s + b + N v,        u_1 = U s + d.
 """
@@ -22,9 +22,14 @@ _TOLERANCE = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class OpenStep:
-    """A step in terms of the answers of the oracle: s' = constant + matrix s + sum_j answers[j] g_j.
+    """A linear step in terms of the gradients g_j that the oracle returns: s' = constant + matrix s + sum_j answers[j] g_j.
 
-    `points[j]` gives u_j in the same form: its constant, its matrix in s, and its matrices in the earlier g_i.
+    Attributes:
+        constant: The vector b0, shape `(n,)` with n the length of the state s.
+        matrix: The matrix A0, shape `(n, n)`.
+        answers: The matrices G_j, shape `(n, dim)`, one per oracle call, in the order of the calls.
+        points: For each call, the point u_j = d + U s + sum_{i<j} K_i g_i at which it evaluates the gradient: d `(dim,)`, U `(dim, n)`, and
+            the tuple of the K_i `(dim, dim)`.
     """
 
     constant: np.ndarray
@@ -35,10 +40,15 @@ class OpenStep:
 
 @dataclass(frozen=True, eq=False)
 class LinearStep:
-    """The step s' = A s + b + N v on a quadratic loss.
+    """The step s' = A s + b + N v on a quadratic loss, with v the deviation of the stochastic gradient from its mean.
 
-    `point` is (U, d) of the first oracle point u = U s + d, or None for a rule that evaluates no gradient. `calls` is the number of oracle
-    calls.
+    Attributes:
+        A: The matrix of the state, shape `(n, n)`.
+        b: The constant, shape `(n,)`.
+        N: The matrix of the noise, shape `(n, dim)`.
+        point: (U, d) of the first point u = U s + d at which the gradient is evaluated, shapes `(dim, n)` and `(dim,)`; None for a rule
+            that evaluates no gradient.
+        calls: The number of oracle calls (gradient evaluations).
     """
 
     A: np.ndarray
@@ -49,16 +59,17 @@ class LinearStep:
 
 
 def open_step(rule: Callable, sizes: Sequence[int], dim: int, coefficients: Sequence[float] | np.ndarray) -> OpenStep:
-    """Return the matrices of a rule for one row of coefficients.
+    """Return the matrices of one step of a rule, with the gradients still open.
 
     Args:
-        rule: The rule of a dynamics.
-        sizes: The lengths of the parts of its state.
+        rule: The function `rule(state, oracle, *coefficients)` of a dynamics, which returns the parts of the new state.
+        sizes: The lengths of the parts of the state.
         dim: The number of coordinates.
-        coefficients: The values of the rule's coefficients.
+        coefficients: The values of the rule's coefficients in this step, such as eta_k and beta_k.
 
     Raises:
-        ValueError: If random inputs show that the rule is not linear in the state and the answers of the oracle.
+        ValueError: If random inputs show that the rule is not linear in the state and the answers of the oracle, or if its number of oracle
+            calls depends on the state.
     """
     n = sum(sizes)
     calls = len(_call(rule, sizes, np.zeros(n), (), coefficients, dim)[1])
@@ -84,7 +95,13 @@ def open_step(rule: Callable, sizes: Sequence[int], dim: int, coefficients: Sequ
 
 
 def close(step: OpenStep, hessian: np.ndarray, linear: np.ndarray) -> LinearStep:
-    """Return the step with g_j = H u_j + c + v inserted, for H = `hessian` and c = `linear`."""
+    """Return the step with the gradients g_j = H u_j + c + v of a quadratic loss inserted.
+
+    Args:
+        step: The step in terms of the gradients, from `open_step`.
+        hessian: The Hessian H, shape `(dim, dim)`.
+        linear: The vector c, the gradient at 0, shape `(dim,)`.
+    """
     dim, n = len(linear), len(step.constant)
     given: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # each answer as (constant, in s, in v)
     A, b, N = step.matrix.copy(), step.constant.copy(), np.zeros((n, dim))

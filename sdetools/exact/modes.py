@@ -30,15 +30,18 @@ GRID = 0.05
 
 
 def transverse_modes(eta: Any, beta: Any, lam: Any) -> np.ndarray:
-    """Return the roots of z^2 - (1 + beta - eta lam) z + beta = 0, the root of larger modulus first.
+    """Return the roots z of z^2 - (1 + beta - eta lam) z + beta = 0, the factors by which the two modes of heavy ball change in a step.
 
     Args:
-        eta: The learning rate of the heavy-ball form (gamma of `st.HeavyBall`). All arguments broadcast.
+        eta: The learning rate of the heavy-ball form (gamma of `st.HeavyBall`). All arguments are numbers or arrays that broadcast.
         beta: The momentum coefficient.
         lam: The curvature.
 
     Returns:
-        The complex roots, shape `(2, ...)`.
+        The complex roots, shape `(2, ...)` with the broadcast shape of the arguments, the root of larger modulus first.
+
+    Raises:
+        ValueError: If an argument is not finite.
 
     Example:
         >>> transverse_modes(eta=0.5, beta=0.0, lam=1.0)
@@ -58,8 +61,9 @@ def transverse_modes(eta: Any, beta: Any, lam: Any) -> np.ndarray:
 def relaxation_steps(eta: Any, beta: Any, lam: Any) -> Any:
     """Return tau_1 = -1 / log max |z|, the number of steps in which the slowest transverse mode decays by a factor e.
 
-    It is about (1 - beta)/(eta lam) for (1 - beta)^2 >> 4 eta lam, and exactly -2 / log beta for
-    (1 - sqrt(beta))^2 < eta lam < (1 + sqrt(beta))^2. It is infinite for a mode that does not decay. The arguments are those of `transverse_modes`.
+    It is (1 - beta)/(eta lam) in the limit (1 - beta)^2 >> 4 eta lam, and exactly -2 / log beta for
+    (1 - sqrt(beta))^2 < eta lam < (1 + sqrt(beta))^2. It is infinite for a mode that does not decay. The arguments are those of
+    `transverse_modes`: learning rate, momentum coefficient and curvature. The result is an array of their broadcast shape.
 
         >>> round(float(relaxation_steps(eta=1e-4, beta=0.5, lam=1.0))), round(float(relaxation_steps(eta=1e-2, beta=0.99, lam=1.0)))
         (4998, 199)
@@ -74,10 +78,10 @@ def relaxation_steps(eta: Any, beta: Any, lam: Any) -> Any:
 
 @dataclass(frozen=True)
 class Flattening:
-    """E X and E X^2 at the times s = (1 - beta) k, from X = 1 at rest.
+    """The moments E X and E X^2 of the motion X'' + X' + r A X = 0 along a manifold of minimisers, as `flattening` returns them.
 
     Attributes:
-        times: The times, shape `(times,)`.
+        times: The times s = (1 - beta) k, with k the number of steps, shape `(times,)`.
         mean: E X, shape `(times,)`.
         square: E X^2, shape `(times,)`.
     """
@@ -95,11 +99,17 @@ class Flattening:
 def flattening(r: float, times: Any, terms: int = TERMS, random: bool = True) -> Flattening:
     """Return E X and E X^2 of X'' + X' + r A X = 0 from X = 1, X' = 0, A = 0 (a minimiser at rest).
 
+    X is the distance from the flattest minimum along the manifold, in units of its initial value, and A the energy of the fast mode across
+    the manifold, with dA = (1 - A) ds + sqrt(2 A) dB.
+
     Args:
         r: The coefficient r, positive.
-        times: Increasing times >= 0, in units of 1 / (1 - beta) steps.
-        terms: The number of Laguerre polynomials.
+        times: Increasing times s >= 0, shape `(times,)`, in units of 1 / (1 - beta) steps.
+        terms: The number of Laguerre polynomials in A that are kept, at least 2.
         random: Whether A is random. With False, A is replaced by its mean 1 - e^{-s}, which is the result of averaging over the energy.
+
+    Returns:
+        The moments at `times`.
 
     Raises:
         ValueError: If an argument lies outside its range.
@@ -121,12 +131,14 @@ def flattening(r: float, times: Any, terms: int = TERMS, random: bool = True) ->
 
 
 def settling_time(r: float, fraction: float = 0.1, terms: int = TERMS) -> float:
-    """Return the last time s at which sqrt(E X^2) exceeds `fraction`, from X = 1 at rest; this is (1 - beta) T as a function of r.
+    """Return the last time s at which sqrt(E X^2) exceeds `fraction`, for the motion of `flattening` from X = 1 at rest.
+
+    In steps this is T = s / (1 - beta).
 
     Args:
-        r: The coefficient r, positive.
+        r: The coefficient r of the motion, positive.
         fraction: The level in (0, 1).
-        terms: The number of Laguerre polynomials.
+        terms: The number of Laguerre polynomials, at least 2.
 
     Raises:
         ValueError: If an argument lies outside its range.
@@ -149,15 +161,15 @@ def _search_horizon(r: float, fraction: float, terms: int) -> float:
 
 
 def settled(times: np.ndarray, curve: np.ndarray, fraction: float) -> Any:
-    """Return the last time at which curves exceed a level, by geometric interpolation.
+    """Return the last time at which each curve exceeds a level; between two times the logarithm of a curve is interpolated linearly.
 
     Args:
-        times: The times.
-        curve: The curves, shape `(..., times)`.
-        fraction: The level.
+        times: The times, increasing, shape `(times,)`.
+        curve: The curves, shape `(..., times)`, not negative.
+        fraction: The level, positive.
 
     Returns:
-        The times, shape `(...)`; NaN for curves that never exceed the level or still do at the end.
+        The times, shape `(...)`, a scalar for a single curve. They are NaN for curves that never exceed the level or still do at the end.
 
     Example:
         >>> round(float(settled(np.array([0.0, 1.0, 2.0, 3.0]), np.array([1.0, 0.05, 0.2, 0.05]), 0.1)), 6)

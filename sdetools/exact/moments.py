@@ -27,19 +27,21 @@ from sdetools.exact.recorded import Moments, recorded
 
 
 def moments(dynamics: Any, x0: Sequence[float], steps: int, record: Sequence[int] | np.ndarray | None = None) -> Moments:
-    """Return the exact mean and covariance of every part of the state at recorded steps.
+    """Return the exact mean and covariance of every part of the state, such as x and the momentum buffer, at recorded steps.
 
-    They exist for linear rules on quadratic losses whose noise covariance is constant or quadratic in x, and for integrators on linear SDEs. Rules with several gradients in one step, which share their draw, need noise that does not depend on x.
+    They exist for linear rules on quadratic losses whose noise covariance is constant or quadratic in x, and for integrators on linear SDEs.
+    Rules with several gradients in one step, which share their draw, need noise that does not depend on x. The moments of an unstable rule
+    overflow to infinity or NaN, without an error.
 
     Args:
-        dynamics: The rule or the integrator.
+        dynamics: The rule (such as `st.SGDM`) or the integrator.
         x0: A point `(dim,)`, or a law from `st.starts` with a mean and covariance.
         steps: The number of steps.
-        record: Increasing recorded steps; by default 0, ..., `steps`.
+        record: The steps at which moments are returned, increasing; by default 0, ..., `steps`.
 
     Raises:
-        ValueError: If the loss is not quadratic, the rule not linear, or the covariance not quadratic, or if the initial state is not
-            affine in x0 and in Normal or Sign draws.
+        ValueError: If the loss is not quadratic, the rule not linear, or the covariance not quadratic; if the initial state is not affine in
+            x0 and in Normal or Sign draws; or if the rule has random factors of its own.
 
     Example:
         >>> import sdetools as st

@@ -32,7 +32,7 @@ _ESCAPED = 1e-12
 def transfer(
     dynamics: Any, x0: Sequence[float], steps: int, h: Any, record: Sequence[int] | None = None, resolution: float = 3.0
 ) -> np.ndarray:
-    """Return E h(z_k) for one-dimensional SGD with Gaussian noise on any loss, by quadrature.
+    """Return E h(z_k) for the iterates z_k of one-dimensional SGD with Gaussian noise on any loss, by quadrature.
 
     Args:
         dynamics: SGD, or another rule without momentum and with one gradient per step.
@@ -40,12 +40,12 @@ def transfer(
         steps: The number of steps.
         h: The observable: an expression, an `Absolute`, a `Below`, or an object with `value`. Kinks and jumps are integrated exactly for the
             two classes and for sums of c |a x + b|^p, exp, sin, cos, sign and polynomials. Any other h must be smooth.
-        record: Increasing recorded steps; by default 0, ..., `steps`.
+        record: The recorded steps k, increasing; by default 0, ..., `steps`.
         resolution: The number of grid points per standard deviation of a step, at least 1.5. With the default the quadrature error is near
             rounding if loss, noise and h are analytic on the scale of one step; a comparison with 5.0 shows it.
 
     Returns:
-        The expectations, shape `(times,)`.
+        The expectations at the recorded steps, shape `(times,)`.
 
     Raises:
         ValueError: If the dimension is not 1, if the noise is not Gaussian or too small for the grid, if the rule does not qualify, or if

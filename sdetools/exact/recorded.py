@@ -12,14 +12,16 @@ from sdetools import _check
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Moments:
-    """The mean and covariance of a dynamics at recorded steps.
+    """The mean and covariance of a dynamics at recorded steps, the result of `exact.moments` and `exact.solution`.
+
+    The state consists of parts, such as x and the momentum buffer m, of total length n. The first part is x, of length `dim`.
 
     Attributes:
-        steps: The recorded steps, shape `(times,)`.
-        times: The recorded times, steps * step_time.
+        steps: The recorded steps, shape `(times,)`; for an SDE the numbers 0, 1, ... of its times.
+        times: The recorded times, shape `(times,)`; for a rule, steps * step_time.
         state_mean: The mean of the whole state (parts in order), shape `(times, n)`.
         state_covariance: The covariance of the whole state, shape `(times, n, n)`.
-        parts: The length of each part of the state.
+        parts: The length of each part of the state, by name, in order.
         names: The names of the coordinates of x.
         gaussian: Whether the law is normal at every recorded step.
     """
@@ -48,7 +50,7 @@ class Moments:
         return self.state_covariance[:, : self.dim, : self.dim]
 
     def part(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return the mean and covariance of one part of the state, such as "x" or "m".
+        """Return the mean, shape `(times, size)`, and covariance, `(times, size, size)`, of one part of the state, such as "x" or "m".
 
         Raises:
             ValueError: If the state has no part of this name.
@@ -69,7 +71,15 @@ class Moments:
 
 
 def recorded(record: Sequence[int] | np.ndarray | None, steps: int) -> np.ndarray:
-    """Return the recorded steps after validation: increasing whole numbers in 0..steps; all of them for None."""
+    """Return the recorded steps after validation, as an integer array `(times,)`.
+
+    Args:
+        record: Increasing whole numbers in 0..`steps`, at least one; None stands for 0, ..., `steps`.
+        steps: The number of steps of the run.
+
+    Raises:
+        ValueError: If `record` is empty, not increasing, or outside 0..`steps`.
+    """
     if record is None:
         return np.arange(steps + 1)
     out = np.array([_check.count("record", k, least=0) for k in np.asarray(record).ravel().tolist()], dtype=int)
