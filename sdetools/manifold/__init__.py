@@ -1,5 +1,9 @@
 """The manifold of minimisers Gamma of a loss: the gradient-flow projection Phi onto it, and the derivatives of Phi.
 
+Words of this room: H is the Hessian of the loss at a point of Gamma, and M its rank. The kernel of H is the tangent space of Gamma, with
+the orthogonal projection P. Its complement is the normal space, with the projection Q = I - P: its directions lead across Gamma, those of
+the tangent space along it. H^+ is the pseudo-inverse of H. A flow is the gradient flow x' = -grad L(x).
+
 Example:
     >>> import sdetools as st
     >>> loss = st.losses.from_expression("(x*y - 1)**2 / 2", variables="x y")

@@ -51,7 +51,7 @@ LARGEST_DENSE = 2000
 
 
 class FlowError(ValueError):
-    """A gradient flow that does not end on a manifold of minimisers."""
+    """A gradient flow that does not converge to a manifold of minimisers: it diverges, ends at a saddle, leaves the domain, or takes too long."""
 
 
 @dataclass
@@ -70,7 +70,7 @@ def project(loss: Loss, x: Any, tolerance: float = 1e-10, max_steps: int = MOST_
 
     Args:
         loss: The loss L, with at most 2,000 coordinates.
-        x: Points, `(dim,)` or `(dim, paths)`.
+        x: A point `(dim,)`, or points `(dim, paths)`, each projected on its own.
         tolerance: Error of Phi, relative to the size of x.
         max_steps: Largest number of steps of the integrator.
 
@@ -94,22 +94,22 @@ def project(loss: Loss, x: Any, tolerance: float = 1e-10, max_steps: int = MOST_
 
 
 def differential(loss: Loss, x: Any, tolerance: float = 1e-10, max_steps: int = MOST_STEPS) -> np.ndarray:
-    r"""Return the differential dPhi(x), on the manifold or off it.
+    r"""Return the differential dPhi(x) of the gradient-flow projection, on the manifold or off it.
 
     It solves the variational equation of the flow, V' = -Hess L(x(t)) V with V(0) = I; in the limit dPhi is P V with the tangent
     projection P.
 
     Args:
         loss: The loss L, with at most 2,000 coordinates.
-        x: Points, `(dim,)` or `(dim, paths)`.
+        x: A point `(dim,)`, or points `(dim, paths)`.
         tolerance: Error of dPhi.
         max_steps: Largest number of steps of the integrator.
 
     Returns:
-        dPhi(x), `(dim, dim)` or `(dim, dim, paths)`.
+        The matrix dPhi(x), `(dim, dim)` for one point, or the matrices `(dim, dim, paths)`; entry (i, j) is the derivative of Phi_i by x_j.
 
     Raises:
-        FlowError: As in `project`.
+        FlowError: If a flow does not converge, ends at a saddle or leaves the domain of the loss.
         ValueError: If an argument has a wrong form.
 
     Example:
@@ -126,7 +126,15 @@ def differential(loss: Loss, x: Any, tolerance: float = 1e-10, max_steps: int = 
 
 
 def points_of(loss: Loss, x: Any) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Validate a loss and points; return the points as rows `(n, dim)`, and their shape as given."""
+    """Return points as the rows of an array `(n, dim)`, and their shape as given, after validation of the loss and the points.
+
+    Args:
+        loss: The loss, with at most 2,000 coordinates.
+        x: A point `(dim,)`, for which n = 1, or points `(dim, n)`.
+
+    Raises:
+        ValueError: If `loss` is no loss or has too many coordinates, or if `x` has a wrong shape or entries that are not finite.
+    """
     if not isinstance(loss, Loss):
         raise ValueError(f"`loss` must be a loss of `sdetools.losses`; got {loss!r}. Try losses.from_expression('(x*y - 1)**2').")
     if loss.dim > LARGEST_DENSE:
@@ -141,13 +149,13 @@ def points_of(loss: Loss, x: Any) -> tuple[np.ndarray, tuple[int, ...]]:
 
 
 def gradients(loss: Loss, x: np.ndarray) -> np.ndarray:
-    """Return grad L at points `(n, dim)`: `(n, dim)`."""
+    """Return the gradients of the loss at points in rows, `(n, dim)`, as rows, `(n, dim)`; not finite where the loss is not defined."""
     with np.errstate(all="ignore"):
         return np.asarray(loss.gradient(x.T), dtype=float).T
 
 
 def hessians(loss: Loss, x: np.ndarray) -> np.ndarray:
-    """Return Hess L at points `(n, dim)`: `(n, dim, dim)`."""
+    """Return the Hessians of the loss at points in rows, `(n, dim)`, with shape `(n, dim, dim)`; not finite where the loss is not defined."""
     with np.errstate(all="ignore"):
         return np.moveaxis(np.asarray(loss.hessian(x.T), dtype=float), -1, 0)
 
@@ -320,5 +328,5 @@ def _check_progress(loss: Loss, x: np.ndarray, active: np.ndarray, elapsed: np.n
 
 
 def format_point(x: np.ndarray) -> str:
-    """Format the first coordinates of a point for a message."""
+    """Return a point `(dim,)` as text for a message: its first four coordinates in parentheses, and "..." if there are more."""
     return "(" + ", ".join(f"{value:.6g}" for value in x[:4]) + (", ..." if len(x) > 4 else "") + ")"

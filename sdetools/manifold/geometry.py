@@ -50,7 +50,7 @@ class Geometry:
 
     @property
     def gap(self) -> float:
-        """The gap ratio lambda_M / |lambda_{M+1}|, the smallest over the points; it measures how clear the rank is."""
+        """The gap ratio lambda_M / |lambda_{M+1}|, the smallest over the points, infinite for rank 0; it measures how clear the rank is."""
         if self.rank == 0:
             return np.inf
         after = np.abs(self.eigenvalues[self.rank :]).max(axis=0, initial=0.0)
@@ -58,12 +58,12 @@ class Geometry:
 
     @property
     def tangent(self) -> np.ndarray:
-        """An orthonormal basis of the tangent space, `(dim, dim - M, *paths)`."""
+        """An orthonormal basis of the tangent space in the columns `tangent[:, j]`, shape `(dim, dim - M, *paths)`."""
         return self.vectors[:, self.rank :]
 
     @property
     def normal(self) -> np.ndarray:
-        """An orthonormal basis of the normal space, `(dim, M, *paths)`."""
+        """An orthonormal basis of the normal space in the columns `normal[:, j]`, shape `(dim, M, *paths)`."""
         return self.vectors[:, : self.rank]
 
     @cached_property
@@ -77,17 +77,17 @@ class Geometry:
         return np.einsum("ik...,k...,jk...->ij...", self.normal, 1.0 / self.eigenvalues[: self.rank], self.normal)
 
     def project_tangent(self, v: Any) -> np.ndarray:
-        """Return P v for `v` `(dim,)` or `(dim, *paths)`."""
+        """Return P v, `(dim, *paths)`, the tangent part of the vector `v`, `(dim,)` for all points or `(dim, *paths)`."""
         return np.einsum(
             "ik...,k...->i...", self.tangent, np.einsum("ik...,i...->k...", self.tangent, np.asarray(v, dtype=float))
         )
 
     def pseudo_inverse(self, v: Any) -> np.ndarray:
-        """Return H^+ v for `v` `(dim,)` or `(dim, *paths)`."""
+        """Return H^+ v, `(dim, *paths)`, for the pseudo-inverse H^+ of the Hessian and a vector `v`, `(dim,)` for all points or `(dim, *paths)`."""
         return np.einsum("ij...,j...->i...", self.pseudo_inverse_matrix, np.asarray(v, dtype=float))
 
     def second_derivative(self, Sigma: Any) -> np.ndarray:
-        """Return d2Phi[Sigma], `(dim, *paths)`, for a covariance `(dim, dim)` or `(dim, dim, *paths)`; ValueError for any other Sigma.
+        """Return d2Phi[Sigma] = sum_ij d_ij Phi Sigma_ij, `(dim, *paths)`, for a covariance `(dim, dim)` or `(dim, dim, *paths)`; else ValueError.
 
         Example:
             >>> import sdetools as st
@@ -112,14 +112,14 @@ class Geometry:
         return np.einsum(back, self.vectors, across, self.vectors), np.einsum(back, self.vectors, lyapunov, self.vectors)
 
     def trace_gradient(self) -> np.ndarray:
-        """Return P grad tr H, `(dim, *paths)`; label noise drives the slow SDE in the opposite direction."""
+        """Return P grad tr H, `(dim, *paths)`, the tangent gradient of the trace of the Hessian; label noise drives the slow SDE against it."""
         identity = np.broadcast_to(
             np.eye(self.loss.dim).reshape(self.loss.dim, self.loss.dim, *[1] * (self.point.ndim - 1)), self.vectors.shape
         )
         return self.project_tangent(self.loss.third_contracted(self.point, identity))
 
     def slow_drift(self, Sigma: Any, rate: float = 1.0) -> np.ndarray:
-        """Return (rate^2 / 2) d2Phi[Sigma], the drift of the slow SDE at lambda_t = `rate`."""
+        """Return (rate^2 / 2) d2Phi[Sigma], `(dim, *paths)`, the drift of the slow SDE at lambda_t = `rate`; `Sigma` as in `second_derivative`."""
         return 0.5 * rate**2 * self.second_derivative(Sigma)
 
     def _covariance(self, Sigma: Any) -> np.ndarray:
@@ -142,11 +142,11 @@ class Geometry:
 
 
 def at(loss: Loss, x: Any, rank: int | None = None) -> Geometry:
-    """Return the geometry of the manifold of minimisers at points of it.
+    """Return the geometry of the manifold of minimisers Gamma at points of it: rank, tangent space, pseudo-inverse and derivatives of Phi.
 
     Args:
         loss: The loss, with at most 2,000 coordinates.
-        x: Points of the manifold, `(dim,)` or `(dim, paths)`.
+        x: A point of the manifold `(dim,)`, or points `(dim, paths)`.
         rank: Rank of the Hessian at these points. By default the number of eigenvalues above 1e-6 of the largest; none may lie between 1e-9
             and 1e-6 of it.
 
@@ -273,7 +273,7 @@ def check_flat(
     values: np.ndarray,
     level: np.ndarray,
 ) -> None:
-    """Raise ValueError if the loss increases, to whatever order, along the kernel of its Hessian.
+    """Raise ValueError if the loss increases, to whatever order, along the kernel of its Hessian; return None otherwise.
 
     From x + t v, with a random direction v of the kernel, the iteration y - H^+ grad L(y) converges to a point whose normal gradient
     vanishes. If there is a manifold, the point lies on it by the implicit function theorem, so its tangent gradient vanishes as well. If
@@ -282,8 +282,8 @@ def check_flat(
     neither rounding nor a curvature of size `level` explains it. Independent residuals, as many as curvatures, have a manifold of zeros;
     then there is nothing to check.
 
-    `points` are `(n, dim)`; `back` is v -> H^+ v and `along` is v -> P v on such rows; `values` are the curvatures across the manifold,
-    descending, `(n, M)`, and `level` is the largest eigenvalue that counts as 0, `(n,)`.
+    `points` are minimisers `(n, dim)`; `back` is v -> H^+ v and `along` is v -> P v on such rows, with the Hessian H at the points; `values`
+    are the curvatures across the manifold, descending, `(n, M)`, and `level` is the largest eigenvalue that counts as 0, `(n,)`.
     """
     if getattr(loss, "model", None) is not None and len(loss.residuals(points[0])) == values.shape[1]:
         return
@@ -336,11 +336,11 @@ def tangent_projection(loss: Loss, x: Any, rank: int | None = None) -> np.ndarra
 
     Args:
         loss: The loss.
-        x: Points of Gamma, `(dim,)` or `(dim, paths)`.
+        x: A point of Gamma `(dim,)`, or points `(dim, paths)`.
         rank: Rank of the Hessian; by default it is detected, see `at`.
 
     Raises:
-        ValueError: As in `at`.
+        ValueError: If a point does not lie on Gamma, or if the rank is ambiguous, as in `at`.
 
     Example:
         >>> import sdetools as st
@@ -352,17 +352,16 @@ def tangent_projection(loss: Loss, x: Any, rank: int | None = None) -> np.ndarra
 
 
 def second_derivative(loss: Loss, x: Any, Sigma: Any, rank: int | None = None) -> np.ndarray:
-    """Return the second derivative d2Phi(x)[Sigma], `(dim,)` or `(dim, paths)`, at points of Gamma.
+    """Return d2Phi(x)[Sigma] = sum_ij d_ij Phi(x) Sigma_ij, `(dim,)` or `(dim, paths)`, at points of Gamma.
 
     Args:
         loss: The loss.
-        x: Points of Gamma, `(dim,)` or `(dim, paths)`.
+        x: A point of Gamma `(dim,)`, or points `(dim, paths)`.
         Sigma: A covariance, `(dim, dim)` or `(dim, dim, paths)`.
         rank: Rank of the Hessian; by default it is detected, see `at`.
 
-
     Raises:
-        ValueError: As in `at`, or if `Sigma` is not a covariance of that shape.
+        ValueError: If a point does not lie on Gamma or the rank is ambiguous, as in `at`, or if `Sigma` is not a covariance of that shape.
 
     Example:
         >>> import sdetools as st
@@ -377,12 +376,11 @@ def distance(loss: Loss, x: Any, tolerance: float = 1e-10) -> np.ndarray:
 
     Args:
         loss: The loss.
-        x: Points, `(dim,)` or `(dim, paths)`.
+        x: A point `(dim,)`, or points `(dim, paths)`.
         tolerance: Error of Phi, relative to the size of x.
 
-
     Raises:
-        FlowError: As in `project`.
+        FlowError: If a flow does not converge, as in `project`.
 
     Example:
         >>> import sdetools as st

@@ -1,8 +1,12 @@
 """Compiled functions for a step on the manifold, on a block of lanes; each innermost loop runs over lanes and has no branch.
 
+A lane is one of the paths that are computed together: all arrays are `(entries, lanes)`, with one row per entry of a vector or matrix. A
+full matrix has rows i * dim + j. A symmetric matrix is stored by its entries i <= j, in the rows `place(i, j, dim)`, dim (dim + 1)/2 of
+them, and a symmetric tensor by its entries i <= j <= l in lexicographic order. Functions return nothing: they write to `out`, which has
+the results first and then scratch rows, so that nothing is allocated. Where `settings` is an argument, `settings[0]` is dim.
+
 `frame` diagonalises one Hessian for each lane by cyclic Jacobi rotations and computes the matrices of the slow SDE, `pull` is its drift,
-`tangent` is P v, and `newton` a step back to the manifold. A symmetric matrix is stored by its entries i <= j, a symmetric tensor by its
-entries i <= j <= l. The argument `out` contains the results and then scratch memory, so that nothing is allocated.
+`tangent` is P v, and `newton` a step back to the manifold.
 """
 
 from __future__ import annotations
@@ -20,13 +24,20 @@ EXTRA_SWEEPS = 4
 
 @njit(inline="always")
 def place(i, j, dim):
-    """Return the position of entry (i, j), i <= j, of a symmetric matrix."""
+    """Return the index of entry (i, j), i <= j, in the stored entries of a symmetric `dim` x `dim` matrix, which are ordered row by row."""
     return i * dim - (i * (i - 1)) // 2 + j - i
 
 
 @jit(nogil=True, error_model="numpy")
 def jacobi(A, V, dim, lanes):
-    """Diagonalise A `(dim * dim, lanes)` in place, and write the eigenvectors to the columns of V."""
+    """Compute the eigenvalues and eigenvectors of one symmetric matrix per lane, by cyclic Jacobi rotations.
+
+    Args:
+        A: The matrices, `(dim * dim, lanes)`; overwritten, with the eigenvalues on the diagonal in no particular order.
+        V: Output, `(dim * dim, lanes)`; its column k is the eigenvector of the k-th eigenvalue on the diagonal.
+        dim: Number of rows of a matrix.
+        lanes: Number of lanes.
+    """
     for i in range(dim):
         for k in range(dim):
             for j in range(lanes):
@@ -66,7 +77,7 @@ def jacobi(A, V, dim, lanes):
 
 @jit(nogil=True, error_model="numpy")
 def product(X, transposed, Y, out, dim, lanes):
-    """Compute out = X Y for full matrices, or X^T Y if `transposed`."""
+    """Write the matrix product X Y, or X^T Y if `transposed`, to `out`, for each lane; X, Y and `out` are full, `(dim * dim, lanes)`."""
     for i in range(dim):
         for k in range(dim):
             for j in range(lanes):
@@ -79,7 +90,7 @@ def product(X, transposed, Y, out, dim, lanes):
 
 @jit(nogil=True, error_model="numpy")
 def back(X, V, out, dim, lanes):
-    """Compute the stored entries of the symmetric matrix X V^T."""
+    """Write the stored entries of X V^T, which must be symmetric, to `out`, `(dim (dim + 1)/2, lanes)`; X and V are full, `(dim * dim, lanes)`."""
     for i in range(dim):
         for k in range(i, dim):
             at = place(i, k, dim)
@@ -92,10 +103,17 @@ def back(X, V, out, dim, lanes):
 
 @jit(nogil=True, error_model="numpy")
 def frame(H, Sigma, out, settings):
-    """Compute P, H^+, P Sigma P and Z = Lyap^{-1}(Q Sigma Q) + H^+ Q Sigma P + its transpose from H = Hess L and Sigma.
+    """Compute the matrices of the slow SDE for each lane from the Hessian H and the covariance Sigma.
 
-    `settings` are dim, the rank M, the largest |lambda_{M+1}| / lambda_M and the least lambda_M / lambda_1 allowed. The M largest
-    eigenvalues are those across the manifold. If a bound is violated, all results of the lane are NaN.
+    They are P, H^+, P Sigma P and Z = Lyap^{-1}(Q Sigma Q) + H^+ Q Sigma P + (H^+ Q Sigma P)^T, with P the projection onto the kernel of H,
+    Q = I - P and Lyap(X) = H X + X H. The M largest eigenvalues of H are those across the manifold; the others count as 0.
+
+    Args:
+        H: The Hessian, stored entries `(dim (dim + 1)/2, lanes)`.
+        Sigma: The covariance, of the same form.
+        out: Output with `frame_rows(dim)` rows: the four matrices in this order, each by its stored entries, then scratch memory. If a bound
+            of `settings` is violated, all results of the lane are NaN.
+        settings: dim, the rank M, the largest |lambda_{M+1}| / lambda_M and the least lambda_M / lambda_1 allowed.
     """
     dim, rank, most, least = int(settings[0]), settings[1], settings[2], settings[3]
     lanes, own, full = H.shape[1], dim * (dim + 1) // 2, dim * dim
@@ -159,13 +177,16 @@ def frame(H, Sigma, out, settings):
 
 
 def frame_rows(dim):
-    """Return the number of rows of `out` that `frame` needs."""
+    """Return the number of rows of the array `out` of `frame` for matrices with `dim` rows: results and scratch memory."""
     return 4 * (dim * (dim + 1) // 2) + 4 * dim * dim + dim + 3
 
 
 @jit(nogil=True, error_model="numpy")
 def times(A, v, out, add, dim, lanes):
-    """Compute out = A v for a symmetric A, or out += A v if `add`."""
+    """Write A v to `out`, or add it to `out` if `add`, for each lane.
+
+    A is symmetric, by its stored entries `(dim (dim + 1)/2, lanes)`; `v` and `out` are `(dim, lanes)`.
+    """
     for i in range(dim):
         if not add:
             for j in range(lanes):
@@ -178,7 +199,10 @@ def times(A, v, out, add, dim, lanes):
 
 @jit(nogil=True, error_model="numpy")
 def contract(T, M, out, dim, lanes):
-    """Compute out_l = sum_ij T_ijl M_ij for symmetric T and M."""
+    """Write out_l = sum_ij T_ijl M_ij to `out`, `(dim, lanes)`, for each lane.
+
+    T is a symmetric tensor by its entries i <= j <= l, `(dim (dim + 1)(dim + 2)/6, lanes)`, and M a symmetric matrix by its entries i <= j.
+    """
     for i in range(dim):
         for j in range(lanes):
             out[i, j] = 0.0
@@ -200,7 +224,14 @@ def contract(T, M, out, dim, lanes):
 
 @jit(nogil=True, error_model="numpy")
 def pull(F, T, out, settings):
-    """Compute d2Phi[Sigma] = -(H^+ D[P Sigma P] + P D[Z]) from the results F of `frame` and the third derivative T of L."""
+    """Write d2Phi[Sigma] = -(H^+ D[P Sigma P] + P D[Z]) to the first dim rows of `out`, for each lane; D[M]_l = sum_ij T_ijl M_ij.
+
+    Args:
+        F: The four matrices computed by `frame`.
+        T: The third derivative of the loss, by its entries i <= j <= l, `(dim (dim + 1)(dim + 2)/6, lanes)`.
+        out: Output, `(2 dim, lanes)`, with dim rows of scratch memory after the result.
+        settings: dim, and further numbers that are not read.
+    """
     dim, lanes = int(settings[0]), F.shape[1]
     own, D = dim * (dim + 1) // 2, out[dim:]
     contract(T, F[2 * own :], D, dim, lanes)
@@ -214,13 +245,21 @@ def pull(F, T, out, settings):
 
 @jit(nogil=True, error_model="numpy")
 def tangent(P, v, out, settings):
-    """Compute P v."""
+    """Write P v to `out`, `(dim, lanes)`, for the stored entries of the projection P and vectors `v` `(dim, lanes)`; `settings[0]` is dim."""
     times(P, v, out, False, int(settings[0]), P.shape[1])
 
 
 @jit(nogil=True, error_model="numpy")
 def newton(H, P, g, out, settings):
-    """Compute (H + tr(H) P)^{-1} g by an L D L^T decomposition."""
+    """Write (H + tr(H) P)^{-1} g, a Newton step across the manifold, to the first dim rows of `out`, by an L D L^T decomposition.
+
+    Args:
+        H: The Hessian, stored entries `(dim (dim + 1)/2, lanes)`.
+        P: The projection onto its kernel, of the same form. With the term tr(H) P the matrix is invertible.
+        g: The gradient, `(dim, lanes)`.
+        out: Output with `newton_rows(dim)` rows: the result, then scratch memory.
+        settings: dim, and further numbers that are not read.
+    """
     dim, lanes = int(settings[0]), H.shape[1]
     own, L = dim * (dim + 1) // 2, out[dim:]
     for j in range(lanes):
@@ -256,5 +295,5 @@ def newton(H, P, g, out, settings):
 
 
 def newton_rows(dim):
-    """Return the number of rows of `out` that `newton` needs."""
+    """Return the number of rows of the array `out` of `newton` for matrices with `dim` rows: results and scratch memory."""
     return dim + dim * (dim + 1) // 2

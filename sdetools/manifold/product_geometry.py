@@ -35,14 +35,14 @@ SMALL = 1e-6
 
 @dataclass(frozen=True)
 class MatrixFree:
-    """The manifold of minimisers at one point, by matrix-vector products; made by `matrix_free`.
+    """The manifold of minimisers Gamma at one point, by matrix-vector products; made by `matrix_free`.
 
     Attributes:
         loss: The loss.
         point: The point, `(dim,)`.
         eigenvalues: The non-zero eigenvalues of the Hessian in descending order, `(M,)`.
-        gap: Gap ratio, the M-th eigenvalue divided by the next one.
-        residual: Largest |r_i|, or |grad L|, the size of the neglected terms.
+        gap: Gap ratio, the M-th eigenvalue divided by the modulus of the next one.
+        residual: The size of the neglected terms: the largest |r_i| for a loss of residuals, else the largest entry of |grad L|.
     """
 
     loss: Loss
@@ -57,29 +57,29 @@ class MatrixFree:
         return len(self.eigenvalues)
 
     def coordinates(self, v: np.ndarray) -> np.ndarray:
-        """Return V^T v, `(M,)` or `(M, k)`, with the orthonormal basis V of the normal space."""
+        """Return V^T v, `(M,)` or `(M, k)`, for `v` `(dim,)` or `(dim, k)`: its coordinates in an orthonormal basis V of the normal space."""
         raise NotImplementedError
 
     def across(self, w: np.ndarray) -> np.ndarray:
-        """Return V w, `(dim,)` or `(dim, k)`."""
+        """Return V w, `(dim,)` or `(dim, k)`: the normal vectors with the coordinates `w`, `(M,)` or `(M, k)`, in the basis of `coordinates`."""
         raise NotImplementedError
 
     def project_tangent(self, v: Any) -> np.ndarray:
-        """Return P v for `v` `(dim,)` or `(dim, k)`."""
+        """Return P v, the tangent part of `v`, a vector `(dim,)` or k columns `(dim, k)`; the result has the shape of `v`."""
         v = np.asarray(v, dtype=float)
         return v - self.across(self.coordinates(v))
 
     def pseudo_inverse(self, v: Any) -> np.ndarray:
-        """Return H^+ v for `v` `(dim,)` or `(dim, k)`."""
+        """Return H^+ v, with the pseudo-inverse H^+ of the Hessian, for `v` `(dim,)` or `(dim, k)`; the result has the shape of `v`."""
         w = self.coordinates(np.asarray(v, dtype=float))
         return self.across(w / self.eigenvalues.reshape(-1, *[1] * (w.ndim - 1)))
 
     def second_derivative(self, root: Any = None, hessian_multiple: float | None = None) -> np.ndarray:
-        """Return d2Phi[Sigma], `(dim,)`.
+        """Return d2Phi[Sigma] = sum_ij d_ij Phi Sigma_ij, `(dim,)`, for a covariance Sigma given in one of two forms.
 
         Args:
-            root: R, `(dim, q)` or `(dim,)`, for Sigma = R R^T.
-            hessian_multiple: c, for Sigma = c H.
+            root: The matrix R, `(dim, q)` or `(dim,)`, of Sigma = R R^T.
+            hessian_multiple: The number c of Sigma = c H, with the Hessian H.
 
         Raises:
             ValueError: If not exactly one of them is given, or `root` has another number of rows.
@@ -102,7 +102,7 @@ class MatrixFree:
         return -self._normal(A) - self.project_tangent(self._tangent(A, lyapunov, mixed))
 
     def trace_gradient(self, probes: int | None = None, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Return P grad tr H and its standard error, `(dim,)` each.
+        """Return P grad tr H, the tangent gradient of the trace of the Hessian, and its standard error, `(dim,)` each.
 
         Args:
             probes: Number of random sign vectors of Hutchinson's estimator, at least 2; by default the result is exact, with error 0.
@@ -116,7 +116,7 @@ class MatrixFree:
         return drawn.mean(axis=0), drawn.std(axis=0, ddof=1) / np.sqrt(probes)
 
     def slow_drift(self, root: Any = None, hessian_multiple: float | None = None, rate: float = 1.0) -> np.ndarray:
-        """Return (rate^2 / 2) d2Phi[Sigma], the drift of the slow SDE at lambda_t = `rate`; see `second_derivative`."""
+        """Return (rate^2 / 2) d2Phi[Sigma], `(dim,)`, the drift of the slow SDE at lambda_t = `rate`; for Sigma see `second_derivative`."""
         return 0.5 * rate**2 * self.second_derivative(root, hessian_multiple)
 
     def _normal(self, A: np.ndarray) -> np.ndarray:
@@ -141,22 +141,22 @@ class MatrixFree:
 
 @dataclass(frozen=True, repr=False)
 class ResidualGeometry(MatrixFree):
-    """The geometry of a loss of residuals, by the Gram matrix of their gradients.
+    """The geometry of a loss of residuals, L = (1/2n) sum_i r_i^2, by the Gram matrix J J^T / n of the residuals' gradients.
 
     Attributes:
-        jacobian: J, `(n, dim)`.
-        mixing: U (n S)^{-1/2}, `(n, M)`, with V = J^T `mixing`.
+        jacobian: J, `(n, dim)`, with the gradient of r_i in row i.
+        mixing: U (n S)^{-1/2}, `(n, M)`, with J J^T / n = U S U^T. V = J^T `mixing` is the orthonormal basis of the normal space.
     """
 
     jacobian: np.ndarray
     mixing: np.ndarray
 
     def coordinates(self, v: np.ndarray) -> np.ndarray:
-        """Return V^T v by a product with J."""
+        """Return V^T v, `(M,)` or `(M, k)`, the coordinates of `v`, `(dim,)` or `(dim, k)`, in the basis V, by a product with J."""
         return self.mixing.T @ (self.jacobian @ v)
 
     def across(self, w: np.ndarray) -> np.ndarray:
-        """Return V w by a product with J^T."""
+        """Return V w, `(dim,)` or `(dim, k)`, for coordinates `w`, `(M,)` or `(M, k)`, by a product with J^T."""
         return self.jacobian.T @ (self.mixing @ w)
 
     def _curved(self, directions: Any) -> np.ndarray:
@@ -193,20 +193,20 @@ class ResidualGeometry(MatrixFree):
 
 @dataclass(frozen=True, repr=False)
 class LanczosGeometry(MatrixFree):
-    """The geometry of any loss, by the eigenvectors of the Hessian.
+    """The geometry of any loss, by the eigenvectors of the Hessian from the Lanczos method.
 
     Attributes:
-        frame: The orthonormal basis V of the normal space, `(dim, M)`.
+        frame: The orthonormal basis V of the normal space, `(dim, M)`: column j is the eigenvector of `eigenvalues[j]`.
     """
 
     frame: np.ndarray
 
     def coordinates(self, v: np.ndarray) -> np.ndarray:
-        """Return V^T v."""
+        """Return V^T v, `(M,)` or `(M, k)`, the coordinates of `v`, `(dim,)` or `(dim, k)`, in the basis V = `frame`."""
         return self.frame.T @ v
 
     def across(self, w: np.ndarray) -> np.ndarray:
-        """Return V w."""
+        """Return V w, `(dim,)` or `(dim, k)`, for coordinates `w`, `(M,)` or `(M, k)`, in the basis V = `frame`."""
         return self.frame @ w
 
     def _third(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -343,7 +343,8 @@ def _rank_of(loss: Loss, values: np.ndarray, rank: int | None, more: bool) -> tu
 def retract(loss: Any, x: Any, tolerance: float = 1e-13, max_steps: int = 100) -> np.ndarray:
     """Return a point of zero residuals near `x`, `(dim,)`, by Gauss-Newton steps of least norm with backtracking.
 
-    The step is -J^T (J J^T)^+ r, halved until the sum of squares decreases. The result agrees with Phi(x) to second order in the distance.
+    The step is -J^T (J J^T)^+ r, with the residuals r and their Jacobian J, halved until the sum of squares decreases. The result agrees
+    with the gradient-flow projection Phi(x) to second order in the distance.
 
     Args:
         loss: A loss of `st.losses.from_torch_model`.
