@@ -20,9 +20,9 @@ PATHS = 64
 
 @contextlib.contextmanager
 def compiling_ahead(claims: Sequence[Claim]) -> Iterator[None]:
-    """Run the second process while the body is executed.
+    """Return a context manager that runs the second process while its body is executed, and ends that process afterwards.
 
-    No process is started for a single claim, on one core, or if the cache already contains kernels.
+    No process is started for a single claim, on one core, if the cache already contains kernels, or if there is no cache folder.
 
     Args:
         claims: The claims in the order in which the main process runs them.
@@ -51,7 +51,13 @@ def _cache_is_empty() -> bool:
 
 
 def main(names: Sequence[str]) -> None:
-    """Run the claims `path::id` one after another, until the parent process has ended."""
+    """Run claims one after another with 64 paths on one thread, only to compile their kernels; stop once the parent process has ended.
+
+    Errors of claims are ignored, and results are dropped.
+
+    Args:
+        names: The claims as texts `path::id`, with the path of the claim file.
+    """
     from sdetools.claims.context import ClaimContext
 
     parent = os.getppid()

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Budget:
-    """The budget of one claim: `paths` of a simulation, and approximate `seconds` for computations that are not counted in paths."""
+    """The budget `name` of one claim: `paths` of a simulation, and the intended `seconds` of a computation that is not counted in paths."""
 
     name: str
     paths: int
@@ -48,7 +48,7 @@ class Missing(Exception):
 
 @runtime_checkable
 class Measured(Protocol):
-    """The interface of an estimate that can be judged, with `n` paths (0 for none); `sdetools.Estimate` implements it."""
+    """The interface of an estimate that can be judged: a `value`, its number `n` of paths (0 for none), and its intervals (`sdetools.Estimate`)."""
 
     value: float
     n: int
@@ -66,14 +66,17 @@ class _DeprecatedEstimate:
         return getattr(self.__dict__["_own"], name)
 
     def confidence_interval(self, level: float) -> ConfidenceInterval:
-        """Return the interval of the adapted estimate."""
+        """Return the interval of the adapted estimate at the confidence level `level`."""
         low, high = map(float, self._own.interval(level))
         return ConfidenceInterval(low, high, level)
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One measured quantity and its closed accepted range `[accept_low, accept_high]`; a float as `estimate` is exact."""
+    """A measured quantity (an `Estimate`, or a float, which is exact) and its closed accepted range `[accept_low, accept_high]`.
+
+    A bound has a range that is infinite on one side. `expected` is the centre of the range, or None for a bound.
+    """
 
     name: str
     estimate: Any
@@ -83,13 +86,13 @@ class Measurement:
 
     @property
     def random(self) -> bool:
-        """Whether the estimate depends on draws: not for a plain number, nor for an estimate declared exact by `random`."""
+        """Whether the estimate depends on draws: False for a float, and for an estimate whose own attribute `random` is False."""
         return not isinstance(self.estimate, float) and bool(getattr(self.estimate, "random", True))
 
 
 @dataclass
 class Control:
-    """A negative control: a variant that must be contradicted."""
+    """A negative control: a variant of the claim. One of its intervals must be disjoint from its accepted range, or the claim is not supported."""
 
     name: str
     measurements: list[Measurement] = field(default_factory=list)
@@ -97,7 +100,7 @@ class Control:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure of a claim: `slug` is the name of its file without ending, `svg` the text of the file."""
+    """A figure of a claim: its `name`, its file `slug`.svg with the text `svg`, and its caption."""
 
     name: str
     slug: str
@@ -107,7 +110,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a claim: a name, headings and rows of cells."""
+    """A table of a claim: its name, the headings `columns`, and `rows`, tuples with one cell per column."""
 
     name: str
     columns: tuple[str, ...]
@@ -116,7 +119,7 @@ class Table:
 
 @dataclass
 class ClaimRecord:
-    """The record of a claim: its measurements, controls, figures, tables and notes."""
+    """What a claim has recorded, in the order of recording: its measurements, controls, figures, tables and notes (texts)."""
 
     measurements: list[Measurement] = field(default_factory=list)
     controls: list[Control] = field(default_factory=list)
@@ -126,7 +129,7 @@ class ClaimRecord:
 
 
 def claim_seed(seed: int, id: str) -> int:
-    """Return the seed of one claim, a hash of the seed of the run and the id of the claim.
+    """Return the seed of one claim, an integer below 2^52: a hash of the seed of the run and the id of the claim.
 
     Claims are independent, and a new one does not change the others. The seed has 52 bits, which every JSON parser reads exactly.
 
@@ -141,14 +144,14 @@ class ClaimContext:
     """The context of a claim: the argument of its function, created by `verify`, whose methods record results in the report.
 
     Attributes:
-        budget: Name of the budget.
-        paths: Paths of a simulation under this budget.
-        seconds: Approximate time for computations that are not counted in paths.
-        seed: Seed of the claim, see `claim_seed`.
-        executor: Any `concurrent.futures.Executor`; None for the simulation's own threads.
-        threads: Threads of a simulation; None for all cores.
+        budget, paths, seconds: Name of the budget; its number of paths of a simulation; its time for work not counted in paths.
+        seed: Seed of the claim, `claim_seed` of the argument `seed` (the seed of the run) and the claim's id.
+        executor, threads: Any `concurrent.futures.Executor`, None for a simulation's own threads; their number, None for all cores.
         store: Store of finished chunks, or None.
         record: The record of measurements, figures and tables.
+
+    Further arguments: `work` is the folder of all claims' files (without it `folder` ends the claim), `resume` says whether the run continues
+    an interrupted one, and `progress(done, total)` is called during simulations.
 
     Example:
         >>> run = ClaimContext("a-claim", budget="quick", seed=7)
@@ -188,11 +191,11 @@ class ClaimContext:
         self._control: Control | None = None
 
     def scale(self, *, quick: T, standard: T, full: T) -> T:
-        """Return the argument that belongs to the budget."""
+        """Return the argument whose name is that of the claim's budget: `quick`, `standard` or `full`."""
         return {"quick": quick, "standard": standard, "full": full}[self.budget]
 
     def options(self, **extra: Any) -> dict[str, Any]:
-        """Return the keyword arguments of `simulate`, `weak_gap` and `order_study` for this claim, updated by `extra`."""
+        """Return a dict of keyword arguments (paths, seed, ...) of `simulate`, `weak_gap` and `order_study` for this claim, updated by `extra`."""
         own = {
             "paths": self.paths,
             "seed": self.seed,
@@ -206,7 +209,7 @@ class ClaimContext:
 
     @contextmanager
     def folder(self) -> Iterator[Path]:
-        """Context manager with the claim's folder for files: empty, or with `resume` in the state of the interrupted run.
+        """Return a context manager that gives the path of the claim's folder for files: empty, or as an interrupted run left it with `resume`.
 
         Call it before expensive computations: a process that only compiles ahead has no folder, and ends the claim here by `Missing`.
         """
@@ -234,11 +237,11 @@ class ClaimContext:
         Args:
             name: Name, unique within the claim or control.
             estimate: An `Estimate`, or a number that is exact. Pass a number computed from paths as an `Estimate`.
-            expected: The expected value.
+            expected: The expected value, the centre of the accepted range.
             tolerance: Largest absolute difference from `expected`.
-            relative: Instead of `tolerance`: largest difference as a fraction of `expected`.
-            at_most: Upper bound.
-            at_least: Lower bound.
+            relative: Instead of `tolerance`: largest difference as a fraction of |expected|.
+            at_most: Upper bound; the range has no lower end.
+            at_least: Lower bound; the range has no upper end.
 
         Raises:
             ValueError: For no criterion or several, for an invalid number or estimate, and for a name that is used twice.
@@ -264,7 +267,7 @@ class ClaimContext:
 
     @contextmanager
     def control(self, name: str) -> Iterator[None]:
-        """Context manager of a negative control: the measurements in it must be contradicted, or the claim is not supported."""
+        """Return a context manager of a negative control: the measurements in its body must be contradicted, or the claim is not supported."""
         if self._control is not None:
             raise ValueError(
                 f"a control must not be inside another; got {name!r} inside {self._control.name!r}. Close that one first."
@@ -278,7 +281,7 @@ class ClaimContext:
             self._control = None
 
     def figure(self, name: str, figure: Any | Callable[[], Any], caption: str = "") -> None:
-        """Add a matplotlib figure to the report.
+        """Add a matplotlib figure to the report; ValueError for anything else and for a name that is used twice.
 
         Args:
             name: Name, unique within the claim.
@@ -299,7 +302,7 @@ class ClaimContext:
         self.record.figures.append(Drawing(name, _slug(name, taken), svg_text(figure), caption))
 
     def table(self, name: str, rows: Sequence[Sequence[Any] | Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
-        """Add a table to the report.
+        """Add a table to the report; ValueError for a name that is used twice, rows of wrong length, or no headings.
 
         Args:
             name: Name, unique within the claim.
@@ -320,11 +323,11 @@ class ClaimContext:
         self.record.tables.append(Table(name, names, tuple(cells)))
 
     def note(self, text: str) -> None:
-        """Add a paragraph to the report, which may contain LaTeX formulas between dollar signs."""
+        """Add the paragraph `text` to the report, which may contain LaTeX formulas between dollar signs."""
         self.record.notes.append(str(text))
 
     def missing(self, what: str, remedy: str = "") -> None:
-        """End the claim with the verdict `not run` because `what` is missing; `remedy` is the command that installs it."""
+        """Raise `Missing`: the claim ends with the verdict `not run`, because `what` is missing; `remedy` is the command that installs it."""
         raise Missing(what, remedy)
 
     def _check_name(self, kind: str, name: str, taken: Sequence[str]) -> None:
@@ -383,7 +386,7 @@ def _slug(name: str, taken: set[str]) -> str:
 
 
 def svg_text(drawn: Any) -> str:
-    """Return the SVG of a matplotlib figure, or of the figure of axes, reproducibly."""
+    """Return the text of an SVG file of `drawn`, a matplotlib figure or its axes; equal figures give equal texts."""
     import io
 
     import matplotlib

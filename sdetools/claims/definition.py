@@ -101,7 +101,7 @@ def claim(id: str, *, statement: str, source: str = "") -> Callable[[Callable[[C
         raise ValueError(f"the source of `{id}` must be text; got source={source!r}. Write for example source='Theorem 3.5'.")
 
     def mark(function: Callable[[ClaimContext], Any]) -> Claim:
-        """Return the claim of a function."""
+        """Return the claim that `function` measures, which replaces the function."""
         code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
         if code is None:
             raise ValueError(f"`@claim` must mark a function; got {function!r} for the claim `{id}`.")
@@ -184,7 +184,13 @@ def select(claims: Sequence[Claim], pattern: str | None) -> list[Claim]:
 
 
 def install_line(error: ModuleNotFoundError) -> str:
-    """Return the command that installs a missing module: the one in the error message, or that of the extra with the module."""
+    """Return the shell command that installs a missing module: the `pip install` of the error's message, else the one of the module's extra.
+
+    A module that belongs to no extra of sdetools is installed by its own name.
+
+    Args:
+        error: The error of the import.
+    """
     named = re.search(r"pip install [^\s`]+", str(error))
     if named:
         return named.group(0).rstrip(".")
@@ -194,7 +200,7 @@ def install_line(error: ModuleNotFoundError) -> str:
 
 @contextlib.contextmanager
 def importing_from_folder_of(path: Path) -> Iterator[None]:
-    """Context manager in which modules in the folder of `path` can be imported, as in a script."""
+    """Return a context manager in whose body modules in the folder of the file `path` can be imported, as in a script."""
     folder = str(path.resolve().parent)
     sys.path.insert(0, folder)
     try:

@@ -23,7 +23,7 @@ class DiskFull(OSError):
 
 
 def disk_full_error(error: BaseException | None) -> OSError | None:
-    """Return the error in a chain of exceptions that reports an exhausted disk, quota or file size limit, or None."""
+    """Return the error that reports an exhausted disk, quota or file size limit: `error` itself or one of its causes; None if there is none."""
     while error is not None:
         if isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno in _DISK_FULL):
             return error
@@ -33,7 +33,7 @@ def disk_full_error(error: BaseException | None) -> OSError | None:
 
 @contextlib.contextmanager
 def end_run_if_disk_full(folder: Path | None) -> Iterator[None]:
-    """Context manager that converts every error of a full disk to `DiskFull`; finished chunks are kept for resuming.
+    """Return a context manager that converts every error of a full disk in its body to `DiskFull`, whose message says how to resume.
 
     Args:
         folder: Folder of the store, for the message; None if there is none.
@@ -57,7 +57,7 @@ def end_run_if_disk_full(folder: Path | None) -> Iterator[None]:
 
 
 def check_folder(out: str | os.PathLike[str]) -> Path:
-    """Return the path `out` if it is a writable folder or can be created as one.
+    """Return `out` as a path if it is a writable folder, or does not exist and can be created as one; nothing is created.
 
     Raises:
         ValueError: If it is a file, lies below a file, or is read-only.
@@ -74,12 +74,14 @@ def check_folder(out: str | os.PathLike[str]) -> Path:
 
 
 def open_store(folder: Path, identity: Mapping[str, Any], resume: bool) -> Store:
-    """Open the store of finished chunks in a folder, which is created if necessary. No other run can use the folder meanwhile.
+    """Open the store of finished chunks (parts of simulations) in a folder, which is created if necessary.
+
+    No other run can use the folder until the store is closed.
 
     Args:
         folder: The folder.
         identity: The settings of the run that determine its results.
-        resume: Whether to open the existing store; by default it is replaced by a new one.
+        resume: Whether to open the existing store; if False, it is replaced by a new one.
 
     Returns:
         The open store.
@@ -94,7 +96,10 @@ def open_store(folder: Path, identity: Mapping[str, Any], resume: bool) -> Store
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, and create its folder if necessary."""
+    """Write a UTF-8 text file atomically, and create its folder if necessary.
+
+    A file of this name is replaced. On an error, which is raised, it is left as it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

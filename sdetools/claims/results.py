@@ -27,10 +27,21 @@ INSIDE, DISJOINT, ACROSS = "inside", "disjoint", "across"
 
 @dataclass(frozen=True)
 class MeasurementResult:
-    """A measured value, its simultaneous interval, the accepted range, and the position of the interval (`state`).
+    """A measured value with its interval, judged against its accepted range.
 
-    The state is `inside`, `disjoint` or `across` (an end of the accepted range). `paths_needed` is the number of paths that would
-    decide, and `why_open` the reason for an infinite interval.
+    Attributes:
+        name: The name of the quantity.
+        value: The estimate.
+        interval: The interval of the estimate. All intervals of the run hold at once, with probability at least 0.999.
+        expected: The expected value, or None for a bound.
+        accept_low: The lower end of the accepted range, or -inf.
+        accept_high: The upper end of the accepted range, or inf.
+        state: The position of the interval: "inside" the accepted range, "disjoint" from it, or "across" one of its ends.
+        paths: The number of paths of the estimate, or None for none.
+        paths_needed: The number of paths that would decide between inside and disjoint; None if it is decided or not known.
+        diverged: The number of paths that left the finite range.
+        first_divergence: The first step at which a path did, as text; None if none did.
+        why_open: The reason for an infinite interval, if known, else empty.
     """
 
     name: str
@@ -48,16 +59,16 @@ class MeasurementResult:
 
     @property
     def low(self) -> float:
-        """Lower end of the interval."""
+        """Lower end of the interval; -inf where the error is unknown."""
         return self.interval.low
 
     @property
     def high(self) -> float:
-        """Upper end of the interval."""
+        """Upper end of the interval; inf where the error is unknown."""
         return self.interval.high
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the entry of `results.json`."""
+        """Return the measurement as a dict for `results.json`, with plain numbers and texts; infinite values and NaN become None."""
         return {
             "name": self.name,
             "value": _plain(self.value),
@@ -74,7 +85,14 @@ class MeasurementResult:
 
 @dataclass(frozen=True)
 class ControlResult:
-    """A negative control and its state: `disjoint` if it is contradicted, as it must be; `inside` if it passes; `across` otherwise."""
+    """A negative control with its measurements, judged.
+
+    Attributes:
+        name: The name of the control.
+        state: "disjoint" if some interval is disjoint from its accepted range, as it must be; "inside" if all intervals are inside, so that
+            the control passes; "across" otherwise.
+        measurements: The judged measurements, in order of recording.
+    """
 
     name: str
     state: str
@@ -82,11 +100,11 @@ class ControlResult:
 
     @property
     def failed(self) -> bool:
-        """Whether the control is contradicted, as it must be."""
+        """Whether the control is contradicted, as it must be: True is the good case."""
         return self.state == DISJOINT
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the entry of `results.json`."""
+        """Return the control as a dict for `results.json`, with the dicts of its measurements."""
         return {
             "name": self.name,
             "failed_as_it_must": self.failed,
@@ -97,7 +115,21 @@ class ControlResult:
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """A claim with its verdict, the reason, and its record of measurements, controls, figures, tables and notes."""
+    """A claim with its verdict, the reason, and its record of measurements, controls, figures, tables and notes.
+
+    Attributes:
+        id, statement, source: Those of the `Claim`.
+        verdict: "supported", "contradicted", "inconclusive", "not run" or "error".
+        reason: A sentence that explains the verdict.
+        measurements: The judged measurements.
+        controls: The judged negative controls.
+        seed: The claim's own seed.
+        seconds: The run time.
+        diverged_paths: The number of paths that left the finite range; those of one simulation are counted once.
+        figures, tables, notes: What the claim has added to the report.
+        traceback: The traceback of an error, else empty.
+        bad_input: Whether the claim ended with a ValueError.
+    """
 
     id: str
     statement: str
@@ -116,7 +148,7 @@ class ClaimResult:
     bad_input: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the entry of `results.json`."""
+        """Return the claim as a dict for `results.json`, without figures, tables and notes."""
         return {
             "id": self.id,
             "statement": self.statement,
@@ -139,7 +171,7 @@ class Results(Result):
         version: The version of sdetools.
         seed: The seed of the run, from which each claim's own seed is hashed.
         budget: "quick", "standard" or "full".
-        alpha_per_interval: One minus the confidence level of each interval.
+        alpha_per_interval: One minus the confidence level of each interval: 1e-3 divided by the number of random measurements.
         claims: The result of each claim.
     """
 
@@ -156,12 +188,16 @@ class Results(Result):
 
     @property
     def diverged(self) -> int:
-        """Diverged paths of all claims."""
+        """The number of paths of all claims that left the finite range."""
         return sum(item.diverged_paths for item in self.claims)
 
     @property
     def data(self) -> xarray.Dataset:
-        """All measurements of all claims, with intervals and accepted ranges."""
+        """The measurements of all claims, without those of controls, as a dataset over the dimension `measurement`.
+
+        The variables are value, low, high, expected, accept_low, accept_high (NaN for none) and paths (0 for none). The coordinates are the
+        claim's id, its verdict and the name of the measurement.
+        """
         import xarray
 
         rows = [(item.id, item.verdict, one) for item in self.claims for one in item.measurements]
@@ -182,18 +218,22 @@ class Results(Result):
         return xarray.Dataset(numbers | {"paths": ("measurement", paths)}, words, attributes | self.origin.attributes)
 
     def table(self) -> str:
-        """One line for each claim: its verdict, its id and the reason."""
+        """Return a text with one line for each claim: its verdict, its id and the reason."""
         return "\n".join(f"{item.verdict:<13} {item.id:<40} {item.reason}" for item in self.claims)
 
     def summary(self) -> str:
-        """Return the number of claims with each verdict, in one line."""
+        """Return a text of one line: the number of claims, the budget, and the number of claims with each verdict that occurs."""
         counts = ", ".join(f"{count} {verdict}" for verdict, count in self.counts.items() if count)
         return f"{len(self.claims)} claims at the budget {self.budget}: {counts or 'none'}"
 
     __repr__ = summary
 
     def plot(self, *, ax: Any = None) -> Figure:
-        """All measurements in units of their tolerances, coloured by the verdict of their claim."""
+        """Return a figure of the measurements of all claims in units of their tolerances, coloured by the verdict of their claim.
+
+        Args:
+            ax: Matplotlib axes to draw on; None makes a new figure.
+        """
         from sdetools.plots import COLOURS, FAINT, figure_of, tolerance_plot
 
         colours = {SUPPORTED: COLOURS[2], CONTRADICTED: COLOURS[1], INCONCLUSIVE: COLOURS[5]}
@@ -204,19 +244,19 @@ class Results(Result):
 
     @property
     def counts(self) -> dict[str, int]:
-        """The number of claims with each verdict."""
+        """The number of claims by verdict, for all five verdicts in the order of `VERDICTS`, also those with 0 claims."""
         found = Counter(item.verdict for item in self.claims)
         return {verdict: found[verdict] for verdict in VERDICTS}
 
     @property
     def exit_code(self) -> int:
-        """2 if a claim had invalid input, otherwise 1 if a claim is contradicted or raised an error, otherwise 0."""
+        """The exit code of `sdetools verify`: 2 if a claim ended with a ValueError, else 1 if one is contradicted or raised an error, else 0."""
         if any(item.bad_input for item in self.claims):
             return 2
         return int(any(item.verdict in (CONTRADICTED, ERROR) for item in self.claims))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the content of `results.json`."""
+        """Return the content of `results.json` as a dict: version, seed, budget, error rate of an interval, and a dict for each claim."""
         return {
             "version": self.version,
             "seed": self.seed,
@@ -226,11 +266,11 @@ class Results(Result):
         }
 
     def to_json(self) -> str:
-        """Return the text of `results.json`."""
+        """Return the text of `results.json`, indented JSON of `to_dict`."""
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     def write(self, out: Path) -> None:
-        """Write `results.json` and `figures/<claim>/<name>.svg` into the folder `out`, each file atomically."""
+        """Write `results.json` and `figures/<claim>/<name>.svg` into the folder `out`, created if necessary, each file atomically."""
         for item in self.claims:
             for figure in item.figures:
                 write_text(out / "figures" / item.id / f"{figure.slug}.svg", figure.svg)

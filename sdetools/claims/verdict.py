@@ -26,7 +26,18 @@ FAMILY = 1e-3
 
 @dataclass
 class Outcome:
-    """The record of a claim that has run, before it is judged; `verdict` is set if the claim did not finish."""
+    """What a claim has left after its run, before it is judged.
+
+    Attributes:
+        claim: The claim.
+        record: Its record of measurements, controls, figures, tables and notes.
+        seed: Its own seed.
+        seconds: Its run time.
+        verdict: "not run" or "error" for a claim that did not finish, else None.
+        reason: The reason of that verdict.
+        traceback: The traceback of an error, else empty.
+        bad_input: Whether the claim ended with a ValueError.
+    """
 
     claim: Claim
     record: ClaimRecord
@@ -39,7 +50,7 @@ class Outcome:
 
 
 def judge(outcomes: list[Outcome]) -> tuple[float, tuple[ClaimResult, ...]]:
-    """Judge all claims of a run together.
+    """Judge all claims of a run together, so that a wrong judgement in the whole run has probability at most `FAMILY` = 1e-3.
 
     The error rate of one interval is `FAMILY` divided by the number of random measurements of the run (Bonferroni). The measurements of
     controls count, because their intervals are used as well.
@@ -48,7 +59,7 @@ def judge(outcomes: list[Outcome]) -> tuple[float, tuple[ClaimResult, ...]]:
         outcomes: The outcomes of all claims of the run.
 
     Returns:
-        The error rate of one interval, and the results in the same order.
+        The error rate of one interval (one minus its confidence level), and the results of the claims in the same order.
     """
     everything = [item for outcome in outcomes for item in _measured(outcome.record)]
     alpha = FAMILY / max(1, sum(item.random for item in everything))
@@ -56,7 +67,14 @@ def judge(outcomes: list[Outcome]) -> tuple[float, tuple[ClaimResult, ...]]:
 
 
 def judge_measurement(item: Measurement, alpha: float) -> MeasurementResult:
-    """Compare the interval at confidence level 1 - alpha with the accepted range; both are closed, so a common end is not disjoint."""
+    """Return the result of a measurement: its interval at confidence level 1 - alpha, compared with its accepted range.
+
+    Both are closed, so intervals with a common end are not disjoint. A value that is not finite has an infinite interval.
+
+    Args:
+        item: The measurement.
+        alpha: The error rate of the interval.
+    """
     estimate = item.estimate
     if isinstance(estimate, float):
         value, paths, diverged, first = estimate, None, 0, None
@@ -94,7 +112,12 @@ def judge_measurement(item: Measurement, alpha: float) -> MeasurementResult:
 
 
 def judge_control(control: Control, alpha: float) -> ControlResult:
-    """Judge a control: it fails, as it must, if one of its intervals is disjoint from its accepted range."""
+    """Return the result of a negative control. It fails, as it must, if one of its intervals is disjoint from its accepted range.
+
+    Args:
+        control: The control. One without measurements neither fails nor passes.
+        alpha: The error rate of each interval.
+    """
     results = tuple(judge_measurement(item, alpha) for item in control.measurements)
     states = [item.state for item in results]
     if DISJOINT in states:
@@ -181,7 +204,7 @@ def _undecided(item: MeasurementResult) -> str:
 
 
 def accepted(item: MeasurementResult) -> str:
-    """Return a description of the accepted range.
+    """Return a text of the accepted range of a measurement, such as "[0.9, 1.1]", "at most 0.5" or "at least 2", with four digits.
 
     Example:
         >>> from sdetools.claims.context import Measurement
@@ -196,7 +219,7 @@ def accepted(item: MeasurementResult) -> str:
 
 
 def about(paths: int) -> str:
-    """Return a number of paths, rounded to two digits.
+    """Return a number of paths as text, rounded to two significant digits, with commas between thousands.
 
     Example:
         >>> about(1234567)
@@ -206,7 +229,7 @@ def about(paths: int) -> str:
 
 
 def short(value: float) -> str:
-    """Return a number with four digits."""
+    """Return a number as text with at most four significant digits."""
     return f"{value:.4g}"
 
 

@@ -42,17 +42,17 @@ def verify(
     Args:
         paths: Files or folders with claims, see `collect`.
         budget: `quick`, `standard` or `full`, see `BUDGETS`.
-        out: Output folder for `store.sqlite` (the finished chunks), `results.json`, `figures/`, and `work/` (files of claims). It is
-            created only after every argument and every claim file has been validated. None writes nothing.
+        out: Output folder for `store.sqlite` (the finished parts of simulations), `results.json`, `figures/`, and `work/` (files of claims).
+            It is created only after every argument and every claim file has been validated. None writes nothing.
         seed: Seed of the run. Each claim has its own seed, derived from this one and its id.
         threads: Threads of a simulation; by default all cores.
         executor: Any `concurrent.futures.Executor`; by default the simulation's own threads.
-        resume: Whether to resume from the finished chunks in `out`.
+        resume: Whether to resume from the finished parts of simulations in `out`.
         only: Run only claims whose id matches this pattern, see `select`.
         ahead: Whether a second process compiles kernels ahead on a first run, by running the claims in reverse order with a few
             paths. For claims that write no files of their own.
         progress: Called as `progress(done, total)` during a simulation, in paths.
-        watch: Called as `watch(position, total, claim)` before each claim.
+        watch: Called as `watch(position, total, claim)` before each claim; positions count from 1.
 
     Returns:
         The verdicts and measurements of all claims.
