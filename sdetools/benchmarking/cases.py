@@ -22,10 +22,10 @@ class Problem:
 
     Attributes:
         name: Name in the table.
-        data: Makes the data of dimension d.
-        loss: Makes the loss of dimension d from the data.
-        flops: Flops of matrix products per coordinate-step and sample. There are d samples.
-        bound: Largest allowed ratio of measured time to the roofline at a dimension.
+        data: Function d -> tuple of the arrays that the loss of dimension d needs.
+        loss: Function (d, *data) -> loss of dimension d.
+        flops: Flops of matrix products per coordinate-step (one step of one coordinate of one path) and sample. There are d samples.
+        bound: Function d -> largest allowed ratio of the measured time to the roofline.
         most: Largest dimension that is measured.
         even: Whether the dimension must be even.
         batch: Batch size of minibatch noise at sigma = 2, for which a step evaluates the full gradient and the batch's; 0 for Gaussian noise.
@@ -41,19 +41,19 @@ class Problem:
     batch: int = 0
 
     def flops_at(self, dim: int) -> float:
-        """Return the flops of a coordinate-step."""
+        """Return the flops of a coordinate-step (one step of one coordinate of one path) in matrix products, at dimension `dim`."""
         return self.flops * (dim + self.batch)
 
     def draws_at(self, dim: int) -> float:
-        """Return the draws of a coordinate-step: one normal, or uniforms for the samples."""
+        """Return the random draws per coordinate-step at dimension `dim`: 1 normal, or batch / dim uniforms, which choose the samples."""
         return self.batch / dim if self.batch else 1.0
 
     def dynamics(self, dim: int, *data: np.ndarray) -> Dynamics:
-        """Return the measured SGDM from the problem's data."""
+        """Return the SGDM that is measured in dimension `dim`; `data` are the arrays that the problem's function `data` makes."""
         return sgdm(self.loss(dim, *data), dim, self.batch)
 
     def takes(self, dim: int) -> bool:
-        """Return whether the problem is defined and measured at dimension `dim`."""
+        """Return whether the problem exists at dimension `dim` (parity) and is measured there (not above `most`)."""
         return dim <= self.most and not (self.even and dim % 2)
 
 
@@ -69,7 +69,10 @@ def symmetric(d: int) -> np.ndarray:
 
 
 def regression(d: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return normal features `(d, d / 2)` and targets `(d,)`."""
+    """Return random data of the diagonal network of even dimension d: features `(d, d / 2)`, entries N(0, 1/d), and targets `(d,)`, N(0, 1).
+
+    There are d samples; the data are the same in every call.
+    """
     rng = np.random.default_rng(d)
     return rng.normal(size=(d, d // 2)) / d**0.5, rng.normal(size=d)
 
@@ -117,7 +120,13 @@ of d / 2 features, as one value, and for batches as the value of one sample.
 
 
 def sgdm(loss: Any, dim: int, batch: int = 0) -> Dynamics:
-    """Return SGDM with isotropic Gaussian noise, or with the noise of batches of `batch` samples at sigma = 2."""
+    """Return SGDM at the benchmark's learning rate 0.01 and momentum 0.9.
+
+    Args:
+        loss: The loss; for batches one with data.
+        dim: Its dimension.
+        batch: 0 for isotropic Gaussian noise at sigma = 1, else the size of the batches whose noise is used, at sigma = 2.
+    """
     import sdetools as st
 
     noise = st.noise.minibatch(loss, batch) if batch else st.noise.gaussian(dim=dim)
@@ -125,7 +134,7 @@ def sgdm(loss: Any, dim: int, batch: int = 0) -> Dynamics:
 
 
 def runner(dynamics: Dynamics, dim: int, paths: int, **more: Any) -> Callable[[int], Any]:
-    """Return `run(steps)`, a call of `st.simulate` on one thread with one recorded time and one observable.
+    """Return a function `run(steps)`, which calls `st.simulate` on one thread with one recorded time and one observable and returns its result.
 
     Args:
         dynamics: The dynamics to run.

@@ -36,25 +36,27 @@ CONTROLLED = "sdetools, coupled pair with control"
 
 
 class OwnRule(Dynamics):
-    """SGDM as a user would write it, outside the library."""
+    """SGDM as a user would write it, as a subclass of `st.Dynamics` outside the library, with the state (x, m)."""
 
     parts = ("x", "m")
     coefficients = ("eta", "beta")
 
     @staticmethod
     def rule(state: Any, oracle: Any, eta: Any, beta: Any) -> Any:
-        """Return the state after one step."""
+        """Return the state (x, m) after one step: m' = beta m + (1 - beta) g and x' = x - eta m', with the noisy gradient g = oracle(x)."""
         x, m = state
         m = beta * m + (1 - beta) * oracle(x)
         return x - eta * m, m
 
 
 def own_implementations(threads: int, **more: Any) -> list[Implementation]:
-    """Return this library's implementations of the core loop and of its variants.
+    """Return this library's six implementations of the core loop (2-D SGDM on the hyperbola) and its variants, not yet sized or run.
+
+    They are in this order: SGDM, a user's rule, a user's compiled gradient, Rademacher noise, a coupled pair, and a pair with control variate.
 
     Args:
         threads: Number of threads.
-        **more: Further arguments of `st.simulate`.
+        **more: Further arguments of `st.simulate` and `st.weak_gap`.
     """
     import sdetools as st
 
@@ -101,7 +103,10 @@ def own_implementations(threads: int, **more: Any) -> list[Implementation]:
 
 
 def numpy_loop(block: int) -> Callable[[int], None]:
-    """Return the core loop in NumPy: blocks of paths that fit into the cache, in-place operations, NumPy's fastest bit generator."""
+    """Return a function `run(paths)`: the core loop in NumPy, on `block` paths at a time, with in-place operations and the generator SFC64.
+
+    The function simulates whole blocks, paths // block of them, and returns None.
+    """
     x, m, z, g = (np.empty((2, block)) for _ in range(4))
     r = np.empty(block)
     generator = np.random.Generator(np.random.SFC64(0))
@@ -128,7 +133,10 @@ def numpy_loop(block: int) -> Callable[[int], None]:
 
 
 def naive_numba() -> Callable[[int], Any]:
-    """Return `run(paths)`: the benchmark's loop of SGDM steps in Numba, one path after the other, with Numba's own generator."""
+    """Return a function `run(paths)`: the core loop in Numba, one path after the other, with Numba's own generator.
+
+    The function returns the mean of x^2 + y^2 at the end.
+    """
     from numba import njit
 
     @njit
@@ -149,7 +157,15 @@ def naive_numba() -> Callable[[int], Any]:
 
 
 def peer_implementations(threads: int, quick: bool = False) -> tuple[list[Implementation], list[str]]:
-    """Return the core loop in other libraries at their best block sizes, and a message for each library that is not installed."""
+    """Return the core loop in other libraries at their best block sizes, and a message for each library that is not installed.
+
+    Args:
+        threads: Number of threads. The NumPy and Numba loops are included for one thread only.
+        quick: Whether to try fewer block sizes.
+
+    Returns:
+        The implementations, not yet sized or run, and the list of messages.
+    """
     from sdetools.benchmarking.torch_loops import torch_loop, torchsde_euler
 
     blocks, batches = (BLOCKS[3:5], BATCHES[1:2]) if quick else (BLOCKS, BATCHES)
@@ -168,14 +184,16 @@ def peer_implementations(threads: int, quick: bool = False) -> tuple[list[Implem
 
 
 def speed(threads: Sequence[int], quick: bool = False) -> tuple[list[dict[str, Any]], list[str]]:
-    """Measure all implementations of the core loop.
+    """Measure all implementations of the core loop, interleaved.
 
     Args:
-        threads: Numbers of threads.
+        threads: Numbers of threads; each is measured.
         quick: Whether to use shorter runs and fewer rounds.
 
     Returns:
-        A row for each implementation, with its ratio to this library on equally many threads, and the messages for missing libraries.
+        A list of rows and a list of messages, one for each library that is not installed. A row is a dict for an implementation and a number of
+        threads, with `way` (its name), `ns_per_path_step` (the median), `fastest`, `slowest`, and `ratio` to this library's median on
+        equally many threads, and also `note`, `threads`, `paths` and `steps`.
     """
     target, rounds = (0.1, 3) if quick else (0.8, 7)
     impls: list[Implementation] = []

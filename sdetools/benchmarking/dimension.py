@@ -1,9 +1,9 @@
 """SGDM in every dimension against the machine's limit: the measurements of `sdetools bench --dimension`.
 
-A cell runs through `st.simulate` as in user code, on one thread. Its time is the difference between runs of 1 and 1 + n steps, so that
-work done once per run cancels. The short run, the long run and the probes of the roofline are interleaved, and the smallest time of each
-counts. Times are processor times of the thread, since other processes may share the machine; only the comparison of thread counts uses
-wall time.
+A cell of the table is one problem in one dimension. It runs through `st.simulate` as in user code, on one thread. Its time is the
+difference between runs of 1 and 1 + n steps, so that work done once per run cancels. The short run, the long run and the probes of the
+roofline are interleaved, and the smallest time of each counts. Times are processor times of the thread, since other processes may share
+the machine; only the comparison of thread counts uses wall time.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ PATH_STEPS = 10**10
 
 @dataclass(frozen=True)
 class Effort:
-    """The effort of a measurement.
+    """How long and how often a measurement is repeated.
 
     Attributes:
-        seconds: Approximate duration of a measured run.
+        seconds: Duration that a measured run is sized for.
         rounds: Number of interleaved rounds.
-        first: Whether to measure the time to the first result in new processes.
+        first: Whether to measure also the time to the first result, in new processes.
     """
 
     seconds: float = 0.5
@@ -59,16 +59,16 @@ def dimension_table(
     """Measure SGDM in each dimension on this machine.
 
     Args:
-        dims: Dimensions; `DIMS` if None.
+        dims: Dimensions from 1 to 10,000; `DIMS` if None.
         threads: Number of threads of the thread comparison; all available ones if None.
         effort: Duration and number of rounds; `Effort()` if None.
-        progress: Called as `progress(what, done, total)` before each measurement.
+        progress: Called as `progress(what, done, total)` before each measurement and at the end; None for no report.
 
     Returns:
-        The measured table.
+        The measured table. A cell that would need too much memory is left out and listed in `left_out`.
 
     Raises:
-        ValueError: If dimensions or threads are not positive integers.
+        ValueError: If there are no dimensions, or if a dimension or `threads` is not a positive integer or too large.
     """
     from sdetools.simulation.engine import MOST_THREADS, available_threads, memory
 
@@ -93,7 +93,13 @@ def dimension_table(
 
 
 def cell(problem: Problem, dim: int, effort: Effort) -> Cell:
-    """Measure one problem in one dimension."""
+    """Measure SGDM on one problem in one dimension, and return its time per coordinate-step with the roofline and the time to the first result.
+
+    Args:
+        problem: The family of losses.
+        dim: The dimension.
+        effort: Duration and number of rounds.
+    """
     first, again = first_result(problem.name, dim) if effort.first else (None, None)
     dynamics = problem.dynamics(dim, *problem.data(dim))
     lanes = lanes_of(dynamics, dim)
@@ -112,12 +118,12 @@ def cell(problem: Problem, dim: int, effort: Effort) -> Cell:
 
 
 def paths_at(dim: int) -> int:
-    """Return the number of paths at a dimension."""
+    """Return the number of paths of a run in dimension `dim`: 1024 up to dimension 512, else 256."""
     return 1024 if dim <= 512 else 256
 
 
 def lanes_of(dynamics: Any, dim: int) -> int:
-    """Return the number of lanes in a kernel's blocks."""
+    """Return the number of lanes of a dynamics of dimension `dim`: the paths that its compiled kernel computes together."""
     import numpy as np
 
     from sdetools.simulation.cpu import write
@@ -128,7 +134,7 @@ def lanes_of(dynamics: Any, dim: int) -> int:
 
 
 def steps_for(run: Callable[[int], Any], seconds: float) -> int:
-    """Return the number of steps that takes about `seconds`, after compiling.
+    """Return the number of steps, at least 1, for which `run(steps)` takes `seconds`, by extrapolation from shorter runs after compiling.
 
     The faster of two runs counts, to exclude one-off costs.
     """
@@ -140,20 +146,29 @@ def steps_for(run: Callable[[int], Any], seconds: float) -> int:
 
 
 def least_seconds(parts: Sequence[Callable[[], Any]], rounds: int) -> list[float]:
-    """Return the smallest processor time of each part over interleaved rounds."""
+    """Return the smallest processor time in seconds of each function, in the order of `parts`, over `rounds` rounds.
+
+    In every round all functions are called once, one after the other.
+    """
     taken = [[clock(part, time.thread_time) for part in parts] for _ in range(rounds)]
     return [min(column) for column in zip(*taken, strict=True)]
 
 
 def has_single_precision() -> bool:
-    """Return whether `st.simulate` accepts `dtype="float32"`."""
+    """Return whether `st.simulate` has the argument `dtype`, by which single precision is chosen."""
     import sdetools as st
 
     return "dtype" in inspect.signature(st.simulate).parameters
 
 
 def comparisons(threads: int, dense: bool, effort: Effort) -> Iterator[Comparison]:
-    """Yield the comparisons: a pair with control, threads, single precision, and the time of 10^10 path-steps."""
+    """Yield the comparisons: a pair with control over a single dynamics, threads, single precision, and the time of 10^10 path-steps.
+
+    Args:
+        threads: Number of threads that is compared with one; for 1 this comparison is omitted.
+        dense: Whether to compare single with double precision also on the dense quadratic of dimension 512.
+        effort: Duration and number of rounds.
+    """
     one, pair = (impl for impl in own_implementations(1) if impl.name in ("sdetools", CONTROLLED))
     walls = [own_implementations(n)[0] for n in sorted({1, threads})]
     narrow = [own_implementations(1, dtype="float32")[0]] if has_single_precision() else []
@@ -182,14 +197,17 @@ def comparisons(threads: int, dense: bool, effort: Effort) -> Iterator[Compariso
 
 
 def processors(impl: Implementation) -> float:
-    """Return the average number of processors that a run receives, below its number of threads on a busy machine."""
+    """Return the average number of processors that one run of a sized implementation receives: its processor time over its wall time.
+
+    On a busy machine it is below the number of threads.
+    """
     used: list[float] = []
     seconds = clock(lambda: used.append(clock(lambda: impl.run(impl.paths), time.process_time)))
     return used[0] / seconds
 
 
 def least(impl: Implementation) -> float:
-    """Return the smallest time per path-step."""
+    """Return the smallest time per path-step in nanoseconds over the rounds that an implementation has run."""
     return min(impl.nanoseconds)
 
 

@@ -21,22 +21,22 @@ FIRST_BOUND, FIRST_BOUND_LARGE, LARGE, AGAIN_BOUND = 1.5, 2.0, 10_000, 0.3
 
 @dataclass(frozen=True)
 class Cell:
-    """The measurement of one problem in one dimension.
+    """The measurement of SGDM on one problem in one dimension.
 
     Attributes:
         problem: Name of the problem.
         dim: Dimension.
-        lanes: Lanes of the kernel's blocks.
+        lanes: Number of paths that the compiled kernel computes together.
         paths: Number of paths.
-        steps: Number of steps of the long run.
-        ns: Nanoseconds per coordinate-step.
-        limit: Nanoseconds per coordinate-step by the roofline.
+        steps: Number of steps by which the long run exceeds the short one.
+        ns: Nanoseconds per coordinate-step (one step of one coordinate of one path).
+        limit: Nanoseconds per coordinate-step by the roofline, a lower bound.
         normal: Nanoseconds of a draw: a normal or, for batches, a uniform.
-        peak: Peak GEMM rate in Gflop/s.
-        peak_at_dim: GEMM rate in Gflop/s for a matrix of the dimension itself.
+        peak: Peak rate of matrix products in Gflop/s; 0 for a problem without them.
+        peak_at_dim: Rate of matrix products in Gflop/s for a matrix of the dimension itself.
         bound: Largest allowed ratio of `ns` to `limit`.
-        first: Seconds to the first result of an unseen loss, if measured.
-        again: Seconds to the first result with the kernel on disk, if measured.
+        first: Seconds to the first result of an unseen loss; None if not measured.
+        again: Seconds to the first result with the kernel on disk; None if not measured.
     """
 
     problem: str
@@ -55,16 +55,16 @@ class Cell:
 
     @property
     def ratio(self) -> float:
-        """Measured time over roofline."""
+        """Measured time over roofline, `ns / limit`; 1 would be the machine's limit."""
         return self.ns / self.limit
 
     @property
     def first_bound(self) -> float:
-        """Bound of `first` at this dimension."""
+        """Largest allowed `first`, in seconds: 1.5 below dimension 10,000, else 2."""
         return FIRST_BOUND if self.dim < LARGE else FIRST_BOUND_LARGE
 
     def misses(self) -> list[str]:
-        """Return a description of each bound that the cell exceeds."""
+        """Return a list of texts, one for each bound (on ratio, `first`, `again`) that the cell exceeds; empty if it meets all."""
         out = [f"ratio {self.ratio:.2f} > {self.bound}"] if self.ratio > self.bound else []
         if self.first is not None and self.first > self.first_bound:
             out.append(f"first result {self.first:.2f} s > {self.first_bound}")
@@ -79,9 +79,9 @@ class Comparison:
 
     Attributes:
         name: The compared quantities.
-        value: Measured value.
-        bound: The bound, or None.
-        sense: "at most" or "at least".
+        value: Measured value, a ratio or seconds, as the name says.
+        bound: The bound, or None for a number without one.
+        sense: "at most" or "at least", the side of the bound on which the value must lie.
         remark: Conditions of the measurement.
     """
 
@@ -93,7 +93,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """Whether the bound is met: "holds" or "misses", and empty without a bound."""
+        """"holds" if the value meets its bound, "misses" if not, and an empty text without a bound."""
         if self.bound is None:
             return ""
         return "holds" if (self.value <= self.bound if self.sense == "at most" else self.value >= self.bound) else "misses"
@@ -101,7 +101,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A cell that was not measured, and the reason."""
+    """A cell that was not measured: its `problem` and `dim`, and the `reason`, a phrase such as "would need 6 GB of memory"."""
 
     problem: str
     dim: int
@@ -110,12 +110,12 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class DimensionTable:
-    """The cost of SGDM in each dimension on one machine.
+    """The cost of SGDM in each dimension on one machine, as `dimension_table` measures it.
 
     Attributes:
         hardware: The machine and the versions of libraries.
         threads: Number of threads of the thread comparison.
-        cells: Measured cells.
+        cells: Measured cells, one per problem and dimension, by problem.
         comparisons: Comparisons of pairs, threads and precisions.
         left_out: Cells that were not measured.
     """
@@ -127,12 +127,12 @@ class DimensionTable:
     left_out: tuple[LeftOut, ...]
 
     def table(self) -> str:
-        """Return the table as Markdown."""
+        """Return a text: the hardware, the two tables of `blocks` in Markdown, and the remarks on cells that were left out."""
         blocks = [machine.text(*block) for block in self.blocks()]
         return "\n\n".join([", ".join(f"{key} {value}" for key, value in self.hardware.items()), *blocks, *self.remarks()])
 
     def blocks(self) -> list[tuple[str, Sequence[str], Sequence[Sequence[str]]]]:
-        """Return titles, columns and rows of the two tables."""
+        """Return the two tables, cells and comparisons, as tuples of a title, the headings, and the rows of texts."""
         cells = [
             (c.problem, f"{c.dim:,}", f"{c.ns:.2f}", f"{c.limit:.2f}", f"{c.ratio:.2f}", f"{c.bound:.2f}", _number(c.first), _number(c.again),
              f"{c.lanes}", f"{c.peak:.1f}" if c.peak else "-", f"{c.normal:.2f}", "; ".join(c.misses()) or "holds")
@@ -156,11 +156,14 @@ class DimensionTable:
         ]
 
     def remarks(self) -> list[str]:
-        """Return a line for each cell that was not measured."""
+        """Return a list of sentences, one for each cell that was left out, with the reason."""
         return [f"{o.problem}, d = {o.dim:,}, was left out: it {o.reason}" for o in self.left_out]
 
     def plot(self, *, ax: Any = None) -> Figure:
-        """Plot time per coordinate-step and roofline against the dimension, and their ratio with its bounds, on two axes."""
+        """Return a figure of two panels over the dimension: time per coordinate-step with the roofline, and their ratio with its bounds.
+
+        `ax` are the two axes to draw on; None makes a new figure.
+        """
         from sdetools.plots import figure_of, roofline_panels
 
         series = {
@@ -170,21 +173,22 @@ class DimensionTable:
         return figure_of(roofline_panels(series, ax))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the contents of the file."""
+        """Return the table as a dict of plain values, keyed by the names of the attributes: the content of the file of `save`."""
         return asdict(self)
 
     def save(self, path: str | Path) -> None:
-        """Write the table as JSON, for `load`."""
+        """Write the table to the file `path` as JSON, from which `load` restores it; a file of this name is replaced."""
         from sdetools.claims.folder import write_text
 
         write_text(Path(path), json.dumps(self.to_dict(), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> DimensionTable:
-        """Read a file written by `save`.
+        """Return the table that `save` has written to the file `path`.
 
         Raises:
-            ValueError: If the file is not one of these.
+            ValueError: If the file was not written by `save`.
+            OSError: If the file cannot be read.
         """
         try:
             found = json.loads(Path(path).read_text(encoding="utf-8"))

@@ -21,7 +21,17 @@ from sdetools.benchmarking.implementations import clock
 
 
 def measure(problem: str, dim: int) -> tuple[float, float]:
-    """Return the seconds to the first result of an unseen loss, and those of the same loss in a new process."""
+    """Return the seconds from the definition of a loss to its first result, for an unseen loss and for the same loss in a second new process.
+
+    The second process finds the compiled kernel on disk. Both seconds are processor times.
+
+    Args:
+        problem: The name of a problem in `PROBLEMS`.
+        dim: The dimension.
+
+    Raises:
+        CalledProcessError: If a process fails.
+    """
     with tempfile.TemporaryDirectory(prefix="sdetools-bench-") as folder:
         places = [str(Path(sdetools.__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = os.environ | {"SDETOOLS_CACHE": folder, "PYTHONPATH": os.pathsep.join(places)}

@@ -17,17 +17,17 @@ PEERS = "pip install 'sdetools[bench]'"
 
 @dataclass
 class Implementation:
-    """One implementation of the core loop.
+    """One implementation of the core loop, 200 steps of 2-D SGDM on the hyperbola.
 
     Attributes:
         name: Name in the table.
         threads: Number of threads.
-        run: Runs the given number of paths, a multiple of `block`.
+        run: Function `run(paths)` that simulates the given number of paths, a multiple of `block`.
         note: Remark in the table.
-        block: Number of paths of a block.
-        paths: Number of paths of a timed run, chosen by `size`.
-        timer: The clock.
-        seconds: Time of each round.
+        block: Number of paths that are simulated together.
+        paths: Number of paths of a timed run, chosen by `size`; 0 before.
+        timer: The clock, a function that returns seconds.
+        seconds: Time of each round of `run_interleaved`.
     """
 
     name: str
@@ -41,11 +41,11 @@ class Implementation:
 
     @property
     def nanoseconds(self) -> list[float]:
-        """Nanoseconds per path-step of each round."""
+        """Nanoseconds per path-step of each round, in order; empty before the first round."""
         return [1e9 * s / (self.paths * STEPS) for s in self.seconds]
 
     def size(self, target: float) -> None:
-        """Compile, then choose the number of paths that takes about `target` seconds."""
+        """Compile, then set `paths` to the multiple of `block` that is expected to take `target` seconds, by extrapolation from a shorter run."""
         paths = self.block
         self.run(paths)
         while (seconds := clock(lambda: self.run(paths), self.timer)) < target / 4:
@@ -56,13 +56,13 @@ class Implementation:
 def best_implementation(
     name: str, threads: int, make: Callable[[int], Callable[[int], None]], sizes: Sequence[int]
 ) -> Implementation:
-    """Return the implementation at its fastest block size on this machine.
+    """Return the implementation at the block size that is fastest on this machine.
 
     Args:
         name: Name in the table.
         threads: Number of threads.
-        make: Makes `run(paths)` for a block size.
-        sizes: Block sizes.
+        make: Function of a block size that returns `run(paths)`.
+        sizes: Block sizes. They are timed on the largest of them as the number of paths; a single one is not timed.
     """
     most = max(sizes)
 
@@ -76,14 +76,17 @@ def best_implementation(
 
 
 def clock(work: Callable[[], Any], timer: Callable[[], float] = time.perf_counter) -> float:
-    """Return the seconds that `work()` takes."""
+    """Return the seconds that the call `work()` takes by `timer`, a function that returns seconds; by default wall time."""
     begin = timer()
     work()
     return timer() - begin
 
 
 def run_interleaved(impls: Sequence[Implementation], rounds: int) -> None:
-    """Run the sized implementations in the order A B C A B C ..., `rounds` times each."""
+    """Run the implementations in the order A B C A B C ..., `rounds` times each, and append the times to their `seconds`.
+
+    Each must have been sized by `Implementation.size`.
+    """
     for _ in range(rounds):
         for impl in impls:
             impl.seconds.append(clock(lambda: impl.run(impl.paths), impl.timer))

@@ -13,7 +13,10 @@ import numpy as np
 
 
 def hardware() -> dict[str, Any]:
-    """Return a description of the machine and of library versions, for the record."""
+    """Return a dict that describes the machine and the versions of libraries, to be recorded with results.
+
+    Its keys are processor, cores, topology, load, system, python, numpy, numba, blas and sdetools.
+    """
     import numba
     from threadpoolctl import threadpool_info
 
@@ -37,14 +40,17 @@ def hardware() -> dict[str, Any]:
 
 
 def load() -> str:
-    """Return the load average of the last minute as text, or "unknown" where the system has none."""
+    """Return the load average of the last minute as text with one decimal, or "unknown" where the system has none."""
     return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
 
 
 def topology(folder: Path = Path("/sys/devices/system/cpu")) -> str:
-    """Return whether the usable processors are cores or hardware threads of fewer cores, as reported by the system.
+    """Return a text that says whether the usable processors are cores or hardware threads of fewer cores, such as "2 cores".
 
-    A virtual machine may hide that two of its processors share a core.
+    A system that does not report this is described as such. A virtual machine may hide that two of its processors share a core.
+
+    Args:
+        folder: The folder in which Linux describes the processors.
     """
     usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     try:
@@ -57,7 +63,13 @@ def topology(folder: Path = Path("/sys/devices/system/cpu")) -> str:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
-    """Return a `rich` table that is readable on a terminal and is Markdown elsewhere."""
+    """Return a table for the package `rich` to print: readable on a terminal, and Markdown elsewhere.
+
+    Args:
+        title: The title.
+        columns: The headings.
+        rows: The cells of each row, one per heading. A column whose first cell starts with a digit is aligned to the right.
+    """
     from rich import box
     from rich.table import Table
 
@@ -70,7 +82,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 
 def text(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return the table as Markdown."""
+    """Return a table as Markdown text, with the title in its first line, from the headings `columns` and the cells of each row."""
     from rich.console import Console
 
     out = StringIO()
@@ -79,7 +91,7 @@ def text(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> s
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print the table on standard output."""
+    """Print a table on standard output, from a title, the headings `columns` and the cells of each row."""
     import sys
 
     from rich.console import Console

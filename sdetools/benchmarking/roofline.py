@@ -27,12 +27,12 @@ PROBE = 0.015
 
 @dataclass(frozen=True)
 class Roofline:
-    """Measured rates of the machine.
+    """Measured rates of the machine, from which a lower bound of the time of a coordinate-step follows.
 
     Attributes:
         peak: Flops per second of matrix products; 0 where none was measured.
-        peak_at_dim: The same for a matrix of the dimension itself.
-        draw: Seconds per draw.
+        peak_at_dim: Flops per second of products with a matrix of the dimension itself; 0 where none was measured.
+        draw: Seconds per random draw.
     """
 
     peak: float
@@ -40,20 +40,30 @@ class Roofline:
     draw: float
 
     def nanoseconds(self, flops: float, draws: float = 1.0) -> float:
-        """Return the ns of a coordinate-step with `flops` in matrix products and the given number of draws."""
+        """Return the least nanoseconds of a coordinate-step with `flops` in matrix products and the given number of random draws.
+
+        This is 1e9 (draws * draw + flops / peak), without the second term for no flops.
+        """
         return 1e9 * (draws * self.draw + (flops / self.peak if flops else 0.0))
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A timed function and its amount of work per call, in flops or draws."""
+    """A function to be timed, `work()`, and the amount of work of one call: the number of flops or of draws."""
 
     work: Callable[[], Any]
     amount: float
 
 
 def product(n: int, lanes: int, dtype: str, seconds: float = PROBE) -> Probe:
-    """Return the probe of products (n, n) times (n, lanes) on one BLAS thread, repeated for about `seconds`."""
+    """Return the probe of matrix products (n, n) times (n, lanes) on one BLAS thread, with its amount in flops.
+
+    Args:
+        n: Size of the square matrix.
+        lanes: Number of columns of the second factor.
+        dtype: "float64" or "float32".
+        seconds: Duration that the probe is sized for, by repetition.
+    """
     from sdetools.simulation.kernel import one_blas_thread
 
     a, b = np.full((n, n), 0.5, dtype), np.random.default_rng(n).normal(size=(n, lanes)).astype(dtype)
@@ -70,7 +80,14 @@ def product(n: int, lanes: int, dtype: str, seconds: float = PROBE) -> Probe:
 
 
 def draws(lanes: int, dtype: str, seconds: float = PROBE, uniform: bool = False) -> Probe:
-    """Return the probe of rows of normals, or of uniforms, in blocks of `lanes`, repeated for about `seconds`."""
+    """Return the probe of random draws, made as in kernels, with its amount in draws.
+
+    Args:
+        lanes: Number of paths in a block.
+        dtype: "float64" or "float32".
+        seconds: Duration that the probe is sized for, by repetition.
+        uniform: Whether the draws are uniforms; else they are normals.
+    """
     from sdetools._compiled import jit
     from sdetools.graph.lanes import call
     from sdetools.simulation import draw_rows
@@ -87,13 +104,27 @@ def draws(lanes: int, dtype: str, seconds: float = PROBE, uniform: bool = False)
 
 
 def probes(dim: int, lanes: int, dtype: str, multiplies: bool, uniform: bool = False) -> tuple[Probe, ...]:
-    """Return the probes of a dimension: draws first, then matrix products if the loss has any."""
+    """Return the probes of a dimension: that of draws first, then, if `multiplies`, those of matrix products, in increasing size of the matrix.
+
+    Args:
+        dim: The dimension.
+        lanes: Number of paths in a block of the kernel.
+        dtype: "float64" or "float32".
+        multiplies: Whether a step has matrix products.
+        uniform: Whether the draws are uniforms; else they are normals.
+    """
     sizes = sorted({SQUARE, max(dim, ROWS)}) if multiplies else ()
     return (draws(lanes, dtype, uniform=uniform), *(product(n, lanes, dtype) for n in sizes))
 
 
 def roofline(made: Sequence[Probe], seconds: Sequence[float], dim: int) -> Roofline:
-    """Return the roofline from the smallest time of each probe."""
+    """Return the roofline of a dimension from the measured times of its probes.
+
+    Args:
+        made: The probes, as returned by `probes`.
+        seconds: The smallest time of each probe, in the same order.
+        dim: The dimension.
+    """
     (draw, *rates) = [probe.amount / least for probe, least in zip(made, seconds, strict=True)]
     at_dim = (rates[-1] if dim > SQUARE else rates[0]) if rates else 0.0
     return Roofline(max(rates, default=0.0), at_dim, 1 / draw)

@@ -9,7 +9,13 @@ from sdetools.benchmarking.implementations import BETA, ETA, SIGMA, START, STEPS
 
 
 def torch_loop(threads: int, block: int) -> Callable[[int], None]:
-    """Return the core loop in torch: in-place operations, torch's own generator."""
+    """Return a function `run(paths)`: the core loop in torch, on `block` paths at a time, with in-place operations and torch's own generator.
+
+    The function simulates whole blocks, paths // block of them, on `threads` threads, and returns None.
+
+    Raises:
+        ModuleNotFoundError: If torch is not installed.
+    """
     import torch
 
     x, m, z, g = (torch.empty((2, block), dtype=torch.float64) for _ in range(4))
@@ -34,7 +40,14 @@ def torch_loop(threads: int, block: int) -> Callable[[int], None]:
 
 
 def torchsde_euler(threads: int, batch: int) -> Callable[[int], None]:
-    """Return torchsde's Euler scheme on dX = -grad L dt + sqrt(eta) sigma dW, diagonal noise, with its default Brownian interval."""
+    """Return a function `run(paths)`: torchsde's Euler scheme, on `batch` paths at a time, for the SDE of SGD on the core loop's loss.
+
+    The SDE is dX = -grad L dt + sqrt(eta) sigma dW, with torchsde's noise type "diagonal" and its default Brownian interval. The function
+    simulates whole batches, paths // batch of them, on `threads` threads, and returns None.
+
+    Raises:
+        ModuleNotFoundError: If torch or torchsde is not installed.
+    """
     import torch
     import torchsde
 
