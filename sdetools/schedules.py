@@ -92,16 +92,16 @@ class Plan:
         object.__setattr__(self, "alpha", alpha)
 
     def etas(self, steps: int) -> np.ndarray:
-        """Return eta_0, ..., eta_{steps-1}, shape `(steps,)`."""
+        """Return the rates eta_0, ..., eta_{steps-1}, shape `(steps,)`, with the last stored rate repeated as often as necessary."""
         return _extend(self.eta_values, _check.count("steps", steps, least=0))
 
     def betas(self, steps: int) -> np.ndarray:
-        """Return beta_0, ..., beta_{steps-1}, shape `(steps,)`."""
+        """Return the momenta beta_0, ..., beta_{steps-1}, shape `(steps,)`, with the last stored one repeated as often as necessary."""
         return _extend(self.beta_values, _check.count("steps", steps, least=0))
 
     @property
     def has_momentum(self) -> bool:
-        """Whether any beta_k is positive."""
+        """Whether any momentum coefficient beta_k is positive."""
         return bool(self.beta_values.any())
 
     @property
@@ -290,9 +290,9 @@ def from_functions(
 
 
 def chain(first: Plan, steps: int, then: Plan, base: float | None = None) -> Plan:
-    """Return the schedule that follows `first` for `steps` steps and then `then` from its step 0.
+    """Return the schedule that follows `first` for `steps` >= 0 steps and then `then` from its step 0.
 
-    The base rate `base` is by default the larger of the two base rates.
+    The base rate `base` (`Plan.eta`) is by default the larger of the two base rates.
 
     Example:
         >>> chain(warmup(0.2, steps=2), 2, step_decay(0.2, at=[2], factor=0.5)).etas(6)

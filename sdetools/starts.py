@@ -260,8 +260,8 @@ def mixture(weights: Any, starts: Sequence[Any]) -> Law:
     """Return the mixture of several laws or points.
 
     Args:
-        weights: The probabilities of the components. They must sum to 1.
-        starts: The components, laws or points `(dim,)`.
+        weights: The probabilities of the components, one each, shape `(n,)`. They must sum to 1.
+        starts: The components, n laws or points `(dim,)`.
 
     Raises:
         ValueError: If a weight is negative, if the weights do not sum to 1, or if the components differ in dimension.

@@ -58,7 +58,10 @@ class Problem:
 
 
 def symmetric(d: int) -> np.ndarray:
-    """Return a dense matrix `(d, d)` with eigenvalues from 0.1 to 1: a diagonal matrix reflected in a random direction."""
+    """Return a dense symmetric matrix `(d, d)` with eigenvalues from 0.1 to 1 in geometric progression, the same in every call.
+
+    It is a diagonal matrix reflected in a random direction.
+    """
     eigenvalues, v = np.geomspace(0.1, 1.0, d), np.random.default_rng(d).normal(size=d)
     v /= np.linalg.norm(v)
     w = eigenvalues * v - (v @ (eigenvalues * v)) * v  # (1 - 2 v v^T) D (1 - 2 v v^T) = D - 2 (v w^T + w v^T)

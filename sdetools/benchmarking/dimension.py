@@ -162,7 +162,10 @@ def has_single_precision() -> bool:
 
 
 def comparisons(threads: int, dense: bool, effort: Effort) -> Iterator[Comparison]:
-    """Yield the comparisons: a pair with control over a single dynamics, threads, single precision, and the time of 10^10 path-steps.
+    """Yield measured ratios with their bounds, which compare variants of a run on this machine; the last one is a time.
+
+    They are, in this order: the time of a coupled pair with control variate over that of a single dynamics, of one thread over `threads`
+    threads, of single over double precision in the core loop and on a dense quadratic, and the seconds of 10^10 two-dimensional path-steps.
 
     Args:
         threads: Number of threads that is compared with one; for 1 this comparison is omitted.

@@ -82,7 +82,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 
 def text(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table as Markdown text, with the title in its first line, from the headings `columns` and the cells of each row."""
+    """Return a table as Markdown text: the title in the first line, the headings, and one line for each row of cells, given as texts."""
     from rich.console import Console
 
     out = StringIO()

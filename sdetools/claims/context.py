@@ -39,7 +39,7 @@ BUDGETS = {
 
 
 class Missing(Exception):
-    """Raised by a claim that cannot run because a data set or an extra is missing; `remedy` is the command that installs it."""
+    """An error by which a claim says that it cannot run: `what` (a data set or an extra) is missing; `remedy` is the command that installs it."""
 
     def __init__(self, what: str, remedy: str = "") -> None:
         super().__init__(what)

@@ -47,8 +47,8 @@ class Claim:
     Attributes:
         id: Lower-case words joined by dashes or dots, unique within a run.
         statement: Text with LaTeX formulas between dollar signs.
-        source: Where the statement comes from, for example a theorem.
-        function: The function of one argument, the `ClaimContext`.
+        source: Where the statement comes from, for example a theorem; may be empty.
+        function: The function of one argument, the `ClaimContext`, with whose methods it records measurements. Its result is ignored.
         path: File of the function.
         line: First line of the function.
     """

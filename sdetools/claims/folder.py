@@ -19,7 +19,7 @@ _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class DiskFull(OSError):
-    """Ends a run because a file could not be written for lack of disk space."""
+    """The error that ends a run because a file could not be written for lack of disk space; its message says how to resume."""
 
 
 def disk_full_error(error: BaseException | None) -> OSError | None:

@@ -183,7 +183,7 @@ class Results(Result):
 
     @property
     def origin(self) -> Origin:  # type: ignore[override]
-        """The seed and the version; the call is that of `verify`."""
+        """The origin of the results: a text of the call of `verify`, the seed of the run, and the version of sdetools."""
         return Origin(f"verify(budget={self.budget!r}, seed={self.seed})", self.seed, version=self.version)
 
     @property

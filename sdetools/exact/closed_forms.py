@@ -97,11 +97,11 @@ def local_orders(etas: Sequence[float], errors: Sequence[float]) -> np.ndarray:
     Unlike a fitted slope, local orders show whether the limiting order has been reached.
 
     Args:
-        etas: At least two positive etas, different from their neighbours.
-        errors: The positive errors at these etas.
+        etas: At least two positive learning rates or step sizes, each different from its neighbours, shape `(n,)`.
+        errors: The positive errors e_i at these etas, shape `(n,)`.
 
     Returns:
-        The orders, shape `(len(etas) - 1,)`.
+        The orders, shape `(n - 1,)`, in the order of the etas.
 
     Raises:
         ValueError: If an argument lies outside its range or the lengths differ.

@@ -35,7 +35,7 @@ class QuadraticCovariance:
 
     @property
     def is_constant(self) -> bool:
-        """Whether the covariance does not depend on the point."""
+        """Whether the covariance Sigma(u) does not depend on the point u."""
         return self.linear is None
 
     def mean(self, mu: np.ndarray, spread: np.ndarray) -> np.ndarray:

@@ -36,17 +36,17 @@ class Moments:
 
     @property
     def dim(self) -> int:
-        """The number of coordinates of x."""
+        """The number of coordinates of x, the first part of the state."""
         return next(iter(self.parts.values()))
 
     @property
     def mean(self) -> np.ndarray:
-        """The mean of x, shape `(times, dim)`."""
+        """The mean of x at each recorded step, shape `(times, dim)`."""
         return self.state_mean[:, : self.dim]
 
     @property
     def covariance(self) -> np.ndarray:
-        """The covariance of x, shape `(times, dim, dim)`."""
+        """The covariance of x at each recorded step, shape `(times, dim, dim)`."""
         return self.state_covariance[:, : self.dim, : self.dim]
 
     def part(self, name: str) -> tuple[np.ndarray, np.ndarray]:

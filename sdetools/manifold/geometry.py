@@ -32,13 +32,13 @@ ROUNDING = 100 * np.finfo(float).eps
 
 @dataclass(frozen=True)
 class Geometry:
-    """The manifold of minimisers at points of it; made by `st.manifold.at(loss, x)`.
+    """The manifold of minimisers Gamma at points of it; made by `st.manifold.at(loss, x)`.
 
     Attributes:
         loss: The loss.
-        point: The points, `(dim, *paths)`.
+        point: The points, `(dim,)` for one or `(dim, paths)` for many; in all shapes `*paths` is nothing or the number of points.
         eigenvalues: Eigenvalues of the Hessian in descending order, `(dim, *paths)`.
-        vectors: Its eigenvectors, `(dim, dim, *paths)`; `vectors[:, j]` belongs to `eigenvalues[j]`.
+        vectors: Its eigenvectors, `(dim, dim, *paths)`; the column `vectors[:, j]` belongs to `eigenvalues[j]`.
         rank: Rank M of the Hessian; Gamma has dimension dim - M.
     """
 
@@ -68,12 +68,12 @@ class Geometry:
 
     @cached_property
     def projection(self) -> np.ndarray:
-        """The tangent projection P = dPhi, `(dim, dim, *paths)`."""
+        """The orthogonal projection P = dPhi onto the tangent space of the manifold, `(dim, dim, *paths)`."""
         return np.einsum("ik...,jk...->ij...", self.tangent, self.tangent)
 
     @cached_property
     def pseudo_inverse_matrix(self) -> np.ndarray:
-        """The pseudo-inverse H^+ of the Hessian, `(dim, dim, *paths)`."""
+        """The pseudo-inverse H^+ of the Hessian H, whose eigenvalues beyond the rank count as 0, `(dim, dim, *paths)`."""
         return np.einsum("ik...,k...,jk...->ij...", self.normal, 1.0 / self.eigenvalues[: self.rank], self.normal)
 
     def project_tangent(self, v: Any) -> np.ndarray:

@@ -232,12 +232,13 @@ class LanczosGeometry(MatrixFree):
 def matrix_free(loss: Loss, x: Any, rank: int | None = None) -> MatrixFree:
     """Return the geometry of the manifold of minimisers at one point by matrix-vector products, for losses of many coordinates.
 
-    A loss of residuals (`st.losses.from_torch_model`) uses its Gram matrix, any other loss the Lanczos method (up to 256 curvatures).
+    A loss of residuals (`st.losses.from_torch_model`) gives a `ResidualGeometry` by its Gram matrix, any other loss a `LanczosGeometry`
+    by the Lanczos method (up to 256 curvatures).
 
     Args:
         loss: The loss.
         x: A point of the manifold, `(dim,)`.
-        rank: Rank of the Hessian; by default it is detected, see `at`.
+        rank: Rank of the Hessian, at least 1; by default it is detected, as in `at`.
 
     Raises:
         ValueError: If the point is not a minimiser (`retract` moves a near one to the manifold), an eigenvalue is negative, the rank is
