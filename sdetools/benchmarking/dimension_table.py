@@ -127,12 +127,12 @@ class DimensionTable:
     left_out: tuple[LeftOut, ...]
 
     def table(self) -> str:
-        """Return a text: the hardware, the two tables of `blocks` in Markdown, and the remarks on cells that were left out."""
+        """Return the whole table as Markdown text: the hardware, the table of cells, that of comparisons, and a line for each cell left out."""
         blocks = [machine.text(*block) for block in self.blocks()]
         return "\n\n".join([", ".join(f"{key} {value}" for key, value in self.hardware.items()), *blocks, *self.remarks()])
 
     def blocks(self) -> list[tuple[str, Sequence[str], Sequence[Sequence[str]]]]:
-        """Return the two tables, cells and comparisons, as tuples of a title, the headings, and the rows of texts."""
+        """Return the two tables, first of cells, then of comparisons, each as a tuple of its title, its headings and its rows of cell texts."""
         cells = [
             (c.problem, f"{c.dim:,}", f"{c.ns:.2f}", f"{c.limit:.2f}", f"{c.ratio:.2f}", f"{c.bound:.2f}", _number(c.first), _number(c.again),
              f"{c.lanes}", f"{c.peak:.1f}" if c.peak else "-", f"{c.normal:.2f}", "; ".join(c.misses()) or "holds")

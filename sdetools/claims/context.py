@@ -267,7 +267,7 @@ class ClaimContext:
 
     @contextmanager
     def control(self, name: str) -> Iterator[None]:
-        """Return a context manager of a negative control: the measurements in its body must be contradicted, or the claim is not supported."""
+        """Return a context manager of a negative control: one measurement in its body must be contradicted, or the claim is not supported."""
         if self._control is not None:
             raise ValueError(
                 f"a control must not be inside another; got {name!r} inside {self._control.name!r}. Close that one first."

@@ -121,7 +121,8 @@ def _call(
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Return new states and oracle points for columns of states.
 
-    The j-th oracle call is answered by `answers[j]`, and by zeros beyond the last answer.
+    `state` is `(n,)` or `(n, columns)`. The j-th oracle call is answered by `answers[j]`, and by zeros beyond the last answer. The new states
+    have the shape of `state`; the points are a list with one array `(dim,)` or `(dim, columns)` per oracle call.
     """
     if state.ndim == 1:
         return _call_once(rule, sizes, state, answers, coefficients, dim)
@@ -156,7 +157,7 @@ def _column(
 def _call_once(
     rule: Callable, sizes: Sequence[int], state: np.ndarray, answers: Any, coefficients: Sequence[float] | np.ndarray, dim: int
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return new states and oracle points from one call of the rule."""
+    """Return new states and oracle points, as `_call` does, from one call of the rule on all columns together."""
     queries: list[np.ndarray] = []
 
     def oracle(x: np.ndarray) -> np.ndarray:

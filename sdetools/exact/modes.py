@@ -186,7 +186,7 @@ def settled(times: np.ndarray, curve: np.ndarray, fraction: float) -> Any:
 
 
 def _energy(n: int) -> np.ndarray:
-    """Return the matrix of p_n = E[f L_n] -> E[f A L_n]."""
+    """Return the matrix `(n, n)` of multiplication by the energy A: it maps the moments E[f L_k], k < n, to the moments E[f A L_k]."""
     k = np.arange(n, dtype=float)
     return np.diag(2 * k + 1) - np.diag(k[1:], 1) - np.diag(k[1:], -1)
 

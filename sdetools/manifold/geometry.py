@@ -282,8 +282,13 @@ def check_flat(
     neither rounding nor a curvature of size `level` explains it. Independent residuals, as many as curvatures, have a manifold of zeros;
     then there is nothing to check.
 
-    `points` are minimisers `(n, dim)`; `back` is v -> H^+ v and `along` is v -> P v on such rows, with the Hessian H at the points; `values`
-    are the curvatures across the manifold, descending, `(n, M)`, and `level` is the largest eigenvalue that counts as 0, `(n,)`.
+    Args:
+        loss: The loss L.
+        points: Minimisers, one per row, `(n, dim)`.
+        back: The function v -> H^+ v of rows `(n, dim)`, with the Hessian H at each point.
+        along: The function v -> P v of such rows, with the projection P onto the kernel of H.
+        values: The curvatures across the manifold, descending, `(n, M)`.
+        level: The largest modulus of an eigenvalue that counts as 0, `(n,)`.
     """
     if getattr(loss, "model", None) is not None and len(loss.residuals(points[0])) == values.shape[1]:
         return
