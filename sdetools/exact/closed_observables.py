@@ -21,7 +21,10 @@ from sdetools.exact.gaussian import absolute_moment, probability_below, raw_mome
 
 @dataclass(frozen=True)
 class Absolute:
-    """The observable h(x) = |x_i - a|^p; for p <= 1 and a = x_i at the start it attains the rate of the paper's Theorem 3.5.
+    """The observable h(x) = |x_i - a|^p, which has a kink at a for p <= 1.
+
+    If a is x_i at the start, its weak gap between SGDM and SGD has the order (1 - alpha)/2 of the paper's Theorem 3.5 for p = 1, and only
+    p (1 - alpha)/2 for p < 1.
 
     Args:
         a: The centre.
@@ -29,7 +32,7 @@ class Absolute:
         coordinate: The index i of the coordinate, from 0.
 
     Raises:
-        ValueError: If p <= 0.
+        ValueError: If p <= 0, if a is not finite, or if the index is not an integer >= 0.
 
     Example:
         >>> Absolute(1.0, p=0.5).value(np.array([[1.0, 5.0]]))
