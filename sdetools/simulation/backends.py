@@ -33,6 +33,15 @@ def known(backend: str) -> bool:
     return name in RUNNERS and (not options or name not in ("numpy", "cuda"))
 
 
+def check_backend(backend: Any) -> None:
+    """Raise a ValueError unless `backend` is "auto", "numba", or a name in `RUNNERS` with options that it may have."""
+    if not isinstance(backend, str) or not (backend in ("auto", "numba") or known(backend)):
+        raise ValueError(
+            f"`backend` must be {', '.join(map(repr, ('auto', 'numba', *RUNNERS)))}, 'torch' with or without a device and ':compile'; "
+            f"got {backend!r}."
+        )
+
+
 def runner_of(backend: str) -> Runner:
     """Returns the class that runs chunks on a backend.
 

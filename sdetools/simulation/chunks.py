@@ -18,7 +18,7 @@ import numpy as np
 
 from sdetools.graph.reals import real_of
 from sdetools.graph.tracing import NotTraceable
-from sdetools.simulation.backends import RUNNERS, known
+from sdetools.simulation.backends import check_backend
 from sdetools.simulation.cpu import Kernel, write
 from sdetools.simulation.layout import Chunk, Layout
 from sdetools.simulation.philox import Stream, stream_key
@@ -151,6 +151,7 @@ def make_task(
     kept = program.control.slots if program.control is not None else 0
     common = (shape, program.statistics, len(program.members), Layout(paths, leaves), points, program.steps, kept)
     keys = np.array([stream_key(seed, stream, role) for role in (*range(len(program.noise.sets)), None)], np.uint64)
+    check_backend(backend)
     if backend in ("auto", "numba"):
         try:
             kernel = write(program, real)
@@ -165,11 +166,6 @@ def make_task(
                 )
         else:
             return ChunkTask(kernel, (keys, *map(real.array, _arrays(program, points))), *common, backend="numba", dtype=dtype)
-    elif not isinstance(backend, str) or not known(backend):
-        raise ValueError(
-            f"`backend` must be {', '.join(map(repr, ('auto', 'numba', *RUNNERS)))}, 'torch' with or without a device and ':compile'; "
-            f"got {backend!r}."
-        )
     if backend == "auto" and any(getattr(m.loss, "torch_stage", None) is not None for m in program.members):
         backend = "torch"  # a loss given as a torch function
     return ChunkTask(None, (keys,), *common, program, "numpy" if backend == "auto" else backend, dtype)

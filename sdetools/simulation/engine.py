@@ -99,6 +99,15 @@ def check_records(program: Program) -> None:
     _fits("times", f"{records:,} records of {program.columns} quantities", recorded, "Record fewer times.")
 
 
+def check_workers(threads: int | None, executor: Executor | None) -> int | None:
+    """Return the number of threads as an integer, or None; ValueError if it is out of range or `executor` is no executor."""
+    if executor is not None and not isinstance(executor, Executor):
+        raise ValueError(
+            f"`executor` must be a concurrent.futures.Executor; got {executor!r}. For threads of this process pass threads=."
+        )
+    return None if threads is None else _check.count("threads", threads, most=MOST_THREADS)
+
+
 def execute(
     program: Program,
     paths: int,
@@ -148,12 +157,7 @@ def execute(
         "paths", paths, hint="Every estimate needs at least one path, and draws are addressed for that many at most.", most=PATHS
     )
     seed, stream = _check.count("seed", seed, least=0, most=WIDEST), Stream.of(stream)
-    if executor is not None and not isinstance(executor, Executor):
-        raise ValueError(
-            f"`executor` must be a concurrent.futures.Executor; got {executor!r}. For threads of this process pass threads=."
-        )
-    if threads is not None:
-        threads = _check.count("threads", threads, most=MOST_THREADS)
+    threads = check_workers(threads, executor)
     rows = sum(m.dim for m in program.members)
     check_records(program)
     points, asked = stored(program, keep, slices), np.asarray(trajectories, np.int64)

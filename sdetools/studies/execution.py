@@ -6,7 +6,13 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, TypedDict
+
+from sdetools.graph.reals import real_of
+from sdetools.simulation.backends import check_backend
+from sdetools.simulation.engine import check_workers
+from sdetools.simulation.store import Store
 
 SILENT = frozenset({"threads", "executor", "store", "resume", "progress"})
 """Options on which no bit of a result depends: the description of a call leaves them out."""
@@ -43,6 +49,9 @@ class Execution(Mapping[str, Any]):
         resume: Whether to take up the finished chunks of `store`. The result has the same bits as that of an uninterrupted run.
         progress: True for a progress bar on a terminal, or a function of (done, total).
 
+    Raises:
+        ValueError: If a value is none of these, or `resume` comes without `store`.
+
     Example:
         >>> import sdetools as st
         >>> how = st.Execution(backend="numpy", threads=1)
@@ -58,6 +67,19 @@ class Execution(Mapping[str, Any]):
     store: Any = None
     resume: bool = False
     progress: Any = False
+
+    def __post_init__(self) -> None:
+        check_workers(self.threads, self.executor)
+        check_backend(self.backend)
+        real_of(self.dtype)
+        if not (self.store is None or isinstance(self.store, (str, Path, Store))):
+            raise ValueError(f"`store` must be a file's path or None; got {self.store!r}.")
+        if not isinstance(self.resume, bool):
+            raise ValueError(f"`resume` must be True or False; got {self.resume!r}.")
+        if self.resume and self.store is None:
+            raise ValueError("`resume` must go with `store`, the file of the earlier run; got store=None.")
+        if not (callable(self.progress) or isinstance(self.progress, (bool, type(None)))):
+            raise ValueError(f"`progress` must be True, False or a function of (done, total); got {self.progress!r}.")
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Execution:

@@ -181,9 +181,23 @@ def observables(specs: Any, space: Any) -> tuple[Observable, ...]:
     else:
         raise ValueError(f"`observe` must be an expression, a list of them, or a dict name -> observable; got {specs!r}.")
     names = [o.name for o in made]
+    for name in (*(specs if isinstance(specs, Mapping) else ()), *names):
+        if not isinstance(name, str) or "\0" in name or not _encodable(name):
+            raise ValueError(
+                f"`observe` must name observables by text that a file can contain; got the name {_check.shown(name)}."
+            )
     if len(set(names)) < len(names):
         raise ValueError(f"`observe` must name each observable once; got {', '.join(names)}. Pass a dict name -> observable.")
     return made
+
+
+def _encodable(name: str) -> bool:
+    """Return whether a text can be written in UTF-8, which half of a surrogate pair cannot."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def column(names: tuple[str, ...], observable: str | int) -> int:

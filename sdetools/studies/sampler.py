@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -90,13 +89,9 @@ def sampling(execution: Execution, seed: int, stream: int | Stream, identity: Ca
     Raises:
         ValueError: `store` is something else, or holds another run.
     """
-    if not isinstance(execution.resume, bool):
-        raise ValueError(f"`resume` must be True or False; got {execution.resume!r}.")
     if execution.store is None or isinstance(execution.store, Store):
         yield Sampler(seed, Stream.of(stream), execution)
         return
-    if not isinstance(execution.store, (str, Path)):
-        raise ValueError(f"`store` must be a file's path or None; got {execution.store!r}.")
     with Store(execution.store, identity(), execution.resume) as kept:
         yield Sampler(seed, Stream.of(stream), replace(execution, store=kept))
 
@@ -107,8 +102,6 @@ def _progress_callback(progress: Any, paths: int, label: str) -> Iterator[Callab
     if callable(progress):
         yield progress
         return
-    if not isinstance(progress, (bool, type(None))):
-        raise ValueError(f"`progress` must be True, False or a function of (done, total); got {progress!r}.")
     if not progress or not sys.stderr.isatty():
         yield None
         return

@@ -234,3 +234,31 @@ def test_unsupported_tensors_are_refused_with_a_remedy():
 def test_other_types_of_starts_are_accepted(x0):
     """Tuples, object arrays, masked arrays and integers."""
     np.testing.assert_array_equal(run(x0=x0).statistics.mean, run().statistics.mean)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"threads": 0}, "`threads` must be at least 1"),
+        ({"executor": 3}, "`executor` must be"),
+        ({"backend": "jax"}, "`backend` must be"),
+        ({"dtype": "float16"}, "`dtype` must be"),
+        ({"store": 3}, "`store` must be"),
+        ({"resume": 1, "store": "run.db"}, "`resume` must be True or False"),
+        ({"resume": True}, "`resume` must go with `store`"),
+        ({"progress": "yes"}, "`progress` must be"),
+    ],
+)
+def test_options_are_checked_when_they_are_made(options, text):
+    """As fields of `Execution`, before anything is run, and as arguments of a function."""
+    for call in (st.Execution, run):
+        with pytest.raises(ValueError, match=text):
+            call(**options)
+
+
+@pytest.mark.parametrize("name", [None, 3, "a\0b", "\ud800"])
+def test_names_of_observables_are_text(name):
+    """That a file can contain; other characters are allowed (control)."""
+    with pytest.raises(ValueError, match="`observe` must name observables by text"):
+        run(observe={name: "x0"})
+    assert run(observe={"é\n/$": "x0"}).at("é\n/$").n == 100
