@@ -1,4 +1,4 @@
-"""The backends that run a program without a kernel of the CPU: a name each, and the class that runs its chunks.
+"""The backends that run a program without a compiled CPU kernel: the name of each, and the class that runs its chunks.
 
 A new backend is a file with a subclass of `ChunkBatches`, and a line in `RUNNERS`.
 """
@@ -10,13 +10,18 @@ from typing import Any, Protocol
 
 
 class Runner(Protocol):
-    """A subclass of `ChunkBatches` that is made of a task alone."""
+    """The type of the classes in `RUNNERS`: subclasses of `chunk_batches.ChunkBatches` whose only argument is a task.
+
+    Attributes:
+        on_device: Whether one device runs all chunks of a task; otherwise threads or the workers of an executor do, one chunk a call.
+        longest_rows: The number of leaves (256 paths each) in a chunk beyond which longer arrays are not more efficient.
+    """
 
     on_device: bool
     longest_rows: int
 
     def __call__(self, task: Any) -> Any:
-        """Returns the batches of a task."""
+        """Return an object that runs the chunks of a `ChunkTask`: an instance of the class, with the methods of `ChunkBatches`."""
 
 
 RUNNERS = {
@@ -24,11 +29,16 @@ RUNNERS = {
     "torch": "torch_run.TorchRunner",
     "cuda": "torch_cuda.CudaRunner",
 }
-"""Files and classes by the first word of `backend=`; what follows a colon is the backend's own."""
+"""For the first word of `backend=`: file and class, `"file.Class"`. The text after a colon is an option of the backend."""
 
 
 def known(backend: str) -> bool:
-    """Whether a backend of this name exists, beside "auto" and "numba"; only those that take options have words after a colon."""
+    """Return whether a backend has this name; False for "auto" and "numba", which are not in `RUNNERS`.
+
+    Args:
+        backend: A name, with options after colons, such as "torch:cuda:compile". Only torch takes options: "numpy:x" is unknown. The options
+            themselves are not checked here.
+    """
     name, *options = backend.split(":")
     return name in RUNNERS and (not options or name not in ("numpy", "cuda"))
 
@@ -43,13 +53,17 @@ def check_backend(backend: Any) -> None:
 
 
 def runner_of(backend: str) -> Runner:
-    """Returns the class that runs chunks on a backend.
+    """Return the class that runs chunks on a backend; its file is imported here.
 
     Args:
-        backend: A name that is known.
+        backend: A name that is `known`, such as "numpy" or "torch:cuda".
+
+    Returns:
+        The class, a subclass of `ChunkBatches` that is called with a task.
 
     Raises:
         ValueError: A package that the backend requires is not installed.
+        KeyError: The name is not known.
     """
     name = backend.split(":")[0]
     file, cls = RUNNERS[name].split(".")

@@ -21,43 +21,67 @@ CHECK_EVERY = 64
 
 
 class MovingPaths(Protocol):
-    """Consecutive paths of all members, advanced by a backend."""
+    """Consecutive paths of all members, advanced together by a backend in arrays of its own; the protocol that each backend implements.
+
+    The paths have been advanced to a step k: their state is the one before step k, that is, after k steps. At first k = 0.
+    """
 
     def advance(self, k: int) -> None:
-        """Advances the paths from an earlier step to the state before step k."""
+        """Advance the paths to the state before step k, which is not earlier than the present one; changes the paths in place."""
 
     def anchor(self, memory: float) -> Any:
-        """Returns y = x - memory m, and the noise accumulated in the momentum buffer."""
+        """Return what the control variate keeps of the present step: y `(dim, paths)` and E `(dim, paths)`, in a form of the backend's own.
 
-    def recorded(self, anchor: Any, c: float, rho: float) -> Any:
-        """Returns the rows of a record, `(rows, paths)`, one or three for each quantity.
+        Later steps do not change it. It is passed to `recorded`.
 
         Args:
-            anchor: The anchor of the control variate, or None.
-            c: The factor of the control variate.
+            memory: The factor c in y = x - c m, where x and m are position and momentum of the first member. E is the noise accumulated in m.
+        """
+
+    def recorded(self, anchor: Any, c: float, rho: float) -> Any:
+        """Return the record of the present step as rows `(rows, paths)` of the backend's arrays, in the order of the quantities.
+
+        A quantity h has one row h(x) for one member, and three rows h(x), h(z), C for a pair. Observables of a diverged path are NaN.
+
+        Args:
+            anchor: The value of `anchor(...)` at the anchor's step; None without a control variate, and then C = 0.
+            c: The factor c of the control variate C = c grad h(y) . (E_now - rho E), where (y, E) is the anchor.
             rho: The decay of the noise since the anchor.
         """
 
     def diverged(self, i: int) -> np.ndarray:
-        """Returns for each path whether member i is non-finite."""
+        """Return a boolean array `(paths,)`: True where the present state of member i (0 or 1) contains an infinite number or NaN."""
 
     def rows_of(self, rows: np.ndarray, picked: np.ndarray) -> np.ndarray:
-        """Returns rows of the stacked state at some paths, in double precision; the two index arrays are broadcast."""
+        """Return numbers of the present state as a float64 array of NumPy.
+
+        Args:
+            rows: Indices of rows of the stacked state (`Program.state_rows`).
+            picked: Indices of paths, counted from the first one.
+
+        Returns:
+            The state at `[rows, picked]`, where the two index arrays are broadcast: `(r, 1)` and `(n,)` give `(r, n)`.
+        """
 
 
 class Arrays:
-    """The array operations of a backend: those of NumPy (`torch` is None), or of torch on a device.
+    """The few array operations that a backend needs, in NumPy or in torch on a device.
 
     Args:
-        torch: The module, or None.
-        device: The device of tensors.
+        torch: The module torch; None for NumPy.
+        device: The device of torch's tensors; NumPy ignores it.
     """
 
     def __init__(self, torch: Any = None, device: Any = "cpu") -> None:
         self.torch, self.device = torch, device
 
     def zeros(self, shape: Any, dtype: str = "float64") -> Any:
-        """Returns an array of zeros."""
+        """Return an array of zeros on the device: a NumPy array or a tensor.
+
+        Args:
+            shape: The shape, a tuple or a length.
+            dtype: The name of the type, such as "float64" or "float32".
+        """
         return (
             np.zeros(shape, dtype)
             if self.torch is None
@@ -65,23 +89,23 @@ class Arrays:
         )
 
     def put(self, a: np.ndarray) -> Any:
-        """Returns a NumPy array as an array of the backend."""
+        """Return a NumPy array as an array of the backend: the array itself, or a tensor of the same type on the device."""
         return a if self.torch is None else self.torch.as_tensor(a, device=self.device)
 
     def numpy(self, a: Any) -> np.ndarray:
-        """Returns an array of the backend as a NumPy array."""
+        """Return an array of the backend as a NumPy array in main memory, without a copy where possible."""
         return np.asarray(a if self.torch is None else a.cpu())
 
     def moments(self, columns: Columns, rows: Sequence[Any], paths: int) -> np.ndarray:
-        """Returns the moments of leaves, in double precision.
+        """Return the moments of each leaf (256 consecutive paths) at one recorded step, in double precision.
 
         Args:
             columns: The statistics.
-            rows: For each quantity the row h, or the rows h(x), h(z) and the control.
-            paths: The number of paths.
+            rows: The record, one or three sequences of `paths` numbers for each quantity: h(x), or h(x), h(z) and the control variate C.
+            paths: The number of paths, counted from the first path of the first leaf.
 
         Returns:
-            Moments `(leaves, quantities, statistics)`.
+            A float64 NumPy array `(leaves, quantities, statistics)`; the last leaf may have fewer than 256 paths.
         """
         counts, given, out = leaf_counts(paths), [name for name in columns.means if name != "d"], []
         for at in range(0, len(rows), len(given)):
@@ -97,15 +121,18 @@ class Arrays:
 
 
 def walk(program: Program, paths: MovingPaths, more: Iterable[int]) -> Iterator[tuple[int, Any]]:
-    """Advances paths to every step at which something is recorded or stored.
+    """Advance paths to every step at which something is recorded or stored, and give the records one by one.
+
+    Anchors of the control variate are taken on the way.
 
     Args:
         program: The simulation.
-        paths: The paths, at their start.
-        more: Further steps.
+        paths: The paths, at their start; they are advanced in place.
+        more: Further steps at which the caller wants to look at the paths.
 
     Yields:
-        Each step, and the rows of its record or None.
+        Pairs (k, record), in increasing order of the step k: for each recorded step, each step of an anchor and each of `more`. The record is
+        `MovingPaths.recorded`, or None where step k is not recorded. While the caller has a pair, the paths are before step k.
     """
     control, record, kept = program.control, {int(k): t for t, k in enumerate(program.record)}, {}
     anchors = () if control is None else np.flatnonzero(control.anchor_slot >= 0).tolist()
@@ -123,18 +150,20 @@ def walk(program: Program, paths: MovingPaths, more: Iterable[int]) -> Iterator[
 
 
 class ChunkBatches:
-    """Runs chunks of a task in batches.
+    """Runs the chunks of a task, a batch of consecutive chunks at a time; the base class of the backends without a compiled CPU kernel.
+
+    A subclass implements `paths`. Moments are computed chunk by chunk, so results do not depend on the batch.
 
     Args:
-        task: A task without a kernel.
-        most: The largest number of paths of a batch, which has at least one chunk.
+        task: A task without a kernel, which contains the program.
+        most: The largest number of paths of a batch; a batch has at least one chunk, even if the chunk is larger.
         arrays: The array operations of the backend.
     """
 
     on_device: ClassVar[bool] = True
-    """Whether one device runs all chunks of a task; otherwise threads or an executor's workers run them, a chunk at a time."""
+    """Whether one device runs all chunks of a task; otherwise threads or the workers of an executor run them, one chunk a call."""
     longest_rows: ClassVar[int] = 1
-    """The number of leaves in a chunk from which longer rows are not more efficient."""
+    """The number of leaves in a chunk beyond which longer arrays are not more efficient."""
 
     def __init__(self, task: ChunkTask, most: int, arrays: Arrays) -> None:
         assert task.program is not None
@@ -142,26 +171,31 @@ class ChunkBatches:
         self.most = max(1, most // (task.layout.size * LEAF))
 
     def paths(self, first: int, count: int) -> MovingPaths:
-        """Returns `count` paths from index `first` on, at their start."""
+        """Return the paths with indices `first` to `first + count - 1`, at their start; every subclass implements this."""
         raise NotImplementedError
 
     def results(self, waiting: Iterable[int]) -> Iterator[tuple[int, ChunkResult]]:
-        """Yields the results of chunks.
+        """Run chunks and give their results one by one.
 
-        Batches form a fixed grid, and all chunks of a batch are run, because the last bits of a matrix product depend on its width.
+        Batches form a fixed grid, and all chunks of a batch are run even if only some are wanted, because the last bits of a matrix product depend
+        on its width.
 
         Args:
-            waiting: The indices of the chunks, in order.
+            waiting: The indices of the wanted chunks, in increasing order.
 
         Yields:
-            The index of a chunk and its result.
+            Pairs (index of a chunk, its result), in the order of `waiting`.
         """
         for at, own in groupby(waiting, lambda index: index // self.most * self.most):
             wanted, batch = set(own), range(at, min(at + self.most, self.task.layout.chunks))
             yield from ((index, result) for index, result in zip(batch, self.run(batch)) if index in wanted)
 
     def run(self, batch: Sequence[int]) -> list[ChunkResult]:
-        """Returns the results of consecutive chunks, given by their indices."""
+        """Run consecutive chunks together and return a list of their results, in the order of the chunks.
+
+        Args:
+            batch: The indices of the chunks, consecutive and in increasing order.
+        """
         program, chunks = self.program, [self.task.layout.chunk(i) for i in batch]
         sizes = [c.paths for c in chunks]
         total, ends = sum(sizes), np.cumsum(sizes)[:-1]
@@ -194,7 +228,15 @@ class ChunkBatches:
         return [paths.diverged(i) for i in range(len(self.program.members))]
 
     def _first_divergence(self, index: int, checked: np.ndarray) -> np.ndarray:
-        """Returns the exact divergence times of a chunk, by a rerun of its paths with a check after every step."""
+        """Return the exact divergence times of a chunk, by a rerun of its paths with a check after every step.
+
+        Args:
+            index: The index of the chunk.
+            checked: For each member, the step of the check that found a diverged path, or `NEVER`. The rerun ends at the latest of them.
+
+        Returns:
+            For each member, the smallest k such that a path is not finite after k steps, or `NEVER`: an integer array `(members,)`.
+        """
         chunk = self.task.layout.chunk(index)
         paths, found = self.paths(chunk.first, chunk.paths), np.full(len(self.program.members), NEVER)
         for k in range(1, int(checked[checked != NEVER].max()) + 1):

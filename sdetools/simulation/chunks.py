@@ -34,18 +34,18 @@ class ChunkTask:
     A task is pickled once, whatever the number of chunks. A process that already has the task does not unpickle it again.
 
     Attributes:
-        kernel: The source text of the kernel; None for backends that run the program itself.
-        arguments: The arrays that the kernel reads; the first one holds the keys of the draws.
-        shape: The numbers of recorded steps and quantities.
+        kernel: The source text of the compiled CPU kernel, and what it reads; None for backends that run the program itself.
+        arguments: The arrays that the kernel reads. The first one holds the keys of the draws, uint64: one a set, and last that of the starts.
+        shape: The pair (number of recorded steps, number of quantities).
         statistics: The statistics that are accumulated.
-        members: The number of dynamics.
+        members: The number of dynamics, 1 or 2.
         layout: The division of the run into chunks.
-        points: The rows of the state that are stored.
-        steps: The number of steps.
-        kept: The number of slots of the control variate.
-        program: The program, for backends without a kernel.
+        points: The rows of the state that are stored, and the steps at which they are.
+        steps: The number of steps of the run.
+        kept: The number of anchors that the control variate stores at a time; 0 without one.
+        program: The program, for backends without a kernel; None if there is a kernel.
         backend: The name of the backend.
-        dtype: The floating-point type of the paths.
+        dtype: The floating-point type of the paths, "float64" or "float32".
     """
 
     kernel: Kernel | None
@@ -63,7 +63,7 @@ class ChunkTask:
 
     @cached_property
     def _packed(self) -> tuple[str, bytes]:
-        """The pickled fields, and a name that is a hash of them."""
+        """The pickled fields, as a pair (name, bytes) where the name is the SHA-256 hash of the bytes."""
         packed = pickle.dumps(tuple(getattr(self, f.name) for f in fields(self)), pickle.HIGHEST_PROTOCOL)
         return hashlib.sha256(packed).hexdigest(), packed
 
@@ -72,11 +72,11 @@ class ChunkTask:
 
 
 _tasks: dict[str, ChunkTask] = {}
-"""The most recent tasks of this process, by name."""
+"""The four most recently unpickled tasks of this process, by name."""
 
 
 def _unpacked(name: str, packed: bytes) -> ChunkTask:
-    """Returns the task of a name, unpickled at its first use in this process."""
+    """Return the task with this name; its bytes are unpickled only at its first use in this process."""
     task = _tasks.get(name)
     if task is None:
         while len(_tasks) >= 4:
@@ -87,14 +87,15 @@ def _unpacked(name: str, packed: bytes) -> ChunkTask:
 
 @dataclass(frozen=True)
 class ChunkResult:
-    """The result of a chunk; `Layout.chunk` gives the nodes to which its moments belong.
+    """The result of a chunk; `Layout.chunk` gives the nodes of the tree to which its moments belong.
 
     Attributes:
-        sums: Moments of the chunk's nodes, `(nodes, records, columns, statistics)`.
-        counts: The number of paths of each node.
-        diverged: The number of diverged paths of each member.
-        first_divergence: The first step at which a path of each member is not finite; `NEVER` if there is none.
-        points: The stored rows of the state, `(steps, rows, paths)`.
+        sums: Moments of the chunk's nodes, float64 `(nodes, records, quantities, statistics)`.
+        counts: The number of paths of each node, int64 `(nodes,)`.
+        diverged: The number of paths of each member that are not finite at the end, int64 `(members,)`.
+        first_divergence: For each member, the smallest k such that a path is not finite after k steps; `NEVER` if there is none.
+            int64 `(members,)`.
+        points: The stored rows of the state, float64 `(steps, rows, paths)`, in the order of the task's `Points`.
     """
 
     sums: np.ndarray
@@ -105,14 +106,14 @@ class ChunkResult:
 
 
 def cost(program: Program, data: Sequence[np.ndarray] = ()) -> float:
-    """Returns the estimated operations of one step of a path, about a nanosecond each.
+    """Return an estimate of the operations of one step of a path, each of which takes about a nanosecond.
 
     Args:
         program: The simulation.
-        data: The arrays of data that the kernel reads.
+        data: The arrays of data that the kernel reads in each step.
 
     Returns:
-        The number of rows of state and draws, and of the numbers in the data.
+        The number of rows of the state and of the draws of a step, plus the number of elements of `data`.
     """
     rows = sum(len(m.parts) * m.dim for m in program.members) + sum(plan.rows for plan in program.noise.sets)
     return rows + sum(array.size for array in data)
@@ -121,24 +122,27 @@ def cost(program: Program, data: Sequence[np.ndarray] = ()) -> float:
 def make_task(
     program: Program, seed: int, stream: Stream, paths: int, leaves: int, points: Points, backend: str, dtype: str = "float64"
 ) -> ChunkTask:
-    """Returns the task of a program.
+    """Return the task of a program: choose the backend and, for the compiled CPU backend, write the kernel's source text.
 
     Args:
         program: The simulation.
         seed: The seed of the draws.
         stream: The stream of the seed.
-        paths: The number of paths.
-        leaves: The largest number of leaves of a chunk.
+        paths: The number of paths of the run.
+        leaves: The largest number of leaves (256 paths each) of a chunk.
         points: The rows of the state to be stored.
         backend: "auto", "numba", "numpy", "cuda", or "torch" with or without a device and ":compile". "auto" is the compiled
             backend where the program can be traced, torch for a loss given as a torch function, and NumPy otherwise.
         dtype: "float64" or "float32".
 
     Returns:
-        The task.
+        The task, with a kernel for the backend "numba" and with the program otherwise; nothing is compiled yet.
 
     Raises:
         ValueError: A part of the program is incompatible with the backend or with the type, or the backend is unknown.
+
+    Warns:
+        RuntimeWarning: "auto" chose NumPy because a function of the user cannot be traced.
     """
     real = real_of(dtype)
     for n in [getattr(m.loss, "samples", 0) for m in program.members if m.sampled]:
@@ -172,15 +176,15 @@ def make_task(
 
 
 def task_again(task: ChunkTask, program: Program, points: Points) -> ChunkTask:
-    """Returns the task that runs selected paths of a task again, on the same kernel, and stores their states.
+    """Return the task that simulates selected paths a second time, with the same kernel, and stores their states.
 
     Args:
         task: The task of the first run.
         program: Its program.
-        points: The rows of the state and the paths to be stored.
+        points: The paths, steps and rows of the state to be stored.
 
     Returns:
-        A task that accumulates no moments.
+        A task on the same chunks that accumulates no moments.
     """
     program, compiled = replace(program, record=program.record[:0], control=None), task.program is None
     arguments = (task.arguments[0], *(map(real_of(task.dtype).array, _arrays(program, points)) if compiled else ()))
@@ -189,7 +193,7 @@ def task_again(task: ChunkTask, program: Program, points: Points) -> ChunkTask:
 
 
 def _arrays(program: Program, points: Points) -> tuple[np.ndarray, ...]:
-    """Returns the arrays that a kernel reads after the keys, in the order of `run_kernel`."""
+    """Return the arrays that a kernel reads after the keys of the draws, in the order of `names` in `run_kernel`."""
     records, control = len(program.record), program.control
     taken = np.flatnonzero(control.anchor_slot >= 0) if control is not None else np.zeros(0, np.int64)
     busy = np.unique(np.concatenate([program.record, taken, points.steps]))
@@ -210,14 +214,14 @@ def _arrays(program: Program, points: Points) -> tuple[np.ndarray, ...]:
 
 
 def run_kernel(task: ChunkTask, chunk: Chunk) -> ChunkResult:
-    """Advances the paths of a chunk by the task's kernel.
+    """Advance the paths of a chunk by the task's compiled kernel, in this thread.
 
     Args:
         task: A task with a kernel.
-        chunk: The chunk; an empty one only compiles or loads the kernel.
+        chunk: The chunk; one without paths only compiles or loads the kernel.
 
     Returns:
-        The result of the chunk.
+        The result of the chunk. If a path diverged, the chunk was run a second time to find the exact step.
     """
     from sdetools.simulation import launch
     from sdetools.simulation.kernel import kernel, one_blas_thread
