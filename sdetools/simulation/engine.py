@@ -41,17 +41,17 @@ UNKNOWN_WORKERS = 256
 
 @dataclass(frozen=True)
 class Sums:
-    """The accumulated moments of a run, with counts of paths and of diverged paths; all arrays are in double precision.
+    """The accumulated moments of a run, with counts of paths and of diverged paths; all numbers are in double precision.
 
     Attributes:
-        groups: Moments of each group of paths, `(256, records, columns, statistics)`.
-        counts: The number of paths of each group.
-        diverged: For each member, the number of paths that became non-finite.
-        first_divergence: For each member, the first step at which a path was not finite; -1 if there is none.
-        points: The final positions, `(rows, paths)`, if they were kept.
-        slices: The state of all paths at selected steps, `(steps, rows, paths)`, in the rows of `Program.state_rows`.
-        trajectories: The state of selected paths at the recorded steps, `(records, rows, selected paths)`, in the same rows.
-        backend: The backend that ran.
+        groups: Moments of each group of paths, `(256, records, quantities, statistics)`, in the order of the paths; 0 for groups without paths.
+        counts: The number of paths of each group, `(256,)`.
+        diverged: For each member, the number of paths that are not finite at the end, `(members,)`.
+        first_divergence: For each member, the smallest k such that a path is not finite after k steps; -1 if there is none.
+        points: The final positions of all members, `(rows, paths)`, the first member's first; None unless they were kept.
+        slices: The state of all paths at selected steps, `(steps, rows, paths)`, in the rows of `Program.state_rows` (flattened); or None.
+        trajectories: The state of selected paths at the recorded steps, `(records, rows, selected paths)`, in the same rows; or None.
+        backend: The name of the backend that ran.
         dtype: The floating-point type of the paths.
     """
 
@@ -67,17 +67,17 @@ class Sums:
 
     @property
     def paths(self) -> int:
-        """The number of paths."""
+        """The number of paths of the run, diverged ones included."""
         return int(self.counts.sum())
 
 
 def available_threads() -> int:
-    """Returns the number of cores that this process may use."""
+    """Return the number of cores that this process may use, at least 1."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def memory() -> float:
-    """Returns the memory of this machine in bytes; infinity if the system does not report it."""
+    """Return the size of this machine's main memory in bytes; infinity if the system does not report it."""
     try:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (AttributeError, OSError, ValueError):
@@ -85,7 +85,7 @@ def memory() -> float:
 
 
 def _fits(name: str, what: str, count: float, remedy: str) -> None:
-    """Raises ValueError if `count` doubles exceed the memory; the system would grant it and kill the process later."""
+    """Raise ValueError if `count` doubles exceed the memory; the system would grant it and kill the process later."""
     if 8.0 * count > memory():
         raise ValueError(
             f"`{name}` must fit into memory; {what} take {8e-9 * count:,.0f} GB of {1e-9 * memory():,.0f} GB. {remedy}"
@@ -93,7 +93,14 @@ def _fits(name: str, what: str, count: float, remedy: str) -> None:
 
 
 def check_records(program: Program) -> None:
-    """Raises ValueError if the moments of all recorded times exceed the memory."""
+    """Check that the moments of all recorded times fit into the memory of this machine; return None.
+
+    Args:
+        program: The simulation; only the numbers of records and of quantities matter.
+
+    Raises:
+        ValueError: They exceed the memory.
+    """
     records = len(program.record)
     recorded = GROUPS * records * program.columns * len(program.statistics)
     _fits("times", f"{records:,} records of {program.columns} quantities", recorded, "Record fewer times.")
@@ -125,23 +132,23 @@ def execute(
     trajectories: Sequence[int] = (),
     dtype: str = "float64",
 ) -> Sums:
-    """Runs all chunks of a program and returns the accumulated moments.
+    """Run all chunks of a program and return the accumulated moments.
 
     The number of threads, the executor, the store and the size of chunks do not affect a bit of the result.
 
     Args:
         program: The simulation.
         paths: The number of paths.
-        seed: The seed of the draws.
-        stream: The stream of the seed.
+        seed: The seed of the draws, from 0 to 2^64 - 1.
+        stream: The stream of the seed: runs with different streams have independent draws.
         threads: The number of threads; with `executor`, its number of workers if it does not report it. None uses all cores.
         executor: An executor for the chunks; None uses threads of this process.
-        store: The file that holds finished chunks; chunks found in it are not run again.
+        store: The file that holds finished chunks; chunks found in it are not run again. None stores nothing.
         keep: Whether to keep the final positions.
-        backend: See `chunks.make_task`.
+        backend: "auto", "numba", "numpy", "torch..." or "cuda"; see `chunks.make_task`.
         progress: A function `progress(done, total)`, called after each chunk with numbers of paths.
         operations: Operations of one step of a path, about a nanosecond each, which determine the size of chunks. None uses `chunks.cost`.
-        leaves: The size of chunks in leaves, for tests; it overrides `operations`.
+        leaves: The largest number of leaves (256 paths each) of a chunk, for tests; it overrides `operations`.
         slices: Steps at which the state of all paths is kept.
         trajectories: Indices of paths whose state is kept at the recorded steps.
         dtype: "float64" or "float32", for draws, coefficients and the state of a path; moments are in double precision for both.
@@ -223,7 +230,7 @@ def execute(
 
 
 def _followed(task: ChunkTask, asked: np.ndarray, threads: int | None, executor: Executor | None) -> np.ndarray:
-    """Returns the stored states of the selected paths in the order of `asked`, from reruns of their chunks."""
+    """Return the stored states of the selected paths, `(steps, rows, len(asked))` in the order of `asked`, from reruns of their chunks."""
     points = task.points
     whole = points.whole(task.layout.paths)
 
@@ -236,20 +243,28 @@ def _followed(task: ChunkTask, asked: np.ndarray, threads: int | None, executor:
 
 
 def prepare(task: ChunkTask) -> None:
-    """Compiles or loads the task's kernel in the calling thread, so that worker threads share it."""
+    """Compile or load the task's kernel in the calling thread, so that worker threads share it; do nothing for a task without a kernel."""
     if task.kernel is not None:
         run_kernel(task, Chunk(0, 0, 0, 0, 0, ()))
 
 
 def run_chunk(task: ChunkTask, index: int) -> ChunkResult:
-    """Runs chunk `index` of a task and returns its moments and stored states."""
+    """Run one chunk of a task in this thread.
+
+    Args:
+        task: The task, with or without a compiled kernel.
+        index: The index of the chunk in the task's layout.
+
+    Returns:
+        Its moments, numbers of diverged paths, and stored states.
+    """
     if task.kernel is not None:
         return run_kernel(task, task.layout.chunk(index))
     return runner_of(task.backend)(task).run([index])[0]
 
 
 def _run(task: ChunkTask, waiting: Sequence[int], threads: int | None, executor: Executor | None, accept: Accept) -> None:
-    """Runs chunks on the device, executor or threads of the task, and passes each result to `accept` on arrival."""
+    """Run chunks on the device, executor or threads of the task, and pass each result to `accept` on arrival."""
     if task.kernel is None and (runner := runner_of(task.backend)).on_device:
         try:
             batches = runner(task)
@@ -272,7 +287,7 @@ def _run(task: ChunkTask, waiting: Sequence[int], threads: int | None, executor:
 
 
 def _feed(pool: Executor, task: ChunkTask, waiting: Iterator[int], most: int, accept: Accept) -> None:
-    """Keeps at most `most` chunks in flight, submitted in order and accepted on arrival; the cost per chunk does not depend on `most`."""
+    """Keep at most `most` chunks in flight, submitted in order and accepted on arrival; the cost per chunk does not depend on `most`."""
     pending: dict[Future[ChunkResult], int] = {}
     done: SimpleQueue[Future[ChunkResult]] = SimpleQueue()
     try:
@@ -291,7 +306,7 @@ def _feed(pool: Executor, task: ChunkTask, waiting: Iterator[int], most: int, ac
 
 
 class _Joiner:
-    """Joins the results of chunks, in any order of arrival."""
+    """The accumulated result of a run, to which the results of chunks are added in any order of arrival."""
 
     def __init__(self, task: ChunkTask) -> None:
         self.task, self.layout, self.tree = task, task.layout, Tree(task.statistics, task.layout.leaves)

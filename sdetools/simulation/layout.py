@@ -1,4 +1,8 @@
-"""The division of a run's leaves into chunks, the units of work; it affects the speed of a run, and no bit of its result."""
+"""The division of a run's leaves into chunks, the units of work; it affects the speed of a run, and no bit of its result.
+
+A leaf is 256 paths with consecutive indices; a group is some consecutive leaves, and a run has at most 256 groups of equal length (the last
+one may be shorter). The tree of nodes over the leaves of a group is that of `records`.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +22,17 @@ MOST_ROWS = 64
 
 @dataclass(frozen=True)
 class Chunk:
-    """A chunk: its paths, and the nodes of the tree that it computes, one for each of its groups.
+    """A chunk of a run: consecutive paths, and the nodes of the tree whose moments it computes.
+
+    A chunk covers one or more whole groups, with one node (the root) for each, or a part of one group, with one node.
 
     Attributes:
         first: The index of its first path.
         paths: The number of its paths.
-        group: Its first group.
-        level: The level of its nodes.
-        index: The index of its node within the level and the first group.
-        lengths: The number of leaves of each node.
+        group: The index of its first group.
+        level: The level l of its nodes in the tree; a node of level l covers up to 2^l leaves.
+        index: The position of its node among the nodes of this level in the group; 0 for whole groups.
+        lengths: The number of leaves of each node, in order.
     """
 
     first: int
@@ -39,14 +45,14 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Layout:
-    """The division of `paths` paths into chunks of at most `wanted` leaves.
+    """The division of a run into chunks, as a function of the number of paths and the wanted size of a chunk alone.
 
-    A chunk is a number of whole groups, or an aligned power of two of leaves within a group: the largest such unit with at most
-    `wanted` leaves. It is a function of these two numbers alone.
+    A chunk is a number of whole groups, or 2^l leaves within a group that begin at a multiple of 2^l: the largest such unit with at most
+    `wanted` leaves.
 
     Attributes:
-        paths: The number of paths.
-        wanted: The largest number of leaves of a chunk.
+        paths: The number of paths of the run.
+        wanted: The largest number of leaves (256 paths each) of a chunk.
     """
 
     paths: int
@@ -54,22 +60,22 @@ class Layout:
 
     @cached_property
     def leaves(self) -> int:
-        """The number of leaves, blocks of up to 256 consecutive paths, whose moments are joined along the tree of `records`."""
+        """The number of leaves of the run, ceil(paths / 256)."""
         return -(-self.paths // LEAF)
 
     @cached_property
     def span(self) -> int:
-        """The number of leaves of a group."""
+        """The number of leaves of a group; the last group may have fewer."""
         return span(self.leaves)
 
     @cached_property
     def whole(self) -> int:
-        """The number of groups of a chunk; 0 if a group has several chunks."""
+        """The number of whole groups in a chunk; 0 if a group is divided into several chunks."""
         return self.wanted // self.span
 
     @cached_property
     def level(self) -> int:
-        """The level of a chunk's nodes."""
+        """The level l in the tree of the nodes that chunks compute: a node covers up to 2^l leaves."""
         return (self.span - 1).bit_length() if self.whole else self.wanted.bit_length() - 1
 
     @cached_property
@@ -84,7 +90,7 @@ class Layout:
 
     @cached_property
     def _per_row(self) -> int:
-        """The number of chunks for these leaves."""
+        """The number of chunks that these leaves take: 1, or the number of chunks of a group."""
         return -(-self._row // self.size)
 
     @cached_property
@@ -94,12 +100,19 @@ class Layout:
         return rows * self._per_row + -(-rest // self.size)
 
     def holding(self, path: Any) -> Any:
-        """Returns the index of the chunk that contains a path, or the indices for an array of paths."""
+        """Return the index of the chunk that contains a path.
+
+        Args:
+            path: The index of a path, or an integer array of indices.
+
+        Returns:
+            The index of the chunk, or an integer array of the same shape.
+        """
         leaf = path // LEAF
         return leaf // self._row * self._per_row + leaf % self._row // self.size
 
     def chunk(self, index: int) -> Chunk:
-        """Returns the paths and the nodes of chunk `index`."""
+        """Return the paths and the nodes of the chunk with this index, from 0 to `chunks - 1`; an index outside this range is not refused."""
         row, at = divmod(index, self._per_row)
         leaf = row * self._row + at * self.size
         until = min(leaf + self.size, (row + 1) * self._row, self.leaves)
@@ -109,19 +122,19 @@ class Layout:
 
 
 def wanted_leaves(paths: int, work: float, least: int = 1, most: int | None = None) -> int:
-    """Returns the number of leaves of a chunk; it depends on the arguments alone, and never on a clock.
+    """Return the number of leaves (256 paths each) that a chunk should have; it depends on the arguments alone, and never on a clock.
 
-    A group is a chunk if it takes between `LEAST_WORK` and `MOST_WORK` operations. Larger chunks are used only to keep
-    `MOST_CHUNKS`.
+    A chunk is a group where a group takes between `LEAST_WORK` and `MOST_WORK` operations. Otherwise it has the number of leaves that takes
+    the nearer of the two bounds. The number is doubled while there are more than `MOST_CHUNKS` chunks.
 
     Args:
         paths: The number of paths of the run.
-        work: The operations of a path.
+        work: The operations of one path over all steps, at least 1.
         least: The least number of leaves, for backends that store all paths of a chunk at once.
-        most: The largest number of leaves, likewise; it takes precedence over `MOST_CHUNKS`.
+        most: The largest number of leaves, for the same backends, even if there are then more than `MOST_CHUNKS` chunks; None for no limit.
 
     Returns:
-        The number of leaves.
+        A number of leaves, at least 1; it is `Layout.wanted`, which the chunks need not reach.
     """
     leaves = -(-paths // LEAF)
     wanted = min(max(span(leaves), LEAST_WORK / (LEAF * work)), MOST_WORK / (LEAF * work))

@@ -21,19 +21,19 @@ from sdetools.simulation.records import PAIR, SINGLE, Columns
 from sdetools.starts import Law
 
 NEVER = np.iinfo(np.int64).max
-"""The divergence time of a member none of whose paths diverged."""
+"""The divergence time of a member none of whose paths diverged: the largest int64."""
 
 
 def parts_of(member: Moving, new: Any, state: Sequence[Any]) -> tuple[np.ndarray, ...]:
-    """Returns the result of a rule as component-first arrays, shaped like the parts of `state`.
+    """Check the value that a rule returned for the state after a step, and return it as one array for each part of the state.
 
     Args:
-        member: The dynamics whose rule was called.
+        member: The dynamics whose rule was called, for its names in error messages.
         new: The value that the rule returned.
         state: The parts of the state before the step, arrays `(dim, ...)`.
 
     Returns:
-        One array for each part of the state.
+        A tuple of arrays, the parts of the new state in order, each with the shape of its part in `state`.
 
     Raises:
         ValueError: The rule returned another number of parts or components, or values that are not real numbers.
@@ -52,7 +52,7 @@ def parts_of(member: Moving, new: Any, state: Sequence[Any]) -> tuple[np.ndarray
 
 
 def _part(member: Moving, name: str, part: Any, like: np.ndarray) -> Any:
-    """Returns one part of a rule's result with the components of `like`; raises ValueError for another shape or type."""
+    """Return one part of a rule's result with the components of `like`; raise ValueError for another shape or type."""
     try:
         if len(part) != len(like):
             got = str(len(part))
@@ -74,7 +74,14 @@ def _part(member: Moving, name: str, part: Any, like: np.ndarray) -> Any:
 
 
 def description(found: Any) -> str:
-    """Describes the value that a function returned, for an error message."""
+    """Return a short text for the value that a user's function returned, to be read after "it returned" in an error message.
+
+    Args:
+        found: Any object.
+
+    Returns:
+        "an array of shape (2, 3)", "one number", "nothing (None)", or the first 80 characters of the object's representation.
+    """
     shape = getattr(found, "shape", None)
     if shape:
         return f"an array of shape {shape}"
@@ -89,11 +96,11 @@ class DrivingNoise:
     Coupled members of equal step length share their draws address by address. If the members have steps h and r h, the longer
     step uses sums of the draws of the short steps: sqrt(1/r) sum z_i is the increment of the same Brownian motion, and likewise
     for the integral of the motion over the step. Other kinds of draws have no such sum; they are refused unless the members are
-    independent.
+    independent. A step of the program is the short step h.
 
     Attributes:
-        sets: The draws of each set.
-        member_set: The set that each member reads.
+        sets: The draws of one step of each set: one set if the members are coupled or there is one member, otherwise two.
+        member_set: For each member, the index of the set that it reads.
         steps: The step length of each member, in steps of the program.
         motions: The number of Brownian motions of a coupled pair with unequal steps; 0 for all others.
         accumulated: The number of rows in which draws are summed for the longer step; 0 if the steps are equal.
@@ -106,27 +113,39 @@ class DrivingNoise:
     accumulated: int = 0
 
     def every(self, s: int) -> int:
-        """Returns the number of short steps between two draws of set `s`."""
+        """Return the number of steps of the program from one draw of a set to the next.
+
+        Args:
+            s: The index of the set, 0 or 1.
+
+        Returns:
+            The step length of the member that reads the set if each member has a set; 1 for a single set, which is drawn in every step.
+        """
         return self.steps[self.member_set.index(s)] if len(self.sets) > 1 else 1
 
     def shares_sums(self, member: int) -> bool:
-        """Whether a member reads sums of the other member's draws."""
+        """Return whether a member reads sums of the other member's draws: the member with the longer step of a coupled pair.
+
+        Args:
+            member: The index of the member, 0 or 1.
+        """
         return self.accumulated > 0 and self.steps[member] > 1
 
     @staticmethod
     def of(members: Sequence[Moving], coupled: bool, every: tuple[int, ...]) -> DrivingNoise:
-        """Returns the driving noise of one dynamics or of a pair.
+        """Return the driving noise of one dynamics or of a pair.
 
         Args:
             members: One or two dynamics.
-            coupled: Whether the two share their draws.
-            every: The step length of each member, in steps of the program.
+            coupled: Whether the two share their draws; ignored for one.
+            every: The step length of each member, in steps of the program; one of them is 1.
 
         Returns:
             The driving noise.
 
         Raises:
-            ValueError: The members are to be coupled but cannot share their draws.
+            ValueError: The members are to be coupled but cannot share their draws: they need different draws, or their steps are unequal and the
+                draws are not increments of the same number of Brownian motions.
         """
         plans = [DrawPlan(tuple(m.draws)) for m in members]
         if len(plans) == 1:
@@ -154,7 +173,7 @@ class DrivingNoise:
 
 
 def _draws(plan: DrawPlan, member: Moving | None = None) -> str:
-    """Describes the draws of a plan, and the Brownian motions of a member, for an error message."""
+    """Describe the draws of a plan, and the Brownian motions of a member, for an error message."""
     draws = " + ".join(f"{type(d).__name__}({d.n})" for d in plan.draws) or "none"
     return draws if member is None else f"{draws} ({member.brownian or 'no'} Brownian motions)"
 
@@ -163,12 +182,15 @@ def _draws(plan: DrawPlan, member: Moving | None = None) -> str:
 class ControlVariate:
     """The control variate of a momentum pair: C_k = c_k grad h(y_a) . (E_k - rho E_a), E the noise accumulated in the momentum buffer.
 
+    The expectation of C is 0, so that subtracting a multiple of it from h(x) - h(z) reduces the variance and keeps the mean. a is an earlier
+    step, the anchor of step k, at which (y_a, E_a) was stored in a slot, a place that later anchors may use again.
+
     Attributes:
-        anchor_slot: For each step k, the slot in which (y_k, E_k) is stored; -1 for none.
-        slot: For each recorded step, the slot of its anchor a.
-        factor: For each recorded step, the factor c_k.
-        fading: For each recorded step, the decay rho of E between the anchor and the step.
-        memory: For each step k, the factor of m in y_k = x_k - memory m_k.
+        anchor_slot: For each step k, the slot in which (y_k, E_k) is stored; -1 for none. An integer array `(steps + 1,)`.
+        slot: For each recorded step, the slot of its anchor a, `(records,)`.
+        factor: For each recorded step, the factor c_k, `(records,)`.
+        fading: For each recorded step, the decay rho of E between the anchor and the step, `(records,)`.
+        memory: For each step k, the factor of m in y_k = x_k - memory m_k, `(steps + 1,)`.
     """
 
     anchor_slot: np.ndarray
@@ -179,7 +201,7 @@ class ControlVariate:
 
     @property
     def slots(self) -> int:
-        """The number of slots."""
+        """The number of slots, that is, of anchors that are kept at the same time; 0 if there are no anchors."""
         return int(self.anchor_slot.max(initial=0)) + 1
 
 
@@ -187,16 +209,19 @@ class ControlVariate:
 class Program:
     """The description of one simulation: members, starting points, steps, observables, functionals, control variate and noise.
 
+    It is independent of the number of paths, the seed and the backend. All members take `steps` steps of equal length; if those of a pair are
+    unequal, `steps` counts the short ones, called steps of the program.
+
     Attributes:
         members: One dynamics, or the two of a pair.
         x0: The start of each member: a point `(dim,)`, points `(dim, n)` of which path p takes column p mod n, or a law.
         steps: The number of steps.
-        record: The steps at which observables and functionals are recorded.
+        record: The steps at which observables and functionals are recorded, an increasing integer array `(records,)`; 0 is the start.
         observables: Test functions h, with `name`, `value(x)` and `gradient(x)`.
         functionals: Sums along a path, with `name` and `increment(before, after)`.
-        control: The control variate of a momentum pair.
+        control: The control variate of a momentum pair, or None.
         coupled: Whether the members of a pair share their draws.
-        every: The step length of each member, in steps of the program.
+        every: The step length of each member, in steps of the program; the second number is ignored for one member.
     """
 
     members: tuple[Moving, ...]
@@ -216,7 +241,7 @@ class Program:
 
     @property
     def statistics(self) -> Columns:
-        """The statistics that are accumulated for each recorded step and quantity."""
+        """The statistics that are accumulated for each recorded step and quantity: `records.PAIR` for a pair, else `records.SINGLE`."""
         return PAIR if self.pair else SINGLE
 
     @property
@@ -226,12 +251,16 @@ class Program:
 
     @cached_property
     def parts(self) -> tuple[str, ...]:
-        """The names of the members' parts, without repetition."""
+        """The names of the members' parts, without repetition, such as ("x", "m"), in the order of their first occurrence."""
         return tuple(dict.fromkeys(name for m in self.members for name in m.parts))
 
     @cached_property
     def state_rows(self) -> np.ndarray:
-        """The row of each coordinate in the stacked state of all members, `(members, parts, dim)`; -1 for a part that a member lacks."""
+        """The row of each coordinate in the stacked state of all members, `(members, parts, dim)`; -1 for a part that a member lacks.
+
+        The parts along the second axis are those of `parts`. The stacked state has the parts of the first member, in the member's order, then
+        those of the second.
+        """
         rows, at = np.full((len(self.members), len(self.parts), self.members[0].dim), -1), 0
         for own, member in zip(rows, self.members):
             for name in member.parts:
@@ -241,12 +270,12 @@ class Program:
 
     @property
     def positions(self) -> np.ndarray:
-        """The rows of each member's first part, its position."""
+        """The rows of each member's position (its first part) in the stacked state, an integer array `(members * dim,)`."""
         return np.concatenate([own[self.parts.index(m.parts[0])] for own, m in zip(self.state_rows, self.members)])
 
     @cached_property
     def noise(self) -> DrivingNoise:
-        """The driving noise."""
+        """The driving noise: which draws each member reads in each step."""
         return DrivingNoise.of(self.members, self.coupled, self.every[: len(self.members)])
 
     @cached_property
@@ -266,7 +295,15 @@ class Program:
         return max((x0.shape[1] for x0 in self.x0 if isinstance(x0, np.ndarray) and x0.ndim == 2), default=0)
 
     def start_rows(self, member: int) -> tuple[slice, slice]:
-        """Returns the rows of the start's draws that a member reads: those for its law, and those for its momentum."""
+        """Return the rows of the start's draws that a member reads.
+
+        Args:
+            member: The index of the member, 0 or 1.
+
+        Returns:
+            Two slices of the rows of `start_plan`: those for the law of its starting point, and those for its random momentum. A slice is empty if
+            the start does not need such draws.
+        """
         laws = [x0.n_draws if isinstance(x0, Law) else 0 for x0 in self.x0]
         counts = [sum(d.n for d in m.start_draws) for m in self.members]
         before = 0 if self.coupled else member
@@ -275,7 +312,10 @@ class Program:
 
     @cached_property
     def coefficients(self) -> np.ndarray:
-        """The coefficients of all members, `(steps, n)`, or `(1, n)` if they are constant."""
+        """The coefficients of all members, float64 `(steps, n)`, or `(1, n)` if they are constant; the first member's columns come first.
+
+        For a member with a longer step, the coefficients are repeated for each of the short steps.
+        """
         values = np.hstack(
             [np.repeat(m.coefficient_values(self.steps // r), r, axis=0) for m, r in zip(self.members, self.every)]
         )
@@ -283,7 +323,7 @@ class Program:
 
     @cached_property
     def parameters(self) -> np.ndarray:
-        """The numbers that members and observables read, concatenated.
+        """The numbers that members and observables read, concatenated to a float64 array `(n,)`: members first, then observables, in order.
 
         If step lengths differ, the first number is (short step / long step)^(1/2).
         """
@@ -292,12 +332,20 @@ class Program:
         return np.concatenate([np.asarray(p, dtype=float) for p in parts])
 
     def parameter_offset(self, index: int) -> int:
-        """Returns the position of the numbers of member `index`, or of observable `index - len(members)`, in `parameters`."""
+        """Return the position in `parameters` of the first number of a member or an observable.
+
+        Args:
+            index: The index of the member, or the number of members plus the index of the observable.
+        """
         sizes = [len(m.parameters) for m in self.members] + [len(getattr(o, "parameters", ())) for o in self.observables]
         return int(max(self.every) > 1) + sum(sizes[:index])
 
     def fingerprint(self, *more: Any) -> str:
-        """Returns a hash of everything that determines the results; `more` is included."""
+        """Return a hash of everything in the program that determines the results, as 64 hexadecimal digits.
+
+        Args:
+            *more: Further values to be included, such as the seed and the number of paths: arrays, numbers, strings or tuples of them.
+        """
         digest = hashlib.sha256()
 
         def add(value: Any) -> None:

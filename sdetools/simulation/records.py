@@ -18,18 +18,21 @@ from typing import Any
 import numpy as np
 
 LEAF = 256
-"""The number of paths of a leaf."""
+"""The number of paths of a leaf; only the last leaf of a run may have fewer."""
 GROUPS = 256
 """The largest number of groups of a run; groups are the units of bands and bootstraps."""
 
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """The names of the statistics, in their order along the last axis of moments.
+    """The names of the statistics that are accumulated for a quantity, in their order along the last axis of moments.
+
+    `SINGLE` and `PAIR` are the two instances: those of one dynamics, and of a pair. The length of the object is the number of statistics.
 
     Attributes:
-        names: The names.
-        products: Maps the name of a sum of products about means to the names of these two means; every other name is a mean.
+        names: The names, such as ("h", "h2").
+        products: For each name of a sum of products about means, the names of these two means: {"h2": ("h", "h")} says
+            h2 = sum (h_i - mean h)^2. Every other name is a mean.
     """
 
     names: tuple[str, ...]
@@ -39,11 +42,11 @@ class Columns:
         return len(self.names)
 
     def index(self, name: str) -> int:
-        """Returns the position of a statistic."""
+        """Return the position of a statistic, given by its name, along the last axis; raises ValueError for an unknown name."""
         return self.names.index(name)
 
     def by_name(self, moments: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns views of the statistics of moments `(..., statistics)`."""
+        """Return the statistics of moments `(..., statistics)` as a dictionary: name -> view `(...)` of the array."""
         return {name: moments[..., i] for i, name in enumerate(self.names)}
 
     @cached_property
@@ -53,13 +56,17 @@ class Columns:
 
     @cached_property
     def table(self) -> np.ndarray:
-        """For each statistic, the positions of the two means of its product, `(statistics, 2)`; -1 for a mean."""
+        """For each statistic, the positions of the two means of its product, an int64 array `(statistics, 2)`; -1, -1 for a mean."""
         about = [self.products.get(n) for n in self.names]
         return np.array([[self.index(p[0]), self.index(p[1])] if p else [-1, -1] for p in about], np.int64)
 
     @cached_property
     def places(self) -> tuple[np.ndarray, ...]:
-        """Four arrays: the positions of means and of products, and for each product the numbers of its two means among the means."""
+        """The places of means and products, as four integer arrays.
+
+        The positions of the means, `(means,)`; those of the products, `(products,)`; and two arrays `(products,)` with the first and the second
+        factor of each product, as numbers among the means (0, 1, ...).
+        """
         means, products = np.flatnonzero(self.table[:, 0] < 0), np.flatnonzero(self.table[:, 0] >= 0)
         return means, products, *np.searchsorted(means, self.table[products]).T
 
@@ -77,49 +84,55 @@ PAIR = Columns(
 
 
 def weights(left: Any, right: Any) -> Any:
-    """Returns the weights of a join of two nodes (Chan, Golub and LeVeque 1983).
+    """Return the weights with which two disjoint sets of paths are joined (Chan, Golub and LeVeque 1983).
 
     Args:
-        left: The number of paths of the left node.
-        right: The number of paths of the right node.
+        left: The number n of paths of the left set, a number or an array.
+        right: The number m of paths of the right set.
 
     Returns:
-        The share of the difference by which the mean moves, and the weight of products of differences.
+        The pair (m / (n + m), n m / (n + m)): the share of the difference by which the mean moves, and the weight of products of differences.
     """
     share = right / (left + right)
     return share, left * share
 
 
 def mean(left: Any, step: Any, share: Any) -> Any:
-    """Returns the mean of both nodes; `step` is the right node's mean minus the left node's."""
+    """Return the mean over two sets of paths, left + share * step.
+
+    Args:
+        left: The mean over the left set.
+        step: The mean over the right set minus that over the left set.
+        share: The first number of `weights`.
+    """
     return left + share * step
 
 
 def product(left: Any, right: Any, weight: Any, first: Any, second: Any) -> Any:
-    """Returns the sum of products about the means of both nodes.
+    """Return the sum of products about the means over two sets of paths, left + right + weight * first * second.
 
     Args:
-        left: The sum of the left node.
-        right: The sum of the right node.
-        weight: The weight of products of differences.
-        first: The difference of the first mean, right minus left.
-        second: The difference of the second mean.
+        left: The sum of products of the left set, about its own means.
+        right: The sum of products of the right set, about its own means.
+        weight: The second number of `weights`.
+        first: The mean of the first factor over the right set minus that over the left set.
+        second: The same difference for the second factor.
     """
     return (left + right) + (weight * first) * second
 
 
 def joined(columns: Columns, left: np.ndarray, n_left: Any, right: np.ndarray, n_right: Any) -> np.ndarray:
-    """Returns the moments of the union of two nodes, or of many pairs of nodes at once.
+    """Return the moments of the union of two disjoint sets of paths, or of many such unions at once.
 
     Args:
         columns: The statistics.
-        left: Moments of the left node, `(..., statistics)`.
-        n_left: Its number of paths; an array for many pairs.
-        right: Moments of the right node.
-        n_right: Its number of paths.
+        left: Moments of the left set, `(..., statistics)`.
+        n_left: Its number of paths; for many unions an integer array that is broadcast against `left[..., :1]`.
+        right: Moments of the right set, `(..., statistics)`.
+        n_right: Its number of paths, in the form of `n_left`.
 
     Returns:
-        Moments `(..., statistics)`.
+        A new array `(..., statistics)`. Moments of diverged paths stay NaN or infinite, without a warning.
     """
     means, products, first, second = columns.places
     out = np.empty_like(left)
@@ -137,9 +150,12 @@ def joined(columns: Columns, left: np.ndarray, n_left: Any, right: np.ndarray, n
 
 
 def folded(values: Any) -> Any:
-    """Returns sums over the last axis by pairwise halving; the length of the axis is a power of two.
+    """Return sums over the last axis, `(..., n)` -> `(...)`, by halving: the first half plus the second half until one number is left.
 
     NumPy and torch give the same bits, on any device.
+
+    Args:
+        values: An array of NumPy or torch whose last axis has a power of two as length n.
     """
     while (half := values.shape[-1] // 2) > 0:
         values = values[..., :half] + values[..., half:]
@@ -147,18 +163,19 @@ def folded(values: Any) -> Any:
 
 
 def of_leaves(columns: Columns, rows: Any, counts: Any) -> list[Any]:
-    """Returns the statistics of leaves.
+    """Return the statistics of each leaf (256 consecutive paths) for one quantity.
 
     Values are centred at the first value of each leaf. A variance far below the square of the mean keeps its digits, and equal
     values have a variance of exactly zero.
 
     Args:
         columns: The statistics.
-        rows: The values `(means, leaves, LEAF)`, an array of NumPy or torch.
-        counts: The number of paths of each leaf; lanes beyond it, in the last leaf, are ignored.
+        rows: The values `(means, leaves, 256)`, in the order of `columns.means`; an array of NumPy or torch.
+        counts: The number of paths of each leaf, `(leaves,)`. All leaves but the last are full; the last one's values beyond its number of paths
+            are ignored.
 
     Returns:
-        One array over leaves for each statistic.
+        A list with one array `(leaves,)` for each statistic, in the order of `columns.names`.
     """
     valid = int(counts[-1])
     pivot = rows[..., :1]
@@ -174,16 +191,19 @@ def of_leaves(columns: Columns, rows: Any, counts: Any) -> list[Any]:
 
 
 def leaf_counts(paths: int) -> np.ndarray:
-    """Returns the number of paths of each leaf."""
+    """Return the number of paths of each leaf of `paths` paths: an integer array `(leaves,)` of 256s, and the rest as the last number."""
     return np.minimum(LEAF, paths - LEAF * np.arange(-(-paths // LEAF)))
 
 
 class Trees:
-    """Joins consecutive leaves to nodes of given lengths, all nodes at once, level by level.
+    """A plan that joins the moments of consecutive leaves to those of nodes, all nodes at once, level by level.
 
     Args:
-        lengths: The number of leaves of each node.
-        paths: The number of paths of all leaves.
+        lengths: The number of leaves of each node, at least 1, in the order of the leaves.
+        paths: The number of paths of all leaves together.
+
+    Attributes:
+        counts: The number of paths of each node, an integer array `(nodes,)`.
     """
 
     def __init__(self, lengths: Sequence[int], paths: int) -> None:
@@ -202,7 +222,12 @@ class Trees:
         self.counts = counts[self.starts]
 
     def __call__(self, columns: Columns, moments: np.ndarray) -> np.ndarray:
-        """Returns the moments of the nodes from those of the leaves, `(leaves, quantities, statistics)`, which are overwritten."""
+        """Return the moments of the nodes, `(nodes, quantities, statistics)`, from those of the leaves.
+
+        Args:
+            columns: The statistics.
+            moments: Moments of the leaves, `(leaves, quantities, statistics)`; the array is overwritten.
+        """
         for left, right, n_left, n_right in self.joins:
             moments[left] = joined(columns, moments[left], n_left, moments[right], n_right)
         return moments[self.starts]
@@ -212,10 +237,10 @@ class Trees:
 
 
 class Tree:
-    """Joins nodes of all groups to the roots of the groups, in any order of arrival.
+    """The joining of a run's nodes to the roots of its groups, in any order of arrival and with the same bits for each.
 
-    Only nodes without a sibling are stored. If nodes are submitted in order, W at a time, their number is at most W times that of
-    the levels.
+    Only nodes whose sibling has not arrived are stored, in `waiting`. If nodes are submitted in order, W at a time, at most W times as many wait
+    as the tree has levels.
 
     Args:
         columns: The statistics.
@@ -229,17 +254,17 @@ class Tree:
         self.waiting: dict[tuple[int, int, int], tuple[np.ndarray, int]] = {}
 
     def add(self, group: int, level: int, index: int, moments: np.ndarray, count: int) -> tuple[np.ndarray, int] | None:
-        """Adds a node, and joins it with the siblings that have arrived.
+        """Add the moments of a node, and join it with the siblings that have arrived, level by level.
 
         Args:
-            group: The group.
-            level: The level of the node.
-            index: The index of the node within its level.
-            moments: Its moments.
+            group: The index of its group.
+            level: The level l of the node; it covers up to 2^l leaves.
+            index: The position of the node among those of its level in the group.
+            moments: Its moments, `(..., statistics)`.
             count: Its number of paths.
 
         Returns:
-            The moments and the number of paths of the group's root if the group is complete, otherwise None.
+            The pair (moments, number of paths) of the group's root if the group is complete now, otherwise None.
         """
         own = min(self.span, self.leaves - group * self.span)
         while level < self.top:
@@ -255,5 +280,5 @@ class Tree:
 
 
 def span(leaves: int) -> int:
-    """Returns the number of leaves of a group."""
+    """Return the number of leaves of a group in a run of `leaves` leaves, ceil(leaves / 256)."""
     return -(-leaves // GROUPS)

@@ -38,17 +38,17 @@ Version 1 (stored as 0): a chunk is a group, summed block by block. Version 2: p
 
 
 class StoreError(ValueError):
-    """A store cannot be used; the message gives the reason and the remedy."""
+    """A store cannot be created, read, written or resumed from; the message gives the reason and the remedy."""
 
 
 class Store:
-    """A file of finished chunks, from which an interrupted run can be resumed.
+    """A file of finished chunks, from which an interrupted run can be resumed with bit-identical results.
 
-    The file is created when the first chunk is saved.
+    The file is created when the first chunk is saved. Use the object in a `with` statement, which closes it at the end.
 
     Args:
-        path: The file.
-        identity: A text that identifies the run.
+        path: The file; missing folders are created.
+        identity: A text that identifies the run, such as its settings; a store with another text is not resumed.
         resume: Whether to continue with an existing store at `path`. By default an existing store is replaced by a new one when the
             first chunk is saved; if there is no store, a new one is created in either case.
 
@@ -82,7 +82,7 @@ class Store:
             raise
 
     def _look(self, resume: bool) -> None:
-        """Examines the path: it may name a store to resume, a store to replace, or nothing."""
+        """Examine the path: it may name a store to resume, a store to replace, or nothing."""
         if self.path.exists() and self.path.stat().st_size:
             with self.path.open("rb") as file:
                 if not b"SQLite format 3\0".startswith(file.read(16)):
@@ -93,11 +93,11 @@ class Store:
             raise self._damaged("empty or truncated")
 
     def _damaged(self, how: str = "damaged or truncated", why: str = "") -> StoreError:
-        """Returns the error for a store that cannot be resumed."""
+        """Return the error for a store that cannot be resumed."""
         return StoreError(f"{self.path} is {how}{why} and cannot be resumed from. Remove it, or run without resuming.")
 
     def _open(self) -> sqlite3.Connection:
-        """Returns the connection; the file of a new store is created here, when the first chunk is saved."""
+        """Return the connection; the file of a new store is created here, when the first chunk is saved."""
         if self._connection is None:
             if self._fresh:
                 self._made = True
@@ -119,7 +119,7 @@ class Store:
         return self._connection
 
     def _check(self, resume: bool) -> None:
-        """Raises StoreError if the file is not a store, or if it cannot be resumed by this run."""
+        """Raise StoreError if the file is not a store, or if it cannot be resumed by this run."""
         with self._explained("read"):
             connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=rw", uri=True)
             try:
@@ -148,7 +148,7 @@ class Store:
 
     @contextlib.contextmanager
     def _explained(self, what: str) -> Iterator[None]:
-        """Converts SQLite's errors to StoreError: the file is in use, damaged, or cannot be read or written."""
+        """Convert SQLite's errors to StoreError: the file is in use, damaged, or cannot be read or written."""
         try:
             yield
         except sqlite3.Error as error:
@@ -169,13 +169,13 @@ class Store:
             raise self._damaged("damaged or truncated", f" ({error})") from error
 
     def load(self, experiment: str) -> Iterator[tuple[int, ChunkResult]]:
-        """Yields the finished chunks of an experiment in order, one at a time.
+        """Read the finished chunks of an experiment, one at a time.
 
         Args:
-            experiment: The fingerprint of the experiment.
+            experiment: The fingerprint of the experiment (`Program.fingerprint`), the key under which its chunks were saved.
 
         Yields:
-            The index of a chunk and its result.
+            Pairs (index of a chunk, its result), in increasing order of the index. Nothing from a store that is not resumed.
 
         Raises:
             StoreError: The file cannot be read, or a row is damaged.
@@ -196,10 +196,12 @@ class Store:
             yield chunk, _unpack(payload)
 
     def save(self, experiment: str, chunk: int, result: ChunkResult) -> None:
-        """Saves a finished chunk; it survives a kill once it is committed.
+        """Save a finished chunk, replacing an earlier one with the same index; it survives a kill once it is committed.
+
+        Chunks are committed twice a second, when a further chunk is saved, and by `commit` and `close`.
 
         Args:
-            experiment: The fingerprint of the experiment.
+            experiment: The fingerprint of the experiment (`Program.fingerprint`).
             chunk: The index of the chunk.
             result: Its result.
 
@@ -214,18 +216,29 @@ class Store:
             self.commit()
 
     def commit(self) -> None:
-        """Commits all chunks saved so far, so that they survive a kill; raises StoreError if the file cannot be written."""
+        """Commit all chunks saved so far, so that they survive a kill; does nothing if none was saved.
+
+        Raises:
+            StoreError: The file cannot be written.
+        """
         if self._connection is not None and not self._broken:
             with self._explained("written"):
                 self._connection.commit()
         self._committed = time.monotonic()
 
     def close(self) -> None:
-        """Commits, closes the file and releases the lock."""
+        """Commit the saved chunks, close the file and release the lock; a second call does nothing.
+
+        Raises:
+            StoreError: The file cannot be written. The file is closed and the lock is released nevertheless.
+        """
         self._end(keep=True)
 
     def finish(self) -> None:
-        """Removes the chunks of a completed run; the store then contains only the run's identity."""
+        """Remove all chunks, once the run is complete and its results are saved elsewhere; the run's identity remains in the file.
+
+        The store stays open. If the disk has no room for the deletion, the chunks stay and no error is raised.
+        """
         if self._connection is not None:
             # deleting needs free space itself: where there is none, the chunks stay
             with contextlib.suppress(sqlite3.OperationalError):
@@ -234,7 +247,7 @@ class Store:
                 self._connection.execute("VACUUM")
 
     def discard(self) -> None:
-        """Closes the store, and deletes the file if this run created it."""
+        """Close the store and release the lock, and delete the file if this object created it; otherwise what was saved is committed."""
         self._end(keep=not self._made)
 
     def _end(self, keep: bool) -> None:
@@ -284,7 +297,7 @@ class _Lock:
             self._owned[self.key] = os.getpid()
 
     def _acquire(self, store: Path) -> int:
-        """Opens and locks the lock file; raises StoreError if another process has locked it."""
+        """Open and lock the lock file, and return its file descriptor; raise StoreError if another process has locked it."""
         while True:
             file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
@@ -307,7 +320,7 @@ class _Lock:
             os.close(file)  # its previous owner has just removed it
 
     def release(self) -> None:
-        """Removes the lock file, and the folders created for it if they are empty."""
+        """Remove the lock file, and the folders created for it if they are empty; do nothing in a forked copy of the process or after a release."""
         with self._guard:
             if self._owned.get(self.key) != os.getpid():
                 return  # a forked copy does not own the lock
@@ -324,7 +337,7 @@ class _Lock:
 
 
 def _locked(file: int) -> bool:
-    """Tries to lock an open file and returns whether it succeeded; a file system without locks counts as success."""
+    """Try to lock an open file and return whether it succeeded; a file system without locks counts as success."""
     try:
         if os.name == "nt":
             import msvcrt
@@ -340,14 +353,14 @@ def _locked(file: int) -> bool:
 
 
 def _pack(result: ChunkResult) -> bytes:
-    """Returns a result as bytes, independent of the byte order of the machine."""
+    """Return a result as bytes, independent of the byte order of the machine."""
     head = struct.pack("<8q", *result.sums.shape, len(result.diverged), *result.points.shape)
     arrays = (result.sums, result.counts, result.diverged, result.first_divergence, result.points)
     return head + b"".join(np.ascontiguousarray(a).astype(a.dtype.newbyteorder("<")).tobytes() for a in arrays)
 
 
 def _unpack(payload: bytes) -> ChunkResult:
-    """Returns the result whose arrays are views of the bytes of a row."""
+    """Return the result whose arrays are views of the bytes of a row."""
     nodes, records, columns, statistics, members, *points = struct.unpack_from("<8q", payload)
     at = struct.calcsize("<8q")
 

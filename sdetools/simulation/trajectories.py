@@ -19,12 +19,12 @@ from sdetools.simulation.program import Program
 
 @dataclass(frozen=True)
 class Points:
-    """The states to be stored: rows of the state at some steps, for all paths (main run) or for selected paths (rerun).
+    """The states to be stored: some rows of the state at some steps, for all paths (main run) or for selected paths (rerun).
 
     Attributes:
-        steps: The steps, in increasing order.
-        rows: The rows of the state (`Program.state_rows`); -1 for a part that a member lacks.
-        chosen: The selected paths, in increasing order; None for all paths.
+        steps: The steps, an integer array in increasing order.
+        rows: The rows of the stacked state, as in `Program.state_rows`; -1 for a part that a member lacks.
+        chosen: The indices of the selected paths, in increasing order; None for all paths.
     """
 
     steps: np.ndarray
@@ -33,67 +33,87 @@ class Points:
 
     @cached_property
     def slot(self) -> dict[int, int]:
-        """The position of each step in the stored array."""
+        """A dictionary: step -> its position along the first axis of stored arrays."""
         return {int(k): t for t, k in enumerate(self.steps)}
 
     @cached_property
     def real(self) -> np.ndarray:
-        """The rows that exist."""
+        """The rows that exist, an integer array: `rows` without the entries -1."""
         return self.rows[self.rows >= 0]
 
     def picked(self, chunk: Chunk) -> np.ndarray:
-        """Returns the paths of a chunk that are stored, relative to its first path."""
+        """Return the paths of a chunk that are stored, as an integer array of positions, 0 for the chunk's first path.
+
+        Without selected paths these are all paths of the chunk, or none if no step is stored.
+        """
         if self.chosen is None:
             return np.arange(chunk.paths if len(self.steps) else 0)
         return self.chosen[self._columns(chunk)] - chunk.first
 
     def empty(self, picked: np.ndarray) -> np.ndarray:
-        """Returns an uninitialised array for the stored states of some paths of a chunk."""
+        """Return an uninitialised float64 array `(steps, existing rows, paths)` for the stored states of one chunk.
+
+        Args:
+            picked: The paths of the chunk, as `picked` returns them; only their number matters.
+        """
         return np.empty((len(self.steps), len(self.real), len(picked)))
 
     def take(self, points: np.ndarray, k: int, picked: np.ndarray, state: Callable[[np.ndarray, np.ndarray], Any]) -> None:
-        """Stores the state before step k, if that step is to be stored.
+        """Store the state before step k in the array of a chunk, if that step is to be stored; do nothing otherwise.
 
         Args:
-            points: The array of the chunk; it is updated.
-            k: The step.
-            picked: The paths, relative to the first one.
-            state: A function of rows and paths that returns the state.
+            points: The array of the chunk, made by `empty`; it is updated.
+            k: The present step.
+            picked: Positions of the stored paths, 0 for the first path that is simulated.
+            state: A function of rows `(rows, 1)` and positions `(paths,)` that returns the present state there, `(rows, paths)`.
         """
         if k in self.slot and len(picked):
             points[self.slot[k]] = state(self.real[:, None], picked)
 
     def whole(self, paths: int) -> np.ndarray:
-        """Returns an array for the stored states of a run; NaN in rows that do not exist."""
+        """Return a float64 array `(steps, rows, stored paths)` for the stored states of a run, filled with NaN.
+
+        Rows that a member lacks (-1 in `rows`) stay NaN.
+
+        Args:
+            paths: The number of paths of the run, all of which are stored unless some are selected.
+        """
         stored = paths if self.chosen is None else len(self.chosen)
         return np.full((len(self.steps), len(self.rows), stored if len(self.steps) else 0), np.nan)
 
     def put(self, whole: np.ndarray, chunk: Chunk, points: np.ndarray) -> None:
-        """Copies the stored states of a chunk to their position in the array of the run."""
+        """Copy the stored states of a chunk to their place in the array of the run.
+
+        Args:
+            whole: The array of the run, made by `whole`; it is updated.
+            chunk: The chunk.
+            points: Its stored states, `(steps, existing rows, paths)`.
+        """
         if len(self.steps):
             whole[:, self.rows >= 0, self._columns(chunk)] = points
 
     def chunks(self, layout: Layout) -> Sequence[int]:
-        """Returns the indices of the chunks that contain selected paths."""
+        """Return the list of the indices of the chunks that contain selected paths, in increasing order; some paths must be selected."""
         assert self.chosen is not None
         return np.unique(layout.holding(self.chosen)).tolist()
 
     def _columns(self, chunk: Chunk) -> slice:
-        """Returns the columns of a chunk's paths in the array of the run."""
+        """Return the range of a chunk's stored paths along the last axis of the array of the run."""
         ends = chunk.first, chunk.first + chunk.paths
         return slice(*(ends if self.chosen is None else np.searchsorted(self.chosen, ends).tolist()))
 
 
 def stored(program: Program, keep: bool = False, slices: Sequence[int] = ()) -> Points:
-    """Returns the states that the main run stores.
+    """Return the states that the main run stores.
 
     Args:
         program: The simulation.
-        keep: Whether to store the final positions.
+        keep: Whether to store the positions of all members after the last step.
         slices: Steps at which the whole state of all paths is stored.
 
     Returns:
-        The states to be stored.
+        The description of these states, without arrays. With `slices`, the whole state after the last step is stored, too, if `keep` is
+        true. Without either, no step and no row.
     """
     steps = np.union1d(np.asarray(slices, np.int64), [program.steps] * keep).astype(np.int64)
     rows = program.state_rows.ravel() if len(slices) else program.positions
@@ -101,5 +121,10 @@ def stored(program: Program, keep: bool = False, slices: Sequence[int] = ()) -> 
 
 
 def chosen(program: Program, paths: np.ndarray) -> Points:
-    """Returns the states that the rerun stores: the whole state of the selected paths at the recorded steps."""
+    """Return the states that the rerun stores: the whole state of the selected paths at all recorded steps.
+
+    Args:
+        program: The simulation.
+        paths: The indices of the selected paths, in any order; the result has them in increasing order.
+    """
     return Points(program.record, program.state_rows.ravel(), np.sort(paths))
