@@ -1,8 +1,8 @@
 """The compiled CPU backend: a program's graphs as loops over lanes in one kernel, compiled by Numba.
 
-A kernel advances a block of `lanes` paths at a time, as many as keep the state in the cache. For each step it draws, and runs the
-loops of the step; at recorded steps it also runs those of the record. All rows are in one flat array, row r at `S[r * lanes]`. The
-text contains structure only; every number that may change is an argument.
+A kernel advances a block of `lanes` consecutive paths (its lanes) at a time, as many as keep the state in the cache. In each step it draws
+and runs the loops of the step; at recorded steps also those of the record. All rows are in one flat array, row r at `S[r * lanes]`. The text
+contains structure only; every number that may change is an argument.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ class Kernel:
     """The source text of a kernel, and what it needs at run time.
 
     Attributes:
-        text: The source.
+        text: The source, a Python module with a function `run`.
         stages: The compiled functions that it uses, by name.
-        data: The arrays of data.
-        numbers: The constants.
-        sizes: The lengths of loops.
-        functions: The names of the functions that it calls by address.
+        data: The arrays of data that its formulas read.
+        numbers: The constants of its formulas, an array of the kernel's type.
+        sizes: The lengths of its loops, an int64 array.
+        functions: The names of the functions that it calls by address (`launch.address`).
         lanes: The number of lanes of a block.
         scratch: The number of elements of each temporary array, by name.
-        gemm: Whether the kernel calls BLAS.
+        gemm: Whether the kernel calls BLAS for products of large matrices.
     """
 
     text: str
@@ -63,12 +63,12 @@ class Kernel:
 
     @property
     def foreign(self) -> dict[str, Callable[..., Any]]:
-        """The compiled functions that belong to the user."""
+        """The compiled functions that belong to the user, by name; the machine code of a kernel with any of them is not cached on disk."""
         return {name: f for name, f in self.stages.items() if not importable(f)}
 
 
 def write(program: Program, real: Real = DOUBLE) -> Kernel:
-    """Returns the kernel of a program, with floating-point numbers of type `real`.
+    """Return the kernel of a program, with floating-point numbers of type `real`; nothing is compiled yet.
 
     Raises:
         NotTraceable: A part of the program needs another backend.
@@ -108,7 +108,7 @@ def write(program: Program, real: Real = DOUBLE) -> Kernel:
 
 
 class Writer:
-    """Generates the text of a kernel for blocks of `lanes` lanes."""
+    """The generator of a kernel's source text, for blocks of `lanes` lanes; `functions` are the graphs of the program."""
 
     def __init__(self, functions: Functions, lanes: Any, real: Real) -> None:
         self.functions, self.program, self.L, self.real = functions, functions.program, lanes, real
@@ -130,12 +130,12 @@ class Writer:
             self.draws[functions.column.key] = Draw(0, sign=lambda _: which)
 
     def take(self, rows: int) -> int:
-        """Reserves rows and returns the first one."""
+        """Reserve `rows` consecutive rows of the kernel's array S and return the number of the first one; 0 rows are allowed."""
         self.rows += rows
         return self.rows - rows
 
     def _names(self) -> dict[Any, str]:
-        """Returns the names of the inputs that are common to all paths."""
+        """Return the names of the inputs that are common to all paths."""
         f = self.functions
         return {f.numbers.key: "P", f.factor.key: "c", f.fading.key: "rho"} | {
             v.key: v.name for row in f.coefficients for v in row
@@ -144,7 +144,7 @@ class Writer:
     # ---- draws
 
     def _place(self, inputs: Sequence[Value], plan: DrawPlan, key: str, k: str, name: str) -> None:
-        """Reserves rows for the draws of a set, and writes the lines that fill them."""
+        """Reserve rows for the draws of a set, and write the lines that fill them."""
         for g, (v, segment) in enumerate(zip(inputs, plan.segments)):
             if segment.kind is Sign:
                 self._signs(v, segment, key, k, f"{name}_{g}")
@@ -153,7 +153,7 @@ class Writer:
             self.Z += max(segment.n, segment.drawn)
 
             def fill(first: str, count: str, segment: Segment = segment, row: int = row, draw: str = drawn) -> str:
-                """Returns the call that fills a tile, in the rows of the first tile."""
+                """Return the source of a call that draws `count` rows from row `first` on (both are expressions), in the rows of the first tile."""
                 slot = f"{segment.base} + {first} // {segment.a_slot}"
                 return f"lanes.call({self.tables.function(draw)}, {key}, at, {k}, {slot}, ({count}) << 32 | {self.L}, {self.place(row)})"
 
@@ -172,11 +172,11 @@ class Writer:
             ]
 
     def place(self, row: int) -> str:
-        """Returns the expression of the address of a row of draws."""
+        """Return the source text of the address of row `row` of the array Z of draws."""
         return f"Zbase + {self.real.size * row * self.L}"
 
     def _signs(self, v: Value, segment: Segment, key: str, k: str, name: str) -> None:
-        """Writes the lines for signs: expressions decode them in place, which is cheaper than storing them; loops read rows of them."""
+        """Write the lines for signs: expressions decode them in place, which is cheaper than storing them; loops read rows of them."""
         row, word = self.Z, self.W
         self.Z += segment.n
         if segment.n > 64:
@@ -197,7 +197,7 @@ class Writer:
         rows = f"lanes.call({self.tables.function('bits')}, Wbase + 8 * {half}, {self.L}, {k} % {lasts} * {segment.n}, {segment.n}, {self.place(row)}, 0)"
 
         def sign(i: int) -> str:
-            """Returns the expression of sign i."""
+            """Return the source text of the i-th sign of a step on lane j: 1.0 or -1.0."""
             return f"lanes.sign_of(W[{half} + j] << ({left} - u64({i})))"
 
         self.draws[v.key] = Draw(row, sign=sign)
@@ -206,13 +206,13 @@ class Writer:
     # ---- graphs as lines
 
     def loops(self, outputs: Sequence[tuple[int, Value]]) -> Loops:
-        """Returns the loops that compute outputs, given as rows and values."""
+        """Return the loops that compute `outputs`, pairs (first row of S, value), and write them; `most` counts the temporary rows they need."""
         made = Loops(outputs, self.at, self.draws, self.names, self.rows, self.L, self.tables)
         self.most = max(getattr(self, "most", 0), made.rows)
         return made
 
     def lines(self, outputs: Sequence[tuple[int, Value]], inputs: Sequence[Value]) -> tuple[list[str], list[str]]:
-        """Returns the lines that make the draws of some inputs, and the lines that compute outputs from them."""
+        """Return two lists of source lines: to make the draws of `inputs` that `outputs` read, and to compute `outputs`, pairs (row of S, value)."""
         made = self.loops(outputs)
         fills = []
         for v in inputs:
@@ -227,7 +227,7 @@ class Writer:
         return fills, made.lines
 
     def _steps(self) -> list[str]:
-        """Returns the lines of the steps of all lengths."""
+        """Return the lines of the steps of all lengths."""
         noise, out = self.program.noise, []
         for step in self.functions.steps:
             inputs = [v for s, own in enumerate(self.functions.draws) for v in own if noise.every(s) == step.every]
@@ -239,14 +239,14 @@ class Writer:
         return out
 
     def _record(self) -> list[str]:
-        """Returns the lines that compute a record, in rows from `h` on, and its moments."""
+        """Return the lines that compute a record, in rows from `h` on, and its moments."""
         lines = self.loops([(self.h + i, v) for i, v in enumerate(self.functions.record)]).lines
         reduce = self.tables.function("reduce_pair" if self.program.pair else "reduce_single")
         where = f"base + {self.real.size * self.h * self.L}, {self.program.columns}, valid, leafat + t * {8 * self.program.columns * len(self.program.statistics)}"
         return [*lines, f"lanes.call({reduce}, {where}, before, {self.L})"]
 
     def _copied(self, to_slot: bool) -> list[str]:
-        """Returns the lines that copy the anchors from their rows to slot `slot` of V, or back."""
+        """Return the lines that copy the anchors from their rows to slot `slot` of V, or back."""
         if self.program.control is None:
             return ["pass"]
         first, n = self.at[self.functions.anchors[0].key] * self.L, 2 * self.program.members[0].dim * self.L
@@ -254,13 +254,13 @@ class Writer:
         return [f"for j in range({n}):", f"    {a} = {b}" if to_slot else f"    {b} = {a}"]
 
     def _snapshot(self) -> list[str]:
-        """Returns the lines that compute an anchor and store it."""
+        """Return the lines that compute an anchor and store it."""
         if self.program.control is None:
             return ["pass"]
         return ["memory_e = memory[e]", *self.loops(self.anchor("memory_e")).lines, *self._copied(True)]
 
     def anchor(self, name: str) -> list[tuple[int, Value]]:
-        """Returns the rows and the values of an anchor: y = x - c m with c called `name`, and the noise in the momentum buffer."""
+        """Return two pairs (first row, value): y = x - c m, where `name` is the variable c in the source, and the noise in the momentum buffer m."""
         (x, m, *_), (y, kept) = self.functions.parts[0], self.functions.anchors
         assert self.functions.momentum_noise is not None
         memory = self.functions.trace.uniform(name)
@@ -268,12 +268,12 @@ class Writer:
         return [(self.at[y.key], x - memory * m), (self.at[kept.key], self.functions.momentum_noise)]
 
     def coefficients(self) -> list[str]:
-        """Returns the lines that read the coefficients of step k."""
+        """Return the source lines that read the coefficients of step k, such as eta and beta, into local variables."""
         names = [v.name for row in self.functions.coefficients for v in row]
         return [f"{name} = C[k * changing + {n}]" for n, name in enumerate(names)]
 
     def _spans(self) -> list[str]:
-        """Returns the first row and the end of the rows of each member."""
+        """Return the first row and the end of the rows of each member."""
         out = []
         for parts in self.functions.parts:
             rows = [self.at[p.key] for p in parts]
@@ -282,7 +282,7 @@ class Writer:
 
     @cached_property
     def text(self) -> str:
-        """The source of the kernel."""
+        """The source of the kernel: `TEMPLATE`, filled with the lines of the start, the steps and the records."""
         program, L = self.program, self.L
         self.most = self.rows
         starts, start = self.lines([(self.at[t.key], v) for t, v in self.functions.start], self.functions.start_draws)
@@ -328,17 +328,17 @@ class Writer:
 
 
 def _block(lines: Sequence[str], by: int) -> str:
-    """Returns indented lines as one text; `pass` if there are none."""
+    """Return indented lines as one text; `pass` if there are none."""
     return "\n".join(indent(lines, by)) or " " * by + "pass"
 
 
 def importable(function: Callable[..., Any]) -> bool:
-    """Whether a compiled function belongs to this library; only kernels of such functions are cached on disk."""
+    """Return whether a compiled function is one of this library's modules, and not the user's; only such functions' kernels are cached on disk."""
     return getattr(function, "__module__", "").startswith("sdetools.") and "<locals>" not in function.__qualname__
 
 
 def _import(name: str, function: Callable[..., Any]) -> str:
-    """Returns the line that imports a compiled function."""
+    """Return the line that imports a compiled function."""
     if importable(function):
         return f"from {function.__module__} import {function.__name__} as {name}\n"
     return f"{name} = None  # set by the loader\n"

@@ -46,12 +46,12 @@ A loop would make the compiler compute the addresses of rows in advance, and fil
 
 @dataclass(frozen=True)
 class Lines:
-    """The lines of a kernel.
+    """The source lines of one CUDA kernel.
 
     Attributes:
-        load: The lines before its steps.
+        load: The lines before its steps, which load rows of the state into local variables.
         step: The lines of a step.
-        store: The lines after its steps.
+        store: The lines after its steps, which write these variables back; empty if the kernel works in memory and takes one step a call.
     """
 
     load: tuple[str, ...]
@@ -59,7 +59,12 @@ class Lines:
     store: tuple[str, ...]
 
     def text(self, data: int, width: int) -> str:
-        """Returns the source of the kernel, which takes `data` arrays of data and `width` coefficients of a step."""
+        """Return the source text of the kernel, a Python function `kernel`.
+
+        Args:
+            data: The number of arrays of data that it takes, as arguments d0, d1, ...
+            width: The number of coefficients of a step.
+        """
         load, lines, store = ("\n".join(part) for part in (self.load, self.step, self.store))
         return TEMPLATE.format(
             data="".join(f", d{i}" for i in range(data)),
@@ -77,23 +82,25 @@ Phase = Lines | Product
 
 @dataclass
 class Kernels:
-    """The kernels of a program; the parts of the members are the first rows.
+    """The CUDA kernels of a program, and the layout of its rows: row r of S is the numbers r of all paths; the members' parts are the first rows.
+
+    A phase is a kernel, or a matrix product between two kernels; phases are run in the order of their list.
 
     Attributes:
         h: The first row of a record.
-        diverged: The first of the rows that are nonzero where a member is not finite.
-        anchors: The rows of an anchor.
-        drawn: The number of rows of Z.
+        diverged: The first of the rows, one a member, that are nonzero where the member is not finite.
+        anchors: The rows of an anchor of the control variate; empty without one.
+        drawn: The number of rows of Z, the array of draws.
         real: The floating-point type.
         rows: The number of rows of S.
         fused: Whether one call of the step's kernel takes any number of steps.
-        start: The phases of the start.
-        step: The phases of a step, each with its step length.
+        start: The phases that write the initial state.
+        step: The phases of a step, pairs (step length of the members that they advance, phase).
         record: The phases of a record.
         anchor: The phases of an anchor.
         check: The phases of a check for divergence.
-        data: The arrays of data.
-        numbers: The constants.
+        data: The arrays of data that the formulas read.
+        numbers: The constants of the formulas.
         sizes: The lengths of loops.
     """
 
@@ -115,7 +122,7 @@ class Kernels:
 
 
 def write(program: Program, real: Real = DOUBLE) -> Kernels:
-    """Returns the kernels of a program.
+    """Return the CUDA kernels of a program, as source text; nothing is compiled yet.
 
     Args:
         program: The simulation.
@@ -131,7 +138,7 @@ def write(program: Program, real: Real = DOUBLE) -> Kernels:
 
 
 class _CudaWriter(Writer):
-    """Generates the text of the kernels."""
+    """The generator of the source text of a program's CUDA kernels."""
 
     def __init__(self, functions: Functions, real: Real) -> None:
         self.segments: dict[Any, tuple[Segment, int, str, str]] = {}
@@ -139,14 +146,14 @@ class _CudaWriter(Writer):
         super().__init__(functions, "lanes", real)
 
     def _place(self, inputs: Sequence[Value], plan: DrawPlan, key: str, k: str, name: str) -> None:
-        """Reserves rows of Z for the segments of a set."""
+        """Reserve rows of Z for the segments of a set."""
         for v, segment in zip(inputs, plan.segments):
             self.draws[v.key] = Draw(self.Z + segment.row)
             self.segments[v.key] = segment, self.Z, key, k
         self.Z += plan.rows
 
     def _filled(self, v: Value) -> list[str]:
-        """Returns the lines that make the draws of an input."""
+        """Return the lines that make the draws of an input."""
         segment, first, key, k = self.segments[v.key]
         if self.kind is CudaStraight:
             lines = cuda_draws.in_registers(segment, lambda row: f"z{first + row}", k, self.real.name)
@@ -155,18 +162,18 @@ class _CudaWriter(Writer):
         return [f"_k0, _k1 = {key} & low, {key} >> half", *lines]
 
     def _made(self, outputs: Sequence[tuple[int, Value]], inputs: Sequence[Value] = ()) -> tuple[list[str], CudaLoops]:
-        """Returns the lines that make the draws of some inputs and then compute outputs, and the loops that they come from."""
+        """Return the lines that make the draws of some inputs and then compute outputs, and the loops that they come from."""
         made = self.kind(outputs, self.at, self.draws, self.names, self.rows, self.L, self.tables)
         self.most = max(self.most, made.rows)
         return [line for v in inputs if v.key in made.from_rows for line in self._filled(v)] + made.lines, made
 
     def _phases(self, outputs: Sequence[tuple[int, Value]], inputs: Sequence[Value] = ()) -> list[Phase]:
-        """Returns the phases that compute outputs."""
+        """Return the phases that compute outputs."""
         lines, made = self._made(outputs, inputs)
         return self._cut(lines, made.products)
 
     def _cut(self, lines: Sequence[str], products: dict[str, Product | None], before: Sequence[str] = ()) -> list[Phase]:
-        """Divides lines into kernels at the matrix products between them."""
+        """Divide lines into kernels at the matrix products between them."""
         out: list[Phase] = []
         own: list[str] = []
         for line in [*lines, None]:
@@ -180,13 +187,13 @@ class _CudaWriter(Writer):
         return out
 
     def _kernel(self, lines: Sequence[str], kept: Sequence[int] = ()) -> Lines:
-        """Returns a kernel; rows `kept` are local variables from its first step to its last."""
+        """Return a kernel; rows `kept` are local variables from its first step to its last."""
         load = [f"s{row} = S[{row} * lanes + j]" for row in kept]
         store = [f"S[{row} * lanes + j] = s{row}" for row in kept]
         return Lines(tuple(indent(load, 8)), tuple(indent(lines, 12)), tuple(indent(store, 8)))
 
     def kernels(self) -> Kernels:
-        """Returns all kernels of the program."""
+        """Return all kernels of the program and the layout of its rows."""
         f, at = self.functions, self.at
         diverged = self.take(len(f.parts))
         self.most = self.rows
@@ -203,7 +210,7 @@ class _CudaWriter(Writer):
         return made
 
     def _write_steps(self, kernels: Kernels) -> None:
-        """Writes the phases of a step: one kernel, unless large matrices are multiplied or a formula is long."""
+        """Write the phases of a step: one kernel, unless large matrices are multiplied or a formula is long."""
         steps = self.functions.steps
         found = [self._step(step) for step in steps]
         if any(made.products for _, made in found):
@@ -223,11 +230,11 @@ class _CudaWriter(Writer):
         kernels.step = [(1, self._kernel(body, sorted(kept)))]
 
     def _first_lines(self, every: int) -> list[str]:
-        """Returns the first lines of a step: its coefficients, and the number of a longer step."""
+        """Return the first lines of a step: its coefficients, and the number of a longer step."""
         return self.coefficients() + ([f"n = k // {self.tables.size(every)}"] if every > 1 else [])
 
     def _step(self, step: StepGraph) -> tuple[list[str], CudaLoops]:
-        """Returns the lines of a step, and the loops that they come from."""
+        """Return the lines of a step, and the loops that they come from."""
         noise = self.program.noise
         inputs = [v for s, own in enumerate(self.functions.draws) for v in own if noise.every(s) == step.every]
         return self._made([(self.at[t.key], v) for t, v in step.outputs], inputs)

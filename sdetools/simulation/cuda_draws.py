@@ -25,26 +25,30 @@ from sdetools.simulation.philox import M0, M1, W0, W1
 
 WORDS = ("_a", "_b")
 Place = Callable[[Any], str]
-"""Returns the source text of the place of a row, given as an expression or an integer."""
+"""A function that returns the source text of the place of a row, such as "Z[(3) * paths + j]"; the row is an integer or an expression."""
 
 
 def names(dtype: str = "float64") -> dict[str, Any]:
-    """Returns the names that the lines use in addition to those of the kernel."""
+    """Return what the generated lines refer to besides the kernel's own variables, as a dictionary name -> module, type or number.
+
+    Args:
+        dtype: "float64" or "float32", the type of the draws.
+    """
     number = np.float32 if dtype == "float32" else np.float64
     return {"math": math, "u": np.uint64, "f": number, "low": np.uint64(0xFFFFFFFF), "half": np.uint64(32)}
 
 
 def in_memory(segment: Segment, place: Place, step: str = "k", dtype: str = "float64") -> list[str]:
-    """Returns lines that write the rows of a segment for one step, in loops.
+    """Return source lines that write the draws of a segment for one step, in loops; for draws that are stored in arrays.
 
     Args:
         segment: The draws.
-        place: The source text of the place of a row.
+        place: A function that gives the source text of the place of a row, from an integer or the text of an expression.
         step: The source text of the step.
         dtype: "float64" or "float32".
 
     Returns:
-        Lines of Python.
+        A list of lines of Python, not indented. They read the variables that the module's docstring lists.
     """
     if segment.share > 1:
         return _shared(segment, place, step, dtype, lambda write: [f"for _i in range({segment.n}):", "    " + write("_i")])
@@ -69,16 +73,16 @@ def in_memory(segment: Segment, place: Place, step: str = "k", dtype: str = "flo
 
 
 def in_registers(segment: Segment, place: Place, step: str = "k", dtype: str = "float64") -> list[str]:
-    """Returns lines that write the rows of a segment for one step, without loops.
+    """Return source lines that write the draws of a segment for one step, without loops; for draws in local variables.
 
     Args:
         segment: The draws.
-        place: The source text of the place of a row; it is called with integers.
+        place: A function that gives the source text of the place of a row, from an integer.
         step: The source text of the step.
         dtype: "float64" or "float32".
 
     Returns:
-        Lines of Python.
+        A list of lines of Python, not indented. They read the variables that the module's docstring lists.
     """
     if segment.share > 1:
         return _shared(segment, place, step, dtype, lambda write: [write(i) for i in range(segment.n)])
@@ -98,7 +102,7 @@ def in_registers(segment: Segment, place: Place, step: str = "k", dtype: str = "
 
 
 def _shared(segment: Segment, place: Place, step: str, dtype: str, each: Callable[..., list[str]]) -> list[str]:
-    """Returns lines for a segment whose address serves several steps.
+    """Return lines for a segment whose address serves several steps.
 
     The word of the step is selected, then decoded; signs are written one by one.
     """
@@ -127,7 +131,7 @@ def _shared(segment: Segment, place: Place, step: str, dtype: str, each: Callabl
 
 
 def _words(step: str, slot: str) -> list[str]:
-    """Returns lines for Philox4x32-10 at an address, which define the words a and b of `philox.words`."""
+    """Return lines for Philox4x32-10 at an address, which define the words a and b of `philox.words`."""
     return [
         f"_c0, _c1, _c2 = u(path) & low, u({step}) & low, u({slot}) & low",
         f"_c3 = (u(path) >> half) | ((u({step}) >> half) << u(10)) | ((u({slot}) >> half) << u(20))",
@@ -141,7 +145,7 @@ def _words(step: str, slot: str) -> list[str]:
 
 
 def _decoded(segment: Segment, words: Sequence[str], dtype: str) -> list[tuple[list[str], str]]:
-    """Returns, for each draw of some words, the lines that precede it and the expression of its value."""
+    """Return, for each draw of some words, the lines that precede it and the expression of its value."""
     if segment.kind is Normal:
         return [draw for word in words for draw in ((_box_muller(word, dtype), "_p"), ([], "_q"))]
     if dtype == "float32":  # rounded once, like `draw_decoders.decode_uniforms32`, and never to 1
@@ -152,12 +156,12 @@ def _decoded(segment: Segment, words: Sequence[str], dtype: str) -> list[tuple[l
 
 
 def _sign(word: str, bit: Any) -> str:
-    """Returns the expression of the sign of a bit."""
+    """Return the expression of the sign of a bit."""
     return f"f(1.0) - f(2.0) * f(({word} >> u({bit})) & u(1))"
 
 
 def _box_muller(word: str, dtype: str) -> list[str]:
-    """Returns lines that define the normals p and q of `philox.normals`; in float32, x is the smaller of u and 1 - u, to keep all bits."""
+    """Return lines that define the normals p and q of `philox.normals`; in float32, x is the smaller of u and 1 - u, to keep all bits."""
     if dtype == "float32":
         radius = [
             f"_bits = {word} >> u(24)",

@@ -37,34 +37,42 @@ stack_rows = stack_array(types.float64, 4 * FLAT, zeros=False)
 
 @intrinsic
 def address_of(typingctx, pointer):
-    """Returns the address of a pointer."""
+    """Return the address that a pointer holds, as a 64-bit integer; for compiled code (Numba passes `typingctx`)."""
     return types.int64(pointer), lambda ctx, b, sig, a: b.ptrtoint(a[0], _i64)
 
 
 @intrinsic
 def float32_of(typingctx, i):
-    """Returns the 32-bit float with these bits."""
+    """Return the 32-bit float whose bits are those of the uint32 `i`; for compiled code (Numba passes `typingctx`)."""
     return types.float32(types.uint32), lambda ctx, b, sig, a: b.bitcast(a[0], _f32)
 
 
 @intrinsic
 def bits32_of(typingctx, x):
-    """Returns the bits of a 32-bit float."""
+    """Return the bits of the 32-bit float x as a uint32; for compiled code (Numba passes `typingctx`)."""
     return types.uint32(types.float32), lambda ctx, b, sig, a: b.bitcast(a[0], _i32)
 
 
 @intrinsic
 def shift_of(typingctx, lanes):
-    """Returns log2 of the number of lanes, a power of two."""
+    """Return log2 of `lanes`, a power of two, as a 64-bit integer; for compiled code (Numba passes `typingctx`)."""
     return types.int64(types.int64), lambda ctx, b, sig, a: b.cttz(a[0], ir.Constant(ir.IntType(1), 1))
 
 
 @njit(inline="always")
 def counter(key, first, step, slot, shift):
-    """Returns the parts of the Philox counter and key that are common to all lanes.
+    """Return the parts of the Philox counter and key that are common to all lanes of a block of consecutive paths.
 
-    These are the two halves of the key, the lower halves of path, step and slot, the upper halves in one word, and the mask of the
-    lanes.
+    Args:
+        key: The 64-bit key of the draws.
+        first: The index of the block's first path.
+        step: The step of the address.
+        slot: The slot of the address.
+        shift: log2 of the number of lanes.
+
+    Returns:
+        Seven words: the two halves of the key, the lower halves of path, step and slot, their upper halves in one word, and the mask
+        2^shift - 1 of the lanes.
     """
     top = (u64(first) >> S32) | ((u64(step) >> S32) << u64(10)) | ((u64(slot) >> S32) << u64(20))
     mask = (u64(1) << u64(shift)) - u64(1)
@@ -73,7 +81,16 @@ def counter(key, first, step, slot, shift):
 
 @njit(inline="always")
 def fill_words(key, first, step, slot, shift, W):
-    """Writes the words of 256 / lanes slots from `slot` on: first the first words of all slots, then the second ones."""
+    """Write the random words of 256 / lanes consecutive slots for a block of `lanes` consecutive paths.
+
+    Args:
+        key: The 64-bit key of the draws.
+        first: The index of the block's first path.
+        step: The step of the address.
+        slot: The first slot.
+        shift: log2 of the number of lanes.
+        W: The array `(512,)` that is written: the first words of all slots, lane by lane within a slot, then the second words of all slots.
+    """
     k0, k1, low, c1, c2, top, mask = counter(key, first, step, slot, shift)
     for q in range(0, FLAT, 16):
         path, c = low + (u64(q) & mask), c2 + (u64(q) >> u64(shift))
@@ -87,7 +104,19 @@ def fill_words(key, first, step, slot, shift, W):
 
 @njit(**OPTIONS)
 def decode_normals(key, first, step, slot, shift, out, stride, valid, spare):
-    """Decodes normals in double precision."""
+    """Write normals in double precision: the 4 draws of each of 256 / lanes consecutive slots, for a block of `lanes` consecutive paths.
+
+    Args:
+        key: The 64-bit key of the draws.
+        first: The index of the block's first path.
+        step: The step of the address.
+        slot: The first slot.
+        shift: log2 of the number of lanes.
+        out: The address to which the first draws of the slots are written, 256 numbers: lane by lane within a slot.
+        stride: The distance in bytes from there to the second draws of the slots, and so on.
+        valid: The number of draws of a slot that are written, from 1 to 4.
+        spare: The address of 256 further numbers, which may be overwritten.
+    """
     W, R = stack_words(), stack_floats()
     fill_words(key, first, step, slot, shift, W)
     for h in range(2):
@@ -103,7 +132,7 @@ def decode_normals(key, first, step, slot, shift, out, stride, valid, spare):
 
 @njit(**OPTIONS)
 def decode_normals32(key, first, step, slot, shift, out, stride, valid, spare):
-    """Decodes normals in single precision."""
+    """Write normals in single precision, from the same bits; the arguments are those of `decode_normals`."""
     W, R = stack_halves(), stack_floats32()
     k0, k1, low, c1, c2, top, mask = counter(key, first, step, slot, shift)
     for q in range(0, FLAT, 16):
@@ -125,18 +154,18 @@ def decode_normals32(key, first, step, slot, shift, out, stride, valid, spare):
 
 @njit(inline="always")
 def uniform(w):
-    """Returns a number in the open interval (0, 1): 52 bits and a half."""
+    """Return a float64 in the open interval (0, 1) from a 64-bit word w: (i + 1/2) 2^-52, where i is its upper 52 bits."""
     return sub_exact(float_of((w >> u64(12)) | ONE_BITS), 1.0) + 1.1102230246251565e-16
 
 
 @njit(inline="always")
 def uniform32(w):
-    """Returns the same number in float32, never rounded to 1."""
+    """Return the number `uniform(w)` of a 64-bit word w rounded to float32, but at most 1 - 2^-24."""
     return min(f32(uniform(w)), f32(1 - 2.0**-24))
 
 
 def _uniforms(uniform: Any, pointer: Any) -> Any:
-    """Returns a decoder of uniforms."""
+    """Return a decoder of uniforms, with the arguments of `decode_normals`; a slot has 2 draws."""
 
     @njit(**OPTIONS)
     def decode(key, first, step, slot, shift, out, stride, valid, spare):
@@ -158,10 +187,14 @@ decode_uniforms, decode_uniforms32 = _uniforms(uniform, float_pointer), _uniform
 
 @njit(inline="always")
 def radius32(high, low):
-    """`lane_moments.radius` in float32: sqrt(-log u), u = 1 - v, v = (i + 1/2) 2^-40.
+    """Return the radius sqrt(-log u) of the Box-Muller transform in float32, from 40 random bits.
 
-    i is the 32 bits of `high` and the upper 8 of `low`. x is the smaller of u and v, from all of its digits; log u = log1p(-v)
-    where u is near 1.
+    u = 1 - v and v = (i + 1/2) 2^-40, where i is the 32 bits of `high` and the upper 8 of `low`. x is the smaller of u and v, from all of its
+    digits; log u = log1p(-v) where u is near 1. `lane_moments.radius` is the same in double precision.
+
+    Args:
+        high: The upper half of a 64-bit random word, a uint32.
+        low: Its lower half.
     """
     flip = u32(i32(high) >> i32(31))
     x = f32(i32(u32(high ^ flip))) * f32(2.0**-32) + (f32(i32(u32(low ^ flip) >> u32(24))) + f32(0.5)) * f32(2.0**-40)
@@ -180,7 +213,12 @@ def radius32(high, low):
 
 @njit(inline="always")
 def normal_pair32(w, r):
-    """`lane_moments.normal_pair` in float32."""
+    """Return the two normals of a radius in float32, s0 r (cos a - sin a) and s1 r (cos a + sin a).
+
+    Args:
+        w: The lower half of a 64-bit random word, a uint32; its lower 24 bits give the angle a in (-pi/4, pi/4) and the signs s0, s1.
+        r: The radius, see `radius32`.
+    """
     t = float32_of(u32(u32(u32(w << u32(1)) & u32(0x7FFFFE)) | u32(0x3F800001))) - f32(1.5)
     s = t * t
     q = s * s
@@ -194,22 +232,25 @@ def normal_pair32(w, r):
 
 @njit(inline="always")
 def _sign(w, bit):
-    """Returns 1.0 - 2.0 times a bit of a word."""
+    """Return 1.0 - 2.0 times a bit of a word."""
     return float_of(((w >> bit) << u64(63)) | ONE_BITS)
 
 
 @njit(inline="always")
 def _sign32(w, bit):
-    """Returns the same in float32."""
+    """Return 1.0 - 2.0 times a bit of a word, in float32."""
     return float32_of(u32(u32(u32(w >> bit) << u32(31)) | u32(0x3F800000)))
 
 
 def _bits(sign: Any, pointer: Any) -> Any:
-    """Returns a decoder of signs."""
+    """Return a decoder of signs."""
 
     @njit(**OPTIONS)
     def decode(E, start, count, shift, out):
-        """Writes rows of signs from bit `start` on; each word is repeated for all bits that are decoded at once."""
+        """Write `count` rows of signs, of 2^shift lanes each, to the address `out`: row i from bit `start + i` of the words of the lanes.
+
+        E holds the words, `(256,)`: those of the lanes, repeated for all bits that are decoded at once (see `repeat`).
+        """
         a = pointer(out)
         i = 0
         while i < count:  # Numba's range with a variable step may raise an error
@@ -225,7 +266,7 @@ decode_bits, decode_bits32 = _bits(_sign, float_pointer), _bits(_sign32, float32
 
 @njit(inline="always")
 def repeat(W, at, shift, E):
-    """Repeats a row of words to 256 words."""
+    """Write 256 words to E: the 2^shift words of W from position `at` on, repeated."""
     mask = (u64(1) << shift) - u64(1)
     for j in range(FLAT):
         E[j] = W[u64(at) + (u64(j) & mask)]
@@ -233,7 +274,7 @@ def repeat(W, at, shift, E):
 
 @njit(inline="always")
 def copy(source, target, count):
-    """Copies `count` numbers of 4 bytes."""
+    """Copy `count` pieces of 4 bytes from the address `source` to the address `target`."""
     a, b = float32_pointer(source), float32_pointer(target)
     for j in range(count):
         b[j] = a[j]

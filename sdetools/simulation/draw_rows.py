@@ -48,7 +48,7 @@ from sdetools.simulation.launch import address
 
 
 def _groups(decode: Any, per: int, size: int) -> Any:
-    """Returns a function that writes rows of draws of `size` bytes, 2^per a slot, group by group.
+    """Return a function that writes rows of draws of `size` bytes, 2^per a slot, group by group.
 
     The excess of an incomplete group is written to the stack and discarded.
     """
@@ -80,7 +80,7 @@ def _groups(decode: Any, per: int, size: int) -> Any:
 
 
 def _signs(decode: Any, size: int) -> Any:
-    """Returns a function that writes rows of signs, 64 a word."""
+    """Return a function that writes rows of signs, 64 a word."""
 
     def rows(key, first, step, slot, packed, out):
         count, shift = packed >> 32, shift_of(packed & 0xFFFFFFFF)
@@ -99,7 +99,7 @@ def _signs(decode: Any, size: int) -> Any:
 
 
 def _words(key, first, step, slot, packed, out):
-    """Writes rows of words."""
+    """Write rows of words."""
     count, lanes = packed >> 32, packed & 0xFFFFFFFF
     a = word_pointer(out)
     for c in range(count):
@@ -110,7 +110,7 @@ def _words(key, first, step, slot, packed, out):
 
 
 def _bits(decode: Any) -> Any:
-    """Returns a function that writes rows of signs from a row of words."""
+    """Return a function that writes rows of signs from a row of words."""
 
     def rows(source, lanes, start, count, out, _):
         E, shift = stack_words(), shift_of(lanes)
@@ -142,7 +142,18 @@ NAMES = ("normals", "uniforms", "signs", "words", "bits")
 
 @once
 def function(name: str, dtype: str = "float64") -> Any:
-    """Returns a function of `NAMES` for a floating-point type, compiled as a C callback."""
+    """Return one of the functions that kernels call for their draws, compiled by Numba as a C callback; each is compiled once in a process.
+
+    Args:
+        name: "normals", "uniforms", "signs", "words" or "bits"; the module's docstring gives their six integer arguments.
+        dtype: The type of the draws, "float64" or "float32".
+
+    Returns:
+        Numba's callback object; its `address` is that of the machine code.
+
+    Raises:
+        ValueError: There is no function of this name.
+    """
     return by_address("simulation.draw_rows", name, dtype, _WRITTEN[dtype][NAMES.index(name)], **OPTIONS)
 
 
@@ -151,18 +162,18 @@ _TILE = 128
 
 
 def fill_block(plan: DrawPlan, key: int, first: int, paths: int, step: int, dtype: Any = np.float64) -> np.ndarray:
-    """Returns the same draws as `draws.fill` for consecutive paths, from the compiled functions.
+    """Return the draws of one step for consecutive paths, from the compiled functions: the numbers of `draws.fill`, up to rounding.
 
     Args:
         plan: The draws of a step.
-        key: The key of the draws.
+        key: The key of the draws, see `philox.stream_key`.
         first: The index of the first path.
         paths: The number of paths.
-        step: The step.
+        step: The step, from 0.
         dtype: float64 or float32.
 
     Returns:
-        An array `(plan.rows, paths)`.
+        An array `(plan.rows, paths)` of this type.
     """
     dtype = np.dtype(dtype)
     names = {Normal: "normals", Sign: "signs"}
@@ -181,7 +192,7 @@ def fill_block(plan: DrawPlan, key: int, first: int, paths: int, step: int, dtyp
 
 @jit(nogil=True, **OPTIONS)
 def _fill_block(table, bits, key, first, out):
-    """Writes the draws of a table of segments to `out`, block by block."""
+    """Write the draws of a table of segments to `out`, 256 paths at a time."""
     buffer, words = np.empty((_TILE, FLAT), out.dtype), np.empty((2, FLAT), np.uint64)
     for b in range(0, out.shape[1], FLAT):
         for s in range(table.shape[0]):

@@ -43,13 +43,15 @@ GROUP = 16
 
 @dataclass(frozen=True)
 class Segment:
-    """One draw of a plan.
+    """The draws of one distribution in a step, with the rows that they fill and the address of their first slot.
+
+    A slot is one call of Philox, which gives 128 random bits.
 
     Attributes:
         kind: The distribution: `Normal`, `Sign` or `Uniform`.
-        n: The number of draws, in rows `row` to `row + n - 1` of a step.
+        n: The number of draws of a path, in rows `row` to `row + n - 1` of a step.
         row: The first of these rows.
-        base: The first slot.
+        base: The number of the first slot.
     """
 
     kind: type[Normal] | type[Sign] | type[Uniform]
@@ -59,12 +61,12 @@ class Segment:
 
     @property
     def a_slot(self) -> int:
-        """The number of draws of this kind in a slot."""
+        """The number of draws that one slot gives: 4 normals, 2 uniforms or 128 signs."""
         return {Normal: 4, Uniform: 2, Sign: 128}[self.kind]
 
     @property
     def share(self) -> int:
-        """The number of consecutive steps that share an address."""
+        """The number of consecutive steps that share one slot, because each needs few draws; 1 if each step has slots of its own."""
         if self.kind is Sign:
             return max(1, 2 * (64 // self.n))
         return max(1, self.a_slot // self.n)
@@ -79,16 +81,24 @@ class Segment:
 
     @property
     def group(self) -> int:
-        """The number of rows of a full group."""
+        """The number of rows of a full group, the draws of 16 slots."""
         return GROUP * self.a_slot
 
     @property
     def slots(self) -> int:
-        """The number of slots that are read."""
+        """The number of slots that are read for `share` steps."""
         return -(-self.drawn // self.a_slot)
 
     def address(self, step: int) -> tuple[int, int]:
-        """Returns the step of the counter, and the first row (for shared signs, the first bit) of the call that belongs to `step`."""
+        """Return where the draws of a step are: the step in the address of their slots, and the first of their rows there.
+
+        Args:
+            step: The step of the path.
+
+        Returns:
+            The pair (step // share, position of the first draw among those of the `share` steps); the position counts rows, and bits for signs
+            that steps share.
+        """
         call, part = divmod(step, self.share)
         if self.kind is not Sign or self.n > 64:
             return call, part * self.n
@@ -101,10 +111,10 @@ class DrawPlan:
     """The draws of a step, in order, and their addresses.
 
     Attributes:
-        draws: The draws.
+        draws: The draws, such as `(Normal(2), Sign(70))`: n numbers a path for each. They fill the rows of an array `(rows, paths)` in order.
 
     Raises:
-        ValueError: There are more than `SEGMENTS` draws.
+        ValueError: There are more than 4096 (`SEGMENTS`) of them.
 
     Example:
         >>> plan = DrawPlan((Normal(2), Sign(70)))
@@ -122,7 +132,7 @@ class DrawPlan:
 
     @cached_property
     def segments(self) -> tuple[Segment, ...]:
-        """The segments of the draws."""
+        """One `Segment` for each of the draws, in order."""
         out, row = [], 0
         for index, draw in enumerate(self.draws):
             out.append(Segment(type(draw), draw.n, row, index * SEGMENT))
@@ -131,17 +141,26 @@ class DrawPlan:
 
     @property
     def rows(self) -> int:
-        """The number of rows of a step."""
+        """The number of random numbers of a path in a step, the rows of the array of draws."""
         return sum(draw.n for draw in self.draws)
 
 
 def groups(count: int, group: int, a_slot: int) -> list[tuple[int, int, int]]:
-    """Returns the first row, the number of rows and the number of slots of each group of `count` rows."""
+    """Return the groups into which rows are divided: full ones, and an incomplete one at the end if there is a rest.
+
+    Args:
+        count: The number of rows.
+        group: The number of rows of a full group.
+        a_slot: The number of rows that one slot gives.
+
+    Returns:
+        For each group, in order, the tuple (first row, number of rows, number of slots).
+    """
     return [(at, m, -(-m // a_slot)) for at in range(0, count, group) for m in (min(group, count - at),)]
 
 
 def fill(plan: DrawPlan, key: int, path: Any, step: int, dtype: Any = np.float64) -> np.ndarray:
-    """Returns the draws of one step for an array of paths.
+    """Return the draws of one step for an array of paths, computed in double precision by NumPy.
 
     Draws in float32 are the rounded doubles, except that a uniform is never rounded to 1 but to the number below it.
 
@@ -149,8 +168,8 @@ def fill(plan: DrawPlan, key: int, path: Any, step: int, dtype: Any = np.float64
         plan: The draws of a step.
         key: The key of the draws, see `philox.stream_key`.
         path: The indices of the paths.
-        step: The step.
-        dtype: The floating-point type.
+        step: The step, from 0.
+        dtype: The floating-point type of the result.
 
     Returns:
         An array of shape `(plan.rows, *path.shape)`.
@@ -163,14 +182,14 @@ def fill(plan: DrawPlan, key: int, path: Any, step: int, dtype: Any = np.float64
 
 
 def drawn(plan: DrawPlan, key: int, path: Any, step: int, xp: Any = np, real: Any = np.float64) -> Any:
-    """Returns the draws of one step, computed in a given type by NumPy or torch.
+    """Return the draws of one step for an array of paths, computed in a given type by NumPy or torch.
 
     Args:
         plan: The draws of a step.
-        key: The key of the draws.
+        key: The key of the draws, see `philox.stream_key`.
         path: The indices of the paths, an array of `xp`.
-        step: The step.
-        xp: `numpy` or `torch`.
+        step: The step, from 0.
+        xp: The module `numpy` or `torch`.
         real: The floating-point type in which draws are computed.
 
     Returns:
@@ -181,13 +200,13 @@ def drawn(plan: DrawPlan, key: int, path: Any, step: int, xp: Any = np, real: An
 
 
 def _words(path: Any, key: int, step: int, first: int, count: int, xp: Any) -> tuple[Any, Any]:
-    """Returns the words of consecutive slots, `(count, *path.shape)`."""
+    """Return the words of consecutive slots, two arrays `(count, *path.shape)`."""
     slots = xp.arange(first, first + count, device=path.device).reshape(-1, *(1 for _ in path.shape))
     return words(key, path, step, slots, xp)
 
 
 def _grouped(segment: Segment, key: int, path: Any, step: int, xp: Any, real: Any) -> Any:
-    """Returns the normals or uniforms of a segment, `(n, *path.shape)`."""
+    """Return the normals or uniforms of a segment, `(n, *path.shape)`."""
     call, at = segment.address(step)
     rows = []
     for first, m, T in groups(segment.drawn, segment.group, segment.a_slot):
@@ -201,7 +220,7 @@ def _grouped(segment: Segment, key: int, path: Any, step: int, xp: Any, real: An
 
 
 def _signs(segment: Segment, key: int, path: Any, step: int, xp: Any, real: Any) -> Any:
-    """Returns the signs of a segment, `(n, *path.shape)`."""
+    """Return the signs of a segment, `(n, *path.shape)`."""
     call, at = segment.address(step)
     pairs = xp.stack(_words(path, key, call, segment.base, segment.slots, xp), axis=1)  # (slots, 2, *path.shape)
     index = xp.arange(at, at + segment.n, dtype=pairs.dtype, device=path.device)

@@ -11,15 +11,16 @@ from sdetools.losses.base import Stage
 
 @lru_cache(maxsize=256)
 def gradient_stage(function: Callable[..., Any], dim: int, dtype: str) -> Stage | None:
-    """Returns a stage that calls a user's gradient path by path.
+    """Compile a user's gradient that cannot be traced, and return it as a function that a kernel calls for all paths of a block.
 
     Args:
-        function: `gradient(x)`, x of shape `(dim,)`, compiled by Numba or not.
+        function: `gradient(x)`, x of shape `(dim,)`, compiled by Numba or not; it returns the `dim` numbers of the gradient.
         dim: The dimension.
-        dtype: "float64" or "float32".
+        dtype: "float64" or "float32", the type of x.
 
     Returns:
-        The stage, or None if Numba cannot compile the function.
+        The compiled function without data, called as `function(x, out)` with two arrays `(dim, paths)`; None if Numba cannot compile it.
+        It is called once here, at the point (0.5, ..., 0.5).
     """
     import numba
     import numpy as np

@@ -26,22 +26,22 @@ CALLED = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
 
 
 def kernel(text: str, stages: dict[str, Callable[..., Any]], foreign: dict[str, Callable[..., Any]]) -> Callable[[int], int]:
-    """Returns the compiled function `run` of a source text.
+    """Return the compiled function `run` of a source text: from the cache on disk, or compiled by Numba; each is compiled once in a process.
 
     Args:
         text: The source.
         stages: The compiled functions that it uses, by name.
-        foreign: Those of them that are the user's.
+        foreign: Those of them that are the user's; with any, the machine code is not cached on disk.
 
     Returns:
-        A function of the address of a kernel's table, see `launch.table`.
+        A function of one integer, the address of a kernel's table (see `launch.table`), that runs the kernel and returns 0.
     """
     return _kernel(text, tuple(stages), tuple(foreign.items()))
 
 
 @once
 def _kernel(text: str, stages: tuple[str, ...], foreign: tuple[tuple[str, Callable[..., Any]], ...]) -> Callable[[int], int]:
-    """Compiles or loads a kernel.
+    """Compile or load a kernel.
 
     Functions on arrays need Numba at run time. Those of the user are compiled in each process, because their source is not part of
     the file's name.
@@ -70,7 +70,7 @@ def _kernel(text: str, stages: tuple[str, ...], foreign: tuple[tuple[str, Callab
 
 
 def _write(file: Path, text: str) -> None:
-    """Writes the text, and replaces any other file of its name."""
+    """Write the text, and replace any other file of its name."""
     if file.is_symlink() or not file.exists() or fault(file) or file.read_text(encoding="utf-8") != text:
         write(file, text.encode())
 
@@ -109,7 +109,7 @@ class _OneBlasThread:
                 self._free()
 
     def _free(self) -> None:
-        """Removes the restriction of threadpoolctl 3.7 and later that only the limiting thread may change the limits."""
+        """Remove the restriction of threadpoolctl 3.7 and later that only the limiting thread may change the limits."""
         for library in self._controller.lib_controllers:
             getattr(library, "clear_controlling_thread", lambda force: None)(force=True)
 

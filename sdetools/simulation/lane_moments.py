@@ -21,7 +21,10 @@ _W0, _W1 = u64(0x9E3779B9), u64(0xBB67AE85)
 
 @njit(inline="always")
 def philox_words(k0, k1, c0, c1, c2, c3):
-    """Returns the two 64-bit words of Philox4x32-10 at a counter; upper halves are masked only where they are read."""
+    """Return the two 64-bit words of Philox4x32-10 at a counter of four 32-bit words, c0 to c3, under a key of two, k0 and k1.
+
+    All are uint64; the upper halves of the counter's words are ignored.
+    """
     for _ in range(10):
         p0, p1 = low_product(c0, _M0), low_product(c2, _M1)
         c0, c1, c2, c3 = (p1 >> S32) ^ c1 ^ k0, p1, (p0 >> S32) ^ c3 ^ k1, p0
@@ -36,7 +39,7 @@ def philox_words(k0, k1, c0, c1, c2, c3):
 
 @njit(inline="always")
 def radius(w):
-    """Returns sqrt(-log u) for the u in (0, 1) given by the upper 40 bits of a word."""
+    """Return the radius sqrt(-log u) of the Box-Muller transform, where u in (0, 1) is given by the upper 40 bits of a 64-bit word w."""
     i = bits_of(2.0 - float_of(((w >> u64(12)) & u64(0x000FFFFFFFFFF000)) | u64(0x3FF0000000000800)))
     e = i + u64((1024 << 52) - 0x3FE6A09E667F3BCD)
     m = float_of(i - (e & u64(0xFFF0000000000000)) + u64(1024 << 52))
@@ -51,9 +54,11 @@ def radius(w):
 
 @njit(inline="always")
 def normal_pair(w, r):
-    """Returns the two normals of radius r: s0 r (cos a - sin a) and s1 r (cos a + sin a).
+    """Return the two normals of a radius, s0 r (cos a - sin a) and s1 r (cos a + sin a).
 
-    The angle a in (-pi/4, pi/4) and the signs s0 and s1 are given by the lower 24 bits of a word.
+    Args:
+        w: A 64-bit random word; its lower 24 bits give the angle a in (-pi/4, pi/4) and the signs s0 and s1.
+        r: The radius, see `radius`.
     """
     t = float_of(((w << u64(30)) & u64(0x3FFFFF << 30)) | u64((0x3FF << 52) | (1 << 29))) - 1.5
     s = t * t
@@ -78,17 +83,17 @@ _X, _Z, _D, _X2, _Z2, _D2, _C, _C2, _DC = map(PAIR.index, ("x", "z", "d", "x2", 
 
 @njit(inline="always")
 def reduce_single(values, at, valid, before, out, o):
-    """Joins the moments of a block to those of earlier blocks of a leaf, for one dynamics.
+    """Add the values of a block of paths to the moments of one quantity, for one dynamics: the mean of h and the sum of squares about it.
 
-    Sums are in double precision, whatever the type of the values.
+    The block is joined to the earlier blocks of its leaf (256 consecutive paths). Sums are in double precision, whatever the type of the values.
 
     Args:
-        values: Rows of values.
-        at: The position of the row of h.
-        valid: The number of lanes that are paths.
+        values: A flat array of rows of values.
+        at: The position in `values` of the first value h.
+        valid: The number of values, one a path.
         before: The number of earlier paths of the leaf.
-        out: The moments; they are updated.
-        o: The position in `out` of the mean of h and of the sum of squares about it.
+        out: The moments of the leaf, a flat array that is updated; zeros before the first block.
+        o: The position in `out` of the mean, which the sum of squares follows.
     """
     pivot, n = f64(values[at]), float(valid)
     s = s2 = 0.0
@@ -104,16 +109,18 @@ def reduce_single(values, at, valid, before, out, o):
 
 @njit(inline="always")
 def reduce_pair(values, at, width, valid, before, out, o):
-    """Joins the moments of a block to those of earlier blocks of a leaf, for h(x), h(z), d = h(x) - h(z) and C.
+    """Add the values of a block of paths to the moments of one quantity, for a pair: those of h(x), h(z), d = h(x) - h(z) and C.
+
+    The block is joined to the earlier blocks of its leaf (256 consecutive paths). Sums are in double precision, whatever the type of the values.
 
     Args:
-        values: Rows of values.
-        at: The position of the rows of h(x), h(z) and C.
-        width: The distance of rows.
-        valid: The number of lanes that are paths.
+        values: A flat array of rows of values.
+        at: The position in `values` of the first value h(x); the rows of h(z) and of the control variate C follow.
+        width: The distance from one row to the next.
+        valid: The number of values in a row, one a path.
         before: The number of earlier paths of the leaf.
-        out: The moments; they are updated.
-        o: The position in `out` of the statistics, in the order of `records.PAIR`.
+        out: The moments of the leaf, a flat array that is updated; zeros before the first block.
+        o: The position in `out` of the nine statistics, in the order of `records.PAIR`.
     """
     n = float(valid)
     px, pz, pc = f64(values[at]), f64(values[at + width]), f64(values[at + 2 * width])
@@ -147,19 +154,27 @@ def reduce_pair(values, at, width, valid, before, out, o):
 
 @njit(inline="always")
 def _spread(product, a, b, n):
-    """Returns the sum of products about the means, from sums about a pivot."""
+    """Return the sum of products about the means, from sums about a pivot."""
     return product - a * b / n
 
 
 @njit(inline="always")
 def _between(earlier, a, b):
-    """Returns the contribution of the difference of two means to a sum of products; zero for the first block."""
+    """Return the contribution of the difference of two means to a sum of products; zero for the first block."""
     return earlier * a * b if earlier > 0.0 else 0.0
 
 
 @njit(inline="always")
 def count_diverged(state, start, stop, valid, width):
-    """Returns the number of the first `valid` lanes with a non-finite number in rows `start` to `stop`."""
+    """Return the number of lanes (paths of a block) with an infinite number or NaN in some rows of the state.
+
+    Args:
+        state: A flat array of rows, row r from position `r * width` on.
+        start: The first row that is examined.
+        stop: The end of these rows, exclusive.
+        valid: The number of lanes that are paths; further ones are ignored.
+        width: The number of lanes of a row.
+    """
     count = 0
     for j in range(valid):
         total = 0.0

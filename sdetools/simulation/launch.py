@@ -32,17 +32,27 @@ ALIGNED = 64
 
 
 def address(name: str, dtype: str = "float64") -> int:
-    """Returns the address of a function that kernels call; it is compiled or loaded at its first use."""
+    """Return the address of the machine code of a function that kernels call; it is compiled or loaded from the cache at its first use.
+
+    Args:
+        name: The name of the function: a key of `MODULES`, or a function of `graph.rows`.
+        dtype: The floating-point type of the kernel, "float64" or "float32".
+    """
     return _machine_code.address(MODULES.get(name, "graph.rows"), name, dtype)
 
 
 def where(array: np.ndarray) -> int:
-    """Returns the address of the first element of an array."""
+    """Return the address in memory of the first element of an array, as an integer."""
     return array.__array_interface__["data"][0]
 
 
 def scratch(size: int, dtype: np.dtype | type) -> np.ndarray:
-    """Returns an uninitialised array of `size` elements, aligned to a cache line."""
+    """Return an uninitialised array `(size,)` whose first element lies at the beginning of a cache line (64 bytes).
+
+    Args:
+        size: The number of elements.
+        dtype: Their type.
+    """
     dtype = np.dtype(dtype)
     memory = np.empty(size * dtype.itemsize + ALIGNED, np.uint8)
     return memory[-where(memory) % ALIGNED :][: size * dtype.itemsize].view(dtype)
@@ -51,19 +61,19 @@ def scratch(size: int, dtype: np.dtype | type) -> np.ndarray:
 def table(
     numbers: Mapping[str, int], arrays: Mapping[str, np.ndarray], tree: int, data: Sequence[np.ndarray], real: np.dtype
 ) -> np.ndarray:
-    """Returns the table of a kernel; the arrays must outlive its use.
+    """Return the argument of a kernel: its integers, then the addresses of its arrays. The arrays must outlive its use.
 
     The kernel accesses memory by address, so types and layouts are checked here.
 
     Args:
         numbers: The integers, by the names of `NUMBERS`.
         arrays: The arrays, by the names of `ARRAYS`.
-        tree: The address of the descriptor of `Nodes`.
-        data: The arrays of data.
+        tree: The address of the descriptor of `Nodes`, its attribute `tree`.
+        data: The arrays of data that the kernel's formulas read, in the kernel's order.
         real: The floating-point type of the kernel.
 
     Returns:
-        An array of integers.
+        An int64 array of all integers and addresses, in this order; its own address is what the kernel takes (`where`).
 
     Raises:
         TypeError: An array is not contiguous, or has another type than the kernel expects.
@@ -100,14 +110,20 @@ HEADER = (
 class Nodes:
     """The memory in which a kernel accumulates the moments of a chunk, and its contract with the kernel.
 
-    For each leaf of `LEAF` paths the kernel writes the leaf's moments to `leaf`, `(records, columns, statistics)`: for each record
-    by reduce_single or reduce_pair, block by block, where `before` is the number of paths in earlier blocks of the leaf. Then it
-    calls carry(tree, paths of the leaf, 0, 0, 0, 0) once. After the last leaf, `sums` and `counts` are those of the nodes.
+    For each leaf of up to 256 consecutive paths the kernel writes the leaf's moments to `leaf`: for each record by reduce_single or
+    reduce_pair, block by block, where `before` is the number of paths in earlier blocks of the leaf. Then it calls
+    carry(tree, paths of the leaf, 0, 0, 0, 0) once. After the last leaf, `sums` and `counts` are those of the nodes.
 
     Args:
         statistics: The statistics.
         shape: The numbers of records and of quantities.
-        lengths: The number of leaves of each node.
+        lengths: The number of leaves of each node of the chunk.
+
+    Attributes:
+        leaf: The moments of the present leaf, `(records, quantities, statistics)`.
+        sums: The moments of the nodes, `(nodes, records, quantities, statistics)`.
+        counts: The number of paths of each node, `(nodes,)`.
+        tree: The address of the descriptor, an integer array whose first entries are those of `HEADER`.
     """
 
     def __init__(self, statistics: records.Columns, shape: tuple[int, int], lengths: Sequence[int]) -> None:

@@ -25,10 +25,19 @@ _SUMS: dict[str, Any] = dict(fastmath=FLAGS | {"reassoc"}, error_model="numpy")
 
 
 def _readers(pointer: Any) -> dict[str, tuple[Any, dict[str, Any]]]:
-    """Returns the functions that read values of a type, with their compiler options; sums are in double precision."""
+    """Return the functions that read values of a type, with their compiler options; sums are in double precision."""
 
     def reduce_single(values, columns, valid, out, before, width):
-        """Joins the moments of a block to those of `before` paths, for one dynamics; the first block of a leaf starts from zero."""
+        """Add a block of paths to the moments of a leaf, for one dynamics and all quantities of a record; return 0.
+
+        Args:
+            values: The address of the rows h(x), one a quantity.
+            columns: The number of quantities.
+            valid: The number of paths of the block.
+            out: The address of the moments, `(columns, 2)` doubles in the order of `records.SINGLE`.
+            before: The number of paths in earlier blocks of the leaf; the moments are set to zero first if it is 0.
+            width: The number of lanes of a row.
+        """
         rows, sums = pointer(values), float_pointer(out)
         if before == 0:
             for i in range(2 * columns):
@@ -38,7 +47,16 @@ def _readers(pointer: Any) -> dict[str, tuple[Any, dict[str, Any]]]:
         return 0
 
     def reduce_pair(values, columns, valid, out, before, width):
-        """Does the same for a pair."""
+        """Add a block of paths to the moments of a leaf, for a pair and all quantities of a record; return 0.
+
+        Args:
+            values: The address of the rows h(x), h(z) and C, three a quantity.
+            columns: The number of quantities.
+            valid: The number of paths of the block.
+            out: The address of the moments, `(columns, 9)` doubles in the order of `records.PAIR`.
+            before: The number of paths in earlier blocks of the leaf; the moments are set to zero first if it is 0.
+            width: The number of lanes of a row.
+        """
         rows, sums = pointer(values), float_pointer(out)
         if before == 0:
             for i in range(9 * columns):
@@ -48,7 +66,16 @@ def _readers(pointer: Any) -> dict[str, tuple[Any, dict[str, Any]]]:
         return 0
 
     def count_diverged(state, start, stop, valid, width, _):
-        """Returns the number of lanes with a non-finite number."""
+        """Return the number of the first `valid` lanes with a non-finite number in rows `start` to `stop - 1`.
+
+        Args:
+            state: The address of the rows of the state.
+            start: The first row.
+            stop: The end of the rows.
+            valid: The number of lanes that are paths.
+            width: The number of lanes of a row.
+            _: Not used.
+        """
         return lane_moments.count_diverged(pointer(state), start, stop, valid, width)
 
     return {
@@ -63,7 +90,7 @@ _weights, _mean, _product = (njit(inline="always")(f) for f in (records.weights,
 
 @njit(error_model="numpy", inline="always")
 def _join(left, at_left, n_left, right, n_right, table, rows, width):
-    """Joins `rows` rows of moments with `width` statistics each, and writes the result to `right`.
+    """Join `rows` rows of moments with `width` statistics each, and write the result to `right`.
 
     The left moments begin at position `at_left` of `left`.
     """
@@ -86,7 +113,7 @@ _LEAF, _STACK, _STACKED, _SUMS_OUT, _COUNTS, _LENGTHS, _TABLE, _ROWS, _WIDTH, _,
 
 
 def _carry(tree, paths, _a, _b, _c, _d):
-    """Adds a finished leaf of `paths` paths to the tree, as in a binary counter: one join a leaf on average.
+    """Add a finished leaf of `paths` paths to the tree, as in a binary counter: one join a leaf on average.
 
     Moments without a sibling are stored on a stack, one for each level. The last leaf of a node joins those on the stack, from the
     right.
@@ -120,7 +147,18 @@ def _carry(tree, paths, _a, _b, _c, _d):
 
 @once
 def function(name: str, dtype: str = "float64") -> Any:
-    """Returns a function of `NAMES` for values of a type, compiled as a C callback."""
+    """Return one of the functions that kernels call for moments and divergence, compiled by Numba as a C callback, once in a process.
+
+    Args:
+        name: "reduce_single", "reduce_pair", "count_diverged" or "carry".
+        dtype: The type of the values that the function reads, "float64" or "float32".
+
+    Returns:
+        Numba's callback object; its `address` is that of the machine code.
+
+    Raises:
+        KeyError: There is no function of this name.
+    """
     if name == "carry":  # no reassociation or contraction: the same bits as `records.joined`
         return by_address("simulation.library", name, dtype, _carry, error_model="numpy")
     written, options = _readers(float_pointer if dtype == "float64" else float32_pointer)[name]

@@ -46,14 +46,14 @@ SETS, PARTS = 4, 1 << 14
 
 
 def philox(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]) -> tuple[Any, ...]:
-    """Returns the four words of Philox4x32-10 at a counter; upper halves are masked only where they are read.
+    """Return the four words of the counter-based random generator Philox4x32-10 at a counter.
 
     Args:
-        counter: Four 32-bit words, numbers or 64-bit arrays, broadcast against each other.
-        key: Two 32-bit words.
+        counter: Four 32-bit words, integers or arrays of 64-bit integers, broadcast against each other; upper halves are ignored.
+        key: Two 32-bit words, in the same form.
 
     Returns:
-        Four 32-bit words.
+        A tuple of four 32-bit words, integers or arrays.
 
     Example:
         >>> [hex(w) for w in philox((0, 0, 0, 0), (0, 0))]
@@ -69,12 +69,12 @@ def philox(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]) -> tuple[An
 
 @dataclass(frozen=True)
 class Stream:
-    """The draws of a seed that a run uses.
+    """The draws of a seed that a run uses: a numbered stream, and which part of it.
 
     Attributes:
-        number: The stream, from 0 to 2^64 - 1.
-        part: The part of the stream.
-        pilot: Whether the draws are those of pilot paths.
+        number: The stream, from 0 to 2^64 - 1; streams of a seed are independent.
+        part: The part of the stream, from 0 to 16383: separate runs of one computation, such as the etas of an order study, have a part each.
+        pilot: Whether the draws are those of pilot paths, which only determine sample sizes.
         proof: Whether the draws are those of a trial that examines the effect of draws.
 
     Example:
@@ -89,13 +89,13 @@ class Stream:
 
     @staticmethod
     def of(value: Any) -> Stream:
-        """Returns a validated stream.
+        """Return a validated stream.
 
         Args:
-            value: An integer from 0 to 2^64 - 1, or a stream.
+            value: The number of the stream, an integer from 0 to 2^64 - 1, or a stream, which is returned as it is.
 
         Returns:
-            The stream.
+            The stream; an integer gives its part 0.
 
         Raises:
             ValueError: The value is neither.
@@ -105,44 +105,55 @@ class Stream:
         return Stream(_check.count("stream", value, least=0, most=WIDEST, hint="Streams are 0, 1, 2, ... of each seed."))
 
     def at(self, part: int) -> Stream:
-        """Returns a part of the stream; raises ValueError if there is no such part."""
+        """Return the same stream with another part.
+
+        Args:
+            part: The part, from 0 to 16383.
+
+        Raises:
+            ValueError: There is no such part.
+        """
         if not 0 <= part < PARTS:
             raise ValueError(f"a run must have at most {PARTS:,} parts (etas of a study, batches of levels); got part {part:,}.")
         return replace(self, part=part)
 
     def counter(self, role: int | None) -> tuple[int, int, int, int]:
-        """Returns the counter at which the key of a set of draws is computed; `role` None is the draws of the starts."""
+        """Return the Philox counter, four 32-bit words, at which the key of a set of draws is computed.
+
+        Args:
+            role: The set of draws, from 0 to 3, one for each member that has its own draws; None for the draws of the starts.
+        """
         low = (0 if role is None else role) + SETS * (self.part + PARTS * (self.pilot + 2 * self.proof))
         return low, int(role is None), self.number & LOW, self.number >> 32
 
 
 def stream_key(seed: int, stream: int | Stream, role: int | None = 0) -> int:
-    """Returns the 64-bit key of a set of draws.
+    """Return the 64-bit key of a set of draws, the first argument of `words`.
 
     Args:
         seed: The seed, from 0 to 2^64 - 1.
-        stream: The stream.
-        role: The set, 0 or 1; None for the draws of the starts.
+        stream: The stream, or its number.
+        role: The set of draws, 0 or 1 (that of the second of two independent members); None for the draws of the starts.
 
     Returns:
-        The key.
+        The key, an integer from 0 to 2^64 - 1.
     """
     c0, c1, _, _ = philox(Stream.of(stream).counter(role), (seed & LOW, seed >> 32))
     return (c0 << 32) | c1
 
 
 def words(key: int, path: Any, step: int, slot: Any, xp: Any = np) -> tuple[Any, Any]:
-    """Returns the two 64-bit words at addresses.
+    """Return the two 64-bit words of random bits at each address (path, step, slot).
 
     Args:
-        key: The key of the draws.
-        path: A path or an array of paths.
+        key: The key of the draws, see `stream_key`.
+        path: The index of a path, or an array of indices.
         step: The step.
-        slot: A slot or an array of slots, broadcast against `path`.
-        xp: `numpy` or `torch`.
+        slot: A slot, the last coordinate of the address, or an array of slots that is broadcast against `path`.
+        xp: The module `numpy` or `torch`, which makes the result.
 
     Returns:
-        Two arrays of words.
+        Two arrays of words, of the broadcast shape: uint64 in NumPy, int64 with the same bits in torch.
     """
     path, slot = (xp.asarray(a, dtype=np.uint64 if xp is np else xp.int64) for a in (path, slot))
     counter = (path & LOW, step & LOW, slot & LOW, (path >> 32) | ((step >> 32) << 10) | ((slot >> 32) << 20))
@@ -151,7 +162,16 @@ def words(key: int, path: Any, step: int, slot: Any, xp: Any = np) -> tuple[Any,
 
 
 def normals(word: Any, xp: Any = np, real: Any = np.float64) -> tuple[Any, Any]:
-    """Returns two independent standard normals from each word, by Box-Muller, computed in the type `real` by `xp`."""
+    """Return two independent standard normals from each 64-bit word, by the Box-Muller transform.
+
+    Args:
+        word: An array of words, see `words`.
+        xp: The module `numpy` or `torch` of the array.
+        real: The floating-point type in which the normals are computed.
+
+    Returns:
+        Two arrays of the shape of `word`.
+    """
     bits = (word >> 24) & (2**40 - 1)
     if xp.finfo(real).bits == 32:  # x is the smaller of u and 1 - u, which keeps all 40 bits
         upper = bits >= 1 << 39
@@ -166,7 +186,16 @@ def normals(word: Any, xp: Any = np, real: Any = np.float64) -> tuple[Any, Any]:
 
 
 def uniform(word: Any, xp: Any = np, real: Any = np.float64) -> Any:
-    """Returns a number in the open interval (0, 1) from the upper 52 bits of each word; in float32 never rounded to 1."""
+    """Return a number in the open interval (0, 1) from the upper 52 bits of each 64-bit word.
+
+    Args:
+        word: An array of words, see `words`.
+        xp: The module `numpy` or `torch` of the array.
+        real: The floating-point type. In float32 the number is never rounded to 1, but to 1 - 2^-24 at most.
+
+    Returns:
+        An array of the shape of `word`.
+    """
     bits = (word >> 12) & (2**52 - 1)
     if xp.finfo(real).bits == 32:  # an odd integer, so it is rounded once, like the double
         return xp.clip(xp.asarray(2 * bits + 1, dtype=real) * 2.0**-53, None, 1 - 2.0**-24)

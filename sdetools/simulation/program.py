@@ -221,7 +221,7 @@ class Program:
         functionals: Sums along a path, with `name` and `increment(before, after)`.
         control: The control variate of a momentum pair, or None.
         coupled: Whether the members of a pair share their draws.
-        every: The step length of each member, in steps of the program; the second number is ignored for one member.
+        every: The step length of each member, in steps of the program; 1 for a single member, and for one of a pair.
     """
 
     members: tuple[Moving, ...]

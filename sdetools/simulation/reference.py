@@ -22,7 +22,11 @@ from sdetools.starts import Law
 
 
 class NumpyRunner(ChunkBatches):
-    """Runs chunks of a task in NumPy, one at a time."""
+    """The runner of the NumPy backend: chunks of a task as arrays of paths, one chunk at a time.
+
+    Args:
+        task: The task, which contains the program.
+    """
 
     on_device = False
     longest_rows = 16
@@ -47,18 +51,19 @@ def run_reference(
     look: Callable[[int, list[State]], None] | None = None,
     scale: float = 1.0,
 ) -> np.ndarray:
-    """Runs one leaf of paths in NumPy and returns its moments.
+    """Run up to 256 paths in NumPy and return their moments; for tests and for the examination of a program.
 
     Args:
         program: The simulation.
-        keys: The keys of the draws, as in `ChunkTask.arguments`.
+        keys: The keys of the draws: one a set, and last that of the starts, as in `ChunkTask.arguments`.
         first: The index of the first path.
-        paths: The number of paths, at most `LEAF`.
-        look: A function `look(k, states)`, called with the members' states before each step k and after the last one.
+        paths: The number of paths, at most 256.
+        look: A function `look(k, states)`, called before each step k and after the last one with a list of the members' states, each a tuple of
+            parts `(dim, paths)`. None calls nothing.
         scale: A factor of the draws of the steps, to examine a program farther from its start than its own paths reach.
 
     Returns:
-        Moments `(records, columns, statistics)`.
+        Moments `(records, quantities, statistics)`.
     """
     with np.errstate(all="ignore"):
         moving, out = ArrayPaths(program, keys, first, paths, scale), []
@@ -78,12 +83,16 @@ class ArrayPaths:
 
     Args:
         program: The simulation.
-        keys: The keys of the draws.
+        keys: The keys of the draws: one a set, and last that of the starts.
         first: The index of the first path.
         paths: The number of paths.
-        scale: A factor of the draws of the steps.
+        scale: A factor of the draws of the steps; 1 for a simulation.
         dtype: "float64" or "float32".
         alone: For each member, whether its steps must be computed path by path; None determines this by trial steps.
+
+    Attributes:
+        k: The present step; the state is the one before it.
+        states: For each member a tuple of its parts, arrays `(dim, paths)`.
     """
 
     def __init__(
@@ -106,7 +115,7 @@ class ArrayPaths:
         self.accumulated = np.zeros((program.noise.accumulated, paths), dtype)
 
     def _starts(self, z: np.ndarray) -> list[State]:
-        """Returns the initial states of the members from the draws of the start."""
+        """Return the initial states of the members from the draws of the start."""
         program, out = self.program, []
         for i, (member, x0) in enumerate(zip(program.members, program.x0)):
             law, momentum = program.start_rows(i)
@@ -127,7 +136,7 @@ class ArrayPaths:
             self.k += 1
 
     def _step(self, k: int) -> None:
-        """Advances all members by step k."""
+        """Advance all members by step k."""
         program, noise, at = self.program, self.program.noise, 0
         draws = [
             self.scale * fill(plan, int(self.keys[s]), self.path, k // noise.every(s), self.dtype)
@@ -156,14 +165,14 @@ class ArrayPaths:
                 self.totals[i, f] += increment(before[0], self.states[i][0])
 
     def _accumulate(self, z: np.ndarray) -> None:
-        """Adds the draws of a step to the sums for the longer step; see `step_graphs.Functions._accumulate`."""
+        """Add the draws of a step to the sums for the longer step; see `step_graphs.Functions._accumulate`."""
         n, sums = self.program.noise.motions, self.accumulated
         if len(sums) > n:
             sums[n:] += sums[:n] + 0.5 * z[:n] + 0.5 / 3**0.5 * z[n:]
         sums[:n] += z[:n]
 
     def _sums(self) -> np.ndarray:
-        """Returns the draws of the longer step, normalised to variance 1, and resets the sums."""
+        """Return the draws of the longer step, normalised to variance 1, and reset the sums."""
         n, share = self.program.noise.motions, max(self.program.every) ** -0.5
         total, area = self.accumulated[:n] * share, self.accumulated[n:] * share**3
         self.accumulated[:] = 0.0
@@ -198,7 +207,7 @@ class ArrayPaths:
 
 
 def _step(member: Moving, coefficients: Any) -> Callable[..., np.ndarray]:
-    """Returns a function of the draws and the parts before a step that gives the stacked parts after it."""
+    """Return a function of the draws and the parts before a step that gives the stacked parts after it."""
 
     def moved(z: np.ndarray, *state: np.ndarray) -> np.ndarray:
         return np.concatenate(parts_of(member, member.rule(state, member.bind(z), *coefficients), state))
@@ -207,7 +216,7 @@ def _step(member: Moving, coefficients: Any) -> Callable[..., np.ndarray]:
 
 
 def _alone(program: Program) -> list[bool]:
-    """Determines for each member whether its rule is written for one path only, such as `np.linalg.norm(g)` without an axis."""
+    """Determine for each member whether its rule is written for one path only, such as `np.linalg.norm(g)` without an axis."""
     out, at = [], 0
     for member in program.members:
         rng, n, mixed = np.random.default_rng(0), few_paths(member.dim), False
@@ -221,7 +230,7 @@ def _alone(program: Program) -> list[bool]:
 
 
 def _unchecked(member: Moving) -> Moving:
-    """Returns the member without the check of a declared class of noise, which examines all paths together."""
+    """Return the member without the check of a declared class of noise, which examines all paths together."""
     sde = getattr(member, "sde", None)
     if sde is None or not sde.presumed:
         return member
@@ -232,14 +241,14 @@ def _unchecked(member: Moving) -> Moving:
 
 
 def _increments(functional: Any, dim: int) -> Callable[..., Any]:
-    """Returns the increments of a functional, path by path if it is written for one path only."""
+    """Return the increments of a functional, path by path if it is written for one path only."""
     return on_rows(
         functional.increment, *map(list, with_outliers(np.random.default_rng(0).standard_normal((2, dim, few_paths(dim)))))
     )
 
 
 def _one_row(observable: Any, x: np.ndarray) -> np.ndarray:
-    """Returns h of each path; raises ValueError if the observable does not give one number per path."""
+    """Return h of each path; raise ValueError if the observable does not give one number per path."""
     value = np.asarray(observable.value(x))
     if value.dtype == object or (value.shape not in ((), (1,), (1, x.shape[1]), x.shape[1:])):
         raise ValueError(

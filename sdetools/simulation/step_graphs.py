@@ -27,11 +27,11 @@ from sdetools.starts import Law
 
 @dataclass
 class StepGraph:
-    """One step of all members whose step takes `every` short steps.
+    """The graph of one step of those members whose step takes `every` steps of the program.
 
     Attributes:
-        every: The step length, in short steps.
-        outputs: Pairs of a state input and its value after the step.
+        every: The step length, in steps of the program; that of the faster member of a pair is 1.
+        outputs: Pairs (input that stands for a part of the state, its value after the step).
     """
 
     every: int
@@ -39,10 +39,10 @@ class StepGraph:
 
 
 class Functions:
-    """The graphs of a program.
+    """The graphs of a program: the start of its state, one step of each length, and a record, in traced values.
 
-    In single precision the sums of functionals use compensated summation (Kahan 1965), so their error does not grow with the number
-    of steps. `rests` are the compensation terms.
+    An input is a symbol that stands for an array of one path, and a value is an expression in inputs. In single precision the sums of functionals
+    use compensated summation (Kahan 1965), so their error does not grow with the number of steps. `rests` are the compensation terms.
 
     Args:
         program: The simulation.
@@ -57,8 +57,14 @@ class Functions:
         accumulated: The input of the draws summed for the longer step of a pair, or None.
         anchors: The inputs of a record besides the state: y and the momentum noise at the anchor of the control variate.
         draws: The inputs of each set of draws, one a segment.
-        start_draws: The inputs of the draws of the start.
+        start_draws: The inputs of the draws of the start, one a segment.
         column: The input of the number of a path's starting point, or None if the paths do not cycle through an array of points.
+        numbers: The input of `Program.parameters`.
+        factor, fading: The inputs of the numbers c and rho of the control variate at a recorded step.
+        coefficients: The inputs of the coefficients of a step: `coefficients[i]` for member i.
+        start: Pairs (input of a part of the state, its initial value).
+        steps: One `StepGraph` for each step length, the shortest first.
+        record: The values of a record, `width` for each quantity in order.
 
     Raises:
         NotTraceable: A part of the program cannot be traced.
@@ -89,7 +95,10 @@ class Functions:
 
     @property
     def state(self) -> list[Value]:
-        """All inputs that persist from step to step."""
+        """All inputs that persist from step to step: the members' parts, then those of the optional inputs above that are not None.
+
+        Their order is `parts`, `momentum_noise`, `sums`, `rests`, `accumulated`.
+        """
         more = (self.momentum_noise, self.sums, self.rests, self.accumulated)
         return [*(p for parts in self.parts for p in parts), *(v for v in more if v is not None)]
 
@@ -104,7 +113,7 @@ class Functions:
     # ---- the start and the steps
 
     def _start(self) -> list[tuple[Value, Value]]:
-        """Returns the initial state: the starts of the members, and zeros for all other inputs."""
+        """Return the initial state: the starts of the members, and zeros for all other inputs."""
         program, out = self.program, []
         z = join(self.start_draws) if self.start_draws else value(np.zeros(0))
         for i, (member, x0) in enumerate(zip(program.members, program.x0)):
@@ -119,7 +128,7 @@ class Functions:
         return out + [(v, value(np.zeros(v.shape))) for v in self.state[len(out) :]]
 
     def _at_column(self, x: Any) -> Value:
-        """Selects a path's own column of points `(dim, n)`; a single point or a traced value is returned unchanged."""
+        """Select a path's own column of points `(dim, n)`; a single point or a traced value is returned unchanged."""
         if isinstance(x, Value) or x.ndim == 1:
             return value(x)
         assert self.column is not None
@@ -143,7 +152,7 @@ class Functions:
         return step
 
     def _added(self, increments: Value) -> list[tuple[Value, Value]]:
-        """Adds increments to the sums of functionals, with compensation in single precision."""
+        """Add increments to the sums of functionals, with compensation in single precision."""
         assert self.sums is not None
         if self.rests is None:
             return [(self.sums, self.sums + increments)]
@@ -170,7 +179,7 @@ class Functions:
             moved[f * len(program.members) + i] = one_number(trace(functional.increment, part, state[0], value(new[0])), part)
 
     def _given(self, i: int, member: Moving) -> tuple[Value, Value]:
-        """Returns the draws and the parameters of a member."""
+        """Return the draws and the parameters of a member."""
         program, offset = self.program, self.program.parameter_offset(i)
         p = self.numbers[offset : offset + len(member.parameters)]
         count = sum(d.n for d in member.draws)
@@ -186,7 +195,7 @@ class Functions:
         return join([total, math.sqrt(3.0) * (2.0 * area - total)]), p
 
     def _accumulate(self, z: Value) -> Value:
-        """Adds the draws of a short step to the sums that the longer step will use: increments, and their integrals if required.
+        """Add the draws of a short step to the sums that the longer step will use: increments, and their integrals if required.
 
         In units of the short step h: A = sum of dW_i, I = sum of (dZ_i + the earlier increments), dZ_i = (z + z' / sqrt 3) / 2.
         """
@@ -200,7 +209,7 @@ class Functions:
     # ---- recorded quantities
 
     def _column(self, o: int) -> list[Value]:
-        """Returns h(x), h(z) and C of a recorded quantity.
+        """Return h(x), h(z) and C of a recorded quantity.
 
         A diverged path makes h NaN whatever h is, because sums over the surviving paths alone would be biased.
         """
@@ -224,7 +233,7 @@ class Functions:
         return rows
 
     def _control(self, h: Any, given: Sequence[Any]) -> Value:
-        """Returns C = c grad h(y_a) . (E - rho E_a), or 0 where it is not finite: at a kink, or on a diverged path."""
+        """Return C = c grad h(y_a) . (E - rho E_a), or 0 where it is not finite: at a kink, or on a diverged path."""
         y, kept = self.anchors
         slope = value(trace(h.gradient, f"the gradient of {h.name}", y, *given))
         c = self.factor * np.sum(slope * (self.momentum_noise - self.fading * kept))
@@ -233,12 +242,12 @@ class Functions:
     # ---- calls of compiled functions
 
     def call(self, stage: Any, parts: Sequence[Any], shape: tuple[int, ...]) -> Value:
-        """Returns a call of a compiled function as a node of the graph.
+        """Return a call of a compiled function as a value of the graph.
 
         Args:
-            stage: The compiled function and its data.
-            parts: The rows of values to which it is applied.
-            shape: The shape of the result on one path.
+            stage: The compiled function and its data, a `losses.base.Stage`.
+            parts: Its arguments besides the data, traced values such as the position `(dim,)`.
+            shape: The shape of the result on one path, `(n,)` or `()`.
 
         Returns:
             The result, a traced value.
@@ -270,7 +279,7 @@ class _Oracle:
         return trace(oracle.noisy, part, lambda: self._gradient(x, numbers), sigma, x, self.z, p, oracle.sigma)
 
     def _gradient(self, x: Value, p: Value) -> Any:
-        """Returns the gradient of the loss: traced if possible, otherwise a call of a compiled function."""
+        """Return the gradient of the loss: traced if possible, otherwise a call of a compiled function."""
         loss = self.oracle.loss
         stage = loss.torch_stage
         if stage is None:
@@ -289,22 +298,32 @@ class _Oracle:
         return self.functions.call(stage, [x], x.shape)
 
     def deviation(self, x: Value) -> Any:
-        """Returns the noise v at `x` on the step's draws, without the factor sigma."""
+        """Return the noise v at x on the step's draws as a traced value `(dim,)`, without the factor sigma."""
         noise = self.oracle.noise
         return trace(noise.value, f"the noise {noise.label}", x, self.z, self.oracle.split(self.p)[2])
 
 
 def observable_value(observable: Any, x: Any, *p: Any) -> Value:
-    """Returns h(x) as a traced value; `p` are the observable's parameters, if it has any."""
+    """Return h(x), one number a path, as a traced value of shape `()`.
+
+    Args:
+        observable: The test function h, with `name` and `value`.
+        x: The position, a traced value `(dim,)`.
+        *p: One traced value with the observable's parameters, if it has any.
+
+    Raises:
+        NotTraceable: h cannot be traced.
+        ValueError: h does not give one number a path.
+    """
     part = f"the observable {observable.name}"
     return one_number(trace(observable.value, part, x, *p), part)
 
 
 def one_number(found: Any, part: str) -> Value:
-    """Returns a traced scalar from the result of a user's function.
+    """Return the result of a user's function as a traced value of shape `()`.
 
     Args:
-        found: The result; a comparison counts as 1 or 0.
+        found: The result, which must be one number; a comparison counts as 1 or 0.
         part: A description of the function, for the error message.
 
     Returns:

@@ -36,7 +36,7 @@ LIBDEVICE = SimpleNamespace(
 
 
 def arrays() -> Arrays:
-    """Returns the array operations of the device.
+    """Return the array operations of the CUDA backend: torch's on the device, or NumPy's on Numba's simulator.
 
     Raises:
         ValueError: There is no device, or no torch with support for CUDA.
@@ -63,7 +63,12 @@ def arrays() -> Arrays:
 
 @cache
 def function(text: str, dtype: str) -> Callable[..., None]:
-    """Returns the kernel of a source text, not compiled."""
+    """Return the kernel of a source text as a plain Python function, not compiled; each text is executed once.
+
+    Args:
+        text: The source, see `cuda.Lines.text`.
+        dtype: The floating-point type, "float64" or "float32".
+    """
     real = np.dtype(dtype).type
     space: dict[str, Any] = {"np": np, "cuda": cuda, "u64": np.uint64, "real": real} | cuda_draws.names(dtype)
     space |= {"math": LIBDEVICE if SIMULATED else math}
@@ -77,10 +82,14 @@ def _kernel(text: str, dtype: str) -> Any:
 
 
 class CudaRunner(ChunkBatches):
-    """Runs chunks of a task in batches on a device.
+    """The runner of the CUDA backend: batches of chunks as rows of paths in the memory of a device, advanced by kernels.
 
     Args:
-        task: The task.
+        task: The task, which contains the program.
+
+    Raises:
+        ValueError: There is no device, or no torch with support for CUDA.
+        NotTraceable: A part of the program needs another backend.
     """
 
     def __init__(self, task: ChunkTask) -> None:
@@ -99,11 +108,14 @@ class CudaRunner(ChunkBatches):
         self.K, self.N = put(self.kernels.numbers), put(self.kernels.sizes)
 
     def real(self, a: np.ndarray) -> np.ndarray:
-        """Returns numbers in the kernels' type, at least one, because Numba does not accept empty arrays."""
+        """Return an array of floats in the kernels' floating-point type, of the same shape.
+
+        An empty array becomes a single zero with as many axes, because Numba does not accept empty arrays.
+        """
         return self.kernels.real.array(a if a.size else np.zeros((1,) * a.ndim))
 
     def given(self, a: Any) -> Any:
-        """Returns an array in the form that kernels accept."""
+        """Return an array of the backend in the form that Numba's kernels accept, with the same memory."""
         return np.require(a, requirements="W") if SIMULATED else cuda.as_cuda_array(a)
 
     def paths(self, first: int, count: int) -> _Paths:
@@ -122,7 +134,7 @@ class _Paths:
         self._run(self.kernels.start)
 
     def _run(self, phases: Sequence[Phase], begin: int = 0, end: int = 1, c: float = 0.0, rho: float = 0.0) -> None:
-        """Runs kernels and products for the steps from `begin` to `end`."""
+        """Run kernels and products for the steps from `begin` to `end`."""
         r = self.runner
         for phase in phases:
             if isinstance(phase, Product):
@@ -135,7 +147,7 @@ class _Paths:
             )
 
     def _multiply(self, p: Product) -> None:
-        """Multiplies rows by a matrix of data."""
+        """Multiply rows by a matrix of data."""
         n, d = self.runner.matrices[p.matrix].shape
         source = self.S if p.array == "S" else self.Z
         from_, to, width = p.source * self.lanes, p.target * self.lanes, p.columns * self.lanes

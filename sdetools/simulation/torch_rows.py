@@ -12,14 +12,14 @@ from sdetools.simulation.draws import DrawPlan, drawn
 
 
 class Draws:
-    """The draws of one step for consecutive paths, `(plan.rows, paths)`, in float64 or float32.
+    """The draws of consecutive paths as tensors `(rows, paths)`: called with a set, its plan and a step, or for the starts.
 
     Args:
-        keys: The keys of the sets of draws; the last one is that of the starts.
+        keys: The keys of the sets of draws (`philox.stream_key`); the last one is that of the starts.
         first: The index of the first path.
         paths: The number of paths.
         device: The device of the tensors.
-        dtype: Their type.
+        dtype: The type of the tensors, float64 or float32.
     """
 
     def __init__(self, keys: list[int], first: int, paths: int, device: torch.device, dtype: torch.dtype) -> None:
@@ -28,15 +28,21 @@ class Draws:
             self.path = torch.arange(first, first + paths, dtype=torch.int64, device=device)
 
     def __call__(self, s: int, plan: DrawPlan, step: int) -> torch.Tensor:
-        """Returns the draws of set `s` at a step."""
+        """Return the draws of one step, a tensor `(plan.rows, paths)`.
+
+        Args:
+            s: The index of the set of draws.
+            plan: The draws of a step of this set.
+            step: The step, from 0.
+        """
         return self._rows(self.keys[s], plan, step)
 
     def start(self, plan: DrawPlan) -> torch.Tensor:
-        """Returns the draws of the starts."""
+        """Return the draws of the starts, a tensor `(plan.rows, paths)`; `plan` is `Program.start_plan`."""
         return self._rows(self.keys[-1], plan, 0)
 
     def _rows(self, key: int, plan: DrawPlan, step: int) -> torch.Tensor:
-        """Returns the draws of a plan under a key."""
+        """Return the draws of a plan under a key."""
         if not plan.rows:
             return torch.empty((0, self.paths), dtype=self.dtype, device=self.device)
         if self.device.type == "cpu":

@@ -31,14 +31,14 @@ CPU_BATCH, DEVICE_BATCH = 1 << 14, 1 << 22
 
 
 def parse(backend: str, dtype: torch.dtype) -> tuple[torch.device, bool]:
-    """Parses the name of a torch backend: "torch", "torch:cuda", "torch:cuda:1", each possibly followed by ":compile".
+    """Return the device and the option that the name of a torch backend gives.
 
     Args:
-        backend: The name.
+        backend: The name: "torch", "torch:cuda", "torch:cuda:1", each possibly followed by ":compile". "torch" alone is the CPU.
         dtype: The type that the device must support.
 
     Returns:
-        The device, and whether steps are compiled.
+        The pair (device, whether steps are compiled by `torch.compile`).
 
     Raises:
         ValueError: The device does not exist or does not support the type, or torch cannot compile for it.
@@ -69,7 +69,7 @@ def parse(backend: str, dtype: torch.dtype) -> tuple[torch.device, bool]:
 
 @cache
 def _compiler_fault(device: torch.device) -> str:
-    """Returns the error of `torch.compile` on the smallest function; an empty text if it compiles."""
+    """Return the error of `torch.compile` on the smallest function; an empty text if it compiles."""
     if (place := folder()) is not None:  # torch's default is a name in /tmp that other users could create first
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(place / "torch"))
     try:
@@ -82,12 +82,16 @@ def _compiler_fault(device: torch.device) -> str:
 
 
 class TensorPaths:
-    """Consecutive paths as tensors, advanced step by step; the state is a tensor `(rows, paths)` for each input, by its key.
+    """Consecutive paths as tensors on a device, advanced step by step.
 
     Args:
         runner: The functions of the program, and the device.
         first: The index of the first path.
         paths: The number of paths.
+
+    Attributes:
+        k: The present step; the state is the one before it.
+        state: The state, a tensor `(rows, paths)` for each input of the step's graph, by the input's key.
     """
 
     def __init__(self, runner: TorchRunner, first: int, paths: int) -> None:
@@ -101,17 +105,20 @@ class TensorPaths:
         self._moved(runner.functions.start, runner.start(*given))
 
     def _moved(self, outputs: Sequence[tuple[Value, Value]], found: Sequence[torch.Tensor]) -> None:
-        """Stores new values of parts of the state, expanded to all paths."""
+        """Store new values of parts of the state, expanded to all paths."""
         for (target, _), v in zip(outputs, found):
             v = torch.as_tensor(v, dtype=self.runner.dtype, device=self.runner.device)
             self.state[target.key] = v if v.ndim == 2 else v[:, None].expand(-1, self.paths).contiguous()
 
     def _all(self) -> list[torch.Tensor]:
-        """Returns all tensors that persist from step to step."""
+        """Return all tensors that persist from step to step."""
         return [self.state[v.key] for v in self.runner.functions.state]
 
     def advance(self, k: int) -> None:
-        """Advances the paths to step k; the longer steps of a pair are taken at their end."""
+        """Advance the paths to the state before step k, which is not earlier than the present one; changes the paths in place.
+
+        A member whose step is r steps of the program moves once in r steps, at the last of them.
+        """
         noise, C = self.program.noise, self.runner.C
         for now in range(self.k, k):
             for step, function in zip(self.runner.functions.steps, self.runner.steps):
@@ -140,18 +147,19 @@ class TensorPaths:
 
 
 def _segments(z: torch.Tensor, plan: Any) -> list[torch.Tensor]:
-    """Returns the draws of each segment."""
+    """Return the draws of each segment."""
     return [z[s.row : s.row + s.n] for s in plan.segments]
 
 
 class TorchRunner(ChunkBatches):
-    """Runs chunks of a task in batches on one device, by torch functions made from the program's graphs.
+    """The runner of the torch backend: batches of chunks as tensors on one device, advanced by torch functions made from the program's graphs.
 
     Args:
-        task: The task.
+        task: The task, which contains the program and the name of the backend.
 
     Raises:
         NotTraceable: A part of the program cannot run on the device.
+        ValueError: The device does not exist, does not support the type, or torch cannot compile for it.
     """
 
     def __init__(self, task: ChunkTask) -> None:
@@ -174,7 +182,7 @@ class TorchRunner(ChunkBatches):
         self.record = self._function(f.record, [*f.state, *f.anchors, f.numbers, f.factor, f.fading])
 
     def _function(self, outputs: Sequence[Value], inputs: Sequence[Value], compiling: bool = False) -> Any:
-        """Returns the torch function of a graph, compiled if required."""
+        """Return the torch function of a graph, compiled if required."""
         f = compiled(outputs, inputs, torch, self.device, self.dtype)
         if not compiling:
             return f
