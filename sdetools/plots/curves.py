@@ -1,4 +1,4 @@
-"""Curves with their bands: gaps against the step size, and means and gaps along time."""
+"""Curves with their bands: gaps against the step size, means and gaps along time, and panels of several curves."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def loglog_orders(
     title: str = "",
     ax: Axes | None = None,
 ) -> Axes:
-    r"""Plots gaps against step sizes on logarithmic axes, with bands, exact values (dashed) and reference slopes (dotted).
+    r"""Plot gaps against step sizes on logarithmic axes, with bands, exact values (dashed) and reference slopes (dotted).
 
-    A point whose band reaches down to zero is drawn hollow: it is not resolved.
+    A point whose band reaches down to zero is drawn hollow: it is not resolved. Gaps that are not positive are not drawn.
 
     Args:
-        etas: Step sizes, positive.
+        etas: Step sizes, positive, in any order.
         values: Gaps, `(len(etas),)`, or a mapping from a curve's name to such an array.
-        low: Lower ends of the bands, in the form of `values`.
-        high: Upper ends of the bands, in the form of `values`.
-        exact: Exact gaps, in the form of `values`.
-        slopes: Slopes of the reference lines.
+        low: Lower ends of the bands, in the form of `values`; a curve without them has no band below it and counts as resolved.
+        high: Upper ends of the bands, in the form of `values`; a curve without them has no band above it.
+        exact: Exact gaps, in the form of `values`; a curve without them has no dashed line.
+        slopes: Slopes of the reference lines, which pass above the topmost gap at the largest step size; empty for none.
         xlabel: Label of the horizontal axis.
         ylabel: Label of the vertical axis.
         title: Title of the axes.
@@ -108,14 +108,14 @@ def gap_curve(
     zero: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
-    """Plots a mean or a gap along time with its band; exact curves are dashed.
+    """Plot means or gaps along time with their bands; exact curves are dashed.
 
     Args:
-        times: The recorded times.
+        times: The recorded times, at least one.
         values: Values, `(len(times),)`, or a mapping from a curve's name to such an array.
-        low: Lower ends of the bands, in the form of `values`.
-        high: Upper ends of the bands, in the form of `values`.
-        exact: Exact values, in the form of `values`.
+        low: Lower ends of the bands, in the form of `values`; a curve without them has no band below it.
+        high: Upper ends of the bands, in the form of `values`; a curve without them has no band above it.
+        exact: Exact values, in the form of `values`; a curve without them has no dashed line.
         xlabel: Label of the horizontal axis.
         ylabel: Label of the vertical axis.
         title: Title of the axes.
@@ -126,7 +126,7 @@ def gap_curve(
         The axes; `.figure` is their figure.
 
     Raises:
-        ValueError: Lengths differ.
+        ValueError: Lengths differ, or there are no times.
 
     Example:
         >>> axes = gap_curve([0.0, 0.5, 1.0], [0.0, 0.2, 0.1], low=[0.0, 0.1, 0.0], high=[0.0, 0.3, 0.2])
@@ -156,15 +156,16 @@ def gap_curve(
 def curve_panels(
     panels: Mapping[str, Mapping[str, tuple[Numbers, Numbers, Numbers]]], xlabel: str = "$t$", ax: Any = None
 ) -> list[Axes]:
-    """Plots one panel for each entry: the first curve as a line with its band, the others as markers with error bars.
+    """Plot one panel for each entry: the first curve as a line with its band, the others as markers with error bars.
 
     Args:
-        panels: For each panel's title, curves by name: arrays x, y and half-width.
+        panels: For each panel's title, a mapping from a curve's name to three arrays of equal length: x, y and the half-width of the band or
+            error bar around y. A panel has at most seven curves.
         xlabel: Label of the horizontal axes.
-        ax: Axes to draw on, one for each panel; None makes a new figure.
+        ax: Axes to draw on, one for each panel; None makes a new figure with three panels in a row.
 
     Returns:
-        The axes, one for each panel.
+        A list of the axes, one for each panel, in the order of `panels`; the first has a legend.
 
     Raises:
         ValueError: `ax` holds another number of axes.
@@ -191,7 +192,7 @@ def curve_panels(
 
 
 def _curves(name: str, value: Any, length: int) -> dict[str, np.ndarray]:
-    """Curves by name, each checked to have `length` entries."""
+    """Return curves by name, each checked to have `length` entries; an unnamed one has the name "", and None gives no curves."""
     if value is None:
         return {}
     curves = value if isinstance(value, Mapping) else {"": value}
@@ -203,7 +204,7 @@ def _curves(name: str, value: Any, length: int) -> dict[str, np.ndarray]:
 
 
 def _references(axes: Axes, x: np.ndarray, curves: Mapping[str, np.ndarray], slopes: Sequence[float]) -> None:
-    """Dotted lines of the given slopes, a little above the topmost point at the largest step."""
+    """Draw dotted lines of the given slopes, above the topmost point at the largest step."""
     tops = [value.max() for value in curves.values() if np.any(value > 0)]
     if len(x) < 2 or not tops:
         return

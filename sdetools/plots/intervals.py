@@ -1,4 +1,4 @@
-"""Values with their intervals on one axis, beside a region or the edges that they are compared with."""
+"""Values with their intervals on one axis, beside a region or edges with which they are compared."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ def interval_plot(
     edges: Mapping[str, float] | None = None,
     ax: Any = None,
 ) -> Axes:
-    """Plots values with their intervals, one row each, on an axis that begins at 0.
+    """Plot values with their intervals, one line each from bottom to top, on an axis that begins at 0.
 
     Args:
-        rows: Value, lower end and upper end of the interval, by the row's name.
+        rows: A mapping from a name to the tuple (value, lower end, upper end of the interval); six entries at most.
         xlabel: Label of the axis.
-        region: A label and the upper end of a shaded region that begins at 0.
-        edges: Positions of dashed vertical lines, by their labels.
+        region: The label and the upper end of a shaded region that begins at 0. With it the names are in a legend; with None, no region is
+            drawn and the names are labels of the vertical axis.
+        edges: A mapping from a label to the position of a dashed vertical line; None for no lines.
         ax: Axes to draw on; None makes a new figure.
 
     Returns:
-        The axes.
+        The axes; `.figure` is their figure.
 
     Example:
         >>> interval_plot({"W1": (0.2, 0.1, 0.3)}, "distance", region=("equal laws, 95 %", 0.05)).get_xlabel()
@@ -57,18 +58,18 @@ def interval_plot(
 
 
 def tolerance_plot(names: Sequence[str], values: np.ndarray, colours: Sequence[str] | None = None, ax: Any = None) -> Axes:
-    """Plots intervals in units of their tolerances, one row each: inside the shaded region from -1 to 1 they lie in the accepted range.
+    """Plot intervals in units of their tolerances, one line each from top to bottom, over a shaded region from -1 to 1.
 
-    What lies beyond +-3 is drawn at the edge.
+    An interval inside the region lies in the accepted range. Numbers beyond +-3 are drawn at the edge of the plot, NaN at +3.
 
     Args:
-        names: A label for each row; an empty one for a row below another of its group.
-        values: Value, lower end and upper end of each row, `(3, rows)`.
-        colours: The colour of each row.
-        ax: Axes to draw on; None makes a new figure, whose height grows with the rows.
+        names: A label for each interval; an empty one continues the group of the interval above it.
+        values: Value, lower end and upper end of each interval, an array `(3, len(names))`.
+        colours: The colour of each interval; None gives all the same one.
+        ax: Axes to draw on; None makes a new figure, whose height grows with the number of intervals.
 
     Returns:
-        The axes.
+        The axes; `.figure` is their figure.
 
     Example:
         >>> axes = tolerance_plot(["order", "gap"], np.array([[0.1, 2.0], [-0.2, 1.5], [0.4, 2.5]]))

@@ -1,4 +1,4 @@
-"""The customary four panels of multilevel Monte Carlo: variance, mean, paths and cost of each level."""
+"""The four panels that are usual for multilevel Monte Carlo: variance, mean, number of paths and cost of each level."""
 
 from __future__ import annotations
 
@@ -24,21 +24,23 @@ def level_panels(
     refinement: int = 2,
     ax: Any = None,
 ) -> list[Axes]:
-    """Plots variance, absolute mean, paths and cost against the level.
+    """Plot a multilevel Monte Carlo estimate: variance, absolute mean, number of paths and cost, each against the level.
+
+    The first two panels have two curves, for the observable on a level and for its difference from the level before.
 
     Args:
-        name: The observable.
+        name: The name of the observable, for the legends.
         variances: Variances of the observable on each level, `(levels,)`, and of the differences from the level before, `(levels - 1,)`.
-        means: Means, in the same form.
-        paths: Paths of each level.
-        cost: Steps of each level.
-        totals: Steps of all levels with their pilot runs, and of plain Monte Carlo with the same error.
+        means: Means of the observable and of the differences, in the form of `variances`.
+        paths: The number of paths of each level, `(levels,)`.
+        cost: The number of steps of each level, over all its paths, `(levels,)`.
+        totals: The number of steps of all levels with their pilot runs, and that of plain Monte Carlo with the same error.
         eps: The root-mean-square error that was asked for.
         refinement: The ratio of successive steps; the base of the first two logarithmic axes.
         ax: Four axes to draw on; None makes a new figure.
 
     Returns:
-        The four axes.
+        A list of the four axes: variance, mean, paths, cost.
 
     Raises:
         ValueError: `ax` holds another number of axes.

@@ -13,27 +13,27 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PANELS = 6
-"""The number of coordinates that are drawn unless others are asked for."""
+"""The number of coordinates that results plot unless others are asked for."""
 FEW = 6
 """Up to this number of paths each has a colour of its own."""
 DASHES = (0, (4, 2))
 
 
 def path_plot(names: Sequence[str], members: Sequence[Any], loss: Any = None, ax: Any = None, time: bool = False) -> list[Axes]:
-    """Plots paths of one dynamics or of a pair.
+    """Plot paths of one dynamics or of a pair.
 
-    Two coordinates are drawn as curves in the plane, on the contours of the loss if it is given; more coordinates are drawn against time, one
-    panel each. Up to six paths have a colour each, and a second member is dashed; of more paths the members have the colours.
+    Two coordinates are drawn as curves in the plane, on the contours of the loss if it is given; another number of coordinates is drawn against
+    time, one panel each. Up to six paths have a colour each, and a second member is dashed; with more paths each member has a colour.
 
     Args:
-        names: Names of the dynamics.
-        members: One `xarray.DataArray` over (path, time, coordinate) for each dynamics.
-        loss: A loss whose contours are drawn below curves in the plane.
+        names: The names of the dynamics, one for each of `members`, for the legend.
+        members: One `xarray.DataArray` with the dimensions (path, time, coordinate) for each dynamics; all have the same coordinates.
+        loss: A loss whose contours are drawn below curves in the plane; None draws none.
         ax: Axes to draw on, one for each panel; None makes a new figure.
         time: Whether two coordinates, too, are drawn against time.
 
     Returns:
-        The axes, one for each panel.
+        A list of the axes: one for the plane, otherwise one for each coordinate in order.
 
     Raises:
         ValueError: `ax` holds another number of axes.
@@ -82,19 +82,19 @@ def path_plot(names: Sequence[str], members: Sequence[Any], loss: Any = None, ax
 
 
 def manifold_plot(loss: Any, paths: Mapping[str, np.ndarray], points: np.ndarray, start: np.ndarray, ax: Any = None) -> Axes:
-    """Plots paths on a manifold of minimisers in two or three dimensions.
+    """Plot paths on a manifold of minimisers in two or three dimensions.
 
     Points of the manifold are dots. In two dimensions the logarithm of the loss is drawn behind them in grey.
 
     Args:
         loss: The loss, with `value` and the coordinates' `names`.
-        paths: Arrays `(dim, times, n)` of n paths each, by their names in the legend; the first is drawn in the dark colour `INK`.
-        points: Points of the manifold, `(dim, m)`.
+        paths: A mapping from a name in the legend to an array `(dim, times, n)` of n paths; the first entry is drawn in the dark colour `INK`.
+        points: Points of the manifold, `(dim, m)`; only those near the paths are drawn.
         start: The point where paths start, `(dim,)`.
         ax: Axes to draw on, three-dimensional ones for three coordinates; None makes a new figure.
 
     Returns:
-        The axes.
+        The axes; `.figure` is their figure.
     """
     dim = len(points)
     axes: Any = ax
@@ -144,7 +144,7 @@ def manifold_plot(loss: Any, paths: Mapping[str, np.ndarray], points: np.ndarray
 
 
 def _limits(values: Sequence[np.ndarray]) -> tuple[float, float]:
-    """The range of the paths that stay finite, with a margin; the range of all finite values, if no path stays finite."""
+    """Return the range of the paths that stay finite, with a margin; the range of all finite values, if no path stays finite."""
     stay = [v[np.isfinite(v).all(axis=1)].ravel() for v in values]
     seen = np.concatenate(stay if any(map(len, stay)) else [v[np.isfinite(v)] for v in values])
     low, high = (float(seen.min()), float(seen.max())) if len(seen) else (0.0, 1.0)
@@ -153,7 +153,7 @@ def _limits(values: Sequence[np.ndarray]) -> tuple[float, float]:
 
 
 def _contours(axes: Axes, loss: Any, x: tuple[float, float], y: tuple[float, float]) -> None:
-    """Contours of a loss between limits, at its quantiles over the plane."""
+    """Draw contours of a loss between limits, at its quantiles over the plane."""
     from matplotlib.colors import BoundaryNorm
 
     grid = np.stack(np.meshgrid(np.linspace(*x, 201), np.linspace(*y, 201), indexing="ij"))
@@ -168,7 +168,7 @@ def _contours(axes: Axes, loss: Any, x: tuple[float, float], y: tuple[float, flo
 
 
 def _legend(axes: Axes, names: Sequence[str], paths: Sequence[str]) -> None:
-    """A legend of colours by path and dashes by member, or of colours by member."""
+    """Add a legend of colours by path and dashes by member, or of colours by member."""
     from matplotlib.lines import Line2D
 
     if paths:

@@ -1,4 +1,4 @@
-"""Measured times beside a roofline, against the dimension."""
+"""Measured run times beside a roofline, a lower bound of the time from measured rates of the hardware, against the dimension."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ if TYPE_CHECKING:
 
 
 def roofline_panels(series: Mapping[str, np.ndarray], ax: Any = None) -> list[Axes]:
-    """Plots times and rooflines against the dimension, and their ratio with its bounds.
+    """Plot measured times and rooflines against the dimension, and in a second panel their ratio with the largest ratio allowed.
+
+    A roofline is a lower bound of the time, from measured rates of the hardware. Times are in nanoseconds for one coordinate in one step.
 
     Args:
-        series: For each problem an array `(5, n)`: dimensions, measured times in ns, rooflines in ns, ratios, bounds of the ratios.
+        series: A mapping from a problem's name to an array `(5, n)`, or five arrays `(n,)`: dimensions, measured times in ns, rooflines in ns,
+            measured time over roofline, largest ratio allowed.
         ax: Two axes to draw on; None makes a new figure.
 
     Returns:
-        The two axes.
+        A list of the two axes: times, ratios.
 
     Raises:
         ValueError: `ax` holds another number of axes.

@@ -95,7 +95,7 @@ class Kernels:
         rows: The number of rows of S.
         fused: Whether one call of the step's kernel takes any number of steps.
         start: The phases that write the initial state.
-        step: The phases of a step, pairs (step length of the members that they advance, phase).
+        step: The phases of a step, pairs (r, phase); the phase is run in every r-th step of the program.
         record: The phases of a record.
         anchor: The phases of an anchor.
         check: The phases of a check for divergence.
