@@ -21,7 +21,14 @@ class Runner(Protocol):
     longest_rows: int
 
     def __call__(self, task: Any) -> Any:
-        """Return an object that runs the chunks of a `ChunkTask`: an instance of the class, with the methods of `ChunkBatches`."""
+        """Return an object that runs the chunks of a task on one backend.
+
+        Args:
+            task: A `chunks.ChunkTask` with a program.
+
+        Returns:
+            An instance of the class itself, a subclass of `chunk_batches.ChunkBatches`.
+        """
 
 
 RUNNERS = {

@@ -27,7 +27,10 @@ class MovingPaths(Protocol):
     """
 
     def advance(self, k: int) -> None:
-        """Advance the paths to the state before step k, which is not earlier than the present one; changes the paths in place."""
+        """Advance the paths in place until k steps of the program have been taken, so that their state is the one before step k (from 0).
+
+        `k` is not smaller than the number of steps taken so far; if it is equal, nothing changes.
+        """
 
     def anchor(self, memory: float) -> Any:
         """Return what the control variate keeps of the present step: y `(dim, paths)` and E `(dim, paths)`, in a form of the backend's own.
@@ -50,7 +53,10 @@ class MovingPaths(Protocol):
         """
 
     def diverged(self, i: int) -> np.ndarray:
-        """Return a boolean array `(paths,)`: True where the present state of member i (0 or 1) contains an infinite number or NaN."""
+        """Return which paths are not finite now, as a boolean array `(paths,)`: True where a number of the state is infinite or NaN.
+
+        `i` is the index of the dynamics whose state is examined: 0, or 1 for the second one of a pair.
+        """
 
     def rows_of(self, rows: np.ndarray, picked: np.ndarray) -> np.ndarray:
         """Return numbers of the present state as a float64 array of NumPy.
@@ -76,7 +82,7 @@ class Arrays:
         self.torch, self.device = torch, device
 
     def zeros(self, shape: Any, dtype: str = "float64") -> Any:
-        """Return an array of zeros on the device: a NumPy array or a tensor.
+        """Return an array of zeros, a NumPy array or a torch tensor on the device of these operations.
 
         Args:
             shape: The shape, a tuple or a length.
@@ -89,11 +95,11 @@ class Arrays:
         )
 
     def put(self, a: np.ndarray) -> Any:
-        """Return a NumPy array as an array of the backend: the array itself, or a tensor of the same type on the device."""
+        """Return a NumPy array as an array of the backend: the array itself in NumPy, or a torch tensor of the same type on the device."""
         return a if self.torch is None else self.torch.as_tensor(a, device=self.device)
 
     def numpy(self, a: Any) -> np.ndarray:
-        """Return an array of the backend as a NumPy array in main memory, without a copy where possible."""
+        """Return an array of the backend, a NumPy array or a torch tensor, as a NumPy array in main memory; it may share the memory of `a`."""
         return np.asarray(a if self.torch is None else a.cpu())
 
     def moments(self, columns: Columns, rows: Sequence[Any], paths: int) -> np.ndarray:
@@ -171,7 +177,12 @@ class ChunkBatches:
         self.most = max(1, most // (task.layout.size * LEAF))
 
     def paths(self, first: int, count: int) -> MovingPaths:
-        """Return the paths with indices `first` to `first + count - 1`, at their start; every subclass implements this."""
+        """Return paths at their start, as an object that advances them together; every subclass, one a backend, implements this.
+
+        Args:
+            first: The index of the first path.
+            count: The number of paths; their indices are `first` to `first + count - 1`.
+        """
         raise NotImplementedError
 
     def results(self, waiting: Iterable[int]) -> Iterator[tuple[int, ChunkResult]]:

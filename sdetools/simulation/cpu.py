@@ -63,7 +63,7 @@ class Kernel:
 
     @property
     def foreign(self) -> dict[str, Callable[..., Any]]:
-        """The compiled functions that belong to the user, by name; the machine code of a kernel with any of them is not cached on disk."""
+        """The compiled functions that belong to the user, by name; empty if there are none, and only then is machine code cached on disk."""
         return {name: f for name, f in self.stages.items() if not importable(f)}
 
 
@@ -108,7 +108,7 @@ def write(program: Program, real: Real = DOUBLE) -> Kernel:
 
 
 class Writer:
-    """The generator of a kernel's source text, for blocks of `lanes` lanes; `functions` are the graphs of the program."""
+    """The generator of a kernel's source text, from the graphs `functions` of a program, for blocks of `lanes` paths with numbers of type `real`."""
 
     def __init__(self, functions: Functions, lanes: Any, real: Real) -> None:
         self.functions, self.program, self.L, self.real = functions, functions.program, lanes, real
@@ -130,7 +130,7 @@ class Writer:
             self.draws[functions.column.key] = Draw(0, sign=lambda _: which)
 
     def take(self, rows: int) -> int:
-        """Reserve `rows` consecutive rows of the kernel's array S and return the number of the first one; 0 rows are allowed."""
+        """Reserve `rows` rows of the kernel's array S, which holds the state `(rows, lanes)` of a block of paths; return the first row's number."""
         self.rows += rows
         return self.rows - rows
 
@@ -172,7 +172,7 @@ class Writer:
             ]
 
     def place(self, row: int) -> str:
-        """Return the source text of the address of row `row` of the array Z of draws."""
+        """Return the source text of the address in memory of a row of the kernel's array of draws, `(rows, lanes)`; `row` is the row's number."""
         return f"Zbase + {self.real.size * row * self.L}"
 
     def _signs(self, v: Value, segment: Segment, key: str, k: str, name: str) -> None:
@@ -268,7 +268,7 @@ class Writer:
         return [(self.at[y.key], x - memory * m), (self.at[kept.key], self.functions.momentum_noise)]
 
     def coefficients(self) -> list[str]:
-        """Return the source lines that read the coefficients of step k, such as eta and beta, into local variables."""
+        """Return source lines that read the coefficients of step k of all dynamics (eta, beta, ...) from the kernel's array C into variables."""
         names = [v.name for row in self.functions.coefficients for v in row]
         return [f"{name} = C[k * changing + {n}]" for n, name in enumerate(names)]
 
@@ -282,7 +282,7 @@ class Writer:
 
     @cached_property
     def text(self) -> str:
-        """The source of the kernel: `TEMPLATE`, filled with the lines of the start, the steps and the records."""
+        """The source text of the whole kernel, a Python module: `TEMPLATE`, filled with the lines of the start, the steps and the records."""
         program, L = self.program, self.L
         self.most = self.rows
         starts, start = self.lines([(self.at[t.key], v) for t, v in self.functions.start], self.functions.start_draws)
@@ -333,7 +333,7 @@ def _block(lines: Sequence[str], by: int) -> str:
 
 
 def importable(function: Callable[..., Any]) -> bool:
-    """Return whether a compiled function is one of this library's modules, and not the user's; only such functions' kernels are cached on disk."""
+    """Return whether a compiled function is in a module of sdetools, and not the user's; a kernel with a user's function is not cached on disk."""
     return getattr(function, "__module__", "").startswith("sdetools.") and "<locals>" not in function.__qualname__
 
 

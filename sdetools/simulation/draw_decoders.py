@@ -37,25 +37,25 @@ stack_rows = stack_array(types.float64, 4 * FLAT, zeros=False)
 
 @intrinsic
 def address_of(typingctx, pointer):
-    """Return the address that a pointer holds, as a 64-bit integer; for compiled code (Numba passes `typingctx`)."""
+    """Return the address that a pointer holds as a 64-bit integer, in compiled code only; callers pass `pointer`, Numba passes `typingctx`."""
     return types.int64(pointer), lambda ctx, b, sig, a: b.ptrtoint(a[0], _i64)
 
 
 @intrinsic
 def float32_of(typingctx, i):
-    """Return the 32-bit float whose bits are those of the uint32 `i`; for compiled code (Numba passes `typingctx`)."""
+    """Return the 32-bit float whose bits are those of the uint32 `i`, in compiled code only; callers pass `i`, Numba passes `typingctx`."""
     return types.float32(types.uint32), lambda ctx, b, sig, a: b.bitcast(a[0], _f32)
 
 
 @intrinsic
 def bits32_of(typingctx, x):
-    """Return the bits of the 32-bit float x as a uint32; for compiled code (Numba passes `typingctx`)."""
+    """Return the bits of the 32-bit float `x` as a uint32, in compiled code only; callers pass `x`, Numba passes `typingctx`."""
     return types.uint32(types.float32), lambda ctx, b, sig, a: b.bitcast(a[0], _i32)
 
 
 @intrinsic
 def shift_of(typingctx, lanes):
-    """Return log2 of `lanes`, a power of two, as a 64-bit integer; for compiled code (Numba passes `typingctx`)."""
+    """Return log2 of `lanes`, a power of two, as a 64-bit integer, in compiled code only; callers pass `lanes`, Numba passes `typingctx`."""
     return types.int64(types.int64), lambda ctx, b, sig, a: b.cttz(a[0], ir.Constant(ir.IntType(1), 1))
 
 
@@ -132,7 +132,12 @@ def decode_normals(key, first, step, slot, shift, out, stride, valid, spare):
 
 @njit(**OPTIONS)
 def decode_normals32(key, first, step, slot, shift, out, stride, valid, spare):
-    """Write normals in single precision, from the same bits; the arguments are those of `decode_normals`."""
+    """Write normals in single precision: the 4 draws of each of 256 / lanes consecutive slots, for a block of `lanes` consecutive paths.
+
+    The bits are those of `decode_normals`, and so are the arguments: key, first path, step, first slot, log2 of the number of lanes; the address
+    `out` of the first draws of the slots, the distance `stride` in bytes to the second ones, the number `valid` of draws of a slot that are written
+    (1 to 4), and the address `spare` of 256 numbers that may be overwritten.
+    """
     W, R = stack_halves(), stack_floats32()
     k0, k1, low, c1, c2, top, mask = counter(key, first, step, slot, shift)
     for q in range(0, FLAT, 16):
@@ -154,13 +159,13 @@ def decode_normals32(key, first, step, slot, shift, out, stride, valid, spare):
 
 @njit(inline="always")
 def uniform(w):
-    """Return a float64 in the open interval (0, 1) from a 64-bit word w: (i + 1/2) 2^-52, where i is its upper 52 bits."""
+    """Return a uniform float64 in the open interval (0, 1), (i + 1/2) 2^-52, where i is the upper 52 bits of the 64-bit random word w."""
     return sub_exact(float_of((w >> u64(12)) | ONE_BITS), 1.0) + 1.1102230246251565e-16
 
 
 @njit(inline="always")
 def uniform32(w):
-    """Return the number `uniform(w)` of a 64-bit word w rounded to float32, but at most 1 - 2^-24."""
+    """Return a uniform float32 in (0, 1): (i + 1/2) 2^-52 rounded, but at most 1 - 2^-24; i is the upper 52 bits of the 64-bit word w."""
     return min(f32(uniform(w)), f32(1 - 2.0**-24))
 
 
@@ -266,7 +271,14 @@ decode_bits, decode_bits32 = _bits(_sign, float_pointer), _bits(_sign32, float32
 
 @njit(inline="always")
 def repeat(W, at, shift, E):
-    """Write 256 words to E: the 2^shift words of W from position `at` on, repeated."""
+    """Write a row of 64-bit random words, one for each of 2^shift lanes, again and again to an array of 256 words.
+
+    Args:
+        W: The array that is read.
+        at: The position of the row's first word in W.
+        shift: log2 of the number of lanes.
+        E: The array that is written: E[j] = W[at + j mod 2^shift] for j < 256.
+    """
     mask = (u64(1) << shift) - u64(1)
     for j in range(FLAT):
         E[j] = W[u64(at) + (u64(j) & mask)]
@@ -274,7 +286,7 @@ def repeat(W, at, shift, E):
 
 @njit(inline="always")
 def copy(source, target, count):
-    """Copy `count` pieces of 4 bytes from the address `source` to the address `target`."""
+    """Copy `count` pieces of 4 bytes from the address `source` to the address `target`; in compiled code only."""
     a, b = float32_pointer(source), float32_pointer(target)
     for j in range(count):
         b[j] = a[j]

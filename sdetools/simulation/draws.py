@@ -61,32 +61,32 @@ class Segment:
 
     @property
     def a_slot(self) -> int:
-        """The number of draws that one slot gives: 4 normals, 2 uniforms or 128 signs."""
+        """The number of draws of this distribution that one slot, 128 random bits, gives: 4 normals, 2 uniforms or 128 signs."""
         return {Normal: 4, Uniform: 2, Sign: 128}[self.kind]
 
     @property
     def share(self) -> int:
-        """The number of consecutive steps that share one slot, because each needs few draws; 1 if each step has slots of its own."""
+        """The number of consecutive steps that share one slot of 128 random bits, because each needs few draws; 1 if each step has its own slots."""
         if self.kind is Sign:
             return max(1, 2 * (64 // self.n))
         return max(1, self.a_slot // self.n)
 
     @property
     def drawn(self) -> int:
-        """The number of rows that one call of the compiled functions writes for `share` steps.
+        """The number of rows (draws of a path) that one call of the compiled functions writes: those of the `share` steps that share a slot.
 
-        For signs it is that of one step, because signs are decoded step by step from words that are kept.
+        For signs it is the number of one step, because signs are decoded step by step from stored random words.
         """
         return self.n if self.kind is Sign else self.n * self.share
 
     @property
     def group(self) -> int:
-        """The number of rows of a full group, the draws of 16 slots."""
+        """The number of rows (draws of a path) that 16 slots of 128 random bits give: 64 normals, 32 uniforms or 2048 signs."""
         return GROUP * self.a_slot
 
     @property
     def slots(self) -> int:
-        """The number of slots that are read for `share` steps."""
+        """The number of slots (of 128 random bits) that the rows of one call take: ceil(drawn / a_slot)."""
         return -(-self.drawn // self.a_slot)
 
     def address(self, step: int) -> tuple[int, int]:
@@ -132,7 +132,7 @@ class DrawPlan:
 
     @cached_property
     def segments(self) -> tuple[Segment, ...]:
-        """One `Segment` for each of the draws, in order."""
+        """One `Segment` for each kind of draws of the plan, in order; it has the kind's rows and the address of its first slot of random bits."""
         out, row = [], 0
         for index, draw in enumerate(self.draws):
             out.append(Segment(type(draw), draw.n, row, index * SEGMENT))
@@ -141,7 +141,7 @@ class DrawPlan:
 
     @property
     def rows(self) -> int:
-        """The number of random numbers of a path in a step, the rows of the array of draws."""
+        """The number of random numbers that a path consumes in one step: the sum of n over the draws of the plan."""
         return sum(draw.n for draw in self.draws)
 
 

@@ -67,7 +67,7 @@ class Sums:
 
     @property
     def paths(self) -> int:
-        """The number of paths of the run, diverged ones included."""
+        """The number of paths of the run, the sum of `counts`; diverged paths are included."""
         return int(self.counts.sum())
 
 
@@ -243,7 +243,7 @@ def _followed(task: ChunkTask, asked: np.ndarray, threads: int | None, executor:
 
 
 def prepare(task: ChunkTask) -> None:
-    """Compile or load the task's kernel in the calling thread, so that worker threads share it; do nothing for a task without a kernel."""
+    """Compile the task's CPU kernel, or load its machine code, in this thread, so that worker threads share it; no effect without a kernel."""
     if task.kernel is not None:
         run_kernel(task, Chunk(0, 0, 0, 0, 0, ()))
 

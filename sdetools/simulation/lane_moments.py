@@ -39,7 +39,7 @@ def philox_words(k0, k1, c0, c1, c2, c3):
 
 @njit(inline="always")
 def radius(w):
-    """Return the radius sqrt(-log u) of the Box-Muller transform, where u in (0, 1) is given by the upper 40 bits of a 64-bit word w."""
+    """Return the radius sqrt(-log u) of the Box-Muller transform as a float64; the upper 40 bits of the 64-bit random word w give u in (0, 1)."""
     i = bits_of(2.0 - float_of(((w >> u64(12)) & u64(0x000FFFFFFFFFF000)) | u64(0x3FF0000000000800)))
     e = i + u64((1024 << 52) - 0x3FE6A09E667F3BCD)
     m = float_of(i - (e & u64(0xFFF0000000000000)) + u64(1024 << 52))

@@ -42,7 +42,7 @@ def address(name: str, dtype: str = "float64") -> int:
 
 
 def where(array: np.ndarray) -> int:
-    """Return the address in memory of the first element of an array, as an integer."""
+    """Return the address in memory of the first element of a NumPy array, as an integer; the array must outlive its use."""
     return array.__array_interface__["data"][0]
 
 

@@ -60,27 +60,27 @@ class Layout:
 
     @cached_property
     def leaves(self) -> int:
-        """The number of leaves of the run, ceil(paths / 256)."""
+        """The number of leaves of the run: ceil(paths / 256), because a leaf is 256 consecutive paths."""
         return -(-self.paths // LEAF)
 
     @cached_property
     def span(self) -> int:
-        """The number of leaves of a group; the last group may have fewer."""
+        """The number of leaves (256 paths each) of a group, ceil(leaves / 256), so that there are at most 256 groups; the last may have fewer."""
         return span(self.leaves)
 
     @cached_property
     def whole(self) -> int:
-        """The number of whole groups in a chunk; 0 if a group is divided into several chunks."""
+        """The number of whole groups of leaves that a chunk, the unit of work, covers; 0 if a group is divided into several chunks."""
         return self.wanted // self.span
 
     @cached_property
     def level(self) -> int:
-        """The level l in the tree of the nodes that chunks compute: a node covers up to 2^l leaves."""
+        """The level l of the nodes that chunks compute, in the binary tree over a group's leaves (256 paths each): a node covers up to 2^l leaves."""
         return (self.span - 1).bit_length() if self.whole else self.wanted.bit_length() - 1
 
     @cached_property
     def size(self) -> int:
-        """The number of leaves of a chunk; the last chunk of a group or run may have fewer."""
+        """The number of leaves (256 paths each) of a chunk, the unit of work; the last chunk of a group or of the run may have fewer."""
         return self.whole * self.span or 1 << self.level
 
     @cached_property
@@ -95,12 +95,12 @@ class Layout:
 
     @cached_property
     def chunks(self) -> int:
-        """The number of chunks of the run."""
+        """The number of chunks, the units of work, into which the run is divided."""
         rows, rest = divmod(self.leaves, self._row)
         return rows * self._per_row + -(-rest // self.size)
 
     def holding(self, path: Any) -> Any:
-        """Return the index of the chunk that contains a path.
+        """Return the index of the chunk, the unit of work, that contains a path.
 
         Args:
             path: The index of a path, or an integer array of indices.
@@ -112,7 +112,11 @@ class Layout:
         return leaf // self._row * self._per_row + leaf % self._row // self.size
 
     def chunk(self, index: int) -> Chunk:
-        """Return the paths and the nodes of the chunk with this index, from 0 to `chunks - 1`; an index outside this range is not refused."""
+        """Return a chunk of the run: the indices of its paths, and which nodes of the tree of moments it computes.
+
+        Args:
+            index: The index of the chunk, from 0 to `chunks - 1`; an index outside this range is not refused.
+        """
         row, at = divmod(index, self._per_row)
         leaf = row * self._row + at * self.size
         until = min(leaf + self.size, (row + 1) * self._row, self.leaves)

@@ -201,7 +201,7 @@ class ControlVariate:
 
     @property
     def slots(self) -> int:
-        """The number of slots, that is, of anchors that are kept at the same time; 0 if there are no anchors."""
+        """The number of anchors (states kept from earlier steps) that are stored at the same time; 0 if there are none."""
         return int(self.anchor_slot.max(initial=0)) + 1
 
 
@@ -236,30 +236,30 @@ class Program:
 
     @property
     def pair(self) -> bool:
-        """Whether there are two members."""
+        """Whether the program simulates a pair of dynamics, and not a single one."""
         return len(self.members) == 2
 
     @property
     def statistics(self) -> Columns:
-        """The statistics that are accumulated for each recorded step and quantity: `records.PAIR` for a pair, else `records.SINGLE`."""
+        """The statistics that are accumulated for each recorded step and quantity: `records.PAIR` for two dynamics, `records.SINGLE` for one."""
         return PAIR if self.pair else SINGLE
 
     @property
     def columns(self) -> int:
-        """The number of recorded quantities: observables, then functionals."""
+        """The number of recorded quantities: observables h(x), then functionals (sums along a path)."""
         return len(self.observables) + len(self.functionals)
 
     @cached_property
     def parts(self) -> tuple[str, ...]:
-        """The names of the members' parts, without repetition, such as ("x", "m"), in the order of their first occurrence."""
+        """The names of the parts of the state of all dynamics, such as ("x", "m"), each once, in the order of their first occurrence."""
         return tuple(dict.fromkeys(name for m in self.members for name in m.parts))
 
     @cached_property
     def state_rows(self) -> np.ndarray:
-        """The row of each coordinate in the stacked state of all members, `(members, parts, dim)`; -1 for a part that a member lacks.
+        """The row of each coordinate in the stacked state of all dynamics, an integer array `(members, parts, dim)`; -1 for a part that one lacks.
 
-        The parts along the second axis are those of `parts`. The stacked state has the parts of the first member, in the member's order, then
-        those of the second.
+        A member is one of the dynamics (one, or two of a pair). The parts along the second axis are those of `parts`. The stacked state has the parts
+        of the first member, in the member's order, then those of the second.
         """
         rows, at = np.full((len(self.members), len(self.parts), self.members[0].dim), -1), 0
         for own, member in zip(rows, self.members):
@@ -270,19 +270,20 @@ class Program:
 
     @property
     def positions(self) -> np.ndarray:
-        """The rows of each member's position (its first part) in the stacked state, an integer array `(members * dim,)`."""
+        """The rows of the positions x of all dynamics in the stacked state, an integer array `(members * dim,)`; the first dynamics come first."""
         return np.concatenate([own[self.parts.index(m.parts[0])] for own, m in zip(self.state_rows, self.members)])
 
     @cached_property
     def noise(self) -> DrivingNoise:
-        """The driving noise: which draws each member reads in each step."""
+        """The driving noise of the one or two dynamics: which random draws each of them reads in each step."""
         return DrivingNoise.of(self.members, self.coupled, self.every[: len(self.members)])
 
     @cached_property
     def start_plan(self) -> DrawPlan:
-        """The draws of the start: those of the law of starts, then normals for random momenta.
+        """The random draws of the start: those of the law of starting points, then normals for random momenta.
 
-        Coupled members share them; independent members have their own, one after another.
+        The two dynamics of a coupled pair share them; those of an independent pair have their own, one after another. Without random starts the plan
+        is empty.
         """
         counts = [sum(d.n for d in m.start_draws) for m in self.members]
         n = (max(counts) if self.coupled else sum(counts)) if counts else 0

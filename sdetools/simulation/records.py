@@ -42,16 +42,20 @@ class Columns:
         return len(self.names)
 
     def index(self, name: str) -> int:
-        """Return the position of a statistic, given by its name, along the last axis; raises ValueError for an unknown name."""
+        """Return the position of a statistic along the last axis of an array of moments; `name` is one of `names`, else ValueError is raised."""
         return self.names.index(name)
 
     def by_name(self, moments: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the statistics of moments `(..., statistics)` as a dictionary: name -> view `(...)` of the array."""
+        """Return the statistics of moments as a dictionary from their names, in order, to views of the array.
+
+        Args:
+            moments: An array `(..., statistics)`; the values of the dictionary have the shape `(...)`.
+        """
         return {name: moments[..., i] for i, name in enumerate(self.names)}
 
     @cached_property
     def means(self) -> tuple[str, ...]:
-        """The names of the means, in order."""
+        """The names of those statistics that are means, in order; the others are sums of products about means."""
         return tuple(n for n in self.names if n not in self.products)
 
     @cached_property
@@ -191,7 +195,11 @@ def of_leaves(columns: Columns, rows: Any, counts: Any) -> list[Any]:
 
 
 def leaf_counts(paths: int) -> np.ndarray:
-    """Return the number of paths of each leaf of `paths` paths: an integer array `(leaves,)` of 256s, and the rest as the last number."""
+    """Return the number of paths of each leaf, 256 consecutive paths, if `paths` paths are divided into leaves.
+
+    Returns:
+        An integer array `(ceil(paths / 256),)` of 256s, except that the last number may be smaller.
+    """
     return np.minimum(LEAF, paths - LEAF * np.arange(-(-paths // LEAF)))
 
 
@@ -280,5 +288,5 @@ class Tree:
 
 
 def span(leaves: int) -> int:
-    """Return the number of leaves of a group in a run of `leaves` leaves, ceil(leaves / 256)."""
+    """Return the number of leaves of a group, ceil(leaves / 256), such that a run of `leaves` leaves has at most 256 groups."""
     return -(-leaves // GROUPS)

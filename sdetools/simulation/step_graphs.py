@@ -95,9 +95,9 @@ class Functions:
 
     @property
     def state(self) -> list[Value]:
-        """All inputs that persist from step to step: the members' parts, then those of the optional inputs above that are not None.
+        """All inputs of the graphs that persist from step to step, as a list.
 
-        Their order is `parts`, `momentum_noise`, `sums`, `rests`, `accumulated`.
+        First the parts of the state of each dynamics, then those of these inputs that exist: `momentum_noise`, `sums`, `rests`, `accumulated`.
         """
         more = (self.momentum_noise, self.sums, self.rests, self.accumulated)
         return [*(p for parts in self.parts for p in parts), *(v for v in more if v is not None)]

@@ -38,7 +38,7 @@ Version 1 (stored as 0): a chunk is a group, summed block by block. Version 2: p
 
 
 class StoreError(ValueError):
-    """A store cannot be created, read, written or resumed from; the message gives the reason and the remedy."""
+    """The error raised if a store cannot be created, read, written or resumed from; its message gives the reason and the remedy."""
 
 
 class Store:
@@ -247,7 +247,11 @@ class Store:
                 self._connection.execute("VACUUM")
 
     def discard(self) -> None:
-        """Close the store and release the lock, and delete the file if this object created it; otherwise what was saved is committed."""
+        """Close the store and release its lock; delete the file if this object created it, otherwise commit what was saved.
+
+        Raises:
+            StoreError: The file was not created here and cannot be written.
+        """
         self._end(keep=not self._made)
 
     def _end(self, keep: bool) -> None:

@@ -115,7 +115,11 @@ class CudaRunner(ChunkBatches):
         return self.kernels.real.array(a if a.size else np.zeros((1,) * a.ndim))
 
     def given(self, a: Any) -> Any:
-        """Return an array of the backend in the form that Numba's kernels accept, with the same memory."""
+        """Return an array in the form that Numba's CUDA kernels accept, with the same memory.
+
+        Args:
+            a: A torch tensor on the device, or a NumPy array on Numba's simulator.
+        """
         return np.require(a, requirements="W") if SIMULATED else cuda.as_cuda_array(a)
 
     def paths(self, first: int, count: int) -> _Paths:

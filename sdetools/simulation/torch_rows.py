@@ -38,7 +38,14 @@ class Draws:
         return self._rows(self.keys[s], plan, step)
 
     def start(self, plan: DrawPlan) -> torch.Tensor:
-        """Return the draws of the starts, a tensor `(plan.rows, paths)`; `plan` is `Program.start_plan`."""
+        """Return the random draws of the starting points and momenta.
+
+        Args:
+            plan: The draws of a start, `Program.start_plan`.
+
+        Returns:
+            A tensor `(plan.rows, paths)`; it has no rows if starts are not random.
+        """
         return self._rows(self.keys[-1], plan, 0)
 
     def _rows(self, key: int, plan: DrawPlan, step: int) -> torch.Tensor:

@@ -33,12 +33,12 @@ class Points:
 
     @cached_property
     def slot(self) -> dict[int, int]:
-        """A dictionary: step -> its position along the first axis of stored arrays."""
+        """A dictionary from each step at which states are stored to its position along the first axis of the stored arrays."""
         return {int(k): t for t, k in enumerate(self.steps)}
 
     @cached_property
     def real(self) -> np.ndarray:
-        """The rows that exist, an integer array: `rows` without the entries -1."""
+        """The stored rows of the state that exist, an integer array: `rows` without the entries -1."""
         return self.rows[self.rows >= 0]
 
     def picked(self, chunk: Chunk) -> np.ndarray:
@@ -93,7 +93,11 @@ class Points:
             whole[:, self.rows >= 0, self._columns(chunk)] = points
 
     def chunks(self, layout: Layout) -> Sequence[int]:
-        """Return the list of the indices of the chunks that contain selected paths, in increasing order; some paths must be selected."""
+        """Return the indices of the chunks, the units of work of a run, that contain selected paths, as a list in increasing order.
+
+        Args:
+            layout: The division of the run into chunks.
+        """
         assert self.chosen is not None
         return np.unique(layout.holding(self.chosen)).tolist()
 
