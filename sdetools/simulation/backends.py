@@ -21,7 +21,7 @@ class Runner(Protocol):
     longest_rows: int
 
     def __call__(self, task: Any) -> Any:
-        """Return an object that runs the chunks of a task on one backend.
+        """Return an object that runs the chunks (sets of consecutive paths) of a task on one backend.
 
         Args:
             task: A `chunks.ChunkTask` with a program.

@@ -21,7 +21,7 @@ CHECK_EVERY = 64
 
 
 class MovingPaths(Protocol):
-    """Consecutive paths of all members, advanced together by a backend in arrays of its own; the protocol that each backend implements.
+    """Consecutive paths of a program, advanced together by a backend in arrays of its own; the protocol that each backend implements.
 
     The paths have been advanced to a step k: their state is the one before step k, that is, after k steps. At first k = 0.
     """
@@ -38,16 +38,17 @@ class MovingPaths(Protocol):
         Later steps do not change it. It is passed to `recorded`.
 
         Args:
-            memory: The factor c in y = x - c m, where x and m are position and momentum of the first member. E is the noise accumulated in m.
+            memory: The factor c in y = x - c m, where x and m are position and momentum of the first dynamics. E is the noise accumulated in m.
         """
 
     def recorded(self, anchor: Any, c: float, rho: float) -> Any:
-        """Return the record of the present step as rows `(rows, paths)` of the backend's arrays, in the order of the quantities.
+        """Return the record of the present step as rows `(rows, paths)` of the backend's arrays, one quantity after another.
 
-        A quantity h has one row h(x) for one member, and three rows h(x), h(z), C for a pair. Observables of a diverged path are NaN.
+        A quantity is an observable or a sum along the path. It has one row, h(x), for a single dynamics, and three rows h(x), h(z), C for a pair.
+        Observables of a diverged path are NaN.
 
         Args:
-            anchor: The value of `anchor(...)` at the anchor's step; None without a control variate, and then C = 0.
+            anchor: What the method `anchor` returned at an earlier step; None without a control variate, and then C = 0.
             c: The factor c of the control variate C = c grad h(y) . (E_now - rho E), where (y, E) is the anchor.
             rho: The decay of the noise since the anchor.
         """
@@ -103,11 +104,12 @@ class Arrays:
         return np.asarray(a if self.torch is None else a.cpu())
 
     def moments(self, columns: Columns, rows: Sequence[Any], paths: int) -> np.ndarray:
-        """Return the moments of each leaf (256 consecutive paths) at one recorded step, in double precision.
+        """Return the moments (means and sums of products about them) of each leaf, 256 consecutive paths, at one recorded step.
 
         Args:
             columns: The statistics.
-            rows: The record, one or three sequences of `paths` numbers for each quantity: h(x), or h(x), h(z) and the control variate C.
+            rows: The record, sequences of `paths` numbers: for each observable or functional one, h(x), or three for a pair, h(x), h(z) and the
+                control variate C.
             paths: The number of paths, counted from the first path of the first leaf.
 
         Returns:
@@ -186,7 +188,7 @@ class ChunkBatches:
         raise NotImplementedError
 
     def results(self, waiting: Iterable[int]) -> Iterator[tuple[int, ChunkResult]]:
-        """Run chunks and give their results one by one.
+        """Run chunks, sets of consecutive paths, and give their results one by one.
 
         Batches form a fixed grid, and all chunks of a batch are run even if only some are wanted, because the last bits of a matrix product depend
         on its width.
@@ -202,7 +204,7 @@ class ChunkBatches:
             yield from ((index, result) for index, result in zip(batch, self.run(batch)) if index in wanted)
 
     def run(self, batch: Sequence[int]) -> list[ChunkResult]:
-        """Run consecutive chunks together and return a list of their results, in the order of the chunks.
+        """Run consecutive chunks of paths together and return a list of their results, a `ChunkResult` for each, in order.
 
         Args:
             batch: The indices of the chunks, consecutive and in increasing order.

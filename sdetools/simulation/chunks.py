@@ -36,7 +36,7 @@ class ChunkTask:
     Attributes:
         kernel: The source text of the compiled CPU kernel, and what it reads; None for backends that run the program itself.
         arguments: The arrays that the kernel reads. The first one holds the keys of the draws, uint64: one a set, and last that of the starts.
-        shape: The pair (number of recorded steps, number of quantities).
+        shape: The pair (number of recorded steps, number of quantities: observables and functionals).
         statistics: The statistics that are accumulated.
         members: The number of dynamics, 1 or 2.
         layout: The division of the run into chunks.
@@ -87,7 +87,10 @@ def _unpacked(name: str, packed: bytes) -> ChunkTask:
 
 @dataclass(frozen=True)
 class ChunkResult:
-    """The result of a chunk; `Layout.chunk` gives the nodes of the tree to which its moments belong.
+    """The result of a chunk, a set of consecutive paths: moments, numbers of diverged paths, and stored states.
+
+    A node is a set of consecutive leaves (256 paths each) in the tree along which moments are joined; `Layout.chunk` gives those of the chunk.
+    A member is one of the one or two dynamics, and a quantity is an observable or a functional.
 
     Attributes:
         sums: Moments of the chunk's nodes, float64 `(nodes, records, quantities, statistics)`.

@@ -46,7 +46,7 @@ class Kernel:
         numbers: The constants of its formulas, an array of the kernel's type.
         sizes: The lengths of its loops, an int64 array.
         functions: The names of the functions that it calls by address (`launch.address`).
-        lanes: The number of lanes of a block.
+        lanes: The number of paths of a block, which the kernel advances together.
         scratch: The number of elements of each temporary array, by name.
         gemm: Whether the kernel calls BLAS for products of large matrices.
     """
@@ -212,7 +212,7 @@ class Writer:
         return made
 
     def lines(self, outputs: Sequence[tuple[int, Value]], inputs: Sequence[Value]) -> tuple[list[str], list[str]]:
-        """Return two lists of source lines: to make the draws of `inputs` that `outputs` read, and to compute `outputs`, pairs (row of S, value)."""
+        """Return two lists of source lines: to make the draws of `inputs` that `outputs` read, and to compute `outputs`, pairs (state row, value)."""
         made = self.loops(outputs)
         fills = []
         for v in inputs:

@@ -82,14 +82,14 @@ Phase = Lines | Product
 
 @dataclass
 class Kernels:
-    """The CUDA kernels of a program, and the layout of its rows: row r of S is the numbers r of all paths; the members' parts are the first rows.
+    """The CUDA kernels of a program, and the layout of its rows: row r of S is the numbers r of all paths; the states are the first rows.
 
     A phase is a kernel, or a matrix product between two kernels; phases are run in the order of their list.
 
     Attributes:
         h: The first row of a record.
-        diverged: The first of the rows, one a member, that are nonzero where the member is not finite.
-        anchors: The rows of an anchor of the control variate; empty without one.
+        diverged: The first of the rows, one for each of the dynamics, that are nonzero where its state is not finite.
+        anchors: The rows of an anchor, the state that the control variate keeps from an earlier step; empty without one.
         drawn: The number of rows of Z, the array of draws.
         real: The floating-point type.
         rows: The number of rows of S.
@@ -97,7 +97,7 @@ class Kernels:
         start: The phases that write the initial state.
         step: The phases of a step, pairs (r, phase); the phase is run in every r-th step of the program.
         record: The phases of a record.
-        anchor: The phases of an anchor.
+        anchor: The phases that compute an anchor.
         check: The phases of a check for divergence.
         data: The arrays of data that the formulas read.
         numbers: The constants of the formulas.

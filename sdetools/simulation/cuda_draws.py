@@ -39,7 +39,7 @@ def names(dtype: str = "float64") -> dict[str, Any]:
 
 
 def in_memory(segment: Segment, place: Place, step: str = "k", dtype: str = "float64") -> list[str]:
-    """Return source lines that write the draws of a segment for one step, in loops; for draws that are stored in arrays.
+    """Return source lines that write the draws of a segment for one step, in loops; a row is one draw, and rows are stored in arrays.
 
     Args:
         segment: The draws.
@@ -73,7 +73,7 @@ def in_memory(segment: Segment, place: Place, step: str = "k", dtype: str = "flo
 
 
 def in_registers(segment: Segment, place: Place, step: str = "k", dtype: str = "float64") -> list[str]:
-    """Return source lines that write the draws of a segment for one step, without loops; for draws in local variables.
+    """Return source lines that write the draws of a segment for one step, without loops; a row is one draw, in a local variable.
 
     Args:
         segment: The draws.

@@ -55,7 +55,7 @@ def bits32_of(typingctx, x):
 
 @intrinsic
 def shift_of(typingctx, lanes):
-    """Return log2 of `lanes`, a power of two, as a 64-bit integer, in compiled code only; callers pass `lanes`, Numba passes `typingctx`."""
+    """Return log2 of the number of paths of a block, `lanes`, as a 64-bit integer; in compiled code only, and Numba passes `typingctx`."""
     return types.int64(types.int64), lambda ctx, b, sig, a: b.cttz(a[0], ir.Constant(ir.IntType(1), 1))
 
 

@@ -49,7 +49,7 @@ class Segment:
 
     Attributes:
         kind: The distribution: `Normal`, `Sign` or `Uniform`.
-        n: The number of draws of a path, in rows `row` to `row + n - 1` of a step.
+        n: The number of draws of a path, in rows `row` to `row + n - 1` of the array `(rows, paths)` of a step's draws.
         row: The first of these rows.
         base: The number of the first slot.
     """
@@ -132,7 +132,7 @@ class DrawPlan:
 
     @cached_property
     def segments(self) -> tuple[Segment, ...]:
-        """One `Segment` for each kind of draws of the plan, in order; it has the kind's rows and the address of its first slot of random bits."""
+        """One `Segment` for each of `draws`, in order: its rows in the array `(rows, paths)`, and the address of its first slot of random bits."""
         out, row = [], 0
         for index, draw in enumerate(self.draws):
             out.append(Segment(type(draw), draw.n, row, index * SEGMENT))
@@ -149,9 +149,9 @@ def groups(count: int, group: int, a_slot: int) -> list[tuple[int, int, int]]:
     """Return the groups into which rows are divided: full ones, and an incomplete one at the end if there is a rest.
 
     Args:
-        count: The number of rows.
+        count: The number of rows, that is, of draws of a path.
         group: The number of rows of a full group.
-        a_slot: The number of rows that one slot gives.
+        a_slot: The number of rows that one slot (128 random bits) gives.
 
     Returns:
         For each group, in order, the tuple (first row, number of rows, number of slots).

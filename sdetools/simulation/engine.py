@@ -43,6 +43,8 @@ UNKNOWN_WORKERS = 256
 class Sums:
     """The accumulated moments of a run, with counts of paths and of diverged paths; all numbers are in double precision.
 
+    A member is one of the one or two dynamics, and a quantity is an observable or a functional.
+
     Attributes:
         groups: Moments of each group of paths, `(256, records, quantities, statistics)`, in the order of the paths; 0 for groups without paths.
         counts: The number of paths of each group, `(256,)`.
@@ -96,7 +98,7 @@ def check_records(program: Program) -> None:
     """Check that the moments of all recorded times fit into the memory of this machine; return None.
 
     Args:
-        program: The simulation; only the numbers of records and of quantities matter.
+        program: The simulation; only the numbers of recorded steps and of observables and functionals matter.
 
     Raises:
         ValueError: They exceed the memory.

@@ -83,7 +83,7 @@ _X, _Z, _D, _X2, _Z2, _D2, _C, _C2, _DC = map(PAIR.index, ("x", "z", "d", "x2", 
 
 @njit(inline="always")
 def reduce_single(values, at, valid, before, out, o):
-    """Add the values of a block of paths to the moments of one quantity, for one dynamics: the mean of h and the sum of squares about it.
+    """Add the values h(x) of a block of paths, for one dynamics, to the moments of h: its mean and the sum of squares about it.
 
     The block is joined to the earlier blocks of its leaf (256 consecutive paths). Sums are in double precision, whatever the type of the values.
 
@@ -109,7 +109,7 @@ def reduce_single(values, at, valid, before, out, o):
 
 @njit(inline="always")
 def reduce_pair(values, at, width, valid, before, out, o):
-    """Add the values of a block of paths to the moments of one quantity, for a pair: those of h(x), h(z), d = h(x) - h(z) and C.
+    """Add the values of a block of paths, for a pair, to the moments of one observable h: those of h(x), h(z), d = h(x) - h(z) and C.
 
     The block is joined to the earlier blocks of its leaf (256 consecutive paths). Sums are in double precision, whatever the type of the values.
 

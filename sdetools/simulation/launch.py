@@ -116,7 +116,7 @@ class Nodes:
 
     Args:
         statistics: The statistics.
-        shape: The numbers of records and of quantities.
+        shape: The numbers of recorded steps and of quantities (observables and functionals).
         lengths: The number of leaves of each node of the chunk.
 
     Attributes:

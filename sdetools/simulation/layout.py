@@ -24,7 +24,8 @@ MOST_ROWS = 64
 class Chunk:
     """A chunk of a run: consecutive paths, and the nodes of the tree whose moments it computes.
 
-    A chunk covers one or more whole groups, with one node (the root) for each, or a part of one group, with one node.
+    A leaf is 256 consecutive paths, a group is consecutive leaves, and a node is consecutive leaves of one group. A chunk covers one or more
+    whole groups, with one node (the root) for each, or some leaves of one group, with one node.
 
     Attributes:
         first: The index of its first path.
@@ -70,7 +71,7 @@ class Layout:
 
     @cached_property
     def whole(self) -> int:
-        """The number of whole groups of leaves that a chunk, the unit of work, covers; 0 if a group is divided into several chunks."""
+        """The number of whole groups of leaves (256 paths each) that a chunk, the unit of work, covers; 0 if a group has several chunks."""
         return self.wanted // self.span
 
     @cached_property

@@ -121,7 +121,7 @@ class Stream:
         """Return the Philox counter, four 32-bit words, at which the key of a set of draws is computed.
 
         Args:
-            role: The set of draws, from 0 to 3, one for each member that has its own draws; None for the draws of the starts.
+            role: The set of draws, from 0 to 3: 0, or 1 for the second of two independent dynamics; None for the draws of the starts.
         """
         low = (0 if role is None else role) + SETS * (self.part + PARTS * (self.pilot + 2 * self.proof))
         return low, int(role is None), self.number & LOW, self.number >> 32
@@ -133,7 +133,7 @@ def stream_key(seed: int, stream: int | Stream, role: int | None = 0) -> int:
     Args:
         seed: The seed, from 0 to 2^64 - 1.
         stream: The stream, or its number.
-        role: The set of draws, 0 or 1 (that of the second of two independent members); None for the draws of the starts.
+        role: The set of draws: 0, or 1 for the second of two independent dynamics; None for the draws of the starts.
 
     Returns:
         The key, an integer from 0 to 2^64 - 1.

@@ -119,15 +119,15 @@ class DrivingNoise:
             s: The index of the set, 0 or 1.
 
         Returns:
-            The step length of the member that reads the set if each member has a set; 1 for a single set, which is drawn in every step.
+            The step length of the dynamics that reads the set if each has its own; 1 for a single set, which is drawn in every step.
         """
         return self.steps[self.member_set.index(s)] if len(self.sets) > 1 else 1
 
     def shares_sums(self, member: int) -> bool:
-        """Return whether a member reads sums of the other member's draws: the member with the longer step of a coupled pair.
+        """Return whether a dynamics reads sums of the other one's draws, as that with the longer step of a coupled pair does.
 
         Args:
-            member: The index of the member, 0 or 1.
+            member: The index of the dynamics, 0 or 1.
         """
         return self.accumulated > 0 and self.steps[member] > 1
 
@@ -241,7 +241,7 @@ class Program:
 
     @property
     def statistics(self) -> Columns:
-        """The statistics that are accumulated for each recorded step and quantity: `records.PAIR` for two dynamics, `records.SINGLE` for one."""
+        """The statistics that are accumulated for each observable and functional: `records.PAIR` for two dynamics, `records.SINGLE` for one."""
         return PAIR if self.pair else SINGLE
 
     @property
@@ -296,10 +296,10 @@ class Program:
         return max((x0.shape[1] for x0 in self.x0 if isinstance(x0, np.ndarray) and x0.ndim == 2), default=0)
 
     def start_rows(self, member: int) -> tuple[slice, slice]:
-        """Return the rows of the start's draws that a member reads.
+        """Return the rows of the start's draws, an array `(start_plan.rows, paths)`, that one of the dynamics reads.
 
         Args:
-            member: The index of the member, 0 or 1.
+            member: The index of the dynamics, 0 or 1.
 
         Returns:
             Two slices of the rows of `start_plan`: those for the law of its starting point, and those for its random momentum. A slice is empty if
@@ -313,9 +313,9 @@ class Program:
 
     @cached_property
     def coefficients(self) -> np.ndarray:
-        """The coefficients of all members, float64 `(steps, n)`, or `(1, n)` if they are constant; the first member's columns come first.
+        """The coefficients (eta, beta, ...) of all dynamics, float64 `(steps, n)`, or `(1, n)` if they are constant.
 
-        For a member with a longer step, the coefficients are repeated for each of the short steps.
+        The columns of the first dynamics come first. Those of a dynamics with a longer step are repeated for each of the short steps.
         """
         values = np.hstack(
             [np.repeat(m.coefficient_values(self.steps // r), r, axis=0) for m, r in zip(self.members, self.every)]
@@ -324,7 +324,7 @@ class Program:
 
     @cached_property
     def parameters(self) -> np.ndarray:
-        """The numbers that members and observables read, concatenated to a float64 array `(n,)`: members first, then observables, in order.
+        """The constant numbers in the formulas of dynamics and observables, a float64 array `(n,)`: dynamics first, then observables, in order.
 
         If step lengths differ, the first number is (short step / long step)^(1/2).
         """
@@ -333,10 +333,10 @@ class Program:
         return np.concatenate([np.asarray(p, dtype=float) for p in parts])
 
     def parameter_offset(self, index: int) -> int:
-        """Return the position in `parameters` of the first number of a member or an observable.
+        """Return the position in the array `parameters` of the first number that one of the dynamics or observables reads, an integer.
 
         Args:
-            index: The index of the member, or the number of members plus the index of the observable.
+            index: The index of the dynamics (0 or 1), or the number of dynamics plus the index of the observable.
         """
         sizes = [len(m.parameters) for m in self.members] + [len(getattr(o, "parameters", ())) for o in self.observables]
         return int(max(self.every) > 1) + sum(sizes[:index])

@@ -25,7 +25,7 @@ GROUPS = 256
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """The names of the statistics that are accumulated for a quantity, in their order along the last axis of moments.
+    """The names of the statistics that are accumulated over paths for an observable h, in their order along the last axis of moments.
 
     `SINGLE` and `PAIR` are the two instances: those of one dynamics, and of a pair. The length of the object is the number of statistics.
 
@@ -126,7 +126,7 @@ def product(left: Any, right: Any, weight: Any, first: Any, second: Any) -> Any:
 
 
 def joined(columns: Columns, left: np.ndarray, n_left: Any, right: np.ndarray, n_right: Any) -> np.ndarray:
-    """Return the moments of the union of two disjoint sets of paths, or of many such unions at once.
+    """Return the moments of the union of two disjoint sets of paths, left and right, or of many such unions at once.
 
     Args:
         columns: The statistics.
@@ -167,7 +167,7 @@ def folded(values: Any) -> Any:
 
 
 def of_leaves(columns: Columns, rows: Any, counts: Any) -> list[Any]:
-    """Return the statistics of each leaf (256 consecutive paths) for one quantity.
+    """Return the statistics of each leaf (256 consecutive paths) for one observable at one step.
 
     Values are centred at the first value of each leaf. A variance far below the square of the mean keeps its digits, and equal
     values have a variance of exactly zero.
@@ -204,7 +204,9 @@ def leaf_counts(paths: int) -> np.ndarray:
 
 
 class Trees:
-    """A plan that joins the moments of consecutive leaves to those of nodes, all nodes at once, level by level.
+    """A plan that joins the moments of leaves to those of nodes, all nodes at once, level by level in a binary tree.
+
+    A leaf is 256 consecutive paths, and a node is some consecutive leaves.
 
     Args:
         lengths: The number of leaves of each node, at least 1, in the order of the leaves.
@@ -230,11 +232,15 @@ class Trees:
         self.counts = counts[self.starts]
 
     def __call__(self, columns: Columns, moments: np.ndarray) -> np.ndarray:
-        """Return the moments of the nodes, `(nodes, quantities, statistics)`, from those of the leaves.
+        """Return the moments of the nodes (consecutive leaves), joined from those of the leaves (256 consecutive paths each), in the same order.
 
         Args:
             columns: The statistics.
-            moments: Moments of the leaves, `(leaves, quantities, statistics)`; the array is overwritten.
+            moments: Moments of the leaves, `(leaves, quantities, statistics)`; the array is overwritten. A quantity is an observable or a
+                functional.
+
+        Returns:
+            An array `(nodes, quantities, statistics)`.
         """
         for left, right, n_left, n_right in self.joins:
             moments[left] = joined(columns, moments[left], n_left, moments[right], n_right)
@@ -246,6 +252,8 @@ class Trees:
 
 class Tree:
     """The joining of a run's nodes to the roots of its groups, in any order of arrival and with the same bits for each.
+
+    A leaf is 256 consecutive paths, a group is consecutive leaves, and a node of level l in the binary tree of a group is up to 2^l of its leaves.
 
     Only nodes whose sibling has not arrived are stored, in `waiting`. If nodes are submitted in order, W at a time, at most W times as many wait
     as the tree has levels.
@@ -262,11 +270,11 @@ class Tree:
         self.waiting: dict[tuple[int, int, int], tuple[np.ndarray, int]] = {}
 
     def add(self, group: int, level: int, index: int, moments: np.ndarray, count: int) -> tuple[np.ndarray, int] | None:
-        """Add the moments of a node, and join it with the siblings that have arrived, level by level.
+        """Add the moments of a node of the tree, and join it with the siblings that have arrived, level by level.
 
         Args:
             group: The index of its group.
-            level: The level l of the node; it covers up to 2^l leaves.
+            level: The level l of the node; it covers up to 2^l leaves of 256 consecutive paths.
             index: The position of the node among those of its level in the group.
             moments: Its moments, `(..., statistics)`.
             count: Its number of paths.

@@ -58,12 +58,12 @@ def run_reference(
         keys: The keys of the draws: one a set, and last that of the starts, as in `ChunkTask.arguments`.
         first: The index of the first path.
         paths: The number of paths, at most 256.
-        look: A function `look(k, states)`, called before each step k and after the last one with a list of the members' states, each a tuple of
-            parts `(dim, paths)`. None calls nothing.
+        look: A function `look(k, states)`, called before each step k and after the last one with a list of the states of the dynamics, each
+            a tuple of arrays `(dim, paths)`. None calls nothing.
         scale: A factor of the draws of the steps, to examine a program farther from its start than its own paths reach.
 
     Returns:
-        Moments `(records, quantities, statistics)`.
+        Moments `(recorded steps, quantities, statistics)`; a quantity is an observable or a functional.
     """
     with np.errstate(all="ignore"):
         moving, out = ArrayPaths(program, keys, first, paths, scale), []
@@ -88,11 +88,11 @@ class ArrayPaths:
         paths: The number of paths.
         scale: A factor of the draws of the steps; 1 for a simulation.
         dtype: "float64" or "float32".
-        alone: For each member, whether its steps must be computed path by path; None determines this by trial steps.
+        alone: For each of the dynamics, whether its steps must be computed path by path; None determines this by trial steps.
 
     Attributes:
         k: The present step; the state is the one before it.
-        states: For each member a tuple of its parts, arrays `(dim, paths)`.
+        states: For each of the dynamics a tuple of arrays `(dim, paths)`: position, momentum, ...
     """
 
     def __init__(

@@ -27,10 +27,10 @@ from sdetools.starts import Law
 
 @dataclass
 class StepGraph:
-    """The graph of one step of those members whose step takes `every` steps of the program.
+    """The graph of one step of those dynamics whose step takes `every` steps of the program.
 
     Attributes:
-        every: The step length, in steps of the program; that of the faster member of a pair is 1.
+        every: The step length, in steps of the program; that of a single dynamics, and of the shorter step of a pair, is 1.
         outputs: Pairs (input that stands for a part of the state, its value after the step).
     """
 
@@ -50,21 +50,21 @@ class Functions:
         real: The floating-point type of the draws and the state.
 
     Attributes:
-        parts: The inputs of the state of each member, one a part: `parts[i]` for member i.
+        parts: The inputs of the state of each dynamics: `parts[i]` is a list with one input for the position, the momentum, ... of dynamics i.
         momentum_noise: The input of the noise accumulated in the momentum buffer, for the control variate, or None.
         sums: The input of the sums of functionals, or None.
         rests: The input of their compensation terms, or None.
         accumulated: The input of the draws summed for the longer step of a pair, or None.
-        anchors: The inputs of a record besides the state: y and the momentum noise at the anchor of the control variate.
+        anchors: The inputs of a record besides the state: y and the momentum noise that the control variate keeps from an earlier step.
         draws: The inputs of each set of draws, one a segment.
         start_draws: The inputs of the draws of the start, one a segment.
         column: The input of the number of a path's starting point, or None if the paths do not cycle through an array of points.
         numbers: The input of `Program.parameters`.
         factor, fading: The inputs of the numbers c and rho of the control variate at a recorded step.
-        coefficients: The inputs of the coefficients of a step: `coefficients[i]` for member i.
+        coefficients: The inputs of the coefficients of a step: `coefficients[i]` for dynamics i.
         start: Pairs (input of a part of the state, its initial value).
         steps: One `StepGraph` for each step length, the shortest first.
-        record: The values of a record, `width` for each quantity in order.
+        record: The values of a record, `width` for each quantity (observables, then functionals) in order.
 
     Raises:
         NotTraceable: A part of the program cannot be traced.
@@ -104,7 +104,7 @@ class Functions:
 
     @property
     def width(self) -> int:
-        """The number of recorded rows of a quantity: 1 for h(x), 3 for h(x), h(z) and the control variate."""
+        """The number of values that a path records for an observable h: 1 for a single dynamics, h(x); 3 for a pair, h(x), h(z) and the control C."""
         return 3 if self.program.pair else 1
 
     def _inputs(self, name: str, plan: DrawPlan) -> list[Value]:

@@ -42,7 +42,7 @@ class StoreError(ValueError):
 
 
 class Store:
-    """A file of finished chunks, from which an interrupted run can be resumed with bit-identical results.
+    """A file of finished chunks, sets of consecutive paths, from which an interrupted run can be resumed with bit-identical results.
 
     The file is created when the first chunk is saved. Use the object in a `with` statement, which closes it at the end.
 
@@ -169,7 +169,7 @@ class Store:
             raise self._damaged("damaged or truncated", f" ({error})") from error
 
     def load(self, experiment: str) -> Iterator[tuple[int, ChunkResult]]:
-        """Read the finished chunks of an experiment, one at a time.
+        """Read the finished chunks (sets of consecutive paths) of an experiment, one at a time.
 
         Args:
             experiment: The fingerprint of the experiment (`Program.fingerprint`), the key under which its chunks were saved.
@@ -202,7 +202,7 @@ class Store:
 
         Args:
             experiment: The fingerprint of the experiment (`Program.fingerprint`).
-            chunk: The index of the chunk.
+            chunk: The index of the chunk, a set of consecutive paths of the run.
             result: Its result.
 
         Raises:
@@ -216,7 +216,7 @@ class Store:
             self.commit()
 
     def commit(self) -> None:
-        """Commit all chunks saved so far, so that they survive a kill; does nothing if none was saved.
+        """Commit all results saved so far, so that they survive a kill; does nothing if none was saved.
 
         Raises:
             StoreError: The file cannot be written.
@@ -227,7 +227,7 @@ class Store:
         self._committed = time.monotonic()
 
     def close(self) -> None:
-        """Commit the saved chunks, close the file and release the lock; a second call does nothing.
+        """Commit the saved results, close the file and release the lock; a second call does nothing.
 
         Raises:
             StoreError: The file cannot be written. The file is closed and the lock is released nevertheless.
@@ -235,9 +235,9 @@ class Store:
         self._end(keep=True)
 
     def finish(self) -> None:
-        """Remove all chunks, once the run is complete and its results are saved elsewhere; the run's identity remains in the file.
+        """Remove all results from the file, once the run is complete and they are no longer needed; the run's identity remains in it.
 
-        The store stays open. If the disk has no room for the deletion, the chunks stay and no error is raised.
+        The store stays open. If the disk has no room for the deletion, the results stay and no error is raised.
         """
         if self._connection is not None:
             # deleting needs free space itself: where there is none, the chunks stay

@@ -82,7 +82,7 @@ def _kernel(text: str, dtype: str) -> Any:
 
 
 class CudaRunner(ChunkBatches):
-    """The runner of the CUDA backend: batches of chunks as rows of paths in the memory of a device, advanced by kernels.
+    """The runner of the CUDA backend: it advances chunks, sets of consecutive paths, by kernels on arrays `(rows, paths)` of a device.
 
     Args:
         task: The task, which contains the program.

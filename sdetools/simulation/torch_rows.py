@@ -15,7 +15,7 @@ class Draws:
     """The draws of consecutive paths as tensors `(rows, paths)`: called with a set, its plan and a step, or for the starts.
 
     Args:
-        keys: The keys of the sets of draws (`philox.stream_key`); the last one is that of the starts.
+        keys: The keys of the draws (`philox.stream_key`): one for both of two coupled dynamics, else one for each; last that of the starts.
         first: The index of the first path.
         paths: The number of paths.
         device: The device of the tensors.
@@ -31,7 +31,7 @@ class Draws:
         """Return the draws of one step, a tensor `(plan.rows, paths)`.
 
         Args:
-            s: The index of the set of draws.
+            s: The index of the set of draws, 0; 1 for the second of two independent dynamics.
             plan: The draws of a step of this set.
             step: The step, from 0.
         """

@@ -117,7 +117,7 @@ class TensorPaths:
     def advance(self, k: int) -> None:
         """Advance the paths to the state before step k, which is not earlier than the present one; changes the paths in place.
 
-        A member whose step is r steps of the program moves once in r steps, at the last of them.
+        A dynamics whose step is r steps of the program moves once in r steps, at the last of them.
         """
         noise, C = self.program.noise, self.runner.C
         for now in range(self.k, k):
@@ -152,7 +152,9 @@ def _segments(z: torch.Tensor, plan: Any) -> list[torch.Tensor]:
 
 
 class TorchRunner(ChunkBatches):
-    """The runner of the torch backend: batches of chunks as tensors on one device, advanced by torch functions made from the program's graphs.
+    """The runner of the torch backend: it advances chunks, sets of consecutive paths, as tensors on one device.
+
+    Its steps are torch functions made from the program's graphs.
 
     Args:
         task: The task, which contains the program and the name of the backend.

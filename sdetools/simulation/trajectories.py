@@ -23,7 +23,7 @@ class Points:
 
     Attributes:
         steps: The steps, an integer array in increasing order.
-        rows: The rows of the stacked state, as in `Program.state_rows`; -1 for a part that a member lacks.
+        rows: The rows of the stacked state, as in `Program.state_rows`; -1 for a part, such as the momentum, that one of the dynamics lacks.
         chosen: The indices of the selected paths, in increasing order; None for all paths.
     """
 
@@ -73,7 +73,7 @@ class Points:
     def whole(self, paths: int) -> np.ndarray:
         """Return a float64 array `(steps, rows, stored paths)` for the stored states of a run, filled with NaN.
 
-        Rows that a member lacks (-1 in `rows`) stay NaN.
+        Rows that do not exist (-1 in `rows`, such as the momentum of plain SGD) stay NaN.
 
         Args:
             paths: The number of paths of the run, all of which are stored unless some are selected.
@@ -112,7 +112,7 @@ def stored(program: Program, keep: bool = False, slices: Sequence[int] = ()) -> 
 
     Args:
         program: The simulation.
-        keep: Whether to store the positions of all members after the last step.
+        keep: Whether to store the positions of all dynamics after the last step.
         slices: Steps at which the whole state of all paths is stored.
 
     Returns:
