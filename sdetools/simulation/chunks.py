@@ -109,7 +109,7 @@ class ChunkResult:
 
 
 def cost(program: Program, data: Sequence[np.ndarray] = ()) -> float:
-    """Return an estimate of the operations of one step of a path, each of which takes about a nanosecond.
+    """Return an estimate of the operations of one step of a path, from which the size of chunks is chosen; one is taken as a nanosecond.
 
     Args:
         program: The simulation.

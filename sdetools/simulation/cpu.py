@@ -68,7 +68,7 @@ class Kernel:
 
 
 def write(program: Program, real: Real = DOUBLE) -> Kernel:
-    """Return the kernel of a program, with floating-point numbers of type `real`; nothing is compiled yet.
+    """Return the CPU kernel of a program as source text, with floating-point numbers of type `real`; nothing is compiled yet.
 
     Raises:
         NotTraceable: A part of the program needs another backend.

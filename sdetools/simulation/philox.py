@@ -128,7 +128,7 @@ class Stream:
 
 
 def stream_key(seed: int, stream: int | Stream, role: int | None = 0) -> int:
-    """Return the 64-bit key of a set of draws, the first argument of `words`.
+    """Return the 64-bit key of a set of draws; it fixes all draws of the set, see `words`.
 
     Args:
         seed: The seed, from 0 to 2^64 - 1.

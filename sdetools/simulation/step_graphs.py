@@ -31,7 +31,7 @@ class StepGraph:
 
     Attributes:
         every: The step length, in steps of the program; that of a single dynamics, and of the shorter step of a pair, is 1.
-        outputs: Pairs (input that stands for a part of the state, its value after the step).
+        outputs: Pairs (input, its value after the step). An input is the symbol of a part of the state before the step, such as the position.
     """
 
     every: int

@@ -196,7 +196,7 @@ class Store:
             yield chunk, _unpack(payload)
 
     def save(self, experiment: str, chunk: int, result: ChunkResult) -> None:
-        """Save a finished chunk, replacing an earlier one with the same index; it survives a kill once it is committed.
+        """Save the result of a finished chunk, replacing an earlier one with the same index; it survives a kill once it is committed.
 
         Chunks are committed twice a second, when a further chunk is saved, and by `commit` and `close`.
 

@@ -38,7 +38,7 @@ class Points:
 
     @cached_property
     def real(self) -> np.ndarray:
-        """The stored rows of the state that exist, an integer array: `rows` without the entries -1."""
+        """The numbers of the stored rows of the state, an integer array `(existing rows,)`: `rows` without the entries -1."""
         return self.rows[self.rows >= 0]
 
     def picked(self, chunk: Chunk) -> np.ndarray:
