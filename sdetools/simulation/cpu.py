@@ -333,7 +333,7 @@ def _block(lines: Sequence[str], by: int) -> str:
 
 
 def importable(function: Callable[..., Any]) -> bool:
-    """Return whether a compiled function is in a module of sdetools, and not the user's; a kernel with a user's function is not cached on disk."""
+    """Return whether a compiled function can be imported from a module of sdetools; a kernel with other functions is not cached on disk."""
     return getattr(function, "__module__", "").startswith("sdetools.") and "<locals>" not in function.__qualname__
 
 

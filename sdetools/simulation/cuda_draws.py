@@ -44,11 +44,11 @@ def in_memory(segment: Segment, place: Place, step: str = "k", dtype: str = "flo
     Args:
         segment: The draws.
         place: A function that gives the source text of the place of a row, from an integer or the text of an expression.
-        step: The source text of the step.
+        step: The expression of the step in the source text, such as the name of a variable.
         dtype: "float64" or "float32".
 
     Returns:
-        A list of lines of Python, not indented. They read the variables that the module's docstring lists.
+        A list of lines of Python, not indented. They read `path` and the step, the halves `_k0` and `_k1` of the key, and what `names` returns.
     """
     if segment.share > 1:
         return _shared(segment, place, step, dtype, lambda write: [f"for _i in range({segment.n}):", "    " + write("_i")])
@@ -78,11 +78,11 @@ def in_registers(segment: Segment, place: Place, step: str = "k", dtype: str = "
     Args:
         segment: The draws.
         place: A function that gives the source text of the place of a row, from an integer.
-        step: The source text of the step.
+        step: The expression of the step in the source text, such as the name of a variable.
         dtype: "float64" or "float32".
 
     Returns:
-        A list of lines of Python, not indented. They read the variables that the module's docstring lists.
+        A list of lines of Python, not indented. They read `path` and the step, the halves `_k0` and `_k1` of the key, and what `names` returns.
     """
     if segment.share > 1:
         return _shared(segment, place, step, dtype, lambda write: [write(i) for i in range(segment.n)])

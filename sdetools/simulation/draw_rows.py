@@ -173,7 +173,7 @@ def fill_block(plan: DrawPlan, key: int, first: int, paths: int, step: int, dtyp
         dtype: float64 or float32.
 
     Returns:
-        An array `(plan.rows, paths)` of this type.
+        An array `(plan.rows, paths)` of this type, the rows in the order of `plan.draws`.
     """
     dtype = np.dtype(dtype)
     names = {Normal: "normals", Sign: "signs"}

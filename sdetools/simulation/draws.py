@@ -96,8 +96,8 @@ class Segment:
             step: The step of the path.
 
         Returns:
-            The pair (step // share, position of the first draw among those of the `share` steps); the position counts rows, and bits for signs
-            that steps share.
+            The pair (step // share, position of the first draw among those of the `share` steps that share slots); (step, 0) if none share.
+            The position counts rows, and bits for signs that steps share.
         """
         call, part = divmod(step, self.share)
         if self.kind is not Sign or self.n > 64:
@@ -172,7 +172,7 @@ def fill(plan: DrawPlan, key: int, path: Any, step: int, dtype: Any = np.float64
         dtype: The floating-point type of the result.
 
     Returns:
-        An array of shape `(plan.rows, *path.shape)`.
+        An array of shape `(plan.rows, *path.shape)`, the rows in the order of `plan.draws`.
     """
     out = drawn(plan, key, np.asarray(path), step).astype(dtype, copy=False)
     for s in plan.segments:
@@ -193,7 +193,7 @@ def drawn(plan: DrawPlan, key: int, path: Any, step: int, xp: Any = np, real: An
         real: The floating-point type in which draws are computed.
 
     Returns:
-        An array of `xp` of shape `(plan.rows, *path.shape)`.
+        An array of `xp` of shape `(plan.rows, *path.shape)`, the rows in the order of `plan.draws`.
     """
     rows = [(_signs if s.kind is Sign else _grouped)(s, key, path, step, xp, real) for s in plan.segments]
     return xp.concatenate(rows) if rows else xp.empty((0, *path.shape), dtype=real, device=path.device)
