@@ -158,7 +158,9 @@ def walk(program: Program, paths: MovingPaths, more: Iterable[int]) -> Iterator[
 
 
 class ChunkBatches:
-    """Runs the chunks of a task, a batch of consecutive chunks at a time; the base class of the backends without a compiled CPU kernel.
+    """The base class of the backends without a compiled CPU kernel: it runs the chunks of a task, a batch of consecutive chunks at a time.
+
+    A chunk is a set of consecutive paths.
 
     A subclass implements `paths`. Moments are computed chunk by chunk, so results do not depend on the batch.
 

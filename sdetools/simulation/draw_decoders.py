@@ -194,7 +194,8 @@ decode_uniforms, decode_uniforms32 = _uniforms(uniform, float_pointer), _uniform
 def radius32(high, low):
     """Return the radius sqrt(-log u) of the Box-Muller transform in float32, from 40 random bits.
 
-    u = 1 - (i + 1/2) 2^-40, where i is the 32 bits of `high` and the upper 8 of `low`. All bits count also where u is near 0 or 1. `lane_moments.radius` is the same in double precision.
+    u = 1 - (i + 1/2) 2^-40, where i is the 32 bits of `high` and the upper 8 of `low`. All bits count, also where u is
+    near 0 or 1. `lane_moments.radius` is the same in double precision.
 
     Args:
         high: The upper half of a 64-bit random word, a uint32.

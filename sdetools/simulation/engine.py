@@ -1,4 +1,4 @@
-"""Runs the chunks of a program on threads or on any executor, and joins their moments.
+"""The run of a program: its chunks on threads or on any executor, and the joining of their moments.
 
 Moments are joined along the tree of `records`, so the result has the same bits whatever the size of chunks, the number of threads, the
 executor, the order of arrival, or interruptions. Chunks are submitted in order, a few for each worker at a time; each result is joined

@@ -1,4 +1,4 @@
-"""Runs kernels of `cuda.py` on a device, or on Numba's simulator (NUMBA_ENABLE_CUDASIM=1), in batches of chunks.
+"""The CUDA backend: kernels of `cuda.py` on a device, or on Numba's simulator (NUMBA_ENABLE_CUDASIM=1), in batches of chunks.
 
 Kernels and torch share memory: torch allocates the arrays, multiplies large matrices, and computes the moments of records. On the
 simulator NumPy does this.
