@@ -160,7 +160,7 @@ def curve_panels(
 
     Args:
         panels: For each panel's title, a mapping from a curve's name to three arrays of equal length: x, y and the half-width of the band or
-            error bar around y. A panel has at most seven curves.
+            error bar around y.
         xlabel: Label of the horizontal axes.
         ax: Axes to draw on, one for each panel; None makes a new figure with three panels in a row.
 
@@ -184,7 +184,14 @@ def curve_panels(
                 axes.fill_between(x, y - half, y + half, color=INK, alpha=0.12, lw=0)
             else:
                 axes.errorbar(
-                    x, y, yerr=half, fmt=MARKERS[i - 1], ms=4, lw=1, color=COLOURS[(i - 1) % len(COLOURS)], label=typeset(name)
+                    x,
+                    y,
+                    yerr=half,
+                    fmt=MARKERS[(i - 1) % len(MARKERS)],
+                    ms=4,
+                    lw=1,
+                    color=COLOURS[(i - 1) % len(COLOURS)],
+                    label=typeset(name),
                 )
         axes.set(title=typeset(title), xlabel=typeset(xlabel))
     all_axes[0].legend(fontsize=8, frameon=False)

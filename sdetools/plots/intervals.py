@@ -24,7 +24,7 @@ def interval_plot(
     """Plot values with their intervals, one line each from bottom to top, on an axis that begins at 0.
 
     Args:
-        rows: A mapping from a name to the tuple (value, lower end, upper end of the interval); six entries at most.
+        rows: A mapping from a name to the tuple (value, lower end, upper end of the interval).
         xlabel: Label of the axis.
         region: The label and the upper end of a shaded region that begins at 0. With it the names are in a legend; with None, no region is
             drawn and the names are labels of the vertical axis.
@@ -43,7 +43,13 @@ def interval_plot(
         axes.axvspan(0.0, region[1], color=FAINT, alpha=0.25, label=typeset(region[0]))
     for i, (name, (value, low, high)) in enumerate(rows.items()):
         axes.errorbar(
-            [value], [i], xerr=[[value - low], [high - value]], fmt="o", color=COLOURS[i], capsize=3, label=typeset(name)
+            [value],
+            [i],
+            xerr=[[value - low], [high - value]],
+            fmt="o",
+            color=COLOURS[i % len(COLOURS)],
+            capsize=3,
+            label=typeset(name),
         )
     for name, edge in (edges or {}).items():
         axes.axvline(edge, color=FAINT, linestyle="--", linewidth=1)

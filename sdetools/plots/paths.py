@@ -177,6 +177,6 @@ def _legend(axes: Axes, names: Sequence[str], paths: Sequence[str]) -> None:
             Line2D([], [], color=INK, ls="-" if i == 0 else DASHES, label=typeset(name)) for i, name in enumerate(names)
         ] * (len(names) > 1)
     else:
-        entries = [Line2D([], [], color=COLOURS[i], label=typeset(name)) for i, name in enumerate(names)]
+        entries = [Line2D([], [], color=COLOURS[i % len(COLOURS)], label=typeset(name)) for i, name in enumerate(names)]
     place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "ncols": 5, "borderaxespad": 0.2}
     axes.legend(handles=entries, fontsize=8, frameon=False, labelcolor=INK, handlelength=1.6, columnspacing=1.2, **place)

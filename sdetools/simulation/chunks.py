@@ -166,16 +166,20 @@ def make_task(
             if backend == "numba":
                 raise ValueError(f"backend 'numba' cannot run this: {error}. Use backend='numpy'.") from error
             if error.function:
+                slow = _without_kernel(program)
                 warnings.warn(
-                    f"{error}. The run uses backend 'numpy', which is many times slower; pass backend='numpy' to accept this.",
+                    f"{error}. The run uses backend {slow!r}, which is many times slower; pass backend={slow!r} to accept this.",
                     RuntimeWarning,
                     stacklevel=2,
                 )
         else:
             return ChunkTask(kernel, (keys, *map(real.array, _arrays(program, points))), *common, backend="numba", dtype=dtype)
-    if backend == "auto" and any(getattr(m.loss, "torch_stage", None) is not None for m in program.members):
-        backend = "torch"  # a loss given as a torch function
-    return ChunkTask(None, (keys,), *common, program, "numpy" if backend == "auto" else backend, dtype)
+    return ChunkTask(None, (keys,), *common, program, _without_kernel(program) if backend == "auto" else backend, dtype)
+
+
+def _without_kernel(program: Program) -> str:
+    """Return the backend of a program for which no kernel can be written: "torch" if a loss is a torch function, else "numpy"."""
+    return "torch" if any(getattr(m.loss, "torch_stage", None) is not None for m in program.members) else "numpy"
 
 
 def task_again(task: ChunkTask, program: Program, points: Points) -> ChunkTask:

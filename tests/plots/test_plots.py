@@ -135,3 +135,10 @@ def test_a_name_that_is_no_tex_is_drawn_as_it_is(draw):
 def test_what_is_no_axes_is_refused():
     with pytest.raises(ValueError, match="`ax` must be axes of matplotlib or None; got 3"):
         plots.gap_curve(T, T, ax=3)
+
+
+def test_many_curves_repeat_their_colours():
+    """More curves than there are colours and markers."""
+    plots.interval_plot({f"{i}": (1.0, 0.5, 2.0) for i in range(20)}, "size")
+    plots.curve_panels({"h": {f"{i}": (T, T, T) for i in range(20)}})
+    plots.path_plot([f"{i}" for i in range(20)], walk("xy") * 20)

@@ -291,7 +291,7 @@ def test_a_field_of_a_user_keeps_its_type(tmp_path, note):
         collections.namedtuple("Pair", "a b")(1, 2),
         b"bytes",
     ],
-    ids=repr,
+    ids=lambda note: type(note).__name__,
 )
 def test_a_field_that_a_file_would_change_is_refused(tmp_path, note):
     """In one sentence, and without a file."""
