@@ -93,7 +93,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """ "holds" if the value meets its bound, "misses" if not, and an empty text without a bound."""
+        """The word "holds" if the value meets its bound, "misses" if not, and an empty text without a bound."""
         if self.bound is None:
             return ""
         return "holds" if (self.value <= self.bound if self.sense == "at most" else self.value >= self.bound) else "misses"
