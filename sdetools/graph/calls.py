@@ -14,12 +14,15 @@ from sdetools.graph.value import Value, trace_of, value
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """A call of `function(*parts, out, *data)` on rows `(n, lanes)`.
+    """A compiled function as an operation of a graph: it is called as `function(*parts, out, *data)`.
+
+    A part is an array `(n, lanes)`, n its number of components, `(lanes,)` for a scalar, or one number if it is the same for all lanes. A lane
+    is the place of a path. `out` is `(results + scratch, lanes)`, or `(lanes,)` for one scalar result.
 
     Attributes:
-        function: Compiled function, or None. Its results come first in `out`, followed by `scratch` rows of working memory.
+        function: Compiled function that writes its results into the first rows of `out`; None if there is only `plain` or `tensors`.
         data: Arrays that it takes after `out`.
-        scratch: Number of rows of working memory.
+        scratch: Number of rows of working memory in `out`, after the results.
         plain: `plain(*parts)`, the results from NumPy arrays; by default computed by `function`.
         tensors: `tensors(*parts)`, the results from torch tensors; by default computed on NumPy arrays.
     """
@@ -31,14 +34,19 @@ class Call:
     tensors: Callable[..., Any] | None = None
 
     def __call__(self, parts: Sequence[Any], shape: tuple[int, ...]) -> Value:
-        """Return the results, of component shape `(n,)` or `()`, as a node of the parts' trace."""
+        """Return the results as a node, of component shape `shape`, `(n,)` or `()`, of the trace of `parts` (values, of which one is traced)."""
         args = tuple(map(value, parts))
         trace = trace_of(args)
         assert trace is not None
         return trace.node("call", "", args, shape, self, id(self))
 
     def on_arrays(self, shape: tuple[int, ...], *parts: Any) -> np.ndarray:
-        """Return the results for NumPy arrays with paths last."""
+        """Return the results as an array `(*shape, paths)`.
+
+        Args:
+            shape: Component shape of the results, `(n,)` or `()`.
+            *parts: Arrays `(n, paths)` or `(paths,)`, or numbers that are the same for all paths. Numbers alone give one path.
+        """
         if self.plain is not None:
             return self.plain(*parts)
         paths = max((p.shape[-1] for p in parts if np.ndim(p)), default=1)
@@ -47,7 +55,14 @@ class Call:
         return out[: shape[0]] if shape else out
 
     def on_tensors(self, shape: tuple[int, ...], *parts: Any) -> Any:
-        """Return the results for torch tensors; a function compiled for CPUs gets them by shared memory."""
+        """Return the results as a torch tensor `(*shape, paths)`.
+
+        Without `tensors` the parts must be on the CPU: `on_arrays` computes the results on arrays that share their memory.
+
+        Args:
+            shape: Component shape of the results, `(n,)` or `()`.
+            *parts: Tensors `(n, paths)` or `(paths,)`, or numbers that are the same for all paths.
+        """
         if self.tensors is not None:
             return self.tensors(*parts)
         from sdetools.graph.torch_functions import through_arrays

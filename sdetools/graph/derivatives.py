@@ -77,14 +77,14 @@ g is the tangent of an argument in forward mode and the adjoint of the result in
 
 
 def gradient(out: Any, x: Value) -> Value:
-    """Return the gradient dL/dx of a scalar, of the shape of `x`.
+    """Return the gradient dL/dx of a scalar L = `out` as a value of the shape of `x`; zeros if `out` does not depend on `x`.
 
     Args:
         out: A value with one element.
-        x: The input to differentiate by.
+        x: The input to differentiate by, or any node below `out`.
 
     Raises:
-        TracingError: If `out` has more than one element.
+        TracingError: If `out` has more than one element, or `x` enters a compiled function.
     """
     out = value(out)
     if out.size != 1:
@@ -95,12 +95,12 @@ def gradient(out: Any, x: Value) -> Value:
 
 
 def vjp(out: Value, x: Value, weight: Any = 1.0) -> Value:
-    """Return the vector-Jacobian product weight . d out / dx, of the shape of `x`.
+    """Return the vector-Jacobian product weight . d out / dx as a value of the shape of `x`; zeros if `out` does not depend on `x`.
 
     Args:
         out: The value to differentiate.
         x: The input, or any node below `out`.
-        weight: Adjoint of `out`; it broadcasts to the shape of `out`.
+        weight: Adjoint of `out`, a number, array or value; it broadcasts to the shape of `out`.
 
     Raises:
         TracingError: If `x` enters a compiled function.
@@ -123,7 +123,7 @@ def vjp(out: Value, x: Value, weight: Any = 1.0) -> Value:
 
 
 class _Adjoint:
-    """The adjoint of a node, accumulated as sums of whole arrays and of flat pieces."""
+    """The adjoint of a node, the derivative of the output by it, as a sum of whole arrays and of pieces of the flat array."""
 
     def __init__(self, node: Value) -> None:
         self.shape = node.shape
@@ -131,7 +131,7 @@ class _Adjoint:
         self.pieces: dict[tuple[int, int], Value] = {}
 
     def add(self, amount: Any) -> None:
-        """Add a whole array, or a piece `(first position, values)`."""
+        """Add a contribution: a value of the node's shape, or a pair of a flat position and a value `(n,)` that begins there."""
         if isinstance(amount, tuple):  # a piece
             first, piece = amount
             place = first, piece.size
@@ -140,7 +140,7 @@ class _Adjoint:
             self.whole = amount if self.whole is None else self.whole + amount
 
     def total(self) -> Value | None:
-        """Return the sum; None if nothing has been added."""
+        """Return the sum of all contributions as a value of the node's shape; None if there is none."""
         if self.pieces:
             pieces = assembled(self.pieces, self.shape)
             self.whole, self.pieces = (pieces if self.whole is None else self.whole + pieces), {}
@@ -205,12 +205,12 @@ def _unbroadcast(g: Value, shape: tuple[int, ...]) -> Value:
 
 
 def jvp(out: Value, x: Value, along: Any) -> Value:
-    """Return the Jacobian-vector product d out / dx . along, of the shape of `out`.
+    """Return the Jacobian-vector product d out / dx . along as a value of the shape of `out`; zeros if `out` does not depend on `x`.
 
     Args:
         out: The value to differentiate.
         x: The input, or any node below `out`.
-        along: Direction; it broadcasts to the shape of `x`.
+        along: Direction, a number, array or value; it broadcasts to the shape of `x`.
 
     Raises:
         TracingError: If `x` enters a compiled function.
@@ -253,7 +253,15 @@ def _pushforward(node: Value, dots: dict[Any, Value]) -> Value | None:
 
 
 def jacobian(out: Value, x: Value) -> Value:
-    """Return d out_i / dx_j, of shape `(*out.shape, *x.shape)`: by reverse mode if `out` is smaller than `x`, else forward."""
+    """Return the Jacobian d out_i / dx_j as a value of shape `(*out.shape, *x.shape)`.
+
+    Args:
+        out: The value to differentiate; a smaller one than `x` is differentiated by reverse mode, others by forward mode.
+        x: The input, or any node below `out`.
+
+    Raises:
+        TracingError: If `x` enters a compiled function.
+    """
     out = value(out)
     if out.size < x.size:
         flat = reshape(out, -1)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 
 class TracingError(TypeError):
-    """The formula needs a number where there is only a traced value."""
+    """Raised where a formula needs numbers and gets a traced value: `if x > 0`, `float(x)`, a function of NumPy that cannot be traced."""
 
 
 class ArraysOnly(TracingError):
-    """Raised by a part that is known to run on arrays only; the user's code is not at fault."""
+    """Raised by a part of the library that runs on arrays only and gets a traced value; the user's code is not at fault."""
 
 
 class TooLong(ValueError):
-    """A formula has more operations than a graph may have."""
+    """Raised for a formula with more operations than a graph, its evaluation or a kernel may have."""

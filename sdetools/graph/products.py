@@ -16,13 +16,16 @@ REDUCTIONS = {"add": np.add, "multiply": np.multiply, "maximum": np.maximum, "mi
 
 
 def reduce(name: str, x: Any, axis: Any = None, keepdims: bool = False) -> Value:
-    """Return the sum, product, maximum or minimum over axes.
+    """Return the sum, product, maximum or minimum over axes as a value.
 
     Args:
-        name: A key of `REDUCTIONS`.
-        x: The value.
-        axis: An axis, several, or all if None.
+        name: A key of `REDUCTIONS`: "add", "multiply", "maximum" or "minimum".
+        x: A value, or what `value` converts to one; a condition counts as 0 and 1.
+        axis: An axis, several, or all if None; negative ones count from the end.
         keepdims: Whether the axes stay, with length 1.
+
+    Raises:
+        AxisError: If an axis is out of bounds (NumPy's error).
     """
     x = value(x)
     axes = tuple(range(x.ndim)) if axis is None else tuple(sorted(axis_of(a, max(x.ndim, 1)) for a in np.atleast_1d(axis)))
@@ -46,7 +49,7 @@ def reduce(name: str, x: Any, axis: Any = None, keepdims: bool = False) -> Value
 
 
 def _repeated(x: Value, axes: tuple[int, ...]) -> Value | None:
-    """Return the sum over an axis along which a view repeats its elements, as a multiple; None if there is no such axis."""
+    """Return the sum over `axes` of a view that repeats its elements along one of them, as a multiple; None if it repeats none."""
     flat = [a for a in axes if x.extra.strides[a] == 0 and x.shape[a] > 1]
     if not flat:
         return None
@@ -97,7 +100,7 @@ def _of_matrix(x: Value, axes: tuple[int, ...]) -> Value | None:
 
 
 def _factors(x: Value, most: int = 16) -> list[Value]:
-    """Return the factors of a product in order, at most `most` of them."""
+    """Return the factors of a product in order, at most `most` of them; a sign is a factor -1, a value that is no product its only factor."""
     out, todo = list[Value](), [x]
     while todo:
         f = todo.pop()
@@ -118,41 +121,61 @@ def _narrow(f: Value) -> Value:
 
 
 def _own_axes(f: Value, ndim: int) -> set[int]:
-    """Return the axes of a product along which a factor has more than one element."""
+    """Return the axes of a product with `ndim` axes along which a factor has more than one element."""
     return {a + ndim - f.ndim for a, n in enumerate(f.shape) if n > 1}
 
 
 def _wide(f: Value, ndim: int) -> Value:
-    """Return a factor with all axes of a product."""
+    """Return a factor with leading axes of length 1, so that it has `ndim` axes."""
     return reshape(f, (*[1] * (ndim - f.ndim), *f.shape))
 
 
 def decided(name: str, x: Any, axis: Any = None, keepdims: bool = False) -> Value:
-    """Return whether any ("logical_or") or all elements are true, over axes."""
+    """Return whether any ("logical_or") or all ("logical_and") elements are true, as a condition.
+
+    Args:
+        name: "logical_or" or "logical_and".
+        x: Conditions or numbers; a number is true if it is not 0.
+        axis: An axis, several, or all if None.
+        keepdims: Whether the axes stay, with length 1.
+    """
     numbers = np.where(value(x) if value(x).boolean else value(x) != 0.0, 1.0, 0.0)
     return reduce("maximum" if name == "logical_or" else "minimum", numbers, axis, keepdims) > 0.5
 
 
 def total(x: Any, axis: Any = None, *, keepdims: bool = False) -> Value:
-    """Return the sum over axes."""
+    """Return the sum of `x` over an axis, several, or all (None) as a value; with `keepdims` the axes stay, with length 1."""
     return reduce("add", x, axis, keepdims)
 
 
 def average(x: Any, axis: Any = None, *, keepdims: bool = False) -> Value:
-    """Return the mean over axes."""
+    """Return the mean of `x` over an axis, several, or all (None) as a value; with `keepdims` the axes stay, with length 1."""
     out = reduce("add", x, axis, keepdims)
     return out * (out.size / value(x).size)
 
 
 def variance(x: Any, axis: Any = None, *, ddof: int = 0, keepdims: bool = False) -> Value:
-    """Return the variance over axes, with `ddof` degrees of freedom subtracted."""
+    """Return the variance over axes, the sum of squared deviations from the mean divided by n - ddof, as a value.
+
+    Args:
+        x: A value, or what `value` converts to one.
+        axis: An axis, several, or all if None; n is the number of elements along them.
+        ddof: Degrees of freedom that are subtracted.
+        keepdims: Whether the axes stay, with length 1.
+    """
     own = value(x) - average(x, axis, keepdims=True)
     squares = total(own * own, axis, keepdims=keepdims)
     return squares * (1.0 / (value(x).size / squares.size - ddof))
 
 
 def matmul(a: Any, b: Any) -> Value:
-    """Return the matrix product as NumPy defines it; a constant matrix on one side gives a GEMM over many paths.
+    """Return the matrix product a @ b as NumPy defines it, as a value.
+
+    A constant matrix on one side becomes a product of that matrix with the columns of all paths (a GEMM).
+
+    Args:
+        a: A value, or what `value` converts to one, with at least one axis.
+        b: Likewise; its last axis but one, or its only one, is as long as the last axis of `a`.
 
     Raises:
         ValueError: If the shapes do not match.
@@ -177,12 +200,16 @@ def matmul(a: Any, b: Any) -> Value:
 
 
 def einsum(subscripts: Any, *factors: Any) -> Value:
-    """Return a sum of products in Einstein notation.
+    """Return a sum of products in Einstein notation, as a value whose axes are the indices after "->".
 
     A constant matrix contracted with the first index of a value goes through `matmul`.
 
+    Args:
+        subscripts: Indices of each factor and of the result, "ij,j->i"; without "->" the result has those that occur once, sorted.
+        *factors: Values, or what `value` converts to them.
+
     Raises:
-        TracingError: If the subscripts are not one string, or a factor repeats an index.
+        TracingError: If the subscripts are not one string or do not fit the shapes, or a factor repeats an index.
     """
     if not isinstance(subscripts, str):
         raise TracingError("np.einsum must get its subscripts as one string to be traced")

@@ -18,7 +18,10 @@ def replaced(outputs: Sequence[Value], given: Mapping[Value, Value]) -> list[Val
 
     Args:
         outputs: Values of one trace.
-        given: A value of the same shape for every input.
+        given: For every input that the outputs depend on, a value of the same component shape.
+
+    Returns:
+        The new values, in the order of `outputs`.
 
     Raises:
         ValueError: If a shape differs, or an input has no value.
@@ -40,7 +43,7 @@ def replaced(outputs: Sequence[Value], given: Mapping[Value, Value]) -> list[Val
 
 
 def _rebuilt(node: Value, args: list[Value]) -> Value:
-    """Rebuild a node with other arguments."""
+    """Return the operation of a node on other arguments, of the shapes of its own; ValueError for an input."""
     if node.op == "const":
         return node
     if node.op == "map":
@@ -63,15 +66,16 @@ def _rebuilt(node: Value, args: list[Value]) -> Value:
 
 
 def batched(out: Value, samples: Mapping[Value, Value], given: Mapping[Value, Value]) -> Value:
-    """Return a formula of one sample, evaluated for n samples at once: `(n, *out.shape)`.
+    """Return a formula of one sample of data, evaluated for n samples at once, as a value `(n, *out.shape)`.
 
     Args:
         out: The formula of one sample.
-        samples: For the inputs that hold a sample, values `(n, *shape)`.
-        given: Values of the other inputs.
+        samples: For each input that stands for a part of the sample, the parts of all samples: a value `(n, *shape)`.
+        given: For each other input of the formula, a value of its shape.
 
     Raises:
         TracingError: If the formula has an operation that cannot be batched.
+        ValueError: If an input has no value, or the values of `samples` differ in n.
 
     Example:
         >>> from sdetools.graph.value import Trace

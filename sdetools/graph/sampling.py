@@ -1,6 +1,6 @@
 """Samples of data, other ones for each path: rows at drawn indices, and how often each row was drawn.
 
-Indices of samples are whole floats, `(size,)` for traced values and `(size, *paths)` for arrays; the functions take both.
+Indices of samples are whole floats from 0 on, `(size,)` for traced values and `(size, *paths)` for arrays; the functions take both.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from sdetools.graph.value import Value, trace_of, value
 
 
 def gather(data: np.ndarray, index: Any) -> Any:
-    """Return the rows `data[index]`.
+    """Return the samples at drawn indices, `data[index]`, with the axes of paths last.
 
     Args:
-        data: Array whose first axis is indexed.
-        index: Indices `(size, *paths)`, as floats, or a traced value `(size,)`.
+        data: The samples, `(n, *row)`, along the first axis.
+        index: Indices from 0 to n - 1 as floats, `(size, *paths)`, or a traced value `(size,)`.
 
     Returns:
         Array `(size, *row, *paths)`, or a traced value `(size, *row)`.
@@ -36,12 +36,12 @@ def tally(index: Any, n: int, weights: Any = None) -> Any:
     """Return how often each of n samples was drawn, or the sum of the weights of its draws.
 
     Args:
-        index: Indices `(size, *paths)`, as floats, or a traced value `(size,)`.
+        index: Indices from 0 to n - 1 as floats, `(size, *paths)`, or a traced value `(size,)`.
         n: Number of samples.
         weights: A weight of each draw, of the shape of `index`; 1 by default.
 
     Returns:
-        Array `(n, *paths)`, or a traced value `(n,)`.
+        Array `(n, *paths)`, or a traced value `(n,)`; 0 for a sample that was not drawn.
 
     Example:
         >>> tally(np.array([2.0, 0.0, 2.0]), 4).tolist()

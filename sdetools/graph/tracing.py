@@ -17,10 +17,10 @@ _STANDARD = str(Path(linecache.__file__).parent)
 
 
 class NotTraceable(TypeError):
-    """A part can neither be traced nor compiled.
+    """Raised for a part of a simulation that can neither be traced nor compiled.
 
     Attributes:
-        function: Whether the part is a user's function.
+        function: Whether the part is a user's function, which can be rewritten.
     """
 
     def __init__(self, message: str, function: bool = False) -> None:
@@ -29,12 +29,15 @@ class NotTraceable(TypeError):
 
 
 def trace(function: Callable[..., Any], part: str, *arguments: Any) -> Any:
-    """Call `function(*arguments)` with values.
+    """Return `function(*arguments)` for traced values as arguments, with errors that name the part and the user's line.
 
     Args:
         function: A formula in NumPy.
-        part: What the formula is, for messages.
-        *arguments: Values of the graph.
+        part: What the formula is, for messages: "the observable".
+        *arguments: Values of one graph.
+
+    Returns:
+        What the formula returns, usually a value or a sequence of values.
 
     Raises:
         NotTraceable: If the formula needs numbers; the message names the line. Any other error is the formula's own and propagates, with a
@@ -64,13 +67,19 @@ def _about_values(error: Exception) -> bool:
 
 
 def error_summary(error: BaseException) -> str:
-    """Return kind, message and line of an error in a user's code."""
+    """Return kind, message and place of an error as one text: "ValueError: no root, in line 3 of f.py, `x = g(x)`".
+
+    The place is that of `place_of`; without one the text ends after the message.
+    """
     place = place_of(error)
     return f"{type(error).__name__}: {error}" + (f", in {place}" if place else "")
 
 
 def place_of(error: BaseException) -> str:
-    """Return the innermost line outside NumPy, the standard library and this package, as text; empty if there is none."""
+    """Return where an error was raised: the innermost line outside NumPy, the standard library and sdetools.
+
+    The text has the form "line 3 of f.py, `x = g(x)`"; it is empty if there is no such line.
+    """
     found, step = "", error.__traceback__
     while step is not None:
         file = step.tb_frame.f_code.co_filename

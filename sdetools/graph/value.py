@@ -33,13 +33,13 @@ LARGEST_PRODUCT = 32
 
 
 class Trace:
-    """The nodes of one trace.
+    """The nodes of one trace, that is of formulas called with the same symbolic inputs; equal operations share one node.
 
     `input` and `uniform` create the first nodes, operations on these the others.
 
     Attributes:
-        known: All nodes by their content.
-        columns: Column-major copies of arrays whose rows are indexed, one for each array.
+        known: All nodes except constants, by their content.
+        columns: Column-major copies of arrays of data that are indexed by traced values, by the key of the array.
     """
 
     def __init__(self) -> None:
@@ -47,17 +47,24 @@ class Trace:
         self.columns: dict[Any, np.ndarray] = {}
 
     def input(self, name: str, shape: Shape = ()) -> Value:
-        """Create an input whose rows differ from path to path."""
+        """Return the input `name` that differs from path to path, of component shape `shape`; by default one number. An equal input is reused."""
         return self.node("input", name, (), shape)
 
     def uniform(self, name: str, shape: Shape = ()) -> Value:
-        """Create an input that is the same for all paths, and known at run time."""
+        """Return the input `name` of shape `shape` that is the same for all paths and is passed at run time. An equal input is reused."""
         return self.node("uniform", name, (), shape)
 
     def node(
         self, op: str, name: Any, args: tuple[Value, ...], shape: Shape, extra: Any = None, key: Any = None, boolean: bool = False
     ) -> Value:
-        """Return the node of an operation, an existing one if there is an equal one; TooLong beyond `MOST` nodes."""
+        """Return the node of an operation: an existing one if there is an equal one, else a new one.
+
+        All arguments but `key` are attributes of the node, explained at `Value`. `key` is a hashable identity of `extra`: nodes with other keys
+        are not equal.
+
+        Raises:
+            TooLong: If a new node would be one more than `MOST`.
+        """
         key = (op, name, tuple(a.key for a in args), shape, key)
         found = self.known.get(key)
         if found is None:
@@ -71,7 +78,7 @@ class Trace:
 
 
 class Value(np.lib.mixins.NDArrayOperatorsMixin):
-    """One node of a graph.
+    """One node of a graph: the symbol of an array of one path. NumPy's operators and functions on it return further nodes.
 
     Attributes:
         op: Kind of the operation, see the table at the head of the module.
@@ -177,7 +184,7 @@ def _const(array: np.ndarray) -> Value:
 
 
 def is_value(x: Any) -> bool:
-    """Whether `x` is a value, or a sequence or object array that contains one."""
+    """Whether `x` is a traced value, an object array that contains one, or a list or tuple that contains one at any depth."""
     if isinstance(x, Value):
         return True
     if isinstance(x, np.ndarray):
@@ -186,10 +193,16 @@ def is_value(x: Any) -> bool:
 
 
 def value(x: Any) -> Value:
-    """Convert a number, an array, or a sequence of values to a value.
+    """Convert a number, an array, or a sequence of values to a value; a `Value` is returned as it is.
+
+    Args:
+        x: A number, a numeric or Boolean array, or a list or tuple of numbers and values.
+
+    Returns:
+        A constant of the shape of `x`; with traced values in `x`, its elements stacked along a new first axis.
 
     Raises:
-        TracingError: If `x` is not numeric.
+        TracingError: If `x` is of another type.
 
     Example:
         >>> value([1.0, 2.0]).shape
@@ -211,7 +224,7 @@ def value(x: Any) -> Value:
 
 
 def trace_of(args: Sequence[Value]) -> Trace | None:
-    """Return the trace that the arguments belong to, None for constants alone; TracingError for values of two traces."""
+    """Return the trace to which the values belong, None if all are constants; TracingError if they belong to two traces."""
     found = None
     for a in args:
         if a.home is not None:
@@ -222,7 +235,7 @@ def trace_of(args: Sequence[Value]) -> Trace | None:
 
 
 def is_number(x: Value, number: float) -> bool:
-    """Whether a value is this constant number."""
+    """Whether a value is a constant scalar equal to `number`; a condition is not."""
     return x.op == "const" and x.shape == () and not x.boolean and float(x.extra) == number
 
 
@@ -239,11 +252,14 @@ OF_CONDITIONS = {"add": "logical_or", "maximum": "logical_or", "multiply": "logi
 
 
 def apply(name: str, *inputs: Any) -> Value:
-    """Return an elementwise operation, simplified: constants are folded, operations without effect are dropped.
+    """Return an elementwise operation as a value, simplified: constants are folded, operations without effect are dropped.
 
     Args:
-        name: One of `MAPS`.
-        *inputs: Operands, which broadcast by their component shapes.
+        name: One of `MAPS`, by NumPy's name.
+        *inputs: Operands (numbers, arrays, values), which broadcast by their component shapes.
+
+    Returns:
+        A value of the broadcast shape; a condition for the names in `CONDITIONS`.
 
     Raises:
         ValueError: If the shapes do not broadcast.
@@ -284,7 +300,7 @@ def _as_scalar(a: Value, args: Sequence[Value], shape: Shape) -> Value:
 
 
 def _simplified(name: str, args: tuple[Value, ...], shape: Shape) -> Value | None:
-    """Return a cheaper equal of an operation; None if there is none."""
+    """Return a cheaper value equal to the operation `name` of `args`, of broadcast shape `shape`; None if there is none."""
     if name in ("add", "subtract", "multiply", "divide"):
         a, b = args
         unit = 0.0 if name in ("add", "subtract") else 1.0
@@ -308,7 +324,7 @@ def _simplified(name: str, args: tuple[Value, ...], shape: Shape) -> Value | Non
 
 
 def _merged(name: str, args: tuple[Value, ...]) -> Value | None:
-    """Combine two operations into one: signs, powers of two, x + x.
+    """Return two operations combined into one (signs, powers of two, x + x); None if they cannot be.
 
     The results are bit-identical unless an intermediate result overflows or underflows.
     """
@@ -345,7 +361,7 @@ def _is_negative(x: Value) -> bool:
 
 
 def _factor(x: Value) -> tuple[float, Value] | None:
-    """Split a multiple of a value by a constant into `(c, y)`; None for other values."""
+    """Return a multiple of a value by a constant as `(c, y)` with x = c y; None for other values."""
     if x.op == "map" and x.name == "multiply":
         for number, other in (x.args, x.args[::-1]):
             if number.op == "const" and not number.ndim and not number.boolean and other.shape == x.shape:
@@ -354,7 +370,7 @@ def _factor(x: Value) -> tuple[float, Value] | None:
 
 
 def _power(x: Value, p: float) -> Value | None:
-    """Expand a whole or half-integer power into products, a square root and a reciprocal; None for other exponents."""
+    """Return x**p for a whole or half-integer p as products, a square root and a reciprocal; None for other exponents."""
     if p < 0 and _power(x, -p) is not None:
         return apply("divide", 1.0, apply("power", x, -p))
     whole, half = divmod(p, 1.0)
@@ -370,7 +386,7 @@ def _power(x: Value, p: float) -> Value | None:
 
 
 def order(outputs: Sequence[Value]) -> list[Value]:
-    """Return all nodes that the outputs depend on in topological order, equal constants once."""
+    """Return the nodes that `outputs` depend on, these included: each once, after its arguments (topological order); equal constants once."""
     done: dict[Any, Value] = {}
     todo = [(o, False) for o in reversed(list(outputs))]
     while todo:
