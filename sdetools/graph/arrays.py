@@ -1,6 +1,7 @@
 """Code generator for NumPy and torch: a graph becomes straight-line array code, with the axis of paths last.
 
-Both libraries get the same code, plain enough for `torch.compile`.
+Both libraries get the same code, plain enough for `torch.compile`. The code is one function f; its variables are a0, a1, ... (arguments),
+v0, v1, ... (nodes) and c0, c1, ... (arrays of data), and P is the number of paths.
 """
 
 from __future__ import annotations
@@ -26,17 +27,18 @@ REDUCED = {"add": "sum", "maximum": "amax", "minimum": "amin", "multiply": "prod
 def compiled(
     outputs: Sequence[Value], inputs: Sequence[Value], torch: Any = None, device: Any = "cpu", dtype: Any = None
 ) -> Callable[..., tuple[Any, ...]]:
-    """Compile a graph to `f(*arrays) -> arrays` in NumPy or torch.
+    """Compile a graph to a function `f(*arrays) -> arrays` in NumPy or torch.
 
     Args:
         outputs: Values to compute.
-        inputs: Inputs of the graph, in the order of f's arguments. An array is `(*shape, paths)`, for a uniform input `shape`.
+        inputs: All inputs of the graph, in the order of f's arguments. An array is `(*shape, paths)`, for a uniform input `shape`.
         torch: The module `torch`, for tensors; None for NumPy.
         device: Device of the tensors.
-        dtype: Type of the floats; double by default.
+        dtype: Type of the floats in this library; double by default.
 
     Returns:
-        The function. Its results are `(*shape, paths)`, for uniform outputs `shape`. Compiled functions in the graph get whole rows.
+        The function. It returns a tuple of arrays in the order of `outputs`, `(*shape, paths)` each, for uniform outputs `shape`. Compiled
+        functions in the graph get all paths at once.
 
     Example:
         >>> from sdetools.graph.value import Trace
@@ -52,12 +54,12 @@ def compiled(
 def source(
     outputs: Sequence[Value], inputs: Sequence[Value], torch: Any = None, device: Any = "cpu", dtype: Any = None
 ) -> tuple[str, dict[str, Any]]:
-    """Return the source code of `f`, and the names that it uses."""
+    """Return the source code that `compiled` executes, and the names that it uses with their objects; the arguments are those of `compiled`."""
     return _Writer(torch, device, dtype).text(outputs, inputs)
 
 
 class _Writer:
-    """Writes the code of one function."""
+    """Writes the code of one function; the arguments are those of `compiled`."""
 
     def __init__(self, torch: Any, device: Any, dtype: Any) -> None:
         self.torch, self.device, self.real = torch, device, dtype or (torch.float64 if torch else float)
@@ -68,7 +70,7 @@ class _Writer:
             self.space["F"] = torch_functions
 
     def text(self, outputs: Sequence[Value], inputs: Sequence[Value]) -> tuple[str, dict[str, Any]]:
-        """Return the source code of `f`, and the names that it uses."""
+        """Return the source code of a function f of `inputs` that returns the tuple of `outputs`, and the names that it uses with their objects."""
         names: dict[Any, str] = {x.key: f"a{i}" for i, x in enumerate(inputs)}
         varying = next((names[x.key] for x in inputs if not x.uniform), None)
         lines = [f"P = {varying}.shape[-1]"] if varying else []
@@ -100,7 +102,7 @@ class _Writer:
         return head + guard + "\n".join(pad + line for line in lines) + "\n", self.space
 
     def data(self, array: np.ndarray) -> str:
-        """Return the name of an array of data, registered for the code."""
+        """Return the name, "c0" and so on, by which the code refers to an array of data; for torch the array is copied to a tensor."""
         name = f"c{sum(n.startswith('c') for n in self.space)}"
         if self.torch:
             kind = {"f": self.real, "b": self.torch.bool}.get(array.dtype.kind)
@@ -109,16 +111,16 @@ class _Writer:
         return name
 
     def called(self, name: str, *given: Any) -> str:
-        """Return a call of a function by NumPy's name."""
+        """Return the text of a call of the function that NumPy calls `name`, in the library of the code, with `given` as arguments."""
         lib = "np" if not self.torch else "F" if hasattr(self.space["F"], name) else "torch"
         return f"{lib}.{name}({', '.join(map(str, given))})"
 
     def whole(self, number: str) -> str:
-        """Return a number as an array."""
+        """Return the text that makes an array of the text of a number."""
         return self.called("asarray", number, *(["dtype=real", "device=device"] if self.torch else []))
 
     def line(self, v: Value, own: list[str]) -> str:
-        """Return the right-hand side of a node's assignment."""
+        """Return the text to the right of `=` for a node, in which its arguments are the variables `own`."""
         if v.op == "map":
             return self.map(v, [f"{n}[..., None]" if a.uniform and a.ndim and not v.uniform else n for a, n in zip(v.args, own)])
         if v.op == "reduce":
@@ -141,7 +143,7 @@ class _Writer:
         return self.view(v, own[0])
 
     def map(self, v: Value, a: list[str]) -> str:
-        """Return the right-hand side of an elementwise operation."""
+        """Return the text to the right of `=` for an elementwise operation `v` on operands whose texts are `a`."""
         if v.name not in (*CONDITIONS, "where"):  # the type of a condition and a number would depend on the library
             a = [self.real_of(x, n) if x.boolean else n for x, n in zip(v.args, a)]
         if v.name in SIGNS:
@@ -153,24 +155,24 @@ class _Writer:
         return self.called(v.name, *a)
 
     def real_of(self, a: Value, condition: str) -> str:
-        """Return a condition as numbers of the float type."""
+        """Return the text of a condition converted to numbers of the float type; `a` is the value, `condition` its text."""
         if a.op == "const" and not a.ndim:
             return _number(float(a.extra))
         return f"{condition}.to(real)" if self.torch else f"{condition}.astype(real)"
 
     def spread(self, a: Value, name: str, other: Value) -> str:
-        """Return a uniform value broadcast to rows of paths, for an operation with such rows."""
+        """Return the text of operand `a`, called `name`: if it is uniform and the result `other` is not, broadcast along the axis of paths."""
         if not a.uniform or other.uniform:
             return name
         name = self.whole(name) if a.op == "const" and a.ndim == 0 else name
         return self.called("broadcast_to", f"{name}[..., None]", f"({''.join(f'{n}, ' for n in a.shape)}P)")
 
     def shape(self, v: Value, shape: Sequence[int] | None = None) -> str:
-        """Return the text of a shape, by default the node's, with the axis of paths."""
+        """Return the text of the tuple `(*shape, P)`, for a uniform node without P; by default the shape is the node's."""
         return "(" + "".join(f"{n}, " for n in (v.shape if shape is None else shape)) + ("" if v.uniform else "P,") + ")"
 
     def view(self, v: Value, x: str) -> str:
-        """Return the right-hand side of a view: a slice, a permutation of axes, or an index array."""
+        """Return the text to the right of `=` for a view `v` of the variable `x`: a slice, a permutation of axes, or an index array."""
         s, w = v.args[0], v.extra
         if v.size == 1 and w.table is None and s.ndim == 1:
             return f"{x}[{w.start}]" if v.ndim == 0 else f"{x}[{w.start}:{w.start + 1}].reshape({self.shape(v)})"
@@ -206,7 +208,7 @@ def _number(x: float) -> str:
 def pull(v: Value) -> list[int | None] | None:
     """Return, for each axis of the array that a view reads, the axis of the view along it; None if the view is not a permutation of axes.
 
-    An axis of the source with one element is None in the list.
+    The view may also repeat elements along new axes. An axis of the source with one element is None in the list.
     """
     source, w = v.args[0], v.extra
     if w.start or w.table is not None:

@@ -1,4 +1,8 @@
-"""NumPy's functions on values: what `np.sum(x)`, `A @ x` or `np.where(x > 0, x, 0)` add to a trace."""
+"""NumPy's functions on values: what `np.sum(x)`, `A @ x` or `np.where(x > 0, x, 0)` add to a trace.
+
+NumPy calls `ufunc_of` and `function_of` when a function gets a value (`graph.value.Value`). `FUNCTIONS` maps the functions to those of this
+module, which have NumPy's signature as far as they can. Arguments of type Any are values, numbers, arrays or sequences of these.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +20,19 @@ from sdetools.graph.views import at_places, broadcast, join, reshape, stack, tak
 
 
 def ufunc_of(ufunc: Any, method: str, inputs: Sequence[Any], options: dict[str, Any]) -> Any:
-    """Apply a ufunc, or its `reduce` or `outer`, to values.
+    """Apply a ufunc, or its `reduce` or `outer`, to values; NumPy calls this for each ufunc on a value.
 
     Args:
-        ufunc: The ufunc.
-        method: Its method, "__call__" for the ufunc itself.
+        ufunc: The ufunc, such as `np.exp`.
+        method: Its method that was called, "__call__" for the ufunc itself.
         inputs: Operands, some of them values.
         options: Keyword arguments of the call.
 
+    Returns:
+        The result, a value.
+
     Raises:
-        TracingError: If the ufunc or an option is not supported.
+        TracingError: If the ufunc, its method or an option is not supported.
     """
     name = ufunc.__name__
     options = {n: o for n, o in options.items() if not harmless(n, o)}
@@ -53,7 +60,16 @@ def ufunc_of(ufunc: Any, method: str, inputs: Sequence[Any], options: dict[str, 
 
 
 def function_of(function: Any, given: Sequence[Any], options: dict[str, Any]) -> Any:
-    """Apply another function of NumPy to values; TracingError if it is not supported."""
+    """Return what a function of NumPy that is no ufunc, such as `np.concatenate`, gives for values; NumPy calls this.
+
+    Args:
+        function: The function.
+        given: Positional arguments of the call.
+        options: Keyword arguments of the call.
+
+    Raises:
+        TracingError: If the function or an argument is not supported.
+    """
     if function not in FUNCTIONS:
         if function is np.nan_to_num:
             raise TracingError("np.nan_to_num depends on values; write `np.where(condition, yes, no)`")
@@ -62,7 +78,17 @@ def function_of(function: Any, given: Sequence[Any], options: dict[str, Any]) ->
 
 
 def called(name: str, function: Callable[..., Any], given: Sequence[Any], options: dict[str, Any]) -> Any:
-    """Call a function of the tables below; TracingError for arguments of NumPy's signature that it lacks."""
+    """Return `function(*given, **options)`, without options that ask for the default.
+
+    Args:
+        name: Name for the message: "np.sum".
+        function: A function of the tables `FUNCTIONS` or `METHODS`.
+        given: Positional arguments.
+        options: Keyword arguments.
+
+    Raises:
+        TracingError: If the function lacks one of the arguments.
+    """
     options = {n: o for n, o in options.items() if not harmless(n, o)}
     try:
         signature(function).bind(*given, **options)
@@ -72,7 +98,7 @@ def called(name: str, function: Callable[..., Any], given: Sequence[Any], option
 
 
 def harmless(name: str, option: Any) -> bool:
-    """Whether an option of NumPy asks for the default behaviour."""
+    """Whether the argument `name=option` of a function of NumPy asks for what the traced function does in any case, so that it is dropped."""
     if name == "dtype":
         return option is None or np.dtype(option) == float
     if name == "out":
@@ -127,7 +153,17 @@ REWRITTEN: dict[str, Callable[..., Any]] = {
 
 
 def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Value:
-    """Return a vector norm (order 1, 2 or infinity) or the Frobenius norm."""
+    """Return a norm of `x` over axes as a value, like `np.linalg.norm`.
+
+    Args:
+        x: A vector, or an array with several axes.
+        ord: 1, 2 or infinity; None and "fro" are 2, the root of the sum of squares.
+        axis: The axis of the vectors; several axes, or None for all, make one vector of the elements along them.
+        keepdims: Whether the axes stay, with length 1.
+
+    Raises:
+        TracingError: For another order, and for order 1, 2 or infinity of an array with several axes if `axis` is None.
+    """
     x = value(x)
     if ord in (None, 2, "fro") and (axis is not None or x.ndim == 1 or ord != 2):
         return apply("sqrt", total(x * x, axis, keepdims=keepdims))
@@ -142,7 +178,11 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> V
 
 
 def rearranged(function: Callable[..., Any]) -> Callable[..., Value]:
-    """Make a function that only rearranges its argument work on values, by applying it to the indices of the elements."""
+    """Return a version for values of a NumPy function that only rearranges its first argument, such as `np.roll` or `np.repeat`.
+
+    NumPy's function is applied to the array of flat positions of the elements, and the version returns the view with these elements. Errors
+    are those of NumPy's function.
+    """
 
     def rearrange(x: Any, *given: Any, **options: Any) -> Value:
         x = value(x)
@@ -152,43 +192,52 @@ def rearranged(function: Callable[..., Any]) -> Callable[..., Value]:
 
 
 def split_into_views(function: Callable[..., Any]) -> Callable[..., list[Value]]:
-    """Make a function that splits its argument work on values."""
+    """Return a version for values of a NumPy function that splits its first argument, such as `np.split`; it returns a list of values."""
     return lambda x, *given, **options: [
         at_places(value(x), part) for part in function(np.arange(value(x).size).reshape(value(x).shape), *given, **options)
     ]
 
 
 def shaped(function: Callable[..., Any]) -> Callable[..., Value]:
-    """Make a function that keeps the order of elements work on values.
+    """Return a version for values of a NumPy function that changes only the shape of its first argument, such as `np.squeeze`.
 
-    NumPy determines the new shape, and validates the arguments.
+    NumPy's function determines the new shape, and validates the arguments.
     """
     return lambda x, *given, **options: reshape(x, function(np.broadcast_to(0.0, value(x).shape), *given, **options).shape)
 
 
 def reshaped(x: Any, shape: Any, *, order: str = "C") -> Value:
-    """Return the values in another shape, in C or Fortran order."""
+    """Return `x` in another shape as a value: elements in C order ("C"), or with the first index changing fastest ("F").
+
+    One axis of `shape` may be -1, and then has the length that remains. ValueError if the number of elements differs.
+    """
     return reshape(x, shape) if order == "C" else rearranged(np.reshape)(x, shape, order=order)
 
 
 def flat(x: Any, order: str = "C") -> Value:
-    """Return the values as a vector."""
+    """Return the elements of `x` as a value `(n,)`, in C order ("C"), or with the first index changing fastest ("F")."""
     return reshape(x, -1) if order == "C" else rearranged(np.ravel)(x, order)
 
 
 def diag(x: Any, k: int = 0) -> Value:
-    """Return the diagonal of a matrix, or the matrix with this diagonal."""
+    """Return diagonal k of a matrix, or for a vector the square matrix with this diagonal k and zeros elsewhere, as a value.
+
+    k = 0 is the main diagonal, k > 0 lies above it and k < 0 below.
+    """
     x = value(x)
     return rearranged(np.diag)(x, k) if x.ndim == 2 else at_places(x, np.diag(np.arange(1, x.size + 1), k) - 1)
 
 
 def like(number: float) -> Callable[..., Any]:
-    """Make `np.zeros_like` and similar functions: they return an object array, to whose elements values can be assigned."""
+    """Return `np.zeros_like` (for 0.0) or `np.ones_like` (for 1.0) for values: x -> an array of the shape of x, filled with `number`.
+
+    The array is a NumPy array, to whose elements values can be assigned (dtype object) unless it has more than `SMALL` elements.
+    """
     return lambda x: np.full(value(x).shape, number, dtype=object) if value(x).size <= SMALL else np.full(value(x).shape, number)
 
 
 def cumsum(x: Any, axis: int | None = None) -> Value:
-    """Return cumulative sums, in log2(n) operations on whole arrays."""
+    """Return cumulative sums along an axis, or of the flattened array for None, as a value, in log2(n) operations on whole arrays."""
     x = value(x)
     out, step = reshape(x, -1) if axis is None else rearranged(np.moveaxis)(x, axis, 0), 1
     out = apply("where", out, 1.0, 0.0) if out.boolean else out
@@ -198,14 +247,25 @@ def cumsum(x: Any, axis: int | None = None) -> Value:
 
 
 def clip(x: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Value:
-    """Limit the values to an interval."""
+    """Return `x` limited to an interval as a value; a bound that is None does not limit it.
+
+    Args:
+        x: A value, or what `value` converts to one.
+        a_min: Lower bound; it broadcasts with `x`.
+        a_max: Upper bound.
+        min: Another name of `a_min`, which takes precedence.
+        max: Another name of `a_max`, which takes precedence.
+    """
     low, high = a_min if min is None else min, a_max if max is None else max
     x = value(x) if low is None else np.maximum(x, low)
     return x if high is None else np.minimum(x, high)
 
 
 def astype(x: Value, dtype: Any) -> Value:
-    """Convert to floats, conditions or whole numbers; the last stay floats."""
+    """Return `x` as floats, whole numbers (truncated, but still floats) or conditions (x != 0), by the kind of `dtype`.
+
+    TracingError for a dtype that is not of floats, signed integers or Booleans.
+    """
     kind = np.dtype(dtype).kind
     if kind not in "fib":
         raise TracingError(f"astype({dtype}) cannot be traced")
@@ -215,19 +275,25 @@ def astype(x: Value, dtype: Any) -> Value:
 
 
 def outer(a: Any, b: Any) -> Value:
-    """Return the outer product of two vectors."""
+    """Return the outer product a_i b_j of two flattened arrays as a value `(len(a), len(b))`."""
     return reshape(a, (-1, 1)) * reshape(b, (1, -1))
 
 
 def dot(a: Any, b: Any) -> Value:
-    """Return the matrix product of arrays with at most two axes."""
+    """Return `np.dot(a, b)` of arrays with at most two axes as a value: the matrix product, or the product with a number.
+
+    TracingError for more axes.
+    """
     if max(np.ndim(a), np.ndim(b)) > 2:
         raise TracingError("np.dot and np.inner of arrays with more than two axes cannot be traced; write `a @ b`")
     return value(a) * value(b) if 0 in (np.ndim(a), np.ndim(b)) else matmul(a, b)
 
 
 def where(condition: Any, *branches: Any) -> Value:
-    """Return `branches[0]` where the condition holds, else `branches[1]`."""
+    """Return, elementwise, `branches[0]` where the condition holds (numbers: is not 0), else `branches[1]`, as a value of the broadcast shape.
+
+    TracingError unless there are two branches: which elements are true is known only when numbers are.
+    """
     if len(branches) != 2:
         raise TracingError("np.where without its two branches depends on values; write `np.where(condition, yes, no)`")
     condition = value(condition)

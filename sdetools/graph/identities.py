@@ -43,15 +43,17 @@ ROOTS = {"sqrt", "log", "log1p", "arcsin", "arccos", "power"}
 
 @dataclass(slots=True)
 class NodeFacts:
-    """A node evaluated at points, and structural properties.
+    """What is known of a node: its numbers at the points, and structural properties for all inputs.
+
+    `shape` is the node's component shape, n the number of elements of the input x.
 
     Attributes:
-        values: `(*shape, points)`.
-        sizes: Sum of the absolute values of its terms, `(*shape, points)`.
+        values: Its values, `(*shape, points)`.
+        sizes: Sum of the absolute values of the terms that it adds up, `(*shape, points)`: a measure of rounding.
         least: The smallest of those terms, `(*shape, points)`.
-        reach: Which elements of the input each element depends on, `(*shape, n)`.
-        zero: Whether an element vanishes structurally, `(*shape, 1)`.
-        affine: Whether it is affine in the input.
+        reach: Which elements of x each element depends on, `(*shape, n)`, Boolean.
+        zero: Whether an element vanishes structurally, `(*shape, 1)`, Boolean.
+        affine: Whether it is affine in x.
         whole: Whether it is analytic without poles.
         sign: 2 for positive, 1 for nonnegative, 0 for unknown.
     """
@@ -72,14 +74,14 @@ class NodeFacts:
 
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
-        """The five arrays."""
+        """The arrays (values, sizes, least, reach, zero), described at the attributes."""
         return self.values, self.sizes, self.least, self.reach, self.zero
 
 
 class Examination:
-    """Formulas at points `(*shape, m)` of the input `x`, and their dependence on its elements.
+    """Formulas evaluated at m points of the input `x`: which of its elements they depend on, and whether they vanish for all x.
 
-    Other inputs are random positive numbers.
+    `points` is an array `(*x.shape, m)`. All other inputs get random positive numbers.
 
     >>> from sdetools.graph.value import Trace
     >>> x = Trace().input("x", (2,))
@@ -97,11 +99,26 @@ class Examination:
         self.seen = {x.key: self._number(x, points, np.eye(self.n, dtype=bool).reshape(*x.shape, -1))}
 
     def depends(self, out: Value) -> np.ndarray:
-        """Return which elements of x each element of `out` structurally depends on, `(*shape, n)`."""
+        """Return which of the n elements of x each element of `out` can depend on, by the structure of its graph: Booleans `(*out.shape, n)`.
+
+        TooLong if a node of the graph has too many values over all points (`MOST`).
+        """
         return self._of(out).reach
 
     def along(self, out: Value, direction: Value) -> Value:
-        """Return the directional derivative of `out`, with free slopes for operations that may jump."""
+        """Return the directional derivative of `out` as a value of its shape: d out / dx . direction, plus terms for operations that may jump.
+
+        An operation that may jump (floor, sign, `np.where`, ...) has no derivative at a jump. It contributes a new input, a free slope, for each
+        element of x on which it depends. So the result vanishes identically only if the derivative does and no jump matters.
+
+        Args:
+            out: The formula.
+            direction: A value of the shape of x.
+
+        Raises:
+            TracingError: If x enters a compiled function, which has no derivative.
+            TooLong: If a node has too many values over all points.
+        """
         self._of(out)
         total = jvp(out, self.x, direction)
         for number, (node, reach) in enumerate(self.free):
@@ -111,7 +128,11 @@ class Examination:
         return total
 
     def vanishes(self, out: Value) -> np.ndarray:
-        """Return which elements vanish identically, structurally or at all points."""
+        """Return which elements of `out` vanish for all inputs, Booleans `out.shape`: structurally, or within rounding at all points.
+
+        False means not proven. A point is evidence if no term is so small that rounding hides it; at least `FEW` points must be.
+        TooLong if a node has too many values over all points.
+        """
         seen = self._of(out)
         with np.errstate(all="ignore"):
             finite = np.isfinite(seen.values) & np.isfinite(seen.sizes)
@@ -129,7 +150,7 @@ class Examination:
         return self.seen[out.key]
 
     def _number(self, node: Value, values: Any, reach: Any = False, sign: int = 0) -> NodeFacts:
-        """Return an input, a constant or a free variable."""
+        """Return the facts of an input, a constant or a free variable."""
         values = np.broadcast_to(values, (*node.shape, self.count))
         zero = values[..., :1] == 0 if node.op == "const" else np.zeros((*node.shape, 1), dtype=bool)
         return NodeFacts(
@@ -137,7 +158,10 @@ class Examination:
         )
 
     def _free(self, node: Value, args: Sequence[NodeFacts]) -> NodeFacts:
-        """Return a free variable for each element; all but elementwise operations depend on all elements of their arguments."""
+        """Return the facts of a free variable for each element of a node.
+
+        All but elementwise operations depend on all elements of their arguments.
+        """
         mixed = [a.reach if node.op == "map" else a.reach.reshape(-1, self.n).any(axis=0) for a in args]
         reach = np.broadcast_to(_any(mixed), (*node.shape, self.n))
         if reach.any() and not node.boolean:
@@ -176,7 +200,7 @@ class Examination:
         return self._free(node, args)
 
     def _mapped(self, node: Value, args: list[NodeFacts]) -> NodeFacts:
-        """Evaluate an elementwise operation."""
+        """Return the facts of an elementwise operation; a free variable's if it is not analytic."""
         name, a, b = node.name, args[0], args[-1]
         affine, whole, sign = _facts(node, args)
         if sign is None:
@@ -198,7 +222,7 @@ class Examination:
         return NodeFacts(values, sizes, least, _any([s.reach for s in args]), zero, affine, whole, sign)
 
     def _where(self, node: Value, args: list[NodeFacts]) -> NodeFacts:
-        """Evaluate `np.where(c, yes, no)` as no + c (yes - no) with a free c."""
+        """Return the facts of `np.where(c, yes, no)` as no + c (yes - no) with a free c."""
         (c, yes, no), (_, first, second) = args, node.args
         for branch, other, seen in ((first, second, no), (second, first, yes)):
             if branch.key == other.key or (branch.op == "const" and np.isnan(branch.extra).all()):

@@ -9,12 +9,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Real:
-    """A floating-point type.
+    """A floating-point type in which paths are computed: `DOUBLE` or `SINGLE`.
 
     Attributes:
-        name: Name in NumPy and torch.
+        name: Name in NumPy and torch, "float64" or "float32".
         size: Size in bytes.
-        lanes: Module of this package with its functions of one lane.
+        lanes: Name of the module of this package with its functions of one number, "lanes" or "lanes32".
     """
 
     name: str
@@ -23,24 +23,26 @@ class Real:
 
     @property
     def dtype(self) -> np.dtype:
+        """The type in NumPy."""
         return np.dtype(self.name)
 
     @property
     def double(self) -> bool:
+        """Whether it is float64."""
         return self.size == 8
 
     @property
     def whole(self) -> int:
-        """The largest n such that all whole numbers up to n are exact."""
+        """The largest n such that all whole numbers up to n are exact: 2^53 or 2^24."""
         return 1 << (53 if self.double else 24)
 
     def number(self, x: float) -> str:
-        """Return the text of a number in a kernel. A plain literal is double, and so is whatever it is combined with."""
+        """Return the text of the number `x` in a kernel: "0.5", or "real(0.5)" for float32; a plain literal would make all results double."""
         text = repr(x) if x >= 0 and np.copysign(1, x) > 0 else f"({x!r})"
         return text if self.double else f"real({x!r})"
 
     def array(self, a: np.ndarray) -> np.ndarray:
-        """Return an array as a kernel takes it: floats in this type, integers as they are."""
+        """Return an array as a kernel takes it: floats converted to this type, all others (integers) as they are."""
         return np.asarray(a, self.dtype) if a.dtype.kind == "f" else a
 
 
@@ -48,7 +50,7 @@ DOUBLE, SINGLE = Real("float64", 8, "lanes"), Real("float32", 4, "lanes32")
 
 
 def real_of(dtype: str) -> Real:
-    """Return the type of a name; ValueError for any other name.
+    """Return the `Real` of a name, "float64" or "float32"; ValueError for all else.
 
     >>> real_of("float32").size
     4

@@ -202,7 +202,7 @@ def value(x: Any) -> Value:
         A constant of the shape of `x`; with traced values in `x`, its elements stacked along a new first axis.
 
     Raises:
-        TracingError: If `x` is of another type.
+        TracingError: If `x` is of another type; NumPy's ValueError for a sequence of which it makes no array of numbers.
 
     Example:
         >>> value([1.0, 2.0]).shape

@@ -1,7 +1,8 @@
 """Views, the elements of a value rearranged: indexing, reshaping, transposing, broadcasting, joining, and their transposes.
 
-Element (i, j, ...) of a view is element `k = strides . (i, j, ...) + start` of its flattened source, or element `table[k]` if there is a
-table. Table entry -1 is zero.
+Element (i, j, ...) of a view is element `k = strides . (i, j, ...) + start` of its source, flattened in C order, or element `table[k]` if
+there is a table. Table entry -1 is zero. A position in the flattened source is called flat. Shapes are component shapes: they lack the axis
+of paths. All functions take values; those with an argument of type Any also take numbers, arrays and sequences, which they convert.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from sdetools.graph.value import SMALL, Shape, Value, apply, trace_of, value
 
 @dataclass(frozen=True)
 class View:
-    """Positions of a view's elements in its source.
+    """Which elements of its source a view consists of, and in which order.
 
     Attributes:
-        strides: Step in the source for each axis of the view.
-        start: Position of the first element.
-        table: Positions in the source by `strides . index + start`, as bytes of int64; None for an affine view.
+        strides: For each axis of the view, the step in the flattened source from one index to the next.
+        start: Flat position of the first element.
+        table: Flat positions in the source by `strides . index + start`, as bytes of int64; None if that sum is itself the position.
     """
 
     strides: Shape
@@ -33,7 +34,7 @@ class View:
     table: bytes | None = None
 
     def places(self, shape: Shape) -> np.ndarray:
-        """Return the flat positions, an integer array of this shape; -1 is a zero."""
+        """Return the flat positions in the source as an integer array of shape `shape`, that of the view; -1 is a zero."""
         at = np.full(shape, self.start)
         for axis, (n, s) in enumerate(zip(shape, self.strides)):
             at += (np.arange(n) * s).reshape(-1, *[1] * (len(shape) - 1 - axis))
@@ -41,14 +42,14 @@ class View:
 
 
 def axis_of(axis: Any, ndim: int) -> int:
-    """Normalise the number of an axis, which may count from the end; NumPy's AxisError if it is out of bounds."""
+    """Return the number of an axis from 0 to ndim - 1, where a negative one counts from the end; NumPy's AxisError if it is out of bounds."""
     if not -ndim <= index(axis) < ndim:
         raise np.exceptions.AxisError(axis, ndim)
     return index(axis) % ndim
 
 
 def dense(shape: Sequence[int]) -> Shape:
-    """Return the strides of a C-contiguous array, in elements."""
+    """Return the strides of a C-contiguous array of this shape, in elements: (3, 1) for shape (2, 3)."""
     return tuple(int(prod(shape[a + 1 :])) for a in range(len(shape)))
 
 
@@ -58,9 +59,12 @@ def view(x: Value, shape: Sequence[int], strides: Sequence[int], start: int = 0,
     Args:
         x: The source.
         shape: Shape of the result.
-        strides: Step in the flattened source for each axis.
+        strides: For each axis of the result, the step in the flattened source.
         start: Flat position of the first element.
-        table: Optional lookup table from `strides . index + start` to the source; -1 is zero.
+        table: Integers that map `strides . index + start` to a flat position in the source, -1 to zero; None if no such table is needed.
+
+    Returns:
+        A value of shape `shape`; `x` itself if nothing changes.
     """
     shape, extra = tuple(shape), View(tuple(strides), start, None if table is None else np.asarray(table, np.int64).tobytes())
     if shape == x.shape and extra == View(dense(shape)):
@@ -98,7 +102,7 @@ def _ends(extra: View, shape: Shape) -> np.ndarray:
 
 
 def _composed(inner: View, middle: Shape, shape: Shape, outer: View) -> View | None:
-    """Compose two views if the result is affine: steps of the outer view then run along single axes of the middle shape."""
+    """Return a view of shape `shape` of a view of shape `middle` as one view without table; None if there is none."""
     along = {s: i for s, i, n in zip(dense(middle), inner.strides, middle) if n > 1}
     if any(n > 1 and s and s not in along for s, n in zip(outer.strides, shape)):
         return _linear(inner, middle, outer)
@@ -115,7 +119,7 @@ def _composed(inner: View, middle: Shape, shape: Shape, outer: View) -> View | N
 
 
 def _linear(inner: View, middle: Shape, outer: View) -> View | None:
-    """Compose two views if the elements of the inner one are equally spaced in the source."""
+    """Return a view of a view as one view if the elements of the inner one are equally spaced in the source, else None."""
     flat, n = dense(middle), [a for a, m in enumerate(middle) if m > 1]
     step = inner.strides[n[-1]] if n else 0
     if any(inner.strides[a] != step * flat[a] for a in n):
@@ -124,7 +128,10 @@ def _linear(inner: View, middle: Shape, outer: View) -> View | None:
 
 
 def at_places(x: Value, places: np.ndarray) -> Value:
-    """Return the elements of `x` at flat positions, in the shape of `places`; affine if possible, else by a table."""
+    """Return the elements of `x` at flat positions as a value of the shape of `places`, an integer array; -1 gives a zero.
+
+    It is a view without a table if the positions are an affine function of the indices, else one with a table.
+    """
     if not places.size:
         return value(np.zeros(places.shape))
     shape, first = places.shape, int(places.flat[0])
@@ -135,16 +142,23 @@ def at_places(x: Value, places: np.ndarray) -> Value:
 
 
 def same_view(of: Value, x: Value) -> Value:
-    """Apply the view `of` to another source."""
+    """Return the view of `x` with the shape, strides and table of the view `of`; `x` has the shape of the source of `of`."""
     table = None if of.extra.table is None else np.frombuffer(of.extra.table, np.int64)
     return view(x, of.shape, of.extra.strides, of.extra.start, table)
 
 
 def take(x: Value, key: Any) -> Value:
-    """Index a value as NumPy does, by integers, slices, integer arrays and masks; by a traced index, rows of data (`rows`).
+    """Return `x[key]` as NumPy defines it, for integers, slices, integer arrays and masks; a traced index selects rows of data.
+
+    Args:
+        x: The value; for a traced index a constant array `(n, *row)`.
+        key: An index of NumPy, or a traced value `(size,)` or `()` with row numbers as floats.
+
+    Returns:
+        A value; for a traced index of shape `(size, *row)` or `row`.
 
     Raises:
-        IndexError: If an index is out of bounds.
+        IndexError: If an index is out of bounds; a traced one is not checked.
         TracingError: If a traced index is used on anything but rows of data.
     """
     if isinstance(key, (int, np.integer)) and not isinstance(key, bool) and x.ndim:
@@ -159,7 +173,7 @@ def take(x: Value, key: Any) -> Value:
 
 
 def _gather(x: Value, key: Any) -> Value:
-    """Return rows of data at indices that differ from path to path: `data[index]`, the index `(n,)` or a number."""
+    """Return rows of data at indices that differ from path to path: `data[index]`, the index `(n,)` or a number; TracingError for all else."""
     if not isinstance(key, Value) or key.boolean or x.op != "const" or key.ndim > 1:
         raise TracingError(
             "only rows of data can be taken at traced indices, `data[index]`; write `np.where(condition, yes, no)` for a mask"
@@ -171,7 +185,12 @@ def _gather(x: Value, key: Any) -> Value:
 
 
 def reshape(x: Any, shape: Any) -> Value:
-    """Return `x` in another shape, in C order; one axis may be -1."""
+    """Return `x` in another shape, in C order, as a value; ValueError if the number of elements differs.
+
+    Args:
+        x: A value, or what `value` converts to one.
+        shape: The new shape, or a number for one axis; one axis may be -1, and then has the length that remains.
+    """
     x, shape = value(x), (shape,) if isinstance(shape, (int, np.integer)) else tuple(map(int, shape))
     if -1 in shape:
         shape = tuple(x.size // -prod(shape) if n == -1 else n for n in shape)
@@ -181,14 +200,14 @@ def reshape(x: Any, shape: Any) -> Value:
 
 
 def transpose(x: Any, axes: Any = None) -> Value:
-    """Return `x` with its axes permuted, by default reversed."""
+    """Return `x` as a value whose axis i is axis `axes[i]` of `x`; by default (None) the order of the axes is reversed."""
     x = value(x)
     axes = tuple(axis_of(a, x.ndim) for a in (axes if axes is not None else reversed(range(x.ndim))))
     return view(x, tuple(x.shape[a] for a in axes), tuple(dense(x.shape)[a] for a in axes))
 
 
 def broadcast(x: Any, shape: Any) -> Value:
-    """Return `x` broadcast to a shape; ValueError if it does not fit."""
+    """Return `x` broadcast to the shape `shape` as a value; ValueError if it does not fit."""
     x, shape = value(x), tuple(shape)
     if x.shape == shape:
         return x
@@ -199,7 +218,11 @@ def broadcast(x: Any, shape: Any) -> Value:
 
 
 def join(parts: Sequence[Any], axis: int = 0) -> Value:
-    """Concatenate values along an axis.
+    """Return values concatenated along an existing axis as one value; an empty one `(0,)` without parts.
+
+    Args:
+        parts: Values, or what `value` converts to them; empty vectors are dropped.
+        axis: The axis; a negative one counts from the end.
 
     Raises:
         ValueError: If the shapes differ in another axis, or a part has no axis.
@@ -230,7 +253,7 @@ def join(parts: Sequence[Any], axis: int = 0) -> Value:
 
 
 def _same_source(parts: tuple[Value, ...]) -> Value | None:
-    """Return the common source of parts that a formula took from it, rearranged; None if they have several."""
+    """Return parts that are views of one source, concatenated, as one view of it; None if they have several sources or are too large."""
     first = parts[0]
     if (
         first.op != "view"
@@ -242,7 +265,15 @@ def _same_source(parts: tuple[Value, ...]) -> Value | None:
 
 
 def stack(parts: Any, axis: int = 0) -> Value:
-    """Stack values along a new axis, after broadcasting them to one shape."""
+    """Return values stacked along a new axis, after broadcasting them to one shape, as one value.
+
+    Args:
+        parts: A sequence of values, or of what `value` converts to them; an empty one gives shape `(0,)`.
+        axis: Place of the new axis in the result; a negative one counts from the end.
+
+    Raises:
+        ValueError: If the shapes do not broadcast.
+    """
     made = [value(p) for p in parts]
     shape = np.broadcast_shapes(*(p.shape for p in made)) if made else ()
     joined = join([reshape(broadcast(p, shape), (1, *shape)) for p in made])
@@ -254,10 +285,15 @@ def stack(parts: Any, axis: int = 0) -> Value:
 
 
 def scatter(x: Value, of: Value) -> tuple[int, Value]:
-    """Apply the transpose of a view `of` to `x`, the adjoint at the view's elements.
+    """Apply the transpose of a view to adjoints: an element of the source gets the sum of the adjoints of all its places in the view.
+
+    Args:
+        x: Adjoints of the elements of the view, of its shape.
+        of: The view, a value of kind "view".
 
     Returns:
-        The flat position where the result begins in the source, and the result from there on.
+        A flat position in the source, and a value `(n,)` with the sums of the n elements from there on. All other elements have adjoint 0;
+        n is 0 if the view contains none of the source.
     """
     extra = of.extra
     summed = tuple(a for a, (s, n) in enumerate(zip(extra.strides, of.shape)) if s == 0 and n > 1)
@@ -269,7 +305,7 @@ def scatter(x: Value, of: Value) -> tuple[int, Value]:
 
 
 def _placed(x: Value, places: np.ndarray) -> tuple[int, Value]:
-    """Add the elements of `x` at flat positions of the source; return the first position and the sums from there on."""
+    """Add the elements of `x` at flat positions of the source; return the first position and the sums `(n,)` from there on."""
     at = places.ravel()
     flat, own = reshape(x, (x.size,)), np.flatnonzero(at >= 0)
     if not own.size:
@@ -289,7 +325,12 @@ def _placed(x: Value, places: np.ndarray) -> tuple[int, Value]:
 
 
 def assembled(pieces: Mapping[tuple[int, int], Value], shape: Shape) -> Value:
-    """Assemble flat pieces, by (first position, size), into an array of zeros; overlapping pieces are added."""
+    """Return an array of zeros with flat pieces added to it, as a value of shape `shape`.
+
+    Args:
+        pieces: Values `(n,)` by (flat position of the first element, n); they may overlap.
+        shape: Shape of the result.
+    """
     size, waiting, out = prod(shape), sorted(pieces), None
     while waiting:
         parts: list[Any] = []
