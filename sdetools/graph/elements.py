@@ -1,7 +1,7 @@
 """Code for single elements of a graph: integer indices give unrolled code, loop variables the body of a loop.
 
-Every row is `lanes` numbers at a multiple of `lanes` in one array `S`; draws are in `Z`. Rows at one index have constant distances, from
-which LLVM infers that they do not overlap.
+A lane j is the place of a path in a block, a row one number for each lane: row r of the state and of working memory begins at `r * lanes` in
+the flat array `S`; rows of draws are in `Z`. Element k of a value, in C order, is row k from its first. LLVM sees that rows do not overlap.
 """
 
 from __future__ import annotations
@@ -33,7 +33,11 @@ LITERALS = frozenset({0.0, 0.5, 0.25, *map(float, range(1, 17))})
 
 @dataclass(frozen=True)
 class Draw:
-    """Location of draws: row `row` of Z plus `shift`, or bits that `sign(i)` reads; `fill(first, count)` makes a tile."""
+    """Where the code finds the draws of an input: draw i in row `row + i` of Z, moved by `shift` numbers (an expression; empty for none).
+
+    If `sign` is given, `sign(i)` is an expression of draw i that needs no row. `fill(first, count)` is the line that makes `count` draws from
+    `first` on (expressions) in the first `tile` rows, for draws that may be made in the loop that reads them; `tile` is 0 for others.
+    """
 
     row: int
     shift: str = ""
@@ -44,7 +48,11 @@ class Draw:
 
 @dataclass
 class Tables:
-    """What the code refers to: arrays d0, d1, ..., numbers K, loop lengths N, functions F or by name; floats are `real`."""
+    """What the code refers to by name: arrays d0, d1, ... (`data`), entries of K (`numbers`), lengths of loops in N (`sizes`).
+
+    F has the addresses of functions of rows (`functions`: their names in `graph.rows`), `stages` compiled functions by name, `real` the type of
+    floats, `whole` contiguous copies of arrays by `id`. `straight` counts the operations of straight-line code so far.
+    """
 
     real: Real = DOUBLE
     data: list[np.ndarray] = field(default_factory=list)
@@ -53,12 +61,10 @@ class Tables:
     functions: list[str] = field(default_factory=list)
     stages: dict[str, Any] = field(default_factory=dict)
     whole: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
-    """Arrays that are not contiguous, by their `id`, with contiguous copies."""
     straight: int = 0
-    """Number of operations written as straight-line code so far."""
 
     def function(self, name: str) -> str:
-        """Return the address of a function of rows (`graph.rows`)."""
+        """Return the expression `F[n]` of the address of a function of rows, such as "exp" (see `graph.rows`)."""
         return f"F[{self.number_of_function(name)}]"
 
     def number_of_function(self, name: str) -> int:
@@ -67,7 +73,7 @@ class Tables:
         return self.functions.index(name)
 
     def array(self, a: np.ndarray) -> str:
-        """Return the name of an array; its address is that name followed by `at`."""
+        """Return the name "d0", "d1", ... of an array in the code, one name for equal memory; its address is that name followed by "at"."""
         a = a if a.flags.forc else self.whole.setdefault(id(a), (a, np.ascontiguousarray(a)))[1]
         for n, known in enumerate(self.data):
             if known is a or (
@@ -85,7 +91,7 @@ class Tables:
         return f"K[{len(self.numbers) - 1}]"
 
     def size(self, n: int) -> str:
-        """Return a loop length as an entry of N: LLVM would unroll a loop of known length, and compile for seconds."""
+        """Return the expression `N[i]` of a loop length n: LLVM would unroll a loop of known length, and compile for seconds."""
         if n not in self.sizes:
             self.sizes.append(n)
         return f"N[{self.sizes.index(n)}]"
@@ -100,7 +106,12 @@ class Tables:
 
 
 class Elements:
-    """Writes elements of values; `rows`, `draws` and `names` locate inputs by key, `free` is the first row of scratch."""
+    """Writes the code of elements of values, in bodies that `begin` opens; `take(n)` reserves n rows and returns the first.
+
+    Inputs are located by `Value.key`: `rows` has first rows in S, `draws` a `Draw`, `names` variables with uniform inputs. Rows from `free` on are
+    working memory, `lanes` is the number of lanes or its text, `tables` collects what the code refers to. Sets of keys: `making` (values that the
+    body computes), of draws `in_place` (read from bits), `from_rows` (to be made in Z beforehand), `tiled` (made in the loop that reads them).
+    """
 
     NEVER_INLINED: tuple[str, ...] = ANGLES
     """Functions that are never inlined."""
@@ -112,19 +123,13 @@ class Elements:
         self.rows, self.at = free, dict(rows)
         self.zero, self.one = map(tables.real.number, (0.0, 1.0))
         self.making: set[Any] = set()
-        """Values that the current lines compute, which cannot be read yet."""
         self.in_place: set[Any] = set()
-        """Draws whose signs are read from their bits."""
         self.from_rows: set[Any] = set()
-        """Draws that must be generated in Z."""
         self.tiled: set[Any] = set()
-        """Draws that are generated within the loop that reads them."""
 
     def take(self, rows: int) -> int:
         self.rows += rows
         return self.rows - rows
-
-    # ---- one element
 
     def begin(self) -> None:
         self.pre: list[str] = []
@@ -132,10 +137,12 @@ class Elements:
         self.known: dict[Any, str] = {}
         self.varying: set[str] = set()
         self.columns: set[Any] = set()
-        """Loop variables that index the columns of a sample."""
 
     def emit(self, v: Value | None, text: str, uses: Sequence[str], **more: Any) -> str:
-        """Add a line and return its name; uniform lines go before the loop over lanes."""
+        """Add the line `name = text` and return its new name; `uses` are the names in `text`, `more` further fields of `Item`.
+
+        It goes before the loop over lanes if `v`, the value that it computes (None: it varies), is uniform and no name in `uses` varies.
+        """
         name = f"v{len(self.pre) + len(self.items)}"
         if v is not None and v.uniform and not any(u in self.varying for u in uses):
             self.pre.append(f"{name} = {text}")
@@ -145,7 +152,7 @@ class Elements:
         return name
 
     def element(self, v: Value, index: tuple[Any, ...]) -> str:
-        """Return the name of one element, or its text if it is a number."""
+        """Return the name of a variable with element `index` (integers, loop variables) of a value, or the text of a number; adds missing lines."""
         index = tuple(0 if n == 1 else i for i, n in zip(index[len(index) - v.ndim :], v.shape))
         if v.op == "const" and v.ndim == 0:
             return self.number(v)
@@ -155,7 +162,7 @@ class Elements:
         return self.known[key]
 
     def entry(self, name: str, index: tuple[Any, ...]) -> str:
-        """Return an entry of a contiguous array of data."""
+        """Return the expression of element `index` of the array of data that is called `name`, by its flat position."""
         a = self.tables.data[int(name[1:])]
         return f"{name}[{self.flat(index, [s // a.itemsize for s in a.strides])}]"
 
@@ -217,16 +224,16 @@ class Elements:
         return self.emit(v, self.function(v.name, a), self.named(a))
 
     def function(self, name: str, given: Sequence[str]) -> str:
-        """Return a call of a function of one lane."""
+        """Return the expression of a function of one lane, by NumPy's name, of the expressions `given`."""
         return f"{INLINE.get(name, 'lanes.v' + name)}({', '.join(given)})"
 
     def number_of(self, name: str) -> str:
-        """Return a condition as a number."""
+        """Return the expression that is 1 where the condition `name` holds, and 0 elsewhere."""
         return f"({self.one} if {name} else {self.zero})"
 
     @staticmethod
     def named(texts: Sequence[str]) -> list[str]:
-        """Return the names in the texts of operands."""
+        """Return the names that the expressions of operands contain, one for each: of `number_of` the condition, else the text itself."""
         return [t.split(" if ")[1].split(" else ")[0] if " if " in t else t for t in texts]
 
     def _view(self, v: Value, index: tuple[Any, ...]) -> str:
@@ -245,7 +252,7 @@ class Elements:
         return self.element(source, self.unravel(flat, source))
 
     def looked_up(self, v: Value, source: Value, flat: str) -> str:
-        """Return an element at a position from a table, and 0 where the table has -1."""
+        """Return the name of element `flat` (an expression) of the view `v`, which its table finds in `source`; 0 where the table has -1."""
         table = np.frombuffer(v.extra.table, np.int64)
         name = f"o{len(self.known)}"
         self.known["place", v.key, flat] = name
@@ -302,14 +309,14 @@ class Elements:
         return self.emit(v, f"{self.tables.array(v.extra)}[{place}]", (which,))
 
     def sample(self, v: Value, index: tuple[Any, ...]) -> str:
-        """Return the index of a sample as an integer."""
+        """Return the name of a variable with element `index` of `v`, the index of a sample, as an integer."""
         number = self.element(v, index)
         if ("sample", number) not in self.known:
             self.known["sample", number] = self.emit(v, f"np.int64({number})", (number,))
         return self.known["sample", number]
 
     def flat(self, index: Sequence[Any], strides: Sequence[int], start: int = 0) -> Any:
-        """Return a flat position: a number, or a text with loop variables."""
+        """Return the flat position start + index . strides: an int, or an expression if `index` has loop variables."""
         fixed = start + sum(int(i) * s for i, s in zip(index, strides) if isinstance(i, (int, np.integer)))
         moving = [i if s == 1 else f"{i} * {s}" for i, s in zip(index, strides) if not isinstance(i, (int, np.integer)) and s]
         return " + ".join([*moving, *([str(fixed)] if fixed else [])]) if moving else int(fixed)
@@ -320,18 +327,18 @@ class Elements:
         return tuple(f"(({flat}) // {s} % {n})" if n > 1 else 0 for s, n in zip(dense(source.shape), source.shape))
 
     def place(self, row: int, flat: Any, array: str = "S", more: str = "") -> str:
-        """Return the text of lane j of row `row + flat` of an array, shifted by `more`."""
+        """Return the expression of lane j of row `row + flat` of S or Z, moved by `more`; `flat` is an int or an expression."""
         return f"{array}[{self.offset(row, flat)}{more}]"
 
     def begins(self, row: int) -> str:
-        """Return the text of the position of lane 0 of a row."""
+        """Return the expression of the position of lane 0 of a row in its flat array."""
         return f"{row * self.L}"
 
     def lane_loop(self, body: Sequence[str]) -> list[str]:
         return [f"for j in range({self.L}):", *indent(body)] if body else []
 
     def offset(self, row: int, flat: Any) -> str:
-        """Return the text of the position of lane j of a row."""
+        """Return the expression of the position of lane j of row `row + flat` in its flat array."""
         if isinstance(flat, int):
             return f"{self.begins(row + flat)} + j"
         key = ("offset", flat)
@@ -340,10 +347,8 @@ class Elements:
             self.pre.append(f"{self.known[key]} = ({flat}) * {self.L}")
         return f"{self.begins(row)} + {self.known[key]} + j"
 
-    # ---- straight-line code
-
     def straight(self, stores: Sequence[tuple[int, Value]]) -> list[str]:
-        """Return straight-line code for every element of some values, stored in rows from `row` on."""
+        """Return straight-line code for all elements of values, given as pairs (first row of the result, value)."""
         self.begin()
         ends = []
         for row, v in stores:
@@ -355,7 +360,7 @@ class Elements:
         return [*self.pre, *self.scheduled(ends)]
 
     def scheduled(self, ends: Sequence[Item]) -> list[str]:
-        """Return the lines of `items`, followed by the stores."""
+        """Return the lines of the body's loops over lanes, which end with the stores `ends`."""
         scratch: dict[str, str] = {}
 
         def keep(name: str) -> str:
@@ -370,7 +375,7 @@ class Elements:
         return lines
 
     def angles(self, wanted: Sequence[tuple[str, str, str]]) -> list[str]:
-        """Return calls of the functions of rows for sines, cosines and tangents."""
+        """Return the calls of sin, cos and tan on whole rows, for triples (function, place of the argument, place of the result)."""
         by_row: dict[str, dict[str, str]] = {}
         for function, source, target in wanted:
             by_row.setdefault(source, {})[function] = target
@@ -385,11 +390,11 @@ class Elements:
 
 
 def mixed(v: Value, kept: Sequence[Any], summed: Sequence[Any]) -> tuple[Any, ...]:
-    """Return the index of one term of a reduction."""
+    """Return the index of one term of the reduction `v` in its argument: `kept` along the axes that remain, `summed` along the others."""
     kept, summed = iter(kept), iter(summed)
     return tuple(next(summed) if a in v.extra else next(kept) for a in range(v.args[0].ndim))
 
 
 def indent(lines: Sequence[str], by: int = 4) -> list[str]:
-    """Indent lines of code."""
+    """Return the lines of code, each indented by `by` spaces."""
     return [" " * by + line for line in lines]
