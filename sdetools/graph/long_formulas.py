@@ -30,10 +30,13 @@ class _NoProgram(Exception):
 
 
 class LongFormulas(Elements):
-    """Writes code beyond the budget as programs.
+    """Writes code like `Elements`, but formulas beyond a budget as programs: data for an interpreter instead of lines to compile.
 
     Attributes:
-        BUDGET: Budget of the target; infinite if it has no interpreter.
+        BUDGET: Largest number of operations of straight-line code in a kernel; infinite for a target without interpreter.
+        outputs: What to compute, as pairs (first row of the result, value).
+        nodes: The nodes that the outputs depend on, arguments first.
+        lines: The code.
     """
 
     BUDGET: float = BUDGET
@@ -42,14 +45,15 @@ class LongFormulas(Elements):
     lines: list[str]
 
     def straight(self, stores: Sequence[tuple[int, Value]]) -> list[str]:
-        """Return straight-line code within the budget, else lines that run a program."""
+        """Return lines that compute `stores`, pairs (first row of the result, value): straight-line code within the budget, else a program."""
         lines = self.as_program(stores)
         return super().straight(stores) if lines is None else lines
 
     def as_program(self, stores: Sequence[tuple[int, Value]], always: bool = False) -> list[str] | None:
-        """Return lines that run a program which computes some values, into rows from `row` on.
+        """Return lines that run a program which computes `stores`, pairs (first row of the result, value).
 
-        None if the budget suffices for straight-line code, or a compiled function is in the way. `always` ignores the budget.
+        None if the code stays within the budget as straight-line code, if the target has no interpreter, or if a value needs an operation that no
+        program has, such as a compiled function. `always` ignores the budget.
         """
         if math.inf == self.BUDGET:
             return None
@@ -71,7 +75,10 @@ class LongFormulas(Elements):
         raise NotImplementedError
 
     def as_programs(self, stores: Sequence[tuple[int, Value]], nodes: Sequence[Value]) -> list[str] | None:
-        """As `as_program`, around calls of compiled functions: programs compute the arguments of each call, and the rest."""
+        """Return lines that compute `stores`, pairs (first row of the result, value), by programs and calls of the compiled functions in `nodes`.
+
+        A program computes the arguments of each call, and a last one the rest. None if a program cannot compute them.
+        """
         lines: list[str] = []
         for n in (n for n in nodes if n.op == "call"):
             given = {a.key: a for a in n.args if (a.ndim or not a.uniform) and a.key not in self.at and a.key not in self.draws}
@@ -85,7 +92,10 @@ class LongFormulas(Elements):
         return None if made is None else [*lines, *made]
 
     def shorter(self, rows: dict[Any, int], free: int) -> list[str]:
-        """Return programs instead of many lines of loops, restarted with the initial rows; the loops if there is no program."""
+        """Return programs that replace the many lines of loops, `self.lines`; these lines if programs cannot compute the outputs.
+
+        The code is written anew from the initial state: first rows of inputs by `Value.key`, `rows`, and the first row of working memory, `free`.
+        """
         before = dict(vars(self))
         self.at, self.rows = rows, free
         self.making, self.in_place, self.from_rows, self.tiled = set(), set(), set(), set()

@@ -1,7 +1,8 @@
 """Code generator for loops over components and lanes, shared by CPUs (inner loop over lanes) and CUDA (a thread is a lane).
 
-Few components become straight-line code. Many become loops, whose code is as long for 10 components as for 10,000. Values that must be
-stored before they are read (rows of a GEMM, long sums, joins, functions of rows) divide the work into phases; all else is fused.
+Few components become straight-line code. Many become loops, whose code is as long for 10 components as for 10,000. Values that must be stored
+before they are read (rows of a GEMM, long sums, joins, functions of rows) divide the work into phases; all else is fused. A lane is the place
+of a path in a block, row r of S one number for each lane. Expressions and lines are texts of code.
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ ROWWISE = ("sin", "cos", "tan", "exp", "log", "log1p", "expm1", "sinh", "cosh", 
 
 
 class Loops(LongFormulas):
-    """Generates the code of one function of rows: `outputs` are (row, value)."""
+    """Writes the code that computes `outputs`, pairs (first row of the result in S, value); `lines` has its lines.
+
+    The other arguments locate inputs (`rows`, `draws`, `names`), working memory (`free`) and data (`tables`): see `graph.elements.Elements`.
+    """
 
     ROWWISE: tuple[str, ...] = ROWWISE
     STORES: int = STORES
@@ -60,7 +64,7 @@ class Loops(LongFormulas):
 
     @property
     def cost(self) -> int:
-        """Number of operations on arrays, unrolled."""
+        """Number of operations in code without loops over components, of the operations on arrays that are not uniform."""
         return sum(operations(n) for n in self.nodes if not n.uniform and (n.size > 1 or n.op == "reduce"))
 
     # ---- phases
@@ -157,7 +161,7 @@ class Loops(LongFormulas):
         return "loop" if (n.args[0].size if n.op == "reduce" else n.size) > 1 else "straight"
 
     def rowwise(self, n: Value) -> bool:
-        """Whether loops over components call a function of rows for a node."""
+        """Whether a node is computed by calls of a function on whole rows: one of `ROWWISE`, of arrays of the node's shape that are not uniform."""
         return (
             n.op == "map" and n.name in self.ROWWISE and n.size > 1 and all(a.shape == n.shape and not a.uniform for a in n.args)
         )
@@ -267,10 +271,7 @@ class Loops(LongFormulas):
         return [f"lanes.call({product}, {matrix}at, {self.start_of(x)}, {self.start_of(n)}, {sizes}, {transposed})"]
 
     def _sampled(self, n: Value) -> list[str]:
-        """Return the lines that gather rows of data, or sum draws by index.
-
-        Indexed reads and writes are not vectorised, so they get loops over lanes of their own.
-        """
+        """Return the lines that gather rows of data, or sum draws by index: loops over lanes of their own, as indexed access is not vectorised."""
         index, row, self.making = n.args[-1] if n.op == "rows" else n.args[0], self.at[n.key], {n.key}
         self.begin()
         at = ("i0",) if index.ndim else ()
@@ -294,20 +295,21 @@ class Loops(LongFormulas):
         return [*lines, *body]
 
     def filled(self, row: int, count: int, number: str) -> list[str]:
+        """Return the lines that set `count` rows of S, from `row` on, to a number, given as text."""
         body = [f"q = i * {self.L}", *self.lane_loop([f"S[{self.begins(row)} + q + j] = {number}"])]
         return [f"for i in range({self.tables.size(count)}):", *indent(body)]
 
     def array_argument(self, a: np.ndarray) -> str:
-        """Return an array of data as an argument of a function of rows."""
+        """Return the expression of an array of data as an argument of a compiled function."""
         shape = "".join(f"{self.tables.size(n)}, " for n in a.shape)
         return f"lanes.carray({self.tables.array(np.ascontiguousarray(a))}, ({shape}))"
 
     def number_argument(self, v: Value) -> str:
-        """Return a uniform number as an argument of a function of rows: its first lane if it is stored as a row."""
+        """Return the expression of a uniform scalar as an argument of a compiled function: its first lane if it is stored as a row."""
         return f"S[{self.at[v.key] * self.L}]" if v.key in self.at else self.element(v, ())
 
     def start_of(self, v: Value) -> str:
-        """Return the address of the first number of a value that is stored as rows."""
+        """Return the expression of the address of the first number of a value that is stored in rows of S or Z."""
         size = self.tables.real.size
         if v.key in self.draws:
             draw = self.draws[v.key]
@@ -316,7 +318,7 @@ class Loops(LongFormulas):
         return f"base + {size * self.at[v.key] * self.L}"
 
     def block(self, v: Value) -> str:
-        """Return the rows of a value as an argument of a function of rows."""
+        """Return the expression of the rows of a stored value as argument of a compiled function: an array `(n, lanes)`, of a scalar `(lanes,)`."""
         if v.key in self.draws:
             draw = self.draws[v.key]
             self.from_rows.add(v.key)
@@ -381,14 +383,14 @@ class Loops(LongFormulas):
 
 
 def source_of(v: Value) -> Value:
-    """Return the source of a view, through views of views."""
+    """Return the value that a view rearranges, through views of views; `v` itself if it is no view."""
     while v.op == "view":
         v = v.args[0]
     return v
 
 
 def operations(n: Value) -> int:
-    """Return the number of operations on lanes of a node, unrolled."""
+    """Return how many operations on a lane a node takes in code without loops; an inlined function counts its lines, views and joins nothing."""
     if n.op == "map":
         return n.size * PRICE.get(n.name, 1)
     if n.op == "reduce":

@@ -1,8 +1,9 @@
 """Formulas as data: a graph becomes, element by element, instructions for the interpreter instead of code to compile.
 
-An element of a value is an element of another one (a view), or an operation on a few elements; equal ones are shared. What is the same for
-all lanes is a separate program of single numbers. Elements are computed in the postorder of a depth-first walk, the deeper operand first,
-and stay in scratch rows until their last use: a chain of any length takes two rows.
+An element of a value is an element of another one (a view), or an operation on a few elements; equal ones are shared. A lane is the place of
+a path in a block, a row one number for each lane. What is the same for all lanes is a separate program of single numbers. Elements are
+computed in the postorder of a depth-first walk, the deeper operand first, and stay in rows of working memory (scratch) until their last use:
+a chain of any length takes two rows.
 """
 
 from __future__ import annotations
@@ -44,16 +45,17 @@ KNOWN = ("map", "view", "join", "reduce", "contract", "const")
 
 @dataclass
 class ElementList:
-    """Elements in the order of computation.
+    """Elements of values in the order of computation; element e is described by entry e of the lists.
 
-    A location is (base, first, number): row `first` from the base on, or the number `first` that all lanes share.
+    A location in memory is (base, first, alike), with `base` one of `ROWS`, `NUMBERS`, `DRAWS` and later ones. It is row `first` from the base on,
+    or, if `alike`, single number `first` from there, which all lanes share. A constant has its bits in the place of `first`.
 
     Attributes:
-        names: Name of each operation; None for an element that exists already.
-        args: Operands of each operation, or the location of an existing element.
-        alike: Whether an element is the same for all lanes.
-        known: Elements by their content.
-        depth: Length of the longest chain of operations that leads to each.
+        names: Name of the operation, a key of `FORMULAS` or of `graph.rows.NAMES`; None for an element that exists already.
+        args: Numbers of the operands in the lists, or the location of an existing element.
+        alike: Whether the element is the same for all lanes.
+        known: Numbers of the elements by their names and operands.
+        depth: Length of the longest chain of operations that leads to the element.
     """
 
     names: list[str | None] = field(default_factory=list)
@@ -64,11 +66,17 @@ class ElementList:
 
     @property
     def deepest(self) -> int:
-        """Length of the longest chain of dependent operations."""
+        """Length of the longest chain of operations, each an operand of the next; 0 without elements."""
         return max(self.depth, default=0)
 
     def add(self, name: str | None, args: Any, alike: bool) -> int:
-        """Return the number of an element, an existing one if there is an equal one."""
+        """Return the number of an element in the lists; it is appended unless there is an equal one.
+
+        Args:
+            name: Name of its operation; None for an element that exists in memory.
+            args: Numbers of the operands, or the location in memory.
+            alike: Whether it is the same for all lanes.
+        """
         key = (name, args)
         found = self.known.get(key)
         if found is None:
@@ -80,18 +88,24 @@ class ElementList:
         return found
 
     def number(self, x: float) -> int:
-        """Return a constant, identified by its bits."""
+        """Return the number in the lists of the constant `x`; constants are equal if their bits are."""
         return self.add(None, (NUMBERS, np.float64(x).tobytes(), True), True)
 
     def operation(self, name: str, *args: int) -> int:
-        """Return an operation on elements."""
+        """Return the number in the lists of an operation on the elements numbered `args`; a > b is written as b < a."""
         if name in SWAPPED:
             name, args = SWAPPED[name], args[::-1]
         return self.add(name, args, all(self.alike[a] for a in args))
 
 
 class Walk:
-    """Elements of values; `leaf(v)` maps the positions of a value that exists already to elements, and is None for others."""
+    """Translates values to elements: a depth-first walk through their graph that fills an `ElementList`.
+
+    Args:
+        made: The list to fill.
+        leaf: For a value that exists in memory, `leaf(value)` is a function from flat positions to numbers of elements; for others it is None.
+        values: The values to translate.
+    """
 
     def __init__(self, made: ElementList, leaf: Callable[[Value], Callable[[int], int] | None], values: Sequence[Value]) -> None:
         self.made, self.leaf = made, cache(leaf)
@@ -102,7 +116,7 @@ class Walk:
             self.depth[n.key] = 1 + max((self.depth[a.key] for a in n.args), default=0)
 
     def element(self, v: Value, flat: int) -> int:
-        """Return the element at a flat position of a value, after all that it depends on."""
+        """Return the number in the list of the element of a value at a flat position (in C order), after appending what it depends on."""
         todo, found = [((v.key, flat), self._made(v, flat))], None
         while todo:
             own, making = todo[-1]
@@ -119,7 +133,7 @@ class Walk:
         return found
 
     def _made(self, v: Value, at: int) -> Generator[tuple[Value, int], Any, int]:
-        """Compute an element; the elements that it waits for are yielded as (value, position).
+        """Return the number of an element; the elements that it waits for are yielded as (value, position), and their numbers sent back.
 
         The terms of a sum are added one after another, so that none waits.
         """
@@ -173,7 +187,12 @@ class Walk:
 
 
 def fused(made: ElementList, wanted: set[int]) -> None:
-    """Merge products that a single sum reads into it: a b + c is one operation, rounded once."""
+    """Merge, in place, each product that only one sum reads into that sum: a b + c is one operation, rounded once where the processor can.
+
+    Args:
+        made: The elements; a merged product gets the name "gone".
+        wanted: Numbers of the elements whose results are stored, which stay.
+    """
     uses = [0] * len(made.names)
     for name, args in zip(made.names, made.args):
         if name is not None:
@@ -196,16 +215,22 @@ def fused(made: ElementList, wanted: set[int]) -> None:
 
 
 class RowProgram:
-    """The instructions that compute elements and store them in rows, `(row, element)`.
+    """The instructions that compute elements and store them in rows.
 
-    An instruction is (operation, location of the result, locations of operands), a location (base, first, number).
+    An instruction is (operation, location of the result, locations of the operands); `ElementList` explains locations.
+
+    Args:
+        made: The elements; products are merged into sums (`fused`).
+        stores: Pairs (row of the result, number of the element).
+        free: The first row of working memory.
+        numbers: How many single numbers exist before.
 
     Attributes:
-        lanes: Instructions for all lanes.
-        single: Instructions on single numbers.
-        rows: Number of scratch rows, from `free` on.
-        numbers: Where the single numbers end, which begin at the argument of this name.
-        constants: The constants.
+        lanes: Instructions on rows.
+        single: Instructions on single numbers, which run before.
+        rows: How many rows of working memory are used, from `free` on.
+        numbers: How many single numbers there are with those that `single` computes.
+        constants: The constants, a float array.
     """
 
     def __init__(self, made: ElementList, stores: Sequence[tuple[int, int]], free: int, numbers: int) -> None:
@@ -255,7 +280,7 @@ class RowProgram:
         return ROWS, self.empty.pop() if self.empty else self.free + self.rows - 1, False
 
     def _copied(self, place: tuple[int, int, bool]) -> tuple[int, int, bool]:
-        """Copy what lies at a location to a scratch row; a single number is repeated."""
+        """Return a scratch row to which an added instruction copies what lies at a location; a single number is repeated."""
         row = self._row()
         self.lanes.append(("s_copy" if place[2] else "copy", row, [place]))
         return row
@@ -277,18 +302,21 @@ class RowProgram:
 
 
 def coded(name: str, places: Sequence[tuple[int, int, bool]]) -> str:
-    """Return the name among `CODES` of an operation on rows and single numbers."""
+    """Return the name of an operation on operands at these locations: with "s_" in front if the first is a single number, with "_s" if the second is.
+
+    The interpreter has the operation only if the name is in `CODES`. For other patterns of single numbers the name is empty.
+    """
     numbers = [i for i, place in enumerate(places) if place[2]]
     return {(): name, (0,): f"s_{name}", (1,): f"{name}_s"}.get(tuple(numbers), "")
 
 
 def encoded(instructions: Sequence[tuple[Any, ...]], address: Callable[[Any], int], function: Callable[[str], int]) -> np.ndarray:
-    """Encode instructions as integers `(count, 5)`.
+    """Return instructions encoded as an integer array `(count, 5)`: operation, location of the result, and those of three operands or 0.
 
     Args:
-        instructions: Of a `RowProgram`.
-        address: Maps a location to its offset from the base in bytes.
-        function: Maps the name of a function of rows to its number.
+        instructions: Instructions of a `RowProgram`, `lanes` or `single`.
+        address: Maps a location to its offset from its base in bytes.
+        function: Maps the name of a function of rows (`graph.rows`) to its number in the table of their addresses.
     """
 
     def places(all_of_it: Sequence[Any]) -> Iterator[int]:

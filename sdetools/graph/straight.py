@@ -1,8 +1,9 @@
 """Scheduling of straight-line code into loops over lanes: one loop if it is short, else one for each independent piece.
 
-LLVM compiles a short straight body to vector code whose values stay in registers; a long one spills. So lines are split by the stores
-that depend on them. Sines, cosines and tangents are computed on whole rows: a large argument needs libm, and a call in a loop over lanes
-prevents vectorisation. A loop is split there; what later passes need of earlier ones is stored in scratch rows.
+A lane is the place of a path in a block, a row one number for each lane. LLVM compiles a short straight body to vector code whose values stay
+in registers; a long one spills. So lines are split by the stores that depend on them. Sines, cosines and tangents (called angles here) are
+computed on whole rows: a large argument needs libm, and a call in a loop over lanes prevents vectorisation. A loop is split there; what later
+loops need of earlier ones is stored in rows of working memory.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ ANGLES = ("sin", "cos", "tan")
 
 @dataclass(frozen=True)
 class Item:
-    """A line `target = text` that uses the names `uses`.
+    """A line of code `target = text` of a loop over lanes.
 
     Attributes:
-        target: Name that it defines, or the location of a store.
+        target: Name of the variable that it defines, or the place in memory to which it writes.
         text: Right-hand side.
-        uses: Names in it.
-        load: Whether it reads memory and may be repeated anywhere.
+        uses: Names of the variables in it.
+        load: Whether it only reads memory, so that several loops may repeat it.
         store: Whether it writes memory.
-        reads: The location that a load reads.
-        angle: A function of whole rows, whose argument is `uses[0]`; empty for other lines.
+        reads: The place that a load reads.
+        angle: "sin", "cos" or "tan" if it is computed on whole rows, of the argument `uses[0]`; empty for other lines.
     """
 
     target: str
@@ -41,19 +42,24 @@ class Item:
 
 @dataclass
 class Pass:
-    """Lines of one loop over the lanes, and the row functions after it: (function, row of the argument, row of the result)."""
+    """One loop over the lanes, and the calls of functions of whole rows after it.
+
+    Attributes:
+        lines: Lines of the loop's body.
+        angles: The calls: (function, place of the argument's row, place of the result's row), the function "sin", "cos" or "tan".
+    """
 
     lines: list[str]
     angles: list[tuple[str, str, str]]
 
 
 def passes(lines: Sequence[Item], stores: Sequence[Item], keep: Callable[[str], str]) -> list[Pass]:
-    """Return the loops that run `lines` and then `stores`.
+    """Return the loops over lanes that compute `lines` and then write the results by `stores`, in the order in which they run.
 
     Args:
-        lines: Lines in order of their dependences.
-        stores: Stores after them.
-        keep: Returns the location of a scratch row for a name.
+        lines: Lines that define variables, each after those whose variables it uses.
+        stores: Lines that write results to memory.
+        keep: Maps the name of a variable to the place of the row that stores it from one loop to the next.
     """
     if len(lines) + len(stores) <= SHORT:
         return _cut([*_needed(lines, stores), *stores], keep)
@@ -99,7 +105,7 @@ def _cut(items: Sequence[Item], keep: Callable[[str], str]) -> list[Pass]:
 
 
 def _needed(lines: Sequence[Item], group: Sequence[Item]) -> list[Item]:
-    """Return the lines that a group of stores depends on, in order."""
+    """Return the lines that a list of stores depends on, in order."""
     wanted = {name for store in group for name in store.uses}
     for line in reversed(lines):
         if line.target in wanted:
@@ -108,7 +114,7 @@ def _needed(lines: Sequence[Item], group: Sequence[Item]) -> list[Item]:
 
 
 def _groups(lines: Sequence[Item], stores: Sequence[Item]) -> list[list[Item]]:
-    """Partition the stores: two belong together if one overwrites a location that the other reads."""
+    """Return the stores in lists: two are in one if one overwrites a place that the other reads."""
     written = {store.target: n for n, store in enumerate(stores)}
     parent = list(range(len(stores)))
 
