@@ -1,6 +1,7 @@
 """LLVM instructions that Python lacks: bits of floats, sums rounded as written, polynomials, calls by address.
 
-All accept float64 and float32, and all become a few instructions, so that a loop over lanes is vectorised.
+All accept float64 and float32, and all become a few instructions, so that a loop over lanes (one number for each path) is vectorised. They
+are called in code that Numba compiles. Their first argument, `typingctx`, is supplied by Numba: a call is `bits_of(x)`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ _WORD = ir.IntType(64)
 
 
 def intrinsic(function: Callable[Concatenate[Any, P], Any]) -> Callable[P, Any]:
-    """`numba.extending.intrinsic` with the type of the function that kernels call, without the typing context."""
+    """Return `numba.extending.intrinsic(function)`, typed as code that Numba compiles calls it: without the first argument, `typingctx`.
+
+    `function(typingctx, *types)` returns a signature of Numba and a function that generates the instructions.
+    """
     made: Any = extending.intrinsic(function)
     return made
 
@@ -28,7 +32,7 @@ def _real(*given: Any) -> Any:
 
 @intrinsic
 def bits_of(typingctx, x):
-    """Return the bits of a float; those of a float32 are the lower half of the word."""
+    """Return the bits of the float `x` as a uint64; those of a float32 are the lower half. Numba supplies `typingctx`."""
     real = _real(x)
 
     def codegen(context, builder, signature, arguments):
@@ -41,18 +45,18 @@ def bits_of(typingctx, x):
 
 @intrinsic
 def float_of(typingctx, i):
-    """Return the float64 with these bits."""
+    """Return the float64 whose bits are those of the uint64 `i`. Numba supplies `typingctx`."""
     return types.float64(types.uint64), lambda ctx, b, sig, a: b.bitcast(a[0], ir.DoubleType())
 
 
 @intrinsic
 def float32_of(typingctx, i):
-    """Return the float32 with these lower bits."""
+    """Return the float32 whose bits are the lower 32 of the uint64 `i`. Numba supplies `typingctx`."""
     return types.float32(types.uint64), lambda ctx, b, sig, a: b.bitcast(b.trunc(a[0], ir.IntType(32)), ir.FloatType())
 
 
 def _rounded_once(name: str) -> Any:
-    """Return an operation of LLVM's builder that is rounded once, whatever fast-math allows."""
+    """Return an operation of two floats by LLVM's name that is rounded once, whatever fast-math allows."""
 
     @intrinsic
     def operation(typingctx, x, y):
@@ -67,14 +71,17 @@ sub_exact, add_exact = _rounded_once("fsub"), _rounded_once("fadd")
 
 @intrinsic
 def fma(typingctx, x, y, z):
-    """Return x y + z, rounded once on every machine: by an instruction if there is one, else by libm's `fma`."""
+    """Return x y + z, rounded once on every machine: by an instruction if there is one, else by libm's `fma`. Numba supplies `typingctx`.
+
+    The result is float32 if all arguments are, else float64.
+    """
     real = _real(x, y, z)
     return real(real, real, real), lambda ctx, b, sig, a: b.fma(*a)
 
 
 @intrinsic
 def whole_below(typingctx, x):
-    """Return floor x, with the sign of zero kept."""
+    """Return the largest whole number that is not above `x`, as a float of its type; the sign of zero is kept. Numba supplies `typingctx`."""
     real = _real(x)
 
     def codegen(context, builder, signature, arguments):
@@ -84,7 +91,10 @@ def whole_below(typingctx, x):
 
 
 def polynomial(*coefficients: float) -> Any:
-    """Return x -> sum of c_k x^k in the type of x, by Horner's rule; the coefficients are rounded to that type."""
+    """Return a compiled function x -> c_0 + c_1 x + c_2 x^2 + ... for these coefficients, by Horner's rule.
+
+    The result has the type of x, float32 or float64, to which the coefficients are rounded.
+    """
 
     @intrinsic
     def horner(typingctx, x):
@@ -104,13 +114,16 @@ def polynomial(*coefficients: float) -> Any:
 
 @intrinsic
 def low_product(typingctx, x, y):
-    """Return (low 32 bits of x) times y in one vector instruction; the upper half of x is ignored."""
+    """Return (low 32 bits of x) times y for uint64 x and y, modulo 2^64; the upper half of x is ignored. Numba supplies `typingctx`.
+
+    For a constant y below 2^32 it becomes one vector instruction.
+    """
     low = ir.Constant(_WORD, 0xFFFFFFFF)
     return types.uint64(types.uint64, types.uint64), lambda ctx, b, sig, a: b.mul(b.and_(a[0], low), a[1])
 
 
 def _pointer(kind: Any, pointee: Any) -> Any:
-    """Return a function that casts an address to a pointer to numbers of a type."""
+    """Return a compiled function that casts an address, an int64, to a pointer to numbers of a type."""
 
     @intrinsic
     def pointer(typingctx, address):
@@ -126,7 +139,13 @@ whole_pointer = _pointer(types.int64, _WORD)
 
 
 def stack_array(kind: Any, count: int, zeros: bool = True) -> Any:
-    """Return a function without arguments that allocates `count` numbers on the stack, zero by default, and returns a pointer."""
+    """Return a compiled function without arguments that allocates `count` numbers on the stack and returns a pointer to them.
+
+    Args:
+        kind: Numba's type of the numbers.
+        count: How many there are.
+        zeros: Whether each call sets them to zero; else their values are undefined.
+    """
 
     @intrinsic
     def made(typingctx):
@@ -144,7 +163,14 @@ def stack_array(kind: Any, count: int, zeros: bool = True) -> Any:
 
 
 def block_copy(kind: Any, count: int) -> Any:
-    """Return a function of pointers and positions that copies `count` numbers by whole registers."""
+    """Return a compiled function `copy(source, at, target, to)` that copies `count` numbers by whole registers.
+
+    It copies from position `at` of the pointer `source` to position `to` of the pointer `target` and returns nothing.
+
+    Args:
+        kind: Numba's type of the numbers.
+        count: How many are copied.
+    """
 
     @intrinsic
     def copied(typingctx, source, at, target, to):
@@ -164,7 +190,10 @@ def block_copy(kind: Any, count: int) -> Any:
 
 @intrinsic
 def call(typingctx, address, a, b, c, d, e, f):
-    """Call a compiled function of six 64-bit integers at an address."""
+    """Return the result of the compiled function at an address, an int64, for six arguments `a` to `f` of type int64.
+
+    Numba supplies `typingctx`. The address must be that of such a function; it is not checked.
+    """
 
     def codegen(context, builder, signature, arguments):
         function = builder.inttoptr(arguments[0], ir.FunctionType(_WORD, [_WORD] * 6).as_pointer())

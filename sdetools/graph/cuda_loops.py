@@ -36,7 +36,14 @@ LIBRARY = {"absolute": "fabs", "power": "pow", "arctan": "atan", "arcsin": "asin
 class Product:
     """A matrix product between two kernels.
 
-    The rows of S from `target` on become the matrix `data[matrix]`, `(n, d)`, times d blocks of `columns` rows, from `source` on in S or Z.
+    The rows of the state array S from `target` on become the matrix `data[matrix]`, `(n, d)`, times d blocks of `columns` rows.
+
+    Attributes:
+        matrix: Number of the matrix among the arrays of data.
+        array: "S" or "Z", the array that has the d blocks.
+        source: First row of the d blocks.
+        target: First row of the n blocks of the result.
+        columns: Number of rows of a block: the product of the lengths of the value's axes but the first.
     """
 
     matrix: int
@@ -47,9 +54,9 @@ class Product:
 
 
 class CudaLoops(Loops):
-    """As `Loops`, with "lanes" as the text of their number.
+    """Like `Loops`, for kernels in which a thread is a lane, the place of a path; `lanes` is the text of the number of lanes.
 
-    `products` collects the operations between kernels; None for a plain cut.
+    `products` maps the lines at which the code is cut into kernels to the matrix product between them, or None for a plain cut.
     """
 
     NEVER_INLINED, ROWWISE, STORES, BUDGET = (), (), 24, inf
@@ -60,34 +67,37 @@ class CudaLoops(Loops):
 
     @property
     def in_registers(self) -> bool:
-        """Whether `CudaStraight` can write it: a register cannot be selected by the index of a sample."""
+        """Whether `CudaStraight` can write the code: it is straight-line, in one kernel, and indexes no rows of samples (registers have no index)."""
         return self.unrolled and not self.products and not any(n.op in ("rows", "tally") for n in self.nodes)
 
     def entry(self, name: str, index: tuple[Any, ...]) -> str:
-        """Return an entry of an array of data, by all of its indices."""
+        """Return the expression of an element of the array of data that is called `name`, with an entry of `index` for each axis."""
         return f"{name}[{', '.join(map(str, index))}]"
 
     def begins(self, row: int) -> str:
-        """Return the text of the position of lane 0 of a row."""
+        """Return the expression of the position of lane 0 of a row in its flat array."""
         return f"{row} * {self.L}"
 
     def lane_loop(self, body: Sequence[str]) -> list[str]:
-        """Return the body: a thread is one lane."""
+        """Return the lines of `body` themselves: a thread is one lane, so there is no loop."""
         return list(body)
 
     def begin(self) -> None:
-        """Start a new block of code."""
+        """Open a new body of code: forget the lines, variables and conditions of the last one."""
         super().begin()
         self.conditions: set[str] = set()
 
     def emit(self, v: Value | None, text: str, uses: Sequence[str], **more: Any) -> str:
-        """Add a line and return its name; conditions are remembered."""
+        """Add a line as `Elements.emit` does and return its new name, which is remembered in `conditions` if `v` is a condition."""
         name = super().emit(v, text, uses, **more)
         self.conditions |= {name} if v is not None and v.boolean else set()
         return name
 
     def scheduled(self, ends: Sequence[Item]) -> list[str]:
-        """Return one kernel, or several if its values exceed a thread's registers; between kernels they are in scratch rows."""
+        """Return the lines of the body, which end with the stores `ends`: of one kernel, or of several if it exceeds a thread's registers.
+
+        Between kernels, which the keys of `products` separate, values are in rows of working memory.
+        """
         own = [item for item in self.items if not item.load]
         if len(own) > LONGEST:
             return self._in_pieces([own[n : n + PIECE] for n in range(0, len(own), PIECE)], ends)
@@ -113,7 +123,7 @@ class CudaLoops(Loops):
         return [*lines, *(f"{end.target} = {end.text}" for end in ends)]
 
     def function(self, name: str, given: Sequence[str]) -> str:
-        """Return a call of a function of one lane."""
+        """Return the expression of a function by NumPy's name of the expressions `given`, as CUDA's library or a conditional expression."""
         if name in TEXTS:
             return TEXTS[name].format(*given, zero=self.zero, one=self.one)
         return f"math.{LIBRARY.get(name, name)}({', '.join(given)})"
@@ -159,14 +169,17 @@ class CudaLoops(Loops):
 
 
 class CudaStraight(CudaLoops):
-    """As `CudaLoops` for straight-line code: rows are local variables s0, ... and z0, ...; `used` lists those of S."""
+    """Like `CudaLoops`, for straight-line code whose rows are local variables of a thread: s0, s1, ... for rows of S and z0, z1, ... for rows of Z.
+
+    `used` is the set of the rows of S that the code reads or writes.
+    """
 
     def __init__(self, *given: Any) -> None:
         self.used: set[int] = set()
         super().__init__(*given)
 
     def place(self, row: int, flat: Any, array: str = "S", more: str = "") -> str:
-        """Return the variable of a row."""
+        """Return the name of the variable that is row `row + flat` of S or Z; `flat` is an int, and `more` is ignored."""
         if array == "S":
             self.used.add(row + flat)
         return f"{array.lower()}{row + flat}"

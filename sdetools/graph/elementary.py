@@ -1,7 +1,8 @@
 """Elementary functions of one lane, the same code for float64 and float32: `functions(precision)` makes them for a type.
 
-All are straight-line code without libm calls and accurate within 2 ulp. They have NumPy's special values: overflow, subnormal arguments and
-results, -0.0, infinity, NaN, arguments outside the domain. Signs of zeros are set by bits, or the argument itself is returned.
+A lane is the place of a path: x and y are single numbers, and LLVM makes vector code of a loop that calls the functions. All are straight-line
+code without libm calls and accurate within 2 ulp. They have NumPy's special values: overflow, subnormal arguments and results, -0.0,
+infinity, NaN, arguments outside the domain. Signs of zeros are set by bits, or the argument itself is returned.
 
 e^x and related functions share one reduction, x = n log 2 + r with |r| <= log(2)/2, and the even and odd parts of e^r. A sum such as
 sinh x = (2^n e^r - 2^-n e^-r) / 2 is then a sum of exact multiples of 1, r and small remainders, without cancellation near zero. Logarithms
@@ -24,7 +25,30 @@ u64 = np.uint64
 
 
 class Precision(NamedTuple):
-    """A floating-point type: conversions, layout, limits, and polynomials of the length that it needs."""
+    """The numbers and polynomials by which the elementary functions of float64 and float32 differ.
+
+    A polynomial is a compiled function P of s = r^2 (of z for log and arcsin).
+
+    Attributes:
+        real: NumPy's type.
+        float_of: Function from bits, a uint64, to the float.
+        mantissa: Number of stored bits of the mantissa.
+        bias: Bias of the exponent.
+        log2: log 2 as a sum of two numbers.
+        half_pi: pi/2 as a sum of two numbers.
+        exp_range: Below the first number e^x is 0 and above the second infinity; arguments are limited to this range.
+        cosh_end: Above it cosh and sinh overflow.
+        tanh_end: Above it tanh rounds to 1.
+        small: Below it x + x^3 rounds to x.
+        sinh: sinh r = r + r s P(s).
+        cosh: cosh r = 1 + s/2 + s^2 P(s).
+        log: R(z) = z P(z) of the logarithm, see the module.
+        arctan: arctan r = r + r s P(s), |r| <= 1.
+        arcsin: arcsin w = w + w z P(z) with z = w^2 <= 1/4.
+        sine: sin r = r + r s P(s), |r| <= pi/4.
+        cosine: cos r = 1 - s/2 + s^2 P(s).
+        quarters: Maps x to n, r, tail with x = n pi/2 + r + tail for |x| <= FAR; n in the low bits of a word.
+    """
 
     real: Any
     float_of: Any
@@ -33,13 +57,9 @@ class Precision(NamedTuple):
     log2: tuple[float, float]
     half_pi: tuple[float, float]
     exp_range: tuple[float, float]
-    """Below it e^x is 0 and above it infinity; arguments are clamped to it."""
     cosh_end: float
-    """Above it cosh and sinh overflow."""
     tanh_end: float
-    """Above it tanh rounds to 1."""
     small: float
-    """Below it x + x^3 rounds to x."""
     sinh: Any
     cosh: Any
     log: Any
@@ -48,7 +68,6 @@ class Precision(NamedTuple):
     sine: Any
     cosine: Any
     quarters: Any
-    """Maps x to n, r, tail with x = n pi/2 + r + tail for |x| <= FAR; n in the low bits of a word."""
 
 
 FAR = float(2**30)
@@ -56,7 +75,10 @@ FAR = float(2**30)
 
 
 def functions(p: Precision) -> SimpleNamespace:
-    """Return the functions of a type by name, inlined by Numba where they are called."""
+    """Return a namespace with the elementary functions of the type that `p` describes, by name: `functions(p).exp`.
+
+    Each is compiled by Numba, inlined where compiled code calls it, and takes and returns single numbers of that type.
+    """
     made = SimpleNamespace()
 
     def lane(function: Callable[..., Any]) -> Any:
@@ -85,28 +107,28 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def with_sign(size, x):
-        """Return |size| with the sign of x."""
+        """Return |size| with the sign bit of x."""
         return float_of((bits_of(size) & (sign_bit - u64(1))) | (bits_of(x) & sign_bit))
 
     @lane
     def rounded(x):
-        """Return the whole number nearest to x, for |x| < 2^22."""
+        """Return the whole number nearest to x, as a float, for |x| < 2^22."""
         return sub_exact(add_exact(x, whole), whole)
 
     @lane
     def power_of_two(n):
-        """Return 2^n for whole n from 1 - bias to bias."""
+        """Return 2^n for a float n that is a whole number from 1 - bias to bias."""
         return float_of((bits_of(add_exact(n, whole)) + bias) << M)
 
     @lane
     def scaled(x, n):
-        """Return x 2^n in two steps, for n beyond the exponents of normal numbers."""
+        """Return x 2^n for a whole number n, in two steps, so that n may exceed the exponents of normal numbers."""
         first = rounded(half * n)
         return (x * power_of_two(first)) * power_of_two(sub_exact(n, first))
 
     @lane
     def split(x):
-        """Return m in [sqrt(1/2), sqrt 2) and a whole number e with x = m 2^e, for finite x > 0; subnormal x is scaled first."""
+        """Return floats (m, e) with x = m 2^e, m in [sqrt(1/2), sqrt 2) and e whole, for finite x > 0, subnormal ones included."""
         low = x < normal
         i = bits_of(x * lift if low else x)
         e = i + (offset - root_half)
@@ -116,7 +138,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def reduced(x):
-        """Return n, r, odd, even with x = n log 2 + r, sinh r = r + odd, cosh r = 1 + even; the remainder of r is in odd."""
+        """Return (n, r, odd, even) with x = n log 2 + r, sinh r = r + odd and cosh r = 1 + even; the rounding error of r is part of odd."""
         n = rounded(x * log2_e)
         high, low = x - n * log2_high, n * log2_low
         r = sub_exact(high, low)
@@ -125,7 +147,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def exp(x):
-        """Return e^x."""
+        """Return e^x; 0 or infinity beyond the range of the type, NaN for NaN."""
         y = exp_high if x > exp_high else x
         y = exp_low if y < exp_low else y
         n, r, odd, even = reduced(y)
@@ -133,7 +155,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def expm1(x):
-        """Return e^x - 1."""
+        """Return e^x - 1 without cancellation near 0; infinity beyond the range of the type, -1 at -infinity."""
         y = exp_high if x > exp_high else x
         y = expm1_low if y < expm1_low else y
         n, r, odd, even = reduced(y)
@@ -145,7 +167,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def hyperbolic(a):
-        """Return sinh(a)/2 and cosh(a)/2 for 0 <= a <= cosh_end, each as a number and a remainder."""
+        """Return (s, s_rest, c, c_rest) with s + s_rest = sinh(a)/2 and c + c_rest = cosh(a)/2, for 0 <= a <= cosh_end."""
         n, r, odd, even = reduced(a)
         up = power_of_two(sub_exact(n, two))
         down = power_of_two(sub_exact(-two, n if n < far else far))
@@ -159,21 +181,21 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def sinh(x):
-        """Return sinh x."""
+        """Return sinh x; infinity with the sign of x beyond the range of the type."""
         a = math.fabs(x)
         high, low, _, _ = hyperbolic(cosh_end if a > cosh_end else a)
         return with_sign(a if a < small else two * (high + low), x)
 
     @lane
     def cosh(x):
-        """Return cosh x."""
+        """Return cosh x; infinity beyond the range of the type."""
         a = math.fabs(x)
         _, _, high, low = hyperbolic(cosh_end if a > cosh_end else a)
         return two * (high + low)
 
     @lane
     def quotient(a, a_rest, b, b_rest):
-        """Return (a + a_rest) / (b + b_rest) for smaller remainders, by one correction of the quotient."""
+        """Return (a + a_rest) / (b + b_rest), where the remainders are small beside a and b, by one correction of the quotient."""
         c, d = add_exact(a, a_rest), add_exact(b, b_rest)
         inverse = one / d
         q = c * inverse
@@ -182,7 +204,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def tanh(x):
-        """Return tanh x = E / (E + 2) with E = e^(2 |x|) - 1."""
+        """Return tanh x = E / (E + 2) with E = e^(2 |x|) - 1, and the sign of x; 1 or -1 for large |x|."""
         a = math.fabs(x)
         n, r, odd, even = reduced(two * (tanh_end if a > tanh_end else a))
         up = power_of_two(n)
@@ -193,7 +215,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def log_of(f, e):
-        """Return log(1 + f) + e log 2."""
+        """Return log(1 + f) + e log 2 for f from sqrt(1/2) - 1 to sqrt 2 - 1 and a whole number e."""
         s = f / (two + f)
         z, square = s * s, half * (f * f)
         low = e * log2_low + s * (square + z * log_rest(z))
@@ -201,7 +223,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def log(x):
-        """Return log x; -inf at 0, NaN below."""
+        """Return log x; -infinity at 0, NaN below, infinity at infinity."""
         m, e = split(x)
         out = log_of(sub_exact(m, one), e)
         out = -inf if x == zero else out
@@ -211,7 +233,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def log1p(x):
-        """Return log(1 + x); -inf at -1, NaN below."""
+        """Return log(1 + x) without cancellation near 0; -infinity at -1, NaN below, infinity at infinity."""
         u = add_exact(one, x)
         back = sub_exact(u, one)
         rounding = add_exact(sub_exact(one, sub_exact(u, back)), sub_exact(x, back))
@@ -225,7 +247,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def arctan(x):
-        """Return arctan x; above 1 it is pi/2 minus the arctan of 1/x."""
+        """Return arctan x, in [-pi/2, pi/2]; above 1 it is pi/2 minus the arctan of 1/x."""
         a = math.fabs(x)
         above = a > one
         t = one / a if above else a
@@ -236,7 +258,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def arcsine_of(a):
-        """Return w and a remainder with arcsin a = w + rest for a <= 1/2; above, arcsin a = pi/2 - 2 (w + rest)."""
+        """Return (w, rest) with arcsin a = w + rest for 0 <= a <= 1/2, and arcsin a = pi/2 - 2 (w + rest) for 1/2 < a <= 1."""
         above = a > half
         z = half - half * a if above else a * a
         w = math.sqrt(z) if above else a
@@ -244,7 +266,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def arcsin(x):
-        """Return arcsin x; NaN outside [-1, 1]."""
+        """Return arcsin x, in [-pi/2, pi/2]; NaN outside [-1, 1]."""
         a = math.fabs(x)
         w, rest = arcsine_of(a)
         high = sub_exact(pi_high, two * w)
@@ -254,7 +276,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def arccos(x):
-        """Return arccos x; NaN outside [-1, 1]."""
+        """Return arccos x, in [0, pi]; NaN outside [-1, 1]."""
         a = math.fabs(x)
         w, rest = arcsine_of(a)
         far_side = two * (w + rest)
@@ -264,7 +286,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def power_of(x, y, grown):
-        """Return x**y from |x|**y: the sign, and the special values that exp and log leave open."""
+        """Return x**y from `grown` = |x|**y: with its sign for odd y, NaN for finite x < 0 and y not whole, and 1 for y = 0 or x = 1."""
         n, hf = whole_below(y), half * y
         integer = n == y
         odd = integer and whole_below(hf) != hf and math.fabs(y) <= largest
@@ -274,34 +296,34 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def maximum(x, y):
-        """Return the larger of two, NaN if one is NaN."""
+        """Return the larger of two numbers; NaN if one is NaN."""
         return x if (x > y or x != x) else y
 
     @lane
     def minimum(x, y):
-        """Return the smaller of two, NaN if one is NaN."""
+        """Return the smaller of two numbers; NaN if one is NaN."""
         return x if (x < y or x != x) else y
 
     @lane
     def sign(x):
-        """Return -1, 0 or 1; NaN for NaN."""
+        """Return -1.0, 0.0 or 1.0, the sign of x; NaN for NaN."""
         out = one if x > zero else (-one if x < zero else zero)
         return x if x != x else out
 
     @lane
     def heaviside(x, h):
-        """Return 0 below 0, 1 above, h at 0; NaN for NaN."""
+        """Return 0.0 for x < 0, 1.0 for x > 0, h for x = 0, and NaN for NaN."""
         out = one if x > zero else (zero if x < zero else h)
         return x if x != x else out
 
     @lane
     def floor(x):
-        """Return the largest whole number that is not above x."""
+        """Return the largest whole number that is not above x, as a float; NaN and infinities are returned."""
         return whole_below(x)
 
     @lane
     def quarter_reduced(x):
-        """Return n, r, odd, w, even with x = n pi/2 + y, sin y = r + odd, cos y = w + even."""
+        """Return (n, r, odd, w, even) with x = n pi/2 + y, sin y = r + odd, cos y = w + even, for |x| <= FAR; n in the low bits of a word."""
         n, r, tail = quarters(x)
         s = r * r
         square = half * s
@@ -312,7 +334,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def sincos(x):
-        """Return sin x and cos x for |x| <= FAR."""
+        """Return (sin x, cos x) for |x| <= FAR; a larger argument may give a wrong result (functions on rows call libm for it)."""
         n, r, odd, w, even = quarter_reduced(x)
         sine, cosine = r + odd, w + even
         swap = (n & u64(1)) != u64(0)
@@ -325,17 +347,17 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def sin(x):
-        """Return sin x for |x| <= FAR."""
+        """Return sin x for |x| <= FAR; a larger argument may give a wrong result (functions on rows call libm for it)."""
         return sincos(x)[0]
 
     @lane
     def cos(x):
-        """Return cos x for |x| <= FAR."""
+        """Return cos x for |x| <= FAR; a larger argument may give a wrong result (functions on rows call libm for it)."""
         return sincos(x)[1]
 
     @lane
     def tan(x):
-        """Return tan x for |x| <= FAR."""
+        """Return tan x for |x| <= FAR; a larger argument may give a wrong result (functions on rows call libm for it)."""
         n, r, odd, w, even = quarter_reduced(x)
         swap = (n & u64(1)) != u64(0)
         a, a_rest = (w if swap else r), (even if swap else odd)

@@ -2,8 +2,9 @@
 
     lanes.call(address("small_product"), matrix, source, target, n << 32 | d, width, transposed)
 
-The matrix is `(n, d)`; if `transposed`, its transpose is stored. BLAS spends most of its time on packing for a small matrix; `small` uses
-tiles whose sums stay in registers. Each element is one sum from k = 0 on, so that its bits depend neither on the tile nor on the width.
+The matrix is `(n, d)`; if `transposed`, its transpose is stored. The d source rows and the n target rows have `width` numbers each: one for
+each column and path (lane). BLAS spends most of its time on packing for a small matrix; `small` uses tiles, blocks of a few rows and lanes,
+whose sums stay in registers. Each element is one sum from k = 0 on, so that its bits depend neither on the tile nor on the width.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ FEW = 4
 
 
 def tile_of(wide: bool) -> tuple[int, int]:
-    """Return the rows of a tile, and the bytes of its lanes: 16 sums of 64 bytes with wide registers, else 8 of 32 bytes."""
+    """Return the size of a tile, the block of results that is computed in registers: (number of rows, bytes of a row).
+
+    `wide` says whether registers have 64 bytes: a tile is 16 of them (8 rows of 128 bytes), else 8 registers of 32 bytes (4 rows of 64 bytes).
+    """
     return (8, 128) if wide else (FEW, 64)
 
 
@@ -35,7 +39,7 @@ def _has_wide_registers() -> bool:
 
 
 def _tile(kind: Any, rows: int, lanes: int) -> Any:
-    """Return the intrinsic of one tile, with rows u and lanes j.
+    """Return the intrinsic of one tile, with rows u and lanes j, for numbers of Numba's type `kind`.
 
     It computes out[o + u width + j] = sum_k A[a + u down + k across] x[q + k width + j].
     """
@@ -78,9 +82,15 @@ def _tile(kind: Any, rows: int, lanes: int) -> Any:
 
 
 def small(pointer: Any, kind: Any, wide: bool | None = None) -> Any:
-    """Return the function for small matrices.
+    """Return the Python function of `rows.function("small_product")`, for Numba to compile: the product with a small matrix, in tiles.
 
-    The last tile of rows begins earlier and recomputes some of them, to the same bits.
+    The function has the six arguments that the module's docstring shows and returns 0. The last tile of rows begins earlier and recomputes some
+    of them, to the same bits.
+
+    Args:
+        pointer: Compiled function that casts an address to a pointer to the numbers.
+        kind: Numba's type of the numbers, float64 or float32.
+        wide: Whether registers have 64 bytes; by default that of this processor.
     """
     most, size = tile_of(_has_wide_registers() if wide is None else wide)
     span = size // (kind.bitwidth // 8)
@@ -140,7 +150,14 @@ def _blas(kind: Any) -> Any:
 
 
 def large(pointer: Any, kind: Any) -> Any:
-    """Return the function for large matrices."""
+    """Return the Python function of `rows.function("product")`, for Numba to compile: the product with a large matrix, by BLAS.
+
+    The function has the six arguments that the module's docstring shows and returns 0.
+
+    Args:
+        pointer: Compiled function that casts an address to a pointer to the numbers.
+        kind: Numba's type of the numbers, float64 or float32.
+    """
     blas()
     gemm = _blas(kind)
 

@@ -50,7 +50,7 @@ _OPERATION = """
 
 
 def _operation(code: int, name: str) -> str:
-    """Return the lines of one operation."""
+    """Return the lines of one operation, `code` being its place in `programs.CODES` and `name` its name there."""
     number = "a" if name.startswith("s_") else "b" if name.endswith("_s") else "_"
     own = [x for x in "abc" if x != number]
     rows, formula = ", ".join(f"{x.upper()}[j]" for x in own), FORMULAS[name.removeprefix("s_").removesuffix("_s")]
@@ -61,7 +61,10 @@ def _operation(code: int, name: str) -> str:
 
 @once
 def function(dtype: str = "float64") -> Any:
-    """Return the interpreter for a type as a C callback; its source is generated from `programs.FORMULAS`."""
+    """Return the interpreter for a type, "float64" or "float32", as a C callback of six int64, whose call the module's docstring shows.
+
+    Its source is generated from `programs.FORMULAS`. It returns 0, or the code of an operation that is negative.
+    """
     lane, one = (lanes32, np.float32(1)) if dtype == "float32" else (lanes, 1.0)
     space = {
         "__name__": __name__,

@@ -40,10 +40,10 @@ SIGN_BIT = u64(1 << 63)
 
 @njit(inline="always")
 def _quarters(x):
-    """Return x - n pi/2 in fused steps, with pi/2 = C1 + C2 + C3 to 159 bits.
+    """Return n, r and tail with x = n pi/2 + r + tail for |x| <= FAR: x - n pi/2 in fused steps, with pi/2 = C1 + C2 + C3 to 159 bits.
 
     x - n C1 is exact, as both are multiples of 2^-53 and the difference is below 1. The rounding errors of the other steps go into the
-    tail, whatever cancels.
+    tail, whatever cancels. n is in the low bits of a word.
     """
     t = add_exact(x * 0.6366197723675814, 6755399441055744.0)
     n = sub_exact(t, 6755399441055744.0)
@@ -116,7 +116,7 @@ real_pointer = float_pointer
 
 @njit(inline="always")
 def sign_of(word):
-    """Return 1 with the sign bit that is the highest bit of a word."""
+    """Return 1.0 or -1.0, a float64: -1.0 if the highest bit of `word`, a uint64, is set."""
     return float_of((word & SIGN_BIT) | ONE_BITS)
 
 
@@ -128,7 +128,7 @@ _POWER = polynomial(
 
 @njit(inline="always")
 def vpow(x, y):
-    """Return x**y with NumPy's special values: NaN for real powers of negative numbers, except for whole y; 0**0 = 1.
+    """Return x**y of two float64 with NumPy's special values: NaN for finite negative x unless y is whole; 0**0 = 1.
 
     It is e^(y log |x|) with log |x| = high + low: y log |x| reaches 745, and an error of one ulp in it would be 745 ulp in the power. With
     f = (m - 1) / (m + 1), log m = 2 f + f^3 (2/3 + q). f, f^2, f^3 and the last factor are double-double numbers; q is at most 1/50.

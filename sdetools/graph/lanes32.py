@@ -34,7 +34,7 @@ SIGN_BIT, ONE_BITS = u64(1 << 31), u64(0x3F800000)
 
 @njit(inline="always")
 def _quarters(x):
-    """Return x - n pi/2 in double precision, and its rounding error."""
+    """Return n, r and tail with x = n pi/2 + r + tail: the difference in double precision, rounded to r, and its rounding error."""
     wide = f64(x)
     t = add_exact(wide * 0.6366197723675814, 6755399441055744.0)
     n = sub_exact(t, 6755399441055744.0)
@@ -76,7 +76,7 @@ real_pointer = float32_pointer
 
 @njit(inline="always")
 def sign_of(word):
-    """Return 1 with the sign bit that is the highest bit of a word."""
+    """Return 1.0 or -1.0, a float32: -1.0 if the highest bit of `word`, a uint64, is set."""
     return float32_of(((word >> u64(32)) & SIGN_BIT) | ONE_BITS)
 
 
@@ -86,7 +86,10 @@ _GROWTH = polynomial(1.0, 1.0, 0.5, 1 / 6, 1 / 24, 1 / 120, 1 / 720, 1 / 5040, 1
 
 @njit(inline="always")
 def vpow(x, y):
-    """Return x**y with NumPy's special values, computed in double as e^(y log |x|), each factor within 2^-33."""
+    """Return x**y of two float32 with NumPy's special values: NaN for finite negative x unless y is whole; 0**0 = 1.
+
+    It is computed in double precision as e^(y log |x|), each factor within 2^-33.
+    """
     wide = math.fabs(f64(x))
     m, e = lanes.split(wide)
     f = (m - 1.0) / (m + 1.0)

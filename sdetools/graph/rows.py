@@ -53,7 +53,7 @@ def _copier(kind: Any) -> Any:
 
 
 def _plain(f: Any, beyond: Any, pointer: Any, stack: Any, copy: Any, real: Any) -> Any:
-    """Return a function of one row; `beyond` is libm's function for arguments beyond `FAR`, or None."""
+    """Return a function that applies `f` to each number of a row; `beyond` is libm's function for arguments beyond `FAR`, or None."""
 
     def rows(source, target, count, _a, _b, _c):
         x, y, z, w = pointer(source), pointer(target), stack(), stack()
@@ -75,7 +75,7 @@ def _plain(f: Any, beyond: Any, pointer: Any, stack: Any, copy: Any, real: Any) 
 
 
 def _power(f: Any, pointer: Any, stack: Any, copy: Any) -> Any:
-    """Return x**y on rows."""
+    """Return a function that computes x**y for the numbers of two rows."""
 
     def rows(source, target, count, exponent, _b, _c):
         x, y, p, z, q = pointer(source), pointer(target), pointer(exponent), stack(), stack()
@@ -92,7 +92,7 @@ def _power(f: Any, pointer: Any, stack: Any, copy: Any) -> Any:
 
 
 def _both(f: Any, pointer: Any, stack: Any, copy: Any, real: Any) -> Any:
-    """Return sine and cosine of a row together."""
+    """Return a function that computes sine and cosine of the numbers of a row."""
 
     def rows(source, sine, count, cosine, _b, _c):
         x, s, c, z, v, w = pointer(source), pointer(sine), pointer(cosine), stack(), stack(), stack()
@@ -136,7 +136,9 @@ def _write(name: str, dtype: str) -> Any:
 
 @once
 def function(name: str, dtype: str = "float64") -> Any:
-    """Compile a function on rows as a C callback.
+    """Return a function on rows as a C callback of six int64, whose meaning the module's docstring shows; a process compiles it once.
+
+    Its attribute `address` is the number by which kernels call it.
 
     Args:
         name: One of `NAMES`, or "program", "product" or "small_product".
@@ -157,5 +159,13 @@ def function(name: str, dtype: str = "float64") -> Any:
 
 
 def address(name: str, dtype: str = "float64") -> int:
-    """Return the address of a function; it is loaded from the cache or compiled at its first use."""
+    """Return the address of a function on rows, an int; its machine code is loaded from the cache or compiled at the first use.
+
+    Args:
+        name: One of `NAMES`, or "program", "product" or "small_product".
+        dtype: "float64" or "float32".
+
+    Raises:
+        ValueError: For another name or type.
+    """
     return _machine_code.address("graph.rows", name, dtype)

@@ -1,6 +1,7 @@
 """Functions that differ between torch and NumPy: NaN, the ends of the floating-point range, subnormal arguments.
 
-All other functions of a graph are torch's own. Of two zeros, `maximum` and `minimum` return either, in NumPy as in torch.
+All other functions of a graph are torch's own. Elementwise functions return a new tensor of the argument's shape and type. Of two zeros,
+`maximum` and `minimum` return either, in NumPy as in torch.
 """
 
 from __future__ import annotations
@@ -15,40 +16,40 @@ from torch import Tensor
 
 
 def sign(x: Tensor) -> Tensor:
-    """Return -1, 0 or 1, and NaN for NaN (torch: 0)."""
+    """Return the sign of each element, -1, 0 or 1, and NaN for NaN (torch: 0)."""
     return torch.where(torch.isnan(x), x, torch.sign(x))
 
 
 def heaviside(x: Tensor, h: Tensor) -> Tensor:
-    """Return 0 below 0, 1 above, h at 0, and NaN for NaN (torch: 0)."""
+    """Return elementwise 0 for x < 0, 1 for x > 0, h for x = 0, and NaN for NaN (torch: 0)."""
     return torch.where(torch.isnan(x), x, torch.heaviside(x, h))
 
 
 def power(x: Tensor, y: Tensor | float) -> Tensor:
-    """Return x**y.
+    """Return x**y elementwise, for an exponent that is a tensor or a number.
 
-    A number as exponent is made a tensor first: torch computes x**-.5 as 1/sqrt(x), which is -inf at -0.
+    A number is made a tensor first: torch computes x**-.5 as 1/sqrt(x), which is -inf at -0.
     """
     return torch.pow(x, y if isinstance(y, Tensor) else torch.full_like(x, y))
 
 
 def log1p(x: Tensor) -> Tensor:
-    """Return log(1 + x), and x where 1 + x rounds to 1 (torch flushes subnormal numbers)."""
+    """Return log(1 + x) elementwise, and x where 1 + x rounds to 1 (torch flushes subnormal numbers)."""
     return torch.where(torch.abs(x) < torch.finfo(x.dtype).eps / 4, x, torch.log1p(x))
 
 
 def sinh(x: Tensor) -> Tensor:
-    """Return sinh x up to its own overflow (torch overflows where e^x does)."""
+    """Return sinh x elementwise, finite up to its own overflow (torch overflows where e^x does)."""
     return torch.where(_far(x), torch.copysign(_half_exp(x), x), torch.sinh(x))
 
 
 def cosh(x: Tensor) -> Tensor:
-    """Return cosh x up to its own overflow, as `sinh`."""
+    """Return cosh x elementwise, finite up to its own overflow (torch overflows where e^x does)."""
     return torch.where(_far(x), _half_exp(x), torch.cosh(x))
 
 
 def _far(x: Tensor) -> Tensor:
-    """Whether e^|x| is close to overflow."""
+    """Return elementwise whether e^|x| is close to overflow."""
     return torch.abs(x) > 0.99 * math.log(torch.finfo(x.dtype).max)
 
 
@@ -58,25 +59,39 @@ def _half_exp(x: Tensor) -> Tensor:
 
 
 def transpose(x: Tensor, axes: Sequence[int]) -> Tensor:
-    """Return x with its axes in this order (torch: a swap of two axes)."""
+    """Return a view of x whose axis i is axis `axes[i]` of x (torch.transpose swaps two axes)."""
     return torch.permute(x, tuple(axes))
 
 
 def prod(x: Tensor, axes: Sequence[int]) -> Tensor:
-    """Return the product over axes (torch: over one axis)."""
+    """Return the product over `axes`, a sequence of nonnegative axes, which the result lacks (torch.prod takes one axis)."""
     for axis in sorted(axes, reverse=True):
         x = torch.prod(x, axis)
     return x
 
 
 def tally(index: Tensor, n: int, weights: Tensor | None = None) -> Tensor:
-    """Apply `sampling.tally` to rows of paths."""
+    """Return for each path how often each of n samples was drawn, or the sum of the weights of its draws, as a tensor `(n, *paths)`.
+
+    Args:
+        index: Indices of samples from 0 to n - 1, as floats, `(size, *paths)`.
+        n: Number of samples.
+        weights: A weight of each draw, of the shape of `index`; 1 by default.
+    """
     given = torch.ones_like(index) if weights is None else weights
     return given.new_zeros((n, *index.shape[1:])).scatter_add_(0, index.long(), given)
 
 
 def through_arrays(function: Callable[..., np.ndarray], parts: Sequence[Any]) -> Tensor:
-    """Apply a function of NumPy arrays to CPU tensors, by shared memory; numbers stay numbers."""
+    """Return `function(*parts)` as a tensor, for a function of NumPy arrays and parts that are CPU tensors or numbers.
+
+    Float64 tensors share their memory with the arrays; others are converted to float64. The result gets the type of the first part with at
+    least two axes.
+
+    Args:
+        function: Function of arrays `(n, paths)` or `(paths,)` and floats that returns an array.
+        parts: Its arguments; a tensor without axes is passed as a float.
+    """
     like = next(p for p in parts if getattr(p, "ndim", 0) > 1)
     arrays = [p.double().numpy() if getattr(p, "ndim", 0) else float(p) for p in parts]
     return torch.from_numpy(np.ascontiguousarray(function(*arrays))).to(like.dtype)
