@@ -54,7 +54,15 @@ def compiled(
 def source(
     outputs: Sequence[Value], inputs: Sequence[Value], torch: Any = None, device: Any = "cpu", dtype: Any = None
 ) -> tuple[str, dict[str, Any]]:
-    """Return the source code that `compiled` executes, and the names that it uses with their objects; the arguments are those of `compiled`."""
+    """Return the source code of the function that `compiled` makes, and a dictionary of the objects that it uses, by name.
+
+    Args:
+        outputs: Values to compute.
+        inputs: All inputs of the graph, in the order of the function's arguments.
+        torch: The module `torch`, for tensors; None for NumPy.
+        device: Device of the tensors.
+        dtype: Type of the floats in this library; double by default.
+    """
     return _Writer(torch, device, dtype).text(outputs, inputs)
 
 
@@ -70,7 +78,7 @@ class _Writer:
             self.space["F"] = torch_functions
 
     def text(self, outputs: Sequence[Value], inputs: Sequence[Value]) -> tuple[str, dict[str, Any]]:
-        """Return the source code of a function f of `inputs` that returns the tuple of `outputs`, and the names that it uses with their objects."""
+        """Return the source code of a function f of `inputs` that returns the tuple of `outputs`, and a dictionary of the objects that it uses."""
         names: dict[Any, str] = {x.key: f"a{i}" for i, x in enumerate(inputs)}
         varying = next((names[x.key] for x in inputs if not x.uniform), None)
         lines = [f"P = {varying}.shape[-1]"] if varying else []
@@ -102,7 +110,7 @@ class _Writer:
         return head + guard + "\n".join(pad + line for line in lines) + "\n", self.space
 
     def data(self, array: np.ndarray) -> str:
-        """Return the name, "c0" and so on, by which the code refers to an array of data; for torch the array is copied to a tensor."""
+        """Return the name, "c0" and so on, by which the code refers to `array`; for torch a tensor with its numbers is stored under this name."""
         name = f"c{sum(n.startswith('c') for n in self.space)}"
         if self.torch:
             kind = {"f": self.real, "b": self.torch.bool}.get(array.dtype.kind)
@@ -120,7 +128,7 @@ class _Writer:
         return self.called("asarray", number, *(["dtype=real", "device=device"] if self.torch else []))
 
     def line(self, v: Value, own: list[str]) -> str:
-        """Return the text to the right of `=` for a node, in which its arguments are the variables `own`."""
+        """Return the text to the right of `=` that computes the node `v`, in which its arguments are the variables `own`."""
         if v.op == "map":
             return self.map(v, [f"{n}[..., None]" if a.uniform and a.ndim and not v.uniform else n for a, n in zip(v.args, own)])
         if v.op == "reduce":
@@ -143,7 +151,7 @@ class _Writer:
         return self.view(v, own[0])
 
     def map(self, v: Value, a: list[str]) -> str:
-        """Return the text to the right of `=` for an elementwise operation `v` on operands whose texts are `a`."""
+        """Return the text to the right of `=` for an elementwise operation `v`; `a` has the texts of its operands."""
         if v.name not in (*CONDITIONS, "where"):  # the type of a condition and a number would depend on the library
             a = [self.real_of(x, n) if x.boolean else n for x, n in zip(v.args, a)]
         if v.name in SIGNS:
@@ -168,7 +176,7 @@ class _Writer:
         return self.called("broadcast_to", f"{name}[..., None]", f"({''.join(f'{n}, ' for n in a.shape)}P)")
 
     def shape(self, v: Value, shape: Sequence[int] | None = None) -> str:
-        """Return the text of the tuple `(*shape, P)`, for a uniform node without P; by default the shape is the node's."""
+        """Return the text of the tuple `(*shape, P)`, with P, the number of paths, unless `v` is uniform; by default the shape is that of `v`."""
         return "(" + "".join(f"{n}, " for n in (v.shape if shape is None else shape)) + ("" if v.uniform else "P,") + ")"
 
     def view(self, v: Value, x: str) -> str:
@@ -206,7 +214,7 @@ def _number(x: float) -> str:
 
 
 def pull(v: Value) -> list[int | None] | None:
-    """Return, for each axis of the array that a view reads, the axis of the view along it; None if the view is not a permutation of axes.
+    """Return, for each axis of the source of the view `v`, the axis of `v` along it; None if `v` is not a permutation of axes.
 
     The view may also repeat elements along new axes. An axis of the source with one element is None in the list.
     """

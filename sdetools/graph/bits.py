@@ -190,7 +190,7 @@ def block_copy(kind: Any, count: int) -> Any:
 
 @intrinsic
 def call(typingctx, address, a, b, c, d, e, f):
-    """Return the result of the compiled function at an address, an int64, for six arguments `a` to `f` of type int64.
+    """Return the int64 that the compiled function at `address` returns for the arguments `a`, `b`, `c`, `d`, `e` and `f`; all are int64.
 
     Numba supplies `typingctx`. The address must be that of such a function; it is not checked.
     """

@@ -54,9 +54,10 @@ class Product:
 
 
 class CudaLoops(Loops):
-    """Like `Loops`, for kernels in which a thread is a lane, the place of a path; `lanes` is the text of the number of lanes.
+    """Like `Loops`, for kernels in which a thread is a lane, the place of a path.
 
-    `products` maps the lines at which the code is cut into kernels to the matrix product between them, or None for a plain cut.
+    `given` are the arguments of `Loops`, with `lanes` as the text of the number of lanes. `products` maps the lines at which the code is cut into
+    kernels to the matrix product between them, or None for a plain cut.
     """
 
     NEVER_INLINED, ROWWISE, STORES, BUDGET = (), (), 24, inf
@@ -88,7 +89,10 @@ class CudaLoops(Loops):
         self.conditions: set[str] = set()
 
     def emit(self, v: Value | None, text: str, uses: Sequence[str], **more: Any) -> str:
-        """Add a line as `Elements.emit` does and return its new name, which is remembered in `conditions` if `v` is a condition."""
+        """Add the line `name = text` and return its new name; if `v` is a condition, the name is kept in `conditions`. See `Elements.emit`.
+
+        `v` is the value that the line computes, None for a load, `uses` are the names in `text`, `more` further fields of `Item`.
+        """
         name = super().emit(v, text, uses, **more)
         self.conditions |= {name} if v is not None and v.boolean else set()
         return name
@@ -169,9 +173,9 @@ class CudaLoops(Loops):
 
 
 class CudaStraight(CudaLoops):
-    """Like `CudaLoops`, for straight-line code whose rows are local variables of a thread: s0, s1, ... for rows of S and z0, z1, ... for rows of Z.
+    """Like `CudaLoops`, with its arguments `given`, for straight-line code whose rows are local variables of a thread.
 
-    `used` is the set of the rows of S that the code reads or writes.
+    Row r of S is the variable s0, s1, ..., row r of Z is z0, z1, ...; `used` is the set of the rows of S that the code reads or writes.
     """
 
     def __init__(self, *given: Any) -> None:
@@ -179,7 +183,7 @@ class CudaStraight(CudaLoops):
         super().__init__(*given)
 
     def place(self, row: int, flat: Any, array: str = "S", more: str = "") -> str:
-        """Return the name of the variable that is row `row + flat` of S or Z; `flat` is an int, and `more` is ignored."""
+        """Return the name of the variable that is row `row + flat` of `array`, "S" or "Z"; `flat` is an int, and `more` is ignored."""
         if array == "S":
             self.used.add(row + flat)
         return f"{array.lower()}{row + flat}"

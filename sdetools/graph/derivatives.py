@@ -131,7 +131,7 @@ class _Adjoint:
         self.pieces: dict[tuple[int, int], Value] = {}
 
     def add(self, amount: Any) -> None:
-        """Add a contribution: a value of the node's shape, or a pair of a flat position and a value `(n,)` that begins there."""
+        """Add a contribution, `amount`: a value of the node's shape, or a pair of a flat position and a value `(n,)` that begins there."""
         if isinstance(amount, tuple):  # a piece
             first, piece = amount
             place = first, piece.size

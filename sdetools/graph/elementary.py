@@ -107,12 +107,12 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def with_sign(size, x):
-        """Return |size| with the sign bit of x."""
+        """Return |size| with the sign bit of x, for two floats."""
         return float_of((bits_of(size) & (sign_bit - u64(1))) | (bits_of(x) & sign_bit))
 
     @lane
     def rounded(x):
-        """Return the whole number nearest to x, as a float, for |x| < 2^22."""
+        """Return the whole number nearest to a float x, as a float, for |x| < 2^22."""
         return sub_exact(add_exact(x, whole), whole)
 
     @lane
@@ -122,13 +122,13 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def scaled(x, n):
-        """Return x 2^n for a whole number n, in two steps, so that n may exceed the exponents of normal numbers."""
+        """Return x 2^n for a float x and a float n that is a whole number, in two steps, so that n may exceed the exponents of normal numbers."""
         first = rounded(half * n)
         return (x * power_of_two(first)) * power_of_two(sub_exact(n, first))
 
     @lane
     def split(x):
-        """Return floats (m, e) with x = m 2^e, m in [sqrt(1/2), sqrt 2) and e whole, for finite x > 0, subnormal ones included."""
+        """Return floats (m, e) with x = m 2^e, m in [sqrt(1/2), sqrt 2) and e whole, for a finite float x > 0, subnormal ones included."""
         low = x < normal
         i = bits_of(x * lift if low else x)
         e = i + (offset - root_half)
@@ -138,7 +138,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def reduced(x):
-        """Return (n, r, odd, even) with x = n log 2 + r, sinh r = r + odd and cosh r = 1 + even; the rounding error of r is part of odd."""
+        """Return floats (n, r, odd, even) with x = n log 2 + r, sinh r = r + odd and cosh r = 1 + even; the rounding error of r is part of odd."""
         n = rounded(x * log2_e)
         high, low = x - n * log2_high, n * log2_low
         r = sub_exact(high, low)
@@ -147,7 +147,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def exp(x):
-        """Return e^x; 0 or infinity beyond the range of the type, NaN for NaN."""
+        """Return e^x of a float x; 0 or infinity beyond the range of the type, NaN for NaN."""
         y = exp_high if x > exp_high else x
         y = exp_low if y < exp_low else y
         n, r, odd, even = reduced(y)
@@ -155,7 +155,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def expm1(x):
-        """Return e^x - 1 without cancellation near 0; infinity beyond the range of the type, -1 at -infinity."""
+        """Return e^x - 1 of a float x, without cancellation near 0; infinity beyond the range of the type, -1 at -infinity, NaN for NaN."""
         y = exp_high if x > exp_high else x
         y = expm1_low if y < expm1_low else y
         n, r, odd, even = reduced(y)
@@ -167,7 +167,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def hyperbolic(a):
-        """Return (s, s_rest, c, c_rest) with s + s_rest = sinh(a)/2 and c + c_rest = cosh(a)/2, for 0 <= a <= cosh_end."""
+        """Return floats (s, s_rest, c, c_rest) with s + s_rest = sinh(a)/2 and c + c_rest = cosh(a)/2, for 0 <= a <= cosh_end."""
         n, r, odd, even = reduced(a)
         up = power_of_two(sub_exact(n, two))
         down = power_of_two(sub_exact(-two, n if n < far else far))
@@ -181,21 +181,21 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def sinh(x):
-        """Return sinh x; infinity with the sign of x beyond the range of the type."""
+        """Return sinh x of a float x; infinity with the sign of x beyond the range of the type, NaN for NaN."""
         a = math.fabs(x)
         high, low, _, _ = hyperbolic(cosh_end if a > cosh_end else a)
         return with_sign(a if a < small else two * (high + low), x)
 
     @lane
     def cosh(x):
-        """Return cosh x; infinity beyond the range of the type."""
+        """Return cosh x of a float x; infinity beyond the range of the type, NaN for NaN."""
         a = math.fabs(x)
         _, _, high, low = hyperbolic(cosh_end if a > cosh_end else a)
         return two * (high + low)
 
     @lane
     def quotient(a, a_rest, b, b_rest):
-        """Return (a + a_rest) / (b + b_rest), where the remainders are small beside a and b, by one correction of the quotient."""
+        """Return (a + a_rest) / (b + b_rest) for floats, where the remainders are small beside a and b; the quotient is corrected once."""
         c, d = add_exact(a, a_rest), add_exact(b, b_rest)
         inverse = one / d
         q = c * inverse
@@ -204,7 +204,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def tanh(x):
-        """Return tanh x = E / (E + 2) with E = e^(2 |x|) - 1, and the sign of x; 1 or -1 for large |x|."""
+        """Return tanh x of a float x as E / (E + 2) with E = e^(2 |x|) - 1, and the sign of x; 1 or -1 for large |x|, NaN for NaN."""
         a = math.fabs(x)
         n, r, odd, even = reduced(two * (tanh_end if a > tanh_end else a))
         up = power_of_two(n)
@@ -215,7 +215,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def log_of(f, e):
-        """Return log(1 + f) + e log 2 for f from sqrt(1/2) - 1 to sqrt 2 - 1 and a whole number e."""
+        """Return log(1 + f) + e log 2 for a float f from sqrt(1/2) - 1 to sqrt 2 - 1 and a float e that is a whole number."""
         s = f / (two + f)
         z, square = s * s, half * (f * f)
         low = e * log2_low + s * (square + z * log_rest(z))
@@ -223,7 +223,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def log(x):
-        """Return log x; -infinity at 0, NaN below, infinity at infinity."""
+        """Return log x of a float x; -infinity at 0, NaN below, infinity at infinity, NaN for NaN."""
         m, e = split(x)
         out = log_of(sub_exact(m, one), e)
         out = -inf if x == zero else out
@@ -233,7 +233,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def log1p(x):
-        """Return log(1 + x) without cancellation near 0; -infinity at -1, NaN below, infinity at infinity."""
+        """Return log(1 + x) of a float x, without cancellation near 0; -infinity at -1, NaN below, infinity at infinity, NaN for NaN."""
         u = add_exact(one, x)
         back = sub_exact(u, one)
         rounding = add_exact(sub_exact(one, sub_exact(u, back)), sub_exact(x, back))
@@ -247,7 +247,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def arctan(x):
-        """Return arctan x, in [-pi/2, pi/2]; above 1 it is pi/2 minus the arctan of 1/x."""
+        """Return arctan x of a float x, in [-pi/2, pi/2]; above 1 it is pi/2 minus the arctan of 1/x. NaN for NaN."""
         a = math.fabs(x)
         above = a > one
         t = one / a if above else a
@@ -258,7 +258,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def arcsine_of(a):
-        """Return (w, rest) with arcsin a = w + rest for 0 <= a <= 1/2, and arcsin a = pi/2 - 2 (w + rest) for 1/2 < a <= 1."""
+        """Return floats (w, rest): arcsin a = w + rest for 0 <= a <= 1/2, and arcsin a = pi/2 - 2 (w + rest) for 1/2 < a <= 1."""
         above = a > half
         z = half - half * a if above else a * a
         w = math.sqrt(z) if above else a
@@ -266,7 +266,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def arcsin(x):
-        """Return arcsin x, in [-pi/2, pi/2]; NaN outside [-1, 1]."""
+        """Return arcsin x of a float x, in [-pi/2, pi/2]; NaN outside [-1, 1]."""
         a = math.fabs(x)
         w, rest = arcsine_of(a)
         high = sub_exact(pi_high, two * w)
@@ -276,7 +276,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def arccos(x):
-        """Return arccos x, in [0, pi]; NaN outside [-1, 1]."""
+        """Return arccos x of a float x, in [0, pi]; NaN outside [-1, 1]."""
         a = math.fabs(x)
         w, rest = arcsine_of(a)
         far_side = two * (w + rest)
@@ -286,7 +286,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def power_of(x, y, grown):
-        """Return x**y from `grown` = |x|**y: with its sign for odd y, NaN for finite x < 0 and y not whole, and 1 for y = 0 or x = 1."""
+        """Return x**y of floats from `grown` = |x|**y: with its sign for odd y, NaN for finite x < 0 and y not whole, and 1 for y = 0 or x = 1."""
         n, hf = whole_below(y), half * y
         integer = n == y
         odd = integer and whole_below(hf) != hf and math.fabs(y) <= largest
@@ -296,34 +296,34 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def maximum(x, y):
-        """Return the larger of two numbers; NaN if one is NaN."""
+        """Return the larger of two floats x and y; NaN if one is NaN."""
         return x if (x > y or x != x) else y
 
     @lane
     def minimum(x, y):
-        """Return the smaller of two numbers; NaN if one is NaN."""
+        """Return the smaller of two floats x and y; NaN if one is NaN."""
         return x if (x < y or x != x) else y
 
     @lane
     def sign(x):
-        """Return -1.0, 0.0 or 1.0, the sign of x; NaN for NaN."""
+        """Return the sign of a float x, -1.0, 0.0 or 1.0; NaN for NaN."""
         out = one if x > zero else (-one if x < zero else zero)
         return x if x != x else out
 
     @lane
     def heaviside(x, h):
-        """Return 0.0 for x < 0, 1.0 for x > 0, h for x = 0, and NaN for NaN."""
+        """Return, for floats x and h, 0.0 for x < 0, 1.0 for x > 0, h for x = 0, and NaN for x = NaN."""
         out = one if x > zero else (zero if x < zero else h)
         return x if x != x else out
 
     @lane
     def floor(x):
-        """Return the largest whole number that is not above x, as a float; NaN and infinities are returned."""
+        """Return the largest whole number that is not above a float x, as a float; NaN and infinities are returned."""
         return whole_below(x)
 
     @lane
     def quarter_reduced(x):
-        """Return (n, r, odd, w, even) with x = n pi/2 + y, sin y = r + odd, cos y = w + even, for |x| <= FAR; n in the low bits of a word."""
+        """Return (n, r, odd, w, even) with x = n pi/2 + y, sin y = r + odd, cos y = w + even, for |x| <= FAR; n is a word, whose low bits count."""
         n, r, tail = quarters(x)
         s = r * r
         square = half * s
@@ -334,7 +334,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def sincos(x):
-        """Return (sin x, cos x) for |x| <= FAR; a larger argument may give a wrong result (functions on rows call libm for it)."""
+        """Return (sin x, cos x) of a float x with |x| <= FAR; a larger argument may give a wrong result (functions on rows call libm for it)."""
         n, r, odd, w, even = quarter_reduced(x)
         sine, cosine = r + odd, w + even
         swap = (n & u64(1)) != u64(0)
@@ -347,17 +347,17 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def sin(x):
-        """Return sin x for |x| <= FAR; a larger argument may give a wrong result (functions on rows call libm for it)."""
+        """Return sin x of a float x with |x| <= FAR; a larger argument may give a wrong result (functions on rows call libm for it)."""
         return sincos(x)[0]
 
     @lane
     def cos(x):
-        """Return cos x for |x| <= FAR; a larger argument may give a wrong result (functions on rows call libm for it)."""
+        """Return cos x of a float x with |x| <= FAR; a larger argument may give a wrong result (functions on rows call libm for it)."""
         return sincos(x)[1]
 
     @lane
     def tan(x):
-        """Return tan x for |x| <= FAR; a larger argument may give a wrong result (functions on rows call libm for it)."""
+        """Return tan x of a float x with |x| <= FAR; a larger argument may give a wrong result (functions on rows call libm for it)."""
         n, r, odd, w, even = quarter_reduced(x)
         swap = (n & u64(1)) != u64(0)
         a, a_rest = (w if swap else r), (even if swap else odd)

@@ -64,7 +64,7 @@ class Tables:
     straight: int = 0
 
     def function(self, name: str) -> str:
-        """Return the expression `F[n]` of the address of a function of rows, such as "exp" (see `graph.rows`)."""
+        """Return the expression `F[n]` of the address of the function on rows that `graph.rows` calls `name`, such as "exp"."""
         return f"F[{self.number_of_function(name)}]"
 
     def number_of_function(self, name: str) -> int:
@@ -73,7 +73,7 @@ class Tables:
         return self.functions.index(name)
 
     def array(self, a: np.ndarray) -> str:
-        """Return the name "d0", "d1", ... of an array in the code, one name for equal memory; its address is that name followed by "at"."""
+        """Return the name "d0", "d1", ... of the array `a` in the code; arrays at one place in memory have one name. Its address is "d0at", ..."""
         a = a if a.flags.forc else self.whole.setdefault(id(a), (a, np.ascontiguousarray(a)))[1]
         for n, known in enumerate(self.data):
             if known is a or (
@@ -152,7 +152,7 @@ class Elements:
         return name
 
     def element(self, v: Value, index: tuple[Any, ...]) -> str:
-        """Return the name of a variable with element `index` (integers, loop variables) of a value, or the text of a number; adds missing lines."""
+        """Return the name of a variable with element `index` (ints, loop variables) of `v`, or the text of a number; adds the lines that it needs."""
         index = tuple(0 if n == 1 else i for i, n in zip(index[len(index) - v.ndim :], v.shape))
         if v.op == "const" and v.ndim == 0:
             return self.number(v)
@@ -233,7 +233,7 @@ class Elements:
 
     @staticmethod
     def named(texts: Sequence[str]) -> list[str]:
-        """Return the names that the expressions of operands contain, one for each: of `number_of` the condition, else the text itself."""
+        """Return the names in `texts`, the expressions of operands, one for each: of a text of `number_of` the condition, else the text itself."""
         return [t.split(" if ")[1].split(" else ")[0] if " if " in t else t for t in texts]
 
     def _view(self, v: Value, index: tuple[Any, ...]) -> str:
@@ -327,7 +327,7 @@ class Elements:
         return tuple(f"(({flat}) // {s} % {n})" if n > 1 else 0 for s, n in zip(dense(source.shape), source.shape))
 
     def place(self, row: int, flat: Any, array: str = "S", more: str = "") -> str:
-        """Return the expression of lane j of row `row + flat` of S or Z, moved by `more`; `flat` is an int or an expression."""
+        """Return the expression of lane j of row `row + flat` of `array`, "S" or "Z", moved by `more`; `flat` is an int or an expression."""
         return f"{array}[{self.offset(row, flat)}{more}]"
 
     def begins(self, row: int) -> str:
@@ -348,7 +348,7 @@ class Elements:
         return f"{self.begins(row)} + {self.known[key]} + j"
 
     def straight(self, stores: Sequence[tuple[int, Value]]) -> list[str]:
-        """Return straight-line code for all elements of values, given as pairs (first row of the result, value)."""
+        """Return straight-line code for all elements of the values in `stores`, pairs (first row of the result, value)."""
         self.begin()
         ends = []
         for row, v in stores:
@@ -375,7 +375,7 @@ class Elements:
         return lines
 
     def angles(self, wanted: Sequence[tuple[str, str, str]]) -> list[str]:
-        """Return the calls of sin, cos and tan on whole rows, for triples (function, place of the argument, place of the result)."""
+        """Return the calls of sin, cos and tan on whole rows; `wanted` has triples (function, place of the argument, place of the result)."""
         by_row: dict[str, dict[str, str]] = {}
         for function, source, target in wanted:
             by_row.setdefault(source, {})[function] = target

@@ -220,7 +220,7 @@ def flat(x: Any, order: str = "C") -> Value:
 
 
 def diag(x: Any, k: int = 0) -> Value:
-    """Return diagonal k of a matrix, or for a vector the square matrix with this diagonal k and zeros elsewhere, as a value.
+    """Return diagonal k of a matrix x, or for a vector x the square matrix with this diagonal k and zeros elsewhere, as a value.
 
     k = 0 is the main diagonal, k > 0 lies above it and k < 0 below.
     """
@@ -237,7 +237,7 @@ def like(number: float) -> Callable[..., Any]:
 
 
 def cumsum(x: Any, axis: int | None = None) -> Value:
-    """Return cumulative sums along an axis, or of the flattened array for None, as a value, in log2(n) operations on whole arrays."""
+    """Return cumulative sums of x along an axis, or of the flattened x for None, as a value, in log2(n) operations on whole arrays."""
     x = value(x)
     out, step = reshape(x, -1) if axis is None else rearranged(np.moveaxis)(x, axis, 0), 1
     out = apply("where", out, 1.0, 0.0) if out.boolean else out

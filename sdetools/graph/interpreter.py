@@ -61,7 +61,7 @@ def _operation(code: int, name: str) -> str:
 
 @once
 def function(dtype: str = "float64") -> Any:
-    """Return the interpreter for a type, "float64" or "float32", as a C callback of six int64, whose call the module's docstring shows.
+    """Return the interpreter for `dtype`, "float64" or "float32", as a C callback of six int64, whose call the module's docstring shows.
 
     Its source is generated from `programs.FORMULAS`. It returns 0, or the code of an operation that is negative.
     """

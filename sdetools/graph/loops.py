@@ -38,7 +38,7 @@ ROWWISE = ("sin", "cos", "tan", "exp", "log", "log1p", "expm1", "sinh", "cosh", 
 class Loops(LongFormulas):
     """Writes the code that computes `outputs`, pairs (first row of the result in S, value); `lines` has its lines.
 
-    The other arguments locate inputs (`rows`, `draws`, `names`), working memory (`free`) and data (`tables`): see `graph.elements.Elements`.
+    Inputs (`rows`, `draws`, `names`), working memory (`free`), `lanes` and data (`tables`) are described at `graph.elements.Elements`.
     """
 
     ROWWISE: tuple[str, ...] = ROWWISE
@@ -161,7 +161,7 @@ class Loops(LongFormulas):
         return "loop" if (n.args[0].size if n.op == "reduce" else n.size) > 1 else "straight"
 
     def rowwise(self, n: Value) -> bool:
-        """Whether a node is computed by calls of a function on whole rows: one of `ROWWISE`, of arrays of the node's shape that are not uniform."""
+        """Whether the node n is computed by a call of a function on whole rows: one of `ROWWISE`, of arrays of its shape that are not uniform."""
         return (
             n.op == "map" and n.name in self.ROWWISE and n.size > 1 and all(a.shape == n.shape and not a.uniform for a in n.args)
         )
@@ -305,11 +305,11 @@ class Loops(LongFormulas):
         return f"lanes.carray({self.tables.array(np.ascontiguousarray(a))}, ({shape}))"
 
     def number_argument(self, v: Value) -> str:
-        """Return the expression of a uniform scalar as an argument of a compiled function: its first lane if it is stored as a row."""
+        """Return the expression of a uniform scalar v as an argument of a compiled function: its first lane if it is stored as a row."""
         return f"S[{self.at[v.key] * self.L}]" if v.key in self.at else self.element(v, ())
 
     def start_of(self, v: Value) -> str:
-        """Return the expression of the address of the first number of a value that is stored in rows of S or Z."""
+        """Return the expression of the address of the first number of v, a value that is stored in rows of S or Z."""
         size = self.tables.real.size
         if v.key in self.draws:
             draw = self.draws[v.key]
@@ -318,7 +318,7 @@ class Loops(LongFormulas):
         return f"base + {size * self.at[v.key] * self.L}"
 
     def block(self, v: Value) -> str:
-        """Return the expression of the rows of a stored value as argument of a compiled function: an array `(n, lanes)`, of a scalar `(lanes,)`."""
+        """Return the expression of the rows of a stored value v as argument of a compiled function: an array `(n, lanes)`, `(lanes,)` for a scalar."""
         if v.key in self.draws:
             draw = self.draws[v.key]
             self.from_rows.add(v.key)
@@ -390,7 +390,7 @@ def source_of(v: Value) -> Value:
 
 
 def operations(n: Value) -> int:
-    """Return how many operations on a lane a node takes in code without loops; an inlined function counts its lines, views and joins nothing."""
+    """Return how many operations on a lane node n takes in code without loops; an inlined function counts its lines, views and joins nothing."""
     if n.op == "map":
         return n.size * PRICE.get(n.name, 1)
     if n.op == "reduce":

@@ -92,7 +92,7 @@ class ElementList:
         return self.add(None, (NUMBERS, np.float64(x).tobytes(), True), True)
 
     def operation(self, name: str, *args: int) -> int:
-        """Return the number in the lists of an operation on the elements numbered `args`; a > b is written as b < a."""
+        """Return the number in the lists of the operation `name` on the elements numbered `args`; a > b is written as b < a."""
         if name in SWAPPED:
             name, args = SWAPPED[name], args[::-1]
         return self.add(name, args, all(self.alike[a] for a in args))
@@ -116,7 +116,7 @@ class Walk:
             self.depth[n.key] = 1 + max((self.depth[a.key] for a in n.args), default=0)
 
     def element(self, v: Value, flat: int) -> int:
-        """Return the number in the list of the element of a value at a flat position (in C order), after appending what it depends on."""
+        """Return the number, in the list `made`, of element `flat` (in C order) of the value `v`; what it depends on is appended before it."""
         todo, found = [((v.key, flat), self._made(v, flat))], None
         while todo:
             own, making = todo[-1]
@@ -189,9 +189,11 @@ class Walk:
 def fused(made: ElementList, wanted: set[int]) -> None:
     """Merge, in place, each product that only one sum reads into that sum: a b + c is one operation, rounded once where the processor can.
 
+    What is the same for all lanes is not merged.
+
     Args:
-        made: The elements; a merged product gets the name "gone".
-        wanted: Numbers of the elements whose results are stored, which stay.
+        made: The elements; a merged product keeps its entry, with the name "gone".
+        wanted: Numbers of the elements whose results are stored; these stay.
     """
     uses = [0] * len(made.names)
     for name, args in zip(made.names, made.args):
@@ -217,20 +219,20 @@ def fused(made: ElementList, wanted: set[int]) -> None:
 class RowProgram:
     """The instructions that compute elements and store them in rows.
 
-    An instruction is (operation, location of the result, locations of the operands); `ElementList` explains locations.
+    An instruction is (operation, location of the result, locations of the operands); `ElementList` explains locations (base, first, alike).
 
     Args:
-        made: The elements; products are merged into sums (`fused`).
+        made: The elements, in which products are merged into sums (`fused`).
         stores: Pairs (row of the result, number of the element).
         free: The first row of working memory.
-        numbers: How many single numbers exist before.
+        numbers: How many single numbers, the same for all lanes, exist before the program runs.
 
     Attributes:
         lanes: Instructions on rows.
         single: Instructions on single numbers, which run before.
         rows: How many rows of working memory are used, from `free` on.
-        numbers: How many single numbers there are with those that `single` computes.
-        constants: The constants, a float array.
+        numbers: How many single numbers there are, those that `single` computes included.
+        constants: The constants, a float array; a 0 without constants.
     """
 
     def __init__(self, made: ElementList, stores: Sequence[tuple[int, int]], free: int, numbers: int) -> None:
@@ -302,9 +304,10 @@ class RowProgram:
 
 
 def coded(name: str, places: Sequence[tuple[int, int, bool]]) -> str:
-    """Return the name of an operation on operands at these locations: with "s_" in front if the first is a single number, with "_s" if the second is.
+    """Return the name of the operation `name` on operands at `places`: with "s_" in front if the first is a single number, "_s" if the second is.
 
-    The interpreter has the operation only if the name is in `CODES`. For other patterns of single numbers the name is empty.
+    A place is a location (base, first, alike) of `ElementList`. The interpreter has the operation only if the name is in `CODES`; it is empty
+    for other patterns of single numbers.
     """
     numbers = [i for i, place in enumerate(places) if place[2]]
     return {(): name, (0,): f"s_{name}", (1,): f"{name}_s"}.get(tuple(numbers), "")

@@ -50,7 +50,7 @@ DOUBLE, SINGLE = Real("float64", 8, "lanes"), Real("float32", 4, "lanes32")
 
 
 def real_of(dtype: str) -> Real:
-    """Return the `Real` of a name, "float64" or "float32"; ValueError for all else.
+    """Return the `Real` whose name is `dtype`, "float64" or "float32"; ValueError for all else.
 
     >>> real_of("float32").size
     4

@@ -42,7 +42,7 @@ def _copier(kind: Any) -> Any:
 
     @njit(inline="always")
     def copy(source, at, target, to, n):
-        """Copy a block of numbers; only the last block of a row is not full."""
+        """Copy n numbers from position `at` of the pointer `source` to position `to` of `target`; n is `WIDTH`, or less at the end of a row."""
         if n == WIDTH:
             whole(source, at, target, to)
         else:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 def sign(x: Tensor) -> Tensor:
-    """Return the sign of each element, -1, 0 or 1, and NaN for NaN (torch: 0)."""
+    """Return the signs of x elementwise, -1, 0 or 1, and NaN for NaN (torch: 0)."""
     return torch.where(torch.isnan(x), x, torch.sign(x))
 
 
@@ -64,7 +64,7 @@ def transpose(x: Tensor, axes: Sequence[int]) -> Tensor:
 
 
 def prod(x: Tensor, axes: Sequence[int]) -> Tensor:
-    """Return the product over `axes`, a sequence of nonnegative axes, which the result lacks (torch.prod takes one axis)."""
+    """Return the product of x over `axes`, a sequence of nonnegative axes, which the result lacks (torch.prod takes one axis)."""
     for axis in sorted(axes, reverse=True):
         x = torch.prod(x, axis)
     return x

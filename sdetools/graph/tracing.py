@@ -17,7 +17,7 @@ _STANDARD = str(Path(linecache.__file__).parent)
 
 
 class NotTraceable(TypeError):
-    """Raised for a part of a simulation that can neither be traced nor compiled.
+    """Raised, with a message, for a part of a simulation that can neither be traced nor compiled.
 
     Attributes:
         function: Whether the part is a user's function, which can be rewritten.

@@ -59,8 +59,8 @@ class Trace:
     ) -> Value:
         """Return the node of an operation: an existing one if there is an equal one, else a new one.
 
-        All arguments but `key` are attributes of the node, explained at `Value`. `key` is a hashable identity of `extra`: nodes with other keys
-        are not equal.
+        `op`, `name`, `args`, `shape`, `extra` and `boolean` are its attributes, explained at `Value`. `key` is a hashable identity of `extra`: nodes
+        with other keys are not equal.
 
         Raises:
             TooLong: If a new node would be one more than `MOST`.
@@ -224,7 +224,7 @@ def value(x: Any) -> Value:
 
 
 def trace_of(args: Sequence[Value]) -> Trace | None:
-    """Return the trace to which the values belong, None if all are constants; TracingError if they belong to two traces."""
+    """Return the trace to which the values `args` belong, None if all are constants; TracingError if they belong to two traces."""
     found = None
     for a in args:
         if a.home is not None:
@@ -235,7 +235,7 @@ def trace_of(args: Sequence[Value]) -> Trace | None:
 
 
 def is_number(x: Value, number: float) -> bool:
-    """Whether a value is a constant scalar equal to `number`; a condition is not."""
+    """Whether the value x is a constant scalar equal to `number`; a condition is not."""
     return x.op == "const" and x.shape == () and not x.boolean and float(x.extra) == number
 
 
