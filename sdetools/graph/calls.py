@@ -41,7 +41,7 @@ class Call:
         return trace.node("call", "", args, shape, self, id(self))
 
     def on_arrays(self, shape: tuple[int, ...], *parts: Any) -> np.ndarray:
-        """Return the results as an array `(*shape, paths)`.
+        """Return the results as an array `(*shape, paths)`, computed by `plain` if it is given, else by `function`.
 
         Args:
             shape: Component shape of the results, `(n,)` or `()`.

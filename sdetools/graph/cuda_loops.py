@@ -127,7 +127,7 @@ class CudaLoops(Loops):
         return [*lines, *(f"{end.target} = {end.text}" for end in ends)]
 
     def function(self, name: str, given: Sequence[str]) -> str:
-        """Return the expression of a function by NumPy's name of the expressions `given`, as CUDA's library or a conditional expression."""
+        """Return the expression of NumPy's function `name` of the expressions `given`: a call of CUDA's library, or a condition where it has none."""
         if name in TEXTS:
             return TEXTS[name].format(*given, zero=self.zero, one=self.one)
         return f"math.{LIBRARY.get(name, name)}({', '.join(given)})"

@@ -77,7 +77,7 @@ g is the tangent of an argument in forward mode and the adjoint of the result in
 
 
 def gradient(out: Any, x: Value) -> Value:
-    """Return the gradient dL/dx of a scalar L = `out` as a value of the shape of `x`; zeros if `out` does not depend on `x`.
+    """Return the gradient dL/dx of a scalar L = `out` as a `Value` of the shape of `x`; zeros if `out` does not depend on `x`.
 
     Args:
         out: A value with one element.
@@ -95,7 +95,7 @@ def gradient(out: Any, x: Value) -> Value:
 
 
 def vjp(out: Value, x: Value, weight: Any = 1.0) -> Value:
-    """Return the vector-Jacobian product weight . d out / dx as a value of the shape of `x`; zeros if `out` does not depend on `x`.
+    """Return the vector-Jacobian product weight . d out / dx as a `Value` of the shape of `x`; zeros if `out` does not depend on `x`.
 
     Args:
         out: The value to differentiate.
@@ -140,7 +140,7 @@ class _Adjoint:
             self.whole = amount if self.whole is None else self.whole + amount
 
     def total(self) -> Value | None:
-        """Return the sum of all contributions as a value of the node's shape; None if there is none."""
+        """Return the sum of all contributions as a `Value` of the node's shape; None if there is none."""
         if self.pieces:
             pieces = assembled(self.pieces, self.shape)
             self.whole, self.pieces = (pieces if self.whole is None else self.whole + pieces), {}
@@ -205,7 +205,7 @@ def _unbroadcast(g: Value, shape: tuple[int, ...]) -> Value:
 
 
 def jvp(out: Value, x: Value, along: Any) -> Value:
-    """Return the Jacobian-vector product d out / dx . along as a value of the shape of `out`; zeros if `out` does not depend on `x`.
+    """Return the Jacobian-vector product d out / dx . along as a `Value` of the shape of `out`; zeros if `out` does not depend on `x`.
 
     Args:
         out: The value to differentiate.
@@ -253,7 +253,7 @@ def _pushforward(node: Value, dots: dict[Any, Value]) -> Value | None:
 
 
 def jacobian(out: Value, x: Value) -> Value:
-    """Return the Jacobian d out_i / dx_j as a value of shape `(*out.shape, *x.shape)`.
+    """Return the Jacobian d out_i / dx_j as a `Value` of shape `(*out.shape, *x.shape)`.
 
     Args:
         out: The value to differentiate; a smaller one than `x` is differentiated by reverse mode, others by forward mode.

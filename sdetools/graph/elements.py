@@ -224,7 +224,7 @@ class Elements:
         return self.emit(v, self.function(v.name, a), self.named(a))
 
     def function(self, name: str, given: Sequence[str]) -> str:
-        """Return the expression of a function of one lane, by NumPy's name, of the expressions `given`."""
+        """Return the expression of NumPy's function `name` of the expressions `given`, for one lane."""
         return f"{INLINE.get(name, 'lanes.v' + name)}({', '.join(given)})"
 
     def number_of(self, name: str) -> str:
@@ -390,7 +390,7 @@ class Elements:
 
 
 def mixed(v: Value, kept: Sequence[Any], summed: Sequence[Any]) -> tuple[Any, ...]:
-    """Return the index of one term of the reduction `v` in its argument: `kept` along the axes that remain, `summed` along the others."""
+    """Return the index, in its argument, of one term of the reduction `v`: entries `kept` along axes that remain, `summed` along the others."""
     kept, summed = iter(kept), iter(summed)
     return tuple(next(summed) if a in v.extra else next(kept) for a in range(v.args[0].ndim))
 

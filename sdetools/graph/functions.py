@@ -153,7 +153,7 @@ REWRITTEN: dict[str, Callable[..., Any]] = {
 
 
 def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Value:
-    """Return a norm of `x` over axes as a value, like `np.linalg.norm`.
+    """Return a norm of `x` over axes as a `Value`, like `np.linalg.norm`.
 
     Args:
         x: A vector, or an array with several axes.
@@ -207,7 +207,7 @@ def shaped(function: Callable[..., Any]) -> Callable[..., Value]:
 
 
 def reshaped(x: Any, shape: Any, *, order: str = "C") -> Value:
-    """Return `x` in another shape as a value: elements in C order ("C"), or with the first index changing fastest ("F").
+    """Return `x` in another shape as a `Value`: elements in C order ("C"), or with the first index changing fastest ("F").
 
     One axis of `shape` may be -1, and then has the length that remains. ValueError if the number of elements differs.
     """
@@ -215,12 +215,12 @@ def reshaped(x: Any, shape: Any, *, order: str = "C") -> Value:
 
 
 def flat(x: Any, order: str = "C") -> Value:
-    """Return the elements of `x` as a value `(n,)`, in C order ("C"), or with the first index changing fastest ("F")."""
+    """Return the elements of `x` as a `Value` `(n,)`, in C order ("C"), or with the first index changing fastest ("F")."""
     return reshape(x, -1) if order == "C" else rearranged(np.ravel)(x, order)
 
 
 def diag(x: Any, k: int = 0) -> Value:
-    """Return diagonal k of a matrix x, or for a vector x the square matrix with this diagonal k and zeros elsewhere, as a value.
+    """Return diagonal k of a matrix x, or for a vector x the square matrix with this diagonal k and zeros elsewhere, as a `Value`.
 
     k = 0 is the main diagonal, k > 0 lies above it and k < 0 below.
     """
@@ -237,7 +237,7 @@ def like(number: float) -> Callable[..., Any]:
 
 
 def cumsum(x: Any, axis: int | None = None) -> Value:
-    """Return cumulative sums of x along an axis, or of the flattened x for None, as a value, in log2(n) operations on whole arrays."""
+    """Return cumulative sums of x along an axis, or of the flattened x for None, as a `Value`, in log2(n) operations on whole arrays."""
     x = value(x)
     out, step = reshape(x, -1) if axis is None else rearranged(np.moveaxis)(x, axis, 0), 1
     out = apply("where", out, 1.0, 0.0) if out.boolean else out
@@ -247,7 +247,7 @@ def cumsum(x: Any, axis: int | None = None) -> Value:
 
 
 def clip(x: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Value:
-    """Return `x` limited to an interval as a value; a bound that is None does not limit it.
+    """Return `x` limited to an interval as a `Value`; a bound that is None does not limit it.
 
     Args:
         x: A value, or what `value` converts to one.
@@ -275,12 +275,12 @@ def astype(x: Value, dtype: Any) -> Value:
 
 
 def outer(a: Any, b: Any) -> Value:
-    """Return the outer product a_i b_j of two flattened arrays as a value `(len(a), len(b))`."""
+    """Return the outer product a_i b_j of two flattened arrays as a `Value` `(len(a), len(b))`."""
     return reshape(a, (-1, 1)) * reshape(b, (1, -1))
 
 
 def dot(a: Any, b: Any) -> Value:
-    """Return `np.dot(a, b)` of arrays with at most two axes as a value: the matrix product, or the product with a number.
+    """Return `np.dot(a, b)` of arrays with at most two axes as a `Value`: the matrix product, or the product with a number.
 
     TracingError for more axes.
     """
@@ -290,7 +290,7 @@ def dot(a: Any, b: Any) -> Value:
 
 
 def where(condition: Any, *branches: Any) -> Value:
-    """Return, elementwise, `branches[0]` where the condition holds (numbers: is not 0), else `branches[1]`, as a value of the broadcast shape.
+    """Return, elementwise, `branches[0]` where the condition holds (numbers: is not 0), else `branches[1]`, as a `Value` of the broadcast shape.
 
     TracingError unless there are two branches: which elements are true is known only when numbers are.
     """

@@ -82,15 +82,16 @@ def _tile(kind: Any, rows: int, lanes: int) -> Any:
 
 
 def small(pointer: Any, kind: Any, wide: bool | None = None) -> Any:
-    """Return the Python function of `rows.function("small_product")`, for Numba to compile: the product with a small matrix, in tiles.
+    """Return the Python function of a product with a small matrix, for Numba to compile (`rows.function("small_product")`).
 
-    The function has the six arguments that the module's docstring shows and returns 0. The last tile of rows begins earlier and recomputes some
-    of them, to the same bits.
+    Its arguments are (matrix, source, target, n << 32 | d, width, transposed): the addresses of a matrix `(n, d)` and of rows `(d, width)` and
+    `(n, width)`, sizes, and whether the matrix is stored as `(d, n)`. It returns 0. The product is computed in tiles (`tile_of`); the last tile of
+    rows begins earlier and recomputes some of them, to the same bits.
 
     Args:
         pointer: Compiled function that casts an address to a pointer to the numbers.
         kind: Numba's type of the numbers, float64 or float32.
-        wide: Whether registers have 64 bytes; by default that of this processor.
+        wide: Whether registers have 64 bytes; None for what this processor has.
     """
     most, size = tile_of(_has_wide_registers() if wide is None else wide)
     span = size // (kind.bitwidth // 8)
@@ -150,9 +151,10 @@ def _blas(kind: Any) -> Any:
 
 
 def large(pointer: Any, kind: Any) -> Any:
-    """Return the Python function of `rows.function("product")`, for Numba to compile: the product with a large matrix, by BLAS.
+    """Return the Python function of a product with a large matrix by BLAS, for Numba to compile (`rows.function("product")`).
 
-    The function has the six arguments that the module's docstring shows and returns 0.
+    Its arguments are (matrix, source, target, n << 32 | d, width, transposed): the addresses of a matrix `(n, d)` and of rows `(d, width)` and
+    `(n, width)`, sizes, and whether the matrix is stored as `(d, n)`. It returns 0.
 
     Args:
         pointer: Compiled function that casts an address to a pointer to the numbers.

@@ -106,7 +106,7 @@ class Examination:
         return self._of(out).reach
 
     def along(self, out: Value, direction: Value) -> Value:
-        """Return the directional derivative of `out` as a value of its shape: d out / dx . direction, plus terms for operations that may jump.
+        """Return the directional derivative of `out` as a `Value` of its shape: d out / dx . direction, plus terms for operations that may jump.
 
         An operation that may jump (floor, sign, `np.where`, ...) has no derivative at a jump. It contributes a new input, a free slope, for each
         element of x on which it depends. So the result vanishes identically only if the derivative does and no jump matters.
@@ -128,10 +128,10 @@ class Examination:
         return total
 
     def vanishes(self, out: Value) -> np.ndarray:
-        """Return which elements of `out` vanish for all inputs, Booleans `out.shape`: structurally, or within rounding at all points.
+        """Return, for each element of `out`, whether it vanishes for all inputs: Booleans of its shape.
 
-        False means not proven. A point is evidence if no term is so small that rounding hides it; at least `FEW` points must be.
-        TooLong if a node has too many values over all points.
+        An element vanishes if it does structurally, or within rounding at all points. Only points at which no term is so small that rounding hides it
+        are evidence, and at least `FEW` must be. False may also mean not proven. TooLong if a node has too many values over all points.
         """
         seen = self._of(out)
         with np.errstate(all="ignore"):

@@ -61,9 +61,11 @@ def _operation(code: int, name: str) -> str:
 
 @once
 def function(dtype: str = "float64") -> Any:
-    """Return the interpreter for `dtype`, "float64" or "float32", as a C callback of six int64, whose call the module's docstring shows.
+    """Return the interpreter of programs on rows for float64, or for float32 if `dtype` is "float32", as a C callback of six int64.
 
-    Its source is generated from `programs.FORMULAS`. It returns 0, or the code of an operation that is negative.
+    They are (code, count, bases, n, functions, 0): the address of `count` instructions of five integers, that of a table of base addresses, the
+    number of floats in a row, and the address of a table of functions on rows. The callback returns 0, or the number of an operation that is
+    negative. Its source is generated from `programs.FORMULAS`.
     """
     lane, one = (lanes32, np.float32(1)) if dtype == "float32" else (lanes, 1.0)
     space = {

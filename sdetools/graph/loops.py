@@ -318,7 +318,7 @@ class Loops(LongFormulas):
         return f"base + {size * self.at[v.key] * self.L}"
 
     def block(self, v: Value) -> str:
-        """Return the expression of the rows of a stored value v as argument of a compiled function: an array `(n, lanes)`, `(lanes,)` for a scalar."""
+        """Return the expression of the rows of a stored value v as argument of a compiled function: array `(n, lanes)`, `(lanes,)` for a scalar."""
         if v.key in self.draws:
             draw = self.draws[v.key]
             self.from_rows.add(v.key)

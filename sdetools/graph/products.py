@@ -16,7 +16,7 @@ REDUCTIONS = {"add": np.add, "multiply": np.multiply, "maximum": np.maximum, "mi
 
 
 def reduce(name: str, x: Any, axis: Any = None, keepdims: bool = False) -> Value:
-    """Return the sum, product, maximum or minimum over axes as a value.
+    """Return the sum, product, maximum or minimum over axes as a `Value`.
 
     Args:
         name: A key of `REDUCTIONS`: "add", "multiply", "maximum" or "minimum".
@@ -144,18 +144,18 @@ def decided(name: str, x: Any, axis: Any = None, keepdims: bool = False) -> Valu
 
 
 def total(x: Any, axis: Any = None, *, keepdims: bool = False) -> Value:
-    """Return the sum of `x` over an axis, several, or all (None) as a value; with `keepdims` the axes stay, with length 1."""
+    """Return the sum of `x` over an axis, several, or all (None) as a `Value`; with `keepdims` the axes stay, with length 1."""
     return reduce("add", x, axis, keepdims)
 
 
 def average(x: Any, axis: Any = None, *, keepdims: bool = False) -> Value:
-    """Return the mean of `x` over an axis, several, or all (None) as a value; with `keepdims` the axes stay, with length 1."""
+    """Return the mean of `x` over an axis, several, or all (None) as a `Value`; with `keepdims` the axes stay, with length 1."""
     out = reduce("add", x, axis, keepdims)
     return out * (out.size / value(x).size)
 
 
 def variance(x: Any, axis: Any = None, *, ddof: int = 0, keepdims: bool = False) -> Value:
-    """Return the variance over axes, the sum of squared deviations from the mean divided by n - ddof, as a value.
+    """Return the variance over axes, the sum of squared deviations from the mean divided by n - ddof, as a `Value`.
 
     Args:
         x: A value, or what `value` converts to one.
@@ -169,7 +169,7 @@ def variance(x: Any, axis: Any = None, *, ddof: int = 0, keepdims: bool = False)
 
 
 def matmul(a: Any, b: Any) -> Value:
-    """Return the matrix product a @ b as NumPy defines it, as a value.
+    """Return the matrix product a @ b as NumPy defines it, as a `Value`.
 
     A constant matrix on one side becomes a product of that matrix with the columns of all paths (a GEMM).
 
@@ -200,7 +200,7 @@ def matmul(a: Any, b: Any) -> Value:
 
 
 def einsum(subscripts: Any, *factors: Any) -> Value:
-    """Return a sum of products in Einstein notation, as a value whose axes are the indices after "->".
+    """Return a sum of products in Einstein notation, as a `Value` whose axes are the indices after "->".
 
     A constant matrix contracted with the first index of a value goes through `matmul`.
 

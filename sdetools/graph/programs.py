@@ -66,7 +66,7 @@ class ElementList:
 
     @property
     def deepest(self) -> int:
-        """Length of the longest chain of operations, each an operand of the next; 0 without elements."""
+        """Length of the longest chain of operations, each of which takes the result of the one before; 0 without elements."""
         return max(self.depth, default=0)
 
     def add(self, name: str | None, args: Any, alike: bool) -> int:

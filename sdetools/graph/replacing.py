@@ -66,7 +66,7 @@ def _rebuilt(node: Value, args: list[Value]) -> Value:
 
 
 def batched(out: Value, samples: Mapping[Value, Value], given: Mapping[Value, Value]) -> Value:
-    """Return a formula of one sample of data, evaluated for n samples at once, as a value `(n, *out.shape)`.
+    """Return a formula of one sample of data, evaluated for n samples at once, as a `Value` `(n, *out.shape)`.
 
     Args:
         out: The formula of one sample.

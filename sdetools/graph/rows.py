@@ -136,12 +136,13 @@ def _write(name: str, dtype: str) -> Any:
 
 @once
 def function(name: str, dtype: str = "float64") -> Any:
-    """Return a function on rows as a C callback of six int64, whose meaning the module's docstring shows; a process compiles it once.
+    """Return a function on rows of floats as a C callback of six int64, which kernels call by its attribute `address`; a process compiles it once.
 
-    Its attribute `address` is the number by which kernels call it.
+    Its arguments are (source, target, count, 0, 0, 0): the addresses of two rows of `count` floats. "power" takes the address of the exponents in
+    the place of the fourth, "sincos" that of the cosines; "program" is described in `graph.interpreter`, the products in `graph.gemm`.
 
     Args:
-        name: One of `NAMES`, or "program", "product" or "small_product".
+        name: One of `NAMES` (NumPy's names and "sincos"), or "program", "product" or "small_product".
         dtype: "float64" or "float32".
 
     Raises:
@@ -159,10 +160,10 @@ def function(name: str, dtype: str = "float64") -> Any:
 
 
 def address(name: str, dtype: str = "float64") -> int:
-    """Return the address of a function on rows, an int; its machine code is loaded from the cache or compiled at the first use.
+    """Return the address of `function(name, dtype)`, an int by which kernels call it; its machine code comes from the cache or is compiled now.
 
     Args:
-        name: One of `NAMES`, or "program", "product" or "small_product".
+        name: One of `NAMES` (NumPy's names and "sincos"), or "program", "product" or "small_product".
         dtype: "float64" or "float32".
 
     Raises:

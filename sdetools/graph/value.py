@@ -252,7 +252,7 @@ OF_CONDITIONS = {"add": "logical_or", "maximum": "logical_or", "multiply": "logi
 
 
 def apply(name: str, *inputs: Any) -> Value:
-    """Return an elementwise operation as a value, simplified: constants are folded, operations without effect are dropped.
+    """Return an elementwise operation as a `Value`, simplified: constants are folded, operations without effect are dropped.
 
     Args:
         name: One of `MAPS`, by NumPy's name.

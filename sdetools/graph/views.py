@@ -23,10 +23,12 @@ from sdetools.graph.value import SMALL, Shape, Value, apply, trace_of, value
 class View:
     """Which elements of its source a view consists of, and in which order.
 
+    A flat position is one in the source, flattened in C order.
+
     Attributes:
-        strides: For each axis of the view, the step in the flattened source from one index to the next.
+        strides: For each axis of the view, the step in flat positions from one index to the next.
         start: Flat position of the first element.
-        table: Flat positions in the source by `strides . index + start`, as bytes of int64; None if that sum is itself the position.
+        table: Flat positions by `strides . index + start`, -1 for a zero, as bytes of int64; None if that sum is itself the position.
     """
 
     strides: Shape
@@ -128,7 +130,7 @@ def _linear(inner: View, middle: Shape, outer: View) -> View | None:
 
 
 def at_places(x: Value, places: np.ndarray) -> Value:
-    """Return the elements of `x` at flat positions as a value of the shape of `places`, an integer array; -1 gives a zero.
+    """Return the elements of `x` at flat positions as a `Value` of the shape of `places`, an integer array; -1 gives a zero.
 
     It is a view without a table if the positions are an affine function of the indices, else one with a table.
     """
@@ -185,7 +187,7 @@ def _gather(x: Value, key: Any) -> Value:
 
 
 def reshape(x: Any, shape: Any) -> Value:
-    """Return `x` in another shape, in C order, as a value; ValueError if the number of elements differs.
+    """Return `x` in another shape, in C order, as a `Value`; ValueError if the number of elements differs.
 
     Args:
         x: A value, or what `value` converts to one.
@@ -200,14 +202,14 @@ def reshape(x: Any, shape: Any) -> Value:
 
 
 def transpose(x: Any, axes: Any = None) -> Value:
-    """Return `x` as a value whose axis i is axis `axes[i]` of `x`; by default (None) the order of the axes is reversed."""
+    """Return `x` as a `Value` whose axis i is axis `axes[i]` of `x`; by default (None) the order of the axes is reversed."""
     x = value(x)
     axes = tuple(axis_of(a, x.ndim) for a in (axes if axes is not None else reversed(range(x.ndim))))
     return view(x, tuple(x.shape[a] for a in axes), tuple(dense(x.shape)[a] for a in axes))
 
 
 def broadcast(x: Any, shape: Any) -> Value:
-    """Return `x` broadcast to the shape `shape` as a value; ValueError if it does not fit."""
+    """Return `x` broadcast to the shape `shape` as a `Value`; ValueError if it does not fit."""
     x, shape = value(x), tuple(shape)
     if x.shape == shape:
         return x
@@ -325,7 +327,7 @@ def _placed(x: Value, places: np.ndarray) -> tuple[int, Value]:
 
 
 def assembled(pieces: Mapping[tuple[int, int], Value], shape: Shape) -> Value:
-    """Return an array of zeros with flat pieces added to it, as a value of shape `shape`.
+    """Return an array of zeros with flat pieces added to it, as a `Value` of shape `shape`.
 
     Args:
         pieces: Values `(n,)` by (flat position of the first element, n); they may overlap.
