@@ -119,12 +119,12 @@ class _Writer:
         return name
 
     def called(self, name: str, *given: Any) -> str:
-        """Return the text of a call of the function that NumPy calls `name`, in the library of the code, with `given` as arguments."""
+        """Return the text of a call of the function that NumPy calls `name`, in the library of the code: "np.exp(v3)" for `given` = ("v3",)."""
         lib = "np" if not self.torch else "F" if hasattr(self.space["F"], name) else "torch"
         return f"{lib}.{name}({', '.join(map(str, given))})"
 
     def whole(self, number: str) -> str:
-        """Return the text that makes an array of the text of a number."""
+        """Return the text of an array with one number, "np.asarray(1.0)", from the text of the number."""
         return self.called("asarray", number, *(["dtype=real", "device=device"] if self.torch else []))
 
     def line(self, v: Value, own: list[str]) -> str:
@@ -163,7 +163,7 @@ class _Writer:
         return self.called(v.name, *a)
 
     def real_of(self, a: Value, condition: str) -> str:
-        """Return the text of a condition converted to numbers of the float type; `a` is the value, `condition` its text."""
+        """Return the text of the condition `a` as numbers of the float type, "v3.astype(real)"; `condition` is its own text."""
         if a.op == "const" and not a.ndim:
             return _number(float(a.extra))
         return f"{condition}.to(real)" if self.torch else f"{condition}.astype(real)"
@@ -176,7 +176,7 @@ class _Writer:
         return self.called("broadcast_to", f"{name}[..., None]", f"({''.join(f'{n}, ' for n in a.shape)}P)")
 
     def shape(self, v: Value, shape: Sequence[int] | None = None) -> str:
-        """Return the text of the tuple `(*shape, P)`, with P, the number of paths, unless `v` is uniform; by default the shape is that of `v`."""
+        """Return the text of a shape with the number of paths P, "(3, P,)"; without P if `v` is uniform. By default the shape is that of `v`."""
         return "(" + "".join(f"{n}, " for n in (v.shape if shape is None else shape)) + ("" if v.uniform else "P,") + ")"
 
     def view(self, v: Value, x: str) -> str:

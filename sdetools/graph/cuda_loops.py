@@ -72,19 +72,19 @@ class CudaLoops(Loops):
         return self.unrolled and not self.products and not any(n.op in ("rows", "tally") for n in self.nodes)
 
     def entry(self, name: str, index: tuple[Any, ...]) -> str:
-        """Return the expression of an element of the array of data that is called `name`, with an entry of `index` for each axis."""
+        """Return the expression of element `index` of the array of data `name`, with all of its indices: "d0[i0, 1]"."""
         return f"{name}[{', '.join(map(str, index))}]"
 
     def begins(self, row: int) -> str:
-        """Return the expression of the position of lane 0 of a row in its flat array."""
+        """Return the expression of the position in the flat array at which row `row`, one number for each lane (thread), begins: "4 * lanes"."""
         return f"{row} * {self.L}"
 
     def lane_loop(self, body: Sequence[str]) -> list[str]:
-        """Return the lines of `body` themselves: a thread is one lane, so there is no loop."""
+        """Return the lines of code `body` themselves: a thread is one lane, so there is no loop over lanes."""
         return list(body)
 
     def begin(self) -> None:
-        """Open a new body of code: forget the lines, variables and conditions of the last one."""
+        """Open a new body of code: forget the lines, variables and conditions of the one before."""
         super().begin()
         self.conditions: set[str] = set()
 
@@ -98,9 +98,10 @@ class CudaLoops(Loops):
         return name
 
     def scheduled(self, ends: Sequence[Item]) -> list[str]:
-        """Return the lines of the body, which end with the stores `ends`: of one kernel, or of several if it exceeds a thread's registers.
+        """Return the lines of code that run the lines added so far and then `ends`, which write the results.
 
-        Between kernels, which the keys of `products` separate, values are in rows of working memory.
+        If they exceed a thread's registers, they are cut into several kernels by lines that are keys of `products`. Between kernels, values are in
+        rows of working memory.
         """
         own = [item for item in self.items if not item.load]
         if len(own) > LONGEST:
@@ -183,7 +184,7 @@ class CudaStraight(CudaLoops):
         super().__init__(*given)
 
     def place(self, row: int, flat: Any, array: str = "S", more: str = "") -> str:
-        """Return the name of the variable that is row `row + flat` of `array`, "S" or "Z"; `flat` is an int, and `more` is ignored."""
+        """Return the local variable that is row `row + flat` of `array`: "s4" for "S", "z4" for "Z". `flat` is an int, `more` is ignored."""
         if array == "S":
             self.used.add(row + flat)
         return f"{array.lower()}{row + flat}"

@@ -162,7 +162,7 @@ class Elements:
         return self.known[key]
 
     def entry(self, name: str, index: tuple[Any, ...]) -> str:
-        """Return the expression of element `index` of the array of data that is called `name`, by its flat position."""
+        """Return the expression of element `index` of the array of data `name`, such as "d0[i0 * 3 + 1]"."""
         a = self.tables.data[int(name[1:])]
         return f"{name}[{self.flat(index, [s // a.itemsize for s in a.strides])}]"
 
@@ -224,16 +224,16 @@ class Elements:
         return self.emit(v, self.function(v.name, a), self.named(a))
 
     def function(self, name: str, given: Sequence[str]) -> str:
-        """Return the expression of NumPy's function `name` of the expressions `given`, for one lane."""
+        """Return the expression of NumPy's function `name` of the expressions `given` for one lane (path), such as "lanes.vexp(v3)"."""
         return f"{INLINE.get(name, 'lanes.v' + name)}({', '.join(given)})"
 
     def number_of(self, name: str) -> str:
-        """Return the expression that is 1 where the condition `name` holds, and 0 elsewhere."""
+        """Return the expression that is 1 where the condition called `name` holds and 0 elsewhere: "(1.0 if v3 else 0.0)"."""
         return f"({self.one} if {name} else {self.zero})"
 
     @staticmethod
     def named(texts: Sequence[str]) -> list[str]:
-        """Return the names in `texts`, the expressions of operands, one for each: of a text of `number_of` the condition, else the text itself."""
+        """Return the variable in each of `texts`, the expressions of operands: "v3" for "v3", and for "(1.0 if v3 else 0.0)" of `number_of`."""
         return [t.split(" if ")[1].split(" else ")[0] if " if " in t else t for t in texts]
 
     def _view(self, v: Value, index: tuple[Any, ...]) -> str:
@@ -309,14 +309,14 @@ class Elements:
         return self.emit(v, f"{self.tables.array(v.extra)}[{place}]", (which,))
 
     def sample(self, v: Value, index: tuple[Any, ...]) -> str:
-        """Return the name of a variable with element `index` of `v`, the index of a sample, as an integer."""
+        """Return the name of a variable with the sample index in element `index` of `v`, converted from a float to an integer."""
         number = self.element(v, index)
         if ("sample", number) not in self.known:
             self.known["sample", number] = self.emit(v, f"np.int64({number})", (number,))
         return self.known["sample", number]
 
     def flat(self, index: Sequence[Any], strides: Sequence[int], start: int = 0) -> Any:
-        """Return the flat position start + index . strides: an int, or an expression if `index` has loop variables."""
+        """Return the flat position start + index . strides: an int, or an expression such as "i0 * 3 + 1" if `index` has loop variables."""
         fixed = start + sum(int(i) * s for i, s in zip(index, strides) if isinstance(i, (int, np.integer)))
         moving = [i if s == 1 else f"{i} * {s}" for i, s in zip(index, strides) if not isinstance(i, (int, np.integer)) and s]
         return " + ".join([*moving, *([str(fixed)] if fixed else [])]) if moving else int(fixed)
@@ -327,18 +327,18 @@ class Elements:
         return tuple(f"(({flat}) // {s} % {n})" if n > 1 else 0 for s, n in zip(dense(source.shape), source.shape))
 
     def place(self, row: int, flat: Any, array: str = "S", more: str = "") -> str:
-        """Return the expression of lane j of row `row + flat` of `array`, "S" or "Z", moved by `more`; `flat` is an int or an expression."""
+        """Return the expression of lane j of row `row + flat` (an int or an expression) of `array`, moved by `more`: "S[1024 + j]", "Z[1024 + j + z0]"."""
         return f"{array}[{self.offset(row, flat)}{more}]"
 
     def begins(self, row: int) -> str:
-        """Return the expression of the position of lane 0 of a row in its flat array."""
+        """Return the expression of the position in the flat array at which row `row`, one number for each lane, begins."""
         return f"{row * self.L}"
 
     def lane_loop(self, body: Sequence[str]) -> list[str]:
         return [f"for j in range({self.L}):", *indent(body)] if body else []
 
     def offset(self, row: int, flat: Any) -> str:
-        """Return the expression of the position of lane j of row `row + flat` in its flat array."""
+        """Return the expression of the position of lane j of row `row + flat` in the flat array, such as "1024 + j"."""
         if isinstance(flat, int):
             return f"{self.begins(row + flat)} + j"
         key = ("offset", flat)
@@ -348,7 +348,7 @@ class Elements:
         return f"{self.begins(row)} + {self.known[key]} + j"
 
     def straight(self, stores: Sequence[tuple[int, Value]]) -> list[str]:
-        """Return straight-line code for all elements of the values in `stores`, pairs (first row of the result, value)."""
+        """Return the lines of code, without loops over components, that compute `stores`, pairs (first row of the result, value)."""
         self.begin()
         ends = []
         for row, v in stores:
@@ -360,7 +360,7 @@ class Elements:
         return [*self.pre, *self.scheduled(ends)]
 
     def scheduled(self, ends: Sequence[Item]) -> list[str]:
-        """Return the lines of the body's loops over lanes, which end with the stores `ends`."""
+        """Return the lines of code, one or more loops over lanes, that run the lines added so far and then `ends`, which write the results."""
         scratch: dict[str, str] = {}
 
         def keep(name: str) -> str:
@@ -375,7 +375,7 @@ class Elements:
         return lines
 
     def angles(self, wanted: Sequence[tuple[str, str, str]]) -> list[str]:
-        """Return the calls of sin, cos and tan on whole rows; `wanted` has triples (function, place of the argument, place of the result)."""
+        """Return lines that call sin, cos and tan on whole rows; `wanted` has triples (function, place of the argument, place of the result)."""
         by_row: dict[str, dict[str, str]] = {}
         for function, source, target in wanted:
             by_row.setdefault(source, {})[function] = target

@@ -295,21 +295,21 @@ class Loops(LongFormulas):
         return [*lines, *body]
 
     def filled(self, row: int, count: int, number: str) -> list[str]:
-        """Return the lines that set `count` rows of S, from `row` on, to a number, given as text."""
+        """Return the lines of code that set `count` rows of S, from `row` on, to `number`, a text such as "0.0"."""
         body = [f"q = i * {self.L}", *self.lane_loop([f"S[{self.begins(row)} + q + j] = {number}"])]
         return [f"for i in range({self.tables.size(count)}):", *indent(body)]
 
     def array_argument(self, a: np.ndarray) -> str:
-        """Return the expression of an array of data as an argument of a compiled function."""
+        """Return the expression of the array of data `a` as an argument of a compiled function, such as "lanes.carray(d0, (N[0], ))"."""
         shape = "".join(f"{self.tables.size(n)}, " for n in a.shape)
         return f"lanes.carray({self.tables.array(np.ascontiguousarray(a))}, ({shape}))"
 
     def number_argument(self, v: Value) -> str:
-        """Return the expression of a uniform scalar v as an argument of a compiled function: its first lane if it is stored as a row."""
+        """Return the expression of a uniform scalar v as an argument of a compiled function: a variable, or lane 0 of its row, "S[64]"."""
         return f"S[{self.at[v.key] * self.L}]" if v.key in self.at else self.element(v, ())
 
     def start_of(self, v: Value) -> str:
-        """Return the expression of the address of the first number of v, a value that is stored in rows of S or Z."""
+        """Return the expression of the address of the first number of v, a value that is stored in rows of S or Z, such as "base + 8192"."""
         size = self.tables.real.size
         if v.key in self.draws:
             draw = self.draws[v.key]
@@ -318,7 +318,7 @@ class Loops(LongFormulas):
         return f"base + {size * self.at[v.key] * self.L}"
 
     def block(self, v: Value) -> str:
-        """Return the expression of the rows of a stored value v as argument of a compiled function: array `(n, lanes)`, `(lanes,)` for a scalar."""
+        """Return the expression of the rows of a stored value v as argument of a compiled function: "S2[4:7]", `(n, lanes)`; "S2[4]" for a scalar."""
         if v.key in self.draws:
             draw = self.draws[v.key]
             self.from_rows.add(v.key)

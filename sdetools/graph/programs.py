@@ -70,7 +70,7 @@ class ElementList:
         return max(self.depth, default=0)
 
     def add(self, name: str | None, args: Any, alike: bool) -> int:
-        """Return the number of an element in the lists; it is appended unless there is an equal one.
+        """Return the number of an element, its place in the lists; it is appended unless there is an equal one.
 
         Args:
             name: Name of its operation; None for an element that exists in memory.
@@ -88,11 +88,11 @@ class ElementList:
         return found
 
     def number(self, x: float) -> int:
-        """Return the number in the lists of the constant `x`; constants are equal if their bits are."""
+        """Return the number, that is the place in the lists, of the constant `x`; constants are equal if their bits are."""
         return self.add(None, (NUMBERS, np.float64(x).tobytes(), True), True)
 
     def operation(self, name: str, *args: int) -> int:
-        """Return the number in the lists of the operation `name` on the elements numbered `args`; a > b is written as b < a."""
+        """Return the number, that is the place in the lists, of the operation `name` on the elements numbered `args`; a > b is written as b < a."""
         if name in SWAPPED:
             name, args = SWAPPED[name], args[::-1]
         return self.add(name, args, all(self.alike[a] for a in args))

@@ -59,7 +59,7 @@ def passes(lines: Sequence[Item], stores: Sequence[Item], keep: Callable[[str], 
     Args:
         lines: Lines that define variables, each after those whose variables it uses.
         stores: Lines that write results to memory.
-        keep: Maps the name of a variable to the place of the row that stores it from one loop to the next.
+        keep: Maps the name of a variable to the text of the place that stores it from one loop to the next, such as "S[1024 + j]".
     """
     if len(lines) + len(stores) <= SHORT:
         return _cut([*_needed(lines, stores), *stores], keep)
