@@ -327,7 +327,7 @@ class Elements:
         return tuple(f"(({flat}) // {s} % {n})" if n > 1 else 0 for s, n in zip(dense(source.shape), source.shape))
 
     def place(self, row: int, flat: Any, array: str = "S", more: str = "") -> str:
-        """Return the expression of lane j of row `row + flat` (an int or an expression) of `array`, moved by `more`: "S[1024 + j]", "Z[1024 + j + z0]"."""
+        """Return the expression of lane j of row `row + flat` (int or expression) of `array`, moved by `more`: "S[1024 + j]", "Z[1024 + j + z0]"."""
         return f"{array}[{self.offset(row, flat)}{more}]"
 
     def begins(self, row: int) -> str:

@@ -153,12 +153,12 @@ REWRITTEN: dict[str, Callable[..., Any]] = {
 
 
 def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Value:
-    """Return a norm of `x` over axes as a `Value`, like `np.linalg.norm`.
+    """Return a norm of `x` over axes as a `Value`: of vectors that of `np.linalg.norm`.
 
     Args:
         x: A vector, or an array with several axes.
         ord: 1, 2 or infinity; None and "fro" are 2, the root of the sum of squares.
-        axis: The axis of the vectors; several axes, or None for all, make one vector of the elements along them.
+        axis: The axis of the vectors; several axes, or None for all, make one vector of the elements along them (no matrix norm).
         keepdims: Whether the axes stay, with length 1.
 
     Raises:

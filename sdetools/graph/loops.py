@@ -390,7 +390,7 @@ def source_of(v: Value) -> Value:
 
 
 def operations(n: Value) -> int:
-    """Return how many operations on a lane node n takes in code without loops; an inlined function counts its lines, views and joins nothing."""
+    """Return how many operations for one lane (path) node n takes in code without loops. An inlined function counts its lines, a view nothing."""
     if n.op == "map":
         return n.size * PRICE.get(n.name, 1)
     if n.op == "reduce":

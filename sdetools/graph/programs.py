@@ -99,11 +99,12 @@ class ElementList:
 
 
 class Walk:
-    """Translates values to elements: a depth-first walk through their graph that fills an `ElementList`.
+    """Translates elements of values, single numbers of a path, to operations: a depth-first walk through their graph that fills an `ElementList`.
 
     Args:
         made: The list to fill.
-        leaf: For a value that exists in memory, `leaf(value)` is a function from flat positions to numbers of elements; for others it is None.
+        leaf: For a value that exists in memory, `leaf(value)` is a function from flat positions (in C order) to numbers of elements in `made`; for
+            others it is None.
         values: The values to translate.
     """
 
