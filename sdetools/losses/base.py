@@ -1,7 +1,8 @@
 """The base class of losses: value, gradient, Hessian and third derivative on component-first arrays.
 
-A point `x` has shape `(dim,)`, many points have shape `(dim, paths)`. While a rule is traced, `x` is a graph value of shape `(dim,)`.
-Results put the axes of the derivative first and the paths last.
+A point `x` has shape `(dim,)`, many points have shape `(dim, paths)`, one column for each path. In a shape, `*paths` is nothing for one
+point, and the number of paths for many. While a formula is traced (recorded as a graph), `x` is a graph value of shape `(dim,)`. Results
+put the axes of the derivative first and the paths last.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from sdetools.graph.value import Value
 
 @dataclass(frozen=True)
 class Stage:
-    """A function that a kernel calls as it is, instead of tracing it.
+    """A compiled or torch function with its data, which the simulation calls as it is instead of tracing it.
 
     Attributes:
-        function: A module-level `@njit(nogil=True)` function `function(x, out, *data)` that reads `x` `(dim, lanes)` and writes `out`; the
-            function of a noise also takes its draws, `function(x, z, out, *data)`. A worker process imports it by module and name. For the
-            torch backend, a function of tensors that returns its result.
-        data: The arrays that the function reads.
+        function: A module-level `@njit(nogil=True)` function `function(x, out, *data)`. It reads the points `x` `(dim, lanes)`, a column
+            for each of the paths that are advanced together, and writes its result to the array `out`. The function of a noise also takes
+            its draws: `function(x, z, out, *data)`. A worker process imports it by module and name. For the torch backend it is a function
+            of a tensor `(dim, paths)` that returns its result.
+        data: The arrays that `function` takes as its last arguments; none by default.
 
     Example:
         >>> Stage(function=len, data=()).data
@@ -42,17 +44,19 @@ class Loss(ABC):
 
     Subclasses set the attributes and implement the five abstract members, under this contract:
 
-    1. `parameters` are numbers that a kernel loads at run time. The argument `p` of a method replaces them, by traced values while
-       tracing.
-    2. No method changes `x` or warns. Outside the domain of L the result is NaN or infinite.
-    3. Methods are NumPy code without branches on values, so that the same code runs on numbers, on rows of paths and on traced values.
+    1. `parameters` are numbers that are loaded at run time. The argument `p` of a method replaces them: an array of the same shape, or a
+    traced value. If `p` is None, `parameters` are used.
+    2. A point `x` is an array `(dim,)`, many points are `(dim, paths)`; `*paths` in a shape is nothing for one point. Another number of
+       rows is a ValueError. While a formula is traced, `x` is a graph value `(dim,)`, and the result is one of the shape for one point.
+    3. No method changes `x` or warns. Outside the domain of L the result is NaN or infinite.
+    4. Methods are NumPy code without branches on values, so that the same code runs on numbers, on rows of paths and on traced values.
        Large data remain arrays: `features @ x` becomes one matrix product.
 
     Attributes:
         dim: Number of coordinates.
-        names: Names of the coordinates, in order.
-        parameters: Numbers that can change without a recompilation.
-        latex: The formula of L.
+        names: Names of the coordinates, `dim` of them, in order.
+        parameters: Numbers of the formula that can change without a recompilation, an array `(number of parameters,)`, often empty.
+        latex: The formula of L in LaTeX.
         label: A short name for messages and reports.
     """
 
@@ -65,53 +69,94 @@ class Loss(ABC):
     @property
     @abstractmethod
     def identity(self) -> str:
-        """A short string, equal for equal losses in every process; it enters the hash of an experiment."""
+        """A short text, equal for equal losses in every process; stored results of a simulation are recognised by a hash of it."""
 
     @abstractmethod
     def value(self, x: Any, p: Any = None) -> Any:
-        """Return L(x): a number for `x` of shape `(dim,)`, `(paths,)` for `(dim, paths)`."""
+        """Return the loss L(x) at one point or at many.
+
+        Args:
+            x: One point `(dim,)`, many points `(dim, paths)`, or a traced point.
+            p: Numbers that replace `parameters`, in the same order; None for `parameters`.
+
+        Returns:
+            A number for one point, an array `(paths,)` for many, a traced value of shape `()` for a traced point; NaN or infinite outside
+            the domain of L.
+        """
 
     @abstractmethod
     def gradient(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return grad L(x), of the shape of `x`."""
+        """Return the gradient of L at one point or at many, in the shape of `x`.
+
+        Args:
+            x: One point `(dim,)`, many points `(dim, paths)`, or a traced point.
+            p: Numbers that replace `parameters`, in the same order; None for `parameters`.
+        """
 
     @abstractmethod
     def hessian(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return the Hessian d_ij L(x), `(dim, dim, *paths)`."""
+        """Return the Hessian d_ij L(x), an array `(dim, dim)` for one point and `(dim, dim, paths)` for many.
+
+        Args:
+            x: One point `(dim,)`, many points `(dim, paths)`, or a traced point.
+            p: Numbers that replace `parameters`, in the same order; None for `parameters`.
+        """
 
     @abstractmethod
     def third(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return the third derivative d_ijl L(x), `(dim, dim, dim, *paths)`."""
+        """Return the third derivative d_ijl L(x), an array `(dim, dim, dim)` for one point and `(dim, dim, dim, paths)` for many.
+
+        Args:
+            x: One point `(dim,)`, many points `(dim, paths)`, or a traced point.
+            p: Numbers that replace `parameters`, in the same order; None for `parameters`.
+        """
 
     def hessian_product(self, x: Any, v: Any, p: Any = None) -> np.ndarray:
-        """Return the Hessian-vector product sum_j d_ij L(x) v_j, `(dim, *paths)`; `v` is `(dim,)` or `(dim, paths)`."""
+        """Return the Hessian-vector product sum_j d_ij L(x) v_j, an array `(dim,)`, or `(dim, paths)` if `x` or `v` has many columns.
+
+        Args:
+            x: One point `(dim,)`, or many points `(dim, paths)`.
+            v: The vector, `(dim,)` for all points or `(dim, paths)` with one for each.
+            p: Numbers that replace `parameters`; None for `parameters`.
+        """
         return contract("ij...,j...->i...", self.hessian(x, p), v)
 
     def third_contracted(self, x: Any, matrix: Any, p: Any = None) -> np.ndarray:
-        """Return sum_ij d_ijl L(x) M_ij, `(dim, *paths)`; `matrix` M is `(dim, dim)` or `(dim, dim, paths)`."""
+        """Return the contraction sum_ij d_ijl L(x) M_ij of the third derivative, indexed by l: `(dim,)`, or `(dim, paths)` for many points.
+
+        Args:
+            x: One point `(dim,)`, or many points `(dim, paths)`.
+            matrix: M, `(dim, dim)` for all points or `(dim, dim, paths)` with one for each.
+            p: Numbers that replace `parameters`; None for `parameters`.
+        """
         return contract("ijl...,ij...->l...", self.third(x, p), matrix)
 
     def third_product(self, x: Any, a: Any, b: Any) -> np.ndarray:
-        """Return sum_ij d_ijl L(x) a_i b_j at one point, `(dim,)`."""
+        """Return sum_ij d_ijl L(x) a_i b_j, an array `(dim,)` indexed by l, for one point `x` and two vectors `a` and `b`, each `(dim,)`."""
         both = np.multiply.outer(np.asarray(a, dtype=float), np.asarray(b, dtype=float))
         return self.third_contracted(x, (both + both.T) / 2)
 
     def quadratic(self) -> tuple[np.ndarray, np.ndarray, float] | None:
-        """Return `(H, c, L0)` with L(x) = x^T H x / 2 + c^T x + L0, or None if L is not quadratic."""
+        """Return the coefficients of a quadratic loss L(x) = x^T H x / 2 + c^T x + L0, or None if L is not known to be quadratic.
+
+        Returns:
+            `(H, c, L0)`: a symmetric matrix `(dim, dim)`, a vector `(dim,)` and a number, at the current `parameters`. None in the base
+            class.
+        """
         return None
 
     @property
     def torch_stage(self) -> Stage | None:
-        """The gradient on torch tensors `(dim, paths)` for a loss given as a torch function, else None."""
+        """The gradient as a function of torch tensors `(dim, paths)`, for a loss given as a torch function; None for every other loss."""
         return None
 
     @property
     def torch_value_stage(self) -> Stage | None:
-        """The value on torch tensors `(dim, paths)` for a loss given as a torch function, else None."""
+        """The value as a function of torch tensors, `(dim, paths)` to `(paths,)`, for a loss given as a torch function; None for every other loss."""
         return None
 
     def _point(self, x: Any) -> Any:
-        """Return `x` as a float64 or object array, or as the graph value it is, with `dim` components."""
+        """Return `x` as a float64 or object array, or as the graph value it is; ValueError unless it has `dim` components along its first axis."""
         if not isinstance(x, Value):
             x = np.asarray(x)
             x = x if x.dtype == object else np.asarray(x, dtype=float)
@@ -123,7 +168,7 @@ class Loss(ABC):
         return x
 
     def _parameters(self, p: Any) -> Any:
-        """Return `p`, or the parameters of the loss if it is None."""
+        """Return `p`, or the parameters of the loss if it is None; ValueError if `p` has another shape than these."""
         if p is None:
             return self.parameters
         p = p if isinstance(p, Value) else np.asarray(p)
@@ -136,7 +181,11 @@ class Loss(ABC):
 
 
 def contract(subscripts: str, *factors: Any) -> np.ndarray:
-    """Return `np.einsum(subscripts, *factors)`, also for graph values and for object arrays of symbols.
+    """Return the contraction `np.einsum(subscripts, *factors)`, also for graph values and for object arrays of symbols.
+
+    Args:
+        subscripts: The indices of the factors and of the result, as in NumPy, for example "ij...,j...->i...".
+        *factors: Arrays, lists or graph values, one for each group of indices before the arrow.
 
     Example:
         >>> contract("i...,i...->...", np.array([1, 2], dtype=object), [3, 4])
@@ -146,7 +195,15 @@ def contract(subscripts: str, *factors: Any) -> np.ndarray:
 
 
 def scalar(value: Any, like: np.ndarray) -> Any:
-    """Broadcast a value to the paths of `like`; for one point return the number (or symbol) itself.
+    """Return a value of a function with one entry for each path of `like`.
+
+    Args:
+        value: A number or symbol, an array `(paths,)`, or a traced value `()`.
+        like: The point or points at which the function was evaluated: `(dim,)`, `(dim, paths)`, or a traced point.
+
+    Returns:
+        An array `(paths,)` for many points, in which a single number is repeated. For one point the number (or symbol) itself, for a traced
+        point a traced value `()`.
 
     Example:
         >>> scalar(1.0, np.zeros((2, 3)))
@@ -156,7 +213,7 @@ def scalar(value: Any, like: np.ndarray) -> Any:
 
 
 def coordinate_names(names: Sequence[str] | None, dim: int) -> tuple[str, ...]:
-    """Validate the coordinate names, or return the default names x0, x1, ...
+    """Return the names of the coordinates as a tuple of `dim` strings: the given ones after validation, or x0, x1, ... by default.
 
     Args:
         names: A list of identifiers, or one string with spaces or commas between them; None for the default names.
@@ -178,7 +235,7 @@ def coordinate_names(names: Sequence[str] | None, dim: int) -> tuple[str, ...]:
 
 
 def digest(*arrays: np.ndarray) -> str:
-    """Return the SHA-256 hash of the types, shapes and contents of arrays, in hexadecimal.
+    """Return the SHA-256 hash of the types, shapes and contents of the arrays, in the given order, as 64 hexadecimal digits.
 
     Example:
         >>> digest(np.zeros(2)) == digest(np.zeros(2)), digest(np.zeros(2)) == digest(np.zeros((1, 2)))

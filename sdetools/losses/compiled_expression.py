@@ -1,4 +1,9 @@
-"""Compilation of SymPy expressions to a list of operations that runs on numbers, rows of paths and traced values."""
+"""Compilation of SymPy expressions to a list of operations that runs on numbers, rows of paths and traced values.
+
+A row of paths is an array `(paths,)` with one coordinate of all paths. A traced value stands for such a row while a graph is recorded. A
+slot names an operand of the list of operations: a pair `(kind, index)` with the kind "input" (a coordinate or parameter), "constant" or
+"step" (the result of an operation).
+"""
 
 from __future__ import annotations
 
@@ -18,7 +23,7 @@ LARGEST_PRODUCT = 32  # up to this exponent x**n is computed by repeated squarin
 
 
 def _sign(u: Any) -> Any:
-    """Return sign(u), 0 at 0 and NaN at NaN."""
+    """Return sign(u) as a float: 0 at 0 and NaN at NaN."""
     return select(u > 0, 1.0, select(u < 0, -1.0, u))
 
 
@@ -57,11 +62,22 @@ REWRITTEN: dict[Any, Callable] = {
 
 
 class CompiledExpression:
-    """A compiled function `f(x, p=()) -> list of components`: operations on numbered slots, run in order.
+    """A compiled function `f(x, p=())` that returns the list of its components, one for each expression; build it with `compile`.
 
-    The slots contain the coordinates, the parameters, the constants and then the result of each step. A common subexpression is
-    computed once. A component that does not depend on `x` is returned as a float, and one that is a coordinate as that row itself.
-    Nothing is changed in place.
+    It is a list of operations that run in order on one list of operands: the coordinates `x`, the parameters `p`, the constants, and then
+    the result of each operation. A common subexpression is computed once. A component that does not depend on `x` is returned as a float,
+    and one that is a coordinate as that row itself. Nothing is changed in place.
+
+    Args:
+        expressions: SymPy expressions, one for each component.
+        names: Names of the coordinates, in the order of `x`.
+        parameter_names: Names of the parameters, in the order of `p`.
+
+    Attributes:
+        inputs: Number of coordinates and parameters.
+        constants: The constants, floats.
+        steps: The operations `(function, indices of its operands)`.
+        outputs: The index of each component in the list of operands.
     """
 
     def __init__(self, expressions: Sequence[sp.Expr], names: Sequence[str], parameter_names: Sequence[str]) -> None:
@@ -75,7 +91,7 @@ class CompiledExpression:
         self.outputs = [start[kind] + i for kind, i in outputs]
 
     def __call__(self, x: Any, p: Any = ()) -> list[Any]:
-        """Evaluate the components at `x` with parameters `p`; ValueError for another number of them."""
+        """Evaluate the components at the point `x` with parameters `p`; ValueError if there are not as many of both as names."""
         slots = [*x, *p]
         if len(slots) != self.inputs:
             raise ValueError(f"The expression must be given {self.inputs} coordinates and parameters; got {len(slots)}.")
@@ -90,7 +106,19 @@ Slot = tuple[str, int]
 
 
 class _Writer:
-    """Translator of expressions to steps `(function, slots)` that reuses equal steps."""
+    """Translator of expressions to operations, which reuses equal ones.
+
+    Each method adds the operations that it needs and returns a slot: a pair `(kind, index)` that names an operand, of the kind "input" (a
+    coordinate or parameter), "constant" or "step" (the result of an operation).
+
+    Args:
+        inputs: The symbols of the coordinates, then those of the parameters.
+
+    Attributes:
+        known: The slot of each expression that has been translated.
+        constants: The index of each constant.
+        steps: The index of each operation `(function, slots of its arguments)`, in the order in which they run.
+    """
 
     def __init__(self, inputs: Sequence[sp.Symbol]) -> None:
         self.known: dict[sp.Expr, Slot] = {s: ("input", i) for i, s in enumerate(inputs)}
@@ -98,7 +126,7 @@ class _Writer:
         self.steps: dict[tuple[Callable, tuple[Slot, ...]], int] = {}
 
     def constant(self, value: float) -> Slot:
-        """Return the slot of a finite constant."""
+        """Return the slot `("constant", index)` of a number, which is added if it is new; ValueError unless it is finite."""
         if not math.isfinite(value):
             raise ValueError(
                 "The expression must have finite real coefficients, as must its derivatives; got one that is not. Rescale it."
@@ -106,17 +134,26 @@ class _Writer:
         return "constant", self.constants.setdefault(value, len(self.constants))
 
     def step(self, function: Callable, *slots: Slot) -> Slot:
-        """Return the slot of a function of other slots."""
+        """Return the slot `("step", index)` of the result of `function` on other slots; the operation is added if there is no equal one.
+
+        Args:
+            function: A function of numbers, rows of paths or traced values, such as `np.exp` or `operator.add`.
+            *slots: Its arguments in order, pairs `(kind, index)`.
+        """
         return "step", self.steps.setdefault((function, slots), len(self.steps))
 
     def slot(self, expr: sp.Expr) -> Slot:
-        """Return the slot of an expression, translated at its first occurrence."""
+        """Return the slot `(kind, index)` with the value of a SymPy expression, which is translated to operations at its first occurrence."""
         if expr not in self.known:
             self.known[expr] = self.translate(expr)
         return self.known[expr]
 
     def translate(self, expr: sp.Expr) -> Slot:
-        """Translate an expression by its type."""
+        """Add the operations that compute a SymPy expression, and return the slot `(kind, index)` of its value.
+
+        Raises:
+            ValueError: If it contains an unknown name, a function that is not supported, or a number that is not finite and real.
+        """
         if expr.is_number:
             return self.constant(to_float(expr))
         if expr.is_Add:
@@ -134,7 +171,7 @@ class _Writer:
         )
 
     def sum(self, expr: sp.Expr) -> Slot:
-        """Add the terms, then subtract those with a negative coefficient."""
+        """Add the operations of a SymPy sum, and return its slot `(kind, index)`: terms with a negative coefficient are subtracted at the end."""
         signed = [(term, term.as_coeff_Mul()[0].is_negative) for term in expr.args]
         plus = [self.slot(term) for term, negative in signed if not negative]
         minus = [self.slot(-term) for term, negative in signed if negative]
@@ -142,7 +179,7 @@ class _Writer:
         return reduce(lambda a, b: self.step(operator.sub, a, b), minus, total)
 
     def product(self, expr: sp.Expr) -> Slot:
-        """Multiply the factors, then divide by those with a negative exponent."""
+        """Add the operations of a SymPy product, and return its slot `(kind, index)`: factors with a negative exponent become one divisor."""
         coefficient, rest = expr.as_coeff_Mul()
         pairs = [factor.as_base_exp() if factor.is_Pow else (factor, sp.S.One) for factor in sp.Mul.make_args(rest)]
         above = [base**power for base, power in pairs if not power.is_negative]
@@ -161,7 +198,11 @@ class _Writer:
         return total
 
     def power(self, base: sp.Expr, exponent: sp.Expr) -> Slot:
-        """Compute a power by repeated squaring, a square root or `pow`."""
+        """Add the operations of `base**exponent`, and return the slot `(kind, index)` of the power.
+
+        Integer exponents up to 32 use repeated squaring, half-integer ones (up to 16) a square root as well, and other numbers `pow`. A
+        negative exponent becomes a division. A power with a variable exponent u is exp(u log(base)).
+        """
         if not exponent.is_number:  # b**u = exp(u log b), for b > 0
             return self.step(np.exp, self.step(operator.mul, self.slot(exponent), self.step(np.log, self.slot(base))))
         if exponent.is_negative:
@@ -175,7 +216,12 @@ class _Writer:
         return self.step(operator.pow, self.slot(base), self.constant(to_float(exponent)))
 
     def multiplied(self, base: Slot, times: int) -> Slot:
-        """Compute a positive integer power by repeated squaring."""
+        """Add the operations of a power by repeated squaring, and return its slot `(kind, index)`.
+
+        Args:
+            base: The slot of the base.
+            times: The exponent, a positive integer.
+        """
         if times == 1:
             return base
         half = self.multiplied(base, times // 2)
@@ -189,15 +235,18 @@ def _program(expressions: tuple[sp.Expr, ...], names: tuple[str, ...], parameter
 
 
 def compile(expressions: Sequence[sp.Expr], names: Sequence[str], parameter_names: Sequence[str] = ()) -> CompiledExpression:
-    """Compile expressions to a function `f(x, p=()) -> list of components`; equal expressions give the same object.
+    """Compile expressions to a function `f(x, p=())` that returns the list of its components; equal expressions give the same object.
 
     Args:
         expressions: SymPy expressions, one for each component.
-        names: Names of the coordinates; `x` contains as many numbers, rows of paths or traced values.
+        names: Names of the coordinates; `x` contains as many numbers, rows of paths `(paths,)` or traced values, in this order.
         parameter_names: Names of the parameters, in the order of `p`.
 
     Returns:
-        The compiled function. It never warns: log(-1) is NaN.
+        The compiled function. It never warns: log(-1) is NaN. A component without coordinates is a float, even for rows of paths.
+
+    Raises:
+        ValueError: If an expression contains another name, an unsupported function or a number that is not finite and real.
 
     Example:
         >>> from sdetools.losses.parser import parse

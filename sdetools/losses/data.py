@@ -1,4 +1,8 @@
-"""Losses of generalised linear models: L(x) = mean_i phi(a_i . x, y_i) + l2/2 |x|^2 for data (a_i, y_i)."""
+"""Losses of generalised linear models: L(x) = mean_i phi(a_i . x, y_i) + l2/2 |x|^2 for data (a_i, y_i).
+
+In a shape, `*paths` is nothing for one point `x` `(dim,)`, and the number of paths for many points `(dim, paths)`. The margins are the
+numbers m_i = a_i . x, `(samples, *paths)`. The derivatives phi', phi'' and phi''' are those by the margin.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +19,13 @@ from sdetools.losses.base import Loss, contract, coordinate_names, digest, scala
 class LinearModel(Loss):
     """The mean over samples of L_i(x) = phi(a_i . x, y_i) + l2/2 |x|^2; build it with `least_squares` or `logistic`.
 
-    All derivatives are exact: they are sums of phi', phi'', phi''' times products of features.
+    All derivatives are exact: they are sums of phi', phi'', phi''' (by the first argument) times products of features.
 
     Attributes:
         features: The a_i in rows, `(samples, dim)`.
-        targets: The y_i, `(samples,)`.
-        l2: Weight of the ridge penalty.
-        kind: "least_squares" or "logistic".
+        targets: The y_i, `(samples,)`; -1 or 1 for the logistic loss.
+        l2: Weight of the ridge penalty, at least 0.
+        kind: "least_squares", phi(m, y) = (m - y)^2 / 2, or "logistic", phi(m, y) = log(1 + exp(-y m)).
         samples: Number of samples n.
     """
 
@@ -52,15 +56,15 @@ class LinearModel(Loss):
 
     @property
     def identity(self) -> str:
-        """The kind, a hash of the data, and l2."""
+        """A text, equal for equal losses: the kind, a hash of the data, and l2."""
         return f"{self.kind}:{digest(self.features, self.targets)}:l2={self.l2!r}"
 
     def slope(self, margins: Any, targets: Any = None) -> Any:
-        """Return phi'(m_i, y_i), `(samples, *paths)`.
+        """Return the derivative phi'(m_i, y_i) of the loss of each sample by its margin m_i = a_i . x, an array `(samples, *paths)`.
 
         Args:
-            margins: m = features @ x, `(samples, *paths)`.
-            targets: The y_i of these margins; by default those of the loss.
+            margins: The m_i, `(samples,)` for one point or `(samples, paths)` for many.
+            targets: The y_i of these margins, an array that broadcasts against them; None for all targets of the loss.
         """
         y = spread(self.targets, margins) if targets is None else targets
         if self.kind == "least_squares":
@@ -69,14 +73,17 @@ class LinearModel(Loss):
         return -y * np.exp(-(size + y * margins) / 2) / (1 + np.exp(-size))
 
     def curvature(self, margins: Any) -> np.ndarray:
-        """Return phi''(m_i, y_i), `(samples, *paths)`, for margins m = features @ x."""
+        """Return the second derivative phi''(m_i, y_i) by the margins m_i = a_i . x, in their shape `(samples,)` or `(samples, paths)`.
+
+        It does not depend on the y_i: it is 1 for least squares, and that of log(1 + exp(-m)) for the logistic loss.
+        """
         if self.kind == "least_squares":
             return margins * 0 + 1.0
         size = np.exp(-np.abs(margins))
         return size / (1 + size) ** 2
 
     def value(self, x: Any, p: Any = None) -> Any:
-        """Return L(x), without overflow for large margins."""
+        """Return L(x), a number for `x` `(dim,)` and `(paths,)` for `(dim, paths)`, without overflow for large margins; `p` is not used."""
         x = self._point(x)
         with np.errstate(all="ignore"):
             margins = self.features @ x
@@ -95,12 +102,19 @@ class LinearModel(Loss):
             return self.features.T @ self.slope(self.features @ x) / self.samples + self.l2 * x
 
     def sample_gradients(self, x: Any) -> np.ndarray:
-        """Return grad L_i(x) for each sample at one point `(dim,)`: `(samples, dim)`. Their mean is `gradient(x)`."""
+        """Return the gradients of the L_i at one point `x` `(dim,)`, an array `(samples, dim)` whose mean over the rows is `gradient(x)`."""
         x = _check.point("x", x, self.dim)
         return self.slope(self.features @ x)[:, None] * self.features + self.l2 * x
 
     def sample_covariance(self, x: Any) -> Any:
-        """Return the covariance (1/n) sum_i (g_i - gbar)(g_i - gbar)^T of the sample gradients g_i, `(dim, dim, *paths)`."""
+        """Return the covariance (1/n) sum_i (g_i - gbar)(g_i - gbar)^T of the gradients g_i of the samples, with mean gbar.
+
+        Args:
+            x: One point as an array `(dim,)`, or many `(dim, paths)`.
+
+        Returns:
+            An array `(dim, dim)` for one point, `(dim, dim, paths)` for many.
+        """
         if x.ndim > 1:
             return np.stack([self.sample_covariance(column) for column in x.T], axis=-1)
         deviations = self.slope(self.features @ x)[:, None] * self.features
@@ -113,7 +127,7 @@ class LinearModel(Loss):
         return self.features.T @ self.features / self.samples
 
     def hessian(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return features^T diag(phi'') features / samples + l2 I."""
+        """Return the Hessian A^T diag(phi'') A / n + l2 I for features A, `(dim, dim)` or `(dim, dim, paths)` as `x`; `p` is not used."""
         x = self._point(x)
         with np.errstate(all="ignore"):
             weights = self.curvature(self.features @ x)
@@ -121,20 +135,38 @@ class LinearModel(Loss):
         return out + spread(self.l2 * np.eye(self.dim), out)
 
     def hessian_product(self, x: Any, v: Any, p: Any = None) -> np.ndarray:
-        """Return features^T (phi'' * (features v)) / samples + l2 v, without forming the Hessian."""
+        """Return the Hessian-vector product A^T (phi'' * (A v)) / n + l2 v for features A and n samples, without forming the Hessian.
+
+        Args:
+            x: One point `(dim,)`, or many points `(dim, paths)`.
+            v: The vector, `(dim,)` or `(dim, paths)`.
+            p: Not used: the loss has no parameters.
+
+        Returns:
+            An array `(dim,)`, or `(dim, paths)` if `x` or `v` has paths.
+        """
         x, v = self._point(x), self._point(v)
         x, v = spread(x, v), spread(v, x)
         with np.errstate(all="ignore"):
             return self.features.T @ (self.curvature(self.features @ x) * (self.features @ v)) / self.samples + self.l2 * v
 
     def third(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return the mean over samples of phi''' times the outer cube of a_i."""
+        """Return the third derivative (1/n) sum_s phi'''_s a_si a_sj a_sl, `(dim, dim, dim)` or `(dim, dim, dim, paths)` as `x`; `p` is not used."""
         x = self._point(x)
         a = self.features
         return contract("si,sj,sl,s...->ijl...", a, a, a, self._jerk(a @ x)) / self.samples
 
     def third_contracted(self, x: Any, matrix: Any, p: Any = None) -> np.ndarray:
-        """Return the mean over samples of phi''' (a^T M a) a, without forming the third derivative."""
+        """Return the contraction (1/n) sum_s phi'''_s (a_s^T M a_s) a_s of the third derivative with a matrix M, without forming it.
+
+        Args:
+            x: One point `(dim,)`, or many points `(dim, paths)`.
+            matrix: M, an array `(dim, dim)`, or `(dim, dim, paths)` with one for each point.
+            p: Not used: the loss has no parameters.
+
+        Returns:
+            An array `(dim,)`, or `(dim, paths)` if `x` or M has paths.
+        """
         x = self._point(x)
         a = self.features
         forms = contract("si,sj,ij...->s...", a, a, matrix)
@@ -142,17 +174,17 @@ class LinearModel(Loss):
         return a.T @ (spread(jerk, forms) * spread(forms, jerk)) / self.samples
 
     def quadratic(self) -> tuple[np.ndarray, np.ndarray, float] | None:
-        """Return `(H, c, L0)` for least squares, None for logistic loss."""
+        """Return `(H, c, L0)` with L(x) = x^T H x / 2 + c^T x + L0 for least squares, H `(dim, dim)` and c `(dim,)`; None for logistic loss."""
         if self.kind != "least_squares":
             return None
         a, y = self.features, self.targets
         return a.T @ a / self.samples + self.l2 * np.eye(self.dim), -a.T @ y / self.samples, float(y @ y / 2 / self.samples)
 
     def minimiser(self) -> np.ndarray:
-        """Return the minimiser `(dim,)`, the one of least norm if there are many.
+        """Return the minimiser of L, an array `(dim,)`; the one of least norm if least squares has many.
 
         Raises:
-            ValueError: If there is none: logistic loss without `l2` on linearly separable data.
+            ValueError: If there is none, or none was found: logistic loss without `l2` on linearly separable data.
         """
         if self.kind == "least_squares":
             a = np.vstack([self.features, np.sqrt(self.samples * self.l2) * np.eye(self.dim)])
@@ -172,7 +204,7 @@ class LinearModel(Loss):
         return found.x
 
     def _jerk(self, margins: Any) -> np.ndarray:
-        """Return phi'''(m_i, y_i), `(samples, *paths)`."""
+        """Return the third derivative phi'''(m_i, y_i) by the margins m_i, in their shape `(samples, *paths)`."""
         return margins * 0 if self.kind == "least_squares" else -self.curvature(margins) * np.tanh(margins / 2)
 
 

@@ -14,13 +14,26 @@ COORDINATES = 32
 
 
 def hessian(gradient: Callable, x: np.ndarray, step: float = EPS ** (1 / 3)) -> np.ndarray:
-    """Return central differences of the gradient, symmetrised; their relative error is about 1e-10."""
+    """Return the Hessian by central differences of the gradient, symmetrised: `(dim, dim, *paths)`; the relative error is of order 1e-10.
+
+    Args:
+        gradient: A function of points `(dim, *paths)` that returns an array of the same shape.
+        x: One point `(dim,)`, or many `(dim, paths)`, as a float array.
+        step: The step h along a coordinate, times max(1, |x_i|).
+    """
     rough = differences(gradient, x, step)
     return (rough + rough.swapaxes(0, 1)) / 2
 
 
 def third(gradient: Callable, hessian_function: Callable | None, x: np.ndarray) -> np.ndarray:
-    """Return central differences of the Hessian, or second differences of the gradient (relative error 1e-7) if no Hessian is given."""
+    """Return the third derivative by differences, averaged over the orders of its indices: `(dim, dim, dim, *paths)`.
+
+    Args:
+        gradient: A function of points `(dim, *paths)` that returns an array of the same shape.
+        hessian_function: A function of points that returns `(dim, dim, *paths)`, of which central differences are taken. If it is None,
+            second differences of the gradient are taken, with a relative error of order 1e-7.
+        x: One point `(dim,)`, or many `(dim, paths)`, as a float array.
+    """
     if hessian_function is not None:
         rough = differences(hessian_function, x, EPS ** (1 / 3))
     else:
@@ -30,7 +43,16 @@ def third(gradient: Callable, hessian_function: Callable | None, x: np.ndarray) 
 
 
 def differences(function: Callable, x: np.ndarray, step: float) -> np.ndarray:
-    """Return the central differences of a function along each coordinate, stacked on a new first axis."""
+    """Return the central differences (f(x + h e_i) - f(x - h e_i)) / (2 h) along each coordinate i, stacked on a new first axis.
+
+    Args:
+        function: f, a function of points `(dim, *paths)` that returns an array.
+        x: One point `(dim,)`, or many `(dim, paths)`, as a float array; it is not changed.
+        step: h, times max(1, |x_i|).
+
+    Returns:
+        An array of shape `(dim, *shape of f(x))`; entry i is the derivative by x_i.
+    """
     out = []
     for i in range(len(x)):
         up, down = x.copy(), x.copy()
@@ -42,11 +64,18 @@ def differences(function: Callable, x: np.ndarray, step: float) -> np.ndarray:
 
 
 def compare(function: Callable, derivative: Callable, names: tuple[str, ...], name: str, of: str) -> None:
-    """Raise ValueError unless `derivative` is the derivative of `function` at a few random points.
+    """Raise ValueError unless `derivative` agrees with central differences of `function` at six random points, in up to 32 coordinates.
 
     With the step h = eps^(1/3) the error of a central difference D(h) is h^2 f'''/6 + eps f/h, both terms of order eps^(2/3) times the
-    scale of f. The difference D(2h) - D(h) estimates the first term. The tolerance is ten times that estimate plus 1000 eps^(2/3) times
-    the scale, which allows for functions of low smoothness.
+    scale of f. The difference D(2h) - D(h) estimates the first term. The tolerance is ten times that estimate plus 1000 eps^(2/3) times the
+    scale, which allows for functions of low smoothness. Where a difference is not finite, nothing is compared.
+
+    Args:
+        function: f, a function of one point `(dim,)` that returns a number or an array.
+        derivative: Its derivative as given by the user: a function of one point whose result has the coordinates on the first axis.
+        names: Names of the `dim` coordinates, for the message.
+        name: Name of the derivative in the message, for example "gradient".
+        of: Name of the function in the message, for example "value".
     """
     rng = np.random.default_rng(0)
     normal = rng.standard_normal((POINTS, len(names)))
@@ -69,7 +98,7 @@ def compare(function: Callable, derivative: Callable, names: tuple[str, ...], na
 
 
 def _central(function: Callable, x: np.ndarray, i: int) -> tuple[Any, Any, Any]:
-    """Return D(h), |D(2h) - D(h)| and the size of f along coordinate i."""
+    """Return D(h), |D(2h) - D(h)| and |f(x + h e_i)| for the central difference D of f along coordinate i, each in the shape of f(x)."""
     shift = np.zeros_like(x)
     shift[i] = EPS ** (1 / 3) * max(1.0, abs(x[i]))
     with np.errstate(all="ignore"):

@@ -23,7 +23,15 @@ PROBES = 3
 
 @lru_cache(maxsize=4096)
 def derivatives(expr: sp.Expr, names: tuple[str, ...], order: int) -> dict[tuple[int, ...], sp.Expr]:
-    """Return the partial derivatives of one order, keyed by sorted coordinate indices.
+    """Return all partial derivatives of one order of a SymPy expression, without repetitions.
+
+    Args:
+        expr: The expression.
+        names: Names of the coordinates, in order.
+        order: The order, 0 or above; order 0 is `{(): expr}`.
+
+    Returns:
+        A dictionary from the indices of the coordinates, sorted tuples of length `order` in lexicographic order, to expressions.
 
     Example:
         >>> derivatives(parse("x**2 * y", "x y"), ("x", "y"), 2)
@@ -44,7 +52,7 @@ def _partial(expr: sp.Expr, s: sp.Symbol) -> sp.Expr:
 def _derivative(
     expr: sp.Expr, names: tuple[str, ...], parameter_names: tuple[str, ...], order: int
 ) -> tuple[CompiledExpression, list[int]]:
-    """Return the compiled derivatives of one order, and the index of each entry of the full tensor among their components."""
+    """Return the compiled derivatives of one order, and the index of each entry of the full tensor (row by row) among their components."""
     partials = derivatives(expr, names, order)
     place = {index: i for i, index in enumerate(partials)}
     full = [place[tuple(sorted(index))] for index in product(range(len(names)), repeat=order)]
@@ -52,7 +60,7 @@ def _derivative(
 
 
 def latex(expr: sp.Expr) -> str:
-    r"""Return the expression as LaTeX, without its domain conditions.
+    r"""Return a SymPy expression as LaTeX text, without its domain conditions (the terms of the class `Domain`, which are 0 or NaN).
 
     Example:
         >>> latex(parse("abs(x)/2", "x"))
@@ -62,9 +70,14 @@ def latex(expr: sp.Expr) -> str:
 
 
 class ExpressionLoss(Loss):
-    """A loss given by an expression; see `from_expression`.
+    """A loss given by an expression; build it with `from_expression`.
 
     It is plain data: it pickles, and is compiled again in the process that unpickles it.
+
+    Args:
+        text: The formula of L.
+        names: Names of the coordinates, in order.
+        parameters: Values of the constants by name.
 
     Attributes:
         text: The expression as given, with single spaces.
@@ -84,30 +97,56 @@ class ExpressionLoss(Loss):
 
     @property
     def identity(self) -> str:
-        """The expression, the coordinates and the constants."""
+        """A text, equal for equal losses in every process: the expression, the coordinates and the constants."""
         constants = ",".join(f"{name}={value!r}" for name, value in self.constants.items())
         return f"expression:{self.text}:{' '.join(self.names)}:{constants}"
 
     def value(self, x: Any, p: Any = None) -> Any:
-        """Return L(x), NaN outside the domain of the formula."""
+        """Return L(x), a number for `x` `(dim,)` and `(paths,)` for `(dim, paths)`; NaN outside the domain of the formula.
+
+        Args:
+            x: One point, many points or a traced point.
+            p: Numbers that replace `parameters`, in the order of `parameter_names`; None for `parameters`.
+
+        Raises:
+            ValueError: If `x` does not have `dim` rows, or `p` not one number for each parameter.
+        """
         x = self._point(x)
         return scalar(self._evaluate(0, x, p)[0], x)
 
     def gradient(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return the exact gradient."""
+        """Return the exact gradient, in the shape of `x`.
+
+        Args:
+            x: One point `(dim,)`, many points `(dim, paths)`, or a traced point.
+            p: Numbers that replace `parameters`, in the order of `parameter_names`; None for `parameters`.
+        """
         x = self._point(x)
         return components(self._evaluate(1, x, p), x)
 
     def hessian(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return the exact Hessian."""
+        """Return the exact Hessian, `(dim, dim)` for one point and `(dim, dim, paths)` for many.
+
+        Args:
+            x: One point `(dim,)`, many points `(dim, paths)`, or a traced point.
+            p: Numbers that replace `parameters`, in the order of `parameter_names`; None for `parameters`.
+        """
         return self._tensor(2, x, p)
 
     def third(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return the exact third derivative."""
+        """Return the exact third derivative, `(dim, dim, dim)` for one point and `(dim, dim, dim, paths)` for many.
+
+        Args:
+            x: One point `(dim,)`, many points `(dim, paths)`, or a traced point.
+            p: Numbers that replace `parameters`, in the order of `parameter_names`; None for `parameters`.
+        """
         return self._tensor(3, x, p)
 
     def quadratic(self) -> tuple[np.ndarray, np.ndarray, float] | None:
-        """Return `(H, c, L0)` if the formula is a quadratic polynomial, else None."""
+        """Return `(H, c, L0)` with L(x) = x^T H x / 2 + c^T x + L0 if the formula is such a polynomial on all of space, else None.
+
+        H is an array `(dim, dim)`, c is `(dim,)` and L0 is a float, at the current `parameters`.
+        """
         if self.expr.has(Magnitude, Signum, Larger, Domain):
             return None
         probes = np.random.default_rng(0).uniform(0.5, 2.0, (self.dim, PROBES))
@@ -136,7 +175,18 @@ class ExpressionLoss(Loss):
 
 
 def variables_of(text: str, parameters: Mapping[str, float]) -> tuple[str, ...]:
-    """Return the default coordinates of an expression: x0, x1, ... without a gap, or else its free names in alphabetical order."""
+    """Return the names of the coordinates of an expression, in order, for a caller who gives none.
+
+    Args:
+        text: The formula.
+        parameters: Constants by name; these names are not coordinates.
+
+    Returns:
+        x0, x1, ... if the free names are these, without a gap; otherwise all free names in alphabetical order.
+
+    Raises:
+        ValueError: If the formula has no free name, or has x0 or only names such as x3, but not x0, x1, ... without a gap.
+    """
     found = free_names(text) - set(parameters)
     if not found:
         raise ValueError(f"`variables` must name the coordinates of a formula without any; got `{text}`. Pass variables='x'.")
@@ -157,14 +207,14 @@ def from_expression(
     """Return the loss L(x) that an expression defines, with exact derivatives.
 
     Args:
-        text: The formula of L; see `parse` for its grammar.
-        variables: Names of the coordinates in order, "x y" or a list; by default x0, x1, ... or, if the formula has no such names, all
-            its names in alphabetical order.
+        text: The formula of L in Python's notation, such as "(x*y - 1)**2 / 2"; see `sdetools.losses.parser.parse` for its grammar.
+        variables: Names of the coordinates in order, "x y" or a list; by default x0, x1, ... or, if the formula has no such names, all its
+            names in alphabetical order.
         parameters: Constants by name. They become `loss.parameters` and can change without a recompilation, except for those in an
             exponent, which become part of the formula.
 
     Returns:
-        The loss; its methods also run on rows of paths and on traced values.
+        The loss; its methods run on one point `(dim,)`, on many points `(dim, paths)` and on traced values.
 
     Raises:
         ValueError: If the text is not a formula, or if a name in it is unknown or a parameter is not used.

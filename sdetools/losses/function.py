@@ -25,16 +25,26 @@ FORMULAS = "value", "slope", "curvature"
 
 
 class FunctionLoss(Loss):
-    """A loss given by Python functions of one point; see `from_function`.
+    """A loss given by Python functions of one point; build it with `from_function`.
 
-    On many paths a function runs as its graph. A function that cannot be traced is called with all paths if it is batched, else path by
-    path.
+    On many paths a function runs as its graph, which is recorded once. A function that cannot be traced is called with all paths if it
+    accepts points `(dim, paths)`, else path by path. The loss has no parameters: its methods ignore `p`.
+
+    Args:
+        gradient: `gradient(x)` returns `dim` components; None if it is derived from the value.
+        dim: Number of coordinates.
+        value: `value(x)` returns one number; None if only the gradient is known.
+        hessian: `hessian(x)` returns `dim` rows of `dim` components; None if it is derived.
+        names: Names of the coordinates; None for x0, x1, ...
+
+    Raises:
+        ValueError: As in `from_function`.
 
     Attributes:
-        function: The gradient as given, or None. A kernel can call a Numba dispatcher directly.
+        function: The gradient as given, or None. If Numba has compiled it, the simulation calls it directly.
         value_function: The value as given, or None.
         hessian_function: The Hessian as given, or None.
-        compiled: Whether `function` is a Numba dispatcher.
+        compiled: Whether `function` is compiled by Numba (has `py_func`).
         batched: Whether `function` accepts points of shape `(dim, paths)`.
     """
 
@@ -86,17 +96,17 @@ class FunctionLoss(Loss):
         ) from reason
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state without the graphs and their compiled functions."""
+        """Return the state for pickling, without the graphs and their compiled functions, which are derived again."""
         return {name: value for name, value in self.__dict__.items() if name not in ("_graphs", "_known")}
 
     @property
     def identity(self) -> str:
-        """The dimension and the fingerprints of the functions."""
+        """A text, equal for equal losses: the dimension and the hashes of the three functions."""
         given = (self.function, self.value_function, self.hessian_function)
         return f"function:{self.dim}:" + ":".join(_fingerprint(f) for f in given)
 
     def value(self, x: Any, p: Any = None) -> Any:
-        """Return L(x); ValueError if no value was given."""
+        """Return L(x), a number for `x` `(dim,)` and `(paths,)` for `(dim, paths)`; ValueError if no value was given. `p` is not used."""
         if self.value_function is None:
             raise ValueError(
                 f"`value` of the loss {self.label} was not given, so it cannot be evaluated. Pass value= to from_function."
@@ -104,11 +114,14 @@ class FunctionLoss(Loss):
         return self._evaluate(0, self._point(x))
 
     def gradient(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return the gradient, as given or from the graph of the value."""
+        """Return the gradient in the shape of `x`, `(dim,)` or `(dim, paths)`: as given, or from the graph of the value. `p` is not used."""
         return self._evaluate(1, self._point(x))
 
     def hessian(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return the Hessian, as given or from the graph, or by central differences (error 1e-10) if the gradient cannot be traced."""
+        """Return the Hessian, `(dim, dim)` or `(dim, dim, paths)` as `x`: as given, or else from the graph.
+
+        If the gradient cannot be traced, it is found by central differences, with a relative error of order 1e-10. `p` is not used.
+        """
         x = self._point(x)
         if self.hessian_function is not None:
             return self._evaluate(2, x)
@@ -119,7 +132,11 @@ class FunctionLoss(Loss):
         return _paths(self._graphs.hessian(_rows(x)), x)
 
     def third(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return the third derivative from the graph, else by differences of the Hessian (error 1e-9) or of the gradient (error 1e-7)."""
+        """Return the third derivative, `(dim, dim, dim)` or `(dim, dim, dim, paths)` as `x`, from the graph.
+
+        If the functions cannot be traced, it is found by differences of a given Hessian (relative error of order 1e-9) or of the gradient
+        (of order 1e-7). `p` is not used.
+        """
         x = self._point(x)
         if isinstance(x, Value):
             return self._graphs.dense_third.of(x)
@@ -128,7 +145,16 @@ class FunctionLoss(Loss):
         return _paths(self._graphs.tensor(_rows(x)), x)
 
     def hessian_product(self, x: Any, v: Any, p: Any = None) -> np.ndarray:
-        """Return sum_j d_ij L(x) v_j, `(dim, *paths)`; no matrix is formed unless the Hessian is given or found by differences."""
+        """Return the Hessian-vector product sum_j d_ij L(x) v_j, by a forward pass over the graph of the gradient.
+
+        Args:
+            x: One point `(dim,)`, many points `(dim, paths)`, or a traced point.
+            v: The vector, `(dim,)` or `(dim, paths)`.
+            p: Not used: the loss has no parameters.
+
+        Returns:
+            An array `(dim,)`, or `(dim, paths)` if `x` or `v` has paths. The Hessian is formed only if it is given or found by differences.
+        """
         x, v = self._point(x), self._point(v)
         if isinstance(x, Value) or isinstance(v, Value):
             return self._graphs.product.of(x, v)
@@ -138,7 +164,13 @@ class FunctionLoss(Loss):
         return _paths(self._graphs.product(_rows(x), _rows(v)), x)
 
     def third_contracted(self, x: Any, matrix: Any, p: Any = None) -> np.ndarray:
-        """Return sum_ij d_ijl L(x) M_ij, `(dim, *paths)`, without forming the dim^3 entries of the third derivative."""
+        """Return sum_ij d_ijl L(x) M_ij, `(dim, *paths)`, without forming the dim^3 entries of the third derivative, if it can be traced.
+
+        Args:
+            x: One point `(dim,)`, many points `(dim, paths)`, or a traced point.
+            matrix: M, `(dim, dim)` or `(dim, dim, paths)`.
+            p: Not used: the loss has no parameters.
+        """
         x = self._point(x)
         if isinstance(x, Value) or isinstance(matrix, Value) or self._formula("third", x) is None:
             return super().third_contracted(x, matrix)
@@ -148,7 +180,7 @@ class FunctionLoss(Loss):
         return _paths(self._graphs.contracted(_rows(x), matrix.reshape(self.dim, self.dim, -1)), x)
 
     def third_product(self, x: Any, a: Any, b: Any) -> np.ndarray:
-        """Return sum_ij d_ijl L(x) a_i b_j at one point, by two forward passes over the graph."""
+        """Return sum_ij d_ijl L(x) a_i b_j, `(dim,)`, for one point `x` and vectors `a`, `b`, each `(dim,)`, by two forward passes over the graph."""
         x = self._point(x)
         if isinstance(x, Value):
             return self._graphs.third.of(x, a, b)
@@ -157,7 +189,10 @@ class FunctionLoss(Loss):
         return self._graphs.third(*(_rows(self._point(y)) for y in (x, a, b)))[:, 0]
 
     def quadratic(self) -> tuple[np.ndarray, np.ndarray, float] | None:
-        """Return `(H, c, L0)` if the graph of the value is quadratic, None if it is not or no value was given."""
+        """Return `(H, c, L0)` with L(x) = x^T H x / 2 + c^T x + L0 if the graph of the value shows it, with H `(dim, dim)` and c `(dim,)`.
+
+        It is None if the value is not given, cannot be traced, or is not quadratic.
+        """
         if self.value_function is None or self._formula("value") is None:
             return None
         return Graphs(self.dim, {"value": partial(self._trace, 0)}).quadratic()
@@ -176,7 +211,10 @@ class FunctionLoss(Loss):
         return Graphs(self.dim, given)
 
     def _trace(self, order: int, x: Value) -> Value:
-        """Return the graph of a function; raise NotTraceable, or the error of the user's function with its line."""
+        """Return the graph of the function of an order (0 value, 1 gradient, 2 Hessian) at a traced `x`.
+
+        It raises NotTraceable, or the error of the user's function with its line.
+        """
         given: Any = self._functions[order]
         return as_value(_shaped(trace(getattr(given, "py_func", given), self._part(order), x), order, x))
 
@@ -185,7 +223,7 @@ class FunctionLoss(Loss):
         return {}
 
     def _formula(self, name: str, x: Any = None) -> Formula | None:
-        """Return a formula of the graph, or None if the function cannot be traced; ValueError for symbols other than graph values."""
+        """Return the formula of the graph called `name`, or None if the function cannot be traced; ValueError for an object array `x`."""
         if x is not None and x.dtype == object:
             raise ValueError(
                 f"A derivative of the loss {self.label} must be traced with graph values; got an object array. "
@@ -215,7 +253,7 @@ class FunctionLoss(Loss):
         return self._one_by_one(order, x)
 
     def _one_by_one(self, order: int, x: np.ndarray) -> np.ndarray:
-        """Call a function that was given path by path."""
+        """Call a function that was given once for each path of `x` `(dim, *paths)`, and stack the results along the paths."""
         rows = _rows(x).T
         return np.stack([self._call(order, row) for row in rows], axis=-1).reshape((self.dim,) * order + x.shape[1:])
 
@@ -237,7 +275,7 @@ class FunctionLoss(Loss):
         return f"the {ORDERS[order]} of {self.label}"
 
     def _takes_rows(self, order: int) -> bool:
-        """Return whether a function on `(dim, paths)` agrees with itself called path by path."""
+        """Return whether a function accepts points `(dim, paths)` with the results of calls path by path, tried on three random paths."""
         if self._functions[order] is None:
             return True
         paths = np.random.default_rng(1).standard_normal((self.dim, 3))
@@ -254,12 +292,12 @@ class FunctionLoss(Loss):
 
 
 def _rows(x: np.ndarray) -> np.ndarray:
-    """Return `x` as `(dim, n)`."""
+    """Return the points `x` `(dim, *paths)` as `(dim, n)`, n = 1 for one point."""
     return np.ascontiguousarray(x.reshape(len(x), -1), dtype=float)
 
 
 def _paths(found: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Return a copy of results `(*shape, n)` with the path axes of `x`."""
+    """Return a copy of results `(*shape, n)` of n points, with the path axes of `x`: none for one point."""
     return np.array(found.reshape(found.shape[:-1] + x.shape[1:]))[()]
 
 
@@ -287,7 +325,7 @@ def _shaped(result: Any, order: int, x: Any) -> Any:
 
 
 def _number(result: Any, x: Any) -> Any:
-    """Return a result as one number for each path; ValueError for another shape."""
+    """Return the result of a value as one number for each path; ValueError for another shape."""
     if isinstance(x, Value):
         made = as_value(result)
         if made.size == 1:
@@ -303,7 +341,7 @@ def _number(result: Any, x: Any) -> Any:
 
 
 def _fingerprint(function: Any, visited: tuple[int, ...] = ()) -> str:
-    """Return a hash of a function: its code, its constants, and the global and enclosed values that it reads."""
+    """Return a hash of a function as text: of its code, its constants, and the global and enclosed values that it reads; "-" for None."""
     function = getattr(function, "py_func", function)
     code = getattr(function, "__code__", None)
     if function is None or id(function) in visited:
@@ -317,7 +355,7 @@ def _fingerprint(function: Any, visited: tuple[int, ...] = ()) -> str:
 
 
 def _code(code: CodeType) -> list[str]:
-    """Return the bytecode, names and constants of a code object and of those nested in it."""
+    """Return the bytecode, names and constants of a code object and of those nested in it, as lines of text."""
     nested = [c for c in code.co_consts if isinstance(c, CodeType)]
     plain = [repr(c) for c in code.co_consts if not isinstance(c, CodeType)]
     return [code.co_code.hex(), repr(code.co_names), *plain, *(line for c in nested for line in _code(c))]

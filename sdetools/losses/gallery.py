@@ -22,12 +22,19 @@ TRACED = 64
 class QuadraticLoss(Loss):
     """L(x) = (x - c)^T H (x - c) / 2 + b^T (x - c); build it with `quadratic` or `linear`.
 
-    Attributes:
+    Args:
         matrix: H, `(dim, dim)`, symmetric.
         center: c, `(dim,)`.
         slope: b, `(dim,)`.
-        traced: Whether H has so few non-zero entries that they are `parameters`: the upper triangle of H row by row, then c, then b. Other
-            values in the same places then need no compilation. A larger H is data.
+        names: Names of the coordinates; None for x0, x1, ...
+
+    Attributes:
+        matrix: H.
+        center: c.
+        slope: b.
+        traced: Whether H has at most 64 non-zero entries and at most 64 coordinates. The non-zero entries are then `parameters`: those of
+            the upper triangle of H row by row, then of c, then of b. Other values in the same places need no compilation. A larger H is
+            data, and `parameters` is empty.
     """
 
     def __init__(self, matrix: np.ndarray, center: np.ndarray, slope: np.ndarray, names: Sequence[str] | None = None) -> None:
@@ -48,11 +55,11 @@ class QuadraticLoss(Loss):
 
     @property
     def identity(self) -> str:
-        """A hash of H, c and b."""
+        """A text, equal for equal losses in every process: a hash of H, c and b."""
         return f"quadratic:{digest(self.matrix, self.center, self.slope)}"
 
     def value(self, x: Any, p: Any = None) -> Any:
-        """Return L(x)."""
+        """Return L(x), a number for `x` `(dim,)` and `(paths,)` for `(dim, paths)`; `p` replaces `parameters` (None for these)."""
         x = self._point(x)
         curved = self._curvature(x, p)
         if not self.traced:
@@ -63,7 +70,7 @@ class QuadraticLoss(Loss):
         return scalar(sum((curved[i] / 2 + b[i]) * (x[i] - c[i]) for i in range(self.dim)), x)
 
     def gradient(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return H (x - c) + b."""
+        """Return the gradient H (x - c) + b in the shape of `x`, `(dim,)` or `(dim, paths)`; `p` replaces `parameters` (None for these)."""
         x = self._point(x)
         curved = self._curvature(x, p)
         if not self.traced:
@@ -71,12 +78,12 @@ class QuadraticLoss(Loss):
         return components([h + b for h, b in zip(curved, self._unpack(p)[2], strict=True)], x)
 
     def hessian(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return H at each path."""
+        """Return the Hessian H, `(dim, dim)` for `x` `(dim,)`, repeated as `(dim, dim, paths)` for `(dim, paths)`; `p` replaces `parameters`."""
         x = self._point(x)
         return components(list(self._unpack(p)[0].ravel()), x).reshape(self.dim, self.dim, *x.shape[1:])
 
     def hessian_product(self, x: Any, v: Any, p: Any = None) -> Any:
-        """Return H v."""
+        """Return the Hessian-vector product H v, `(dim,)`, or `(dim, paths)` if `x` or `v` has paths; `p` replaces `parameters`."""
         x, v = self._point(x), self._point(v)
         product = self._unpack(p)[0] @ v
         if isinstance(product, Value) and not self.traced:
@@ -84,22 +91,26 @@ class QuadraticLoss(Loss):
         return components(list(product), x if x.ndim >= v.ndim else v)
 
     def third(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return 0."""
+        """Return the third derivative, which is 0: zeros `(dim, dim, dim)` for `x` `(dim,)`, `(dim, dim, dim, paths)` for `(dim, paths)`."""
         x = self._point(x)
         return components([0.0] * self.dim**3, x).reshape((self.dim,) * 3 + x.shape[1:])
 
     def third_contracted(self, x: Any, matrix: Any, p: Any = None) -> np.ndarray:
-        """Return 0."""
+        """Return sum_ij d_ijl L(x) M_ij, which is 0 for every `matrix` M: zeros in the shape of `x`."""
         return components([0.0] * self.dim, self._point(x))
 
     def quadratic(self) -> tuple[np.ndarray, np.ndarray, float]:
-        """Return `(H, b - H c, L(0))`."""
+        """Return `(H, b - H c, L(0))`, the coefficients of L(x) = x^T H x / 2 + (b - H c)^T x + L(0): `(dim, dim)`, `(dim,)` and a float."""
         pull = self.matrix @ self.center
         level = self.center @ pull / 2 - self.slope @ self.center
         return self.matrix.copy(), self.slope - pull, float(level)
 
     def minimiser(self) -> np.ndarray:
-        """Return the minimiser `(dim,)` nearest to the centre; ValueError if L is not bounded below."""
+        """Return the minimiser of L, an array `(dim,)`; among many, the one nearest to the centre c.
+
+        Raises:
+            ValueError: If L is not bounded below: H has a negative eigenvalue, or b a component in the null space of H.
+        """
         low = np.linalg.eigvalsh(self.matrix)[0]
         step = np.linalg.lstsq(self.matrix, -self.slope, rcond=None)[0]
         scale = max(np.abs(self.matrix).max(), np.abs(self.slope).max(), 1e-300)
@@ -108,7 +119,7 @@ class QuadraticLoss(Loss):
         return self.center + step
 
     def _curvature(self, x: Any, p: Any) -> Any:
-        """Return the components of H (x - c)."""
+        """Return the components of H (x - c), rows of paths `(*paths,)`."""
         if not self.traced:
             return self.matrix @ self._shifted(x)
         H, c, _ = self._unpack(p)
@@ -121,16 +132,16 @@ class QuadraticLoss(Loss):
         return [0.0 if h is None else h for h in out]
 
     def _shifted(self, x: Any) -> Any:
-        """Return x - c."""
+        """Return x - c in the shape of `x`."""
         return x - spread(self.center, x) if self.center.any() else x
 
     def _pack(self) -> np.ndarray:
-        """Return the non-zero entries of H, c and b as parameters."""
+        """Return the non-zero entries of H (upper triangle), c and b as parameters, one array."""
         rows, columns, centers, slopes = self._pattern
         return np.concatenate([self.matrix[rows, columns], self.center[centers], self.slope[slopes]])
 
     def _unpack(self, p: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return H, c and b with the entries of `p` at the non-zero positions."""
+        """Return H, c and b with the entries of `p` at the non-zero positions; the stored ones if `p` is None."""
         p = self._parameters(p)
         if p is self.parameters or not self.traced:
             return self.matrix, self.center, self.slope
@@ -149,12 +160,13 @@ def quadratic(H: Any, center: Any = 0.0, names: Sequence[str] | None = None) -> 
     """Return the quadratic loss L(x) = (x - c)^T H (x - c) / 2.
 
     Args:
-        H: A symmetric matrix `(dim, dim)`, its diagonal `(dim,)`, or one number; `center` then gives the dimension.
-        center: c, `(dim,)` or one number.
-        names: Names of the coordinates; by default x0, x1, ...
+        H: A symmetric matrix `(dim, dim)`, its diagonal `(dim,)`, or one number, which stands for its multiple of the identity; `center`
+            then gives the dimension. It need not be positive.
+        center: The point c, `(dim,)`, or one number for all coordinates.
+        names: Names of the coordinates, a list or one string such as "x y"; by default x0, x1, ...
 
     Raises:
-        ValueError: If H is not symmetric or a shape is wrong.
+        ValueError: If H is not symmetric or not finite, or a shape is wrong.
 
     Example:
         >>> quadratic([[2.0, 1.0], [1.0, 2.0]], center=[1.0, 0.0]).gradient([2.0, 1.0])
@@ -182,7 +194,7 @@ def quadratic(H: Any, center: Any = 0.0, names: Sequence[str] | None = None) -> 
 
 
 def _asymmetry(H: np.ndarray, tile: int = 128) -> float:
-    """Return max |H - H^T|, tile by tile, because reading a large matrix along its columns takes seconds."""
+    """Return max |H - H^T|, block by block of `tile` rows and columns: reading a large matrix along its columns takes seconds."""
     starts = range(0, len(H), tile)
     return max(
         float(np.abs(H[i : i + tile, j : j + tile] - H[j : j + tile, i : i + tile].T).max())
@@ -196,8 +208,8 @@ def linear(c: Any, names: Sequence[str] | None = None) -> QuadraticLoss:
     """Return the linear loss L(x) = c^T x, whose gradient is constant, as in section 3.1 of the paper.
 
     Args:
-        c: The gradient, `(dim,)` or one number.
-        names: Names of the coordinates; by default x0, x1, ...
+        c: The gradient, `(dim,)`, or one number for one coordinate.
+        names: Names of the coordinates, a list or one string such as "x y"; by default x0, x1, ...
 
     Raises:
         ValueError: If `c` is not a vector of finite numbers.
@@ -213,7 +225,7 @@ def linear(c: Any, names: Sequence[str] | None = None) -> QuadraticLoss:
 
 
 def double_well() -> ExpressionLoss:
-    """Return L(x) = (x^2 - 1)^2 / 4, with minima at -1 and 1 and a barrier of height 1/4 at 0.
+    """Return the loss L(x) = (x^2 - 1)^2 / 4 of one coordinate, with minima at -1 and 1 and a barrier of height 1/4 at 0.
 
     Example:
         >>> double_well().gradient([2.0])
@@ -223,7 +235,7 @@ def double_well() -> ExpressionLoss:
 
 
 def hyperbola() -> ExpressionLoss:
-    """Return L(x, y) = (x y - 1)^2 / 2, with minimisers xy = 1; the gradient flow conserves x^2 - y^2.
+    """Return the loss L(x, y) = (x y - 1)^2 / 2, whose minimisers are the curve x y = 1; its gradient flow conserves x^2 - y^2.
 
     Example:
         >>> hyperbola().gradient([2.0, 1.0])
@@ -233,9 +245,10 @@ def hyperbola() -> ExpressionLoss:
 
 
 def exponential_valley(c: float = 1.0) -> ExpressionLoss:
-    """Return L(x, y) = e^{c x} y^2 / 2, with minimisers y = 0 and Phi(x, y) = (x - c y^2/4, 0).
+    """Return the loss L(x, y) = e^{c x} y^2 / 2, whose minimisers are the line y = 0.
 
-    The slow SDE with Sigma = I has X_t ~ N(x_0 - c t/4, t).
+    The gradient flow from (x, y) ends at Phi(x, y) = (x - c y^2/4, 0). The slow SDE on the minimisers, with noise covariance Sigma = I, has
+    X_t ~ N(x_0 - c t/4, t).
 
     Args:
         c: Rate at which the curvature grows along the valley.
@@ -251,9 +264,10 @@ def exponential_valley(c: float = 1.0) -> ExpressionLoss:
 
 
 def sphere(dim: int) -> ExpressionLoss:
-    """Return L(x) = (|x|^2 - 1)^2 / 4, whose minimisers are the unit sphere; Phi(x) = x / |x|.
+    """Return the loss L(x) = (|x|^2 - 1)^2 / 4, whose minimisers are the unit sphere.
 
-    The slow SDE with Sigma = I is Brownian motion on the sphere: E X_t = e^{-(dim-1) t/2} x_0.
+    The gradient flow from x ends at Phi(x) = x / |x|. The slow SDE on the minimisers, with noise covariance Sigma = I, is Brownian motion
+    on the sphere: E X_t = e^{-(dim-1) t/2} x_0.
 
     Args:
         dim: Number of coordinates.
@@ -271,7 +285,9 @@ def sphere(dim: int) -> ExpressionLoss:
 
 
 def label_noise_valley() -> ExpressionLoss:
-    """Return L(x, y) = f^2 / 2 with f = sqrt(1 + x^2) y; label noise drives x along the minimisers y = 0 to 0, the flattest point.
+    """Return the loss L(x, y) = f^2 / 2 with f = sqrt(1 + x^2) y, whose minimisers are the line y = 0.
+
+    Label noise drives x along this line to 0, the flattest point.
 
     Example:
         >>> label_noise_valley().gradient([1.0, 2.0])
@@ -281,7 +297,7 @@ def label_noise_valley() -> ExpressionLoss:
 
 
 def _expression(text: str, variables: str | list[str], parameters: dict[str, float] | None = None) -> ExpressionLoss:
-    """Build a loss from an expression; SymPy is imported on first use."""
+    """Return the loss of an expression; SymPy is imported on first use."""
     from sdetools.losses.expression import from_expression
 
     return from_expression(text, variables, parameters)
