@@ -2,7 +2,9 @@
 
     value L(x)    slope g(x)    product sum_j d_j g v_j    third sum_jl d_jl g v_j w_l
 
-A dense tensor of numbers is assembled from columns of these, so that the size of a graph does not depend on the size of the tensor.
+Here L is the loss, g its gradient, and v, w are directions, `(dim,)`. A row of paths is an array `(n,)` with one number for each of n
+paths; `(dim, n)` are n points. A dense tensor of numbers is assembled from columns of these, so that the size of a graph does not depend on
+the size of the tensor.
 """
 
 from __future__ import annotations
@@ -28,13 +30,20 @@ Traced = Callable[[Value], Value]
 
 
 class Formula:
-    """A function given by a graph, of rows of paths or of graph values; it is compiled at the first call with rows."""
+    """A function given by a graph; call it with arrays for many paths, or `of` with graph values.
+
+    It is compiled to NumPy code at the first call with arrays.
+
+    Args:
+        out: The result, a graph value.
+        *inputs: The inputs of the graph, in the order of the arguments of a call.
+    """
 
     def __init__(self, out: Value, *inputs: Value) -> None:
         self.out, self.inputs = out, inputs
 
     def of(self, *given: Any) -> Any:
-        """Return the graph with its inputs replaced by other values."""
+        """Return the result as a graph value, with the inputs replaced by `given`: in order, graph values, arrays or numbers of their shapes."""
         return replaced([self.out], dict(zip(self.inputs, map(value, given), strict=True)))[0]
 
     @cached_property
@@ -42,16 +51,32 @@ class Formula:
         return compiled([self.out], self.inputs)
 
     def __call__(self, *rows: np.ndarray) -> np.ndarray:
-        """Evaluate the formula on arrays `(dim, n)`; the result has shape `(*shape, n)`."""
+        """Evaluate the formula for n paths.
+
+        Args:
+            *rows: An array `(*shape, n)` for each input, in order, where `shape` is that of the input.
+
+        Returns:
+            An array `(*shape, n)`, where `shape` is that of the result for one path.
+        """
         made = np.asarray(self._function(*rows)[0], dtype=float)
         return np.broadcast_to(made[..., None] if self.out.uniform else made, (*self.out.shape, rows[0].shape[-1]))
 
 
 class Graphs:
-    """The derivatives of a loss from functions that trace its `value`, its `slope` g or its `curvature` (the Hessian).
+    """The derivatives of a loss from functions that trace its `value`, its `slope` (the gradient g) or its `curvature` (the Hessian).
 
     A derivative is derived from the highest of these that is given. Errors of these functions (NotTraceable, or an error in the user's
     code) are raised at the first access of a formula; so is TracingError if a compiled function would have to be differentiated.
+
+    Args:
+        dim: Number of coordinates.
+        given: The functions by name: "value", "slope" or "curvature". Each maps the graph value of a point to that of its result.
+
+    Attributes:
+        x: The point, an input `(dim,)` of all formulas.
+        v: First direction, `(dim,)`, an input of `product` and `third`.
+        w: Second direction, `(dim,)`, an input of `third`.
     """
 
     def __init__(self, dim: int, given: dict[str, Traced]) -> None:
@@ -61,42 +86,42 @@ class Graphs:
 
     @cached_property
     def value(self) -> Formula:
-        """The value L(x), `()`."""
+        """The value L(x) as a formula of the point x; its shape for one path is `()`."""
         return Formula(self._given["value"](self.x), self.x)
 
     @cached_property
     def slope(self) -> Formula:
-        """The gradient g(x), `(dim,)`."""
+        """The gradient g(x) as a formula of the point x; its shape for one path is `(dim,)`."""
         own = self._given.get("slope")
         return Formula(own(self.x) if own is not None else gradient(self.value.out, self.x), self.x)
 
     @cached_property
     def curvature(self) -> Formula:
-        """The dense Hessian, `(dim, dim)`, as one graph."""
+        """The dense Hessian as one formula of the point x; its shape for one path is `(dim, dim)`."""
         own = self._given.get("curvature")
         return Formula(own(self.x) if own is not None else jacobian(self.slope.out, self.x), self.x)
 
     @cached_property
     def dense_third(self) -> Formula:
-        """The third derivative, `(dim, dim, dim)`, as one graph."""
+        """The dense third derivative as one formula of the point x; its shape for one path is `(dim, dim, dim)`."""
         return Formula(jacobian(self.curvature.out, self.x), self.x)
 
     @cached_property
     def product(self) -> Formula:
-        """The Hessian-vector product sum_j d_j g v_j, `(dim,)`."""
+        """The Hessian-vector product sum_j d_j g(x) v_j as a formula of x and v; its shape for one path is `(dim,)`."""
         if "curvature" in self._given:
             return Formula(value(self.curvature.out @ self.v), self.x, self.v)
         return Formula(jvp(self.slope.out, self.x, self.v), self.x, self.v)
 
     @cached_property
     def third(self) -> Formula:
-        """The third derivative along two directions, sum_jl d_jl g v_j w_l, `(dim,)`."""
+        """The third derivative along two directions, sum_jl d_jl g(x) v_j w_l, as a formula of x, v and w; its shape for one path is `(dim,)`."""
         return Formula(jvp(self.product.out, self.x, self.w), self.x, self.v, self.w)
 
     # ---- tensors of numbers; x is (dim, n)
 
     def hessian(self, x: np.ndarray) -> np.ndarray:
-        """Return d_ij L, `(dim, dim, n)`."""
+        """Return the Hessian d_ij L as numbers, `(dim, dim, n)`, at n points `x` `(dim, n)`; it is assembled column by column and symmetrised."""
         unit = np.eye(self.dim)
         out = np.empty((self.dim, *x.shape[:1], x.shape[1]))
         for first, last in self._blocks(self.dim, x.shape[1]):
@@ -104,7 +129,7 @@ class Graphs:
         return (out + out.swapaxes(0, 1)) / 2
 
     def tensor(self, x: np.ndarray) -> np.ndarray:
-        """Return d_ijl L, `(dim, dim, dim, n)`."""
+        """Return the third derivative d_ijl L as numbers, `(dim, dim, dim, n)`, at n points `x` `(dim, n)`; it is symmetric in its indices."""
         unit = np.eye(self.dim)
         pairs = np.array(list(combinations_with_replacement(range(self.dim), 2)))
         rough = np.empty((self.dim, self.dim, self.dim, x.shape[1]))
@@ -114,19 +139,24 @@ class Graphs:
         return np.mean([rough.transpose(*axes, 3) for axes in permutations(range(3))], axis=0)
 
     def contracted(self, x: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-        """Return sum_ij d_ijl L M_ij, `(dim, n)`, for M `(dim, dim, n)` or `(dim, dim, 1)`."""
+        """Return sum_ij d_ijl L M_ij as numbers, `(dim, n)`, without forming the third derivative.
+
+        Args:
+            x: n points, `(dim, n)`.
+            matrix: M, `(dim, dim, n)`, or `(dim, dim, 1)` for all points.
+        """
         unit, out = np.eye(self.dim), np.zeros(x.shape)
         for first, last in self._blocks(self.dim, x.shape[1]):
             out += self._columns(self.third, x, matrix[:, first:last], unit[:, first:last, None]).sum(axis=0)
         return out
 
     def _blocks(self, columns: int, n: int) -> Iterator[tuple[int, int]]:
-        """Return the ranges of columns that fit into a block for n paths."""
+        """Return the ranges (first, last) of columns of a tensor that are computed together for n paths, to bound the memory."""
         width = max(1, BLOCK // (self.dim * max(n, 1)))
         return ((first, min(first + width, columns)) for first in range(0, columns, width))
 
     def _columns(self, formula: Formula, x: np.ndarray, *along: np.ndarray) -> np.ndarray:
-        """Evaluate a formula along directions `(dim, k, n or 1)`; the result has shape `(k, dim, n)`."""
+        """Evaluate a formula at n points `x` `(dim, n)` along k directions `(dim, k, n)` or `(dim, k, 1)`; the result has shape `(k, dim, n)`."""
         shape = (self.dim, along[0].shape[1], x.shape[1])
         rows = [np.broadcast_to(a, shape).reshape(self.dim, -1) for a in (x[:, None], *along)]
         return formula(*rows).reshape(shape).swapaxes(0, 1)
@@ -134,7 +164,11 @@ class Graphs:
     # ---- structure of the graph
 
     def quadratic(self) -> tuple[np.ndarray, np.ndarray, float] | None:
-        """Return `(H, c, L0)` if the value is quadratic by its graph (H v does not depend on x, L has no jump or kink), else None."""
+        """Return `(H, c, L0)` with L(x) = x^T H x / 2 + c^T x + L0 if the graph of the value shows that it is quadratic, else None.
+
+        The graph shows it if H v does not depend on x and L has no jump or kink. H is an array `(dim, dim)`, c is `(dim,)` and L0 a float.
+        The result is also None if one of them is not finite.
+        """
         if self._depends_on_x(self.product.out) or any(
             _is_nonsmooth(node, dependent) for dependent in [self._dependent(self.value.out)] for node in dependent.values()
         ):

@@ -19,7 +19,7 @@ REAL_ONLY = (sp.I, sp.zoo, sp.nan, sp.oo, -sp.oo)
 
 
 class Magnitude(sp.Function):
-    """|u| on the real line; its derivative is sign(u), 0 at 0, and higher derivatives have no delta functions."""
+    """The SymPy function |u| of a real u: its derivative is sign(u), 0 at 0, and higher derivatives have no delta functions."""
 
     is_real = is_nonnegative = True
 
@@ -40,7 +40,7 @@ class Magnitude(sp.Function):
 
 
 class Signum(sp.Function):
-    """sign(u), 0 at 0, with derivative 0."""
+    """The SymPy function sign(u) of a real u, 0 at 0, with derivative 0."""
 
     is_real = True
 
@@ -56,7 +56,7 @@ class Signum(sp.Function):
 
 
 class Larger(sp.Function):
-    """max(u, v); at u = v its derivative is the mean of the one-sided derivatives."""
+    """The SymPy function max(u, v) of real u and v; at u = v its derivative is the mean of the one-sided derivatives."""
 
     is_real = True
 
@@ -74,11 +74,11 @@ class Larger(sp.Function):
 
 
 class Domain(sp.Function):
-    """0 if u lies in a domain, else NaN, as are the derivatives along coordinates that u depends on.
+    """A SymPy function of u that is 0 if u lies in a domain, else NaN, as are its derivatives along coordinates that u depends on.
 
     A formula is the sum of its expression and of one such term for each root, logarithm and power whose base may leave its domain. These
-    terms preserve a domain that SymPy simplifies away: sqrt(x)**2 is x only for x >= 0, exp(log(x)) is x only for x > 0, and the
-    derivative of log x is 1/x only for x > 0.
+    terms preserve a domain that SymPy simplifies away: sqrt(x)**2 is x only for x >= 0, exp(log(x)) is x only for x > 0, and the derivative
+    of log x is 1/x only for x > 0.
     """
 
     is_real = True
@@ -88,7 +88,7 @@ class Domain(sp.Function):
 
 
 class Positive(Domain):
-    """Domain u > 0: logarithms, negative powers."""
+    """The SymPy function that is 0 for u > 0, else NaN: the domain condition of logarithms and of negative non-integer powers."""
 
     @classmethod
     def eval(cls, u: sp.Expr) -> sp.Expr | None:
@@ -96,7 +96,7 @@ class Positive(Domain):
 
 
 class NotNegative(Domain):
-    """Domain u >= 0: roots and powers with a non-integer exponent."""
+    """The SymPy function that is 0 for u >= 0, else NaN: the domain condition of roots and of other non-integer powers."""
 
     @classmethod
     def eval(cls, u: sp.Expr) -> sp.Expr | None:
@@ -126,7 +126,7 @@ RESERVED = frozenset(FUNCTIONS) | frozenset(CONSTANTS)
 
 
 def symbol(name: str) -> sp.Symbol:
-    """Return the real SymPy symbol of a coordinate or parameter."""
+    """Return the SymPy symbol of a coordinate or parameter called `name`, which is assumed to be real; equal names give equal symbols."""
     return sp.Symbol(name, real=True)
 
 
@@ -142,6 +142,9 @@ def parse(text: str, names: Iterable[str] | str, parameters: Mapping[str, float]
         names: Names of the coordinates, "x y" or a list.
         parameters: Names of the constants, or a mapping of names to values. With values, a constant in an exponent becomes a number (the
             derivatives of x**a depend on a); all others remain symbols.
+
+    Returns:
+        The expression, with real symbols for the names.
 
     Raises:
         ValueError: If the text is not such a formula; the message quotes the part that is not.
@@ -169,7 +172,10 @@ def _parse(text: str, names: tuple[str, ...], parameters: tuple[tuple[str, float
 
 
 def identifiers(what: str, names: Iterable[str] | str) -> tuple[str, ...]:
-    """Validate names given as a list or as text such as "x y": identifiers, all different, none of them reserved."""
+    """Return names, given as a list or as one text such as "x y", as a tuple; ValueError unless they are different identifiers.
+
+    Python's keywords and the functions and constants of formulas (exp, pi) are not allowed. `what` names the argument in the message.
+    """
     out = tuple(names.replace(",", " ").split() if isinstance(names, str) else names)
     for name in out:
         if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name) or name in RESERVED:
@@ -182,12 +188,12 @@ def identifiers(what: str, names: Iterable[str] | str) -> tuple[str, ...]:
 
 
 def free_names(text: str) -> set[str]:
-    """Return the names in a formula that are neither functions nor constants."""
+    """Return the set of the names in the formula `text` that are neither functions nor constants of formulas; ValueError if it cannot be parsed."""
     return {node.id for node in ast.walk(_tree(_text(text))) if isinstance(node, ast.Name)} - RESERVED
 
 
 def _text(text: Any) -> str:
-    """Validate that a formula is a string of admissible length."""
+    """Return a formula without spaces at its ends; ValueError unless it is a string of at most 10,000 characters."""
     if not isinstance(text, str):
         raise ValueError(f"`text` must be a formula in quotes, such as 'x**2 / 2'; got {text!r}.")
     if len(text) > LONGEST:
@@ -211,7 +217,7 @@ def _tree(text: str) -> ast.expr:
 
 
 def _quote(piece: str) -> str:
-    """Quote a piece of text, at most 60 characters, on one line."""
+    """Return a piece of text in backticks for a message, on one line and cut to 60 characters."""
     piece = " ".join(piece.split())
     return f"`{piece if len(piece) <= 60 else piece[:57] + '...'}`"
 
@@ -220,9 +226,10 @@ Parsed = tuple[sp.Expr, Any]  # an expression and its float, None if it is not a
 
 
 class _Parser:
-    """A walk over the syntax tree that returns the expression of each node and, if it is a number, its float.
+    """A walk over Python's syntax tree of a formula, which returns a pair for each node: its SymPy expression, and its float if it is a number.
 
-    The float is computed first, so that 9**9**9, which SymPy would try to evaluate exactly, is rejected before SymPy sees it.
+    The float is computed first, so that 9**9**9, which SymPy would try to evaluate exactly, is rejected before SymPy sees it. The second
+    entry of a pair is None for a node that is not a number.
     """
 
     def __init__(self, text: str, names: tuple[str, ...], parameters: dict[str, float | None]) -> None:
@@ -232,21 +239,21 @@ class _Parser:
         self.folded = {symbol(name): number(value) for name, value in parameters.items() if value is not None}
 
     def parse(self) -> sp.Expr:
-        """Return the expression of the whole text, with its domain conditions."""
+        """Return the SymPy expression of the whole formula, plus its domain conditions, terms that are 0 or NaN."""
         expr = self.visit(_tree(self.text), 0)[0]
         return sp.Add(expr, *(d for d in self.domains if d != 0))
 
     def within(self, domain: type[Domain], u: sp.Expr) -> None:
-        """Record that u must lie in a domain; numbers have been checked already."""
+        """Record the condition that the expression `u` lies in `domain` (`Positive` or `NotNegative`); a number u has been checked already."""
         if not u.is_number:
             self.domains[domain(u)] = None
 
     def piece(self, node: ast.AST) -> str:
-        """Quote the source of a node."""
+        """Return the text of a node of the syntax tree in backticks for a message, at most 60 characters; that of the formula if it has none."""
         return _quote(ast.get_source_segment(self.text, node) or self.text)
 
     def visit(self, node: ast.expr, depth: int) -> Parsed:
-        """Return the expression and float of a node; ValueError for a node outside the grammar."""
+        """Return the pair (SymPy expression, float or None) of a node at nesting `depth`; ValueError outside the grammar or below depth 50."""
         if depth > DEEPEST:
             raise ValueError(
                 f"`text` must be nested at most {DEEPEST} deep; got {_quote(self.text)}. Multiply it out or split it."
@@ -288,7 +295,10 @@ class _Parser:
         )
 
     def spine(self, node: ast.expr, kinds: tuple[type, ...]) -> list[tuple[ast.expr, type]]:
-        """Return `a - b + c` as [(a, Add), (b, Sub), (c, Add)], so that a long sum does not count as deeply nested."""
+        """Return a chain of operators of `kinds` as a list (operand, operator): `a - b + c` as [(a, Add), (b, Sub), (c, Add)].
+
+        The first operand has the first of `kinds`. A long sum therefore does not count as deeply nested.
+        """
         out = []
         while isinstance(node, ast.BinOp) and isinstance(node.op, kinds):
             out.append((node.right, type(node.op)))
@@ -296,14 +306,14 @@ class _Parser:
         return [(node, kinds[0]), *reversed(out)]
 
     def sum(self, node: ast.expr, depth: int) -> Parsed:
-        """Parse a chain of additions and subtractions."""
+        """Return the pair (SymPy expression, float or None) of a chain of additions and subtractions at nesting `depth`."""
         terms = [(self.visit(term, depth + 1), kind) for term, kind in self.spine(node, (ast.Add, ast.Sub))]
         exprs = [expr if kind is ast.Add else -expr for (expr, _), kind in terms]
         values: list[Any] = [value if kind is ast.Add or value is None else -value for (_, value), kind in terms]
         return self.checked(node, lambda: sp.Add(*exprs), lambda: math.fsum(values), *values)
 
     def product(self, node: ast.expr, depth: int) -> Parsed:
-        """Parse a chain of multiplications and divisions."""
+        """Return the pair (expression, float or None) of a chain of products and quotients at nesting `depth`; ValueError if it divides by 0."""
         total: Parsed = sp.S.One, 1.0
         factors = self.spine(node, (ast.Mult, ast.Div))
         if len(factors) > MOST_FACTORS:
@@ -319,7 +329,7 @@ class _Parser:
         return total
 
     def power(self, node: ast.expr, base: Parsed, exponent: Parsed) -> Parsed:
-        """Parse a power with its domain condition."""
+        """Return the pair (expression, float or None) of a power from those of base and exponent; ValueError for an exponent above 1000."""
         (a, u), (b, v) = base, exponent
         if b.free_symbols and b.free_symbols <= self.folded.keys():
             v = to_float(b.subs(self.folded))
@@ -333,7 +343,11 @@ class _Parser:
         return self.checked(node, lambda: a**b if u is None or v is None or exact else number(u**v), lambda: u**v, u, v)
 
     def checked(self, node: ast.expr, build: Callable[[], sp.Expr], evaluate: Callable[[], Any], *values: Any) -> Parsed:
-        """Return an expression and, if all its parts are numbers, its float; ValueError for a number that is not finite and real."""
+        """Return the pair (expression, float) of a node, the float None unless all its operands are numbers.
+
+        The expression is `build()`, the float `evaluate()`, and `values` are the floats of the operands. ValueError if it is not finite and
+        real.
+        """
         value: Any = None
         if None not in values:
             try:
@@ -351,13 +365,13 @@ class _Parser:
         return expr, value
 
     def require(self, valid: bool, node: ast.expr) -> None:
-        """Raise ValueError with the text of the node unless `valid`."""
+        """Raise ValueError with the text of `node`, that it is not a finite real number, unless `valid`."""
         if not valid:
             raise ValueError(f"`text` must have finite real numbers; got {self.piece(node)}, which is not one.")
 
 
 def number(value: float) -> sp.Expr:
-    """Return a float as a SymPy number: an exact one for a simple fraction (1.0, 0.5), else a float."""
+    """Return a float as a SymPy number: exact for an integer below 2**53 and for a multiple of 1/64 below 2**40, else a SymPy float."""
     value = value if isinstance(value, int) else float(value)
     if isinstance(value, int) or (value.is_integer() and abs(value) < 2**53):
         return sp.Integer(int(value))
@@ -365,7 +379,7 @@ def number(value: float) -> sp.Expr:
 
 
 def tidy(expr: sp.Expr) -> sp.Expr:
-    """Replace SymPy's Abs and sign (from sqrt(x**2), say) by `Magnitude` and `Signum`, whose derivatives are functions."""
+    """Return `expr` with SymPy's Abs and sign (from sqrt(x**2), say) replaced by `Magnitude` and `Signum`, whose derivatives are functions."""
     return expr.replace(sp.Abs, Magnitude).replace(sp.sign, Signum) if expr.has(sp.Abs, sp.sign) else expr
 
 

@@ -1,8 +1,8 @@
 """Overparametrised models with a manifold of minimisers: L(x) = (1/2n) sum_i (f_i(x) - y_i)^2 with formulas f_i.
 
-They are test problems for the slow SDE. On the manifold Gamma all f_i = y_i and Hess L = (1/n) sum grad f_i grad f_i^T. Fresh label noise
-with standard deviation delta on batches of size B, `st.noise.label_noise(loss, std)`, has Sigma = (delta^2/B) Hess L there. Each docstring
-names the quantities that the gradient flow conserves. All derivatives are exact.
+They are test problems for the slow SDE. On the manifold Gamma of minimisers all f_i = y_i and Hess L = (1/n) sum grad f_i grad f_i^T. Fresh
+label noise with standard deviation delta on batches of size B, `st.noise.label_noise(loss, std)`, has Sigma = (delta^2/B) Hess L there.
+Each docstring names the quantities that the gradient flow conserves. All derivatives are exact.
 """
 
 from __future__ import annotations
@@ -18,11 +18,20 @@ from sdetools.losses.samples import FunctionSamples
 
 
 class ModelLoss(ExpressionLoss):
-    """L = (1/2n) sum_i (f_i - y_i)^2 for formulas f_i; build it with `from_models` or a function of this module.
+    """The loss L = (1/2n) sum_i (f_i - y_i)^2 for n formulas f_i; build it with `from_models` or a function of this module.
 
-    Attributes:
+    Args:
         models: The expressions of the f_i.
         targets: The y_i, `(n,)`.
+        names: Names of the coordinates, in order.
+        label: A short name for messages and reports.
+
+    Attributes:
+        models: The expressions of the f_i, a tuple of n texts.
+        targets: The y_i, an array `(n,)`.
+
+    Raises:
+        ValueError: If `targets` do not have shape `(n,)`, and as in `from_expression`.
     """
 
     def __init__(self, models: Sequence[str], targets: Any, names: Sequence[str], label: str) -> None:
@@ -33,11 +42,11 @@ class ModelLoss(ExpressionLoss):
 
 
 def from_models(models: str | Sequence[str], targets: Any, variables: str | Sequence[str]) -> ModelLoss:
-    """Return L = (1/2n) sum_i (f_i(x) - y_i)^2 from the expressions of the f_i and the numbers y_i.
+    """Return the loss L(x) = (1/2n) sum_i (f_i(x) - y_i)^2 from the expressions of the f_i and the numbers y_i.
 
     Args:
-        models: The expression of f, or a list of n expressions.
-        targets: The y_i, `(n,)` or one number.
+        models: The expression of f, or a list of n expressions; their grammar is that of `from_expression`.
+        targets: The y_i, `(n,)`, or one number for one model.
         variables: Names of the coordinates in order, "x y" or a list.
 
     Raises:
@@ -55,7 +64,15 @@ def from_models(models: str | Sequence[str], targets: Any, variables: str | Sequ
 
 
 class DiagonalNetwork(FunctionSamples):
-    """The least-squares loss of f_i = <z_i, u*u - v*v>; see `diagonal_network`."""
+    """The loss (1/2n) sum_i (f_i - y_i)^2 of the models f_i = <z_i, u*u - v*v>; build it with `diagonal_network`.
+
+    Args:
+        features: The z_i in rows, `(n, d)`. The 2 d coordinates are u0, u1, ..., v0, v1, ...
+        targets: The y_i, `(n,)`.
+
+    Raises:
+        ValueError: If a shape is wrong or a number is not finite.
+    """
 
     def __init__(self, features: Any, targets: Any) -> None:
         z = _features(features)
@@ -65,19 +82,19 @@ class DiagonalNetwork(FunctionSamples):
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The expressions of the f_i."""
+        """The n models f_i as expressions in the coordinates u0, ..., v0, ..., a tuple of texts."""
         rows = self.data[0].tolist()
         return tuple(" + ".join(f"{_signed(c)}*(u{j}**2 - v{j}**2)" for j, c in enumerate(row)) for row in rows)
 
 
 def uv_model(n: int, target: float = 1.0) -> ModelLoss:
-    """Return the loss of the vector UV model f = n^{-1/2} u . v with one sample.
+    """Return the loss L = (f - y)^2 / 2 of the vector UV model f = n^{-1/2} u . v with one sample.
 
-    Gamma is u . v = sqrt(n) y, and the gradient flow conserves u_i^2 - v_i^2. On Gamma tr Hess L = (|u|^2 + |v|^2)/n, which is smallest at
-    u = v. Source: A. Cowsik, T. Can, P. Glorioso, *Flatter, faster*.
+    On the manifold of minimisers u . v = sqrt(n) y, and the gradient flow conserves u_i^2 - v_i^2. There tr Hess L = (|u|^2 + |v|^2)/n,
+    which is smallest at u = v (for y > 0). Source: A. Cowsik, T. Can, P. Glorioso, *Flatter, faster*.
 
     Args:
-        n: Dimension of u and of v; the coordinates are u0, u1, ..., v0, v1, ...
+        n: Dimension of u and of v; the 2 n coordinates are u0, u1, ..., v0, v1, ...
         target: y.
 
     Raises:
@@ -93,13 +110,14 @@ def uv_model(n: int, target: float = 1.0) -> ModelLoss:
 
 
 def diagonal_network(features: Any, targets: Any) -> DiagonalNetwork:
-    """Return the loss of the diagonal linear network f_i = <z_i, u*u - v*v>, a loss with data for `st.noise.minibatch`.
+    """Return the loss (1/2n) sum_i (f_i - y_i)^2 of the diagonal linear network f_i = <z_i, u*u - v*v>.
 
-    The gradient flow conserves u_j v_j. On Gamma tr Hess L = (4/n) sum_j (sum_i z_ij^2)(u_j^2 + v_j^2), so label noise drives the weights
-    w = u^2 - v^2 towards the interpolating solution of least weighted l1 norm.
+    It is a loss with data for `st.noise.minibatch`. The gradient flow conserves u_j v_j. On the manifold of minimisers tr Hess L = (4/n)
+    sum_j (sum_i z_ij^2)(u_j^2 + v_j^2), so label noise drives the weights w = u^2 - v^2 towards the interpolating solution of least
+    weighted l1 norm.
 
     Args:
-        features: The z_i in rows, `(n, d)`.
+        features: The z_i in rows, `(n, d)`. The 2 d coordinates are u0, u1, ..., v0, v1, ...
         targets: The y_i, `(n,)`.
 
     Raises:
@@ -123,14 +141,15 @@ def sparse_teacher(samples: int, weights: int, nonzero: int, seed: int = 0) -> t
     Args:
         samples: Number of samples n.
         weights: Number of weights d.
-        nonzero: How many of the weights, the first ones, are 1; the others are 0.
+        nonzero: How many of the weights, the first ones, are 1; the others are 0. All are 1 if it is at least d.
         seed: Seed of the features.
 
     Returns:
-        Features `(n, d)` with independent random signs, targets `(n,)` without noise, and the weights `(d,)`.
+        A tuple `(features, targets, weights)`: features z `(n, d)` of independent random signs -1 and 1, targets z @ w `(n,)` without
+        noise, and the true weights w `(d,)`.
 
     Raises:
-        ValueError: If a number is not a positive integer.
+        ValueError: If `samples`, `weights` or `nonzero` is not a positive integer.
 
     Example:
         >>> z, y, w = sparse_teacher(4, 6, 1)
@@ -145,12 +164,14 @@ def sparse_teacher(samples: int, weights: int, nonzero: int, seed: int = 0) -> t
 
 
 def matrix_sensing(sensors: Any, targets: Any, rank: int) -> ModelLoss:
-    """Return the loss of symmetric matrix sensing, f_i = <A_i, U U^T>; L is invariant under U -> U O for orthogonal O.
+    """Return the loss (1/2n) sum_i (f_i - y_i)^2 of symmetric matrix sensing, f_i = <A_i, U U^T>, with a matrix U `(d, rank)`.
+
+    L is invariant under U -> U O for orthogonal O.
 
     Args:
         sensors: The A_i, `(n, d, d)`; they are symmetrised.
         targets: The y_i, `(n,)`.
-        rank: Number of columns of U, `(d, rank)`; the coordinates are its rows u00, u01, ...
+        rank: Number of columns of U; the coordinates are its entries row by row, u00, u01, ...
 
     Raises:
         ValueError: If a shape is wrong or a number is not finite.
@@ -177,12 +198,12 @@ def matrix_sensing(sensors: Any, targets: Any, rank: int) -> ModelLoss:
 
 
 def two_layer(features: Any, targets: Any, width: int) -> ModelLoss:
-    """Return the loss of a two-layer network f_i = sum_k a_k tanh(<w_k, z_i>).
+    """Return the loss (1/2n) sum_i (f_i - y_i)^2 of a two-layer network f_i = sum_k a_k tanh(<w_k, z_i>).
 
     Args:
         features: The z_i in rows, `(n, d)`.
         targets: The y_i, `(n,)`.
-        width: Number of hidden units; the coordinates are w row by row, then a.
+        width: Number of hidden units; the coordinates are the vectors w_k one after another, w00, w01, ..., then the a_k, a0, a1, ...
 
     Raises:
         ValueError: If a shape is wrong or a number is not finite.
@@ -202,15 +223,18 @@ def two_layer(features: Any, targets: Any, width: int) -> ModelLoss:
 
 
 def diabetes_network(samples: int = 5, features: int = 2, width: int = 3) -> ModelLoss:
-    """Return the loss of a two-layer network on scikit-learn's diabetes data, standardised.
+    """Return the loss of a two-layer tanh network, as in `two_layer`, on the diabetes data of scikit-learn.
+
+    Each measurement and the target have mean 0 and variance 1 over all patients. The network has `width * (features + 1)` coordinates.
 
     Args:
-        samples: Number of patients, the first ones.
-        features: Number of measurements, the first ones.
+        samples: Number of patients, the first ones of the data set.
+        features: Number of measurements of a patient, the first ones of the data set.
         width: Number of hidden units.
 
     Raises:
-        ValueError: If scikit-learn, which provides the data, is not installed, or a number is larger than that of the data.
+        ValueError: If scikit-learn, which provides the data, is not installed, if a number is not a positive integer, or if there are not
+            so many patients or measurements in the data.
 
     Example:
         >>> diabetes_network().dim
@@ -231,7 +255,7 @@ def diabetes_network(samples: int = 5, features: int = 2, width: int = 3) -> Mod
 
 
 def _features(features: Any) -> np.ndarray:
-    """Validate features, `(n, d)`."""
+    """Return features as an array `(n, d)`; ValueError for another shape or numbers that are not finite."""
     z = _check.finite("features", features)
     if z.ndim != 2 or not z.size:
         raise ValueError(f"`features` must have shape (n, d), one row for each sample; got shape {z.shape}.")
@@ -239,7 +263,7 @@ def _features(features: Any) -> np.ndarray:
 
 
 def _targets(targets: Any, n: int) -> np.ndarray:
-    """Validate targets, `(n,)`."""
+    """Return targets as an array `(n,)`; ValueError for another shape or numbers that are not finite."""
     y = _check.finite("targets", targets)
     if y.shape != (n,):
         raise ValueError(f"`targets` must have shape ({n},), one for each model; got shape {y.shape}.")
