@@ -1,6 +1,7 @@
 """Losses given by Python functions (`from_function`), and means over data, L(x) = (1/n) sum_i l(x, row_i).
 
-A function of one sample is traced once; the graph of the mean evaluates it for all samples at once.
+A function of one sample is traced once; the graph of the mean evaluates it for all samples at once. row_i is row i of each array of data.
+If a model f is given, l = (f - y)^2 / 2. In a shape, `*paths` is nothing for one point, and the number of paths for many.
 """
 
 from __future__ import annotations
@@ -30,7 +31,14 @@ GATHER_COST, MATMUL_COST = 7.0, 0.5
 class SampleGraphs(Graphs):
     """Traced formulas of a mean loss L(x) = (1/n) sum_i l(x, row_i): its value, and the gradients of single samples and of batches.
 
-    `outputs(x, *row)` is called with x `(dim,)` and one row of each array of data; it returns [l], or [l, f] if l = (f - y)^2 / 2.
+    Args:
+        dim: Number of coordinates.
+        outputs: `outputs(x, *row)` is called with graph values, x `(dim,)` and one row of each array of data. It returns the list [l], or
+            [l, f] if l = (f - y)^2 / 2 for a model f.
+        data: The arrays of data, n rows each; row_i is row i of each.
+
+    Attributes:
+        data: The arrays as constants of the graph.
     """
 
     def __init__(self, dim: int, outputs: Callable[..., Sequence[Value]], data: Sequence[np.ndarray]) -> None:
@@ -41,12 +49,12 @@ class SampleGraphs(Graphs):
         self._outputs = outputs(self._x, *self._row)
 
     def _each(self, which: int, x: Value, rows: Sequence[Value], out: Value | None = None) -> Value:
-        """Evaluate an output, or another formula of one sample, for each of the rows."""
+        """Return an output, or another formula `out` of one sample, at x for each of the rows: `(n, *shape)` for arrays `rows` of n rows."""
         return batched(self._outputs[which] if out is None else out, dict(zip(self._row, rows, strict=True)), {self._x: x})
 
     @cached_property
     def gradients(self) -> list[Formula]:
-        """The gradient of each output at each sample, `(n, dim)`."""
+        """A list with a formula for each output (l, and f if there is a model): its gradient at all samples, `(n, dim)` for one path."""
         return [Formula(self._each(0, self.x, self.data, gradient(out, self._x)), self.x) for out in self._outputs]
 
     @cached_property
@@ -54,10 +62,17 @@ class SampleGraphs(Graphs):
         return {}
 
     def sampled(self, size: int, with_loss: bool = True, with_labels: bool = False) -> Formula:
-        """Return the gradient of sum_i [w_i l(x, row_i) - e_i f(x, row_i)] as a formula.
+        """Return the gradient by x of sum_i [w_i l(x, row_i) - e_i f(x, row_i)] as a formula, `(dim,)` for one path.
 
-        For `size` > 0 its inputs are x, the sample numbers i_b of the batch and e, and all terms have weight 1/size. For `size` 0 the sum
-        runs over all samples, and the inputs are x, the weights w and e. `with_loss` and `with_labels` select the two terms.
+        Args:
+            size: The batch size. If it is above 0, the sum runs over the samples i_b of a batch, and all w are 1/size (e_b is divided by
+                size as well). If it is 0, the sum runs over all n samples.
+            with_loss: Whether the term with l is included.
+            with_labels: Whether the term with the model f is included, which label noise e adds.
+
+        Returns:
+            The formula. Its inputs are x `(dim,)`, then the sample numbers i_b `(size,)` or the weights w `(n,)`, then e, `(size,)` or
+            `(n,)`, if `with_labels`.
         """
         key = size, with_loss, with_labels
         if key not in self._sampled:
@@ -74,12 +89,18 @@ class SampleGraphs(Graphs):
         return self._sampled[key]
 
     def gathers(self, size: int, with_loss: bool, with_labels: bool) -> bool:
-        """Return whether gathering the samples of a batch is cheaper than a weighted sum over all samples."""
+        """Return whether it is cheaper to gather the rows of a batch than to take a weighted sum over all samples.
+
+        Args:
+            size: The batch size.
+            with_loss: Whether the gradients of the loss l are needed.
+            with_labels: Whether those of the model f are needed, for label noise.
+        """
         return cost(self.sampled(size, with_loss, with_labels)) <= cost(self.sampled(0, True, with_labels))
 
 
 def cost(formula: Formula) -> float:
-    """Return the estimated cost of a formula on one path, in operations on rows."""
+    """Return the estimated cost of a formula on one path, in units of one addition or multiplication of a row of paths."""
     total = 0.0
     for node in order([formula.out]):
         if node.op == "map" and not node.uniform:
@@ -92,13 +113,23 @@ def cost(formula: Formula) -> float:
 
 
 class FunctionSamples(FunctionLoss):
-    """L(x) = (1/n) sum_i l(x, row_i); see `from_function` with `data`.
+    """The loss L(x) = (1/n) sum_i l(x, row_i) of a Python function l; build it with `from_function` and its argument `data`.
+
+    Args:
+        sample: `sample(x, *row)` returns l, one number; None if `model` is given.
+        data: An array or a tuple of arrays with n rows each.
+        dim: Number of coordinates.
+        names: Names of the coordinates; None for x0, x1, ...
+        model: f with l = (f - y)^2 / 2: `model(x, *inputs)` returns one number, and the last array of `data` contains the targets y.
 
     Attributes:
         sample: l, or None if a model is given.
-        model_function: f with l = (f - y)^2 / 2, or None.
-        data: Arrays `(n, ...)`; row_i is row i of each.
+        model_function: f, or None.
+        data: A tuple of arrays `(n, ...)`; row_i is row i of each.
         samples: Number of samples n.
+
+    Raises:
+        ValueError: If not exactly one of `sample` and `model` is given, the function cannot be traced, or the data have a wrong shape.
     """
 
     def __init__(self, sample: Callable | None, data: Any, dim: int | None, names: Any, model: Callable | None = None) -> None:
@@ -134,7 +165,7 @@ class FunctionSamples(FunctionLoss):
             ) from error
 
     def _on_numbers(self) -> None:
-        """Call the function on one sample of numbers, to raise an error of the user's code as it is."""
+        """Call the function on one sample of numbers, so that an error of the user's code is raised as it is."""
         assert self.value_function is not None
         row = [d[0] for d in (self.data if self.model_function is None else self.data[:-1])]
         try:
@@ -146,16 +177,32 @@ class FunctionSamples(FunctionLoss):
 
     @property
     def identity(self) -> str:
-        """A string that identifies the loss: its dimension, a hash of the code of its function, and a hash of the data."""
+        """A text, equal for equal losses: the dimension, a hash of the code of the function, and a hash of the data."""
         return f"samples:{self.dim}:{self._name}:{_fingerprint(self.value_function)}:{digest(*self.data)}"
 
     def sample_gradients(self, x: Any, of_model: bool = False) -> np.ndarray:
-        """Return grad l_i(x), or grad f_i(x) if `of_model`, for each sample, `(n, dim, *paths)`; the former have mean `gradient(x)`."""
+        """Return the gradient of l, or of the model f, at each sample, whose mean over the samples is `gradient(x)` for l.
+
+        Args:
+            x: One point `(dim,)`, many points `(dim, paths)`, or a traced point.
+            of_model: Whether to differentiate f instead of l; there is an f only if the loss was given by `model`.
+
+        Returns:
+            An array `(n, dim)` for one point, `(n, dim, paths)` for many.
+        """
         x, formula = self._point(x), self._graphs.gradients[of_model]
         return formula.of(x) if isinstance(x, Value) else _paths(formula(_rows(x)), x)
 
     def sample_covariance(self, x: Any, of_model: bool = False) -> np.ndarray:
-        """Return (1/n) sum_i (g_i - gbar)(g_i - gbar)^T, `(dim, dim, *paths)`; if `of_model`, (1/n) sum_i grad f_i grad f_i^T."""
+        """Return the covariance (1/n) sum_i (g_i - gbar)(g_i - gbar)^T of the gradients g_i of the samples, with mean gbar.
+
+        Args:
+            x: One point `(dim,)`, or many points `(dim, paths)`.
+            of_model: Whether to return (1/n) sum_i grad f_i grad f_i^T of the model f instead.
+
+        Returns:
+            An array `(dim, dim)` for one point, `(dim, dim, paths)` for many.
+        """
         x = self._point(x)
         if x.ndim > 1:
             return np.stack([self.sample_covariance(column, of_model) for column in x.T], axis=-1)
@@ -164,22 +211,36 @@ class FunctionSamples(FunctionLoss):
         return g.T @ g / self.samples
 
     def batch_gradient(self, x: Any, index: Any, labels: Any = None, with_loss: bool = True) -> Any:
-        """Return (1/size) sum_b (grad l_{i_b}(x) - labels_b grad f_{i_b}(x)), by gathering the rows of the batch.
+        """Return the gradient of a batch, (1/size) sum_b (grad l_{i_b}(x) - labels_b grad f_{i_b}(x)), in the shape of `x`.
+
+        It reads only the rows of the batch.
 
         Args:
-            x: Points, `(dim, *paths)`.
+            x: Points, `(dim, *paths)`, or a traced point.
             index: The sample numbers i_b, `(size, *paths)`.
-            labels: The label noise, `(size, *paths)`, or None for none.
+            labels: The label noise, `(size, *paths)`, which needs a loss given by `model`; None for none.
             with_loss: Whether the first term is included.
         """
         return self._sampled((len(index), with_loss, labels is not None), x, index, labels)
 
     def weighted_gradient(self, x: Any, weights: Any, labels: Any = None) -> Any:
-        """Return sum_i (weights_i grad l_i(x) - labels_i grad f_i(x)) over all samples, for `weights` and `labels` `(n, *paths)`."""
+        """Return sum_i (weights_i grad l_i(x) - labels_i grad f_i(x)) over all n samples, in the shape of `x`.
+
+        Args:
+            x: Points, `(dim, *paths)`, or a traced point.
+            weights: The weights, `(n, *paths)`.
+            labels: The label noise, `(n, *paths)`, which needs a loss given by `model`; None for none.
+        """
         return self._sampled((0, True, labels is not None), x, weights, labels)
 
     def gathers(self, size: int, with_loss: bool, with_labels: bool) -> bool:
-        """Return whether gathering the samples of a batch of `size` is cheaper than a weighted sum over all samples."""
+        """Return whether `batch_gradient` is cheaper than `weighted_gradient` for a batch of `size` samples.
+
+        Args:
+            size: The batch size.
+            with_loss: Whether the gradients of the loss l are needed.
+            with_labels: Whether those of the model f are needed, for label noise.
+        """
         return self._graphs.gathers(size, with_loss, with_labels)
 
     def _sampled(self, which: tuple[int, bool, bool], x: Any, *given: Any) -> Any:
@@ -195,7 +256,7 @@ class FunctionSamples(FunctionLoss):
         return SampleGraphs(self.dim, self._outputs, self.data)
 
     def _outputs(self, x: Value, *row: Value) -> list[Value]:
-        """Return l, and f if there is a model, for one sample; raise NotTraceable, or the error of the user's function with its line."""
+        """Return [l], or [l, f] if there is a model, for one sample; raise NotTraceable, or the error of the user's function with its line."""
         given = row if self.model_function is None else row[:-1]
         assert self.value_function is not None
         made = self._one_number(trace(self.value_function, f"the {self._name} of {self.label}", x, *given))
@@ -233,22 +294,26 @@ def from_function(
 ) -> FunctionLoss:
     """Return the loss that Python functions of one point `x` of shape `(dim,)` define: its value L(x), its gradient, or both.
 
-    The functions use NumPy and are traced, so they have no `if` on values; write `np.where`. Derivatives come from the graph and are
-    exact. At a kink the gradient is the mean of the one-sided derivatives, and outside the domain all derivatives are NaN. A function is
-    that of one point (`A @ x - y`, `np.sum(x**2)`); its graph runs on many paths at once.
+    The functions use NumPy and are traced, so they have no `if` on values; write `np.where`. Derivatives come from the graph and are exact.
+    At a kink the gradient is the mean of the one-sided derivatives, and outside the domain all derivatives are NaN. A function is that of
+    one point (`A @ x - y`, `np.sum(x**2)`); its graph runs on many paths at once.
 
     A gradient given together with the value is compared with central differences of the value, and a Hessian with those of the gradient, at
-    random points. A gradient that cannot be traced is differentiated by central differences; an `@njit` one runs in the compiled kernel.
+    random points. A gradient that cannot be traced is differentiated by central differences; an `@njit` one runs in the compiled
+    simulation.
 
     Args:
-        gradient: `gradient(x)` returns `dim` components. Optional if `value` can be traced.
+        gradient: `gradient(x)` returns `dim` components. Optional if `value` can be traced; not allowed with `data`.
         dim: Number of coordinates.
         value: `value(x)` returns one number; with `data`, `value(x, *row)` returns the loss of one sample, and L is the mean.
-        hessian: `hessian(x)` returns `dim` rows of `dim` components; by default it comes from the gradient.
+        hessian: `hessian(x)` returns `dim` rows of `dim` components; by default it comes from the gradient. Not allowed with `data`.
         names: Names of the coordinates; by default x0, x1, ...
         data: An array or a tuple of arrays with n rows each. `st.noise.minibatch(loss, size)` is then the noise of batches.
-        model: f in L(x) = (1/2n) sum_i (f(x, a_i) - y_i)^2, instead of `value`: `model(x, *inputs)` returns one number, and the last
-            array of `data` contains the targets `(n,)`. `st.noise.label_noise(loss, std)` is the noise of its labels.
+        model: f in L(x) = (1/2n) sum_i (f(x, a_i) - y_i)^2, instead of `value`: `model(x, *inputs)` returns one number, and the last array
+            of `data` contains the targets `(n,)`. `st.noise.label_noise(loss, std)` is the noise of its labels.
+
+    Returns:
+        A `FunctionLoss`, with `data` a `FunctionSamples`. Its methods take one point `(dim,)` or many points `(dim, paths)`.
 
     Raises:
         ValueError: If neither a value nor a gradient is given, a value without a gradient cannot be traced, a result has a wrong shape, a
@@ -303,7 +368,7 @@ def from_function(
 
 
 def _arrays(data: Any) -> tuple[np.ndarray, ...]:
-    """Validate data: an array or a tuple of arrays of doubles with equal numbers of rows."""
+    """Return data as a tuple of float64 arrays with equal numbers of rows, at least one; ValueError if they have not."""
     parts = data if isinstance(data, (tuple, list)) and not np.isscalar(data[0] if len(data) else 0.0) else (data,)
     arrays = tuple(np.asarray(_check.finite("data", part), order="C") for part in parts)
     if not arrays or any(not a.ndim or not a.size for a in arrays) or len({len(a) for a in arrays}) > 1:

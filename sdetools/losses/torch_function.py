@@ -20,7 +20,7 @@ from sdetools.losses.base import Loss, Stage, coordinate_names
 
 
 class _OnPaths:
-    """A torch function of one point, batched by `vmap` over points `(dim, paths)`; results also have the paths last."""
+    """A torch function of one point `(dim,)`, called with many points `(dim, paths)` by `vmap`; results also have the paths last."""
 
     torch_stage = True
 
@@ -33,7 +33,16 @@ class _OnPaths:
 
 
 class TorchLoss(Loss):
-    """A loss given by a torch function of a tensor `(dim,)`; see `from_torch`. NumPy arrays are converted to tensors and back.
+    """A loss given by a torch function of a tensor `(dim,)`; build it with `from_torch`. NumPy arrays are converted to tensors and back.
+
+    It has no parameters: its methods ignore `p`. At a traced point `value`, `gradient`, `hessian` and `third` raise `ArraysOnly`, a
+    TypeError.
+
+    Args:
+        function: The torch function of one point, which returns a tensor of shape `()`.
+        dim: Number of coordinates.
+        names: Names of the coordinates; None for x0, x1, ...
+        at: A point of the domain for the validation of the function; None for 0.7 in each coordinate.
 
     Attributes:
         function: The torch function of one point.
@@ -50,7 +59,7 @@ class TorchLoss(Loss):
         self._check(np.full(self.dim, 0.7) if at is None else _check.point("at", at, self.dim))
 
     def _check(self, at: np.ndarray) -> None:
-        """Validate the function and its gradient at one point: one finite number."""
+        """Check at the point `at` that the function returns one number, and that it and its gradient are finite; ValueError otherwise."""
         try:
             value = self.function(torch.as_tensor(at))
             single = isinstance(value, torch.Tensor) and value.ndim == 0
@@ -73,21 +82,21 @@ class TorchLoss(Loss):
 
     @property
     def identity(self) -> str:
-        """The dimension and the identity of the function."""
+        """A text, equal for equal losses: the dimension and the identity of the function (a hash of its code)."""
         return f"torch({self.dim}; {function_identity(self.function)})"
 
     @property
     def torch_stage(self) -> Stage:
-        """The gradient on torch tensors `(dim, paths)`."""
+        """The gradient as a function of torch tensors, `(dim, paths)` to `(dim, paths)`, for the torch backend."""
         return Stage(self._gradient)
 
     @property
     def torch_value_stage(self) -> Stage:
-        """The value on torch tensors `(dim, paths)`."""
+        """The value as a function of torch tensors, `(dim, paths)` to `(paths,)`, for the torch backend."""
         return Stage(self._value)
 
     def _apply(self, function: Callable[[torch.Tensor], torch.Tensor], x: Any) -> np.ndarray:
-        """Evaluate a torch function of one point at NumPy points `(dim,)` or `(dim, paths)`."""
+        """Return a torch function of one point at NumPy points `(dim,)` or `(dim, paths)`, as an array with the paths last."""
         x = self._point(x)
         if isinstance(x, Value):
             raise ArraysOnly(f"{self.label} is a torch function")
@@ -96,33 +105,39 @@ class TorchLoss(Loss):
         return out.reshape(*out.shape[:-1], *x.shape[1:]) if x.ndim > 1 else out[..., 0]
 
     def value(self, x: Any, p: Any = None) -> Any:
-        """Return L(x)."""
+        """Return L(x), a number for `x` `(dim,)` and `(paths,)` for `(dim, paths)`; `p` is not used."""
         return self._apply(self.function, x)
 
     def gradient(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return the gradient, by a reverse pass."""
+        """Return the gradient in the shape of `x`, `(dim,)` or `(dim, paths)`, by a reverse pass; `p` is not used."""
         return self._apply(grad(self.function), x)
 
     def hessian(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return the Hessian, by `jacrev` of the gradient."""
+        """Return the Hessian, `(dim, dim)` or `(dim, dim, paths)` as `x`, by `jacrev` of the gradient; `p` is not used."""
         return self._apply(jacrev(grad(self.function)), x)
 
     def third(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return the third derivative, by `jacrev` of the Hessian."""
+        """Return the third derivative, `(dim, dim, dim)` or `(dim, dim, dim, paths)` as `x`, by `jacrev` of the Hessian; `p` is not used."""
         return self._apply(jacrev(jacrev(grad(self.function))), x)
 
     def hessian_product(self, x: Any, v: Any, p: Any = None) -> np.ndarray:
-        """Return the Hessian-vector product, by a forward pass over a reverse pass for one point."""
+        """Return sum_j d_ij L(x) v_j for a point and a vector, each `(dim,)` or `(dim, paths)`, in the larger of both shapes; `p` is not used.
+
+        For one point and one vector the Hessian is not formed: a forward pass runs over a reverse pass.
+        """
         if np.ndim(x) > 1 or np.ndim(v) > 1:
             return super().hessian_product(x, v, p)
         return _jvp(grad(self.function), (_tensor(x),), (_tensor(v),))[1].detach().numpy()
 
     def third_product(self, x: Any, a: Any, b: Any) -> np.ndarray:
-        """Return sum_ij d_ijl L(x) a_i b_j, by a reverse pass over two forward passes."""
+        """Return sum_ij d_ijl L(x) a_i b_j, `(dim,)`, for one point `x` and vectors `a`, `b`, each `(dim,)`, without forming a tensor."""
         return grad(_twice(self.function, _tensor(a), _tensor(b)))(_tensor(x)).detach().numpy()
 
     def third_contracted(self, x: Any, matrix: Any, p: Any = None) -> np.ndarray:
-        """Return sum_ij d_ijl L(x) M_ij, without forming the third derivative."""
+        """Return sum_ij d_ijl L(x) M_ij in the shape of `x`, `(dim,)` or `(dim, paths)`, without forming the third derivative.
+
+        `matrix` M is `(dim, dim)`, or `(dim, dim, paths)` with one for each point of `x`; `p` is not used.
+        """
         x, matrix = self._point(x), np.asarray(matrix, dtype=float)
         points = x.reshape(self.dim, -1)
         matrices = np.broadcast_to(matrix.reshape(self.dim, self.dim, -1), (self.dim, self.dim, points.shape[1]))
@@ -163,13 +178,21 @@ def _twice(function: Callable[..., Any], a: torch.Tensor, b: torch.Tensor, *row:
 
 
 class TorchSamples(TorchLoss):
-    """L(x) = (1/n) sum_i l(x, row_i) for a torch function l; see `from_torch` with `data` and `from_torch_model`.
+    """The loss L(x) = (1/n) sum_i l(x, row_i) of a torch function l; build it with `from_torch` and `data`, or `from_torch_model`.
+
+    Args:
+        sample: l: `sample(x, *row)` returns a tensor of shape `()`.
+        data: A tensor or a tuple of tensors with n rows each; row_i is row i of each.
+        dim: Number of coordinates.
+        names: Names of the coordinates; None for x0, x1, ...
+        at: A point of the domain for the validation of the function; None for 0.7 in each coordinate.
+        model: f with l = (f(x, a_i) - y_i)^2 / 2 for data (a, y), as `from_torch_model` passes it; None if there is none.
 
     Attributes:
-        sample: The torch function l(x, *row).
-        data: Tensors with n rows each.
+        sample: l.
+        data: A tuple of tensors on the CPU, floating-point ones in double precision.
         samples: Number of samples n.
-        model: f(x, a_i) of a loss made by `from_torch_model`, else None.
+        model: f, or None.
     """
 
     def __init__(
@@ -192,7 +215,7 @@ class TorchSamples(TorchLoss):
 
     @property
     def identity(self) -> str:
-        """The dimension, the identities of the functions and a hash of the data."""
+        """A text, equal for equal losses: the dimension, the identities of the functions (hashes of their code) and a hash of the data."""
         digest = hashlib.sha256()
         for tensor in self.data:
             digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
@@ -201,30 +224,34 @@ class TorchSamples(TorchLoss):
         return f"torch({self.dim}; {function_identity(self.sample)}{model}; {digest.hexdigest()[:16]})"
 
     def rows(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return the data on the device of `x`, floating-point data in its type."""
+        """Return the data as a tuple of tensors on the device of the tensor `x`, those of floating-point numbers in its type."""
         key = x.device, x.dtype
         if key not in self._moved:
             self._moved[key] = tuple(t.to(device=x.device, dtype=x.dtype if t.is_floating_point() else None) for t in self.data)
         return self._moved[key]
 
     def model_values(self, x: Any) -> np.ndarray:
-        """Return f(x, a_i), `(n,)`; this and the next four methods need a loss made by `from_torch_model`."""
+        """Return the values f(x, a_i) of the model at all samples, `(n,)`, for parameters `x` `(dim,)`; ValueError if the loss has no model."""
         x = _tensor(x)
         return self.each(self._model, x, self._inputs(x)).detach().numpy()
 
     def residuals(self, x: Any) -> np.ndarray:
-        """Return the residuals r_i = f(x, a_i) - y_i, `(n,)`."""
+        """Return the residuals r_i = f(x, a_i) - y_i of the model, `(n,)`, for parameters `x` `(dim,)`; ValueError if the loss has no model."""
         return self.model_values(x) - self.data[1].numpy()
 
     def jacobian(self, x: Any) -> np.ndarray:
-        """Return the Jacobian of the model, with rows grad f(x, a_i), `(n, dim)`."""
+        """Return the Jacobian `(n, dim)` of the model, whose row i is grad f(x, a_i), for `x` `(dim,)`; ValueError if the loss has no model."""
         x = _tensor(x)
         rows = self._inputs(x)
         parts = [self.each(grad(self._model), x, [r[at] for r in rows]) for at in _chunks(self.samples)]
         return torch.cat(parts).detach().numpy()
 
     def curved(self, x: Any, directions: Callable[[slice], np.ndarray]) -> np.ndarray:
-        """Return sum_i Hess f(x, a_i) v_i, `(dim,)`, by a reverse pass over forward passes; `directions(part)` returns rows v_i."""
+        """Return sum_i Hess f(x, a_i) v_i, `(dim,)`, for parameters `x` `(dim,)` and a vector v_i for each sample, by passes over the model f.
+
+        `directions(part)` returns the v_i of the samples in the slice `part`, `(samples of part, dim)`, so that not all are in memory at
+        once. ValueError if the loss has no model.
+        """
         x = _tensor(x)
         out = torch.zeros_like(x)
         for at in _chunks(self.samples):
@@ -238,7 +265,10 @@ class TorchSamples(TorchLoss):
         return out.detach().numpy()
 
     def bent(self, x: Any, a: Any) -> np.ndarray:
-        """Return a^T Hess f(x, a_i) a, `(n,)`."""
+        """Return the numbers a^T Hess f(x, a_i) a of all samples, `(n,)`, for parameters `x` and a vector `a`, each `(dim,)`.
+
+        f is the model, and a_i its input at sample i, which is not the vector `a`. ValueError if the loss has no model.
+        """
         x, a = _tensor(x), _tensor(a)
         rows = self._inputs(x)
         parts = [vmap(lambda *row: _twice(self._model, a, a, *row)(x))(*[r[at] for r in rows]) for at in _chunks(self.samples)]
@@ -264,11 +294,11 @@ class TorchSamples(TorchLoss):
 
     @staticmethod
     def each(function: Callable[..., Any], x: torch.Tensor, rows: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Evaluate function(x, *row) for each row."""
+        """Return function(x, *row) for each of the n rows as one tensor `(n, ...)`, for tensors `rows` with n rows each."""
         return vmap(lambda *row: function(x, *row))(*rows)
 
     def sample_gradients(self, x: Any, function: Callable[..., Any] | None = None) -> np.ndarray:
-        """Return the gradient of l, or of another `function(x, *row)`, at each sample: an array `(n, dim)` or `(n, dim, paths)`."""
+        """Return the gradient by x of l, or of another `function(x, *row)`, at each sample, `(n, dim)` or `(n, dim, paths)` as `x`."""
         own = function or self.sample
         x = self._point(x)
         points = torch.as_tensor(np.moveaxis(x.reshape(self.dim, -1), 0, 1).copy())
@@ -282,7 +312,7 @@ def _chunks(samples: int, size: int = 64) -> list[slice]:
 
 
 def _tensors(data: Any) -> tuple[torch.Tensor, ...]:
-    """Validate data: tensors with equal numbers of rows, floating-point data in double precision."""
+    """Return data as a tuple of tensors on the CPU with equal numbers of rows, floating-point ones in double precision; ValueError otherwise."""
     parts = data if isinstance(data, (tuple, list)) and not np.isscalar(data[0] if len(data) else 0.0) else (data,)
     try:
         tensors = [torch.as_tensor(part).detach().cpu().contiguous() for part in parts]
@@ -309,8 +339,13 @@ def from_torch(function: Callable[..., Any], dim: int, names: Any = None, at: An
         at: A point of the domain for the validation of the function; by default 0.7 in each coordinate.
         data: A tensor or a tuple of tensors with n rows each. `st.noise.minibatch(loss, size)` is then the noise of batches.
 
+    Returns:
+        A `TorchLoss`, with `data` a `TorchSamples`. Its methods take and return NumPy arrays, for one point `(dim,)` or many `(dim,
+        paths)`.
+
     Raises:
-        ValueError: If the function does not return one finite number, or if `vmap` cannot batch it.
+        ValueError: If the function or its gradient is not finite at the point `at`, if it does not return one number, or if `vmap` cannot
+            batch it.
 
     Example:
         >>> loss = from_torch(lambda x: ((x[0] * x[1] - 1) ** 2) / 2, dim=2)
@@ -328,16 +363,19 @@ def from_torch_model(
 ) -> TorchSamples:
     """Return the least-squares loss L(x) = (1/2n) sum_i (f(x, a_i) - y_i)^2 of a torch model f.
 
-    A network gets its parameters from parts of x by `torch.func.functional_call`. The noise of its training is
-    `st.noise.minibatch(loss, size)` or `st.noise.label_noise(loss, std)`.
+    A network gets its parameters from parts of x by `torch.func.functional_call`. The noise of its training is `st.noise.minibatch(loss,
+    size)` or `st.noise.label_noise(loss, std)`.
 
     Args:
         model: `model(x, a)` returns f for the parameters x and one input a, a tensor of shape `()`.
-        inputs: The a_i, n rows.
+        inputs: The a_i, a tensor with n rows.
         targets: The y_i, `(n,)`.
         dim: Number of parameters.
         names: Names of the coordinates for expressions; by default x0, x1, ...
         at: A point of the domain for the validation of the model; by default 0.7 in each coordinate.
+
+    Returns:
+        The loss. Beyond those of `from_torch`, it has `model_values`, `residuals` and `jacobian` of the model.
 
     Raises:
         ValueError: If `targets` has another shape, and as in `from_torch`.
