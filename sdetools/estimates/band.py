@@ -1,4 +1,8 @@
-"""The maximum of a curve with a simultaneous confidence band, by the Gaussian multiplier bootstrap over groups of paths."""
+"""The maximum of a curve with a simultaneous confidence band, by the Gaussian multiplier bootstrap over groups of paths.
+
+A curve is the sequence of the gaps (differences of two means) at the recorded times. A group is a set of paths. The residual of a group at
+a time is the sum over its paths of one path's difference minus the mean over all paths.
+"""
 
 from __future__ import annotations
 
@@ -19,20 +23,24 @@ MANY_GROUPS = 40
 
 @dataclass(frozen=True, repr=False)
 class SupEstimate(Estimate):
-    """max_k |gap_k| over the recorded steps, with the simultaneous (sup-t) band of the curve.
+    """The maximum max_k |gap_k| of a curve over the recorded times k, with the simultaneous (sup-t) band of the curve.
 
     `value` is the maximum of the estimates. It is biased upwards by about the standard error; the interval is not. With probability
-    `confidence` all |gap_k| lie in their bands at once, so that their maximum lies between max(|gap_k| - c s_k) and max(|gap_k| + c s_k).
+    `confidence` all |gap_k| lie in their bands at once, so that their maximum lies between max(|gap_k| - c s_k) and max(|gap_k| + c s_k),
+    where c is the critical value.
 
     Attributes:
+        value: max_k |gap_k|.
+        stderr: The standard error of the gap at the time of the maximum.
         curve: The estimates gap_k, `(times,)`.
         errors: Their standard errors s_k, `(times,)`.
-        draws: Bootstrap draws of max_k |noise_k| / s_k; their quantile is the critical value c.
+        draws: Bootstrap draws of max_k |noise_k| / s_k, `(draws,)`; their quantile is the critical value c. If empty, c is Bonferroni's.
         argmax: The index of the maximum.
         time: The time of the maximum.
-        points: The fields `random`, `rounding`, `least` and `most` at each time, as arrays. A field that is missing is constant in time.
+        points: The attributes `random`, `rounding`, `least` and `most` of `Estimate` at each time, arrays `(times,)` by name. One that is
+            missing is constant in time.
 
-    The other attributes are those of `Estimate`.
+    The other attributes are those of `Estimate`, the number of paths `n` and the level `confidence` among them.
     """
 
     curve: np.ndarray = field(default_factory=lambda: np.zeros(1))
@@ -43,13 +51,14 @@ class SupEstimate(Estimate):
     points: Mapping[str, np.ndarray] = field(default_factory=dict, kw_only=True)
 
     def _along(self, name: str) -> np.ndarray:
-        """Return a field of the Estimate at each time of the curve."""
+        """Return the attribute `name` at each time of the curve, `(times,)`: that of `points`, or else the constant one of the estimate."""
         return np.broadcast_to(self.points.get(name, getattr(self, name)), np.shape(self.curve))
 
     def critical(self, confidence: float) -> float:
-        """Return the critical value c of the band: the bootstrap quantile, at most Bonferroni's.
+        """Return the critical value c of the band at a confidence level: the band is gap_k +- c s_k with standard errors s_k.
 
-        Bonferroni's value is used where fewer than ten draws lie beyond the quantile.
+        It is the quantile of the bootstrap draws, but at most Bonferroni's value for the times with an error. Bonferroni's value is used
+        where fewer than ten draws lie beyond the quantile.
         """
         tests = max(1, int(np.count_nonzero(self.errors)))
         bound = quantile(confidence, self.n + 1 - self.fitted, tests)
@@ -64,7 +73,7 @@ class SupEstimate(Estimate):
             confidence: The confidence level; by default that of the estimate.
 
         Returns:
-            The lower and the upper limit at each time; infinite at times at which the error is unknown.
+            Two arrays `(times,)`: the lower and the upper limit at each time; infinite at times at which the error is unknown.
         """
         confidence = self.confidence if confidence is None else confidence
         random, rounding, least, most = (self._along(name) for name in ("random", "rounding", "least", "most"))
@@ -78,10 +87,10 @@ class SupEstimate(Estimate):
         return self.curve - below, self.curve + above
 
     def paths_needed(self, expected: float | None = None) -> int:
-        """Return the number of paths that reduces the standard error at the maximum to a quarter of the gap.
+        """Return the number of paths, an integer, that reduces the standard error at the maximum to a quarter of the gap.
 
         Args:
-            expected: The size of the gap; by default the value, if it is resolved.
+            expected: The size of the gap, positive; by default the value, if it is resolved (at least four standard errors).
 
         Raises:
             ValueError: If the value is unresolved and `expected` is not given: noise does not determine the size of the gap.
@@ -94,16 +103,19 @@ class SupEstimate(Estimate):
         return self.paths_for((self.value if expected is None else _check.positive("expected", expected)) / RESOLVED)
 
     def bootstrap(self, noise: np.ndarray) -> np.ndarray:
-        """Return the maximum of |curve + noise * errors| for noise curves `(draws, times)`, in units of standard errors."""
+        """Return the maximum over the times k of |gap_k + noise_k s_k| for each bootstrap draw, an array `(draws,)`.
+
+        `noise` `(draws, times)` contains curves in units of the standard errors s_k, such as those of `multiplier_noise`.
+        """
         return np.abs(self.curve + noise * self.errors).max(axis=1)
 
     @property
     def kind(self) -> Kind:
-        """The kind of its confidence level: simultaneous, or exact where no draw enters."""
+        """What the confidence level refers to: `Kind.SIMULTANEOUS`, or `Kind.EXACT` where no random draw enters."""
         return Kind.SIMULTANEOUS if self.random else Kind.EXACT
 
     def _ends(self, level: float) -> tuple[float, float]:
-        """Return both ends of the interval of the maximum, from the band."""
+        """Return both ends of the interval of the maximum, from the band; infinite ones where the band or the curve is not finite."""
         if not np.isfinite(self.curve).all() or not np.isfinite(self.errors).all():
             return -math.inf, math.inf
         low, high = self.band(level)
@@ -114,18 +126,18 @@ class SupEstimate(Estimate):
 
 
 def multiplier_noise(residuals: np.ndarray, draws: int, seed: int = 20_231_011) -> np.ndarray:
-    """Return noise curves sum_g xi_g r_gk / sqrt(sum_g r_gk^2) of the Gaussian multiplier bootstrap over groups.
+    """Return noise curves sum_g xi_g r_gk / sqrt(sum_g r_gk^2) of the Gaussian multiplier bootstrap over groups g of paths, at times k.
 
-    The sums are taken in a fixed order, so that results are reproducible to the bit.
-    Source: V. Chernozhukov, D. Chetverikov, K. Kato, Annals of Statistics 41 (2013) 2786-2819.
+    The sums are taken in a fixed order, so that results are reproducible to the bit. Source: V. Chernozhukov, D. Chetverikov, K. Kato,
+    Annals of Statistics 41 (2013) 2786-2819.
 
     Args:
-        residuals: Centred sums r_gk of each group, `(groups, times)`.
+        residuals: Sums r_gk of each group, centred (their sum over the groups is 0), `(groups, times)`.
         draws: The number of curves.
-        seed: The seed of the multipliers xi.
+        seed: The seed of the multipliers xi, independent standard normal numbers.
 
     Returns:
-        The curves, `(draws, times)`; 0 at times at which all residuals are 0.
+        The curves, `(draws, times)`, with variance 1; 0 at times at which all residuals are 0.
     """
     scale = np.sqrt((residuals**2).sum(axis=0))
     normalised = np.divide(residuals, scale, out=np.zeros_like(residuals), where=scale > 0)
@@ -134,18 +146,25 @@ def multiplier_noise(residuals: np.ndarray, draws: int, seed: int = 20_231_011) 
 
 @lru_cache(maxsize=8)
 def _multipliers(draws: int, groups: int, seed: int) -> np.ndarray:
-    """Return the Gaussian multipliers, cached: all curves of a study use the same."""
+    """Return standard normal multipliers `(draws, groups)`, cached and read-only: all curves of a study use the same."""
     xi = np.random.default_rng(seed).standard_normal((draws, groups))
     xi.flags.writeable = False
     return xi
 
 
 def multiplier_maxima(residuals: np.ndarray, draws: int = 4000) -> np.ndarray:
-    """Return bootstrap draws of max_k |noise_k|, for the critical value of the band; empty where all residuals are 0.
+    """Return bootstrap draws of max_k |noise_k| over the times k, from which the critical value of a simultaneous band is taken.
 
     Curves from G groups have rank G - 1 at most, so that with few groups the multiplier bootstrap is too regular over many times. Below
-    `MANY_GROUPS` the maxima of a Gaussian Markov curve are used where these are larger. It has the same correlations between
+    `MANY_GROUPS` (40) groups, the maxima of a Gaussian Markov curve are used where these are larger. It has the same correlations between
     neighbouring times, which few groups estimate well.
+
+    Args:
+        residuals: Centred sums of each group of paths, `(groups, times)`, as in `multiplier_noise`.
+        draws: The number of draws.
+
+    Returns:
+        The maxima, `(draws,)`, not necessarily sorted; an empty array if all residuals are 0.
     """
     moving = residuals[:, np.any(residuals, axis=0)]
     if not moving.size:
@@ -157,10 +176,10 @@ def multiplier_maxima(residuals: np.ndarray, draws: int = 4000) -> np.ndarray:
 
 
 def _markov_noise(residuals: np.ndarray, draws: int, seed: int = 20_231_013) -> np.ndarray:
-    """Return curves of variance 1 with noise_k = rho_k noise_(k-1) + sqrt(1 - rho_k^2) xi_k, rho_k the correlation of neighbours.
+    """Return `(draws, times)` curves noise_k = rho_k noise_(k-1) + sqrt(1 - rho_k^2) xi_k of variance 1, rho_k the correlation of neighbours.
 
-    With few groups the sample correlation is biased away from 0. Therefore 1 - rho^2 is multiplied by (G - 1) / (G - 2), as in the
-    adjusted R^2 of a regression.
+    With few groups the sample correlation is biased away from 0. Therefore 1 - rho^2 is multiplied by (G - 1) / (G - 2), as in the adjusted
+    R^2 of a regression.
     """
     unit = residuals / np.sqrt((residuals**2).sum(axis=0))
     sample, groups = (unit[:, 1:] * unit[:, :-1]).sum(axis=0), len(residuals)

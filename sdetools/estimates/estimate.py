@@ -21,10 +21,11 @@ class Estimate(HasInterval):
     A standard error of 0 does not prove that a value is exact, since all paths may have missed a rare event. Where the bounds `least` and
     `most` of one path's value are known, the interval allows for such events:
 
-        [value - q stderr - (value - least) L, value + q stderr + (most - value) L],  L = log(2 / (1 - confidence)) / n.
+        [value - q stderr - (value - least) L, value + q stderr + (most - value) L],  L = log(2 / (1 - confidence)) / n,
 
-    All n paths miss an event of probability above L with probability below (1 - confidence) / 2; an event of smaller probability changes
-    the mean by at most its probability times the distance to the bound. Without bounds and without a spread the interval is infinite.
+    with q the two-sided quantile of Student's t or of the normal distribution. All n paths miss an event of probability above L with
+    probability below (1 - confidence) / 2; an event of smaller probability changes the mean by at most its probability times the distance
+    to the bound. Without bounds and without a spread the interval is infinite.
 
     Attributes:
         value: The estimate.
@@ -34,8 +35,10 @@ class Estimate(HasInterval):
         name: What is estimated, for printing.
         diverged: The number of paths that left the finite range before the value was recorded.
         first_divergence: The first step at which one did; -1 if none did.
-        fitted: The number of fitted parameters (the mean; the slope of a control variate), which reduce the degrees of freedom of Student's t.
-        random: Whether draws enter. If not, the value is exact up to `rounding`. This is known from the computation, not from the spread.
+        fitted: The number of fitted parameters (the mean; the slope of a control variate), which reduce the degrees of freedom of Student's
+            t.
+        random: Whether random draws enter. If not, the value is exact up to `rounding`. This is known from the computation, not from the
+            spread.
         rounding: A bound of the floating-point error.
         least: A lower bound of one path's value; -inf if unknown.
         most: An upper bound of one path's value; inf if unknown.
@@ -67,22 +70,28 @@ class Estimate(HasInterval):
 
     @classmethod
     def exact(cls, value: float, name: str = "") -> Estimate:
-        """Return an Estimate of a number that is known without error."""
+        """Return the Estimate of a number `value` that is known without error: no paths (n = 0), standard error 0, and an interval of width 0.
+
+        `name` says what the number is, for printing.
+        """
         return cls(float(value), 0.0, 0, name=name, random=False)
 
     @property
     def bounded(self) -> bool:
-        """Whether both bounds of one path's value are known."""
+        """Whether both bounds of one path's value, `least` and `most`, are known, that is, finite."""
         return math.isfinite(self.least) and math.isfinite(self.most)
 
     @property
     def unseen(self) -> bool:
-        """Whether all paths agree although draws enter: the standard error of 0 is then not informative."""
+        """Whether random draws enter although the standard error is 0, because all paths agree: it is then not informative."""
         return self.random and self.stderr == 0
 
     @property
     def why_open(self) -> str:
-        """The reason why the interval is infinite, with a remedy; empty if it is finite."""
+        """The reason why the interval is infinite although the value is finite, with a remedy, as text; empty if the interval is finite.
+
+        It is also empty for a value that is not finite, which `diverged` explains.
+        """
         if not math.isfinite(self.value) or math.isfinite(self.half_width):
             return ""
         if self.unseen:
@@ -94,19 +103,19 @@ class Estimate(HasInterval):
 
     @property
     def kind(self) -> Kind:
-        """The kind of its confidence level."""
+        """What the confidence level refers to, a `Kind`: exact if no random draw enters, Clopper-Pearson if two-valued, else pointwise."""
         if not self.random:
             return Kind.EXACT
         return Kind.CLOPPER_PEARSON if self.two_valued and self.bounded else Kind.POINTWISE
 
     def confidence_interval(self, level: float | None = None) -> ConfidenceInterval:
-        """Return the confidence interval.
+        """Return the confidence interval of the value.
 
         Args:
-            level: The confidence level; by default `confidence`.
+            level: The confidence level; by default the attribute `confidence`.
 
         Returns:
-            The interval, infinite where the value is not finite or its error is unknown.
+            The interval, infinite where the value is not finite or its error is unknown. If no random draw enters, its level is 1.
 
         Raises:
             ValueError: If the level does not lie strictly between 0 and 1.
@@ -116,7 +125,7 @@ class Estimate(HasInterval):
         return ConfidenceInterval(low, high, 1.0 if self.kind is Kind.EXACT else level, self.kind)
 
     def _ends(self, level: float) -> tuple[float, float]:
-        """Return both ends of the interval of a finite value."""
+        """Return both ends of the interval of a finite value at a confidence level."""
         if not self.random:
             return self.value - self.rounding, self.value + self.rounding
         if self.two_valued and self.bounded:
@@ -136,9 +145,9 @@ class Estimate(HasInterval):
 
     @property
     def resolved(self) -> bool:
-        """Whether the value exceeds its rounding error by at least four standard errors.
+        """Whether |value| is at least four standard errors plus its rounding error; False if the value is not finite.
 
-        A value without spread is resolved if its interval excludes 0.
+        A random value without spread is resolved if its interval excludes 0.
         """
         if not math.isfinite(self.value):
             return False
@@ -147,12 +156,16 @@ class Estimate(HasInterval):
         return bool(self.stderr * RESOLVED + self.rounding <= abs(self.value))
 
     def paths_for(self, stderr: float) -> int:
-        """Return the number of paths that reduces the standard error to `stderr`, a positive number."""
+        """Return the number of paths, an integer of at least 1, that reduces the standard error to `stderr`; ValueError unless this is positive."""
         _check.positive("stderr", stderr)
         return max(1, math.ceil(self.n * (self.stderr / stderr) ** 2))
 
     def z(self, truth: float) -> float:
-        """Return (value - truth) / stderr; without error 0 where both agree and infinity where not; NaN where the error is unknown."""
+        """Return the z-score (value - truth) / stderr of a known exact value `truth`.
+
+        If the standard error is 0, it is NaN where random draws enter (the error is unknown), and for an exact value 0 if both agree up to
+        rounding, else infinity.
+        """
         if self.unseen:
             return math.nan
         if self.stderr == 0:

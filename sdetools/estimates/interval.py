@@ -12,7 +12,10 @@ from sdetools import _check
 
 
 class Kind(StrEnum):
-    """What the confidence level of an interval refers to, or how the interval was computed."""
+    """What the confidence level of an interval refers to, or how the interval was computed; the values are the texts of reports.
+
+    Pointwise is the interval of one value, simultaneous that of all points of a curve at once. Exact means that no random draw enters.
+    """
 
     POINTWISE = "pointwise"
     """A single value, from its standard error with a normal or Student's t quantile."""
@@ -30,11 +33,12 @@ class Kind(StrEnum):
 class ConfidenceInterval:
     """A closed interval `[low, high]` that contains the true value with probability `level`; infinite where the error is unknown.
 
-    It unpacks as SciPy's does: `low, high = interval`. If one end is NaN, both become infinite.
+    It unpacks as SciPy's does: `low, high = interval`; `value in interval` tests whether it contains a number. If one end is NaN, both
+    become infinite.
 
     Args:
         low: The lower end; `-inf` if there is none.
-        high: The upper end, not below `low`.
+        high: The upper end, not below `low`; `inf` if there is none.
         level: The confidence level, in (0, 1]; 1 for an exact value.
         kind: What the level refers to; see `Kind`.
 
@@ -65,7 +69,7 @@ class ConfidenceInterval:
 
     @classmethod
     def unknown(cls, level: float = 0.95, kind: Kind = Kind.POINTWISE) -> ConfidenceInterval:
-        """Return the infinite interval of a value whose error is unknown."""
+        """Return the infinite interval of a value whose error is unknown, with the given confidence level and kind."""
         return cls(-math.inf, math.inf, level, kind)
 
     def __iter__(self) -> Iterator[float]:
@@ -76,12 +80,12 @@ class ConfidenceInterval:
 
     @property
     def width(self) -> float:
-        """The distance of the two ends."""
+        """The distance high - low of the two ends; infinite if an end is infinite."""
         return self.high - self.low
 
     @property
     def half_width(self) -> float:
-        """Half of the width."""
+        """Half of the distance of the two ends; infinite if an end is infinite."""
         return self.width / 2
 
     @property
@@ -90,15 +94,15 @@ class ConfidenceInterval:
         return math.isfinite(self.low) and math.isfinite(self.high)
 
     def within(self, low: float, high: float) -> bool:
-        """Return whether the interval lies inside `[low, high]`."""
+        """Return whether the interval lies inside the closed range `[low, high]`, whose ends may be infinite."""
         return low <= self.low and self.high <= high
 
     def disjoint(self, low: float, high: float) -> bool:
-        """Return whether the interval and `[low, high]` have no common point, not even an end."""
+        """Return whether the interval and the closed range `[low, high]` have no common point, not even an end."""
         return self.high < low or self.low > high
 
     def widened(self, by: float) -> ConfidenceInterval:
-        """Return the interval with both ends moved outwards by `by`, the bound of an error that is not random."""
+        """Return a copy of the interval with both ends moved outwards by `by`, the bound of an error that is not random, such as rounding."""
         return replace(self, low=self.low - by, high=self.high + by)
 
     def __mul__(self, factor: float) -> ConfidenceInterval:
@@ -110,33 +114,36 @@ class ConfidenceInterval:
 
 
 class HasInterval:
-    """Base class of results with a `value` and a confidence interval; `float(result)` is the value."""
+    """The base class of results with a `value`, a number, and a confidence interval; `float(result)` is the value.
+
+    Subclasses set `value` and implement `confidence_interval`.
+    """
 
     value: float
 
     def confidence_interval(self, level: float | None = None) -> ConfidenceInterval:
-        """Return the confidence interval at a level; by default at the level of the result."""
+        """Return the confidence interval of the value at the confidence level `level`, in (0, 1); by default at the level of the result."""
         raise NotImplementedError
 
     def interval(self, confidence: float) -> tuple[float, float]:
-        """Deprecated: `confidence_interval(level)`."""
+        """Return the ends `(low, high)` of `confidence_interval(confidence)`, with a DeprecationWarning: use that method instead."""
         warnings.warn("`interval(confidence)` is now `confidence_interval(level)`.", DeprecationWarning, stacklevel=2)
         low, high = self.confidence_interval(confidence)
         return low, high
 
     @property
     def low(self) -> float:
-        """The lower end of the confidence interval."""
+        """The lower end of the confidence interval at the level of the result."""
         return self.confidence_interval().low
 
     @property
     def high(self) -> float:
-        """The upper end of the confidence interval."""
+        """The upper end of the confidence interval at the level of the result."""
         return self.confidence_interval().high
 
     @property
     def half_width(self) -> float:
-        """Half of the width of the confidence interval."""
+        """Half of the width of the confidence interval at the level of the result; infinite if the error is unknown."""
         return self.confidence_interval().half_width
 
     def __float__(self) -> float:
@@ -144,10 +151,12 @@ class HasInterval:
 
 
 def quantile(level: float, n: int, tests: int = 1) -> float:
-    """Return the two-sided critical value of an interval: of Student's t with n - 1 degrees of freedom, or normal for n > 2000.
+    """Return the two-sided critical value q of a confidence interval `value +- q stderr`, a positive number.
+
+    It is that of Student's t with n - 1 degrees of freedom (at least 1), or of the normal distribution for n > 2000.
 
     Args:
-        level: The confidence level.
+        level: The confidence level, strictly between 0 and 1; ValueError otherwise.
         n: The number of paths.
         tests: The number of simultaneous intervals, for Bonferroni's correction.
 
@@ -165,11 +174,12 @@ def quantile(level: float, n: int, tests: int = 1) -> float:
 def undetected_probability(level: float, n: int, tests: int = 1) -> float:
     """Return log(2 tests / (1 - level)) / n, the largest probability of an event that `n` paths may miss at a confidence level.
 
-    It follows from (1 - p)^n <= exp(-n p). At 95 %, two-sided, p = 3.7 / n; one-sided this is the rule of three.
+    It follows from (1 - p)^n <= exp(-n p), and exceeds 1 if n is small. At 95 %, two-sided, p = 3.7 / n; one-sided this is the rule of
+    three.
 
     Args:
-        level: The confidence level.
-        n: The number of paths.
+        level: The confidence level, below 1.
+        n: The number of paths; 0 counts as 1.
         tests: The number of simultaneous intervals, for Bonferroni's correction.
 
     Example:
@@ -185,9 +195,12 @@ def binomial_interval(hits: int, n: int, level: float = 0.95) -> ConfidenceInter
     Source: C. J. Clopper, E. S. Pearson, Biometrika 26 (1934) 404-413.
 
     Args:
-        hits: The number of successes.
+        hits: The number of successes, from 0 to n.
         n: The number of trials.
         level: The confidence level.
+
+    Returns:
+        The interval, inside [0, 1], of kind `Kind.CLOPPER_PEARSON`.
 
     Example:
         >>> low, high = binomial_interval(0, 20_000, 0.95)

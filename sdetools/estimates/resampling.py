@@ -1,4 +1,8 @@
-"""Norms of differences of distribution functions: exact for two samples, and bootstrap and permutation draws by groups of paths."""
+"""Norms of differences of distribution functions: exact for two samples, and bootstrap and permutation draws by groups of paths.
+
+F_n and G_m are the empirical distribution functions of two samples of n and m numbers, one for each path. Knots are the points at which
+such functions are evaluated. Groups are sets of paths that are resampled together.
+"""
 
 from __future__ import annotations
 
@@ -52,15 +56,16 @@ def _exact_energy(a: np.ndarray, b: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class DistanceKind:
-    """A norm of a difference of distribution functions, to the power `power`.
+    """A norm of the difference of two distribution functions, to the power `power`, and how to compute it.
 
     Attributes:
         label: The name in print.
-        power: The power of the norm that the distance is.
-        exact: The distance of two sorted samples.
-        part: The contribution of a block of knots, from processes `(draws, knots)` and the distances between knots.
-        join: The function that combines contributions: a sum or a maximum.
-        knots: The largest number of points at which the noise of one projection is evaluated. An integral needs fewer than a maximum.
+        power: The power p of the norm that the distance is: the distance is norm^p.
+        exact: A function of two sorted samples, arrays `(n,)` and `(m,)`, that returns their distance.
+        part: A function that returns the contribution of a range of knots (points of evaluation) to norm^p, `(draws,)`. Its arguments are
+            differences of distribution functions at the knots, `(draws, knots)`, and the distances to the next knot, `(knots,)`.
+        join: The function that combines the contributions of two ranges: a sum or a maximum.
+        knots: The largest number of knots at which resampled differences are evaluated. An integral needs fewer than a maximum.
     """
 
     label: str
@@ -81,7 +86,19 @@ KINDS = {
 
 
 def chosen_knots(a: np.ndarray, b: np.ndarray, limit: int) -> np.ndarray:
-    """Return at most `limit` points of two sorted samples, ends included, at quantile levels sin^2, which are densest in the tails."""
+    """Return points of two samples at which their distribution functions are compared, sorted and distinct: at most `limit`, ends included.
+
+    Of a sample that is too large, the points at the quantile levels sin^2(t) are chosen, t equidistant in [0, pi/2]; they are densest in
+    the tails.
+
+    Args:
+        a: The first sample, sorted, `(n,)`.
+        b: The second sample, sorted, `(m,)`.
+        limit: The largest number of points.
+
+    Returns:
+        An array `(knots,)`.
+    """
     kept = []
     for own, other in ((a, b), (b, a)):
         count = max(limit // 2, limit - len(other))
@@ -93,7 +110,25 @@ def chosen_knots(a: np.ndarray, b: np.ndarray, limit: int) -> np.ndarray:
 
 
 class Resampling:
-    """Groups of paths with their weights in each bootstrap draw and their sides in each permutation, the same for all projections."""
+    """The random choices of a bootstrap and of a permutation test for two samples of paths, the same for all projections of the paths.
+
+    Paths are resampled in groups. A bootstrap draw gives each group a weight, the number of times that it is drawn. A permutation assigns
+    each group to one of the two samples.
+
+    Args:
+        n: The number of paths of the first sample.
+        m: The number of paths of the second sample.
+        most: The largest number of paths of a sample that are resampled.
+        resamples: The number of bootstrap draws, and of permutations.
+        rng: The generator of all random choices.
+
+    Attributes:
+        resamples: The number of bootstrap draws, and of permutations.
+        order: For each sample, the indices of the paths that are resampled, in random order.
+        edges: For each sample, the limits of its groups within `order`, `(groups + 1,)`.
+        weights: For each sample, an array `(2 * resamples, groups)`: the bootstrap weights, then 1 for the groups that a permutation
+            assigns to the first sample and 0 for the others.
+    """
 
     def __init__(self, n: int, m: int, most: int, resamples: int, rng: np.random.Generator) -> None:
         self.resamples = resamples
@@ -123,7 +158,19 @@ class Resampling:
         self.weights = [np.concatenate([t, s]).astype(float) for t, s in zip(times, sides)]
 
     def parts(self, a: np.ndarray, b: np.ndarray, knots: np.ndarray, gauge: DistanceKind) -> tuple[np.ndarray, np.ndarray]:
-        """Return the norms, to their power, of the centred bootstrap process and of the permuted difference, `(draws,)` each."""
+        """Return the resampled distances of two samples: of the centred bootstrap process, and of the permuted samples.
+
+        Args:
+            a: The first sample, `(n,)`, in the order of the paths (not sorted).
+            b: The second sample, `(m,)`, in the order of the paths.
+            knots: Sorted points at which distribution functions are evaluated, `(knots,)`.
+            gauge: The distance.
+
+        Returns:
+            Two arrays `(resamples,)` of the norm to the power `gauge.power`. The first is that of the bootstrapped difference F_n - G_m
+            minus the observed one, the second that of the difference of the distribution functions after each permutation, rescaled to the
+            variance of n and m paths.
+        """
         rows = [
             [np.sort(group) for group in np.split(values[order], edges[1:-1])]
             for values, order, edges in zip((a, b), self.order, self.edges)
