@@ -16,6 +16,8 @@ from sdetools.cli.common import main
 def bench(ctx: click.Context, arguments: tuple[str, ...]) -> None:
     """Measure the speed of the kernels on this machine. `sdetools bench --help` lists the options.
 
+    Prints a table that compares the simulation with other implementations or, with --dimension, with the machine's limit.
+
     \b
     Example:
       sdetools bench

@@ -16,18 +16,21 @@ from sdetools._version import __version__
 
 
 class InvalidArguments(click.ClickException):
-    """An error in the command-line arguments, reported on one line with exit code 2."""
+    """An error in the command-line arguments, reported on one line with exit code 2; raised with the message as its argument."""
 
     exit_code = 2
 
     def show(self, file: Any = None) -> None:
-        """Print the message on standard error."""
+        """Print the message on one line of standard error, after "sdetools: ".
+
+        `file` is an argument of click's method and is not used.
+        """
         click.echo(f"sdetools: {' '.join(self.format_message().split())}", err=True)
 
 
 @contextlib.contextmanager
 def _usage_errors_on_one_line() -> Iterator[None]:
-    """Convert click's usage errors to `InvalidArguments`."""
+    """Convert click's usage errors in a `with` block to `InvalidArguments`."""
     try:
         yield
     except click.exceptions.NoArgsIsHelpError:
@@ -38,20 +41,35 @@ def _usage_errors_on_one_line() -> Iterator[None]:
 
 
 class Commands(click.Group):
-    """A command group that reports user errors on one line with exit code 2, and Ctrl-C with exit code 130 and how to resume."""
+    """The group of all commands: it reports user errors on one line with exit code 2, and Ctrl-C with exit code 130 and how to resume.
+
+    It is click's `Group`, and takes the same arguments.
+    """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the arguments, and keep a copy for the command that resumes the run."""
+        """Parse the arguments as click does, and keep a copy of them, from which the command that resumes a run is built.
+
+        Args:
+            ctx: Click's context; the copy is `ctx.meta["arguments"]`.
+            args: The arguments after `sdetools`, which click consumes.
+
+        Returns:
+            The arguments that are left for the command.
+        """
         ctx.meta["arguments"] = list(args)
         return super().parse_args(ctx, args)
 
     def make_context(self, *args: Any, **options: Any) -> click.Context:
-        """Create the context, with usage errors on one line."""
+        """Create click's context from click's own arguments; a usage error becomes `InvalidArguments`."""
         with _usage_errors_on_one_line():
             return super().make_context(*args, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command, and convert user errors to messages and exit codes."""
+        """Run the command and return what it returns; convert user errors to messages on standard error and exit codes.
+
+        ValueError, OSError and a package that is not installed end with exit code 2 and one line, Ctrl-C with exit code 130. Other
+        exceptions, which are defects of the program, propagate.
+        """
         try:
             with _usage_errors_on_one_line():
                 return super().invoke(ctx)
@@ -86,6 +104,9 @@ def _version(ctx: click.Context, _: click.Parameter, requested: bool) -> None:
 def main() -> None:
     """Pytest for theorems about stochastic optimisation.
 
+    Estimates weak gaps between optimisers and SDEs, and verifies claims about them. The exit code is 0 on success, 1 if a claim is
+    contradicted or raises an error, 2 for invalid input, and 130 after Ctrl-C.
+
     \b
     Example:
       sdetools verify paper_checks --budget quick --out report
@@ -94,14 +115,15 @@ def main() -> None:
 
 @contextlib.contextmanager
 def executor(kind: str, threads: int | None) -> Iterator[tuple[Any, int | None]]:
-    """Context manager that gives the executor and the number of threads of a simulation; None is the default of the simulation.
+    """Open the executor of a simulation for a `with` block, at whose end worker processes are stopped.
 
     Args:
         kind: `threads` or `processes`.
         threads: Number of threads or worker processes; None for all cores.
 
     Yields:
-        The executor, or None for the simulation's own threads, and the number of these threads.
+        A pair. For threads: None, which stands for the simulation's own threads, and `threads`. For processes: a `ProcessPoolExecutor`, and
+        None.
     """
     if kind == "threads":
         yield None, threads
@@ -118,13 +140,14 @@ def executor(kind: str, threads: int | None) -> Iterator[tuple[Any, int | None]]
 
 @contextlib.contextmanager
 def bar(wanted: bool = True) -> Iterator[tuple[Callable[[str], None], Callable[[int, int], None] | None]]:
-    """Context manager of a progress bar on standard error, shown on a terminal only.
+    """Show a progress bar on standard error during a `with` block; on a terminal only.
 
     Args:
         wanted: Whether to show the bar at all.
 
     Yields:
-        A function that sets the label, and a function `(done, total)` that updates the bar, or None where no bar is shown.
+        A pair: a function that sets the label, a text, and restarts the bar, and a function `(done, total)` that updates it. Where no bar
+            is shown, the first does nothing and the second is None.
     """
     if not (wanted and sys.stderr.isatty()):
         yield (lambda _: None), None
@@ -142,7 +165,12 @@ def bar(wanted: bool = True) -> Iterator[tuple[Callable[[str], None], Callable[[
 
 
 def resume_command(ctx: click.Context, resume: bool) -> str:
-    """Return the command line that resumes this run, where `resume` is whether it already has `--resume`."""
+    """Return the command line that resumes this run, as text for a shell.
+
+    Args:
+        ctx: Click's context, whose `meta["arguments"]` are those of this run.
+        resume: Whether they already contain `--resume`; if not, it is appended.
+    """
     return shlex.join(["sdetools", *ctx.meta["arguments"], *([] if resume else ["--resume"])])
 
 
@@ -151,7 +179,7 @@ class RunFolder:
     """The output folder of a run and the execution options of its study.
 
     Attributes:
-        folder: The folder of `--out`, or None.
+        folder: The folder of `--out`; None if the option is not given, and nothing is written.
         settings: Keyword arguments of the study: executor, threads, store, resume, progress.
     """
 
@@ -159,7 +187,10 @@ class RunFolder:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def write(self, **texts: str) -> None:
-        """Write each argument `name_ending=text` as the file `name.ending` and report the files on standard error."""
+        """Write each argument `name_ending=text` as the file `name.ending` in the folder, and report the files on standard error.
+
+        Without a folder nothing is written or reported.
+        """
         if self.folder is None:
             return
         from sdetools.claims.folder import write_text
@@ -172,7 +203,10 @@ class RunFolder:
 
 
 def checked_folder(options: dict[str, Any]) -> Path | None:
-    """Return the validated folder of `--out`, or None; nothing is created yet.
+    """Return the validated folder of `--out`, or None if it is not given; nothing is created yet.
+
+    Args:
+        options: Values of the command's options by name, `out` and `resume` among them.
 
     Raises:
         click.UsageError: For `--resume` without `--out`.
@@ -187,7 +221,19 @@ def checked_folder(options: dict[str, Any]) -> Path | None:
 
 @contextlib.contextmanager
 def running(ctx: click.Context, options: dict[str, Any], folder: Path | None) -> Iterator[RunFolder]:
-    """Context manager that opens an executor, a progress bar and, with a folder, the store of finished chunks."""
+    """Open an executor, a progress bar and, with a folder, the store of finished paths for a `with` block, at whose end they are closed.
+
+    Args:
+        ctx: Click's context; with a folder, the command that resumes the run is put into its `meta`.
+        options: Values of the command's options by name. All but the output and execution options identify the run in the store.
+        folder: The folder of `--out` from `checked_folder`, or None.
+
+    Yields:
+        A `RunFolder`, whose `settings` are passed to the study.
+
+    Raises:
+        ValueError: If `--resume` finds a store that belongs to another run, or another run uses the folder.
+    """
     with contextlib.ExitStack() as stack:
         pool, lanes = stack.enter_context(executor(options["executor"], options["threads"]))
         _, progress = stack.enter_context(bar())
@@ -204,12 +250,12 @@ def running(ctx: click.Context, options: dict[str, Any], folder: Path | None) ->
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], styles: dict[str, str] | None = None) -> None:
-    """Print a table on standard output: formatted by rich on a terminal, as aligned columns elsewhere.
+    """Print a table on standard output: formatted by rich on a terminal, as columns of text padded with spaces elsewhere.
 
     Args:
         columns: Headings.
-        rows: One sequence of cells per row.
-        styles: Styles of rich for values of the first column; used on a terminal only.
+        rows: One sequence of cells per row, as many as headings; they are converted to text.
+        styles: Styles of rich by the text of a cell in the first column, such as {"supported": "green"}; used on a terminal only.
     """
     cells = [[str(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():

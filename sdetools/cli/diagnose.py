@@ -36,11 +36,13 @@ from sdetools.cli.common import bar, main
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random numbers.")
 @click.option("--out", type=click.Path(), help="Folder for diagnosis.json.")
 def diagnose(file: str, out: str | None, **options: Any) -> None:
-    """Estimate the terms of Lemma 2.4 on a network, predict whether plain SGD does as well as momentum, and test it by trial runs.
+    """Predict whether plain SGD does as well as momentum on a network, and test it by trial runs.
 
-    FILE is a Python file that defines `model` (an nn.Module), `loss` (a function of output and target) and `data` (arrays, a data set
-    or a loader). For other batches it defines `loss_of` (a function of model and batch) instead of `loss`. Prints the terms and the
-    largest Hessian eigenvalue of the full loss with 95 % intervals, and a recommendation.
+    The prediction rests on the terms of Lemma 2.4, the expected change of the loss in one step, which are estimated from batches.
+
+    FILE is a Python file that defines `model` (an nn.Module), `loss` (a function of output and target) and `data` (arrays, a data set or a
+    loader). For other batches it defines `loss_of` (a function of model and batch) instead of `loss`. Prints the terms and the largest
+    Hessian eigenvalue of the full loss with 95 % intervals, and a recommendation. With --out it also writes diagnosis.json.
 
     \b
     Example:
@@ -64,7 +66,7 @@ def diagnose(file: str, out: str | None, **options: Any) -> None:
 
 
 def _names(file: str) -> dict[str, Any]:
-    """Run the user's file and return its names."""
+    """Run the user's file and return its global names with their values; ValueError if it fails or lacks `model`, `data` or a loss."""
     path = Path(file)
     if not path.is_file():
         raise ValueError(f"FILE must exist; got {file!r}, which does not. It is a Python file that defines model, loss and data.")

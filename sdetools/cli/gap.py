@@ -72,6 +72,9 @@ INTEGRATORS = {
 def gap(ctx: click.Context, **options: Any) -> None:
     """Estimate the weak gap between an optimiser and SGD or a limiting equation, and its order in eta.
 
+    Both run on the same random draws where the limit allows it. Prints the largest gap over time for each learning rate, with its 95 %
+    band, and the fitted order of each observable. With --out it also writes gap.csv, gap.json and gap.svg.
+
     \b
     Example:
       sdetools gap --loss "(x*y - 1)**2 / 2" --variables "x y" --x0 2,0.5 --beta 0.9 \\
@@ -96,7 +99,7 @@ def gap(ctx: click.Context, **options: Any) -> None:
 
 
 def _arguments(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the keyword arguments of `order_study` for the options.
+    """Return the keyword arguments of `order_study` for the values `options` of the command's options.
 
     Raises:
         ValueError: For invalid numbers or formulas.
@@ -169,7 +172,7 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _limit(options: dict[str, Any], oracle: Any, plan: Any) -> Any:
-    """Return the integrator of the limiting equation of `--against`."""
+    """Return the integrator of the limiting equation of `--against`; ValueError for the modified equation of an optimiser with momentum."""
     import sdetools as st
 
     kind = options["against"]

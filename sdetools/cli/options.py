@@ -1,4 +1,8 @@
-"""Options shared by several commands, and the objects built from them."""
+"""Options shared by several commands, and the objects built from them.
+
+`options` are the values of a command's options by name, as click passes them. A function that adds options is a decorator: it takes a
+command and returns it with the options.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ import click
 
 
 def compute_options(command: Any) -> Any:
-    """Add the options of execution: seed, threads, executor, resume."""
+    """Return a command with the options of execution: seed, threads, executor, resume. Use it as a decorator."""
     for option in (
         click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random numbers."),
         click.option("--threads", type=click.IntRange(min=1), help="Threads, or worker processes. [default: all cores]"),
@@ -26,7 +30,10 @@ def compute_options(command: Any) -> Any:
 
 
 def noise_options(command: Any) -> Any:
-    """Add the options of the gradient noise, which `noise_of` builds."""
+    """Return a command with the options of the gradient noise, which `noise_of` reads: noise, covariance, degrees, probability.
+
+    Use it as a decorator.
+    """
     for option in (
         click.option(
             "--probability", type=float, default=0.1, show_default=True, help="Probability of the rare value of two-point."
@@ -52,7 +59,15 @@ def noise_options(command: Any) -> Any:
 
 
 def noise_of(options: dict[str, Any], dim: int) -> Any:
-    """Return the gradient noise of the options in `dim` dimensions."""
+    """Return the gradient noise in `dim` dimensions, an object of `st.noise`, that the options describe.
+
+    Args:
+        options: Values of the options by name: noise, covariance, degrees, probability.
+        dim: Number of coordinates.
+
+    Raises:
+        ValueError: If a value is invalid, for example a covariance of another dimension.
+    """
     import sdetools as st
 
     name = options["noise"]
@@ -71,7 +86,10 @@ def noise_of(options: dict[str, Any], dim: int) -> Any:
 
 
 def momentum_options(command: Any) -> Any:
-    """Add the options of the momentum, from which `plan_of` builds a schedule."""
+    """Return a command with the options of the momentum, from which `plan_of` builds a schedule: beta, or alpha and damping.
+
+    Use it as a decorator.
+    """
     for option in (
         click.option("--damping", type=float, help="The damping that goes with --alpha. [default: 0.5]"),
         click.option("--alpha", type=float, help="Instead of --beta: 1 - beta = damping * eta**alpha."),
@@ -82,7 +100,10 @@ def momentum_options(command: Any) -> Any:
 
 
 def plan_of(options: dict[str, Any], eta: float) -> Any:
-    """Return the schedule of the options with learning rate `eta`."""
+    """Return the schedule with learning rate `eta` and the momentum of the options, a `Plan` of `st.schedules`.
+
+    With `alpha` it is 1 - beta = damping * eta**alpha, with damping 0.5 by default, otherwise `beta`, 0.9 by default.
+    """
     import sdetools as st
 
     if options["alpha"] is not None:
@@ -91,7 +112,11 @@ def plan_of(options: dict[str, Any], eta: float) -> Any:
 
 
 def check_exclusive(options: dict[str, Any], *pairs: tuple[str, str]) -> None:
-    """Refuse mutually exclusive options: those of the momentum, and the given pairs.
+    """Raise an error if mutually exclusive options are given: beta with alpha or damping, or both options of one of the `pairs`.
+
+    Args:
+        options: Values of the options by name; None for one that is not given.
+        *pairs: Pairs of names of options, such as ("paths", "precision").
 
     Raises:
         click.UsageError: If both options of a pair are given, or `--damping` without `--alpha`.
@@ -104,14 +129,14 @@ def check_exclusive(options: dict[str, Any], *pairs: tuple[str, str]) -> None:
 
 
 def numbers(name: str, text: str) -> list[float]:
-    """Return the numbers of a comma-separated list.
+    """Return the numbers of a list separated by commas or spaces.
 
     Args:
         name: The option, for the error message.
-        text: The list.
+        text: The list, such as "0.1,0.05".
 
     Returns:
-        At least one number.
+        The floats in order, at least one.
 
     Raises:
         ValueError: If the list is empty or has an entry that is not a number.

@@ -40,8 +40,9 @@ def train(
 ) -> None:  # fmt: skip
     """Run one of the paper's experiments and write a table with error bars and a figure.
 
-    Finished runs in --out are not repeated, and an interrupted run resumes from its last checkpoint. Under `torchrun`
-    the processes share each batch.
+    RECIPE is resnet32-cifar10, resnet50-imagenet or roberta-few-shot. Finished runs in --out are not repeated, and an interrupted run
+    resumes from its last checkpoint. Under `torchrun` the processes share each batch. Prints the table, and writes table.csv, figure.svg
+    and logs.svg.
 
     \b
     Example:

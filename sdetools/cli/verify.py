@@ -53,8 +53,9 @@ def verify(
 ) -> None:
     """Run claims and report which are supported.
 
-    PATHS are files or folders with functions marked @st.claim; the default is the current folder. Prints a table of verdicts
-    and writes report.html, results.json and the figures. The exit code is 0 if no claim is contradicted, 1 otherwise, 2 for invalid input.
+    PATHS are files or folders with functions marked @st.claim; the default is the current folder. Prints a table of verdicts and writes
+    report.html, results.json and the figures. The exit code is 0 if no claim is contradicted or raises an error, 1 otherwise, 2 for invalid
+    input.
 
     \b
     Example:

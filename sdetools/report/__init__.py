@@ -15,7 +15,7 @@ __all__ = ["render", "typeset", "write"]
 
 
 def _figure(name: str, given: tuple[Any, ...], options: dict[str, Any]) -> Figure:
-    """Call the function `name` of `st.plots` with a deprecation warning and return its figure."""
+    """Return the figure of the axes that the function `name` of `st.plots` draws, with a deprecation warning."""
     from sdetools import plots
 
     warnings.warn(f"`st.report.{name}` is now `st.plots.{name}`, which returns axes.", DeprecationWarning, stacklevel=3)
@@ -24,10 +24,10 @@ def _figure(name: str, given: tuple[Any, ...], options: dict[str, Any]) -> Figur
 
 
 def gap_curve(*given: Any, **options: Any) -> Figure:
-    """Return the figure of `st.plots.gap_curve`. Deprecated: `st.plots.gap_curve` returns axes."""
+    """Return the Matplotlib figure of `st.plots.gap_curve`, called with the same arguments. Deprecated: that function returns the axes."""
     return _figure("gap_curve", given, options)
 
 
 def loglog_orders(*given: Any, **options: Any) -> Figure:
-    """Return the figure of `st.plots.loglog_orders`. Deprecated: `st.plots.loglog_orders` returns axes."""
+    """Return the Matplotlib figure of `st.plots.loglog_orders`, called with the same arguments. Deprecated: that function returns the axes."""
     return _figure("loglog_orders", given, options)

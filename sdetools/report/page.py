@@ -24,15 +24,15 @@ MARKS = {
 
 
 def render(results: Results) -> str:
-    """Return the HTML of the report.
+    """Return the report on a run of claims as the text of an HTML page.
 
     The page is self-contained: it includes style, figures and formulas, and has no script.
 
     Args:
-        results: The results of `verify`.
+        results: The results of `st.verify`.
 
     Returns:
-        The text of the page.
+        The text of the page, which starts with `<!DOCTYPE html>`.
 
     Example:
         >>> from sdetools.claims import Results
@@ -64,14 +64,17 @@ def render(results: Results) -> str:
 
 
 def write(results: Results, out: str | os.PathLike[str]) -> Path:
-    """Write `report.html` atomically into a folder.
+    """Write the report on a run of claims as `report.html` into a folder, atomically: an existing page is replaced as a whole.
 
     Args:
-        results: The results of `verify`.
+        results: The results of `st.verify`.
         out: The folder, which is created if necessary.
 
     Returns:
         The path of the page.
+
+    Raises:
+        OSError: If the page cannot be written.
     """
     from sdetools.claims.folder import write_text
 
@@ -81,7 +84,11 @@ def write(results: Results, out: str | os.PathLike[str]) -> Path:
 
 
 def interval_bar(item: MeasurementResult) -> Any:
-    """Return a small SVG of the interval (line and dot) and the accepted range (band), in the colours of the page."""
+    """Return a small SVG of a measurement, as `markupsafe.Markup`, in the colours of the page.
+
+    A line with a dot is the confidence interval with the value, a bar behind it the accepted range, and a vertical line the expected value.
+    It is empty if none of these numbers is finite.
+    """
     from markupsafe import Markup
 
     width, height, pad = 220.0, 26.0, 10.0
@@ -100,7 +107,7 @@ def interval_bar(item: MeasurementResult) -> Any:
     right += open_margin if math.isinf(item.accept_high) else margin
 
     def at(v: float) -> float:
-        """Return the horizontal coordinate of a value."""
+        """Return the horizontal coordinate of the number `v` in the SVG; infinite numbers lie at its left and right edges."""
         if math.isinf(v):
             return 0.0 if v < 0 else width
         return pad + (width - 2 * pad) * (v - left) / (right - left)
@@ -124,12 +131,15 @@ def interval_bar(item: MeasurementResult) -> Any:
 
 
 def quoted_value(item: MeasurementResult) -> str:
-    """Return the value, rounded to the digits that its interval supports."""
+    """Return the value of a measurement as text, rounded to the digits that its confidence interval supports."""
     return _number(item.value, item.interval.width)
 
 
 def quoted_interval(item: MeasurementResult) -> str:
-    """Return the interval, rounded to two digits of its width."""
+    """Return the confidence interval of a measurement as text `[low, high]`, rounded to two digits of its width.
+
+    It is "exact" if both ends are equal, and "no finite interval" if one is infinite.
+    """
     if item.low == item.high:
         return "exact"
     if not item.interval.finite:
@@ -139,7 +149,7 @@ def quoted_interval(item: MeasurementResult) -> str:
 
 
 def quoted_tolerance(item: MeasurementResult) -> str:
-    """Return the accepted range of the claim: a bound, or an expected value with its tolerance."""
+    """Return the accepted range of a measurement as text: a bound such as "≤ 0.5" or "≥ 0.5", or an expected value with its tolerance, "1 ± 0.1"."""
     if math.isinf(item.accept_low):
         return f"≤ {_number(item.accept_high)}"
     if math.isinf(item.accept_high):
@@ -149,12 +159,12 @@ def quoted_tolerance(item: MeasurementResult) -> str:
 
 
 def cell(value: Any) -> str:
-    """Return the text of a cell of a table."""
+    """Return the text of a cell of a table: a float with six digits and powers of ten, any other value by `str`."""
     return _number(float(value)) if isinstance(value, float) else str(value)
 
 
 def seconds(value: float) -> str:
-    """Return a duration with units.
+    """Return a duration, given in seconds, as text with units: seconds, minutes and seconds, or hours and minutes.
 
     Example:
         >>> seconds(0.4), seconds(75.0)
@@ -167,7 +177,7 @@ def seconds(value: float) -> str:
 
 
 def _number(value: float, spread: float = 0.0) -> str:
-    """Return a number with a minus sign and powers of ten, rounded to two digits of its spread or to six digits.
+    """Return a number as text with a minus sign and powers of ten, rounded to two digits of its spread, or to six digits without a spread.
 
     >>> _number(-0.0123456, 0.0002), _number(1.5), _number(2.5e-7)
     ('−0.01235', '1.5', '2.5·10⁻⁷')
@@ -193,7 +203,7 @@ def _number(value: float, spread: float = 0.0) -> str:
 
 
 def _reason(item: ClaimResult) -> Any:
-    """Return the reason of a verdict; names of measurements may contain formulas, but the text of an exception is not LaTeX."""
+    """Return the reason of a verdict for the page: names of measurements may contain formulas, but the text of an exception is not LaTeX."""
     return item.reason if item.verdict in ("error", "not run") else typeset(item.reason)
 
 
@@ -203,5 +213,5 @@ def _data_url(svg: str) -> str:
 
 
 def _file_of_package(name: str) -> str:
-    """Return the text of a file of this package."""
+    """Return the text of a file that is part of this package, such as the style sheet."""
     return importlib.resources.files(__package__).joinpath(name).read_text(encoding="utf-8")

@@ -18,13 +18,14 @@ _WITH_LIMITS = {"max", "min", "sup", "inf", "lim", "\u2211", "\u220f"}
 
 @functools.lru_cache(maxsize=1024)
 def typeset(text: str) -> Any:
-    r"""Return the HTML of text with formulas between single dollar signs (inline) or double ones (displayed).
+    r"""Return the HTML of a text with LaTeX formulas between single dollar signs (inline) or double ones (displayed).
 
     Args:
-        text: The text. Everything outside the formulas is escaped. A formula that cannot be converted is shown as its source.
+        text: The text. Everything outside the formulas is escaped; LaTeX's dashes, quotes and font commands are converted. A formula that
+            cannot be converted to MathML is shown as its source.
 
     Returns:
-        A `markupsafe.Markup`.
+        A `markupsafe.Markup`, a string that templates do not escape again.
 
     Example:
         >>> typeset("a < b")
