@@ -221,18 +221,18 @@ def checked_folder(options: dict[str, Any]) -> Path | None:
 
 @contextlib.contextmanager
 def running(ctx: click.Context, options: dict[str, Any], folder: Path | None) -> Iterator[RunFolder]:
-    """Open an executor, a progress bar and, with a folder, the store of finished paths for a `with` block, at whose end they are closed.
+    """Open an executor, a progress bar and, with a folder, the store of finished work for a `with` block, at whose end they are closed.
 
     Args:
         ctx: Click's context; with a folder, the command that resumes the run is put into its `meta`.
-        options: Values of the command's options by name. All but the output and execution options identify the run in the store.
-        folder: The folder of `--out` from `checked_folder`, or None.
+        options: Values of the command's options by name. All but out, threads, executor and resume identify the run in the store.
+        folder: The folder of `--out` from `checked_folder`, or None for no store. The store is the file `store.sqlite` in it.
 
     Yields:
         A `RunFolder`, whose `settings` are passed to the study.
 
     Raises:
-        ValueError: If `--resume` finds a store that belongs to another run, or another run uses the folder.
+        ValueError: If `--resume` finds a store that belongs to another run or is damaged, or another run uses the folder.
     """
     with contextlib.ExitStack() as stack:
         pool, lanes = stack.enter_context(executor(options["executor"], options["threads"]))

@@ -12,7 +12,10 @@ import click
 
 
 def compute_options(command: Any) -> Any:
-    """Return a command with the options of execution: seed, threads, executor, resume. Use it as a decorator."""
+    """Add the options of execution (--seed, --threads, --executor, --resume) to `command`, and return it; use it as a decorator.
+
+    `command` is the function of a click command, or what another decorator of options returns.
+    """
     for option in (
         click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random numbers."),
         click.option("--threads", type=click.IntRange(min=1), help="Threads, or worker processes. [default: all cores]"),
@@ -30,9 +33,9 @@ def compute_options(command: Any) -> Any:
 
 
 def noise_options(command: Any) -> Any:
-    """Return a command with the options of the gradient noise, which `noise_of` reads: noise, covariance, degrees, probability.
+    """Add the options of the gradient noise (--noise, --covariance, --degrees, --probability) to `command`, and return it, as a decorator.
 
-    Use it as a decorator.
+    `command` is the function of a click command, or what another decorator of options returns. `noise_of` builds the noise.
     """
     for option in (
         click.option(
@@ -86,9 +89,9 @@ def noise_of(options: dict[str, Any], dim: int) -> Any:
 
 
 def momentum_options(command: Any) -> Any:
-    """Return a command with the options of the momentum, from which `plan_of` builds a schedule: beta, or alpha and damping.
+    """Add the options of the momentum (--beta, --alpha, --damping) to `command`, and return it; use it as a decorator.
 
-    Use it as a decorator.
+    `command` is the function of a click command, or what another decorator of options returns. `plan_of` builds a schedule from them.
     """
     for option in (
         click.option("--damping", type=float, help="The damping that goes with --alpha. [default: 0.5]"),
@@ -100,9 +103,10 @@ def momentum_options(command: Any) -> Any:
 
 
 def plan_of(options: dict[str, Any], eta: float) -> Any:
-    """Return the schedule with learning rate `eta` and the momentum of the options, a `Plan` of `st.schedules`.
+    """Return the schedule, a `Plan` of `st.schedules`, with learning rate `eta` and the momentum of the options.
 
-    With `alpha` it is 1 - beta = damping * eta**alpha, with damping 0.5 by default, otherwise `beta`, 0.9 by default.
+    `options` are the values of the options by name, None for one that is not given. With `alpha` the momentum is 1 - beta = damping *
+    eta**alpha, with damping 0.5 by default, otherwise it is `beta`, 0.9 by default.
     """
     import sdetools as st
 

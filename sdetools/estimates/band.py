@@ -153,14 +153,14 @@ def _multipliers(draws: int, groups: int, seed: int) -> np.ndarray:
 
 
 def multiplier_maxima(residuals: np.ndarray, draws: int = 4000) -> np.ndarray:
-    """Return bootstrap draws of max_k |noise_k| over the times k, from which the critical value of a simultaneous band is taken.
+    """Return bootstrap draws of max_k |noise_k| over times k, from which the critical value of a simultaneous band is taken.
 
-    Curves from G groups have rank G - 1 at most, so that with few groups the multiplier bootstrap is too regular over many times. Below
-    `MANY_GROUPS` (40) groups, the maxima of a Gaussian Markov curve are used where these are larger. It has the same correlations between
-    neighbouring times, which few groups estimate well.
+    noise_k is a curve of variance 1, from `multiplier_noise`. Curves from G groups have rank G - 1 at most, so that with few groups the
+    multiplier bootstrap is too regular over many times. Below `MANY_GROUPS` (40) groups, the maxima of a Gaussian Markov curve are used
+    where these are larger. It has the same correlations between neighbouring times, which few groups estimate well.
 
     Args:
-        residuals: Centred sums of each group of paths, `(groups, times)`, as in `multiplier_noise`.
+        residuals: Sums over each group of paths, centred (their sum over the groups is 0), `(groups, times)`.
         draws: The number of draws.
 
     Returns:

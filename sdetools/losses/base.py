@@ -76,7 +76,7 @@ class Loss(ABC):
         """Return the loss L(x) at one point or at many.
 
         Args:
-            x: One point `(dim,)`, many points `(dim, paths)`, or a traced point.
+            x: One point `(dim,)`, many points `(dim, paths)`, or a traced point (a graph value `(dim,)`).
             p: Numbers that replace `parameters`, in the same order; None for `parameters`.
 
         Returns:
@@ -89,7 +89,7 @@ class Loss(ABC):
         """Return the gradient of L at one point or at many, in the shape of `x`.
 
         Args:
-            x: One point `(dim,)`, many points `(dim, paths)`, or a traced point.
+            x: One point `(dim,)`, many points `(dim, paths)`, or a traced point (a graph value `(dim,)`).
             p: Numbers that replace `parameters`, in the same order; None for `parameters`.
         """
 
@@ -98,7 +98,7 @@ class Loss(ABC):
         """Return the Hessian d_ij L(x), an array `(dim, dim)` for one point and `(dim, dim, paths)` for many.
 
         Args:
-            x: One point `(dim,)`, many points `(dim, paths)`, or a traced point.
+            x: One point `(dim,)`, many points `(dim, paths)`, or a traced point (a graph value `(dim,)`).
             p: Numbers that replace `parameters`, in the same order; None for `parameters`.
         """
 
@@ -107,7 +107,7 @@ class Loss(ABC):
         """Return the third derivative d_ijl L(x), an array `(dim, dim, dim)` for one point and `(dim, dim, dim, paths)` for many.
 
         Args:
-            x: One point `(dim,)`, many points `(dim, paths)`, or a traced point.
+            x: One point `(dim,)`, many points `(dim, paths)`, or a traced point (a graph value `(dim,)`).
             p: Numbers that replace `parameters`, in the same order; None for `parameters`.
         """
 
@@ -147,12 +147,12 @@ class Loss(ABC):
 
     @property
     def torch_stage(self) -> Stage | None:
-        """The gradient as a function of torch tensors `(dim, paths)`, for a loss given as a torch function; None for every other loss."""
+        """A `Stage` with the gradient as a function of torch tensors `(dim, paths)`, for a loss given as a torch function; None for others."""
         return None
 
     @property
     def torch_value_stage(self) -> Stage | None:
-        """The value as a function of torch tensors, `(dim, paths)` to `(paths,)`, for a loss given as a torch function; None for every other loss."""
+        """A `Stage` with the value as a function of torch tensors, `(dim, paths)` to `(paths,)`, for a loss given as one; None for others."""
         return None
 
     def _point(self, x: Any) -> Any:
@@ -199,7 +199,7 @@ def scalar(value: Any, like: np.ndarray) -> Any:
 
     Args:
         value: A number or symbol, an array `(paths,)`, or a traced value `()`.
-        like: The point or points at which the function was evaluated: `(dim,)`, `(dim, paths)`, or a traced point.
+        like: The point or points at which the function was evaluated: `(dim,)`, `(dim, paths)`, or a traced point (a graph value `(dim,)`).
 
     Returns:
         An array `(paths,)` for many points, in which a single number is repeated. For one point the number (or symbol) itself, for a traced

@@ -60,11 +60,14 @@ class LinearModel(Loss):
         return f"{self.kind}:{digest(self.features, self.targets)}:l2={self.l2!r}"
 
     def slope(self, margins: Any, targets: Any = None) -> Any:
-        """Return the derivative phi'(m_i, y_i) of the loss of each sample by its margin m_i = a_i . x, an array `(samples, *paths)`.
+        """Return the derivative phi'(m_i, y_i) of the loss phi of each sample by its margin m_i = a_i . x.
 
         Args:
-            margins: The m_i, `(samples,)` for one point or `(samples, paths)` for many.
+            margins: The m_i, `(samples,)` for one point x or `(samples, paths)` for many.
             targets: The y_i of these margins, an array that broadcasts against them; None for all targets of the loss.
+
+        Returns:
+            An array in the shape of `margins`.
         """
         y = spread(self.targets, margins) if targets is None else targets
         if self.kind == "least_squares":
@@ -73,9 +76,10 @@ class LinearModel(Loss):
         return -y * np.exp(-(size + y * margins) / 2) / (1 + np.exp(-size))
 
     def curvature(self, margins: Any) -> np.ndarray:
-        """Return the second derivative phi''(m_i, y_i) by the margins m_i = a_i . x, in their shape `(samples,)` or `(samples, paths)`.
+        """Return the second derivatives phi''(m_i, y_i) of the loss phi of each sample by its margin m_i = a_i . x, in the shape of `margins`.
 
-        It does not depend on the y_i: it is 1 for least squares, and that of log(1 + exp(-m)) for the logistic loss.
+        `margins` are the m_i, `(samples,)` for one point x or `(samples, paths)` for many. phi'' does not depend on the y_i: it is 1 for
+        least squares, and e^m / (1 + e^m)^2 for the logistic loss.
         """
         if self.kind == "least_squares":
             return margins * 0 + 1.0
@@ -83,7 +87,7 @@ class LinearModel(Loss):
         return size / (1 + size) ** 2
 
     def value(self, x: Any, p: Any = None) -> Any:
-        """Return L(x), a number for `x` `(dim,)` and `(paths,)` for `(dim, paths)`, without overflow for large margins; `p` is not used."""
+        """Return L(x), a number for `x` `(dim,)` and `(paths,)` for `(dim, paths)`, without overflow for large a_i . x; `p` is not used."""
         x = self._point(x)
         with np.errstate(all="ignore"):
             margins = self.features @ x
@@ -96,18 +100,21 @@ class LinearModel(Loss):
             return scalar(phi.sum(axis=0) / self.samples + (self.l2 / 2 * x * x).sum(axis=0), x)
 
     def gradient(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return grad L(x) = (1/n) sum_i phi'(a_i . x, y_i) a_i + l2 x, in the shape of `x`; `p` is not used."""
+        """Return grad L(x) = (1/n) sum_i phi'(a_i . x, y_i) a_i + l2 x, in the shape of `x`, `(dim,)` or `(dim, paths)`; `p` is not used.
+
+        a_i and y_i are the features and the target of sample i, and phi' is the derivative of its loss by a_i . x.
+        """
         x = self._point(x)
         with np.errstate(all="ignore"):
             return self.features.T @ self.slope(self.features @ x) / self.samples + self.l2 * x
 
     def sample_gradients(self, x: Any) -> np.ndarray:
-        """Return the gradients of the L_i at one point `x` `(dim,)`, an array `(samples, dim)` whose mean over the rows is `gradient(x)`."""
+        """Return the gradients of the samples' losses L_i(x) at one point `x` `(dim,)`: `(samples, dim)`, with mean `gradient(x)` over the rows."""
         x = _check.point("x", x, self.dim)
         return self.slope(self.features @ x)[:, None] * self.features + self.l2 * x
 
     def sample_covariance(self, x: Any) -> Any:
-        """Return the covariance (1/n) sum_i (g_i - gbar)(g_i - gbar)^T of the gradients g_i of the samples, with mean gbar.
+        """Return the covariance (1/n) sum_i (g_i - gbar)(g_i - gbar)^T of the gradients g_i of the losses of the n samples, with mean gbar.
 
         Args:
             x: One point as an array `(dim,)`, or many `(dim, paths)`.
@@ -123,11 +130,15 @@ class LinearModel(Loss):
 
     @cached_property
     def gram(self) -> np.ndarray:
-        """The matrix (1/n) sum_i a_i a_i^T, `(dim, dim)`: the Hessian of the least-squares loss without its l2 term."""
+        """The matrix (1/n) sum_i a_i a_i^T of the features a_i, `(dim, dim)`: the Hessian of the least-squares loss without its l2 term."""
         return self.features.T @ self.features / self.samples
 
     def hessian(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return the Hessian A^T diag(phi'') A / n + l2 I for features A, `(dim, dim)` or `(dim, dim, paths)` as `x`; `p` is not used."""
+        """Return the Hessian A^T diag(w) A / n + l2 I, `(dim, dim)` for `x` `(dim,)` and `(dim, dim, paths)` for `(dim, paths)`.
+
+        A are the features `(n, dim)`, and the weights w_i = `curvature(A @ x)` are second derivatives of the samples' losses. `p` is not
+        used.
+        """
         x = self._point(x)
         with np.errstate(all="ignore"):
             weights = self.curvature(self.features @ x)
@@ -135,10 +146,10 @@ class LinearModel(Loss):
         return out + spread(self.l2 * np.eye(self.dim), out)
 
     def hessian_product(self, x: Any, v: Any, p: Any = None) -> np.ndarray:
-        """Return the Hessian-vector product A^T (phi'' * (A v)) / n + l2 v for features A and n samples, without forming the Hessian.
+        """Return the Hessian-vector product A^T (w * (A v)) / n + l2 v for features A `(n, dim)`, without forming the Hessian.
 
         Args:
-            x: One point `(dim,)`, or many points `(dim, paths)`.
+            x: One point `(dim,)`, or many points `(dim, paths)`; the weights are w = `curvature(A @ x)`.
             v: The vector, `(dim,)` or `(dim, paths)`.
             p: Not used: the loss has no parameters.
 
@@ -151,13 +162,19 @@ class LinearModel(Loss):
             return self.features.T @ (self.curvature(self.features @ x) * (self.features @ v)) / self.samples + self.l2 * v
 
     def third(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return the third derivative (1/n) sum_s phi'''_s a_si a_sj a_sl, `(dim, dim, dim)` or `(dim, dim, dim, paths)` as `x`; `p` is not used."""
+        """Return the third derivative (1/n) sum_s phi'''_s a_si a_sj a_sl, indexed by i, j and l.
+
+        a_s are the features of sample s, and phi'''_s is the third derivative of its loss by a_s . x. The array is `(dim, dim, dim)` for
+        one point `x` `(dim,)`, and `(dim, dim, dim, paths)` for many points `(dim, paths)`. `p` is not used.
+        """
         x = self._point(x)
         a = self.features
         return contract("si,sj,sl,s...->ijl...", a, a, a, self._jerk(a @ x)) / self.samples
 
     def third_contracted(self, x: Any, matrix: Any, p: Any = None) -> np.ndarray:
-        """Return the contraction (1/n) sum_s phi'''_s (a_s^T M a_s) a_s of the third derivative with a matrix M, without forming it.
+        """Return sum_ij d_ijl L(x) M_ij = (1/n) sum_s phi'''_s (a_s^T M a_s) a_s, without forming the third derivative.
+
+        a_s are the features of sample s, and phi'''_s is the third derivative of its loss by a_s . x.
 
         Args:
             x: One point `(dim,)`, or many points `(dim, paths)`.
@@ -209,7 +226,7 @@ class LinearModel(Loss):
 
 
 def least_squares(features: Any, targets: Any, l2: float = 0.0) -> LinearModel:
-    """Return the least-squares loss L(x) = 1/(2n) sum_i (a_i . x - y_i)^2 + l2/2 |x|^2.
+    """Return the least-squares loss L(x) = 1/(2n) sum_i (a_i . x - y_i)^2 + l2/2 |x|^2 of data (a_i, y_i), i = 1, ..., n.
 
     Args:
         features: The a_i in rows, `(n, dim)`.
@@ -217,7 +234,7 @@ def least_squares(features: Any, targets: Any, l2: float = 0.0) -> LinearModel:
         l2: Weight of the ridge penalty, 0 or above.
 
     Raises:
-        ValueError: If a shape is wrong or a number is not finite.
+        ValueError: If a shape is wrong, a number is not finite, or `l2` is negative.
 
     Example:
         >>> loss = least_squares([[1.0, 0.0], [0.0, 2.0]], [1.0, 2.0])
@@ -228,7 +245,7 @@ def least_squares(features: Any, targets: Any, l2: float = 0.0) -> LinearModel:
 
 
 def logistic(features: Any, labels: Any, l2: float = 0.0) -> LinearModel:
-    """Return the logistic loss L(x) = 1/n sum_i log(1 + exp(-y_i a_i . x)) + l2/2 |x|^2.
+    """Return the logistic loss L(x) = 1/n sum_i log(1 + exp(-y_i a_i . x)) + l2/2 |x|^2 of data (a_i, y_i), i = 1, ..., n.
 
     Args:
         features: The a_i in rows, `(n, dim)`.
@@ -236,7 +253,7 @@ def logistic(features: Any, labels: Any, l2: float = 0.0) -> LinearModel:
         l2: Weight of the ridge penalty, 0 or above.
 
     Raises:
-        ValueError: If there are other labels, a shape is wrong or a number is not finite.
+        ValueError: If there are other labels, a shape is wrong, a number is not finite, or `l2` is negative.
 
     Example:
         >>> loss = logistic([[1.0], [2.0]], [0, 1])

@@ -14,25 +14,31 @@ COORDINATES = 32
 
 
 def hessian(gradient: Callable, x: np.ndarray, step: float = EPS ** (1 / 3)) -> np.ndarray:
-    """Return the Hessian by central differences of the gradient, symmetrised: `(dim, dim, *paths)`; the relative error is of order 1e-10.
+    """Return the Hessian by central differences of the gradient, symmetrised, with a relative error of order 1e-10 at the default step.
 
     Args:
-        gradient: A function of points `(dim, *paths)` that returns an array of the same shape.
+        gradient: A function of points, `(dim,)` or `(dim, paths)`, that returns an array of the same shape.
         x: One point `(dim,)`, or many `(dim, paths)`, as a float array.
         step: The step h along a coordinate, times max(1, |x_i|).
+
+    Returns:
+        An array `(dim, dim)` for one point, `(dim, dim, paths)` for many.
     """
     rough = differences(gradient, x, step)
     return (rough + rough.swapaxes(0, 1)) / 2
 
 
 def third(gradient: Callable, hessian_function: Callable | None, x: np.ndarray) -> np.ndarray:
-    """Return the third derivative by differences, averaged over the orders of its indices: `(dim, dim, dim, *paths)`.
+    """Return the third derivative by differences, averaged over the orders of its indices.
 
     Args:
-        gradient: A function of points `(dim, *paths)` that returns an array of the same shape.
-        hessian_function: A function of points that returns `(dim, dim, *paths)`, of which central differences are taken. If it is None,
-            second differences of the gradient are taken, with a relative error of order 1e-7.
+        gradient: A function of points, `(dim,)` or `(dim, paths)`, that returns an array of the same shape.
+        hessian_function: A function of points that returns `(dim, dim)` or `(dim, dim, paths)`, of which central differences are taken. If
+            it is None, second differences of the gradient are taken, with a relative error of order 1e-7.
         x: One point `(dim,)`, or many `(dim, paths)`, as a float array.
+
+    Returns:
+        An array `(dim, dim, dim)` for one point, `(dim, dim, dim, paths)` for many.
     """
     if hessian_function is not None:
         rough = differences(hessian_function, x, EPS ** (1 / 3))
@@ -46,7 +52,7 @@ def differences(function: Callable, x: np.ndarray, step: float) -> np.ndarray:
     """Return the central differences (f(x + h e_i) - f(x - h e_i)) / (2 h) along each coordinate i, stacked on a new first axis.
 
     Args:
-        function: f, a function of points `(dim, *paths)` that returns an array.
+        function: f, a function of points, `(dim,)` or `(dim, paths)`, that returns an array.
         x: One point `(dim,)`, or many `(dim, paths)`, as a float array; it is not changed.
         step: h, times max(1, |x_i|).
 

@@ -118,7 +118,7 @@ class ExpressionLoss(Loss):
         """Return the exact gradient, in the shape of `x`.
 
         Args:
-            x: One point `(dim,)`, many points `(dim, paths)`, or a traced point.
+            x: One point `(dim,)`, many points `(dim, paths)`, or a traced point (a graph value `(dim,)`).
             p: Numbers that replace `parameters`, in the order of `parameter_names`; None for `parameters`.
         """
         x = self._point(x)
@@ -128,7 +128,7 @@ class ExpressionLoss(Loss):
         """Return the exact Hessian, `(dim, dim)` for one point and `(dim, dim, paths)` for many.
 
         Args:
-            x: One point `(dim,)`, many points `(dim, paths)`, or a traced point.
+            x: One point `(dim,)`, many points `(dim, paths)`, or a traced point (a graph value `(dim,)`).
             p: Numbers that replace `parameters`, in the order of `parameter_names`; None for `parameters`.
         """
         return self._tensor(2, x, p)
@@ -137,7 +137,7 @@ class ExpressionLoss(Loss):
         """Return the exact third derivative, `(dim, dim, dim)` for one point and `(dim, dim, dim, paths)` for many.
 
         Args:
-            x: One point `(dim,)`, many points `(dim, paths)`, or a traced point.
+            x: One point `(dim,)`, many points `(dim, paths)`, or a traced point (a graph value `(dim,)`).
             p: Numbers that replace `parameters`, in the order of `parameter_names`; None for `parameters`.
         """
         return self._tensor(3, x, p)

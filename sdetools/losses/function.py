@@ -148,7 +148,7 @@ class FunctionLoss(Loss):
         """Return the Hessian-vector product sum_j d_ij L(x) v_j, by a forward pass over the graph of the gradient.
 
         Args:
-            x: One point `(dim,)`, many points `(dim, paths)`, or a traced point.
+            x: One point `(dim,)`, many points `(dim, paths)`, or a traced point (a graph value `(dim,)`).
             v: The vector, `(dim,)` or `(dim, paths)`.
             p: Not used: the loss has no parameters.
 
@@ -164,12 +164,15 @@ class FunctionLoss(Loss):
         return _paths(self._graphs.product(_rows(x), _rows(v)), x)
 
     def third_contracted(self, x: Any, matrix: Any, p: Any = None) -> np.ndarray:
-        """Return sum_ij d_ijl L(x) M_ij, `(dim, *paths)`, without forming the dim^3 entries of the third derivative, if it can be traced.
+        """Return the contraction sum_ij d_ijl L(x) M_ij, if it can be traced without forming the dim^3 entries of the third derivative.
 
         Args:
-            x: One point `(dim,)`, many points `(dim, paths)`, or a traced point.
+            x: One point `(dim,)`, many points `(dim, paths)`, or a traced point (a graph value `(dim,)`).
             matrix: M, `(dim, dim)` or `(dim, dim, paths)`.
             p: Not used: the loss has no parameters.
+
+        Returns:
+            An array `(dim,)`, indexed by l, or `(dim, paths)` if `x` or M has paths.
         """
         x = self._point(x)
         if isinstance(x, Value) or isinstance(matrix, Value) or self._formula("third", x) is None:

@@ -59,7 +59,10 @@ class QuadraticLoss(Loss):
         return f"quadratic:{digest(self.matrix, self.center, self.slope)}"
 
     def value(self, x: Any, p: Any = None) -> Any:
-        """Return L(x), a number for `x` `(dim,)` and `(paths,)` for `(dim, paths)`; `p` replaces `parameters` (None for these)."""
+        """Return L(x), a number for `x` `(dim,)` and `(paths,)` for `(dim, paths)`.
+
+        `p` are numbers in place of `parameters`, in the same order; None for `parameters`.
+        """
         x = self._point(x)
         curved = self._curvature(x, p)
         if not self.traced:
@@ -70,7 +73,10 @@ class QuadraticLoss(Loss):
         return scalar(sum((curved[i] / 2 + b[i]) * (x[i] - c[i]) for i in range(self.dim)), x)
 
     def gradient(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return the gradient H (x - c) + b in the shape of `x`, `(dim,)` or `(dim, paths)`; `p` replaces `parameters` (None for these)."""
+        """Return the gradient H (x - c) + b of the loss, in the shape of `x`, `(dim,)` or `(dim, paths)`.
+
+        `p` are numbers in place of `parameters`, in the same order; None for `parameters`.
+        """
         x = self._point(x)
         curved = self._curvature(x, p)
         if not self.traced:
@@ -78,12 +84,18 @@ class QuadraticLoss(Loss):
         return components([h + b for h, b in zip(curved, self._unpack(p)[2], strict=True)], x)
 
     def hessian(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return the Hessian H, `(dim, dim)` for `x` `(dim,)`, repeated as `(dim, dim, paths)` for `(dim, paths)`; `p` replaces `parameters`."""
+        """Return the Hessian H of the loss, `(dim, dim)` for `x` `(dim,)`, repeated as `(dim, dim, paths)` for `(dim, paths)`.
+
+        `p` are numbers in place of `parameters`, in the same order; None for `parameters`.
+        """
         x = self._point(x)
         return components(list(self._unpack(p)[0].ravel()), x).reshape(self.dim, self.dim, *x.shape[1:])
 
     def hessian_product(self, x: Any, v: Any, p: Any = None) -> Any:
-        """Return the Hessian-vector product H v, `(dim,)`, or `(dim, paths)` if `x` or `v` has paths; `p` replaces `parameters`."""
+        """Return the Hessian-vector product H v, `(dim,)`, or `(dim, paths)` if `x` or `v` has paths; it does not depend on the point `x`.
+
+        `p` are numbers in place of `parameters`, in the same order; None for `parameters`.
+        """
         x, v = self._point(x), self._point(v)
         product = self._unpack(p)[0] @ v
         if isinstance(product, Value) and not self.traced:
@@ -91,12 +103,15 @@ class QuadraticLoss(Loss):
         return components(list(product), x if x.ndim >= v.ndim else v)
 
     def third(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return the third derivative, which is 0: zeros `(dim, dim, dim)` for `x` `(dim,)`, `(dim, dim, dim, paths)` for `(dim, paths)`."""
+        """Return the third derivative, which is 0: zeros `(dim, dim, dim)` for `x` `(dim,)`, `(dim, dim, dim, paths)` for `(dim, paths)`.
+
+        `p` is not used.
+        """
         x = self._point(x)
         return components([0.0] * self.dim**3, x).reshape((self.dim,) * 3 + x.shape[1:])
 
     def third_contracted(self, x: Any, matrix: Any, p: Any = None) -> np.ndarray:
-        """Return sum_ij d_ijl L(x) M_ij, which is 0 for every `matrix` M: zeros in the shape of `x`."""
+        """Return sum_ij d_ijl L(x) M_ij, which is 0 for every `matrix` M: zeros in the shape of `x`; `p` is not used."""
         return components([0.0] * self.dim, self._point(x))
 
     def quadratic(self) -> tuple[np.ndarray, np.ndarray, float]:

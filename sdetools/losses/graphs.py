@@ -43,7 +43,10 @@ class Formula:
         self.out, self.inputs = out, inputs
 
     def of(self, *given: Any) -> Any:
-        """Return the result as a graph value, with the inputs replaced by `given`: in order, graph values, arrays or numbers of their shapes."""
+        """Return the result as a graph value, with the inputs replaced by `given`: in order, graph values, arrays or numbers of their shapes.
+
+        This inserts the formula into another graph. ValueError for another shape or number of inputs.
+        """
         return replaced([self.out], dict(zip(self.inputs, map(value, given), strict=True)))[0]
 
     @cached_property
@@ -86,42 +89,48 @@ class Graphs:
 
     @cached_property
     def value(self) -> Formula:
-        """The value L(x) as a formula of the point x; its shape for one path is `()`."""
+        """The loss L(x) as a `Formula` of the point x `(dim,)`; its result is one number for each path."""
         return Formula(self._given["value"](self.x), self.x)
 
     @cached_property
     def slope(self) -> Formula:
-        """The gradient g(x) as a formula of the point x; its shape for one path is `(dim,)`."""
+        """The gradient g(x) of the loss as a `Formula` of the point x `(dim,)`; its result is `(dim,)` for each path."""
         own = self._given.get("slope")
         return Formula(own(self.x) if own is not None else gradient(self.value.out, self.x), self.x)
 
     @cached_property
     def curvature(self) -> Formula:
-        """The dense Hessian as one formula of the point x; its shape for one path is `(dim, dim)`."""
+        """The dense Hessian of the loss as one `Formula` of the point x `(dim,)`; its result is `(dim, dim)` for each path."""
         own = self._given.get("curvature")
         return Formula(own(self.x) if own is not None else jacobian(self.slope.out, self.x), self.x)
 
     @cached_property
     def dense_third(self) -> Formula:
-        """The dense third derivative as one formula of the point x; its shape for one path is `(dim, dim, dim)`."""
+        """The dense third derivative of the loss as one `Formula` of the point x `(dim,)`; its result is `(dim, dim, dim)` for each path."""
         return Formula(jacobian(self.curvature.out, self.x), self.x)
 
     @cached_property
     def product(self) -> Formula:
-        """The Hessian-vector product sum_j d_j g(x) v_j as a formula of x and v; its shape for one path is `(dim,)`."""
+        """The Hessian-vector product sum_j d_ij L(x) v_j of the loss L as a `Formula` of x and v, each `(dim,)`.
+
+        Its result is `(dim,)` for each path.
+        """
         if "curvature" in self._given:
             return Formula(value(self.curvature.out @ self.v), self.x, self.v)
         return Formula(jvp(self.slope.out, self.x, self.v), self.x, self.v)
 
     @cached_property
     def third(self) -> Formula:
-        """The third derivative along two directions, sum_jl d_jl g(x) v_j w_l, as a formula of x, v and w; its shape for one path is `(dim,)`."""
+        """The third derivative of the loss L along two directions, sum_jl d_ijl L(x) v_j w_l, as a `Formula` of x, v and w, each `(dim,)`.
+
+        Its result is `(dim,)` for each path.
+        """
         return Formula(jvp(self.product.out, self.x, self.w), self.x, self.v, self.w)
 
     # ---- tensors of numbers; x is (dim, n)
 
     def hessian(self, x: np.ndarray) -> np.ndarray:
-        """Return the Hessian d_ij L as numbers, `(dim, dim, n)`, at n points `x` `(dim, n)`; it is assembled column by column and symmetrised."""
+        """Return the Hessian d_ij L of the loss at n points `x` `(dim, n)` as numbers, `(dim, dim, n)`, computed column by column and symmetrised."""
         unit = np.eye(self.dim)
         out = np.empty((self.dim, *x.shape[:1], x.shape[1]))
         for first, last in self._blocks(self.dim, x.shape[1]):
@@ -129,7 +138,7 @@ class Graphs:
         return (out + out.swapaxes(0, 1)) / 2
 
     def tensor(self, x: np.ndarray) -> np.ndarray:
-        """Return the third derivative d_ijl L as numbers, `(dim, dim, dim, n)`, at n points `x` `(dim, n)`; it is symmetric in its indices."""
+        """Return the third derivative d_ijl L of the loss at n points `x` `(dim, n)` as numbers, `(dim, dim, dim, n)`, symmetric in i, j, l."""
         unit = np.eye(self.dim)
         pairs = np.array(list(combinations_with_replacement(range(self.dim), 2)))
         rough = np.empty((self.dim, self.dim, self.dim, x.shape[1]))
@@ -139,7 +148,7 @@ class Graphs:
         return np.mean([rough.transpose(*axes, 3) for axes in permutations(range(3))], axis=0)
 
     def contracted(self, x: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-        """Return sum_ij d_ijl L M_ij as numbers, `(dim, n)`, without forming the third derivative.
+        """Return sum_ij d_ijl L(x) M_ij of the loss L as numbers, `(dim, n)`, without forming the third derivative.
 
         Args:
             x: n points, `(dim, n)`.

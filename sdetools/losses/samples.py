@@ -184,7 +184,7 @@ class FunctionSamples(FunctionLoss):
         """Return the gradient of l, or of the model f, at each sample, whose mean over the samples is `gradient(x)` for l.
 
         Args:
-            x: One point `(dim,)`, many points `(dim, paths)`, or a traced point.
+            x: One point `(dim,)`, many points `(dim, paths)`, or a traced point (a graph value `(dim,)`).
             of_model: Whether to differentiate f instead of l; there is an f only if the loss was given by `model`.
 
         Returns:
@@ -213,23 +213,23 @@ class FunctionSamples(FunctionLoss):
     def batch_gradient(self, x: Any, index: Any, labels: Any = None, with_loss: bool = True) -> Any:
         """Return the gradient of a batch, (1/size) sum_b (grad l_{i_b}(x) - labels_b grad f_{i_b}(x)), in the shape of `x`.
 
-        It reads only the rows of the batch.
+        It reads only the rows of the batch. If there are many paths, each may have its own batch.
 
         Args:
-            x: Points, `(dim, *paths)`, or a traced point.
-            index: The sample numbers i_b, `(size, *paths)`.
-            labels: The label noise, `(size, *paths)`, which needs a loss given by `model`; None for none.
-            with_loss: Whether the first term is included.
+            x: Points, `(dim,)` or `(dim, paths)`, or a traced point (a graph value `(dim,)`).
+            index: The sample numbers i_b, `(size,)` or `(size, paths)`.
+            labels: The label noise, in the shape of `index`, which needs a loss given by a model f (`model`); None for none.
+            with_loss: Whether the first term, with the loss l of a sample, is included.
         """
         return self._sampled((len(index), with_loss, labels is not None), x, index, labels)
 
     def weighted_gradient(self, x: Any, weights: Any, labels: Any = None) -> Any:
-        """Return sum_i (weights_i grad l_i(x) - labels_i grad f_i(x)) over all n samples, in the shape of `x`.
+        """Return sum_i (weights_i grad l_i(x) - labels_i grad f_i(x)) over all n samples, in the shape of `x`, for the loss l_i of a sample.
 
         Args:
-            x: Points, `(dim, *paths)`, or a traced point.
-            weights: The weights, `(n, *paths)`.
-            labels: The label noise, `(n, *paths)`, which needs a loss given by `model`; None for none.
+            x: Points, `(dim,)` or `(dim, paths)`, or a traced point (a graph value `(dim,)`).
+            weights: The weights, `(n,)` or `(n, paths)`.
+            labels: The label noise, in the shape of `weights`, which needs a loss given by a model f (`model`); None for none.
         """
         return self._sampled((0, True, labels is not None), x, weights, labels)
 

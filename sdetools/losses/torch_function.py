@@ -87,12 +87,12 @@ class TorchLoss(Loss):
 
     @property
     def torch_stage(self) -> Stage:
-        """The gradient as a function of torch tensors, `(dim, paths)` to `(dim, paths)`, for the torch backend."""
+        """A `Stage` for the torch backend, whose function maps points, a tensor `(dim, paths)`, to their gradients, a tensor of the same shape."""
         return Stage(self._gradient)
 
     @property
     def torch_value_stage(self) -> Stage:
-        """The value as a function of torch tensors, `(dim, paths)` to `(paths,)`, for the torch backend."""
+        """A `Stage` for the torch backend, whose function maps points, a tensor `(dim, paths)`, to the values L(x), a tensor `(paths,)`."""
         return Stage(self._value)
 
     def _apply(self, function: Callable[[torch.Tensor], torch.Tensor], x: Any) -> np.ndarray:
