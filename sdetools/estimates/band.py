@@ -132,7 +132,7 @@ def multiplier_noise(residuals: np.ndarray, draws: int, seed: int = 20_231_011) 
     Annals of Statistics 41 (2013) 2786-2819.
 
     Args:
-        residuals: Sums r_gk of each group, centred (their sum over the groups is 0), `(groups, times)`.
+        residuals: The r_gk, `(groups, times)`: the sum over the paths of group g of one path's deviation from the mean at time k.
         draws: The number of curves.
         seed: The seed of the multipliers xi, independent standard normal numbers.
 
@@ -160,7 +160,7 @@ def multiplier_maxima(residuals: np.ndarray, draws: int = 4000) -> np.ndarray:
     where these are larger. It has the same correlations between neighbouring times, which few groups estimate well.
 
     Args:
-        residuals: Sums over each group of paths, centred (their sum over the groups is 0), `(groups, times)`.
+        residuals: For each group of paths, the sum of one path's deviation from the mean at each time, `(groups, times)`.
         draws: The number of draws.
 
     Returns:

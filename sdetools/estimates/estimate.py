@@ -103,7 +103,10 @@ class Estimate(HasInterval):
 
     @property
     def kind(self) -> Kind:
-        """What the confidence level refers to, a `Kind`: exact if no random draw enters, Clopper-Pearson if two-valued, else pointwise."""
+        """What the confidence level refers to: `Kind.EXACT` if no random draw enters, otherwise a single value.
+
+        It is `Kind.CLOPPER_PEARSON` if one path's value is either `least` or `most` and both are finite, else `Kind.POINTWISE`.
+        """
         if not self.random:
             return Kind.EXACT
         return Kind.CLOPPER_PEARSON if self.two_valued and self.bounded else Kind.POINTWISE

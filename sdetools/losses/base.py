@@ -195,7 +195,7 @@ def contract(subscripts: str, *factors: Any) -> np.ndarray:
 
 
 def scalar(value: Any, like: np.ndarray) -> Any:
-    """Return a value of a function with one entry for each path of `like`.
+    """Broadcast the value of a function to one entry for each path of `like`, and return it.
 
     Args:
         value: A number or symbol, an array `(paths,)`, or a traced value `()`.

@@ -69,8 +69,8 @@ class Formula:
 class Graphs:
     """The derivatives of a loss from functions that trace its `value`, its `slope` (the gradient g) or its `curvature` (the Hessian).
 
-    A derivative is derived from the highest of these that is given. Errors of these functions (NotTraceable, or an error in the user's
-    code) are raised at the first access of a formula; so is TracingError if a compiled function would have to be differentiated.
+    Each derivative is taken of the highest of these that is given. Errors of these functions (NotTraceable, or an error in the user's code)
+    are raised at the first access of a formula; so is TracingError if a compiled function would have to be differentiated.
 
     Args:
         dim: Number of coordinates.

@@ -95,7 +95,7 @@ def uv_model(n: int, target: float = 1.0) -> ModelLoss:
 
     Args:
         n: Dimension of u and of v; the 2 n coordinates are u0, u1, ..., v0, v1, ...
-        target: y.
+        target: The number y that the model is fitted to.
 
     Raises:
         ValueError: If `n` is not a positive integer or `target` is not finite.

@@ -54,7 +54,10 @@ class SampleGraphs(Graphs):
 
     @cached_property
     def gradients(self) -> list[Formula]:
-        """A list with a formula for each output (l, and f if there is a model): its gradient at all samples, `(n, dim)` for one path."""
+        """A list with a `Formula` of the point x for each output (l, and f if there is a model): its gradients at all samples.
+
+        The result of a formula is `(n, dim)` for each path.
+        """
         return [Formula(self._each(0, self.x, self.data, gradient(out, self._x)), self.x) for out in self._outputs]
 
     @cached_property

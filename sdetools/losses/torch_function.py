@@ -267,7 +267,7 @@ class TorchSamples(TorchLoss):
     def bent(self, x: Any, a: Any) -> np.ndarray:
         """Return the numbers a^T Hess f(x, a_i) a of all samples, `(n,)`, for parameters `x` and a vector `a`, each `(dim,)`.
 
-        f is the model, and a_i its input at sample i, which is not the vector `a`. ValueError if the loss has no model.
+        f is the model, Hess its Hessian by x, and a_i its input at sample i, which is not the vector `a`. ValueError if the loss has no model.
         """
         x, a = _tensor(x), _tensor(a)
         rows = self._inputs(x)
@@ -340,8 +340,7 @@ def from_torch(function: Callable[..., Any], dim: int, names: Any = None, at: An
         data: A tensor or a tuple of tensors with n rows each. `st.noise.minibatch(loss, size)` is then the noise of batches.
 
     Returns:
-        A `TorchLoss`, with `data` a `TorchSamples`. Its methods take and return NumPy arrays, for one point `(dim,)` or many `(dim,
-        paths)`.
+        A `TorchLoss`, with `data` a `TorchSamples`. Its methods take and return NumPy arrays, `(dim,)` or `(dim, paths)`.
 
     Raises:
         ValueError: If the function or its gradient is not finite at the point `at`, if it does not return one number, or if `vmap` cannot
@@ -363,8 +362,8 @@ def from_torch_model(
 ) -> TorchSamples:
     """Return the least-squares loss L(x) = (1/2n) sum_i (f(x, a_i) - y_i)^2 of a torch model f.
 
-    A network gets its parameters from parts of x by `torch.func.functional_call`. The noise of its training is `st.noise.minibatch(loss,
-    size)` or `st.noise.label_noise(loss, std)`.
+    A network gets its parameters from parts of x by `torch.func.functional_call`. The noise of its training is
+    `st.noise.minibatch(loss, size)` or `st.noise.label_noise(loss, std)`.
 
     Args:
         model: `model(x, a)` returns f for the parameters x and one input a, a tensor of shape `()`.
