@@ -187,9 +187,9 @@ class RunFolder:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def write(self, **texts: str) -> None:
-        """Write each argument `name_ending=text` as the file `name.ending` in the folder, and report the files on standard error.
+        """Write each argument, such as `gap_csv=text`, as a file of the folder, such as `gap.csv`, and list the files on standard error.
 
-        Without a folder nothing is written or reported.
+        Without a folder nothing is written or listed.
         """
         if self.folder is None:
             return

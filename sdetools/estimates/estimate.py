@@ -83,7 +83,7 @@ class Estimate(HasInterval):
 
     @property
     def unseen(self) -> bool:
-        """Whether random draws enter although the standard error is 0, because all paths agree: it is then not informative."""
+        """Whether the standard error is 0 although random draws enter, because all paths agree; it is then not informative."""
         return self.random and self.stderr == 0
 
     @property
@@ -103,9 +103,9 @@ class Estimate(HasInterval):
 
     @property
     def kind(self) -> Kind:
-        """What the confidence level refers to: `Kind.EXACT` if no random draw enters, otherwise a single value.
+        """What the confidence level refers to: `Kind.EXACT`, `Kind.CLOPPER_PEARSON` or `Kind.POINTWISE`.
 
-        It is `Kind.CLOPPER_PEARSON` if one path's value is either `least` or `most` and both are finite, else `Kind.POINTWISE`.
+        It is exact if no random draw enters, and Clopper-Pearson if one path's value is either `least` or `most` and both are finite.
         """
         if not self.random:
             return Kind.EXACT

@@ -90,7 +90,7 @@ class ConfidenceInterval:
 
     @property
     def finite(self) -> bool:
-        """Whether both ends are finite."""
+        """Whether both ends are finite; False if the error of the value is unknown."""
         return math.isfinite(self.low) and math.isfinite(self.high)
 
     def within(self, low: float, high: float) -> bool:

@@ -118,7 +118,7 @@ class FunctionLoss(Loss):
         return self._evaluate(1, self._point(x))
 
     def hessian(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return the Hessian, `(dim, dim)` or `(dim, dim, paths)` as `x`: as given, or else from the graph.
+        """Return the Hessian, `(dim, dim)` for one point `x` `(dim,)` and `(dim, dim, paths)` for many `(dim, paths)`: as given, or from the graph.
 
         If the gradient cannot be traced, it is found by central differences, with a relative error of order 1e-10. `p` is not used.
         """
@@ -132,7 +132,7 @@ class FunctionLoss(Loss):
         return _paths(self._graphs.hessian(_rows(x)), x)
 
     def third(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return the third derivative, `(dim, dim, dim)` or `(dim, dim, dim, paths)` as `x`, from the graph.
+        """Return the third derivative, `(dim, dim, dim)` for one point `x` `(dim,)` and `(dim, dim, dim, paths)` for many, from the graph.
 
         If the functions cannot be traced, it is found by differences of a given Hessian (relative error of order 1e-9) or of the gradient
         (of order 1e-7). `p` is not used.

@@ -253,7 +253,7 @@ class _Parser:
         return _quote(ast.get_source_segment(self.text, node) or self.text)
 
     def visit(self, node: ast.expr, depth: int) -> Parsed:
-        """Return the pair (SymPy expression, float or None) of a node at nesting `depth`; ValueError outside the grammar or below depth 50."""
+        """Return the pair (SymPy expression, float or None) of a node at nesting `depth`; ValueError outside the grammar or deeper than 50."""
         if depth > DEEPEST:
             raise ValueError(
                 f"`text` must be nested at most {DEEPEST} deep; got {_quote(self.text)}. Multiply it out or split it."

@@ -113,11 +113,11 @@ class TorchLoss(Loss):
         return self._apply(grad(self.function), x)
 
     def hessian(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return the Hessian, `(dim, dim)` or `(dim, dim, paths)` as `x`, by `jacrev` of the gradient; `p` is not used."""
+        """Return the Hessian, `(dim, dim)` for one point `x` `(dim,)` and `(dim, dim, paths)` for many `(dim, paths)`; `p` is not used."""
         return self._apply(jacrev(grad(self.function)), x)
 
     def third(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return the third derivative, `(dim, dim, dim)` or `(dim, dim, dim, paths)` as `x`, by `jacrev` of the Hessian; `p` is not used."""
+        """Return the third derivative, `(dim, dim, dim)` for one point `x` `(dim,)` and `(dim, dim, dim, paths)` for many; `p` is not used."""
         return self._apply(jacrev(jacrev(grad(self.function))), x)
 
     def hessian_product(self, x: Any, v: Any, p: Any = None) -> np.ndarray:
@@ -224,7 +224,7 @@ class TorchSamples(TorchLoss):
         return f"torch({self.dim}; {function_identity(self.sample)}{model}; {digest.hexdigest()[:16]})"
 
     def rows(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return the data as a tuple of tensors on the device of the tensor `x`, those of floating-point numbers in its type."""
+        """Return the data as a tuple of tensors on the device of the tensor `x`; floating-point data have the dtype of `x`, others their own."""
         key = x.device, x.dtype
         if key not in self._moved:
             self._moved[key] = tuple(t.to(device=x.device, dtype=x.dtype if t.is_floating_point() else None) for t in self.data)
@@ -298,7 +298,7 @@ class TorchSamples(TorchLoss):
         return vmap(lambda *row: function(x, *row))(*rows)
 
     def sample_gradients(self, x: Any, function: Callable[..., Any] | None = None) -> np.ndarray:
-        """Return the gradient by x of l, or of another `function(x, *row)`, at each sample, `(n, dim)` or `(n, dim, paths)` as `x`."""
+        """Return the gradients by x of l, or of another `function(x, *row)`, at all samples: `(n, dim)` for one point, `(n, dim, paths)` for many."""
         own = function or self.sample
         x = self._point(x)
         points = torch.as_tensor(np.moveaxis(x.reshape(self.dim, -1), 0, 1).copy())
