@@ -45,7 +45,7 @@ class Loss(ABC):
     Subclasses set the attributes and implement the five abstract members, under this contract:
 
     1. `parameters` are numbers that are loaded at run time. The argument `p` of a method replaces them: an array of the same shape, or a
-    traced value. If `p` is None, `parameters` are used.
+       traced value. If `p` is None, `parameters` are used.
     2. A point `x` is an array `(dim,)`, many points are `(dim, paths)`; `*paths` in a shape is nothing for one point. Another number of
        rows is a ValueError. While a formula is traced, `x` is a graph value `(dim,)`, and the result is one of the shape for one point.
     3. No method changes `x` or warns. Outside the domain of L the result is NaN or infinite.
