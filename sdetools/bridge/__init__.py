@@ -1,6 +1,15 @@
 """Optimisers, diagnosis and losses for real networks in torch, and the conversion of SDEs from and to torchsde.
 
 Everything here needs the extra `torch`; `import sdetools` does not load it.
+
+Words of this package:
+
+- batch: what one call of the loss takes, often a tuple (inputs, targets); any nesting of tensors in tuples, lists and mappings.
+- shuffle: an endless sequence of batches, determined by one integer seed.
+- `dim`: the number of trainable numbers of a network. A gradient is a flat tensor `(dim,)`, in the order of `net.parameters()`.
+- H and Sigma: the Hessian of the loss, and the covariance of the gradient of one batch.
+- method: one optimiser of the momentum family, named as its class ("HeavyBall") or, as an option, in lower case ("heavy-ball").
+- form: how the learning rate of momentum is to be read: "heavy-ball" (torch's), "sgdm" (the average of Def. 2.3) or "nesterov".
 """
 
 from __future__ import annotations

@@ -14,19 +14,25 @@ from sdetools import _check
 
 
 class Batches:
-    """Batches of a data set, addressed by the seed of a shuffle and the number of the batch.
+    """Batches of a data set, each a function of a seed and a number, so that runs with the same seed see the same data.
 
-    An epoch visits the samples without replacement, in an order that depends on seed and epoch. An incomplete last batch is dropped.
+    The seed determines a shuffle, an endless sequence of batches. Its epochs of `per_epoch` batches visit the samples without replacement, in
+    an order that depends on seed and epoch. An incomplete last batch of an epoch is dropped.
 
     Args:
-        data: Arrays `(inputs, targets)`, a map-style `Dataset`, or a `DataLoader` over one, whose collate function is used and whose
-            sampler is ignored. Arrays are tensors, NumPy arrays or, inside a tuple, lists of numbers, with one row per sample.
-        size: The batch size; by default that of the loader.
+        data: Arrays `(inputs, targets)`, a map-style `Dataset`, or a `DataLoader` over one, whose collate function is used and whose sampler is
+            ignored. Arrays are tensors, NumPy arrays or, inside a tuple, lists of numbers, with one row per sample.
+        size: The batch size; None means that of the loader.
         device: The device to which batches are copied; None leaves them where the data are.
         dtype: The type to which floating-point arrays that are not tensors are cast. Integers become int64.
 
+    Attributes:
+        samples: The number of samples.
+        size: The batch size.
+        per_epoch: The number of batches in an epoch, `samples // size`.
+
     Raises:
-        ValueError: If the data have no length, or if the batch size is missing or larger than the number of samples.
+        ValueError: If the data have no length, arrays have unequal lengths, or the batch size is missing or larger than the number of samples.
 
     Example:
         >>> batches = Batches((torch.arange(6.0), torch.arange(6)), 2)
@@ -70,7 +76,10 @@ class Batches:
         self._order: tuple[tuple[int, int], torch.Tensor] | None = None
 
     def at(self, seed: int, k: int) -> Any:
-        """Return batch k of the shuffle `seed`, on the device."""
+        """Return batch `k` of the shuffle `seed`, on the device; k = 0, 1, ... counts on through the epochs.
+
+        The batch has the structure of the data: arrays give the same nesting with `size` rows, a data set what its collate function returns.
+        """
         epoch, place = divmod(k, self.per_epoch)
         if self._order is None or self._order[0] != (seed, epoch):
             generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % (1 << 63))
@@ -79,32 +88,39 @@ class Batches:
         return self.rows(index)
 
     def fresh(self, seed: int, k: int) -> Any:
-        """Return batch k of a sequence of independent batches, each drawn without replacement from all samples."""
+        """Return batch `k` of the sequence `seed` of independent batches, each of `size` samples drawn without replacement from all samples.
+
+        Unlike those of `at`, two batches may contain the same sample. The batch has the structure of the data and lies on the device.
+        """
         return self.rows(self.drawn(seed, k))
 
     def drawn(self, seed: int, k: int) -> list[int]:
-        """Return the sample indices of `fresh(seed, k)`."""
+        """Return the sample indices of `fresh(seed, k)`: a list of `size` different integers in [0, samples)."""
         generator = torch.Generator().manual_seed((seed * 1_000_003 + k) % (1 << 63))
         return torch.randperm(self.samples, generator=generator)[: self.size].tolist()
 
     def rows(self, index: list[int]) -> Any:
-        """Return the samples with the given indices as a batch on the device."""
+        """Return the samples with the indices `index`, in this order, as one batch in the structure of the data, on the device."""
         return to_device(self._fetch(index), self.device)
 
     def whole(self) -> Batches:
-        """Return a copy whose only batch contains all samples."""
+        """Return a copy of this object with batch size `samples`, so that each batch contains all samples once."""
         out = copy.copy(self)
         out.size, out.per_epoch, out._order = self.samples, 1, None
         return out
 
     def some(self, seed: int, count: int, start: int = 0) -> Iterator[Any]:
-        """Yield `count` consecutive batches of the shuffle `seed`, beginning with batch `start`."""
+        """Yield batches `start`, `start + 1`, ... of the shuffle `seed`, `count` in number, as `at` returns them."""
         for k in range(start, start + count):
             yield self.at(seed, k)
 
 
 def is_stream(data: Any) -> bool:
-    """Return whether data can only be read sequentially: an iterable without length, or a loader over one."""
+    """Return whether `data` can only be read from beginning to end.
+
+    True for an iterable that lacks a length or indexing, and for a `DataLoader` over one. False for other data and for objects that are not
+    iterable.
+    """
     source = data.dataset if isinstance(data, torch.utils.data.DataLoader) else data
     if isinstance(source, torch.utils.data.IterableDataset):
         return True
@@ -112,18 +128,19 @@ def is_stream(data: Any) -> bool:
 
 
 def read_stream(data: Any, batches: int, size: int | None = None) -> tuple[Any, int]:
-    """Read the first batches of a stream and concatenate them into arrays with one row per sample.
+    """Read the first batches of a stream and concatenate them into tensors with one row per sample.
 
     Args:
-        data: A loader over an `IterableDataset`, an `IterableDataset` of samples, or any iterable of batches.
-        batches: The number of batches to read.
-        size: The batch size, needed for an `IterableDataset` of samples.
+        data: A loader over an `IterableDataset`, an `IterableDataset` of single samples, or any iterable of batches.
+        batches: The maximal number of batches to read; fewer are read if the stream ends earlier.
+        size: The batch size. An `IterableDataset` of single samples needs it.
 
     Returns:
-        The arrays, and the number of rows of a batch.
+        A pair. First the samples in the structure of one batch: a tensor, a tuple (also where a batch is a list) or a dict, each tensor with
+        the rows of all batches in the order read. Then the batch size: `size` or, if that is None, the number of rows of the first batch.
 
     Raises:
-        ValueError: If the stream is empty, or if its batches cannot be concatenated.
+        ValueError: If the stream is empty, if its batches cannot be concatenated, or if `size` is missing for single samples.
 
     Example:
         >>> read_stream(((torch.ones(2, 3) * i, torch.arange(2)) for i in range(9)), 2)[0][0].shape
@@ -145,7 +162,17 @@ def read_stream(data: Any, batches: int, size: int | None = None) -> tuple[Any, 
 
 
 def _concatenated(read: list[Any]) -> Any:
-    """Concatenate batches, a nesting of tuples, lists and mappings, along the rows of each array."""
+    """Concatenate batches of one structure along their first axis.
+
+    Args:
+        read: The batches, at least one: tensors, NumPy arrays, or nestings of them in tuples, lists and mappings.
+
+    Returns:
+        A tensor for arrays, a tuple for tuples and lists, a dict for mappings.
+
+    Raises:
+        TypeError: If a batch contains anything else, or an empty tuple or list.
+    """
     first = read[0]
     if isinstance(first, (torch.Tensor, np.ndarray)):
         return torch.cat([torch.as_tensor(part) for part in read])
@@ -157,7 +184,7 @@ def _concatenated(read: list[Any]) -> Any:
 
 
 def batch_rows(batch: Any) -> int:
-    """Return the number of rows of a batch, taken from its first array."""
+    """Return the number of rows (samples) of a batch, the length of its first tensor; ValueError if it contains no tensor."""
     lengths: list[int] = []
     map_tensors(lambda part: lengths.append(len(part)), batch)
     if not lengths:
@@ -166,7 +193,15 @@ def batch_rows(batch: Any) -> int:
 
 
 def _columns(data: Any, dtype: torch.dtype | None) -> Any:
-    """Return the data as tensors where they are given as arrays; None for other data."""
+    """Convert data that are given as arrays to tensors.
+
+    Args:
+        data: Any data set. Arrays may come alone, in a dict, or in a tuple or list; inside a tuple, lists of numbers count as arrays too.
+        dtype: The type for floating-point arrays that are not tensors; None keeps theirs.
+
+    Returns:
+        A tensor, a dict of tensors or a tuple of tensors; None if any part is not an array with rows.
+    """
     lists = isinstance(data, tuple)
     if (alone := _tensor(data, dtype, lists=False)) is not None:
         return alone
@@ -180,7 +215,11 @@ def _columns(data: Any, dtype: torch.dtype | None) -> Any:
 
 
 def _tensor(part: Any, dtype: torch.dtype | None, lists: bool) -> torch.Tensor | None:
-    """Convert an array of rows to a tensor of a type that losses accept; None for other objects. Lists are converted if `lists` is true."""
+    """Convert one array with a row per sample to a tensor of a type that losses accept.
+
+    Tensors are returned unchanged. Floating-point arrays get the type `dtype` unless it is None, integers become int64, booleans stay. The
+    result is None for a number without rows, for text or objects, and for other Python objects; a list is converted only if `lists` is true.
+    """
     if isinstance(part, torch.Tensor):
         return part if part.ndim else None
     if not hasattr(part, "__array__") and not (lists and isinstance(part, list)):
@@ -196,12 +235,20 @@ def _tensor(part: Any, dtype: torch.dtype | None, lists: bool) -> torch.Tensor |
 
 
 def _cast(part: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
-    """Cast a floating-point tensor to `dtype`, if one is given."""
+    """Return a tensor cast to `dtype` if it is of a floating-point type and `dtype` is not None, else unchanged."""
     return part.to(dtype) if dtype is not None and part.is_floating_point() else part
 
 
 def map_tensors(change: Callable[[torch.Tensor], Any], batch: Any) -> Any:
-    """Apply a function to every tensor of a batch, a nesting of tuples, lists and mappings."""
+    """Return a batch with every tensor replaced by `change(tensor)`.
+
+    Args:
+        change: A function of one tensor; its result may be of any type.
+        batch: A tensor, or a nesting of tensors in tuples, named tuples, lists and mappings.
+
+    Returns:
+        The same nesting, with mappings as dicts. Objects that are neither tensors nor containers are kept as they are.
+    """
     if isinstance(batch, torch.Tensor):
         return change(batch)
     if isinstance(batch, (tuple, list)):
@@ -213,5 +260,5 @@ def map_tensors(change: Callable[[torch.Tensor], Any], batch: Any) -> Any:
 
 
 def to_device(batch: Any, device: Any) -> Any:
-    """Copy a batch to a device; None leaves it where it is."""
+    """Return a batch with all its tensors copied to `device`; for None, the batch itself."""
     return batch if device is None else map_tensors(lambda part: part.to(device), batch)

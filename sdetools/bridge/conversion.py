@@ -1,17 +1,22 @@
 r"""Conversion of hyperparameters and momentum buffers between optimisers that take the same steps.
 
-The linear methods with one buffer are filters of the gradients,
+The linear methods with one buffer m are filters of the gradients g,
 
     m = mu m + a g,  p -= lr (c g + d m),
+
+with the parameters p and four numbers (mu, a, c, d):
 
     SGD         mu = 0                              HeavyBall     a = 1,       c = 0,       d = 1
     SGDM        a = 1 - mu,  c = 0,       d = 1     Nesterov      a = 1,       c = 1,       d = mu
     QHM         a = 1 - mu,  c = 1 - nu,  d = nu    torch's SGD   a = 1 - dampening,  c, d as HeavyBall or, with nesterov, as Nesterov
 
-The impulse response of a filter is lr (c + d a) in the step of the gradient and lr d a mu^j, j steps later. Two filters with the same mu
-take the same steps if their responses agree up to a factor, which is absorbed into `lr`. The pending contribution of the buffer, lr d m,
-must be preserved; this determines the new buffer. The conversion is exact for a constant momentum. Under a momentum schedule, a sum and an
-average of gradients are different methods.
+The impulse response of a filter is lr (c + d a) in the step of the gradient and lr d a mu^j, j steps later. Two filters with the same mu take the
+same steps if their responses agree up to a factor, which is absorbed into `lr`. The pending contribution of the buffer, lr d m, must be preserved;
+this determines the new buffer. The conversion is exact for a constant momentum. Under a momentum schedule, a sum and an average of gradients are
+different methods.
+
+A method is named as its class ("HeavyBall"), and torch's own SGD as `TORCH` ("torch.optim.SGD"). A parameter group is an entry of `param_groups` of
+an optimiser or of its state dictionary: a dict with "params", "lr" and the hyperparameters.
 """
 
 from __future__ import annotations
@@ -43,7 +48,14 @@ _SCHEDULED = (*_RATES, "base_momentum", "max_momentum")
 
 
 class Filter(NamedTuple):
-    """The linear filter m = mu m + a g, p -= lr (c g + d m)."""
+    """The linear filter m = mu m + a g, p -= lr (c g + d m) of the gradients g, with buffer m and parameters p.
+
+    Attributes:
+        mu: The momentum, the factor of the buffer, in [0, 1).
+        a: The weight with which a gradient enters the buffer.
+        c: The weight of the gradient itself in the step.
+        d: The weight of the buffer in the step.
+    """
 
     mu: float
     a: float
@@ -52,16 +64,16 @@ class Filter(NamedTuple):
 
     @property
     def later(self) -> float:
-        """The weight of a gradient j >= 1 steps later, divided by mu^j."""
+        """The weight d a: a gradient has the weight d a mu^j in the step that is taken j >= 1 steps later."""
         return self.d * self.a
 
     @property
     def gain(self) -> float:
-        """The DC gain, the sum of all weights of a gradient: lr gain is the effective learning rate."""
+        """The DC gain c + d a / (1 - mu), the sum of a gradient's weights in all steps; lr times it is the effective learning rate."""
         return self.c + self.later / (1 - self.mu)
 
     def reduced(self) -> Filter:
-        """Return an equal filter without a buffer, where the buffer has no effect."""
+        """Return the filter without buffer (mu = 0, c = 0) that takes the same steps, where mu = 0 or d a = 0; else this filter itself."""
         return Filter(0.0, 1.0, 0.0, self.c + self.later) if self.mu == 0 or self.later == 0 else self
 
 
@@ -69,7 +81,11 @@ _PLAIN = Filter(0.0, 1.0, 0.0, 1.0)
 
 
 def _torch(n: Mapping[str, Any]) -> Filter:
-    """Return torch's SGD as a filter."""
+    """Return the filter of torch's SGD; without momentum it is plain SGD, because torch then ignores the dampening.
+
+    Args:
+        n: The hyperparameters, with the keys "momentum", "dampening" and "nesterov".
+    """
     mu, a = n["momentum"], 1 - n["dampening"]
     if mu == 0:  # then torch has no buffer and ignores the dampening
         return _PLAIN
@@ -92,7 +108,13 @@ FILTERS: dict[str, Callable[[Mapping[str, Any]], Filter | None]] = {
 
 
 class Match(NamedTuple):
-    """The hyperparameters of a method that takes the steps of another, and the factors for its learning rate and its buffer."""
+    """The settings with which one method takes the steps of another, the source.
+
+    Attributes:
+        numbers: The hyperparameters besides the learning rate, by name, such as {"momentum": 0.9, "nu": 0.7}.
+        rate: The factor by which the learning rate of the source is multiplied.
+        buffer: The factor by which the momentum buffer of the source is multiplied; 0 if the source needs no buffer.
+    """
 
     numbers: dict[str, float]
     rate: float
@@ -100,7 +122,15 @@ class Match(NamedTuple):
 
 
 def match(source: Filter | None, target: str) -> Match | None:
-    """Return the settings with which the method `target` takes the steps of a filter; None where there are none."""
+    """Return the settings with which the method `target` takes the steps of a given filter.
+
+    Args:
+        source: The filter; None for a method that is not a linear filter, which no method matches.
+        target: The name of the method, a key of `NUMBERS`, such as "HeavyBall".
+
+    Returns:
+        The settings; None if `target` cannot take these steps at any positive learning rate.
+    """
     if source is None:
         return None
     source = source.reduced()
@@ -127,20 +157,21 @@ _NAMED = {"sgd": "SGD", "sgdm": "SGDM", "heavy-ball": "HeavyBall", "nesterov": "
 def convert(lr: float, momentum: float = 0.0, *, source: str, target: str) -> dict[str, float]:
     """Return the settings with which the optimiser `target` takes the steps of `source`, at constant momentum.
 
-    Heavy ball at lr equals SGDM at lr / (1 - momentum). Nesterov at lr equals QHM at lr / (1 - momentum) with nu = momentum. The target
-    "sgd" is an approximation: it gets the effective learning rate, `lr` times the DC gain, as in Theorem 3.5.
+    Heavy ball at lr equals SGDM at lr / (1 - momentum). Nesterov at lr equals QHM at lr / (1 - momentum) with nu = momentum. The target "sgd" is an
+    approximation: it gets the effective learning rate, `lr` times the DC gain (the sum of a gradient's weights in all steps), as in Theorem 3.5.
 
     Args:
         lr: The learning rate of the source.
         momentum: The momentum of the source, in [0, 1); 0 for "sgd".
         source: "sgd", "sgdm" (Def. 2.3), "heavy-ball" (Eq. (1), torch's form) or "nesterov" (torch's form).
-        target: The same, or "qhm".
+        target: One of these four names, or "qhm".
 
     Returns:
-        The keyword arguments of the target.
+        The keyword arguments of the target: a dict with "lr" and, where the target has them, "momentum" and "nu".
 
     Raises:
-        ValueError: If no settings of the target give the steps of the source.
+        ValueError: If a name is unknown, `lr` is not finite, `momentum` is not in [0, 1), or no settings of the target give the steps of the
+            source.
 
     Example:
         >>> convert(0.1, 0.9, source="heavy-ball", target="sgdm")
@@ -170,12 +201,15 @@ def convert(lr: float, momentum: float = 0.0, *, source: str, target: str) -> di
 
 
 def _rounded(value: float) -> float:
-    """Round to 15 significant digits, so that 0.1 / (1 - 0.9) is 1.0."""
+    """Return a number rounded to 15 significant digits, so that 0.1 / (1 - 0.9) is 1.0."""
     return float(f"{value:.15g}")
 
 
 class FamilyOptimizer(Protocol):
-    """The interface of an optimiser of the family (`optimiser_base.py`) that the conversion needs."""
+    """The interface of a torch optimiser of the momentum family, `optimiser_base.Optimizer`, as far as the conversion needs it.
+
+    `buffers` are the names of the tensors stored per parameter, `defaults` the default hyperparameters by name, `param_groups` the groups.
+    """
 
     buffers: ClassVar[tuple[str, ...]]
     defaults: dict[str, Any]
@@ -189,14 +223,16 @@ def translated_state(optimizer: FamilyOptimizer, method: str, state_dict: Mappin
 
     Args:
         optimizer: The optimiser that loads the state.
-        method: The name of its method.
-        state_dict: The state of an optimiser of the family or of `torch.optim.SGD`.
+        method: The name of its method, such as "SGDM".
+        state_dict: The state of an optimiser of the momentum family or of `torch.optim.SGD`, as `state_dict()` returns it.
 
     Returns:
-        The translated state dictionary. If the numbers of groups or parameters differ, it is unchanged and torch reports the difference.
+        The translated state dictionary, in torch's format: "state" with the buffers by parameter, and "param_groups". If the numbers of groups or
+        parameters differ from those of `optimizer`, it is a copy without changes, and torch's `load_state_dict` reports the difference.
 
     Raises:
-        ValueError: If `method` cannot take the steps of the saved optimiser.
+        ValueError: If `state_dict` is not an optimiser's, if `method` cannot take the steps of the saved optimiser, or if a buffer is missing or
+            has another shape than its parameter.
     """
     if not (isinstance(state_dict, Mapping) and {"state", "param_groups"} <= state_dict.keys()):
         raise ValueError("`state_dict` must be an optimiser's, with `state` and `param_groups`; got another. Is it the model's?")
@@ -236,7 +272,19 @@ def translated_state(optimizer: FamilyOptimizer, method: str, state_dict: Mappin
 
 
 def _method(group: Mapping[str, Any], method: str, own: Mapping[str, Any]) -> str:
-    """Return the method that saved a group: by its name or, without one, by its hyperparameters, with precedence for `method`."""
+    """Return the name of the method that saved a parameter group.
+
+    Args:
+        group: The saved group.
+        method: The method that loads it; it has precedence where the hyperparameters fit several methods.
+        own: The corresponding group of the loading optimiser.
+
+    Returns:
+        The entry "method" of the group or, without one, the method whose hyperparameters the group has; `TORCH` for torch's SGD.
+
+    Raises:
+        ValueError: If the group has no learning rate, or if its entries fit no method or several.
+    """
     if "lr" not in group:
         raise ValueError(f"groups of `state_dict` must have a learning rate; got one with {_listed(group)} alone.")
     if "method" in group:
@@ -262,7 +310,11 @@ def _method(group: Mapping[str, Any], method: str, own: Mapping[str, Any]) -> st
 
 
 def _numbers(group: Mapping[str, Any], source: str, optimizer: FamilyOptimizer) -> dict[str, Any]:
-    """Return the hyperparameters of a group that determine its steps, completed with defaults."""
+    """Return the hyperparameters of a saved group that determine its steps besides the learning rate, as a dict by name.
+
+    `group` is the saved group, and `source` the method that saved it. A missing entry gets the default of `optimizer`, which loads the group, and
+    is None without one; for torch's SGD it gets torch's default.
+    """
     if source == TORCH:
         options = _OF_TORCH | {name: group[name] for name in ("momentum", *_OF_TORCH) if name in group}
         del options["fused"]
@@ -271,7 +323,16 @@ def _numbers(group: Mapping[str, Any], source: str, optimizer: FamilyOptimizer) 
 
 
 def _match_or_raise(source: str, method: str, numbers: Mapping[str, Any]) -> Match:
-    """Return the match of `method` to the source; ValueError, with the methods that have one, where there is none."""
+    """Return the settings with which `method` takes the steps of `source`, as `match` does.
+
+    Args:
+        source: The name of the method that saved the state.
+        method: The name of the method that loads it.
+        numbers: The hyperparameters of the source, by name.
+
+    Raises:
+        ValueError: If there are no such settings; the message names the methods that have some.
+    """
     steps = FILTERS[source](numbers) if source in FILTERS and None not in numbers.values() else None
     found = match(steps, method) if method in NUMBERS and (steps is None or steps.a != 0) else None
     if found is not None:
@@ -286,7 +347,13 @@ def _match_or_raise(source: str, method: str, numbers: Mapping[str, Any]) -> Mat
 
 
 def _check_torch(numbers: Mapping[str, Any], params: Mapping[Any, torch.Tensor], state: Mapping[Any, Any]) -> None:
-    """Refuse settings and states of torch's SGD that a filter cannot reproduce."""
+    """Raise a ValueError for settings and states of torch's SGD whose continuation no filter can reproduce.
+
+    These are `differentiable`, a momentum outside [0, 1), and dampening while a trainable parameter still lacks its momentum buffer.
+
+    `numbers` are the hyperparameters of the group by name, `params` the parameters of the loading optimiser by their keys in the saved state, and
+    `state` the saved buffers by these keys.
+    """
     if numbers["differentiable"]:
         raise ValueError("`differentiable` of the groups must be False, because steps are not recorded by autograd; got True.")
     _check.momentum("momentum", numbers["momentum"])
@@ -301,7 +368,13 @@ def _check_torch(numbers: Mapping[str, Any], params: Mapping[Any, torch.Tensor],
 
 
 def _check_buffers(optimizer: FamilyOptimizer, method: str, params: Mapping[Any, torch.Tensor], state: dict[Any, Any]) -> None:
-    """Refuse states with missing or misshaped buffers; a buffer that is None counts as absent."""
+    """Raise a ValueError if a saved parameter has only some of its buffers, or one whose shape differs from the parameter's.
+
+    A buffer that is None counts as absent. The entry of a parameter without any buffers is removed from `state`, so that they start at zero.
+
+    `params` are the parameters of the loading `optimizer`, and `state` the saved buffers, both by the parameters' keys in the saved state; `method`
+    is the optimiser's method, for the message.
+    """
     for key, p in params.items():
         values = {name: value for name, value in (state.get(key) or {}).items() if value is not None}
         if not values:
@@ -316,10 +389,10 @@ def _check_buffers(optimizer: FamilyOptimizer, method: str, params: Mapping[Any,
 
 
 def _number(value: Any) -> Any:
-    """Convert a number to a float where it is a tensor."""
+    """Return a float for a tensor with one element; any other value unchanged."""
     return float(value.detach()) if isinstance(value, torch.Tensor) else value
 
 
 def _listed(names: Any) -> str:
-    """Join names with commas, in alphabetical order."""
+    """Return names joined with commas, in alphabetical order; "none" if there are none."""
     return ", ".join(sorted(map(str, names))) or "none"
