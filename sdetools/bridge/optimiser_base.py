@@ -1,7 +1,7 @@
 """Base class of the momentum family in torch: parameter groups, weight decay, state dictionaries and the loop over tensors.
 
-On a CPU, tensors are updated in slices that fit into the cache, so that they stay there between the passes of an update rule. With
-`foreach=True`, the default on a GPU, torch's multi-tensor kernels update all tensors of a group at once.
+On a CPU, tensors are updated in slices (runs of consecutive tensors) that fit into the cache, so that they stay there between the passes of an
+update rule. With `foreach=True`, the default on a GPU, torch's multi-tensor kernels update all tensors of a parameter group at once.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class Optimizer(torch.optim.Optimizer):
 
     Every hyperparameter may differ between parameter groups. The entry "method" of a group names the method that its numbers belong to.
 
-    `load_state_dict` accepts the state of this method, of another one of the family or of `torch.optim.SGD`, provided that this method can
-    take the same steps. Learning rates, hyperparameters and buffers are translated (`bridge.conversion`). Entries missing from an older
-    dictionary get their defaults. A dictionary without a method name is assumed to be of this method.
+    `load_state_dict` accepts the state of this method, of another one of the family or of `torch.optim.SGD`, provided that this method can take
+    the same steps. Learning rates, hyperparameters and buffers are translated (`bridge.conversion`). Entries missing from an older dictionary
+    get their defaults. A dictionary without a method name is assumed to be of this method.
 
     Args:
         params: Parameters or parameter groups, as in torch.
-        defaults: Hyperparameters of the method and their default values.
-        weight_decay: Coefficient of the L2 penalty; weight_decay p is added to the gradient.
+        defaults: Hyperparameters of the method and their default values; "lr" is required, and "momentum" is validated if present.
+        weight_decay: Coefficient of the L2 penalty; weight_decay p is added to the gradient of a parameter p.
         decoupled: Multiply parameters by 1 - lr weight_decay instead, so that the decay does not enter the momentum buffer.
         foreach: Update all tensors of a group at once; None means on a GPU only.
         maximize: Ascend instead of descend.
@@ -62,7 +62,14 @@ class Optimizer(torch.optim.Optimizer):
         super().__init__(params, {"method": self.method} | defaults | common)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a parameter group, as in torch, after validating its hyperparameters."""
+        """Validate a parameter group and add it, as in torch.
+
+        Args:
+            param_group: A dict with "params" and any hyperparameters that differ from the defaults.
+
+        Raises:
+            ValueError: If a hyperparameter is out of range or a parameter is complex.
+        """
         self.checked(self.defaults | param_group)
         super().add_param_group(param_group)
         self.param_groups[-1]["method"] = self.method
@@ -74,13 +81,24 @@ class Optimizer(torch.optim.Optimizer):
 
     @property
     def method(self) -> str:
-        """The name of the method: that of the most derived class that defines how a step is taken."""
+        """The name of the method: that of the most derived class that defines how a step is taken.
+
+        A class of this family gives its own name, such as "SGDM"; any other class its module and name, such as "package.module.MySGD".
+        """
         rule = ("update", "prepare", "step", "_gradients")
         cls = next(c for c in type(self).__mro__ if c is Optimizer or any(_defines(c, name) for name in rule))
         return cls.__name__ if cls.__module__ in FAMILY_MODULES else f"{cls.__module__}.{cls.__qualname__}"
 
     def checked(self, settings: dict[str, Any]) -> None:
-        """Validate the hyperparameters of a group; ValueError where one is out of range."""
+        """Validate all hyperparameters of a parameter group.
+
+        Args:
+            settings: The hyperparameters by name, defaults included.
+
+        Raises:
+            ValueError: If `lr` or `weight_decay` is negative, `momentum` is not in [0, 1), or a number of the method (see `check`) is out of
+                range.
+        """
         for name in ("lr", "weight_decay"):
             if _check.number(name, settings[name]) < 0:
                 raise ValueError(f"`{name}` must be at least 0; got {name}={settings[name]!r}.")
@@ -89,7 +107,11 @@ class Optimizer(torch.optim.Optimizer):
         self.check(settings)
 
     def check(self, settings: dict[str, Any]) -> None:
-        """Validate hyperparameters that are specific to the method; to be overridden."""
+        """Validate the hyperparameters that only this method has; overrides raise a ValueError. The base class has none and does nothing.
+
+        Args:
+            settings: All hyperparameters of a parameter group, by name.
+        """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state dictionary, translated where another method saved it.
@@ -98,7 +120,7 @@ class Optimizer(torch.optim.Optimizer):
             state_dict: The state of this method, of another one of the family or of `torch.optim.SGD`.
 
         Raises:
-            ValueError: If this method cannot take the steps of the saved one.
+            ValueError: If this method cannot take the steps of the saved one, or if the numbers of groups or parameters differ.
         """
         super().load_state_dict(translated_state(self, self.method, state_dict))
 
@@ -110,7 +132,15 @@ class Optimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update every parameter that has a gradient; return the loss of `closure`, which is called first, if one is passed."""
+        """Update every parameter that has a gradient; parameters without one are skipped.
+
+        Args:
+            closure: A function without arguments that computes the gradients and returns the loss; it is called before the update. None if the
+                gradients are already computed.
+
+        Returns:
+            The result of `closure`, or None without one.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -131,21 +161,28 @@ class Optimizer(torch.optim.Optimizer):
         return loss
 
     def prepare(self, grads: Tensors) -> None:
-        """Compute what a step needs from all gradients, such as their norm, before the first update; to be overridden."""
-
-    def update(self, params: Tensors, grads: Tensors, states: list[dict[str, Any]], group: dict[str, Any]) -> None:
-        """Update `params` in place.
+        """Compute what a step needs from all gradients, such as their norm, before the first call of `update`. The base class does nothing.
 
         Args:
-            params: The tensors of a slice of a group.
-            grads: Their gradients, which must not be modified.
-            states: Their buffers, by name.
-            group: The hyperparameters of the group.
+            grads: The gradients of all parameters in all groups, with sign and weight decay applied.
+        """
+
+    def update(self, params: Tensors, grads: Tensors, states: list[dict[str, Any]], group: dict[str, Any]) -> None:
+        """Take one step with some parameters of one group: change `params` and their buffers in place. Every method defines this.
+
+        Args:
+            params: Some parameter tensors of the group.
+            grads: Their gradients in the same order, with sign and weight decay applied; they must not be modified.
+            states: For each parameter a dict of its buffers by name, as listed in `buffers`.
+            group: The hyperparameters of the group by name, such as "lr" and "momentum".
         """
         raise NotImplementedError
 
     def _gradients(self, group: dict[str, Any], params: Tensors) -> Tensors:
-        """Return the gradients with sign and weight decay applied; a decoupled decay is applied to the parameters here."""
+        """Return the gradients of `params`, one tensor each, with the sign of `maximize` and the weight decay of `group` applied.
+
+        A decoupled decay is applied to `params` in place instead. ValueError for a sparse gradient.
+        """
         grads = [p.grad for p in params if p.grad is not None]
         for g in grads:
             if g.is_sparse:
@@ -161,7 +198,7 @@ class Optimizer(torch.optim.Optimizer):
         return list(torch._foreach_add(grads, params, alpha=decay))
 
     def _state(self, p: torch.Tensor) -> dict[str, Any]:
-        """Return the state of a parameter, with its buffers created at the first step."""
+        """Return the state of the parameter `p`: a dict with its buffers by name, which are created with zeros at the first call."""
         state = self.state[p]
         if self.buffers and self.buffers[0] not in state:
             for name in self.buffers:
@@ -170,12 +207,15 @@ class Optimizer(torch.optim.Optimizer):
 
 
 def _defines(cls: type, name: str) -> bool:
-    """Return whether a class overrides a method of `Optimizer`; torch puts a wrapped `step` into every class, which does not count."""
+    """Return whether the class `cls` itself defines the method `name` of `Optimizer` anew.
+
+    torch puts a wrapped copy of `step` into every class, which does not count.
+    """
     return name in vars(cls) and inspect.unwrap(vars(cls)[name]) is not inspect.unwrap(vars(Optimizer)[name])
 
 
 def _cache_sized_slices(params: Tensors) -> Iterator[slice]:
-    """Yield slices of consecutive tensors that fit into the cache."""
+    """Yield slices of the list `params` that cover it in order, each of at most `CACHE_BYTES` bytes or of a single larger tensor."""
     first, used = 0, 0
     for i, p in enumerate(params):
         size = p.numel() * p.element_size()

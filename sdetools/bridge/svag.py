@@ -1,9 +1,9 @@
 r"""SVAG around any torch optimiser and training loop: the same mean gradient, l times its covariance, steps l times smaller.
 
-A step takes two batches, L = r_1 L_1 + r_2 L_2 with r_i = (1 -+ sqrt(2 l - 1)) / 2, at the learning rate lr / l, and there are l times as
-many steps. Because r_1 + r_2 = 1 and r_1^2 + r_2^2 = l, the limit l -> infinity is the SDE of the optimiser at its finite learning rate.
-The two batches are passed through the network separately, so that batch normalisation uses the statistics of each (and updates its
-running statistics twice per step). The momentum does not depend on l.
+A step takes two batches, L = r_1 L_1 + r_2 L_2 with r_i = (1 -+ sqrt(2 l - 1)) / 2, at the learning rate lr / l, and there are l times as many
+steps. Because r_1 + r_2 = 1 and r_1^2 + r_2^2 = l, the limit l -> infinity is the SDE of the optimiser at its finite learning rate. The two
+batches are passed through the network separately, so that batch normalisation uses the statistics of each (and updates its running statistics
+twice per step). The momentum does not depend on l.
 
 Source: Z. Li, S. Malladi, S. Arora, NeurIPS 2021; Def. 5.1 of the paper. For losses given as formulas, see `sdetools.svag`.
 """
@@ -23,6 +23,9 @@ from sdetools.noise.oracle import svag_weights
 class SVAG:
     """Stochastic variance amplified gradient: two batches per step, and steps of `optimizer` at the learning rate lr / l.
 
+    The loss of a step is r_1 L_1 + r_2 L_2 for the losses of two batches, with r_1 = (1 - sqrt(2 l - 1)) / 2 and r_2 = 1 - r_1. The mean
+    gradient stays, and its covariance is multiplied by l.
+
     `optimizer.step` divides the learning rates by l and restores them before it returns. Schedulers, checkpoints and groups added later
     therefore always see the learning rate without SVAG. At l = 1 the first batch has weight zero and is not evaluated. A deep copy of both
     objects has SVAG too; a copy of the optimiser alone has not.
@@ -30,6 +33,9 @@ class SVAG:
     Args:
         optimizer: A torch optimiser whose groups have a learning rate. Its `step` is replaced.
         l: The amplification, an integer >= 1.
+
+    Attributes:
+        weights: The pair (r_1, r_2).
 
     Raises:
         ValueError: If `l` is below 1, or if `optimizer` has no learning rates or already has SVAG. Also in a step by a reference to
@@ -71,15 +77,15 @@ class SVAG:
         optimizer.register_step_pre_hook(self._check_divided)
 
     def backward(self, loss_of: Callable[[Any], torch.Tensor], first: Any, second: Any) -> torch.Tensor:
-        """Add the gradient of r_1 loss_of(first) + r_2 loss_of(second) to the parameters' `.grad`.
+        """Add the gradient of r_1 loss_of(first) + r_2 loss_of(second) to the parameters' `.grad`, with r_1 and r_2 from `weights`.
 
         Args:
-            loss_of: The loss of a batch.
-            first: The batch with the weight r_1.
-            second: The batch with the weight r_2.
+            loss_of: The loss of a batch, a scalar tensor.
+            first: The batch with the weight r_1 <= 0; at l = 1 the weight is 0 and the batch is not used.
+            second: The batch with the weight r_2 >= 1.
 
         Returns:
-            The weighted loss, detached.
+            The weighted loss, a detached scalar tensor.
         """
         total: torch.Tensor | None = None
         for weight, batch in zip(self.weights, (first, second)):
@@ -91,26 +97,33 @@ class SVAG:
         return total.detach()
 
     def stretched(self, factor: Callable[[int], float]) -> Callable[[int], float]:
-        """Stretch a schedule `factor(k)` over steps k by the factor l: each of its values is used for l steps."""
+        """Return a learning-rate schedule for the l times as many steps of SVAG: k -> factor(k // l).
+
+        Args:
+            factor: The schedule without SVAG, from the number k = 0, 1, ... of a step to its factor of the learning rate.
+        """
         return lambda k: factor(k // self.l)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return SVAG, (self.optimizer, self.l)
 
     def _divide(self) -> None:
-        """Divide the learning rates by l, and remember the undivided ones."""
+        """Divide the learning rate of every parameter group by l, and store the undivided ones."""
         self._saved = [(group, group["lr"], group["lr"] / self.l) for group in self.optimizer.param_groups]
         for group, _, own in self._saved:
             group["lr"] = own
 
     def _restore(self) -> None:
-        """Restore the learning rates; one that the optimiser changed during its step is multiplied by l."""
+        """Restore the undivided learning rates after `_divide`; without a preceding `_divide`, do nothing.
+
+        A learning rate that the optimiser changed during its step is multiplied by l instead.
+        """
         for group, whole, own in self._saved or ():
             group["lr"] = whole if group["lr"] is own else group["lr"] * self.l
         self._saved = None
 
     def _undivided(self, closure: Callable[[], Any]) -> Callable[[], Any]:
-        """Wrap a closure, so that it sees the undivided learning rates."""
+        """Return a function that calls `closure` with the undivided learning rates in place, and returns its result."""
 
         @functools.wraps(closure)
         def call() -> Any:
@@ -123,7 +136,7 @@ class SVAG:
         return call
 
     def _check_divided(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        """Refuse a step whose learning rates are not divided; it runs before every step."""
+        """Raise a ValueError if the learning rates are not divided by l at the beginning of a step of `optimizer`; torch calls this before each."""
         if self._saved is None:
             raise ValueError(
                 "a step under SVAG must be taken by `optimizer.step` as it is now; this reference to it was stored before SVAG was "
@@ -132,5 +145,5 @@ class SVAG:
 
 
 def svag_of(optimizer: Any) -> SVAG | None:
-    """Return the SVAG attached to an optimiser; None without one."""
+    """Return the `SVAG` attached to `optimizer`; None if it has none or is not an optimiser."""
     return getattr(optimizer, "_svag", None)
