@@ -10,9 +10,9 @@ r"""The momentum family as `torch.optim.Optimizer`s; each implements the update 
     RandomScaling  m as in SGDM,  p -= s lr m,  s ~ Exp(1), one draw per step
     SGDF           p -= lr (mh + K (g - mh)),  K a Wiener gain
 
-Every class takes `params` (parameters or groups), the learning rate `lr` and the keyword options of `Optimizer`, such as `weight_decay`.
-All buffers start at zero, as in the paper. torch's own SGD starts its buffer at the first gradient. This changes the first step with
-`dampening` and nothing without. Argument names are torch's (`lr`, `momentum`); the update rules cite the sources.
+Here p is a parameter, g its gradient and mu = `momentum`. Every class takes `params` (parameters or groups), the learning rate `lr` and the keyword
+options of `Optimizer`, such as `weight_decay`. All buffers start at zero, as in the paper. torch's own SGD starts its buffer at the first gradient.
+This changes the first step with `dampening` and nothing without. Argument names are torch's; the update rules cite the sources.
 """
 
 from __future__ import annotations
@@ -29,12 +29,14 @@ from sdetools.bridge.optimiser_base import Optimizer, Tensors
 
 
 def _column(states: list[dict[str, Any]], name: str) -> list[Any]:
-    """Return one buffer of each parameter."""
+    """Return the buffer called `name` of each parameter, a list of tensors in the order of `states`, which has one dict per parameter."""
     return [state[name] for state in states]
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent, p -= lr g; see `sdetools.SGD`.
+    """Stochastic gradient descent, p -= lr g, with parameter p and its gradient g; see `sdetools.SGD`.
+
+    `params` are parameters or parameter groups, `lr` >= 0 is the learning rate, and `options` are the keyword options of `Optimizer`.
 
     Example:
         >>> p = torch.nn.Parameter(torch.tensor([1.0]))
@@ -56,7 +58,7 @@ class SGD(Optimizer):
 class SGDM(Optimizer):
     """SGD with momentum in the EMA form (Def. 2.3), m = mu m + (1 - mu) g, p -= lr m, with mu = `momentum`; see `sdetools.SGDM`.
 
-    `lr` is the effective learning rate. `HeavyBall` with lr (1 - mu) takes the same steps; see `convert`.
+    `lr` is the effective learning rate. `HeavyBall` with lr (1 - mu) takes the same steps; see `convert`. `params` and `options` as in `Optimizer`.
 
     Example:
         >>> p = torch.nn.Parameter(torch.tensor([1.0]))
@@ -80,7 +82,7 @@ class SGDM(Optimizer):
 class HeavyBall(Optimizer):
     """Heavy-ball momentum (Eq. (1)), m = mu m + g, p -= lr m, as `torch.optim.SGD(momentum=mu)`; see `sdetools.HeavyBall`.
 
-    The effective learning rate is lr / (1 - mu).
+    mu = `momentum` in [0, 1). The effective learning rate is lr / (1 - mu). `params` and `options` are those of `Optimizer`.
 
     Example:
         >>> p = torch.nn.Parameter(torch.tensor([1.0]))
@@ -104,6 +106,8 @@ class HeavyBall(Optimizer):
 
 class Nesterov(Optimizer):
     """Nesterov momentum, v = mu v + g, p -= lr (g + mu v), as `torch.optim.SGD(momentum=mu, nesterov=True)`; see `sdetools.Nesterov`.
+
+    mu = `momentum` in [0, 1). The effective learning rate is lr / (1 - mu). `params` and `options` are those of `Optimizer`.
 
     Example:
         >>> p = torch.nn.Parameter(torch.tensor([1.0]))
@@ -129,7 +133,7 @@ class Nesterov(Optimizer):
 class QHM(Optimizer):
     """Quasi-hyperbolic momentum, m = mu m + (1 - mu) g, p -= lr ((1 - nu) g + nu m); see `sdetools.QHM`.
 
-    `nu` is the weight of the momentum: nu = 0 is `SGD`, nu = 1 is `SGDM`.
+    mu = `momentum`. `nu`, any finite number, weighs the momentum: nu = 0 is `SGD`, nu = 1 is `SGDM`. `params`, `options` as in `Optimizer`.
 
     Example:
         >>> p = torch.nn.Parameter(torch.tensor([1.0]))
@@ -155,9 +159,9 @@ class QHM(Optimizer):
 
 
 class PNM(Optimizer):
-    """Positive-negative momentum, m_t = mu^2 m_{t-2} + (1 - mu^2) g; see `sdetools.PNM`.
+    """Positive-negative momentum, m_t = mu^2 m_{t-2} + (1 - mu^2) g with mu = `momentum`; see `sdetools.PNM`.
 
-    The step is p -= lr ((1 + b0) m_t - b0 m_{t-1}) / sqrt((1 + b0)^2 + b0^2), with `b0` the weight of the negative momentum.
+    The step is p -= lr ((1 + b0) m_t - b0 m_{t-1}) / sqrt((1 + b0)^2 + b0^2), with `b0` the weight of the negative momentum, any finite number.
 
     Example:
         >>> p = torch.nn.Parameter(torch.tensor([1.0]))
@@ -186,9 +190,9 @@ class PNM(Optimizer):
 
 
 class SNGM(Optimizer):
-    """Stochastic normalised gradient descent with momentum, m = mu m + g / |g|, p -= lr m; see `sdetools.SNGM`.
+    """Stochastic normalised gradient descent with momentum, m = mu m + g / |g|, p -= lr m, with mu = `momentum`; see `sdetools.SNGM`.
 
-    |g| is the 2-norm over all parameters of all groups, weight decay included. On a GPU each step synchronises once to read it.
+    |g| is the 2-norm over all parameters of all groups, weight decay included; g / |g| is 0 for g = 0. On a GPU each step synchronises once.
 
     Example:
         >>> p = torch.nn.Parameter(torch.tensor([1.0, 1.0]))
@@ -217,9 +221,9 @@ class SNGM(Optimizer):
 
 
 class RandomScaling(Optimizer):
-    """SGDM with a random learning rate, m = mu m + (1 - mu) g, p -= s lr m, s ~ Exp(1); see `sdetools.RandomScaling`.
+    """SGDM with a random learning rate, m = mu m + (1 - mu) g, p -= s lr m, s ~ Exp(1), mu = `momentum`; see `sdetools.RandomScaling`.
 
-    One draw per step scales all parameters. It comes from `generator` (on a CPU), whose state is part of `state_dict`, or else from
+    One draw s per step scales all parameters. It comes from `generator` (on a CPU), whose state is part of `state_dict`, or, if that is None, from
     torch's global generator.
 
     Example:
@@ -240,11 +244,11 @@ class RandomScaling(Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum}, **options)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state, as in torch, with the generator's state where there is one."""
+        """Return torch's state dictionary, with the state of `generator`, if there is one, as the entry "generator" (a byte tensor)."""
         return super().state_dict() | ({} if self.generator is None else {"generator": self.generator.get_state()})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state, as in torch, and restore the state of the generator."""
+        """Load a state as `Optimizer` does; an entry "generator" restores the state of `generator` and is ignored if that is None."""
         super().load_state_dict({name: part for name, part in state_dict.items() if name != "generator"})
         if self.generator is not None and "generator" in state_dict:
             self.generator.set_state(state_dict["generator"])
@@ -261,8 +265,8 @@ class RandomScaling(Optimizer):
 class SGDF(Optimizer):
     """SGD with a Wiener filter in each coordinate, p -= lr (mh + K (g - mh)), K = sh / (sh + (g - mh)^2 + eps); see `sdetools.SGDF`.
 
-    m = mu m + (1 - mu) g and s = b2 s + (1 - b2) (g - m)^2; mh and sh are m and s with Adam's bias correction, after k steps
-    m / (1 - mu^k) and s / (1 - b2^k).
+    m = mu m + (1 - mu) g and s = b2 s + (1 - b2) (g - m)^2 with mu = `momentum`, b2 in [0, 1) and eps > 0. mh and sh are m and s with Adam's bias
+    correction, after k steps m / (1 - mu^k) and s / (1 - b2^k).
 
     Example:
         >>> p = torch.nn.Parameter(torch.tensor([1.0]))
@@ -320,9 +324,9 @@ FAMILY: dict[str, type[Optimizer]] = {
 
 
 class PlanScheduler:
-    """Scheduler that sets `lr` and `momentum` of every group from a plan (eta_k, beta_k) of `sdetools.schedules`.
+    """Scheduler that sets `lr` and `momentum` of every group from a plan (eta_k, beta_k), k = 0, 1, ..., of `sdetools.schedules`.
 
-    Call `step()` once after every step of the optimiser, as with torch's schedulers.
+    The constructor sets the values of step 0. Call `step()` once after every step of the optimiser, as with torch's schedulers.
 
     Args:
         optimizer: Any torch optimiser.
@@ -348,21 +352,21 @@ class PlanScheduler:
         self._set()
 
     def step(self) -> None:
-        """Set the learning rate and momentum of the next step."""
+        """Count one step as done, and set the learning rate and momentum of the next one in all groups of the optimiser."""
         self.done += 1
         self._set()
 
     def state_dict(self) -> dict[str, int]:
-        """Return the number of steps done."""
+        """Return the state {"done": number of steps done}, for a checkpoint."""
         return {"done": self.done}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Restore the number of steps done, and set the optimiser accordingly."""
+        """Restore the number of steps done from `state["done"]`, and set the learning rate and momentum of the next step."""
         self.done = int(state["done"])
         self._set()
 
     def _set(self) -> None:
-        """Set the learning rate and momentum of the current step."""
+        """Set `lr` of every group to eta_k and `momentum`, where a group has it, to beta_k, with k the number of steps done."""
         k = [min(self.done, len(values) - 1) for values in (self.plan.eta_values, self.plan.beta_values)]
         for group in self.optimizer.param_groups:
             group["lr"] = float(self.plan.eta_values[k[0]])
@@ -371,7 +375,7 @@ class PlanScheduler:
 
 
 def buffer_bytes(optimizer: torch.optim.Optimizer) -> int:
-    """Return the bytes that the optimiser's buffers occupy now; zero before the first step.
+    """Return how many bytes the optimiser's buffers occupy now, its tensors with at least one axis; 0 before the first step.
 
     Example:
         >>> p = torch.nn.Parameter(torch.zeros(100))
@@ -385,7 +389,7 @@ def buffer_bytes(optimizer: torch.optim.Optimizer) -> int:
 
 
 def named(name: str) -> Callable[..., Optimizer]:
-    """Return the optimiser class with the given name in recipes, such as "heavy-ball"."""
+    """Return the optimiser class with the name `name`, such as "heavy-ball" (a key of `FAMILY`); ValueError for an unknown name."""
     if name not in FAMILY:
         raise ValueError(f"`optimizer` must be one of {', '.join(FAMILY)}; got {name!r}.")
     return FAMILY[name]
