@@ -1,12 +1,12 @@
 r"""The sharpness of a network, the largest Hessian eigenvalue lambda of its loss over all data, with a 95 % interval.
 
-If all data are affordable, the Lanczos method runs on the Hessian of the loss itself. Then lambda lies between the largest Ritz value and
-the probabilistic bound of van Dorsselaer, Hochstenbach and van der Vorst (2000).
+If all data are affordable, the Lanczos method runs on the Hessian H of the loss itself. Then lambda lies between the largest Ritz value and the
+probabilistic bound of van Dorsselaer, Hochstenbach and van der Vorst (2000).
 
-Otherwise cross-fitting on two halves A and B of a sample is used. The largest eigenvalue of a half is biased upwards, because
-E max v^T H_A v >= max v^T H v. The Rayleigh quotient of its eigenvector on the other half, v_A^T H_B v_A, is biased downwards, because no
-direction has more curvature than lambda. The second minus its sampling error and the first plus it therefore enclose lambda. To first order
-in 1/n the two biases are opposite and equal, so that the mean of both is unbiased.
+Otherwise cross-fitting on two halves A and B of a sample is used. The largest eigenvalue of a half is biased upwards, because E max v^T H_A v >= max
+v^T H v. The Rayleigh quotient of its eigenvector on the other half, v_A^T H_B v_A, is biased downwards, because no direction has more curvature than
+lambda. The second minus its sampling error and the first plus it therefore enclose lambda. To first order in 1/n the two biases are opposite and
+equal, so that the mean of both is unbiased.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ TOLERANCE, ROUGH_TOLERANCE, FAILURE_PROBABILITY = 2e-3, 2e-2, 1e-4
 
 @dataclass(frozen=True)
 class Quantity(HasInterval):
-    """A value with its 95 % confidence interval."""
+    """A measured value (`value`) with its confidence interval (`bounds`); the interval of an exact value has width 0."""
 
     value: float
     bounds: ConfidenceInterval
 
     @classmethod
     def of(cls, value: float, low: float | None = None, high: float | None = None, kind: Kind = Kind.POINTWISE) -> Quantity:
-        """Return a quantity from a value and both ends of its interval; without them it is exact.
+        """Return a quantity with the 95 % interval [low, high] of the given kind; without `low` or `high` it is exact, with level 1.
 
         Example:
             >>> print(Quantity.of(2.0, 1.5, 2.5), Quantity.of(2.0))
@@ -62,7 +62,7 @@ class Quantity(HasInterval):
         return cls(value, ConfidenceInterval(low, high, kind=kind))
 
     def confidence_interval(self, level: float | None = None) -> ConfidenceInterval:
-        """Return the interval; ValueError for a confidence level other than its own."""
+        """Return the stored interval; ValueError if `level` is neither None nor the level of this interval."""
         if level is not None and level != self.bounds.level:
             raise ValueError(
                 f"`level` must be {self.bounds.level:g}, the level of the stored interval; got {level!r}. Leave it out."
@@ -73,12 +73,15 @@ class Quantity(HasInterval):
         return f"{self.value:.4g}" if self.low == self.high else f"{self.value:.4g} {self.bounds}"
 
     def __mul__(self, factor: float) -> Quantity:
-        """Scale by a factor >= 0."""
+        """Return the quantity with its value and both ends of its interval multiplied by `factor` >= 0."""
         return Quantity(self.value * factor, self.bounds * factor)
 
 
 def student_quantile(degrees: int, looks: int = 1) -> float:
-    """Return the half-width of a 95 % t interval in standard errors, simultaneously valid at several looks (Bonferroni)."""
+    """Return the half-width of a 95 % Student's t interval in units of the standard error.
+
+    `degrees` are the degrees of freedom. The interval is valid simultaneously each time that one of `looks` estimates is inspected (Bonferroni).
+    """
     from scipy.special import stdtrit
 
     return float(stdtrit(degrees, 1 - 0.025 / looks))
@@ -86,7 +89,7 @@ def student_quantile(degrees: int, looks: int = 1) -> float:
 
 @dataclass(frozen=True)
 class Top:
-    """The result of the Lanczos method: the largest Ritz value, an upper bound of the eigenvalue that may fail, and the Ritz vector."""
+    """Result of `lanczos`: the largest Ritz value, its unit Ritz vector `(dim,)`, and `high`, an upper bound of the eigenvalue that may fail."""
 
     value: float
     high: float
@@ -99,16 +102,16 @@ def lanczos(
     max_products: int = MAX_PRODUCTS,
     tolerance: float = TOLERANCE,
 ) -> Top:
-    """Compute the largest eigenvalue of a symmetric operator by the Lanczos method with full reorthogonalisation.
+    """Compute the largest eigenvalue of a symmetric operator H by the Lanczos method with full reorthogonalisation.
 
     Args:
-        product: The operator, v -> H v.
-        start: A random start vector, `(dim,)`.
+        product: The operator, v -> H v, for vectors `(dim,)`.
+        start: A random start vector, `(dim,)`, of any positive norm.
         max_products: The maximal number of products.
         tolerance: The relative width of the interval at which the iteration ends.
 
     Returns:
-        The eigenvalue with its bounds. One that is not finite has a vector of zeros.
+        The eigenvalue with its bounds and vector. If a product is not finite, both bounds are infinite and the vector is zero.
 
     Example:
         >>> top = lanczos(lambda v: torch.arange(5.0) * v, torch.ones(5))
@@ -141,16 +144,13 @@ def lanczos(
 def upper_bound(ritz: np.ndarray, off_diagonal: np.ndarray, dim: int) -> float:
     """Return an upper bound of the largest eigenvalue that fails with probability `FAILURE_PROBABILITY` over the random start.
 
-    For the start q and an eigenvector u, prod_i (lambda - ritz_i) |q . u| <= prod_i off_diagonal_i. Because |q . u|^2 has the law
-    Beta(1/2, (dim - 1)/2), the bound solves prod_i (x - ritz_i) = prod_i off_diagonal_i / c with P(|q . u| < c) = `FAILURE_PROBABILITY`.
+    For the start q and an eigenvector u, prod_i (lambda - ritz_i) |q . u| <= prod_i off_diagonal_i. Because |q . u|^2 has the law Beta(1/2, (dim -
+    1)/2), the bound x solves prod_i (x - ritz_i) = prod_i off_diagonal_i / c with P(|q . u| < c) = `FAILURE_PROBABILITY`.
 
     Args:
         ritz: The k Ritz values, in ascending order.
         off_diagonal: The k off-diagonal entries of the Lanczos matrix, the last one to the next vector included.
-        dim: The dimension of the operator.
-
-    Returns:
-        The bound.
+        dim: The dimension of the operator, at least 2.
     """
     from scipy.optimize import brentq
     from scipy.special import betaincinv
@@ -176,14 +176,14 @@ def cross_fitted(
     """Estimate the largest eigenvalue of the mean E H of independent random matrices H_1 ... H_parts by cross-fitting.
 
     Args:
-        product: `product(indices, v)` returns the mean of H_a v over a in `indices`.
-        parts: The number of matrices.
+        product: `product(indices, v)` returns the mean of H_a v over a in `indices`, for v `(dim,)`.
+        parts: The number of matrices, numbered from 0.
         start: A random start vector, `(dim,)`.
-        looks: At how many such intervals a sequential procedure decides whether to draw more.
-        products: The maximal number of products of a Lanczos run.
+        looks: How many such intervals a sequential procedure may inspect; the interval is valid for all of them simultaneously.
+        products: The maximal number of products of a Lanczos run; each half of the matrices has one run.
 
     Returns:
-        The estimate with its 95 % interval.
+        The estimate with its 95 % interval; infinite, with infinite ends, if a product is not finite.
     """
     halves = range(parts // 2), range(parts // 2, parts)
     tops = [lanczos(partial(product, own), start, products, ROUGH_TOLERANCE) for own in halves]
@@ -202,14 +202,15 @@ class Population:
         own: Gradients and Hessian products of the network on a batch.
         source: The batches of the run.
         seed: The seed of samples and draws.
-        tick: Called after every batch, for progress.
+        tick: Called after every piece, for progress.
         trial: The number of batch gradients of the trial, which sets the budget.
 
     Attributes:
-        kind: "mean" or "sum" where the loss of a batch of any size is that over its samples. Empty where a sample's loss depends on other
-            samples (batch normalisation, class weights) or is random (dropout, augmentation); then samples come in random batches of the
-            run's size, each with fixed draws.
+        kind: "mean" or "sum" where the loss of a batch of any size is that over its samples. Empty where a sample's loss depends on other samples
+            (batch normalisation, class weights) or is random (dropout, augmentation); then samples come in random batches of the run's size, each
+            with fixed draws.
         sample_limit: The maximal number of samples in use: those that fit into a gigabyte; without effect for arrays in memory.
+        step: The number of samples of a piece, the set that is passed through the network at once.
         whole: Whether the loss over all samples can be computed.
         budget: The work allowed for one eigenvalue, in floating-point operations.
     """
@@ -232,7 +233,7 @@ class Population:
         self.budget = WORK_SHARE / 2 * max(trial, TRIAL_GRADIENTS) * (self._each * source.size + CALL_COST)
 
     def batch(self, piece: np.ndarray) -> Any:
-        """Return the samples with the given indices as a batch, cached where reading them is not free."""
+        """Return the samples with the indices `piece` `(samples,)` as one batch, cached unless the data are arrays in memory."""
         if self.source.columns:
             return self.source.rows(piece.tolist())
         name = piece.tobytes()
@@ -241,15 +242,15 @@ class Population:
         return self._cache[name]
 
     def gradient(self, index: np.ndarray) -> torch.Tensor:
-        """Return the gradient of the mean over the samples with the given indices."""
+        """Return the gradient, `(dim,)`, of the mean loss over the samples with the indices `index` `(samples,)`, times the batch size for a sum."""
         return self._mean(index, self.own.gradient)
 
     def product(self, index: np.ndarray, v: torch.Tensor) -> torch.Tensor:
-        """Return H v of the mean over the samples with the given indices."""
+        """Return H v, `(dim,)`, for the Hessian H of the loss over the samples `index` `(samples,)` in the scale of a batch, and v `(dim,)`."""
         return self._mean(index, lambda batch: self.own.product(batch, v))
 
     def products(self, index: np.ndarray, v: torch.Tensor) -> torch.Tensor:
-        """Return H v as `product` does, for repeated use: autograd graphs are kept while they fit into memory."""
+        """Return H v as `product` does, for several v with one `index`: autograd graphs are kept while they fit into memory."""
         if self.own.note or 4 * self._bytes * (len(index) + self.step * len(self._graphs)) > GRAPH_BYTES:
             return self.product(index, v)
 
@@ -263,16 +264,16 @@ class Population:
         return self._over(index, kept)
 
     def forget(self) -> None:
-        """Release the graphs."""
+        """Release the autograd graphs that `products` has kept."""
         self._graphs.clear()
 
     def _draws(self, piece: np.ndarray) -> None:
-        """Seed torch such that these samples always get the same draws."""
+        """Seed torch by the indices `piece`, so that a random loss has the same draws each time; without effect if the loss has a `kind`."""
         if not self.kind:
             seeded(zlib.crc32(piece.tobytes()) + self.seed)
 
     def _mean(self, index: np.ndarray, change: Callable[[Any], torch.Tensor]) -> torch.Tensor:
-        """Average a function of a batch over the samples with the given indices."""
+        """Return the average of `change(batch)`, a tensor, over the pieces of the samples `index` `(samples,)`; weights as in `_over`."""
 
         def changed(piece: np.ndarray) -> torch.Tensor:
             self._draws(piece)
@@ -281,7 +282,7 @@ class Population:
         return self._over(index, changed)
 
     def _over(self, index: np.ndarray, change: Callable[[np.ndarray], torch.Tensor]) -> torch.Tensor:
-        """Average a function of indices over pieces that fit into memory, in the scale of the run's batches."""
+        """Return the average of `change(piece)` over pieces of `index` `(samples,)`, at most `step` indices each; for a sum, that of a batch."""
         out: Any = 0
         for at in range(0, len(index), self.step):
             piece = index[at : at + self.step]
@@ -291,7 +292,7 @@ class Population:
         return out
 
     def index(self, samples: int, parts: int) -> np.ndarray:
-        """Return indices of about `samples` random samples, `(parts, samples / parts)`; with a `kind`, the batch size does not matter."""
+        """Return indices of random samples, integers `(parts, samples // parts)`; without a `kind`, a row is instead one or more whole batches."""
         if self.kind:
             order = torch.randperm(self.source.samples, generator=torch.Generator().manual_seed(self.seed + 2))
             return order[: samples // parts * parts].reshape(parts, -1).numpy()
@@ -300,15 +301,15 @@ class Population:
         return np.array(drawn).reshape(parts, -1)
 
     def cost(self, samples: int, products: int = PLANNED_PRODUCTS) -> float:
-        """Return the floating-point operations of Hessian products over samples: two gradients per product, and one for the graph."""
+        """Return the floating-point operations of `products` Hessian products over `samples` samples: two gradients each, and one for the graph."""
         return (2 * products + 1) * (self._each * samples + CALL_COST * math.ceil(samples / self.step))
 
     def affordable(self, samples: int) -> int:
-        """Return the number of products over `samples` samples within the budget, between `MIN_PRODUCTS` and `MAX_PRODUCTS`."""
+        """Return how many Hessian products over `samples` samples the budget allows, an integer from `MIN_PRODUCTS` to `MAX_PRODUCTS`."""
         return min(MAX_PRODUCTS, max(MIN_PRODUCTS, int((self.budget / self.cost(samples, 0) - 1) / 2)))
 
     def _count_work(self) -> tuple[float, float]:
-        """Return the floating-point operations and the bytes saved for the backward pass of a gradient, per sample."""
+        """Return what a gradient takes per sample: its floating-point operations, and the bytes saved for the backward pass, at least 1."""
         from torch.autograd.graph import saved_tensors_hooks
         from torch.utils.flop_counter import FlopCounterMode
 
@@ -327,7 +328,7 @@ class Population:
         return counter.get_total_flops() / rows, max(1.0, saved / rows)
 
     def _find_kind(self) -> str:
-        """Find out whether the loss of a batch is the mean or the sum over its samples, from a batch and its two pieces."""
+        """Return "mean" or "sum" if the loss of a random batch is that of its two pieces, up to rounding; "" if it is neither."""
         n = min(self.source.samples, max(2, min(self.source.size, 64)))
         index = torch.randperm(self.source.samples, generator=torch.Generator().manual_seed(self.seed))[:n].tolist()
         cut = max(1, n // 3)
@@ -344,7 +345,7 @@ class Population:
         return "sum" if abs(whole - one - other) <= tolerance else ""
 
     def _repeatable(self) -> bool:
-        """Return whether the loss over all samples is reproducible."""
+        """Return whether two evaluations of the loss over all samples agree up to rounding."""
         everything = range(self.source.samples)
         with torch.no_grad():
             one, other = (float(self.own.value(self.source.rows(list(everything)))) for _ in range(2))
@@ -356,17 +357,17 @@ def sharpness(
 ) -> Quantity:
     """Estimate the largest eigenvalue of the Hessian of the loss over all data.
 
-    All data are used if the budget allows it, a share of the trial's work. Otherwise samples of growing size are used until the interval is
-    narrow or `decided`, or until the next size exceeds the budget. If the loss has no `kind`, or the data are part of a stream, there is
-    always a sampling error.
+    All data are used if the budget allows it, a share of the trial's work. Otherwise samples of growing size are used until the interval is narrow or
+    `decided`, or until the next size exceeds the budget. Where `data.whole` is false (the loss is random or mixes samples, or the data are part of a
+    stream), there is always a sampling error.
 
     Args:
         data: The loss over all samples.
-        samples: A fixed sample size instead of the sequential procedure.
+        samples: A fixed sample size; None for the sequential procedure.
         decided: Whether an estimate answers the question, so that no more data are needed.
 
     Returns:
-        The eigenvalue with its 95 % interval.
+        The eigenvalue with its 95 % interval; infinite where derivatives are not finite.
     """
     own, n = data.own, data.source.samples
     start = own.direction(data.seed + 1)

@@ -1,4 +1,7 @@
-"""Gradients and Hessian-vector products of a network's loss on one batch, at the network's current parameters."""
+"""Gradients g and Hessian-vector products H v of a network's loss on one batch, at the network's current parameters x.
+
+All of them are flat tensors `(dim,)`: the trainable parameters, in the order of `net.parameters()`, flattened and concatenated.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,12 @@ from sdetools.bridge.modules import Objective
 
 
 def dot(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Return the inner product a . b, accumulated in double precision."""
+    """Return the inner product a . b of two vectors of equal length as a float, accumulated in double precision."""
     return float(torch.dot(a.double(), b.double()))
 
 
 def seeded(seed: int) -> None:
-    """Seed torch's generators; those of a GPU only once it is in use.
+    """Set the seed of torch's global generators; those of GPUs only if a GPU is already in use.
 
     `torch.manual_seed` would queue a deferred call with a stack trace for an uninitialised GPU, every time.
     """
@@ -32,20 +35,20 @@ def seeded(seed: int) -> None:
 class Derivatives:
     """Gradients and Hessian-vector products of the loss of a batch, at the parameters of a network that it may modify.
 
-    Products are second derivatives by autograd, with the plain implementation of attention (`SDPBackend.MATH`). Some functions have no
-    second derivative in torch (`EmbeddingBag`, ctc_loss, once-differentiable functions) or a wrong one (a `torch.autograd.Function` whose
-    backward hides its inputs). Then products are central differences of gradients, in double precision if the network runs in it.
+    Products are second derivatives by autograd, with the plain implementation of attention (`SDPBackend.MATH`). Some functions have no second
+    derivative in torch (`EmbeddingBag`, ctc_loss, once-differentiable functions) or a wrong one (a `torch.autograd.Function` whose backward
+    hides its inputs). Then products are central differences of gradients, in double precision if the network runs in it.
 
     Args:
-        net: The network; it is perturbed during differences and restored afterwards.
-        objective: The loss of the network on a batch.
+        net: The network; it is perturbed during differences and restored afterwards. One in half precision is converted to float32.
+        objective: The loss of the network on a batch, `objective(net, batch)`.
         batch: A batch on which autograd's second derivatives are compared with differences.
 
     Attributes:
         note: Why products are differences; empty if they are second derivatives by autograd.
-        params: The trainable parameters.
-        dim: Their number.
-        dtype: Their type.
+        params: The trainable parameters, a list of tensors in the order of `net.parameters()`.
+        dim: The number of their entries, the length of gradients and of vectors v.
+        dtype: The type of gradients, that of the first parameter.
     """
 
     def __init__(self, net: torch.nn.Module, objective: Objective, batch: Any) -> None:
@@ -61,30 +64,39 @@ class Derivatives:
                 self._take(double.net, cast=True)
 
     def _take(self, net: torch.nn.Module, cast: bool = False) -> None:
-        """Set the network, and whether the floating-point tensors of a batch are cast to its type."""
+        """Set the network and what depends on it: `params`, `dim` and `dtype`.
+
+        With `cast`, the floating-point tensors of each batch are converted to `dtype` before they enter the network.
+        """
         self.net, self.cast, self.params = net, cast, [p for p in net.parameters() if p.requires_grad]
         self.dim, self.dtype = sum(p.numel() for p in self.params), self.params[0].dtype
 
     def value(self, batch: Any) -> torch.Tensor:
-        """Return the loss of a batch."""
+        """Return the loss of `batch`, a scalar tensor with its autograd graph."""
         if self.cast:
             batch = map_tensors(lambda part: part.to(self.dtype) if part.is_floating_point() else part, batch)
         return self.objective(self.net, batch)
 
     def gradient(self, batch: Any) -> torch.Tensor:
-        """Return the gradient of the loss of a batch, `(dim,)`."""
+        """Return the gradient of the loss of `batch`, `(dim,)`, detached; it is zero for a parameter that the loss does not depend on."""
         return self._flat(torch.autograd.grad(self.value(batch), self.params, allow_unused=True))
 
     def product(self, batch: Any, v: torch.Tensor) -> torch.Tensor:
-        """Return H v on a batch, v `(dim,)`, by autograd or by differences."""
+        """Return H v, `(dim,)`, for the Hessian H of the loss of `batch` and a vector v `(dim,)`.
+
+        It is computed by differences if there is a `note`, else by autograd.
+        """
         return self.differences(batch, v) if self.note else self.twice(batch, v)
 
     def twice(self, batch: Any, v: torch.Tensor) -> torch.Tensor:
-        """Return H v as the gradient of g . v, by autograd."""
+        """Return H v, `(dim,)`, as the gradient of g . v by autograd, for the gradient g of the loss of `batch` and a vector v `(dim,)`."""
         return self.linear(batch)(v)
 
     def linear(self, batch: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Return the map v -> H v on a batch; it keeps the graph of the gradient, so that a product costs two gradients and not three."""
+        """Return the function v -> H v for the loss of `batch`, by autograd; argument and result are `(dim,)`.
+
+        It keeps the autograd graph of the gradient in memory, so that each further product costs two gradients and not three.
+        """
         with sdpa_kernel(SDPBackend.MATH):
             first = torch.autograd.grad(self.value(batch), self.params, create_graph=True, allow_unused=True)
 
@@ -97,7 +109,13 @@ class Derivatives:
         return product
 
     def differences(self, batch: Any, v: torch.Tensor, draws: int | None = None) -> torch.Tensor:
-        """Return H v as (g(x + h v) - g(x - h v)) / 2 h, both with the same draws, where h |v| = eps^(1/3) (1 + |x|)."""
+        """Return H v, `(dim,)`, as (g(x + h v) - g(x - h v)) / 2 h with h |v| = eps^(1/3) (1 + |x|), and zeros for v = 0.
+
+        Args:
+            batch: The batch whose loss has the gradient g.
+            v: The vector, `(dim,)`.
+            draws: The seed of torch's generators before both gradients, so that they have the same dropout; None draws one.
+        """
         size = float(v.norm())
         if size == 0:
             return torch.zeros_like(v)
@@ -118,12 +136,19 @@ class Derivatives:
         return (ends[0] - ends[1]) / (2 * reach)
 
     def direction(self, seed: int) -> torch.Tensor:
-        """Return a random unit vector."""
+        """Return a random unit vector, `(dim,)`, uniformly distributed on the sphere and determined by `seed`.
+
+        It has the type and the device of the first parameter.
+        """
         v = torch.randn(self.dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         return (v / v.norm()).to(self.params[0])
 
     def _refused(self, batch: Any) -> str:
-        """Return why autograd's second derivatives cannot be used; empty where they can."""
+        """Return why autograd's second derivatives are not used, as text; empty if they are used.
+
+        They are refused if autograd raises an error on `batch`, or if they differ from central differences in double precision along three
+        directions.
+        """
         try:
             self.twice(batch, self.direction(0))
         except torch.cuda.OutOfMemoryError:
@@ -139,17 +164,17 @@ class Derivatives:
         return "that of one of its functions is not the derivative of its gradient"
 
     def _cut(self, v: torch.Tensor) -> list[torch.Tensor]:
-        """Split a flat vector into tensors of the shapes of the parameters."""
+        """Split a flat vector v `(dim,)` into a list of tensors with the shapes of the parameters, in their order."""
         return [part.reshape(p.shape) for part, p in zip(torch.split(v, [p.numel() for p in self.params]), self.params)]
 
     def _flat(self, grads: Sequence[torch.Tensor | None]) -> torch.Tensor:
-        """Concatenate gradients to a flat vector; missing ones are zero."""
+        """Concatenate gradients, one per parameter or None for a zero gradient, to a flat detached tensor `(dim,)`."""
         parts = [torch.zeros_like(p) if g is None else g.detach().to_dense() for g, p in zip(grads, self.params)]
         return torch.cat([part.ravel() for part in parts])
 
 
 def _doubled(one: Derivatives) -> Derivatives | None:
-    """Return the same derivatives in double precision; None where the device lacks the type or the memory."""
+    """Return a copy of `one` whose network is a copy in double precision; None if the device lacks this type or the memory."""
     out = copy.copy(one)
     try:
         out._take(copy.deepcopy(one.net).double(), cast=True)
@@ -159,7 +184,7 @@ def _doubled(one: Derivatives) -> Derivatives | None:
 
 
 def _runs(one: Derivatives, batch: Any) -> bool:
-    """Return whether the network can evaluate a gradient."""
+    """Return whether `one` can compute the gradient of the loss of `batch` without a RuntimeError or ValueError."""
     try:
         one.gradient(batch)
     except (RuntimeError, ValueError):
@@ -168,7 +193,10 @@ def _runs(one: Derivatives, batch: Any) -> bool:
 
 
 def _agree(one: Derivatives, batch: Any, seed: int) -> bool:
-    """Return whether autograd and differences agree along a direction. A kink near x can spoil one direction, but hardly three."""
+    """Return whether H v by autograd and by differences agree up to 0.1 % on `batch`, for the random direction v of `seed`.
+
+    A kink of the loss near the parameters can spoil one direction, but hardly three.
+    """
     v = one.direction(seed)
     seeded(seed)
     own, differenced = one.twice(batch, v), one.differences(batch, v, draws=seed)

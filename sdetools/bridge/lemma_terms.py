@@ -1,4 +1,8 @@
-"""The terms of Lemma 2.4 at a checkpoint, |grad L|^2, grad L^T H grad L, tr(H Sigma) and tr(Sigma): estimated or exact."""
+"""The terms of Lemma 2.4 at a checkpoint, |grad L|^2, grad L^T H grad L, tr(H Sigma) and tr(Sigma): estimated or exact.
+
+L is the loss over all data, H its Hessian, and Sigma the covariance of the gradient of one batch. A group is one of `GROUPS` sets of
+independent batches; the spread between the groups gives the standard error.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +31,13 @@ def sampled_terms(
     Args:
         derivatives: Gradients and Hessian products of the network.
         source: The batches.
-        batches: The number of batches, half for gradients and half for Hessian products.
-        stream: Maps 0 (gradients) and 1 (Hessian products) to seeds.
-        tick: Called with the number of batches processed, for progress.
+        batches: The number of batches, half for gradients and half for Hessian products; rounded down to a multiple of 2 `GROUPS`, but at least
+            that.
+        stream: A function that returns the seed of the batches: `stream(0)` for gradients, `stream(1)` for Hessian products.
+        tick: Called with the number of batches processed since the last call, for progress.
 
     Returns:
-        The four terms.
+        The four terms in this order.
     """
     n = max(1, batches // (2 * GROUPS))
     means, products, squared = [], [], np.empty((2, GROUPS))
@@ -57,13 +62,16 @@ def sampled_terms(
 def lemma_terms(inner: np.ndarray, hessian_inner: np.ndarray, squared: np.ndarray) -> np.ndarray:
     """Return unbiased estimates of |grad L|^2, grad L^T H grad L, tr(H Sigma) and tr(Sigma) from independent groups of batches.
 
+    With g_a the mean gradient of group a, the first two are the means of g_a . g_b and g_b . (H g)_a over pairs a != b. The last two are the
+    means of g . H g and g . g over single batches, minus the second and the first.
+
     Args:
-        inner: Inner products g_a.g_b of the groups' mean gradients, `(groups, groups)`.
-        hessian_inner: Inner products (H g)_a.g_b with the groups' mean Hessian products, `(groups, groups)`.
-        squared: Means of g.g and g.Hg over the single batches of each group, `(2, groups)`.
+        inner: Inner products g_a . g_b of the groups' mean gradients, `(groups, groups)`.
+        hessian_inner: Inner products (H g)_a . g_b with the groups' mean Hessian products, `(groups, groups)`.
+        squared: Means of g . g (first row) and of g . H g (second row) over the single batches of each group, `(2, groups)`.
 
     Returns:
-        The four estimates, `(4,)`.
+        The four estimates in this order, `(4,)`.
     """
     k = len(inner)
     crossed = [(table.sum() - np.trace(table)) / (k * (k - 1)) for table in (inner, hessian_inner)]
@@ -72,7 +80,13 @@ def lemma_terms(inner: np.ndarray, hessian_inner: np.ndarray, squared: np.ndarra
 
 
 def jackknife(inner: np.ndarray, hessian_inner: np.ndarray, squared: np.ndarray) -> list[Quantity]:
-    """Return the estimates of `lemma_terms` with 95 % intervals from the delete-one-group jackknife; for the arguments see there."""
+    """Return the four estimates of `lemma_terms`, in its order, with 95 % intervals from the delete-one-group jackknife.
+
+    Args:
+        inner: Inner products g_a . g_b of the groups' mean gradients, `(groups, groups)`.
+        hessian_inner: Inner products (H g)_a . g_b with the groups' mean Hessian products, `(groups, groups)`.
+        squared: Means of g . g and of g . H g over the single batches of each group, `(2, groups)`.
+    """
     k = len(inner)
     indices = np.arange(k)
     left = [np.delete(indices, a) for a in indices]
@@ -83,15 +97,16 @@ def jackknife(inner: np.ndarray, hessian_inner: np.ndarray, squared: np.ndarray)
 
 
 def exact_terms(data: Population) -> list[Quantity]:
-    """Return the four terms exactly, from the gradient of every sample.
+    """Return |grad L|^2, grad L^T H grad L, tr(H Sigma) and tr(Sigma) exactly, from the gradient of every sample.
 
-    Sigma = c S with S the covariance (divisor n) of the samples' gradients and c = (n - size) / ((n - 1) size).
+    Sigma = c S, with S the covariance (divisor n) of the gradients of the n samples and c = (n - size) / ((n - 1) size) for the batch size
+    `size`.
 
     Args:
         data: The loss over all samples.
 
     Returns:
-        The four terms, without intervals.
+        The four terms in this order, each with an interval of width 0.
 
     Raises:
         ValueError: If the loss is not a mean or a sum over samples, or if the data are part of a stream.

@@ -16,11 +16,22 @@ from sdetools.losses.torch_function import TorchSamples
 
 
 class ModuleLoss(TorchSamples):
-    """L(x) = mean over the data of criterion(module(input), target), x the trainable parameters in their order; see `loss_of_module`.
+    """The loss L(x) = mean over the data of criterion(module(input), target), x the trainable parameters; made by `loss_of_module`.
+
+    A point x `(dim,)` contains the parameters in the order of `module.named_parameters()`, flattened and concatenated, in double precision.
+
+    Args:
+        module: The network; a copy on the CPU is used.
+        criterion: The loss of (output, target); it is called with batches of one sample.
+        inputs: The inputs, one row per sample.
+        targets: The targets, one row per sample.
 
     Attributes:
         start: The parameters of the module when it was passed in, `(dim,)`.
         shapes: The shape of each trainable parameter, by name.
+
+    Raises:
+        ValueError: If the module has no trainable parameters, or if its loss is not a mean over samples (see `check_module`).
     """
 
     def __init__(self, module: torch.nn.Module, criterion: Callable[..., Any], inputs: Any, targets: Any) -> None:
@@ -42,7 +53,7 @@ class ModuleLoss(TorchSamples):
 
     @property
     def identity(self) -> str:
-        """Text that identifies module, criterion and data in stored results."""
+        """Text that identifies module, criterion and data in stored results: the dimension and a hash, equal in every process."""
         digest = hashlib.sha256(f"{self.module!r}{_criterion_identity(self.criterion)}".encode())
         for part in self.module.modules():
             if not type(part).__module__.startswith("torch."):
@@ -54,19 +65,19 @@ class ModuleLoss(TorchSamples):
         return f"module({self.dim}; {digest.hexdigest()[:24]})"
 
     def parts(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Split a point x `(dim,)` into the module's parameters, by name."""
+        """Split a point x `(dim,)` into the module's trainable parameters: a dict of tensors by name, each in the parameter's shape."""
         cut = torch.split(x, [shape.numel() for shape in self.shapes.values()])
         return {name: part.reshape(shape) for part, (name, shape) in zip(cut, self.shapes.items())}
 
     def load(self, x: Any) -> torch.nn.Module:
-        """Return a copy of the module with the parameters x `(dim,)`."""
+        """Return a copy of the module, in double precision on the CPU, whose trainable parameters are those of the point x `(dim,)`."""
         out = copy.deepcopy(self.module)
         out.load_state_dict(self.parts(torch.as_tensor(np.array(x, dtype=float))), strict=False)
         return out
 
 
 def _criterion_identity(criterion: Callable[..., Any]) -> str:
-    """Return text that identifies a criterion and is equal in every process."""
+    """Return text that identifies a criterion, equal in every process: the printed form and state of a module, else the function's identity."""
     if isinstance(criterion, torch.nn.Module):
         return f"{criterion!r}{ {name: value.tolist() for name, value in criterion.state_dict().items()} }"
     return function_identity(criterion)
@@ -75,7 +86,8 @@ def _criterion_identity(criterion: Callable[..., Any]) -> str:
 def loss_of_module(module: torch.nn.Module, criterion: Callable[..., Any], inputs: Any, targets: Any) -> ModuleLoss:
     """Return a network with its data as a loss L(x) = mean criterion(module(input), target), in double precision.
 
-    x are all trainable parameters of the network. Use `st.noise.minibatch(loss, size)` for minibatch noise, and start at `x0=loss.start`.
+    The point x `(dim,)` contains all trainable parameters of the network. Use `st.noise.minibatch(loss, size)` for minibatch noise, and start
+    at `x0=loss.start`.
 
     Args:
         module: The network; a copy of it is used.
@@ -84,11 +96,11 @@ def loss_of_module(module: torch.nn.Module, criterion: Callable[..., Any], input
         targets: The targets, one row per sample.
 
     Returns:
-        The loss. Its `load(x)` returns a copy of the network with the parameters x.
+        The loss, a function of x like other losses of sdetools. Its `load(x)` returns a copy of the network with the parameters x.
 
     Raises:
-        ValueError: If the loss is not a mean over samples, because of batch normalisation or dropout in training mode: call
-            `module.eval()`, or use group normalisation.
+        ValueError: If `module` is no network or has no trainable parameters. Also if the loss is not a mean over samples, because of batch
+            normalisation or dropout in training mode: call `module.eval()`, or use group normalisation.
 
     Example:
         >>> loss = loss_of_module(torch.nn.Linear(2, 3), torch.nn.functional.cross_entropy, torch.randn(8, 2), torch.arange(8) % 3)
@@ -101,7 +113,10 @@ def loss_of_module(module: torch.nn.Module, criterion: Callable[..., Any], input
 
 
 def check_module(module: torch.nn.Module) -> None:
-    """Refuse a network whose loss is not a mean over samples; ValueError names the module that prevents it."""
+    """Raise a ValueError if the loss of a network is not a mean over samples; the message names the submodule that prevents it.
+
+    Such submodules are batch normalisation that uses statistics of the batch, and dropout in training mode.
+    """
     for name, part in module.named_modules():
         batch = isinstance(part, torch.nn.modules.batchnorm._BatchNorm) and (part.training or not part.track_running_stats)
         chance = isinstance(part, torch.nn.modules.dropout._DropoutNd) and part.training and part.p > 0
@@ -116,15 +131,15 @@ def check_module(module: torch.nn.Module) -> None:
 class Objective:
     """The scalar loss of a network on a batch, `objective(network, batch)`, with input validation.
 
-    A loss that is NaN or infinite on finite data is returned as it is: the run diverges.
+    A call returns a tensor of shape `()`. A loss that is NaN or infinite on finite data is returned as it is: the run diverges.
 
     Args:
         loss: The loss as a function of (output, target), for batches (input, target).
-        loss_of: The loss as a function of (model, batch), for any batches; it takes precedence over `loss`.
+        loss_of: The loss as a function of (network, batch), for any batches; it takes precedence over `loss`.
 
     Raises:
-        ValueError: If no loss is callable. When called: if model and loss reject the batch, if the loss is not a scalar
-            (`reduction="none"`) or does not depend on the parameters, or if it is not finite because the batch is not.
+        ValueError: If no loss is callable. When called: if network and loss reject the batch, if the loss is not a scalar (`reduction="none"`)
+            or does not depend on the parameters, or if it is not finite because the batch is not.
 
     Example:
         >>> objective = Objective(torch.nn.functional.mse_loss)
@@ -168,14 +183,14 @@ class Objective:
 
 
 def describe_batch(batch: Any) -> str:
-    """Return the types and shapes of a batch's tensors as text."""
+    """Return the types and shapes of a batch's tensors as text for messages, such as "tuple of float32 (4, 2), int64 (4,)"."""
     parts: list[str] = []
     map_tensors(lambda part: parts.append(f"{str(part.dtype).removeprefix('torch.')} {tuple(part.shape)}"), batch)
     return f"{type(batch).__name__} of {', '.join(parts)}" if parts else f"a {type(batch).__name__} without tensors"
 
 
 def _non_finite_tensors(batch: Any) -> str:
-    """Return a text that lists the tensors of a batch with NaN or infinities; empty where there are none."""
+    """Return text that counts the NaN and infinite numbers in each tensor of a batch, for messages; empty if all are finite."""
     parts: list[tuple[int, int]] = []
     map_tensors(lambda part: parts.append((int((~torch.isfinite(part)).sum()), part.numel())), batch)
     return ", ".join(
