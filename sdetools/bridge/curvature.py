@@ -358,8 +358,7 @@ def sharpness(
     """Estimate the largest eigenvalue of the Hessian of the loss over all data.
 
     All data are used if the budget allows it, a share of the trial's work. Otherwise samples of growing size are used until the interval is narrow or
-    `decided`, or until the next size exceeds the budget. Where `data.whole` is false (the loss is random or mixes samples, or the data are part of a
-    stream), there is always a sampling error.
+    `decided`, or until the next size exceeds the budget. Where `data.whole` is false, for example for a stream, there is always a sampling error.
 
     Args:
         data: The loss over all samples.

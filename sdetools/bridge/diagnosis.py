@@ -43,7 +43,9 @@ STABLE, UNSTABLE = 1.0, 2.0
 
 @dataclass(frozen=True)
 class Diagnosis(Result):
-    """Result of `diagnose`: measured quantities, the prediction and the outcome of the trial.
+    """Result of `diagnose`: measured quantities with 95 % intervals, the prediction and the outcome of the trial.
+
+    L is the loss over all data, H its Hessian at the checkpoint, and Sigma the covariance of the gradient of one batch.
 
     Attributes:
         lr: The learning rate of the run with momentum.
@@ -52,13 +54,14 @@ class Diagnosis(Result):
         plain_lr: The effective learning rate eta, at which plain SGD would replace it.
         descent: |grad L|^2.
         curvature: grad L^T H grad L.
-        noise: tr(H Sigma), with Sigma the covariance of a batch gradient.
+        noise: tr(H Sigma).
         variance: tr(Sigma).
-        sharpness: The largest Hessian eigenvalue of the loss over all data, at the checkpoint.
-        later_sharpness: The same after the trial's steps with momentum, because training may increase it; None without a trial.
-        freed: The bytes of the momentum buffer.
+        sharpness: The largest eigenvalue lambda_max of H.
+        later_sharpness: lambda_max after the trial's steps with momentum, because training may increase it; infinite if that run diverged, and None
+            without a trial.
+        freed: The bytes of the momentum buffer, which plain SGD does not need.
         trial: The paired training runs; None without a trial.
-        notes: Remarks on how derivatives were computed and which data were read.
+        notes: Sentences on how derivatives were computed and which data were read.
         origin: The call that made the result.
     """
 
@@ -84,7 +87,7 @@ class Diagnosis(Result):
 
     @property
     def _quantities(self) -> dict[str, Quantity]:
-        """The measured quantities by name, without missing ones."""
+        """The measured quantities in a dict by name, without missing ones; "step_sharpness" and "progress_shortfall" included."""
         found = {
             name: getattr(self, name) for name in ("descent", "curvature", "noise", "variance", "sharpness", "later_sharpness")
         }
@@ -96,7 +99,10 @@ class Diagnosis(Result):
 
     @property
     def data(self) -> xarray.Dataset:
-        """Values and intervals as a data set with the variables `value`, `low` and `high` over the dimension `quantity`."""
+        """The measured quantities as a data set: variables `value`, `low` and `high` over the dimension `quantity` (their names).
+
+        The attributes are the settings, the conclusions (`regime`, `prediction`, `advice`) and the call.
+        """
         import xarray
 
         rows = self._quantities
@@ -108,18 +114,20 @@ class Diagnosis(Result):
         return xarray.Dataset(fields, {"quantity": list(rows)}, attributes | {"diverged": self.diverged} | self.origin.attributes)
 
     def table(self) -> str:
-        """Return all quantities with their intervals, the regime and the advice as text."""
+        """Return all quantities with their intervals, the regime, the notes and the advice as text, one per line."""
         return str(self)
 
     def summary(self) -> str:
-        """Return the advice, the regime and eta lambda_max in one line."""
+        """Return one line of text: the advice, the regime, and eta lambda_max with its interval."""
         return f"{self.advice}: {self.regime}; eta lambda_max {self.step_sharpness}"
 
     def plot(self, *, ax: Any = None) -> Figure:
-        """Plot eta lambda_max with its interval, at the checkpoint and after the trial, and the thresholds of the prediction.
+        """Plot eta lambda_max with its interval, at the checkpoint and after the trial, and the thresholds 1 and 2 of the prediction.
+
+        An eta lambda_max that is not finite is left out.
 
         Args:
-            ax: The axes to draw into; by default those of a new figure.
+            ax: The axes to draw into; None for those of a new figure.
 
         Returns:
             The figure.
@@ -134,18 +142,18 @@ class Diagnosis(Result):
 
     @property
     def noise_scale(self) -> float:
-        """The gradient noise scale, batch_size tr(Sigma) / |grad L|^2: the batch size at which noise equals signal."""
+        """The gradient noise scale, batch_size tr(Sigma) / |grad L|^2: the batch size at which noise equals signal; inf or NaN if |grad L|^2 = 0."""
         return self.batch_size * _ratio(self.variance.value, self.descent.value)
 
     @property
     def step_sharpness(self) -> Quantity:
-        """The stability number eta lambda_max of plain SGD, with the larger of the two sharpnesses."""
+        """The stability number eta lambda_max of plain SGD with its interval, from the larger of the sharpnesses before and after the trial."""
         both = [one for one in (self.sharpness, self.later_sharpness) if one is not None]
         return Quantity.of(*(max(getattr(one, end) for one in both) for end in ("value", "low", "high"))) * self.plain_lr
 
     @property
     def regime(self) -> str:
-        """The step-size regime, in words."""
+        """The step-size regime as a sentence: small, intermediate or large steps, undecided, or a run with momentum that diverges."""
         if self.later_sharpness is not None and not math.isfinite(self.later_sharpness.value):
             return "the run with momentum diverges: its learning rate is too large"
         if self.prediction == "keep":
@@ -164,20 +172,20 @@ class Diagnosis(Result):
     def prediction(self) -> str:
         """The advice by the Hessian alone: "drop" where the interval of eta lambda_max lies below 1, "keep" where above 2, else "unsure".
 
-        It is "unsure" also where the run with momentum diverged.
+        "drop" means to replace momentum by plain SGD. The prediction is "unsure" also where the run with momentum diverged.
         """
         zone = zone_of(self.step_sharpness)
         return "unsure" if zone in (None, "between") else zone
 
     @property
     def advice(self) -> str:
-        """The advice of the trial where that is decided, else the prediction: "drop", "keep" or "unsure"."""
+        """What to do with momentum, "drop", "keep" or "unsure": the advice of the trial unless that is "unsure" or missing, else the prediction."""
         if self.trial is None or self.trial.advice == "unsure":
             return self.prediction
         return self.trial.advice
 
     def to_json(self) -> str:
-        """Return all fields and conclusions as JSON."""
+        """Return all fields except `origin`, and all conclusions, as JSON text; numbers that are not finite become null."""
         conclusions = {name: getattr(self, name) for name in ("noise_scale", "regime", "prediction", "advice")}
         own = {name: part for name, part in dataclasses.asdict(self).items() if name != "origin"}
         return json.dumps(plain(own | {"step_sharpness": dataclasses.asdict(self.step_sharpness)} | conclusions), indent=1) + "\n"
@@ -235,29 +243,29 @@ def diagnose(
     Args:
         model: The network at the checkpoint, in training or evaluation mode.
         loss: The loss of (model(input), target) for batches (input, target); None with `loss_of`.
-        data: Arrays, a data set or a loader; see `Batches`. Of a stream (a loader over an `IterableDataset`, a generator of batches), as
-            many batches are read as one pass of the measurement needs, and reused.
-        lr: The learning rate of the run with momentum, in the parametrisation `form`.
-        momentum: Its momentum.
-        batch_size: Its batch size; by default that of the loader.
+        data: Arrays, a data set or a loader; see `Batches`. Of a stream (a loader over an `IterableDataset`, a generator of batches), as many batches
+            are read as one pass of the measurement needs, and reused.
+        lr: The learning rate > 0 of the run with momentum, in the parametrisation `form`.
+        momentum: Its momentum, in [0, 1).
+        batch_size: Its batch size; None for that of the loader.
         form: "heavy-ball" (torch's), "sgdm" (Def. 2.3) or "nesterov".
         loss_of: The loss of (model, batch), for batches of another form.
-        batches: The number of batches that the terms are estimated from.
-        seeds: The initial number of pairs of runs; it doubles up to 4 `seeds` while the trial is undecided. 0 omits the trial.
+        batches: The number of batches that the terms are estimated from, at least 16.
+        seeds: The initial number of pairs of runs; it doubles up to 4 `seeds` while the trial is undecided. 0 omits the trial; 1 is refused.
         steps: The number of steps of a run.
         exact: Compute the terms from every sample's gradient, for small data and losses that are means or sums over samples.
-        hessian_samples: A fixed sample size for the sharpness. By default all data are used where that takes a small part of the trial's
-            work, else samples of growing size.
+        hessian_samples: A fixed sample size for the sharpness, at least 32. None uses all data where that takes a small part of the trial's work,
+            else samples of growing size.
         device: The device; None for that of the model.
         seed: The seed of shuffles, samples and dropout.
-        progress: Called with the units of work done and in total.
+        progress: Called with the units of work done and in total; the total may grow.
 
     Returns:
         The diagnosis; print it, or read `.advice`.
 
     Raises:
-        ValueError: If a setting is out of range, the model has no trainable parameters, model and loss reject the batches, the loss is not
-            a scalar, or data, parameters, loss or gradient are not finite.
+        ValueError: If a setting is out of range, the model has no trainable parameters, model and loss reject the batches, the loss is not a scalar,
+            or data, parameters, loss or gradient are not finite.
 
     Example:
         >>> torch.manual_seed(0).initial_seed()
@@ -350,7 +358,10 @@ def diagnose(
 
 
 class _Progress:
-    """Progress callback whose total is an estimate that grows where it was too small."""
+    """Counter of the units of work done; a call adds `count` and reports (done, total) to `progress`, if that is not None.
+
+    `total` is an estimate; where more is done, it grows with it.
+    """
 
     def __init__(self, progress: Callable[[int, int], None] | None, total: int) -> None:
         self.progress, self.total, self.done = progress, total, 0
@@ -363,7 +374,10 @@ class _Progress:
 
 
 def zone_of(step_sharpness: Quantity) -> str | None:
-    """Return the zone that contains the interval of eta lambda_max, "drop", "keep" or "between"; None if it crosses a threshold."""
+    """Return the zone of the interval of eta lambda_max: "drop" below 1, "keep" above 2, "between" inside [1, 2].
+
+    None if the interval contains points of two zones, or if the value is not finite.
+    """
     if not math.isfinite(step_sharpness.value):
         return None
     if step_sharpness.high < STABLE:
@@ -374,12 +388,12 @@ def zone_of(step_sharpness: Quantity) -> str | None:
 
 
 def _ratio(a: float, b: float) -> float:
-    """Return a / b; infinite for b = 0, and NaN for 0 / 0."""
+    """Return a / b; for b = 0 it is infinite, and NaN if a = 0 too."""
     return a / b if b else math.inf if a else math.nan
 
 
 def _bytes(count: int) -> str:
-    """Format a number of bytes with a decimal unit."""
+    """Return a number of bytes as text with a decimal unit, such as "1.5 MB"."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= size:
             return f"{count / size:.3g} {unit}"

@@ -1,6 +1,8 @@
-"""Conversion of SDEs to and from torchsde's protocol: `f(t, y)`, `g(t, y)`, `noise_type`, `sde_type`, y of shape `(batch, dim)`.
+"""Conversion of SDEs to and from torchsde's protocol: `f(t, y)`, `g(t, y)`, `noise_type`, `sde_type`, y of shape `(batch, n)`.
 
-torchsde itself is needed only to solve. Its noise types are "additive", "diagonal", "scalar" and "general".
+torchsde itself is needed only to solve. Its noise types are "additive", "diagonal", "scalar" and "general". In torchsde, a row of y is a path.
+sdetools has the components first: arrays `(n, paths)`. Here n is the number of components of the state: `dim` coordinates for each of the parts of
+the state (position and, for kinetic equations, momentum), and m is the number of Brownian motions, `noise_dim`.
 """
 
 from __future__ import annotations
@@ -24,10 +26,10 @@ NOISE_TYPES = ("additive", "diagonal", "scalar", "general")
 
 
 class TorchsdeModel:
-    """An sdetools SDE in torchsde's protocol, for `torchsde.sdeint(model, y0, ts)` with y0 of shape `(batch, parts * dim)`.
+    """An sdetools SDE in torchsde's protocol, for `torchsde.sdeint(model, y0, ts)` with y0 of shape `(batch, n)`; see `to_torchsde`.
 
-    The functions are torch code traced from drift and diffusion; they run on the device and in the type of `y`. Time-dependent coefficients
-    (lambda_t) are evaluated at t.
+    n = `len(sde.parts) * sde.dim` is the number of components of the state, part by part. The functions are torch code traced from drift and
+    diffusion; they run on the device and in the type of `y`. Time-dependent coefficients (lambda_t) are evaluated at t.
 
     Attributes:
         sde: The SDE.
@@ -47,11 +49,14 @@ class TorchsdeModel:
         ]
 
     def f(self, t: Any, y: torch.Tensor) -> torch.Tensor:
-        """Return the drift, `(batch, n)`."""
+        """Return the drift at time `t` and states `y` `(batch, n)`, a tensor `(batch, n)`."""
         return self._f(t, y)
 
     def g(self, t: Any, y: torch.Tensor) -> torch.Tensor:
-        """Return the diffusion: `(batch, n)` for diagonal noise, else `(batch, n, m)`."""
+        """Return the diffusion at time `t` and states `y` `(batch, n)`, with m Brownian motions.
+
+        It has the shape `(batch, n)` for diagonal noise (the diagonal, 0 for an SDE without noise), else `(batch, n, m)`.
+        """
         if not self._noise_columns:
             return torch.zeros_like(y)
         columns = [column(t, y) for column in self._noise_columns]
@@ -60,12 +65,12 @@ class TorchsdeModel:
         return torch.stack(columns, dim=2)
 
     def g_prod(self, t: Any, y: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """Return g(t, y) v, `(batch, n)`."""
+        """Return the product g(t, y) v, `(batch, n)`, for states `y` `(batch, n)` and increments `v` `(batch, m)` of the m Brownian motions."""
         g = self.g(t, y)
         return g * v if self.noise_type == "diagonal" else torch.einsum("bij,bj->bi", g, v)
 
     def _diagonal(self) -> bool:
-        """Return whether a square additive diffusion is diagonal."""
+        """Return whether a constant diffusion with n = m is a diagonal matrix, from its values at one point."""
         n = self.sde.noise_dim
         signals = self.sde.signal_values(np.zeros(1), 0.0, 0.0)[0] if self.sde.signals else ()
         b = np.stack([self.sde.diffusion(np.full(n, 0.7), _unit(self.sde, j), None, signals) for j in range(n)], axis=1)
@@ -73,7 +78,7 @@ class TorchsdeModel:
 
 
 def _unit(sde: SDE, j: int) -> list[float]:
-    """Return the j-th unit vector of the Brownian motions."""
+    """Return the unit vector e_j of length `sde.noise_dim`, a list of 0.0 and one 1.0."""
     return [float(i == j) for i in range(sde.noise_dim)]
 
 
@@ -84,7 +89,7 @@ def to_torchsde(sde: SDE) -> TorchsdeModel:
         sde: The SDE; its drift and diffusion must be traceable formulas.
 
     Returns:
-        The model.
+        The model, with the methods `f`, `g` and `g_prod` and the attributes `noise_type` and `sde_type` of torchsde's protocol.
 
     Raises:
         ValueError: If `sde` is not an SDE, or if drift or diffusion cannot be traced.
@@ -104,7 +109,12 @@ def to_torchsde(sde: SDE) -> TorchsdeModel:
 
 
 def _torch_function(sde: SDE, function: Any) -> Any:
-    """Trace a formula on component-first arrays and return it as a torch function of (t, y)."""
+    """Trace a formula of an SDE and return it as a torch function of (t, y), with argument and result `(batch, n)`.
+
+    Args:
+        sde: The SDE, whose parameters and time-dependent numbers are inserted.
+        function: The formula (y, p, s) -> components, with y `(n,)` or `(n, batch)`, p the parameters and s the time-dependent numbers.
+    """
     n, trace = sde.dim * len(sde.parts), Trace()
     y, p = trace.input("y", (n,)), trace.uniform("p", (len(sde.parameters),))
     s = [trace.uniform(f"s{i}") for i in range(sde.signals)]
@@ -124,13 +134,19 @@ def _torch_function(sde: SDE, function: Any) -> Any:
 
 
 class FromTorchsde(SDE):
-    """A torchsde model as an sdetools SDE; `f` and `g` are evaluated on all paths at once, with conversion between NumPy and torch.
+    """A torchsde model as an sdetools SDE, evaluated on all paths at once with conversion between NumPy and torch; see `from_torchsde`.
+
+    Args:
+        model: An object with `f`, `g` or `g_prod`, `noise_type` and `sde_type`.
+        dim: The number of columns of y.
+        noise_dim: The number of Brownian motions; None infers it from `g`.
+        names: Names of the coordinates; None for `x0, x1, ...`.
 
     Attributes:
-        model: The torchsde model.
-        dim: The number of columns of y.
-        noise_dim: The number of Brownian motions.
         calculus: "ito" or "stratonovich".
+
+    Raises:
+        ValueError: If the model does not follow torchsde's protocol.
     """
 
     signals = 1
@@ -170,11 +186,11 @@ class FromTorchsde(SDE):
         self.noise_class = classify(self, kind if kind in ("diagonal", "scalar", "additive") else None)
 
     def _g_shape(self, batch: int) -> tuple[int, ...]:
-        """Return the shape of g for a batch size."""
+        """Return the shape that `g` must have for `batch` rows of y: `(batch, dim)` for diagonal noise, else `(batch, dim, noise_dim)`."""
         return (batch, self.dim) if self.model.noise_type == "diagonal" else (batch, self.dim, self.noise_dim)
 
     def _noise_columns(self) -> int:
-        """Return the number of Brownian motions, from the shape of g."""
+        """Return the number of Brownian motions, the last length of g's shape `(batch, dim, noise_dim)`; ValueError for another shape."""
         at = torch.full((2, self.dim), 0.7, dtype=_dtype(self.model))
         g = _evaluate_once("g", self.model.g, at)
         if not isinstance(g, torch.Tensor) or g.ndim != 3 or g.shape[:2] != at.shape:
@@ -182,7 +198,13 @@ class FromTorchsde(SDE):
         return int(g.shape[2])
 
     def _check_function(self, name: str, function: Any, shape: Any) -> None:
-        """Refuse a function of (t, y) that does not evaluate the rows of y independently, in the right shape."""
+        """Raise a ValueError unless a function evaluates the rows of y independently and deterministically, and returns the right shape.
+
+        Args:
+            name: The name of the function, for the message.
+            function: A function of (t, y) with y `(batch, dim)`.
+            shape: A function that returns the right shape for a number of rows.
+        """
         rows = torch.linspace(0.5, 0.9, 3 * self.dim, dtype=_dtype(self.model)).reshape(3, self.dim)
         results = [self._check_shape(name, _evaluate_once(name, function, rows[:n]), shape, n) for n in (2, 3)]
         tolerance = torch.finfo(rows.dtype).eps ** 0.5
@@ -193,7 +215,7 @@ class FromTorchsde(SDE):
             )
 
     def _check_shape(self, name: str, result: Any, shape: Any, batch: int) -> torch.Tensor:
-        """Return a function's result after checking its type and shape."""
+        """Return `result` unchanged if it is a real tensor of the shape `shape(batch)`; else raise a ValueError about the function `name`."""
         if not isinstance(result, torch.Tensor) or tuple(result.shape) != shape(batch) or result.is_complex():
             wanted = ", ".join(["batch", *map(str, shape(batch)[1:])])
             of = f" for {self.model.noise_type} noise" if name == "g" else ""
@@ -201,11 +223,30 @@ class FromTorchsde(SDE):
         return result
 
     def drift(self, y: Any, p: Any = None, s: Sequence[Any] = (0.0,)) -> np.ndarray:
-        """Return the drift at component-first points y and time s[0]."""
+        """Return the drift f at the points `y` and the time s[0], as a NumPy array in the shape of `y`.
+
+        Args:
+            y: Points, `(dim,)` or `(dim, paths)`.
+            p: Unused, because a torchsde model has no parameters of sdetools.
+            s: The time, as a sequence of one number.
+
+        Raises:
+            ArraysOnly: If `y` is traced, because a torchsde model needs numbers.
+        """
         return self._evaluate(lambda t, at: self._check_shape("f", self.model.f(t, at), lambda n: (n, self.dim), len(at)), y, s)
 
     def diffusion(self, y: Any, u: Sequence[Any], p: Any = None, s: Sequence[Any] = (0.0,)) -> np.ndarray:
-        """Return the diffusion matrix times u, at component-first points y and time s[0]."""
+        """Return the diffusion matrix times `u` at the points `y` and the time s[0], as a NumPy array in the shape of `y`.
+
+        Args:
+            y: Points, `(dim,)` or `(dim, paths)`.
+            u: For each of the `noise_dim` Brownian motions a number or an array `(paths,)`.
+            p: Unused, because a torchsde model has no parameters of sdetools.
+            s: The time, as a sequence of one number.
+
+        Raises:
+            ArraysOnly: If `y` is traced, because a torchsde model needs numbers.
+        """
         y = np.asarray(y)
         if y.dtype == object:
             raise ArraysOnly("a torchsde model cannot be traced")
@@ -223,7 +264,13 @@ class FromTorchsde(SDE):
         return self._evaluate(product, y, s)
 
     def _evaluate(self, function: Any, y: Any, s: Sequence[Any]) -> np.ndarray:
-        """Evaluate a torch function of (t, y) on a NumPy array of paths."""
+        """Evaluate a torch function at NumPy points, without gradients, and return a float64 array in the shape of `y`.
+
+        Args:
+            function: A function of a time and of states `(paths, dim)`, with values `(paths, dim)`.
+            y: Points, `(dim,)` or `(dim, paths)`; ArraysOnly is raised if they are traced.
+            s: The time, as a sequence of one number.
+        """
         y = np.asarray(y)
         if y.dtype == object:
             raise ArraysOnly("a torchsde model cannot be traced")
@@ -234,7 +281,7 @@ class FromTorchsde(SDE):
 
 
 def _evaluate_once(name: str, function: Any, at: torch.Tensor) -> Any:
-    """Evaluate a model's function at t = 0; ValueError that reports the cause where it fails."""
+    """Return `function(0, at)` for the states `at` `(batch, dim)`; a ValueError about the function `name` reports the cause if it fails."""
     try:
         with torch.no_grad():
             return function(torch.zeros((), dtype=at.dtype), at)
@@ -247,7 +294,7 @@ def _evaluate_once(name: str, function: Any, at: torch.Tensor) -> Any:
 
 
 def _shape_error(name: str, wanted: str, batch: int, result: Any) -> ValueError:
-    """Return the error for a result of another type or shape."""
+    """Return the ValueError for a function `name` whose `result`, for `batch` rows, is not a real tensor of the shape `wanted` (a text)."""
     got = f"a {type(result).__name__}"
     if isinstance(result, torch.Tensor):
         got = f"{tuple(result.shape)}{' of complex numbers' if result.is_complex() else ''}"
@@ -255,13 +302,13 @@ def _shape_error(name: str, wanted: str, batch: int, result: Any) -> ValueError:
 
 
 def _dtype(model: Any) -> torch.dtype:
-    """Return the floating-point type of a model's parameters; double where it has none."""
+    """Return the floating-point type of a model's first parameter; float64 if it has no parameters."""
     parameters = list(model.parameters()) if callable(getattr(model, "parameters", None)) else []
     return parameters[0].dtype if parameters else torch.float64
 
 
 def _weights(model: Any) -> str:
-    """Return a digest of a model's weights, plain attributes and code, which identifies it in stored results."""
+    """Return text that identifies a model in stored results: a digest of its weights, its plain attributes and its code."""
     from sdetools._identity import function_identity
     from sdetools.losses.base import digest
 
@@ -277,14 +324,15 @@ def from_torchsde(model: Any, dim: int, noise_dim: int | None = None, names: Seq
     Args:
         model: An object with `f`, `g` or `g_prod`, `noise_type` and `sde_type`.
         dim: The number of columns of y.
-        noise_dim: The number of Brownian motions; by default it is inferred from `g`.
-        names: Names of the coordinates; `x0, x1, ...` by default.
+        noise_dim: The number of Brownian motions; None infers it from `g`.
+        names: Names of the coordinates; None for `x0, x1, ...`.
 
     Returns:
         The SDE.
 
     Raises:
-        ValueError: If the model does not follow the protocol: its functions fail, return another shape or mix the rows of y.
+        ValueError: If the model does not follow the protocol: its functions fail, return another shape or mix the rows of y. Also if `noise_dim`
+            contradicts the noise type, or is None without a `g`.
 
     Example:
         >>> import torch

@@ -25,16 +25,17 @@ WORST = 2.0
 
 @dataclass(frozen=True)
 class Trial:
-    """Result of paired training runs with and without momentum from one checkpoint on the same batches.
+    """Result of paired training runs with and without momentum, from one checkpoint on the same batches.
 
-    Losses are evaluated on batches of the same data in a separate shuffle.
+    Losses are means over batches of the same data in a separate shuffle.
 
     Attributes:
         steps: The number of steps of a run.
         before: The loss at the checkpoint.
         momentum: The losses after the last step with momentum, `(seeds,)`; NaN where a run diverged.
-        plain: The losses after the last step of plain SGD, `(seeds,)`.
-        shortfall: The fraction of momentum's progress that plain SGD lacks, (L_plain - L_momentum) / (L_before - L_momentum) of the means.
+        plain: The losses after the last step of plain SGD, `(seeds,)`, in the same order; NaN where a run diverged.
+        shortfall: The fraction of momentum's progress that plain SGD lacks, (L_plain - L_momentum) / (L_before - L_momentum) of the means, with its
+            95 % interval.
     """
 
     steps: int
@@ -47,7 +48,10 @@ class Trial:
 
     @property
     def advice(self) -> str:
-        """The advice: "drop" where the interval of `shortfall` lies below the tolerance, "keep" where it lies above, else "unsure"."""
+        """The advice of the trial, with the tolerance `TOLERANCE` = 0.1 for `shortfall`.
+
+        It is "drop" (plain SGD can replace momentum) where the interval lies below the tolerance, "keep" where it lies above, else "unsure".
+        """
         if self.shortfall.high < TOLERANCE:
             return "drop"
         return "keep" if self.shortfall.low > TOLERANCE else "unsure"
@@ -57,20 +61,20 @@ def run_trial(
     model: torch.nn.Module, objective: Objective, source: Batches, form: str, lr: float, momentum: float, plain_lr: float,
     seeds: int, steps: int, device: Any, stream: Callable[[int], int], tick: Callable[[], None],
 ) -> tuple[Trial, torch.nn.Module | None]:  # fmt: skip
-    """Run the trial; while the result is undecided, double the number of pairs up to four times `seeds`.
+    """Train pairs of copies of a network, with momentum and by plain SGD; while the result is undecided, double the number of pairs.
 
     Args:
-        model: The network at the checkpoint; copies of it are trained.
+        model: The network at the checkpoint; it is not changed.
         objective: The loss of the network on a batch.
         source: The batches.
-        form: The optimiser with momentum, by its name in recipes.
+        form: The optimiser with momentum: "heavy-ball", "sgdm" or "nesterov".
         lr: Its learning rate.
         momentum: Its momentum.
         plain_lr: The learning rate of plain SGD.
-        seeds: The initial number of pairs.
+        seeds: The initial number of pairs; it doubles to at most 4 `seeds`.
         steps: The number of steps of a run.
         device: The device of the runs; None for that of the model.
-        stream: Maps the numbers of the shuffles to seeds.
+        stream: A function that returns the seed of a shuffle: `stream(3)` for the evaluation, `stream(10 + i)` for both runs of pair i.
         tick: Called after every step, for progress.
 
     Returns:
@@ -120,17 +124,14 @@ def run_trial(
 def progress_shortfall(before: float, momentum: np.ndarray, plain: np.ndarray, looks: int = 3) -> Quantity:
     """Return the fraction of momentum's progress that plain SGD lacks, with a 95 % interval by the delta method.
 
-    The fraction is (mean plain - mean momentum) / (before - mean momentum). A run of plain SGD contributes at most `WORST`, also if it
-    diverged. If a run with momentum diverged or there was no progress, the value is NaN and the interval unbounded.
+    The fraction is (mean plain - mean momentum) / (before - mean momentum). A run of plain SGD contributes at most `WORST`, also if it diverged. If a
+    run with momentum diverged or there was no progress, the value is NaN and the interval unbounded.
 
     Args:
         before: The loss at the checkpoint.
-        momentum: The final losses with momentum, `(seeds,)`.
+        momentum: The final losses with momentum, `(seeds,)`; NaN or infinite where a run diverged.
         plain: The final losses of plain SGD on the same batches, `(seeds,)`.
         looks: How often the interval is inspected; it is valid at all looks simultaneously (Bonferroni). A trial has three.
-
-    Returns:
-        The fraction with its interval.
     """
     if not np.isfinite(momentum).all():
         return Quantity.of(math.nan, -math.inf, math.inf)
