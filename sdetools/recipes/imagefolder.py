@@ -1,7 +1,7 @@
 """Images in one folder per class, as in ImageNet: `train/CLASS/*.JPEG` and `val/CLASS/*.JPEG`.
 
-Files are decoded by Pillow in a thread pool. Crops and flips are functions of (seed, batch, place in the batch), so that a resumed run sees
-the same pixels.
+Files are decoded by Pillow in a thread pool. Crops and flips are functions of (seed, batch, place in the batch), so that a resumed run sees the
+same pixels. A piece is one of several equal parts of a batch.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Folder:
     """Image files with labels.
 
     Attributes:
-        files: Paths of the files, n.
-        labels: Class indices, `(n,)`.
-        names: Names of the classes.
+        files: The paths of the n files.
+        labels: The class index of each file, `(n,)`.
+        names: The names of the classes; a class index is a position in them.
     """
 
     files: Sequence[Path]
@@ -49,18 +49,18 @@ class Folder:
         return len(self.names)
 
     def subset(self, index: torch.Tensor) -> Folder:
-        """Return the files with the given indices."""
+        """Return the images with the indices `index`, an integer tensor `(m,)`, in this order; the classes are the same."""
         return Folder([self.files[i] for i in index.tolist()], self.labels[index], self.names)
 
 
 def folders(root: str | Path) -> tuple[Folder, Folder]:
-    """List the training and the test images below a folder.
+    """List the training and the test images below a folder, without reading them.
 
     Args:
         root: The folder that contains `train/` and `val/`, with the same classes.
 
     Returns:
-        The training and the test images.
+        The training images (`train/`) and the test images (`val/`), in alphabetical order of classes and files.
 
     Raises:
         MissingData: If there are no class folders, or a class folder has no images.
@@ -88,7 +88,7 @@ def folders(root: str | Path) -> tuple[Folder, Folder]:
 
 
 def _image_files(folder: Path) -> list[Path]:
-    """List the images of a class in alphabetical order; MissingData if there are none."""
+    """Return the paths of the images in the folder of a class, in alphabetical order; MissingData if there are none."""
     files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
     if not files:
         raise MissingData(
@@ -98,7 +98,7 @@ def _image_files(folder: Path) -> list[Path]:
 
 
 def open_image(file: Path) -> Any:
-    """Open an image in RGB; ValueError if the file is not an image."""
+    """Read an image file and return a Pillow image in RGB; ValueError if the file is not an image or cannot be read."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -109,9 +109,9 @@ def open_image(file: Path) -> Any:
 
 
 def random_crop(image: Any, size: int, draws: np.random.Generator) -> Any:
-    """Return a random crop, rescaled to `size` x `size` and flipped with probability 1/2.
+    """Return a random crop, rescaled to `size` x `size` pixels and flipped with probability 1/2.
 
-    The crop has 8 % to 100 % of the area and an aspect ratio from 3:4 to 4:3.
+    The crop has 8 % to 100 % of the area and an aspect ratio from 3:4 to 4:3. If ten draws do not fit into the image, it is the central square.
 
     Args:
         image: A Pillow image.
@@ -138,7 +138,10 @@ def random_crop(image: Any, size: int, draws: np.random.Generator) -> Any:
 
 
 def center_crop(image: Any, size: int) -> Any:
-    """Return the central square with 7/8 of the shorter side, rescaled to `size` x `size`: 224 pixels out of 256."""
+    """Return the central square of a Pillow image with 7/8 of its shorter side, rescaled to `size` x `size` pixels.
+
+    This is the customary crop of 224 pixels out of 256.
+    """
     from PIL import Image
 
     width, height = image.size
@@ -148,7 +151,7 @@ def center_crop(image: Any, size: int) -> Any:
 
 
 def normalised(image: Any) -> torch.Tensor:
-    """Return the normalised pixels of an image, `(3, size, size)`."""
+    """Return the pixels of an RGB image, scaled to [0, 1] and normalised by `MEAN` and `STD` of each channel: float32 `(3, height, width)`."""
     values = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
     return (values - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
 
@@ -162,7 +165,7 @@ class FolderBatches:
         seed: The seed of shuffles and crops.
         side: The side of a crop, in pixels.
         threads: The number of threads that decode images.
-        stride: The number of processes that share the pieces; each reads every `stride`-th piece.
+        stride: The number of processes that share the pieces; each reads every `stride`-th piece, so that the next pieces are known.
     """
 
     PREFETCHED = 2
@@ -175,7 +178,14 @@ class FolderBatches:
         self._started: deque[tuple[tuple[int, int, int], list[Future[torch.Tensor]], torch.Tensor]] = deque()
 
     def at(self, number: int, piece: int = 0, pieces: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return piece `piece` of `pieces` of batch `number`: images and labels; decoding of the next ones is started."""
+        """Return piece `piece` = 0 ... `pieces` - 1 of batch `number`, one of `pieces` equal parts, and start to decode the next ones.
+
+        Returns:
+            The images, float32 `(n, 3, side, side)`, and their class indices, `(n,)`, with n = size / pieces.
+
+        Raises:
+            ValueError: If `pieces` does not divide the batch size, or if a file is not an image.
+        """
         position = number * pieces + piece
         wanted = [(*divmod(position + i * self.stride, pieces), pieces) for i in range(self.PREFETCHED + 1)]
         while self._started and self._started[0][0] != wanted[0]:
@@ -187,18 +197,28 @@ class FolderBatches:
         return torch.stack([image.result() for image in images]), labels
 
     def _submit(self, number: int, piece: int, pieces: int) -> tuple[list[Future[torch.Tensor]], torch.Tensor]:
-        """Start decoding a piece of a batch; return the futures of its images, and its labels."""
+        """Start to decode piece `piece` of `pieces` of batch `number`.
+
+        Returns:
+            One future per image, with the image `(3, side, side)` as its result, and the class indices `(n,)`.
+        """
         (index,) = self.batches.at(self.seed, number)
         rows = batch_piece(torch.arange(len(index)), piece, pieces)
         return [self._pool.submit(self._load, number, int(i), int(index[i])) for i in rows], self.folder.labels[index[rows]]
 
     def _load(self, number: int, position: int, i: int) -> torch.Tensor:
-        """Decode and crop one image, with draws that depend on seed, batch and position only."""
+        """Return a random crop of image `i` of the folder, normalised, `(3, side, side)`.
+
+        Its draws depend only on the seed, the batch `number` and the `position` in the batch.
+        """
         draws = np.random.default_rng((self.seed, number, position))
         return normalised(random_crop(open_image(self.folder.files[i]), self.side, draws))
 
     def evaluation_batches(self, folder: Folder, size: int = 100) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield batches of the central crops of another folder's images, in order."""
+        """Yield the central crops of the images of another folder, in order, `size` per batch; the last batch may be smaller.
+
+        Each batch is a pair of normalised images, float32 `(n, 3, side, side)`, and class indices `(n,)`.
+        """
         for at in range(0, len(folder), size):
             files = folder.files[at : at + size]
             yield (
@@ -209,5 +229,5 @@ class FolderBatches:
 
 @functools.cache
 def _threads(count: int) -> ThreadPoolExecutor:
-    """Return the thread pool that all runs of a process share."""
+    """Return the thread pool of `count` threads that all runs of a process share."""
     return ThreadPoolExecutor(count)

@@ -21,13 +21,14 @@ def read(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """Read the logs of all runs of an experiment; those of hyperparameter searches only if there are no others.
 
     Args:
-        folder: The folder of the experiment.
+        folder: The folder of the experiment, with the logs in `runs/NAME/log.jsonl`.
 
     Returns:
-        The rows of each run, by its name, without an incomplete last line.
+        For each run, by its name, the rows of its log: a list of dicts, one per step, with "step", "lr", "loss" and evaluated numbers. A last line
+        that is still being written is left out.
 
     Raises:
-        ValueError: If there are no rows.
+        ValueError: If no run has a complete row.
     """
     found = {}
     for path in sorted(folder.glob("runs/*/log.jsonl")):
@@ -43,10 +44,13 @@ def draw(folder: Path) -> Any:
     """Plot the logs of an experiment: a panel for the training loss and one for each evaluated number, coloured by method.
 
     Args:
-        folder: The folder of the experiment.
+        folder: The folder of the experiment, with the logs in `runs/NAME/log.jsonl`.
 
     Returns:
-        The figure.
+        The matplotlib figure.
+
+    Raises:
+        ValueError: If no run has a complete row.
     """
     runs = read(folder)
     names = list(dict.fromkeys(name for rows in runs.values() for row in rows for name in row))

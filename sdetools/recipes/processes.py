@@ -1,4 +1,4 @@
-"""Distributed training under `torchrun`: process group, rank, broadcast and reduction."""
+"""Distributed training under `torchrun`: process group, rank, broadcast and reduction. A single process is a group of one."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Result = TypeVar("Result")
 
 @contextlib.contextmanager
 def sharing(device: str) -> Iterator[tuple[str, bool]]:
-    """Context manager that joins the process group under `torchrun`.
+    """Context manager that joins the process group under `torchrun`, and leaves it at the end; without `torchrun`, a single process.
 
     Args:
-        device: The device of the run; "cuda" under `torchrun` means one GPU per process.
+        device: The device of the run, such as "cpu" or "cuda"; "cuda" under `torchrun` means one GPU per process.
 
     Yields:
-        The device of this process, and whether it is the first.
+        The device of this process, such as "cuda:1", and whether it is the first process.
 
     Raises:
         ValueError: If the device is not available, or if it is a numbered GPU under `torchrun`.
@@ -50,14 +50,14 @@ def sharing(device: str) -> Iterator[tuple[str, bool]]:
 
 
 def rank_and_world() -> tuple[int, int]:
-    """Return the rank of this process and the number of processes."""
+    """Return the rank of this process, counted from 0, and the number of processes; (0, 1) without a process group."""
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
 
 
 def from_first_process(compute: Callable[[], Result]) -> Result:
-    """Compute a value in the first process and broadcast it to all processes."""
+    """Return `compute()`, evaluated in the first process only and sent to all processes; the result must be picklable."""
     rank, world = rank_and_world()
     if world == 1:
         return compute()
@@ -67,7 +67,7 @@ def from_first_process(compute: Callable[[], Result]) -> Result:
 
 
 def summed(value: float, world: int) -> float:
-    """Return the sum of a number over all processes."""
+    """Return the sum of `value` over all processes, equal in each; `world` is their number, and 1 returns `value`."""
     if world == 1:
         return value
     total = torch.tensor(value, dtype=torch.float64)
