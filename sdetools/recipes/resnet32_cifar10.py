@@ -1,6 +1,7 @@
 """Figure 2: SGD and SGDM at one learning rate on CIFAR-10, for growing l of SVAG.
 
-At l = 1 the test accuracy of SGDM is higher; as l grows, the test curves approach each other.
+At l = 1 the test accuracy of SGDM is higher; as l grows, the test curves approach each other. SVAG takes two batches per step, which multiplies the
+covariance of the gradient by l, and takes l times as many steps at lr / l.
 
 Marks beside the values: [paper] stated in the paper; [likely] inferred or customary, not the paper's value.
 """
@@ -24,7 +25,10 @@ from sdetools.recipes.training import Job, Trainer, TrainingTask
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of the experiment; `l`, `seeds` and `first_seed` (`GRID`) only select the runs."""
+    """Settings of the experiment, described at each field; `l`, `seeds` and `first_seed` (the names in `GRID`) only select the runs.
+
+    A value that is out of range raises a ValueError.
+    """
 
     GRID: ClassVar[tuple[str, ...]] = ("l", "seeds", "first_seed")
 
@@ -73,23 +77,23 @@ MINIATURE = {
 
 @lru_cache(maxsize=1)
 def read_images(settings: Settings) -> tuple[vision.LabelledImages, vision.LabelledImages]:
-    """Return training and test images, read once in each process."""
+    """Return the training and the test images, downsampled by `settings.shrink`.
+
+    They are read once in each process. MissingData if files are missing.
+    """
     train, test = vision.SOURCES[settings.source](settings.data)
     return train.downsampled(settings.shrink), test.downsampled(settings.shrink)
 
 
 def task(settings: Settings, method: str, l: int, seed: int, device: str) -> TrainingTask:
-    """Return the task of one run.
+    """Return everything that defines one run: the network, its optimiser, the batches, the schedule and the evaluation on the test images.
 
     Args:
         settings: The settings.
         method: "SGD" or "SGDM".
         l: The amplification of SVAG.
-        seed: The seed of the shuffles.
-        device: The device.
-
-    Returns:
-        The task.
+        seed: The seed of shuffles and augmentation. The initial weights come from torch's global generator.
+        device: The device to which batches are moved, such as "cpu".
     """
     train, test = read_images(settings)
     model = vision.SmallResNet(
@@ -119,7 +123,11 @@ def task(settings: Settings, method: str, l: int, seed: int, device: str) -> Tra
 
 
 def main(settings: Settings, trainer: Trainer) -> RecipeOutcome:
-    """Run the experiment and return its table and figure."""
+    """Train both methods for each l and seed, and return the table, the figure and the runs.
+
+    The runs have the keys (l, method), with a list over seeds each. The table has one row per l: the mean final test accuracies of both methods
+    with standard deviations, their paired difference, and the distance of the test curves.
+    """
     read_images.cache_clear()  # files may have changed since the last call
     read_images(settings)
     keys = list(product(settings.l, ("SGD", "SGDM"), range(settings.first_seed, settings.first_seed + settings.seeds)))
@@ -143,14 +151,22 @@ def main(settings: Settings, trainer: Trainer) -> RecipeOutcome:
 
 
 def curves(runs: Sequence[Any]) -> np.ndarray:
-    """Return the test accuracies during each run in percent, `(runs, evaluations)`; after a divergence the last value is repeated."""
+    """Return the test accuracies of training runs in percent, `(runs, evaluations)`, with one column per evaluation during a run.
+
+    After a divergence the last value is repeated; a value that is not finite counts as 0.
+    """
     found = [[100 * (value or 0.0) for value in run.curve("test_accuracy")[1]] for run in runs]
     longest = max(map(len, found))
     return np.array([curve + [curve[-1]] * (longest - len(curve)) for curve in found])
 
 
 def distances(found: Mapping[tuple[int, str], Sequence[Any]], l: int) -> np.ndarray:
-    """Return the distance between the test curves of SGD and SGDM, averaged over the run, `(seeds,)`."""
+    """Return the mean over a run of |test accuracy of SGD - test accuracy of SGDM| in percentage points, for each seed, `(seeds,)`.
+
+    Args:
+        found: The training runs, lists over seeds by the keys (l, method).
+        l: The amplification of SVAG.
+    """
     both = [curves(found[l, method]) for method in ("SGD", "SGDM")]
     length = max(c.shape[1] for c in both)
     one, other = (np.pad(c, ((0, 0), (0, length - c.shape[1])), mode="edge") for c in both)
@@ -158,7 +174,12 @@ def distances(found: Mapping[tuple[int, str], Sequence[Any]], l: int) -> np.ndar
 
 
 def draw(settings: Settings, found: dict[tuple[int, str], list[Any]]) -> Any:
-    """Plot the mean test curves with bands of one standard deviation, a panel for each l."""
+    """Return a matplotlib figure of the mean test curves with bands of one standard deviation over seeds, a panel for each l.
+
+    Args:
+        settings: The settings.
+        found: The training runs, lists over seeds by the keys (l, method).
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(2.9 * len(settings.l), 3.0), layout="constrained")

@@ -34,7 +34,10 @@ from sdetools.recipes.training import Job, Trainer, TrainingTask
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of the experiment; those in `GRID` only select the runs or affect their speed."""
+    """Settings of the experiment, described at each field; those in `GRID` only select the runs or affect their speed.
+
+    A value that is out of range raises a ValueError.
+    """
 
     GRID: ClassVar[tuple[str, ...]] = ("batch", "grid", "equivalent", "seeds", "first_seed", "threads")
 
@@ -115,12 +118,12 @@ def network(settings: Settings, channels: int, classes: int) -> torch.nn.Module:
     """Return a residual network whose blocks are initialised to the identity: their last gains are zero [likely].
 
     Args:
-        settings: The settings of the architecture.
+        settings: The settings of the architecture: `stem`, `widths`, `depths` and `layer`.
         channels: The number of channels of an image.
         classes: The number of classes.
 
     Returns:
-        The network.
+        The network of transformers; its output has the attribute `logits`, `(n, classes)`.
     """
     from transformers import ResNetConfig, ResNetForImageClassification
 
@@ -137,7 +140,11 @@ def network(settings: Settings, channels: int, classes: int) -> torch.nn.Module:
 
 @lru_cache(maxsize=1)
 def read_images(settings: Settings) -> dict[str, tuple[Any, Any]]:
-    """Return training and test images for runs (key "") and for the search ("search-"); they are read once in each process."""
+    """Return the data in a dict of pairs (training images, test images), read once in each process.
+
+    The key "" is for the runs: all training and test images. The key "search-" is for the search of learning rates: the fraction `held_out` of the
+    training images serves as test images, the others are for training. MissingData if files are missing.
+    """
     read: Any = imagefolder.folders if settings.source == "imagefolder" else vision.SOURCES[settings.source]
     train, test = read(settings.data)
     if isinstance(train, vision.LabelledImages):
@@ -148,19 +155,16 @@ def read_images(settings: Settings) -> dict[str, tuple[Any, Any]]:
 
 
 def task(settings: Settings, kind: str, method: str, size: int, lr: float, seed: int, device: str) -> TrainingTask:
-    """Return the task of one run.
+    """Return everything that defines one run: the network, its optimiser, the batches, the schedule and the evaluation.
 
     Args:
         settings: The settings.
-        kind: "search-" for a run of the search, else "".
+        kind: "search-" for a run of the search, which is evaluated on held-out training images; "" for one evaluated on test images.
         method: "SGD" or "SGDM".
         size: The batch size.
-        lr: The peak learning rate of SGDM, in the form of the settings.
-        seed: The seed of the shuffles.
-        device: The device.
-
-    Returns:
-        The task.
+        lr: The peak learning rate of SGDM, in the form of the settings; SGD gets the effective one.
+        seed: The seed of shuffles and crops. The initial weights come from torch's global generator.
+        device: The device to which batches are moved, such as "cuda".
     """
     train, test = read_images(settings)[kind]
     world = distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
@@ -195,12 +199,17 @@ def task(settings: Settings, kind: str, method: str, size: int, lr: float, seed:
 
 
 def effective_rate(settings: Settings, lr: float) -> float:
-    """Return the effective learning rate of SGDM: gamma / (1 - beta) for the form of Eq. (1)."""
+    """Return the effective learning rate of SGDM with the learning rate `lr` in the form of the settings: lr / (1 - beta) for Eq. (1)."""
     return float(convert(lr, settings.momentum, source=settings.form, target="sgd")["lr"])
 
 
 def main(settings: Settings, trainer: Trainer) -> RecipeOutcome:
-    """Search the learning rates, run the experiment and return its table and figure."""
+    """Search the learning rate of each method at each batch size, train with the best ones, and return the table, the figure and the runs.
+
+    The runs have the keys (batch size, name), with the names of `METHODS` and a list over seeds each. The chosen learning rates have the keys
+    (batch size, method). The table has one row per batch size: mean final test accuracies with standard deviations, the paired difference of SGDM
+    and SGD, and the learning rates. The user is warned about a best rate at an end of the grid.
+    """
     read_images.cache_clear()  # files may have changed since the last call
     read_images(settings)
 
@@ -246,7 +255,12 @@ METHODS = {"SGDM": "#D55E00", "SGD": "#0072B2", "SGD, equivalent rate": "#56B4E9
 
 
 def draw(settings: Settings, found: dict[tuple[int, str], list[Any]]) -> Any:
-    """Plot the test accuracies over batch sizes, with error bars of one standard deviation."""
+    """Return a matplotlib figure of the final test accuracies over batch sizes, with error bars of one standard deviation over seeds.
+
+    Args:
+        settings: The settings.
+        found: The training runs, lists over seeds by the keys (batch size, name), with the names of `METHODS`.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.2, 3.6), layout="constrained")

@@ -25,7 +25,10 @@ from sdetools.recipes.training import Job, Trainer, TrainingTask
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of the experiment; `tasks`, `subsets`, `batch` and `lr` (`GRID`) only select the runs."""
+    """Settings of the experiment, described at each field; `tasks`, `subsets`, `batch` and `lr` (the names in `GRID`) only select the runs.
+
+    A value that is out of range raises a ValueError.
+    """
 
     GRID: ClassVar[tuple[str, ...]] = ("tasks", "subsets", "batch", "lr")
 
@@ -90,16 +93,18 @@ SEARCH_SUBSET = 1
 
 @dataclass(frozen=True)
 class Study:
-    """The data and the pretrained model of one task.
+    """The data and the pretrained model of one text task, which all its runs share.
+
+    A prompt is a sentence in a template with one masked token; the class is the most likely of the label words in its place.
 
     Attributes:
         settings: The settings of the experiment.
-        words: The label words.
-        ids: Their tokens.
-        model: The pretrained model.
-        encode: Converts examples to prompts.
-        pool: The examples from which subsets are drawn.
-        test: The test prompts.
+        words: The label words, one per class.
+        ids: The token of each label word, an integer.
+        model: The pretrained masked language model; runs train copies of it.
+        encode: A function from examples to tokenised prompts.
+        pool: The examples from which training and development subsets are drawn.
+        test: The tokenised test prompts.
     """
 
     settings: Settings
@@ -111,7 +116,10 @@ class Study:
     test: text.Prompts
 
     def fresh(self) -> text.Prompted:
-        """Return the pretrained network, with its lowest layers frozen according to the settings."""
+        """Return a new copy of the pretrained network with logits `(n, classes)`, with its lowest `settings.frozen` layers frozen.
+
+        If any layers are frozen, the embeddings are frozen too.
+        """
         net = text.Prompted(copy.deepcopy(self.model), self.ids)
         if self.settings.frozen:
             base = net.model.base_model
@@ -120,14 +128,26 @@ class Study:
         return net
 
     def subset(self, seed: int, fewer: Callable[[int, str], None] = lambda n, sentence: None) -> list[text.Prompts]:
-        """Return training and development prompts."""
+        """Draw a subset of the pool and return its tokenised prompts: a list of two, for training and for development.
+
+        Args:
+            seed: The seed of the draw.
+            fewer: Called with the index of a class that has too few examples and a sentence about it; it may raise an error. By default nothing is
+                reported.
+
+        Raises:
+            ValueError: If a class has fewer than two examples.
+        """
         own = self.settings
         return [self.encode(part) for part in text.subset(self.pool, self.words, own.k, own.dev or own.k, seed, fewer)]
 
 
 @lru_cache(maxsize=1)
 def pretrained(place: str, random: bool) -> tuple[Any, Any]:
-    """Return model and tokeniser, which all tasks share."""
+    """Return the masked language model and the tokeniser of `settings.model`, which all tasks share, read once in each process.
+
+    `place` is a folder or "minilm"; `random` gives random weights, equal in all processes. See `text.pretrained`.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(0)  # random weights must be equal in all processes
         return text.pretrained(place, random)
@@ -135,7 +155,16 @@ def pretrained(place: str, random: bool) -> tuple[Any, Any]:
 
 @lru_cache(maxsize=8)
 def study(settings: Settings, name: str) -> Study:
-    """Return the data and the model that all runs of a task share, read once in each process."""
+    """Return the data and the model that all runs of a text task share, read once in each process.
+
+    Args:
+        settings: The settings.
+        name: The name of the task, a key of `text.TASKS` such as "sst-2".
+
+    Raises:
+        MissingData: If data or model are missing.
+        ValueError: If `words` are not one per class, or `length` is more than the model's maximum.
+    """
     own = text.TASKS[name]
     words = settings.words or own.words
     if len(words) != len(own.words):
@@ -157,19 +186,18 @@ def study(settings: Settings, name: str) -> Study:
 
 
 def task(settings: Settings, name: str, method: str, size: int, lr: float, seed: int, device: str) -> TrainingTask:
-    """Return the task of one run.
+    """Return everything that defines one run: the network, its optimiser, the batches, the schedule and the evaluation.
+
+    The evaluation gives the accuracy and loss on development and test prompts.
 
     Args:
         settings: The settings.
-        name: The name of the text task.
+        name: The name of the text task, such as "sst-2".
         method: "SGD" or "SGDM".
         size: The batch size.
         lr: The learning rate of SGD, or the effective learning rate of SGDM.
         seed: The seed of the subset and the shuffles.
-        device: The device.
-
-    Returns:
-        The task.
+        device: The device to which batches are moved, such as "cuda".
     """
     own = study(settings, name)
     train, dev = own.subset(seed)
@@ -195,7 +223,15 @@ def task(settings: Settings, name: str, method: str, size: int, lr: float, seed:
 
 
 def evaluated(net: torch.nn.Module, data: text.Prompts, device: str, name: str = "test", size: int = 50) -> dict[str, float]:
-    """Return the mean loss and the accuracy; batches consist of prompts of similar lengths."""
+    """Return the mean cross-entropy and the accuracy of a network on prompts: a dict with the keys `{name}_loss` and `{name}_accuracy`.
+
+    Args:
+        net: The network, from token ids, attention mask and mask positions to logits.
+        data: The prompts.
+        device: The device to which batches are moved.
+        name: The name of the data, used in the keys.
+        size: The batch size; a batch consists of prompts of similar lengths.
+    """
     order = sorted(range(len(data)), key=lambda i: len(data.ids[i]))
     parts = (data.batch(order[at : at + size]) for at in range(0, len(order), size))
     batches = (((ids.to(device), *(part.to(device) for part in rest)), labels) for ids, *rest, labels in parts)
@@ -203,7 +239,10 @@ def evaluated(net: torch.nn.Module, data: text.Prompts, device: str, name: str =
 
 
 def at_best(runs: Sequence[Any]) -> np.ndarray:
-    """Return the test accuracies in percent at the first best development accuracy; 0 for a run that diverged before an evaluation."""
+    """Return the test accuracy of each run at its first best development accuracy, in percent, `(runs,)`.
+
+    A run without an evaluation counts as 0.
+    """
     out = []
     for run in runs:
         rows = [row for row in run.log if row.get("dev_accuracy") is not None]
@@ -212,7 +251,12 @@ def at_best(runs: Sequence[Any]) -> np.ndarray:
 
 
 def main(settings: Settings, trainer: Trainer) -> RecipeOutcome:
-    """Evaluate zero-shot, search the learning rates, run the experiment and return its table and figure."""
+    """Evaluate zero-shot, search batch size and learning rate of each method, train with the best ones, and return table, figure and runs.
+
+    The runs have the keys (task, method), with a list over subsets each; the key "zero-shot" gives the numbers before training by task. The chosen
+    pairs (batch size, learning rate) have the keys (task, method). The table has one row per task, with mean test accuracies, standard deviations
+    over subsets and the paired difference.
+    """
     if settings.clip is not None:
         trainer.tell(f"gradients are clipped at norm {settings.clip:g}, for SGD and for SGDM")
     for cache in (study, pretrained):
@@ -248,14 +292,30 @@ def main(settings: Settings, trainer: Trainer) -> RecipeOutcome:
 
 
 def fewer(settings: Settings, trainer: Trainer, name: str, n: int, sentence: str) -> None:
-    """Report a class with too few examples where the settings allow it; ValueError otherwise."""
+    """Report a class with too few examples to the user where that is accepted; otherwise raise a ValueError.
+
+    It is accepted if `settings.fewer` is set, or if the class is known to be small (`TextTask.short`).
+
+    Args:
+        settings: The settings.
+        trainer: Its `tell` reports the sentence.
+        name: The name of the text task.
+        n: The index of the class.
+        sentence: A sentence that names the class and the numbers.
+    """
     if not settings.fewer and n not in text.TASKS[name].short:
         raise ValueError(f"{name}: {sentence}. Use a smaller --set k=..., or --set fewer=true to accept fewer.")
     trainer.tell(f"{name}: {sentence}: at most two thirds of them are for training, the others for development")
 
 
 def draw(settings: Settings, zero: dict[str, float], found: dict[tuple[str, str], list[Any]]) -> Any:
-    """Plot the test accuracies of each task, with error bars of one standard deviation."""
+    """Return a matplotlib figure of the test accuracies of each task, with error bars of one standard deviation over subsets.
+
+    Args:
+        settings: The settings.
+        zero: The accuracy before training, in [0, 1], by task.
+        found: The training runs, lists over subsets by the keys (task, method).
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(1.6 + 1.1 * len(settings.tasks), 3.4), layout="constrained")

