@@ -196,19 +196,21 @@ def cross_fitted(
 
 
 class Population:
-    """The loss over all samples, in the scale of the run's batches, with gradients and Hessian products over any subset.
+    """The loss over all samples, in the scale of one batch of the run, with gradients and Hessian products over any subset.
+
+    In this scale a loss that sums over samples is its mean over the subset times the batch size; any other is a mean over the subset.
 
     Args:
         own: Gradients and Hessian products of the network on a batch.
         source: The batches of the run.
         seed: The seed of samples and draws.
         tick: Called after every piece, for progress.
-        trial: The number of batch gradients of the trial, which sets the budget.
+        trial: The number of batch gradients of the trial, the training runs of the diagnosis; the budget is a share of their work.
 
     Attributes:
-        kind: "mean" or "sum" where the loss of a batch of any size is that over its samples. Empty where a sample's loss depends on other samples
-            (batch normalisation, class weights) or is random (dropout, augmentation); then samples come in random batches of the run's size, each
-            with fixed draws.
+        kind: "mean" or "sum" where the loss of a batch of any size is the mean or sum of its samples' losses. Empty where a sample's loss depends on
+            other samples (batch normalisation, class weights) or is random (dropout, augmentation); then samples come in random batches of the run's
+            size, each with fixed draws.
         sample_limit: The maximal number of samples in use: those that fit into a gigabyte; without effect for arrays in memory.
         step: The number of samples of a piece, the set that is passed through the network at once.
         whole: Whether the loss over all samples can be computed.
@@ -242,11 +244,11 @@ class Population:
         return self._cache[name]
 
     def gradient(self, index: np.ndarray) -> torch.Tensor:
-        """Return the gradient, `(dim,)`, of the mean loss over the samples with the indices `index` `(samples,)`, times the batch size for a sum."""
+        """Return the gradient, `(dim,)`, of the mean loss over the samples `index` `(samples,)`, times the batch size if losses are sums."""
         return self._mean(index, self.own.gradient)
 
     def product(self, index: np.ndarray, v: torch.Tensor) -> torch.Tensor:
-        """Return H v, `(dim,)`, for the Hessian H of the loss over the samples `index` `(samples,)` in the scale of a batch, and v `(dim,)`."""
+        """Return H v, `(dim,)`, for v `(dim,)` and H the Hessian of the loss over the samples `index` `(samples,)` whose gradient is `gradient`."""
         return self._mean(index, lambda batch: self.own.product(batch, v))
 
     def products(self, index: np.ndarray, v: torch.Tensor) -> torch.Tensor:

@@ -111,8 +111,10 @@ class Derivatives:
     def differences(self, batch: Any, v: torch.Tensor, draws: int | None = None) -> torch.Tensor:
         """Return H v, `(dim,)`, as (g(x + h v) - g(x - h v)) / 2 h with h |v| = eps^(1/3) (1 + |x|), and zeros for v = 0.
 
+        x are the parameters, g is the gradient of the loss of `batch`, and eps the machine precision of the parameters' type.
+
         Args:
-            batch: The batch whose loss has the gradient g.
+            batch: The batch.
             v: The vector, `(dim,)`.
             draws: The seed of torch's generators before both gradients, so that they have the same dropout; None draws one.
         """

@@ -162,6 +162,7 @@ class PNM(Optimizer):
     """Positive-negative momentum, m_t = mu^2 m_{t-2} + (1 - mu^2) g with mu = `momentum`; see `sdetools.PNM`.
 
     The step is p -= lr ((1 + b0) m_t - b0 m_{t-1}) / sqrt((1 + b0)^2 + b0^2), with `b0` the weight of the negative momentum, any finite number.
+    `params` are the parameters p or parameter groups, g the gradient of p, and `options` the keyword options of `Optimizer`.
 
     Example:
         >>> p = torch.nn.Parameter(torch.tensor([1.0]))
@@ -192,7 +193,8 @@ class PNM(Optimizer):
 class SNGM(Optimizer):
     """Stochastic normalised gradient descent with momentum, m = mu m + g / |g|, p -= lr m, with mu = `momentum`; see `sdetools.SNGM`.
 
-    |g| is the 2-norm over all parameters of all groups, weight decay included; g / |g| is 0 for g = 0. On a GPU each step synchronises once.
+    |g| is the 2-norm over all parameters of all groups, weight decay included; g / |g| is 0 for g = 0. On a GPU each step synchronises once. `params`
+    and `options` are those of `Optimizer`.
 
     Example:
         >>> p = torch.nn.Parameter(torch.tensor([1.0, 1.0]))
@@ -224,7 +226,7 @@ class RandomScaling(Optimizer):
     """SGDM with a random learning rate, m = mu m + (1 - mu) g, p -= s lr m, s ~ Exp(1), mu = `momentum`; see `sdetools.RandomScaling`.
 
     One draw s per step scales all parameters. It comes from `generator` (on a CPU), whose state is part of `state_dict`, or, if that is None, from
-    torch's global generator.
+    torch's global generator. `params` and `options` are those of `Optimizer`.
 
     Example:
         >>> p = torch.nn.Parameter(torch.tensor([1.0]))
@@ -265,8 +267,8 @@ class RandomScaling(Optimizer):
 class SGDF(Optimizer):
     """SGD with a Wiener filter in each coordinate, p -= lr (mh + K (g - mh)), K = sh / (sh + (g - mh)^2 + eps); see `sdetools.SGDF`.
 
-    m = mu m + (1 - mu) g and s = b2 s + (1 - b2) (g - m)^2 with mu = `momentum`, b2 in [0, 1) and eps > 0. mh and sh are m and s with Adam's bias
-    correction, after k steps m / (1 - mu^k) and s / (1 - b2^k).
+    m = mu m + (1 - mu) g and s = b2 s + (1 - b2) (g - m)^2 with mu = `momentum`, b2 in [0, 1), eps > 0. mh and sh are m and s with Adam's bias
+    correction, after k steps m / (1 - mu^k) and s / (1 - b2^k). `params` and `options` are those of `Optimizer`.
 
     Example:
         >>> p = torch.nn.Parameter(torch.tensor([1.0]))
@@ -324,7 +326,7 @@ FAMILY: dict[str, type[Optimizer]] = {
 
 
 class PlanScheduler:
-    """Scheduler that sets `lr` and `momentum` of every group from a plan (eta_k, beta_k), k = 0, 1, ..., of `sdetools.schedules`.
+    """Scheduler that sets every group to a plan of `sdetools.schedules`: `lr` to eta_k and `momentum` to beta_k for step k = 0, 1, ...
 
     The constructor sets the values of step 0. Call `step()` once after every step of the optimiser, as with torch's schedulers.
 

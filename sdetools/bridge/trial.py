@@ -32,8 +32,8 @@ class Trial:
     Attributes:
         steps: The number of steps of a run.
         before: The loss at the checkpoint.
-        momentum: The losses after the last step with momentum, `(seeds,)`; NaN where a run diverged.
-        plain: The losses after the last step of plain SGD, `(seeds,)`, in the same order; NaN where a run diverged.
+        momentum: The losses after the last step with momentum, `(pairs,)`; NaN where a run diverged.
+        plain: The losses after the last step of plain SGD, `(pairs,)`, in the same order; NaN where a run diverged.
         shortfall: The fraction of momentum's progress that plain SGD lacks, (L_plain - L_momentum) / (L_before - L_momentum) of the means, with its
             95 % interval.
     """
@@ -124,13 +124,13 @@ def run_trial(
 def progress_shortfall(before: float, momentum: np.ndarray, plain: np.ndarray, looks: int = 3) -> Quantity:
     """Return the fraction of momentum's progress that plain SGD lacks, with a 95 % interval by the delta method.
 
-    The fraction is (mean plain - mean momentum) / (before - mean momentum). A run of plain SGD contributes at most `WORST`, also if it diverged. If a
-    run with momentum diverged or there was no progress, the value is NaN and the interval unbounded.
+    The fraction is (mean plain - mean momentum) / (before - mean momentum). A run of plain SGD contributes at most `WORST` = 2, also if it diverged.
+    If a run with momentum diverged or there was no progress, the value is NaN and the interval unbounded.
 
     Args:
         before: The loss at the checkpoint.
-        momentum: The final losses with momentum, `(seeds,)`; NaN or infinite where a run diverged.
-        plain: The final losses of plain SGD on the same batches, `(seeds,)`.
+        momentum: The final losses with momentum, `(pairs,)`; NaN or infinite where a run diverged.
+        plain: The final losses of plain SGD on the same batches, `(pairs,)`, in the same order.
         looks: How often the interval is inspected; it is valid at all looks simultaneously (Bonferroni). A trial has three.
     """
     if not np.isfinite(momentum).all():

