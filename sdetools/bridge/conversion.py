@@ -122,14 +122,14 @@ class Match(NamedTuple):
 
 
 def match(source: Filter | None, target: str) -> Match | None:
-    """Return the settings with which the method `target` takes the steps of a given filter.
+    """Return the settings with which the method `target` takes the steps of a given linear filter of the gradients.
 
     Args:
-        source: The filter; None for a method that is not a linear filter, which no method matches.
+        source: The filter m = mu m + a g, p -= lr (c g + d m) of the gradients g; None for a method of another form, which nothing matches.
         target: The name of the method, a key of `NUMBERS`, such as "HeavyBall".
 
     Returns:
-        The settings; None if `target` cannot take these steps at any positive learning rate.
+        The hyperparameters of `target`, with factors for the learning rate and the buffer; None if it cannot take these steps.
     """
     if source is None:
         return None

@@ -110,8 +110,8 @@ def listing(settings: Any) -> list[list[str]]:
         settings: The settings of a recipe, an instance of its `Settings`.
 
     Returns:
-        One row per setting, in the order of the class, with four texts: its name, its value in the form that `--set` takes, the mark of its source,
-        such as "[paper]" (empty without a mark or if the value was changed), and its meaning.
+        One row per setting, in the order of the class, with four texts: its name; its value in the form that `--set` takes; the mark of its source,
+        such as "[paper]" for a value stated in the paper (empty without a mark or if the value was changed); its meaning.
     """
     source = inspect.getsource(type(settings))
     body, lines, descriptions = ast.parse(source).body[0], source.splitlines(), {}
