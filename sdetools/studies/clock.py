@@ -22,7 +22,16 @@ LAG = 3.0
 
 
 def steps_to(horizon: float, step_time: float, name: str = "horizon") -> int:
-    """Return the number of steps to a time; ValueError if it is not a whole number of steps."""
+    """Return the number of steps from time 0 to a time, an integer of at least 1.
+
+    Args:
+        horizon: The time, positive.
+        step_time: The time of one step.
+        name: The name of the argument in error messages.
+
+    Raises:
+        ValueError: If the time is not a whole number of steps, up to a relative error of 1e-9, or is more than `LONGEST` steps.
+    """
     horizon = _check.positive(name, horizon)
     steps = horizon / step_time
     if steps > LONGEST:
@@ -41,7 +50,17 @@ def steps_to(horizon: float, step_time: float, name: str = "horizon") -> int:
 
 
 def asked_steps(name: str, times: Any, steps: int, step_time: float) -> np.ndarray:
-    """Return the steps of a list of times, or every step for "all"."""
+    """Return the steps of the requested times as an integer array, in ascending order and without repetition.
+
+    Args:
+        name: The name of the argument `times` in error messages.
+        times: A time or a list of times from 0 to the horizon, or "all" for every step, 0 and the last included.
+        steps: The number of steps of the run.
+        step_time: The time of one step.
+
+    Raises:
+        ValueError: If `times` is another text or is empty, or if a time lies outside the run or is not a whole number of steps.
+    """
     if isinstance(times, str):
         if times != "all":
             raise ValueError(f"`{name}` must be a list of times, 'all' or None; got {times!r}.")
@@ -53,13 +72,17 @@ def asked_steps(name: str, times: Any, steps: int, step_time: float) -> np.ndarr
 
 
 def recorded_steps(times: Any, steps: int, step_time: float, memory: float) -> np.ndarray:
-    """Return the steps to record.
+    """Return the steps at which observables are evaluated, as an integer array `(times,)` in ascending order.
 
     Args:
-        times: A list of times, or "all"; by default every step up to 8 / (1 - beta) and then geometrically spaced steps.
+        times: A list of times, or "all" for every step. None selects every step up to 8 `memory` (at most `DENSE` of them, evenly spaced),
+            then steps with the ratio `GROWTH`, and the last step.
         steps: The number of steps of the run.
         step_time: The time of one step.
-        memory: The longest memory 1 / (1 - beta), in steps.
+        memory: The longest memory 1 / (1 - beta) of the dynamics, in steps.
+
+    Raises:
+        ValueError: If `times` is neither, or a time lies outside the run or is not a whole number of steps.
     """
     if times is not None:
         return asked_steps("times", times, steps, step_time)
@@ -73,7 +96,12 @@ def recorded_steps(times: Any, steps: int, step_time: float, memory: float) -> n
 
 
 def moment(times: np.ndarray, time: float | None) -> int:
-    """Return the index of a recorded time, by default of the last one; ValueError if the time was not recorded."""
+    """Return the index in `times` of a recorded time; ValueError if the time was not recorded.
+
+    Args:
+        times: The recorded times, `(times,)`.
+        time: The time, which may differ from a recorded one by a relative error of 1e-9; None for the last recorded time.
+    """
     if time is None:
         return len(times) - 1
     found = int(np.argmin(np.abs(times - time)))
@@ -85,14 +113,23 @@ def moment(times: np.ndarray, time: float | None) -> int:
 
 
 def longest_memory(*members: Moving) -> float:
-    """Return 1 / (1 - beta) of the slowest momentum, in steps."""
+    """Return the longest memory 1 / (1 - beta) of one or more dynamics, in steps; 1 for dynamics without momentum."""
     return max(m.longest_memory for m in members)
 
 
 def plan_control(member: Moving, steps: int, record: np.ndarray) -> ControlVariate | None:
-    """Return the control variate of a momentum method, with a lag between 3 and 4.5 memories; None without momentum.
+    """Return the control variate of a momentum method: the noise that entered its momentum buffer since an earlier step, the anchor.
 
-    The anchor of a recorded step k is the last step at which (y, E) was stored and that lies at least one lag before k, or the start.
+    The anchor of a recorded step k is the last step at which the auxiliary position y and the accumulated noise E are stored and that lies at
+    least one lag before k; the start, where there is none. A lag is `LAG` memories 1 / (1 - beta), and an anchor lies at most 1.5 lags back.
+
+    Args:
+        member: The dynamics.
+        steps: The number of steps of the run.
+        record: The recorded steps, `(times,)`.
+
+    Returns:
+        The steps to store, and the anchor and the weights of each recorded step; None for a dynamics without momentum.
     """
     memory, fading = member.memory(steps), member.fading(steps)
     if memory is None or fading is None or not memory.any():

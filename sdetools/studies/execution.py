@@ -1,4 +1,4 @@
-"""How paths are run: the options that every function which simulates takes as keyword arguments, documented here once."""
+"""Options of execution: threads, backend, store and others, which every function that simulates takes as keyword arguments."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SILENT = frozenset({"threads", "executor", "store", "resume", "progress"})
 
 
 class ExecutionOptions(TypedDict, total=False):
-    """The keyword arguments that `Execution` documents, for type checkers."""
+    """The types of the keyword arguments that `Execution` documents, for type checkers; none of them is required."""
 
     threads: int | None
     executor: Executor | None
@@ -83,7 +83,14 @@ class Execution(Mapping[str, Any]):
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Execution:
-        """The options among a function's keyword arguments; TypeError for a name that is not one of them, with the nearest name."""
+        """Return the options of execution in a function's keyword arguments, with defaults for those that are not given.
+
+        Args:
+            given: Values by name.
+
+        Raises:
+            TypeError: If a name is not an option; the message suggests the nearest option.
+        """
         known = [f.name for f in fields(cls)]
         for name in given:
             if name not in known:
@@ -109,5 +116,8 @@ class Execution(Mapping[str, Any]):
         return name in [*self]
 
     def changed(self) -> dict[str, Any]:
-        """The options that are not at their defaults and that a result may depend on: in its last digits, or in its precision."""
+        """Return the options that differ from their defaults and that a result may depend on, as a dict from names to values.
+
+        These are `backend`, which affects the last digits, and `dtype`, which determines the precision.
+        """
         return {f.name: self[f.name] for f in fields(self) if f.name not in SILENT and self[f.name] != f.default}

@@ -1,4 +1,8 @@
-"""The weak gap E h(x_k) - E h(z_k) between two dynamics on the same noise, its simultaneous band and its maximum."""
+"""The weak gap E h(x_k) - E h(z_k) between two dynamics on the same noise, its simultaneous band and its maximum.
+
+Arrays `(times, observables)` have one row for each recorded time, in ascending order, and one column for each observable and then for each
+functional, in the order of `names`.
+"""
 
 from __future__ import annotations
 
@@ -32,22 +36,22 @@ LEAST_GROUPS = 4
 
 @dataclass(frozen=True)
 class WeakGap(KeptPaths):
-    """The weak gap E h(x_k) - E h(z_k) between two dynamics, along the recorded times.
+    """The estimated weak gap E h(x_k) - E h(z_k) between two dynamics, the members, at the recorded times; the return value of `st.weak_gap`.
 
     Attributes:
         first: The dynamics x.
         second: The dynamics z.
-        times: The recorded times, `(records,)`.
-        steps: The steps at these times, on the clock of the longer step.
-        names: The names of the observables and functionals.
-        statistics: Sample moments of the pair.
+        times: The recorded times, `(times,)`, in ascending order.
+        steps: The steps at these times, integers `(times,)`, counted in steps of the member with the longer step.
+        names: The names of the observables and then of the functionals.
+        statistics: Sample moments of the pair: the gap, its standard error and the moments of each member, `(times, observables)` each.
         coupled: Whether the two share their draws.
         controlled: Whether the control variate is used.
         confidence: The confidence level of intervals.
-        known: Properties of the values that follow from the computation: exactness, bounds, rounding.
-        trajectories: Selected paths of both members, if requested.
-        slices: The points of all paths at selected times, if requested.
-        origin: The call, seed and backend.
+        known: Properties of the values that follow from the computation: exactness, bounds, rounding. `facts` has them as arrays.
+        trajectories: Selected paths at the recorded times, an array over (member, path, time, part, coordinate); None if not requested.
+        slices: All paths at selected times, an array over (member, path, time, part, coordinate); None if not requested.
+        origin: The call, seed, stream, backend, floating-point type and version.
     """
 
     first: Moving
@@ -63,35 +67,38 @@ class WeakGap(KeptPaths):
 
     @property
     def members(self) -> tuple[Moving, ...]:
-        """The two dynamics."""
+        """The two dynamics, `(first, second)`."""
         return self.first, self.second
 
     @property
     def paths(self) -> int:
-        """The number of paths."""
+        """The number of paths of each member, diverged ones included."""
         return self.statistics.sums.paths
 
     @property
     def diverged(self) -> int:
-        """The number of diverged paths of both members."""
+        """The number of diverged paths, those of the first member plus those of the second."""
         return int(self.statistics.sums.diverged.sum())
 
     @property
     def first_divergence(self) -> int:
-        """The first step at which a path diverged; -1 if none did."""
+        """The first step at which a path of either member diverged; -1 if none did."""
         return min((s for s in self.statistics.sums.first_divergence.tolist() if s >= 0), default=-1)
 
     @property
     def final(self) -> np.ndarray | None:
-        """The last points, `(2 dim, paths)`: the coordinates of the first member, then of the second; None without `keep_final=True`."""
+        """The positions of all paths after the last step, `(2 dim, paths)`; None without `keep_final=True`.
+
+        The first `dim` rows are the coordinates of the first member, the others those of the second.
+        """
         return self.statistics.sums.points
 
     def at(self, observable: str | int = 0, time: float | None = None) -> Estimate:
-        """Return the gap at a recorded time.
+        """Return the estimate of the gap E h(x) - E h(z) at a recorded time; NaN with an infinite interval if a path diverged by then.
 
         Args:
-            observable: The name or the index of the observable.
-            time: The time; by default the last.
+            observable: The name of the observable, or its index in `names`.
+            time: The recorded time; None for the last.
 
         Raises:
             ValueError: If there is no such observable, or the time was not recorded.
@@ -106,7 +113,11 @@ class WeakGap(KeptPaths):
         )  # fmt: skip
 
     def sup(self, observable: str | int = 0) -> SupEstimate:
-        """Return max_k |gap_k| over the recorded steps, with its simultaneous band."""
+        """Return the estimate of max_k |gap_k| over the recorded steps, with the simultaneous band of the curve; NaN if a path diverged.
+
+        Args:
+            observable: The name of the observable, or its index in `names`; ValueError if there is none.
+        """
         o = column(self.names, observable)
         if o not in self._sups:
             self._sups[o] = self._supremum(o)
@@ -114,11 +125,11 @@ class WeakGap(KeptPaths):
 
     @cached_property
     def _sups(self) -> dict[int, SupEstimate]:
-        """Suprema that were computed, by column."""
+        """Return values of `sup` so far, by the index of the observable."""
         return {}
 
     def _supremum(self, o: int) -> SupEstimate:
-        """Compute the supremum of column `o`."""
+        """Return the estimate of max_k |gap_k| for the observable with index `o`."""
         curve, errors = self.statistics.gap[:, o], self.facts.stderr[:, o]
         argmax = int(np.nanargmax(np.abs(curve))) if np.isfinite(curve).any() else 0
         points = self.facts.along(o)
@@ -133,22 +144,39 @@ class WeakGap(KeptPaths):
         )  # fmt: skip
 
     def band(self, observable: str | int = 0, confidence: float | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Return the lower and the upper limit of the simultaneous band over the recorded times; see `SupEstimate.band`."""
+        """Return the simultaneous band of the gap: its lower and its upper limit at the recorded times, `(times,)` each.
+
+        With probability `confidence` the gap lies in the band at all these times. The limits are infinite where the error is unknown.
+
+        Args:
+            observable: The name of the observable, or its index in `names`; ValueError if there is none.
+            confidence: The confidence level; None for that of the result.
+        """
         return self.sup(observable).band(confidence)
 
     def variance_reduction(self, observable: str | int = 0, time: float | None = None) -> tuple[float, float]:
-        """Return two ratios: the variance of independent sampling over that of coupling alone, and over that with the control variate.
+        """Return the factors by which coupling reduces the variance of the gap: `(coupling alone, coupling with the control variate)`.
+
+        Each is the variance of independent sampling over that of the method. Without a control variate both are equal.
 
         Args:
-            observable: The name or the index of the observable.
-            time: A recorded time; by default the last.
+            observable: The name of the observable, or its index in `names`.
+            time: The recorded time; None for the last.
+
+        Raises:
+            ValueError: If there is no such observable, or the time was not recorded.
         """
         o, t = column(self.names, observable), moment(self.times, time)
         return float(self.statistics.reductions[0][t, o]), float(self.statistics.reductions[1][t, o])
 
     @cached_property
     def data(self) -> xarray.Dataset:
-        """`gap` (also as `mean`), `stderr`, the means of both members with standard errors, and variance reductions over (time, observable)."""
+        """A dataset over (time, observable), with the coordinate `step` along `time`.
+
+        Its variables are `gap` (also as `mean`), `stderr`, `first_mean`, `first_stderr`, `second_mean` and `second_stderr` of the two members,
+        and the variance of independent sampling over that of coupling (`reduction_coupled`) and over that of the method used (`reduction`).
+        Its attributes are the numbers of paths and of diverged paths, the first step of divergence, and the fields of `origin`.
+        """
         import xarray
 
         dims, s = ("time", "observable"), self.statistics
@@ -166,7 +194,7 @@ class WeakGap(KeptPaths):
         )
 
     def table(self) -> str:
-        """Return a text table of the gaps at the recorded times and of the suprema, with their intervals."""
+        """Return a text table with, for each observable, a line for the gap at each recorded time and one for the supremum, with their intervals."""
         rows: list[tuple[str, str, Estimate]] = []
         for name in self.names:
             rows += [(name, f"{t:.4g}", self.at(name, float(t))) for t in self.times]
@@ -174,12 +202,12 @@ class WeakGap(KeptPaths):
         return estimates_table("gap", self.confidence, rows)
 
     def plot(self, observable: str | int = 0, exact: np.ndarray | None = None, *, ax: Any = None) -> Figure:
-        """Plot the gap over time with its simultaneous band.
+        """Plot the gap over time with its simultaneous band, and return the figure.
 
         Args:
-            observable: The name or the index of the observable.
-            exact: Exact gaps at the recorded times, as an overlay.
-            ax: The axes; by default those of a new figure.
+            observable: The name of the observable, or its index in `names`.
+            exact: Exact gaps at the recorded times, `(times,)`, drawn as a dashed curve; None for no such curve.
+            ax: The axes; None for those of a new figure.
         """
         from sdetools.plots import figure_of, gap_curve
 
@@ -220,37 +248,38 @@ def weak_gap(
     stream: int | Stream = 0,
     **execution: Unpack[ExecutionOptions],
 ) -> WeakGap:
-    r"""The weak gap E h(x_k) - E h(z_k) between two dynamics that start together and share their noise draw by draw.
+    r"""Estimate the weak gap E h(x_k) - E h(z_k) between two dynamics that start together and share their noise draw by draw.
 
-    The steps of the two may differ in length if one is a whole multiple of the other. They are compared on the longer one's clock, and share
-    Brownian increments, which add up; other draws cannot be shared by unequal steps.
+    The steps of the two may differ in length if one is a whole multiple of the other. They are then compared at the steps of the longer one, and
+    share Brownian increments, which add up; other draws cannot be shared by unequal steps.
 
     Args:
         first: The dynamics x.
         second: The dynamics z.
-        x0: As in `simulate`. From a law, coupled members start at one point on every path, independent members each at their own.
-        horizon: The final time, on the clock of the longer step.
+        x0: Where paths start, as in `simulate`. From a law, coupled members start at one point on every path, independent members each at their
+            own.
+        horizon: The final time, a whole number of the longer steps.
         paths: The number of paths. Give either `paths` or `precision`.
         observe: Observables h, as in `simulate`.
         coupled: Whether the two share their draws; if not they are simulated independently.
         control: Whether the difference is regressed on a control variate of mean zero, the noise in the momentum buffer of `first`. It
-            brings the standard deviation of the difference to the order of the gap itself.
-        precision: The half-width that the interval of every recorded gap shall reach; a pilot run finds the number of paths.
+            brings the standard deviation of the difference to the order of the gap itself. Ignored where there is no such variate.
+        precision: The half-width that the interval of every recorded gap shall have; pilot paths determine the number of paths.
         times: Times to record, as in `simulate`.
-        functionals: Additive functionals of the path, as in `simulate`.
-        keep_final: Whether to keep the last points, as `gap.final`.
-        trajectories: Paths to keep at the recorded times, as in `simulate`.
-        slices: Times at which all paths are kept, as in `simulate`.
-        confidence: The level of intervals and of the simultaneous band.
+        functionals: Sums over the steps of the path, as in `simulate`.
+        keep_final: Whether to keep the positions of all paths after the last step, as `gap.final`.
+        trajectories: A number of first paths, or a list of path indices, whose states at the recorded times are kept, as `gap.trajectories`.
+        slices: Times at which the states of all paths are kept, as `gap.slices`.
+        confidence: The confidence level of intervals and of the simultaneous band.
         seed: The seed of the draws.
         stream: 0, 1, 2, ...: independent sets of draws of one seed.
         execution: Options of `st.Execution`: threads, executor, backend, dtype, store, resume, progress.
 
     Returns:
-        The gap along time with its band, and its maximum.
+        The estimated gap at the recorded times, with its band and its maximum.
 
     Raises:
-        ValueError: An argument does not fit, or the two dynamics cannot be compared or coupled; the message says which, and what would.
+        ValueError: If an argument is invalid, or the two dynamics cannot be compared or coupled; the message states the rule and a remedy.
 
     Example:
         >>> import sdetools as st

@@ -1,4 +1,8 @@
-"""Means of observables along one dynamics, estimated from many paths, and the validation of a simulation's arguments."""
+"""Means of observables along one dynamics, estimated from many paths, and the validation of a simulation's arguments.
+
+A dynamics is a one-step rule with its noise and the time of one step. Arrays `(times, observables)` have one row for each recorded time, in
+ascending order, and one column for each observable and then for each functional, in the order of `names`.
+"""
 
 from __future__ import annotations
 
@@ -31,19 +35,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Simulation(KeptPaths):
-    """Means of observables along one dynamics.
+    """Estimated means E h(x_k) of observables along one dynamics at the recorded times; the return value of `st.simulate`.
 
     Attributes:
         dynamics: The dynamics.
-        times: The recorded times, `(records,)`.
-        steps: The steps at these times.
-        names: The names of the observables and functionals.
-        statistics: Sample moments.
+        times: The recorded times, `(times,)`, in ascending order.
+        steps: The steps at these times, integers `(times,)`.
+        names: The names of the observables and then of the functionals.
+        statistics: Sample means, variances and standard errors, `(times, observables)` each.
         confidence: The confidence level of intervals.
-        known: Properties of the values that follow from the computation: exactness, bounds, rounding.
-        trajectories: Selected paths, if requested.
-        slices: The points of all paths at selected times, if requested.
-        origin: The call, seed and backend.
+        known: Properties of the values that follow from the computation: exactness, bounds, rounding. `facts` has them as arrays.
+        trajectories: Selected paths at the recorded times, an array over (path, time, part, coordinate); None if not requested.
+        slices: All paths at selected times, an array over (path, time, part, coordinate); None if not requested.
+        origin: The call, seed, stream, backend, floating-point type and version.
     """
 
     dynamics: Moving
@@ -56,17 +60,17 @@ class Simulation(KeptPaths):
 
     @property
     def members(self) -> tuple[Moving, ...]:
-        """The dynamics, as a tuple."""
+        """A tuple whose only element is the dynamics."""
         return (self.dynamics,)
 
     @property
     def paths(self) -> int:
-        """The number of paths."""
+        """The number of paths, diverged ones included."""
         return self.statistics.sums.paths
 
     @property
     def diverged(self) -> int:
-        """The number of paths that left the finite range."""
+        """The number of diverged paths: those whose state was not finite at some step."""
         return int(self.statistics.sums.diverged[0])
 
     @property
@@ -76,15 +80,15 @@ class Simulation(KeptPaths):
 
     @property
     def final(self) -> np.ndarray | None:
-        """The last points, `(dim, paths)`; None without `keep_final=True`."""
+        """The positions of all paths after the last step, `(dim, paths)`; None without `keep_final=True`."""
         return self.statistics.sums.points
 
     def at(self, observable: str | int = 0, time: float | None = None) -> Estimate:
-        """Return E h at a recorded time.
+        """Return the estimate of E h at a recorded time; NaN with an infinite interval if a path diverged by then.
 
         Args:
-            observable: The name or the index of the observable.
-            time: The time; by default the last.
+            observable: The name of the observable, or its index in `names`.
+            time: The recorded time; None for the last.
 
         Raises:
             ValueError: If there is no such observable, or the time was not recorded.
@@ -98,7 +102,10 @@ class Simulation(KeptPaths):
 
     @cached_property
     def data(self) -> xarray.Dataset:
-        """`mean`, `stderr` and `variance` over (time, observable), with the coordinate `step` along `time`."""
+        """A dataset with `mean`, `stderr` and `variance` (of h over paths) over (time, observable), and the coordinate `step` along `time`.
+
+        Its attributes are the numbers of paths and of diverged paths, the first step of divergence, and the fields of `origin`.
+        """
         import xarray
 
         dims = ("time", "observable")
@@ -111,16 +118,16 @@ class Simulation(KeptPaths):
         )
 
     def table(self) -> str:
-        """Return a text table of the means at the recorded times with their intervals."""
+        """Return a text table of the means and their intervals: a line for each observable and each of its recorded times."""
         rows = ((name, f"{t:.4g}", self.at(name, float(t))) for name in self.names for t in self.times)
         return estimates_table("mean", self.confidence, rows)
 
     def plot(self, observable: str | int | None = None, *, ax: Any = None) -> Figure:
-        """Plot means over time with their pointwise intervals.
+        """Plot means over time with their pointwise intervals, and return the figure.
 
         Args:
-            observable: The name or the index of an observable; by default all.
-            ax: The axes; by default those of a new figure.
+            observable: The name of an observable, or its index in `names`; None for all, as curves in the same axes.
+            ax: The axes; None for those of a new figure.
         """
         from sdetools.plots import figure_of, gap_curve
 
@@ -156,33 +163,34 @@ def simulate(
     stream: int | Stream = 0,
     **execution: Unpack[ExecutionOptions],
 ) -> Simulation:
-    r"""Means E h(x_k) of observables along one dynamics, from independent paths.
+    r"""Estimate the means E h(x_k) of observables along one dynamics, from independent paths.
 
     Step k is at time t = k step_time. The draws depend on `seed` and `stream` alone.
 
     Args:
         dynamics: An optimiser, an SDE with an integrator, or any other one-step rule.
         x0: Where paths start: a point `(dim,)`, points `(dim, n)` of which path p takes column p mod n, or a law of `st.starts`.
-        horizon: The final time, in units of `dynamics.step_time`.
+        horizon: The final time, a whole number of steps of `dynamics.step_time`.
         paths: The number of paths. Give either `paths` or `precision`.
-        observe: Observables h: expressions, functions of a point, losses, or a dict of them by name.
-        precision: The half-width that the interval of every recorded mean shall reach; a pilot run finds the number of paths.
-        times: Times to record; by default every step up to 8 / (1 - beta) and then geometrically, "all" for every step.
-        functionals: Additive functionals of the whole path, such as `st.PathLength()`.
-        keep_final: Whether to keep the last points, as `run.final`.
-        trajectories: A number of paths, or a list of numbers of paths, to keep at the recorded times, as `run.trajectories`. These paths are
-            computed again after all others, equal to the bit.
-        slices: Times, recorded or not, at which the points of all paths are kept, as `run.slices`.
-        confidence: The level of intervals.
+        observe: Observables h: an expression, a function of a point, a loss, a list of these, or a dict from names to these.
+        precision: The half-width that the interval of every recorded mean shall have; pilot paths determine the number of paths.
+        times: A list of times to record, or "all" for every step. None records every step up to 8 / (1 - beta), later ones with the ratio 1.1,
+            and the last.
+        functionals: A sum over the steps of the path, such as `st.PathLength()`, or a list of these. They are recorded like observables.
+        keep_final: Whether to keep the positions of all paths after the last step, as `run.final`.
+        trajectories: A number n for the first n paths, or a list of path indices. The states of these paths at the recorded times are kept as
+            `run.trajectories`. These paths are simulated again after all others, equal to the bit.
+        slices: Times, recorded or not, at which the states of all paths are kept, as `run.slices`.
+        confidence: The confidence level of intervals.
         seed: The seed of the draws.
         stream: 0, 1, 2, ...: independent sets of draws of one seed.
         execution: Options of `st.Execution`: threads, executor, backend, dtype, store, resume, progress.
 
     Returns:
-        The means with their intervals, and what was kept of paths.
+        The estimated means with their intervals, and the states of paths that were requested.
 
     Raises:
-        ValueError: An argument does not fit; the message says which, and what would.
+        ValueError: If an argument is invalid; the message states the rule and a remedy.
 
     Example:
         >>> import sdetools as st
@@ -225,23 +233,24 @@ def make_program(
     control: Any,
     coupled: bool,
 ) -> tuple[Program, np.ndarray, float]:
-    """Validate the arguments of a simulation.
+    """Validate the arguments of a simulation of one dynamics or of a pair, and return its description for the engine.
 
     Args:
-        members: One dynamics, or two.
-        x0: As in `simulate`, as are `horizon`, `observe`, `times` and `functionals`.
-        horizon: The final time.
-        observe: Observables.
-        times: Times to record.
-        functionals: Additive functionals.
-        control: Whether to use a control variate where one exists.
-        coupled: Whether two members share their draws.
+        members: One dynamics, or the two of a pair.
+        x0: Where paths start, as in `simulate`.
+        horizon: The final time, on the clock of the longer step.
+        observe: Observables, as in `simulate`.
+        times: Times to record, as in `simulate`.
+        functionals: Sums over the steps of the path, as in `simulate`.
+        control: Whether to use a control variate where one exists: for coupled members of equal step, of which the first has momentum and
+            noise that is not sampled from data.
+        coupled: Whether the members share their draws.
 
     Returns:
-        The program, its recorded steps, and the time of one of these steps.
+        The program, its recorded steps in units of the longer step, `(times,)`, and the time of one longer step.
 
     Raises:
-        ValueError: If an argument does not fit.
+        ValueError: If an argument is invalid, the members differ in dimension or in the order of coordinates, or their steps do not nest.
     """
     from sdetools.studies.clock import plan_control
 
@@ -289,7 +298,14 @@ def make_program(
 
 
 def nested(members: tuple[Moving, ...]) -> tuple[int, ...]:
-    """Return the step of each member in units of the shortest; ValueError if these are not whole numbers."""
+    """Return the step of each member in units of the shortest step, as a tuple of integers of which one is 1.
+
+    Args:
+        members: One dynamics, or the two of a pair.
+
+    Raises:
+        ValueError: If the longer step is not a whole multiple of the shorter one.
+    """
     shortest = min(m.step_time for m in members)
     ratios = [m.step_time / shortest for m in members]
     every = tuple(round(r) for r in ratios)
@@ -303,7 +319,19 @@ def nested(members: tuple[Moving, ...]) -> tuple[int, ...]:
 
 
 def chosen_paths(paths: Any, precision: Any, program: Program, confidence: float, sampler: Sampler) -> int:
-    """Return `paths`, or the number of paths for `precision`; ValueError unless exactly one of them is given."""
+    """Return the number of paths of a run: `paths` itself, or the number that reaches `precision` by a run of pilot paths.
+
+    Args:
+        paths: The requested number of paths, or None.
+        precision: The half-width that every recorded interval shall have, or None.
+        program: The description of the simulation.
+        confidence: The confidence level of the intervals.
+        sampler: Seed, stream and options of execution.
+
+    Raises:
+        ValueError: If not exactly one of `paths` and `precision` is given, an argument is invalid, or the pilot paths do not determine the
+            number.
+    """
     _check.confidence(confidence)
     if (paths is None) == (precision is None):
         raise ValueError("give either `paths` or `precision`, one of them; for example paths=100_000.")

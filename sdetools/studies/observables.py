@@ -1,4 +1,7 @@
-"""Observables (test functions h) from expressions, functions and losses, and additive functionals of the whole path."""
+"""Observables (test functions h) from expressions, functions and losses, and additive functionals of the whole path.
+
+A point is an array `(dim,)`, many points are an array `(dim, paths)`. Functions of a point also accept the traced values of `sdetools.graph`.
+"""
 
 from __future__ import annotations
 
@@ -19,22 +22,23 @@ from sdetools.losses.graphs import Formula
 from sdetools.studies.ranges import Range
 
 STEP = 1e-5
-"""The step of central differences for the gradient in the control variate, which is unbiased for any gradient."""
+"""The step of central differences for gradients of functions that cannot be traced. The control variate is unbiased for any gradient."""
 
 
 @dataclass(frozen=True)
 class Observable:
-    """An observable h with its gradient.
+    """An observable h with its gradient, as `observable` makes it from a user's specification.
 
     Attributes:
-        name: The name of its column in results.
-        value: h(x) for component-first arrays `(dim, paths)` or traced values.
-        gradient: Its gradient, `(dim, paths)`.
-        identity: A text that identifies the function, for the store.
-        parameters: Numbers that enter h.
-        torch_value_stage: The value as a torch function, if there is one.
-        latex: The formula.
-        range: The stated range of h; by default it is derived from the formula.
+        name: The name of the observable in results.
+        value: The function h. It maps a point `(dim,)` to a number, points `(dim, paths)` to `(paths,)`, and a traced value to a traced value.
+            If there are `parameters`, they are an optional second argument.
+        gradient: The gradient of h as a function of the same arguments; its value has the shape of the points.
+        identity: A text that identifies the function; files of unfinished runs are matched by it.
+        parameters: The numbers in the formula of h, `(n,)`; empty if they are constants of the function.
+        torch_value_stage: The function h on torch tensors `(dim, paths)`; None if h is not given as a torch function.
+        latex: The formula of h in LaTeX; empty if unknown.
+        range: The stated range of h; None to derive it from the formula.
     """
 
     name: str
@@ -55,12 +59,12 @@ class Bounded:
     that are 0 or 1 see `Indicator`.
 
     Args:
-        h: An observable.
-        low: The lower bound.
-        high: The upper bound.
+        h: The observable: an expression, a function of a point, or a loss.
+        low: The lower bound, finite.
+        high: The upper bound, finite and above `low`.
 
     Raises:
-        ValueError: If a bound is not finite or `low` is not below `high`; later, if a mean lies outside of the bounds.
+        ValueError: If a bound is not finite or `low` is not below `high`. A result whose mean lies outside of the bounds raises it later.
 
     Example:
         >>> from sdetools.losses import from_expression
@@ -78,7 +82,7 @@ class Bounded:
 
     @property
     def range(self) -> Range:
-        """The stated range."""
+        """The stated bounds, as a `Range` without a set of values."""
         return Range(float(self.low), float(self.high))
 
 
@@ -90,7 +94,7 @@ class Indicator:
     between two bounds see `Bounded`.
 
     Args:
-        h: An observable; it may return a condition, such as `lambda x: x[0] > 4`.
+        h: The observable: an expression, a function of a point, or a loss. It may return a condition, such as `lambda x: x[0] > 4`.
 
     Example:
         >>> from sdetools.losses import from_expression
@@ -102,17 +106,21 @@ class Indicator:
 
     @property
     def range(self) -> Range:
-        """The values 0 and 1."""
+        """The set of values {0, 1}, as a `Range`."""
         return Range.of((0, 1))
 
 
 def observable(spec: Any, space: Any, name: str = "") -> Observable:
-    """Return an observable from an expression, a loss, a function h(x), or an object with a method `value(x)`.
+    """Return the `Observable` of a user's specification, after an evaluation at two test points.
+
+    A function that returns a condition becomes the indicator function of the condition, with values 0 and 1. A function that fails on
+    points `(dim, paths)`, or mixes their columns, is called once for each path.
 
     Args:
-        spec: The observable.
+        spec: An expression, a loss, a function h(x), an object with a method `value(x)`, or a `Bounded` or `Indicator` of these. An
+            `Observable` is returned as it is.
         space: A dynamics or a loss, whose `names` and `dim` define the coordinates.
-        name: The name of the column; by default that of the observable.
+        name: The name in results; if empty, the expression, the label of the loss, or the name of the function.
 
     Raises:
         ValueError: If an expression has an unknown name, `spec` is not an observable, or its value is not one real number for each path.
@@ -171,7 +179,15 @@ def observable(spec: Any, space: Any, name: str = "") -> Observable:
 
 
 def observables(specs: Any, space: Any) -> tuple[Observable, ...]:
-    """Return a tuple of observables from one specification, a list, or a dict by name; ValueError if two have the same name."""
+    """Return the observables of a user's specification as a tuple, in the given order.
+
+    Args:
+        specs: What `observable` accepts, a list of these, or a dict from names to these; an empty list gives an empty tuple.
+        space: A dynamics or a loss, whose `names` and `dim` define the coordinates.
+
+    Raises:
+        ValueError: If `specs` is something else, two observables have the same name, or one of them is refused by `observable`.
+    """
     if isinstance(specs, (str, Loss, Bounded, Indicator)) or callable(specs) or hasattr(specs, "value"):
         specs = [specs]
     if isinstance(specs, Mapping):
@@ -201,7 +217,12 @@ def _encodable(name: str) -> bool:
 
 
 def column(names: tuple[str, ...], observable: str | int) -> int:
-    """Return the column of an observable, given its name or its index; ValueError if there is none."""
+    """Return the index of an observable in `names`, from 0 to len(names) - 1; ValueError if there is none.
+
+    Args:
+        names: The names of the observables and functionals of a result.
+        observable: A name, or an index; a negative index counts from the end.
+    """
     if isinstance(observable, str):
         if observable not in names:
             raise ValueError(f"`observable` must be one of {', '.join(map(repr, names))}; got {observable!r}.")
@@ -213,7 +234,11 @@ def column(names: tuple[str, ...], observable: str | int) -> int:
 
 @dataclass(frozen=True)
 class _Gradient:
-    """The gradient of a function: from its graph, or by central differences if it cannot be traced."""
+    """The gradient of a function h(x): derived from its formula if the function can be traced, otherwise by central differences.
+
+    Args:
+        value: The function h.
+    """
 
     value: Callable[[Any], Any]
 
@@ -226,7 +251,7 @@ class _Gradient:
         return formula(x) if x.ndim > 1 else formula(x[:, None])[:, 0]
 
     def _formula(self, dim: int) -> Formula | None:
-        """Return the traced gradient; None if the function cannot be traced."""
+        """Return the traced gradient of h for points of `dim` coordinates; None if the function cannot be traced."""
         if dim not in self._formulas:
             x = Trace().input("x", (dim,))
             try:
@@ -237,14 +262,14 @@ class _Gradient:
 
     @cached_property
     def _formulas(self) -> dict[int, Formula | None]:
-        """Traced gradients by the number of coordinates."""
+        """Results of `_formula` so far, by the number of coordinates."""
         return {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {"value": self.value}
 
     def _differences(self, x: Any) -> np.ndarray:
-        """Return the gradient by central differences."""
+        """Return the gradient at `x` by central differences with `STEP`, in the shape of `x`: `(dim,)` or `(dim, paths)`."""
         out = []
         for i in range(len(x)):
             up, down = np.array(x, copy=True), np.array(x, copy=True)
@@ -255,7 +280,11 @@ class _Gradient:
 
 @dataclass(frozen=True)
 class _IndicatorOf:
-    """The indicator function of a condition."""
+    """The indicator function of a condition: 1 where it holds, 0 elsewhere.
+
+    Args:
+        condition: A function of a point that returns True or False for each path.
+    """
 
     condition: Callable[[Any], Any]
 
@@ -264,7 +293,7 @@ class _IndicatorOf:
 
 
 class PathLength:
-    """The length of the path, sum_k |x_{k+1} - x_k|_2.
+    """The length of the path up to each recorded step, sum_k |x_{k+1} - x_k|_2, for `functionals=`.
 
     Example:
         >>> PathLength().increment(np.array([0.0, 0.0]), np.array([3.0, 4.0]))
@@ -274,14 +303,14 @@ class PathLength:
     name = "path length"
 
     def increment(self, before: Any, after: Any) -> Any:
-        """Return |after - before|_2."""
+        """Return the length of one step, |after - before|_2: a number for points `(dim,)`, `(paths,)` for points `(dim, paths)`."""
         step = after - before
         return np.sqrt(np.sum(step * step, axis=0))
 
 
 @dataclass(frozen=True)
 class LossVariation:
-    """The total variation of a loss along the path, sum_k |L(x_{k+1}) - L(x_k)|.
+    """The total variation of a loss along the path up to each recorded step, sum_k |L(x_{k+1}) - L(x_k)|, for `functionals=`.
 
     Args:
         loss: The loss L.
@@ -291,25 +320,25 @@ class LossVariation:
 
     @property
     def name(self) -> str:
-        """The name of its column in results."""
+        """The name of the functional in results."""
         return "loss variation"
 
     @property
     def identity(self) -> str:
-        """A text that identifies the functional, for the store."""
+        """A text that identifies the functional and its loss; files of unfinished runs are matched by it."""
         return f"loss variation of {self.loss.identity} {self.loss.parameters.tolist()}"
 
     def increment(self, before: Any, after: Any) -> Any:
-        """Return |L(after) - L(before)|."""
+        """Return |L(after) - L(before)| of one step: a number for points `(dim,)`, `(paths,)` for points `(dim, paths)`."""
         return abs(self.loss.value(after) - self.loss.value(before))
 
 
 @dataclass(frozen=True)
 class SquaredIncrements:
-    """The quadratic variation of one coordinate, sum_k (x_{k+1,i} - x_{k,i})^2.
+    """The quadratic variation of one coordinate up to each recorded step, sum_k (x_{k+1,i} - x_{k,i})^2, for `functionals=`.
 
     Args:
-        coordinate: The index i of the coordinate.
+        coordinate: The index i of the coordinate, from 0.
 
     Example:
         >>> SquaredIncrements(1).increment(np.array([0.0, 0.0]), np.array([3.0, 4.0]))
@@ -320,22 +349,23 @@ class SquaredIncrements:
 
     @property
     def name(self) -> str:
-        """The name of its column in results."""
+        """The name of the functional in results."""
         return f"squared increments of x{self.coordinate}"
 
     def increment(self, before: Any, after: Any) -> Any:
-        """Return the squared increment of the coordinate."""
+        """Return (after_i - before_i)^2 of one step: a number for points `(dim,)`, `(paths,)` for points `(dim, paths)`."""
         step = after[self.coordinate] - before[self.coordinate]
         return step * step
 
 
 @dataclass(frozen=True)
 class Accumulate:
-    """An additive functional of the path, sum_k f(x_k, x_{k+1}).
+    """An additive functional of the path with a function of your own, sum_k f(x_k, x_{k+1}) up to each recorded step, for `functionals=`.
 
     Args:
-        name: The name of its column in results.
-        function: The function f of two points, in plain arithmetic.
+        name: The name of the functional in results.
+        function: The function f of the points before and after a step, `(dim,)` or `(dim, paths)` each. It returns one number for each path.
+            It is plain arithmetic with NumPy functions, without `if` on its arguments.
     """
 
     name: str
@@ -343,11 +373,11 @@ class Accumulate:
 
     @property
     def identity(self) -> str:
-        """A text that identifies the functional, for the store."""
+        """A text that identifies the function f by its code; files of unfinished runs are matched by it."""
         from sdetools._identity import function_identity
 
         return function_identity(self.function)
 
     def increment(self, before: Any, after: Any) -> Any:
-        """Return f(before, after)."""
+        """Return f(before, after) of one step: a number for points `(dim,)`, `(paths,)` for points `(dim, paths)`."""
         return self.function(before, after)

@@ -1,4 +1,8 @@
-"""Means, gaps and their standard errors from the accumulated moments of groups of paths."""
+"""Means, gaps and their standard errors from the accumulated moments of groups of paths.
+
+A group is a set of consecutive paths whose moments are accumulated together. Arrays `(times, observables)` have one row for each recorded
+time and one column for each observable and then for each functional. Values that depend on diverged paths are not finite.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,24 @@ from sdetools.simulation.records import PAIR, SINGLE, Columns
 
 
 def _variance(squares: np.ndarray, n: int) -> np.ndarray:
-    """Return the unbiased variance from a sum of squares about the mean; NaN for one path."""
+    """Return the unbiased variance squares / (n - 1), in the shape of `squares`; NaN for one path.
+
+    Args:
+        squares: Sums of squares about the mean; negative ones, from rounding, count as 0.
+        n: The number of paths.
+    """
     return np.maximum(squares, 0.0) / (n - 1) if n > 1 else np.full_like(squares, np.nan)
 
 
 def _pooled(sums: Sums, columns: Columns) -> dict[str, np.ndarray]:
-    """Return the moments of all groups together: weighted means, and sums of products about them by the parallel axis theorem."""
+    """Return the moments of all groups together, as a dict from the name of each statistic to an array `(times, observables)`.
+
+    Means are weighted by the numbers of paths. Sums of products about them follow by the parallel axis theorem.
+
+    Args:
+        sums: Accumulated moments of the groups.
+        columns: The names of the statistics, in their order along the last axis of `sums.groups`.
+    """
     used = sums.counts > 0
     weight = sums.counts[used][:, None, None] / sums.paths
     groups = columns.by_name(sums.groups[used])
@@ -32,67 +48,70 @@ def _pooled(sums: Sums, columns: Columns) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class SingleStatistics:
-    """Sample moments of one dynamics; arrays are `(records, columns)`.
+    """Sample moments of the observables h of one dynamics, as arrays `(times, observables)`.
 
     Attributes:
-        sums: Accumulated moments of the groups.
+        sums: Accumulated moments of the groups of paths.
     """
 
     sums: Sums
 
     @cached_property
     def total(self) -> dict[str, np.ndarray]:
-        """The mean of h and the sum of squares about it."""
+        """A dict with the mean of h, "h", and the sum of squares about it, "h2", `(times, observables)` each."""
         return _pooled(self.sums, SINGLE)
 
     @cached_property
     def mean(self) -> np.ndarray:
-        """The mean of h."""
+        """The mean of h over paths, `(times, observables)`."""
         return self.total["h"]
 
     @cached_property
     def variance(self) -> np.ndarray:
-        """The variance of h over paths."""
+        """The unbiased variance of h over paths, `(times, observables)`; NaN for one path."""
         return _variance(self.total["h2"], self.sums.paths)
 
     @cached_property
     def stderr(self) -> np.ndarray:
-        """The standard error of the mean."""
+        """The standard error of the mean, sqrt(variance / paths), `(times, observables)`; NaN for one path."""
         return np.sqrt(self.variance / self.sums.paths)
 
 
 @dataclass(frozen=True)
 class PairStatistics:
-    """Sample moments of a pair with d = h(x) - h(z), adjusted by regression on the control variate C; arrays are `(records, columns)`.
+    """Sample moments of a pair x, z with d = h(x) - h(z), adjusted by regression on the control variate C, as arrays `(times, observables)`.
 
     The residual is d - a C with a = Cov(d, C) / Var C. Since E C = 0, the estimate of the gap is unbiased up to O(1 / paths).
 
     Attributes:
-        sums: Accumulated moments of the groups.
+        sums: Accumulated moments of the groups of paths.
     """
 
     sums: Sums
 
     @cached_property
     def total(self) -> dict[str, np.ndarray]:
-        """Means, and sums of squares and products about them; see `records.PAIR`."""
+        """A dict of moments `(times, observables)`: the means "x", "z", "d", "c" of h(x), h(z), d and C, and sums of products about these means.
+
+        The sums of squares are "x2", "z2", "d2", "c2"; the sum of products of d and C is "dc".
+        """
         return _pooled(self.sums, PAIR)
 
     @cached_property
     def slope(self) -> np.ndarray:
-        """The regression coefficient a of the control variate; 0 without one."""
+        """The regression coefficient a = Cov(d, C) / Var C of the control variate, `(times, observables)`; 0 without one."""
         with np.errstate(all="ignore"):
             return np.where(self.total["c2"] > 0, self.total["dc"] / self.total["c2"], 0.0)
 
     @cached_property
     def gap(self) -> np.ndarray:
-        """The estimate of E h(x) - E h(z)."""
+        """The estimate of E h(x) - E h(z), the mean of d - a C, `(times, observables)`."""
         with np.errstate(all="ignore"):
             return self.total["d"] - self.slope * self.total["c"]
 
     @cached_property
     def variance(self) -> np.ndarray:
-        """The variance of the residual d - a C over paths."""
+        """The variance of the residual d - a C over paths, `(times, observables)`; NaN for one path, and with a control variate for two."""
         t, n = self.total, self.sums.paths
         own = _variance(t["d2"], n)
         with np.errstate(all="ignore"):
@@ -102,23 +121,36 @@ class PairStatistics:
 
     @cached_property
     def stderr(self) -> np.ndarray:
-        """The standard error of the gap."""
+        """The standard error of the gap, sqrt(variance / paths), `(times, observables)`."""
         return np.sqrt(self.variance / self.sums.paths)
 
     def member(self, which: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return the mean and the variance of h over paths of one member, "x" or "z"."""
+        """Return the mean and the variance over paths of h for one member, `(times, observables)` each.
+
+        Args:
+            which: The member: "x" for the first, "z" for the second.
+        """
         return self.total[which], _variance(self.total[which + "2"], self.sums.paths)
 
     @cached_property
     def reductions(self) -> tuple[np.ndarray, np.ndarray]:
-        """The variance of independent sampling over that of coupling alone, and over that of coupling with the control variate."""
+        """The variance of independent sampling over that of coupling alone, and over that with the control variate, `(times, observables)` each.
+
+        They are Var h(x) + Var h(z) over Var d and over Var(d - a C); infinite or NaN where the denominator is 0.
+        """
         independent = self.member("x")[1] + self.member("z")[1]
         coupled = _variance(self.total["d2"], self.sums.paths)
         with np.errstate(all="ignore"):
             return independent / coupled, independent / self.variance
 
     def residuals(self, column: int) -> np.ndarray:
-        """Return centred sums of the residual in each group that has paths, `(groups, records)`, for the bootstrap."""
+        """Return the sums over each group of the residual d - a C about its mean, `(groups, times)`, for the bootstrap.
+
+        Groups without paths are omitted.
+
+        Args:
+            column: The index of the observable or functional.
+        """
         used = self.sums.counts > 0
         groups = PAIR.by_name(self.sums.groups[used, :, column])
         with np.errstate(all="ignore"):
