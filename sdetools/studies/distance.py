@@ -58,7 +58,7 @@ SLICED_PATHS = 1 << 18
 
 @dataclass(frozen=True)
 class Distance(HasInterval, Result):
-    """A distance in law between two samples, with the confidence interval `[low, high]` of the true distance.
+    """A distance in law between two samples, with the confidence interval `[low, high]` of the true distance; the return value of `distance`.
 
     Attributes:
         value: The distance of the empirical laws; NaN if any path diverged.
@@ -68,12 +68,12 @@ class Distance(HasInterval, Result):
         m: The number of paths of the second sample.
         kind: "wasserstein", "kolmogorov" or "energy".
         confidence: The confidence level.
-        diverged: The number of diverged paths in both samples.
+        diverged: The number of diverged paths in both samples: those with a coordinate that is not finite.
         directions: The number of directions of a sliced distance; 0 in one dimension.
         direction_error: The standard error of the average over directions, as an estimate of that over all directions. The interval does not
             include it: it refers to the directions used, which depend on seed, dimension and number alone, so that the distances of several
             pairs are comparable.
-        draws: Norms of the centred bootstrap process.
+        draws: Norms of the centred bootstrap process, `(resamples,)`, in ascending order; empty if any path diverged.
         scale: The largest standard deviation of a linear functional of the noise.
         origin: The call and the seed.
 
@@ -110,10 +110,10 @@ class Distance(HasInterval, Result):
         return bool(self.value > self.floor_high)
 
     def confidence_interval(self, level: float | None = None) -> ConfidenceInterval:
-        """Return the confidence interval, infinite if the value is not finite.
+        """Return the confidence interval of the true distance, infinite if the value is not finite; its lower end is 0 if the value is unresolved.
 
         Args:
-            level: The confidence level; by default `confidence`.
+            level: The confidence level, strictly between 0 and 1 (otherwise ValueError); None for that of the result.
 
         Example:
             >>> import numpy as np
@@ -130,7 +130,7 @@ class Distance(HasInterval, Result):
 
     @property
     def data(self) -> xarray.Dataset:
-        """The scalars `value`, `low`, `high`, `floor`, `floor_high` and `direction_error`."""
+        """A dataset of the scalars `value`, `low`, `high`, `floor`, `floor_high`, `direction_error`; its attributes are kind, paths and origin."""
         import xarray
 
         fields = {name: getattr(self, name) for name in ("value", "low", "high", "floor", "floor_high", "direction_error")}
@@ -138,7 +138,7 @@ class Distance(HasInterval, Result):
         return xarray.Dataset(fields, attrs=own | {"directions": self.directions} | self.origin.attributes)
 
     def table(self) -> str:
-        """Return a text table of the value, its interval, and the distances of two samples of one law."""
+        """Return a text table of the value, its interval, and the mean and quantile of the distance of two samples of one law."""
         rows = {
             "value": self.value,
             "low": self.low,
@@ -149,14 +149,17 @@ class Distance(HasInterval, Result):
         return "\n".join(f"{name:<22} {value:>14.6g}" for name, value in rows.items())
 
     def plot(self, *, ax: Any = None) -> Figure:
-        """Plot the value with its interval, and the range of distances of two samples of one law."""
+        """Plot the value with its interval, and the range of distances of two samples of one law, on `ax` or a new figure; return the figure."""
         from sdetools.plots import figure_of, interval_plot
 
         label, equal = KINDS[self.kind].label, (f"equal laws, {100 * self.confidence:g} %", self.floor_high)
         return figure_of(interval_plot({label: (self.value, self.low, self.high)}, label, region=equal, ax=ax))
 
     def paths_for(self, size: float) -> int:
-        """Return the number of paths in each sample that reduces `floor_high` to half of `size`, so that a distance of `size` is resolved."""
+        """Return the number of paths in each sample that reduces `floor_high` to half of `size`, so that a distance of `size` is resolved.
+
+        ValueError is raised if `size` is not positive or a path diverged.
+        """
         _check.positive("size", size)
         if not math.isfinite(self.floor_high):
             raise ValueError(
@@ -194,7 +197,8 @@ def distance(
 
     In several dimensions W_1 and energy are averages over random directions t. The sliced W_1 is E W_1(<t, X>, <t, Y>) for t uniform on the
     sphere; the energy approximates 2 E|X - Y| - E|X - X'| - E|Y - Y'| of the vectors. W_1 and energy have the unit of x, the Kolmogorov
-    distance has none. The module `sdetools/studies/distance.py` documents the interval and the floor.
+    distance has none. The module `sdetools.studies.distance` documents the interval and the floor.
+    If any path diverged, the distance is NaN.
 
     Two runs with one seed share their draws; simulate the second with another `stream=` or seed. Positively correlated samples make the
     interval and the floor too wide, negatively correlated samples make them too narrow.
@@ -203,18 +207,18 @@ def distance(
     M. Rizzo, Journal of Statistical Planning and Inference 143 (2013).
 
     Args:
-        first: Points `(dim, paths)`, or `(paths,)` in one dimension, or a run of `st.simulate(..., keep_final=True)`.
-        second: The other sample; its number of paths may differ.
+        first: Points `(dim, paths)`, or `(paths,)` in one dimension, or a run of `st.simulate(..., keep_final=True)`; at least 2 paths.
+        second: The other sample, in the same forms; its number of paths may differ.
         kind: "wasserstein", "kolmogorov" or "energy".
-        coordinate: The index of the coordinate to compare; by default whole points.
+        coordinate: The index of the coordinate to compare; None for whole points, which "kolmogorov" refuses in several dimensions.
         directions: The number of directions in several dimensions: equally spaced with a random rotation in the plane, random orthogonal
             frames in higher dimensions.
         confidence: The confidence level.
-        resamples: The number of bootstrap draws and of permutations.
+        resamples: The number of bootstrap draws and of permutations, at least 1 / (1 - confidence) - 1.
         seed: The seed of directions and resampling. The result depends on the points and the seed alone.
 
     Raises:
-        ValueError: If an argument does not fit; the message states the rule and a remedy.
+        ValueError: If an argument is invalid; the message states the rule and a remedy.
 
     Example:
         >>> import numpy as np
@@ -272,7 +276,10 @@ def distance(
     knots = SLICED_KNOTS if lines else gauge.knots
 
     def along(direction: np.ndarray | None) -> tuple[float, float, np.ndarray, np.ndarray]:
-        """Return the distance along one line, the standard error of the means, and the two resampled norms."""
+        """Return the distance along a direction `(dim,)`, or of the coordinate for None, the error of the difference of means, and two arrays.
+
+        The arrays `(resamples,)` are norms, to their power, of the centred bootstrap process and of the permuted difference.
+        """
         a, b = (points[coordinate] if direction is None else direction @ points for points in (x, y))
         sorted_a, sorted_b = np.sort(a), np.sort(b)
         spread = math.sqrt(a.var(ddof=1) / n + b.var(ddof=1) / m)
@@ -297,7 +304,7 @@ def distance(
 
 
 def _points(name: str, given: Any) -> np.ndarray:
-    """Return points `(dim, paths)` of an array or a run, diverged paths included; ValueError if there are none."""
+    """Return the points of an array or a run as `(dim, paths)`, diverged paths included; ValueError about `name` if there are none."""
     if hasattr(given, "final"):
         given = given.final
         if given is None:
@@ -342,7 +349,10 @@ def unit_directions(dim: int, count: int, seed: int) -> np.ndarray:
 
 
 def _direction_error(values: np.ndarray, dim: int) -> float:
-    """Return a conservative standard error of the average over directions (K. Wolter, Introduction to Variance Estimation, 2007, ch. 8)."""
+    """Return a conservative standard error of the mean of `values`, the distances `(directions,)` along random directions of R^dim.
+
+    Source: K. Wolter, Introduction to Variance Estimation, 2007, ch. 8.
+    """
     if dim == 2:  # systematic sampling: successive differences around the half circle
         return math.sqrt(float(np.mean((values - np.roll(values, 1)) ** 2)) / 2 / len(values))
     frames = len(values) // dim
@@ -352,17 +362,20 @@ def _direction_error(values: np.ndarray, dim: int) -> float:
 
 
 def _norm_constant(dim: int) -> float:
-    """Return c_d with |x| = c_d E|<t, x>| for t uniform on the sphere, c_d = sqrt(pi) Gamma((d + 1) / 2) / Gamma(d / 2)."""
+    """Return c_d with |x| = c_d E|<t, x>| for t uniform on the sphere of R^d, c_d = sqrt(pi) Gamma((d + 1) / 2) / Gamma(d / 2)."""
     return math.sqrt(math.pi) * math.exp(math.lgamma((dim + 1) / 2) - math.lgamma(dim / 2))
 
 
 def _rank(draws: int, confidence: float) -> int:
-    """Return the rank of the draw that bounds a further draw with at least this probability (B. Phipson, G. Smyth, SAGMB 9, 2010)."""
+    """Return the rank, from 1, of the one of `draws` sorted draws that a further draw does not exceed with probability `confidence` or more.
+
+    It is above `draws` if there are too few of them. Source: B. Phipson, G. Smyth, SAGMB 9, 2010.
+    """
     return math.ceil((draws + 1) * confidence - 1e-9)
 
 
 def _radius(draws: np.ndarray, scale: float, confidence: float) -> float:
-    """Return the quantile of the noise's norm: of the sorted draws if more than five lie beyond it, otherwise by the Gaussian bound."""
+    """Return the `confidence` quantile of the noise's norm: of the sorted `draws` if over five lie beyond it, otherwise median + `scale` z."""
     from scipy.special import ndtri
 
     if len(draws) * (1 - confidence) > 5:
@@ -371,7 +384,7 @@ def _radius(draws: np.ndarray, scale: float, confidence: float) -> float:
 
 
 def _ends(kind: str, value: float, resolved: bool, radius: float) -> tuple[float, float]:
-    """Return both ends of the interval from the radius of the norm."""
+    """Return the lower and upper end of the interval of a distance from the `radius` in its norm; the lower is 0 if not `resolved`."""
     power = KINDS[kind].power
     norm = value ** (1 / power)
     high = (norm + radius) ** power
@@ -379,7 +392,7 @@ def _ends(kind: str, value: float, resolved: bool, radius: float) -> tuple[float
 
 
 def _rounded(value: float, *others: float) -> list[str]:
-    """Return numbers as text, rounded to the precision of the interval, the first two of `others`."""
+    """Return all numbers as texts in this order, rounded to the precision of an interval whose ends are the first two of `others`."""
     half = (others[1] - others[0]) / 2
     digits = max(0, 1 - math.floor(math.log10(half))) if half > 0 else 6
     return [f"{number:.{digits}f}" if digits < 7 else f"{number:.3g}" for number in (value, *others)]

@@ -38,12 +38,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Extrapolation(Result):
-    """Extrapolated means, and the estimated bias of the shorter step.
+    """Extrapolated means, and the estimated bias of the shorter step; the return value of `st.extrapolate`.
 
     Attributes:
-        pair: The gap between the shorter step and the longer one.
+        pair: The weak gap between the dynamics with steps dt/2 (first) and dt (second).
         weak_order: The weak order p.
-        origin: The call, seed and backend.
+        origin: The call, seed, stream, backend, floating-point type and version.
     """
 
     pair: WeakGap
@@ -53,27 +53,27 @@ class Extrapolation(Result):
 
     @property
     def diverged(self) -> int:
-        """The number of diverged paths of both steps."""
+        """The number of diverged paths, those with the shorter step plus those with the longer."""
         return self.pair.diverged
 
     @property
     def factor(self) -> float:
-        """The weight of the shorter step, 2^p / (2^p - 1)."""
+        """The weight of the shorter step in the extrapolated mean, 2^p / (2^p - 1)."""
         return 2.0**self.weak_order / (2.0**self.weak_order - 1)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the observables and functionals."""
+        """The names of the observables and then of the functionals."""
         return self.pair.names
 
     @property
     def times(self) -> np.ndarray:
-        """The recorded times."""
+        """The recorded times, `(times,)`, in ascending order."""
         return self.pair.times
 
     @cached_property
     def _moments(self) -> tuple[np.ndarray, np.ndarray]:
-        """The mean and the standard error of z + a (x - z), with x from the shorter step and a = `factor`."""
+        """The mean and the standard error of z + a (x - z), `(times, observables)` each, with x from the step dt/2, z from dt and a = `factor`."""
         s, a = self.pair.statistics, self.factor
         (_, fine), (mean, coarse) = s.member("x"), s.member("z")
         with np.errstate(all="ignore"):  # diverged paths stay NaN
@@ -83,7 +83,16 @@ class Extrapolation(Result):
     def _estimate(
         self, value: np.ndarray, stderr: np.ndarray, random: np.ndarray, label: str, observable: str | int, time: float | None
     ) -> Estimate:
-        """Return one entry of arrays `(times, observables)` as an Estimate."""
+        """Return one entry of arrays `(times, observables)` as an Estimate; NaN if a path diverged by then.
+
+        Args:
+            value: The values.
+            stderr: Their standard errors.
+            random: Whether draws enter the values.
+            label: The beginning of the estimate's name, such as "E".
+            observable: The name of the observable, or its index in `names`.
+            time: The recorded time; None for the last.
+        """
         o, t = column(self.names, observable), moment(self.times, time)
         like = self.pair.at(o, float(self.times[t]))
         name = f"{label}[{self.names[o]}] at t={self.times[t]:g}"
@@ -95,22 +104,38 @@ class Extrapolation(Result):
         )
 
     def at(self, observable: str | int = 0, time: float | None = None) -> Estimate:
-        """Return the extrapolated E h at a recorded time, by default the last."""
+        """Return the estimate of the extrapolated E h at a recorded time; NaN if a path diverged by then.
+
+        Args:
+            observable: The name of the observable, or its index in `names`.
+            time: The recorded time; None for the last.
+
+        Raises:
+            ValueError: If there is no such observable, or the time was not recorded.
+        """
         return self._estimate(*self._moments, self.pair.facts.drawn, "E", observable, time)
 
     def bias(self, observable: str | int = 0, time: float | None = None) -> Estimate:
-        """Return the bias of the shorter step, -(E h(X^(dt/2)) - E h(X^dt)) / (2^p - 1) = c (dt/2)^p + O(dt^(p+1)).
+        """Return the bias of the shorter step, -(E h(X^(dt/2)) - E h(X^dt)) / (2^p - 1) = c (dt/2)^p + O(dt^(p+1)); NaN if a path diverged.
 
         Args:
-            observable: The name or the index of the observable.
-            time: A recorded time; by default the last.
+            observable: The name of the observable, or its index in `names`.
+            time: The recorded time; None for the last.
+
+        Raises:
+            ValueError: If there is no such observable, or the time was not recorded.
         """
         s, known, weight = self.pair.statistics, self.pair.facts, self.factor - 1
         return self._estimate(-weight * s.gap, weight * known.stderr, known.random, "bias of E", observable, time)
 
     @cached_property
     def data(self) -> xarray.Dataset:
-        """The extrapolated `mean` and `stderr`, and `fine_mean`, `coarse_mean`, `bias`, `bias_stderr` over (time, observable)."""
+        """A dataset over (time, observable).
+
+        Its variables are the extrapolated `mean` and its `stderr`, the means `fine_mean` and `coarse_mean` with the shorter and the longer step, and
+        the `bias` of the shorter step with `bias_stderr`. Its attributes are the numbers of paths and of diverged paths, the weak order, and the
+        fields of `origin`.
+        """
         import xarray
 
         (value, stderr), s = self._moments, self.pair.statistics
@@ -126,7 +151,7 @@ class Extrapolation(Result):
         )
 
     def table(self) -> str:
-        """Return a text table of the extrapolated means with their intervals, and of the bias of the shorter step."""
+        """Return a text table with a line for each observable and time: the extrapolated mean, its interval, and the bias of the shorter step."""
         lines = [f"{'observable':<18} {'time':>10} {'mean':>14} {'95 % interval':>28} {'bias of dt/2':>14} {'stderr':>10}"]
         for name in self.names:
             for t in self.times:
@@ -137,7 +162,12 @@ class Extrapolation(Result):
         return "\n".join(lines)
 
     def plot(self, observable: str | int = 0, *, ax: Any = None) -> Figure:
-        """Plot the extrapolated mean over time with its pointwise interval."""
+        """Plot the extrapolated mean over time with its pointwise interval, and return the figure.
+
+        Args:
+            observable: The name of the observable, or its index in `names`.
+            ax: The axes; None for those of a new figure.
+        """
         from sdetools.plots import figure_of, gap_curve
 
         row = [self.at(observable, float(t)) for t in self.times]
@@ -179,25 +209,25 @@ def extrapolate(
     weak: float | None = None,
     **execution: Unpack[ExecutionOptions],
 ) -> Extrapolation:
-    r"""E h(X_T) from steps dt and dt/2 without the leading error term: weak order p + 1 for an integrator of weak order p.
+    r"""Estimate E h(X_T) from steps dt and dt/2 without the leading error term: weak order p + 1 for an integrator of weak order p.
 
     Args:
         make: A function of dt that returns a dynamics of step dt, usually `lambda dt: st.EulerMaruyama(sde, dt)`.
         dt: The longer step.
         x0: Where paths start, as in `simulate`.
-        horizon: The final time T.
+        horizon: The final time T, a whole number of steps dt.
         paths: The number of paths. Give either `paths` or `precision`.
         observe: Observables h, as in `simulate`.
-        weak_order: The weak order p; by default the integrator's own.
-        coupled: Whether the two steps share their draws; by default if the draws are Brownian increments.
-        control: As in `weak_gap`.
-        precision: The half-width that the difference of the two steps shall reach.
+        weak_order: The weak order p; None for the integrator's own.
+        coupled: Whether the two steps share their draws; None for True if the draws are Brownian increments and False otherwise.
+        control: Whether to use a control variate, as in `weak_gap`.
+        precision: The half-width that the interval of the difference of the two steps shall have.
         times: Times to record, as in `simulate`.
-        functionals: Additive functionals of the path, as in `simulate`.
-        keep_final: As in `weak_gap`.
-        trajectories: As in `weak_gap`.
-        slices: As in `weak_gap`.
-        confidence: The level of intervals.
+        functionals: Sums over the steps of the path, as in `simulate`.
+        keep_final: Whether to keep the positions of all paths after the last step, as `run.pair.final`.
+        trajectories: Paths whose states are kept as `run.pair.trajectories`, as in `simulate`.
+        slices: Times at which the states of all paths are kept as `run.pair.slices`, as in `simulate`.
+        confidence: The confidence level of intervals.
         seed: The seed of the draws.
         stream: 0, 1, 2, ...: independent sets of draws of one seed.
         weak: Deprecated name of `weak_order`.
@@ -207,7 +237,7 @@ def extrapolate(
         The extrapolated means, and the estimated bias of the shorter step.
 
     Raises:
-        ValueError: An argument does not fit; the message says which, and what would.
+        ValueError: If an argument is invalid, or `weak_order` is missing and the dynamics declares none; the message states a remedy.
 
     Example:
         >>> import sdetools as st

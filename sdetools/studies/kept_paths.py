@@ -1,4 +1,7 @@
-"""Stored paths of a run, requested by `trajectories=` and `slices=`: arrays with named axes, and their plots."""
+"""Stored paths of a run, requested by `trajectories=` and `slices=`: arrays with named axes, and their plots.
+
+A part of a state is the position, "x", or another array `(dim,)` of the dynamics' state, such as the momentum buffer "m".
+"""
 
 from __future__ import annotations
 
@@ -29,14 +32,14 @@ if TYPE_CHECKING:
 class KeptPaths(Result):
     """Base class of results that store paths.
 
-    Stored paths are an xarray.DataArray over (path, time, part, coordinate), of a pair over (member, path, time, part, coordinate). A part
-    of the state that a member lacks is NaN. Their `attrs` are `seed`, `stream`, `backend`, `dtype` (of the paths; the array is in double
-    precision) and `version`.
+    Stored paths are an xarray.DataArray over (path, time, part, coordinate), of a pair over (member, path, time, part, coordinate). The part is
+    the position "x" or another array of the state, such as the momentum buffer "m". A part that a member lacks is NaN. The `attrs` are `seed`,
+    `stream`, `backend`, `dtype` (of the paths; the array is in double precision) and `version`.
 
     Attributes:
         trajectories: Selected paths at the recorded times; None if not requested.
         slices: All paths at selected times; None if not requested.
-        origin: The call, seed and backend.
+        origin: The call, seed, stream, backend, floating-point type and version.
     """
 
     trajectories: xarray.DataArray | None = None
@@ -45,25 +48,25 @@ class KeptPaths(Result):
 
     @property
     def facts(self) -> Facts:
-        """Properties of the values that follow from the computation: exactness, bounds, rounding."""
+        """Exactness, bounds and rounding errors of the values as arrays `(times, observables)`, computed at the first access."""
         known: Known | Facts = self.known  # type: ignore[attr-defined]
         return known.facts if isinstance(known, Known) else known
 
     @property
     @abstractmethod
     def members(self) -> tuple[Moving, ...]:
-        """The dynamics that were simulated."""
+        """The dynamics that were simulated, one or two."""
 
     def plot_paths(
         self, ax: Any = None, *, part: str | None = None, coordinates: Sequence[str] | None = None, time: bool = False
     ) -> Figure:
-        """Plot the trajectories: in two dimensions on the contours of the loss, otherwise each coordinate against time.
+        """Plot the trajectories, in two dimensions on the contours of the loss, otherwise each coordinate against time; return the figure.
 
         Args:
-            ax: The axes, one for each panel; by default those of a new figure.
-            part: The part of the state, such as "m" for the momentum; by default the position.
-            coordinates: Names of coordinates; by default the first six.
-            time: Whether to plot two dimensions against time as well.
+            ax: The axes, one for each panel; None for those of a new figure.
+            part: The part of the state, such as "m" for the momentum buffer; None for the position.
+            coordinates: Names of coordinates; None for the first six.
+            time: Whether to plot two coordinates against time instead of in the plane.
 
         Raises:
             ValueError: If the run has no trajectories, or no such part or coordinate.
@@ -92,13 +95,13 @@ class KeptPaths(Result):
 
 @dataclass(frozen=True)
 class PathRequest:
-    """The paths of a run that are stored.
+    """The paths whose states a run stores.
 
     Attributes:
-        program: The program.
-        step_time: The time of one recorded step.
-        chosen: A number of paths, from the first on, or the indices of paths.
-        slices: Steps of the program at which all paths are stored.
+        program: The description of the simulation.
+        step_time: The time of one step of the member with the longer step.
+        chosen: A number n for the first n paths (0 for none), or the indices of paths.
+        slices: Steps of the program at which all paths are stored, integers; empty for none. If steps differ, these are the shorter ones.
     """
 
     program: Program
@@ -108,13 +111,35 @@ class PathRequest:
 
     @staticmethod
     def of(program: Program, step_time: float, trajectories: Any, slices: Any) -> PathRequest:
-        """Return the request, validated as far as possible without the number of paths."""
+        """Return the request of a user, validated as far as possible without the number of paths.
+
+        Args:
+            program: The description of the simulation.
+            step_time: The time of one step of the member with the longer step.
+            trajectories: A number n for the first n paths, a list of path indices, or None for no paths.
+            slices: A list of times, "all" for every step, or None for no times.
+
+        Raises:
+            ValueError: If `trajectories` is not one of these, or a time lies outside the run or is not a whole number of steps.
+        """
         longest = max(program.every)
         steps = np.zeros(0, np.int64) if slices is None else asked_steps("slices", slices, program.steps // longest, step_time)
         return PathRequest(program, step_time, _indices(trajectories), steps * longest)
 
     def run(self, paths: int, sampler: Sampler, keep: bool) -> tuple[Sums, dict[str, Any]]:
-        """Run the program; return its accumulated moments, and the fields of `KeptPaths`."""
+        """Run the program, and store the requested states.
+
+        Args:
+            paths: The number of paths.
+            sampler: Seed, stream and options of execution.
+            keep: Whether to store the positions of all paths after the last step, in the `points` of the moments.
+
+        Returns:
+            The accumulated moments, and a dict of the fields "trajectories" and "slices" of `KeptPaths`, without those not requested.
+
+        Raises:
+            ValueError: If a requested path is not among the paths of the run.
+        """
         chosen = np.arange(self.chosen) if isinstance(self.chosen, int) else self.chosen
         if chosen.max(initial=-1) >= paths:
             raise ValueError(
@@ -131,7 +156,16 @@ class PathRequest:
     def _named(
         self, name: str, values: np.ndarray | None, steps: np.ndarray, paths: np.ndarray, sums: Sums, sampler: Sampler
     ) -> xarray.DataArray | None:
-        """Return rows of the state `(steps, rows, paths)` as an array with named axes, without a copy."""
+        """Return stored states as an array with named axes, without a copy; None if `values` is None.
+
+        Args:
+            name: The name of the array, "trajectories" or "slices".
+            values: The states `(steps, rows, paths)`; the rows are the coordinates of the parts of the members.
+            steps: Their steps of the program.
+            paths: The indices of their paths.
+            sums: The moments of the run, for its backend and floating-point type.
+            sampler: Seed, stream and options of execution.
+        """
         if values is None:
             return None
         import xarray
@@ -154,7 +188,10 @@ class PathRequest:
 
 
 def _indices(trajectories: Any) -> int | np.ndarray:
-    """Return the number of the first paths, or the indices of paths; ValueError for anything else."""
+    """Return the value of `trajectories=` in one of two forms: a number of first paths (0 for None), or path indices as an integer array `(n,)`.
+
+    ValueError is raised for anything else, negative numbers and repeated indices; the order of indices is kept.
+    """
     if trajectories is None:
         return 0
     if np.ndim(trajectories) == 0:

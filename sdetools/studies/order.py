@@ -34,12 +34,14 @@ BOOTSTRAP = 1000
 
 @dataclass(frozen=True, repr=False)
 class OrderEstimate(Estimate):
-    """The slope of log gap against log eta over the resolved points, with its bootstrap standard error.
+    """The order of a gap in the learning rate: the slope of log gap against log eta over the resolved points, with its bootstrap standard error.
+
+    A point is resolved if its gap is at least four standard errors. The n points of the fit are in descending order of eta.
 
     Attributes:
-        etas: The learning rates of the fit.
-        gaps: The gaps of the fit.
-        local: Slopes between neighbouring points, from the largest eta down.
+        etas: The learning rates of the fit, `(n,)`; empty if fewer than two points are resolved, and `value` is then NaN.
+        gaps: The absolute values of the gaps of the fit, `(n,)`.
+        local: The n - 1 slopes between neighbouring points, from the largest eta down.
 
     The other attributes are those of `Estimate`.
     """
@@ -49,36 +51,40 @@ class OrderEstimate(Estimate):
     local: tuple[Estimate, ...] = ()
 
     def fit(self, gaps: Any) -> float:
-        """Return the slope of other gaps at the same learning rates, such as exact ones."""
+        """Return the least-squares slope of other gaps against the learning rates of the fit, to compare with `value`.
+
+        Args:
+            gaps: Positive gaps, such as exact ones, one for each learning rate in `etas`; unresolved points of the study are not among these.
+        """
         return slope(self.etas, np.asarray(gaps, dtype=float))
 
 
 def _spread(draws: np.ndarray, random: bool) -> float:
-    """Return the standard deviation of bootstrap draws; exactly 0 if nothing is random, free of rounding in the mean of equal numbers."""
+    """Return the standard deviation of bootstrap draws `(BOOTSTRAP,)`, and exactly 0 if `random` is False, which rounding could make positive."""
     return float(draws.std()) if random else 0.0
 
 
 def slope(etas: np.ndarray, gaps: np.ndarray) -> float:
-    """Return the least-squares slope of log gap against log eta, with equal weights."""
+    """Return the least-squares slope of log gap against log eta, with equal weights, from two or more positive numbers each."""
     return float(_weights(etas) @ np.log(gaps))
 
 
 def _weights(etas: np.ndarray) -> np.ndarray:
-    """Return x / (x . x) with the centred x = log eta; its product with log gap is the slope."""
+    """Return x / (x . x), `(n,)`, with the centred x = log eta; its product with log gap is the slope. `etas` are n > 1 learning rates."""
     x = np.log(etas) - np.log(etas).mean()
     return x / (x @ x)
 
 
 @dataclass(frozen=True)
 class OrderStudy(Result):
-    """Weak gaps over a list of learning rates, and their order in the learning rate.
+    """Weak gaps over a list of learning rates, and their order in the learning rate; the return value of `st.order_study`.
 
     Attributes:
-        etas: The learning rates, in descending order.
-        gaps: The gap at each learning rate.
-        expected: The gaps that were expected at each learning rate, by observable; None if not given.
+        etas: The learning rates, `(etas,)`, in descending order.
+        gaps: The weak gap at each learning rate, in the order of `etas`.
+        expected: For an observable's name, the gaps that were expected, in the order of `etas`; None if not given.
         confidence: The confidence level of intervals.
-        origin: The call, seed and backend.
+        origin: The call, seed, stream, backend, floating-point type and version.
     """
 
     etas: np.ndarray
@@ -89,34 +95,47 @@ class OrderStudy(Result):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the observables and functionals."""
+        """The names of the observables and then of the functionals."""
         return self.gaps[0].names
 
     @property
     def diverged(self) -> int:
-        """The number of diverged paths of all gaps."""
+        """The number of diverged paths, summed over both dynamics and all learning rates."""
         return sum(g.diverged for g in self.gaps)
 
     def estimates(self, observable: str | int = 0, time: float | None = None) -> tuple[Estimate, ...]:
-        """Return the gap at each eta: its supremum over the recorded times, or its value at one time."""
+        """Return the gap at each learning rate, in the order of `etas`: the supremum over the recorded times, or the gap at one time.
+
+        Args:
+            observable: The name of the observable, or its index in `names`.
+            time: A time that all gaps recorded; None for the supremum.
+        """
         return tuple(g.sup(observable) if time is None else g.at(observable, time) for g in self.gaps)
 
     def sup(self, observable: str | int, eta: float) -> SupEstimate:
-        """Return the supremum of the gap at one learning rate; ValueError if it is not part of the study."""
+        """Return the supremum of the gap over the recorded times at one learning rate, with its simultaneous band.
+
+        Args:
+            observable: The name of the observable, or its index in `names`.
+            eta: A learning rate of the study, up to a relative error of 1e-12.
+
+        Raises:
+            ValueError: If the learning rate or the observable is not part of the study.
+        """
         found = np.flatnonzero(np.isclose(self.etas, eta, rtol=1e-12))
         if not len(found):
             raise ValueError(f"`eta` must be one of {', '.join(f'{e:g}' for e in self.etas)}; got eta={eta!r}.")
         return self.gaps[found[0]].sup(observable)
 
     def order(self, observable: str | int = 0, time: float | None = None) -> OrderEstimate:
-        """Return the order of the gap in eta, the least-squares slope over the resolved points.
+        """Return the order of the gap in eta: the least-squares slope of log gap against log eta over the resolved points.
 
         Args:
-            observable: The name or the index of the observable.
-            time: A recorded time; by default the order is that of the supremum over the recorded times.
+            observable: The name of the observable, or its index in `names`.
+            time: A recorded time; None for the order of the supremum over the recorded times.
 
         Returns:
-            The order; NaN with an infinite interval if fewer than two points are resolved.
+            The order, with a bootstrap interval; NaN with an infinite interval if fewer than two points are resolved.
         """
         key = (column(self.names, observable), time)
         if key not in self._orders:
@@ -125,11 +144,11 @@ class OrderStudy(Result):
 
     @cached_property
     def _orders(self) -> dict[tuple[int, float | None], OrderEstimate]:
-        """Orders that were computed, by column and time."""
+        """Return values of `order` so far, by (index of the observable, time)."""
         return {}
 
     def _fit(self, o: int, time: float | None) -> OrderEstimate:
-        """Compute the order of column `o`."""
+        """Compute the order for the observable with index `o`, of the gap at a recorded time or, for None, of the supremum."""
         points = self.estimates(o, time)
         kept = [i for i, e in enumerate(points) if e.resolved and not e.diverged and e.value != 0]
         n, diverged, first = (
@@ -158,7 +177,10 @@ class OrderStudy(Result):
         )  # fmt: skip
 
     def _draws(self, i: int, o: int, point: Estimate) -> np.ndarray:
-        """Return bootstrap draws of |gap| at the i-th eta."""
+        """Return bootstrap draws of |gap|, `(BOOTSTRAP,)`, at the i-th learning rate for the observable with index `o`.
+
+        `point` is the estimated gap there: a supremum over time, or the gap at one time.
+        """
         residuals = self.gaps[i].statistics.residuals(o)
         if isinstance(point, SupEstimate) and len(residuals) >= MANY_GROUPS:
             return point.bootstrap(multiplier_noise(residuals, BOOTSTRAP, seed=20_231_012 + i))
@@ -166,9 +188,10 @@ class OrderStudy(Result):
         return np.maximum(np.abs(point.value + xi * point.stderr), 1e-3 * abs(point.value))
 
     def paths_needed(self, observable: str | int = 0) -> np.ndarray:
-        """Return for each eta the number of paths that reduces the standard error to a quarter of the gap; 0 where it is unknown.
+        """Return for each learning rate the number of paths that reduces the standard error of the supremum to a quarter of the gap, `(etas,)`.
 
-        The size of the gap is the measured one where it is resolved, otherwise that of `expected`, otherwise that of the fit.
+        The size of the gap is the measured one where it is resolved, otherwise that of `expected`, otherwise that of the fit. The number is 0
+        where none of these exists, or the standard error is 0. `observable` is a name, or an index in `names`.
         """
         points, order = self.estimates(observable), self.order(observable)
         name, out = self.names[column(self.names, observable)], []
@@ -185,13 +208,17 @@ class OrderStudy(Result):
 
     @cached_property
     def data(self) -> xarray.Dataset:
-        """`gap` (the supremum, also as `mean`), `stderr`, `low`, `high`, `resolved`, `time_of_max`, `paths_needed` over (eta, observable)."""
+        """A dataset over (eta, observable), with the coordinate `paths` along `eta`.
+
+        Its variables are `gap` (the supremum over time, also as `mean`), `stderr`, the ends of the interval `low` and `high`, `resolved`,
+        `time_of_max` and `paths_needed`. Its attributes are the number of diverged paths and the fields of `origin`.
+        """
         import xarray
 
         rows = [self.estimates(name) for name in self.names]
 
         def table(of: Callable[[Any], float]) -> np.ndarray:
-            """Return a property of all estimates, `(etas, observables)`."""
+            """Return one property of the estimates, `of(estimate)`, as an array `(etas, observables)`."""
             return np.array([[of(e) for e in row] for row in rows]).T
 
         fields = {
@@ -206,7 +233,7 @@ class OrderStudy(Result):
         )
 
     def table(self) -> str:
-        """Return a text table with a line for each observable and eta, then the orders."""
+        """Return a text table with a line for each observable and learning rate, then a line with the order of each observable."""
         lines = [f"{'observable':<18} {'eta':>10} {'sup gap':>12} {'95 % band':>26} {'paths':>10}"]
         for name in self.names:
             needed = self.paths_needed(name)
@@ -225,7 +252,11 @@ class OrderStudy(Result):
         return "\n".join(lines)
 
     def to_json(self) -> str:
-        """Return the gaps and the orders as JSON, with all digits."""
+        """Return the study as the text of a JSON object with `confidence`, `gaps` and `orders`, with all digits.
+
+        `gaps` is a list of objects, one for each observable and learning rate; `orders` is a list of objects, one for each observable. Numbers
+        that are not finite are null.
+        """
         rows = []
         for name in self.names:
             needed = self.paths_needed(name)
@@ -242,12 +273,12 @@ class OrderStudy(Result):
         return json.dumps(plain({"confidence": self.confidence, "gaps": rows, "orders": orders}), indent=2) + "\n"
 
     def plot(self, exact: Mapping[str, Any] | None = None, slopes: Sequence[float] = (0.5, 1.0), *, ax: Any = None) -> Figure:
-        """Plot the gaps against eta on logarithmic axes, with bands.
+        """Plot the suprema of the gaps against eta on logarithmic axes, with their intervals, and return the figure.
 
         Args:
-            exact: Exact gaps at each eta, by observable, as dashed lines.
-            slopes: Reference slopes.
-            ax: The axes; by default those of a new figure.
+            exact: Exact gaps in the order of `etas`, by the name of the observable, drawn as dashed lines; None for none.
+            slopes: The slopes of dotted reference lines.
+            ax: The axes; None for those of a new figure.
         """
         from sdetools.plots import figure_of, loglog_orders
 
@@ -290,34 +321,34 @@ def order_study(
     stream: int | Stream = 0,
     **execution: Unpack[ExecutionOptions],
 ) -> OrderStudy:
-    r"""The weak gap of `pair(eta)` for each learning rate of a list, and its order in eta.
+    r"""Estimate the weak gap of `pair(eta)` for each learning rate of a list, and its order in eta.
 
     Args:
         pair: A function of eta that returns two dynamics.
-        etas: Learning rates, all different. Their draws are independent.
+        etas: Learning rates, positive and all different, in any order. Their draws are independent.
         x0: Where paths start, as in `simulate`.
         horizon: The final time.
         paths: The number of paths, or a function of eta. Give either `paths` or `precision`.
         observe: Observables, as in `simulate`.
-        expected: For an observable, the gap to plan for as a function of eta; used where a point is unresolved.
-        coupled: As in `weak_gap`.
-        control: As in `weak_gap`.
-        precision: The half-width that every recorded gap shall reach, or a function of eta.
+        expected: For an observable's name, the gap to expect as a function of eta. It serves `paths_needed` where a point is unresolved.
+        coupled: Whether the two dynamics share their draws.
+        control: Whether to use a control variate, as in `weak_gap`.
+        precision: The half-width that the interval of every recorded gap shall have, or a function of eta.
         times: Times to record, as in `simulate`.
-        functionals: Additive functionals of the path, as in `simulate`.
-        keep_final: As in `weak_gap`, for each eta.
-        trajectories: As in `weak_gap`, for each eta.
-        slices: As in `weak_gap`, for each eta.
-        confidence: The level of intervals.
+        functionals: Sums over the steps of the path, as in `simulate`.
+        keep_final: Whether to keep the positions of all paths after the last step, in the gap of each eta.
+        trajectories: Paths whose states are kept in the gap of each eta, as in `simulate`.
+        slices: Times at which the states of all paths are kept in the gap of each eta, as in `simulate`.
+        confidence: The confidence level of intervals.
         seed: The seed of the draws.
         stream: 0, 1, 2, ...: independent sets of draws of one seed.
         execution: Options of `st.Execution`: threads, executor, backend, dtype, store, resume, progress.
 
     Returns:
-        The gaps, their order with its bootstrap interval, and local slopes.
+        The gaps in descending order of eta, their order with its bootstrap interval, and local slopes.
 
     Raises:
-        ValueError: An argument does not fit; the message says which, and what would.
+        ValueError: If an argument is invalid; the message states the rule and a remedy.
 
     Example:
         >>> import sdetools as st

@@ -1,4 +1,7 @@
-"""The common interface of results: data with named axes, a table, a plot, a summary, and files that restore them."""
+"""The common interface of results: data with named axes, a table, a plot, a summary, and files that restore them.
+
+The origin of a result is the call, seed, stream, backend, floating-point type and version that produced it.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Ended(StrEnum):
-    """The reason why a run ended."""
+    """How a run ended: with all paths, or with diverged ones."""
 
     COMPLETED = "completed"
     """All paths reached the end."""
@@ -35,14 +38,14 @@ class Ended(StrEnum):
 
 @dataclass(frozen=True)
 class Origin:
-    """The origin of a result; empty if the result was constructed directly.
+    """The origin of a result: what produced it. All fields have their defaults if the result was constructed directly.
 
     Attributes:
-        call: The function with its arguments.
+        call: The text of the function call, as `called` makes it.
         seed: The seed of the draws.
-        stream: The stream of the draws.
-        backend: The backend.
-        dtype: The floating-point type of the paths.
+        stream: The number of the stream of draws of that seed.
+        backend: The backend that ran, such as "numba".
+        dtype: The floating-point type of the paths, "float64" or "float32".
         version: The version of sdetools.
     """
 
@@ -55,7 +58,7 @@ class Origin:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """The fields as attributes of a dataset."""
+        """The fields as a dict by name, for the attributes of a dataset."""
         return asdict(self)
 
 
@@ -64,13 +67,13 @@ BY_HAND = Origin()
 
 
 def called(function: Callable[..., Any], given: Mapping[str, Any]) -> str:
-    """Return a call as text, with the arguments that differ from their defaults.
+    """Return the text of a function call, with the arguments that differ from their defaults.
 
     Options of execution on which the result does not depend are omitted.
 
     Args:
         function: The function.
-        given: The values of its parameters.
+        given: The values of all its parameters by name; those of `**options` are a dict under the name `options`.
 
     Example:
         >>> def f(x, n=3, *, seed=0, **options): ...
@@ -88,14 +91,14 @@ def called(function: Callable[..., Any], given: Mapping[str, Any]) -> str:
 
 
 def _short(value: Any) -> str:
-    """Return a short text for a value. Long lists are cut, and results named only, because their repr is computed."""
+    """Return a short text for an argument of a call: long lists are cut, and a result is its class name only, because its repr takes time."""
     if isinstance(value, Result):
         return type(value).__name__
     return reprlib.repr(value) if isinstance(value, (list, tuple, dict, set, str)) else _check.shown(value)
 
 
 def _same(value: Any, default: Any) -> bool:
-    """Return whether a value is the default."""
+    """Return whether an argument is its default: the same object, or an equal scalar of the same type."""
     return value is default or (isinstance(value, type(default)) and np.ndim(value) == 0 and bool(value == default))
 
 
@@ -103,7 +106,7 @@ class Result(Saved, ABC):
     """Base class of results. `save` writes a result to a file, and `st.load` restores it; notebooks display the summary and the table.
 
     Attributes:
-        origin: The call, seed and backend.
+        origin: The call, seed, stream, backend, floating-point type and version.
     """
 
     origin: Origin
@@ -112,12 +115,12 @@ class Result(Saved, ABC):
 
         @property
         def diverged(self) -> int:
-            """The number of paths that left the finite range."""
+            """The number of diverged paths: those whose state was not finite at some step."""
 
     @property
     @abstractmethod
     def data(self) -> xarray.Dataset:
-        """The numbers over named axes; the attributes are paths, seed, stream, backend, version and the call."""
+        """The numbers as a dataset with named axes; its attributes include the number of diverged paths and the fields of `origin`."""
 
     @abstractmethod
     def table(self) -> str:
@@ -125,15 +128,15 @@ class Result(Saved, ABC):
 
     @abstractmethod
     def plot(self, *, ax: Any = None) -> Figure:
-        """Plot the result on given axes, by default those of a new figure."""
+        """Plot the result on `ax`, or on the axes of a new figure for None, and return the figure."""
 
     def summary(self) -> str:
-        """Return the main numbers in a few lines."""
+        """Return the main numbers as a text of a few lines, the repr of the result."""
         return repr(self)
 
     @property
     def ended(self) -> Ended:
-        """The reason why the run ended."""
+        """`Ended.DIVERGED` if any path diverged, otherwise `Ended.COMPLETED`."""
         return Ended.DIVERGED if self.diverged else Ended.COMPLETED
 
     def _repr_html_(self) -> str:
@@ -141,12 +144,12 @@ class Result(Saved, ABC):
 
 
 def estimates_table(what: str, level: float, rows: Iterable[tuple[str, str, Any]]) -> str:
-    """Return a text table of Estimates.
+    """Return a text table with a header and a line for each estimate: observable, label, value, standard error and interval.
 
     Args:
         what: The header of the column of values.
         level: The confidence level, for the header.
-        rows: Tuples of the observable, the time or another label, and the Estimate.
+        rows: Tuples of the observable's name, a label such as the time, and the Estimate.
     """
     lines = [f"{'observable':<18} {'time':>10} {what:>14} {'stderr':>10} {f'{100 * level:g} % interval':>28}"]
     lines += [f"{h:<18.18} {t:>10} {e.value:>14.6g} {e.stderr:>10.2g} {e.confidence_interval()!s:>28}" for h, t, e in rows]
@@ -154,7 +157,10 @@ def estimates_table(what: str, level: float, rows: Iterable[tuple[str, str, Any]
 
 
 def plain(value: Any) -> Any:
-    """Return a value for JSON, with null for NaN and infinities, which JSON lacks."""
+    """Return a value in a form that JSON can represent: dicts as dicts, lists, tuples and arrays as lists, NaN and infinities as None.
+
+    All other values are returned as they are.
+    """
     if isinstance(value, dict):
         return {k: plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):

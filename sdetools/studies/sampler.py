@@ -26,11 +26,11 @@ PILOT_PATHS = 1 << 15
 
 @dataclass(frozen=True)
 class Sampler:
-    """Sampler of programs on the draws of a seed and a stream.
+    """The means to run programs: the draws of a seed and a stream, and the options of execution.
 
     Attributes:
         seed: The seed.
-        stream: The stream.
+        stream: The stream of draws of that seed.
         execution: Threads, backend, store and other options.
     """
 
@@ -39,17 +39,18 @@ class Sampler:
     execution: Execution = field(default_factory=Execution)
 
     def run(self, program: Program, paths: int, keep: bool = False, label: str = "paths", **points: Any) -> Sums:
-        """Run a program.
+        """Run a program, the description of a simulation.
 
         Args:
             program: The program.
             paths: The number of paths.
-            keep: Whether to keep the last points.
+            keep: Whether to keep the positions of all paths after the last step.
             label: The label of the progress bar.
-            points: `slices` and `trajectories`, as in `execute`.
+            points: `slices`, steps at which the states of all paths are kept, and `trajectories`, indices of paths whose states at the recorded
+                steps are kept.
 
         Returns:
-            Accumulated moments, and the points that were requested.
+            The accumulated moments, and the states that were requested.
         """
         how = self.execution
         with _progress_callback(how.progress, paths, label) as shown:
@@ -69,25 +70,26 @@ class Sampler:
             )
 
     def origin(self, call: str, sums: Sums) -> Origin:
-        """Return the origin of a result that is computed from `sums`."""
+        """Return the origin of a result: the text of the `call`, seed and stream, and the backend and floating-point type of the moments `sums`."""
         return Origin(call, self.seed, self.stream.number, sums.backend, sums.dtype)
 
 
 @contextmanager
 def sampling(execution: Execution, seed: int, stream: int | Stream, identity: Callable[[], str]) -> Iterator[Sampler]:
-    """A sampler whose store is open: one file for all that a run computes.
+    """Yield a sampler whose store is open: one file of finished work for all that a run computes. It is closed at the end of the context.
 
     Args:
-        execution: How paths are run; its `store` is a file's path, None, or a store that is open already.
+        execution: How paths are run; its `store` is a file's path, None for no file, or a store that is open already and stays open.
         seed: The seed of the draws.
-        stream: Their stream.
-        identity: Names the run in the store. It is called for a file alone, because it reads all data.
+        stream: The stream of draws of that seed, a number or a `Stream`.
+        identity: A function without arguments that returns a text which identifies the run in the store. It is called only if `store` is a
+            path, because it reads all data.
 
     Yields:
         The sampler.
 
     Raises:
-        ValueError: `store` is something else, or holds another run.
+        ValueError: If `store` is something else or holds another run, or `resume` is not True or False.
     """
     if execution.store is None or isinstance(execution.store, Store):
         yield Sampler(seed, Stream.of(stream), execution)
@@ -98,7 +100,16 @@ def sampling(execution: Execution, seed: int, stream: int | Stream, identity: Ca
 
 @contextmanager
 def _progress_callback(progress: Any, paths: int, label: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Yield the function that reports progress, if any."""
+    """Yield a function `report(done, total)` of numbers of paths that shows progress, or None if nothing is to be shown.
+
+    Args:
+        progress: A function of (done, total), which is yielded as it is; True for a progress bar if the error output is a terminal; False or None.
+        paths: The number of paths.
+        label: The label of the progress bar.
+
+    Raises:
+        ValueError: If `progress` is something else.
+    """
     if callable(progress):
         yield progress
         return
@@ -112,21 +123,21 @@ def _progress_callback(progress: Any, paths: int, label: str) -> Iterator[Callab
 
 
 def paths_for_precision(program: Program, precision: float, confidence: float, sampler: Sampler) -> int:
-    """Return the number of paths that reduces every recorded half-width to `precision`, from a pilot run on its own draws.
+    """Return the number of paths, at least 2, that reduces every recorded half-width to `precision`, from a pilot run on its own draws.
 
     This is Stein's two-stage procedure. The pilot's variance alone determines the number of paths, and the main run alone gives the
-    estimate, so that its interval keeps its level. With the standard deviation s, and the range R of an observable whose bounds enter
-    the interval, n solves q s / sqrt(n) + R l / n = precision, l = log(2 / (1 - confidence)).
+    estimate, so that its interval keeps its level. With the standard deviation s, the quantile q, and the range R of an observable whose bounds
+    enter the interval (0 for others), n solves q s / sqrt(n) + R l / n = precision, l = log(2 / (1 - confidence)).
 
     Args:
-        program: The program.
+        program: The description of the simulation.
         precision: The half-width, in the units of the observables.
         confidence: The confidence level.
         sampler: Seed, stream and options of the main run.
 
     Raises:
         ValueError: If the pilot does not determine the variance: paths are not finite, or all agree although draws enter and no bounds
-            are known.
+            are known. Also if `precision` is not positive.
     """
     import time
 
@@ -149,12 +160,17 @@ def paths_for_precision(program: Program, precision: float, confidence: float, s
 
 
 def _bounded(known: Known) -> np.ndarray:
-    """Return where both bounds of a value are known, `(records, columns)`."""
+    """Return an array of booleans `(times, observables)`: whether both bounds of a value are known."""
     return np.all(np.isfinite(known.bounds), axis=0)
 
 
 def _check_pilot(known: Known, precision: float) -> None:
-    """Raise a ValueError if a pilot run does not determine the number of paths for a precision."""
+    """Raise a ValueError if a pilot run does not determine the number of paths for a precision.
+
+    Args:
+        known: The properties and the sample moments of the pilot run.
+        precision: The requested half-width, for the message.
+    """
     program, statistics = known.program, known.statistics
     names = [o.name for o in (*program.observables, *program.functionals)]
     problem = f"`precision` must be requested for means whose variance a pilot run can estimate; got precision={precision:g}, and of its {statistics.sums.paths:,} paths"
