@@ -1,13 +1,16 @@
 """Properties of recorded values that follow from the computation, not from the sample: exactness, bounds and rounding errors.
 
+Arrays `(times, observables)` have a row for each recorded time and a column for each observable and then each functional. *Test paths* are 32
+paths in NumPy on draws of their own, which show the effect of draws.
+
 A sample variance of zero does not prove that a value is exact, since all paths may have missed a rare event. A value counts as exact
 
 - if no draw enters: a program without draws, a start from points, two identical members;
 - if it is an analytic function of the draws that is constant on draws with a density, and therefore constant everywhere.
 
-Rounding. Each step rounds the state a few times, and rounding errors are amplified by the dynamics as any perturbation is. A value of size
-H at step k therefore has an error of up to `ROUNDINGS` eps (k + 1) A_k H, with A_k >= 1 the amplification of a perturbation of the start and
-eps the machine epsilon of the paths. No smaller value is resolved.
+Rounding. Each step rounds the state a few times, and the dynamics amplifies rounding errors as any perturbation. A value of size H at step k
+has an error of up to `ROUNDINGS` eps (k + 1) A_k H, with A_k >= 1 the amplification of a perturbation of the start and eps the machine epsilon
+of the paths. No smaller value is resolved.
 """
 
 from __future__ import annotations
@@ -53,16 +56,16 @@ SMALL = {"float64": 1e-6, "float32": 2.5e-3}
 
 @dataclass(frozen=True)
 class Facts:
-    """The stored form of `Known`; arrays are `(records, columns)`.
+    """Exactness, bounds and rounding errors of recorded values, the stored form of `Known`; arrays are `(times, observables)`.
 
     Attributes:
-        random: Whether draws enter the value.
-        drawn: Whether any draw precedes the record.
+        random: Whether draws enter the value; if not, it is exact up to rounding.
+        drawn: Whether any draw precedes the recorded time.
         stderr: Standard errors, 0 for exact values.
         rounding: Bounds of the rounding error.
-        least: Lower bounds of one path's value.
-        most: Upper bounds of one path's value.
-        two_valued: Whether a column has two values, `(columns,)`.
+        least: Lower bounds of one path's value, -inf where unknown or unused.
+        most: Upper bounds of one path's value, inf where unknown or unused.
+        two_valued: For each observable and functional, whether one path's value is one of two numbers.
     """
 
     random: np.ndarray
@@ -74,35 +77,35 @@ class Facts:
     two_valued: tuple[bool, ...]
 
     def along(self, o: int) -> dict[str, np.ndarray]:
-        """Return the fields of the Estimates of column `o` over the records."""
+        """Return `random`, `rounding`, `least` and `most` of the observable with index `o` by name, `(times,)` each, for its Estimates."""
         return {name: getattr(self, name)[:, o] for name in ("random", "rounding", "least", "most")}
 
     def of(self, t: int, o: int) -> dict[str, Any]:
-        """Return the fields of the Estimate of record `t` and column `o`."""
+        """Return keyword arguments of the Estimate at the recorded time with index `t` of the observable with index `o`, as a dict."""
         return {name: values[t].item() for name, values in self.along(o).items()} | {"two_valued": self.two_valued[o]}
 
 
 @dataclass(frozen=True)
 class Known:
-    """Exactness, bounds and rounding errors of a program with given sample moments, computed on demand; arrays are `(records, columns)`."""
+    """Exactness, bounds and rounding errors of a program from its sample moments, on demand; arrays are `(times, observables)`."""
 
     program: Program
     statistics: SingleStatistics | PairStatistics
 
     @property
     def _shape(self) -> tuple[int, int]:
-        """The numbers of records and columns."""
+        """The numbers of recorded times and of observables and functionals."""
         return len(self.program.record), self.program.columns
 
     @cached_property
     def ranges(self) -> tuple[Range, ...]:
-        """The bounds of one path's value, a `Range` for each observable and functional; of the difference of the members in a pair."""
+        """The `Range` of one path's value for each observable and functional, in order; in a pair, of the difference of the members' values."""
         program = self.program
         own = [self._range(o, h) for o, h in enumerate(program.observables)] + [Range()] * len(program.functionals)
         return tuple(r.minus(r) for r in own) if program.pair else tuple(own)
 
     def _range(self, o: int, h: Any) -> Range:
-        """Return the stated range, or else that of the formula; ValueError if means contradict the stated range."""
+        """Return the stated range of observable `h`, index `o`, or that of its formula; ValueError if means contradict the former."""
         if h.range is None:
             return range_of_observable(h, self.program.members[0].dim)
         for mean, _ in self._runs:
@@ -116,18 +119,18 @@ class Known:
 
     @property
     def _runs(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The mean and the variance of h for each member."""
+        """The mean and the variance of h for each member, a list of one or two pairs of arrays `(times, observables)`."""
         s = self.statistics
         return [(s.mean, s.variance)] if isinstance(s, SingleStatistics) else [s.member("x"), s.member("z")]
 
     @cached_property
     def two_valued(self) -> tuple[bool, ...]:
-        """Whether each column has two values, so that its interval is binomial."""
+        """For each observable and functional, whether its value is one of two numbers, so that its interval is binomial."""
         return tuple(r.values is not None and len(r.values) == 2 for r in self.ranges)
 
     @cached_property
     def _sizes(self) -> np.ndarray:
-        """The magnitude of the numbers from which each column is computed, `(columns,)`: |h| along the run, and |x . grad h| at the start."""
+        """The largest of |h| along the run and |x . grad h| at the start, `(observables,)`: the size of the numbers that are rounded."""
         at = self._starts
         with np.errstate(all="ignore"):
             squares = np.array([m * m + np.nan_to_num(v, posinf=0.0) for m, v in self._runs])
@@ -140,7 +143,7 @@ class Known:
 
     @cached_property
     def _starts(self) -> np.ndarray:
-        """The starts of the paths, `(dim, n)`; for a law those of the test paths."""
+        """The starts of the first member, `(dim, n)`: one point or the given points; for a law those of the test paths."""
         x0 = self.program.x0[0]
         if isinstance(x0, Law):
             z = fill(DrawPlan(x0.draws), stream_key(0, PROOF, None), np.arange(PROOF_PATHS), 0)
@@ -149,33 +152,33 @@ class Known:
 
     @cached_property
     def _reach(self) -> np.ndarray:
-        """The largest absolute value of each coordinate at the start."""
+        """The largest absolute value of each coordinate over the starts, `(dim,)`."""
         return np.abs(self._starts).max(axis=1)
 
     @cached_property
     def _unamplified_rounding(self) -> np.ndarray:
-        """The rounding error of a dynamics that does not amplify perturbations."""
+        """The rounding error of a dynamics that does not amplify perturbations, `(times, observables)`."""
         coarser = float(np.finfo(self._dtype).eps) / EPS
         return coarser * self._roundings[:, None] * self._sizes
 
     @cached_property
     def _dtype(self) -> str:
-        """The floating-point type of the paths."""
+        """The floating-point type of the paths, "float64" or "float32"."""
         return self.statistics.sums.dtype
 
     @property
     def _roundings(self) -> np.ndarray:
-        """The relative rounding error in double precision after the steps of each record, `(records,)`."""
+        """The relative rounding error in double precision after the steps up to each recorded time, `(times,)`."""
         return ROUNDINGS * EPS * (self.program.record / min(self.program.every) + 1.0)
 
     @cached_property
     def _spread(self) -> np.ndarray:
-        """The standard deviation over paths."""
+        """The standard deviation over paths of a value, or of the difference of a pair after regression, `(times, observables)`."""
         return np.sqrt(self.statistics.variance)
 
     @cached_property
     def rounding(self) -> np.ndarray:
-        """A bound of the rounding error; 0 for two identical members."""
+        """A bound of the rounding error, `(times, observables)`; 0 for two identical members."""
         if self.program.pair and self._same:
             return np.zeros(self._shape)
         floor = self._unamplified_rounding
@@ -188,7 +191,7 @@ class Known:
 
     @cached_property
     def _amplification(self) -> np.ndarray:
-        """The factor A_k by which a small perturbation of the start has grown at each record, relative to the sizes; at least 1."""
+        """The factor A_k >= 1 by which a small perturbation of the start has grown, `(times, observables)`; 1 for long runs."""
         program = self.program
         if program.steps > PROOF_STEPS:
             return np.ones(self._shape)
@@ -211,7 +214,7 @@ class Known:
 
     @staticmethod
     def _reference(program: Program, look: Any = None, scale: float = 1.0) -> np.ndarray:
-        """Return moments of the test paths, on draws that no run uses; random signs are replaced by normal draws."""
+        """Return moments `(times, observables, statistics)` of the test paths, with normal draws as signs; `look`, `scale`: see `run_reference`."""
         noise = program.noise
         normal = tuple(DrawPlan(tuple(Normal(d.n) if isinstance(d, Sign) else d for d in plan.draws)) for plan in noise.sets)
         program = replace(program)
@@ -221,7 +224,7 @@ class Known:
 
     @cached_property
     def _same(self) -> bool:
-        """Whether the two members are identical and share their draws."""
+        """Whether the two members are identical and share their draws; False for one dynamics."""
         program = self.program
         if not program.pair or not program.coupled or program.every != (1, 1):
             return False
@@ -243,7 +246,7 @@ class Known:
 
     @cached_property
     def drawn(self) -> np.ndarray:
-        """Whether any draw precedes the record."""
+        """Whether any draw precedes the recorded time, `(times, observables)`; at step 0, whether starts are drawn."""
         program, out = self.program, np.zeros(self._shape, bool)
         if program.start_plan.rows or any(plan.rows for plan in program.noise.sets):
             out[program.record > 0] = True
@@ -252,7 +255,7 @@ class Known:
 
     @cached_property
     def random(self) -> np.ndarray:
-        """Whether draws enter the values."""
+        """Whether draws enter the values, `(times, observables)`; where this cannot be excluded, it is True."""
         if self._same:
             return np.zeros(self._shape, bool)
         with np.errstate(invalid="ignore"):
@@ -263,7 +266,7 @@ class Known:
 
     @property
     def _exhaustive(self) -> np.ndarray:
-        """Whether the paths cover all 2^n equally likely outcomes of n random signs, except with probability exp(-25); `(records,)`."""
+        """Whether the paths cover all 2^n equally likely outcomes of n random signs, except with probability exp(-25); `(times,)`."""
         program, draws = self.program, [d for plan in self.program.noise.sets for d in plan.draws]
         if program.start_plan.rows or not all(isinstance(d, Sign) for d in draws):
             return np.zeros(len(program.record), bool)
@@ -271,11 +274,11 @@ class Known:
         return 2.0**signs * (np.log(2.0) * signs + UNLIKELY) <= self.statistics.sums.paths
 
     def _constant(self, columns: np.ndarray) -> np.ndarray:
-        """Return where the values of `columns` do not depend on the draws, as far as this can be decided for short analytic programs.
+        """Return where values do not depend on the draws, `(times, observables)`, as far as this can be decided for short analytic programs.
 
         An analytic function that is constant on draws with a density is constant everywhere, and two members at one point agree for every
-        h. Floating-point functions saturate and underflow; therefore constancy is tested for draws at several `SCALES`, up to 64 standard
-        deviations.
+        h. Floating-point functions saturate and underflow; therefore draws are tested at several `SCALES`, up to 64 standard deviations.
+        `columns` is True for the observables to be examined, `(observables,)`.
         """
         program = self.program
         normal = all(isinstance(d, (Normal, Sign)) for plan in program.noise.sets for d in plan.draws)
@@ -304,10 +307,9 @@ class Known:
         return density and analytic(lambda trace: law.points(trace.input("u", (law.n_draws,))))
 
     def _flat_in(self, program: Program, scale: float) -> np.ndarray:
-        """Return where the values of the test paths agree up to rounding, relative to their size at the same record.
+        """Return where the test paths of a program, with draws times `scale`, agree up to rounding, `(times, observables)`.
 
-        The size at another record would be wrong: far from its step, a steep sigmoid is negligible compared with its value at the start,
-        but not constant.
+        The unit is their size at the same time: far from its step, a steep sigmoid is negligible compared with the start, but not constant.
         """
         names, moments = program.statistics, self._reference(program, None, scale)
         own, spread = (("x", "z"), "d2") if program.pair else (("h",), "h2")
@@ -317,7 +319,7 @@ class Known:
             return (deviation <= self._roundings[:, None] * np.sqrt(np.max(squares, axis=0))) | _overflown(deviation, scale)
 
     def _at_one_point(self, scale: float) -> np.ndarray:
-        """Return where both members are at one point for all draws, `(records,)`."""
+        """Return where both members are at one point on all test paths with draws times `scale`, `(times,)`."""
         program = self.program
         points = observables(list(program.members[0].names), program.members[0])
         moved = replace(program, observables=points, functionals=(), control=None)
@@ -329,13 +331,13 @@ class Known:
 
     @cached_property
     def stderr(self) -> np.ndarray:
-        """Standard errors; 0 where no draw enters, and where the spread is within rounding."""
+        """Standard errors, `(times, observables)`; 0 where no draw enters, and where the spread is within rounding."""
         with np.errstate(invalid="ignore"):
             return np.where(self.random & ~(self._spread <= self.rounding), self.statistics.stderr, 0.0)
 
     @cached_property
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """Lower and upper bounds of one path's value that enter the interval; infinite where they do not.
+        """The lower and the upper bounds of one path's value that enter the interval, `(times, observables)` each; infinite where they do not.
 
         They enter for every mean. The difference of coupled paths is far smaller than its bounds; there they enter for functions of
         finitely many values, and where the effective number of paths is below `FEW`.
@@ -349,7 +351,7 @@ class Known:
 
     @cached_property
     def _effective_paths(self) -> np.ndarray:
-        """The effective number of paths of the variance, paths / kurtosis, from the variation between groups; 0 if unknown."""
+        """The number paths / kurtosis, from the variation of the variance between groups, `(times, observables)`; 0 if unknown."""
         sums = self.statistics.sums
         used = sums.counts == sums.counts.max()
         groups = int(used.sum())
@@ -362,7 +364,7 @@ class Known:
 
     @cached_property
     def facts(self) -> Facts:
-        """All properties as arrays."""
+        """All properties as arrays, which results store."""
         shape = self._shape
         given = (self.random, self.drawn, self.stderr, self.rounding, *self.bounds)
         random, drawn, stderr, rounding, least, most = (np.broadcast_to(a, shape) for a in given)
@@ -370,17 +372,17 @@ class Known:
 
 
 def _overflown(values: np.ndarray, scale: float) -> np.ndarray:
-    """Return where enlarged draws left the finite range, which is not informative."""
+    """Return where `values` are not finite if `scale` > 1, an array of booleans: enlarged draws that overflow show nothing."""
     return ~np.isfinite(values) if scale > 1 else np.zeros(np.shape(values), bool)
 
 
 def _moved(x0: np.ndarray | Law, by: np.ndarray) -> np.ndarray | Law:
-    """Return the starts, all translated by the same vector."""
+    """Return the starts `x0`, all translated by the vector `by`, `(dim,)`, in the form of `x0`."""
     return x0.moved(by) if isinstance(x0, Law) else x0 + spread(by, x0)
 
 
 def _drawn_start(member: Any, x0: np.ndarray | Law) -> bool:
-    """Return whether the position before the first step depends on draws."""
+    """Return whether the position of `member` before the first step depends on draws, for starts `x0`."""
     if isinstance(x0, Law):
         if x0.mean is None or x0.covariance is None or x0.covariance.any():
             return True
@@ -390,7 +392,7 @@ def _drawn_start(member: Any, x0: np.ndarray | Law) -> bool:
 
 
 def _step(program: Program, trace: Trace) -> None:
-    """Write one step of each member to a trace."""
+    """Write one step of each member to a trace, for a test of its formula; nothing is returned."""
     for i, member in enumerate(program.members):
         state = tuple(trace.input(f"s{i}_{p}", (member.dim,)) for p in range(len(member.parts)))
         z = trace.input(f"z{i}", (sum(d.n for d in member.draws),))

@@ -1,8 +1,8 @@
 """The range of a formula by interval arithmetic: bounds, finitely many values, and whether the formula is analytic.
 
-The formula is traced (`graph.value`), and an interval is computed for each node of its graph. Expressions, Python functions and losses are
-therefore treated alike. An array has one interval, for all its elements. A function that cannot be traced has no known bounds; the user may
-state them (`st.Bounded`, `st.Indicator`).
+The formula is traced (`graph.value`), and a `Range` is computed for each node of its graph, one operation or constant. Expressions, Python
+functions and losses are therefore treated alike. An array has one range, for all its elements. A function that cannot be traced has no known
+bounds; the user may state them (`st.Bounded`, `st.Indicator`).
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ MOST_VALUES = 64
 
 @dataclass(frozen=True)
 class Range:
-    """The range of a quantity, low <= value <= high.
+    """The range of a quantity, low <= value <= high; by default the whole line.
 
     Attributes:
-        low: The lower bound.
-        high: The upper bound.
-        values: All values that the quantity can take, if these are known and few; otherwise None.
+        low: The lower bound, -inf if unknown.
+        high: The upper bound, inf if unknown.
+        values: All values that the quantity can take, if these are known and at most `MOST_VALUES`; otherwise None.
     """
 
     low: float = -math.inf
@@ -37,7 +37,7 @@ class Range:
 
     @classmethod
     def of(cls, values: Any) -> Range:
-        """Return the range of finitely many values."""
+        """Return the range of finitely many values, an iterable of numbers that is not empty; the whole line if one is NaN."""
         found = frozenset(float(v) for v in values)
         if any(math.isnan(v) for v in found):
             return cls()
@@ -49,12 +49,12 @@ class Range:
         return math.isfinite(self.low) and math.isfinite(self.high)
 
     def hull(self, other: Range) -> Range:
-        """Return the smallest range that contains both."""
+        """Return the smallest range that contains this one and `other`, with a set of values if both have one and it is small."""
         both = None if self.values is None or other.values is None else self.values | other.values
         return Range.of(both) if both is not None else Range(min(self.low, other.low), max(self.high, other.high))
 
     def minus(self, other: Range) -> Range:
-        """Return the range of the difference of a value of this range and one of the other."""
+        """Return the range of a - b for any a of this range and any b of `other`."""
         return _apply(_sub, self, other)
 
 
@@ -62,8 +62,8 @@ def range_of(value: Callable[[Any], Any], dim: int) -> Range:
     """Return a range that contains `value(x)` for all x in R^dim, the whole line if the function cannot be traced.
 
     Args:
-        value: A function of a point.
-        dim: The dimension.
+        value: A function of a point, which returns a number, an array or a condition; a condition has the values 0 and 1.
+        dim: The number of coordinates of the point.
 
     Example:
         >>> range_of(lambda x: np.tanh(x[0]) ** 2 - 1, 1)
@@ -83,7 +83,7 @@ def range_of(value: Callable[[Any], Any], dim: int) -> Range:
 
 
 def range_of_observable(h: Any, dim: int) -> Range:
-    """Return the stated range of an observable, or else that of its formula."""
+    """Return the stated range of the `Observable` `h`, or else that of its formula on R^dim; the whole line if neither is known."""
     return range_of(h.value, dim) if h.range is None else h.range
 
 
@@ -93,7 +93,7 @@ def analytic(write: Callable[[Trace], Any]) -> bool:
     False says only that it is not proven: the formula cannot be traced, or uses another function than the known analytic ones.
 
     Args:
-        write: A function that writes the formula to a trace.
+        write: A function that writes the formula to a trace: it creates inputs by `trace.input` and computes with them.
 
     Example:
         >>> analytic(lambda trace: np.exp(trace.input("x"))), analytic(lambda trace: abs(trace.input("x")))
@@ -111,7 +111,12 @@ def analytic(write: Callable[[Trace], Any]) -> bool:
 
 
 def _range(node: Value, known: dict[Any, Range]) -> Range:
-    """Return the range of all elements of a node, from the ranges of its arguments."""
+    """Return the range of all elements of a node; the whole line for an operation without a rule.
+
+    Args:
+        node: The node.
+        known: The ranges of its arguments, by the keys of their nodes.
+    """
     given = [known[a.key] for a in node.args]
     if node.op == "const":
         return Range.of(np.unique(node.extra)) if node.size and np.isfinite(node.extra).all() else Range()
@@ -133,7 +138,7 @@ def _range(node: Value, known: dict[Any, Range]) -> Range:
 
 
 def _reduced(name: str, one: Range, times: int) -> Range:
-    """Return the range of a reduction over `times` elements of one range."""
+    """Return the range of a reduction of `times` elements, each in the range `one`, by the operation `name`: "add", "multiply", "maximum", ..."""
     if name in ("maximum", "minimum"):
         return one
     rule, out = _RULES[name], one
@@ -145,7 +150,10 @@ def _reduced(name: str, one: Range, times: int) -> Range:
 
 
 def _choice(node: Value, known: dict[Any, Range]) -> Range:
-    """Return the range of `where(condition, yes, no)`; for the sign function and a maximum without the branch that is never taken."""
+    """Return the range of a node `where(condition, yes, no)` from the ranges `known` of its arguments, by the keys of their nodes.
+
+    For the sign function and for a maximum, the branch that is never taken is omitted.
+    """
     condition, yes, no = node.args
     if no.op == "map" and no.name == "where":
         outside, inside = _comparison(condition), _comparison(no.args[0])
@@ -159,7 +167,7 @@ def _choice(node: Value, known: dict[Any, Range]) -> Range:
 
 
 def _comparison(condition: Value) -> tuple[str, Value, Value] | None:
-    """Return a single comparison as (sign, left, right), with < and >= rewritten as > and <= by exchanging the sides."""
+    """Return a node's comparison as (sign, left, right), with < and >= rewritten as > and <= by exchanging the sides; None for other nodes."""
     if condition.op != "map":
         return None
     a, *rest = condition.args
@@ -173,14 +181,23 @@ def _comparison(condition: Value) -> tuple[str, Value, Value] | None:
 
 @dataclass(frozen=True)
 class _Rule:
-    """An operation on numbers, and its extension to intervals."""
+    """An operation on numbers, and its extension to intervals.
+
+    Attributes:
+        number: The operation on numbers.
+        interval: A function of one pair (low, high) for each operand that returns such a pair for the result.
+    """
 
     number: Callable[..., float]
     interval: Callable[..., tuple[float, float]]
 
 
 def _apply(rule: _Rule, *given: Range) -> Range:
-    """Return the range of an operation: from all combinations of values if these are few, otherwise from the bounds."""
+    """Return the range of an operation on operands in the `given` ranges, one for each operand.
+
+    It is found from all combinations of values if these are at most `MOST_VALUES`, otherwise from the bounds; if a bound is NaN it is the whole
+    line.
+    """
     if all(r.values is not None for r in given) and math.prod(len(r.values) for r in given if r.values) <= MOST_VALUES:
         with np.errstate(all="ignore"):
             return Range.of(
@@ -192,7 +209,10 @@ def _apply(rule: _Rule, *given: Range) -> Range:
 
 
 def _corners(operation: Callable[[float, float], float]) -> Callable[..., tuple[float, float]]:
-    """Return the interval extension of an operation that is monotone in each operand, with 0 times infinity equal to 0."""
+    """Return the interval extension of a binary operation that is monotone in each operand, a function of two pairs (low, high) to a pair.
+
+    0 times infinity counts as 0.
+    """
 
     def interval(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
         found = [operation(np.float64(x), np.float64(y)) for x in a for y in b]
@@ -203,7 +223,7 @@ def _corners(operation: Callable[[float, float], float]) -> Callable[..., tuple[
 
 
 def _quotient(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
-    """Return the interval of a quotient, infinite if the denominator may change sign."""
+    """Return the interval (low, high) of a quotient a / b of two such intervals, infinite if b may change sign or is 0."""
     if b[0] < 0 < b[1] or b == (0.0, 0.0):
         return -math.inf, math.inf
     inverse = (1 / b[1] if b[1] else -math.inf, 1 / b[0] if b[0] else math.inf)
@@ -211,17 +231,17 @@ def _quotient(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, fl
 
 
 def _power(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
-    """Return the interval of a power, infinite unless the base is nonnegative and the exponent constant."""
+    """Return the interval (low, high) of a power a ** b of two such intervals, infinite unless a >= 0 and b is a single number."""
     return _corners(np.power)(a, b) if a[0] >= 0 and b[0] == b[1] else (-math.inf, math.inf)
 
 
 def _increasing(function: Callable[..., Any]) -> _Rule:
-    """Return the rule of an increasing function."""
+    """Return the rule of an increasing function of one number."""
     return _Rule(function, lambda a: (function(np.float64(a[0])), function(np.float64(a[1]))))
 
 
 def _even(function: Callable[..., Any]) -> _Rule:
-    """Return the rule of an increasing function of |x|."""
+    """Return the rule of an even function of one number that increases with |x|."""
     return _Rule(
         function,
         lambda a: (
@@ -232,7 +252,7 @@ def _even(function: Callable[..., Any]) -> _Rule:
 
 
 def _oscillating(function: Callable[..., Any]) -> _Rule:
-    """Return the rule of the sine or the cosine, with the range [-1, 1]."""
+    """Return the rule of a function of one number with the range [-1, 1], such as the sine."""
     return _Rule(function, lambda a: (-1.0, 1.0))
 
 
