@@ -214,7 +214,7 @@ class Known:
 
     @staticmethod
     def _reference(program: Program, look: Any = None, scale: float = 1.0) -> np.ndarray:
-        """Return moments `(times, observables, statistics)` of the test paths, with normal draws as signs; `look`, `scale`: see `run_reference`."""
+        """Return moments `(times, observables, statistics)` of the test paths, normals replacing signs; `look`, `scale`: see `run_reference`."""
         noise = program.noise
         normal = tuple(DrawPlan(tuple(Normal(d.n) if isinstance(d, Sign) else d for d in plan.draws)) for plan in noise.sets)
         program = replace(program)

@@ -1,4 +1,7 @@
-"""Comparison of optimisers with their slow SDE: means over slow time, distances in law at the end, and paths on the manifold."""
+"""Comparison of optimisers with their slow SDE: means over slow time, distances in law at the end, and paths on the manifold.
+
+A unit of slow time is 1/eta^2 steps of an optimiser. Phi(x) is the limit of the gradient flow that starts at x, a minimiser of the loss.
+"""
 
 from __future__ import annotations
 
@@ -42,18 +45,19 @@ LIMIT_STEPS = 200
 
 @dataclass(frozen=True)
 class SlowStudy(Result):
-    """The slow SDE and its optimisers over slow time.
+    """The slow SDE and its optimisers over slow time, t = k eta^2 at step k; the return value of `st.slow_study`.
 
     Attributes:
         oracle: The noisy gradient.
         slow: The slow SDE.
         x0: The start of the optimisers, `(dim,)`.
-        runs: The simulations by name, the slow SDE first.
-        distances: Distances in law between the last points of an optimiser and of the slow SDE, by (name, observable).
-        paths_shown: Some paths of each run, `(dim, frames, paths)`.
-        start: The start of the slow SDE, Phi(x_0).
-        rank: The rank of the Hessian there.
-        origin: The call, seed and backend.
+        runs: The simulations by name: "slow SDE", "SGD" and, if the plan has momentum, "SGDM".
+        distances: Distances in law between the last points of an optimiser and of the slow SDE. The key (run, h) is the Wasserstein distance of the
+            observable h, the key (run, "h kolmogorov") its Kolmogorov distance.
+        paths_shown: Some paths of each run by name, `(dim, times, paths)`, start included; empty in more than 3 dimensions.
+        start: The start of the slow SDE, Phi(x_0), `(dim,)`.
+        rank: The rank of the Hessian on the manifold.
+        origin: The call, seed, stream, backend, floating-point type and version.
     """
 
     oracle: NoisyOracle
@@ -68,12 +72,15 @@ class SlowStudy(Result):
 
     @property
     def diverged(self) -> int:
-        """The number of diverged paths of all runs."""
+        """The number of diverged paths, summed over all runs."""
         return sum(run.diverged for run in self.runs.values())
 
     @cached_property
     def data(self) -> xarray.Dataset:
-        """`mean` and `stderr` over (run, time, observable), at the times that all runs recorded."""
+        """A dataset with `mean` and `stderr` over (run, time, observable), at the slow times that all runs recorded.
+
+        Its attributes are those of the first run's dataset, the number of diverged paths of all runs, and the fields of `origin`.
+        """
         import xarray
 
         names = list(self.runs)
@@ -86,7 +93,10 @@ class SlowStudy(Result):
         return out.assign_attrs({"diverged": self.diverged} | self.origin.attributes)
 
     def table(self) -> str:
-        """Return a text table of the final means with 95 % intervals, and of distances to the slow SDE with those of equal laws."""
+        """Return a text table with a line for each run and observable: the final mean with its 95 % interval, and the distances to the slow SDE.
+
+        The column "equal laws" is the quantile of the Wasserstein distance W1 between two samples of one law.
+        """
         names = next(iter(self.runs.values())).names
         lines = [f"{'':24}{'observable':20}{'mean at the end':>26}{'W1':>11}{'equal laws':>12}{'Kolmogorov':>12}"]
         for name, run in self.runs.items():
@@ -106,7 +116,11 @@ class SlowStudy(Result):
         return f"slow clock from Phi(x_0) = ({where}), rank {self.rank}: {', '.join(self.runs)}\n{self.table()}"
 
     def to_json(self) -> str:
-        """Return means and distances as JSON."""
+        """Return the study as the text of a JSON object with `start`, `rank`, `runs` and `distances`; numbers that are not finite are null.
+
+        `runs` is an object by the names of runs and then of observables, with `mean` and `stderr` at the recorded times. `distances` is a list of
+        objects.
+        """
         runs = {
             name: {"times": run.times.tolist(), "paths": run.paths, "diverged": run.diverged}
             | {h: {"mean": run.statistics.mean[:, i].tolist(), "stderr": run.statistics.stderr[:, i].tolist()} for i, h in enumerate(run.names)}
@@ -121,7 +135,11 @@ class SlowStudy(Result):
         )
 
     def plot(self, *, ax: Any = None) -> Figure:
-        """Plot means over slow time."""
+        """Plot the means of each observable over slow time, one panel each with all runs and 95 % intervals; return the figure.
+
+        Args:
+            ax: The axes, one for each observable; None for those of a new figure.
+        """
         from sdetools import plots
 
         curves = {
@@ -134,15 +152,15 @@ class SlowStudy(Result):
         return plots.figure_of(plots.curve_panels(curves, xlabel=r"$t = k\eta^2$", ax=ax))
 
     def picture(self) -> Figure:
-        """Deprecated: `plot_manifold()`."""
+        """Return the figure of `plot_manifold()`. Deprecated: call that method instead."""
         warnings.warn("`picture()` is now `plot_manifold()`.", DeprecationWarning, stacklevel=2)
         return self.plot_manifold()
 
     def plot_manifold(self, *, ax: Any = None) -> Figure:
-        """Plot the manifold with some paths.
+        """Plot the manifold of minimisers with some paths of each run, and return the figure.
 
         Args:
-            ax: The axes; by default those of a new figure.
+            ax: The axes, three-dimensional ones for three coordinates; None for those of a new figure.
 
         Raises:
             ValueError: If the loss has not 2 or 3 coordinates, or the result was loaded from a file.
@@ -157,7 +175,7 @@ class SlowStudy(Result):
         return plots.figure_of(plots.manifold_plot(loss, self.paths_shown, self._manifold_points(), self.x0, ax))
 
     def _manifold_points(self) -> np.ndarray:
-        """Return points of the manifold around the paths, `(dim, n)`."""
+        """Return points of the manifold in a box around the paths shown, `(dim, n)`, for the plot."""
         points = np.concatenate([p.reshape(len(p), -1) for p in self.paths_shown.values()], axis=1)
         points = points[:, np.isfinite(points).all(axis=0)]
         low, high = points.min(axis=1, keepdims=True), points.max(axis=1, keepdims=True)
@@ -168,7 +186,12 @@ class SlowStudy(Result):
 
 
 def projected(loss: Any, points: np.ndarray) -> np.ndarray:
-    """Return Phi of those points `(dim, n)` whose gradient flow converges to the manifold."""
+    """Return Phi of those points whose gradient flow converges to the manifold, `(dim, m)` with m <= n, in the order of the points.
+
+    Args:
+        loss: The loss, of which the manifold contains the minimisers.
+        points: The points, `(dim, n)`.
+    """
     try:
         return project(loss, points, 1e-6, max_steps=500)
     except FlowError:
@@ -195,31 +218,32 @@ def slow_study(
     stream: int | Stream = 0,
     **execution: Unpack[ExecutionOptions],
 ) -> SlowStudy:
-    r"""SGD, SGDM and the slow SDE over slow time, the SDE from Phi(x0): a unit of slow time is 1/eta^2 steps of the optimisers.
+    r"""Compare SGD and SGDM with the slow SDE that starts at Phi(x0), over slow time: a unit of slow time is 1/eta^2 steps of the optimisers.
 
-    The optimisers share their draws; the SDE has draws of its own.
+    The optimisers share their draws; the SDE has draws of its own. SGDM is omitted if the plan has no momentum.
 
     Args:
         oracle: The noisy gradient.
         plan: Learning rate eta and momentum beta; SGD runs on its averaged schedule.
         x0: The point where the optimisers start, `(dim,)`.
         horizon: The final slow time, a whole number of steps of eta^2.
-        paths: The number of paths of each.
-        observe: Observables, as in `simulate`; by default the coordinates.
-        dt: The integrator's step in slow time; by default the horizon over 200, rounded to steps of the optimiser.
-        integrator: The integrator of the slow SDE, a function of the SDE and dt.
-        times: Slow times to record.
-        shown: The number of paths that are kept for the plot of the manifold; 0 for none.
-        confidence: The level of intervals.
+        paths: The number of paths of each run.
+        observe: A list of expressions to observe; None for the coordinates.
+        dt: The integrator's step in slow time. None takes the largest multiple of eta^2 that divides the horizon and is at most horizon / 200,
+            and eta^2 for a horizon of fewer than 200 steps of eta^2.
+        integrator: The integrator of the slow SDE, a function of the SDE and dt that returns a dynamics.
+        times: Slow times to record, a list of whole numbers of steps of each run; None for at most 24 evenly spaced ones.
+        shown: The number of paths of each run that are kept for the plot of the manifold; 0 for none.
+        confidence: The confidence level of the intervals of means.
         seed: The seed of the draws.
         stream: 0, 1, 2, ...: independent sets of draws of one seed.
         execution: Options of `st.Execution`: threads, executor, backend, dtype, store, resume, progress.
 
     Returns:
-        Means along slow time, and distances in law at its end.
+        The runs with their means over slow time, and the distances in law at its end.
 
     Raises:
-        ValueError: An argument does not fit, as in `st.SlowSDE` and `st.simulate`.
+        ValueError: If an argument is invalid, as in `st.SlowSDE` and `st.simulate`.
 
     Example:
         >>> import sdetools as st
@@ -273,7 +297,15 @@ def slow_study(
 
 
 def recorded(horizon: float, dt: float, unit: float) -> np.ndarray:
-    """Return at most `FRAMES` slow times, multiples of the longer of the integrator's step `dt` and the optimiser's step `unit`."""
+    """Return the slow times to record by default, `(times,)` in ascending order, at most `FRAMES` of them, the last included but not 0.
+
+    They are multiples of the longer of the two steps.
+
+    Args:
+        horizon: The final slow time.
+        dt: The integrator's step.
+        unit: The optimiser's step in slow time, eta^2.
+    """
     longer = max(dt, unit)
     n = round(horizon / longer)
     return longer * np.unique(np.linspace(1, n, min(n, FRAMES)).round().astype(int))
@@ -282,7 +314,14 @@ def recorded(horizon: float, dt: float, unit: float) -> np.ndarray:
 def _distances(
     runs: Mapping[str, Simulation], names: Sequence[str], oracle: NoisyOracle, seed: int
 ) -> dict[tuple[str, str], Distance]:
-    """Return distances between the last points of each optimiser and of the slow SDE, by (name, observable)."""
+    """Return distances in law between the last points of each optimiser and of the slow SDE, with the keys of `SlowStudy.distances`.
+
+    Args:
+        runs: The simulations by name, with their final positions.
+        names: The observables, as expressions.
+        oracle: Not used.
+        seed: The seed of the resampling.
+    """
     from sdetools.studies.observables import observables
 
     member = runs[SLOW].dynamics
@@ -300,7 +339,18 @@ def _distances(
 def _sample_paths(
     members: Mapping[str, Moving], x0: Any, times: np.ndarray, shown: int, seed: int, stream: Stream
 ) -> dict[str, np.ndarray]:
-    """Return `shown` paths of each dynamics at the start and the recorded times, `(dim, frames, shown)`."""
+    """Return some paths of each dynamics by name, `(dim, 1 + times, shown)`, at the start and the given times.
+
+    An empty dict is returned if `shown` is 0 or there are more than 3 coordinates.
+
+    Args:
+        members: The dynamics by name.
+        x0: The start of the optimisers, `(dim,)`.
+        times: Slow times, `(times,)`.
+        shown: The number of paths.
+        seed: The seed of the draws.
+        stream: The stream of draws of that seed.
+    """
     if not shown or next(iter(members.values())).dim > 3:
         return {}
     out = {}

@@ -72,16 +72,16 @@ def multilevel(
         horizon: The final time T.
         eps: The root-mean-square error, in the units of the observables; it holds for each of them.
         observe: Observables h, as in `simulate`.
-        dt: The coarsest step; by default the longest T r^-k at which no pilot path diverges and the level is efficient,
-            sqrt(V_0 C_0) + sqrt(V_1 C_1) < sqrt(V[h(X_1)] T / dt_1).
-        refinement: The ratio r of successive steps.
-        weak_order: The weak order by which the bias is judged; by default the integrator's own. Where the levels decay more slowly, the order
-            fitted to them is taken, with a warning.
+        dt: The coarsest step, which divides T; None for the longest T r^-k at which no pilot path diverges and the level is efficient,
+            sqrt(V_0 C_0) + sqrt(V_1 C_1) < sqrt(V[h(X_1)] T / dt_1), with the variance V_l and the cost C_l of a path of level l.
+        refinement: The ratio r of successive steps, an integer of at least 2.
+        weak_order: The weak order by which the bias is judged; None for the integrator's own, or 1 if it declares none. Where the levels decay
+            more slowly, the order fitted to them is taken, with a warning.
         confidence: The level of the estimate's interval, which includes the bias.
         seed: The seed of the draws.
         stream: 0, 1, 2, ...: independent sets of draws of one seed.
-        pilot: Pilot paths on the first level; later levels have fewer.
-        most_levels: The largest L.
+        pilot: The number of pilot paths on the first level, at least 32; later levels have fewer.
+        most_levels: The largest L, at least 2. If the bias is still too large there, the result has a warning.
         weak: Deprecated name of `weak_order`.
         execution: Options of `st.Execution`: threads, executor, backend, dtype, store, resume, progress.
 
@@ -89,7 +89,8 @@ def multilevel(
         The estimate with its remaining bias, the levels, their rates, and the cost beside plain Monte Carlo.
 
     Raises:
-        ValueError: Steps of different length cannot share the draws, or an argument does not fit.
+        ValueError: If an argument is invalid, steps of different length cannot share the draws, eps is out of reach, or an observable is not
+            finite or has a variance that rests on few paths.
 
     Example:
         >>> import numpy as np, sdetools as st
@@ -132,7 +133,7 @@ def multilevel(
 
 
 def _check_divides(horizon: float, dt: float) -> None:
-    """Raise a ValueError unless the horizon is a whole number of steps."""
+    """Raise a ValueError unless the `horizon` is a whole number of at least 1 of steps `dt`; otherwise nothing is returned."""
     steps = horizon / dt
     if abs(steps - round(steps)) > 1e-9 * max(1.0, steps) or round(steps) < 1:
         near = float(f"{horizon / max(1, round(steps)):.12g}")

@@ -1,4 +1,8 @@
-"""The levels of multilevel Monte Carlo: their programs, the sampling and moments of their paths, and fits of rates."""
+"""The levels of multilevel Monte Carlo: their programs, the sampling and moments of their paths, and fits of rates.
+
+A level is a pair of solutions of one SDE on the same Brownian path: the fine one with step dt, the coarse one with step r dt, where r is the
+refinement. Level 0 has only one. Pilot paths determine numbers of paths; main paths give the estimate.
+"""
 
 from __future__ import annotations
 
@@ -29,17 +33,19 @@ KEPT = 1 << 15
 
 @dataclass
 class LevelMoments:
-    """Sample moments of d = h(fine) - h(coarse), h(fine) and h(coarse), in this order; on level 0 d is h(fine).
+    """Sample moments on one level of d = h(fine) - h(coarse), h(fine) and h(coarse); on level 0, d is h(fine) and h(coarse) is 0.
+
+    The first axis of arrays `(3, observables)` is d, h(fine), h(coarse), in this order.
 
     Attributes:
         n: The number of paths.
         means: The means, `(3, observables)`.
-        squares: Sums of squares about the means.
-        kurtosis: The kurtoses.
+        squares: Sums of squares about the means, `(3, observables)`.
+        kurtosis: The kurtoses, `(3, observables)`.
         kurtosis_paths: The number of paths from which the kurtoses were computed.
         diverged: The number of diverged paths.
         first_divergence: The first step at which a path diverged; -1 if none did.
-        dtype: The floating-point type of the paths.
+        dtype: The floating-point type of the paths, "float64" or "float32".
     """
 
     n: int
@@ -53,12 +59,12 @@ class LevelMoments:
 
     @property
     def unseen(self) -> np.ndarray:
-        """Whether the two members agree up to rounding on all paths, `(observables,)`."""
+        """Whether h(fine) and h(coarse) agree up to rounding on all paths, `(observables,)`."""
         return self.squares[0] <= ROUNDING[self.dtype] ** 2 * self.squares[1]
 
     @property
     def variances(self) -> np.ndarray:
-        """The variances, `(3, observables)`.
+        """The variances of d, h(fine) and h(coarse), `(3, observables)`.
 
         Where d is 0 on all n paths, its variance is computed as if one further path had differed by a standard deviation of h, because a
         difference of probability 1/n may not have occurred.
@@ -77,7 +83,10 @@ class LevelMoments:
         return self.kurtosis / max(1, self.kurtosis_paths)
 
     def pooled(self, other: LevelMoments | None) -> LevelMoments:
-        """Return the moments of both samples together; the kurtosis is that of the larger sample."""
+        """Return the moments of this sample and another of the same level together; those of this sample alone for None.
+
+        The kurtosis is that of the sample with more paths, since it cannot be pooled.
+        """
         if other is None:
             return self
         n = self.n + other.n
@@ -93,15 +102,15 @@ class LevelMoments:
 
 @dataclass
 class Level:
-    """One level of the estimator.
+    """One level of the estimator: its program, and the moments of its paths so far.
 
     Attributes:
-        dt: The step of the fine member.
-        program: The program of its two members.
-        steps: The number of steps of a path, of both members together.
-        pilot: Moments of the pilot paths.
-        early: The variances of d from the first `FEW` pilot paths.
-        main: Moments of the main paths.
+        dt: The step of the fine solution.
+        program: The description of the simulation of both solutions, or of one on level 0.
+        steps: The number of steps of a path, of both solutions together.
+        pilot: Moments of the pilot paths; None before there are any.
+        early: The variances of d, `(observables,)`, when the pilot first had `FEW` paths or more; None before.
+        main: Moments of the main paths; None before there are any.
     """
 
     dt: float
@@ -120,13 +129,13 @@ class Level:
 
 @dataclass
 class LevelSampler:
-    """Constructs the levels and samples their paths, each batch with independent draws.
+    """A maker of levels that samples their paths, each batch with independent draws, and counts their cost.
 
     Attributes:
-        make: The function of dt that returns a dynamics.
-        x0: As in `multilevel`, as are `horizon`, `observe` and `refinement`.
+        make: A function of dt that returns a dynamics of step dt.
+        x0: Where paths start, as in `simulate`.
         horizon: The final time.
-        observe: Observables.
+        observe: Observables, as in `simulate`.
         refinement: The ratio of successive steps.
         sampler: Seed, stream and options of execution.
         batches: The number of batches so far; each uses its own part of the stream.
@@ -167,23 +176,35 @@ class LevelSampler:
         return made
 
     def single(self, dt: float) -> Level:
-        """Return the coarsest level, with one member of step `dt`."""
+        """Return level 0, with one solution of step `dt` and without paths; ValueError if `dt` does not divide the horizon."""
         member = self.dynamics(dt)
         return self._level(dt, (member,), steps_to(self.horizon, dt))
 
     def pair(self, dt: float) -> Level:
-        """Return the level of step `dt`, whose coarse member has the step `refinement * dt`."""
+        """Return the level with fine step `dt` and coarse step `refinement * dt`, without paths; ValueError if they do not divide the horizon."""
         members = self.dynamics(dt), self.dynamics(dt * self.refinement)
         fine = steps_to(self.horizon, dt)
         return self._level(dt, members, fine + fine // self.refinement)
 
     def _level(self, dt: float, members: tuple[Moving, ...], steps: int) -> Level:
-        """Return a level without paths."""
+        """Return a level without paths.
+
+        Args:
+            dt: The step of the fine solution.
+            members: The dynamics of the fine and, except on level 0, of the coarse solution.
+            steps: The number of steps of a path, of both together.
+        """
         program, *_ = make_program(members, self.x0, self.horizon, self.observe, [self.horizon], (), False, True)
         return Level(dt, program, steps)
 
     def sample(self, level: Level, paths: int, label: str) -> LevelMoments:
-        """Return moments of new paths of a level."""
+        """Simulate new paths of a level with draws of their own, and return their moments at the horizon; the cost is counted.
+
+        Args:
+            level: The level, which is not modified.
+            paths: The number of paths.
+            label: The label of the progress bar.
+        """
         self.cost += paths * level.steps
         own = replace(self.sampler, stream=self.sampler.stream.at(self.batches))
         self.batches += 1
@@ -200,7 +221,7 @@ class LevelSampler:
         return LevelMoments(paths, np.array(means), np.array(squares), kurtosis, paths, diverged, first, sums.dtype)
 
     def explore(self, level: Level, paths: int) -> None:
-        """Add pilot paths to a level."""
+        """Simulate that number of new pilot `paths` of a level, and add their moments to `level.pilot`."""
         fresh = self.sample(level, paths, f"pilot, dt={level.dt:g}")
         self.pilot_cost += paths * level.steps
         level.pilot = fresh.pooled(level.pilot)
@@ -209,7 +230,12 @@ class LevelSampler:
 
 
 def combined(terms: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean of terms with inverse-variance weights, and its standard error."""
+    """Return the mean of estimates with inverse-variance weights, and its standard error, `(observables,)` each.
+
+    Args:
+        terms: The estimates, `(terms, observables)`.
+        errors: Their standard errors, `(terms, observables)`.
+    """
     floor = 1e-9 * np.abs(terms).max(axis=0) + 1e-150  # all terms may be 0; the square of this number does not underflow
     weights = 1 / (errors**2 + floor**2)
     error = np.where((errors == 0).all(axis=0), 0.0, 1 / np.sqrt(weights.sum(axis=0)))
@@ -217,19 +243,24 @@ def combined(terms: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def remaining_bias(terms: np.ndarray, errors: np.ndarray) -> np.ndarray:
-    """Return max(|c_hat| + s, max_j |c_j| - s_j), an upper estimate of |c| from the combined terms and from each term."""
+    """Return max(|c_hat| + s, max_j |c_j| - s_j), `(observables,)`, an upper estimate of |c| from the combined terms c_hat -+ s and each term c_j.
+
+    Args:
+        terms: Estimates c_j of one number c for each observable, `(terms, observables)`.
+        errors: Their standard errors s_j, `(terms, observables)`.
+    """
     fitted, error = combined(terms, errors)
     return np.maximum(np.abs(fitted) + error, (np.abs(terms) - errors).max(axis=0))
 
 
 def fitted_order(means: np.ndarray, errors: np.ndarray, refinement: int, least: int = 2) -> tuple[float, float]:
-    """Return alpha in |m_l| ~ r^(-alpha l) and its standard error, by weighted least squares.
+    """Return alpha in |m_l| ~ r^(-alpha l) and its standard error, by weighted least squares; NaN for both if too few means are resolved.
 
     Each logarithm has its statistical error, and 5 % for deviations from the asymptotic regime.
 
     Args:
-        means: The means m_l of the levels.
-        errors: Their standard errors.
+        means: The means m_l of successive levels, `(levels,)`.
+        errors: Their standard errors, `(levels,)`.
         refinement: The ratio r.
         least: The least number of levels whose mean is at least four standard errors; with fewer the result is NaN.
     """
@@ -245,12 +276,13 @@ def fitted_order(means: np.ndarray, errors: np.ndarray, refinement: int, least: 
 
 
 def decay_order(values: np.ndarray, refinement: int, paths: Any = math.inf) -> float:
-    """Return the order in which values decay with the level, by weighted least squares; NaN for fewer than two positive values.
+    """Return the order p with value ~ r^(-p l) on level l, by weighted least squares; NaN for fewer than two positive values.
 
     Args:
-        values: One value for each level, such as a variance.
-        refinement: The ratio of successive steps.
-        paths: The number n of paths of each value: its relative error is sqrt(10 / n), and 10 % for deviations from the asymptotic regime.
+        values: One value for each of successive levels, such as a variance, `(levels,)`.
+        refinement: The ratio r of successive steps.
+        paths: The numbers n of paths of the values, `(levels,)` or one for all: the relative error of a value is sqrt(10 / n), and 10 % for
+            deviations from the asymptotic regime.
     """
     kept = np.flatnonzero((values > 0) & np.isfinite(values))
     if len(kept) < 2:
@@ -263,8 +295,12 @@ def decay_order(values: np.ndarray, refinement: int, paths: Any = math.inf) -> f
 def _kurtosis(program: Program, sums: Sums) -> np.ndarray:
     """Return the kurtosis E (d - E d)^4 / (Var d)^2 of d, h(fine) and h(coarse), `(3, observables)`; NaN where nothing varies.
 
-    It is computed from the last points if they are stored, otherwise from the variances of the groups.
+    It is computed from the last points if they are stored, otherwise from the variances of the groups of paths.
     The variance s^2 of a group of n has Var s^2 = (kurtosis - (n - 3) / (n - 1)) (Var d)^2 / n.
+
+    Args:
+        program: The description of the simulation of the level.
+        sums: Its accumulated moments.
     """
     with np.errstate(all="ignore"):
         if sums.points is not None:

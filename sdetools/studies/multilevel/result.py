@@ -1,4 +1,7 @@
-"""Results of multilevel Monte Carlo: estimates with their remaining bias, levels, rates, and the cost relative to plain Monte Carlo."""
+"""Results of multilevel Monte Carlo: estimates with their remaining bias, levels, rates, and the cost relative to plain Monte Carlo.
+
+Level l = 0 ... L has the step dt_l = dt_0 r^-l; X_l is the solution with that step. Arrays `(levels, observables)` start with level 0.
+"""
 
 from __future__ import annotations
 
@@ -40,41 +43,43 @@ class MultilevelEstimate(Estimate):
         return math.hypot(self.stderr, self.bias)
 
     def _ends(self, level: float) -> tuple[float, float]:
-        """Return both ends of the interval, the remaining bias included."""
+        """Return the lower and the upper end of the interval at a confidence `level`, each moved outwards by the remaining bias."""
         low, high = super()._ends(level)
         return low - self.bias, high + self.bias
 
 
 @dataclass(frozen=True)
 class Multilevel(Result):
-    """E h(X_T) from levels with successively shorter steps. `levels` has all numbers with named axes.
+    """The estimate of E h(X_T) from levels l = 0 ... L with successively shorter steps dt_l = dt_0 r^-l; the return value of `st.multilevel`.
+
+    X_l is the solution with step dt_l, and d_l = h(X_l) - h(X_{l-1}), d_0 = h(X_0), with both solutions on one Brownian path.
 
     Attributes:
         names: The names of the observables.
         horizon: The final time T.
         eps: The root-mean-square error that was requested.
-        refinement: The ratio of successive steps.
+        refinement: The ratio r of successive steps.
         weak_order: The weak order by which the bias is estimated.
-        dts: The steps dt_l, `(levels,)`, as are the next two.
-        paths: The numbers of paths N_l.
-        steps: The numbers of steps of a path C_l, of both members together.
-        means: The means of h(X_l) - h(X_{l-1}), of h(X_0) on level 0, `(levels, observables)`, as are the next five.
-        variances: Their variances.
-        kurtoses: Their kurtoses.
-        fine_means: The means of h(X_l).
-        fine_variances: The variances of h(X_l).
-        consistency: The consistency check between successive levels (Giles 2015); above 1 it fails.
-        biases: The remaining bias, `(observables,)`, as are the next two.
-        alphas: The fitted weak orders.
-        betas: The fitted orders of the variances.
-        cost: The cost in steps, pilot paths included.
-        pilot_cost: The cost of the pilot paths.
-        constants: Observables that do not depend on the point, and are known without sampling.
-        warnings: Sentences about possible problems.
+        dts: The steps dt_l, `(levels,)`, in descending order.
+        paths: The numbers of paths N_l, `(levels,)`.
+        steps: The numbers C_l of steps of a path, of both solutions together, `(levels,)`.
+        means: The means of d_l, `(levels, observables)`.
+        variances: The variances of d_l, `(levels, observables)`.
+        kurtoses: The kurtoses of d_l, `(levels, observables)`.
+        fine_means: The means of h(X_l), `(levels, observables)`.
+        fine_variances: The variances of h(X_l), `(levels, observables)`.
+        consistency: The consistency check between successive levels (Giles 2015), `(levels, observables)`; above 1 it fails. 0 on level 0.
+        biases: The estimated absolute value of the bias that remains after level L, `(observables,)`; NaN if a path diverged.
+        alphas: The weak orders fitted to `means`, `(observables,)`; NaN where too few levels are resolved.
+        betas: The orders fitted to `variances`, `(observables,)`; NaN where fewer than two levels vary.
+        cost: The number of steps of all paths, pilot paths included.
+        pilot_cost: The number of steps of the pilot paths.
+        constants: The names of observables that do not depend on the point, and are known without sampling.
+        warnings: Sentences about possible problems; empty if there are none.
         diverged: The number of diverged paths.
         first_divergence: The first step at which a path diverged; -1 if none did.
         confidence: The confidence level of intervals.
-        origin: The call, seed and backend.
+        origin: The call, seed, stream, backend, floating-point type and version.
     """
 
     names: tuple[str, ...]
@@ -110,7 +115,11 @@ class Multilevel(Result):
         return self.at(0)
 
     def at(self, observable: str | int = 0) -> MultilevelEstimate:
-        """Return the estimate of E h(X_T) for an observable, given its name or its index."""
+        """Return the estimate of E h(X_T) for an observable; NaN if any path diverged.
+
+        Args:
+            observable: The name of the observable, or its index in `names`; ValueError if there is none.
+        """
         o = column(self.names, observable)
         name, n = f"E[{self.names[o]}] at t={self.horizon:g}", int(self.paths.sum())
         if self.diverged:
@@ -123,7 +132,7 @@ class Multilevel(Result):
 
     @property
     def bias(self) -> float:
-        """The remaining bias of the first observable, estimated from its last levels."""
+        """The estimated absolute value of the remaining bias for the first observable; NaN if any path diverged."""
         return self.estimate.bias
 
     @property
@@ -132,23 +141,29 @@ class Multilevel(Result):
         return self.estimate.rmse
 
     def rates(self, observable: str | int = 0) -> tuple[float, float, float]:
-        """Return the rates alpha, beta and gamma of an observable: of the decay of |m_l| and V_l, and of the growth of C_l."""
+        """Return the rates (alpha, beta, gamma): |E d_l| decays as r^(-alpha l), Var d_l as r^(-beta l), and the steps of a path grow as r^(gamma l).
+
+        A rate is NaN where too few levels determine it.
+
+        Args:
+            observable: The name of the observable, or its index in `names`; ValueError if there is none.
+        """
         o = column(self.names, observable)
         return float(self.alphas[o]), float(self.betas[o]), -decay_order(self.steps[1:], self.refinement)
 
     @property
     def alpha(self) -> float:
-        """The weak order, fitted to the means of the levels with inverse-variance weights; NaN where too few are resolved."""
+        """The weak order of the first observable, fitted to the means of the levels; NaN where too few are resolved."""
         return self.rates()[0]
 
     @property
     def beta(self) -> float:
-        """The order in which the variances of the levels decay."""
+        """The order in which the variances of the levels decay, for the first observable; NaN where too few levels vary."""
         return self.rates()[1]
 
     @property
     def gamma(self) -> float:
-        """The order in which the cost of a path grows; 1 if the cost of a step is constant."""
+        """The order in which the number of steps of a path grows with the level; 1 for steps that shrink in proportion."""
         return self.rates()[2]
 
     @property
@@ -166,12 +181,16 @@ class Multilevel(Result):
 
     @property
     def saving(self) -> float:
-        """The ratio of the cost of plain Monte Carlo to that of the multilevel estimate."""
+        """The ratio of the cost of plain Monte Carlo to that of the multilevel estimate; above 1 the latter is cheaper."""
         return self.plain_cost / self.cost
 
     @cached_property
     def levels(self) -> xarray.Dataset:
-        """Moments and consistency checks over (level, observable), and `dt`, `paths`, `steps`, `cost` over level."""
+        """A dataset with moments and consistency checks over (level, observable), and `dt`, `paths`, `steps`, `cost` over level.
+
+        The variables over both are `mean`, `stderr`, `variance` and `kurtosis` of h(X_l) - h(X_{l-1}), `fine_mean` and `fine_variance` of h(X_l), and
+        `consistency`. The attributes are `eps`, `refinement`, the costs, the number of diverged paths, and the fields of `origin`.
+        """
         import xarray
 
         fields = {
@@ -196,11 +215,15 @@ class Multilevel(Result):
 
     @property
     def data(self) -> xarray.Dataset:
-        """The same as `levels`."""
+        """The dataset `levels`."""
         return self.levels
 
     def table(self, observable: str | int = 0) -> str:
-        """Return a text table of the levels, the rates, the cost relative to plain Monte Carlo, and the warnings."""
+        """Return a text table of the levels of one observable, the rates, the cost relative to plain Monte Carlo, and the warnings.
+
+        Args:
+            observable: The name of the observable, or its index in `names`.
+        """
         o = column(self.names, observable)
         e, (alpha, beta, gamma) = self.at(o), self.rates(o)
         lines = [
@@ -221,11 +244,11 @@ class Multilevel(Result):
         return "\n".join([*lines, *(f"warning: {w}" for w in self.warnings)])
 
     def plot(self, observable: str | int = 0, *, ax: Any = None) -> Figure:
-        """Plot variances, means, numbers of paths and costs against the level, in the customary four panels.
+        """Plot variances, means, numbers of paths and costs against the level, in four panels; return the figure.
 
         Args:
-            observable: The name or the index of the observable.
-            ax: Four axes; by default those of a new figure.
+            observable: The name of the observable, or its index in `names`.
+            ax: Four axes; None for those of a new figure.
         """
         from sdetools.plots import figure_of, level_panels
 

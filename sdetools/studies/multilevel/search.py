@@ -59,12 +59,12 @@ class Search:
 
     Attributes:
         work: The sampler of levels.
-        eps: The root-mean-square error.
-        weak_order: The weak order.
+        eps: The root-mean-square error to reach.
+        weak_order: The weak order by which the bias is judged.
         pilot: The number of pilot paths on the first level.
-        most: The largest L.
-        levels: The levels so far.
-        warnings: Sentences about possible problems.
+        most: The largest number L of the finest level.
+        levels: The levels so far, from level 0 on.
+        warnings: Sentences about possible problems so far.
     """
 
     work: LevelSampler
@@ -76,14 +76,17 @@ class Search:
     warnings: list[str] = field(default_factory=list)
 
     def run(self, dt: float, choose: bool) -> bool:
-        """Choose the levels by pilot paths and simulate them.
+        """Choose the levels by pilot paths and simulate them; the levels remain in `levels`.
 
         Args:
             dt: The coarsest step to try.
             choose: Whether a shorter coarsest step may be chosen.
 
         Returns:
-            Whether the levels are valid: no path diverged, and the main paths confirm the variances of the pilot.
+            Whether the levels are valid: no path diverged, and the main paths confirm the variances of the pilot. If not, nothing is raised.
+
+        Raises:
+            ValueError: If eps is out of reach, or an observable is not finite or has no variance that the pilot can estimate.
         """
         self._choose_coarsest(dt, choose)
         if not self._failed:
@@ -127,7 +130,7 @@ class Search:
             self._add_level()
 
     def _choose_coarsest(self, dt: float, choose: bool) -> None:
-        """Create levels 0 and 1, with the given step or with the longest one at which a coarser level is efficient."""
+        """Create levels 0 and 1, with the coarsest step `dt` or, if `choose`, the longest one up to it at which a coarser level is efficient."""
         work, r = self.work, self.work.refinement
         while True:
             pair = work.pair(dt / r)
@@ -160,12 +163,12 @@ class Search:
                 )
 
     def _name(self, o: int) -> str:
-        """Return the name of an observable."""
+        """Return the name of the observable with index `o`."""
         return self.levels[0].program.observables[o].name
 
     @property
     def _constants(self) -> frozenset[str]:
-        """The observables that do not depend on the point."""
+        """The names of the observables that do not depend on the point."""
         program = self.levels[0].program
         return frozenset(h.name for h in program.observables if _constant(h, program.members[0].dim))
 
@@ -187,7 +190,7 @@ class Search:
             self._refuse_heavy_tails(o, base.pilot.n, base.dt)
 
     def _check_tails(self, level: Level, moments: LevelMoments) -> None:
-        """Raise a ValueError if single paths dominate the variance of many paths.
+        """Raise a ValueError if single paths dominate the variance of many paths, those of `moments`, for an observable without bounds.
 
         The share of the largest path in a law without a variance is itself random, so that the check is repeated for each new batch.
         """
@@ -201,14 +204,14 @@ class Search:
             self._refuse_heavy_tails(o, moments.n, level.dt)
 
     def _refuse_heavy_tails(self, o: int, paths: int, dt: float) -> None:
-        """Raise a ValueError about an observable whose variance is dominated by few paths."""
+        """Raise a ValueError: few of the `paths` with step `dt` dominate the variance of the observable with index `o`."""
         raise ValueError(
             f"`observe` must have a variance that the pilot can estimate; that of {self._name(o)} with steps of {dt:g} rests on few of {paths:,} "
             "paths, and may be infinite. Take a bounded observable, or if its variance is finite more paths by pilot=."
         )
 
     def _add_level(self) -> None:
-        """Add a level, with its pilot paths."""
+        """Add the level with the next shorter step, with its pilot paths."""
         r = self.work.refinement
         level = self.work.pair(self.levels[-1].dt / r)
         self.work.explore(level, max(LEAST_PILOT, self.pilot // r ** (len(self.levels) - 1)))
@@ -244,32 +247,38 @@ class Search:
 
     @property
     def _last(self) -> bool:
-        """Whether the largest number of levels is reached."""
+        """Whether the largest number of levels is reached, so that none may be added."""
         return len(self.levels) > self.most
 
     @property
     def _failed(self) -> bool:
-        """Whether any path diverged, or an observable is not finite."""
+        """Whether any path diverged, or an observable is not finite on some path."""
         return any(level.all.diverged or not np.isfinite(level.all.squares).all() for level in self.levels)
 
     @property
     def _steps(self) -> np.ndarray:
-        """The numbers of steps of a path, C_l."""
+        """The numbers C_l of steps of a path, of both solutions together, `(levels,)`."""
         return np.array([level.steps for level in self.levels], dtype=float)
 
     def _means(self, which: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return the means of d on levels 1 ... L and their standard errors, `(levels, observables)`."""
+        """Return the means of d on levels 1 ... L and their standard errors, `(L, observables)` each; `which` paths: "pilot", "main" or "all"."""
         moments = [getattr(level, which) for level in self.levels[1:]]
         return np.array([m.means[0] for m in moments]), np.array([np.sqrt(m.variances[0] / m.n) for m in moments])
 
     def _terms(self, which: str, order: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return c_j and its standard error from each of the last three levels, the last first, and the factors r^(alpha j)."""
+        """Return the estimates c_j = m_{L-j} r^(-alpha j) from the last (up to three) levels, j = 0, 1, 2, their standard errors, and r^(alpha j).
+
+        Each is an array `(levels, observables)` with the last level first. `which` paths: "pilot", "main" or "all"; `order`: alpha, `(observables,)`.
+        """
         means, errors = self._means(which)
         factors = float(self.work.refinement) ** (order * np.arange(min(3, len(means)))[:, None])
         return means[:-4:-1] / factors, errors[:-4:-1] / factors, factors
 
     def _order(self, which: str) -> np.ndarray:
-        """Return the weak order of each observable for the bias: the declared one, or the fitted one if it is significantly lower."""
+        """Return the weak order for the bias, `(observables,)`: the declared one, or the fitted one if it is significantly lower.
+
+        `which` paths enter: "pilot", "main" or "all".
+        """
         means, errors = self._means(which)
         out = []
         for m, s in zip(means[-4:].T, errors[-4:].T):
@@ -279,13 +288,16 @@ class Search:
         return np.array(out)
 
     def _biases(self, which: str) -> np.ndarray:
-        """Return the estimated bias beyond the last level for each observable."""
+        """Return the estimated |bias| beyond the last level, `(observables,)`, from `which` paths: "pilot", "main" or "all"."""
         order = self._order(which)
         terms, errors, _ = self._terms(which, order)
         return remaining_bias(terms, errors) / (self.work.refinement**order - 1)
 
     def _allocation(self) -> np.ndarray:
-        """Return the numbers of paths N_l, the largest over the observables and at least the present numbers."""
+        """Return the numbers of main paths N_l, integers `(levels,)`: the largest over the observables, and at least the present numbers.
+
+        ValueError is raised if eps takes more paths than a stream has.
+        """
         # the larger of the variances of all paths and of the main paths, which determine the error of the result
         variances = np.array(
             [np.maximum(v.all.variances[0], v.main.variances[0] if v.main is not None else 0.0) for v in self.levels]
@@ -308,11 +320,11 @@ class Search:
         return np.maximum(np.maximum(np.ceil(wanted).max(axis=1), LEAST_PATHS), have).astype(np.int64)
 
     def result(self, confidence: float, origin: Origin = BY_HAND) -> Multilevel:
-        """Return the result with its consistency checks.
+        """Return the result with its consistency checks; its estimates are NaN if any path diverged.
 
         Args:
             confidence: The confidence level of intervals.
-            origin: The call, seed and backend.
+            origin: The call, seed, stream, backend, floating-point type and version.
 
         Raises:
             ValueError: If an observable is not finite although no path diverged.
@@ -377,7 +389,7 @@ class Search:
 
 
 def _constant(observable: Any, dim: int) -> bool:
-    """Return whether h does not depend on the point by its formula, which a spread of 0 does not prove."""
+    """Return whether h does not depend on the point of `dim` coordinates by its formula, which a spread of 0 does not prove."""
     try:
         trace, n = Trace(), len(getattr(observable, "parameters", ()))
         p = [trace.uniform("p", (n,))] if n else []
