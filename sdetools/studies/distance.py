@@ -106,7 +106,7 @@ class Distance(HasInterval, Result):
 
     @property
     def resolved(self) -> bool:
-        """Whether the value exceeds `floor_high`, which has probability 1 - confidence for equal laws."""
+        """Whether the value exceeds `floor_high`, so that equal laws are rejected; the error probability is at most 1 - confidence."""
         return bool(self.value > self.floor_high)
 
     def confidence_interval(self, level: float | None = None) -> ConfidenceInterval:

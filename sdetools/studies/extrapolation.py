@@ -53,17 +53,17 @@ class Extrapolation(Result):
 
     @property
     def diverged(self) -> int:
-        """The number of diverged paths, those with the shorter step plus those with the longer."""
+        """The number of paths whose state was not finite at some step, those with the shorter step plus those with the longer."""
         return self.pair.diverged
 
     @property
     def factor(self) -> float:
-        """The weight of the shorter step in the extrapolated mean, 2^p / (2^p - 1)."""
+        """The weight 2^p / (2^p - 1) of the mean with the shorter step in the extrapolated mean, p the weak order."""
         return 2.0**self.weak_order / (2.0**self.weak_order - 1)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the observables and then of the functionals."""
+        """The names of the observables and then of the functionals, in the order of indices and of the columns of arrays."""
         return self.pair.names
 
     @property

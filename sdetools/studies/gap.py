@@ -67,29 +67,29 @@ class WeakGap(KeptPaths):
 
     @property
     def members(self) -> tuple[Moving, ...]:
-        """The two dynamics, `(first, second)`."""
+        """The two dynamics as a tuple `(first, second)`."""
         return self.first, self.second
 
     @property
     def paths(self) -> int:
-        """The number of paths of each member, diverged ones included."""
+        """The number of paths of each dynamics, diverged ones included."""
         return self.statistics.sums.paths
 
     @property
     def diverged(self) -> int:
-        """The number of diverged paths, those of the first member plus those of the second."""
+        """The number of paths whose state was not finite at some step, those of the first dynamics plus those of the second."""
         return int(self.statistics.sums.diverged.sum())
 
     @property
     def first_divergence(self) -> int:
-        """The first step at which a path of either member diverged; -1 if none did."""
+        """The first step at which a path of either dynamics was not finite; -1 if none was."""
         return min((s for s in self.statistics.sums.first_divergence.tolist() if s >= 0), default=-1)
 
     @property
     def final(self) -> np.ndarray | None:
         """The positions of all paths after the last step, `(2 dim, paths)`; None without `keep_final=True`.
 
-        The first `dim` rows are the coordinates of the first member, the others those of the second.
+        The first `dim` rows are the coordinates of the first dynamics, the others those of the second.
         """
         return self.statistics.sums.points
 

@@ -77,11 +77,11 @@ class Facts:
     two_valued: tuple[bool, ...]
 
     def along(self, o: int) -> dict[str, np.ndarray]:
-        """Return `random`, `rounding`, `least` and `most` of the observable with index `o` by name, `(times,)` each, for its Estimates."""
+        """Return `random`, `rounding`, `least` and `most` of the observable with index `o` as a dict of arrays `(times,)`."""
         return {name: getattr(self, name)[:, o] for name in ("random", "rounding", "least", "most")}
 
     def of(self, t: int, o: int) -> dict[str, Any]:
-        """Return keyword arguments of the Estimate at the recorded time with index `t` of the observable with index `o`, as a dict."""
+        """Return keyword arguments of the `Estimate` for the recorded time with index `t` and the observable with index `o`, as a dict."""
         return {name: values[t].item() for name, values in self.along(o).items()} | {"two_valued": self.two_valued[o]}
 
 
@@ -125,7 +125,7 @@ class Known:
 
     @cached_property
     def two_valued(self) -> tuple[bool, ...]:
-        """For each observable and functional, whether its value is one of two numbers, so that its interval is binomial."""
+        """For each observable and functional, in order, whether its value on a path is one of two numbers: its interval is binomial."""
         return tuple(r.values is not None and len(r.values) == 2 for r in self.ranges)
 
     @cached_property
@@ -178,7 +178,7 @@ class Known:
 
     @cached_property
     def rounding(self) -> np.ndarray:
-        """A bound of the rounding error, `(times, observables)`; 0 for two identical members."""
+        """A bound of the rounding error of each mean or gap, `(times, observables)`; 0 for two identical members."""
         if self.program.pair and self._same:
             return np.zeros(self._shape)
         floor = self._unamplified_rounding
@@ -255,7 +255,7 @@ class Known:
 
     @cached_property
     def random(self) -> np.ndarray:
-        """Whether draws enter the values, `(times, observables)`; where this cannot be excluded, it is True."""
+        """Whether draws enter each mean or gap, `(times, observables)`; False only where this is proven, so that the value is exact."""
         if self._same:
             return np.zeros(self._shape, bool)
         with np.errstate(invalid="ignore"):
@@ -331,7 +331,7 @@ class Known:
 
     @cached_property
     def stderr(self) -> np.ndarray:
-        """Standard errors, `(times, observables)`; 0 where no draw enters, and where the spread is within rounding."""
+        """Standard errors of the means or gaps, `(times, observables)`; 0 where no draw enters, and where the spread is within rounding."""
         with np.errstate(invalid="ignore"):
             return np.where(self.random & ~(self._spread <= self.rounding), self.statistics.stderr, 0.0)
 
@@ -364,7 +364,7 @@ class Known:
 
     @cached_property
     def facts(self) -> Facts:
-        """All properties as arrays, which results store."""
+        """All properties as a `Facts` with arrays `(times, observables)`, which results store."""
         shape = self._shape
         given = (self.random, self.drawn, self.stderr, self.rounding, *self.bounds)
         random, drawn, stderr, rounding, least, most = (np.broadcast_to(a, shape) for a in given)

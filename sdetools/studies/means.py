@@ -75,7 +75,7 @@ class Simulation(KeptPaths):
 
     @property
     def first_divergence(self) -> int:
-        """The first step at which a path diverged; -1 if none did."""
+        """The first step at which the state of a path was not finite; -1 if all were finite."""
         return int(self.statistics.sums.first_divergence[0])
 
     @property

@@ -34,7 +34,7 @@ class Observable:
         value: The function h. It maps a point `(dim,)` to a number, points `(dim, paths)` to `(paths,)`, and a traced value to a traced value.
             If there are `parameters`, they are an optional second argument.
         gradient: The gradient of h as a function of the same arguments; its value has the shape of the points.
-        identity: A text that identifies the function; files of unfinished runs are matched by it.
+        identity: A text that identifies the function; an interrupted run is resumed from its file only if this text is the same.
         parameters: The numbers in the formula of h, `(n,)`; empty if they are constants of the function.
         torch_value_stage: The function h on torch tensors `(dim, paths)`; None if h is not given as a torch function.
         latex: The formula of h in LaTeX; empty if unknown.
@@ -320,12 +320,12 @@ class LossVariation:
 
     @property
     def name(self) -> str:
-        """The name of the functional in results."""
+        """The name of the functional in results, "loss variation"."""
         return "loss variation"
 
     @property
     def identity(self) -> str:
-        """A text that identifies the functional and its loss; files of unfinished runs are matched by it."""
+        """A text that identifies the functional and its loss; an interrupted run is resumed from its file only if this text is the same."""
         return f"loss variation of {self.loss.identity} {self.loss.parameters.tolist()}"
 
     def increment(self, before: Any, after: Any) -> Any:
@@ -349,7 +349,7 @@ class SquaredIncrements:
 
     @property
     def name(self) -> str:
-        """The name of the functional in results."""
+        """The name of the functional in results, such as "squared increments of x0"."""
         return f"squared increments of x{self.coordinate}"
 
     def increment(self, before: Any, after: Any) -> Any:
@@ -373,7 +373,7 @@ class Accumulate:
 
     @property
     def identity(self) -> str:
-        """A text that identifies the function f by its code; files of unfinished runs are matched by it."""
+        """A text that identifies the function f by its code; an interrupted run is resumed from its file only if this text is the same."""
         from sdetools._identity import function_identity
 
         return function_identity(self.function)

@@ -65,7 +65,7 @@ def _spread(draws: np.ndarray, random: bool) -> float:
 
 
 def slope(etas: np.ndarray, gaps: np.ndarray) -> float:
-    """Return the least-squares slope of log gap against log eta, with equal weights, from two or more positive numbers each."""
+    """Return the least-squares slope of log gap against log eta, with equal weights, for n > 1 different etas and gaps, positive, `(n,)` each."""
     return float(_weights(etas) @ np.log(gaps))
 
 
@@ -95,12 +95,12 @@ class OrderStudy(Result):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the observables and then of the functionals."""
+        """The names of the observables and then of the functionals, in the order of indices and of the columns of arrays."""
         return self.gaps[0].names
 
     @property
     def diverged(self) -> int:
-        """The number of diverged paths, summed over both dynamics and all learning rates."""
+        """The number of paths whose state was not finite at some step, summed over both dynamics and all learning rates."""
         return sum(g.diverged for g in self.gaps)
 
     def estimates(self, observable: str | int = 0, time: float | None = None) -> tuple[Estimate, ...]:
@@ -218,7 +218,7 @@ class OrderStudy(Result):
         rows = [self.estimates(name) for name in self.names]
 
         def table(of: Callable[[Any], float]) -> np.ndarray:
-            """Return one property of the estimates, `of(estimate)`, as an array `(etas, observables)`."""
+            """Return a property of all estimates, where `of` maps an estimate to a number, as an array `(etas, observables)`."""
             return np.array([[of(e) for e in row] for row in rows]).T
 
         fields = {

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Ended(StrEnum):
-    """How a run ended: with all paths, or with diverged ones."""
+    """How a run ended: with all paths finite, or with diverged paths."""
 
     COMPLETED = "completed"
     """All paths reached the end."""

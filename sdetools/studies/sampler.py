@@ -26,7 +26,7 @@ PILOT_PATHS = 1 << 15
 
 @dataclass(frozen=True)
 class Sampler:
-    """The means to run programs: the draws of a seed and a stream, and the options of execution.
+    """The means to run programs (descriptions of simulations): the draws of a seed and a stream, and the options of execution.
 
     Attributes:
         seed: The seed.

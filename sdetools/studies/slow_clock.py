@@ -72,7 +72,7 @@ class SlowStudy(Result):
 
     @property
     def diverged(self) -> int:
-        """The number of diverged paths, summed over all runs."""
+        """The number of paths whose state was not finite at some step, summed over all runs."""
         return sum(run.diverged for run in self.runs.values())
 
     @cached_property

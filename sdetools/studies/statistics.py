@@ -63,12 +63,12 @@ class SingleStatistics:
 
     @cached_property
     def mean(self) -> np.ndarray:
-        """The mean of h over paths, `(times, observables)`."""
+        """The mean over paths of each observable h, `(times, observables)`."""
         return self.total["h"]
 
     @cached_property
     def variance(self) -> np.ndarray:
-        """The unbiased variance of h over paths, `(times, observables)`; NaN for one path."""
+        """The unbiased variance over paths of each observable h, `(times, observables)`; NaN for one path."""
         return _variance(self.total["h2"], self.sums.paths)
 
     @cached_property
@@ -91,27 +91,33 @@ class PairStatistics:
 
     @cached_property
     def total(self) -> dict[str, np.ndarray]:
-        """A dict of moments `(times, observables)`: the means "x", "z", "d", "c" of h(x), h(z), d and C, and sums of products about these means.
+        """A dict of arrays `(times, observables)`: means and sums of products about them of h(x), h(z), d = h(x) - h(z) and the control variate C.
 
-        The sums of squares are "x2", "z2", "d2", "c2"; the sum of products of d and C is "dc".
+        The means are "x", "z", "d", "c"; the sums of squares are "x2", "z2", "d2", "c2"; the sum of products of d and C is "dc".
         """
         return _pooled(self.sums, PAIR)
 
     @cached_property
     def slope(self) -> np.ndarray:
-        """The regression coefficient a = Cov(d, C) / Var C of the control variate, `(times, observables)`; 0 without one."""
+        """The regression coefficient a = Cov(d, C) / Var C of the difference d = h(x) - h(z) on the control variate C, `(times, observables)`.
+
+        It is 0 without a control variate.
+        """
         with np.errstate(all="ignore"):
             return np.where(self.total["c2"] > 0, self.total["dc"] / self.total["c2"], 0.0)
 
     @cached_property
     def gap(self) -> np.ndarray:
-        """The estimate of E h(x) - E h(z), the mean of d - a C, `(times, observables)`."""
+        """The estimate of E h(x) - E h(z), `(times, observables)`: the mean of h(x) - h(z) - a C with the control variate C and a = `slope`."""
         with np.errstate(all="ignore"):
             return self.total["d"] - self.slope * self.total["c"]
 
     @cached_property
     def variance(self) -> np.ndarray:
-        """The variance of the residual d - a C over paths, `(times, observables)`; NaN for one path, and with a control variate for two."""
+        """The variance over paths of the residual d - a C, `(times, observables)`, with d = h(x) - h(z), the control variate C and a = `slope`.
+
+        It is NaN for one path, and with a control variate for two.
+        """
         t, n = self.total, self.sums.paths
         own = _variance(t["d2"], n)
         with np.errstate(all="ignore"):
@@ -121,7 +127,7 @@ class PairStatistics:
 
     @cached_property
     def stderr(self) -> np.ndarray:
-        """The standard error of the gap, sqrt(variance / paths), `(times, observables)`."""
+        """The standard error of the gap, sqrt(variance / paths), `(times, observables)`; NaN where the variance is."""
         return np.sqrt(self.variance / self.sums.paths)
 
     def member(self, which: str) -> tuple[np.ndarray, np.ndarray]:
@@ -136,7 +142,8 @@ class PairStatistics:
     def reductions(self) -> tuple[np.ndarray, np.ndarray]:
         """The variance of independent sampling over that of coupling alone, and over that with the control variate, `(times, observables)` each.
 
-        They are Var h(x) + Var h(z) over Var d and over Var(d - a C); infinite or NaN where the denominator is 0.
+        They are Var h(x) + Var h(z) over Var d and over Var(d - a C), with d = h(x) - h(z), the control variate C and its regression coefficient a.
+        Where the denominator is 0 they are infinite or NaN.
         """
         independent = self.member("x")[1] + self.member("z")[1]
         coupled = _variance(self.total["d2"], self.sums.paths)
@@ -144,9 +151,9 @@ class PairStatistics:
             return independent / coupled, independent / self.variance
 
     def residuals(self, column: int) -> np.ndarray:
-        """Return the sums over each group of the residual d - a C about its mean, `(groups, times)`, for the bootstrap.
+        """Return the sums over each group of paths of the residual d - a C about its mean, `(groups, times)`, for the bootstrap.
 
-        Groups without paths are omitted.
+        Here d = h(x) - h(z), C is the control variate and a its regression coefficient. Groups without paths are omitted.
 
         Args:
             column: The index of the observable or functional.

@@ -59,7 +59,7 @@ class LevelMoments:
 
     @property
     def unseen(self) -> np.ndarray:
-        """Whether h(fine) and h(coarse) agree up to rounding on all paths, `(observables,)`."""
+        """Whether h(fine) and h(coarse) agree up to rounding on all paths, so that d shows no spread; `(observables,)`."""
         return self.squares[0] <= ROUNDING[self.dtype] ** 2 * self.squares[1]
 
     @property
@@ -122,7 +122,7 @@ class Level:
 
     @property
     def all(self) -> LevelMoments:
-        """Moments of pilot and main paths together, for decisions but not for the estimate."""
+        """Moments of pilot and main paths together, for decisions but not for the estimate; an error without any paths."""
         both = [m for m in (self.main, self.pilot) if m is not None]
         return both[0].pooled(both[1] if len(both) > 1 else None)
 
@@ -154,7 +154,7 @@ class LevelSampler:
     pilot_cost: int = 0
 
     def dynamics(self, dt: float) -> Moving:
-        """Return make(dt); ValueError if it is not a dynamics of step dt with Brownian increments."""
+        """Return the dynamics `make(dt)`; ValueError if it is not a dynamics of step dt with Brownian increments."""
         made = self.make(dt)
         if not isinstance(made, Moving):
             raise ValueError(
@@ -221,7 +221,7 @@ class LevelSampler:
         return LevelMoments(paths, np.array(means), np.array(squares), kurtosis, paths, diverged, first, sums.dtype)
 
     def explore(self, level: Level, paths: int) -> None:
-        """Simulate that number of new pilot `paths` of a level, and add their moments to `level.pilot`."""
+        """Simulate `paths` new pilot paths of a level, add their moments to `level.pilot` and count their cost."""
         fresh = self.sample(level, paths, f"pilot, dt={level.dt:g}")
         self.pilot_cost += paths * level.steps
         level.pilot = fresh.pooled(level.pilot)

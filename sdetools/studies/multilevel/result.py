@@ -111,7 +111,7 @@ class Multilevel(Result):
 
     @property
     def estimate(self) -> MultilevelEstimate:
-        """The estimate of E h(X_T) for the first observable."""
+        """The estimate of E h(X_T) for the first observable, with its error and remaining bias; NaN if any path diverged."""
         return self.at(0)
 
     def at(self, observable: str | int = 0) -> MultilevelEstimate:
@@ -137,7 +137,7 @@ class Multilevel(Result):
 
     @property
     def rmse(self) -> float:
-        """The root-mean-square error of the first observable's estimate, from its standard error and its bias."""
+        """The root-mean-square error sqrt(stderr^2 + bias^2) of the first observable's estimate; NaN if any path diverged."""
         return self.estimate.rmse
 
     def rates(self, observable: str | int = 0) -> tuple[float, float, float]:
@@ -153,17 +153,23 @@ class Multilevel(Result):
 
     @property
     def alpha(self) -> float:
-        """The weak order of the first observable, fitted to the means of the levels; NaN where too few are resolved."""
+        """The order alpha of the first observable, |E[h(X_l) - h(X_{l-1})]| ~ r^(-alpha l), an estimate of the weak order.
+
+        It is fitted to the levels whose mean is at least four standard errors; NaN if there are fewer than two.
+        """
         return self.rates()[0]
 
     @property
     def beta(self) -> float:
-        """The order in which the variances of the levels decay, for the first observable; NaN where too few levels vary."""
+        """The order beta of the first observable, Var[h(X_l) - h(X_{l-1})] ~ r^(-beta l), an estimate of twice the strong order.
+
+        It is fitted to the levels l = 1 ... L; NaN if fewer than two have a positive variance.
+        """
         return self.rates()[1]
 
     @property
     def gamma(self) -> float:
-        """The order in which the number of steps of a path grows with the level; 1 for steps that shrink in proportion."""
+        """The order gamma in which the number of steps of a path grows with the level, C_l ~ r^(gamma l): 1, or NaN below two levels l >= 1."""
         return self.rates()[2]
 
     @property
