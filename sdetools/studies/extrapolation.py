@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Extrapolation(Result):
-    """Extrapolated means, and the estimated bias of the shorter step; the return value of `st.extrapolate`.
+    """Extrapolated means (2^p E h(X^(dt/2)) - E h(X^dt)) / (2^p - 1), and the estimated bias of the shorter step; the result of `st.extrapolate`.
 
     Attributes:
         pair: The weak gap between the dynamics with steps dt/2 (first) and dt (second).

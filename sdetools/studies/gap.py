@@ -82,7 +82,10 @@ class WeakGap(KeptPaths):
 
     @property
     def first_divergence(self) -> int:
-        """The first step at which a path of either dynamics was not finite; -1 if none was."""
+        """The first step at which the state of a path of either dynamics was not finite; -1 if all were finite.
+
+        If the two have unequal steps, it is counted in steps of the shorter one, unlike `steps`.
+        """
         return min((s for s in self.statistics.sums.first_divergence.tolist() if s >= 0), default=-1)
 
     @property

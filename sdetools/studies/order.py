@@ -104,7 +104,7 @@ class OrderStudy(Result):
         return sum(g.diverged for g in self.gaps)
 
     def estimates(self, observable: str | int = 0, time: float | None = None) -> tuple[Estimate, ...]:
-        """Return the gap at each learning rate, in the order of `etas`: the supremum over the recorded times, or the gap at one time.
+        """Return estimates in the order of `etas`: the supremum of |gap| over the recorded times, or the gap at one time.
 
         Args:
             observable: The name of the observable, or its index in `names`.
@@ -113,7 +113,7 @@ class OrderStudy(Result):
         return tuple(g.sup(observable) if time is None else g.at(observable, time) for g in self.gaps)
 
     def sup(self, observable: str | int, eta: float) -> SupEstimate:
-        """Return the supremum of the gap over the recorded times at one learning rate, with its simultaneous band.
+        """Return the supremum of |gap| over the recorded times at one learning rate, with its simultaneous band.
 
         Args:
             observable: The name of the observable, or its index in `names`.

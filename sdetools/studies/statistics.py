@@ -48,7 +48,10 @@ def _pooled(sums: Sums, columns: Columns) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class SingleStatistics:
-    """Sample moments of the observables h of one dynamics, as arrays `(times, observables)`.
+    """Sample moments over paths of the observables h of one dynamics, as arrays `(times, observables)`.
+
+    Arrays have one row for each recorded time and one column for each observable and then each functional. A group is a set of consecutive
+    paths.
 
     Attributes:
         sums: Accumulated moments of the groups of paths.
@@ -81,7 +84,9 @@ class SingleStatistics:
 class PairStatistics:
     """Sample moments of a pair x, z with d = h(x) - h(z), adjusted by regression on the control variate C, as arrays `(times, observables)`.
 
-    The residual is d - a C with a = Cov(d, C) / Var C. Since E C = 0, the estimate of the gap is unbiased up to O(1 / paths).
+    The residual is d - a C with a = Cov(d, C) / Var C. Since E C = 0, the estimate of the gap is unbiased up to O(1 / paths). Without a control
+    variate a = 0. Arrays have one row for each recorded time and one column for each observable and then each functional. A group is a set of
+    consecutive paths.
 
     Attributes:
         sums: Accumulated moments of the groups of paths.

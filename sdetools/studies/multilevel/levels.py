@@ -44,7 +44,7 @@ class LevelMoments:
         kurtosis: The kurtoses, `(3, observables)`.
         kurtosis_paths: The number of paths from which the kurtoses were computed.
         diverged: The number of diverged paths.
-        first_divergence: The first step at which a path diverged; -1 if none did.
+        first_divergence: The first step at which a path diverged, in steps of the fine solution; -1 if none did.
         dtype: The floating-point type of the paths, "float64" or "float32".
     """
 
@@ -59,7 +59,7 @@ class LevelMoments:
 
     @property
     def unseen(self) -> np.ndarray:
-        """Whether h(fine) and h(coarse) agree up to rounding on all paths, so that d shows no spread; `(observables,)`."""
+        """Whether h(fine) and h(coarse) agree up to rounding on all paths, so that their difference has no spread; `(observables,)`."""
         return self.squares[0] <= ROUNDING[self.dtype] ** 2 * self.squares[1]
 
     @property
@@ -75,10 +75,10 @@ class LevelMoments:
 
     @property
     def shares(self) -> np.ndarray:
-        """The share of the largest paths in the variances, sum (h - E h)^4 / (sum (h - E h)^2)^2, `(3, observables)`.
+        """The share of the largest paths in the variances of d, h(fine) and h(coarse), in this order, `(3, observables)`.
 
-        It decreases as kurtosis / n if the fourth moment is finite. If P(|h| > y) ~ y^-a with a < 2, the variance is infinite, and the
-        share has the mean 1 - a/2 for any number of paths.
+        For each of them, y, it is sum (y - E y)^4 / (sum (y - E y)^2)^2. It decreases as kurtosis / n if the fourth moment is finite. If
+        P(|y| > u) ~ u^-a with a < 2, the variance is infinite, and the share has the mean 1 - a/2 for any number of paths.
         """
         return self.kurtosis / max(1, self.kurtosis_paths)
 

@@ -39,7 +39,7 @@ class MultilevelEstimate(Estimate):
 
     @property
     def rmse(self) -> float:
-        """The root-mean-square error, sqrt(stderr^2 + bias^2)."""
+        """The root-mean-square error of the estimate, sqrt(stderr^2 + bias^2); NaN if any path diverged."""
         return math.hypot(self.stderr, self.bias)
 
     def _ends(self, level: float) -> tuple[float, float]:
@@ -77,7 +77,7 @@ class Multilevel(Result):
         constants: The names of observables that do not depend on the point, and are known without sampling.
         warnings: Sentences about possible problems; empty if there are none.
         diverged: The number of diverged paths.
-        first_divergence: The first step at which a path diverged; -1 if none did.
+        first_divergence: The least step number at which a path of any level diverged, in steps of its level; -1 if none did.
         confidence: The confidence level of intervals.
         origin: The call, seed, stream, backend, floating-point type and version.
     """
@@ -132,7 +132,7 @@ class Multilevel(Result):
 
     @property
     def bias(self) -> float:
-        """The estimated absolute value of the remaining bias for the first observable; NaN if any path diverged."""
+        """The estimate of |E h(X_L) - E h(X_T)| on the finest level L, for the first observable; NaN if any path diverged."""
         return self.estimate.bias
 
     @property
@@ -155,7 +155,7 @@ class Multilevel(Result):
     def alpha(self) -> float:
         """The order alpha of the first observable, |E[h(X_l) - h(X_{l-1})]| ~ r^(-alpha l), an estimate of the weak order.
 
-        It is fitted to the levels whose mean is at least four standard errors; NaN if there are fewer than two.
+        X_l is the solution with step dt_0 r^-l. The levels whose mean is at least four standard errors are fitted; NaN if there are fewer than two.
         """
         return self.rates()[0]
 
@@ -163,7 +163,7 @@ class Multilevel(Result):
     def beta(self) -> float:
         """The order beta of the first observable, Var[h(X_l) - h(X_{l-1})] ~ r^(-beta l), an estimate of twice the strong order.
 
-        It is fitted to the levels l = 1 ... L; NaN if fewer than two have a positive variance.
+        X_l is the solution with step dt_0 r^-l. The levels l = 1 ... L are fitted; NaN if fewer than two have a positive variance.
         """
         return self.rates()[1]
 
