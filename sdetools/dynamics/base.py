@@ -50,7 +50,7 @@ Oracle = Callable[[np.ndarray], np.ndarray]
 class Moving(ABC):
     """The interface of everything that a simulation can run: a one-step rule with its draws, numbers, initial state and clock.
 
-    The state is a tuple of parts, component-first arrays with `dim` rows, the position first.
+    The state is a tuple of parts, the position first. A part is an array `(dim,)` of one path or `(dim, paths)` of many.
 
     Attributes:
         step_time: The time of one step. Only dynamics that share time points can be compared.
@@ -61,125 +61,150 @@ class Moving(ABC):
     @property
     @abstractmethod
     def parts(self) -> tuple[str, ...]:
-        """The names of the parts of the state, the position first."""
+        """The names of the parts of the state, a tuple of strings with the position first, such as ("x", "m")."""
 
     @property
     @abstractmethod
     def coefficients(self) -> tuple[str, ...]:
-        """The names of the numbers that may change from step to step."""
+        """The names of the numbers that the rule gets anew in each step, a tuple of strings such as ("eta", "beta")."""
 
     @abstractmethod
     def rule(self, state: State, bound: Any, *coefficients: Any) -> State:
-        """Return the state after one step; `bound` is the return value of `bind`."""
+        """Return the state after one step, a tuple of the parts in the order of `parts` and in their shapes.
+
+        Args:
+            state: The state before the step, a tuple of the parts, each `(dim,)`, `(dim, paths)` or a traced value `(dim,)`.
+            bound: The return value of `bind`: the noisy gradient of this step for a `Dynamics`, its draws and numbers for an integrator.
+            *coefficients: The numbers of this step, one for each name in `coefficients`.
+        """
 
     @property
     @abstractmethod
     def dim(self) -> int:
-        """The number of coordinates of the position."""
+        """The number of coordinates of the position and of every other part."""
 
     @property
     @abstractmethod
     def names(self) -> tuple[str, ...]:
-        """The names of the coordinates in expressions."""
+        """The names of the `dim` coordinates in expressions, a tuple of strings."""
 
     @property
     @abstractmethod
     def draws(self) -> tuple[Draws, ...]:
-        """The random draws of one step."""
+        """The random numbers of one step: a tuple of `Normal(n)`, `Sign(n)` and `Uniform(n)`, in the order in which `bind` gets them."""
 
     @property
     @abstractmethod
     def parameters(self) -> np.ndarray:
-        """The numbers that `bind` receives as `p`."""
+        """The numbers that `bind` receives as `p`, an array `(n,)`; they can change without a new compilation."""
 
     @abstractmethod
     def bind(self, z: Any, p: Any = None) -> Any:
-        """Return the second argument of the rule for the draws `z` of one step and the numbers `p` (default: `parameters`)."""
+        """Return the second argument of the rule, `bound`: the noisy gradient of a `Dynamics`, a pair (z, p) for an integrator.
+
+        Args:
+            z: The draws of one step, `(n_draws,)` or `(n_draws, paths)`.
+            p: The numbers, in the order of `parameters`; None for `parameters` itself.
+        """
 
     @abstractmethod
     def start(self, x0: np.ndarray, z: np.ndarray | None = None) -> State:
-        """Return the state before the first step.
+        """Return the state before the first step, a tuple of the parts in the order of `parts`.
 
         Args:
             x0: The initial point, `(dim,)` or `(dim, paths)`.
-            z: The draws of the start, `(n,)` or `(n, paths)`; zeros by default.
+            z: The draws listed in `start_draws`, `(n,)` or `(n, paths)`. With None, a random initial momentum has its mean.
         """
 
     @abstractmethod
     def coefficient_values(self, steps: int) -> np.ndarray:
-        """Return the coefficients of the rule in each step, shape `(steps, len(coefficients))`."""
+        """Return the coefficients of the rule, an array `(steps, len(coefficients))`: row k for step k, columns in the order of `coefficients`."""
 
     @property
     @abstractmethod
     def identity(self) -> str:
-        """A short key that, together with the numbers, identifies the experiment."""
+        """A short text that identifies the formulas of rule, loss and noise; with the numbers it identifies the experiment."""
 
     @property
     def name(self) -> str:
-        """The name of the rule in tables and reports."""
+        """The name of the rule in tables and reports, by default the name of the class."""
         return type(self).__name__
 
     @property
     def formula(self) -> str:
-        """The rule in LaTeX, or an empty string."""
+        """The rule in LaTeX, without dollar signs; empty if there is none."""
         return ""
 
     @property
     def loss(self) -> Any:
-        """The loss that is minimised, or None for an SDE without a loss."""
+        """The loss that is minimised, a `Loss`, or None for an SDE without a loss."""
         return None
 
     @property
     def brownian(self) -> int:
-        """The number of draws that are Brownian increments, which steps of another length can share; 0 unless all draws are."""
+        """The number of Brownian motions whose increments (or integrals) all draws are, so that steps of another length can share them.
+
+        0, the default, if any draw is something else (a sign, or a sampled index): then only steps of equal length share draws.
+        """
         return 0
 
     @property
     def sampled(self) -> bool:
-        """Whether the noise comes from sampled data, so that its deviation alone costs a full gradient per step."""
+        """Whether the noise samples data, so that its deviation from grad L costs a full gradient in each step; False by default."""
         return False
 
     @property
     def longest_memory(self) -> float:
-        """The number of steps after which the initial state is forgotten; the default time grid resolves it."""
+        """The longest memory in steps, such as 1 / (1 - beta) for momentum; 1 by default. The default time grid resolves it."""
         return 1.0
 
     @property
     def start_draws(self) -> tuple[Draws, ...]:
-        """The random draws of the start."""
+        """The random numbers that `start` uses, a tuple of `Normal(n)`, `Sign(n)` and `Uniform(n)`; empty for a start without randomness."""
         return ()
 
     @property
     def starts_from_law(self) -> bool:
-        """Whether `start` is plain arithmetic on x0, so that x0 may be a law and need not be a given point."""
+        """Whether `start` is plain arithmetic on x0, so that x0 may be a distribution (`sdetools.starts`) instead of points; True by default."""
         return True
 
     @property
     def start_numbers(self) -> tuple[np.ndarray, ...]:
-        """The numbers that the start reads in addition to x0 and its draws; they are part of the experiment's identity."""
+        """The arrays that `start` reads besides x0 and its draws, a tuple, such as the initial momentum `(dim,)`; empty by default."""
         return ()
 
     def memory(self, steps: int) -> np.ndarray | None:
-        """Return c_k, k = 0 ... steps, such that x_k - c_k m_k moves like SGD without momentum on the averaged schedule.
+        """Return c_0, ..., c_steps, an array `(steps + 1,)`, such that y_k = x_k - c_k m_k moves by y_{k+1} = y_k - etabar_k g_k.
 
-        The default is None, for dynamics without such a sequence.
+        Here m_k is the momentum and etabar_k the averaged schedule. The default is None, for dynamics without such a sequence.
         """
         return None
 
     def fading(self, steps: int) -> np.ndarray | None:
-        """Return the factor by which step k damps the earlier content of the momentum buffer; None where `memory` is None."""
+        """Return the factor, such as beta_k, by which step k = 0 ... steps - 1 multiplies the momentum, `(steps,)`; None if `memory` is None."""
         return None
 
 
 def that_of(path: str, name: str = "") -> property:
-    """Return a property of `Moving` that forwards to the attribute `path` of a part, with the documentation of the property `name`."""
+    """Return a property that reads the attribute `path` of the object, such as "plan.longest_memory".
+
+    Args:
+        path: The attribute, with dots between its parts.
+        name: The property of `Moving` whose docstring is used; by default the last part of `path`.
+    """
     return property(attrgetter(path), doc=getattr(Moving, name or path.rpartition(".")[2]).__doc__)
 
 
 class BoundOracle:
-    """A noisy gradient on the draws `z` of one step, as a rule calls it.
+    """The noisy gradient of one step as a function of x: `oracle(x)` returns g(x) in the shape of `x`, always on the draws of this step.
 
-    `extra` contains the rows of the method's own draws.
+    Args:
+        oracle: The noisy gradient oracle.
+        z: The draws of one step, `(n_draws,)` or `(n_draws, paths)`: first those of the noise, then those of the method itself.
+        p: The numbers of the oracle; None for its own.
+
+    Attributes:
+        extra: The draws of the method itself (`Dynamics.extra_draws`), the last rows of `z`.
     """
 
     __slots__ = ("extra", "oracle", "p", "z")
@@ -193,22 +218,26 @@ class BoundOracle:
 
 
 class Dynamics(Moving):
-    """A one-step rule on noisy gradients, with its oracle, its plan and its clock.
+    """The base class of optimisers: a one-step rule on noisy gradients, with its oracle, its schedule and its clock.
+
+    The module's docstring says how to write one of your own.
 
     Args:
-        oracle: The noisy gradient oracle.
-        plan: The schedule of learning rates and momentum coefficients.
+        oracle: The noisy gradient oracle, a `NoisyOracle`.
+        plan: The schedule of learning rates and momentum coefficients, a `Plan`.
         momentum: The initial value of the parts after `x`: None for zero, a vector `(dim,)`, or a pair (mean, covariance) of a normal law.
-        step_time: The time of one step; by default the plan's base rate eta, so that t = k eta.
+        step_time: The time of one step, positive; by default the plan's base rate eta, so that t = k eta.
 
     Attributes:
-        parts: The names of the parts of the state.
-        coefficients: The names of the rule's coefficients.
-        at_x0: The parts that start at x0, in addition to `x`.
+        parts: The names of the parts of the state, the position "x" first.
+        coefficients: The names of the numbers that the rule gets anew in each step: "eta", "beta" or float attributes of the object.
+        at_x0: The names of the parts that start at x0, in addition to the first.
         extra_draws: Random draws of the method, in addition to those of the oracle.
+        momentum_mean: The initial momentum or its mean, `(dim,)`.
+        momentum_root: A square root of its covariance, `(dim, dim)`, or None if it is not random.
 
     Raises:
-        ValueError: If the arguments are invalid or do not fit together.
+        ValueError: If an argument is invalid, or `momentum` is given to a rule whose only part is the position.
         TypeError: If the class defines no `rule`.
     """
 
@@ -244,17 +273,22 @@ class Dynamics(Moving):
         return self.oracle.noise.centred is not None
 
     def bind(self, z: Any, p: Any = None) -> BoundOracle:
-        """Return the noisy gradient on the draws `z` of one step with the numbers `p` (default: `parameters`)."""
+        """Return the noisy gradient of one step as a function of x.
+
+        Args:
+            z: The draws of the step, `(n_draws,)` or `(n_draws, paths)`, in the order of `draws`.
+            p: The numbers, in the order of `parameters`; None for `parameters` itself.
+        """
         return BoundOracle(self.oracle, z, p)
 
     @property
     def start_draws(self) -> tuple[Draws, ...]:
-        """The normal draws of a random initial momentum."""
+        """The draws of a random initial momentum, `(Normal(dim),)`; an empty tuple if it is not random."""
         return () if self.momentum_root is None else (Normal(self.momentum_root.shape[1]),)
 
     @property
     def start_numbers(self) -> tuple[np.ndarray, ...]:
-        """The mean of the initial momentum and, where it is random, the square root of its covariance."""
+        """The mean of the initial momentum, `(dim,)`, and, if it is random, the square root of its covariance, `(dim, dim)`; a tuple of arrays."""
         return (self.momentum_mean,) if self.momentum_root is None else (self.momentum_mean, self.momentum_root)
 
     def start(self, x0: np.ndarray, z: np.ndarray | None = None) -> State:
@@ -265,7 +299,13 @@ class Dynamics(Moving):
         return (x, *(x if part in self.at_x0 else momentum for part in self.parts[1:]))
 
     def coefficient_values(self, steps: int) -> np.ndarray:
-        """Return eta_k and beta_k from the plan and the object's own numbers, shape `(steps, len(coefficients))`."""
+        """Return the coefficients, an array `(steps, len(coefficients))`: row k for step k, columns in the order of `coefficients`.
+
+        "eta" and "beta" are eta_k and beta_k of the plan; another name is a float attribute of the object, equal in all steps.
+
+        Raises:
+            ValueError: If a name is neither of them.
+        """
         series = {"eta": self.plan.etas, "beta": self.plan.betas}
         unknown = [c for c in self.coefficients if c not in series and not isinstance(getattr(self, c, None), float)]
         if unknown:
@@ -285,21 +325,27 @@ class Dynamics(Moving):
 
 
 def check_oracle(oracle: Any) -> NoisyOracle:
-    """Return `oracle` if it is a `NoisyOracle`; raise ValueError otherwise."""
+    """Return `oracle` unchanged if it is a `NoisyOracle`; raise ValueError otherwise."""
     if not isinstance(oracle, NoisyOracle):
         raise ValueError(f"`oracle` must be a NoisyOracle; got {oracle!r}. Make one with st.NoisyOracle(loss, noise, sigma=...).")
     return oracle
 
 
 def check_plan(plan: Any) -> Plan:
-    """Return `plan` if it is a `Plan`; raise ValueError otherwise."""
+    """Return `plan` unchanged if it is a `Plan`; raise ValueError otherwise."""
     if not isinstance(plan, Plan):
         raise ValueError(f"`plan` must be a schedule; got {plan!r}. Make one with st.schedules.constant(eta=..., beta=...).")
     return plan
 
 
 def without_momentum(plan: Plan, name: str, own: str) -> Plan:
-    """Return `plan` if it has no momentum; raise ValueError otherwise. `own` names what sets the memory of the rule `name`."""
+    """Return `plan` unchanged; raise ValueError if it is a `Plan` with some beta_k > 0.
+
+    Args:
+        plan: The schedule of a rule whose memory is not set by beta.
+        name: The name of the rule, for the message.
+        own: What sets the memory of the rule, for the message, such as "a = 1 - beta".
+    """
     if isinstance(plan, Plan) and plan.has_momentum:
         raise ValueError(
             f"`plan` of {name} must be without momentum; got one with beta > 0. Its memory is set by {own}: use a plan with beta = 0."
@@ -308,12 +354,12 @@ def without_momentum(plan: Plan, name: str, own: str) -> Plan:
 
 
 def columns(first: np.ndarray, *others: Any) -> np.ndarray:
-    """Return coefficients, one row per step, from a series and further series or numbers."""
+    """Return an array `(steps, 1 + len(others))` whose columns are `first`, `(steps,)`, and the others: series `(steps,)` or numbers."""
     return np.column_stack([first, *(np.broadcast_to(values, first.shape) for values in others)])
 
 
 def _initial(momentum: Any, dim: int, parts: Sequence[str]) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the mean of the initial momentum and the square root of its covariance."""
+    """Return the mean of the initial momentum, `(dim,)`, and a square root of its covariance, `(dim, dim)`, None if it is not random."""
     if momentum is None:
         return np.zeros(dim), None
     if len(parts) < 2:

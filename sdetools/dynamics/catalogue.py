@@ -30,7 +30,7 @@ def _modules(package: ModuleType) -> Iterator[ModuleType]:
 
 
 def optimisers() -> tuple[OptimiserEntry, ...]:
-    """Return the table of optimisers in alphabetical order.
+    """Return the entries of the optimisers that `sdetools.dynamics.rules` lists in `ENTRIES`, a tuple sorted by the name of the class.
 
     Example:
         >>> [entry.name for entry in optimisers() if not entry.exact]
@@ -41,7 +41,9 @@ def optimisers() -> tuple[OptimiserEntry, ...]:
 
 
 def integrators() -> tuple[type[Integrator], ...]:
-    """Return the integrator classes in alphabetical order, which declare their orders, classes of noise, laws and sources.
+    """Return the public classes of integrators in `sdetools.dynamics.integrators`, a tuple sorted by name, without the base class.
+
+    Each class declares its orders, classes of noise, distributions of the draws and source as attributes (see `Integrator`).
 
     Example:
         >>> [cls.__name__ for cls in integrators() if cls.weak_order == 2 and not cls.kinetic]
@@ -57,7 +59,7 @@ def integrators() -> tuple[type[Integrator], ...]:
 
 
 def optimiser_table() -> str:
-    """Return the table of optimisers in Markdown."""
+    """Return the table of optimisers as text in Markdown: a header, then one line for each entry of `optimisers()`."""
     rows = [
         (
             f"`{entry.name}`",
@@ -73,7 +75,7 @@ def optimiser_table() -> str:
 
 
 def integrator_table() -> str:
-    """Return the table of integrators in Markdown."""
+    """Return the table of integrators as text in Markdown: a header, then one line for each class of `integrators()`."""
     rows = []
     for cls in integrators():
         classes = [c for c in CLASSES if c in cls.classes and c != "none"]
@@ -95,7 +97,12 @@ def integrator_table() -> str:
 
 
 def _orders(widest: float | None, narrower: Mapping[str, float]) -> str:
-    """Return orders as text: the order for the widest class of noise, then classes with a higher order."""
+    """Return orders as text, such as "1/2; 1 for additive"; "-" without an order.
+
+    Args:
+        widest: The order for the widest class of noise, or None.
+        narrower: Higher orders by class of noise.
+    """
     higher: dict[float, list[str]] = {}
     for noise, order in narrower.items():
         higher.setdefault(order, []).append(noise)
@@ -112,13 +119,20 @@ def _yes(value: bool) -> str:
 
 
 def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return rows of cells as a Markdown table."""
+    """Return a Markdown table as text, from its header and its rows of cells."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def updated(text: str) -> str:
-    """Returns a Markdown document with its tables of optimisers and integrators, found by their headers, made anew from the code."""
+    """Return the text of a Markdown document in which the tables of optimisers and of integrators are made anew from the code.
+
+    Args:
+        text: The document. A table is found by its header and ends before the first line that does not start with "|".
+
+    Raises:
+        ValueError: If one of the two headers does not occur.
+    """
     for table in (optimiser_table(), integrator_table()):
         header = table.partition("\n")[0]
         before, found, after = text.partition(header)

@@ -13,14 +13,15 @@ from sdetools.schedules import Plan
 
 @dataclass(frozen=True)
 class OptimiserEntry:
-    """An optimiser in the table: its valid and invalid arguments, the features it supports, and its source.
+    """One line of the table of optimisers: valid and invalid arguments for the tests, the features that it supports, and its source.
 
     Attributes:
-        make: The class.
-        reference: The source of the method.
+        make: The class of the optimiser.
+        reference: The source of the method, for the table.
         schedule: The plan that it uses: "eta, beta", "eta" for a plan without momentum, or "" if its rates are separate arguments.
-        valid: Sets of valid arguments besides the oracle and the plan, at least one.
-        refused: Sets of arguments that raise ValueError, each with a part of the message. The value `Plan` represents a plan with momentum.
+        valid: Keyword arguments besides the oracle and the plan that are accepted, at least one mapping.
+        refused: Pairs of keyword arguments that raise ValueError and a part of its message. The class `Plan` as a value stands for a plan
+            with momentum.
         exact: Whether moments on quadratic losses are exact, because a step is linear in state and gradients and has no extra draws.
         gain: Whether an equivalent plain SGD exists, so that `averaged()` is defined.
         torch: Whether `sdetools.bridge` implements it as a `torch.optim.Optimizer`.
@@ -37,16 +38,19 @@ class OptimiserEntry:
 
     @property
     def name(self) -> str:
-        """The name of the class."""
+        """The name of the class `make`, such as "SGDM"."""
         return self.make.__name__
 
     def build(self, oracle: NoisyOracle, plan: Plan, arguments: Mapping[str, Any]) -> Dynamics:
-        """Return the optimiser with the given arguments.
+        """Return an instance of the class `make` with the given arguments.
 
         Args:
             oracle: The noisy gradient oracle.
-            plan: A plan with momentum; a method without momentum uses its learning rates only.
-            arguments: An element of `valid` or `refused`.
+            plan: A plan with momentum. Its momenta are set to 0 for `schedule` "eta", and it is not used for "".
+            arguments: An element of `valid`, or the arguments in an element of `refused`. A value `Plan` is replaced by `plan`.
+
+        Raises:
+            ValueError: If the class refuses the arguments.
         """
         given: dict[str, Any] = {name: plan if value is Plan else value for name, value in arguments.items()}
         if self.schedule:

@@ -14,12 +14,12 @@ from sdetools.schedules import Plan
 
 
 class LinearFilter(Dynamics):
-    """A rule that is linear in its state and its gradients and has a fading memory: s_{k+1} = A_k s_k + b_k g_k in each coordinate.
+    """The base class of rules that are linear in state and gradients with a fading memory: s_{k+1} = A_k s_k + b_k g_k per coordinate.
 
-    Under a constant gradient g the iterate eventually moves by -`gain` eta g per step. For small eta the method therefore behaves like
-    plain SGD at the learning rate `gain * eta`. The gain is computed from the rule. Let w be the left eigenvector w A = w, normalised so
-    that w (1, ...) = 1 for the direction in which all positions move common. Then y_k = w_k . s_k is a conserved linear form without
-    gradients, and moves by -etabar_k g_k with them, where
+    Here s holds the parts of the state (position first) and g_k is the noisy gradient. Under a constant gradient g the position finally
+    moves by -`gain` eta g per step. For small eta the method therefore behaves like plain SGD at the learning rate `gain * eta`. The gain
+    is computed from the rule. Let e = A e be the common motion of all positions, with e_0 = 1, and w the left eigenvector w A = w with
+    w . e = 1. Then y_k = w_k . s_k is constant without gradients, and moves by -etabar_k g_k with them, where
 
         w_k = w_{k+1} A_k,        etabar_k = - w_{k+1} . b_k        (Theorem 3.5's averaged schedule for SGDM),
 
@@ -28,12 +28,12 @@ class LinearFilter(Dynamics):
 
     Args:
         oracle: The noisy gradient oracle.
-        plan: The schedule.
-        momentum: The initial momentum, as in `Dynamics`.
+        plan: The schedule of eta_k and beta_k.
+        momentum: The initial momentum: None for zero, a vector `(dim,)`, or a pair (mean, covariance) of a normal law.
         step_time: The time of one step; by default gain times the plan's base rate.
 
     Attributes:
-        mean_draws: Values of the method's own draws at which the rule equals its mean.
+        mean_draws: A value for each of the method's own draws (`extra_draws`) at which the rule equals its mean over them.
     """
 
     mean_draws: ClassVar[tuple[float, ...]] = ()
@@ -45,14 +45,14 @@ class LinearFilter(Dynamics):
 
     @cached_property
     def gain(self) -> float:
-        """The learning rate of the equivalent plain SGD divided by eta, for the plan's last momentum, to 14 digits."""
+        """The learning rate of the equivalent plain SGD divided by eta, a float rounded to 14 digits, for the plan's last coefficients."""
         row = self._rows()[-1]
         row[self.coefficients.index("eta")] = 1.0
         matrix, answer = self._step(row)
         return float(f"{-_conserved_form(matrix) @ answer:.14g}")
 
     def averaged(self) -> Plan:
-        """Return the plan of the SGD to compare with: rates etabar_k, no momentum, and this method's clock as the base rate.
+        """Return the plan of the SGD to compare with: learning rates etabar_k, no momentum, and this method's `step_time` as base rate.
 
         Raises:
             ValueError: If some etabar_k is negative. This happens for filters with negative weights under rapidly changing schedules.
@@ -67,16 +67,16 @@ class LinearFilter(Dynamics):
 
     @property
     def longest_memory(self) -> float:
-        """The memory in steps: 1 / (1 - |z|) for the largest eigenvalue z of A other than 1, or the plan's memory if that is longer."""
+        """The memory in steps: 1 / (1 - |z|) for the second largest eigenvalue z of A, or the plan's longest memory if that is longer."""
         sizes = np.sort(np.abs(np.linalg.eigvals(self._step(self._rows()[-1])[0])))
         return max(self.plan.longest_memory, float(1 / (1 - sizes[-2])))
 
     def _rows(self) -> np.ndarray:
-        """Return the coefficients in the steps of the plan and in one more step, beyond which they are constant."""
+        """Return the coefficients, `(K + 1, len(coefficients))`, for the K steps of the plan and one more, beyond which they are constant."""
         return np.array(self.coefficient_values(len(self.plan.eta_values) + 1))
 
     def _step(self, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return (A, b) of one coordinate, from the response of the rule to unit states and to a unit gradient."""
+        """Return (A, b), arrays `(parts, parts)` and `(parts,)`, for one row of coefficients: the response to unit states and a unit gradient."""
         n = len(self.parts)
         inputs = np.eye(n + 1)
         after = self.rule(tuple(inputs[1:, None]), _ConstantOracle(inputs[:1], self.mean_draws), *row.tolist())
@@ -85,7 +85,7 @@ class LinearFilter(Dynamics):
 
     @cached_property
     def _bridge(self) -> tuple[np.ndarray, np.ndarray]:
-        """The sequences w_k and etabar_k, up to the index beyond which they are constant."""
+        """The sequences w_k, `(K + 1, parts)`, and etabar_k, `(K,)`, for the K steps of the plan; beyond them they are constant."""
         *steps, last = [self._step(row) for row in self._rows()]
         weights, rates = [_conserved_form(last[0])], []
         for matrix, answer in reversed(steps):
@@ -94,7 +94,7 @@ class LinearFilter(Dynamics):
         return np.array(weights[::-1]), np.array(rates[::-1])
 
     def _memory_coefficients(self, steps: int) -> np.ndarray:
-        """Return c_0 ... c_steps of y_k = x_k - c_k m_k, for a state (x, m)."""
+        """Return c_0, ..., c_steps of y_k = x_k - c_k m_k for a rule with the parts x and m, `(steps + 1,)`."""
         c = -self._bridge[0][: steps + 1, 1]
         return np.pad(c, (0, steps + 1 - len(c)), mode="edge")
 
@@ -110,7 +110,7 @@ class _ConstantOracle(SimpleNamespace):
 
 
 def _conserved_form(matrix: np.ndarray) -> np.ndarray:
-    """Return w with w A = w and w . e = 1, where A e = e, e_0 = 1 is the common motion of all positions."""
+    """Return w, `(n,)`, with w A = w and w . e = 1 for A = `matrix`, where A e = e, e_0 = 1 is the common motion of all positions."""
     n = len(matrix)
     deviation, unit = matrix - np.eye(n), np.eye(n + 1)[-1]
     common = np.linalg.lstsq(np.vstack([deviation, np.eye(n)[:1]]), unit, rcond=None)[0]
