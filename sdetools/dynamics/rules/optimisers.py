@@ -26,11 +26,11 @@ from sdetools.schedules import Plan, from_arrays
 class SGD(Dynamics):
     """Stochastic gradient descent, z_{k+1} = z_k - eta_k g_k with g_k = grad L(z_k) + sigma v_k (Def. 2.2 of the paper).
 
-    The method with momentum is `SGDM`.
+    Here eta_k is the learning rate of step k, and v_k the noise. The method with momentum is `SGDM`.
 
     Args:
         oracle: The noisy gradient oracle.
-        plan: The schedule, without momentum. To compare with SGDM on `plan`, pass `plan.averaged()`.
+        plan: The schedule, without momentum (all beta_k = 0). To compare with SGDM on a plan, pass `plan.averaged()`.
         step_time: The time of one step; by default the plan's base rate eta.
 
     Raises:
@@ -64,8 +64,8 @@ class SGD(Dynamics):
 class SGDM(Dynamics):
     """SGD with momentum in the EMA form, m_{k+1} = beta_k m_k + (1 - beta_k) g_k, x_{k+1} = x_k - eta_k m_{k+1} (Def. 2.3).
 
-    The heavy-ball form, m_{k+1} = beta m_k + g_k with gamma = (1 - beta) eta, is `HeavyBall`. It has the same iterates, with
-    m_EMA = (1 - beta) m_HB.
+    Here g_k is the noisy gradient at x_k. The heavy-ball form, m_{k+1} = beta m_k + g_k with gamma = (1 - beta) eta, is `HeavyBall`. It has
+    the same iterates for constant beta, with m_EMA = (1 - beta) m_HB.
 
     Args:
         oracle: The noisy gradient oracle.
@@ -100,8 +100,8 @@ class SGDM(Dynamics):
 class HeavyBall(Dynamics):
     """SGD with momentum in the heavy-ball form, m_{k+1} = beta m_k + g_k, x_{k+1} = x_k - gamma m_{k+1} (Eq. (1) of the paper).
 
-    The EMA form, m_{k+1} = beta m_k + (1 - beta) g_k with eta = gamma / (1 - beta), is `SGDM`. For constant beta it has the same iterates,
-    with m_HB = m_EMA / (1 - beta).
+    Here g_k is the noisy gradient at x_k. The EMA form, m_{k+1} = beta m_k + (1 - beta) g_k with eta = gamma / (1 - beta), is `SGDM`. For
+    constant beta it has the same iterates, with m_HB = m_EMA / (1 - beta).
 
     Args:
         oracle: The noisy gradient oracle.
@@ -141,9 +141,9 @@ class HeavyBall(Dynamics):
         return np.column_stack([self.plan.etas(steps), self.plan.betas(steps)])
 
     def averaged(self) -> Plan:
-        """Return the plan of the SGD to compare with, whose rates are sum_{s>=k} gamma_s prod_{t=k+1..s} beta_t.
+        """Return the plan of the SGD to compare with: rates sum_{s>=k} gamma_s prod_{t=k+1..s} beta_t, no momentum, base rate `step_time`.
 
-        For constant gamma and beta this is gamma / (1 - beta).
+        For constant gamma and beta all rates are gamma / (1 - beta).
         """
         length = len(self.plan.eta_values)
         memory = self.plan.memory(length)
@@ -153,8 +153,8 @@ class HeavyBall(Dynamics):
 class Auxiliary(Dynamics):
     """The auxiliary process y_k = x_k - c_k m_k along SGDM, c_k = sum_{s>=k} eta_s prod_{t=k..s} beta_t (proof of Theorem 3.5).
 
-    The state is (y, x, m), and y is the position that is observed. For every schedule y_{k+1} = y_k - etabar_k g_k holds path by path, with
-    the gradients g_k evaluated at x_k.
+    The state is (y, x, m), and y is the position that is observed. For every schedule y_{k+1} = y_k - etabar_k g_k holds path by path, where
+    etabar_k is the averaged schedule and g_k the noisy gradient at x_k, not at y_k.
 
     Args:
         oracle: The noisy gradient oracle.

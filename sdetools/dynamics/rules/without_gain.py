@@ -22,17 +22,19 @@ from sdetools.schedules import Plan
 
 
 class WithoutGain(Dynamics):
-    """A rule without an equivalent plain SGD.
+    """The base class of rules without a gain: no plain SGD at a multiple of their learning rate is equivalent to them.
+
+    The arguments are those of `Dynamics`.
 
     Attributes:
-        no_gain: The reason, for the message of `gain`.
+        no_gain: The reason, for the message of the error that `gain` raises.
     """
 
     no_gain: ClassVar[str]
 
     @property
     def gain(self) -> float:
-        """Not defined for this rule.
+        """The learning rate of an equivalent plain SGD divided by eta, which this rule does not have.
 
         Raises:
             ValueError: Always; the message gives the reason.
@@ -43,16 +45,17 @@ class WithoutGain(Dynamics):
 class SNGM(WithoutGain):
     """Stochastic normalised gradient descent with momentum: m' = beta m + g(x) / |g(x)|_2, x' = x - eta m'.
 
-    |g|_2 is the norm over all coordinates. Where it is 0, or so small that its square underflows, the direction is g itself, which avoids a
-    division by zero. With g / |g| in place of g this is `HeavyBall` with gamma = eta, and a step has length at most eta / (1 - beta).
-    The method is not linear in g and has no gain: `gain` raises ValueError. Source: Zhao, Xie & Li, Stochastic normalized gradient
+    A prime marks the value after the step; g(x) is the noisy gradient, and |g|_2 its norm over all coordinates. Where the norm is 0, or so
+    small that its square underflows, the direction is g itself, which avoids a division by zero. With g / |g| in place of g this is
+    `HeavyBall` with gamma = eta, and a step has length at most eta / (1 - beta).
+    The method is not linear in g and no plain SGD is equivalent: `gain` raises ValueError. Source: Zhao, Xie & Li, Stochastic normalized gradient
     descent with momentum for large-batch training, 2020.
 
     Args:
         oracle: The noisy gradient oracle.
-        plan: The schedule; eta_k is a length.
+        plan: The schedule of eta_k and beta_k; eta_k is the length of a step without momentum.
         momentum: The initial momentum m_0: None for zero, a vector `(dim,)`, or a pair (mean, covariance) of a normal law.
-        step_time: The time of one step; by default eta.
+        step_time: The time of one step; by default the plan's base rate eta.
 
     Example:
         >>> import sdetools as st
@@ -83,16 +86,17 @@ class SGDF(WithoutGain):
 
         m' = beta m + (1 - beta) g,    s' = b2 s + (1 - b2) (g - m')^2,    mh = m' / (1 - prod beta),    sh = s' / (1 - b2^t).
 
-    Here g = g(x). K interpolates between `SGDM` (K = 0) and `SGD` (K = 1), as the constant 1 - nu of `QHM` does. It depends on the
-    gradient, so the method is not linear and has no gain: `gain` raises ValueError. At beta = 0 the method is SGD. Source: Yao et al.,
-    Signal processing meets SGD: from momentum to filter, 2023.
+    Here g = g(x) is the noisy gradient, a prime marks the value after the step, and t = 1, 2, ... counts the steps; prod beta runs over
+    them. mh and sh are m and s without the bias of their start at 0. K interpolates between `SGDM` with mh for m (K = 0) and `SGD` (K = 1),
+    as the constant 1 - nu of `QHM` does. It depends on the gradient, so the method is not linear and no plain SGD is equivalent: `gain` raises
+    ValueError. At beta = 0 the method is SGD. Source: Yao et al., Signal processing meets SGD: from momentum to filter, 2023.
 
     Args:
         oracle: The noisy gradient oracle.
         plan: The schedule: eta_k is the authors' learning rate and beta_k their beta_1.
         b2: The decay rate of the variance estimate, in [0, 1).
-        eps: A positive number that avoids 0 / 0.
-        step_time: The time of one step; by default eta.
+        eps: A positive number in the denominator of K, which avoids 0 / 0.
+        step_time: The time of one step; by default the plan's base rate eta.
 
     Raises:
         ValueError: If `b2` or `eps` lies outside its range.
@@ -137,15 +141,16 @@ class SGDF(WithoutGain):
 class IGT(WithoutGain):
     """Implicit gradient transport: v' = c v + (1 - c) g(x + c / (1 - c) (x - x_previous)), x' = x - eta v', c = t / (t + 1).
 
-    Gradients are evaluated at extrapolated points, such that on a quadratic loss v_t is grad L(x_t) plus the mean of all noise so far.
-    t = 0, 1, ... is the step, and x_previous = x_0 in the first step. As c / (1 - c) = t grows, the memory is as long as the run: there
-    is no equivalent SGD, and `gain` raises ValueError. `STORM` averages over a fixed memory, with two gradients per step. Source: Arnold et
-    al., Reducing the variance in online optimization by transporting past gradients, NeurIPS 2019.
+    A prime marks the value after the step, g(x) is the noisy gradient, t = 0, 1, ... counts the steps, and x_previous is x before the last
+    step (x_0 in the first). The gradients are evaluated at extrapolated points, such that on a quadratic loss v' is grad L(x) plus the mean
+    of all noise so far. As c / (1 - c) = t grows, the memory is as long as the run: no plain SGD is equivalent, and `gain` raises ValueError.
+    `STORM` averages over a fixed memory, with two gradients per step. Source: Arnold et al., Reducing the variance in online optimization by
+    transporting past gradients, NeurIPS 2019.
 
     Args:
         oracle: The noisy gradient oracle.
-        plan: The schedule of eta_k, without momentum.
-        step_time: The time of one step; by default eta.
+        plan: The schedule of eta_k, without momentum (all beta_k = 0).
+        step_time: The time of one step; by default the plan's base rate eta.
 
     Raises:
         ValueError: If the plan has momentum.

@@ -1,8 +1,11 @@
-"""The class of an SDE's noise: proven from its formula, or declared and then checked before and during a run.
+"""The class of the noise b(x) dW of an SDE: proven from its formula, or declared and then checked before and during a run.
 
+    none         b = 0
     additive     b does not depend on x
+    scalar       there is one Brownian motion
     diagonal     b_ij = 0 for i != j, and b_ii depends on x_i alone
-    commutative  (b_j . grad) b_k = (b_k . grad) b_j for all j, k
+    commutative  (b_j . grad) b_k = (b_k . grad) b_j for all j, k, where b_j is column j of b
+    general      any b
 
 A diffusion that can be traced, an expression or a function, becomes a graph, from which the class is derived (`graph.identities`): by
 its structure, including kinks and jumps, and by identities of its derivatives. A diffusion that cannot be traced (a compiled or torch
@@ -32,17 +35,17 @@ SIZES = (0.3, 1.0, 3.0, 10.0, 100.0, 1e4, 1e8)
 
 
 def classify(sde: Any, declared: str | None, at: Any = None) -> str:
-    """Return the smallest class of noise that is proven for an `SDE`, or `declared` if that is wide enough.
+    """Return the class of an SDE's noise, an element of `CLASSES`: `declared` if it is given and true, else the smallest class proven.
 
-    Sets `sde.presumed` if the class is not proven.
+    Sets `sde.presumed` to whether the class returned is declared and not proven.
 
     Args:
-        sde: The SDE.
-        declared: The declared class, or None.
-        at: A typical point for the check of a declared class.
+        sde: The SDE, with all attributes but `noise_class` and `presumed`.
+        declared: The class that the user declares, or None. One that can be neither proven nor refuted is checked at many points.
+        at: A typical point for these checks, `(dim,)`, or None.
 
     Raises:
-        ValueError: If `declared` is unknown or not wide enough.
+        ValueError: If `declared` is unknown, or the diffusion does not have this class.
     """
     if declared is not None and declared not in CLASSES:
         raise ValueError(f"`noise` must be one of {', '.join(CLASSES)}; got {declared!r}.")
@@ -65,13 +68,15 @@ def classify(sde: Any, declared: str | None, at: Any = None) -> str:
 
 
 def check_class_along_run(sde: Any, y: np.ndarray, p: Any, s: Sequence[Any]) -> None:
-    """Raise ValueError if a declared class that is not proven fails at the outermost points of a run, or at its first paths.
+    """Raise ValueError if the noise does not have the class `sde.noise_class` at the outermost points of a run, or at its first four paths.
+
+    Points that are not finite are left out.
 
     Args:
         sde: The SDE.
-        y: The points, `(rows, ...)`.
-        p: The numbers of the SDE.
-        s: The time-dependent numbers.
+        y: The states of all paths at one step, `(n, *paths)`, with n coordinates of all parts together.
+        p: The numbers of the SDE, in the order of `sde.parameters`.
+        s: The time-dependent numbers of this step, `sde.signals` of them.
     """
     rows = y.reshape(len(y), -1)
     rows = rows[:, np.isfinite(rows).all(axis=0)]
@@ -87,7 +92,14 @@ def check_class_along_run(sde: Any, y: np.ndarray, p: Any, s: Sequence[Any]) -> 
 
 
 def points_near(rows: int, at: Any = None) -> np.ndarray:
-    """Return points `(rows, n)` of all signs and sizes, and some near `at` or in a box on the positive side."""
+    """Return fixed random points, one a column, at which a class of noise is checked: an array `(rows, 56)`.
+
+    They are 42 of all signs and of the sizes `SIZES`, 8 near the point `at`, and 6 with positive coordinates.
+
+    Args:
+        rows: The number of coordinates of a point.
+        at: A typical point; one with fewer coordinates is repeated. Without it, 0.8 in each coordinate.
+    """
     rng = np.random.default_rng(20240604)
     far = [size * rng.standard_normal((rows, 6)) for size in SIZES]
     centre = np.full(rows, 0.8) if at is None else np.resize(np.asarray(at, dtype=float), rows)
@@ -96,14 +108,14 @@ def points_near(rows: int, at: Any = None) -> np.ndarray:
 
 
 def witness(sde: Any, kind: str, points: np.ndarray, p: Any = None, s: Sequence[Any] | None = None) -> np.ndarray | None:
-    """Return a point at which the noise does not have a class, or None if values and central differences give no evidence against it.
+    """Return a point `(rows,)` at which the noise does not have a class, or None if values and central differences give no evidence.
 
     Args:
         sde: The SDE.
-        kind: The class.
-        points: The points to examine, `(rows, n)`.
-        p: The numbers of the SDE; by default its own.
-        s: The time-dependent numbers; by default those at time 0.4.
+        kind: The class, an element of `CLASSES` other than "general".
+        points: The points to examine, `(rows, n)`; those where b is not finite are left out.
+        p: The numbers of the SDE, in the order of `sde.parameters`; None for these.
+        s: The time-dependent numbers, `sde.signals` of them; by default those at time 0.4.
     """
     n, q = len(points), sde.noise_dim
     signals = _signals(sde) if s is None else s
@@ -131,7 +143,12 @@ def witness(sde: Any, kind: str, points: np.ndarray, p: Any = None, s: Sequence[
 
 
 def _is_not_diagonal(values: np.ndarray, slopes: np.ndarray) -> np.ndarray:
-    """Return where a matrix is not diagonal, or b_ii has a slope in another coordinate."""
+    """Return at which points b is not diagonal, or b_ii has a slope in another coordinate: booleans `(points,)`.
+
+    Args:
+        values: b_ij, `(n, q, points)`.
+        slopes: d_a b_ij, `(n, q, n, points)`, with a on the third axis.
+    """
     n, q = values.shape[:2]
     if n != q:
         return np.ones(values.shape[2], dtype=bool)
@@ -141,16 +158,21 @@ def _is_not_diagonal(values: np.ndarray, slopes: np.ndarray) -> np.ndarray:
 
 
 def _does_not_commute(values: np.ndarray, slopes: np.ndarray) -> np.ndarray:
-    """Return where (b_j . grad) b_k and (b_k . grad) b_j differ."""
+    """Return at which points (b_j . grad) b_k and (b_k . grad) b_j differ, booleans `(points,)`; arguments as in `_is_not_diagonal`."""
     moved = np.einsum("aj...,ika...->ijk...", values, slopes)  # (b_j . grad) b_k
     terms = np.einsum("aj...,ika...->ijk...", np.abs(values), np.abs(slopes))  # the size of the terms, which may cancel
     return np.abs(moved - moved.swapaxes(1, 2)).max(axis=(0, 1, 2)) > 1e-5 * terms.max(axis=(0, 1, 2))
 
 
 def _proven(sde: Any, rows: int, at: Any) -> tuple[str, tuple[str, ...]]:
-    """Return the smallest class that is proven, and the classes that are neither proven nor refuted.
+    """Return the smallest class that is proven, and a tuple of the classes that are neither proven nor refuted.
 
     The latter are "commutative" for a formula with kinks, and all classes without a formula.
+
+    Args:
+        sde: The SDE.
+        rows: The number of coordinates of all parts of its state.
+        at: A typical point, or None.
     """
     if sde.noise_dim == 0:
         return "none", ()
@@ -164,7 +186,7 @@ def _proven(sde: Any, rows: int, at: Any) -> tuple[str, tuple[str, ...]]:
 
 
 def _classify_graph(b: Value, y: Value, points: np.ndarray) -> tuple[str, tuple[str, ...]]:
-    """Return the classes as `_proven` does, from b(y), `(coordinates, motions)`.
+    """Return the classes as `_proven` does, from the traced b(y), `(coordinates, motions)`, the input y and `points` for the examination.
 
     One slope in a random direction v stands for all slopes, and two random combinations of Brownian motions for all pairs.
     """
@@ -193,7 +215,7 @@ def _classify_graph(b: Value, y: Value, points: np.ndarray) -> tuple[str, tuple[
 
 
 def _entries(sde: Any, rows: int) -> tuple[Value, Value] | None:
-    """Return b(y) as a graph, which is the Jacobian in u of the product b(y) u, and y; None if that cannot be traced."""
+    """Return b(y), `(rows, noise_dim)`, and y, `(rows,)`, as graph values; None if b cannot be traced. b is the Jacobian in u of b(y) u."""
     trace = Trace()
     y, u = trace.input("y", (rows,)), trace.input("u", (sde.noise_dim,))
     clock = [trace.uniform(f"s{i}") for i in range(sde.signals)]
@@ -207,7 +229,7 @@ def _entries(sde: Any, rows: int) -> tuple[Value, Value] | None:
 
 
 def _signals(sde: Any) -> Sequence[Any]:
-    """Return the time-dependent numbers at time 0.4."""
+    """Return the time-dependent numbers at time 0.4, `(sde.signals,)`; an empty tuple without any."""
     return sde.signal_values(np.array([0.4]), 0.0, 0.0)[0] if sde.signals else ()
 
 
@@ -219,5 +241,5 @@ def _is_within(inner: str, outer: str, n: int) -> bool:
 
 
 def _point_text(point: np.ndarray) -> str:
-    """Return a point as text."""
+    """Return a point `(rows,)` as text for a message, such as "x=[0.5, 2.0]"."""
     return f"x={[float(f'{v:.4g}') for v in point]}"

@@ -31,13 +31,21 @@ from sdetools.schedules import Plan
 
 
 class OracleSDE(SDE):
-    """The base class of SDEs with the loss and the Gaussian noise of an oracle.
+    """The base class of SDEs with the loss L of an oracle and with Gaussian noise scale R(x) dW, where R R^T = Sigma is that of the oracle.
 
     Args:
         oracle: The noisy gradient oracle, which gives L, Sigma and sigma.
         scale: The factor of the noise, such as sigma sqrt(eta).
-        own: Further numbers of the equation. `parameters` is [scale, own..., numbers of the loss, numbers of the noise].
-        silent: Whether the equation has no noise.
+        own: Further numbers of the equation. `parameters` is [scale, *own, *numbers of the loss, *numbers of the noise].
+        silent: Whether the equation has no noise; this also holds if `scale` is 0.
+
+    Attributes:
+        oracle: The oracle, as given.
+        noise: The Gaussian noise with the covariance of the oracle's noise.
+        own: The number of entries of `parameters` before those of the loss, 1 + len(own).
+
+    Raises:
+        ValueError: If `oracle` is not a `NoisyOracle`, or no Gaussian noise of the same covariance is known.
     """
 
     own = 1
@@ -56,40 +64,46 @@ class OracleSDE(SDE):
 
     @property
     def constant_noise(self) -> bool:
-        """Whether R is a constant matrix."""
+        """Whether R is given as a matrix of numbers, and not as expressions, as a function or by data."""
         return isinstance(self.noise, RootedNoise) and self.noise.root.constant
 
     def gradient(self, x: Any, p: Any) -> np.ndarray:
-        """Return grad L(x)."""
+        """Return grad L(x), in the shape of the position `x`: `(dim,)`, `(dim, paths)` or traced; `p` has the order of `parameters`."""
         return self.loss.gradient(x, self.numbers(p)[0])
 
     def hessian_product(self, x: Any, v: Any, p: Any) -> np.ndarray:
-        """Return Hess L(x) v."""
+        """Return Hess L(x) v, in the shape of the position `x` and of the vector `v`; `p` has the order of `parameters`."""
         return self.loss.hessian_product(x, v, self.numbers(p)[0])
 
     def force(self, x: Any, u: Any, p: Any) -> np.ndarray:
-        """Return scale R(x) u."""
+        """Return scale R(x) u, in the shape of `x`, for `noise_dim` entries `u` (numbers or arrays `(paths,)`); `p` is ordered as `parameters`."""
         return p[0] * self.noise.value(x, u, self.numbers(p)[1])
 
     def numbers(self, p: Any) -> tuple[Any, Any]:
-        """Return the numbers of the loss and the numbers of the noise."""
+        """Return two slices of `p`, which has the order of `parameters`: the numbers of the loss, then those of the noise."""
         end = self.own + len(self.loss.parameters)
         return p[self.own : end], p[end:]
 
 
 def inside_step(start: np.ndarray, fraction: float, h: float) -> np.ndarray:
-    """Return start + fraction h, moved inside the step, so that a jump at the end of a step takes effect in the next step."""
+    """Return the times start + fraction h, in the shape of `start`, with 1 moved to 1 - 1e-6: a jump at the end acts in the next step.
+
+    Args:
+        start: The times at which the steps begin, `(steps,)`.
+        fraction: The place within the step, from 0 to 1.
+        h: The step size.
+    """
     return np.asarray(start) + min(fraction, 1 - 1e-6) * h
 
 
 class LimitSDE(OracleSDE):
     """The limit of SGD and SGDM: dX = -lambda_t (grad L(X) dt + sigma sqrt(eta) R(X) dW), R R^T = Sigma, with clock t = k eta.
 
-    At sigma = eta^-1/2 the diffusion is lambda_t R.
+    One step of the optimiser takes the time eta. At sigma = eta^-1/2 the diffusion is -lambda_t R.
 
     Args:
         oracle: The noisy gradient oracle, which gives L, Sigma and sigma.
-        plan: The schedule, which gives the base rate eta and lambda_t = etabar_k / eta at t = k eta.
+        plan: The schedule, which gives the base rate eta and lambda_t = etabar_k / eta at t = k eta (etabar: the averaged schedule).
         silent: Whether to leave out the noise.
 
     Example:
@@ -108,6 +122,7 @@ class LimitSDE(OracleSDE):
         super().__init__(oracle, scale, silent=silent)
 
     def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
+        """Return lambda_t at the times start + fraction h, `(steps, 1)`; see `SDE.signal_values` for the arguments."""
         return np.asarray(self.plan.rate(inside_step(start, fraction, h)))[:, None]
 
     def drift(self, y: Any, p: Any = None, s: Sequence[Any] = (1.0,)) -> np.ndarray:
@@ -118,11 +133,11 @@ class LimitSDE(OracleSDE):
 
 
 class GradientFlow(LimitSDE):
-    """The limit for fixed sigma as eta tends to 0, dX = -lambda_t grad L(X) dt, which has no noise.
+    """The limit of SGD and SGDM for fixed sigma as eta tends to 0, dX = -lambda_t grad L(X) dt, which has no noise; clock t = k eta.
 
     Args:
         oracle: The noisy gradient oracle, which gives L.
-        plan: The schedule, which gives lambda_t.
+        plan: The schedule, which gives the base rate eta and lambda_t = etabar_k / eta at t = k eta (etabar: the averaged schedule).
 
     Example:
         >>> import sdetools as st
@@ -143,12 +158,15 @@ class GradientFlow(LimitSDE):
 class ModifiedSDE(OracleSDE):
     """The second-order modified equation of SGD, dX = -grad(L + (eta/4) |grad L|^2) dt - sigma sqrt(eta) R dW, with clock t = k eta.
 
-    sigma is constant as eta decreases. Source: Q. Li, C. Tai, W. E, JMLR 20 (2019), Theorems 9 and 10.
+    Here R R^T = Sigma, and sigma is constant as eta decreases. Source: Q. Li, C. Tai, W. E, JMLR 20 (2019), Theorems 9 and 10.
 
     Args:
         oracle: The noisy gradient oracle, which gives L, Sigma and sigma.
-        eta: The learning rate.
-        order: 2, or 1 for the equation without the correction, which is `LimitSDE` with lambda = 1.
+        eta: The learning rate, positive, and the time of one step of SGD.
+        order: 2, or 1 for the equation without the term (eta/4) |grad L|^2, which is `LimitSDE` with lambda = 1.
+
+    Raises:
+        ValueError: If `eta` is not positive or `order` is neither 1 nor 2.
 
     Example:
         >>> import numpy as np, sdetools as st
@@ -175,20 +193,21 @@ class ModifiedSDE(OracleSDE):
 
 
 def _order(order: int) -> int:
-    """Return a validated order, 1 or 2."""
+    """Return `order` as an int; ValueError unless it is 1 or 2."""
     if order not in (1, 2):
         raise ValueError(f"`order` must be 1 or 2; got order={order!r}.")
     return int(order)
 
 
 class PhaseSDE(OracleSDE):
-    """The base class of kinetic equations dX = -r M dt, dM = -gamma M dt + kappa (grad L dt + scale R dW) for position and momentum.
+    """The base class of kinetic equations dX = -r M dt, dM = -gamma M dt + kappa (grad L dt + scale R dW) for position X and momentum M.
 
-    Splitting integrators use `kinetic(s) = (r, gamma, kappa)`.
+    R R^T = Sigma, and r, gamma and kappa may depend on time. The state y has the position first: `(2 dim,)` or `(2 dim, paths)`. The
+    arguments are those of `OracleSDE`; a subclass sets the initial momentum.
 
     Attributes:
-        splits: Whether this form is the whole equation, so that a splitting integrator applies.
-        momentum: The initial momentum M_0.
+        splits: Whether this form is the whole equation, so that a splitting integrator (OBABO, BAOAB, UBU) applies.
+        momentum: The initial momentum M_0, `(dim,)`.
     """
 
     parts = ("x", "m")
@@ -196,7 +215,7 @@ class PhaseSDE(OracleSDE):
     latex = r"\mathrm d X = -r M\,\mathrm d t,\quad \mathrm d M = -\gamma M\,\mathrm d t + \kappa(\nabla L\,\mathrm d t + \Sigma^{1/2}\mathrm d W)"
 
     def _set_momentum(self, momentum: Any, dim: int) -> None:
-        """Set the initial momentum, which is zero by default."""
+        """Set the attribute `momentum` to the vector given, `(dim,)`, or to zero for None; ValueError for another shape."""
         self.momentum = np.zeros(dim) if momentum is None else _check.point("momentum", momentum, dim)
 
     @property
@@ -207,7 +226,7 @@ class PhaseSDE(OracleSDE):
         return numeric(x0), self.momentum
 
     def kinetic(self, s: Sequence[Any]) -> tuple[Any, Any, Any]:
-        """Return (r, gamma, kappa) for the values `s` of the signals."""
+        """Return (r, gamma, kappa) of the equation, a tuple of three numbers, at the time whose signals (a row of `signal_values`) are `s`."""
         return s[0], s[1], s[2]
 
     def drift(self, y: Any, p: Any = None, s: Sequence[Any] = (1.0, 1.0, 1.0)) -> np.ndarray:
@@ -219,16 +238,18 @@ class PhaseSDE(OracleSDE):
         return np.concatenate([0.0 * m, self.kinetic(s)[2] * self.force(x, u, p)])
 
     def _split(self, y: Any) -> tuple[Any, Any]:
-        """Return position and momentum."""
+        """Return position and momentum, the first `dim` rows of `y` and the rest."""
         return y[: self.dim], y[self.dim :]
 
 
 class KineticSDE(PhaseSDE):
     """The limit of SGDM at alpha = 1: dX = -r_t M dt, dM = lambda_t ((grad L(X) - M) dt + sigma sqrt(eta) R(X) dW), clock t = k eta.
 
+    alpha is the index of the scaling 1 - beta_k ~ eta^alpha, M the momentum, and R R^T = Sigma.
+
     Args:
         oracle: The noisy gradient oracle, which gives L, Sigma and sigma.
-        plan: The schedule, which gives lambda_t = (1 - beta_k) / eta and r_t = eta_k / eta.
+        plan: The schedule, which gives the base rate eta, lambda_t = (1 - beta_k) / eta and r_t = eta_k / eta at t = k eta.
         momentum: The initial momentum M_0, shape `(dim,)`; zero by default.
 
     Raises:
@@ -252,6 +273,7 @@ class KineticSDE(PhaseSDE):
         self._set_momentum(momentum, self.dim)
 
     def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
+        """Return (r_t, lambda_t, lambda_t) at the times start + fraction h, `(steps, 3)`; see `SDE.signal_values` for the arguments."""
         eta = self.plan.eta
         k = np.floor(inside_step(start, fraction, h) / eta * (1 + 1e-12) + 1e-9).astype(int)
         steps = int(k.max(initial=0)) + 1
@@ -262,8 +284,9 @@ class KineticSDE(PhaseSDE):
 class HamiltonianSDE(PhaseSDE):
     """The limit of SGDM for alpha > 1, without friction and noise: dX = -V dt, dV = lambda grad L(X) dt.
 
-    Its clock is tau = k eta^((1+alpha)/2), so pass `step_time=plan.eta**((1 + plan.alpha) / 2)` to the optimiser. V = eta^((1-alpha)/2) m
-    and lambda = (1 - beta) / eta^alpha.
+    alpha is the index of the scaling 1 - beta ~ eta^alpha, m the momentum of SGDM, V = eta^((1-alpha)/2) m, and
+    lambda = (1 - beta) / eta^alpha. The clock is tau = k eta^((1+alpha)/2), so pass `step_time=plan.eta**((1 + plan.alpha) / 2)` to the
+    optimiser.
 
     Args:
         oracle: The noisy gradient oracle, which gives L.
@@ -295,6 +318,7 @@ class HamiltonianSDE(PhaseSDE):
         self._set_momentum(momentum, self.dim)
 
     def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
+        """Return (r, gamma, kappa) = (1, 0, lambda) for each step, `(steps, 3)`; see `SDE.signal_values` for the arguments."""
         return np.broadcast_to([1.0, 0.0, self.rate], (len(start), 3))
 
 
@@ -305,14 +329,19 @@ class ModifiedMomentumSDE(PhaseSDE):
         order 2:  dM = -(mu + h/2 (mu^2 - Hess)) M dt + (1 + h mu/2) grad L dt + sigma sqrt(h) R dW,
                   dX = -((1 - h mu/2) M + (h/2) grad L) dt
 
-    The optimiser to compare with is `st.HeavyBall(oracle, gamma, beta, step_time=gamma**0.5)`. Source: Q. Li, C. Tai, W. E, JMLR 20 (2019).
+    Eq. (1) is the heavy-ball form m' = beta m + g, x' = x - gamma m', V its velocity in Li et al., R R^T = Sigma and Hess = Hess L(X). The
+    optimiser to compare with is `st.HeavyBall(oracle, gamma, beta, step_time=gamma**0.5)`. Source: Q. Li, C. Tai, W. E, JMLR 20 (2019).
 
     Args:
         oracle: The noisy gradient oracle, which gives L, Sigma and sigma.
-        gamma: The learning rate of the heavy-ball form.
+        gamma: The learning rate of the heavy-ball form, positive.
         beta: The momentum coefficient in [0, 1).
         order: The order of the equation, 1 or 2.
         momentum: The initial momentum M_0, shape `(dim,)`; zero by default.
+
+    Attributes:
+        h: sqrt(gamma), the time of one step of the optimiser.
+        mu: The friction (1 - beta) / h.
 
     Example:
         >>> import sdetools as st
@@ -332,6 +361,7 @@ class ModifiedMomentumSDE(PhaseSDE):
         self._set_momentum(momentum, self.dim)
 
     def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
+        """Return (r, gamma, kappa) = (1, mu, 1) for each step, `(steps, 3)`; see `SDE.signal_values` for the arguments."""
         return np.broadcast_to([1.0, self.mu, 1.0], (len(start), 3))
 
     def drift(self, y: Any, p: Any = None, s: Sequence[Any] = (1.0, 1.0, 1.0)) -> np.ndarray:

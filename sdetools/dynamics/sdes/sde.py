@@ -45,24 +45,28 @@ class SDE:
     """The SDE dX = a(X, t) dt + b(X, t) dW, defined by expressions, functions or constant matrices.
 
     Args:
-        drift: One expression per coordinate, or a function `drift(x)` or `drift(x, t)` that returns `dim` components.
-        diffusion: Rows of `noise_dim` expressions (a plain list is a diagonal), a constant matrix, a function `diffusion(x)` or
-            `diffusion(x, t)` that returns rows, or None for no noise.
-        variables: The names of the coordinates.
+        drift: a: one expression per coordinate, constants, or a function `drift(x)` or `drift(x, t)` that returns `dim` components.
+        diffusion: b, `(dim, noise_dim)`: rows of `noise_dim` expressions (a plain list is a diagonal), a constant matrix, a function
+            `diffusion(x)` or `diffusion(x, t)` that returns rows, or None for no noise.
+        variables: The names of the coordinates, "x y" or a list; by default x0, x1, ... or all names in the expressions, alphabetically.
         dim: The number of coordinates, needed where it does not follow from the other arguments.
-        parameters: Named numbers in expressions. Expressions may also use the time `t`.
+        parameters: Values of the named numbers in expressions, by name. Expressions may also use the time `t`.
         calculus: "ito" or "stratonovich".
-        noise: The class of the noise. By default it is derived from the formula; a diffusion that cannot be traced (a compiled function,
-            or one that branches) counts as general. A class declared for such a diffusion, or "commutative" for one with kinks, is
-            checked at points of many sizes and near `at`, and during every run, which then uses the NumPy backend.
-        at: A typical point, shape `(dim,)`.
+        noise: The class of the noise: "none", "additive", "scalar", "diagonal", "commutative" or "general". By default it is derived from the
+            formula; a diffusion that cannot be traced (a compiled function, or one that branches) counts as general, or as scalar with one
+            Brownian motion. A class declared for such a diffusion, or "commutative" for one with kinks, is checked at points of many sizes
+            and near `at`, and during every run, which then uses the NumPy backend.
+        at: A typical point, shape `(dim,)`, for these checks.
 
     Attributes:
         parts: The names of the parts of the state.
+        dim: The number of coordinates of each part.
         noise_dim: The number of Brownian motions.
+        names: The names of the coordinates.
         loss: The loss of the equation, or None.
-        noise_class: The class of the noise.
-        signals: The number of time-dependent numbers.
+        noise_class: The class of the noise, one of the six texts above.
+        parameters: The numbers of drift and diffusion, an array `(n,)`: those of the drift first.
+        signals: The number of time-dependent numbers (here 1 if `t` is used, else 0).
         presumed: Whether the class is declared and not proven, so that runs check it.
 
     Raises:
@@ -124,22 +128,41 @@ class SDE:
 
     @property
     def constant_noise(self) -> bool:
-        """Whether b is a constant matrix."""
+        """Whether b is given as a matrix of numbers; False for expressions, for functions and for an equation without noise."""
         field = getattr(self, "_diffusion", None)
         return field is not None and field.root.constant and not field.timed
 
     def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
-        """Return the time-dependent numbers at start + fraction h, shape `(steps, signals)`: here t itself, if it is used."""
+        """Return the time-dependent numbers at the times start + fraction h, an array `(steps, signals)`; by default t itself, if it is used.
+
+        Args:
+            start: The times at which the steps begin, `(steps,)`.
+            fraction: The place within the step, from 0 (its start) to 1 (its end).
+            h: The step size.
+        """
         return (np.asarray(start) + fraction * h)[:, None][:, : self.signals]
 
     def drift(self, y: Any, p: Any = None, s: Sequence[Any] = (0.0,)) -> np.ndarray:
-        """Return a(y), in the shape of `y`."""
+        """Return a(y), in the shape of `y`.
+
+        Args:
+            y: The state, its parts one after another: `(n,)` or `(n, paths)`, with `n = dim * len(parts)`, or a traced value `(n,)`.
+            p: The numbers, in the order of `parameters`; None for `parameters` itself.
+            s: The time-dependent numbers, a row of `signal_values`; for drift and diffusion of your own the time t, if they use it.
+        """
         p = self.parameters if p is None else p
         own = p[: len(self._drift.root.parameters)]
         return components([row[0] for row in self._drift.rows(y, own, s)], y)
 
     def diffusion(self, y: Any, u: Sequence[Any], p: Any = None, s: Sequence[Any] = (0.0,)) -> np.ndarray:
-        """Return b(y) u, in the shape of `y`, for `noise_dim` numbers or rows `u`."""
+        """Return b(y) u, in the shape of `y`.
+
+        Args:
+            y: The state, its parts one after another: `(n,)` or `(n, paths)`, with `n = dim * len(parts)`, or a traced value `(n,)`.
+            u: One entry for each of the `noise_dim` Brownian motions: a number, an array `(paths,)` or a traced value.
+            p: The numbers, in the order of `parameters`; None for `parameters` itself.
+            s: The time-dependent numbers, a row of `signal_values`; for drift and diffusion of your own the time t, if they use it.
+        """
         p = self.parameters if p is None else p
         if self._diffusion is None:
             return components([0.0] * self.dim, y)
@@ -147,20 +170,25 @@ class SDE:
 
     @property
     def start_numbers(self) -> tuple[np.ndarray, ...]:
-        """The numbers that `start` reads in addition to x0."""
+        """The arrays that `start` reads besides x0, a tuple, such as the initial momentum `(dim,)`; by default empty."""
         return ()
 
     def start(self, x0: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return the parts of the state at time 0, for `x0` of shape `(dim,)`, `(dim, paths)` or traced."""
+        """Return the state at time 0, a tuple of its parts, for `x0` of shape `(dim,)` or `(dim, paths)` or a traced value; by default `(x0,)`."""
         return (numeric(x0),)
 
     @property
     def starts_from_law(self) -> bool:
-        """Whether `start` is plain arithmetic on x0."""
+        """Whether `start` is plain arithmetic on x0, so that x0 may be a distribution instead of points; by default True."""
         return True
 
     def settle(self, y: Any, p: Any) -> Any:
-        """Return the end of a step, projected to the set on which the solution lives; by default unchanged."""
+        """Return the end `y` of a step, projected to the set on which the solution lives, in the shape of `y`; by default `y` unchanged.
+
+        Args:
+            y: The state after a step of an integrator, `(n,)` or `(n, paths)`, or a traced value.
+            p: The numbers, in the order of `parameters`.
+        """
         return y
 
     def __repr__(self) -> str:
@@ -170,7 +198,7 @@ class SDE:
 
 @dataclass(frozen=True)
 class _Field:
-    """A drift or a diffusion: a matrix-valued function and the position of the time among its numbers."""
+    """A drift or a diffusion: the matrix-valued function `root`, and the index `place` of the time among its numbers (None without time)."""
 
     root: Root
     place: int | None = None
@@ -252,7 +280,7 @@ def _function_field(function: Callable[..., Any], dim: int | None, at: Any, vect
 
 @dataclass(frozen=True)
 class _Function(Root):
-    """A user's function of x and, where `parameters` has one entry, of the time; a `vector` is a matrix with one column."""
+    """A user's function of x and, where `parameters` has one entry, of the time; if `vector`, its components are taken as one column."""
 
     function: Callable[..., Any]
     vector: bool
