@@ -4,9 +4,10 @@ For implementers of a new integrator: set the class attributes and write `step(e
 
     eq.drift(y, i) = a(y)    eq.diffusion(y, u, i) = b(y) u    eq.column(y, j, i) = b_j(y)    eq.along(y, j, c, i) = b_j(y) c
 
-and of its draws. Here i is the index into `stages`, the fractions of the step at which time-dependent numbers are evaluated. `eq.xi`
-contains `levels` rows of `noise_dim` draws with mean 0 and variance 1. With `areas = True`, `eq.area(j, k)` is a random sign for each
-pair of Brownian motions. sqrt(h) eq.xi[0] is the Brownian increment dW, and `eq.increment(y, sqrt(h), i)` is b(y) dW.
+and of its draws. Here b_j is column j of b, and i is the index into `stages`, the fractions of the step at which time-dependent numbers are
+evaluated. `y` is the state with all parts one after another, `(n,)`, `(n, paths)` or a traced value. `eq.xi` contains `levels` rows of
+`noise_dim` draws with mean 0 and variance 1. With `areas = True`, `eq.area(j, k)` is a random sign for each pair of Brownian motions.
+sqrt(h) eq.xi[0] is the Brownian increment dW, and `eq.increment(y, sqrt(h), i)` is b(y) dW.
 """
 
 from __future__ import annotations
@@ -32,9 +33,16 @@ LAWS: dict[str, type[Draws]] = {"normal": Normal, "two-point": Sign, "three-poin
 
 
 class Equation(Generic[SDEType]):
-    """An SDE in one step: its numbers, its draws, and its time-dependent numbers at each stage.
+    """An SDE dY = a dt + b dW within one step, as an integrator sees it: with its numbers, its draws and its time-dependent numbers.
 
-    `signs` has one row per pair of Brownian motions.
+    A stage is an index into `Integrator.stages`, the fractions of the step at which time-dependent numbers are evaluated.
+
+    Args:
+        sde: The SDE.
+        p: Its numbers, in the order of `sde.parameters`.
+        xi: The draws: `Integrator.levels` sequences of `noise_dim` entries with mean 0 and variance 1, each `()`, `(paths,)` or traced.
+        signs: One random sign for each pair of Brownian motions (1, 0), (2, 0), (2, 1), ..., or an empty sequence.
+        s: The time-dependent numbers, a sequence for each stage.
     """
 
     __slots__ = ("p", "s", "sde", "signs", "xi")
@@ -43,47 +51,47 @@ class Equation(Generic[SDEType]):
         self.sde, self.p, self.xi, self.signs, self.s = sde, p, xi, signs, s
 
     def drift(self, y: Any, stage: int = 0) -> np.ndarray:
-        """Return a(y)."""
+        """Return a(y) at a stage (an index into `Integrator.stages`), in the shape of the state `y`, `(n,)` or `(n, paths)`."""
         return self.sde.drift(y, self.p, self.s[stage])
 
     def diffusion(self, y: Any, u: Sequence[Any], stage: int = 0) -> np.ndarray:
-        """Return b(y) u."""
+        """Return b(y) u at a stage, in the shape of the state `y`, for a sequence `u` of one entry for each Brownian motion."""
         return self.sde.diffusion(y, u, self.p, self.s[stage])
 
     def column(self, y: Any, j: int, stage: int = 0) -> np.ndarray:
-        """Return b_j(y)."""
+        """Return column j of b(y) at a stage, in the shape of the state `y`; j = 0, ..., noise_dim - 1 counts the Brownian motions."""
         return self.diffusion(y, [float(i == j) for i in range(self.sde.noise_dim)], stage)
 
     def increment(self, y: Any, root: Any, stage: int = 0) -> Any:
-        """Return b(y) dW, with `root` = sqrt(h)."""
+        """Return b(y) dW at a stage, in the shape of the state `y`, with dW = `root` xi[0] and `root` = sqrt(h); 0 without noise."""
         return self.diffusion(y, [root * xi for xi in self.xi[0]], stage) if self.sde.noise_dim else 0.0 * y
 
     def along(self, y: Any, k: int, factor: Any, stage: int = 0) -> Any:
-        """Return b_k(y) times `factor`."""
+        """Return column k of b(y) at a stage times `factor`, a number or an array `(paths,)`, in the shape of the state `y`."""
         return self.diffusion(y, [factor if j == k else 0.0 for j in range(self.sde.noise_dim)], stage)
 
     def area(self, j: int, k: int) -> Any:
-        """Return a random sign for the Brownian motions j and k, antisymmetric in them.
+        """Return the random sign of the Brownian motions j and k, j different from k: -1.0 or 1.0, `()`, `(paths,)` or a traced value.
 
-        It replaces (2/h) times the Levy area. Every pair has its own sign: two Levy areas with a common motion are uncorrelated, and their
-        replacements must be uncorrelated as well.
+        It is antisymmetric, area(j, k) = -area(k, j), and replaces (2/h) times the Levy area of an integrator with `areas`. Every pair has its
+        own sign: two Levy areas with a common motion are uncorrelated, and their replacements must be uncorrelated as well.
         """
         return self.signs[j * (j - 1) // 2 + k] if j > k else -self.signs[k * (k - 1) // 2 + j]
 
 
 class Integrator(Moving):
-    """The base class of integrators: an SDE discretised with step `dt`, a dynamics whose `step_time` is dt.
+    """The base class of integrators: an SDE discretised with step `dt`, which a simulation runs as a dynamics whose `step_time` is dt.
 
     Args:
-        sde: The SDE.
-        dt: The step size.
+        sde: The SDE, such as `st.SDE(...)` or `st.LimitSDE(oracle, plan)`.
+        dt: The step size, positive.
         law: The distribution of the draws: "normal", "three-point" or "two-point", as far as the weak order allows. Three-point and
             two-point draws are no Brownian increments, so they cannot be shared with steps of another length.
 
     Attributes:
         strong_order: The strong order of convergence, or None if none is declared. On the class it is the order for the widest class of
             noise, on an instance that for the noise of its SDE.
-        weak_order: The weak order of convergence, likewise.
+        weak_order: The weak order of convergence: on the class for the widest class of noise, on an instance for the noise of its SDE.
         weak_orders: Higher weak orders for narrower classes of noise, by class.
         strong_orders: Higher strong orders for narrower classes of noise, by class.
         reference: The source of the scheme.
@@ -91,7 +99,7 @@ class Integrator(Moving):
         classes: The classes of noise for which the scheme is defined.
         calculus: The calculus of the scheme: "ito", "stratonovich" or "either".
         laws: The admissible distributions of the draws.
-        levels: The number of draws per Brownian motion and step.
+        levels: The number of draws per Brownian motion and step. Row `i * noise_dim + j` of the draws is draw i of motion j.
         stages: The fractions of the step at which time-dependent numbers are evaluated.
         areas: Whether the scheme uses a random sign for each pair of Brownian motions, in addition to its draws.
         paired: Whether the draws are the increment of a Brownian path and, with two levels, its integral over the step.
@@ -152,17 +160,17 @@ class Integrator(Moving):
 
     @classmethod
     def orders(cls, noise_class: str) -> tuple[float, float | None]:
-        """Return the weak and the strong order for a class of noise; the latter is None if none is declared."""
+        """Return the pair (weak order, strong order) for a class of noise such as "additive"; the latter is None if none is declared."""
         return cls.weak_orders.get(noise_class, cls.weak_order), cls.strong_orders.get(noise_class, cls.strong_order)
 
     @property
     def coefficients(self) -> tuple[str, ...]:
-        """The step, and the time-dependent numbers of the SDE at each stage."""
+        """The names of the numbers of a step: "h", its size, then "s0_0", ...: "si_j" is time-dependent number j of the SDE at stage i."""
         return ("h", *(f"s{i}_{j}" for i in range(len(self.stages)) for j in range(self.sde.signals)))
 
     @property
     def private_signs(self) -> int:
-        """The number of random signs of a step."""
+        """The number of random signs in a step: one for each pair of Brownian motions if the scheme uses `areas`, else 0."""
         return self.sde.noise_dim * (self.sde.noise_dim - 1) // 2 if self.areas else 0
 
     @property
@@ -203,11 +211,20 @@ class Integrator(Moving):
         return tuple(y[i * self.dim : (i + 1) * self.dim] for i in range(len(state)))
 
     def step(self, eq: Equation, y: Any, h: Any) -> Any:
-        """Return the state after one step."""
+        """Return the state after one step, in the shape of `y`; every integrator overrides it.
+
+        Args:
+            eq: The equation with its draws, an `Equation`.
+            y: The state before the step, its parts one after another: `(n,)`, `(n, paths)` or a traced value.
+            h: The step size.
+
+        Raises:
+            TypeError: If the class does not override it.
+        """
         raise TypeError("an integrator must define `step(eq, y, h)`")
 
     def _check_noise_class(self, y: Any, p: Any, s: Any) -> None:
-        """Check a declared class of noise that is not proven, at the points of the run.
+        """Raise ValueError if a declared class of noise that is not proven fails at the points `y` of the run.
 
         Raises `ArraysOnly` for traced values, for which the check is impossible.
         """
@@ -217,7 +234,10 @@ class Integrator(Moving):
             check_class_along_run(self.sde, y, p, s)
 
     def _law(self, z: Any) -> Any:
-        """Return draws of the scheme's distribution, computed from normals, signs or uniforms."""
+        """Return entries with mean 0 and variance 1 of the distribution `law`, in the shape of the draws `z`.
+
+        Normals and signs stay as they are; uniforms become -sqrt 3, 0 or sqrt 3 with probability 1/6, 2/3 and 1/6.
+        """
         if self.law != "three-point":
             return z
         return select(z < 1 / 6, -math.sqrt(3.0), select(z < 5 / 6, 0.0, math.sqrt(3.0)))

@@ -1,4 +1,9 @@
-"""Splitting schemes for kinetic equations, whose parts are solved exactly: OBABO, BAOAB and UBU, all of weak order 2."""
+"""Splitting schemes for kinetic equations, whose parts are solved exactly: OBABO, BAOAB and UBU, all of weak order 2.
+
+A kinetic equation (`PhaseSDE`) has a position X and a momentum M. It is split into
+
+    A: dX = -r M dt,      B: dM = kappa grad L dt,      O: dM = -gamma M dt + kappa scale R dW,      U: A and O together.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +19,10 @@ from sdetools.dynamics.sdes.sde import SDE
 
 
 class _Splitting(Integrator):
-    """A splitting into dX = -r M dt (A), dM = kappa grad L dt (B) and dM = -gamma M dt + kappa scale R dW (O), solved exactly.
+    """A splitting into dX = -r M dt (A), dM = kappa grad L dt (B) and dM = -gamma M dt + kappa scale R dW (O), each solved exactly.
 
-    `flow_numbers` is the number of values that `_flow` returns.
+    The arguments are those of `Integrator`; `sde` must be a `PhaseSDE` whose whole equation has this form. `flow_numbers` is the number of
+    values that `_flow` returns.
     """
 
     weak_order = 2.0
@@ -44,11 +50,20 @@ class _Splitting(Integrator):
         return np.column_stack([r * h, kappa * h, flow[which.ravel()]])
 
     def _flow(self, gamma: float, kappa: float, h: float) -> np.ndarray:
-        """Return the numbers of the exact flow O (or U) over the time that it takes in a step of length h."""
+        """Return the numbers of the exact flow O (or U), `(flow_numbers,)`, over its share of a step of length h."""
         raise NotImplementedError
 
     def move(self, eq: Equation, x: Any, m: Any, drift: Any, kick: Any, *flow: Any) -> State:
-        """Return position and momentum after one step; `drift` is r h, `kick` is kappa h, and `flow` are the numbers of `_flow`."""
+        """Return position and momentum after one step, a pair of arrays in the shape of `x` and `m`.
+
+        Args:
+            eq: The equation with its draws.
+            x: The position before the step, `(dim,)`, `(dim, paths)` or a traced value.
+            m: The momentum before the step, of the same shape.
+            drift: r h, with the step size h.
+            kick: kappa h.
+            *flow: The numbers that `_flow` returns.
+        """
         raise NotImplementedError
 
     def rule(self, state: State, bound: Any, *coefficients: Any) -> State:
@@ -64,7 +79,7 @@ class _Splitting(Integrator):
 
 
 class _Word(_Splitting):
-    """A scheme written as a word of A, B and O from left to right; all occurrences of a letter get equal shares of the step."""
+    """A splitting scheme given by `word`, the flows A, B and O in their order; a letter that occurs n times takes 1/n of the step each time."""
 
     word: ClassVar[str]
 
@@ -92,14 +107,15 @@ class _Word(_Splitting):
 
 
 class OBABO(_Word):
-    """The splitting O(h/2) B(h/2) A(h) B(h/2) O(h/2), of weak order 2.
+    """The splitting O(h/2) B(h/2) A(h) B(h/2) O(h/2) of a kinetic equation, of weak order 2; h is the step size.
 
+    A solves dX = -r M dt, B dM = kappa grad L dt and O dM = -gamma M dt + kappa scale R dW, each exactly over the time in brackets.
     Source: G. Bussi, M. Parrinello, Phys. Rev. E 75 (2007).
 
     Args:
-        sde: The SDE.
-        dt: The step size.
-        law: The distribution of the draws: "normal".
+        sde: The kinetic equation, such as `st.KineticSDE(oracle, plan)`; ValueError for another SDE.
+        dt: The step size, positive.
+        law: The distribution of the draws, which must be "normal".
 
     Example:
         >>> import sdetools as st
@@ -116,14 +132,16 @@ class OBABO(_Word):
 
 
 class BAOAB(_Word):
-    """The splitting B(h/2) A(h/2) O(h) A(h/2) B(h/2), of weak order 2, with the exact stationary law of the position on quadratics.
+    """The splitting B(h/2) A(h/2) O(h) A(h/2) B(h/2) of a kinetic equation, of weak order 2; h is the step size.
 
+    A solves dX = -r M dt, B dM = kappa grad L dt and O dM = -gamma M dt + kappa scale R dW, each exactly over the time in brackets. On
+    quadratic losses with constant noise and coefficients the position has the exact stationary law.
     Source: B. Leimkuhler, C. Matthews, Appl. Math. Res. Express (2013).
 
     Args:
-        sde: The SDE.
-        dt: The step size.
-        law: The distribution of the draws: "normal".
+        sde: The kinetic equation, such as `st.KineticSDE(oracle, plan)`; ValueError for another SDE.
+        dt: The step size, positive.
+        law: The distribution of the draws, which must be "normal".
 
     Example:
         >>> import sdetools as st
@@ -138,14 +156,15 @@ class BAOAB(_Word):
 
 
 class UBU(_Splitting):
-    """The splitting U(h/2) B(h) U(h/2), where U is the exact flow of A and O together; additive noise only.
+    """The splitting U(h/2) B(h) U(h/2) of a kinetic equation with additive noise, of weak order 2; h is the step size.
 
-    It has weak order 2, and strong order 2 in its own noise. Source: J. M. Sanz-Serna, K. Zygalakis, J. Mach. Learn. Res. 22 (2021).
+    B solves dM = kappa grad L dt, and U solves dX = -r M dt, dM = -gamma M dt + kappa scale R dW, both exactly over the time in brackets.
+    The strong order is 2 for Brownian motions built from its own draws. Source: J. M. Sanz-Serna, K. Zygalakis, J. Mach. Learn. Res. 22 (2021).
 
     Args:
-        sde: The SDE.
-        dt: The step size.
-        law: The distribution of the draws: "normal".
+        sde: The kinetic equation, such as `st.KineticSDE(oracle, plan)`; ValueError for another SDE.
+        dt: The step size, positive.
+        law: The distribution of the draws, which must be "normal".
 
     Example:
         >>> import sdetools as st
@@ -180,18 +199,19 @@ class UBU(_Splitting):
 
 
 def _ornstein_uhlenbeck(gamma: float, kappa: float, t: float) -> np.ndarray:
-    """Return exp(-gamma t) and kappa sqrt((1 - exp(-2 gamma t)) / (2 gamma))."""
+    """Return exp(-gamma t) and kappa sqrt((1 - exp(-2 gamma t)) / (2 gamma)), `(2,)`: factor of M and standard deviation of O over time t."""
     return np.array([math.exp(-gamma * t), kappa * math.sqrt(t * _mean_decay(2 * gamma * t))])
 
 
 def _mean_decay(x: float) -> float:
-    """Return (1 - exp(-x)) / x."""
+    """Return (1 - exp(-x)) / x, and 1 at x = 0."""
     return -math.expm1(-x) / x if x else 1.0
 
 
 def _joint_flow(gamma: float, kappa: float, t: float) -> np.ndarray:
-    """Return decay, reach phi(t) = (1 - exp(-gamma t)) / gamma, and the Cholesky factor of the noise in momentum and displacement.
+    """Return the array (decay, reach, spread, cross, own) of the flow U over time t, with phi(t) = (1 - exp(-gamma t)) / gamma.
 
+    decay = exp(-gamma t), reach = phi(t) / (2t), and the rest is kappa times the Cholesky factor of the noise in momentum and displacement:
     G1 = int exp(-gamma w) dW, G2 = int phi(w) dW: Var G1 = phi(2t) / 2, Cov = phi(t)^2 / 2, Var G2 = (t - 2 phi(t) + phi(2t)/2) / gamma^2.
     The displacement is divided by 2t, because `drift` is r times the whole step.
     """

@@ -12,14 +12,15 @@ from sdetools.dynamics.integrators.base import Equation, Integrator
 
 
 class Heun(Integrator):
-    """Heun's scheme for the Stratonovich calculus, y + (a + a') h / 2 + (b + b') dW / 2, with a' and b' at the Euler predictor.
+    """Heun's scheme for a Stratonovich SDE dX = a dt + b dW: y becomes y + (a + a') h / 2 + (b + b') dW / 2.
 
-    Weak order 1, 2 for additive noise; strong order 1 for commutative noise, 1/2 in general. Source: W. Ruemelin, SIAM J. Numer. Anal. 19 (1982).
+    a' and b' are taken at the end of the step and at the Euler predictor y + a h + b dW. Weak order 1, 2 for additive noise; strong order 1
+    for commutative noise, 1/2 in general. Source: W. Ruemelin, SIAM J. Numer. Anal. 19 (1982).
 
     Args:
-        sde: The SDE.
-        dt: The step size.
-        law: The distribution of the draws: "normal".
+        sde: The SDE: in the Stratonovich calculus, or with additive noise or none, for which the calculi agree.
+        dt: The step size h, positive.
+        law: The distribution of the draws, which must be "normal".
 
     Example:
         >>> import sdetools as st
@@ -43,14 +44,15 @@ class Heun(Integrator):
 
 
 class SRA1(Integrator):
-    """Roessler's SRA1 for additive noise, of strong order 3/2 and weak order 2; its draws give dW and its integral dZ.
+    """Roessler's SRA1, a Runge-Kutta scheme for additive noise, of strong order 3/2 and weak order 2.
 
+    It has two draws for each Brownian motion, which give its increment dW and the integral dZ of W - W(t) over the step.
     Source: A. Roessler, SIAM J. Numer. Anal. 48 (2010), Table 6.1.
 
     Args:
-        sde: The SDE.
-        dt: The step size.
-        law: The distribution of the draws: "normal".
+        sde: The SDE, in either calculus, with a diffusion that does not depend on the state.
+        dt: The step size h, positive.
+        law: The distribution of the draws, which must be "normal".
 
     Example:
         >>> import sdetools as st

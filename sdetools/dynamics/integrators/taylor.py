@@ -11,13 +11,14 @@ from sdetools.dynamics.integrators.base import Equation, Integrator
 
 
 class EulerMaruyama(Integrator):
-    """The Euler-Maruyama scheme, y + a h + b sqrt(h) xi, of strong order 1/2 (1 for additive noise) and weak order 1.
+    """The Euler-Maruyama scheme for an Ito SDE dX = a dt + b dW: y becomes y + a h + b sqrt(h) xi, with draws xi of variance 1.
 
-    With dt = eta and normal draws it equals SGD.
+    It has strong order 1/2 (1 for additive noise) and weak order 1. Applied to `LimitSDE` with dt = eta and normal draws, it equals SGD with
+    Gaussian noise.
 
     Args:
-        sde: The SDE.
-        dt: The step size.
+        sde: The SDE, in the Ito calculus (for additive noise or none the calculi agree).
+        dt: The step size h, positive.
         law: The distribution of the draws: "normal", "three-point" or "two-point".
 
     Example:
@@ -37,15 +38,16 @@ class EulerMaruyama(Integrator):
 
 
 class Milstein(Integrator):
-    """The derivative-free Milstein scheme for commutative noise, of strong order 1 and weak order 1.
+    """The derivative-free Milstein scheme for an Ito SDE dX = a dt + b dW with commutative noise, of strong order 1 and weak order 1.
 
-    It adds sum_jk (b_k(y + sqrt(h) b_j) - b_k(y)) / sqrt(h) (dW_j dW_k - h delta_jk) / 2 to Euler-Maruyama, with exact derivatives where b
-    is linear. Diagonal and scalar noise need one additional evaluation of b. Source: P. Kloeden, E. Platen, section 11.1.
+    It adds sum_jk (b_k(y + sqrt(h) b_j) - b_k(y)) / sqrt(h) (dW_j dW_k - h delta_jk) / 2 to Euler-Maruyama, where b_j is column j of b. The
+    difference quotients are exact where b is linear. Diagonal and scalar noise need one additional evaluation of b. Source: P. Kloeden, E.
+    Platen, section 11.1.
 
     Args:
-        sde: The SDE.
-        dt: The step size.
-        law: The distribution of the draws: "normal".
+        sde: The SDE, in the Ito calculus, with scalar, diagonal or commutative noise (additive noise or none in either calculus).
+        dt: The step size h, positive.
+        law: The distribution of the draws, which must be "normal".
 
     Example:
         >>> import sdetools as st

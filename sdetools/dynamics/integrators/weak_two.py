@@ -10,13 +10,14 @@ from sdetools.dynamics.integrators.base import Equation, Integrator
 
 
 class Platen(Integrator):
-    """Platen's explicit scheme of weak order 2 for general Ito noise, with a random sign per pair of Brownian motions.
+    """Platen's explicit Runge-Kutta scheme of weak order 2 for any Ito SDE, with a random sign for each pair of Brownian motions.
 
-    Source: P. Kloeden, E. Platen, *Numerical Solution of Stochastic Differential Equations*, (15.1.3).
+    The signs replace Levy areas. With two or more Brownian motions, steps of another length cannot share its draws. Source: P. Kloeden, E.
+    Platen, *Numerical Solution of Stochastic Differential Equations*, (15.1.3).
 
     Args:
-        sde: The SDE.
-        dt: The step size.
+        sde: The SDE, in the Ito calculus (for additive noise or none the calculi agree).
+        dt: The step size h, positive.
         law: The distribution of the draws: "normal" or "three-point".
 
     Example:
@@ -58,15 +59,15 @@ class Platen(Integrator):
 
 
 class RI1(Integrator):
-    """Roessler's RI1, a Runge-Kutta scheme of weak order 2 (deterministic order 3) for general Ito noise, with fewer evaluations of b.
+    """Roessler's RI1, a Runge-Kutta scheme of weak order 2 (deterministic order 3) for any Ito SDE, with fewer evaluations of b than `Platen`.
 
-    For m Brownian motions it uses m (m - 1) / 2 random signs, one per pair. The published scheme has m - 1, one sign I~_(k) for all pairs
-    (k, l) with k < l. Then E[I_(2,1) I_(3,1)] is h^2 / 4 instead of 0, and for three or more non-commuting motions the weak order is 1.
-    Source: A. Roessler, SIAM J. Numer. Anal. 47 (2009), Table 5.2.
+    b is the diffusion. For m Brownian motions the scheme uses m (m - 1) / 2 random signs, one per pair. The published scheme has m - 1, one
+    sign I~_(k) for all pairs (k, l) with k < l. Then E[I_(2,1) I_(3,1)] is h^2 / 4 instead of 0, and for three or more non-commuting motions
+    the weak order is 1. Source: A. Roessler, SIAM J. Numer. Anal. 47 (2009), Table 5.2.
 
     Args:
-        sde: The SDE.
-        dt: The step size.
+        sde: The SDE, in the Ito calculus (for additive noise or none the calculi agree).
+        dt: The step size h, positive.
         law: The distribution of the draws: "normal" or "three-point".
 
     Example:

@@ -2,7 +2,10 @@
 
     dX = -lambda_t P(X) sigma Sigma^{1/2} dW + (lambda_t^2 / 2) d2Phi(X)[sigma^2 Sigma] dt,    X_0 = Phi(x_0),    clock t = k eta^2.
 
-Its coefficients are computed from the M largest curvatures, which extends them smoothly to a neighbourhood of Gamma. Every step ends
+Phi(x) is the limit of the gradient flow from x, P = dPhi the projection to the tangent space of Gamma, Q = I - P, H = Hess L, H^+ its
+pseudo-inverse. "Packed" are the entries i <= j (<= l) of a symmetric matrix or tensor, as rows in lexicographic order.
+
+The coefficients are computed from the M largest curvatures, which extends them smoothly to a neighbourhood of Gamma. Every step ends
 with a retraction R to Gamma. The retraction does not reduce the weak or the strong order: X lies on Gamma, so X = R(X), and for every
 smooth f  E f(R(y)) - E f(X) = E (f o R)(y) - E (f o R)(X) = O(h^{p+1})  over a step. Euler-Maruyama, whose drift is the Ito correction
 including its part normal to Gamma, therefore has weak order 1 on Gamma, and the schemes of Platen and Roessler have weak order 2.
@@ -38,18 +41,19 @@ TRIES = 4
 class SlowSDE(OracleSDE):
     """The slow SDE dX = -lambda_t P(X) sigma R(X) dW + (lambda_t^2 / 2) d2Phi(X)[sigma^2 Sigma] dt on the manifold of minimisers.
 
-    Here R R^T = Sigma and X_0 = Phi(x_0). One unit of time is 1/eta^2 steps, so pass `step_time=plan.eta**2` to the optimiser to compare
-    with. Where P Sigma P = 0 (label noise, for which Sigma is c Hess L on Gamma) the SDE is dX = -(lambda^2 c / 4) P grad tr H dt.
+    Phi(x) is the limit of the gradient flow from x, P = dPhi the projection to the tangent space of Gamma, the manifold, R R^T = Sigma, and
+    X_0 = Phi(x_0). One unit of time is 1/eta^2 steps, so pass `step_time=plan.eta**2` to the optimiser to compare with. Where P Sigma P = 0
+    (label noise, for which Sigma is c Hess L on Gamma) the SDE is dX = -(lambda^2 c / 4) P grad tr H dt with H = Hess L.
 
     Use it with an integrator, such as st.EulerMaruyama(slow, dt) or st.Platen(slow, dt). Paths that reach points with an ambiguous rank,
     near a singular point of Gamma, count as diverged.
 
     Args:
         oracle: The noisy gradient oracle; Gamma is the set of minimisers of its loss.
-        plan: The schedule, which gives lambda_t = etabar_k / eta at t = k eta^2.
-        at: A point, shape `(dim,)`, whose gradient flow ends on Gamma, and at which the rank M of the Hessian is determined. By default
+        plan: The schedule, which gives lambda_t = etabar_k / eta at t = k eta^2 (etabar: the averaged schedule).
+        at: A point, shape `(dim,)`, whose gradient flow ends on Gamma; the rank M of the Hessian of L is determined at that end. By default
             several random points near 0 are tried.
-        rank: The rank M, if it is not to be determined.
+        rank: The rank M; by default it is determined from the eigenvalues of the Hessian.
 
     Raises:
         ValueError: If no manifold is found, if the rank is ambiguous, or if the gradient flow of a start does not converge.
@@ -80,7 +84,7 @@ class SlowSDE(OracleSDE):
         self.identity += f" rank {self.rank}"
 
     def _find_rank(self, loss: Any, at_point: Any, rank: int | None) -> tuple[int, np.ndarray]:
-        """Return the rank and the points of Gamma, `(dim, n)`, at which it was determined."""
+        """Return the rank M and the points of Gamma, `(dim, n)`, at which it was determined; ValueError if there are none."""
         if at_point is not None:
             probes = self._phi(loss, _check.point("at", at_point, loss.dim))[:, None]
             return at(loss, probes, rank).rank, probes
@@ -103,21 +107,25 @@ class SlowSDE(OracleSDE):
         return at(loss, probes, rank).rank, probes
 
     def _is_deterministic(self, oracle: NoisyOracle, probes: np.ndarray) -> bool:
-        """Whether P Sigma P vanishes at the probes, so that the slow motion is an ordinary differential equation."""
+        """Whether P Sigma P vanishes at the points `probes` of Gamma, `(dim, n)`, so that the slow motion is an ordinary differential equation."""
         geometry = at(oracle.loss, probes, self.rank)
         Sigma = np.asarray(oracle.noise.covariance(probes), dtype=float)
         seen = np.einsum("ia...,ij...,jb...->ab...", geometry.tangent, Sigma, geometry.tangent)
         return bool(np.abs(seen).max() <= 1e-12 * max(np.abs(Sigma).max(), 1e-300))
 
     def _phi(self, loss: Any, x0: np.ndarray) -> np.ndarray:
-        """Return Phi(x0), cached by the bits of `x0`."""
+        """Return Phi(x0), `(dim,)`, for one point, cached by the bits of `x0`."""
         key = x0.tobytes()
         if key not in self._starts:
             self._starts[key] = project(loss, x0)
         return self._starts[key]
 
     def start(self, x0: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return Phi(x_0) of each column; raise ValueError where the rank of the Hessian is different."""
+        """Return the tuple `(Phi(x0),)`, in the shape of `x0`, `(dim,)` or `(dim, paths)`.
+
+        Raises:
+            ValueError: If a gradient flow does not converge, or the rank of the Hessian at its end is not M.
+        """
         x0 = np.asarray(x0, dtype=float)
         if x0.ndim == 2:
             columns, back = np.unique(x0, axis=1, return_inverse=True)
@@ -128,10 +136,11 @@ class SlowSDE(OracleSDE):
 
     @property
     def starts_from_law(self) -> bool:
-        """Always False: Phi is computed before the run, at given points."""
+        """Always False: x0 must be points and not a distribution, because Phi is computed before the run."""
         return False
 
     def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
+        """Return lambda_t at the times start + fraction h of the slow clock, `(steps, 1)`; see `SDE.signal_values` for the arguments."""
         return np.asarray(self.plan.rate(inside_step(start, fraction, h), step_time=self.plan.eta**2))[:, None]
 
     def drift(self, y: Any, p: Any = None, s: Any = (1.0,)) -> np.ndarray:
@@ -143,14 +152,21 @@ class SlowSDE(OracleSDE):
         return -s[0] * self._tangent(self._projection(y, p), self.force(y, u, p))
 
     def settle(self, new: Any, p: Any) -> np.ndarray:
-        """Return R(new), by Newton steps (Hess L + tr(Hess L) P)^{-1} grad L with the projection P at the point that is retracted."""
+        """Return the point of Gamma to which `new` is retracted, in the shape of `new`, by six Newton steps.
+
+        A step subtracts (Hess L + tr(Hess L) P)^{-1} grad L, with the projection P at the first point. Paths with an ambiguous rank give NaN.
+
+        Args:
+            new: The end of a step of an integrator, `(dim,)`, `(dim, paths)` or a traced value.
+            p: The numbers, in the order of `parameters`.
+        """
         projection = self._projection(new, p)
         for _ in range(RETRACTIONS):
             new = new - self._newton(self._hessian(new, p), projection, self._slope(new, p))
         return new
 
     def _make_blocks(self, oracle: NoisyOracle) -> None:
-        """Create the parts of a step that are not traced: the frame, the solver, and untraceable functions of loss and noise."""
+        """Create the functions that are called as they are, without tracing: those of `manifold.kernels`, and some of loss and noise."""
         from sdetools.manifold import kernels
 
         dim, loss, noise = oracle.dim, oracle.loss, oracle.noise.as_gaussian()
@@ -173,7 +189,7 @@ class SlowSDE(OracleSDE):
             self._covariance_block = Block(partial(_packed_of, noise.covariance, 2), own)
 
     def _frame(self, y: Any, p: Any) -> np.ndarray:
-        """Return the entries of P, H^+, P Sigma P and Lyap^{-1}(Q Sigma Q) + H^+ Q Sigma P + its transpose, in this order."""
+        """Return P, H^+, P Sigma P and Z = Lyap^{-1}(Q Sigma Q) + H^+ Q Sigma P + its transpose, packed one after another, `(4 n, *paths)`."""
         if self._last is not None and self._last[0] is y:
             return self._last[1]
         if self._noise_whole:
@@ -185,7 +201,7 @@ class SlowSDE(OracleSDE):
         return found
 
     def _projection(self, y: Any, p: Any) -> np.ndarray:
-        """Return the entries of P."""
+        """Return P at `y`, packed: the first dim (dim + 1) / 2 rows of `_frame`."""
         return self._frame(y, p)[: self.dim * (self.dim + 1) // 2]
 
     def _slope(self, y: Any, p: Any) -> np.ndarray:
@@ -198,6 +214,7 @@ class SlowSDE(OracleSDE):
         return self._third_block(y) if self._whole else _packed(self.loss.third(y, self.numbers(p)[0]), 3)
 
     def force(self, x: Any, u: Any, p: Any) -> np.ndarray:
+        """Return sigma R(x) u, in the shape of `x`; see `OracleSDE.force` for the arguments."""
         return p[0] * self._noise_block(x, components(list(u), x)) if self._noise_whole else super().force(x, u, p)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -205,30 +222,30 @@ class SlowSDE(OracleSDE):
 
 
 def _packed_of(function: Any, order: int, x: np.ndarray) -> np.ndarray:
-    """Return the packed values of a function that returns symmetric matrices or tensors."""
+    """Return the packed value at `x` of a function whose values are symmetric matrices (`order` 2) or tensors (`order` 3)."""
     return _packed(np.asarray(function(x), dtype=float), order)
 
 
 def _packed(tensor: Any, order: int) -> np.ndarray:
-    """Return the entries i <= j (<= l) of a symmetric matrix or tensor `(dim, ..., dim, *paths)`."""
+    """Return the entries i <= j (<= l) of a symmetric matrix (`order` 2) or tensor (`order` 3) `(dim, ..., dim, *paths)`, as rows."""
     return tensor[_ascending(len(tensor), order)]
 
 
 @lru_cache(maxsize=64)
 def _ascending(dim: int, order: int) -> tuple[np.ndarray, ...]:
-    """Return the index arrays of the entries i <= j (<= l)."""
+    """Return `order` index arrays, of i, of j (and of l), that list the entries i <= j (<= l) in lexicographic order."""
     return tuple(np.array(list(combinations_with_replacement(range(dim), order))).T)
 
 
 def _matrix(rows: Any, dim: int) -> np.ndarray:
-    """Return the symmetric matrix with the given packed rows."""
+    """Return the symmetric matrix `(dim, dim, *paths)` with the packed `rows` `(dim (dim + 1) / 2, *paths)`."""
     place = np.empty((dim, dim), dtype=int)
     place[_ascending(dim, 2)] = np.arange(dim * (dim + 1) // 2)
     return rows[np.maximum(np.triu(place), np.triu(place).T)]
 
 
 def _plain_frame(dim: int, rank: int, H: np.ndarray, Sigma: np.ndarray) -> np.ndarray:
-    """The NumPy reference implementation of `manifold.kernels.frame`."""
+    """Return P, H^+, P Sigma P and Z, packed, from packed H and Sigma, `(n, *paths)`; NaN if the rank is ambiguous. See `manifold.kernels.frame`."""
     tail = H.shape[1:]
     H, Sigma = (np.moveaxis(_matrix(part.reshape(len(part), -1), dim), -1, 0) for part in (H, Sigma))
     good = np.isfinite(H).all(axis=(1, 2))
@@ -249,7 +266,7 @@ def _plain_frame(dim: int, rank: int, H: np.ndarray, Sigma: np.ndarray) -> np.nd
 
 
 def _plain_pull(dim: int, F: np.ndarray, T: np.ndarray) -> np.ndarray:
-    """The NumPy reference implementation of `manifold.kernels.pull`."""
+    """Return d2Phi[Sigma], `(dim, *paths)`, from the result F of `_plain_frame` and the packed third derivative T. See `manifold.kernels.pull`."""
     own = dim * (dim + 1) // 2
     P, K, W, Z = (_matrix(F[r * own : (r + 1) * own], dim) for r in range(4))
     place = np.empty((dim, dim, dim), dtype=int)
@@ -261,12 +278,12 @@ def _plain_pull(dim: int, F: np.ndarray, T: np.ndarray) -> np.ndarray:
 
 
 def _plain_tangent(dim: int, P: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """The NumPy reference implementation of `manifold.kernels.tangent`."""
+    """Return P v, `(dim, *paths)`, for the packed matrix P."""
     return np.einsum("ij...,j...->i...", _matrix(P, dim), v)
 
 
 def _plain_newton(dim: int, H: np.ndarray, P: np.ndarray, g: np.ndarray) -> np.ndarray:
-    """The NumPy reference implementation of `manifold.kernels.newton`."""
+    """Return (H + tr(H) P)^{-1} g, `(dim, *paths)`, for packed H and P; NaN where H or P is not finite."""
     H, P = (_matrix(part.reshape(len(part), -1), dim) for part in (H, P))
     A = np.moveaxis(H + np.trace(H) * P, -1, 0)
     good = np.isfinite(A).all(axis=(1, 2))
