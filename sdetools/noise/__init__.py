@@ -1,5 +1,16 @@
 """Gradient noise: the law of v in g = grad L + sigma v, its covariance Sigma(x) and square roots of it.
 
+Words of this package:
+
+- point, `x`: `(dim,)` for one path, `(dim, paths)` for many; `(dim, *paths)` means either.
+- draws, `z`: the random numbers of one evaluation, `(n_draws,)` or `(n_draws, paths)`, in the order that `draws` lists.
+- numbers, `p`: the numbers of a noise as one vector, in the order of `parameters`; None means `parameters` itself. Other numbers need no new
+  compilation.
+- traced value: a `sdetools.graph.value.Value`. A formula is called with it in place of an array, to record its operations for compilation.
+- root, R(x): a matrix `(dim, rank)` with R R^T = Sigma; v = R u, where u has `rank` independent entries with mean 0 and variance 1.
+- samples: the rows of a data set, i = 1, ..., n. A batch is a random selection of them.
+- identity: a short text that identifies the formulas of an object, without the numbers in `parameters`.
+
 Example:
     >>> from sdetools import noise
     >>> noise.gaussian(dim=2).covariance([0.0, 0.0])

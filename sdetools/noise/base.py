@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Normal:
-    """Draws from N(0, 1), `n` independent ones."""
+    """The declaration of `n` independent draws from N(0, 1), `n` rows of the array `z` of draws; it contains no random numbers itself."""
 
     n: int
 
@@ -40,7 +40,7 @@ class Normal:
 
 @dataclass(frozen=True)
 class Sign:
-    """Draws of random signs, `n` independent ones, -1.0 or +1.0 with probability 1/2 each."""
+    """The declaration of `n` independent signs, -1.0 or 1.0 with probability 1/2 each, `n` rows of the array `z` of draws."""
 
     n: int
 
@@ -50,7 +50,7 @@ class Sign:
 
 @dataclass(frozen=True)
 class Uniform:
-    """Draws from the uniform law on the open interval (0, 1), `n` independent ones."""
+    """The declaration of `n` independent draws from the uniform law on the open interval (0, 1), `n` rows of the array `z` of draws."""
 
     n: int
 
@@ -62,10 +62,10 @@ Draws = Normal | Sign | Uniform
 
 
 class Noise(ABC):
-    """A gradient noise Z(x): v = value(x, z) from draws z, with E v = 0 and Cov v = covariance(x) (the paper's Def. 2.1).
+    """The base class of gradient noises Z(x): v = value(x, z) from draws z, with E v = 0 and Cov v = covariance(x) (the paper's Def. 2.1).
 
     See the docstring of the module for the contract. Each noise sets `dim`, `draws` and `identity`. The defaults of the other attributes
-    are those of a traced, state-dependent noise without parameters.
+    are those of a state-dependent noise given by a formula without parameters.
     """
 
     dim: int
@@ -84,33 +84,62 @@ class Noise(ABC):
     loss: Loss | None = None
     """The loss whose data the noise samples, None for a noise without data."""
     centred: float | None = None
-    """c in v = raw - c grad L for sampling noise, None for any other."""
+    """c in v = raw - c grad L for noise that samples data (see `raw`), None for any other."""
     latex: str = "v(x)"
     label: str = "noise"
 
     @abstractmethod
     def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:
-        """Return the deviation v at `x` for the draws `z`: `(dim, paths)`, or `(dim,)` for one path."""
+        """Return the deviation v, `(dim, paths)`, or `(dim,)` for one path.
+
+        Args:
+            x: Points, `(dim,)` or `(dim, paths)`, or a traced value `(dim,)`.
+            z: Draws, `(n_draws,)` or `(n_draws, paths)`, in the order of `draws`, or a traced value.
+            p: The numbers of the noise, in the order of `parameters`; None for `parameters` itself.
+        """
 
     @abstractmethod
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return Sigma(x) = Cov v, exactly: `(dim, dim, paths)`, or `(dim, dim)` for one path."""
+        """Return Sigma(x) = Cov v, exactly: `(dim, dim, paths)`, or `(dim, dim)` for one path.
+
+        Args:
+            x: Points, `(dim,)` or `(dim, paths)`, or a traced value `(dim,)`.
+            p: The numbers of the noise, in the order of `parameters`; None for `parameters` itself.
+        """
 
     @abstractmethod
     def as_gaussian(self) -> Noise:
-        """Return the Gaussian noise with the same covariance: the noise of the SDE that approximates the optimiser."""
+        """Return the Gaussian noise with the same covariance, the noise of the SDE that approximates the optimiser.
+
+        Raises:
+            ValueError: If no square root of the covariance is known.
+        """
 
     @property
     def n_draws(self) -> int:
-        """Number of rows of `z`."""
+        """The number of random numbers that one evaluation consumes: the number of rows of `z`."""
         return sum(d.n for d in self.draws)
 
     def raw(self, x: Any, z: Any, p: Any = None) -> Any:
-        """Return v + c grad L, with c from `centred`: the gradient of the samples, without the full gradient."""
+        """Return v + c grad L, with c from `centred`: the gradient of the sampled batch itself, `(dim, *paths)`.
+
+        The arguments are those of `value`. A noise with `centred` None has no such gradient.
+
+        Raises:
+            NotImplementedError: If the noise samples no data.
+        """
         raise NotImplementedError
 
     def sample_weights(self, z: Any, p: Any = None) -> tuple[Any, ...] | None:
-        """Return the weights `(n, *paths)` of the samples with which `loss.weighted_gradient` is `raw`, or None if there are none."""
+        """Return the weights with which `loss.weighted_gradient(x, *weights)` equals `raw(x, z, p)`; None, the default, if not defined.
+
+        Args:
+            z: Draws, `(n_draws, *paths)`.
+            p: The numbers of the noise; None for `parameters`.
+
+        Returns:
+            A tuple of one or two arrays `(n, *paths)` for n samples: the weights of their gradients and, with label noise, of their labels.
+        """
         return None
 
     def __repr__(self) -> str:
@@ -118,7 +147,7 @@ class Noise(ABC):
 
 
 def sample_draws(draws: Sequence[Draws], generator: np.random.Generator, paths: int) -> np.ndarray:
-    """Sample the draws of a noise with a NumPy generator, for tests and checks; simulations use addressed draws.
+    """Draw the random numbers of a noise from a NumPy generator, for tests and checks; simulations compute theirs by Philox.
 
     Args:
         draws: The draws of a noise, such as `noise.draws`.
@@ -129,7 +158,7 @@ def sample_draws(draws: Sequence[Draws], generator: np.random.Generator, paths: 
         The argument `z` of `Noise.value`, `(n_draws, paths)`.
 
     Raises:
-        ValueError: If `draws` contains anything else.
+        ValueError: If an element of `draws` is not `Normal`, `Sign` or `Uniform`.
 
     Example:
         >>> sample_draws((Sign(2),), np.random.default_rng(0), 3).shape
@@ -150,7 +179,7 @@ def sample_draws(draws: Sequence[Draws], generator: np.random.Generator, paths: 
 
 
 def check_draws(z: Any, noise: Noise) -> Any:
-    """Validate that `z` has one row for each draw of `noise`."""
+    """Return `z` unchanged if it has one row for each draw of `noise` (`noise.n_draws` rows); raise ValueError otherwise."""
     rows = len(z)
     if rows != noise.n_draws:
         raise ValueError(
@@ -161,7 +190,7 @@ def check_draws(z: Any, noise: Noise) -> Any:
 
 
 def is_zero(v: Any) -> bool:
-    """Return whether a traced deviation is the constant 0, so that a graph can omit it.
+    """Return whether `v` is a traced value that is the constant 0, so that a formula can omit it; False for any array.
 
     Example:
         >>> is_zero(np.zeros(2)), is_zero(Value("const", "", (), (2,), np.zeros(2), None, False))
@@ -171,7 +200,7 @@ def is_zero(v: Any) -> bool:
 
 
 def over_paths(matrix: np.ndarray, x: Any) -> np.ndarray:
-    """Broadcast a constant matrix `(dim, dim)` to the paths of `x`, `(dim, dim, *paths)`, without copying.
+    """Return a matrix `(dim, dim)` repeated for the paths of `x`, `(dim, *paths)`: a read-only view `(dim, dim, *paths)`.
 
     Example:
         >>> over_paths(np.eye(2), np.zeros((2, 5))).shape
@@ -184,9 +213,11 @@ def over_paths(matrix: np.ndarray, x: Any) -> np.ndarray:
 def batch_factor(n: int, size: int, replace: bool) -> float:
     """Return c in Cov g_B = c S: 1/size with replacement, (1/size) (n - size)/(n - 1) without.
 
+    g_B is the mean gradient of a random batch, and S the covariance of the sample gradients (divided by n).
+
     Args:
         n: Number of samples.
-        size: Batch size.
+        size: Batch size; at most n without replacement.
         replace: Whether samples are drawn with replacement.
 
     Example:

@@ -15,10 +15,12 @@ from sdetools.noise.base import Draws, Noise, Uniform, batch_factor, check_draws
 
 
 def batch_indices(u: Any, n: int, replace: bool) -> Any:
-    """Return sample numbers in 0..n-1 as floats: floor(u n) with replacement, else by `floyd`.
+    """Return the numbers of the samples of a batch, 0, ..., n - 1 as floats, in the shape of `u`.
+
+    They are floor(u n) with replacement, and different numbers by Floyd's algorithm (see `floyd`) without.
 
     Args:
-        u: Uniform draws, `(size, *paths)`.
+        u: Uniform draws from (0, 1), `(size, *paths)`, one for each place in the batch; at most n without replacement. Arrays or traced.
         n: Number of samples.
         replace: Whether samples are drawn with replacement.
 
@@ -32,11 +34,11 @@ def batch_indices(u: Any, n: int, replace: bool) -> Any:
 
 
 def floyd(u: Any, n: int) -> Any:
-    """Return different numbers below n from uniform draws of NumPy or torch, by Floyd's algorithm.
+    """Return different numbers from 0, ..., n - 1 as floats, in the shape of `u`, by Floyd's algorithm.
 
-    For b = 0..size-1 let last = n - size + b and t = floor(u_b (last + 1)); take t, or `last` if t is taken already. All subsets of that
-    size are equally likely. The order is not uniform, but a mean over the batch does not depend on it.
-    Source: J. Bentley, R. Floyd, Communications of the ACM 30 (1987).
+    `u` are uniform draws from (0, 1), `(size, *paths)` with size at most n, an array of NumPy or torch. For b = 0..size-1 let last = n - size
+    + b and t = floor(u_b (last + 1)); take t, or `last` if t is taken already. All subsets of that size are equally likely. The order is not
+    uniform, but a mean over the batch does not depend on it. Source: J. Bentley, R. Floyd, Communications of the ACM 30 (1987).
     """
     out = u * 0.0
     for b in range(len(u)):
@@ -48,7 +50,7 @@ def floyd(u: Any, n: int) -> Any:
 
 @functools.lru_cache(maxsize=256)
 def _choice(n: int) -> Call:
-    """Return `floyd` as a call within a graph, one object for each n, so that equal draws are one node.
+    """Return `floyd` for n samples as an operation on traced values; equal n give the same object, so that equal operations are merged.
 
     Kernels run the compiled counterpart `choose`, whose time is linear in the batch size.
     """
@@ -58,12 +60,15 @@ def _choice(n: int) -> Call:
 
 
 class SampledNoise(Noise):
-    """Base class of noises from samples: v = raw - c grad L for a batch B of `size` samples.
+    """The base class of noises that sample data: v = raw - c grad L for a batch B of `size` samples i_1, ..., i_size.
 
-    raw = (1/size) sum_b (grad L_{i_b} - label_std s_b grad f_{i_b}) for draws s_b with mean 0 and variance 1. With `with_data` c = 1;
-    without, the first term is left out and c = 0. One evaluation consumes `size` uniforms (see `batch_indices`), then one draw for each
-    label. Sigma(x) = factor S(x) + label_std^2 / size F(x), with the covariance S of the sample gradients (divided by n) and
-    F = (1/n) sum_i grad f_i grad f_i^T; `factor` is 1/size with replacement and (1/size) (n - size)/(n - 1) without.
+    raw = (1/size) sum_b (grad L_{i_b} - label_std s_b grad f_{i_b}) for draws s_b with mean 0 and variance 1, where L_i is the loss of sample
+    i and f_i its model. With `with_data` c = 1; without, the first term is left out and c = 0. One evaluation consumes `size` uniforms (see
+    `batch_indices`), then one draw for each label. Sigma(x) = factor S(x) + label_std^2 / size F(x), with the covariance S of the sample
+    gradients (divided by n) and F = (1/n) sum_i grad f_i grad f_i^T; `factor` is 1/size with replacement and (1/size) (n - size)/(n - 1)
+    without.
+
+    The arguments are attributes of the same names:
 
     Attributes:
         loss: The loss with the data.
@@ -71,8 +76,8 @@ class SampledNoise(Noise):
         replace: Whether samples are drawn with replacement.
         n: Number of samples.
         label_std: Standard deviation of the label noise.
-        label_draw: `Sign` or `Normal`, the draws s_b, or None without label noise.
-        with_data: Whether the gradient of the batch is part of the noise.
+        label_draw: The class of the draws s_b, `Sign` or `Normal`, or None without label noise.
+        with_data: Whether the gradient of the batch is part of the noise; False for label noise alone.
     """
 
     loss: Loss
@@ -99,14 +104,14 @@ class SampledNoise(Noise):
 
     @property
     def factor(self) -> float:
-        """The factor of S in Sigma."""
+        """The factor of S in Sigma: 1/size with replacement, (1/size) (n - size)/(n - 1) without."""
         return batch_factor(self.n, self.size, self.replace)
 
     def std(self, p: Any) -> Any:
-        """Return the standard deviation of the label noise, from the parameters `p` if they are given."""
+        """Return the standard deviation of the label noise: `p[0]`, or `label_std` if `p` is None or empty."""
         return self.label_std if p is None or not len(p) else p[0]
 
     def value(self, x: Any, z: Any, p: Any = None) -> Any:
-        """Return raw - grad L(x), or raw for label noise alone."""
+        """Return v, `(dim, *paths)`: raw - grad L(x), or raw for label noise alone. See `Noise.value` for the arguments."""
         raw = self.raw(x, check_draws(z, self), p)
         return raw - spread(self.loss.gradient(x), raw) if self.with_data else raw

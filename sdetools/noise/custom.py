@@ -19,11 +19,14 @@ CHECK_ERRORS = 6.0
 
 
 class FunctionNoise(Noise):
-    """v = value(x, z) with a covariance that the user gives; made by `from_function`.
+    """A noise v = value(x, z) given by a Python function, with a covariance that the user states; made by `from_function`.
+
+    The arguments are those of `from_function`, already validated.
 
     Attributes:
         function: The function `value`, as given.
-        stated: The covariance, as given: a matrix or a function of x.
+        stated: The covariance, as given: a matrix `(dim, dim)` or a function of x.
+        given: `function` in a form that may be called with many paths at once.
     """
 
     latex = r"v(x, \xi)"
@@ -48,17 +51,17 @@ class FunctionNoise(Noise):
         self.label = f"noise {getattr(value, '__name__', 'of a function')}"
 
     def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:
-        """Return the components of the function for the draws `z`."""
+        """Return v, the components that `function` gives for `x` and `z`, `(dim, *paths)`; `p` is not used. See `Noise.value`."""
         return components(self.given(x, z), x)
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return the covariance as given."""
+        """Return the stated covariance at `x`, `(dim, dim, *paths)`; `p` is not used."""
         if not callable(self.stated):
             return over_paths(self.stated, x)
         return np.stack([components(row, x) for row in self.stated(x)])
 
     def as_gaussian(self) -> Noise:
-        """Return this noise if it is Gaussian, else Gaussian noise of the same covariance; ValueError if the covariance is a function."""
+        """Return this noise if it is Gaussian, else Gaussian noise of the stated covariance; ValueError if that is a function."""
         if self.gaussian:
             return self
         if callable(self.stated):
@@ -86,14 +89,17 @@ def from_function(
     for a correct law with fourth moments its probability is about 2e-9 for each entry.
 
     Args:
-        value: `value(x, z)` returns `dim` components, by arithmetic on the components of x and of the draws z.
+        value: `value(x, z)` returns `dim` components, by arithmetic on the components x[0], x[1], ... and on the draws z[0], z[1], ...
         dim: Number of coordinates.
         draws: The random numbers of one evaluation: `Normal(n)`, `Sign(n)`, `Uniform(n)` or a sequence of them.
         covariance: Cov v: a matrix, a diagonal, a number, or a function `covariance(x)` that returns `dim` rows of `dim` entries.
         state_dependent: Whether the law of v depends on x.
         gaussian: Whether v is Gaussian given x.
-        at: The point of the validation; by default a fixed random one.
+        at: The point of the validation, `(dim,)`; by default a fixed random one.
         check: Whether the mean and the covariance are validated.
+
+    Returns:
+        The noise, for the argument `noise` of `NoisyOracle`.
 
     Raises:
         ValueError: If an argument has a wrong form, `value` is not finite, or the mean or the covariance is wrong.
@@ -125,7 +131,7 @@ def from_function(
 
 
 def _check_moments(noise: FunctionNoise, at: Any) -> None:
-    """Raise ValueError unless the mean is 0 and the covariance is that given, to 6 standard errors at one point."""
+    """Raise ValueError unless the mean is 0 and the covariance is the stated one, to 6 standard errors, at the point `at` or a random one."""
     generator = np.random.default_rng(20240101)
     at = generator.uniform(0.2, 1.0, noise.dim) if at is None else _check.point("at", at, noise.dim)
     z = sample_draws(noise.draws, generator, CHECK_PATHS)
@@ -165,7 +171,7 @@ def _check_moments(noise: FunctionNoise, at: Any) -> None:
 
 
 def _given_covariance(noise: FunctionNoise, at: np.ndarray) -> np.ndarray:
-    """Evaluate and validate the given covariance at one point, `(dim, dim)`."""
+    """Return the stated covariance at the point `at`, `(dim, dim)`; ValueError if it is not a covariance of this shape."""
     rows = noise.stated(at) if callable(noise.stated) else noise.stated
     try:
         out = np.array([[float(entry) for entry in row] for row in rows])
@@ -177,5 +183,5 @@ def _given_covariance(noise: FunctionNoise, at: np.ndarray) -> np.ndarray:
 
 
 def _gaussian_of(covariance: np.ndarray) -> RootedNoise:
-    """Return the Gaussian noise with a constant covariance."""
+    """Return the Gaussian noise with a constant covariance `(dim, dim)`."""
     return gaussian(covariance=covariance)

@@ -1,16 +1,7 @@
 """Noises v = R(x) u with independent entries u of one law (mean 0, variance 1) and a root R of the covariance, Cov v = R R^T.
 
-The constructors of this module share these arguments:
-
-- `dim`: number of coordinates; optional if `covariance` or `root` determines it. With neither of them, R is the identity.
-- `covariance`: Cov v, a number, a diagonal or a matrix, possibly singular; R is its symmetric root.
-- `root`: R in one of three input forms: numbers (a number, a diagonal or a `(dim, r)` matrix), rows of expressions, or a Python function
-  `root(x)` that returns `dim` rows of `r` entries.
-- `variables`, `parameters`: names of the coordinates, and constants by name, of the expressions of `root`.
-- `at`: a point where a state-dependent root is defined, for its validation.
-
-They raise ValueError if both `covariance` and `root` are given, if the covariance is not positive semidefinite, or if an argument has a
-wrong form.
+The constructors share the arguments of `gaussian`, return a `RootedNoise`, and raise ValueError if both `covariance` and `root` are given,
+if the covariance is not positive semidefinite, or if an argument has a wrong form.
 """
 
 from __future__ import annotations
@@ -31,16 +22,17 @@ from sdetools.noise.roots import ConstantRoot, Root, make_root
 
 @dataclass(frozen=True)
 class EntryLaw:
-    """The law of one entry of u, with mean 0 and variance 1.
+    """The law of one entry of u in a noise v = R(x) u, with mean 0 and variance 1, and the function that makes entries from draws.
 
     Attributes:
-        name: Name of the law.
-        draw: `Normal`, `Sign` or `Uniform`.
-        entry: `entry(z, p)` returns an entry from `per_entry` draws, or rows of entries from rows of draws; `p` are the `numbers`.
+        name: Name of the law, such as "uniform".
+        draw: The class of the draws, `Normal`, `Sign` or `Uniform`.
+        entry: `entry(z, p)` returns entries from a sequence `z` of `per_entry` arrays of draws, in the shape of one of them; `p` are the
+            `numbers`.
         skewness: Third moment, NaN if it does not exist.
-        latex: The law as a formula.
+        latex: The law as a formula in LaTeX.
         per_entry: Number of draws for one entry.
-        numbers: Parameters of the law.
+        numbers: Parameters of the law, a tuple of floats.
     """
 
     name: str
@@ -52,7 +44,10 @@ class EntryLaw:
     numbers: tuple[float, ...] = ()
 
     def entries(self, z: Any, rank: int, p: Any) -> Any:
-        """Return `rank` independent entries; entry i uses the draws i, rank + i, ... of `z`."""
+        """Return `rank` independent entries, `(rank, *paths)`; entry i is made of the draws i, rank + i, ... of `z`.
+
+        `z` has shape `(per_entry * rank, *paths)`, and `p` are the parameters of the law, in the order of `numbers`.
+        """
         return self.entry([z[rank * k : rank * (k + 1)] for k in range(self.per_entry)], p)
 
 
@@ -96,12 +91,13 @@ STUDENT_T = EntryLaw("student_t", Uniform, _student_t, math.nan, r"\text{scaled 
 
 
 class RootedNoise(Noise):
-    """v = R(x) u with independent entries u_k of one law; Cov v = R(x) R(x)^T.
+    """A noise v = R(x) u with independent entries u_k of one law; Cov v = R(x) R(x)^T. `gaussian`, `rademacher`, ... make it.
 
     Attributes:
-        law: The law of u_k.
-        root: R; the diffusion coefficient of an SDE is read from it.
+        law: The law of u_k, an `EntryLaw`.
+        root: R, a `Root`; the diffusion coefficient of an SDE is read from it.
         parameters: The numbers of the law, then those of the root.
+        skewness: Third moment of one entry of u, NaN if it does not exist.
 
     Example:
         >>> from sdetools.noise import rademacher
@@ -127,7 +123,7 @@ class RootedNoise(Noise):
 
     @property
     def latex(self) -> str:  # type: ignore[override]
-        """The noise as a formula."""
+        """The noise as a formula in LaTeX, without dollar signs."""
         return rf"{self.root.latex}u, \quad u_k \sim {self.law.latex}"
 
     @property
@@ -136,25 +132,25 @@ class RootedNoise(Noise):
         return self.law.skewness
 
     def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:
-        """Return R(x) u for the entries u that the draws `z` give."""
+        """Return v = R(x) u, `(dim, *paths)`, for the entries u made of the draws `z`; see `Noise.value` for the arguments."""
         p = self.parameters if p is None else p
         own = len(self.law.numbers)
         return components(self.root.times(self.law.entries(z, self.root.rank, p[:own]), x, p[own:]), x)
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return R(x) R(x)^T."""
+        """Return Sigma(x) = R(x) R(x)^T, `(dim, dim, *paths)`; see `Noise.covariance` for the arguments."""
         if isinstance(self.root, ConstantRoot) and p is None:
             matrix = self.root.matrix()
             return over_paths(matrix @ matrix.T, x)
         return self.root.covariance(x, (self.parameters if p is None else p)[len(self.law.numbers) :])
 
     def as_gaussian(self) -> RootedNoise:
-        """Return the Gaussian noise with the same root."""
+        """Return the Gaussian noise with the same root R; this noise itself if it is Gaussian."""
         return self if self.gaussian else RootedNoise(NORMAL, self.root)
 
 
 class NoNoise(Noise):
-    """The noise v = 0 of full-batch gradients, without draws.
+    """The noise v = 0 of full-batch gradients in `dim` coordinates, without draws.
 
     Example:
         >>> NoNoise(2).covariance(np.zeros(2))
@@ -173,15 +169,15 @@ class NoNoise(Noise):
         self.identity = f"none({self.dim})"
 
     def value(self, x: Any, z: Any = (), p: Any = None) -> Any:
-        """Return 0."""
+        """Return v = 0 in the shape of `x`; `z` and `p` are not used."""
         return value(np.zeros(self.dim)) if isinstance(x, Value) else np.zeros_like(x, dtype=float)
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return 0."""
+        """Return Sigma(x) = 0, `(dim, dim, *paths)`; `p` is not used."""
         return over_paths(np.zeros((self.dim, self.dim)), x)
 
     def as_gaussian(self) -> NoNoise:
-        """Return this noise."""
+        """Return this noise, whose covariance is 0."""
         return self
 
 
@@ -194,15 +190,16 @@ def gaussian(
     parameters: Mapping[str, float] | None = None,
     at: Any = None,
 ) -> RootedNoise:
-    """Return Gaussian noise v = R(x) xi, xi ~ N(0, I), the noise of the paper's SDEs; arguments as in `sdetools.noise.laws`.
+    """Return Gaussian noise v = R(x) xi, xi ~ N(0, I), the noise of the paper's SDEs; Cov v = R R^T.
 
     Args:
         dim: Number of coordinates; optional if `covariance` or `root` determines it.
-        covariance: Cov v, a number, a diagonal or a matrix, possibly singular; by default the identity.
-        root: R instead of `covariance`: numbers, rows of expressions, or a function `root(x)`.
-        variables: Names of the coordinates in the expressions of `root`.
+        covariance: Cov v, a number, a diagonal or a matrix, possibly singular; R is its symmetric root. By default the identity.
+        root: R instead of `covariance`: numbers (a number, a diagonal or a `(dim, r)` matrix), `dim` rows of `r` expressions, or a function
+            `root(x)` that returns such rows.
+        variables: Names of the coordinates in the expressions of `root`, "x y" or a list; by default x0, x1, ... or alphabetical.
         parameters: Constants of these expressions by name.
-        at: A point where a state-dependent root is defined, for its validation.
+        at: A point `(dim,)` where a state-dependent root is defined, for its validation.
 
     Raises:
         ValueError: If both `covariance` and `root` are given, the covariance is not positive semidefinite, or an argument has a wrong
@@ -227,9 +224,10 @@ def rademacher(
     parameters: Mapping[str, float] | None = None,
     at: Any = None,
 ) -> RootedNoise:
-    """Return Rademacher noise v = R(x) s with independent random signs s; arguments as in `gaussian`.
+    """Return Rademacher noise v = R(x) s with independent random signs s; Cov v = R R^T.
 
-    The law is symmetric and bounded, and 64 draws need one random 64-bit word.
+    R is `root`, or the symmetric root of `covariance`, or the identity in `dim` coordinates; see `gaussian` for all arguments and errors. The
+    law is symmetric and bounded, and 64 draws need one random 64-bit word.
 
     Example:
         >>> rademacher(2).value(np.zeros(2), np.array([1.0, -1.0]))
@@ -247,7 +245,9 @@ def uniform(
     parameters: Mapping[str, float] | None = None,
     at: Any = None,
 ) -> RootedNoise:
-    """Return the noise v = R(x) u with u uniform on (-sqrt 3, sqrt 3); arguments as in `gaussian`.
+    """Return the noise v = R(x) u with independent entries of u, uniform on (-sqrt 3, sqrt 3); Cov v = R R^T.
+
+    R is `root`, or the symmetric root of `covariance`, or the identity in `dim` coordinates; see `gaussian` for all arguments and errors.
 
     Example:
         >>> uniform(1).value(np.zeros(1), np.array([0.5]))
@@ -265,9 +265,10 @@ def three_point(
     parameters: Mapping[str, float] | None = None,
     at: Any = None,
 ) -> RootedNoise:
-    """Return the noise v = R(x) u with u = +-sqrt 3 with probability 1/6 each, else 0; arguments as in `gaussian`.
+    """Return the noise v = R(x) u with independent entries of u: sqrt 3 and -sqrt 3 with probability 1/6 each, else 0; Cov v = R R^T.
 
-    The moments of u up to the fifth are those of N(0, 1).
+    R is `root`, or the symmetric root of `covariance`, or the identity in `dim` coordinates; see `gaussian` for all arguments and errors. The
+    moments of an entry up to the fifth are those of N(0, 1).
 
     Example:
         >>> three_point(1).value(np.zeros((1, 3)), np.array([[0.1, 0.5, 0.9]])).round(3).tolist()
@@ -285,9 +286,10 @@ def centred_exponential(
     parameters: Mapping[str, float] | None = None,
     at: Any = None,
 ) -> RootedNoise:
-    """Return the noise v = R(x) u with u = Exp(1) - 1; arguments as in `gaussian`.
+    """Return the noise v = R(x) u with independent entries of u, distributed as Exp(1) - 1; Cov v = R R^T.
 
-    The third moment of u is 2, which violates the low-skewness condition of Malladi et al. (2022).
+    R is `root`, or the symmetric root of `covariance`, or the identity in `dim` coordinates; see `gaussian` for all arguments and errors. The
+    third moment of an entry is 2, which violates the low-skewness condition of Malladi et al. (2022).
 
     Example:
         >>> centred_exponential(1).skewness
@@ -306,18 +308,18 @@ def two_point(
     parameters: Mapping[str, float] | None = None,
     at: Any = None,
 ) -> RootedNoise:
-    """Return the noise v = R(x) u with u = sqrt(q/p) with probability p and -sqrt(p/q) with probability q = 1 - p.
+    """Return the noise v = R(x) u with independent entries of u: sqrt(q/p) with probability p and -sqrt(p/q) with probability q = 1 - p.
 
-    The third moment of u is (1 - 2p)/sqrt(p q).
+    Cov v = R R^T. The third moment of an entry is (1 - 2p)/sqrt(p q).
 
     Args:
         dim: Number of coordinates; optional if `covariance` or `root` determines it.
         probability: p, in (0, 1).
-        root: This and the other arguments as in `gaussian`.
-        covariance: See `gaussian`.
-        variables: See `gaussian`.
-        parameters: See `gaussian`.
-        at: See `gaussian`.
+        root: R: numbers, rows of expressions, or a function `root(x)`; see `gaussian`. By default the identity.
+        covariance: Cov v instead of `root`: a number, a diagonal or a matrix.
+        variables: Names of the coordinates in the expressions of `root`.
+        parameters: Constants of these expressions by name.
+        at: A point where a state-dependent root is defined, for its validation.
 
     Raises:
         ValueError: If `probability` is not in (0, 1), and as in `gaussian`.
@@ -345,19 +347,19 @@ def student_t(
     parameters: Mapping[str, float] | None = None,
     at: Any = None,
 ) -> RootedNoise:
-    """Return the noise v = R(x) u with u from Student's t-law with nu degrees of freedom, scaled to unit variance.
+    """Return the noise v = R(x) u with independent entries of u from Student's t-law with nu degrees of freedom, scaled to variance 1.
 
-    u = sqrt((nu - 2) (a^(-2/nu) - 1)) cos(2 pi b) for uniform draws a, b. Moments of order nu and above do not exist.
+    Cov v = R R^T. An entry is sqrt((nu - 2) (a^(-2/nu) - 1)) cos(2 pi b) for uniform draws a, b. Moments of order nu and above do not exist.
     Source: R. Bailey, Mathematics of Computation 62 (1994).
 
     Args:
         dim: Number of coordinates; optional if `covariance` or `root` determines it.
         degrees: nu, above 2.
-        root: This and the other arguments as in `gaussian`.
-        covariance: See `gaussian`.
-        variables: See `gaussian`.
-        parameters: See `gaussian`.
-        at: See `gaussian`.
+        root: R: numbers, rows of expressions, or a function `root(x)`; see `gaussian`. By default the identity.
+        covariance: Cov v instead of `root`: a number, a diagonal or a matrix.
+        variables: Names of the coordinates in the expressions of `root`.
+        parameters: Constants of these expressions by name.
+        at: A point where a state-dependent root is defined, for its validation.
 
     Raises:
         ValueError: If `degrees` is not above 2, and as in `gaussian`.

@@ -26,16 +26,19 @@ GATHER_COST, SLOPE_COST = 11, {"least_squares": 2, "logistic": 35}
 
 
 class Minibatch(SampledNoise):
-    """`SampledNoise` of a linear model, where grad f_i = a_i; the law of label noise alone does not depend on x.
+    """Minibatch and label noise of a linear model, f_i(x) = a_i . x with the features a_i: a `SampledNoise`, which lists its arguments.
 
-    Small batches gather their rows a_i. For batches above about n/11 samples it is cheaper to count how often each sample was drawn and to
-    form the products A x and A^T (weights * slopes) with all data.
+    The law of label noise alone does not depend on x. A small batch reads only its own rows a_i of the data. A larger one counts how often
+    each sample was drawn and forms the products A x and A^T (weights * slopes) with all data, where `gathers` says that this is cheaper.
     """
 
     loss: LinearModel
 
     def raw(self, x: Any, z: Any, p: Any = None) -> Any:
-        """Return the gradient of the batch with its label noise, `(dim, paths)`; for label noise alone only the label term."""
+        """Return the gradient of the batch with its label noise, `(dim, *paths)`; for label noise alone only the label term.
+
+        `x` are points, `z` the draws (first those of the samples, then those of the labels), and `p` is [label_std], empty or None.
+        """
         if not isinstance(x, Value):
             x, z = spread(np.asarray(x, dtype=float), z), np.asarray(z, dtype=float)
         loss, size = self.loss, self.size
@@ -53,17 +56,20 @@ class Minibatch(SampledNoise):
 
     @property
     def gathers(self) -> bool:
-        """Whether gathering the rows of a batch is cheaper than products with all data."""
+        """Whether reading the rows of a batch one by one is estimated to be cheaper than products with all data."""
         slope = SLOPE_COST[self.loss.kind]
         return self.size * (GATHER_COST * self.dim + slope) <= self.n * (self.dim + slope)
 
     @property
     def state_dependent(self) -> bool:  # type: ignore[override]
-        """Whether the law of v depends on x."""
+        """Whether the law of v depends on x: not for label noise alone, where v = -(1/size) sum_b eps_b a_{i_b}."""
         return self.with_data
 
     def covariance(self, x: Any, p: Any = None) -> Any:
-        """Return factor S(x) + label_std^2 / size F(x), without the terms that are absent."""
+        """Return Sigma(x) = factor S(x) + label_std^2 / size F(x), `(dim, dim, *paths)`, with S and F as in `SampledNoise`.
+
+        Without the gradient of the batch the first term is left out, without label noise the second. `p` is [label_std], empty or None.
+        """
         x = x if isinstance(x, Value) else np.asarray(x, dtype=float)
         out = self.factor * self.loss.sample_covariance(x) if self.with_data else 0.0
         if self.label_draw is None:
@@ -71,27 +77,36 @@ class Minibatch(SampledNoise):
         return out + over_paths(self.std(p) ** 2 / self.size * self.loss.gram, x)
 
     def along(self, x: Any, weights: Any, labels: Any) -> Any:
-        """Return sum_i (weights_i grad L_i - labels_i a_i) for weights whose sum is 0, `(dim, *paths)`."""
+        """Return sum_i (weights_i grad L_i(x) - labels_i a_i) over all samples, `(dim, *paths)`.
+
+        Args:
+            x: Points, `(dim,)` or `(dim, paths)`.
+            weights: Weights `(n, *paths)` whose sum over the samples is 0, so that the term l2 x of grad L_i cancels.
+            labels: Weights `(n, *paths)` of the label terms, or None for none.
+        """
         slopes = self.loss.slope(self.loss.features @ x)
         weights = spread(weights, slopes) * slopes
         return self.loss.features.T @ (weights if labels is None else weights - spread(labels, weights))
 
     def as_gaussian(self) -> Noise:
-        """Return the Gaussian noise with the same covariance."""
+        """Return the Gaussian noise with the same covariance: a `SampleGaussian`, or a `RootedNoise` for label noise alone."""
         return SampleGaussian(self) if self.with_data else gaussian(covariance=self.covariance(np.zeros(self.dim)))
 
 
 class FunctionMinibatch(SampledNoise):
-    """`SampledNoise` of a loss that a Python function of a sample defines (`losses.from_function(..., data=...)`).
+    """Minibatch and label noise of a loss given by a Python function of a sample: a `SampledNoise`, which lists its arguments.
 
-    Small batches gather their rows. Larger ones, and batches together with the full gradient, are one gradient of a
-    weighted sum over all samples.
+    The loss is made by `losses.from_function(..., data=...)`. A small batch reads only its own rows of the data. A larger one, or a batch
+    together with the full gradient, is one gradient of a weighted sum over all samples.
     """
 
     loss: FunctionSamples
 
     def raw(self, x: Any, z: Any, p: Any = None) -> Any:
-        """Return the gradient of the batch with its label noise, `(dim, paths)`; for label noise alone only the label term."""
+        """Return the gradient of the batch with its label noise, `(dim, *paths)`; for label noise alone only the label term.
+
+        `x` are points, `z` the draws (first those of the samples, then those of the labels), and `p` is [label_std], empty or None.
+        """
         if not self.loss.gathers(self.size, self.with_data, self.label_draw is not None):
             return self.loss.weighted_gradient(x, *self.sample_weights(z, p))
         index = batch_indices(numeric(z)[: self.size], self.n, self.replace)
@@ -99,7 +114,10 @@ class FunctionMinibatch(SampledNoise):
         return self.loss.batch_gradient(x, index, labels, self.with_data)
 
     def sample_weights(self, z: Any, p: Any = None) -> tuple[Any, ...]:
-        """Return the share of each sample in the batch and, with label noise, its share of that noise."""
+        """Return a tuple of arrays `(n, *paths)`: for each sample its share of the batch and, with label noise, the sum of its eps / size.
+
+        They are the weights with which `loss.weighted_gradient(x, *weights)` equals `raw(x, z, p)`. The first is 0 for label noise alone.
+        """
         z = numeric(z)
         index, labels = batch_indices(z[: self.size], self.n, self.replace), z[self.size :]
         own = tally(index, self.n) / self.size if self.with_data else np.zeros((self.n, *z.shape[1:]))
@@ -108,20 +126,26 @@ class FunctionMinibatch(SampledNoise):
     along = property(lambda self: self.loss.weighted_gradient)
 
     def covariance(self, x: Any, p: Any = None) -> Any:
-        """Return factor S(x) + label_std^2 / size F(x), without the terms that are absent."""
+        """Return Sigma(x) = factor S(x) + label_std^2 / size F(x), `(dim, dim, *paths)`, with S and F as in `SampledNoise`.
+
+        Without the gradient of the batch the first term is left out, without label noise the second. `p` is [label_std], empty or None.
+        """
         out = self.factor * self.loss.sample_covariance(x) if self.with_data else 0.0
         return out if self.label_draw is None else out + self.std(p) ** 2 / self.size * self.loss.sample_covariance(x, True)
 
     def as_gaussian(self) -> Noise:
-        """Return the Gaussian noise with the same covariance."""
+        """Return the Gaussian noise with the same covariance, a `SampleGaussian`."""
         return SampleGaussian(self)
 
 
 class SampleGaussian(Noise):
     """Gaussian noise with the exact covariance of a minibatch: v = sqrt(c/n) sum_i (xi_i - mean xi) grad L_i(x), xi ~ N(0, I_n).
 
-    Label noise adds label_std / sqrt(n size) sum_i xi'_i grad f_i(x). One evaluation consumes n normals (2 n for data and labels), so it
-    suits data sets of up to a few thousand samples.
+    c is `SampledNoise.factor`. Label noise adds label_std / sqrt(n size) sum_i xi'_i grad f_i(x) with further normals xi'; label noise alone
+    has this term only. One evaluation consumes n normals (2 n for data and labels), so it suits data sets of up to a few thousand samples.
+
+    Args:
+        noise: The minibatch or label noise whose covariance it has.
     """
 
     gaussian = True
@@ -135,7 +159,11 @@ class SampleGaussian(Noise):
         self.label = f"Gaussian with the covariance of {noise.label}"
 
     def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:
-        """Return v for standard normal draws `z`."""
+        """Return v, `(dim, *paths)`, for standard normal draws `z` (first all xi_i, then all xi'_i); `p` is not used.
+
+        Raises:
+            ArraysOnly: For traced draws, because the sum over all data is not compiled.
+        """
         n, data = self._noise.n, self._noise.with_data
         z = np.stack(check_draws(z, self)) if isinstance(z, list) else check_draws(z, self)  # an integrator's rows
         if z.dtype == object:
@@ -145,18 +173,18 @@ class SampleGaussian(Noise):
         return self._noise.along(x, weights, -self._factors[1] * labels if len(labels) else None) / math.sqrt(n)
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return the covariance of the minibatch noise."""
+        """Return Sigma(x) of the minibatch noise, `(dim, dim, *paths)`; `p` is not used."""
         return self._noise.covariance(x)
 
     def as_gaussian(self) -> SampleGaussian:
-        """Return this noise."""
+        """Return this noise, which is Gaussian."""
         return self
 
 
 def minibatch(loss: Any, size: int, replace: bool = True) -> Noise:
     """Return minibatch noise v = g_B(x) - grad L(x), the deviation of the gradient of a batch from the full one.
 
-    In an oracle sigma = 1 is minibatch SGD; a larger sigma is the scaled regime. Sigma(x) = S(x)/size with replacement and
+    In an oracle, sigma = 1 is minibatch SGD, and another sigma multiplies the deviation. Sigma(x) = S(x)/size with replacement and
     S(x)/size (n - size)/(n - 1) without, where S is the covariance of the sample gradients (divided by n).
 
     Args:
@@ -164,6 +192,9 @@ def minibatch(loss: Any, size: int, replace: bool = True) -> Noise:
             `losses.from_torch` with `data`.
         size: Batch size.
         replace: Whether samples are drawn with replacement.
+
+    Returns:
+        The noise, for the argument `noise` of `NoisyOracle`: a `Minibatch`, a `FunctionMinibatch` or a `TorchMinibatch`, as the loss requires.
 
     Raises:
         ValueError: If `loss` has no data, or a batch without replacement is larger than the data.
@@ -217,6 +248,9 @@ def label_noise(
         variables: Names of the coordinates in `model`.
         parameters: Constants in `model` by name.
         at: A point where the gradients of `model` are defined, for their validation.
+
+    Returns:
+        The noise, for the argument `noise` of `NoisyOracle`: a `SampledNoise` for a loss with data, a `RootedNoise` for expressions.
 
     Raises:
         ValueError: If not exactly one of `loss` and `model` is given, or an argument has a wrong form.
@@ -274,7 +308,7 @@ def _of_model(
     parameters: Mapping[str, float] | None,
     at: Any,
 ) -> RootedNoise:
-    """Build label noise from the expressions of the models."""
+    """Return label noise for expressions of the models; the arguments are those of `label_noise`, of which `std`, `kind`, `size` are valid."""
     models = (model,) if isinstance(model, str) else tuple(model)
     if not models or not all(isinstance(m, str) for m in models):
         raise ValueError(f"`model` must be an expression or a list of expressions, one for each sample; got {model!r}.")
@@ -285,7 +319,7 @@ def _of_model(
 
 
 def _check_sampling(loss: Any, size: Any, replace: Any) -> tuple[int, bool]:
-    """Validate a loss with data, a batch size and the kind of sampling."""
+    """Return (size, replace) as int and bool; ValueError if the loss has no data, or the size or the kind of sampling is invalid."""
     from sdetools.losses.data import LinearModel
 
     if not (isinstance(loss, LinearModel) or _is_function(loss) or _is_torch(loss)):

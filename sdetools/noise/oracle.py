@@ -19,9 +19,11 @@ ROUNDING = 1e-12
 class NoisyOracle:
     """A stochastic gradient g(x) = grad L(x) + sigma v with v ~ Z(x), E v = 0, Cov v = Sigma(x); Sigma does not depend on sigma.
 
+    A call `oracle(x, z)` returns g(x) for given random numbers z.
+
     Args:
-        loss: The loss L.
-        noise: The noise Z.
+        loss: The loss L, of `sdetools.losses`.
+        noise: The noise Z, of `sdetools.noise`.
         sigma: Scale of the noise, 0 or above.
 
     Raises:
@@ -76,22 +78,25 @@ class NoisyOracle:
 
     @property
     def draws(self) -> tuple[Draws, ...]:
-        """The random numbers that one gradient consumes."""
+        """The random numbers that one gradient consumes, those of the noise: a tuple of `Normal(n)`, `Sign(n)` and `Uniform(n)`."""
         return self.noise.draws
 
     @property
     def parameters(self) -> np.ndarray:
-        """The numbers of the oracle: [sigma, *loss.parameters, *noise.parameters]."""
+        """The numbers of the oracle, an array `(n,)`: [sigma, *loss.parameters, *noise.parameters]."""
         return np.concatenate([[self.sigma], self.loss.parameters, self.noise.parameters])
 
     def __call__(self, x: Any, z: Any, p: Any = None, sigma: Any = None) -> np.ndarray:
-        """Return a stochastic gradient at `x`.
+        """Return the stochastic gradient g(x), `(dim,)` or `(dim, paths)`.
 
         Args:
             x: Points, `(dim,)` or `(dim, paths)`.
-            z: Draws, `(n_draws,)` or `(n_draws, paths)`.
-            p: Numbers that replace `parameters`, in the same layout (traced values while a kernel is generated).
-            sigma: A scale that replaces that of the oracle.
+            z: Draws, `(n_draws,)` or `(n_draws, paths)`, in the order of `draws`.
+            p: Numbers that replace `parameters`, in the same order (traced values while a kernel is generated); None for `parameters`.
+            sigma: A scale that replaces that of the oracle and of `p`; None for no replacement.
+
+        Raises:
+            ValueError: If `z` does not have one row for each draw.
         """
         check_draws(z, self.noise)
         own, loss, noise = (self.sigma, None, None) if p is None else self.split(p)
@@ -99,10 +104,18 @@ class NoisyOracle:
         return self.noisy(lambda: self.loss.gradient(x, loss), own, x, z, noise, known)
 
     def noisy(self, gradient: Callable[[], Any], sigma: Any, x: Any, z: Any, p: Any, known: Any) -> Any:
-        """Return grad L + sigma v, in the form that kernels trace; a traced v that is 0 is omitted.
+        """Return grad L + sigma v, `(dim, *paths)`, computed in the cheapest of several equivalent forms; a traced v that is 0 is omitted.
 
         For v = raw - c grad L this is (1 - sigma c) grad L + sigma raw. If the first factor is 0 up to rounding at the `known` sigma
         (sigma = 1, also with SVAG), the full gradient is not computed. If v has `sample_weights`, both terms are one sum over the samples.
+
+        Args:
+            gradient: A function without arguments that returns grad L(x); it is called only if the result is needed.
+            sigma: The scale, a number or a traced value.
+            x: Points, `(dim,)` or `(dim, paths)`, or a traced value.
+            z: Draws, `(n_draws,)` or `(n_draws, paths)`, or a traced value.
+            p: The numbers of the noise; None for `noise.parameters`.
+            known: The scale as a float, which decides on the form.
         """
         c = self.noise.centred
         if c is None:
@@ -117,16 +130,16 @@ class NoisyOracle:
         return self.loss.weighted_gradient(x, own + (1.0 - sigma * c) / self.loss.samples, *labels)  # type: ignore[attr-defined]
 
     def split(self, p: Any) -> tuple[Any, Any, Any]:
-        """Split an array in the layout of `parameters` into sigma, the parameters of the loss and those of the noise."""
+        """Return sigma (a number), the parameters of the loss and those of the noise (slices) from `p`, in the order of `parameters`."""
         own = 1 + len(self.loss.parameters)
         return p[0], p[1:own], p[own:]
 
     def covariance(self, x: Any) -> np.ndarray:
-        """Return sigma^2 Sigma(x), the covariance of the stochastic gradient: `(dim, dim)` or `(dim, dim, paths)`."""
+        """Return sigma^2 Sigma(x), the covariance of the stochastic gradient: `(dim, dim)`, or `(dim, dim, paths)` for `x` `(dim, paths)`."""
         return self.sigma**2 * self.noise.covariance(x)
 
     def with_sigma(self, sigma: float) -> NoisyOracle:
-        """Return the oracle with another noise scale."""
+        """Return a new oracle with the same loss and noise and the noise scale `sigma`; ValueError if it is negative or not finite."""
         return NoisyOracle(self.loss, self.noise, sigma)
 
     def __repr__(self) -> str:
@@ -134,7 +147,9 @@ class NoisyOracle:
 
 
 def svag_weights(l: int) -> tuple[float, float]:
-    """Return the SVAG weights r_i = (1 + (-1)^i sqrt(2 l - 1)) / 2, i = 1, 2: their sum is 1, the sum of their squares is l.
+    """Return the SVAG weights (r_1, r_2), r_i = (1 + (-1)^i sqrt(2 l - 1)) / 2: their sum is 1, the sum of their squares is l.
+
+    `l` is a positive integer, the factor by which SVAG multiplies the covariance (see `svag`); ValueError for another value.
 
     Example:
         >>> svag_weights(1), svag_weights(5)
@@ -145,13 +160,18 @@ def svag_weights(l: int) -> tuple[float, float]:
 
 
 class SVAGNoise(Noise):
-    """v = (r_1 v_1 + r_2 v_2) / sqrt(l) from two independent copies of a noise; see `svag`.
+    """The noise v = (r_1 v_1 + r_2 v_2) / sqrt(l) of SVAG, where v_1 and v_2 are independent copies of a noise; see `svag` for r_i.
 
-    The covariance is that of the noise. The third cumulant is multiplied by (r_1^3 + r_2^3) / l^(3/2) = (3 l - 1) / (2 l^(3/2)).
+    The draws are those of v_1, then those of v_2. The covariance is that of the noise. The third cumulant is multiplied by (r_1^3 + r_2^3) /
+    l^(3/2) = (3 l - 1) / (2 l^(3/2)).
+
+    Args:
+        inner: The noise of v_1 and v_2.
+        l: The amplification, a positive integer.
 
     Attributes:
         inner: The noise of v_1 and v_2.
-        weights: r_1 / sqrt(l) and r_2 / sqrt(l). They are parameters, before those of the inner noise, so a sweep over l compiles once.
+        weights: The pair r_1 / sqrt(l) and r_2 / sqrt(l). They are parameters, before those of the inner noise, so a sweep over l compiles once.
     """
 
     def __init__(self, inner: Noise, l: int) -> None:
@@ -166,41 +186,41 @@ class SVAGNoise(Noise):
 
     @property
     def latex(self) -> str:  # type: ignore[override]
-        """The noise as a formula."""
+        """The noise as a formula in LaTeX, without dollar signs."""
         return rf"{self.weights[0]:.4g}\,v_1 + {self.weights[1]:.4g}\,v_2, \quad v_i = {self.inner.latex}"
 
     def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:
-        """Return (r_1 v_1 + r_2 v_2) / sqrt(l)."""
+        """Return v = (r_1 v_1 + r_2 v_2) / sqrt(l), `(dim, *paths)`; see `Noise.value` for the arguments."""
         return self._mixed(self.inner.value, x, z, p)
 
     def raw(self, x: Any, z: Any, p: Any = None) -> Any:
-        """Return the same combination of `inner.raw`."""
+        """Return (r_1 raw_1 + r_2 raw_2) / sqrt(l), `(dim, *paths)`, for the batch gradients raw_i of both copies; see `Noise.raw`."""
         return self._mixed(self.inner.raw, x, z, p)
 
     def sample_weights(self, z: Any, p: Any = None) -> tuple[Any, ...] | None:
-        """Return the same combination of the weights of both batches, or None if there are none."""
+        """Return (r_1 w_1 + r_2 w_2) / sqrt(l) for the weights w_i of both copies (see `Noise.sample_weights`); None without any."""
         p, half = self.parameters if p is None else p, self.inner.n_draws
         both = [self.inner.sample_weights(part, p[2:]) for part in (z[:half], z[half:])]
         return None if None in both else tuple(p[0] * a + p[1] * b for a, b in zip(*both))
 
     def _mixed(self, function: Callable[..., Any], x: Any, z: Any, p: Any) -> Any:
-        """Return the weighted sum of a function of both halves of the draws."""
+        """Return p[0] f(x, z_1) + p[1] f(x, z_2) for `function` f and the two halves z_1 and z_2 of the draws."""
         p = self.parameters if p is None else p
         half = self.inner.n_draws
         first, second = (function(x, part, p[2:]) for part in (z[:half], z[half:]))
         return first if is_zero(first) else p[0] * first + p[1] * second
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return the covariance of the inner noise."""
+        """Return the covariance Sigma(x) of the inner noise, `(dim, dim, *paths)`; `p` is None or has the order of `parameters`."""
         return self.inner.covariance(x, None if p is None else p[2:])
 
     def as_gaussian(self) -> Noise:
-        """Return the Gaussian noise with the same covariance."""
+        """Return the Gaussian noise with the same covariance, that of the inner noise; ValueError if no root of it is known."""
         return self.inner.as_gaussian()
 
     @property
     def centred(self) -> float | None:  # type: ignore[override]
-        """The factor of grad L in `raw`."""
+        """The number c in v = raw - c grad L, (r_1 + r_2) / sqrt(l) times that of the inner noise; None if that samples no data."""
         return None if self.inner.centred is None else sum(self.weights) * self.inner.centred
 
 
@@ -213,7 +233,10 @@ def svag(oracle: NoisyOracle, l: int) -> NoisyOracle:
 
     Args:
         oracle: The oracle of g_1 and g_2.
-        l: The amplification, an integer from 1 on.
+        l: The amplification of the covariance, a positive integer.
+
+    Returns:
+        A new oracle with the loss of `oracle`, `SVAGNoise(oracle.noise, l)` and the scale sigma sqrt(l).
 
     Raises:
         ValueError: If `l` is not a positive integer.

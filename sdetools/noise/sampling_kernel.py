@@ -1,4 +1,4 @@
-"""Sampling without replacement in compiled kernels: the counterpart of `batch_sampling.floyd`, one lane after another."""
+"""Sampling without replacement in compiled kernels: the counterpart of `batch_sampling.floyd`, one path (a column) after another."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from sdetools._compiled import jit
 
 @jit(nogil=True, error_model="numpy")
 def choose(u, out, samples):
-    """Write different numbers below samples[0] from uniforms `(size, lanes)`; a table stores the lane that took a number last."""
+    """Write to each column of `out` a batch of different sample numbers 0, ..., samples[0] - 1, as floats; return nothing.
+
+    The rows of the table `taken` store the column that took a number last, so the time is linear in the batch size.
+
+    Args:
+        u: Uniform draws from (0, 1), `(size, lanes)`, with one path a column.
+        out: The array to write to, `(size, lanes)`.
+        samples: The number of samples, `(1,)`; at least `size`.
+    """
     n, size = samples[0], u.shape[0]
     taken = np.full(n, -1, np.int64)
     for j in range(u.shape[1]):

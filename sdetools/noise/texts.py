@@ -1,4 +1,8 @@
-"""Sequences of expressions in coordinates and named numbers, for roots of covariances and for SDEs."""
+"""Sequences of expressions in coordinates and named numbers, for roots of covariances and for SDEs.
+
+The functions share these arguments: `texts` are the expressions, `names` the names of the coordinates in order, and `constants` pairs of a
+name and a value. A constant that occurs in an exponent becomes part of the formula; the others are its parameters.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,15 @@ Constants = tuple[tuple[str, float], ...]
 def variable_names(
     texts: Sequence[str], variables: str | Sequence[str] | None, constants: Mapping[str, float]
 ) -> tuple[str, ...]:
-    """Return the coordinate names of expressions: those given, or by default x0, x1, ... or all free names in alphabetical order.
+    """Return the names of the coordinates in expressions, a tuple: those given, else x0, x1, ... or all free names alphabetically.
+
+    Args:
+        texts: The expressions.
+        variables: The names, "x y" or a list; None for the default.
+        constants: Values of the other names in the expressions, by name.
+
+    Raises:
+        ValueError: If the names are not different identifiers, or without `variables` there are none, or x0, x1, ... have a gap.
 
     Example:
         >>> variable_names(["y", "x"], "x y", {}), variable_names(["x0 + x1"], None, {})
@@ -32,12 +44,12 @@ def variable_names(
 
 
 def named_numbers(parameters: Mapping[str, float] | None) -> dict[str, float]:
-    """Validate the named numbers of expressions: finite values by name, in the order given."""
+    """Return the named numbers as a new dict of finite floats, in the order given; empty for None, ValueError for other values."""
     return {name: _check.number(f"parameters[{name!r}]", value) for name, value in dict(parameters or {}).items()}
 
 
 def holds_text(root: Any) -> bool:
-    """Return whether nested sequences contain a string."""
+    """Return whether `root` is a string, or a list or tuple that contains one at any depth; False for an array."""
     if isinstance(root, str):
         return True
     if isinstance(root, (list, tuple)):
@@ -47,21 +59,46 @@ def holds_text(root: Any) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def parsed(texts: tuple[str, ...], names: tuple[str, ...], constants: Constants) -> tuple[Any, ...]:
-    """Return the SymPy expressions of texts."""
+    """Return the SymPy expressions of the texts, a tuple in their order.
+
+    Args:
+        texts: The expressions.
+        names: The names of the coordinates.
+        constants: Pairs of a name and a value. A constant in an exponent is replaced by its value; the others stay symbols.
+
+    Raises:
+        ValueError: If a text is not an expression in these names.
+    """
     from sdetools.losses.expression import parse
 
     return tuple(parse(text, names, dict(constants)) for text in texts)
 
 
 def used_numbers(texts: tuple[str, ...], names: tuple[str, ...], constants: Constants) -> tuple[tuple[str, ...], np.ndarray]:
-    """Return the names and values of the constants that are parameters of the parsed expressions."""
+    """Return the names, a tuple, and the values, an array `(n,)`, of the constants that the expressions contain as symbols.
+
+    Constants that do not occur, or that an exponent has turned into numbers, are left out; the order is that of `constants`.
+
+    Args:
+        texts: The expressions.
+        names: The names of the coordinates.
+        constants: Pairs of a name and a value.
+    """
     free = {str(s) for e in parsed(texts, names, constants) for s in e.free_symbols}
     kept = [(name, value) for name, value in constants if name in free]
     return tuple(name for name, _ in kept), np.array([value for _, value in kept])
 
 
 def structure(texts: tuple[str, ...], names: tuple[str, ...], constants: Constants) -> str:
-    """Return the texts with a hash of their parsed expressions, which contain the numbers in exponents but not the parameters."""
+    """Return a text that identifies the formulas: the texts, the names, and a hash of the parsed expressions.
+
+    The hash depends on the values of constants in exponents, but not on those of the other constants, which are parameters.
+
+    Args:
+        texts: The expressions.
+        names: The names of the coordinates.
+        constants: Pairs of a name and a value.
+    """
     import sympy
 
     forms = "; ".join(sympy.srepr(e) for e in parsed(texts, names, constants))
@@ -70,7 +107,17 @@ def structure(texts: tuple[str, ...], names: tuple[str, ...], constants: Constan
 
 @functools.lru_cache(maxsize=256)
 def compiled(texts: tuple[str, ...], names: tuple[str, ...], constants: Constants, order: int) -> Callable[..., Any]:
-    """Compile the expressions (order 0) or their gradients (order 1), one expression after another."""
+    """Return a function f(x, p) that evaluates the expressions (order 0) or their gradients (order 1).
+
+    It returns a list of components: one for each expression, or the `len(names)` partial derivatives of the first expression, then those
+    of the second, and so on. `x` is a point, and `p` are the values of the constants that `used_numbers` returns.
+
+    Args:
+        texts: The expressions.
+        names: The names of the coordinates.
+        constants: Pairs of a name and a value.
+        order: 0 or 1.
+    """
     from sdetools.losses.expression import compile, derivatives
 
     wanted = [d for e in parsed(texts, names, constants) for d in derivatives(e, names, order).values()]

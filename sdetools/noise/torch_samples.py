@@ -26,7 +26,12 @@ from sdetools.noise.batch_sampling import SampledNoise, batch_indices
 
 
 def on_paths(function: Callable[..., torch.Tensor], *parts: Any) -> Any:
-    """Return the gradient of a torch function of one path for all paths; `parts` are graph values or arrays `(n, *paths)`, x first."""
+    """Return the gradient of a torch function in its first argument, for all paths: an array `(dim, *paths)` or a traced value.
+
+    Args:
+        function: A function of tensors of one path, `function(x, *others)`, that returns one number.
+        *parts: Its arguments for all paths: arrays `(n, *paths)` or traced values `(n,)`, the points x first.
+    """
     if isinstance(parts[0], Value):
         return Call(None, tensors=partial(_vmapped, function))(parts, parts[0].shape)
     paths = max((p.shape[1:] for p in parts), key=len)
@@ -36,29 +41,35 @@ def on_paths(function: Callable[..., torch.Tensor], *parts: Any) -> Any:
 
 
 def _vmapped(function: Callable[..., torch.Tensor], *rows: torch.Tensor) -> torch.Tensor:
-    """Return the gradients of a function for all columns of its arguments."""
+    """Return the gradients of `function` in its first argument, `(dim, columns)`, for each column of the tensors `rows`."""
     with torch.enable_grad():
         return vmap(grad(function), in_dims=1, out_dims=1)(*rows).detach()
 
 
 class TorchMinibatch(SampledNoise):
-    """`SampledNoise` of a torch loss with data."""
+    """Minibatch and label noise of a torch loss with data (`losses.from_torch(..., data=...)`): a `SampledNoise`, which lists its arguments."""
 
     loss: TorchSamples
 
     def raw(self, x: Any, z: Any, p: Any = None) -> Any:
-        """Return the gradient of the batch, with its label noise."""
+        """Return the gradient of the batch with its label noise, `(dim, *paths)`; for label noise alone only the label term.
+
+        `x` are points, `z` the draws (first those of the samples, then those of the labels), and `p` is [label_std], empty or None.
+        """
         labels = [self.std(p) * z[self.size :]] if self.label_draw is not None else []
         return on_paths(self._batch, x, batch_indices(z[: self.size], self.n, self.replace), *labels)
 
     def _batch(self, point: torch.Tensor, index: torch.Tensor, *labels: torch.Tensor) -> torch.Tensor:
-        """Return the loss of one batch at one point, with its label noise."""
+        """Return the number whose gradient in `point` is `raw`, for the sample numbers `index` and the label noise of one path."""
         loss, own = self.loss, [row[index.long()] for row in self.loss.rows(point)]
         total: Any = loss.each(loss.sample, point, own).mean() if self.with_data else 0.0
         return total - (labels[0] * loss.each(loss.model, point, own[:-1])).mean() if labels else total
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return factor S(x) + label_std^2 / size F(x), without the terms that are absent."""
+        """Return Sigma(x) = factor S(x) + label_std^2 / size F(x), `(dim, dim, *paths)`, with S and F as in `SampledNoise`.
+
+        Without the gradient of the batch the first term is left out, without label noise the second. `p` is [label_std], empty or None.
+        """
         x, out = np.asarray(x, dtype=float), 0.0
         if self.with_data:
             g = self.loss.sample_gradients(x)
@@ -70,12 +81,12 @@ class TorchMinibatch(SampledNoise):
         return np.asarray(out)
 
     def as_gaussian(self) -> TorchSampleGaussian:
-        """Return the Gaussian noise with the same covariance."""
+        """Return the Gaussian noise with the same covariance, a `TorchSampleGaussian`."""
         return TorchSampleGaussian(self)
 
 
 class TorchSampleGaussian(Noise):
-    """Gaussian noise with the covariance of a `TorchMinibatch`; see `SampleGaussian`."""
+    """Gaussian noise with the covariance of a `TorchMinibatch`, the argument `noise`; `SampleGaussian` has the formula."""
 
     gaussian = True
     latex = r"\sqrt{c/n}\,\sum_i (\xi_i - \bar\xi)\,\nabla L_i(x)"
@@ -87,11 +98,11 @@ class TorchSampleGaussian(Noise):
         self.label = f"Gaussian with the covariance of {noise.label}"
 
     def value(self, x: Any, z: Any, p: Any = None) -> Any:
-        """Return v for standard normal draws `z`."""
+        """Return v, `(dim, *paths)` or a traced value, for standard normal draws `z` (first all xi_i, then all xi'_i); `p` is not used."""
         return on_paths(self._weighted, x, check_draws(z, self))
 
     def _weighted(self, point: torch.Tensor, xi: torch.Tensor) -> torch.Tensor:
-        """Return the weighted sum of sample losses and models whose gradient is v."""
+        """Return the number whose gradient in `point` is v: a sum of sample losses and models with the weights given by the draws `xi`."""
         loss, inner, n = self.inner.loss, self.inner, self.inner.n
         rows, total, own = loss.rows(point), torch.zeros_like(point).sum(), xi
         if inner.with_data:
@@ -102,16 +113,16 @@ class TorchSampleGaussian(Noise):
         return total
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return the covariance of the minibatch noise."""
+        """Return Sigma(x) of the minibatch noise, `(dim, dim, *paths)`; `p` is not used."""
         return self.inner.covariance(x)
 
     def as_gaussian(self) -> TorchSampleGaussian:
-        """Return this noise."""
+        """Return this noise, which is Gaussian."""
         return self
 
 
 def _of_input(loss: TorchSamples) -> Callable[..., Any]:
-    """Return the model f as a function of whole rows, inputs and target."""
+    """Return a function `g(x, *row) = f(x, *inputs)` of whole rows of data, which ignores their last entry, the target."""
     model = loss.model
     assert model is not None
     return lambda x, *row: model(x, *row[:-1])
