@@ -1,7 +1,7 @@
 """Square roots of covariances: v = R(x) u, where u has independent entries with mean 0 and variance 1, so Cov v = R R^T.
 
 A root has three input forms: a constant matrix (its entries are parameters, its structure is compiled), rows of expressions, and a Python
-function `root(x)` that returns `dim` rows of `rank` entries.
+function `root(x)` that returns `dim` rows of `rank` entries. The argument `p` of a method contains the numbers, in the order of `parameters`.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ LARGEST_PARAMETER = 64
 
 
 class Root(ABC):
-    """A square root R(x) of a covariance, `(dim, rank)`.
+    """The base class of square roots R(x) of a covariance, matrices `(dim, rank)`; Cov v = R R^T.
 
     Attributes:
-        dim: Number of coordinates.
-        rank: Number of columns.
-        parameters: Numbers that can change without a recompilation.
+        dim: Number of coordinates, the rows of R.
+        rank: Number of columns of R, and of entries of u in v = R u.
+        parameters: Numbers that can change without a recompilation, `(n,)`.
     """
 
     dim: int
@@ -39,34 +39,34 @@ class Root(ABC):
 
     @property
     def names(self) -> tuple[str, ...] | None:
-        """Coordinate names of a root given by expressions, else None."""
+        """Names of the coordinates of a root given by expressions, a tuple of strings; None for any other root."""
         return getattr(self, "variables", None)
 
     @property
     def constant(self) -> bool:
-        """Whether R does not depend on x."""
+        """Whether R is given as a matrix of numbers, and not as expressions or a function."""
         return isinstance(self, ConstantRoot)
 
     @property
     @abstractmethod
     def identity(self) -> str:
-        """A short string that identifies the structure."""
+        """A short string that identifies the formula of R: everything except the numbers in `parameters`."""
 
     @property
     @abstractmethod
     def latex(self) -> str:
-        """The formula of the root, empty for the identity."""
+        """The formula of R in LaTeX, as a factor in front of u; empty for the identity."""
 
     @abstractmethod
     def entries(self, x: Any, p: Any) -> Sequence[Sequence[Any]]:
-        """Return `dim` rows of `rank` entries: numbers, rows of paths or traced values."""
+        """Return R(x) as `dim` sequences of `rank` entries, each a number, an array `(*paths)` or a traced value; `x` is a point `(dim, *paths)`."""
 
     def times(self, u: Any, x: Any, p: Any) -> Any:
-        """Return R(x) u, `dim` components, for `rank` rows or a list of rows and numbers; see `dot`."""
+        """Return R(x) u as `dim` components, an array or a list, for `rank` entries `u`: an array `(rank, *paths)` or a list; see `dot`."""
         return [dot(row, u) for row in self.entries(x, p)]
 
     def covariance(self, x: Any, p: Any) -> np.ndarray:
-        """Return R(x) R(x)^T, `(dim, dim, *paths)`."""
+        """Return R(x) R(x)^T, `(dim, dim, *paths)`, for a point `x` `(dim, *paths)`; for a traced `x` an array of objects."""
         rows = self.entries(x, p)
         traced = isinstance(x, Value) or np.asarray(x).dtype == object
         out = np.empty((self.dim, self.dim, *np.shape(x)[1:]), dtype=object if traced else float)
@@ -78,13 +78,9 @@ class Root(ABC):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ConstantRoot(Root):
-    """A constant root.
+    """A root given as a matrix of numbers, `(dim, rank)`; its `structure` is "identity", "diagonal" or "dense" and fixed in compiled code.
 
-    Attributes:
-        dim: Number of coordinates.
-        rank: Number of columns.
-        structure: "identity", "diagonal" or "dense"; it is part of the compiled kernel.
-        parameters: Nothing, the diagonal, or the entries row by row.
+    `parameters` are the numbers of R: none for the identity, the diagonal `(dim,)`, or the entries of a dense R row by row.
     """
 
     dim: int
@@ -107,14 +103,14 @@ class ConstantRoot(Root):
         return r"R\,"
 
     def entries(self, x: Any, p: Any) -> Sequence[Sequence[Any]]:
-        """Return the entries as numbers or traced parameters."""
+        """Return `dim` lists of `rank` entries, numbers or traced parameters from `p`; `x` is not used."""
         if self.structure == "dense":
             return [[p[i * self.rank + j] for j in range(self.rank)] for i in range(self.dim)]
         diagonal = np.ones(self.dim) if self.structure == "identity" else p
         return [[diagonal[i] if i == j else 0.0 for j in range(self.dim)] for i in range(self.dim)]
 
     def times(self, u: Any, x: Any, p: Any) -> Any:
-        """Return R u as an elementwise or a matrix product."""
+        """Return R u, an array `(dim, *paths)` or a traced value for such a `u`, a list for a list; `x` is not used."""
         if isinstance(u, (list, tuple)):
             return super().times(u, x, p)
         if self.structure == "identity":
@@ -126,7 +122,7 @@ class ConstantRoot(Root):
         return np.reshape(p, (self.dim, self.rank)) @ u
 
     def matrix(self) -> np.ndarray:
-        """Return R as an array `(dim, rank)`."""
+        """Return R as an array `(dim, rank)`, from `parameters`."""
         if self.structure == "dense":
             return self.parameters.reshape(self.dim, self.rank)
         return np.eye(self.dim) if self.structure == "identity" else np.diag(self.parameters)
@@ -134,7 +130,7 @@ class ConstantRoot(Root):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ExpressionRoot(Root):
-    """A root given by rows of expressions in the coordinates `variables` and the named numbers `constants`; it pickles.
+    """A root given by `rows` of expressions in the coordinates `variables` and the pairs (name, value) `constants`; it pickles.
 
     A named number is a parameter unless it occurs in an exponent; then it is part of the formula (see `losses.parser.parse`).
     """
@@ -167,14 +163,14 @@ class ExpressionRoot(Root):
         return _matrix_latex([entries[i * self.rank : (i + 1) * self.rank] for i in range(self.dim)])
 
     def entries(self, x: Any, p: Any) -> Sequence[Sequence[Any]]:
-        """Return the entries of the compiled expressions."""
+        """Return the values of the expressions, `dim` lists of `rank` entries: numbers, arrays `(*paths)` or traced values."""
         flat = compiled(self._texts, self.variables, self.constants, 0)(x, p)
         return [flat[i * self.rank : (i + 1) * self.rank] for i in range(self.dim)]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LabelRoot(Root):
-    """The root factor [grad f_1 ... grad f_n] of label noise, for models f_i given by expressions; `factor` is the first parameter."""
+    """The root R = factor [grad f_1 ... grad f_n] of label noise, for expressions `models` f_i; the number `factor` is the first parameter."""
 
     models: tuple[str, ...]
     variables: tuple[str, ...]
@@ -202,7 +198,7 @@ class LabelRoot(Root):
         return rf"{self.factor:.4g}\," + (models[0] + r"\," if len(models) == 1 else _matrix_latex([models]))
 
     def entries(self, x: Any, p: Any) -> Sequence[Sequence[Any]]:
-        """Return the scaled gradients of the models as columns."""
+        """Return R(x) as `dim` lists of n entries, where column i is factor grad f_i(x); see `Root.entries`."""
         flat = compiled(self.models, self.variables, self.constants, 1)(x, p[1:])
         scaled = [entry if _is_number(entry, 0) else p[0] * entry for entry in flat]
         return [[scaled[k * self.dim + i] for k in range(self.rank)] for i in range(self.dim)]
@@ -210,7 +206,7 @@ class LabelRoot(Root):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FunctionRoot(Root):
-    """A root given by a Python function `root(x) -> dim rows of rank entries`, by arithmetic on the components of x."""
+    """A root given by a Python `function` of x that returns `dim` rows of `rank` entries, by arithmetic on x[0], x[1], ..."""
 
     function: Callable[[Any], Any]
     dim: int
@@ -237,7 +233,7 @@ def make_root(
     parameters: Mapping[str, float] | None = None,
     at: Any = None,
 ) -> Root:
-    """Return the root for the arguments of a noise (see `noise.laws`): the identity, a root of `covariance`, or `root`."""
+    """Return the root for the arguments of `noise.gaussian`: `root`, that of `covariance`, or the identity; ValueError if they do not fit."""
     if dim is not None:
         dim = _check.count("dim", dim)
     if covariance is not None and root is not None:
@@ -258,7 +254,7 @@ def make_root(
 
 
 def check_root(root: Root, at: Any) -> Root:
-    """Validate a root at `at`, or at a few points: the shape of R, and finite entries at one point at least."""
+    """Return `root` unchanged; ValueError if R has a wrong shape or no finite entries at the point `at`, `(dim,)`, or at 3 points for None."""
     points = [np.full(root.dim, 0.7), np.linspace(-0.4, 0.3, root.dim), np.zeros(root.dim)]
     if at is not None:
         points = [_check.point("at", at, root.dim)]
@@ -283,7 +279,7 @@ def check_root(root: Root, at: Any) -> Root:
 
 
 def _function(function: Callable[[Any], Any], dim: int | None, at: Any) -> Root:
-    """Build and validate a root given by a function."""
+    """Return the `FunctionRoot` of a function of x; ValueError if it does not return `dim` rows of equal length at `at` or a default point."""
     if dim is None:
         if at is None:
             raise ValueError(
@@ -312,7 +308,7 @@ def _function(function: Callable[[Any], Any], dim: int | None, at: Any) -> Root:
 def _expressions(
     root: Any, dim: int | None, variables: str | Sequence[str] | None, parameters: Mapping[str, float] | None, at: Any
 ) -> Root:
-    """Build and validate a root given by expressions."""
+    """Return the `ExpressionRoot` of rows of expressions and numbers; ValueError if their lengths or names do not fit together."""
     rows = [[root]] if isinstance(root, str) else [[row] if isinstance(row, str) else list(row) for row in root]
     rows = [[entry if isinstance(entry, str) else repr(_check.number("root", entry)) for entry in row] for row in rows]
     width = {len(row) for row in rows}
@@ -331,7 +327,7 @@ def _expressions(
 
 
 def _matrix(dim: int | None, root: Any) -> np.ndarray:
-    """Validate numbers as a matrix `(dim, r)`."""
+    """Return `root` as a matrix `(dim, r)`: a number is spread over the diagonal, a vector is a diagonal; ValueError for other shapes."""
     matrix = _check.finite("root", root)
     if matrix.ndim == 0:
         matrix = np.full(dim or 1, float(matrix))
@@ -344,7 +340,10 @@ def _matrix(dim: int | None, root: Any) -> np.ndarray:
 
 
 def symmetric_root(dim: int | None, covariance: Any) -> np.ndarray:
-    """Return the symmetric positive semidefinite S with S S = covariance, by eigendecomposition; the covariance may be singular."""
+    """Return the symmetric positive semidefinite S, `(dim, dim)`, with S S = `covariance`: a number, a diagonal or a matrix, possibly singular.
+
+    `dim` is optional for a diagonal or a matrix, and 1 by default for a number. ValueError if there is no such S or the shape is wrong.
+    """
     given = _check.finite("covariance", covariance)
     matrix = _check.covariance("covariance", np.full(dim or 1, float(given)) if given.ndim == 0 else given, dim)
     if np.array_equal(matrix, np.diag(np.diag(matrix))):
@@ -354,7 +353,7 @@ def symmetric_root(dim: int | None, covariance: Any) -> np.ndarray:
 
 
 def _constant(matrix: np.ndarray) -> ConstantRoot:
-    """Return a constant root with the simplest structure."""
+    """Return the constant root with this matrix `(dim, rank)`, as the identity or a diagonal where it is one, else dense."""
     dim, rank = matrix.shape
     if dim == rank and np.array_equal(matrix, np.diag(np.diag(matrix))):
         if np.array_equal(matrix, np.eye(dim)):
@@ -364,12 +363,12 @@ def _constant(matrix: np.ndarray) -> ConstantRoot:
 
 
 def _is_number(value: Any, number: float) -> bool:
-    """Return whether a value is a Python number equal to `number`."""
+    """Return whether a value is a Python int or float (not an array) equal to `number`."""
     return isinstance(value, (int, float)) and value == number
 
 
 def dot(row: Sequence[Any], u: Sequence[Any]) -> Any:
-    """Return the dot product of a row and u, without the operations for entries that are the numbers 0 and 1."""
+    """Return sum_k row_k u_k for numbers, arrays `(*paths)` or traced values, without operations for numbers 0 and 1; 0.0 if no term is left."""
     total = None
     for a, b in zip(row, u, strict=True):
         if _is_number(a, 0) or _is_number(b, 0):
@@ -380,7 +379,7 @@ def dot(row: Sequence[Any], u: Sequence[Any]) -> Any:
 
 
 def _shape(rows: Any) -> tuple[int, int] | None:
-    """Return the shape of nested rows, or None if they have no common length."""
+    """Return (rows, entries) of nested sequences, or None if the rows have no common length or are no sequences."""
     try:
         lengths = {len(row) for row in rows}
         return (len(rows), lengths.pop()) if len(lengths) == 1 else None
@@ -389,11 +388,11 @@ def _shape(rows: Any) -> tuple[int, int] | None:
 
 
 def _description(rows: Any) -> str:
-    """Describe a wrong result by its numbers of rows and entries, or by its repr."""
+    """Return a text that describes a wrong result: "2 rows of 3", or at most 80 characters of its repr."""
     shape = _shape(rows)
     return f"{shape[0]} rows of {shape[1]}" if shape else f"{rows!r}"[:80]
 
 
 def _matrix_latex(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows of formulas as a LaTeX matrix."""
+    """Return the LaTeX of a matrix from rows of formulas in LaTeX."""
     return r"\begin{pmatrix} " + r" \\ ".join(" & ".join(row) for row in rows) + r" \end{pmatrix}\,"
