@@ -5,7 +5,7 @@ initial momentum. An integrator applied to an SDE is the other kind of `Moving` 
 
 For implementers of a new `Dynamics`, which takes a few lines and changes no other part of the library:
 
-1. `parts` names the components of the state, the position `"x"` first. Each is a component-first array with `dim` rows.
+1. `parts` names the parts of the state, the position `"x"` first. A part is an array `(dim,)` of one path or `(dim, paths)` of many.
 2. `coefficients` names the numbers that may change from step to step: eta and beta of the plan, or float attributes of the object.
    `coefficient_values(steps)` returns them, one row per step.
 3. `rule(state, oracle, *coefficients) -> state` is branch-free arithmetic, and `oracle(x)` is a noisy gradient at `x`. All calls

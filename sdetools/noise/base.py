@@ -3,9 +3,9 @@
 Contract for a new `Noise`:
 
 1. `draws` lists the random numbers that one evaluation consumes, in order: `Normal(n)`, `Sign(n)`, `Uniform(n)`. The argument `z`
-   contains them component first, `(n_draws,)` for one path or `(n_draws, paths)` for many.
-2. `value(x, z, p)` is branch-free NumPy code and runs on one point, on rows of paths and on traced values. A noise that is the deviation
-   of a stochastic gradient from the full one also implements `raw`, the stochastic gradient, and sets `centred`.
+   contains them, `(n_draws,)` for one path or `(n_draws, paths)` for many.
+2. `value(x, z, p)` is branch-free NumPy code and runs on one point `(dim,)`, on many `(dim, paths)` and on traced values. A noise that is
+   the deviation of a sampled gradient from the full one also implements `raw`, the sampled gradient, and sets `centred`.
 3. Numbers belong to `parameters` and are read from `p`; structure (shapes, formulas, laws) belongs to `identity`. Noises of equal
    identity share a compiled kernel. Two noises are the same experiment if both agree.
 4. `covariance(x)` is exact, never estimated.

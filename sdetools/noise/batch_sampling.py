@@ -1,4 +1,4 @@
-"""Sampling of batches, with and without replacement, and the base class of noises from samples."""
+"""Sampling of batches, with and without replacement, and the base class of noises that sample data."""
 
 from __future__ import annotations
 

@@ -52,32 +52,32 @@ class EntryLaw:
 
 
 def _own(z: Sequence[Any], p: Any) -> Any:
-    """Return the draws themselves as entries."""
+    """Return the draws z[0], `(rank, *paths)`, themselves as entries."""
     return z[0]
 
 
 def _uniform(z: Sequence[Any], p: Any) -> Any:
-    """Map uniform draws to (-sqrt 3, sqrt 3)."""
+    """Return sqrt 12 (z[0] - 1/2), `(rank, *paths)`: uniform draws mapped to (-sqrt 3, sqrt 3)."""
     return math.sqrt(12.0) * (z[0] - 0.5)
 
 
 def _three_point(z: Sequence[Any], p: Any) -> Any:
-    """Map uniform draws to -sqrt 3, 0 and sqrt 3."""
+    """Return -sqrt 3, 0 or sqrt 3, with probability 1/6, 2/3 and 1/6, for uniform draws z[0], `(rank, *paths)`."""
     return select(z[0] < 1 / 6, -math.sqrt(3.0), select(z[0] < 5 / 6, 0.0, math.sqrt(3.0)))
 
 
 def _centred_exponential(z: Sequence[Any], p: Any) -> Any:
-    """Map uniform draws to Exp(1) - 1."""
+    """Return -log z[0] - 1, `(rank, *paths)`: uniform draws mapped to Exp(1) - 1."""
     return -np.log(z[0]) - 1.0
 
 
 def _two_point(z: Sequence[Any], p: Any) -> Any:
-    """Map uniform draws to the values p[1], with probability p[0], and p[2]."""
+    """Return p[1], with probability p[0], or p[2], for uniform draws z[0], `(rank, *paths)`."""
     return select(z[0] < p[0], p[1], p[2])
 
 
 def _student_t(z: Sequence[Any], p: Any) -> Any:
-    """Map pairs of uniform draws to the scaled t-law."""
+    """Return entries of the t-law scaled to variance 1 from uniform draws z[0] and z[1], each `(rank, *paths)`; p = (nu - 2, -2 / nu)."""
     return np.sqrt(p[0] * np.expm1(p[1] * np.log(z[0]))) * np.cos(2 * math.pi * z[1])
 
 
@@ -128,7 +128,7 @@ class RootedNoise(Noise):
 
     @property
     def skewness(self) -> float:
-        """Third moment of one entry of u, NaN if it does not exist; the low-skewness condition bounds it."""
+        """The third moment of one entry of u, NaN if it does not exist; the low-skewness condition of SDE approximations bounds it."""
         return self.law.skewness
 
     def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:
@@ -376,7 +376,7 @@ def student_t(
 
 
 def none(dim: int) -> NoNoise:
-    """Return the noise v = 0, for full-batch gradients in `dim` coordinates.
+    """Return the noise v = 0 in `dim` coordinates, for an oracle of full-batch gradients.
 
     Example:
         >>> none(2).draws

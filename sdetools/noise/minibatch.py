@@ -339,7 +339,7 @@ def _check_sampling(loss: Any, size: Any, replace: Any) -> tuple[int, bool]:
 
 
 def _is_function(loss: Any) -> bool:
-    """Return whether a loss is a mean of a Python function over data."""
+    """Return whether a loss is a `FunctionSamples`: the mean over data of a Python function of one sample."""
     from sdetools.losses.samples import FunctionSamples
 
     return isinstance(loss, FunctionSamples)

@@ -128,7 +128,7 @@ class Integrator(Moving):
     start_numbers, starts_from_law = that_of("sde.start_numbers"), that_of("sde.starts_from_law")
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Accept the orders under their deprecated names, with a warning."""
+        """Rename the attributes `weak` and `strong` of a new subclass to `weak_order` and `strong_order`, with a DeprecationWarning."""
         super().__init_subclass__(**options)
         for old, new in (("weak", "weak_order"), ("strong", "strong_order")):
             if old in cls.__dict__:

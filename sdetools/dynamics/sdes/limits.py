@@ -5,7 +5,7 @@
     KineticSDE        dX = -r_t M dt,  dM = lambda_t ((grad L - M) dt + sigma sqrt(eta) R dW)     alpha = 1, clock t = k eta
     HamiltonianSDE    dX = -V dt,  dV = lambda grad L dt                                          alpha > 1, tau = k eta^((1+alpha)/2)
     ModifiedSDE       dX = -grad(L + eta/4 |grad L|^2) dt - sigma sqrt(eta) R dW                  second order for SGD
-    ModifiedMomentumSDE                                                                           the same for Eq. (1), t = k sqrt(gamma)
+    ModifiedMomentumSDE                                                      second order for HeavyBall (Eq. (1)), t = k sqrt(gamma)
 
 R R^T = Sigma is the covariance of the oracle's noise, whatever its distribution. The noise has the sign of the gradient, so that an
 optimiser with Gaussian noise and its limit can share draws. Sources: the paper, sections 3 and 6; Q. Li, C. Tai, W. E, JMLR 20 (2019).

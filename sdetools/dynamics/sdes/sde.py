@@ -4,8 +4,8 @@
 
 An integrator (`dynamics.integrators`) makes a dynamics of an SDE. For implementers of a new SDE:
 
-1. `drift(y, p, s)` and `diffusion(y, u, p, s) = b(y) u` are branch-free arithmetic on component-first arrays, on rows of paths or
-   on traced values. `y` and the return values contain all parts one after another.
+1. `drift(y, p, s)` and `diffusion(y, u, p, s) = b(y) u` are branch-free arithmetic on arrays `(n,)` of one path or `(n, paths)` of many,
+   or on traced values. `y` and the return values contain all parts of the state one after another.
 2. Numbers are read from `p` (`parameters`), time-dependent numbers from `s`. `signals` is the number of the latter, and
    `signal_values(start, fraction, h)` returns them at start + fraction h for steps that begin at `start`.
 3. `noise_class` is the smallest class that is proven: none, additive, scalar, diagonal, commutative, general (see `sdes.classes`).
