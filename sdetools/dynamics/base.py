@@ -118,7 +118,7 @@ class Moving(ABC):
 
     @abstractmethod
     def coefficient_values(self, steps: int) -> np.ndarray:
-        """Return the coefficients of the rule, an array `(steps, len(coefficients))`: row k for step k, columns in the order of `coefficients`."""
+        """Return the coefficients of the rule, `(steps, len(coefficients))`: row k for step k = 0 ... steps - 1, columns as in `coefficients`."""
 
     @property
     @abstractmethod
@@ -199,7 +199,7 @@ class BoundOracle:
     """The noisy gradient of one step as a function of x: `oracle(x)` returns g(x) in the shape of `x`, always on the draws of this step.
 
     Args:
-        oracle: The noisy gradient oracle.
+        oracle: The noisy gradient oracle, a `NoisyOracle`.
         z: The draws of one step, `(n_draws,)` or `(n_draws, paths)`: first those of the noise, then those of the method itself.
         p: The numbers of the oracle; None for its own.
 

@@ -64,8 +64,9 @@ Draws = Normal | Sign | Uniform
 class Noise(ABC):
     """The base class of gradient noises Z(x): v = value(x, z) from draws z, with E v = 0 and Cov v = covariance(x) (the paper's Def. 2.1).
 
-    See the docstring of the module for the contract. Each noise sets `dim`, `draws` and `identity`. The defaults of the other attributes
-    are those of a state-dependent noise given by a formula without parameters.
+    A subclass sets `dim`, the number of coordinates; `draws`, a tuple of `Normal(n)`, `Sign(n)` and `Uniform(n)` that z consists of; and
+    `identity`, a short text for everything except the numbers in `parameters`. The other attributes have the values of a state-dependent
+    noise without parameters that samples no data. The docstring of the module has the contract.
     """
 
     dim: int
@@ -121,7 +122,7 @@ class Noise(ABC):
         return sum(d.n for d in self.draws)
 
     def raw(self, x: Any, z: Any, p: Any = None) -> Any:
-        """Return v + c grad L, with c from `centred`: the gradient of the sampled batch itself, `(dim, *paths)`.
+        """Return v + c grad L, with c from `centred`: the gradient of the sampled batch itself, `(dim,)` or `(dim, paths)`.
 
         The arguments are those of `value`. A noise with `centred` None has no such gradient.
 
@@ -134,11 +135,11 @@ class Noise(ABC):
         """Return the weights with which `loss.weighted_gradient(x, *weights)` equals `raw(x, z, p)`; None, the default, if not defined.
 
         Args:
-            z: Draws, `(n_draws, *paths)`.
+            z: Draws, `(n_draws,)` or `(n_draws, paths)`.
             p: The numbers of the noise; None for `parameters`.
 
         Returns:
-            A tuple of one or two arrays `(n, *paths)` for n samples: the weights of their gradients and, with label noise, of their labels.
+            A tuple of one or two arrays `(n,)` or `(n, paths)` for n samples: the weights of their gradients and, with label noise, of their labels.
         """
         return None
 
@@ -200,7 +201,7 @@ def is_zero(v: Any) -> bool:
 
 
 def over_paths(matrix: np.ndarray, x: Any) -> np.ndarray:
-    """Return a matrix `(dim, dim)` repeated for the paths of `x`, `(dim, *paths)`: a read-only view `(dim, dim, *paths)`.
+    """Return a matrix `(dim, dim)` repeated for the paths of `x`, `(dim,)` or `(dim, paths)`: a read-only view `(dim, dim)` or `(dim, dim, paths)`.
 
     Example:
         >>> over_paths(np.eye(2), np.zeros((2, 5))).shape

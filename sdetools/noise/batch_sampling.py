@@ -20,7 +20,7 @@ def batch_indices(u: Any, n: int, replace: bool) -> Any:
     They are floor(u n) with replacement, and different numbers by Floyd's algorithm (see `floyd`) without.
 
     Args:
-        u: Uniform draws from (0, 1), `(size, *paths)`, one for each place in the batch; at most n without replacement. Arrays or traced.
+        u: Uniform draws from (0, 1), `(size,)` or `(size, paths)`, one for each place in the batch; at most n without replacement. Arrays or traced.
         n: Number of samples.
         replace: Whether samples are drawn with replacement.
 
@@ -36,7 +36,7 @@ def batch_indices(u: Any, n: int, replace: bool) -> Any:
 def floyd(u: Any, n: int) -> Any:
     """Return different numbers from 0, ..., n - 1 as floats, in the shape of `u`, by Floyd's algorithm.
 
-    `u` are uniform draws from (0, 1), `(size, *paths)` with size at most n, an array of NumPy or torch. For b = 0..size-1 let last = n - size
+    `u` are uniform draws from (0, 1), `(size,)` or `(size, paths)`, of NumPy or torch, and size is at most n. For b = 0..size-1 let last = n - size
     + b and t = floor(u_b (last + 1)); take t, or `last` if t is taken already. All subsets of that size are equally likely. The order is not
     uniform, but a mean over the batch does not depend on it. Source: J. Bentley, R. Floyd, Communications of the ACM 30 (1987).
     """
@@ -112,6 +112,6 @@ class SampledNoise(Noise):
         return self.label_std if p is None or not len(p) else p[0]
 
     def value(self, x: Any, z: Any, p: Any = None) -> Any:
-        """Return v, `(dim, *paths)`: raw - grad L(x), or raw for label noise alone. See `Noise.value` for the arguments."""
+        """Return v, `(dim,)` or `(dim, paths)`: raw - grad L(x), or raw for label noise alone. See `Noise.value` for the arguments."""
         raw = self.raw(x, check_draws(z, self), p)
         return raw - spread(self.loss.gradient(x), raw) if self.with_data else raw

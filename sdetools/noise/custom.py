@@ -51,11 +51,11 @@ class FunctionNoise(Noise):
         self.label = f"noise {getattr(value, '__name__', 'of a function')}"
 
     def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:
-        """Return v, the components that `function` gives for `x` and `z`, `(dim, *paths)`; `p` is not used. See `Noise.value`."""
+        """Return v, the components that `function` gives for `x` and `z`, `(dim,)` or `(dim, paths)`; `p` is not used. See `Noise.value`."""
         return components(self.given(x, z), x)
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return the stated covariance at `x`, `(dim, dim, *paths)`; `p` is not used."""
+        """Return the stated covariance at `x`, `(dim, dim)` or `(dim, dim, paths)`; `p` is not used."""
         if not callable(self.stated):
             return over_paths(self.stated, x)
         return np.stack([components(row, x) for row in self.stated(x)])

@@ -44,7 +44,7 @@ class EntryLaw:
     numbers: tuple[float, ...] = ()
 
     def entries(self, z: Any, rank: int, p: Any) -> Any:
-        """Return `rank` independent entries, `(rank, *paths)`; entry i is made of the draws i, rank + i, ... of `z`.
+        """Return `rank` independent entries, `(rank,)` or `(rank, paths)`; entry i is made of the draws i, rank + i, ... of `z`.
 
         `z` has shape `(per_entry * rank, *paths)`, and `p` are the parameters of the law, in the order of `numbers`.
         """
@@ -52,32 +52,32 @@ class EntryLaw:
 
 
 def _own(z: Sequence[Any], p: Any) -> Any:
-    """Return the draws z[0], `(rank, *paths)`, themselves as entries."""
+    """Return the draws z[0], `(rank,)` or `(rank, paths)`, themselves as entries."""
     return z[0]
 
 
 def _uniform(z: Sequence[Any], p: Any) -> Any:
-    """Return sqrt 12 (z[0] - 1/2), `(rank, *paths)`: uniform draws mapped to (-sqrt 3, sqrt 3)."""
+    """Return sqrt 12 (z[0] - 1/2), `(rank,)` or `(rank, paths)`: uniform draws mapped to (-sqrt 3, sqrt 3)."""
     return math.sqrt(12.0) * (z[0] - 0.5)
 
 
 def _three_point(z: Sequence[Any], p: Any) -> Any:
-    """Return -sqrt 3, 0 or sqrt 3, with probability 1/6, 2/3 and 1/6, for uniform draws z[0], `(rank, *paths)`."""
+    """Return -sqrt 3, 0 or sqrt 3, with probability 1/6, 2/3 and 1/6, for uniform draws z[0], `(rank,)` or `(rank, paths)`."""
     return select(z[0] < 1 / 6, -math.sqrt(3.0), select(z[0] < 5 / 6, 0.0, math.sqrt(3.0)))
 
 
 def _centred_exponential(z: Sequence[Any], p: Any) -> Any:
-    """Return -log z[0] - 1, `(rank, *paths)`: uniform draws mapped to Exp(1) - 1."""
+    """Return -log z[0] - 1, `(rank,)` or `(rank, paths)`: uniform draws mapped to Exp(1) - 1."""
     return -np.log(z[0]) - 1.0
 
 
 def _two_point(z: Sequence[Any], p: Any) -> Any:
-    """Return p[1], with probability p[0], or p[2], for uniform draws z[0], `(rank, *paths)`."""
+    """Return p[1], with probability p[0], or p[2], for uniform draws z[0], `(rank,)` or `(rank, paths)`."""
     return select(z[0] < p[0], p[1], p[2])
 
 
 def _student_t(z: Sequence[Any], p: Any) -> Any:
-    """Return entries of the t-law scaled to variance 1 from uniform draws z[0] and z[1], each `(rank, *paths)`; p = (nu - 2, -2 / nu)."""
+    """Return entries of the t-law scaled to variance 1 from uniform draws z[0] and z[1], each `(rank,)` or `(rank, paths)`; p = (nu - 2, -2 / nu)."""
     return np.sqrt(p[0] * np.expm1(p[1] * np.log(z[0]))) * np.cos(2 * math.pi * z[1])
 
 
@@ -132,13 +132,13 @@ class RootedNoise(Noise):
         return self.law.skewness
 
     def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:
-        """Return v = R(x) u, `(dim, *paths)`, for the entries u made of the draws `z`; see `Noise.value` for the arguments."""
+        """Return v = R(x) u, `(dim,)` or `(dim, paths)`, for the entries u made of the draws `z`; see `Noise.value` for the arguments."""
         p = self.parameters if p is None else p
         own = len(self.law.numbers)
         return components(self.root.times(self.law.entries(z, self.root.rank, p[:own]), x, p[own:]), x)
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return Sigma(x) = R(x) R(x)^T, `(dim, dim, *paths)`; see `Noise.covariance` for the arguments."""
+        """Return Sigma(x) = R(x) R(x)^T, `(dim, dim)` or `(dim, dim, paths)`; see `Noise.covariance` for the arguments."""
         if isinstance(self.root, ConstantRoot) and p is None:
             matrix = self.root.matrix()
             return over_paths(matrix @ matrix.T, x)
@@ -173,7 +173,7 @@ class NoNoise(Noise):
         return value(np.zeros(self.dim)) if isinstance(x, Value) else np.zeros_like(x, dtype=float)
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return Sigma(x) = 0, `(dim, dim, *paths)`; `p` is not used."""
+        """Return Sigma(x) = 0, `(dim, dim)` or `(dim, dim, paths)`; `p` is not used."""
         return over_paths(np.zeros((self.dim, self.dim)), x)
 
     def as_gaussian(self) -> NoNoise:
@@ -226,8 +226,9 @@ def rademacher(
 ) -> RootedNoise:
     """Return Rademacher noise v = R(x) s with independent random signs s; Cov v = R R^T.
 
-    R is `root`, or the symmetric root of `covariance`, or the identity in `dim` coordinates; see `gaussian` for all arguments and errors. The
-    law is symmetric and bounded, and 64 draws need one random 64-bit word.
+    R is `root` (numbers, rows of expressions, or a function of x), the symmetric root of `covariance`, or the identity in `dim` coordinates.
+    `variables` and `parameters` are the coordinates and constants of expressions, and `at` is a point to validate `root`; see `gaussian`.
+    The law is symmetric and bounded, and 64 draws need one random 64-bit word.
 
     Example:
         >>> rademacher(2).value(np.zeros(2), np.array([1.0, -1.0]))
@@ -247,7 +248,8 @@ def uniform(
 ) -> RootedNoise:
     """Return the noise v = R(x) u with independent entries of u, uniform on (-sqrt 3, sqrt 3); Cov v = R R^T.
 
-    R is `root`, or the symmetric root of `covariance`, or the identity in `dim` coordinates; see `gaussian` for all arguments and errors.
+    R is `root` (numbers, rows of expressions, or a function of x), the symmetric root of `covariance`, or the identity in `dim` coordinates.
+    `variables` and `parameters` are the coordinates and constants of expressions, and `at` is a point to validate `root`; see `gaussian`.
 
     Example:
         >>> uniform(1).value(np.zeros(1), np.array([0.5]))
@@ -267,8 +269,9 @@ def three_point(
 ) -> RootedNoise:
     """Return the noise v = R(x) u with independent entries of u: sqrt 3 and -sqrt 3 with probability 1/6 each, else 0; Cov v = R R^T.
 
-    R is `root`, or the symmetric root of `covariance`, or the identity in `dim` coordinates; see `gaussian` for all arguments and errors. The
-    moments of an entry up to the fifth are those of N(0, 1).
+    R is `root` (numbers, rows of expressions, or a function of x), the symmetric root of `covariance`, or the identity in `dim` coordinates.
+    `variables` and `parameters` are the coordinates and constants of expressions, and `at` is a point to validate `root`; see `gaussian`.
+    The moments of an entry up to the fifth are those of N(0, 1).
 
     Example:
         >>> three_point(1).value(np.zeros((1, 3)), np.array([[0.1, 0.5, 0.9]])).round(3).tolist()
@@ -288,8 +291,9 @@ def centred_exponential(
 ) -> RootedNoise:
     """Return the noise v = R(x) u with independent entries of u, distributed as Exp(1) - 1; Cov v = R R^T.
 
-    R is `root`, or the symmetric root of `covariance`, or the identity in `dim` coordinates; see `gaussian` for all arguments and errors. The
-    third moment of an entry is 2, which violates the low-skewness condition of Malladi et al. (2022).
+    R is `root` (numbers, rows of expressions, or a function of x), the symmetric root of `covariance`, or the identity in `dim` coordinates.
+    `variables` and `parameters` are the coordinates and constants of expressions, and `at` is a point to validate `root`; see `gaussian`.
+    The third moment of an entry is 2, which violates the low-skewness condition of Malladi et al. (2022).
 
     Example:
         >>> centred_exponential(1).skewness

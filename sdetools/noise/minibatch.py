@@ -35,9 +35,10 @@ class Minibatch(SampledNoise):
     loss: LinearModel
 
     def raw(self, x: Any, z: Any, p: Any = None) -> Any:
-        """Return the gradient of the batch with its label noise, `(dim, *paths)`; for label noise alone only the label term.
+        """Return the gradient of the batch with its label noise, `(dim,)` or `(dim, paths)`; for label noise alone only the label term.
 
-        `x` are points, `z` the draws (first those of the samples, then those of the labels), and `p` is [label_std], empty or None.
+        `x` are points, `z` the draws (first those of the samples, then those of the labels), and `p` is [label_std]; with None or an
+        empty `p` the attribute `label_std` is used.
         """
         if not isinstance(x, Value):
             x, z = spread(np.asarray(x, dtype=float), z), np.asarray(z, dtype=float)
@@ -66,9 +67,10 @@ class Minibatch(SampledNoise):
         return self.with_data
 
     def covariance(self, x: Any, p: Any = None) -> Any:
-        """Return Sigma(x) = factor S(x) + label_std^2 / size F(x), `(dim, dim, *paths)`, with S and F as in `SampledNoise`.
+        """Return Sigma(x) = factor S(x) + label_std^2 / size F(x): `(dim, dim)`, or `(dim, dim, paths)` for points `(dim, paths)`.
 
-        Without the gradient of the batch the first term is left out, without label noise the second. `p` is [label_std], empty or None.
+        S is the covariance of the sample gradients, F = (1/n) sum_i grad f_i grad f_i^T for the models f_i. Without the gradient of the batch
+        the first term is left out, without label noise the second. `p` is [label_std]; None means the attribute.
         """
         x = x if isinstance(x, Value) else np.asarray(x, dtype=float)
         out = self.factor * self.loss.sample_covariance(x) if self.with_data else 0.0
@@ -77,12 +79,12 @@ class Minibatch(SampledNoise):
         return out + over_paths(self.std(p) ** 2 / self.size * self.loss.gram, x)
 
     def along(self, x: Any, weights: Any, labels: Any) -> Any:
-        """Return sum_i (weights_i grad L_i(x) - labels_i a_i) over all samples, `(dim, *paths)`.
+        """Return sum_i (weights_i grad L_i(x) - labels_i a_i) over all samples, `(dim,)` or `(dim, paths)`.
 
         Args:
             x: Points, `(dim,)` or `(dim, paths)`.
-            weights: Weights `(n, *paths)` whose sum over the samples is 0, so that the term l2 x of grad L_i cancels.
-            labels: Weights `(n, *paths)` of the label terms, or None for none.
+            weights: Weights `(n,)` or `(n, paths)` whose sum over the samples is 0, so that the term l2 x of grad L_i cancels.
+            labels: Weights `(n,)` or `(n, paths)` of the label terms, or None for none.
         """
         slopes = self.loss.slope(self.loss.features @ x)
         weights = spread(weights, slopes) * slopes
@@ -103,9 +105,10 @@ class FunctionMinibatch(SampledNoise):
     loss: FunctionSamples
 
     def raw(self, x: Any, z: Any, p: Any = None) -> Any:
-        """Return the gradient of the batch with its label noise, `(dim, *paths)`; for label noise alone only the label term.
+        """Return the gradient of the batch with its label noise, `(dim,)` or `(dim, paths)`; for label noise alone only the label term.
 
-        `x` are points, `z` the draws (first those of the samples, then those of the labels), and `p` is [label_std], empty or None.
+        `x` are points, `z` the draws (first those of the samples, then those of the labels), and `p` is [label_std]; with None or an
+        empty `p` the attribute `label_std` is used.
         """
         if not self.loss.gathers(self.size, self.with_data, self.label_draw is not None):
             return self.loss.weighted_gradient(x, *self.sample_weights(z, p))
@@ -114,7 +117,7 @@ class FunctionMinibatch(SampledNoise):
         return self.loss.batch_gradient(x, index, labels, self.with_data)
 
     def sample_weights(self, z: Any, p: Any = None) -> tuple[Any, ...]:
-        """Return a tuple of arrays `(n, *paths)`: for each sample its share of the batch and, with label noise, the sum of its eps / size.
+        """Return a tuple of arrays `(n,)` or `(n, paths)`: for each sample its share of the batch and, with label noise, the sum of its eps / size.
 
         They are the weights with which `loss.weighted_gradient(x, *weights)` equals `raw(x, z, p)`. The first is 0 for label noise alone.
         """
@@ -126,9 +129,10 @@ class FunctionMinibatch(SampledNoise):
     along = property(lambda self: self.loss.weighted_gradient)
 
     def covariance(self, x: Any, p: Any = None) -> Any:
-        """Return Sigma(x) = factor S(x) + label_std^2 / size F(x), `(dim, dim, *paths)`, with S and F as in `SampledNoise`.
+        """Return Sigma(x) = factor S(x) + label_std^2 / size F(x): `(dim, dim)`, or `(dim, dim, paths)` for points `(dim, paths)`.
 
-        Without the gradient of the batch the first term is left out, without label noise the second. `p` is [label_std], empty or None.
+        S is the covariance of the sample gradients, F = (1/n) sum_i grad f_i grad f_i^T for the models f_i. Without the gradient of the batch
+        the first term is left out, without label noise the second. `p` is [label_std]; None means the attribute.
         """
         out = self.factor * self.loss.sample_covariance(x) if self.with_data else 0.0
         return out if self.label_draw is None else out + self.std(p) ** 2 / self.size * self.loss.sample_covariance(x, True)
@@ -159,7 +163,7 @@ class SampleGaussian(Noise):
         self.label = f"Gaussian with the covariance of {noise.label}"
 
     def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:
-        """Return v, `(dim, *paths)`, for standard normal draws `z` (first all xi_i, then all xi'_i); `p` is not used.
+        """Return v, `(dim,)` or `(dim, paths)`, for standard normal draws `z` (first all xi_i, then all xi'_i); `p` is not used.
 
         Raises:
             ArraysOnly: For traced draws, because the sum over all data is not compiled.
@@ -173,7 +177,7 @@ class SampleGaussian(Noise):
         return self._noise.along(x, weights, -self._factors[1] * labels if len(labels) else None) / math.sqrt(n)
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return Sigma(x) of the minibatch noise, `(dim, dim, *paths)`; `p` is not used."""
+        """Return Sigma(x) of the minibatch noise, `(dim, dim)` or `(dim, dim, paths)`; `p` is not used."""
         return self._noise.covariance(x)
 
     def as_gaussian(self) -> SampleGaussian:

@@ -104,7 +104,7 @@ class NoisyOracle:
         return self.noisy(lambda: self.loss.gradient(x, loss), own, x, z, noise, known)
 
     def noisy(self, gradient: Callable[[], Any], sigma: Any, x: Any, z: Any, p: Any, known: Any) -> Any:
-        """Return grad L + sigma v, `(dim, *paths)`, computed in the cheapest of several equivalent forms; a traced v that is 0 is omitted.
+        """Return grad L + sigma v, `(dim,)` or `(dim, paths)`, computed in the cheapest of several equivalent forms; a traced v that is 0 is omitted.
 
         For v = raw - c grad L this is (1 - sigma c) grad L + sigma raw. If the first factor is 0 up to rounding at the `known` sigma
         (sigma = 1, also with SVAG), the full gradient is not computed. If v has `sample_weights`, both terms are one sum over the samples.
@@ -130,7 +130,7 @@ class NoisyOracle:
         return self.loss.weighted_gradient(x, own + (1.0 - sigma * c) / self.loss.samples, *labels)  # type: ignore[attr-defined]
 
     def split(self, p: Any) -> tuple[Any, Any, Any]:
-        """Return sigma (a number), the parameters of the loss and those of the noise (slices) from `p`, in the order of `parameters`."""
+        """Return (sigma, numbers of the loss, numbers of the noise) from one vector `p` in the order of `parameters`; the last two are slices."""
         own = 1 + len(self.loss.parameters)
         return p[0], p[1:own], p[own:]
 
@@ -190,11 +190,11 @@ class SVAGNoise(Noise):
         return rf"{self.weights[0]:.4g}\,v_1 + {self.weights[1]:.4g}\,v_2, \quad v_i = {self.inner.latex}"
 
     def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:
-        """Return v = (r_1 v_1 + r_2 v_2) / sqrt(l), `(dim, *paths)`; see `Noise.value` for the arguments."""
+        """Return v = (r_1 v_1 + r_2 v_2) / sqrt(l), `(dim,)` or `(dim, paths)`; see `Noise.value` for the arguments."""
         return self._mixed(self.inner.value, x, z, p)
 
     def raw(self, x: Any, z: Any, p: Any = None) -> Any:
-        """Return (r_1 raw_1 + r_2 raw_2) / sqrt(l), `(dim, *paths)`, for the batch gradients raw_i of both copies; see `Noise.raw`."""
+        """Return (r_1 raw_1 + r_2 raw_2) / sqrt(l), `(dim,)` or `(dim, paths)`, for the batch gradients raw_i of both copies; see `Noise.raw`."""
         return self._mixed(self.inner.raw, x, z, p)
 
     def sample_weights(self, z: Any, p: Any = None) -> tuple[Any, ...] | None:
@@ -211,7 +211,7 @@ class SVAGNoise(Noise):
         return first if is_zero(first) else p[0] * first + p[1] * second
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return the covariance Sigma(x) of the inner noise, `(dim, dim, *paths)`; `p` is None or has the order of `parameters`."""
+        """Return the covariance Sigma(x) of the inner noise, `(dim, dim)` or `(dim, dim, paths)`; `p` is None or has the order of `parameters`."""
         return self.inner.covariance(x, None if p is None else p[2:])
 
     def as_gaussian(self) -> Noise:

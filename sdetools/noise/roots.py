@@ -59,14 +59,14 @@ class Root(ABC):
 
     @abstractmethod
     def entries(self, x: Any, p: Any) -> Sequence[Sequence[Any]]:
-        """Return R(x) as `dim` sequences of `rank` entries, each a number, an array `(*paths)` or a traced value; `x` is a point `(dim, *paths)`."""
+        """Return R(x), for `x` `(dim,)` or `(dim, paths)`, as `dim` sequences of `rank` numbers, arrays `(paths,)` or traced values."""
 
     def times(self, u: Any, x: Any, p: Any) -> Any:
-        """Return R(x) u as `dim` components, an array or a list, for `rank` entries `u`: an array `(rank, *paths)` or a list; see `dot`."""
+        """Return R(x) u as `dim` components, an array or a list, for `u` with `rank` entries: `(rank,)`, `(rank, paths)` or a list."""
         return [dot(row, u) for row in self.entries(x, p)]
 
     def covariance(self, x: Any, p: Any) -> np.ndarray:
-        """Return R(x) R(x)^T, `(dim, dim, *paths)`, for a point `x` `(dim, *paths)`; for a traced `x` an array of objects."""
+        """Return R(x) R(x)^T, `(dim, dim)`, or `(dim, dim, paths)` for `x` `(dim, paths)`; for a traced `x` an array of objects."""
         rows = self.entries(x, p)
         traced = isinstance(x, Value) or np.asarray(x).dtype == object
         out = np.empty((self.dim, self.dim, *np.shape(x)[1:]), dtype=object if traced else float)
@@ -110,7 +110,7 @@ class ConstantRoot(Root):
         return [[diagonal[i] if i == j else 0.0 for j in range(self.dim)] for i in range(self.dim)]
 
     def times(self, u: Any, x: Any, p: Any) -> Any:
-        """Return R u, an array `(dim, *paths)` or a traced value for such a `u`, a list for a list; `x` is not used."""
+        """Return R u, an array `(dim,)` or `(dim, paths)` or a traced value for such a `u`, a list for a list; `x` is not used."""
         if isinstance(u, (list, tuple)):
             return super().times(u, x, p)
         if self.structure == "identity":
@@ -163,7 +163,7 @@ class ExpressionRoot(Root):
         return _matrix_latex([entries[i * self.rank : (i + 1) * self.rank] for i in range(self.dim)])
 
     def entries(self, x: Any, p: Any) -> Sequence[Sequence[Any]]:
-        """Return the values of the expressions, `dim` lists of `rank` entries: numbers, arrays `(*paths)` or traced values."""
+        """Return the values of the expressions, `dim` lists of `rank` entries: numbers, arrays `(paths,)` or traced values."""
         flat = compiled(self._texts, self.variables, self.constants, 0)(x, p)
         return [flat[i * self.rank : (i + 1) * self.rank] for i in range(self.dim)]
 
@@ -368,7 +368,7 @@ def _is_number(value: Any, number: float) -> bool:
 
 
 def dot(row: Sequence[Any], u: Sequence[Any]) -> Any:
-    """Return sum_k row_k u_k for numbers, arrays `(*paths)` or traced values, without operations for numbers 0 and 1; 0.0 if no term is left."""
+    """Return sum_k row_k u_k for numbers, arrays `(paths,)` or traced values, without operations for numbers 0 and 1; 0.0 if no term is left."""
     total = None
     for a, b in zip(row, u, strict=True):
         if _is_number(a, 0) or _is_number(b, 0):

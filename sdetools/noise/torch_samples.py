@@ -26,11 +26,11 @@ from sdetools.noise.batch_sampling import SampledNoise, batch_indices
 
 
 def on_paths(function: Callable[..., torch.Tensor], *parts: Any) -> Any:
-    """Return the gradient of a torch function in its first argument, for all paths: an array `(dim, *paths)` or a traced value.
+    """Return the gradient of a torch function in its first argument, for all paths: an array `(dim,)` or `(dim, paths)` or a traced value.
 
     Args:
         function: A function of tensors of one path, `function(x, *others)`, that returns one number.
-        *parts: Its arguments for all paths: arrays `(n, *paths)` or traced values `(n,)`, the points x first.
+        *parts: Its arguments for all paths: arrays `(n,)` or `(n, paths)` or traced values `(n,)`, the points x first.
     """
     if isinstance(parts[0], Value):
         return Call(None, tensors=partial(_vmapped, function))(parts, parts[0].shape)
@@ -52,9 +52,10 @@ class TorchMinibatch(SampledNoise):
     loss: TorchSamples
 
     def raw(self, x: Any, z: Any, p: Any = None) -> Any:
-        """Return the gradient of the batch with its label noise, `(dim, *paths)`; for label noise alone only the label term.
+        """Return the gradient of the batch with its label noise, `(dim,)` or `(dim, paths)`; for label noise alone only the label term.
 
-        `x` are points, `z` the draws (first those of the samples, then those of the labels), and `p` is [label_std], empty or None.
+        `x` are points, `z` the draws (first those of the samples, then those of the labels), and `p` is [label_std]; with None or an
+        empty `p` the attribute `label_std` is used.
         """
         labels = [self.std(p) * z[self.size :]] if self.label_draw is not None else []
         return on_paths(self._batch, x, batch_indices(z[: self.size], self.n, self.replace), *labels)
@@ -66,9 +67,10 @@ class TorchMinibatch(SampledNoise):
         return total - (labels[0] * loss.each(loss.model, point, own[:-1])).mean() if labels else total
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return Sigma(x) = factor S(x) + label_std^2 / size F(x), `(dim, dim, *paths)`, with S and F as in `SampledNoise`.
+        """Return Sigma(x) = factor S(x) + label_std^2 / size F(x): `(dim, dim)`, or `(dim, dim, paths)` for points `(dim, paths)`.
 
-        Without the gradient of the batch the first term is left out, without label noise the second. `p` is [label_std], empty or None.
+        S is the covariance of the sample gradients, F = (1/n) sum_i grad f_i grad f_i^T for the models f_i. Without the gradient of the batch
+        the first term is left out, without label noise the second. `p` is [label_std]; None means the attribute.
         """
         x, out = np.asarray(x, dtype=float), 0.0
         if self.with_data:
@@ -98,7 +100,7 @@ class TorchSampleGaussian(Noise):
         self.label = f"Gaussian with the covariance of {noise.label}"
 
     def value(self, x: Any, z: Any, p: Any = None) -> Any:
-        """Return v, `(dim, *paths)` or a traced value, for standard normal draws `z` (first all xi_i, then all xi'_i); `p` is not used."""
+        """Return v, `(dim,)` or `(dim, paths)` or a traced value, for standard normal draws `z` (first all xi_i, then all xi'_i); `p` is not used."""
         return on_paths(self._weighted, x, check_draws(z, self))
 
     def _weighted(self, point: torch.Tensor, xi: torch.Tensor) -> torch.Tensor:
@@ -113,7 +115,7 @@ class TorchSampleGaussian(Noise):
         return total
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return Sigma(x) of the minibatch noise, `(dim, dim, *paths)`; `p` is not used."""
+        """Return Sigma(x) of the minibatch noise, `(dim, dim)` or `(dim, dim, paths)`; `p` is not used."""
         return self.inner.covariance(x)
 
     def as_gaussian(self) -> TorchSampleGaussian:

@@ -163,7 +163,7 @@ class AccSGD(LinearFilter):
         oracle: The noisy gradient oracle.
         plan: The schedule of eta_k, the short step, which the authors call delta; without momentum (all beta_k = 0).
         kappa: The ratio of the long step to the short step, positive.
-        xi: The statistical advantage of the authors, in (0, kappa / e^2].
+        xi: What the authors call the statistical advantage parameter, in (0, kappa / e^2].
         step_time: The time of one step; by default the gain times the plan's base rate eta.
 
     Raises:
