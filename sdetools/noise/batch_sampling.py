@@ -104,7 +104,7 @@ class SampledNoise(Noise):
 
     @property
     def factor(self) -> float:
-        """The factor of S in Sigma: 1/size with replacement, (1/size) (n - size)/(n - 1) without."""
+        """The number c in the covariance c S(x) of a batch, S that of the sample gradients: 1/size, or (n - size)/(n - 1)/size without `replace`."""
         return batch_factor(self.n, self.size, self.replace)
 
     def std(self, p: Any) -> Any:

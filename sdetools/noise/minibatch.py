@@ -26,10 +26,18 @@ GATHER_COST, SLOPE_COST = 11, {"least_squares": 2, "logistic": 35}
 
 
 class Minibatch(SampledNoise):
-    """Minibatch and label noise of a linear model, f_i(x) = a_i . x with the features a_i: a `SampledNoise`, which lists its arguments.
+    """Minibatch and label noise of a linear model, f_i(x) = a_i . x with the features a_i (`minibatch` and `label_noise` make it).
 
-    The law of label noise alone does not depend on x. A small batch reads only its own rows a_i of the data. A larger one counts how often
-    each sample was drawn and forms the products A x and A^T (weights * slopes) with all data, where `gathers` says that this is cheaper.
+    The law of label noise alone does not depend on x. A small batch reads only its own rows a_i of the data (`gathers`). A larger one counts
+    how often each sample was drawn and forms the products A x and A^T (weights * slopes) with all data.
+
+    Args:
+        loss: The loss with the data.
+        size: Batch size.
+        replace: Whether samples are drawn with replacement.
+        label_std: Standard deviation of the label noise.
+        label_draw: The class of its draws, `Sign` or `Normal`, or None without label noise.
+        with_data: Whether the gradient of the batch is part of the noise; False for label noise alone.
     """
 
     loss: LinearModel
@@ -67,10 +75,11 @@ class Minibatch(SampledNoise):
         return self.with_data
 
     def covariance(self, x: Any, p: Any = None) -> Any:
-        """Return Sigma(x) = factor S(x) + label_std^2 / size F(x): `(dim, dim)`, or `(dim, dim, paths)` for points `(dim, paths)`.
+        """Return Sigma(x) = c S(x) + label_std^2 / size F(x): `(dim, dim)`, or `(dim, dim, paths)` for points `(dim, paths)`.
 
-        S is the covariance of the sample gradients, F = (1/n) sum_i grad f_i grad f_i^T for the models f_i. Without the gradient of the batch
-        the first term is left out, without label noise the second. `p` is [label_std]; None means the attribute.
+        S is the covariance of the sample gradients, F = (1/n) sum_i grad f_i grad f_i^T for the models f_i, and c the attribute `factor`, 1/size
+        with replacement. Without the gradient of the batch the first term is left out, without label noise the second. `p` is [label_std]
+        or None.
         """
         x = x if isinstance(x, Value) else np.asarray(x, dtype=float)
         out = self.factor * self.loss.sample_covariance(x) if self.with_data else 0.0
@@ -96,10 +105,18 @@ class Minibatch(SampledNoise):
 
 
 class FunctionMinibatch(SampledNoise):
-    """Minibatch and label noise of a loss given by a Python function of a sample: a `SampledNoise`, which lists its arguments.
+    """Minibatch and label noise of a loss given by a Python function of a sample (`minibatch` and `label_noise` make it).
 
     The loss is made by `losses.from_function(..., data=...)`. A small batch reads only its own rows of the data. A larger one, or a batch
     together with the full gradient, is one gradient of a weighted sum over all samples.
+
+    Args:
+        loss: The loss with the data.
+        size: Batch size.
+        replace: Whether samples are drawn with replacement.
+        label_std: Standard deviation of the label noise.
+        label_draw: The class of its draws, `Sign` or `Normal`, or None without label noise.
+        with_data: Whether the gradient of the batch is part of the noise; False for label noise alone.
     """
 
     loss: FunctionSamples
@@ -129,10 +146,11 @@ class FunctionMinibatch(SampledNoise):
     along = property(lambda self: self.loss.weighted_gradient)
 
     def covariance(self, x: Any, p: Any = None) -> Any:
-        """Return Sigma(x) = factor S(x) + label_std^2 / size F(x): `(dim, dim)`, or `(dim, dim, paths)` for points `(dim, paths)`.
+        """Return Sigma(x) = c S(x) + label_std^2 / size F(x): `(dim, dim)`, or `(dim, dim, paths)` for points `(dim, paths)`.
 
-        S is the covariance of the sample gradients, F = (1/n) sum_i grad f_i grad f_i^T for the models f_i. Without the gradient of the batch
-        the first term is left out, without label noise the second. `p` is [label_std]; None means the attribute.
+        S is the covariance of the sample gradients, F = (1/n) sum_i grad f_i grad f_i^T for the models f_i, and c the attribute `factor`, 1/size
+        with replacement. Without the gradient of the batch the first term is left out, without label noise the second. `p` is [label_std]
+        or None.
         """
         out = self.factor * self.loss.sample_covariance(x) if self.with_data else 0.0
         return out if self.label_draw is None else out + self.std(p) ** 2 / self.size * self.loss.sample_covariance(x, True)
@@ -232,13 +250,14 @@ def label_noise(
 ) -> Noise:
     """Return label noise: fresh independent noise eps_i on the labels at each step, r_i -> r_i - eps_i, for L = (1/2n) sum_i r_i^2.
 
-    For a loss with data, v = -(1/size) sum_b eps_b grad f_{i_b} over a batch is added to the full gradient: for a linear model
-    Sigma = std^2/size H exactly, with the Hessian H (without l2). With `batch=True` the gradient of that batch replaces the full one, as in
-    training: Sigma = S(x)/size + std^2/size H.
+    Here r_i = f_i(x) - y_i is the residual of sample i. For a loss with data, v = -(1/size) sum_b eps_b grad f_{i_b} over a batch of samples
+    i_b is added to the full gradient: for a linear model Sigma = std^2/size H exactly, with the Hessian H (without l2). With `batch=True` the
+    gradient of that batch replaces the full one, as in training: Sigma = S(x)/size + std^2/size H, with the covariance S of the sample
+    gradients.
 
-    For a model given by expressions, v = -(std / sqrt(n size)) sum_i s_i grad f_i, so Sigma = std^2/size (1/n) sum_i grad f_i grad f_i^T.
-    At size = n this is fresh noise on each label of the full batch; for smaller sizes it has the covariance of a batch, without sampling
-    indices.
+    For a model given by expressions, v = -(std / sqrt(n size)) sum_i s_i grad f_i with signs or normals s_i, so Sigma = std^2/size (1/n)
+    sum_i grad f_i grad f_i^T. At size = n this is fresh noise on each label of the full batch; for smaller sizes it has the covariance of a
+    batch, without sampling indices.
 
     Args:
         loss: A loss of squares: `losses.least_squares`, or `losses.from_function` or `losses.from_torch_model` with a model and data; a

@@ -198,7 +198,7 @@ class LabelRoot(Root):
         return rf"{self.factor:.4g}\," + (models[0] + r"\," if len(models) == 1 else _matrix_latex([models]))
 
     def entries(self, x: Any, p: Any) -> Sequence[Sequence[Any]]:
-        """Return R(x) as `dim` lists of n entries, where column i is factor grad f_i(x); see `Root.entries`."""
+        """Return R(x) as `dim` lists with an entry for each model; column i is factor grad f_i(x), and `p` is [factor, *constants]."""
         flat = compiled(self.models, self.variables, self.constants, 1)(x, p[1:])
         scaled = [entry if _is_number(entry, 0) else p[0] * entry for entry in flat]
         return [[scaled[k * self.dim + i] for k in range(self.rank)] for i in range(self.dim)]

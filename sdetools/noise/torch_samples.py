@@ -47,7 +47,16 @@ def _vmapped(function: Callable[..., torch.Tensor], *rows: torch.Tensor) -> torc
 
 
 class TorchMinibatch(SampledNoise):
-    """Minibatch and label noise of a torch loss with data (`losses.from_torch(..., data=...)`): a `SampledNoise`, which lists its arguments."""
+    """Minibatch and label noise of a torch loss with data, `losses.from_torch(..., data=...)` or `losses.from_torch_model`.
+
+    Args:
+        loss: The loss with the data.
+        size: Batch size.
+        replace: Whether samples are drawn with replacement.
+        label_std: Standard deviation of the label noise.
+        label_draw: The class of its draws, `Sign` or `Normal`, or None without label noise.
+        with_data: Whether the gradient of the batch is part of the noise; False for label noise alone.
+    """
 
     loss: TorchSamples
 
@@ -67,10 +76,11 @@ class TorchMinibatch(SampledNoise):
         return total - (labels[0] * loss.each(loss.model, point, own[:-1])).mean() if labels else total
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return Sigma(x) = factor S(x) + label_std^2 / size F(x): `(dim, dim)`, or `(dim, dim, paths)` for points `(dim, paths)`.
+        """Return Sigma(x) = c S(x) + label_std^2 / size F(x): `(dim, dim)`, or `(dim, dim, paths)` for points `(dim, paths)`.
 
-        S is the covariance of the sample gradients, F = (1/n) sum_i grad f_i grad f_i^T for the models f_i. Without the gradient of the batch
-        the first term is left out, without label noise the second. `p` is [label_std]; None means the attribute.
+        S is the covariance of the sample gradients, F = (1/n) sum_i grad f_i grad f_i^T for the models f_i, and c the attribute `factor`, 1/size
+        with replacement. Without the gradient of the batch the first term is left out, without label noise the second. `p` is [label_std]
+        or None.
         """
         x, out = np.asarray(x, dtype=float), 0.0
         if self.with_data:
@@ -88,7 +98,14 @@ class TorchMinibatch(SampledNoise):
 
 
 class TorchSampleGaussian(Noise):
-    """Gaussian noise with the covariance of a `TorchMinibatch`, the argument `noise`; `SampleGaussian` has the formula."""
+    """Gaussian noise with the covariance of a `TorchMinibatch`: v = sqrt(c/n) sum_i (xi_i - mean xi) grad L_i(x), xi ~ N(0, I_n).
+
+    c is `SampledNoise.factor`. Label noise adds label_std / sqrt(n size) sum_i xi'_i grad f_i(x) with further normals xi'; label noise alone
+    has this term only.
+
+    Args:
+        noise: The minibatch or label noise whose covariance it has.
+    """
 
     gaussian = True
     latex = r"\sqrt{c/n}\,\sum_i (\xi_i - \bar\xi)\,\nabla L_i(x)"

@@ -250,10 +250,10 @@ class PNM(LinearFilter):
 class STORM(LinearFilter):
     """Recursive momentum: d_t = g(x_t; xi_t) + (1 - a) (d_{t-1} - g(x_{t-1}; xi_t)), x_{t+1} = x_t - eta d_t, d_0 = g(x_0; xi_0).
 
-    g(x; xi_t) is the noisy gradient at x on the draw xi_t of step t; each step evaluates two on one draw. Where the noise does not depend on
-    the point, d_t = grad L(x_t) + e_t with e_t = (1 - a) e_{t-1} + a sigma v_t, e_0 = sigma v_0. The noise is averaged as in `SGDM` with
-    beta = 1 - a, while the gradient of the loss is not; the first draw has the full weight, 1 / a times that of the others. The gain is 1:
-    eta is the rate of the equivalent plain SGD. a = 1 is `SGD`. `IGT` is a related method with one gradient per step. Source: Cutkosky &
+    g(x; xi_t) is the noisy gradient at x on the draw xi_t of step t; each step evaluates two on one draw. Where the noise sigma v_t does not
+    depend on the point, d_t = grad L(x_t) + e_t with e_t = (1 - a) e_{t-1} + a sigma v_t, e_0 = sigma v_0. The noise is averaged as in `SGDM`
+    with beta = 1 - a, while the gradient of the loss is not; the first draw has the full weight, 1 / a times that of the others. The gain is
+    1: eta is the rate of the equivalent plain SGD. a = 1 is `SGD`. `IGT` is a related method with one gradient per step. Source: Cutkosky &
     Orabona, Momentum-based variance reduction in non-convex SGD, NeurIPS 2019.
 
     Args:

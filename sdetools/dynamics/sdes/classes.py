@@ -108,7 +108,7 @@ def points_near(rows: int, at: Any = None) -> np.ndarray:
 
 
 def witness(sde: Any, kind: str, points: np.ndarray, p: Any = None, s: Sequence[Any] | None = None) -> np.ndarray | None:
-    """Return a point `(rows,)` at which the noise does not have a class, or None if values and central differences give no evidence.
+    """Return a point `(rows,)` at which the noise does not have a class, or None if values and central differences show none.
 
     Args:
         sde: The SDE.

@@ -122,7 +122,7 @@ class LimitSDE(OracleSDE):
         super().__init__(oracle, scale, silent=silent)
 
     def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
-        """Return lambda_t at the times start + fraction h, `(steps, 1)`; see `SDE.signal_values` for the arguments."""
+        """Return lambda_t at the times start + fraction h, `(steps, 1)`, for steps of size `h` that begin at the times `start`, `(steps,)`."""
         return np.asarray(self.plan.rate(inside_step(start, fraction, h)))[:, None]
 
     def drift(self, y: Any, p: Any = None, s: Sequence[Any] = (1.0,)) -> np.ndarray:
@@ -273,7 +273,10 @@ class KineticSDE(PhaseSDE):
         self._set_momentum(momentum, self.dim)
 
     def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
-        """Return (r_t, lambda_t, lambda_t) at the times start + fraction h, `(steps, 3)`; see `SDE.signal_values` for the arguments."""
+        """Return rows (r_t, lambda_t, lambda_t) at the times start + fraction h, `(steps, 3)`.
+
+        The steps have size `h` and begin at the times `start`, `(steps,)`; `fraction` is the place within a step, from 0 to 1.
+        """
         eta = self.plan.eta
         k = np.floor(inside_step(start, fraction, h) / eta * (1 + 1e-12) + 1e-9).astype(int)
         steps = int(k.max(initial=0)) + 1
@@ -318,7 +321,7 @@ class HamiltonianSDE(PhaseSDE):
         self._set_momentum(momentum, self.dim)
 
     def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
-        """Return (r, gamma, kappa) = (1, 0, lambda) for each step, `(steps, 3)`; see `SDE.signal_values` for the arguments."""
+        """Return the row (r, gamma, kappa) = (1, 0, lambda) for each step that begins at a time in `start`, `(steps, 3)`; the rest is not used."""
         return np.broadcast_to([1.0, 0.0, self.rate], (len(start), 3))
 
 
@@ -361,7 +364,7 @@ class ModifiedMomentumSDE(PhaseSDE):
         self._set_momentum(momentum, self.dim)
 
     def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
-        """Return (r, gamma, kappa) = (1, mu, 1) for each step, `(steps, 3)`; see `SDE.signal_values` for the arguments."""
+        """Return the row (r, gamma, kappa) = (1, mu, 1) for each step that begins at a time in `start`, `(steps, 3)`; the rest is not used."""
         return np.broadcast_to([1.0, self.mu, 1.0], (len(start), 3))
 
     def drift(self, y: Any, p: Any = None, s: Sequence[Any] = (1.0, 1.0, 1.0)) -> np.ndarray:

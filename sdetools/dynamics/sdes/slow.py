@@ -140,7 +140,7 @@ class SlowSDE(OracleSDE):
         return False
 
     def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
-        """Return lambda_t at the times start + fraction h of the slow clock, `(steps, 1)`; see `SDE.signal_values` for the arguments."""
+        """Return lambda_t at the times start + fraction h of the slow clock, `(steps, 1)`; the steps of size `h` begin at `start`, `(steps,)`."""
         return np.asarray(self.plan.rate(inside_step(start, fraction, h), step_time=self.plan.eta**2))[:, None]
 
     def drift(self, y: Any, p: Any = None, s: Any = (1.0,)) -> np.ndarray:
@@ -214,7 +214,7 @@ class SlowSDE(OracleSDE):
         return self._third_block(y) if self._whole else _packed(self.loss.third(y, self.numbers(p)[0]), 3)
 
     def force(self, x: Any, u: Any, p: Any) -> np.ndarray:
-        """Return sigma R(x) u, in the shape of `x`; see `OracleSDE.force` for the arguments."""
+        """Return sigma R(x) u, in the shape of the point `x`, for `noise_dim` numbers or arrays `u`; `p` has the order of `parameters`."""
         return p[0] * self._noise_block(x, components(list(u), x)) if self._noise_whole else super().force(x, u, p)
 
     def __getstate__(self) -> dict[str, Any]:
