@@ -265,8 +265,8 @@ def label_noise(
         std: Standard deviation of eps.
         kind: "rademacher" for random signs times `std`, or "gaussian".
         size: Batch size.
-        batch: Whether the gradient of the batch replaces the full gradient.
-        replace: Whether samples are drawn with replacement.
+        batch: Whether the gradient of the batch replaces the full gradient; without effect for expressions.
+        replace: Whether samples are drawn with replacement; without effect for expressions.
         model: Instead of `loss`, the expression of f, or one for each sample.
         variables: Names of the coordinates in `model`.
         parameters: Constants in `model` by name.

@@ -1,8 +1,4 @@
-"""Square roots of covariances: v = R(x) u, where u has independent entries with mean 0 and variance 1, so Cov v = R R^T.
-
-A root has three input forms: a constant matrix (its entries are parameters, its structure is compiled), rows of expressions, and a Python
-function `root(x)` that returns `dim` rows of `rank` entries. The argument `p` of a method contains the numbers, in the order of `parameters`.
-"""
+"""Square roots of covariances: v = R(x) u, where u has independent entries with mean 0 and variance 1, so Cov v = R R^T."""
 
 from __future__ import annotations
 
@@ -30,7 +26,7 @@ class Root(ABC):
     Attributes:
         dim: Number of coordinates, the rows of R.
         rank: Number of columns of R, and of entries of u in v = R u.
-        parameters: Numbers that can change without a recompilation, `(n,)`.
+        parameters: Numbers that can change without a recompilation, `(n,)`; the argument `p` of a method contains them.
     """
 
     dim: int
@@ -233,7 +229,11 @@ def make_root(
     parameters: Mapping[str, float] | None = None,
     at: Any = None,
 ) -> Root:
-    """Return the root for the arguments of `noise.gaussian`: `root`, that of `covariance`, or the identity; ValueError if they do not fit."""
+    """Return the root for the arguments of `noise.gaussian`: `root`, the symmetric root of `covariance`, or the identity `(dim, dim)`.
+
+    `covariance` is a number, a diagonal or a matrix. `root` is numbers, rows of expressions in `variables` with the constants `parameters`, or
+    a function of x; if it depends on x, it is validated at the point `at`. ValueError if both are given or an argument has a wrong form.
+    """
     if dim is not None:
         dim = _check.count("dim", dim)
     if covariance is not None and root is not None:

@@ -47,9 +47,9 @@ class SNGM(WithoutGain):
 
     A prime marks the value after the step; g(x) is the noisy gradient, and |g|_2 its norm over all coordinates. Where the norm is 0, or so
     small that its square underflows, the direction is g itself, which avoids a division by zero. With g / |g| in place of g this is
-    `HeavyBall` with gamma = eta, and a step has length at most eta / (1 - beta).
-    The method is not linear in g and no plain SGD is equivalent: `gain` raises ValueError. Source: Zhao, Xie & Li, Stochastic normalized gradient
-    descent with momentum for large-batch training, 2020.
+    `HeavyBall` with gamma = eta, and a step has length at most eta / (1 - beta). The method is not linear in g, and no plain SGD is
+    equivalent: `gain` raises ValueError. Source: Zhao, Xie & Li, Stochastic normalized gradient descent with momentum for large-batch
+    training, 2020.
 
     Args:
         oracle: The noisy gradient oracle.

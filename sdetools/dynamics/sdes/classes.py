@@ -74,7 +74,7 @@ def check_class_along_run(sde: Any, y: np.ndarray, p: Any, s: Sequence[Any]) -> 
 
     Args:
         sde: The SDE.
-        y: The states of all paths at one step, `(n, *paths)`, with n coordinates of all parts together.
+        y: The states of all paths at one step, `(n, paths)`, with the n coordinates of all parts together.
         p: The numbers of the SDE, in the order of `sde.parameters`.
         s: The time-dependent numbers of this step, `sde.signals` of them.
     """
