@@ -124,7 +124,7 @@ class Noise(ABC):
     def raw(self, x: Any, z: Any, p: Any = None) -> Any:
         """Return v + c grad L, with c from `centred`: the gradient of the sampled batch itself, `(dim,)` or `(dim, paths)`.
 
-        The arguments are those of `value`. A noise with `centred` None has no such gradient.
+        The arguments are those of `value`: points, draws and numbers. A noise with `centred` None has no such gradient.
 
         Raises:
             NotImplementedError: If the noise samples no data.

@@ -112,6 +112,13 @@ class SampledNoise(Noise):
         return self.label_std if p is None or not len(p) else p[0]
 
     def value(self, x: Any, z: Any, p: Any = None) -> Any:
-        """Return v, `(dim,)` or `(dim, paths)`: raw - grad L(x), or raw for label noise alone. See `Noise.value` for the arguments."""
+        """Return v, `(dim,)` or `(dim, paths)`: raw - grad L(x), or raw for label noise alone.
+
+        `x` are points `(dim,)` or `(dim, paths)`, `z` the draws (first those of the samples, then those of the labels), and `p` is [label_std]
+        or None.
+
+        Raises:
+            ValueError: If `z` does not have one row for each draw.
+        """
         raw = self.raw(x, check_draws(z, self), p)
         return raw - spread(self.loss.gradient(x), raw) if self.with_data else raw

@@ -51,7 +51,7 @@ class FunctionNoise(Noise):
         self.label = f"noise {getattr(value, '__name__', 'of a function')}"
 
     def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:
-        """Return v, the components that `function` gives for `x` and `z`, `(dim,)` or `(dim, paths)`; `p` is not used. See `Noise.value`."""
+        """Return v, the components that `function` gives at points `x` for the draws `z`, `(dim,)` or `(dim, paths)`; `p` is not used."""
         return components(self.given(x, z), x)
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:

@@ -46,7 +46,7 @@ class EntryLaw:
     def entries(self, z: Any, rank: int, p: Any) -> Any:
         """Return `rank` independent entries, `(rank,)` or `(rank, paths)`; entry i is made of the draws i, rank + i, ... of `z`.
 
-        `z` has shape `(per_entry * rank, *paths)`, and `p` are the parameters of the law, in the order of `numbers`.
+        `z` has `per_entry * rank` rows, `(rows,)` or `(rows, paths)`, and `p` are the parameters of the law, in the order of `numbers`.
         """
         return self.entry([z[rank * k : rank * (k + 1)] for k in range(self.per_entry)], p)
 
@@ -132,13 +132,19 @@ class RootedNoise(Noise):
         return self.law.skewness
 
     def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:
-        """Return v = R(x) u, `(dim,)` or `(dim, paths)`, for the entries u made of the draws `z`; see `Noise.value` for the arguments."""
+        """Return v = R(x) u, `(dim,)` or `(dim, paths)`, at points `x` of this shape, for the entries u made of the draws `z`.
+
+        The draws have shape `(n_draws,)` or `(n_draws, paths)`. `p` are the numbers, in the order of `parameters`, or None for these.
+        """
         p = self.parameters if p is None else p
         own = len(self.law.numbers)
         return components(self.root.times(self.law.entries(z, self.root.rank, p[:own]), x, p[own:]), x)
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return Sigma(x) = R(x) R(x)^T, `(dim, dim)` or `(dim, dim, paths)`; see `Noise.covariance` for the arguments."""
+        """Return Sigma(x) = R(x) R(x)^T: `(dim, dim)`, or `(dim, dim, paths)` for points `x` `(dim, paths)`.
+
+        `p` are the numbers, in the order of `parameters`, or None for these.
+        """
         if isinstance(self.root, ConstantRoot) and p is None:
             matrix = self.root.matrix()
             return over_paths(matrix @ matrix.T, x)

@@ -136,7 +136,8 @@ class FunctionMinibatch(SampledNoise):
     def sample_weights(self, z: Any, p: Any = None) -> tuple[Any, ...]:
         """Return a tuple of arrays `(n,)` or `(n, paths)`: for each sample its share of the batch and, with label noise, the sum of its eps / size.
 
-        They are the weights with which `loss.weighted_gradient(x, *weights)` equals `raw(x, z, p)`. The first is 0 for label noise alone.
+        They are the weights with which `loss.weighted_gradient(x, *weights)` equals `raw(x, z, p)`. The first is 0 for label noise alone. `z` are
+        the draws, and `p` is [label_std] or None.
         """
         z = numeric(z)
         index, labels = batch_indices(z[: self.size], self.n, self.replace), z[self.size :]
@@ -181,7 +182,7 @@ class SampleGaussian(Noise):
         self.label = f"Gaussian with the covariance of {noise.label}"
 
     def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:
-        """Return v, `(dim,)` or `(dim, paths)`, for standard normal draws `z` (first all xi_i, then all xi'_i); `p` is not used.
+        """Return v, `(dim,)` or `(dim, paths)`, at points `x` for standard normal draws `z` (first all xi_i, then all xi'_i); `p` is not used.
 
         Raises:
             ArraysOnly: For traced draws, because the sum over all data is not compiled.

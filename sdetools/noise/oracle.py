@@ -190,15 +190,24 @@ class SVAGNoise(Noise):
         return rf"{self.weights[0]:.4g}\,v_1 + {self.weights[1]:.4g}\,v_2, \quad v_i = {self.inner.latex}"
 
     def value(self, x: Any, z: Any, p: Any = None) -> np.ndarray:
-        """Return v = (r_1 v_1 + r_2 v_2) / sqrt(l), `(dim,)` or `(dim, paths)`; see `Noise.value` for the arguments."""
+        """Return v = (r_1 v_1 + r_2 v_2) / sqrt(l), `(dim,)` or `(dim, paths)`, at points `x` for the draws `z` of both copies.
+
+        `p` is [*weights, *numbers of the inner noise], or None for `parameters`.
+        """
         return self._mixed(self.inner.value, x, z, p)
 
     def raw(self, x: Any, z: Any, p: Any = None) -> Any:
-        """Return (r_1 raw_1 + r_2 raw_2) / sqrt(l), `(dim,)` or `(dim, paths)`, for the batch gradients raw_i of both copies; see `Noise.raw`."""
+        """Return (r_1 raw_1 + r_2 raw_2) / sqrt(l), `(dim,)` or `(dim, paths)`, for the batch gradients raw_i of both copies.
+
+        The arguments are those of `value`. NotImplementedError if the inner noise samples no data.
+        """
         return self._mixed(self.inner.raw, x, z, p)
 
     def sample_weights(self, z: Any, p: Any = None) -> tuple[Any, ...] | None:
-        """Return (r_1 w_1 + r_2 w_2) / sqrt(l) for the weights w_i of both copies (see `Noise.sample_weights`); None without any."""
+        """Return (r_1 w_1 + r_2 w_2) / sqrt(l) for the sample weights w_i of both copies, a tuple of arrays `(n,)` or `(n, paths)`.
+
+        `z` are the draws of both copies, and `p` is as in `value`. None if the inner noise has no such weights (see `Noise.sample_weights`).
+        """
         p, half = self.parameters if p is None else p, self.inner.n_draws
         both = [self.inner.sample_weights(part, p[2:]) for part in (z[:half], z[half:])]
         return None if None in both else tuple(p[0] * a + p[1] * b for a, b in zip(*both))

@@ -117,7 +117,7 @@ class TorchSampleGaussian(Noise):
         self.label = f"Gaussian with the covariance of {noise.label}"
 
     def value(self, x: Any, z: Any, p: Any = None) -> Any:
-        """Return v, `(dim,)` or `(dim, paths)` or a traced value, for standard normal draws `z` (first all xi_i, then all xi'_i); `p` is not used."""
+        """Return v, `(dim,)`, `(dim, paths)` or traced, at points `x` for normal draws `z` (first all xi_i, then all xi'_i); `p` is not used."""
         return on_paths(self._weighted, x, check_draws(z, self))
 
     def _weighted(self, point: torch.Tensor, xi: torch.Tensor) -> torch.Tensor:

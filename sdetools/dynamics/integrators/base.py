@@ -51,23 +51,32 @@ class Equation(Generic[SDEType]):
         self.sde, self.p, self.xi, self.signs, self.s = sde, p, xi, signs, s
 
     def drift(self, y: Any, stage: int = 0) -> np.ndarray:
-        """Return a(y) at a stage (an index into `Integrator.stages`), in the shape of the state `y`, `(n,)` or `(n, paths)`."""
+        """Return the drift a(y) in the shape of the state `y`, `(n,)` or `(n, paths)`; `stage` is an index into `Integrator.stages`."""
         return self.sde.drift(y, self.p, self.s[stage])
 
     def diffusion(self, y: Any, u: Sequence[Any], stage: int = 0) -> np.ndarray:
-        """Return b(y) u at a stage, in the shape of the state `y`, for a sequence `u` of one entry for each Brownian motion."""
+        """Return b(y) u for the diffusion b, in the shape of the state `y`.
+
+        `u` has one entry, a number or an array `(paths,)`, for each Brownian motion, and `stage` is an index into `Integrator.stages`.
+        """
         return self.sde.diffusion(y, u, self.p, self.s[stage])
 
     def column(self, y: Any, j: int, stage: int = 0) -> np.ndarray:
-        """Return column j of b(y) at a stage, in the shape of the state `y`; j = 0, ..., noise_dim - 1 counts the Brownian motions."""
+        """Return column j = 0 ... noise_dim - 1 of the diffusion b(y), in the shape of the state `y`; `stage` indexes `Integrator.stages`."""
         return self.diffusion(y, [float(i == j) for i in range(self.sde.noise_dim)], stage)
 
     def increment(self, y: Any, root: Any, stage: int = 0) -> Any:
-        """Return b(y) dW at a stage, in the shape of the state `y`, with dW = `root` xi[0] and `root` = sqrt(h); 0 without noise."""
+        """Return b(y) dW for the diffusion b, in the shape of the state `y`; zeros for an equation without noise.
+
+        dW = `root` xi[0] with `root` = sqrt(h) for a step of size h, and `stage` is an index into `Integrator.stages`.
+        """
         return self.diffusion(y, [root * xi for xi in self.xi[0]], stage) if self.sde.noise_dim else 0.0 * y
 
     def along(self, y: Any, k: int, factor: Any, stage: int = 0) -> Any:
-        """Return column k of b(y) at a stage times `factor`, a number or an array `(paths,)`, in the shape of the state `y`."""
+        """Return column k of the diffusion b(y) times `factor`, a number or an array `(paths,)`, in the shape of the state `y`.
+
+        k = 0 ... noise_dim - 1 counts the Brownian motions, and `stage` is an index into `Integrator.stages`.
+        """
         return self.diffusion(y, [factor if j == k else 0.0 for j in range(self.sde.noise_dim)], stage)
 
     def area(self, j: int, k: int) -> Any:

@@ -68,15 +68,15 @@ class OracleSDE(SDE):
         return isinstance(self.noise, RootedNoise) and self.noise.root.constant
 
     def gradient(self, x: Any, p: Any) -> np.ndarray:
-        """Return grad L(x), in the shape of the position `x`: `(dim,)`, `(dim, paths)` or traced; `p` has the order of `parameters`."""
+        """Return grad L(x), in the shape of the position `x`: `(dim,)`, `(dim, paths)` or traced; `p` are numbers ordered as `parameters`."""
         return self.loss.gradient(x, self.numbers(p)[0])
 
     def hessian_product(self, x: Any, v: Any, p: Any) -> np.ndarray:
-        """Return Hess L(x) v, in the shape of the position `x` and of the vector `v`; `p` has the order of `parameters`."""
+        """Return Hess L(x) v, in the shape of the position `x` and of the vector `v`; `p` are numbers ordered as `parameters`."""
         return self.loss.hessian_product(x, v, self.numbers(p)[0])
 
     def force(self, x: Any, u: Any, p: Any) -> np.ndarray:
-        """Return scale R(x) u, in the shape of `x`, for `noise_dim` entries `u` (numbers or arrays `(paths,)`); `p` is ordered as `parameters`."""
+        """Return p[0] R(x) u, in the shape of the point `x`, for `noise_dim` numbers or arrays `(paths,)` `u`; `p` is ordered as `parameters`."""
         return p[0] * self.noise.value(x, u, self.numbers(p)[1])
 
     def numbers(self, p: Any) -> tuple[Any, Any]:
@@ -226,7 +226,10 @@ class PhaseSDE(OracleSDE):
         return numeric(x0), self.momentum
 
     def kinetic(self, s: Sequence[Any]) -> tuple[Any, Any, Any]:
-        """Return (r, gamma, kappa) of the equation, a tuple of three numbers, at the time whose signals (a row of `signal_values`) are `s`."""
+        """Return the numbers (r, gamma, kappa) of dX = -r M dt, dM = -gamma M dt + kappa (grad L dt + scale R dW) at one time.
+
+        `s` are the time-dependent numbers at that time, a row of `signal_values`.
+        """
         return s[0], s[1], s[2]
 
     def drift(self, y: Any, p: Any = None, s: Sequence[Any] = (1.0, 1.0, 1.0)) -> np.ndarray:
