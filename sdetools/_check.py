@@ -45,7 +45,7 @@ def number(name: str, value: Any, rule: str = "be a finite number", hint: str = 
 
     Args:
         name: Name of the checked argument, for the message.
-        value: Anything that `float` converts: a real number, or a tensor or array with one element.
+        value: A real number, or a tensor or array with one element. Text, True and False are refused.
         rule: The rule, as it follows "must" in the message. It is text only: the one test is that the value is finite.
         hint: Last sentence of the message, a remedy; empty for none.
 
@@ -57,7 +57,7 @@ def number(name: str, value: Any, rule: str = "be a finite number", hint: str = 
             f"`{name}` must {rule} without a gradient; got a tensor that requires one. Pass its value: .item().{_tail(hint)}"
         )
     try:
-        out = float(value)
+        out = math.nan if isinstance(value, (str, bytes, bool, np.bool_)) else float(value)
     except (TypeError, ValueError, OverflowError, RuntimeError):
         out = math.nan
     if not math.isfinite(out):

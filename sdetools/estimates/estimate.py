@@ -159,9 +159,19 @@ class Estimate(HasInterval):
         return bool(self.stderr * RESOLVED + self.rounding <= abs(self.value))
 
     def paths_for(self, stderr: float) -> int:
-        """Return the number of paths, an integer of at least 1, that reduces the standard error to `stderr`; ValueError unless this is positive."""
+        """Return the number of paths, an integer of at least 1, that reduces the standard error to `stderr`.
+
+        Raises:
+            ValueError: If `stderr` is not positive, or no number of paths that can be addressed reaches it.
+        """
         _check.positive("stderr", stderr)
-        return max(1, math.ceil(self.n * (self.stderr / stderr) ** 2))
+        needed = self.n * (self.stderr / stderr) * (self.stderr / stderr)
+        if not needed < 2.0**64:
+            raise ValueError(
+                f"`stderr` must be one that a number of paths below 2^64 reaches; got {stderr:g}, with a standard error of {self.stderr:g} "
+                f"from {self.n:,} paths. Take a larger one, or an observable whose variance is finite."
+            )
+        return max(1, math.ceil(needed))
 
     def z(self, truth: float) -> float:
         """Return the z-score (value - truth) / stderr of a known exact value `truth`.

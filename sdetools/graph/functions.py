@@ -157,21 +157,22 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> V
 
     Args:
         x: A vector, or an array with several axes.
-        ord: 1, 2 or infinity; None and "fro" are 2, the root of the sum of squares.
-        axis: The axis of the vectors; several axes, or None for all, make one vector of the elements along them (no matrix norm).
+        ord: None for the root of the sum of squares, which is 2 for vectors and "fro" for matrices; for vectors also 1 and infinity.
+        axis: The axis of the vectors, two axes of matrices, or None for all axes.
         keepdims: Whether the axes stay, with length 1.
 
     Raises:
-        TracingError: For another order, and for order 1, 2 or infinity of an array with several axes if `axis` is None.
+        TracingError: For another order.
     """
     x = value(x)
-    if ord in (None, 2, "fro") and (axis is not None or x.ndim == 1 or ord != 2):
+    of_vectors = x.ndim == 1 if axis is None else np.ndim(axis) == 0 or len(axis) == 1
+    if ord is None or ord == (2 if of_vectors else "fro"):
         return apply("sqrt", total(x * x, axis, keepdims=keepdims))
-    if ord == 1 and (axis is not None or x.ndim == 1):
+    if ord == 1 and of_vectors:
         return total(abs(x), axis, keepdims=keepdims)
-    if ord == np.inf and (axis is not None or x.ndim == 1):
+    if ord == np.inf and of_vectors:
         return reduce("maximum", abs(x), axis, keepdims)
-    raise TracingError(f"np.linalg.norm with ord={ord!r} cannot be traced")
+    raise TracingError(f"np.linalg.norm with ord={ord!r} of {'vectors' if of_vectors else 'matrices'} cannot be traced")
 
 
 # ---- shapes

@@ -122,6 +122,7 @@ class LinearModel(Loss):
         Returns:
             An array `(dim, dim)` for one point, `(dim, dim, paths)` for many.
         """
+        x = self._point(x)
         if x.ndim > 1:
             return np.stack([self.sample_covariance(column) for column in x.T], axis=-1)
         deviations = self.slope(self.features @ x)[:, None] * self.features

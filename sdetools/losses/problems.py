@@ -7,7 +7,7 @@ Each docstring names the quantities that the gradient flow conserves. All deriva
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -141,7 +141,7 @@ def sparse_teacher(samples: int, weights: int, nonzero: int, seed: int = 0) -> t
     Args:
         samples: Number of samples n.
         weights: Number of weights d.
-        nonzero: How many of the weights, the first ones, are 1; the others are 0. All are 1 if it is at least d.
+        nonzero: How many of the weights, the first ones, are 1; the others are 0. At most d.
         seed: Seed of the features.
 
     Returns:
@@ -149,7 +149,7 @@ def sparse_teacher(samples: int, weights: int, nonzero: int, seed: int = 0) -> t
         noise, and the true weights w `(d,)`.
 
     Raises:
-        ValueError: If `samples`, `weights` or `nonzero` is not a positive integer.
+        ValueError: If `samples`, `weights` or `nonzero` is not a positive integer, or `nonzero` is larger than `weights`.
 
     Example:
         >>> z, y, w = sparse_teacher(4, 6, 1)
@@ -158,7 +158,7 @@ def sparse_teacher(samples: int, weights: int, nonzero: int, seed: int = 0) -> t
     """
     samples, weights = _check.count("samples", samples), _check.count("weights", weights)
     truth = np.zeros(weights)
-    truth[: _check.count("nonzero", nonzero)] = 1.0
+    truth[: _check.count("nonzero", nonzero, most=weights, hint="There are that many weights.")] = 1.0
     z = np.random.default_rng(seed).choice([-1.0, 1.0], (samples, weights))
     return z, z @ truth, truth
 
@@ -171,7 +171,8 @@ def matrix_sensing(sensors: Any, targets: Any, rank: int) -> ModelLoss:
     Args:
         sensors: The A_i, `(n, d, d)`; they are symmetrised.
         targets: The y_i, `(n,)`.
-        rank: Number of columns of U; the coordinates are its entries row by row, u00, u01, ...
+        rank: Number of columns of U; the coordinates are its entries row by row, u00, u01, ... (u0_0, u0_1, ... if d or rank
+            exceeds 10).
 
     Raises:
         ValueError: If a shape is wrong or a number is not finite.
@@ -184,6 +185,7 @@ def matrix_sensing(sensors: Any, targets: Any, rank: int) -> ModelLoss:
     if A.ndim != 3 or A.shape[1] != A.shape[2]:
         raise ValueError(f"`sensors` must be matrices of shape (n, d, d); got shape {A.shape}.")
     A, d = (A + A.swapaxes(1, 2)) / 2, A.shape[1]
+    name = _entries("u", d, rank)
     models = []
     for matrix in A.tolist():
         terms = []
@@ -191,10 +193,16 @@ def matrix_sensing(sensors: Any, targets: Any, rank: int) -> ModelLoss:
             for j in range(i, d):
                 value = matrix[i][j] * (1 if i == j else 2)
                 if value:
-                    terms.append(f"{_signed(value)}*(" + " + ".join(f"u{i}{k}*u{j}{k}" for k in range(rank)) + ")")
-        models.append(" + ".join(terms) or "0*u00")
-    names = tuple(f"u{i}{k}" for i in range(d) for k in range(rank))
+                    terms.append(f"{_signed(value)}*(" + " + ".join(f"{name(i, k)}*{name(j, k)}" for k in range(rank)) + ")")
+        models.append(" + ".join(terms) or f"0*{name(0, 0)}")
+    names = tuple(name(i, k) for i in range(d) for k in range(rank))
     return ModelLoss(models, targets, names, f"matrix sensing ({len(A)} sensors, {d}x{d}, rank {rank})")
+
+
+def _entries(letter: str, rows: int, columns: int) -> Callable[[int, int], str]:
+    """Return the function that names the entry (i, j) of a matrix, with its indices apart where they may have two digits."""
+    between = "" if max(rows, columns) <= 10 else "_"
+    return lambda i, j: f"{letter}{i}{between}{j}"
 
 
 def two_layer(features: Any, targets: Any, width: int) -> ModelLoss:
@@ -203,7 +211,8 @@ def two_layer(features: Any, targets: Any, width: int) -> ModelLoss:
     Args:
         features: The z_i in rows, `(n, d)`.
         targets: The y_i, `(n,)`.
-        width: Number of hidden units; the coordinates are the vectors w_k one after another, w00, w01, ..., then the a_k, a0, a1, ...
+        width: Number of hidden units; the coordinates are the vectors w_k one after another, w00, w01, ... (w0_0, w0_1, ... if d or width
+            exceeds 10), then the a_k, a0, a1, ...
 
     Raises:
         ValueError: If a shape is wrong or a number is not finite.
@@ -214,11 +223,12 @@ def two_layer(features: Any, targets: Any, width: int) -> ModelLoss:
     """
     z, width = _features(features), _check.count("width", width)
     d = z.shape[1]
+    name = _entries("w", width, d)
     models = [
-        " + ".join(f"a{k}*tanh(" + " + ".join(f"{_signed(c)}*w{k}{j}" for j, c in enumerate(row)) + ")" for k in range(width))
+        " + ".join(f"a{k}*tanh(" + " + ".join(f"{_signed(c)}*{name(k, j)}" for j, c in enumerate(row)) + ")" for k in range(width))
         for row in z.tolist()
     ]
-    names = tuple(f"w{k}{j}" for k in range(width) for j in range(d)) + _named("a", width)
+    names = tuple(name(k, j) for k in range(width) for j in range(d)) + _named("a", width)
     return ModelLoss(models, targets, names, f"two-layer network ({len(z)} samples, width {width})")
 
 

@@ -127,6 +127,7 @@ class TorchLoss(Loss):
         """
         if np.ndim(x) > 1 or np.ndim(v) > 1:
             return super().hessian_product(x, v, p)
+        x, v = self._point(x), _check.point("v", v, self.dim)
         return _jvp(grad(self.function), (_tensor(x),), (_tensor(v),))[1].detach().numpy()
 
     def third_product(self, x: Any, a: Any, b: Any) -> np.ndarray:
@@ -134,11 +135,12 @@ class TorchLoss(Loss):
         return grad(_twice(self.function, _tensor(a), _tensor(b)))(_tensor(x)).detach().numpy()
 
     def third_contracted(self, x: Any, matrix: Any, p: Any = None) -> np.ndarray:
-        """Return sum_ij d_ijl L(x) M_ij in the shape of `x`, `(dim,)` or `(dim, paths)`, without forming the third derivative.
+        """Return sum_ij d_ijl L(x) M_ij indexed by l, `(dim,)`, or `(dim, paths)` for many points, without forming the third derivative.
 
-        `matrix` M is `(dim, dim)`, or `(dim, dim, paths)` with one for each point of `x`; `p` is not used.
+        `matrix` M is `(dim, dim)`, or `(dim, dim, paths)` with one for each point or all at one point; `p` is not used.
         """
         x, matrix = self._point(x), np.asarray(matrix, dtype=float)
+        x = np.repeat(x[:, None], matrix.shape[2], axis=1) if x.ndim < matrix.ndim - 1 else x
         points = x.reshape(self.dim, -1)
         matrices = np.broadcast_to(matrix.reshape(self.dim, self.dim, -1), (self.dim, self.dim, points.shape[1]))
         unit = torch.eye(self.dim, dtype=torch.float64)

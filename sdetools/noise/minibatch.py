@@ -266,8 +266,8 @@ def label_noise(
         std: Standard deviation of eps.
         kind: "rademacher" for random signs times `std`, or "gaussian".
         size: Batch size.
-        batch: Whether the gradient of the batch replaces the full gradient; without effect for expressions.
-        replace: Whether samples are drawn with replacement; without effect for expressions.
+        batch: Whether the gradient of the batch replaces the full gradient; not for expressions.
+        replace: Whether samples are drawn with replacement; expressions have no samples to draw.
         model: Instead of `loss`, the expression of f, or one for each sample.
         variables: Names of the coordinates in `model`.
         parameters: Constants in `model` by name.
@@ -277,7 +277,8 @@ def label_noise(
         The noise, for the argument `noise` of `NoisyOracle`: a `SampledNoise` for a loss with data, a `RootedNoise` for expressions.
 
     Raises:
-        ValueError: If not exactly one of `loss` and `model` is given, or an argument has a wrong form.
+        ValueError: If not exactly one of `loss` and `model` is given, an argument has a wrong form, or `batch` or `replace` is set for
+            expressions.
 
     Example:
         >>> label_noise(model="sqrt(1 + x**2)*y", std=0.5, variables="x y").covariance(np.array([0.0, 0.0]))
@@ -297,6 +298,11 @@ def label_noise(
         raise ValueError(f"`label_noise` must be given either a `loss` with data or a `model` for f; got {got}.")
     if model is None and hasattr(loss, "models"):
         model, variables = loss.models, loss.names  # losses.problems: formulas of the models
+    if model is not None and (batch or not replace):
+        raise ValueError(
+            f"`batch` and `replace` must keep their defaults for expressions, which have no samples to draw; got batch={batch}, "
+            f"replace={replace}. For batches give a loss with data, such as st.losses.from_function(model=..., data=...)."
+        )
     if model is not None:
         size = _check.count("size", size)
         return _of_model(model, std, kind, size, variables, parameters, at)

@@ -20,7 +20,7 @@ from sdetools.studies.clock import moment
 from sdetools.studies.execution import Execution, ExecutionOptions
 from sdetools.studies.kept_paths import KeptPaths, PathRequest
 from sdetools.studies.known import Facts, Known
-from sdetools.studies.means import chosen_paths, make_program
+from sdetools.studies.means import chosen_paths, make_program, nested
 from sdetools.studies.observables import column
 from sdetools.studies.result_protocol import called, estimates_table
 from sdetools.studies.sampler import sampling
@@ -82,11 +82,9 @@ class WeakGap(KeptPaths):
 
     @property
     def first_divergence(self) -> int:
-        """The first step at which the state of a path of either dynamics was not finite; -1 if all were finite.
-
-        If the two have unequal steps, it is counted in steps of the shorter one, unlike `steps`.
-        """
-        return min((s for s in self.statistics.sums.first_divergence.tolist() if s >= 0), default=-1)
+        """The first step by whose end the state of a path of either dynamics was not finite, counted as in `steps`; -1 if all were finite."""
+        shortest = min((s for s in self.statistics.sums.first_divergence.tolist() if s >= 0), default=-1)
+        return -(-shortest // max(nested(self.members))) if shortest >= 0 else -1
 
     @property
     def final(self) -> np.ndarray | None:

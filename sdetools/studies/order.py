@@ -234,7 +234,7 @@ class OrderStudy(Result):
 
     def table(self) -> str:
         """Return a text table with a line for each observable and learning rate, then a line with the order of each observable."""
-        lines = [f"{'observable':<18} {'eta':>10} {'sup gap':>12} {'95 % band':>26} {'paths':>10}"]
+        lines = [f"{'observable':<18} {'eta':>10} {'sup gap':>12} {f'{100 * self.confidence:g} % band':>26} {'paths':>10}"]
         for name in self.names:
             needed = self.paths_needed(name)
             for eta, e, g, n in zip(self.etas, self.estimates(name), self.gaps, needed):

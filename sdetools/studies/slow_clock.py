@@ -93,7 +93,7 @@ class SlowStudy(Result):
         return out.assign_attrs({"diverged": self.diverged} | self.origin.attributes)
 
     def table(self) -> str:
-        """Return a text table with a line for each run and observable: the final mean with its 95 % interval, and the distances to the slow SDE.
+        """Return a text table with a line for each run and observable: the final mean with its interval, and the distances to the slow SDE.
 
         The column "equal laws" is the quantile of the Wasserstein distance W1 between two samples of one law.
         """
@@ -135,7 +135,7 @@ class SlowStudy(Result):
         )
 
     def plot(self, *, ax: Any = None) -> Figure:
-        """Plot the means of each observable over slow time, one panel each with all runs and 95 % intervals; return the figure.
+        """Plot the means of each observable over slow time, one panel each with all runs and their pointwise intervals; return the figure.
 
         Args:
             ax: The axes, one for each observable; None for those of a new figure.
@@ -144,10 +144,10 @@ class SlowStudy(Result):
 
         curves = {
             h: {
-                name: (run.times, run.statistics.mean[:, i], 1.96 * run.statistics.stderr[:, i])
+                name: (run.times, *np.transpose([(e.value, e.half_width) for e in (run.at(h, float(t)) for t in run.times)]))
                 for name, run in self.runs.items()
             }
-            for i, h in enumerate(next(iter(self.runs.values())).names)
+            for h in next(iter(self.runs.values())).names
         }
         return plots.figure_of(plots.curve_panels(curves, xlabel=r"$t = k\eta^2$", ax=ax))
 
@@ -288,7 +288,7 @@ def slow_study(
         slow,
         np.asarray(x0, dtype=float),
         runs,
-        _distances(runs, names, oracle, seed),
+        _distances(runs, names, seed),
         _sample_paths(members, x0, times, shown, seed, own),
         slow.start(np.asarray(x0, dtype=float))[0],
         slow.rank,
@@ -312,14 +312,13 @@ def recorded(horizon: float, dt: float, unit: float) -> np.ndarray:
 
 
 def _distances(
-    runs: Mapping[str, Simulation], names: Sequence[str], oracle: NoisyOracle, seed: int
+    runs: Mapping[str, Simulation], names: Sequence[str], seed: int
 ) -> dict[tuple[str, str], Distance]:
     """Return distances in law between the last points of each optimiser and of the slow SDE, with the keys of `SlowStudy.distances`.
 
     Args:
         runs: The simulations by name, with their final positions.
         names: The observables, as expressions.
-        oracle: Not used.
         seed: The seed of the resampling.
     """
     from sdetools.studies.observables import observables

@@ -26,3 +26,14 @@ def test_messages_about_a_drift_speak_of_a_vector_and_quote_the_users_line(drift
         st.SDE(drift, dim=2)
     assert all(w in str(caught.value) for w in parts) and "rows" not in str(caught.value)
     assert drift is not out_of_range or isinstance(caught.value.__cause__, IndexError)
+
+
+def test_the_formula_of_a_modified_equation_is_that_of_its_order():
+    """Only the second order has the term with the Hessian or with |grad L|^2; both have the noise."""
+    oracle = st.NoisyOracle(st.losses.quadratic(1.0), st.noise.gaussian(dim=1))
+    first, second = (st.ModifiedSDE(oracle, 0.1, order=n).latex for n in (1, 2))
+    assert r"\tfrac\eta4|\nabla L|^2" in second and r"\tfrac" not in first
+    kinetic, corrected = (st.ModifiedMomentumSDE(oracle, 0.01, 0.9, order=n).latex for n in (1, 2))
+    assert r"\nabla^2 L" in corrected and r"\nabla^2" not in kinetic
+    for latex in (first, second, kinetic, corrected):
+        assert r"\Sigma^{1/2}" in latex and r"\sigma" in latex

@@ -238,3 +238,10 @@ def test_maxima_of_noise(groups):
         expected = np.maximum(np.sort(expected), np.sort(np.abs(_markov_noise(r, 50)).max(axis=1)))
     close(found, expected)
     assert multiplier_maxima(0 * r).shape == (0,) and multiplier_maxima(r).shape == (4000,)
+
+
+@pytest.mark.parametrize(("stderr", "target"), [(math.inf, 0.1), (0.1, 1e-300), (math.nan, 0.1)])
+def test_a_precision_that_no_number_of_paths_reaches_is_refused(stderr, target):
+    with pytest.raises(ValueError, match="`stderr` must be one that a number of paths below"):
+        Estimate(1.0, stderr, 100).paths_for(target)
+    assert Estimate(1.0, 0.1, 100).paths_for(0.01) == 10_000

@@ -412,7 +412,7 @@ def test_positions_out_of_bounds_are_index_errors(key):
         (lambda x: np.exp(x, where=x > 0), "with `where=` cannot be traced; write `np.where"),
         (lambda x: np.einsum("ii", x.reshape(2, 3) @ np.ones((3, 2))), "cannot be traced"),
         (lambda x: np.einsum(x, [0]), "subscripts as one string"),
-        (lambda x: np.linalg.norm(x.reshape(2, 3), 2), "ord=2 cannot be traced"),
+        (lambda x: np.linalg.norm(x.reshape(2, 3), 2), "ord=2 of matrices cannot be traced"),
         (lambda x: np.diff(x.reshape(2, 3)), "subtract slices"),
         (lambda x: x[x > 0], "only rows of data can be taken at traced indices"),
         (lambda x: x[x[0]], "only rows of data can be taken at traced indices"),
@@ -446,3 +446,24 @@ def test_an_unknown_attribute_is_named_in_the_error():
     with pytest.raises(AttributeError, match="a traced value has no attribute 'squared'") as caught:
         x_of().squared()
     assert caught.value.name == "squared" and isinstance(caught.value.obj, Value)
+
+
+def test_norms_along_axes_are_numpys_or_refused():
+    """Of vectors along one axis and of matrices along two, every order that NumPy has; `ord="fro"` is of matrices."""
+    x = np.arange(1.0, 25.0).reshape(2, 3, 4)
+    traced = 0
+    for axis in (0, 1, 2, (1,), (0, 1), (2, 0)):
+        for kind in (None, 1, 2, np.inf, -np.inf, 0, "fro", "nuc"):
+            try:
+                expected = np.linalg.norm(x, kind, axis)
+            except ValueError:
+                expected = None
+            try:
+                found = as_arrays(
+                    lambda v, kind=kind, axis=axis: np.linalg.norm(v.reshape(2, 3, 4), kind, axis), x.reshape(24, 1)
+                )[..., 0]
+            except TracingError:
+                continue
+            traced += 1
+            assert expected is not None and np.allclose(found, expected, rtol=1e-12), (axis, kind)
+    assert traced == 4 * 4 + 2 * 2  # None, 1, 2, inf along one axis; None and "fro" along two

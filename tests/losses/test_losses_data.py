@@ -235,3 +235,8 @@ def test_traced_gradients_agree_for_random_data(samples, dim, lanes, is_logistic
         found = traced(emitter, loss.gradient, x)
         np.testing.assert_allclose(found, loss.gradient(x), rtol=1e-12, atol=1e-12)
         np.testing.assert_allclose(found[:, 0], naive(loss, x[:, 0])[1], rtol=1e-12, atol=1e-12)
+
+
+def test_the_covariance_of_samples_at_a_list():
+    loss = least_squares([[1.0, 0.5], [0.0, 2.0]], [1.0, 0.0])
+    np.testing.assert_array_equal(loss.sample_covariance([1.0, 2.0]), loss.sample_covariance(np.array([1.0, 2.0])))

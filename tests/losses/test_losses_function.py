@@ -262,3 +262,26 @@ def test_an_error_within_the_standard_library_is_reported_by_the_users_line():
     with pytest.raises(Exception) as caught:
         from_function(value=average, dim=2).value(np.ones(2))
     assert "statistics.mean([" in place_of(caught.value) and "statistics.py" not in place_of(caught.value)
+
+
+def test_products_of_a_torch_loss_have_the_shapes_of_other_losses():
+    """One point with many vectors or matrices, many points with one, against the Hessian and the third derivative."""
+    from sdetools.losses import from_torch
+
+    loss = from_torch(lambda x: (x[0] ** 3 * x[1]).sin() + x[1] ** 4, dim=2)
+    rng = np.random.default_rng(0)
+    for shape, more in (((2,), ()), ((2,), (5,)), ((2, 5), ()), ((2, 5), (5,))):
+        x, v, m = rng.standard_normal(shape), rng.standard_normal((2, *more)), rng.standard_normal((2, 2, *more))
+        m = m + m.swapaxes(0, 1)
+        columns = 5 if len(shape) > 1 or more else 1
+        xs, vs, ms = (np.broadcast_to(a.reshape(*a.shape[:k], -1), (*a.shape[:k], columns)) for a, k in ((x, 1), (v, 1), (m, 2)))
+        product = np.einsum("ijp,jp->ip", np.stack([loss.hessian(c) for c in xs.T], -1), vs)
+        contracted = np.einsum("ijlp,ijp->lp", np.stack([loss.third(c) for c in xs.T], -1), ms)
+        found = loss.hessian_product(x, v), loss.third_contracted(x, m)
+        for a, b in zip(found, (product, contracted)):
+            assert a.ndim == (2 if columns > 1 else 1)
+            np.testing.assert_allclose(a.reshape(2, -1), b, rtol=1e-12, atol=1e-12)
+    with pytest.raises(ValueError, match=r"`x` must have shape \(2,\)"):
+        loss.hessian_product(np.ones(3), np.ones(2))
+    with pytest.raises(ValueError, match=r"`v` must have shape \(2,\)"):
+        loss.hessian_product(np.ones(2), np.ones(3))

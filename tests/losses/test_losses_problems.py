@@ -101,3 +101,15 @@ def test_invalid_arguments_are_rejected(make, message):
     """The message names the argument."""
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_names_of_large_models_differ():
+    """With two-digit indices they are apart; in small models they are not, as ever."""
+    rng = np.random.default_rng(0)
+    network = st.losses.two_layer(rng.standard_normal((1, 11)).round(2), [1.0], width=12)
+    assert network.names[0] == "w0_0" and len(set(network.names)) == network.dim == 12 * 12
+    sensing = st.losses.matrix_sensing([np.diag([1.0] + 10 * [0.0] + [2.0])], [1.0], rank=11)
+    assert sensing.names[12] == "u1_1" and len(set(sensing.names)) == sensing.dim == 132
+    assert st.losses.two_layer([[1.0, 2.0]], [1.0], width=2).names == ("w00", "w01", "w10", "w11", "a0", "a1")
+    with pytest.raises(ValueError, match="`nonzero` must be at most 3"):
+        st.losses.problems.sparse_teacher(4, 3, 4)

@@ -412,3 +412,12 @@ def test_invalid_arguments_are_rejected(call, message):
     with pytest.raises(ValueError, match=r"^`") as error:
         call()
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("options", [{"batch": True}, {"replace": False}])
+def test_expressions_have_no_batches(options):
+    """Options of sampling are refused where nothing is sampled, for a model in text and for a loss of formulas."""
+    for given in ({"model": "x*y", "variables": "x y"}, {"loss": st.losses.uv_model(1)}):
+        with pytest.raises(ValueError, match="`batch` and `replace` must keep their defaults for expressions"):
+            st.noise.label_noise(**given, **options)
+        st.noise.label_noise(**given)

@@ -227,3 +227,19 @@ def test_impossible_figures_are_refused():
         run.plot_paths(part="v")
     with pytest.raises(ValueError, match="`coordinates` must be among u, v; got 'x'"):
         run.plot_paths(coordinates=["u", "x"])
+
+
+def test_divergence_with_unequal_steps_is_counted_on_the_longer_clock():
+    """dx = x^3 dt from 1.5 by steps of 1/8 and 1/2: a mean is not finite from the longer step on in which a path diverged, and not before."""
+    cubic = st.SDE(drift=["x**3"], diffusion=["0.1"], variables="x")
+    with np.errstate(all="ignore"):
+        gap = st.weak_gap(
+            st.EulerMaruyama(cubic, 1 / 8), st.EulerMaruyama(cubic, 1 / 2), [1.5], 6.0, 100, ["x"], times="all", backend="numpy"
+        )
+    finite = np.isfinite(gap.statistics.gap[:, 0])
+    assert finite[0] and not finite[-1]
+    assert gap.steps.tolist() == list(range(13)) and gap.first_divergence <= gap.steps[~finite][0]
+    for step, ok in zip(gap.steps, finite):
+        estimate = gap.at("x", step / 2)
+        assert (estimate.diverged == 0) == (step < gap.first_divergence)
+        assert ok or estimate.diverged  # never "not finite, though the paths are"

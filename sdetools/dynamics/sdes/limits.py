@@ -175,13 +175,13 @@ class ModifiedSDE(OracleSDE):
         array([-2.2])
     """
 
-    latex = r"\mathrm d X = -\nabla(L + \tfrac\eta4|\nabla L|^2)\,\mathrm d t + \sigma\sqrt\eta\,\Sigma^{1/2}\,\mathrm d W"
-
     def __init__(self, oracle: NoisyOracle, eta: float, order: int = 2) -> None:
         eta = _check.positive("eta", eta)
         order = _order(order)
         super().__init__(oracle, getattr(oracle, "sigma", 0.0) * math.sqrt(eta), [eta / 2 if order == 2 else 0.0])
         self.order = order
+        loss = r"\nabla L" if order == 1 else r"\nabla(L + \tfrac\eta4|\nabla L|^2)"
+        self.latex = rf"\mathrm d X = -{loss}\,\mathrm d t - \sigma\sqrt\eta\,\Sigma^{{1/2}}\,\mathrm d W"
 
     def drift(self, y: Any, p: Any = None, s: Sequence[Any] = ()) -> np.ndarray:
         p = self.parameters if p is None else p
@@ -363,6 +363,13 @@ class ModifiedMomentumSDE(PhaseSDE):
         h = math.sqrt(gamma)
         self.h, self.order, self.splits = h, order, order == 1
         self.mu = (1 - beta) / h
+        noise = r"\sigma\sqrt h\,\Sigma^{1/2}\,\mathrm d W"
+        if order == 1:
+            self.latex = rf"\mathrm d X = -M\,\mathrm d t,\quad \mathrm d M = (\nabla L - \mu M)\,\mathrm d t + {noise}"
+        else:
+            position = r"\mathrm d X = -((1 - \tfrac h2\mu) M + \tfrac h2\nabla L)\,\mathrm d t"
+            damping = r"(\mu + \tfrac h2(\mu^2 - \nabla^2 L)) M"
+            self.latex = rf"{position},\quad \mathrm d M = ((1 + \tfrac h2\mu)\nabla L - {damping})\,\mathrm d t + {noise}"
         super().__init__(oracle, getattr(oracle, "sigma", 0.0) * math.sqrt(h), [h / 2 if order == 2 else 0.0, self.mu])
         self._set_momentum(momentum, self.dim)
 
