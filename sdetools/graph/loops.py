@@ -38,7 +38,8 @@ ROWWISE = ("sin", "cos", "tan", "exp", "log", "log1p", "expm1", "sinh", "cosh", 
 class Loops(LongFormulas):
     """Writes the code that computes `outputs`, pairs (first row of the result in S, value); `lines` has its lines.
 
-    Inputs (`rows`, `draws`, `names`), working memory (`free`), `lanes` and data (`tables`) are described at `graph.elements.Elements`.
+    `by_tiles` is whether these are one loop over tiles of components that are independent of each other, and `opening` its first line. Inputs
+    (`rows`, `draws`, `names`), working memory (`free`), `lanes` and data (`tables`) are described at `graph.elements.Elements`.
     """
 
     ROWWISE: tuple[str, ...] = ROWWISE
@@ -58,9 +59,10 @@ class Loops(LongFormulas):
         self.outputs = list(outputs)
         self.nodes = order([v for _, v in self.outputs])
         self.unrolled = self.cost <= UNROLL and sum(v.size for _, v in self.outputs) <= self.STORES
+        self.opening, self.by_tiles = "", False
         self.lines = self._phases()
         if len(self.lines) > LINES:
-            self.lines = self.shorter(dict(rows), free)
+            self.lines, self.by_tiles = self.shorter(dict(rows), free), False
 
     @property
     def cost(self) -> int:
@@ -71,12 +73,9 @@ class Loops(LongFormulas):
 
     def _phases(self) -> list[str]:
         if self.unrolled and not any(n.op == "call" for n in self.nodes):
-            lines: list[str] = []
-            for n in self.nodes:
-                if n.op in ("rows", "tally"):
-                    self.at[n.key] = self.take(n.size)
-                    lines += self._sampled(n)
-            return [*lines, *self.straight(self.outputs)]
+            sampled = [n for n in self.nodes if n.op in ("rows", "tally")]
+            self.at |= {n.key: self.take(n.size) for n in sampled}
+            return [*(line for n in sampled for line in self._sampled(n)), *self.straight(self.outputs)]
         if self._is_long(self.nodes) and (made := self.as_programs(self.outputs, self.nodes)) is not None:
             return made
         stored = self._stored_values()
@@ -97,10 +96,10 @@ class Loops(LongFormulas):
             groups.setdefault((level[v.key], 2, kind, () if kind == "straight" else v.shape), []).append((v, row))
         schedule = sorted(groups.items(), key=lambda e: e[0][:2])
         self._tile(schedule)
-        lines = []
-        late: list[str] = []
+        lines, late = list[str](), list[str]()
         for e, (head, members) in enumerate(schedule):
             lines += self._group(head[2], members, schedule[e + 1 :], late)
+        self.by_tiles = len(schedule) == 1 and lines[:1] == [self.opening] and not late
         return lines + late
 
     def _is_long(self, nodes: Sequence[Value]) -> bool:
@@ -349,7 +348,8 @@ class Loops(LongFormulas):
             lines += self._nest(stores, shape, last) if shape[jammed] % JAM else []
         if tiles:
             fills = [d.fill("t", f"min({d.tile}, {sizes[0]} - t)") for d in tiles if d.fill is not None]
-            lines = [f"for t in range(0, {sizes[0]}, {tiles[0].tile}):", *indent([*fills, *lines])]
+            self.opening = f"for t in range(0, {sizes[0]}, {tiles[0].tile}):"
+            lines = [self.opening, *indent([*fills, *lines])]
         return [*zero, *lines]
 
     def _reduces(self, v: Value) -> bool:

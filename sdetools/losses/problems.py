@@ -225,7 +225,9 @@ def two_layer(features: Any, targets: Any, width: int) -> ModelLoss:
     d = z.shape[1]
     name = _entries("w", width, d)
     models = [
-        " + ".join(f"a{k}*tanh(" + " + ".join(f"{_signed(c)}*{name(k, j)}" for j, c in enumerate(row)) + ")" for k in range(width))
+        " + ".join(
+            f"a{k}*tanh(" + " + ".join(f"{_signed(c)}*{name(k, j)}" for j, c in enumerate(row)) + ")" for k in range(width)
+        )
         for row in z.tolist()
     ]
     names = tuple(name(k, j) for k in range(width) for j in range(d)) + _named("a", width)

@@ -14,7 +14,10 @@ from sdetools.graph.tracing import error_summary
 from sdetools.noise.base import Draws, Noise, Normal, Sign, Uniform, over_paths, sample_draws
 from sdetools.noise.laws import RootedNoise, gaussian
 
-CHECK_PATHS = 200_000
+CHECK_PATHS, CHECK_NUMBERS, CHECK_LEAST = 200_000, 20_000_000, 2_000
+"""Draws by which a declared covariance is checked: so many, fewer in high dimensions (so many numbers), but at least so many."""
+CHECK_ROWS = 512
+"""The largest number of coordinates whose covariance is checked; of more, as many are chosen at random."""
 CHECK_ERRORS = 6.0
 
 
@@ -134,8 +137,9 @@ def _check_moments(noise: FunctionNoise, at: Any) -> None:
     """Raise ValueError unless the mean is 0 and the covariance is the stated one, to 6 standard errors, at the point `at` or a random one."""
     generator = np.random.default_rng(20240101)
     at = generator.uniform(0.2, 1.0, noise.dim) if at is None else _check.point("at", at, noise.dim)
-    z = sample_draws(noise.draws, generator, CHECK_PATHS)
-    x = np.repeat(at[:, None], CHECK_PATHS, axis=1)
+    paths = min(CHECK_PATHS, max(CHECK_NUMBERS // noise.dim, CHECK_LEAST))
+    z = sample_draws(noise.draws, generator, paths)
+    x = np.repeat(at[:, None], paths, axis=1)
     try:
         returned = noise.given(x, z)
     except (IndexError, TypeError) as error:
@@ -152,29 +156,30 @@ def _check_moments(noise: FunctionNoise, at: Any) -> None:
     if not np.all(np.isfinite(v)):
         raise ValueError(f"`value` must be finite; got a NaN or an infinity at x={at.tolist()}. Give at= a point of its domain.")
     stated = _given_covariance(noise, at)
-    rounding = 1e-12 * max(float(np.abs(v).max()), 1e-300)
-    for i in range(noise.dim):
-        mean, stderr = v[i].mean(), v[i].std() / CHECK_PATHS**0.5
-        if abs(mean) > CHECK_ERRORS * stderr + rounding:
-            raise ValueError(
-                f"`value` must have mean zero; got a mean of {mean:.2g} (standard error {stderr:.2g}) "
-                f"in coordinate {i}. Subtract it."
-            )
-        for j in range(i, noise.dim):
-            product = v[i] * v[j]
-            sample, stderr = product.mean(), product.std() / CHECK_PATHS**0.5
-            if abs(sample - stated[i, j]) > CHECK_ERRORS * stderr + rounding * (1 + np.abs(v).max()):
-                raise ValueError(
-                    f"`covariance` must be that of `value`; got {stated[i, j]:.4g} in entry ({i}, {j}) at x={at.tolist()}, where "
-                    f"{CHECK_PATHS} draws give {sample:.4g} (standard error {stderr:.2g}). Correct one of the two."
-                )
+    largest = max(float(np.abs(v).max()), 1e-300)
+    rounding = 1e-12 * largest
+    mean, stderr = v.mean(axis=1), v.std(axis=1) / paths**0.5
+    for i in np.flatnonzero(np.abs(mean) > CHECK_ERRORS * stderr + rounding)[:1]:
+        raise ValueError(
+            f"`value` must have mean zero; got a mean of {mean[i]:.2g} (standard error {stderr[i]:.2g}) in coordinate {i}. Subtract it."
+        )
+    chosen = np.sort(generator.choice(noise.dim, min(noise.dim, CHECK_ROWS), replace=False))
+    u = v[chosen] / largest  # so that no square overflows
+    sample = u @ u.T / paths
+    error = np.sqrt(np.maximum((u * u) @ (u * u).T / paths - sample**2, 0.0) / paths) * largest**2
+    sample, wanted = sample * largest**2, stated[np.ix_(chosen, chosen)]
+    for a, b in np.argwhere(np.abs(sample - wanted) > CHECK_ERRORS * error + rounding * (1 + largest))[:1]:
+        raise ValueError(
+            f"`covariance` must be that of `value`; got {wanted[a, b]:.4g} in entry ({chosen[a]}, {chosen[b]}) at x={_check.shown(at.tolist())}, "
+            f"where {paths} draws give {sample[a, b]:.4g} (standard error {error[a, b]:.2g}). Correct one of the two."
+        )
 
 
 def _given_covariance(noise: FunctionNoise, at: np.ndarray) -> np.ndarray:
     """Return the stated covariance at the point `at`, `(dim, dim)`; ValueError if it is not a covariance of this shape."""
     rows = noise.stated(at) if callable(noise.stated) else noise.stated
     try:
-        out = np.array([[float(entry) for entry in row] for row in rows])
+        out = np.array(rows if isinstance(rows, np.ndarray) else [[float(entry) for entry in row] for row in rows], dtype=float)
     except TypeError:
         out = np.zeros(0)
     if out.shape != (noise.dim, noise.dim):

@@ -248,7 +248,7 @@ def svag(oracle: NoisyOracle, l: int) -> NoisyOracle:
         A new oracle with the loss of `oracle`, `SVAGNoise(oracle.noise, l)` and the scale sigma sqrt(l).
 
     Raises:
-        ValueError: If `l` is not a positive integer.
+        ValueError: If `l` is not a positive integer, or `oracle` is no oracle.
 
     Example:
         >>> from sdetools.losses import from_expression
@@ -257,5 +257,7 @@ def svag(oracle: NoisyOracle, l: int) -> NoisyOracle:
         >>> svag(oracle, 4).covariance(np.array([1.0]))
         array([[4.]])
     """
+    if not isinstance(oracle, NoisyOracle):
+        raise ValueError(f"`oracle` must be a noisy oracle; got {_check.shown(oracle)}. Make it by st.NoisyOracle(loss, noise).")
     l = _check.count("l", l, hint="Take l = 1 for the oracle itself.")
     return NoisyOracle(oracle.loss, SVAGNoise(oracle.noise, l), oracle.sigma * math.sqrt(l))

@@ -204,8 +204,8 @@ def _arrays(program: Program, points: Points) -> tuple[np.ndarray, ...]:
     records, control = len(program.record), program.control
     taken = np.flatnonzero(control.anchor_slot >= 0) if control is not None else np.zeros(0, np.int64)
     busy = np.unique(np.concatenate([program.record, taken, points.steps]))
-    events = np.full((len(busy) + 1, 4), -1, np.int64)  # columns: step, record, slot, point; the last row is never reached
-    events[:-1, 0] = busy
+    events = np.full((len(busy) + 1, 4), -1, np.int64)  # columns: step, record, slot, point; the last row is the end of the run
+    events[:, 0] = [*busy, program.steps]
     events[np.searchsorted(busy, program.record), 1] = np.arange(records)
     events[np.searchsorted(busy, points.steps), 3] = np.arange(len(points.steps))
     if control is None:

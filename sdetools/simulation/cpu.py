@@ -21,6 +21,7 @@ from sdetools.graph.reals import DOUBLE, Real
 from sdetools.graph.tracing import NotTraceable
 from sdetools.graph.value import Value, order
 from sdetools.noise.base import Normal, Sign
+from sdetools.simulation.cpu_template import TEMPLATE
 from sdetools.simulation.draws import DrawPlan, Segment
 from sdetools.simulation.launch import ARRAYS, NUMBERS
 from sdetools.simulation.program import Program
@@ -208,7 +209,7 @@ class Writer:
     def loops(self, outputs: Sequence[tuple[int, Value]]) -> Loops:
         """Return the loops that compute `outputs`, pairs (first row of S, value), and write them; `most` counts the temporary rows they need."""
         made = Loops(outputs, self.at, self.draws, self.names, self.rows, self.L, self.tables)
-        self.most = max(getattr(self, "most", 0), made.rows)
+        self.most, self.by_tiles = max(getattr(self, "most", 0), made.rows), made.by_tiles
         return made
 
     def lines(self, outputs: Sequence[tuple[int, Value]], inputs: Sequence[Value]) -> tuple[list[str], list[str]]:
@@ -227,16 +228,23 @@ class Writer:
         return fills, made.lines
 
     def _steps(self) -> list[str]:
-        """Return the lines of the steps of all lengths."""
-        noise, out = self.program.noise, []
+        """Return the lines that advance a block from step `first_step` to `until_step`.
+
+        Where tiles of components are independent of each other, a tile takes all these steps before the next, so that it stays in the cache.
+        """
+        noise, out = self.program.noise, self.coefficients()
+        loop = "for k in range(first_step, until_step):"
         for step in self.functions.steps:
             inputs = [v for s, own in enumerate(self.functions.draws) for v in own if noise.every(s) == step.every]
             fills, lines = self.lines([(self.at[t.key], v) for t, v in step.outputs], inputs)
+            if self.by_tiles and not fills and len(self.functions.steps) == 1:
+                opening, *tile = lines
+                return [opening, *indent([loop, *indent(out), *tile])]
             if step.every == 1:
                 out += [*fills, *lines]
             else:
                 out += ["if (k + 1) % every == 0:", *indent(["n = k // every", *fills, *lines])]
-        return out
+        return [loop, *indent(out)]
 
     def _record(self) -> list[str]:
         """Return the lines that compute a record, in rows from `h` on, and its moments."""
@@ -282,7 +290,7 @@ class Writer:
 
     @cached_property
     def text(self) -> str:
-        """The source text of the whole kernel, a Python module: `TEMPLATE`, filled with the lines of the start, the steps and the records."""
+        """The source text of the whole kernel, a Python module: `cpu_template.TEMPLATE`, filled with the lines of the start, the steps and the records."""
         program, L = self.program, self.L
         self.most = self.rows
         starts, start = self.lines([(self.at[t.key], v) for t, v in self.functions.start], self.functions.start_draws)
@@ -293,8 +301,8 @@ class Writer:
         watch = []
         for i, span in enumerate(spans):
             watch += [
-                f"if k + 1 < seen[{i}] and lanes.call({count}, base, {span}, valid, {L}, 0) > 0:",
-                f"    seen[{i}] = k + 1",
+                f"if k < seen[{i}] and lanes.call({count}, base, {span}, valid, {L}, 0) > 0:",
+                f"    seen[{i}] = k",
             ]
         kinds = ARRAYS | {f"d{i}": "real" if a.dtype.kind == "f" else "whole" for i, a in enumerate(self.tables.data)}
         head = [f"{name} = A[{i}]" for i, name in enumerate(NUMBERS)]
@@ -319,7 +327,6 @@ class Writer:
             snapshot=_block(snapshot, 20),
             fetch=_block(self._copied(False), 20),
             record=_block(record, 20),
-            coefficients=_block(self.coefficients(), 12),
             step=_block(step, 12),
             watch=_block(watch, 16),
             diverged=_block(diverged, 12),
@@ -342,58 +349,3 @@ def _import(name: str, function: Callable[..., Any]) -> str:
     if importable(function):
         return f"from {function.__module__} import {function.__name__} as {name}\n"
     return f"{name} = None  # set by the loader\n"
-
-
-TEMPLATE = '''"""A kernel that sdetools generated; safe to delete."""
-import math
-
-import numpy as np
-
-from sdetools.graph import {module} as lanes
-{imports}
-u64, real = np.uint64, np.{real}
-
-
-def run(where):
-    A = lanes.whole_pointer(where)
-{head}
-    first, watch, S, base, Zbase, Wbase = u64(first), watch != 0, rows, rowsat, Zat, Wat
-    {every}
-    until = 0
-    for b in range(blocks):
-        at = first + u64(b * {L})
-        valid = min({L}, paths - b * {L})
-        before = b % {blocks} * {L}
-        begin = until
-        while until < picked_paths and picked[until] < b * {L} + valid:
-            until += 1
-        if watch and begin == until and picked_paths > 0:
-            continue
-{start}
-        e = 0
-        for k in range(steps + 1):
-            if k == events[4 * e]:
-                t, slot, point = events[4 * e + 1], events[4 * e + 2], events[4 * e + 3]
-                if point >= 0:
-                    for i in range(shown_rows):
-                        for n in range(begin, until):
-                            points[(point * shown_rows + i) * picked_paths + n] = S[shown[i] * {L} + picked[n] - b * {L}]
-                if slot >= 0:
-{snapshot}
-                if t >= 0 and not watch:
-                    c, rho, slot = factors[2 * t], factors[2 * t + 1], slots[t]
-{fetch}
-{record}
-                e += 1
-            if k == steps:
-                break
-{coefficients}
-{step}
-            if watch:
-{watch}
-        if not watch:
-{diverged}
-            if before == {last} or b == blocks - 1:
-                lanes.call({carry}, treeat, before + valid, 0, 0, 0, 0)
-    return 0
-'''

@@ -152,7 +152,9 @@ class Extrapolation(Result):
 
     def table(self) -> str:
         """Return a text table with a line for each observable and time: the extrapolated mean, its interval, and the bias of the shorter step."""
-        lines = [f"{'observable':<18} {'time':>10} {'mean':>14} {f'{100 * self.pair.confidence:g} % interval':>28} {'bias of dt/2':>14} {'stderr':>10}"]
+        lines = [
+            f"{'observable':<18} {'time':>10} {'mean':>14} {f'{100 * self.pair.confidence:g} % interval':>28} {'bias of dt/2':>14} {'stderr':>10}"
+        ]
         for name in self.names:
             for t in self.times:
                 e, b = self.at(name, float(t)), self.bias(name, float(t))

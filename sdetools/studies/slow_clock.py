@@ -311,9 +311,7 @@ def recorded(horizon: float, dt: float, unit: float) -> np.ndarray:
     return longer * np.unique(np.linspace(1, n, min(n, FRAMES)).round().astype(int))
 
 
-def _distances(
-    runs: Mapping[str, Simulation], names: Sequence[str], seed: int
-) -> dict[tuple[str, str], Distance]:
+def _distances(runs: Mapping[str, Simulation], names: Sequence[str], seed: int) -> dict[tuple[str, str], Distance]:
     """Return distances in law between the last points of each optimiser and of the slow SDE, with the keys of `SlowStudy.distances`.
 
     Args:

@@ -91,3 +91,17 @@ def test_the_validation_can_be_skipped_or_moved():
     wrong = noise.from_function(lambda x, z: [z[0] + 1], 1, Uniform(1), 1.0, check=False)
     assert wrong.value(np.zeros(1), np.zeros(1)) == 1.0
     noise.from_function(lambda x, z: [np.sqrt(x[0] - 5) * z[0]], 1, Normal(1), lambda x: [[x[0] - 5]], at=[9.0])
+
+
+def test_a_covariance_in_many_dimensions_is_checked():
+    """In 600 coordinates, of which 512 are compared: a wrong entry of most coordinates is noticed, a right covariance accepted."""
+    d = 600
+    scale = 1 + 0.1 * (np.arange(d) % 2)[:, None]
+
+    def value(x, z):
+        return (z - 0.5) * np.sqrt(12.0) * (scale if np.ndim(z) > 1 else scale[:, 0])
+
+    given = dict(dim=d, draws=noise.Uniform(d), state_dependent=False)
+    noise.from_function(value, covariance=np.diag(scale[:, 0] ** 2), **given)
+    with pytest.raises(ValueError, match=r"`covariance` must be that of `value`; got 1 in entry \(\d*[13579], \d*[13579]\)"):
+        noise.from_function(value, covariance=np.eye(d), **given)
