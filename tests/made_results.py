@@ -10,6 +10,7 @@ import numpy as np
 import xarray
 
 import sdetools as st
+from sdetools.benchmarking.dimension_table import Cell, Comparison, DimensionTable, LeftOut
 from sdetools.studies.saving import Described
 
 LOSS = st.losses.from_expression("(x*y - 1)**2 / 2", variables="x y")
@@ -88,6 +89,18 @@ def claims():
     return st.verify(folder / "claims.py", out=folder / "out", seed=3)
 
 
+def speeds():
+    """A table of two measured cells of `sdetools bench --dimension`, one of them without times to the first result."""
+    cells = (
+        Cell("dense quadratic", 2, 256, 1024, 100, 1.5, 1.25, 0.9, 40.0, 30.0, 1.15, 0.75, 0.25),
+        Cell("double well", 64, 128, 1024, 100, 3.0, 1.25, 0.9, 0.0, 0.0, 1.3, None, None),
+    )
+    compared = (Comparison("both threads", 1.5, 1.4, "at most"), Comparison("seconds", 2.0, None, "at most", "a remark"))
+    return DimensionTable(
+        {"processor": "p", "cores": 2}, 2, cells, compared, (LeftOut("dense quadratic", 10_000, "is too large"),)
+    )
+
+
 CLAIMS = """
 import sdetools as st
 
@@ -113,8 +126,8 @@ def nothing(run):
     pass
 """
 
-MAKERS = {f.__name__: f for f in (simulation, gap, orders, law, levels, extrapolated, slow, diverging, diagnosis, claims)}
-AXES = {"levels": 4, "slow": 2}
+MAKERS = {f.__name__: f for f in (simulation, gap, orders, law, levels, extrapolated, slow, diverging, diagnosis, claims, speeds)}
+AXES = {"levels": 4, "slow": 2, "speeds": 2}
 
 
 def same(a, b, where="result"):

@@ -1,5 +1,6 @@
 """Measurements and output of `sdetools bench`. No test depends on timings, as the machine may be busy."""
 
+import dataclasses
 import json
 import math
 
@@ -277,20 +278,13 @@ def test_table_and_figure_contain_every_cell():
 
 
 def test_a_file_is_read_as_it_was_written(found, tmp_path):
-    """Saving and loading returns an equal table."""
-    file = tmp_path / "t.json"
+    """Saving and loading returns an equal table, and its JSON has the same numbers."""
+    file = tmp_path / "t.nc"
     odd = DimensionTable({"a": 1}, 1, (cell(),), (), (LeftOut("dense quadratic", 10_000, "would need 6 GB of memory"),))
     for made in (found, odd):
         made.save(file)
         assert DimensionTable.load(file) == made
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"hardware": {}, "threads": 1, "cells": [{"dim": 1}]}', "\xff"])
-def test_any_other_file_is_refused(tmp_path, text):
-    """Files with other contents are refused."""
-    (tmp_path / "t.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(ValueError, match="must be a file written by `sdetools bench --dimension`"):
-        DimensionTable.load(tmp_path / "t.json")
+        assert json.loads(made.to_json())["cells"] == [dataclasses.asdict(c) for c in made.cells]
 
 
 # ---- the command
@@ -305,7 +299,7 @@ def test_the_command_prints_plots_and_saves(tmp_path, monkeypatch, capsys):
     assert "wrote bench-dimension.json" in out and "wrote d.svg" in out and "double well" in out
     written = json.loads((tmp_path / "bench-dimension.json").read_text())
     assert {"processor", "numpy", "numba", "blas", "sdetools", "topology", "load"} <= written["hardware"].keys()
-    assert [c.dim for c in DimensionTable.load(tmp_path / "bench-dimension.json").cells] == [1, 2, 1, 2, 2, 2]
+    assert [c["dim"] for c in written["cells"]] == [1, 2, 1, 2, 2, 2]
     assert (tmp_path / "d.svg").read_text().lstrip().startswith("<?xml")
 
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sdetools.benchmarking import machine
+from sdetools.studies.result_protocol import Origin, Result
 
 if TYPE_CHECKING:
+    import xarray
     from matplotlib.figure import Figure
 
 FIRST_BOUND, FIRST_BOUND_LARGE, LARGE, AGAIN_BOUND = 1.5, 2.0, 10_000, 0.3
 """Bounds in seconds: time to the first result of an unseen loss, the same from dimension LARGE on, and of a loss whose kernel is on disk."""
+MEASURED = Origin("dimension_table()", backend="numba")
 
 
 @dataclass(frozen=True)
@@ -108,8 +111,8 @@ class LeftOut:
     reason: str
 
 
-@dataclass(frozen=True)
-class DimensionTable:
+@dataclass(frozen=True, repr=False)
+class DimensionTable(Result):
     """The cost of SGDM in each dimension on one machine, as `dimension_table` measures it.
 
     Attributes:
@@ -118,6 +121,7 @@ class DimensionTable:
         cells: Measured cells, one per problem and dimension, by problem.
         comparisons: Comparisons of pairs, threads and precisions.
         left_out: Cells that were not measured.
+        origin: The call and the version.
     """
 
     hardware: dict[str, Any]
@@ -125,6 +129,36 @@ class DimensionTable:
     cells: tuple[Cell, ...]
     comparisons: tuple[Comparison, ...]
     left_out: tuple[LeftOut, ...]
+    origin: Origin = MEASURED
+    diverged = 0
+
+    @cached_property
+    def data(self) -> xarray.Dataset:
+        """A dataset over (problem, dim): `ns`, `limit`, `ratio`, `bound`, and the seconds `first` and `again`; NaN where nothing was measured.
+
+        Its attributes are the machine, and the fields of `origin`.
+        """
+        import xarray
+
+        problems, dims = (list(dict.fromkeys(getattr(c, key) for c in self.cells)) for key in ("problem", "dim"))
+        fields = {key: np.full((len(problems), len(dims)), np.nan) for key in ("ns", "limit", "ratio", "bound", "first", "again")}
+        for c in self.cells:
+            for key, values in fields.items():
+                if (found := getattr(c, key)) is not None:
+                    values[problems.index(c.problem), dims.index(c.dim)] = found
+        return xarray.Dataset(
+            {key: (("problem", "dim"), values) for key, values in fields.items()},
+            coords={"problem": problems, "dim": dims},
+            attrs={"diverged": 0, "threads": self.threads}
+            | {k: str(v) for k, v in self.hardware.items()}
+            | self.origin.attributes,
+        )
+
+    def __repr__(self) -> str:
+        missed = [f"  {c.problem}, d = {c.dim:,}: {text}" for c in self.cells for text in c.misses()]
+        return "\n".join(
+            [f"{len(self.cells)} cells on {self.hardware.get('processor', 'a machine')}, {len(missed)} bounds missed", *missed]
+        )
 
     def table(self) -> str:
         """Return the whole table as Markdown text: the hardware, the table of cells, that of comparisons, and a line for each cell left out."""
@@ -172,37 +206,9 @@ class DimensionTable:
         }
         return figure_of(roofline_panels(series, ax))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the table as a dict of plain values, keyed by the names of the attributes: the content of the file of `save`."""
-        return asdict(self)
-
-    def save(self, path: str | Path) -> None:
-        """Write the table to the file `path` as JSON, from which `load` restores it; a file of this name is replaced."""
-        from sdetools.claims.folder import write_text
-
-        write_text(Path(path), json.dumps(self.to_dict(), indent=2) + "\n")
-
-    @classmethod
-    def load(cls, path: str | Path) -> DimensionTable:
-        """Return the table that `save` has written to the file `path`.
-
-        Raises:
-            ValueError: If the file was not written by `save`.
-            OSError: If the file cannot be read.
-        """
-        try:
-            found = json.loads(Path(path).read_text(encoding="utf-8"))
-            return cls(
-                found["hardware"],
-                found["threads"],
-                tuple(Cell(**c) for c in found["cells"]),
-                tuple(Comparison(**c) for c in found["comparisons"]),
-                tuple(LeftOut(**o) for o in found["left_out"]),
-            )
-        except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ValueError(
-                f"`path` must be a file written by `sdetools bench --dimension`; got {str(path)!r} ({error})."
-            ) from error
+    def to_json(self) -> str:
+        """Return the table as the text of a JSON object, keyed by the names of the attributes: the file that `sdetools bench` writes."""
+        return json.dumps(asdict(self), indent=2) + "\n"
 
 
 def _number(seconds: float | None) -> str:

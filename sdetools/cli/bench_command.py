@@ -81,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dimension(parser: argparse.ArgumentParser, options: argparse.Namespace, threads: int) -> None:
     from sdetools.benchmarking.dimension import QUICK, QUICK_DIMS, dimension_table
+    from sdetools.claims.folder import write_text
     from sdetools.cli.common import bar
 
     dims: Sequence[int] | None = QUICK_DIMS if options.quick else None
@@ -111,7 +112,7 @@ def _dimension(parser: argparse.ArgumentParser, options: argparse.Namespace, thr
     for line in found.remarks():
         print(line)
     file = options.json or DIMENSION_FILE
-    found.save(file)
+    write_text(Path(file), found.to_json())
     print(f"wrote {file}")
     if options.plot:
         found.plot().savefig(options.plot, dpi=150)

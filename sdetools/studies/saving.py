@@ -51,6 +51,7 @@ HOMES = {
     "Quantity": "bridge.curvature",
     **dict.fromkeys(("Results", "ClaimResult", "ControlResult", "MeasurementResult"), "claims.results"),
     **dict.fromkeys(("Drawing", "Table"), "claims.context"),
+    **dict.fromkeys(("DimensionTable", "Cell", "Comparison", "LeftOut"), "benchmarking.dimension_table"),
 }
 """The classes that a file may contain besides results, and their modules."""
 UNREADABLE = (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)

@@ -43,6 +43,8 @@ def test_a_result_has_its_origin(made, name):
         )
     elif name == "claims":  # several runs, each with its own backend
         assert (attrs["seed"], attrs["call"]) == (3, "verify(budget='quick', seed=3)")
+    elif name == "speeds":  # measured on a machine, which its attributes name
+        assert (attrs["backend"], attrs["call"], attrs["processor"]) == ("numba", "dimension_table()", "p")
     elif name != "law":  # the seeds of the samples of a distance are unknown
         assert (attrs["seed"], attrs["stream"], attrs["backend"], attrs["dtype"]) == (3, 0, "numpy", "float64")
         assert attrs["call"].startswith(("simulate(", "weak_gap(", "order_study(", "multilevel(", "extrapolate(", "slow_study("))
