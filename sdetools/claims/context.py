@@ -151,7 +151,7 @@ class ClaimContext:
         record: The record of measurements, figures and tables.
 
     Further arguments: `work` is the folder of all claims' files (without it `folder` ends the claim), `resume` says whether the run continues
-    an interrupted one, and `progress(done, total)` is called during simulations.
+    an interrupted one, `progress(done, total)` is called during simulations, and `again` gives draws independent of those of a first run.
 
     Example:
         >>> run = ClaimContext("a-claim", budget="quick", seed=7)
@@ -174,18 +174,19 @@ class ClaimContext:
         work: Path | None = None,
         resume: bool = False,
         progress: Callable[[int, int], None] | None = None,
+        again: bool = False,
     ) -> None:
         allowed = BUDGETS[budget]
         self.id = id
         self.budget = allowed.name
         self.paths = allowed.paths
         self.seconds = allowed.seconds
-        self.seed = claim_seed(seed, id)
+        self.seed = claim_seed(seed, f"{id} again" if again else id)
         self.executor = executor
         self.threads = threads
         self.store = store
         self.record = ClaimRecord()
-        self._work = work
+        self._place = None if work is None else work / (f"{id}-again" if again else id)
         self._resume = resume
         self._progress = progress
         self._control: Control | None = None
@@ -213,9 +214,8 @@ class ClaimContext:
 
         Call it before expensive computations: a process that only compiles ahead has no folder, and ends the claim here by `Missing`.
         """
-        if self._work is None:
+        if (place := self._place) is None:
             raise Missing("a folder for files")
-        place = self._work / self.id
         if not self._resume:
             shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True, exist_ok=True)

@@ -32,7 +32,9 @@ class MeasurementResult:
     Attributes:
         name: The name of the quantity.
         value: The estimate.
-        interval: The interval of the estimate. All intervals of the run hold at once, with probability at least 0.999.
+        interval: The interval that must lie inside the accepted range for support, at level 0.999.
+        outer: The interval that must lie outside for a contradiction, at level 1 - sqrt(1e-5) / m for m random measurements of the claim.
+        stderr: The standard error of the estimate: 0 for an exact number, NaN if it has none.
         expected: The expected value, or None for a bound.
         accept_low: The lower end of the accepted range, or -inf.
         accept_high: The upper end of the accepted range, or inf.
@@ -42,11 +44,14 @@ class MeasurementResult:
         diverged: The number of paths that left the finite range.
         first_divergence: The first step at which a path did, as text; None if none did.
         why_open: The reason for an infinite interval, if known, else empty.
+        again: The interval on fresh draws, for a measurement whose `outer` interval lay outside; else None.
     """
 
     name: str
     value: float
     interval: ConfidenceInterval
+    outer: ConfidenceInterval
+    stderr: float
     expected: float | None
     accept_low: float
     accept_high: float
@@ -56,6 +61,7 @@ class MeasurementResult:
     diverged: int
     first_divergence: str | None
     why_open: str = ""
+    again: ConfidenceInterval | None = None
 
     @property
     def low(self) -> float:
@@ -72,8 +78,12 @@ class MeasurementResult:
         return {
             "name": self.name,
             "value": _plain(self.value),
+            "stderr": _plain(self.stderr),
             "low": _plain(self.low),
             "high": _plain(self.high),
+            "level": self.interval.level,
+            "outer": _interval(self.outer),
+            "again": _interval(self.again),
             "expected": _plain(self.expected),
             "accept": [_plain(self.accept_low), _plain(self.accept_high)],
             "state": self.state,
@@ -171,14 +181,12 @@ class Results(Result):
         version: The version of sdetools.
         seed: The seed of the run, from which each claim's own seed is hashed.
         budget: "quick", "standard" or "full".
-        alpha_per_interval: One minus the confidence level of each interval: 1e-3 divided by the number of random measurements.
         claims: The result of each claim.
     """
 
     version: str
     seed: int
     budget: str
-    alpha_per_interval: float
     claims: tuple[ClaimResult, ...]
 
     @property
@@ -214,7 +222,7 @@ class Results(Result):
             "name": ("measurement", [one.name for *_, one in rows]),
         }
         paths = np.array([one.paths or 0 for *_, one in rows], dtype=np.int64)
-        attributes = {"budget": self.budget, "alpha_per_interval": self.alpha_per_interval, "diverged": self.diverged}
+        attributes = {"budget": self.budget, "diverged": self.diverged}
         return xarray.Dataset(numbers | {"paths": ("measurement", paths)}, words, attributes | self.origin.attributes)
 
     def table(self) -> str:
@@ -256,12 +264,11 @@ class Results(Result):
         return int(any(item.verdict in (CONTRADICTED, ERROR) for item in self.claims))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the content of `results.json` as a dict: version, seed, budget, error rate of an interval, and a dict for each claim."""
+        """Return the content of `results.json` as a dict: version, seed, budget, and a dict for each claim."""
         return {
             "version": self.version,
             "seed": self.seed,
             "budget": self.budget,
-            "alpha_per_interval": self.alpha_per_interval,
             "claims": [item.to_dict() for item in self.claims],
         }
 
@@ -288,6 +295,11 @@ def _in_tolerances(item: MeasurementResult) -> tuple[float, float, float]:
     unit = unit or max(abs(middle), 1.0) * 1e-12
     value, start, end = ((v - middle) / unit for v in (item.value, item.low, item.high))
     return value, start, end
+
+
+def _interval(interval: ConfidenceInterval | None) -> dict[str, float | None] | None:
+    """Return an interval as a dict for JSON; None for none."""
+    return None if interval is None else {"low": _plain(interval.low), "high": _plain(interval.high), "level": interval.level}
 
 
 def _plain(value: float | None) -> float | None:

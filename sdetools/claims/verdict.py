@@ -1,9 +1,16 @@
-"""Verdicts: comparison of intervals with tolerances, for measurements, controls and claims."""
+"""Verdicts: comparison of intervals with tolerances, for measurements, controls and claims.
+
+A verdict depends on its claim alone. A claim is *supported* if all intervals at level 1 - 1e-3 lie inside their tolerances and all controls
+failed: an intersection-union test, so that a false claim is supported with probability at most 1e-3 under any dependence. It is
+*contradicted* in two steps. One of its m random measurements is flagged if its interval at level 1 - q/m, q = sqrt(1e-5), lies outside;
+then the claim runs again on fresh draws, and one of the f flagged intervals at level 1 - q/f must lie outside again. Both steps together
+have probability at most q^2 = 1e-5 for a true claim. A number without draws that lies outside contradicts at once.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sdetools.claims.context import ClaimRecord, Control, Measurement
 from sdetools.claims.definition import Claim
@@ -20,8 +27,12 @@ from sdetools.claims.results import (
 )
 from sdetools.estimates.interval import ConfidenceInterval, Kind
 
-FAMILY = 1e-3
-"""Family-wise error rate: the probability that a run of any size judges some statement wrongly."""
+FALSE_SUPPORT = 1e-3
+"""The largest probability that a false claim is supported; also the error rate of an interval that is compared with its tolerance."""
+FALSE_CONTRADICTION = 1e-5
+"""The largest probability that a true claim is contradicted."""
+FLAG = math.sqrt(FALSE_CONTRADICTION)
+"""The largest probability of each of the two steps that lead to it."""
 
 
 @dataclass
@@ -48,89 +59,37 @@ class Outcome:
     traceback: str = field(default="", repr=False)
     bad_input: bool = False
 
+    @property
+    def flag(self) -> float:
+        """The error rate of an interval that may contradict the claim: `FLAG` divided by the number of its random measurements."""
+        return FLAG / max(1, sum(item.random for item in self.record.measurements))
 
-def judge(outcomes: list[Outcome]) -> tuple[float, tuple[ClaimResult, ...]]:
-    """Judge all claims of a run together, so that a wrong judgement in the whole run has probability at most `FAMILY` = 1e-3.
 
-    The error rate of one interval is `FAMILY` divided by the number of random measurements of the run (Bonferroni). The measurements of
-    controls count, because their intervals are used as well.
+def flagged(outcome: Outcome) -> tuple[str, ...]:
+    """Return the names of the random measurements of a claim that must be repeated on fresh draws before it is contradicted.
+
+    They are those whose interval at level 1 - `FLAG` / m lies outside its accepted range, m being the number of random measurements. None
+    are returned for a claim that did not finish, or that a number without draws contradicts already.
+    """
+    if outcome.verdict is not None:
+        return ()
+    judged = [(item, judge_measurement(item, outcome.flag)) for item in outcome.record.measurements]
+    outside = [item for item, result in judged if result.state == DISJOINT]
+    return tuple(item.name for item in outside) if all(item.random for item in outside) else ()
+
+
+def judge(outcome: Outcome, again: Outcome | None = None) -> ClaimResult:
+    """Judge the measurements and controls of a claim, and the claim itself unless it has a verdict.
 
     Args:
-        outcomes: The outcomes of all claims of the run.
-
-    Returns:
-        The error rate of one interval (one minus its confidence level), and the results of the claims in the same order.
+        outcome: The outcome of the claim.
+        again: Its outcome on fresh draws, if measurements are `flagged`; without it such a claim is inconclusive.
     """
-    everything = [item for outcome in outcomes for item in _measured(outcome.record)]
-    alpha = FAMILY / max(1, sum(item.random for item in everything))
-    return alpha, tuple(_judge_claim(outcome, alpha) for outcome in outcomes)
-
-
-def judge_measurement(item: Measurement, alpha: float) -> MeasurementResult:
-    """Return the result of a measurement: its interval at confidence level 1 - alpha, compared with its accepted range.
-
-    Both are closed, so intervals with a common end are not disjoint. A value that is not finite has an infinite interval.
-
-    Args:
-        item: The measurement.
-        alpha: The error rate of the interval.
-    """
-    estimate = item.estimate
-    if isinstance(estimate, float):
-        value, paths, diverged, first = estimate, None, 0, None
-        interval = ConfidenceInterval(value, value, 1.0, Kind.EXACT) if math.isfinite(value) else ConfidenceInterval.unknown()
-    else:
-        value, interval = float(estimate.value), estimate.confidence_interval(1 - alpha)
-        paths, diverged = int(estimate.n) or None, int(getattr(estimate, "diverged", 0))
-        first = getattr(estimate, "first_divergence", None) if diverged else None
-    if not math.isfinite(value):
-        interval = ConfidenceInterval.unknown(interval.level, interval.kind)
-    if interval.disjoint(item.accept_low, item.accept_high):
-        state = DISJOINT
-    else:
-        state = INSIDE if interval.within(item.accept_low, item.accept_high) else ACROSS
-    needed = None
-    if state == ACROSS and paths and interval.finite:
-        slack = min(abs(value - item.accept_low), abs(value - item.accept_high))
-        if slack > 0:
-            ratio = max(interval.high - value, value - interval.low) / slack
-            needed = math.ceil(min(paths * ratio**2, 1e18))
-    return MeasurementResult(
-        name=item.name,
-        value=value,
-        interval=interval,
-        expected=item.expected,
-        accept_low=item.accept_low,
-        accept_high=item.accept_high,
-        state=state,
-        paths=paths,
-        paths_needed=needed,
-        diverged=diverged,
-        first_divergence=None if first is None else str(first),
-        why_open=str(getattr(estimate, "why_open", "")),
-    )
-
-
-def judge_control(control: Control, alpha: float) -> ControlResult:
-    """Return the result of a negative control. It fails, as it must, if one of its intervals is disjoint from its accepted range.
-
-    Args:
-        control: The control. One without measurements neither fails nor passes.
-        alpha: The error rate of each interval.
-    """
-    results = tuple(judge_measurement(item, alpha) for item in control.measurements)
-    states = [item.state for item in results]
-    if DISJOINT in states:
-        state = DISJOINT
-    else:
-        state = INSIDE if states and all(state == INSIDE for state in states) else ACROSS
-    return ControlResult(control.name, state, results)
-
-
-def _judge_claim(outcome: Outcome, alpha: float) -> ClaimResult:
-    """Judge the measurements and controls of a claim, and the claim itself unless it has a verdict."""
-    measurements = tuple(judge_measurement(item, alpha) for item in outcome.record.measurements)
-    controls = tuple(judge_control(item, alpha) for item in outcome.record.controls)
+    measurements = tuple(judge_measurement(item, outcome.flag) for item in outcome.record.measurements)
+    controls = tuple(judge_control(item) for item in outcome.record.controls)
+    names = flagged(outcome)
+    if names:
+        measurements = tuple(_repeated(item, len(names), again) if item.name in names else item for item in measurements)
     # Several quantities of one simulation share its diverged paths: count them once.
     counted = {(item.paths, item.diverged, item.first_divergence) for item in measurements if item.diverged}
     diverged = sum(count for _, count, _ in counted)
@@ -146,7 +105,7 @@ def _judge_claim(outcome: Outcome, alpha: float) -> ClaimResult:
         measurements=measurements,
         controls=controls,
         seed=outcome.seed,
-        seconds=outcome.seconds,
+        seconds=round(outcome.seconds + (again.seconds if again is not None else 0.0), 3),
         diverged_paths=diverged,
         figures=tuple(outcome.record.figures),
         tables=tuple(outcome.record.tables),
@@ -156,13 +115,104 @@ def _judge_claim(outcome: Outcome, alpha: float) -> ClaimResult:
     )
 
 
+def judge_measurement(item: Measurement, flag: float = FLAG, support: float = FALSE_SUPPORT) -> MeasurementResult:
+    """Return the result of a measurement: its intervals, compared with its accepted range.
+
+    All are closed, so intervals with a common end are not disjoint. A value that is not finite has infinite intervals.
+
+    Args:
+        item: The measurement.
+        flag: The error rate of the interval that must lie outside the range for "disjoint".
+        support: The error rate of the interval that must lie inside for "inside".
+    """
+    estimate = item.estimate
+    if isinstance(estimate, float):
+        value, paths, diverged, first, stderr = estimate, None, 0, None, 0.0
+        exact = ConfidenceInterval(value, value, 1.0, Kind.EXACT) if math.isfinite(value) else ConfidenceInterval.unknown()
+        intervals = [exact, exact]
+    else:
+        value = float(estimate.value)
+        intervals = [estimate.confidence_interval(1 - rate) for rate in (support, flag)]
+        paths, diverged = int(estimate.n) or None, int(getattr(estimate, "diverged", 0))
+        first = getattr(estimate, "first_divergence", None) if diverged else None
+        stderr = float(getattr(estimate, "stderr", math.nan))
+    if not math.isfinite(value):
+        intervals = [ConfidenceInterval.unknown(one.level, one.kind) for one in intervals]
+    inner, outer = intervals
+    if outer.disjoint(item.accept_low, item.accept_high):
+        state = DISJOINT
+    else:
+        state = INSIDE if inner.within(item.accept_low, item.accept_high) else ACROSS
+    needed = None
+    if state == ACROSS and paths and inner.finite:
+        slack = min(abs(value - item.accept_low), abs(value - item.accept_high))
+        if slack > 0:
+            ratio = max(inner.high - value, value - inner.low) / slack
+            needed = math.ceil(min(paths * ratio**2, 1e18))
+    return MeasurementResult(
+        name=item.name,
+        value=value,
+        interval=inner,
+        outer=outer,
+        stderr=stderr,
+        expected=item.expected,
+        accept_low=item.accept_low,
+        accept_high=item.accept_high,
+        state=state,
+        paths=paths,
+        paths_needed=needed,
+        diverged=diverged,
+        first_divergence=None if first is None else str(first),
+        why_open=str(getattr(estimate, "why_open", "")),
+    )
+
+
+def judge_control(control: Control) -> ControlResult:
+    """Return the result of a negative control. It fails, as it must, if one of its intervals is disjoint from its accepted range.
+
+    The k intervals have the level 1 - `FALSE_SUPPORT` / k.
+
+    Args:
+        control: The control. One without measurements neither fails nor passes.
+    """
+    rate = FALSE_SUPPORT / max(1, len(control.measurements))
+    results = tuple(judge_measurement(item, rate, rate) for item in control.measurements)
+    states = [item.state for item in results]
+    if DISJOINT in states:
+        state = DISJOINT
+    else:
+        state = INSIDE if states and all(state == INSIDE for state in states) else ACROSS
+    return ControlResult(control.name, state, results)
+
+
+def _repeated(item: MeasurementResult, count: int, again: Outcome | None) -> MeasurementResult:
+    """Return a flagged measurement with its interval on fresh draws: it stays "disjoint" only if that lies outside as well.
+
+    Args:
+        item: The measurement.
+        count: The number of flagged measurements.
+        again: The outcome of the claim on fresh draws; None, or an outcome without this measurement, confirms nothing.
+    """
+    found = [m for m in again.record.measurements if m.name == item.name] if again is not None else []
+    if not found:
+        return replace(item, state=ACROSS)
+    second = judge_measurement(found[0], FLAG / count)
+    return replace(item, state=DISJOINT if second.state == DISJOINT else ACROSS, again=second.outer)
+
+
 def _verdict(measurements: tuple[MeasurementResult, ...], controls: tuple[ControlResult, ...], diverged: int) -> tuple[str, str]:
     """Return the verdict of a claim that has finished, and the reason."""
-    against = [f"{item.name} lies {_range(item)}, {_outside(item)}" for item in measurements if item.state == DISJOINT]
-    against += [f"the control {item.name} passed, and it must fail" for item in controls if item.state == INSIDE]
+    against = [
+        f"{item.name} lies {_range(item, item.outer)}{_again(item)}, {_outside(item)}"
+        for item in measurements
+        if item.state == DISJOINT
+    ]
     if against:
         return CONTRADICTED, _sentence(against)
     open_ = [_undecided(item) for item in measurements if item.state == ACROSS]
+    open_ += [
+        f"the control {control.name} has no power: it passed, and it must fail" for control in controls if control.state == INSIDE
+    ]
     for control in controls:
         if control.state == ACROSS:
             open_.append(
@@ -195,12 +245,16 @@ def _undecided(item: MeasurementResult) -> str:
     """Return why a measurement is inconclusive, with the number of paths that would decide."""
     if not math.isfinite(item.value):
         return f"{item.name} is not a finite number"
+    if item.again is not None:
+        return f"{item.name} lies {_range(item, item.outer)}, {_outside(item)}, but not again on fresh draws{_again(item, ', where it lies')}"
+    if item.outer.disjoint(item.accept_low, item.accept_high):
+        return f"{item.name} lies {_range(item, item.outer)}, {_outside(item)}, and was not measured again on fresh draws"
     if not item.interval.finite:
         return f"{item.name} has no finite interval{f': {item.why_open}' if item.why_open else ''}"
     advice = (
         f"about {about(item.paths_needed)} paths would decide" if item.paths_needed else "it lies on the edge of its tolerance"
     )
-    return f"{item.name} lies {_range(item)}, across an edge of {accepted(item)}: {advice}"
+    return f"{item.name} lies {_range(item, item.interval)}, across an edge of {accepted(item)}: {advice}"
 
 
 def accepted(item: MeasurementResult) -> str:
@@ -233,9 +287,15 @@ def short(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _range(item: MeasurementResult) -> str:
-    """Return a description of the interval."""
-    return f"at {short(item.value)}" if item.low == item.high else f"in [{short(item.low)}, {short(item.high)}]"
+def _range(item: MeasurementResult, interval: ConfidenceInterval) -> str:
+    """Return a description of an interval of a measurement."""
+    low, high = interval.low, interval.high
+    return f"at {short(item.value)}" if low == high else f"in [{short(low)}, {short(high)}]"
+
+
+def _again(item: MeasurementResult, text: str = ", and again") -> str:
+    """Return a description of the interval on fresh draws, after `text`; empty if there is none."""
+    return "" if item.again is None else f"{text} in [{short(item.again.low)}, {short(item.again.high)}]"
 
 
 def _outside(item: MeasurementResult) -> str:
@@ -249,8 +309,3 @@ def _sentence(parts: list[str]) -> str:
     """Join parts by semicolons to a sentence; the first word is capitalised unless it is a name."""
     text = "; ".join(parts)
     return f"{text[0].upper() if text.startswith(('its ', 'all ', 'the ', 'nothing ')) else text[0]}{text[1:]}."
-
-
-def _measured(record: ClaimRecord) -> list[Measurement]:
-    """Return all measurements of a record, including those of controls."""
-    return [*record.measurements, *(item for control in record.controls for item in control.measurements)]

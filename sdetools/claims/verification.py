@@ -1,4 +1,4 @@
-"""The function `verify`, which runs claims, judges them together and writes the results."""
+"""The function `verify`, which runs claims, judges each by itself and writes the results."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from sdetools.claims.context import BUDGETS, ClaimContext, Missing
 from sdetools.claims.definition import Claim, collect, importing_from_folder_of, install_line, select
 from sdetools.claims.folder import check_folder, disk_full_error, end_run_if_disk_full, open_store
 from sdetools.claims.results import ERROR, NOT_RUN, Results
-from sdetools.claims.verdict import Outcome, judge
+from sdetools.claims.verdict import Outcome, flagged, judge
 
 
 def verify(
@@ -35,9 +36,10 @@ def verify(
     progress: Callable[[int, int], None] | None = None,
     watch: Callable[[int, int, Claim], None] | None = None,
 ) -> Results:
-    """Run the claims of files and folders and judge them together, as `sdetools verify` does, but without the report page.
+    """Run the claims of files and folders and judge each of them, as `sdetools verify` does, but without the report page.
 
-    A claim that raises an error other than those below gets the verdict `error`, and the other claims are run.
+    A verdict and its numbers do not depend on the other claims. A claim whose measurements lie outside runs a second time, on fresh draws,
+    before it is contradicted. A claim that raises an error other than those below gets the verdict `error`, and the other claims are run.
 
     Args:
         paths: Files or folders with claims, see `collect`.
@@ -79,28 +81,22 @@ def verify(
         if ahead:
             stack.enter_context(compiling_ahead(claims))
         work = folder / "work" if folder is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        outcomes = []
+        outcomes, judged = [], []
         for position, item in enumerate(claims, 1):
             if watch is not None:
                 watch(position, len(claims), item)
-            run = ClaimContext(
-                item.id,
-                budget=budget,
-                seed=seed,
-                executor=executor,
-                threads=threads,
-                store=store,
-                work=work,
-                resume=resume,
-                progress=progress,
-            )
-            outcomes.append(_run_claim(item, run))
+            context = partial(
+                ClaimContext, item.id, budget=budget, seed=seed, executor=executor, threads=threads, store=store, work=work,
+                resume=resume, progress=progress,
+            )  # fmt: skip
+            outcomes.append(_run_claim(item, context()))
+            again = _run_claim(item, context(again=True)) if flagged(outcomes[-1]) else None
+            judged.append(judge(outcomes[-1], again))
         if all(outcome.bad_input for outcome in outcomes):
             if store is not None:
                 store.discard()
             raise ValueError(outcomes[0].reason.removeprefix("ValueError: "))
-        alpha, judged = judge(outcomes)
-        results = Results(__version__, seed, budget, alpha, judged)
+        results = Results(__version__, seed, budget, tuple(judged))
         if folder is not None:
             results.write(folder)
         if store is not None:

@@ -36,11 +36,13 @@ def render(results: Results) -> str:
 
     Example:
         >>> from sdetools.claims import Results
-        >>> page = render(Results("1.0", 0, "quick", 1e-3, ()))
+        >>> page = render(Results("1.0", 0, "quick", ()))
         >>> page.startswith("<!DOCTYPE html>")
         True
     """
     import jinja2
+
+    from sdetools.claims.verdict import FALSE_CONTRADICTION, FALSE_SUPPORT
 
     environment = jinja2.Environment(
         autoescape=True,
@@ -52,6 +54,7 @@ def render(results: Results) -> str:
     environment.filters.update(typeset=typeset, cell=cell, seconds=seconds)
     environment.globals.update(
         marks=MARKS,
+        rates=(FALSE_SUPPORT, FALSE_CONTRADICTION),
         bar=interval_bar,
         value=quoted_value,
         interval=quoted_interval,

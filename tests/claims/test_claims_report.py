@@ -13,7 +13,7 @@ import pytest
 
 from sdetools.claims import Claim, ClaimContext, Results
 from sdetools.claims.context import svg_text
-from sdetools.claims.verdict import Outcome, judge
+from sdetools.claims.verdict import Outcome, flagged, judge
 from sdetools.estimates import ConfidenceInterval
 from sdetools.plots import gap_curve, loglog_orders
 from sdetools.report import render, typeset, write
@@ -67,8 +67,8 @@ def results(*writers, statement: str = r"The gap is $O(\sqrt{\eta / (1 - \beta)}
         run = ClaimContext(f"claim-{i}")
         write_down(run)
         outcomes.append(Outcome(Claim(run.id, statement, source, write_down, Path("c.py"), 1), run.record, run.seed, seconds=1.5))
-    alpha, judged = judge(outcomes)
-    return Results("1.0", 0, "quick", alpha, judged)
+    judged = tuple(judge(outcome, outcome if flagged(outcome) else None) for outcome in outcomes)
+    return Results("1.0", 0, "quick", judged)
 
 
 def full(run: ClaimContext) -> None:
@@ -142,7 +142,7 @@ def test_hostile_text_is_escaped():
         reason=HOSTILE,
         traceback=HOSTILE,
     )
-    page = Page(render(Results("1", 0, "quick", 1e-3, judge([broken])[1])))
+    page = Page(render(Results("1", 0, "quick", (judge(broken),))))
     assert "<script>alert(1)</script>" in page.text
 
 
@@ -165,11 +165,11 @@ def test_formulas_are_typeset_in_reasons_but_not_in_errors():
     broken = Outcome(
         Claim("b", "s", "", print, Path("c.py"), 1), ClaimContext("b").record, 1, verdict="error", reason="KeyError: '$HOME$'"
     )
-    assert "KeyError: &#39;$HOME$&#39;" in render(Results("1", 0, "quick", 1e-3, judge([broken])[1]))
+    assert "KeyError: &#39;$HOME$&#39;" in render(Results("1", 0, "quick", (judge(broken),)))
 
 
 def test_a_run_without_claims_has_a_page():
-    Page(render(Results("1", 0, "quick", 1e-3, ())))
+    Page(render(Results("1", 0, "quick", ())))
 
 
 def test_write(tmp_path):
