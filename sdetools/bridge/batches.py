@@ -24,7 +24,8 @@ class Batches:
             ignored. Arrays are tensors, NumPy arrays or, inside a tuple, lists of numbers, with one row per sample.
         size: The batch size; None means that of the loader.
         device: The device to which batches are copied; None leaves them where the data are.
-        dtype: The type to which floating-point arrays that are not tensors are cast. Integers become int64.
+        dtype: The type to which floating-point arrays that are not tensors, and floating-point samples of a data set without a loader, are cast;
+            None keeps theirs. Tensors given as arrays are never cast, and integer arrays that are not tensors become int64.
 
     Attributes:
         samples: The number of samples.
@@ -133,7 +134,7 @@ def read_stream(data: Any, batches: int, size: int | None = None) -> tuple[Any, 
     Args:
         data: A loader over an `IterableDataset`, an `IterableDataset` of single samples, or any iterable of batches.
         batches: The maximal number of batches to read; fewer are read if the stream ends earlier.
-        size: The batch size. An `IterableDataset` of single samples needs it.
+        size: The batch size. An `IterableDataset` of single samples needs it; for other data it is only returned.
 
     Returns:
         A pair. First the samples in the structure of one batch: a tensor, a tuple (also where a batch is a list) or a dict, each tensor with
@@ -260,5 +261,12 @@ def map_tensors(change: Callable[[torch.Tensor], Any], batch: Any) -> Any:
 
 
 def to_device(batch: Any, device: Any) -> Any:
-    """Return a batch with all its tensors copied to `device`; for None, the batch itself."""
+    """Return a batch with all its tensors on `device`, in the same nesting, with mappings as dicts; if `device` is None, the batch itself.
+
+    A tensor that is on the device already is not copied. Objects that are neither tensors nor containers are kept as they are.
+
+    Args:
+        batch: A tensor, or a nesting of tensors in tuples, named tuples, lists and mappings.
+        device: The device, such as "cpu" or "cuda:1", or None.
+    """
     return batch if device is None else map_tensors(lambda part: part.to(device), batch)

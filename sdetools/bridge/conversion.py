@@ -73,7 +73,7 @@ class Filter(NamedTuple):
         return self.c + self.later / (1 - self.mu)
 
     def reduced(self) -> Filter:
-        """Return the filter without buffer (mu = 0, c = 0) that takes the same steps, where mu = 0 or d a = 0; else this filter itself."""
+        """Return the filter (mu, a, c, d) = (0, 1, 0, c + d a), which takes the same steps, if mu = 0 or d a = 0; else this filter itself."""
         return Filter(0.0, 1.0, 0.0, self.c + self.later) if self.mu == 0 or self.later == 0 else self
 
 

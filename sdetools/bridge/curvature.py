@@ -51,7 +51,7 @@ class Quantity(HasInterval):
 
     @classmethod
     def of(cls, value: float, low: float | None = None, high: float | None = None, kind: Kind = Kind.POINTWISE) -> Quantity:
-        """Return a quantity with the 95 % interval [low, high] of the given kind; without `low` or `high` it is exact, with level 1.
+        """Return a quantity with the 95 % interval [low, high], computed as `kind` says; without `low` or `high` it is exact, with level 1.
 
         Example:
             >>> print(Quantity.of(2.0, 1.5, 2.5), Quantity.of(2.0))
@@ -78,9 +78,9 @@ class Quantity(HasInterval):
 
 
 def student_quantile(degrees: int, looks: int = 1) -> float:
-    """Return the half-width of a 95 % Student's t interval in units of the standard error.
+    """Return the half-width of a 95 % Student's t interval in units of the standard error: the quantile of the t law at 1 - 0.025 / looks.
 
-    `degrees` are the degrees of freedom. The interval is valid simultaneously each time that one of `looks` estimates is inspected (Bonferroni).
+    `degrees` are the degrees of freedom. If `looks` estimates are inspected, their intervals hold together with probability 95 % (Bonferroni).
     """
     from scipy.special import stdtrit
 
@@ -89,7 +89,7 @@ def student_quantile(degrees: int, looks: int = 1) -> float:
 
 @dataclass(frozen=True)
 class Top:
-    """Result of `lanczos`: the largest Ritz value, its unit Ritz vector `(dim,)`, and `high`, an upper bound of the eigenvalue that may fail."""
+    """Result of `lanczos`: the largest Ritz value, a lower bound, its unit Ritz vector `(dim,)`, and `high`, an upper bound (`upper_bound`)."""
 
     value: float
     high: float
@@ -107,11 +107,11 @@ def lanczos(
     Args:
         product: The operator, v -> H v, for vectors `(dim,)`.
         start: A random start vector, `(dim,)`, of any positive norm.
-        max_products: The maximal number of products.
-        tolerance: The relative width of the interval at which the iteration ends.
+        max_products: The maximal number of products; after them the bounds are returned even if they are farther apart.
+        tolerance: The iteration ends if high - value <= tolerance max(|value|, 0.01 max_i |ritz_i|) for the bounds and the Ritz values ritz_i.
 
     Returns:
-        The eigenvalue with its bounds and vector. If a product is not finite, both bounds are infinite and the vector is zero.
+        The two bounds and the vector. If a product is not finite, both bounds are infinite and the vector is zero.
 
     Example:
         >>> top = lanczos(lambda v: torch.arange(5.0) * v, torch.ones(5))
@@ -144,12 +144,12 @@ def lanczos(
 def upper_bound(ritz: np.ndarray, off_diagonal: np.ndarray, dim: int) -> float:
     """Return an upper bound of the largest eigenvalue that fails with probability `FAILURE_PROBABILITY` over the random start.
 
-    For the start q and an eigenvector u, prod_i (lambda - ritz_i) |q . u| <= prod_i off_diagonal_i. Because |q . u|^2 has the law Beta(1/2, (dim -
-    1)/2), the bound x solves prod_i (x - ritz_i) = prod_i off_diagonal_i / c with P(|q . u| < c) = `FAILURE_PROBABILITY`.
+    For the start q and the eigenvector u of lambda, |q . u| prod_i (lambda - ritz_i) <= prod_i off_diagonal_i. Because |q . u|^2 has the law
+    Beta(1/2, (dim - 1)/2), the bound x solves prod_i (x - ritz_i) = (1/c) prod_i off_diagonal_i with P(|q . u| < c) = `FAILURE_PROBABILITY`.
 
     Args:
         ritz: The k Ritz values, in ascending order.
-        off_diagonal: The k off-diagonal entries of the Lanczos matrix, the last one to the next vector included.
+        off_diagonal: The k - 1 off-diagonal entries of the Lanczos matrix, then the norm of the residual, which would be the next entry.
         dim: The dimension of the operator, at least 2.
     """
     from scipy.optimize import brentq
@@ -204,7 +204,7 @@ class Population:
         own: Gradients and Hessian products of the network on a batch.
         source: The batches of the run.
         seed: The seed of samples and draws.
-        tick: Called after every piece, for progress.
+        tick: Called without arguments after every piece, for progress.
         trial: The number of batch gradients of the trial, the training runs of the diagnosis; the budget is a share of their work.
 
     Attributes:
@@ -252,7 +252,7 @@ class Population:
         return self._mean(index, lambda batch: self.own.product(batch, v))
 
     def products(self, index: np.ndarray, v: torch.Tensor) -> torch.Tensor:
-        """Return H v as `product` does, for several v with one `index`: autograd graphs are kept while they fit into memory."""
+        """Return H v as `product` does, faster if several v follow with the same `index`: autograd graphs are kept while they fit into memory."""
         if self.own.note or 4 * self._bytes * (len(index) + self.step * len(self._graphs)) > GRAPH_BYTES:
             return self.product(index, v)
 
@@ -294,7 +294,7 @@ class Population:
         return out
 
     def index(self, samples: int, parts: int) -> np.ndarray:
-        """Return indices of random samples, integers `(parts, samples // parts)`; without a `kind`, a row is instead one or more whole batches."""
+        """Return indices of random samples, integers `(parts, samples // parts)`; if `kind` is empty, each row is one or more whole batches."""
         if self.kind:
             order = torch.randperm(self.source.samples, generator=torch.Generator().manual_seed(self.seed + 2))
             return order[: samples // parts * parts].reshape(parts, -1).numpy()
@@ -359,13 +359,13 @@ def sharpness(
 ) -> Quantity:
     """Estimate the largest eigenvalue of the Hessian of the loss over all data.
 
-    All data are used if the budget allows it, a share of the trial's work. Otherwise samples of growing size are used until the interval is narrow or
-    `decided`, or until the next size exceeds the budget. Where `data.whole` is false, for example for a stream, there is always a sampling error.
+    All data are used if the budget (a share of the trial's work) allows it, else growing samples until high - low <= 0.2 |value|, `decided(found)`
+    is true, or the next size exceeds budget or maximum. Where `data.whole` is false, for example for a stream, there is always a sampling error.
 
     Args:
         data: The loss over all samples.
-        samples: A fixed sample size; None for the sequential procedure.
-        decided: Whether an estimate answers the question, so that no more data are needed.
+        samples: A fixed sample size, or all data if there are not more; None for the sequential procedure.
+        decided: Returns whether an estimate, a `Quantity`, answers the question, so that no more data are needed.
 
     Returns:
         The eigenvalue with its 95 % interval; infinite where derivatives are not finite.

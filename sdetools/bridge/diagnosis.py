@@ -147,13 +147,13 @@ class Diagnosis(Result):
 
     @property
     def step_sharpness(self) -> Quantity:
-        """The stability number eta lambda_max of plain SGD with its interval, from the larger of the sharpnesses before and after the trial."""
+        """The stability number eta lambda_max of plain SGD, from the larger sharpness before or after the trial; infinite if momentum diverged."""
         both = [one for one in (self.sharpness, self.later_sharpness) if one is not None]
         return Quantity.of(*(max(getattr(one, end) for one in both) for end in ("value", "low", "high"))) * self.plain_lr
 
     @property
     def regime(self) -> str:
-        """The step-size regime as a sentence: small, intermediate or large steps, undecided, or a run with momentum that diverges."""
+        """The step-size regime (or that it is undecided), a sentence such as "small steps, noise-induced: momentum acts like plain SGD"."""
         if self.later_sharpness is not None and not math.isfinite(self.later_sharpness.value):
             return "the run with momentum diverges: its learning rate is too large"
         if self.prediction == "keep":
@@ -170,9 +170,9 @@ class Diagnosis(Result):
 
     @property
     def prediction(self) -> str:
-        """The advice by the Hessian alone: "drop" where the interval of eta lambda_max lies below 1, "keep" where above 2, else "unsure".
+        """The advice by the Hessian alone: "drop" if the interval of eta lambda_max lies below 1, "keep" if it lies above 2, else "unsure".
 
-        "drop" means to replace momentum by plain SGD. The prediction is "unsure" also where the run with momentum diverged.
+        "drop" means to replace momentum by plain SGD. The prediction is "unsure" also if the run with momentum diverged.
         """
         zone = zone_of(self.step_sharpness)
         return "unsure" if zone in (None, "between") else zone
@@ -374,9 +374,9 @@ class _Progress:
 
 
 def zone_of(step_sharpness: Quantity) -> str | None:
-    """Return the zone of the interval of eta lambda_max: "drop" below 1, "keep" above 2, "between" inside [1, 2].
+    """Return the zone of the interval of eta lambda_max: "drop" below 1, "keep" above 2, "between" inside [1, 2], ends included.
 
-    None if the interval contains points of two zones, or if the value is not finite.
+    None if the interval contains points of two zones, or if the value is not finite. `step_sharpness` is eta lambda_max with its interval.
     """
     if not math.isfinite(step_sharpness.value):
         return None

@@ -84,7 +84,7 @@ class Derivatives:
     def product(self, batch: Any, v: torch.Tensor) -> torch.Tensor:
         """Return H v, `(dim,)`, for the Hessian H of the loss of `batch` and a vector v `(dim,)`.
 
-        It is computed by differences if there is a `note`, else by autograd.
+        It is computed by `differences` if the attribute `note` is not empty, else by autograd.
         """
         return self.differences(batch, v) if self.note else self.twice(batch, v)
 
@@ -109,7 +109,7 @@ class Derivatives:
         return product
 
     def differences(self, batch: Any, v: torch.Tensor, draws: int | None = None) -> torch.Tensor:
-        """Return H v, `(dim,)`, as (g(x + h v) - g(x - h v)) / 2 h with h |v| = eps^(1/3) (1 + |x|), and zeros for v = 0.
+        """Return H v, `(dim,)`, as (g(x + h v) - g(x - h v)) / (2 h) with h |v| = eps^(1/3) (1 + |x|), and zeros for v = 0.
 
         x are the parameters, g is the gradient of the loss of `batch`, and eps the machine precision of the parameters' type.
 

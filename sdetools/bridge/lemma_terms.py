@@ -31,8 +31,8 @@ def sampled_terms(
     Args:
         derivatives: Gradients and Hessian products of the network.
         source: The batches.
-        batches: The number of batches, half for gradients and half for Hessian products; rounded down to a multiple of 2 `GROUPS`, but at least
-            that.
+        batches: The number of batches, half for gradients and half for Hessian products; rounded down to a multiple of 2 `GROUPS` = 16, and 16
+            if it is smaller.
         stream: A function that returns the seed of the batches: `stream(0)` for gradients, `stream(1)` for Hessian products.
         tick: Called with the number of batches processed since the last call, for progress.
 

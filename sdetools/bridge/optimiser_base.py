@@ -29,7 +29,7 @@ class Optimizer(torch.optim.Optimizer):
 
     `load_state_dict` accepts the state of this method, of another one of the family or of `torch.optim.SGD`, provided that this method can take
     the same steps. Learning rates, hyperparameters and buffers are translated (`bridge.conversion`). Entries missing from an older dictionary
-    get their defaults. A dictionary without a method name is assumed to be of this method.
+    get their defaults. If its groups do not name their method, it is recognised by their hyperparameters; this method has precedence.
 
     Args:
         params: Parameters or parameter groups, as in torch.
@@ -114,13 +114,18 @@ class Optimizer(torch.optim.Optimizer):
         """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state dictionary, translated where another method saved it.
+        """Replace buffers and hyperparameters by those of a state dictionary, translated if another method saved it.
+
+        Afterwards this optimiser has its own method and parameters, the saved (translated) learning rates, hyperparameters and buffers, and zero
+        buffers where none are saved: it takes the next steps of the saved one. If an error is raised, it is unchanged. `state_dict` is not changed;
+        as in torch, buffers that need no translation are not copied but shared with it.
 
         Args:
             state_dict: The state of this method, of another one of the family or of `torch.optim.SGD`.
 
         Raises:
-            ValueError: If this method cannot take the steps of the saved one, or if the numbers of groups or parameters differ.
+            ValueError: If this method cannot take the steps of the saved one, the numbers of groups or parameters differ, a buffer is missing
+                or has another shape than its parameter, or a hyperparameter is out of range.
         """
         super().load_state_dict(translated_state(self, self.method, state_dict))
 

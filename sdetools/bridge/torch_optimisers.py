@@ -250,7 +250,7 @@ class RandomScaling(Optimizer):
         return super().state_dict() | ({} if self.generator is None else {"generator": self.generator.get_state()})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state as `Optimizer` does; an entry "generator" restores the state of `generator` and is ignored if that is None."""
+        """Load `state_dict` as `Optimizer.load_state_dict` does, and set `generator`, if there is one, to the entry "generator", if any."""
         super().load_state_dict({name: part for name, part in state_dict.items() if name != "generator"})
         if self.generator is not None and "generator" in state_dict:
             self.generator.set_state(state_dict["generator"])

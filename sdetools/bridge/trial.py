@@ -124,12 +124,12 @@ def run_trial(
 def progress_shortfall(before: float, momentum: np.ndarray, plain: np.ndarray, looks: int = 3) -> Quantity:
     """Return the fraction of momentum's progress that plain SGD lacks, with a 95 % interval by the delta method.
 
-    The fraction is (mean plain - mean momentum) / (before - mean momentum). A run of plain SGD contributes at most `WORST` = 2, also if it diverged.
-    If a run with momentum diverged or there was no progress, the value is NaN and the interval unbounded.
+    The fraction is (mean plain - mean momentum) / (before - mean momentum). A pair contributes at most the fraction `WORST` = 2, also if its run of
+    plain SGD diverged. If a run with momentum diverged or there was no progress, the value is NaN and the interval unbounded.
 
     Args:
         before: The loss at the checkpoint.
-        momentum: The final losses with momentum, `(pairs,)`; NaN or infinite where a run diverged.
+        momentum: The final losses with momentum, `(pairs,)`, of at least two pairs; NaN or infinite where a run diverged.
         plain: The final losses of plain SGD on the same batches, `(pairs,)`, in the same order.
         looks: How often the interval is inspected; it is valid at all looks simultaneously (Bonferroni). A trial has three.
     """

@@ -137,7 +137,7 @@ def _text(value: Any) -> str:
 
 
 def check_positive(settings: Any, *names: str) -> None:
-    """Raise a ValueError if one of the settings called `names`, numbers or tuples of numbers, is not positive; None is accepted."""
+    """Raise a ValueError if an attribute of `settings` named in `names`, a number or a tuple of numbers, is not positive; None is accepted."""
     for name in names:
         value = getattr(settings, name)
         if value is not None and not all(v > 0 for v in (value if isinstance(value, tuple) else (value,))):
@@ -145,7 +145,7 @@ def check_positive(settings: Any, *names: str) -> None:
 
 
 def check_choice(settings: Any, name: str, known: Sequence[str] | Mapping[str, Any]) -> None:
-    """Raise a ValueError if the setting called `name`, a word or a tuple of words, contains a word that is not in `known`."""
+    """Raise a ValueError if the attribute `name` of `settings`, a word or a tuple of words, contains a word that is not in `known`."""
     value = getattr(settings, name)
     for word in value if isinstance(value, tuple) else (value,):
         if word not in known:
@@ -173,7 +173,7 @@ def best(runs: Mapping[Key, TrainingRun], score: str) -> Key:
     """Return the key of the best run; the first one among equals. A run that diverged, or whose score is None, is the worst.
 
     Args:
-        runs: Training runs, by their keys.
+        runs: Training runs, by their keys; at least one, else ValueError.
         score: The logged number that is compared at the end of each run: the smallest is best if the name ends in "loss", else the largest.
     """
     sign = -1 if score.endswith("loss") else 1
@@ -229,7 +229,7 @@ def identity_of(name: str, settings: Any) -> str:
 
 
 def spread(values: np.ndarray) -> str:
-    """Return values `(n,)` as text, "mean (standard deviation)" with two decimals; only the mean for a single value."""
+    """Return the mean and the standard deviation of `values` `(n,)` as text, such as "93.21 (0.15)"; only the mean for a single value."""
     if len(values) < 2:
         return f"{values.mean():.2f}"
     return f"{values.mean():.2f} ({values.std(ddof=1):.2f})"
@@ -245,6 +245,6 @@ def mean_over_seeds(values: np.ndarray, name: str = "") -> Estimate:
 
 
 def difference(values: np.ndarray) -> str:
-    """Return the mean of paired differences `(seeds,)` as text, "mean [low, high]" with the ends of its 95 % t interval."""
+    """Return the mean of paired differences `(seeds,)` as text with its 95 % t interval, "0.30 [0.10, 0.50]"; [-inf, inf] for a single value."""
     found = mean_over_seeds(values)
     return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"

@@ -54,8 +54,8 @@ def accuracy(
         name: The name of the data, used in the keys of the result.
 
     Returns:
-        A dict with two numbers for the default name: "test_loss", the mean cross-entropy over all samples, and "test_accuracy", the fraction of
-        samples whose largest logit is that of the label.
+        A dict with two numbers, whose keys begin with `name`: for "test", "test_loss", the mean cross-entropy over all samples, and
+        "test_accuracy", the fraction of samples whose largest logit is that of the label.
     """
     loss, correct, count = 0.0, 0, 0
     for inputs, labels in batches:

@@ -176,7 +176,7 @@ def main(settings: Settings, trainer: Trainer) -> RecipeOutcome:
 def curves(runs: Sequence[Any]) -> np.ndarray:
     """Return the test accuracies of training runs in percent, `(runs, evaluations)`, with one column per evaluation during a run.
 
-    After a divergence the last value is repeated; a value that is not finite counts as 0.
+    A run with fewer evaluations, because it diverged, repeats its last value; a value that is not finite counts as 0.
     """
     found = [[100 * (value or 0.0) for value in run.curve("test_accuracy")[1]] for run in runs]
     longest = max(map(len, found))

@@ -225,7 +225,7 @@ def task(settings: Settings, kind: str, method: str, size: int, lr: float, seed:
 
 
 def effective_rate(settings: Settings, lr: float) -> float:
-    """Return the effective learning rate of SGDM with the learning rate `lr` in the form of the settings: lr / (1 - beta) for Eq. (1)."""
+    """Return the effective learning rate of SGDM: `lr` for `settings.form` "sgdm", lr / (1 - momentum) for "heavy-ball" and "nesterov"."""
     return float(convert(lr, settings.momentum, source=settings.form, target="sgd")["lr"])
 
 

@@ -220,7 +220,7 @@ TASKS = {
 def subset(
     pool: Sequence[Example], classes: Sequence[str], k: int, dev_count: int, seed: int, fewer: Callable[[int, str], None]
 ) -> tuple[list[Example], list[Example]]:
-    """Draw disjoint lists of training and development examples, equally many of each class; ValueError for a class with less than two.
+    """Draw two disjoint lists, training and development examples, `k` and `dev_count` of each class; ValueError for a class with less than two.
 
     Args:
         pool: The examples.
@@ -228,7 +228,7 @@ def subset(
         k: The number of training examples per class.
         dev_count: The number of development examples per class.
         seed: The seed of the draw.
-        fewer: Called with the index of a class with too few examples, of which at most 2/3 are for training, and a message; it may raise.
+        fewer: Called with the index of a class with too few examples and a message; it may raise. If not, min(k, 2/3 of them) are for training.
     """
     generator = torch.Generator().manual_seed(seed)
     train: list[Example] = []

@@ -81,7 +81,7 @@ class TrainingTask:
 
 
 class Job(NamedTuple):
-    """A run to be executed: its `name` (a folder), the function `make` of its task, the `seed` of both, and whether to `keep` its weights."""
+    """A run to be executed: its `name` (of its folder), `make()`, which returns its task, its `seed`, and whether to `keep` its weights."""
 
     name: str
     make: Callable[[], TrainingTask]
@@ -102,7 +102,7 @@ class TrainingRun:
     folder: Path
 
     def curve(self, name: str) -> tuple[list[int], list[float]]:
-        """Return the steps and the values of the logged number `name`, two lists of equal length; a value that was not finite is None."""
+        """Return the steps with a logged number `name`, and its values, two lists of equal length; a value that was not finite is None."""
         rows = [row for row in self.log if name in row]
         return [row["step"] for row in rows], [row[name] for row in rows]
 

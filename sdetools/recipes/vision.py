@@ -287,7 +287,7 @@ class _Block(nn.Module):
 
 
 class SmallResNet(nn.Module):
-    """Residual network of K. He et al. 2016 for small images such as 32x32, with 6 `blocks` + 2 layers.
+    """Residual network of K. He et al. 2016 for small images such as 32x32, with 6 * `blocks` + 2 layers.
 
     It has three stages of `blocks` residual blocks each. Each stage after the first halves height and width and doubles the channels.
 
