@@ -301,7 +301,8 @@ class Dynamics(Moving):
     def coefficient_values(self, steps: int) -> np.ndarray:
         """Return the coefficients, an array `(steps, len(coefficients))`: row k for step k, columns in the order of `coefficients`.
 
-        "eta" and "beta" are eta_k and beta_k of the plan; another name is a float attribute of the object, equal in all steps.
+        "eta" and "beta" are eta_k and beta_k of the plan, whose last values are repeated if it is shorter than `steps`. Another name is a float
+        attribute of the object, equal in all steps.
 
         Raises:
             ValueError: If a name is neither of them.
@@ -354,7 +355,7 @@ def without_momentum(plan: Plan, name: str, own: str) -> Plan:
 
 
 def columns(first: np.ndarray, *others: Any) -> np.ndarray:
-    """Return an array `(steps, 1 + len(others))` whose columns are `first`, `(steps,)`, and the others: series `(steps,)` or numbers."""
+    """Return an array `(steps, 1 + len(others))`: column 0 is `first`, `(steps,)`, the next are `others`, series `(steps,)` or constant numbers."""
     return np.column_stack([first, *(np.broadcast_to(values, first.shape) for values in others)])
 
 

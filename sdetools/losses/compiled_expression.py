@@ -66,7 +66,7 @@ class CompiledExpression:
 
     It is a list of operations that run in order on one list of operands: the coordinates `x`, the parameters `p`, the constants, and then
     the result of each operation. A common subexpression is computed once. A component that does not depend on `x` is returned as a float,
-    and one that is a coordinate as that row itself. Nothing is changed in place.
+    and one that is just a coordinate as that entry of `x` itself, not a copy. Nothing is changed in place.
 
     Args:
         expressions: SymPy expressions, one for each component.

@@ -173,7 +173,7 @@ class LinearModel(Loss):
         return contract("si,sj,sl,s...->ijl...", a, a, a, self._jerk(a @ x)) / self.samples
 
     def third_contracted(self, x: Any, matrix: Any, p: Any = None) -> np.ndarray:
-        """Return sum_ij d_ijl L(x) M_ij = (1/n) sum_s phi'''_s (a_s^T M a_s) a_s, without forming the third derivative.
+        """Return sum_ij d_ijl L(x) M_ij, indexed by l, as (1/n) sum_s phi'''_s (a_s^T M a_s) a_s, without forming the third derivative.
 
         a_s are the features of sample s, and phi'''_s is the third derivative of its loss by a_s . x.
 

@@ -185,7 +185,8 @@ def variables_of(text: str, parameters: Mapping[str, float]) -> tuple[str, ...]:
         x0, x1, ... if the free names are these, without a gap; otherwise all free names in alphabetical order.
 
     Raises:
-        ValueError: If the formula has no free name, or has x0 or only names such as x3, but not x0, x1, ... without a gap.
+        ValueError: If the formula has no free name. Also if it has the name x0, or only names of the form x3, and these names are not exactly
+            x0, x1, ..., without a gap.
     """
     found = free_names(text) - set(parameters)
     if not found:

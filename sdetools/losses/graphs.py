@@ -69,8 +69,8 @@ class Formula:
 class Graphs:
     """The derivatives of a loss from functions that trace its `value`, its `slope` (the gradient g) or its `curvature` (the Hessian).
 
-    Each derivative is taken of the highest of these that is given. Errors of these functions (NotTraceable, or an error in the user's code)
-    are raised at the first access of a formula; so is TracingError if a compiled function would have to be differentiated.
+    Each derivative is computed from the highest derivative among these that is given. Errors of these functions (NotTraceable, or an error in
+    the user's code) are raised at the first access of a formula; so is TracingError if a compiled function would have to be differentiated.
 
     Args:
         dim: Number of coordinates.
@@ -148,7 +148,7 @@ class Graphs:
         return np.mean([rough.transpose(*axes, 3) for axes in permutations(range(3))], axis=0)
 
     def contracted(self, x: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-        """Return sum_ij d_ijl L(x) M_ij of the loss L as numbers, `(dim, n)`, without forming the third derivative.
+        """Return sum_ij d_ijl L(x) M_ij of the loss L as numbers `(dim, n)`, row l for coordinate l, without forming the third derivative.
 
         Args:
             x: n points, `(dim, n)`.

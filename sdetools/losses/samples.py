@@ -68,8 +68,8 @@ class SampleGraphs(Graphs):
         """Return the gradient by x of sum_i [w_i l(x, row_i) - e_i f(x, row_i)] as a formula, `(dim,)` for one path.
 
         Args:
-            size: The batch size. If it is above 0, the sum runs over the samples i_b of a batch, and all w are 1/size (e_b is divided by
-                size as well). If it is 0, the sum runs over all n samples.
+            size: The batch size. If it is above 0, the sum is the batch mean (1/size) sum_b [l(x, row_{i_b}) - e_b f(x, row_{i_b})] over samples
+                i_b. If it is 0, the sum runs over all n samples with the weights w_i.
             with_loss: Whether the term with l is included.
             with_labels: Whether the term with the model f is included, which label noise e adds.
 
@@ -188,7 +188,7 @@ class FunctionSamples(FunctionLoss):
 
         Args:
             x: One point `(dim,)`, many points `(dim, paths)`, or a traced point (a graph value `(dim,)`).
-            of_model: Whether to differentiate f instead of l; there is an f only if the loss was given by `model`.
+            of_model: Whether to differentiate f instead of l; IndexError if the loss was not given by a `model` f.
 
         Returns:
             An array `(n, dim)` for one point, `(n, dim, paths)` for many.

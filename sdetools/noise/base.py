@@ -122,7 +122,7 @@ class Noise(ABC):
         return sum(d.n for d in self.draws)
 
     def raw(self, x: Any, z: Any, p: Any = None) -> Any:
-        """Return v + c grad L, with c from `centred`: the gradient of the sampled batch itself, `(dim,)` or `(dim, paths)`.
+        """Return v + c grad L, with c the attribute `centred`: the gradient of the sampled batch itself, `(dim,)` or `(dim, paths)`.
 
         The arguments are those of `value`: points, draws and numbers. A noise with `centred` None has no such gradient.
 
@@ -212,7 +212,7 @@ def over_paths(matrix: np.ndarray, x: Any) -> np.ndarray:
 
 
 def batch_factor(n: int, size: int, replace: bool) -> float:
-    """Return c in Cov g_B = c S: 1/size with replacement, (1/size) (n - size)/(n - 1) without.
+    """Return c in Cov g_B = c S: 1/size with replacement, (n - size) / ((n - 1) size) without, which is 0 for size = n (also for n = 1).
 
     g_B is the mean gradient of a random batch, and S the covariance of the sample gradients (divided by n).
 

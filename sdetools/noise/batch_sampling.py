@@ -64,8 +64,8 @@ class SampledNoise(Noise):
 
     raw = (1/size) sum_b (grad L_{i_b} - label_std s_b grad f_{i_b}) for draws s_b with mean 0 and variance 1, where L_i is the loss of sample
     i and f_i its model. With `with_data` c = 1; without, the first term is left out and c = 0. One evaluation consumes `size` uniforms (see
-    `batch_indices`), then one draw for each label. Sigma(x) = factor S(x) + label_std^2 / size F(x), with the covariance S of the sample
-    gradients (divided by n) and F = (1/n) sum_i grad f_i grad f_i^T; `factor` is 1/size with replacement and (1/size) (n - size)/(n - 1)
+    `batch_indices`), then one draw for each label. Sigma(x) = factor S(x) + (label_std^2 / size) F(x), with the covariance S of the
+    sample gradients (divided by n) and F = (1/n) sum_i grad f_i grad f_i^T; `factor` is 1/size with replacement and (1/size) (n - size)/(n - 1)
     without.
 
     The arguments are attributes of the same names:
@@ -104,11 +104,11 @@ class SampledNoise(Noise):
 
     @property
     def factor(self) -> float:
-        """The number c in the covariance c S(x) of a batch, S that of the sample gradients: 1/size, or (n - size)/(n - 1)/size without `replace`."""
+        """The number c in the covariance c S(x) of a batch, S that of sample gradients: 1/size; (n - size) / ((n - 1) size) without `replace`."""
         return batch_factor(self.n, self.size, self.replace)
 
     def std(self, p: Any) -> Any:
-        """Return the standard deviation of the label noise: `p[0]`, or `label_std` if `p` is None or empty."""
+        """Return the standard deviation of the label noise: `p[0]` for `p` = [label_std], the attribute `label_std` if `p` is None or empty."""
         return self.label_std if p is None or not len(p) else p[0]
 
     def value(self, x: Any, z: Any, p: Any = None) -> Any:

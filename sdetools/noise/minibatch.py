@@ -75,7 +75,7 @@ class Minibatch(SampledNoise):
         return self.with_data
 
     def covariance(self, x: Any, p: Any = None) -> Any:
-        """Return Sigma(x) = c S(x) + label_std^2 / size F(x): `(dim, dim)`, or `(dim, dim, paths)` for points `(dim, paths)`.
+        """Return Sigma(x) = c S(x) + (label_std^2 / size) F(x): `(dim, dim)`, or `(dim, dim, paths)` for points `(dim, paths)`.
 
         S is the covariance of the sample gradients, F = (1/n) sum_i grad f_i grad f_i^T for the models f_i, and c the attribute `factor`, 1/size
         with replacement. Without the gradient of the batch the first term is left out, without label noise the second. `p` is [label_std]
@@ -147,7 +147,7 @@ class FunctionMinibatch(SampledNoise):
     along = property(lambda self: self.loss.weighted_gradient)
 
     def covariance(self, x: Any, p: Any = None) -> Any:
-        """Return Sigma(x) = c S(x) + label_std^2 / size F(x): `(dim, dim)`, or `(dim, dim, paths)` for points `(dim, paths)`.
+        """Return Sigma(x) = c S(x) + (label_std^2 / size) F(x): `(dim, dim)`, or `(dim, dim, paths)` for points `(dim, paths)`.
 
         S is the covariance of the sample gradients, F = (1/n) sum_i grad f_i grad f_i^T for the models f_i, and c the attribute `factor`, 1/size
         with replacement. Without the gradient of the batch the first term is left out, without label noise the second. `p` is [label_std]
@@ -208,7 +208,7 @@ def minibatch(loss: Any, size: int, replace: bool = True) -> Noise:
     """Return minibatch noise v = g_B(x) - grad L(x), the deviation of the gradient of a batch from the full one.
 
     In an oracle, sigma = 1 is minibatch SGD, and another sigma multiplies the deviation. Sigma(x) = S(x)/size with replacement and
-    S(x)/size (n - size)/(n - 1) without, where S is the covariance of the sample gradients (divided by n).
+    (n - size) / ((n - 1) size) S(x) without, where S is the covariance of the n samples' gradients (divided by n).
 
     Args:
         loss: A loss with data: `losses.least_squares`, `losses.logistic`, `losses.diagonal_network`, or `losses.from_function` or
@@ -252,11 +252,11 @@ def label_noise(
     """Return label noise: fresh independent noise eps_i on the labels at each step, r_i -> r_i - eps_i, for L = (1/2n) sum_i r_i^2.
 
     Here r_i = f_i(x) - y_i is the residual of sample i. For a loss with data, v = -(1/size) sum_b eps_b grad f_{i_b} over a batch of samples
-    i_b is added to the full gradient: for a linear model Sigma = std^2/size H exactly, with the Hessian H (without l2). With `batch=True` the
-    gradient of that batch replaces the full one, as in training: Sigma = S(x)/size + std^2/size H, with the covariance S of the sample
-    gradients.
+    i_b is added to the full gradient: for a linear model Sigma = (std^2/size) H exactly, with the Hessian H (without l2). With `batch=True` the
+    gradient of that batch replaces the full one, as in training: Sigma = S(x)/size + (std^2/size) H, with the covariance S of the
+    sample gradients; without replacement the first term is (n - size) / ((n - 1) size) S(x).
 
-    For a model given by expressions, v = -(std / sqrt(n size)) sum_i s_i grad f_i with signs or normals s_i, so Sigma = std^2/size (1/n)
+    For a model given by expressions, v = -(std / sqrt(n size)) sum_i s_i grad f_i with signs or normals s_i, so Sigma = (std^2 / (n size))
     sum_i grad f_i grad f_i^T. At size = n this is fresh noise on each label of the full batch; for smaller sizes it has the covariance of a
     batch, without sampling indices.
 

@@ -254,7 +254,7 @@ def make_root(
 
 
 def check_root(root: Root, at: Any) -> Root:
-    """Return `root` unchanged; ValueError if R has a wrong shape or no finite entries at the point `at`, `(dim,)`, or at 3 points for None."""
+    """Return `root` unchanged; ValueError if R has a wrong shape or is not finite at the point `at` `(dim,)`; for None, at all of 3 points."""
     points = [np.full(root.dim, 0.7), np.linspace(-0.4, 0.3, root.dim), np.zeros(root.dim)]
     if at is not None:
         points = [_check.point("at", at, root.dim)]

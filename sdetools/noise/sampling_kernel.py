@@ -11,7 +11,8 @@ from sdetools._compiled import jit
 def choose(u, out, samples):
     """Write to each column of `out` a batch of different sample numbers 0, ..., samples[0] - 1, as floats; return nothing.
 
-    The rows of the table `taken` store the column that took a number last, so the time is linear in the batch size.
+    For each sample number a table stores the column that took it last, so that no list of taken numbers is searched. Within a column the
+    numbers differ; they are those of `batch_sampling.floyd`.
 
     Args:
         u: Uniform draws from (0, 1), `(size, lanes)`, with one path a column.

@@ -26,7 +26,7 @@ from sdetools.noise.batch_sampling import SampledNoise, batch_indices
 
 
 def on_paths(function: Callable[..., torch.Tensor], *parts: Any) -> Any:
-    """Return the gradient of a torch function in its first argument, for all paths: an array `(dim,)` or `(dim, paths)` or a traced value.
+    """Return the gradient of a torch function by its first argument, for all paths: an array `(dim,)` or `(dim, paths)` or a traced value.
 
     Args:
         function: A function of tensors of one path, `function(x, *others)`, that returns one number.
@@ -76,7 +76,7 @@ class TorchMinibatch(SampledNoise):
         return total - (labels[0] * loss.each(loss.model, point, own[:-1])).mean() if labels else total
 
     def covariance(self, x: Any, p: Any = None) -> np.ndarray:
-        """Return Sigma(x) = c S(x) + label_std^2 / size F(x): `(dim, dim)`, or `(dim, dim, paths)` for points `(dim, paths)`.
+        """Return Sigma(x) = c S(x) + (label_std^2 / size) F(x): `(dim, dim)`, or `(dim, dim, paths)` for points `(dim, paths)`.
 
         S is the covariance of the sample gradients, F = (1/n) sum_i grad f_i grad f_i^T for the models f_i, and c the attribute `factor`, 1/size
         with replacement. Without the gradient of the batch the first term is left out, without label noise the second. `p` is [label_std]

@@ -169,7 +169,10 @@ class Integrator(Moving):
 
     @classmethod
     def orders(cls, noise_class: str) -> tuple[float, float | None]:
-        """Return the pair (weak order, strong order) for a class of noise such as "additive"; the latter is None if none is declared."""
+        """Return the pair (weak order, strong order) for a class of noise such as "additive"; the latter is None if none is declared.
+
+        A class without an entry of its own in `weak_orders` or `strong_orders` has the order for the widest class of noise.
+        """
         return cls.weak_orders.get(noise_class, cls.weak_order), cls.strong_orders.get(noise_class, cls.strong_order)
 
     @property

@@ -62,7 +62,7 @@ class _Splitting(Integrator):
             m: The momentum before the step, of the same shape.
             drift: r h, with the step size h.
             kick: kappa h.
-            *flow: The numbers that `_flow` returns.
+            *flow: The `flow_numbers` numbers of the exact solution of O (or U) over its share of the step, in the order of `_flow`.
         """
         raise NotImplementedError
 
@@ -109,7 +109,8 @@ class _Word(_Splitting):
 class OBABO(_Word):
     """The splitting O(h/2) B(h/2) A(h) B(h/2) O(h/2) of a kinetic equation, of weak order 2; h is the step size.
 
-    A solves dX = -r M dt, B dM = kappa grad L dt and O dM = -gamma M dt + kappa scale R dW, each exactly over the time in brackets.
+    A solves dX = -r M dt, B dM = kappa grad L dt and O dM = -gamma M dt + kappa scale R dW, each exactly over the time in brackets. X is the
+    position and M the momentum; r, gamma, kappa and scale are numbers of the equation, and R R^T = Sigma (see `PhaseSDE`).
     Source: G. Bussi, M. Parrinello, Phys. Rev. E 75 (2007).
 
     Args:
@@ -134,7 +135,8 @@ class OBABO(_Word):
 class BAOAB(_Word):
     """The splitting B(h/2) A(h/2) O(h) A(h/2) B(h/2) of a kinetic equation, of weak order 2; h is the step size.
 
-    A solves dX = -r M dt, B dM = kappa grad L dt and O dM = -gamma M dt + kappa scale R dW, each exactly over the time in brackets. On
+    A solves dX = -r M dt, B dM = kappa grad L dt and O dM = -gamma M dt + kappa scale R dW, each exactly over the time in brackets. X is the
+    position and M the momentum; r, gamma, kappa and scale are numbers of the equation, and R R^T = Sigma (see `PhaseSDE`). On
     quadratic losses with constant noise and coefficients the position has the exact stationary law.
     Source: B. Leimkuhler, C. Matthews, Appl. Math. Res. Express (2013).
 
@@ -159,6 +161,7 @@ class UBU(_Splitting):
     """The splitting U(h/2) B(h) U(h/2) of a kinetic equation with additive noise, of weak order 2; h is the step size.
 
     B solves dM = kappa grad L dt, and U solves dX = -r M dt, dM = -gamma M dt + kappa scale R dW, both exactly over the time in brackets.
+    X is the position and M the momentum; r, gamma, kappa and scale are numbers of the equation, and R R^T = Sigma (see `PhaseSDE`).
     The strong order is 2 for Brownian motions built from its own draws. Source: J. M. Sanz-Serna, K. Zygalakis, J. Mach. Learn. Res. 22 (2021).
 
     Args:

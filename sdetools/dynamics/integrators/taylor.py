@@ -40,8 +40,9 @@ class EulerMaruyama(Integrator):
 class Milstein(Integrator):
     """The derivative-free Milstein scheme for an Ito SDE dX = a dt + b dW with commutative noise, of strong order 1 and weak order 1.
 
-    It adds sum_jk (b_k(y + sqrt(h) b_j) - b_k(y)) / sqrt(h) (dW_j dW_k - h delta_jk) / 2 to Euler-Maruyama, where b_j is column j of b. The
-    difference quotients are exact where b is linear. Diagonal and scalar noise need one additional evaluation of b. Source: P. Kloeden, E.
+    It adds sum_jk [(b_k(y + sqrt(h) b_j(y)) - b_k(y)) / sqrt(h)] [(dW_j dW_k - h delta_jk) / 2] to Euler-Maruyama, where b_j is column j of b,
+    dW_j the increment of Brownian motion j, and delta_jk = 1 if j = k, else 0. The difference quotients are exact where b is linear.
+    Diagonal and scalar noise need one additional evaluation of b. Source: P. Kloeden, E.
     Platen, section 11.1.
 
     Args:

@@ -45,7 +45,7 @@ class LinearFilter(Dynamics):
 
     @cached_property
     def gain(self) -> float:
-        """The learning rate of the equivalent plain SGD divided by eta, a float rounded to 14 digits, for the plan's last coefficients."""
+        """The learning rate of the equivalent plain SGD divided by eta, rounded to 14 digits; in a schedule, that of the last coefficients."""
         row = self._rows()[-1]
         row[self.coefficients.index("eta")] = 1.0
         matrix, answer = self._step(row)

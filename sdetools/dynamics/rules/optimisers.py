@@ -105,8 +105,8 @@ class HeavyBall(Dynamics):
 
     Args:
         oracle: The noisy gradient oracle.
-        gamma: The learning rate, a number or one entry per step (constant beyond the last one).
-        beta: The momentum coefficient in [0, 1), a number or one entry per step.
+        gamma: The learning rate, a number or one entry per step; after the last entry it is constant.
+        beta: The momentum coefficient in [0, 1), a number or one entry per step, also constant after the last one.
         momentum: The initial momentum m_0: None for zero, a vector `(dim,)`, or a pair (mean, covariance) of a normal law.
         step_time: The time of one step; by default gamma_0 / (1 - beta_0), the clock of the EMA form.
 
@@ -141,9 +141,10 @@ class HeavyBall(Dynamics):
         return np.column_stack([self.plan.etas(steps), self.plan.betas(steps)])
 
     def averaged(self) -> Plan:
-        """Return the plan of the SGD to compare with: rates sum_{s>=k} gamma_s prod_{t=k+1..s} beta_t, no momentum, base rate `step_time`.
+        """Return the plan of the SGD to compare with: rates sum_{s>=k} (gamma_s prod_{t=k+1..s} beta_t), no momentum, base rate `step_time`.
 
-        For constant gamma and beta all rates are gamma / (1 - beta).
+        k is the step of SGD, gamma_s and beta_s are the coefficients of step s of this method. If they are constant, all rates are
+        gamma / (1 - beta).
         """
         length = len(self.plan.eta_values)
         memory = self.plan.memory(length)

@@ -68,9 +68,10 @@ def classify(sde: Any, declared: str | None, at: Any = None) -> str:
 
 
 def check_class_along_run(sde: Any, y: np.ndarray, p: Any, s: Sequence[Any]) -> None:
-    """Raise ValueError if the noise does not have the class `sde.noise_class` at the outermost points of a run, or at its first four paths.
+    """Raise ValueError if the noise does not have the class `sde.noise_class` at some states of a run; return None otherwise.
 
-    Points that are not finite are left out.
+    The states examined are those with the smallest or the largest value of a coordinate, and those of the first four paths. States that are
+    not finite are left out.
 
     Args:
         sde: The SDE.
@@ -94,7 +95,7 @@ def check_class_along_run(sde: Any, y: np.ndarray, p: Any, s: Sequence[Any]) -> 
 def points_near(rows: int, at: Any = None) -> np.ndarray:
     """Return fixed random points, one a column, at which a class of noise is checked: an array `(rows, 56)`.
 
-    They are 42 of all signs and of the sizes `SIZES`, 8 near the point `at`, and 6 with positive coordinates.
+    They are 42 with coordinates of both signs, 6 of each size in `SIZES`, 8 near the point `at`, and 6 with positive coordinates.
 
     Args:
         rows: The number of coordinates of a point.

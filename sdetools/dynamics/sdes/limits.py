@@ -86,7 +86,7 @@ class OracleSDE(SDE):
 
 
 def inside_step(start: np.ndarray, fraction: float, h: float) -> np.ndarray:
-    """Return the times start + fraction h, in the shape of `start`, with 1 moved to 1 - 1e-6: a jump at the end acts in the next step.
+    """Return the times start + min(fraction, 1 - 1e-6) h, in the shape of `start`: a jump at the end of a step acts in the next one.
 
     Args:
         start: The times at which the steps begin, `(steps,)`.
@@ -122,7 +122,10 @@ class LimitSDE(OracleSDE):
         super().__init__(oracle, scale, silent=silent)
 
     def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
-        """Return lambda_t at the times start + fraction h, `(steps, 1)`, for steps of size `h` that begin at the times `start`, `(steps,)`."""
+        """Return lambda_t = etabar_k / eta, k = floor(t / eta), at the times t = start + fraction h, `(steps, 1)`.
+
+        The steps have size `h` and begin at the times `start`, `(steps,)`. After the end of the plan lambda_t is constant.
+        """
         return np.asarray(self.plan.rate(inside_step(start, fraction, h)))[:, None]
 
     def drift(self, y: Any, p: Any = None, s: Sequence[Any] = (1.0,)) -> np.ndarray:
@@ -276,9 +279,10 @@ class KineticSDE(PhaseSDE):
         self._set_momentum(momentum, self.dim)
 
     def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
-        """Return rows (r_t, lambda_t, lambda_t) at the times start + fraction h, `(steps, 3)`.
+        """Return rows (r, gamma, kappa) = (r_t, lambda_t, lambda_t) at the times t = start + fraction h, `(steps, 3)`.
 
-        The steps have size `h` and begin at the times `start`, `(steps,)`; `fraction` is the place within a step, from 0 to 1.
+        r_t = eta_k / eta and lambda_t = (1 - beta_k) / eta with k = floor(t / eta). The steps have size `h` and begin at the times `start`,
+        `(steps,)`; `fraction` is the place within a step, from 0 to 1.
         """
         eta = self.plan.eta
         k = np.floor(inside_step(start, fraction, h) / eta * (1 + 1e-12) + 1e-9).astype(int)
@@ -324,7 +328,11 @@ class HamiltonianSDE(PhaseSDE):
         self._set_momentum(momentum, self.dim)
 
     def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
-        """Return the row (r, gamma, kappa) = (1, 0, lambda) for each step that begins at a time in `start`, `(steps, 3)`; the rest is not used."""
+        """Return the row (r, gamma, kappa) = (1, 0, lambda) for each of the times `start`, `(steps,)`: an array `(steps, 3)`.
+
+        These are the numbers of the general form dX = -r V dt, dV = -gamma V dt + kappa grad L dt, with lambda = (1 - beta) / eta^alpha.
+        They are constant in time, so `fraction` and `h` are not used.
+        """
         return np.broadcast_to([1.0, 0.0, self.rate], (len(start), 3))
 
 
@@ -374,7 +382,10 @@ class ModifiedMomentumSDE(PhaseSDE):
         self._set_momentum(momentum, self.dim)
 
     def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
-        """Return the row (r, gamma, kappa) = (1, mu, 1) for each step that begins at a time in `start`, `(steps, 3)`; the rest is not used."""
+        """Return the row (r, gamma, kappa) = (1, mu, 1) of `PhaseSDE` for each of the times `start`, `(steps,)`: an array `(steps, 3)`.
+
+        mu = (1 - beta) / h is the friction. The row is constant in time, so the arguments `fraction` and `h` are not used.
+        """
         return np.broadcast_to([1.0, self.mu, 1.0], (len(start), 3))
 
     def drift(self, y: Any, p: Any = None, s: Sequence[Any] = (1.0, 1.0, 1.0)) -> np.ndarray:

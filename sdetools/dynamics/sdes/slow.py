@@ -140,7 +140,10 @@ class SlowSDE(OracleSDE):
         return False
 
     def signal_values(self, start: np.ndarray, fraction: float, h: float) -> np.ndarray:
-        """Return lambda_t at the times start + fraction h of the slow clock, `(steps, 1)`; the steps of size `h` begin at `start`, `(steps,)`."""
+        """Return lambda_t = etabar_k / eta, k = floor(t / eta^2), at the times t = start + fraction h of the slow clock, `(steps, 1)`.
+
+        The steps have size `h` and begin at the times `start`, `(steps,)`. After the end of the plan lambda_t is constant.
+        """
         return np.asarray(self.plan.rate(inside_step(start, fraction, h), step_time=self.plan.eta**2))[:, None]
 
     def drift(self, y: Any, p: Any = None, s: Any = (1.0,)) -> np.ndarray:
