@@ -19,7 +19,7 @@ def hessian(gradient: Callable, x: np.ndarray, step: float = EPS ** (1 / 3)) -> 
     Args:
         gradient: A function of points, `(dim,)` or `(dim, paths)`, that returns an array of the same shape.
         x: One point `(dim,)`, or many `(dim, paths)`, as a float array.
-        step: The step h along a coordinate, times max(1, |x_i|).
+        step: The step along coordinate i is `step` max(1, |x_i|).
 
     Returns:
         An array `(dim, dim)` for one point, `(dim, dim, paths)` for many.
@@ -49,12 +49,12 @@ def third(gradient: Callable, hessian_function: Callable | None, x: np.ndarray) 
 
 
 def differences(function: Callable, x: np.ndarray, step: float) -> np.ndarray:
-    """Return the central differences (f(x + h e_i) - f(x - h e_i)) / (2 h) along each coordinate i, stacked on a new first axis.
+    """Return the central differences (f(x + h_i e_i) - f(x - h_i e_i)) / (2 h_i) along each coordinate i, stacked on a new first axis.
 
     Args:
         function: f, a function of points, `(dim,)` or `(dim, paths)`, that returns an array.
         x: One point `(dim,)`, or many `(dim, paths)`, as a float array; it is not changed.
-        step: h, times max(1, |x_i|).
+        step: The number h in the steps h_i = h max(1, |x_i|).
 
     Returns:
         An array of shape `(dim, *shape of f(x))`; entry i is the derivative by x_i.

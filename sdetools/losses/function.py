@@ -164,7 +164,7 @@ class FunctionLoss(Loss):
         return _paths(self._graphs.product(_rows(x), _rows(v)), x)
 
     def third_contracted(self, x: Any, matrix: Any, p: Any = None) -> np.ndarray:
-        """Return the contraction sum_ij d_ijl L(x) M_ij, if it can be traced without forming the dim^3 entries of the third derivative.
+        """Return the contraction sum_ij d_ijl L(x) M_ij; the dim^3 entries d_ijl L are formed only if the functions cannot be traced.
 
         Args:
             x: One point `(dim,)`, many points `(dim, paths)`, or a traced point (a graph value `(dim,)`).

@@ -32,7 +32,7 @@ Traced = Callable[[Value], Value]
 class Formula:
     """A function given by a graph; call it with arrays for many paths, or `of` with graph values.
 
-    It is compiled to NumPy code at the first call with arrays.
+    A call takes one array `(*shape, n)` for each input and returns one for the result, for n paths. It compiles NumPy code the first time.
 
     Args:
         out: The result, a graph value.

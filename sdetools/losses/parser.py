@@ -329,7 +329,7 @@ class _Parser:
         return total
 
     def power(self, node: ast.expr, base: Parsed, exponent: Parsed) -> Parsed:
-        """Return the pair (expression, float or None) of a power from those of base and exponent; ValueError for an exponent above 1000."""
+        """Return the pair (expression, float or None) of a power from those of base and exponent; ValueError for one of size above 1000."""
         (a, u), (b, v) = base, exponent
         if b.free_symbols and b.free_symbols <= self.folded.keys():
             v = to_float(b.subs(self.folded))

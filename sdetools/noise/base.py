@@ -139,7 +139,8 @@ class Noise(ABC):
             p: The numbers of the noise; None for `parameters`.
 
         Returns:
-            A tuple of one or two arrays `(n,)` or `(n, paths)` for n samples: the weights of their gradients and, with label noise, of their labels.
+            A tuple of one or two arrays `(n,)` or `(n, paths)` for n samples: the weights of the gradients of their losses and, with label
+            noise, of their models.
         """
         return None
 

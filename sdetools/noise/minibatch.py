@@ -28,7 +28,7 @@ GATHER_COST, SLOPE_COST = 11, {"least_squares": 2, "logistic": 35}
 class Minibatch(SampledNoise):
     """Minibatch and label noise of a linear model, f_i(x) = a_i . x with the features a_i (`minibatch` and `label_noise` make it).
 
-    The law of label noise alone does not depend on x. A small batch reads only its own rows a_i of the data (`gathers`). A larger one counts
+    `SampledNoise` has the formula. The law of label noise alone does not depend on x. A small batch reads only its own rows a_i of the data (`gathers`). A larger one counts
     how often each sample was drawn and forms the products A x and A^T (weights * slopes) with all data.
 
     Args:
@@ -43,10 +43,10 @@ class Minibatch(SampledNoise):
     loss: LinearModel
 
     def raw(self, x: Any, z: Any, p: Any = None) -> Any:
-        """Return the gradient of the batch with its label noise, `(dim,)` or `(dim, paths)`; for label noise alone only the label term.
+        """Return the batch gradient with label noise, (1/size) sum_b (grad L_{i_b} - label_std s_b grad f_{i_b}), `(dim,)` or `(dim, paths)`.
 
-        `x` are points, `z` the draws (first those of the samples, then those of the labels), and `p` is [label_std]; with None or an
-        empty `p` the attribute `label_std` is used.
+        For label noise alone the first term is left out. `x` are points, `z` the draws (first those of the samples i_b, then those of the labels,
+        s_b), and `p` is [label_std]; with None or an empty `p` the attribute `label_std` is used.
         """
         if not isinstance(x, Value):
             x, z = spread(np.asarray(x, dtype=float), z), np.asarray(z, dtype=float)
@@ -71,7 +71,7 @@ class Minibatch(SampledNoise):
 
     @property
     def state_dependent(self) -> bool:  # type: ignore[override]
-        """Whether the law of v depends on x: not for label noise alone, where v = -(1/size) sum_b eps_b a_{i_b}."""
+        """Whether the law of v depends on x: not for label noise alone, v = -(label_std / size) sum_b s_b a_{i_b}."""
         return self.with_data
 
     def covariance(self, x: Any, p: Any = None) -> Any:
@@ -107,7 +107,7 @@ class Minibatch(SampledNoise):
 class FunctionMinibatch(SampledNoise):
     """Minibatch and label noise of a loss given by a Python function of a sample (`minibatch` and `label_noise` make it).
 
-    The loss is made by `losses.from_function(..., data=...)`. A small batch reads only its own rows of the data. A larger one, or a batch
+    `SampledNoise` has the formula, and `losses.from_function(..., data=...)` makes the loss. A small batch reads only its own rows of the data. A larger one, or a batch
     together with the full gradient, is one gradient of a weighted sum over all samples.
 
     Args:
@@ -122,10 +122,10 @@ class FunctionMinibatch(SampledNoise):
     loss: FunctionSamples
 
     def raw(self, x: Any, z: Any, p: Any = None) -> Any:
-        """Return the gradient of the batch with its label noise, `(dim,)` or `(dim, paths)`; for label noise alone only the label term.
+        """Return the batch gradient with label noise, (1/size) sum_b (grad L_{i_b} - label_std s_b grad f_{i_b}), `(dim,)` or `(dim, paths)`.
 
-        `x` are points, `z` the draws (first those of the samples, then those of the labels), and `p` is [label_std]; with None or an
-        empty `p` the attribute `label_std` is used.
+        For label noise alone the first term is left out. `x` are points, `z` the draws (first those of the samples i_b, then those of the labels,
+        s_b), and `p` is [label_std]; with None or an empty `p` the attribute `label_std` is used.
         """
         if not self.loss.gathers(self.size, self.with_data, self.label_draw is not None):
             return self.loss.weighted_gradient(x, *self.sample_weights(z, p))
@@ -134,7 +134,7 @@ class FunctionMinibatch(SampledNoise):
         return self.loss.batch_gradient(x, index, labels, self.with_data)
 
     def sample_weights(self, z: Any, p: Any = None) -> tuple[Any, ...]:
-        """Return a tuple of arrays `(n,)` or `(n, paths)`: for each sample its share of the batch and, with label noise, the sum of its eps / size.
+        """Return a tuple of arrays `(n,)` or `(n, paths)`: per sample its share of the batch and, with label noise, its label errors / size.
 
         They are the weights with which `loss.weighted_gradient(x, *weights)` equals `raw(x, z, p)`. The first is 0 for label noise alone. `z` are
         the draws, and `p` is [label_std] or None.

@@ -199,14 +199,16 @@ class SVAGNoise(Noise):
     def raw(self, x: Any, z: Any, p: Any = None) -> Any:
         """Return (r_1 raw_1 + r_2 raw_2) / sqrt(l), `(dim,)` or `(dim, paths)`, for the batch gradients raw_i of both copies.
 
-        The arguments are those of `value`. NotImplementedError if the inner noise samples no data.
+        `x` are points, `z` the draws of both copies, and `p` is [*weights, *numbers of the inner noise], or None for `parameters`.
+        NotImplementedError if the inner noise samples no data.
         """
         return self._mixed(self.inner.raw, x, z, p)
 
     def sample_weights(self, z: Any, p: Any = None) -> tuple[Any, ...] | None:
         """Return (r_1 w_1 + r_2 w_2) / sqrt(l) for the sample weights w_i of both copies, a tuple of arrays `(n,)` or `(n, paths)`.
 
-        `z` are the draws of both copies, and `p` is as in `value`. None if the inner noise has no such weights (see `Noise.sample_weights`).
+        `z` are the draws of both copies, and `p` is [*weights, *numbers of the inner noise], or None for `parameters`. The result is None if
+        the inner noise has no such weights (see `Noise.sample_weights`).
         """
         p, half = self.parameters if p is None else p, self.inner.n_draws
         both = [self.inner.sample_weights(part, p[2:]) for part in (z[:half], z[half:])]

@@ -55,14 +55,14 @@ class Root(ABC):
 
     @abstractmethod
     def entries(self, x: Any, p: Any) -> Sequence[Sequence[Any]]:
-        """Return R(x), for `x` `(dim,)` or `(dim, paths)`, as `dim` sequences of `rank` numbers, arrays `(paths,)` or traced values."""
+        """Return R(x) with numbers `p` for `parameters`, as `dim` sequences of `rank` numbers, arrays `(paths,)` or traced values, as in `x`."""
 
     def times(self, u: Any, x: Any, p: Any) -> Any:
-        """Return R(x) u as `dim` components, an array or a list, for `u` with `rank` entries: `(rank,)`, `(rank, paths)` or a list."""
+        """Return R(x) u as `dim` components, an array or a list, for `u` `(rank,)`, `(rank, paths)` or a list, with `p` for `parameters`."""
         return [dot(row, u) for row in self.entries(x, p)]
 
     def covariance(self, x: Any, p: Any) -> np.ndarray:
-        """Return R(x) R(x)^T, `(dim, dim)`, or `(dim, dim, paths)` for `x` `(dim, paths)`; for a traced `x` an array of objects."""
+        """Return R(x) R(x)^T, `(dim, dim)` or, for `x` `(dim, paths)`, `(dim, dim, paths)`, with `p` for `parameters`; objects for a traced `x`."""
         rows = self.entries(x, p)
         traced = isinstance(x, Value) or np.asarray(x).dtype == object
         out = np.empty((self.dim, self.dim, *np.shape(x)[1:]), dtype=object if traced else float)

@@ -49,6 +49,8 @@ def _vmapped(function: Callable[..., torch.Tensor], *rows: torch.Tensor) -> torc
 class TorchMinibatch(SampledNoise):
     """Minibatch and label noise of a torch loss with data, `losses.from_torch(..., data=...)` or `losses.from_torch_model`.
 
+    `SampledNoise` has the formula.
+
     Args:
         loss: The loss with the data.
         size: Batch size.
@@ -61,10 +63,10 @@ class TorchMinibatch(SampledNoise):
     loss: TorchSamples
 
     def raw(self, x: Any, z: Any, p: Any = None) -> Any:
-        """Return the gradient of the batch with its label noise, `(dim,)` or `(dim, paths)`; for label noise alone only the label term.
+        """Return the batch gradient with label noise, (1/size) sum_b (grad L_{i_b} - label_std s_b grad f_{i_b}), `(dim,)` or `(dim, paths)`.
 
-        `x` are points, `z` the draws (first those of the samples, then those of the labels), and `p` is [label_std]; with None or an
-        empty `p` the attribute `label_std` is used.
+        For label noise alone the first term is left out. `x` are points, `z` the draws (first those of the samples i_b, then those of the labels,
+        s_b), and `p` is [label_std]; with None or an empty `p` the attribute `label_std` is used.
         """
         labels = [self.std(p) * z[self.size :]] if self.label_draw is not None else []
         return on_paths(self._batch, x, batch_indices(z[: self.size], self.n, self.replace), *labels)

@@ -41,7 +41,7 @@ class TextTask:
         words: The label words, in the order of classes.
         length: The maximal number of tokens of a prompt.
         labels: The class indices, by their names in the files.
-        files: Triples (training file, test file, reader of rows); the first one whose training file exists is used.
+        files: Triples (training file, test file, function from a path to rows); the first one whose training file exists is used.
         source: The web address of the files, for messages.
         folder: The name of the task's folder below the folder of the data.
         short: The indices of the classes that are known to have too few examples.

