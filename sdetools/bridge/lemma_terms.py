@@ -63,7 +63,7 @@ def lemma_terms(inner: np.ndarray, hessian_inner: np.ndarray, squared: np.ndarra
     """Return unbiased estimates of |grad L|^2, grad L^T H grad L, tr(H Sigma) and tr(Sigma) from independent groups of batches.
 
     With g_a the mean gradient of group a, the first two are the means of g_a . g_b and g_b . (H g)_a over pairs a != b. The last two are the
-    means of g . H g and g . g over single batches, minus the second and the first.
+    means of g . H g and g . g over single batches, minus the second and the first estimate, respectively.
 
     Args:
         inner: Inner products g_a . g_b of the groups' mean gradients, `(groups, groups)`.

@@ -20,7 +20,7 @@ def batch_indices(u: Any, n: int, replace: bool) -> Any:
     They are floor(u n) with replacement, and different numbers by Floyd's algorithm (see `floyd`) without.
 
     Args:
-        u: Uniform draws from (0, 1), `(size,)` or `(size, paths)`, one for each place in the batch; at most n without replacement. Arrays or traced.
+        u: Uniform draws from (0, 1), `(size,)` or `(size, paths)`, arrays or traced, one for each place in the batch; size <= n without replacement.
         n: Number of samples.
         replace: Whether samples are drawn with replacement.
 

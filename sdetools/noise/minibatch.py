@@ -28,8 +28,8 @@ GATHER_COST, SLOPE_COST = 11, {"least_squares": 2, "logistic": 35}
 class Minibatch(SampledNoise):
     """Minibatch and label noise of a linear model, f_i(x) = a_i . x with the features a_i (`minibatch` and `label_noise` make it).
 
-    `SampledNoise` has the formula. The law of label noise alone does not depend on x. A small batch reads only its own rows a_i of the data (`gathers`). A larger one counts
-    how often each sample was drawn and forms the products A x and A^T (weights * slopes) with all data.
+    `SampledNoise` has the formula. The law of label noise alone does not depend on x. A small batch reads only its own rows a_i of the data
+    (`gathers`). A larger one counts how often each sample was drawn and forms the products A x and A^T (weights * slopes) with all data.
 
     Args:
         loss: The loss with the data.
@@ -107,8 +107,8 @@ class Minibatch(SampledNoise):
 class FunctionMinibatch(SampledNoise):
     """Minibatch and label noise of a loss given by a Python function of a sample (`minibatch` and `label_noise` make it).
 
-    `SampledNoise` has the formula, and `losses.from_function(..., data=...)` makes the loss. A small batch reads only its own rows of the data. A larger one, or a batch
-    together with the full gradient, is one gradient of a weighted sum over all samples.
+    `SampledNoise` has the formula, and `losses.from_function(..., data=...)` makes the loss. A small batch reads only its own rows of the data.
+    A larger one, or a batch together with the full gradient, is one gradient of a weighted sum over all samples.
 
     Args:
         loss: The loss with the data.

@@ -340,7 +340,7 @@ class ModifiedMomentumSDE(PhaseSDE):
     """The modified equations of Eq. (1) with rate gamma, h = sqrt(gamma), mu = (1 - beta)/h, in M = -V, clock t = k sqrt(gamma).
 
         order 1:  dM = -mu M dt + grad L dt + sigma sqrt(h) R dW,                                   dX = -M dt
-        order 2:  dM = -(mu + h/2 (mu^2 - Hess)) M dt + (1 + h mu/2) grad L dt + sigma sqrt(h) R dW,
+        order 2:  dM = -(mu + (h/2) (mu^2 - Hess)) M dt + (1 + h mu/2) grad L dt + sigma sqrt(h) R dW,
                   dX = -((1 - h mu/2) M + (h/2) grad L) dt
 
     Eq. (1) is the heavy-ball form m' = beta m + g, x' = x - gamma m', V its velocity in Li et al., R R^T = Sigma and Hess = Hess L(X). The
