@@ -33,12 +33,12 @@ def compiled(
         outputs: Values to compute.
         inputs: All inputs of the graph, in the order of f's arguments. An array is `(*shape, paths)`, for a uniform input `shape`.
         torch: The module `torch`, for tensors; None for NumPy.
-        device: Device of the tensors.
-        dtype: Type of the floats in this library; double by default.
+        device: Device of the tensors; NumPy ignores it.
+        dtype: Type of the floats, such as `torch.float32` for torch; float64 by default.
 
     Returns:
-        The function. It returns a tuple of arrays in the order of `outputs`, `(*shape, paths)` each, for uniform outputs `shape`. Compiled
-        functions in the graph get all paths at once.
+        The function. It returns a tuple of arrays in the order of `outputs`, `(*shape, paths)` each, for uniform outputs `shape`. Nodes of
+        kind "call" are called once with the arrays of all paths. Overflow and invalid operations give infinity and NaN without a warning.
 
     Example:
         >>> from sdetools.graph.value import Trace
@@ -54,14 +54,14 @@ def compiled(
 def source(
     outputs: Sequence[Value], inputs: Sequence[Value], torch: Any = None, device: Any = "cpu", dtype: Any = None
 ) -> tuple[str, dict[str, Any]]:
-    """Return the source code of the function that `compiled` makes, and a dictionary of the objects that it uses, by name.
+    """Return the pair (source code of the function that `compiled` makes, dictionary of the objects that it uses, by name).
 
     Args:
         outputs: Values to compute.
         inputs: All inputs of the graph, in the order of the function's arguments.
         torch: The module `torch`, for tensors; None for NumPy.
-        device: Device of the tensors.
-        dtype: Type of the floats in this library; double by default.
+        device: Device of the tensors; NumPy ignores it.
+        dtype: Type of the floats, such as `torch.float32` for torch; float64 by default.
     """
     return _Writer(torch, device, dtype).text(outputs, inputs)
 
@@ -78,7 +78,7 @@ class _Writer:
             self.space["F"] = torch_functions
 
     def text(self, outputs: Sequence[Value], inputs: Sequence[Value]) -> tuple[str, dict[str, Any]]:
-        """Return the source code of a function f of `inputs` that returns the tuple of `outputs`, and a dictionary of the objects that it uses."""
+        """Return the pair (source code of a function f of `inputs` that returns the tuple of `outputs`, dictionary of what it uses by name)."""
         names: dict[Any, str] = {x.key: f"a{i}" for i, x in enumerate(inputs)}
         varying = next((names[x.key] for x in inputs if not x.uniform), None)
         lines = [f"P = {varying}.shape[-1]"] if varying else []
@@ -128,7 +128,7 @@ class _Writer:
         return self.called("asarray", number, *(["dtype=real", "device=device"] if self.torch else []))
 
     def line(self, v: Value, own: list[str]) -> str:
-        """Return the text to the right of `=` that computes the node `v`, in which its arguments are the variables `own`."""
+        """Return the text to the right of `=` that computes the node `v`: "v3 * a0" for a product; `own` has the variables of `v.args`, in order."""
         if v.op == "map":
             return self.map(v, [f"{n}[..., None]" if a.uniform and a.ndim and not v.uniform else n for a, n in zip(v.args, own)])
         if v.op == "reduce":
@@ -151,7 +151,7 @@ class _Writer:
         return self.view(v, own[0])
 
     def map(self, v: Value, a: list[str]) -> str:
-        """Return the text to the right of `=` for an elementwise operation `v`; `a` has the texts of its operands."""
+        """Return the text to the right of `=` for an elementwise operation `v`, such as "v3 + 1.0"; `a` has the texts of its operands, in order."""
         if v.name not in (*CONDITIONS, "where"):  # the type of a condition and a number would depend on the library
             a = [self.real_of(x, n) if x.boolean else n for x, n in zip(v.args, a)]
         if v.name in SIGNS:
@@ -163,20 +163,20 @@ class _Writer:
         return self.called(v.name, *a)
 
     def real_of(self, a: Value, condition: str) -> str:
-        """Return the text of the condition `a` as numbers of the float type, "v3.astype(real)"; `condition` is its own text."""
+        """Return the text of the condition `a` as numbers 0 and 1: "v3.astype(real)", in torch "v3.to(real)"; `condition` is its own text, "v3"."""
         if a.op == "const" and not a.ndim:
             return _number(float(a.extra))
         return f"{condition}.to(real)" if self.torch else f"{condition}.astype(real)"
 
     def spread(self, a: Value, name: str, other: Value) -> str:
-        """Return the text of operand `a`, called `name`: if it is uniform and the result `other` is not, broadcast along the axis of paths."""
+        """Return `name`, the text of operand `a` of the node `other`; if `a` is uniform and `other` is not, that of `a` repeated for all paths."""
         if not a.uniform or other.uniform:
             return name
         name = self.whole(name) if a.op == "const" and a.ndim == 0 else name
         return self.called("broadcast_to", f"{name}[..., None]", f"({''.join(f'{n}, ' for n in a.shape)}P)")
 
     def shape(self, v: Value, shape: Sequence[int] | None = None) -> str:
-        """Return the text of a shape with the number of paths P, "(3, P,)"; without P if `v` is uniform. By default the shape is that of `v`."""
+        """Return the text of `shape` (None: that of `v`) with the axis of P paths appended, "(3, P,)"; without it if `v` is uniform, "(3, )"."""
         return "(" + "".join(f"{n}, " for n in (v.shape if shape is None else shape)) + ("" if v.uniform else "P,") + ")"
 
     def view(self, v: Value, x: str) -> str:
@@ -214,9 +214,10 @@ def _number(x: float) -> str:
 
 
 def pull(v: Value) -> list[int | None] | None:
-    """Return, for each axis of the source of the view `v`, the axis of `v` along it; None if `v` is not a permutation of axes.
+    """Return, for each axis of the source of the view `v`, the number of the axis of `v` that runs along it: [1, 0] for a transpose.
 
-    The view may also repeat elements along new axes. An axis of the source with one element is None in the list.
+    An axis of the source with one element is None in the list. The view may repeat the source along new axes: a broadcast of `(3,)` to `(5, 3)`
+    gives [1]. The result is None for all other views, such as slices and reshapes.
     """
     source, w = v.args[0], v.extra
     if w.start or w.table is not None:

@@ -17,9 +17,10 @@ _WORD = ir.IntType(64)
 
 
 def intrinsic(function: Callable[Concatenate[Any, P], Any]) -> Callable[P, Any]:
-    """Return `numba.extending.intrinsic(function)`, typed as code that Numba compiles calls it: without the first argument, `typingctx`.
+    """Return `numba.extending.intrinsic(function)`; for type checkers it lacks the first argument, `typingctx`, which callers do not pass.
 
-    `function(typingctx, *types)` returns a signature of Numba and a function that generates the instructions.
+    `function(typingctx, *types)` gets Numba's types of the arguments, and returns a signature of Numba and a function that generates the
+    instructions.
     """
     made: Any = extending.intrinsic(function)
     return made
@@ -81,7 +82,7 @@ def fma(typingctx, x, y, z):
 
 @intrinsic
 def whole_below(typingctx, x):
-    """Return the largest whole number that is not above `x`, as a float of its type; the sign of zero is kept. Numba supplies `typingctx`."""
+    """Return the largest whole number that is not above the float `x`, of the same type; -0.0 stays -0.0. Numba supplies `typingctx`."""
     real = _real(x)
 
     def codegen(context, builder, signature, arguments):
@@ -91,7 +92,7 @@ def whole_below(typingctx, x):
 
 
 def polynomial(*coefficients: float) -> Any:
-    """Return a compiled function x -> c_0 + c_1 x + c_2 x^2 + ... for these coefficients, by Horner's rule.
+    """Return a compiled function x -> c_0 + c_1 x + c_2 x^2 + ... by Horner's rule; the coefficients are c_0, c_1, ..., at least one.
 
     The result has the type of x, float32 or float64, to which the coefficients are rounded.
     """
@@ -114,7 +115,7 @@ def polynomial(*coefficients: float) -> Any:
 
 @intrinsic
 def low_product(typingctx, x, y):
-    """Return (low 32 bits of x) times y for uint64 x and y, modulo 2^64; the upper half of x is ignored. Numba supplies `typingctx`.
+    """Return (x mod 2^32) y mod 2^64 as a uint64, for uint64 x and y: the upper half of x is ignored. Numba supplies `typingctx`.
 
     For a constant y below 2^32 it becomes one vector instruction.
     """
@@ -165,7 +166,7 @@ def stack_array(kind: Any, count: int, zeros: bool = True) -> Any:
 def block_copy(kind: Any, count: int) -> Any:
     """Return a compiled function `copy(source, at, target, to)` that copies `count` numbers by whole registers.
 
-    It copies from position `at` of the pointer `source` to position `to` of the pointer `target` and returns nothing.
+    It copies from position `at` of the pointer `source` to position `to` of the pointer `target`, both counted in numbers, and returns nothing.
 
     Args:
         kind: Numba's type of the numbers.

@@ -21,10 +21,10 @@ class Call:
 
     Attributes:
         function: Compiled function that writes its results into the first rows of `out`; None if there is only `plain` or `tensors`.
-        data: Arrays that it takes after `out`.
+        data: Arrays that `function` takes after `out`.
         scratch: Number of rows of working memory in `out`, after the results.
-        plain: `plain(*parts)`, the results from NumPy arrays; by default computed by `function`.
-        tensors: `tensors(*parts)`, the results from torch tensors; by default computed on NumPy arrays.
+        plain: `plain(*parts)` returns the results for NumPy arrays; None: `function` computes them.
+        tensors: `tensors(*parts)` returns the results for torch tensors; None: they are computed on NumPy arrays.
     """
 
     function: Callable[..., None] | None

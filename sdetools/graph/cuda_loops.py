@@ -36,14 +36,15 @@ LIBRARY = {"absolute": "fabs", "power": "pow", "arctan": "atan", "arcsin": "asin
 class Product:
     """A matrix product between two kernels.
 
-    The rows of the state array S from `target` on become the matrix `data[matrix]`, `(n, d)`, times d blocks of `columns` rows.
+    out[i] = sum_k A[i, k] x[k], for i < n and k < d: A is the array of data `data[matrix]`, `(n, d)`, and x[k] and out[i] are blocks of `columns`
+    consecutive rows of all lanes. The result is written to the state array S.
 
     Attributes:
         matrix: Number of the matrix among the arrays of data.
-        array: "S" or "Z", the array that has the d blocks.
-        source: First row of the d blocks.
-        target: First row of the n blocks of the result.
-        columns: Number of rows of a block: the product of the lengths of the value's axes but the first.
+        array: "S" (state) or "Z" (draws), the array that has x.
+        source: First row of x in that array.
+        target: First row of out in S.
+        columns: Number of rows of a block: the product of the lengths of all axes of x but the first, 1 for a vector.
     """
 
     matrix: int
@@ -56,8 +57,8 @@ class Product:
 class CudaLoops(Loops):
     """Like `Loops`, for kernels in which a thread is a lane, the place of a path.
 
-    `given` are the arguments of `Loops`, with `lanes` as the text of the number of lanes. `products` maps the lines at which the code is cut into
-    kernels to the matrix product between them, or None for a plain cut.
+    `given` are the arguments of `Loops` (outputs, rows, draws, names, free, lanes, tables), with `lanes` as a text, such as "lanes". Where the code
+    is cut into kernels it has a marking line, such as "product 12" or "cut 0"; `products` maps it to the matrix product that runs there, or None.
     """
 
     NEVER_INLINED, ROWWISE, STORES, BUDGET = (), (), 24, inf
@@ -84,24 +85,25 @@ class CudaLoops(Loops):
         return list(body)
 
     def begin(self) -> None:
-        """Open a new body of code: forget the lines, variables and conditions of the one before."""
+        """Begin a new body of code: empty the lists of lines, variables and conditions of the one before; rows of working memory stay reserved."""
         super().begin()
         self.conditions: set[str] = set()
 
     def emit(self, v: Value | None, text: str, uses: Sequence[str], **more: Any) -> str:
         """Add the line `name = text` and return its new name; if `v` is a condition, the name is kept in `conditions`. See `Elements.emit`.
 
-        `v` is the value that the line computes, None for a load, `uses` are the names in `text`, `more` further fields of `Item`.
+        `v` is the value that the line computes (None for a load from memory), `uses` are the names in `text`, and `more` are further fields of
+        `graph.straight.Item` by name, such as load=True.
         """
         name = super().emit(v, text, uses, **more)
         self.conditions |= {name} if v is not None and v.boolean else set()
         return name
 
     def scheduled(self, ends: Sequence[Item]) -> list[str]:
-        """Return the lines of code that run the lines added so far and then `ends`, which write the results.
+        """Return, as code, the lines that `emit` has added since `begin`, and then `ends`, the lines that write the results.
 
-        If they exceed a thread's registers, they are cut into several kernels by lines that are keys of `products`. Between kernels, values are in
-        rows of working memory.
+        More than `LONGEST` lines are cut into several kernels, by marking lines that are keys of `products`. Between kernels, values are in rows of
+        working memory.
         """
         own = [item for item in self.items if not item.load]
         if len(own) > LONGEST:
@@ -128,7 +130,7 @@ class CudaLoops(Loops):
         return [*lines, *(f"{end.target} = {end.text}" for end in ends)]
 
     def function(self, name: str, given: Sequence[str]) -> str:
-        """Return the expression of NumPy's function `name` of the expressions `given`: a call of CUDA's library, or a condition where it has none."""
+        """Return the expression of NumPy's function `name` of the expressions `given`: "math.atan(v3)"; a conditional one for those in `TEXTS`."""
         if name in TEXTS:
             return TEXTS[name].format(*given, zero=self.zero, one=self.one)
         return f"math.{LIBRARY.get(name, name)}({', '.join(given)})"
@@ -174,9 +176,9 @@ class CudaLoops(Loops):
 
 
 class CudaStraight(CudaLoops):
-    """Like `CudaLoops`, with its arguments `given`, for straight-line code whose rows are local variables of a thread.
+    """Like `CudaLoops`, with its arguments `given`, for code without loops (`CudaLoops.in_registers`): rows are local variables of a thread.
 
-    Row r of S is the variable s0, s1, ..., row r of Z is z0, z1, ...; `used` is the set of the rows of S that the code reads or writes.
+    Row 4 of the state array S is the variable s4, row 4 of the draws Z is z4; `used` is the set of the rows of S that the code reads or writes.
     """
 
     def __init__(self, *given: Any) -> None:

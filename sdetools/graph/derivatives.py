@@ -81,10 +81,10 @@ def gradient(out: Any, x: Value) -> Value:
 
     Args:
         out: A value with one element.
-        x: The input to differentiate by, or any node below `out`.
+        x: The input to differentiate by, or any node on which `out` depends.
 
     Raises:
-        TracingError: If `out` has more than one element, or `x` enters a compiled function.
+        TracingError: If `out` has not exactly one element, or depends on `x` through a compiled function (a node of kind "call").
     """
     out = value(out)
     if out.size != 1:
@@ -99,11 +99,11 @@ def vjp(out: Value, x: Value, weight: Any = 1.0) -> Value:
 
     Args:
         out: The value to differentiate.
-        x: The input, or any node below `out`.
+        x: The input, or any node on which `out` depends.
         weight: Adjoint of `out`, a number, array or value; it broadcasts to the shape of `out`.
 
     Raises:
-        TracingError: If `x` enters a compiled function.
+        TracingError: If `out` depends on `x` through a compiled function (a node of kind "call").
     """
     nodes = order([out])
     live = {x.key}
@@ -131,7 +131,7 @@ class _Adjoint:
         self.pieces: dict[tuple[int, int], Value] = {}
 
     def add(self, amount: Any) -> None:
-        """Add a contribution, `amount`: a value of the node's shape, or a pair of a flat position and a value `(n,)` that begins there."""
+        """Add a contribution, `amount`: a value of the node's shape, or a pair (flat position of the first of n elements, value `(n,)`)."""
         if isinstance(amount, tuple):  # a piece
             first, piece = amount
             place = first, piece.size
@@ -140,7 +140,7 @@ class _Adjoint:
             self.whole = amount if self.whole is None else self.whole + amount
 
     def total(self) -> Value | None:
-        """Return the sum of all contributions as a `Value` of the node's shape; None if there is none."""
+        """Return the sum of the contributions that `add` has got, as a `Value` of the node's shape; None if there is none."""
         if self.pieces:
             pieces = assembled(self.pieces, self.shape)
             self.whole, self.pieces = (pieces if self.whole is None else self.whole + pieces), {}
@@ -209,11 +209,11 @@ def jvp(out: Value, x: Value, along: Any) -> Value:
 
     Args:
         out: The value to differentiate.
-        x: The input, or any node below `out`.
+        x: The input, or any node on which `out` depends.
         along: Direction, a number, array or value; it broadcasts to the shape of `x`.
 
     Raises:
-        TracingError: If `x` enters a compiled function.
+        TracingError: If `out` depends on `x` through a compiled function (a node of kind "call").
     """
     dots: dict[Any, Value] = {x.key: broadcast(value(along), x.shape)}
     for node in order([out]):
@@ -253,14 +253,14 @@ def _pushforward(node: Value, dots: dict[Any, Value]) -> Value | None:
 
 
 def jacobian(out: Value, x: Value) -> Value:
-    """Return the Jacobian d out_i / dx_j as a `Value` of shape `(*out.shape, *x.shape)`.
+    """Return the Jacobian d out_i / dx_j as a `Value` of shape `(*out.shape, *x.shape)`; zeros if `out` does not depend on `x`.
 
     Args:
-        out: The value to differentiate; a smaller one than `x` is differentiated by reverse mode, others by forward mode.
-        x: The input, or any node below `out`.
+        out: The value to differentiate: in reverse mode if it has fewer elements than `x`, else in forward mode.
+        x: The input, or any node on which `out` depends.
 
     Raises:
-        TracingError: If `x` enters a compiled function.
+        TracingError: If `out` depends on `x` through a compiled function (a node of kind "call").
     """
     out = value(out)
     if out.size < x.size:

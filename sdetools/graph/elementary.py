@@ -27,19 +27,19 @@ u64 = np.uint64
 class Precision(NamedTuple):
     """The numbers and polynomials by which the elementary functions of float64 and float32 differ.
 
-    A polynomial is a compiled function P of s = r^2 (of z for log and arcsin).
+    The fields sinh to cosine are polynomials P, compiled functions of s = r^2 (of z for log and arcsin); r is the argument after reduction.
 
     Attributes:
         real: NumPy's type.
         float_of: Function from bits, a uint64, to the float.
         mantissa: Number of stored bits of the mantissa.
         bias: Bias of the exponent.
-        log2: log 2 as a sum of two numbers.
-        half_pi: pi/2 as a sum of two numbers.
+        log2: log 2 as a sum of two numbers, the larger one first.
+        half_pi: pi/2 as a sum of two numbers, the larger one first.
         exp_range: Below the first number e^x is 0 and above the second infinity; arguments are limited to this range.
         cosh_end: Above it cosh and sinh overflow.
         tanh_end: Above it tanh rounds to 1.
-        small: Below it x + x^3 rounds to x.
+        small: For |x| below it, x + x^3 rounds to x.
         sinh: sinh r = r + r s P(s).
         cosh: cosh r = 1 + s/2 + s^2 P(s).
         log: R(z) = z P(z) of the logarithm, see the module.
@@ -47,7 +47,7 @@ class Precision(NamedTuple):
         arcsin: arcsin w = w + w z P(z) with z = w^2 <= 1/4.
         sine: sin r = r + r s P(s), |r| <= pi/4.
         cosine: cos r = 1 - s/2 + s^2 P(s).
-        quarters: Maps x to n, r, tail with x = n pi/2 + r + tail for |x| <= FAR; n in the low bits of a word.
+        quarters: Maps x to (n, r, tail) with x = n pi/2 + r + tail, |r| <= pi/4, for |x| <= `FAR` = 2^30; n is a uint64, right modulo 4.
     """
 
     real: Any
@@ -77,7 +77,8 @@ FAR = float(2**30)
 def functions(p: Precision) -> SimpleNamespace:
     """Return a namespace with the elementary functions of the type that `p` describes, by name: `functions(p).exp`.
 
-    Each is compiled by Numba, inlined where compiled code calls it, and takes and returns single numbers of that type.
+    Each is compiled by Numba, inlined where compiled code calls it, and takes and returns single numbers of that type. Arguments outside the
+    ranges that the functions state are not checked, and give wrong numbers.
     """
     made = SimpleNamespace()
 
@@ -112,23 +113,23 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def rounded(x):
-        """Return the whole number nearest to a float x, as a float, for |x| < 2^22."""
+        """Return the whole number nearest to a float x, as a float, for |x| < 2^22; half-way it is the even one."""
         return sub_exact(add_exact(x, whole), whole)
 
     @lane
     def power_of_two(n):
-        """Return 2^n for a float n that is a whole number from 1 - bias to bias."""
+        """Return 2^n for a float n that is a whole number from 1 - bias to bias, `Precision.bias`: -1022 to 1023 for float64."""
         return float_of((bits_of(add_exact(n, whole)) + bias) << M)
 
     @lane
     def scaled(x, n):
-        """Return x 2^n for a float x and a float n that is a whole number, in two steps, so that n may exceed the exponents of normal numbers."""
+        """Return x 2^n for floats x and n, n whole: in two factors, so that n may be twice as large as in `power_of_two`."""
         first = rounded(half * n)
         return (x * power_of_two(first)) * power_of_two(sub_exact(n, first))
 
     @lane
     def split(x):
-        """Return floats (m, e) with x = m 2^e, m in [sqrt(1/2), sqrt 2) and e whole, for a finite float x > 0, subnormal ones included."""
+        """Return floats (m, e) with x = m 2^e, m in [sqrt(1/2), sqrt 2) and e a whole number, for a finite float x > 0, also a subnormal one."""
         low = x < normal
         i = bits_of(x * lift if low else x)
         e = i + (offset - root_half)
@@ -138,7 +139,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def reduced(x):
-        """Return floats (n, r, odd, even) with x = n log 2 + r, sinh r = r + odd and cosh r = 1 + even; the rounding error of r is part of odd."""
+        """Return floats (n, r, odd, even): x = n log 2 + r, n whole, |r| <= log(2)/2, sinh r = r + odd (with r's rounding), cosh r = 1 + even."""
         n = rounded(x * log2_e)
         high, low = x - n * log2_high, n * log2_low
         r = sub_exact(high, low)
@@ -167,7 +168,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def hyperbolic(a):
-        """Return floats (s, s_rest, c, c_rest) with s + s_rest = sinh(a)/2 and c + c_rest = cosh(a)/2, for 0 <= a <= cosh_end."""
+        """Return floats (s, s_rest, c, c_rest): sinh(a)/2 = s + s_rest, cosh(a)/2 = c + c_rest, for 0 <= a <= `Precision.cosh_end`."""
         n, r, odd, even = reduced(a)
         up = power_of_two(sub_exact(n, two))
         down = power_of_two(sub_exact(-two, n if n < far else far))
@@ -195,7 +196,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def quotient(a, a_rest, b, b_rest):
-        """Return (a + a_rest) / (b + b_rest) for floats, where the remainders are small beside a and b; the quotient is corrected once."""
+        """Return (a + a_rest) / (b + b_rest) for floats with |a_rest| << |a|, |b_rest| << |b|: a quotient and one correction by its remainder."""
         c, d = add_exact(a, a_rest), add_exact(b, b_rest)
         inverse = one / d
         q = c * inverse
@@ -215,7 +216,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def log_of(f, e):
-        """Return log(1 + f) + e log 2 for a float f from sqrt(1/2) - 1 to sqrt 2 - 1 and a float e that is a whole number."""
+        """Return log((1 + f) 2^e) = log(1 + f) + e log 2 for floats f, from sqrt(1/2) - 1 to sqrt 2 - 1, and e, a whole number (see `split`)."""
         s = f / (two + f)
         z, square = s * s, half * (f * f)
         low = e * log2_low + s * (square + z * log_rest(z))
@@ -223,7 +224,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def log(x):
-        """Return log x of a float x; -infinity at 0, NaN below, infinity at infinity, NaN for NaN."""
+        """Return log x of a float x; -infinity at 0 and -0.0, NaN for x < 0, infinity at infinity, NaN for NaN."""
         m, e = split(x)
         out = log_of(sub_exact(m, one), e)
         out = -inf if x == zero else out
@@ -233,7 +234,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def log1p(x):
-        """Return log(1 + x) of a float x, without cancellation near 0; -infinity at -1, NaN below, infinity at infinity, NaN for NaN."""
+        """Return log(1 + x) of a float x, without cancellation near 0; -infinity at -1, NaN for x < -1, infinity at infinity, NaN for NaN."""
         u = add_exact(one, x)
         back = sub_exact(u, one)
         rounding = add_exact(sub_exact(one, sub_exact(u, back)), sub_exact(x, back))
@@ -247,7 +248,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def arctan(x):
-        """Return arctan x of a float x, in [-pi/2, pi/2]; above 1 it is pi/2 minus the arctan of 1/x. NaN for NaN."""
+        """Return arctan x of a float x, in [-pi/2, pi/2], NaN for NaN; for x > 1 it is pi/2 minus that of 1/x."""
         a = math.fabs(x)
         above = a > one
         t = one / a if above else a
@@ -258,7 +259,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def arcsine_of(a):
-        """Return floats (w, rest): arcsin a = w + rest for 0 <= a <= 1/2, and arcsin a = pi/2 - 2 (w + rest) for 1/2 < a <= 1."""
+        """Return floats (w, rest): arcsin a is w + rest for 0 <= a <= 1/2, and pi/2 - 2 (w + rest) for 1/2 < a <= 1; NaNs for a > 1."""
         above = a > half
         z = half - half * a if above else a * a
         w = math.sqrt(z) if above else a
@@ -286,7 +287,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def power_of(x, y, grown):
-        """Return x**y of floats from `grown` = |x|**y: with its sign for odd y, NaN for finite x < 0 and y not whole, and 1 for y = 0 or x = 1."""
+        """Return x**y of floats, given `grown` = |x|**y: with x's sign if y is odd, NaN for finite x < 0 and y not whole, 1 for y = 0 or x = 1."""
         n, hf = whole_below(y), half * y
         integer = n == y
         odd = integer and whole_below(hf) != hf and math.fabs(y) <= largest
@@ -312,18 +313,18 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def heaviside(x, h):
-        """Return, for floats x and h, 0.0 for x < 0, 1.0 for x > 0, h for x = 0, and NaN for x = NaN."""
+        """Return 0.0 for a float x < 0, 1.0 for x > 0, the float h for x = 0 or -0.0, and NaN for x = NaN."""
         out = one if x > zero else (zero if x < zero else h)
         return x if x != x else out
 
     @lane
     def floor(x):
-        """Return the largest whole number that is not above a float x, as a float; NaN and infinities are returned."""
+        """Return the largest whole number that is not above a float x, as a float; NaN for NaN, and an infinity for itself."""
         return whole_below(x)
 
     @lane
     def quarter_reduced(x):
-        """Return (n, r, odd, w, even) with x = n pi/2 + y, sin y = r + odd, cos y = w + even, for |x| <= FAR; n is a word, whose low bits count."""
+        """Return (n, r, odd, w, even): x = n pi/2 + y, sin y = r + odd, cos y = w + even, for |x| <= `FAR` = 2^30; n is a uint64, right modulo 4."""
         n, r, tail = quarters(x)
         s = r * r
         square = half * s
@@ -334,7 +335,7 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def sincos(x):
-        """Return (sin x, cos x) of a float x with |x| <= FAR; a larger argument may give a wrong result (functions on rows call libm for it)."""
+        """Return (sin x, cos x) of a float x with |x| <= `FAR` = 2^30; beyond it they may be wrong (`graph.rows` calls libm there)."""
         n, r, odd, w, even = quarter_reduced(x)
         sine, cosine = r + odd, w + even
         swap = (n & u64(1)) != u64(0)
@@ -347,17 +348,17 @@ def functions(p: Precision) -> SimpleNamespace:
 
     @lane
     def sin(x):
-        """Return sin x of a float x with |x| <= FAR; a larger argument may give a wrong result (functions on rows call libm for it)."""
+        """Return sin x of a float x with |x| <= `FAR` = 2^30; beyond it the result may be wrong (`graph.rows` calls libm there)."""
         return sincos(x)[0]
 
     @lane
     def cos(x):
-        """Return cos x of a float x with |x| <= FAR; a larger argument may give a wrong result (functions on rows call libm for it)."""
+        """Return cos x of a float x with |x| <= `FAR` = 2^30; beyond it the result may be wrong (`graph.rows` calls libm there)."""
         return sincos(x)[1]
 
     @lane
     def tan(x):
-        """Return tan x of a float x with |x| <= FAR; a larger argument may give a wrong result (functions on rows call libm for it)."""
+        """Return tan x of a float x with |x| <= `FAR` = 2^30; beyond it the result may be wrong (`graph.rows` calls libm there)."""
         n, r, odd, w, even = quarter_reduced(x)
         swap = (n & u64(1)) != u64(0)
         a, a_rest = (w if swap else r), (even if swap else odd)

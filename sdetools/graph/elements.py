@@ -33,10 +33,10 @@ LITERALS = frozenset({0.0, 0.5, 0.25, *map(float, range(1, 17))})
 
 @dataclass(frozen=True)
 class Draw:
-    """Where the code finds the draws of an input: draw i in row `row + i` of Z, moved by `shift` numbers (an expression; empty for none).
+    """Where the code finds the draws of an input: draw i of lane j is Z[(row + i) * lanes + j + shift].
 
-    If `sign` is given, `sign(i)` is an expression of draw i that needs no row. `fill(first, count)` is the line that makes `count` draws from
-    `first` on (expressions) in the first `tile` rows, for draws that may be made in the loop that reads them; `tile` is 0 for others.
+    `shift` is an expression, such as "z0_1", or empty. `sign(i)`, if given, is an expression of draw i that needs no row. Draws with `tile` > 0 may
+    be made in the loop that reads them: the line `fill(first, count)` makes `count` <= `tile` of them, from draw `first` on, in rows from `row` on.
     """
 
     row: int
@@ -48,10 +48,10 @@ class Draw:
 
 @dataclass
 class Tables:
-    """What the code refers to by name: arrays d0, d1, ... (`data`), entries of K (`numbers`), lengths of loops in N (`sizes`).
+    """What the code refers to by name: arrays d0, d1, ... (`data`), numbers K[0], ... (`numbers`), lengths of loops N[0], ... (`sizes`).
 
-    F has the addresses of functions of rows (`functions`: their names in `graph.rows`), `stages` compiled functions by name, `real` the type of
-    floats, `whole` contiguous copies of arrays by `id`. `straight` counts the operations of straight-line code so far.
+    `functions` has the names in `graph.rows` of the functions whose addresses are F[0], ..., `stages` compiled functions by name, "stage0", `real`
+    the type of floats, `whole` contiguous copies of arrays by `id`. `straight` counts the operations of straight-line code so far.
     """
 
     real: Real = DOUBLE
@@ -64,7 +64,7 @@ class Tables:
     straight: int = 0
 
     def function(self, name: str) -> str:
-        """Return the expression `F[n]` of the address of the function on rows that `graph.rows` calls `name`, such as "exp"."""
+        """Return the expression of the address of the function on rows that `graph.rows` calls `name`: "F[2]" for "exp"; a new one is added."""
         return f"F[{self.number_of_function(name)}]"
 
     def number_of_function(self, name: str) -> int:
@@ -73,7 +73,7 @@ class Tables:
         return self.functions.index(name)
 
     def array(self, a: np.ndarray) -> str:
-        """Return the name "d0", "d1", ... of the array `a` in the code; arrays at one place in memory have one name. Its address is "d0at", ..."""
+        """Return the name of the array `a` in the code, "d0" (its address is "d0at"); a new one is added, an equal view of known memory is not."""
         a = a if a.flags.forc else self.whole.setdefault(id(a), (a, np.ascontiguousarray(a)))[1]
         for n, known in enumerate(self.data):
             if known is a or (
@@ -91,7 +91,7 @@ class Tables:
         return f"K[{len(self.numbers) - 1}]"
 
     def size(self, n: int) -> str:
-        """Return the expression `N[i]` of a loop length n: LLVM would unroll a loop of known length, and compile for seconds."""
+        """Return the expression of a loop length n, "N[2]"; a new one is added. LLVM would unroll a loop of known length, and compile for seconds."""
         if n not in self.sizes:
             self.sizes.append(n)
         return f"N[{self.sizes.index(n)}]"
@@ -106,11 +106,11 @@ class Tables:
 
 
 class Elements:
-    """Writes the code of elements of values, in bodies that `begin` opens; `take(n)` reserves n rows and returns the first.
+    """Writes the code of elements of values, in bodies of loops: `begin()` opens one, `take(n)` reserves n rows and returns the first.
 
-    Inputs are located by `Value.key`: `rows` has first rows in S, `draws` a `Draw`, `names` variables with uniform inputs. Rows from `free` on are
-    working memory, `lanes` is the number of lanes or its text, `tables` collects what the code refers to. Sets of keys: `making` (values that the
-    body computes), of draws `in_place` (read from bits), `from_rows` (to be made in Z beforehand), `tiled` (made in the loop that reads them).
+    Arguments `rows`, `draws` and `names` say by `Value.key` where inputs are: first rows in S, a `Draw`, the variable of a uniform input. Rows from
+    `free` on are working memory, `lanes` is the number of lanes or its text, `tables` collects what the code refers to. Sets of keys: `making` (what
+    the body computes); of draws `in_place` (read by `Draw.sign`), `from_rows` (the caller must make them first), `tiled` (the loop makes them).
     """
 
     NEVER_INLINED: tuple[str, ...] = ANGLES
@@ -139,9 +139,9 @@ class Elements:
         self.columns: set[Any] = set()
 
     def emit(self, v: Value | None, text: str, uses: Sequence[str], **more: Any) -> str:
-        """Add the line `name = text` and return its new name; `uses` are the names in `text`, `more` further fields of `Item`.
+        """Add the line `name = text` and return its new name, "v3"; `uses` are the variables in `text`, `more` further fields of `straight.Item`.
 
-        It goes before the loop over lanes if `v`, the value that it computes (None: it varies), is uniform and no name in `uses` varies.
+        It goes before the loop over lanes if `v`, the value that it computes (None: it varies), is uniform and no variable in `uses` varies.
         """
         name = f"v{len(self.pre) + len(self.items)}"
         if v is not None and v.uniform and not any(u in self.varying for u in uses):
@@ -152,7 +152,7 @@ class Elements:
         return name
 
     def element(self, v: Value, index: tuple[Any, ...]) -> str:
-        """Return the name of a variable with element `index` (ints, loop variables) of `v`, or the text of a number; adds the lines that it needs."""
+        """Return the variable with element `index` of `v`, "v3", or a number's text; add its lines. An index is ints or variables, (0, "i1")."""
         index = tuple(0 if n == 1 else i for i, n in zip(index[len(index) - v.ndim :], v.shape))
         if v.op == "const" and v.ndim == 0:
             return self.number(v)
@@ -162,7 +162,7 @@ class Elements:
         return self.known[key]
 
     def entry(self, name: str, index: tuple[Any, ...]) -> str:
-        """Return the expression of element `index` of the array of data `name`, such as "d0[i0 * 3 + 1]"."""
+        """Return the expression of element `index` (ints or loop variables) of the array of data `name`: "d0[i0 * 3 + 1]" for "d0", ("i0", 1)."""
         a = self.tables.data[int(name[1:])]
         return f"{name}[{self.flat(index, [s // a.itemsize for s in a.strides])}]"
 
@@ -228,12 +228,12 @@ class Elements:
         return f"{INLINE.get(name, 'lanes.v' + name)}({', '.join(given)})"
 
     def number_of(self, name: str) -> str:
-        """Return the expression that is 1 where the condition called `name` holds and 0 elsewhere: "(1.0 if v3 else 0.0)"."""
+        """Return the expression that is 1 where the condition in variable `name` holds and 0 elsewhere: "(1.0 if v3 else 0.0)" for "v3"."""
         return f"({self.one} if {name} else {self.zero})"
 
     @staticmethod
     def named(texts: Sequence[str]) -> list[str]:
-        """Return the variable in each of `texts`, the expressions of operands: "v3" for "v3", and for "(1.0 if v3 else 0.0)" of `number_of`."""
+        """Return the variables in `texts`, in order: a text is a variable, "v3", or what `number_of` makes of one, "(1.0 if v3 else 0.0)"."""
         return [t.split(" if ")[1].split(" else ")[0] if " if " in t else t for t in texts]
 
     def _view(self, v: Value, index: tuple[Any, ...]) -> str:
@@ -252,7 +252,7 @@ class Elements:
         return self.element(source, self.unravel(flat, source))
 
     def looked_up(self, v: Value, source: Value, flat: str) -> str:
-        """Return the name of element `flat` (an expression) of the view `v`, which its table finds in `source`; 0 where the table has -1."""
+        """Return the variable with element `table[flat]` of `source`, 0 if that is -1: `table` is that of the view `v`, `flat` an expression."""
         table = np.frombuffer(v.extra.table, np.int64)
         name = f"o{len(self.known)}"
         self.known["place", v.key, flat] = name
@@ -309,7 +309,7 @@ class Elements:
         return self.emit(v, f"{self.tables.array(v.extra)}[{place}]", (which,))
 
     def sample(self, v: Value, index: tuple[Any, ...]) -> str:
-        """Return the name of a variable with the sample index in element `index` of `v`, converted from a float to an integer."""
+        """Return the variable, "v3", with element `index` of `v` as an integer; `v` has the indices of samples as floats."""
         number = self.element(v, index)
         if ("sample", number) not in self.known:
             self.known["sample", number] = self.emit(v, f"np.int64({number})", (number,))
@@ -327,18 +327,18 @@ class Elements:
         return tuple(f"(({flat}) // {s} % {n})" if n > 1 else 0 for s, n in zip(dense(source.shape), source.shape))
 
     def place(self, row: int, flat: Any, array: str = "S", more: str = "") -> str:
-        """Return the expression of lane j of row `row + flat` (int or expression) of `array`, moved by `more`: "S[1024 + j]", "Z[1024 + j + z0]"."""
+        """Return the expression of lane j of row `row + flat` of `array`: "S[1024 + j]"; `flat` is an int or a text, `more` is appended: " + z0"."""
         return f"{array}[{self.offset(row, flat)}{more}]"
 
     def begins(self, row: int) -> str:
-        """Return the expression of the position in the flat array at which row `row`, one number for each lane, begins."""
+        """Return the text of the position in the flat array at which row `row` begins: "1024" for row 4 with 256 lanes."""
         return f"{row * self.L}"
 
     def lane_loop(self, body: Sequence[str]) -> list[str]:
         return [f"for j in range({self.L}):", *indent(body)] if body else []
 
     def offset(self, row: int, flat: Any) -> str:
-        """Return the expression of the position of lane j of row `row + flat` in the flat array, such as "1024 + j"."""
+        """Return the expression of the position in the flat array of lane j of row `row + flat`, "1024 + j"; `flat` is an int or an expression."""
         if isinstance(flat, int):
             return f"{self.begins(row + flat)} + j"
         key = ("offset", flat)
@@ -360,7 +360,7 @@ class Elements:
         return [*self.pre, *self.scheduled(ends)]
 
     def scheduled(self, ends: Sequence[Item]) -> list[str]:
-        """Return the lines of code, one or more loops over lanes, that run the lines added so far and then `ends`, which write the results."""
+        """Return loops over lanes, as code, that run the lines that `emit` has added since `begin`, and then `ends`, which write the results."""
         scratch: dict[str, str] = {}
 
         def keep(name: str) -> str:
@@ -375,7 +375,7 @@ class Elements:
         return lines
 
     def angles(self, wanted: Sequence[tuple[str, str, str]]) -> list[str]:
-        """Return lines that call sin, cos and tan on whole rows; `wanted` has triples (function, place of the argument, place of the result)."""
+        """Return lines that call functions on whole rows; `wanted` has triples ("sin", the argument's row "S[0 + j]", the result's "S[256 + j]")."""
         by_row: dict[str, dict[str, str]] = {}
         for function, source, target in wanted:
             by_row.setdefault(source, {})[function] = target
@@ -390,7 +390,7 @@ class Elements:
 
 
 def mixed(v: Value, kept: Sequence[Any], summed: Sequence[Any]) -> tuple[Any, ...]:
-    """Return the index, in its argument, of one term of the reduction `v`: entries `kept` along axes that remain, `summed` along the others."""
+    """Return the index, in the argument of the reduction `v`, of one term: entries `kept` along axes that remain, `summed` along reduced ones."""
     kept, summed = iter(kept), iter(summed)
     return tuple(next(summed) if a in v.extra else next(kept) for a in range(v.args[0].ndim))
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 
 class TracingError(TypeError):
-    """Raised where a formula needs numbers and gets a traced value: `if x > 0`, `float(x)`, a function of NumPy that cannot be traced."""
+    """Raised where a formula needs numbers but gets traced values: by `if x > 0`, by `float(x)`, or by a function of NumPy without a traced form."""
 
 
 class ArraysOnly(TracingError):
-    """Raised by a part of the library that runs on arrays only and gets a traced value; the user's code is not at fault."""
+    """Raised if a part of the library that can only run on arrays gets a traced value: the formula is right, but cannot be compiled."""
 
 
 class TooLong(ValueError):
-    """Raised for a formula with more operations than a graph, its evaluation or a kernel may have."""
+    """Raised for a formula that is too long: for a graph (200,000 operations), for its evaluation at points, or for a kernel's source text."""

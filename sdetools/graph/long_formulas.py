@@ -30,10 +30,10 @@ class _NoProgram(Exception):
 
 
 class LongFormulas(Elements):
-    """Writes code like `Elements`, but formulas beyond a budget as programs: data for an interpreter instead of lines to compile.
+    """Writes code like `Elements`, with its arguments, but formulas beyond a budget as programs: data for an interpreter, not lines to compile.
 
     Attributes:
-        BUDGET: Largest number of operations of straight-line code in a kernel; infinite for a target without interpreter.
+        BUDGET: Largest number of operations of straight-line code in a kernel; infinite for CUDA, which has no interpreter.
         outputs: What to compute, as pairs (first row of the result, value).
         nodes: The nodes that the outputs depend on, arguments first.
         lines: The code.
@@ -45,15 +45,15 @@ class LongFormulas(Elements):
     lines: list[str]
 
     def straight(self, stores: Sequence[tuple[int, Value]]) -> list[str]:
-        """Return lines that compute `stores`, pairs (first row of the result, value): straight-line code within the budget, else a program."""
+        """Return the lines that compute `stores`, pairs (first row of the result, value): `as_program`, or straight-line code if that is None."""
         lines = self.as_program(stores)
         return super().straight(stores) if lines is None else lines
 
     def as_program(self, stores: Sequence[tuple[int, Value]], always: bool = False) -> list[str] | None:
-        """Return lines that run a program which computes `stores`, pairs (first row of the result, value).
+        """Return lines that run a program which computes `stores`, pairs (first row of the result, value); None if there should be no program.
 
-        None if the code stays within the budget as straight-line code, if the target has no interpreter, or if a value needs an operation that no
-        program has, such as a compiled function. `always` ignores the budget.
+        That is the case if the operations stay within the budget (its use is then counted in `tables.straight`; with `always` the budget is ignored),
+        if `BUDGET` is infinite, or if a value needs an operation that no program has, such as a compiled function.
         """
         if math.inf == self.BUDGET:
             return None
@@ -77,7 +77,8 @@ class LongFormulas(Elements):
     def as_programs(self, stores: Sequence[tuple[int, Value]], nodes: Sequence[Value]) -> list[str] | None:
         """Return lines that compute `stores`, pairs (first row of the result, value), by programs and calls of the compiled functions in `nodes`.
 
-        A program computes the arguments of each call, and a last one the rest. None if a program cannot compute them.
+        `nodes` are the nodes that the values depend on, arguments first. A program computes the arguments of each call, and a last one the rest.
+        The result is None if a value needs an operation that no program has.
         """
         lines: list[str] = []
         for n in (n for n in nodes if n.op == "call"):
@@ -92,9 +93,10 @@ class LongFormulas(Elements):
         return None if made is None else [*lines, *made]
 
     def shorter(self, rows: dict[Any, int], free: int) -> list[str]:
-        """Return programs that replace the many lines of loops, `self.lines`; these lines if programs cannot compute the outputs.
+        """Return the lines of programs that compute `self.outputs`; the present `self.lines`, many lines of loops, if programs cannot.
 
-        The code is written anew from the initial state: first rows of inputs by `Value.key`, `rows`, and the first row of working memory, `free`.
+        The code is written anew from the state at the beginning: `rows` has the first rows of inputs by `Value.key`, and working memory begins at row
+        `free`. If programs cannot compute the outputs, all attributes are as before.
         """
         before = dict(vars(self))
         self.at, self.rows = rows, free

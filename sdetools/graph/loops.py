@@ -36,10 +36,10 @@ ROWWISE = ("sin", "cos", "tan", "exp", "log", "log1p", "expm1", "sinh", "cosh", 
 
 
 class Loops(LongFormulas):
-    """Writes the code that computes `outputs`, pairs (first row of the result in S, value); `lines` has its lines.
+    """Writes, when it is created, the code that computes `outputs`, pairs (first row of the result in S, value); `lines` has its lines.
 
-    `by_tiles` is whether these are one loop over tiles of components that are independent of each other, and `opening` its first line. Inputs
-    (`rows`, `draws`, `names`), working memory (`free`), `lanes` and data (`tables`) are described at `graph.elements.Elements`.
+    Attribute `by_tiles` says whether the lines are one loop over tiles (ranges of components) that are independent of each other; `opening` is then
+    its first line. The other arguments (`rows`, `draws`, `names`, `free`, `lanes`, `tables`) are described at `graph.elements.Elements`.
     """
 
     ROWWISE: tuple[str, ...] = ROWWISE
@@ -66,7 +66,7 @@ class Loops(LongFormulas):
 
     @property
     def cost(self) -> int:
-        """Number of operations in code without loops over components, of the operations on arrays that are not uniform."""
+        """Number of operations that code without loops over components would have; uniform nodes and those on single numbers are not counted."""
         return sum(operations(n) for n in self.nodes if not n.uniform and (n.size > 1 or n.op == "reduce"))
 
     # ---- phases
@@ -160,7 +160,7 @@ class Loops(LongFormulas):
         return "loop" if (n.args[0].size if n.op == "reduce" else n.size) > 1 else "straight"
 
     def rowwise(self, n: Value) -> bool:
-        """Whether the node n is computed by a call of a function on whole rows: one of `ROWWISE`, of arrays of its shape that are not uniform."""
+        """Whether the node n is computed by a call of a function on rows: it is one of `ROWWISE` of arrays, not uniform, all of n's shape."""
         return (
             n.op == "map" and n.name in self.ROWWISE and n.size > 1 and all(a.shape == n.shape and not a.uniform for a in n.args)
         )
@@ -299,16 +299,16 @@ class Loops(LongFormulas):
         return [f"for i in range({self.tables.size(count)}):", *indent(body)]
 
     def array_argument(self, a: np.ndarray) -> str:
-        """Return the expression of the array of data `a` as an argument of a compiled function, such as "lanes.carray(d0, (N[0], ))"."""
+        """Return the expression of the array of data `a` with its shape, as an argument of a compiled function: "lanes.carray(d0, (N[0], ))"."""
         shape = "".join(f"{self.tables.size(n)}, " for n in a.shape)
         return f"lanes.carray({self.tables.array(np.ascontiguousarray(a))}, ({shape}))"
 
     def number_argument(self, v: Value) -> str:
-        """Return the expression of a uniform scalar v as an argument of a compiled function: a variable, or lane 0 of its row, "S[64]"."""
+        """Return the expression of the uniform scalar v as an argument of a compiled function: a variable, "v3", or, if it is stored, "S[64]"."""
         return f"S[{self.at[v.key] * self.L}]" if v.key in self.at else self.element(v, ())
 
     def start_of(self, v: Value) -> str:
-        """Return the expression of the address of the first number of v, a value that is stored in rows of S or Z, such as "base + 8192"."""
+        """Return the expression of the address of the value v in memory: "base + 8192" if it is stored in S, "Zbase + 8192" for draws."""
         size = self.tables.real.size
         if v.key in self.draws:
             draw = self.draws[v.key]
@@ -317,7 +317,7 @@ class Loops(LongFormulas):
         return f"base + {size * self.at[v.key] * self.L}"
 
     def block(self, v: Value) -> str:
-        """Return the expression of the rows of a stored value v as argument of a compiled function: "S2[4:7]", `(n, lanes)`; "S2[4]" for a scalar."""
+        """Return the expression of the stored value v as argument of a compiled function: "S2[4:7]", `(n, lanes)`, for a scalar "S2[4]"."""
         if v.key in self.draws:
             draw = self.draws[v.key]
             self.from_rows.add(v.key)
@@ -390,7 +390,7 @@ def source_of(v: Value) -> Value:
 
 
 def operations(n: Value) -> int:
-    """Return how many operations for one lane (path) node n takes in code without loops. An inlined function counts its lines, a view nothing."""
+    """Return how many operations node n takes for one lane (path) without loops; exp counts as its lines (`PRICE`), views and joins as 0."""
     if n.op == "map":
         return n.size * PRICE.get(n.name, 1)
     if n.op == "reduce":

@@ -45,17 +45,18 @@ KNOWN = ("map", "view", "join", "reduce", "contract", "const")
 
 @dataclass
 class ElementList:
-    """Elements of values in the order of computation; element e is described by entry e of the lists.
+    """Elements of values in the order of computation; element number e is described by entry e of the lists.
 
-    A location in memory is (base, first, alike), with `base` one of `ROWS`, `NUMBERS`, `DRAWS` and later ones. It is row `first` from the base on,
-    or, if `alike`, single number `first` from there, which all lanes share. A constant has its bits in the place of `first`.
+    A location in memory is (base, first, alike). The base is `ROWS` (0: state and working memory), `NUMBERS` (1: constants), `DRAWS` (2), or 3, 4,
+    ... for draws that shift from step to step. The location is row `first` from the base on, or, if `alike`, the single number `first` from there,
+    which all lanes share. A constant has its bits in the place of `first`.
 
     Attributes:
         names: Name of the operation, a key of `FORMULAS` or of `graph.rows.NAMES`; None for an element that exists already.
         args: Numbers of the operands in the lists, or the location of an existing element.
         alike: Whether the element is the same for all lanes.
-        known: Numbers of the elements by their names and operands.
-        depth: Length of the longest chain of operations that leads to the element.
+        known: The number of each element by its (name, args).
+        depth: Length of the longest chain of operations that leads to the element; 0 for one that exists already.
     """
 
     names: list[str | None] = field(default_factory=list)
@@ -70,11 +71,11 @@ class ElementList:
         return max(self.depth, default=0)
 
     def add(self, name: str | None, args: Any, alike: bool) -> int:
-        """Return the number of an element, its place in the lists; it is appended unless there is an equal one.
+        """Return the number of an element, its place in the lists; it is appended unless there is one with the same `name` and `args`.
 
         Args:
             name: Name of its operation; None for an element that exists in memory.
-            args: Numbers of the operands, or the location in memory.
+            args: Numbers of the operands, or for one in memory its location (base, first, alike).
             alike: Whether it is the same for all lanes.
         """
         key = (name, args)
@@ -88,11 +89,11 @@ class ElementList:
         return found
 
     def number(self, x: float) -> int:
-        """Return the number, that is the place in the lists, of the constant `x`; constants are equal if their bits are."""
+        """Return the place in the lists of the constant `x`, which is appended unless there is one with the same bits (0.0 is not -0.0)."""
         return self.add(None, (NUMBERS, np.float64(x).tobytes(), True), True)
 
     def operation(self, name: str, *args: int) -> int:
-        """Return the number, that is the place in the lists, of the operation `name` on the elements numbered `args`; a > b is written as b < a."""
+        """Return the place in the lists of the operation `name` on the elements numbered `args`, appended if new; a > b is stored as b < a."""
         if name in SWAPPED:
             name, args = SWAPPED[name], args[::-1]
         return self.add(name, args, all(self.alike[a] for a in args))
@@ -103,9 +104,9 @@ class Walk:
 
     Args:
         made: The list to fill.
-        leaf: For a value that exists in memory, `leaf(value)` is a function from flat positions (in C order) to numbers of elements in `made`; for
-            others it is None.
-        values: The values to translate.
+        leaf: For a value that exists in memory, `leaf(value)` returns a function that maps an element's flat position (in C order) to its number in
+            `made`; for a value that must be computed it returns None.
+        values: The values whose elements `element` will be asked for; nothing is translated before.
     """
 
     def __init__(self, made: ElementList, leaf: Callable[[Value], Callable[[int], int] | None], values: Sequence[Value]) -> None:
@@ -117,7 +118,7 @@ class Walk:
             self.depth[n.key] = 1 + max((self.depth[a.key] for a in n.args), default=0)
 
     def element(self, v: Value, flat: int) -> int:
-        """Return the number, in the list `made`, of element `flat` (in C order) of the value `v`; what it depends on is appended before it."""
+        """Return the number, in the list `made`, of element `flat` (in C order) of the value `v`; it and what it depends on are appended if new."""
         todo, found = [((v.key, flat), self._made(v, flat))], None
         while todo:
             own, making = todo[-1]
@@ -188,13 +189,13 @@ class Walk:
 
 
 def fused(made: ElementList, wanted: set[int]) -> None:
-    """Merge, in place, each product that only one sum reads into that sum: a b + c is one operation, rounded once where the processor can.
+    """Merge, in place, each product a b that only a sum a b + c reads into that sum, as "multiply_add" with the operands (a, b, c).
 
-    What is the same for all lanes is not merged.
+    It is rounded once where the processor can. If a b or c is the same for all lanes, the sum is left as it is.
 
     Args:
-        made: The elements; a merged product keeps its entry, with the name "gone".
-        wanted: Numbers of the elements whose results are stored; these stay.
+        made: The elements, which are changed; a merged product keeps its entry, with the name "gone" and no operands.
+        wanted: Numbers of the elements whose results are stored; they are not merged.
     """
     uses = [0] * len(made.names)
     for name, args in zip(made.names, made.args):
@@ -220,10 +221,11 @@ def fused(made: ElementList, wanted: set[int]) -> None:
 class RowProgram:
     """The instructions that compute elements and store them in rows.
 
-    An instruction is (operation, location of the result, locations of the operands); `ElementList` explains locations (base, first, alike).
+    An instruction is (operation, location of the result, list of the locations of the operands); the operation is one of `CODES` or of
+    `graph.rows.NAMES`, and `ElementList` explains locations (base, first, alike).
 
     Args:
-        made: The elements, in which products are merged into sums (`fused`).
+        made: The elements; they are changed, since products are merged into sums (`fused`).
         stores: Pairs (row of the result, number of the element).
         free: The first row of working memory.
         numbers: How many single numbers, the same for all lanes, exist before the program runs.
@@ -305,21 +307,23 @@ class RowProgram:
 
 
 def coded(name: str, places: Sequence[tuple[int, int, bool]]) -> str:
-    """Return the name of the operation `name` on operands at `places`: with "s_" in front if the first is a single number, "_s" if the second is.
+    """Return the interpreter's name of the operation `name` on operands at `places`, locations (base, first, alike) of `ElementList`.
 
-    A place is a location (base, first, alike) of `ElementList`. The interpreter has the operation only if the name is in `CODES`; it is empty
-    for other patterns of single numbers.
+    For "subtract" it is "subtract" if all operands are rows, "s_subtract" if only the first is a single number, "subtract_s" if only the second is,
+    and "" in all other cases. The interpreter has the operation only if the name is in `CODES`, which is not checked.
     """
     numbers = [i for i, place in enumerate(places) if place[2]]
     return {(): name, (0,): f"s_{name}", (1,): f"{name}_s"}.get(tuple(numbers), "")
 
 
 def encoded(instructions: Sequence[tuple[Any, ...]], address: Callable[[Any], int], function: Callable[[str], int]) -> np.ndarray:
-    """Return instructions encoded as an integer array `(count, 5)`: operation, location of the result, and those of three operands or 0.
+    """Return instructions encoded as an int64 array `(count, 5)`: operation, result, and three operands (0 for those that it lacks).
+
+    An operation is its place in `CODES`, or `FUNCTIONS` + the number of a function of rows; a location is base << `BASE` | offset in bytes.
 
     Args:
-        instructions: Instructions of a `RowProgram`, `lanes` or `single`.
-        address: Maps a location to its offset from its base in bytes.
+        instructions: `RowProgram.lanes` or `RowProgram.single`.
+        address: Maps a location (base, first, alike) to its offset in bytes from its base.
         function: Maps the name of a function of rows (`graph.rows`) to its number in the table of their addresses.
     """
 

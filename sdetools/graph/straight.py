@@ -22,12 +22,12 @@ class Item:
     """A line of code `target = text` of a loop over lanes.
 
     Attributes:
-        target: Name of the variable that it defines, or the place in memory to which it writes.
-        text: Right-hand side.
-        uses: Names of the variables in it.
+        target: Name of the variable that it defines, "v3", or the place in memory to which it writes, "S[1024 + j]".
+        text: Right-hand side, such as "v1 + v2"; empty for an angle.
+        uses: Names of the variables in it that differ between lanes.
         load: Whether it only reads memory, so that several loops may repeat it.
         store: Whether it writes memory.
-        reads: The place that a load reads.
+        reads: The place that a load reads, "S[1024 + j]"; empty for draws and other lines.
         angle: "sin", "cos" or "tan" if it is computed on whole rows, of the argument `uses[0]`; empty for other lines.
     """
 
@@ -45,8 +45,8 @@ class Pass:
     """One loop over the lanes, and the calls of functions of whole rows after it.
 
     Attributes:
-        lines: Lines of the loop's body.
-        angles: The calls: (function, place of the argument's row, place of the result's row), the function "sin", "cos" or "tan".
+        lines: Lines of the loop's body, such as "v3 = v1 + v2".
+        angles: The calls, such as ("sin", "S[0 + j]", "S[256 + j]"): function, place of the argument's row, place of the result's row.
     """
 
     lines: list[str]
