@@ -29,10 +29,10 @@ def ufunc_of(ufunc: Any, method: str, inputs: Sequence[Any], options: dict[str, 
         options: Keyword arguments of the call.
 
     Returns:
-        The result, a value.
+        The result, a `Value`.
 
     Raises:
-        TracingError: If the ufunc, its method or an option is not supported.
+        TracingError: If the ufunc, its method or an option is not supported, such as `out=` or `where=`.
     """
     name = ufunc.__name__
     options = {n: o for n, o in options.items() if not harmless(n, o)}
@@ -62,13 +62,15 @@ def ufunc_of(ufunc: Any, method: str, inputs: Sequence[Any], options: dict[str, 
 def function_of(function: Any, given: Sequence[Any], options: dict[str, Any]) -> Any:
     """Return what a function of NumPy that is no ufunc, such as `np.concatenate`, gives for values; NumPy calls this.
 
+    The result is a `Value`, or what `function` returns instead of an array: `np.split` gives a list of values, `np.shape` a tuple.
+
     Args:
-        function: The function.
+        function: The function of NumPy.
         given: Positional arguments of the call.
         options: Keyword arguments of the call.
 
     Raises:
-        TracingError: If the function or an argument is not supported.
+        TracingError: If `FUNCTIONS` lacks the function, or its version there lacks an argument.
     """
     if function not in FUNCTIONS:
         if function is np.nan_to_num:
@@ -78,16 +80,16 @@ def function_of(function: Any, given: Sequence[Any], options: dict[str, Any]) ->
 
 
 def called(name: str, function: Callable[..., Any], given: Sequence[Any], options: dict[str, Any]) -> Any:
-    """Return `function(*given, **options)`, without options that ask for the default.
+    """Return `function(*given, **options)`, without those options that are `harmless`, such as dtype=float.
 
     Args:
-        name: Name for the message: "np.sum".
-        function: A function of the tables `FUNCTIONS` or `METHODS`.
+        name: Name of the function for the message: "np.sum".
+        function: The version for values of a function of NumPy, from the tables `FUNCTIONS` or `METHODS`.
         given: Positional arguments.
         options: Keyword arguments.
 
     Raises:
-        TracingError: If the function lacks one of the arguments.
+        TracingError: If `function` lacks one of the arguments.
     """
     options = {n: o for n, o in options.items() if not harmless(n, o)}
     try:
@@ -98,7 +100,7 @@ def called(name: str, function: Callable[..., Any], given: Sequence[Any], option
 
 
 def harmless(name: str, option: Any) -> bool:
-    """Whether the argument `name=option` of a function of NumPy asks for what the traced function does in any case, so that it is dropped."""
+    """Whether the argument `name=option`, such as dtype=float or out=None, asks a function of NumPy for what its version for values does anyway."""
     if name == "dtype":
         return option is None or np.dtype(option) == float
     if name == "out":
@@ -153,16 +155,16 @@ REWRITTEN: dict[str, Callable[..., Any]] = {
 
 
 def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Value:
-    """Return a norm of `x` over axes as a `Value`: of vectors that of `np.linalg.norm`.
+    """Return `np.linalg.norm` of vectors, or the Frobenius norm of matrices, as a `Value` without the axes of the vectors or matrices.
 
     Args:
         x: A vector, or an array with several axes.
-        ord: None for the root of the sum of squares, which is 2 for vectors and "fro" for matrices; for vectors also 1 and infinity.
-        axis: The axis of the vectors, two axes of matrices, or None for all axes.
+        ord: None for the root of the sum of squares, also written 2 for vectors and "fro" for matrices; for vectors also 1 and infinity.
+        axis: The axis of the vectors, a pair of axes of the matrices, or None for all axes.
         keepdims: Whether the axes stay, with length 1.
 
     Raises:
-        TracingError: For another order.
+        TracingError: For another `ord`, such as 2 for matrices.
     """
     x = value(x)
     of_vectors = x.ndim == 1 if axis is None else np.ndim(axis) == 0 or len(axis) == 1
@@ -181,8 +183,8 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> V
 def rearranged(function: Callable[..., Any]) -> Callable[..., Value]:
     """Return a version for values of a NumPy function that only rearranges its first argument, such as `np.roll` or `np.repeat`.
 
-    NumPy's function is applied to the array of flat positions of the elements, and the version returns the view with these elements. Errors
-    are those of NumPy's function.
+    The version takes the arguments of `function`. It applies `function` to the array of the flat positions of x's elements, and returns the view of
+    x with the elements at the resulting positions. For invalid arguments it raises what NumPy's function raises.
     """
 
     def rearrange(x: Any, *given: Any, **options: Any) -> Value:
@@ -193,7 +195,7 @@ def rearranged(function: Callable[..., Any]) -> Callable[..., Value]:
 
 
 def split_into_views(function: Callable[..., Any]) -> Callable[..., list[Value]]:
-    """Return a version for values of a NumPy function that splits its first argument, such as `np.split`; it returns a list of values."""
+    """Return a version for values of a NumPy function that splits its first argument, such as `np.split`: same arguments, a list of values."""
     return lambda x, *given, **options: [
         at_places(value(x), part) for part in function(np.arange(value(x).size).reshape(value(x).shape), *given, **options)
     ]
@@ -202,13 +204,13 @@ def split_into_views(function: Callable[..., Any]) -> Callable[..., list[Value]]
 def shaped(function: Callable[..., Any]) -> Callable[..., Value]:
     """Return a version for values of a NumPy function that changes only the shape of its first argument, such as `np.squeeze`.
 
-    NumPy's function determines the new shape, and validates the arguments.
+    The version takes the arguments of `function`, which determines the new shape and raises its own errors for invalid arguments.
     """
     return lambda x, *given, **options: reshape(x, function(np.broadcast_to(0.0, value(x).shape), *given, **options).shape)
 
 
 def reshaped(x: Any, shape: Any, *, order: str = "C") -> Value:
-    """Return `x` in another shape as a `Value`: elements in C order ("C"), or with the first index changing fastest ("F").
+    """Return `x` in another shape as a `Value`: `order` is "C" (last index changing fastest) or "F" (first index changing fastest).
 
     One axis of `shape` may be -1, and then has the length that remains. ValueError if the number of elements differs.
     """
@@ -216,7 +218,7 @@ def reshaped(x: Any, shape: Any, *, order: str = "C") -> Value:
 
 
 def flat(x: Any, order: str = "C") -> Value:
-    """Return the elements of `x` as a `Value` `(n,)`, in C order ("C"), or with the first index changing fastest ("F")."""
+    """Return the n elements of `x` as a `Value` `(n,)`: `order` is "C" (last index changing fastest) or "F" (first index changing fastest)."""
     return reshape(x, -1) if order == "C" else rearranged(np.ravel)(x, order)
 
 
@@ -230,15 +232,15 @@ def diag(x: Any, k: int = 0) -> Value:
 
 
 def like(number: float) -> Callable[..., Any]:
-    """Return `np.zeros_like` (for 0.0) or `np.ones_like` (for 1.0) for values: x -> an array of the shape of x, filled with `number`.
+    """Return a function x -> NumPy array of the shape of x, filled with `number`: a version for values of `np.zeros_like` or `np.ones_like`.
 
-    The array is a NumPy array, to whose elements values can be assigned (dtype object) unless it has more than `SMALL` elements.
+    Arrays of at most 4096 elements have dtype object, so that values can be assigned to their elements; larger ones are float arrays.
     """
     return lambda x: np.full(value(x).shape, number, dtype=object) if value(x).size <= SMALL else np.full(value(x).shape, number)
 
 
 def cumsum(x: Any, axis: int | None = None) -> Value:
-    """Return cumulative sums of x along an axis, or of the flattened x for None, as a `Value`, in log2(n) operations on whole arrays."""
+    """Return sums of x's first 1, 2, ..., n elements along an axis as a `Value` of x's shape; for axis None of the flattened x, `(n,)`."""
     x = value(x)
     out, step = reshape(x, -1) if axis is None else rearranged(np.moveaxis)(x, axis, 0), 1
     out = apply("where", out, 1.0, 0.0) if out.boolean else out
@@ -253,9 +255,9 @@ def clip(x: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: 
     Args:
         x: A value, or what `value` converts to one.
         a_min: Lower bound; it broadcasts with `x`.
-        a_max: Upper bound.
-        min: Another name of `a_min`, which takes precedence.
-        max: Another name of `a_max`, which takes precedence.
+        a_max: Upper bound; it broadcasts with `x`, and is the result where the lower bound exceeds it.
+        min: Another name of `a_min`; if both are given, `a_min` is ignored.
+        max: Another name of `a_max`; if both are given, `a_max` is ignored.
     """
     low, high = a_min if min is None else min, a_max if max is None else max
     x = value(x) if low is None else np.maximum(x, low)
@@ -263,9 +265,9 @@ def clip(x: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: 
 
 
 def astype(x: Value, dtype: Any) -> Value:
-    """Return `x` as floats, whole numbers (truncated, but still floats) or conditions (x != 0), by the kind of `dtype`.
+    """Return `x` as a `Value` of the kind of `dtype`: for floats x, for signed integers x truncated (still floats), for Booleans x != 0.
 
-    TracingError for a dtype that is not of floats, signed integers or Booleans.
+    TracingError for all other kinds of `dtype`. A condition becomes 0 and 1 for floats and integers.
     """
     kind = np.dtype(dtype).kind
     if kind not in "fib":
@@ -276,7 +278,7 @@ def astype(x: Value, dtype: Any) -> Value:
 
 
 def outer(a: Any, b: Any) -> Value:
-    """Return the outer product a_i b_j of two flattened arrays as a `Value` `(len(a), len(b))`."""
+    """Return the outer product a_i b_j of the flattened arrays a and b as a `Value` `(a.size, b.size)`."""
     return reshape(a, (-1, 1)) * reshape(b, (1, -1))
 
 

@@ -25,9 +25,9 @@ FEW = 4
 
 
 def tile_of(wide: bool) -> tuple[int, int]:
-    """Return the size of a tile, the block of results that is computed in registers: (number of rows, bytes of a row).
+    """Return the size of a tile, the block of results that is computed in registers, as (number of rows, bytes of a row).
 
-    `wide` says whether registers have 64 bytes: a tile is 16 of them (8 rows of 128 bytes), else 8 registers of 32 bytes (4 rows of 64 bytes).
+    It is (8, 128), 16 registers, if `wide`: the processor's registers have 64 bytes (AVX-512). Else it is (4, 64), 8 registers of 32 bytes.
     """
     return (8, 128) if wide else (FEW, 64)
 

@@ -48,11 +48,11 @@ class NodeFacts:
     `shape` is the node's component shape, n the number of elements of the input x.
 
     Attributes:
-        values: Its values, `(*shape, points)`.
-        sizes: Sum of the absolute values of the terms that it adds up, `(*shape, points)`: a measure of rounding.
-        least: The smallest of those terms, `(*shape, points)`.
-        reach: Which elements of x each element depends on, `(*shape, n)`, Boolean.
-        zero: Whether an element vanishes structurally, `(*shape, 1)`, Boolean.
+        values: Its values, `(*shape, m)` at m points.
+        sizes: Sum of the absolute values of the terms that it adds up, `(*shape, m)`: 3 for 2 - 1. A measure of rounding.
+        least: The smallest absolute value of those terms, `(*shape, m)`; infinite where an element vanishes structurally.
+        reach: Which elements of x each element can depend on, `(*shape, n)`, Boolean.
+        zero: Whether an element vanishes structurally, such as 0 x, `(*shape, 1)`, Boolean.
         affine: Whether it is affine in x.
         whole: Whether it is analytic without poles.
         sign: 2 for positive, 1 for nonnegative, 0 for unknown.
@@ -81,7 +81,8 @@ class NodeFacts:
 class Examination:
     """Formulas evaluated at m points of the input `x`: which of its elements they depend on, and whether they vanish for all x.
 
-    `points` is an array `(*x.shape, m)`. All other inputs get random positive numbers.
+    `points` is an array `(*x.shape, m)`; with m < 8 points only structural zeros are proven. All other inputs get random positive numbers.
+    The formulas must belong to the trace of `x`.
 
     >>> from sdetools.graph.value import Trace
     >>> x = Trace().input("x", (2,))
@@ -101,7 +102,7 @@ class Examination:
     def depends(self, out: Value) -> np.ndarray:
         """Return which of the n elements of x each element of `out` can depend on, by the structure of its graph: Booleans `(*out.shape, n)`.
 
-        TooLong if a node of the graph has too many values over all points (`MOST`).
+        TooLong if a node has more than `MOST` = 2^23 values over all points.
         """
         return self._of(out).reach
 
@@ -117,7 +118,7 @@ class Examination:
 
         Raises:
             TracingError: If x enters a compiled function, which has no derivative.
-            TooLong: If a node has too many values over all points.
+            TooLong: If a node has more than `MOST` = 2^23 values over all points.
         """
         self._of(out)
         total = jvp(out, self.x, direction)
@@ -128,10 +129,10 @@ class Examination:
         return total
 
     def vanishes(self, out: Value) -> np.ndarray:
-        """Return, for each element of `out`, whether it vanishes for all inputs: Booleans of its shape.
+        """Return, for each element of `out`, whether it vanishes for all inputs: Booleans of its shape; False may also mean not proven.
 
-        An element vanishes if it does structurally, or within rounding at all points. Only points at which no term is so small that rounding hides it
-        are evidence, and at least `FEW` must be. False may also mean not proven. TooLong if a node has too many values over all points.
+        An element vanishes if it does structurally (0 x), or if it is 0 within rounding at all points where it is finite, of which at least `FEW` = 8
+        must have no term so small that rounding hides it. TooLong if a node has more than `MOST` = 2^23 values over all points.
         """
         seen = self._of(out)
         with np.errstate(all="ignore"):

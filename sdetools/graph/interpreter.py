@@ -61,11 +61,11 @@ def _operation(code: int, name: str) -> str:
 
 @once
 def function(dtype: str = "float64") -> Any:
-    """Return the interpreter of programs on rows for float64, or for float32 if `dtype` is "float32", as a C callback of six int64.
+    """Return the interpreter of programs on rows of float64, or of float32 if `dtype` is "float32", as a C callback of six int64.
 
-    They are (code, count, bases, n, functions, 0): the address of `count` instructions of five integers, that of a table of base addresses, the
-    number of floats in a row, and the address of a table of functions on rows. The callback returns 0, or the number of an operation that is
-    negative. Its source is generated from `programs.FORMULAS`.
+    They are (code, count, bases, n, functions, 0): the address of `count` instructions of five int64 each, that of a table of base addresses, the
+    number of floats in a row, and the address of a table of addresses of functions on rows. The callback returns 0; at an instruction whose
+    operation is a negative number it stops and returns that number. Its source is generated from `programs.FORMULAS`.
     """
     lane, one = (lanes32, np.float32(1)) if dtype == "float32" else (lanes, 1.0)
     space = {

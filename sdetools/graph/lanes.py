@@ -116,7 +116,7 @@ real_pointer = float_pointer
 
 @njit(inline="always")
 def sign_of(word):
-    """Return 1.0 or -1.0, a float64: -1.0 if the highest bit of `word`, a uint64, is set."""
+    """Return -1.0 if the highest bit of the uint64 `word` is set, else 1.0; a float64."""
     return float_of((word & SIGN_BIT) | ONE_BITS)
 
 
@@ -131,7 +131,7 @@ def vpow(x, y):
     """Return x**y of two float64 with NumPy's special values: NaN for finite negative x unless y is whole; 0**0 = 1.
 
     It is e^(y log |x|) with log |x| = high + low: y log |x| reaches 745, and an error of one ulp in it would be 745 ulp in the power. With
-    f = (m - 1) / (m + 1), log m = 2 f + f^3 (2/3 + q). f, f^2, f^3 and the last factor are double-double numbers; q is at most 1/50.
+    |x| = m 2^e and f = (m - 1) / (m + 1), log m = 2 f + f^3 (2/3 + q). f, f^2, f^3 and 2/3 + q are sums of two float64; q is at most 1/50.
     """
     size = math.fabs(x)
     m, e = split(size)

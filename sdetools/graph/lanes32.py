@@ -76,7 +76,7 @@ real_pointer = float32_pointer
 
 @njit(inline="always")
 def sign_of(word):
-    """Return 1.0 or -1.0, a float32: -1.0 if the highest bit of `word`, a uint64, is set."""
+    """Return -1.0 if the highest bit of the uint64 `word` is set, else 1.0; a float32."""
     return float32_of(((word >> u64(32)) & SIGN_BIT) | ONE_BITS)
 
 

@@ -21,11 +21,12 @@ def reduce(name: str, x: Any, axis: Any = None, keepdims: bool = False) -> Value
     Args:
         name: A key of `REDUCTIONS`: "add", "multiply", "maximum" or "minimum".
         x: A value, or what `value` converts to one; a condition counts as 0 and 1.
-        axis: An axis, several, or all if None; negative ones count from the end.
+        axis: The axis, or a sequence of axes, that is reduced; None for all. Negative ones count from the end.
         keepdims: Whether the axes stay, with length 1.
 
     Raises:
         AxisError: If an axis is out of bounds (NumPy's error).
+        ValueError: For the maximum or minimum of a constant without elements, such as `x[:0]`; its sum is 0 and its product 1.
     """
     x = value(x)
     axes = tuple(range(x.ndim)) if axis is None else tuple(sorted(axis_of(a, max(x.ndim, 1)) for a in np.atleast_1d(axis)))
@@ -131,12 +132,12 @@ def _wide(f: Value, ndim: int) -> Value:
 
 
 def decided(name: str, x: Any, axis: Any = None, keepdims: bool = False) -> Value:
-    """Return whether any ("logical_or") or all ("logical_and") elements are true, as a condition.
+    """Return whether any or all elements along axes are true, as a condition (a Boolean `Value`).
 
     Args:
-        name: "logical_or" or "logical_and".
+        name: "logical_or" for any, "logical_and" for all.
         x: Conditions or numbers; a number is true if it is not 0.
-        axis: An axis, several, or all if None.
+        axis: The axis, or a sequence of axes, that is reduced; None for all.
         keepdims: Whether the axes stay, with length 1.
     """
     numbers = np.where(value(x) if value(x).boolean else value(x) != 0.0, 1.0, 0.0)
@@ -144,12 +145,15 @@ def decided(name: str, x: Any, axis: Any = None, keepdims: bool = False) -> Valu
 
 
 def total(x: Any, axis: Any = None, *, keepdims: bool = False) -> Value:
-    """Return the sum of `x` over an axis, several, or all (None) as a `Value`; with `keepdims` the axes stay, with length 1."""
+    """Return the sum of `x` over one axis, a sequence of axes, or all (None) as a `Value`; with `keepdims` the axes stay, with length 1."""
     return reduce("add", x, axis, keepdims)
 
 
 def average(x: Any, axis: Any = None, *, keepdims: bool = False) -> Value:
-    """Return the mean of `x` over an axis, several, or all (None) as a `Value`; with `keepdims` the axes stay, with length 1."""
+    """Return the mean of `x` over one axis, a sequence of axes, or all (None) as a `Value`; with `keepdims` the axes stay, with length 1.
+
+    ZeroDivisionError if `x` has no elements.
+    """
     out = reduce("add", x, axis, keepdims)
     return out * (out.size / value(x).size)
 
@@ -159,9 +163,12 @@ def variance(x: Any, axis: Any = None, *, ddof: int = 0, keepdims: bool = False)
 
     Args:
         x: A value, or what `value` converts to one.
-        axis: An axis, several, or all if None; n is the number of elements along them.
-        ddof: Degrees of freedom that are subtracted.
+        axis: The axis, or a sequence of axes, over which it is taken; None for all. n is the number of elements along them.
+        ddof: Degrees of freedom that are subtracted: 1 for the unbiased estimate.
         keepdims: Whether the axes stay, with length 1.
+
+    Raises:
+        ZeroDivisionError: If n = ddof, or `x` has no elements.
     """
     own = value(x) - average(x, axis, keepdims=True)
     squares = total(own * own, axis, keepdims=keepdims)
@@ -205,11 +212,12 @@ def einsum(subscripts: Any, *factors: Any) -> Value:
     A constant matrix contracted with the first index of a value goes through `matmul`.
 
     Args:
-        subscripts: Indices of each factor and of the result, "ij,j->i"; without "->" the result has those that occur once, sorted.
+        subscripts: Indices of each factor and of the result, "ij,j->i"; without "->" the result has those that occur once, sorted. An
+            ellipsis is ignored: it can only stand for no axes.
         *factors: Values, or what `value` converts to them.
 
     Raises:
-        TracingError: If the subscripts are not one string or do not fit the shapes, or a factor repeats an index.
+        TracingError: If the subscripts are not one string, name another number of axes than a factor has, or repeat an index in a factor ("ii").
     """
     if not isinstance(subscripts, str):
         raise TracingError("np.einsum must get its subscripts as one string to be traced")

@@ -14,7 +14,7 @@ class Real:
     Attributes:
         name: Name in NumPy and torch, "float64" or "float32".
         size: Size in bytes.
-        lanes: Name of the module of this package with its functions of one number, "lanes" or "lanes32".
+        lanes: Name of the module of `sdetools.graph` with its functions of one number, "lanes" or "lanes32".
     """
 
     name: str
@@ -23,7 +23,7 @@ class Real:
 
     @property
     def dtype(self) -> np.dtype:
-        """The type in NumPy."""
+        """The type as a `numpy.dtype`, float64 or float32."""
         return np.dtype(self.name)
 
     @property
@@ -42,7 +42,7 @@ class Real:
         return text if self.double else f"real({x!r})"
 
     def array(self, a: np.ndarray) -> np.ndarray:
-        """Return an array as a kernel takes it: floats converted to this type, all others (integers) as they are."""
+        """Return the array `a` as a kernel takes it: floats converted to this type, all others (integers, Booleans) as they are."""
         return np.asarray(a, self.dtype) if a.dtype.kind == "f" else a
 
 

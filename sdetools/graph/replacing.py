@@ -18,13 +18,13 @@ def replaced(outputs: Sequence[Value], given: Mapping[Value, Value]) -> list[Val
 
     Args:
         outputs: Values of one trace.
-        given: For every input that the outputs depend on, a value of the same component shape.
+        given: A dictionary from every input that the outputs depend on to its new value, of the same component shape.
 
     Returns:
-        The new values, in the order of `outputs`.
+        The new values, in the order of `outputs`. The old ones are unchanged.
 
     Raises:
-        ValueError: If a shape differs, or an input has no value.
+        ValueError: If a value differs in shape from its input, or an input of `outputs` is not in `given`.
 
     Example:
         >>> from sdetools.graph.value import Trace
@@ -70,12 +70,13 @@ def batched(out: Value, samples: Mapping[Value, Value], given: Mapping[Value, Va
 
     Args:
         out: The formula of one sample.
-        samples: For each input that stands for a part of the sample, the parts of all samples: a value `(n, *shape)`.
-        given: For each other input of the formula, a value of its shape.
+        samples: A dictionary from each input that stands for a part of the sample, of shape `shape`, to the parts of all samples: a value
+            `(n, *shape)`.
+        given: A dictionary from each other input of the formula to its new value, of the same shape.
 
     Raises:
-        TracingError: If the formula has an operation that cannot be batched.
-        ValueError: If an input has no value, or the values of `samples` differ in n.
+        TracingError: If a part of a sample enters an operation that cannot be batched, such as a compiled function.
+        ValueError: If an input is in neither dictionary, `samples` is empty, or its values differ in n.
 
     Example:
         >>> from sdetools.graph.value import Trace

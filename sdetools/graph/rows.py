@@ -42,7 +42,7 @@ def _copier(kind: Any) -> Any:
 
     @njit(inline="always")
     def copy(source, at, target, to, n):
-        """Copy n numbers from position `at` of the pointer `source` to position `to` of `target`; n is `WIDTH`, or less at the end of a row."""
+        """Copy n numbers from position `at` of the pointer `source` to position `to` of the pointer `target`; n <= `WIDTH` = 32."""
         if n == WIDTH:
             whole(source, at, target, to)
         else:
@@ -138,8 +138,9 @@ def _write(name: str, dtype: str) -> Any:
 def function(name: str, dtype: str = "float64") -> Any:
     """Return a function on rows of floats as a C callback of six int64, which kernels call by its attribute `address`; a process compiles it once.
 
-    Its arguments are (source, target, count, 0, 0, 0): the addresses of two rows of `count` floats. "power" takes the address of the exponents in
-    the place of the fourth, "sincos" that of the cosines; "program" is described in `graph.interpreter`, the products in `graph.gemm`.
+    Its arguments are (source, target, count, 0, 0, 0): the addresses of two rows of `count` floats, arguments and results. "power" takes the address
+    of the row of exponents as the fourth, "sincos" that of the row of cosines (`target` gets the sines). "program" is described in
+    `graph.interpreter`, the products in `graph.gemm`.
 
     Args:
         name: One of `NAMES` (NumPy's names and "sincos"), or "program", "product" or "small_product".
@@ -160,7 +161,7 @@ def function(name: str, dtype: str = "float64") -> Any:
 
 
 def address(name: str, dtype: str = "float64") -> int:
-    """Return the address of `function(name, dtype)`, an int by which kernels call it; its machine code comes from the cache or is compiled now.
+    """Return the address of `function(name, dtype)`, an int by which kernels call it; machine code that is not cached is compiled now.
 
     Args:
         name: One of `NAMES` (NumPy's names and "sincos"), or "program", "product" or "small_product".

@@ -17,7 +17,8 @@ def gather(data: np.ndarray, index: Any) -> Any:
 
     Args:
         data: The samples, `(n, *row)`, along the first axis.
-        index: Indices from 0 to n - 1 as floats, `(size, *paths)`, or a traced value `(size,)`.
+        index: Indices from 0 to n - 1 as floats, `(size, *paths)`, or a traced value `(size,)`. An array with an index from n on raises
+            IndexError; a traced index is not checked.
 
     Returns:
         Array `(size, *row, *paths)`, or a traced value `(size, *row)`.
@@ -36,7 +37,8 @@ def tally(index: Any, n: int, weights: Any = None) -> Any:
     """Return how often each of n samples was drawn, or the sum of the weights of its draws.
 
     Args:
-        index: Indices from 0 to n - 1 as floats, `(size, *paths)`, or a traced value `(size,)`.
+        index: Indices from 0 to n - 1 as floats, `(size, *paths)`, or a traced value `(size,)`. An array with an index from n on raises
+            IndexError; a traced index is not checked.
         n: Number of samples.
         weights: A weight of each draw, of the shape of `index`; 1 by default.
 

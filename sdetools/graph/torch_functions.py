@@ -16,35 +16,35 @@ from torch import Tensor
 
 
 def sign(x: Tensor) -> Tensor:
-    """Return the signs of x elementwise, -1, 0 or 1, and NaN for NaN (torch: 0)."""
+    """Return the signs of x elementwise, -1, 0 or 1, and NaN for NaN (`torch.sign` gives 0 there)."""
     return torch.where(torch.isnan(x), x, torch.sign(x))
 
 
 def heaviside(x: Tensor, h: Tensor) -> Tensor:
-    """Return elementwise 0 for x < 0, 1 for x > 0, h for x = 0, and NaN for NaN (torch: 0)."""
+    """Return elementwise 0 for x < 0, 1 for x > 0, h (of x's type) for x = 0, and NaN for x = NaN (`torch.heaviside` gives 0 there)."""
     return torch.where(torch.isnan(x), x, torch.heaviside(x, h))
 
 
 def power(x: Tensor, y: Tensor | float) -> Tensor:
     """Return x**y elementwise, for an exponent that is a tensor or a number.
 
-    A number is made a tensor first: torch computes x**-.5 as 1/sqrt(x), which is -inf at -0.
+    A number is made a tensor first: for the number -0.5 torch computes 1/sqrt(x), which is -inf at x = -0.0 instead of inf.
     """
     return torch.pow(x, y if isinstance(y, Tensor) else torch.full_like(x, y))
 
 
 def log1p(x: Tensor) -> Tensor:
-    """Return log(1 + x) elementwise, and x where 1 + x rounds to 1 (torch flushes subnormal numbers)."""
+    """Return log(1 + x) elementwise, and x where 1 + x rounds to 1: `torch.log1p` makes subnormal numbers 0."""
     return torch.where(torch.abs(x) < torch.finfo(x.dtype).eps / 4, x, torch.log1p(x))
 
 
 def sinh(x: Tensor) -> Tensor:
-    """Return sinh x elementwise, finite up to its own overflow (torch overflows where e^x does)."""
+    """Return sinh x elementwise; it overflows where sinh x does (`torch.sinh` earlier, where e^|x| does)."""
     return torch.where(_far(x), torch.copysign(_half_exp(x), x), torch.sinh(x))
 
 
 def cosh(x: Tensor) -> Tensor:
-    """Return cosh x elementwise, finite up to its own overflow (torch overflows where e^x does)."""
+    """Return cosh x elementwise; it overflows where cosh x does (`torch.cosh` earlier, where e^|x| does)."""
     return torch.where(_far(x), _half_exp(x), torch.cosh(x))
 
 
@@ -64,7 +64,7 @@ def transpose(x: Tensor, axes: Sequence[int]) -> Tensor:
 
 
 def prod(x: Tensor, axes: Sequence[int]) -> Tensor:
-    """Return the product of x over `axes`, a sequence of nonnegative axes, which the result lacks (torch.prod takes one axis)."""
+    """Return the product of x over `axes`, a sequence of nonnegative axes, which the result lacks (`torch.prod` takes one axis only)."""
     for axis in sorted(axes, reverse=True):
         x = torch.prod(x, axis)
     return x
@@ -74,7 +74,7 @@ def tally(index: Tensor, n: int, weights: Tensor | None = None) -> Tensor:
     """Return for each path how often each of n samples was drawn, or the sum of the weights of its draws, as a tensor `(n, *paths)`.
 
     Args:
-        index: Indices of samples from 0 to n - 1, as floats, `(size, *paths)`.
+        index: Indices of samples from 0 to n - 1, as floats, `(size, *paths)`; for others torch raises RuntimeError (on a CPU).
         n: Number of samples.
         weights: A weight of each draw, of the shape of `index`; 1 by default.
     """
@@ -86,7 +86,7 @@ def through_arrays(function: Callable[..., np.ndarray], parts: Sequence[Any]) ->
     """Return `function(*parts)` as a tensor, for a function of NumPy arrays and parts that are CPU tensors or numbers.
 
     Float64 tensors share their memory with the arrays; others are converted to float64. The result gets the type of the first part with at
-    least two axes.
+    least two axes; StopIteration if there is no such part.
 
     Args:
         function: Function of arrays `(n, paths)` or `(paths,)` and floats that returns an array.

@@ -20,7 +20,7 @@ class NotTraceable(TypeError):
     """Raised, with a message, for a part of a simulation that can neither be traced nor compiled.
 
     Attributes:
-        function: Whether the part is a user's function, which can be rewritten.
+        function: Whether the part is a user's function, so that rewriting it in NumPy helps; False by default.
     """
 
     def __init__(self, message: str, function: bool = False) -> None:
@@ -41,7 +41,7 @@ def trace(function: Callable[..., Any], part: str, *arguments: Any) -> Any:
 
     Raises:
         NotTraceable: If the formula needs numbers; the message names the line. Any other error is the formula's own and propagates, with a
-            note that names the part and the line of the user's file.
+            note such as "It was raised by the observable, line 3 of f.py, `x = g(x)`."
     """
     try:
         with np.errstate(all="ignore"):
@@ -69,16 +69,16 @@ def _about_values(error: Exception) -> bool:
 def error_summary(error: BaseException) -> str:
     """Return kind, message and place of an error as one text: "ValueError: no root, in line 3 of f.py, `x = g(x)`".
 
-    The place is that of `place_of`; without one the text ends after the message.
+    The place is that of `place_of`; if that is empty, the text ends after the message.
     """
     place = place_of(error)
     return f"{type(error).__name__}: {error}" + (f", in {place}" if place else "")
 
 
 def place_of(error: BaseException) -> str:
-    """Return where an error was raised: the innermost line outside NumPy, the standard library and sdetools.
+    """Return where an error was raised: the innermost line of its traceback outside NumPy, the standard library and sdetools.
 
-    The text has the form "line 3 of f.py, `x = g(x)`"; it is empty if there is no such line.
+    The text has the form "line 3 of f.py, `x = g(x)`" with the full path of the file; it is empty if there is no such line.
     """
     found, step = "", error.__traceback__
     while step is not None:

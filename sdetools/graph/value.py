@@ -38,8 +38,8 @@ class Trace:
     `input` and `uniform` create the first nodes, operations on these the others.
 
     Attributes:
-        known: All nodes except constants, by their content.
-        columns: Column-major copies of arrays of data that are indexed by traced values, by the key of the array.
+        known: All nodes except constants, by their content, the tuple (op, name, keys of args, shape, key of extra).
+        columns: Column-major copies, flattened, of arrays of data that are indexed by traced values, by `Value.key` of the array.
     """
 
     def __init__(self) -> None:
@@ -47,11 +47,11 @@ class Trace:
         self.columns: dict[Any, np.ndarray] = {}
 
     def input(self, name: str, shape: Shape = ()) -> Value:
-        """Return the input `name` that differs from path to path, of component shape `shape`; by default one number. An equal input is reused."""
+        """Return the input `name` of component shape `shape` that differs from path to path; the same node for a second call."""
         return self.node("input", name, (), shape)
 
     def uniform(self, name: str, shape: Shape = ()) -> Value:
-        """Return the input `name` of shape `shape` that is the same for all paths and is passed at run time. An equal input is reused."""
+        """Return the input `name` of shape `shape` that is the same for all paths, passed at run time; the same node for a second call."""
         return self.node("uniform", name, (), shape)
 
     def node(
@@ -59,11 +59,11 @@ class Trace:
     ) -> Value:
         """Return the node of an operation: an existing one if there is an equal one, else a new one.
 
-        `op`, `name`, `args`, `shape`, `extra` and `boolean` are its attributes, explained at `Value`. `key` is a hashable identity of `extra`: nodes
-        with other keys are not equal.
+        `op`, `name`, `args`, `shape`, `extra` and `boolean` are its attributes, explained at `Value`. Nodes are equal if their `op`, `name`, `shape`,
+        `key` and the keys of their `args` are; `key` must be hashable and identify `extra`.
 
         Raises:
-            TooLong: If a new node would be one more than `MOST`.
+            TooLong: If the trace would get more than `MOST` = 200,000 nodes.
         """
         key = (op, name, tuple(a.key for a in args), shape, key)
         found = self.known.get(key)
@@ -81,15 +81,15 @@ class Value(np.lib.mixins.NDArrayOperatorsMixin):
     """One node of a graph: the symbol of an array of one path. NumPy's operators and functions on it return further nodes.
 
     Attributes:
-        op: Kind of the operation, see the table at the head of the module.
-        name: Function of a map or reduction, or name of an input.
-        args: Nodes that it reads.
+        op: Kind of the operation, "map" for example; see the table at the head of the module.
+        name: NumPy's name of the function of a map or reduction, such as "add", or the name of an input.
+        args: Nodes that it reads, a tuple.
         shape: Component shape, without the axis of paths.
-        extra: What the kind needs in addition: the array of a constant, the axes of a reduction, the `View` of a view.
+        extra: What the kind needs in addition: the array of a constant, the axes of a reduction, the `View` of a view, the `Call` of a call.
         home: The trace that it belongs to; None for a constant.
         boolean: Whether it is a condition.
         uniform: Whether it is the same for all paths.
-        key: Hashable identity: equal for equal constants.
+        key: Hashable identity: the object's `id`; of a constant its content, or its memory if it has more than 4096 elements.
     """
 
     __slots__ = ("args", "boolean", "extra", "home", "key", "name", "op", "shape", "uniform")
@@ -199,7 +199,8 @@ def value(x: Any) -> Value:
         x: A number, a numeric or Boolean array, or a list or tuple of numbers and values.
 
     Returns:
-        A constant of the shape of `x`; with traced values in `x`, its elements stacked along a new first axis.
+        A constant of the shape of `x`; with traced values in `x`, its elements stacked along a new first axis. Numbers become float64,
+        Booleans a condition. A constant of more than 4096 elements may share the memory of `x`, which must then not change.
 
     Raises:
         TracingError: If `x` is of another type; NumPy's ValueError for a sequence of which it makes no array of numbers.
@@ -224,7 +225,7 @@ def value(x: Any) -> Value:
 
 
 def trace_of(args: Sequence[Value]) -> Trace | None:
-    """Return the trace to which the values `args` belong, None if all are constants; TracingError if they belong to two traces."""
+    """Return the trace to which the values `args` belong, None if all are constants; TracingError if they belong to several traces."""
     found = None
     for a in args:
         if a.home is not None:
@@ -255,11 +256,11 @@ def apply(name: str, *inputs: Any) -> Value:
     """Return an elementwise operation as a `Value`, simplified: constants are folded, operations without effect are dropped.
 
     Args:
-        name: One of `MAPS`, by NumPy's name.
+        name: One of `MAPS`, NumPy's name of the function: "add", "exp", "where"; another one is not noticed here.
         *inputs: Operands (numbers, arrays, values), which broadcast by their component shapes.
 
     Returns:
-        A value of the broadcast shape; a condition for the names in `CONDITIONS`.
+        A value of the broadcast shape; a condition for the names in `CONDITIONS`, and for sums, products and branches of conditions.
 
     Raises:
         ValueError: If the shapes do not broadcast.
@@ -386,7 +387,7 @@ def _power(x: Value, p: float) -> Value | None:
 
 
 def order(outputs: Sequence[Value]) -> list[Value]:
-    """Return the nodes that `outputs` depend on, these included: each once, after its arguments (topological order); equal constants once."""
+    """Return the nodes that `outputs` depend on, `outputs` included, as a list: each once, after its arguments; of equal constants one."""
     done: dict[Any, Value] = {}
     todo = [(o, False) for o in reversed(list(outputs))]
     while todo:

@@ -26,9 +26,9 @@ class View:
     A flat position is one in the source, flattened in C order.
 
     Attributes:
-        strides: For each axis of the view, the step in flat positions from one index to the next.
-        start: Flat position of the first element.
-        table: Flat positions by `strides . index + start`, -1 for a zero, as bytes of int64; None if that sum is itself the position.
+        strides: For each axis of the view, the step from one index to the next in k = strides . index + start; 0 repeats an element.
+        start: The k of the first element.
+        table: Flat positions `table[k]`, -1 for a zero, as bytes of int64; None if k is itself the flat position.
     """
 
     strides: Shape
@@ -36,7 +36,7 @@ class View:
     table: bytes | None = None
 
     def places(self, shape: Shape) -> np.ndarray:
-        """Return the flat positions in the source as an integer array of shape `shape`, that of the view; -1 is a zero."""
+        """Return the flat positions in the source of the view's elements, as an integer array; `shape` is that of the view, -1 means zero."""
         at = np.full(shape, self.start)
         for axis, (n, s) in enumerate(zip(shape, self.strides)):
             at += (np.arange(n) * s).reshape(-1, *[1] * (len(shape) - 1 - axis))
@@ -51,7 +51,7 @@ def axis_of(axis: Any, ndim: int) -> int:
 
 
 def dense(shape: Sequence[int]) -> Shape:
-    """Return the strides of a C-contiguous array of this shape, in elements: (3, 1) for shape (2, 3)."""
+    """Return the strides of a C-contiguous array of shape `shape`, in elements: (3, 1) for shape (2, 3), () for ()."""
     return tuple(int(prod(shape[a + 1 :])) for a in range(len(shape)))
 
 
@@ -61,9 +61,9 @@ def view(x: Value, shape: Sequence[int], strides: Sequence[int], start: int = 0,
     Args:
         x: The source.
         shape: Shape of the result.
-        strides: For each axis of the result, the step in the flattened source.
-        start: Flat position of the first element.
-        table: Integers that map `strides . index + start` to a flat position in the source, -1 to zero; None if no such table is needed.
+        strides: For each axis of the result, the step from one index to the next in k = strides . index + start.
+        start: The k of the first element.
+        table: Integers: element k of the flattened source is taken if it is None, else element `table[k]`, and zero if that is -1.
 
     Returns:
         A value of shape `shape`; `x` itself if nothing changes.
@@ -130,9 +130,10 @@ def _linear(inner: View, middle: Shape, outer: View) -> View | None:
 
 
 def at_places(x: Value, places: np.ndarray) -> Value:
-    """Return the elements of `x` at flat positions as a `Value` of the shape of `places`, an integer array; -1 gives a zero.
+    """Return the elements of `x` at the flat positions `places`, an integer array, as a `Value` of its shape; -1 gives a zero.
 
-    It is a view without a table if the positions are an affine function of the indices, else one with a table.
+    It is a view without a table if the positions are an affine function of the indices, else one with a table. Other positions than -1 to
+    x.size - 1 are not checked.
     """
     if not places.size:
         return value(np.zeros(places.shape))
@@ -144,7 +145,7 @@ def at_places(x: Value, places: np.ndarray) -> Value:
 
 
 def same_view(of: Value, x: Value) -> Value:
-    """Return the view of `x` with the shape, strides and table of the view `of`; `x` has the shape of the source of `of`."""
+    """Return a view of `x` with the shape, strides, start and table of the view `of`; `x` has the shape of the source of `of`."""
     table = None if of.extra.table is None else np.frombuffer(of.extra.table, np.int64)
     return view(x, of.shape, of.extra.strides, of.extra.start, table)
 
@@ -191,7 +192,8 @@ def reshape(x: Any, shape: Any) -> Value:
 
     Args:
         x: A value, or what `value` converts to one.
-        shape: The new shape, or a number for one axis; one axis may be -1, and then has the length that remains.
+        shape: The new shape, or a number for one axis; one axis may be -1, and then has the length that remains (ZeroDivisionError if another
+            is 0).
     """
     x, shape = value(x), (shape,) if isinstance(shape, (int, np.integer)) else tuple(map(int, shape))
     if -1 in shape:
@@ -202,7 +204,7 @@ def reshape(x: Any, shape: Any) -> Value:
 
 
 def transpose(x: Any, axes: Any = None) -> Value:
-    """Return `x` as a `Value` whose axis i is axis `axes[i]` of `x`; by default (None) the order of the axes is reversed."""
+    """Return `x` as a `Value` whose axis i is axis `axes[i]` of `x`; None reverses the order. `axes` must be a permutation (unchecked)."""
     x = value(x)
     axes = tuple(axis_of(a, x.ndim) for a in (axes if axes is not None else reversed(range(x.ndim))))
     return view(x, tuple(x.shape[a] for a in axes), tuple(dense(x.shape)[a] for a in axes))
@@ -227,7 +229,8 @@ def join(parts: Sequence[Any], axis: int = 0) -> Value:
         axis: The axis; a negative one counts from the end.
 
     Raises:
-        ValueError: If the shapes differ in another axis, or a part has no axis.
+        ValueError: If the shapes differ in another axis, or the first part is a scalar.
+        AxisError: If the parts lack the axis (NumPy's error).
     """
     parts = tuple(p for p in map(value, parts) if p.size or p.ndim > 1)
     if not parts:
@@ -294,8 +297,8 @@ def scatter(x: Value, of: Value) -> tuple[int, Value]:
         of: The view, a value of kind "view".
 
     Returns:
-        A flat position in the source, and a value `(n,)` with the sums of the n elements from there on. All other elements have adjoint 0;
-        n is 0 if the view contains none of the source.
+        The pair (first flat position in the source, value `(n,)` with the sums for the n elements from there on). All other elements have
+        adjoint 0; n is 0 if the view contains no element of the source.
     """
     extra = of.extra
     summed = tuple(a for a, (s, n) in enumerate(zip(extra.strides, of.shape)) if s == 0 and n > 1)
@@ -327,10 +330,10 @@ def _placed(x: Value, places: np.ndarray) -> tuple[int, Value]:
 
 
 def assembled(pieces: Mapping[tuple[int, int], Value], shape: Shape) -> Value:
-    """Return an array of zeros with flat pieces added to it, as a `Value` of shape `shape`.
+    """Return the sum of pieces of a flattened array as a `Value` of shape `shape`; zeros outside of all pieces.
 
     Args:
-        pieces: Values `(n,)` by (flat position of the first element, n); they may overlap.
+        pieces: A dictionary from (flat position of a piece's first element, its length n) to the piece, a value `(n,)`; pieces may overlap.
         shape: Shape of the result.
     """
     size, waiting, out = prod(shape), sorted(pieces), None
