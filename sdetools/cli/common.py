@@ -60,7 +60,7 @@ class Commands(click.Group):
         return super().parse_args(ctx, args)
 
     def make_context(self, *args: Any, **options: Any) -> click.Context:
-        """Create click's context from click's own arguments; a usage error becomes `InvalidArguments`."""
+        """Create click's context for a command from click's own arguments; a usage error is raised as `InvalidArguments`."""
         with _usage_errors_on_one_line():
             return super().make_context(*args, **options)
 
@@ -118,7 +118,7 @@ def executor(kind: str, threads: int | None) -> Iterator[tuple[Any, int | None]]
     """Open the executor of a simulation for a `with` block, at whose end worker processes are stopped.
 
     Args:
-        kind: `threads` or `processes`.
+        kind: "threads" or "processes".
         threads: Number of threads or worker processes; None for all cores.
 
     Yields:
@@ -165,11 +165,11 @@ def bar(wanted: bool = True) -> Iterator[tuple[Callable[[str], None], Callable[[
 
 
 def resume_command(ctx: click.Context, resume: bool) -> str:
-    """Return the command line that resumes this run, as text for a shell.
+    """Return the command line that resumes this run, as text for a shell: "sdetools verify checks --out report --resume".
 
     Args:
-        ctx: Click's context, whose `meta["arguments"]` are those of this run.
-        resume: Whether they already contain `--resume`; if not, it is appended.
+        ctx: Click's context, whose `meta["arguments"]` are those of this run, as `Commands.parse_args` has stored them.
+        resume: Whether these arguments contain `--resume`; if not, it is appended.
     """
     return shlex.join(["sdetools", *ctx.meta["arguments"], *([] if resume else ["--resume"])])
 
@@ -189,7 +189,7 @@ class RunFolder:
     def write(self, **texts: str) -> None:
         """Write each argument, such as `gap_csv=text`, as a file of the folder, such as `gap.csv`, and list the files on standard error.
 
-        Without a folder nothing is written or listed.
+        An existing file is replaced. If `folder` is None, nothing is written or listed.
         """
         if self.folder is None:
             return
@@ -224,7 +224,7 @@ def running(ctx: click.Context, options: dict[str, Any], folder: Path | None) ->
     """Open an executor, a progress bar and, with a folder, the store of finished work for a `with` block, at whose end they are closed.
 
     Args:
-        ctx: Click's context; with a folder, the command that resumes the run is put into its `meta`.
+        ctx: Click's context; with a folder, `ctx.meta["resume"]` becomes the command that resumes the run.
         options: Values of the command's options by name. All but out, threads, executor and resume identify the run in the store.
         folder: The folder of `--out` from `checked_folder`, or None for no store. The store is the file `store.sqlite` in it.
 
@@ -254,7 +254,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], styles: d
 
     Args:
         columns: Headings.
-        rows: One sequence of cells per row, as many as headings; they are converted to text.
+        rows: One sequence of cells per row, as many as headings; they are converted to text. Without rows only the headings are printed.
         styles: Styles of rich by the text of a cell in the first column, such as {"supported": "green"}; used on a terminal only.
     """
     cells = [[str(cell) for cell in row] for row in rows]

@@ -65,7 +65,8 @@ def noise_of(options: dict[str, Any], dim: int) -> Any:
     """Return the gradient noise in `dim` dimensions, an object of `st.noise`, that the options describe.
 
     Args:
-        options: Values of the options by name: noise, covariance, degrees, probability.
+        options: Values of the options by name: `noise`, such as "gaussian"; `covariance`, a text "1,0.5;0.5,2" with rows or "1,2" with the diagonal,
+            None for the identity; the numbers `degrees` (of student-t) and `probability` (of two-point).
         dim: Number of coordinates.
 
     Raises:
@@ -105,8 +106,8 @@ def momentum_options(command: Any) -> Any:
 def plan_of(options: dict[str, Any], eta: float) -> Any:
     """Return the schedule, a `Plan` of `st.schedules`, with learning rate `eta` and the momentum of the options.
 
-    `options` are the values of the options by name, None for one that is not given. With `alpha` the momentum is 1 - beta = damping *
-    eta**alpha, with damping 0.5 by default, otherwise it is `beta`, 0.9 by default.
+    `options` has the values of the options beta, alpha and damping by name, None for one that is not given. If alpha is given, the momentum is
+    beta = 1 - damping * eta**alpha, with damping 0.5 by default; otherwise it is the option beta, 0.9 by default.
     """
     import sdetools as st
 
@@ -119,7 +120,7 @@ def check_exclusive(options: dict[str, Any], *pairs: tuple[str, str]) -> None:
     """Raise an error if mutually exclusive options are given: beta with alpha or damping, or both options of one of the `pairs`.
 
     Args:
-        options: Values of the options by name; None for one that is not given.
+        options: Values of the options by name, None for one that is not given; beta, alpha, damping and the names in `pairs` must be there.
         *pairs: Pairs of names of options, such as ("paths", "precision").
 
     Raises:
@@ -136,8 +137,8 @@ def numbers(name: str, text: str) -> list[float]:
     """Return the numbers of a list separated by commas or spaces.
 
     Args:
-        name: The option, for the error message.
-        text: The list, such as "0.1,0.05".
+        name: The name of the option, "eta" for example, for the error message.
+        text: The list, such as "0.1,0.05" or "0.1 0.05".
 
     Returns:
         The floats in order, at least one.

@@ -30,7 +30,7 @@ def loglog_orders(
 ) -> Axes:
     r"""Plot gaps against step sizes on logarithmic axes, with bands, exact values (dashed) and reference slopes (dotted).
 
-    A point whose band reaches down to zero is drawn hollow: it is not resolved. Gaps that are not positive are not drawn.
+    A point is hollow, not resolved, if the lower end of its band is zero, negative or NaN. Gaps that are not positive or NaN are not drawn.
 
     Args:
         etas: Step sizes, positive, in any order.
@@ -38,7 +38,8 @@ def loglog_orders(
         low: Lower ends of the bands, in the form of `values`; a curve without them has no band below it and counts as resolved.
         high: Upper ends of the bands, in the form of `values`; a curve without them has no band above it.
         exact: Exact gaps, in the form of `values`; a curve without them has no dashed line.
-        slopes: Slopes of the reference lines, which pass above the topmost gap at the largest step size; empty for none.
+        slopes: Slopes of the reference lines, y = 1.6 (largest of all gaps) (x / largest step size)^slope; empty for none. They are drawn only with
+            two or more step sizes and a positive gap.
         xlabel: Label of the horizontal axis.
         ylabel: Label of the vertical axis.
         title: Title of the axes.
@@ -48,7 +49,7 @@ def loglog_orders(
         The axes; `.figure` is their figure.
 
     Raises:
-        ValueError: Lengths differ, or a step size is not positive.
+        ValueError: Lengths differ, there is no step size or one that is not positive, or `ax` is not one axes object.
 
     Example:
         >>> axes = loglog_orders([0.1, 0.05], [0.02, 0.011], low=[0.018, 0.010], high=[0.022, 0.012], exact=[0.02, 0.01])
@@ -112,7 +113,7 @@ def gap_curve(
 
     Args:
         times: The recorded times, at least one.
-        values: Values, `(len(times),)`, or a mapping from a curve's name to such an array.
+        values: Values, `(len(times),)`, or a mapping from a curve's name to such an array; a NaN interrupts the curve.
         low: Lower ends of the bands, in the form of `values`; a curve without them has no band below it.
         high: Upper ends of the bands, in the form of `values`; a curve without them has no band above it.
         exact: Exact values, in the form of `values`; a curve without them has no dashed line.
@@ -126,7 +127,7 @@ def gap_curve(
         The axes; `.figure` is their figure.
 
     Raises:
-        ValueError: Lengths differ, or there are no times.
+        ValueError: Lengths differ, there are no times, or `ax` is not one axes object.
 
     Example:
         >>> axes = gap_curve([0.0, 0.5, 1.0], [0.0, 0.2, 0.1], low=[0.0, 0.1, 0.0], high=[0.0, 0.3, 0.2])
@@ -159,13 +160,13 @@ def curve_panels(
     """Plot one panel for each entry: the first curve as a line with its band, the others as markers with error bars.
 
     Args:
-        panels: For each panel's title, a mapping from a curve's name to three arrays of equal length: x, y and the half-width of the band or
-            error bar around y.
+        panels: A mapping, not empty, from each panel's title to a mapping from a curve's name to three arrays of equal length: x, y and the
+            half-width of the band or error bar around y.
         xlabel: Label of the horizontal axes.
-        ax: Axes to draw on, one for each panel; None makes a new figure with three panels in a row.
+        ax: Axes to draw on, one for each panel; None makes a new figure with up to three panels in a row.
 
     Returns:
-        A list of the axes, one for each panel, in the order of `panels`; the first has a legend.
+        A list of the axes, one for each panel, in the order of `panels`; only the first has a legend, of its own curves.
 
     Raises:
         ValueError: `ax` holds another number of axes.

@@ -21,10 +21,10 @@ def interval_plot(
     edges: Mapping[str, float] | None = None,
     ax: Any = None,
 ) -> Axes:
-    """Plot values with their intervals, one line each from bottom to top, on an axis that begins at 0.
+    """Plot values with their intervals, one line each from bottom to top, on a horizontal axis that begins at 0 (distances, for example).
 
     Args:
-        rows: A mapping from a name to the tuple (value, lower end, upper end of the interval).
+        rows: A mapping from a name to the tuple (value, lower end, upper end of the interval). What is negative is cut off.
         xlabel: Label of the axis.
         region: The label and the upper end of a shaded region that begins at 0. With it the names are in a legend; with None, no region is
             drawn and the names are labels of the vertical axis.
@@ -33,6 +33,9 @@ def interval_plot(
 
     Returns:
         The axes; `.figure` is their figure.
+
+    Raises:
+        ValueError: A value lies outside its interval (Matplotlib's error).
 
     Example:
         >>> interval_plot({"W1": (0.2, 0.1, 0.3)}, "distance", region=("equal laws, 95 %", 0.05)).get_xlabel()
@@ -69,9 +72,10 @@ def tolerance_plot(names: Sequence[str], values: np.ndarray, colours: Sequence[s
     An interval inside the region lies in the accepted range. Numbers beyond +-3 are drawn at the edge of the plot, NaN at +3.
 
     Args:
-        names: A label for each interval; an empty one continues the group of the interval above it.
-        values: Value, lower end and upper end of each interval, an array `(3, len(names))`.
-        colours: The colour of each interval; None gives all the same one.
+        names: A label for each interval; an empty label says that the interval belongs to the label above it.
+        values: Value, lower end and upper end of each interval, an array `(3, len(names))`; in units of the tolerance, v is (number - expected
+            value) / tolerance.
+        colours: The colour of each interval, as Matplotlib takes it; None gives all the same one.
         ax: Axes to draw on; None makes a new figure, whose height grows with the number of intervals.
 
     Returns:

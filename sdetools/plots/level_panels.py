@@ -30,13 +30,14 @@ def level_panels(
 
     Args:
         name: The name of the observable, for the legends.
-        variances: Variances of the observable on each level, `(levels,)`, and of the differences from the level before, `(levels - 1,)`.
-        means: Means of the observable and of the differences, in the form of `variances`.
+        variances: A pair: variances of the observable on levels 0, 1, ..., `(levels,)`, and of its differences from the level before, on levels
+            1, 2, ..., `(levels - 1,)`. A variance or mean that is 0 is not drawn.
+        means: A pair: means of the observable and of the differences, in the form of `variances`; their absolute values are drawn.
         paths: The number of paths of each level, `(levels,)`.
         cost: The number of steps of each level, over all its paths, `(levels,)`.
-        totals: The number of steps of all levels with their pilot runs, and that of plain Monte Carlo with the same error.
-        eps: The root-mean-square error that was asked for.
-        refinement: The ratio of successive steps; the base of the first two logarithmic axes.
+        totals: A pair: the number of steps of all levels with their pilot runs, and that of plain Monte Carlo with the same error.
+        eps: The root-mean-square error that was asked for; it is only written in a legend.
+        refinement: The ratio of the step sizes of two successive levels, the base of the logarithmic axes of variance and mean.
         ax: Four axes to draw on; None makes a new figure.
 
     Returns:

@@ -20,15 +20,16 @@ DASHES = (0, (4, 2))
 
 
 def path_plot(names: Sequence[str], members: Sequence[Any], loss: Any = None, ax: Any = None, time: bool = False) -> list[Axes]:
-    """Plot paths of one dynamics or of a pair.
+    """Plot paths of one dynamics, or of two that are compared (its members).
 
     Two coordinates are drawn as curves in the plane, on the contours of the loss if it is given; another number of coordinates is drawn against
-    time, one panel each. Up to six paths have a colour each, and a second member is dashed; with more paths each member has a colour.
+    time, one panel each. Up to six paths have a colour each, and those of a second dynamics are dashed; with more paths each dynamics has a colour.
+    Paths that do not stay finite do not count for the limits of the axes, unless no path stays finite.
 
     Args:
         names: The names of the dynamics, one for each of `members`, for the legend.
         members: One `xarray.DataArray` with the dimensions (path, time, coordinate) for each dynamics; all have the same coordinates.
-        loss: A loss whose contours are drawn below curves in the plane; None draws none.
+        loss: A loss whose method `value` maps points `(2, n)` to n numbers, and whose contours are drawn in the plane; None draws none.
         ax: Axes to draw on, one for each panel; None makes a new figure.
         time: Whether two coordinates, too, are drawn against time.
 
@@ -87,9 +88,9 @@ def manifold_plot(loss: Any, paths: Mapping[str, np.ndarray], points: np.ndarray
     Points of the manifold are dots. In two dimensions the logarithm of the loss is drawn behind them in grey.
 
     Args:
-        loss: The loss, with `value` and the coordinates' `names`.
+        loss: A loss, with the method `value`, which maps points `(dim, n)` to n numbers, and `names`, those of the coordinates.
         paths: A mapping from a name in the legend to an array `(dim, times, n)` of n paths; the first entry is drawn in the dark colour `INK`.
-        points: Points of the manifold, `(dim, m)`; only those near the paths are drawn.
+        points: Points of the manifold, `(dim, m)`, dim 2 or 3; only those near the paths are drawn.
         start: The point where paths start, `(dim,)`.
         ax: Axes to draw on, three-dimensional ones for three coordinates; None makes a new figure.
 

@@ -19,8 +19,8 @@ def roofline_panels(series: Mapping[str, np.ndarray], ax: Any = None) -> list[Ax
     A roofline is a lower bound of the time, from measured rates of the hardware. Times are in nanoseconds for one coordinate in one step.
 
     Args:
-        series: A mapping from a problem's name to an array `(5, n)`, or five arrays `(n,)`: dimensions, measured times in ns, rooflines in ns,
-            measured time over roofline, largest ratio allowed.
+        series: A mapping from a problem's name to an array `(5, n)`, or five arrays `(n,)`, with an entry for each of n dimensions: dimension,
+            measured time in ns, roofline in ns, measured time / roofline, and the largest ratio that is allowed.
         ax: Two axes to draw on; None makes a new figure.
 
     Returns:

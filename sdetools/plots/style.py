@@ -33,7 +33,7 @@ def axes_for(count: int, ax: Any = None, columns: int = 3, size: tuple[float, fl
         The pair (figure, list of its `count` axes in reading order).
 
     Raises:
-        ValueError: `ax` holds another number of axes.
+        ValueError: `ax` holds another number of axes, or something else.
     """
     if ax is None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -69,6 +69,9 @@ def canvas(width: float = 6.4, height: float = 4.2, ax: Axes | None = None) -> t
 
     Returns:
         The pair (figure, axes).
+
+    Raises:
+        ValueError: `ax` is not one axes object.
     """
     figure, (axes,) = axes_for(1, ax, size=(width, height))
     return figure, axes
@@ -78,10 +81,11 @@ def typeset(text: Any) -> str:
     r"""Return a name as matplotlib can draw it.
 
     Args:
-        text: A name, in which an even number of dollar signs encloses TeX.
+        text: A name, which `str` converts to text; TeX in it stands between dollar signs, "$x^2$".
 
     Returns:
-        The text itself; where matplotlib cannot typeset its TeX, the text with each dollar sign as a character.
+        The text itself; if matplotlib cannot typeset its TeX, the text with each dollar sign escaped, so that it is drawn as a character. With an
+        odd number of dollar signs matplotlib draws them as characters anyway.
 
     Example:
         >>> typeset("$x^2$"), print(typeset("$x^{$"))
@@ -110,7 +114,7 @@ def figure_of(axes: Axes | Sequence[Axes]) -> Figure:
 
 
 def style(axes: Axes) -> None:
-    """Give axes the style of the reports, in place: two spines, and a light grid behind the curves."""
+    """Give axes the style of the reports, in place: lines only at the left and the bottom, and a light grid behind the curves."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
     axes.tick_params(which="both", colors=INK, labelsize=9, color=FAINT)

@@ -24,10 +24,10 @@ def _figure(name: str, given: tuple[Any, ...], options: dict[str, Any]) -> Figur
 
 
 def gap_curve(*given: Any, **options: Any) -> Figure:
-    """Return the Matplotlib figure of `st.plots.gap_curve`, called with the same arguments. Deprecated: that function returns the axes."""
+    """Return the Matplotlib figure of `st.plots.gap_curve`, called with the same arguments, and warn that this name is deprecated."""
     return _figure("gap_curve", given, options)
 
 
 def loglog_orders(*given: Any, **options: Any) -> Figure:
-    """Return the Matplotlib figure of `st.plots.loglog_orders`, called with the same arguments. Deprecated: that function returns the axes."""
+    """Return the Matplotlib figure of `st.plots.loglog_orders`, called with the same arguments, and warn that this name is deprecated."""
     return _figure("loglog_orders", given, options)

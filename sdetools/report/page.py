@@ -89,8 +89,8 @@ def write(results: Results, out: str | os.PathLike[str]) -> Path:
 def interval_bar(item: MeasurementResult) -> Any:
     """Return a small SVG of a measurement, as `markupsafe.Markup`, in the colours of the page.
 
-    A line with a dot is the confidence interval with the value, a bar behind it the accepted range, and a vertical line the expected value.
-    It is empty if none of these numbers is finite.
+    A line with a dot is the confidence interval with the value, a bar behind it the accepted range, and a vertical line the expected value, if
+    there is one. An infinite end lies at the edge. The text is empty if none of these numbers is finite.
     """
     from markupsafe import Markup
 
@@ -134,14 +134,14 @@ def interval_bar(item: MeasurementResult) -> Any:
 
 
 def quoted_value(item: MeasurementResult) -> str:
-    """Return the value of a measurement as text, rounded to the digits that its confidence interval supports."""
+    """Return the value of a measurement as text, rounded to two digits of its interval's width, "0.333"; six digits if that is 0 or infinite."""
     return _number(item.value, item.interval.width)
 
 
 def quoted_interval(item: MeasurementResult) -> str:
-    """Return the confidence interval of a measurement as text `[low, high]`, rounded to two digits of its width.
+    """Return the confidence interval of a measurement as text, "[0.310, 0.350]", rounded to two digits of its width.
 
-    It is "exact" if both ends are equal, and "no finite interval" if one is infinite.
+    It is "exact" if both ends are equal, and "no finite interval" if one is infinite or NaN.
     """
     if item.low == item.high:
         return "exact"
@@ -162,12 +162,12 @@ def quoted_tolerance(item: MeasurementResult) -> str:
 
 
 def cell(value: Any) -> str:
-    """Return the text of a cell of a table: a float with six digits and powers of ten, any other value by `str`."""
+    """Return the text of a cell of a table: a float with six digits, "1.5" or "2.5·10⁻⁷", any other value by `str`."""
     return _number(float(value)) if isinstance(value, float) else str(value)
 
 
 def seconds(value: float) -> str:
-    """Return a duration, given in seconds, as text with units: seconds, minutes and seconds, or hours and minutes.
+    """Return a duration `value` in seconds as text: seconds below a minute, minutes and seconds below an hour, else hours and minutes.
 
     Example:
         >>> seconds(0.4), seconds(75.0)

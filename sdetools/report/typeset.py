@@ -21,8 +21,8 @@ def typeset(text: str) -> Any:
     r"""Return the HTML of a text with LaTeX formulas between single dollar signs (inline) or double ones (displayed).
 
     Args:
-        text: The text. Everything outside the formulas is escaped; LaTeX's dashes, quotes and font commands are converted. A formula that
-            cannot be converted to MathML is shown as its source.
+        text: The text, such as r"order $\eta$". Outside the formulas HTML is escaped, LaTeX's dashes, quotes and font commands are converted, and
+            "\$" is a dollar sign. A formula that cannot be converted to MathML is shown as its source.
 
     Returns:
         A `markupsafe.Markup`, a string that templates do not escape again.
