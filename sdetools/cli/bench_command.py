@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Command-line arguments; those of the process if None.
 
     Returns:
-        0. Invalid arguments and `--help` end in SystemExit instead, with exit code 2 or 0.
+        0. Invalid arguments end in SystemExit with exit code 2 instead, `--help` in SystemExit with exit code 0.
 
     Example:
         >>> main(["--part", "nothing"])

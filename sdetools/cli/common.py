@@ -146,8 +146,8 @@ def bar(wanted: bool = True) -> Iterator[tuple[Callable[[str], None], Callable[[
         wanted: Whether to show the bar at all.
 
     Yields:
-        A pair: a function that sets the label, a text, and restarts the bar, and a function `(done, total)` that updates it. Where no bar
-            is shown, the first does nothing and the second is None.
+        A pair: a function that sets the label, a text, and restarts the bar, and a function `(done, total)` that shows the progress: the
+            number of paths, for example, that are done and that of all. Where no bar is shown, the first does nothing and the second is None.
     """
     if not (wanted and sys.stderr.isatty()):
         yield (lambda _: None), None

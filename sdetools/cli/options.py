@@ -12,7 +12,7 @@ import click
 
 
 def compute_options(command: Any) -> Any:
-    """Add the options of execution (--seed, --threads, --executor, --resume) to `command`, and return it; use it as a decorator.
+    """Add the options of execution (--seed, --threads, --executor, --resume) to `command`, and return it: a decorator.
 
     `command` is the function of a click command, or what another decorator of options returns.
     """
@@ -33,9 +33,9 @@ def compute_options(command: Any) -> Any:
 
 
 def noise_options(command: Any) -> Any:
-    """Add the options of the gradient noise (--noise, --covariance, --degrees, --probability) to `command`, and return it, as a decorator.
+    """Add the options of the gradient noise (--noise, --covariance, --degrees, --probability) to `command`, and return it: a decorator.
 
-    `command` is the function of a click command, or what another decorator of options returns. `noise_of` builds the noise.
+    `command` is the function of a click command, or what another decorator of options returns. `noise_of` builds the noise from their values.
     """
     for option in (
         click.option(
@@ -90,7 +90,7 @@ def noise_of(options: dict[str, Any], dim: int) -> Any:
 
 
 def momentum_options(command: Any) -> Any:
-    """Add the options of the momentum (--beta, --alpha, --damping) to `command`, and return it; use it as a decorator.
+    """Add the options of the momentum (--beta, --alpha, --damping) to `command`, and return it: a decorator.
 
     `command` is the function of a click command, or what another decorator of options returns. `plan_of` builds a schedule from them.
     """

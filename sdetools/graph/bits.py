@@ -115,7 +115,7 @@ def polynomial(*coefficients: float) -> Any:
 
 @intrinsic
 def low_product(typingctx, x, y):
-    """Return (x mod 2^32) y mod 2^64 as a uint64, for uint64 x and y: the upper half of x is ignored. Numba supplies `typingctx`.
+    """Return ((x mod 2^32) y) mod 2^64 as a uint64, for uint64 x and y: the upper half of x is ignored. Numba supplies `typingctx`.
 
     For a constant y below 2^32 it becomes one vector instruction.
     """
@@ -141,6 +141,8 @@ whole_pointer = _pointer(types.int64, _WORD)
 
 def stack_array(kind: Any, count: int, zeros: bool = True) -> Any:
     """Return a compiled function without arguments that allocates `count` numbers on the stack and returns a pointer to them.
+
+    The pointer is valid until the function that calls it returns; calls in a loop return the same memory.
 
     Args:
         kind: Numba's type of the numbers.

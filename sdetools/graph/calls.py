@@ -45,7 +45,7 @@ class Call:
 
         Args:
             shape: Component shape of the results, `(n,)` or `()`.
-            *parts: Arrays `(n, paths)` or `(paths,)`, or numbers that are the same for all paths. Numbers alone give one path.
+            *parts: The arguments: arrays `(n, paths)` or `(paths,)`, or numbers that are the same for all paths. Without an array there is one path.
         """
         if self.plain is not None:
             return self.plain(*parts)

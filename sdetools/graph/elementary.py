@@ -42,7 +42,7 @@ class Precision(NamedTuple):
         small: For |x| below it, x + x^3 rounds to x.
         sinh: sinh r = r + r s P(s).
         cosh: cosh r = 1 + s/2 + s^2 P(s).
-        log: R(z) = z P(z) of the logarithm, see the module.
+        log: log(1 + f) = f - f^2/2 + s (f^2/2 + z P(z)) with s = f/(2 + f), z = s^2, for sqrt(1/2) <= 1 + f < sqrt 2.
         arctan: arctan r = r + r s P(s), |r| <= 1.
         arcsin: arcsin w = w + w z P(z) with z = w^2 <= 1/4.
         sine: sin r = r + r s P(s), |r| <= pi/4.
@@ -75,10 +75,11 @@ FAR = float(2**30)
 
 
 def functions(p: Precision) -> SimpleNamespace:
-    """Return a namespace with the elementary functions of the type that `p` describes, by name: `functions(p).exp`.
+    """Return a namespace with the elementary functions of the type that `p` describes, by name: `functions(p).exp(x)` is e^x.
 
-    Each is compiled by Numba, inlined where compiled code calls it, and takes and returns single numbers of that type. Arguments outside the
-    ranges that the functions state are not checked, and give wrong numbers.
+    They are NumPy's exp to tan, maximum, minimum, sign, heaviside and floor, and the steps they share, such as `rounded`. Each is
+    compiled by Numba, inlined where compiled code calls it, and takes and returns single numbers of that type. Arguments outside the ranges that
+    the functions state are not checked, and give wrong numbers.
     """
     made = SimpleNamespace()
 

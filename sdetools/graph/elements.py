@@ -316,7 +316,7 @@ class Elements:
         return self.known["sample", number]
 
     def flat(self, index: Sequence[Any], strides: Sequence[int], start: int = 0) -> Any:
-        """Return the flat position start + index . strides: an int, or an expression such as "i0 * 3 + 1" if `index` has loop variables."""
+        """Return the flat position start + index . strides: an int, or if `index` has loop variables an expression such as "i0 * 3 + 1"."""
         fixed = start + sum(int(i) * s for i, s in zip(index, strides) if isinstance(i, (int, np.integer)))
         moving = [i if s == 1 else f"{i} * {s}" for i, s in zip(index, strides) if not isinstance(i, (int, np.integer)) and s]
         return " + ".join([*moving, *([str(fixed)] if fixed else [])]) if moving else int(fixed)

@@ -223,7 +223,7 @@ def flat(x: Any, order: str = "C") -> Value:
 
 
 def diag(x: Any, k: int = 0) -> Value:
-    """Return diagonal k of a matrix x, or for a vector x the square matrix with this diagonal k and zeros elsewhere, as a `Value`.
+    """Return diagonal k of a matrix x as a vector, or for a vector x the square matrix with x as diagonal k and zeros elsewhere; a `Value`.
 
     k = 0 is the main diagonal, k > 0 lies above it and k < 0 below.
     """
@@ -285,7 +285,7 @@ def outer(a: Any, b: Any) -> Value:
 def dot(a: Any, b: Any) -> Value:
     """Return `np.dot(a, b)` of arrays with at most two axes as a `Value`: the matrix product, or the product with a number.
 
-    TracingError for more axes.
+    TracingError for more axes, ValueError if the shapes do not match.
     """
     if max(np.ndim(a), np.ndim(b)) > 2:
         raise TracingError("np.dot and np.inner of arrays with more than two axes cannot be traced; write `a @ b`")

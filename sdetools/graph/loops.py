@@ -160,7 +160,7 @@ class Loops(LongFormulas):
         return "loop" if (n.args[0].size if n.op == "reduce" else n.size) > 1 else "straight"
 
     def rowwise(self, n: Value) -> bool:
-        """Whether the node n is computed by a call of a function on rows: it is one of `ROWWISE` of arrays, not uniform, all of n's shape."""
+        """Whether node n is computed by a call of a function on rows: it is one of `ROWWISE`, exp say, of arrays of its shape, none uniform."""
         return (
             n.op == "map" and n.name in self.ROWWISE and n.size > 1 and all(a.shape == n.shape and not a.uniform for a in n.args)
         )

@@ -191,7 +191,7 @@ class Walk:
 def fused(made: ElementList, wanted: set[int]) -> None:
     """Merge, in place, each product a b that only a sum a b + c reads into that sum, as "multiply_add" with the operands (a, b, c).
 
-    It is rounded once where the processor can. If a b or c is the same for all lanes, the sum is left as it is.
+    It is rounded once where the processor can. If the product or c is the same for all lanes, the sum is left as it is.
 
     Args:
         made: The elements, which are changed; a merged product keeps its entry, with the name "gone" and no operands.

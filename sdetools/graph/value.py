@@ -57,7 +57,7 @@ class Trace:
     def node(
         self, op: str, name: Any, args: tuple[Value, ...], shape: Shape, extra: Any = None, key: Any = None, boolean: bool = False
     ) -> Value:
-        """Return the node of an operation: an existing one if there is an equal one, else a new one.
+        """Return the node of an operation in this trace: the existing one if there is an equal one, else a new one.
 
         `op`, `name`, `args`, `shape`, `extra` and `boolean` are its attributes, explained at `Value`. Nodes are equal if their `op`, `name`, `shape`,
         `key` and the keys of their `args` are; `key` must be hashable and identify `extra`.
@@ -236,7 +236,7 @@ def trace_of(args: Sequence[Value]) -> Trace | None:
 
 
 def is_number(x: Value, number: float) -> bool:
-    """Whether the value x is a constant scalar equal to `number`; a condition is not."""
+    """Whether the value x is a constant scalar equal to `number`; False for a condition, and for NaN."""
     return x.op == "const" and x.shape == () and not x.boolean and float(x.extra) == number
 
 

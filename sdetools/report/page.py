@@ -152,7 +152,10 @@ def quoted_interval(item: MeasurementResult) -> str:
 
 
 def quoted_tolerance(item: MeasurementResult) -> str:
-    """Return the accepted range of a measurement as text: a bound such as "≤ 0.5" or "≥ 0.5", or an expected value with its tolerance, "1 ± 0.1"."""
+    """Return the accepted range of a measurement as text: "≤ 0.5" or "≥ 0.5" if one end is infinite, else "1 ± 0.1".
+
+    The number before ± is the expected value, or the middle of the range if there is none; the number after it is half of the range's width.
+    """
     if math.isinf(item.accept_low):
         return f"≤ {_number(item.accept_high)}"
     if math.isinf(item.accept_high):
