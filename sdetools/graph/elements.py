@@ -73,7 +73,7 @@ class Tables:
         return self.functions.index(name)
 
     def array(self, a: np.ndarray) -> str:
-        """Return the name of the array `a` in the code, "d0" (its address is "d0at"); a new one is added, an equal view of known memory is not."""
+        """Return the name of the array `a` in the code, "d0" (its address is "d0at"); a new one is added, not a second view of the same memory."""
         a = a if a.flags.forc else self.whole.setdefault(id(a), (a, np.ascontiguousarray(a)))[1]
         for n, known in enumerate(self.data):
             if known is a or (

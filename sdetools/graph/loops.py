@@ -66,7 +66,7 @@ class Loops(LongFormulas):
 
     @property
     def cost(self) -> int:
-        """Number of operations that code without loops over components would have; uniform nodes and those on single numbers are not counted."""
+        """Number of operations that code without loops over components would have; uniform nodes and scalars (but for sums) are not counted."""
         return sum(operations(n) for n in self.nodes if not n.uniform and (n.size > 1 or n.op == "reduce"))
 
     # ---- phases
