@@ -11,7 +11,7 @@ Words of this package, as its docstrings use them:
                  a pair with positions x and z the three rows h(x), h(z) and C, the control variate
     statistic    what is accumulated over paths: a mean, or a sum of products about two means (`records.Columns` lists them)
     moments      an array `(..., statistics)` of accumulated statistics of some paths
-    leaf         up to 256 paths with consecutive indices, path 256 i being the first of leaf i (`records`)
+    leaf         256 paths with consecutive indices, path 256 i being the first of leaf i; only the last leaf of a run may have fewer
     group        consecutive leaves; a run has at most 256 groups, and they are the units of bands and bootstraps
     node         some consecutive leaves of a group, a node of the binary tree along which moments are joined; the root is the whole group
     chunk        the unit of work: consecutive leaves whose moments are computed by one call (`layout`)

@@ -23,7 +23,7 @@ CHECK_EVERY = 64
 class MovingPaths(Protocol):
     """Consecutive paths of a program, advanced together by a backend in arrays of its own; the protocol that each backend implements.
 
-    The paths have been advanced to a step k: their state is the one before step k, that is, after k steps. At first k = 0.
+    The paths have been advanced to a step k, the present step: their state is the one before step k, that is, after k steps. At first k = 0.
     """
 
     def advance(self, k: int) -> None:
@@ -35,7 +35,7 @@ class MovingPaths(Protocol):
     def anchor(self, memory: float) -> Any:
         """Return what the control variate keeps of the present step: y `(dim, paths)` and E `(dim, paths)`, in a form of the backend's own.
 
-        Later steps do not change it. It is passed to `recorded`.
+        Later calls of `advance` do not change it. It is an argument of `recorded`. Only programs with a control variate call this method.
 
         Args:
             memory: The factor c in y = x - c m, where x and m are position and momentum of the first dynamics. E is the noise accumulated in m.
@@ -44,13 +44,14 @@ class MovingPaths(Protocol):
     def recorded(self, anchor: Any, c: float, rho: float) -> Any:
         """Return the record of the present step as rows `(rows, paths)` of the backend's arrays, one quantity after another.
 
-        A quantity is an observable or a sum along the path. It has one row, h(x), for a single dynamics, and three rows h(x), h(z), C for a pair.
-        Observables of a diverged path are NaN.
+        A quantity is an observable or a functional, a sum along the path. It has one row, h(x), for a single dynamics, and three rows
+        h(x), h(z), C for a pair with positions x and z. Observables of a diverged path are NaN; C is 0 there and for functionals.
 
         Args:
-            anchor: What the method `anchor` returned at an earlier step; None without a control variate, and then C = 0.
-            c: The factor c of the control variate C = c grad h(y) . (E_now - rho E), where (y, E) is the anchor.
-            rho: The decay of the noise since the anchor.
+            anchor: What the method `anchor` returned at this or an earlier step; None without a control variate, and then C = 0.
+            c: The factor c of the control variate C = c grad h(y) . (E_now - rho E), where (y, E) is the anchor and E_now the noise accumulated
+                in the momentum of the first dynamics at the present step.
+            rho: The factor by which E has decayed from the anchor to the present step.
         """
 
     def diverged(self, i: int) -> np.ndarray:
@@ -64,7 +65,7 @@ class MovingPaths(Protocol):
 
         Args:
             rows: Indices of rows of the stacked state (`Program.state_rows`).
-            picked: Indices of paths, counted from the first one.
+            picked: Positions of paths, 0 for the first path of this object.
 
         Returns:
             The state at `[rows, picked]`, where the two index arrays are broadcast: `(r, 1)` and `(n,)` give `(r, n)`.
@@ -107,7 +108,7 @@ class Arrays:
         """Return the moments (means and sums of products about them) of each leaf, 256 consecutive paths, at one recorded step.
 
         Args:
-            columns: The statistics.
+            columns: The statistics, `records.SINGLE` for one dynamics or `records.PAIR` for two.
             rows: The record, sequences of `paths` numbers: for each observable or functional one, h(x), or three for a pair, h(x), h(z) and the
                 control variate C.
             paths: The number of paths, counted from the first path of the first leaf.
@@ -136,7 +137,7 @@ def walk(program: Program, paths: MovingPaths, more: Iterable[int]) -> Iterator[
     Args:
         program: The simulation.
         paths: The paths, at their start; they are advanced in place.
-        more: Further steps at which the caller wants to look at the paths.
+        more: Further steps, from 0 to `program.steps`, at which the caller wants to look at the paths.
 
     Yields:
         Pairs (k, record), in increasing order of the step k: for each recorded step, each step of an anchor and each of `more`. The record is
@@ -160,9 +161,8 @@ def walk(program: Program, paths: MovingPaths, more: Iterable[int]) -> Iterator[
 class ChunkBatches:
     """The base class of the backends without a compiled CPU kernel: it runs the chunks of a task, a batch of consecutive chunks at a time.
 
-    A chunk is a set of consecutive paths.
-
-    A subclass implements `paths`. Moments are computed chunk by chunk, so results do not depend on the batch.
+    A chunk is a set of consecutive paths. A subclass implements `paths`, which starts the paths of a batch. Moments are computed chunk by
+    chunk, so results do not depend on the batch.
 
     Args:
         task: A task without a kernel, which contains the program.

@@ -35,7 +35,8 @@ class ChunkTask:
 
     Attributes:
         kernel: The source text of the compiled CPU kernel, and what it reads; None for backends that run the program itself.
-        arguments: The arrays that the kernel reads. The first one holds the keys of the draws, uint64: one a set, and last that of the starts.
+        arguments: The arrays that the kernel reads. The first one, uint64 `(sets + 1,)`, holds the key of each set of draws, then that of the
+            draws of the starts; it is the only one if `kernel` is None.
         shape: The pair (number of recorded steps, number of quantities: observables and functionals).
         statistics: The statistics that are accumulated.
         members: The number of dynamics, 1 or 2.
@@ -96,9 +97,9 @@ class ChunkResult:
         sums: Moments of the chunk's nodes, float64 `(nodes, records, quantities, statistics)`.
         counts: The number of paths of each node, int64 `(nodes,)`.
         diverged: The number of paths of each member that are not finite at the end, int64 `(members,)`.
-        first_divergence: For each member, the smallest k such that a path is not finite after k steps; `NEVER` if there is none.
-            int64 `(members,)`.
-        points: The stored rows of the state, float64 `(steps, rows, paths)`, in the order of the task's `Points`.
+        first_divergence: For each member, the smallest k such that a path is not finite after k steps; `NEVER`, the
+            largest int64, if there is none. int64 `(members,)`.
+        points: The stored states, float64 `(steps, rows, paths)`, of the task's `Points`: its `steps`, its rows `real`, and the chunk's stored paths.
     """
 
     sums: np.ndarray
@@ -142,7 +143,8 @@ def make_task(
         The task, with a kernel for the backend "numba" and with the program otherwise; nothing is compiled yet.
 
     Raises:
-        ValueError: A part of the program is incompatible with the backend or with the type, or the backend is unknown.
+        ValueError: A part of the program is incompatible with the backend or with the type, the backend is unknown, or the kernel would be too
+            long to compile (`TooLong`; "auto" does not choose another backend then).
 
     Warns:
         RuntimeWarning: "auto" chose NumPy because a function of the user cannot be traced.
@@ -188,10 +190,10 @@ def task_again(task: ChunkTask, program: Program, points: Points) -> ChunkTask:
     Args:
         task: The task of the first run.
         program: Its program.
-        points: The paths, steps and rows of the state to be stored.
+        points: The paths, steps and rows of the state to be stored, made by `trajectories.chosen`.
 
     Returns:
-        A task on the same chunks that accumulates no moments.
+        A task with the same chunks and draws that records nothing; only `points` of its results is meant to be read.
     """
     program, compiled = replace(program, record=program.record[:0], control=None), task.program is None
     arguments = (task.arguments[0], *(map(real_of(task.dtype).array, _arrays(program, points)) if compiled else ()))
@@ -225,7 +227,7 @@ def run_kernel(task: ChunkTask, chunk: Chunk) -> ChunkResult:
 
     Args:
         task: A task with a kernel.
-        chunk: The chunk; one without paths only compiles or loads the kernel.
+        chunk: The chunk; with one that has no paths, the kernel is only compiled or loaded.
 
     Returns:
         The result of the chunk. If a path diverged, the chunk was run a second time to find the exact step.

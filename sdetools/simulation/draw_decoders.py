@@ -65,14 +65,14 @@ def counter(key, first, step, slot, shift):
 
     Args:
         key: The 64-bit key of the draws.
-        first: The index of the block's first path.
+        first: The index of the block's first path, a multiple of the number of lanes.
         step: The step of the address.
         slot: The slot of the address.
         shift: log2 of the number of lanes.
 
     Returns:
-        Seven words: the two halves of the key, the lower halves of path, step and slot, their upper halves in one word, and the mask
-        2^shift - 1 of the lanes.
+        A tuple of seven uint64: the lower and the upper half of the key; the lower halves of `first`, `step` and `slot`; their upper halves in
+        one word, at bits 0, 10 and 20; and the mask 2^shift - 1 of the lanes.
     """
     top = (u64(first) >> S32) | ((u64(step) >> S32) << u64(10)) | ((u64(slot) >> S32) << u64(20))
     mask = (u64(1) << u64(shift)) - u64(1)
@@ -218,11 +218,11 @@ def radius32(high, low):
 
 @njit(inline="always")
 def normal_pair32(w, r):
-    """Return the two normals of a radius in float32, s0 r (cos a - sin a) and s1 r (cos a + sin a).
+    """Return two independent standard normals in float32, s0 r (cos a - sin a) and s1 r (cos a + sin a), from the radius and the angle of a word.
 
     Args:
         w: The lower half of a 64-bit random word, a uint32; its lower 24 bits give the angle a in (-pi/4, pi/4) and the signs s0, s1.
-        r: The radius, see `radius32`.
+        r: The radius of the same word, see `radius32`.
     """
     t = float32_of(u32(u32(u32(w << u32(1)) & u32(0x7FFFFE)) | u32(0x3F800001))) - f32(1.5)
     s = t * t
@@ -254,7 +254,8 @@ def _bits(sign: Any, pointer: Any) -> Any:
     def decode(E, start, count, shift, out):
         """Write `count` rows of signs, of 2^shift lanes each, to the address `out`: row i from bit `start + i` of the words of the lanes.
 
-        E holds the words, `(256,)`: those of the lanes, repeated for all bits that are decoded at once (see `repeat`).
+        Bit 0 is the least significant one; a bit b is the sign 1 - 2 b. E holds the words, `(256,)`: those of the lanes, repeated for all bits
+        that are decoded at once (see `repeat`).
         """
         a = pointer(out)
         i = 0

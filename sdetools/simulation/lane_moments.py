@@ -39,7 +39,10 @@ def philox_words(k0, k1, c0, c1, c2, c3):
 
 @njit(inline="always")
 def radius(w):
-    """Return the radius sqrt(-log u) of the Box-Muller transform as a float64; the upper 40 bits of the 64-bit random word w give u in (0, 1)."""
+    """Return the radius sqrt(-log u) of the Box-Muller transform as a float64.
+
+    u = 1 - (i + 1/2) 2^-40, where i is the upper 40 bits of the 64-bit random word w.
+    """
     i = bits_of(2.0 - float_of(((w >> u64(12)) & u64(0x000FFFFFFFFFF000)) | u64(0x3FF0000000000800)))
     e = i + u64((1024 << 52) - 0x3FE6A09E667F3BCD)
     m = float_of(i - (e & u64(0xFFF0000000000000)) + u64(1024 << 52))
@@ -54,11 +57,11 @@ def radius(w):
 
 @njit(inline="always")
 def normal_pair(w, r):
-    """Return the two normals of a radius, s0 r (cos a - sin a) and s1 r (cos a + sin a).
+    """Return two independent standard normals, s0 r (cos a - sin a) and s1 r (cos a + sin a), from the radius and the angle of one word.
 
     Args:
         w: A 64-bit random word; its lower 24 bits give the angle a in (-pi/4, pi/4) and the signs s0 and s1.
-        r: The radius, see `radius`.
+        r: The radius, `radius(w)` of the same word.
     """
     t = float_of(((w << u64(30)) & u64(0x3FFFFF << 30)) | u64((0x3FF << 52) | (1 << 29))) - 1.5
     s = t * t
@@ -90,7 +93,7 @@ def reduce_single(values, at, valid, before, out, o):
     Args:
         values: A flat array of rows of values.
         at: The position in `values` of the first value h.
-        valid: The number of values, one a path.
+        valid: The number of values, one a path, at least 1.
         before: The number of earlier paths of the leaf.
         out: The moments of the leaf, a flat array that is updated; zeros before the first block.
         o: The position in `out` of the mean, which the sum of squares follows.
@@ -117,7 +120,7 @@ def reduce_pair(values, at, width, valid, before, out, o):
         values: A flat array of rows of values.
         at: The position in `values` of the first value h(x); the rows of h(z) and of the control variate C follow.
         width: The distance from one row to the next.
-        valid: The number of values in a row, one a path.
+        valid: The number of values in a row, one a path, at least 1.
         before: The number of earlier paths of the leaf.
         out: The moments of the leaf, a flat array that is updated; zeros before the first block.
         o: The position in `out` of the nine statistics, in the order of `records.PAIR`.

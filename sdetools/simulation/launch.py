@@ -35,7 +35,7 @@ def address(name: str, dtype: str = "float64") -> int:
     """Return the address of the machine code of a function that kernels call; it is compiled or loaded from the cache at its first use.
 
     Args:
-        name: The name of the function: a key of `MODULES`, or a function of `graph.rows`.
+        name: The name of the function: a key of `MODULES`, such as "normals" or "reduce_pair", or a function of `graph.rows`, such as "exp".
         dtype: The floating-point type of the kernel, "float64" or "float32".
     """
     return _machine_code.address(MODULES.get(name, "graph.rows"), name, dtype)
@@ -66,14 +66,14 @@ def table(
     The kernel accesses memory by address, so types and layouts are checked here.
 
     Args:
-        numbers: The integers, by the names of `NUMBERS`.
-        arrays: The arrays, by the names of `ARRAYS`.
+        numbers: The integers, by the names of `NUMBERS`; each must be there.
+        arrays: The arrays, by the names of `ARRAYS`, which lists their types; each must be there.
         tree: The address of the descriptor of `Nodes`, its attribute `tree`.
         data: The arrays of data that the kernel's formulas read, in the kernel's order.
         real: The floating-point type of the kernel.
 
     Returns:
-        An int64 array of all integers and addresses, in this order; its own address is what the kernel takes (`where`).
+        An int64 array: the integers, the addresses of `arrays`, `tree`, and the addresses of `data`. A kernel takes its address (`where`).
 
     Raises:
         TypeError: An array is not contiguous, or has another type than the kernel expects.
@@ -110,9 +110,9 @@ HEADER = (
 class Nodes:
     """The memory in which a kernel accumulates the moments of a chunk, and its contract with the kernel.
 
-    For each leaf of up to 256 consecutive paths the kernel writes the leaf's moments to `leaf`: for each record by reduce_single or
-    reduce_pair, block by block, where `before` is the number of paths in earlier blocks of the leaf. Then it calls
-    carry(tree, paths of the leaf, 0, 0, 0, 0) once. After the last leaf, `sums` and `counts` are those of the nodes.
+    For each leaf, 256 consecutive paths (the last leaf of a run may have fewer), the kernel writes the leaf's moments to `leaf`: for each record
+    by reduce_single or reduce_pair of `library`, block by block; their argument `before` is the number of paths in earlier blocks of the leaf.
+    Then it calls carry(tree, paths of the leaf, 0, 0, 0, 0) once. After the last leaf, `sums` and `counts` are those of the nodes.
 
     Args:
         statistics: The statistics.

@@ -1,7 +1,7 @@
 """The division of a run's leaves into chunks, the units of work; it affects the speed of a run, and no bit of its result.
 
-A leaf is 256 paths with consecutive indices; a group is some consecutive leaves, and a run has at most 256 groups of equal length (the last
-one may be shorter). The tree of nodes over the leaves of a group is that of `records`.
+A leaf is 256 paths with consecutive indices (the last leaf of a run may have fewer); a group is some consecutive leaves, and a run has at
+most 256 groups of equal length (the last one may be shorter). The tree of nodes over the leaves of a group is that of `records`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ MOST_ROWS = 64
 class Chunk:
     """A chunk of a run: consecutive paths, and the nodes of the tree whose moments it computes.
 
-    A leaf is 256 consecutive paths, a group is consecutive leaves, and a node is consecutive leaves of one group. A chunk covers one or more
-    whole groups, with one node (the root) for each, or some leaves of one group, with one node.
+    A leaf is 256 consecutive paths (the last one of a run may have fewer), a group is consecutive leaves, and a node is consecutive leaves of
+    one group. A chunk covers one or more whole groups, with one node (the root) for each, or some leaves of one group, with one node.
 
     Attributes:
         first: The index of its first path.
@@ -53,7 +53,7 @@ class Layout:
 
     Attributes:
         paths: The number of paths of the run.
-        wanted: The largest number of leaves (256 paths each) of a chunk.
+        wanted: The largest number of leaves (256 paths each) of a chunk, at least 1.
     """
 
     paths: int
@@ -61,7 +61,7 @@ class Layout:
 
     @cached_property
     def leaves(self) -> int:
-        """The number of leaves of the run: ceil(paths / 256), because a leaf is 256 consecutive paths."""
+        """The number of leaves of the run, ceil(paths / 256): a leaf is 256 consecutive paths, and the last one may have fewer."""
         return -(-self.paths // LEAF)
 
     @cached_property
@@ -104,7 +104,7 @@ class Layout:
         """Return the index of the chunk, the unit of work, that contains a path.
 
         Args:
-            path: The index of a path, or an integer array of indices.
+            path: The index of a path, or an integer array of indices, from 0 to `paths - 1`; others are not refused.
 
         Returns:
             The index of the chunk, or an integer array of the same shape.
@@ -129,17 +129,17 @@ class Layout:
 def wanted_leaves(paths: int, work: float, least: int = 1, most: int | None = None) -> int:
     """Return the number of leaves (256 paths each) that a chunk should have; it depends on the arguments alone, and never on a clock.
 
-    A chunk is a group where a group takes between `LEAST_WORK` and `MOST_WORK` operations. Otherwise it has the number of leaves that takes
-    the nearer of the two bounds. The number is doubled while there are more than `MOST_CHUNKS` chunks.
+    A chunk is a group where a group takes between 2^22 (`LEAST_WORK`) and 2^28 (`MOST_WORK`) operations. Otherwise it has the number of leaves
+    that takes the nearer of the two bounds. The number is doubled while there are more than 2^17 (`MOST_CHUNKS`) chunks.
 
     Args:
         paths: The number of paths of the run.
         work: The operations of one path over all steps, at least 1.
         least: The least number of leaves, for backends that store all paths of a chunk at once.
-        most: The largest number of leaves, for the same backends, even if there are then more than `MOST_CHUNKS` chunks; None for no limit.
+        most: The largest number of leaves, for the same backends; it wins over `least` and over `MOST_CHUNKS`. None for no limit.
 
     Returns:
-        A number of leaves, at least 1; it is `Layout.wanted`, which the chunks need not reach.
+        A number of leaves, at least 1, to be passed as `Layout.wanted`; a chunk may have fewer.
     """
     leaves = -(-paths // LEAF)
     wanted = min(max(span(leaves), LEAST_WORK / (LEAF * work)), MOST_WORK / (LEAF * work))

@@ -74,7 +74,7 @@ def _readers(pointer: Any) -> dict[str, tuple[Any, dict[str, Any]]]:
             stop: The end of the rows.
             valid: The number of lanes that are paths.
             width: The number of lanes of a row.
-            _: Not used.
+            _: Not used; every function takes six integers.
         """
         return lane_moments.count_diverged(pointer(state), start, stop, valid, width)
 

@@ -1,11 +1,11 @@
 """Moments of paths, and the fixed binary tree along which they are joined.
 
-A leaf is `LEAF` consecutive paths. Leaves are numbered by path index and divided into at most `GROUPS` groups of consecutive
-leaves. Within a group, node (level l, index i) covers the leaves at positions i 2^l ... (i + 1) 2^l - 1, as far as the group
-extends. It is the join of nodes (l - 1, 2i) and (l - 1, 2i + 1), or the first of them alone if the group ends before the second. So
-the bits of a node depend on its leaves alone, and not on the size of chunks, the order of arrival, or the worker. Kernels join by
-`library`, everything else by `joined`. Both evaluate `weights`, `mean` and `product` operation by operation, so both give the same
-bits.
+A leaf is `LEAF` = 256 consecutive paths; only the last leaf of a run may have fewer. Leaves are numbered by path index and divided into
+at most `GROUPS` = 256 groups of consecutive leaves. Within a group, node (level l, index i) covers the leaves at positions
+i 2^l ... (i + 1) 2^l - 1, as far as the group extends. It is the join of nodes (l - 1, 2i) and (l - 1, 2i + 1), or the first of them alone
+if the group ends before the second. So the bits of a node depend on its leaves alone, and not on the size of chunks, the order of arrival,
+or the worker. Kernels join by `library`, everything else by `joined`. Both evaluate `weights`, `mean` and `product` operation by operation,
+so both give the same bits.
 """
 
 from __future__ import annotations
@@ -60,16 +60,19 @@ class Columns:
 
     @cached_property
     def table(self) -> np.ndarray:
-        """For each statistic, the positions of the two means of its product, an int64 array `(statistics, 2)`; -1, -1 for a mean."""
+        """For each statistic, the positions of the two means of its product, an int64 array `(statistics, 2)`; -1, -1 for a mean.
+
+        For `SINGLE`, with the names ("h", "h2"), it is [[-1, -1], [0, 0]].
+        """
         about = [self.products.get(n) for n in self.names]
         return np.array([[self.index(p[0]), self.index(p[1])] if p else [-1, -1] for p in about], np.int64)
 
     @cached_property
     def places(self) -> tuple[np.ndarray, ...]:
-        """The places of means and products, as four integer arrays.
+        """The places of means and products along the last axis of moments, a tuple of four integer arrays.
 
-        The positions of the means, `(means,)`; those of the products, `(products,)`; and two arrays `(products,)` with the first and the second
-        factor of each product, as numbers among the means (0, 1, ...).
+        They are the positions of the means, `(means,)`; the positions of the products, `(products,)`; and for each product the number of its
+        first factor and of its second factor among the means (0, 1, ...), `(products,)` each. For `SINGLE` they are [0], [1], [0], [0].
         """
         means, products = np.flatnonzero(self.table[:, 0] < 0), np.flatnonzero(self.table[:, 0] >= 0)
         return means, products, *np.searchsorted(means, self.table[products]).T
@@ -92,7 +95,7 @@ def weights(left: Any, right: Any) -> Any:
 
     Args:
         left: The number n of paths of the left set, a number or an array.
-        right: The number m of paths of the right set.
+        right: The number m of paths of the right set, likewise; n + m must be positive.
 
     Returns:
         The pair (m / (n + m), n m / (n + m)): the share of the difference by which the mean moves, and the weight of products of differences.
@@ -102,31 +105,33 @@ def weights(left: Any, right: Any) -> Any:
 
 
 def mean(left: Any, step: Any, share: Any) -> Any:
-    """Return the mean over two sets of paths, left + share * step.
+    """Return the mean over the union of two disjoint sets of paths, left + share * step; arguments are numbers or arrays that broadcast.
 
     Args:
         left: The mean over the left set.
         step: The mean over the right set minus that over the left set.
-        share: The first number of `weights`.
+        share: The first number of `weights`, m / (n + m) for n paths on the left and m on the right.
     """
     return left + share * step
 
 
 def product(left: Any, right: Any, weight: Any, first: Any, second: Any) -> Any:
-    """Return the sum of products about the means over two sets of paths, left + right + weight * first * second.
+    """Return the sum of products about the means over the union of two disjoint sets of paths, left + right + weight * first * second.
+
+    A sum of products of f and g over a set is sum_i (f_i - mean f)(g_i - mean g); "first" is f and "second" is g.
 
     Args:
         left: The sum of products of the left set, about its own means.
         right: The sum of products of the right set, about its own means.
-        weight: The second number of `weights`.
-        first: The mean of the first factor over the right set minus that over the left set.
-        second: The same difference for the second factor.
+        weight: The second number of `weights`, n m / (n + m).
+        first: The mean of f over the right set minus that over the left set.
+        second: The mean of g over the right set minus that over the left set.
     """
     return (left + right) + (weight * first) * second
 
 
 def joined(columns: Columns, left: np.ndarray, n_left: Any, right: np.ndarray, n_right: Any) -> np.ndarray:
-    """Return the moments of the union of two disjoint sets of paths, left and right, or of many such unions at once.
+    """Return the moments of the union of two disjoint sets of paths, left and right; or of many unions, a pair of sets for each entry of `...`.
 
     Args:
         columns: The statistics.
@@ -159,7 +164,7 @@ def folded(values: Any) -> Any:
     NumPy and torch give the same bits, on any device.
 
     Args:
-        values: An array of NumPy or torch whose last axis has a power of two as length n.
+        values: An array of NumPy or torch whose last axis has a length n that is a power of two; this is not checked.
     """
     while (half := values.shape[-1] // 2) > 0:
         values = values[..., :half] + values[..., half:]
@@ -167,7 +172,7 @@ def folded(values: Any) -> Any:
 
 
 def of_leaves(columns: Columns, rows: Any, counts: Any) -> list[Any]:
-    """Return the statistics of each leaf (256 consecutive paths) for one observable at one step.
+    """Return the statistics of each leaf (256 consecutive paths, the last leaf may have fewer) for one observable at one step.
 
     Values are centred at the first value of each leaf. A variance far below the square of the mean keeps its digits, and equal
     values have a variance of exactly zero.
@@ -195,10 +200,10 @@ def of_leaves(columns: Columns, rows: Any, counts: Any) -> list[Any]:
 
 
 def leaf_counts(paths: int) -> np.ndarray:
-    """Return the number of paths of each leaf, 256 consecutive paths, if `paths` paths are divided into leaves.
+    """Return the number of paths of each leaf if `paths` paths are divided into leaves of 256 consecutive paths; the last leaf has the rest.
 
     Returns:
-        An integer array `(ceil(paths / 256),)` of 256s, except that the last number may be smaller.
+        An integer array `(ceil(paths / 256),)`, for example [256, 256, 88] for 600 paths; empty for 0 paths.
     """
     return np.minimum(LEAF, paths - LEAF * np.arange(-(-paths // LEAF)))
 
@@ -206,11 +211,12 @@ def leaf_counts(paths: int) -> np.ndarray:
 class Trees:
     """A plan that joins the moments of leaves to those of nodes, all nodes at once, level by level in a binary tree.
 
-    A leaf is 256 consecutive paths, and a node is some consecutive leaves.
+    A leaf is 256 consecutive paths, except that the last leaf may have fewer. A node is some consecutive leaves. The plan is made once and then
+    called for each recorded step: `trees(columns, moments)` returns the moments of the nodes from those of the leaves.
 
     Args:
-        lengths: The number of leaves of each node, at least 1, in the order of the leaves.
-        paths: The number of paths of all leaves together.
+        lengths: The number of leaves of each node, at least 1. With [3, 2] leaves 0, 1, 2 are the first node and leaves 3, 4 the second.
+        paths: The number of paths of all leaves together, which gives the size of the last leaf: from 1025 to 1280 for five leaves.
 
     Attributes:
         counts: The number of paths of each node, an integer array `(nodes,)`.
@@ -232,7 +238,7 @@ class Trees:
         self.counts = counts[self.starts]
 
     def __call__(self, columns: Columns, moments: np.ndarray) -> np.ndarray:
-        """Return the moments of the nodes (consecutive leaves), joined from those of the leaves (256 consecutive paths each), in the same order.
+        """Return the moments of the nodes (consecutive leaves), joined from those of the leaves, in the order of the nodes.
 
         Args:
             columns: The statistics.
@@ -253,7 +259,8 @@ class Trees:
 class Tree:
     """The joining of a run's nodes to the roots of its groups, in any order of arrival and with the same bits for each.
 
-    A leaf is 256 consecutive paths, a group is consecutive leaves, and a node of level l in the binary tree of a group is up to 2^l of its leaves.
+    A leaf is 256 consecutive paths (the last one may have fewer), a group is consecutive leaves, and a node of level l in the binary tree of a
+    group is up to 2^l of its leaves. The method `add` takes one node; the siblings 2i and 2i + 1 of a level join to node i of the next level.
 
     Only nodes whose sibling has not arrived are stored, in `waiting`. If nodes are submitted in order, W at a time, at most W times as many wait
     as the tree has levels.
@@ -280,7 +287,7 @@ class Tree:
             count: Its number of paths.
 
         Returns:
-            The pair (moments, number of paths) of the group's root if the group is complete now, otherwise None.
+            The pair (moments, number of paths) of the group's root if this node completes the group, otherwise None: its join waits for a sibling.
         """
         own = min(self.span, self.leaves - group * self.span)
         while level < self.top:

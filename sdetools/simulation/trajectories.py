@@ -22,9 +22,10 @@ class Points:
     """The states to be stored: some rows of the state at some steps, for all paths (main run) or for selected paths (rerun).
 
     Attributes:
-        steps: The steps, an integer array in increasing order.
-        rows: The rows of the stacked state, as in `Program.state_rows`; -1 for a part, such as the momentum, that one of the dynamics lacks.
-        chosen: The indices of the selected paths, in increasing order; None for all paths.
+        steps: The steps, an integer array `(steps,)` in increasing order; a state is the one before its step.
+        rows: The rows of the stacked state, `(rows,)`, in the form of `Program.state_rows`; -1 stands for a coordinate of a part, such as the
+            momentum, that one of the dynamics lacks.
+        chosen: The indices of the selected paths, an integer array in increasing order; None for all paths.
     """
 
     steps: np.ndarray
@@ -42,7 +43,7 @@ class Points:
         return self.rows[self.rows >= 0]
 
     def picked(self, chunk: Chunk) -> np.ndarray:
-        """Return the paths of a chunk that are stored, as an integer array of positions, 0 for the chunk's first path.
+        """Return the paths of a chunk that are stored, as an integer array of positions in increasing order, 0 for the chunk's first path.
 
         Without selected paths these are all paths of the chunk, or none if no step is stored.
         """
@@ -64,7 +65,7 @@ class Points:
         Args:
             points: The array of the chunk, made by `empty`; it is updated.
             k: The present step.
-            picked: Positions of the stored paths, 0 for the first path that is simulated.
+            picked: Positions of the stored paths, 0 for the first path that is simulated; with none, nothing is stored.
             state: A function of rows `(rows, 1)` and positions `(paths,)` that returns the present state there, `(rows, paths)`.
         """
         if k in self.slot and len(picked):
@@ -95,6 +96,8 @@ class Points:
     def chunks(self, layout: Layout) -> Sequence[int]:
         """Return the indices of the chunks, the units of work of a run, that contain selected paths, as a list in increasing order.
 
+        Call it only if `chosen` is not None.
+
         Args:
             layout: The division of the run into chunks.
         """
@@ -116,8 +119,8 @@ def stored(program: Program, keep: bool = False, slices: Sequence[int] = ()) -> 
         slices: Steps at which the whole state of all paths is stored.
 
     Returns:
-        The description of these states, without arrays. With `slices`, the whole state after the last step is stored, too, if `keep` is
-        true. Without either, no step and no row.
+        The description of these states. Its steps are `slices` in increasing order, without repetition, and the last step if `keep`. Its rows
+        are the whole state with `slices` (also at the last step), else the positions. Without slices and `keep`, no steps and no rows.
     """
     steps = np.union1d(np.asarray(slices, np.int64), [program.steps] * keep).astype(np.int64)
     rows = program.state_rows.ravel() if len(slices) else program.positions
