@@ -41,14 +41,14 @@ class Kernel:
     """The source text of a kernel, and what it needs at run time.
 
     Attributes:
-        text: The source, a Python module with a function `run`.
-        stages: The compiled functions that it uses, by name.
+        text: The source, a Python module with a function `run(address)`, whose argument is the address of a table (`launch.table`).
+        stages: The compiled functions on arrays that it calls by name, such as a user's gradient: a dictionary from the name to the function.
         data: The arrays of data that its formulas read.
         numbers: The constants of its formulas, an array of the kernel's type.
         sizes: The lengths of its loops, an int64 array.
-        functions: The names of the functions that it calls by address (`launch.address`).
+        functions: The names of the library's own functions that it calls by address (`launch.address`), such as "normals".
         lanes: The number of paths of a block, which the kernel advances together.
-        scratch: The number of elements of each temporary array, by name.
+        scratch: The number of elements of each temporary array, by name: "rows", "Z" and "W", and "V" for one anchor.
         gemm: Whether the kernel calls BLAS for products of large matrices.
     """
 
@@ -69,11 +69,11 @@ class Kernel:
 
 
 def write(program: Program, real: Real = DOUBLE) -> Kernel:
-    """Return the CPU kernel of a program as source text, with floating-point numbers of type `real`; nothing is compiled yet.
+    """Return the CPU kernel of a program as source text, with floating-point numbers of type `real` (by default float64); nothing is compiled yet.
 
     Raises:
         NotTraceable: A part of the program needs another backend.
-        TooLong: The text would take too long to compile.
+        TooLong: A ValueError; the text has more than 1000 (`LONGEST`) lines, which would take too long to compile.
     """
     functions = Functions(program, real=real)
     nodes = order([v for s in functions.steps for _, v in s.outputs])
@@ -109,7 +109,13 @@ def write(program: Program, real: Real = DOUBLE) -> Kernel:
 
 
 class Writer:
-    """The generator of a kernel's source text, from the graphs `functions` of a program, for blocks of `lanes` paths with numbers of type `real`."""
+    """The generator of a kernel's source text, which is its property `text`.
+
+    Args:
+        functions: The graphs of the program.
+        lanes: The number of paths of a block; or, for a CUDA kernel, the name of a variable of the source.
+        real: The floating-point type.
+    """
 
     def __init__(self, functions: Functions, lanes: Any, real: Real) -> None:
         self.functions, self.program, self.L, self.real = functions, functions.program, lanes, real
@@ -154,7 +160,10 @@ class Writer:
             self.Z += max(segment.n, segment.drawn)
 
             def fill(first: str, count: str, segment: Segment = segment, row: int = row, draw: str = drawn) -> str:
-                """Return the source of a call that draws `count` rows from row `first` on (both are expressions), in the rows of the first tile."""
+                """Return the source of a call that makes draws `first` to `first + count - 1` of the segment, in the rows reserved for one tile.
+
+                `first` and `count` are expressions of the source text, such as "t" and "min(64, 100 - t)". The further arguments are fixed here.
+                """
                 slot = f"{segment.base} + {first} // {segment.a_slot}"
                 return f"lanes.call({self.tables.function(draw)}, {key}, at, {k}, {slot}, ({count}) << 32 | {self.L}, {self.place(row)})"
 
@@ -173,7 +182,7 @@ class Writer:
             ]
 
     def place(self, row: int) -> str:
-        """Return the source text of the address in memory of a row of the kernel's array of draws, `(rows, lanes)`; `row` is the row's number."""
+        """Return the source text of the address of row `row` of the kernel's array of draws, `(rows, lanes)`, such as "Zbase + 4096"."""
         return f"Zbase + {self.real.size * row * self.L}"
 
     def _signs(self, v: Value, segment: Segment, key: str, k: str, name: str) -> None:
@@ -198,7 +207,7 @@ class Writer:
         rows = f"lanes.call({self.tables.function('bits')}, Wbase + 8 * {half}, {self.L}, {k} % {lasts} * {segment.n}, {segment.n}, {self.place(row)}, 0)"
 
         def sign(i: int) -> str:
-            """Return the source text of the i-th sign of a step on lane j: 1.0 or -1.0."""
+            """Return the expression of sign i = 0, 1, ... of a step on lane j, such as "lanes.sign_of(W[w0_0 + j] << (b0_0 - u64(3)))"."""
             return f"lanes.sign_of(W[{half} + j] << ({left} - u64({i})))"
 
         self.draws[v.key] = Draw(row, sign=sign)
@@ -207,13 +216,19 @@ class Writer:
     # ---- graphs as lines
 
     def loops(self, outputs: Sequence[tuple[int, Value]]) -> Loops:
-        """Return the loops that compute `outputs`, pairs (first row of S, value), and write them; `most` counts the temporary rows they need."""
+        """Return the loops that compute `outputs`, pairs (first row of S, value), and write the values to S.
+
+        The attribute `most` becomes the largest number of rows of S, temporary ones included, that the loops made so far need.
+        """
         made = Loops(outputs, self.at, self.draws, self.names, self.rows, self.L, self.tables)
         self.most, self.by_tiles = max(getattr(self, "most", 0), made.rows), made.by_tiles
         return made
 
     def lines(self, outputs: Sequence[tuple[int, Value]], inputs: Sequence[Value]) -> tuple[list[str], list[str]]:
-        """Return two lists of source lines: to make the draws of `inputs` that `outputs` read, and to compute `outputs`, pairs (state row, value)."""
+        """Return two lists of source lines: those that make the draws of `inputs`, and those that compute `outputs`, pairs (first row of S, value).
+
+        Draws that `outputs` do not read, and those that the loops make themselves tile by tile, have no lines in the first list.
+        """
         made = self.loops(outputs)
         fills = []
         for v in inputs:
@@ -268,7 +283,10 @@ class Writer:
         return ["memory_e = memory[e]", *self.loops(self.anchor("memory_e")).lines, *self._copied(True)]
 
     def anchor(self, name: str) -> list[tuple[int, Value]]:
-        """Return two pairs (first row, value): y = x - c m, where `name` is the variable c in the source, and the noise in the momentum buffer m."""
+        """Return two pairs (first row of S, value) of an anchor: y = x - c m, and the noise accumulated in the momentum buffer m.
+
+        x and m are position and momentum of the first dynamics; `name` is the variable of the source that holds c, such as "memory_e".
+        """
         (x, m, *_), (y, kept) = self.functions.parts[0], self.functions.anchors
         assert self.functions.momentum_noise is not None
         memory = self.functions.trace.uniform(name)
@@ -276,7 +294,7 @@ class Writer:
         return [(self.at[y.key], x - memory * m), (self.at[kept.key], self.functions.momentum_noise)]
 
     def coefficients(self) -> list[str]:
-        """Return source lines that read the coefficients of step k of all dynamics (eta, beta, ...) from the kernel's array C into variables."""
+        """Return source lines that read the coefficients of step k of all dynamics (eta, beta, ...), such as "c0_eta = C[k * changing + 0]"."""
         names = [v.name for row in self.functions.coefficients for v in row]
         return [f"{name} = C[k * changing + {n}]" for n, name in enumerate(names)]
 
@@ -340,7 +358,7 @@ def _block(lines: Sequence[str], by: int) -> str:
 
 
 def importable(function: Callable[..., Any]) -> bool:
-    """Return whether a compiled function can be imported from a module of sdetools; a kernel with other functions is not cached on disk."""
+    """Return whether a compiled function is at the top level of a module of sdetools; a kernel with other functions is not cached on disk."""
     return getattr(function, "__module__", "").startswith("sdetools.") and "<locals>" not in function.__qualname__
 
 

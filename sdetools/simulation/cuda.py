@@ -46,7 +46,7 @@ A loop would make the compiler compute the addresses of rows in advance, and fil
 
 @dataclass(frozen=True)
 class Lines:
-    """The source lines of one CUDA kernel.
+    """The source lines of one CUDA kernel, Python code in which a thread is a path; the rows of the state are in an array S.
 
     Attributes:
         load: The lines before its steps, which load rows of the state into local variables.
@@ -63,7 +63,7 @@ class Lines:
 
         Args:
             data: The number of arrays of data that it takes, as arguments d0, d1, ...
-            width: The number of coefficients of a step.
+            width: The number of coefficients of a step, of all dynamics together.
         """
         load, lines, store = ("\n".join(part) for part in (self.load, self.step, self.store))
         return TEMPLATE.format(
@@ -82,18 +82,18 @@ Phase = Lines | Product
 
 @dataclass
 class Kernels:
-    """The CUDA kernels of a program, and the layout of its rows: row r of S is the numbers r of all paths; the states are the first rows.
+    """The CUDA kernels of a program, and the layout of its array S, `(rows, paths)`: a column is a path, and the first rows are the states.
 
     A phase is a kernel, or a matrix product between two kernels; phases are run in the order of their list.
 
     Attributes:
-        h: The first row of a record.
-        diverged: The first of the rows, one for each of the dynamics, that are nonzero where its state is not finite.
-        anchors: The rows of an anchor, the state that the control variate keeps from an earlier step; empty without one.
+        h: The first row of a record in S.
+        diverged: The first of the rows of S, one for each of the dynamics, that `check` makes nonzero (NaN) where the state is not finite.
+        anchors: The rows of S for an anchor, the state that the control variate keeps from an earlier step; empty without one.
         drawn: The number of rows of Z, the array of draws.
         real: The floating-point type.
         rows: The number of rows of S.
-        fused: Whether one call of the step's kernel takes any number of steps.
+        fused: Whether one call of the step's kernel takes any number of steps; then `step` has one phase.
         start: The phases that write the initial state.
         step: The phases of a step, pairs (r, phase); the phase is run in every r-th step of the program.
         record: The phases of a record.
@@ -126,10 +126,10 @@ def write(program: Program, real: Real = DOUBLE) -> Kernels:
 
     Args:
         program: The simulation.
-        real: The floating-point type.
+        real: The floating-point type; by default float64.
 
     Returns:
-        The kernels.
+        The kernels, by purpose (start, step, record, ...), and the layout of their rows.
 
     Raises:
         NotTraceable: A part of the program needs another backend.

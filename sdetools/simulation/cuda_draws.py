@@ -31,6 +31,8 @@ Place = Callable[[Any], str]
 def names(dtype: str = "float64") -> dict[str, Any]:
     """Return what the generated lines refer to besides the kernel's own variables, as a dictionary name -> module, type or number.
 
+    The names are "math" (the module), "u" (uint64), "f" (the type of the draws), "low" (2^32 - 1) and "half" (32).
+
     Args:
         dtype: "float64" or "float32", the type of the draws.
     """
@@ -42,8 +44,9 @@ def in_memory(segment: Segment, place: Place, step: str = "k", dtype: str = "flo
     """Return source lines that write the draws of a segment for one step, in loops; a row is one draw, and rows are stored in arrays.
 
     Args:
-        segment: The draws.
-        place: A function that gives the source text of the place of a row, from an integer or the text of an expression.
+        segment: The draws: their distribution, rows and address.
+        place: A function that gives the source text of the place of a row, such as "Z[(3) * paths + j]", from the row's number among all draws of
+            the step: an integer, or the text of an expression.
         step: The expression of the step in the source text, such as the name of a variable.
         dtype: "float64" or "float32".
 
@@ -76,8 +79,8 @@ def in_registers(segment: Segment, place: Place, step: str = "k", dtype: str = "
     """Return source lines that write the draws of a segment for one step, without loops; a row is one draw, in a local variable.
 
     Args:
-        segment: The draws.
-        place: A function that gives the source text of the place of a row, from an integer.
+        segment: The draws: their distribution, rows and address.
+        place: A function that gives the source text of the place of a row, such as "z3", from the row's number among all draws of the step.
         step: The expression of the step in the source text, such as the name of a variable.
         dtype: "float64" or "float32".
 

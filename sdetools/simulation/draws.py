@@ -86,7 +86,7 @@ class Segment:
 
     @property
     def slots(self) -> int:
-        """The number of slots (of 128 random bits) that the rows of one call take: ceil(drawn / a_slot)."""
+        """The number of slots (of 128 random bits) that the rows of one call of the compiled functions take: ceil(drawn / a_slot)."""
         return -(-self.drawn // self.a_slot)
 
     def address(self, step: int) -> tuple[int, int]:
@@ -96,8 +96,8 @@ class Segment:
             step: The step of the path.
 
         Returns:
-            The pair (step // share, position of the first draw among those of the `share` steps that share slots); (step, 0) if none share.
-            The position counts rows, and bits for signs that steps share.
+            The pair (step // share, position of the step's first draw among those of the `share` steps that share slots); (step, 0) if `share`
+            is 1. The position is a number of rows; for at most 64 signs it is a number of bits, from 0 to 127.
         """
         call, part = divmod(step, self.share)
         if self.kind is not Sign or self.n > 64:
@@ -154,7 +154,7 @@ def groups(count: int, group: int, a_slot: int) -> list[tuple[int, int, int]]:
         a_slot: The number of rows that one slot (128 random bits) gives.
 
     Returns:
-        For each group, in order, the tuple (first row, number of rows, number of slots).
+        A list with the tuple (first row, number of rows, number of slots) of each group, in order: [(0, 64, 16), (64, 6, 2)] for 70 normals.
     """
     return [(at, m, -(-m // a_slot)) for at in range(0, count, group) for m in (min(group, count - at),)]
 
@@ -167,7 +167,7 @@ def fill(plan: DrawPlan, key: int, path: Any, step: int, dtype: Any = np.float64
     Args:
         plan: The draws of a step.
         key: The key of the draws, see `philox.stream_key`.
-        path: The indices of the paths.
+        path: The indices of the paths, an integer array of any shape.
         step: The step, from 0.
         dtype: The floating-point type of the result.
 
@@ -187,7 +187,7 @@ def drawn(plan: DrawPlan, key: int, path: Any, step: int, xp: Any = np, real: An
     Args:
         plan: The draws of a step.
         key: The key of the draws, see `philox.stream_key`.
-        path: The indices of the paths, an array of `xp`.
+        path: The indices of the paths, an integer array of `xp` of any shape.
         step: The step, from 0.
         xp: The module `numpy` or `torch`.
         real: The floating-point type in which draws are computed.

@@ -50,9 +50,10 @@ class Sums:
         counts: The number of paths of each group, `(256,)`.
         diverged: For each member, the number of paths that are not finite at the end, `(members,)`.
         first_divergence: For each member, the smallest k such that a path is not finite after k steps; -1 if there is none.
-        points: The final positions of all members, `(rows, paths)`, the first member's first; None unless they were kept.
+        points: The final positions of all members, `(members * dim, paths)`, the first member's first; None unless they were kept.
         slices: The state of all paths at selected steps, `(steps, rows, paths)`, in the rows of `Program.state_rows` (flattened); or None.
-        trajectories: The state of selected paths at the recorded steps, `(records, rows, selected paths)`, in the same rows; or None.
+        trajectories: The state of selected paths at the recorded steps, `(records, rows, selected paths)`, in the same rows and in the order in
+            which the paths were asked for; or None.
         backend: The name of the backend that ran.
         dtype: The floating-point type of the paths.
     """
@@ -74,7 +75,7 @@ class Sums:
 
 
 def available_threads() -> int:
-    """Return the number of cores that this process may use, at least 1."""
+    """Return the number of processors that this process may use (its CPU affinity, or all that the system has), at least 1."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
@@ -109,7 +110,7 @@ def check_records(program: Program) -> None:
 
 
 def check_workers(threads: int | None, executor: Executor | None) -> int | None:
-    """Return the number of threads as an integer, or None; ValueError if it is out of range or `executor` is no executor."""
+    """Return `threads` as an integer, or None if it is None; ValueError if it is not in 1..4096 or `executor` is no `concurrent.futures.Executor`."""
     if executor is not None and not isinstance(executor, Executor):
         raise ValueError(
             f"`executor` must be a concurrent.futures.Executor; got {executor!r}. For threads of this process pass threads=."
@@ -146,13 +147,13 @@ def execute(
         threads: The number of threads; with `executor`, its number of workers if it does not report it. None uses all cores.
         executor: An executor for the chunks; None uses threads of this process.
         store: The file that holds finished chunks; chunks found in it are not run again. None stores nothing.
-        keep: Whether to keep the final positions.
+        keep: Whether to keep the positions after the last step.
         backend: "auto", "numba", "numpy", "torch..." or "cuda"; see `chunks.make_task`.
-        progress: A function `progress(done, total)`, called after each chunk with numbers of paths.
+        progress: A function `progress(done, total)`, called after each chunk with numbers of paths; None reports nothing.
         operations: Operations of one step of a path, about a nanosecond each, which determine the size of chunks. None uses `chunks.cost`.
         leaves: The largest number of leaves (256 paths each) of a chunk, for tests; it overrides `operations`.
-        slices: Steps at which the state of all paths is kept.
-        trajectories: Indices of paths whose state is kept at the recorded steps.
+        slices: Steps at which the state of all paths is kept, increasing.
+        trajectories: Indices of paths whose state is kept at the recorded steps, in any order; the result has this order.
         dtype: "float64" or "float32", for draws, coefficients and the state of a path; moments are in double precision for both.
 
     Returns:
@@ -255,7 +256,7 @@ def run_chunk(task: ChunkTask, index: int) -> ChunkResult:
 
     Args:
         task: The task, with or without a compiled kernel.
-        index: The index of the chunk in the task's layout.
+        index: The index of the chunk in the task's layout, from 0 to `task.layout.chunks - 1`.
 
     Returns:
         Its moments, numbers of diverged paths, and stored states.

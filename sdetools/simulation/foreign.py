@@ -14,7 +14,7 @@ def gradient_stage(function: Callable[..., Any], dim: int, dtype: str) -> Stage 
     """Compile a user's gradient that cannot be traced, and return it as a function that a kernel calls for all paths of a block.
 
     Args:
-        function: `gradient(x)`, x of shape `(dim,)`, compiled by Numba or not; it returns the `dim` numbers of the gradient.
+        function: The gradient at x, `(dim,)`, compiled by Numba or not; it returns a sequence of `dim` numbers.
         dim: The dimension.
         dtype: "float64" or "float32", the type of x.
 

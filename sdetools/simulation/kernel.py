@@ -30,8 +30,8 @@ def kernel(text: str, stages: dict[str, Callable[..., Any]], foreign: dict[str, 
 
     Args:
         text: The source.
-        stages: The compiled functions that it uses, by name.
-        foreign: Those of them that are the user's; with any, the machine code is not cached on disk.
+        stages: The compiled functions on arrays that the text calls, by name; empty for most kernels.
+        foreign: Those of `stages` that are the user's and not the library's; with any, the machine code is not cached on disk.
 
     Returns:
         A function of one integer, the address of a kernel's table (see `launch.table`), that runs the kernel and returns 0.

@@ -95,7 +95,7 @@ class Stream:
             value: The number of the stream, an integer from 0 to 2^64 - 1, or a stream, which is returned as it is.
 
         Returns:
-            The stream; an integer gives its part 0.
+            The stream; an integer gives part 0 of the stream with this number, without `pilot` and `proof`.
 
         Raises:
             ValueError: The value is neither.
@@ -121,7 +121,7 @@ class Stream:
         """Return the Philox counter, four 32-bit words, at which the key of a set of draws is computed.
 
         Args:
-            role: The set of draws, from 0 to 3: 0, or 1 for the second of two independent dynamics; None for the draws of the starts.
+            role: The set of draws: 0, or 1 for the second of two independent dynamics; None for the draws of the starts.
         """
         low = (0 if role is None else role) + SETS * (self.part + PARTS * (self.pilot + 2 * self.proof))
         return low, int(role is None), self.number & LOW, self.number >> 32
@@ -148,7 +148,7 @@ def words(key: int, path: Any, step: int, slot: Any, xp: Any = np) -> tuple[Any,
     Args:
         key: The key of the draws, see `stream_key`.
         path: The index of a path, or an array of indices.
-        step: The step.
+        step: The step, from 0.
         slot: A slot, the last coordinate of the address, or an array of slots that is broadcast against `path`.
         xp: The module `numpy` or `torch`, which makes the result.
 

@@ -30,10 +30,10 @@ def parts_of(member: Moving, new: Any, state: Sequence[Any]) -> tuple[np.ndarray
     Args:
         member: The dynamics whose rule was called, for its names in error messages.
         new: The value that the rule returned.
-        state: The parts of the state before the step, arrays `(dim, ...)`.
+        state: The parts of the state before the step, arrays `(dim, ...)` or traced values `(dim,)`.
 
     Returns:
-        A tuple of arrays, the parts of the new state in order, each with the shape of its part in `state`.
+        A tuple of arrays or traced values, the parts of the new state in order, each with the shape of its part in `state`.
 
     Raises:
         ValueError: The rule returned another number of parts or components, or values that are not real numbers.
@@ -93,10 +93,10 @@ def description(found: Any) -> str:
 class DrivingNoise:
     """The driving noise of one dynamics or of a pair: one set of draws for both members (coupled), or one for each (independent).
 
-    Coupled members of equal step length share their draws address by address. If the members have steps h and r h, the longer
-    step uses sums of the draws of the short steps: sqrt(1/r) sum z_i is the increment of the same Brownian motion, and likewise
-    for the integral of the motion over the step. Other kinds of draws have no such sum; they are refused unless the members are
-    independent. A step of the program is the short step h.
+    Coupled members of equal step length share their draws address by address. If the members have steps h and r h, the longer step uses
+    sums of the draws z_1, ..., z_r of the short steps within it: sqrt(1/r) sum_i z_i is the increment of the same Brownian motion, in units of
+    its standard deviation, and likewise for the integral of the motion over the step. Other kinds of draws have no such sum; they are refused
+    unless the members are independent. A step of the program is the short step h.
 
     Attributes:
         sets: The draws of one step of each set: one set if the members are coupled or there is one member, otherwise two.
@@ -201,7 +201,7 @@ class ControlVariate:
 
     @property
     def slots(self) -> int:
-        """The number of anchors (states kept from earlier steps) that are stored at the same time; 0 if there are none."""
+        """The number of places for anchors (states kept from earlier steps), the largest entry of `anchor_slot` plus 1; at least 1."""
         return int(self.anchor_slot.max(initial=0)) + 1
 
 
@@ -221,7 +221,7 @@ class Program:
         functionals: Sums along a path, with `name` and `increment(before, after)`.
         control: The control variate of a momentum pair, or None.
         coupled: Whether the members of a pair share their draws.
-        every: The step length of each member, in steps of the program; 1 for a single member, and for one of a pair.
+        every: The step length of each member, in steps of the program. At least one member has 1, as a single member has, for which (1, 1) is given.
     """
 
     members: tuple[Moving, ...]
@@ -315,7 +315,8 @@ class Program:
     def coefficients(self) -> np.ndarray:
         """The coefficients (eta, beta, ...) of all dynamics, float64 `(steps, n)`, or `(1, n)` if they are constant.
 
-        The columns of the first dynamics come first. Those of a dynamics with a longer step are repeated for each of the short steps.
+        Row k holds the coefficients of step k of the program. The columns of the first dynamics come first. Those of a dynamics with a longer step
+        are repeated for each of the short steps within it.
         """
         values = np.hstack(
             [np.repeat(m.coefficient_values(self.steps // r), r, axis=0) for m, r in zip(self.members, self.every)]
@@ -326,7 +327,7 @@ class Program:
     def parameters(self) -> np.ndarray:
         """The constant numbers in the formulas of dynamics and observables, a float64 array `(n,)`: dynamics first, then observables, in order.
 
-        If step lengths differ, the first number is (short step / long step)^(1/2).
+        If step lengths differ, there is one more number in front, (short step / long step)^(1/2).
         """
         scale = [np.array([max(self.every) ** -0.5])] if max(self.every) > 1 else []
         parts = scale + [m.parameters for m in self.members] + [getattr(o, "parameters", np.empty(0)) for o in self.observables]

@@ -57,7 +57,7 @@ def run_reference(
         program: The simulation.
         keys: The keys of the draws: one a set, and last that of the starts, as in `ChunkTask.arguments`.
         first: The index of the first path.
-        paths: The number of paths, at most 256.
+        paths: The number of paths, at most 256; of more, the moments would be those of the first 256.
         look: A function `look(k, states)`, called before each step k and after the last one with a list of the states of the dynamics, each
             a tuple of arrays `(dim, paths)`. None calls nothing.
         scale: A factor of the draws of the steps, to examine a program farther from its start than its own paths reach.

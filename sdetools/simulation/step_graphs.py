@@ -250,7 +250,7 @@ class Functions:
             shape: The shape of the result on one path, `(n,)` or `()`.
 
         Returns:
-            The result, a traced value.
+            The result, a traced value of this shape.
 
         Raises:
             NotTraceable: The function is one of torch, and the graphs must not contain those.
@@ -309,7 +309,7 @@ def observable_value(observable: Any, x: Any, *p: Any) -> Value:
     Args:
         observable: The test function h, with `name` and `value`.
         x: The position, a traced value `(dim,)`.
-        *p: One traced value with the observable's parameters, if it has any.
+        *p: One traced value `(n,)` with the observable's n parameters; omitted if it has none.
 
     Raises:
         NotTraceable: h cannot be traced.
@@ -324,7 +324,7 @@ def one_number(found: Any, part: str) -> Value:
 
     Args:
         found: The result, which must be one number; a comparison counts as 1 or 0.
-        part: A description of the function, for the error message.
+        part: A description of the function for the error message, such as "the observable x**2".
 
     Returns:
         A traced value of shape `()`.

@@ -175,7 +175,8 @@ class Store:
             experiment: The fingerprint of the experiment (`Program.fingerprint`), the key under which its chunks were saved.
 
         Yields:
-            Pairs (index of a chunk, its result), in increasing order of the index. Nothing from a store that is not resumed.
+            Pairs (index of a chunk, its result), in increasing order of the index: the chunks of a resumed file, and those saved since. From a
+            store that is not resumed there are none before the first `save`.
 
         Raises:
             StoreError: The file cannot be read, or a row is damaged.
@@ -216,7 +217,7 @@ class Store:
             self.commit()
 
     def commit(self) -> None:
-        """Commit all results saved so far, so that they survive a kill; does nothing if none was saved.
+        """Commit all results saved so far, so that they survive a kill; does nothing if none was saved, or after a write that failed.
 
         Raises:
             StoreError: The file cannot be written.
@@ -227,7 +228,7 @@ class Store:
         self._committed = time.monotonic()
 
     def close(self) -> None:
-        """Commit the saved results, close the file and release the lock; a second call does nothing.
+        """Commit the saved results, close the file and release the lock; a second call does nothing. Do not use the store afterwards.
 
         Raises:
             StoreError: The file cannot be written. The file is closed and the lock is released nevertheless.
@@ -237,7 +238,8 @@ class Store:
     def finish(self) -> None:
         """Remove all results from the file, once the run is complete and they are no longer needed; the run's identity remains in it.
 
-        The store stays open. If the disk has no room for the deletion, the results stay and no error is raised.
+        The store stays open. If the disk has no room for the deletion, the results stay and no error is raised. A file from which nothing was
+        loaded, and to which nothing was saved, is left as it is.
         """
         if self._connection is not None:
             # deleting needs free space itself: where there is none, the chunks stay
@@ -247,7 +249,9 @@ class Store:
                 self._connection.execute("VACUUM")
 
     def discard(self) -> None:
-        """Close the store and release its lock; delete the file if this object created it, otherwise commit what was saved.
+        """Close the store and release its lock; delete the file if this object created or replaced it, otherwise commit what was saved.
+
+        Do not use the store afterwards.
 
         Raises:
             StoreError: The file was not created here and cannot be written.

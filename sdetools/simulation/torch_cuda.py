@@ -63,7 +63,7 @@ def arrays() -> Arrays:
 
 @cache
 def function(text: str, dtype: str) -> Callable[..., None]:
-    """Return the kernel of a source text as a plain Python function, not compiled; each text is executed once.
+    """Return the kernel of a source text as a plain Python function, not compiled; the same text and type give the same object.
 
     Args:
         text: The source, see `cuda.Lines.text`.

@@ -12,7 +12,7 @@ from sdetools.simulation.draws import DrawPlan, drawn
 
 
 class Draws:
-    """The draws of consecutive paths as tensors `(rows, paths)`: called with a set, its plan and a step, or for the starts.
+    """The draws of consecutive paths as tensors `(rows, paths)`: `draws(s, plan, step)` are those of a step, `draws.start(plan)` those of starts.
 
     Args:
         keys: The keys of the draws (`philox.stream_key`): one for both of two coupled dynamics, else one for each; last that of the starts.

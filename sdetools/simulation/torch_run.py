@@ -31,11 +31,11 @@ CPU_BATCH, DEVICE_BATCH = 1 << 14, 1 << 22
 
 
 def parse(backend: str, dtype: torch.dtype) -> tuple[torch.device, bool]:
-    """Return the device and the option that the name of a torch backend gives.
+    """Return the device that the name of a torch backend gives, and whether it ends in ":compile".
 
     Args:
         backend: The name: "torch", "torch:cuda", "torch:cuda:1", each possibly followed by ":compile". "torch" alone is the CPU.
-        dtype: The type that the device must support.
+        dtype: The floating-point type that the device must support, float64 or float32 of torch.
 
     Returns:
         The pair (device, whether steps are compiled by `torch.compile`).
