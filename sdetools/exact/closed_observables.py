@@ -23,11 +23,11 @@ from sdetools.exact.gaussian import absolute_moment, probability_below, raw_mome
 class Absolute:
     """The observable h(x) = |x_i - a|^p, which has a kink at a for p <= 1.
 
-    If a is x_i at the start, its weak gap between SGDM and SGD has the order (1 - alpha)/2 of the paper's Theorem 3.5 for p = 1, and only
-    p (1 - alpha)/2 for p < 1.
+    If a is x_i at the start and 1 - beta ~ eta^alpha with alpha < 1, the weak gap of h between SGDM and SGD has the order (1 - alpha)/2 in eta
+    of the paper's Theorem 3.5 for p = 1, and only p (1 - alpha)/2 for p < 1.
 
     Args:
-        a: The centre.
+        a: The centre, finite.
         p: The exponent, positive.
         coordinate: The index i of the coordinate, from 0.
 
@@ -58,8 +58,11 @@ class Below:
     """The observable h(x) = 1 where x_i <= a and 0 elsewhere, whose expectation is the distribution function of x_i at a.
 
     Args:
-        a: The threshold.
+        a: The threshold, finite.
         coordinate: The index i of the coordinate, from 0.
+
+    Raises:
+        ValueError: If a is not finite, or if the index is not an integer >= 0.
 
     Example:
         >>> Below(0.0).value(np.array([[-1.0, 0.0, 2.0]]))
@@ -80,7 +83,7 @@ class Below:
 
 @dataclass(frozen=True)
 class Term:
-    """The term scale * f(weights . x + offset) of an observable.
+    """The term scale * f(u), u = weights . x + offset, of an observable, such as 2 * cos(x + 3 y).
 
     Attributes:
         scale: The factor.
@@ -114,7 +117,7 @@ class Closed:
     def expectation(self, mean: np.ndarray, covariance: np.ndarray) -> np.ndarray:
         """Return E h(x) at each time, shape `(times,)`, for x with means `(times, dim)` and covariances `(times, dim, dim)`.
 
-        If there are terms, x must be Gaussian.
+        If there are `terms`, x must be Gaussian; this is not checked.
         """
         moment = covariance + mean[:, :, None] * mean[:, None, :]
         out = self.constant + mean @ self.linear + 0.5 * np.einsum("tij,ij->t", moment, self.second)
@@ -126,10 +129,11 @@ class Closed:
 
 
 def closed(observable: Any, names: tuple[str, ...], origin: np.ndarray) -> Closed | None:
-    """Return the closed form of an observable, or None if it has none.
+    """Return the closed form of an observable, or None if it is no quadratic polynomial and no sum of one with terms c f(w . x + b).
 
     Args:
-        observable: An expression, an `Absolute`, a `Below`, or an object with a method `value`, which must then be quadratic.
+        observable: An expression such as "x**2 + abs(y)", an `Absolute`, a `Below`, or an object with a method `value`; if that is no quadratic
+            polynomial, the result is None.
         names: The names of the coordinates in expressions, `dim` of them.
         origin: A point `(dim,)`. A method `value` is called there and nearby, to find its coefficients by differences.
 
@@ -160,7 +164,8 @@ def value_of(observable: Any, names: tuple[str, ...]) -> Callable[[np.ndarray], 
     """Return the function x -> h(x) of an observable, from `(dim, paths)` to `(paths,)`.
 
     Args:
-        observable: An expression, an object with a method `value`, or a callable, which is returned as it is.
+        observable: An expression such as "x**2 + abs(y)", an object with a method `value`, which is returned, or a function, which is returned
+            as it is. Neither is checked.
         names: The names of the coordinates in expressions.
 
     Raises:

@@ -19,13 +19,15 @@ _LARGEST = 40  # coordinates; S2 has dim^4 entries
 
 @dataclass(frozen=True, eq=False)
 class QuadraticCovariance:
-    """The noise covariance Sigma(u) as a quadratic polynomial in u - o, with o = `origin`; each matrix `(dim, dim)` is flattened to `(dim^2,)`.
+    """The noise covariance Sigma(u) = S0 + S1 (u - o) + 1/2 S2 vec((u - o)(u - o)^T) at a point u, a quadratic polynomial or a constant.
+
+    Sigma(u) and the matrix (u - o)(u - o)^T, both `(dim, dim)`, are flattened to `(dim^2,)`, row by row, which is the meaning of vec.
 
     Attributes:
         origin: The point o, shape `(dim,)`.
         constant: S0 = Sigma(o), shape `(dim^2,)`.
         linear: S1, shape `(dim^2, dim)`, or None for a constant covariance.
-        second: S2, shape `(dim^2, dim^2)`, or None for a constant covariance.
+        second: S2, the second derivatives, shape `(dim^2, dim^2)`, or None for a constant covariance.
     """
 
     origin: np.ndarray
@@ -95,16 +97,16 @@ def quadratic_covariance(covariance: Callable[[np.ndarray], Any], origin: np.nda
 
 
 def sizes(constant: np.ndarray, units: np.ndarray, shifts: np.ndarray) -> np.ndarray:
-    """Return a bound on the size of the terms of quadratic polynomials at several points: |constant| + max |units| (1 + |shift|_1)^2.
+    """Return the size of the terms of quadratic polynomials at several points s: |constant| + max |units| * (1 + |s|_1)^2.
 
-    Rounding errors are judged relative to it.
+    An error at s counts as rounding if it is small relative to this size. |s|_1 is the sum of the moduli of the coordinates.
 
     Args:
-        constant: The values at 0: a number, or `(n, 1)` for n polynomials.
-        units: The values at unit vectors, of any shape; only the largest counts.
-        shifts: The points, shape `(dim, points)`.
+        constant: The values at s = 0: a number, or `(n, 1)` for n polynomials.
+        units: The values at the unit vectors s, an array of any shape; only the largest modulus counts.
+        shifts: The points s, shape `(dim, points)`.
 
     Returns:
-        The bounds, shape `(points,)` or `(n, points)`.
+        The sizes, shape `(points,)` for a number `constant`, else `(n, points)`.
     """
     return np.abs(constant) + np.abs(units).max() * (1 + np.abs(shifts).sum(axis=0)) ** 2

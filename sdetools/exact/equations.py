@@ -42,7 +42,7 @@ def solution(sde: SDE, x0: Sequence[float], times: Sequence[float], pieces: int 
     Args:
         sde: An SDE that is linear in its state.
         x0: A point `(dim,)`, or a law from `st.starts` with a mean and covariance.
-        times: Increasing times >= 0.
+        times: Increasing times >= 0, at least one; at time 0 the moments are those of `x0`.
         pieces: The number of equal pieces between two times on which time-dependent coefficients are replaced by their value in the middle.
             The result is exact for coefficients that are constant on each piece.
 
@@ -95,8 +95,12 @@ def integrator_moments(
         steps: The number of steps.
         record: The steps at which moments are returned, increasing; by default 0, ..., `steps`.
 
+    Returns:
+        The moments at the recorded steps; `times` is step * dt.
+
     Raises:
-        ValueError: If the SDE is not linear in its state, if a step needs more than 200,000 nodes, or if another argument is invalid.
+        ValueError: If the SDE is not linear in its state, if a step needs more than 200,000 nodes (combinations of values of its draws), or
+            if another argument is invalid.
     """
     steps = _check.count("steps", steps, least=0)
     kept = recorded(record, steps)
@@ -164,8 +168,8 @@ def _affine(function: Any, n: int, name: str) -> np.ndarray:
 def step_law(dynamics: Integrator, x0: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     """Return the law of an integrator's state X_1 after its first step, as weighted points; the SDE need not be linear.
 
-    The weighted sum of h over the points is E h(X_1). It is exact for two- and three-point draws, and for normal draws if h(X_1) is a
-    polynomial in each draw of degree 13 at most.
+    The weighted sum of a function h over the points is E h(X_1). It is exact for draws with two or three values, and for normal draws, which
+    are replaced by 7 Gauss-Hermite nodes each, if h(X_1) is a polynomial of degree at most 13 in each draw.
 
     Args:
         dynamics: An integrator on any SDE.

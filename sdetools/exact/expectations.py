@@ -15,8 +15,8 @@ from sdetools.exact.recorded import Moments, recorded
 def expectation(moments: Moments, observable: Any) -> np.ndarray:
     """Return E h(x_k) of an observable h at the recorded steps of `moments`.
 
-    Polynomials of degree <= 2 are exact for any law. For a Gaussian law, sums of c f(w . x + b) with f = |.|^p, (.)^n, exp, sin, cos, sign,
-    and indicators are exact as well.
+    Polynomials of degree <= 2 are possible for any law. For a Gaussian law, sums of terms c f(w . x + b) with numbers c, b, a vector w and
+    f = |.|^p, (.)^n, exp, sin, cos or sign, and the indicator `Below`, are possible as well.
 
     Args:
         moments: The mean and covariance of a dynamics, as returned by `exact.moments` or `exact.solution`.
@@ -59,7 +59,7 @@ def gap(first: Any, second: Any, x0: Sequence[float], steps: int, h: Any, record
         second: The dynamics z, of one of these kinds.
         x0: The common start: a point `(dim,)`, or a law from `st.starts` with a mean and covariance.
         steps: The number of steps of `first`.
-        h: The observable, as in `expectation`.
+        h: The observable, as in `expectation`: an expression such as "x**2", or an object with a method `value`.
         record: The recorded steps of `first`, increasing; by default 0, ..., `steps`.
 
     Returns:

@@ -53,14 +53,16 @@ def known_start(x0: Any, dim: int) -> KnownStart:
 def first_state(dynamics: Any, start: KnownStart) -> tuple[np.ndarray, np.ndarray, list[int], bool]:
     """Return the moments of the initial state of a dynamics, which consists of x and, for example, a momentum buffer.
 
-    The state must be affine in x_0 and in the draws, s = s(x, 0) + J (x_0 - x) + R z, which is checked at random inputs.
+    The state s must be affine in x_0 and in the draws z of the start, s(x_0, z) = s(x, 0) + J (x_0 - x) + R z with x = E x_0. This is checked at
+    random inputs.
 
     Args:
         dynamics: The dynamics or SDE. Its method `start` maps x_0 (and the draws of `start_draws`, if any) to the parts of the state.
         start: The moments of x_0.
 
     Returns:
-        The mean of the state, shape `(n,)`; its covariance, shape `(n, n)`; the lengths of its parts, which sum to n; whether it is Gaussian.
+        A tuple: the mean of the state, shape `(n,)`; its covariance, shape `(n, n)`; the list of the lengths of its parts, which sum to n; and
+        whether it is Gaussian.
 
     Raises:
         ValueError: If the state is not affine in x_0 and the draws, or if there are draws other than Normal and Sign.

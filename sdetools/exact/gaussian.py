@@ -25,8 +25,8 @@ def absolute_moment(
     Args:
         mean: The mean of X, a number or an array; all arguments broadcast.
         variance: The variance of X, not negative; 0 is a point mass.
-        a: The centre.
-        p: The exponent, not negative.
+        a: The centre, a number or an array.
+        p: The exponent, not negative, a number or an array.
 
     Returns:
         The moment: a float if all arguments are numbers, else an array of their broadcast shape.
@@ -89,7 +89,7 @@ def probability_below(mean: float | np.ndarray, variance: float | np.ndarray, a:
     Args:
         mean: The mean of X, a number or an array; all arguments broadcast.
         variance: The variance of X, not negative.
-        a: The threshold.
+        a: The threshold, a number or an array.
 
     Returns:
         The probability: a float if all arguments are numbers, else an array of their broadcast shape.

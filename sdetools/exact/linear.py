@@ -24,6 +24,8 @@ _TOLERANCE = 1e-9
 class OpenStep:
     """A linear step in terms of the gradients g_j that the oracle returns: s' = constant + matrix s + sum_j answers[j] g_j.
 
+    s is the state before the step, all parts of the dynamics in order, and s' the state after it; g_j is the result of oracle call j.
+
     Attributes:
         constant: The vector b0, shape `(n,)` with n the length of the state s.
         matrix: The matrix A0, shape `(n, n)`.
@@ -40,7 +42,7 @@ class OpenStep:
 
 @dataclass(frozen=True, eq=False)
 class LinearStep:
-    """The step s' = A s + b + N v on a quadratic loss, with v the deviation of the stochastic gradient from its mean.
+    """The step s' = A s + b + N v of the state s on a quadratic loss, with v the deviation of the stochastic gradient from its mean.
 
     Attributes:
         A: The matrix of the state, shape `(n, n)`.
@@ -59,12 +61,12 @@ class LinearStep:
 
 
 def open_step(rule: Callable, sizes: Sequence[int], dim: int, coefficients: Sequence[float] | np.ndarray) -> OpenStep:
-    """Return the matrices of one step of a rule, with the gradients still open.
+    """Return the matrices of one step of a linear rule, in terms of the gradients g_j that its oracle calls return, whatever the loss.
 
     Args:
         rule: The function `rule(state, oracle, *coefficients)` of a dynamics, which returns the parts of the new state.
         sizes: The lengths of the parts of the state.
-        dim: The number of coordinates.
+        dim: The number of coordinates of x and of a gradient.
         coefficients: The values of the rule's coefficients in this step, such as eta_k and beta_k.
 
     Raises:
@@ -95,7 +97,7 @@ def open_step(rule: Callable, sizes: Sequence[int], dim: int, coefficients: Sequ
 
 
 def close(step: OpenStep, hessian: np.ndarray, linear: np.ndarray) -> LinearStep:
-    """Return the step with the gradients g_j = H u_j + c + v of a quadratic loss inserted.
+    """Return the step on a quadratic loss, where the gradient at the point u_j of oracle call j is g_j = H u_j + c + v, with one v for all calls.
 
     Args:
         step: The step in terms of the gradients, from `open_step`.

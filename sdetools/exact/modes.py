@@ -59,11 +59,12 @@ def transverse_modes(eta: Any, beta: Any, lam: Any) -> np.ndarray:
 
 
 def relaxation_steps(eta: Any, beta: Any, lam: Any) -> Any:
-    """Return tau_1 = -1 / log max |z|, the number of steps in which the slowest transverse mode decays by a factor e.
+    """Return tau_1 = -1 / log max |z| over the two roots z of `transverse_modes`, the steps in which the slower mode decays by a factor e.
 
     It is (1 - beta)/(eta lam) in the limit (1 - beta)^2 >> 4 eta lam, and exactly -2 / log beta for
     (1 - sqrt(beta))^2 < eta lam < (1 + sqrt(beta))^2. It is infinite for a mode that does not decay. The arguments are those of
-    `transverse_modes`: learning rate, momentum coefficient and curvature. The result is an array of their broadcast shape.
+    `transverse_modes`: learning rate, momentum coefficient and curvature; ValueError if one is not finite. The result is an array of their
+    broadcast shape.
 
         >>> round(float(relaxation_steps(eta=1e-4, beta=0.5, lam=1.0))), round(float(relaxation_steps(eta=1e-2, beta=0.99, lam=1.0)))
         (4998, 199)
@@ -79,6 +80,8 @@ def relaxation_steps(eta: Any, beta: Any, lam: Any) -> Any:
 @dataclass(frozen=True)
 class Flattening:
     """The moments E X and E X^2 of the motion X'' + X' + r A X = 0 along a manifold of minimisers, as `flattening` returns them.
+
+    X(s) is the distance from the flattest minimum, 1 at the start, and A the random energy of the mode across the manifold; see `flattening`.
 
     Attributes:
         times: The times s = (1 - beta) k, with k the number of steps, shape `(times,)`.
@@ -100,10 +103,11 @@ def flattening(r: float, times: Any, terms: int = TERMS, random: bool = True) ->
     """Return E X and E X^2 of X'' + X' + r A X = 0 from X = 1, X' = 0, A = 0 (a minimiser at rest).
 
     X is the distance from the flattest minimum along the manifold, in units of its initial value, and A the energy of the fast mode across
-    the manifold, with dA = (1 - A) ds + sqrt(2 A) dB.
+    the manifold, in units of its stationary mean, with dA = (1 - A) ds + sqrt(2 A) dB for a Brownian motion B.
 
     Args:
-        r: The coefficient r, positive.
+        r: The coefficient r = eta^2 eps^2 chi / (4 (1 - beta)^3), positive, for label noise of size eps; chi is the second derivative of the
+            curvature across the manifold along it.
         times: Increasing times s >= 0, shape `(times,)`, in units of 1 / (1 - beta) steps.
         terms: The number of Laguerre polynomials in A that are kept, at least 2.
         random: Whether A is random. With False, A is replaced by its mean 1 - e^{-s}, which is the result of averaging over the energy.
@@ -138,7 +142,7 @@ def settling_time(r: float, fraction: float = 0.1, terms: int = TERMS) -> float:
     Args:
         r: The coefficient r of the motion, positive.
         fraction: The level in (0, 1).
-        terms: The number of Laguerre polynomials, at least 2.
+        terms: The number of Laguerre polynomials in A that are kept, at least 2.
 
     Raises:
         ValueError: If an argument lies outside its range.
@@ -164,7 +168,7 @@ def settled(times: np.ndarray, curve: np.ndarray, fraction: float) -> Any:
     """Return the last time at which each curve exceeds a level; between two times the logarithm of a curve is interpolated linearly.
 
     Args:
-        times: The times, increasing, shape `(times,)`.
+        times: The times, increasing, shape `(times,)`, at least two.
         curve: The curves, shape `(..., times)`, not negative.
         fraction: The level, positive.
 

@@ -39,6 +39,9 @@ def moments(dynamics: Any, x0: Sequence[float], steps: int, record: Sequence[int
         steps: The number of steps.
         record: The steps at which moments are returned, increasing; by default 0, ..., `steps`.
 
+    Returns:
+        The moments at the recorded steps; `mean` and `covariance` are those of x, `part("m")` those of another part.
+
     Raises:
         ValueError: If the loss is not quadratic, the rule not linear, or the covariance not quadratic; if the initial state is not affine in
             x0 and in Normal or Sign draws; or if the rule has random factors of its own.

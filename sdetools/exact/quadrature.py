@@ -35,7 +35,7 @@ def transfer(
     """Return E h(z_k) for the iterates z_k of one-dimensional SGD with Gaussian noise on any loss, by quadrature.
 
     Args:
-        dynamics: SGD, or another rule without momentum and with one gradient per step.
+        dynamics: SGD, or another rule without momentum and with one gradient per step, linear in z and in that gradient.
         x0: The initial point, shape `(1,)`.
         steps: The number of steps.
         h: The observable: an expression, an `Absolute`, a `Below`, or an object with `value`. Kinks and jumps are integrated exactly for the

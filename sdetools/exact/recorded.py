@@ -23,7 +23,7 @@ class Moments:
         state_covariance: The covariance of the whole state, shape `(times, n, n)`.
         parts: The length of each part of the state, by name, in order.
         names: The names of the coordinates of x.
-        gaussian: Whether the law is normal at every recorded step.
+        gaussian: Whether the law of the state is known to be normal at every recorded step.
     """
 
     steps: np.ndarray

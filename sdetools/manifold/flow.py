@@ -72,10 +72,10 @@ def project(loss: Loss, x: Any, tolerance: float = 1e-10, max_steps: int = MOST_
         loss: The loss L, with at most 2,000 coordinates.
         x: A point `(dim,)`, or points `(dim, paths)`, each projected on its own.
         tolerance: Error of Phi, relative to the size of x.
-        max_steps: Largest number of steps of the integrator.
+        max_steps: Largest number of steps of the integrator; FlowError if a flow needs more.
 
     Returns:
-        Phi(x), of the shape of `x`.
+        Phi(x), a new array of the shape of `x`.
 
     Raises:
         FlowError: If a flow does not converge, ends at a saddle or leaves the domain of the loss; the message gives its last point.
@@ -102,8 +102,8 @@ def differential(loss: Loss, x: Any, tolerance: float = 1e-10, max_steps: int = 
     Args:
         loss: The loss L, with at most 2,000 coordinates.
         x: A point `(dim,)`, or points `(dim, paths)`.
-        tolerance: Error of dPhi.
-        max_steps: Largest number of steps of the integrator.
+        tolerance: Error of the entries of dPhi, and of Phi relative to the size of x.
+        max_steps: Largest number of steps of the integrator; FlowError if a flow needs more.
 
     Returns:
         The matrix dPhi(x), `(dim, dim)` for one point, or the matrices `(dim, dim, paths)`; entry (i, j) is the derivative of Phi_i by x_j.
@@ -149,13 +149,13 @@ def points_of(loss: Loss, x: Any) -> tuple[np.ndarray, tuple[int, ...]]:
 
 
 def gradients(loss: Loss, x: np.ndarray) -> np.ndarray:
-    """Return the gradients of the loss at points in rows, `(n, dim)`, as rows, `(n, dim)`; not finite where the loss is not defined."""
+    """Return the gradients of the loss at the rows of `x`, `(n, dim)`, as rows `(n, dim)`; not finite where the loss is not defined."""
     with np.errstate(all="ignore"):
         return np.asarray(loss.gradient(x.T), dtype=float).T
 
 
 def hessians(loss: Loss, x: np.ndarray) -> np.ndarray:
-    """Return the Hessians of the loss at points in rows, `(n, dim)`, with shape `(n, dim, dim)`; not finite where the loss is not defined."""
+    """Return the Hessians of the loss at the rows of `x`, `(n, dim)`, as an array `(n, dim, dim)`; not finite where the loss is not defined."""
     with np.errstate(all="ignore"):
         return np.moveaxis(np.asarray(loss.hessian(x.T), dtype=float), -1, 0)
 
@@ -328,5 +328,5 @@ def _check_progress(loss: Loss, x: np.ndarray, active: np.ndarray, elapsed: np.n
 
 
 def format_point(x: np.ndarray) -> str:
-    """Return a point `(dim,)` as text for a message: its first four coordinates in parentheses, and "..." if there are more."""
+    """Return a point `(dim,)` as text such as "(1, 0.25)" for a message, with at most four coordinates and "..." for the others."""
     return "(" + ", ".join(f"{value:.6g}" for value in x[:4]) + (", ..." if len(x) > 4 else "") + ")"

@@ -37,8 +37,8 @@ class Geometry:
     Attributes:
         loss: The loss.
         point: The points, `(dim,)` for one or `(dim, paths)` for many; in all shapes `*paths` is nothing or the number of points.
-        eigenvalues: Eigenvalues of the Hessian in descending order, `(dim, *paths)`.
-        vectors: Its eigenvectors, `(dim, dim, *paths)`; the column `vectors[:, j]` belongs to `eigenvalues[j]`.
+        eigenvalues: Eigenvalues lambda_1 >= lambda_2 >= ... of the Hessian, `(dim, *paths)`.
+        vectors: Its orthonormal eigenvectors, `(dim, dim, *paths)`; the column `vectors[:, j]` belongs to `eigenvalues[j]`.
         rank: Rank M of the Hessian; Gamma has dimension dim - M.
     """
 
@@ -50,7 +50,7 @@ class Geometry:
 
     @property
     def gap(self) -> float:
-        """The gap ratio lambda_M / |lambda_{M+1}|, the smallest over the points, infinite for rank 0; it measures how clear the rank is."""
+        """The gap ratio lambda_M / max |lambda_j| over j > M, the smallest over the points; it is large where the rank M is clear."""
         if self.rank == 0:
             return np.inf
         after = np.abs(self.eigenvalues[self.rank :]).max(axis=0, initial=0.0)
@@ -87,7 +87,9 @@ class Geometry:
         return np.einsum("ij...,j...->i...", self.pseudo_inverse_matrix, np.asarray(v, dtype=float))
 
     def second_derivative(self, Sigma: Any) -> np.ndarray:
-        """Return d2Phi[Sigma] = sum_ij d_ij Phi Sigma_ij, `(dim, *paths)`, for a covariance `(dim, dim)` or `(dim, dim, *paths)`; else ValueError.
+        """Return d2Phi[Sigma] = sum_ij (d^2 Phi / dx_i dx_j) Sigma_ij, `(dim, *paths)`, with Phi the projection by the gradient flow.
+
+        `Sigma` is a covariance `(dim, dim)` for all points, or `(dim, dim, *paths)`; ValueError for another shape or one that is not symmetric.
 
         Example:
             >>> import sdetools as st
@@ -112,14 +114,14 @@ class Geometry:
         return np.einsum(back, self.vectors, across, self.vectors), np.einsum(back, self.vectors, lyapunov, self.vectors)
 
     def trace_gradient(self) -> np.ndarray:
-        """Return P grad tr H, `(dim, *paths)`, the tangent gradient of the trace of the Hessian; label noise drives the slow SDE against it."""
+        """Return P grad tr H, `(dim, *paths)`, the tangent gradient of the trace of the Hessian; label noise moves points against it."""
         identity = np.broadcast_to(
             np.eye(self.loss.dim).reshape(self.loss.dim, self.loss.dim, *[1] * (self.point.ndim - 1)), self.vectors.shape
         )
         return self.project_tangent(self.loss.third_contracted(self.point, identity))
 
     def slow_drift(self, Sigma: Any, rate: float = 1.0) -> np.ndarray:
-        """Return (rate^2 / 2) d2Phi[Sigma], `(dim, *paths)`, the drift of the slow SDE at lambda_t = `rate`; `Sigma` as in `second_derivative`."""
+        """Return (rate^2 / 2) d2Phi[Sigma], `(dim, *paths)`: the drift of `st.SlowSDE` with lambda_t = `rate` and gradient noise of covariance `Sigma`."""
         return 0.5 * rate**2 * self.second_derivative(Sigma)
 
     def _covariance(self, Sigma: Any) -> np.ndarray:
@@ -147,8 +149,8 @@ def at(loss: Loss, x: Any, rank: int | None = None) -> Geometry:
     Args:
         loss: The loss, with at most 2,000 coordinates.
         x: A point of the manifold `(dim,)`, or points `(dim, paths)`.
-        rank: Rank of the Hessian at these points. By default the number of eigenvalues above 1e-6 of the largest; none may lie between 1e-9
-            and 1e-6 of it.
+        rank: Rank M of the Hessian at these points, where the gap ratio must be 1000 or more. By default the number of eigenvalues above 1e-6 of
+            the largest; none may lie between 1e-9 and 1e-6 of it.
 
     Raises:
         ValueError: If a point is not a minimiser (project it first) or is a saddle; if the rank is ambiguous (a singular point; the
@@ -275,7 +277,7 @@ def check_flat(
 ) -> None:
     """Raise ValueError if the loss increases, to whatever order, along the kernel of its Hessian; return None otherwise.
 
-    From x + t v, with a random direction v of the kernel, the iteration y - H^+ grad L(y) converges to a point whose normal gradient
+    From x + t v, with a random direction v of the kernel, the iteration y <- y - H^+ grad L(y) converges to a point whose normal gradient
     vanishes. If there is a manifold, the point lies on it by the implicit function theorem, so its tangent gradient vanishes as well. If
     not, the tangent gradient is the slope of t -> min L over the normal directions, with its lowest order in t: t^3 for a fourth power.
     t increases as long as the iteration contracts and its steps are short compared to t, where the theorem holds. A slope counts if
@@ -285,8 +287,8 @@ def check_flat(
     Args:
         loss: The loss L.
         points: Minimisers, one per row, `(n, dim)`.
-        back: The function v -> H^+ v of rows `(n, dim)`, with the Hessian H at each point.
-        along: The function v -> P v of such rows, with the projection P onto the kernel of H.
+        back: The function v -> H^+ v, row by row, of arrays `(n, dim)`: row i with the Hessian H at point i.
+        along: The function v -> P v of such arrays, with the projection P onto the kernel of H.
         values: The curvatures across the manifold, descending, `(n, M)`.
         level: The largest modulus of an eigenvalue that counts as 0, `(n,)`.
     """
@@ -357,12 +359,12 @@ def tangent_projection(loss: Loss, x: Any, rank: int | None = None) -> np.ndarra
 
 
 def second_derivative(loss: Loss, x: Any, Sigma: Any, rank: int | None = None) -> np.ndarray:
-    """Return d2Phi(x)[Sigma] = sum_ij d_ij Phi(x) Sigma_ij, `(dim,)` or `(dim, paths)`, at points of Gamma.
+    """Return d2Phi(x)[Sigma] = sum_ij (d^2 Phi(x) / dx_i dx_j) Sigma_ij, `(dim,)` or `(dim, paths)`, at points x of Gamma.
 
     Args:
         loss: The loss.
         x: A point of Gamma `(dim,)`, or points `(dim, paths)`.
-        Sigma: A covariance, `(dim, dim)` or `(dim, dim, paths)`.
+        Sigma: A covariance, `(dim, dim)` for all points, or `(dim, dim, paths)`.
         rank: Rank of the Hessian; by default it is detected, see `at`.
 
     Raises:

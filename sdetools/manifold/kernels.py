@@ -24,7 +24,7 @@ EXTRA_SWEEPS = 4
 
 @njit(inline="always")
 def place(i, j, dim):
-    """Return the index of entry (i, j), i <= j, in the stored entries of a symmetric `dim` x `dim` matrix, which are ordered row by row."""
+    """Return the index of entry (i, j), i <= j, in a list of the entries i <= j of a `dim` x `dim` matrix, row by row: 0 for (0, 0), 1 for (0, 1)."""
     return i * dim - (i * (i - 1)) // 2 + j - i
 
 
@@ -90,7 +90,7 @@ def product(X, transposed, Y, out, dim, lanes):
 
 @jit(nogil=True, error_model="numpy")
 def back(X, V, out, dim, lanes):
-    """Write the stored entries of X V^T, which must be symmetric, to `out`, `(dim (dim + 1)/2, lanes)`; X and V are full, `(dim * dim, lanes)`."""
+    """Write the entries i <= j of X V^T, which must be symmetric, to `out`, `(dim (dim + 1)/2, lanes)`; X, V are full, `(dim * dim, lanes)`."""
     for i in range(dim):
         for k in range(i, dim):
             at = place(i, k, dim)

@@ -41,7 +41,7 @@ class MatrixFree:
         loss: The loss.
         point: The point, `(dim,)`.
         eigenvalues: The non-zero eigenvalues of the Hessian in descending order, `(M,)`.
-        gap: Gap ratio, the M-th eigenvalue divided by the modulus of the next one.
+        gap: Gap ratio, the M-th eigenvalue divided by the largest modulus of those after it, at most 1e16 times the M-th over the first.
         residual: The size of the neglected terms: the largest |r_i| for a loss of residuals, else the largest entry of |grad L|.
     """
 
@@ -75,11 +75,11 @@ class MatrixFree:
         return self.across(w / self.eigenvalues.reshape(-1, *[1] * (w.ndim - 1)))
 
     def second_derivative(self, root: Any = None, hessian_multiple: float | None = None) -> np.ndarray:
-        """Return d2Phi[Sigma] = sum_ij d_ij Phi Sigma_ij, `(dim,)`, for a covariance Sigma given in one of two forms.
+        """Return d2Phi[Sigma] = sum_ij (d^2 Phi / dx_i dx_j) Sigma_ij, `(dim,)`, for a covariance Sigma given in one of two forms.
 
         Args:
             root: The matrix R, `(dim, q)` or `(dim,)`, of Sigma = R R^T.
-            hessian_multiple: The number c of Sigma = c H, with the Hessian H.
+            hessian_multiple: The number c of Sigma = c H, with the Hessian H; the result is then -(c/2) P grad tr H.
 
         Raises:
             ValueError: If not exactly one of them is given, or `root` has another number of rows.
@@ -106,7 +106,7 @@ class MatrixFree:
 
         Args:
             probes: Number of random sign vectors of Hutchinson's estimator, at least 2; by default the result is exact, with error 0.
-            seed: Seed of the random signs.
+            seed: Seed of the random signs, not read without `probes`.
         """
         if probes is None:
             return self._trace_gradient(), np.zeros(self.loss.dim)
@@ -116,7 +116,7 @@ class MatrixFree:
         return drawn.mean(axis=0), drawn.std(axis=0, ddof=1) / np.sqrt(probes)
 
     def slow_drift(self, root: Any = None, hessian_multiple: float | None = None, rate: float = 1.0) -> np.ndarray:
-        """Return (rate^2 / 2) d2Phi[Sigma], `(dim,)`, the drift of the slow SDE at lambda_t = `rate`; for Sigma see `second_derivative`."""
+        """Return (rate^2 / 2) d2Phi[Sigma], `(dim,)`: the drift of `st.SlowSDE` with lambda_t = `rate`; Sigma is given as in `second_derivative`."""
         return 0.5 * rate**2 * self.second_derivative(root, hessian_multiple)
 
     def _normal(self, A: np.ndarray) -> np.ndarray:
@@ -145,18 +145,19 @@ class ResidualGeometry(MatrixFree):
 
     Attributes:
         jacobian: J, `(n, dim)`, with the gradient of r_i in row i.
-        mixing: U (n S)^{-1/2}, `(n, M)`, with J J^T / n = U S U^T. V = J^T `mixing` is the orthonormal basis of the normal space.
+        mixing: U (n S)^{-1/2}, `(n, M)`, with J J^T / n = U S U^T, S the diagonal matrix of the eigenvalues that are not 0. The columns of
+            V = J^T `mixing` are the orthonormal basis of the normal space.
     """
 
     jacobian: np.ndarray
     mixing: np.ndarray
 
     def coordinates(self, v: np.ndarray) -> np.ndarray:
-        """Return V^T v, `(M,)` or `(M, k)`, the coordinates of `v`, `(dim,)` or `(dim, k)`, in the basis V, by a product with J."""
+        """Return V^T v, `(M,)` or `(M, k)`, the coordinates of `v`, `(dim,)` or `(dim, k)`, in the basis V = J^T `mixing`."""
         return self.mixing.T @ (self.jacobian @ v)
 
     def across(self, w: np.ndarray) -> np.ndarray:
-        """Return V w, `(dim,)` or `(dim, k)`, for coordinates `w`, `(M,)` or `(M, k)`, by a product with J^T."""
+        """Return V w, `(dim,)` or `(dim, k)`, for coordinates `w`, `(M,)` or `(M, k)`, in the basis V = J^T `mixing`."""
         return self.jacobian.T @ (self.mixing @ w)
 
     def _curved(self, directions: Any) -> np.ndarray:
@@ -238,7 +239,7 @@ def matrix_free(loss: Loss, x: Any, rank: int | None = None) -> MatrixFree:
     Args:
         loss: The loss.
         x: A point of the manifold, `(dim,)`.
-        rank: Rank of the Hessian, at least 1; by default it is detected, as in `at`.
+        rank: Rank of the Hessian, at least 1; by default it is detected, as in `st.manifold.at`.
 
     Raises:
         ValueError: If the point is not a minimiser (`retract` moves a near one to the manifold), an eigenvalue is negative, the rank is
@@ -342,7 +343,7 @@ def _rank_of(loss: Loss, values: np.ndarray, rank: int | None, more: bool) -> tu
 
 
 def retract(loss: Any, x: Any, tolerance: float = 1e-13, max_steps: int = 100) -> np.ndarray:
-    """Return a point of zero residuals near `x`, `(dim,)`, by Gauss-Newton steps of least norm with backtracking.
+    """Return a point of zero residuals near `x`, a new array `(dim,)`, by Gauss-Newton steps of least norm with backtracking.
 
     The step is -J^T (J J^T)^+ r, with the residuals r and their Jacobian J, halved until the sum of squares decreases. The result agrees
     with the gradient-flow projection Phi(x) to second order in the distance.
@@ -350,7 +351,7 @@ def retract(loss: Any, x: Any, tolerance: float = 1e-13, max_steps: int = 100) -
     Args:
         loss: A loss of `st.losses.from_torch_model`.
         x: The initial point, `(dim,)`.
-        tolerance: Largest residual of the result, relative to the size of the values of the model.
+        tolerance: Largest residual of the result, relative to the size of the data and of the values of the model.
         max_steps: Largest number of steps.
 
     Raises:

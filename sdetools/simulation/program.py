@@ -221,7 +221,7 @@ class Program:
         functionals: Sums along a path, with `name` and `increment(before, after)`.
         control: The control variate of a momentum pair, or None.
         coupled: Whether the members of a pair share their draws.
-        every: The step length of each member, in steps of the program. At least one member has 1, as a single member has, for which (1, 1) is given.
+        every: The step length of each member, in steps of the program; one of them is 1. For a single member (1,) and (1, 1) mean the same.
     """
 
     members: tuple[Moving, ...]
