@@ -21,10 +21,11 @@ class Problem:
     """A family of losses, one for each dimension, with its cost per step and the bound on its measured time.
 
     Attributes:
-        name: Name in the table.
+        name: Name in the table, such as "dense quadratic".
         data: Function d -> tuple of the arrays that the loss of dimension d needs.
         loss: Function (d, *data) -> loss of dimension d.
-        flops: Flops of matrix products per coordinate-step (one step of one coordinate of one path) and sample. There are d samples.
+        flops: Flops of matrix products per coordinate-step (one step of one coordinate of one path), divided by the number of samples that a
+            step evaluates: d, and the batch in addition. The rows of a matrix `(d, d)` count as samples.
         bound: Function d -> largest allowed ratio of the measured time to the roofline.
         most: Largest dimension that is measured.
         even: Whether the dimension must be even.
@@ -41,7 +42,7 @@ class Problem:
     batch: int = 0
 
     def flops_at(self, dim: int) -> float:
-        """Return the flops of a coordinate-step (one step of one coordinate of one path) in matrix products, at dimension `dim`."""
+        """Return the flops of a coordinate-step (one step of one coordinate of one path) in matrix products: `flops * (dim + batch)`."""
         return self.flops * (dim + self.batch)
 
     def draws_at(self, dim: int) -> float:
@@ -60,7 +61,7 @@ class Problem:
 def symmetric(d: int) -> np.ndarray:
     """Return a dense symmetric matrix `(d, d)` with eigenvalues from 0.1 to 1 in geometric progression, the same in every call.
 
-    It is a diagonal matrix reflected in a random direction.
+    It is D reflected in a random direction, (I - 2 v v^T) D (I - 2 v v^T) with D diagonal and |v| = 1; [[0.1]] for d = 1.
     """
     eigenvalues, v = np.geomspace(0.1, 1.0, d), np.random.default_rng(d).normal(size=d)
     v /= np.linalg.norm(v)
@@ -126,7 +127,7 @@ def sgdm(loss: Any, dim: int, batch: int = 0) -> Dynamics:
     """Return SGDM at the benchmark's learning rate 0.01 and momentum 0.9.
 
     Args:
-        loss: The loss; for batches one with data.
+        loss: The loss; with `batch` it is a mean over samples, made with `data=`.
         dim: Its dimension.
         batch: 0 for isotropic Gaussian noise at sigma = 1, else the size of the batches whose noise is used, at sigma = 2.
     """
@@ -137,7 +138,7 @@ def sgdm(loss: Any, dim: int, batch: int = 0) -> Dynamics:
 
 
 def runner(dynamics: Dynamics, dim: int, paths: int, **more: Any) -> Callable[[int], Any]:
-    """Return a function `run(steps)`, which calls `st.simulate` on one thread with one recorded time and one observable and returns its result.
+    """Return a function `run(steps)`, which calls `st.simulate` on one thread, with the observable x0 at the last time, and returns its result.
 
     Args:
         dynamics: The dynamics to run.

@@ -56,7 +56,7 @@ def own_implementations(threads: int, **more: Any) -> list[Implementation]:
 
     Args:
         threads: Number of threads.
-        **more: Further arguments of `st.simulate` and `st.weak_gap`.
+        **more: Further arguments of `st.simulate` and `st.weak_gap`, such as `dtype="float32"`.
     """
     import sdetools as st
 
@@ -164,7 +164,7 @@ def peer_implementations(threads: int, quick: bool = False) -> tuple[list[Implem
         quick: Whether to try fewer block sizes.
 
     Returns:
-        The implementations, not yet sized or run, and the list of messages.
+        The list of the implementations, not yet sized or timed, and the list of messages, such as "torch loop: torch is not installed; ...".
     """
     from sdetools.benchmarking.torch_loops import torch_loop, torchsde_euler
 
@@ -192,8 +192,8 @@ def speed(threads: Sequence[int], quick: bool = False) -> tuple[list[dict[str, A
 
     Returns:
         A list of rows and a list of messages, one for each library that is not installed. A row is a dict for an implementation and a number of
-        threads, with `way` (its name), `ns_per_path_step` (the median), `fastest`, `slowest`, and `ratio` to this library's median on
-        equally many threads, and also `note`, `threads`, `paths` and `steps`.
+        threads, with `way` (its name), `ns_per_path_step` (the median over rounds), `fastest`, `slowest` (also in nanoseconds per
+        path-step), and `ratio` to this library's median on equally many threads, and also `note`, `threads`, `paths` and `steps`.
     """
     target, rounds = (0.1, 3) if quick else (0.8, 7)
     impls: list[Implementation] = []

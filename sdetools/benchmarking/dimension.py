@@ -34,10 +34,10 @@ PATH_STEPS = 10**10
 
 @dataclass(frozen=True)
 class Effort:
-    """How long and how often a measurement is repeated.
+    """How long a measured run takes, and how often it is repeated.
 
     Attributes:
-        seconds: Duration that a measured run is sized for.
+        seconds: Duration of one measured run, for which its number of steps or paths is chosen.
         rounds: Number of interleaved rounds.
         first: Whether to measure also the time to the first result, in new processes.
     """
@@ -59,10 +59,11 @@ def dimension_table(
     """Measure SGDM in each dimension on this machine.
 
     Args:
-        dims: Dimensions from 1 to 10,000; `DIMS` if None.
+        dims: Dimensions from 1 to 10,000, in any order; if None, `cases.DIMS` (1, 2, 4, ..., 10,000).
         threads: Number of threads of the thread comparison; all available ones if None.
         effort: Duration and number of rounds; `Effort()` if None.
-        progress: Called as `progress(what, done, total)` before each measurement and at the end; None for no report.
+        progress: Called as `progress(what, done, total)` before each measurement, with a text such as "double well, d = 32", and at the end
+            with an empty one; None for no report.
 
     Returns:
         The measured table. A cell that would need too much memory is left out and listed in `left_out`.
@@ -97,8 +98,8 @@ def cell(problem: Problem, dim: int, effort: Effort) -> Cell:
 
     Args:
         problem: The family of losses.
-        dim: The dimension.
-        effort: Duration and number of rounds.
+        dim: The dimension, one for which `problem.takes(dim)`.
+        effort: Duration and number of rounds; from dimension 10,000 on there are two rounds.
     """
     first, again = first_result(problem.name, dim) if effort.first else (None, None)
     dynamics = problem.dynamics(dim, *problem.data(dim))
@@ -168,7 +169,7 @@ def comparisons(threads: int, dense: bool, effort: Effort) -> Iterator[Compariso
     threads, of single over double precision in the core loop and on a dense quadratic, and the seconds of 10^10 two-dimensional path-steps.
 
     Args:
-        threads: Number of threads that is compared with one; for 1 this comparison is omitted.
+        threads: Number of threads that is compared with one; for 1 this comparison is omitted. The last run is on this number, too.
         dense: Whether to compare single with double precision also on the dense quadratic of dimension 512.
         effort: Duration and number of rounds.
     """
@@ -210,7 +211,7 @@ def processors(impl: Implementation) -> float:
 
 
 def least(impl: Implementation) -> float:
-    """Return the smallest time per path-step in nanoseconds over the rounds that an implementation has run."""
+    """Return the smallest time per path-step in nanoseconds over the rounds that an implementation has run; ValueError if it has run none."""
     return min(impl.nanoseconds)
 
 

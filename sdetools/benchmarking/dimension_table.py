@@ -36,7 +36,7 @@ class Cell:
         limit: Nanoseconds per coordinate-step by the roofline, a lower bound.
         normal: Nanoseconds of a draw: a normal or, for batches, a uniform.
         peak: Peak rate of matrix products in Gflop/s; 0 for a problem without them.
-        peak_at_dim: Rate of matrix products in Gflop/s for a matrix of the dimension itself.
+        peak_at_dim: Rate of matrix products in Gflop/s for a square matrix of the dimension, at least 64; 0 for a problem without them.
         bound: Largest allowed ratio of `ns` to `limit`.
         first: Seconds to the first result of an unseen loss; None if not measured.
         again: Seconds to the first result with the kernel on disk; None if not measured.
@@ -67,7 +67,7 @@ class Cell:
         return FIRST_BOUND if self.dim < LARGE else FIRST_BOUND_LARGE
 
     def misses(self) -> list[str]:
-        """Return a list of texts, one for each bound (on ratio, `first`, `again`) that the cell exceeds; empty if it meets all."""
+        """Return a list of texts such as "ratio 1.32 > 1.15", one for each bound (on `ratio`, `first`, `again`) that is exceeded."""
         out = [f"ratio {self.ratio:.2f} > {self.bound}"] if self.ratio > self.bound else []
         if self.first is not None and self.first > self.first_bound:
             out.append(f"first result {self.first:.2f} s > {self.first_bound}")
@@ -81,10 +81,10 @@ class Comparison:
     """A measured number and its bound.
 
     Attributes:
-        name: The compared quantities.
+        name: The compared quantities, such as "float32 over float64, 2-D hyperbola".
         value: Measured value, a ratio or seconds, as the name says.
         bound: The bound, or None for a number without one.
-        sense: "at most" or "at least", the side of the bound on which the value must lie.
+        sense: "at most" or "at least", the side of the bound on which the value must lie; empty without a bound.
         remark: Conditions of the measurement.
     """
 
@@ -118,7 +118,7 @@ class DimensionTable(Result):
     Attributes:
         hardware: The machine and the versions of libraries.
         threads: Number of threads of the thread comparison.
-        cells: Measured cells, one per problem and dimension, by problem.
+        cells: Measured cells, one per problem and dimension: for each problem in turn, in increasing dimension.
         comparisons: Comparisons of pairs, threads and precisions.
         left_out: Cells that were not measured.
         origin: The call and the version.
@@ -196,7 +196,7 @@ class DimensionTable(Result):
     def plot(self, *, ax: Any = None) -> Figure:
         """Return a figure of two panels over the dimension: time per coordinate-step with the roofline, and their ratio with its bounds.
 
-        `ax` are the two axes to draw on; None makes a new figure.
+        `ax` is a sequence of the two axes of matplotlib to draw on; None makes a new figure.
         """
         from sdetools.plots import figure_of, roofline_panels
 

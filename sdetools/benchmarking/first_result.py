@@ -26,11 +26,11 @@ def measure(problem: str, dim: int) -> tuple[float, float]:
     The second process finds the compiled kernel on disk. Both seconds are processor times.
 
     Args:
-        problem: The name of a problem in `PROBLEMS`.
+        problem: The name of a problem in `cases.PROBLEMS`, such as "double well".
         dim: The dimension.
 
     Raises:
-        CalledProcessError: If a process fails.
+        CalledProcessError: If a process fails, as it does for an unknown problem.
     """
     with tempfile.TemporaryDirectory(prefix="sdetools-bench-") as folder:
         places = [str(Path(sdetools.__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]

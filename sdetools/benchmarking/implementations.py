@@ -20,14 +20,14 @@ class Implementation:
     """One implementation of the core loop, 200 steps of 2-D SGDM on the hyperbola.
 
     Attributes:
-        name: Name in the table.
+        name: Name in the table, such as "NumPy loop".
         threads: Number of threads.
         run: Function `run(paths)` that simulates the given number of paths, a multiple of `block`.
         note: Remark in the table.
         block: Number of paths that are simulated together.
         paths: Number of paths of a timed run, chosen by `size`; 0 before.
         timer: The clock, a function that returns seconds.
-        seconds: Time of each round of `run_interleaved`.
+        seconds: Time of the runs so far, one a round of `run_interleaved`.
     """
 
     name: str
@@ -62,7 +62,7 @@ def best_implementation(
         name: Name in the table.
         threads: Number of threads.
         make: Function of a block size that returns `run(paths)`.
-        sizes: Block sizes. They are timed on the largest of them as the number of paths; a single one is not timed.
+        sizes: Block sizes, at least one. They are timed on the largest of them as the number of paths; a single one is not timed.
     """
     most = max(sizes)
 

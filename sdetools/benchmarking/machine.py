@@ -68,7 +68,11 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     Args:
         title: The title.
         columns: The headings.
-        rows: The cells of each row, one per heading. A column whose first cell starts with a digit is aligned to the right.
+        rows: The cells of each row, one text per heading. A column whose first cell starts with a digit, and every column of a table without
+            rows, is aligned to the right.
+
+    Returns:
+        A `rich.table.Table`.
     """
     from rich import box
     from rich.table import Table

@@ -30,8 +30,8 @@ class Roofline:
     """Measured rates of the machine, from which a lower bound of the time of a coordinate-step follows.
 
     Attributes:
-        peak: Flops per second of matrix products; 0 where none was measured.
-        peak_at_dim: Flops per second of products with a matrix of the dimension itself; 0 where none was measured.
+        peak: Flops per second of matrix products, the largest that was measured; 0 where none was.
+        peak_at_dim: Flops per second of products with a square matrix of the dimension, at least 64; 0 where none was measured.
         draw: Seconds per random draw.
     """
 
@@ -42,7 +42,7 @@ class Roofline:
     def nanoseconds(self, flops: float, draws: float = 1.0) -> float:
         """Return the least nanoseconds of a coordinate-step with `flops` in matrix products and the given number of random draws.
 
-        This is 1e9 (draws * draw + flops / peak), without the second term for no flops.
+        This is 1e9 * (draws * self.draw + flops / self.peak), without the second term if `flops` is 0.
         """
         return 1e9 * (draws * self.draw + (flops / self.peak if flops else 0.0))
 
@@ -106,6 +106,8 @@ def draws(lanes: int, dtype: str, seconds: float = PROBE, uniform: bool = False)
 def probes(dim: int, lanes: int, dtype: str, multiplies: bool, uniform: bool = False) -> tuple[Probe, ...]:
     """Return the probes of a dimension: that of draws first, then, if `multiplies`, those of matrix products, in increasing size of the matrix.
 
+    The sizes are 1024 and `dim`, or 64 if `dim` is smaller; a single probe if they are equal.
+
     Args:
         dim: The dimension.
         lanes: Number of paths in a block of the kernel.
@@ -122,7 +124,7 @@ def roofline(made: Sequence[Probe], seconds: Sequence[float], dim: int) -> Roofl
 
     Args:
         made: The probes, as returned by `probes`.
-        seconds: The smallest time of each probe, in the same order.
+        seconds: The smallest time of each probe, in the same order, in seconds.
         dim: The dimension.
     """
     (draw, *rates) = [probe.amount / least for probe, least in zip(made, seconds, strict=True)]

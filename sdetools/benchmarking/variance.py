@@ -16,12 +16,13 @@ def reductions(paths: int, exponents: Sequence[int], threads: int | None) -> lis
 
     Args:
         paths: Number of paths.
-        exponents: Values k of eta = 2^-k.
+        exponents: Values k of eta = 2^-k; SGDM has beta = 0.9.
         threads: Number of threads; all available ones if None.
 
     Returns:
-        A list of dicts, one for each loss, noise, observable and eta. The ratios of variances are `coupled` and `controlled` (with the
-        control variate) at the last time, and `coupled_at_max` and `controlled_at_max` at the time of the largest gap.
+        A list of dicts, one for each loss, noise, observable and eta, in this order. They name the case by `loss`, `noise`, `observable`, `eta`,
+        `paths` and `diverged` (a number of paths). The ratios of variances are `coupled` and `controlled` (with the control variate) at the
+        last time, and `coupled_at_max` and `controlled_at_max` at the time of the largest gap.
     """
     import sdetools as st
 

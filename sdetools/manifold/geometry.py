@@ -121,7 +121,7 @@ class Geometry:
         return self.project_tangent(self.loss.third_contracted(self.point, identity))
 
     def slow_drift(self, Sigma: Any, rate: float = 1.0) -> np.ndarray:
-        """Return (rate^2 / 2) d2Phi[Sigma], `(dim, *paths)`: the drift of `st.SlowSDE` with lambda_t = `rate` and gradient noise of covariance `Sigma`."""
+        """Return (rate^2 / 2) d2Phi[Sigma], `(dim, *paths)`: the drift of `st.SlowSDE` with lambda_t = `rate` and noise of covariance `Sigma`."""
         return 0.5 * rate**2 * self.second_derivative(Sigma)
 
     def _covariance(self, Sigma: Any) -> np.ndarray:
