@@ -85,7 +85,7 @@ class Comparison:
         value: Measured value, a ratio or seconds, as the name says.
         bound: The bound, or None for a number without one.
         sense: "at most" or "at least", the side of the bound on which the value must lie; empty without a bound.
-        remark: Conditions of the measurement.
+        remark: Conditions of the measurement, such as "2-D hyperbola"; may be empty.
     """
 
     name: str

@@ -95,7 +95,7 @@ class Flattening:
 
     @property
     def rms(self) -> np.ndarray:
-        """The root mean square sqrt(E X^2) at each time, shape `(times,)`."""
+        """The root mean square sqrt(E X^2) of the distance X along the manifold at each time, shape `(times,)`."""
         return np.sqrt(self.square)
 
 

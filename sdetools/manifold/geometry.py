@@ -58,38 +58,38 @@ class Geometry:
 
     @property
     def tangent(self) -> np.ndarray:
-        """An orthonormal basis of the tangent space in the columns `tangent[:, j]`, shape `(dim, dim - M, *paths)`."""
+        """An orthonormal basis of the tangent space, the columns of `(dim, dim - M)` at one point or `(dim, dim - M, paths)`; M is the rank."""
         return self.vectors[:, self.rank :]
 
     @property
     def normal(self) -> np.ndarray:
-        """An orthonormal basis of the normal space in the columns `normal[:, j]`, shape `(dim, M, *paths)`."""
+        """An orthonormal basis of the normal space, the columns of `(dim, M)` at one point or `(dim, M, paths)`; M is the rank of the Hessian."""
         return self.vectors[:, : self.rank]
 
     @cached_property
     def projection(self) -> np.ndarray:
-        """The orthogonal projection P = dPhi onto the tangent space of the manifold, `(dim, dim, *paths)`."""
+        """The orthogonal projection P = dPhi onto the tangent space of the manifold, `(dim, dim)` at one point or `(dim, dim, paths)`."""
         return np.einsum("ik...,jk...->ij...", self.tangent, self.tangent)
 
     @cached_property
     def pseudo_inverse_matrix(self) -> np.ndarray:
-        """The pseudo-inverse H^+ of the Hessian H, whose eigenvalues beyond the rank count as 0, `(dim, dim, *paths)`."""
+        """The pseudo-inverse H^+ of the Hessian H, `(dim, dim)` at one point or `(dim, dim, paths)`; eigenvalues of H beyond the rank count as 0."""
         return np.einsum("ik...,k...,jk...->ij...", self.normal, 1.0 / self.eigenvalues[: self.rank], self.normal)
 
     def project_tangent(self, v: Any) -> np.ndarray:
-        """Return P v, `(dim, *paths)`, the tangent part of the vector `v`, `(dim,)` for all points or `(dim, *paths)`."""
+        """Return P v, the tangent part of `v`, as `(dim,)` at one point or `(dim, paths)`; `v` has this shape, or is `(dim,)` for all points."""
         return np.einsum(
             "ik...,k...->i...", self.tangent, np.einsum("ik...,i...->k...", self.tangent, np.asarray(v, dtype=float))
         )
 
     def pseudo_inverse(self, v: Any) -> np.ndarray:
-        """Return H^+ v, `(dim, *paths)`, for the pseudo-inverse H^+ of the Hessian and a vector `v`, `(dim,)` for all points or `(dim, *paths)`."""
+        """Return H^+ v, H^+ the pseudo-inverse of the Hessian, as `(dim,)` at one point or `(dim, paths)`; `v` as in `project_tangent`."""
         return np.einsum("ij...,j...->i...", self.pseudo_inverse_matrix, np.asarray(v, dtype=float))
 
     def second_derivative(self, Sigma: Any) -> np.ndarray:
-        """Return d2Phi[Sigma] = sum_ij (d^2 Phi / dx_i dx_j) Sigma_ij, `(dim, *paths)`, with Phi the projection by the gradient flow.
+        """Return d2Phi[Sigma] = sum_ij (d^2 Phi / dx_i dx_j) Sigma_ij, `(dim,)` or `(dim, paths)`, at the points; Phi is the flow's projection.
 
-        `Sigma` is a covariance `(dim, dim)` for all points, or `(dim, dim, *paths)`; ValueError for another shape or one that is not symmetric.
+        `Sigma` is a covariance `(dim, dim)` for all points, or `(dim, dim, paths)`; ValueError for another shape or one that is not symmetric.
 
         Example:
             >>> import sdetools as st
@@ -114,14 +114,14 @@ class Geometry:
         return np.einsum(back, self.vectors, across, self.vectors), np.einsum(back, self.vectors, lyapunov, self.vectors)
 
     def trace_gradient(self) -> np.ndarray:
-        """Return P grad tr H, `(dim, *paths)`, the tangent gradient of the trace of the Hessian; label noise moves points against it."""
+        """Return P grad tr H, `(dim,)` or `(dim, paths)`, the tangent gradient of the trace of the Hessian; label noise moves points against it."""
         identity = np.broadcast_to(
             np.eye(self.loss.dim).reshape(self.loss.dim, self.loss.dim, *[1] * (self.point.ndim - 1)), self.vectors.shape
         )
         return self.project_tangent(self.loss.third_contracted(self.point, identity))
 
     def slow_drift(self, Sigma: Any, rate: float = 1.0) -> np.ndarray:
-        """Return (rate^2 / 2) d2Phi[Sigma], `(dim, *paths)`: the drift of `st.SlowSDE` with lambda_t = `rate` and noise of covariance `Sigma`."""
+        """Return the drift (rate^2 / 2) d2Phi[Sigma] of `st.SlowSDE` with lambda_t = `rate` and covariance `Sigma`, `(dim,)` or `(dim, paths)`."""
         return 0.5 * rate**2 * self.second_derivative(Sigma)
 
     def _covariance(self, Sigma: Any) -> np.ndarray:

@@ -57,11 +57,11 @@ class MatrixFree:
         return len(self.eigenvalues)
 
     def coordinates(self, v: np.ndarray) -> np.ndarray:
-        """Return V^T v, `(M,)` or `(M, k)`, for `v` `(dim,)` or `(dim, k)`: its coordinates in an orthonormal basis V of the normal space."""
+        """Return V^T v, `(M,)` or `(M, k)`, for `v` `(dim,)` or k columns `(dim, k)`; V `(dim, M)` is an orthonormal basis of the normal space."""
         raise NotImplementedError
 
     def across(self, w: np.ndarray) -> np.ndarray:
-        """Return V w, `(dim,)` or `(dim, k)`: the normal vectors with the coordinates `w`, `(M,)` or `(M, k)`, in the basis of `coordinates`."""
+        """Return V w, `(dim,)` or `(dim, k)`: normal vectors from their coordinates `w`, `(M,)` or `(M, k)`; V is the basis of `coordinates`."""
         raise NotImplementedError
 
     def project_tangent(self, v: Any) -> np.ndarray:
@@ -153,11 +153,11 @@ class ResidualGeometry(MatrixFree):
     mixing: np.ndarray
 
     def coordinates(self, v: np.ndarray) -> np.ndarray:
-        """Return V^T v, `(M,)` or `(M, k)`, the coordinates of `v`, `(dim,)` or `(dim, k)`, in the basis V = J^T `mixing`."""
+        """Return V^T v, `(M,)` or `(M, k)`, for `v` `(dim,)` or `(dim, k)`; V = `jacobian.T @ mixing` is an orthonormal basis of the normal space."""
         return self.mixing.T @ (self.jacobian @ v)
 
     def across(self, w: np.ndarray) -> np.ndarray:
-        """Return V w, `(dim,)` or `(dim, k)`, for coordinates `w`, `(M,)` or `(M, k)`, in the basis V = J^T `mixing`."""
+        """Return V w, `(dim,)` or `(dim, k)`, normal vectors from coordinates `w`, `(M,)` or `(M, k)`, in the basis V = `jacobian.T @ mixing`."""
         return self.jacobian.T @ (self.mixing @ w)
 
     def _curved(self, directions: Any) -> np.ndarray:
@@ -203,11 +203,11 @@ class LanczosGeometry(MatrixFree):
     frame: np.ndarray
 
     def coordinates(self, v: np.ndarray) -> np.ndarray:
-        """Return V^T v, `(M,)` or `(M, k)`, the coordinates of `v`, `(dim,)` or `(dim, k)`, in the basis V = `frame`."""
+        """Return V^T v, `(M,)` or `(M, k)`, for `v` `(dim,)` or `(dim, k)`; V = `frame` is an orthonormal basis of the normal space."""
         return self.frame.T @ v
 
     def across(self, w: np.ndarray) -> np.ndarray:
-        """Return V w, `(dim,)` or `(dim, k)`, for coordinates `w`, `(M,)` or `(M, k)`, in the basis V = `frame`."""
+        """Return V w, `(dim,)` or `(dim, k)`, normal vectors from coordinates `w`, `(M,)` or `(M, k)`, in the basis V = `frame`."""
         return self.frame @ w
 
     def _third(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:

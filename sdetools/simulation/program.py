@@ -124,7 +124,7 @@ class DrivingNoise:
         return self.steps[self.member_set.index(s)] if len(self.sets) > 1 else 1
 
     def shares_sums(self, member: int) -> bool:
-        """Return whether a dynamics reads sums of the other one's draws, as that with the longer step of a coupled pair does.
+        """Return whether a dynamics reads sums of the other one's draws: True only for the longer step of a coupled pair of unequal steps.
 
         Args:
             member: The index of the dynamics, 0 or 1.

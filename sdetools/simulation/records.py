@@ -123,7 +123,7 @@ def product(left: Any, right: Any, weight: Any, first: Any, second: Any) -> Any:
     Args:
         left: The sum of products of the left set, about its own means.
         right: The sum of products of the right set, about its own means.
-        weight: The second number of `weights`, n m / (n + m).
+        weight: The second number of `weights`, n m / (n + m) for n paths on the left and m on the right.
         first: The mean of f over the right set minus that over the left set.
         second: The mean of g over the right set minus that over the left set.
     """
