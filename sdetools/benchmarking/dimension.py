@@ -60,7 +60,7 @@ def dimension_table(
 
     Args:
         dims: Dimensions from 1 to 10,000, in any order; if None, `cases.DIMS` (1, 2, 4, ..., 10,000).
-        threads: Number of threads of the thread comparison; all available ones if None.
+        threads: Number of threads that is compared with one thread; if None, the number of processors that this process may use.
         effort: Duration and number of rounds; `Effort()` if None.
         progress: Called as `progress(what, done, total)` before each measurement, with a text such as "double well, d = 32", and at the end
             with an empty one; None for no report.
@@ -201,9 +201,9 @@ def comparisons(threads: int, dense: bool, effort: Effort) -> Iterator[Compariso
 
 
 def processors(impl: Implementation) -> float:
-    """Return the average number of processors that one run of a sized implementation receives: its processor time over its wall time.
+    """Return the average number of processors that one run of an implementation receives: its processor time over its wall time.
 
-    On a busy machine it is below the number of threads.
+    On a busy machine it is below the number of threads. `Implementation.size` must have been called; the run is of `impl.paths` paths.
     """
     used: list[float] = []
     seconds = clock(lambda: used.append(clock(lambda: impl.run(impl.paths), time.process_time)))

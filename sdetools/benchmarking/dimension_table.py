@@ -63,7 +63,7 @@ class Cell:
 
     @property
     def first_bound(self) -> float:
-        """Largest allowed `first`, in seconds: 1.5 below dimension 10,000, else 2."""
+        """Largest allowed `first`, the time to the first result of an unseen loss, in seconds: 1.5 below dimension 10,000, else 2."""
         return FIRST_BOUND if self.dim < LARGE else FIRST_BOUND_LARGE
 
     def misses(self) -> list[str]:
@@ -117,9 +117,9 @@ class DimensionTable(Result):
 
     Attributes:
         hardware: The machine and the versions of libraries.
-        threads: Number of threads of the thread comparison.
+        threads: Number of threads that `comparisons` compare with one.
         cells: Measured cells, one per problem and dimension: for each problem in turn, in increasing dimension.
-        comparisons: Comparisons of pairs, threads and precisions.
+        comparisons: Comparisons of pairs with single dynamics, of threads and of precisions, in the order of `dimension.comparisons`.
         left_out: Cells that were not measured.
         origin: The call and the version.
     """

@@ -62,7 +62,7 @@ def product(n: int, lanes: int, dtype: str, seconds: float = PROBE) -> Probe:
         n: Size of the square matrix.
         lanes: Number of columns of the second factor.
         dtype: "float64" or "float32".
-        seconds: Duration that the probe is sized for, by repetition.
+        seconds: Approximate duration of one call of the probe, which repeats its work until then.
     """
     from sdetools.simulation.kernel import one_blas_thread
 
@@ -85,7 +85,7 @@ def draws(lanes: int, dtype: str, seconds: float = PROBE, uniform: bool = False)
     Args:
         lanes: Number of paths in a block.
         dtype: "float64" or "float32".
-        seconds: Duration that the probe is sized for, by repetition.
+        seconds: Approximate duration of one call of the probe, which repeats its work until then.
         uniform: Whether the draws are uniforms; else they are normals.
     """
     from sdetools._compiled import jit

@@ -52,6 +52,8 @@ class Moments:
     def part(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the mean, shape `(times, size)`, and covariance, `(times, size, size)`, of one part of the state, such as "x" or "m".
 
+        `size` is the length of the part, `parts[name]`.
+
         Raises:
             ValueError: If the state has no part of this name.
         """

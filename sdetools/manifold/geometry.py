@@ -359,7 +359,7 @@ def tangent_projection(loss: Loss, x: Any, rank: int | None = None) -> np.ndarra
 
 
 def second_derivative(loss: Loss, x: Any, Sigma: Any, rank: int | None = None) -> np.ndarray:
-    """Return d2Phi(x)[Sigma] = sum_ij (d^2 Phi(x) / dx_i dx_j) Sigma_ij, `(dim,)` or `(dim, paths)`, at points x of Gamma.
+    """Return d2Phi(x)[Sigma] = sum_ij (d^2 Phi(x) / dx_i dx_j) Sigma_ij, `(dim,)` or `(dim, paths)`, at points x of Gamma; Phi is `project`.
 
     Args:
         loss: The loss.

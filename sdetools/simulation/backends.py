@@ -51,7 +51,10 @@ def known(backend: str) -> bool:
 
 
 def check_backend(backend: Any) -> None:
-    """Raise a ValueError unless `backend` is "auto", "numba" or a text that is `known`; whether its device exists is not checked here."""
+    """Raise a ValueError unless `backend` is "auto", "numba" or a text for which `known` is True, such as "torch:cuda".
+
+    Whether its device exists is not checked here.
+    """
     if not isinstance(backend, str) or not (backend in ("auto", "numba") or known(backend)):
         raise ValueError(
             f"`backend` must be {', '.join(map(repr, ('auto', 'numba', *RUNNERS)))}, 'torch' with or without a device and ':compile'; "

@@ -41,7 +41,7 @@ class ChunkTask:
         statistics: The statistics that are accumulated.
         members: The number of dynamics, 1 or 2.
         layout: The division of the run into chunks.
-        points: The rows of the state that are stored, and the steps at which they are.
+        points: The rows of the state that are stored, the steps at which they are, and the paths.
         steps: The number of steps of the run.
         kept: The number of anchors that the control variate stores at a time; 0 without one.
         program: The program, for backends without a kernel; None if there is a kernel.

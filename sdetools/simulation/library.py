@@ -66,12 +66,12 @@ def _readers(pointer: Any) -> dict[str, tuple[Any, dict[str, Any]]]:
         return 0
 
     def count_diverged(state, start, stop, valid, width, _):
-        """Return the number of the first `valid` lanes with a non-finite number in rows `start` to `stop - 1`.
+        """Return how many of the first `valid` lanes have a number that is not finite in one of the rows `start` to `stop - 1`.
 
         Args:
             state: The address of the rows of the state.
             start: The first row.
-            stop: The end of the rows.
+            stop: The end of the rows, exclusive.
             valid: The number of lanes that are paths.
             width: The number of lanes of a row.
             _: Not used; every function takes six integers.
