@@ -89,10 +89,12 @@ def spread(a: Any, like: Any) -> Any:
 class PathByPath:
     """A wrapper of a function that mixes paths, such as `np.linalg.norm`: it calls the function once per path and stacks the results.
 
-    Called with arrays `(n, *paths)` it returns the results with the axes of paths last. A single path `(n,)` and traced values are passed on.
+    Called with one or more arrays `(n, *paths)`, with one shape of paths but not necessarily one n, it returns the results with the axes of
+    paths last: `(*paths,)` for numbers, `(m, *paths)` for arrays `(m,)`. Arrays `(n,)` of a single path, and traced values, are given to
+    `function` unchanged, and its result is returned.
 
     Attributes:
-        function: A function of arrays `(n,)` that returns a number or an array.
+        function: A function of as many arrays `(n,)`, those of one path, that returns a number or an array.
     """
 
     function: Callable[..., Any]
@@ -112,7 +114,8 @@ def on_rows(function: Callable[..., Any], *tried: Sequence[np.ndarray]) -> Calla
 
     Args:
         function: A function of component-first arrays, right for a single path.
-        *tried: The arguments of each trial call: a sequence of arrays `(n, paths)` with `few_paths(n)` paths.
+        *tried: For each trial call, the sequence of its arguments: arrays `(n, paths)` with `few_paths(n)` paths. Without any, `function` is
+            returned.
 
     Returns:
         `PathByPath(function)` if a joint call differs from calls path by path in some trial, else `function`. A function that fails on a
@@ -191,10 +194,10 @@ class Block:
 
     Attributes:
         plain: The function of NumPy arrays; the number of inputs is its own.
-        outputs: The number of components of the result.
+        outputs: The number of components of the result, the length of its first axis.
         scratch: The number of rows of working memory in `out`, after the results.
-        function: The compiled module-level function, or None.
-        data: Arrays that `function` takes after `out`.
+        function: The function compiled by Numba, at the top of a module; it returns nothing. None if there is none.
+        data: Constant arrays that `function` takes after `out`.
 
     Example:
         >>> Block(lambda u, v: u + v, outputs=1)(np.array([1.0]), np.array([2.0]))

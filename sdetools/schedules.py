@@ -35,12 +35,12 @@ Numbers = float | Sequence[float] | np.ndarray
 class Plan:
     """A schedule of learning rates eta_k and momentum coefficients beta_k, k = 0, 1, ..., constant beyond the last pair.
 
-    Plans are immutable, and equal when their values are equal. The attributes `eta_values` and `beta_values` are arrays of shape `(K,)`
-    without repetitions of the last pair (K = 1 for a constant plan).
+    Plans are immutable, and equal when their attributes are equal. The attributes `eta_values` and `beta_values` are arrays of shape `(K,)`
+    without repetitions of the last pair (K = 1 for a constant plan), `eta` is the base rate, and `alpha` is as given.
 
     Args:
-        eta_values: The learning rates, a number or one entry per step.
-        beta_values: The momentum coefficients, a number or one entry per step.
+        eta_values: The learning rates: a number, or a sequence of eta_0, eta_1, ..., not empty.
+        beta_values: The momentum coefficients: a number, or a sequence as long as that of the rates (one of one entry is a number).
         eta: The base rate, which is the scale of Definition 3.1 and by default the time of one step (t = k eta). Default: max_k eta_k.
         alpha: The index of the momentum scaling, 1 - beta_k ~ eta^alpha; 0 for a plan outside a scaled family.
 
@@ -110,9 +110,9 @@ class Plan:
         return float(1 / (1 - self.beta_values.max()))
 
     def memory(self, steps: int) -> np.ndarray:
-        """Return c_0, ..., c_steps, with c_k = sum_{s>=k} eta_s prod_{t=k..s} beta_t, shape `(steps + 1,)`.
+        """Return the memory c_0, ..., c_steps, an array `(steps + 1,)`, with c_k = sum_{s>=k} eta_s prod_{t=k..s} beta_t.
 
-        x_k - c_k m_k is the auxiliary process y_k, which moves by -etabar_k g_k. For a constant plan c_k = eta beta / (1 - beta).
+        With position x_k and momentum buffer m_k, x_k - c_k m_k is the auxiliary process y_k. For a constant plan c_k = eta beta / (1 - beta).
 
             >>> constant(0.125, beta=0.5).memory(2)
             array([0.125, 0.125, 0.125])
@@ -132,8 +132,8 @@ class Plan:
     def rate(self, t: float | np.ndarray, step_time: float | None = None) -> float | np.ndarray:
         """Return lambda_t = etabar_k / eta at step k = floor(t / step_time), the time change of the limiting SDE.
 
-        The result has the shape of `t` >= 0. `step_time` is the time of one step, by default the base rate eta, and `plan.eta**2` on the
-        slow clock.
+        eta is the base rate, etabar_k the rates of `averaged()`, constant beyond the last pair. The result has the shape of `t` >= 0.
+        `step_time` is the time of one step, by default the base rate; pass `plan.eta**2` on the slow clock.
 
             >>> step_decay(0.1, at=[10], factor=0.5).rate(np.array([0.0, 0.9, 1.0]))
             array([1. , 1. , 0.5])
@@ -209,9 +209,9 @@ def warmup(eta: float, steps: int, start: float = 0.0, beta: float | Sequence[fl
 
     Args:
         eta: The learning rate after the warm-up, positive. It is the base rate of the plan.
-        steps: The number of warm-up steps.
+        steps: The number of warm-up steps, at least 1.
         start: The learning rate of step 0, at least 0. At 0, the first step only updates the momentum buffer.
-        beta: The momentum coefficient, a number or one entry per step.
+        beta: The momentum coefficient: a number, or `steps + 1` entries, of which the last one holds from step `steps` on.
 
     Example:
         >>> warmup(0.4, steps=4).etas(6)
@@ -229,9 +229,9 @@ def step_decay(eta: float, at: Sequence[int], factor: float = 0.1, beta: float |
 
     Args:
         eta: The initial learning rate, positive. It is the base rate of the plan.
-        at: The milestones: increasing step numbers >= 1.
+        at: The milestones: increasing step numbers >= 1; if empty, the rate is constant.
         factor: The positive factor by which the rate changes at each milestone.
-        beta: The momentum coefficient, a number or one entry per step.
+        beta: The momentum coefficient: a number, or `at[-1] + 1` entries (any number if `at` is empty), of which the last one holds from then on.
 
     Example:
         >>> step_decay(1.0, at=[2, 4], factor=0.5).etas(6)
@@ -250,9 +250,9 @@ def cosine(eta: float, steps: int, final: float = 0.0, beta: float | Sequence[fl
 
     Args:
         eta: The initial learning rate, positive. It is the base rate of the plan.
-        steps: The number of steps of the decay.
+        steps: The number of steps of the decay, at least 1.
         final: The final learning rate, at least 0.
-        beta: The momentum coefficient, a number or one entry per step.
+        beta: The momentum coefficient: a number, or `steps + 1` entries, of which the last one holds from step `steps` on.
 
     Example:
         >>> cosine(0.2, steps=2).etas(4)
@@ -266,7 +266,7 @@ def cosine(eta: float, steps: int, final: float = 0.0, beta: float | Sequence[fl
 
 
 def from_arrays(eta: Sequence[float] | float, beta: Sequence[float] | float = 0.0, base: float | None = None) -> Plan:
-    """Return the schedule of rates `eta` and momenta `beta`, a number or one entry per step; the base rate `base` is by default max_k eta_k.
+    """Return `Plan(eta, beta, base)` from rates and momenta, numbers or sequences of one length; the base rate `base` is by default max_k eta_k.
 
     Example:
         >>> from_arrays([0.15, 0.05] * 2, beta=0.5).etas(5)
@@ -278,7 +278,7 @@ def from_arrays(eta: Sequence[float] | float, beta: Sequence[float] | float = 0.
 def from_functions(
     eta: Callable[[int], float], beta: Callable[[int], float] | float, steps: int, base: float | None = None
 ) -> Plan:
-    """Return the schedule eta_k = eta(k), beta_k = beta(k) or `beta` for k < steps, then constant; the base rate `base` is by default max_k eta_k.
+    """Return the schedule eta_k = eta(k), beta_k = beta(k) or the number `beta`, for k < steps, then constant; `base` is max_k eta_k by default.
 
     Example:
         >>> from_functions(lambda k: 1 / (k + 1), beta=0.5, steps=2).etas(3)
@@ -290,9 +290,9 @@ def from_functions(
 
 
 def chain(first: Plan, steps: int, then: Plan, base: float | None = None) -> Plan:
-    """Return the schedule that follows `first` for `steps` >= 0 steps and then `then` from its step 0.
+    """Return the schedule that follows `first` for `steps` >= 0 steps and then `then`, beginning with the pair k = 0 of `then`.
 
-    The base rate `base` (`Plan.eta`) is by default the larger of the two base rates.
+    The base rate `base`, the attribute `eta` of the plan returned, is by default the larger of the two base rates.
 
     Example:
         >>> chain(warmup(0.2, steps=2), 2, step_decay(0.2, at=[2], factor=0.5)).etas(6)
@@ -314,15 +314,15 @@ def scaled(
 ) -> Plan:
     """Return a member of a family of schedules scaled by eta with index alpha (Definition 3.1).
 
-        eta_k = eta * rate(t_k),    1 - beta_k = damping(t_k) * eta^alpha,    t_k = k * step_time <= horizon.
+        eta_k = eta * rate(t_k),    1 - beta_k = damping(t_k) * eta^alpha,    t_k = k * step_time.
 
     Args:
         eta: The base rate, positive.
         alpha: The index of the momentum scaling, at least 0.
-        rate: The rate, a number or a function of time, not negative.
+        rate: The rate in units of eta, a number or a function of time, not negative.
         damping: The damping, a number or a function of time. For alpha < 1 the definition requires 0 < damping < 1 (lambda_max < 1);
             in the kinetic regimes alpha >= 1 any positive damping with beta_k >= 0 is allowed.
-        horizon: The last time at which functions are evaluated, required with a function; the schedule is constant beyond it.
+        horizon: Required with a function: functions are evaluated up to the first t_k >= horizon; beyond it the schedule is constant.
         step_time: The time of one step; by default eta. On the slow clock it is eta**2.
 
     Example:

@@ -54,7 +54,8 @@ class OrderEstimate(Estimate):
         """Return the least-squares slope of other gaps against the learning rates of the fit, to compare with `value`.
 
         Args:
-            gaps: Positive gaps, such as exact ones, one for each learning rate in `etas`; unresolved points of the study are not among these.
+            gaps: Positive gaps, such as exact ones, one for each learning rate in the attribute `etas` (the resolved ones, not all of the
+                study), in that order; ValueError for another number. If `etas` is empty, the return value has no meaning.
         """
         return slope(self.etas, np.asarray(gaps, dtype=float))
 
@@ -82,7 +83,7 @@ class OrderStudy(Result):
     Attributes:
         etas: The learning rates, `(etas,)`, in descending order.
         gaps: The weak gap at each learning rate, in the order of `etas`.
-        expected: For an observable's name, the gaps that were expected, in the order of `etas`; None if not given.
+        expected: A mapping from an observable's name to its expected gaps, in the order of `etas`; None if not given.
         confidence: The confidence level of intervals.
         origin: The call, seed, stream, backend, floating-point type and version.
     """
@@ -108,7 +109,7 @@ class OrderStudy(Result):
 
         Args:
             observable: The name of the observable, or its index in `names`.
-            time: A time that all gaps recorded; None for the supremum.
+            time: A time that the gap of every learning rate recorded, otherwise ValueError; None for the supremum.
         """
         return tuple(g.sup(observable) if time is None else g.at(observable, time) for g in self.gaps)
 
@@ -117,7 +118,7 @@ class OrderStudy(Result):
 
         Args:
             observable: The name of the observable, or its index in `names`.
-            eta: A learning rate of the study, up to a relative error of 1e-12.
+            eta: A learning rate of the study, up to an absolute error of 1e-8.
 
         Raises:
             ValueError: If the learning rate or the observable is not part of the study.
@@ -132,7 +133,8 @@ class OrderStudy(Result):
 
         Args:
             observable: The name of the observable, or its index in `names`.
-            time: A recorded time; None for the order of the supremum over the recorded times.
+            time: A time that the gap of every learning rate recorded, otherwise ValueError; None for the order of the supremum over the
+                recorded times.
 
         Returns:
             The order, with a bootstrap interval; NaN with an infinite interval if fewer than two points are resolved.
@@ -190,8 +192,8 @@ class OrderStudy(Result):
     def paths_needed(self, observable: str | int = 0) -> np.ndarray:
         """Return for each learning rate the number of paths that reduces the standard error of the supremum to a quarter of the gap, `(etas,)`.
 
-        The size of the gap is the measured one where it is resolved, otherwise that of `expected`, otherwise that of the fit. The number is 0
-        where none of these exists, or the standard error is 0. `observable` is a name, or an index in `names`.
+        The size of the gap is the measured one where it is resolved, otherwise that of the attribute `expected`, otherwise that of the line
+        fitted by `order`. The number is 0 where none of these exists or the standard error is 0 or NaN. `observable`: a name or index in `names`.
         """
         points, order = self.estimates(observable), self.order(observable)
         name, out = self.names[column(self.names, observable)], []
@@ -254,8 +256,8 @@ class OrderStudy(Result):
     def to_json(self) -> str:
         """Return the study as the text of a JSON object with `confidence`, `gaps` and `orders`, with all digits.
 
-        `gaps` is a list of objects, one for each observable and learning rate; `orders` is a list of objects, one for each observable. Numbers
-        that are not finite are null.
+        `gaps` is a list of objects with the keys "observable", "eta", "gap", "stderr", ..., one for each observable and learning rate; `orders`
+        is a list of objects with "observable", "order", "low", "high", "local". Numbers that are not finite are null.
         """
         rows = []
         for name in self.names:
@@ -276,7 +278,7 @@ class OrderStudy(Result):
         """Plot the suprema of the gaps against eta on logarithmic axes, with their intervals, and return the figure.
 
         Args:
-            exact: Exact gaps in the order of `etas`, by the name of the observable, drawn as dashed lines; None for none.
+            exact: A mapping from an observable's name to its exact gaps in the order of `etas`, drawn as dashed lines; None for none.
             slopes: The slopes of dotted reference lines.
             ax: The axes; None for those of a new figure.
         """
@@ -330,7 +332,7 @@ def order_study(
         horizon: The final time.
         paths: The number of paths, or a function of eta. Give either `paths` or `precision`.
         observe: Observables, as in `simulate`.
-        expected: For an observable's name, the gap to expect as a function of eta. It serves `paths_needed` where a point is unresolved.
+        expected: A mapping from an observable's name to its expected gap as a function of eta, used by `paths_needed` for unresolved points.
         coupled: Whether the two dynamics share their draws.
         control: Whether to use a control variate, as in `weak_gap`.
         precision: The half-width that the interval of every recorded gap shall have, or a function of eta.

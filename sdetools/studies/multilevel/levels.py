@@ -66,8 +66,8 @@ class LevelMoments:
     def variances(self) -> np.ndarray:
         """The variances of d, h(fine) and h(coarse), `(3, observables)`.
 
-        Where d is 0 on all n paths, its variance is computed as if one further path had differed by a standard deviation of h, because a
-        difference of probability 1/n may not have occurred.
+        Where d is 0 up to rounding on all n paths (`unseen`), its variance is that of h(fine) divided by n, as if one path had differed by a
+        standard deviation of h, because a difference of probability 1/n may not have occurred.
         """
         own = self.squares / (self.n - 1)
         own[0] = np.where(self.unseen, own[1] / self.n, own[0])
@@ -77,8 +77,9 @@ class LevelMoments:
     def shares(self) -> np.ndarray:
         """The share of the largest paths in the variances of d, h(fine) and h(coarse), in this order, `(3, observables)`.
 
-        For each of them, y, it is sum (y - E y)^4 / (sum (y - E y)^2)^2. It decreases as kurtosis / n if the fourth moment is finite. If
-        P(|y| > u) ~ u^-a with a < 2, the variance is infinite, and the share has the mean 1 - a/2 for any number of paths.
+        With y for each of them in turn, it is sum (y - E y)^4 / (sum (y - E y)^2)^2 = kurtosis / n over n paths: from 1/n, if all |y - E y| are
+        equal, to 1 in the limit that one path dominates. If P(|y| > u) ~ u^-a with a < 2, the variance is infinite, and the share has the mean
+        1 - a/2 for any n.
         """
         return self.kurtosis / max(1, self.kurtosis_paths)
 
@@ -107,7 +108,7 @@ class Level:
     Attributes:
         dt: The step of the fine solution.
         program: The description of the simulation of both solutions, or of one on level 0.
-        steps: The number of steps of a path, of both solutions together.
+        steps: The number of steps of a path of the fine solution plus that of the coarse one, the cost of a path.
         pilot: Moments of the pilot paths; None before there are any.
         early: The variances of d, `(observables,)`, when the pilot first had `FEW` paths or more; None before.
         main: Moments of the main paths; None before there are any.
@@ -122,7 +123,7 @@ class Level:
 
     @property
     def all(self) -> LevelMoments:
-        """Moments of pilot and main paths together, for decisions but not for the estimate; an error without any paths."""
+        """Moments of pilot and main paths together, for decisions but not for the estimate; IndexError if there are neither."""
         both = [m for m in (self.main, self.pilot) if m is not None]
         return both[0].pooled(both[1] if len(both) > 1 else None)
 
@@ -136,10 +137,10 @@ class LevelSampler:
         x0: Where paths start, as in `simulate`.
         horizon: The final time.
         observe: Observables, as in `simulate`.
-        refinement: The ratio of successive steps.
+        refinement: The ratio r of successive steps, an integer of at least 2.
         sampler: Seed, stream and options of execution.
-        batches: The number of batches so far; each uses its own part of the stream.
-        cost: The number of steps so far.
+        batches: The number of calls of `sample` so far; each uses a part of the stream of its own.
+        cost: The number of steps of all paths sampled so far, pilot paths included.
         pilot_cost: The number of steps of pilot paths so far.
     """
 
@@ -198,12 +199,12 @@ class LevelSampler:
         return Level(dt, program, steps)
 
     def sample(self, level: Level, paths: int, label: str) -> LevelMoments:
-        """Simulate new paths of a level with draws of their own, and return their moments at the horizon; the cost is counted.
+        """Simulate new paths of a level with draws of their own, return their moments at the horizon, and add their steps to `cost`.
 
         Args:
             level: The level, which is not modified.
             paths: The number of paths.
-            label: The label of the progress bar.
+            label: The label of the progress bar, such as "level 2".
         """
         self.cost += paths * level.steps
         own = replace(self.sampler, stream=self.sampler.stream.at(self.batches))
@@ -221,7 +222,7 @@ class LevelSampler:
         return LevelMoments(paths, np.array(means), np.array(squares), kurtosis, paths, diverged, first, sums.dtype)
 
     def explore(self, level: Level, paths: int) -> None:
-        """Simulate `paths` new pilot paths of a level, add their moments to `level.pilot` and count their cost."""
+        """Simulate `paths` new pilot paths of a level, pool their moments into `level.pilot`, and add their steps to `cost` and `pilot_cost`."""
         fresh = self.sample(level, paths, f"pilot, dt={level.dt:g}")
         self.pilot_cost += paths * level.steps
         level.pilot = fresh.pooled(level.pilot)
@@ -230,7 +231,9 @@ class LevelSampler:
 
 
 def combined(terms: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean of estimates with inverse-variance weights, and its standard error, `(observables,)` each.
+    """Return the weighted mean over terms of estimates of one number, and its standard error, `(observables,)` each.
+
+    Weights are inverse variances. If some standard errors are 0, the mean is the average of these terms; if all are 0, the one returned is 0.
 
     Args:
         terms: The estimates, `(terms, observables)`.
@@ -243,10 +246,13 @@ def combined(terms: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def remaining_bias(terms: np.ndarray, errors: np.ndarray) -> np.ndarray:
-    """Return max(|c_hat| + s, max_j |c_j| - s_j), `(observables,)`, an upper estimate of |c| from the combined terms c_hat -+ s and each term c_j.
+    """Return an upper estimate of |c| from several estimates c_j of one number c with standard errors s_j, `(observables,)`.
+
+    It is the larger of |c_hat| + s and max_j (|c_j| - s_j), where c_hat with standard error s is the weighted mean that `combined` returns. A
+    term with s_j = 0 counts as exact: the result is then at least |c_j|.
 
     Args:
-        terms: Estimates c_j of one number c for each observable, `(terms, observables)`.
+        terms: The estimates c_j, `(terms, observables)`, with at least one term.
         errors: Their standard errors s_j, `(terms, observables)`.
     """
     fitted, error = combined(terms, errors)
@@ -256,13 +262,14 @@ def remaining_bias(terms: np.ndarray, errors: np.ndarray) -> np.ndarray:
 def fitted_order(means: np.ndarray, errors: np.ndarray, refinement: int, least: int = 2) -> tuple[float, float]:
     """Return alpha in |m_l| ~ r^(-alpha l) and its standard error, by weighted least squares; NaN for both if too few means are resolved.
 
-    Each logarithm has its statistical error, and 5 % for deviations from the asymptotic regime.
+    A mean is resolved if it is finite, not 0, and at least four standard errors s_l. The fit weighs log |m_l| by the inverse of
+    (s_l / m_l)^2 + 0.05^2, where 5 % stands for deviations from the asymptotic regime. A mean with s_l = 0 has the second term only.
 
     Args:
         means: The means m_l of successive levels, `(levels,)`.
-        errors: Their standard errors, `(levels,)`.
-        refinement: The ratio r.
-        least: The least number of levels whose mean is at least four standard errors; with fewer the result is NaN.
+        errors: Their standard errors s_l, `(levels,)`.
+        refinement: The ratio r of successive steps.
+        least: The least number of resolved means; with fewer the result is NaN.
     """
     with np.errstate(all="ignore"):
         kept = np.flatnonzero((np.abs(means) >= 4 * errors) & (means != 0) & np.isfinite(means))
@@ -276,13 +283,15 @@ def fitted_order(means: np.ndarray, errors: np.ndarray, refinement: int, least: 
 
 
 def decay_order(values: np.ndarray, refinement: int, paths: Any = math.inf) -> float:
-    """Return the order p with value ~ r^(-p l) on level l, by weighted least squares; NaN for fewer than two positive values.
+    """Return the order p with value ~ r^(-p l) on level l, by weighted least squares; NaN for fewer than two positive, finite values.
+
+    Values that are not positive and finite are omitted. The order is negative if values grow with the level.
 
     Args:
         values: One value for each of successive levels, such as a variance, `(levels,)`.
         refinement: The ratio r of successive steps.
-        paths: The numbers n of paths of the values, `(levels,)` or one for all: the relative error of a value is sqrt(10 / n), and 10 % for
-            deviations from the asymptotic regime.
+        paths: The numbers n of paths of the values, `(levels,)` or one for all; infinite for equal weights. The squared relative error of a
+            value is taken as 10 / n + 0.1^2, where 10 % stands for deviations from the asymptotic regime.
     """
     kept = np.flatnonzero((values > 0) & np.isfinite(values))
     if len(kept) < 2:
